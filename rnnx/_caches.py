@@ -1,0 +1,190 @@
+"""What a forward pass keeps for its backward pass: stacked arrays that show themselves as the course's tuples.
+
+Dimensions: T steps, m examples, n hidden units, n_x inputs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rnnx import _check, _layout
+from rnnx import _namespace as ns
+from rnnx._namespace import Array
+from rnnx.cells import Cell
+
+
+@dataclass
+class Record:
+    """The arrays of one forward pass, in internal layout."""
+
+    xp: Any
+    dtype: Any
+    x: Array  # (T, m, n_x)
+    weights: tuple[_layout.StageWeights, ...]
+    states: tuple[Array, ...]  # each (T+1, m, n); slot 0 is the initial state
+    saved: tuple[Array, ...] | None  # each (T, m, n), in the order of cell.saved; None: kept for no backward
+    lengths: Array | None  # (m,)
+
+    def promoted(self, dtype: Any) -> "Record":
+        """The same record in another dtype."""
+        if dtype == self.dtype or self.saved is None:
+            return self
+
+        def cast(a: Array) -> Array:
+            return ns.astype(self.xp, a, dtype)
+
+        weights = tuple(
+            _layout.StageWeights(cast(w.wx), cast(w.wh), cast(w.b), None if w.bh is None else cast(w.bh))
+            for w in self.weights
+        )
+        states, saved = tuple(map(cast, self.states)), tuple(map(cast, self.saved))
+        return Record(self.xp, dtype, cast(self.x), weights, states, saved, self.lengths)
+
+
+class Caches(Sequence):
+    """The ``caches`` of a sequence function: unpacks as ``(steps, x)``, as in the course.
+
+    ``steps[t]`` is the course's cache tuple of step t. Its arrays are views, made when asked for. `x` and
+    `parameters` are the caller's own objects; x must not be changed before the backward pass (parameters
+    may be: the stacked weights are a copy).
+
+    Attributes
+    ----------
+    cell : Cell
+    engine : str
+        Name of the engine that ran.
+    """
+
+    def __init__(
+        self, cell: Cell, engine: str, record: Record | None, x: Array, parameters: Mapping[str, Array]
+    ) -> None:
+        self.cell = cell
+        self.engine = engine
+        self._record = record
+        self._x = x
+        self._parameters = parameters
+
+    @property
+    def final_state(self) -> dict[str, Array]:
+        """The state after each example's last step, by name ("a", and "c" for an LSTM), each (n_a, m).
+
+        With ``lengths`` this is the state at the end of each example, where the sequence output is zero.
+        """
+        record = self._live()
+        return {
+            name: ns.owned_copy(record.xp, record.xp.permute_dims(state[-1, :, :], (1, 0)))
+            for name, state in zip(self.cell.states, record.states, strict=True)
+        }
+
+    def consume(self) -> None:
+        """Let go of the arrays. A later use raises."""
+        self._record = None
+
+    def record_for(self, cell: Cell) -> Record:
+        """The record, if it can serve a backward pass of `cell`."""
+        if cell != self.cell:
+            raise ValueError(f"`caches` must come from {cell.name}_forward; these come from {self.cell.name}_forward")
+        record = self._live()
+        if record.saved is None:
+            raise ValueError("`caches` hold nothing for a backward pass: forward ran with keep_caches=False")
+        return record
+
+    def _live(self) -> Record:
+        if self._record is None:
+            raise ValueError("`caches` were already consumed by a backward pass with consume=True")
+        return self._record
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: Any) -> Any:
+        return (Steps(self), self._x)[index]
+
+    def __repr__(self) -> str:
+        n_steps = "consumed" if self._record is None else f"T_x={self._record.x.shape[0]}"
+        return f"<caches of {self.cell.name}_forward, {n_steps}, engine={self.engine!r}>"
+
+
+class Steps(Sequence):
+    """The cache tuples of all steps, each made when asked for."""
+
+    def __init__(self, caches: Caches) -> None:
+        self.caches = caches
+
+    def __len__(self) -> int:
+        return int(self.caches._live().x.shape[0])
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[t] for t in range(*index.indices(len(self)))]
+        t = range(len(self))[index]  # raises IndexError, counts negative indices from the end
+        cell, record = self.caches.cell, self.caches.record_for(self.caches.cell)
+        assert record.saved is not None
+
+        def view(a: Array, t: int) -> Array:
+            return record.xp.permute_dims(a[t, :, :], (1, 0))
+
+        after = tuple(view(s, t + 1) for s in record.states)
+        before = tuple(view(s, t) for s in record.states)
+        saved = dict(zip(cell.saved, record.saved, strict=True))
+        gates = tuple(view(saved[name], t) for name in cell.cache)
+        return (*after, *before, *gates, self.caches._x[:, :, t], self.caches._parameters)
+
+
+def from_steps(cell: Cell, steps: Any, replay: Any) -> tuple[Record, Mapping[str, Array]]:
+    """The record of hand-built caches: a list of the tuples that the cell functions return.
+
+    Parameters
+    ----------
+    cell : Cell
+    steps : sequence of tuple
+    replay : callable
+        ``replay(call)`` runs a forward pass and returns its `Record`. It recomputes the saved values that a
+        public tuple does not show (the GRU's r * a_prev).
+    """
+    steps = _check.check_steps(cell, steps)
+    parameters = steps[0][-1]
+    n = len(cell.states)
+    if any(step[-1].get(key) is not parameters[key] for step in steps for key in parameters):
+        raise ValueError("all caches must hold the same `parameters`")
+    names = [f"{s}_next" for s in cell.states] + [f"{s}_prev" for s in cell.states] + [*cell.cache, "xt"]
+    columns = dict(zip(names, zip(*steps, strict=True), strict=False))  # without the parameters
+    calls = [
+        _check.forward_call(
+            cell, ("xt", step[-2]), {f"{s}_prev": v for s, v in zip(cell.states, step[n:], strict=False)}, parameters
+        )
+        for step in steps
+    ]
+    xp, dtype = calls[0].xp, calls[0].dtype
+    n_a, m = (int(size) for size in calls[0].s0[0].shape)
+
+    def stack(name: str) -> Array:
+        for array in columns[name]:
+            _check.check_shape(name, array, "(n_a, m)", (n_a, m))
+        return xp.stack([xp.permute_dims(ns.astype(xp, a, dtype), (1, 0)) for a in columns[name]])
+
+    states = tuple(
+        xp.concat([stack(f"{s}_prev"), xp.permute_dims(columns[f"{s}_next"][-1], (1, 0))[None, :, :]], axis=0)
+        for s in cell.states
+    )
+    x = xp.stack([xp.permute_dims(call.x[:, :, 0], (1, 0)) for call in calls])
+    saved = {name: stack(name) for name in cell.cache}
+    hidden = [name for name in cell.saved if name not in saved]
+    if hidden:
+        replayed = dict(zip(cell.saved, replay(cell, _as_one_step(xp, calls[0], x, states)), strict=True))
+        saved |= {name: xp.reshape(replayed[name], (len(steps), m, n_a)) for name in hidden}
+    record = Record(
+        xp, dtype, x, _layout.pack(xp, cell, calls[0].parameters), states, tuple(saved[k] for k in cell.saved), None
+    )
+    return record, parameters
+
+
+def _as_one_step(xp: Any, call: _check.Call, x: Array, states: tuple[Array, ...]) -> _check.Call:
+    """All steps side by side as the examples of one step."""
+    n_steps, m, n_x = x.shape
+
+    def columns(a: Array, n: int) -> Array:
+        return xp.permute_dims(xp.reshape(a, (n_steps * m, n)), (1, 0))
+
+    s0 = tuple(columns(s[:n_steps, :, :], s.shape[2]) for s in states)
+    return _check.Call(xp, call.dtype, xp.expand_dims(columns(x, n_x), axis=2), s0, call.parameters, None)

@@ -1,0 +1,197 @@
+"""Shape and type checks, made before any work, and every message about them that a user can meet.
+
+Symbols: n_x inputs, n_a hidden units, n_y outputs, m examples, T_x time steps.
+"""
+
+import difflib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rnnx import _namespace as ns
+from rnnx._namespace import Array
+from rnnx.cells import CELLS, Cell
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Call:
+    """The checked arguments of a forward call: one library, one device, one dtype."""
+
+    xp: Any
+    dtype: Any
+    x: Array  # (n_x, m, T_x)
+    s0: tuple[Array, ...]  # each (n_a, m)
+    parameters: dict[str, Array]
+    lengths: Array | None  # (m,) integers
+
+    @property
+    def n_a(self) -> int:
+        return int(self.s0[0].shape[0])
+
+
+def cell_of(cell: Cell | str) -> Cell:
+    """The cell itself, or the one of that name in the table."""
+    if isinstance(cell, Cell):
+        return cell
+    if cell not in CELLS:
+        raise ValueError(f"`cell` must be a Cell or one of {sorted(CELLS)}; got {cell!r}{_nearest(str(cell), CELLS)}")
+    return CELLS[cell]
+
+
+def forward_call(
+    cell: Cell,
+    x: tuple[str, Array],
+    states: Mapping[str, Array | None],
+    parameters: Mapping[str, Array],
+    lengths: Any = None,
+) -> Call:
+    """Check the arguments of a forward function.
+
+    Parameters
+    ----------
+    cell : Cell
+    x : (name, array of shape (n_x, m, T_x))
+        For a single step: (n_x, m).
+    states : mapping of name to array of shape (n_a, m) or None
+        In the order of ``cell.states``; None stands for zeros.
+    parameters : mapping of str to array
+    lengths : sequence or array of int, shape (m,), or None
+    """
+    check_keys(cell, parameters)
+    x_name, x_array = x
+    given = {name: array for name, array in states.items() if array is not None}
+    xp, device = ns.common_namespace({x_name: x_array, **given, **parameters})
+    n_x, m = _check_x(x_name, x_array)
+    n_a = _hidden_size(cell, given, parameters)
+    for name, array in given.items():
+        check_shape(name, array, "(n_a, m)", (n_a, m))
+    check_parameter_shapes(cell, parameters, n_x, n_a)
+    dtype = ns.floating_dtype(xp, parameters, {x_name: x_array, **given})
+    zeros = None if len(given) == len(states) else xp.zeros((n_a, m), dtype=dtype, device=device)
+    x3 = ns.astype(xp, x_array, dtype)
+    return Call(
+        xp,
+        dtype,
+        x3 if x3.ndim == 3 else xp.expand_dims(x3, axis=2),
+        tuple(zeros if array is None else ns.astype(xp, array, dtype) for array in states.values()),
+        {key: ns.astype(xp, array, dtype) for key, array in parameters.items()},
+        None if lengths is None else check_lengths(xp, device, lengths, m, x_array.shape[2]),
+    )
+
+
+def _check_x(name: str, x: Array) -> tuple[int, int]:
+    symbols = "(n_x, m)" if name == "xt" else "(n_x, m, T_x)"
+    if x.ndim != symbols.count(",") + 1:
+        raise ValueError(f"`{name}` must have shape {symbols}; got {tuple(x.shape)}")
+    if x.shape[0] == 0:
+        raise ValueError(f"`{name}` must have shape {symbols} with n_x >= 1; got {tuple(x.shape)}")
+    return x.shape[0], x.shape[1]
+
+
+def check_keys(cell: Cell, parameters: Mapping[str, Array]) -> None:
+    """Raise unless `parameters` holds exactly the keys of the cell, with or without its head."""
+    if not isinstance(parameters, Mapping):
+        raise TypeError(f"`parameters` must be a dict of arrays; got {type(parameters).__name__}")
+    known = (*cell.parameter_keys, *cell.head, *cell.optional_keys)
+    for key in parameters:
+        if key not in known:
+            raise ValueError(f"unknown key {key!r} in `parameters` of {cell.name}{_nearest(str(key), known)}")
+    required = cell.parameter_keys + (cell.head if any(key in parameters for key in cell.head) else ())
+    missing = [key for key in required if key not in parameters]
+    if missing:
+        raise ValueError(f"`parameters` of {cell.name} must have keys {list(required)}; missing {missing}")
+
+
+def _nearest(key: str, known: Any) -> str:
+    close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.3)
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {sorted(known)}"
+
+
+def _hidden_size(cell: Cell, states: Mapping[str, Array], parameters: Mapping[str, Array]) -> int:
+    """n_a, by the majority of the arrays that know it, so that the message names the odd one out."""
+    arrays = {**states, **{key: parameters[key] for key in cell.parameter_keys}}
+    votes = Counter(array.shape[0] for array in arrays.values() if array.ndim == 2)
+    n_a = votes.most_common(1)[0][0] if votes else 0
+    if votes and n_a == 0:
+        raise ValueError(f"n_a must be at least 1; got {', '.join(f'`{k}` {tuple(v.shape)}' for k, v in arrays.items())}")
+    return n_a
+
+
+def expected_shapes(cell: Cell, n_x: int, n_a: int, n_y: int | None = None) -> dict[str, tuple[str, Shape]]:
+    """Every key a cell knows, with its shape in symbols and in numbers."""
+    shapes: dict[str, tuple[str, Shape]] = {}
+    for gate in cell.gates:
+        if len(gate.weights) == 1:
+            shapes[gate.weights[0]] = ("(n_a, n_a + n_x)", (n_a, n_a + n_x))
+        else:
+            shapes[gate.weights[0]] = ("(n_a, n_x)", (n_a, n_x))
+            shapes[gate.weights[1]] = ("(n_a, n_a)", (n_a, n_a))
+        for bias in filter(None, (gate.bias, gate.recurrent_bias)):
+            shapes[bias] = ("(n_a, 1)", (n_a, 1))
+    if n_y is not None:
+        shapes[cell.head[0]] = ("(n_y, n_a)", (n_y, n_a))
+        shapes[cell.head[1]] = ("(n_y, 1)", (n_y, 1))
+    return shapes
+
+
+def check_parameter_shapes(cell: Cell, parameters: Mapping[str, Array], n_x: int, n_a: int) -> None:
+    """Raise unless every parameter has its shape."""
+    n_y = None
+    if cell.head[0] in parameters:
+        head = parameters[cell.head[0]]
+        n_y = int(head.shape[0]) if head.ndim else 0
+        if n_y == 0:
+            raise ValueError(f"`{cell.head[0]}` must have shape (n_y, n_a) with n_y >= 1; got {tuple(head.shape)}")
+    expected = expected_shapes(cell, n_x, n_a, n_y)
+    for key, array in parameters.items():
+        check_shape(key, array, *expected[key])
+
+
+def check_shape(name: str, array: Array, symbols: str, shape: Shape) -> None:
+    """Raise unless the array has this shape; the message gives it in symbols and in numbers."""
+    if tuple(array.shape) != shape:
+        raise ValueError(f"`{name}` must have shape {symbols} = {shape}; got {tuple(array.shape)}")
+
+
+def check_lengths(xp: Any, device: Any, lengths: Any, m: int, n_steps: int) -> Array:
+    """`lengths` as an integer array of shape (m,) with values from 0 to T_x."""
+    array = ns.integer_vector(xp, device, "lengths", lengths)
+    check_shape("lengths", array, "(m,)", (m,))
+    values = ns.concrete_numpy(array)
+    if values is not None and m and not (values.min() >= 0 and values.max() <= n_steps):
+        raise ValueError(f"`lengths` must be from 0 to T_x = {n_steps}; got {values.min()} to {values.max()}")
+    return array
+
+
+def check_sequence_gradients(gradients: Mapping[str, Array], n_a: int, m: int, n_steps: int) -> int | None:
+    """Check da, dc, ... of shape (n_a, m, T), T <= T_x; return T, or None if none was given."""
+    first: str | None = None
+    steps = 0
+    for name, array in gradients.items():
+        if array.ndim != 3 or tuple(array.shape[:2]) != (n_a, m) or array.shape[2] > n_steps:
+            raise ValueError(
+                f"`{name}` must have shape (n_a, m, T) = ({n_a}, {m}, T) with T <= T_x = {n_steps}; "
+                f"got {tuple(array.shape)}"
+            )
+        if first is None:
+            first, steps = name, array.shape[2]
+        elif array.shape[2] != steps:
+            raise ValueError(f"`{name}` must cover as many steps as `{first}`, {steps}; got {array.shape[2]}")
+    return None if first is None else steps
+
+
+def check_steps(cell: Cell, steps: Any) -> Sequence[tuple]:
+    """The hand-built list of cache tuples of a cell's steps."""
+    size = 2 * len(cell.states) + len(cell.cache) + 2
+    if not isinstance(steps, Sequence) or isinstance(steps, str) or not steps:
+        raise TypeError(f"`caches` must be what {cell.name}_forward returned, or ([cache, ...], x)")
+    for step in steps:
+        if not isinstance(step, tuple | list) or len(step) != size or not isinstance(step[-1], Mapping):
+            raise ValueError(
+                f"a cache of {cell.name} must be a tuple of {size} entries ending in (xt, parameters), "
+                "as its cell_forward returns it; this one is not, or is the cache of another cell"
+            )
+    return steps

@@ -1,0 +1,175 @@
+"""Which library, device and dtype an array has: the only file that asks.
+
+Everything else is written against the array API standard (through array-api-compat) and calls the few
+helpers at the end for what the standard leaves out.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import array_api_compat as compat
+import numpy as np
+
+Array = Any  # an array of any supported library; the checks below are made at run time
+Namespace = Any
+
+_IMMUTABLE = frozenset({"jax"})
+_EXACT_NUMPY_TYPES = (np.ndarray, np.memmap)
+
+
+def library_name(xp: Namespace) -> str:
+    """Short name of the library behind a namespace: "numpy", "cupy", "torch", "jax", ..."""
+    for name, is_namespace in (
+        ("numpy", compat.is_numpy_namespace),
+        ("cupy", compat.is_cupy_namespace),
+        ("torch", compat.is_torch_namespace),
+        ("jax", compat.is_jax_namespace),
+    ):
+        if is_namespace(xp):
+            return name
+    return str(xp.__name__).split(".")[0]
+
+
+def common_namespace(arrays: Mapping[str, Any]) -> tuple[Namespace, Any]:
+    """The namespace and device that all `arrays` share.
+
+    Parameters
+    ----------
+    arrays : mapping of str to array
+        Arguments by their public name; a name appears in the message if its array does not fit.
+
+    Returns
+    -------
+    xp : namespace
+    device : object
+        The device, in the library's own terms.
+
+    Raises
+    ------
+    TypeError
+        If something is not an array, or two arrays come from different libraries.
+    ValueError
+        If two arrays are on different devices.
+    """
+    first: tuple[str, Namespace, Any] | None = None
+    for name, array in arrays.items():
+        xp = _namespace(name, array)
+        device = compat.device(array)
+        if first is None:
+            first = (name, xp, device)
+        elif xp is not first[1]:
+            msg = (
+                f"`{first[0]}` and `{name}` must be arrays of one library; "
+                f"got {library_name(first[1])} and {library_name(xp)}"
+            )
+            raise TypeError(msg)
+        elif device != first[2]:
+            msg = f"`{first[0]}` and `{name}` must be on one device; got {first[2]} and {device}"
+            raise ValueError(msg)
+    if first is None:
+        msg = "no array was given"
+        raise TypeError(msg)
+    return first[1:]
+
+
+def _namespace(name: str, array: Any) -> Namespace:
+    is_array = compat.is_array_api_obj(array) and not isinstance(array, np.generic)
+    if is_array and isinstance(array, np.ndarray):
+        is_array = type(array) in _EXACT_NUMPY_TYPES  # a matrix or a masked array computes something else
+    if not is_array:
+        msg = f"`{name}` must be an array (NumPy, CuPy, ...); got {type(array).__module__}.{type(array).__qualname__}"
+        raise TypeError(msg.replace("builtins.", ""))
+    return compat.array_namespace(array)
+
+
+def floating_dtype(xp: Namespace, floats: Mapping[str, Array], others: Mapping[str, Array]) -> Any:
+    """The dtype to compute in: float32, or float64 as soon as one of the arrays is float64.
+
+    Parameters
+    ----------
+    xp : namespace
+    floats : mapping of str to array
+        Arrays that must be float32 or float64 (the parameters).
+    others : mapping of str to array
+        Arrays that may also be integer or boolean; those do not take part in the choice.
+
+    Raises
+    ------
+    TypeError
+        For any other dtype.
+    """
+    dtypes = []
+    for name, array in (*floats.items(), *others.items()):
+        if array.dtype in (xp.float32, xp.float64):
+            dtypes.append(array.dtype)
+        elif name in floats or not xp.isdtype(array.dtype, ("integral", "bool")):
+            wanted = "float32 or float64" + ("" if name in floats else ", integer or bool")
+            msg = f"`{name}` must have dtype {wanted}; got {array.dtype}"
+            raise TypeError(msg)
+    return xp.result_type(*dtypes)
+
+
+def dtype_name(xp: Namespace, dtype: Any) -> str:
+    """"float32" or "float64"."""
+    return "float32" if dtype == xp.float32 else "float64"
+
+
+def is_integer(xp: Namespace, array: Array) -> bool:
+    """Whether the array holds integers."""
+    return bool(xp.isdtype(array.dtype, "integral"))
+
+
+def integer_vector(xp: Namespace, device: Any, name: str, values: Any) -> Array:
+    """`values` (a sequence of int or an array of the same library) as an integer array on `device`."""
+    if isinstance(values, Sequence) and not isinstance(values, str):
+        values = np.asarray(values if len(values) else np.zeros(0, np.int64))
+        return xp.asarray(values, device=device) if values.dtype.kind in "iu" else _not_integer(name, values.dtype)
+    common_namespace({name: values})
+    if compat.array_namespace(values) is not xp:
+        if not compat.is_numpy_array(values):
+            msg = f"`{name}` must be a sequence of int, a NumPy array or an array of the same library"
+            raise TypeError(msg)
+        values = xp.asarray(values, device=device)
+    return values if is_integer(xp, values) else _not_integer(name, values.dtype)
+
+
+def _not_integer(name: str, dtype: Any) -> Any:
+    msg = f"`{name}` must hold integers; got dtype {dtype}"
+    raise TypeError(msg)
+
+
+def concrete_numpy(array: Array) -> np.ndarray | None:
+    """A small host copy for a check of values, or None if they cannot be known (a JAX tracer)."""
+    if compat.is_jax_array(array) and not _is_concrete(array):
+        return None
+    if compat.is_cupy_array(array):
+        return array.get()
+    return np.asarray([int(v) for v in array] if not compat.is_numpy_array(array) else array)
+
+
+def _is_concrete(array: Array) -> bool:
+    return type(array).__name__ == "ArrayImpl"  # tracers are jax.Array instances of another class
+
+
+def astype(xp: Namespace, array: Array, dtype: Any) -> Array:
+    """`array` as `dtype`, without a copy if it has it already."""
+    return array if array.dtype == dtype else xp.astype(array, dtype)
+
+
+def contiguous(xp: Namespace, array: Array) -> Array:
+    """`array` in C order where the library lets us choose; the same array if it is so already."""
+    if compat.is_numpy_namespace(xp) or compat.is_cupy_namespace(xp):
+        return xp.ascontiguousarray(array)
+    if compat.is_torch_namespace(xp):
+        return array.contiguous()
+    return array
+
+
+def owned_copy(xp: Namespace, array: Array) -> Array:
+    """An array that shares no memory with `array` (which may be returned itself if nobody can write to it)."""
+    return array if library_name(xp) in _IMMUTABLE else xp.asarray(array, copy=True)
+
+
+def device(array: Array) -> Any:
+    """The device of an array, in its library's terms."""
+    return compat.device(array)

@@ -1,0 +1,138 @@
+"""The table of engines: who runs the loop over time for which library.
+
+An engine is a module with two functions. Dimensions: T steps, m examples, n hidden units, G gates of a
+stage; every tuple ``(per stage)`` or ``(per state)`` follows the order of the cell record. ::
+
+    forward(xp, cell, Zx, weights, s0, lengths, keep) -> (S, K)
+
+        Zx       per stage, (T, m, G, n): the input side of all steps, bias included
+        weights  per stage, a `rnnx._layout.StageWeights`; the engine uses wh and bh
+        s0       per state, (m, n)
+        lengths  (m,) integers or None; the state of an example stays as it is from step lengths[j] on
+        S        per state, (T + 1, m, n), slot 0 is s0
+        K        per name in cell.saved, (T, m, n); zero past an example's end. Unused if not keep
+
+    backward(xp, cell, dS, dlast, weights, S, K, lengths) -> (dZx, dZh, ds0)
+
+        dS       per state, (T, m, n) or None: cotangents of the states of all steps
+        dlast    per state, (m, n): cotangents of the final states
+        dZx, dZh per stage, (T, m, G, n); zero past an example's end; the same arrays for an additive stage
+        ds0      per state, (m, n)
+
+Arguments are never written to. A module may be imported only when its engine is chosen.
+"""
+
+import contextlib
+import contextvars
+import importlib
+import importlib.util
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+from rnnx import _namespace as ns
+
+# Engine -> module, and what must be installed for it beside the core.
+_MODULES = {"plain": "rnnx.engines.plain", "jit": "rnnx.engines.jit"}
+_REQUIRES = {"jit": "numba"}
+# Library -> engines that run its arrays, best first. Libraries that are not listed have the plain engine.
+_LIBRARIES = {"numpy": ("jit", "plain")}
+_ANY_LIBRARY = ("plain",)
+
+_forced: contextvars.ContextVar[str | None] = contextvars.ContextVar("rnnx_engine", default=None)
+
+
+def engine_names() -> tuple[str, ...]:
+    """Names of all engines."""
+    return tuple(_MODULES)
+
+
+def engine_for(*arrays: Any) -> str:
+    """Name of the engine that a sequence function runs on these arrays.
+
+    Parameters
+    ----------
+    *arrays : array
+        Arrays of one library.
+
+    Returns
+    -------
+    str
+        "plain" (a loop over the library's own functions) or "jit" (compiled by Numba). The single-step
+        functions, which have no loop to compile, run "plain" unless `use_engine` says otherwise.
+    """
+    xp, _ = ns.common_namespace({f"argument {i + 1}": array for i, array in enumerate(arrays)})
+    return select(xp)
+
+
+@contextlib.contextmanager
+def use_engine(name: str) -> Iterator[None]:
+    """Run everything inside the ``with`` block, in this thread, on one engine.
+
+    Parameters
+    ----------
+    name : str
+        "plain" or "jit".
+
+    Raises
+    ------
+    ValueError
+        If there is no engine of that name, or it cannot run here (on entry), or it cannot run the arrays
+        it is given (in the call).
+    """
+    if name not in _MODULES:
+        raise ValueError(f"`name` must be one of {engine_names()}; got {name!r}")
+    if not _installed(name):
+        raise ValueError(f"engine {name!r} needs {_REQUIRES[name]}, which is not installed")
+    token = _forced.set(name)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def _installed(name: str) -> bool:
+    return name not in _REQUIRES or importlib.util.find_spec(_REQUIRES[name]) is not None
+
+
+def select(xp: Any, *, n_steps: int = 2, m: int = 1) -> str:
+    """Name of the engine for arrays of namespace `xp`.
+
+    A call of a single step or without anything to compute is not worth a compilation: it runs "plain".
+    """
+    library = ns.library_name(xp)
+    able = _LIBRARIES.get(library, _ANY_LIBRARY)
+    forced = _forced.get()
+    if forced is not None and forced not in able:
+        raise ValueError(f"engine {forced!r} does not run {library} arrays; {list(able)} do")
+    if n_steps == 0 or m == 0:
+        return "plain"
+    if forced is not None:
+        return forced
+    return "plain" if n_steps == 1 else next(name for name in able if _installed(name))
+
+
+def load(name: str) -> ModuleType:
+    """The engine's module."""
+    return importlib.import_module(_MODULES[name])
+
+
+def warm_up(*cells: Any, dtypes: tuple[str, ...] = ("float32",)) -> None:
+    """Compile ahead, so that no later call has to.
+
+    Parameters
+    ----------
+    *cells : str or Cell
+        Cells to compile; default: those of the table.
+    dtypes : tuple of str
+        "float32" and/or "float64".
+    """
+    from rnnx._check import cell_of
+    from rnnx.cells import CELLS
+
+    for dtype in dtypes:
+        if dtype not in ("float32", "float64"):
+            raise ValueError(f"`dtypes` must hold 'float32' and 'float64' only; got {dtype!r}")
+    for cell in cells or CELLS:
+        for dtype in dtypes:
+            load("jit").compiled(cell_of(cell), dtype)

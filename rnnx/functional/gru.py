@@ -1,0 +1,165 @@
+"""The GRU, in the course's form and in PyTorch's; both are stated in `rnnx.cells.gru`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rnnx._caches import Caches
+from rnnx._namespace import Array
+from rnnx.cells.gru import GRU, GRU_RESET_AFTER
+from rnnx.functional import generic
+from rnnx.functional.generic import Gradients
+
+
+def gru_cell_forward(
+    xt: Array, a_prev: Array, parameters: Mapping[str, Array], *, reset_after: bool = False
+) -> tuple[Array, Array | None, tuple[Any, ...]]:
+    """One step of a GRU.
+
+    Parameters
+    ----------
+    xt : array, shape (n_x, m)
+        Input of this step, float32 or float64; integer and bool are converted to the parameters' dtype.
+    a_prev : array, shape (n_a, m)
+        Previous hidden state.
+    parameters : dict of str to array
+        Wu, Wr, Wc (n_a, n_a + n_x), acting on [a_prev; xt] in that order (Wc on [r a_prev; xt]), and bu,
+        br, bc (n_a, 1); for an output also Wy (n_y, n_a), by (n_y, 1).
+    reset_after : bool
+        Reset gate after the product instead of before it. Then `parameters` may hold bhc (n_a, 1), the
+        recurrent bias of the candidate.
+
+    Returns
+    -------
+    a_next : array, shape (n_a, m)
+    yt_pred : array, shape (n_y, m), or None without Wy and by
+    cache : tuple
+        (a_next, a_prev, ut, rt, cct, xt, parameters), for `gru_cell_backward`. With `reset_after` there is
+        hct, the recurrent side of the candidate, after cct.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For wrong shapes, keys, dtypes, or arrays of two libraries or devices.
+    """
+    (a_next,), yt_pred, cache = generic.step_forward(_cell(reset_after), xt, {"a_prev": a_prev}, parameters)
+    return a_next, yt_pred, cache
+
+
+def gru_cell_backward(da_next: Array, cache: tuple[Any, ...], *, reset_after: bool = False) -> Gradients:
+    """Gradients of one step of a GRU.
+
+    Parameters
+    ----------
+    da_next : array, shape (n_a, m)
+        Gradient of the loss with respect to a_next.
+    cache : tuple
+        From `gru_cell_forward`.
+    reset_after : bool
+        As in `gru_cell_forward`.
+
+    Returns
+    -------
+    gradients : dict
+        dxt (n_x, m), da_prev (n_a, m), dWu, dWr, dWc (n_a, n_a + n_x), dbu, dbr, dbc (n_a, 1); dbhc if
+        bhc was given.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For wrong shapes or dtypes, or a cache of another cell.
+    """
+    dxt, (da_prev,), gradients = generic.step_backward(_cell(reset_after), {"da_next": da_next}, cache)
+    return {"dxt": dxt, "da_prev": da_prev, **gradients}
+
+
+def gru_forward(
+    x: Array,
+    a0: Array | None,
+    parameters: Mapping[str, Array],
+    *,
+    lengths: Any = None,
+    keep_caches: bool = True,
+    reset_after: bool = False,
+) -> tuple[Array, Array | None, Caches]:
+    """A GRU over a sequence.
+
+    Parameters
+    ----------
+    x : array, shape (n_x, m, T_x)
+        Inputs, float32 or float64; integer and bool are converted to the parameters' dtype.
+    a0 : array, shape (n_a, m), or None
+        Initial hidden state; None for zeros.
+    parameters : dict of str to array
+        Wu, Wr, Wc (n_a, n_a + n_x), acting on [a_prev; x_t] in that order (Wc on [r a_prev; x_t]), and bu,
+        br, bc (n_a, 1); for an output also Wy (n_y, n_a), by (n_y, 1).
+    lengths : sequence or array of int, shape (m,), optional
+        Steps of each example, 0 to T_x, in any order. Past an example's end its state stays as it is and
+        its outputs are zero.
+    keep_caches : bool
+        False for inference: saves nothing for a backward pass.
+    reset_after : bool
+        Reset gate after the product instead of before it. Then `parameters` may hold bhc (n_a, 1), the
+        recurrent bias of the candidate.
+
+    Returns
+    -------
+    a : array, shape (n_a, m, T_x)
+        Hidden states of all steps.
+    y : array, shape (n_y, m, T_x), or None without Wy and by
+        Softmax outputs.
+    caches : Caches
+        Unpacks as (steps, x); for `gru_backward`. ``caches.final_state["a"]`` is the final hidden state.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For wrong shapes, keys, lengths, dtypes, or arrays of two libraries or devices.
+    """
+    (a,), y, caches = generic.recurrent_forward(
+        _cell(reset_after), x, (a0,), parameters, lengths=lengths, keep_caches=keep_caches
+    )
+    return a, y, caches
+
+
+def gru_backward(
+    da: Array | None,
+    caches: Any,
+    *,
+    da_final: Array | None = None,
+    consume: bool = False,
+    reset_after: bool = False,
+) -> Gradients:
+    """Gradients of a GRU over a sequence, carried back through every step.
+
+    Parameters
+    ----------
+    da : array, shape (n_a, m, T), or None
+        Gradient with respect to the hidden states of the first T <= T_x steps; None for zeros.
+    caches : Caches, or (steps, x)
+        From `gru_forward`, or hand-built: ([cache, ...], x) with the caches of `gru_cell_forward`.
+    da_final : array, shape (n_a, m), optional
+        Gradient with respect to the final hidden state, beside what `da` says of it. Needs T = T_x.
+    consume : bool
+        True frees the memory of `caches`, which cannot be used again.
+    reset_after : bool
+        As in `gru_forward`.
+
+    Returns
+    -------
+    gradients : dict
+        dx (n_x, m, T), da0 (n_a, m), dWu, dWr, dWc (n_a, n_a + n_x), dbu, dbr, dbc (n_a, 1); dbhc if bhc
+        was given.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For wrong shapes or dtypes, or `caches` of another cell or already consumed.
+    """
+    dx, (da0,), gradients = generic.run_backward(
+        _cell(reset_after), {"da": da}, {"da_final": da_final}, caches, consume
+    )
+    return {"dx": dx, "da0": da0, **gradients}
+
+
+def _cell(reset_after: bool) -> generic.Cell:
+    return GRU_RESET_AFTER if reset_after else GRU

@@ -1,0 +1,160 @@
+"""The LSTM of the course; its equations stand in `rnnx.cells.lstm`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rnnx._caches import Caches
+from rnnx._namespace import Array
+from rnnx.cells.lstm import LSTM
+from rnnx.functional import generic
+from rnnx.functional.generic import Gradients
+
+
+def lstm_cell_forward(
+    xt: Array, a_prev: Array, c_prev: Array, parameters: Mapping[str, Array]
+) -> tuple[Array, Array, Array | None, tuple[Any, ...]]:
+    """One step of an LSTM.
+
+    Parameters
+    ----------
+    xt : array, shape (n_x, m)
+        Input of this step, float32 or float64; integer and bool are converted to the parameters' dtype.
+    a_prev, c_prev : array, shape (n_a, m)
+        Previous hidden and cell state.
+    parameters : dict of str to array
+        Wf, Wi, Wc, Wo (n_a, n_a + n_x), acting on [a_prev; xt] in that order, and bf, bi, bc, bo (n_a, 1);
+        for an output also Wy (n_y, n_a), by (n_y, 1).
+
+    Returns
+    -------
+    a_next, c_next : array, shape (n_a, m)
+    yt_pred : array, shape (n_y, m), or None without Wy and by
+    cache : tuple
+        (a_next, c_next, a_prev, c_prev, ft, it, cct, ot, xt, parameters), for `lstm_cell_backward`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For wrong shapes, keys, dtypes, or arrays of two libraries or devices.
+    """
+    states = {"a_prev": a_prev, "c_prev": c_prev}
+    (a_next, c_next), yt_pred, cache = generic.step_forward(LSTM, xt, states, parameters)
+    return a_next, c_next, yt_pred, cache
+
+
+def lstm_cell_backward(da_next: Array, dc_next: Array, cache: tuple[Any, ...]) -> Gradients:
+    """Gradients of one step of an LSTM.
+
+    Parameters
+    ----------
+    da_next, dc_next : array, shape (n_a, m)
+        Gradients of the loss with respect to a_next and c_next.
+    cache : tuple
+        From `lstm_cell_forward`.
+
+    Returns
+    -------
+    gradients : dict
+        dxt (n_x, m), da_prev, dc_prev (n_a, m), dWf, dWi, dWc, dWo (n_a, n_a + n_x), dbf, dbi, dbc, dbo (n_a, 1).
+
+    Raises
+    ------
+    ValueError, TypeError
+        For wrong shapes or dtypes, or a cache of another cell.
+    """
+    cotangents = {"da_next": da_next, "dc_next": dc_next}
+    dxt, (da_prev, dc_prev), gradients = generic.step_backward(LSTM, cotangents, cache)
+    return {"dxt": dxt, "da_prev": da_prev, "dc_prev": dc_prev, **gradients}
+
+
+def lstm_forward(
+    x: Array,
+    a0: Array | None,
+    parameters: Mapping[str, Array],
+    *,
+    c0: Array | None = None,
+    lengths: Any = None,
+    keep_caches: bool = True,
+) -> tuple[Array, Array | None, Array, Caches]:
+    """An LSTM over a sequence.
+
+    Parameters
+    ----------
+    x : array, shape (n_x, m, T_x)
+        Inputs, float32 or float64; integer and bool are converted to the parameters' dtype.
+    a0 : array, shape (n_a, m), or None
+        Initial hidden state; None for zeros.
+    parameters : dict of str to array
+        Wf, Wi, Wc, Wo (n_a, n_a + n_x), acting on [a_prev; x_t] in that order, and bf, bi, bc, bo (n_a, 1);
+        for an output also Wy (n_y, n_a), by (n_y, 1).
+    c0 : array, shape (n_a, m), optional
+        Initial cell state; default zeros.
+    lengths : sequence or array of int, shape (m,), optional
+        Steps of each example, 0 to T_x, in any order. Past an example's end its state stays as it is and
+        its outputs are zero.
+    keep_caches : bool
+        False for inference: saves nothing for a backward pass.
+
+    Returns
+    -------
+    a : array, shape (n_a, m, T_x)
+        Hidden states of all steps.
+    y : array, shape (n_y, m, T_x), or None without Wy and by
+        Softmax outputs.
+    c : array, shape (n_a, m, T_x)
+        Cell states of all steps.
+    caches : Caches
+        Unpacks as (steps, x); for `lstm_backward`. ``caches.final_state`` holds the final "a" and "c".
+
+    Raises
+    ------
+    ValueError, TypeError
+        For wrong shapes, keys, lengths, dtypes, or arrays of two libraries or devices.
+    """
+    (a, c), y, caches = generic.recurrent_forward(
+        LSTM, x, (a0, c0), parameters, lengths=lengths, keep_caches=keep_caches
+    )
+    return a, y, c, caches
+
+
+def lstm_backward(
+    da: Array | None,
+    caches: Any,
+    *,
+    dc: Array | None = None,
+    da_final: Array | None = None,
+    dc_final: Array | None = None,
+    consume: bool = False,
+) -> Gradients:
+    """Gradients of an LSTM over a sequence, carried back through every step.
+
+    An older notebook of the course does not carry da_prev and dc_prev from step to step; the values printed
+    there are wrong for every T_x > 1.
+
+    Parameters
+    ----------
+    da : array, shape (n_a, m, T), or None
+        Gradient with respect to the hidden states of the first T <= T_x steps; None for zeros.
+    caches : Caches, or (steps, x)
+        From `lstm_forward`, or hand-built: ([cache, ...], x) with the caches of `lstm_cell_forward`.
+    dc : array, shape (n_a, m, T), optional
+        Gradient with respect to the returned cell states.
+    da_final, dc_final : array, shape (n_a, m), optional
+        Gradients with respect to the final states, beside what `da` and `dc` say of them. Need T = T_x.
+    consume : bool
+        True frees the memory of `caches`, which cannot be used again.
+
+    Returns
+    -------
+    gradients : dict
+        dx (n_x, m, T), da0 (n_a, m), dWf, dWi, dWc, dWo (n_a, n_a + n_x), dbf, dbi, dbc, dbo (n_a, 1),
+        dc0 (n_a, m).
+
+    Raises
+    ------
+    ValueError, TypeError
+        For wrong shapes or dtypes, or `caches` of another cell or already consumed.
+    """
+    final = {"da_final": da_final, "dc_final": dc_final}
+    dx, (da0, dc0), gradients = generic.run_backward(LSTM, {"da": da, "dc": dc}, final, caches, consume)
+    return {"dx": dx, "da0": da0, **gradients, "dc0": dc0}

@@ -1,0 +1,131 @@
+"""The Elman network of the course; its equation stands in `rnnx.cells.rnn`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rnnx._caches import Caches
+from rnnx._namespace import Array
+from rnnx.cells.rnn import RNN
+from rnnx.functional import generic
+from rnnx.functional.generic import Gradients
+
+
+def rnn_cell_forward(
+    xt: Array, a_prev: Array, parameters: Mapping[str, Array]
+) -> tuple[Array, Array | None, tuple[Any, ...]]:
+    """One step of an RNN: a_next = tanh(Waa a_prev + Wax xt + ba), yt_pred = softmax(Wya a_next + by).
+
+    Parameters
+    ----------
+    xt : array, shape (n_x, m)
+        Input of this step, float32 or float64; integer and bool are converted to the parameters' dtype.
+    a_prev : array, shape (n_a, m)
+        Previous hidden state.
+    parameters : dict of str to array
+        Wax (n_a, n_x), Waa (n_a, n_a), ba (n_a, 1); for an output also Wya (n_y, n_a), by (n_y, 1).
+
+    Returns
+    -------
+    a_next : array, shape (n_a, m)
+    yt_pred : array, shape (n_y, m), or None without Wya and by
+    cache : tuple
+        (a_next, a_prev, xt, parameters), for `rnn_cell_backward`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For wrong shapes, keys, dtypes, or arrays of two libraries or devices.
+    """
+    (a_next,), yt_pred, cache = generic.step_forward(RNN, xt, {"a_prev": a_prev}, parameters)
+    return a_next, yt_pred, cache
+
+
+def rnn_cell_backward(da_next: Array, cache: tuple[Any, ...]) -> Gradients:
+    """Gradients of one step of an RNN.
+
+    Parameters
+    ----------
+    da_next : array, shape (n_a, m)
+        Gradient of the loss with respect to a_next.
+    cache : tuple
+        From `rnn_cell_forward`.
+
+    Returns
+    -------
+    gradients : dict
+        dxt (n_x, m), da_prev (n_a, m), dWax (n_a, n_x), dWaa (n_a, n_a), dba (n_a, 1).
+
+    Raises
+    ------
+    ValueError, TypeError
+        For wrong shapes or dtypes, or a cache of another cell.
+    """
+    dxt, (da_prev,), gradients = generic.step_backward(RNN, {"da_next": da_next}, cache)
+    return {"dxt": dxt, "da_prev": da_prev, **gradients}
+
+
+def rnn_forward(
+    x: Array, a0: Array | None, parameters: Mapping[str, Array], *, lengths: Any = None, keep_caches: bool = True
+) -> tuple[Array, Array | None, Caches]:
+    """An RNN over a sequence.
+
+    Parameters
+    ----------
+    x : array, shape (n_x, m, T_x)
+        Inputs, float32 or float64; integer and bool are converted to the parameters' dtype.
+    a0 : array, shape (n_a, m), or None
+        Initial hidden state; None for zeros.
+    parameters : dict of str to array
+        Wax (n_a, n_x), Waa (n_a, n_a), ba (n_a, 1); for an output also Wya (n_y, n_a), by (n_y, 1).
+    lengths : sequence or array of int, shape (m,), optional
+        Steps of each example, 0 to T_x, in any order. Past an example's end its state stays as it is and
+        its outputs are zero.
+    keep_caches : bool
+        False for inference: saves nothing for a backward pass.
+
+    Returns
+    -------
+    a : array, shape (n_a, m, T_x)
+        Hidden states of all steps.
+    y_pred : array, shape (n_y, m, T_x), or None without Wya and by
+        Softmax outputs.
+    caches : Caches
+        Unpacks as (steps, x); for `rnn_backward`. ``caches.final_state["a"]`` is the final hidden state.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For wrong shapes, keys, lengths, dtypes, or arrays of two libraries or devices.
+    """
+    (a,), y_pred, caches = generic.recurrent_forward(
+        RNN, x, (a0,), parameters, lengths=lengths, keep_caches=keep_caches
+    )
+    return a, y_pred, caches
+
+
+def rnn_backward(da: Array | None, caches: Any, *, da_final: Array | None = None, consume: bool = False) -> Gradients:
+    """Gradients of an RNN over a sequence, carried back through every step.
+
+    Parameters
+    ----------
+    da : array, shape (n_a, m, T), or None
+        Gradient with respect to the hidden states of the first T <= T_x steps; None for zeros.
+    caches : Caches, or (steps, x)
+        From `rnn_forward`, or hand-built: ([cache, ...], x) with the caches of `rnn_cell_forward`.
+    da_final : array, shape (n_a, m), optional
+        Gradient with respect to the final hidden state, beside what `da` says of it. Needs T = T_x.
+    consume : bool
+        True frees the memory of `caches`, which cannot be used again.
+
+    Returns
+    -------
+    gradients : dict
+        dx (n_x, m, T), da0 (n_a, m), dWax (n_a, n_x), dWaa (n_a, n_a), dba (n_a, 1).
+
+    Raises
+    ------
+    ValueError, TypeError
+        For wrong shapes or dtypes, or `caches` of another cell or already consumed.
+    """
+    dx, (da0,), gradients = generic.run_backward(RNN, {"da": da}, {"da_final": da_final}, caches, consume)
+    return {"dx": dx, "da0": da0, **gradients}

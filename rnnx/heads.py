@@ -1,0 +1,136 @@
+"""What stands on the hidden states: the dense layer and softmax cross-entropy, over all time steps at once.
+
+Arrays are public, features first: (n, m, T) or, for a single step, (n, m).
+"""
+
+from typing import Any
+
+from rnnx import _namespace as ns
+from rnnx._check import check_lengths, check_shape
+from rnnx._layout import valid_steps
+from rnnx._namespace import Array
+
+
+def _columns(xp: Any, a: Array) -> Array:
+    """(n, m, T) to (T m, n): one row per column; a view if `a` is in Fortran order."""
+    rows = 1
+    for size in a.shape[1:]:
+        rows *= size
+    return xp.reshape(ns.contiguous(xp, xp.permute_dims(a, tuple(range(a.ndim))[::-1])), (rows, a.shape[0]))
+
+
+def _uncolumns(xp: Any, rows: Array, shape: tuple[int, ...]) -> Array:
+    """(T m, n) to (n, m, T)."""
+    return xp.permute_dims(xp.reshape(rows, shape[:0:-1] + (rows.shape[1],)), tuple(range(len(shape)))[::-1])
+
+
+def dense_forward(a: Array, W: Array, b: Array) -> Array:
+    """z = W a + b of every column.
+
+    Parameters
+    ----------
+    a : array, shape (n_a, m, T_x) or (n_a, m)
+    W : array, shape (n_y, n_a)
+    b : array, shape (n_y, 1)
+
+    Returns
+    -------
+    z : array, shape (n_y, m, T_x) or (n_y, m)
+
+    Raises
+    ------
+    ValueError, TypeError
+        For shapes that do not fit, or arrays of two libraries or devices.
+    """
+    xp, _ = ns.common_namespace({"a": a, "W": W, "b": b})
+    _check_dense(a, W)
+    check_shape("b", b, "(n_y, 1)", (W.shape[0], 1))
+    z = _columns(xp, a) @ xp.matrix_transpose(W) + xp.reshape(b, (-1,))
+    return _uncolumns(xp, z, tuple(a.shape))
+
+
+def dense_backward(dz: Array, a: Array, W: Array) -> tuple[Array, Array, Array]:
+    """Gradients of `dense_forward`.
+
+    Parameters
+    ----------
+    dz : array, shape (n_y, m, T_x) or (n_y, m)
+        Cotangent of z.
+    a : array, shape (n_a, m, T_x) or (n_a, m)
+    W : array, shape (n_y, n_a)
+
+    Returns
+    -------
+    da : array, shape of a
+    dW : array, shape (n_y, n_a)
+    db : array, shape (n_y, 1)
+    """
+    xp, _ = ns.common_namespace({"dz": dz, "a": a, "W": W})
+    _check_dense(a, W)
+    check_shape("dz", dz, "(n_y, m, T_x)"[: 13 if a.ndim == 3 else 9], (W.shape[0], *a.shape[1:]))
+    rows = _columns(xp, dz)
+    da = _uncolumns(xp, rows @ W, tuple(a.shape))
+    dW = xp.matrix_transpose(rows) @ _columns(xp, a)
+    return da, dW, xp.expand_dims(xp.sum(rows, axis=0), axis=1)
+
+
+def _check_dense(a: Array, W: Array) -> None:
+    if a.ndim not in (2, 3):
+        raise ValueError(f"`a` must have shape (n_a, m, T_x) or (n_a, m); got {tuple(a.shape)}")
+    if W.ndim != 2 or W.shape[1] != a.shape[0]:
+        raise ValueError(f"`W` must have shape (n_y, n_a) = (n_y, {a.shape[0]}); got {tuple(W.shape)}")
+
+
+def softmax_cross_entropy(z: Array, targets: Array, lengths: Any = None) -> tuple[Array, Array]:
+    """Mean negative log-likelihood of `targets` under softmax(z), and its gradient.
+
+    .. math:: L = -\\frac{1}{N} \\sum \\log \\mathrm{softmax}(z)_{target}, \\qquad
+        \\partial L / \\partial z = (\\mathrm{softmax}(z) - \\mathrm{onehot}(target)) / N
+
+    with the sum over the N valid positions.
+
+    Parameters
+    ----------
+    z : array, shape (n_y, m, T_x)
+        Logits.
+    targets : array of int, shape (m, T_x)
+        Index of the right class, 0 to n_y - 1. Values past an example's end are ignored.
+    lengths : sequence or array of int, shape (m,), optional
+        Steps of each example.
+
+    Returns
+    -------
+    loss : array, shape ()
+        In nats; zero if there is no valid position.
+    dz : array, shape (n_y, m, T_x)
+
+    Raises
+    ------
+    ValueError, TypeError
+        For wrong shapes, dtypes or lengths. A target out of range is an error where its value can be known
+        without waiting for a device, that is for NumPy arrays.
+    """
+    xp, device = ns.common_namespace({"z": z, "targets": targets})
+    if z.ndim != 3 or z.shape[0] == 0:
+        raise ValueError(f"`z` must have shape (n_y, m, T_x) with n_y >= 1; got {tuple(z.shape)}")
+    n_y, m, n_steps = z.shape
+    check_shape("targets", targets, "(m, T_x)", (m, n_steps))
+    if not ns.is_integer(xp, targets):
+        raise TypeError(f"`targets` must hold integers; got dtype {targets.dtype}")
+    valid = xp.ones((m, n_steps), dtype=xp.bool, device=device)
+    if lengths is not None:
+        mask = valid_steps(xp, check_lengths(xp, device, lengths, m, n_steps), n_steps)
+        valid = xp.matrix_transpose(mask[:, :, 0])
+    if ns.library_name(xp) == "numpy" and bool(xp.any(valid & ((targets < 0) | (targets >= n_y)))):
+        raise ValueError(f"`targets` must be from 0 to n_y - 1 = {n_y - 1}")
+
+    classes = xp.reshape(xp.arange(n_y, dtype=targets.dtype, device=device), (n_y, 1, 1))
+    onehot = xp.astype(classes == xp.expand_dims(targets, axis=0), z.dtype)
+    shifted = z - xp.max(z, axis=0, keepdims=True)
+    e = xp.exp(shifted)
+    total = xp.sum(e, axis=0)
+    nll = xp.log(total) - xp.sum(onehot * shifted, axis=0)
+    weight = xp.astype(valid, z.dtype)
+    weight = weight / xp.maximum(xp.sum(weight), xp.ones_like(xp.sum(weight)))
+    dz = (e / xp.expand_dims(total, axis=0) - onehot) * xp.expand_dims(weight, axis=0)
+    return xp.sum(nll * weight), dz
