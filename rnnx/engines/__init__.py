@@ -135,4 +135,4 @@ def warm_up(*cells: Any, dtypes: tuple[str, ...] = ("float32",)) -> None:
             raise ValueError(f"`dtypes` must hold 'float32' and 'float64' only; got {dtype!r}")
     for cell in cells or CELLS:
         for dtype in dtypes:
-            load("jit").compiled(cell_of(cell), dtype)
+            load("jit").compile_ahead(cell_of(cell), dtype)

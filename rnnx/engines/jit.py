@@ -1,11 +1,12 @@
-"""The compiled engine for NumPy arrays: Numba runs the whole loop over time, BLAS its recurrent products.
+"""The compiled engine for NumPy arrays: Numba runs the whole loop over time.
 
 It knows no cell. From a cell record it builds, once per cell and dtype:
 
 * for every stage a *kernel* that runs the cell's own function on all elements of one step, with loads and
   stores written out for the number of gates, states and saved values (loops over tuples do not vectorise);
-* a *chain* of the stages: product, kernel, next stage;
-* the loop over time around the chain.
+* a *chain* of the stages: recurrent product (`rnnx.engines._tile`), kernel, next stage;
+* the loop over time around the chain, on the examples j0 ... j1 - 1, so that threads can share a batch
+  (`rnnx.engines._threads`).
 
 See `rnnx.engines` for the interface; T, m, n, G as there. Compilation takes seconds; `rnnx.warm_up` does it
 ahead. All arrays inside are C-contiguous and writable, so that there is one specialisation only.
@@ -13,6 +14,7 @@ ahead. All arrays inside are C-contiguous and writable, so that there is one spe
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -23,6 +25,8 @@ from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from rnnx._layout import StageWeights
 from rnnx.cells import Cell, Stage
 from rnnx.engines._jit_math import OPTIONS, inline, make_ops
+from rnnx.engines._threads import run_slices
+from rnnx.engines._tile import make_product, padded_columns
 
 Arrays = tuple[np.ndarray, ...]
 
@@ -82,24 +86,24 @@ def _row_helpers(count: int) -> tuple[Any, Any, Any, Any]:
 
 
 def _forward_kernel(cell: Cell, i: int, ops: Any, recurrent_bias: bool) -> Any:
-    """All elements of stage i of one step. Rows past their end keep the state the step began with."""
+    """Stage i of one step, elementwise. Rows past their end keep the state the step began with."""
     stage, last = cell.stages[i], i == len(cell.stages) - 1
-    n_in = len(cell.states if i == 0 else cell.stages[i - 1].out)
     n_gates, cell_forward = len(stage.gates), inline(stage.forward)
     load_zx = _load("z[j, {q}, k]", n_gates, "z, j, k")
-    item = "z[j, {q}, k] + b[{q}, k]" if recurrent_bias else "z[j, {q}, k]"
-    load_zh = _load(item, n_gates, "z, b, j, k")
-    load_in, _, _, _ = _row_helpers(n_in)
+    item = "z[j, {q} * n + k] + b[{q}, k]" if recurrent_bias else "z[j, {q} * n + k]"
+    load_zh = _load(item, n_gates, "z, b, j, k, n")
+    load_in, _, _, _ = _row_helpers(len(cell.states if i == 0 else cell.stages[i - 1].out))
     _, store_out, zero_out, copy_out = _row_helpers(len(stage.out))
     _, store_kept, zero_kept, _ = _row_helpers(len(stage.saved))
 
     @_kernel
-    def kernel(t, lengths, zx, zh, bh, begin, s, out, kept):
-        m, _, n = zx.shape
-        for j in range(m):
+    def kernel(t, lengths, j0, j1, zx, zh, bh, begin, s, out, kept):
+        n = zx.shape[2]
+        for j in range(j0, j1):
             if t < lengths[j]:
                 for k in range(n):
-                    new, values = cell_forward(ops, load_zx(zx, j, k), load_zh(zh, bh, j, k), load_in(s, j, k))
+                    zh_jk = load_zh(zh, bh, j - j0, k, n)
+                    new, values = cell_forward(ops, load_zx(zx, j, k), zh_jk, load_in(s, j, k))
                     store_out(out, j, k, new)
                     store_kept(kept, j, k, values)
             else:
@@ -112,41 +116,39 @@ def _forward_kernel(cell: Cell, i: int, ops: Any, recurrent_bias: bool) -> Any:
     return kernel
 
 
-def _forward_chain(cell: Cell, i: int, ops: Any, recurrent_bias: tuple[bool, ...]) -> Any:
+def _forward_chain(cell: Cell, i: int, ops: Any, product: Any, recurrent_bias: tuple[bool, ...]) -> Any:
     """Stage i of one step and all after it."""
     kernel = _forward_kernel(cell, i, ops, recurrent_bias[i])
     kept_at, out_at = cell.saved_slices[i]
 
+    @_loop
+    def stage(t, lengths, j0, j1, zx, weights, bh, zh, begin, s, out, saved):
+        n = s[0].shape[1]
+        product(weights[i], s[0].reshape(s[0].size), j0 * n, n, n, j1 - j0, zh[i])
+        kernel(t, lengths, j0, j1, zx[i][t], zh[i], bh[i], begin, s, out, saved[kept_at])
+
     if i == len(cell.stages) - 1:
+        return stage
+    rest = _forward_chain(cell, i + 1, ops, product, recurrent_bias)
 
-        @_loop
-        def chain(t, lengths, zx, wh_t, bh, zh, begin, s, end, saved):
-            m, n_gates, n = zx[i].shape[1:]
-            np.dot(s[0], wh_t[i], zh[i])
-            kernel(t, lengths, zx[i][t], zh[i].reshape((m, n_gates, n)), bh[i], begin, s, end, saved[kept_at])
-    else:
-        rest = _forward_chain(cell, i + 1, ops, recurrent_bias)
-
-        @_loop
-        def chain(t, lengths, zx, wh_t, bh, zh, begin, s, end, saved):
-            m, n_gates, n = zx[i].shape[1:]
-            out = saved[out_at]
-            np.dot(s[0], wh_t[i], zh[i])
-            kernel(t, lengths, zx[i][t], zh[i].reshape((m, n_gates, n)), bh[i], begin, s, out, saved[kept_at])
-            rest(t, lengths, zx, wh_t, bh, zh, begin, out, end, saved)
+    @_loop
+    def chain(t, lengths, j0, j1, zx, weights, bh, zh, begin, s, end, saved):
+        out = saved[out_at]
+        stage(t, lengths, j0, j1, zx, weights, bh, zh, begin, s, out, saved)
+        rest(t, lengths, j0, j1, zx, weights, bh, zh, begin, out, end, saved)
 
     return chain
 
 
-def _forward_loop(cell: Cell, ops: Any, recurrent_bias: tuple[bool, ...]) -> Any:
-    chain = _forward_chain(cell, 0, ops, recurrent_bias)
+def _forward_loop(cell: Cell, ops: Any, product: Any, recurrent_bias: tuple[bool, ...]) -> Any:
+    chain = _forward_chain(cell, 0, ops, product, recurrent_bias)
     states_at, saved_at = _at(len(cell.states)), _at(len(cell.saved))
 
     @_loop
-    def loop(zx, wh_t, bh, zh, states, saved, saved_stride, lengths):
+    def loop(j0, j1, zx, weights, bh, zh, states, saved, saved_stride, lengths):
         for t in range(zx[0].shape[0]):
-            s = states_at(states, t)
-            chain(t, lengths, zx, wh_t, bh, zh, s, s, states_at(states, t + 1), saved_at(saved, t * saved_stride))
+            s, end = states_at(states, t), states_at(states, t + 1)
+            chain(t, lengths, j0, j1, zx, weights, bh, zh, s, s, end, saved_at(saved, t * saved_stride))
 
     return loop
 
@@ -155,24 +157,21 @@ def _forward_loop(cell: Cell, ops: Any, recurrent_bias: tuple[bool, ...]) -> Any
 
 
 def _backward_kernel(cell: Cell, i: int, ops: Any) -> Any:
-    """All elements of stage i of one step. Rows past their end pass the cotangent of the state through."""
+    """Stage i of one step, elementwise. Rows past their end pass the cotangent of the state through."""
     stage, first = cell.stages[i], i == 0
-    n_in = len(cell.states if first else cell.stages[i - 1].out)
     n_gates, additive, cell_backward = len(stage.gates), stage.additive, inline(stage.backward)
-    load_in, store_in, zero_in, copy_in = _row_helpers(n_in)
+    load_in, store_in, zero_in, copy_in = _row_helpers(len(cell.states if first else cell.stages[i - 1].out))
     load_out, _, _, _ = _row_helpers(len(stage.out))
     load_kept, _, _, _ = _row_helpers(len(stage.saved))
     store_dz = _each("dz[j, {q}, k] = v[{q}]", n_gates, "dz, j, k, v")
 
     @_kernel
-    def kernel(t, lengths, d_end, d_out, s_prev, s_next, kept, dzx, dzh, d_in):
-        m, _, n = dzx.shape
-        for j in range(m):
+    def kernel(t, lengths, j0, j1, d_end, d_out, s_prev, s_next, kept, dzx, dzh, d_in):
+        for j in range(j0, j1):
             if t < lengths[j]:
-                for k in range(n):
-                    vx, vh, d = cell_backward(
-                        ops, load_out(d_out, j, k), load_in(s_prev, j, k), load_out(s_next, j, k), load_kept(kept, j, k)
-                    )
+                for k in range(dzx.shape[2]):
+                    before, after = load_in(s_prev, j, k), load_out(s_next, j, k)
+                    vx, vh, d = cell_backward(ops, load_out(d_out, j, k), before, after, load_kept(kept, j, k))
                     store_dz(dzx, j, k, vx)
                     if not additive:
                         store_dz(dzh, j, k, vh)
@@ -190,106 +189,106 @@ def _backward_kernel(cell: Cell, i: int, ops: Any) -> Any:
 
 
 @_kernel
-def _add(a, b):
-    for j in range(a.shape[0]):
+def _add_product(a, product, j0, j1):
+    for j in range(j0, j1):
         for k in range(a.shape[1]):
-            a[j, k] += b[j, k]
+            a[j, k] += product[j - j0, k]
 
 
 @_kernel
-def _add_valid(a, b, t, lengths):
-    for j in range(a.shape[0]):
+def _add_output(a, b, t, lengths, j0, j1):
+    for j in range(j0, j1):
         if t < lengths[j]:
             for k in range(a.shape[1]):
                 a[j, k] += b[j, k]
 
 
-def _backward_chain(cell: Cell, i: int, ops: Any) -> Any:
+def _backward_chain(cell: Cell, i: int, ops: Any, product: Any) -> Any:
     """All stages after i of one step, then stage i. `mid` holds the cotangents between stages, laid out as
     cell.saved is."""
     kernel = _backward_kernel(cell, i, ops)
     kept_at, out_at = cell.saved_slices[i]
 
+    @_loop
+    def stage(t, lengths, j0, j1, d_end, d_out, d_in, weights, da, s, out, saved, dzx, dzh):
+        kernel(t, lengths, j0, j1, d_end, d_out, s, out, saved[kept_at], dzx[i][t], dzh[i][t], d_in)
+        _, m, n_gates, n = dzh[i].shape
+        width = n_gates * n
+        product(weights[i], dzh[i][t].reshape(m * width), j0 * width, width, width, j1 - j0, da)
+        _add_product(d_in[0], da, j0, j1)
+
     if i == len(cell.stages) - 1:
 
         @_loop
-        def chain(t, lengths, d_end, d_in, mid, wh, product, s, end, saved, dzx, dzh):
-            kernel(t, lengths, d_end, d_end, s, end, saved[kept_at], dzx[i][t], dzh[i][t], d_in)
-            np.dot(dzh[i][t].reshape((product.shape[0], -1)), wh[i], product)
-            _add(d_in[0], product)
+        def chain(t, lengths, j0, j1, d_end, d_in, mid, weights, da, s, end, saved, dzx, dzh):
+            stage(t, lengths, j0, j1, d_end, d_end, d_in, weights, da, s, end, saved, dzx, dzh)
     else:
-        rest = _backward_chain(cell, i + 1, ops)
+        rest = _backward_chain(cell, i + 1, ops, product)
 
         @_loop
-        def chain(t, lengths, d_end, d_in, mid, wh, product, s, end, saved, dzx, dzh):
+        def chain(t, lengths, j0, j1, d_end, d_in, mid, weights, da, s, end, saved, dzx, dzh):
             out, d_out = saved[out_at], mid[out_at]
-            rest(t, lengths, d_end, d_out, mid, wh, product, out, end, saved, dzx, dzh)
-            kernel(t, lengths, d_end, d_out, s, out, saved[kept_at], dzx[i][t], dzh[i][t], d_in)
-            np.dot(dzh[i][t].reshape((product.shape[0], -1)), wh[i], product)
-            _add(d_in[0], product)
+            rest(t, lengths, j0, j1, d_end, d_out, mid, weights, da, out, end, saved, dzx, dzh)
+            stage(t, lengths, j0, j1, d_end, d_out, d_in, weights, da, s, out, saved, dzx, dzh)
 
     return chain
 
 
-def _backward_loop(cell: Cell, ops: Any) -> Any:
-    chain = _backward_chain(cell, 0, ops)
+def _backward_loop(cell: Cell, ops: Any, product: Any) -> Any:
+    chain = _backward_chain(cell, 0, ops, product)
     states_at, saved_at = _at(len(cell.states)), _at(len(cell.saved))
-    statement = "add(ds[{q}], dS[{q}][t], t, lengths) if t < dS[{q}].shape[0] else None"
-    add_outputs = _each(statement, len(cell.states), "ds, dS, t, lengths", {"add": _add_valid})
+    statement = "add(ds[{q}], dS[{q}][t], t, lengths, j0, j1) if t < dS[{q}].shape[0] else None"
+    add_outputs = _each(statement, len(cell.states), "ds, dS, t, lengths, j0, j1", {"add": _add_output})
 
     @_loop
-    def loop(dS, ds, ds_other, mid, wh, product, states, saved, dzx, dzh, lengths):
+    def loop(j0, j1, dS, ds, ds_other, mid, weights, da, states, saved, dzx, dzh, lengths):
         for t in range(dzx[0].shape[0] - 1, -1, -1):
-            add_outputs(ds, dS, t, lengths)
+            add_outputs(ds, dS, t, lengths, j0, j1)
             s, end = states_at(states, t), states_at(states, t + 1)
-            chain(t, lengths, ds, ds_other, mid, wh, product, s, end, saved_at(saved, t), dzx, dzh)
+            chain(t, lengths, j0, j1, ds, ds_other, mid, weights, da, s, end, saved_at(saved, t), dzx, dzh)
             ds, ds_other = ds_other, ds
-        return ds
 
     return loop
 
 
-# --- the engine ----------------------------------------------------------------------------------------------
+# --- the engine --------------------------------------------------------------------------------------------
 
 
-class Compiled(NamedTuple):
-    """The loops of one cell and dtype; forward by which stages have a recurrent bias."""
+class _Loops(NamedTuple):
+    """The compiled functions of one cell and dtype; forward by which stages have a recurrent bias."""
 
     forward: Callable[[tuple[bool, ...]], Any]
     backward: Any
+    pack: Any
 
 
 _building = threading.RLock()
 
 
 @lru_cache(maxsize=64)
-def _build(cell: Cell, dtype: str) -> Compiled:
-    ops = make_ops(getattr(np, dtype))
-    return Compiled(lru_cache(maxsize=8)(lambda bias: _forward_loop(cell, ops, bias)), _backward_loop(cell, ops))
+def _build(cell: Cell, dtype: str) -> _Loops:
+    scalar = getattr(np, dtype)
+    ops, (pack, product) = make_ops(scalar), make_product(scalar)
+    forward_loop = lru_cache(maxsize=8)(lambda bias: _forward_loop(cell, ops, product, bias))
+    return _Loops(forward_loop, _backward_loop(cell, ops, product), pack)
 
 
-def _loops(cell: Cell, dtype: str) -> Compiled:
+def _loops(cell: Cell, dtype: np.dtype) -> _Loops:
     with _building:  # lru_cache alone would let two threads build the same
-        return _build(cell, dtype)
+        return _build(cell, str(dtype))
 
 
-def compiled(cell: Cell, dtype: str) -> None:
+def compile_ahead(cell: Cell, dtype: str) -> None:
     """Compile the loops of a cell now, by running them on one element."""
-    one = np.zeros((1, 1), dtype)
     zx = tuple(np.zeros((1, 1, len(stage.gates), 1), dtype) for stage in cell.stages)
-
-    def weights(stage: Stage) -> StageWeights:
-        size = len(stage.gates)
-        biased = any(gate.recurrent_bias for gate in stage.gates)
-        return StageWeights(
-            *(np.zeros(shape, dtype) for shape in ((size, 1), (size, 1), (size,))),
-            bh=np.zeros(size, dtype) if biased else None,
-        )
-
-    w = tuple(weights(stage) for stage in cell.stages)
-    s0 = tuple(one for _ in cell.states)
-    S, K = forward(np, cell, zx, w, s0, None, True)
-    backward(np, cell, tuple(None for _ in s0), s0, w, S, K, None)
+    s0 = tuple(np.zeros((1, 1), dtype) for _ in cell.states)
+    plain = tuple(StageWeights(*(np.zeros((z.shape[2], 1), dtype),) * 2, b=z[0, 0, :, 0], bh=None) for z in zx)
+    variants = [plain]
+    if cell.optional_keys:
+        variants.append(tuple(replace(w, bh=w.b) for w in plain))
+    for weights in variants:
+        S, K = forward(np, cell, zx, weights, s0, None, True)
+        backward(np, cell, tuple(None for _ in s0), s0, weights, S, K, None)
 
 
 def _own(a: np.ndarray) -> np.ndarray:
@@ -298,7 +297,7 @@ def _own(a: np.ndarray) -> np.ndarray:
 
 
 def _steps(lengths: np.ndarray | None, m: int, n_steps: int) -> np.ndarray:
-    return np.full(m, n_steps, np.int64) if lengths is None else np.ascontiguousarray(lengths, np.int64)
+    return np.full(m, n_steps, np.int64) if lengths is None else np.array(lengths, np.int64)
 
 
 def forward(
@@ -314,18 +313,23 @@ def forward(
     del xp
     n_steps, m, _, n = Zx[0].shape
     dtype = Zx[0].dtype
+    loops = _loops(cell, dtype)
+    loop = loops.forward(tuple(w.bh is not None for w in weights))
+    packed = tuple(loops.pack(np.ascontiguousarray(w.wh.T)) for w in weights)
+    bh = tuple(np.zeros((1, 1), dtype) if w.bh is None else w.bh.reshape(-1, n) for w in weights)
     states = tuple(np.empty((n_steps + 1, m, n), dtype) for _ in cell.states)
     for S, s in zip(states, s0, strict=True):
         S[0] = s
     # Without `keep` every step writes its saved values over those of the step before.
     saved = tuple(np.empty((n_steps if keep else 1, m, n), dtype) for _ in cell.saved)
-    zh = tuple(np.empty((m, len(stage.gates) * n), dtype) for stage in cell.stages)
-    wh_t = tuple(w.wh.T for w in weights)
-    recurrent_bias = tuple(w.bh is not None for w in weights)
-    bh = tuple(np.zeros((1, 1), dtype) if w.bh is None else w.bh.reshape(-1, n) for w in weights)
-    loop = _loops(cell, str(dtype)).forward(recurrent_bias)
-    zx = tuple(_own(z) for z in Zx)
-    loop(zx, wh_t, bh, zh, states, saved, 1 if keep else 0, _steps(lengths, m, n_steps))
+    zx, steps = tuple(_own(z) for z in Zx), _steps(lengths, m, n_steps)
+    columns = tuple(padded_columns(dtype.type, w.wh.shape[0]) for w in weights)
+
+    def run(j0: int, j1: int) -> None:
+        zh = tuple(np.empty((j1 - j0, c), dtype) for c in columns)
+        loop(j0, j1, zx, packed, bh, zh, states, saved, 1 if keep else 0, steps)
+
+    run_slices(run, m, products=n_steps * m * n * sum(columns))
     return states, saved
 
 
@@ -343,6 +347,8 @@ def backward(
     del xp
     n_steps, m, n = S[0].shape[0] - 1, S[0].shape[1], S[0].shape[2]
     dtype = S[0].dtype
+    loops = _loops(cell, dtype)
+    packed = tuple(loops.pack(_own(w.wh)) for w in weights)
     shapes = tuple((n_steps, m, len(stage.gates), n) for stage in cell.stages)
     dzx = tuple(np.empty(shape, dtype) for shape in shapes)
     dzh = tuple(
@@ -350,18 +356,14 @@ def backward(
         for stage, zx, shape in zip(cell.stages, dzx, shapes, strict=True)
     )
     ds = tuple(np.array(d) for d in dlast)
+    ds_other = tuple(np.empty_like(d) for d in ds)
     outputs = tuple(np.empty((0, m, n), dtype) if d is None else _own(d) for d in dS)
-    ds0 = _loops(cell, str(dtype)).backward(
-        outputs,
-        ds,
-        tuple(np.empty_like(d) for d in ds),
-        tuple(np.empty((m, n), dtype) for _ in cell.saved),
-        tuple(w.wh for w in weights),
-        np.empty((m, n), dtype),
-        tuple(_own(s) for s in S),
-        tuple(_own(k) for k in K),
-        dzx,
-        dzh,
-        _steps(lengths, m, n_steps),
-    )
-    return dzx, dzh, ds0
+    mid = tuple(np.empty((m, n), dtype) for _ in cell.saved)
+    states, saved, steps = tuple(map(_own, S)), tuple(map(_own, K)), _steps(lengths, m, n_steps)
+
+    def run(j0: int, j1: int) -> None:
+        da = np.empty((j1 - j0, padded_columns(dtype.type, n)), dtype)
+        loops.backward(j0, j1, outputs, ds, ds_other, mid, packed, da, states, saved, dzx, dzh, steps)
+
+    run_slices(run, m, products=n_steps * m * n * n * len(cell.gates))
+    return dzx, dzh, ds if n_steps % 2 == 0 else ds_other
