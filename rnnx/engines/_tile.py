@@ -189,7 +189,7 @@ def _row_block(dtype: type, n_vectors: int) -> Any:
     half_rows = n_rows // 2
     tile, half, one = (_tile(dtype, n_vectors, r) for r in (n_rows, half_rows, 1))
 
-    @njit(nogil=True, error_model="numpy")
+    @njit(nogil=True, error_model="numpy", inline="always")
     def row_block(packed, w_at, H, h_at, ldh, n_k, rows, Z, z_at, ldz):
         r = 0
         while r + n_rows <= rows:

@@ -121,7 +121,7 @@ def _forward_chain(cell: Cell, i: int, ops: Any, product: Any, recurrent_bias: t
     kernel = _forward_kernel(cell, i, ops, recurrent_bias[i])
     kept_at, out_at = cell.saved_slices[i]
 
-    @_loop
+    @inline
     def stage(t, lengths, j0, j1, zx, weights, bh, zh, begin, s, out, saved):
         n = s[0].shape[1]
         product(weights[i], s[0].reshape(s[0].size), j0 * n, n, n, j1 - j0, zh[i])
@@ -131,7 +131,7 @@ def _forward_chain(cell: Cell, i: int, ops: Any, product: Any, recurrent_bias: t
         return stage
     rest = _forward_chain(cell, i + 1, ops, product, recurrent_bias)
 
-    @_loop
+    @inline
     def chain(t, lengths, j0, j1, zx, weights, bh, zh, begin, s, end, saved):
         out = saved[out_at]
         stage(t, lengths, j0, j1, zx, weights, bh, zh, begin, s, out, saved)
@@ -209,7 +209,7 @@ def _backward_chain(cell: Cell, i: int, ops: Any, product: Any) -> Any:
     kernel = _backward_kernel(cell, i, ops)
     kept_at, out_at = cell.saved_slices[i]
 
-    @_loop
+    @inline
     def stage(t, lengths, j0, j1, d_end, d_out, d_in, weights, da, s, out, saved, dzx, dzh):
         kernel(t, lengths, j0, j1, d_end, d_out, s, out, saved[kept_at], dzx[i][t], dzh[i][t], d_in)
         _, m, n_gates, n = dzh[i].shape
@@ -219,13 +219,13 @@ def _backward_chain(cell: Cell, i: int, ops: Any, product: Any) -> Any:
 
     if i == len(cell.stages) - 1:
 
-        @_loop
+        @inline
         def chain(t, lengths, j0, j1, d_end, d_in, mid, weights, da, s, end, saved, dzx, dzh):
             stage(t, lengths, j0, j1, d_end, d_end, d_in, weights, da, s, end, saved, dzx, dzh)
     else:
         rest = _backward_chain(cell, i + 1, ops, product)
 
-        @_loop
+        @inline
         def chain(t, lengths, j0, j1, d_end, d_in, mid, weights, da, s, end, saved, dzx, dzh):
             out, d_out = saved[out_at], mid[out_at]
             rest(t, lengths, j0, j1, d_end, d_out, mid, weights, da, out, end, saved, dzx, dzh)

@@ -1,0 +1,86 @@
+"""Runtimes (library x engine) as fixtures, and the command-line profile of hypothesis."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+import rnnx
+
+settings.register_profile("rnnx", deadline=None, max_examples=25, derandomize=True)  # compilation takes seconds
+settings.load_profile("rnnx")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A library and an engine that the functions run on."""
+
+    xp: Any
+    engine: str
+    readonly: bool = False
+
+    def asarray(self, a):
+        """A NumPy array as one of this library."""
+        out = self.xp.asarray(np.array(a))
+        if self.readonly:
+            out.flags.writeable = False
+        return out
+
+    def use(self):
+        return rnnx.use_engine(self.engine)
+
+
+def to_numpy(a):
+    """A host copy of any library's array. Never in production."""
+    if hasattr(a, "get"):
+        return a.get()
+    return np.asarray(a.tolist(), dtype=str(a.dtype).split(".")[-1]).reshape(a.shape)
+
+
+def make_runtime(name: str) -> Runtime:
+    library, engine = name.rsplit("-", 1)
+    if library in ("numpy", "readonly"):
+        return Runtime(np, engine, readonly=library == "readonly")
+    if library == "strict":
+        return Runtime(pytest.importorskip("array_api_strict"), engine)
+    if library == "torch":
+        return Runtime(pytest.importorskip("torch"), engine)
+    if library == "jax":
+        jax = pytest.importorskip("jax")
+        jax.config.update("jax_enable_x64", True)
+        return Runtime(jax.numpy, engine)
+    cupy = pytest.importorskip("cupy", reason="no CuPy")
+    if not cupy.is_available():
+        pytest.skip("no GPU")
+    return Runtime(cupy, engine)
+
+
+RUNTIMES = ["numpy-plain", "numpy-jit", "readonly-plain", "readonly-jit", "strict-plain", "torch-plain", "jax-plain"]
+RUNTIMES += [pytest.param("cupy-plain", marks=pytest.mark.gpu)]
+if "RNNX_TEST_RUNTIMES" in os.environ:
+    RUNTIMES = os.environ["RNNX_TEST_RUNTIMES"].split(",")
+
+
+@pytest.fixture(params=RUNTIMES)
+def runtime(request):
+    return make_runtime(request.param)
+
+
+@pytest.fixture(params=["plain", "jit"])
+def engine(request):
+    """Both engines, on NumPy arrays."""
+    with rnnx.use_engine(request.param):
+        yield request.param
+
+
+@pytest.fixture(params=list(rnnx.CELLS))
+def cell(request):
+    return rnnx.CELLS[request.param]
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20261120)

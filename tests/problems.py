@@ -1,0 +1,105 @@
+"""Random problems for every cell, the one table of tolerances, and numeric gradients."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+import rnnx
+
+# Relative, in the norm of the whole array. "gradient": float64 against central differences; "oracle": float64
+# against another implementation; "float32": against float64, for a hundred steps; "engines": two engines.
+TOLERANCE = {"gradient": 1e-6, "oracle": 1e-10, "float32": 1e-5}
+ENGINES_TOLERANCE = {"float32": 2e-6, "float64": 1e-14}
+
+
+def assert_close(actual, desired, tolerance, what=""):
+    """Same shape, and the norm of the difference within `tolerance` of the norm."""
+    actual, desired = np.asarray(actual), np.asarray(desired)
+    assert actual.shape == desired.shape, f"{what}: shape {actual.shape}, expected {desired.shape}"
+    if actual.size == 0:
+        return
+    difference = np.abs(actual - desired)
+    worst = np.unravel_index(np.argmax(np.where(np.isnan(difference), np.inf, difference)), actual.shape)
+    error = np.linalg.norm(difference) / max(np.linalg.norm(desired), 1e-300)
+    assert error <= tolerance, (
+        f"{what}: relative error {error:.2e} > {tolerance:.0e}; "
+        f"at {worst}: {actual[worst]!r}, expected {desired[worst]!r}"
+    )
+
+
+@dataclass
+class Problem:
+    """Inputs of a cell, and random cotangents of everything it returns."""
+
+    cell: rnnx.Cell
+    x: np.ndarray
+    s0: list
+    parameters: dict
+    dstates: list
+    dfinal: list
+    lengths: list | None = None
+
+    @property
+    def inputs(self) -> dict:
+        """Every differentiable input by name."""
+        recurrent = {k: v for k, v in self.parameters.items() if k not in self.cell.head}
+        return {"x": self.x, **{f"{s}0": a for s, a in zip(self.cell.states, self.s0, strict=True)}, **recurrent}
+
+    def loss(self) -> float:
+        """The inner product of all outputs with their cotangents; da may be shorter than x."""
+        states, _, caches = rnnx.recurrent_forward(self.cell, self.x, self.s0, self.parameters, lengths=self.lengths)
+        total = sum(np.sum(s[:, :, : d.shape[2]] * d) for s, d in zip(states, self.dstates, strict=True))
+        if self.dfinal:
+            final = caches.final_state
+            total += sum(np.sum(final[s] * d) for s, d in zip(self.cell.states, self.dfinal, strict=True))
+        return float(total)
+
+    def gradients(self) -> dict:
+        _, _, caches = rnnx.recurrent_forward(self.cell, self.x, self.s0, self.parameters, lengths=self.lengths)
+        return rnnx.recurrent_backward(self.cell, self.dstates, caches, ds_final=self.dfinal)
+
+    def astype(self, dtype) -> "Problem":
+        def cast(arrays):
+            return [a.astype(dtype) for a in arrays]
+
+        parameters = {k: v.astype(dtype) for k, v in self.parameters.items()}
+        return Problem(
+            self.cell,
+            self.x.astype(dtype),
+            cast(self.s0),
+            parameters,
+            cast(self.dstates),
+            cast(self.dfinal),
+            self.lengths,
+        )
+
+
+def make_problem(cell, rng, n_x=3, n_a=4, m=3, n_steps=5, *, n_y=None, scale=1.0, lengths=None, da_steps=None, final=True):
+    """Weights of scale 1 by default: small ones hide errors in the derivatives of tanh and sigmoid."""
+
+    def normal(*shape):
+        return rng.standard_normal(shape)
+
+    shapes = rnnx.initialize_parameters(cell, n_x, n_a, n_y, seed=0)
+    return Problem(
+        cell,
+        normal(n_x, m, n_steps),
+        [normal(n_a, m) for _ in cell.states],
+        {k: scale * normal(*v.shape) for k, v in shapes.items()},
+        [normal(n_a, m, n_steps if da_steps is None else da_steps) for _ in cell.states],
+        [normal(n_a, m) for _ in cell.states] if final else [],
+        lengths,
+    )
+
+
+def numeric_gradient(f, a, step=1e-6):
+    """Central differences of f() with respect to every element of `a`, which f reads."""
+    gradient = np.zeros_like(a)
+    for i in np.ndindex(a.shape):
+        kept = a[i]
+        a[i] = kept + step
+        above = f()
+        a[i] = kept - step
+        gradient[i] = (above - f()) / (2 * step)
+        a[i] = kept
+    return gradient
