@@ -51,25 +51,24 @@ def common_namespace(arrays: Mapping[str, Any]) -> tuple[Namespace, Any]:
     ValueError
         If two arrays are on different devices.
     """
-    first: tuple[str, Namespace, Any] | None = None
+    first_name, xp, device = "", None, None
+    device_name = ""
     for name, array in arrays.items():
-        xp = _namespace(name, array)
-        device = compat.device(array)
-        if first is None:
-            first = (name, xp, device)
-        elif xp is not first[1]:
-            msg = (
-                f"`{first[0]}` and `{name}` must be arrays of one library; "
-                f"got {library_name(first[1])} and {library_name(xp)}"
+        this_xp, this_device = _namespace(name, array), compat.device(array)
+        if xp is None:
+            first_name, xp = name, this_xp
+        elif this_xp is not xp:
+            raise TypeError(
+                f"`{first_name}` and `{name}` must be arrays of one library; "
+                f"got {library_name(xp)} and {library_name(this_xp)}"
             )
-            raise TypeError(msg)
-        elif device != first[2]:
-            msg = f"`{first[0]}` and `{name}` must be on one device; got {first[2]} and {device}"
-            raise ValueError(msg)
-    if first is None:
-        msg = "no array was given"
-        raise TypeError(msg)
-    return first[1:]
+        if device is None:  # a JAX tracer has none
+            device_name, device = name, this_device
+        elif this_device is not None and this_device != device:
+            raise ValueError(f"`{device_name}` and `{name}` must be on one device; got {device} and {this_device}")
+    if xp is None:
+        raise TypeError("no array was given")
+    return xp, device
 
 
 def _namespace(name: str, array: Any) -> Namespace:
@@ -77,8 +76,8 @@ def _namespace(name: str, array: Any) -> Namespace:
     if is_array and isinstance(array, np.ndarray):
         is_array = type(array) in _EXACT_NUMPY_TYPES  # a matrix or a masked array computes something else
     if not is_array:
-        msg = f"`{name}` must be an array (NumPy, CuPy, ...); got {type(array).__module__}.{type(array).__qualname__}"
-        raise TypeError(msg.replace("builtins.", ""))
+        kind = f"{type(array).__module__}.{type(array).__qualname__}".removeprefix("builtins.")
+        raise TypeError(f"`{name}` must be an array (NumPy, CuPy, ...); got {kind}")
     return compat.array_namespace(array)
 
 
@@ -104,8 +103,7 @@ def floating_dtype(xp: Namespace, floats: Mapping[str, Array], others: Mapping[s
             dtypes.append(array.dtype)
         elif name in floats or not xp.isdtype(array.dtype, ("integral", "bool")):
             wanted = "float32 or float64" + ("" if name in floats else ", integer or bool")
-            msg = f"`{name}` must have dtype {wanted}; got {array.dtype}"
-            raise TypeError(msg)
+            raise TypeError(f"`{name}` must have dtype {wanted}; got {array.dtype}")
     return xp.result_type(*dtypes)
 
 
@@ -127,15 +125,13 @@ def integer_vector(xp: Namespace, device: Any, name: str, values: Any) -> Array:
     common_namespace({name: values})
     if compat.array_namespace(values) is not xp:
         if not compat.is_numpy_array(values):
-            msg = f"`{name}` must be a sequence of int, a NumPy array or an array of the same library"
-            raise TypeError(msg)
+            raise TypeError(f"`{name}` must be a sequence of int, a NumPy array or an array of the same library")
         values = xp.asarray(values, device=device)
     return values if is_integer(xp, values) else _not_integer(name, values.dtype)
 
 
 def _not_integer(name: str, dtype: Any) -> Any:
-    msg = f"`{name}` must hold integers; got dtype {dtype}"
-    raise TypeError(msg)
+    raise TypeError(f"`{name}` must hold integers; got dtype {dtype}")
 
 
 def concrete_numpy(array: Array) -> np.ndarray | None:
