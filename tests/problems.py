@@ -14,7 +14,7 @@ ENGINES_TOLERANCE = {"float32": 2e-6, "float64": 1e-14}
 
 def assert_close(actual, desired, tolerance, what=""):
     """Same shape, and the norm of the difference within `tolerance` of the norm."""
-    actual, desired = np.asarray(actual), np.asarray(desired)
+    actual, desired = np.asarray(actual, np.float64), np.asarray(desired, np.float64)
     assert actual.shape == desired.shape, f"{what}: shape {actual.shape}, expected {desired.shape}"
     if actual.size == 0:
         return

@@ -1,0 +1,162 @@
+"""Engines against each other, on all libraries; which one runs; threads."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from conftest import to_numpy
+from hypothesis import given
+from hypothesis import strategies as st
+from problems import ENGINES_TOLERANCE, assert_close, make_problem
+
+import rnnx
+from rnnx.engines import _threads
+
+
+def run(problem, asarray=lambda a: a):
+    """Everything a problem returns, by name."""
+    parameters = {k: asarray(v) for k, v in problem.parameters.items()}
+    s0, ds, dfinal = ([asarray(a) for a in arrays] for arrays in (problem.s0, problem.dstates, problem.dfinal))
+    states, y, caches = rnnx.recurrent_forward(
+        problem.cell, asarray(problem.x), s0, parameters, lengths=problem.lengths
+    )
+    gradients = rnnx.recurrent_backward(problem.cell, ds, caches, ds_final=dfinal)
+    results = dict(zip(problem.cell.states, states, strict=True))
+    return {**results, **caches.final_state, **({} if y is None else {"y": y}), **gradients}, caches
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("lengths", [None, [3, 0, 6, 5]])
+def test_every_runtime_agrees_with_plain_numpy(runtime, cell, dtype, lengths, rng):
+    """Same values, dtype and library; inputs that may not be written to are not."""
+    problem = make_problem(cell, rng, 5, 6, 4, 6, n_y=3, lengths=lengths, scale=0.5).astype(dtype)
+    with rnnx.use_engine("plain"):
+        expected, _ = run(problem)
+    with runtime.use():
+        actual, caches = run(problem, runtime.asarray)
+    assert caches.engine == runtime.engine
+    for name, array in actual.items():
+        assert type(array) is type(runtime.asarray(problem.x)), name
+        assert str(array.dtype).endswith(dtype), name
+        assert_close(to_numpy(array), expected[name], ENGINES_TOLERANCE[dtype], f"{cell.name} {name}")
+
+
+@given(data=st.data())
+def test_shapes_orders_dtypes_lengths(data):
+    """Any sizes, memory orders, dtypes and lengths: jit equals plain."""
+    cell = rnnx.CELLS[data.draw(st.sampled_from(list(rnnx.CELLS)), label="cell")]
+    n_x, n_a, m, n_steps = (data.draw(st.integers(low, 20), label=k) for k, low in zip("xamT", (1, 1, 0, 0), strict=True))
+    dtype = data.draw(st.sampled_from(["float32", "float64"]), label="dtype")
+    lengths = data.draw(st.none() | st.lists(st.integers(0, n_steps), min_size=m, max_size=m), label="lengths")
+    rng = np.random.default_rng(data.draw(st.integers(0, 99), label="seed"))
+    problem = make_problem(cell, rng, n_x, n_a, m, n_steps, n_y=2, scale=0.5, lengths=lengths).astype(dtype)
+
+    def ordered(a):
+        how = data.draw(st.sampled_from(["C", "F", "strided", "reversed", "readonly"]), label="order")
+        if how == "strided":
+            base = np.zeros((*a.shape[:-1], 2 * a.shape[-1]), a.dtype)
+            base[..., ::2] = a
+            return base[..., ::2]
+        if how == "reversed":
+            return np.ascontiguousarray(a[::-1])[::-1]
+        out = np.array(a, order="F" if how == "F" else "C")
+        out.flags.writeable = how != "readonly"
+        return out
+
+    with rnnx.use_engine("plain"):
+        expected, _ = run(problem)
+    actual, _ = run(problem, ordered)
+    for name, array in expected.items():
+        assert actual[name].dtype == dtype
+        assert_close(actual[name], array, ENGINES_TOLERANCE[dtype], name)
+
+
+def test_engine_for_says_what_runs():
+    x = np.zeros((2, 3, 4))
+    p = rnnx.initialize_parameters("rnn", 2, 3, seed=0)
+    assert rnnx.engine_for(x) == "jit"
+    assert rnnx.rnn_forward(x, None, p)[2].engine == "jit"
+    with rnnx.use_engine("plain"):
+        assert rnnx.engine_for(x, x) == "plain"
+        assert rnnx.rnn_forward(x, None, p)[2].engine == "plain"
+    assert rnnx.engine_for(x) == "jit"
+    strict = pytest.importorskip("array_api_strict")
+    assert rnnx.engine_for(strict.zeros(3)) == "plain"
+    with rnnx.use_engine("jit"), pytest.raises(ValueError, match="engine 'jit' does not run array_api_strict arrays"):
+        rnnx.engine_for(strict.zeros(3))
+
+
+def test_use_engine_rejects_unknown_names():
+    with pytest.raises(ValueError, match=r"`name` must be one of \('plain', 'jit'\); got 'cudnn'"), rnnx.use_engine("cudnn"):
+        pass
+
+
+def test_use_engine_holds_for_its_thread_only():
+    x = np.zeros((2, 3, 4))
+    with rnnx.use_engine("plain"), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(rnnx.engine_for, x).result() == "jit"
+
+
+def test_many_threads_many_shapes(engine):
+    """Calls from several threads at once give the bits of the same calls one after the other."""
+    problems = [
+        make_problem(rnnx.CELLS[name], np.random.default_rng(i), n_x=2 + i, n_a=3 + 5 * i, m=1 + i, n_steps=4 + i, n_y=2)
+        for i, name in enumerate(list(rnnx.CELLS) * 3)
+    ]
+
+    def call(problem):
+        with rnnx.use_engine(engine):
+            return run(problem)[0]
+
+    expected = [call(p) for p in problems]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(3):
+            for got, want in zip(pool.map(call, problems), expected, strict=True):
+                assert all(np.array_equal(got[name], want[name]) for name in want)
+
+
+def test_slices_of_the_batch_give_the_same_bits(cell, rng, monkeypatch):
+    """One thread or several: the split of the batch does not show in the result."""
+    problem = make_problem(cell, rng, 5, 40, 23, 6, lengths=[i % 7 for i in range(23)])
+    with rnnx.use_engine("jit"):
+        whole, _ = run(problem)
+        monkeypatch.setattr(_threads, "_PRODUCTS_PER_SLICE", 1)
+        for threads in (2, 3, 7):
+            monkeypatch.setattr(_threads, "max_threads", lambda threads=threads: threads)
+            sliced, _ = run(problem)
+            assert all(np.array_equal(whole[name], sliced[name]) for name in whole)
+
+
+def test_slices_cover_the_batch_once_and_pass_errors_on(monkeypatch):
+    monkeypatch.setattr(_threads, "max_threads", lambda: 3)
+    seen = []
+    _threads.run_slices(lambda j0, j1: seen.extend(range(j0, j1)), 10, products=10**9)
+    assert sorted(seen) == list(range(10))
+
+    def fail(j0, j1):
+        raise RuntimeError(f"slice {j0}")
+
+    with pytest.raises(RuntimeError, match="slice"):
+        _threads.run_slices(fail, 10, products=10**9)
+
+
+def test_thread_limits_are_respected(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert _threads.max_threads() == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
+    assert _threads.max_threads() >= 1
+
+
+def test_same_input_same_bits(engine, cell, rng):
+    problem = make_problem(cell, rng, 8, 33, 9, 12, n_y=4).astype("float32")
+    first, second = run(problem)[0], run(problem)[0]
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_warm_up_compiles_ahead():
+    rnnx.warm_up("rnn", dtypes=("float64",))
+    with pytest.raises(ValueError, match="`dtypes` must hold 'float32' and 'float64' only; got 'float16'"):
+        rnnx.warm_up("rnn", dtypes=("float16",))
+    with pytest.raises(ValueError, match="`cell` must be a Cell or one of"):
+        rnnx.warm_up("lstn")
