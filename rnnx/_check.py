@@ -5,7 +5,7 @@ Symbols: n_x inputs, n_a hidden units, n_y outputs, m examples, T_x time steps.
 
 import difflib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,9 +105,15 @@ def check_keys(cell: Cell, parameters: Mapping[str, Array]) -> None:
         raise ValueError(f"`parameters` of {cell.name} must have keys {list(required)}; missing {missing}")
 
 
-def _nearest(key: str, known: Any) -> str:
-    close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.3)
-    return f"; did you mean {close[0]!r}?" if close else f"; known are {sorted(known)}"
+def _nearest(key: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name; of several equally near ones the first."""
+    names = list(known)
+
+    def likeness(name: str) -> float:
+        return difflib.SequenceMatcher(None, key, name).ratio()
+
+    best = max(names, key=likeness)
+    return f"; did you mean {best!r}?" if likeness(best) > 0.3 else f"; known are {names}"
 
 
 def _hidden_size(cell: Cell, states: Mapping[str, Array], parameters: Mapping[str, Array]) -> int:

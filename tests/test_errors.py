@@ -1,0 +1,252 @@
+"""Every message a user can meet, by its text, and that nothing was done before it."""
+
+import numpy as np
+import pytest
+
+import rnnx
+
+N_X, N_A, N_Y, M, T = 3, 5, 2, 4, 6
+
+
+@pytest.fixture
+def p():
+    return rnnx.initialize_parameters("lstm", N_X, N_A, N_Y, seed=0, dtype="float64")
+
+
+@pytest.fixture
+def x(rng):
+    return rng.standard_normal((N_X, M, T))
+
+
+A0 = np.zeros((N_A, M))
+
+
+def without(p, *keys):
+    return {k: v for k, v in p.items() if k not in keys}
+
+
+def check(error, message, call):
+    """The whole message."""
+    with pytest.raises(error) as caught:
+        call()
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"Wf": np.zeros((5, 7))}, ValueError, "`Wf` must have shape (n_a, n_a + n_x) = (5, 8); got (5, 7)"),
+        ({"bi": np.zeros(5)}, ValueError, "`bi` must have shape (n_a, 1) = (5, 1); got (5,)"),
+        ({"bo": np.zeros((6, 1))}, ValueError, "`bo` must have shape (n_a, 1) = (5, 1); got (6, 1)"),
+        ({"Wy": np.zeros((2, 6))}, ValueError, "`Wy` must have shape (n_y, n_a) = (2, 5); got (2, 6)"),
+        ({"by": np.zeros((3, 1))}, ValueError, "`by` must have shape (n_y, 1) = (2, 1); got (3, 1)"),
+        ({"Wy": np.zeros((0, 5))}, ValueError, "`Wy` must have shape (n_y, n_a) with n_y >= 1; got (0, 5)"),
+        ({"Wu": np.zeros((5, 8))}, ValueError, "unknown key 'Wu' in `parameters` of lstm; did you mean 'Wf'?"),
+        ({"Wfo": np.zeros((5, 8))}, ValueError, "unknown key 'Wfo' in `parameters` of lstm; did you mean 'Wf'?"),
+        ({"Wf": [[0.0]]}, TypeError, "`Wf` must be an array (NumPy, CuPy, ...); got list"),
+        ({"Wf": None}, TypeError, "`Wf` must be an array (NumPy, CuPy, ...); got NoneType"),
+        (
+            {"Wf": np.zeros((5, 8), int)},
+            TypeError,
+            "`Wf` must have dtype float32 or float64; got int64",
+        ),
+        ({"Wf": np.zeros((5, 8), "float16")}, TypeError, "`Wf` must have dtype float32 or float64; got float16"),
+    ],
+)
+def test_parameters(x, p, change, error, message, engine):
+    check(error, message, lambda: rnnx.lstm_forward(x, A0, {**p, **change}))
+
+
+def test_parameter_keys(x, p):
+    keys = [*(w + g for g in "fico" for w in "Wb")]
+    check(
+        ValueError,
+        f"`parameters` of lstm must have keys {keys}; missing ['Wc']",
+        lambda: rnnx.lstm_forward(x, A0, without(p, "Wc", "Wy", "by")),
+    )
+    check(
+        ValueError,
+        f"`parameters` of lstm must have keys {[*keys, 'Wy', 'by']}; missing ['by']",
+        lambda: rnnx.lstm_forward(x, A0, without(p, "by")),
+    )
+    check(TypeError, "`parameters` must be a dict of arrays; got list", lambda: rnnx.lstm_forward(x, A0, list(p)))
+    rnn = rnnx.initialize_parameters("rnn", N_X, N_A, seed=0)
+    rnn["b"] = rnn.pop("ba")
+    check(
+        ValueError,
+        "unknown key 'b' in `parameters` of rnn; did you mean 'ba'?",
+        lambda: rnnx.rnn_forward(x, A0, rnn),
+    )
+
+
+@pytest.mark.parametrize(
+    ("x_shape", "message"),
+    [
+        ((N_X, M), "`x` must have shape (n_x, m, T_x); got (3, 4)"),
+        ((0, M, T), "`x` must have shape (n_x, m, T_x) with n_x >= 1; got (0, 4, 6)"),
+        ((4, M, T), "`Wf` must have shape (n_a, n_a + n_x) = (5, 9); got (5, 8)"),
+        ((N_X, 3, T), "`a0` must have shape (n_a, m) = (5, 3); got (5, 4)"),
+    ],
+)
+def test_x(p, x_shape, message, engine):
+    check(ValueError, message, lambda: rnnx.lstm_forward(np.zeros(x_shape), A0, p))
+
+
+def test_states(x, p):
+    check(
+        ValueError,
+        "`a0` must have shape (n_a, m) = (5, 4); got (6, 4)",
+        lambda: rnnx.lstm_forward(x, np.zeros((6, M)), p),
+    )
+    check(
+        ValueError,
+        "`c0` must have shape (n_a, m) = (5, 4); got (5, 3)",
+        lambda: rnnx.lstm_forward(x, A0, p, c0=np.zeros((5, 3))),
+    )
+    check(TypeError, "`a0` must be an array (NumPy, CuPy, ...); got float", lambda: rnnx.lstm_forward(x, 0.0, p))
+    check(
+        TypeError,
+        "`x` must have dtype float32 or float64, integer or bool; got complex128",
+        lambda: rnnx.lstm_forward(x + 0j, A0, p),
+    )
+    check(
+        TypeError,
+        "`x` must be an array (NumPy, CuPy, ...); got numpy.ma.MaskedArray",
+        lambda: rnnx.lstm_forward(np.ma.masked_array(x), A0, p),
+    )
+    check(
+        ValueError,
+        "`s0` must hold at most 1 states ('a',); got 2",
+        lambda: rnnx.recurrent_forward("rnn", x, (A0, A0), rnnx.initialize_parameters("rnn", N_X, N_A)),
+    )
+
+
+def test_cell_functions_name_their_arguments(x, p):
+    check(
+        ValueError,
+        "`xt` must have shape (n_x, m); got (3, 4, 6)",
+        lambda: rnnx.lstm_cell_forward(x, A0, A0, p),
+    )
+    check(
+        ValueError,
+        "`c_prev` must have shape (n_a, m) = (5, 4); got (4, 5)",
+        lambda: rnnx.lstm_cell_forward(x[:, :, 0], A0, A0.T, p),
+    )
+    cache = rnnx.lstm_cell_forward(x[:, :, 0], A0, A0, p)[-1]
+    check(
+        ValueError,
+        "`dc_next` must have shape (n_a, m) = (5, 4); got (5, 3)",
+        lambda: rnnx.lstm_cell_backward(A0, A0[:, :3], cache),
+    )
+    check(
+        ValueError,
+        "a cache of rnn must be a tuple of 4 entries ending in (xt, parameters), as its cell_forward returns it; "
+        "this one is not, or is the cache of another cell",
+        lambda: rnnx.rnn_cell_backward(A0, cache),
+    )
+    check(
+        TypeError,
+        "`cache` must be the tuple that lstm_cell_forward returned; got list",
+        lambda: rnnx.lstm_cell_backward(A0, A0, list(cache)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("lengths", "error", "message"),
+    [
+        ([1, 2, 3], ValueError, "`lengths` must have shape (m,) = (4,); got (3,)"),
+        ([1, 2, 3, 7], ValueError, "`lengths` must be from 0 to T_x = 6; got 1 to 7"),
+        ([1, 2, 3, -1], ValueError, "`lengths` must be from 0 to T_x = 6; got -1 to 3"),
+        ([1.0, 2, 3, 4], TypeError, "`lengths` must hold integers; got dtype float64"),
+        (np.ones(4), TypeError, "`lengths` must hold integers; got dtype float64"),
+        (3, TypeError, "`lengths` must be an array (NumPy, CuPy, ...); got int"),
+    ],
+)
+def test_lengths(x, p, lengths, error, message, engine):
+    check(error, message, lambda: rnnx.lstm_forward(x, A0, p, lengths=lengths))
+
+
+def test_two_libraries_are_both_named(x, p):
+    torch = pytest.importorskip("torch")
+    check(
+        TypeError,
+        "`x` and `a0` must be arrays of one library; got numpy and torch",
+        lambda: rnnx.lstm_forward(x, torch.zeros(5, 4), p),
+    )
+    check(
+        TypeError,
+        "`x` and `bo` must be arrays of one library; got numpy and torch",
+        lambda: rnnx.lstm_forward(x, A0, {**p, "bo": torch.zeros(5, 1)}),
+    )
+    _, _, _, caches = rnnx.lstm_forward(x, A0, p)
+    check(
+        TypeError,
+        "`caches` and `da` must be arrays of one library; got numpy and torch",
+        lambda: rnnx.lstm_backward(torch.zeros(5, 4, 6), caches),
+    )
+
+
+def test_two_devices_are_both_named():
+    strict = pytest.importorskip("array_api_strict")
+    p = rnnx.initialize_parameters("rnn", N_X, N_A, xp=strict, device=strict.Device("CPU_DEVICE"))
+    x = strict.zeros((N_X, M, T), dtype=strict.float32, device=strict.Device("device1"))
+    with pytest.raises(ValueError, match="`x` and `Wax` must be on one device; got .*device1.* and .*CPU_DEVICE"):
+        rnnx.rnn_forward(x, None, p)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"da": np.zeros((5, 4, 7))}, "`da` must have shape (n_a, m, T) = (5, 4, T) with T <= T_x = 6; got (5, 4, 7)"),
+        ({"da": np.zeros((5, 3, 6))}, "`da` must have shape (n_a, m, T) = (5, 4, T) with T <= T_x = 6; got (5, 3, 6)"),
+        ({"da": np.zeros((5, 4))}, "`da` must have shape (n_a, m, T) = (5, 4, T) with T <= T_x = 6; got (5, 4)"),
+        (
+            {"da": np.zeros((5, 4, 6)), "dc": np.zeros((5, 4, 5))},
+            "`dc` must cover as many steps as `da`, 6; got 5",
+        ),
+        (
+            {"da": np.zeros((5, 4, 5)), "da_final": A0},
+            "`da_final` needs `da` for all T_x = 6 steps; got 5",
+        ),
+        ({"da": None, "dc_final": A0.T}, "`dc_final` must have shape (n_a, m) = (5, 4); got (4, 5)"),
+    ],
+)
+def test_cotangents(x, p, keywords, message, engine):
+    caches = rnnx.lstm_forward(x, A0, p)[3]
+    check(ValueError, message, lambda: rnnx.lstm_backward(caches=caches, **keywords))
+
+
+def test_caches(x, p):
+    caches = rnnx.lstm_forward(x, A0, p)[3]
+    da = np.zeros((N_A, M, T))
+    check(
+        ValueError,
+        "`caches` must come from rnn_forward; these come from lstm_forward",
+        lambda: rnnx.rnn_backward(da, caches),
+    )
+    wrong = "`caches` must be what lstm_forward returned, or ([cache, ...], x)"
+    for nonsense in (None, 5, [], ([], x), (x, x), (None, x)):
+        check(TypeError, wrong, lambda nonsense=nonsense: rnnx.lstm_backward(da, nonsense))
+    steps = list(caches[0])
+    check(
+        ValueError,
+        "`caches` must hold one cache per step of x, 6; got 5",
+        lambda: rnnx.lstm_backward(da[:, :, :5], (steps[:5], x)),
+    )
+    steps[2] = (*steps[2][:-1], {k: v.copy() for k, v in p.items()})
+    check(ValueError, "all caches must hold the same `parameters`", lambda: rnnx.lstm_backward(da, (steps, x)))
+
+
+def test_cell_names(x, p):
+    check(
+        ValueError,
+        "`cell` must be a Cell or one of ['gru', 'gru_reset_after', 'lstm', 'rnn']; got 'lsmt'; did you mean 'lstm'?",
+        lambda: rnnx.recurrent_forward("lsmt", x, (), p),
+    )
+
+
+def test_a_failed_backward_leaves_the_caches_usable(x, p):
+    caches = rnnx.lstm_forward(x, A0, p)[3]
+    with pytest.raises(ValueError, match="must have shape"):
+        rnnx.lstm_backward(np.zeros((5, 4, 9)), caches, consume=True)
+    assert rnnx.lstm_backward(np.zeros((5, 4, 6)), caches)["dx"].shape == (N_X, M, T)

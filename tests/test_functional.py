@@ -1,0 +1,308 @@
+"""The course's contract: names, return orders, keys, cache tuples, shapes, and who owns what."""
+
+import numpy as np
+import pytest
+from problems import assert_close, make_problem
+
+import rnnx
+
+KEYS = {"rnn": ["Wax", "Waa", "ba"], "lstm": [w + g for g in "fico" for w in "Wb"], "gru": [w + g for g in "urc" for w in "Wb"]}
+NAMES = list(KEYS)
+N_X, N_A, N_Y, M, T = 3, 5, 2, 10, 7
+
+
+def course_problem(name, rng, **keywords):
+    return make_problem(rnnx.CELLS[name], rng, N_X, N_A, M, T, n_y=N_Y, **keywords)
+
+
+def public(name, kind):
+    return getattr(rnnx, f"{name}_{kind}")
+
+
+def forward(name, p, **keywords):
+    """(a, y, c or None, caches) in one order for all cells."""
+    if name == "lstm":
+        a, y, c, caches = rnnx.lstm_forward(p.x, p.s0[0], p.parameters, c0=p.s0[1], **keywords)
+        return a, y, c, caches
+    a, y, caches = public(name, "forward")(p.x, p.s0[0], p.parameters, **keywords)
+    return a, y, None, caches
+
+
+def softmax(z):
+    e = np.exp(z - z.max(axis=0))
+    return e / e.sum(axis=0)
+
+
+def test_star_import_and_the_course_calls():
+    scope: dict = {}
+    exec("from rnnx import *", scope)
+    for name in NAMES:
+        assert all(f"{name}_{kind}" in scope for kind in ("cell_forward", "cell_backward", "forward", "backward"))
+    assert all(f in scope for f in ("sigmoid", "softmax", "initialize_adam", "update_parameters_with_adam"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sequence_returns(name, engine, rng):
+    p = course_problem(name, rng)
+    a, y, c, caches = forward(name, p)
+    assert a.shape == (N_A, M, T)
+    assert y.shape == (N_Y, M, T)
+    head = rnnx.CELLS[name].head
+    assert_close(y, softmax(np.einsum("ya,amt->ymt", p.parameters[head[0]], a) + p.parameters[head[1]][:, :, None]), 1e-13)
+    if name == "lstm":
+        assert c.shape == (N_A, M, T)
+    steps, x = caches
+    assert x is p.x
+    assert len(caches) == 2
+    assert len(steps) == T
+    gradients = public(name, "backward")(rng.standard_normal((N_A, M, 4)), caches)
+    weights = ["d" + k for k in KEYS[name]]
+    assert list(gradients) == ["dx", "da0", *weights, *(["dc0"] if name == "lstm" else [])]
+    assert gradients["dx"].shape == (N_X, M, 4)
+    assert gradients["da0"].shape == (N_A, M)
+    for key in KEYS[name]:
+        assert gradients["d" + key].shape == p.parameters[key].shape
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cell_returns(name, rng):
+    p = course_problem(name, rng)
+    xt = p.x[:, :, 0]
+    out = public(name, "cell_forward")(xt, *p.s0, p.parameters)
+    *states, y, cache = out
+    assert len(states) == len(p.s0)
+    assert y.shape == (N_Y, M)
+    n = len(states)
+    for k in range(n):
+        np.testing.assert_array_equal(cache[k], states[k])
+        np.testing.assert_array_equal(cache[n + k], p.s0[k])
+    assert cache[-2] is xt
+    assert cache[-1] is p.parameters
+    assert len(cache) == {"rnn": 4, "lstm": 10, "gru": 7}[name]
+    gradients = public(name, "cell_backward")(*[rng.standard_normal((N_A, M)) for _ in states], cache)
+    before = ["da_prev", "dc_prev"][:n]
+    assert list(gradients) == ["dxt", *before, *("d" + k for k in KEYS[name])]
+    assert gradients["dxt"].shape == (N_X, M)
+
+
+def test_lstm_cache_holds_the_gates_in_the_course_order(rng):
+    p = course_problem("lstm", rng)
+    xt, (a_prev, c_prev), w = p.x[:, :, 0], p.s0, p.parameters
+    a_next, c_next, _, cache = rnnx.lstm_cell_forward(xt, a_prev, c_prev, w)
+    z = np.vstack([a_prev, xt])
+    ft, it, ot = (1 / (1 + np.exp(-(w["W" + g] @ z + w["b" + g]))) for g in "fio")
+    cct = np.tanh(w["Wc"] @ z + w["bc"])
+    for got, want in zip(cache[4:8], (ft, it, cct, ot), strict=True):
+        assert_close(got, want, 1e-14)
+    assert_close(c_next, ft * c_prev + it * cct, 1e-14)
+    assert_close(a_next, ot * np.tanh(c_next), 1e-14)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sequence_is_a_chain_of_cells_forth_and_back(name, engine, rng):
+    """The caches of the cell functions, in a list, serve the sequence backward; so does each step's tuple."""
+    p = course_problem(name, rng)
+    a, _, _, caches = forward(name, p)
+    s, steps = p.s0, []
+    for t in range(T):
+        *s, _, cache = public(name, "cell_forward")(p.x[:, :, t], *s, p.parameters)
+        steps.append(cache)
+        assert_close(s[0], a[:, :, t], 1e-13, f"a at step {t}")
+        for ours, theirs in zip(caches[0][t][:-1], cache[:-1], strict=True):
+            assert_close(ours, theirs, 1e-13, f"cache at step {t}")
+    da = rng.standard_normal((N_A, M, T))
+    expected = public(name, "backward")(da, caches)
+    for how in ((steps, p.x), [steps, p.x], (list(caches[0]), caches[1]), (caches[0], p.x)):
+        for key, gradient in public(name, "backward")(da, how).items():
+            assert_close(gradient, expected[key], 1e-12, f"{key} of hand-built caches")
+    # and by hand, cell by cell
+    carried = [np.zeros((N_A, M)) for _ in s]
+    total = {k: np.zeros_like(p.parameters[k]) for k in KEYS[name]}
+    for t in reversed(range(T)):
+        carried[0] = carried[0] + da[:, :, t]
+        g = public(name, "cell_backward")(*carried, caches[0][t])
+        carried = [g[k] for k in ["da_prev", "dc_prev"][: len(s)]]
+        assert_close(g["dxt"], expected["dx"][:, :, t], 1e-12, f"dx at step {t}")
+        for k in total:
+            total[k] += g["d" + k]
+    assert_close(carried[0], expected["da0"], 1e-12, "da0")
+    for k, value in total.items():
+        assert_close(value, expected["d" + k], 1e-12, "d" + k)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_tuples_values_are_used_not_recomputed(name, rng):
+    """A hand-made tuple that no forward pass made is taken at its word."""
+    p = course_problem(name, rng)
+    *_, cache = public(name, "cell_forward")(p.x[:, :, 0], *p.s0, p.parameters)
+    where = 0 if name == "rnn" else len(cache) - 3  # the state itself, or the last gate shown
+    changed = tuple(0.5 * v if i == where else v for i, v in enumerate(cache))
+    d = [np.ones((N_A, M)) for _ in p.s0]
+    one, other = (public(name, "cell_backward")(*d, c)["dxt"] for c in (cache, changed))
+    assert not np.allclose(one, other)
+
+
+def test_steps_are_a_sequence(rng):
+    steps, _ = forward("lstm", course_problem("lstm", rng))[3]
+    np.testing.assert_array_equal(steps[-1][0], steps[T - 1][0])
+    assert len(steps[2:5]) == 3
+    assert len(list(steps)) == T
+    with pytest.raises(IndexError):
+        steps[T]
+    np.testing.assert_array_equal(steps[0][0], steps[1][2])  # a_next of one step is a_prev of the next
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_a_head_there_is_no_y(name, engine, rng):
+    p = course_problem(name, rng)
+    p.parameters = {k: v for k, v in p.parameters.items() if k not in rnnx.CELLS[name].head}
+    assert forward(name, p)[1] is None
+    assert public(name, "cell_forward")(p.x[:, :, 0], *p.s0, p.parameters)[-2] is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_lengths_freeze_the_state_and_zero_the_outputs(name, engine, rng):
+    lengths = np.array([3, 0, 7, 5, 1, 7, 2, 6, 4, 0])
+    p = course_problem(name, rng)
+    a, y, c, caches = forward(name, p, lengths=lengths)
+    whole = forward(name, p)
+    for j, length in enumerate(lengths):
+        assert_close(a[:, j, :length], whole[0][:, j, :length], 1e-14)
+        for out in (a, y, c):
+            assert out is None or np.all(out[:, j, length:] == 0)
+        last = p.s0[0][:, j] if length == 0 else whole[0][:, j, length - 1]
+        assert_close(caches.final_state["a"][:, j], last, 1e-14)
+    for other in (list(lengths), tuple(lengths), lengths.astype(np.int16)):
+        np.testing.assert_array_equal(forward(name, p, lengths=other)[0], a)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_caches(name, engine, rng):
+    p = course_problem(name, rng)
+    with_caches, without = forward(name, p), forward(name, p, keep_caches=False)
+    for one, other in zip(with_caches[:3], without[:3], strict=True):
+        assert (one is None and other is None) or np.array_equal(one, other)
+    np.testing.assert_array_equal(with_caches[3].final_state["a"], without[3].final_state["a"])
+    with pytest.raises(ValueError, match="hold nothing for a backward pass: forward ran with keep_caches=False"):
+        public(name, "backward")(np.zeros((N_A, M, T)), without[3])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_results_belong_to_the_caller(name, engine, rng):
+    """Writing to whatever was returned changes no later backward pass and no input; inputs stay as they are."""
+    p = course_problem(name, rng)
+    inputs = {k: v.copy() for k, v in p.inputs.items()}
+    da = rng.standard_normal((N_A, M, T))
+    a, y, c, caches = forward(name, p)
+    expected = public(name, "backward")(da, forward(name, p)[3])
+    final = caches.final_state
+    for array in (a, y, c, *final.values()):
+        if array is not None:
+            array[...] = np.nan
+    first = public(name, "backward")(da, caches)
+    for array in first.values():
+        array[...] = np.nan
+    for key, gradient in public(name, "backward")(da, caches).items():
+        np.testing.assert_array_equal(gradient, expected[key])
+    a2, _, _, unsaved = forward(name, p, keep_caches=False)
+    a2[...] = np.nan
+    assert not np.isnan(unsaved.final_state["a"]).any()
+    for key, value in inputs.items():
+        np.testing.assert_array_equal(p.inputs[key], value)
+
+
+def test_parameters_may_change_before_backward(engine, rng):
+    p = course_problem("lstm", rng)
+    da = rng.standard_normal((N_A, M, T))
+    expected = rnnx.lstm_backward(da, forward("lstm", p)[3])
+    caches = forward("lstm", p)[3]
+    for value in p.parameters.values():
+        value *= 0
+    np.testing.assert_array_equal(rnnx.lstm_backward(da, caches)["dWf"], expected["dWf"])
+
+
+def test_layers_stack_without_copies(engine, rng):
+    """What a layer returns has the memory order the next layer wants."""
+    a, *_ = forward("lstm", course_problem("lstm", rng))
+    assert a.flags.f_contiguous
+    gradients = rnnx.lstm_backward(np.ones_like(a), forward("lstm", course_problem("lstm", rng))[3])
+    assert gradients["dx"].flags.f_contiguous
+
+
+def test_c0_and_cotangents_of_c(engine, rng):
+    p = course_problem("lstm", rng)
+    a, _, c, caches = rnnx.lstm_forward(p.x, p.s0[0], p.parameters, c0=p.s0[1])
+    default = rnnx.lstm_forward(p.x, p.s0[0], p.parameters)[0]
+    np.testing.assert_array_equal(default, rnnx.lstm_forward(p.x, p.s0[0], p.parameters, c0=0 * p.s0[1])[0])
+    assert not np.allclose(a, default)
+    last = np.zeros_like(c)
+    last[:, :, -1] = p.dfinal[1]
+    by_sequence = rnnx.lstm_backward(None, caches, dc=last)
+    by_final = rnnx.lstm_backward(None, caches, dc_final=p.dfinal[1])
+    for key, gradient in by_sequence.items():
+        assert_close(by_final[key], gradient, 1e-14, key)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("m", "n_steps"), [(0, 4), (3, 0), (0, 0)])
+def test_nothing_to_compute(name, engine, m, n_steps, rng):
+    p = make_problem(rnnx.CELLS[name], rng, N_X, N_A, m, n_steps, n_y=N_Y)
+    a, y, _, caches = forward(name, p)
+    assert a.shape == (N_A, m, n_steps)
+    assert y.shape == (N_Y, m, n_steps)
+    gradients = public(name, "backward")(np.zeros((N_A, m, n_steps)), caches, da_final=p.dfinal[0])
+    assert gradients["dx"].shape == (N_X, m, n_steps)
+    assert_close(gradients["da0"], p.dfinal[0], 1e-15)
+    for key in KEYS[name]:
+        assert not gradients["d" + key].any()
+
+
+def test_dtypes(engine, rng):
+    p = course_problem("gru", rng)
+    single = p.astype("float32")
+
+    def dtypes(x, a0, parameters, da):
+        a, y, caches = rnnx.gru_forward(x, a0, parameters)
+        gradients = rnnx.gru_backward(da, caches)
+        return {str(v.dtype) for v in (a, y, *gradients.values())}
+
+    assert dtypes(single.x, single.s0[0], single.parameters, single.dstates[0]) == {"float32"}
+    assert dtypes(p.x, single.s0[0], single.parameters, single.dstates[0]) == {"float64"}
+    mixed = {**single.parameters, "bu": p.parameters["bu"]}
+    assert dtypes(single.x, single.s0[0], mixed, single.dstates[0]) == {"float64"}
+    for x in (np.ones((N_X, M, T), np.int64), np.ones((N_X, M, T), bool)):
+        assert dtypes(x, single.s0[0].astype(int), single.parameters, single.dstates[0]) == {"float32"}
+    a, _, caches = rnnx.gru_forward(single.x, None, single.parameters)
+    assert rnnx.gru_backward(p.dstates[0], caches)["dWu"].dtype == "float64"  # the cotangent is float64
+    np.testing.assert_array_equal(
+        rnnx.gru_forward(np.ones((N_X, M, T), bool), None, p.parameters)[0],
+        rnnx.gru_forward(np.ones((N_X, M, T)), None, p.parameters)[0],
+    )
+
+
+def test_consume_frees_the_caches(engine, rng):
+    p = course_problem("lstm", rng)
+    _, _, _, caches = forward("lstm", p)
+    rnnx.lstm_backward(p.dstates[0], caches, consume=True)
+    assert "consumed" in repr(caches)
+    for use in (
+        lambda: rnnx.lstm_backward(p.dstates[0], caches),
+        lambda: caches.final_state,
+        lambda: caches[0][0],
+        lambda: len(caches[0]),
+    ):
+        with pytest.raises(ValueError, match="`caches` were already consumed by a backward pass with consume=True"):
+            use()
+
+
+def test_gru_forms_differ_and_share_parameters(rng):
+    p = course_problem("gru", rng)
+    before, _, caches = rnnx.gru_forward(p.x, None, p.parameters)
+    after, _, caches_after = rnnx.gru_forward(p.x, None, p.parameters, reset_after=True)
+    assert not np.allclose(before, after)
+    assert "dbhc" not in rnnx.gru_backward(p.dstates[0], caches_after, reset_after=True)
+    biased = {**p.parameters, "bhc": np.ones((N_A, 1))}
+    assert "dbhc" in rnnx.gru_backward(p.dstates[0], rnnx.gru_forward(p.x, None, biased, reset_after=True)[2], reset_after=True)
+    _, _, cache = rnnx.gru_cell_forward(p.x[:, :, 0], p.s0[0], p.parameters, reset_after=True)
+    gradients = rnnx.gru_cell_backward(p.dfinal[0], cache, reset_after=True)
+    assert gradients["da_prev"].shape == (N_A, M)

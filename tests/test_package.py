@@ -1,0 +1,98 @@
+"""The package as a whole: what it exports, what it imports, where it may ask about libraries."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rnnx
+
+SOURCE = Path(rnnx.__file__).parent
+PUBLIC = """
+CELLS SGD Adam Caches Cell Gate Stage clip_by_global_norm clip_by_value dense_backward dense_forward engine_for
+engine_names gru_backward gru_cell_backward gru_cell_forward gru_forward initialize_adam initialize_parameters
+lstm_backward lstm_cell_backward lstm_cell_forward lstm_forward recurrent_backward recurrent_forward relu
+relu_backward rnn_backward rnn_cell_backward rnn_cell_forward rnn_forward sigmoid sigmoid_backward softmax
+softmax_backward softmax_cross_entropy tanh tanh_backward update_parameters_with_adam update_parameters_with_sgd
+use_engine warm_up
+""".split()
+
+
+def python(code):
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+def test_public_names():
+    assert rnnx.__all__ == PUBLIC
+    assert all(getattr(rnnx, name).__doc__ for name in PUBLIC if callable(getattr(rnnx, name)))
+
+
+def test_import_pulls_in_nothing_optional():
+    optional = ("numba", "llvmlite", "cupy", "jax", "torch", "scipy", "click", "tqdm", "safetensors", "matplotlib")
+    assert python(f"import sys, rnnx; print([m for m in {optional} if m in sys.modules])") == "[]"
+
+
+def test_plain_never_imports_numba():
+    code = """
+import sys, numpy as np, rnnx
+p = rnnx.initialize_parameters("lstm", 2, 3, seed=0)
+with rnnx.use_engine("plain"):
+    _, _, _, caches = rnnx.lstm_forward(np.ones((2, 1, 4)), None, p)
+    rnnx.lstm_backward(np.ones((3, 1, 4)), caches)
+rnnx.rnn_cell_forward(np.ones((2, 1)), np.ones((3, 1)), rnnx.initialize_parameters("rnn", 2, 3))
+print("numba" in sys.modules)
+"""
+    assert python(code) == "False"
+
+
+def files_matching(pattern):
+    return {
+        str(path.relative_to(SOURCE)).replace("\\\\", "/")
+        for path in SOURCE.rglob("*.py")
+        if re.search(pattern, path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+
+
+def test_each_question_has_one_room():
+    assert files_matching(r"^\s*(import|from) (numba|llvmlite)\b") == {
+        "engines/jit.py",
+        "engines/_jit_math.py",
+        "engines/_tile.py",
+    }
+    assert files_matching(r"^\s*(import|from) array_api_compat\b") == {"_namespace.py"}
+    assert files_matching(r"^\s*(import|from) (cupy|torch|jax)\b") == set()
+    assert files_matching(r"\bis_(numpy|cupy|torch|jax)_") == {"_namespace.py"}
+
+
+def test_dependencies_point_one_way():
+    """No room imports one above it."""
+    above = {
+        "cells": r"rnnx\.(engines|functional|_sequence|_layout|_check|heads|optim)",
+        "engines": r"rnnx\.(functional|_sequence|heads|optim)",
+        "functional": r"rnnx\.(training|cli)",
+    }
+    for room, pattern in above.items():
+        for path in (SOURCE / room).rglob("*.py"):
+            assert not re.search(rf"^(import|from) {pattern}", path.read_text(encoding="utf-8"), re.MULTILINE), path
+
+
+def test_engines_know_no_cell():
+    for path in (SOURCE / "engines").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        code = re.sub(r'""".*?"""|#[^\n]*', "", text, flags=re.DOTALL)
+        assert not re.search(r"\b(lstm|gru|rnn)\b", code, re.IGNORECASE), path
+
+
+def test_version():
+    from importlib.metadata import version
+
+    assert version("rnnx") == rnnx.__version__
+
+
+@pytest.mark.parametrize("name", ["py.typed"])
+def test_typed(name):
+    assert (SOURCE / name).exists()
