@@ -122,7 +122,9 @@ def _hidden_size(cell: Cell, states: Mapping[str, Array], parameters: Mapping[st
     votes = Counter(array.shape[0] for array in arrays.values() if array.ndim == 2)
     n_a = votes.most_common(1)[0][0] if votes else 0
     if votes and n_a == 0:
-        raise ValueError(f"n_a must be at least 1; got {', '.join(f'`{k}` {tuple(v.shape)}' for k, v in arrays.items())}")
+        raise ValueError(
+            f"n_a must be at least 1; got {', '.join(f'`{k}` {tuple(v.shape)}' for k, v in arrays.items())}"
+        )
     return n_a
 
 

@@ -108,7 +108,7 @@ def floating_dtype(xp: Namespace, floats: Mapping[str, Array], others: Mapping[s
 
 
 def dtype_name(xp: Namespace, dtype: Any) -> str:
-    """"float32" or "float64"."""
+    """ "float32" or "float64"."""
     return "float32" if dtype == xp.float32 else "float64"
 
 

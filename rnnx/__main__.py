@@ -1,0 +1,18 @@
+"""``python -m rnnx`` and the ``rnnx`` command."""
+
+import sys
+
+
+def main() -> None:
+    """Run the command line, or say what it needs."""
+    try:
+        from rnnx.cli import cli
+    except ModuleNotFoundError as error:
+        if error.name not in ("click", "tqdm", "safetensors"):
+            raise
+        sys.exit(f"rnnx: the command line needs {error.name}; install it with: pip install 'rnnx[lab]'")
+    cli()
+
+
+if __name__ == "__main__":
+    main()
