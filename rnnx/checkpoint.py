@@ -49,13 +49,15 @@ def save(path: str | Path, checkpoint: Checkpoint) -> None:
         If it cannot be written.
     """
     description = {
+        "format": FORMAT,
+        "version": VERSION,
         "config": checkpoint.model.config.as_dict(),
         "vocabulary": checkpoint.tokenizer.get_vocab(),
         "oov_token": checkpoint.tokenizer.oov_token,
         "by": checkpoint.by,
         "training": checkpoint.training,
     }
-    metadata = {"format": FORMAT, "version": str(VERSION), "description": json.dumps(description)}
+    metadata = {"rnnx": json.dumps(description)}  # one key: safetensors writes several in random order
     tensors = {
         key: np.ascontiguousarray(a.get() if hasattr(a, "get") else a) for key, a in checkpoint.parameters.items()
     }
@@ -96,13 +98,11 @@ def load(path: str | Path) -> Checkpoint:
         pass
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            _check_format(path, metadata)
+            description = _description(path, file.metadata() or {})
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} is not a checkpoint, or is damaged ({error})") from None
     try:
-        description = json.loads(metadata["description"])
         model = CharModel(CharModelConfig(**description["config"]))
         tokenizer = CharTokenizer.from_vocab(description["vocabulary"], description["oov_token"])
         model.check(tensors)
@@ -113,11 +113,18 @@ def load(path: str | Path) -> Checkpoint:
         raise ValueError(f"{path} is a damaged checkpoint: {error}") from None
 
 
-def _check_format(path: str | Path, metadata: dict[str, str]) -> None:
-    if metadata.get("format") != FORMAT:
+def _description(path: str | Path, metadata: dict[str, str]) -> dict[str, Any]:
+    """What the header says, if it is ours and not newer than this code."""
+    try:
+        description = json.loads(metadata["rnnx"])
+        ours = description["format"] == FORMAT
+        version = int(description["version"])
+    except (KeyError, TypeError, ValueError):
+        ours, version = False, 0
+    if not ours:
         raise ValueError(f"{path} is not a checkpoint of rnnx")
-    version = metadata.get("version", "")
-    if not version.isdigit() or int(version) > VERSION:
+    if version > VERSION:
         raise ValueError(
-            f"{path} has format version {version or 'unknown'}; this rnnx reads up to {VERSION}: a newer rnnx may read it"
+            f"{path} has format version {version}; this rnnx reads up to {VERSION}: a newer rnnx may read it"
         )
+    return description

@@ -67,7 +67,7 @@ def dense_backward(dz: Array, a: Array, W: Array) -> tuple[Array, Array, Array]:
     """
     xp, _ = ns.common_namespace({"dz": dz, "a": a, "W": W})
     _check_dense(a, W)
-    check_shape("dz", dz, "(n_y, m, T_x)"[: 13 if a.ndim == 3 else 9], (W.shape[0], *a.shape[1:]))
+    check_shape("dz", dz, "(n_y, m, T_x)" if a.ndim == 3 else "(n_y, m)", (W.shape[0], *a.shape[1:]))
     rows = _columns(xp, dz)
     da = _uncolumns(xp, rows @ W, tuple(a.shape))
     dW = xp.matrix_transpose(rows) @ _columns(xp, a)

@@ -68,7 +68,7 @@ def initialize_parameters(
     Parameters
     ----------
     cell : Cell or str
-        "rnn", "lstm", "gru", or a cell record.
+        "rnn", "lstm", "gru", "gru_reset_after", or a cell record.
     n_x, n_a, n_y : int
         Inputs, hidden units, outputs. Without `n_y` there is no output layer.
     scheme : {"keras", "torch", "course"}

@@ -157,7 +157,7 @@ def clip_by_global_norm(grads: Mapping[str, Array], max_norm: float) -> tuple[Tr
     unit = xp.where(largest > 0, largest, xp.ones_like(largest))
     parts = [xp.sum((g / unit) * (g / unit)) for g in grads.values()]
     norm = unit * xp.sqrt(xp.sum(xp.stack(parts)))
-    scale = xp.where(norm > max_norm, max_norm / norm, xp.ones_like(norm))
+    scale = max_norm / xp.maximum(norm, xp.full_like(norm, max_norm))
     return {key: g * scale for key, g in grads.items()}, norm
 
 

@@ -74,7 +74,9 @@ class Problem:
         )
 
 
-def make_problem(cell, rng, n_x=3, n_a=4, m=3, n_steps=5, *, n_y=None, scale=1.0, lengths=None, da_steps=None, final=True):
+def make_problem(
+    cell, rng, n_x=3, n_a=4, m=3, n_steps=5, *, n_y=None, scale=1.0, lengths=None, da_steps=None, final=True
+):
     """Weights of scale 1 by default: small ones hide errors in the derivatives of tanh and sigmoid."""
 
     def normal(*shape):

@@ -26,7 +26,9 @@ def broken_rules(function) -> list[str]:
             problems.append(f"{type(node).__name__} in line {getattr(node, 'lineno', '?')}")
         if isinstance(node, ast.Call):
             called = node.func
-            is_op = isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name) and called.value.id == "ops"
+            is_op = (
+                isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name) and called.value.id == "ops"
+            )
             if not is_op or called.attr not in Ops._fields or node.keywords:
                 problems.append(f"call of {ast.unparse(called)}")
     return problems

@@ -45,7 +45,9 @@ def test_every_runtime_agrees_with_plain_numpy(runtime, cell, dtype, lengths, rn
 def test_shapes_orders_dtypes_lengths(data):
     """Any sizes, memory orders, dtypes and lengths: jit equals plain."""
     cell = rnnx.CELLS[data.draw(st.sampled_from(list(rnnx.CELLS)), label="cell")]
-    n_x, n_a, m, n_steps = (data.draw(st.integers(low, 20), label=k) for k, low in zip("xamT", (1, 1, 0, 0), strict=True))
+    n_x, n_a, m, n_steps = (
+        data.draw(st.integers(low, 20), label=k) for k, low in zip("xamT", (1, 1, 0, 0), strict=True)
+    )
     dtype = data.draw(st.sampled_from(["float32", "float64"]), label="dtype")
     lengths = data.draw(st.none() | st.lists(st.integers(0, n_steps), min_size=m, max_size=m), label="lengths")
     rng = np.random.default_rng(data.draw(st.integers(0, 99), label="seed"))
@@ -87,7 +89,10 @@ def test_engine_for_says_what_runs():
 
 
 def test_use_engine_rejects_unknown_names():
-    with pytest.raises(ValueError, match=r"`name` must be one of \('plain', 'jit'\); got 'cudnn'"), rnnx.use_engine("cudnn"):
+    with (
+        pytest.raises(ValueError, match=r"`name` must be one of \('plain', 'jit'\); got 'cudnn'"),
+        rnnx.use_engine("cudnn"),
+    ):
         pass
 
 
@@ -100,7 +105,9 @@ def test_use_engine_holds_for_its_thread_only():
 def test_many_threads_many_shapes(engine):
     """Calls from several threads at once give the bits of the same calls one after the other."""
     problems = [
-        make_problem(rnnx.CELLS[name], np.random.default_rng(i), n_x=2 + i, n_a=3 + 5 * i, m=1 + i, n_steps=4 + i, n_y=2)
+        make_problem(
+            rnnx.CELLS[name], np.random.default_rng(i), n_x=2 + i, n_a=3 + 5 * i, m=1 + i, n_steps=4 + i, n_y=2
+        )
         for i, name in enumerate(list(rnnx.CELLS) * 3)
     ]
 

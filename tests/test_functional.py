@@ -6,7 +6,11 @@ from problems import assert_close, make_problem
 
 import rnnx
 
-KEYS = {"rnn": ["Wax", "Waa", "ba"], "lstm": [w + g for g in "fico" for w in "Wb"], "gru": [w + g for g in "urc" for w in "Wb"]}
+KEYS = {
+    "rnn": ["Wax", "Waa", "ba"],
+    "lstm": [w + g for g in "fico" for w in "Wb"],
+    "gru": [w + g for g in "urc" for w in "Wb"],
+}
 NAMES = list(KEYS)
 N_X, N_A, N_Y, M, T = 3, 5, 2, 10, 7
 
@@ -48,7 +52,9 @@ def test_sequence_returns(name, engine, rng):
     assert a.shape == (N_A, M, T)
     assert y.shape == (N_Y, M, T)
     head = rnnx.CELLS[name].head
-    assert_close(y, softmax(np.einsum("ya,amt->ymt", p.parameters[head[0]], a) + p.parameters[head[1]][:, :, None]), 1e-13)
+    assert_close(
+        y, softmax(np.einsum("ya,amt->ymt", p.parameters[head[0]], a) + p.parameters[head[1]][:, :, None]), 1e-13
+    )
     if name == "lstm":
         assert c.shape == (N_A, M, T)
     steps, x = caches
@@ -302,7 +308,9 @@ def test_gru_forms_differ_and_share_parameters(rng):
     assert not np.allclose(before, after)
     assert "dbhc" not in rnnx.gru_backward(p.dstates[0], caches_after, reset_after=True)
     biased = {**p.parameters, "bhc": np.ones((N_A, 1))}
-    assert "dbhc" in rnnx.gru_backward(p.dstates[0], rnnx.gru_forward(p.x, None, biased, reset_after=True)[2], reset_after=True)
+    assert "dbhc" in rnnx.gru_backward(
+        p.dstates[0], rnnx.gru_forward(p.x, None, biased, reset_after=True)[2], reset_after=True
+    )
     _, _, cache = rnnx.gru_cell_forward(p.x[:, :, 0], p.s0[0], p.parameters, reset_after=True)
     gradients = rnnx.gru_cell_backward(p.dfinal[0], cache, reset_after=True)
     assert gradients["da_prev"].shape == (N_A, M)

@@ -51,7 +51,9 @@ def test_error_in_ulp(name, dtype):
         rounded = true.astype(dtype)
     finite = np.isfinite(rounded)
     actual = apply(name, x)
-    error = np.abs(actual.astype(np.longdouble) - true)[finite] / np.spacing(np.abs(rounded[finite])).astype(np.longdouble)
+    error = np.abs(actual.astype(np.longdouble) - true)[finite] / np.spacing(np.abs(rounded[finite])).astype(
+        np.longdouble
+    )
     worst = np.argmax(error)
     assert error[worst] <= LIMIT[dtype], f"{float(error[worst]):.2f} ulp at {x[finite][worst]!r}"
     assert np.all(actual[~finite] == np.inf)

@@ -82,13 +82,17 @@ def use_engine(name: str) -> Iterator[None]:
     """
     if name not in _MODULES:
         raise ValueError(f"`name` must be one of {engine_names()}; got {name!r}")
-    if not _installed(name):
-        raise ValueError(f"engine {name!r} needs {_REQUIRES[name]}, which is not installed")
+    _require(name)
     token = _forced.set(name)
     try:
         yield
     finally:
         _forced.reset(token)
+
+
+def _require(name: str) -> None:
+    if not _installed(name):
+        raise ValueError(f"engine {name!r} needs {_REQUIRES[name]}; install it with: pip install {_REQUIRES[name]}")
 
 
 def _installed(name: str) -> bool:
@@ -126,10 +130,16 @@ def warm_up(*cells: Any, dtypes: tuple[str, ...] = ("float32",)) -> None:
         Cells to compile; default: those of the table.
     dtypes : tuple of str
         "float32" and/or "float64".
+
+    Raises
+    ------
+    ValueError
+        For an unknown cell or dtype, or if there is no Numba.
     """
     from rnnx._check import cell_of
     from rnnx.cells import CELLS
 
+    _require("jit")
     for dtype in dtypes:
         if dtype not in ("float32", "float64"):
             raise ValueError(f"`dtypes` must hold 'float32' and 'float64' only; got {dtype!r}")

@@ -1,0 +1,144 @@
+"""The sequence functions of all cells, on all engines, and the matrix products that bound them from below.
+
+Every class is a grid of engine, cell, dtype and size = (n_x, n_a, m, T_x). A cell of the library's table is
+one entry of `CELLS` here. The jit engine compiles anew for every entry of a grid: mind the length of the lists.
+"""
+
+import numpy as np
+
+import rnnx
+
+from .common import Benchmark, EngineBenchmark
+
+CELLS = ("rnn", "lstm", "gru", "gru_reset_after")
+LATENCY, MIXED, PRODUCTS = (50, 50, 1, 200), (64, 64, 32, 100), (256, 256, 64, 50)
+SIZES = (LATENCY, MIXED, PRODUCTS)  # named after what bounds the time
+
+
+def _skip_most_of_float64(dtype, size):
+    if dtype == "float64" and size != MIXED:
+        raise NotImplementedError("float64 is timed at one size only")
+
+
+class _Recurrent(EngineBenchmark):
+    param_names = (*EngineBenchmark.param_names, "cell", "dtype", "size")
+    params = (*EngineBenchmark.params, CELLS, ("float32", "float64"), SIZES)
+
+    def setup(self, engine, cell, dtype, size):
+        super().setup(engine)
+        _skip_most_of_float64(dtype, size)
+        if cell not in rnnx.CELLS:
+            raise NotImplementedError(f"no cell {cell!r} at this commit")
+        n_x, n_a, m, T_x = size
+        self.parameters = rnnx.initialize_parameters(cell, n_x, n_a, seed=self.rng, dtype=dtype, xp=self.xp)
+        self.x = self.sequence(dtype, n_x, m, T_x)
+
+
+class RecurrentForward(_Recurrent):
+    """Forward, with caches for a backward pass."""
+
+    def setup(self, *params):
+        super().setup(*params)
+        self.warm_up(params, self.time_forward)
+
+    def time_forward(self, _engine, cell, *_):
+        rnnx.recurrent_forward(cell, self.x, (), self.parameters)
+        self.synchronize()
+
+
+class RecurrentInference(_Recurrent):
+    """Forward without caches."""
+
+    params = (*EngineBenchmark.params, CELLS, ("float32",), (LATENCY, PRODUCTS))
+
+    def setup(self, *params):
+        super().setup(*params)
+        self.warm_up(params, self.time_forward)
+
+    def time_forward(self, _engine, cell, *_):
+        rnnx.recurrent_forward(cell, self.x, (), self.parameters, keep_caches=False)
+        self.synchronize()
+
+
+class RecurrentBackward(_Recurrent):
+    """Backward alone, with a cotangent for the hidden state of every step."""
+
+    def setup(self, engine, cell, dtype, size):
+        super().setup(engine, cell, dtype, size)
+        with rnnx.use_engine("plain"):  # saves compiling the forward pass; caches serve every engine alike
+            _, _, self.caches = rnnx.recurrent_forward(cell, self.x, (), self.parameters)
+        self.da = self.sequence(dtype, *size[1:])
+        self.warm_up((engine, cell, dtype, size), self.time_backward)
+
+    def time_backward(self, _engine, cell, *_):
+        rnnx.recurrent_backward(cell, (self.da,), self.caches)
+        self.synchronize()
+
+
+class TrainStep(_Recurrent):
+    """All that a step of training does: forward, dense head, loss, backward, Adam."""
+
+    params = (*EngineBenchmark.params, CELLS, ("float32",), (MIXED, PRODUCTS))
+    n_y = 64
+
+    def setup(self, engine, cell, dtype, size):
+        super().setup(engine, cell, dtype, size)
+        n_x, n_a, m, T_x = size
+        self.all_parameters = rnnx.initialize_parameters(
+            cell, n_x, n_a, self.n_y, seed=self.rng, dtype=dtype, xp=self.xp
+        )
+        # Without the head's parameters forward computes no softmax: the loss wants the logits.
+        self.head = rnnx.CELLS[cell].head
+        self.parameters = {key: p for key, p in self.all_parameters.items() if key not in self.head}
+        self.targets = self.xp.asarray(self.rng.integers(0, self.n_y, (m, T_x)))
+        self.optimizer = rnnx.Adam()
+        self.state = self.optimizer.init(self.all_parameters)
+        self.warm_up((engine, cell, dtype, size), self.time_step)
+
+    def time_step(self, _engine, cell, *_):
+        W, b = (self.all_parameters[key] for key in self.head)
+        states, _, caches = rnnx.recurrent_forward(cell, self.x, (), self.parameters)
+        z = rnnx.dense_forward(states[0], W, b)
+        _, dz = rnnx.softmax_cross_entropy(z, self.targets)
+        da, *d_head = rnnx.dense_backward(dz, states[0], W)
+        gradients = rnnx.recurrent_backward(cell, (da,), caches, consume=True)
+        gradients.update({"d" + key: d for key, d in zip(self.head, d_head, strict=True)})
+        self.optimizer.update(self.all_parameters, gradients, self.state, 1)
+        self.synchronize()
+
+
+class GemmFloor(Benchmark):
+    """NumPy's bare matrix products in the shapes that a cell of so many gates needs.
+
+    One gate: rnn; three: both forms of gru; four: lstm. A forward pass needs the input product and the
+    recurrent products, a backward pass the recurrent products (transposed) and the gradient products. What a
+    pass takes beyond that is left to win; a small recurrent product can be won back too, by a better one
+    than BLAS has.
+    """
+
+    param_names = ("gates", "dtype", "size")
+    params = ((1, 3, 4), ("float32", "float64"), SIZES)
+
+    def setup(self, gates, dtype, size):
+        _skip_most_of_float64(dtype, size)
+        n_x, n_a, m, T_x = size
+        rng = np.random.default_rng(0)
+        self.x = rng.standard_normal((T_x * m, n_x), dtype=dtype)
+        self.a = rng.standard_normal((T_x, m, n_a), dtype=dtype)
+        self.dz = rng.standard_normal((T_x * m, gates * n_a), dtype=dtype)
+        self.w_x = rng.standard_normal((gates * n_a, n_x), dtype=dtype)
+        self.w_h = rng.standard_normal((n_a, gates * n_a), dtype=dtype)
+        self.z = np.empty((m, gates * n_a), dtype)
+        self.time_input_product()  # starts the threads of BLAS
+
+    def time_input_product(self, *_):
+        self.x @ self.w_x.T
+
+    def time_recurrent_products(self, *_):
+        for a in self.a:
+            np.matmul(a, self.w_h, out=self.z)
+
+    def time_gradient_products(self, *_):
+        self.dz.T @ self.x
+        self.dz.T @ self.a.reshape(len(self.x), -1)
+        self.dz @ self.w_x
