@@ -55,7 +55,7 @@ def _pack_stage(xp: Any, stage: Stage, parameters: Mapping[str, Array]) -> Stage
         wh.append(hidden)
         wx.append(inputs)
     bias = [xp.reshape(parameters[gate.bias], (-1,)) for gate in stage.gates]
-    recurrent = [parameters.get(gate.recurrent_bias) for gate in stage.gates]
+    recurrent = [parameters.get(gate.recurrent_bias or "") for gate in stage.gates]
     if any(b is not None for b in recurrent):
         bh = xp.concat(
             [xp.zeros_like(z) if b is None else xp.reshape(b, (-1,)) for b, z in zip(recurrent, bias, strict=True)]

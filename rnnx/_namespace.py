@@ -107,11 +107,6 @@ def floating_dtype(xp: Namespace, floats: Mapping[str, Array], others: Mapping[s
     return xp.result_type(*dtypes)
 
 
-def dtype_name(xp: Namespace, dtype: Any) -> str:
-    """ "float32" or "float64"."""
-    return "float32" if dtype == xp.float32 else "float64"
-
-
 def is_integer(xp: Namespace, array: Array) -> bool:
     """Whether the array holds integers."""
     return bool(xp.isdtype(array.dtype, "integral"))

@@ -68,7 +68,7 @@ def cli() -> None:
 @click.option("--seed", type=click.IntRange(0), default=0, help="Same seed, same result, bit for bit.")
 @click.option("--sample-every", type=click.IntRange(0), default=3, help="Epochs between samples; 0: only at the end.")
 @click.option("--temperature", type=click.FloatRange(0), default=0.8, help="Of the samples.")
-@click.option("--output", type=click.Path(dir_okay=False), help="Checkpoint to write; default: CORPUS-CELL.safetensors.")
+@click.option("--output", type=click.Path(dir_okay=False), help="Checkpoint; default: CORPUS-CELL.safetensors.")
 def train(text: str | None, by: str, seq_length: int, seed: int, output: str | None, **options: Any) -> None:
     """Train a character model and show what it learns.
 
@@ -213,9 +213,7 @@ class _Run:
 @click.option("-n", "--number", type=click.IntRange(1), default=1, help="How many texts.")
 @click.option("--length", type=click.IntRange(1), help="Characters at most; default 60 for lines, else 500.")
 @click.option("--seed", type=click.IntRange(0), help="Same seed, same texts.")
-def sample(
-    checkpoint: str, start: str, temperature: float, number: int, length: int | None, seed: int | None
-) -> None:
+def sample(checkpoint: str, start: str, temperature: float, number: int, length: int | None, seed: int | None) -> None:
     """Draw texts from the model in CHECKPOINT."""
     with _errors_as_messages():
         loaded = checkpoints.load(checkpoint)

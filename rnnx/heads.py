@@ -21,11 +21,11 @@ def _columns(xp: Any, a: Array) -> Array:
 
 def _uncolumns(xp: Any, rows: Array, shape: tuple[int, ...]) -> Array:
     """(T m, n) to (n, m, T)."""
-    return xp.permute_dims(xp.reshape(rows, shape[:0:-1] + (rows.shape[1],)), tuple(range(len(shape)))[::-1])
+    return xp.permute_dims(xp.reshape(rows, (*shape[:0:-1], rows.shape[1])), tuple(range(len(shape)))[::-1])
 
 
 def dense_forward(a: Array, W: Array, b: Array) -> Array:
-    """z = W a + b of every column.
+    """Z = W a + b of every column.
 
     Parameters
     ----------
@@ -82,10 +82,10 @@ def _check_dense(a: Array, W: Array) -> None:
 
 
 def softmax_cross_entropy(z: Array, targets: Array, lengths: Any = None) -> tuple[Array, Array]:
-    """Mean negative log-likelihood of `targets` under softmax(z), and its gradient.
+    r"""Mean negative log-likelihood of `targets` under softmax(z), and its gradient.
 
-    .. math:: L = -\\frac{1}{N} \\sum \\log \\mathrm{softmax}(z)_{target}, \\qquad
-        \\partial L / \\partial z = (\\mathrm{softmax}(z) - \\mathrm{onehot}(target)) / N
+    .. math:: L = -\frac{1}{N} \sum \log \mathrm{softmax}(z)_{target}, \qquad
+        \partial L / \partial z = (\mathrm{softmax}(z) - \mathrm{onehot}(target)) / N
 
     with the sum over the N valid positions.
 

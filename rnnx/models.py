@@ -73,9 +73,7 @@ class CharModel:
         gradients = recurrent_backward(self.cell, (da,), caches, consume=True)
         return float(loss), {**gradients, "d" + weights: dW, "d" + bias: db}
 
-    def step(
-        self, parameters: Mapping[str, Array], indices: np.ndarray, state: State | None
-    ) -> tuple[Array, State]:
+    def step(self, parameters: Mapping[str, Array], indices: np.ndarray, state: State | None) -> tuple[Array, State]:
         """Read characters, from a state on.
 
         Parameters
@@ -93,9 +91,7 @@ class CharModel:
         state : tuple of array
         """
         x = self._one_hot(parameters, indices)
-        states, _, caches = recurrent_forward(
-            self.cell, x, state or (), self._recurrent(parameters), keep_caches=False
-        )
+        states, _, caches = recurrent_forward(self.cell, x, state or (), self._recurrent(parameters), keep_caches=False)
         final = caches.final_state
         return self._logits(parameters, states[0][:, :, -1]), tuple(final[name] for name in self.cell.states)
 

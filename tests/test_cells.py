@@ -52,8 +52,8 @@ def indexing(ops, zx, zh, s):
 
 
 def branch(ops, zx, zh, s):
-    (z,) = zx
-    return (z if z > z else z,), ()
+    (z,), (z_h,) = zx, zh
+    return (z if z > z else z_h,), ()
 
 
 def foreign_call(ops, zx, zh, s):

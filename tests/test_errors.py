@@ -190,7 +190,7 @@ def test_two_devices_are_both_named():
     strict = pytest.importorskip("array_api_strict")
     p = rnnx.initialize_parameters("rnn", N_X, N_A, xp=strict, device=strict.Device("CPU_DEVICE"))
     x = strict.zeros((N_X, M, T), dtype=strict.float32, device=strict.Device("device1"))
-    with pytest.raises(ValueError, match="`x` and `Wax` must be on one device; got .*device1.* and .*CPU_DEVICE"):
+    with pytest.raises(ValueError, match=r"`x` and `Wax` must be on one device; got .*device1.* and .*CPU_DEVICE"):
         rnnx.rnn_forward(x, None, p)
 
 

@@ -278,7 +278,7 @@ def test_dtypes(engine, rng):
     assert dtypes(single.x, single.s0[0], mixed, single.dstates[0]) == {"float64"}
     for x in (np.ones((N_X, M, T), np.int64), np.ones((N_X, M, T), bool)):
         assert dtypes(x, single.s0[0].astype(int), single.parameters, single.dstates[0]) == {"float32"}
-    a, _, caches = rnnx.gru_forward(single.x, None, single.parameters)
+    _, _, caches = rnnx.gru_forward(single.x, None, single.parameters)
     assert rnnx.gru_backward(p.dstates[0], caches)["dWu"].dtype == "float64"  # the cotangent is float64
     np.testing.assert_array_equal(
         rnnx.gru_forward(np.ones((N_X, M, T), bool), None, p.parameters)[0],
@@ -303,7 +303,7 @@ def test_consume_frees_the_caches(engine, rng):
 
 def test_gru_forms_differ_and_share_parameters(rng):
     p = course_problem("gru", rng)
-    before, _, caches = rnnx.gru_forward(p.x, None, p.parameters)
+    before, _, _ = rnnx.gru_forward(p.x, None, p.parameters)
     after, _, caches_after = rnnx.gru_forward(p.x, None, p.parameters, reset_after=True)
     assert not np.allclose(before, after)
     assert "dbhc" not in rnnx.gru_backward(p.dstates[0], caches_after, reset_after=True)

@@ -78,14 +78,42 @@ def test_cross_entropy_of_huge_logits_is_finite():
 def test_head_messages(rng):
     z = np.zeros((3, 2, 4))
     for call, error, message in (
-        (lambda: rnnx.softmax_cross_entropy(z, np.zeros((2, 5), int)), ValueError, r"`targets` must have shape \(m, T_x\) = \(2, 4\); got"),
-        (lambda: rnnx.softmax_cross_entropy(z, np.zeros((2, 4))), TypeError, "`targets` must hold integers; got dtype float64"),
-        (lambda: rnnx.softmax_cross_entropy(z, np.full((2, 4), 3)), ValueError, "`targets` must be from 0 to n_y - 1 = 2"),
-        (lambda: rnnx.softmax_cross_entropy(z[0], np.zeros((2, 4), int)), ValueError, r"`z` must have shape \(n_y, m, T_x\)"),
-        (lambda: rnnx.dense_forward(z, np.zeros((2, 4)), np.zeros((2, 1))), ValueError, r"`W` must have shape \(n_y, n_a\) = \(n_y, 3\); got \(2, 4\)"),
-        (lambda: rnnx.dense_forward(z, np.zeros((2, 3)), np.zeros(2)), ValueError, r"`b` must have shape \(n_y, 1\) = \(2, 1\); got \(2,\)"),
-        (lambda: rnnx.dense_backward(z[:2], z[:, :, 0], np.zeros((2, 3))), ValueError, r"`dz` must have shape \(n_y, m\) = \(2, 2\); got"),
-    ):  # fmt: skip
+        (
+            lambda: rnnx.softmax_cross_entropy(z, np.zeros((2, 5), int)),
+            ValueError,
+            r"`targets` must have shape \(m, T_x\) = \(2, 4\); got",
+        ),
+        (
+            lambda: rnnx.softmax_cross_entropy(z, np.zeros((2, 4))),
+            TypeError,
+            "`targets` must hold integers; got dtype float64",
+        ),
+        (
+            lambda: rnnx.softmax_cross_entropy(z, np.full((2, 4), 3)),
+            ValueError,
+            "`targets` must be from 0 to n_y - 1 = 2",
+        ),
+        (
+            lambda: rnnx.softmax_cross_entropy(z[0], np.zeros((2, 4), int)),
+            ValueError,
+            r"`z` must have shape \(n_y, m, T_x\)",
+        ),
+        (
+            lambda: rnnx.dense_forward(z, np.zeros((2, 4)), np.zeros((2, 1))),
+            ValueError,
+            r"`W` must have shape \(n_y, n_a\) = \(n_y, 3\); got \(2, 4\)",
+        ),
+        (
+            lambda: rnnx.dense_forward(z, np.zeros((2, 3)), np.zeros(2)),
+            ValueError,
+            r"`b` must have shape \(n_y, 1\) = \(2, 1\); got \(2,\)",
+        ),
+        (
+            lambda: rnnx.dense_backward(z[:2], z[:, :, 0], np.zeros((2, 3))),
+            ValueError,
+            r"`dz` must have shape \(n_y, m\) = \(2, 2\); got",
+        ),
+    ):
         with pytest.raises(error, match=message):
             call()
 

@@ -85,17 +85,29 @@ def test_messages(problem):
     p, (grads, *_) = problem
     v, s = rnnx.initialize_adam(p)
     for call, message in (
-        (lambda: rnnx.update_parameters_with_adam(p, {"dW": p["W"]}, v, s, 1), r"`grads` must hold a gradient for every parameter; missing \['db'\]"),
-        (lambda: rnnx.update_parameters_with_adam(p, {**grads, "db": p["W"]}, v, s, 1), r"`db` must have shape \(the shape of b\) = \(3, 1\); got \(3, 4\)"),
+        (
+            lambda: rnnx.update_parameters_with_adam(p, {"dW": p["W"]}, v, s, 1),
+            r"`grads` must hold a gradient for every parameter; missing \['db'\]",
+        ),
+        (
+            lambda: rnnx.update_parameters_with_adam(p, {**grads, "db": p["W"]}, v, s, 1),
+            r"`db` must have shape \(the shape of b\) = \(3, 1\); got \(3, 4\)",
+        ),
         (lambda: rnnx.update_parameters_with_adam(p, grads, v, s, 0), "`t` must be at least 1; got 0"),
         (lambda: rnnx.update_parameters_with_adam(p, grads, v, s, 1, beta1=1), r"`beta1` must be in \[0, 1\); got 1"),
         (lambda: rnnx.update_parameters_with_sgd(p, grads, -1), "`learning_rate` must be a positive number; got -1"),
         (lambda: rnnx.clip_by_value(grads, 0), "`max_value` must be a positive number; got 0"),
         (lambda: rnnx.clip_by_global_norm(grads, float("nan")), "`max_norm` must be a positive number; got nan"),
         (lambda: rnnx.initialize_parameters("lstm", 0, 3), "`n_x` must be an integer of at least 1; got 0"),
-        (lambda: rnnx.initialize_parameters("lstm", 2, 3, scheme="keres"), r"`scheme` must be one of \['course', 'keras', 'torch'\]"),
-        (lambda: rnnx.initialize_parameters("lstm", 2, 3, dtype="int8"), "`dtype` must be 'float32' or 'float64'; got 'int8'"),
-    ):  # fmt: skip
+        (
+            lambda: rnnx.initialize_parameters("lstm", 2, 3, scheme="keres"),
+            r"`scheme` must be one of \['course', 'keras', 'torch'\]",
+        ),
+        (
+            lambda: rnnx.initialize_parameters("lstm", 2, 3, dtype="int8"),
+            "`dtype` must be 'float32' or 'float64'; got 'int8'",
+        ),
+    ):
         with pytest.raises(ValueError, match=message):
             call()
 

@@ -15,7 +15,8 @@ def test_round_trip_of_any_text(texts):
     tokenizer = CharTokenizer().fit(texts)
     assert tokenizer.sequences_to_texts(tokenizer.texts_to_sequences(texts)) == texts
     assert tokenizer.vocab_size == len(set("".join(texts)))
-    assert CharTokenizer.from_vocab(tokenizer.get_vocab()).encode(texts[0]).tolist() == tokenizer.encode(texts[0]).tolist()
+    again = CharTokenizer.from_vocab(tokenizer.get_vocab())
+    assert again.encode(texts[0]).tolist() == tokenizer.encode(texts[0]).tolist()
 
 
 def test_unknown_characters():
@@ -40,7 +41,10 @@ def test_windows_cover_every_transition_once(n, length, batch_size):
     batches = list(windows.batches(batch_size, np.random.default_rng(0)))
     assert len(batches) == windows.n_batches(batch_size)
     pairs = [
-        (int(b.inputs[j, t]), int(b.targets[j, t])) for b in batches for j in range(len(b.lengths)) for t in range(b.lengths[j])
+        (int(b.inputs[j, t]), int(b.targets[j, t]))
+        for b in batches
+        for j, length in enumerate(b.lengths)
+        for t in range(length)
     ]
     assert sorted(pairs) == [(i, i + 1) for i in range(n - 1)]
 

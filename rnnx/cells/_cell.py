@@ -117,7 +117,8 @@ class Cell:
     @cached_property
     def saved(self) -> tuple[str, ...]:
         """Names of all values an engine stores per step beside the states: a stage's saved values, then,
-        unless it is the last stage, the state that leaves it."""
+        unless it is the last stage, the state that leaves it.
+        """
         names: tuple[str, ...] = ()
         for stage in self.stages[:-1]:
             names += stage.saved + stage.out

@@ -23,14 +23,14 @@ operand ``r a`` of that product, the gate u, and ``keep = (1 - u) a``, the part 
 from rnnx.cells._cell import Cell, Gate, Stage
 
 
-def gates_forward(ops, zx, zh, s):  # noqa: D103
+def gates_forward(ops, zx, zh, s):
     (zu_x, zr_x), (zu_h, zr_h), (a,) = zx, zh, s
     u = ops.sigmoid(zu_x + zu_h)
     r = ops.sigmoid(zr_x + zr_h)
     return (r * a, u, a - u * a), (r,)
 
 
-def gates_backward(ops, ds, s_prev, s_next, saved):  # noqa: D103
+def gates_backward(ops, ds, s_prev, s_next, saved):
     (dra, du, dkeep), (a,), (_, u, _), (r,) = ds, s_prev, s_next, saved
     du = du - dkeep * a  # keep = a - u a
     dr = dra * a  # ra = r a
@@ -38,20 +38,20 @@ def gates_backward(ops, ds, s_prev, s_next, saved):  # noqa: D103
     return dz, dz, (dra * r + dkeep - dkeep * u,)
 
 
-def candidate_forward(ops, zx, zh, s):  # noqa: D103
+def candidate_forward(ops, zx, zh, s):
     (zc_x,), (zc_h,), (_, u, keep) = zx, zh, s
     cc = ops.tanh(zc_x + zc_h)
     return (u * cc + keep,), (cc,)
 
 
-def candidate_backward(ops, ds, s_prev, s_next, saved):  # noqa: D103
+def candidate_backward(ops, ds, s_prev, s_next, saved):
     (da,), (_, u, _), (cc,) = ds, s_prev, saved
     dcc = da * u  # a = u cc + keep
     dz = (dcc - dcc * cc * cc,)
     return dz, dz, (ops.zeros_like(da), da * cc, da)
 
 
-def reset_after_forward(ops, zx, zh, s):  # noqa: D103
+def reset_after_forward(ops, zx, zh, s):
     (zu_x, zr_x, zc_x), (zu_h, zr_h, zc_h), (a,) = zx, zh, s
     u = ops.sigmoid(zu_x + zu_h)
     r = ops.sigmoid(zr_x + zr_h)
@@ -59,7 +59,7 @@ def reset_after_forward(ops, zx, zh, s):  # noqa: D103
     return (a + u * (cc - a),), (u, r, cc, zc_h)
 
 
-def reset_after_backward(ops, ds, s_prev, s_next, saved):  # noqa: D103
+def reset_after_backward(ops, ds, s_prev, s_next, saved):
     (da,), (a,), (u, r, cc, zc_h) = ds, s_prev, saved
     du, dcc = da * (cc - a), da * u  # a_next = a + u (cc - a)
     dzc = dcc - dcc * cc * cc

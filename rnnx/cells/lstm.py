@@ -13,7 +13,7 @@ notation of the sequence-models course, gate order f, i, c, o.
 from rnnx.cells._cell import Cell, Gate, Stage
 
 
-def forward(ops, zx, zh, s):  # noqa: D103
+def forward(ops, zx, zh, s):
     (zf_x, zi_x, zc_x, zo_x), (zf_h, zi_h, zc_h, zo_h), (_, c_prev) = zx, zh, s
     f = ops.sigmoid(zf_x + zf_h)
     i = ops.sigmoid(zi_x + zi_h)
@@ -23,7 +23,7 @@ def forward(ops, zx, zh, s):  # noqa: D103
     return (o * ops.tanh(c), c), (f, i, cc, o)
 
 
-def backward(ops, ds, s_prev, s_next, saved):  # noqa: D103
+def backward(ops, ds, s_prev, s_next, saved):
     (da, dc), (_, c_prev), (_, c), (f, i, cc, o) = ds, s_prev, s_next, saved
     tc = ops.tanh(c)
     dtc = da * o  # a = o tanh(c)

@@ -11,13 +11,13 @@ sequence-models course.
 from rnnx.cells._cell import Cell, Gate, Stage
 
 
-def forward(ops, zx, zh, s):  # noqa: D103
+def forward(ops, zx, zh, s):
     (za_x,), (za_h,) = zx, zh
     a = ops.tanh(za_x + za_h)
     return (a,), ()
 
 
-def backward(ops, ds, s_prev, s_next, saved):  # noqa: D103
+def backward(ops, ds, s_prev, s_next, saved):
     (da,), (a,) = ds, s_next
     dz = (da - da * a * a,)  # a = tanh(z), so dz = da (1 - a^2)
     return dz, dz, (ops.zeros_like(da),)

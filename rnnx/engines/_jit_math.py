@@ -33,30 +33,27 @@ def inline(function: Callable[..., Any]) -> Any:
     return njit(function, inline="always", **OPTIONS)
 
 
-@intrinsic
-def _as_int(typingctx, x):
-    """The bits of a float as an integer of the same size."""
-    to = types.int32 if x is types.float32 else types.int64
+def _reinterpret(target: dict[Any, Any]) -> Any:
+    """A function that reads the bits of a number as one of another type of the same size."""
 
-    def codegen(context, builder, signature, args):
-        return builder.bitcast(args[0], context.get_value_type(to))
+    @intrinsic
+    def reinterpret(typingctx, x):
+        to = target[x]
 
-    return to(x), codegen
+        def codegen(context, builder, signature, args):
+            return builder.bitcast(args[0], context.get_value_type(to))
+
+        return to(x), codegen
+
+    return reinterpret
 
 
-@intrinsic
-def _as_float(typingctx, x):
-    """The bits of an integer as a float of the same size."""
-    to = types.float32 if x is types.int32 else types.float64
-
-    def codegen(context, builder, signature, args):
-        return builder.bitcast(args[0], context.get_value_type(to))
-
-    return to(x), codegen
+_as_int = _reinterpret({types.float32: types.int32, types.float64: types.int64})
+_as_float = _reinterpret({types.int32: types.float32, types.int64: types.float64})
 
 
 def _taylor_exp(dtype: type, degree: int) -> Any:
-    """sum of r^k / (k + 2)! for k = 0 ... degree, so that exp(r) = 1 + r + r^2 * sum, unrolled (Horner)."""
+    """Sum of r^k / (k + 2)! for k = 0 ... degree, so that exp(r) = 1 + r + r^2 * sum, unrolled (Horner)."""
     coefficients = {f"c{k}": dtype(1 / math.factorial(k + 2)) for k in range(degree + 1)}
     expression = f"c{degree}"
     for k in range(degree - 1, -1, -1):
@@ -70,8 +67,8 @@ def make_ops(dtype: type) -> Ops:
     """The cell vocabulary on scalars of one dtype, np.float32 or np.float64."""
     single = dtype is np.float32
     integer = np.int32 if single else np.int64
-    mantissa, bias = (23, 127) if single else (52, 1023)
-    shift, bias, one_bit = integer(mantissa), integer(bias), integer(1)
+    mantissa = 23 if single else 52
+    shift, bias, one_bit = integer(mantissa), integer(127 if single else 1023), integer(1)
     taylor = _taylor_exp(dtype, 6 if single else 11)
     zero, half, one, two, one_and_half = (dtype(v) for v in (0, 0.5, 1, 2, 1.5))
     magic = dtype(1.5 * 2.0**mantissa)
@@ -84,7 +81,7 @@ def make_ops(dtype: type) -> Ops:
 
     @inline
     def reduce(x):
-        """n as an integer, and exp(r) - 1."""
+        """N as an integer, and exp(r) - 1."""
         rounded = x * inv_ln2 + magic
         n = rounded - magic
         r = (x - n * ln2_high) - n * ln2_low

@@ -58,7 +58,7 @@ def run_slices(function: Callable[[int, int], None], m: int, products: int) -> N
             other.result()
 
 
-def _submit(function: Callable[[int, int], None], j0: int, j1: int):  # noqa: ANN202
+def _submit(function: Callable[[int, int], None], j0: int, j1: int):
     global _pool
     with _lock:
         if _pool is None:
