@@ -68,9 +68,12 @@ def test_shapes_orders_dtypes_lengths(data):
     with rnnx.use_engine("plain"):
         expected, _ = run(problem)
     actual, _ = run(problem, ordered)
-    for name, array in expected.items():
-        assert actual[name].dtype == dtype
-        assert_close(actual[name], array, ENGINES_TOLERANCE[dtype], name)
+    assert {str(a.dtype) for a in actual.values()} == {dtype}
+    # The gradient of all parameters is one vector: a bias of one unit alone may be a sum that cancels.
+    weights = ["d" + key for key in problem.inputs if key in problem.parameters]
+    for names in (weights, *([name] for name in expected if name not in weights)):
+        got, want = (np.concatenate([results[name].ravel() for name in names]) for results in (actual, expected))
+        assert_close(got, want, ENGINES_TOLERANCE[dtype], str(names))
 
 
 def test_engine_for_says_what_runs():

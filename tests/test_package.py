@@ -95,7 +95,6 @@ def files_matching(pattern):
 
 def test_each_question_has_one_room():
     assert files_matching(r"^\s*(import|from) (numba|llvmlite)\b") == {
-        "engines/jit.py",
         "engines/_jit_loops.py",
         "engines/_jit_math.py",
         "engines/_tile.py",
