@@ -82,9 +82,7 @@ def main() -> None:
     for dtype in ("float32", "float64"):
         rate = gemm_rate(dtype)
         print(f"\n{dtype}; GEMM {rate:.0f} GFLOP/s\n")
-        print(
-            "| cell | (n_x, n_a, m, T_x) | forward plain | jit | ratio | train step plain | jit | ratio | of GEMM rate |"
-        )
+        print("| cell | (n_x, n_a, m, T_x) | forward plain | jit | ratio | step plain | jit | ratio | of GEMM |")
         print("|---|---|---|---|---|---|---|---|---|")
         for cell, gates in GATES.items():
             runs = [{engine: child(engine, cell, dtype) for engine in ("plain", "jit")} for _ in range(ROUNDS)]

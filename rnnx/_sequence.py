@@ -21,12 +21,13 @@ def run_forward(cell: Cell, call: _check.Call, engine: str, keep: bool) -> Recor
     n_steps, m, n_x = X.shape
     weights = _layout.pack(xp, cell, call.parameters)
     flat = xp.reshape(X, (n_steps * m, n_x))
+    run = engines.load(engine)
     Zx = tuple(
-        xp.reshape(flat @ xp.matrix_transpose(w.wx) + w.b, (n_steps, m, len(stage.gates), call.n_a))
+        xp.reshape(run.matmul(xp, flat, xp.matrix_transpose(w.wx), w.b), (n_steps, m, len(stage.gates), call.n_a))
         for stage, w in zip(cell.stages, weights, strict=True)
     )
     s0 = tuple(ns.contiguous(xp, xp.matrix_transpose(s)) for s in call.s0)
-    S, K = engines.load(engine).forward(xp, cell, Zx, weights, s0, call.lengths, keep)
+    S, K = run.forward(xp, cell, Zx, weights, s0, call.lengths, keep)
     return Record(xp, call.dtype, X, weights, S, K if keep else None, call.lengths)
 
 
@@ -116,11 +117,12 @@ def backward(
     for stage, (_, out_at) in enumerate(cell.saved_slices):
         weights = record.weights[stage]
         dzx, dzh = _rows(xp, dZx[stage]), _rows(xp, dZh[stage])
-        dX = dzx @ weights.wx if dX is None else dX + dzx @ weights.wx
+        through = engine.matmul(xp, dzx, weights.wx)
+        dX = through if dX is None else dX + through
         gradients.append(
             _layout.StageWeights(
-                wx=xp.matrix_transpose(dzx) @ _rows(xp, X),
-                wh=xp.matrix_transpose(dzh) @ _rows(xp, operand),
+                wx=engine.matmul(xp, xp.matrix_transpose(dzx), _rows(xp, X)),
+                wh=engine.matmul(xp, xp.matrix_transpose(dzh), _rows(xp, operand)),
                 b=xp.sum(dzx, axis=0),
                 bh=None if weights.bh is None else xp.sum(dzh, axis=0),
             )

@@ -1,6 +1,6 @@
 """The table of engines: who runs the loop over time for which library.
 
-An engine is a module with two functions. Dimensions: T steps, m examples, n hidden units, G gates of a
+An engine is a module with three functions. Dimensions: T steps, m examples, n hidden units, G gates of a
 stage; every tuple ``(per stage)`` or ``(per state)`` follows the order of the cell record. ::
 
     forward(xp, cell, Zx, weights, s0, lengths, keep) -> (S, K)
@@ -18,6 +18,11 @@ stage; every tuple ``(per stage)`` or ``(per state)`` follows the order of the c
         dlast    per state, (m, n): cotangents of the final states
         dZx, dZh per stage, (T, m, G, n); zero past an example's end; the same arrays for an additive stage
         ds0      per state, (m, n)
+
+    matmul(xp, a, b, bias=None) -> a @ b + bias
+
+        a, b     (R, K) and (K, C), or the transposes of such: the products over all steps at once
+        bias     (C,) or None
 
 Arguments are never written to. A module may be imported only when its engine is chosen.
 """

@@ -111,7 +111,7 @@ def _forward_chain(cell: Cell, i: int, ops: Any, product: Any, recurrent_bias: t
     @inline
     def stage(t, lengths, j0, j1, zx, weights, bh, zh, begin, s, out, saved):
         n = s[0].shape[1]
-        product(weights[i], s[0].reshape(s[0].size), j0 * n, n, n, j1 - j0, zh[i])
+        product(weights[i], s[0].reshape(s[0].size), j0 * n, n, 1, n, j1 - j0, zh[i], 0, False)
         kernel(t, lengths, j0, j1, zx[i][t], zh[i], bh[i], begin, s, out, saved[kept_at])
 
     if i == len(cell.stages) - 1:
@@ -202,7 +202,7 @@ def _backward_chain(cell: Cell, i: int, ops: Any, product: Any) -> Any:
         kernel(t, lengths, j0, j1, d_end, d_out, s, out, saved[kept_at], dzx[i][t], dzh[i][t], d_in)
         _, m, n_gates, n = dzh[i].shape
         width = n_gates * n
-        product(weights[i], dzh[i][t].reshape(m * width), j0 * width, width, width, j1 - j0, da)
+        product(weights[i], dzh[i][t].reshape(m * width), j0 * width, width, 1, width, j1 - j0, da, 0, False)
         _add_product(d_in[0], da, j0, j1)
 
     if i == len(cell.stages) - 1:

@@ -1,14 +1,15 @@
-"""A matrix product on weights packed once per sequence: Z = H W, the recurrent product of the compiled loops.
+"""A matrix product on packed weights, Z = H W (+ Z): all products of the compiled engine.
 
-A BLAS packs its operands at every call, and the loop over time calls it with the same weights at every step;
-and the BLAS that Numba can reach has a thread pool of its own, which fights NumPy's for the cores (measured:
+A BLAS packs its operands at every call, while the loop over time multiplies by the same weights at every step.
+And the threads of a BLAS keep spinning after a call, on the cores that our slices of the batch need (measured:
 an LSTM step up to 3 times slower than without compiling). Hence this room of our own:
 
 * `pack` copies W (K, C) into panels of NV vectors of columns, each panel contiguous and read front to back;
 * the *tile* computes NR rows by one panel with all NV * NR sums in registers. NV * NR accumulators, NV
   weights and one broadcast of H must fit the register file; `_shape` picks them from the CPU;
-* every element is one sum over k in rising order, whatever the shape of the tile: a row's result does not
-  depend on how many rows were computed beside it, so slices of a batch give the bits of the whole.
+* long sums are taken in blocks of K_BLOCK, so that a panel's block stays in the cache;
+* every element is one sum over k in rising order, whatever the shapes of tile and blocks: a row's result does
+  not depend on how many rows were computed beside it, so slices of a batch give the bits of the whole.
 
 The tile is written in LLVM's intermediate representation because Numba's own code does not keep the sums in
 registers. It is a function of its own, not inlined: beside the cell's mathematics it would lose its registers.
@@ -23,6 +24,8 @@ import numpy as np
 from llvmlite import binding, ir
 from numba import njit, types
 from numba.extending import intrinsic
+
+K_BLOCK = 384
 
 
 @lru_cache(maxsize=1)
@@ -49,7 +52,10 @@ def panel_width(dtype: type) -> tuple[int, int]:
 
 
 def _emit_tile(module: ir.Module, dtype: type, n_vectors: int, n_rows: int) -> ir.Function:
-    """The function tile(w, h, ldh, K, z, ldz): z[r, :] = sum over k of h[r, k] w[k, :]."""
+    """The function tile(w, h, ldh, stride, K, z, ldz, more): z[r, :] = sum over k of h[r, k] w[k, :].
+
+    h[r, k] stands at h + r * ldh + k * stride. If `more`, what is in z is added to.
+    """
     size = _shape()[0]
     itemsize = np.dtype(dtype).itemsize
     lanes = size // itemsize
@@ -57,64 +63,69 @@ def _emit_tile(module: ir.Module, dtype: type, n_vectors: int, n_rows: int) -> i
     if name in module.globals:
         return module.globals[name]
     real = ir.FloatType() if itemsize == 4 else ir.DoubleType()
-    vector, i64, i32 = ir.VectorType(real, lanes), ir.IntType(64), ir.IntType(32)
+    vector, i64, i32, i1 = ir.VectorType(real, lanes), ir.IntType(64), ir.IntType(32), ir.IntType(1)
     pointer = real.as_pointer()
-    fma_type = ir.FunctionType(vector, [vector] * 3)
     fma_name = f"llvm.fmuladd.v{lanes}f{8 * itemsize}"
-    fma = module.globals.get(fma_name) or ir.Function(module, fma_type, name=fma_name)
+    fma = module.globals.get(fma_name) or ir.Function(module, ir.FunctionType(vector, [vector] * 3), name=fma_name)
 
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [pointer, pointer, i64, i64, pointer, i64]), name)
+    arguments = [pointer, pointer, i64, i64, i64, pointer, i64, i1]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
-    w, h, ldh, n_k, z, ldz = function.args
-    entry, body, done = (function.append_basic_block(label) for label in ("entry", "body", "done"))
-
+    w, h, ldh, stride, n_k, z, ldz, more = function.args
+    entry, load, body, done = (function.append_basic_block(label) for label in ("entry", "load", "body", "done"))
+    every = [(r, v) for r in range(n_rows) for v in range(n_vectors)]
     build = ir.IRBuilder(entry)
+
+    def load_vector(at: ir.Value) -> ir.Value:
+        loaded = build.load(build.bitcast(at, vector.as_pointer()))
+        loaded.align = itemsize
+        return loaded
+
     rows = [build.gep(h, [build.mul(ldh, i64(r))]) for r in range(n_rows)]
+    places = {(r, v): build.gep(z, [build.add(build.mul(ldz, i64(r)), i64(v * lanes))]) for r, v in every}
+    build.cbranch(more, load, body)
+    build.position_at_end(load)
+    before = {at: load_vector(places[at]) for at in every}
     build.branch(body)
 
     build.position_at_end(body)
     k = build.phi(i64)
-    k.add_incoming(i64(0), entry)
-    sums = [[build.phi(vector) for _ in range(n_vectors)] for _ in range(n_rows)]
-    for row in sums:
-        for phi in row:
-            phi.add_incoming(ir.Constant(vector, [0.0] * lanes), entry)
-    weights = []
-    for v in range(n_vectors):
-        at = build.gep(w, [build.add(build.mul(k, i64(n_vectors * lanes)), i64(v * lanes))])
-        loaded = build.load(build.bitcast(at, vector.as_pointer()))
-        loaded.align = itemsize
-        weights.append(loaded)
-    results = []
+    sums = {at: build.phi(vector) for at in every}
+    for came_from in (entry, load):
+        k.add_incoming(i64(0), came_from)
+        for at, phi in sums.items():
+            phi.add_incoming(before[at] if came_from is load else ir.Constant(vector, [0.0] * lanes), came_from)
+    row_of_w = build.mul(k, i64(n_vectors * lanes))
+    weights = [load_vector(build.gep(w, [build.add(row_of_w, i64(v * lanes))])) for v in range(n_vectors)]
     undefined, all_first = ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(i32, lanes), [0] * lanes)
+    along = build.mul(k, stride)
+    results = {}
     for r in range(n_rows):
-        first = build.insert_element(undefined, build.load(build.gep(rows[r], [k])), i32(0))
+        first = build.insert_element(undefined, build.load(build.gep(rows[r], [along])), i32(0))
         spread = build.shuffle_vector(first, undefined, all_first)
-        results.append([build.call(fma, [weights[v], spread, sums[r][v]]) for v in range(n_vectors)])
+        for v in range(n_vectors):
+            results[r, v] = build.call(fma, [weights[v], spread, sums[r, v]])
     after = build.add(k, i64(1))
     k.add_incoming(after, body)
-    for r in range(n_rows):
-        for v in range(n_vectors):
-            sums[r][v].add_incoming(results[r][v], body)
+    for at, phi in sums.items():
+        phi.add_incoming(results[at], body)
     build.cbranch(build.icmp_signed("<", after, n_k), body, done)
 
     build.position_at_end(done)
-    for r in range(n_rows):
-        for v in range(n_vectors):
-            at = build.gep(z, [build.add(build.mul(ldz, i64(r)), i64(v * lanes))])
-            build.store(results[r][v], build.bitcast(at, vector.as_pointer())).align = itemsize
+    for at in every:
+        build.store(results[at], build.bitcast(places[at], vector.as_pointer())).align = itemsize
     build.ret_void()
     return function
 
 
 def _tile(dtype: type, n_vectors: int, n_rows: int) -> Any:
-    """The tile as a function (w, w_at, h, h_at, ldh, K, z, z_at, ldz) of flat arrays and offsets."""
+    """The tile as a function (w, w_at, h, h_at, ldh, stride, K, z, z_at, ldz, more) of flat arrays and offsets."""
 
     @intrinsic
-    def tile(typingctx, w, w_at, h, h_at, ldh, n_k, z, z_at, ldz):
+    def tile(typingctx, w, w_at, h, h_at, ldh, stride, n_k, z, z_at, ldz, more):
         i = types.int64
-        signature = types.void(w, i, h, i, i, i, z, i, i)
+        signature = types.void(w, i, h, i, i, i, i, z, i, i, types.boolean)
 
         def codegen(context, builder, signature, args):
             def address(array, offset):
@@ -122,7 +133,7 @@ def _tile(dtype: type, n_vectors: int, n_rows: int) -> Any:
                 return builder.gep(data, [args[offset]])
 
             function = _emit_tile(builder.module, dtype, n_vectors, n_rows)
-            builder.call(function, [address(0, 1), address(2, 3), args[4], args[5], address(6, 7), args[8]])
+            builder.call(function, [address(0, 1), address(2, 3), *args[4:7], address(7, 8), *args[9:]])
             return context.get_dummy_value()
 
         return signature, codegen
@@ -131,54 +142,71 @@ def _tile(dtype: type, n_vectors: int, n_rows: int) -> Any:
 
 
 @lru_cache(maxsize=4)
-def make_product(dtype: type) -> tuple[Any, Any]:
+def make_product(dtype: Any) -> tuple[Any, Any]:
     """Compiled ``pack`` and ``product`` for one dtype (np.float32 or np.float64).
 
     Returns
     -------
     pack : callable
-        pack(W (K, C)) -> packed weights, one dimension, C rounded up to whole vectors.
+        pack(W, along_k, along_c, K, C): W[k, c] stands at k * along_k + c * along_c of the flat array. Returns
+        the packed weights, one dimension: blocks of k, in them panels, C rounded up to whole vectors.
     product : callable
-        product(packed, H, h_at, ldh, K, rows, Z): the first `rows` rows of Z (any, ldz), all of whose columns
-        are written, from rows of K numbers that start at H[h_at] and are ldh apart in the flat array H.
+        product(packed, H, h_at, ldh, stride, K, rows, Z, z_row, more): ``rows`` rows of Z from row `z_row` on, all
+        of whose columns are written. H[r, k] stands at h_at + r * ldh + k * stride of the flat array. If `more`,
+        what is in Z is added to.
     """
     width, lanes = panel_width(dtype)
-    full, half, one = (_row_block(dtype, v) for v in (width // lanes, width // lanes // 2, 1))
     half_width = max(width // 2, lanes)
+    full, half, one = (_row_block(dtype, w // lanes) for w in (width, half_width, lanes))
     zero = dtype(0)
 
     @njit(nogil=True, error_model="numpy")
-    def pack(W):
-        n_k, n_c = W.shape
+    def pack(W, along_k, along_c, n_k, n_c):
         padded = (n_c + lanes - 1) // lanes * lanes
         packed = np.empty(n_k * padded, W.dtype)
-        c0 = 0
-        while c0 < padded:
-            left = padded - c0
-            w = width if left >= width else half_width if left >= half_width else lanes
-            base = c0 * n_k
-            for k in range(n_k):
-                for c in range(w):
-                    packed[base + k * w + c] = W[k, c0 + c] if c0 + c < n_c else zero
-            c0 += w
+        for k0 in range(0, n_k, K_BLOCK):
+            k1 = min(k0 + K_BLOCK, n_k)
+            c0 = 0
+            while c0 < padded:
+                left = padded - c0
+                w = width if left >= width else half_width if left >= half_width else lanes
+                to = k0 * padded + c0 * (k1 - k0)
+                given = min(w, n_c - c0)
+                for k in range(k0, k1):
+                    row = k * along_k + c0 * along_c
+                    if along_c == 1:
+                        for c in range(given):
+                            packed[to + c] = W[row + c]
+                    else:
+                        for c in range(given):
+                            packed[to + c] = W[row + c * along_c]
+                    for c in range(given, w):
+                        packed[to + c] = zero
+                    to += w
+                c0 += w
         return packed
 
     @njit(nogil=True, error_model="numpy")
-    def product(packed, H, h_at, ldh, n_k, rows, Z):
+    def product(packed, H, h_at, ldh, stride, n_k, rows, Z, z_row, more):
         ldz = Z.shape[1]
         flat = Z.reshape(Z.size)
-        c0 = 0
-        while c0 < ldz:
-            left = ldz - c0
-            if left >= width:
-                full(packed, c0 * n_k, H, h_at, ldh, n_k, rows, flat, c0, ldz)
-                c0 += width
-            elif left >= half_width:
-                half(packed, c0 * n_k, H, h_at, ldh, n_k, rows, flat, c0, ldz)
-                c0 += half_width
-            else:
-                one(packed, c0 * n_k, H, h_at, ldh, n_k, rows, flat, c0, ldz)
-                c0 += lanes
+        for k0 in range(0, n_k, K_BLOCK):
+            k = min(K_BLOCK, n_k - k0)
+            at = h_at + k0 * stride
+            add = more or k0 > 0
+            c0 = 0
+            while c0 < ldz:
+                left = ldz - c0
+                w_at, z_at = k0 * ldz + c0 * k, z_row * ldz + c0
+                if left >= width:
+                    full(packed, w_at, H, at, ldh, stride, k, rows, flat, z_at, ldz, add)
+                    c0 += width
+                elif left >= half_width:
+                    half(packed, w_at, H, at, ldh, stride, k, rows, flat, z_at, ldz, add)
+                    c0 += half_width
+                else:
+                    one(packed, w_at, H, at, ldh, stride, k, rows, flat, z_at, ldz, add)
+                    c0 += lanes
 
     return pack, product
 
@@ -190,16 +218,16 @@ def _row_block(dtype: type, n_vectors: int) -> Any:
     tile, half, one = (_tile(dtype, n_vectors, r) for r in (n_rows, half_rows, 1))
 
     @njit(nogil=True, error_model="numpy", inline="always")
-    def row_block(packed, w_at, H, h_at, ldh, n_k, rows, Z, z_at, ldz):
+    def row_block(packed, w_at, H, h_at, ldh, stride, n_k, rows, Z, z_at, ldz, more):
         r = 0
         while r + n_rows <= rows:
-            tile(packed, w_at, H, h_at + r * ldh, ldh, n_k, Z, z_at + r * ldz, ldz)
+            tile(packed, w_at, H, h_at + r * ldh, ldh, stride, n_k, Z, z_at + r * ldz, ldz, more)
             r += n_rows
         while r + half_rows <= rows:
-            half(packed, w_at, H, h_at + r * ldh, ldh, n_k, Z, z_at + r * ldz, ldz)
+            half(packed, w_at, H, h_at + r * ldh, ldh, stride, n_k, Z, z_at + r * ldz, ldz, more)
             r += half_rows
         while r < rows:
-            one(packed, w_at, H, h_at + r * ldh, ldh, n_k, Z, z_at + r * ldz, ldz)
+            one(packed, w_at, H, h_at + r * ldh, ldh, stride, n_k, Z, z_at + r * ldz, ldz, more)
             r += 1
 
     return row_block

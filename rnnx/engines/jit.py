@@ -22,13 +22,15 @@ from rnnx.engines._tile import make_product, padded_columns
 
 Arrays = tuple[np.ndarray, ...]
 
+# Below this many multiplications a call of the BLAS is shorter than the packing (and wakes no thread of its own).
+_SMALL = 100_000
+
 
 class _Loops(NamedTuple):
     """The compiled functions of one cell and dtype; forward by which stages have a recurrent bias."""
 
     forward: Callable[[tuple[bool, ...]], Any]
     backward: Any
-    pack: Any
 
 
 _building = threading.RLock()
@@ -37,9 +39,9 @@ _building = threading.RLock()
 @lru_cache(maxsize=64)
 def _build(cell: Cell, dtype: str) -> _Loops:
     scalar = getattr(np, dtype)
-    ops, (pack, product) = make_ops(scalar), make_product(scalar)
+    ops, product = make_ops(scalar), make_product(scalar)[1]
     forward = lru_cache(maxsize=8)(lambda bias: forward_loop(cell, ops, product, bias))
-    return _Loops(forward, backward_loop(cell, ops, product), pack)
+    return _Loops(forward, backward_loop(cell, ops, product))
 
 
 def _loops(cell: Cell, dtype: np.dtype) -> _Loops:
@@ -65,6 +67,46 @@ def _own(a: np.ndarray) -> np.ndarray:
     return np.require(a, requirements=("C", "A", "W"))
 
 
+def _product(dtype: np.dtype) -> Any:
+    """The compiled (pack, product) of a dtype."""
+    scalar: Any = dtype.type
+    with _building:
+        return make_product(scalar)
+
+
+def _flat(a: np.ndarray) -> tuple[np.ndarray, int, int]:
+    """A matrix as a flat array without a copy, if it or its transpose is in C order, and its two strides."""
+    if a.T.flags.c_contiguous and not a.flags.c_contiguous:
+        return _own(a.T).reshape(-1), 1, a.shape[0]
+    return _own(a).reshape(-1), a.shape[1], 1
+
+
+def _pack(w: np.ndarray) -> np.ndarray:
+    """Weights (K, C) as the tile wants them."""
+    return _product(w.dtype)[0](*_flat(w), *w.shape)
+
+
+def matmul(xp: Any, a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
+    """See `rnnx.engines`."""
+    del xp
+    rows, n_k = a.shape
+    n_c = b.shape[1]
+    if rows * n_k * n_c < _SMALL:
+        return a @ b if bias is None else a @ b + bias
+    dtype = a.dtype
+    product, packed, (flat, ld, stride) = _product(dtype)[1], _pack(b), _flat(a)
+    out = np.empty((rows, padded_columns(dtype.type, n_c)), dtype)
+    if bias is not None:
+        out[:, :n_c] = bias
+        out[:, n_c:] = 0
+
+    def run(r0: int, r1: int) -> None:
+        product(packed, flat, r0 * ld, ld, stride, n_k, r1 - r0, out, r0, bias is not None)
+
+    run_slices(run, rows, products=rows * n_k * n_c)
+    return out if out.shape[1] == n_c else np.ascontiguousarray(out[:, :n_c])
+
+
 def _steps(lengths: np.ndarray | None, m: int, n_steps: int) -> np.ndarray:
     return np.full(m, n_steps, np.int64) if lengths is None else np.array(lengths, np.int64)
 
@@ -84,7 +126,7 @@ def forward(
     dtype = Zx[0].dtype
     loops = _loops(cell, dtype)
     loop = loops.forward(tuple(w.bh is not None for w in weights))
-    packed = tuple(loops.pack(np.ascontiguousarray(w.wh.T)) for w in weights)
+    packed = tuple(_pack(w.wh.T) for w in weights)
     bh = tuple(np.zeros((1, 1), dtype) if w.bh is None else w.bh.reshape(-1, n) for w in weights)
     states = tuple(np.empty((n_steps + 1, m, n), dtype) for _ in cell.states)
     for S, s in zip(states, s0, strict=True):
@@ -117,7 +159,7 @@ def backward(
     n_steps, m, n = S[0].shape[0] - 1, S[0].shape[1], S[0].shape[2]
     dtype = S[0].dtype
     loops = _loops(cell, dtype)
-    packed = tuple(loops.pack(_own(w.wh)) for w in weights)
+    packed = tuple(_pack(w.wh) for w in weights)
     shapes = tuple((n_steps, m, len(stage.gates), n) for stage in cell.stages)
     dzx = tuple(np.empty(shape, dtype) for shape in shapes)
     dzh = tuple(

@@ -14,6 +14,12 @@ from rnnx.cells import Cell
 Arrays = tuple[Array, ...]
 
 
+def matmul(xp: Any, a: Array, b: Array, bias: Array | None = None) -> Array:
+    """See `rnnx.engines`."""
+    del xp
+    return a @ b if bias is None else a @ b + bias
+
+
 def forward(
     xp: Any,
     cell: Cell,
