@@ -1,5 +1,6 @@
 """``python -m rnnx`` and the ``rnnx`` command."""
 
+import io
 import sys
 
 
@@ -11,6 +12,9 @@ def main() -> None:
         if error.name not in ("click", "tqdm", "safetensors"):
             raise
         sys.exit(f"rnnx: the command line needs {error.name}; install it with: pip install 'rnnx[lab]'")
+    for stream in (sys.stdout, sys.stderr):  # a terminal or pipe that cannot show a character shows an escape
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     cli()
 
 

@@ -45,8 +45,7 @@ class Caches(Sequence):
     """The ``caches`` of a sequence function: unpacks as ``(steps, x)``, as in the course.
 
     ``steps[t]`` is the course's cache tuple of step t. Its arrays are views, made when asked for. `x` and
-    `parameters` are the caller's own objects; x must not be changed before the backward pass (parameters
-    may be: the stacked weights are a copy).
+    `parameters` in it are the caller's own objects; a backward pass uses copies of them made by forward.
 
     Attributes
     ----------
@@ -83,7 +82,7 @@ class Caches(Sequence):
     def record_for(self, cell: Cell) -> Record:
         """The record, if it can serve a backward pass of `cell`."""
         if cell != self.cell:
-            raise ValueError(f"`caches` must come from {cell.name}_forward; these come from {self.cell.name}_forward")
+            raise ValueError(f"`caches` must come from a forward pass of {cell.name}; these are of {self.cell.name}")
         record = self._live()
         if record.saved is None:
             raise ValueError("`caches` hold nothing for a backward pass: forward ran with keep_caches=False")
@@ -131,7 +130,7 @@ class Steps(Sequence):
         return (*after, *before, *gates, self.caches._x[:, :, t], self.caches._parameters)
 
 
-def from_steps(cell: Cell, steps: Any, replay: Any) -> tuple[Record, Mapping[str, Array]]:
+def from_steps(cell: Cell, steps: Any, replay: Any) -> Record:
     """The record of hand-built caches: a list of the tuples that the cell functions return.
 
     Parameters
@@ -139,47 +138,60 @@ def from_steps(cell: Cell, steps: Any, replay: Any) -> tuple[Record, Mapping[str
     cell : Cell
     steps : sequence of tuple
     replay : callable
-        ``replay(call)`` runs a forward pass and returns its `Record`. It recomputes the saved values that a
-        public tuple does not show (the GRU's r * a_prev).
+        ``replay(cell, call)`` returns the saved values of a forward pass. It recomputes those that a public
+        tuple does not show (the GRU's r * a_prev).
     """
     steps = _check.check_steps(cell, steps)
     parameters = steps[0][-1]
-    n = len(cell.states)
-    if any(step[-1].get(key) is not parameters[key] for step in steps for key in parameters):
+    if any(set(step[-1]) != set(parameters) or step[-1][k] is not parameters[k] for step in steps for k in parameters):
         raise ValueError("all caches must hold the same `parameters`")
-    names = [f"{s}_next" for s in cell.states] + [f"{s}_prev" for s in cell.states] + [*cell.cache, "xt"]
-    columns = dict(zip(names, zip(*steps, strict=True), strict=False))  # without the parameters
+    after, before = [f"{s}_next" for s in cell.states], [f"{s}_prev" for s in cell.states]
+    names = [*after, *before, *cell.cache, "xt"]
+    columns = dict(zip(names, zip(*steps, strict=True), strict=False))  # all but the parameters
     calls = [
-        _check.forward_call(
-            cell, ("xt", step[-2]), {f"{s}_prev": v for s, v in zip(cell.states, step[n:], strict=False)}, parameters
-        )
-        for step in steps
+        _check.forward_call(cell, ("xt", columns["xt"][t]), {name: columns[name][t] for name in before}, parameters)
+        for t in range(len(steps))
     ]
-    xp, dtype = calls[0].xp, calls[0].dtype
-    n_a, m = (int(size) for size in calls[0].s0[0].shape)
-
-    def stack(name: str) -> Array:
+    xp, (n_a, m) = calls[0].xp, (int(size) for size in calls[0].s0[0].shape)
+    shown = {name: column[t] for name, column in columns.items() for t in range(len(steps)) if name != "xt"}
+    ns.common_namespace({"xt": columns["xt"][0], **shown})
+    for name in (*after, *before, *cell.cache):
         for array in columns[name]:
+            ns.common_namespace({"xt": columns["xt"][0], name: array})
             _check.check_shape(name, array, "(n_a, m)", (n_a, m))
-        return xp.stack([xp.permute_dims(ns.astype(xp, a, dtype), (1, 0)) for a in columns[name]])
-
-    states = tuple(
-        xp.concat([stack(f"{s}_prev"), xp.permute_dims(columns[f"{s}_next"][-1], (1, 0))[None, :, :]], axis=0)
-        for s in cell.states
+    dtype = ns.floating_dtype(
+        xp, {f"cache {t}": call.x for t, call in enumerate(calls)}, {n: a for n in after + before for a in columns[n]}
     )
-    x = xp.stack([xp.permute_dims(call.x[:, :, 0], (1, 0)) for call in calls])
-    saved = {name: stack(name) for name in cell.cache}
-    hidden = [name for name in cell.saved if name not in saved]
-    if hidden:
-        replayed = dict(zip(cell.saved, replay(cell, _as_one_step(xp, calls[0], x, states)), strict=True))
-        saved |= {name: xp.reshape(replayed[name], (len(steps), m, n_a)) for name in hidden}
-    record = Record(
-        xp, dtype, x, _layout.pack(xp, cell, calls[0].parameters), states, tuple(saved[k] for k in cell.saved), None
-    )
-    return record, parameters
+
+    def stack(arrays: Any) -> Array:
+        return xp.stack([xp.permute_dims(ns.astype(xp, a, dtype), (1, 0)) for a in arrays])
+
+    for new, old in zip(after, before, strict=True):
+        _check_consecutive(xp, new, columns[new][:-1], old, columns[old][1:])
+    states = tuple(stack([*columns[o], columns[n][-1]]) for n, o in zip(after, before, strict=True))
+    x = stack([call.x[:, :, 0] for call in calls])
+    saved = {name: stack(columns[name]) for name in cell.cache}
+    if set(cell.saved) - set(saved):
+        replayed = replay(cell, _as_one_step(xp, dtype, calls[0].parameters, x, states))
+        reshaped = {k: xp.reshape(v, (len(steps), m, n_a)) for k, v in zip(cell.saved, replayed, strict=True)}
+        saved = reshaped | saved
+    weights = _layout.pack(xp, cell, {k: ns.astype(xp, v, dtype) for k, v in calls[0].parameters.items()})
+    return Record(xp, dtype, x, weights, states, tuple(saved[k] for k in cell.saved), None)
 
 
-def _as_one_step(xp: Any, call: _check.Call, x: Array, states: tuple[Array, ...]) -> _check.Call:
+def _check_consecutive(xp: Any, new: str, after: Any, old: str, before: Any) -> None:
+    """Raise unless every step begins with the state that the step before it ended with."""
+    for t, (a, b) in enumerate(zip(after, before, strict=True)):
+        if a is b or not (ns.is_concrete(a) and ns.is_concrete(b)):
+            continue
+        if not bool(xp.all((a == b) | ((a != a) & (b != b)))):
+            raise ValueError(
+                f"`caches` must be of consecutive steps: `{new}` of step {t} is not `{old}` of step {t + 1}; "
+                "go back through such steps one by one, with the cell's own backward function"
+            )
+
+
+def _as_one_step(xp: Any, dtype: Any, parameters: Any, x: Array, states: tuple[Array, ...]) -> _check.Call:
     """All steps side by side as the examples of one step."""
     n_steps, m, n_x = x.shape
 
@@ -187,4 +199,5 @@ def _as_one_step(xp: Any, call: _check.Call, x: Array, states: tuple[Array, ...]
         return xp.permute_dims(xp.reshape(a, (n_steps * m, n)), (1, 0))
 
     s0 = tuple(columns(s[:n_steps, :, :], s.shape[2]) for s in states)
-    return _check.Call(xp, call.dtype, xp.expand_dims(columns(x, n_x), axis=2), s0, call.parameters, None)
+    parameters = {key: ns.astype(xp, value, dtype) for key, value in parameters.items()}
+    return _check.Call(xp, dtype, xp.expand_dims(columns(x, n_x), axis=2), s0, parameters, None)

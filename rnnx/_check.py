@@ -119,9 +119,9 @@ def _nearest(key: str, known: Iterable[str]) -> str:
 def _hidden_size(cell: Cell, states: Mapping[str, Array], parameters: Mapping[str, Array]) -> int:
     """n_a, by the majority of the arrays that know it, so that the message names the odd one out."""
     arrays = {**states, **{key: parameters[key] for key in cell.parameter_keys}}
-    votes = Counter(array.shape[0] for array in arrays.values() if array.ndim == 2)
+    votes = Counter(array.shape[0] for array in arrays.values() if array.ndim >= 1)
     n_a = votes.most_common(1)[0][0] if votes else 0
-    if votes and n_a == 0:
+    if n_a == 0:
         raise ValueError(
             f"n_a must be at least 1; got {', '.join(f'`{k}` {tuple(v.shape)}' for k, v in arrays.items())}"
         )
@@ -168,9 +168,10 @@ def check_lengths(xp: Any, device: Any, lengths: Any, m: int, n_steps: int) -> A
     """`lengths` as an integer array of shape (m,) with values from 0 to T_x."""
     array = ns.integer_vector(xp, device, "lengths", lengths)
     check_shape("lengths", array, "(m,)", (m,))
-    values = ns.concrete_numpy(array)
-    if values is not None and m and not (values.min() >= 0 and values.max() <= n_steps):
-        raise ValueError(f"`lengths` must be from 0 to T_x = {n_steps}; got {values.min()} to {values.max()}")
+    if m and ns.is_concrete(array):
+        values = ns.to_host(array)
+        if values.min() < 0 or values.max() > n_steps:
+            raise ValueError(f"`lengths` must be from 0 to T_x = {n_steps}; got {values.min()} to {values.max()}")
     return array
 
 

@@ -15,9 +15,11 @@ from rnnx._namespace import Array
 from rnnx.cells import Cell, Stage
 
 
-def to_time_major(xp: Any, x: Array) -> Array:
-    """(n, m, T) to (T, m, n) in C order; no copy if `x` is in Fortran order."""
-    return ns.contiguous(xp, xp.permute_dims(x, (2, 1, 0)))
+def to_time_major(xp: Any, x: Array, *, own: bool = False) -> Array:
+    """(n, m, T) to (T, m, n) in C order; no copy if `x` is in Fortran order, unless it has to be our own."""
+    view = xp.permute_dims(x, (2, 1, 0))
+    result = ns.contiguous(xp, view)
+    return ns.owned_copy(xp, result) if own and result is view else result
 
 
 def to_public(xp: Any, x: Array) -> Array:

@@ -113,33 +113,41 @@ def is_integer(xp: Namespace, array: Array) -> bool:
 
 
 def integer_vector(xp: Namespace, device: Any, name: str, values: Any) -> Array:
-    """`values` (a sequence of int or an array of the same library) as an integer array on `device`."""
+    """`values` (a sequence of int, a NumPy array or one of the same library) as a new index array on `device`."""
     if isinstance(values, Sequence) and not isinstance(values, str):
-        values = np.asarray(values if len(values) else np.zeros(0, np.int64))
-        return xp.asarray(values, device=device) if values.dtype.kind in "iu" else _not_integer(name, values.dtype)
+        try:
+            values = np.asarray(values if len(values) else np.zeros(0, np.int64))
+        except ValueError:
+            raise TypeError(f"`{name}` must be a sequence of int") from None
     common_namespace({name: values})
-    if compat.array_namespace(values) is not xp:
-        if not compat.is_numpy_array(values):
-            raise TypeError(f"`{name}` must be a sequence of int, a NumPy array or an array of the same library")
-        values = xp.asarray(values, device=device)
-    return values if is_integer(xp, values) else _not_integer(name, values.dtype)
+    if compat.array_namespace(values) is not xp and not compat.is_numpy_array(values):
+        raise TypeError(f"`{name}` must be a sequence of int, a NumPy array or an array of the same library")
+    if not is_integer(compat.array_namespace(values), values):
+        _not_integer(name, values.dtype)
+    if compat.is_numpy_array(values):
+        values = xp.asarray(np.array(values, np.int64), device=device)
+    return as_index(xp, values)
+
+
+def as_index(xp: Namespace, values: Array) -> Array:
+    """A copy in the library's index dtype: in a narrow one, steps and classes past its range would wrap."""
+    return xp.astype(values, xp.asarray(0).dtype)
 
 
 def _not_integer(name: str, dtype: Any) -> Any:
     raise TypeError(f"`{name}` must hold integers; got dtype {dtype}")
 
 
-def concrete_numpy(array: Array) -> np.ndarray | None:
-    """A small host copy for a check of values, or None if they cannot be known (a JAX tracer)."""
-    if compat.is_jax_array(array) and not _is_concrete(array):
-        return None
-    if compat.is_cupy_array(array):
-        return array.get()
-    return np.asarray([int(v) for v in array] if not compat.is_numpy_array(array) else array)
+def is_concrete(array: Array) -> bool:
+    """Whether the values can be looked at: those of a JAX tracer, a `jax.Array` of another class, cannot."""
+    return not compat.is_jax_array(array) or type(array).__name__ == "ArrayImpl"
 
 
-def _is_concrete(array: Array) -> bool:
-    return type(array).__name__ == "ArrayImpl"  # tracers are jax.Array instances of another class
+def to_host(array: Array) -> np.ndarray:
+    """A NumPy array of the same values; of a NumPy array, itself."""
+    if compat.is_numpy_array(array):
+        return array
+    return array.get() if compat.is_cupy_array(array) else np.from_dlpack(array)
 
 
 def astype(xp: Namespace, array: Array, dtype: Any) -> Array:

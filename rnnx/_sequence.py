@@ -17,17 +17,19 @@ from rnnx.cells import Cell
 def run_forward(cell: Cell, call: _check.Call, engine: str, keep: bool) -> Record:
     """The forward pass in internal layout."""
     xp = call.xp
-    X = _layout.to_time_major(xp, call.x)
+    X = _layout.to_time_major(xp, call.x, own=keep)  # what the caller does to x later is not ours
     n_steps, m, n_x = X.shape
+    if call.lengths is not None:  # zero past the end: not even NaN there may reach a weight gradient
+        X = xp.where(_layout.valid_steps(xp, call.lengths, n_steps), X, xp.zeros_like(X))
     weights = _layout.pack(xp, cell, call.parameters)
     flat = xp.reshape(X, (n_steps * m, n_x))
-    run = engines.load(engine)
+    runner = engines.load(engine)
     Zx = tuple(
-        xp.reshape(run.matmul(xp, flat, xp.matrix_transpose(w.wx), w.b), (n_steps, m, len(stage.gates), call.n_a))
+        xp.reshape(runner.matmul(xp, flat, xp.matrix_transpose(w.wx), w.b), (n_steps, m, len(stage.gates), call.n_a))
         for stage, w in zip(cell.stages, weights, strict=True)
     )
     s0 = tuple(ns.contiguous(xp, xp.matrix_transpose(s)) for s in call.s0)
-    S, K = run.forward(xp, cell, Zx, weights, s0, call.lengths, keep)
+    S, K = runner.forward(xp, cell, Zx, weights, s0, call.lengths, keep)
     return Record(xp, call.dtype, X, weights, S, K if keep else None, call.lengths)
 
 
@@ -49,10 +51,9 @@ def forward(
         elif keep:
             a = ns.owned_copy(xp, a)  # the caller may write to it, the backward pass must not notice
         outputs.append(_layout.to_public(xp, a))
-    if not keep:  # all that is left to ask for is the final state
-        record.states = tuple(S[-1:, :, :] for S in record.states)
-        if call.lengths is None:
-            record.states = tuple(ns.owned_copy(xp, S) for S in record.states)
+    if not keep:  # all that is left to ask for is the final state; let go of the rest
+        record.states = tuple(ns.owned_copy(xp, S[-1:, :, :]) for S in record.states)
+        record.x = ns.owned_copy(xp, record.x[:, :0, :0])
     return tuple(outputs), Caches(cell, engine, record, x, parameters)
 
 
@@ -65,10 +66,13 @@ def resolve(cell: Cell, caches: Any) -> tuple[Record, Caches | None]:
     steps, x = caches
     if isinstance(steps, Steps):
         return resolve(cell, steps.caches)
-    record, _ = from_steps(cell, steps, _replay)
-    if x is not None and x.shape[-1] != len(steps):
-        raise ValueError(f"`caches` must hold one cache per step of x, {x.shape[-1]}; got {len(steps)}")
-    return record, None
+    if x is not None:
+        ns.common_namespace({"x": x})
+        if x.ndim != 3 or x.shape[2] != len(_check.check_steps(cell, steps)):
+            raise ValueError(
+                f"`caches` must hold one cache per step of `x`, of shape {tuple(x.shape)}; got {len(steps)}"
+            )
+    return from_steps(cell, steps, _replay), None
 
 
 def _replay(cell: Cell, call: _check.Call) -> tuple[Array, ...]:
@@ -105,11 +109,11 @@ def backward(
     K = tuple(k[:n_steps, :, :] for k in record.saved)
     dS = tuple(None if d is None else _layout.to_time_major(xp, d) for d in dstates)
     dlast = tuple(
-        xp.zeros_like(s[0, :, :]) if d is None else ns.contiguous(xp, xp.matrix_transpose(d))
+        xp.zeros_like(s[0, :, :]) if d is None else ns.owned_copy(xp, xp.matrix_transpose(d))
         for d, s in zip(dfinal, S, strict=True)
     )
-    engine = engines.load(engines.select(xp, n_steps=n_steps, m=X.shape[1]))
-    dZx, dZh, ds0 = engine.backward(xp, cell, dS, dlast, record.weights, S, K, record.lengths)
+    runner = engines.load(engines.select(xp, n_steps=n_steps, m=X.shape[1]))
+    dZx, dZh, ds0 = runner.backward(xp, cell, dS, dlast, record.weights, S, K, record.lengths)
 
     dX: Any = None
     gradients = []
@@ -117,12 +121,12 @@ def backward(
     for stage, (_, out_at) in enumerate(cell.saved_slices):
         weights = record.weights[stage]
         dzx, dzh = _rows(xp, dZx[stage]), _rows(xp, dZh[stage])
-        through = engine.matmul(xp, dzx, weights.wx)
+        through = runner.matmul(xp, dzx, weights.wx)
         dX = through if dX is None else dX + through
         gradients.append(
             _layout.StageWeights(
-                wx=engine.matmul(xp, xp.matrix_transpose(dzx), _rows(xp, X)),
-                wh=engine.matmul(xp, xp.matrix_transpose(dzh), _rows(xp, operand)),
+                wx=runner.matmul(xp, xp.matrix_transpose(dzx), _rows(xp, X)),
+                wh=runner.matmul(xp, xp.matrix_transpose(dzh), _rows(xp, operand)),
                 b=xp.sum(dzx, axis=0),
                 bh=None if weights.bh is None else xp.sum(dzh, axis=0),
             )

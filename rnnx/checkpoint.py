@@ -2,7 +2,8 @@
 
 import json
 import os
-import tempfile
+import secrets
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
+from rnnx import _namespace as ns
 from rnnx.models import CharModel, CharModelConfig, Parameters
 from rnnx.text import CharTokenizer
 
@@ -58,24 +60,45 @@ def save(path: str | Path, checkpoint: Checkpoint) -> None:
         "training": checkpoint.training,
     }
     metadata = {"rnnx": json.dumps(description)}  # one key: safetensors writes several in random order
-    tensors = {
-        key: np.ascontiguousarray(a.get() if hasattr(a, "get") else a) for key, a in checkpoint.parameters.items()
-    }
+    tensors = {key: np.ascontiguousarray(ns.to_host(a)) for key, a in checkpoint.parameters.items()}
     _write_atomically(Path(path), to_bytes(tensors, metadata))
 
 
-def _write_atomically(path: Path, data: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent or ".", prefix=f".{path.name}.", suffix=".part")
+def check_writable(path: str | Path) -> None:
+    """Raise unless `save` can write there: tries out a temporary file in the folder.
+
+    Raises
+    ------
+    ValueError
+        If there is no such folder, or `path` is something else than a file.
+    OSError
+        If the folder cannot be written to.
+    """
+    target = Path(path).resolve()
+    if not target.parent.is_dir():
+        raise ValueError(f"cannot write {path}: there is no folder {Path(path).parent}")
+    if target.exists() and not target.is_file():
+        raise ValueError(f"cannot write {path}: it exists and is not a file")
+    _write_atomically(target, None)
+
+
+def _write_atomically(path: Path, data: bytes | None) -> None:
+    """Write to a file beside `path` and put it in its place; without data, only see that this would work."""
+    path = path.resolve()  # a link stays, its target is replaced
+    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666 & ~_umask()
+    temporary = path.parent / f".rnnx-{secrets.token_hex(8)}.part"
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
+        with temporary.open("xb") as file:
+            file.write(data or b"")
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files private
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        os.chmod(temporary, mode)
+        if data is not None:
+            os.replace(temporary, path)
+        else:
+            path.exists()  # raises if the name is too long
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _umask() -> int:
@@ -105,12 +128,26 @@ def load(path: str | Path) -> Checkpoint:
     try:
         model = CharModel(CharModelConfig(**description["config"]))
         tokenizer = CharTokenizer.from_vocab(description["vocabulary"], description["oov_token"])
-        model.check(tensors)
-        if tokenizer.vocab_size != model.config.vocab_size:
-            raise ValueError(f"{tokenizer.vocab_size} characters for {model.config.vocab_size} outputs")
+        _check_contents(model, tensors, tokenizer, description)
         return Checkpoint(model, tensors, tokenizer, description["by"], description["training"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is a damaged checkpoint: {error}") from None
+
+
+def _check_contents(
+    model: CharModel, tensors: Parameters, tokenizer: CharTokenizer, description: dict[str, Any]
+) -> None:
+    model.check(tensors)
+    for key, a in tensors.items():
+        if a.dtype not in (np.float32, np.float64) or not np.isfinite(a).all():
+            raise ValueError(f"{key} must hold finite float32 or float64 numbers")
+    vocabulary = tokenizer.get_vocab()
+    if not all(isinstance(token, str) for token in vocabulary) or len(set(vocabulary)) != len(vocabulary):
+        raise ValueError("the vocabulary must hold different characters")
+    if tokenizer.vocab_size != model.config.vocab_size:
+        raise ValueError(f"{tokenizer.vocab_size} characters for {model.config.vocab_size} outputs")
+    if description["by"] not in ("lines", "windows"):
+        raise ValueError(f"unknown kind of text {description['by']!r}")
 
 
 def _description(path: str | Path, metadata: dict[str, str]) -> dict[str, Any]:

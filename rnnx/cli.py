@@ -1,7 +1,10 @@
 """The command line: all printing, all exit codes. What is computed stands in the modules below it."""
 
 import contextlib
-import os
+import math
+import shlex
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,10 +15,10 @@ from tqdm import tqdm
 
 import rnnx
 from rnnx import checkpoint as checkpoints
+from rnnx.corpus import Corpus, dinosaur_names, make_corpus, read_text
 from rnnx.models import CharModel, CharModelConfig
 from rnnx.optim import OPTIMIZERS
 from rnnx.sampling import sample as draw
-from rnnx.text import Corpus, dinosaur_names, make_corpus, read_text
 from rnnx.training import Progress, Trainer
 
 INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C
@@ -28,9 +31,21 @@ def _errors_as_messages() -> Iterator[None]:
         yield
     except (ValueError, FloatingPointError) as error:
         raise click.ClickException(str(error)) from None
+    except BrokenPipeError:  # the reader of our output is gone; nobody is there to be told
+        raise SystemExit(1) from None
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         raise click.ClickException(f"{where}{error.strerror or error}") from None
+
+
+def _finite(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
+    """Not infinite and not NaN, which a range lets pass."""
+    if not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a finite number")
+    return value
+
+
+_POSITIVE = click.FloatRange(0, min_open=True)
 
 
 @click.group(
@@ -59,15 +74,13 @@ def cli() -> None:
 @click.option("--epochs", type=click.IntRange(1), default=12, help="Passes over the training part.")
 @click.option("--batch-size", type=click.IntRange(1), default=16, help="Sequences of one step.")
 @click.option("--optimizer", type=click.Choice(sorted(OPTIMIZERS)), default="adam", help="Update rule.")
+@click.option("--learning-rate", type=_POSITIVE, callback=_finite, default=0.003, help="Step size of the update rule.")
 @click.option(
-    "--learning-rate", type=click.FloatRange(0, min_open=True), default=0.003, help="Step size of the update rule."
-)
-@click.option(
-    "--clip-norm", type=click.FloatRange(0, min_open=True), default=5.0, help="Largest norm of all gradients together."
+    "--clip-norm", type=_POSITIVE, callback=_finite, default=5.0, help="Largest norm of all gradients together."
 )
 @click.option("--seed", type=click.IntRange(0), default=0, help="Same seed, same result, bit for bit.")
 @click.option("--sample-every", type=click.IntRange(0), default=3, help="Epochs between samples; 0: only at the end.")
-@click.option("--temperature", type=click.FloatRange(0), default=0.8, help="Of the samples.")
+@click.option("--temperature", type=click.FloatRange(0), callback=_finite, default=0.8, help="Of the samples.")
 @click.option("--output", type=click.Path(dir_okay=False), help="Checkpoint; default: CORPUS-CELL.safetensors.")
 def train(text: str | None, by: str, seq_length: int, seed: int, output: str | None, **options: Any) -> None:
     """Train a character model and show what it learns.
@@ -75,32 +88,58 @@ def train(text: str | None, by: str, seq_length: int, seed: int, output: str | N
     Without options it learns the names of dinosaurs and invents new ones, in less than a minute. The
     checkpoint is written at the end, and also when you stop it with Ctrl-C.
     """
-    with _errors_as_messages():
+    with _errors_as_messages(), _Interrupt() as interrupt:
         name = Path(text).stem if text else "dinosaurs"
         corpus = make_corpus(name, read_text(text) if text else dinosaur_names(), by=by, length=seq_length, seed=seed)
         path = Path(output or f"{name}-{options['cell']}.safetensors")
-        _check_writable(path)
+        checkpoints.check_writable(path)
         run = _Run(corpus, path, seed, options)
         run.describe()
         try:
-            run.train()
-        except KeyboardInterrupt:
-            run.save()
-            click.echo(f"\nstopped in epoch {run.trainer.epoch}; the model so far is in {path}")
-            raise SystemExit(INTERRUPTED) from None
-        except FloatingPointError as error:
-            run.save()
-            raise click.ClickException(f"{error}; the model before it is in {path}") from None
-        run.save()
+            run.train(interrupt)
+        finally:  # whatever happened, what was learned is not lost
+            if run.trainer.step:
+                with interrupt.ignored():
+                    run.save()
+        if interrupt.requested:
+            click.echo(f"stopped in epoch {run.trainer.epoch}; ", nl=False)
+            click.echo(f"the model so far is in {path}" if run.trainer.step else "nothing was learned yet")
+            raise SystemExit(INTERRUPTED)
         run.finish()
 
 
-def _check_writable(path: Path) -> None:
-    folder = path.parent
-    if not folder.is_dir():
-        raise ValueError(f"cannot write {path}: there is no folder {folder}")
-    if not os.access(folder, os.W_OK) or path.is_dir():
-        raise ValueError(f"cannot write {path}: permission denied")
+class _Interrupt:
+    """Ctrl-C as a request that the training loop honours between two steps; the second one interrupts at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: Any = None
+
+    def __enter__(self) -> "_Interrupt":
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._request)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _request(self, *_: object) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+
+    @contextlib.contextmanager
+    def ignored(self) -> Iterator[None]:
+        """While a file is written."""
+        if self._before is None:
+            yield
+            return
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, self._request)
 
 
 class _Run:
@@ -134,14 +173,16 @@ class _Run:
             click.echo("compiling (once per cell and dtype) ...")
             rnnx.warm_up(config.cell, dtypes=("float32",))
 
-    def train(self) -> None:
-        """All epochs, with a progress bar on a terminal."""
+    def train(self, interrupt: _Interrupt) -> None:
+        """All epochs, with a progress bar on a terminal, or until an interrupt."""
         epochs, batch_size = self.options["epochs"], self.options["batch_size"]
         steps = epochs * self.corpus.train.n_batches(batch_size)
         with tqdm(total=steps, unit="step", disable=None, leave=False) as bar:
             for progress in self.trainer.run(
                 self.corpus.train, self.corpus.validation, epochs=epochs, batch_size=batch_size
             ):
+                if interrupt.requested:
+                    return
                 if progress.validation_loss is None:
                     bar.update()
                     bar.set_postfix(loss=f"{progress.loss:.3f}", smooth=f"{progress.smooth_loss:.3f}", refresh=False)
@@ -199,17 +240,25 @@ class _Run:
         for text in self.samples(10):
             click.echo("    " + text.replace("\n", "\n    "))
         click.echo(f"{time.perf_counter() - self.started:.0f} s; the model is in {self.path}")
-        click.echo(f"more: rnnx sample {self.path} --start {self._example_start()} --temperature 0.8 -n 10")
+        start = f"--start {self._example_start()} " if self.corpus.by == "lines" else ""
+        click.echo(f"more: rnnx sample {shlex.quote(str(self.path))} {start}--temperature 0.8")
 
     def _example_start(self) -> str:
-        vocabulary = self.corpus.tokenizer.get_vocab()
-        return "Tri" if set("Tri") <= set(vocabulary) else next(c for c in vocabulary if c.strip())
+        vocabulary = set(self.corpus.tokenizer.get_vocab())
+        letters = sorted(c for c in vocabulary if c.isalpha())
+        return "Tri" if set("Tri") <= vocabulary else shlex.quote(letters[0] if letters else "")
 
 
 @cli.command()
 @click.argument("checkpoint", type=click.Path(dir_okay=False))
 @click.option("--start", default="", help="What every text starts with.")
-@click.option("--temperature", type=click.FloatRange(0), default=1.0, help="Below 1 more careful, 0 the likeliest.")
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0),
+    callback=_finite,
+    default=1.0,
+    help="Below 1 more careful, 0 the likeliest.",
+)
 @click.option("-n", "--number", type=click.IntRange(1), default=1, help="How many texts.")
 @click.option("--length", type=click.IntRange(1), help="Characters at most; default 60 for lines, else 500.")
 @click.option("--seed", type=click.IntRange(0), help="Same seed, same texts.")

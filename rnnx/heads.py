@@ -121,16 +121,19 @@ def softmax_cross_entropy(z: Array, targets: Array, lengths: Any = None) -> tupl
     if lengths is not None:
         mask = valid_steps(xp, check_lengths(xp, device, lengths, m, n_steps), n_steps)
         valid = xp.matrix_transpose(mask[:, :, 0])
+    targets = ns.as_index(xp, targets)
     if ns.library_name(xp) == "numpy" and bool(xp.any(valid & ((targets < 0) | (targets >= n_y)))):
         raise ValueError(f"`targets` must be from 0 to n_y - 1 = {n_y - 1}")
 
     classes = xp.reshape(xp.arange(n_y, dtype=targets.dtype, device=device), (n_y, 1, 1))
-    onehot = xp.astype(classes == xp.expand_dims(targets, axis=0), z.dtype)
+    target = classes == xp.expand_dims(targets, axis=0)
     shifted = z - xp.max(z, axis=0, keepdims=True)
     e = xp.exp(shifted)
     total = xp.sum(e, axis=0)
-    nll = xp.log(total) - xp.sum(onehot * shifted, axis=0)
-    weight = xp.astype(valid, z.dtype)
-    weight = weight / xp.maximum(xp.sum(weight), xp.ones_like(xp.sum(weight)))
-    dz = (e / xp.expand_dims(total, axis=0) - onehot) * xp.expand_dims(weight, axis=0)
-    return xp.sum(nll * weight), dz
+    # `where`, not products with 0 and 1: logits may be infinite, and anything may stand past the end.
+    nll = xp.log(total) - xp.sum(xp.where(target, shifted, xp.zeros_like(z)), axis=0)
+    count = xp.sum(xp.astype(valid, z.dtype))
+    count = xp.maximum(count, xp.ones_like(count))
+    dz = (e / xp.expand_dims(total, axis=0) - xp.astype(target, z.dtype)) / count
+    loss = xp.sum(xp.where(valid, nll, xp.zeros_like(nll))) / count
+    return loss, xp.where(xp.expand_dims(valid, axis=0), dz, xp.zeros_like(dz))

@@ -74,7 +74,8 @@ def initialize_parameters(
     scheme : {"keras", "torch", "course"}
         * "keras": input and output weights Glorot-uniform (X. Glorot, Y. Bengio, AISTATS 2010), recurrent
           weights of every gate orthogonal (A. Saxe et al., arXiv:1312.6120), biases zero, forget bias 1
-          (R. Jozefowicz et al., ICML 2015).
+          (R. Jozefowicz et al., ICML 2015). Keras draws all gates as one matrix; here each gate is drawn
+          by itself.
         * "torch": everything uniform in (-1/sqrt(n_a), 1/sqrt(n_a)), biases too.
         * "course": weights 0.01 times standard normal, biases zero.
     forget_bias : float, optional

@@ -79,6 +79,12 @@ def update_parameters_with_adam(
     _check_range(learning_rate=learning_rate, epsilon=epsilon)
     _check_unit(beta1=beta1, beta2=beta2)
     xp = _check_gradients(parameters, grads)
+    for name, moments in (("v", v), ("s", s)):
+        missing = ["d" + key for key in parameters if "d" + key not in moments]
+        if missing:
+            raise ValueError(f"`{name}` must be what initialize_adam or the last step returned; missing {missing}")
+    # Python floats: a NumPy float64 would make float64 of float32 parameters.
+    t, (learning_rate, beta1, beta2, epsilon) = int(t), map(float, (learning_rate, beta1, beta2, epsilon))
     new, new_v, new_s = {}, {}, {}
     for key, p in parameters.items():
         g = ns.astype(xp, grads["d" + key], p.dtype)
@@ -108,6 +114,7 @@ def update_parameters_with_sgd(
     """
     _check_range(learning_rate=learning_rate)
     xp = _check_gradients(parameters, grads)
+    learning_rate = float(learning_rate)
     return {key: p - learning_rate * ns.astype(xp, grads["d" + key], p.dtype) for key, p in parameters.items()}
 
 
@@ -128,11 +135,14 @@ def clip_by_value(grads: Mapping[str, Array], max_value: float) -> Tree:
     if not grads:
         return {}
     xp, _ = ns.common_namespace(grads)
+    max_value = float(max_value)
     return {key: xp.clip(g, -max_value, max_value) for key, g in grads.items()}
 
 
 def clip_by_global_norm(grads: Mapping[str, Array], max_norm: float) -> tuple[Tree, Array]:
     """Scale all gradients together so that their common norm is at most `max_norm`.
+
+    Give it the gradients of the parameters only: dx and da0 would count, too.
 
     Source: R. Pascanu, T. Mikolov, Y. Bengio, arXiv:1211.5063.
 
@@ -149,9 +159,10 @@ def clip_by_global_norm(grads: Mapping[str, Array], max_norm: float) -> tuple[Tr
         The norm before clipping.
     """
     _check_range(max_norm=max_norm)
-    if not grads:
-        raise ValueError("`grads` must hold at least one array")
+    if not any(0 not in g.shape for g in grads.values()):
+        raise ValueError("`grads` must hold at least one array that is not empty")
     xp, _ = ns.common_namespace(grads)
+    max_norm = float(max_norm)
     # Scaled by the largest element: the square of a large gradient does not overflow.
     largest = xp.max(xp.stack([xp.max(xp.abs(g)) for g in grads.values() if 0 not in g.shape]))
     unit = xp.where(largest > 0, largest, xp.ones_like(largest))

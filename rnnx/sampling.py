@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from rnnx import _namespace as ns
 from rnnx._namespace import Array
+from rnnx.engines import use_engine
 from rnnx.models import CharModel
 from rnnx.text import NEWLINE, CharTokenizer
 
@@ -58,22 +60,22 @@ def sample(
     vocabulary = tokenizer.get_vocab()
     # A text begins after a newline; one without any newline begins after itself, or after its first character.
     prompt = NEWLINE + start if NEWLINE in vocabulary else start or vocabulary[0]
-    logits, state = model.step(parameters, np.repeat(tokenizer.encode(prompt)[None, :], n, axis=0), None)
-    stop_index = vocabulary.index(stop) if stop in vocabulary else -1
-    drawn: list[np.ndarray] = []
-    running = np.ones(n, bool)
-    while running.any() and len(drawn) < max_length:
-        drawn.append(np.where(running, _draw(logits, temperature, rng), stop_index))
-        running &= drawn[-1] != stop_index
-        if running.any() and len(drawn) < max_length:
-            logits, state = model.step(parameters, np.maximum(drawn[-1], 0)[:, None], state)
+    with use_engine("plain"):  # single steps; compiling for the prompt alone would take longer
+        logits, state = model.step(parameters, np.repeat(tokenizer.encode(prompt)[None, :], n, axis=0), None)
+        stop_index = vocabulary.index(stop) if stop in vocabulary else -1
+        drawn: list[np.ndarray] = []
+        running = np.ones(n, bool)
+        while running.any() and len(drawn) < max_length:
+            drawn.append(np.where(running, _draw(logits, temperature, rng), stop_index))
+            running &= drawn[-1] != stop_index
+            if running.any() and len(drawn) < max_length:
+                logits, state = model.step(parameters, np.maximum(drawn[-1], 0)[:, None], state)
     return [start + tokenizer.decode(_until(column, stop_index)) for column in np.stack(drawn, axis=1)]
 
 
 def _draw(logits: Array, temperature: float, rng: np.random.Generator) -> np.ndarray:
     """One index per column of logits (vocab_size, n)."""
-    host = logits.get() if hasattr(logits, "get") else np.asarray(logits)
-    z = host.astype(np.float64)
+    z = ns.to_host(logits).astype(np.float64)
     if temperature == 0:
         return z.argmax(axis=0)
     z = (z - z.max(axis=0)) / temperature

@@ -67,7 +67,7 @@ def runtime(request):
     return make_runtime(request.param)
 
 
-@pytest.fixture(params=["plain", "jit"])
+@pytest.fixture(params=rnnx.engine_names())
 def engine(request):
     """Both engines, on NumPy arrays."""
     with rnnx.use_engine(request.param):

@@ -1,5 +1,8 @@
 """Engines against each other, on all libraries; which one runs; threads."""
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -164,9 +167,77 @@ def test_same_input_same_bits(engine, cell, rng):
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
-def test_warm_up_compiles_ahead():
-    rnnx.warm_up("rnn", dtypes=("float64",))
+def test_warm_up_compiles_everything():
+    """In a fresh process: afterwards no call, of any layout of its arrays, compiles anything."""
+    code = """
+import numpy as np, rnnx
+from numba.core.dispatcher import Dispatcher
+import gc
+rnnx.warm_up("gru_reset_after", dtypes=("float32",))
+def compiled():
+    return sum(len(d.overloads) for d in gc.get_objects() if isinstance(d, Dispatcher))
+before = compiled()
+rng = np.random.default_rng(0)
+for bias in (False, True):
+    p = rnnx.initialize_parameters("gru", 64, 64, seed=0)
+    if bias:
+        p["bhc"] = np.ones((64, 1), "float32")
+    for order in "CF":
+        x = np.array(rng.standard_normal((64, 32, 10)), "float32", order=order)
+        x.flags.writeable = False
+        for lengths in (None, [3] * 32):
+            a, _, caches = rnnx.gru_forward(x, None, p, reset_after=True, lengths=lengths)
+            rnnx.gru_backward(a[:, ::-1][:, ::-1], caches, reset_after=True)
+            rnnx.gru_backward(None, caches, da_final=x[:, :, 0], reset_after=True)
+        rnnx.gru_forward(x, None, p, reset_after=True, keep_caches=False)
+print(before > 0, compiled() - before)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["True", "0"]
+
+
+def test_warm_up_messages():
     with pytest.raises(ValueError, match="`dtypes` must hold 'float32' and 'float64' only; got 'float16'"):
         rnnx.warm_up("rnn", dtypes=("float16",))
     with pytest.raises(ValueError, match="`cell` must be a Cell or one of"):
         rnnx.warm_up("lstn")
+
+
+AFTER_THE_END = """
+import atexit, threading, time, numpy as np, rnnx
+from rnnx.engines import _threads
+_threads._PRODUCTS_PER_SLICE, _threads.max_threads = 1, lambda: 3
+p = rnnx.initialize_parameters("rnn", 2, 3, seed=0)
+def call(what):
+    print(what, rnnx.rnn_forward(np.ones((2, 6, 4), "float32"), None, p)[0].shape, flush=True)
+call("main")
+def late():
+    threading.main_thread().join()
+    call("late")
+threading.Thread(target=late).start()
+"""
+
+
+def test_a_thread_that_outlives_the_main_one():
+    result = subprocess.run([sys.executable, "-c", AFTER_THE_END], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines() == ["main (3, 6, 4)", "late (3, 6, 4)"], result.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+def test_the_child_of_a_fork_has_threads_of_its_own():
+    code = """
+import os, numpy as np, rnnx
+from rnnx.engines import _threads
+_threads._PRODUCTS_PER_SLICE, _threads.max_threads = 1, lambda: 3
+p = rnnx.initialize_parameters("rnn", 2, 3, seed=0)
+call = lambda: rnnx.rnn_forward(np.ones((2, 6, 4), "float32"), None, p)[0].sum()
+here = call()
+child = os.fork()
+if child == 0:
+    os._exit(0 if call() == here else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert result.stdout.strip() == "0"

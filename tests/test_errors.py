@@ -116,7 +116,7 @@ def test_states(x, p):
     )
     check(
         ValueError,
-        "`s0` must hold at most 1 states ('a',); got 2",
+        "`s0` must hold at most 1 arrays, for ('a',); got 2",
         lambda: rnnx.recurrent_forward("rnn", x, (A0, A0), rnnx.initialize_parameters("rnn", N_X, N_A)),
     )
 
@@ -221,7 +221,7 @@ def test_caches(x, p):
     da = np.zeros((N_A, M, T))
     check(
         ValueError,
-        "`caches` must come from rnn_forward; these come from lstm_forward",
+        "`caches` must come from a forward pass of rnn; these are of lstm",
         lambda: rnnx.rnn_backward(da, caches),
     )
     wrong = "`caches` must be what lstm_forward returned, or ([cache, ...], x)"
@@ -230,7 +230,7 @@ def test_caches(x, p):
     steps = list(caches[0])
     check(
         ValueError,
-        "`caches` must hold one cache per step of x, 6; got 5",
+        "`caches` must hold one cache per step of `x`, of shape (3, 4, 6); got 5",
         lambda: rnnx.lstm_backward(da[:, :, :5], (steps[:5], x)),
     )
     steps[2] = (*steps[2][:-1], {k: v.copy() for k, v in p.items()})
@@ -250,3 +250,116 @@ def test_a_failed_backward_leaves_the_caches_usable(x, p):
     with pytest.raises(ValueError, match="must have shape"):
         rnnx.lstm_backward(np.zeros((5, 4, 9)), caches, consume=True)
     assert rnnx.lstm_backward(np.zeros((5, 4, 6)), caches)["dx"].shape == (N_X, M, T)
+
+
+def test_generic_functions_count_their_states(x):
+    p = rnnx.initialize_parameters("rnn", N_X, N_A, seed=0, dtype="float64")
+    caches = rnnx.recurrent_forward("rnn", x, (), p)[2]
+    da = np.zeros((N_A, M, T))
+    check(
+        ValueError,
+        "`ds` must hold at most 1 arrays, for ('a',); got 2",
+        lambda: rnnx.recurrent_backward("rnn", (da, da), caches),
+    )
+    check(
+        TypeError,
+        "`ds` must be a tuple of arrays, one for each of ('a',); got ndarray",
+        lambda: rnnx.recurrent_backward("rnn", da, caches),
+    )
+    check(
+        TypeError,
+        "`s0` must be a tuple of arrays, one for each of ('a',); got NoneType",
+        lambda: rnnx.recurrent_forward("rnn", x, None, p),
+    )
+
+
+def test_hand_built_caches_entry_by_entry(x, p):
+    """What stands in a tuple is checked like any argument, and named."""
+    *_, cache = rnnx.lstm_cell_forward(x[:, :, 0], A0, A0, p)
+
+    def changed(i, value):
+        return (*cache[:i], value, *cache[i + 1 :])
+
+    back = rnnx.lstm_cell_backward
+    check(
+        TypeError,
+        "`ft` must be an array (NumPy, CuPy, ...); got list",
+        lambda: back(A0, A0, changed(4, [1.0])),
+    )
+    check(
+        ValueError,
+        "`it` must have shape (n_a, m) = (5, 4); got (4, 5)",
+        lambda: back(A0, A0, changed(5, A0.T)),
+    )
+    check(
+        ValueError,
+        "`c_next` must have shape (n_a, m) = (5, 4); got (5, 3)",
+        lambda: back(A0, A0, changed(1, A0[:, :3])),
+    )
+    check(
+        ValueError,
+        "`a_next` must have shape (n_a, m); got (5,)",
+        lambda: back(A0, A0, changed(0, np.zeros(5))),
+    )
+    torch = pytest.importorskip("torch")
+    check(
+        TypeError,
+        "`xt` and `c_next` must be arrays of one library; got numpy and torch",
+        lambda: back(A0, A0, changed(1, torch.zeros(5, 4))),
+    )
+
+
+def test_hand_built_caches_must_follow_each_other(x, p):
+    """A state that was changed between two steps cannot be carried back through."""
+    steps, a, c = [], A0, A0
+    for t in range(3):
+        a, c, _, cache = rnnx.lstm_cell_forward(x[:, :, t], a, c, p)
+        steps.append(cache)
+        if t == 1:
+            c = 0 * c
+    check(
+        ValueError,
+        "`caches` must be of consecutive steps: `c_next` of step 1 is not `c_prev` of step 2; "
+        "go back through such steps one by one, with the cell's own backward function",
+        lambda: rnnx.lstm_backward(np.zeros((N_A, M, 3)), (steps, x[:, :, :3])),
+    )
+
+
+def test_nothing_is_an_array():
+    check(TypeError, "no array was given", rnnx.engine_for)
+    check(
+        ValueError,
+        "n_a must be at least 1; got `Wax` (0, 3), `Waa` (0, 0), `ba` (0, 1)",
+        lambda: rnnx.rnn_forward(
+            np.zeros((3, 1, 1)), None, {"Wax": np.zeros((0, 3)), "Waa": np.zeros((0, 0)), "ba": np.zeros((0, 1))}
+        ),
+    )
+
+
+def test_ragged_lengths(x, p):
+    check(
+        TypeError,
+        "`lengths` must be a sequence of int",
+        lambda: rnnx.lstm_forward(x, A0, p, lengths=[[1], [2, 3], 4, 5]),
+    )
+    check(
+        TypeError,
+        "`lengths` must be a sequence of int, a NumPy array or an array of the same library",
+        lambda: rnnx.lstm_forward(x, A0, p, lengths=pytest.importorskip("torch").tensor([1, 2, 3, 4])),
+    )
+
+
+def test_an_engine_that_cannot_run_here(monkeypatch):
+    message = "engine 'jit' needs numba, installed (pip install numba) and not disabled"
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    assert rnnx.engine_for(np.zeros(3)) == "plain"
+    check(ValueError, message, lambda: rnnx.use_engine("jit").__enter__())
+    check(ValueError, message, lambda: rnnx.warm_up("rnn"))
+
+
+def test_gates_are_checked():
+    check(
+        ValueError,
+        "`weights` of a gate must be a tuple of one or two keys; got 'Wf'",
+        lambda: rnnx.Gate("Wf", "bf"),
+    )

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import to_numpy
 from problems import assert_close, make_problem
 
 import rnnx
@@ -178,8 +179,29 @@ def test_lengths_freeze_the_state_and_zero_the_outputs(name, engine, rng):
             assert out is None or np.all(out[:, j, length:] == 0)
         last = p.s0[0][:, j] if length == 0 else whole[0][:, j, length - 1]
         assert_close(caches.final_state["a"][:, j], last, 1e-14)
-    for other in (list(lengths), tuple(lengths), lengths.astype(np.int16)):
+    for other in (list(lengths), tuple(lengths), lengths.astype(np.uint8), lengths[::-1].copy()[::-1]):
         np.testing.assert_array_equal(forward(name, p, lengths=other)[0], a)
+    changed = lengths.copy()
+    caches = forward(name, p, lengths=changed)[3]
+    changed[:] = 1  # ours is a copy
+    da = rng.standard_normal(a.shape)
+    np.testing.assert_array_equal(
+        public(name, "backward")(da, caches)["dx"],
+        public(name, "backward")(da, forward(name, p, lengths=lengths)[3])["dx"],
+    )
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32"])
+def test_lengths_of_a_narrow_dtype_and_a_long_sequence(runtime, dtype, rng):
+    """More steps than the dtype of the lengths can count."""
+    p = make_problem(rnnx.CELLS["rnn"], rng, 2, 3, 2, 300)
+    with runtime.use():
+        x, parameters = runtime.asarray(p.x), {k: runtime.asarray(v) for k, v in p.parameters.items()}
+        expected = rnnx.rnn_forward(x, None, parameters, lengths=[100, 50])[0]
+        for lengths in (np.array([100, 50], dtype), runtime.asarray(np.array([100, 50], dtype))):
+            a = rnnx.rnn_forward(x, None, parameters, lengths=lengths)[0]
+            np.testing.assert_array_equal(to_numpy(a), to_numpy(expected))
+    assert not to_numpy(expected)[:, 0, 100:].any()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -217,14 +239,18 @@ def test_results_belong_to_the_caller(name, engine, rng):
         np.testing.assert_array_equal(p.inputs[key], value)
 
 
-def test_parameters_may_change_before_backward(engine, rng):
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_inputs_may_change_before_backward(engine, order, rng):
+    """Parameters that an optimizer updates in place, an x that is overwritten (the layer below's a, say)."""
     p = course_problem("lstm", rng)
+    p.x = np.array(p.x, order=order)
     da = rng.standard_normal((N_A, M, T))
     expected = rnnx.lstm_backward(da, forward("lstm", p)[3])
     caches = forward("lstm", p)[3]
-    for value in p.parameters.values():
+    for value in (p.x, *p.s0, *p.parameters.values()):
         value *= 0
-    np.testing.assert_array_equal(rnnx.lstm_backward(da, caches)["dWf"], expected["dWf"])
+    for key, gradient in rnnx.lstm_backward(da, caches).items():
+        np.testing.assert_array_equal(gradient, expected[key])
 
 
 def test_layers_stack_without_copies(engine, rng):
@@ -259,6 +285,7 @@ def test_nothing_to_compute(name, engine, m, n_steps, rng):
     gradients = public(name, "backward")(np.zeros((N_A, m, n_steps)), caches, da_final=p.dfinal[0])
     assert gradients["dx"].shape == (N_X, m, n_steps)
     assert_close(gradients["da0"], p.dfinal[0], 1e-15)
+    assert not np.shares_memory(gradients["da0"], p.dfinal[0])
     for key in KEYS[name]:
         assert not gradients["d" + key].any()
 
@@ -314,3 +341,54 @@ def test_gru_forms_differ_and_share_parameters(rng):
     _, _, cache = rnnx.gru_cell_forward(p.x[:, :, 0], p.s0[0], p.parameters, reset_after=True)
     gradients = rnnx.gru_cell_backward(p.dfinal[0], cache, reset_after=True)
     assert gradients["da_prev"].shape == (N_A, M)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cell_functions_and_hand_built_caches_in_every_library(name, runtime, rng):
+    """The course's way, step by step, on arrays of any library."""
+    p = make_problem(rnnx.CELLS[name], rng, N_X, N_A, 4, 3, n_y=N_Y)
+    whole = public(name, "backward")(p.dstates[0], forward(name, p)[3])
+    parameters = {k: runtime.asarray(v) for k, v in p.parameters.items()}
+    s = [runtime.asarray(a if k == 0 else 0 * a) for k, a in enumerate(p.s0)]
+    p.s0 = [to_numpy(a) for a in s]
+    whole = public(name, "backward")(p.dstates[0], forward(name, p)[3])
+    steps, x = [], runtime.asarray(p.x)
+    with runtime.use():
+        for t in range(3):
+            *s, y, cache = public(name, "cell_forward")(x[:, :, t], *s, parameters)
+            steps.append(cache)
+        gradients = public(name, "backward")(runtime.asarray(p.dstates[0]), (steps, x))
+    assert type(y) is type(x)
+    for key, gradient in gradients.items():
+        assert type(gradient) is type(x)
+        assert_close(to_numpy(gradient), whole[key], 1e-12, key)
+
+
+@pytest.mark.parametrize(("m", "n_steps"), [(0, 4), (3, 0)])
+def test_nothing_to_compute_in_every_library(runtime, m, n_steps, rng):
+    p = make_problem(rnnx.CELLS["gru"], rng, N_X, N_A, m, n_steps, n_y=N_Y)
+    parameters = {k: runtime.asarray(v) for k, v in p.parameters.items()}
+    with runtime.use():
+        a, y, caches = rnnx.gru_forward(runtime.asarray(p.x), None, parameters)
+        gradients = rnnx.gru_backward(a, caches)
+    assert tuple(a.shape) == (N_A, m, n_steps)
+    assert tuple(y.shape) == (N_Y, m, n_steps)
+    assert not to_numpy(gradients["dWu"]).any()
+
+
+def test_gru_caches_are_taken_at_their_word_gate_by_gate(rng):
+    """All gates of a hand-made tuple count, those of the first product, too."""
+    p = course_problem("gru", rng)
+    *_, cache = rnnx.gru_cell_forward(p.x[:, :, 0], *p.s0, p.parameters)
+    reference = rnnx.gru_cell_backward(np.ones((N_A, M)), cache)["dxt"]
+    for i in (3, 4):  # rt, cct
+        changed = tuple(0.5 * v if k == i else v for k, v in enumerate(cache))
+        assert not np.allclose(rnnx.gru_cell_backward(np.ones((N_A, M)), changed)["dxt"], reference)
+
+
+def test_mixed_dtypes_in_hand_built_caches(rng):
+    p = course_problem("rnn", rng)
+    *_, double = rnnx.rnn_cell_forward(p.x[:, :, 0], *p.s0, p.parameters)
+    single = tuple(v.astype("float32") for v in double[:3])
+    gradients = rnnx.rnn_cell_backward(np.ones((N_A, M), "float32"), (*single, p.parameters))
+    assert {str(g.dtype) for g in gradients.values()} == {"float64"}

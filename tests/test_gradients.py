@@ -61,8 +61,8 @@ def test_what_lies_past_the_end_is_not_read(engine, cell, rng):
     problem = make_problem(cell, rng, n_y=2, lengths=[2, 0, 5])
     reference = problem.gradients()
     for j, length in enumerate(problem.lengths):
-        for d in problem.dstates:
-            d[:, j, length:] = np.nan
+        for array in (problem.x, *problem.dstates):
+            array[:, j, length:] = np.nan
     for name, gradient in problem.gradients().items():
         assert_close(gradient, reference[name], 0, name)
 

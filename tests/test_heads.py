@@ -75,6 +75,26 @@ def test_cross_entropy_of_huge_logits_is_finite():
     np.testing.assert_array_equal(dz[:, 0, 0], [1, -1])
 
 
+def test_cross_entropy_of_masked_logits_and_of_anything_past_the_end():
+    """Minus infinity rules a class out; NaN past an example's end is not read."""
+    z = np.zeros((4, 2, 3))
+    z[3] = -np.inf
+    z[:, 1, 1:] = np.nan
+    loss, dz = rnnx.softmax_cross_entropy(z, np.zeros((2, 3), int), [3, 1])
+    assert float(loss) == pytest.approx(np.log(3))
+    assert np.isfinite(dz).all()
+    assert not dz[3].any()
+
+
+def test_targets_of_a_narrow_dtype():
+    z = np.random.default_rng(0).standard_normal((300, 2, 3))
+    targets = np.array([[1, 2, 3], [4, 255, 6]])
+    expected = rnnx.softmax_cross_entropy(z, targets)
+    actual = rnnx.softmax_cross_entropy(z, targets.astype(np.uint8))
+    assert float(actual[0]) == float(expected[0])
+    np.testing.assert_array_equal(actual[1], expected[1])
+
+
 def test_head_messages(rng):
     z = np.zeros((3, 2, 4))
     for call, error, message in (

@@ -16,10 +16,11 @@ from safetensors.numpy import load_file, save_file
 import rnnx
 from rnnx import checkpoint as checkpoints
 from rnnx.__main__ import main
+from rnnx.corpus import make_corpus
 from rnnx.models import CharModel, CharModelConfig
 from rnnx.optim import Adam
 from rnnx.sampling import sample
-from rnnx.text import Batch, make_corpus
+from rnnx.text import Batch
 from rnnx.training import Trainer
 
 NAMES = "\n".join(a + b + c for a in ("tri", "tyr", "vel", "ste") for b in "aeiou" for c in ("nosaurus", "tops", "don"))
@@ -177,7 +178,7 @@ def test_foreign_newer_and_inconsistent_checkpoints(saved, tmp_path):
     good = {
         "format": "rnnx-char-model",
         "version": 1,
-        "config": {"cell": "lstm", "hidden_size": 12, "vocab_size": 14},
+        "config": checkpoints.load(saved).model.config.as_dict(),
         "vocabulary": ["a"],
         "oov_token": None,
         "by": "lines",
@@ -193,11 +194,39 @@ def test_foreign_newer_and_inconsistent_checkpoints(saved, tmp_path):
         (good, "is a damaged checkpoint: "),
         ({**good, "config": {"cell": "os"}}, "is a damaged checkpoint: "),
         ({**good, "config": {**good["config"], "cell": "os"}}, "is a damaged checkpoint: `cell` must be"),
+        ({**good, "vocabulary": [1] * 15}, "is a damaged checkpoint: the vocabulary must hold different characters"),
+        ({**good, "vocabulary": ["a"] * 15}, "is a damaged checkpoint: the vocabulary must hold different characters"),
+        ({**good, "vocabulary": list("abcd")}, "is a damaged checkpoint: 4 characters for 15 outputs"),
+        ({**good, "vocabulary": list("abcdefghijklmno"), "by": "pages"}, "unknown kind of text 'pages'"),
     ):
         text = description if isinstance(description, str) else json.dumps(description)
         save_file(tensors, path, None if description is None else {"rnnx": text})
         with pytest.raises(ValueError, match=message):
             checkpoints.load(path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_checkpoints_with_bad_numbers(trained, tmp_path, value):
+    model, parameters, tokenizer = trained
+    for key, array in (("Wy", np.full_like(parameters["Wy"], value)), ("by", parameters["by"].astype(np.int32))):
+        bad = checkpoints.Checkpoint(model, {**parameters, key: array}, tokenizer, by="lines")
+        checkpoints.save(tmp_path / "m", bad)
+        with pytest.raises(ValueError, match=f"m is a damaged checkpoint: {key} must hold finite float32 or float64"):
+            checkpoints.load(tmp_path / "m")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX modes and links")
+def test_links_and_modes_stay(trained, saved, tmp_path):
+    saved.chmod(0o600)
+    link = tmp_path / "link"
+    link.symlink_to(saved.name)
+    checkpoints.save(link, checkpoints.Checkpoint(*trained, by="windows"))
+    assert link.is_symlink()
+    assert checkpoints.load(saved).by == "windows"
+    assert saved.stat().st_mode & 0o777 == 0o600
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="pipe: it exists and is not a file"):
+        checkpoints.check_writable(tmp_path / "pipe")
 
 
 def test_a_failed_write_leaves_the_old_file(trained, saved, monkeypatch):
@@ -281,6 +310,10 @@ def test_user_mistakes_are_one_line(run, tmp_path):
         (["train", "--text", "bad.txt"], "Error: bad.txt is not UTF-8: byte 0xff at offset 0, line 1"),
         (["train", "--text", "empty.txt"], "Error: empty.txt is empty"),
         (["train", "--output", "no/folder/m"], "Error: cannot write no/folder/m: there is no folder no/folder"),
+        (["train", "--output", "."], "File '.' is a directory"),
+        (["train", "--output", "x" * 300], "File name too long"),
+        (["train", "--temperature", "inf"], "Invalid value for '--temperature'"),
+        (["train", "--temperature", "nan"], "Invalid value for '--temperature'"),
         (["train", "--cell", "lsmt"], "'lsmt' is not one of 'rnn', 'lstm', 'gru'"),
         (["train", "--learning-rate", "0"], "Invalid value for '--learning-rate'"),
         (["sample", "nowhere"], "Error: nowhere: No such file or directory"),
@@ -304,8 +337,32 @@ def test_help_and_version(run):
     assert rnnx.__version__ in run("--version")[1]
 
 
+def test_an_error_in_the_output_does_not_lose_the_model(run, tmp_path, monkeypatch):
+    """Whatever goes wrong after the first step, the checkpoint is written."""
+    (tmp_path / "names.txt").write_text(NAMES)
+
+    def fail(*_, **__):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("rnnx.cli.draw", fail)
+    code, _, err = run("train", "--text", "names.txt", *SMALL)
+    assert code == 1
+    assert "Traceback" not in err
+    assert checkpoints.load(tmp_path / "names-lstm.safetensors").training["epoch"] == 1
+
+
+def test_text_that_the_terminal_cannot_show(tmp_path):
+    (tmp_path / "cz.txt").write_text("žluťoučký kůň\n" * 30, encoding="utf-8")
+    command = [sys.executable, "-m", "rnnx", "train", "--text", "cz.txt", "--epochs", "2", "--hidden-size", "4"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command += ["--cell", "rnn", "--sample-every", "1"]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
 @pytest.mark.skipif(os.name == "nt", reason="SIGINT is not sent this way on Windows")
-def test_ctrl_c_writes_the_checkpoint(tmp_path):
+@pytest.mark.parametrize("twice", [False, True])
+def test_ctrl_c_writes_the_checkpoint(tmp_path, twice):
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "rnnx", "train", "--epochs", "1000", "--cell", "rnn", "--hidden-size", "16"]
 
@@ -319,9 +376,15 @@ def test_ctrl_c_writes_the_checkpoint(tmp_path):
                 break
         time.sleep(0.1)
         process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT) if twice else None
         rest = process.stdout.read()
-        assert process.wait(timeout=60) == 130
-    assert "stopped in epoch" in rest
+        code = process.wait(timeout=60)
+    if twice:  # the second one may come before or after the end of the step
+        assert code in (1, 130)
+    else:
+        assert code == 130
+        assert "stopped in epoch" in rest
+    assert [p.name for p in tmp_path.iterdir()] == ["dinosaurs-rnn.safetensors"]
     loaded = checkpoints.load(tmp_path / "dinosaurs-rnn.safetensors")
     assert loaded.training["epoch"] >= 2
     assert len(sample(loaded.model, loaded.parameters, loaded.tokenizer, n=2, seed=0)) == 2

@@ -81,6 +81,20 @@ def test_the_norm_of_large_gradients_does_not_overflow():
     assert not zero["dW"].any()
 
 
+def test_numpy_hyper_parameters_do_not_change_the_dtype(problem):
+    p, (grads, *_) = problem
+    p, grads = ({k: a.astype("float32") for k, a in tree.items()} for tree in (p, grads))
+    rate = np.float64(0.01)
+    v, s = rnnx.initialize_adam(p)
+    for results in (
+        *rnnx.update_parameters_with_adam(p, grads, v, s, np.int64(1), rate, np.float64(0.9)),
+        rnnx.update_parameters_with_sgd(p, grads, rate),
+        rnnx.clip_by_global_norm(grads, rate)[0],
+        rnnx.clip_by_value(grads, rate),
+    ):
+        assert {str(a.dtype) for a in results.values()} == {"float32"}
+
+
 def test_messages(problem):
     p, (grads, *_) = problem
     v, s = rnnx.initialize_adam(p)
@@ -96,6 +110,11 @@ def test_messages(problem):
         (lambda: rnnx.update_parameters_with_adam(p, grads, v, s, 0), "`t` must be at least 1; got 0"),
         (lambda: rnnx.update_parameters_with_adam(p, grads, v, s, 1, beta1=1), r"`beta1` must be in \[0, 1\); got 1"),
         (lambda: rnnx.update_parameters_with_sgd(p, grads, -1), "`learning_rate` must be a positive number; got -1"),
+        (
+            lambda: rnnx.update_parameters_with_adam(p, grads, {}, s, 1),
+            r"`v` must be what initialize_adam or the last step returned; missing \['dW', 'db'\]",
+        ),
+        (lambda: rnnx.clip_by_global_norm({}, 1), "`grads` must hold at least one array that is not empty"),
         (lambda: rnnx.clip_by_value(grads, 0), "`max_value` must be a positive number; got 0"),
         (lambda: rnnx.clip_by_global_norm(grads, float("nan")), "`max_norm` must be a positive number; got nan"),
         (lambda: rnnx.initialize_parameters("lstm", 0, 3), "`n_x` must be an integer of at least 1; got 0"),

@@ -137,32 +137,36 @@ def test_packed_sequences_of_torch(torch, engine, rng):
     assert_close(gradients["dx"], x_torch.grad.numpy().transpose(2, 1, 0), TOLERANCE["oracle"], "dx")
 
 
-@pytest.mark.parametrize("lengths", [None, [2, 9, 0, 5]])
+@pytest.mark.parametrize("lengths", [None, [2, 9, 0, 5], "traced"])
 def test_jax_grad_of_our_forward(cell, lengths, rng):
     """JAX differentiates the forward pass; our backward passes, both under jit, must agree."""
     jax = pytest.importorskip("jax")
     jax.config.update("jax_enable_x64", True)
+    traced, lengths = lengths == "traced", [2, 9, 0, 5] if lengths == "traced" else lengths
     problem = make_problem(cell, rng, N_X, N_A, M, T, lengths=lengths)
     inputs = jax.tree.map(jax.numpy.asarray, problem.inputs)
     cotangents = [jax.numpy.asarray(d) for d in problem.dstates]
     final = [jax.numpy.asarray(d) for d in problem.dfinal]
 
     def forward(inputs):
+        steps = jax.numpy.asarray(lengths) + inputs["zero"] if traced else lengths
         s0 = [inputs[f"{s}0"] for s in cell.states]
         parameters = {k: v for k, v in inputs.items() if k in problem.parameters}
-        return rnnx.recurrent_forward(cell, inputs["x"], s0, parameters, lengths=lengths)
+        return rnnx.recurrent_forward(cell, inputs["x"], s0, parameters, lengths=steps)
 
-    def loss(inputs):
+    def loss(inputs, zero):
+        inputs = {**inputs, "zero": zero}
         states, _, caches = forward(inputs)
         total = sum((s * d).sum() for s, d in zip(states, cotangents, strict=True))
         return total + sum((caches.final_state[s] * d).sum() for s, d in zip(cell.states, final, strict=True))
 
     @jax.jit
-    def by_hand(inputs):
-        return rnnx.recurrent_backward(cell, cotangents, forward(inputs)[2], ds_final=final)
+    def by_hand(inputs, zero):
+        return rnnx.recurrent_backward(cell, cotangents, forward({**inputs, "zero": zero})[2], ds_final=final)
 
-    automatic = jax.jit(jax.grad(loss))(inputs)
-    for name, gradient in by_hand(inputs).items():
+    zero = jax.numpy.asarray(0)
+    automatic = jax.jit(jax.grad(loss))(inputs, zero)
+    for name, gradient in by_hand(inputs, zero).items():
         assert isinstance(gradient, jax.Array)
         assert_close(to_numpy(gradient), to_numpy(automatic[name[1:]]), TOLERANCE["oracle"], f"{cell.name} {name}")
 
@@ -195,8 +199,7 @@ def test_course_lstm_forward(engine):
     assert len(caches[0]) == 7
 
 
-@pytest.mark.parametrize("seed_order", ["v3"])
-def test_course_lstm_backward(engine, seed_order):
+def test_course_lstm_backward(engine):
     """The newer notebook's values. The older one's (dx[1][2] = [-0.00173313, 0.08287442, -0.30545663,
     -0.43281115], da0[2][3] = -0.095911501954) come of a loop that never carries da_prev and dc_prev back,
     and are wrong; only the last step, where nothing is carried yet, agrees."""
@@ -209,3 +212,34 @@ def test_course_lstm_backward(engine, seed_order):
     assert gradients["dx"][1][2] == pytest.approx([0.00218254, 0.28205375, -0.48292508, -0.43281115], abs=1e-8)
     assert gradients["da0"][2][3] == pytest.approx(0.312770310257, abs=1e-11)
     assert gradients["dx"][1][2][:3] != pytest.approx([-0.00173313, 0.08287442, -0.30545663], abs=1e-3)
+
+
+def test_course_rnn(engine):
+    """The RNN part of the same notebook: cell, sequence, and one step back."""
+    old = np.random.RandomState(1)
+    xt, a_prev = old.randn(3, 10), old.randn(5, 10)
+    keys = ("Waa", "Wax", "Wya", "ba", "by")
+    shapes = ((5, 5), (5, 3), (2, 5), (5, 1), (2, 1))
+    parameters = {k: old.randn(*shape) for k, shape in zip(keys, shapes, strict=True)}
+    a_next, yt_pred, _ = rnnx.rnn_cell_forward(xt, a_prev, parameters)
+    assert a_next[4][:3] == pytest.approx([0.59584544, 0.18141802, 0.61311866], abs=1e-8)
+    assert yt_pred[1][:3] == pytest.approx([0.9888161, 0.01682021, 0.21140899], abs=1e-8)
+
+    old = np.random.RandomState(1)
+    x, a0 = old.randn(3, 10, 4), old.randn(5, 10)
+    parameters = {k: old.randn(*shape) for k, shape in zip(keys, shapes, strict=True)}
+    a, y_pred, caches = rnnx.rnn_forward(x, a0, parameters)
+    assert a[4][1] == pytest.approx([-0.99999375, 0.77911235, -0.99861469, -0.99833267], abs=1e-8)
+    assert y_pred[1][3] == pytest.approx([0.79560373, 0.86224861, 0.11118257, 0.81515947], abs=1e-8)
+    assert caches[1][1][3] == pytest.approx([-1.1425182, -0.34934272, -0.20889423, 0.58662319], abs=1e-8)
+
+
+def test_course_lstm_cell_forward():
+    old = np.random.RandomState(1)
+    xt, a_prev, c_prev = old.randn(3, 10), old.randn(5, 10), old.randn(5, 10)
+    parameters = {k: v for g in "fioc" for k, v in (("W" + g, old.randn(5, 8)), ("b" + g, old.randn(5, 1)))}
+    parameters |= {"Wy": old.randn(2, 5), "by": old.randn(2, 1)}
+    a_next, c_next, yt, _ = rnnx.lstm_cell_forward(xt, a_prev, c_prev, parameters)
+    assert a_next[4][:3] == pytest.approx([-0.66408471, 0.0036921, 0.02088357], abs=1e-8)
+    assert c_next[2][:3] == pytest.approx([0.63267805, 1.00570849, 0.35504474], abs=1e-8)
+    assert yt[1][:3] == pytest.approx([0.79913913, 0.15986619, 0.22412122], abs=1e-8)

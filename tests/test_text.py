@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnx.text import CharTokenizer, Lines, Windows, dinosaur_names, make_corpus, read_text
+from rnnx.corpus import dinosaur_names, make_corpus, read_text
+from rnnx.text import CharTokenizer, Lines, Windows
 
 
 @given(st.lists(st.text(min_size=1), min_size=1))

@@ -44,6 +44,10 @@ class Gate:
     recurrent_bias: str | None = None
     forgets: bool = False
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.weights, tuple) or len(self.weights) not in (1, 2):
+            raise ValueError(f"`weights` of a gate must be a tuple of one or two keys; got {self.weights!r}")
+
     @property
     def keys(self) -> tuple[str, ...]:
         """The keys that must be present, weights first."""
@@ -102,12 +106,10 @@ class Cell:
 
     def __post_init__(self) -> None:
         if not self.stages or self.stages[-1].out != self.states:
-            msg = f"the last stage of cell {self.name!r} must return the cell's states {self.states}"
-            raise ValueError(msg)
+            raise ValueError(f"the last stage of cell {self.name!r} must return the cell's states {self.states}")
         unknown = set(self.cache) - set(self.saved)
         if unknown:
-            msg = f"cell {self.name!r} shows {sorted(unknown)} in its cache, which no stage saves"
-            raise ValueError(msg)
+            raise ValueError(f"cell {self.name!r} shows {sorted(unknown)} in its cache, which no stage saves")
 
     @cached_property
     def gates(self) -> tuple[Gate, ...]:

@@ -31,6 +31,7 @@ import contextlib
 import contextvars
 import importlib
 import importlib.util
+import os
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -64,7 +65,8 @@ def engine_for(*arrays: Any) -> str:
     -------
     str
         "plain" (a loop over the library's own functions) or "jit" (compiled by Numba). The single-step
-        functions, which have no loop to compile, run "plain" unless `use_engine` says otherwise.
+        functions, and sequences of one step, have no loop to compile: they run "plain" unless `use_engine`
+        says otherwise.
     """
     xp, _ = ns.common_namespace({f"argument {i + 1}": array for i, array in enumerate(arrays)})
     return select(xp)
@@ -97,11 +99,15 @@ def use_engine(name: str) -> Iterator[None]:
 
 def _require(name: str) -> None:
     if not _installed(name):
-        raise ValueError(f"engine {name!r} needs {_REQUIRES[name]}; install it with: pip install {_REQUIRES[name]}")
+        needs = _REQUIRES[name]
+        raise ValueError(f"engine {name!r} needs {needs}, installed (pip install {needs}) and not disabled")
 
 
 def _installed(name: str) -> bool:
-    return name not in _REQUIRES or importlib.util.find_spec(_REQUIRES[name]) is not None
+    if name not in _REQUIRES:
+        return True
+    disabled = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
+    return not disabled and importlib.util.find_spec(_REQUIRES[name]) is not None
 
 
 def select(xp: Any, *, n_steps: int = 2, m: int = 1) -> str:

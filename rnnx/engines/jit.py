@@ -60,6 +60,7 @@ def compile_ahead(cell: Cell, dtype: str) -> None:
     for weights in variants:
         S, K = forward(np, cell, zx, weights, s0, None, True)
         backward(np, cell, tuple(None for _ in s0), s0, weights, S, K, None)
+    _multiply(np.ones((2, 2), dtype), np.ones((2, 2), dtype), None)
 
 
 def _own(a: np.ndarray) -> np.ndarray:
@@ -89,10 +90,13 @@ def _pack(w: np.ndarray) -> np.ndarray:
 def matmul(xp: Any, a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
     """See `rnnx.engines`."""
     del xp
-    rows, n_k = a.shape
-    n_c = b.shape[1]
-    if rows * n_k * n_c < _SMALL:
+    if a.shape[0] * b.size < _SMALL:
         return a @ b if bias is None else a @ b + bias
+    return _multiply(a, b, bias)
+
+
+def _multiply(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+    (rows, n_k), n_c = a.shape, b.shape[1]
     dtype = a.dtype
     product, packed, (flat, ld, stride) = _product(dtype)[1], _pack(b), _flat(a)
     out = np.empty((rows, padded_columns(dtype.type, n_c)), dtype)
@@ -125,7 +129,8 @@ def forward(
     n_steps, m, _, n = Zx[0].shape
     dtype = Zx[0].dtype
     loops = _loops(cell, dtype)
-    loop = loops.forward(tuple(w.bh is not None for w in weights))
+    with _building:
+        loop = loops.forward(tuple(w.bh is not None for w in weights))
     packed = tuple(_pack(w.wh.T) for w in weights)
     bh = tuple(np.zeros((1, 1), dtype) if w.bh is None else w.bh.reshape(-1, n) for w in weights)
     states = tuple(np.empty((n_steps + 1, m, n), dtype) for _ in cell.states)
@@ -166,7 +171,7 @@ def backward(
         zx if stage.additive else np.empty(shape, dtype)
         for stage, zx, shape in zip(cell.stages, dzx, shapes, strict=True)
     )
-    ds = tuple(np.array(d) for d in dlast)
+    ds = tuple(np.array(d, order="C") for d in dlast)
     ds_other = tuple(np.empty_like(d) for d in ds)
     outputs = tuple(np.empty((0, m, n), dtype) if d is None else _own(d) for d in dS)
     mid = tuple(np.empty((m, n), dtype) for _ in cell.saved)

@@ -62,9 +62,7 @@ def recurrent_forward(
         For something that is not an array, arrays of two libraries, or a wrong dtype.
     """
     cell = _check.cell_of(cell)
-    if len(s0) > len(cell.states):
-        raise ValueError(f"`s0` must hold at most {len(cell.states)} states {cell.states}; got {len(s0)}")
-    states = dict(zip((f"{name}0" for name in cell.states), (*s0, None, None, None, None), strict=False))
+    states = _by_state("s0", s0, cell, "{}0")
     call = _check.forward_call(cell, ("x", x), states, parameters, lengths)
     outputs, caches = _sequence.forward(cell, call, x, parameters, keep_caches)
     return outputs, _head(cell, call, outputs[0]), caches
@@ -105,11 +103,21 @@ def recurrent_backward(
         As `recurrent_forward`; also for `caches` of another cell or already consumed.
     """
     cell = _check.cell_of(cell)
-    ds, ds_final = (*ds, *[None] * len(cell.states)), (*ds_final, *[None] * len(cell.states))
-    named = {f"d{name}": d for name, d in zip(cell.states, ds, strict=False)}
-    final = {f"d{name}_final": d for name, d in zip(cell.states, ds_final, strict=False)}
+    named, final = _by_state("ds", ds, cell, "d{}"), _by_state("ds_final", ds_final, cell, "d{}_final")
     dx, ds0, gradients = run_backward(cell, named, final, caches, consume)
     return {"dx": dx, **{f"d{name}0": d for name, d in zip(cell.states, ds0, strict=True)}, **gradients}
+
+
+def _by_state(name: str, arrays: Any, cell: Cell, pattern: str) -> dict[str, Array | None]:
+    """A sequence of arrays, one a state, by the names of the course; missing ones are None."""
+    if not isinstance(arrays, tuple | list):
+        raise TypeError(
+            f"`{name}` must be a tuple of arrays, one for each of {cell.states}; got {type(arrays).__name__}"
+        )
+    if len(arrays) > len(cell.states):
+        raise ValueError(f"`{name}` must hold at most {len(cell.states)} arrays, for {cell.states}; got {len(arrays)}")
+    missing = [None] * (len(cell.states) - len(arrays))
+    return {pattern.format(state): a for state, a in zip(cell.states, [*arrays, *missing], strict=True)}
 
 
 def run_backward(
@@ -167,6 +175,8 @@ def step_backward(cell: Cell, ds: Mapping[str, Array], cache: tuple) -> tuple[Ar
         raise TypeError(f"`cache` must be the tuple that {cell.name}_cell_forward returned; got {type(cache).__name__}")
     _check.check_steps(cell, [cache])
     ns.common_namespace({"cache": cache[0], **{name: d for name, d in ds.items() if d is not None}})
+    if cache[0].ndim != 2:
+        raise ValueError(f"`{cell.states[0]}_next` must have shape (n_a, m); got {tuple(cache[0].shape)}")
     n_a, m = cache[0].shape
     sequence: dict[str, Array | None] = {}
     for name, d in ds.items():
