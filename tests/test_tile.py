@@ -6,9 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnnx.engines import _threads, _tile, jit
-from rnnx.engines._tile import make_product, padded_columns
+from rnnx.engines._tile import K_BLOCK, make_product, pack, padded_columns
 
 DTYPES = [np.float32, np.float64]
+
+
+def packed(W):
+    out = np.full(W.shape[0] * padded_columns(W.dtype.type, W.shape[1]) + 3, np.nan, W.dtype)
+    pack(W, out)
+    assert np.isnan(out[-3:]).all()
+    return out[:-3]
 
 
 def bounded(actual, H, W, dtype):
@@ -21,12 +28,12 @@ def bounded(actual, H, W, dtype):
 @given(rows=st.integers(1, 20), k=st.integers(1, 70), columns=st.integers(1, 200), seed=st.integers(0, 9))
 def test_product_is_the_matrix_product(dtype, rows, k, columns, seed):
     rng = np.random.default_rng(seed)
-    pack, product = make_product(dtype)
+    product = make_product(dtype)
     W, H = rng.standard_normal((k, columns)).astype(dtype), rng.standard_normal((rows + 3, k)).astype(dtype)
-    packed = pack(W.reshape(-1), columns, 1, k, columns)
-    np.testing.assert_array_equal(packed, pack(W.T.copy().reshape(-1), 1, k, k, columns))
+    weights = packed(W)
+    np.testing.assert_array_equal(weights, packed(W.T.copy().T))
     Z = np.full((rows + 2, padded_columns(dtype, columns)), np.nan, dtype)
-    product(packed, H.reshape(-1), 2 * k, k, 1, k, rows, Z, 1, False)
+    product(weights, H.reshape(-1), 2 * k, k, 1, k, rows, Z, 1, False)
     assert bounded(Z[1:-1, :columns], H[2 : rows + 2], W, dtype)
     assert np.all(Z[1:-1, columns:] == 0)
     assert np.all(np.isnan(Z[[0, -1]]))  # nothing above, nothing below
@@ -60,23 +67,24 @@ def test_matmul_of_every_orientation(dtype, rows, k, columns, ta, tb, biased, th
 def test_shapes_for_other_cpus(shape, dtype, monkeypatch):
     """What would run on AVX-512, AVX2, NEON and anything else; LLVM splits vectors that the CPU does not have."""
     monkeypatch.setattr(_tile, "_shape", lambda: shape)
-    pack, product = make_product.__wrapped__(dtype)
+    product = make_product.__wrapped__(dtype)
     rng = np.random.default_rng(0)
     lanes = shape[0] // np.dtype(dtype).itemsize
-    for rows, columns in ((1, 1), (5, 3 * lanes), (13, shape[1] * lanes + 1), (7, 4 * shape[1] * lanes)):
-        W, H = rng.standard_normal((11, columns)).astype(dtype), rng.standard_normal((rows, 11)).astype(dtype)
+    sizes = ((1, 1, 11), (5, 3 * lanes, K_BLOCK + 5), (13, shape[1] * lanes + 1, 11), (7, 4 * shape[1] * lanes, 2))
+    for rows, columns, k in sizes:
+        W, H = rng.standard_normal((k, columns)).astype(dtype), rng.standard_normal((rows, k)).astype(dtype)
         Z = np.empty((rows, padded_columns(dtype, columns)), dtype)
-        product(pack(W.reshape(-1), columns, 1, 11, columns), H.reshape(-1), 0, 11, 1, 11, rows, Z, 0, False)
+        product(packed(W), H.reshape(-1), 0, k, 1, k, rows, Z, 0, False)
         assert bounded(Z[:, :columns], H, W, dtype)
 
 
 def test_a_row_does_not_depend_on_its_neighbours():
     rng = np.random.default_rng(0)
-    pack, product = make_product(np.float32)
+    product = make_product(np.float32)
     W, H = rng.standard_normal((50, 96), np.float32), rng.standard_normal((13, 50), np.float32)
     whole, single = np.empty((13, 96), np.float32), np.empty((1, 96), np.float32)
-    packed = pack(W.reshape(-1), 96, 1, 50, 96)
-    product(packed, H.reshape(-1), 0, 50, 1, 50, 13, whole, 0, False)
+    weights = packed(W)
+    product(weights, H.reshape(-1), 0, 50, 1, 50, 13, whole, 0, False)
     for j in range(13):
-        product(packed, H.reshape(-1), j * 50, 50, 1, 50, 1, single, 0, False)
+        product(weights, H.reshape(-1), j * 50, 50, 1, 50, 1, single, 0, False)
         assert np.array_equal(single[0], whole[j])

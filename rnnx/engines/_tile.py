@@ -141,16 +141,49 @@ def _tile(dtype: type, n_vectors: int, n_rows: int) -> Any:
     return tile
 
 
+def _panel_runs(dtype: Any, padded: int) -> list[tuple[int, int]]:
+    """(width, number) of the panels of `padded` columns: full ones, half ones, single vectors."""
+    width, lanes = panel_width(dtype)
+    runs = []
+    for w in (width, max(width // 2, lanes), lanes):
+        runs.append((w, padded // w))
+        padded %= w
+    return runs
+
+
+def pack(W: np.ndarray, packed: np.ndarray) -> None:
+    """Copy W (K, C), of any strides, into blocks of k, in them panels.
+
+    Parameters
+    ----------
+    W : array, shape (K, C)
+    packed : array, one dimension
+        At least K * `padded_columns` elements.
+    """
+    n_k, n_c = W.shape
+    padded = padded_columns(W.dtype.type, n_c)
+    runs = _panel_runs(W.dtype.type, padded)
+    at = 0
+    for k0 in range(0, n_k, K_BLOCK):
+        rows = W[k0 : k0 + K_BLOCK]
+        k, c0 = rows.shape[0], 0
+        for w, number in runs:
+            panels = packed[at : at + number * k * w].reshape(number, k, w)
+            whole = min(number, max(n_c - c0, 0) // w)  # the last one may be wider than what is left
+            panels[:whole] = rows[:, c0 : c0 + whole * w].reshape(k, whole, w).transpose(1, 0, 2)
+            if whole < number:
+                panels[whole] = 0
+                panels[whole, :, : n_c - c0 - whole * w] = rows[:, c0 + whole * w :]
+            at, c0 = at + number * k * w, c0 + number * w
+
+
 @lru_cache(maxsize=4)
-def make_product(dtype: Any) -> tuple[Any, Any]:
-    """Compiled ``pack`` and ``product`` for one dtype (np.float32 or np.float64).
+def make_product(dtype: Any) -> Any:
+    """The compiled product for one dtype (np.float32 or np.float64).
 
     Returns
     -------
-    pack : callable
-        pack(W, along_k, along_c, K, C): W[k, c] stands at k * along_k + c * along_c of the flat array. Returns
-        the packed weights, one dimension: blocks of k, in them panels, C rounded up to whole vectors.
-    product : callable
+    callable
         product(packed, H, h_at, ldh, stride, K, rows, Z, z_row, more): ``rows`` rows of Z from row `z_row` on, all
         of whose columns are written. H[r, k] stands at h_at + r * ldh + k * stride of the flat array. If `more`,
         what is in Z is added to.
@@ -158,33 +191,6 @@ def make_product(dtype: Any) -> tuple[Any, Any]:
     width, lanes = panel_width(dtype)
     half_width = max(width // 2, lanes)
     full, half, one = (_row_block(dtype, w // lanes) for w in (width, half_width, lanes))
-    zero = dtype(0)
-
-    @njit(nogil=True, error_model="numpy")
-    def pack(W, along_k, along_c, n_k, n_c):
-        padded = (n_c + lanes - 1) // lanes * lanes
-        packed = np.empty(n_k * padded, W.dtype)
-        for k0 in range(0, n_k, K_BLOCK):
-            k1 = min(k0 + K_BLOCK, n_k)
-            c0 = 0
-            while c0 < padded:
-                left = padded - c0
-                w = width if left >= width else half_width if left >= half_width else lanes
-                to = k0 * padded + c0 * (k1 - k0)
-                given = min(w, n_c - c0)
-                for k in range(k0, k1):
-                    row = k * along_k + c0 * along_c
-                    if along_c == 1:
-                        for c in range(given):
-                            packed[to + c] = W[row + c]
-                    else:
-                        for c in range(given):
-                            packed[to + c] = W[row + c * along_c]
-                    for c in range(given, w):
-                        packed[to + c] = zero
-                    to += w
-                c0 += w
-        return packed
 
     @njit(nogil=True, error_model="numpy")
     def product(packed, H, h_at, ldh, stride, n_k, rows, Z, z_row, more):
@@ -208,7 +214,7 @@ def make_product(dtype: Any) -> tuple[Any, Any]:
                     one(packed, w_at, H, at, ldh, stride, k, rows, flat, z_at, ldz, add)
                     c0 += lanes
 
-    return pack, product
+    return product
 
 
 def _row_block(dtype: type, n_vectors: int) -> Any:

@@ -18,7 +18,7 @@ from rnnx.cells import Cell
 from rnnx.engines._jit_loops import backward_loop, forward_loop
 from rnnx.engines._jit_math import make_ops
 from rnnx.engines._threads import run_slices
-from rnnx.engines._tile import make_product, padded_columns
+from rnnx.engines._tile import make_product, pack, padded_columns
 
 Arrays = tuple[np.ndarray, ...]
 
@@ -34,12 +34,13 @@ class _Loops(NamedTuple):
 
 
 _building = threading.RLock()
+_local = threading.local()
 
 
 @lru_cache(maxsize=64)
 def _build(cell: Cell, dtype: str) -> _Loops:
     scalar = getattr(np, dtype)
-    ops, product = make_ops(scalar), make_product(scalar)[1]
+    ops, product = make_ops(scalar), make_product(scalar)
     forward = lru_cache(maxsize=8)(lambda bias: forward_loop(cell, ops, product, bias))
     return _Loops(forward, backward_loop(cell, ops, product))
 
@@ -69,7 +70,7 @@ def _own(a: np.ndarray) -> np.ndarray:
 
 
 def _product(dtype: np.dtype) -> Any:
-    """The compiled (pack, product) of a dtype."""
+    """The compiled product of a dtype."""
     scalar: Any = dtype.type
     with _building:
         return make_product(scalar)
@@ -82,9 +83,18 @@ def _flat(a: np.ndarray) -> tuple[np.ndarray, int, int]:
     return _own(a).reshape(-1), a.shape[1], 1
 
 
-def _pack(w: np.ndarray) -> np.ndarray:
-    """Weights (K, C) as the tile wants them."""
-    return _product(w.dtype)[0](*_flat(w), *w.shape)
+def _pack(w: np.ndarray, slot: int = 0) -> np.ndarray:
+    """Weights (K, C) as the tile wants them, in memory of this thread that the next call for the slot reuses.
+
+    Fresh memory costs a page fault for every 4 KB: as much as the packing itself, and more.
+    """
+    size = w.shape[0] * padded_columns(w.dtype.type, w.shape[1])
+    key = f"{w.dtype} {slot}"
+    kept = _local.__dict__.setdefault(key, np.empty(0, w.dtype))
+    if kept.size < size:
+        kept = _local.__dict__[key] = np.empty(size, w.dtype)
+    pack(w, kept)
+    return kept
 
 
 def matmul(xp: Any, a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
@@ -98,7 +108,7 @@ def matmul(xp: Any, a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None
 def _multiply(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
     (rows, n_k), n_c = a.shape, b.shape[1]
     dtype = a.dtype
-    product, packed, (flat, ld, stride) = _product(dtype)[1], _pack(b), _flat(a)
+    product, packed, (flat, ld, stride) = _product(dtype), _pack(b), _flat(a)
     out = np.empty((rows, padded_columns(dtype.type, n_c)), dtype)
     if bias is not None:
         out[:, :n_c] = bias
@@ -131,7 +141,7 @@ def forward(
     loops = _loops(cell, dtype)
     with _building:
         loop = loops.forward(tuple(w.bh is not None for w in weights))
-    packed = tuple(_pack(w.wh.T) for w in weights)
+    packed = tuple(_pack(w.wh.T, slot) for slot, w in enumerate(weights))
     bh = tuple(np.zeros((1, 1), dtype) if w.bh is None else w.bh.reshape(-1, n) for w in weights)
     states = tuple(np.empty((n_steps + 1, m, n), dtype) for _ in cell.states)
     for S, s in zip(states, s0, strict=True):
@@ -164,7 +174,7 @@ def backward(
     n_steps, m, n = S[0].shape[0] - 1, S[0].shape[1], S[0].shape[2]
     dtype = S[0].dtype
     loops = _loops(cell, dtype)
-    packed = tuple(_pack(w.wh) for w in weights)
+    packed = tuple(_pack(w.wh, slot) for slot, w in enumerate(weights))
     shapes = tuple((n_steps, m, len(stage.gates), n) for stage in cell.stages)
     dzx = tuple(np.empty(shape, dtype) for shape in shapes)
     dzh = tuple(
