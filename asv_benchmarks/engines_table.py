@@ -69,8 +69,10 @@ def child(*arguments: str) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "float64"])
+    parser.add_argument("--cells", nargs="+", default=list(GATES), choices=GATES)
     arguments = parser.parse_args()
     if arguments.child:
         print(json.dumps(measure(*arguments.child)))
@@ -79,12 +81,14 @@ def main() -> None:
 
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, ", end="")
     print(f"NumPy {np.__version__}, Numba {numba.__version__}")
-    for dtype in ("float32", "float64"):
+    for dtype in arguments.dtypes:
         rate = gemm_rate(dtype)
         print(f"\n{dtype}; GEMM {rate:.0f} GFLOP/s\n")
         print("| cell | (n_x, n_a, m, T_x) | forward plain | jit | ratio | step plain | jit | ratio | of GEMM |")
         print("|---|---|---|---|---|---|---|---|---|")
-        for cell, gates in GATES.items():
+        seconds: dict[str, float] = {}
+        for cell in arguments.cells:
+            gates = GATES[cell]
             runs = [{engine: child(engine, cell, dtype) for engine in ("plain", "jit")} for _ in range(ROUNDS)]
             for size in map(str, SIZES):
                 plain, jit = (np.median([run[e][size] for run in runs], axis=0) for e in ("plain", "jit"))
@@ -95,7 +99,8 @@ def main() -> None:
                     f"| {plain[1]:.2f} | {jit[1]:.2f} | {plain[1] / jit[1]:.1f} | {flops / jit[1] / 1e6 / rate:.0%} |",
                     flush=True,
                 )
-            print(f"<!-- compile {cell} {dtype}: {np.median([run['jit']['compile_s'] for run in runs]):.1f} s -->")
+            seconds[cell] = np.median([run["jit"]["compile_s"] for run in runs])
+        print("\nfirst call, import of Numba included: " + ", ".join(f"{c} {s:.1f} s" for c, s in seconds.items()))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from rnnx._layout import StageWeights
 from rnnx.cells import Cell
 from rnnx.engines._jit_loops import backward_loop, forward_loop
 from rnnx.engines._jit_math import make_ops
+from rnnx.engines._memory import empty
 from rnnx.engines._threads import run_slices
 from rnnx.engines._tile import make_product, pack, padded_columns
 
@@ -109,7 +110,7 @@ def _multiply(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None) -> np.ndarr
     (rows, n_k), n_c = a.shape, b.shape[1]
     dtype = a.dtype
     product, packed, (flat, ld, stride) = _product(dtype), _pack(b), _flat(a)
-    out = np.empty((rows, padded_columns(dtype.type, n_c)), dtype)
+    out = empty((rows, padded_columns(dtype.type, n_c)), dtype)
     if bias is not None:
         out[:, :n_c] = bias
         out[:, n_c:] = 0
@@ -143,11 +144,11 @@ def forward(
         loop = loops.forward(tuple(w.bh is not None for w in weights))
     packed = tuple(_pack(w.wh.T, slot) for slot, w in enumerate(weights))
     bh = tuple(np.zeros((1, 1), dtype) if w.bh is None else w.bh.reshape(-1, n) for w in weights)
-    states = tuple(np.empty((n_steps + 1, m, n), dtype) for _ in cell.states)
+    states = tuple(empty((n_steps + 1, m, n), dtype) for _ in cell.states)
     for S, s in zip(states, s0, strict=True):
         S[0] = s
     # Without `keep` every step writes its saved values over those of the step before.
-    saved = tuple(np.empty((n_steps if keep else 1, m, n), dtype) for _ in cell.saved)
+    saved = tuple(empty((n_steps if keep else 1, m, n), dtype) for _ in cell.saved)
     zx, steps = tuple(_own(z) for z in Zx), _steps(lengths, m, n_steps)
     columns = tuple(padded_columns(dtype.type, w.wh.shape[0]) for w in weights)
 
@@ -176,10 +177,9 @@ def backward(
     loops = _loops(cell, dtype)
     packed = tuple(_pack(w.wh, slot) for slot, w in enumerate(weights))
     shapes = tuple((n_steps, m, len(stage.gates), n) for stage in cell.stages)
-    dzx = tuple(np.empty(shape, dtype) for shape in shapes)
+    dzx = tuple(empty(shape, dtype) for shape in shapes)
     dzh = tuple(
-        zx if stage.additive else np.empty(shape, dtype)
-        for stage, zx, shape in zip(cell.stages, dzx, shapes, strict=True)
+        zx if stage.additive else empty(shape, dtype) for stage, zx, shape in zip(cell.stages, dzx, shapes, strict=True)
     )
     ds = tuple(np.array(d, order="C") for d in dlast)
     ds_other = tuple(np.empty_like(d) for d in ds)

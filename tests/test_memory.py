@@ -1,0 +1,79 @@
+"""Memory that the compiled engine uses again: only what nobody can see any more."""
+
+import numpy as np
+import pytest
+
+import rnnx
+from rnnx.engines import _memory
+
+pytestmark = pytest.mark.skipif(not _memory._COUNTS, reason="this interpreter does not count references")
+
+
+@pytest.fixture(autouse=True)
+def empty_pool(monkeypatch):
+    monkeypatch.setattr(_memory, "_buffers", [])
+
+
+def address(a):
+    return a.__array_interface__["data"][0]
+
+
+def test_a_buffer_is_used_again_only_when_nobody_sees_it():
+    first = _memory.empty((300, 100), np.float32)
+    place = address(first)
+    assert address(_memory.empty((300, 100), np.float32)) != place
+    view = first.T[3:]  # a view of a view holds it, too
+    del first
+    assert address(_memory.empty((300, 100), np.float32)) != place
+    memory = memoryview(view)
+    del view
+    assert address(_memory.empty((300, 100), np.float32)) != place
+    del memory
+    again = [_memory.empty((150, 100), np.float64) for _ in range(4)]
+    assert place in map(address, again)
+    assert all(a.flags.c_contiguous and a.flags.writeable and a.flags.aligned for a in again)
+    assert len({address(a) for a in again}) == 4
+
+
+def test_the_pool_is_bounded(monkeypatch):
+    monkeypatch.setattr(_memory, "_KEPT", 1 << 20)
+    held = [_memory.empty((1 << 18,), np.uint8) for _ in range(9)]
+    assert sum(b.nbytes for b in _memory._buffers) <= 1 << 20
+    assert len({address(a) for a in held}) == 9
+    del held
+    _memory.empty((1 << 19,), np.uint8)
+    assert sum(b.nbytes for b in _memory._buffers) <= 1 << 20
+
+
+def test_small_and_huge_arrays_are_not_kept():
+    for shape in ((10,), (0, 5), (_memory._LARGEST + 1,)):
+        assert _memory.empty(shape, np.uint8).shape == shape
+    assert _memory._buffers == []
+
+
+def test_nothing_grows_over_many_steps(rng):
+    p = rnnx.initialize_parameters("lstm", 20, 40, seed=0)
+    x = rng.standard_normal((20, 16, 30)).astype("float32")
+    counts = []
+    for _ in range(30):
+        a, _, _, caches = rnnx.lstm_forward(x, None, p)
+        rnnx.lstm_backward(a, caches)
+        counts.append(len(_memory._buffers))
+    assert counts[3] == counts[-1] > 0
+
+
+def test_two_forwards_before_a_backward(rng):
+    """Live caches are never overwritten by later calls."""
+    p = rnnx.initialize_parameters("gru", 20, 40, seed=0)
+    xs = [rng.standard_normal((20, 16, 30)).astype("float32") for _ in range(4)]
+    with rnnx.use_engine("jit"):
+        alone = []
+        for x in xs:
+            a, _, caches = rnnx.gru_forward(x, None, p)
+            alone.append(rnnx.gru_backward(np.ones_like(a), caches))
+        together = [rnnx.gru_forward(x, None, p) for x in xs]
+        inference = [rnnx.gru_forward(x, None, p, keep_caches=False)[0] for x in xs]
+        for (a, _, caches), expected, states in zip(together, alone, inference, strict=True):
+            np.testing.assert_array_equal(a, states)
+            for key, gradient in rnnx.gru_backward(np.ones_like(a), caches).items():
+                np.testing.assert_array_equal(gradient, expected[key])
