@@ -365,12 +365,7 @@ def test_text_that_the_terminal_cannot_show(tmp_path):
 def test_ctrl_c_writes_the_checkpoint(tmp_path, twice):
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "rnnx", "train", "--epochs", "1000", "--cell", "rnn", "--hidden-size", "16"]
-
-    def listen():  # a job in the background of a shell is born with SIGINT ignored
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=tmp_path, stdout=pipe, text=True, env=environment, preexec_fn=listen) as process:
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=environment) as process:
         for line in process.stdout:
             if line.startswith("epoch   2"):
                 break
