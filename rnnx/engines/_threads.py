@@ -46,11 +46,12 @@ def run_slices(function: Callable[[int, int], None], m: int, products: int) -> N
     products : int
         Multiplications in the whole, which decide how many slices are worth a thread.
     """
-    n_slices = max(1, min(max_threads(), m, products // _PRODUCTS_PER_SLICE))
-    bounds = [m * i // n_slices for i in range(n_slices + 1)]
+    worth = min(m, products // _PRODUCTS_PER_SLICE)
+    n_slices = min(max_threads(), worth) if worth > 1 else 1
     if n_slices == 1:
         function(0, m)
         return
+    bounds = [m * i // n_slices for i in range(n_slices + 1)]
     others = [_submit(function, *bounds[i : i + 2]) for i in range(1, n_slices)]
     try:
         function(bounds[0], bounds[1])
