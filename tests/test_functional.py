@@ -181,6 +181,12 @@ def test_lengths_freeze_the_state_and_zero_the_outputs(name, engine, rng):
         assert_close(caches.final_state["a"][:, j], last, 1e-14)
     for other in (list(lengths), tuple(lengths), lengths.astype(np.uint8), lengths[::-1].copy()[::-1]):
         np.testing.assert_array_equal(forward(name, p, lengths=other)[0], a)
+    n = len(p.s0)
+    for t, step in enumerate(caches[0]):
+        over = lengths <= t
+        for gate in step[2 * n : -2]:  # in the tuples: no gate past the end, and the state as it was
+            assert not gate[:, over].any()
+        np.testing.assert_array_equal(step[0][:, over], step[n][:, over])
     changed = lengths.copy()
     caches = forward(name, p, lengths=changed)[3]
     changed[:] = 1  # ours is a copy

@@ -229,6 +229,15 @@ def test_links_and_modes_stay(trained, saved, tmp_path):
         checkpoints.check_writable(tmp_path / "pipe")
 
 
+def test_a_new_file_takes_the_place_of_the_old_one(trained, saved):
+    """Never written over in place: a reader, or a crash, meets the old file or the whole new one."""
+    with saved.open("rb") as reader:
+        old, inode = saved.read_bytes(), saved.stat().st_ino
+        checkpoints.save(saved, checkpoints.Checkpoint(*trained, by="windows"))
+        assert reader.read() == old
+    assert saved.stat().st_ino != inode
+
+
 def test_a_failed_write_leaves_the_old_file(trained, saved, monkeypatch):
     old = saved.read_bytes()
 
