@@ -39,8 +39,7 @@ _local = threading.local()
 
 
 @lru_cache(maxsize=64)
-def _build(cell: Cell, dtype: str) -> _Loops:
-    scalar = getattr(np, dtype)
+def _build(cell: Cell, scalar: Any) -> _Loops:
     ops, product = make_ops(scalar), make_product(scalar)
     forward = lru_cache(maxsize=8)(lambda bias: forward_loop(cell, ops, product, bias))
     return _Loops(forward, backward_loop(cell, ops, product))
@@ -48,7 +47,8 @@ def _build(cell: Cell, dtype: str) -> _Loops:
 
 def _loops(cell: Cell, dtype: np.dtype) -> _Loops:
     with _building:  # lru_cache alone would let two threads build the same
-        return _build(cell, str(dtype))
+        scalar: Any = dtype.type
+        return _build(cell, scalar)
 
 
 def compile_ahead(cell: Cell, dtype: str) -> None:
@@ -67,7 +67,8 @@ def compile_ahead(cell: Cell, dtype: str) -> None:
 
 def _own(a: np.ndarray) -> np.ndarray:
     """C-contiguous, aligned and writable: what the loops are compiled for."""
-    return np.require(a, requirements=("C", "A", "W"))
+    flags = a.flags
+    return a if flags.c_contiguous and flags.aligned and flags.writeable else np.array(a, order="C")
 
 
 def _product(dtype: np.dtype) -> Any:
@@ -90,7 +91,7 @@ def _pack(w: np.ndarray, slot: int = 0) -> np.ndarray:
     Fresh memory costs a page fault for every 4 KB: as much as the packing itself, and more.
     """
     size = w.shape[0] * padded_columns(w.dtype.type, w.shape[1])
-    key = f"{w.dtype} {slot}"
+    key = f"{w.dtype.char}{slot}"
     kept = _local.__dict__.setdefault(key, np.empty(0, w.dtype))
     if kept.size < size:
         kept = _local.__dict__[key] = np.empty(size, w.dtype)
