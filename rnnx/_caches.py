@@ -153,8 +153,6 @@ def from_steps(cell: Cell, steps: Any, replay: Any) -> Record:
         for t in range(len(steps))
     ]
     xp, (n_a, m) = calls[0].xp, (int(size) for size in calls[0].s0[0].shape)
-    shown = {name: column[t] for name, column in columns.items() for t in range(len(steps)) if name != "xt"}
-    ns.common_namespace({"xt": columns["xt"][0], **shown})
     for name in (*after, *before, *cell.cache):
         for array in columns[name]:
             ns.common_namespace({"xt": columns["xt"][0], name: array})

@@ -143,6 +143,11 @@ def is_concrete(array: Array) -> bool:
     return not compat.is_jax_array(array) or type(array).__name__ == "ArrayImpl"
 
 
+def is_on_host(array: Array) -> bool:
+    """Whether looking at the values waits for no device: NumPy only."""
+    return bool(compat.is_numpy_array(array))
+
+
 def to_host(array: Array) -> np.ndarray:
     """A NumPy array of the same values; of a NumPy array, itself."""
     if compat.is_numpy_array(array):

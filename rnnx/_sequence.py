@@ -4,6 +4,7 @@ It knows neither a library nor a cell. Dimensions: T steps, m examples, n hidden
 a stage; capital letters are stacked over time.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from rnnx.cells import Cell
 def run_forward(cell: Cell, call: _check.Call, engine: str, keep: bool) -> Record:
     """The forward pass in internal layout."""
     xp = call.xp
-    X = _layout.to_time_major(xp, call.x, own=keep)  # what the caller does to x later is not ours
+    X = _layout.to_time_major(xp, call.x, own=keep and call.lengths is None)  # what becomes of x is not ours
     n_steps, m, n_x = X.shape
     if call.lengths is not None:  # zero past the end: not even NaN there may reach a weight gradient
         X = xp.where(_layout.valid_steps(xp, call.lengths, n_steps), X, xp.zeros_like(X))
@@ -139,7 +140,4 @@ def backward(
 
 def _rows(xp: Any, a: Array) -> Array:
     """(T, m, ...) to (T m, the rest)."""
-    rest = 1
-    for size in a.shape[2:]:
-        rest *= size
-    return xp.reshape(a, (a.shape[0] * a.shape[1], rest))
+    return xp.reshape(a, (a.shape[0] * a.shape[1], math.prod(a.shape[2:])))

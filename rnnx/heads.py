@@ -3,6 +3,7 @@
 Arrays are public, features first: (n, m, T) or, for a single step, (n, m).
 """
 
+import math
 from typing import Any
 
 from rnnx import _namespace as ns
@@ -13,9 +14,7 @@ from rnnx._namespace import Array
 
 def _columns(xp: Any, a: Array) -> Array:
     """(n, m, T) to (T m, n): one row per column; a view if `a` is in Fortran order."""
-    rows = 1
-    for size in a.shape[1:]:
-        rows *= size
+    rows = math.prod(a.shape[1:])
     return xp.reshape(ns.contiguous(xp, xp.permute_dims(a, tuple(range(a.ndim))[::-1])), (rows, a.shape[0]))
 
 
@@ -122,7 +121,7 @@ def softmax_cross_entropy(z: Array, targets: Array, lengths: Any = None) -> tupl
         mask = valid_steps(xp, check_lengths(xp, device, lengths, m, n_steps), n_steps)
         valid = xp.matrix_transpose(mask[:, :, 0])
     targets = ns.as_index(xp, targets)
-    if ns.library_name(xp) == "numpy" and bool(xp.any(valid & ((targets < 0) | (targets >= n_y)))):
+    if ns.is_on_host(targets) and bool(xp.any(valid & ((targets < 0) | (targets >= n_y)))):
         raise ValueError(f"`targets` must be from 0 to n_y - 1 = {n_y - 1}")
 
     classes = xp.reshape(xp.arange(n_y, dtype=targets.dtype, device=device), (n_y, 1, 1))

@@ -102,6 +102,8 @@ def test_each_question_has_one_room():
     assert files_matching(r"^\s*(import|from) array_api_compat\b") == {"_namespace.py"}
     assert files_matching(r"^\s*(import|from) (cupy|torch|jax)\b") == set()
     assert files_matching(r"\bis_(numpy|cupy|torch|jax)_|hasattr\([a-z]+, .get.\)") == {"_namespace.py"}
+    # The table of engines goes by the library's name; nothing else does.
+    assert files_matching(r"\blibrary_name\b") == {"_namespace.py", "engines/__init__.py"}
 
 
 def test_dependencies_point_one_way():
