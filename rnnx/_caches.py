@@ -33,10 +33,7 @@ class Record:
         def cast(a: Array) -> Array:
             return ns.astype(self.xp, a, dtype)
 
-        weights = tuple(
-            _layout.StageWeights(cast(w.wx), cast(w.wh), cast(w.b), None if w.bh is None else cast(w.bh))
-            for w in self.weights
-        )
+        weights = tuple(w.map(cast) for w in self.weights)
         states, saved = tuple(map(cast, self.states)), tuple(map(cast, self.saved))
         return Record(self.xp, dtype, cast(self.x), weights, states, saved, self.lengths)
 

@@ -6,8 +6,9 @@ an example, so the public array is the transpose of the internal one, a view in 
 Dimensions: T steps, m examples, n hidden units, n_x inputs, G gates of a stage.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from rnnx import _namespace as ns
@@ -35,52 +36,90 @@ def valid_steps(xp: Any, lengths: Array, n_steps: int) -> Array:
 
 @dataclass(frozen=True)
 class StageWeights:
-    """The weights of one stage, gates stacked in order."""
+    """The parameters of one stage, gate by gate, and on demand stacked in the order of the gates."""
 
-    wx: Array  # (G n, n_x)
-    wh: Array  # (G n, n)
+    xp: Any
+    n: int
+    weights: tuple[tuple[Array, ...], ...]  # a gate's: (n, n + n_x) on [operand; x_t], or (n, n_x) and (n, n)
+    bias: tuple[Array, ...]  # (n, 1)
+    recurrent_bias: tuple[Array | None, ...]  # (n, 1) or None
+    notes: dict[str, Any] = field(default_factory=dict, compare=False)  # what an engine remembers about them
+
+    def map(self, function: Callable[[Array], Array]) -> "StageWeights":
+        """The same with every array replaced."""
+        weights = tuple(tuple(map(function, w)) for w in self.weights)
+        recurrent = tuple(None if b is None else function(b) for b in self.recurrent_bias)
+        return StageWeights(self.xp, self.n, weights, tuple(map(function, self.bias)), recurrent)
+
+    @property
+    def hidden(self) -> list[Array]:
+        """What multiplies the operand: (n, n), per gate."""
+        return [w[1] if len(w) == 2 else w[0][:, : self.n] for w in self.weights]
+
+    @property
+    def inputs(self) -> list[Array]:
+        """What multiplies x_t: (n, n_x), per gate."""
+        return [w[0] if len(w) == 2 else w[0][:, self.n :] for w in self.weights]
+
+    @cached_property
+    def wh(self) -> Array:
+        """(G n, n)."""
+        return ns.contiguous(self.xp, self.xp.concat(self.hidden, axis=0))
+
+    @cached_property
+    def wx(self) -> Array:
+        """(G n, n_x)."""
+        return ns.contiguous(self.xp, self.xp.concat(self.inputs, axis=0))
+
+    @cached_property
+    def b(self) -> Array:
+        """(G n,)."""
+        return self.xp.concat([self.xp.reshape(b, (-1,)) for b in self.bias])
+
+    @cached_property
+    def bh(self) -> Array | None:
+        """(G n,), zero for the gates without one; None if no gate has one."""
+        if all(b is None for b in self.recurrent_bias):
+            return None
+        both = zip(self.recurrent_bias, self.bias, strict=True)
+        columns = [self.xp.zeros_like(like) if b is None else b for b, like in both]
+        return self.xp.concat([self.xp.reshape(b, (-1,)) for b in columns])
+
+
+@dataclass(frozen=True)
+class StageGradients:
+    """Gradients of the parameters of one stage, gates stacked."""
+
+    w: Array  # (G n, n + n_x), acting on [operand; x_t]
     b: Array  # (G n,)
-    bh: Array | None  # (G n,), the recurrent bias, zero for the gates without one
+    bh: Array | None
 
 
 def pack(xp: Any, cell: Cell, parameters: Mapping[str, Array]) -> tuple[StageWeights, ...]:
-    """Stack the parameters of each stage."""
+    """The parameters by stage and gate: views of what is given."""
     return tuple(_pack_stage(xp, stage, parameters) for stage in cell.stages)
 
 
 def _pack_stage(xp: Any, stage: Stage, parameters: Mapping[str, Array]) -> StageWeights:
-    wx, wh = [], []
-    for gate in stage.gates:
-        weights = [parameters[key] for key in gate.weights]
-        n_a = weights[0].shape[0]
-        hidden, inputs = (weights[1], weights[0]) if len(weights) == 2 else (weights[0][:, :n_a], weights[0][:, n_a:])
-        wh.append(hidden)
-        wx.append(inputs)
-    bias = [xp.reshape(parameters[gate.bias], (-1,)) for gate in stage.gates]
-    recurrent = [parameters.get(gate.recurrent_bias or "") for gate in stage.gates]
-    if any(b is not None for b in recurrent):
-        bh = xp.concat(
-            [xp.zeros_like(z) if b is None else xp.reshape(b, (-1,)) for b, z in zip(recurrent, bias, strict=True)]
-        )
-    else:
-        bh = None
-    return StageWeights(
-        ns.contiguous(xp, xp.concat(wx, axis=0)), ns.contiguous(xp, xp.concat(wh, axis=0)), xp.concat(bias), bh
-    )
+    gates = stage.gates
+    bias = tuple(parameters[gate.bias] for gate in gates)
+    weights = tuple(tuple(parameters[key] for key in gate.weights) for gate in gates)
+    recurrent = tuple(parameters.get(gate.recurrent_bias or "") for gate in gates)
+    return StageWeights(xp, bias[0].shape[0], weights, bias, recurrent)
 
 
-def unpack(xp: Any, cell: Cell, gradients: Sequence[StageWeights]) -> dict[str, Array]:
-    """Gradients of stacked weights to the public dict: "d" + key for every parameter."""
+def unpack(xp: Any, cell: Cell, gradients: Sequence[StageGradients]) -> dict[str, Array]:
+    """Gradients of stacked parameters to the public dict: "d" + key for every parameter."""
     result: dict[str, Array] = {}
     for stage, grad in zip(cell.stages, gradients, strict=True):
-        n_a = grad.wh.shape[1]
+        n_a = grad.w.shape[0] // len(stage.gates)
         for g, gate in enumerate(stage.gates):
             rows = slice(g * n_a, (g + 1) * n_a)
             if len(gate.weights) == 1:
-                result["d" + gate.weights[0]] = xp.concat([grad.wh[rows, :], grad.wx[rows, :]], axis=1)
+                result["d" + gate.weights[0]] = grad.w[rows, :]
             else:
-                result["d" + gate.weights[0]] = grad.wx[rows, :]
-                result["d" + gate.weights[1]] = grad.wh[rows, :]
+                result["d" + gate.weights[0]] = ns.contiguous(xp, grad.w[rows, n_a:])
+                result["d" + gate.weights[1]] = ns.contiguous(xp, grad.w[rows, :n_a])
             result["d" + gate.bias] = xp.reshape(grad.b[rows], (n_a, 1))
             if gate.recurrent_bias and grad.bh is not None:
                 result["d" + gate.recurrent_bias] = xp.reshape(grad.bh[rows], (n_a, 1))

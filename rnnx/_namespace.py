@@ -5,6 +5,7 @@ helpers at the end for what the standard leaves out.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import array_api_compat as compat
@@ -15,6 +16,7 @@ Namespace = Any
 
 _IMMUTABLE = frozenset({"jax"})
 _EXACT_NUMPY_TYPES = (np.ndarray, np.memmap)
+_NUMPY = compat.array_namespace(np.empty(0))
 
 
 def library_name(xp: Namespace) -> str:
@@ -51,6 +53,8 @@ def common_namespace(arrays: Mapping[str, Any]) -> tuple[Namespace, Any]:
     ValueError
         If two arrays are on different devices.
     """
+    if arrays and all(type(array) is np.ndarray for array in arrays.values()):  # the common case, quickly
+        return _NUMPY, "cpu"
     first_name, xp, device = "", None, None
     device_name = ""
     for name, array in arrays.items():
@@ -97,6 +101,9 @@ def floating_dtype(xp: Namespace, floats: Mapping[str, Array], others: Mapping[s
     TypeError
         For any other dtype.
     """
+    dtypes: Any = {array.dtype for array in (*floats.values(), *others.values())}
+    if len(dtypes) == 1 and floats and dtypes <= _floats(xp):
+        return dtypes.pop()
     dtypes = []
     for name, array in (*floats.items(), *others.items()):
         if array.dtype in (xp.float32, xp.float64):
@@ -105,6 +112,13 @@ def floating_dtype(xp: Namespace, floats: Mapping[str, Array], others: Mapping[s
             wanted = "float32 or float64" + ("" if name in floats else ", integer or bool")
             raise TypeError(f"`{name}` must have dtype {wanted}; got {array.dtype}")
     return xp.result_type(*dtypes)
+
+
+@lru_cache(maxsize=16)
+def _floats(xp: Namespace) -> frozenset[Any]:
+    """The dtypes float32 and float64, as arrays have them."""
+    kinds = (xp.float32, xp.float64)
+    return frozenset(map(np.dtype, kinds) if compat.is_numpy_namespace(xp) else kinds)
 
 
 def is_integer(xp: Namespace, array: Array) -> bool:

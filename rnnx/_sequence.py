@@ -4,7 +4,6 @@ It knows neither a library nor a cell. Dimensions: T steps, m examples, n hidden
 a stage; capital letters are stacked over time.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,23 +14,12 @@ from rnnx._namespace import Array
 from rnnx.cells import Cell
 
 
-def run_forward(cell: Cell, call: _check.Call, engine: str, keep: bool) -> Record:
-    """The forward pass in internal layout."""
-    xp = call.xp
-    X = _layout.to_time_major(xp, call.x, own=keep and call.lengths is None)  # what becomes of x is not ours
-    n_steps, m, n_x = X.shape
-    if call.lengths is not None:  # zero past the end: not even NaN there may reach a weight gradient
-        X = xp.where(_layout.valid_steps(xp, call.lengths, n_steps), X, xp.zeros_like(X))
+def run_forward(cell: Cell, call: _check.Call, engine: str, keep: bool) -> tuple[Record, tuple[Array, ...]]:
+    """The forward pass in internal layout: what a backward pass needs, and the caller's states (T, m, n)."""
+    xp, runner = call.xp, engines.load(engine)
     weights = _layout.pack(xp, cell, call.parameters)
-    flat = xp.reshape(X, (n_steps * m, n_x))
-    runner = engines.load(engine)
-    Zx = tuple(
-        xp.reshape(runner.matmul(xp, flat, xp.matrix_transpose(w.wx), w.b), (n_steps, m, len(stage.gates), call.n_a))
-        for stage, w in zip(cell.stages, weights, strict=True)
-    )
-    s0 = tuple(ns.contiguous(xp, xp.matrix_transpose(s)) for s in call.s0)
-    S, K = runner.forward(xp, cell, Zx, weights, s0, call.lengths, keep)
-    return Record(xp, call.dtype, X, weights, S, K if keep else None, call.lengths)
+    X, S, K, outputs, weights = runner.forward(xp, cell, call.x, weights, call.s0, call.lengths, keep)
+    return Record(xp, call.dtype, X, weights, S, K if keep else None, call.lengths), outputs
 
 
 def forward(
@@ -43,19 +31,12 @@ def forward(
     """
     xp = call.xp
     engine = engines.select(xp, n_steps=call.x.shape[2], m=call.x.shape[1])
-    record = run_forward(cell, call, engine, keep)
-    outputs = []
-    for S in record.states:
-        a = S[1:, :, :]
-        if call.lengths is not None:
-            a = xp.where(_layout.valid_steps(xp, call.lengths, a.shape[0]), a, xp.zeros_like(a))
-        elif keep:
-            a = ns.owned_copy(xp, a)  # the caller may write to it, the backward pass must not notice
-        outputs.append(_layout.to_public(xp, a))
+    record, outputs = run_forward(cell, call, engine, keep)
     if not keep:  # all that is left to ask for is the final state; let go of the rest
         record.states = tuple(ns.owned_copy(xp, S[-1:, :, :]) for S in record.states)
-        record.x = ns.owned_copy(xp, record.x[:, :0, :0])
-    return tuple(outputs), Caches(cell, engine, record, x, parameters)
+        record.x = xp.zeros_like(record.x[:, :0, :0])
+        record.weights = ()
+    return tuple(_layout.to_public(xp, a) for a in outputs), Caches(cell, engine, record, x, parameters)
 
 
 def resolve(cell: Cell, caches: Any) -> tuple[Record, Caches | None]:
@@ -77,7 +58,7 @@ def resolve(cell: Cell, caches: Any) -> tuple[Record, Caches | None]:
 
 
 def _replay(cell: Cell, call: _check.Call) -> tuple[Array, ...]:
-    saved = run_forward(cell, call, "plain", keep=True).saved
+    saved = run_forward(cell, call, "plain", keep=True)[0].saved
     assert saved is not None
     return saved
 
@@ -108,36 +89,6 @@ def backward(
     assert record.saved is not None
     X, S = record.x[:n_steps, :, :], tuple(s[: n_steps + 1, :, :] for s in record.states)
     K = tuple(k[:n_steps, :, :] for k in record.saved)
-    dS = tuple(None if d is None else _layout.to_time_major(xp, d) for d in dstates)
-    dlast = tuple(
-        xp.zeros_like(s[0, :, :]) if d is None else ns.owned_copy(xp, xp.matrix_transpose(d))
-        for d, s in zip(dfinal, S, strict=True)
-    )
     runner = engines.load(engines.select(xp, n_steps=n_steps, m=X.shape[1]))
-    dZx, dZh, ds0 = runner.backward(xp, cell, dS, dlast, record.weights, S, K, record.lengths)
-
-    dX: Any = None
-    gradients = []
-    operand = S[0][:n_steps, :, :]
-    for stage, (_, out_at) in enumerate(cell.saved_slices):
-        weights = record.weights[stage]
-        dzx, dzh = _rows(xp, dZx[stage]), _rows(xp, dZh[stage])
-        through = runner.matmul(xp, dzx, weights.wx)
-        dX = through if dX is None else dX + through
-        gradients.append(
-            _layout.StageWeights(
-                wx=runner.matmul(xp, xp.matrix_transpose(dzx), _rows(xp, X)),
-                wh=runner.matmul(xp, xp.matrix_transpose(dzh), _rows(xp, operand)),
-                b=xp.sum(dzx, axis=0),
-                bh=None if weights.bh is None else xp.sum(dzh, axis=0),
-            )
-        )
-        if K[out_at]:
-            operand = K[out_at][0]  # what the next stage's weights multiply
-    dx = _layout.to_public(xp, xp.reshape(dX, X.shape))
-    return dx, tuple(xp.matrix_transpose(d) for d in ds0), _layout.unpack(xp, cell, gradients)
-
-
-def _rows(xp: Any, a: Array) -> Array:
-    """(T, m, ...) to (T m, the rest)."""
-    return xp.reshape(a, (a.shape[0] * a.shape[1], math.prod(a.shape[2:])))
+    dX, ds0, gradients = runner.backward(xp, cell, dstates, dfinal, record.weights, X, S, K, record.lengths)
+    return _layout.to_public(xp, dX), tuple(map(xp.matrix_transpose, ds0)), _layout.unpack(xp, cell, gradients)

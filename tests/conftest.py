@@ -10,7 +10,7 @@ from hypothesis import settings
 
 import rnnx
 
-settings.register_profile("rnnx", deadline=None, max_examples=25, derandomize=True)  # compilation takes seconds
+settings.register_profile("rnnx", deadline=None, max_examples=25, derandomize=True)  # the first call compiles
 settings.load_profile("rnnx")
 
 
@@ -67,11 +67,24 @@ def runtime(request):
     return make_runtime(request.param)
 
 
-@pytest.fixture(params=rnnx.engine_names())
-def engine(request):
-    """Both engines, on NumPy arrays."""
-    with rnnx.use_engine(request.param):
-        yield request.param
+# How the compiled engine shares a job, whatever its rule says: see rnnx.engines._team.
+PATHS = {
+    "alone": lambda n_steps, m, products, shares: (1, False),
+    "sliced": lambda n_steps, m, products, shares: (min(3, m), False),
+    "wide": lambda n_steps, m, products, shares: (min(3, shares), True),
+}
+
+
+@pytest.fixture(params=["plain", *(f"jit-{path}" for path in PATHS)])
+def engine(request, monkeypatch):
+    """The engines by name, on NumPy arrays; the compiled one on every path."""
+    name, _, path = request.param.partition("-")
+    if path:
+        from rnnx.engines import jit
+
+        monkeypatch.setattr(jit, "split", PATHS[path])
+    with rnnx.use_engine(name):
+        yield name
 
 
 @pytest.fixture(params=list(rnnx.CELLS))

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from problems import ENGINES_TOLERANCE, assert_close, make_problem
 
 import rnnx
-from rnnx.engines import _threads
+from rnnx.engines import _team, jit
 
 
 def run(problem, asarray=lambda a: a):
@@ -128,37 +129,63 @@ def test_many_threads_many_shapes(engine):
                 assert all(np.array_equal(got[name], want[name]) for name in want)
 
 
-def test_slices_of_the_batch_give_the_same_bits(cell, rng, monkeypatch):
-    """One thread or several: the split of the batch does not show in the result."""
-    problem = make_problem(cell, rng, 5, 40, 23, 6, lengths=[i % 7 for i in range(23)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("m", [1, 2, 23])
+def test_paths_give_the_same_bits(cell, dtype, m, rng, monkeypatch):
+    """One thread or several, that share the examples or the units: it does not show in the result."""
+    lengths = None if m == 1 else [i % 7 for i in range(m)]
+    problem = make_problem(cell, rng, 5, 150, m, 6, lengths=lengths, scale=0.3).astype(dtype)
+    monkeypatch.setattr(jit, "split", lambda *_: (1, False))
     with rnnx.use_engine("jit"):
-        whole, _ = run(problem)
-        monkeypatch.setattr(_threads, "_PRODUCTS_PER_SLICE", 1)
+        alone, _ = run(problem)
         for threads in (2, 3, 7):
-            monkeypatch.setattr(_threads, "max_threads", lambda threads=threads: threads)
-            sliced, _ = run(problem)
-            assert all(np.array_equal(whole[name], sliced[name]) for name in whole)
+            for wide in (False, True):
+
+                def split(n_steps, m, products, shares, threads=threads, wide=wide):
+                    return min(threads, shares if wide else m), wide
+
+                monkeypatch.setattr(jit, "split", split)
+                shared, _ = run(problem)
+                assert all(np.array_equal(alone[name], shared[name]) for name in alone), (threads, wide)
 
 
-def test_slices_cover_the_batch_once_and_pass_errors_on(monkeypatch):
-    monkeypatch.setattr(_threads, "max_threads", lambda: 3)
-    seen = []
-    _threads.run_slices(lambda j0, j1: seen.extend(range(j0, j1)), 10, products=10**9)
-    assert sorted(seen) == list(range(10))
-
-    def fail(j0, j1):
-        raise RuntimeError(f"slice {j0}")
-
-    with pytest.raises(RuntimeError, match="slice"):
-        _threads.run_slices(fail, 10, products=10**9)
+def test_the_rule_of_sharing(monkeypatch):
+    monkeypatch.setattr(_team, "max_threads", lambda: 4)
+    assert _team.split(10, 64, products=1000, shares=8) == (1, False)  # not worth a hand-over
+    assert _team.split(10, 64, products=10**8, shares=8) == (4, False)
+    assert _team.split(10, 64, products=2 * _team._PRODUCTS_OF_A_THREAD, shares=8) == (2, False)
+    assert _team.split(10, 1, products=10**8, shares=8) == (4, True)  # one example: share the units
+    assert _team.split(10, 1, products=10**8, shares=2) == (2, True)
+    assert _team.split(10, 1, products=10**8, shares=1) == (1, False)  # nothing to share
+    assert _team.split(10**5, 1, products=10**8, shares=4) == (1, False)  # steps too short to wait for each other
 
 
 def test_thread_limits_are_respected(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert _threads.max_threads() == 1
+    assert _team.max_threads() == 1
     monkeypatch.setenv("OMP_NUM_THREADS", "")
     monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
-    assert _threads.max_threads() >= 1
+    assert _team.max_threads() >= 1
+
+
+def test_threadpoolctl_is_respected():
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    _team._blas_controllers.cache_clear()
+    with threadpoolctl.threadpool_limits(1):
+        assert _team.max_threads() == 1
+
+
+def test_a_sleeping_team_wakes_up(monkeypatch, rng):
+    """Workers that found no job for a while sleep; the next job has them again."""
+    problem = make_problem(rnnx.CELLS["lstm"], rng, 4, 5, 6, 3)
+    monkeypatch.setattr(jit, "split", lambda *_: (3, False))
+    with rnnx.use_engine("jit"):
+        first, _ = run(problem)
+        for _ in range(20):
+            time.sleep(0.01)
+            assert np.all([_team.team().mail[_team.SLOT * i + _team.ASLEEP] for i in (1, 2)])
+            again, _ = run(problem)
+            assert all(np.array_equal(first[name], again[name]) for name in first)
 
 
 def test_same_input_same_bits(engine, cell, rng):
@@ -168,15 +195,12 @@ def test_same_input_same_bits(engine, cell, rng):
 
 
 def test_warm_up_compiles_everything():
-    """In a fresh process: afterwards no call, of any layout of its arrays, compiles anything."""
+    """In a fresh process: afterwards no call, of any layout of its arrays, compiles or loads anything."""
     code = """
 import numpy as np, rnnx
-from numba.core.dispatcher import Dispatcher
-import gc
+from rnnx.engines import _native
 rnnx.warm_up("gru_reset_after", dtypes=("float32",))
-def compiled():
-    return sum(len(d.overloads) for d in gc.get_objects() if isinstance(d, Dispatcher))
-before = compiled()
+before = set(_native._loaded)
 rng = np.random.default_rng(0)
 for bias in (False, True):
     p = rnnx.initialize_parameters("gru", 64, 64, seed=0)
@@ -190,7 +214,7 @@ for bias in (False, True):
             rnnx.gru_backward(a[:, ::-1][:, ::-1], caches, reset_after=True)
             rnnx.gru_backward(None, caches, da_final=x[:, :, 0], reset_after=True)
         rnnx.gru_forward(x, None, p, reset_after=True, keep_caches=False)
-print(before > 0, compiled() - before)
+print(len(before) > 0, len(set(_native._loaded) - before))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["True", "0"]
@@ -205,8 +229,8 @@ def test_warm_up_messages():
 
 AFTER_THE_END = """
 import atexit, threading, time, numpy as np, rnnx
-from rnnx.engines import _threads
-_threads._PRODUCTS_PER_SLICE, _threads.max_threads = 1, lambda: 3
+from rnnx.engines import jit
+jit.split = lambda *_: (3, False)
 p = rnnx.initialize_parameters("rnn", 2, 3, seed=0)
 def call(what):
     print(what, rnnx.rnn_forward(np.ones((2, 6, 4), "float32"), None, p)[0].shape, flush=True)
@@ -227,8 +251,8 @@ def test_a_thread_that_outlives_the_main_one():
 def test_the_child_of_a_fork_has_threads_of_its_own():
     code = """
 import os, numpy as np, rnnx
-from rnnx.engines import _threads
-_threads._PRODUCTS_PER_SLICE, _threads.max_threads = 1, lambda: 3
+from rnnx.engines import jit
+jit.split = lambda *_: (3, False)
 p = rnnx.initialize_parameters("rnn", 2, 3, seed=0)
 call = lambda: rnnx.rnn_forward(np.ones((2, 6, 4), "float32"), None, p)[0].sum()
 here = call()

@@ -15,6 +15,7 @@ CASES = {
     "one-step": {"n_steps": 1},
     "one-unit": {"n_x": 1, "n_a": 1, "m": 1},
     "one-example": {"m": 1, "n_steps": 3},
+    "shared": {"n_a": 35, "n_x": 1, "m": 2, "n_steps": 2},  # units for two threads of the wide path
     "wide": {"n_a": 19, "n_x": 2, "m": 7, "n_steps": 2},  # more than a vector of units, more rows than a tile
 }
 

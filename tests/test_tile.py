@@ -1,21 +1,65 @@
-"""The packed product of the compiled engine."""
+"""The products and the moves of the compiled engine."""
+
+import ctypes
+from functools import lru_cache
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnx.engines import _threads, _tile, jit
-from rnnx.engines._tile import K_BLOCK, make_product, pack, padded_columns
+from rnnx.engines import _ir, _native, _tile
+from rnnx.engines._moves import emit_moves
 
 DTYPES = [np.float32, np.float64]
 
 
-def packed(W):
-    out = np.full(W.shape[0] * padded_columns(W.dtype.type, W.shape[1]) + 3, np.nan, W.dtype)
-    pack(W, out)
-    assert np.isnan(out[-3:]).all()
-    return out[:-3]
+def functions(emit, counts):
+    """Compiled functions, to be called with arrays (for their addresses) and integers."""
+    addresses = _native.functions(emit)
+
+    def callable_(name, count):
+        native = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * count)(addresses[name])
+        return lambda *given: native(*(g.ctypes.data if isinstance(g, np.ndarray) else int(g) for g in given))
+
+    return {name: callable_(name, count) for name, count in counts.items()}
+
+
+@lru_cache
+def products(dtype, panel, machine):
+    del machine  # what is compiled depends on it
+    return functions(lambda m: _tile.emit_product(m, dtype, panel), {f"product_{panel}": 14})[f"product_{panel}"]
+
+
+def packed(W, panel):
+    """Weights (K, C) in the layout that the head of `_tile` states, and their number of vectors."""
+    n_k, n_c = W.shape
+    lanes, vectors = _ir.lanes(W.dtype), _tile.n_vectors(W.dtype, n_c)
+    padded = np.zeros((n_k, vectors * lanes), W.dtype)
+    padded[:, :n_c] = W
+    parts = [
+        padded[k0 : k0 + _tile.K_BLOCK, v * lanes : (v + panel) * lanes].ravel()
+        for k0 in range(0, n_k, _tile.K_BLOCK)
+        for v in range(0, vectors, panel)
+    ]
+    return np.concatenate(parts), vectors
+
+
+def multiply(H, W, panel, init=None, transposed=False):
+    """H W, or init + H W, with sentinels around the result."""
+    rows, n_k = H.shape
+    item = H.itemsize
+    weights, vectors = packed(W, panel)
+    Z = np.full((rows + 2, W.shape[1]), np.nan, H.dtype)
+    held = np.ascontiguousarray(H.T if transposed else H)
+    strides = (item, rows * item) if transposed else (n_k * item, item)
+    first = np.zeros(W.shape[1] + 64, H.dtype) if init is None else init
+    ldi = 0 if init is None else init.shape[1] * item
+    z, tail = Z[1:], W.shape[1] % _ir.lanes(H.dtype)
+    product = products(H.dtype, panel, _ir.machine())
+    product(weights, vectors, 0, vectors, n_k, held, *strides, rows, first, ldi, z, W.shape[1] * item, tail)
+    assert np.all(np.isnan(Z[[0, -1]]))  # nothing above, nothing below
+    return Z[1:-1]
 
 
 def bounded(actual, H, W, dtype):
@@ -25,66 +69,113 @@ def bounded(actual, H, W, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@given(rows=st.integers(1, 20), k=st.integers(1, 70), columns=st.integers(1, 200), seed=st.integers(0, 9))
-def test_product_is_the_matrix_product(dtype, rows, k, columns, seed):
-    rng = np.random.default_rng(seed)
-    product = make_product(dtype)
-    W, H = rng.standard_normal((k, columns)).astype(dtype), rng.standard_normal((rows + 3, k)).astype(dtype)
-    weights = packed(W)
-    np.testing.assert_array_equal(weights, packed(W.T.copy().T))
-    Z = np.full((rows + 2, padded_columns(dtype, columns)), np.nan, dtype)
-    product(weights, H.reshape(-1), 2 * k, k, 1, k, rows, Z, 1, False)
-    assert bounded(Z[1:-1, :columns], H[2 : rows + 2], W, dtype)
-    assert np.all(Z[1:-1, columns:] == 0)
-    assert np.all(np.isnan(Z[[0, -1]]))  # nothing above, nothing below
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
 @given(
-    rows=st.integers(1, 60), k=st.integers(1, 900), columns=st.integers(1, 60), ta=st.booleans(), tb=st.booleans(),
-    biased=st.booleans(), threads=st.integers(1, 3),
+    rows=st.integers(1, 220), k=st.integers(1, 900), columns=st.integers(1, 200), transposed=st.booleans(),
+    more=st.booleans(),
 )  # fmt: skip
-def test_matmul_of_every_orientation(dtype, rows, k, columns, ta, tb, biased, threads):
-    """Long sums go in blocks, large products on threads; neither shows in the bits."""
+def test_product_is_the_matrix_product(dtype, rows, k, columns, transposed, more):
+    """Any number of rows, columns and terms; either orientation; added to something or not."""
     rng = np.random.default_rng(rows + k)
-    a, b = rng.standard_normal((rows, k)).astype(dtype), rng.standard_normal((k, columns)).astype(dtype)
-    bias = rng.standard_normal(columns).astype(dtype) if biased else None
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jit, "_SMALL", 0)
-        whole = jit.matmul(np, a, b, bias)
-        patch.setattr(_threads, "_PRODUCTS_PER_SLICE", 1)
-        patch.setattr(_threads, "max_threads", lambda: threads)
-        out = jit.matmul(np, a.T.copy().T if ta else a, b.T.copy().T if tb else b, bias)
-    assert out.flags.c_contiguous
-    np.testing.assert_array_equal(out, whole)
-    if biased:  # a bias is one more product, by 1
-        a, b = np.c_[np.ones(rows, dtype), a], np.r_[bias[None], b]
-    assert bounded(out, a, b, dtype)
-
-
-@pytest.mark.parametrize("shape", [(64, 4, 6), (32, 2, 6), (16, 4, 6), (16, 2, 4)])
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_shapes_for_other_cpus(shape, dtype, monkeypatch):
-    """What would run on AVX-512, AVX2, NEON and anything else; LLVM splits vectors that the CPU does not have."""
-    monkeypatch.setattr(_tile, "_shape", lambda: shape)
-    product = make_product.__wrapped__(dtype)
-    rng = np.random.default_rng(0)
-    lanes = shape[0] // np.dtype(dtype).itemsize
-    sizes = ((1, 1, 11), (5, 3 * lanes, K_BLOCK + 5), (13, shape[1] * lanes + 1, 11), (7, 4 * shape[1] * lanes, 2))
-    for rows, columns, k in sizes:
-        W, H = rng.standard_normal((k, columns)).astype(dtype), rng.standard_normal((rows, k)).astype(dtype)
-        Z = np.empty((rows, padded_columns(dtype, columns)), dtype)
-        product(packed(W), H.reshape(-1), 0, k, 1, k, rows, Z, 0, False)
-        assert bounded(Z[:, :columns], H, W, dtype)
+    H, W = rng.standard_normal((rows, k)).astype(dtype), rng.standard_normal((k, columns)).astype(dtype)
+    init = rng.standard_normal((rows, columns)).astype(dtype) if more else None
+    for panel in {_tile.panel_vectors(1), _tile.panel_vectors(3)}:
+        out = multiply(H, W, panel, init, transposed)
+        if more:
+            H2, W2 = np.c_[np.ones((rows, 1), dtype), H], W
+            exact = init.astype(np.float64) + H.astype(np.float64) @ W.astype(np.float64)
+            scale = np.abs(init) + np.abs(H) @ np.abs(W2)
+            assert np.all(np.abs(out - exact) <= (H2.shape[1] + 1) * np.finfo(dtype).eps * scale)
+        else:
+            assert bounded(out, H, W, dtype)
 
 
 def test_a_row_does_not_depend_on_its_neighbours():
     rng = np.random.default_rng(0)
-    product = make_product(np.float32)
-    W, H = rng.standard_normal((50, 96), np.float32), rng.standard_normal((13, 50), np.float32)
-    whole, single = np.empty((13, 96), np.float32), np.empty((1, 96), np.float32)
-    weights = packed(W)
-    product(weights, H.reshape(-1), 0, 50, 1, 50, 13, whole, 0, False)
-    for j in range(13):
-        product(weights, H.reshape(-1), j * 50, 50, 1, 50, 1, single, 0, False)
-        assert np.array_equal(single[0], whole[j])
+    W, H = rng.standard_normal((450, 96), np.float32), rng.standard_normal((113, 450), np.float32)
+    whole = multiply(H, W, _tile.panel_vectors(1))
+    for j in (0, 5, 95, 96, 112):
+        assert np.array_equal(multiply(H[j : j + 1], W, _tile.panel_vectors(1))[0], whole[j])
+
+
+def test_some_panels_only():
+    """The columns of a range of vectors, as the threads of the wide path share them."""
+    rng = np.random.default_rng(0)
+    panel, lanes = _tile.panel_vectors(1), _ir.lanes(np.float32)
+    W, H = rng.standard_normal((9, 5 * panel * lanes), np.float32), rng.standard_normal((7, 9), np.float32)
+    weights, vectors = packed(W, panel)
+    Z = np.full((7, W.shape[1]), np.nan, np.float32)
+    v0, v1 = panel, 3 * panel
+    zeros, z = np.zeros(W.shape[1], np.float32), Z[:, v0 * lanes :]
+    ld = W.shape[1] * 4
+    products(np.float32, panel, _ir.machine())(weights, vectors, v0, v1, 9, H, 36, 4, 7, zeros, 0, z, ld, 0)
+    inside = slice(v0 * lanes, v1 * lanes)
+    np.testing.assert_allclose(Z[:, inside], H @ W[:, inside], rtol=1e-5, atol=1e-5)
+    Z[:, inside] = np.nan
+    assert np.isnan(Z).all()
+
+
+MACHINES = {"AVX-512": (64, 32), "AVX2": (32, 16), "NEON": (16, 32), "unknown": (16, 16)}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_shapes_for_other_cpus(machine, dtype, monkeypatch):
+    """What other CPUs would run; LLVM takes vectors apart that this one does not have."""
+    monkeypatch.setattr(_ir, "machine", lambda: _ir.Machine(*MACHINES[machine]))
+    monkeypatch.setattr(_tile, "machine", _ir.machine)
+    rng = np.random.default_rng(0)
+    lanes = _ir.lanes(dtype)
+    for rows, columns, k in ((1, 1, 11), (5, 3 * lanes, _tile.K_BLOCK + 5), (13, 5 * lanes + 1, 11), (7, 8 * lanes, 2)):
+        W, H = rng.standard_normal((k, columns)).astype(dtype), rng.standard_normal((rows, k)).astype(dtype)
+        for panel in {_tile.panel_vectors(1), _tile.panel_vectors(3)}:
+            assert bounded(multiply(H, W, panel), H, W, dtype)
+
+
+def test_panels_fit_the_groups():
+    """Three gates in panels of three where four would fit, so that no panel holds part of a unit."""
+    for group in range(1, 9):
+        assert 1 <= _tile.panel_vectors(group) <= 4
+    if _ir.machine().registers == 32:
+        assert [_tile.panel_vectors(group) for group in (1, 2, 3, 4)] == [4, 4, 3, 4]
+
+
+MOVES = {"transpose": 6, "transpose_masked": 6, "copy": 7, "copy_masked": 7, "add_rows": 5}
+
+
+@lru_cache
+def all_moves(dtype):
+    return functions(lambda m: emit_moves(m, dtype), MOVES)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(count=st.integers(1, 16), n=st.integers(0, 70))
+def test_transpose(dtype, count, n):
+    moves, lanes = all_moves(dtype), _ir.lanes(dtype)
+    count = min(count, lanes)
+    source = np.random.default_rng(n).standard_normal((count, n + 3)).astype(dtype)
+    for name in ("transpose", "transpose_masked"):
+        out = np.full((n + 1, lanes + 2), np.nan, dtype)
+        moves[name](source, source.strides[0], count, n, out, out.strides[0])
+        np.testing.assert_array_equal(out[:n, :count], source[:, :n].T)
+        assert np.isnan(out[n]).all()
+        assert np.isnan(out[:n, count if name == "transpose_masked" else lanes :]).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(rows=st.integers(0, 9), columns=st.integers(1, 70))
+def test_copy_and_sums(dtype, rows, columns):
+    moves, lanes = all_moves(dtype), _ir.lanes(dtype)
+    vectors = -(-columns // lanes)
+    source = np.random.default_rng(rows).standard_normal((rows, columns)).astype(dtype)
+    for name in ("copy", "copy_masked"):
+        out = np.full((rows + 1, (vectors + 1) * lanes), np.nan, dtype)
+        moves[name](source, source.strides[0], rows, vectors, columns % lanes, out, out.strides[0])
+        np.testing.assert_array_equal(out[:rows, :columns], source)
+        padding = out[:rows, columns : vectors * lanes]
+        assert np.all(np.isnan(padding)) if name == "copy_masked" else np.all(padding == 0)
+        assert np.isnan(out[rows]).all()
+        assert np.isnan(out[:, vectors * lanes :]).all()
+    padded, sums = np.zeros((rows, vectors * lanes), dtype), np.ones(vectors * lanes, dtype)
+    padded[:, :columns] = source
+    moves["add_rows"](padded, padded.strides[0], rows, vectors, sums)
+    np.testing.assert_allclose(sums, 1 + padded.sum(axis=0), rtol=1e-5)

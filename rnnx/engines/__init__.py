@@ -33,6 +33,7 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Iterator
+from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
@@ -107,7 +108,13 @@ def _installed(name: str) -> bool:
     if name not in _REQUIRES:
         return True
     disabled = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
-    return not disabled and importlib.util.find_spec(_REQUIRES[name]) is not None
+    return not disabled and _found(_REQUIRES[name])
+
+
+@lru_cache(maxsize=8)
+def _found(package: str) -> bool:
+    """Whether a package can be imported; a search of the disk."""
+    return importlib.util.find_spec(package) is not None
 
 
 def select(xp: Any, *, n_steps: int = 2, m: int = 1) -> str:

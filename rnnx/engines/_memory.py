@@ -5,6 +5,7 @@ A buffer is free when nothing but the pool refers to it. Every view of it, in ou
 hands, counts as a reference, so memory that somebody can still see is never given out again.
 """
 
+import math
 import sys
 import threading
 from typing import Any
@@ -15,7 +16,10 @@ _SMALLEST = 1 << 16  # bytes; below, the C library does the same
 _LARGEST = 1 << 26  # larger ones take so long to fill that the faults do not count
 _KEPT = 1 << 28  # bytes the pool holds at most
 
+_WORKSPACE = 1 << 26  # bytes a thread's workspace keeps at most
+
 _lock = threading.Lock()
+_local = threading.local()
 _buffers: list[np.ndarray] = []
 
 
@@ -31,7 +35,7 @@ _FREE = _references([np.empty(1, np.uint8)], 0) if _COUNTS else -1
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """As np.empty, from a free buffer if there is one."""
     dtype = np.dtype(dtype)
-    size = int(np.prod(shape)) * dtype.itemsize
+    size = math.prod(shape) * dtype.itemsize
     if not (_COUNTS and _SMALLEST <= size <= _LARGEST):
         return np.empty(shape, dtype)
     with _lock:
@@ -56,3 +60,36 @@ def _take(size: int) -> np.ndarray:
             return buffer
     _buffers.append(buffer)
     return buffer
+
+
+class Workspace:
+    """Memory that a call needs until it returns, handed out by address; the next call of the thread has the same.
+
+    Used as a context manager. What does not fit is allocated for this call, and more is kept from then on.
+    """
+
+    LINE = 64
+
+    def __enter__(self) -> "Workspace":
+        self._kept, self._address, self._size = _local.__dict__.pop("workspace", None) or (None, 0, 0)
+        self._used = 0
+        self._more: list[np.ndarray] = []
+        return self
+
+    def take(self, size: int) -> int:
+        """The address of `size` bytes that begin a cache line; what is in them is left over."""
+        size += -size % self.LINE
+        at, self._used = self._used, self._used + size
+        if self._used <= self._size:
+            return self._address + at
+        more = empty((size + self.LINE,), np.uint8)
+        self._more.append(more)
+        address = int(more.ctypes.data)
+        return address + -address % self.LINE
+
+    def __exit__(self, *exception: object) -> None:
+        if self._used > self._size and self._used <= _WORKSPACE:
+            self._kept = np.empty(self._used + self.LINE, np.uint8)
+            address = int(self._kept.ctypes.data)
+            self._address, self._size = address + -address % self.LINE, self._used
+        _local.workspace = (self._kept, self._address, self._size)

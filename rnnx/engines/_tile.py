@@ -1,245 +1,138 @@
-"""A matrix product on packed weights, Z = H W (+ Z): all products of the compiled engine.
+"""A matrix product on packed weights, Z = init + H W: all products of the compiled engine.
 
 A BLAS packs its operands at every call, while the loop over time multiplies by the same weights at every step.
 And the threads of a BLAS keep spinning after a call, on the cores that our slices of the batch need (measured:
 an LSTM step up to 3 times slower than without compiling). Hence this room of our own:
 
-* `pack` copies W (K, C) into panels of NV vectors of columns, each panel contiguous and read front to back;
-* the *tile* computes NR rows by one panel with all NV * NR sums in registers. NV * NR accumulators, NV
-  weights and one broadcast of H must fit the register file; `_shape` picks them from the CPU;
-* long sums are taken in blocks of K_BLOCK, so that a panel's block stays in the cache;
-* every element is one sum over k in rising order, whatever the shapes of tile and blocks: a row's result does
-  not depend on how many rows were computed beside it, so slices of a batch give the bits of the whole.
+* W (K, C) is packed into *panels* of NV vectors of columns, each contiguous and read front to back;
+* a *tile* computes NR rows by one panel with all NV * NR sums in registers. These, NV weights and one number
+  of H must fit the registers; `tile_rows` has NR for every NV;
+* long sums are taken in blocks of K_BLOCK, so that a panel's block stays in the cache, and many rows in blocks
+  of ROW_BLOCK, so that they do;
+* every element is one sum over k in rising order, whatever the shapes of tiles and blocks: a row's result does
+  not depend on the rows beside it, so slices of a batch give the bits of the whole.
 
-The tile is written in LLVM's intermediate representation because Numba's own code does not keep the sums in
-registers. It is a function of its own, not inlined: beside the cell's mathematics it would lose its registers.
+The tile is written in LLVM's intermediate representation because compilers do not keep the sums in registers.
+Vectors of any width and any element type are legal there: on a CPU without them LLVM takes them apart.
 
-Dimensions: K length of the sums, C columns, VL floats of a vector.
+Layout of packed weights: blocks of K_BLOCK rows; in a block panel after panel; in a panel row after row. So the
+panel that begins with vector v of a block of k rows beginning at row k0 stands at (k0 V + v k) L, where V is the
+number of vectors of all columns. Dimensions: K length of the sums, C columns, L numbers of a vector.
 """
 
-from functools import lru_cache
 from typing import Any
 
-import numpy as np
-from llvmlite import binding, ir
-from numba import njit, types
-from numba.extending import intrinsic
+from llvmlite import ir
+
+from rnnx.engines._ir import I64, Function, lanes, machine
 
 K_BLOCK = 384
+ROW_BLOCK = 96
+
+_ROWS = {32: {4: 6, 3: 8, 2: 12, 1: 12}, 16: {2: 6, 1: 12}}
 
 
-@lru_cache(maxsize=1)
-def _shape() -> tuple[int, int, int]:
-    """(bytes of a vector, NV, NR) for this CPU."""
-    try:
-        features = binding.get_host_cpu_features()
-    except RuntimeError:  # this platform cannot say
-        features = {}
-    if features.get("avx512f"):
-        return 64, 4, 6  # 32 registers
-    if features.get("avx"):
-        return 32, 2, 6  # 16 registers
-    if binding.get_process_triple().startswith(("aarch64", "arm64")):
-        return 16, 4, 6  # 32 registers
-    return 16, 2, 4
+def tile_rows(n_vectors: int) -> int:
+    """NR for NV."""
+    return _ROWS[machine().registers][n_vectors]
 
 
-def panel_width(dtype: type) -> tuple[int, int]:
-    """(columns of a full panel, columns of a vector)."""
-    size, n_vectors, _ = _shape()
-    lanes = size // np.dtype(dtype).itemsize
-    return n_vectors * lanes, lanes
+def panel_vectors(group: int) -> int:
+    """NV for columns that come in groups of so many vectors (the gates of a unit): one that fits, if any."""
+    widest = max(_ROWS[machine().registers])
+    return widest - 1 if widest > 2 and group % widest and not group % (widest - 1) else widest
 
 
-def _emit_tile(module: ir.Module, dtype: type, n_vectors: int, n_rows: int) -> ir.Function:
-    """The function tile(w, h, ldh, stride, K, z, ldz, more): z[r, :] = sum over k of h[r, k] w[k, :].
+def n_vectors(dtype: Any, columns: int) -> int:
+    """Vectors that hold so many columns."""
+    return -(-columns // lanes(dtype))
 
-    h[r, k] stands at h + r * ldh + k * stride. If `more`, what is in z is added to.
-    """
-    size = _shape()[0]
-    itemsize = np.dtype(dtype).itemsize
-    lanes = size // itemsize
-    name = f"rnnx_tile_{n_vectors}x{n_rows}_f{8 * itemsize}"
-    if name in module.globals:
-        return module.globals[name]
-    real = ir.FloatType() if itemsize == 4 else ir.DoubleType()
-    vector, i64, i32, i1 = ir.VectorType(real, lanes), ir.IntType(64), ir.IntType(32), ir.IntType(1)
-    pointer = real.as_pointer()
-    fma_name = f"llvm.fmuladd.v{lanes}f{8 * itemsize}"
-    fma = module.globals.get(fma_name) or ir.Function(module, ir.FunctionType(vector, [vector] * 3), name=fma_name)
 
-    arguments = [pointer, pointer, i64, i64, i64, pointer, i64, i1]
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), name)
-    function.linkage = "internal"
-    function.attributes.add("noinline")
-    w, h, ldh, stride, n_k, z, ldz, more = function.args
-    entry, load, body, done = (function.append_basic_block(label) for label in ("entry", "load", "body", "done"))
-    every = [(r, v) for r in range(n_rows) for v in range(n_vectors)]
-    build = ir.IRBuilder(entry)
+def _tile(module: ir.Module, dtype: Any, n_v: int, n_r: int, masked: bool) -> Function:
+    """z[r, :] = init[r, :] + sum over k of h[r, k] w[k, :]; masked: the last vector has `tail` columns only."""
+    names = ("w", "h", "ldh", "stride", "n_k", "init", "ldi", "z", "ldz", "tail")
+    f = Function(module, f"tile_{n_v}x{n_r}{'_masked' if masked else ''}", names, dtype)
+    w, h, ldh, stride, n_k, init, ldi, z, ldz, tail = f.arguments
+    size = f.lanes * f.itemsize
+    every = [(r, v) for r in range(n_r) for v in range(n_v)]
+    masks = [f.first_lanes(tail) if masked and v == n_v - 1 else None for v in range(n_v)]
+    rows = [f.sum(h, f.times(ldh, r)) for r in range(n_r)]
+    first = {(r, v): f.load_vector(f.sum(init, f.times(ldi, r), v * size), masks[v]) for r, v in every}
 
-    def load_vector(at: ir.Value) -> ir.Value:
-        loaded = build.load(build.bitcast(at, vector.as_pointer()))
-        loaded.align = itemsize
-        return loaded
-
-    rows = [build.gep(h, [build.mul(ldh, i64(r))]) for r in range(n_rows)]
-    places = {(r, v): build.gep(z, [build.add(build.mul(ldz, i64(r)), i64(v * lanes))]) for r, v in every}
-    build.cbranch(more, load, body)
-    build.position_at_end(load)
-    before = {at: load_vector(places[at]) for at in every}
-    build.branch(body)
-
-    build.position_at_end(body)
-    k = build.phi(i64)
-    sums = {at: build.phi(vector) for at in every}
-    for came_from in (entry, load):
-        k.add_incoming(i64(0), came_from)
-        for at, phi in sums.items():
-            phi.add_incoming(before[at] if came_from is load else ir.Constant(vector, [0.0] * lanes), came_from)
-    row_of_w = build.mul(k, i64(n_vectors * lanes))
-    weights = [load_vector(build.gep(w, [build.add(row_of_w, i64(v * lanes))])) for v in range(n_vectors)]
-    undefined, all_first = ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(i32, lanes), [0] * lanes)
-    along = build.mul(k, stride)
+    entry, body, done = f.build.block, f.ir.append_basic_block("body"), f.ir.append_basic_block("done")
+    f.build.branch(body)
+    f.build.position_at_end(body)
+    k, at_w, along = (f.build.phi(I64) for _ in range(3))
+    sums = {at: f.build.phi(f.vector) for at in every}
+    weights = [f.load_vector(f.sum(at_w, v * size)) for v in range(n_v)]
     results = {}
-    for r in range(n_rows):
-        first = build.insert_element(undefined, build.load(build.gep(rows[r], [along])), i32(0))
-        spread = build.shuffle_vector(first, undefined, all_first)
-        for v in range(n_vectors):
-            results[r, v] = build.call(fma, [weights[v], spread, sums[r, v]])
-    after = build.add(k, i64(1))
-    k.add_incoming(after, body)
+    for r in range(n_r):
+        number = f.spread(f.load(f.sum(rows[r], along), f.real))
+        for v in range(n_v):
+            results[r, v] = f.intrinsic("fmuladd", weights[v], number, sums[r, v])
+    steps = {k: (I64(0), 1), at_w: (w, n_v * size), along: (I64(0), stride)}
+    after = {phi: f.sum(phi, step) for phi, (_, step) in steps.items()}
+    for phi, (start, _) in steps.items():
+        phi.add_incoming(start, entry)
+        phi.add_incoming(after[phi], body)
     for at, phi in sums.items():
+        phi.add_incoming(first[at], entry)
         phi.add_incoming(results[at], body)
-    build.cbranch(build.icmp_signed("<", after, n_k), body, done)
+    f.build.cbranch(f.less(after[k], n_k), body, done)
 
-    build.position_at_end(done)
-    for at in every:
-        build.store(results[at], build.bitcast(places[at], vector.as_pointer())).align = itemsize
-    build.ret_void()
-    return function
-
-
-def _tile(dtype: type, n_vectors: int, n_rows: int) -> Any:
-    """The tile as a function (w, w_at, h, h_at, ldh, stride, K, z, z_at, ldz, more) of flat arrays and offsets."""
-
-    @intrinsic
-    def tile(typingctx, w, w_at, h, h_at, ldh, stride, n_k, z, z_at, ldz, more):
-        i = types.int64
-        signature = types.void(w, i, h, i, i, i, i, z, i, i, types.boolean)
-
-        def codegen(context, builder, signature, args):
-            def address(array, offset):
-                data = context.make_array(signature.args[array])(context, builder, args[array]).data
-                return builder.gep(data, [args[offset]])
-
-            function = _emit_tile(builder.module, dtype, n_vectors, n_rows)
-            builder.call(function, [address(0, 1), address(2, 3), *args[4:7], address(7, 8), *args[9:]])
-            return context.get_dummy_value()
-
-        return signature, codegen
-
-    return tile
+    f.build.position_at_end(done)
+    for r, v in every:
+        f.store_vector(results[r, v], f.sum(z, f.times(ldz, r), v * size), masks[v])
+    return f.end()
 
 
-def _panel_runs(dtype: Any, padded: int) -> list[tuple[int, int]]:
-    """(width, number) of the panels of `padded` columns: full ones, half ones, single vectors."""
-    width, lanes = panel_width(dtype)
-    runs = []
-    for w in (width, max(width // 2, lanes), lanes):
-        runs.append((w, padded // w))
-        padded %= w
-    return runs
+def _strip(module: ir.Module, dtype: Any, n_v: int, masked: bool) -> Function:
+    """One panel by any number of rows: as few tiles as can be, of nearly the same height."""
+    names = ("w", "h", "ldh", "stride", "n_k", "init", "ldi", "z", "ldz", "tail", "rows")
+    tallest = tile_rows(n_v)
+    tiles = {n_r: _tile(module, dtype, n_v, n_r, masked) for n_r in range(1, tallest + 1)}
+    f = Function(module, f"strip_{n_v}{'_masked' if masked else ''}", names, dtype)
+    w, h, ldh, stride, n_k, init, ldi, z, ldz, tail, rows = f.arguments
+    number = f.build.sdiv(f.sum(rows, tallest - 1), I64(tallest))
+    with f.loop(number) as block:
+        begin, end = (f.build.sdiv(f.times(rows, f.sum(block, i)), number) for i in (0, 1))
+        h_here, init_here, z_here = (f.sum(a, f.times(ld, begin)) for a, ld in ((h, ldh), (init, ldi), (z, ldz)))
+        with f.cases(f.build.sub(end, begin)) as case:
+            for n_r, tile in tiles.items():
+                with case(n_r):
+                    f.call(tile, w, h_here, ldh, stride, n_k, init_here, ldi, z_here, ldz, tail)
+    return f.end()
 
 
-def pack(W: np.ndarray, packed: np.ndarray) -> None:
-    """Copy W (K, C), of any strides, into blocks of k, in them panels.
+def emit_product(module: ir.Module, dtype: Any, n_v: int) -> None:
+    """Write the function product_<NV>, of panels of NV vectors.
 
-    Parameters
-    ----------
-    W : array, shape (K, C)
-    packed : array, one dimension
-        At least K * `padded_columns` elements.
+    ::
+
+        product(w, V, v0, v1, n_k, h, ldh, stride, rows, init, ldi, z, ldz, tail)
+
+    The columns of vectors v0 ... v1 - 1, of which v0 begins a panel, of `rows` rows. h[r, k] stands at
+    h + r ldh + k stride; `init` and `z` are the places of column v0. ldi = 0 starts every row alike. With
+    tail > 0 the last of all vectors has only so many columns in `init` and `z`.
     """
-    n_k, n_c = W.shape
-    padded = padded_columns(W.dtype.type, n_c)
-    runs = _panel_runs(W.dtype.type, padded)
-    at = 0
-    for k0 in range(0, n_k, K_BLOCK):
-        rows = W[k0 : k0 + K_BLOCK]
-        k, c0 = rows.shape[0], 0
-        for w, number in runs:
-            panels = packed[at : at + number * k * w].reshape(number, k, w)
-            whole = min(number, max(n_c - c0, 0) // w)  # the last one may be wider than what is left
-            panels[:whole] = rows[:, c0 : c0 + whole * w].reshape(k, whole, w).transpose(1, 0, 2)
-            if whole < number:
-                panels[whole] = 0
-                panels[whole, :, : n_c - c0 - whole * w] = rows[:, c0 + whole * w :]
-            at, c0 = at + number * k * w, c0 + number * w
-
-
-@lru_cache(maxsize=4)
-def make_product(dtype: Any) -> Any:
-    """The compiled product for one dtype (np.float32 or np.float64).
-
-    Returns
-    -------
-    callable
-        product(packed, H, h_at, ldh, stride, K, rows, Z, z_row, more): ``rows`` rows of Z from row `z_row` on, all
-        of whose columns are written. H[r, k] stands at h_at + r * ldh + k * stride of the flat array. If `more`,
-        what is in Z is added to.
-    """
-    width, lanes = panel_width(dtype)
-    half_width = max(width // 2, lanes)
-    full, half, one = (_row_block(dtype, w // lanes) for w in (width, half_width, lanes))
-
-    @njit(nogil=True, error_model="numpy")
-    def product(packed, H, h_at, ldh, stride, n_k, rows, Z, z_row, more):
-        ldz = Z.shape[1]
-        flat = Z.reshape(Z.size)
-        for k0 in range(0, n_k, K_BLOCK):
-            k = min(K_BLOCK, n_k - k0)
-            at = h_at + k0 * stride
-            add = more or k0 > 0
-            c0 = 0
-            while c0 < ldz:
-                left = ldz - c0
-                w_at, z_at = k0 * ldz + c0 * k, z_row * ldz + c0
-                if left >= width:
-                    full(packed, w_at, H, at, ldh, stride, k, rows, flat, z_at, ldz, add)
-                    c0 += width
-                elif left >= half_width:
-                    half(packed, w_at, H, at, ldh, stride, k, rows, flat, z_at, ldz, add)
-                    c0 += half_width
-                else:
-                    one(packed, w_at, H, at, ldh, stride, k, rows, flat, z_at, ldz, add)
-                    c0 += lanes
-
-    return product
-
-
-def _row_block(dtype: type, n_vectors: int) -> Any:
-    """One panel by any number of rows, in blocks of NR, NR / 2 and 1."""
-    n_rows = _shape()[2]
-    half_rows = n_rows // 2
-    tile, half, one = (_tile(dtype, n_vectors, r) for r in (n_rows, half_rows, 1))
-
-    @njit(nogil=True, error_model="numpy", inline="always")
-    def row_block(packed, w_at, H, h_at, ldh, stride, n_k, rows, Z, z_at, ldz, more):
-        r = 0
-        while r + n_rows <= rows:
-            tile(packed, w_at, H, h_at + r * ldh, ldh, stride, n_k, Z, z_at + r * ldz, ldz, more)
-            r += n_rows
-        while r + half_rows <= rows:
-            half(packed, w_at, H, h_at + r * ldh, ldh, stride, n_k, Z, z_at + r * ldz, ldz, more)
-            r += half_rows
-        while r < rows:
-            one(packed, w_at, H, h_at + r * ldh, ldh, stride, n_k, Z, z_at + r * ldz, ldz, more)
-            r += 1
-
-    return row_block
-
-
-def padded_columns(dtype: type, n_columns: int) -> int:
-    """Columns of Z: n_columns rounded up to whole vectors."""
-    lanes = panel_width(dtype)[1]
-    return -(-n_columns // lanes) * lanes
+    names = ("w", "V", "v0", "v1", "n_k", "h", "ldh", "stride", "rows", "init", "ldi", "z", "ldz", "tail")
+    strips = {2 * v + t: _strip(module, dtype, v, bool(t)) for v in range(1, n_v + 1) for t in (0, 1)}
+    f = Function(module, f"product_{n_v}", names, dtype, public=True)
+    w, V, v0, v1, n_k, h, ldh, stride, rows, init, ldi, z, ldz, tail = f.arguments
+    size = f.lanes * f.itemsize
+    with f.loop(rows, step=ROW_BLOCK) as r, f.loop(n_k, step=K_BLOCK) as k0, f.loop(v1, v0, n_v) as v:
+        k, n_rows = f.least(K_BLOCK, f.build.sub(n_k, k0)), f.least(ROW_BLOCK, f.build.sub(rows, r))
+        column = f.times(f.build.sub(v, v0), size)
+        w_here = f.sum(w, f.times(f.sum(f.times(k0, V), f.times(v, k)), size))
+        h_here = f.sum(h, f.times(r, ldh), f.times(k0, stride))
+        z_here = f.sum(z, f.times(r, ldz), column)
+        begins = f.build.icmp_signed("==", k0, I64(0))
+        init_here = f.build.select(begins, f.sum(init, f.times(r, ldi), column), z_here)
+        ldi_here = f.build.select(begins, ldi, ldz)
+        vectors = f.least(n_v, f.build.sub(v1, v))
+        ends = f.build.and_(f.build.icmp_signed("==", f.sum(v, vectors), V), f.less(I64(0), tail))
+        with f.cases(f.sum(f.times(vectors, 2), f.build.zext(ends, I64))) as case:
+            for key, strip in strips.items():
+                with case(key):
+                    f.call(strip, w_here, h_here, ldh, stride, k, init_here, ldi_here, z_here, ldz, tail, n_rows)
+    f.end()

@@ -3,10 +3,12 @@
 It runs under ``jax.jit``, on read-only and on strict arrays. See `rnnx.engines` for the interface.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
-from rnnx._layout import StageWeights, valid_steps
+from rnnx import _namespace as ns
+from rnnx._layout import StageGradients, StageWeights, to_time_major, valid_steps
 from rnnx._namespace import Array
 from rnnx._ops import Ops, array_ops
 from rnnx.cells import Cell
@@ -14,25 +16,49 @@ from rnnx.cells import Cell
 Arrays = tuple[Array, ...]
 
 
-def matmul(xp: Any, a: Array, b: Array, bias: Array | None = None) -> Array:
-    """See `rnnx.engines`."""
-    del xp
-    return a @ b if bias is None else a @ b + bias
-
-
 def forward(
+    xp: Any,
+    cell: Cell,
+    x: Array,
+    weights: tuple[StageWeights, ...],
+    s0: Arrays,
+    lengths: Array | None,
+    keep: bool,
+) -> tuple[Array, Arrays, Arrays, Arrays, tuple[StageWeights, ...]]:
+    """See `rnnx.engines`."""
+    if keep:  # what becomes of the parameters is not ours
+        weights = tuple(w.map(lambda a: ns.owned_copy(xp, a)) for w in weights)
+    X = to_time_major(xp, x, own=keep and lengths is None)  # what becomes of x is not ours
+    n_steps, m, n_x = X.shape
+    valid = None if lengths is None else valid_steps(xp, lengths, n_steps)
+    if valid is not None:  # zero past the end: not even NaN there may reach a weight gradient
+        X = xp.where(valid, X, xp.zeros_like(X))
+    flat = xp.reshape(X, (n_steps * m, n_x))
+    Zx = tuple(
+        xp.reshape(flat @ xp.matrix_transpose(w.wx) + w.b, (n_steps, m, len(stage.gates), s0[0].shape[0]))
+        for stage, w in zip(cell.stages, weights, strict=True)
+    )
+    S, K = _loop(xp, cell, Zx, weights, tuple(map(xp.matrix_transpose, s0)), valid, keep)
+    outputs = tuple(s[1:, :, :] for s in S)
+    if valid is not None:
+        outputs = tuple(xp.where(valid, a, xp.zeros_like(a)) for a in outputs)
+    elif keep:
+        outputs = tuple(ns.owned_copy(xp, a) for a in outputs)
+    return X, S, K, outputs, weights
+
+
+def _loop(
     xp: Any,
     cell: Cell,
     Zx: Arrays,
     weights: tuple[StageWeights, ...],
     s0: Arrays,
-    lengths: Array | None,
+    valid: Array | None,
     keep: bool,
 ) -> tuple[Arrays, Arrays]:
-    """See `rnnx.engines`."""
+    """The loop over time, from the input sides Zx of all steps, per stage (T, m, G, n)."""
     ops = array_ops(xp)
     n_steps, m, _, n = Zx[0].shape
-    valid = None if lengths is None else valid_steps(xp, lengths, n_steps)
     wh_t = [xp.matrix_transpose(w.wh) for w in weights]
     states, saved = [s0], []
     for t in range(n_steps):
@@ -60,13 +86,51 @@ def backward(
     xp: Any,
     cell: Cell,
     dS: tuple[Array | None, ...],
+    dlast: tuple[Array | None, ...],
+    weights: tuple[StageWeights, ...],
+    X: Array,
+    S: Arrays,
+    K: Arrays,
+    lengths: Array | None,
+) -> tuple[Array, Arrays, list[StageGradients]]:
+    """See `rnnx.engines`."""
+    dS = tuple(None if d is None else to_time_major(xp, d) for d in dS)
+    ends = tuple(
+        xp.zeros_like(s[0, :, :]) if d is None else ns.owned_copy(xp, xp.matrix_transpose(d))
+        for d, s in zip(dlast, S, strict=True)
+    )
+    dZx, dZh, ds0 = _loop_back(xp, cell, dS, ends, weights, S, K, lengths)
+    dX: Any = None
+    gradients = []
+    operand = S[0][: X.shape[0], :, :]
+    for stage, (_, out_at) in enumerate(cell.saved_slices):
+        w, dzx, dzh = weights[stage], _rows(xp, dZx[stage]), _rows(xp, dZh[stage])
+        through = dzx @ w.wx
+        dX = through if dX is None else dX + through
+        parts = (xp.matrix_transpose(dzh) @ _rows(xp, operand), xp.matrix_transpose(dzx) @ _rows(xp, X))
+        dbh = None if w.bh is None else xp.sum(dzh, axis=0)
+        gradients.append(StageGradients(xp.concat(parts, axis=1), xp.sum(dzx, axis=0), dbh))
+        if K[out_at]:
+            operand = K[out_at][0]  # what the next stage's weights multiply
+    return xp.reshape(dX, X.shape), ds0, gradients
+
+
+def _rows(xp: Any, a: Array) -> Array:
+    """(T, m, ...) to (T m, the rest)."""
+    return xp.reshape(a, (a.shape[0] * a.shape[1], math.prod(a.shape[2:])))
+
+
+def _loop_back(
+    xp: Any,
+    cell: Cell,
+    dS: tuple[Array | None, ...],
     dlast: Arrays,
     weights: tuple[StageWeights, ...],
     S: Arrays,
     K: Arrays,
     lengths: Array | None,
 ) -> tuple[Arrays, Arrays, Arrays]:
-    """See `rnnx.engines`."""
+    """Cotangents of zx and zh, per stage (T, m, G, n), and of the initial states, per state (m, n)."""
     ops = array_ops(xp)
     n_steps = S[0].shape[0] - 1
     valid = None if lengths is None else valid_steps(xp, lengths, n_steps)

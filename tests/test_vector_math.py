@@ -1,10 +1,13 @@
 """tanh, sigmoid and exp of the compiled engine against the true value, in units in the last place."""
 
+import ctypes
+
 import numpy as np
 import pytest
-from numba import njit
 
-from rnnx.engines._jit_math import OPTIONS, make_ops
+from rnnx.engines import _native
+from rnnx.engines._ir import Function, Vector, lanes
+from rnnx.engines._vector_math import make_ops
 
 LIMIT = {np.float32: 2, np.float64: 4}
 
@@ -18,16 +21,24 @@ TRUE = {"tanh": np.tanh, "sigmoid": longdouble_sigmoid, "exp": np.exp}
 
 
 def apply(name, x):
-    function = getattr(make_ops(x.dtype.type), name)
+    """A function of the vocabulary, compiled in a loop over an array."""
 
-    @njit(**OPTIONS)
-    def loop(x, out):
-        for k in range(x.size):
-            out[k] = function(x[k])
+    def emit(module):
+        f = Function(module, name, ("x", "out", "vectors"), x.dtype, public=True)
+        x_at, out_at, vectors = f.arguments
+        with f.loop(vectors) as v:
+            offset = f.times(v, f.lanes * f.itemsize)
+            result = getattr(make_ops(x.dtype), name)(Vector(f, f.load_vector(f.sum(x_at, offset))))
+            f.store_vector(result.value, f.sum(out_at, offset))
+        f.end()
 
-    out = np.empty_like(x)
-    loop(x, out)
-    return out
+    vectors = -(-x.size // lanes(x.dtype))
+    padded = np.zeros(vectors * lanes(x.dtype), x.dtype)
+    padded[: x.size] = x
+    out = np.empty_like(padded)
+    function = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 3)(_native.functions(emit)[name])
+    function(padded.ctypes.data, out.ctypes.data, vectors)
+    return out[: x.size]
 
 
 def samples(dtype):
