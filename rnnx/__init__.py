@@ -40,6 +40,7 @@ from rnnx.optim import (
     update_parameters_with_adam,
     update_parameters_with_sgd,
 )
+from rnnx.streaming import Stream
 
 __version__ = "0.1.0"
 
@@ -51,6 +52,7 @@ __all__ = [
     "Cell",
     "Gate",
     "Stage",
+    "Stream",
     "clip_by_global_norm",
     "clip_by_value",
     "dense_backward",

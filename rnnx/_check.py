@@ -7,6 +7,7 @@ import difflib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from rnnx import _namespace as ns
@@ -64,11 +65,7 @@ def forward_call(
     x_name, x_array = x
     given = {name: array for name, array in states.items() if array is not None}
     xp, device = ns.common_namespace({x_name: x_array, **given, **parameters})
-    n_x, m = _check_x(x_name, x_array)
-    n_a = _hidden_size(cell, given, parameters)
-    for name, array in given.items():
-        check_shape(name, array, "(n_a, m)", (n_a, m))
-    check_parameter_shapes(cell, parameters, n_x, n_a)
+    n_a, m = _sizes(cell, x_name, tuple(x_array.shape), _shapes(given), _shapes(parameters))
     dtype = ns.floating_dtype(xp, parameters, {x_name: x_array, **given})
     zeros = None if len(given) == len(states) else xp.zeros((n_a, m), dtype=dtype, device=device)
     x3 = ns.astype(xp, x_array, dtype)
@@ -82,25 +79,74 @@ def forward_call(
     )
 
 
-def _check_x(name: str, x: Array) -> tuple[int, int]:
+def _shapes(arrays: Mapping[str, Array]) -> tuple[tuple[str, Shape], ...]:
+    return tuple([(name, tuple(array.shape)) for name, array in arrays.items()])
+
+
+@lru_cache(maxsize=256)  # of what was accepted: the same shapes come again and again
+def _sizes(
+    cell: Cell,
+    x_name: str,
+    x: Shape,
+    states: tuple[tuple[str, Shape], ...],
+    parameters: tuple[tuple[str, Shape], ...],
+) -> tuple[int, int]:
+    """n_a and m, after a check of all shapes."""
+    n_x, m = _check_x(x_name, x)
+    n_a = _hidden_size(cell, dict(states), dict(parameters))
+    for name, shape in states:
+        _check_shape(name, shape, "(n_a, m)", (n_a, m))
+    _check_parameters(cell, dict(parameters), n_x, n_a)
+    return n_a, m
+
+
+def _check_x(name: str, x: Shape) -> tuple[int, int]:
     symbols = "(n_x, m)" if name == "xt" else "(n_x, m, T_x)"
-    if x.ndim != symbols.count(",") + 1:
-        raise ValueError(f"`{name}` must have shape {symbols}; got {tuple(x.shape)}")
-    if x.shape[0] == 0:
-        raise ValueError(f"`{name}` must have shape {symbols} with n_x >= 1; got {tuple(x.shape)}")
-    return x.shape[0], x.shape[1]
+    if len(x) != symbols.count(",") + 1:
+        raise ValueError(f"`{name}` must have shape {symbols}; got {x}")
+    if x[0] == 0:
+        raise ValueError(f"`{name}` must have shape {symbols} with n_x >= 1; got {x}")
+    return x[0], x[1]
+
+
+def by_state(name: str, arrays: Any, cell: Cell, pattern: str) -> dict[str, Array | None]:
+    """A sequence of arrays, one a state, by the names of the course; missing ones are None."""
+    if not isinstance(arrays, tuple | list):
+        raise TypeError(
+            f"`{name}` must be a tuple of arrays, one for each of {cell.states}; got {type(arrays).__name__}"
+        )
+    if len(arrays) > len(cell.states):
+        raise ValueError(f"`{name}` must hold at most {len(cell.states)} arrays, for {cell.states}; got {len(arrays)}")
+    missing = [None] * (len(cell.states) - len(arrays))
+    return {pattern.format(state): a for state, a in zip(cell.states, [*arrays, *missing], strict=True)}
+
+
+def input_size(cell: Cell, parameters: Mapping[str, Array]) -> int:
+    """n_x, as the first gate's weights have it."""
+    key = cell.gates[0].weights[0]
+    shape = tuple(parameters[key].shape)
+    n_x = (shape[1] - (shape[0] if len(cell.gates[0].weights) == 1 else 0)) if len(shape) == 2 else 0
+    if n_x < 1:
+        symbols = expected_shapes(cell, 1, 1)[key][0]
+        raise ValueError(f"`{key}` must have shape {symbols} with n_x >= 1; got {shape}")
+    return int(n_x)
 
 
 def check_keys(cell: Cell, parameters: Mapping[str, Array]) -> None:
     """Raise unless `parameters` holds exactly the keys of the cell, with or without its head."""
     if not isinstance(parameters, Mapping):
         raise TypeError(f"`parameters` must be a dict of arrays; got {type(parameters).__name__}")
+    _check_keys(cell, tuple(parameters))
+
+
+@lru_cache(maxsize=256)
+def _check_keys(cell: Cell, keys: tuple[str, ...]) -> None:
     known = (*cell.parameter_keys, *cell.head, *cell.optional_keys)
-    for key in parameters:
+    for key in keys:
         if key not in known:
             raise ValueError(f"unknown key {key!r} in `parameters` of {cell.name}{_nearest(str(key), known)}")
-    required = cell.parameter_keys + (cell.head if any(key in parameters for key in cell.head) else ())
-    missing = [key for key in required if key not in parameters]
+    required = cell.parameter_keys + (cell.head if any(key in keys for key in cell.head) else ())
+    missing = [key for key in required if key not in keys]
     if missing:
         raise ValueError(f"`parameters` of {cell.name} must have keys {list(required)}; missing {missing}")
 
@@ -116,15 +162,13 @@ def _nearest(key: str, known: Iterable[str]) -> str:
     return f"; did you mean {best!r}?" if likeness(best) > 0.3 else f"; known are {names}"
 
 
-def _hidden_size(cell: Cell, states: Mapping[str, Array], parameters: Mapping[str, Array]) -> int:
+def _hidden_size(cell: Cell, states: Mapping[str, Shape], parameters: Mapping[str, Shape]) -> int:
     """n_a, by the majority of the arrays that know it, so that the message names the odd one out."""
-    arrays = {**states, **{key: parameters[key] for key in cell.parameter_keys}}
-    votes = Counter(array.shape[0] for array in arrays.values() if array.ndim >= 1)
+    shapes = {**states, **{key: parameters[key] for key in cell.parameter_keys}}
+    votes = Counter(shape[0] for shape in shapes.values() if shape)
     n_a = votes.most_common(1)[0][0] if votes else 0
     if n_a == 0:
-        raise ValueError(
-            f"n_a must be at least 1; got {', '.join(f'`{k}` {tuple(v.shape)}' for k, v in arrays.items())}"
-        )
+        raise ValueError(f"n_a must be at least 1; got {', '.join(f'`{k}` {v}' for k, v in shapes.items())}")
     return n_a
 
 
@@ -147,21 +191,29 @@ def expected_shapes(cell: Cell, n_x: int, n_a: int, n_y: int | None = None) -> d
 
 def check_parameter_shapes(cell: Cell, parameters: Mapping[str, Array], n_x: int, n_a: int) -> None:
     """Raise unless every parameter has its shape."""
+    _check_parameters(cell, dict(_shapes(parameters)), n_x, n_a)
+
+
+def _check_parameters(cell: Cell, shapes: Mapping[str, Shape], n_x: int, n_a: int) -> None:
     n_y = None
-    if cell.head[0] in parameters:
-        head = parameters[cell.head[0]]
-        n_y = int(head.shape[0]) if head.ndim else 0
+    if cell.head[0] in shapes:
+        head = shapes[cell.head[0]]
+        n_y = head[0] if head else 0
         if n_y == 0:
-            raise ValueError(f"`{cell.head[0]}` must have shape (n_y, n_a) with n_y >= 1; got {tuple(head.shape)}")
+            raise ValueError(f"`{cell.head[0]}` must have shape (n_y, n_a) with n_y >= 1; got {head}")
     expected = expected_shapes(cell, n_x, n_a, n_y)
-    for key, array in parameters.items():
-        check_shape(key, array, *expected[key])
+    for key, shape in shapes.items():
+        _check_shape(key, shape, *expected[key])
 
 
 def check_shape(name: str, array: Array, symbols: str, shape: Shape) -> None:
     """Raise unless the array has this shape; the message gives it in symbols and in numbers."""
-    if tuple(array.shape) != shape:
-        raise ValueError(f"`{name}` must have shape {symbols} = {shape}; got {tuple(array.shape)}")
+    _check_shape(name, tuple(array.shape), symbols, shape)
+
+
+def _check_shape(name: str, actual: Shape, symbols: str, shape: Shape) -> None:
+    if actual != shape:
+        raise ValueError(f"`{name}` must have shape {symbols} = {shape}; got {actual}")
 
 
 def check_lengths(xp: Any, device: Any, lengths: Any, m: int, n_steps: int) -> Array:

@@ -7,7 +7,7 @@ Dimensions: T steps, m examples, n hidden units, n_x inputs, G gates of a stage.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -43,7 +43,6 @@ class StageWeights:
     weights: tuple[tuple[Array, ...], ...]  # a gate's: (n, n + n_x) on [operand; x_t], or (n, n_x) and (n, n)
     bias: tuple[Array, ...]  # (n, 1)
     recurrent_bias: tuple[Array | None, ...]  # (n, 1) or None
-    notes: dict[str, Any] = field(default_factory=dict, compare=False)  # what an engine remembers about them
 
     def map(self, function: Callable[[Array], Array]) -> "StageWeights":
         """The same with every array replaced."""

@@ -13,10 +13,10 @@ from rnnx.cells import Cell
 from rnnx.functional import recurrent_backward, recurrent_forward
 from rnnx.heads import dense_backward, dense_forward, softmax_cross_entropy
 from rnnx.initialization import initialize_parameters
+from rnnx.streaming import Stream
 from rnnx.text import Batch
 
 Parameters = dict[str, Array]
-State = tuple[Array, ...]
 
 
 @dataclass(frozen=True)
@@ -73,27 +73,9 @@ class CharModel:
         gradients = recurrent_backward(self.cell, (da,), caches, consume=True)
         return float(loss), {**gradients, "d" + weights: dW, "d" + bias: db}
 
-    def step(self, parameters: Mapping[str, Array], indices: np.ndarray, state: State | None) -> tuple[Array, State]:
-        """Read characters, from a state on.
-
-        Parameters
-        ----------
-        parameters : dict of str to array
-        indices : array of int, shape (m, T)
-            The next characters of m texts.
-        state : tuple of array, shape (n_a, m), or None
-            What the previous call returned; None at the beginning.
-
-        Returns
-        -------
-        logits : array, shape (vocab_size, m)
-            Of the character that follows the last one read.
-        state : tuple of array
-        """
-        x = self._one_hot(parameters, indices)
-        states, _, caches = recurrent_forward(self.cell, x, state or (), self._recurrent(parameters), keep_caches=False)
-        final = caches.final_state
-        return self._logits(parameters, states[0][:, :, -1]), tuple(final[name] for name in self.cell.states)
+    def stream(self, parameters: Mapping[str, Array], m: int) -> "CharStream":
+        """Read m texts side by side, character by character, from their beginning on."""
+        return CharStream(self, parameters, m)
 
     def _hidden(self, parameters: Mapping[str, Array], batch: Batch, keep_caches: bool) -> tuple[Array, Any]:
         states, _, caches = recurrent_forward(
@@ -120,3 +102,29 @@ class CharModel:
         ids = xp.asarray(np.ascontiguousarray(indices.T), device=device)
         classes = xp.arange(self.config.vocab_size, dtype=ids.dtype, device=device)
         return xp.permute_dims(xp.astype(xp.expand_dims(ids, axis=2) == classes, like.dtype), (2, 1, 0))
+
+
+class CharStream:
+    """m texts that a model reads character by character. See `CharModel.stream`."""
+
+    def __init__(self, model: CharModel, parameters: Mapping[str, Array], m: int) -> None:
+        self._weights, self._bias = (parameters[key] for key in model.cell.head)
+        xp, device = ns.common_namespace({model.cell.head[0]: self._weights})
+        self._columns = xp.eye(model.config.vocab_size, dtype=self._weights.dtype, device=device)
+        self._stream = Stream(model.cell, model._recurrent(parameters), m=m)
+
+    def read(self, indices: np.ndarray) -> Array:
+        """Read the next character of every text.
+
+        Parameters
+        ----------
+        indices : array of int, shape (m,)
+
+        Returns
+        -------
+        logits : array, shape (vocab_size, m)
+            Of the character that follows.
+        """
+        xp, device = ns.common_namespace({"columns": self._columns})
+        xt = xp.take(self._columns, xp.asarray(indices, device=device), axis=1)
+        return self._weights @ self._stream.step(xt) + self._bias

@@ -6,7 +6,6 @@ import numpy as np
 
 from rnnx import _namespace as ns
 from rnnx._namespace import Array
-from rnnx.engines import use_engine
 from rnnx.models import CharModel
 from rnnx.text import NEWLINE, CharTokenizer
 
@@ -60,16 +59,17 @@ def sample(
     vocabulary = tokenizer.get_vocab()
     # A text begins after a newline; one without any newline begins after itself, or after its first character.
     prompt = NEWLINE + start if NEWLINE in vocabulary else start or vocabulary[0]
-    with use_engine("plain"):  # single steps; compiling for the prompt alone would take longer
-        logits, state = model.step(parameters, np.repeat(tokenizer.encode(prompt)[None, :], n, axis=0), None)
-        stop_index = vocabulary.index(stop) if stop in vocabulary else -1
-        drawn: list[np.ndarray] = []
-        running = np.ones(n, bool)
-        while running.any() and len(drawn) < max_length:
-            drawn.append(np.where(running, _draw(logits, temperature, rng), stop_index))
-            running &= drawn[-1] != stop_index
-            if running.any() and len(drawn) < max_length:
-                logits, state = model.step(parameters, np.maximum(drawn[-1], 0)[:, None], state)
+    stream = model.stream(parameters, n)
+    for index in tokenizer.encode(prompt):
+        logits = stream.read(np.full(n, index))
+    stop_index = vocabulary.index(stop) if stop in vocabulary else -1
+    drawn: list[np.ndarray] = []
+    running = np.ones(n, bool)
+    while running.any() and len(drawn) < max_length:
+        drawn.append(np.where(running, _draw(logits, temperature, rng), stop_index))
+        running &= drawn[-1] != stop_index
+        if running.any() and len(drawn) < max_length:
+            logits = stream.read(np.maximum(drawn[-1], 0))
     return [start + tokenizer.decode(_until(column, stop_index)) for column in np.stack(drawn, axis=1)]
 
 

@@ -107,7 +107,7 @@ def test_sampling(trained):
 def test_sampling_follows_the_distribution(trained):
     """First characters, at temperature 2, against softmax of half the logits."""
     model, parameters, tokenizer = trained
-    logits, _ = model.step(parameters, tokenizer.encode("\n")[None, :], None)
+    logits = model.stream(parameters, 1).read(tokenizer.encode("\n"))
     expected = rnnx.softmax(logits[:, 0] / 2)
     n = 4000
     firsts = [t[:1] or "\n" for t in sample(*trained, n=n, temperature=2.0, max_length=1, seed=0)]
@@ -115,14 +115,18 @@ def test_sampling_follows_the_distribution(trained):
     assert np.abs(counts - expected).max() < 5 * np.sqrt(0.25 / n)
 
 
-def test_step_by_step_is_the_sequence(trained):
+def test_reading_by_character_is_the_sequence(trained, engine):
     model, parameters, tokenizer = trained
     indices = tokenizer.encode("triatops")
-    whole, _ = model.step(parameters, indices[None, :], None)
-    state = None
-    for i in indices:
-        logits, state = model.step(parameters, np.array([[i]]), state)
-    assert_close(logits, whole, TOLERANCE["float32"])
+    x = np.eye(len(tokenizer.get_vocab()), dtype="float32")[:, None, indices]
+    W, b = (parameters[key] for key in model.cell.head)
+    recurrent = {key: p for key, p in parameters.items() if key not in model.cell.head}
+    (a, *_), _, _ = rnnx.recurrent_forward(model.cell, x, (), recurrent)
+    stream = model.stream(parameters, 2)
+    for t, i in enumerate(indices):
+        logits = stream.read(np.array([i, i]))
+        for j in range(2):
+            assert_close(logits[:, [j]], rnnx.dense_forward(a[:, :, t], W, b), TOLERANCE["float32"])
 
 
 @pytest.mark.parametrize(

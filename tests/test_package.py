@@ -18,6 +18,7 @@ PUBLIC = [
     "Cell",
     "Gate",
     "Stage",
+    "Stream",
     "clip_by_global_norm",
     "clip_by_value",
     "dense_backward",

@@ -111,6 +111,13 @@ class Cell:
         if unknown:
             raise ValueError(f"cell {self.name!r} shows {sorted(unknown)} in its cache, which no stage saves")
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.name, self.states, self.stages, self.cache, self.head))
+
     @cached_property
     def gates(self) -> tuple[Gate, ...]:
         """All gates, stage by stage."""

@@ -1,28 +1,33 @@
 """The table of engines: who runs the loop over time for which library.
 
-An engine is a module with three functions. Dimensions: T steps, m examples, n hidden units, G gates of a
-stage; every tuple ``(per stage)`` or ``(per state)`` follows the order of the cell record. ::
+An engine is a module with two functions and a class. Dimensions: T steps, m examples, n hidden units, n_x inputs,
+G gates of a stage; every tuple ``(per stage)`` or ``(per state)`` follows the order of the cell record. ::
 
-    forward(xp, cell, Zx, weights, s0, lengths, keep) -> (S, K)
+    forward(xp, cell, x, weights, s0, lengths, keep) -> (X, S, K, outputs, kept)
 
-        Zx       per stage, (T, m, G, n): the input side of all steps, bias included
-        weights  per stage, a `rnnx._layout.StageWeights`; the engine uses wh and bh
-        s0       per state, (m, n)
+        x        (n_x, m, T), public layout, any strides
+        weights  per stage, a `rnnx._layout.StageWeights`
+        s0       per state, (n, m)
         lengths  (m,) integers or None; the state of an example stays as it is from step lengths[j] on
+        keep     whether a backward pass may follow; else X, K and kept need not be of use
+        X        (T, m, n_x): x, zero past an example's end, in memory that nobody else writes to
         S        per state, (T + 1, m, n), slot 0 is s0
-        K        per name in cell.saved, (T, m, n); zero past an example's end. Unused if not keep
+        K        per name in cell.saved, (T, m, n); zero past an example's end
+        outputs  per state, (T, m, n): the caller's; zero past an example's end
+        kept     the weights, in memory that nobody else writes to
 
-    backward(xp, cell, dS, dlast, weights, S, K, lengths) -> (dZx, dZh, ds0)
+    backward(xp, cell, dS, dlast, weights, X, S, K, lengths) -> (dX, ds0, gradients)
 
-        dS       per state, (T, m, n) or None: cotangents of the states of all steps
-        dlast    per state, (m, n): cotangents of the final states
-        dZx, dZh per stage, (T, m, G, n); zero past an example's end; the same arrays for an additive stage
+        dS       per state, (n, m, T) or None: cotangents of the states of all steps, public layout
+        dlast    per state, (n, m) or None: cotangents of the final states
+        dX       (T, m, n_x)
         ds0      per state, (m, n)
+        gradients  per stage, a `rnnx._layout.StageGradients`
 
-    matmul(xp, a, b, bias=None) -> a @ b + bias
+    Stepper(xp, cell, weights, s0)
 
-        a, b     (R, K) and (K, C), or the transposes of such: the products over all steps at once
-        bias     (C,) or None
+        step(xt)      one step with (n_x, m); returns the states, (n, m), which a later step may overwrite
+        set(states)   go on from these
 
 Arguments are never written to. A module may be imported only when its engine is chosen.
 """

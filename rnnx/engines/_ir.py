@@ -26,7 +26,7 @@ class Machine:
 
 @lru_cache(maxsize=1)
 def machine() -> Machine:
-    """This CPU; of an unknown one, what every one can do."""
+    """Of this CPU; of an unknown one, what every one can do."""
     try:
         features = binding.get_host_cpu_features()
     except RuntimeError:  # this platform cannot say
@@ -117,7 +117,7 @@ class Function:
 
     @contextlib.contextmanager
     def cases(self, value: ir.Value) -> Iterator[Callable[[int], Any]]:
-        """``with f.cases(value) as case: with case(1): ...``"""
+        """A switch: ``with f.cases(value) as case`` and, for every number, ``with case(number)``."""
         done = self.ir.append_basic_block("done")
         switch = self.build.switch(value, done)
 

@@ -124,27 +124,47 @@ def pack_columns_of_gates(me, n, p, stage):
 
 
 @function
+def end_of(p, c, j):
+    """The steps of example j; all of them, unless a conversion has ENDS."""
+    n_steps, lengths = get(p, P.T), get(p, P.LENGTHS)
+    return min(n_steps, get(lengths, j)) if lengths and get(c, P.ENDS) else n_steps
+
+
+@function
+def transpose_example(p, c, j, t, n_steps):
+    """n_steps steps from t on of an example whose steps are contiguous."""
+    m, item, lanes = get(p, P.M), get(p, P.ITEM), get(p, P.LANES)
+    features, ld = get(c, P.FEATURES), get(c, P.FROM_FEATURE)
+    row, size = features * item, lanes * item
+    source = get(c, P.FROM) + j * get(c, P.FROM_EXAMPLE) + t * item
+    target = get(c, P.TO) + (t * m + j) * row
+    for v in range(vectors_of(p, features)):
+        count = min(lanes, features - v * lanes)
+        transpose = get(p, P.TRANSPOSE if count == lanes else P.TRANSPOSE_MASKED)
+        call6(transpose, source + v * lanes * ld, ld, count, n_steps, target + v * size, m * row)
+
+
+@function
 def to_time_major(p, c, j0, j1):
     """Examples j0 ... j1 - 1 of a public array into (T, m, features)."""
     n_steps, m, item, lanes = get(p, P.T), get(p, P.M), get(p, P.ITEM), get(p, P.LANES)
-    features, size = get(c, P.FEATURES), get(p, P.LANES) * get(p, P.ITEM)
-    row, lengths = features * item, get(p, P.LENGTHS)
-    vectors = vectors_of(p, features)
+    features = get(c, P.FEATURES)
+    row, tail, vectors = features * item, features % lanes, vectors_of(p, features)
     along_features = get(c, P.FROM_FEATURE) == item
+    if not along_features:
+        for t in range(0, n_steps, lanes):  # a few steps of all examples: both sides are read and written in order
+            for j in range(j0, j1):
+                steps = min(lanes, end_of(p, c, j) - t)
+                if steps > 0:
+                    transpose_example(p, c, j, t, steps)
     for j in range(j0, j1):
-        end = min(n_steps, get(lengths, j)) if lengths and get(c, P.ENDS) else n_steps
-        source, target = get(c, P.FROM) + j * get(c, P.FROM_EXAMPLE), get(c, P.TO) + j * row
+        end, target = end_of(p, c, j), get(c, P.TO) + j * row
         if along_features:
-            step = get(c, P.FROM_STEP)
-            call7(get(p, P.COPY_MASKED), source, step, end, vectors, features % lanes, target, m * row)
-        else:
-            ld = get(c, P.FROM_FEATURE)
-            for v in range(vectors):
-                count = min(lanes, features - v * lanes)
-                transpose = get(p, P.TRANSPOSE if count == lanes else P.TRANSPOSE_MASKED)
-                call6(transpose, source + v * lanes * ld, ld, count, end, target + v * size, m * row)
-        rest = target + end * m * row
-        call7(get(p, P.COPY_MASKED), get(p, P.ZEROS), 0, n_steps - end, vectors, features % lanes, rest, m * row)
+            source = get(c, P.FROM) + j * get(c, P.FROM_EXAMPLE)
+            call7(get(p, P.COPY_MASKED), source, get(c, P.FROM_STEP), end, vectors, tail, target, m * row)
+        if end < n_steps:
+            rest = target + end * m * row
+            call7(get(p, P.COPY_MASKED), get(p, P.ZEROS), 0, n_steps - end, vectors, tail, rest, m * row)
 
 
 @function
@@ -422,6 +442,8 @@ def weight_gradients(me, n, p, stage, scratch):
     lda = (ROW_BLOCK + lanes) * item  # an odd number of cache lines: the rows do not fall on each other in the cache
     dw, ld = get(stage, P.DW), (n_units + n_x) * item
     c0, c1 = share(me, n, n_c, lanes)
+    for sums in (get(stage, P.DB_X), get(stage, P.DB_H)):
+        call7(get(p, P.COPY), get(p, P.ZEROS), 0, vectors_of(p, c1 - c0), 1, 0, sums + c0 * item, lanes * item)
     for k0 in range(0, n_k, K_BLOCK):
         k = min(K_BLOCK, n_k - k0)
         b_x = b_h + k * vectors_of(p, n_units) * lanes * item

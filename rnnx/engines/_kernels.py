@@ -86,7 +86,7 @@ def _backward(
 
     dzx and dzh are (rows, G, n), each row G rows of a state long.
     """
-    n_out, n_gates = len(stage.out), len(stage.gates)
+    n_out = len(stage.out)
     counts = [n_out, sum(external), n_in, n_out, len(stage.saved), 1, 0 if stage.additive else 1, n_in]
     kernel = _Kernel(module, name, dtype, tail, sum(counts))
     f = kernel.f

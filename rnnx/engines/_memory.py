@@ -5,9 +5,11 @@ A buffer is free when nothing but the pool refers to it. Every view of it, in ou
 hands, counts as a reference, so memory that somebody can still see is never given out again.
 """
 
+import contextlib
 import math
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,8 @@ _SMALLEST = 1 << 16  # bytes; below, the C library does the same
 _LARGEST = 1 << 26  # larger ones take so long to fill that the faults do not count
 _KEPT = 1 << 28  # bytes the pool holds at most
 
-_WORKSPACE = 1 << 26  # bytes a thread's workspace keeps at most
+_WORKSPACE = 1 << 26  # bytes of a thread's workspace that are kept at most
+LINE = 64  # bytes of a cache line
 
 _lock = threading.Lock()
 _local = threading.local()
@@ -62,34 +65,18 @@ def _take(size: int) -> np.ndarray:
     return buffer
 
 
-class Workspace:
-    """Memory that a call needs until it returns, handed out by address; the next call of the thread has the same.
+@contextlib.contextmanager
+def workspace(size: int) -> Iterator[int]:
+    """The address of `size` bytes that a call needs until it returns; the next call of this thread has the same.
 
-    Used as a context manager. What does not fit is allocated for this call, and more is kept from then on.
+    What is in them is left over. The largest that was asked for is kept, up to 64 MB.
     """
-
-    LINE = 64
-
-    def __enter__(self) -> "Workspace":
-        self._kept, self._address, self._size = _local.__dict__.pop("workspace", None) or (None, 0, 0)
-        self._used = 0
-        self._more: list[np.ndarray] = []
-        return self
-
-    def take(self, size: int) -> int:
-        """The address of `size` bytes that begin a cache line; what is in them is left over."""
-        size += -size % self.LINE
-        at, self._used = self._used, self._used + size
-        if self._used <= self._size:
-            return self._address + at
-        more = empty((size + self.LINE,), np.uint8)
-        self._more.append(more)
-        address = int(more.ctypes.data)
-        return address + -address % self.LINE
-
-    def __exit__(self, *exception: object) -> None:
-        if self._used > self._size and self._used <= _WORKSPACE:
-            self._kept = np.empty(self._used + self.LINE, np.uint8)
-            address = int(self._kept.ctypes.data)
-            self._address, self._size = address + -address % self.LINE, self._used
-        _local.workspace = (self._kept, self._address, self._size)
+    kept: np.ndarray | None = _local.__dict__.pop("workspace", None)
+    memory = kept
+    if memory is None or memory.nbytes < size + LINE:
+        memory = np.empty(size + LINE, np.uint8) if size <= _WORKSPACE else empty((size + LINE,), np.uint8)
+    address = int(memory.ctypes.data)
+    try:
+        yield address + -address % LINE
+    finally:
+        _local.workspace = memory if size <= _WORKSPACE else kept

@@ -33,26 +33,34 @@ def _transpose(module: ir.Module, dtype: Any, masked: bool) -> None:
     whole = f.build.sub(n, f.build.srem(n, I64(f.lanes)))
     with f.loop(whole, step=f.lanes) as k:
         block = [f.load_vector(f.sum(row, f.times(k, f.itemsize))) for row in rows]
-        distance = f.lanes // 2
-        while distance:  # swap the off-diagonal quarters of ever smaller squares
-            low = [i if not i & distance else f.lanes + i - distance for i in range(f.lanes)]
-            high = [i + distance if not i & distance else f.lanes + i for i in range(f.lanes)]
-            kind = ir.VectorType(I32, f.lanes)
-            for i in range(f.lanes):
-                if not i & distance:
-                    a, b = block[i], block[i + distance]
-                    block[i] = f.build.shuffle_vector(a, b, ir.Constant(kind, low))
-                    block[i + distance] = f.build.shuffle_vector(a, b, ir.Constant(kind, high))
-            distance //= 2
-        for i, vector in enumerate(block):
+        for i, vector in enumerate(_transposed(f, block)):
             f.store_vector(vector, f.sum(dst, f.times(f.sum(k, i), ldd)), mask)
-    with f.loop(n, whole) as k:
-        vector = ir.Constant(f.vector, ir.Undefined)
-        for i, row in enumerate(rows):
-            number = f.load(f.sum(row, f.times(k, f.itemsize)), f.real)
-            vector = f.build.insert_element(vector, number, I32(i))
-        f.store_vector(vector, f.sum(dst, f.times(k, ldd)), mask)
+    # What is left over, by way of a square on the stack.
+    square = f.build.ptrtoint(f.build.alloca(f.vector, f.lanes), I64)
+    with f.loop(n, whole, f.lanes) as k:
+        there = f.first_lanes(f.build.sub(n, k))
+        block = [f.load_vector(f.sum(row, f.times(k, f.itemsize)), there) for row in rows]
+        for i, vector in enumerate(_transposed(f, block)):
+            f.store_vector(vector, f.sum(square, i * f.lanes * f.itemsize))
+        with f.loop(f.build.sub(n, k)) as i:
+            vector = f.load_vector(f.sum(square, f.times(i, f.lanes * f.itemsize)))
+            f.store_vector(vector, f.sum(dst, f.times(f.sum(k, i), ldd)), mask)
     f.end()
+
+
+def _transposed(f: Function, block: list[ir.Value]) -> list[ir.Value]:
+    """A square of L vectors: swap the off-diagonal quarters of ever smaller squares in it."""
+    block, distance, kind = list(block), f.lanes // 2, ir.VectorType(I32, f.lanes)
+    while distance:
+        low = [i if not i & distance else f.lanes + i - distance for i in range(f.lanes)]
+        high = [i + distance if not i & distance else f.lanes + i for i in range(f.lanes)]
+        for i in range(f.lanes):
+            if not i & distance:
+                a, b = block[i], block[i + distance]
+                block[i] = f.build.shuffle_vector(a, b, ir.Constant(kind, low))
+                block[i + distance] = f.build.shuffle_vector(a, b, ir.Constant(kind, high))
+        distance //= 2
+    return block
 
 
 def _copy(module: ir.Module, dtype: Any, masked: bool) -> None:

@@ -1,15 +1,16 @@
 """The compiled engine for NumPy arrays: one compiled job for a whole pass, on a team of threads.
 
-Here a pass is put down as a plan: memory is allocated, and addresses, counts and strides are listed. What is done
-with them stands in `_jit_loops` (the loops), `_tile` (products), `_kernels` (the cells' mathematics) and `_moves`;
-who does it in `_team`; how it is compiled and kept in `_native`. See `rnnx.engines` for the interface.
+Here memory is allocated, and a pass is put down as a plan (`_template`): where the arrays are, and what is done with
+them in which stage. How it is done stands in `_jit_loops` (the loops), `_tile` (products), `_kernels` (the cells'
+mathematics) and `_moves`; who does it in `_team`; how it is compiled and kept in `_native`. See `rnnx.engines` for
+the interface.
 
 Dimensions: T steps, m examples, n units, n_x inputs, G gates of a stage; L numbers of a vector.
 """
 
-import ctypes
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -19,35 +20,18 @@ from rnnx._layout import StageGradients, StageWeights
 from rnnx.cells import Cell
 from rnnx.engines import _native
 from rnnx.engines import _plan as P
-from rnnx.engines._ir import lanes
 from rnnx.engines._kernels import N_STRIDES, emit_kernels
-from rnnx.engines._memory import Workspace, empty
-from rnnx.engines._moves import emit_moves
-from rnnx.engines._team import split, system_functions, team
-from rnnx.engines._tile import K_BLOCK, ROW_BLOCK, emit_product, n_vectors, panel_vectors
+from rnnx.engines._memory import LINE, empty, workspace
+from rnnx.engines._team import split, team
+from rnnx.engines._template import Template, address, lines, product
+from rnnx.engines._tile import K_BLOCK, ROW_BLOCK, n_vectors, panel_vectors
 
 Arrays = tuple[np.ndarray, ...]
+Shape = tuple[int, int, int, int]  # T, m, n, n_x
 
-_LINE = 64
-_BYTE: Any = ctypes.c_char
 _ROWS_OF_A_CHUNK = 48  # a thread that has all examples computes the input sides of so many rows at once
 _PANEL_UNITS = 4  # see _jit_loops
-
-
-@lru_cache(maxsize=1)
-def _jobs() -> Any:
-    return _native.loops("_jit_loops", "forward", "backward")
-
-
-@lru_cache(maxsize=16)
-def _product(dtype: np.dtype, panel: int) -> int:
-    """The address of the product on panels of so many vectors."""
-    return _native.functions(lambda module: emit_product(module, dtype, panel))[f"product_{panel}"]
-
-
-@lru_cache(maxsize=4)
-def _moves(dtype: np.dtype) -> Any:
-    return _native.functions(lambda module: emit_moves(module, dtype))
+_TEMPLATES = 256  # that are kept, of each kind
 
 
 @lru_cache(maxsize=256)
@@ -59,235 +43,181 @@ def compile_ahead(cell: Cell, dtype: str) -> None:
     """Compile, or load, all that a cell needs, by running it on one element."""
     from rnnx._layout import pack
 
-    one = np.ones((1, 1), dtype)
-    parameters = {
-        key: np.ones((1, 2 if len(gate.weights) == 1 else 1), dtype) for gate in cell.gates for key in gate.weights
-    }
-    parameters |= {gate.bias: one for gate in cell.gates}
-    weights, s0 = pack(np, cell, parameters), (one,) * len(cell.states)
-    x = np.ones((1, 1, 2), dtype)
-    result = forward(np, cell, x, weights, s0, None, True)
+    def ones(*shape: int) -> np.ndarray:
+        return np.ones(shape, dtype)
+
+    parameters = {k: ones(1, 3 - len(gate.weights)) for gate in cell.gates for k in gate.weights}
+    parameters |= {gate.bias: ones(1, 1) for gate in cell.gates}
+    weights, s0, x = pack(np, cell, parameters), (ones(1, 1),) * len(cell.states), ones(1, 1, 2)
+    X, S, K, _, weights = forward(np, cell, x, weights, s0, None, True)
     for outside in (x, None):
         ds = (outside,) + (None,) * (len(s0) - 1)
-        backward(np, cell, ds, (None,) * len(s0), weights, result[0], result[1], result[2], None)
+        backward(np, cell, ds, (None,) * len(s0), weights, X, S, K, None)
 
 
-def _address(a: np.ndarray) -> int:
-    try:
-        return ctypes.addressof(_BYTE.from_buffer(a))
-    except (TypeError, ValueError, BufferError):  # read-only, empty or not contiguous; this takes a microsecond
-        return int(a.ctypes.data)
+# --- memory -------------------------------------------------------------------------------------------------------
 
 
-def _rows(a: np.ndarray) -> np.ndarray:
-    """A matrix whose rows are contiguous: what the jobs read."""
-    return a if a.strides[1] == a.itemsize and a.flags.aligned else np.array(a, order="C")
+def _own(a: np.ndarray) -> np.ndarray:
+    """C-contiguous and aligned: what the jobs read."""
+    return a if a.flags.c_contiguous and a.flags.aligned else np.array(a, order="C")
 
 
-def _gates(weights: StageWeights) -> tuple[list[int], list[np.ndarray]]:
-    """Addresses and strides of a stage's parameters, and the arrays that must live as long."""
-    values: list[int] = []
-    arrays: list[np.ndarray] = []
-
-    def address(a: np.ndarray) -> int:
-        arrays.append(a)
-        return _address(a)
-
-    for matrices, bias, other in zip(weights.weights, weights.bias, weights.recurrent_bias, strict=True):
-        if len(matrices) == 2:
-            inputs, hidden = map(_rows, matrices)
-            values += [address(hidden), hidden.strides[0], address(inputs), inputs.strides[0]]
-        else:
-            both = _rows(matrices[0])
-            at, row = address(both), both.strides[0]
-            values += [at, row, at + weights.n * both.itemsize, row]
-        values += [address(_column(bias)), 0 if other is None else address(_column(other))]
-    return values, arrays
+def _block(dtype: np.dtype, shapes: Sequence[tuple[int, ...]]) -> tuple[list[np.ndarray], int]:
+    """Arrays side by side in one piece of memory, each at the beginning of a cache line; where it begins."""
+    places, size = _places(dtype.itemsize, tuple(shapes))
+    memory = empty((size + LINE,), np.uint8)
+    base = address(memory)
+    shift = -base % LINE
+    arrays = [np.ndarray(shape, dtype, memory, shift + at) for shape, at in zip(shapes, places, strict=True)]
+    return arrays, base + shift
 
 
-def _column(a: np.ndarray) -> np.ndarray:
-    """(n, 1) whose numbers are contiguous."""
-    return a if a.strides[0] == a.itemsize and a.flags.aligned else np.array(a, order="C")
-
-
-def _block(dtype: np.dtype, *shapes: tuple[int, ...]) -> tuple[list[np.ndarray], list[int]]:
-    """Arrays side by side in one piece of memory, each at the beginning of a cache line; and their addresses."""
+@lru_cache(maxsize=_TEMPLATES)
+def _places(item: int, shapes: tuple[tuple[int, ...], ...]) -> tuple[list[int], int]:
+    """Where the arrays of a block begin, and how large it is."""
     places, size = [], 0
     for shape in shapes:
         places.append(size)
-        size += -(-math.prod(shape) * dtype.itemsize // _LINE) * _LINE
-    memory = empty((size + _LINE,), np.uint8)
-    base = _address(memory)
-    shift = -base % _LINE
-    arrays = [np.ndarray(shape, dtype, memory, shift + at) for shape, at in zip(shapes, places, strict=True)]
-    return arrays, [base + shift + at for at in places]
+        size += lines(math.prod(shape) * item)
+    return places, size
 
 
-_ZEROS = np.zeros(1 << 16, np.uint8)
+def _parameters(weights: tuple[StageWeights, ...]) -> list[np.ndarray]:
+    """All arrays of the weights, stage by stage, gate by gate: matrices, bias, recurrent bias."""
+    arrays = []
+    for w in weights:
+        for matrices, bias, other in zip(w.weights, w.bias, w.recurrent_bias, strict=True):
+            arrays += [*matrices, bias] if other is None else [*matrices, bias, other]
+    return [a if a.flags.c_contiguous and a.flags.aligned else np.array(a, order="C") for a in arrays]
 
 
-class _Plan:
-    """The list of integers of a job; with the workspace and the arrays that must live as long as it.
+def _recurrent(weights: tuple[StageWeights, ...]) -> tuple[tuple[bool, ...], ...]:
+    """Which gates have a recurrent bias."""
+    return tuple(tuple(b is not None for b in w.recurrent_bias) for w in weights)
 
-    Used as a context manager, inside of which it has its workspace and, for several threads, the team.
-    """
 
-    def __init__(self, cell: Cell, dtype: np.dtype, n_steps: int, m: int, n: int, n_x: int) -> None:
-        self.workspace = Workspace()
-        self.cell, self.dtype, self.n, self.n_x, self.m = cell, dtype, n, n_x, m
-        self.lanes, self.item = lanes(dtype), dtype.itemsize
-        self.size = self.lanes * self.item
-        self.held: list[Any] = []
-        self.values = _header(dtype)
-        v = self.values
-        v[P.T], v[P.M], v[P.N], v[P.N_X] = n_steps, m, n, n_x
-        widest = (max(n, n_x) + self.lanes) * self.item
-        if widest > _ZEROS.nbytes:
-            v[P.ZEROS] = self.address(np.zeros(widest, np.uint8))
-        products = n_steps * m * n * (n + n_x) * len(cell.gates)
-        self.sharing = split(n_steps, m, products, -(-n_vectors(dtype, n) // _PANEL_UNITS))
+def _like(weights: tuple[StageWeights, ...], arrays: Sequence[np.ndarray]) -> tuple[StageWeights, ...]:
+    """The same weights, from arrays in the order of `_parameters`."""
+    remaining = iter(arrays)
+    result = []
+    for w in weights:
+        matrices, bias, recurrent = [], [], []
+        for given, other in zip(w.weights, w.recurrent_bias, strict=True):
+            matrices.append(tuple(next(remaining) for _ in given))
+            bias.append(next(remaining))
+            recurrent.append(None if other is None else next(remaining))
+        result.append(StageWeights(w.xp, w.n, tuple(matrices), tuple(bias), tuple(recurrent)))
+    return tuple(result)
 
-    def __enter__(self) -> "_Plan":
-        self.workspace.__enter__()
-        self.threads, wide = self.sharing
-        if self.threads > 1 and not team().hold(self.threads):
-            self.threads, wide = 1, False
-        self.values[P.WIDE] = int(wide)
-        self.rows = self.m if wide else -(-self.m // self.threads)  # that a thread has at most
-        return self
 
-    def __exit__(self, *exception: object) -> None:
-        if self.threads > 1:
+class _Layout(NamedTuple):
+    """How a public array (features, m, T) lies in memory, as far as a job has to know."""
+
+    strides: tuple[int, ...]
+    time_major: bool  # (T, m, features) in C order as it is
+    by_feature: bool  # features are contiguous; else steps are
+
+
+def _layout_of(a: np.ndarray) -> tuple[np.ndarray, _Layout]:
+    """The array, or a copy of it if it lies in no order that a job reads."""
+    features, _, n_steps = a.shape
+    item, flags = a.itemsize, a.flags
+    if flags.f_contiguous and flags.aligned:
+        return a, _Layout(a.strides, True, True)
+    by_feature = a.strides[0] == item or features == 1
+    if not (flags.aligned and (by_feature or a.strides[2] == item or n_steps == 1)):
+        a, by_feature = np.array(a, order="F"), True
+    return a, _Layout(a.strides, False, by_feature)
+
+
+def _conversion(template: Template, source: int, layout: _Layout, features: int, to: int, ends: bool) -> list[int]:
+    """The entry of an array that the job makes time-major."""
+    feature, example, step = layout.strides
+    return [to, features, source, template.item if layout.by_feature else feature, example, step, int(ends)]
+
+
+@contextlib.contextmanager
+def _sharing(cell: Cell, shape: Shape, dtype: np.dtype) -> Iterator[tuple[int, bool]]:
+    """How many threads do the job, and whether they share the units; with the team held for them."""
+    n_steps, m, n, n_x = shape
+    products = n_steps * m * n * (n + n_x) * len(cell.gates)
+    threads, wide = split(n_steps, m, products, -(-n_vectors(dtype, n) // _PANEL_UNITS))
+    if threads > 1 and not team().hold(threads):
+        threads, wide = 1, False
+    try:
+        yield threads, wide
+    finally:
+        if threads > 1:
             team().release()
-        self.workspace.__exit__(*exception)
-
-    def append(self, values: Sequence[int]) -> int:
-        """The place of a list in the plan."""
-        place = len(self.values)
-        self.values.extend(values)
-        return place
-
-    def address(self, a: np.ndarray) -> int:
-        """Of an array that is held until the job is done."""
-        self.held.append(a)
-        return _address(a)
-
-    def take(self, *shape: int) -> int:
-        """Memory for an array, until the job is done."""
-        return self.workspace.take(math.prod(shape) * self.item)
-
-    def convert(self, public: np.ndarray, to: int, ends: bool) -> list[int]:
-        """How a public array (features, m, T) gets to (T, m, features) at an address."""
-        features, _, n_steps = public.shape
-        along = (public.strides[0] == self.item or features == 1, public.strides[2] == self.item or n_steps == 1)
-        if not (public.flags.aligned and any(along)):
-            public, along = np.array(public, order="F"), (True, False)
-        feature, example, step = public.strides
-        return [to, features, self.address(public), self.item if along[0] else feature, example, step, int(ends)]
-
-    def lengths(self, lengths: np.ndarray | None) -> None:
-        if lengths is not None:
-            self.values[P.LENGTHS] = self.address(np.ascontiguousarray(lengths, np.int64))
-
-    def conversions(self, lists: Sequence[Sequence[int]]) -> None:
-        self.values[P.CONVERSIONS] = self.append([value for one in lists for value in one])
-        self.values[P.N_CONVERSIONS] = len(lists)
-
-    def gates(self, weights: StageWeights) -> int:
-        """The list of the gates' parameters."""
-        if "gates" not in weights.notes:
-            weights.notes["gates"] = _gates(weights)
-        values, arrays = weights.notes["gates"]
-        self.held.append(arrays)
-        return self.append(values)
-
-    def copies(self, weights: tuple[StageWeights, ...]) -> tuple[StageWeights, ...]:
-        """Memory for the same weights; the job copies them."""
-        given: list[np.ndarray] = []
-        for w in weights:
-            w.map(lambda a: given.append(_rows(a) if a.shape[1] > 1 else _column(a)) or a)  # type: ignore[func-returns-value]
-        copies, addresses = _block(self.dtype, *[a.shape for a in given])
-        values: list[int] = []
-        for a, to in zip(given, addresses, strict=True):
-            rows, columns = a.shape if a.shape[1] > 1 else (1, a.shape[0])
-            values += [self.address(a), a.strides[0], rows, columns, to]
-        self.values[P.COPIES], self.values[P.N_COPIES] = self.append(values), len(given)
-        remaining = iter(copies)
-        return tuple(w.map(lambda _: next(remaining)) for w in weights)
-
-    def scratch(self, **sizes: int) -> None:
-        """Memory of every thread: a place for each name, so many bytes large."""
-        at = 0
-        for name, size in sizes.items():
-            self.values[getattr(P, name)] = at
-            at += -(-size // _LINE) * _LINE
-        self.values[P.SCRATCH], self.values[P.SCRATCH_SIZE] = self.workspace.take(at * self.threads), at
-
-    def stages(self, lists: Sequence[dict[int, int]]) -> None:
-        self.values[P.N_STAGES] = len(lists)
-        block = [0] * (P.STAGE_SIZE * len(lists))
-        for i, stage in enumerate(lists):
-            for place, value in stage.items():
-                block[i * P.STAGE_SIZE + place] = value
-        self.values[P.STAGES] = self.append(block)
-
-    def run(self, job: str) -> None:
-        self.values[P.BARRIER] = team().barrier
-        plan = np.array(self.values, np.int64)
-        team().run(_jobs()[job], self.threads, _address(plan))
 
 
-@lru_cache(maxsize=4)
-def _constants(dtype: np.dtype) -> tuple[int, ...]:
-    """The header of a plan, as far as it is the same for all."""
-    v = [0] * P.HEADER_SIZE
-    moves = _moves(dtype)
-    v[P.ITEM], v[P.LANES], v[P.PACK], v[P.CHUNK] = dtype.itemsize, lanes(dtype), 1, 1
-    v[P.YIELD], v[P.ZEROS] = system_functions()["yield"], _address(_ZEROS)
-    v[P.COPY], v[P.COPY_MASKED] = moves["copy"], moves["copy_masked"]
-    v[P.TRANSPOSE], v[P.TRANSPOSE_MASKED] = moves["transpose"], moves["transpose_masked"]
-    v[P.ADD_ROWS] = moves["add_rows"]
-    v[P.PLAIN_NV] = panel_vectors(1)
-    v[P.PLAIN_PRODUCT] = _product(dtype, panel_vectors(1))
-    return tuple(v)
+# --- what the plans of both directions have in common -------------------------------------------------------------
 
 
-def _header(dtype: np.dtype) -> list[int]:
-    return list(_constants(dtype))
-
-
-class _Memory(NamedTuple):
+class _OverTime(NamedTuple):
     """Addresses of the arrays over time, and their strides from step to step."""
 
+    cell: Cell
     states: Sequence[int]
     saved: Sequence[int]
     step: int  # of the states
     saved_step: int
 
-    def into(self, cell: Cell, i: int) -> list[tuple[int, int]]:
+    def into(self, i: int) -> list[tuple[int, int]]:
         """What enters stage i: (address at step 0, stride)."""
         if i == 0:
             return [(s, self.step) for s in self.states]
-        return [(k, self.saved_step) for k in self.saved[cell.saved_slices[i - 1][1]]]
+        return [(k, self.saved_step) for k in self.saved[self.cell.saved_slices[i - 1][1]]]
 
-    def out_of(self, cell: Cell, i: int) -> list[tuple[int, int]]:
-        if i == len(cell.stages) - 1:
+    def out_of(self, i: int) -> list[tuple[int, int]]:
+        """What leaves it."""
+        if i == len(self.cell.stages) - 1:
             return [(s + self.step, self.step) for s in self.states]
-        return [(k, self.saved_step) for k in self.saved[cell.saved_slices[i][1]]]
+        return [(k, self.saved_step) for k in self.saved[self.cell.saved_slices[i][1]]]
 
-    def kept(self, cell: Cell, i: int) -> list[tuple[int, int]]:
-        return [(k, self.saved_step) for k in self.saved[cell.saved_slices[i][0]]]
+    def kept(self, i: int) -> list[tuple[int, int]]:
+        """What else it saves."""
+        return [(k, self.saved_step) for k in self.saved[self.cell.saved_slices[i][0]]]
 
 
-def _common(cell: Cell, i: int) -> dict[int, int]:
+def _gates(template: Template, cell: Cell, recurrent: tuple[tuple[bool, ...], ...], bases: Iterator[int]) -> list[int]:
+    """The lists of the gates' parameters, per stage, for arrays at the given bases in the order of `_parameters`."""
+    n, n_x, item = template.n, template.n_x, template.item
+    places = []
+    for stage, biases in zip(cell.stages, recurrent, strict=True):
+        values: list[int] = []
+        for gate, other in zip(stage.gates, biases, strict=True):
+            if len(gate.weights) == 2:
+                inputs, hidden = next(bases), next(bases)
+                values += [hidden, n * item, inputs, n_x * item]
+            else:
+                both = next(bases)
+                values += [both, (n + n_x) * item, both + n * item, (n + n_x) * item]
+            values += [next(bases), next(bases) if other else 0]
+        places.append(template.append(values))
+    return places
+
+
+def _stage(cell: Cell, i: int, gates: int) -> dict[int, int]:
     stage = cell.stages[i]
     return {
         P.N_GATES: len(stage.gates),
+        P.GATES: gates,
         P.ADDITIVE: int(stage.additive),
         P.LAST: int(i == len(cell.stages) - 1),
         P.N_OUT: len(stage.out),
         P.N_KEPT: len(stage.saved),
     }
+
+
+def _pointers(template: Template, pointers: Sequence[tuple[int, int, int]]) -> dict[int, int]:
+    """The kernel's arrays: (address at step 0, stride of a step, 1 if a row has all gates)."""
+    flat = [value for pointer in pointers for value in pointer]
+    return {P.POINTERS: template.append(flat), P.N_POINTERS: len(pointers)}
+
+
+# --- forward ------------------------------------------------------------------------------------------------------
 
 
 def forward(
@@ -302,72 +232,145 @@ def forward(
     """See `rnnx.engines`."""
     del xp
     (n_x, m, n_steps), n, dtype = x.shape, s0[0].shape[0], x.dtype
+    shape = (n_steps, m, n, n_x)
+    x, layout = _layout_of(x)
     own = keep or lengths is not None
-    direct = not own and x.T.flags.c_contiguous and x.flags.aligned
-    shapes = [(n_steps + 1, m, n)] * len(cell.states) + [(n_steps if keep else 1, m, n)] * len(cell.saved)
-    arrays, addresses = _block(dtype, *shapes, (0,) if direct else (n_steps, m, n_x))
-    *arrays, X = arrays
-    states, saved = tuple(arrays[: len(s0)]), tuple(arrays[len(s0) :])
+    arrays, block = _block(dtype, _forward_shapes(cell, shape, keep, own or not layout.time_major))
+    states, saved, X = tuple(arrays[: len(s0)]), tuple(arrays[len(s0) : -1]), arrays[-1]
     for S, s in zip(states, s0, strict=True):
         S[0] = s.T
-    outputs = tuple(empty((n_steps, m, n), dtype) for _ in s0) if own else tuple(S[1:] for S in states)
+    given = _parameters(weights)
+    outputs, bases = states, [block, address(x)]
+    if lengths is not None:
+        lengths = np.ascontiguousarray(lengths, np.int64)
+        bases.append(address(lengths))
+    if own:
+        outputs = tuple(empty((n_steps, m, n), dtype) for _ in s0)
+        bases += map(address, outputs)
+    else:
+        outputs = tuple(S[1:] for S in states)
+    bases += map(address, given)
+    if keep:
+        copies, place = _block(dtype, [a.shape for a in given])
+        bases.append(place)
+    with _sharing(cell, shape, dtype) as (threads, wide):
+        template = _forward_template(
+            cell, dtype, shape, threads, wide, keep, lengths is not None, layout, _recurrent(weights)
+        )
+        with workspace(template.workspace) as place:
+            template.run([place, *bases])
+    kept = _like(weights, copies) if keep else ()
+    return X if own or not layout.time_major else x.T, states, saved, outputs, kept
 
-    with _Plan(cell, dtype, n_steps, m, n, n_x) as plan:
-        v, step = plan.values, m * n * plan.item
-        memory = _Memory(addresses[: len(s0)], addresses[len(s0) : -1], step, step if keep else 0)
-        plan.lengths(lengths)
-        if direct:
-            X, v[P.X] = x.T, plan.address(x)
-        else:
-            v[P.X] = addresses[-1]
-            plan.conversions([plan.convert(x, v[P.X], ends=True)])
-        v[P.X_ROW], v[P.X_STEP] = n_x * plan.item, m * n_x * plan.item
-        if own:
-            pairs = [(S + step, _address(out)) for S, out in zip(memory.states, outputs, strict=True)]
-            v[P.N_OUTPUTS], v[P.OUTPUTS] = len(pairs), plan.append([a for pair in pairs for a in pair])
-        if plan.rows == m:
-            v[P.CHUNK] = max(1, min(n_steps, _ROWS_OF_A_CHUNK // m))
-        _forward_stages(plan, weights, memory)
-        kept = plan.copies(weights) if keep else ()
-        plan.run("forward")
-    return X, states, saved, outputs, kept
+
+@lru_cache(maxsize=_TEMPLATES)
+def _forward_shapes(cell: Cell, shape: Shape, keep: bool, own_x: bool) -> list[tuple[int, ...]]:
+    """States, saved values (without `keep` every step writes over those of the step before), inputs."""
+    n_steps, m, n, n_x = shape
+    shapes: list[tuple[int, ...]] = [(n_steps + 1, m, n)] * len(cell.states)
+    shapes += [(n_steps if keep else 1, m, n)] * len(cell.saved)
+    return [*shapes, (n_steps, m, n_x) if own_x else (0,)]
 
 
-def _forward_stages(plan: _Plan, weights: tuple[StageWeights, ...], memory: _Memory) -> None:
-    cell, dtype, n = plan.cell, plan.dtype, plan.n
-    kernels = _kernels(cell, dtype, (True,) + (False,) * (len(cell.states) - 1))
-    lists, most_pointers, most_z, units = [], 0, 0, n_vectors(dtype, n)
-    for i, (stage, w) in enumerate(zip(cell.stages, weights, strict=True)):
-        into, out, kept = memory.into(cell, i), memory.out_of(cell, i), memory.kept(cell, i)
-        n_gates = len(stage.gates)
-        vectors, panel = units * n_gates, panel_vectors(n_gates)
-        columns = vectors * plan.lanes
-        pointers = [value for address, step in (*into, *out, *kept) for value in (address, step, 0)]
-        most_pointers, most_z = max(most_pointers, len(pointers)), max(most_z, vectors * plan.size)
-        lists.append(
+@lru_cache(maxsize=_TEMPLATES)
+def _forward_template(
+    cell: Cell,
+    dtype: np.dtype,
+    shape: Shape,
+    threads: int,
+    wide: bool,
+    keep: bool,
+    ends: bool,
+    layout: _Layout,
+    recurrent: tuple[tuple[bool, ...], ...],
+) -> Template:
+    """The plan of a forward pass.
+
+    Bases: the block of states, saved values and inputs; x; lengths if there are; the caller's states if they are
+    copies; the parameters; if they are kept, the block of their copies.
+    """
+    t = Template("forward", dtype, shape, threads, wide)
+    v, n_states, own = t.values, len(cell.states), keep or ends
+    block, x = t.base(), t.base()
+    places, _ = _places(t.item, tuple(_forward_shapes(cell, shape, keep, own or not layout.time_major)))
+    time = _OverTime(
+        cell,
+        [block + at for at in places[:n_states]],
+        [block + at for at in places[n_states:-1]],
+        t.step,
+        t.step if keep else 0,
+    )
+    if ends:
+        v[P.LENGTHS] = t.base()
+    v[P.X], v[P.X_ROW], v[P.X_STEP] = x, t.n_x * t.item, t.m * t.n_x * t.item
+    if own or not layout.time_major:
+        v[P.X] = block + places[-1]
+        t.conversions([_conversion(t, x, layout, t.n_x, v[P.X], ends=True)])
+    if own:
+        pairs = [value for S in time.states for value in (S + t.step, t.base())]
+        v[P.N_OUTPUTS], v[P.OUTPUTS] = n_states, t.append(pairs)
+    shapes = _parameter_shapes(cell, t.n, t.n_x, recurrent)
+    parameters = [t.base() for _ in shapes]
+    if keep:
+        copies, (to, _) = t.base(), _places(t.item, tuple(shapes))
+        values = []
+        for source, (rows, columns), at in zip(parameters, shapes, to, strict=True):
+            rows, columns = (1, rows) if columns == 1 else (rows, columns)
+            values += [source, columns * t.item, rows, columns, copies + at]
+        v[P.COPIES], v[P.N_COPIES] = t.append(values), len(shapes)
+    if t.rows == t.m:
+        v[P.CHUNK] = max(1, min(t.n_steps, _ROWS_OF_A_CHUNK // t.m))
+    return _finish_forward(t, cell, time, _gates(t, cell, recurrent, iter(parameters)))
+
+
+def _finish_forward(t: Template, cell: Cell, time: _OverTime, gates: list[int]) -> Template:
+    stages, v = _forward_stages(t, cell, time, gates), t.values
+    widest = max(stage[P.VECTORS] for stage in stages) * t.size
+    v[P.Z_SIZE] = lines(widest * t.rows * v[P.CHUNK])
+    most = max(stage[P.N_POINTERS] for stage in stages)
+    t.scratch(ARGUMENTS=8 * (N_STRIDES + 2 + most), Z=v[P.Z_SIZE] * (len(stages) + 1))
+    return t.finish(stages)
+
+
+def _parameter_shapes(cell: Cell, n: int, n_x: int, recurrent: Any) -> list[tuple[int, int]]:
+    """Shapes of the arrays of `_parameters`."""
+    shapes = []
+    for stage, biases in zip(cell.stages, recurrent, strict=True):
+        for gate, other in zip(stage.gates, biases, strict=True):
+            shapes += [(n, n_x), (n, n)] if len(gate.weights) == 2 else [(n, n + n_x)]
+            shapes += [(n, 1)] * (1 + other)
+    return shapes
+
+
+def _forward_stages(t: Template, cell: Cell, time: _OverTime, gates: list[int]) -> list[dict[int, int]]:
+    kernels = _kernels(cell, t.dtype, (True,) + (False,) * (len(cell.states) - 1))
+    stages = []
+    for i, stage in enumerate(cell.stages):
+        into, n_gates = time.into(i), len(stage.gates)
+        vectors = n_vectors(t.dtype, t.n) * n_gates
+        columns = vectors * t.lanes
+        stages.append(
             {
-                **_common(cell, i),
-                P.GATES: plan.gates(w),
-                P.W_H: plan.take(n, columns),
-                P.W_X: plan.take(plan.n_x, columns),
-                P.BIAS: plan.take(columns),
-                P.BIAS_H: 0 if stage.additive else plan.take(columns),
+                **_stage(cell, i, gates[i]),
+                P.W_H: t.take(t.n, columns),
+                P.W_X: t.take(t.n_x, columns),
+                P.BIAS: t.take(columns),
+                P.BIAS_H: 0 if stage.additive else t.take(columns),
                 P.VECTORS: vectors,
-                P.NV: panel,
-                P.PRODUCT: _product(dtype, panel),
+                P.NV: panel_vectors(n_gates),
+                P.PRODUCT: product(t.dtype, panel_vectors(n_gates)),
                 P.OPERAND: into[0][0],
                 P.OPERAND_STEP: into[0][1],
                 P.KERNEL: kernels[f"forward_{i}"],
                 P.KERNEL_TAIL: kernels[f"forward_{i}_tail"],
                 P.N_IN: len(into),
-                P.POINTERS: plan.append(pointers),
-                P.N_POINTERS: len(pointers) // 3,
+                **_pointers(t, [(*pair, 0) for pair in (*into, *time.out_of(i), *time.kept(i))]),
             }
         )
-    z_size = -(-most_z * plan.rows * plan.values[P.CHUNK] // _LINE) * _LINE
-    plan.values[P.Z_SIZE] = z_size
-    plan.stages(lists)
-    plan.scratch(ARGUMENTS=8 * (N_STRIDES + 2 + most_pointers), Z=z_size * (len(lists) + 1))
+    return stages
+
+
+# --- backward -----------------------------------------------------------------------------------------------------
 
 
 def backward(
@@ -384,96 +387,207 @@ def backward(
     """See `rnnx.engines`."""
     del xp
     (n_steps, m, n_x), n, dtype = X.shape, S[0].shape[2], X.dtype
-    with _Plan(cell, dtype, n_steps, m, n, n_x) as plan:
-        v, step = plan.values, plan.item * n * m
-        saved = [plan.address(_own(k)) for k in K]
-        memory = _Memory([plan.address(_own(s)) for s in S], saved, step, step)
-        plan.lengths(lengths)
-        v[P.X] = plan.address(_own(X))
-        outside = _outside(plan, dS)
-        ds = tuple(np.zeros((m, n), dtype) if d is None else np.array(d.T, order="C") for d in dlast)
-        dX = empty((n_steps, m, n_x), dtype)
-        v[P.DX], v[P.FLAT_DX] = _address(dX), int(plan.rows == m)
-        gradients = _backward_stages(plan, weights, memory, outside, ds)
-        plan.run("backward")
-    return dX, ds, gradients
+    shape = (n_steps, m, n, n_x)
+    X, S, K = _own(X), tuple(map(_own, S)), tuple(map(_own, K))
+    outside = [None if d is None else _layout_of(d) for d in dS]
+    ds = tuple(np.zeros((m, n), dtype) if d is None else np.array(d.T, order="C") for d in dlast)
+    dX = empty((n_steps, m, n_x), dtype)
+    gradients, block = _block(dtype, _gradient_shapes(cell, dtype, shape))
+    given = _parameters(weights)
+    bases = [address(a) for a in (*S, *K, X, dX, *ds, *(d[0] for d in outside if d is not None), *given)]
+    bases.append(block)
+    if lengths is not None:
+        lengths = np.ascontiguousarray(lengths, np.int64)
+        bases.append(address(lengths))
+    layouts = tuple(None if d is None else d[1] for d in outside)
+    recurrent = _recurrent(weights)
+    with _sharing(cell, shape, dtype) as (threads, wide):
+        template = _backward_template(cell, dtype, shape, threads, wide, lengths is not None, layouts, recurrent)
+        with workspace(template.workspace) as place:
+            template.run([place, *bases])
+    return dX, ds, _as_gradients(cell, n, gradients, recurrent)
 
 
-def _own(a: np.ndarray) -> np.ndarray:
-    """C-contiguous and aligned: what the jobs read."""
-    return a if a.flags.c_contiguous and a.flags.aligned else np.array(a, order="C")
+def _gradient_shapes(cell: Cell, dtype: np.dtype, shape: Shape) -> list[tuple[int, ...]]:
+    """Per stage dW, the sums for the biases and those for the recurrent biases, in whole vectors."""
+    _, _, n, n_x = shape
+    shapes: list[tuple[int, ...]] = []
+    for stage in cell.stages:
+        n_c = len(stage.gates) * n
+        columns = lines(n_c * dtype.itemsize) // dtype.itemsize
+        shapes += [(n_c, n + n_x), (columns,), (columns,)]
+    return shapes
 
 
-def _outside(plan: _Plan, dS: tuple[np.ndarray | None, ...]) -> list[int]:
-    """Addresses of the cotangents of all steps, time-major; 0 for none."""
-    addresses, lists = [], []
-    for d in dS:
-        if d is None:
-            addresses.append(0)
-        elif d.T.flags.c_contiguous and d.flags.aligned:
-            addresses.append(plan.address(d))
-        else:
-            addresses.append(plan.take(*d.shape))
-            lists.append(plan.convert(d, addresses[-1], ends=False))
-    plan.conversions(lists)
-    return addresses
+def _as_gradients(cell: Cell, n: int, arrays: list[np.ndarray], recurrent: Any) -> list[StageGradients]:
+    result = []
+    for i, stage in enumerate(cell.stages):
+        dw, db, db_h = arrays[3 * i : 3 * i + 3]
+        n_c = len(stage.gates) * n
+        result.append(StageGradients(dw, db[:n_c], db_h[:n_c] if any(recurrent[i]) else None))
+    return result
+
+
+@lru_cache(maxsize=_TEMPLATES)
+def _backward_template(
+    cell: Cell,
+    dtype: np.dtype,
+    shape: Shape,
+    threads: int,
+    wide: bool,
+    ends: bool,
+    layouts: tuple[_Layout | None, ...],
+    recurrent: tuple[tuple[bool, ...], ...],
+) -> Template:
+    """The plan of a backward pass.
+
+    Bases: states, saved values, inputs, dx, cotangents of the state, those from outside that are given, parameters,
+    the block of `_gradient_shapes`; lengths if there are.
+    """
+    t = Template("backward", dtype, shape, threads, wide)
+    v = t.values
+    time = _OverTime(cell, [t.base() for _ in cell.states], [t.base() for _ in cell.saved], t.step, t.step)
+    v[P.X], v[P.DX], v[P.FLAT_DX] = t.base(), t.base(), int(t.rows == t.m)
+    ds = [t.base() for _ in cell.states]
+    outside, conversions = [], []
+    for layout in layouts:
+        if layout is not None:
+            outside.append(t.base())
+            if not layout.time_major:
+                source, outside[-1] = outside[-1], t.take(t.n_steps, t.m, t.n)
+                conversions.append(_conversion(t, source, layout, t.n, outside[-1], ends=False))
+    t.conversions(conversions)
+    parameters = [t.base() for _ in _parameter_shapes(cell, t.n, t.n_x, recurrent)]
+    gradients = t.base()
+    if ends:
+        v[P.LENGTHS] = t.base()
+    kernels = _kernels(cell, dtype, tuple(layout is not None for layout in layouts))
+    gates = _gates(t, cell, recurrent, iter(parameters))
+    stages = _backward_stages(t, cell, time, gates, kernels, ds, outside)
+    places, _ = _places(t.item, tuple(_gradient_shapes(cell, dtype, shape)))
+    for i, stage in enumerate(stages):
+        stage[P.DW], stage[P.DB_X], stage[P.DB_H] = (gradients + at for at in places[3 * i : 3 * i + 3])
+    most = max(stage[P.N_POINTERS] for stage in stages)
+    columns = (n_vectors(dtype, t.n) + n_vectors(dtype, t.n_x)) * t.lanes
+    t.scratch(
+        ARGUMENTS=8 * (N_STRIDES + most),
+        BLOCK_A=K_BLOCK * (ROW_BLOCK + t.lanes) * t.item,
+        BLOCK_B=min(K_BLOCK, t.n_steps * t.m) * columns * t.item,
+    )
+    return t.finish(stages)
 
 
 def _backward_stages(
-    plan: _Plan,
-    weights: tuple[StageWeights, ...],
-    memory: _Memory,
-    outside: list[int],
-    ds: Arrays,
-) -> list[StageGradients]:
-    cell, dtype, n, n_x, lanes_ = plan.cell, plan.dtype, plan.n, plan.n_x, plan.lanes
-    kernels = _kernels(cell, dtype, tuple(address != 0 for address in outside))
-    ends = [_address(d) for d in ds]
-    mid = [plan.take(plan.m, n) for _ in cell.saved]  # cotangents between the stages
-    lists, gradients, most_pointers = [], [], 0
-    wide = [-(-columns // lanes_) * lanes_ for columns in (n, n_x)]  # columns of packed weights
-    for i, (stage, w) in enumerate(zip(cell.stages, weights, strict=True)):
-        into, out, kept = memory.into(cell, i), memory.out_of(cell, i), memory.kept(cell, i)
-        last, n_c = i == len(cell.stages) - 1, len(stage.gates) * n
-        d_out = ends if last else mid[cell.saved_slices[i][1]]
-        d_in = ends if i == 0 else mid[cell.saved_slices[i - 1][1]]
-        added = [(a, memory.step) for a in outside if a] if last else []
-        dz_x = plan.take(plan.values[P.T], plan.m, n_c)
-        dz_h = dz_x if stage.additive else plan.take(plan.values[P.T], plan.m, n_c)
-        pointers = [value for d in d_out for value in (d, 0, 0)]
-        pointers += [value for address, step in (*added, *into, *out, *kept) for value in (address, step, 0)]
-        for address in (dz_x,) if stage.additive else (dz_x, dz_h):
-            pointers += [address, memory.step * len(stage.gates), 1]
-        pointers += [value for d in d_in for value in (d, 0, 0)]
-        most_pointers = max(most_pointers, len(pointers))
-        dw = empty((n_c, n + n_x), dtype)
-        db_x, db_h = (np.zeros(n_c + lanes_, dtype) for _ in range(2))
-        recurrent = any(b is not None for b in w.recurrent_bias)
-        gradients.append(StageGradients(dw, db_x[:n_c], db_h[:n_c] if recurrent else None))
-        lists.append(
+    t: Template, cell: Cell, time: _OverTime, gates: list[int], kernels: Any, ds: list[int], outside: list[int]
+) -> list[dict[int, int]]:
+    mid = [t.take(t.m, t.n) for _ in cell.saved]  # cotangents between the stages
+    stages = []
+    for i, stage in enumerate(cell.stages):
+        last, n_c = i == len(cell.stages) - 1, len(stage.gates) * t.n
+        d_out = ds if last else mid[cell.saved_slices[i][1]]
+        d_in = ds if i == 0 else mid[cell.saved_slices[i - 1][1]]
+        dz = [t.take(t.n_steps, t.m, n_c) for _ in range(1 if stage.additive else 2)]
+        pointers = [(d, 0, 0) for d in d_out] + [(d, t.step, 0) for d in outside if last]
+        pointers += [(*pair, 0) for pair in (*time.into(i), *time.out_of(i), *time.kept(i))]
+        pointers += [(d, t.step * len(stage.gates), 1) for d in dz] + [(d, 0, 0) for d in d_in]
+        stages.append(
             {
-                **_common(cell, i),
-                P.GATES: plan.gates(w),
-                P.W_H: plan.take(n_c, wide[0]),
-                P.W_X: plan.take(n_c, wide[1]),
-                P.OPERAND: into[0][0],
+                **_stage(cell, i, gates[i]),
+                P.W_H: t.take(n_c, n_vectors(t.dtype, t.n) * t.lanes),
+                P.W_X: t.take(n_c, n_vectors(t.dtype, t.n_x) * t.lanes),
+                P.OPERAND: time.into(i)[0][0],
                 P.KERNEL: kernels[f"backward_{i}"],
                 P.KERNEL_TAIL: kernels[f"backward_{i}_tail"],
-                P.POINTERS: plan.append(pointers),
-                P.N_POINTERS: len(pointers) // 3,
-                P.DZ_H: dz_h,
-                P.DZ_X: dz_x,
+                P.DZ_X: dz[0],
+                P.DZ_H: dz[-1],
                 P.D_OPERAND: d_in[0],
-                P.DW: plan.address(dw),
-                P.DB_X: plan.address(db_x),
-                P.DB_H: plan.address(db_h),
+                **_pointers(t, pointers),
             }
         )
-    plan.stages(lists)
-    rows = min(K_BLOCK, plan.values[P.T] * plan.m)
-    plan.scratch(
-        ARGUMENTS=8 * (N_STRIDES + most_pointers),
-        BLOCK_A=K_BLOCK * (ROW_BLOCK + lanes_) * plan.item,
-        BLOCK_B=rows * sum(wide) * plan.item,
-    )
-    return gradients
+    return stages
+
+
+# --- one step at a time -------------------------------------------------------------------------------------------
+
+
+class Stepper:
+    """See `rnnx.engines`. The weights are packed once; the state goes back and forth between two places."""
+
+    def __init__(self, xp: Any, cell: Cell, weights: tuple[StageWeights, ...], s0: Arrays) -> None:
+        del xp
+        n, m = s0[0].shape
+        self.dtype = s0[0].dtype
+        given = _parameters(weights)
+        n_x = weights[0].inputs[0].shape[1]
+        shape, recurrent = (1, m, n, n_x), _recurrent(weights)
+        self._memory, block = _block(self.dtype, [*[(2, m, n)] * len(s0), *[(m, n)] * len(cell.saved), (m, n_x)])
+        self._xt = self._memory[-1].T
+        states = self._memory[: len(s0)]
+        self._results = tuple(tuple(S[slot].T for S in states) for slot in (1, 0))
+        threads, wide = split(1, m, m * n * (n + n_x) * len(cell.gates), -(-n_vectors(self.dtype, n) // _PANEL_UNITS))
+        if not wide:  # without the team, what is planned for several threads must do with one
+            threads = 1
+        templates = [_step_template(cell, self.dtype, shape, threads, wide, recurrent, slot) for slot in (0, 1)]
+        # All that plans take from the workspace is packed weights and scratch: here it lives as long as this.
+        self._workspace = empty((templates[0].workspace + LINE,), np.uint8)
+        place = address(self._workspace)
+        bases = [place + -place % LINE, block, *map(address, given)]
+        self._plans = [template.bind(bases) for template in templates]
+        self._addresses = [address(plan) for plan in self._plans]
+        self._threads, self._job = threads, templates[0].native
+        self._pack(templates[0], bases)
+        self.set(s0)
+
+    def set(self, states: Arrays) -> None:
+        """See `rnnx.engines`."""
+        self._slot = 0
+        for place, s in zip(self._results[1], states, strict=True):
+            place[...] = s
+
+    def _pack(self, template: Template, bases: Sequence[int]) -> None:
+        """Pack the weights, by a step whose result is not used."""
+        plan = template.bind(bases)
+        plan[P.PACK] = 1
+        for array in self._memory:
+            array[...] = 0
+        team().run(self._job, 1, address(plan))
+
+    def step(self, xt: np.ndarray) -> Arrays:
+        """See `rnnx.engines`."""
+        self._xt[...] = xt
+        slot = self._slot
+        self._slot = 1 - slot
+        if self._threads == 1 or not team().hold(self._threads):
+            self._job(0, 1, self._addresses[slot])
+        else:
+            try:
+                team().run(self._job, self._threads, self._addresses[slot])
+            finally:
+                team().release()
+        return self._results[slot]
+
+
+@lru_cache(maxsize=_TEMPLATES)
+def _step_template(
+    cell: Cell,
+    dtype: np.dtype,
+    shape: Shape,
+    threads: int,
+    wide: bool,
+    recurrent: tuple[tuple[bool, ...], ...],
+    slot: int,
+) -> Template:
+    """The plan of one step from one place of the state to the other.
+
+    Bases: the block of states (both places), saved values and inputs; the parameters.
+    """
+    t = Template("forward", dtype, shape, threads, wide)
+    n_states, block = len(cell.states), t.base()
+    shapes = [*[(2, t.m, t.n)] * n_states, *[(t.m, t.n)] * len(cell.saved), (t.m, t.n_x)]
+    places, _ = _places(t.item, tuple(shapes))
+    states = [block + at + slot * t.step for at in places[:n_states]]
+    time = _OverTime(cell, states, [block + at for at in places[n_states:-1]], -t.step if slot else t.step, 0)
+    t.values[P.PACK] = 0
+    t.values[P.X], t.values[P.X_ROW] = block + places[-1], t.n_x * t.item
+    parameters = [t.base() for _ in _parameter_shapes(cell, t.n, t.n_x, recurrent)]
+    return _finish_forward(t, cell, time, _gates(t, cell, recurrent, iter(parameters)))

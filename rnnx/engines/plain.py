@@ -196,3 +196,28 @@ def _gates(z: Array) -> Arrays:
 def _stack(xp: Any, arrays: Sequence[Array], like: Array) -> Array:
     """Stack over time; no step at all gives an empty array of entries like `like`."""
     return xp.stack(list(arrays)) if arrays else xp.stack([like])[:0, ...]
+
+
+class Stepper:
+    """See `rnnx.engines`."""
+
+    def __init__(self, xp: Any, cell: Cell, weights: tuple[StageWeights, ...], s0: Arrays) -> None:
+        self.xp, self.cell, self.states = xp, cell, s0
+        self.weights = tuple(w.map(lambda a: ns.owned_copy(xp, a)) for w in weights)
+
+    def step(self, xt: Array) -> Arrays:
+        """See `rnnx.engines`."""
+        xp, ops = self.xp, array_ops(self.xp)
+        s = tuple(map(xp.matrix_transpose, self.states))
+        x, (m, n) = xp.matrix_transpose(xt), s[0].shape
+        for stage, w in zip(self.cell.stages, self.weights, strict=True):
+            zx = xp.reshape(x @ xp.matrix_transpose(w.wx) + w.b, (m, len(stage.gates), n))
+            zh = s[0] @ xp.matrix_transpose(w.wh)
+            zh = xp.reshape(zh if w.bh is None else zh + w.bh, zx.shape)
+            s, _ = stage.forward(ops, _gates(zx), _gates(zh), s)
+        self.states = tuple(map(xp.matrix_transpose, s))
+        return self.states
+
+    def set(self, states: Arrays) -> None:
+        """See `rnnx.engines`."""
+        self.states = states

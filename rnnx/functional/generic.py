@@ -62,7 +62,7 @@ def recurrent_forward(
         For something that is not an array, arrays of two libraries, or a wrong dtype.
     """
     cell = _check.cell_of(cell)
-    states = _by_state("s0", s0, cell, "{}0")
+    states = _check.by_state("s0", s0, cell, "{}0")
     call = _check.forward_call(cell, ("x", x), states, parameters, lengths)
     outputs, caches = _sequence.forward(cell, call, x, parameters, keep_caches)
     return outputs, _head(cell, call, outputs[0]), caches
@@ -103,21 +103,9 @@ def recurrent_backward(
         As `recurrent_forward`; also for `caches` of another cell or already consumed.
     """
     cell = _check.cell_of(cell)
-    named, final = _by_state("ds", ds, cell, "d{}"), _by_state("ds_final", ds_final, cell, "d{}_final")
+    named, final = _check.by_state("ds", ds, cell, "d{}"), _check.by_state("ds_final", ds_final, cell, "d{}_final")
     dx, ds0, gradients = run_backward(cell, named, final, caches, consume)
     return {"dx": dx, **{f"d{name}0": d for name, d in zip(cell.states, ds0, strict=True)}, **gradients}
-
-
-def _by_state(name: str, arrays: Any, cell: Cell, pattern: str) -> dict[str, Array | None]:
-    """A sequence of arrays, one a state, by the names of the course; missing ones are None."""
-    if not isinstance(arrays, tuple | list):
-        raise TypeError(
-            f"`{name}` must be a tuple of arrays, one for each of {cell.states}; got {type(arrays).__name__}"
-        )
-    if len(arrays) > len(cell.states):
-        raise ValueError(f"`{name}` must hold at most {len(cell.states)} arrays, for {cell.states}; got {len(arrays)}")
-    missing = [None] * (len(cell.states) - len(arrays))
-    return {pattern.format(state): a for state, a in zip(cell.states, [*arrays, *missing], strict=True)}
 
 
 def run_backward(
