@@ -141,7 +141,7 @@ def test_paths_give_the_same_bits(cell, dtype, m, rng, monkeypatch):
         for threads in (2, 3, 7):
             for wide in (False, True):
 
-                def split(n_steps, m, products, shares, threads=threads, wide=wide):
+                def split(n_steps, m, products, shares, shared, threads=threads, wide=wide):
                     return min(threads, shares if wide else m), wide
 
                 monkeypatch.setattr(jit, "split", split)
@@ -151,13 +151,14 @@ def test_paths_give_the_same_bits(cell, dtype, m, rng, monkeypatch):
 
 def test_the_rule_of_sharing(monkeypatch):
     monkeypatch.setattr(_team, "max_threads", lambda: 4)
-    assert _team.split(10, 64, products=1000, shares=8) == (1, False)  # not worth a hand-over
-    assert _team.split(10, 64, products=10**8, shares=8) == (4, False)
-    assert _team.split(10, 64, products=2 * _team._PRODUCTS_OF_A_THREAD, shares=8) == (2, False)
-    assert _team.split(10, 1, products=10**8, shares=8) == (4, True)  # one example: share the units
-    assert _team.split(10, 1, products=10**8, shares=2) == (2, True)
-    assert _team.split(10, 1, products=10**8, shares=1) == (1, False)  # nothing to share
-    assert _team.split(10**5, 1, products=10**8, shares=4) == (1, False)  # steps too short to wait for each other
+    assert _team.split(10, 64, 1000, shares=8, shared=0) == (1, False)  # not worth a hand-over
+    assert _team.split(10, 64, 10**8, shares=8, shared=0) == (4, False)
+    assert _team.split(10, 1, 10**8, shares=8, shared=0) == (4, True)  # one example: share the units
+    assert _team.split(10, 1, 10**7, shares=2, shared=0) == (2, True)
+    assert _team.split(10, 1, 10**8, shares=1, shared=0) == (1, False)  # nothing to share
+    assert _team.split(10**5, 1, 10**8, shares=4, shared=0) == (1, False)  # steps too short to wait for each other
+    assert _team.split(100, 8, 4 * 10**6, shares=1, shared=0) == (4, False)
+    assert _team.split(100, 8, 4 * 10**6, shares=1, shared=12) == (1, False)  # or to share lines of the cache
 
 
 def test_thread_limits_are_respected(monkeypatch):
@@ -175,16 +176,23 @@ def test_threadpoolctl_is_respected():
         assert _team.max_threads() == 1
 
 
-def test_a_sleeping_team_wakes_up(monkeypatch, rng):
-    """Workers that found no job for a while sleep; the next job has them again."""
+@pytest.mark.parametrize("short", [False, True])
+def test_a_sleeping_team_wakes_up(short, monkeypatch, rng):
+    """Workers that found no job for a while sleep. A long job wakes them up; a short one does, and does not wait."""
     problem = make_problem(rnnx.CELLS["lstm"], rng, 4, 5, 6, 3)
     monkeypatch.setattr(jit, "split", lambda *_: (3, False))
+    monkeypatch.setattr(_team, "_WAKING_UP", 10**9 if short else 0)
+    threads = []
+    team_run = _team.Team.run
+    monkeypatch.setattr(_team.Team, "run", lambda self, job, n, plan: (threads.append(n), team_run(self, job, n, plan)))
     with rnnx.use_engine("jit"):
         first, _ = run(problem)
         for _ in range(20):
             time.sleep(0.01)
             assert np.all([_team.team().mail[_team.SLOT * i + _team.ASLEEP] for i in (1, 2)])
+            threads.clear()
             again, _ = run(problem)
+            assert threads[0] == (1 if short else 3)
             assert all(np.array_equal(first[name], again[name]) for name in first)
 
 

@@ -46,14 +46,14 @@ def test_large_steps_on_several_threads(cell, rng, monkeypatch):
     from rnnx.engines import _team, jit
 
     problem = make_problem(cell, rng, 9, 300, 2, 5, scale=0.1).astype("float32")
-    monkeypatch.setattr(jit, "split", lambda n_steps, m, products, shares: (1, False))
+    monkeypatch.setattr(jit, "split", lambda n_steps, m, products, shares, shared: (1, False))
     alone = rnnx.Stream(cell, problem.parameters, m=2)
-    monkeypatch.setattr(jit, "split", lambda n_steps, m, products, shares: (3, True))
+    monkeypatch.setattr(jit, "split", lambda n_steps, m, products, shares, shared: (3, True))
     shared = rnnx.Stream(cell, problem.parameters, m=2)
     for t in range(5):
         expected = alone.step(problem.x[:, :, t]).copy()
         if t == 3:
-            assert _team.team().hold(1)
+            assert _team.team().hold(1, 0)
         np.testing.assert_array_equal(shared.step(problem.x[:, :, t]), expected)
         if t == 3:
             _team.team().release()

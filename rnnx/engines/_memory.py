@@ -36,14 +36,15 @@ _FREE = _references([np.empty(1, np.uint8)], 0) if _COUNTS else -1
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """As np.empty, from a free buffer if there is one."""
+    """As np.empty, from a free buffer if there is one; large arrays begin a cache line."""
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
     if not (_COUNTS and _SMALLEST <= size <= _LARGEST):
         return np.empty(shape, dtype)
     with _lock:
-        buffer = _take(size)
-    return buffer[:size].view(dtype).reshape(shape)
+        buffer = _take(size + LINE)
+    shift = -int(buffer.ctypes.data) % LINE
+    return buffer[shift : shift + size].view(dtype).reshape(shape)
 
 
 def _take(size: int) -> np.ndarray:

@@ -5,9 +5,10 @@ fraction of a millisecond before it goes to sleep. Jobs and waiting are compiled
 lock. One caller at a time has the team; a second one does its job alone. Results do not depend on the number of
 threads.
 
-The rule: examples of a batch are independent, so as a rule each thread runs the whole loop over time on its own
-examples ("sliced"). With few examples each thread would read all weights for next to nothing; then the threads share
-the units and wait for each other in every step ("wide"). What one thread does in a few microseconds it does alone.
+The rule, in `split`: examples of a batch are independent, so as a rule each thread runs the whole loop over time on
+its own examples ("sliced"). With few examples each thread would read all weights for next to nothing; then the threads
+share the units and wait for each other in every step ("wide"). Both cost what two threads writing to the same lines of
+the cache costs, and are compared with one thread alone.
 """
 
 import atexit
@@ -23,12 +24,14 @@ import numpy as np
 
 from rnnx.engines import _native
 
-# Below so many multiplications in a job, and per thread in it, a hand-over is not worth it (30 microseconds).
-_PRODUCTS_OF_A_THREAD = 1_000_000
-# Below so many multiplications in a step, waiting for each other takes longer than what is shared.
-_PRODUCTS_OF_A_WIDE_STEP = 30_000
-# Examples that a thread should have for the weights it reads; and weights that fit beside them in a core's cache.
-_EXAMPLES_OF_A_SLICE = 4
+# What things take, in nanoseconds, measured on the machine of docs/performance.md: roughly right is enough. A line of
+# the cache goes from core to core in 100 to 300 ns there, and the rule looks at the bad days.
+_PRODUCTS = 40  # multiplications in a nanosecond
+_LEAST_ROWS = 1.5  # one example takes as long as so many should: the weights come from the cache no faster
+_WAITING = 2000  # for each other, in a step of the wide path
+_SHARED_LINE = 250  # a line of the cache that two threads write to
+_HAND_OVER = 5_000  # a job to threads that are awake
+_WAKING_UP = 500_000  # a shorter job does not wait for threads that sleep
 
 # Places in the mail (integers), and in a worker's slot of it: what the other threads look at stands lines apart.
 JOB, PLAN, N_THREADS, READ, WRITE, SYSTEM_YIELD, SPINS = range(7)
@@ -37,7 +40,7 @@ BARRIER = 16  # see _jit_loops.barrier
 SLOT = 32
 NUMBER, ASLEEP, READ_END, WRITE_END = 0, 8, 16, 17
 _MOST_THREADS = 16  # or the number of cores, if that is more
-_SPINS = 20_000  # looks for a job before going to sleep
+_SPINS = 80_000  # looks for a job before going to sleep: two milliseconds, and more than _WAKING_UP
 
 
 @lru_cache(maxsize=1)
@@ -73,7 +76,7 @@ def _blas_controllers() -> list[Any]:
     return [c for c in controllers if c.user_api == "blas"]
 
 
-def split(n_steps: int, m: int, products: int, shares: int) -> tuple[int, bool]:
+def split(n_steps: int, m: int, products: int, shares: int, shared: int) -> tuple[int, bool]:
     """How many threads do a loop over time, and whether they share its units instead of its examples.
 
     Parameters
@@ -83,17 +86,25 @@ def split(n_steps: int, m: int, products: int, shares: int) -> tuple[int, bool]:
         Multiplications of the whole job.
     shares : int
         Parts into which the units can be divided.
+    shared : int
+        Arrays of an example and step whose ends share lines of the cache with their neighbours.
     """
-    n = products // _PRODUCTS_OF_A_THREAD
-    if n > 1:
-        n = min(n, max_threads())
-    if n <= 1:
-        return 1, False
-    if m >= n * _EXAMPLES_OF_A_SLICE:
-        return n, False
-    if products // n_steps >= _PRODUCTS_OF_A_WIDE_STEP and min(n, shares) > 1:
-        return min(n, shares), True
-    return min(n, m), False
+    best, choice = alone_ns(m, products), (1, False)
+    n = max_threads() if best > 2 * _HAND_OVER else 1
+    example = products / (n_steps * m) / _PRODUCTS
+    for threads, wide in ((min(n, m), False), (min(n, shares), True)):
+        if threads > 1:
+            rows = max(m, _LEAST_ROWS) / threads if wide else max(-(-m // threads), _LEAST_ROWS)
+            cost = _WAITING + shared * m * _SHARED_LINE if wide else shared * _SHARED_LINE
+            time = n_steps * (example * rows + cost) + _HAND_OVER
+            if time < best:
+                best, choice = time, (threads, wide)
+    return choice
+
+
+def alone_ns(m: int, products: int) -> float:
+    """Nanoseconds that one thread needs for so many multiplications, roughly."""
+    return products / _PRODUCTS * max(m, _LEAST_ROWS) / m
 
 
 class Team:
@@ -101,7 +112,7 @@ class Team:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.functions = _native.loops("_team_loops", "serve", "lead", "dismiss")
+        self.functions = _native.loops("_team_loops", "serve", "lead", "wake", "dismiss")
         self.workers: list[threading.Thread] = []
         # Never given back: a worker may look at it until the process ends.
         self.mail = np.zeros(SLOT * max(_MOST_THREADS, os.cpu_count() or 1), np.int64)
@@ -111,15 +122,33 @@ class Team:
         self.mail[[READ, WRITE, SYSTEM_YIELD]] = system["read"], system["write"], system["yield"]
         self.mail[SPINS] = _SPINS
 
-    def hold(self, n: int) -> bool:
-        """Take the team for a job with n threads; False if somebody else has it, or there are no more threads."""
+    def hold(self, n: int, nanoseconds: float) -> bool:
+        """Take the team for a job of n threads that takes one of them so long.
+
+        False, and the job is to be done alone, if somebody else has the team, if there are no more threads, or if they
+        sleep and the job is done before they are awake; the next one has them then.
+        """
         if not self.lock.acquire(blocking=False):
             return False
+        ready = False
+        try:
+            ready = self._ready(n, nanoseconds < _WAKING_UP)
+        finally:
+            if not ready:
+                self.lock.release()
+        return ready
+
+    def _ready(self, n: int, short: bool) -> bool:
+        hired = len(self.workers)
         try:
             while len(self.workers) < n - 1:
                 self._hire()
         except RuntimeError:  # the interpreter is on its way out and starts no threads
-            self.lock.release()
+            return False
+        if short and hired < n - 1:
+            return False
+        if short and any(self.mail[SLOT * i + ASLEEP] for i in range(1, n)):
+            self.functions["wake"](0, n, self.address)
             return False
         return True
 

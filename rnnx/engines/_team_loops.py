@@ -59,12 +59,19 @@ def serve(me, n, mail):
 
 
 @function
-def _hand_out(n, mail):
+def wake(me, n, mail):
+    """See that workers 1 ... n - 1 do not sleep."""
     for i in range(1, n):
         slot = mail + 8 * SLOT * i
-        add_at(slot, NUMBER, 1)
         if exchange(slot, ASLEEP, 0) == 1:
             call_system(get(mail, WRITE), get(slot, WRITE_END), slot + 8 * (READ_END + 2), 1)
+
+
+@function
+def _hand_out(n, mail):
+    for i in range(1, n):
+        add_at(mail + 8 * SLOT * i, NUMBER, 1)
+    wake(0, n, mail)
 
 
 @function

@@ -22,7 +22,7 @@ from rnnx.engines import _native
 from rnnx.engines import _plan as P
 from rnnx.engines._kernels import N_STRIDES, emit_kernels
 from rnnx.engines._memory import LINE, empty, workspace
-from rnnx.engines._team import split, team
+from rnnx.engines._team import alone_ns, split, team
 from rnnx.engines._template import Template, address, lines, product
 from rnnx.engines._tile import K_BLOCK, ROW_BLOCK, n_vectors, panel_vectors
 
@@ -137,13 +137,25 @@ def _conversion(template: Template, source: int, layout: _Layout, features: int,
     return [to, features, source, template.item if layout.by_feature else feature, example, step, int(ends)]
 
 
+def _products(cell: Cell, shape: Shape) -> int:
+    """Multiplications of a forward pass; a backward pass has twice as many."""
+    n_steps, m, n, n_x = shape
+    return n_steps * m * n * (n + n_x) * len(cell.gates)
+
+
+def _split(cell: Cell, shape: Shape, dtype: np.dtype) -> tuple[int, bool]:
+    """How many threads do the job, and whether they share the units."""
+    n_steps, m, n, _ = shape
+    arrays = 2 * len(cell.states) + len(cell.saved) + len(cell.gates)
+    shared = arrays if n * dtype.itemsize % LINE else 0
+    return split(n_steps, m, _products(cell, shape), -(-n_vectors(dtype, n) // _PANEL_UNITS), shared)
+
+
 @contextlib.contextmanager
 def _sharing(cell: Cell, shape: Shape, dtype: np.dtype) -> Iterator[tuple[int, bool]]:
-    """How many threads do the job, and whether they share the units; with the team held for them."""
-    n_steps, m, n, n_x = shape
-    products = n_steps * m * n * (n + n_x) * len(cell.gates)
-    threads, wide = split(n_steps, m, products, -(-n_vectors(dtype, n) // _PANEL_UNITS))
-    if threads > 1 and not team().hold(threads):
+    """As `_split`, with the team held for the threads."""
+    threads, wide = _split(cell, shape, dtype)
+    if threads > 1 and not team().hold(threads, alone_ns(shape[1], _products(cell, shape))):
         threads, wide = 1, False
     try:
         yield threads, wide
@@ -524,7 +536,7 @@ class Stepper:
         self._xt = self._memory[-1].T
         states = self._memory[: len(s0)]
         self._results = tuple(tuple(S[slot].T for S in states) for slot in (1, 0))
-        threads, wide = split(1, m, m * n * (n + n_x) * len(cell.gates), -(-n_vectors(self.dtype, n) // _PANEL_UNITS))
+        threads, wide = _split(cell, shape, self.dtype)
         if not wide:  # without the team, what is planned for several threads must do with one
             threads = 1
         templates = [_step_template(cell, self.dtype, shape, threads, wide, recurrent, slot) for slot in (0, 1)]
@@ -535,6 +547,7 @@ class Stepper:
         self._plans = [template.bind(bases) for template in templates]
         self._addresses = [address(plan) for plan in self._plans]
         self._threads, self._job = threads, templates[0].native
+        self._nanoseconds = alone_ns(shape[1], _products(cell, shape))
         self._pack(templates[0], bases)
         self.set(s0)
 
@@ -557,7 +570,7 @@ class Stepper:
         self._xt[...] = xt
         slot = self._slot
         self._slot = 1 - slot
-        if self._threads == 1 or not team().hold(self._threads):
+        if self._threads == 1 or not team().hold(self._threads, self._nanoseconds):
             self._job(0, 1, self._addresses[slot])
         else:
             try:
