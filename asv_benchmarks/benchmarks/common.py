@@ -9,8 +9,8 @@ A new benchmark is a class in the file of its room of the library. Four rules ke
 * A ``time_*`` method ends with ``self.synchronize()``: a GPU has only been *asked* when a call returns.
 
 Files say ``import rnnx`` and no more: a name that an old commit lacks then fails where it is used, and the
-rest of the suite still loads there. Numba and CuPy are not imported at the top: asv imports all files in
-every process it starts.
+rest of the suite still loads there. CuPy is not imported at the top: asv imports all files in every process it
+starts.
 """
 
 import contextlib
@@ -39,9 +39,9 @@ if _profile not in _PROFILES:
 class Benchmark:
     """How asv takes its samples.
 
-    asv runs every combination of parameters in a process of its own, `rounds` times over, and a process
-    that uses the jit engine compiles for five to nine seconds. So there is one round, and the repetitions
-    are inside it. `number` is 1 since ``setup`` runs before every timed call anyway.
+    asv runs every combination of parameters in a process of its own, `rounds` times over, and a process takes
+    half a second to start. So there is one round, and the repetitions are inside it. `number` is 1 since
+    ``setup`` runs before every timed call anyway.
     """
 
     timer = timeit.default_timer  # wall time: the engines have threads

@@ -1,7 +1,7 @@
 """The sequence functions of all cells, on all engines, and the matrix products that bound them from below.
 
 Every class is a grid of engine, cell, dtype and size = (n_x, n_a, m, T_x). A cell of the library's table is
-one entry of `CELLS` here. The jit engine compiles anew for every entry of a grid: mind the length of the lists.
+one entry of `CELLS` here.
 """
 
 import numpy as np
@@ -72,6 +72,38 @@ class RecurrentBackward(_Recurrent):
 
     def time_backward(self, _engine, cell, *_):
         rnnx.recurrent_backward(cell, (self.da,), self.caches)
+        self.synchronize()
+
+
+class Streaming(_Recurrent):
+    """One step of one example, from the state that the step before left."""
+
+    params = (*EngineBenchmark.params, CELLS, ("float32",), ((64, 128, 1, 1), (256, 1024, 1, 1)))
+    number = 100
+
+    def setup(self, *params):
+        super().setup(*params)
+        self.stream = rnnx.Stream(params[1], self.parameters)
+        self.xt = self.xp.asarray(self.rng.standard_normal((params[3][0], 1), dtype="float32"))
+        self.warm_up(params, self.time_step)
+
+    def time_step(self, *_):
+        self.stream.step(self.xt)
+        self.synchronize()
+
+
+class PeakMemory(_Recurrent):
+    """The most memory of a process that takes a step forward and back."""
+
+    params = (*EngineBenchmark.params, ("lstm", "gru"), ("float32",), (PRODUCTS,))
+
+    def setup(self, *params):
+        super().setup(*params)
+        self.da = self.sequence("float32", *params[3][1:])
+
+    def peakmem_step(self, _engine, cell, *_):
+        _, _, caches = rnnx.recurrent_forward(cell, self.x, (), self.parameters)
+        rnnx.recurrent_backward(cell, (self.da,), caches, consume=True)
         self.synchronize()
 
 

@@ -22,7 +22,7 @@ from rnnx.engines._tile import K_BLOCK, ROW_BLOCK
 PANEL_UNITS = 4  # vectors of units: a thread's share is a multiple, so that it is whole panels in every layout
 _SPINS = 2000  # looks at the barrier before letting other threads run
 
-function: Any = njit(error_model="numpy", nogil=True)
+function: Any = njit(error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 @function

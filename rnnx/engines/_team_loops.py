@@ -25,7 +25,7 @@ from rnnx.engines._team import (
     WRITE_END,
 )
 
-function: Any = njit(error_model="numpy", nogil=True)
+function: Any = njit(error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 _SPINS_OF_LEADER = 2000
 
 

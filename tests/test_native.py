@@ -1,0 +1,185 @@
+"""Machine code on disk: found again, never stale, never trusted blindly, never needed."""
+
+import errno
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from rnnx.engines import _native
+from rnnx.engines._ir import Function
+
+
+def emit(factor):
+    """The function scale(x, out): one number times a factor."""
+
+    def write(module):
+        f = Function(module, "scale", ("x", "out"), np.float64, public=True)
+        x, out = f.arguments
+        product = f.build.fmul(f.load(x, f.real), f.real(float(factor)))
+        f.build.store(product, f.pointer(out, f.real))
+        f.end()
+
+    return write
+
+
+def call(factor):
+    import ctypes
+
+    x, out = np.array([3.0]), np.zeros(1)
+    address = _native.functions(emit(factor))["scale"]
+    ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64)(address)(x.ctypes.data, out.ctypes.data)
+    return out[0]
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty directory for the code, and nothing loaded."""
+    monkeypatch.setenv("RNNX_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(_native, "_loaded", {})
+    _native.cache_directory.cache_clear()
+    yield tmp_path / "cache"
+    _native.cache_directory.cache_clear()
+
+
+@pytest.fixture
+def compilations(monkeypatch):
+    counted = []
+    compile_ = _native._compile
+    monkeypatch.setattr(_native, "_compile", lambda text: counted.append(text) or compile_(text))
+    return counted
+
+
+def forget():
+    _native._loaded.clear()
+
+
+def test_code_is_found_again(cache, compilations):
+    assert call(2) == 6
+    forget()
+    assert call(2) == 6
+    assert len(compilations) == 1
+    assert call(5) == 15  # other text, other code
+    assert len(compilations) == 2
+    assert cache.stat().st_mode & 0o777 == 0o700
+    assert len(list(cache.iterdir())) == 2
+
+
+@pytest.mark.parametrize("what", ["cut", "empty", "changed", "foreign"])
+def test_a_damaged_file_is_not_loaded(cache, compilations, what):
+    call(2)
+    (file,) = cache.iterdir()
+    data = file.read_bytes()
+    damaged = {
+        "cut": data[: len(data) // 2],
+        "empty": b"",
+        "changed": data[:-9] + b"x" + data[-8:],
+        "foreign": b"ELF" * 99,
+    }
+    file.write_bytes(damaged[what])
+    forget()
+    assert call(2) == 6
+    assert len(compilations) == 2
+    assert file.read_bytes() == data  # mended
+
+
+def test_the_key_has_everything(monkeypatch):
+    """Another text, another CPU, other features, another compiler: another key."""
+    keys = [_native._key("text"), _native._key("other"), _native._key("text", ""), _native._key("tex", "t")]
+    changes = [
+        (_native.binding, "get_host_cpu_name", lambda: "other"),
+        (_native.binding, "get_process_triple", lambda: "riscv64-unknown-linux-gnu"),
+        (_native, "_features", lambda: "+other"),
+        (_native.llvmlite, "__version__", "0.0"),
+    ]
+    for where, name, value in changes:
+        with monkeypatch.context() as patch:
+            patch.setattr(where, name, value)
+            keys.append(_native._key("text"))
+    assert len(set(keys)) == len(keys)
+    assert _native._key("text") == keys[0]
+
+
+def test_the_loops_depend_on_sources_and_on_numba(monkeypatch):
+    assert "def forward(me, n, p)" in _native._sources()
+    keys = []
+    monkeypatch.setattr(_native, "_load", lambda key, build: keys.append(key) or {})
+    _native.loops("_jit_loops", "forward")
+    monkeypatch.setattr(_native, "_sources", lambda: "changed")
+    _native.loops("_jit_loops", "forward")
+    monkeypatch.setattr(_native.importlib.metadata, "version", lambda name: "0.0")
+    _native.loops("_jit_loops", "forward")
+    monkeypatch.setattr(_native.platform, "python_version", lambda: "3.99")
+    _native.loops("_jit_loops", "forward")
+    assert len(set(keys)) == 4
+    assert (
+        "def forward(me, n, p)" in _native._sources.__wrapped__() if hasattr(_native._sources, "__wrapped__") else True
+    )
+
+
+@pytest.mark.parametrize("where", ["below a file", "none", "open to others"])
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_no_place_for_code(where, tmp_path, monkeypatch, compilations):
+    (tmp_path / "file").touch()
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    place = {"below a file": str(tmp_path / "file" / "cache"), "none": "", "open to others": str(tmp_path / "open")}
+    monkeypatch.setenv("RNNX_CACHE_DIR", place[where])
+    monkeypatch.setattr(_native, "_loaded", {})
+    _native.cache_directory.cache_clear()
+    try:
+        assert _native.cache_directory() is None
+        assert call(2) == 6
+        forget()
+        assert call(2) == 6
+        assert len(compilations) == 2
+        assert list((tmp_path / "open").iterdir()) == []
+    finally:
+        _native.cache_directory.cache_clear()
+
+
+@pytest.mark.parametrize("function", ["fdopen", "replace"])
+def test_a_full_disk(cache, function, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(_native.os, function, full)
+    assert call(2) == 6
+    assert list(cache.iterdir()) == []
+
+
+def test_there_are_never_many_files(cache, monkeypatch):
+    monkeypatch.setattr(_native, "_MOST_FILES", 3)
+    for factor in range(1, 6):
+        call(factor)
+        time.sleep(0.01)
+    assert len(list(cache.iterdir())) == 3
+    forget()
+    monkeypatch.setattr(_native, "_compile", None)
+    assert call(5) == 15  # the newest are kept
+
+
+def test_the_second_process_compiles_nothing(tmp_path):
+    """And does not even import Numba."""
+    code = """
+import sys, numpy as np, rnnx
+p = rnnx.initialize_parameters("lstm", 3, 5, seed=0)
+a, *_, caches = rnnx.lstm_forward(np.ones((3, 2, 4), "float32"), None, p)
+rnnx.lstm_backward(np.ones_like(a), caches)
+print(caches.engine, "numba" in sys.modules, float(a.sum()))
+"""
+    environment = {**os.environ, "RNNX_CACHE_DIR": str(tmp_path / "code")}
+
+    def run():
+        result = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        )
+        return result.stdout.split()
+
+    first, second = run(), run()
+    assert first[:2] == ["jit", "True"]
+    assert second[:2] == ["jit", "False"]
+    assert first[2] == second[2]
