@@ -1,7 +1,7 @@
 """The vocabulary a cell may use, beside ``+ - *``.
 
-An engine hands a cell an `Ops` of functions that fit what it passes: arrays of any namespace here, scalars
-inside the compiled loop (`rnnx.engines.jit`). A name added here must be added there too.
+An engine hands a cell an `Ops` of functions that fit what it passes: arrays of any namespace here, vectors
+in the compiled kernels (`rnnx.engines._vector_math`). A name added here must be added there too.
 """
 
 from collections.abc import Callable

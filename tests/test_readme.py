@@ -11,16 +11,19 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_there_is_an_example_per_audience():
-    assert len(EXAMPLES) == 3
+    assert len(EXAMPLES) == 4
 
 
-@pytest.mark.parametrize("code", EXAMPLES, ids=["learner", "practitioner", "researcher"])
+@pytest.mark.parametrize("code", EXAMPLES, ids=["learner", "practitioner", "stream", "researcher"])
 def test_examples_run(code, tmp_path):
     path = tmp_path / "example.py"
     path.write_text(code, encoding="utf-8")
     scope: dict = {"__name__": "example"}
     exec(compile(code, str(path), "exec"), scope)
-    assert any(key.startswith("d") and value.size for key, value in scope["gradients"].items())
+    if "stream" in scope:
+        assert scope["a"].shape == scope["c"].shape == (128, 1)
+    else:
+        assert any(key.startswith("d") and value.size for key, value in scope["gradients"].items())
 
 
 def test_two_commands():
