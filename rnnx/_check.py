@@ -73,8 +73,8 @@ def forward_call(
         xp,
         dtype,
         x3 if x3.ndim == 3 else xp.expand_dims(x3, axis=2),
-        tuple(zeros if array is None else ns.astype(xp, array, dtype) for array in states.values()),
-        {key: ns.astype(xp, array, dtype) for key, array in parameters.items()},
+        tuple([zeros if array is None else ns.astype(xp, array, dtype) for array in states.values()]),
+        {key: array if array.dtype == dtype else xp.astype(array, dtype) for key, array in parameters.items()},
         None if lengths is None else check_lengths(xp, device, lengths, m, x_array.shape[2]),
     )
 

@@ -17,8 +17,10 @@ Namespace = Any
 _IMMUTABLE = frozenset({"jax"})
 _EXACT_NUMPY_TYPES = (np.ndarray, np.memmap)
 _NUMPY = compat.array_namespace(np.empty(0))
+_ONLY_NUMPY = {np.ndarray}
 
 
+@lru_cache(maxsize=16)
 def library_name(xp: Namespace) -> str:
     """Short name of the library behind a namespace: "numpy", "cupy", "torch", "jax", ..."""
     for name, is_namespace in (
@@ -53,7 +55,7 @@ def common_namespace(arrays: Mapping[str, Any]) -> tuple[Namespace, Any]:
     ValueError
         If two arrays are on different devices.
     """
-    if arrays and all(type(array) is np.ndarray for array in arrays.values()):  # the common case, quickly
+    if arrays and {*map(type, arrays.values())} == _ONLY_NUMPY:  # the common case, quickly
         return _NUMPY, "cpu"
     first_name, xp, device = "", None, None
     device_name = ""

@@ -1,4 +1,4 @@
-"""The schedule, once for all cells: one input product over all steps, the engine's loop, public views; and back.
+"""The schedule, once for all cells: choose the engine, keep what a backward pass needs, show public views; and back.
 
 It knows neither a library nor a cell. Dimensions: T steps, m examples, n hidden units, n_x inputs, G gates of
 a stage; capital letters are stacked over time.

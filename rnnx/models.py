@@ -108,9 +108,10 @@ class CharStream:
     """m texts that a model reads character by character. See `CharModel.stream`."""
 
     def __init__(self, model: CharModel, parameters: Mapping[str, Array], m: int) -> None:
-        self._weights, self._bias = (parameters[key] for key in model.cell.head)
-        xp, device = ns.common_namespace({model.cell.head[0]: self._weights})
-        self._columns = xp.eye(model.config.vocab_size, dtype=self._weights.dtype, device=device)
+        weights, bias = (parameters[key] for key in model.cell.head)
+        xp, device = ns.common_namespace({model.cell.head[0]: weights})
+        self._weights, self._bias = ns.owned_copy(xp, weights), ns.owned_copy(xp, bias)
+        self._columns = xp.eye(model.config.vocab_size, dtype=weights.dtype, device=device)
         self._stream = Stream(model.cell, model._recurrent(parameters), m=m)
 
     def read(self, indices: np.ndarray) -> Array:

@@ -12,7 +12,8 @@ class Stream:
     """A cell, its weights made ready once, and a state that every step moves on.
 
     A step checks nothing and, on the compiled engine, allocates nothing: what is passed must have the shape and
-    dtype of `x` here. For whole sequences use `recurrent_forward`, which is faster per step.
+    dtype of `x` here. For whole sequences use `recurrent_forward`, which is faster per step. One thread at a time may
+    use a stream.
 
     Parameters
     ----------
@@ -62,8 +63,8 @@ class Stream:
         call = _check.forward_call(self.cell, ("xt", x), states, parameters)
         self._xp, self.engine = xp, engines.select(xp)
         weights = _layout.pack(xp, self.cell, call.parameters)
-        self._stepper = engines.load(self.engine).Stepper(xp, self.cell, weights, call.s0)
         self._s0 = tuple(ns.owned_copy(xp, s) for s in call.s0)
+        self._stepper = engines.load(self.engine).Stepper(xp, self.cell, weights, self._s0)
         self._states: tuple[Array, ...] = self._s0
 
     def step(self, xt: Array) -> Array:
@@ -77,8 +78,8 @@ class Stream:
         Returns
         -------
         a : array, shape (n_a, m)
-            The new hidden state. On the compiled engine its memory is written again by the step after next:
-            copy what you want to keep.
+            The new hidden state: the one that the next step starts from, not to be written to. On the compiled
+            engine its memory is used again by the step after next: copy what you want to keep.
         """
         self._states = self._stepper.step(xt)
         return self._states[0]

@@ -1,12 +1,20 @@
 """Runtimes (library x engine) as fixtures, and the command-line profile of hypothesis."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import settings
+
+# Compiled code of a session goes to a place of its own, which processes that tests start share.
+if "RNNX_CACHE_DIR" not in os.environ:
+    os.environ["RNNX_CACHE_DIR"] = tempfile.mkdtemp(prefix="rnnx-tests-")
+    atexit.register(shutil.rmtree, os.environ["RNNX_CACHE_DIR"], ignore_errors=True)
 
 import rnnx
 
@@ -80,9 +88,10 @@ def engine(request, monkeypatch):
     """The engines by name, on NumPy arrays; the compiled one on every path."""
     name, _, path = request.param.partition("-")
     if path:
-        from rnnx.engines import jit
+        from rnnx.engines import _team, jit
 
         monkeypatch.setattr(jit, "split", PATHS[path])
+        monkeypatch.setattr(_team, "_WAKING_UP", 0)  # and it waits for threads that sleep
     with rnnx.use_engine(name):
         yield name
 

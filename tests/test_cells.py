@@ -150,3 +150,15 @@ def test_records_are_checked():
         Cell("bad", ("h",), (stage,))
     with pytest.raises(ValueError, match=r"cell 'bad' shows \['zt'\] in its cache, which no stage saves"):
         Cell("bad", ("a",), (stage,), cache=("zt",))
+
+
+def test_a_pickled_cell_finds_its_place():
+    """A hash is not the same in another process; it does not go along."""
+    import pickle
+
+    cell = rnnx.CELLS["lstm"]
+    assert hash(cell) == hash(cell)
+    copy = pickle.loads(pickle.dumps(cell))
+    assert copy == cell
+    assert "_hash" not in copy.__dict__
+    assert {cell: 1}[copy] == 1

@@ -1,5 +1,6 @@
 """Engines against each other, on all libraries; which one runs; threads."""
 
+import math
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from problems import ENGINES_TOLERANCE, assert_close, make_problem
 
 import rnnx
-from rnnx.engines import _team, jit
+from rnnx.engines import _ir, _plan, _team, jit
 
 
 def run(problem, asarray=lambda a: a):
@@ -129,15 +130,25 @@ def test_many_threads_many_shapes(engine):
                 assert all(np.array_equal(got[name], want[name]) for name in want)
 
 
+def spy_on_threads(monkeypatch):
+    """A list of the number of threads of every job from now on."""
+    used, run_job = [], _team.Team.run
+    monkeypatch.setattr(_team.Team, "run", lambda self, job, n, plan: (used.append(n), run_job(self, job, n, plan)))
+    return used
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("m", [1, 2, 23])
 def test_paths_give_the_same_bits(cell, dtype, m, rng, monkeypatch):
     """One thread or several, that share the examples or the units: it does not show in the result."""
     lengths = None if m == 1 else [i % 7 for i in range(m)]
+    shares = math.ceil(math.ceil(150 / _ir.lanes(dtype)) / _plan.PANEL_UNITS)
     problem = make_problem(cell, rng, 5, 150, m, 6, lengths=lengths, scale=0.3).astype(dtype)
     monkeypatch.setattr(jit, "split", lambda *_: (1, False))
+    monkeypatch.setattr(_team, "_WAKING_UP", 0)
     with rnnx.use_engine("jit"):
         alone, _ = run(problem)
+        used = spy_on_threads(monkeypatch)
         for threads in (2, 3, 7):
             for wide in (False, True):
 
@@ -145,7 +156,9 @@ def test_paths_give_the_same_bits(cell, dtype, m, rng, monkeypatch):
                     return min(threads, shares if wide else m), wide
 
                 monkeypatch.setattr(jit, "split", split)
+                used.clear()
                 shared, _ = run(problem)
+                assert set(used) == {split(0, m, 0, shares, 0)[0]}
                 assert all(np.array_equal(alone[name], shared[name]) for name in alone), (threads, wide)
 
 
@@ -182,18 +195,55 @@ def test_a_sleeping_team_wakes_up(short, monkeypatch, rng):
     problem = make_problem(rnnx.CELLS["lstm"], rng, 4, 5, 6, 3)
     monkeypatch.setattr(jit, "split", lambda *_: (3, False))
     monkeypatch.setattr(_team, "_WAKING_UP", 10**9 if short else 0)
-    threads = []
-    team_run = _team.Team.run
-    monkeypatch.setattr(_team.Team, "run", lambda self, job, n, plan: (threads.append(n), team_run(self, job, n, plan)))
+    used = spy_on_threads(monkeypatch)
     with rnnx.use_engine("jit"):
         first, _ = run(problem)
         for _ in range(20):
-            time.sleep(0.01)
-            assert np.all([_team.team().mail[_team.SLOT * i + _team.ASLEEP] for i in (1, 2)])
-            threads.clear()
+            mail, until = _team.team().mail, time.monotonic() + 10
+            while not all(mail[_team.SLOT * i + _team.ASLEEP] for i in (1, 2)):
+                assert time.monotonic() < until
+            used.clear()
             again, _ = run(problem)
-            assert threads[0] == (1 if short else 3)
+            assert used[0] == (1 if short else 3)
             assert all(np.array_equal(first[name], again[name]) for name in first)
+
+
+@pytest.mark.parametrize("lengths", [None, "some"])
+def test_sizes_beyond_every_block(cell, lengths, rng):
+    """More terms than a block of the products has, more rows, and more of both over time."""
+    lengths = lengths and list(rng.integers(0, 6, 100))
+    problem = make_problem(cell, rng, 390, 400, 100, 5, scale=0.05, lengths=lengths).astype("float32")
+    with rnnx.use_engine("plain"):
+        expected, _ = run(problem)
+    with rnnx.use_engine("jit"):
+        actual, _ = run(problem)
+    for name in expected:
+        assert_close(actual[name], expected[name], 1e-5, name)
+
+
+def unusual(a, how):
+    """The same values in memory of an unusual kind."""
+    if how == "unaligned":
+        memory = np.zeros(a.nbytes + 1, np.uint8)[1:].view(a.dtype).reshape(a.shape)
+        memory[...] = a
+        return memory
+    if how == "batch first":
+        return np.ascontiguousarray(a.transpose(1, 2, 0)).transpose(2, 0, 1) if a.ndim == 3 else a
+    return np.broadcast_to(a[..., :1], a.shape)  # strides of zero
+
+
+@pytest.mark.parametrize("how", ["unaligned", "batch first", "broadcast"])
+def test_unusual_memory(how, cell, rng):
+    problem = make_problem(cell, rng, 5, 18, 4, 6).astype("float32")
+    problem.x, problem.dstates = unusual(problem.x, how), [unusual(d, how) for d in problem.dstates]
+    problem.s0, problem.dfinal = ([unusual(a, how) for a in arrays] for arrays in (problem.s0, problem.dfinal))
+    problem.parameters = {key: unusual(p, how) for key, p in problem.parameters.items()}
+    with rnnx.use_engine("plain"):
+        expected, _ = run(problem)
+    with rnnx.use_engine("jit"):
+        actual, _ = run(problem)
+    for name in expected:
+        assert_close(actual[name], expected[name], 2e-5, name)
 
 
 def test_same_input_same_bits(engine, cell, rng):
@@ -235,6 +285,23 @@ def test_warm_up_messages():
         rnnx.warm_up("lstn")
 
 
+def test_a_worker_needs_no_more_stack_for_more_jobs():
+    code = """
+import threading, numpy as np, rnnx
+from rnnx.engines import _team, jit
+jit.split = lambda *_: (2, True)
+_team._WAKING_UP = 0
+threading.stack_size(1 << 16)
+stream = rnnx.Stream("rnn", rnnx.initialize_parameters("rnn", 2, 200, seed=0))
+x = np.ones((2, 1), "float32")
+for _ in range(10000):
+    stream.step(x)
+print(threading.active_count())
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert result.stdout.strip() == "2", result.stderr
+
+
 AFTER_THE_END = """
 import atexit, threading, time, numpy as np, rnnx
 from rnnx.engines import jit
@@ -257,16 +324,24 @@ def test_a_thread_that_outlives_the_main_one():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 def test_the_child_of_a_fork_has_threads_of_its_own():
+    """For calls, and for a stream that was made before."""
     code = """
-import os, numpy as np, rnnx
-from rnnx.engines import jit
-jit.split = lambda *_: (3, False)
-p = rnnx.initialize_parameters("rnn", 2, 3, seed=0)
-call = lambda: rnnx.rnn_forward(np.ones((2, 6, 4), "float32"), None, p)[0].sum()
+import os, threading, numpy as np, rnnx
+from rnnx.engines import _team, jit
+jit.split = lambda *_: (3, True)
+_team._WAKING_UP = 0
+p = rnnx.initialize_parameters("rnn", 2, 200, seed=0)
+stream = rnnx.Stream("rnn", p, m=6)
+def call():
+    a = rnnx.rnn_forward(np.ones((2, 6, 4), "float32"), None, p)[0].sum()
+    stream.reset()
+    return a, [stream.step(np.ones((2, 6), "float32")).sum() for _ in range(5)][-1]
 here = call()
+assert threading.active_count() == 3
 child = os.fork()
 if child == 0:
-    os._exit(0 if call() == here else 1)
+    assert threading.active_count() == 1
+    os._exit(0 if call() == here and threading.active_count() == 3 else 1)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     result = subprocess.run(

@@ -104,17 +104,20 @@ def test_the_key_has_everything(monkeypatch):
 
 
 def test_the_loops_depend_on_sources_and_on_numba(monkeypatch):
-    assert "def forward(me, n, p)" in _native._sources()
+    assert "def forward(me, n, p)" in _native.SOURCES
     keys = []
     monkeypatch.setattr(_native, "_load", lambda key, build: keys.append(key) or {})
     _native.loops("_jit_loops", "forward")
-    monkeypatch.setattr(_native, "_sources", lambda: "changed")
+    _native.loops("_jit_loops", "forward", "backward")
+    monkeypatch.setattr(_native, "SOURCES", "changed")
     _native.loops("_jit_loops", "forward")
     monkeypatch.setattr(_native.importlib.metadata, "version", lambda name: "0.0")
     _native.loops("_jit_loops", "forward")
     monkeypatch.setattr(_native.platform, "python_version", lambda: "3.99")
     _native.loops("_jit_loops", "forward")
-    assert len(set(keys)) == 4
+    monkeypatch.setenv("NUMBA_OPT", "0")
+    _native.loops("_jit_loops", "forward")
+    assert len(set(keys)) == 6
     assert (
         "def forward(me, n, p)" in _native._sources.__wrapped__() if hasattr(_native._sources, "__wrapped__") else True
     )
@@ -139,6 +142,16 @@ def test_no_place_for_code(where, tmp_path, monkeypatch, compilations):
         assert list((tmp_path / "open").iterdir()) == []
     finally:
         _native.cache_directory.cache_clear()
+
+
+@pytest.mark.parametrize("sources", ["", "edited since"])
+def test_code_of_sources_that_are_not_what_was_imported_is_not_kept(cache, sources, monkeypatch):
+    """An upgrade or an edit while the process runs; or no sources at all."""
+    monkeypatch.setattr(_native, "_sources", lambda: sources)
+    if not sources:
+        monkeypatch.setattr(_native, "SOURCES", "")
+    assert call(2) == 6
+    assert list(cache.iterdir()) == []
 
 
 @pytest.mark.parametrize("function", ["fdopen", "replace"])

@@ -46,6 +46,7 @@ def test_large_steps_on_several_threads(cell, rng, monkeypatch):
     from rnnx.engines import _team, jit
 
     problem = make_problem(cell, rng, 9, 300, 2, 5, scale=0.1).astype("float32")
+    monkeypatch.setattr(_team, "_WAKING_UP", 0)
     monkeypatch.setattr(jit, "split", lambda n_steps, m, products, shares, shared: (1, False))
     alone = rnnx.Stream(cell, problem.parameters, m=2)
     monkeypatch.setattr(jit, "split", lambda n_steps, m, products, shares, shared: (3, True))
@@ -70,6 +71,22 @@ def test_state_is_a_copy(engine, rng):
     np.testing.assert_array_equal(stream.state["c"], kept["c"])
     resumed = rnnx.Stream("lstm", problem.parameters, m=2, s0=(kept["a"], kept["c"]))
     np.testing.assert_array_equal(resumed.step(problem.x[:, :, 1]), stream.step(problem.x[:, :, 1]))
+
+
+def test_the_state_is_not_written_to_by_accident(rng):
+    problem = make_problem(rnnx.CELLS["gru"], rng, 3, 4, 2, 3)
+    with rnnx.use_engine("jit"):
+        stream = rnnx.Stream("gru", problem.parameters, m=2)
+    with pytest.raises(ValueError, match="read-only"):
+        stream.step(problem.x[:, :, 0])[...] = 0
+
+
+def test_initial_state_is_a_copy(engine, rng):
+    problem = make_problem(rnnx.CELLS["rnn"], rng, 3, 4, 2, 3)
+    a0 = problem.s0[0].copy()
+    stream = rnnx.Stream("rnn", problem.parameters, m=2, s0=(a0,))
+    a0[...] = np.nan
+    assert np.isfinite(stream.step(problem.x[:, :, 0])).all()
 
 
 def test_a_step_allocates_nothing_that_stays(rng):

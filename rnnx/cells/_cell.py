@@ -116,7 +116,11 @@ class Cell:
 
     @cached_property
     def _hash(self) -> int:
+        """Kept, for it is a hash of everything; but not from process to process, in which strings hash differently."""
         return hash((self.name, self.states, self.stages, self.cache, self.head))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_hash"}
 
     @cached_property
     def gates(self) -> tuple[Gate, ...]:

@@ -70,7 +70,7 @@ def engine_for(*arrays: Any) -> str:
     Returns
     -------
     str
-        "plain" (a loop over the library's own functions) or "jit" (compiled by Numba). The single-step
+        "plain" (a loop over the library's own functions) or "jit" (compiled). The single-step
         functions, and sequences of one step, have no loop to compile: they run "plain" unless `use_engine`
         says otherwise.
     """

@@ -4,6 +4,7 @@ from typing import Any
 
 from llvmlite import binding, ir
 from numba import extending, types
+from numba.core import cgutils
 
 from rnnx.engines._ir import I64
 
@@ -61,16 +62,20 @@ add_at = _read_modify_write("add")  # adds to integer i of the list at p; return
 exchange = _read_modify_write("xchg")  # sets it; returns what it was
 
 
+_X86, _ARM = ("llvm.x86.sse2.pause", ()), ("llvm.aarch64.hint", (ir.Constant(ir.IntType(32), 1),))
+_PAUSES: dict[str, tuple[str, tuple[ir.Constant, ...]]] = {"x86_64": _X86, "i686": _X86, "aarch64": _ARM, "arm64": _ARM}
+
+
 @intrinsic
 def pause(typingctx):
     """Tell the CPU that this thread waits in a loop."""
-    triple = binding.get_process_triple()
-    hint = {"x86_64": "llvm.x86.sse2.pause", "i686": "llvm.x86.sse2.pause"}.get(triple.split("-")[0])
+    processor = binding.get_process_triple().split("-")[0]
+    name, arguments = _PAUSES.get(processor, (None, ()))
 
     def codegen(context, builder, signature, args):
-        if hint is not None:
-            kind = ir.FunctionType(ir.VoidType(), [])
-            builder.call(builder.module.globals.get(hint) or ir.Function(builder.module, kind, hint), [])
+        if name is not None:
+            kind = ir.FunctionType(ir.VoidType(), [a.type for a in arguments])
+            builder.call(builder.module.globals.get(name) or ir.Function(builder.module, kind, name), arguments)
         return context.get_dummy_value()
 
     return types.void(), codegen
@@ -83,7 +88,7 @@ def _caller(n: int, job: bool = False) -> Any:
     def codegen(context, builder, signature, args):
         integers = [I64] * n
         if job:  # compiled by Numba: first the places for a result and for an exception, which it does not use
-            nothing = builder.alloca(I64)
+            nothing = cgutils.alloca_once(builder, I64)  # once in a function, not once in a loop
             kind = ir.FunctionType(ir.IntType(32), [_BYTE, _BYTE, *integers])
             given = [builder.bitcast(nothing, _BYTE)] * 2 + list(args[1:])
         else:

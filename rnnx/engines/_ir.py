@@ -59,7 +59,7 @@ class Function:
         self.ir = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * len(arguments)), name)
         if not public:
             self.ir.linkage = "internal"
-            self.ir.attributes.add("noinline")  # what it is inlined beside would take its registers
+            self.ir.attributes.add("noinline")  # beside anything else it would lose its registers
         self.build = ir.IRBuilder(self.ir.append_basic_block("entry"))
         for argument, given in zip(self.ir.args, arguments, strict=True):
             argument.name = given

@@ -19,10 +19,10 @@ from rnnx.engines import _plan as P
 from rnnx.engines._intrinsics import add_at, atomic_get, call3, call5, call6, call7, call14, get, pause, put, yield_to
 from rnnx.engines._tile import K_BLOCK, ROW_BLOCK
 
-PANEL_UNITS = 4  # vectors of units: a thread's share is a multiple, so that it is whole panels in every layout
 _SPINS = 2000  # looks at the barrier before letting other threads run
 
-function: Any = njit(error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+_OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+function: Any = njit(**_OPTIONS)
 
 
 @function
@@ -179,15 +179,22 @@ def copy_matrices(me, n, p):
     """The weights, for a backward pass that may come after the caller has changed them."""
     item = get(p, P.ITEM)
     for i in range(get(p, P.N_COPIES)):
-        copy = p + 8 * (get(p, P.COPIES) + 5 * i)
-        ld, columns = get(copy, 1), get(copy, 3)
-        r0, r1 = share(me, n, get(copy, 2), 1)
-        target = get(copy, 4) + r0 * columns * item
+        copy = p + 8 * (get(p, P.COPIES) + i * P.COPY_SIZE)
+        ld, columns = get(copy, P.COPY_FROM_ROW), get(copy, P.COPY_COLUMNS)
+        r0, r1 = share(me, n, get(copy, P.COPY_ROWS), 1)
+        target = get(copy, P.COPY_TO) + r0 * columns * item
         vectors, tail = vectors_of(p, columns), columns % get(p, P.LANES)
-        call7(get(p, P.COPY_MASKED), get(copy, 0) + r0 * ld, ld, r1 - r0, vectors, tail, target, columns * item)
+        call7(
+            get(p, P.COPY_MASKED), get(copy, P.COPY_FROM) + r0 * ld, ld, r1 - r0, vectors, tail, target, columns * item
+        )
 
 
 # --- one step ----------------------------------------------------------------------------------------------------
+
+
+@function
+def pointer_of(p, stage, i):
+    return p + 8 * (get(stage, P.POINTERS) + i * P.POINTER_SIZE)
 
 
 @function
@@ -207,17 +214,19 @@ def run_kernel(p, stage, arguments, z, zh, t, j, rows, u0, u1):
             if not get(stage, P.ADDITIVE):
                 put(arguments, at, zh + column * get(stage, P.N_GATES))
                 at += 1
-        pointers = p + 8 * get(stage, P.POINTERS)
         for i in range(get(stage, P.N_POINTERS)):
-            wide = 1 + get(pointers, 3 * i + 2) * (get(stage, P.N_GATES) - 1)  # a row of dz has all gates
-            offset = t * get(pointers, 3 * i + 1) + j * wide * n_units * item + column
-            put(arguments, at + i, get(pointers, 3 * i) + offset)
+            pointer = pointer_of(p, stage, i)
+            units = n_units * (get(stage, P.N_GATES) if get(pointer, P.POINTER_GATES) else 1)
+            offset = t * get(pointer, P.POINTER_STEP) + j * units * item + column
+            put(arguments, at + i, get(pointer, P.POINTER) + offset)
         call3(get(stage, P.KERNEL if part == 0 else P.KERNEL_TAIL), rows, vectors, arguments)
 
 
 @function
 def write_rows(p, source, source_row, target, rows, u0, u1):
     """Copy rows of a state, or with source_row = 0 the same row, to unit vectors u0 ... u1 - 1."""
+    if u0 == u1:
+        return
     item, lanes, n_units = get(p, P.ITEM), get(p, P.LANES), get(p, P.N)
     tail = n_units % lanes if u1 * lanes > n_units else 0
     column = u0 * lanes * item
@@ -229,10 +238,10 @@ def write_rows(p, source, source_row, target, rows, u0, u1):
 def rest_forward(p, stage, t, j, rows, u0, u1):
     """Step t for examples past their end: the state stays, all else is zero."""
     row, zeros = get(p, P.N) * get(p, P.ITEM), get(p, P.ZEROS)
-    pointers = p + 8 * get(stage, P.POINTERS)
     n_in, n_out, n_kept = get(stage, P.N_IN), get(stage, P.N_OUT), get(stage, P.N_KEPT)
     for i in range(n_in, n_in + n_out + n_kept):
-        target = get(pointers, 3 * i) + t * get(pointers, 3 * i + 1) + j * row
+        pointer = pointer_of(p, stage, i)
+        target = get(pointer, P.POINTER) + t * get(pointer, P.POINTER_STEP) + j * row
         if i < n_in + n_out and get(stage, P.LAST):  # all steps of a state stand one after the other
             write_rows(p, target - get(p, P.M) * row, row, target, rows, u0, u1)
         else:
@@ -251,7 +260,7 @@ def rest_backward(p, stage, t, j, rows, u0, u1):
 
 
 @function
-def run(p, t, j0, j1):
+def alike(p, t, j0, j1):
     """End of the run of examples from j0 on that are all before their end at step t, or all past it; which."""
     lengths = get(p, P.LENGTHS)
     if lengths == 0:
@@ -269,9 +278,9 @@ def write_outputs(p, t, j, rows, u0, u1, alive):
     row = get(p, P.N) * get(p, P.ITEM)
     at = (t * get(p, P.M) + j) * row
     for i in range(get(p, P.N_OUTPUTS)):
-        pair = p + 8 * (get(p, P.OUTPUTS) + 2 * i)
-        source = get(pair, 0) + at if alive else get(p, P.ZEROS)
-        write_rows(p, source, row if alive else 0, get(pair, 1) + at, rows, u0, u1)
+        output = p + 8 * (get(p, P.OUTPUTS) + i * P.OUTPUT_SIZE)
+        source = get(output, P.OUTPUT_FROM) + at if alive else get(p, P.ZEROS)
+        write_rows(p, source, row if alive else 0, get(output, P.OUTPUT_TO) + at, rows, u0, u1)
 
 
 # --- the jobs ----------------------------------------------------------------------------------------------------
@@ -282,7 +291,7 @@ def my_part(me, n, p):
     """Examples j0 ... j1 - 1 and unit vectors u0 ... u1 - 1 of this thread."""
     all_units = vectors_of(p, get(p, P.N))
     if get(p, P.WIDE):
-        u0, u1 = share(me, n, all_units, PANEL_UNITS)
+        u0, u1 = share(me, n, all_units, P.PANEL_UNITS)
         return 0, get(p, P.M), u0, u1
     j0, j1 = share(me, n, get(p, P.M), 1)
     return j0, j1, 0, all_units
@@ -326,7 +335,7 @@ def forward_stage(p, stage, arguments, z, zh, ldz, t, j0, j1, u0, u1):
     put(arguments, 3, ldz)
     j = j0
     while j < j1:
-        end, alive = run(p, t, j, j1)
+        end, alive = alike(p, t, j, j1)
         if alive:
             at = (j - j0) * ldz
             run_kernel(p, stage, arguments, z + at, zh + at, t, j, end - j, u0, u1)
@@ -398,7 +407,7 @@ def backward_stage(n, p, stage, arguments, t, j0, j1, u0, u1):
     put(arguments, 2, n_k * item)
     j = j0
     while j < j1:
-        end, alive = run(p, t, j, j1)
+        end, alive = alike(p, t, j, j1)
         if alive:
             run_kernel(p, stage, arguments, 0, 0, t, j, end - j, u0, u1)
         else:

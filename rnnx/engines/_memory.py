@@ -7,6 +7,7 @@ hands, counts as a reference, so memory that somebody can still see is never giv
 
 import contextlib
 import math
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -24,6 +25,16 @@ LINE = 64  # bytes of a cache line
 _lock = threading.Lock()
 _local = threading.local()
 _buffers: list[np.ndarray] = []
+
+
+def _unlock() -> None:
+    """The child of a fork has the lock of a thread that it does not have."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)
 
 
 def _references(buffers: list[np.ndarray], i: int) -> int:

@@ -4,9 +4,9 @@ Two sources: LLVM's intermediate representation, as `_ir` writes it; and functio
 integers only and return nothing, so compiled code is all there is to keep, and a process that finds it on disk imports
 neither Numba nor compiles.
 
-What is kept is named after a hash of everything that it depends on: the text that was compiled (for Numba's
-functions: of all modules of this package), the versions of the compilers and of Python, and the CPU with its features.
-Nothing that changes any of it can meet old code. Trouble with the disk of any kind means compiling, not failing.
+What is kept is named after a hash of everything that it depends on: the text that was compiled, the text of all modules
+of this package, the versions and settings of the compilers, and the CPU with its features. Nothing that changes any of
+it can meet old code. Trouble with the disk of any kind means compiling, not failing.
 """
 
 import contextlib
@@ -50,7 +50,9 @@ class Job:
 
 def loops(module: str, *names: str) -> Mapping[str, Job]:
     """Functions of three integers in a module of this package, compiled by Numba."""
-    key = _key(_sources(), module, importlib.metadata.version("numba"), platform.python_version())
+    settings = (f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("NUMBA_"))
+    compiler = (importlib.metadata.version("numba"), platform.python_version(), *settings)
+    key = _key(module, *names, "numba", *compiler)
     addresses = _load(key, lambda: _compile_with_numba(module, names))
     return {name: Job(address) for name, address in addresses.items()}
 
@@ -111,7 +113,17 @@ def _compile_with_numba(module: str, names: tuple[str, ...]) -> Objects:
 
 _lock = threading.RLock()
 _loaded: dict[str, Mapping[str, int]] = {}
-_engines: list[Any] = []  # own the loaded code
+_engines: list[Any] = []  # own the loaded code, which stays as long as the process: others have its addresses
+
+
+def _unlock() -> None:
+    """The child of a fork has the lock of a thread that it does not have."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)
 
 
 def _load(key: str, build: Callable[[], Objects]) -> Mapping[str, int]:
@@ -120,7 +132,8 @@ def _load(key: str, build: Callable[[], Objects]) -> Mapping[str, int]:
             objects = _read(key)
             if objects is None:
                 objects = build()
-                _write(key, objects)
+                if _sources() == SOURCES != "":  # else what was compiled may not be what the key says
+                    _write(key, objects)
             addresses: dict[str, int] = {}
             for symbols, code in objects:
                 engine = binding.create_mcjit_compiler(binding.parse_assembly(""), _target_of_engine())
@@ -143,14 +156,17 @@ def _target_of_engine() -> binding.TargetMachine:
 def _key(*texts: str) -> str:
     digest = hashlib.sha256()
     cpu = (binding.get_process_triple(), binding.get_host_cpu_name(), _features())
-    for text in (*texts, *cpu, llvmlite.__version__, str(binding.llvm_version_info)):
+    for text in (SOURCES, *texts, *cpu, llvmlite.__version__, str(binding.llvm_version_info)):
         digest.update(f"{len(text)} {text}".encode())
     return digest.hexdigest()
 
 
-@lru_cache(maxsize=1)
 def _sources() -> str:
+    """The text of all modules of this package; empty where there is only compiled Python."""
     return "".join(path.read_text("utf-8") for path in sorted(Path(__file__).parent.glob("*.py")))
+
+
+SOURCES = _sources()  # as they are when they are imported
 
 
 @lru_cache(maxsize=1)
@@ -208,9 +224,9 @@ def _write(key: str, objects: Objects) -> None:
             with os.fdopen(handle, "wb") as file:
                 file.write(hashlib.sha256(payload).digest() + payload)
             os.replace(temporary, directory / f"{key}.o")
-        except OSError:
+        except BaseException:
             os.unlink(temporary)
-            return
+            raise
         kept = sorted(directory.glob("*.o"), key=lambda path: path.stat().st_mtime)
         for path in kept[:-_MOST_FILES]:
             path.unlink()

@@ -4,6 +4,8 @@ A header, and lists that it points to by their place in the plan. The names belo
 forward and the backward plan, each of which uses what it needs. Dimensions: as in `_jit_loops`.
 """
 
+PANEL_UNITS = 4  # vectors of units: a thread's share of them is a multiple, so that it is whole panels in every layout
+
 # fmt: off
 # --- header -------------------------------------------------------------------------------------------------
 (
@@ -23,8 +25,8 @@ forward and the backward plan, each of which uses what it needs. Dimensions: as 
     X, X_ROW, X_STEP,           # the input, time-major
     DX,
     CONVERSIONS, N_CONVERSIONS,
-    COPIES, N_COPIES,           # matrices that forward copies for backward: from, bytes of a row, rows, columns, to
-    OUTPUTS, N_OUTPUTS,         # (state of step 1, where the caller's copy goes) by pairs of addresses
+    COPIES, N_COPIES,           # matrices that forward copies for backward
+    OUTPUTS, N_OUTPUTS,         # of states, from step 1 on
     STAGES, N_STAGES,
     HEADER_SIZE,
 ) = range(41)
@@ -44,7 +46,7 @@ forward and the backward plan, each of which uses what it needs. Dimensions: as 
     OPERAND, OPERAND_STEP,      # what the recurrent weights multiply, and its stride from step to step
     KERNEL, KERNEL_TAIL,
     N_IN, N_OUT, N_KEPT,        # states in, states out, saved: the kernel's last pointers are in this order
-    POINTERS, N_POINTERS,       # the kernel's arrays: address at step 0, stride of a step, 1 if a row has all gates
+    POINTERS, N_POINTERS,       # the kernel's arrays
     DZ_H, DZ_X,                 # (T, m, G, n)
     D_OPERAND,                  # (m, n): where the recurrent product is added
     DW, DB_H, DB_X,             # (G n, n + n_x), and sums padded to whole vectors
@@ -52,4 +54,8 @@ forward and the backward plan, each of which uses what it needs. Dimensions: as 
 ) = range(27)
 # --- a gate's parameters: addresses, and bytes of a row; units are rows ---------------------------------------
 HIDDEN, HIDDEN_ROW, INPUTS, INPUTS_ROW, GATE_BIAS, GATE_BIAS_H, GATE_SIZE = range(7)  # GATE_BIAS_H: 0 for none
+# --- a matrix to be copied; a state and the caller's copy of it; an array of a kernel --------------------------------
+COPY_FROM, COPY_FROM_ROW, COPY_ROWS, COPY_COLUMNS, COPY_TO, COPY_SIZE = range(6)
+OUTPUT_FROM, OUTPUT_TO, OUTPUT_SIZE = range(3)
+POINTER, POINTER_STEP, POINTER_GATES, POINTER_SIZE = range(4)  # at step 0, bytes of a step, 1: rows of all gates
 # fmt: on

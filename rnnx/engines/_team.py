@@ -12,7 +12,6 @@ the cache costs, and are compared with one thread alone.
 """
 
 import atexit
-import contextlib
 import ctypes
 import os
 import sys
@@ -39,7 +38,7 @@ DONE = 8
 BARRIER = 16  # see _jit_loops.barrier
 SLOT = 32
 NUMBER, ASLEEP, READ_END, WRITE_END = 0, 8, 16, 17
-_MOST_THREADS = 16  # or the number of cores, if that is more
+_MOST_THREADS = 256
 _SPINS = 80_000  # looks for a job before going to sleep: two milliseconds, and more than _WAKING_UP
 
 
@@ -58,9 +57,10 @@ def system_functions() -> dict[str, int]:
 def max_threads() -> int:
     """The cores this process may use, or less if OMP_NUM_THREADS, NUMBA_NUM_THREADS or threadpoolctl says so."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    limits = (os.environ.get(name, "") for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"))
-    limit = min(cores, *(int(limit) for limit in limits if limit.isdigit()), cores, _limit_of_threadpoolctl(cores))
-    return max(1, limit)
+    # OMP_NUM_THREADS may be a list, of which the first is for the outermost loop.
+    given = (os.environ.get(name, "").split(",")[0].strip() for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"))
+    limits = [int(limit) for limit in given if limit.isdigit()]
+    return max(1, min(cores, *limits, _limit_of_threadpoolctl(cores), _MOST_THREADS))
 
 
 def _limit_of_threadpoolctl(cores: int) -> int:
@@ -107,6 +107,9 @@ def alone_ns(m: int, products: int) -> float:
     return products / _PRODUCTS * max(m, _LEAST_ROWS) / m
 
 
+_mails: list[np.ndarray] = []  # never given back: a worker, or a plan, may look at it until the process ends
+
+
 class Team:
     """The threads, started when they are first needed."""
 
@@ -114,8 +117,9 @@ class Team:
         self.lock = threading.Lock()
         self.functions = _native.loops("_team_loops", "serve", "lead", "wake", "dismiss")
         self.workers: list[threading.Thread] = []
-        # Never given back: a worker may look at it until the process ends.
-        self.mail = np.zeros(SLOT * max(_MOST_THREADS, os.cpu_count() or 1), np.int64)
+        self.closed = False
+        self.mail = np.zeros(SLOT * _MOST_THREADS, np.int64)
+        _mails.append(self.mail)
         self.address = int(self.mail.ctypes.data)
         self.barrier = self.address + 8 * BARRIER
         system = system_functions()
@@ -128,13 +132,12 @@ class Team:
         False, and the job is to be done alone, if somebody else has the team, if there are no more threads, or if they
         sleep and the job is done before they are awake; the next one has them then.
         """
-        if not self.lock.acquire(blocking=False):
-            return False
-        ready = False
+        held = ready = False
         try:
-            ready = self._ready(n, nanoseconds < _WAKING_UP)
+            held = self.lock.acquire(blocking=False)
+            ready = held and not self.closed and self._ready(n, nanoseconds < _WAKING_UP)
         finally:
-            if not ready:
+            if held and not ready:
                 self.lock.release()
         return ready
 
@@ -143,7 +146,7 @@ class Team:
         try:
             while len(self.workers) < n - 1:
                 self._hire()
-        except RuntimeError:  # the interpreter is on its way out and starts no threads
+        except (RuntimeError, OSError):  # the interpreter is on its way out, or there are no more threads or pipes
             return False
         if short and hired < n - 1:
             return False
@@ -172,16 +175,22 @@ class Team:
         worker = threading.Thread(target=self.functions["serve"], args=arguments, name=f"rnnx-{me}", daemon=True)
         if self.mail[slot + WRITE_END] == 0:
             self.mail[slot + READ_END], self.mail[slot + WRITE_END] = os.pipe()
-        worker.start()
-        self.workers.append(worker)
+        self.workers.append(worker)  # first: `start` may be interrupted when the thread is running already
+        try:
+            worker.start()
+        except RuntimeError:
+            self.workers.remove(worker)
+            raise
 
     def dismiss(self) -> None:
-        """Let the threads end."""
-        with self.lock:
+        """Let the threads end. There are none after that."""
+        self.closed = True
+        if self.lock.acquire(timeout=1):
             self.functions["dismiss"](0, len(self.workers) + 1, self.address)
             for worker in self.workers:
                 worker.join(1)
             self.workers.clear()
+            self.lock.release()
 
 
 _team: Team | None = None
@@ -208,5 +217,4 @@ def _forget_team() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    with contextlib.suppress(AttributeError):
-        os.register_at_fork(after_in_child=_forget_team)
+    os.register_at_fork(after_in_child=_forget_team)

@@ -25,7 +25,8 @@ from rnnx.engines._team import (
     WRITE_END,
 )
 
-function: Any = njit(error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+_OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+function: Any = njit(**_OPTIONS)
 _SPINS_OF_LEADER = 2000
 
 

@@ -1,7 +1,8 @@
 """Plans, put down once for all calls of the same shapes, and bound to the addresses of one call.
 
 While a plan is put down, an address is the number of a *base* (an array of the call to come) and an offset, in one
-integer: base * 2^48 + offset. So addresses can be added to like any others. See `_plan` for what a plan holds.
+integer: base * 2^48 + offset. So addresses can be added to like any others. What is known already, counts and the
+addresses of functions, is an offset of base 0. See `_plan` for what a plan holds.
 """
 
 import ctypes

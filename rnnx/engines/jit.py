@@ -9,6 +9,7 @@ Dimensions: T steps, m examples, n units, n_x inputs, G gates of a stage; L numb
 """
 
 import contextlib
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -30,7 +31,6 @@ Arrays = tuple[np.ndarray, ...]
 Shape = tuple[int, int, int, int]  # T, m, n, n_x
 
 _ROWS_OF_A_CHUNK = 48  # a thread that has all examples computes the input sides of so many rows at once
-_PANEL_UNITS = 4  # see _jit_loops
 _TEMPLATES = 256  # that are kept, of each kind
 
 
@@ -50,9 +50,9 @@ def compile_ahead(cell: Cell, dtype: str) -> None:
     parameters |= {gate.bias: ones(1, 1) for gate in cell.gates}
     weights, s0, x = pack(np, cell, parameters), (ones(1, 1),) * len(cell.states), ones(1, 1, 2)
     X, S, K, _, weights = forward(np, cell, x, weights, s0, None, True)
-    for outside in (x, None):
-        ds = (outside,) + (None,) * (len(s0) - 1)
-        backward(np, cell, ds, (None,) * len(s0), weights, X, S, K, None)
+    backward(np, cell, (x,) + (None,) * (len(s0) - 1), (None,) * len(s0), weights, X, S, K, None)
+    for external in itertools.product((False, True), repeat=len(s0)):
+        _kernels(cell, x.dtype, external)
 
 
 # --- memory -------------------------------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ def _parameters(weights: tuple[StageWeights, ...]) -> list[np.ndarray]:
     for w in weights:
         for matrices, bias, other in zip(w.weights, w.bias, w.recurrent_bias, strict=True):
             arrays += [*matrices, bias] if other is None else [*matrices, bias, other]
-    return [a if a.flags.c_contiguous and a.flags.aligned else np.array(a, order="C") for a in arrays]
+    return list(map(_own, arrays))
 
 
 def _recurrent(weights: tuple[StageWeights, ...]) -> tuple[tuple[bool, ...], ...]:
@@ -148,7 +148,7 @@ def _split(cell: Cell, shape: Shape, dtype: np.dtype) -> tuple[int, bool]:
     n_steps, m, n, _ = shape
     arrays = 2 * len(cell.states) + len(cell.saved) + len(cell.gates)
     shared = arrays if n * dtype.itemsize % LINE else 0
-    return split(n_steps, m, _products(cell, shape), -(-n_vectors(dtype, n) // _PANEL_UNITS), shared)
+    return split(n_steps, m, _products(cell, shape), -(-n_vectors(dtype, n) // P.PANEL_UNITS), shared)
 
 
 @contextlib.contextmanager
@@ -536,6 +536,8 @@ class Stepper:
         self._xt = self._memory[-1].T
         states = self._memory[: len(s0)]
         self._results = tuple(tuple(S[slot].T for S in states) for slot in (1, 0))
+        for result in (*self._results[0], *self._results[1]):
+            result.flags.writeable = False  # the caller's; the state is moved on behind it
         threads, wide = _split(cell, shape, self.dtype)
         if not wide:  # without the team, what is planned for several threads must do with one
             threads = 1
@@ -544,7 +546,7 @@ class Stepper:
         self._workspace = empty((templates[0].workspace + LINE,), np.uint8)
         place = address(self._workspace)
         bases = [place + -place % LINE, block, *map(address, given)]
-        self._plans = [template.bind(bases) for template in templates]
+        self._templates, self._plans = templates, [template.bind(bases) for template in templates]
         self._addresses = [address(plan) for plan in self._plans]
         self._threads, self._job = threads, templates[0].native
         self._nanoseconds = alone_ns(shape[1], _products(cell, shape))
@@ -554,8 +556,8 @@ class Stepper:
     def set(self, states: Arrays) -> None:
         """See `rnnx.engines`."""
         self._slot = 0
-        for place, s in zip(self._results[1], states, strict=True):
-            place[...] = s
+        for S, s in zip(self._memory, states, strict=False):
+            S[0] = s.T
 
     def _pack(self, template: Template, bases: Sequence[int]) -> None:
         """Pack the weights, by a step whose result is not used."""
@@ -574,6 +576,7 @@ class Stepper:
             self._job(0, 1, self._addresses[slot])
         else:
             try:
+                self._plans[slot][P.BARRIER] = team().barrier  # another one in the child of a fork
                 team().run(self._job, self._threads, self._addresses[slot])
             finally:
                 team().release()
