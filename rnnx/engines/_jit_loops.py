@@ -131,17 +131,16 @@ def end_of(p, c, j):
 
 
 @function
-def transpose_example(p, c, j, t, n_steps):
-    """n_steps steps from t on of an example whose steps are contiguous."""
+def transpose_features(p, c, v, j0, j1):
+    """One vector of features of the examples, whose steps are contiguous: they are read in the order of memory."""
     m, item, lanes = get(p, P.M), get(p, P.ITEM), get(p, P.LANES)
     features, ld = get(c, P.FEATURES), get(c, P.FROM_FEATURE)
-    row, size = features * item, lanes * item
-    source = get(c, P.FROM) + j * get(c, P.FROM_EXAMPLE) + t * item
-    target = get(c, P.TO) + (t * m + j) * row
-    for v in range(vectors_of(p, features)):
-        count = min(lanes, features - v * lanes)
-        transpose = get(p, P.TRANSPOSE if count == lanes else P.TRANSPOSE_MASKED)
-        call6(transpose, source + v * lanes * ld, ld, count, n_steps, target + v * size, m * row)
+    row, count = features * item, min(lanes, features - v * lanes)
+    transpose = get(p, P.TRANSPOSE if count == lanes else P.TRANSPOSE_MASKED)
+    for j in range(j0, j1):
+        source = get(c, P.FROM) + j * get(c, P.FROM_EXAMPLE) + v * lanes * ld
+        target = get(c, P.TO) + j * row + v * lanes * item
+        call6(transpose, source, ld, count, end_of(p, c, j), target, m * row)
 
 
 @function
@@ -152,11 +151,8 @@ def to_time_major(p, c, j0, j1):
     row, tail, vectors = features * item, features % lanes, vectors_of(p, features)
     along_features = get(c, P.FROM_FEATURE) == item
     if not along_features:
-        for t in range(0, n_steps, lanes):  # a few steps of all examples: both sides are read and written in order
-            for j in range(j0, j1):
-                steps = min(lanes, end_of(p, c, j) - t)
-                if steps > 0:
-                    transpose_example(p, c, j, t, steps)
+        for v in range(vectors):
+            transpose_features(p, c, v, j0, j1)
     for j in range(j0, j1):
         end, target = end_of(p, c, j), get(c, P.TO) + j * row
         if along_features:

@@ -26,7 +26,7 @@ def make_ops(dtype: Any) -> Ops:
     """The cell vocabulary on vectors of one dtype, float32 or float64."""
     single = np.dtype(dtype) == np.float32
     mantissa, bias = (23, 127) if single else (52, 1023)
-    coefficients = [1 / math.factorial(k + 2) for k in range(7 if single else 12)]
+    coefficients = [1 / math.factorial(k + 2) for k in range(6 if single else 12)]
     magic = 1.5 * 2.0**mantissa
     inv_ln2 = 1 / math.log(2)
     # ln 2 cut after 15 (32) bits, and the rest, which is ln 2 - 22713 / 2^15 (ln 2 - 2977044471 / 2^32).
