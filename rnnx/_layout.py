@@ -119,7 +119,7 @@ def unpack(xp: Any, cell: Cell, gradients: Sequence[StageGradients]) -> dict[str
             else:
                 result["d" + gate.weights[0]] = ns.contiguous(xp, grad.w[rows, n_a:])
                 result["d" + gate.weights[1]] = ns.contiguous(xp, grad.w[rows, :n_a])
-            result["d" + gate.bias] = xp.reshape(grad.b[rows], (n_a, 1))
+            result["d" + gate.bias] = grad.b[rows, None]
             if gate.recurrent_bias and grad.bh is not None:
-                result["d" + gate.recurrent_bias] = xp.reshape(grad.bh[rows], (n_a, 1))
+                result["d" + gate.recurrent_bias] = grad.bh[rows, None]
     return result

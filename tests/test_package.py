@@ -98,7 +98,7 @@ def test_each_question_has_one_room():
     assert files_matching(r"^\s*(import|from) (numba|llvmlite)\b") == {
         "engines/_intrinsics.py",
         "engines/_ir.py",
-        "engines/_jit_loops.py",
+        "engines/_jit_packing.py",
         "engines/_kernels.py",
         "engines/_moves.py",
         "engines/_native.py",

@@ -25,12 +25,17 @@ class Machine:
 
 
 @lru_cache(maxsize=1)
+def _features() -> dict[str, bool]:
+    try:
+        return dict(binding.get_host_cpu_features())
+    except RuntimeError:  # this platform cannot say
+        return {}
+
+
+@lru_cache(maxsize=1)
 def machine() -> Machine:
     """Of this CPU; of an unknown one, what every one can do."""
-    try:
-        features = binding.get_host_cpu_features()
-    except RuntimeError:  # this platform cannot say
-        features = {}
+    features = _features()
     if features.get("avx512f"):
         return Machine(64, 32)
     if features.get("avx"):
@@ -184,6 +189,11 @@ class Function:
             first, undefined, ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
         )
 
+    @property
+    def has_scale(self) -> bool:
+        """Whether the CPU multiplies vectors by powers of two: `Vector.scale`."""
+        return self.lanes * self.itemsize == 64 and bool(_features().get("avx512f"))
+
     def intrinsic(self, name: str, *arguments: ir.Value) -> ir.Value:
         full = f"llvm.{name}.v{self.lanes}f{8 * self.itemsize}"
         return self.build.call(declare(self.module, full, self.vector, [a.type for a in arguments]), arguments)
@@ -268,6 +278,15 @@ class Vector:
 
     def __abs__(self) -> "Vector":
         return Vector(self.function, self.function.intrinsic("fabs", self.value))
+
+    def scale(self, n: "Vector") -> "Vector":
+        """Times 2^n, for whole numbers n of any size."""
+        f = self.function
+        every, as_set = ir.Constant(ir.IntType(f.lanes), -1), I32(4)  # lanes; the rounding mode
+        arguments = [self.value, n.value, self.value, every, as_set]
+        name = f"llvm.x86.avx512.mask.scalef.{'ps' if f.itemsize == 4 else 'pd'}.512"
+        function = declare(f.module, name, f.vector, [a.type for a in arguments])
+        return Vector(f, f.build.call(function, arguments))
 
     def copysign(self, sign: "Vector") -> "Vector":
         return Vector(self.function, self.function.intrinsic("copysign", self.value, sign.value))

@@ -1,4 +1,4 @@
-"""The loops of the compiled engine, for Numba: packing, the loop over time, the gradients of the weights.
+"""The loops of the compiled engine, for Numba: one step, and the jobs that are the passes.
 
 They know neither cell nor dtype: all they handle is integers, which are counts, addresses and strides in bytes;
 the arithmetic is in functions that they call by address (`_tile`, `_kernels`, `_moves`). So they are compiled once
@@ -11,181 +11,19 @@ Dimensions: T steps, m examples, N units, n_x inputs, G gates of a stage, L numb
 u vectors of units, v vectors of gates (unit vector by unit vector, the gates of one side by side), k along a sum.
 """
 
-from typing import Any
-
-from numba import njit
-
 from rnnx.engines import _plan as P
-from rnnx.engines._intrinsics import add_at, atomic_get, call3, call5, call6, call7, call14, get, pause, put, yield_to
-from rnnx.engines._tile import K_BLOCK, ROW_BLOCK
-
-_SPINS = 2000  # looks at the barrier before letting other threads run
-
-_OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-function: Any = njit(**_OPTIONS)
-
-
-@function
-def share(me, n, total, unit):
-    """Begin and end of thread me's part of `total`, in multiples of `unit`."""
-    units = -(-total // unit)
-    return min(units * me // n * unit, total), min(units * (me + 1) // n * unit, total)
-
-
-@function
-def barrier(n, p):
-    """Wait until all n threads are here."""
-    if n == 1:
-        return
-    place = get(p, P.BARRIER)
-    passed = atomic_get(place, 8)
-    if add_at(place, 0, 1) == n - 1:
-        put(place, 0, 0)
-        add_at(place, 8, 1)
-        return
-    spins = 0
-    while atomic_get(place, 8) == passed:
-        pause()
-        spins += 1
-        if spins > _SPINS:
-            yield_to(get(p, P.YIELD))
-
-
-@function
-def vectors_of(p, columns):
-    return -(-columns // get(p, P.LANES))
-
-
-# --- packing ----------------------------------------------------------------------------------------------------
-
-
-@function
-def pack_rows_of_gates(me, n, p, stage):
-    """The weights of forward, transposed: columns are gates of units."""
-    n_units, lanes, item = get(p, P.N), get(p, P.LANES), get(p, P.ITEM)
-    n_gates, vectors, n_v = get(stage, P.N_GATES), get(stage, P.VECTORS), get(stage, P.NV)
-    size = lanes * item
-    u0, u1 = share(me, n, vectors_of(p, n_units), 1)
-    for v in range(u0 * n_gates, u1 * n_gates):
-        u, gate = v // n_gates, p + 8 * (get(stage, P.GATES) + v % n_gates * P.GATE_SIZE)
-        count = min(lanes, n_units - u * lanes)
-        panel = v // n_v * n_v
-        row = min(n_v, vectors - panel) * size
-        for side in range(2):
-            n_k = get(p, P.N) if side == 0 else get(p, P.N_X)
-            packed = get(stage, P.W_H if side == 0 else P.W_X)
-            ld = get(gate, P.HIDDEN_ROW if side == 0 else P.INPUTS_ROW)
-            source = get(gate, P.HIDDEN if side == 0 else P.INPUTS) + u * lanes * ld
-            for k0 in range(0, n_k, K_BLOCK):
-                k = min(K_BLOCK, n_k - k0)
-                target = packed + (k0 * vectors + panel * k + (v - panel)) * size
-                call6(get(p, P.TRANSPOSE), source + k0 * item, ld, count, k, target, row)
-        at = v * size
-        bias = get(gate, P.GATE_BIAS) + u * size
-        call7(get(p, P.COPY), bias, 0, 1, 1, count % lanes, get(stage, P.BIAS) + at, 0)
-        if get(stage, P.BIAS_H):
-            bias = get(gate, P.GATE_BIAS_H)
-            bias = get(p, P.ZEROS) if bias == 0 else bias + u * size
-            call7(get(p, P.COPY), bias, 0, 1, 1, count % lanes, get(stage, P.BIAS_H) + at, 0)
-
-
-@function
-def pack_columns(p, source, ld, k0, rows, first, columns, panel, packed, n_k):
-    """Rows first ... first + rows - 1 of all n_k rows, one panel of the columns."""
-    size = get(p, P.ITEM) * get(p, P.LANES)
-    vectors = vectors_of(p, columns)
-    n_v = min(get(p, P.PLAIN_NV), vectors - panel)
-    tail = columns % get(p, P.LANES) if panel + n_v == vectors else 0
-    k = min(K_BLOCK, n_k - k0)
-    target = packed + (k0 * vectors + panel * k + (first - k0) * n_v) * size
-    call7(get(p, P.COPY), source + panel * size, ld, rows, n_v, tail, target, n_v * size)
-
-
-@function
-def pack_columns_of_gates(me, n, p, stage):
-    """The weights of backward: the sums run over gates and units."""
-    n_units, n_gates = get(p, P.N), get(stage, P.N_GATES)
-    n_k = n_gates * n_units
-    for side in range(2):
-        columns = get(p, P.N) if side == 0 else get(p, P.N_X)
-        packed = get(stage, P.W_H if side == 0 else P.W_X)
-        v0, v1 = share(me, n, vectors_of(p, columns), get(p, P.PLAIN_NV))
-        for panel in range(v0, v1, get(p, P.PLAIN_NV)):
-            for g in range(n_gates):
-                gate = p + 8 * (get(stage, P.GATES) + g * P.GATE_SIZE)
-                ld = get(gate, P.HIDDEN_ROW if side == 0 else P.INPUTS_ROW)
-                source = get(gate, P.HIDDEN if side == 0 else P.INPUTS)
-                k = g * n_units
-                while k < (g + 1) * n_units:  # as far as a block of k and the gate go
-                    k0 = k // K_BLOCK * K_BLOCK
-                    rows = min(k0 + K_BLOCK, (g + 1) * n_units) - k
-                    pack_columns(p, source + (k - g * n_units) * ld, ld, k0, rows, k, columns, panel, packed, n_k)
-                    k += rows
-
-
-@function
-def end_of(p, c, j):
-    """The steps of example j; all of them, unless a conversion has ENDS."""
-    n_steps, lengths = get(p, P.T), get(p, P.LENGTHS)
-    return min(n_steps, get(lengths, j)) if lengths and get(c, P.ENDS) else n_steps
-
-
-@function
-def transpose_features(p, c, v, j0, j1):
-    """One vector of features of the examples, whose steps are contiguous: they are read in the order of memory."""
-    m, item, lanes = get(p, P.M), get(p, P.ITEM), get(p, P.LANES)
-    features, ld = get(c, P.FEATURES), get(c, P.FROM_FEATURE)
-    row, count = features * item, min(lanes, features - v * lanes)
-    transpose = get(p, P.TRANSPOSE if count == lanes else P.TRANSPOSE_MASKED)
-    for j in range(j0, j1):
-        source = get(c, P.FROM) + j * get(c, P.FROM_EXAMPLE) + v * lanes * ld
-        target = get(c, P.TO) + j * row + v * lanes * item
-        call6(transpose, source, ld, count, end_of(p, c, j), target, m * row)
-
-
-@function
-def to_time_major(p, c, j0, j1):
-    """Examples j0 ... j1 - 1 of a public array into (T, m, features)."""
-    n_steps, m, item, lanes = get(p, P.T), get(p, P.M), get(p, P.ITEM), get(p, P.LANES)
-    features = get(c, P.FEATURES)
-    row, tail, vectors = features * item, features % lanes, vectors_of(p, features)
-    along_features = get(c, P.FROM_FEATURE) == item
-    if not along_features:
-        for v in range(vectors):
-            transpose_features(p, c, v, j0, j1)
-    for j in range(j0, j1):
-        end, target = end_of(p, c, j), get(c, P.TO) + j * row
-        if along_features:
-            source = get(c, P.FROM) + j * get(c, P.FROM_EXAMPLE)
-            call7(get(p, P.COPY_MASKED), source, get(c, P.FROM_STEP), end, vectors, tail, target, m * row)
-        if end < n_steps:
-            rest = target + end * m * row
-            call7(get(p, P.COPY_MASKED), get(p, P.ZEROS), 0, n_steps - end, vectors, tail, rest, m * row)
-
-
-@function
-def convert(me, n, p):
-    j0, j1 = share(me, n, get(p, P.M), 1)
-    for i in range(get(p, P.N_CONVERSIONS)):
-        to_time_major(p, p + 8 * (get(p, P.CONVERSIONS) + i * P.CONVERSION_SIZE), j0, j1)
-
-
-@function
-def copy_matrices(me, n, p):
-    """The weights, for a backward pass that may come after the caller has changed them."""
-    item = get(p, P.ITEM)
-    for i in range(get(p, P.N_COPIES)):
-        copy = p + 8 * (get(p, P.COPIES) + i * P.COPY_SIZE)
-        ld, columns = get(copy, P.COPY_FROM_ROW), get(copy, P.COPY_COLUMNS)
-        r0, r1 = share(me, n, get(copy, P.COPY_ROWS), 1)
-        target = get(copy, P.COPY_TO) + r0 * columns * item
-        vectors, tail = vectors_of(p, columns), columns % get(p, P.LANES)
-        call7(
-            get(p, P.COPY_MASKED), get(copy, P.COPY_FROM) + r0 * ld, ld, r1 - r0, vectors, tail, target, columns * item
-        )
-
-
-# --- one step ----------------------------------------------------------------------------------------------------
+from rnnx.engines._intrinsics import call3, call7, call14, get, put
+from rnnx.engines._jit_gradients import add_product, input_gradient, weight_gradients
+from rnnx.engines._jit_packing import (
+    barrier,
+    convert,
+    copy_matrices,
+    function,
+    pack_columns_of_gates,
+    pack_rows_of_gates,
+    share,
+    vectors_of,
+)
 
 
 @function
@@ -372,30 +210,6 @@ def forward(me, n, p):
 
 
 @function
-def add_product(p, dz, rows, n_k, packed, columns, v0, v1, init, ldi, out):
-    """Rows of out = init + dz W, at the columns of vectors v0 ... v1 - 1."""
-    item, lanes = get(p, P.ITEM), get(p, P.LANES)
-    column, tail = v0 * item * lanes, columns % lanes
-    vectors, product = vectors_of(p, columns), get(p, P.PLAIN_PRODUCT)
-    ld = n_k * item
-    shift = column if ldi else 0
-    call14(
-        product, packed, vectors, v0, v1, n_k, dz, ld, item, rows, init + shift, ldi, out + column, columns * item, tail
-    )
-
-
-@function
-def input_gradient(p, stage, first_row, rows):
-    """Rows of dx; the stage that runs first begins, the others add."""
-    n_x, item = get(p, P.N_X), get(p, P.ITEM)
-    n_k = get(stage, P.N_GATES) * get(p, P.N)
-    out = get(p, P.DX) + first_row * n_x * item
-    init, ldi = (get(p, P.ZEROS), 0) if get(stage, P.LAST) else (out, n_x * item)
-    dz = get(stage, P.DZ_X) + first_row * n_k * item
-    add_product(p, dz, rows, n_k, get(stage, P.W_X), n_x, 0, vectors_of(p, n_x), init, ldi, out)
-
-
-@function
 def backward_stage(n, p, stage, arguments, t, j0, j1, u0, u1):
     m, item = get(p, P.M), get(p, P.ITEM)
     row, n_k = get(p, P.N) * item, get(stage, P.N_GATES) * get(p, P.N)
@@ -417,53 +231,6 @@ def backward_stage(n, p, stage, arguments, t, j0, j1, u0, u1):
     add_product(p, dz, j1 - j0, n_k, get(stage, P.W_H), get(p, P.N), u0, u1, out, row, out)
     if not get(p, P.FLAT_DX):
         input_gradient(p, stage, first, j1 - j0)
-
-
-@function
-def add_weight_gradient(p, a, lda, rows, c, b, columns, k, begins, out, ld):
-    """Rows c ... of out (+)= A B, for a block of A, transposed, and a packed block of B."""
-    item = get(p, P.ITEM)
-    out += c * ld
-    init, ldi = (get(p, P.ZEROS), 0) if begins else (out, ld)
-    vectors, tail = vectors_of(p, columns), columns % get(p, P.LANES)
-    call14(get(p, P.PLAIN_PRODUCT), b, vectors, 0, vectors, k, a, item, lda, rows, init, ldi, out, ld, tail)
-
-
-@function
-def block_of_dz(p, dz, n_c, k0, k, c, rows, a, lda, sums):
-    """A block of dz with rows close to each other, and what it adds to the sums of its columns."""
-    item, lanes = get(p, P.ITEM), get(p, P.LANES)
-    vectors = vectors_of(p, rows)
-    call7(get(p, P.COPY), dz + (k0 * n_c + c) * item, n_c * item, k, vectors, rows % lanes, a, lda)
-    call5(get(p, P.ADD_ROWS), a, lda, k, vectors, sums + c * item)
-
-
-@function
-def weight_gradients(me, n, p, stage, scratch):
-    """DW = dz^T [operand, x] and db = the sum of dz, over all steps and examples; rows c0 ... c1 - 1."""
-    item, lanes, n_units, n_x = get(p, P.ITEM), get(p, P.LANES), get(p, P.N), get(p, P.N_X)
-    n_c, n_k = get(stage, P.N_GATES) * n_units, get(p, P.T) * get(p, P.M)
-    a, b_h = scratch + get(p, P.BLOCK_A), scratch + get(p, P.BLOCK_B)
-    lda = (ROW_BLOCK + lanes) * item  # an odd number of cache lines: the rows do not fall on each other in the cache
-    dw, ld = get(stage, P.DW), (n_units + n_x) * item
-    c0, c1 = share(me, n, n_c, lanes)
-    for sums in (get(stage, P.DB_X), get(stage, P.DB_H)):
-        call7(get(p, P.COPY), get(p, P.ZEROS), 0, vectors_of(p, c1 - c0), 1, 0, sums + c0 * item, lanes * item)
-    for k0 in range(0, n_k, K_BLOCK):
-        k = min(K_BLOCK, n_k - k0)
-        b_x = b_h + k * vectors_of(p, n_units) * lanes * item
-        for side in range(2):
-            columns, packed = (n_units, b_h) if side == 0 else (n_x, b_x)
-            source = (get(stage, P.OPERAND) if side == 0 else get(p, P.X)) + k0 * columns * item
-            for panel in range(0, vectors_of(p, columns), get(p, P.PLAIN_NV)):
-                pack_columns(p, source, columns * item, 0, k, 0, columns, panel, packed, k)
-        for c in range(c0, c1, ROW_BLOCK):
-            rows = min(ROW_BLOCK, c1 - c)
-            block_of_dz(p, get(stage, P.DZ_X), n_c, k0, k, c, rows, a, lda, get(stage, P.DB_X))
-            add_weight_gradient(p, a, lda, rows, c, b_x, n_x, k, k0 == 0, dw + n_units * item, ld)
-            if not get(stage, P.ADDITIVE):
-                block_of_dz(p, get(stage, P.DZ_H), n_c, k0, k, c, rows, a, lda, get(stage, P.DB_H))
-            add_weight_gradient(p, a, lda, rows, c, b_h, n_units, k, k0 == 0, dw, ld)
 
 
 @function

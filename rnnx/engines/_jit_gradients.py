@@ -1,0 +1,80 @@
+"""The products of a backward pass, for Numba: through the weights, and the gradients of the weights themselves.
+
+See `_jit_loops` for what these functions have in common.
+"""
+
+from rnnx.engines import _plan as P
+from rnnx.engines._intrinsics import call5, call7, call14, get
+from rnnx.engines._jit_packing import function, pack_columns, share, vectors_of
+from rnnx.engines._tile import K_BLOCK, ROW_BLOCK
+
+
+@function
+def add_product(p, dz, rows, n_k, packed, columns, v0, v1, init, ldi, out):
+    """Rows of out = init + dz W, at the columns of vectors v0 ... v1 - 1."""
+    item, lanes = get(p, P.ITEM), get(p, P.LANES)
+    column, tail = v0 * item * lanes, columns % lanes
+    vectors, product = vectors_of(p, columns), get(p, P.PLAIN_PRODUCT)
+    ld = n_k * item
+    shift = column if ldi else 0
+    call14(
+        product, packed, vectors, v0, v1, n_k, dz, ld, item, rows, init + shift, ldi, out + column, columns * item, tail
+    )
+
+
+@function
+def input_gradient(p, stage, first_row, rows):
+    """Rows of dx; the stage that runs first begins, the others add."""
+    n_x, item = get(p, P.N_X), get(p, P.ITEM)
+    n_k = get(stage, P.N_GATES) * get(p, P.N)
+    out = get(p, P.DX) + first_row * n_x * item
+    init, ldi = (get(p, P.ZEROS), 0) if get(stage, P.LAST) else (out, n_x * item)
+    dz = get(stage, P.DZ_X) + first_row * n_k * item
+    add_product(p, dz, rows, n_k, get(stage, P.W_X), n_x, 0, vectors_of(p, n_x), init, ldi, out)
+
+
+@function
+def add_weight_gradient(p, a, lda, rows, c, b, columns, k, begins, out, ld):
+    """Rows c ... of out (+)= A B, for a block of A, transposed, and a packed block of B."""
+    item = get(p, P.ITEM)
+    out += c * ld
+    init, ldi = (get(p, P.ZEROS), 0) if begins else (out, ld)
+    vectors, tail = vectors_of(p, columns), columns % get(p, P.LANES)
+    call14(get(p, P.PLAIN_PRODUCT), b, vectors, 0, vectors, k, a, item, lda, rows, init, ldi, out, ld, tail)
+
+
+@function
+def block_of_dz(p, dz, n_c, k0, k, c, rows, a, lda, sums):
+    """A block of dz with rows close to each other, and what it adds to the sums of its columns."""
+    item, lanes = get(p, P.ITEM), get(p, P.LANES)
+    vectors = vectors_of(p, rows)
+    call7(get(p, P.COPY), dz + (k0 * n_c + c) * item, n_c * item, k, vectors, rows % lanes, a, lda)
+    call5(get(p, P.ADD_ROWS), a, lda, k, vectors, sums + c * item)
+
+
+@function
+def weight_gradients(me, n, p, stage, scratch):
+    """DW = dz^T [operand, x] and db = the sum of dz, over all steps and examples; rows c0 ... c1 - 1."""
+    item, lanes, n_units, n_x = get(p, P.ITEM), get(p, P.LANES), get(p, P.N), get(p, P.N_X)
+    n_c, n_k = get(stage, P.N_GATES) * n_units, get(p, P.T) * get(p, P.M)
+    a, b_h = scratch + get(p, P.BLOCK_A), scratch + get(p, P.BLOCK_B)
+    lda = (ROW_BLOCK + lanes) * item  # an odd number of cache lines: the rows do not fall on each other in the cache
+    dw, ld = get(stage, P.DW), (n_units + n_x) * item
+    c0, c1 = share(me, n, n_c, lanes)
+    for sums in (get(stage, P.DB_X), get(stage, P.DB_H)):
+        call7(get(p, P.COPY), get(p, P.ZEROS), 0, vectors_of(p, c1 - c0), 1, 0, sums + c0 * item, lanes * item)
+    for k0 in range(0, n_k, K_BLOCK):
+        k = min(K_BLOCK, n_k - k0)
+        b_x = b_h + k * vectors_of(p, n_units) * lanes * item
+        for side in range(2):
+            columns, packed = (n_units, b_h) if side == 0 else (n_x, b_x)
+            source = (get(stage, P.OPERAND) if side == 0 else get(p, P.X)) + k0 * columns * item
+            for panel in range(0, vectors_of(p, columns), get(p, P.PLAIN_NV)):
+                pack_columns(p, source, columns * item, 0, k, 0, columns, panel, packed, k)
+        for c in range(c0, c1, ROW_BLOCK):
+            rows = min(ROW_BLOCK, c1 - c)
+            block_of_dz(p, get(stage, P.DZ_X), n_c, k0, k, c, rows, a, lda, get(stage, P.DB_X))
+            add_weight_gradient(p, a, lda, rows, c, b_x, n_x, k, k0 == 0, dw + n_units * item, ld)
+            if not get(stage, P.ADDITIVE):
+                block_of_dz(p, get(stage, P.DZ_H), n_c, k0, k, c, rows, a, lda, get(stage, P.DB_H))
+            add_weight_gradient(p, a, lda, rows, c, b_h, n_units, k, k0 == 0, dw, ld)
