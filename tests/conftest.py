@@ -77,9 +77,9 @@ def runtime(request):
 
 # How the compiled engine shares a job, whatever its rule says: see rnnx.engines._team.
 PATHS = {
-    "alone": lambda n_steps, m, products, shares, shared, weights: (1, False),
-    "sliced": lambda n_steps, m, products, shares, shared, weights: (min(3, m), False),
-    "wide": lambda n_steps, m, products, shares, shared, weights: (min(3, shares), True),
+    "alone": lambda n_steps, m, products, shares, shared: (1, False),
+    "sliced": lambda n_steps, m, products, shares, shared: (min(3, m), False),
+    "wide": lambda n_steps, m, products, shares, shared: (min(3, shares), True),
 }
 
 

@@ -152,7 +152,7 @@ def test_paths_give_the_same_bits(cell, dtype, m, rng, monkeypatch):
         for threads in (2, 3, 7):
             for wide in (False, True):
 
-                def split(n_steps, m, products, shares, shared, weights=0, threads=threads, wide=wide):
+                def split(n_steps, m, products, shares, shared, threads=threads, wide=wide):
                     return min(threads, shares if wide else m), wide
 
                 monkeypatch.setattr(jit, "split", split)
@@ -170,8 +170,6 @@ def test_the_rule_of_sharing(monkeypatch):
     assert _team.split(10, 1, 10**7, shares=2, shared=0) == (2, True)
     assert _team.split(10, 1, 10**8, shares=1, shared=0) == (1, False)  # nothing to share
     assert _team.split(10**5, 1, 10**8, shares=4, shared=0) == (1, False)  # steps too short to wait for each other
-    assert _team.split(10, 64, 10**9, shares=8, shared=0, weights=10**6) == (4, False)
-    assert _team.split(10, 64, 10**9, shares=8, shared=0, weights=10**8) == (4, True)  # too many to be read by each
     assert _team.split(100, 8, 4 * 10**6, shares=1, shared=0) == (4, False)
     assert _team.split(100, 8, 4 * 10**6, shares=1, shared=12) == (1, False)  # or to share lines of the cache
 

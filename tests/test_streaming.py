@@ -47,9 +47,9 @@ def test_large_steps_on_several_threads(cell, rng, monkeypatch):
 
     problem = make_problem(cell, rng, 9, 300, 2, 5, scale=0.1).astype("float32")
     monkeypatch.setattr(_team, "_WAKING_UP", 0)
-    monkeypatch.setattr(jit, "split", lambda n_steps, m, products, shares, shared, weights: (1, False))
+    monkeypatch.setattr(jit, "split", lambda n_steps, m, products, shares, shared: (1, False))
     alone = rnnx.Stream(cell, problem.parameters, m=2)
-    monkeypatch.setattr(jit, "split", lambda n_steps, m, products, shares, shared, weights: (3, True))
+    monkeypatch.setattr(jit, "split", lambda n_steps, m, products, shares, shared: (3, True))
     shared = rnnx.Stream(cell, problem.parameters, m=2)
     for t in range(5):
         expected = alone.step(problem.x[:, :, t]).copy()

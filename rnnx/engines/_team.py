@@ -29,8 +29,6 @@ _PRODUCTS = 40  # multiplications in a nanosecond
 _LEAST_ROWS = 1.5  # one example takes as long as so many should: the weights come from the cache no faster
 _WAITING = 2000  # for each other, in a step of the wide path
 _SHARED_LINE = 250  # a line of the cache that two threads write to
-_CACHE = 1 << 23  # bytes of weights that the threads still read together without being slower
-_BYTE = 0.01  # of weights beyond that
 _HAND_OVER = 5_000  # a job to threads that are awake
 _WAKING_UP = 500_000  # a shorter job does not wait for threads that sleep
 
@@ -90,8 +88,6 @@ def split(n_steps: int, m: int, products: int, shares: int, shared: int, weights
         Parts into which the units can be divided.
     shared : int
         Arrays of an example and step whose ends share lines of the cache with their neighbours.
-    weights : int
-        Bytes of the weights.
     """
     best, choice = alone_ns(m, products), (1, False)
     n = max_threads() if best > 2 * _HAND_OVER else 1
@@ -99,9 +95,7 @@ def split(n_steps: int, m: int, products: int, shares: int, shared: int, weights
     for threads, wide in ((min(n, m), False), (min(n, shares), True)):
         if threads > 1:
             rows = max(m, _LEAST_ROWS) / threads if wide else max(-(-m // threads), _LEAST_ROWS)
-            cost: float = _WAITING + shared * m * _SHARED_LINE if wide else shared * _SHARED_LINE
-            if weights > _CACHE:  # every thread reads all of them, or its share
-                cost += weights * _BYTE / (threads if wide else 1)
+            cost = _WAITING + shared * m * _SHARED_LINE if wide else shared * _SHARED_LINE
             time = n_steps * (example * rows + cost) + _HAND_OVER
             if time < best:
                 best, choice = time, (threads, wide)

@@ -117,8 +117,7 @@ def _split(cell: Cell, shape: Shape, dtype: np.dtype) -> tuple[int, bool]:
     n_steps, m, n, _ = shape
     arrays = 2 * len(cell.states) + len(cell.saved) + len(cell.gates)
     shared = arrays if n * dtype.itemsize % LINE else 0
-    weights = len(cell.gates) * n * (n + shape[3]) * dtype.itemsize
-    return split(n_steps, m, _products(cell, shape), -(-n_vectors(dtype, n) // P.PANEL_UNITS), shared, weights)
+    return split(n_steps, m, _products(cell, shape), -(-n_vectors(dtype, n) // P.PANEL_UNITS), shared)
 
 
 def _run(
