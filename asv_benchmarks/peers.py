@@ -186,9 +186,10 @@ def draw(source, target):
         label = f"{table['cell']} {table['job']} {table['dtype']}"
         axes.plot(*zip(*points, strict=True), marker="o", markersize=4, linewidth=1, label=label)
     axes.axhline(1, color="gray", linewidth=1)
-    axes.set(
-        xscale="log", xlabel="million floating-point operations", ylabel="time of torch / time of rnnx", ylim=(0, None)
-    )
+    axes.set(xscale="log", yscale="log", ylabel="time of torch / time of rnnx")
+    axes.set_xlabel("million floating-point operations")
+    axes.set_yticks([0.8, 1, 1.5, 2, 3, 5, 10, 20, 30], labels=["0.8", "1", "1.5", "2", "3", "5", "10", "20", "30"])
+    axes.minorticks_off()
     axes.legend(fontsize=8)
     figure.savefig(target, metadata={"Date": None})
 
