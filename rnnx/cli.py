@@ -170,7 +170,7 @@ class _Run:
         )
         click.echo(f"{config.cell}, {config.hidden_size} units, {size:,} parameters, {engine} engine")
         if engine == "jit":
-            click.echo("compiling (once per cell and dtype) ...")
+            click.echo("compiling (some seconds, the first time on a machine) ...")
             rnnx.warm_up(config.cell, dtypes=("float32",))
 
     def train(self, interrupt: _Interrupt) -> None:
