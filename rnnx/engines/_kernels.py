@@ -2,8 +2,8 @@
 
 A kernel does one stage of one time step, elementwise, on some rows (examples) by some vectors (of units). It is
 called as ``kernel(rows, vectors, arguments)``, where `arguments` is the address of a list of integers: first the
-strides in bytes, then addresses, in the order of `FORWARD` and `BACKWARD` below. The variant "_tail" writes only the
-first `tail` units of one vector. Dimensions: j a row, v a vector of units, g a gate.
+strides in bytes, then addresses, in the order that `_forward` and `_backward` state. The variant "_tail" writes only
+the first `tail` units of one vector. Dimensions: j a row, v a vector of units, g a gate.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from rnnx.cells import Cell, Stage
 from rnnx.engines._ir import Function, Vector
 from rnnx.engines._vector_math import make_ops
 
-# tail, bytes of a row of the states, of z and of zh (or of dz), of a gate's units; then the addresses.
+# `tail`; bytes of a row of the states, of z (backward: of dz), and of zh; then come the addresses.
 N_STRIDES = 4
 
 

@@ -76,7 +76,7 @@ def _blas_controllers() -> list[Any]:
     return [c for c in controllers if c.user_api == "blas"]
 
 
-def split(n_steps: int, m: int, products: int, shares: int, shared: int, weights: int = 0) -> tuple[int, bool]:
+def split(n_steps: int, m: int, products: int, shares: int, shared: int) -> tuple[int, bool]:
     """How many threads do a loop over time, and whether they share its units instead of its examples.
 
     Parameters

@@ -138,6 +138,9 @@ def _run(
             team().release()
 
 
+# --- forward ------------------------------------------------------------------------------------------------------
+
+
 def forward(
     xp: Any,
     cell: Cell,
@@ -158,7 +161,7 @@ def forward(
     for S, s in zip(states, s0, strict=True):
         S[0] = s.T
     given = _parameters(weights)
-    outputs, bases = states, [block, address(x)]
+    bases = [block, address(x)]
     if lengths is not None:
         lengths = np.ascontiguousarray(lengths, np.int64)
         bases.append(address(lengths))
