@@ -136,3 +136,47 @@ def softmax_cross_entropy(z: Array, targets: Array, lengths: Any = None) -> tupl
     dz = (e / xp.expand_dims(total, axis=0) - xp.astype(target, z.dtype)) / count
     loss = xp.sum(xp.where(valid, nll, xp.zeros_like(nll))) / count
     return loss, xp.where(xp.expand_dims(valid, axis=0), dz, xp.zeros_like(dz))
+
+
+def squared_error(y: Array, targets: Array, lengths: Any = None) -> tuple[Array, Array]:
+    r"""Mean squared error, and its gradient.
+
+    .. math:: L = \frac{1}{N} \sum (y - target)^2, \qquad \partial L / \partial y = 2 (y - target) / N
+
+    with the sum over the N valid numbers.
+
+    Parameters
+    ----------
+    y : array, shape (n_y, m, T_x)
+        Predictions.
+    targets : array, shape (n_y, m, T_x)
+        Values past an example's end are ignored.
+    lengths : sequence or array of int, shape (m,), optional
+        Steps of each example.
+
+    Returns
+    -------
+    loss : array, shape ()
+        Zero if there is no valid number.
+    dy : array, shape (n_y, m, T_x)
+
+    Raises
+    ------
+    ValueError, TypeError
+        For wrong shapes or lengths, or arrays of two libraries or devices.
+    """
+    xp, device = ns.common_namespace({"y": y, "targets": targets})
+    if y.ndim != 3:
+        raise ValueError(f"`y` must have shape (n_y, m, T_x); got {tuple(y.shape)}")
+    n_y, m, n_steps = y.shape
+    check_shape("targets", targets, "(n_y, m, T_x)", (n_y, m, n_steps))
+    difference = y - ns.astype(xp, targets, y.dtype)
+    count = n_y * m * n_steps
+    if lengths is not None:
+        checked = check_lengths(xp, device, lengths, m, n_steps)
+        valid = xp.permute_dims(valid_steps(xp, checked, n_steps), (2, 1, 0))
+        difference = xp.where(valid, difference, xp.zeros_like(difference))
+        count = n_y * xp.astype(xp.maximum(xp.sum(checked), xp.asarray(1, dtype=checked.dtype)), y.dtype)
+    else:
+        count = max(count, 1)
+    return xp.sum(difference * difference) / count, 2 * difference / count

@@ -97,16 +97,10 @@ def initialize_parameters(
         For an unknown cell or scheme, or a size below 1.
     """
     cell = cell_of(cell)
-    for name, size in (("n_x", n_x), ("n_a", n_a), ("n_y", n_y)):
-        if size is not None and (not isinstance(size, int | np.integer) or size < 1):
-            raise ValueError(f"`{name}` must be an integer of at least 1; got {size!r}")
-    if scheme not in _SCHEMES:
-        raise ValueError(f"`scheme` must be one of {sorted(_SCHEMES)}; got {scheme!r}")
-    if dtype not in ("float32", "float64"):
-        raise ValueError(f"`dtype` must be 'float32' or 'float64'; got {dtype!r}")
+    _check_choices({"n_x": n_x, "n_a": n_a, "n_y": n_y}, scheme, dtype)
     forget_bias = _FORGET_BIAS.get(scheme) if forget_bias is None else forget_bias
     rng = np.random.default_rng(seed)
-    draw_x, draw_h, draw_head, draw_bias = _SCHEMES[scheme]
+    draw_x, draw_h, _, draw_bias = _SCHEMES[scheme]
     values: dict[str, np.ndarray] = {}
     for gate in cell.gates:
         if len(gate.weights) == 1:
@@ -120,11 +114,65 @@ def initialize_parameters(
         if gate.forgets and forget_bias is not None:
             values[gate.bias] = np.full((n_a, 1), float(forget_bias))
     if n_y is not None:
-        values[cell.head[0]] = draw_head(rng, (n_y, n_a), n_a)
-        values[cell.head[1]] = draw_bias(rng, (n_y, 1), n_a)
+        values |= _dense(rng, n_a, n_y, scheme, cell.head)
     assert {key: value.shape for key, value in values.items()} == {
         key: shape for key, (_, shape) in expected_shapes(cell, n_x, n_a, n_y).items()
     }
+    return _moved(values, dtype, xp, device)
+
+
+def initialize_dense(
+    n_in: int,
+    n_out: int,
+    *,
+    scheme: str = "keras",
+    seed: int | np.random.Generator | None = None,
+    dtype: str = "float32",
+    xp: Any = None,
+    device: Any = None,
+) -> dict[str, Array]:
+    """Initial parameters of a dense layer.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+        Inputs and outputs.
+    scheme, seed, dtype, xp, device
+        As for `initialize_parameters`.
+
+    Returns
+    -------
+    parameters : dict of str to array
+        Wy (n_out, n_in) and by (n_out, 1).
+
+    Raises
+    ------
+    ValueError
+        As `initialize_parameters`.
+    """
+    _check_choices({"n_in": n_in, "n_out": n_out}, scheme, dtype)
+    return _moved(_dense(np.random.default_rng(seed), n_in, n_out, scheme, ("Wy", "by")), dtype, xp, device)
+
+
+def _dense(
+    rng: np.random.Generator, n_in: int, n_out: int, scheme: str, keys: tuple[str, str]
+) -> dict[str, np.ndarray]:
+    _, _, draw_head, draw_bias = _SCHEMES[scheme]
+    return {keys[0]: draw_head(rng, (n_out, n_in), n_in), keys[1]: draw_bias(rng, (n_out, 1), n_in)}
+
+
+def _check_choices(sizes: dict[str, int | None], scheme: str, dtype: str) -> None:
+    for name, size in sizes.items():
+        if size is not None and (not isinstance(size, int | np.integer) or size < 1):
+            raise ValueError(f"`{name}` must be an integer of at least 1; got {size!r}")
+    if scheme not in _SCHEMES:
+        raise ValueError(f"`scheme` must be one of {sorted(_SCHEMES)}; got {scheme!r}")
+    if dtype not in ("float32", "float64"):
+        raise ValueError(f"`dtype` must be 'float32' or 'float64'; got {dtype!r}")
+
+
+def _moved(values: dict[str, np.ndarray], dtype: str, xp: Any, device: Any) -> dict[str, Array]:
+    """The values in a dtype, a library and on a device."""
     target: Any = np if xp is None else xp
     keywords = {} if device is None else {"device": device}
     return {key: target.asarray(value.astype(dtype), **keywords) for key, value in values.items()}
