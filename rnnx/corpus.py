@@ -1,12 +1,32 @@
-"""Texts to learn: the built-in names, files, and their split into a part to learn and a part held out."""
+"""Texts to learn: the built-in ones, files, and their split into a part to learn and a part held out."""
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import resources
+from itertools import chain, islice, pairwise
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 
-from rnnx.text import NEWLINE, CharTokenizer, Lines, Windows
+from rnnx.datasets import Dataset, Lines, Pieces, Streams, Windows
+from rnnx.text import NEWLINE, CharTokenizer
+from rnnx.text_files import PIECE, EncodedText, bounds_of_lines, encode, encode_file, looks_like_list, open_text
+from rnnx.text_files import read_text as read_text
+
+__all__ = [
+    "CORPORA",
+    "Corpus",
+    "dinosaur_names",
+    "encode_file",
+    "make_corpus",
+    "open_text",
+    "python_prose",
+    "read_text",
+]
+
+_ROUNDING = 1e-9  # so that a fraction of 0.29 of 100 is 29
 
 
 @dataclass(frozen=True)
@@ -17,94 +37,209 @@ class Corpus:
     ----------
     name : str
     by : str
-        "lines" or "windows".
+        "lines", "windows" or "streams".
     tokenizer : CharTokenizer
-    train, validation : Lines or Windows
+    train, validation : Lines, Windows or Streams
     split : str
         In words, how the validation part was chosen: losses of different splits are not comparable.
+    fingerprint : str
+        SHA-256 of the text, so that a run that goes on can see that it is the same.
     """
 
     name: str
     by: str
     tokenizer: CharTokenizer
-    train: Lines | Windows
-    validation: Lines | Windows
+    train: Dataset
+    validation: Dataset
     split: str
+    fingerprint: str
+
+    def summary(self) -> str:
+        """One line: what there is to learn, what is held out, and how many characters there are to tell apart."""
+        if self.by == "lines":
+            size = f"{len(self.train)} lines"
+        elif self.by == "windows":
+            size = f"{len(self.train)} windows"
+        else:
+            size = f"{self.train.n_steps} characters in streams"
+        return f"{self.name}: {size} to learn, {self.split}; {self.tokenizer.vocab_size} characters"
 
 
 def dinosaur_names() -> str:
-    """The built-in corpus: genus names of dinosaurs, one per line."""
+    """Genus names of dinosaurs, one per line."""
     return resources.files("rnnx").joinpath("data/dinosaurs.txt").read_text(encoding="utf-8")
 
 
-def read_text(path: str | Path) -> str:
-    """A UTF-8 text file, line ends as newlines.
+def python_prose() -> str:
+    """Prose that comes with Python: the help texts on its language, in the order of their titles.
+
+    About 465,000 characters. They are not the same in every version of Python: name it with a loss.
 
     Raises
     ------
     ValueError
-        If it is empty, or not UTF-8; says where.
-    OSError
-        If it cannot be read.
+        If this installation of Python has left them out.
     """
-    data = Path(path).read_bytes()
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"{path} is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}, line {line}"
-        ) from None
-    text = text.replace("\r\n", NEWLINE).replace("\r", NEWLINE)
-    if not text.strip():
-        raise ValueError(f"{path} is empty")
-    return text
+        from pydoc_data.topics import topics
+    except ImportError:
+        raise ValueError("this installation of Python has no help texts (the module pydoc_data.topics)") from None
+    return NEWLINE.join(topics[title] for title in sorted(topics))
 
 
-def make_corpus(name: str, text: str, *, by: str = "auto", length: int = 64, seed: int = 0) -> Corpus:
+CORPORA: dict[str, Callable[[], str]] = {
+    "dinos": dinosaur_names,
+    "dinosaurs": dinosaur_names,
+    "pydoc": python_prose,
+}
+
+
+def make_corpus(
+    name: str,
+    text: str | Path,
+    *,
+    by: str = "auto",
+    length: int = 64,
+    seed: int = 0,
+    validation: float = 0.1,
+    split: str = "tail",
+    n_blocks: int = 10,
+    oov_token: str | None = None,
+    min_count: int = 1,
+    tokenizer: CharTokenizer | None = None,
+) -> Corpus:
     """Datasets of a text.
 
     Parameters
     ----------
     name : str
         For messages and file names.
-    text : str
-    by : {"auto", "lines", "windows"}
-        "lines": every non-empty line is a sequence, a random tenth of them is held out. "windows": the text
-        is one sequence, cut into windows, and its last tenth is held out. "auto": lines if there are at
-        least 20 of them, none longer than 64 characters and nine of ten not followed by a blank one.
+    text : str or Path
+        A text, or a UTF-8 file of any size, which is read piece by piece.
+    by : {"auto", "lines", "windows", "streams"}
+        "lines": every non-empty line is a sequence, random ones of them are held out. "windows": the text
+        is one sequence, cut into windows. "streams": it is one sequence, read in order, with states carried
+        from batch to batch. "auto": lines if there are at least 20 of them, none longer than 64 characters and
+        nine of ten not followed by a blank one; else windows.
     length : int
-        Steps of a window.
+        Steps of a window, or of a batch of streams.
     seed : int
         For the choice of lines.
+    validation : float
+        Fraction that is held out, above 0 and below 1.
+    split : {"tail", "blocks"}
+        What is held out of windows and streams. "tail": the end of the text. "blocks": the text is cut into
+        `n_blocks` parts of equal size, and of each its end is held out. No target of one side has its input in
+        the other: the first character after each cut is predicted by neither.
+    n_blocks : int
+    oov_token : str or None
+        See `CharTokenizer`. No character of this text needs it, unless `min_count` makes some rare, and what
+        never occurs in training is not learned: so there is none by default.
+    min_count : int
+        Characters that come less often become `oov_token`; newlines never.
+    tokenizer : CharTokenizer, optional
+        The one of a trained model, used as it is; without it, one is fitted to the text.
 
     Raises
     ------
     ValueError
-        If the text is too short to hold something out.
+        For arguments out of their range, a text that is too short to hold something out, or a character that
+        `tokenizer` does not know; for a file, as `open_text`.
+    OSError
+        If the file cannot be read.
     """
-    lines = [line for line in text.split(NEWLINE) if line.strip()]
-    if by == "auto":
-        blank = sum(not line.strip() for line in text.strip(NEWLINE).split(NEWLINE))
-        is_list = len(lines) >= 20 and max(map(len, lines)) <= 64 and blank * 10 <= len(lines)
-        by = "lines" if is_list else "windows"
+    _check_choices(by, split, validation, oov_token, min_count, tokenizer)
+    with open_text(text) if isinstance(text, Path) else nullcontext(_Slices(text)) as pieces:
+        if by == "auto":
+            by = "lines" if looks_like_list(pieces) else "windows"
+        if by == "lines" and split == "blocks":
+            raise ValueError("`split` must be 'tail' for lines, of which random ones are held out; got 'blocks'")
+        starts, stops = bounds_of_lines(pieces) if by == "lines" else (np.zeros(0, int), np.zeros(0, int))
+        if by == "lines" and len(starts) < 2:
+            raise ValueError(f"{name} must have at least 2 lines to train on one and hold one out; got {len(starts)}")
+        if by != "lines" and (size := len(list(islice(chain.from_iterable(pieces), 20)))) < 20:
+            raise ValueError(f"{name} must have at least 20 characters; got {size}")
+        encoded = encode(pieces, tokenizer or CharTokenizer(oov_token), fit=tokenizer is None, min_count=min_count)
     if by == "lines":
-        if len(lines) < 2:
-            raise ValueError(f"{name} must have at least 2 lines to train on one and hold one out; got {len(lines)}")
-        tokenizer = CharTokenizer().fit([NEWLINE, *lines])
-        newline = int(tokenizer.encode(NEWLINE)[0])
-        order = np.random.default_rng(seed).permutation(len(lines))
-        held_out = max(1, len(lines) // 10)
-        sequences = tokenizer.texts_to_sequences([lines[i] for i in order])
-        split = f"{held_out} of {len(lines)} lines held out at random"
-        train, validation = Lines(sequences[held_out:], newline), Lines(sequences[:held_out], newline)
-        return Corpus(name, by, tokenizer, train, validation, split)
-    if by != "windows":
-        raise ValueError(f"`by` must be 'auto', 'lines' or 'windows'; got {by!r}")
-    if len(text) < 20:
-        raise ValueError(f"{name} must have at least 20 characters; got {len(text)}")
-    tokenizer = CharTokenizer().fit(text)
-    indices = tokenizer.encode(text)
-    cut = len(indices) - max(2, len(indices) // 10)
-    split = f"last {len(indices) - cut} of {len(indices)} characters held out"
-    return Corpus(name, by, tokenizer, Windows(indices[:cut], length), Windows(indices[cut:], length), split)
+        return _of_lines(name, encoded, starts, stops, seed, validation)
+    train, held_out, words = _cut(name, len(encoded.indices), 1 if split == "tail" else n_blocks, validation)
+    dataset = Windows if by == "windows" else Streams
+    parts = (dataset(encoded.indices, length, train), dataset(encoded.indices, length, held_out))
+    return Corpus(name, by, encoded.tokenizer, *parts, words, encoded.fingerprint)
+
+
+def _check_choices(
+    by: str, split: str, validation: float, oov_token: str | None, min_count: int, tokenizer: CharTokenizer | None
+) -> None:
+    if by not in ("auto", "lines", "windows", "streams"):
+        raise ValueError(f"`by` must be 'auto', 'lines', 'windows' or 'streams'; got {by!r}")
+    if split not in ("tail", "blocks"):
+        raise ValueError(f"`split` must be 'tail' or 'blocks'; got {split!r}")
+    if not 0 < validation < 1:
+        raise ValueError(f"`validation` must be a fraction above 0 and below 1; got {validation}")
+    if tokenizer is not None and (oov_token is not None or min_count != 1):
+        raise ValueError("`oov_token` and `min_count` are for a new tokenizer; one was given")
+
+
+class _Slices:
+    """A text in memory, piece by piece."""
+
+    def __init__(self, text: str) -> None:
+        if not isinstance(text, str):
+            raise TypeError(f"`text` must be a str or a Path; got {type(text).__name__}")
+        self.text = text
+
+    def __iter__(self) -> Iterator[str]:
+        return (self.text[at : at + PIECE] for at in range(0, len(self.text), PIECE))
+
+
+class _LinesOf(Sequence[np.ndarray]):
+    """Lines as views of the text's indices: a list of arrays would be larger than the text."""
+
+    def __init__(self, indices: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> None:
+        self.indices, self.starts, self.stops = indices, starts, stops
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @overload
+    def __getitem__(self, i: int) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, i: slice) -> "_LinesOf": ...
+    def __getitem__(self, i: int | slice) -> "np.ndarray | _LinesOf":
+        if isinstance(i, slice):
+            return _LinesOf(self.indices, self.starts[i], self.stops[i])
+        return self.indices[self.starts[i] : self.stops[i]]
+
+
+def _of_lines(
+    name: str, encoded: EncodedText, starts: np.ndarray, stops: np.ndarray, seed: int, validation: float
+) -> Corpus:
+    n = len(starts)
+    order = np.random.default_rng(seed).permutation(n)
+    held_out = min(max(1, int(n * validation + _ROUNDING)), n - 1)
+    newline = int(encoded.tokenizer.encode(NEWLINE)[0])
+    train, held = (
+        Lines(_LinesOf(encoded.indices, starts[chosen], stops[chosen]), newline)
+        for chosen in (order[held_out:], order[:held_out])
+    )
+    split = f"{held_out} of {n} lines held out at random"
+    return Corpus(name, "lines", encoded.tokenizer, train, held, split, encoded.fingerprint)
+
+
+def _cut(name: str, n: int, n_blocks: int, validation: float) -> tuple[Pieces, Pieces, str]:
+    """Pieces of n characters to train on and to hold out, the end of every block, and that in words."""
+    if not isinstance(n_blocks, int | np.integer) or n_blocks < 1:
+        raise ValueError(f"`n_blocks` must be an integer of at least 1; got {n_blocks!r}")
+    edges = [i * n // n_blocks for i in range(n_blocks + 1)]
+    blocks = list(pairwise(edges))
+    cuts = [stop - max(2, int((stop - start) * validation + _ROUNDING)) for start, stop in blocks]
+    if any(cut - start < 2 for cut, (start, _) in zip(cuts, blocks, strict=True)):
+        parts = "" if n_blocks == 1 else f" of {n_blocks} blocks"
+        raise ValueError(f"{name} is too short, with {n} characters, to hold out {validation:g}{parts}")
+    train = [(start, cut) for cut, (start, _) in zip(cuts, blocks, strict=True)]
+    held = [(cut, stop) for cut, (_, stop) in zip(cuts, blocks, strict=True)]
+    count = sum(stop - cut for cut, stop in held)
+    if n_blocks == 1:
+        return train, held, f"last {count} of {n} characters held out"
+    return train, held, f"{count} of {n} characters held out, in {n_blocks} blocks spread evenly over the text"

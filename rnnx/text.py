@@ -1,32 +1,20 @@
-"""Characters to indices and back, and batches of sequences.
+"""Characters to indices and back."""
 
-A dataset is anything with `batches` and `n_batches` as `Lines` and `Windows` have them; the trainer asks for
-no more.
-"""
-
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import json
+import operator
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from rnnx._files import write_atomically
+
 NEWLINE = "\n"
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Sequences side by side, padded with zeros at the end.
-
-    Attributes
-    ----------
-    inputs, targets : array of int, shape (m, T)
-        Indices of characters; targets[j, t] follows inputs[j, t].
-    lengths : array of int, shape (m,)
-        Steps of each example.
-    """
-
-    inputs: np.ndarray
-    targets: np.ndarray
-    lengths: np.ndarray
+FORMAT = "rnnx-char-tokenizer"
+VERSION = 1
+_NAMED = 10  # unknown characters in a message
 
 
 class CharTokenizer:
@@ -34,138 +22,269 @@ class CharTokenizer:
 
     Parameters
     ----------
-    oov_token : str, optional
-        A token of its own, index 0, for characters that `fit` has not seen. Without it they are an error.
+    oov_token : str or None
+        A token for all characters that `fit` has not seen (out of vocabulary); it has index 0. Without it they
+        are an error. If it is a single character, that character stands for itself as well.
+
+    Examples
+    --------
+    >>> from rnnx.text import CharTokenizer
+    >>> tokenizer = CharTokenizer().fit("hello")
+    >>> tokenizer.get_vocab()
+    ['<UNK>', 'e', 'h', 'l', 'o']
+    >>> tokenizer.encode("hole!").tolist()
+    [2, 4, 3, 1, 0]
+    >>> tokenizer.decode([2, 4, 3, 1, 0])
+    'hole<UNK>'
     """
 
-    def __init__(self, oov_token: str | None = None) -> None:
+    def __init__(self, oov_token: str | None = "<UNK>") -> None:
+        if oov_token is not None and (not isinstance(oov_token, str) or not oov_token):
+            raise TypeError(f"`oov_token` must be None or a string that is not empty; got {oov_token!r}")
         self.oov_token = oov_token
-        self._tokens: list[str] = [] if oov_token is None else [oov_token]
-        self._index: dict[str, int] = {token: i for i, token in enumerate(self._tokens)}
+        self._set_vocabulary([] if oov_token is None else [oov_token])
 
     @classmethod
     def from_vocab(cls, tokens: Sequence[str], oov_token: str | None = None) -> "CharTokenizer":
-        """The tokenizer of a known vocabulary, in its order."""
+        """The tokenizer of a known vocabulary, in its order.
+
+        Parameters
+        ----------
+        tokens : sequence of str
+            Characters, all different, and `oov_token` among them if there is one.
+        oov_token : str or None
+
+        Raises
+        ------
+        ValueError
+            If there is no token, one comes twice, is no single character, or `oov_token` is not there.
+        """
         tokenizer = cls(oov_token)
-        tokenizer._tokens = list(tokens)
-        tokenizer._index = {token: i for i, token in enumerate(tokens)}
+        _check_vocabulary(tokens, oov_token)
+        tokenizer._set_vocabulary(list(tokens))
         return tokenizer
+
+    def _set_vocabulary(self, tokens: list[str]) -> None:
+        self._tokens = tokens
+        self._oov_index = None if self.oov_token is None else tokens.index(self.oov_token)
+        known = [(ord(token), i) for i, token in enumerate(tokens) if len(token) == 1]
+        # By code point; the last entry is for all that lie beyond. -1: unknown, and no token for that.
+        unknown = -1 if self._oov_index is None else self._oov_index
+        self._table = np.full(max(known, default=(0, 0))[0] + 2, unknown, np.int32)
+        for point, i in known:
+            self._table[point] = i
 
     @property
     def vocab_size(self) -> int:
-        """Number of tokens."""
+        """Number of tokens, that for unknown characters included."""
         return len(self._tokens)
+
+    @property
+    def oov_index(self) -> int | None:
+        """Index of `oov_token`; None without one. A sampler leaves it out: it stands for no character."""
+        return self._oov_index
+
+    @property
+    def index_dtype(self) -> np.dtype:
+        """The smallest unsigned dtype that holds every index."""
+        return np.min_scalar_type(max(self.vocab_size - 1, 0))
 
     def get_vocab(self) -> list[str]:
         """Tokens in the order of their indices."""
         return list(self._tokens)
 
-    def fit(self, texts: str | Sequence[str]) -> "CharTokenizer":
-        """Learn the vocabulary, in the order of code points.
+    def fit(self, texts: str | Iterable[str], *, min_count: int = 1) -> "CharTokenizer":
+        """Learn the vocabulary, in the order of code points; what was there before is forgotten.
 
         Parameters
         ----------
-        texts : str or sequence of str
-        """
-        seen = set(texts) if isinstance(texts, str) else set().union(*texts)
-        self._tokens = ([] if self.oov_token is None else [self.oov_token]) + sorted(seen)
-        self._index = {token: i for i, token in enumerate(self._tokens)}
-        return self
+        texts : str or iterable of str
+            Also pieces of one text, read once.
+        min_count : int
+            Characters that come less often are out of vocabulary.
 
-    def encode(self, text: str) -> np.ndarray:
-        """Indices of the characters of one text, shape (len(text),).
+        Returns
+        -------
+        self : CharTokenizer
 
         Raises
         ------
         ValueError
-            For a character that is not in the vocabulary, if there is no `oov_token`.
+            If there is no character, or some are rare and there is no `oov_token`.
         """
-        if self.oov_token is None:
-            unknown = sorted(set(text) - self._index.keys())
-            if unknown:
-                raise ValueError(f"the vocabulary does not hold {', '.join(map(repr, unknown))}")
-        return np.array([self._index.get(character, 0) for character in text], dtype=np.int64)
+        return self.fit_counts(count_characters(texts), min_count=min_count)
 
-    def decode(self, indices: Sequence[int] | np.ndarray) -> str:
-        """The text of a sequence of indices."""
-        return "".join(self._tokens[int(i)] for i in indices)
+    def fit_counts(self, counts: Mapping[str, int], *, min_count: int = 1) -> "CharTokenizer":
+        """`fit` for a text whose characters have been counted."""
+        if operator.index(min_count) < 1:
+            raise ValueError(f"`min_count` must be at least 1; got {min_count}")
+        if not counts:
+            raise ValueError("there is no text to learn a vocabulary from")
+        if self.oov_token is None and min(counts.values()) < min_count:
+            raise ValueError(f"`min_count` of {min_count} needs an `oov_token`, which stands for the rare characters")
+        frequent = {character for character, count in counts.items() if count >= min_count} - {self.oov_token}
+        self._set_vocabulary(([] if self.oov_token is None else [self.oov_token]) + sorted(frequent))
+        return self
 
-    def texts_to_sequences(self, texts: Sequence[str]) -> list[np.ndarray]:
+    def encode(self, text: str, dtype: Any = np.int64) -> np.ndarray:
+        """Indices of the characters of one text.
+
+        Parameters
+        ----------
+        text : str
+        dtype : dtype
+            An integer dtype that holds ``vocab_size - 1``; see `index_dtype`.
+
+        Returns
+        -------
+        indices : array of `dtype`, shape (len(text),)
+
+        Raises
+        ------
+        ValueError
+            For a character that is not in the vocabulary, if there is no `oov_token`; names the first ten.
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"`text` must be a str; got {type(text).__name__}")
+        points = _code_points(text)
+        indices = self._table[np.minimum(points, len(self._table) - 1)]
+        if self._oov_index is None and indices.size and indices.min() < 0:
+            self.check_known(text)
+        return indices.astype(dtype)
+
+    def check_known(self, characters: Iterable[str]) -> None:
+        """Raise ValueError unless every character has an index; names the first ten that have none."""
+        unknown = [] if self.oov_token is not None else sorted(set(characters) - set(self._tokens))
+        if unknown:
+            more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
+            raise ValueError(f"the vocabulary does not hold {', '.join(map(repr, unknown[:_NAMED]))}{more}")
+
+    def decode(self, indices: Iterable[Any]) -> str:
+        """The text of a sequence of indices.
+
+        Raises
+        ------
+        ValueError
+            For an index outside of the vocabulary.
+        """
+        places = [operator.index(i) for i in (indices.tolist() if isinstance(indices, np.ndarray) else indices)]
+        if places and not (min(places) >= 0 and max(places) < self.vocab_size):
+            wrong = next(i for i in places if not 0 <= i < self.vocab_size)
+            raise ValueError(f"`indices` must be from 0 to vocab_size - 1 = {self.vocab_size - 1}; got {wrong}")
+        return "".join([self._tokens[i] for i in places])
+
+    def texts_to_sequences(self, texts: Iterable[str]) -> list[np.ndarray]:
         """`encode` for every text."""
+        if isinstance(texts, str):
+            raise TypeError("`texts` must be a list of str; got a str, for which there is `encode`")
         return [self.encode(text) for text in texts]
 
-    def sequences_to_texts(self, sequences: Sequence[Sequence[int] | np.ndarray]) -> list[str]:
+    def sequences_to_texts(self, sequences: Iterable[Iterable[Any]]) -> list[str]:
         """`decode` for every sequence."""
         return [self.decode(sequence) for sequence in sequences]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; `from_dict` takes them."""
+        return {"format": FORMAT, "version": VERSION, "oov_token": self.oov_token, "vocabulary": self.get_vocab()}
 
-class Lines:
-    """Every line is a sequence of its own: it starts after a newline and ends with one.
+    @classmethod
+    def from_dict(cls, values: Any) -> "CharTokenizer":
+        """The tokenizer of what `to_dict` gave.
 
-    Parameters
-    ----------
-    sequences : sequence of array of int
-        The lines without their newline.
-    newline : int
-        Index of the newline.
-    """
+        Raises
+        ------
+        ValueError
+            If the values are not a tokenizer's, come from a newer version, or contradict each other.
+        """
+        if not isinstance(values, Mapping) or values.get("format") != FORMAT:
+            raise ValueError("it is not a tokenizer of rnnx")
+        version = values.get("version")
+        if type(version) is not int or version < 1:
+            raise ValueError(f"the tokenizer is damaged: its version is {version!r}")
+        if version > VERSION:
+            raise ValueError(
+                f"the tokenizer has format version {version}; this rnnx reads up to {VERSION}: a newer rnnx may read it"
+            )
+        if "vocabulary" not in values or "oov_token" not in values:
+            raise ValueError("the tokenizer is damaged: it must hold 'vocabulary' and 'oov_token'")
+        try:
+            return cls.from_vocab(values["vocabulary"], values["oov_token"])
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"the tokenizer is damaged: {error}") from None
 
-    def __init__(self, sequences: Sequence[np.ndarray], newline: int) -> None:
-        self.sequences = list(sequences)
-        self.newline = newline
+    def save(self, path: str | Path) -> None:
+        """Write it as JSON. The file at `path` is either the old one or, whole, the new one.
 
-    def __len__(self) -> int:
-        return len(self.sequences)
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+        """
+        write_atomically(path, (json.dumps(self.to_dict()) + "\n").encode("ascii"))
 
-    def n_batches(self, batch_size: int) -> int:
-        """Batches of one epoch."""
-        return -(-len(self.sequences) // batch_size)
+    @classmethod
+    def load(cls, path: str | Path) -> "CharTokenizer":
+        """Read what `save` wrote.
 
-    def batches(self, batch_size: int, rng: np.random.Generator | None = None) -> Iterator[Batch]:
-        """All sequences once; in random order if there is an `rng`."""
-        order = np.arange(len(self.sequences)) if rng is None else rng.permutation(len(self.sequences))
-        for at in range(0, len(order), batch_size):
-            yield self._pad([self.sequences[i] for i in order[at : at + batch_size]])
+        Raises
+        ------
+        ValueError
+            If the file is truncated, something else, of a newer version, or contradicts itself.
+        OSError
+            If it cannot be read.
+        """
+        data = Path(path).read_bytes()
+        try:
+            values = json.loads(data)
+        except (ValueError, RecursionError):
+            raise ValueError(f"{path} is not a tokenizer file, or is damaged: it is not JSON") from None
+        try:
+            return cls.from_dict(values)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
 
-    def _pad(self, sequences: list[np.ndarray]) -> Batch:
-        lengths = np.array([len(s) + 1 for s in sequences])
-        inputs, targets = np.zeros((2, len(sequences), lengths.max()), np.int64)
-        for j, s in enumerate(sequences):
-            inputs[j, 0], inputs[j, 1 : lengths[j]] = self.newline, s
-            targets[j, : lengths[j] - 1], targets[j, lengths[j] - 1] = s, self.newline
-        return Batch(inputs, targets, lengths)
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, CharTokenizer):
+            return NotImplemented
+        return self.oov_token == other.oov_token and self._tokens == other._tokens
+
+    __hash__ = None  # type: ignore[assignment]  # `fit` changes it
+
+    def __repr__(self) -> str:
+        return f"<CharTokenizer: {self.vocab_size} tokens, oov_token={self.oov_token!r}>"
 
 
-class Windows:
-    """A continuous text, cut into windows of equal length.
+def count_characters(texts: str | Iterable[str]) -> Counter[str]:
+    """How often every character comes in a text, or in all of several."""
+    if isinstance(texts, bytes | bytearray):
+        raise TypeError("`texts` must be a str or an iterable of str; got bytes")
+    counts: Counter[str] = Counter()
+    for text in [texts] if isinstance(texts, str) else texts:
+        if not isinstance(text, str):
+            raise TypeError(f"`texts` must hold str; got {type(text).__name__}")
+        if len(text) < 1024:  # where NumPy's calls would cost more than they save
+            counts.update(text)
+        else:
+            points, numbers = np.unique(_code_points(text), return_counts=True)
+            counts.update(dict(zip(map(chr, points.tolist()), numbers.tolist(), strict=True)))
+    return counts
 
-    Parameters
-    ----------
-    indices : array of int, shape (n,)
-        The text; n >= 2.
-    length : int
-        Steps of a window; the last one may be shorter.
-    """
 
-    def __init__(self, indices: np.ndarray, length: int) -> None:
-        self.indices = indices
-        self.length = length
-        self.starts = np.arange(0, len(indices) - 1, length)
+def _code_points(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
 
-    def __len__(self) -> int:
-        return len(self.starts)
 
-    def n_batches(self, batch_size: int) -> int:
-        """Batches of one epoch."""
-        return -(-len(self.starts) // batch_size)
+def _check_vocabulary(tokens: Any, oov_token: str | None) -> None:
+    if not isinstance(tokens, Sequence) or isinstance(tokens, str) or not tokens:
+        raise ValueError("the vocabulary must be a list of characters that is not empty")
+    for token in tokens:
+        if not isinstance(token, str) or (len(token) != 1 and token != oov_token):
+            raise ValueError(f"the vocabulary must hold single characters, or `oov_token`; got {token!r}")
+    if len(set(tokens)) != len(tokens):
+        twice = next(token for token, count in Counter(tokens).items() if count > 1)
+        raise ValueError(f"the vocabulary must hold different characters; {twice!r} is there twice")
+    if oov_token is not None and oov_token not in tokens:
+        raise ValueError(f"the vocabulary must hold `oov_token`, {oov_token!r}")
 
-    def batches(self, batch_size: int, rng: np.random.Generator | None = None) -> Iterator[Batch]:
-        """All windows once; in random order if there is an `rng`."""
-        order = self.starts if rng is None else rng.permutation(self.starts)
-        for at in range(0, len(order), batch_size):
-            starts = order[at : at + batch_size]
-            lengths = np.minimum(self.length, len(self.indices) - 1 - starts)
-            steps = np.arange(lengths.max())
-            places = np.minimum(starts[:, None] + steps, len(self.indices) - 2)
-            valid = steps < lengths[:, None]
-            yield Batch(self.indices[places] * valid, self.indices[places + 1] * valid, lengths)
+
+from rnnx.datasets import Batch, Lines, Windows  # noqa: E402, F401  # their place before there was `rnnx.datasets`

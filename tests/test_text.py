@@ -1,100 +1,178 @@
-"""Tokenizer, datasets, and reading of text files."""
+"""Tokenizer."""
 
-import re
+import json
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnx.corpus import dinosaur_names, make_corpus, read_text
-from rnnx.text import CharTokenizer, Lines, Windows
+from rnnx.text import CharTokenizer, count_characters
+
+any_text = st.text(st.characters(codec=None), min_size=1)  # lone surrogates too
 
 
-@given(st.lists(st.text(min_size=1), min_size=1))
-def test_round_trip_of_any_text(texts):
-    tokenizer = CharTokenizer().fit(texts)
+@given(st.lists(any_text, min_size=1), st.sampled_from([None, "<UNK>"]))
+def test_round_trip_of_any_text(texts, oov_token):
+    tokenizer = CharTokenizer(oov_token).fit(texts)
     assert tokenizer.sequences_to_texts(tokenizer.texts_to_sequences(texts)) == texts
-    assert tokenizer.vocab_size == len(set("".join(texts)))
-    again = CharTokenizer.from_vocab(tokenizer.get_vocab())
+    characters = set("".join(texts))
+    assert tokenizer.vocab_size == len(characters) + (oov_token is not None)
+    assert tokenizer.get_vocab() == ([oov_token] if oov_token else []) + sorted(characters)
+    again = CharTokenizer.from_vocab(tokenizer.get_vocab(), oov_token)
+    assert again == tokenizer
     assert again.encode(texts[0]).tolist() == tokenizer.encode(texts[0]).tolist()
 
 
-def test_unknown_characters():
-    with pytest.raises(ValueError, match="the vocabulary does not hold 'x', 'z'"):
-        CharTokenizer().fit("abc").encode("zax")
-    tokenizer = CharTokenizer(oov_token="<UNK>").fit("abc")
-    assert tokenizer.encode("azb").tolist() == [1, 0, 2]
-    assert tokenizer.decode([1, 0]) == "a<UNK>"
+@given(any_text, any_text)
+def test_unknown_characters_become_the_oov_token(known, text):
+    tokenizer = CharTokenizer().fit(known)
+    expected = [tokenizer.get_vocab().index(c) if c in known else 0 for c in text]
+    assert tokenizer.encode(text).tolist() == expected
+    assert tokenizer.oov_index == 0
+    assert tokenizer.decode(tokenizer.encode(text)) == "".join(c if c in known else "<UNK>" for c in text)
 
 
-def test_lines_pad_and_shift():
-    batch = next(Lines([np.array([1, 2, 3]), np.array([4])], newline=9).batches(2))
-    assert batch.inputs.tolist() == [[9, 1, 2, 3], [9, 4, 0, 0]]
-    assert batch.targets.tolist() == [[1, 2, 3, 9], [4, 9, 0, 0]]
-    assert batch.lengths.tolist() == [4, 2]
+def test_unknown_characters_are_an_error_without_it():
+    tokenizer = CharTokenizer(None).fit("abc")
+    assert tokenizer.oov_index is None
+    with pytest.raises(ValueError, match=r"^the vocabulary does not hold 'x', 'z'$"):
+        tokenizer.encode("zaxz")
+    with pytest.raises(ValueError, match=r"hold 'A', 'B', 'C', 'D', 'E', 'F', 'G', 'H', 'I', 'J' and 2 more$"):
+        tokenizer.encode("LKJIHGFEDCBAabc")
+    with pytest.raises(ValueError, match=r"hold '\\U0010ffff'"):  # beyond the end of the table
+        tokenizer.texts_to_sequences(["ab", "\U0010ffff"])
 
 
-@given(n=st.integers(2, 60), length=st.integers(1, 20), batch_size=st.integers(1, 7))
-def test_windows_cover_every_transition_once(n, length, batch_size):
-    text = np.arange(n)
-    windows = Windows(text, length)
-    batches = list(windows.batches(batch_size, np.random.default_rng(0)))
-    assert len(batches) == windows.n_batches(batch_size)
-    pairs = [
-        (int(b.inputs[j, t]), int(b.targets[j, t]))
-        for b in batches
-        for j, length in enumerate(b.lengths)
-        for t in range(length)
-    ]
-    assert sorted(pairs) == [(i, i + 1) for i in range(n - 1)]
+def test_oov_token_wherever_it_stands():
+    tokenizer = CharTokenizer.from_vocab(["a", "b", "?"], "?")
+    assert tokenizer.oov_index == 2
+    assert tokenizer.encode("bxa?").tolist() == [1, 2, 0, 2]
+    assert CharTokenizer("?").fit("a?").get_vocab() == ["?", "a"]
 
 
-def test_every_line_once_an_epoch_in_an_order_of_the_seed():
-    lines = Lines([np.full(i + 1, i) for i in range(10)], newline=99)
-
-    def order(seed):
-        return [int(row[1]) for b in lines.batches(3, np.random.default_rng(seed)) for row in b.inputs]
-
-    assert sorted(order(0)) == list(range(10))
-    assert order(0) == order(0) != order(1)
-    assert lines.n_batches(3) == 4
-
-
-def test_dinosaur_names():
-    names = dinosaur_names().splitlines()
-    assert len(names) >= 1000
-    assert len(set(names)) == len(names)
-    assert all(re.fullmatch(r"[A-Z][a-z]+", name) for name in names)
-    assert {"Triceratops", "Tyrannosaurus", "Velociraptor", "Archaeoceratops"} <= set(names)
-
-
-def test_corpus_of_lines_and_of_windows():
-    names = "\n".join(f"name{chr(97 + i)}" for i in range(26))
-    corpus = make_corpus("names", names)
-    assert corpus.by == "lines"
-    assert (len(corpus.train), len(corpus.validation)) == (24, 2)
-    assert corpus.split == "2 of 26 lines held out at random"
-    prose = make_corpus("prose", "It was a dark and stormy night.\n\n" * 30, length=10)
-    assert prose.by == "windows"
-    assert prose.split == "last 99 of 990 characters held out"
-    assert make_corpus("names", names, by="windows").by == "windows"
-    np.testing.assert_array_equal(make_corpus("n", names).train.sequences[0], corpus.train.sequences[0])
-    with pytest.raises(ValueError, match="short must have at least 20 characters; got 2"):
-        make_corpus("short", "ab")
-    with pytest.raises(ValueError, match="one must have at least 2 lines"):
-        make_corpus("one", "ab", by="lines")
+def test_fit():
+    tokenizer = CharTokenizer().fit(iter(["ba", "", "cab"]))
+    assert tokenizer.get_vocab() == ["<UNK>", "a", "b", "c"]
+    assert tokenizer.fit("xyx", min_count=2).get_vocab() == ["<UNK>", "x"]
+    assert tokenizer.encode("xyz").tolist() == [1, 0, 0]
+    assert "2 tokens, oov_token='<UNK>'" in repr(tokenizer)
+    assert CharTokenizer(None).fit("xx", min_count=2).vocab_size == 1
+    for nothing in ("", [], ["", ""]):
+        with pytest.raises(ValueError, match="there is no text to learn a vocabulary from"):
+            CharTokenizer().fit(nothing)
+    with pytest.raises(ValueError, match="`min_count` of 2 needs an `oov_token`"):
+        CharTokenizer(None).fit("xyx", min_count=2)
+    with pytest.raises(ValueError, match="`min_count` must be at least 1; got 0"):
+        CharTokenizer().fit("x", min_count=0)
+    with pytest.raises(TypeError, match="`texts` must hold str; got int"):
+        CharTokenizer().fit(["a", 1])
+    with pytest.raises(TypeError, match="got bytes"):
+        CharTokenizer().fit(b"a")
+    with pytest.raises(TypeError, match="`oov_token` must be None or a string that is not empty; got ''"):
+        CharTokenizer("")
 
 
-def test_read_text(tmp_path):
-    path = tmp_path / "t.txt"
-    path.write_bytes("\ufeffžluťoučký\r\nkůň\r".encode())
-    assert read_text(path) == "žluťoučký\nkůň\n"
-    path.write_bytes(b"fine\nnot \xff fine")
-    with pytest.raises(ValueError, match=r"t.txt is not UTF-8: byte 0xff at offset 9, line 2"):
-        read_text(path)
-    path.write_bytes(b" \n")
-    with pytest.raises(ValueError, match=r"t.txt is empty"):
-        read_text(path)
+@given(st.text("ab\n\U0001f600\ud800", min_size=1), st.integers(200, 500))
+def test_counts_of_long_and_short_texts(text, times):
+    counts = count_characters([text, text * times])
+    assert counts == {c: text.count(c) * (times + 1) for c in set(text)}
+
+
+def test_encode_and_decode_check_what_they_get():
+    tokenizer = CharTokenizer(None).fit("abc")
+    assert tokenizer.encode("").shape == (0,)
+    assert tokenizer.encode("ab").dtype == np.int64
+    assert tokenizer.encode("ab", tokenizer.index_dtype).dtype == np.uint8
+    assert tokenizer.decode(np.array([0, 2], np.uint8)) == tokenizer.decode([np.int64(0), 2]) == "ac"
+    with pytest.raises(ValueError, match="`indices` must be from 0 to vocab_size - 1 = 2; got -1"):
+        tokenizer.decode([0, -1])
+    with pytest.raises(ValueError, match="got 3"):
+        tokenizer.decode(np.array([3]))
+    with pytest.raises(TypeError):
+        tokenizer.decode([0.5])
+    with pytest.raises(TypeError, match="`texts` must be a list of str; got a str"):
+        tokenizer.texts_to_sequences("abc")
+    with pytest.raises(TypeError, match="`text` must be a str; got list"):
+        tokenizer.encode(["a"])
+
+
+@pytest.mark.parametrize(("n", "dtype"), [(256, np.uint8), (257, np.uint16), (65_537, np.uint32)])
+def test_narrow_indices_of_large_vocabularies(n, dtype):
+    text = "".join(map(chr, range(0x10000, 0x10000 + n)))
+    tokenizer = CharTokenizer(None).fit(text)
+    indices = tokenizer.encode(text, tokenizer.index_dtype)
+    assert indices.dtype == dtype
+    assert indices[-1] == n - 1
+    assert tokenizer.decode(indices) == text
+
+
+@given(st.lists(any_text, min_size=1), st.sampled_from([None, "<UNK>", "a"]))
+def test_dict_round_trip(texts, oov_token):
+    tokenizer = CharTokenizer(oov_token).fit(texts)
+    assert CharTokenizer.from_dict(json.loads(json.dumps(tokenizer.to_dict()))) == tokenizer
+    assert tokenizer != CharTokenizer("<OTHER>").fit(texts)
+
+
+def test_save_and_load(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    tokenizer = CharTokenizer().fit("žluťoučký\n\ud800")
+    tokenizer.save(path)
+    assert CharTokenizer.load(path) == tokenizer
+    first = path.read_bytes()
+    tokenizer.save(path)
+    assert path.read_bytes() == first
+    assert [p.name for p in tmp_path.iterdir()] == ["tokenizer.json"]
     with pytest.raises(FileNotFoundError):
-        read_text(tmp_path / "missing.txt")
+        CharTokenizer.load(tmp_path / "missing.json")
+
+
+def test_every_truncation_is_an_error(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    CharTokenizer().fit("ab").save(path)
+    whole = path.read_bytes()
+    for n in range(len(whole) - 1):  # the last byte is a newline
+        path.write_bytes(whole[:n])
+        with pytest.raises(ValueError, match=r"tokenizer\.json is not a tokenizer file, or is damaged"):
+            CharTokenizer.load(path)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"\x89PNG", b"[" * 100_000, b"NaN,"])
+def test_a_file_of_something_else(tmp_path, content):
+    path = tmp_path / "t.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"t\.json is not a tokenizer file, or is damaged: it is not JSON"):
+        CharTokenizer.load(path)
+
+
+GOOD = CharTokenizer().fit("ab").to_dict()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([], "not a tokenizer of rnnx"),
+        ({}, "not a tokenizer of rnnx"),
+        ({**GOOD, "format": "other"}, "not a tokenizer of rnnx"),
+        ({**GOOD, "version": 2}, "format version 2; this rnnx reads up to 1: a newer rnnx may read it"),
+        ({**GOOD, "version": "1"}, "damaged: its version is '1'"),
+        ({**GOOD, "version": 0}, "damaged: its version is 0"),
+        ({k: v for k, v in GOOD.items() if k != "oov_token"}, "it must hold 'vocabulary' and 'oov_token'"),
+        ({**GOOD, "vocabulary": []}, "a list of characters that is not empty"),
+        ({**GOOD, "vocabulary": "ab"}, "a list of characters that is not empty"),
+        ({**GOOD, "vocabulary": None}, "a list of characters that is not empty"),
+        ({**GOOD, "vocabulary": ["<UNK>", "a", "a"]}, "'a' is there twice"),
+        ({**GOOD, "vocabulary": ["<UNK>", "a", 1]}, "single characters, or `oov_token`; got 1"),
+        ({**GOOD, "vocabulary": ["<UNK>", "a", ["b"]]}, "single characters, or `oov_token`; got "),
+        ({**GOOD, "vocabulary": ["<UNK>", "ab"]}, "single characters, or `oov_token`; got 'ab'"),
+        ({**GOOD, "vocabulary": ["a"]}, "must hold `oov_token`, '<UNK>'"),
+        ({**GOOD, "oov_token": None}, "single characters, or `oov_token`; got '<UNK>'"),
+        ({**GOOD, "oov_token": 3}, "`oov_token` must be None or a string"),
+    ],
+)
+def test_inconsistent_files(tmp_path, values, message):
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=message) as error:
+        CharTokenizer.load(path)
+    assert "t.json" in str(error.value)

@@ -1,0 +1,348 @@
+"""Texts, files of texts, and their split."""
+
+import hashlib
+import os
+import re
+import sys
+import threading
+import tracemalloc
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rnnx.corpus import (
+    CORPORA,
+    dinosaur_names,
+    encode_file,
+    make_corpus,
+    open_text,
+    python_prose,
+    read_text,
+)
+from rnnx.datasets import Streams, Windows
+from rnnx.text import CharTokenizer
+from rnnx.text_files import TextFile, bounds_of_lines, looks_like_list
+
+NAMES = "\n".join(f"name{chr(97 + i)}" for i in range(26))
+PROSE = "It was a dark and stormy night.\n\n" * 30
+
+
+def normal(text):
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+# Files
+
+
+@given(st.text(st.sampled_from("a\r\n é€\U0001f600\ufeff")), st.integers(1, 9))
+def test_pieces_of_any_size(tmp_path_factory, text, piece):
+    path = tmp_path_factory.getbasetemp() / "pieces.txt"
+    path.write_bytes(b"\xef\xbb\xbfx" + text.encode())
+    with TextFile(path, piece) as pieces:
+        assert "".join(pieces) == normal("x" + text)
+        first, second = iter(pieces), iter(pieces)  # two readers, in turns
+        assert "".join(a + b for a, b in zip(first, second, strict=True)) == "".join(p + p for p in pieces)
+
+
+@given(
+    st.text(st.sampled_from("ab\r\né€")),
+    st.sampled_from([b"\xff", b"\xc3(", b"\xe2\x82(", b"\xed\xa0\x80", b"\xc3", b"\xe2\x82"]),
+    st.booleans(),
+    st.integers(1, 9),
+)
+def test_bad_encoding_says_where(tmp_path_factory, text, bad, bom, piece):
+    path = tmp_path_factory.getbasetemp() / "bad.txt"
+    before = b"\xef\xbb\xbf" * bom + b"x" + text.encode()
+    path.write_bytes(before + bad)
+    line = normal("x" + text).count("\n") + 1
+    message = f"bad.txt is not UTF-8: byte 0x{bad[0]:02x} at offset {len(before)}, line {line}"
+    with pytest.raises(ValueError, match=f"{re.escape(message)}$"), TextFile(path, piece) as pieces:
+        list(pieces)
+
+
+def test_read_text(tmp_path):
+    path = tmp_path / "t.txt"
+    path.write_bytes("\ufeffžluťoučký\r\nkůň\r".encode())
+    assert read_text(path) == "žluťoučký\nkůň\n"
+    path.write_bytes(b"fine\nnot \xff fine")
+    for read in (read_text, encode_file, lambda path: make_corpus("t", path)):
+        with pytest.raises(ValueError, match=r"t.txt is not UTF-8: byte 0xff at offset 9, line 2"):
+            read(path)
+        for empty in (b"", b" \r\n", b"\xef\xbb\xbf"):
+            (tmp_path / "empty.txt").write_bytes(empty)
+            with pytest.raises(ValueError, match=r"empty.txt is empty"):
+                read(tmp_path / "empty.txt")
+        with pytest.raises(FileNotFoundError):
+            read(tmp_path / "missing.txt")
+        with pytest.raises(PermissionError if sys.platform == "win32" else IsADirectoryError):
+            read(tmp_path)
+
+
+@given(st.text(st.characters(codec="utf-8"), min_size=1), st.booleans())
+def test_encode_file(tmp_path_factory, text, in_file):
+    path = tmp_path_factory.getbasetemp() / "encode.txt"
+    path.write_bytes(("x" + text).encode())
+    encoded = encode_file(path, memory_limit=0 if in_file else 1000)
+    expected = normal("x" + text)
+    assert isinstance(encoded.indices, np.memmap) == in_file
+    assert encoded.indices.dtype == np.uint8
+    assert encoded.tokenizer.decode(encoded.indices) == expected
+    assert encoded.tokenizer.get_vocab() == sorted(set(expected))
+    assert encoded.fingerprint == hashlib.sha256(expected.encode()).hexdigest()
+
+
+def test_encode_file_with_a_tokenizer(tmp_path):
+    path = tmp_path / "t.txt"
+    path.write_text("abcab")
+    tokenizer = CharTokenizer().fit("ab")
+    encoded = encode_file(path, tokenizer)
+    assert encoded.tokenizer is tokenizer
+    assert encoded.indices.tolist() == [1, 2, 0, 1, 2]
+    with pytest.raises(ValueError, match="the vocabulary does not hold 'c'"):
+        encode_file(path, CharTokenizer(None).fit("ab"))
+
+
+@pytest.mark.parametrize("times", [40, 60])
+@pytest.mark.parametrize("limit", [0, 1000])
+def test_a_file_that_changes_is_noticed(tmp_path, monkeypatch, times, limit):
+    path = tmp_path / "t.txt"
+    path.write_text("ab" * 50)
+    fit_counts = CharTokenizer.fit_counts
+
+    def fit_and_change(self, counts, **options):
+        path.write_text("ab" * times)
+        return fit_counts(self, counts, **options)
+
+    monkeypatch.setattr(CharTokenizer, "fit_counts", fit_and_change)
+    with pytest.raises(ValueError, match="the text changed while it was read"):
+        encode_file(path, memory_limit=limit)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="named pipes of POSIX")
+def test_a_pipe_can_be_read(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(NAMES,))
+    writer.start()
+    assert make_corpus("names", pipe).fingerprint == make_corpus("names", NAMES).fingerprint
+    writer.join()
+
+
+def test_memory_for_a_large_file(tmp_path):
+    path = tmp_path / "large.txt"
+    block = "It was a dark and stormy night; the rain fell in torrents - € ….\n"
+    path.write_text(block * 470_000, encoding="utf-8", newline="\n")
+    n = len(block) * 470_000
+    tracemalloc.start()
+    try:
+        corpus = make_corpus("large", path, by="streams", length=50, split="blocks")
+        _, peak = tracemalloc.get_traced_memory()
+        assert n > 30_000_000
+        assert peak < n + 8_000_000  # one byte a character, and what is worked on
+        tracemalloc.reset_peak()
+        before, _ = tracemalloc.get_traced_memory()
+        encoded = encode_file(path, memory_limit=1_000_000)
+        _, peak = tracemalloc.get_traced_memory()
+        assert peak - before < 8_000_000
+    finally:
+        tracemalloc.stop()
+    assert corpus.fingerprint == encoded.fingerprint
+    assert corpus.tokenizer.decode(encoded.indices[-len(block) :]) == block
+
+
+# Lines
+
+
+@given(st.text(st.sampled_from("ab \n\t"), min_size=1), st.integers(1, 5))
+def test_lines_of_pieces(text, piece):
+    pieces = [text[at : at + piece] for at in range(0, len(text), piece)]
+    found = [text[start:stop] for start, stop in zip(*bounds_of_lines(pieces), strict=True)]
+    assert found == [line for line in text.split("\n") if line.strip()]
+
+
+def test_what_is_a_list():
+    assert looks_like_list([NAMES])
+    assert looks_like_list(["\n\n", NAMES, "\n\n\n"])
+    assert looks_like_list([NAMES + "\n" + "x" * 64])
+    assert not looks_like_list([NAMES + "\n" + "x" * 65])
+    assert looks_like_list([NAMES.replace("\n", "\n\n", 2)])
+    assert not looks_like_list([NAMES.replace("\n", "\n\n", 3)])
+    assert not looks_like_list([NAMES[: 19 * 6]])
+    assert looks_like_list([NAMES[: 20 * 6]])
+
+
+# Corpora
+
+
+def test_dinosaur_names():
+    names = dinosaur_names().splitlines()
+    assert len(names) >= 1000
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"[A-Z][a-z]+", name) for name in names)
+    assert {"Triceratops", "Tyrannosaurus", "Velociraptor", "Archaeoceratops"} <= set(names)
+
+
+def test_python_prose(monkeypatch):
+    text = python_prose()
+    assert len(text) > 200_000
+    assert text == python_prose()
+    assert "expression" in text
+    assert make_corpus("pydoc", text).by == "windows"
+    monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
+    with pytest.raises(ValueError, match="this installation of Python has no help texts"):
+        python_prose()
+
+
+def test_table_of_corpora():
+    assert sorted(CORPORA) == ["dinos", "dinosaurs", "pydoc"]
+    assert CORPORA["dinos"]() == CORPORA["dinosaurs"]() == dinosaur_names()
+
+
+def test_corpus_of_lines_and_of_windows():
+    corpus = make_corpus("names", NAMES)
+    assert corpus.by == "lines"
+    assert (len(corpus.train), len(corpus.validation)) == (24, 2)
+    assert corpus.split == "2 of 26 lines held out at random"
+    assert corpus.summary() == "names: 24 lines to learn, 2 of 26 lines held out at random; 27 characters"
+    prose = make_corpus("prose", PROSE, length=10)
+    assert prose.by == "windows"
+    assert prose.split == "last 99 of 990 characters held out"
+    assert prose.summary().startswith("prose: 89 windows to learn, last 99")
+    assert make_corpus("names", NAMES, by="windows").by == "windows"
+    streams = make_corpus("prose", PROSE, length=10, by="streams")
+    assert isinstance(streams.train, Streams)
+    assert streams.split == prose.split
+    assert streams.summary().startswith("prose: 890 characters in streams to learn, last 99")
+
+
+def test_lines_of_a_seed():
+    first, again, other = (make_corpus("names", NAMES, seed=seed) for seed in (0, 0, 1))
+
+    def held_out(corpus):
+        return corpus.tokenizer.sequences_to_texts(corpus.validation.sequences)
+
+    assert held_out(first) == held_out(again) != held_out(other)
+    np.testing.assert_array_equal(first.train.sequences[0], again.train.sequences[0])
+    assert len(first.train.sequences[3:5]) == 2
+    np.testing.assert_array_equal(first.train.sequences[3:5][1], first.train.sequences[4])
+
+
+@given(st.integers(2, 60), st.floats(0.001, 0.999), st.integers(0, 3))
+def test_lines_are_on_one_side(n, validation, seed):
+    lines = [chr(65 + i) + "x" * (i % 7) for i in range(n)]
+    corpus = make_corpus("l", "\n \n".join(lines) + "\n", by="lines", validation=validation, seed=seed)
+    train, held_out = (
+        corpus.tokenizer.sequences_to_texts(part.sequences) for part in (corpus.train, corpus.validation)
+    )
+    assert sorted(train + held_out) == sorted(lines)
+    assert len(held_out) == min(max(1, int(n * validation + 1e-9)), n - 1)
+    assert corpus.split == f"{len(held_out)} of {n} lines held out at random"
+
+
+@given(
+    n=st.integers(20, 250),
+    by=st.sampled_from(["windows", "streams"]),
+    split=st.sampled_from(["tail", "blocks"]),
+    n_blocks=st.integers(2, 5),
+    validation=st.floats(0.01, 0.5),
+    length=st.integers(1, 20),
+)
+def test_no_text_is_on_both_sides(n, by, split, n_blocks, validation, length):
+    text = "".join(map(chr, range(0x4E00, 0x4E00 + n)))  # every character only once
+    corpus = make_corpus("t", text, by=by, split=split, n_blocks=n_blocks, validation=validation, length=length)
+    places = {}
+    for side, dataset in (("train", corpus.train), ("validation", corpus.validation)):
+        for batch in dataset.batches(1):
+            for inputs, targets, steps in zip(batch.inputs, batch.targets, batch.lengths, strict=True):
+                assert (targets[:steps] == inputs[:steps] + 1).all()
+                for i in (*inputs[:steps].tolist(), *targets[:steps].tolist()):
+                    assert places.setdefault(i, side) == side
+    assert len(places) == n
+    held_out = sum(side == "validation" for side in places.values())
+    if split == "tail":
+        assert corpus.split == f"last {held_out} of {n} characters held out"
+        assert held_out == max(2, int(n * validation + 1e-9))
+        assert all(places[i] == "validation" for i in range(n - held_out, n))
+    else:
+        words = f"{held_out} of {n} characters held out, in {n_blocks} blocks spread evenly over the text"
+        assert corpus.split == words
+        blocks = Counter(zip(map(places.get, range(n - 1)), map(places.get, range(1, n)), strict=True))
+        assert blocks["train", "validation"] == n_blocks
+        edges = [i for i in range(1, n) if (places[i - 1], places[i]) == ("validation", "train")]
+        assert edges == [i * n // n_blocks for i in range(1, n_blocks)]
+
+
+def test_fraction_is_exact():
+    for percent in range(1, 99):
+        corpus = make_corpus("t", "ab" * 5000, by="windows", validation=percent / 100)
+        assert corpus.split == f"last {percent * 100} of 10000 characters held out"
+
+
+def test_files_and_texts_are_the_same_corpus(tmp_path):
+    path = tmp_path / "t.txt"
+    for text in (NAMES, PROSE):
+        path.write_bytes(text.replace("\n", "\r\n").encode("utf-8-sig"))
+        for by in ("auto", "lines", "windows", "streams"):
+            a, b = make_corpus("t", text, by=by), make_corpus("t", path, by=by)
+            assert (a.by, a.split, a.fingerprint, a.tokenizer) == (b.by, b.split, b.fingerprint, b.tokenizer)
+            for x, y in zip(a.train.batches(4), b.train.batches(4), strict=True):
+                np.testing.assert_array_equal(x.inputs, y.inputs)
+                np.testing.assert_array_equal(x.targets, y.targets)
+    assert make_corpus("t", NAMES).fingerprint == hashlib.sha256(NAMES.encode()).hexdigest()
+    assert make_corpus("t", NAMES + "x").fingerprint != make_corpus("t", NAMES).fingerprint
+
+
+def test_vocabulary_of_a_corpus():
+    assert make_corpus("n", NAMES).tokenizer.oov_index is None
+    limited = make_corpus("n", NAMES, oov_token="<UNK>", min_count=26)
+    assert limited.tokenizer.get_vocab() == ["<UNK>", "\n", "a", "e", "m", "n"]  # 25 newlines, which stay
+    with pytest.raises(ValueError, match="`min_count` of 26 needs an `oov_token`"):
+        make_corpus("n", NAMES, min_count=26)
+    trained = make_corpus("n", NAMES).tokenizer
+    assert make_corpus("m", "\n".join(["nameq"] * 30), tokenizer=trained).tokenizer is trained
+    assert trained.vocab_size == 27
+    with pytest.raises(ValueError, match="the vocabulary does not hold 'Q'"):
+        make_corpus("m", "nameQ\n" * 30, tokenizer=trained)
+    with pytest.raises(ValueError, match="`oov_token` and `min_count` are for a new tokenizer; one was given"):
+        make_corpus("m", NAMES, tokenizer=trained, oov_token="?")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "options", "message"),
+    [
+        ("short", "ab", {}, "short must have at least 20 characters; got 2"),
+        ("none", "", {}, "none must have at least 20 characters; got 0"),
+        ("one", "ab", {"by": "lines"}, "one must have at least 2 lines to train on one and hold one out; got 1"),
+        ("p", PROSE, {"by": "pages"}, "`by` must be 'auto', 'lines', 'windows' or 'streams'; got 'pages'"),
+        ("p", PROSE, {"split": "head"}, "`split` must be 'tail' or 'blocks'; got 'head'"),
+        ("p", PROSE, {"validation": 0.0}, "`validation` must be a fraction above 0 and below 1; got 0.0"),
+        ("p", PROSE, {"validation": 1.0}, "`validation` must be a fraction above 0 and below 1; got 1.0"),
+        ("p", PROSE, {"validation": float("nan")}, "`validation` must be a fraction above 0 and below 1; got nan"),
+        ("p", PROSE, {"validation": 0.999}, "p is too short, with 990 characters, to hold out 0.999$"),
+        ("p", PROSE, {"split": "blocks", "n_blocks": 300}, "too short, with 990 characters, to hold out 0.1 of 300 bl"),
+        ("p", PROSE, {"split": "blocks", "n_blocks": 0}, "`n_blocks` must be an integer of at least 1; got 0"),
+        ("p", PROSE, {"length": 0}, "`length` must be an integer of at least 1; got 0"),
+        ("n", NAMES, {"split": "blocks"}, "`split` must be 'tail' for lines, of which random ones are held out"),
+    ],
+)
+def test_errors(name, text, options, message):
+    with pytest.raises(ValueError, match=message):
+        make_corpus(name, text, **options)
+
+
+def test_text_of_a_wrong_type():
+    with pytest.raises(TypeError, match="`text` must be a str or a Path; got bytes"):
+        make_corpus("b", b"text")
+
+
+def test_open_text_for_a_tokenizer(tmp_path):
+    path = tmp_path / "t.txt"
+    path.write_text("hello")
+    with open_text(path) as pieces:
+        assert CharTokenizer(None).fit(pieces).get_vocab() == list("ehlo")
+    assert isinstance(path, Path)
+    assert isinstance(make_corpus("w", PROSE).train, Windows)

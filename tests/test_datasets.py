@@ -1,0 +1,243 @@
+"""Datasets: every target once, in batches that say what they are; and one-hot columns."""
+
+from collections import Counter
+from itertools import islice, pairwise
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from rnnx import _namespace as ns
+from rnnx.datasets import Lines, Streams, Windows
+from rnnx.encoding import one_hot
+
+DTYPES = st.sampled_from([np.uint8, np.uint16, np.int32, np.int64])
+
+
+@st.composite
+def texts_in_pieces(draw):
+    """Indices that are all different, and some pieces of them."""
+    n = draw(st.integers(2, 60))
+    edges = sorted(draw(st.lists(st.integers(0, n), max_size=8)))
+    pieces = [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=False) if b - a >= 2]
+    return np.arange(n).astype(draw(DTYPES)), pieces or None
+
+
+def pairs(batches):
+    return [
+        (int(b.inputs[j, t]), int(b.targets[j, t])) for b in batches for j, n in enumerate(b.lengths) for t in range(n)
+    ]
+
+
+def transitions(text, pieces):
+    return [(i, i + 1) for start, stop in pieces or [(0, len(text))] for i in range(start, stop - 1)]
+
+
+def same(a, b):
+    return a.continues == b.continues and all(
+        np.array_equal(getattr(a, name), getattr(b, name)) for name in ("inputs", "targets", "lengths")
+    )
+
+
+def check_protocol(dataset, batch_size, start):
+    """The batches with `start` are the last ones of those without; a seed is an order; all are as a batch should be."""
+    for seed in (None, 0):
+
+        def batches(start=0, seed=seed):
+            return dataset.batches(batch_size, None if seed is None else np.random.default_rng(seed), start)
+
+        whole = list(batches())
+        assert len(whole) == dataset.n_batches(batch_size)
+        skipped, again = list(batches(start)), list(batches())
+        assert len(skipped) == max(0, len(whole) - start)
+        assert all(map(same, skipped, islice(whole, start, None)))
+        assert all(map(same, again, whole))
+        for batch in whole:
+            m, n_steps = batch.inputs.shape
+            assert 1 <= m <= batch_size
+            assert batch.inputs.dtype == batch.targets.dtype == np.int64
+            assert batch.targets.shape == (m, n_steps)
+            assert batch.lengths.shape == (m,)
+            assert batch.lengths.min() >= 1
+            assert batch.lengths.max() == n_steps
+            padding = np.arange(n_steps) >= batch.lengths[:, None]
+            assert not batch.inputs[padding].any()
+            assert not batch.targets[padding].any()
+
+
+def test_lines_pad_and_shift():
+    batch = next(Lines([np.array([1, 2, 3], np.uint8), np.array([4])], newline=9).batches(2))
+    assert batch.inputs.tolist() == [[9, 1, 2, 3], [9, 4, 0, 0]]
+    assert batch.targets.tolist() == [[1, 2, 3, 9], [4, 9, 0, 0]]
+    assert batch.lengths.tolist() == [4, 2]
+    assert not batch.continues
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=12), DTYPES, st.integers(1, 5), st.integers(0, 5))
+def test_lines(sizes, dtype, batch_size, start):
+    ends = np.cumsum(sizes)
+    sequences = [np.arange(end - size, end).astype(dtype) for size, end in zip(sizes, ends, strict=True)]
+    lines = Lines(sequences, newline=200)
+    check_protocol(lines, batch_size, start)
+    expected = Counter(pair for s in sequences for pair in zip([200, *s.tolist()], [*s.tolist(), 200], strict=True))
+    for rng in (None, np.random.default_rng(0)):
+        assert Counter(pairs(lines.batches(batch_size, rng))) == expected
+    assert lines.n_steps == expected.total()
+    assert len(lines) == len(sizes)
+
+
+@given(texts_in_pieces(), st.integers(1, 20), st.integers(1, 7), st.integers(0, 5))
+def test_windows_have_every_transition_once(text_and_pieces, length, batch_size, start):
+    text, pieces = text_and_pieces
+    windows = Windows(text, length, pieces)
+    check_protocol(windows, batch_size, start)
+    expected = transitions(text, pieces)
+    for rng in (None, np.random.default_rng(0)):
+        assert sorted(pairs(windows.batches(batch_size, rng))) == expected
+    assert windows.n_steps == len(expected)
+    for batch in windows.batches(batch_size):
+        assert not batch.continues
+        assert batch.inputs.shape[1] <= length
+        for inputs, targets, n in zip(batch.inputs, batch.targets, batch.lengths, strict=True):
+            np.testing.assert_array_equal(targets[: n - 1], inputs[1:n])
+
+
+@given(texts_in_pieces(), st.integers(1, 20), st.integers(1, 7), st.integers(0, 5))
+def test_streams_have_every_transition_once(text_and_pieces, length, batch_size, start):
+    text, pieces = text_and_pieces
+    expected = transitions(text, pieces)
+    assume(len(expected) >= batch_size)
+    streams = Streams(text, length, pieces)
+    check_protocol(streams, batch_size, start)
+    assert len(streams) == streams.n_steps == len(expected)
+    for rng in (None, np.random.default_rng(0)):
+        batches = list(streams.batches(batch_size, rng))
+        seen = pairs(batches)
+        assert len(set(seen)) == len(seen) == len(expected) // batch_size * batch_size
+        assert set(seen) <= set(expected)
+        assert [b.continues for b in batches] == [False] + [True] * (len(batches) - 1)
+        assert all(b.inputs.shape[1] == length for b in batches[:-1])
+        # Read one after another, the streams are the steps in their order.
+        numbers = {pair: number for number, pair in enumerate(expected)}
+        inputs, targets = (np.concatenate([getattr(b, k) for b in batches], axis=1) for k in ("inputs", "targets"))
+        order = [numbers[pair] for pair in zip(inputs.ravel().tolist(), targets.ravel().tolist(), strict=True)]
+        assert all((b - a) % len(expected) == 1 for a, b in pairwise(order))
+        assert rng is not None or order == list(range(len(order)))
+
+
+def test_streams_of_one_text():
+    streams = Streams(np.arange(12, dtype=np.uint8), 2)
+    first, second, third = streams.batches(2)
+    assert first.inputs.tolist() == [[0, 1], [5, 6]]
+    assert first.targets.tolist() == [[1, 2], [6, 7]]
+    assert second.inputs.tolist() == [[2, 3], [7, 8]]
+    assert third.inputs.tolist() == [[4], [9]]
+    assert third.lengths.tolist() == [1, 1]
+    assert [b.continues for b in (first, second, third)] == [False, True, True]
+    assert next(streams.batches(2, start=1)).continues
+    single = np.concatenate([b.inputs[0] for b in streams.batches(1)])
+    assert single.tolist() == list(range(11))
+
+
+def test_orders_differ_from_seed_to_seed():
+    for dataset in (
+        Lines([np.full(2, i) for i in range(50)], 99),
+        Windows(np.arange(200), 4),
+        Streams(np.arange(200), 4),
+    ):
+        orders = {tuple(pairs(dataset.batches(3, np.random.default_rng(seed)))) for seed in (0, 0, 1)}
+        assert len(orders) == 2
+
+
+def test_skipped_batches_are_not_built():
+    class Counted(list):
+        looked_up = 0
+
+        def __getitem__(self, i):
+            self.looked_up += 1
+            return super().__getitem__(i)
+
+    lines = Lines(Counted([np.zeros(2, int)] * 20), 1)
+    batches = lines.batches(2, start=9)
+    assert lines.sequences.looked_up == 0
+    assert len(list(batches)) == 1
+    assert lines.sequences.looked_up == 2
+
+
+def test_memory_maps(tmp_path):
+    path = tmp_path / "indices"
+    np.arange(250, dtype=np.uint8).tofile(path)
+    mapped = np.memmap(path, np.uint8, "r")
+    for kind in (Windows, Streams):
+        dataset = kind(mapped, 7)
+        assert np.shares_memory(dataset.indices, mapped)
+        batch = next(dataset.batches(3))
+        assert type(batch.inputs) is np.ndarray
+        assert batch.inputs.dtype == np.int64
+        batch.inputs[:] = -1
+        assert next(dataset.batches(3)).inputs.min() >= 0
+
+
+def test_errors_come_before_the_first_batch():
+    text = np.arange(5)
+    with pytest.raises(ValueError, match="too short for `batch_size` = 5 streams: it has 4 steps"):
+        Streams(text, 3).batches(5)
+    with pytest.raises(ValueError, match="too short for `batch_size` = 5 streams"):
+        Streams(text, 3).n_batches(5)
+    for dataset in (Lines([text], 9), Windows(text, 2), Streams(text, 2)):
+        for wrong in (0, -1, 1.5, True, "2"):
+            with pytest.raises(ValueError, match="`batch_size` must be an integer of at least 1"):
+                dataset.batches(wrong)
+            with pytest.raises(ValueError, match="`batch_size` must be an integer of at least 1"):
+                dataset.n_batches(wrong)
+        with pytest.raises(ValueError, match="`start` must be an integer of at least 0; got -1"):
+            dataset.batches(1, start=-1)
+    for kind in (Windows, Streams):
+        with pytest.raises(ValueError, match="`length` must be an integer of at least 1; got 0"):
+            kind(text, 0)
+        for wrong in (text[:1], text * 1.0, text[None]):
+            with pytest.raises(ValueError, match=r"`indices` must be integers of shape \(n,\) with n >= 2"):
+                kind(wrong, 2)
+        for piece in ((0, 6), (-1, 3), (2, 3), (3, 2)):
+            with pytest.raises(ValueError, match=r"a piece must be \(start, stop\) of at least 2 of the 5 characters"):
+                kind(text, 2, [piece])
+        with pytest.raises(ValueError, match="`pieces` must hold at least one piece"):
+            kind(text, 2, [])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "int64"])
+@pytest.mark.parametrize("shape", [(2, 3), (4,), (0, 3), (2, 0)])
+def test_one_hot(dtype, shape):
+    rng = np.random.default_rng(0)
+    indices = rng.integers(0, 250, shape).astype(dtype)
+    x = one_hot(indices, 300, "float64")
+    assert x.shape == (300, *shape)
+    assert x.dtype == np.float64
+    np.testing.assert_array_equal(x, np.moveaxis(np.eye(300)[indices], -1, 0))
+    assert x.flags.f_contiguous
+
+
+def test_one_hot_of_other_libraries():
+    strict = pytest.importorskip("array_api_strict")
+    expected = one_hot(np.array([[1, 0], [2, 2]]), 3)
+    assert expected.dtype == np.float32
+    for x in (
+        one_hot(strict.asarray([[1, 0], [2, 2]], dtype=strict.uint8), 3),
+        one_hot(np.array([[1, 0], [2, 2]]), 3, xp=strict),
+    ):
+        assert isinstance(x, type(strict.asarray(0)))
+        np.testing.assert_array_equal(ns.to_host(x), expected)
+
+
+def test_one_hot_errors():
+    with pytest.raises(ValueError, match="`indices` must be from 0 to vocab_size - 1 = 2; got 0 to 3"):
+        one_hot(np.array([0, 3]), 3)
+    with pytest.raises(ValueError, match="got -1 to 0"):
+        one_hot(np.array([0, -1]), 3)
+    with pytest.raises(TypeError, match="`indices` must hold integers; got dtype float64"):
+        one_hot(np.zeros((2, 2)), 3)
+    with pytest.raises(TypeError, match="`indices` must be an array"):
+        one_hot([0, 1], 3)
+    with pytest.raises(ValueError, match="`vocab_size` must be an integer of at least 1; got 0"):
+        one_hot(np.zeros(0, int), 0)
