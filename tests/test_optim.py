@@ -1,11 +1,79 @@
-"""Optimizers, clipping and initialisation."""
+"""Optimizers, schedules, clipping and initialisation."""
+
+import json
+import math
+from functools import partial
 
 import numpy as np
 import pytest
 from conftest import to_numpy
+from hypothesis import given
+from hypothesis import strategies as st
 from problems import assert_close
 
 import rnnx
+from rnnx import optim
+from rnnx.optim import (
+    OPTIMIZERS,
+    SCHEDULES,
+    SGD,
+    Adam,
+    AdamW,
+    CosineDecay,
+    ExponentialDecay,
+    InverseTimeDecay,
+    LinearWarmup,
+    Momentum,
+    RMSProp,
+    StepDecay,
+    learning_rate_at,
+    optimizer_config,
+    optimizer_from_config,
+)
+
+SHAPES = {"W": (3, 4), "b": (3, 1), "v": (2, 3, 2)}
+# Ours, and torch's of the same options.
+CASES = {
+    "sgd": (SGD(0.05), "SGD", {}),
+    "sgd-decay": (SGD(0.05, weight_decay=0.1), "SGD", {"weight_decay": 0.1}),
+    "momentum": (Momentum(0.05), "SGD", {"momentum": 0.9}),
+    "momentum-all": (
+        Momentum(0.05, 0.7, dampening=0.4, weight_decay=0.1),
+        "SGD",
+        {"momentum": 0.7, "dampening": 0.4, "weight_decay": 0.1},
+    ),
+    "nesterov": (OPTIMIZERS["nesterov"](0.05), "SGD", {"momentum": 0.9, "nesterov": True}),
+    "nesterov-decay": (
+        Momentum(0.05, 0.6, True, weight_decay=0.1),
+        "SGD",
+        {"momentum": 0.6, "nesterov": True, "weight_decay": 0.1},
+    ),
+    "rmsprop": (RMSProp(0.05), "RMSprop", {}),
+    "rmsprop-centered": (RMSProp(0.05, 0.8, centered=True), "RMSprop", {"alpha": 0.8, "centered": True}),
+    "rmsprop-momentum": (RMSProp(0.05, momentum=0.5), "RMSprop", {"momentum": 0.5}),
+    "rmsprop-all": (
+        RMSProp(0.05, 0.9, 1e-3, 0.5, True, 0.1),
+        "RMSprop",
+        {"alpha": 0.9, "eps": 1e-3, "momentum": 0.5, "centered": True, "weight_decay": 0.1},
+    ),
+    "adam": (Adam(0.05), "Adam", {}),
+    "adam-all": (
+        Adam(0.05, 0.8, 0.95, 1e-3, 0.1),
+        "Adam",
+        {"betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.1},
+    ),
+    "adamw": (AdamW(0.05), "AdamW", {}),
+    "adamw-all": (
+        AdamW(0.05, 0.8, 0.95, 1e-3, 0.2),
+        "AdamW",
+        {"betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.2},
+    ),
+}
+
+
+@pytest.fixture(params=list(CASES))
+def case(request):
+    return CASES[request.param]
 
 
 @pytest.fixture
@@ -14,19 +82,145 @@ def problem(rng):
     return p, [{"d" + k: rng.standard_normal(v.shape) for k, v in p.items()} for _ in range(5)]
 
 
-def test_adam_is_torchs(problem):
-    torch = pytest.importorskip("torch")
-    p, steps = problem
-    theirs = {k: torch.tensor(v, requires_grad=True) for k, v in p.items()}
-    optimizer = torch.optim.Adam(theirs.values(), lr=0.02)
-    v, s = rnnx.initialize_adam(p)
+def long_problem(rng, steps=50):
+    p = {k: rng.standard_normal(shape) for k, shape in SHAPES.items()}
+    return p, [{"d" + k: rng.standard_normal(v.shape) for k, v in p.items()} for _ in range(steps)]
+
+
+def train(optimizer, p, steps, **keywords):
+    state = optimizer.init(p)
     for t, grads in enumerate(steps, start=1):
-        p, v, s = rnnx.update_parameters_with_adam(p, grads, v, s, t, learning_rate=0.02)
+        p, state = optimizer.update(p, grads, state, t, **keywords)
+    return p, state
+
+
+def train_torch(name, options, p, steps, schedule=None, learning_rate=0.05):
+    """The same steps by torch.optim's optimizer of that name, and the learning rates."""
+    torch = pytest.importorskip("torch")
+    theirs = {k: torch.tensor(v, requires_grad=True) for k, v in p.items()}
+    optimizer = getattr(torch.optim, name)(theirs.values(), lr=learning_rate, **options)
+    scheduler = schedule(torch.optim.lr_scheduler, optimizer) if schedule else None
+    rates = []
+    for grads in steps:
         for k, tensor in theirs.items():
             tensor.grad = torch.tensor(grads["d" + k])
+        rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
+        if scheduler:
+            scheduler.step()
+    return {k: tensor.detach().numpy() for k, tensor in theirs.items()}, rates
+
+
+def test_optimizers_are_torchs(case, rng):
+    ours, name, options = case
+    p, steps = long_problem(rng)
+    new, _ = train(ours, p, steps)
+    expected, _ = train_torch(name, options, p, steps)
     for k in p:
-        assert_close(p[k], theirs[k].detach().numpy(), 1e-12, k)
+        assert_close(new[k], expected[k], 1e-12, k)
+
+
+def test_optimizers_with_a_schedule_are_torchs(rng):
+    p, steps = long_problem(rng)
+    for ours, name, options in (
+        (AdamW(StepDecay(0.05, 7, 0.3), weight_decay=0.5), "AdamW", {"weight_decay": 0.5}),
+        (Momentum(StepDecay(0.05, 7, 0.3)), "SGD", {"momentum": 0.9}),
+    ):
+        expected, _ = train_torch(name, options, p, steps, lambda s, o: s.StepLR(o, 7, 0.3))
+        new, _ = train(ours, p, steps)
+        for k in p:
+            assert_close(new[k], expected[k], 1e-12, k)
+
+
+def test_in_place_is_the_same_bit_for_bit(case, rng, runtime):
+    ours, _, _ = case
+    p, steps = long_problem(rng, 3)
+    p, *steps = ({k: runtime.asarray(v.astype("float32")) for k, v in tree.items()} for tree in (p, *steps))
+    before = {k: np.array(to_numpy(v)) for k, v in p.items()}
+    pure, pure_state = train(ours, p, steps)
+    for k, v in p.items():
+        np.testing.assert_array_equal(to_numpy(v), before[k])
+    new, state = train(ours, p, steps, in_place=True)
+    assert state.keys() == pure_state.keys()
+    for k, v in {**pure, **pure_state}.items():
+        np.testing.assert_array_equal(to_numpy({**new, **state}[k]), to_numpy(v))
+        assert v.dtype == p["W"].dtype
+    writable = not runtime.readonly and "jax" not in runtime.xp.__name__
+    for k, v in p.items():
+        assert (new[k] is v) == writable
+        if not writable:
+            np.testing.assert_array_equal(to_numpy(v), before[k])
+
+
+def test_in_place_keeps_the_arrays_of_the_state(case, rng):
+    ours, _, _ = case
+    p, steps = long_problem(rng, 2)
+    p, state = ours.update(p, steps[0], ours.init(p), 1, in_place=True)
+    kept = dict(state)
+    _, state = ours.update(p, steps[1], state, 2, in_place=True)
+    assert state.keys() == kept.keys()
+    assert all(state[k] is kept[k] for k in kept)
+
+
+def test_in_place_on_arrays_of_any_layout(rng):
+    """Views and Fortran order are written through; of a read-only array among them a new one is made."""
+    base = rng.standard_normal((6, 8))
+    p = {"W": base[::2, 1::2], "F": np.asfortranarray(rng.standard_normal((4, 5))), "r": rng.standard_normal(3)}
+    p["r"].flags.writeable = False
+    kept, before = base.copy(), p["r"].copy()
+    steps = [{"d" + k: rng.standard_normal(v.shape) for k, v in p.items()} for _ in range(2)]
+    expected, _ = train(Adam(), p, steps)
+    new, _ = train(Adam(), p, steps, in_place=True)
+    for k in p:
+        np.testing.assert_array_equal(new[k], expected[k])
+    np.testing.assert_array_equal(base[::2, 1::2], new["W"])
+    np.testing.assert_array_equal(base[1::2], kept[1::2])
+    np.testing.assert_array_equal(p["r"], before)
+
+
+def test_in_place_writes_nothing_when_something_does_not_fit(problem):
+    p, (grads, *_) = problem
+    optimizer = Adam()
+    state = optimizer.init(p)
+    before = {k: v.copy() for k, v in {**p, **state}.items()}
+    tied = {"W": p["W"], "b": p["b"], "W2": p["W"]}
+    for call, error, message in (
+        (lambda u: u(p, {**grads, "db": p["W"]}, state, 1), ValueError, r"`db` must have shape"),
+        (lambda u: u(p, {**grads, "db": grads["db"] * 1j}, state, 1), TypeError, "`db` must hold real floating-point"),
+        (lambda u: u(p, grads, {**state, "s.db": p["W"]}, 1), ValueError, r"`s.db` must have shape"),
+        (
+            lambda u: u(p, grads, {**state, "s.db": state["s.db"].astype("float32")}, 1),
+            TypeError,
+            "`s.db` must have the dtype of b, float64; got float32",
+        ),
+        (
+            lambda u: u(p, grads, SGD().init(p), 1),
+            ValueError,
+            r"`state` must be what init .*; missing \['v.dW', 'v.db'",
+        ),
+        (lambda u: u(p, grads, {**state, "m.dW": p["W"]}, 1), ValueError, r"unknown \['m.dW'\]"),
+        (lambda u: u(p, {**grads, "dW": p["W"]}, state, 1), ValueError, "`W` and `dW` are one array"),
+        (
+            lambda u: u(tied, {**grads, "dW2": grads["dW"].copy()}, optimizer.init(tied), 1),
+            ValueError,
+            "`W` and `W2` are one array",
+        ),
+    ):
+        with pytest.raises(error, match=message):
+            call(partial(optimizer.update, in_place=True))
+    for k, v in {**p, **state}.items():
+        np.testing.assert_array_equal(v, before[k])
+    new, _ = optimizer.update(tied, {**grads, "dW2": grads["dW"]}, optimizer.init(tied), 1)
+    np.testing.assert_array_equal(new["W"], new["W2"])  # the pure one may
+
+
+def test_leaves_that_require_a_gradient():
+    """torch would write the history of every step down."""
+    torch = pytest.importorskip("torch")
+    p = {"w": torch.ones(3, requires_grad=True)}
+    for in_place in (False, True):
+        with pytest.raises(ValueError, match="`w` must not require a gradient of torch; give its detach"):
+            SGD().update(p, {"dw": torch.ones(3)}, {}, 1, in_place=in_place)
 
 
 def test_adam_of_the_course(problem):
@@ -42,18 +236,258 @@ def test_adam_of_the_course(problem):
     for k in p:
         np.testing.assert_array_equal(p[k], before[k])
         assert not v["d" + k].any()
+        assert not s["d" + k].any()
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_adam_is_torchs(problem):
+    p, steps = problem
+    expected, _ = train_torch("Adam", {}, p, steps, learning_rate=0.02)
+    v, s = rnnx.initialize_adam(p)
+    for t, grads in enumerate(steps, start=1):
+        p, v, s = rnnx.update_parameters_with_adam(p, grads, v, s, t, learning_rate=0.02)
+    for k in p:
+        assert_close(p[k], expected[k], 1e-12, k)
+
+
+def test_adamw_is_torchs(problem):
+    p, steps = problem
+    expected, _ = train_torch("AdamW", {"weight_decay": 0.3}, p, steps, learning_rate=0.02)
+    v, s = optim.initialize_adam(p)
+    for t, grads in enumerate(steps, start=1):
+        p, v, s = optim.update_parameters_with_adamw(p, grads, v, s, t, learning_rate=0.02, weight_decay=0.3)
+    for k in p:
+        assert_close(p[k], expected[k], 1e-12, k)
+
+
+def test_rmsprop_is_torchs(problem):
+    p, steps = problem
+    expected, _ = train_torch("RMSprop", {"alpha": 0.9}, p, steps, learning_rate=0.02)
+    s = optim.initialize_velocity(p)
+    for grads in steps:
+        p, s = optim.update_parameters_with_rmsprop(p, grads, s, learning_rate=0.02, alpha=0.9)
+    for k in p:
+        assert_close(p[k], expected[k], 1e-12, k)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_momentum_of_the_course(problem, nesterov):
+    """v is a mean of gradients; torch's convention takes the same steps with (1 - beta) of the learning rate."""
+    p, steps = problem
+    start, before = p, {k: a.copy() for k, a in p.items()}
+    v = zero = optim.initialize_velocity(p)
+    assert set(v) == {"dW", "db"}
+    expected = {k: a.copy() for k, a in p.items()}
+    mean = dict.fromkeys(p, 0.0)
+    for grads in steps:
+        p, v = optim.update_parameters_with_momentum(p, grads, v, 0.8, 0.1, nesterov=nesterov)
+        for k in p:
+            mean[k] = 0.8 * mean[k] + 0.2 * grads["d" + k]
+            expected[k] -= 0.1 * (0.8 * mean[k] + 0.2 * grads["d" + k] if nesterov else mean[k])
+    same, _ = train(Momentum(0.1 * (1 - 0.8), 0.8, nesterov), start, steps)
+    for k in p:
+        assert_close(v["d" + k], mean[k], 1e-14, k)
+        assert_close(p[k], expected[k], 1e-14, k)
+        assert_close(same[k], expected[k], 1e-12, k)
+        np.testing.assert_array_equal(start[k], before[k])
+        assert not zero["d" + k].any()
+
+
+def test_decoupled_decay_leaves_the_moments_alone(problem):
+    """AdamW shrinks by the same share wherever the gradient is zero; with Adam the decay is a gradient like others."""
+    p, _ = problem
+    grads = {"d" + k: np.zeros_like(a) for k, a in p.items()}
+    new, state = AdamW(0.1, weight_decay=0.5).update(p, grads, AdamW().init(p), 1)
+    assert_close(new["W"], 0.95 * p["W"], 1e-15)
+    assert not any(a.any() for a in state.values())
+    new, _ = Adam(0.1, weight_decay=0.5).update(p, grads, Adam().init(p), 1)
+    assert_close(new["W"], p["W"] - 0.1 * np.sign(p["W"]), 1e-6)
+
+
+def test_centered_rmsprop_survives_a_constant_gradient():
+    """Rounding makes s - m**2 negative now and then."""
+    p, grads = {"w": np.zeros(64, "float32")}, {"dw": np.linspace(0.1, 7, 64, dtype="float32")}
+    optimizer = RMSProp(1e-9, alpha=0.9, centered=True)
+    p, state = train(optimizer, p, [grads] * 300)
+    assert (state["s.dw"] - state["m.dw"] ** 2).min() < 0  # otherwise this tests nothing
+    assert np.isfinite(p["w"]).all()
+
+
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
 def test_optimizers_find_the_minimum(name, runtime):
-    optimizer = __import__("rnnx.optim", fromlist=["x"]).OPTIMIZERS[name](learning_rate=0.1)
+    optimizer = OPTIMIZERS[name](learning_rate=LinearWarmup(StepDecay(0.1, 50, 0.4), 5))
     p = {"w": runtime.asarray(np.array([3.0, -2.0], "float32"))}
     state = optimizer.init(p)
     for t in range(1, 201):
-        p, state = optimizer.update(p, {"dw": 2 * p["w"]}, state, t)
+        p, state = optimizer.update(p, {"dw": 2 * p["w"]}, state, t, in_place=True)
     assert type(p["w"]) is type(runtime.asarray(np.zeros(2)))
     assert str(p["w"].dtype).endswith("float32")
-    assert np.abs(to_numpy(p["w"])).max() < 1e-2
+    assert np.abs(to_numpy(p["w"])).max() < (0.2 if name in ("adam", "adamw", "rms", "rmsprop") else 1e-2)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (StepDecay(0.3, 4, 0.5), lambda s, o: s.StepLR(o, 4, 0.5)),
+        (StepDecay(0.3, 1, 1), lambda s, o: s.ConstantLR(o, 1.0)),
+        (ExponentialDecay(0.3, 0.9), lambda s, o: s.ExponentialLR(o, 0.9)),
+        (ExponentialDecay(0.3, 0.9, 5), lambda s, o: s.LambdaLR(o, lambda e: 0.9 ** (e / 5))),
+        (InverseTimeDecay(0.3, 0.7, 3), lambda s, o: s.LambdaLR(o, lambda e: 1 / (1 + 0.7 * e / 3))),
+        (CosineDecay(0.3, 20), lambda s, o: s.CosineAnnealingLR(o, 20)),
+        (CosineDecay(0.3, 20, 0.01), lambda s, o: s.CosineAnnealingLR(o, 20, 0.01)),
+        (LinearWarmup(0.3, 8), lambda s, o: s.LinearLR(o, 1 / 8, 1, 7)),
+        (
+            LinearWarmup(ExponentialDecay(0.3, 0.8), 5),
+            lambda s, o: s.SequentialLR(o, [s.LinearLR(o, 1 / 5, 1, 4), s.ExponentialLR(o, 0.8)], [5]),
+        ),
+        (
+            CosineDecay(0.3, 20, 0.1, warmup=6),
+            lambda s, o: s.SequentialLR(o, [s.LinearLR(o, 1 / 6, 1, 5), s.CosineAnnealingLR(o, 14, 0.1)], [6]),
+        ),
+    ],
+    ids=lambda x: type(x).__name__,
+)
+@pytest.mark.filterwarnings("ignore:The epoch parameter in `scheduler.step:UserWarning")  # torch's own call
+def test_schedules_are_torchs(ours, theirs):
+    _, expected = train_torch("SGD", {}, {"w": np.zeros(1)}, [{"dw": np.zeros(1)}] * 20, theirs, learning_rate=0.3)
+    np.testing.assert_allclose([ours(t) for t in range(1, 21)], expected, rtol=1e-12)
+
+
+def test_values_of_schedules():
+    """By hand: where each begins, changes and ends."""
+    assert [StepDecay(8.0, 2, 0.5)(t) for t in (1, 2, 3, 4, 5)] == [8, 8, 4, 4, 2]
+    assert ExponentialDecay(8.0, 0.25, 2)(2) == 4
+    assert InverseTimeDecay(8.0, 1.0)(4) == 2
+    cosine = CosineDecay(8.0, 10, 2.0)
+    assert [cosine(1), cosine(11), cosine(1000)] == [8, 2, 2]
+    assert cosine(6) == pytest.approx(5)
+    assert [LinearWarmup(8.0, 4)(t) for t in (1, 2, 4, 5, 99)] == [2, 4, 8, 8, 8]
+    assert [learning_rate_at(x, 3) for x in (0.5, np.float32(0.5), lambda t: t / 6)] == [0.5, 0.5, 0.5]
+    for t in range(1, 40):
+        assert CosineDecay(3.0, 30, 1.0, 10)(t) == LinearWarmup(CosineDecay(3.0, 20, 1.0), 10)(t)
+
+
+rates = st.floats(1e-6, 10)
+shares = st.floats(0.01, 1)
+counts = st.integers(1, 50)
+decays = st.one_of(
+    st.builds(StepDecay, rates, counts, shares),
+    st.builds(ExponentialDecay, rates, shares, counts),
+    st.builds(InverseTimeDecay, rates, st.floats(0, 5), counts),
+    rates.flatmap(lambda r: st.builds(CosineDecay, st.just(r), counts, st.floats(0, r))),
+)
+schedules = decays | st.builds(LinearWarmup, rates | decays, counts)
+
+
+@given(schedules, st.integers(1, 200))
+def test_schedules_fall_and_come_back_from_plain_values(schedule, t):
+    rate = schedule(t)
+    assert math.isfinite(rate)
+    assert rate >= 0
+    start = schedule.steps if isinstance(schedule, LinearWarmup) else 0
+    assert schedule(t + start + 1) <= schedule(t + start) * (1 + 1e-12)
+    assert all(schedule(i) < schedule(i + 1) for i in range(1, start))
+    config = optimizer_config(Adam(schedule))
+    assert optimizer_from_config(json.loads(json.dumps(config))) == Adam(schedule)
+
+
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
+def test_optimizers_come_back_from_plain_values(name):
+    for rate in (np.float32(0.25), 1, LinearWarmup(CosineDecay(0.1, 100, 0.01, 5), 3)):
+        optimizer = OPTIMIZERS[name](learning_rate=rate, weight_decay=np.float64(0.1))
+        config = json.loads(json.dumps(optimizer_config(optimizer)))
+        assert optimizer_from_config(config) == optimizer
+        assert type(optimizer_from_config(config)) is type(optimizer)
+    assert optimizer_from_config({"name": name, "learning_rate": 0.25}) == OPTIMIZERS[name](0.25)
+
+
+def test_plain_values():
+    assert optimizer_config(Momentum(0.1, nesterov=True)) == {
+        "name": "momentum",
+        "learning_rate": 0.1,
+        "momentum": 0.9,
+        "nesterov": True,
+        "dampening": 0.0,
+        "weight_decay": 0.0,
+    }
+    assert optimizer_config(SGD(LinearWarmup(StepDecay(0.1, 5), 3)))["learning_rate"] == {
+        "schedule": "warmup",
+        "then": {"schedule": "step", "initial": 0.1, "every": 5, "factor": 0.5},
+        "steps": 3,
+    }
+    assert {type(OPTIMIZERS[name]()).__name__ for name in OPTIMIZERS} == {"SGD", "Momentum", "RMSProp", "Adam", "AdamW"}
+    assert OPTIMIZERS["rms"] is RMSProp
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "message"),
+    [
+        ("adam", TypeError, "`config` must be a dict; got str"),
+        ({}, ValueError, r"`name` in `config` must be one of \['sgd', 'momentum', .*\]; got None"),
+        ({"name": "adma"}, ValueError, "`name` in `config` must be one of .* got 'adma'"),
+        ({"name": ["adam"]}, ValueError, r"`name` in `config` must be one of .* got \['adam'\]"),
+        ({"name": "adam", "lr": 1}, ValueError, r"`config` of adam may hold \['name', 'learning_rate', .* \['lr'\]"),
+        ({"name": "sgd", "learning_rate": "1"}, TypeError, "`learning_rate` must be a number; got str"),
+        ({"name": "sgd", "learning_rate": None}, TypeError, "`learning_rate` must be a number; got NoneType"),
+        ({"name": "sgd", "learning_rate": True}, TypeError, "`learning_rate` must be a number; got bool"),
+        ({"name": "sgd", "learning_rate": 0}, ValueError, "`learning_rate` must be a positive number; got 0"),
+        ({"name": "sgd", "weight_decay": -1}, ValueError, "`weight_decay` must be a number of at least 0; got -1"),
+        ({"name": "rms", "centered": 1}, TypeError, "`centered` must be True or False; got 1"),
+        ({"name": "nesterov", "dampening": 0.5}, ValueError, "`nesterov` needs `momentum` > 0 and `dampening` = 0"),
+        ({"name": "nesterov", "momentum": 0}, ValueError, "`nesterov` needs `momentum` > 0 and `dampening` = 0"),
+        ({"name": "adam", "beta2": 1.0}, ValueError, r"`beta2` must be in \[0, 1\); got 1.0"),
+        (
+            {"name": "adam", "learning_rate": {"schedule": "steps"}},
+            ValueError,
+            "`schedule` in `learning_rate` must be one of .* got 'steps'",
+        ),
+        (
+            {"name": "adam", "learning_rate": {"schedule": "step", "initial": 1}},
+            ValueError,
+            r"`learning_rate` of step may hold \['schedule', 'initial', 'every', 'factor'\]; missing \['every'\]",
+        ),
+        (
+            {"name": "adam", "learning_rate": {"schedule": "step", "initial": 1, "every": 1.5}},
+            TypeError,
+            "`every` must be an integer; got float",
+        ),
+    ],
+)
+def test_messages_about_plain_values(config, error, message):
+    with pytest.raises(error, match=message):
+        optimizer_from_config(config)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: optimizer_config(object()), TypeError, "`optimizer` must be of a class in .* got <object"),
+        (lambda: optimizer_config(SGD(lambda t: 0.1)), TypeError, "`learning_rate` must be of a class in .*'cosine'"),
+        (lambda: StepDecay(0.1, 0), ValueError, "`every` must be at least 1; got 0"),
+        (lambda: StepDecay(0.1, True), TypeError, "`every` must be an integer; got bool"),
+        (lambda: StepDecay(0.1, 5, 1.5), ValueError, r"`factor` must be in \(0, 1\]; got 1.5"),
+        (lambda: CosineDecay(0.1, 5, -0.1), ValueError, "`final` must be a number of at least 0; got -0.1"),
+        (lambda: CosineDecay(0.1, 5, warmup=5), ValueError, "`warmup` must be below `steps` = 5; got 5"),
+        (lambda: StepDecay(0.1, 5)(0), ValueError, "`t` must be at least 1; got 0"),
+        (lambda: learning_rate_at(lambda t: -1.0, 7), ValueError, "at every step; its schedule gave -1.0 at 7"),
+        (lambda: learning_rate_at(lambda t: math.nan, 7), ValueError, "at every step; its schedule gave nan at 7"),
+        (lambda: Adam().init({}), TypeError, "no array was given"),
+    ],
+)
+def test_messages_about_optimizers_and_schedules(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_a_schedule_may_end_at_zero(problem):
+    p, (grads, *_) = problem
+    new, _ = SGD(CosineDecay(0.1, 4)).update(p, grads, {}, 5)
+    np.testing.assert_array_equal(new["W"], p["W"])
+
+
+def test_names():
+    assert optim.__all__ == sorted(optim.__all__, key=lambda n: (not n.isupper(), not n[0].isupper(), n))
+    assert all(getattr(optim, name).__doc__ for name in optim.__all__ if name != "Schedule")
+    assert set(SCHEDULES.values()) == {StepDecay, ExponentialDecay, InverseTimeDecay, CosineDecay, LinearWarmup}
 
 
 def test_clip_by_value():
@@ -69,6 +503,45 @@ def test_clip_by_global_norm(runtime):
     np.testing.assert_allclose(to_numpy(clipped["db"]), [[0.8]])
     same, _ = rnnx.clip_by_global_norm(grads, 10.0)
     np.testing.assert_array_equal(to_numpy(same["db"]), [[4]])
+
+
+def test_clip_by_norm(runtime):
+    """Each by itself, as Keras' clipnorm."""
+    grads = {
+        "dW": np.array([3.0, 4.0], "float32"),
+        "db": np.array([[0.5]], "float32"),
+        "de": np.zeros((0, 2), "float32"),
+    }
+    clipped = optim.clip_by_norm({k: runtime.asarray(g) for k, g in grads.items()}, 1.0)
+    np.testing.assert_allclose(to_numpy(clipped["dW"]), [0.6, 0.8], rtol=1e-6)
+    np.testing.assert_array_equal(to_numpy(clipped["db"]), [[0.5]])
+    assert clipped["de"].shape == (0, 2)
+    assert all(str(g.dtype).endswith("float32") for g in clipped.values())
+    assert optim.clip_by_norm({}, 1.0) == {}
+
+
+def test_clip_in_place_is_the_same_bit_for_bit(rng, runtime):
+    arrays = {k: rng.standard_normal((5, 3)).astype("float32") for k in ("dW", "dV")}
+    grads = {k: runtime.asarray(g) for k, g in arrays.items()}
+    expected, norm = rnnx.clip_by_global_norm(grads, 0.5)
+    np.testing.assert_array_equal(to_numpy(grads["dW"]), arrays["dW"])
+    clipped, same = rnnx.clip_by_global_norm(grads, 0.5, in_place=True)
+    assert float(norm) == float(same) == pytest.approx(math.sqrt(sum((g**2).sum() for g in arrays.values())), rel=1e-6)
+    for k in grads:
+        np.testing.assert_array_equal(to_numpy(clipped[k]), to_numpy(expected[k]))
+    writable = not runtime.readonly and "jax" not in runtime.xp.__name__
+    assert (clipped["dW"] is grads["dW"]) == writable
+    if not writable:
+        np.testing.assert_array_equal(to_numpy(grads["dW"]), arrays["dW"])
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_clipping_keeps_the_dtype_of_each(runtime, in_place):
+    grads = {"dW": runtime.asarray(np.full(4, 3.0, "float32")), "db": runtime.asarray(np.full(4, 4.0))}
+    clipped, norm = rnnx.clip_by_global_norm(grads, 5.0, in_place=in_place)
+    assert [clipped[k].dtype == g.dtype for k, g in grads.items()] == [True, True]
+    assert float(norm) == pytest.approx(10)
+    np.testing.assert_allclose(to_numpy(clipped["db"]), 2)
 
 
 def test_the_norm_of_large_gradients_does_not_overflow():
@@ -89,6 +562,12 @@ def test_numpy_hyper_parameters_do_not_change_the_dtype(problem):
     for results in (
         *rnnx.update_parameters_with_adam(p, grads, v, s, np.int64(1), rate, np.float64(0.9)),
         rnnx.update_parameters_with_sgd(p, grads, rate),
+        *optim.update_parameters_with_momentum(p, grads, v, np.float64(0.9), rate),
+        *optim.update_parameters_with_rmsprop(p, grads, s, rate, np.float64(0.9), np.float64(1e-8)),
+        *optim.update_parameters_with_adamw(p, grads, v, s, 1, rate, weight_decay=np.float64(0.1)),
+        *Adam(rate, np.float64(0.9)).update(p, grads, Adam().init(p), np.int64(1)),
+        *SGD(lambda t: np.float64(0.1)).update(p, {k: g.astype("float64") for k, g in grads.items()}, {}, 1)[:1],
+        optim.clip_by_norm(grads, rate),
         rnnx.clip_by_global_norm(grads, rate)[0],
         rnnx.clip_by_value(grads, rate),
     ):
@@ -115,6 +594,19 @@ def test_messages(problem):
             r"`v` must be what initialize_adam or the last step returned; missing \['dW', 'db'\]",
         ),
         (lambda: rnnx.clip_by_global_norm({}, 1), "`grads` must hold at least one array that is not empty"),
+        (
+            lambda: rnnx.clip_by_global_norm({"dW": p["W"], "db": p["W"]}, 1, in_place=True),
+            "`dW` and `db` are one array",
+        ),
+        (lambda: optim.clip_by_norm(grads, -1), "`max_norm` must be a positive number; got -1"),
+        (
+            lambda: optim.update_parameters_with_momentum(p, grads, {}),
+            r"`v` must be what initialize_velocity or the last step returned; missing \['dW', 'db'\]",
+        ),
+        (
+            lambda: optim.update_parameters_with_rmsprop(p, grads, v, alpha=1),
+            r"`alpha` must be in \[0, 1\); got 1",
+        ),
         (lambda: rnnx.clip_by_value(grads, 0), "`max_value` must be a positive number; got 0"),
         (lambda: rnnx.clip_by_global_norm(grads, float("nan")), "`max_norm` must be a positive number; got nan"),
         (lambda: rnnx.initialize_parameters("lstm", 0, 3), "`n_x` must be an integer of at least 1; got 0"),

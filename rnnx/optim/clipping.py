@@ -1,0 +1,114 @@
+"""Gradient clipping, on dicts of arrays of any library."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rnnx import _namespace as ns
+from rnnx._namespace import Array
+from rnnx.optim._apply import Tree, is_writable
+from rnnx.optim._checks import check_distinct, check_dtypes, positive
+
+
+def clip_by_value(grads: Mapping[str, Array], max_value: float) -> Tree:
+    """Every element to [-max_value, max_value].
+
+    Parameters
+    ----------
+    grads : dict of str to array
+    max_value : float, > 0
+
+    Returns
+    -------
+    dict of str to array
+        New arrays; NaN stays NaN.
+    """
+    max_value = positive("max_value", max_value)
+    if not grads:
+        return {}
+    xp, _ = ns.common_namespace(grads)
+    return {key: xp.clip(g, -max_value, max_value) for key, g in grads.items()}
+
+
+def clip_by_norm(grads: Mapping[str, Array], max_norm: float) -> Tree:
+    """Scale every gradient by itself so that its norm is at most `max_norm` (Keras' clipnorm).
+
+    Unlike `clip_by_global_norm` this changes the direction of the step.
+
+    Parameters
+    ----------
+    grads : dict of str to array
+    max_norm : float, > 0
+
+    Returns
+    -------
+    dict of str to array
+        New arrays; with a NaN or an infinity in it, a gradient is NaN as a whole.
+    """
+    max_norm = positive("max_norm", max_norm)
+    if not grads:
+        return {}
+    xp, _ = ns.common_namespace(grads)
+    check_dtypes(xp, grads)
+    return {
+        key: ns.owned_copy(xp, g) if 0 in g.shape else g * _scale(xp, _norm(xp, [g]), max_norm)
+        for key, g in grads.items()
+    }
+
+
+def clip_by_global_norm(grads: Mapping[str, Array], max_norm: float, *, in_place: bool = False) -> tuple[Tree, Array]:
+    """Scale all gradients together so that their common norm is at most `max_norm`.
+
+    Give it the gradients of the parameters only: dx and da0 would count, too.
+
+    Source: R. Pascanu, T. Mikolov, Y. Bengio, arXiv:1211.5063.
+
+    Parameters
+    ----------
+    grads : dict of str to array
+    max_norm : float, > 0
+    in_place : bool
+        Write to the arrays where these can be written to; the result is the same bit for bit.
+
+    Returns
+    -------
+    grads : dict of str to array
+        Arrays of the same dtypes; new ones without `in_place`. With a NaN or an infinity in them all are NaN.
+    norm : array, shape ()
+        The norm before clipping.
+    """
+    max_norm = positive("max_norm", max_norm)
+    filled = [g for g in grads.values() if 0 not in g.shape]
+    if not filled:
+        raise ValueError("`grads` must hold at least one array that is not empty")
+    xp, _ = ns.common_namespace(grads)
+    check_dtypes(xp, grads)
+    if in_place:
+        check_distinct(grads)
+    norm = _norm(xp, filled)
+    scale = _scale(xp, norm, max_norm)
+    return {key: _times(g, ns.astype(xp, scale, g.dtype), in_place) for key, g in grads.items()}, norm
+
+
+def _norm(xp: Any, arrays: list[Array]) -> Array:
+    """The norm of all elements of arrays that are not empty, in the widest of their dtypes."""
+    dtype = xp.result_type(*{a.dtype for a in arrays})
+    # Scaled by the largest element: the square of a large gradient does not overflow.
+    largest = xp.max(xp.stack([ns.astype(xp, xp.max(xp.abs(a)), dtype) for a in arrays]))
+    unit = xp.where(largest > 0, largest, xp.ones_like(largest))
+    parts = []
+    for a in arrays:
+        scaled = a / unit
+        scaled *= scaled
+        parts.append(xp.sum(scaled))
+    return unit * xp.sqrt(xp.sum(xp.stack(parts)))
+
+
+def _scale(xp: Any, norm: Array, max_norm: float) -> Array:
+    return max_norm / xp.maximum(norm, xp.full_like(norm, max_norm))
+
+
+def _times(g: Array, scale: Array, in_place: bool) -> Array:
+    if in_place and is_writable(g):
+        g *= scale
+        return g
+    return g * scale

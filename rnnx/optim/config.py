@@ -1,0 +1,78 @@
+"""Optimizers and schedules as plain values, for a checkpoint, and back."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from rnnx.optim.optimizers import OPTIMIZERS
+from rnnx.optim.schedules import SCHEDULES
+
+
+def optimizer_config(optimizer: Any) -> dict[str, Any]:
+    """The plain values of an optimizer.
+
+    Parameters
+    ----------
+    optimizer : object
+        Of a class in `OPTIMIZERS`.
+
+    Returns
+    -------
+    dict
+        "name" and every hyper-parameter: strings, numbers and booleans, and for a schedule a dict with "schedule", its
+        name in `SCHEDULES`, and its own values. ``json.dumps`` takes it.
+
+    Raises
+    ------
+    TypeError
+        For another class, or a schedule that is not in the table (a function, say), which no file can hold.
+    """
+    return _plain("optimizer", "name", optimizer, OPTIMIZERS)
+
+
+def optimizer_from_config(config: Mapping[str, Any]) -> Any:
+    """The optimizer that `optimizer_config` described.
+
+    Parameters
+    ----------
+    config : mapping
+        Hyper-parameters that are not named take their defaults.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, an unknown or missing key, or a value out of range.
+    TypeError
+        For something that is not a mapping, or a value of another type.
+    """
+    return _built("config", "name", config, OPTIMIZERS)
+
+
+def _plain(what: str, label: str, record: Any, table: Mapping[str, Any]) -> dict[str, Any]:
+    name = next((name for name, cls in table.items() if cls is type(record)), None)
+    if name is None:
+        raise TypeError(f"`{what}` must be of a class in {[*table]} to be described; got {record!r}")
+    values = {field.name: getattr(record, field.name) for field in fields(record)}
+    return {
+        label: name,
+        **{k: _plain(k, "schedule", v, SCHEDULES) if callable(v) else v for k, v in values.items()},
+    }
+
+
+def _built(what: str, label: str, config: Any, table: Mapping[str, Any]) -> Any:
+    if not isinstance(config, Mapping):
+        raise TypeError(f"`{what}` must be a dict; got {type(config).__name__}")
+    name = config.get(label)
+    if not isinstance(name, str) or name not in table:
+        raise ValueError(f"`{label}` in `{what}` must be one of {[*table]}; got {name!r}")
+    known = inspect.signature(table[name]).parameters
+    values = {key: value for key, value in config.items() if key != label}
+    unknown = [key for key in values if key not in known]
+    missing = [key for key, p in known.items() if p.default is p.empty and key not in values]
+    if unknown or missing:
+        problem = f"unknown {unknown}" if unknown else f"missing {missing}"
+        raise ValueError(f"`{what}` of {name} may hold {[label, *known]}; {problem}")
+    return table[name](
+        **{k: _built(k, "schedule", v, SCHEDULES) if isinstance(v, Mapping) else v for k, v in values.items()}
+    )

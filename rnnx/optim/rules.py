@@ -1,0 +1,257 @@
+"""Optimizer steps as the course writes them: pure functions on dicts of arrays of any library."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from rnnx._namespace import Array
+from rnnx.optim._apply import Rule, Tree, apply_rule, join, split, zeros
+from rnnx.optim._array_rules import adam_rule, momentum_rule, rmsprop_rule, sgd_rule
+from rnnx.optim._checks import at_least_one, below_one, not_negative, positive
+
+
+def initialize_adam(parameters: Mapping[str, Array]) -> tuple[Tree, Tree]:
+    """Zero moment estimates for Adam and AdamW.
+
+    Parameters
+    ----------
+    parameters : dict of str to array
+
+    Returns
+    -------
+    v, s : dict of str to array
+        First and second moments, keys "d" + key of the parameter, same shapes.
+    """
+    return initialize_velocity(parameters), initialize_velocity(parameters)
+
+
+def initialize_velocity(parameters: Mapping[str, Array]) -> Tree:
+    """Zeros like the parameters: the velocity of momentum, the mean square of RMSProp.
+
+    Parameters
+    ----------
+    parameters : dict of str to array
+
+    Returns
+    -------
+    dict of str to array
+        Keys "d" + key of the parameter, same shapes and dtypes.
+    """
+    return split(zeros(parameters, ("v",)), "v")
+
+
+def update_parameters_with_sgd(
+    parameters: Mapping[str, Array], grads: Mapping[str, Array], learning_rate: float = 0.01
+) -> Tree:
+    """One step of gradient descent, p - learning_rate * dp.
+
+    Parameters
+    ----------
+    parameters : dict of str to array
+    grads : dict of str to array
+        "d" + key for every key of `parameters`; other keys are ignored.
+    learning_rate : float
+
+    Returns
+    -------
+    parameters : dict of str to array
+        A new dict.
+    """
+    rule = partial(sgd_rule, rate=positive("learning_rate", learning_rate))
+    return apply_rule(rule, (), parameters, grads, {})[0]
+
+
+def update_parameters_with_momentum(
+    parameters: Mapping[str, Array],
+    grads: Mapping[str, Array],
+    v: Mapping[str, Array],
+    beta: float = 0.9,
+    learning_rate: float = 0.01,
+    nesterov: bool = False,
+) -> tuple[Tree, Tree]:
+    r"""One step of gradient descent with momentum, in the course's convention: v is a mean of gradients.
+
+    .. math::
+
+        v \leftarrow \beta v + (1 - \beta) g, \qquad \theta \leftarrow \theta - \alpha v
+
+    and with Nesterov's look ahead :math:`\theta \leftarrow \theta - \alpha (\beta v + (1 - \beta) g)`, v being the
+    new one. `Momentum`, like torch, adds the whole gradient, ``v = momentum * v + g``: it takes the same steps with
+    ``learning_rate * (1 - beta)``, a tenth of this function's at 0.9.
+
+    Source: B. T. Polyak, 1964; in Nesterov's form I. Sutskever et al., ICML 2013.
+
+    Parameters
+    ----------
+    parameters : dict of str to array
+    grads : dict of str to array
+        "d" + key for every key of `parameters`; other keys are ignored.
+    v : dict of str to array
+        As `initialize_velocity` or the previous call returned it.
+    beta : float, in [0, 1)
+    learning_rate : float
+    nesterov : bool
+
+    Returns
+    -------
+    parameters, v : dict of str to array
+        New dicts; the inputs are not written to.
+    """
+    beta = below_one("beta", beta)
+    rate = positive("learning_rate", learning_rate)
+    rule = partial(momentum_rule, rate=rate, momentum=beta, share=1 - beta, nesterov=nesterov)
+    new, new_v = _apply(rule, parameters, grads, "initialize_velocity", v=v)
+    return new, new_v
+
+
+def update_parameters_with_rmsprop(
+    parameters: Mapping[str, Array],
+    grads: Mapping[str, Array],
+    s: Mapping[str, Array],
+    learning_rate: float = 0.001,
+    alpha: float = 0.99,
+    epsilon: float = 1e-8,
+) -> tuple[Tree, Tree]:
+    r"""One step of RMSProp.
+
+    .. math::
+
+        s \leftarrow \alpha s + (1 - \alpha) g^2, \qquad
+        \theta \leftarrow \theta - \eta \frac{g}{\sqrt{s} + \epsilon}
+
+    Source: T. Tieleman, G. Hinton, lecture 6.5 of Neural Networks for Machine Learning, 2012 (there alpha = 0.9).
+
+    Parameters
+    ----------
+    parameters : dict of str to array
+    grads : dict of str to array
+        "d" + key for every key of `parameters`; other keys are ignored.
+    s : dict of str to array
+        Mean squares, as `initialize_velocity` or the previous call returned them.
+    learning_rate : float
+        The eta above.
+    alpha : float, in [0, 1)
+    epsilon : float
+
+    Returns
+    -------
+    parameters, s : dict of str to array
+        New dicts; the inputs are not written to.
+    """
+    rule = partial(
+        rmsprop_rule,
+        rate=positive("learning_rate", learning_rate),
+        alpha=below_one("alpha", alpha),
+        epsilon=positive("epsilon", epsilon),
+    )
+    new, new_s = _apply(rule, parameters, grads, "initialize_velocity", s=s)
+    return new, new_s
+
+
+def update_parameters_with_adam(
+    parameters: Mapping[str, Array],
+    grads: Mapping[str, Array],
+    v: Mapping[str, Array],
+    s: Mapping[str, Array],
+    t: int,
+    learning_rate: float = 0.01,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    epsilon: float = 1e-8,
+) -> tuple[Tree, Tree, Tree]:
+    r"""One step of Adam.
+
+    .. math::
+
+        v &\leftarrow \beta_1 v + (1 - \beta_1) g, \qquad s \leftarrow \beta_2 s + (1 - \beta_2) g^2 \\
+        \theta &\leftarrow \theta - \alpha \frac{v / (1 - \beta_1^t)}{\sqrt{s / (1 - \beta_2^t)} + \epsilon}
+
+    Source: D. P. Kingma, J. Ba, arXiv:1412.6980, algorithm 1 (epsilon outside the root).
+
+    Parameters
+    ----------
+    parameters : dict of str to array
+    grads : dict of str to array
+        "d" + key for every key of `parameters`; other keys (dx, da0) are ignored.
+    v, s : dict of str to array
+        As `initialize_adam` or the previous call returned them.
+    t : int
+        Number of this step, from 1.
+    learning_rate, beta1, beta2, epsilon : float
+
+    Returns
+    -------
+    parameters, v, s : dict of str to array
+        New dicts; the inputs are not written to.
+
+    Raises
+    ------
+    ValueError
+        For a missing gradient, a wrong shape, or hyper-parameters out of range.
+    TypeError
+        For arrays of two libraries, or that are not real floating-point numbers.
+    """
+    rule = _adam(t, learning_rate, beta1, beta2, epsilon)
+    new, new_v, new_s = _apply(rule, parameters, grads, "initialize_adam", v=v, s=s)
+    return new, new_v, new_s
+
+
+def update_parameters_with_adamw(
+    parameters: Mapping[str, Array],
+    grads: Mapping[str, Array],
+    v: Mapping[str, Array],
+    s: Mapping[str, Array],
+    t: int,
+    learning_rate: float = 0.001,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    epsilon: float = 1e-8,
+    weight_decay: float = 0.01,
+) -> tuple[Tree, Tree, Tree]:
+    r"""One step of AdamW: first :math:`\theta \leftarrow (1 - \alpha \lambda) \theta`, then a step of Adam.
+
+    The decay :math:`\lambda` is not part of the gradient, so that the division by :math:`\sqrt{s}` leaves it alone.
+
+    Source: I. Loshchilov, F. Hutter, arXiv:1711.05101, algorithm 2, with the decay times the learning rate as in torch.
+
+    Parameters
+    ----------
+    parameters, grads, v, s, t
+        As for `update_parameters_with_adam`.
+    learning_rate, beta1, beta2, epsilon, weight_decay : float
+
+    Returns
+    -------
+    parameters, v, s : dict of str to array
+        New dicts; the inputs are not written to.
+    """
+    rule = _adam(
+        t, learning_rate, beta1, beta2, epsilon, decoupled=True, weight_decay=not_negative("weight_decay", weight_decay)
+    )
+    new, new_v, new_s = _apply(rule, parameters, grads, "initialize_adam", v=v, s=s)
+    return new, new_v, new_s
+
+
+def _adam(t: int, learning_rate: float, beta1: float, beta2: float, epsilon: float, **options: Any) -> Rule:
+    return partial(
+        adam_rule,
+        t=at_least_one("t", t),
+        rate=positive("learning_rate", learning_rate),
+        epsilon=positive("epsilon", epsilon),
+        beta1=below_one("beta1", beta1),
+        beta2=below_one("beta2", beta2),
+        **options,
+    )
+
+
+def _apply(
+    rule: Rule, parameters: Mapping[str, Array], grads: Mapping[str, Array], origin: str, **trees: Mapping[str, Array]
+) -> tuple[Tree, ...]:
+    """A pure step whose state comes and goes as one dict a moment."""
+    for name, tree in trees.items():
+        missing = ["d" + key for key in parameters if "d" + key not in tree]
+        if missing:
+            raise ValueError(f"`{name}` must be what {origin} or the last step returned; missing {missing}")
+    state = join(**{name: {"d" + key: tree["d" + key] for key in parameters} for name, tree in trees.items()})
+    new, new_state = apply_rule(rule, tuple(trees), parameters, grads, state)
+    return new, *(split(new_state, name) for name in trees)
