@@ -1,6 +1,6 @@
 """Texts to learn: the built-in ones, files, and their split into a part to learn and a part held out."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import resources
@@ -26,6 +26,7 @@ __all__ = [
     "read_text",
 ]
 
+_ALL = "nothing held out"
 _ROUNDING = 1e-9  # so that a fraction of 0.29 of 100 is 29
 
 
@@ -40,6 +41,7 @@ class Corpus:
         "lines", "windows" or "streams".
     tokenizer : CharTokenizer
     train, validation : Lines, Windows or Streams
+        `validation` is None if nothing was held out.
     split : str
         In words, how the validation part was chosen: losses of different splits are not comparable.
     fingerprint : str
@@ -50,7 +52,7 @@ class Corpus:
     by: str
     tokenizer: CharTokenizer
     train: Dataset
-    validation: Dataset
+    validation: Dataset | None
     split: str
     fingerprint: str
 
@@ -101,7 +103,7 @@ def make_corpus(
     by: str = "auto",
     length: int = 64,
     seed: int = 0,
-    validation: float = 0.1,
+    validation: float | None = 0.1,
     split: str = "tail",
     n_blocks: int = 10,
     oov_token: str | None = None,
@@ -125,8 +127,8 @@ def make_corpus(
         Steps of a window, or of a batch of streams.
     seed : int
         For the choice of lines.
-    validation : float
-        Fraction that is held out, above 0 and below 1.
+    validation : float or None
+        Fraction that is held out, above 0 and below 1. None: nothing, as for a text to evaluate a model on.
     split : {"tail", "blocks"}
         What is held out of windows and streams. "tail": the end of the text. "blocks": the text is cut into
         `n_blocks` parts of equal size, and of each its end is held out. No target of one side has its input in
@@ -154,31 +156,47 @@ def make_corpus(
             by = "lines" if looks_like_list(pieces) else "windows"
         if by == "lines" and split == "blocks":
             raise ValueError("`split` must be 'tail' for lines, of which random ones are held out; got 'blocks'")
-        starts, stops = bounds_of_lines(pieces) if by == "lines" else (np.zeros(0, int), np.zeros(0, int))
-        if by == "lines" and len(starts) < 2:
-            raise ValueError(f"{name} must have at least 2 lines to train on one and hold one out; got {len(starts)}")
-        if by != "lines" and (size := len(list(islice(chain.from_iterable(pieces), 20)))) < 20:
-            raise ValueError(f"{name} must have at least 20 characters; got {size}")
-        encoded = encode(pieces, tokenizer or CharTokenizer(oov_token), fit=tokenizer is None, min_count=min_count)
-    if by == "lines":
-        return _of_lines(name, encoded, starts, stops, seed, validation)
+        bounds = bounds_of_lines(pieces) if by == "lines" else None
+        _check_size(name, pieces, bounds, validation)
+        new = CharTokenizer(oov_token) if tokenizer is None else tokenizer
+        encoded = encode(pieces, new, fit=tokenizer is None, lines=by == "lines", min_count=min_count)
+    if bounds is not None:
+        return _of_lines(name, encoded, *bounds, seed, validation)
     train, held_out, words = _cut(name, len(encoded.indices), 1 if split == "tail" else n_blocks, validation)
-    dataset = Windows if by == "windows" else Streams
-    parts = (dataset(encoded.indices, length, train), dataset(encoded.indices, length, held_out))
-    return Corpus(name, by, encoded.tokenizer, *parts, words, encoded.fingerprint)
+    kind = Windows if by == "windows" else Streams
+    held = kind(encoded.indices, length, held_out) if held_out else None
+    return Corpus(name, by, encoded.tokenizer, kind(encoded.indices, length, train), held, words, encoded.fingerprint)
 
 
 def _check_choices(
-    by: str, split: str, validation: float, oov_token: str | None, min_count: int, tokenizer: CharTokenizer | None
+    by: str,
+    split: str,
+    validation: float | None,
+    oov_token: str | None,
+    min_count: int,
+    tokenizer: CharTokenizer | None,
 ) -> None:
     if by not in ("auto", "lines", "windows", "streams"):
         raise ValueError(f"`by` must be 'auto', 'lines', 'windows' or 'streams'; got {by!r}")
     if split not in ("tail", "blocks"):
         raise ValueError(f"`split` must be 'tail' or 'blocks'; got {split!r}")
-    if not 0 < validation < 1:
+    if validation is not None and not 0 < validation < 1:
         raise ValueError(f"`validation` must be a fraction above 0 and below 1; got {validation}")
     if tokenizer is not None and (oov_token is not None or min_count != 1):
         raise ValueError("`oov_token` and `min_count` are for a new tokenizer; one was given")
+
+
+def _check_size(
+    name: str, pieces: Iterable[str], bounds: tuple[np.ndarray, np.ndarray] | None, validation: float | None
+) -> None:
+    if bounds is not None:
+        n, least, unit, purpose = len(bounds[0]), 2, "line", " to train on one and hold one out"
+    else:
+        n, least, unit, purpose = len(list(islice(chain.from_iterable(pieces), 20))), 20, "character", ""
+    if validation is None:
+        least, purpose = (1, "") if bounds is not None else (2, "")
+    if n < least:
+        raise ValueError(f"{name} must have at least {least} {unit}{'s' * (least > 1)}{purpose}; got {n}")
 
 
 class _Slices:
@@ -213,32 +231,35 @@ class _LinesOf(Sequence[np.ndarray]):
 
 
 def _of_lines(
-    name: str, encoded: EncodedText, starts: np.ndarray, stops: np.ndarray, seed: int, validation: float
+    name: str, encoded: EncodedText, starts: np.ndarray, stops: np.ndarray, seed: int, validation: float | None
 ) -> Corpus:
     n = len(starts)
-    order = np.random.default_rng(seed).permutation(n)
-    held_out = min(max(1, int(n * validation + _ROUNDING)), n - 1)
     newline = int(encoded.tokenizer.encode(NEWLINE)[0])
-    train, held = (
-        Lines(_LinesOf(encoded.indices, starts[chosen], stops[chosen]), newline)
-        for chosen in (order[held_out:], order[:held_out])
-    )
-    split = f"{held_out} of {n} lines held out at random"
-    return Corpus(name, "lines", encoded.tokenizer, train, held, split, encoded.fingerprint)
+
+    def lines(chosen: np.ndarray) -> Lines:
+        return Lines(_LinesOf(encoded.indices, starts[chosen], stops[chosen]), newline)
+
+    if validation is None:
+        train, held, words = lines(np.arange(n)), None, _ALL
+    else:
+        order = np.random.default_rng(seed).permutation(n)
+        count = min(max(1, int(n * validation + _ROUNDING)), n - 1)
+        train, held, words = lines(order[count:]), lines(order[:count]), f"{count} of {n} lines held out at random"
+    return Corpus(name, "lines", encoded.tokenizer, train, held, words, encoded.fingerprint)
 
 
-def _cut(name: str, n: int, n_blocks: int, validation: float) -> tuple[Pieces, Pieces, str]:
+def _cut(name: str, n: int, n_blocks: int, validation: float | None) -> tuple[Pieces, Pieces, str]:
     """Pieces of n characters to train on and to hold out, the end of every block, and that in words."""
     if not isinstance(n_blocks, int | np.integer) or n_blocks < 1:
         raise ValueError(f"`n_blocks` must be an integer of at least 1; got {n_blocks!r}")
+    if validation is None:
+        return [(0, n)], [], _ALL
     edges = [i * n // n_blocks for i in range(n_blocks + 1)]
-    blocks = list(pairwise(edges))
-    cuts = [stop - max(2, int((stop - start) * validation + _ROUNDING)) for start, stop in blocks]
-    if any(cut - start < 2 for cut, (start, _) in zip(cuts, blocks, strict=True)):
+    cuts = [stop - max(2, int((stop - start) * validation + _ROUNDING)) for start, stop in pairwise(edges)]
+    train, held = list(zip(edges, cuts, strict=False)), list(zip(cuts, edges[1:], strict=True))
+    if any(cut - start < 2 for start, cut in train):
         parts = "" if n_blocks == 1 else f" of {n_blocks} blocks"
         raise ValueError(f"{name} is too short, with {n} characters, to hold out {validation:g}{parts}")
-    train = [(start, cut) for cut, (start, _) in zip(cuts, blocks, strict=True)]
-    held = [(cut, stop) for cut, (_, stop) in zip(cuts, blocks, strict=True)]
     count = sum(stop - cut for cut, stop in held)
     if n_blocks == 1:
         return train, held, f"last {count} of {n} characters held out"

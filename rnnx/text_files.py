@@ -151,7 +151,12 @@ def encode_file(
         If the file cannot be read, or the temporary one not be written.
     """
     with open_text(path) as pieces:
-        return encode(pieces, tokenizer or CharTokenizer(None), fit=tokenizer is None, memory_limit=memory_limit)
+        return encode(
+            pieces,
+            CharTokenizer(None) if tokenizer is None else tokenizer,
+            fit=tokenizer is None,
+            memory_limit=memory_limit,
+        )
 
 
 def encode(
@@ -159,20 +164,24 @@ def encode(
     tokenizer: CharTokenizer,
     *,
     fit: bool,
+    lines: bool = False,
     min_count: int = 1,
     memory_limit: int = MEMORY_LIMIT,
 ) -> EncodedText:
     """The indices of a text that is given in pieces and can be read twice. See `encode_file`.
 
-    With `fit` the tokenizer learns the vocabulary first; newlines are in it however rare they are.
+    With `fit` the tokenizer learns the vocabulary first; newlines are in it however rare they are, and for `lines`,
+    which end with one, even if the text has none.
     """
     counts = count_characters(pieces)
     n = counts.total()
     if fit:
-        if NEWLINE in counts:
+        if lines or NEWLINE in counts:
             counts[NEWLINE] = max(counts[NEWLINE], min_count)
         tokenizer.fit_counts(counts, min_count=min_count)
     tokenizer.check_known(counts)
+    if lines and NEWLINE not in tokenizer.get_vocab():
+        raise ValueError("`tokenizer` must hold the newline, which ends a line")
     digest = hashlib.sha256()
     dtype = tokenizer.index_dtype
 

@@ -166,7 +166,7 @@ def test_lines_of_pieces(text, piece):
 
 def test_what_is_a_list():
     assert looks_like_list([NAMES])
-    assert looks_like_list(["\n\n", NAMES, "\n\n\n"])
+    assert looks_like_list(["\n\n", " \n" * 5, NAMES, "\n" * 9])
     assert looks_like_list([NAMES + "\n" + "x" * 64])
     assert not looks_like_list([NAMES + "\n" + "x" * 65])
     assert looks_like_list([NAMES.replace("\n", "\n\n", 2)])
@@ -276,6 +276,20 @@ def test_no_text_is_on_both_sides(n, by, split, n_blocks, validation, length):
         assert edges == [i * n // n_blocks for i in range(1, n_blocks)]
 
 
+def test_all_of_a_text(tmp_path):
+    for by, text, size in (("lines", NAMES, "26 lines"), ("windows", PROSE, "99 windows"), ("lines", "abc", "1 lines")):
+        corpus = make_corpus("t", text, by=by, length=10, validation=None)
+        assert corpus.validation is None
+        assert corpus.summary().startswith(f"t: {size} to learn, nothing held out; ")
+    assert make_corpus("t", "ab", by="streams", validation=None).train.n_steps == 1
+    names = make_corpus("t", NAMES, validation=None)
+    assert names.tokenizer.sequences_to_texts(names.train.sequences) == NAMES.split("\n")
+    with pytest.raises(ValueError, match="t must have at least 2 characters; got 1"):
+        make_corpus("t", "a", validation=None)
+    with pytest.raises(ValueError, match="t must have at least 1 line; got 0"):
+        make_corpus("t", " ", by="lines", validation=None)
+
+
 def test_fraction_is_exact():
     for percent in range(1, 99):
         corpus = make_corpus("t", "ab" * 5000, by="windows", validation=percent / 100)
@@ -307,6 +321,8 @@ def test_vocabulary_of_a_corpus():
     assert trained.vocab_size == 27
     with pytest.raises(ValueError, match="the vocabulary does not hold 'Q'"):
         make_corpus("m", "nameQ\n" * 30, tokenizer=trained)
+    with pytest.raises(ValueError, match="`tokenizer` must hold the newline, which ends a line"):
+        make_corpus("m", NAMES, tokenizer=CharTokenizer().fit("name"))
     with pytest.raises(ValueError, match="`oov_token` and `min_count` are for a new tokenizer; one was given"):
         make_corpus("m", NAMES, tokenizer=trained, oov_token="?")
 
