@@ -21,9 +21,9 @@ class Batch:
     Attributes
     ----------
     inputs, targets : array of int, shape (m, T)
-        Indices of characters; targets[j, t] follows inputs[j, t].
-    lengths : array of int, shape (m,)
-        Steps of each example.
+        Indices of characters; targets[j, t] follows inputs[j, t]. For other models as they take them.
+    lengths : array of int, shape (m,), or None
+        Steps of each example; None: all of them.
     continues : bool
         Whether the sequences go on where those of the batch before ended, so that its final states are the
         initial states of this one.
@@ -31,7 +31,7 @@ class Batch:
 
     inputs: np.ndarray
     targets: np.ndarray
-    lengths: np.ndarray
+    lengths: np.ndarray | None
     continues: bool = False
 
 
@@ -242,6 +242,56 @@ class Streams:
                 "a smaller batch size is possible"
             )
         return steps
+
+
+class Examples:
+    """Sequences in arrays, with a target each, for `rnnx.models.SequenceClassifier` and `SequenceRegressor`.
+
+    Parameters
+    ----------
+    inputs : array, shape (n_x, n, T), or (n, T) of integers
+        n sequences: numbers, or indices that stand for one-hot columns.
+    targets : array
+        Classes, integers of shape (n,) or, for every step, (n, T); or numbers of shape (n_y, n) or (n_y, n, T).
+    lengths : sequence of int, shape (n,), optional
+        Steps of each example.
+
+    Raises
+    ------
+    ValueError
+        If inputs, targets and lengths are not of the same number of examples.
+    """
+
+    def __init__(self, inputs: np.ndarray, targets: np.ndarray, lengths: Sequence[int] | np.ndarray | None = None):
+        self.inputs, self.targets = np.asarray(inputs), np.asarray(targets)
+        self.lengths = None if lengths is None else np.asarray(lengths)
+        if self.inputs.ndim not in (2, 3):
+            raise ValueError(f"`inputs` must have shape (n_x, n, T), or (n, T) of integers; got {self.inputs.shape}")
+        self._size = self.inputs.shape[-2]
+        self._axis = 0 if self.targets.dtype.kind in "iub" else 1  # of the targets' examples
+        if self.targets.ndim <= self._axis or self.targets.shape[self._axis] != self._size:
+            raise ValueError(f"`targets` must be of {self._size} examples, as `inputs`; got {self.targets.shape}")
+        if self.lengths is not None and self.lengths.shape != (self._size,):
+            raise ValueError(f"`lengths` must have shape (n,) = ({self._size},); got {self.lengths.shape}")
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of all examples."""
+        return self._size * self.inputs.shape[-1] if self.lengths is None else int(self.lengths.sum())
+
+    def n_batches(self, batch_size: int) -> int:
+        """Batches of one epoch; the last one may hold fewer examples."""
+        return -(-len(self) // _at_least(1, "batch_size", batch_size))
+
+    def batches(self, batch_size: int, rng: np.random.Generator | None = None, start: int = 0) -> Iterator[Batch]:
+        """All examples once; in random order if there is an `rng`. Parameters as for `Lines.batches`."""
+        for chosen in _shuffled(len(self), batch_size, rng, start):
+            inputs = np.take(self.inputs, chosen, axis=-2)
+            targets = np.take(self.targets, chosen, axis=self._axis)
+            yield Batch(inputs, targets, None if self.lengths is None else self.lengths[chosen])
 
 
 def _shuffled(n: int, batch_size: int, rng: np.random.Generator | None, start: int) -> Iterator[np.ndarray]:
