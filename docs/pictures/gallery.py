@@ -1,0 +1,140 @@
+"""Make the pictures of docs/pictures.md, from small models that are trained here: some minutes.
+
+``python docs/pictures/gallery.py [FOLDER]``; the same seeds give the same pictures, up to the version of Python, whose
+help texts are what is learned.
+"""
+
+import calendar
+import datetime
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+import rnnx
+from rnnx import inspection, plots
+from rnnx.corpus import Corpus, make_corpus, python_prose
+from rnnx.models import CharModel
+from rnnx.models.seq2seq import Seq2Seq
+from rnnx.optim import Adam
+from rnnx.pairs import Pairs
+from rnnx.text import CharTokenizer
+from rnnx.training import Trainer
+
+SEED = 1
+SENTENCE = 'The "try" statement specifies exception handlers (see below).\n'
+DATE = "Tuesday, March 5, 2019"
+
+
+def train(corpus: Corpus, cell: str, steps: int = 800) -> tuple[CharModel, list[dict[str, Any]]]:
+    """A character model after a minute of help texts, and the records of its training."""
+    model = CharModel(corpus.tokenizer.vocab_size, 96, cell=cell, seed=SEED)
+    return model, fit(model, corpus.train, corpus.validation, steps)
+
+
+def fit(model: Any, learn: Any, hold_out: Any, steps: int) -> list[dict[str, Any]]:
+    """Train with a learning rate that warms up and decays; the records, with a line to read meanwhile."""
+    started = time.perf_counter()
+    schedule = rnnx.optim.CosineDecay(0.006, steps, warmup=50)
+    trainer = Trainer(model, Adam(learning_rate=schedule), seed=SEED)
+    progress = trainer.run(learn, hold_out, iterations=steps, batch_size=32)
+    records = [item.as_dict() for item in progress]
+    print(
+        f"{model}: {time.perf_counter() - started:.0f} s, validation {records[-1]['validation_loss']:.4f}", flush=True
+    )
+    return records
+
+
+def vanishing(n_steps: int = 100, n_a: int = 64, n_x: int = 32, m: int = 16) -> dict[str, np.ndarray]:
+    """Norms of gradients in untrained cells: the same inputs, the same scheme, a unit gradient at the end."""
+    rng = np.random.default_rng(SEED)
+    x, da = rng.standard_normal((n_x, m, n_steps)), rng.standard_normal((n_a, m))
+    cells: dict[str, tuple[str, dict[str, float]]] = {
+        "RNN": ("rnn", {}),
+        "GRU": ("gru", {}),
+        "LSTM, forget bias 0": ("lstm", {"forget_bias": 0.0}),
+        "LSTM, forget bias 1": ("lstm", {"forget_bias": 1.0}),
+        "LSTM, forget bias 3": ("lstm", {"forget_bias": 3.0}),
+    }
+    norms = {}
+    for name, (cell, options) in cells.items():
+        parameters: dict[str, Any] = rnnx.initialize_parameters(
+            cell, n_x, n_a, seed=SEED, dtype="float64", scheme="torch", **options
+        )
+        _, _, caches = rnnx.recurrent_forward(cell, x, (), parameters)
+        norms[name] = inspection.gradient_norms(caches, da / np.linalg.norm(da))
+    return norms
+
+
+def dates(n: int = 4000) -> tuple[list[str], list[str]]:
+    """Dates as people write them, and the same as ISO 8601 has them."""
+    rng = np.random.default_rng(SEED)
+    days = [datetime.date.fromordinal(int(day)) for day in rng.integers(711_000, 748_000, n)]
+    names, weekdays = calendar.month_name, calendar.day_name
+    ways: list[Callable[[datetime.date], str]] = [
+        lambda d: f"{weekdays[d.weekday()]}, {names[d.month]} {d.day}, {d.year}",
+        lambda d: f"{d.day} {names[d.month]} {d.year}",
+        lambda d: f"{names[d.month][:3]} {d.day} {d.year}",
+        lambda d: f"{d.day}.{d.month}.{d.year}",
+    ]
+    return [ways[int(way)](day) for way, day in zip(rng.integers(0, len(ways), n), days, strict=True)], [
+        day.isoformat() for day in days
+    ]
+
+
+def date_model() -> tuple[Seq2Seq, CharTokenizer, CharTokenizer]:
+    """A model that reads dates and writes them anew, and its alphabets."""
+    sources, targets = dates()
+    read, write = CharTokenizer().fit([*sources, DATE]), CharTokenizer().fit(["\n", *targets])
+    pairs = [
+        Pairs(read.texts_to_sequences(sources[k]), write.texts_to_sequences(targets[k]), end_token=0)
+        for k in (slice(200, None), slice(200))
+    ]
+    model = Seq2Seq(read.vocab_size, write.vocab_size, 48, seed=SEED)
+    fit(model, *pairs, steps=1000)
+    return model, read, write
+
+
+def attention(model: Seq2Seq, read: CharTokenizer, write: CharTokenizer) -> Figure:
+    """Where the model looks while it writes one date."""
+    indices, lengths, weights = model.predict(read.encode(DATE)[None, :], max_length=11)
+    n = int(lengths[0]) + 1  # and the newline that ends it
+    written = write.decode(indices[0, :n])
+    return plots.attention_map(weights[0, :n, :], DATE, written, title=f"Attention: {written.strip()}")
+
+
+def main(folder: Path) -> None:
+    """Train, draw, save."""
+    corpus = make_corpus("pydoc", python_prose(), by="streams", length=64)
+    models, runs = {}, {}
+    for cell in ("lstm", "gru", "rnn"):
+        models[cell], runs[cell.upper()] = train(corpus, cell)
+    draw(folder, corpus, models["lstm"], runs, date_model())
+
+
+def draw(folder: Path, corpus: Corpus, model: CharModel, runs: dict[str, Any], of_dates: Any) -> None:
+    """All pictures."""
+    held_out = corpus.tokenizer.decode(corpus.validation.indices[-6000:-4600])
+    pictures = {
+        "training_curves": plots.training_curves(runs["LSTM"], title="LSTM of 96 units on Python's help texts"),
+        "training_runs": plots.training_curves(runs, title="Three cells on the same text"),
+        "gate_activations": plots.gate_activations(
+            inspection.text_values(model, corpus.tokenizer, SENTENCE)[0], SENTENCE
+        ),
+        "text_activation": plots.text_activation(
+            inspection.text_values(model, corpus.tokenizer, held_out)[0], held_out
+        ),
+        "gradient_norms": plots.gradient_norms(vanishing()),
+        "attention_map": attention(*of_dates),
+        "weight_histograms": plots.weight_histograms(model.parameters),
+    }
+    for name, figure in pictures.items():
+        plots.save(figure, folder / f"{name}.png")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent)

@@ -1,0 +1,229 @@
+"""The documentation: its examples run, the site builds without a warning, and no link is broken."""
+
+import doctest
+import html.parser
+import importlib
+import importlib.util
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+import rnnx
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = ["activations.md", "bptt.md", "course.md", "index.md", "own_cell.md"]  # the others have tests of their own
+FENCED = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+# Modules that are no part of the reference: the command line has a page of its own.
+NOT_FOR_PROGRAMS = {"cli"}
+
+
+# --- examples ------------------------------------------------------------------------------------------------
+
+
+def run_page(text, name):
+    """All python blocks of a page, and its sessions (pycon), in one scope and in their order."""
+    scope: dict = {"__name__": "page"}
+    blocks = 0
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    for match in FENCED.finditer(text):
+        language, code = match.groups()
+        if language == "python":
+            # Line numbers as in the page.
+            exec(compile("\n" * text[: match.start(2)].count("\n") + code, name, "exec"), scope)
+        elif language == "pycon":
+            session = doctest.DocTestParser().get_doctest(code, scope, name, name, text[: match.start()].count("\n"))
+            output: list[str] = []
+            failed, _ = runner.run(session, out=output.append, clear_globs=False)
+            assert not failed, "".join(output)
+            scope.update(session.globs)
+        else:
+            continue
+        blocks += 1
+    return blocks
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_examples_run(name):
+    with rnnx.use_engine("plain"):  # nothing to compile
+        assert run_page((DOCS / name).read_text(encoding="utf-8"), name)
+
+
+def test_a_wrong_example_is_seen():
+    with pytest.raises(AssertionError, match=r"Expected:\s+3\s+Got:\s+2"):
+        run_page("```python\nx = 1\n```\n```pycon\n>>> x + 1\n3\n```\n", "page.md")
+
+
+def test_commands_exist():
+    """Every command of the page on the command line, with its options; and every command is there."""
+    click = pytest.importorskip("click")
+    cli = importlib.import_module("rnnx.cli").cli
+    shown = set()
+    for language, code in FENCED.findall((DOCS / "command_line.md").read_text(encoding="utf-8")):
+        for line in code.splitlines() if language == "sh" else ():
+            program, name, *words = line.split()
+            assert program == "rnnx"
+            command = cli.commands[name]
+            options = {o for p in command.params if isinstance(p, click.Option) for o in p.opts}
+            assert {word for word in words if word.startswith("-")} <= options, line
+            shown.add(name)
+    assert shown == set(cli.commands)
+
+
+def test_pictures_are_drawn_alike(tmp_path):
+    pytest.importorskip("matplotlib")
+    spec = importlib.util.spec_from_file_location("activations_picture", DOCS / "pictures" / "activations.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name in ("one.svg", "other.svg"):
+        module.main(tmp_path / name)
+    drawn = (tmp_path / "one.svg").read_bytes()
+    assert drawn == (tmp_path / "other.svg").read_bytes()
+    kept = (DOCS / "pictures" / "activations.svg").read_bytes()
+    assert drawn.count(b"<path") == kept.count(b"<path")
+
+
+# --- links in the repository ---------------------------------------------------------------------------------
+
+
+def links_of_markdown(text):
+    """Targets of links and images, without those in code."""
+    text = re.sub(r"`[^`\n]*`", "", FENCED.sub("", text))
+    return re.findall(r"\]\(\s*<?([^)\s>]+)", text)
+
+
+def missing_targets(path):
+    """Relative links of a Markdown file that lead to no file of the repository."""
+    missing = []
+    for link in links_of_markdown(path.read_text(encoding="utf-8")):
+        parts = urlsplit(link)
+        if not parts.scheme and parts.path and not (path.parent / unquote(parts.path)).exists():
+            missing.append(link)
+    return missing
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))], ids=lambda path: path.name
+)
+def test_links_of_markdown_lead_to_files(path):
+    assert missing_targets(path) == []
+
+
+def test_a_broken_link_of_markdown_is_seen(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("[a](page.md#there) ![b](no.svg) `[c](no.md)` [d](https://example.org) [e](#f) [g](no.md)\n")
+    assert missing_targets(page) == ["no.svg", "no.md"]
+
+
+# --- the site ------------------------------------------------------------------------------------------------
+
+
+class Page(html.parser.HTMLParser):
+    """The anchors of a page, and what it refers to."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.anchors, self.references = set(), []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        for key, value in attrs:
+            if key == "id" or (tag == "a" and key == "name"):
+                self.anchors.add(value)
+            elif key in ("href", "src") and value is not None and not (tag == "link" and ("rel", "canonical") in attrs):
+                self.references.append(value)
+
+
+def broken_links(site):
+    """Internal references of a built site that lead to no file, or to no anchor of a page."""
+    pages = {path.resolve(): Page(path) for path in site.rglob("*.html")}
+    broken = []
+    for path, page in pages.items():
+        for reference in page.references:
+            parts = urlsplit(reference)
+            if parts.scheme or parts.netloc:
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            anchor = unquote(parts.fragment)
+            known = target in pages
+            if not target.is_file() or (anchor and known and anchor not in pages[target].anchors):
+                broken.append(f"{path.relative_to(site.resolve())}: {reference}")
+    return broken
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site, built without running the notebook."""
+    for package in ("sphinx", "numpydoc", "myst_nb", "furo"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"the documentation needs {package}: pip install 'rnnx[docs]'")
+    out = tmp_path_factory.mktemp("docs") / "html"
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
+    result = subprocess.run(
+        [*command, "-D", "nb_execution_mode=off", str(DOCS), str(out)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return out
+
+
+def test_site_has_no_broken_link(site):
+    assert (site / "index.html").exists()
+    assert broken_links(site) == []
+
+
+def test_a_broken_link_of_the_site_is_seen(tmp_path):
+    (tmp_path / "a.html").write_text('<a href="b.html#x">1</a><a href="b.html#y">2</a><img src="no.svg?v=1">')
+    (tmp_path / "b.html").write_text('<p id="x"><a href="#x">1</a><a href="no.html">2</a><a href="https://a.b/c">3</a>')
+    assert sorted(broken_links(tmp_path)) == ["a.html: b.html#y", "a.html: no.svg?v=1", "b.html: no.html"]
+
+
+def documented(site):
+    """Full names of all Python objects that the site describes, from its inventory."""
+    data = (site / "objects.inv").read_bytes()
+    lines = zlib.decompress(data.split(b"\n", 4)[4]).decode().splitlines()
+    return {line.split()[0] for line in lines if " py:" in line}
+
+
+def public_names(module):
+    """What a module offers: its __all__, or what it defines without an underscore."""
+    if hasattr(module, "__all__"):
+        return list(module.__all__)
+    return [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and callable(value) and getattr(value, "__module__", None) == module.__name__
+    ]
+
+
+def lab_modules():
+    """The public modules that are not the core, whose names rnnx itself exports."""
+    names = {module.name for module in pkgutil.iter_modules(rnnx.__path__)}
+    core = {"activations", "cells", "engines", "functional", "heads", "initialization", "streaming"}
+    return sorted(name for name in names - core - NOT_FOR_PROGRAMS if not name.startswith("_"))
+
+
+def test_every_public_name_is_in_the_reference():
+    pages = "\n".join(path.read_text(encoding="utf-8") for path in (DOCS / "api").iterdir())
+    assert [name for name in rnnx.__all__ if not re.search(rf"(\brnnx\.|(?<![\w.])){name}\b", pages)] == []
+
+
+def test_every_public_name_is_described_on_the_site(site):
+    names = documented(site)
+    rooms = ["rnnx", *(f"rnnx.{module}" for module in lab_modules())]
+    for name in rnnx.__all__:
+        assert names & {f"{room}.{name}" for room in rooms}, name
+    for module_name in lab_modules():
+        module = importlib.import_module(f"rnnx.{module_name}")
+        for name in public_names(module):
+            assert names & {f"rnnx.{name}", f"rnnx.{module_name}.{name}"}, f"{module_name}.{name}"
