@@ -1,0 +1,10 @@
+"""The same character model trained by rnnx and by TensorFlow or torch, side by side.
+
+Each side runs in a process of its own, one after the other: nothing here imports a peer, except the file of that
+peer's side, in its process. See `run`.
+"""
+
+from rnnx.compare._report import Report
+from rnnx.compare._run import run
+
+__all__ = ["Report", "run"]

@@ -1,0 +1,192 @@
+"""The same model on both sides of a comparison; small, for a side's process costs more than its steps."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rnnx
+from rnnx import compare
+from rnnx.compare import _run
+from rnnx.compare._exchange import Request, Result, Settings
+from rnnx.compare._report import Report
+
+SMALL = {"hidden_size": 12, "num_layers": 2, "batch_size": 3, "seq_length": 7, "steps": 4, "learning_rate": 0.01}
+TEXT = np.random.default_rng(5).integers(0, 9, 500)
+
+
+def installed(*modules):
+    """Without importing them: the sides' processes do that."""
+    for module in modules:
+        if not _run.importlib.util.find_spec(module):
+            pytest.skip(f"could not import {module!r}")
+
+
+def check(report, labels, folder, tolerance="1e-05"):
+    assert list(report.sides) == labels
+    for label in labels[1:]:
+        assert report.loss_differences(label)[:2].max() <= 1e-5
+        errors = report.gradient_errors(label)
+        assert len(errors) == len(report.sides[label].gradients) > 2
+        assert {"dWy", "dby"} < set(errors)
+        assert max(errors.values()) <= 1e-5
+    assert report.agrees
+    for side in report.sides.values():
+        assert side.losses.shape == side.seconds.shape == (SMALL["steps"],)
+        assert (side.seconds > 0).all()
+        assert np.ptp(side.losses) > 1e-3  # it has learned something: equal constants would agree, too
+        if sys.platform == "linux":
+            assert 10 < side.memory_start <= side.memory_peak
+    text = report.text()
+    for row in (
+        "loss of the first batch",
+        "loss after one update",
+        "relative difference, one update",
+        "first step, s",
+        "median of later steps, ms",
+        "peak of memory, MiB",
+        "dWy",
+        f"gradients agree to {tolerance}",
+    ):
+        assert row in text
+    assert all(label in text for label in labels)
+    check_files(report, folder)
+
+
+def check_files(report, folder):
+    assert (folder / "comparison.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert (folder / "report.txt").read_text(encoding="utf-8") == report.text() + "\n"
+    values = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    assert values["sides"]["rnnx"]["losses"] == report.sides["rnnx"].losses.tolist()
+    with (folder / "losses.csv").open(newline="", encoding="utf-8") as file:
+        head, *rows = csv.reader(file)
+    assert head == ["step", *report.sides]
+    assert [float(row[1]) for row in rows] == report.sides["rnnx"].losses.tolist()
+
+
+@pytest.mark.parametrize(("cell", "optimizer"), [("lstm", "adam"), ("gru_reset_after", "sgd")])
+def test_torch(cell, optimizer, tmp_path):
+    installed("torch")
+    started = []
+    report = compare.run(
+        "torch", TEXT, cell=cell, optimizer=optimizer, output=tmp_path / "out", progress=started.append, **SMALL
+    )
+    check(report, ["rnnx", "torch loop"], tmp_path / "out")
+    assert started == ["rnnx", "torch loop"]
+    assert "torch" not in report.sides["rnnx"].versions
+
+
+def test_keras(tmp_path):
+    """The GRU with two biases, and Adam, whose epsilon is not Keras's: in float64, where it shows."""
+    installed("tensorflow", "keras")
+    report = compare.run("keras", TEXT, cell="gru_reset_after", dtype="float64", output=tmp_path, threads=1, **SMALL)
+    check(report, ["rnnx", "Keras fit", "TensorFlow loop"], tmp_path, "1e-10")
+
+
+def test_only_a_peers_side_imports_the_peer():
+    peers = ("tensorflow", "keras", "torch")
+    code = f"import sys, rnnx.compare, rnnx.convert; print([m for m in {peers} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    source = Path(rnnx.__file__).parent
+    importing = {
+        str(path.relative_to(source).as_posix())
+        for path in source.rglob("*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.split()[:1] in (["import"], ["from"]) and line.split()[1].split(".")[0] in peers
+    }
+    assert importing == {"compare/_keras_side.py", "compare/_torch_side.py"}
+
+
+# --- mistakes, and what fails --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"peer": "jax"}, ValueError, r"`peer` must be one of \['keras', 'torch'\]; got 'jax'"),
+        ({"cell": "gru"}, ValueError, "`cell` .* with torch; got 'gru': torch resets after the product"),
+        ({"cell": "mgu"}, ValueError, "`cell` must be one of"),
+        ({"optimizer": "rms"}, ValueError, "`optimizer` must be one of"),
+        ({"dtype": "float16"}, ValueError, "`dtype` must be one of"),
+        ({"steps": 1}, ValueError, "`steps` must be an integer of at least 2; got 1"),
+        ({"hidden_size": 0}, ValueError, "`hidden_size`"),
+        ({"batch_size": 1.5}, ValueError, "`batch_size`"),
+        ({"threads": 0}, ValueError, "`threads`"),
+        ({"learning_rate": float("nan")}, ValueError, "`learning_rate`"),
+        ({"vocab_size": 8}, ValueError, "above the largest index, 8; got 8"),
+        ({"seq_length": 500}, ValueError, "more than seq_length = 500 characters; got 500"),
+        ({"indices": TEXT * 1.0}, TypeError, "`indices` must be integers"),
+        ({"indices": TEXT - 5}, ValueError, "indices from 0"),
+    ],
+)
+def test_mistakes(arguments, error, message):
+    with pytest.raises(error, match=message):
+        compare.run(**{"peer": "torch", "indices": TEXT, **SMALL, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("peer", "command"), [("keras", r"pip install 'rnnx\[keras\]'"), ("torch", "pip install torch")]
+)
+def test_a_peer_that_is_not_installed(peer, command, monkeypatch):
+    monkeypatch.setattr(_run.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=command):
+        compare.run(peer, TEXT, **SMALL)
+
+
+def make_request():
+    return _run.make_request(TEXT, Settings(9, **SMALL))
+
+
+def test_a_side_that_fails(tmp_path):
+    request = make_request()
+    broken = Request(request.settings, request.inputs, request.targets, {"by": request.parameters["by"]})
+    with pytest.raises(RuntimeError, match=r"the process of mine ended with 1:\n(.*\n)*ValueError: `parameters` must"):
+        _run._run_sides({"mine": ("_rnnx_side", "")}, broken, None)
+    with pytest.raises(RuntimeError, match="No module named"):
+        _run._run_sides({"mine": ("_no_side", "")}, request, None)
+
+
+def test_the_batches():
+    request = make_request()
+    assert request.inputs.shape == (SMALL["steps"], SMALL["batch_size"], SMALL["seq_length"])
+    assert np.array_equal(request.inputs[..., 1:], request.targets[..., :-1])
+    again = make_request()
+    assert np.array_equal(request.inputs, again.inputs)
+    assert all(np.array_equal(a, again.parameters[key]) for key, a in request.parameters.items())
+
+
+def test_files_between_the_processes(tmp_path):
+    request = make_request()
+    request.save(tmp_path / "request.npz")
+    back = Request.load(tmp_path / "request.npz")
+    assert back.settings == request.settings
+    assert np.array_equal(back.targets, request.targets)
+    assert list(back.parameters) == list(request.parameters)
+
+
+def result(losses, gradient, memory=None):
+    return Result(np.array(losses), np.ones(len(losses)), {"dWy": np.array(gradient)}, 1.0, memory, memory, {})
+
+
+@pytest.mark.parametrize(
+    ("losses", "gradient", "agrees"),
+    [
+        ([4.0, 2.0, 1.0], [3.0, 4.0], True),
+        ([4.0, 2.0, 1.5], [3.0, 4.0], True),  # drift later on is stated, not judged
+        ([4.0, 2.0001, 1.0], [3.0, 4.0], False),
+        ([4.0, 2.0, 1.0], [3.0, 4.001], False),
+        ([4.0, float("nan"), 1.0], [3.0, 4.0], False),
+        ([4.0, 2.0, 1.0], [float("nan"), 4.0], False),
+    ],
+)
+def test_the_verdict(losses, gradient, agrees):
+    sides = {"rnnx": result([4.0, 2.0, 1.0], [3.0, 4.0]), "torch loop": result(losses, gradient)}
+    report = Report("torch", Settings(9, **{**SMALL, "steps": 3}), sides)
+    assert report.agrees == agrees
+    assert ("DO NOT AGREE" in report.text()) != agrees
+    assert "unknown" in report.text()  # memory, on a system that does not tell

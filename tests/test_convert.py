@@ -1,0 +1,427 @@
+"""Weights to and from torch and Keras: the same outputs and gradients on both sides, and round trips."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from problems import TOLERANCE, assert_close
+
+import rnnx
+from rnnx import convert
+from rnnx.models import Recurrent
+
+N_X, N_A, M, T = 5, 4, 3, 6
+TORCH = {"rnn": "RNN", "lstm": "LSTM", "gru_reset_after": "GRU"}
+KERAS = {"rnn": "SimpleRNN", "lstm": "LSTM", "gru": "GRU", "gru_reset_after": "GRU"}
+STACKS = {"one": (1, False), "two": (2, False), "bidirectional": (2, True)}
+FLOAT32 = 1e-5  # Keras on torch multiplies in float32, whatever the dtype
+
+
+def random_parameters(stack, rng, dtype="float64"):
+    """Weights of scale 1, biases too: zero biases would hide their places."""
+    shapes = {key: a.shape for key, a in stack.initialize(0, dtype=dtype).items()}
+    return {key: rng.standard_normal(shape).astype(dtype) for key, shape in shapes.items()}
+
+
+def cell_parameters(cell, rng, n_x=N_X, n_a=N_A):
+    """Of one cell, with a bhc where there may be one, without an output layer."""
+    one = rnnx.initialize_parameters(cell, n_x, n_a, seed=0, dtype="float64")
+    return {key: rng.standard_normal(a.shape) for key, a in one.items()}
+
+
+def assert_equal(actual, desired):
+    assert list(actual) == list(desired)
+    for key, a in desired.items():
+        assert actual[key].dtype == a.dtype
+        assert np.array_equal(actual[key], a), key
+
+
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch")
+
+
+# From NumPy, about how Keras converts torch's tensors.
+OF_KERAS = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def keras():
+    """Keras on torch, whose layers have the same weights and results; with TensorFlow: test_compare.py."""
+    pytest.importorskip("torch")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERAS_BACKEND", "torch")
+        return pytest.importorskip("keras")
+
+
+def torch_layer(torch, cell, num_layers=1, bidirectional=False, **options):
+    kind = getattr(torch.nn, TORCH[cell])
+    return kind(N_X, N_A, num_layers, bidirectional=bidirectional, dtype=torch.float64, **options)
+
+
+# --- torch ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", STACKS)
+@pytest.mark.parametrize("name", TORCH)
+def test_torch_computes_the_same(torch, name, shape, rng):
+    num_layers, bidirectional = STACKS[shape]
+    stack = Recurrent(name, N_X, N_A, num_layers, bidirectional=bidirectional)
+    parameters = random_parameters(stack, rng)
+    layer = torch_layer(torch, name, num_layers, bidirectional)
+    layer.load_state_dict({k: torch.from_numpy(v) for k, v in convert.to_torch(name, parameters).items()})
+    x = rng.standard_normal((N_X, M, T))
+    x_torch = torch.tensor(x.transpose(2, 1, 0).copy(), requires_grad=True)
+    expected, _ = layer(x_torch)
+    dout = rng.standard_normal(tuple(expected.shape))
+    expected.backward(torch.from_numpy(dout))
+
+    out, _, cache = stack.forward(parameters, x)
+    gradients = stack.backward(dout.transpose(2, 1, 0), cache)
+    assert_close(out, expected.detach().numpy().transpose(2, 1, 0), TOLERANCE["oracle"], "out")
+    assert_close(gradients["dx"], x_torch.grad.numpy().transpose(2, 1, 0), TOLERANCE["oracle"], "dx")
+    of_torch = {key: p.grad for key, p in layer.named_parameters()}
+    converted = convert.from_torch(name, of_torch, stack=True, gradients=True)
+    assert converted.keys() == {f"d{key}" for key in parameters}
+    for key, gradient in converted.items():
+        assert_close(gradients[key], gradient, TOLERANCE["oracle"], key)
+
+
+@pytest.mark.parametrize("shape", STACKS)
+@pytest.mark.parametrize("name", TORCH)
+def test_torch_layer_with_its_own_weights(torch, name, shape, rng):
+    """Both biases of torch are random; ours are their sums."""
+    num_layers, bidirectional = STACKS[shape]
+    layer = torch_layer(torch, name, num_layers, bidirectional)
+    stack = Recurrent(name, N_X, N_A, num_layers, bidirectional=bidirectional)
+    x = rng.standard_normal((N_X, M, T))
+    expected, _ = layer(torch.from_numpy(x.transpose(2, 1, 0).copy()))
+    out, _, _ = stack.forward(convert.from_torch(name, layer, stack=True), x)
+    assert_close(out, expected.detach().numpy().transpose(2, 1, 0), TOLERANCE["oracle"], "out")
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_torch_cells_and_absent_biases(torch, name, rng):
+    """torch.nn.LSTMCell has no layer in its keys; bias=False has no bias."""
+    single = getattr(torch.nn, f"{TORCH[name]}Cell")(N_X, N_A, bias=False, dtype=torch.float64)
+    x = rng.standard_normal((N_X, M))
+    expected = single(torch.from_numpy(x.T.copy()))
+    expected = expected[0] if isinstance(expected, tuple) else expected
+    parameters = convert.from_torch(name, single.state_dict())
+    (a, *_), _, _ = rnnx.recurrent_forward(name, x[:, :, None], (), parameters)
+    assert_close(a[:, :, 0], expected.detach().numpy().T, TOLERANCE["oracle"], "a")
+    assert not any(parameters[key].any() for key in parameters if key.startswith("b"))
+
+
+def test_a_whole_torch_model(torch, rng):
+    """Keys of the layers within a module, and a head."""
+    model = torch.nn.ModuleDict({"rnn": torch_layer(torch, "lstm"), "head": torch.nn.Linear(N_A, 2).double()})
+    p = convert.from_torch("lstm", model, prefix="rnn.") | convert.dense_from_torch(model, prefix="head.")
+    x = rng.standard_normal((N_X, M, T))
+    _, y, _, _ = rnnx.lstm_forward(x, None, p)
+    hidden, _ = model["rnn"](torch.from_numpy(x.transpose(2, 1, 0).copy()))
+    expected = torch.softmax(model["head"](hidden), -1).detach().numpy().transpose(2, 1, 0)
+    assert_close(y, expected, TOLERANCE["oracle"], "y")
+    back = convert.to_torch("lstm", p, prefix="rnn.") | convert.dense_to_torch(p, prefix="head.")
+    assert back.keys() == model.state_dict().keys()
+    assert np.array_equal(back["head.bias"], model["head"].bias.detach().numpy())
+
+
+def test_weights_of_a_safetensors_file(tmp_path, rng):
+    from safetensors.numpy import load_file, save_file
+
+    parameters = cell_parameters("gru_reset_after", rng)
+    save_file(convert.to_torch("gru_reset_after", parameters), tmp_path / "gru.safetensors")
+    back = convert.from_torch("gru_reset_after", load_file(tmp_path / "gru.safetensors"))
+    assert_equal(back, parameters)
+
+
+# --- Keras ---------------------------------------------------------------------------------------------------
+
+
+def keras_layer(keras, name, n_a=N_A, **options):
+    extra = {"reset_after": name == "gru_reset_after"} if name.startswith("gru") else {}
+    return getattr(keras.layers, KERAS[name])(n_a, return_sequences=True, **extra, **options)
+
+
+@OF_KERAS
+@pytest.mark.parametrize("name", KERAS)
+def test_keras_computes_the_same(keras, name, rng):
+    """Two layers of different sizes in two directions hold all cases at once: what is wrong in one shows."""
+    stack = Recurrent(name, N_X, (N_A, 3), 2, bidirectional=True)
+    parameters = random_parameters(stack, rng)
+    layers = [
+        keras.layers.Bidirectional(keras_layer(keras, name, n, dtype="float64"), dtype="float64") for n in (N_A, 3)
+    ]
+    x = rng.standard_normal((N_X, M, T))
+    build_stack(layers)
+    for layer, weights in zip(layers, convert.to_keras(name, parameters), strict=True):
+        layer.set_weights(weights)
+    a, _, _ = stack.forward(parameters, x)
+    assert_close(a, run_keras(keras, layers, x), FLOAT32, name)
+    assert_equal(convert.from_keras(name, layers, stack=True), parameters)
+
+
+def build_stack(layers):
+    for layer, n in zip(layers, (N_X, 2 * N_A), strict=True):
+        layer.build((M, T, n))
+
+
+def run_keras(keras, layers, x):
+    out = x.transpose(1, 2, 0).copy()
+    for layer in layers:
+        out = layer(out)
+    return keras.ops.convert_to_numpy(out).transpose(2, 0, 1)
+
+
+@OF_KERAS
+@pytest.mark.parametrize("name", KERAS)
+def test_keras_layer_with_its_own_weights(keras, name, rng):
+    layer = keras_layer(keras, name, bias_initializer="random_normal")  # float32, the default
+    x = rng.standard_normal((N_X, M, T)).astype("float32")
+    expected = run_keras(keras, [layer], x)
+    (a, *_), _, _ = rnnx.recurrent_forward(name, x, (), convert.from_keras(name, layer))
+    assert_close(a, expected, FLOAT32, name)
+    without = keras_layer(keras, name, use_bias=False)
+    expected = run_keras(keras, [without], x)
+    (a, *_), _, _ = rnnx.recurrent_forward(name, x, (), convert.from_keras(name, without.get_weights()))
+    assert_close(a, expected, FLOAT32, f"{name} without bias")
+
+
+@OF_KERAS
+def test_keras_gradients(keras, torch, rng):
+    """The two rows of a bias of a GRU both have the gradient of their sum."""
+    stack = Recurrent("gru_reset_after", N_X, N_A)
+    parameters = random_parameters(stack, rng)
+    layer = keras_layer(keras, "gru_reset_after", dtype="float64")
+    layer.build((M, T, N_X))
+    layer.set_weights(convert.to_keras("gru_reset_after", parameters)[0])
+    x, dout = rng.standard_normal((N_X, M, T)), rng.standard_normal((N_A, M, T))
+    (layer(torch.tensor(x.transpose(1, 2, 0))) * torch.tensor(dout.transpose(1, 2, 0))).sum().backward()
+    of_keras = [v.value.grad for v in layer.trainable_variables]
+    gradients = stack.backward(dout, stack.forward(parameters, x)[2])
+    for key, gradient in convert.from_keras("gru_reset_after", of_keras, stack=True, gradients=True).items():
+        assert_close(gradients[key], gradient, FLOAT32, key)
+
+
+@OF_KERAS
+def test_keras_head_and_activations(keras, rng):
+    head = keras.layers.Dense(2, dtype="float64", bias_initializer="random_normal")
+    x = rng.standard_normal((M, N_A))
+    y = keras.ops.convert_to_numpy(head(x))
+    p = convert.dense_from_keras(head)
+    assert_close(p["Wy"] @ x.T + p["by"], y.T, FLOAT32, "dense")
+    assert all(np.array_equal(a, b) for a, b in zip(convert.dense_to_keras(p), head.get_weights(), strict=True))
+    relu = keras_layer(keras, "lstm", activation="relu")
+    relu.build((M, T, N_X))
+    with pytest.raises(ValueError, match="activation must be 'tanh'; got 'relu'"):
+        convert.from_keras("lstm", relu)
+    gru = keras_layer(keras, "gru_reset_after")
+    gru.build((M, T, N_X))
+    with pytest.raises(ValueError, match="reset_after=True, which is cell 'gru_reset_after'"):
+        convert.from_keras("gru", gru)
+    summed = keras.layers.Bidirectional(keras_layer(keras, "lstm"), merge_mode="sum")
+    summed.build((M, T, N_X))
+    with pytest.raises(ValueError, match="merge_mode"):
+        convert.from_keras("lstm", summed, stack=True)
+    with pytest.raises(ValueError, match=r"a list from model\.layers"):
+        convert.from_keras("lstm", keras.Sequential([keras.Input((T, N_X)), keras_layer(keras, "lstm")]))
+
+
+# --- round trips, without either ---------------------------------------------------------------------------
+
+
+@given(
+    cell=st.sampled_from([*KERAS]),
+    sizes=st.lists(st.integers(1, 4), min_size=1, max_size=3),
+    n_x=st.integers(1, 4),
+    bidirectional=st.booleans(),
+    name=st.sampled_from(["", "encoder", "l0"]),
+    dtype=st.sampled_from(["float32", "float64"]),
+)
+def test_round_trips_are_exact(cell, sizes, n_x, bidirectional, name, dtype):
+    stack = Recurrent(cell, n_x, sizes, len(sizes), bidirectional=bidirectional, name=name)
+    parameters = random_parameters(stack, np.random.default_rng(0), dtype)
+    others = {"Wy": np.ones((2, 1)), "by": np.ones((2, 1)), "Wf_other_l0": np.ones((2, 1))}
+    lists = convert.to_keras(cell, {**parameters, **others}, name=name)
+    assert_equal(convert.from_keras(cell, lists, stack=True, name=name), parameters)
+    if cell in TORCH and len(set(sizes)) == 1:
+        state = convert.to_torch(cell, {**parameters, **others}, name=name, prefix="a.")
+        assert all(a.flags.c_contiguous for a in state.values())
+        assert_equal(convert.from_torch(cell, state, stack=True, name=name, prefix="a."), parameters)
+
+
+@pytest.mark.parametrize("name", KERAS)
+def test_results_are_copies(name, rng):
+    parameters = cell_parameters(name, rng)
+    lists = convert.to_keras(name, parameters)
+    state = convert.to_torch(name, parameters) if name in TORCH else {}
+    kept = {key: a.copy() for key, a in parameters.items()}
+    back = convert.from_keras(name, lists)
+    for a in (*lists, *state.values()):
+        a[...] = 0
+    assert_equal(parameters, kept)
+    assert_equal(back, kept)
+
+
+def test_the_order_of_the_gates():
+    """Against the documents of both, by hand: LSTM i f c o; GRU r z n of torch, z r h of Keras; u = 1 - z."""
+    lstm = {
+        f"{kind}{gate}": np.full((1, 2 if kind == "W" else 1), float(v))
+        for v, gate in enumerate("fico")
+        for kind in "Wb"
+    }
+    assert convert.to_torch("lstm", lstm)["bias_ih_l0"].tolist() == [1, 0, 2, 3]
+    assert convert.to_keras("lstm", lstm)[2].tolist() == [1, 0, 2, 3]
+    gru = {
+        f"{kind}{g}": np.full((1, 2 if kind == "W" else 1), float(v)) for v, g in enumerate("urc", 1) for kind in "Wb"
+    }
+    assert convert.to_keras("gru", gru)[2].tolist() == [-1, 2, 3]
+    gru |= {"bhc": np.full((1, 1), 4.0)}
+    assert convert.to_torch("gru_reset_after", gru)["bias_ih_l0"].tolist() == [2, -1, 3]
+    assert convert.to_torch("gru_reset_after", gru)["bias_hh_l0"].tolist() == [0, 0, 4]
+    assert convert.to_keras("gru_reset_after", gru)[2].tolist() == [[-1, 2, 3], [0, 0, 4]]
+
+
+def test_columns_of_the_weights():
+    """[a; x] in that order on our side, two matrices on theirs."""
+    lstm = {f"W{g}": np.array([[10.0, 20.0, 1.0]]).repeat(2, 0) for g in "fico"} | {
+        f"b{g}": np.zeros((2, 1)) for g in "fico"
+    }
+    state = convert.to_torch("lstm", lstm)
+    assert state["weight_hh_l0"].shape == (8, 2)
+    assert state["weight_hh_l0"][0].tolist() == [10, 20]
+    assert state["weight_ih_l0"][0].tolist() == [1]
+
+
+# --- mistakes ------------------------------------------------------------------------------------------------
+
+
+class Module:
+    """What of a torch module the conversion looks at."""
+
+    def __init__(self, state, **attributes):
+        self.state_dict = lambda: state
+        self.__dict__.update(attributes)
+
+
+def lstm_state():
+    shapes = {"weight_ih_l0": (16, 5), "weight_hh_l0": (16, 4), "bias_ih_l0": (16,), "bias_hh_l0": (16,)}
+    return {key: np.ones(shape) for key, shape in shapes.items()}
+
+
+TORCH_MISTAKES = {
+    "gru": (lambda: ("gru", lstm_state(), {}), ValueError, "which is 'gru_reset_after'"),
+    "unknown": (lambda: ("lstmm", lstm_state(), {}), ValueError, "did you mean 'lstm'"),
+    "not a module": (lambda: ("lstm", [1], {}), TypeError, "must be a torch module or a dict of arrays; got list"),
+    "other cell": (
+        lambda: ("gru_reset_after", lstm_state(), {}),
+        ValueError,
+        r"`weight_hh_l0` must have shape \(3 n_a, n_a\), for cell 'gru_reset_after', = \(12, 4\); got \(16, 4\)",
+    ),
+    "projection": (lambda: ("lstm", {**lstm_state(), "weight_hr_l0": np.ones((2, 4))}, {}), ValueError, "proj_size"),
+    "relu": (lambda: ("rnn", Module({}, nonlinearity="relu"), {}), ValueError, "nonlinearity must be tanh.*'relu'"),
+    "unknown key": (lambda: ("lstm", {**lstm_state(), "bias": np.ones(3)}, {}), ValueError, "unknown key 'bias'"),
+    "prefix": (
+        lambda: ("lstm", {f"rnn.{k}": v for k, v in lstm_state().items()}, {}),
+        ValueError,
+        "no key like 'weight_ih_l0'; it has 'rnn.weight_ih_l0'",
+    ),
+    "missing weight": (
+        lambda: ("lstm", {k: v for k, v in lstm_state().items() if k != "weight_hh_l0"}, {}),
+        ValueError,
+        "misses weight_hh_l0",
+    ),
+    "one bias": (
+        lambda: ("lstm", {k: v for k, v in lstm_state().items() if k != "bias_ih_l0"}, {}),
+        ValueError,
+        "misses bias_ih_l0",
+    ),
+    "gap": (
+        lambda: ("lstm", {**lstm_state(), "weight_ih_l2": np.ones((16, 4)), "weight_hh_l2": np.ones((16, 4))}, {}),
+        ValueError,
+        "missing \\['_l1'\\]",
+    ),
+    "layers do not fit": (
+        lambda: ("lstm", lstm_state() | {k.replace("l0", "l1"): v for k, v in lstm_state().items()}, {"stack": True}),
+        ValueError,
+        "l1 must read 4 inputs, the outputs of the layer below; got 5",
+    ),
+    "a stack as a cell": (
+        lambda: ("lstm", lstm_state() | {f"weight_{k}_l1": np.ones((16, 4)) for k in ("ih", "hh")}, {}),
+        ValueError,
+        "pass stack=True",
+    ),
+    "name without stack": (lambda: ("lstm", lstm_state(), {"name": "encoder"}), ValueError, "pass stack=True, too"),
+    "dtype": (lambda: ("lstm", {k: v.astype("f2") for k, v in lstm_state().items()}, {}), TypeError, "got float16"),
+    "dimensions": (lambda: ("lstm", {**lstm_state(), "bias_hh_l0": np.ones((16, 1))}, {}), ValueError, "1 dimension"),
+    "bias": (lambda: ("lstm", {**lstm_state(), "bias_hh_l0": np.ones(4)}, {}), ValueError, r"`bias_hh_l0` .* \(16,\)"),
+}
+
+
+@pytest.mark.parametrize("mistake", TORCH_MISTAKES)
+def test_mistakes_about_torch(mistake):
+    make, error, message = TORCH_MISTAKES[mistake]
+    cell, weights, options = make()
+    with pytest.raises(error, match=message):
+        convert.from_torch(cell, weights, **options)
+
+
+def test_projection_and_relu_of_torch_itself(torch):
+    with pytest.raises(ValueError, match="proj_size"):
+        convert.from_torch("lstm", torch_layer(torch, "lstm", proj_size=2))
+    model = torch.nn.Sequential(torch.nn.ReLU(), torch_layer(torch, "rnn", nonlinearity="relu"))
+    with pytest.raises(ValueError, match="'relu'"):
+        convert.from_torch("rnn", model, prefix="1.")
+    with pytest.raises(TypeError, match="weight_ih_l0"):
+        convert.from_torch("rnn", torch.nn.RNN(2, 3).bfloat16())
+
+
+def test_mistakes_about_parameters(rng):
+    p = cell_parameters("lstm", rng)
+    with pytest.raises(ValueError, match="resets after the product only"):
+        convert.to_torch("gru", cell_parameters("gru", rng))
+    with pytest.raises(ValueError, match="missing \\['bo'\\]"):
+        convert.to_torch("lstm", {k: a for k, a in p.items() if k != "bo"})
+    with pytest.raises(ValueError, match="unknown key 'bhc'"):
+        convert.to_keras("gru", cell_parameters("gru_reset_after", rng))
+    with pytest.raises(ValueError, match=r"`Wi` must have shape .* got \(4, 8\)"):
+        convert.to_torch("lstm", {**p, "Wi": np.ones((4, 8))})
+    with pytest.raises(ValueError, match="no weights of a recurrent layer"):
+        convert.to_torch("lstm", {"Wy": np.ones((2, 2))})
+    with pytest.raises(TypeError, match="must be a dict"):
+        convert.to_torch("lstm", [p])
+    with pytest.raises(TypeError, match="`bo` must be an array"):
+        convert.to_torch("lstm", {**p, "bo": [1]})
+    unequal = random_parameters(Recurrent("lstm", 2, (3, 4), 2), rng)
+    with pytest.raises(ValueError, match=r"one hidden size for all layers; got \[3, 4\]"):
+        convert.to_torch("lstm", unequal)
+    with pytest.raises(ValueError, match=r"`bf` must have shape .* \(in l1\)"):
+        convert.to_keras("lstm", {**unequal, "bf_l1": np.ones((4, 2))})
+    with pytest.raises(ValueError, match="missing \\['_l0'\\]"):
+        convert.to_keras("lstm", {k: a for k, a in unequal.items() if k.endswith("l1")})
+    with pytest.raises(ValueError, match=r"keys \['Wy', 'by'\] of an output layer; missing \['by'\]"):
+        convert.dense_to_torch({"Wy": np.ones((2, 3))})
+    own = rnnx.Cell("mine", ("a",), rnnx.CELLS["rnn"].stages)
+    with pytest.raises(ValueError, match="got 'mine'"):
+        convert.to_keras(own, p)
+
+
+def test_mistakes_about_keras(rng):
+    kernel, recurrent, bias = convert.to_keras("lstm", cell_parameters("lstm", rng))
+    with pytest.raises(TypeError, match="must be a Keras layer or a list of arrays; got dict"):
+        convert.from_keras("lstm", {})
+    with pytest.raises(ValueError, match="got 0 arrays"):
+        convert.from_keras("lstm", [])
+    with pytest.raises(ValueError, match=r"`recurrent_kernel` .*for cell 'gru', = \(4, 12\); got \(4, 16\)"):
+        convert.from_keras("gru", [kernel, recurrent, bias])
+    with pytest.raises(ValueError, match=r"`bias` .* = \(16,\); got \(2, 16\)"):
+        convert.from_keras("lstm", [kernel, recurrent, np.stack([bias, bias])])
+    with pytest.raises(ValueError, match=r"`kernel` .* got \(5, 8\)"):
+        convert.from_keras("lstm", [kernel[:, :8], recurrent, bias])
+    with pytest.raises(ValueError, match="pass stack=True"):
+        convert.from_keras("lstm", [kernel, recurrent, bias] * 2)
+    with pytest.raises(ValueError, match="l0_reverse must be of the size of l0"):
+        convert.from_keras("lstm", [kernel, recurrent, bias, kernel[:3], recurrent, bias], stack=True)
+    with pytest.raises(ValueError, match="got 3 arrays"):
+        convert.dense_from_keras([kernel, bias, bias])
