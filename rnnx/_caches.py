@@ -19,7 +19,7 @@ class Record:
 
     xp: Any
     dtype: Any
-    x: Array  # (T, m, n_x)
+    x: Array  # (T, m, n_x); or (T, m), integers that stand for one-hot columns
     weights: tuple[_layout.StageWeights, ...]
     states: tuple[Array, ...]  # each (T+1, m, n); slot 0 is the initial state
     saved: tuple[Array, ...] | None  # each (T, m, n), in the order of cell.saved; None: kept for no backward
@@ -35,7 +35,8 @@ class Record:
 
         weights = tuple(w.map(cast) for w in self.weights)
         states, saved = tuple(map(cast, self.states)), tuple(map(cast, self.saved))
-        return Record(self.xp, dtype, cast(self.x), weights, states, saved, self.lengths)
+        x = self.x if self.x.ndim == 2 else cast(self.x)
+        return Record(self.xp, dtype, x, weights, states, saved, self.lengths)
 
 
 class Caches(Sequence):
@@ -124,7 +125,7 @@ class Steps(Sequence):
         before = tuple(view(s, t) for s in record.states)
         saved = dict(zip(cell.saved, record.saved, strict=True))
         gates = tuple(view(saved[name], t) for name in cell.cache)
-        return (*after, *before, *gates, self.caches._x[:, :, t], self.caches._parameters)
+        return (*after, *before, *gates, self.caches._x[..., t], self.caches._parameters)
 
 
 def from_steps(cell: Cell, steps: Any, replay: Any) -> Record:

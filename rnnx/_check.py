@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from rnnx import _namespace as ns
+from rnnx._layout import valid_steps
 from rnnx._namespace import Array
 from rnnx.cells import CELLS, Cell
 
@@ -23,7 +24,7 @@ class Call:
 
     xp: Any
     dtype: Any
-    x: Array  # (n_x, m, T_x)
+    x: Array  # (n_x, m, T_x); or (m, T_x) indices, a copy that is zero past an example's end
     s0: tuple[Array, ...]  # each (n_a, m)
     parameters: dict[str, Array]
     lengths: Array | None  # (m,) integers
@@ -54,8 +55,8 @@ def forward_call(
     Parameters
     ----------
     cell : Cell
-    x : (name, array of shape (n_x, m, T_x))
-        For a single step: (n_x, m).
+    x : (name, array of shape (n_x, m, T_x), or (m, T_x) of integers)
+        For a single step, "xt": (n_x, m).
     states : mapping of name to array of shape (n_a, m) or None
         In the order of ``cell.states``; None stands for zeros.
     parameters : mapping of str to array
@@ -65,18 +66,35 @@ def forward_call(
     x_name, x_array = x
     given = {name: array for name, array in states.items() if array is not None}
     xp, device = ns.common_namespace({x_name: x_array, **given, **parameters})
-    n_a, m = _sizes(cell, x_name, tuple(x_array.shape), _shapes(given), _shapes(parameters))
+    indices = x_array.ndim == 2 and x_name != "xt" and ns.is_integer(xp, x_array)
+    n_x, n_a, m = _sizes(cell, x_name, tuple(x_array.shape), indices, _shapes(given), _shapes(parameters))
     dtype = ns.floating_dtype(xp, parameters, {x_name: x_array, **given})
     zeros = None if len(given) == len(states) else xp.zeros((n_a, m), dtype=dtype, device=device)
-    x3 = ns.astype(xp, x_array, dtype)
+    ends = None if lengths is None else check_lengths(xp, device, lengths, m, x_array.shape[-1])
     return Call(
         xp,
         dtype,
-        x3 if x3.ndim == 3 else xp.expand_dims(x3, axis=2),
+        _indices(xp, x_name, x_array, n_x, ends) if indices else _inputs(xp, x_array, dtype),
         tuple([zeros if array is None else ns.astype(xp, array, dtype) for array in states.values()]),
         {key: array if array.dtype == dtype else xp.astype(array, dtype) for key, array in parameters.items()},
-        None if lengths is None else check_lengths(xp, device, lengths, m, x_array.shape[2]),
+        ends,
     )
+
+
+def _inputs(xp: Any, x: Array, dtype: Any) -> Array:
+    x = ns.astype(xp, x, dtype)
+    return x if x.ndim == 3 else xp.expand_dims(x, axis=2)
+
+
+def _indices(xp: Any, name: str, x: Array, n_x: int, lengths: Array | None) -> Array:
+    """A copy of the indices, zero past an example's end; those that can be looked at without waiting are checked."""
+    x = ns.as_index(xp, x)
+    if lengths is not None:
+        valid = xp.matrix_transpose(valid_steps(xp, lengths, x.shape[1])[:, :, 0])
+        x = xp.where(valid, x, xp.zeros_like(x))
+    if ns.is_on_host(x) and x.size and (x.min() < 0 or x.max() >= n_x):
+        raise ValueError(f"`{name}` must hold indices from 0 to n_x - 1 = {n_x - 1}; got {x.min()} to {x.max()}")
+    return x
 
 
 def _shapes(arrays: Mapping[str, Array]) -> tuple[tuple[str, Shape], ...]:
@@ -88,22 +106,24 @@ def _sizes(
     cell: Cell,
     x_name: str,
     x: Shape,
+    indices: bool,
     states: tuple[tuple[str, Shape], ...],
     parameters: tuple[tuple[str, Shape], ...],
-) -> tuple[int, int]:
-    """n_a and m, after a check of all shapes."""
-    n_x, m = _check_x(x_name, x)
+) -> tuple[int, int, int]:
+    """n_x, n_a and m, after a check of all shapes."""
+    n_x, m = (_input_size(cell, dict(parameters)), x[0]) if indices else _check_x(x_name, x)
     n_a = _hidden_size(cell, dict(states), dict(parameters))
     for name, shape in states:
         _check_shape(name, shape, "(n_a, m)", (n_a, m))
     _check_parameters(cell, dict(parameters), n_x, n_a)
-    return n_a, m
+    return n_x, n_a, m
 
 
 def _check_x(name: str, x: Shape) -> tuple[int, int]:
     symbols = "(n_x, m)" if name == "xt" else "(n_x, m, T_x)"
     if len(x) != symbols.count(",") + 1:
-        raise ValueError(f"`{name}` must have shape {symbols}; got {x}")
+        other = "" if name == "xt" else ", or (m, T_x) if it holds integers, the indices of one-hot columns"
+        raise ValueError(f"`{name}` must have shape {symbols}{other}; got {x}")
     if x[0] == 0:
         raise ValueError(f"`{name}` must have shape {symbols} with n_x >= 1; got {x}")
     return x[0], x[1]
@@ -122,14 +142,22 @@ def by_state(name: str, arrays: Any, cell: Cell, pattern: str) -> dict[str, Arra
 
 
 def input_size(cell: Cell, parameters: Mapping[str, Array]) -> int:
-    """n_x, as the first gate's weights have it."""
-    key = cell.gates[0].weights[0]
-    shape = tuple(parameters[key].shape)
-    n_x = (shape[1] - (shape[0] if len(cell.gates[0].weights) == 1 else 0)) if len(shape) == 2 else 0
+    """n_x, as the gates' weights have it."""
+    return _input_size(cell, dict(_shapes(parameters)))
+
+
+def _input_size(cell: Cell, parameters: Mapping[str, Shape]) -> int:
+    """n_x, by the majority of the weights, so that the message names the odd one out."""
+    sizes = {}
+    for gate in cell.gates:
+        shape = parameters[gate.weights[0]]
+        sizes[gate.weights[0]] = (shape[1] - shape[0] * (len(gate.weights) == 1)) if len(shape) == 2 else 0
+    n_x = Counter(sizes.values()).most_common(1)[0][0]
     if n_x < 1:
+        key = next(key for key, size in sizes.items() if size == n_x)
         symbols = expected_shapes(cell, 1, 1)[key][0]
-        raise ValueError(f"`{key}` must have shape {symbols} with n_x >= 1; got {shape}")
-    return int(n_x)
+        raise ValueError(f"`{key}` must have shape {symbols} with n_x >= 1; got {parameters[key]}")
+    return n_x
 
 
 def check_keys(cell: Cell, parameters: Mapping[str, Array]) -> None:
@@ -255,4 +283,6 @@ def check_steps(cell: Cell, steps: Any) -> Sequence[tuple]:
                 f"a cache of {cell.name} must be a tuple of {size} entries ending in (xt, parameters), "
                 "as its cell_forward returns it; this one is not, or is the cache of another cell"
             )
+        if getattr(step[-2], "ndim", 2) == 1:
+            raise ValueError("steps whose inputs are indices cannot be taken out of `caches`: pass it as it is")
     return steps

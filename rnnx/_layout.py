@@ -17,8 +17,10 @@ from rnnx.cells import Cell, Stage
 
 
 def to_time_major(xp: Any, x: Array, *, own: bool = False) -> Array:
-    """(n, m, T) to (T, m, n) in C order; no copy if `x` is in Fortran order, unless it has to be our own."""
-    view = xp.permute_dims(x, (2, 1, 0))
+    """(n, m, T) to (T, m, n), or (m, T) to (T, m), in C order; no copy if `x` is in Fortran order, unless it has to be
+    our own.
+    """
+    view = xp.permute_dims(x, tuple(range(x.ndim))[::-1])
     result = ns.contiguous(xp, view)
     return ns.owned_copy(xp, result) if own and result is view else result
 
@@ -49,6 +51,12 @@ class StageWeights:
         weights = tuple(tuple(map(function, w)) for w in self.weights)
         recurrent = tuple(None if b is None else function(b) for b in self.recurrent_bias)
         return StageWeights(self.xp, self.n, weights, tuple(map(function, self.bias)), recurrent)
+
+    @property
+    def n_x(self) -> int:
+        """The number of inputs."""
+        first = self.weights[0]
+        return int(first[0].shape[1]) - (self.n if len(first) == 1 else 0)
 
     @property
     def hidden(self) -> list[Array]:

@@ -30,11 +30,11 @@ def forward(
     `x` and `parameters` are the caller's own, to be shown in the caches.
     """
     xp = call.xp
-    engine = engines.select(xp, n_steps=call.x.shape[2], m=call.x.shape[1])
+    engine = engines.select(xp, n_steps=call.x.shape[-1], m=call.x.shape[-2])
     record, outputs = run_forward(cell, call, engine, keep)
     if not keep:  # all that is left to ask for is the final state; let go of the rest
         record.states = tuple(ns.owned_copy(xp, S[-1:, :, :]) for S in record.states)
-        record.x = xp.zeros_like(record.x[:, :0, :0])
+        record.x = xp.zeros_like(record.x[:, :0, ...])
         record.weights = ()
     return tuple(_layout.to_public(xp, a) for a in outputs), Caches(cell, engine, record, x, parameters)
 
@@ -50,7 +50,7 @@ def resolve(cell: Cell, caches: Any) -> tuple[Record, Caches | None]:
         return resolve(cell, steps.caches)
     if x is not None:
         ns.common_namespace({"x": x})
-        if x.ndim != 3 or x.shape[2] != len(_check.check_steps(cell, steps)):
+        if len(_check.check_steps(cell, steps)) != (x.shape[2] if x.ndim == 3 else -1):
             raise ValueError(
                 f"`caches` must hold one cache per step of `x`, of shape {tuple(x.shape)}; got {len(steps)}"
             )
@@ -65,7 +65,7 @@ def _replay(cell: Cell, call: _check.Call) -> tuple[Array, ...]:
 
 def backward(
     record: Record, cell: Cell, dstates: tuple[Array | None, ...], dfinal: tuple[Array | None, ...], n_steps: int
-) -> tuple[Array, tuple[Array, ...], dict[str, Array]]:
+) -> tuple[Array | None, tuple[Array, ...], dict[str, Array]]:
     """Gradients of the first `n_steps` steps.
 
     Parameters
@@ -80,15 +80,16 @@ def backward(
 
     Returns
     -------
-    dx : array, shape (n_x, m, n_steps)
+    dx : array, shape (n_x, m, n_steps), or None if the inputs are indices
     ds0 : tuple of array, shape (n_a, m)
     gradients : dict
         "d" + key for every parameter of the recurrent part.
     """
     xp = record.xp
     assert record.saved is not None
-    X, S = record.x[:n_steps, :, :], tuple(s[: n_steps + 1, :, :] for s in record.states)
+    X, S = record.x[:n_steps, ...], tuple(s[: n_steps + 1, :, :] for s in record.states)
     K = tuple(k[:n_steps, :, :] for k in record.saved)
     runner = engines.load(engines.select(xp, n_steps=n_steps, m=X.shape[1]))
     dX, ds0, gradients = runner.backward(xp, cell, dstates, dfinal, record.weights, X, S, K, record.lengths)
-    return _layout.to_public(xp, dX), tuple(map(xp.matrix_transpose, ds0)), _layout.unpack(xp, cell, gradients)
+    dx = None if dX is None else _layout.to_public(xp, dX)
+    return dx, tuple(map(xp.matrix_transpose, ds0)), _layout.unpack(xp, cell, gradients)

@@ -82,7 +82,11 @@ def test_parameter_keys(x, p):
 @pytest.mark.parametrize(
     ("x_shape", "message"),
     [
-        ((N_X, M), "`x` must have shape (n_x, m, T_x); got (3, 4)"),
+        (
+            (N_X, M),
+            "`x` must have shape (n_x, m, T_x), or (m, T_x) if it holds integers, the indices of one-hot columns; "
+            "got (3, 4)",
+        ),
         ((0, M, T), "`x` must have shape (n_x, m, T_x) with n_x >= 1; got (0, 4, 6)"),
         ((4, M, T), "`Wf` must have shape (n_a, n_a + n_x) = (5, 9); got (5, 8)"),
         ((N_X, 3, T), "`a0` must have shape (n_a, m) = (5, 3); got (5, 4)"),

@@ -5,12 +5,13 @@ G gates of a stage; every tuple ``(per stage)`` or ``(per state)`` follows the o
 
     forward(xp, cell, x, weights, s0, lengths, keep) -> (X, S, K, outputs, kept)
 
-        x        (n_x, m, T), public layout, any strides
+        x        (n_x, m, T), public layout, any strides; or (m, T), the indices of one-hot columns, zero past an
+                 example's end, in memory that nobody writes to
         weights  per stage, a `rnnx._layout.StageWeights`
         s0       per state, (n, m)
         lengths  (m,) integers or None; the state of an example stays as it is from step lengths[j] on
         keep     whether a backward pass may follow; else X, K and kept need not be of use
-        X        (T, m, n_x): x, zero past an example's end, in memory that nobody else writes to
+        X        (T, m, n_x), or (T, m): x, zero past an example's end, in memory that nobody else writes to
         S        per state, (T + 1, m, n), slot 0 is s0
         K        per name in cell.saved, (T, m, n); zero past an example's end
         outputs  per state, (T, m, n): the caller's; zero past an example's end
@@ -20,7 +21,7 @@ G gates of a stage; every tuple ``(per stage)`` or ``(per state)`` follows the o
 
         dS       per state, (n, m, T) or None: cotangents of the states of all steps, public layout
         dlast    per state, (n, m) or None: cotangents of the final states
-        dX       (T, m, n_x)
+        dX       (T, m, n_x); None if X holds indices
         ds0      per state, (m, n)
         gradients  per stage, a `rnnx._layout.StageGradients`
 

@@ -12,7 +12,6 @@ from rnnx.engines._stages import (
     MOST_TEMPLATES,
     Layout,
     OverTime,
-    Shape,
     conversion,
     gate_lists,
     kernels_of,
@@ -21,13 +20,13 @@ from rnnx.engines._stages import (
     pointer_values,
     stage_values,
 )
-from rnnx.engines._template import Template, lines
+from rnnx.engines._template import Shape, Template, lines
 from rnnx.engines._tile import K_BLOCK, ROW_BLOCK, n_vectors
 
 
 def gradient_shapes(cell: Cell, dtype: np.dtype, shape: Shape) -> list[tuple[int, ...]]:
     """Per stage dW, the sums for the biases and those for the recurrent biases, in whole vectors."""
-    _, _, n, n_x = shape
+    n, n_x = shape.n, shape.n_x
     shapes: list[tuple[int, ...]] = []
     for stage in cell.stages:
         n_c = len(stage.gates) * n
@@ -49,13 +48,13 @@ def backward_template(
 ) -> Template:
     """The plan of a backward pass.
 
-    Bases: states, saved values, inputs, dx, cotangents of the state, those from outside that are given, parameters,
-    the block of `gradient_shapes`; lengths if there are.
+    Bases: states, saved values, inputs, dx unless inputs are indices, cotangents of the state, those from outside that
+    are given, parameters, the block of `gradient_shapes`; lengths if there are.
     """
     t = Template("backward", dtype, shape, threads, wide)
     v = t.values
     time = OverTime(cell, [t.base() for _ in cell.states], [t.base() for _ in cell.saved], t.step, t.step)
-    v[P.X], v[P.DX], v[P.FLAT_DX] = t.base(), t.base(), int(t.rows == t.m)
+    v[P.X], v[P.DX], v[P.FLAT_DX] = t.base(), 0 if t.indices else t.base(), int(t.rows == t.m)
     ds = [t.base() for _ in cell.states]
     outside, conversions = [], []
     for layout in layouts:
@@ -76,7 +75,7 @@ def backward_template(
     for i, stage in enumerate(stages):
         stage[P.DW], stage[P.DB_X], stage[P.DB_H] = (gradients + at for at in places[3 * i : 3 * i + 3])
     most = max(stage[P.N_POINTERS] for stage in stages)
-    columns = (n_vectors(dtype, t.n) + n_vectors(dtype, t.n_x)) * t.lanes
+    columns = (n_vectors(dtype, t.n) + (0 if t.indices else n_vectors(dtype, t.n_x))) * t.lanes
     t.scratch(
         ARGUMENTS=8 * (N_STRIDES + most),
         BLOCK_A=K_BLOCK * (ROW_BLOCK + t.lanes) * t.item,
@@ -102,7 +101,8 @@ def _backward_stages(
             {
                 **stage_values(cell, i, gates[i]),
                 P.W_H: t.take(n_c, n_vectors(t.dtype, t.n) * t.lanes),
-                P.W_X: t.take(n_c, n_vectors(t.dtype, t.n_x) * t.lanes),
+                P.W_X: 0 if t.indices else t.take(n_c, n_vectors(t.dtype, t.n_x) * t.lanes),
+                P.TABLE: t.take(t.n_x, n_vectors(t.dtype, n_c) * t.lanes) if t.indices else 0,
                 P.OPERAND: time.into(i)[0][0],
                 P.KERNEL: kernels[f"backward_{i}"],
                 P.KERNEL_TAIL: kernels[f"backward_{i}_tail"],

@@ -11,7 +11,6 @@ from rnnx.engines._stages import (
     MOST_TEMPLATES,
     Layout,
     OverTime,
-    Shape,
     conversion,
     gate_lists,
     kernels_of,
@@ -20,7 +19,7 @@ from rnnx.engines._stages import (
     pointer_values,
     stage_values,
 )
-from rnnx.engines._template import Template, lines, product
+from rnnx.engines._template import Shape, Template, lines, product
 from rnnx.engines._tile import n_vectors, panel_vectors
 
 _ROWS_OF_A_CHUNK = 48  # a thread that has all examples computes the input sides of so many rows at once
@@ -29,7 +28,7 @@ _ROWS_OF_A_CHUNK = 48  # a thread that has all examples computes the input sides
 @lru_cache(maxsize=MOST_TEMPLATES)
 def forward_shapes(cell: Cell, shape: Shape, keep: bool, own_x: bool) -> list[tuple[int, ...]]:
     """States, saved values (without `keep` every step writes over those of the step before), inputs."""
-    n_steps, m, n, n_x = shape
+    n_steps, m, n, n_x, _ = shape
     shapes: list[tuple[int, ...]] = [(n_steps + 1, m, n)] * len(cell.states)
     shapes += [(n_steps if keep else 1, m, n)] * len(cell.saved)
     return [*shapes, (n_steps, m, n_x) if own_x else (0,)]
@@ -44,10 +43,10 @@ def forward_template(
     wide: bool,
     keep: bool,
     ends: bool,
-    layout: Layout,
+    layout: Layout | None,
     recurrent: tuple[tuple[bool, ...], ...],
 ) -> Template:
-    """The plan of a forward pass.
+    """The plan of a forward pass; `layout` is None for x that a job reads as it is.
 
     Bases: the block of states, saved values and inputs; x; lengths if there are; the caller's states if they are
     copies; the parameters; if they are kept, the block of their copies.
@@ -55,7 +54,7 @@ def forward_template(
     t = Template("forward", dtype, shape, threads, wide)
     v, n_states, own = t.values, len(cell.states), keep or ends
     block, x = t.base(), t.base()
-    places, _ = places_in_block(t.item, tuple(forward_shapes(cell, shape, keep, own or not layout.time_major)))
+    places, _ = places_in_block(t.item, tuple(forward_shapes(cell, shape, keep, layout is not None)))
     time = OverTime(
         cell,
         [block + at for at in places[:n_states]],
@@ -65,8 +64,9 @@ def forward_template(
     )
     if ends:
         v[P.LENGTHS] = t.base()
-    v[P.X], v[P.X_ROW], v[P.X_STEP] = x, t.n_x * t.item, t.m * t.n_x * t.item
-    if own or not layout.time_major:
+    v[P.X], v[P.X_ROW] = x, 8 if t.indices else t.n_x * t.item
+    v[P.X_STEP] = t.m * v[P.X_ROW]
+    if layout is not None:
         v[P.X] = block + places[-1]
         t.conversions([conversion(t, x, layout, t.n_x, v[P.X], ends=True)])
     if own:
@@ -128,6 +128,7 @@ def _forward_stages(t: Template, cell: Cell, time: OverTime, gates: list[int]) -
         into, n_gates = time.into(i), len(stage.gates)
         vectors = n_vectors(t.dtype, t.n) * n_gates
         columns = vectors * t.lanes
+        panel = panel_vectors(n_gates)
         stages.append(
             {
                 **stage_values(cell, i, gates[i]),
@@ -136,8 +137,9 @@ def _forward_stages(t: Template, cell: Cell, time: OverTime, gates: list[int]) -
                 P.BIAS: t.take(columns),
                 P.BIAS_H: 0 if stage.additive else t.take(columns),
                 P.VECTORS: vectors,
-                P.NV: panel_vectors(n_gates),
-                P.PRODUCT: product(t.dtype, panel_vectors(n_gates)),
+                P.NV: panel,
+                P.NV_X: vectors if t.indices else panel,
+                P.PRODUCT: product(t.dtype, panel),
                 P.OPERAND: into[0][0],
                 P.OPERAND_STEP: into[0][1],
                 P.KERNEL: kernels[f"forward_{i}"],

@@ -4,7 +4,7 @@ See `_jit_loops` for what these functions have in common.
 """
 
 from rnnx.engines import _plan as P
-from rnnx.engines._intrinsics import call5, call7, call14, get
+from rnnx.engines._intrinsics import call5, call6, call7, call14, get
 from rnnx.engines._jit_packing import function, pack_columns, share, vectors_of
 from rnnx.engines._tile import K_BLOCK, ROW_BLOCK
 
@@ -24,7 +24,9 @@ def add_product(p, dz, rows, n_k, packed, columns, v0, v1, init, ldi, out):
 
 @function
 def input_gradient(p, stage, first_row, rows):
-    """Rows of dx; the stage that runs first begins, the others add."""
+    """Rows of dx, if it is wanted; the stage that runs first begins, the others add."""
+    if get(p, P.DX) == 0:
+        return
     n_x, item = get(p, P.N_X), get(p, P.ITEM)
     n_k = get(stage, P.N_GATES) * get(p, P.N)
     out = get(p, P.DX) + first_row * n_x * item
@@ -53,6 +55,43 @@ def block_of_dz(p, dz, n_c, k0, k, c, rows, a, lda, sums):
 
 
 @function
+def pack_block(p, source, columns, k0, k, packed):
+    """Rows k0 ... k0 + k - 1 of what dz is multiplied by."""
+    row = columns * get(p, P.ITEM)
+    for panel in range(0, vectors_of(p, columns), get(p, P.PLAIN_NV)):
+        pack_columns(p, source + k0 * row, row, 0, k, 0, columns, panel, packed, k)
+
+
+@function
+def clear(p, place, vectors):
+    call7(get(p, P.COPY), get(p, P.ZEROS), 0, vectors, 1, 0, place, get(p, P.LANES) * get(p, P.ITEM))
+
+
+# Where inputs are indices, dz^T onehot is summed up in a table (n_x, G n) that rows of dz are added to. It lies in
+# blocks of at most ROW_BLOCK columns, each with its rows close to each other; no two threads have the same block.
+
+
+@function
+def add_to_table(p, a, lda, k, x, table, columns):
+    """Add each row of a block of dz to the row of the table that its index says."""
+    vectors = vectors_of(p, columns)
+    row = vectors * get(p, P.LANES) * get(p, P.ITEM)
+    for r in range(k):
+        call5(get(p, P.ADD_ROWS), a + r * lda, 0, 1, vectors, table + get(x, r) * row)
+
+
+@function
+def gradient_of_table(p, table, columns, out, ld):
+    """A block of the table, transposed."""
+    item, lanes, n_x = get(p, P.ITEM), get(p, P.LANES), get(p, P.N_X)
+    row = vectors_of(p, columns) * lanes * item
+    for i in range(0, n_x, lanes):
+        count = min(lanes, n_x - i)
+        transpose = get(p, P.TRANSPOSE if count == lanes else P.TRANSPOSE_MASKED)
+        call6(transpose, table + i * row, row, count, columns, out + i * item, ld)
+
+
+@function
 def weight_gradients(me, n, p, stage, scratch):
     """DW = dz^T [operand, x] and db = the sum of dz, over all steps and examples; rows c0 ... c1 - 1."""
     item, lanes, n_units, n_x = get(p, P.ITEM), get(p, P.LANES), get(p, P.N), get(p, P.N_X)
@@ -61,20 +100,26 @@ def weight_gradients(me, n, p, stage, scratch):
     lda = (ROW_BLOCK + lanes) * item  # an odd number of cache lines: the rows do not fall on each other in the cache
     dw, ld = get(stage, P.DW), (n_units + n_x) * item
     c0, c1 = share(me, n, n_c, lanes)
+    table = get(stage, P.TABLE)
     for sums in (get(stage, P.DB_X), get(stage, P.DB_H)):
-        call7(get(p, P.COPY), get(p, P.ZEROS), 0, vectors_of(p, c1 - c0), 1, 0, sums + c0 * item, lanes * item)
+        clear(p, sums + c0 * item, vectors_of(p, c1 - c0))
+    if table:
+        clear(p, table + c0 * n_x * item, n_x * vectors_of(p, c1 - c0))
     for k0 in range(0, n_k, K_BLOCK):
         k = min(K_BLOCK, n_k - k0)
         b_x = b_h + k * vectors_of(p, n_units) * lanes * item
-        for side in range(2):
-            columns, packed = (n_units, b_h) if side == 0 else (n_x, b_x)
-            source = (get(stage, P.OPERAND) if side == 0 else get(p, P.X)) + k0 * columns * item
-            for panel in range(0, vectors_of(p, columns), get(p, P.PLAIN_NV)):
-                pack_columns(p, source, columns * item, 0, k, 0, columns, panel, packed, k)
+        pack_block(p, get(stage, P.OPERAND), n_units, k0, k, b_h)
+        if not table:
+            pack_block(p, get(p, P.X), n_x, k0, k, b_x)
         for c in range(c0, c1, ROW_BLOCK):
             rows = min(ROW_BLOCK, c1 - c)
             block_of_dz(p, get(stage, P.DZ_X), n_c, k0, k, c, rows, a, lda, get(stage, P.DB_X))
-            add_weight_gradient(p, a, lda, rows, c, b_x, n_x, k, k0 == 0, dw + n_units * item, ld)
+            if table:
+                add_to_table(p, a, lda, k, get(p, P.X) + 8 * k0, table + c * n_x * item, rows)
+            else:
+                add_weight_gradient(p, a, lda, rows, c, b_x, n_x, k, k0 == 0, dw + n_units * item, ld)
             if not get(stage, P.ADDITIVE):
                 block_of_dz(p, get(stage, P.DZ_H), n_c, k0, k, c, rows, a, lda, get(stage, P.DB_H))
             add_weight_gradient(p, a, lda, rows, c, b_h, n_units, k, k0 == 0, dw, ld)
+    for c in range(c0, c1 if table else c0, ROW_BLOCK):
+        gradient_of_table(p, table + c * n_x * item, min(ROW_BLOCK, c1 - c), dw + c * ld + n_units * item, ld)

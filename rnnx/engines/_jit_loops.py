@@ -12,7 +12,7 @@ u vectors of units, v vectors of gates (unit vector by unit vector, the gates of
 """
 
 from rnnx.engines import _plan as P
-from rnnx.engines._intrinsics import call3, call7, call14, get, put
+from rnnx.engines._intrinsics import call3, call5, call7, call14, get, put
 from rnnx.engines._jit_gradients import add_product, input_gradient, weight_gradients
 from rnnx.engines._jit_packing import (
     barrier,
@@ -137,6 +137,16 @@ def stage_of(p, i):
 
 
 @function
+def look_up(p, stage, z, ldz, x, rows, v0, v1):
+    """Z = W_x x + b for `rows` one-hot columns x, of which the indices are given: rows of W_X."""
+    size = get(p, P.ITEM) * get(p, P.LANES)
+    row, table = get(stage, P.VECTORS) * size, get(stage, P.W_X) + v0 * size
+    call7(get(p, P.COPY), get(stage, P.BIAS) + v0 * size, 0, rows, v1 - v0, 0, z, ldz)
+    for r in range(rows):
+        call5(get(p, P.ADD_ROWS), table + get(x, r) * row, 0, 1, v1 - v0, z + r * ldz)
+
+
+@function
 def input_side(p, stage, z, ldz, t, n_steps, j0, j1, u0, u1):
     """Z = W_x x + b for n_steps steps from t on."""
     n_gates, vectors, item = get(stage, P.N_GATES), get(stage, P.VECTORS), get(p, P.ITEM)
@@ -149,6 +159,9 @@ def input_side(p, stage, z, ldz, t, n_steps, j0, j1, u0, u1):
     for i in range(times):
         x = get(p, P.X) + (t + i) * get(p, P.X_STEP) + j0 * x_row
         here, w = z + i * rows * ldz + v0 * size, get(stage, P.W_X)
+        if get(p, P.INDICES):
+            look_up(p, stage, here, ldz, x, rows, v0, v1)
+            continue
         call14(get(stage, P.PRODUCT), w, vectors, v0, v1, get(p, P.N_X), x, x_row, item, rows, bias, 0, here, ldz, 0)
 
 

@@ -52,15 +52,16 @@ def vectors_of(p, columns):
 def pack_rows_of_gates(me, n, p, stage):
     """The weights of forward, transposed: columns are gates of units."""
     n_units, lanes, item = get(p, P.N), get(p, P.LANES), get(p, P.ITEM)
-    n_gates, vectors, n_v = get(stage, P.N_GATES), get(stage, P.VECTORS), get(stage, P.NV)
+    n_gates, vectors = get(stage, P.N_GATES), get(stage, P.VECTORS)
     size = lanes * item
     u0, u1 = share(me, n, vectors_of(p, n_units), 1)
     for v in range(u0 * n_gates, u1 * n_gates):
         u, gate = v // n_gates, p + 8 * (get(stage, P.GATES) + v % n_gates * P.GATE_SIZE)
         count = min(lanes, n_units - u * lanes)
-        panel = v // n_v * n_v
-        row = min(n_v, vectors - panel) * size
         for side in range(2):
+            n_v = get(stage, P.NV if side == 0 else P.NV_X)
+            panel = v // n_v * n_v
+            row = min(n_v, vectors - panel) * size
             n_k = get(p, P.N) if side == 0 else get(p, P.N_X)
             packed = get(stage, P.W_H if side == 0 else P.W_X)
             ld = get(gate, P.HIDDEN_ROW if side == 0 else P.INPUTS_ROW)
@@ -95,7 +96,7 @@ def pack_columns_of_gates(me, n, p, stage):
     """The weights of backward: the sums run over gates and units."""
     n_units, n_gates = get(p, P.N), get(stage, P.N_GATES)
     n_k = n_gates * n_units
-    for side in range(2):
+    for side in range(2 if get(p, P.DX) else 1):
         columns = get(p, P.N) if side == 0 else get(p, P.N_X)
         packed = get(stage, P.W_H if side == 0 else P.W_X)
         v0, v1 = share(me, n, vectors_of(p, columns), get(p, P.PLAIN_NV))

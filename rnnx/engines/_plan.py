@@ -10,6 +10,7 @@ PANEL_UNITS = 4  # vectors of units: a thread's share of them is a multiple, so 
 # --- header -------------------------------------------------------------------------------------------------
 (
     T, M, N, N_X,               # steps, examples, units, inputs
+    INDICES,                    # 1: inputs are indices of one-hot columns, in 64 bits
     ITEM, LANES,                # bytes of a number, numbers of a vector
     WIDE,                       # 1: threads share the units; 0: they share the examples
     FLAT_DX,                    # 1: dx in one product at the end; 0: step by step
@@ -23,13 +24,13 @@ PANEL_UNITS = 4  # vectors of units: a thread's share of them is a multiple, so 
     COPY, COPY_MASKED, TRANSPOSE, TRANSPOSE_MASKED, ADD_ROWS,  # functions of `_moves`
     PLAIN_NV, PLAIN_PRODUCT,    # panels and product for columns that are not gates
     X, X_ROW, X_STEP,           # the input, time-major
-    DX,
+    DX,                         # 0: not wanted
     CONVERSIONS, N_CONVERSIONS,
     COPIES, N_COPIES,           # matrices that forward copies for backward
     OUTPUTS, N_OUTPUTS,         # of states, from step 1 on
     STAGES, N_STAGES,
     HEADER_SIZE,
-) = range(41)
+) = range(42)
 # --- an array to be made time-major -------------------------------------------------------------------------
 (
     TO, FEATURES,               # (T, m, features) in C order
@@ -42,6 +43,7 @@ PANEL_UNITS = 4  # vectors of units: a thread's share of them is a multiple, so 
     N_GATES, GATES,
     W_H, W_X, BIAS, BIAS_H,     # packed; BIAS_H is 0 where nothing is added
     VECTORS, NV, PRODUCT,       # of all gates: vectors, vectors of a panel, the product for such
+    NV_X,                       # the same of W_X; all of them where inputs are indices, so that its rows are whole
     ADDITIVE, LAST,
     OPERAND, OPERAND_STEP,      # what the recurrent weights multiply, and its stride from step to step
     KERNEL, KERNEL_TAIL,
@@ -50,8 +52,9 @@ PANEL_UNITS = 4  # vectors of units: a thread's share of them is a multiple, so 
     DZ_H, DZ_X,                 # (T, m, G, n)
     D_OPERAND,                  # (m, n): where the recurrent product is added
     DW, DB_H, DB_X,             # (G n, n + n_x), and sums padded to whole vectors
+    TABLE,                      # for inputs that are indices, else 0: see `_jit_gradients`
     STAGE_SIZE,
-) = range(27)
+) = range(29)
 # --- a gate's parameters: addresses, and bytes of a row; units are rows ---------------------------------------
 HIDDEN, HIDDEN_ROW, INPUTS, INPUTS_ROW, GATE_BIAS, GATE_BIAS_H, GATE_SIZE = range(7)  # GATE_BIAS_H: 0 for none
 # --- a matrix to be copied; a state and the caller's copy of it; an array of a kernel --------------------------------

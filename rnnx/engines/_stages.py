@@ -16,7 +16,6 @@ from rnnx.engines import _plan as P
 from rnnx.engines._kernels import emit_kernels
 from rnnx.engines._template import Template, lines
 
-Shape = tuple[int, int, int, int]  # T, m, n, n_x
 MOST_TEMPLATES = 256  # that are kept, of each kind
 
 

@@ -9,7 +9,7 @@ import ctypes
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -59,6 +59,20 @@ def _zeros(size: int) -> np.ndarray:
     return np.zeros(size, np.uint8)
 
 
+class Shape(NamedTuple):
+    """The sizes of a pass."""
+
+    n_steps: int
+    m: int
+    n: int
+    n_x: int
+    indices: bool = False  # instead of n_x inputs a step has the index of the one that is 1
+
+    def products(self, gates: int) -> int:
+        """Multiplications of a forward pass; a backward pass has twice as many."""
+        return self.n_steps * self.m * self.n * (self.n if self.indices else self.n + self.n_x) * gates
+
+
 class Template:
     """A plan without addresses.
 
@@ -67,7 +81,7 @@ class Template:
     job : str
         "forward" or "backward".
     dtype : numpy.dtype
-    shape : (T, m, n, n_x)
+    shape : Shape
     threads : int
     wide : bool
         Whether the threads share the units instead of the examples.
@@ -75,9 +89,9 @@ class Template:
 
     WORKSPACE = 1 << _SHIFT
 
-    def __init__(self, job: str, dtype: np.dtype, shape: tuple[int, int, int, int], threads: int, wide: bool) -> None:
+    def __init__(self, job: str, dtype: np.dtype, shape: Shape, threads: int, wide: bool) -> None:
         self.job, self.dtype, self.threads = job, dtype, threads
-        self.n_steps, self.m, self.n, self.n_x = shape
+        self.n_steps, self.m, self.n, self.n_x, self.indices = shape
         self.lanes, self.item = lanes(dtype), dtype.itemsize
         self.size = self.lanes * self.item  # of a vector
         self.row = self.n * self.item  # of a state
@@ -86,7 +100,7 @@ class Template:
         self.workspace = 0
         self.bases = 1
         v = self.values = [0] * P.HEADER_SIZE
-        v[P.T], v[P.M], v[P.N], v[P.N_X] = shape
+        v[P.T], v[P.M], v[P.N], v[P.N_X], v[P.INDICES] = shape
         v[P.ITEM], v[P.LANES], v[P.PACK], v[P.CHUNK], v[P.WIDE] = self.item, self.lanes, 1, 1, int(wide)
         # A row of zeros; its size rounded up, so that there are few of them.
         self._held = _zeros(1 << (max(self.n, self.n_x) * self.item + 2 * LINE).bit_length())

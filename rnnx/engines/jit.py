@@ -20,9 +20,9 @@ from rnnx.engines import _plan as P
 from rnnx.engines._backward_plan import backward_template, gradient_shapes
 from rnnx.engines._forward_plan import forward_shapes, forward_template, step_template
 from rnnx.engines._memory import LINE, empty, workspace
-from rnnx.engines._stages import Layout, Shape, kernels_of, places_in_block
+from rnnx.engines._stages import Layout, kernels_of, places_in_block
 from rnnx.engines._team import alone_ns, split, team
-from rnnx.engines._template import Template, address
+from rnnx.engines._template import Shape, Template, address
 from rnnx.engines._tile import n_vectors
 
 Arrays = tuple[np.ndarray, ...]
@@ -106,18 +106,20 @@ def _layout_of(a: np.ndarray) -> tuple[np.ndarray, Layout]:
     return a, Layout(a.strides, False, by_feature)
 
 
-def _products(cell: Cell, shape: Shape) -> int:
-    """Multiplications of a forward pass; a backward pass has twice as many."""
-    n_steps, m, n, n_x = shape
-    return n_steps * m * n * (n + n_x) * len(cell.gates)
+def _inputs(x: np.ndarray, own: bool) -> tuple[np.ndarray, Layout | None]:
+    """The inputs that a job is given, and how they lie if it has to copy them; else it reads them as they are."""
+    if x.ndim == 2:
+        return np.asfortranarray(x, np.int64), None
+    x, layout = _layout_of(x)
+    return x, layout if own or not layout.time_major else None
 
 
 def _split(cell: Cell, shape: Shape, dtype: np.dtype) -> tuple[int, bool]:
     """How many threads do the job, and whether they share the units."""
-    n_steps, m, n, _ = shape
+    n_steps, m, n, *_ = shape
     arrays = 2 * len(cell.states) + len(cell.saved) + len(cell.gates)
     shared = arrays if n * dtype.itemsize % LINE else 0
-    return split(n_steps, m, _products(cell, shape), -(-n_vectors(dtype, n) // P.PANEL_UNITS), shared)
+    return split(n_steps, m, shape.products(len(cell.gates)), -(-n_vectors(dtype, n) // P.PANEL_UNITS), shared)
 
 
 def _run(
@@ -128,7 +130,7 @@ def _run(
     held = False
     try:
         if threads > 1:
-            held = team().hold(threads, alone_ns(shape[1], _products(cell, shape)))
+            held = team().hold(threads, alone_ns(shape.m, shape.products(len(cell.gates))))
             threads, wide = (threads, wide) if held else (1, False)
         template = make(cell, dtype, shape, threads, wide, *about)
         with workspace(template.workspace) as place:
@@ -152,11 +154,11 @@ def forward(
 ) -> tuple[np.ndarray, Arrays, Arrays, Arrays, tuple[StageWeights, ...]]:
     """See `rnnx.engines`."""
     del xp
-    (n_x, m, n_steps), n, dtype = x.shape, s0[0].shape[0], x.dtype
-    shape = (n_steps, m, n, n_x)
-    x, layout = _layout_of(x)
+    (m, n_steps), n, dtype = x.shape[-2:], s0[0].shape[0], s0[0].dtype
+    shape = Shape(n_steps, m, n, weights[0].n_x, x.ndim == 2)
     own = keep or lengths is not None
-    arrays, block = _block(dtype, forward_shapes(cell, shape, keep, own or not layout.time_major))
+    x, layout = _inputs(x, own)
+    arrays, block = _block(dtype, forward_shapes(cell, shape, keep, layout is not None))
     states, saved, X = tuple(arrays[: len(s0)]), tuple(arrays[len(s0) : -1]), arrays[-1]
     for S, s in zip(states, s0, strict=True):
         S[0] = s.T
@@ -176,7 +178,7 @@ def forward(
         bases.append(place)
     _run(cell, shape, dtype, bases, forward_template, keep, lengths is not None, layout, _recurrent(weights))
     kept = _like(weights, copies) if keep else ()
-    return X if own or not layout.time_major else x.T, states, saved, outputs, kept
+    return x.T if layout is None else X, states, saved, outputs, kept
 
 
 # --- backward -----------------------------------------------------------------------------------------------------
@@ -192,18 +194,20 @@ def backward(
     S: Arrays,
     K: Arrays,
     lengths: np.ndarray | None,
-) -> tuple[np.ndarray, Arrays, list[StageGradients]]:
+) -> tuple[np.ndarray | None, Arrays, list[StageGradients]]:
     """See `rnnx.engines`."""
     del xp
-    (n_steps, m, n_x), n, dtype = X.shape, S[0].shape[2], X.dtype
-    shape = (n_steps, m, n, n_x)
-    X, S, K = _own(X), tuple(map(_own, S)), tuple(map(_own, K))
+    (n_steps, m), n, dtype = X.shape[:2], S[0].shape[2], S[0].dtype
+    shape = Shape(n_steps, m, n, weights[0].n_x, X.ndim == 2)
+    X = np.ascontiguousarray(X, np.int64) if shape.indices else _own(X)
+    S, K = tuple(map(_own, S)), tuple(map(_own, K))
     outside = [None if d is None else _layout_of(d) for d in dS]
     ds = tuple(np.zeros((m, n), dtype) if d is None else np.array(d.T, order="C") for d in dlast)
-    dX = empty((n_steps, m, n_x), dtype)
+    dX = None if shape.indices else empty(X.shape, dtype)
     gradients, block = _block(dtype, gradient_shapes(cell, dtype, shape))
     given = _parameters(weights)
-    bases = [address(a) for a in (*S, *K, X, dX, *ds, *(d[0] for d in outside if d is not None), *given)]
+    inputs = (X,) if dX is None else (X, dX)
+    bases = [address(a) for a in (*S, *K, *inputs, *ds, *(d[0] for d in outside if d is not None), *given)]
     bases.append(block)
     if lengths is not None:
         lengths = np.ascontiguousarray(lengths, np.int64)
@@ -234,8 +238,8 @@ class Stepper:
         n, m = s0[0].shape
         self.dtype = s0[0].dtype
         given = _parameters(weights)
-        n_x = weights[0].inputs[0].shape[1]
-        shape, recurrent = (1, m, n, n_x), _recurrent(weights)
+        n_x = weights[0].n_x
+        shape, recurrent = Shape(1, m, n, n_x), _recurrent(weights)
         self._memory, block = _block(self.dtype, [*[(2, m, n)] * len(s0), *[(m, n)] * len(cell.saved), (m, n_x)])
         self._xt = self._memory[-1].T
         states = self._memory[: len(s0)]
@@ -253,7 +257,7 @@ class Stepper:
         self._templates, self._plans = templates, [template.bind(bases) for template in templates]
         self._addresses = [address(plan) for plan in self._plans]
         self._threads, self._job = threads, templates[0].native
-        self._nanoseconds = alone_ns(shape[1], _products(cell, shape))
+        self._nanoseconds = alone_ns(m, shape.products(len(cell.gates)))
         self._pack(templates[0], bases)
         self.set(s0)
 

@@ -29,13 +29,12 @@ def forward(
     if keep:  # what becomes of the parameters is not ours
         weights = tuple(w.map(lambda a: ns.owned_copy(xp, a)) for w in weights)
     X = to_time_major(xp, x, own=keep and lengths is None)  # what becomes of x is not ours
-    n_steps, m, n_x = X.shape
+    n_steps, m = X.shape[:2]
     valid = None if lengths is None else valid_steps(xp, lengths, n_steps)
-    if valid is not None:  # zero past the end: not even NaN there may reach a weight gradient
+    if valid is not None and X.ndim == 3:  # zero past the end: not even NaN there may reach a weight gradient
         X = xp.where(valid, X, xp.zeros_like(X))
-    flat = xp.reshape(X, (n_steps * m, n_x))
     Zx = tuple(
-        xp.reshape(flat @ xp.matrix_transpose(w.wx) + w.b, (n_steps, m, len(stage.gates), s0[0].shape[0]))
+        xp.reshape(_times_inputs(xp, w, X) + w.b, (n_steps, m, len(stage.gates), s0[0].shape[0]))
         for stage, w in zip(cell.stages, weights, strict=True)
     )
     S, K = _loop(xp, cell, Zx, weights, tuple(map(xp.matrix_transpose, s0)), valid, keep)
@@ -45,6 +44,12 @@ def forward(
     elif keep:
         outputs = tuple(ns.owned_copy(xp, a) for a in outputs)
     return X, S, K, outputs, weights
+
+
+def _times_inputs(xp: Any, w: StageWeights, X: Array) -> Array:
+    """W_x x of all steps, (T m, G n); of an index, a column of W_x."""
+    columns = xp.matrix_transpose(w.wx)
+    return xp.take(columns, xp.reshape(X, (-1,)), axis=0) if X.ndim == 2 else _rows(xp, X) @ columns
 
 
 def _loop(
@@ -92,7 +97,7 @@ def backward(
     S: Arrays,
     K: Arrays,
     lengths: Array | None,
-) -> tuple[Array, Arrays, list[StageGradients]]:
+) -> tuple[Array | None, Arrays, list[StageGradients]]:
     """See `rnnx.engines`."""
     dS = tuple(None if d is None else to_time_major(xp, d) for d in dS)
     ends = tuple(
@@ -100,19 +105,28 @@ def backward(
         for d, s in zip(dlast, S, strict=True)
     )
     dZx, dZh, ds0 = _loop_back(xp, cell, dS, ends, weights, S, K, lengths)
-    dX: Any = None
+    indices, shape, dX = X.ndim == 2, X.shape, None
+    # The standard has no function that adds to chosen rows, hence the one-hot rows themselves.
+    rows = _one_hot(xp, X, weights[0].wx) if indices else _rows(xp, X)
     gradients = []
-    operand = S[0][: X.shape[0], :, :]
+    operand = S[0][: shape[0], :, :]
     for stage, (_, out_at) in enumerate(cell.saved_slices):
         w, dzx, dzh = weights[stage], _rows(xp, dZx[stage]), _rows(xp, dZh[stage])
-        through = dzx @ w.wx
-        dX = through if dX is None else dX + through
-        parts = (xp.matrix_transpose(dzh) @ _rows(xp, operand), xp.matrix_transpose(dzx) @ _rows(xp, X))
+        if not indices:
+            through = dzx @ w.wx
+            dX = through if dX is None else dX + through
+        parts = (xp.matrix_transpose(dzh) @ _rows(xp, operand), xp.matrix_transpose(dzx) @ rows)
         dbh = None if w.bh is None else xp.sum(dzh, axis=0)
         gradients.append(StageGradients(xp.concat(parts, axis=1), xp.sum(dzx, axis=0), dbh))
         if K[out_at]:
             operand = K[out_at][0]  # what the next stage's weights multiply
-    return xp.reshape(dX, X.shape), ds0, gradients
+    return None if dX is None else xp.reshape(dX, shape), ds0, gradients
+
+
+def _one_hot(xp: Any, X: Array, wx: Array) -> Array:
+    """Rows (T m, n_x) with a one at each index of X; dtype and device are those of `wx` (G n, n_x)."""
+    classes = xp.arange(wx.shape[1], dtype=X.dtype, device=ns.device(X))
+    return xp.astype(xp.reshape(X, (-1, 1)) == classes, wx.dtype)
 
 
 def _rows(xp: Any, a: Array) -> Array:

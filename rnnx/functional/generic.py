@@ -34,8 +34,10 @@ def recurrent_forward(
     ----------
     cell : Cell or str
         A cell record of your own, or the name of one in ``rnnx.CELLS``.
-    x : array, shape (n_x, m, T_x)
-        Inputs, float32 or float64; integer and bool are converted to the parameters' dtype.
+    x : array, shape (n_x, m, T_x), or (m, T_x) of integers
+        Inputs, float32 or float64; integer and bool are converted to the parameters' dtype. Or the index, 0 to
+        n_x - 1, of each one-hot column, which is then never built; past an example's end anything may stand.
+        On NumPy an index out of range is an error; elsewhere that is not looked at, and up to the library.
     s0 : sequence of array or None, shape (n_a, m)
         Initial states in the order of ``cell.states``; None stands for zeros, and so do missing ones.
     parameters : dict of str to array
@@ -57,7 +59,7 @@ def recurrent_forward(
     Raises
     ------
     ValueError
-        For a wrong shape, key, device or length.
+        For a wrong shape, key, device, length or index.
     TypeError
         For something that is not an array, arrays of two libraries, or a wrong dtype.
     """
@@ -95,7 +97,8 @@ def recurrent_backward(
     Returns
     -------
     gradients : dict
-        dx (n_x, m, T), d<state>0 (n_a, m) of every state, and "d" + key of every recurrent parameter.
+        dx (n_x, m, T), except for inputs that are indices; d<state>0 (n_a, m) of every state; and "d" + key of
+        every recurrent parameter.
 
     Raises
     ------
@@ -105,7 +108,12 @@ def recurrent_backward(
     cell = _check.cell_of(cell)
     named, final = _check.by_state("ds", ds, cell, "d{}"), _check.by_state("ds_final", ds_final, cell, "d{}_final")
     dx, ds0, gradients = run_backward(cell, named, final, caches, consume)
-    return {"dx": dx, **{f"d{name}0": d for name, d in zip(cell.states, ds0, strict=True)}, **gradients}
+    return {**of_inputs(dx), **{f"d{name}0": d for name, d in zip(cell.states, ds0, strict=True)}, **gradients}
+
+
+def of_inputs(dx: Array | None) -> Gradients:
+    """The entry of dx; there is none for inputs that are indices."""
+    return {} if dx is None else {"dx": dx}
 
 
 def run_backward(
@@ -114,8 +122,8 @@ def run_backward(
     ds_final: Mapping[str, Array | None],
     caches: Any,
     consume: bool = False,
-) -> tuple[Array, tuple[Array, ...], Gradients]:
-    """Check the cotangents, by their public names, and run the schedule backward."""
+) -> tuple[Array | None, tuple[Array, ...], Gradients]:
+    """Check the cotangents, by their public names, and run the schedule backward; dx is None for indices."""
     record, owner = _sequence.resolve(cell, caches)
     n_steps, n_a = int(record.x.shape[0]), int(record.states[0].shape[2])
     m = int(record.x.shape[1])
@@ -172,6 +180,7 @@ def step_backward(cell: Cell, ds: Mapping[str, Array], cache: tuple) -> tuple[Ar
             _check.check_shape(name, d, "(n_a, m)", (n_a, m))
         sequence[name] = None if d is None else d[:, :, None]
     dx, ds_prev, gradients = run_backward(cell, sequence, dict.fromkeys(ds), ([cache], None))
+    assert dx is not None  # a step has no indices
     return dx[:, :, 0], ds_prev, gradients
 
 

@@ -85,8 +85,9 @@ def gru_forward(
 
     Parameters
     ----------
-    x : array, shape (n_x, m, T_x)
-        Inputs, float32 or float64; integer and bool are converted to the parameters' dtype.
+    x : array, shape (n_x, m, T_x), or (m, T_x) of integers
+        Inputs, float32 or float64; integer and bool are converted to the parameters' dtype. Or the index, 0 to
+        n_x - 1, of each one-hot column, which is then never built; past an example's end anything may stand.
     a0 : array, shape (n_a, m), or None
         Initial hidden state; None for zeros.
     parameters : dict of str to array
@@ -113,7 +114,7 @@ def gru_forward(
     Raises
     ------
     ValueError, TypeError
-        For wrong shapes, keys, lengths, dtypes, or arrays of two libraries or devices.
+        For wrong shapes, keys, lengths, dtypes, arrays of two libraries or devices, or indices out of range.
     """
     (a,), y, caches = generic.recurrent_forward(
         _cell(reset_after), x, (a0,), parameters, lengths=lengths, keep_caches=keep_caches
@@ -148,7 +149,7 @@ def gru_backward(
     -------
     gradients : dict
         dx (n_x, m, T), da0 (n_a, m), dWu, dWr, dWc (n_a, n_a + n_x), dbu, dbr, dbc (n_a, 1); dbhc if bhc
-        was given.
+        was given. No dx for inputs that are indices.
 
     Raises
     ------
@@ -158,7 +159,7 @@ def gru_backward(
     dx, (da0,), gradients = generic.run_backward(
         _cell(reset_after), {"da": da}, {"da_final": da_final}, caches, consume
     )
-    return {"dx": dx, "da0": da0, **gradients}
+    return {**generic.of_inputs(dx), "da0": da0, **gradients}
 
 
 def _cell(reset_after: bool) -> generic.Cell:

@@ -80,8 +80,9 @@ def lstm_forward(
 
     Parameters
     ----------
-    x : array, shape (n_x, m, T_x)
-        Inputs, float32 or float64; integer and bool are converted to the parameters' dtype.
+    x : array, shape (n_x, m, T_x), or (m, T_x) of integers
+        Inputs, float32 or float64; integer and bool are converted to the parameters' dtype. Or the index, 0 to
+        n_x - 1, of each one-hot column, which is then never built; past an example's end anything may stand.
     a0 : array, shape (n_a, m), or None
         Initial hidden state; None for zeros.
     parameters : dict of str to array
@@ -109,7 +110,7 @@ def lstm_forward(
     Raises
     ------
     ValueError, TypeError
-        For wrong shapes, keys, lengths, dtypes, or arrays of two libraries or devices.
+        For wrong shapes, keys, lengths, dtypes, arrays of two libraries or devices, or indices out of range.
     """
     (a, c), y, caches = generic.recurrent_forward(
         LSTM, x, (a0, c0), parameters, lengths=lengths, keep_caches=keep_caches
@@ -148,7 +149,7 @@ def lstm_backward(
     -------
     gradients : dict
         dx (n_x, m, T), da0 (n_a, m), dWf, dWi, dWc, dWo (n_a, n_a + n_x), dbf, dbi, dbc, dbo (n_a, 1),
-        dc0 (n_a, m).
+        dc0 (n_a, m). No dx for inputs that are indices.
 
     Raises
     ------
@@ -157,4 +158,4 @@ def lstm_backward(
     """
     final = {"da_final": da_final, "dc_final": dc_final}
     dx, (da0, dc0), gradients = generic.run_backward(LSTM, {"da": da, "dc": dc}, final, caches, consume)
-    return {"dx": dx, "da0": da0, **gradients, "dc0": dc0}
+    return {**generic.of_inputs(dx), "da0": da0, **gradients, "dc0": dc0}

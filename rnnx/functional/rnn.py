@@ -71,8 +71,9 @@ def rnn_forward(
 
     Parameters
     ----------
-    x : array, shape (n_x, m, T_x)
-        Inputs, float32 or float64; integer and bool are converted to the parameters' dtype.
+    x : array, shape (n_x, m, T_x), or (m, T_x) of integers
+        Inputs, float32 or float64; integer and bool are converted to the parameters' dtype. Or the index, 0 to
+        n_x - 1, of each one-hot column, which is then never built; past an example's end anything may stand.
     a0 : array, shape (n_a, m), or None
         Initial hidden state; None for zeros.
     parameters : dict of str to array
@@ -95,7 +96,7 @@ def rnn_forward(
     Raises
     ------
     ValueError, TypeError
-        For wrong shapes, keys, lengths, dtypes, or arrays of two libraries or devices.
+        For wrong shapes, keys, lengths, dtypes, arrays of two libraries or devices, or indices out of range.
     """
     (a,), y_pred, caches = generic.recurrent_forward(
         RNN, x, (a0,), parameters, lengths=lengths, keep_caches=keep_caches
@@ -120,7 +121,8 @@ def rnn_backward(da: Array | None, caches: Any, *, da_final: Array | None = None
     Returns
     -------
     gradients : dict
-        dx (n_x, m, T), da0 (n_a, m), dWax (n_a, n_x), dWaa (n_a, n_a), dba (n_a, 1).
+        dx (n_x, m, T), da0 (n_a, m), dWax (n_a, n_x), dWaa (n_a, n_a), dba (n_a, 1). No dx
+        for inputs that are indices.
 
     Raises
     ------
@@ -128,4 +130,4 @@ def rnn_backward(da: Array | None, caches: Any, *, da_final: Array | None = None
         For wrong shapes or dtypes, or `caches` of another cell or already consumed.
     """
     dx, (da0,), gradients = generic.run_backward(RNN, {"da": da}, {"da_final": da_final}, caches, consume)
-    return {"dx": dx, "da0": da0, **gradients}
+    return {**generic.of_inputs(dx), "da0": da0, **gradients}
