@@ -92,6 +92,27 @@ class Streaming(_Recurrent):
         self.synchronize()
 
 
+class IndexInputs(_Recurrent):
+    """Forward and back from the indices of one-hot columns, at the sizes of a model of characters and of words."""
+
+    params = (*EngineBenchmark.params, ("lstm", "gru"), ("float32",), ((65, 128, 32, 64), (5000, 128, 32, 32)))
+
+    def setup(self, engine, cell, dtype, size):
+        super().setup(engine, cell, dtype, size)
+        n_x, n_a, m, T_x = size
+        self.x = self.xp.asarray(self.rng.integers(0, n_x, (m, T_x)))
+        self.da = self.sequence(dtype, n_a, m, T_x)
+        try:
+            self.warm_up((engine, cell), self.time_step)
+        except ValueError as error:
+            raise NotImplementedError(f"no such inputs at this commit: {error}") from None
+
+    def time_step(self, _engine, cell, *_):
+        _, _, caches = rnnx.recurrent_forward(cell, self.x, (), self.parameters)
+        rnnx.recurrent_backward(cell, (self.da,), caches, consume=True)
+        self.synchronize()
+
+
 class PeakMemory(_Recurrent):
     """The most memory of a process that takes a step forward and back."""
 
