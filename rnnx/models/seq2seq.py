@@ -1,0 +1,323 @@
+"""Sequence to sequence: an encoder reads the source, a decoder writes the target and looks back with attention.
+
+Dimensions: n features, m examples, T_x source and T_y target steps.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rnnx import _namespace as ns
+from rnnx._namespace import Array
+from rnnx.heads import dense_backward, dense_forward, softmax_cross_entropy
+from rnnx.initialization import initialize_dense
+from rnnx.models._attention import KINDS, AttentionLayer, LayerCache
+from rnnx.models._base import Model
+from rnnx.models._bridge import Bridge, BridgeCache
+from rnnx.models._dropout import Masks
+from rnnx.models.recurrent import Parameters, Recurrent, StackCache, States, check_size, check_widths
+from rnnx.models.sequence import named_cell
+from rnnx.pairs import PairBatch, pad
+
+
+@dataclass
+class Seq2SeqCache:
+    """What `Seq2Seq.backward` needs."""
+
+    encoder: StackCache
+    bridge: BridgeCache
+    decoder: StackCache
+    attention: LayerCache | Any  # None without attention
+    out: Array  # (n, m, T_y): what the head has seen
+
+
+class Prediction(NamedTuple):
+    """Targets written by a model.
+
+    Attributes
+    ----------
+    indices : numpy.ndarray of int, shape (m, T_y)
+        The end token from each example's end on.
+    lengths : numpy.ndarray of int, shape (m,)
+        Steps of each example before its end token; T_y if it did not come.
+    weights : array, shape (m, T_y, T_x), or None
+        Of the attention, in the library of the parameters; zero after the step that wrote the end token.
+    """
+
+    indices: np.ndarray
+    lengths: np.ndarray
+    weights: Array | None
+
+
+class Seq2Seq(Model):
+    r"""Encoder, decoder, attention between the two.
+
+    The decoder starts from the encoder's final states, each layer from the same layer; those of both directions are
+    projected first, :math:`s_0 = \tanh(W [\overrightarrow{s}; \overleftarrow{s}] + b)`. It reads the target shifted
+    by one step (teacher forcing). Attention comes after it (M.-T. Luong et al., arXiv:1508.04025, without input
+    feeding), so that all steps of a target are one pass:
+    :math:`\tilde a_t = \tanh(W_c [c_t; a_t] + b_c)`, and the head stands on that.
+
+    Parameters
+    ----------
+    source_vocab_size, target_vocab_size : int
+    hidden_size : int or sequence of int
+        Units of every layer, or of each one; the same in encoder (in each direction) and decoder.
+    num_layers : int
+        Of the encoder, and of the decoder.
+    cell : {"lstm", "gru", "rnn"}
+    reset_after : bool
+        The GRU of PyTorch and of Keras' default instead of the course's.
+    attention : {"additive", "dot", "scaled_dot", None}
+        None: the decoder sees the source through its initial states alone.
+    bidirectional_encoder : bool
+    dropout : float
+        Between the layers, in training.
+    end_token : int
+        Index in the target's vocabulary that every target starts after and ends with.
+    seed : int, optional
+        Of the initial parameters.
+    scheme, dtype, xp, device
+        As for `rnnx.initialize_parameters`.
+    parameters : dict of str to array, optional
+        To take over instead of new ones.
+
+    Raises
+    ------
+    ValueError
+        For a size below 1, an unknown cell or attention, an end token outside of the vocabulary, or a dropout that
+        is not in [0, 1).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.models import Seq2Seq
+    >>> model = Seq2Seq(27, 12, hidden_size=16, seed=0)
+    >>> model.predict(np.array([[3, 1, 2], [5, 0, 0]]), [3, 1], max_length=4).weights.shape
+    (2, 4, 3)
+    """
+
+    kind = "seq2seq"
+    unit = "characters"
+
+    def __init__(
+        self,
+        source_vocab_size: int,
+        target_vocab_size: int,
+        hidden_size: int | Sequence[int] = 128,
+        num_layers: int = 1,
+        *,
+        cell: str = "lstm",
+        reset_after: bool = False,
+        attention: str | None = "additive",
+        bidirectional_encoder: bool = True,
+        dropout: float = 0.0,
+        end_token: int = 0,
+        seed: int | np.random.Generator | None = None,
+        scheme: str = "keras",
+        dtype: str = "float32",
+        xp: Any = None,
+        device: Any = None,
+        parameters: Mapping[str, Array] | None = None,
+    ) -> None:
+        widths = check_widths(hidden_size, num_layers)
+        check_size("source_vocab_size", source_vocab_size)
+        check_size("target_vocab_size", target_vocab_size)
+        if attention is not None and attention not in KINDS:
+            raise ValueError(f"`attention` must be one of {[*KINDS, None]}; got {attention!r}")
+        if not 0 <= end_token < target_vocab_size:
+            raise ValueError(f"`end_token` must be from 0 to {target_vocab_size - 1}; got {end_token!r}")
+        record, n = named_cell(cell, reset_after), widths[-1]
+        self.encoder = Recurrent(
+            record, source_vocab_size, widths, bidirectional=bidirectional_encoder, dropout=dropout, name="encoder"
+        )
+        self.decoder = Recurrent(record, target_vocab_size, widths, dropout=dropout, name="decoder")
+        self.bridge = Bridge(self.encoder, self.decoder)
+        self.attention = None if attention is None else AttentionLayer(attention, n, self.encoder.output_size)
+        self.target_vocab_size, self.end_token = int(target_vocab_size), int(end_token)
+        self.config = {
+            "source_vocab_size": int(source_vocab_size),
+            "target_vocab_size": self.target_vocab_size,
+            "hidden_size": list(widths),
+            "cell": cell,
+            "reset_after": bool(reset_after),
+            "attention": attention,
+            "bidirectional_encoder": self.encoder.bidirectional,
+            "dropout": self.encoder.dropout,
+            "end_token": self.end_token,
+        }
+        if parameters is not None:
+            self.set_parameters(parameters)
+            return
+        rng = np.random.default_rng(seed)
+        options: dict[str, Any] = {"scheme": scheme, "dtype": dtype, "xp": xp, "device": device}
+        self.parameters = self.encoder.initialize(rng, **options) | self.decoder.initialize(rng, **options)
+        self.parameters |= self.bridge.initialize(rng, **options)
+        if self.attention is not None:
+            self.parameters |= self.attention.initialize(rng, **options)
+        self.parameters |= initialize_dense(n, self.target_vocab_size, seed=rng, **options)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Every parameter with its shape."""
+        attention = {} if self.attention is None else self.attention.shapes()
+        head = {"Wy": (self.target_vocab_size, self.decoder.output_size), "by": (self.target_vocab_size, 1)}
+        return {**self.encoder.shapes(), **self.decoder.shapes(), **self.bridge.shapes(), **attention, **head}
+
+    def forward(
+        self,
+        source: Any,
+        target_in: Any,
+        *,
+        source_lengths: Any = None,
+        target_lengths: Any = None,
+        masks: Masks | None = None,
+        keep_caches: bool = True,
+    ) -> tuple[Array, Array | None, Seq2SeqCache]:
+        """The outputs of the head, before softmax, for targets that are known.
+
+        Parameters
+        ----------
+        source : array of int, shape (m, T_x)
+        target_in : array of int, shape (m, T_y)
+        source_lengths, target_lengths : sequence or array of int, shape (m,), optional
+        masks : Masks, optional
+            Source of dropout, in training.
+        keep_caches : bool
+            False if no backward pass follows.
+
+        Returns
+        -------
+        z : array, shape (target_vocab_size, m, T_y)
+        weights : array, shape (m, T_y, T_x), or None
+            Of the attention.
+        cache : Seq2SeqCache
+        """
+        p = self.parameters
+        encoded, states, encoder, bridge = self._encode(source, source_lengths, masks, keep_caches)
+        out, _, decoder = self.decoder.forward(
+            p, self._array(target_in), states, lengths=target_lengths, masks=masks, keep_caches=keep_caches
+        )
+        weights = attention = None
+        if self.attention is not None:
+            out, weights, attention = self.attention.forward(p, out, encoded, source_lengths)
+        z = dense_forward(out, p["Wy"], p["by"])
+        return z, weights, Seq2SeqCache(encoder, bridge, decoder, attention, out)
+
+    def backward(self, dz: Array, cache: Seq2SeqCache, *, consume: bool = False) -> Parameters:
+        """Gradients of `forward`, "d" + name of every parameter.
+
+        Parameters
+        ----------
+        dz : array, shape (target_vocab_size, m, T_y)
+            Cotangent of the outputs.
+        cache : Seq2SeqCache
+        consume : bool
+            True frees the memory of `cache` on the way.
+        """
+        p = self.parameters
+        da, dW, db = dense_backward(dz, cache.out, p["Wy"])
+        gradients = {"dWy": dW, "dby": db}
+        dencoded = None
+        if self.attention is not None:
+            da, dencoded, found = self.attention.backward(p, da, cache.attention)
+            gradients |= found
+        gradients |= self.decoder.backward(da, cache.decoder, consume=consume)
+        dfinal, found = self.bridge.backward(p, gradients, cache.bridge)
+        gradients |= found | self.encoder.backward(dencoded, cache.encoder, dfinal, consume=consume)
+        return {"d" + name: gradients["d" + name] for name in p}
+
+    def loss(self, batch: PairBatch) -> float:
+        """Mean negative log-likelihood per character of the targets, in nats."""
+        return self._compare(batch, None, False)[0]
+
+    def loss_and_gradients(self, batch: PairBatch, *, masks: Masks | None = None) -> tuple[float, Parameters]:
+        """`loss`, and its gradient with respect to every parameter ("d" + name)."""
+        loss, dz, cache = self._compare(batch, masks, True)
+        return loss, self.backward(dz, cache, consume=True)
+
+    def predict(self, source: Any, source_lengths: Any = None, *, max_length: int) -> Prediction:
+        """Write targets, at every step the likeliest character (greedy), until the end token.
+
+        Parameters
+        ----------
+        source : array of int, shape (m, T_x)
+        source_lengths : sequence or array of int, shape (m,), optional
+        max_length : int
+            Steps at most, the one that writes the end token included.
+
+        Returns
+        -------
+        Prediction
+            indices, lengths and the weights of the attention.
+        """
+        check_size("max_length", max_length)
+        source = self._array(source)
+        m, n_source = (int(size) for size in source.shape)
+        xp, device, dtype = self._namespace()
+        if m == 0:
+            weights = None if self.attention is None else xp.zeros((0, 0, n_source), dtype=dtype, device=device)
+            return Prediction(np.zeros((0, 0), np.int64), np.zeros(0, np.int64), weights)
+        p = self.parameters
+        encoded, states, _, _ = self._encode(source, source_lengths, None, False)
+        stream = self.decoder.stream(p, m, states)
+        columns = xp.eye(self.target_vocab_size, dtype=dtype, device=device)
+        written = [np.full(m, self.end_token)]
+        running, looked = np.ones(m, bool), []
+        while running.any() and len(written) <= max_length:
+            out = stream.step(xp.take(columns, xp.asarray(written[-1], device=device), axis=1))[:, :, None]
+            if self.attention is not None:
+                out, weights, _ = self.attention.forward(p, out, encoded, source_lengths)
+                here = xp.astype(xp.asarray(running, device=device), dtype)
+                looked.append(weights * here[:, None, None])
+            z = dense_forward(out, p["Wy"], p["by"])
+            best = ns.to_host(xp.argmax(z[:, :, 0], axis=0))
+            written.append(np.where(running, best, self.end_token))
+            running = running & (best != self.end_token)
+        indices = np.stack(written[1:], axis=1)
+        lengths = np.sum(indices != self.end_token, axis=1)
+        return Prediction(indices, lengths, xp.concat(looked, axis=1) if looked else None)
+
+    def translate(
+        self, texts: Sequence[str], source_tokenizer: Any, target_tokenizer: Any, *, max_length: int
+    ) -> list[str]:
+        """`predict` from texts to texts.
+
+        Parameters
+        ----------
+        texts : sequence of str
+        source_tokenizer, target_tokenizer : CharTokenizer
+        max_length : int
+            Characters at most.
+        """
+        source, source_lengths = pad(source_tokenizer.texts_to_sequences(texts))
+        indices, lengths, _ = self.predict(source, source_lengths, max_length=max_length + 1)
+        return target_tokenizer.sequences_to_texts([row[:n] for row, n in zip(indices, lengths, strict=True)])
+
+    def _encode(
+        self, source: Any, lengths: Any, masks: Masks | None, keep: bool
+    ) -> tuple[Array, States, StackCache, BridgeCache]:
+        """Outputs of the encoder, initial states of the decoder, caches of both."""
+        encoded, final, cache = self.encoder.forward(
+            self.parameters, self._array(source), lengths=lengths, masks=masks, keep_caches=keep
+        )
+        states, bridge = self.bridge.forward(self.parameters, final)
+        return encoded, states, cache, bridge
+
+    def _compare(self, batch: PairBatch, masks: Masks | None, keep: bool) -> tuple[float, Array, Seq2SeqCache]:
+        z, _, cache = self.forward(
+            batch.source,
+            batch.target_in,
+            source_lengths=batch.source_lengths,
+            target_lengths=batch.target_lengths,
+            masks=masks,
+            keep_caches=keep,
+        )
+        loss, dz = softmax_cross_entropy(z, self._array(batch.target_out), batch.target_lengths)
+        return float(loss), dz, cache
+
+    def __repr__(self) -> str:
+        attention = "no" if self.attention is None else self.attention.kind
+        encoder, decoder = (repr(stack).strip("<>") for stack in (self.encoder, self.decoder))
+        return f"<Seq2Seq: {encoder}; {decoder}; {attention} attention>"
