@@ -1,8 +1,10 @@
 """Optimizers, schedules, clipping and initialisation."""
 
+import importlib.util
 import json
 import math
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,6 +33,7 @@ from rnnx.optim import (
     optimizer_from_config,
 )
 
+PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
 SHAPES = {"W": (3, 4), "b": (3, 1), "v": (2, 3, 2)}
 # Ours, and torch's of the same options.
 CASES = {
@@ -482,6 +485,30 @@ def test_a_schedule_may_end_at_zero(problem):
     p, (grads, *_) = problem
     new, _ = SGD(CosineDecay(0.1, 4)).update(p, grads, {}, 5)
     np.testing.assert_array_equal(new["W"], p["W"])
+
+
+def test_the_picture_of_the_paths(tmp_path):
+    """The one that is kept is of today's script; and it shows what docs/optimizers.md says of it."""
+    pytest.importorskip("matplotlib")
+    spec = importlib.util.spec_from_file_location("optimizer_paths", PICTURES / "optimizer_paths.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.main(tmp_path / "paths.svg")
+    drawn = (tmp_path / "paths.svg").read_bytes()
+    assert b"<dc:date>" not in drawn
+    assert drawn.count(b"<path") == (PICTURES / "optimizer_paths.svg").read_bytes().count(b"<path")
+    paths = {name: module.path(optimizer) for name, _, _, optimizer in module.PATHS}
+    lowest = module.LOWEST
+    # The zigzag and the crawl of SGD; the overshooting of momentum; the stride and the kick of RMSProp; the decay.
+    sideways, along = (paths["SGD"].T - lowest).T[::-1]
+    np.testing.assert_allclose(sideways[1:11] / sideways[:10], -0.8, rtol=1e-6)
+    np.testing.assert_allclose(along[1:] / along[:-1], 0.955, rtol=1e-6)
+    assert paths["Momentum"][0].max() > lowest[0] + 1
+    assert np.ptp(paths["Nesterov"][1, 10:]) < 0.3 * np.ptp(paths["Momentum"][1, 10:])
+    stride = np.diff(paths["RMSProp"][:, :2], axis=1)[:, 0]
+    assert stride[0] == pytest.approx(-stride[1], rel=1e-6)
+    assert np.abs(paths["RMSProp"][1, 10:] - 1).argmax() + 10 == 53
+    assert paths["AdamW"][0, -1] < 3.5 < paths["Adam"][0, -1]
 
 
 def test_names():
