@@ -1,0 +1,161 @@
+"""The notebook runs to its end, its checks can fail, and it is committed with its outputs."""
+
+import ast
+import importlib.util
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rnnx
+
+DOCS = Path(__file__).parent.parent / "docs"
+NOTEBOOK = DOCS / "step_by_step.ipynb"
+
+nbformat = pytest.importorskip("nbformat")
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture(scope="module")
+def notebook():
+    return nbformat.read(NOTEBOOK, as_version=4)
+
+
+def load(path, monkeypatch):
+    """A script of docs/ as a module; its neighbours can be imported."""
+    monkeypatch.syspath_prepend(str(path.parent))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def code_of(notebook):
+    """The sources of the code cells, without magics."""
+    cells = [cell.source for cell in notebook["cells"] if cell.cell_type == "code"]
+    return [re.sub(r"^%.*$", "", source, flags=re.MULTILINE) for source in cells]
+
+
+def run_checks(notebook):
+    """All cells that draw nothing, in this process."""
+    scope: dict = {}
+    with np.printoptions():  # cells set them
+        for source in code_of(notebook):
+            if "Figure(" not in source and "plots." not in source:
+                exec(compile(source, "cell", "exec"), scope)
+
+
+def test_it_runs(notebook, tmp_path, monkeypatch):
+    pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    script = load(DOCS / "execute_notebook.py", monkeypatch)
+    executed = script.execute(nbformat.from_dict(notebook), tmp_path)  # raises at the first cell that does
+    assert script.warnings_in(executed) == []
+    pictures = [o for cell in executed.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
+    assert len(pictures) >= 5
+    assert os.listdir(tmp_path) == []
+
+
+# --- the notebook can fail ------------------------------------------------------------------------------------
+
+CHECKS = {"error", "numeric_gradient", "isclose", "allclose", "array_equal"}
+
+
+def called(tree):
+    """Names of the functions that are called outside the bodies of functions."""
+    names, nodes = set(), list(tree.body)
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.FunctionDef):
+            continue
+        if isinstance(node, ast.Call):
+            names.add(node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", ""))
+        nodes += ast.iter_child_nodes(node)
+    return names
+
+
+def asserts_by_section(notebook):
+    """How many asserts stand under each heading of the second level, by its number."""
+    counts, section = {}, "0"
+    for cell in notebook.cells:
+        heading = re.match(r"## (\d+)\.", cell.source) if cell.cell_type == "markdown" else None
+        section = heading[1] if heading else section
+        counts.setdefault(section, 0)
+        if cell.cell_type == "code":
+            tree = ast.parse(code_of({"cells": [cell]})[0])
+            counts[section] += sum(isinstance(node, ast.Assert) for node in ast.walk(tree))
+    return counts
+
+
+def test_every_section_checks(notebook):
+    counts = asserts_by_section(notebook)
+    least = {"2": 3, "3": 5, "4": 5, "5": 3, "6": 5, "7": 7, "8": 5, "9": 11, "10": 4}
+    assert all(counts[section] >= n for section, n in least.items()), counts
+
+
+def test_every_comparison_is_an_assert(notebook):
+    for source in code_of(notebook):
+        tree = ast.parse(source)
+        if called(tree) & CHECKS:
+            assert any(isinstance(node, ast.Assert) for node in ast.walk(tree)), source
+
+
+@pytest.mark.parametrize(
+    ("function", "key"),
+    [
+        ("rnn_cell_forward", 0),
+        ("rnn_cell_backward", "dWaa"),
+        ("rnn_cell_backward", "da_prev"),
+        ("rnn_backward", "dx"),
+        ("lstm_cell_forward", 1),
+        ("lstm_cell_backward", "dbo"),
+        ("lstm_cell_backward", "dc_prev"),
+        ("lstm_backward", "dWf"),
+        ("lstm_backward", "dbc"),
+        ("gru_cell_forward", 0),
+    ],
+)
+def test_a_wrong_function_is_noticed(notebook, function, key, monkeypatch):
+    right = getattr(rnnx, function)
+
+    def wrong(*arguments, **keywords):
+        results = right(*arguments, **keywords)
+        parts = dict(results) if isinstance(results, dict) else list(results)
+        parts[key] = parts[key] * 1.001
+        return parts if isinstance(results, dict) else tuple(parts)
+
+    monkeypatch.setattr(rnnx, function, wrong)
+    with pytest.raises(AssertionError):
+        run_checks(notebook)
+
+
+# --- what is committed ----------------------------------------------------------------------------------------
+
+
+def test_it_is_committed_as_executed(notebook):
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
+    assert counts == list(range(1, len(counts) + 1))
+    for cell in notebook.cells:
+        assert "execution" not in cell.metadata  # times would change at every run
+        for output in cell.get("outputs", []):
+            assert output.output_type != "error"
+            assert output.get("name") != "stderr"
+    assert NOTEBOOK.stat().st_size < 600_000
+
+
+def test_its_figures_are_drawn_alike(notebook, tmp_path, monkeypatch):
+    shown = re.findall(r"!\[[^\]]+\]\(figures/(\w+)\.svg\)", "\n".join(cell.source for cell in notebook.cells))
+    schematics = load(DOCS / "figures" / "schematics.py", monkeypatch)
+    assert sorted(shown) == sorted(schematics.FIGURES)
+    (tmp_path / "again").mkdir()
+    schematics.main(tmp_path)
+    schematics.main(tmp_path / "again")
+    for name in shown:
+        drawn = (tmp_path / f"{name}.svg").read_bytes()
+        assert drawn == (tmp_path / "again" / f"{name}.svg").read_bytes()
+        committed = (DOCS / "figures" / f"{name}.svg").read_bytes()
+        assert drawn.count(b"<path") == committed.count(b"<path")
