@@ -15,7 +15,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # a terminal or pipe that cannot show a character shows an escape
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    cli()
+    cli(prog_name="rnnx")
 
 
 if __name__ == "__main__":

@@ -193,3 +193,24 @@ def owned_copy(xp: Namespace, array: Array) -> Array:
 def device(array: Array) -> Any:
     """The device of an array, in its library's terms."""
     return compat.device(array)
+
+
+def by_device(name: str) -> Namespace | None:
+    """The namespace whose arrays live on a device: None, which stands for NumPy, or CuPy's.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, or there is no CuPy or no GPU.
+    """
+    if name == "cpu":
+        return None
+    if name != "cuda":
+        raise ValueError(f"`device` must be 'cpu' or 'cuda'; got {name!r}")
+    try:
+        import cupy
+    except ImportError:
+        raise ValueError("`device` 'cuda' needs CuPy: pip install 'rnnx[cuda12]' or 'rnnx[cuda13]'") from None
+    if not cupy.is_available():
+        raise ValueError("`device` 'cuda': CuPy finds no GPU")
+    return cupy

@@ -1,9 +1,11 @@
-"""A trained model in one file: a safetensors file (no code in it) with the description as JSON in its header."""
+"""A model in one file: a safetensors file (no code in it) with the description as JSON in its header.
+
+A file of a run also holds what is needed to go on with it: the optimizer's state, the states that are carried from
+batch to batch, and counters. Random numbers are functions of the seed and the counters.
+"""
 
 import json
-import os
-import secrets
-import stat
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,33 +15,35 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
 from rnnx import _namespace as ns
-from rnnx.models import CharModel, CharModelConfig, Parameters
+from rnnx._files import write_atomically
+from rnnx._namespace import Array
+from rnnx.models import MODELS, Model
 from rnnx.text import CharTokenizer
 
-FORMAT = "rnnx-char-model"
+FORMAT = "rnnx-checkpoint"
 VERSION = 1
+FILE_NAME = "model.safetensors"  # in the folder of a run
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model, its parameters and its tokenizer, with what is known of its training.
+    """A model, with what it needs to read and write texts, and what is known of its training.
 
     Attributes
     ----------
-    model : CharModel
-    parameters : dict of str to array
-    tokenizer : CharTokenizer
-    by : str
-        "lines" or "windows": what a text of this model is.
+    model : Model
+        With its parameters.
+    tokenizer : CharTokenizer or None
     training : dict
-        Plain values: corpus, epoch, step, losses, ...
+        Plain values: corpus, settings, counters, ...
+    arrays : dict of str to array
+        The arrays of `Trainer.state`, if training is to go on.
     """
 
-    model: CharModel
-    parameters: Parameters
-    tokenizer: CharTokenizer
-    by: str
+    model: Any
+    tokenizer: CharTokenizer | None = None
     training: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, Array] = field(default_factory=dict)
 
 
 def save(path: str | Path, checkpoint: Checkpoint) -> None:
@@ -50,65 +54,32 @@ def save(path: str | Path, checkpoint: Checkpoint) -> None:
     OSError
         If it cannot be written.
     """
+    tokenizer = checkpoint.tokenizer
     description = {
         "format": FORMAT,
         "version": VERSION,
-        "config": checkpoint.model.config.as_dict(),
-        "vocabulary": checkpoint.tokenizer.get_vocab(),
-        "oov_token": checkpoint.tokenizer.oov_token,
-        "by": checkpoint.by,
+        "model": checkpoint.model.kind,
+        "config": checkpoint.model.config,
+        "tokenizer": None if tokenizer is None else tokenizer.to_dict(),
         "training": checkpoint.training,
     }
     metadata = {"rnnx": json.dumps(description)}  # one key: safetensors writes several in random order
-    tensors = {key: np.ascontiguousarray(ns.to_host(a)) for key, a in checkpoint.parameters.items()}
-    _write_atomically(Path(path), to_bytes(tensors, metadata))
+    tensors = {f"model/{name}": a for name, a in checkpoint.model.parameters.items()} | checkpoint.arrays
+    host = {name: np.ascontiguousarray(ns.to_host(a)) for name, a in tensors.items()}
+    write_atomically(path, to_bytes(host, metadata))
 
 
-def check_writable(path: str | Path) -> None:
-    """Raise unless `save` can write there: tries out a temporary file in the folder.
-
-    Raises
-    ------
-    ValueError
-        If there is no such folder, or `path` is something else than a file.
-    OSError
-        If the folder cannot be written to.
-    """
-    target = Path(path).resolve()
-    if not target.parent.is_dir():
-        raise ValueError(f"cannot write {path}: there is no folder {Path(path).parent}")
-    if target.exists() and not target.is_file():
-        raise ValueError(f"cannot write {path}: it exists and is not a file")
-    _write_atomically(target, None)
-
-
-def _write_atomically(path: Path, data: bytes | None) -> None:
-    """Write to a file beside `path` and put it in its place; without data, only see that this would work."""
-    path = path.resolve()  # a link stays, its target is replaced
-    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666 & ~_umask()
-    temporary = path.parent / f".rnnx-{secrets.token_hex(8)}.part"
-    try:
-        with temporary.open("xb") as file:
-            file.write(data or b"")
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, mode)
-        if data is not None:
-            os.replace(temporary, path)
-        else:
-            path.exists()  # raises if the name is too long
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def load(path: str | Path) -> Checkpoint:
+def load(path: str | Path, *, xp: Any = None, device: Any = None) -> Checkpoint:
     """Read a checkpoint.
+
+    Parameters
+    ----------
+    path : path
+        The file, or the folder of a run.
+    xp : module, optional
+        Array namespace to load into, for instance ``cupy``; default NumPy.
+    device : object, optional
+        Device, in the library's own terms.
 
     Raises
     ------
@@ -117,6 +88,7 @@ def load(path: str | Path) -> Checkpoint:
     OSError
         If it cannot be read.
     """
+    path = file_of(path)
     with open(path, "rb"):  # the reader below does not tell a missing file from a bad one
         pass
     try:
@@ -126,31 +98,46 @@ def load(path: str | Path) -> Checkpoint:
     except SafetensorError as error:
         raise ValueError(f"{path} is not a checkpoint, or is damaged ({error})") from None
     try:
-        model = CharModel(CharModelConfig(**description["config"]))
-        tokenizer = CharTokenizer.from_vocab(description["vocabulary"], description["oov_token"])
-        _check_contents(model, tensors, tokenizer, description)
-        return Checkpoint(model, tensors, tokenizer, description["by"], description["training"])
-    except (KeyError, TypeError, ValueError) as error:
+        return _checkpoint(description, tensors, xp, device)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is a damaged checkpoint: {error}") from None
 
 
-def _check_contents(
-    model: CharModel, tensors: Parameters, tokenizer: CharTokenizer, description: dict[str, Any]
-) -> None:
-    model.check(tensors)
-    for key, a in tensors.items():
+def file_of(path: str | Path) -> Path:
+    """The checkpoint of a run's folder; of a file, itself."""
+    return Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
+
+
+def _checkpoint(description: Mapping[str, Any], tensors: Mapping[str, np.ndarray], xp: Any, device: Any) -> Checkpoint:
+    for name, a in tensors.items():
         if a.dtype not in (np.float32, np.float64) or not np.isfinite(a).all():
-            raise ValueError(f"{key} must hold finite float32 or float64 numbers")
-    vocabulary = tokenizer.get_vocab()
-    if not all(isinstance(token, str) for token in vocabulary) or len(set(vocabulary)) != len(vocabulary):
-        raise ValueError("the vocabulary must hold different characters")
-    if tokenizer.vocab_size != model.config.vocab_size:
-        raise ValueError(f"{tokenizer.vocab_size} characters for {model.config.vocab_size} outputs")
-    if description["by"] not in ("lines", "windows"):
-        raise ValueError(f"unknown kind of text {description['by']!r}")
+            raise ValueError(f"{name} must hold finite float32 or float64 numbers")
+    target: Any = np if xp is None else xp
+    keywords = {} if device is None else {"device": device}
+    arrays = {name: target.asarray(a, **keywords) for name, a in tensors.items()}
+    parameters = {name.removeprefix("model/"): a for name, a in arrays.items() if name.startswith("model/")}
+    kind, config, training = description["model"], description["config"], description["training"]
+    if kind not in MODELS:
+        raise ValueError(f"unknown kind of model {kind!r}; known are {sorted(MODELS)}")
+    if not isinstance(config, dict) or not isinstance(training, dict):
+        raise ValueError("config and training must be objects")
+    if not parameters:
+        raise ValueError("it holds no parameters")
+    model = MODELS[kind](**{**config, "parameters": parameters})
+    tokenizer = description["tokenizer"]
+    tokenizer = None if tokenizer is None else CharTokenizer.from_dict(tokenizer)
+    _check_tokenizer(model, tokenizer)
+    rest = {name: a for name, a in arrays.items() if not name.startswith("model/")}
+    return Checkpoint(model, tokenizer, training, rest)
 
 
-def _description(path: str | Path, metadata: dict[str, str]) -> dict[str, Any]:
+def _check_tokenizer(model: Model, tokenizer: CharTokenizer | None) -> None:
+    outputs = getattr(model, "vocab_size", None)
+    if tokenizer is not None and outputs is not None and tokenizer.vocab_size != outputs:
+        raise ValueError(f"{tokenizer.vocab_size} characters for {outputs} outputs")
+
+
+def _description(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     """What the header says, if it is ours and not newer than this code."""
     try:
         description = json.loads(metadata["rnnx"])

@@ -34,6 +34,12 @@ class Batch:
     lengths: np.ndarray | None
     continues: bool = False
 
+    def rows(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Inputs and targets of each example without its padding."""
+        for j, (inputs, targets) in enumerate(zip(self.inputs, self.targets, strict=True)):
+            end = None if self.lengths is None else self.lengths[j]
+            yield inputs[:end], targets[:end]
+
 
 class Dataset(Protocol):
     """What the trainer needs of a dataset."""
@@ -90,7 +96,7 @@ class Lines:
             Batches to leave out at the beginning; they are not built.
         """
         return (
-            self._pad([self.sequences[i] for i in chosen]) for chosen in _shuffled(len(self), batch_size, rng, start)
+            self._pad([self.sequences[i] for i in chosen]) for chosen in shuffled(len(self), batch_size, rng, start)
         )
 
     def _pad(self, sequences: list[np.ndarray]) -> Batch:
@@ -139,7 +145,7 @@ class Windows:
 
     def batches(self, batch_size: int, rng: np.random.Generator | None = None, start: int = 0) -> Iterator[Batch]:
         """All windows once; in random order if there is an `rng`. Parameters as for `Lines.batches`."""
-        return (self._gather(chosen) for chosen in _shuffled(len(self), batch_size, rng, start))
+        return (self._gather(chosen) for chosen in shuffled(len(self), batch_size, rng, start))
 
     def _gather(self, chosen: np.ndarray) -> Batch:
         lengths = self.lengths[chosen]
@@ -288,13 +294,13 @@ class Examples:
 
     def batches(self, batch_size: int, rng: np.random.Generator | None = None, start: int = 0) -> Iterator[Batch]:
         """All examples once; in random order if there is an `rng`. Parameters as for `Lines.batches`."""
-        for chosen in _shuffled(len(self), batch_size, rng, start):
+        for chosen in shuffled(len(self), batch_size, rng, start):
             inputs = np.take(self.inputs, chosen, axis=-2)
             targets = np.take(self.targets, chosen, axis=self._axis)
             yield Batch(inputs, targets, None if self.lengths is None else self.lengths[chosen])
 
 
-def _shuffled(n: int, batch_size: int, rng: np.random.Generator | None, start: int) -> Iterator[np.ndarray]:
+def shuffled(n: int, batch_size: int, rng: np.random.Generator | None, start: int) -> Iterator[np.ndarray]:
     """Numbers from 0 to n - 1 in batches, the first `start` of them left out."""
     batch_size, start = _at_least(1, "batch_size", batch_size), _at_least(0, "start", start)
     order = np.arange(n) if rng is None else rng.permutation(n)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rnnx.datasets import _shuffled
+from rnnx.datasets import shuffled
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Pairs:
         start : int
             Batches to leave out at the beginning; they are not built.
         """
-        return map(self._batch, _shuffled(len(self), batch_size, rng, start))
+        return map(self._batch, shuffled(len(self), batch_size, rng, start))
 
     def _batch(self, places: np.ndarray) -> PairBatch:
         source, source_lengths = pad([self.sources[i] for i in places])

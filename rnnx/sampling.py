@@ -1,23 +1,39 @@
-"""Text from a trained character model."""
+"""Text from a trained character model, drawn character by character."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
 from rnnx import _namespace as ns
 from rnnx._namespace import Array
-from rnnx.models import CharModel
 from rnnx.text import NEWLINE, CharTokenizer
 
 
+class Reader(Protocol):
+    """n texts that are read character by character: `rnnx.models.CharStream`."""
+
+    def read(self, indices: np.ndarray) -> Array:
+        """The next character of every text, (n,), to logits (vocab_size, n)."""
+
+
+class Readable(Protocol):
+    """A model that a text can be drawn from: `rnnx.models.CharModel`."""
+
+    def stream(self, m: int) -> Reader:
+        """Read m texts from their beginning on."""
+
+
 def sample(
-    model: CharModel,
-    parameters: Mapping[str, Array],
+    model: Readable,
     tokenizer: CharTokenizer,
     *,
-    start: str = "",
+    start: str | Sequence[str] = "",
     n: int = 1,
     temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
     max_length: int = 60,
     stop: str | None = NEWLINE,
     seed: int | np.random.Generator | None = None,
@@ -27,14 +43,19 @@ def sample(
     Parameters
     ----------
     model : CharModel
-    parameters : dict of str to array
+        Or anything with its `stream`.
     tokenizer : CharTokenizer
-    start : str
-        What every text starts with.
+    start : str or sequence of str
+        The prompt: what every text, or each of the `n` texts, starts with.
     n : int
         Number of texts.
     temperature : float, >= 0
         Logits are divided by it: below 1 more likely characters are preferred; 0 always takes the likeliest.
+    top_k : int, optional
+        Draw only from so many likeliest characters.
+    top_p : float, 0 < top_p <= 1, optional
+        Draw only from the fewest characters that have this probability together, after the temperature
+        (A. Holtzman et al., arXiv:1904.09751).
     max_length : int
         Characters to draw at most, beside `start`.
     stop : str or None
@@ -51,38 +72,103 @@ def sample(
     ValueError
         For an argument out of range, or characters in `start` that the vocabulary does not hold.
     """
-    if n < 1 or max_length < 1:
-        raise ValueError(f"`n` and `max_length` must be at least 1; got {n} and {max_length}")
-    if not (temperature >= 0 and np.isfinite(temperature)):
-        raise ValueError(f"`temperature` must be a number of at least 0; got {temperature}")
+    starts = [start] * n if isinstance(start, str) else list(start)
+    _check(n, starts, temperature, top_k, top_p, max_length, stop)
     rng = np.random.default_rng(seed)
-    vocabulary = tokenizer.get_vocab()
-    # A text begins after a newline; one without any newline begins after itself, or after its first character.
-    prompt = NEWLINE + start if NEWLINE in vocabulary else start or vocabulary[0]
-    stream = model.stream(parameters, n)
-    for index in tokenizer.encode(prompt):
-        logits = stream.read(np.full(n, index))
-    stop_index = vocabulary.index(stop) if stop in vocabulary else -1
-    drawn: list[np.ndarray] = []
+    vocabulary, never = tokenizer.get_vocab(), tokenizer.oov_index
+    prompts, lengths = _prompts(tokenizer, starts)
+    texts: list[list[str]] = [[] for _ in starts]
     running = np.ones(n, bool)
-    while running.any() and len(drawn) < max_length:
-        drawn.append(np.where(running, _draw(logits, temperature, rng), stop_index))
-        running &= drawn[-1] != stop_index
-        if running.any() and len(drawn) < max_length:
-            logits = stream.read(np.maximum(drawn[-1], 0))
-    return [start + tokenizer.decode(_until(column, stop_index)) for column in np.stack(drawn, axis=1)]
+    reader, indices = model.stream(n), prompts[:, 0]
+    for t in range(1, prompts.shape[1] + max_length):
+        logits = reader.read(indices)
+        reading = t < lengths  # the next character is still the prompt's
+        if not reading.all():
+            indices = draw(logits, rng, temperature, top_k, top_p, never)
+        for j in np.flatnonzero(running & ~reading):
+            character = vocabulary[indices[j]]
+            if character == stop:
+                running[j] = False
+            else:
+                texts[j].append(character)
+                running[j] = len(texts[j]) < max_length
+        if not running.any():
+            break
+        indices = np.where(reading, prompts[:, min(t, prompts.shape[1] - 1)], indices)
+    return [begin + "".join(characters) for begin, characters in zip(starts, texts, strict=True)]
 
 
-def _draw(logits: Array, temperature: float, rng: np.random.Generator) -> np.ndarray:
-    """One index per column of logits (vocab_size, n)."""
-    z = ns.to_host(logits).astype(np.float64)
+def draw(
+    logits: Array,
+    rng: np.random.Generator,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    never: int | None = None,
+) -> np.ndarray:
+    """One index per column.
+
+    Parameters
+    ----------
+    logits : array, shape (vocab_size, n)
+    rng : numpy.random.Generator
+        One number is drawn for each column; none for temperature 0.
+    temperature, top_k, top_p
+        As for `sample`.
+    never : int, optional
+        An index that is not drawn.
+
+    Returns
+    -------
+    array of int, shape (n,)
+    """
+    z = np.array(ns.to_host(logits), np.float64)
+    if never is not None:
+        z[never] = -np.inf
     if temperature == 0:
         return z.argmax(axis=0)
     z = (z - z.max(axis=0)) / temperature
-    cumulative = np.cumsum(np.exp(z), axis=0)
-    return (cumulative < rng.random(z.shape[1]) * cumulative[-1]).sum(axis=0)
+    order = np.argsort(-z, axis=0, kind="stable")  # likeliest first
+    weights = np.exp(np.take_along_axis(z, order, axis=0))
+    if top_k is not None:
+        weights[top_k:] = 0
+    cumulative = np.cumsum(weights, axis=0)
+    if top_p is not None:  # a character stays if those before it have less than top_p
+        weights[1:][cumulative[:-1] >= top_p * cumulative[-1]] = 0
+        cumulative = np.cumsum(weights, axis=0)
+    places = (cumulative <= rng.random(z.shape[1]) * cumulative[-1]).sum(axis=0)
+    return np.take_along_axis(order, places[None, :], axis=0)[0]
 
 
-def _until(indices: Sequence[int] | np.ndarray, stop_index: int) -> list[int]:
-    values = [int(i) for i in indices]
-    return values[: values.index(stop_index)] if stop_index in values else values
+def _prompts(tokenizer: CharTokenizer, starts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """What the texts begin with, (n, L), and how much of each row counts.
+
+    A text begins after a newline; of a vocabulary without any newline, after its own first character, or after the
+    first of the vocabulary.
+    """
+    vocabulary = tokenizer.get_vocab()
+    first = NEWLINE if NEWLINE in vocabulary else ""
+    known = [token for i, token in enumerate(vocabulary) if i != tokenizer.oov_index]
+    sequences = [tokenizer.encode(first + start or known[0]) for start in starts]
+    lengths = np.array([len(s) for s in sequences])
+    prompts = np.zeros((len(starts), lengths.max()), np.int64)
+    for j, sequence in enumerate(sequences):
+        prompts[j, : len(sequence)] = sequence
+    return prompts, lengths
+
+
+def _check(
+    n: Any, starts: list[str], temperature: float, top_k: Any, top_p: Any, max_length: int, stop: str | None
+) -> None:
+    if n < 1 or max_length < 1:
+        raise ValueError(f"`n` and `max_length` must be at least 1; got {n} and {max_length}")
+    if len(starts) != n:
+        raise ValueError(f"`start` must be one text, or one for each of the {n} texts; got {len(starts)}")
+    if not (temperature >= 0 and math.isfinite(temperature)):
+        raise ValueError(f"`temperature` must be a number of at least 0; got {temperature}")
+    if top_k is not None and (not isinstance(top_k, int | np.integer) or top_k < 1):
+        raise ValueError(f"`top_k` must be an integer of at least 1; got {top_k!r}")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"`top_p` must be above 0 and at most 1; got {top_p!r}")
+    if stop is not None and len(stop) != 1:
+        raise ValueError(f"`stop` must be one character; got {stop!r}")

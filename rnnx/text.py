@@ -287,4 +287,3 @@ def _check_vocabulary(tokens: Any, oov_token: str | None) -> None:
         raise ValueError(f"the vocabulary must hold `oov_token`, {oov_token!r}")
 
 
-from rnnx.datasets import Batch, Lines, Windows  # noqa: E402, F401  # their place before there was `rnnx.datasets`

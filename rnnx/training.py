@@ -1,112 +1,327 @@
 """The training loop: it yields what happened and prints nothing."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from rnnx._namespace import Array
-from rnnx.models import CharModel, Parameters
-from rnnx.optim import clip_by_global_norm
-from rnnx.text import Lines, Windows
+from rnnx.datasets import Dataset
+from rnnx.models import Masks, Model
+from rnnx.optim import clip_by_global_norm, clip_by_value, learning_rate_at
 
-Dataset = Lines | Windows
+_NEVER = 3e38  # a norm that no float32 gradient exceeds
+Callback = Callable[["Trainer", "Progress"], Any]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """One optimizer step, or (with `validation_loss`) the end of an epoch.
+    """One optimizer step, or an evaluation (with `validation_loss`).
 
     Attributes
     ----------
     step, epoch : int
         Steps done; the epoch under way, from 1.
     loss : float
-        Nats per character: of this step's batch or, at the end of an epoch, the mean over it.
+        Of this step's batch or, in an evaluation, the exact mean over the epoch so far, in the model's unit: for a
+        character model, nats per character.
     smooth_loss : float
-        The classic scripts' smoothed loss, 0.999 of the old value and 0.001 of the new one, per character,
-        from log(vocab_size) on.
+        The classic scripts' smoothed loss: 0.999 of the old value and 0.001 of the new one; before the first step
+        what a model that knows nothing has, log(vocab_size) (other models: the first loss).
     validation_loss : float or None
+    learning_rate : float
+    grad_norm : float
+        Global norm of the gradients of the last step before clipping.
     """
 
     step: int
     epoch: int
     loss: float
-    smooth_loss: float
-    validation_loss: float | None = None
+    smooth_loss: float | None
+    validation_loss: float | None
+    learning_rate: float
+    grad_norm: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for a file of metrics."""
+        return asdict(self)
+
+
+@dataclass
+class Counters:
+    """How far a run is: everything but arrays. Random numbers are functions of the seed and of these."""
+
+    step: int = 0
+    epoch: int = 0  # epochs begun
+    batch: int = 0  # batches done in this epoch
+    total: float = 0.0  # sum of losses of this epoch, and of how many terms
+    count: int = 0
+    smooth_loss: float | None = None
+    grad_norm: float = 0.0
+    validation_loss: float | None = None  # the last one
+    evaluated: int = 0  # step of the last evaluation
+    best_loss: float | None = None
+    since_best: int = 0  # evaluations
 
 
 @dataclass
 class Trainer:
-    """The state of a training run. Between two items of `run` it is always consistent.
+    """The state of a training run. Between two items of `run` it is consistent, and `state` has all of it.
 
     Parameters
     ----------
-    model : CharModel
-    parameters : dict of str to array
+    model : Model
+        Its parameters are replaced at every step.
     optimizer : object
         With ``init`` and ``update`` as the classes in `rnnx.optim`.
-    clip_norm : float or None
+    clip_norm : float, optional
         Largest global norm of the gradients.
+    clip_value : float, optional
+        Largest absolute value of an element of a gradient, after `clip_norm`.
     seed : int
-        For the order of the batches.
+        For the order of the batches and for dropout.
+    shuffle : bool
+        False takes the batches in the order of the text.
+    segment_length : int, optional
+        Compute the states between every so many steps again on the way back; see `CharModel.train_step`.
     """
 
-    model: CharModel
-    parameters: Parameters
+    model: Any
     optimizer: Any
     clip_norm: float | None = 5.0
+    clip_value: float | None = None
     seed: int = 0
-    step: int = 0
-    epoch: int = 0
-    smooth_loss: float = field(default=math.nan)
+    shuffle: bool = True
+    segment_length: int | None = None
+    counters: Counters = field(default_factory=Counters)
     optimizer_state: dict[str, Array] = field(default_factory=dict)
+    states: dict[str, Array] = field(default_factory=dict)  # carried from batch to batch
 
     def __post_init__(self) -> None:
-        self.optimizer_state = self.optimizer_state or self.optimizer.init(self.parameters)
-        if math.isnan(self.smooth_loss):
-            self.smooth_loss = math.log(self.model.config.vocab_size)
+        self.optimizer_state = self.optimizer_state or self.optimizer.init(self.model.parameters)
+        if self.clip_value is not None and not self.clip_value > 0:
+            raise ValueError(f"`clip_value` must be a positive number; got {self.clip_value}")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"`clip_norm` must be a positive number; got {self.clip_norm}")
+        if self.counters.smooth_loss is None and hasattr(self.model, "vocab_size"):
+            self.counters.smooth_loss = math.log(self.model.vocab_size)
 
-    def run(self, train: Dataset, validation: Dataset, *, epochs: int, batch_size: int) -> Iterator[Progress]:
-        """Train for some epochs.
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return self.counters.step
+
+    @property
+    def epoch(self) -> int:
+        """The epoch under way, from 1; 0 before the first one."""
+        return self.counters.epoch
+
+    def run(
+        self,
+        train: Dataset,
+        validation: Dataset | None = None,
+        *,
+        epochs: int | None = None,
+        iterations: int | None = None,
+        batch_size: int = 32,
+        evaluate_every: int | None = None,
+        patience: int | None = None,
+    ) -> Iterator[Progress]:
+        """Train, from wherever the run is, until it has done so many epochs or steps in all.
+
+        Parameters
+        ----------
+        train, validation : Dataset
+        epochs, iterations : int
+            Epochs or optimizer steps of the whole run; the first that is reached ends it.
+        batch_size : int
+        evaluate_every : int, optional
+            Steps between evaluations; default: an epoch. There is one at the end of the run, too.
+        patience : int, optional
+            Stop after so many evaluations in a row without a better validation loss.
+
+        Yields
+        ------
+        Progress
+            After every step, and after every evaluation.
 
         Raises
         ------
+        ValueError
+            If neither `epochs` nor `iterations` is given, or for a number below 1.
         FloatingPointError
             If the loss is no longer finite; the parameters are those before that step.
         """
-        for _ in range(epochs):
-            rng = np.random.default_rng([self.seed, self.epoch])
-            self.epoch += 1
-            total, count = 0.0, 0
-            for batch in train.batches(batch_size, rng):
-                loss, gradients = self.model.loss_and_gradients(self.parameters, batch)
-                if not math.isfinite(loss):
-                    raise FloatingPointError(
-                        f"the loss is {loss} at step {self.step + 1}; a smaller learning rate may help"
-                    )
-                self._update(loss, gradients)
-                characters = int(batch.lengths.sum())
-                total, count = total + loss * characters, count + characters
-                yield Progress(self.step, self.epoch, loss, self.smooth_loss)
-            mean = total / max(count, 1)
-            yield Progress(self.step, self.epoch, mean, self.smooth_loss, self.evaluate(validation, batch_size))
+        limits = {"epochs": epochs, "iterations": iterations}
+        if epochs is None and iterations is None:
+            raise ValueError("one of `epochs` and `iterations` must be given")
+        for name, value in {**limits, "batch_size": batch_size, "evaluate_every": evaluate_every}.items():
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` must be at least 1; got {value}")
+        if patience is not None and (patience < 1 or validation is None):
+            raise ValueError(f"`patience` must be at least 1, and needs `validation`; got {patience}")
+        return self._run(train, validation, epochs, iterations, batch_size, evaluate_every, patience)
 
-    def _update(self, loss: float, gradients: Parameters) -> None:
-        gradients = {key: gradients[key] for key in ("d" + name for name in self.parameters)}
-        if self.clip_norm is not None:
-            gradients, _ = clip_by_global_norm(gradients, self.clip_norm)
-        updated = self.optimizer.update(self.parameters, gradients, self.optimizer_state, self.step + 1)
-        smooth = 0.999 * self.smooth_loss + 0.001 * loss
+    def _run(
+        self,
+        train: Dataset,
+        validation: Dataset | None,
+        epochs: int | None,
+        iterations: int | None,
+        batch_size: int,
+        evaluate_every: int | None,
+        patience: int | None,
+    ) -> Iterator[Progress]:
+        n_batches = train.n_batches(batch_size)
+        if n_batches == 0:
+            raise ValueError("there is nothing to learn: the training set has no batch")
+
+        def due() -> bool:
+            at = self.counters
+            end_of_epoch = at.batch == n_batches
+            asked = end_of_epoch if evaluate_every is None else at.step % evaluate_every == 0
+            end = at.step == iterations or (end_of_epoch and at.epoch == epochs)
+            return at.evaluated != at.step and (asked or end)
+
+        def ended() -> bool:
+            at = self.counters
+            tired = patience is not None and at.since_best >= patience
+            return tired or (iterations is not None and at.step >= iterations)
+
+        while True:
+            if due():  # a run that goes on may have stopped just before an evaluation
+                yield self._evaluated(validation, batch_size)
+            at = self.counters
+            if at.epoch == 0 or at.batch >= n_batches:
+                if ended() or (epochs is not None and at.epoch >= epochs):
+                    return
+                self.counters = replace(at, epoch=at.epoch + 1, batch=0, total=0.0, count=0)
+            rng = np.random.default_rng([self.seed, self.epoch]) if self.shuffle else None
+            for batch in train.batches(batch_size, rng, start=self.counters.batch):
+                if ended():
+                    return
+                yield self._progress(self._learn(batch))
+                if due():
+                    yield self._evaluated(validation, batch_size)
+
+    def fit(
+        self, train: Dataset, validation: Dataset | None = None, *, callbacks: Iterable[Callback] = (), **options: Any
+    ) -> Progress | None:
+        """`run` to its end. The options are those of `run`.
+
+        Parameters
+        ----------
+        callbacks : iterable of callable
+            Called with the trainer and the `Progress` after every item; one that returns True ends the run.
+
+        Returns
+        -------
+        Progress or None
+            The last one.
+        """
+        progress, callbacks = None, list(callbacks)
+        for progress in self.run(train, validation, **options):
+            answers = [callback(self, progress) for callback in callbacks]
+            if any(answer is True for answer in answers):
+                break
+        return progress
+
+    def _learn(self, batch: Any) -> float:
+        """One optimizer step, whole or not at all."""
+        at = self.counters
+        number = at.step + 1
+        step = self.model.train_step(
+            batch,
+            states=self.states if getattr(batch, "continues", False) else None,
+            masks=Masks((self.seed, number)),
+            segment_length=self.segment_length,
+        )
+        if not math.isfinite(step.loss):
+            raise FloatingPointError(f"the loss is {step.loss} at step {number}; a smaller learning rate may help")
+        gradients, norm = self._clipped(step.gradients)
+        parameters, state = self.optimizer.update(self.model.parameters, gradients, self.optimizer_state, number)
+        count = self.model.count(batch)
+        new = replace(
+            at,
+            step=number,
+            batch=at.batch + 1,
+            total=at.total + step.loss * count,
+            count=at.count + count,
+            smooth_loss=step.loss if at.smooth_loss is None else 0.999 * at.smooth_loss + 0.001 * step.loss,
+            grad_norm=norm,
+        )
         # One statement, so that an interrupt leaves all of the step or none of it.
-        (self.parameters, self.optimizer_state), self.step, self.smooth_loss = updated, self.step + 1, smooth
+        self.model.parameters, self.optimizer_state, self.states, self.counters = parameters, state, step.states, new
+        return step.loss
+
+    def _clipped(self, gradients: dict[str, Array]) -> tuple[dict[str, Array], float]:
+        """The gradients as the optimizer gets them, and their norm before that."""
+        clipped, norm = clip_by_global_norm(gradients, self.clip_norm or _NEVER)
+        if self.clip_value is not None:
+            clipped = clip_by_value(clipped, self.clip_value)
+        return clipped, float(norm)
+
+    def _progress(self, loss: float, validation_loss: float | None = None) -> Progress:
+        at = self.counters
+        rate = learning_rate_at(self.optimizer.learning_rate, max(at.step, 1))
+        return Progress(at.step, at.epoch, loss, at.smooth_loss, validation_loss, rate, at.grad_norm)
+
+    def _evaluated(self, validation: Dataset | None, batch_size: int) -> Progress:
+        loss = None if validation is None else self.evaluate(validation, batch_size)
+        at = self.counters
+        new = replace(at, evaluated=at.step, validation_loss=loss)
+        if loss is not None and (at.best_loss is None or loss < at.best_loss):
+            new = replace(new, best_loss=loss, since_best=0)
+        elif loss is not None:
+            new = replace(new, since_best=at.since_best + 1)
+        self.counters = new
+        return self._progress(at.total / max(at.count, 1), loss)
 
     def evaluate(self, dataset: Dataset, batch_size: int) -> float:
-        """Mean loss per character over a dataset."""
-        total, count = 0.0, 0
-        for batch in dataset.batches(batch_size):
-            characters = int(batch.lengths.sum())
-            total, count = total + self.model.loss(self.parameters, batch) * characters, count + characters
-        return total / max(count, 1)
+        """Mean loss over a dataset, in its own order, without dropout."""
+        return evaluate(self.model, dataset, batch_size)
+
+    # --- to go on later -------------------------------------------------------------------------------------------
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Everything but the model and the settings: plain values, and arrays by name."""
+        arrays = {f"optimizer/{key}": a for key, a in self.optimizer_state.items()}
+        arrays |= {f"state/{key}": a for key, a in self.states.items()}
+        return asdict(self.counters), arrays
+
+    def restore(self, values: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+        """Go on from what `state` returned: the run then is, bit for bit, the one that was not interrupted.
+
+        Raises
+        ------
+        ValueError
+            If it is not the state of a run of this model and optimizer.
+        """
+        optimizer = {key.partition("/")[2]: a for key, a in arrays.items() if key.startswith("optimizer/")}
+        expected = self.optimizer.init(self.model.parameters)
+        if {k: tuple(a.shape) for k, a in optimizer.items()} != {k: tuple(a.shape) for k, a in expected.items()}:
+            raise ValueError("the state of the optimizer does not fit the model and the optimizer")
+        if set(values) != set(asdict(self.counters)):
+            raise ValueError(f"the counters of a run are {sorted(asdict(self.counters))}; got {sorted(values)}")
+        self.counters = Counters(**values)
+        self.optimizer_state = optimizer
+        self.states = {key.partition("/")[2]: a for key, a in arrays.items() if key.startswith("state/")}
+
+
+def evaluate(model: Model, dataset: Dataset, batch_size: int) -> float:
+    """Mean loss of a model over a dataset, in its own order, without dropout.
+
+    Returns
+    -------
+    float
+        In the model's unit; for a character model, nats per character.
+    """
+    total, count = 0.0, 0
+    states: dict[str, Array] = {}
+    for batch in dataset.batches(batch_size):
+        loss, states = model.evaluate_step(batch, states=states if getattr(batch, "continues", False) else None)
+        terms = model.count(batch)
+        total, count = total + loss * terms, count + terms
+    return total / max(count, 1)

@@ -2,16 +2,20 @@
 
 from rnnx.models._base import Model, Step
 from rnnx.models._dropout import Masks
+from rnnx.models._sequence import SequenceModel, square_root_segments
 from rnnx.models.character import CharModel, CharStream
 from rnnx.models.recurrent import Recurrent, StackCache, StackStream
-from rnnx.models.sequence import SequenceClassifier, SequenceModel, SequenceRegressor, square_root_segments
+from rnnx.models.seq2seq import Seq2Seq
+from rnnx.models.sequence import SequenceClassifier, SequenceRegressor
 
 __all__ = [
+    "MODELS",
     "CharModel",
     "CharStream",
     "Masks",
     "Model",
     "Recurrent",
+    "Seq2Seq",
     "SequenceClassifier",
     "SequenceModel",
     "SequenceRegressor",
@@ -20,3 +24,8 @@ __all__ = [
     "Step",
     "square_root_segments",
 ]
+
+# The models that a checkpoint can hold, by the name it has there.
+MODELS: dict[str, type[Model]] = {
+    model.kind: model for model in (CharModel, SequenceClassifier, SequenceRegressor, Seq2Seq)
+}

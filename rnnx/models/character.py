@@ -9,8 +9,9 @@ from rnnx import _namespace as ns
 from rnnx._namespace import Array
 from rnnx.activations import softmax
 from rnnx.heads import softmax_cross_entropy
+from rnnx.models._sequence import SequenceModel
 from rnnx.models.recurrent import States
-from rnnx.models.sequence import SequenceModel
+from rnnx.sampling import sample
 
 
 class CharOptions(TypedDict, total=False):
@@ -88,8 +89,6 @@ class CharModel(SequenceModel):
 
     def generate(self, tokenizer: Any, **options: Any) -> list[str]:
         """Draw texts; the options are those of `rnnx.sampling.sample`."""
-        from rnnx.sampling import sample
-
         return sample(self, tokenizer, **options)
 
     def stream(self, m: int = 1, states: Mapping[str, Array] | None = None) -> "CharStream":

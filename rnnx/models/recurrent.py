@@ -174,8 +174,6 @@ class Recurrent:
         if unknown:
             raise ValueError(f"`states` must hold some of {list(self.state_names)}; got {unknown}")
         final: States = {}
-        if x.ndim == 2:  # until index inputs land
-            x = _one_hot(next(iter(parameters.values())), x, self.input_size)
         cache = StackCache([], [], lengths)
         for k, layer in enumerate(self.layers):
             outs, kept = [], []
@@ -348,10 +346,3 @@ def check_size(name: str, size: Any) -> None:
     """Raise unless `size` is an integer of at least 1."""
     if not isinstance(size, int | np.integer) or isinstance(size, bool) or size < 1:
         raise ValueError(f"`{name}` must be an integer of at least 1; got {size!r}")
-
-
-def _one_hot(like, indices, n):
-    xp, device = ns.common_namespace({"x": indices})
-    ids = xp.permute_dims(indices, (1, 0))
-    classes = xp.arange(n, dtype=ids.dtype, device=device)
-    return xp.permute_dims(xp.astype(xp.expand_dims(ids, axis=2) == classes, like.dtype), (2, 1, 0))

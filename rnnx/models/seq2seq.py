@@ -17,8 +17,8 @@ from rnnx.models._attention import KINDS, AttentionLayer, LayerCache
 from rnnx.models._base import Model
 from rnnx.models._bridge import Bridge, BridgeCache
 from rnnx.models._dropout import Masks
+from rnnx.models._sequence import named_cell
 from rnnx.models.recurrent import Parameters, Recurrent, StackCache, States, check_size, check_widths
-from rnnx.models.sequence import named_cell
 from rnnx.pairs import PairBatch, pad
 
 

@@ -1,0 +1,10 @@
+"""The command line: all printing, all exit codes. What is computed stands in the modules below it."""
+
+from rnnx.cli._group import cli
+from rnnx.cli._show import compare, evaluate, info, plot, sample
+from rnnx.cli._train import train
+
+for command in (train, sample, evaluate, plot, compare, info):
+    cli.add_command(command)
+
+__all__ = ["cli"]

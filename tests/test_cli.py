@@ -1,0 +1,306 @@
+"""The command line, end to end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from lab import NAMES, PROSE
+
+import rnnx
+from rnnx import checkpoint as checkpoints
+from rnnx.__main__ import main
+from rnnx.metrics import read_metrics
+from rnnx.sampling import sample
+
+SMALL = ("--hidden-size", 8, "--epochs", 2, "--sample-every", 1)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Run the command in a folder of its own; returns (exit code, output, errors)."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "names.txt").write_text(NAMES)
+    (tmp_path / "prose.txt").write_text(PROSE)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["rnnx", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        captured = capsys.readouterr()
+        return exit_.value.code or 0, captured.out, captured.err
+
+    return call
+
+
+def ok(result):
+    code, out, err = result
+    assert code == 0, err
+    return out
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+def test_train_and_sample(run, cell, tmp_path):
+    out = ok(run("train", "--text", "names.txt", "--cell", cell, *SMALL))
+    assert "names: 54 lines to learn, 6 of 60 lines held out at random" in out
+    assert out.count("validation ") == 2 + 1
+    assert "samples:" in out
+    folder = tmp_path / "runs" / f"names-{cell}"
+    assert f"the run is in runs/names-{cell}" in out
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "best.safetensors",
+        "metrics.csv",
+        "metrics.jsonl",
+        "model.safetensors",
+    ]
+    options = ("--start", "tri", "-n", 3, "--temperature", 0.8, "--seed", 1)
+    texts = ok(run("sample", folder, *options))
+    assert len(texts.splitlines()) == 3
+    assert all(t.startswith("tri") for t in texts.splitlines())
+    assert ok(run("sample", folder / "model.safetensors", *options)) == texts
+    first = (folder / "model.safetensors").read_bytes()
+    assert "runs/names-" + cell + "-2" in ok(run("train", "--text", "names.txt", "--cell", cell, *SMALL))
+    assert (tmp_path / "runs" / f"names-{cell}-2" / "model.safetensors").read_bytes() == first  # bit for bit
+    ok(run("train", "--text", "names.txt", "--cell", cell, "--seed", 1, *SMALL, "--output", "other"))
+    assert (tmp_path / "other" / "model.safetensors").read_bytes() != first
+
+
+def test_all_the_options(run):
+    out = ok(
+        run(
+            *("train", "--text", "prose.txt", "--by", "streams", "--seq_length", 12, "--split", "blocks"),
+            *("--validation", 0.3, "--cell", "gru", "--reset_after", "--rnn-size", "8,6", "--dropout", 0.2),
+            *(
+                "--init",
+                "torch",
+                "--dtype",
+                "float64",
+                "--iterations",
+                30,
+                "--batch-size",
+                2,
+                "--optimizer",
+                "nesterov",
+            ),
+            *("--momentum", 0.8, "--learning_rate", 0.1, "--weight-decay", 1e-4, "--decay", "cosine", "--warmup", 5),
+            *("--clip-norm", 1, "--clip-value", 0.1, "--patience", 20, "--segment-length", 0, "--deterministic"),
+            *("--evaluate-every", 10, "--sample-every", 2, "--temperature", 0.5, "--save-every", 0, "--quiet"),
+            *("--output", "out", "--min-count", 12),
+        )
+    )
+    assert "gru_reset_after stack, " in out
+    assert "-8-6, " in out
+    assert "in 10 blocks" in out
+    assert out.count("  step ") == 3
+    records = read_metrics("out")
+    assert len(records) == 30 + 3
+    rates = [r["learning_rate"] for r in records if r["validation_loss"] is None]
+    assert rates[:5] == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1])
+    assert rates[-1] < 0.01
+    about = ok(run("info", "out"))
+    assert "nesterov" in about
+    assert "Wu_l1" in about
+    texts = ok(
+        run("sample", "out", "--prompt", "the rain", "--length", 30, "--top-k", 3, "--top-p", 0.9, "--stop", ".")
+    )
+    assert texts.startswith("the rain")
+
+
+@pytest.mark.parametrize("by", ["lines", "windows", "streams"])
+def test_evaluate(run, by):
+    text = "names.txt" if by == "lines" else "prose.txt"
+    ok(run("train", "--text", text, "--by", by, "--seq-length", 20, *SMALL, "--output", "out", "--batch-size", 2))
+    out = ok(run("evaluate", "out", "--baseline", 3))
+    best = checkpoints.load("out").training["counters"]["validation_loss"]
+    assert f"model    {best:.4f} nats per character" in out or by == "streams"
+    assert "3-gram" in out
+    assert "perplexity" in ok(run("evaluate", "out", "--part", "train"))
+    assert "all of it" in ok(run("evaluate", "out", "--text", text))
+    if by == "lines":
+        assert "lines drawn at temperature 1" in ok(run("evaluate", "out", "--novelty", 20))
+    else:
+        assert "--novelty is for a model of lines" in run("evaluate", "out", "--novelty", 20)[2]
+
+
+def test_plot(run, tmp_path):
+    ok(run("train", "--text", "names.txt", *SMALL, "--output", "out"))
+    paths = ok(run("plot", "out", "--text", "triatops")).splitlines()
+    assert len(paths) >= 4
+    assert all((tmp_path / path).read_bytes().startswith(b"\x89PNG") for path in paths)
+
+
+def test_built_in_texts(run):
+    out = ok(run("train", "--hidden-size", 4, "--epochs", 1, "--batch-size", 256))
+    assert "dinos: 1322 lines to learn" in out
+    out = ok(run("train", "--dataset", "pydoc", "--hidden-size", 4, "--iterations", 2, "--batch-size", 4))
+    assert "windows to learn, last" in out
+
+
+def test_user_mistakes_are_one_line(run, tmp_path):
+    (tmp_path / "bad.txt").write_bytes(b"\xff" * 50)
+    (tmp_path / "empty.txt").write_bytes(b"")
+    (tmp_path / "short.txt").write_text("too short for so many streams")
+    before = sorted(p.name for p in tmp_path.iterdir())
+    for arguments, message in (
+        (["train", "--text", "nowhere.txt"], "Error: nowhere.txt: No such file or directory"),
+        (["train", "--text", "bad.txt"], "Error: bad.txt is not UTF-8: byte 0xff at offset 0, line 1"),
+        (["train", "--text", "empty.txt"], "Error: empty.txt is empty"),
+        (["train", "--text", "short.txt", "--by", "streams"], "the text is too short for `batch_size` = 16 streams"),
+        (["train", "--output", "names.txt"], "Error: cannot write to names.txt: names.txt is not a folder"),
+        (["train", "--output", "names.txt/run"], "names.txt is not a folder"),
+        (["train", "--temperature", "inf"], "Invalid value for '--temperature'"),
+        (["train", "--temperature", "nan"], "Invalid value for '--temperature'"),
+        (["train", "--cell", "lsmt"], "'lsmt' is not one of 'rnn', 'lstm', 'gru'"),
+        (["train", "--learning-rate", "0"], "Invalid value for '--learning-rate'"),
+        (["train", "--hidden-size", "8,x"], "'8,x' is not an integer of at least 1, or several"),
+        (["train", "--reset-after"], "`reset_after` is a choice of the GRU; got it for 'lstm'"),
+        (["train", "--warmup", "100000"], "`warmup` must be at least 0 and below the"),
+        (["train", "--resume", "nowhere"], "Error: nowhere"),
+        (["train", "--device", "cuda"], "Error: `device` 'cuda'"),
+        (["sample", "nowhere"], "Error: nowhere: No such file or directory"),
+        (["sample", "."], "it is not the folder of a run"),
+        (["sample", "names.txt"], "Error: names.txt is not a checkpoint, or is damaged"),
+        (["sample", "names.txt", "--temperature", "-1"], "Invalid value for '--temperature'"),
+        (["evaluate", "names.txt"], "is not a checkpoint"),
+        (["plot", "names.txt"], "is not a checkpoint"),
+        (["trian"], "No such command 'trian'"),
+    ):
+        if arguments[-1] == "cuda" and _has_gpu():
+            continue
+        code, out, err = run(*arguments)
+        assert code in (1, 2), arguments
+        assert message in err, arguments
+        assert "Traceback" not in out + err
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def _has_gpu():
+    try:
+        import cupy
+    except ImportError:
+        return False
+    return cupy.is_available()
+
+
+def test_help_and_version(run):
+    out = ok(run("--help"))
+    names = ["train", "sample", "evaluate", "plot", "compare", "info"]
+    assert [line.split()[0] for line in out.split("Commands:")[1].splitlines() if line.strip()] == names
+    for name in names:
+        assert "Usage: rnnx" in ok(run(name, "--help"))
+    assert "--hidden-size" in ok(run("train", "-h"))
+    assert rnnx.__version__ in ok(run("--version"))
+    assert "engine for NumPy" in ok(run("info"))
+
+
+# --- going on ----------------------------------------------------------------------------------------------------
+
+
+def test_resume(run, tmp_path):
+    """Two epochs and two more are four, bit for bit; only what says how long to train can change."""
+    ok(run("train", "--text", "names.txt", *SMALL, "--output", "whole", "--epochs", 4))
+    ok(run("train", "--text", "names.txt", *SMALL, "--output", "parts"))
+    out = ok(run("train", "--resume", "parts", "--epochs", 4))
+    assert ", from step " in out
+    assert (tmp_path / "parts/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
+    assert (tmp_path / "parts/best.safetensors").read_bytes() == (tmp_path / "whole/best.safetensors").read_bytes()
+    assert _without_times("parts") == _without_times("whole")
+    assert "nothing left to do" in ok(run("train", "--resume", "parts"))
+    assert "--resume does not take --hidden-size" in run("train", "--resume", "parts", "--hidden-size", 9)[2]
+    (tmp_path / "names.txt").write_text(NAMES + "\nnewosaurus")
+    assert (
+        "names is not the text that the run has learned from so far"
+        in run("train", "--resume", "parts", "--epochs", 6)[2]
+    )
+    assert "holds a run already" in run("train", "--output", "parts")[2]
+
+
+def _without_times(folder):
+    return [{k: v for k, v in record.items() if k != "seconds"} for record in read_metrics(folder)]
+
+
+def test_killed_at_random_moments(run, tmp_path):
+    """SIGKILL, again and again; what goes on from the folder ends as the run that was left alone."""
+    common = ["--text", "names.txt", "--hidden-size", "12", "--num-layers", "2", "--dropout", "0.2", "--epochs", "60"]
+    common += ["--batch-size", "4", "--save-every", "0", "--sample-every", "0", "--evaluate-every", "7", "--quiet"]
+    ok(run("train", *common, "--output", "whole"))
+    rng = np.random.default_rng(0)
+    killed, saved = 0, tmp_path / "killed" / "model.safetensors"
+    for _ in range(200):
+        arguments = ["--resume", "killed"] if saved.exists() else [*common, "--output", "killed"]
+        with subprocess.Popen(
+            [sys.executable, "-m", "rnnx", "train", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        ) as process:
+            if killed < 4:
+                before = saved.stat().st_mtime_ns if saved.exists() else 0
+                while process.poll() is None and (saved.stat().st_mtime_ns if saved.exists() else 0) == before:
+                    time.sleep(0.002)  # until it trains
+                time.sleep(float(rng.uniform(0, 0.1)))
+                process.kill()
+            error = process.stderr.read()
+            code = process.wait()
+        assert code in (0, -signal.SIGKILL if os.name != "nt" else 1), error
+        killed += code != 0
+        if code == 0:
+            break
+    assert killed >= 3
+    assert saved.read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+    assert (tmp_path / "killed/best.safetensors").read_bytes() == (tmp_path / "whole/best.safetensors").read_bytes()
+    assert _without_times("killed") == _without_times("whole")
+
+
+def test_an_error_in_the_output_does_not_lose_the_model(run, monkeypatch):
+    """Whatever goes wrong after the first step, the checkpoint is written."""
+
+    def fail(*_, **__):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("rnnx.cli._train.draw", fail)
+    code, _, err = run("train", "--text", "names.txt", *SMALL, "--output", "out")
+    assert code == 1
+    assert "Traceback" not in err
+    assert checkpoints.load("out").training["counters"]["epoch"] == 1
+
+
+def test_text_that_the_terminal_cannot_show(tmp_path):
+    (tmp_path / "cz.txt").write_text("žluťoučký kůň\n" * 30, encoding="utf-8")
+    command = [sys.executable, "-m", "rnnx", "train", "--text", "cz.txt", "--epochs", "2", "--hidden-size", "4"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command += ["--cell", "rnn", "--sample-every", "1"]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGINT is not sent this way on Windows")
+@pytest.mark.parametrize("twice", [False, True])
+def test_ctrl_c_writes_the_checkpoint(tmp_path, twice):
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "rnnx", "train", "--epochs", "1000", "--cell", "rnn", "--hidden-size", "16"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        for line in process.stdout:
+            if line.startswith("epoch   2"):
+                break
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT) if twice else None
+        rest = process.stdout.read()
+        code = process.wait(timeout=60)
+    if twice:  # the second one may come before or after the end of the step
+        assert code in (1, 130)
+    else:
+        assert code == 130
+        assert "stopped in epoch" in rest
+        assert "go on with: rnnx train --resume runs/dinos-rnn" in rest
+    loaded = checkpoints.load(tmp_path / "runs" / "dinos-rnn")
+    assert loaded.training["counters"]["epoch"] >= 2
+    assert len(sample(loaded.model, loaded.tokenizer, n=2, seed=0)) == 2
+
+
+def test_without_the_extra_the_command_says_what_to_install():
+    code = "import sys; sys.modules['click'] = None; sys.argv = ['rnnx']; from rnnx.__main__ import main; main()"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.strip() == "rnnx: the command line needs click; install it with: pip install 'rnnx[lab]'"

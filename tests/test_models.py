@@ -1,0 +1,260 @@
+"""The stack of recurrent layers and the models on it."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from problems import TOLERANCE, assert_close, numeric_gradient
+
+import rnnx
+from rnnx.datasets import Batch
+from rnnx.models import (
+    CharModel,
+    Masks,
+    Recurrent,
+    SequenceClassifier,
+    SequenceRegressor,
+    square_root_segments,
+)
+from rnnx.models.recurrent import reverse_steps
+
+CELLS = [("rnn", False), ("lstm", False), ("gru", False), ("gru", True)]
+
+
+def with_large_weights(model, rng):
+    """Weights of scale 1: small ones hide errors."""
+    model.parameters = {name: rng.standard_normal(p.shape) for name, p in model.parameters.items()}
+    return model
+
+
+def check_gradients(model, batch, rng, **options):
+    with_large_weights(model, rng)
+    step = model.train_step(batch, **options)
+    assert {*step.gradients} == {f"d{name}" for name in model.parameters}
+    for name, array in model.parameters.items():
+        # The second layer's gradients are small beside the loss, whose rounding a larger step divides by more.
+        numeric = numeric_gradient(lambda: model.train_step(batch, **options).loss, array, step=1e-5)
+        assert_close(step.gradients[f"d{name}"], numeric, TOLERANCE["gradient"], name)
+    return step
+
+
+def characters(rng, vocab_size=5, m=3, n_steps=6, lengths=(6, 2, 5)):
+    draw = rng.integers(0, vocab_size, (2, m, n_steps))
+    return Batch(draw[0], draw[1], np.array(lengths))
+
+
+@pytest.mark.parametrize(("cell", "reset_after"), CELLS)
+def test_character_model_gradients(cell, reset_after, engine, rng):
+    model = CharModel(5, [4, 3], cell=cell, reset_after=reset_after, dropout=0.4, dtype="float64", seed=0)
+    batch = characters(rng)
+    step = check_gradients(model, batch, rng, masks=Masks((0, 1)))
+    assert step.loss != pytest.approx(model.loss(batch))  # dropout is on
+    assert check_gradients(model, batch, rng).loss == pytest.approx(model.loss(batch))
+
+
+@pytest.mark.parametrize(("cell", "reset_after"), CELLS)
+@pytest.mark.parametrize("per_step", [False, True])
+def test_bidirectional_gradients(cell, reset_after, per_step, rng):
+    """Two layers, both directions, lengths that differ (one example is empty), the head on the end or on all steps."""
+    options = {"cell": cell, "reset_after": reset_after, "bidirectional": True, "dtype": "float64", "seed": 0}
+    x, lengths = rng.standard_normal((3, 4, 5)), np.array([5, 2, 4, 0])
+    regressor = SequenceRegressor(3, [4, 2], 2, per_step=per_step, **options)
+    check_gradients(regressor, Batch(x, rng.standard_normal((2, 4, 5) if per_step else (2, 4)), lengths), rng)
+    classifier = SequenceClassifier(3, [4, 2], 3, per_step=per_step, **options)
+    check_gradients(classifier, Batch(x, rng.integers(0, 3, (4, 5) if per_step else 4), lengths), rng)
+
+
+@pytest.mark.parametrize(("cell", "reset_after"), CELLS)
+def test_initial_and_final_states(cell, reset_after, rng):
+    """Their cotangents, through the stack, numerically; dx too."""
+    stack = Recurrent("gru_reset_after" if reset_after else cell, 3, [4, 2], bidirectional=True, name="encoder")
+    p = {name: rng.standard_normal(shape) for name, shape in stack.shapes().items()}
+    x, lengths = rng.standard_normal((3, 2, 4)), [4, 3]
+    widths = {f"{s}{one.suffix}": one.hidden_size for layer in stack.layers for one in layer for s in stack.cell.states}
+    assert tuple(widths) == stack.state_names
+    states, dfinal = ({name: rng.standard_normal((n, 2)) for name, n in widths.items()} for _ in range(2))
+    dout = rng.standard_normal((4, 2, 4))
+
+    def loss():
+        out, final, _ = stack.forward(p, x, states, lengths=lengths)
+        return np.sum(out * dout) + sum(np.sum(final[name] * dfinal[name]) for name in final)
+
+    _, _, cache = stack.forward(p, x, states, lengths=lengths)
+    gradients = stack.backward(dout, cache, dfinal)
+    for name, array in {"x": x, **states, **p}.items():
+        assert_close(gradients[f"d{name}"], numeric_gradient(loss, array), TOLERANCE["gradient"], name)
+    assert "Wf_encoder_l0" in p or cell != "lstm"
+
+
+@pytest.mark.parametrize(("cell", "reset_after"), CELLS)
+@pytest.mark.parametrize("length", [1, 2, 4, 9])
+def test_segments_have_the_gradients_of_the_whole(cell, reset_after, length, rng):
+    model = CharModel(5, [4, 3], cell=cell, reset_after=reset_after, dropout=0.4, dtype="float64", seed=0)
+    with_large_weights(model, rng)
+    batch = characters(rng, n_steps=9, lengths=(9, 3, 0))
+    states = {name: rng.standard_normal((n, 3)) for name, n in zip(model.stack.state_names, (4, 4, 3, 3), strict=False)}
+    if cell != "lstm":
+        states = {"a_l0": rng.standard_normal((4, 3)), "a_l1": rng.standard_normal((3, 3))}
+    masks = Masks((3, 1))
+    whole = model.train_step(batch, states=states, masks=masks)
+    parts = model.train_step(batch, states=states, masks=masks, segment_length=length)
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-13)
+    for name in whole.gradients:
+        assert_close(parts.gradients[name], whole.gradients[name], 1e-12, name)
+    for name in whole.states:
+        assert_close(parts.states[name], whole.states[name], 1e-13, name)
+
+
+def test_segments_need_the_memory_of_the_square_root():
+    """Peak of NumPy's memory: four times the steps, about twice the memory with segments, four times without."""
+    import tracemalloc
+
+    def peak(n_steps, segments):
+        model = CharModel(3, 32, cell="rnn", dtype="float64", seed=0)
+        batch = Batch(np.zeros((4, n_steps), int), np.zeros((4, n_steps), int), np.full(4, n_steps))
+        length = square_root_segments(n_steps) if segments else None
+        with rnnx.use_engine("plain"):  # the compiled engine keeps memory to use it again
+            model.train_step(batch, segment_length=length)
+            tracemalloc.start()
+            model.train_step(batch, segment_length=length)
+            used = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+        return used - 2 * batch.inputs.nbytes  # the text itself
+
+    assert peak(1600, False) > 3.5 * peak(400, False)
+    assert peak(1600, True) < 2.6 * peak(400, True)
+    assert peak(1600, True) < 0.2 * peak(1600, False)
+    assert [square_root_segments(n) for n in (0, 1, 2, 9, 10, 10_000)] == [1, 1, 2, 3, 4, 100]
+
+
+def test_carried_states_make_one_sequence_of_two(rng):
+    model = with_large_weights(CharModel(5, [4, 3], dtype="float64", seed=0), rng)
+    inputs = rng.integers(0, 5, (2, 8))
+    whole, last, _ = model.forward(inputs)
+    first, states, _ = model.forward(inputs[:, :5])
+    second, end, _ = model.forward(inputs[:, 5:], states=states)
+    assert_close(np.concatenate([first, second], axis=2), whole, 1e-14)
+    assert all(np.allclose(end[name], last[name], rtol=1e-13) for name in last)
+    stream = model.stream(2)
+    for t in range(8):
+        assert_close(stream.read(inputs[:, t]), whole[:, :, t], 1e-13)
+    assert all(np.allclose(stream.states[name], last[name], rtol=1e-13) for name in last)
+    assert_close(model.stream(2, states).read(inputs[:, 5]), whole[:, :, 5], 1e-13)
+
+
+@given(st.integers(1, 4), st.integers(0, 6), st.data())
+def test_reversing_twice_is_nothing(m, n_steps, data):
+    lengths = data.draw(st.lists(st.integers(0, n_steps), min_size=m, max_size=m))
+    x = np.arange(2.0 * m * n_steps).reshape(2, m, n_steps)
+    back = reverse_steps(x, lengths)
+    for j, length in enumerate(lengths):
+        assert np.array_equal(back[:, j, :length], x[:, j, :length][:, ::-1])
+        assert np.array_equal(back[:, j, length:], x[:, j, length:])
+    assert np.array_equal(reverse_steps(back, lengths), x)
+    assert np.array_equal(reverse_steps(x[0], lengths), back[0])
+
+
+@given(st.floats(0.05, 0.9), st.integers(0, 5), st.integers(1, 9))
+def test_masks_depend_on_their_place_only(rate, start, n_steps):
+    like = np.zeros((3, 2, 12), "float32")
+    whole = Masks((1, 2)).draw("_l0", rate, like)
+    part = Masks((1, 2)).at(start).draw("_l0", rate, like[:, :, :n_steps])
+    end = min(12, start + n_steps)
+    assert np.array_equal(part[:, :, : end - start], whole[:, :, start:end])
+    assert part.dtype == np.float32
+    assert {*np.unique(whole)} <= {0.0, np.float32(1 / (1 - rate))}
+
+
+def test_masks_differ_and_keep_the_mean():
+    like = np.zeros((50, 20, 10))
+    masks = [Masks(seed).draw(place, 0.3, like) for seed, place in (((0, 1), "a"), ((0, 1), "b"), ((0, 2), "a"))]
+    assert not np.array_equal(masks[0], masks[1])
+    assert not np.array_equal(masks[0], masks[2])
+    assert abs(masks[0].mean() - 1) < 0.02
+    assert not np.array_equal(masks[0][:, :, 0], masks[0][:, :, 1])
+
+
+def test_a_model_is_its_config_and_its_parameters(rng):
+    models = (
+        CharModel(5, [4, 3], cell="gru", reset_after=True, dropout=0.1, seed=1),
+        SequenceClassifier(3, 4, 2, 2, bidirectional=True, per_step=True, seed=1),
+        SequenceRegressor(3, 4, 2, cell="rnn", seed=1),
+    )
+    for model in models:
+        again = type(model)(**model.config, parameters=model.parameters)
+        assert repr(again) == repr(model)
+        assert again.parameters.keys() == model.parameters.keys() == model.shapes().keys()
+        assert all(again.parameters[name] is p for name, p in model.parameters.items())
+        assert all(p.dtype == np.float32 for p in model.parameters.values())
+        assert str(model.n_parameters) in model.summary().replace(",", "")
+        assert type(model)(**model.config, seed=1).parameters["Wy"].tobytes() == model.parameters["Wy"].tobytes()
+    assert np.all(models[1].parameters["bf_l1_reverse"] == 1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_models_take_any_numbers_and_keep_their_dtype(dtype, rng):
+    model = SequenceRegressor(3, 4, dtype=dtype, seed=0)
+    batch = Batch(rng.standard_normal((3, 2, 5)), np.ones((1, 2)), None)
+    loss, gradients = model.loss_and_gradients(batch)
+    assert all(g.dtype == dtype for g in gradients.values())
+    assert model.predict(batch.inputs).dtype == dtype
+    assert np.isfinite(loss)
+
+
+def test_models_on_other_libraries(runtime):
+    """The loss and its gradients in any library are NumPy's."""
+    rng = np.random.default_rng(0)
+    reference = CharModel(5, [4, 3], cell="gru", dropout=0.2, dtype="float64", seed=0)
+    parameters = {name: runtime.asarray(p) for name, p in reference.parameters.items()}
+    model = CharModel(**reference.config, parameters=parameters)
+    batch = characters(rng)
+    loss, gradients = reference.loss_and_gradients(batch, masks=Masks((0,)))
+    with runtime.use():
+        own_loss, own = model.loss_and_gradients(batch, masks=Masks((0,)))
+    assert own_loss == pytest.approx(loss, rel=1e-12)
+    for name, g in gradients.items():
+        assert type(own[name]) is type(runtime.asarray(0.0)) or runtime.readonly
+        assert_close(
+            np.asarray(runtime.xp.asarray(own[name]).get() if hasattr(own[name], "get") else own[name]), g, 1e-12
+        )
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: CharModel(0), "`input_size` must be an integer of at least 1|`output size`"),
+        (lambda: CharModel(5, 0), "`hidden_size` must be an integer of at least 1; got 0"),
+        (lambda: CharModel(5, [4, 3], 3), "`hidden_size` must hold one number for each of the 3 layers"),
+        (lambda: CharModel(5, num_layers=0), "`num_layers` must be an integer of at least 1; got 0"),
+        (lambda: CharModel(5, cell="lsmt"), r"`cell` must be one of \['rnn', 'lstm', 'gru'\]; got 'lsmt'"),
+        (lambda: CharModel(5, reset_after=True), "`reset_after` is a choice of the GRU; got it for 'lstm'"),
+        (lambda: CharModel(5, dropout=1.0), "`dropout` must be at least 0 and below 1; got 1.0"),
+        (lambda: CharModel(5, parameters={}), "`parameters` must hold .* missing"),
+        (lambda: CharModel(5, 4).forward(np.zeros((2, 3), int), states={"b": 1}), "`states` must hold some of"),
+        (lambda: SequenceClassifier(3, 4, 2, bidirectional=True).stack.stream({}), "cannot run step by step"),
+        (
+            lambda: SequenceClassifier(3, 4, 2).train_step(
+                Batch(np.zeros((3, 1, 2)), np.zeros(1, int), None), segment_length=1
+            ),
+            "segments need a model of one direction",
+        ),
+        (
+            lambda: CharModel(5, 4, parameters={**CharModel(5, 4).parameters, "Wy": np.zeros((5, 3), "float32")}),
+            r"`Wy` must have shape .* = \(5, 4\); got \(5, 3\)",
+        ),
+    ],
+)
+def test_messages(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_squared_error_gradient(rng):
+    y, targets = rng.standard_normal((2, 2, 3, 4))
+    lengths = [4, 0, 2]
+    _, dy = rnnx.heads.squared_error(y, targets, lengths)
+    numeric = numeric_gradient(lambda: float(rnnx.heads.squared_error(y, targets, lengths)[0]), y)
+    assert_close(dy, numeric, TOLERANCE["gradient"])
+    assert rnnx.heads.squared_error(y, targets)[0] == pytest.approx(np.mean((y - targets) ** 2))
+    with pytest.raises(ValueError, match="`targets` must have shape"):
+        rnnx.heads.squared_error(y, targets[:, :2])

@@ -1,0 +1,215 @@
+"""The trainer: what it learns, what it says, and that a run can be cut anywhere."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lab import NAMES, PROSE, make_trainer
+
+from rnnx.metrics import MetricsWriter, read_metrics
+from rnnx.models import CharModel
+from rnnx.optim import SGD, Adam, StepDecay
+from rnnx.training import Trainer
+
+
+def run(trainer, corpus, **options):
+    return list(trainer.run(corpus.train, corpus.validation, **{"batch_size": 8, **options}))
+
+
+def test_training_learns_and_states_its_losses():
+    corpus, trainer = make_trainer()
+    start = trainer.evaluate(corpus.validation, 8)
+    items = run(trainer, corpus, epochs=20)
+    ends = [p for p in items if p.validation_loss is not None]
+    assert start == pytest.approx(math.log(corpus.tokenizer.vocab_size), rel=0.1)
+    assert ends[-1].validation_loss < 0.6 * start
+    assert len(ends) == 20
+    assert trainer.step == 20 * corpus.train.n_batches(8)
+    smooth = math.log(corpus.tokenizer.vocab_size)
+    for p in items:
+        if p.validation_loss is None:
+            smooth = 0.999 * smooth + 0.001 * p.loss
+            assert p.smooth_loss == pytest.approx(smooth)
+            assert p.grad_norm > 0
+
+
+def test_the_loss_of_an_epoch_is_the_exact_mean():
+    corpus, trainer = make_trainer(optimizer=SGD(learning_rate=1e-30))
+    items = run(trainer, corpus, epochs=1)
+    assert items[-1].loss == pytest.approx(trainer.evaluate(corpus.train, 5), rel=1e-5)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+def test_same_seed_same_bits(cell):
+    def losses(seed):
+        corpus, trainer = make_trainer(seed, cell)
+        return [p.loss for p in run(trainer, corpus, epochs=2)], trainer.model.parameters
+
+    (first, parameters), (again, same), (other, _) = losses(0), losses(0), losses(1)
+    assert first == again != other
+    assert all(np.array_equal(parameters[k], same[k]) for k in parameters)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run():
+    corpus, trainer = make_trainer()
+    trainer.model.parameters["Wy"][0, 0] = np.nan
+    before = trainer.model.parameters
+    with pytest.raises(FloatingPointError, match="the loss is nan at step 1; a smaller learning rate may help"):
+        run(trainer, corpus, epochs=1)
+    assert trainer.model.parameters is before
+    assert trainer.step == 0
+
+
+@settings(max_examples=12)
+@given(
+    st.sampled_from(["lines", "windows", "streams"]),
+    st.integers(1, 20),
+    st.sampled_from([None, 3]),
+    st.booleans(),
+    st.sampled_from([None, 4]),
+)
+def test_a_run_can_be_cut_anywhere(by, cut, evaluate_every, shuffle, segment_length):
+    """State out, state into a new trainer, after any item: the same losses, parameters and counters, bit for bit."""
+    text = NAMES if by == "lines" else PROSE
+    options = {"epochs": 3, "evaluate_every": evaluate_every, "patience": 50}
+
+    def new():
+        model = {"dropout": 0.3, "num_layers": 2}
+        return make_trainer(text=text, by=by, model=model, shuffle=shuffle, segment_length=segment_length)
+
+    corpus, whole = new()
+    expected = run(whole, corpus, **options)
+    _, first = new()
+    items = first.run(corpus.train, corpus.validation, batch_size=8, **options)
+    done = [next(items) for _ in range(min(cut, len(expected)))]
+    values, arrays = first.state()
+    _, second = new()
+    second.model.set_parameters(first.model.parameters)
+    second.restore(values, arrays)
+    assert done + run(second, corpus, **options) == expected
+    assert second.counters == whole.counters
+    for name, p in whole.model.parameters.items():
+        assert np.array_equal(second.model.parameters[name], p)
+    for name, a in whole.state()[1].items():
+        assert np.array_equal(second.state()[1][name], a)
+
+
+def test_truncated_backpropagation_carries_the_states():
+    """Streams: every batch starts from the states the one before it ended with, in training and in evaluation."""
+    corpus, trainer = make_trainer(text=PROSE, by="streams", optimizer=SGD(learning_rate=1e-30))
+    run(trainer, corpus, epochs=1, batch_size=2)
+    loss = trainer.evaluate(corpus.train, 1)
+    batches = list(corpus.train.batches(1))
+    inputs, targets = (np.concatenate([getattr(b, n) for b in batches], axis=1) for n in ("inputs", "targets"))
+    probabilities, _ = trainer.model.predict(inputs)
+    expected = -np.mean(np.log(probabilities[targets[0], 0, np.arange(inputs.shape[1])]))
+    assert loss == pytest.approx(expected, rel=1e-4)
+    assert {*trainer.states} == {"a_l0", "c_l0"}
+
+
+def test_iterations_and_epochs_are_totals():
+    corpus, trainer = make_trainer()
+    assert len([p for p in run(trainer, corpus, iterations=5) if p.validation_loss is None]) == 5
+    assert trainer.step == 5
+    assert run(trainer, corpus, iterations=5) == []
+    run(trainer, corpus, epochs=2)
+    assert (trainer.epoch, trainer.step) == (2, 2 * corpus.train.n_batches(8))
+    assert run(trainer, corpus, epochs=2) == []
+
+
+def test_early_stopping():
+    corpus, trainer = make_trainer(optimizer=SGD(learning_rate=1e-30))
+    items = run(trainer, corpus, epochs=50, patience=3)
+    assert trainer.epoch == 4  # the first evaluation is the best; three more are not better
+    assert sum(p.validation_loss is not None for p in items) == 4
+    assert trainer.counters.best_loss == items[-1].validation_loss
+
+
+def test_callbacks_can_stop():
+    corpus, trainer = make_trainer()
+    seen = []
+
+    def third(trainer, progress):
+        seen.append(progress.step)
+        return progress.step == 3
+
+    last = trainer.fit(corpus.train, corpus.validation, epochs=5, batch_size=8, callbacks=[third])
+    assert seen == [1, 2, 3]
+    assert last.step == trainer.step == 3
+
+
+def test_schedules_and_clipping():
+    corpus, trainer = make_trainer(
+        optimizer=SGD(learning_rate=StepDecay(0.1, every=2)), clip_norm=None, clip_value=1e-3
+    )
+    before = trainer.model.parameters
+    items = [p for p in run(trainer, corpus, iterations=5) if p.validation_loss is None]
+    assert [p.learning_rate for p in items] == [0.1, 0.1, 0.05, 0.05, 0.025]
+    moved = max(np.abs(p - before[name]).max() for name, p in trainer.model.parameters.items())
+    assert 0 < moved <= (0.1 + 0.1 + 0.05 + 0.05 + 0.025) * 1e-3 * 1.001
+    assert items[0].grad_norm > 1e-2  # of the gradients as they were
+
+
+def test_single_examples_and_order():
+    corpus, trainer = make_trainer(shuffle=False)
+    items = [p for p in run(trainer, corpus, epochs=1, batch_size=1) if p.validation_loss is None]
+    assert len(items) == len(corpus.train)
+    _, again = make_trainer(shuffle=False, seed=0)
+    again.seed = 99  # decides nothing without shuffling and dropout
+    assert [p for p in run(again, corpus, epochs=1, batch_size=1) if p.validation_loss is None] == items
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "one of `epochs` and `iterations` must be given"),
+        ({"epochs": 0}, "`epochs` must be at least 1; got 0"),
+        ({"epochs": 1, "batch_size": 0}, "`batch_size` must be at least 1; got 0"),
+        ({"epochs": 1, "patience": 0}, "`patience` must be at least 1"),
+    ],
+)
+def test_messages(options, message):
+    corpus, trainer = make_trainer()
+    with pytest.raises(ValueError, match=message):
+        trainer.run(corpus.train, corpus.validation, **options)
+
+
+def test_a_state_that_does_not_fit_is_refused():
+    _, trainer = make_trainer()
+    values, arrays = trainer.state()
+    other = Trainer(CharModel(5, 3, seed=0), Adam())
+    with pytest.raises(ValueError, match="the state of the optimizer does not fit"):
+        other.restore(values, arrays)
+    with pytest.raises(ValueError, match="the counters of a run are"):
+        trainer.restore({"step": 1}, arrays)
+    with pytest.raises(ValueError, match="`clip_norm` must be a positive number; got 0"):
+        make_trainer(clip_norm=0)
+
+
+def test_metrics(tmp_path):
+    corpus, trainer = make_trainer()
+    writer = MetricsWriter(tmp_path)
+    items = run(trainer, corpus, epochs=2)
+    for i, p in enumerate(items):
+        writer.write(p, float(i))
+    writer.close()
+    records = read_metrics(tmp_path)
+    assert [{k: v for k, v in r.items() if k != "seconds"} for r in records] == [p.as_dict() for p in items]
+    table = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert len(table) == len(items) + 1
+    assert table[0] == "step,epoch,loss,smooth_loss,validation_loss,learning_rate,grad_norm,seconds"
+    # Going on from step 3: later lines, a half one and evaluations the checkpoint does not know, are dropped.
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 99, ')
+    assert read_metrics(tmp_path) == records
+    writer = MetricsWriter(tmp_path, after_step=3, evaluated=0)
+    writer.write(items[3], 1.0)
+    writer.close()
+    kept = read_metrics(tmp_path)
+    assert [r["step"] for r in kept] == [1, 2, 3, 4]
+    assert kept[-1]["seconds"] == kept[-2]["seconds"] + 1.0
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nfoo\n')
+    with pytest.raises(ValueError, match=r"metrics.jsonl, line 1: not a record of metrics"):
+        read_metrics(tmp_path)
