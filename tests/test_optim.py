@@ -181,6 +181,15 @@ def test_in_place_on_arrays_of_any_layout(rng):
     np.testing.assert_array_equal(p["r"], before)
 
 
+def test_a_parameter_without_axes_stays_an_array(case, runtime):
+    ours, _, _ = case
+    p, grads = {"w": runtime.asarray(np.array(3.0))}, {"dw": runtime.asarray(np.array(2.0))}
+    pure, state = train(ours, p, [grads] * 2)
+    new, _ = train(ours, p, [grads] * 2, in_place=True)
+    assert {type(a) for a in (*pure.values(), *state.values())} == {type(p["w"])}
+    assert float(pure["w"]) == float(new["w"]) < 3
+
+
 def test_in_place_writes_nothing_when_something_does_not_fit(problem):
     p, (grads, *_) = problem
     optimizer = Adam()
@@ -547,25 +556,9 @@ def test_clip_by_norm(runtime):
     assert optim.clip_by_norm({}, 1.0) == {}
 
 
-def test_clip_in_place_is_the_same_bit_for_bit(rng, runtime):
-    arrays = {k: rng.standard_normal((5, 3)).astype("float32") for k in ("dW", "dV")}
-    grads = {k: runtime.asarray(g) for k, g in arrays.items()}
-    expected, norm = rnnx.clip_by_global_norm(grads, 0.5)
-    np.testing.assert_array_equal(to_numpy(grads["dW"]), arrays["dW"])
-    clipped, same = rnnx.clip_by_global_norm(grads, 0.5, in_place=True)
-    assert float(norm) == float(same) == pytest.approx(math.sqrt(sum((g**2).sum() for g in arrays.values())), rel=1e-6)
-    for k in grads:
-        np.testing.assert_array_equal(to_numpy(clipped[k]), to_numpy(expected[k]))
-    writable = not runtime.readonly and "jax" not in runtime.xp.__name__
-    assert (clipped["dW"] is grads["dW"]) == writable
-    if not writable:
-        np.testing.assert_array_equal(to_numpy(grads["dW"]), arrays["dW"])
-
-
-@pytest.mark.parametrize("in_place", [False, True])
-def test_clipping_keeps_the_dtype_of_each(runtime, in_place):
+def test_clipping_keeps_the_dtype_of_each(runtime):
     grads = {"dW": runtime.asarray(np.full(4, 3.0, "float32")), "db": runtime.asarray(np.full(4, 4.0))}
-    clipped, norm = rnnx.clip_by_global_norm(grads, 5.0, in_place=in_place)
+    clipped, norm = rnnx.clip_by_global_norm(grads, 5.0)
     assert [clipped[k].dtype == g.dtype for k, g in grads.items()] == [True, True]
     assert float(norm) == pytest.approx(10)
     np.testing.assert_allclose(to_numpy(clipped["db"]), 2)
@@ -621,10 +614,7 @@ def test_messages(problem):
             r"`v` must be what initialize_adam or the last step returned; missing \['dW', 'db'\]",
         ),
         (lambda: rnnx.clip_by_global_norm({}, 1), "`grads` must hold at least one array that is not empty"),
-        (
-            lambda: rnnx.clip_by_global_norm({"dW": p["W"], "db": p["W"]}, 1, in_place=True),
-            "`dW` and `db` are one array",
-        ),
+        (lambda: rnnx.clip_by_global_norm({"dW": np.ones(2, int)}, 1), "`dW` must hold real floating-point numbers"),
         (lambda: optim.clip_by_norm(grads, -1), "`max_norm` must be a positive number; got -1"),
         (
             lambda: optim.update_parameters_with_momentum(p, grads, {}),
@@ -646,7 +636,7 @@ def test_messages(problem):
             "`dtype` must be 'float32' or 'float64'; got 'int8'",
         ),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises((ValueError, TypeError), match=message):
             call()
 
 

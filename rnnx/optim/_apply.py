@@ -1,9 +1,4 @@
-"""One update rule, applied to every parameter: on copies, or in place.
-
-A rule is a function of arrays, ``rule(xp, p, g, *state) -> (p, *state)``, written once, with augmented assignments
-(``v *= beta1``). On a writable array these write in place; on one that nobody can write to (JAX) they make a new
-one, which is why a rule returns what it was given. A pure update is the same rule on copies: both give the same bits.
-"""
+"""One update rule, applied to every parameter: on new arrays, or in place."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -29,7 +24,7 @@ def apply_rule(
     Parameters
     ----------
     rule : callable
-        ``rule(xp, p, g, *state) -> (p, *state)`` of one parameter; it may write to all but g.
+        ``rule(xp, p, g, *state, write) -> (p, *state)`` of one parameter; see `rnnx.optim._array_rules`.
     slots : tuple of str
         What the state holds for every parameter; its keys are slot + ".d" + key of the parameter.
     parameters, grads, state : mapping of str to array
@@ -49,10 +44,11 @@ def apply_rule(
     for key, p in parameters.items():
         names = [f"{slot}.d{key}" for slot in slots]
         arrays = [p, *(state[name] for name in names)]
-        if not (in_place and all(map(is_writable, arrays))):
-            arrays = [ns.owned_copy(xp, a) for a in arrays]
+        write = in_place and all(map(_is_writable, arrays))
+        if not write and not p.shape:  # NumPy would make scalars of arrays without axes
+            arrays, write = [ns.owned_copy(xp, a) for a in arrays], True
         p, *moments = arrays
-        new[key], *moments = rule(xp, p, ns.astype(xp, grads["d" + key], p.dtype), *moments)
+        new[key], *moments = rule(xp, p, ns.astype(xp, grads["d" + key], p.dtype), *moments, write=write)
         new_state.update(zip(names, moments, strict=True))
     return new, new_state
 
@@ -75,6 +71,6 @@ def zeros(parameters: Mapping[str, Array], slots: tuple[str, ...]) -> Tree:
     return {f"{slot}.d{key}": xp.zeros_like(p) for slot in slots for key, p in parameters.items()}
 
 
-def is_writable(array: Any) -> bool:
+def _is_writable(array: Any) -> bool:
     """Whether an augmented assignment will not be refused: NumPy arrays may be read-only."""
     return getattr(getattr(array, "flags", None), "writeable", True)

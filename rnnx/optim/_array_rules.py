@@ -1,8 +1,8 @@
 """The update rules, each once, for the arrays of one parameter.
 
-p is the parameter, g its gradient, v, s and m what the rule remembers. All but g may be written to, by augmented
-assignments, which on arrays that nobody can write to make new ones: so every rule returns (p, *what it remembers).
-See `rnnx.optim._apply`.
+p is the parameter, g its gradient, v, s and m what the rule remembers. If `write`, all but g are written to where they
+can be (an array of JAX cannot, and an augmented assignment makes a new one); else none is, and only what is new is
+written to. The operations are the same, and so are the bits. Every rule returns (p, *what it remembers).
 """
 
 from typing import Any
@@ -10,11 +10,10 @@ from typing import Any
 from rnnx._namespace import Array
 
 
-def sgd_rule(xp: Any, p: Array, g: Array, *, rate: float, weight_decay: float = 0.0) -> tuple[Array, ...]:
+def sgd_rule(xp: Any, p: Array, g: Array, *, write: bool, rate: float, weight_decay: float = 0.0) -> tuple[Array, ...]:
     """``p -= rate * g``."""
     del xp
-    p -= rate * _with_decay(p, g, weight_decay)
-    return (p,)
+    return (_minus(p, rate * _with_decay(p, g, weight_decay), write),)
 
 
 def momentum_rule(
@@ -23,6 +22,7 @@ def momentum_rule(
     g: Array,
     v: Array,
     *,
+    write: bool,
     rate: float,
     momentum: float,
     share: float = 1.0,
@@ -34,10 +34,9 @@ def momentum_rule(
     g = _with_decay(p, g, weight_decay)
     if share != 1:
         g = share * g
-    v *= momentum
+    v = _times(v, momentum, write)
     v += g
-    p -= rate * (g + momentum * v if nesterov else v)
-    return p, v
+    return _minus(p, rate * (g + momentum * v if nesterov else v), write), v
 
 
 def rmsprop_rule(
@@ -46,6 +45,7 @@ def rmsprop_rule(
     g: Array,
     s: Array,
     *rest: Array,
+    write: bool,
     rate: float,
     alpha: float,
     epsilon: float,
@@ -58,12 +58,12 @@ def rmsprop_rule(
     `rest` is the mean m of the gradients if `centered`, and then the velocity v if there is momentum.
     """
     g = _with_decay(p, g, weight_decay)
-    s *= alpha
+    s = _times(s, alpha, write)
     s += (1 - alpha) * (g * g)
     kept, variance = [s], s
     if centered:
         m, rest = rest[0], rest[1:]
-        m *= alpha
+        m = _times(m, alpha, write)
         m += (1 - alpha) * g
         kept.append(m)
         # Rounding may leave less than nothing of the variance of a gradient that stays the same.
@@ -71,12 +71,11 @@ def rmsprop_rule(
     step = g / (xp.sqrt(variance) + epsilon)
     if momentum:
         (v,) = rest
-        v *= momentum
+        v = _times(v, momentum, write)
         v += step
         kept.append(v)
         step = v
-    p -= rate * step
-    return p, *kept
+    return _minus(p, rate * step, write), *kept
 
 
 def adam_rule(
@@ -86,6 +85,7 @@ def adam_rule(
     v: Array,
     s: Array,
     *,
+    write: bool,
     t: int,
     rate: float,
     beta1: float,
@@ -96,12 +96,12 @@ def adam_rule(
 ) -> tuple[Array, ...]:
     """Adam; with decoupled weight decay, AdamW."""
     if decoupled:
-        p *= 1 - rate * weight_decay
+        p = _times(p, 1 - rate * weight_decay, write)
     else:
         g = _with_decay(p, g, weight_decay)
-    v *= beta1
+    v = _times(v, beta1, write)
     v += (1 - beta1) * g
-    s *= beta2
+    s = _times(s, beta2, write)
     s += (1 - beta2) * (g * g)
     # Both sides of the fraction times the root of 1 - beta2**t: one pass over the array less.
     root = (1 - beta2**t) ** 0.5
@@ -109,10 +109,23 @@ def adam_rule(
     denominator += epsilon * root
     step = v / denominator
     step *= rate * root / (1 - beta1**t)
-    p -= step
-    return p, v, s
+    return _minus(p, step, write or decoupled), v, s
 
 
 def _with_decay(p: Array, g: Array, weight_decay: float) -> Array:
     """The gradient of loss + weight_decay / 2 * p**2."""
     return g + weight_decay * p if weight_decay else g
+
+
+def _times(a: Array, factor: float, write: bool) -> Array:
+    if not write:
+        return a * factor
+    a *= factor
+    return a
+
+
+def _minus(p: Array, step: Array, write: bool) -> Array:
+    if not write:
+        return p - step
+    p -= step
+    return p

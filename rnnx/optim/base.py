@@ -19,7 +19,10 @@ class Optimizer:
         return ()
 
     def rule(self, rate: float, t: int) -> Rule:
-        """The update of one parameter in step t: ``rule(xp, p, g, *remembered) -> (p, *remembered)``."""
+        """The update of one parameter in step t: ``rule(xp, p, g, *remembered, write) -> (p, *remembered)``.
+
+        What `write` asks for stands in ``rnnx/optim/_array_rules.py``.
+        """
         raise NotImplementedError
 
     def init(self, parameters: Mapping[str, Array]) -> Tree:

@@ -5,8 +5,8 @@ from typing import Any
 
 from rnnx import _namespace as ns
 from rnnx._namespace import Array
-from rnnx.optim._apply import Tree, is_writable
-from rnnx.optim._checks import check_distinct, check_dtypes, positive
+from rnnx.optim._apply import Tree
+from rnnx.optim._checks import check_dtypes, positive
 
 
 def clip_by_value(grads: Mapping[str, Array], max_value: float) -> Tree:
@@ -55,7 +55,7 @@ def clip_by_norm(grads: Mapping[str, Array], max_norm: float) -> Tree:
     }
 
 
-def clip_by_global_norm(grads: Mapping[str, Array], max_norm: float, *, in_place: bool = False) -> tuple[Tree, Array]:
+def clip_by_global_norm(grads: Mapping[str, Array], max_norm: float) -> tuple[Tree, Array]:
     """Scale all gradients together so that their common norm is at most `max_norm`.
 
     Give it the gradients of the parameters only: dx and da0 would count, too.
@@ -66,13 +66,11 @@ def clip_by_global_norm(grads: Mapping[str, Array], max_norm: float, *, in_place
     ----------
     grads : dict of str to array
     max_norm : float, > 0
-    in_place : bool
-        Write to the arrays where these can be written to; the result is the same bit for bit.
 
     Returns
     -------
     grads : dict of str to array
-        Arrays of the same dtypes; new ones without `in_place`. With a NaN or an infinity in them all are NaN.
+        New arrays of the same dtypes. With a NaN or an infinity in them all are NaN.
     norm : array, shape ()
         The norm before clipping.
     """
@@ -82,11 +80,9 @@ def clip_by_global_norm(grads: Mapping[str, Array], max_norm: float, *, in_place
         raise ValueError("`grads` must hold at least one array that is not empty")
     xp, _ = ns.common_namespace(grads)
     check_dtypes(xp, grads)
-    if in_place:
-        check_distinct(grads)
     norm = _norm(xp, filled)
     scale = _scale(xp, norm, max_norm)
-    return {key: _times(g, ns.astype(xp, scale, g.dtype), in_place) for key, g in grads.items()}, norm
+    return {key: g * ns.astype(xp, scale, g.dtype) for key, g in grads.items()}, norm
 
 
 def _norm(xp: Any, arrays: list[Array]) -> Array:
@@ -105,10 +101,3 @@ def _norm(xp: Any, arrays: list[Array]) -> Array:
 
 def _scale(xp: Any, norm: Array, max_norm: float) -> Array:
     return max_norm / xp.maximum(norm, xp.full_like(norm, max_norm))
-
-
-def _times(g: Array, scale: Array, in_place: bool) -> Array:
-    if in_place and is_writable(g):
-        g *= scale
-        return g
-    return g * scale
