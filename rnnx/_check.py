@@ -152,12 +152,11 @@ def _input_size(cell: Cell, parameters: Mapping[str, Shape]) -> int:
     for gate in cell.gates:
         shape = parameters[gate.weights[0]]
         sizes[gate.weights[0]] = (shape[1] - shape[0] * (len(gate.weights) == 1)) if len(shape) == 2 else 0
-    n_x = Counter(sizes.values()).most_common(1)[0][0]
-    if n_x < 1:
-        key = next(key for key, size in sizes.items() if size == n_x)
-        symbols = expected_shapes(cell, 1, 1)[key][0]
-        raise ValueError(f"`{key}` must have shape {symbols} with n_x >= 1; got {parameters[key]}")
-    return n_x
+    for key, size in sizes.items():
+        if size < 1:
+            symbols = expected_shapes(cell, 1, 1)[key][0]
+            raise ValueError(f"`{key}` must have shape {symbols} with n_x >= 1; got {parameters[key]}")
+    return Counter(sizes.values()).most_common(1)[0][0]
 
 
 def check_keys(cell: Cell, parameters: Mapping[str, Array]) -> None:
