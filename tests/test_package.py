@@ -118,7 +118,7 @@ def test_each_question_has_one_room():
 
 # From the bottom to the top: a room imports only from rooms before it.
 ROOMS = [
-    *("_ops", "_namespace", "_files", "cells", "_check", "_layout", "_caches", "engines", "_sequence"),
+    *("_ops", "_namespace", "_files", "cells", "_layout", "_check", "_caches", "engines", "_sequence"),
     *("activations", "heads", "functional", "initialization", "streaming", "optim", "attention"),
     *("text", "text_files", "encoding", "datasets", "corpus", "sampling", "models", "training", "metrics", "ngram"),
     *("inspection", "plots", "convert", "compare", "checkpoint", "runs", "cli", "__main__"),
