@@ -292,7 +292,7 @@ class Run:
                 yield progress
         finally:  # whatever happened, what was learned is not lost
             metrics.close()
-            if trainer.step:
+            if trainer.step and trainer.whole:
                 self.save()
 
     def save(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rnnx import _namespace as ns
 from rnnx._namespace import Array
 from rnnx.datasets import Dataset
 from rnnx.models import Masks, Model
@@ -86,6 +87,9 @@ class Trainer:
         False takes the batches in the order of the text.
     segment_length : int, optional
         Compute the states between every so many steps again on the way back; see `CharModel.train_step`.
+    in_place : bool
+        Write to the parameters and the optimizer's state, which are the trainer's own copies, where the library allows
+        it: the same bits, faster. Without it every step makes new arrays.
     """
 
     model: Any
@@ -95,9 +99,12 @@ class Trainer:
     seed: int = 0
     shuffle: bool = True
     segment_length: int | None = None
+    in_place: bool = True
     counters: Counters = field(default_factory=Counters)
     optimizer_state: dict[str, Array] = field(default_factory=dict)
     states: dict[str, Array] = field(default_factory=dict)  # carried from batch to batch
+    whole: bool = True  # False: an interrupt came in the middle of an update, and the state is of no step
+    _owned: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
         self.optimizer_state = self.optimizer_state or self.optimizer.init(self.model.parameters)
@@ -241,7 +248,9 @@ class Trainer:
         if not math.isfinite(step.loss):
             raise FloatingPointError(f"the loss is {step.loss} at step {number}; a smaller learning rate may help")
         gradients, norm = self._clipped(step.gradients)
-        parameters, state = self.optimizer.update(self.model.parameters, gradients, self.optimizer_state, number)
+        if self.in_place and not self._owned:  # what others may hold is not written to
+            self.model.parameters, self.optimizer_state = owned(self.model.parameters), owned(self.optimizer_state)
+            self._owned = True
         count = self.model.count(batch)
         new = replace(
             at,
@@ -252,8 +261,11 @@ class Trainer:
             smooth_loss=step.loss if at.smooth_loss is None else 0.999 * at.smooth_loss + 0.001 * step.loss,
             grad_norm=norm,
         )
-        # One statement, so that an interrupt leaves all of the step or none of it.
-        self.model.parameters, self.optimizer_state, self.states, self.counters = parameters, state, step.states, new
+        options = {"in_place": True} if self.in_place else {}
+        self.whole = False  # until all of it is done: an interrupt may come anywhere
+        new_arrays = self.optimizer.update(self.model.parameters, gradients, self.optimizer_state, number, **options)
+        (self.model.parameters, self.optimizer_state), self.states = new_arrays, step.states
+        self.counters, self.whole = new, True
         return step.loss
 
     def _clipped(self, gradients: dict[str, Array]) -> tuple[dict[str, Array], float]:
@@ -306,8 +318,16 @@ class Trainer:
         if set(values) != set(asdict(self.counters)):
             raise ValueError(f"the counters of a run are {sorted(asdict(self.counters))}; got {sorted(values)}")
         self.counters = Counters(**values)
-        self.optimizer_state = optimizer
+        self.optimizer_state, self._owned = optimizer, False
         self.states = {key.partition("/")[2]: a for key, a in arrays.items() if key.startswith("state/")}
+
+
+def owned(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Copies that nobody else holds."""
+    if not arrays:
+        return {}
+    xp, _ = ns.common_namespace(arrays)
+    return {name: ns.owned_copy(xp, a) for name, a in arrays.items()}
 
 
 def evaluate(model: Model, dataset: Dataset, batch_size: int) -> float:

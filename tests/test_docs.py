@@ -19,7 +19,15 @@ import rnnx
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-PAGES = ["activations.md", "bptt.md", "course.md", "index.md", "own_cell.md"]  # the others have tests of their own
+PAGES = [
+    "activations.md",
+    "bptt.md",
+    "course.md",
+    "index.md",
+    "optimizers.md",
+    "own_cell.md",
+    "training.md",
+]  # the others have tests of their own
 FENCED = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 # Modules that are no part of the reference: the command line has a page of its own.
 NOT_FOR_PROGRAMS = {"cli"}
@@ -51,7 +59,8 @@ def run_page(text, name):
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_examples_run(name):
+def test_examples_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with rnnx.use_engine("plain"):  # nothing to compile
         assert run_page((DOCS / name).read_text(encoding="utf-8"), name)
 

@@ -11,10 +11,10 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_there_is_an_example_per_audience():
-    assert len(EXAMPLES) == 4
+    assert len(EXAMPLES) == 5
 
 
-@pytest.mark.parametrize("code", EXAMPLES, ids=["learner", "practitioner", "stream", "researcher"])
+@pytest.mark.parametrize("code", EXAMPLES, ids=["learner", "models", "practitioner", "stream", "researcher"])
 def test_examples_run(code, tmp_path):
     path = tmp_path / "example.py"
     path.write_text(code, encoding="utf-8")
@@ -22,6 +22,8 @@ def test_examples_run(code, tmp_path):
     exec(compile(code, str(path), "exec"), scope)
     if "stream" in scope:
         assert scope["a"].shape == scope["c"].shape == (128, 1)
+    elif "texts" in scope:
+        assert len(scope["texts"]) == 3
     else:
         assert any(key.startswith("d") and value.size for key, value in scope["gradients"].items())
 

@@ -127,6 +127,29 @@ def test_early_stopping():
     assert trainer.counters.best_loss == items[-1].validation_loss
 
 
+def test_in_place_is_the_same_bits():
+    def parameters(in_place):
+        corpus, trainer = make_trainer(in_place=in_place)
+        run(trainer, corpus, epochs=2)
+        return trainer.model.parameters
+
+    ours, pure = parameters(True), parameters(False)
+    assert all(np.array_equal(ours[name], p) for name, p in pure.items())
+
+
+def test_an_interrupted_update_is_known(monkeypatch):
+    """The trainer says so, and a run does not save it."""
+    corpus, trainer = make_trainer()
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Adam, "update", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(trainer, corpus, epochs=1)
+    assert not trainer.whole
+
+
 def test_callbacks_can_stop():
     corpus, trainer = make_trainer()
     seen = []

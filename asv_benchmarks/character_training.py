@@ -1,0 +1,132 @@
+"""A character model trained to the same number of epochs by rnnx and by PyTorch: losses and times side by side.
+
+    python asv_benchmarks/character_training.py TEXT --epochs 5
+
+Same architecture (one-hot characters, one or more LSTM layers, a dense layer), same text, split, batches, scheme of
+initial weights (uniform, as torch has it), update rule, step size and clipping; but each side draws its own weights.
+Each side runs in a process of its own, in turn, with all cores. Times are those of the training alone: loading the
+text, the first step (compilation) and evaluations are not in them.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rnnx.corpus import Corpus, make_corpus
+
+
+def corpus_of(o: dict[str, Any]) -> Corpus:
+    return make_corpus(Path(o["text"]).stem, Path(o["text"]), by="windows", length=o["seq_length"])
+
+
+def batches(corpus: Corpus, o: dict[str, Any], epoch: int):
+    """The same batches on both sides."""
+    return corpus.train.batches(o["batch_size"], np.random.default_rng([o["seed"], epoch]))
+
+
+def rnnx_side(o: dict[str, Any]) -> dict[str, Any]:
+    from rnnx.models import CharModel
+    from rnnx.optim import Adam
+    from rnnx.training import Trainer
+
+    corpus = corpus_of(o)
+    size = corpus.tokenizer.vocab_size
+    model = CharModel(size, o["hidden_size"], o["num_layers"], scheme="torch", seed=o["seed"])
+    model.train_step(next(corpus.train.batches(o["batch_size"])))  # compiles
+    trainer = Trainer(model, Adam(o["learning_rate"]), clip_norm=o["clip_norm"], seed=o["seed"])
+    losses, seconds = [], 0.0
+    n_batches = corpus.train.n_batches(o["batch_size"])
+    for epoch in range(1, o["epochs"] + 1):
+        start = time.perf_counter()
+        for _ in trainer.run(corpus.train, iterations=epoch * n_batches, batch_size=o["batch_size"]):
+            pass
+        seconds += time.perf_counter() - start
+        losses.append(trainer.evaluate(corpus.validation, 64))
+    return {"losses": losses, "seconds": seconds}
+
+
+def torch_side(o: dict[str, Any]) -> dict[str, Any]:
+    import torch
+    from torch.nn import functional
+
+    torch.manual_seed(o["seed"])
+    corpus = corpus_of(o)
+    size = corpus.tokenizer.vocab_size
+    lstm = torch.nn.LSTM(size, o["hidden_size"], o["num_layers"])
+    head = torch.nn.Linear(o["hidden_size"], size)
+    parameters = [*lstm.parameters(), *head.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=o["learning_rate"])
+
+    def loss_of(batch) -> torch.Tensor:
+        inputs, targets = torch.from_numpy(batch.inputs.T), torch.from_numpy(batch.targets.T)  # (T, m)
+        a, _ = lstm(functional.one_hot(inputs, size).float())
+        valid = torch.arange(len(targets))[:, None] < torch.from_numpy(batch.lengths)
+        return functional.cross_entropy(head(a)[valid], targets[valid])
+
+    def step(batch) -> None:
+        optimizer.zero_grad()
+        loss_of(batch).backward()
+        torch.nn.utils.clip_grad_norm_(parameters, o["clip_norm"])
+        optimizer.step()
+
+    @torch.no_grad()
+    def evaluate() -> float:
+        total, count = 0.0, 0
+        for batch in corpus.validation.batches(64):
+            n = int(batch.lengths.sum())
+            total, count = total + float(loss_of(batch)) * n, count + n
+        return total / count
+
+    loss_of(next(corpus.train.batches(o["batch_size"]))).backward()  # whatever is done once
+    losses, seconds = [], 0.0
+    for epoch in range(1, o["epochs"] + 1):
+        start = time.perf_counter()
+        for batch in batches(corpus, o, epoch):
+            step(batch)
+        seconds += time.perf_counter() - start
+        losses.append(evaluate())
+    return {"losses": losses, "seconds": seconds}
+
+
+SIDES = {"rnnx": rnnx_side, "torch": torch_side}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("text")
+    for name, default in (
+        ("epochs", 5),
+        ("hidden-size", 256),
+        ("num-layers", 1),
+        ("batch-size", 64),
+        ("seq-length", 64),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--learning-rate", type=float, default=0.002)
+    parser.add_argument("--clip-norm", type=float, default=5.0)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
+    options = vars(parser.parse_args())
+    if options["side"]:
+        print(json.dumps(SIDES[options["side"]](options)))
+        return
+    print(f"{options}\nsplit: {corpus_of(options).split}; validation loss after every epoch, nats per character")
+    for seed in range(options["seeds"]):
+        for side in SIDES:
+            command = [sys.executable, __file__, *sys.argv[1:], "--side", side, "--seed", str(seed)]
+            result = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+            losses = " ".join(f"{loss:.4f}" for loss in result["losses"])
+            print(
+                f"seed {seed}  {side:6} {result['seconds']:7.1f} s  validation {losses} nats per character", flush=True
+            )
+
+
+if __name__ == "__main__":
+    main()
