@@ -151,6 +151,15 @@ def test_a_side_that_fails(tmp_path):
         _run._run_sides({"mine": ("_no_side", "")}, request, None)
 
 
+def test_what_is_read(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("abcab", encoding="utf-8")
+    assert _run._read("", path).tolist() == [0, 1, 2, 0, 1]
+    assert len(set(_run._read("dinos", None))) == 53
+    with pytest.raises(ValueError, match=r"`dataset` must be one of .*; got 'dino'"):
+        compare.run("torch", dataset="dino")
+
+
 def test_the_batches():
     request = make_request()
     assert request.inputs.shape == (SMALL["steps"], SMALL["batch_size"], SMALL["seq_length"])

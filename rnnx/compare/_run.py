@@ -14,7 +14,10 @@ import numpy as np
 
 from rnnx.compare._exchange import Request, Result, Settings
 from rnnx.compare._report import Report
+from rnnx.corpus import CORPORA
 from rnnx.models import CharModel
+from rnnx.text import CharTokenizer
+from rnnx.text_files import read_text
 
 # Peer -> (modules it needs, how to get them, its sides). A side: label -> (module in this package, way).
 _RNNX_SIDE = {"rnnx": ("_rnnx_side", "")}
@@ -35,9 +38,11 @@ _LINES = 12  # of a failing side's last words
 
 def run(
     peer: str,
-    indices: Any,
+    indices: Any = None,
     vocab_size: int | None = None,
     *,
+    dataset: str = "pydoc",
+    text: str | Path | None = None,
     hidden_size: int = 128,
     num_layers: int = 1,
     cell: str = "lstm",
@@ -62,10 +67,14 @@ def run(
     Parameters
     ----------
     peer : {"keras", "torch"}
-    indices : array of int, shape (n,)
-        A text, as indices of characters. The batches are windows at random places.
+    indices : array of int, shape (n,), optional
+        What to read, as indices of characters. The batches are windows at random places of it.
     vocab_size : int, optional
         Number of characters; default: the largest index plus 1.
+    dataset : str
+        Without `indices` and `text`: a built-in text, one of ``rnnx.corpus.CORPORA``.
+    text : path, optional
+        Without `indices`: a file, UTF-8.
     hidden_size, num_layers : int
     cell : {"lstm", "gru", "gru_reset_after", "rnn"}
         torch has no "gru", the one that resets before the product.
@@ -103,9 +112,9 @@ def run(
     """
     if peer not in PEERS:
         raise ValueError(f"`peer` must be one of {sorted(PEERS)}; got {peer!r}")
-    text = _check_text(indices)
+    read = _read(dataset, text) if indices is None else _check_indices(indices)
     settings = Settings(
-        vocab_size=int(text.max()) + 1 if vocab_size is None else vocab_size,
+        vocab_size=int(read.max()) + 1 if vocab_size is None else vocab_size,
         hidden_size=hidden_size,
         num_layers=num_layers,
         cell=cell,
@@ -118,20 +127,28 @@ def run(
         dtype=dtype,
         threads=threads,
     )
-    _check(peer, text, settings)
+    _check(peer, read, settings)
     modules, install, sides = PEERS[peer]
     _check_installed(modules, f"the comparison with {peer}", install)
     if output is not None:
         _check_installed(("matplotlib",), "the picture of a comparison", "pip install 'rnnx[lab]'")
         Path(output).mkdir(parents=True, exist_ok=True)
-    request = make_request(text, settings)
+    request = make_request(read, settings)
     report = Report(peer, settings, _run_sides({**_RNNX_SIDE, **sides}, request, progress))
     if output is not None:
         report.save(output)
     return report
 
 
-def _check_text(indices: Any) -> np.ndarray:
+def _read(dataset: str, text: str | Path | None) -> np.ndarray:
+    """A text as indices of its own characters."""
+    if text is None and dataset not in CORPORA:
+        raise ValueError(f"`dataset` must be one of {list(CORPORA)}; got {dataset!r}")
+    words = CORPORA[dataset]() if text is None else read_text(text)
+    return CharTokenizer(None).fit(words).encode(words)
+
+
+def _check_indices(indices: Any) -> np.ndarray:
     text = np.asarray(indices)
     if text.ndim != 1 or not np.issubdtype(text.dtype, np.integer):
         raise TypeError(f"`indices` must be integers of shape (n,); got {text.dtype} of shape {text.shape}")
@@ -154,7 +171,7 @@ def _check(peer: str, text: np.ndarray, s: Settings) -> None:
     choices = {"cell": CELLS[peer], "optimizer": OPTIMIZERS, "dtype": ("float32", "float64")}
     for name, allowed in choices.items():
         if getattr(s, name) not in allowed:
-            hint = ": torch resets after the product" if getattr(s, name) == "gru" else ""
+            hint = ": torch resets after the product, which is 'gru_reset_after'" if getattr(s, name) == "gru" else ""
             raise ValueError(f"`{name}` must be one of {list(allowed)} with {peer}; got {getattr(s, name)!r}{hint}")
     if not 0 < s.learning_rate < float("inf"):
         raise ValueError(f"`learning_rate` must be a positive number; got {s.learning_rate!r}")
