@@ -4,11 +4,8 @@
 help texts are what is learned.
 """
 
-import calendar
-import datetime
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +24,7 @@ from rnnx.training import Trainer
 
 SEED = 1
 SENTENCE = 'The "try" statement specifies exception handlers (see below).\n'
-DATE = "Tuesday, March 5, 2019"
+WORD = "hippopotamus"
 
 
 def train(corpus: Corpus, cell: str, steps: int = 800) -> tuple[CharModel, list[dict[str, Any]]]:
@@ -70,41 +67,23 @@ def vanishing(n_steps: int = 100, n_a: int = 64, n_x: int = 32, m: int = 16) -> 
     return norms
 
 
-def dates(n: int = 4000) -> tuple[list[str], list[str]]:
-    """Dates as people write them, and the same as ISO 8601 has them."""
+def backwards() -> tuple[Seq2Seq, CharTokenizer]:
+    """A model that writes words backwards, and its alphabet; end token 0 is the newline."""
     rng = np.random.default_rng(SEED)
-    days = [datetime.date.fromordinal(int(day)) for day in rng.integers(711_000, 748_000, n)]
-    names, weekdays = calendar.month_name, calendar.day_name
-    ways: list[Callable[[datetime.date], str]] = [
-        lambda d: f"{weekdays[d.weekday()]}, {names[d.month]} {d.day}, {d.year}",
-        lambda d: f"{d.day} {names[d.month]} {d.year}",
-        lambda d: f"{names[d.month][:3]} {d.day} {d.year}",
-        lambda d: f"{d.day}.{d.month}.{d.year}",
-    ]
-    return [ways[int(way)](day) for way, day in zip(rng.integers(0, len(ways), n), days, strict=True)], [
-        day.isoformat() for day in days
-    ]
+    alphabet = CharTokenizer(None).fit("\nabcdefghijklmnopqrstuvwxyz")
+    words = [rng.integers(1, 27, n) for n in rng.integers(4, 15, 6000)]
+    learn, hold_out = (Pairs(some, [word[::-1] for word in some], 0) for some in (words[300:], words[:300]))
+    model = Seq2Seq(27, 27, 48, cell="gru", seed=SEED)
+    fit(model, learn, hold_out, steps=600)
+    return model, alphabet
 
 
-def date_model() -> tuple[Seq2Seq, CharTokenizer, CharTokenizer]:
-    """A model that reads dates and writes them anew, and its alphabets."""
-    sources, targets = dates()
-    read, write = CharTokenizer().fit([*sources, DATE]), CharTokenizer().fit(["\n", *targets])
-    pairs = [
-        Pairs(read.texts_to_sequences(sources[k]), write.texts_to_sequences(targets[k]), end_token=0)
-        for k in (slice(200, None), slice(200))
-    ]
-    model = Seq2Seq(read.vocab_size, write.vocab_size, 48, seed=SEED)
-    fit(model, *pairs, steps=1000)
-    return model, read, write
-
-
-def attention(model: Seq2Seq, read: CharTokenizer, write: CharTokenizer) -> Figure:
-    """Where the model looks while it writes one date."""
-    indices, lengths, weights = model.predict(read.encode(DATE)[None, :], max_length=11)
+def attention(model: Seq2Seq, alphabet: CharTokenizer) -> Figure:
+    """Where the model looks while it writes one word."""
+    indices, lengths, weights = model.predict(alphabet.encode(WORD)[None, :], max_length=len(WORD) + 4)
     n = int(lengths[0]) + 1  # and the newline that ends it
-    written = write.decode(indices[0, :n])
-    return plots.attention_map(weights[0, :n, :], DATE, written, title=f"Attention: {written.strip()}")
+    written = alphabet.decode(indices[0, :n])
+    return plots.attention_map(weights[0, :n, :], WORD, written, title="Attention of a model that writes backwards")
 
 
 def main(folder: Path) -> None:
@@ -113,12 +92,12 @@ def main(folder: Path) -> None:
     models, runs = {}, {}
     for cell in ("lstm", "gru", "rnn"):
         models[cell], runs[cell.upper()] = train(corpus, cell)
-    draw(folder, corpus, models["lstm"], runs, date_model())
+    draw(folder, corpus, models["lstm"], runs, backwards())
 
 
-def draw(folder: Path, corpus: Corpus, model: CharModel, runs: dict[str, Any], of_dates: Any) -> None:
+def draw(folder: Path, corpus: Corpus, model: CharModel, runs: dict[str, Any], reverser: Any) -> None:
     """All pictures."""
-    held_out = corpus.tokenizer.decode(corpus.validation.indices[-6000:-4600])
+    held_out = corpus.tokenizer.decode(corpus.validation.indices[-6000:-4600]).split("\n", 1)[1]
     pictures = {
         "training_curves": plots.training_curves(runs["LSTM"], title="LSTM of 96 units on Python's help texts"),
         "training_runs": plots.training_curves(runs, title="Three cells on the same text"),
@@ -129,7 +108,7 @@ def draw(folder: Path, corpus: Corpus, model: CharModel, runs: dict[str, Any], o
             inspection.text_values(model, corpus.tokenizer, held_out)[0], held_out
         ),
         "gradient_norms": plots.gradient_norms(vanishing()),
-        "attention_map": attention(*of_dates),
+        "attention_map": attention(*reverser),
         "weight_histograms": plots.weight_histograms(model.parameters),
     }
     for name, figure in pictures.items():
