@@ -32,7 +32,14 @@ def tail_loss(problem, t, states, ds, lengths):
     return total + sum(np.sum(s * d[:, :, t - 1] * (lengths >= t)) for s, d in zip(states, ds, strict=True) if t)
 
 
-def test_state_gradients_against_differences(cell, engine, rng):
+@pytest.fixture
+def plain():
+    """Nothing to compile: that the engines agree is tested below, and elsewhere."""
+    with rnnx.use_engine("plain"):
+        yield
+
+
+def test_state_gradients_against_differences(cell, plain, rng):
     """At every step t: move the state there, and run the rest."""
     problem = make_problem(cell, rng, n_a=3, m=3, n_steps=3, lengths=[3, 2, 0])
     lengths = np.array(problem.lengths)
@@ -67,7 +74,7 @@ def test_the_first_entry_is_that_of_the_whole_backward_pass(cell, runtime, rng):
     assert_close(to_numpy(norms), np.sqrt(total), 1e-13)
 
 
-def test_norms(cell, rng):
+def test_norms(cell, plain, rng):
     problem = make_problem(cell, rng, m=3, n_steps=5)
     _, _, caches = run(problem)
     one, all_ = (inspection.gradient_norms(caches, problem.dfinal, per_example=p) for p in (True, False))
@@ -80,7 +87,7 @@ def test_norms(cell, rng):
     assert alone[-1] == pytest.approx(np.linalg.norm(problem.dfinal[0]))
 
 
-def test_steps_of_one_linear_unit_by_hand():
+def test_steps_of_one_linear_unit_by_hand(plain):
     """A tanh unit that stays at zero multiplies the gradient by its weight."""
     parameters = {"Wax": np.zeros((1, 1)), "Waa": np.array([[0.5]]), "ba": np.zeros((1, 1))}
     _, _, caches = rnnx.rnn_forward(np.ones((1, 1, 4)), None, parameters)
@@ -88,7 +95,7 @@ def test_steps_of_one_linear_unit_by_hand():
     assert norms.tolist() == [3 / 16, 3 / 8, 3 / 4, 3 / 2, 3.0]
 
 
-def test_norms_of_tiny_float32_gradients_do_not_underflow():
+def test_norms_of_tiny_float32_gradients_do_not_underflow(plain):
     parameters = {"Wax": np.zeros((1, 1)), "Waa": np.full((1, 1), 0.125), "ba": np.zeros((1, 1))}
     parameters = {key: value.astype(np.float32) for key, value in parameters.items()}
     _, _, caches = rnnx.rnn_forward(np.ones((1, 1, 40), np.float32), None, parameters)
@@ -114,7 +121,7 @@ def test_gate_values_are_those_of_the_steps(cell, runtime, rng):
             assert np.array_equal(to_numpy(value)[:, :, t], to_numpy(expected[name])), name
 
 
-def test_gate_values_belong_to_the_caller_and_are_zero_past_the_end(cell, engine, rng):
+def test_gate_values_belong_to_the_caller_and_are_zero_past_the_end(cell, plain, rng):
     problem = make_problem(cell, rng, m=2, n_steps=4, lengths=[4, 2])
     states, _, caches = run(problem)
     before = rnnx.recurrent_backward(cell, problem.dstates, caches)
@@ -157,13 +164,13 @@ def test_any_size(n_a, m, n_steps, name, ragged):
         (("grad",), TypeError, "`da_final` must be an array"),
     ],
 )
-def test_wrong_cotangents(rng, arguments, error, message):
+def test_wrong_cotangents(plain, rng, arguments, error, message):
     _, _, caches = run(make_problem(rnnx.CELLS["lstm"], rng))
     with pytest.raises(error, match=message):
         inspection.state_gradients(caches, *arguments)
 
 
-def test_wrong_caches(rng):
+def test_wrong_caches(plain, rng):
     problem = make_problem(rnnx.CELLS["lstm"], rng)
     for wrong in (None, [1, 2], ([], problem.x), rnnx.lstm_cell_forward):
         with pytest.raises(TypeError, match="`caches` must be what a forward function over a sequence returned; got"):
@@ -178,7 +185,7 @@ def test_wrong_caches(rng):
 
 
 @pytest.fixture(params=["rnn", "lstm", "gru"])
-def model(request, rng):
+def model(request, plain, rng):
     model = CharModel(TOKENIZER.vocab_size, (5, 4, 3), cell=request.param, dtype="float64")
     model.parameters = {key: rng.standard_normal(p.shape) for key, p in model.parameters.items()}
     return model
