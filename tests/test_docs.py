@@ -26,6 +26,7 @@ PAGES = [
     "index.md",
     "optimizers.md",
     "own_cell.md",
+    "pictures.md",
     "training.md",
 ]  # the others have tests of their own
 FENCED = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)

@@ -130,9 +130,9 @@ def _lines_of(dataset: Dataset | None, corpus: Corpus) -> set[str]:
 
 @click.command()
 @run_argument
-@click.option("--text", help="What the model reads in the pictures of its inside; default: a line of its own.")
+@click.option("--text", help="What the model reads in the pictures of its inside; default: a text of its own.")
 @click.option("--format", type=click.Choice(["png", "svg"]), default="png", help="Of the pictures.")
-@click.option("--output", type=click.Path(file_okay=False), help="Folder for them; default: RUN.")
+@click.option("--output", type=click.Path(file_okay=False), help="They go into its folder plots; default: RUN.")
 def plot(run: str, text: str | None, format: str, output: str | None) -> None:  # noqa: A002
     """Draw pictures of a run.
 
@@ -145,37 +145,48 @@ def plot(run: str, text: str | None, format: str, output: str | None) -> None:  
         loaded, tokenizer = load_characters(run)
         folder = Path(run) if Path(run).is_dir() else Path(run).parent
         metrics = read_metrics(folder) if (folder / "metrics.jsonl").exists() else []
-        text = text or draw(loaded.model, tokenizer, temperature=0.5, max_length=60, seed=0, stop=None)[0]
+        if text is None:  # of lines, one that shows something
+            stop = "\n" if _is_lines(loaded) else None
+            text = max(draw(loaded.model, tokenizer, n=8, temperature=0.5, max_length=60, seed=0, stop=stop), key=len)
+        if _is_lines(loaded):  # as it has learned to begin
+            text = "\n" + text.removeprefix("\n")
         for path in plots.plot_run(metrics, loaded.model, tokenizer, output or folder, text, format=format):
             click.echo(path)
 
 
 @click.command()
 @click.argument("peer", type=click.Choice(["keras", "torch"]))
-@click.option("--cell", type=click.Choice(["rnn", "lstm", "gru"]), default="lstm", help="The recurrent cell.")
+@click.option(
+    "--cell", type=click.Choice(["rnn", "lstm", "gru", "gru-reset-after"]), default="lstm", help="The recurrent cell."
+)
 @click.option("--hidden-size", type=click.IntRange(1), default=128, help="Units of a layer.")
 @click.option("--num-layers", type=click.IntRange(1), default=1, help="Recurrent layers.")
 @click.option("--batch-size", type=click.IntRange(1), default=32, help="Sequences of a step.")
 @click.option("--seq-length", type=click.IntRange(1), default=64, help="Characters of a sequence.")
-@click.option("--steps", type=click.IntRange(1), default=100, help="Training steps.")
-@click.option("--optimizer", type=click.Choice(["sgd", "adam"]), default="sgd", help="Update rule.")
-@number("--learning-rate", default=0.1, help="Step size.")
+@click.option("--steps", type=click.IntRange(2), default=100, help="Training steps.")
+@click.option("--optimizer", type=click.Choice(["sgd", "adam"]), default="adam", help="Update rule.")
+@number("--learning-rate", default=0.003, help="Step size.")
 @click.option("--dataset", type=click.Choice([*CORPORA]), default="pydoc", help="A built-in text.")
 @click.option("--text", type=click.Path(dir_okay=False), help="A text of your own.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", help="Precision.")
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of the weights and the batches.")
-@click.option("--output", type=click.Path(file_okay=False), default="compare", help="Folder for the plot.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of each side; default: each as it likes.")
+@click.option("--output", type=click.Path(file_okay=False), default="compare", help="Folder for report and plot.")
 def compare(peer: str, **options: Any) -> None:
     """Train the same model with Keras or PyTorch.
 
     Same initial weights, same batches, each side in a process of its own: losses step by step, gradients, times,
-    memory, and a plot. keras needs TensorFlow (pip install 'rnnx[keras]'), torch needs PyTorch.
+    memory, and a plot. keras needs TensorFlow (pip install 'rnnx[keras]'), torch needs PyTorch. The exit code is 1 if
+    the sides do not agree.
     """
     with errors_as_messages():
         from rnnx.compare import run
 
-        report = run(peer, **options)
+        options["cell"] = options["cell"].replace("-", "_")
+        report = run(peer, **options, progress=lambda label: click.echo(f"{label} ...", err=True))
     click.echo(report.text())
+    if not report.agrees:
+        raise SystemExit(1)
 
 
 @click.command()
