@@ -1,0 +1,99 @@
+"""Dates as people write them to ISO 8601: "Sat, 5 Aug 2006" to "2006-08-05".
+
+A sequence-to-sequence model with attention learns it from examples, and is then asked about days that it has never
+seen. Takes a minute or so.
+
+    python examples/normalise_dates.py [additive | dot | scaled_dot] [PICTURE]
+
+Day before month; a year of two digits is one of 1970 to 2069. PICTURE, for instance map.png, is the attention map
+of one date (needs matplotlib).
+"""
+
+import sys
+import time
+from datetime import date, timedelta
+
+import numpy as np
+
+from rnnx.models import Seq2Seq
+from rnnx.optim import Adam, CosineDecay
+from rnnx.pairs import Pairs
+from rnnx.text import CharTokenizer
+from rnnx.training import Trainer
+
+SEED, EPOCHS, BATCH_SIZE = 0, 4, 64
+FIRST, LAST = date(1970, 1, 1), date(2069, 12, 31)
+N_TRAIN, N_HELD_OUT = 4000, 1000  # days
+MONTHS = ["January", "February", "March", "April", "May", "June"]
+MONTHS += ["July", "August", "September", "October", "November", "December"]
+DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+
+
+def spellings(d: date) -> list[str]:
+    """All the ways in which people write a date here."""
+    day, month, weekday = d.day, MONTHS[d.month - 1], DAYS[d.weekday()]
+    suffix = "th" if 10 < day < 20 else {1: "st", 2: "nd", 3: "rd"}.get(day % 10, "th")
+    return [
+        f"{day} {month} {d.year}",
+        f"{month} {day}, {d.year}",
+        f"{day}{suffix} of {month} {d.year}",
+        f"{weekday[:3]}, {day} {month[:3]} {d.year}",
+        f"{weekday}, {month} {day}{suffix}, {d.year}",
+        f"{day:02} {month[:3].upper()} {d.year % 100:02}",
+        f"{day:02}/{d.month:02}/{d.year % 100:02}",
+        f"{day}.{d.month}.{d.year}",
+        f"{d.year}/{d.month:02}/{day:02}",
+    ]
+
+
+def written(days: list[date], rng: np.random.Generator, copies: int) -> list[tuple[str, str]]:
+    """Every day in so many spellings, with what should become of it."""
+    return [(str(text), d.isoformat()) for d in days for text in rng.choice(spellings(d), copies, replace=False)]
+
+
+def exact(model: Seq2Seq, pairs: list[tuple[str, str]], source: CharTokenizer, target: CharTokenizer) -> float:
+    """Share of dates that are right to the letter."""
+    answers = model.translate([text for text, _ in pairs], source, target, max_length=12)
+    return float(np.mean([answer == iso for answer, (_, iso) in zip(answers, pairs, strict=True)]))
+
+
+def train(model: Seq2Seq, pairs: Pairs, held_out: Pairs) -> None:
+    """Adam, with a learning rate that falls to nothing. The held-out pairs are only looked at."""
+    steps = EPOCHS * pairs.n_batches(BATCH_SIZE)
+    trainer = Trainer(model, Adam(learning_rate=CosineDecay(0.005, steps)), clip_norm=1.0, seed=SEED)
+    for progress in trainer.run(pairs, held_out, epochs=EPOCHS, batch_size=BATCH_SIZE):
+        if progress.validation_loss is not None:
+            losses = f"{progress.loss:.4f} nats per character, held out {progress.validation_loss:.4f}"
+            print(f"epoch {progress.epoch}: {losses}", flush=True)
+
+
+def main(attention: str = "additive", picture: str | None = None) -> None:
+    """Train, ask, show."""
+    rng = np.random.default_rng(SEED)
+    days = [FIRST + timedelta(int(n)) for n in rng.permutation((LAST - FIRST).days + 1)[: N_TRAIN + N_HELD_OUT]]
+    known, unseen = written(days[:N_TRAIN], rng, 2), written(days[N_TRAIN:], rng, 3)
+    source = CharTokenizer().fit([text for text, _ in known])
+    target = CharTokenizer(oov_token=None).fit([iso + "\n" for _, iso in known])
+    (end,) = target.encode("\n")
+    pairs, held_out = (
+        Pairs([source.encode(text) for text, _ in some], [target.encode(iso) for _, iso in some], end)
+        for some in (known, unseen)
+    )
+    model = Seq2Seq(source.vocab_size, target.vocab_size, 64, cell="gru", attention=attention, end_token=end, seed=SEED)
+    print(model)
+    started = time.perf_counter()
+    train(model, pairs, held_out)
+    print(f"{time.perf_counter() - started:.0f} s of training")
+    print(f"right to the letter: {exact(model, unseen, source, target):.2%} of {len(unseen)}, days never seen")
+    for text in spellings(date(1999, 3, 7)):
+        print(f"  {text:30} {model.translate([text], source, target, max_length=12)[0]}")
+    if picture:
+        from rnnx.plots import attention_map
+
+        text = "Saturday, August 5th, 2006"
+        indices, (n,), weights = model.predict(source.encode(text)[None, :], max_length=13)
+        attention_map(weights[0, :n], text, target.decode(indices[0, :n])).savefig(picture, bbox_inches="tight")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
