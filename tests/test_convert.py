@@ -228,6 +228,45 @@ def test_keras_head_and_activations(keras, rng):
         convert.from_keras("lstm", keras.Sequential([keras.Input((T, N_X)), keras_layer(keras, "lstm")]))
 
 
+@OF_KERAS
+def test_keras_layers_that_compute_something_else(keras):
+    """Their arrays are like those of layers that do not: only the layers' settings tell."""
+    layers = keras.layers
+    bidirectional = layers.Bidirectional(
+        layers.LSTM(N_A), backward_layer=layers.LSTM(N_A, go_backwards=True, activation="relu")
+    )
+    for layer, stack, message in (
+        (layers.LSTM(N_A, go_backwards=True), False, "go_backwards of the layer must be False; got True"),
+        (bidirectional, True, "activation must be 'tanh'; got 'relu'"),
+        (layers.RNN(layers.LSTMCell(N_A, activation="relu")), False, "activation must be 'tanh'; got 'relu'"),
+        (layers.RNN([layers.LSTMCell(N_X), layers.LSTMCell(N_X)]), True, "a list of cells"),
+    ):
+        layer.build((M, T, N_X))
+        with pytest.raises(ValueError, match=message):
+            convert.from_keras("lstm", layer, stack=stack)
+    turned = layers.Bidirectional(layers.LSTM(N_A, go_backwards=True), backward_layer=layers.LSTM(N_A))
+    turned.build((M, T, N_X))
+    with pytest.raises(ValueError, match="go_backwards of the layer must be False"):
+        convert.from_keras("lstm", turned, stack=True)
+    plain = layers.RNN(layers.LSTMCell(N_A))
+    plain.build((M, T, N_X))
+    assert convert.from_keras("lstm", plain)["Wf"].shape == (N_A, N_A + N_X)
+    embedding = layers.Embedding(5, N_A)
+    embedding.build((M, T))
+    for layer, message in (
+        (layers.Dense(2, activation="relu"), "activation must be 'linear' or 'softmax'; got 'relu'"),
+        (layers.TimeDistributed(layers.Dense(2, activation="tanh")), "got 'tanh'"),
+        (embedding, "must be of a dense layer; got an embedding"),
+    ):
+        if not layer.built:
+            layer.build((M, T, N_A))
+        with pytest.raises(ValueError, match=message):
+            convert.dense_from_keras(layer)
+    softmax = layers.Dense(2, activation="softmax")
+    softmax.build((M, N_A))
+    assert convert.dense_from_keras(softmax)["Wy"].shape == (2, N_A)
+
+
 # --- round trips, without either ---------------------------------------------------------------------------
 
 
@@ -375,6 +414,27 @@ def test_projection_and_relu_of_torch_itself(torch):
         convert.from_torch("rnn", model, prefix="1.")
     with pytest.raises(TypeError, match="weight_ih_l0"):
         convert.from_torch("rnn", torch.nn.RNN(2, 3).bfloat16())
+
+
+def test_an_embedding_is_no_linear_layer(torch):
+    model = torch.nn.Sequential(torch.nn.Embedding(5, 3), torch.nn.Linear(3, 2, bias=False))
+    for weights, prefix in ((model[0], ""), (model, "0.")):
+        with pytest.raises(ValueError, match="must be of a linear layer; got an embedding"):
+            convert.dense_from_torch(weights, prefix=prefix)
+    assert convert.dense_from_torch(model, prefix="1.")["Wy"].shape == (2, 3)
+
+
+def test_a_layer_has_one_dtype(rng):
+    """Also where rnnx, which computes in the wider one, was given two."""
+    p = random_parameters(Recurrent("lstm", 2, 3, 2), rng)
+    p["Wf_l1"] = p["Wf_l1"].astype("float32")
+    p["bi_l0"] = p["bi_l0"].astype("float32")
+    p |= {"Wy": np.ones((2, 3), "float32"), "by": np.ones((2, 1))}
+    arrays = [*convert.to_torch("lstm", p).values(), *convert.dense_to_torch(p).values(), *convert.dense_to_keras(p)]
+    arrays += [a for layer in convert.to_keras("lstm", p) for a in layer]
+    assert {a.dtype for a in arrays} == {np.dtype("float64")}
+    narrow = {key: a.astype("float32") for key, a in p.items()}
+    assert {a.dtype for a in convert.to_torch("lstm", narrow).values()} == {np.dtype("float32")}
 
 
 def test_mistakes_about_parameters(rng):

@@ -109,7 +109,9 @@ def parts_of(cell: Cell, parameters: Mapping[str, Array], name: str) -> dict[str
             if match := pattern.fullmatch(key):
                 parts.setdefault(match[2], {})[match[1]] = a
     suffixes = stack_suffixes("parameters", parts) if "" not in parts else [""]
-    return {suffix: _checked(cell, suffix, parts[suffix]) for suffix in suffixes}
+    checked = {suffix: _checked(cell, suffix, parts[suffix]) for suffix in suffixes}
+    dtype = np.result_type(*(a for part in checked.values() for a in part.values()))  # a peer's layer has only one
+    return {suffix: {key: a.astype(dtype, copy=False) for key, a in part.items()} for suffix, part in checked.items()}
 
 
 def _checked(cell: Cell, suffix: str, parameters: dict[str, Array]) -> Arrays:
@@ -193,7 +195,9 @@ def head_arrays(parameters: Mapping[str, Array], keys: tuple[str, str]) -> tuple
     if weights.ndim != 2:
         raise ValueError(f"`{keys[0]}` must have shape (n_y, n_a); got {tuple(weights.shape)}")
     _check.check_shape(keys[1], bias, "(n_y, 1)", (weights.shape[0], 1))
-    return ns.to_host(weights).copy(), ns.to_host(bias)[:, 0].copy()
+    weights, bias = ns.to_host(weights), ns.to_host(bias)[:, 0]
+    dtype = np.result_type(weights, bias)
+    return weights.astype(dtype), bias.astype(dtype)
 
 
 def head_parameters(

@@ -81,8 +81,8 @@ def from_keras(
     Raises
     ------
     ValueError
-        For wrong shapes, the weights of another cell, a layer with other activations, or a merge_mode other than
-        "concat".
+        For wrong shapes, the weights of another cell, a layer with other activations, one that reads backwards
+        (outside of a Bidirectional), or a merge_mode other than "concat".
     TypeError
         For something that is not a layer or a list of float32 or float64 arrays.
     """
@@ -131,6 +131,7 @@ def dense_from_keras(weights: Any, *, keys: tuple[str, str] = ("Wy", "by"), grad
     Parameters
     ----------
     weights : Keras layer, or list of array
+        A layer's activation must be linear or softmax: our output layer gives the logits.
     keys : (str, str)
         Keys of the result.
     gradients : bool
@@ -146,6 +147,11 @@ def dense_from_keras(weights: Any, *, keys: tuple[str, str] = ("Wy", "by"), grad
     ValueError, TypeError
         As `from_keras`.
     """
+    config = _config(weights, "layer")  # that of a TimeDistributed
+    if config.get("activation", "linear") not in ("linear", "softmax"):
+        raise ValueError(f"the layer's activation must be 'linear' or 'softmax'; got {config['activation']!r}")
+    if "input_dim" in config:
+        raise ValueError("`weights` must be of a dense layer; got an embedding")
     arrays = _arrays(weights)
     if len(arrays) not in (1, 2):
         raise ValueError(f"`weights` of a dense layer must be [kernel, bias] or [kernel]; got {len(arrays)} arrays")
@@ -175,18 +181,40 @@ def _arrays(layer: Any) -> Sequence[Any]:
 
 def _check_config(cell: Cell, layer: Any) -> None:
     """What only a layer tells: its arrays are the same."""
-    inner = getattr(layer, "forward_layer", layer)  # of a Bidirectional
     merge = getattr(layer, "merge_mode", "concat")
     if merge != "concat":
         raise ValueError(f"merge_mode of a bidirectional layer must be 'concat'; got {merge!r}")
-    config = inner.get_config() if callable(getattr(inner, "get_config", None)) else {}
+    if hasattr(layer, "forward_layer"):
+        _check_half(cell, layer.forward_layer, backwards=False)
+        _check_half(cell, layer.backward_layer, backwards=True)
+    else:
+        _check_half(cell, layer, backwards=False)
+
+
+def _check_half(cell: Cell, layer: Any, backwards: bool) -> None:
+    """One direction: its cell computes what ours does, and it reads in this direction."""
+    config = _config(layer, "cell")
+    if "cells" in config:
+        raise ValueError("the layer has a list of cells; give a layer of its own for each")
     for key, wanted in _ACTIVATIONS.items():
         if config.get(key, wanted) != wanted:
             raise ValueError(f"the layer's {key} must be {wanted!r}; got {config[key]!r}")
+    if config.get("go_backwards", backwards) != backwards:
+        half = "the backward half of a bidirectional layer" if backwards else "the layer"
+        raise ValueError(f"go_backwards of {half} must be {backwards}; got {config['go_backwards']}")
     resets_after = config.get("reset_after")
     if cell.name.startswith("gru") and resets_after is not None and resets_after != bool(cell.optional_keys):
         right = "gru_reset_after" if resets_after else "gru"
         raise ValueError(f"the layer has reset_after={resets_after}, which is cell {right!r}; got {cell.name!r}")
+
+
+def _config(layer: Any, inner: str) -> dict[str, Any]:
+    """What a layer tells of itself, and of the layer or cell that it wraps; nothing of a list of arrays."""
+    config: dict[str, Any] = {}
+    for part in (layer, getattr(layer, inner, None)):
+        if callable(getattr(part, "get_config", None)):
+            config |= part.get_config()
+    return config
 
 
 def _read(cell: Cell, k: int, arrays: Sequence[Any]) -> Blocks:

@@ -34,7 +34,7 @@ def to_torch(cell: Cell | str, parameters: Mapping[str, Array], *, prefix: str =
     -------
     dict of str to numpy.ndarray
         weight_ih_l<k> (k n_a, n_x), weight_hh_l<k> (k n_a, n_a), bias_ih_l<k> and bias_hh_l<k> (k n_a,), in the
-        dtype of `parameters`. Load them with
+        dtype of `parameters`, the wider one if there are two. Load them with
         ``module.load_state_dict({k: torch.from_numpy(v) for k, v in to_torch(cell, parameters).items()})``.
 
     Raises
@@ -97,7 +97,7 @@ def from_torch(
         For something that is not a module or a dict of float32 or float64 arrays.
     """
     cell, gates = _blocks.peer_gates("torch", cell)
-    _check_nonlinearity(weights, prefix)
+    _check_nonlinearity(_module(weights, prefix))
     found = _by_suffix(_state_dict(weights), prefix)
     suffixes = _blocks.stack_suffixes("weights", found)
     parts = {suffix: _read(cell, len(gates), prefix, suffix, found[suffix]) for suffix in suffixes}
@@ -157,6 +157,8 @@ def dense_from_torch(
     ValueError, TypeError
         As `from_torch`.
     """
+    if hasattr(_module(weights, prefix), "num_embeddings"):  # its one array looks like that of a layer without bias
+        raise ValueError("`weights` must be of a linear layer; got an embedding")
     state = _state_dict(weights)
     names = (f"{prefix}weight", f"{prefix}bias")
     if names[0] not in state:
@@ -173,13 +175,16 @@ def _state_dict(weights: Any) -> Mapping[str, Any]:
     return state
 
 
-def _check_nonlinearity(weights: Any, prefix: str) -> None:
-    """Only a module tells: its arrays are the same."""
+def _module(weights: Any, prefix: str) -> Any:
+    """The module at this place, for what its arrays do not tell; None if there is none."""
     find = getattr(weights, "get_submodule", None)
     try:
-        module = find(prefix.rstrip(".")) if callable(find) else weights
+        return find(prefix.rstrip(".")) if callable(find) else weights
     except AttributeError:
-        return  # no such module: the message about the keys says it better
+        return None  # no such module: the message about the keys says it better
+
+
+def _check_nonlinearity(module: Any) -> None:
     nonlinearity = getattr(module, "nonlinearity", "tanh")
     if nonlinearity != "tanh":
         raise ValueError(f"the RNN's nonlinearity must be tanh; this module has {nonlinearity!r}")
