@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ class MetricsWriter:
         self.folder = Path(folder)
         records = []
         if after_step and (self.folder / "metrics.jsonl").exists():
-            for record in read_metrics(self.folder):
+            for record in _records(self.folder / "metrics.jsonl", strict=False):
                 last = evaluated if record["validation_loss"] is not None else after_step
                 if record["step"] <= last:
                     records.append(record)
@@ -54,8 +55,10 @@ class MetricsWriter:
         seconds : float
             Since this process began to train; what earlier processes took is added.
         """
-        record = {**progress.as_dict(), "seconds": round(self.seconds + seconds, 3)}
-        self._lines.write(json.dumps(record) + "\n")
+        values = {**progress.as_dict(), "seconds": round(self.seconds + seconds, 3)}
+        record = {name: values[name] for name in COLUMNS}
+        line = json.dumps(record) + "\n"
+        self._lines.write(line)
         self._rows.writerow(record)
 
     def flush(self) -> None:
@@ -65,8 +68,10 @@ class MetricsWriter:
 
     def close(self) -> None:
         """No more lines."""
-        self._lines.close()
-        self._table.close()
+        try:
+            self._lines.close()
+        finally:
+            self._table.close()
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
@@ -84,13 +89,17 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     OSError
         If the file cannot be read.
     """
-    path = Path(path) / "metrics.jsonl" if Path(path).is_dir() else Path(path)
-    lines = path.read_text(encoding="utf-8").split("\n")
-    records = []
+    return list(_records(Path(path) / "metrics.jsonl" if Path(path).is_dir() else Path(path), strict=True))
+
+
+def _records(path: Path, strict: bool) -> Iterator[dict[str, Any]]:
+    """The records of a file; of a damaged one an error, or those before the damage."""
+    lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines[:-1], start=1):  # behind the last newline: nothing, or half a line
         try:
             record = json.loads(line)
-            records.append({name: record[name] for name in COLUMNS})
+            yield {name: record[name] for name in COLUMNS}
         except (KeyError, TypeError, ValueError):
-            raise ValueError(f"{path}, line {number}: not a record of metrics") from None
-    return records
+            if strict:
+                raise ValueError(f"{path}, line {number}: not a record of metrics") from None
+            return

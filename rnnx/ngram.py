@@ -14,8 +14,6 @@ from collections.abc import Iterator
 
 from rnnx.datasets import Dataset
 
-_BATCH = 64
-
 
 class NGram:
     """Counts of a dataset.
@@ -32,6 +30,7 @@ class NGram:
             raise ValueError(f"`order` and `vocab_size` must be at least 1; got {order} and {vocab_size}")
         self.order, self.vocab_size = order, vocab_size
         self._counts: defaultdict[tuple[int, ...], Counter[int]] = defaultdict(Counter)
+        self._totals: dict[tuple[int, ...], tuple[int, int]] = {}
 
     def fit(self, dataset: Dataset) -> "NGram":
         """Count."""
@@ -59,8 +58,10 @@ class NGram:
 
 def _positions(dataset: Dataset, order: int) -> Iterator[tuple[tuple[int, ...], int]]:
     """Every target of the dataset with the characters before it, at most order - 1."""
-    for batch in dataset.batches(_BATCH):
+    row: tuple[int, ...] = ()
+    for batch in dataset.batches(1):  # one at a time: streams then are the whole text in order
         for inputs, targets in batch.rows():
-            row = tuple(inputs.tolist())
-            for t, target in enumerate(targets.tolist()):
+            before = row[len(row) - order + 1 :] if batch.continues and order > 1 else ()
+            row = before + tuple(inputs.tolist())
+            for t, target in enumerate(targets.tolist(), start=len(before)):
                 yield row[max(0, t + 2 - order) : t + 1] if order > 1 else (), target

@@ -4,10 +4,10 @@ The folder holds ``model.safetensors``, from which the run can go on; ``best.saf
 validation loss; ``metrics.jsonl`` and ``metrics.csv``.
 """
 
-import sys
 import time
-from collections.abc import Generator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Generator
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,151 +16,13 @@ from rnnx import _namespace as ns
 from rnnx import checkpoint as checkpoints
 from rnnx._files import check_writable
 from rnnx._namespace import Array
-from rnnx.corpus import CORPORA, Corpus, make_corpus
+from rnnx.corpus import Corpus
 from rnnx.metrics import MetricsWriter
 from rnnx.models import CharModel, square_root_segments
-from rnnx.optim import (
-    CosineDecay,
-    ExponentialDecay,
-    LinearWarmup,
-    Optimizer,
-    StepDecay,
-    optimizer_from_config,
-)
-from rnnx.text import CharTokenizer
+from rnnx.settings import Settings
 from rnnx.training import Progress, Trainer
 
 BEST_NAME = "best.safetensors"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """All that decides what a run computes. Plain values; the defaults are those of ``rnnx train``."""
-
-    dataset: str = "dinos"  # a name in CORPORA, or
-    text: str | None = None  # a file
-    by: str = "auto"
-    split: str = "tail"
-    validation: float = 0.1
-    min_count: int = 1
-    seq_length: int = 64
-    cell: str = "lstm"
-    reset_after: bool = False
-    hidden_size: tuple[int, ...] = (128,)
-    num_layers: int = 1
-    dropout: float = 0.0
-    init: str = "keras"
-    dtype: str = "float32"
-    optimizer: str = "adam"
-    learning_rate: float = 0.003
-    momentum: float = 0.9  # of the optimizers that have one
-    weight_decay: float | None = None  # None: as the optimizer has it
-    decay: str = "none"  # "step", "exponential" or "cosine"
-    decay_every: float = 1.0  # epochs
-    decay_factor: float = 0.5
-    warmup: int = 0  # steps
-    clip_norm: float | None = 5.0
-    clip_value: float | None = None
-    epochs: int | None = 12
-    iterations: int | None = None
-    batch_size: int = 16
-    evaluate_every: int | None = None
-    patience: int | None = None
-    seed: int = 0
-    shuffle: bool = True
-    segment_length: int | str | None = None  # "sqrt": the one that needs least memory
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Settings":
-        """The settings that a checkpoint holds.
-
-        Raises
-        ------
-        ValueError
-            If a name is missing or unknown.
-        """
-        names = {f.name for f in fields(cls)}
-        if set(values) != names:
-            raise ValueError(f"the settings of a run are {sorted(names)}; got {sorted(values)}")
-        return cls(**{**values, "hidden_size": tuple(values["hidden_size"])})
-
-    def name(self) -> str:
-        """What is learned."""
-        return Path(self.text).stem if self.text else self.dataset
-
-    def same_corpus(self, checkpoint: checkpoints.Checkpoint) -> Corpus:
-        """The datasets of a run that a checkpoint is of.
-
-        Raises
-        ------
-        ValueError
-            If the text is not the same any more.
-        OSError
-            If it cannot be read.
-        """
-        try:
-            corpus = self.corpus(checkpoint.tokenizer)
-            same = corpus.fingerprint == checkpoint.training.get("fingerprint")
-        except ValueError:  # characters that the tokenizer does not know, for instance
-            same = False
-        if not same:
-            raise ValueError(f"{self.name()} is not the text that the run has learned from so far")
-        return corpus
-
-    def corpus(self, tokenizer: CharTokenizer | None = None) -> Corpus:
-        """The datasets; with the tokenizer of a trained model if there is one.
-
-        Raises
-        ------
-        ValueError, OSError
-            As `rnnx.corpus.make_corpus`.
-        """
-        if not self.text and self.dataset not in CORPORA:
-            raise ValueError(f"`dataset` must be one of {sorted(CORPORA)}; got {self.dataset!r}")
-        rare = tokenizer is None and self.min_count > 1
-        return make_corpus(
-            self.name(),
-            Path(self.text) if self.text else CORPORA[self.dataset](),
-            by=self.by,
-            length=self.seq_length,
-            seed=self.seed,
-            validation=self.validation,
-            split=self.split,
-            oov_token="<UNK>" if rare else None,
-            min_count=self.min_count if rare else 1,
-            tokenizer=tokenizer,
-        )
-
-    def update_rule(self, n_batches: int) -> Optimizer:
-        """The optimizer, for epochs of so many batches.
-
-        Raises
-        ------
-        ValueError
-            For a value out of range.
-        """
-        steps = min(self.iterations or sys.maxsize, (self.epochs or sys.maxsize) * n_batches)
-        every = max(1, round(self.decay_every * n_batches))
-        schedules: dict[str, Any] = {
-            "none": lambda: self.learning_rate,
-            "step": lambda: StepDecay(self.learning_rate, every, self.decay_factor),
-            "exponential": lambda: ExponentialDecay(self.learning_rate, self.decay_factor, every),
-            "cosine": lambda: CosineDecay(self.learning_rate, steps - self.warmup),
-        }
-        if self.decay not in schedules:
-            raise ValueError(f"`decay` must be one of {[*schedules]}; got {self.decay!r}")
-        if not 0 <= self.warmup < steps:
-            raise ValueError(f"`warmup` must be at least 0 and below the {steps} steps of the run; got {self.warmup}")
-        rate = schedules[self.decay]()
-        config: dict[str, Any] = {
-            "name": self.optimizer,
-            "learning_rate": LinearWarmup(rate, self.warmup) if self.warmup else rate,
-        }
-        if self.optimizer in ("momentum", "nesterov"):
-            config["momentum"] = self.momentum
-        if self.weight_decay is not None:
-            config["weight_decay"] = self.weight_decay
-        return optimizer_from_config(config)
 
 
 class Run:
@@ -234,24 +96,37 @@ class Run:
         Parameters
         ----------
         folder : path
+            Or the checkpoint in it.
         device : {"cpu", "cuda"}
         **changes
-            Settings that say how long to train: epochs, iterations, patience, evaluate_every.
+            Settings that say how long to train: epochs, iterations, patience, evaluate_every. After such a change the
+            run is another one: a cosine decay is planned anew, a patience that ran out begins again. And `text`, if
+            the file has moved.
 
         Raises
         ------
         ValueError, OSError
             If there is no run to go on with, or its text is not the same any more.
         """
-        folder = Path(folder)
-        loaded = checkpoints.load(folder / checkpoints.FILE_NAME, xp=ns.by_device(device))
-        settings, counters = settings_of(loaded), loaded.training.get("counters")
-        corpus = settings.same_corpus(loaded)
-        run = cls(folder, replace(settings, **changes), corpus, loaded.model)
-        if not isinstance(counters, dict):
-            raise ValueError(f"{folder} holds a model, but no run to go on with")
+        path = Path(folder)
+        folder = path.parent if path.is_file() else path
+        if path.is_dir() and not (path / checkpoints.FILE_NAME).exists():
+            raise ValueError(f"{path} holds no {checkpoints.FILE_NAME}: it is not the folder of a run")
+        loaded = checkpoints.load(path, xp=ns.by_device(device))
+        settings = replace(Settings.of(loaded), **changes)
+        counters = loaded.training.get("counters")
+        run = cls(folder, settings, settings.same_corpus(loaded), loaded.model)
+        if not isinstance(counters, dict) or (counters.get("step") and not loaded.arrays):
+            raise ValueError(f"{path} holds a model, but no run to go on with")
         run.trainer.restore(counters, loaded.arrays)
+        if set(changes) - {"text"} and run.out_of_patience():
+            run.trainer.counters = replace(run.trainer.counters, since_best=0)
         return run
+
+    def out_of_patience(self) -> bool:
+        """Whether the run ended, or would end, for want of progress."""
+        patience = self.settings.patience
+        return patience is not None and self.trainer.counters.since_best >= patience
 
     def train(self, save_every: float = 30.0) -> Generator[Progress, None, None]:
         """Train to the end of the settings, write metrics, and save now and then, at the end and on any error.
@@ -279,29 +154,38 @@ class Run:
         counters = trainer.counters
         metrics = MetricsWriter(self.folder, counters.step, counters.evaluated)
         started = saved = time.perf_counter()
-        try:
-            for progress in items:
-                now = time.perf_counter()
-                metrics.write(progress, now - started)
-                if progress.validation_loss is not None and trainer.counters.since_best == 0:
+        unrecorded: Progress | None = None
+
+        def record() -> None:
+            nonlocal unrecorded
+            if unrecorded is not None:
+                metrics.write(unrecorded, time.perf_counter() - started)
+                if unrecorded.evaluation and trainer.counters.since_best == 0 and unrecorded.validation_loss:
                     self._save(BEST_NAME, {})
-                if now - saved >= save_every:
+                unrecorded = None
+
+        with ExitStack() as last:  # whatever happened, what was learned is not lost: each of these, even if one fails
+            last.callback(self.save)
+            last.callback(metrics.close)
+            last.callback(record)
+            for unrecorded in items:
+                progress = unrecorded
+                record()
+                if time.perf_counter() - saved >= save_every:
                     metrics.flush()
                     self.save()
                     saved = time.perf_counter()
                 yield progress
-        finally:  # whatever happened, what was learned is not lost
-            metrics.close()
-            if trainer.step and trainer.whole:
-                self.save()
 
     def save(self) -> None:
-        """Write the checkpoint."""
-        self._save(checkpoints.FILE_NAME, self.trainer.state()[1])
+        """Write the checkpoint, unless there is nothing to go on with: no step yet, half a step, no finite numbers."""
+        if self.trainer.step and self.trainer.whole and _finite(self.model.parameters):
+            self._save(checkpoints.FILE_NAME, self.trainer.state()[1])
 
     def _save(self, name: str, arrays: dict[str, Array]) -> None:
-        training = {
-            "settings": asdict(self.settings),
+        text = self.settings.text
+        training = {  # with a path that leads to the text from other folders, too
+            "settings": {**asdict(self.settings), "text": None if text is None else str(Path(text).absolute())},
             "by": self.corpus.by,
             "split": self.corpus.split,
             "fingerprint": self.corpus.fingerprint,
@@ -312,18 +196,9 @@ class Run:
         checkpoints.save(self.folder / name, checkpoint)
 
 
-def settings_of(checkpoint: checkpoints.Checkpoint) -> Settings:
-    """The settings of the run that a checkpoint is of.
-
-    Raises
-    ------
-    ValueError
-        If it is of no run.
-    """
-    settings = checkpoint.training.get("settings")
-    if not isinstance(settings, dict) or not isinstance(checkpoint.model, CharModel):
-        raise ValueError("the checkpoint is not one of a run that `rnnx train` made")
-    return Settings.from_dict(settings)
+def _finite(arrays: dict[str, Array]) -> bool:
+    xp, _ = ns.common_namespace(arrays)
+    return all(bool(xp.all(xp.isfinite(a))) for a in arrays.values())
 
 
 def free_folder(parent: str | Path, name: str) -> Path:

@@ -72,8 +72,11 @@ def sample(
     ValueError
         For an argument out of range, or characters in `start` that the vocabulary does not hold.
     """
-    starts = [start] * n if isinstance(start, str) else list(start)
+    starts = [start] * int(n) if isinstance(start, str) else list(start)
     _check(n, starts, temperature, top_k, top_p, max_length, stop)
+    outputs = getattr(model, "vocab_size", tokenizer.vocab_size)
+    if outputs != tokenizer.vocab_size:
+        raise ValueError(f"the model has {outputs} characters, the tokenizer {tokenizer.vocab_size}")
     rng = np.random.default_rng(seed)
     vocabulary, never = tokenizer.get_vocab(), tokenizer.oov_index
     prompts, lengths = _prompts(tokenizer, starts)
@@ -127,7 +130,8 @@ def draw(
         z[never] = -np.inf
     if temperature == 0:
         return z.argmax(axis=0)
-    z = (z - z.max(axis=0)) / temperature
+    with np.errstate(over="ignore"):  # of a tiny temperature: minus infinity is right
+        z = (z - z.max(axis=0)) / temperature
     order = np.argsort(-z, axis=0, kind="stable")  # likeliest first
     weights = np.exp(np.take_along_axis(z, order, axis=0))
     if top_k is not None:
@@ -149,6 +153,8 @@ def _prompts(tokenizer: CharTokenizer, starts: list[str]) -> tuple[np.ndarray, n
     vocabulary = tokenizer.get_vocab()
     first = NEWLINE if NEWLINE in vocabulary else ""
     known = [token for i, token in enumerate(vocabulary) if i != tokenizer.oov_index]
+    if not known:
+        raise ValueError("the vocabulary has no character to begin with")
     sequences = [tokenizer.encode(first + start or known[0]) for start in starts]
     lengths = np.array([len(s) for s in sequences])
     prompts = np.zeros((len(starts), lengths.max()), np.int64)
@@ -158,10 +164,11 @@ def _prompts(tokenizer: CharTokenizer, starts: list[str]) -> tuple[np.ndarray, n
 
 
 def _check(
-    n: Any, starts: list[str], temperature: float, top_k: Any, top_p: Any, max_length: int, stop: str | None
+    n: Any, starts: list[str], temperature: float, top_k: Any, top_p: Any, max_length: Any, stop: str | None
 ) -> None:
-    if n < 1 or max_length < 1:
-        raise ValueError(f"`n` and `max_length` must be at least 1; got {n} and {max_length}")
+    for name, value in (("n", n), ("max_length", max_length)):
+        if not isinstance(value, int | np.integer) or value < 1:
+            raise ValueError(f"`{name}` must be an integer of at least 1; got {value!r}")
     if len(starts) != n:
         raise ValueError(f"`start` must be one text, or one for each of the {n} texts; got {len(starts)}")
     if not (temperature >= 0 and math.isfinite(temperature)):

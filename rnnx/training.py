@@ -1,5 +1,6 @@
 """The training loop: it yields what happened and prints nothing."""
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -19,7 +20,7 @@ Callback = Callable[["Trainer", "Progress"], Any]
 
 @dataclass(frozen=True)
 class Progress:
-    """One optimizer step, or an evaluation (with `validation_loss`).
+    """One optimizer step, or an evaluation.
 
     Attributes
     ----------
@@ -32,9 +33,11 @@ class Progress:
         The classic scripts' smoothed loss: 0.999 of the old value and 0.001 of the new one; before the first step
         what a model that knows nothing has, log(vocab_size) (other models: the first loss).
     validation_loss : float or None
+        Of an evaluation, if there is a validation part.
     learning_rate : float
     grad_norm : float
         Global norm of the gradients of the last step before clipping.
+    evaluation : bool
     """
 
     step: int
@@ -44,6 +47,7 @@ class Progress:
     validation_loss: float | None
     learning_rate: float
     grad_norm: float
+    evaluation: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for a file of metrics."""
@@ -57,6 +61,7 @@ class Counters:
     step: int = 0
     epoch: int = 0  # epochs begun
     batch: int = 0  # batches done in this epoch
+    batch_size: int = 0  # of this epoch; 0 before the first one
     total: float = 0.0  # sum of losses of this epoch, and of how many terms
     count: int = 0
     smooth_loss: float | None = None
@@ -74,9 +79,8 @@ class Trainer:
     Parameters
     ----------
     model : Model
-        Its parameters are replaced at every step.
     optimizer : object
-        With ``init`` and ``update`` as the classes in `rnnx.optim`.
+        With ``init``, ``update`` and ``learning_rate`` as the classes in `rnnx.optim`.
     clip_norm : float, optional
         Largest global norm of the gradients.
     clip_value : float, optional
@@ -88,8 +92,14 @@ class Trainer:
     segment_length : int, optional
         Compute the states between every so many steps again on the way back; see `CharModel.train_step`.
     in_place : bool
-        Write to the parameters and the optimizer's state, which are the trainer's own copies, where the library allows
-        it: the same bits, faster. Without it every step makes new arrays.
+        Write to the parameters and the optimizer's state where the library allows it: the same bits, faster. The
+        arrays are the trainer's own copies, and what ``model.parameters`` shows at one step is written over in the
+        next: copy what is to be kept. Without it every step makes new arrays.
+
+    Raises
+    ------
+    ValueError
+        For a number out of its range.
     """
 
     model: Any
@@ -104,14 +114,17 @@ class Trainer:
     optimizer_state: dict[str, Array] = field(default_factory=dict)
     states: dict[str, Array] = field(default_factory=dict)  # carried from batch to batch
     whole: bool = True  # False: an interrupt came in the middle of an update, and the state is of no step
-    _owned: bool = field(default=False, repr=False)
+    _own: Any = field(default=None, repr=False)  # the parameters that nobody else holds
 
     def __post_init__(self) -> None:
         self.optimizer_state = self.optimizer_state or self.optimizer.init(self.model.parameters)
-        if self.clip_value is not None and not self.clip_value > 0:
-            raise ValueError(f"`clip_value` must be a positive number; got {self.clip_value}")
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise ValueError(f"`clip_norm` must be a positive number; got {self.clip_norm}")
+        for name in ("clip_value", "clip_norm"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int | float | np.number) and value > 0):
+                raise ValueError(f"`{name}` must be a positive number; got {value!r}")
+        if not isinstance(self.seed, int | np.integer) or self.seed < 0:
+            raise ValueError(f"`seed` must be an integer of at least 0; got {self.seed!r}")
+        self.in_place = self.in_place and "in_place" in inspect.signature(self.optimizer.update).parameters
         if self.counters.smooth_loss is None and hasattr(self.model, "vocab_size"):
             self.counters.smooth_loss = math.log(self.model.vocab_size)
 
@@ -161,14 +174,18 @@ class Trainer:
         FloatingPointError
             If the loss is no longer finite; the parameters are those before that step.
         """
-        limits = {"epochs": epochs, "iterations": iterations}
+        numbers = {"epochs": epochs, "iterations": iterations, "batch_size": batch_size, "patience": patience}
         if epochs is None and iterations is None:
             raise ValueError("one of `epochs` and `iterations` must be given")
-        for name, value in {**limits, "batch_size": batch_size, "evaluate_every": evaluate_every}.items():
-            if value is not None and value < 1:
-                raise ValueError(f"`{name}` must be at least 1; got {value}")
-        if patience is not None and (patience < 1 or validation is None):
-            raise ValueError(f"`patience` must be at least 1, and needs `validation`; got {patience}")
+        for name, value in {**numbers, "evaluate_every": evaluate_every}.items():
+            if value is not None and (not isinstance(value, int | np.integer) or value < 1):
+                raise ValueError(f"`{name}` must be an integer of at least 1; got {value!r}")
+        if patience is not None and validation is None:
+            raise ValueError("`patience` needs `validation`")
+        at = self.counters
+        if at.batch_size not in (0, batch_size) and at.batch < train.n_batches(at.batch_size):
+            raise ValueError(f"`batch_size` must be {at.batch_size} until the epoch has ended; got {batch_size}")
+        self._check_whole()
         return self._run(train, validation, epochs, iterations, batch_size, evaluate_every, patience)
 
     def _run(
@@ -195,16 +212,17 @@ class Trainer:
         def ended() -> bool:
             at = self.counters
             tired = patience is not None and at.since_best >= patience
-            return tired or (iterations is not None and at.step >= iterations)
+            past = epochs is not None and at.epoch > epochs
+            return tired or past or (iterations is not None and at.step >= iterations)
 
         while True:
             if due():  # a run that goes on may have stopped just before an evaluation
                 yield self._evaluated(validation, batch_size)
             at = self.counters
-            if at.epoch == 0 or at.batch >= n_batches:
+            if at.epoch == 0 or at.batch >= n_batches or at.batch_size != batch_size:
                 if ended() or (epochs is not None and at.epoch >= epochs):
                     return
-                self.counters = replace(at, epoch=at.epoch + 1, batch=0, total=0.0, count=0)
+                self.counters = replace(at, epoch=at.epoch + 1, batch=0, batch_size=batch_size, total=0.0, count=0)
             rng = np.random.default_rng([self.seed, self.epoch]) if self.shuffle else None
             for batch in train.batches(batch_size, rng, start=self.counters.batch):
                 if ended():
@@ -248,9 +266,10 @@ class Trainer:
         if not math.isfinite(step.loss):
             raise FloatingPointError(f"the loss is {step.loss} at step {number}; a smaller learning rate may help")
         gradients, norm = self._clipped(step.gradients)
-        if self.in_place and not self._owned:  # what others may hold is not written to
+        if not math.isfinite(norm):
+            raise FloatingPointError(f"the gradients are {norm} at step {number}; a smaller learning rate may help")
+        if self.in_place and self._own is not self.model.parameters:  # what others may hold is not written to
             self.model.parameters, self.optimizer_state = owned(self.model.parameters), owned(self.optimizer_state)
-            self._owned = True
         count = self.model.count(batch)
         new = replace(
             at,
@@ -265,20 +284,22 @@ class Trainer:
         self.whole = False  # until all of it is done: an interrupt may come anywhere
         new_arrays = self.optimizer.update(self.model.parameters, gradients, self.optimizer_state, number, **options)
         (self.model.parameters, self.optimizer_state), self.states = new_arrays, step.states
+        self._own = self.model.parameters
         self.counters, self.whole = new, True
         return step.loss
 
     def _clipped(self, gradients: dict[str, Array]) -> tuple[dict[str, Array], float]:
         """The gradients as the optimizer gets them, and their norm before that."""
-        clipped, norm = clip_by_global_norm(gradients, self.clip_norm or _NEVER)
+        with np.errstate(invalid="ignore"):  # of gradients that are not finite, which are refused
+            clipped, norm = clip_by_global_norm(gradients, self.clip_norm or _NEVER)
         if self.clip_value is not None:
             clipped = clip_by_value(clipped, self.clip_value)
         return clipped, float(norm)
 
-    def _progress(self, loss: float, validation_loss: float | None = None) -> Progress:
+    def _progress(self, loss: float, validation_loss: float | None = None, evaluation: bool = False) -> Progress:
         at = self.counters
         rate = learning_rate_at(self.optimizer.learning_rate, max(at.step, 1))
-        return Progress(at.step, at.epoch, loss, at.smooth_loss, validation_loss, rate, at.grad_norm)
+        return Progress(at.step, at.epoch, loss, at.smooth_loss, validation_loss, rate, at.grad_norm, evaluation)
 
     def _evaluated(self, validation: Dataset | None, batch_size: int) -> Progress:
         loss = None if validation is None else self.evaluate(validation, batch_size)
@@ -289,7 +310,11 @@ class Trainer:
         elif loss is not None:
             new = replace(new, since_best=at.since_best + 1)
         self.counters = new
-        return self._progress(at.total / max(at.count, 1), loss)
+        return self._progress(at.total / max(at.count, 1), loss, evaluation=True)
+
+    def _check_whole(self) -> None:
+        if not self.whole:
+            raise ValueError("an interrupt came in the middle of an update: go on from a checkpoint")
 
     def evaluate(self, dataset: Dataset, batch_size: int) -> float:
         """Mean loss over a dataset, in its own order, without dropout."""
@@ -298,7 +323,14 @@ class Trainer:
     # --- to go on later -------------------------------------------------------------------------------------------
 
     def state(self) -> tuple[dict[str, Any], dict[str, Array]]:
-        """Everything but the model and the settings: plain values, and arrays by name."""
+        """Everything but the model and the settings: plain values, and arrays by name.
+
+        Raises
+        ------
+        ValueError
+            If an interrupt came in the middle of an update: then there is no state of a step.
+        """
+        self._check_whole()
         arrays = {f"optimizer/{key}": a for key, a in self.optimizer_state.items()}
         arrays |= {f"state/{key}": a for key, a in self.states.items()}
         return asdict(self.counters), arrays
@@ -318,7 +350,7 @@ class Trainer:
         if set(values) != set(asdict(self.counters)):
             raise ValueError(f"the counters of a run are {sorted(asdict(self.counters))}; got {sorted(values)}")
         self.counters = Counters(**values)
-        self.optimizer_state, self._owned = optimizer, False
+        self.optimizer_state, self._own, self.whole = optimizer, None, True
         self.states = {key.partition("/")[2]: a for key, a in arrays.items() if key.startswith("state/")}
 
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -159,6 +160,13 @@ def test_user_mistakes_are_one_line(run, tmp_path):
         (["train", "--reset-after"], "`reset_after` is a choice of the GRU; got it for 'lstm'"),
         (["train", "--warmup", "100000"], "`warmup` must be at least 0 and below the"),
         (["train", "--resume", "nowhere"], "Error: nowhere"),
+        (["train", "--resume", "."], "it is not the folder of a run"),
+        (["train", "--resume", ""], "--resume is empty"),
+        (["train", "--text", ""], "--text is empty"),
+        (["train", "--text", "names.txt", "--dataset", "dinos"], "--text and --dataset: one of them"),
+        (["train", "--dropout", "0.5"], "`dropout` is between layers"),
+        (["train", "--hidden-size", "100000000"], "too large for this machine"),
+        (["train", "--seq-length", "1" + 30 * "0"], "Invalid value for '--seq-length'"),
         (["train", "--device", "cuda"], "Error: `device` 'cuda'"),
         (["sample", "nowhere"], "Error: nowhere: No such file or directory"),
         (["sample", "."], "it is not the folder of a run"),
@@ -209,8 +217,16 @@ def test_resume(run, tmp_path):
     assert (tmp_path / "parts/best.safetensors").read_bytes() == (tmp_path / "whole/best.safetensors").read_bytes()
     assert _without_times("parts") == _without_times("whole")
     assert "nothing left to do" in ok(run("train", "--resume", "parts"))
+    assert "nothing left to do" in ok(run("train", "--resume", "parts/model.safetensors", "--epochs", 1))
     assert "--resume does not take --hidden-size" in run("train", "--resume", "parts", "--hidden-size", 9)[2]
+    os.makedirs("elsewhere")
+    os.chdir("elsewhere")
+    assert "best validation loss" in ok(run("train", "--resume", "../parts"))
+    os.chdir("..")
+    (tmp_path / "moved.txt").write_text(NAMES)
     (tmp_path / "names.txt").write_text(NAMES + "\nnewosaurus")
+    assert "best validation loss" in ok(run("train", "--resume", "parts", "--text", "moved.txt"))
+    (tmp_path / "moved.txt").write_text(NAMES + "\nnewosaurus")
     assert (
         "names is not the text that the run has learned from so far"
         in run("train", "--resume", "parts", "--epochs", 6)[2]
@@ -220,6 +236,71 @@ def test_resume(run, tmp_path):
 
 def _without_times(folder):
     return [{k: v for k, v in record.items() if k != "seconds"} for record in read_metrics(folder)]
+
+
+def test_iterations_and_patience_can_be_extended(run):
+    ok(run("train", "--text", "names.txt", "--hidden-size", 8, "--iterations", 5, "--output", "out"))
+    ok(run("train", "--resume", "out", "--epochs", 3))
+    assert checkpoints.load("out").training["counters"]["epoch"] == 3
+    ok(run("train", "--resume", "out", "--epochs", 9, "--patience", 1))
+    slow = ("--learning-rate", 1e-30, "--patience", 1, "--epochs", 9)
+    ok(run("train", "--text", "names.txt", "--hidden-size", 8, *slow, "--output", "slow"))
+    assert "has reached its patience" in ok(run("train", "--resume", "slow"))
+    ok(run("train", "--resume", "slow", "--patience", 1))
+    assert checkpoints.load("slow").training["counters"]["epoch"] == 3
+
+
+def test_a_run_that_diverged_keeps_its_last_good_state(run):
+    ok(run("train", "--text", "names.txt", *SMALL, "--output", "out", "--save-every", 0))
+    good = checkpoints.load("out")
+    wild = ("--optimizer", "rms", "--learning-rate", 3e38, "--output", "o")
+    with np.errstate(all="ignore"):
+        code, _, err = run("train", "--text", "names.txt", *SMALL, *wild)
+    assert code == 1
+    assert "a smaller learning rate may help" in err
+    assert not os.path.exists("o/model.safetensors")
+    assert good.model.n_parameters
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")
+def test_metrics_that_cannot_be_written_do_not_lose_the_model(run, monkeypatch):
+    from rnnx.metrics import MetricsWriter
+
+    begin = MetricsWriter.__init__
+
+    def on_full_disk(self, *arguments):
+        begin(self, *arguments)
+        self._lines.close()
+        self._lines = Path("/dev/full").open("a")  # noqa: SIM115
+
+    monkeypatch.setattr(MetricsWriter, "__init__", on_full_disk)
+    code, _, err = run("train", "--text", "names.txt", *SMALL, "--output", "out")
+    assert code == 1
+    assert "No space left" in err
+    assert checkpoints.load("out").training["counters"]["step"] > 0
+
+
+def test_an_interrupt_before_the_record_of_an_evaluation(run, monkeypatch, tmp_path):
+    """The evaluation is written when the run is left, or comes again."""
+    from rnnx.metrics import MetricsWriter
+    from rnnx.runs import Run
+
+    ok(run("train", "--text", "names.txt", *SMALL, "--output", "whole"))
+    write, first = MetricsWriter.write, []
+
+    def interrupted(self, progress, seconds):
+        if progress.evaluation and not first:
+            first.append(progress)
+            raise KeyboardInterrupt
+        write(self, progress, seconds)
+
+    monkeypatch.setattr(MetricsWriter, "write", interrupted)
+    settings = Run.resume("whole").settings
+    with pytest.raises(KeyboardInterrupt):
+        list(Run.start("parts", settings).train())
+    list(Run.resume("parts").train())
+    assert _without_times("parts") == _without_times("whole")
+    assert (tmp_path / "parts/best.safetensors").read_bytes() == (tmp_path / "whole/best.safetensors").read_bytes()
 
 
 def test_killed_at_random_moments(run, tmp_path):
@@ -266,7 +347,7 @@ def test_an_error_in_the_output_does_not_lose_the_model(run, monkeypatch):
 
 
 def test_text_that_the_terminal_cannot_show(tmp_path):
-    (tmp_path / "cz.txt").write_text("žluťoučký kůň\n" * 30, encoding="utf-8")
+    (tmp_path / "cz.txt").write_text("žluťoučký kůň\núpěl ďábelské ódy\n" * 15, encoding="utf-8")
     command = [sys.executable, "-m", "rnnx", "train", "--text", "cz.txt", "--epochs", "2", "--hidden-size", "4"]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     command += ["--cell", "rnn", "--sample-every", "1"]

@@ -222,7 +222,10 @@ def test_models_on_other_libraries(runtime):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: CharModel(0), "`input_size` must be an integer of at least 1|`output size`"),
+        (lambda: CharModel(0), "`vocab_size` must be an integer of at least 1; got 0"),
+        (lambda: CharModel(5, 8.0), "`hidden_size` must be an integer of at least 1; got 8.0"),
+        (lambda: CharModel(5, dropout=0.5), "`dropout` is between layers; with one layer there is none"),
+        (lambda: CharModel(5, 4, seed=0).stream(1, {"a0": 1}), "`states` must hold some of"),
         (lambda: CharModel(5, 0), "`hidden_size` must be an integer of at least 1; got 0"),
         (lambda: CharModel(5, [4, 3], 3), "`hidden_size` must hold one number for each of the 3 layers"),
         (lambda: CharModel(5, num_layers=0), "`num_layers` must be an integer of at least 1; got 0"),
@@ -247,6 +250,15 @@ def test_models_on_other_libraries(runtime):
 def test_messages(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_names_that_are_not_there(rng):
+    model = CharModel(5, 4, seed=0)
+    _, _, cache = model.forward(np.zeros((1, 2), int))
+    with pytest.raises(ValueError, match=r"`dfinal` must hold some of \['a_l0', 'c_l0'\]; got \['c0_l0'\]"):
+        model.stack.backward(None, cache.stack, {"c0_l0": np.zeros((4, 1))})
+    with pytest.raises(TypeError, match=r"CharModel takes .*; got \['bidirectional'\]"):
+        CharModel(5, bidirectional=True)
 
 
 def test_squared_error_gradient(rng):

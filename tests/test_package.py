@@ -140,7 +140,8 @@ ROOMS = [
     *("_ops", "_namespace", "_files", "cells", "_layout", "_check", "_caches", "engines", "_sequence"),
     *("activations", "heads", "functional", "initialization", "streaming", "optim", "_attention", "attention"),
     *("text", "text_files", "encoding", "datasets", "pairs", "corpus", "sampling", "models", "training"),
-    *("metrics", "ngram", "inspection", "plots", "convert", "compare", "checkpoint", "runs", "cli", "__main__"),
+    *("metrics", "ngram", "inspection", "plots", "convert", "compare", "checkpoint", "settings", "runs", "cli"),
+    "__main__",
 ]
 
 

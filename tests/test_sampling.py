@@ -98,13 +98,22 @@ def test_reading_by_character_is_the_sequence(trained, engine):
             assert_close(read[:, j], logits[:, 0, t], TOLERANCE["float32"])
 
 
+def test_a_tokenizer_that_does_not_fit(trained):
+    with pytest.raises(ValueError, match="the model has 15 characters, the tokenizer 3"):
+        sample(trained[0], CharTokenizer(None).fit("ab\n"))
+    only_unknown = CharTokenizer.from_vocab(["<UNK>"], "<UNK>")
+    with pytest.raises(ValueError, match="no character to begin with"):
+        sample(CharModel(1, 2, seed=0), only_unknown)
+
+
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
         ({"temperature": -1}, "`temperature` must be a number of at least 0; got -1"),
-        ({"n": 0}, "`n` and `max_length` must be at least 1; got 0 and 60"),
+        ({"n": 0}, "`n` must be an integer of at least 1; got 0"),
         ({"start": "Ž"}, "the vocabulary does not hold 'Ž'"),
         ({"start": ["a"], "n": 2}, "`start` must be one text, or one for each of the 2 texts; got 1"),
+        ({"max_length": 2.5}, "`max_length` must be an integer of at least 1; got 2.5"),
         ({"top_k": 0}, "`top_k` must be an integer of at least 1; got 0"),
         ({"top_p": 0.0}, "`top_p` must be above 0 and at most 1; got 0.0"),
         ({"stop": "ab"}, "`stop` must be one character; got 'ab'"),

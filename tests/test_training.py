@@ -148,6 +148,80 @@ def test_an_interrupted_update_is_known(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run(trainer, corpus, epochs=1)
     assert not trainer.whole
+    monkeypatch.undo()
+    for go_on in (lambda: run(trainer, corpus, epochs=1), trainer.state):
+        with pytest.raises(ValueError, match="an interrupt came in the middle of an update"):
+            go_on()
+    _, other = make_trainer()
+    trainer.restore(*other.state())
+    assert run(trainer, corpus, epochs=1)
+
+
+def test_gradients_that_are_not_finite_stop_the_run(monkeypatch):
+    corpus, trainer = make_trainer()
+    before = {name: p.copy() for name, p in trainer.model.parameters.items()}
+    train_step = CharModel.train_step
+
+    def overflowing(self, batch, **options):
+        step = train_step(self, batch, **options)
+        step.gradients["dWy"][0, 0] = np.inf
+        return step
+
+    monkeypatch.setattr(CharModel, "train_step", overflowing)
+    with pytest.raises(FloatingPointError, match=r"the gradients are (inf|nan) at step 1"):
+        run(trainer, corpus, epochs=1)
+    assert all(np.array_equal(trainer.model.parameters[name], p) for name, p in before.items())
+
+
+def test_arrays_of_others_are_not_written_to():
+    corpus, trainer = make_trainer()
+    run(trainer, corpus, iterations=2)
+    mine = {name: p.copy() for name, p in trainer.model.parameters.items()}
+    kept = {name: p.copy() for name, p in mine.items()}
+    trainer.model.set_parameters(mine)
+    run(trainer, corpus, iterations=4)
+    assert all(np.array_equal(mine[name], p) for name, p in kept.items())
+
+
+def test_the_batch_size_stays_within_an_epoch():
+    corpus, trainer = make_trainer()
+    run(trainer, corpus, iterations=2)
+    with pytest.raises(ValueError, match="`batch_size` must be 8 until the epoch has ended; got 4"):
+        run(trainer, corpus, epochs=2, batch_size=4)
+    run(trainer, corpus, epochs=1)
+    run(trainer, corpus, epochs=2, batch_size=4)
+    assert trainer.step == corpus.train.n_batches(8) + corpus.train.n_batches(4)
+
+
+def test_an_earlier_end_is_the_end():
+    corpus, trainer = make_trainer()
+    n = corpus.train.n_batches(8)
+    run(trainer, corpus, iterations=2 * n + 1)
+    assert run(trainer, corpus, epochs=2, iterations=100) == []
+
+
+def test_without_validation_evaluations_say_what_they_are():
+    corpus, trainer = make_trainer()
+    items = list(trainer.run(corpus.train, iterations=3, batch_size=8))
+    assert [(p.step, p.evaluation, p.validation_loss) for p in items] == [
+        *((1, False, None), (2, False, None), (3, False, None), (3, True, None)),
+    ]
+
+
+def test_an_optimizer_of_ones_own():
+    class Halving:
+        learning_rate = 0.5
+
+        def init(self, parameters):
+            return {}
+
+        def update(self, parameters, grads, state, t):
+            return {name: p / 2 for name, p in parameters.items()}, state
+
+    corpus, trainer = make_trainer(optimizer=Halving())
+    before = trainer.model.parameters["Wy"]
+    run(trainer, corpus, iterations=2)
+    assert np.array_equal(trainer.model.parameters["Wy"], before / 4)
 
 
 def test_callbacks_can_stop():
@@ -188,9 +262,10 @@ def test_single_examples_and_order():
     ("options", "message"),
     [
         ({}, "one of `epochs` and `iterations` must be given"),
-        ({"epochs": 0}, "`epochs` must be at least 1; got 0"),
-        ({"epochs": 1, "batch_size": 0}, "`batch_size` must be at least 1; got 0"),
-        ({"epochs": 1, "patience": 0}, "`patience` must be at least 1"),
+        ({"epochs": 0}, "`epochs` must be an integer of at least 1; got 0"),
+        ({"epochs": 1.5}, "`epochs` must be an integer of at least 1; got 1.5"),
+        ({"epochs": 1, "batch_size": 0}, "`batch_size` must be an integer of at least 1; got 0"),
+        ({"epochs": 1, "patience": 0}, "`patience` must be an integer of at least 1; got 0"),
     ],
 )
 def test_messages(options, message):
@@ -219,7 +294,8 @@ def test_metrics(tmp_path):
         writer.write(p, float(i))
     writer.close()
     records = read_metrics(tmp_path)
-    assert [{k: v for k, v in r.items() if k != "seconds"} for r in records] == [p.as_dict() for p in items]
+    for record, p in zip(records, items, strict=True):
+        assert {**p.as_dict(), "seconds": record["seconds"]} == {**record, "evaluation": p.evaluation}
     table = (tmp_path / "metrics.csv").read_text().splitlines()
     assert len(table) == len(items) + 1
     assert table[0] == "step,epoch,loss,smooth_loss,validation_loss,learning_rate,grad_norm,seconds"
@@ -236,3 +312,5 @@ def test_metrics(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nfoo\n')
     with pytest.raises(ValueError, match=r"metrics.jsonl, line 1: not a record of metrics"):
         read_metrics(tmp_path)
+    MetricsWriter(tmp_path, after_step=9).close()  # but a run goes on: what stands before the damage stays
+    assert read_metrics(tmp_path) == []

@@ -61,6 +61,8 @@ def errors_as_messages() -> Iterator[None]:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         raise click.ClickException(f"{where}{error.strerror or error}") from None
+    except (MemoryError, OverflowError) as error:
+        raise click.ClickException(f"too large for this machine: {error or 'out of memory'}") from None
     except RuntimeError as error:  # a side of a comparison that failed
         raise click.ClickException(str(error)) from None
 

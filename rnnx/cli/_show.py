@@ -13,8 +13,8 @@ from rnnx.cli._group import device_option, errors_as_messages, load_characters, 
 from rnnx.corpus import CORPORA, Corpus, make_corpus
 from rnnx.datasets import Dataset
 from rnnx.ngram import NGram
-from rnnx.runs import settings_of
 from rnnx.sampling import sample as draw
+from rnnx.settings import Settings
 from rnnx.training import evaluate as mean_loss
 
 
@@ -31,7 +31,7 @@ def _is_lines(loaded: Checkpoint) -> bool:
 @number("--top-p", type=click.FloatRange(0, 1, min_open=True), help="Draw from the likeliest with this probability.")
 @click.option("-n", "--number", type=click.IntRange(1), default=1, help="How many texts.")
 @click.option("--length", type=click.IntRange(1), help="Characters at most; default 60 for lines, else 500.")
-@click.option("--stop", help="Where a text ends; default: the end of the line for lines, else nowhere.")
+@click.option("--stop", help="Character at which a text ends, '' for nowhere; default: the end of the line for lines.")
 @click.option("--seed", type=click.IntRange(0), help="Same seed, same texts.")
 @device_option
 def sample(run: str, start: str, number: int, length: int | None, greedy: bool, **options: Any) -> None:
@@ -52,7 +52,7 @@ def sample(run: str, start: str, number: int, length: int | None, greedy: bool, 
             start=start,
             n=number,
             max_length=length or (60 if lines else 500),
-            stop=("\n" if lines else None) if stop is None else stop,
+            stop=("\n" if lines else None) if stop is None else stop.replace("\\n", "\n") or None,
             **{**options, **({"temperature": 0.0} if greedy else {})},
         )
     for text in texts:
@@ -77,7 +77,7 @@ def evaluate(run: str, text: str | None, part: str, batch_size: int, **options: 
     """
     with errors_as_messages():
         loaded, _ = load_characters(run, options["device"])
-        settings = settings_of(loaded)
+        settings = Settings.of(loaded)
         if text is not None and (options["baseline"] or options["novelty"]):
             raise ValueError("--baseline and --novelty need the run's own text; leave out --text")
         if options["novelty"] and not _is_lines(loaded):
@@ -98,7 +98,7 @@ def evaluate(run: str, text: str | None, part: str, batch_size: int, **options: 
 
 def _whole(text: str, loaded: Checkpoint) -> Corpus:
     """Another text, as good as all of it to be measured."""
-    settings = settings_of(loaded)
+    settings = Settings.of(loaded)
     by = loaded.training["by"]
     return make_corpus(
         Path(text).stem, Path(text), by=by, length=settings.seq_length, tokenizer=loaded.tokenizer, validation=None
@@ -244,7 +244,7 @@ def _machine() -> list[tuple[str, Any]]:
 
 def _about(run: str) -> list[tuple[str, Any]]:
     loaded, tokenizer = load_characters(run)
-    settings, counters = settings_of(loaded), loaded.training["counters"]
+    settings, counters = Settings.of(loaded), loaded.training["counters"]
     lines = [("model", loaded.model.summary().replace("\n", "\n" + " " * 19))]
     lines += [("characters", repr("".join(tokenizer.get_vocab())))]
     lines += [("learned from", f"{settings.text or settings.dataset} ({loaded.training['split']})")]

@@ -1,12 +1,9 @@
 """``rnnx train``."""
 
-import contextlib
 import math
 import shlex
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -15,16 +12,18 @@ from tqdm import tqdm
 
 import rnnx
 from rnnx.cli._group import FRACTION, device_option, errors_as_messages, number
+from rnnx.cli._interrupt import Interrupt
 from rnnx.corpus import CORPORA
 from rnnx.optim import OPTIMIZERS
-from rnnx.runs import Run, Settings, free_folder
+from rnnx.runs import Run, free_folder
 from rnnx.sampling import sample as draw
+from rnnx.settings import Settings
 from rnnx.training import Progress
 
 INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C
-_ON_RESUME = ("epochs", "iterations", "patience", "evaluate_every")  # settings that a run may change
+_ON_RESUME = ("epochs", "iterations", "patience", "evaluate_every", "text")  # settings that a run may change
 _DISPLAY = ("resume", "output", "device", "sample_every", "temperature", "save_every", "quiet")
-_POSITIVE_INT = click.IntRange(1)
+_POSITIVE_INT = click.IntRange(1, 2**31 - 1)
 
 
 class _Widths(click.ParamType):
@@ -79,7 +78,10 @@ class _Widths(click.ParamType):
 @number("--momentum", type=click.FloatRange(0, 1, max_open=True), default=0.9, help="Of momentum and nesterov.")
 @number("--weight-decay", type=click.FloatRange(0), help="Pull of all parameters towards zero.")
 @click.option(
-    "--decay", type=click.Choice(["none", "step", "exponential", "cosine"]), default="none", help="Of the step size."
+    "--decay",
+    type=click.Choice(["none", "step", "exponential", "cosine"]),
+    default="none",
+    help="Of the step size; cosine: over the whole run, anew if --resume makes it longer.",
 )
 @number("--decay-every", default=1.0, help="Epochs after which step and exponential decay have multiplied by")
 @number("--decay-factor", type=click.FloatRange(0, 1, min_open=True), default=0.5, help="this factor.")
@@ -116,8 +118,11 @@ def train(context: click.Context, **options: Any) -> None:
     rnnx train --text poems.txt --optimizer adamw --decay cosine --epochs 30
     rnnx train --resume runs/poems-lstm --epochs 60
     """
-    with errors_as_messages(), _Interrupt() as interrupt:
-        run = _resumed(context, options) if options["resume"] else _started(options)
+    with errors_as_messages(), Interrupt() as interrupt:
+        for name in ("text", "resume", "output"):
+            if options[name] == "":
+                raise ValueError(f"--{name} is empty")
+        run = _started(context, options) if options["resume"] is None else _resumed(context, options)
         display = _Display(run, options)
         display.describe()
         display.train(interrupt)
@@ -131,7 +136,13 @@ def train(context: click.Context, **options: Any) -> None:
         display.finish()
 
 
-def _started(options: dict[str, Any]) -> Run:
+def _on_command_line(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) == ParameterSource.COMMANDLINE
+
+
+def _started(context: click.Context, options: dict[str, Any]) -> Run:
+    if options["text"] is not None and _on_command_line(context, "dataset"):
+        raise ValueError("--text and --dataset: one of them")
     given = {name: value for name, value in options.items() if name not in _DISPLAY}
     given["shuffle"] = not given.pop("deterministic")
     if given["epochs"] is None and given["iterations"] is None:
@@ -144,49 +155,15 @@ def _started(options: dict[str, Any]) -> Run:
 
 
 def _resumed(context: click.Context, options: dict[str, Any]) -> Run:
-    given = [name for name in options if context.get_parameter_source(name) == ParameterSource.COMMANDLINE]
+    given = [name for name in options if _on_command_line(context, name)]
     fixed = [name for name in given if name not in (*_ON_RESUME, *_DISPLAY) or name == "output"]
     if fixed:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in fixed)
         raise ValueError(f"a run goes on with the settings it began with; --resume does not take {names}")
     changes = {name: options[name] for name in given if name in _ON_RESUME}
-    if "iterations" in changes and "epochs" not in changes:
-        changes["epochs"] = None
+    if "iterations" in changes or "epochs" in changes:  # the one that is not named is no limit any more
+        changes = {"epochs": None, "iterations": None, **changes}
     return Run.resume(options["resume"], options["device"], **changes)
-
-
-class _Interrupt:
-    """Ctrl-C as a request that the training loop honours between two steps; the second one interrupts at once."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._before: Any = None
-
-    def __enter__(self) -> "_Interrupt":
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._request)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-
-    def _request(self, *_: object) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
-
-    @contextlib.contextmanager
-    def ignored(self) -> Iterator[None]:
-        """While a file is written."""
-        if self._before is None:
-            yield
-            return
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, self._request)
 
 
 class _Display:
@@ -194,7 +171,7 @@ class _Display:
 
     def __init__(self, run: Run, options: dict[str, Any]) -> None:
         self.run, self.options = run, options
-        self.evaluations = 0
+        self.evaluations, self.began_at = 0, run.trainer.step
         self.started = time.perf_counter()
 
     def describe(self) -> None:
@@ -208,7 +185,7 @@ class _Display:
             click.echo("compiling (some seconds, the first time on a machine) ...")
             rnnx.warm_up(model.cell, dtypes=(run.settings.dtype,))
 
-    def train(self, interrupt: _Interrupt) -> None:
+    def train(self, interrupt: Interrupt) -> None:
         """To the end, with a progress bar on a terminal, or until an interrupt."""
         settings, trainer = self.run.settings, self.run.trainer
         n_batches = self.run.corpus.train.n_batches(settings.batch_size)
@@ -221,7 +198,7 @@ class _Display:
                 for progress in items:
                     if interrupt.requested:
                         return
-                    if progress.validation_loss is None:
+                    if not progress.evaluation:
                         bar.update()
                         bar.set_postfix(
                             loss=f"{progress.loss:.3f}", smooth=f"{progress.smooth_loss:.3f}", refresh=False
@@ -259,18 +236,22 @@ class _Display:
     def finish(self) -> None:
         """Samples, and where the model is."""
         folder = shlex.quote(str(self.run.folder))
-        if self.evaluations == 0:
-            click.echo("nothing left to do: the run has reached its end; --epochs or --iterations set a later one")
+        if self.run.trainer.step == self.began_at:
+            why = "its patience" if self.run.out_of_patience() else "its end"
+            click.echo(
+                f"nothing left to do: the run has reached {why}; --epochs, --iterations, --patience set a later one"
+            )
         click.echo("samples:")
         for text in self._samples(10):
             click.echo("    " + text.replace("\n", "\n    "))
         best = self.run.trainer.counters.best_loss
         click.echo(f"best validation loss {best:.4f} nats per character ({self.run.corpus.split})")
         click.echo(f"{time.perf_counter() - self.started:.0f} s; the run is in {folder}")
-        start = f"--start {self._example_start()} " if self.run.corpus.by == "lines" else ""
+        example = self._example_start() if self.run.corpus.by == "lines" else ""
+        start = f"--start {shlex.quote(example)} " if example else ""
         click.echo(f"more: rnnx sample {folder} {start}--temperature 0.8; pictures: rnnx plot {folder}")
 
     def _example_start(self) -> str:
         vocabulary = set(self.run.corpus.tokenizer.get_vocab())
         letters = sorted(c for c in vocabulary if c.isalpha())
-        return "Tri" if set("Tri") <= vocabulary else shlex.quote(letters[0] if letters else "")
+        return "Tri" if set("Tri") <= vocabulary else (letters[0] if letters else "")

@@ -3,7 +3,6 @@
 Dimensions: n_y outputs, m examples, T steps.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -13,11 +12,11 @@ import numpy as np
 from rnnx import _namespace as ns
 from rnnx._namespace import Array
 from rnnx.cells import Cell
-from rnnx.datasets import Batch
 from rnnx.heads import dense_backward, dense_forward
 from rnnx.initialization import initialize_dense
 from rnnx.models._base import Model, Step
 from rnnx.models._dropout import Masks
+from rnnx.models._segments import segments
 from rnnx.models.recurrent import Parameters, Recurrent, StackCache, States, check_size, check_widths
 
 Loss = Callable[..., tuple[Array, Array]]
@@ -46,7 +45,6 @@ class SequenceCache:
 
     stack: StackCache
     a: Array  # (n, m, T), or (n, m): what the head has seen
-    n_steps: int
 
 
 class SequenceModel(Model):
@@ -55,7 +53,6 @@ class SequenceModel(Model):
     See `rnnx.models.SequenceClassifier` for the parameters.
     """
 
-    unit = "outputs"
     _loss: Loss
 
     def __init__(
@@ -77,7 +74,7 @@ class SequenceModel(Model):
         device: Any = None,
         parameters: Mapping[str, Array] | None = None,
     ) -> None:
-        check_size("output size", output_size)
+        check_size("output_size", output_size)
         self.per_step, self.output_size = bool(per_step), int(output_size)
         widths = check_widths(hidden_size, num_layers)
         self.stack = Recurrent(
@@ -141,10 +138,9 @@ class SequenceModel(Model):
         a, final, kept = self.stack.forward(
             self.parameters, x, states, lengths=lengths, keep_caches=keep_caches, masks=masks
         )
-        n_steps = a.shape[2]
         if not self.per_step:
             a = self._last(final)
-        return dense_forward(a, self.parameters["Wy"], self.parameters["by"]), final, SequenceCache(kept, a, n_steps)
+        return dense_forward(a, self.parameters["Wy"], self.parameters["by"]), final, SequenceCache(kept, a)
 
     def backward(
         self, dz: Array, cache: SequenceCache, dfinal: Mapping[str, Array] | None = None, *, consume: bool = False
@@ -247,7 +243,7 @@ class SequenceModel(Model):
         return {f"d{name}": gradients[f"d{name}"] for name in self.parameters}
 
     def _in_segments(self, batch: Any, states: States, masks: Masks | None, length: int) -> Step:
-        parts = _segments(batch, length)
+        parts = segments(batch, length)
         total = max(self.count(batch), 1)
         before = [states]
         for t, part in parts[:-1]:
@@ -278,24 +274,6 @@ class SequenceModel(Model):
     def __repr__(self) -> str:
         kind = type(self).__name__
         return f"<{kind}: {repr(self.stack).strip('<>')}, {self.output_size} outputs>"
-
-
-def _segments(batch: Any, length: int) -> list[tuple[int, Batch]]:
-    """Parts of a batch, each with the step at which it begins."""
-    parts = []
-    for t in range(0, batch.inputs.shape[-1], length):
-        lengths = None if batch.lengths is None else np.clip(np.asarray(batch.lengths) - t, 0, None)
-        steps = slice(t, t + length)
-        inputs, targets = batch.inputs[..., steps], batch.targets[..., steps]
-        if lengths is not None:
-            lengths = np.minimum(lengths, inputs.shape[-1])
-        parts.append((t, Batch(inputs, targets, lengths)))
-    return parts
-
-
-def square_root_segments(n_steps: int) -> int:
-    """The `segment_length` that needs least memory for a sequence of so many steps."""
-    return max(1, math.isqrt(max(n_steps - 1, 0)) + 1)
 
 
 def named_cell(cell: str, reset_after: bool) -> str:

@@ -6,6 +6,7 @@ Names of parameters and states carry the suffixes of torch: "Wf_l0", "c_l1", "Wf
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -85,8 +86,10 @@ class Recurrent:
         self.cell = cell_of(cell)
         widths = check_widths(hidden_size, num_layers)
         check_size("input_size", input_size)
-        if not 0 <= dropout < 1:
+        if not isinstance(dropout, Real) or not 0 <= dropout < 1:
             raise ValueError(f"`dropout` must be at least 0 and below 1; got {dropout!r}")
+        if dropout and len(widths) == 1:
+            raise ValueError("`dropout` is between layers; with one layer there is none")
         self.bidirectional, self.dropout, self.name = bool(bidirectional), float(dropout), name
         self.layers: list[list[Direction]] = []
         prefix = f"_{name}_l" if name else "_l"
@@ -169,10 +172,7 @@ class Recurrent:
         ValueError, TypeError
             As `rnnx.recurrent_forward`.
         """
-        given = dict(states or {})
-        unknown = [name for name in given if name not in self.state_names]
-        if unknown:
-            raise ValueError(f"`states` must hold some of {list(self.state_names)}; got {unknown}")
+        given = self._named("states", states)
         final: States = {}
         cache = StackCache([], [], lengths)
         for k, layer in enumerate(self.layers):
@@ -216,7 +216,7 @@ class Recurrent:
         gradients : dict
             "d" + name of every parameter and every initial state; and dx (input_size, m, T), unless x were indices.
         """
-        final = dict(dfinal or {})
+        final = self._named("dfinal", dfinal)
         gradients: dict[str, Array] = {}
         d: Array | None = dout
         for k in range(len(self.layers) - 1, -1, -1):
@@ -258,7 +258,13 @@ class Recurrent:
         """
         if self.bidirectional:
             raise ValueError("a bidirectional stack cannot run step by step: its reverse layers begin at the end")
-        return StackStream(self, parameters, m, states or {})
+        return StackStream(self, parameters, m, self._named("states", states))
+
+    def _named(self, what: str, arrays: Mapping[str, Array] | None) -> dict[str, Array]:
+        unknown = [name for name in arrays or () if name not in self.state_names]
+        if unknown:
+            raise ValueError(f"`{what}` must hold some of {list(self.state_names)}; got {unknown}")
+        return dict(arrays or {})
 
     def __repr__(self) -> str:
         widths = "-".join(str(layer[0].hidden_size) for layer in self.layers)
@@ -332,7 +338,7 @@ def check_widths(hidden_size: int | Sequence[int], num_layers: int = 1) -> tuple
         check_size("num_layers", num_layers)
         widths: tuple[Any, ...] = (hidden_size,) * num_layers
     else:
-        widths = tuple(hidden_size)
+        widths = tuple(hidden_size) if isinstance(hidden_size, Sequence) else (hidden_size,)
         if num_layers not in (1, len(widths)) or not widths:
             raise ValueError(
                 f"`hidden_size` must hold one number for each of the {num_layers} layers; got {hidden_size}"
