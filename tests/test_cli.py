@@ -228,7 +228,7 @@ def test_resume(run, tmp_path):
     assert "best validation loss" in ok(run("train", "--resume", "parts", "--text", "moved.txt"))
     (tmp_path / "moved.txt").write_text(NAMES + "\nnewosaurus")
     assert (
-        "names is not the text that the run has learned from so far"
+        "moved is not the text that the run has learned from so far"
         in run("train", "--resume", "parts", "--epochs", 6)[2]
     )
     assert "holds a run already" in run("train", "--output", "parts")[2]
