@@ -232,7 +232,13 @@ class Trainer:
                     yield self._evaluated(validation, batch_size)
 
     def fit(
-        self, train: Dataset, validation: Dataset | None = None, *, callbacks: Iterable[Callback] = (), **options: Any
+        self,
+        train: Dataset,
+        validation: Dataset | None = None,
+        *,
+        callbacks: Iterable[Callback] = (),
+        progress_bar: bool = False,
+        **options: Any,
     ) -> Progress | None:
         """`run` to its end. The options are those of `run`.
 
@@ -240,6 +246,8 @@ class Trainer:
         ----------
         callbacks : iterable of callable
             Called with the trainer and the `Progress` after every item; one that returns True ends the run.
+        progress_bar : bool
+            Show one of tqdm's.
 
         Returns
         -------
@@ -247,11 +255,23 @@ class Trainer:
             The last one.
         """
         progress, callbacks = None, list(callbacks)
-        for progress in self.run(train, validation, **options):
+        items: Iterable[Progress] = self.run(train, validation, **options)
+        for progress in self._with_bar(items, train, options) if progress_bar else items:
             answers = [callback(self, progress) for callback in callbacks]
             if any(answer is True for answer in answers):
                 break
         return progress
+
+    def _with_bar(self, items: Iterable[Progress], train: Dataset, options: Mapping[str, Any]) -> Iterator[Progress]:
+        from tqdm import tqdm
+
+        epochs = options.get("epochs") or math.inf
+        steps = min(options.get("iterations") or math.inf, epochs * train.n_batches(options.get("batch_size", 32)))
+        with tqdm(total=steps, initial=self.step, unit="step") as bar:
+            for progress in items:
+                bar.update(0 if progress.evaluation else 1)
+                bar.set_postfix(loss=f"{progress.loss:.3f}", refresh=False)
+                yield progress
 
     def _learn(self, batch: Any) -> float:
         """One optimizer step, whole or not at all."""

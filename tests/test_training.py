@@ -237,6 +237,13 @@ def test_callbacks_can_stop():
     assert last.step == trainer.step == 3
 
 
+def test_progress_bar(capsys):
+    corpus, trainer = make_trainer()
+    trainer.fit(corpus.train, epochs=1, batch_size=8, progress_bar=True)
+    n = corpus.train.n_batches(8)
+    assert f"{n}/{n}" in capsys.readouterr().err
+
+
 def test_schedules_and_clipping():
     corpus, trainer = make_trainer(
         optimizer=SGD(learning_rate=StepDecay(0.1, every=2)), clip_norm=None, clip_value=1e-3
