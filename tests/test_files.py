@@ -1,11 +1,14 @@
 """Files that are written whole or not at all."""
 
 import os
+import signal
 import stat
+import subprocess
 import sys
 
 import pytest
 
+from rnnx import _files
 from rnnx._files import check_writable, write_atomically
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="links and permissions of POSIX")
@@ -52,6 +55,91 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, f
     assert os.listdir(tmp_path) == ["file"]
 
 
+KILLED = """
+import os, signal, sys
+from rnnx import _files
+os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
+_files.write_atomically(sys.argv[1], b"new" * 1000)
+"""
+
+
+@posix
+@pytest.mark.parametrize("name", ["file", "x" * 255])
+def test_a_process_that_is_killed_leaves_one_file_which_the_next_uses_up(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(b"old")
+    for _ in range(2):
+        killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+        assert killed.returncode == -signal.SIGKILL
+        assert len(os.listdir(tmp_path)) == 2
+    assert path.read_bytes() == b"old"
+    check_writable(path)
+    assert len(os.listdir(tmp_path)) == 2
+    write_atomically(path, b"newer")
+    assert path.read_bytes() == b"newer"
+    assert os.listdir(tmp_path) == [name]
+
+
+@posix
+def test_two_writers_do_not_meet(tmp_path, monkeypatch):
+    """While one writes, another replaces the file, sees whether it can, and so on; then the first one's turn comes."""
+    path = tmp_path / "file"
+    fsync, depth = os.fsync, 0
+
+    def meanwhile(descriptor):
+        nonlocal depth
+        fsync(descriptor)
+        depth += 1
+        if depth == 1:
+            check_writable(path)
+            write_atomically(path, b"second, and longer")
+            assert path.read_bytes() == b"second, and longer"
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    write_atomically(path, b"first")
+    assert depth == 3
+    assert path.read_bytes() == b"first"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@posix
+@pytest.mark.parametrize("kind", ["link", "second name", "pipe", "folder", "locked away"])
+def test_what_is_not_ours_stays(tmp_path, kind):
+    path, part = tmp_path / "file", tmp_path / ".file.rnnx.part"
+    other = tmp_path / "other"
+    other.write_bytes(b"precious")
+    if kind == "link":
+        part.symlink_to(other)
+    elif kind == "second name":
+        os.link(other, part)
+    elif kind == "pipe":
+        os.mkfifo(part)
+    elif kind == "folder":
+        part.mkdir()
+    else:
+        part.write_bytes(b"")
+        part.chmod(0o400)
+    write_atomically(path, b"new")
+    check_writable(path)
+    assert path.read_bytes() == b"new"
+    assert other.read_bytes() == b"precious"
+    assert not {".file.rnnx.part", "file", "other"} ^ set(os.listdir(tmp_path)) or kind == "locked away"
+
+
+def test_without_locks_names_are_new_every_time(tmp_path, monkeypatch):
+    """As on Windows."""
+    monkeypatch.setattr(_files, "fcntl", None)
+    path, part = tmp_path / "file", tmp_path / ".file.rnnx.part"
+    part.write_bytes(b"in use")
+    write_atomically(path, b"one")
+    write_atomically(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert part.read_bytes() == b"in use"
+    with pytest.raises(IsADirectoryError):
+        write_atomically(tmp_path, b"")
+    assert len(os.listdir(tmp_path)) == 2
+
+
 def test_check_writable(tmp_path):
     path = tmp_path / "file"
     check_writable(path)
@@ -66,3 +154,6 @@ def test_check_writable(tmp_path):
         check_writable(tmp_path)
     with pytest.raises(OSError, match="too long"):
         check_writable(tmp_path / ("x" * 300))
+    with pytest.raises(OSError, match="too long"):
+        write_atomically(tmp_path / ("x" * 300), b"")
+    assert os.listdir(tmp_path) == ["file"]
