@@ -1,10 +1,13 @@
 """Texts to learn: the built-in ones, files, and their split into a part to learn and a part held out."""
 
+import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import resources
 from itertools import chain, islice, pairwise
+from numbers import Real
 from pathlib import Path
 from typing import overload
 
@@ -27,6 +30,7 @@ __all__ = [
 ]
 
 _ALL = "nothing held out"
+_PATH_LENGTH = 300  # a shorter text without a newline may be a path by mistake
 _ROUNDING = 1e-9  # so that a fraction of 0.29 of 100 is 29
 
 
@@ -63,7 +67,7 @@ class Corpus:
         elif self.by == "windows":
             size = f"{len(self.train)} windows"
         else:
-            size = f"{self.train.n_steps} characters in streams"
+            size = f"{len(self.train)} characters in streams"
         return f"{self.name}: {size} to learn, {self.split}; {self.tokenizer.vocab_size} characters"
 
 
@@ -117,18 +121,19 @@ def make_corpus(
     name : str
         For messages and file names.
     text : str or Path
-        A text, or a UTF-8 file of any size, which is read piece by piece.
+        A text, or, as a Path, a UTF-8 file of any size, which is read piece by piece.
     by : {"auto", "lines", "windows", "streams"}
-        "lines": every non-empty line is a sequence, random ones of them are held out. "windows": the text
-        is one sequence, cut into windows. "streams": it is one sequence, read in order, with states carried
-        from batch to batch. "auto": lines if there are at least 20 of them, none longer than 64 characters and
-        nine of ten not followed by a blank one; else windows.
+        "lines": every non-empty line is a sequence, random ones of them are held out, equal ones together.
+        "windows": the text is one sequence, cut into windows. "streams": it is one sequence, read in order,
+        with states carried from batch to batch. "auto": lines if there are at least 20 of them, none longer
+        than 64 characters and nine of ten not followed by a blank one; else windows.
     length : int
         Steps of a window, or of a batch of streams.
     seed : int
         For the choice of lines.
     validation : float or None
-        Fraction that is held out, above 0 and below 1. None: nothing, as for a text to evaluate a model on.
+        Fraction that is held out (of lines: of those that differ), above 0 and below 1. None: nothing, as for a
+        text to evaluate a model on.
     split : {"tail", "blocks"}
         What is held out of windows and streams. "tail": the end of the text. "blocks": the text is cut into
         `n_blocks` parts of equal size, and of each its end is held out. No target of one side has its input in
@@ -145,8 +150,8 @@ def make_corpus(
     Raises
     ------
     ValueError
-        For arguments out of their range, a text that is too short to hold something out, or a character that
-        `tokenizer` does not know; for a file, as `open_text`.
+        For arguments out of their range, a text that is too short to hold something out, a str that names a
+        file, or a character that `tokenizer` does not know; for a file, as `open_text`.
     OSError
         If the file cannot be read.
     """
@@ -180,8 +185,8 @@ def _check_choices(
         raise ValueError(f"`by` must be 'auto', 'lines', 'windows' or 'streams'; got {by!r}")
     if split not in ("tail", "blocks"):
         raise ValueError(f"`split` must be 'tail' or 'blocks'; got {split!r}")
-    if validation is not None and not 0 < validation < 1:
-        raise ValueError(f"`validation` must be a fraction above 0 and below 1; got {validation}")
+    if validation is not None and not (isinstance(validation, Real) and 0 < validation < 1):
+        raise ValueError(f"`validation` must be a fraction above 0 and below 1; got {validation!r}")
     if tokenizer is not None and (oov_token is not None or min_count != 1):
         raise ValueError("`oov_token` and `min_count` are for a new tokenizer; one was given")
 
@@ -200,12 +205,14 @@ def _check_size(
 
 
 class _Slices:
-    """A text in memory, piece by piece."""
+    """A text in memory, piece by piece; its line ends are newlines, as those of a file."""
 
     def __init__(self, text: str) -> None:
         if not isinstance(text, str):
             raise TypeError(f"`text` must be a str or a Path; got {type(text).__name__}")
-        self.text = text
+        if len(text) < _PATH_LENGTH and NEWLINE not in text and os.path.isfile(text):
+            raise ValueError(f"`text` must be a text, or the Path of a file; to read this file, pass Path({text!r})")
+        self.text = text.replace("\r\n", NEWLINE).replace("\r", NEWLINE)
 
     def __iter__(self) -> Iterator[str]:
         return (self.text[at : at + PIECE] for at in range(0, len(self.text), PIECE))
@@ -240,12 +247,36 @@ def _of_lines(
         return Lines(_LinesOf(encoded.indices, starts[chosen], stops[chosen]), newline)
 
     if validation is None:
-        train, held, words = lines(np.arange(n)), None, _ALL
-    else:
-        order = np.random.default_rng(seed).permutation(n)
-        count = min(max(1, int(n * validation + _ROUNDING)), n - 1)
-        train, held, words = lines(order[count:]), lines(order[:count]), f"{count} of {n} lines held out at random"
+        return Corpus(name, "lines", encoded.tokenizer, lines(np.arange(n)), None, _ALL, encoded.fingerprint)
+    numbers = _numbers_of_equal(_LinesOf(encoded.indices, starts, stops))
+    different = int(numbers.max()) + 1
+    if different < 2:
+        raise ValueError(f"{name} must have at least 2 different lines to train on one and hold one out; got 1")
+    order = np.random.default_rng(seed).permutation(different)
+    wanted = min(max(1, int(different * validation + _ROUNDING)), different - 1)
+    places = np.empty_like(order)
+    places[order] = np.arange(different)
+    places = places[numbers]  # of every line, that of its number in the random order
+    chosen, count = np.argsort(places, kind="stable"), int((places < wanted).sum())
+    words = f"{count} of {n} lines held out at random"
+    if different < n:
+        words += f", {wanted} of {different} different ones"
+    train, held = lines(chosen[count:]), lines(chosen[:count])
     return Corpus(name, "lines", encoded.tokenizer, train, held, words, encoded.fingerprint)
+
+
+def _numbers_of_equal(lines: Sequence[np.ndarray]) -> np.ndarray:
+    """A number for every line, the same for equal ones, in the order of their first appearance.
+
+    Lines are compared by 64 bits of a digest, which a text of millions of lines has room for. Should two that differ
+    ever agree in it, they stay on one side of the split, which does no harm.
+    """
+    digests = (hashlib.blake2b(line.tobytes(), digest_size=8).digest() for line in lines)
+    keys = np.fromiter((int.from_bytes(digest, "big") for digest in digests), np.uint64, len(lines))
+    _, firsts, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    numbers = np.empty_like(firsts)
+    numbers[np.argsort(firsts)] = np.arange(len(firsts))
+    return numbers[inverse]
 
 
 def _cut(name: str, n: int, n_blocks: int, validation: float | None) -> tuple[Pieces, Pieces, str]:

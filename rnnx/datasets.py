@@ -5,13 +5,15 @@ int64, which every library can index with and in which nothing wraps around. A b
 """
 
 import operator
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
 Pieces = Sequence[tuple[int, int]]
+BatchT = TypeVar("BatchT")
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,6 @@ class Batch:
 class Dataset(Protocol):
     """What the trainer needs of a dataset."""
 
-    @property
-    def n_steps(self) -> int:
-        """Targets that an epoch has, at most."""
-
     def __len__(self) -> int:
         """How many there are of what the dataset consists of."""
 
@@ -58,7 +56,41 @@ class Dataset(Protocol):
         """One epoch, without its first `start` batches; in an order that `rng` draws, or always the same."""
 
 
-class Lines:
+class Shuffled(ABC, Generic[BatchT]):
+    """A dataset whose batches are any of its examples side by side; a subclass has `__len__` and `gather`."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many examples there are."""
+
+    @abstractmethod
+    def gather(self, chosen: np.ndarray) -> BatchT:
+        """The batch of these examples.
+
+        Parameters
+        ----------
+        chosen : array of int, shape (m,)
+            Their numbers, from 0.
+        """
+
+    def n_batches(self, batch_size: int) -> int:
+        """Batches of one epoch; the last one may hold fewer examples."""
+        return -(-len(self) // _at_least(1, "batch_size", batch_size))
+
+    def batches(self, batch_size: int, rng: np.random.Generator | None = None, start: int = 0) -> Iterator[BatchT]:
+        """All examples once; in random order if there is an `rng`.
+
+        Parameters
+        ----------
+        batch_size : int
+        rng : numpy.random.Generator, optional
+        start : int
+            Batches to leave out at the beginning; they are not built.
+        """
+        return map(self.gather, shuffled(len(self), batch_size, rng, start))
+
+
+class Lines(Shuffled[Batch]):
     """Every line is a sequence of its own: it starts after a newline and ends with one.
 
     Parameters
@@ -76,30 +108,9 @@ class Lines:
     def __len__(self) -> int:
         return len(self.sequences)
 
-    @property
-    def n_steps(self) -> int:
-        """Characters of all lines, newlines included: each is a target once an epoch."""
-        return sum(map(len, self.sequences)) + len(self)
-
-    def n_batches(self, batch_size: int) -> int:
-        """Batches of one epoch; the last one may hold fewer lines."""
-        return -(-len(self) // _at_least(1, "batch_size", batch_size))
-
-    def batches(self, batch_size: int, rng: np.random.Generator | None = None, start: int = 0) -> Iterator[Batch]:
-        """All sequences once; in random order if there is an `rng`.
-
-        Parameters
-        ----------
-        batch_size : int
-        rng : numpy.random.Generator, optional
-        start : int
-            Batches to leave out at the beginning; they are not built.
-        """
-        return (
-            self._pad([self.sequences[i] for i in chosen]) for chosen in shuffled(len(self), batch_size, rng, start)
-        )
-
-    def _pad(self, sequences: list[np.ndarray]) -> Batch:
+    def gather(self, chosen: np.ndarray) -> Batch:
+        """The batch of these lines."""
+        sequences = [self.sequences[i] for i in chosen]
         lengths = np.array([len(s) + 1 for s in sequences])
         inputs, targets = np.zeros((2, len(sequences), lengths.max()), np.int64)
         for j, s in enumerate(sequences):
@@ -108,7 +119,7 @@ class Lines:
         return Batch(inputs, targets, lengths)
 
 
-class Windows:
+class Windows(Shuffled[Batch]):
     """A continuous text, cut into windows of equal length. Every window starts from nothing.
 
     Parameters
@@ -126,31 +137,22 @@ class Windows:
         self.indices = _check_indices(indices)
         self.length = _at_least(1, "length", length)
         self.pieces = _check_pieces(pieces, len(self.indices))
-        starts = [np.arange(start, stop - 1, self.length) for start, stop in self.pieces]
-        self.starts = np.concatenate(starts)
-        last_targets = np.repeat([stop - 1 for _, stop in self.pieces], [len(s) for s in starts])
-        self.lengths = np.minimum(self.length, last_targets - self.starts)
+        self._starts, stops = np.array(self.pieces, np.int64).T
+        self._last_targets = stops - 1
+        counts = -(-(self._last_targets - self._starts) // self.length)
+        self._ends = np.cumsum(counts)  # numbers of windows at which a piece has been read
+        self._firsts = self._ends - counts
 
     def __len__(self) -> int:
-        return len(self.starts)
+        return int(self._ends[-1])
 
-    @property
-    def n_steps(self) -> int:
-        """Characters of all pieces but the first of each: they are targets once an epoch."""
-        return int(self.lengths.sum())
-
-    def n_batches(self, batch_size: int) -> int:
-        """Batches of one epoch; the last one may hold fewer windows."""
-        return -(-len(self) // _at_least(1, "batch_size", batch_size))
-
-    def batches(self, batch_size: int, rng: np.random.Generator | None = None, start: int = 0) -> Iterator[Batch]:
-        """All windows once; in random order if there is an `rng`. Parameters as for `Lines.batches`."""
-        return (self._gather(chosen) for chosen in shuffled(len(self), batch_size, rng, start))
-
-    def _gather(self, chosen: np.ndarray) -> Batch:
-        lengths = self.lengths[chosen]
+    def gather(self, chosen: np.ndarray) -> Batch:
+        """The batch of these windows."""
+        piece = np.searchsorted(self._ends, chosen, side="right")
+        starts = self._starts[piece] + (chosen - self._firsts[piece]) * self.length
+        lengths = np.minimum(self.length, self._last_targets[piece] - starts)
         steps = np.arange(lengths.max())
-        places = np.minimum(self.starts[chosen][:, None] + steps, len(self.indices) - 2)
+        places = np.minimum(starts[:, None] + steps, len(self.indices) - 2)
         inputs, targets = (self.indices[at].astype(np.int64) for at in (places, places + 1))
         if lengths.min() < len(steps):
             padding = steps >= lengths[:, None]
@@ -192,11 +194,7 @@ class Streams:
         self._shifts = stops - 1 - self._ends  # of a step's number to its place in the text
 
     def __len__(self) -> int:
-        return self.n_steps
-
-    @property
-    def n_steps(self) -> int:
-        """Characters of all pieces but the first of each; up to ``batch_size - 1`` of them no target in an epoch."""
+        """Steps: characters of all pieces but the first of each."""
         return int(self._ends[-1])
 
     def n_batches(self, batch_size: int) -> int:
@@ -227,7 +225,7 @@ class Streams:
         """
         steps = self._steps_of_a_stream(batch_size)
         start = _at_least(0, "start", start)
-        offset = 0 if rng is None else int(rng.integers(self.n_steps))
+        offset = 0 if rng is None else int(rng.integers(len(self)))
         firsts = offset + steps * np.arange(batch_size)
         return (
             self._gather(firsts[:, None] + np.arange(at, min(at + self.length, steps)), continues=at > 0)
@@ -235,22 +233,22 @@ class Streams:
         )
 
     def _gather(self, numbers: np.ndarray, continues: bool) -> Batch:
-        numbers = numbers % self.n_steps
+        numbers = numbers % len(self)
         places = numbers + self._shifts[np.searchsorted(self._ends, numbers, side="right")]
         inputs, targets = (self.indices[at].astype(np.int64) for at in (places, places + 1))
         return Batch(inputs, targets, np.full(len(places), places.shape[1]), continues)
 
     def _steps_of_a_stream(self, batch_size: int) -> int:
-        steps = self.n_steps // _at_least(1, "batch_size", batch_size)
+        steps = len(self) // _at_least(1, "batch_size", batch_size)
         if steps == 0:
             raise ValueError(
-                f"the text is too short for `batch_size` = {batch_size} streams: it has {self.n_steps} steps; "
+                f"the text is too short for `batch_size` = {batch_size} streams: it has {len(self)} steps; "
                 "a smaller batch size is possible"
             )
         return steps
 
 
-class Examples:
+class Examples(Shuffled[Batch]):
     """Sequences in arrays, with a target each, for `rnnx.models.SequenceClassifier` and `SequenceRegressor`.
 
     Parameters
@@ -258,14 +256,17 @@ class Examples:
     inputs : array, shape (n_x, n, T), or (n, T) of integers
         n sequences: numbers, or indices that stand for one-hot columns.
     targets : array
-        Classes, integers of shape (n,) or, for every step, (n, T); or numbers of shape (n_y, n) or (n_y, n, T).
+        Integers are classes, of shape (n,) or, for every step, (n, T). Floats are numbers, of shape (n_y, n) or
+        (n_y, n, T).
     lengths : sequence of int, shape (n,), optional
-        Steps of each example.
+        Steps of each example, from 0 to T.
 
     Raises
     ------
     ValueError
-        If inputs, targets and lengths are not of the same number of examples.
+        For shapes that do not fit each other, or lengths out of their range.
+    TypeError
+        For inputs of two axes, or lengths, that are no integers, and for anything else than numbers.
     """
 
     def __init__(self, inputs: np.ndarray, targets: np.ndarray, lengths: Sequence[int] | np.ndarray | None = None):
@@ -273,38 +274,60 @@ class Examples:
         self.lengths = None if lengths is None else np.asarray(lengths)
         if self.inputs.ndim not in (2, 3):
             raise ValueError(f"`inputs` must have shape (n_x, n, T), or (n, T) of integers; got {self.inputs.shape}")
-        self._size = self.inputs.shape[-2]
-        self._axis = 0 if self.targets.dtype.kind in "iub" else 1  # of the targets' examples
-        if self.targets.ndim <= self._axis or self.targets.shape[self._axis] != self._size:
-            raise ValueError(f"`targets` must be of {self._size} examples, as `inputs`; got {self.targets.shape}")
-        if self.lengths is not None and self.lengths.shape != (self._size,):
-            raise ValueError(f"`lengths` must have shape (n,) = ({self._size},); got {self.lengths.shape}")
+        if self.inputs.dtype.kind not in ("iu" if self.inputs.ndim == 2 else "fiub"):
+            kind = "indices, integers" if self.inputs.ndim == 2 else "real numbers"
+            raise TypeError(
+                f"`inputs` of {self.inputs.ndim} axes must hold {kind}; got shape {self.inputs.shape}, "
+                f"dtype {self.inputs.dtype}"
+            )
+        self._size, n_steps = self.inputs.shape[-2:]
+        self._axis = _check_targets(self.targets, self._size, n_steps)
+        if self.lengths is not None:
+            _check_lengths(self.lengths, self._size, n_steps)
 
     def __len__(self) -> int:
         return self._size
 
-    @property
-    def n_steps(self) -> int:
-        """Steps of all examples."""
-        return self._size * self.inputs.shape[-1] if self.lengths is None else int(self.lengths.sum())
+    def gather(self, chosen: np.ndarray) -> Batch:
+        """The batch of these examples."""
+        inputs = np.take(self.inputs, chosen, axis=-2)
+        targets = np.take(self.targets, chosen, axis=self._axis)
+        return Batch(inputs, targets, None if self.lengths is None else self.lengths[chosen])
 
-    def n_batches(self, batch_size: int) -> int:
-        """Batches of one epoch; the last one may hold fewer examples."""
-        return -(-len(self) // _at_least(1, "batch_size", batch_size))
 
-    def batches(self, batch_size: int, rng: np.random.Generator | None = None, start: int = 0) -> Iterator[Batch]:
-        """All examples once; in random order if there is an `rng`. Parameters as for `Lines.batches`."""
-        for chosen in shuffled(len(self), batch_size, rng, start):
-            inputs = np.take(self.inputs, chosen, axis=-2)
-            targets = np.take(self.targets, chosen, axis=self._axis)
-            yield Batch(inputs, targets, None if self.lengths is None else self.lengths[chosen])
+def _check_targets(targets: np.ndarray, n: int, n_steps: int) -> int:
+    """The axis of the examples."""
+    if targets.dtype.kind not in "fiub":
+        raise TypeError(f"`targets` must hold integers, which are classes, or floats; got dtype {targets.dtype}")
+    classes = targets.dtype.kind != "f"
+    shape = targets.shape if classes else targets.shape[1:]
+    if (targets.ndim == 0) or shape not in ((n,), (n, n_steps)):
+        what = "classes, of shape (n,) or (n, T)" if classes else "numbers, of shape (n_y, n) or (n_y, n, T)"
+        other = "; numbers must be floats" if classes else "; classes must be integers"
+        raise ValueError(
+            f"`targets` of dtype {targets.dtype} are {what}, n = {n} and T = {n_steps} as of `inputs`; "
+            f"got {targets.shape}{other}"
+        )
+    return 0 if classes else 1
+
+
+def _check_lengths(lengths: np.ndarray, n: int, n_steps: int) -> None:
+    if lengths.shape != (n,):
+        raise ValueError(f"`lengths` must have shape (n,) = ({n},); got {lengths.shape}")
+    if lengths.dtype.kind not in "iu":
+        raise TypeError(f"`lengths` must hold integers; got dtype {lengths.dtype}")
+    if n and not 0 <= lengths.min() <= lengths.max() <= n_steps:
+        raise ValueError(f"`lengths` must be from 0 to T = {n_steps}; got {lengths.min()} to {lengths.max()}")
 
 
 def shuffled(n: int, batch_size: int, rng: np.random.Generator | None, start: int) -> Iterator[np.ndarray]:
     """Numbers from 0 to n - 1 in batches, the first `start` of them left out."""
     batch_size, start = _at_least(1, "batch_size", batch_size), _at_least(0, "start", start)
-    order = np.arange(n) if rng is None else rng.permutation(n)
-    return (order[at : at + batch_size] for at in range(start * batch_size, n, batch_size))
+    firsts = range(start * batch_size, n, batch_size)
+    if rng is None:
+        return (np.arange(at, min(at + batch_size, n)) for at in firsts)
+    order = rng.permutation(n)
+    return (order[at : at + batch_size] for at in firsts)
 
 
 def _at_least(smallest: int, name: str, value: Any) -> int:

@@ -133,7 +133,7 @@ class CharTokenizer:
         ----------
         text : str
         dtype : dtype
-            An integer dtype that holds ``vocab_size - 1``; see `index_dtype`.
+            An integer dtype that holds ``vocab_size - 1``, as `index_dtype` does.
 
         Returns
         -------
@@ -143,9 +143,17 @@ class CharTokenizer:
         ------
         ValueError
             For a character that is not in the vocabulary, if there is no `oov_token`; names the first ten.
+            For a dtype in which indices would wrap around.
+        TypeError
+            For a dtype that is not of integers.
         """
         if not isinstance(text, str):
             raise TypeError(f"`text` must be a str; got {type(text).__name__}")
+        dtype = np.dtype(dtype)
+        if dtype.kind not in "iu":
+            raise TypeError(f"`dtype` must be one of integers; got {dtype}")
+        if np.iinfo(dtype).max < self.vocab_size - 1:
+            raise ValueError(f"`dtype` must hold vocab_size - 1 = {self.vocab_size - 1}; got {dtype}")
         points = _code_points(text)
         indices = self._table[np.minimum(points, len(self._table) - 1)]
         if self._oov_index is None and indices.size and indices.min() < 0:
@@ -285,5 +293,3 @@ def _check_vocabulary(tokens: Any, oov_token: str | None) -> None:
         raise ValueError(f"the vocabulary must hold different characters; {twice!r} is there twice")
     if oov_token is not None and oov_token not in tokens:
         raise ValueError(f"the vocabulary must hold `oov_token`, {oov_token!r}")
-
-

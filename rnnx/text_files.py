@@ -19,6 +19,7 @@ from rnnx.text import NEWLINE, CharTokenizer, count_characters
 
 PIECE = 1 << 18  # bytes of a file, or characters of a text, at a time
 MEMORY_LIMIT = 256 << 20  # bytes; more indices than that are put into a file
+_MOST_IN_32_BITS = (1 << 32) - 1
 _LISTED_LINES, _LISTED_LENGTH = 20, 64  # a list has so many lines at least, and so many characters in each at most
 
 
@@ -231,12 +232,14 @@ def lines_of(pieces: Iterable[str]) -> Iterator[tuple[int, int, bool]]:
 
 
 def bounds_of_lines(pieces: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Starts and stops of all lines that are not blank."""
-    bounds = array("q")
+    """Starts and stops of all lines that are not blank, in 32 bits if they fit."""
+    bounds = array("I")
     for start, stop, blank in lines_of(pieces):
+        if stop > _MOST_IN_32_BITS and bounds.typecode == "I":
+            bounds = array("Q", bounds)
         if not blank:
             bounds.extend((start, stop))
-    starts, stops = np.frombuffer(bounds, np.int64).reshape(-1, 2).T if bounds else np.zeros((2, 0), np.int64)
+    starts, stops = np.asarray(bounds).reshape(-1, 2).T
     return starts, stops
 
 

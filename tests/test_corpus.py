@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from rnnx import text_files
 from rnnx.corpus import (
     CORPORA,
     dinosaur_names,
@@ -243,6 +244,49 @@ def test_lines_are_on_one_side(n, validation, seed):
     assert corpus.split == f"{len(held_out)} of {n} lines held out at random"
 
 
+@given(st.lists(st.sampled_from(["a", "b", "ab", "ba", "abb", "b "]), min_size=2, max_size=40), st.floats(0.001, 0.999))
+def test_equal_lines_are_on_one_side(lines, validation):
+    different = len(set(lines))
+    assume(different > 1)
+    corpus = make_corpus("l", "\n".join(lines), by="lines", validation=validation)
+    train, held_out = (
+        corpus.tokenizer.sequences_to_texts(part.sequences) for part in (corpus.train, corpus.validation)
+    )
+    assert not set(train) & set(held_out)
+    assert sorted(train + held_out) == sorted(lines)
+    wanted = min(max(1, int(different * validation + 1e-9)), different - 1)
+    assert len(set(held_out)) == wanted
+    words = f"{len(held_out)} of {len(lines)} lines held out at random"
+    assert corpus.split == words + (f", {wanted} of {different} different ones" if different < len(lines) else "")
+
+
+def test_one_line_again_and_again_cannot_be_split():
+    with pytest.raises(ValueError, match="l must have at least 2 different lines to train on one and hold one out"):
+        make_corpus("l", "abc\n" * 30)
+    assert len(make_corpus("l", "abc\n" * 30, validation=None).train) == 30
+
+
+def test_the_split_of_the_dinosaurs():
+    """Losses were measured on it: it stays what it is."""
+    corpus = make_corpus("dinos", dinosaur_names())
+    names = dinosaur_names().splitlines()
+    order = np.random.default_rng(0).permutation(len(names))
+    count = len(names) // 10
+    for part, chosen in ((corpus.validation, order[:count]), (corpus.train, order[count:])):
+        assert corpus.tokenizer.sequences_to_texts(part.sequences) == [names[i] for i in chosen]
+
+
+def test_places_beyond_32_bits(monkeypatch):
+    expected = bounds_of_lines(["ab\n\nc\nde"])
+    assert [places.tolist() for places in expected] == [[0, 4, 6], [2, 5, 8]]
+    assert expected[0].dtype == np.uint32
+    monkeypatch.setattr(text_files, "_MOST_IN_32_BITS", 4)
+    wide = bounds_of_lines(["ab\n\nc\nde"])
+    assert wide[0].dtype == np.uint64
+    np.testing.assert_array_equal(wide, expected)
+    assert bounds_of_lines([""])[0].shape == (0,)
+
+
 @given(
     n=st.integers(20, 250),
     by=st.sampled_from(["windows", "streams"]),
@@ -281,7 +325,7 @@ def test_all_of_a_text(tmp_path):
         corpus = make_corpus("t", text, by=by, length=10, validation=None)
         assert corpus.validation is None
         assert corpus.summary().startswith(f"t: {size} to learn, nothing held out; ")
-    assert make_corpus("t", "ab", by="streams", validation=None).train.n_steps == 1
+    assert len(make_corpus("t", "ab", by="streams", validation=None).train) == 1
     names = make_corpus("t", NAMES, validation=None)
     assert names.tokenizer.sequences_to_texts(names.train.sequences) == NAMES.split("\n")
     with pytest.raises(ValueError, match="t must have at least 2 characters; got 1"):
@@ -298,7 +342,7 @@ def test_fraction_is_exact():
 
 def test_files_and_texts_are_the_same_corpus(tmp_path):
     path = tmp_path / "t.txt"
-    for text in (NAMES, PROSE):
+    for text in (NAMES, PROSE + "It rained.\n"):
         path.write_bytes(text.replace("\n", "\r\n").encode("utf-8-sig"))
         for by in ("auto", "lines", "windows", "streams"):
             a, b = make_corpus("t", text, by=by), make_corpus("t", path, by=by)
@@ -306,6 +350,10 @@ def test_files_and_texts_are_the_same_corpus(tmp_path):
             for x, y in zip(a.train.batches(4), b.train.batches(4), strict=True):
                 np.testing.assert_array_equal(x.inputs, y.inputs)
                 np.testing.assert_array_equal(x.targets, y.targets)
+            returns = make_corpus("t", text.replace("\n", "\r\n"), by=by)
+            assert (returns.by, returns.fingerprint, returns.tokenizer) == (b.by, b.fingerprint, b.tokenizer)
+            old = make_corpus("t", text.replace("\n", "\r"), by=by)
+            assert (old.by, old.fingerprint, old.split) == (b.by, b.fingerprint, b.split)
     assert make_corpus("t", NAMES).fingerprint == hashlib.sha256(NAMES.encode()).hexdigest()
     assert make_corpus("t", NAMES + "x").fingerprint != make_corpus("t", NAMES).fingerprint
 
@@ -317,7 +365,7 @@ def test_vocabulary_of_a_corpus():
     with pytest.raises(ValueError, match="`min_count` of 26 needs an `oov_token`"):
         make_corpus("n", NAMES, min_count=26)
     trained = make_corpus("n", NAMES).tokenizer
-    assert make_corpus("m", "\n".join(["nameq"] * 30), tokenizer=trained).tokenizer is trained
+    assert make_corpus("m", "nameq\nnamea\n" * 15, tokenizer=trained).tokenizer is trained
     assert trained.vocab_size == 27
     with pytest.raises(ValueError, match="the vocabulary does not hold 'Q'"):
         make_corpus("m", "nameQ\n" * 30, tokenizer=trained)
@@ -338,6 +386,7 @@ def test_vocabulary_of_a_corpus():
         ("p", PROSE, {"validation": 0.0}, "`validation` must be a fraction above 0 and below 1; got 0.0"),
         ("p", PROSE, {"validation": 1.0}, "`validation` must be a fraction above 0 and below 1; got 1.0"),
         ("p", PROSE, {"validation": float("nan")}, "`validation` must be a fraction above 0 and below 1; got nan"),
+        ("p", PROSE, {"validation": "a"}, "`validation` must be a fraction above 0 and below 1; got 'a'"),
         ("p", PROSE, {"validation": 0.999}, "p is too short, with 990 characters, to hold out 0.999$"),
         ("p", PROSE, {"split": "blocks", "n_blocks": 300}, "too short, with 990 characters, to hold out 0.1 of 300 bl"),
         ("p", PROSE, {"split": "blocks", "n_blocks": 0}, "`n_blocks` must be an integer of at least 1; got 0"),
@@ -348,6 +397,16 @@ def test_vocabulary_of_a_corpus():
 def test_errors(name, text, options, message):
     with pytest.raises(ValueError, match=message):
         make_corpus(name, text, **options)
+
+
+def test_a_path_as_a_str_is_a_mistake(tmp_path):
+    path = tmp_path / "shakespeare.txt"
+    path.write_text(PROSE)
+    with pytest.raises(ValueError, match=r"must be a text, or the Path of a file; to read this file, pass Path\('"):
+        make_corpus("x", str(path))
+    assert make_corpus("x", str(tmp_path / "missing.txt") + " and so on").by == "windows"
+    assert make_corpus("x", "x" * 10_000 + "\0").by == "windows"
+    assert make_corpus("x", "abcdefghi\0jklmnopqrstu").by == "windows"
 
 
 def test_text_of_a_wrong_type():

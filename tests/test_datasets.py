@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rnnx import _namespace as ns
-from rnnx.datasets import Lines, Streams, Windows
+from rnnx.datasets import Examples, Lines, Streams, Windows
 from rnnx.encoding import one_hot
 
 DTYPES = st.sampled_from([np.uint8, np.uint16, np.int32, np.int64])
@@ -83,7 +83,6 @@ def test_lines(sizes, dtype, batch_size, start):
     expected = Counter(pair for s in sequences for pair in zip([200, *s.tolist()], [*s.tolist(), 200], strict=True))
     for rng in (None, np.random.default_rng(0)):
         assert Counter(pairs(lines.batches(batch_size, rng))) == expected
-    assert lines.n_steps == expected.total()
     assert len(lines) == len(sizes)
 
 
@@ -95,7 +94,6 @@ def test_windows_have_every_transition_once(text_and_pieces, length, batch_size,
     expected = transitions(text, pieces)
     for rng in (None, np.random.default_rng(0)):
         assert sorted(pairs(windows.batches(batch_size, rng))) == expected
-    assert windows.n_steps == len(expected)
     for batch in windows.batches(batch_size):
         assert not batch.continues
         assert batch.inputs.shape[1] <= length
@@ -110,7 +108,7 @@ def test_streams_have_every_transition_once(text_and_pieces, length, batch_size,
     assume(len(expected) >= batch_size)
     streams = Streams(text, length, pieces)
     check_protocol(streams, batch_size, start)
-    assert len(streams) == streams.n_steps == len(expected)
+    assert len(streams) == len(expected)
     for rng in (None, np.random.default_rng(0)):
         batches = list(streams.batches(batch_size, rng))
         seen = pairs(batches)
@@ -185,7 +183,7 @@ def test_errors_come_before_the_first_batch():
         Streams(text, 3).batches(5)
     with pytest.raises(ValueError, match="too short for `batch_size` = 5 streams"):
         Streams(text, 3).n_batches(5)
-    for dataset in (Lines([text], 9), Windows(text, 2), Streams(text, 2)):
+    for dataset in (Lines([text], 9), Windows(text, 2), Streams(text, 2), Examples(text[None, :, None], text)):
         for wrong in (0, -1, 1.5, True, "2"):
             with pytest.raises(ValueError, match="`batch_size` must be an integer of at least 1"):
                 dataset.batches(wrong)
@@ -204,6 +202,77 @@ def test_errors_come_before_the_first_batch():
                 kind(text, 2, [piece])
         with pytest.raises(ValueError, match="`pieces` must hold at least one piece"):
             kind(text, 2, [])
+
+
+def test_windows_of_a_huge_text_need_no_table():
+    text = np.broadcast_to(np.uint8(7), 10**12)
+    windows = Windows(text, 10, [(0, 5 * 10**11), (5 * 10**11 + 3, 10**12)])
+    assert len(windows) == 10**11
+    last = windows.gather(np.array([0, len(windows) - 1]))
+    assert last.lengths.tolist() == [10, 6]
+
+
+def test_examples():
+    inputs, rng = np.arange(24.0).reshape(2, 3, 4), np.random.default_rng(0)
+    for targets, expected in (
+        (np.array([5, 6, 7]), [5, 6, 7]),
+        (np.arange(12).reshape(3, 4), np.arange(12).reshape(3, 4)),
+        (np.array([[0.5, 1.5, 2.5]]), [[0.5, 1.5, 2.5]]),
+        (inputs, inputs),
+    ):
+        examples = Examples(inputs, targets, [4, 1, 2])
+        (batch,) = examples.batches(3)
+        np.testing.assert_array_equal(batch.inputs, inputs)
+        np.testing.assert_array_equal(batch.targets, expected)
+        assert batch.lengths.tolist() == [4, 1, 2]
+        assert len(examples) == 3
+        assert examples.n_batches(2) == len(list(examples.batches(2))) == 2
+        whole = list(examples.batches(2, np.random.default_rng(1)))
+        (second,) = examples.batches(2, np.random.default_rng(1), start=1)
+        np.testing.assert_array_equal(second.inputs, whole[1].inputs)
+    first = next(Examples(np.array([[1, 2], [3, 4]]), np.array([0, 1])).batches(1, rng))
+    assert first.inputs.tolist() in ([[1, 2]], [[3, 4]])
+    assert first.lengths is None
+
+
+@pytest.mark.parametrize(
+    ("inputs", "targets", "lengths", "error", "message"),
+    [
+        (np.zeros(3), np.zeros(3, int), None, ValueError, r"`inputs` must have shape .*; got \(3,\)"),
+        (np.zeros((3, 4)), np.zeros(3, int), None, TypeError, "`inputs` of 2 axes must hold indices, .*dtype float64"),
+        (np.full((2, 3, 4), "a"), np.zeros(3, int), None, TypeError, "`inputs` of 3 axes must hold real numbers"),
+        (
+            np.zeros((2, 3, 4)),
+            np.zeros((1, 3), int),
+            None,
+            ValueError,
+            r"dtype int64 are classes, of shape \(n,\) or \(n, T\), n = 3 and T = 4 .*; got \(1, 3\); numbers must be",
+        ),
+        (
+            np.zeros((2, 3, 4)),
+            np.zeros(3),
+            None,
+            ValueError,
+            r"are numbers, of shape \(n_y, n\) or \(n_y, n, T\), .*; got \(3,\); classes must be integers",
+        ),
+        (np.zeros((2, 3, 4)), np.zeros((3, 5), int), None, ValueError, r"got \(3, 5\)"),
+        (np.zeros((2, 3, 4)), np.float64(1), None, ValueError, r"got \(\)"),
+        (np.zeros((2, 3, 4)), np.array(["a", "b", "c"]), None, TypeError, "`targets` must hold integers, .* or floats"),
+        (np.zeros((2, 3, 4)), np.zeros(3, int), [4, 4], ValueError, r"`lengths` must have shape \(n,\) = \(3,\)"),
+        (
+            np.zeros((2, 3, 4)),
+            np.zeros(3, int),
+            [4, 4, 1.0],
+            TypeError,
+            "`lengths` must hold integers; got dtype float",
+        ),
+        (np.zeros((2, 3, 4)), np.zeros(3, int), [4, 5, 1], ValueError, "`lengths` must be from 0 to T = 4; got 1 to 5"),
+        (np.zeros((2, 3, 4)), np.zeros(3, int), [4, -1, 1], ValueError, "from 0 to T = 4; got -1 to 4"),
+    ],
+)
+def test_examples_that_do_not_fit(inputs, targets, lengths, error, message):
+    with pytest.raises(error, match=message):
+        Examples(inputs, targets, lengths)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "int64"])

@@ -97,6 +97,18 @@ def test_encode_and_decode_check_what_they_get():
         tokenizer.encode(["a"])
 
 
+def test_no_dtype_in_which_indices_wrap_around():
+    tokenizer = CharTokenizer.from_vocab([chr(k) for k in range(300)])
+    assert tokenizer.encode(chr(299), np.int16).tolist() == [299]
+    assert CharTokenizer.from_vocab([chr(k) for k in range(128)]).encode(chr(127), "int8").tolist() == [127]
+    for dtype in (np.uint8, "int8"):
+        with pytest.raises(ValueError, match=f"`dtype` must hold vocab_size - 1 = 299; got {np.dtype(dtype)}"):
+            tokenizer.encode("a", dtype)
+    for dtype in (np.float32, bool, complex):
+        with pytest.raises(TypeError, match="`dtype` must be one of integers; got"):
+            tokenizer.encode("a", dtype)
+
+
 @pytest.mark.parametrize(("n", "dtype"), [(256, np.uint8), (257, np.uint16), (65_537, np.uint32)])
 def test_narrow_indices_of_large_vocabularies(n, dtype):
     text = "".join(map(chr, range(0x10000, 0x10000 + n)))

@@ -212,8 +212,9 @@ def _config(layer: Any, inner: str) -> dict[str, Any]:
     """What a layer tells of itself, and of the layer or cell that it wraps; nothing of a list of arrays."""
     config: dict[str, Any] = {}
     for part in (layer, getattr(layer, inner, None)):
-        if callable(getattr(part, "get_config", None)):
-            config |= part.get_config()
+        get_config = getattr(part, "get_config", None)
+        if callable(get_config):
+            config |= get_config()
     return config
 
 
