@@ -340,6 +340,21 @@ def test_weight_histograms_stand_by_layer_and_gate():
     ]
 
 
+def test_only_the_matrices_of_cells_have_two_parts():
+    names = {"Wf": 2, "Wf_l0": 2, "Wf_l12_reverse": 2, "Wc_encoder_l0": 2, "Wa_my_own_l1_reverse": 2}
+    names |= {
+        "Wc_attention": 1,
+        "Wa_attention": 1,
+        "Wa_bridge_l0": 1,
+        "Wc_bridge_l0": 1,
+        "Wc_l0_other": 1,
+        "Wf_other": 1,
+    }
+    figure = plots.weight_histograms({name: np.ones((3, 5)) for name in names})
+    panels = {axes.get_title(loc="left").split()[0]: axes for axes in figure.axes if axes.get_title(loc="left")}
+    assert {name: sum(patch.get_fill() for patch in axes.patches) for name, axes in panels.items()} == names
+
+
 def test_weights_that_are_not_finite_are_counted_and_constant_ones_drawn():
     figure = plots.weight_histograms({"W": np.array([[1.0, np.nan, np.inf]]), "b": np.zeros((3, 1))})
     png(figure)
@@ -445,6 +460,19 @@ def test_a_run_without_metrics(tmp_path, monkeypatch):
         paths = plots.plot_run([], CharModel(2, 1, seed=0), tokenizer, tmp_path, "ab")
     assert "training_curves.png" not in [path.name for path in paths]
     assert len(paths) == 4
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), None])
+def test_plot_run_of_a_run_that_diverged(tmp_path, value):
+    model, tokenizer = CharModel(2, 1, cell="rnn", seed=0), CharTokenizer(None).fit("ab")
+    late, at_once = records(4), records(4, loss=value, smooth_loss=value, grad_norm=value)
+    late[3] |= {"loss": value, "smooth_loss": value, "grad_norm": value}
+    at_once[-1]["validation_loss"] = value
+    with rnnx.use_engine("plain"):
+        for rows, curves in ((late, True), (at_once, False)):
+            names = {path.stem for path in plots.plot_run(rows, model, tokenizer, tmp_path, "ab")}
+            assert ("training_curves" in names) == curves
+            assert {"weight_histograms", "gradient_norms"} <= names
 
 
 @pytest.mark.parametrize(("text", "kind"), [("a", "png"), ("", "png"), ("az", "png"), ("ab", "pdf")])

@@ -9,7 +9,7 @@ from rnnx.plots import _style
 from rnnx.plots._gates import gate_activations
 from rnnx.plots._gradients import gradient_norms
 from rnnx.plots._text import text_activation
-from rnnx.plots._training import training_curves
+from rnnx.plots._training import has_losses, training_curves
 from rnnx.plots._weights import weight_histograms
 
 
@@ -26,7 +26,7 @@ def plot_run(
     Parameters
     ----------
     metrics : list of dict
-        As `rnnx.metrics.read_metrics` returns them; if there are none, there is no picture of the training.
+        As `rnnx.metrics.read_metrics` returns them; if no loss in them is finite, there is no picture of the training.
     model : CharModel
     tokenizer : CharTokenizer
     folder : str or Path
@@ -51,7 +51,7 @@ def plot_run(
     if f".{format}" not in _style.FORMATS:
         raise ValueError(f"`format` must be 'png' or 'svg'; got {format!r}")
     norms = inspection.text_gradient_norms(model, tokenizer, text)  # these check the text, before any work
-    figures = {"training_curves": training_curves(metrics)} if metrics else {}
+    figures = {"training_curves": training_curves(metrics)} if has_losses(metrics) else {}
     figures["weight_histograms"] = weight_histograms(model.parameters)
     layers = inspection.text_values(model, tokenizer, text)
     for k, values in enumerate(layers):

@@ -83,9 +83,13 @@ def _check(runs: Mapping[str, Records]) -> None:
         what = f"`metrics[{name!r}]`" if name else "`metrics`"
         if not isinstance(records, list | tuple) or not all(isinstance(r, Mapping) and "step" in r for r in records):
             raise TypeError(f"{what} must be a list of records, dicts with a step")
-        losses = ("loss", "smooth_loss", "validation_loss")
-        if not any(np.isfinite(_column(records, key)[1]).any() for key in losses):
+        if not has_losses(records):
             raise ValueError(f"{what} must hold a loss that is a finite number; its {len(records)} records have none")
+
+
+def has_losses(records: Records) -> bool:
+    """Whether there is a loss to draw: of a run that diverged at once there is none."""
+    return any(np.isfinite(_column(records, key)[1]).any() for key in ("loss", "smooth_loss", "validation_loss"))
 
 
 def _column(records: Records, key: str) -> tuple[np.ndarray, np.ndarray]:

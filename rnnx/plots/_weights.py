@@ -1,5 +1,6 @@
 """Histograms of parameters."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ _GATES = [gate.weights for cell in CELLS.values() for gate in cell.gates]
 _JOINT = {weights[0] for weights in _GATES if len(weights) == 1}  # on [a_prev; x_t]: n_a columns are recurrent
 _SPLIT = dict(weights for weights in _GATES if len(weights) == 2)  # input weights: recurrent weights
 _HEADS = {key for cell in CELLS.values() for key in cell.head}
+_OF_A_CELL = re.compile(r"[^_]+(_(?!bridge_).+)?_l\d+(_reverse)?")  # in a stack; not what leads from state to state
 _KINDS = {"recurrent weights": _style.BLUE, "input weights": _style.ORANGE, "other": "#777777"}
 _RECURRENT, _INPUT, _OTHER = _KINDS
 _COLUMNS = 4
@@ -101,7 +103,7 @@ def _edges(arrays: list[np.ndarray], bins: int) -> np.ndarray:
 
 def _draw(axes: Axes, name: str, array: np.ndarray, edges: np.ndarray) -> set[str]:
     """One panel; the kinds of weights in it."""
-    parts = _parts(name.partition("_")[0], array)
+    parts = _parts(name, array)
     for kind, part in parts.items():
         counts, _ = np.histogram(part[np.isfinite(part)], edges)
         axes.stairs(counts, edges, fill=True, color=_KINDS[kind], alpha=0.35)
@@ -115,8 +117,11 @@ def _draw(axes: Axes, name: str, array: np.ndarray, edges: np.ndarray) -> set[st
     return set(parts)
 
 
-def _parts(key: str, array: np.ndarray) -> dict[str, np.ndarray]:
-    """What of a parameter acts on the state, and what on the input."""
+def _parts(name: str, array: np.ndarray) -> dict[str, np.ndarray]:
+    """What of a parameter acts on the state, and what on the input; of those that are no cell's, all is one."""
+    if "_" in name and not _OF_A_CELL.fullmatch(name):
+        return {_OTHER: array}
+    key = name.partition("_")[0]
     if key in _JOINT and array.ndim == 2 and array.shape[1] > array.shape[0]:
         n_a = array.shape[0]
         return {_RECURRENT: array[:, :n_a], _INPUT: array[:, n_a:]}
