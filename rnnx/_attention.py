@@ -53,10 +53,14 @@ class AttentionCache:
 
 def attend(kind: str, call: Call, scores: Array, **kept: Any) -> tuple[Array, Array, AttentionCache]:
     """Context and weights from scores (m, T_y, T_x): what all kinds of attention share."""
-    xp = call.xp
-    weights = _masked_softmax(xp, scores, call.valid)
-    context = public(xp, weights @ call.values)
-    return context, ns.owned_copy(xp, weights), AttentionCache(kind, call, weights, **kept)
+    context, weights = look(call, scores)
+    return context, ns.owned_copy(call.xp, weights), AttentionCache(kind, call, weights, **kept)
+
+
+def look(call: Call, scores: Array) -> tuple[Array, Array]:
+    """Context (n_v, m, T_y) and weights (m, T_y, T_x) from scores (m, T_y, T_x)."""
+    weights = _masked_softmax(call.xp, scores, call.valid)
+    return public(call.xp, weights @ call.values), weights
 
 
 def attend_backward(dcontext: Array, cache: AttentionCache, dweights: Array | None) -> tuple[Array, Array]:
@@ -90,12 +94,8 @@ def public(xp: Any, a: Array) -> Array:
     return xp.permute_dims(a, (2, 0, 1))
 
 
-def checked_call(queries: Array, keys: Array, values: Array, parameters: Any, lengths: Any) -> Call:
-    """Check everything, then copy it; `parameters` is None for an attention without any."""
-    if parameters is None:
-        parameters = {}
-    else:
-        _check_keys(parameters)
+def checked_call(queries: Array, keys: Array, values: Array, parameters: Mapping[str, Array], lengths: Any) -> Call:
+    """Check everything, then copy it; `parameters` is empty for a dot product, else `check_keys` has seen it."""
     sequences = {"queries": queries, "keys": keys, "values": values}
     xp, device = ns.common_namespace({**sequences, **parameters})
     dtype = ns.floating_dtype(xp, {**sequences, **parameters}, {})
@@ -127,7 +127,8 @@ def _batch_major(xp: Any, a: Array, valid: Array | None) -> Array:
     return ns.owned_copy(xp, copy) if copy is view else copy
 
 
-def _check_keys(parameters: Any) -> None:
+def check_keys(parameters: Any) -> None:
+    """Raise unless `parameters` holds exactly the keys of additive attention."""
     if not isinstance(parameters, Mapping):
         raise TypeError(f"`parameters` must be a dict of arrays; got {type(parameters).__name__}")
     missing = [key for key in _REQUIRED if key not in parameters]

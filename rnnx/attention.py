@@ -10,9 +10,22 @@ Arrays are (n, m, T): features, examples, time, with T_x source and T_y target s
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from rnnx._attention import AttentionCache, attend, attend_backward, checked_cache, checked_call, public
+from rnnx import _namespace as ns
+from rnnx._attention import (
+    AttentionCache,
+    Call,
+    attend,
+    attend_backward,
+    check_keys,
+    checked_cache,
+    checked_call,
+    look,
+    public,
+)
+from rnnx._check import check_shape
 from rnnx._namespace import Array
 
 Gradients = dict[str, Array]
@@ -54,14 +67,9 @@ def additive_attention_forward(
     TypeError
         For something that is not an array, arrays of two libraries, or a wrong dtype.
     """
+    check_keys(parameters)
     call = checked_call(queries, keys, values, parameters, lengths)
-    p, xp = call.parameters, call.xp
-    from_queries = _times(xp, call.queries, xp.matrix_transpose(p["Wq"]))
-    if "ba" in p:
-        from_queries = from_queries + xp.reshape(p["ba"], (-1,))
-    from_keys = _times(xp, call.keys, xp.matrix_transpose(p["Wk"]))
-    h = xp.tanh(xp.expand_dims(from_queries, axis=2) + xp.expand_dims(from_keys, axis=1))
-    scores = xp.reshape(_times(xp, h, p["va"]), h.shape[:3])
+    scores, h = _additive_scores(call, _from_keys(call))
     return attend("additive", call, scores, tanh=h)
 
 
@@ -146,12 +154,11 @@ def dot_product_attention_forward(
     ValueError, TypeError
         As `additive_attention_forward`.
     """
-    call = checked_call(queries, keys, values, None, lengths)
+    call = checked_call(queries, keys, values, {}, lengths)
     if keys.shape[0] != queries.shape[0]:
         raise ValueError(f"`keys` must have as many features as `queries`, {queries.shape[0]}; got {keys.shape[0]}")
-    scale = 1 / math.sqrt(queries.shape[0]) if scaled else 1.0
-    scores = (call.queries * scale) @ call.xp.matrix_transpose(call.keys)
-    return attend("dot_product", call, scores, scale=scale)
+    scale = _scale(keys, scaled)
+    return attend("dot_product", call, _dot_product_scores(call, scale), scale=scale)
 
 
 def dot_product_attention_backward(dcontext: Array, cache: AttentionCache, dweights: Array | None = None) -> Gradients:
@@ -188,6 +195,99 @@ def dot_product_attention_backward(dcontext: Array, cache: AttentionCache, dweig
         "dkeys": public(xp, xp.matrix_transpose(dscores) @ call.queries),
         "dvalues": dvalues,
     }
+
+
+class AttentionStream:
+    """Attention for one query after another over the same source, as a decoder needs it that writes step by step.
+
+    The source is checked, copied and, by additive attention, projected once. There is no backward pass.
+
+    Parameters
+    ----------
+    keys : array, shape (n_k, m, T_x)
+    values : array, shape (n_v, m, T_x)
+    parameters : dict of str to array, optional
+        Those of additive attention, as for `additive_attention_forward`; None: the dot product.
+    scaled : bool
+        Of the dot product, as for `dot_product_attention_forward`.
+    lengths : sequence or array of int, shape (m,), optional
+        Source steps of each example, as for `additive_attention_forward`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `additive_attention_forward`.
+    """
+
+    def __init__(
+        self,
+        keys: Array,
+        values: Array,
+        parameters: Mapping[str, Array] | None = None,
+        *,
+        scaled: bool = False,
+        lengths: Any = None,
+    ) -> None:
+        given: Mapping[str, Array] = {} if parameters is None else parameters
+        if parameters is not None:
+            check_keys(parameters)
+        xp, device = ns.common_namespace({"keys": keys, **given})
+        like = given["Wq"].shape[-1:] if given else keys.shape[:1]
+        m = keys.shape[1] if keys.ndim == 3 else 0  # other shapes are named below
+        none = xp.zeros((*(like or (1,)), m, 0), dtype=xp.float32, device=device)
+        self._call = checked_call(none, keys, values, given, lengths)
+        self._from_keys = _from_keys(self._call) if given else None
+        self._scale = _scale(keys, scaled)
+
+    def step(self, queries: Array) -> tuple[Array, Array]:
+        """What the next query of every example finds.
+
+        Parameters
+        ----------
+        queries : array, shape (n_q, m)
+            Taken in the dtype of the source.
+
+        Returns
+        -------
+        context : array, shape (n_v, m)
+        weights : array, shape (m, T_x)
+        """
+        call = self._call
+        xp, m, n_q = call.xp, call.queries.shape[0], call.queries.shape[2]
+        ns.common_namespace({"keys": call.keys, "queries": queries})
+        check_shape("queries", queries, "(n_q, m)", (n_q, m))
+        rows = ns.astype(xp, xp.matrix_transpose(queries), call.keys.dtype)
+        call = replace(call, queries=xp.expand_dims(rows, axis=1))
+        if self._from_keys is None:
+            scores = _dot_product_scores(call, self._scale)
+        else:
+            scores, _ = _additive_scores(call, self._from_keys)
+        context, weights = look(call, scores)
+        return context[:, :, 0], weights[:, 0, :]
+
+
+def _from_keys(call: Call) -> Array:
+    """W_k k_s, (m, T_x, n_h): it serves all queries."""
+    return _times(call.xp, call.keys, call.xp.matrix_transpose(call.parameters["Wk"]))
+
+
+def _additive_scores(call: Call, from_keys: Array) -> tuple[Array, Array]:
+    """Scores (m, T_y, T_x), and the hyperbolic tangents that they are made of, (m, T_y, T_x, n_h)."""
+    p, xp = call.parameters, call.xp
+    from_queries = _times(xp, call.queries, xp.matrix_transpose(p["Wq"]))
+    if "ba" in p:
+        from_queries = from_queries + xp.reshape(p["ba"], (-1,))
+    h = xp.tanh(xp.expand_dims(from_queries, axis=2) + xp.expand_dims(from_keys, axis=1))
+    return xp.reshape(_times(xp, h, p["va"]), h.shape[:3]), h
+
+
+def _scale(keys: Array, scaled: bool) -> float:
+    return 1 / math.sqrt(keys.shape[0]) if scaled else 1.0
+
+
+def _dot_product_scores(call: Call, scale: float) -> Array:
+    """Scores (m, T_y, T_x)."""
+    return (call.queries * scale) @ call.xp.matrix_transpose(call.keys)
 
 
 def _times(xp: Any, a: Array, b: Array) -> Array:

@@ -9,6 +9,7 @@ from problems import TOLERANCE, assert_close, numeric_gradient
 from test_docs import DOCS, run_page
 
 from rnnx.attention import (
+    AttentionStream,
     additive_attention_backward,
     additive_attention_forward,
     dot_product_attention_backward,
@@ -181,6 +182,25 @@ def test_every_library(kind, lengths, runtime, rng):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("lengths", [None, [4, 1, 0]])
+def test_step_by_step(kind, lengths, runtime, rng):
+    """One query after another finds what all of them find at once, whatever becomes of the source meanwhile."""
+    inputs, _, _ = problem(rng, kind, n_target=3)
+    expected_context, expected_weights, _ = forward(kind, inputs, lengths)
+    theirs = {name: runtime.asarray(a) for name, a in inputs.items()}
+    queries, keys, values = (theirs.pop(name) for name in ("queries", "keys", "values"))
+    stream = AttentionStream(keys, values, theirs or None, scaled=kind == "scaled_dot", lengths=lengths)
+    for a in (keys, values, *theirs.values()):
+        if isinstance(a, np.ndarray) and a.flags.writeable:
+            a[...] = np.nan
+    for t in range(3):
+        context, weights = stream.step(queries[:, :, t])
+        assert type(context) is type(weights) is type(queries)
+        assert_close(to_numpy(context), expected_context[:, :, t], 1e-13)
+        assert_close(to_numpy(weights), expected_weights[:, t, :], 1e-13)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_dtypes(kind, rng):
     inputs, dcontext, dweights = problem(rng, kind, m=4, n_target=6, n_source=9)
     lengths = [9, 4, 0, 1]
@@ -234,6 +254,23 @@ def test_messages(rng):
         (lambda: additive_attention_forward(q, k, [1.0], inputs), TypeError, "`values` must be an array"),
         (lambda: additive_attention_forward(q, k > 0, v, inputs), TypeError, "`keys` must have dtype float32 or"),
         (lambda: additive_attention_forward(q, k, v, [inputs]), TypeError, "`parameters` must be a dict of arrays"),
+        (lambda: additive_attention_forward(q, k, v, None), TypeError, "`parameters` must be .*; got NoneType"),
+        (lambda: additive_attention_forward(q, k, v, {}), ValueError, r"missing \['Wq', 'Wk', 'va'\]"),
+        (lambda: AttentionStream(k, v, {}), ValueError, r"missing \['Wq', 'Wk', 'va'\]"),
+        (lambda: AttentionStream(k[0], v), ValueError, r"`keys` must have shape \(n_k, m, T_x\)"),
+        (lambda: AttentionStream(k, v[:, :, :2]), ValueError, r"`values` .* = \(5, 3, 4\); got \(5, 3, 2\)"),
+        (lambda: AttentionStream(k, v, lengths=[5, 1, 1]), ValueError, "from 0 to T_x = 4"),
+        (
+            lambda: AttentionStream(k, v, {**inputs, "Wq": inputs["va"][0]}),
+            ValueError,
+            "`Wq` must have shape",
+        ),
+        (
+            lambda: AttentionStream(k, v, inputs).step(q),
+            ValueError,
+            r"`queries` must have shape \(n_q, m\) = \(4, 3\); got \(4, 3, 2\)",
+        ),
+        (lambda: AttentionStream(k, v).step([1.0]), TypeError, "`queries` must be an array"),
         (lambda: additive_attention_forward(q, k, v, {"Wq": inputs["Wq"]}), ValueError, r"missing \['Wk', 'va'\]"),
         (lambda: additive_attention_forward(q, k, v, {**inputs, "b": q}), ValueError, r"unknown \['b'\]"),
         (
