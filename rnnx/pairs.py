@@ -1,11 +1,11 @@
 """Pairs of sequences, a source and its target, and batches of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from rnnx.datasets import shuffled
+from rnnx.datasets import Shuffled
 
 
 @dataclass(frozen=True)
@@ -37,20 +37,21 @@ class PairBatch:
         return self.target_lengths
 
 
-class Pairs:
+class Pairs(Shuffled[PairBatch]):
     """A dataset of sources and targets.
 
     Parameters
     ----------
-    sources, targets : sequence of array of int
-        As many sources as targets.
+    sources, targets : sequence of array of int, shape (T,)
+        As many sources as targets. They may be empty.
     end_token : int
         Index, in the targets' vocabulary, of the token that every target starts after and ends with.
 
     Raises
     ------
     ValueError
-        If the numbers of sources and targets differ, or there is none.
+        If the numbers of sources and targets differ, or there is none; if one is not made of indices; if a target
+        holds the end token.
 
     Examples
     --------
@@ -67,35 +68,21 @@ class Pairs:
             raise ValueError(
                 f"there must be as many targets as sources, and one at least; got {_counts(sources, targets)}"
             )
-        self.sources, self.targets, self.end_token = list(sources), list(targets), end_token
+        if not isinstance(end_token, int | np.integer) or isinstance(end_token, bool) or end_token < 0:
+            raise ValueError(f"`end_token` must be an integer of at least 0; got {end_token!r}")
+        self.end_token = int(end_token)
+        self.sources, self.targets = _sequences("sources", sources), _sequences("targets", targets)
+        for i, target in enumerate(self.targets):
+            if self.end_token in target:
+                raise ValueError(f"`targets` must not hold `end_token`, {self.end_token}; number {i} does")
 
     def __len__(self) -> int:
         return len(self.sources)
 
-    @property
-    def n_steps(self) -> int:
-        """Characters of all targets, with their end tokens."""
-        return sum(len(target) + 1 for target in self.targets)
-
-    def n_batches(self, batch_size: int) -> int:
-        """Batches of one epoch."""
-        return -(-len(self) // batch_size)
-
-    def batches(self, batch_size: int, rng: np.random.Generator | None = None, start: int = 0) -> Iterator[PairBatch]:
-        """All pairs once; in random order if there is an `rng`.
-
-        Parameters
-        ----------
-        batch_size : int
-        rng : numpy.random.Generator, optional
-        start : int
-            Batches to leave out at the beginning; they are not built.
-        """
-        return map(self._batch, shuffled(len(self), batch_size, rng, start))
-
-    def _batch(self, places: np.ndarray) -> PairBatch:
-        source, source_lengths = pad([self.sources[i] for i in places])
-        targets = [np.asarray(self.targets[i]) for i in places]
+    def gather(self, chosen: np.ndarray) -> PairBatch:
+        """The batch of these pairs."""
+        source, source_lengths = pad([self.sources[i] for i in chosen])
+        targets = [self.targets[i] for i in chosen]
         target_in, lengths = pad([np.concatenate([[self.end_token], target]) for target in targets])
         target_out, _ = pad([np.concatenate([target, [self.end_token]]) for target in targets])
         return PairBatch(source, source_lengths, target_in, target_out, lengths)
@@ -108,6 +95,26 @@ def pad(sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     for row, sequence in zip(padded, sequences, strict=True):
         row[: len(sequence)] = sequence
     return padded, lengths
+
+
+def _sequences(name: str, sequences: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Every one as int64; the message says which one is none."""
+    result = []
+    for i, sequence in enumerate(sequences):
+        try:
+            array = np.asarray(sequence)
+        except ValueError:  # rows of different lengths
+            raise ValueError(f"`{name}` must hold 1-D arrays of int; number {i} has rows") from None
+        if array.shape == (0,):
+            array = np.zeros(0, np.int64)  # NumPy takes an empty list for numbers
+        if array.ndim != 1 or array.dtype.kind not in "iu":
+            raise ValueError(
+                f"`{name}` must hold 1-D arrays of int; number {i} has shape {array.shape}, dtype {array.dtype}"
+            )
+        if array.size and array.min() < 0:
+            raise ValueError(f"`{name}` must hold indices of at least 0; number {i} has {array.min()}")
+        result.append(array.astype(np.int64, copy=False))
+    return result
 
 
 def _counts(sources: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> str:

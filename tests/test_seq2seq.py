@@ -1,12 +1,14 @@
 """The sequence-to-sequence model: gradients, independence of the padding, prediction, a task learned."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from conftest import to_numpy
 from problems import TOLERANCE, assert_close, numeric_gradient
 
 import rnnx
-from rnnx.models import Masks, Seq2Seq
+from rnnx.models import CharModel, Masks, Seq2Seq
 from rnnx.pairs import PairBatch, Pairs
 from rnnx.text import CharTokenizer
 
@@ -250,7 +252,11 @@ def test_config_summary_and_messages(rng):
     )
     for options, message in (
         ({"attention": "general"}, r"`attention` must be one of \['additive', 'dot', 'scaled_dot', None\]"),
-        ({"end_token": 4}, "`end_token` must be from 0 to 3; got 4"),
+        ({"end_token": 4}, "`end_token` must be an integer from 0 to 3; got 4"),
+        ({"end_token": 0.5}, "`end_token` must be an integer from 0 to 3; got 0.5"),
+        ({"end_token": True}, "`end_token` must be an integer from 0 to 3; got True"),
+        ({"end_token": "a"}, "`end_token` must be an integer from 0 to 3; got 'a'"),
+        ({"dropout": "x"}, "`dropout` must be at least 0 and below 1; got 'x'"),
         ({"cell": "transformer"}, "`cell` must be one of"),
         ({"hidden_size": 0}, "`hidden_size` must be an integer of at least 1; got 0"),
         ({"parameters": {}}, "`parameters` must hold"),
@@ -263,12 +269,143 @@ def test_config_summary_and_messages(rng):
         model.predict(batch.source, max_length=0)
 
 
+@pytest.mark.parametrize(
+    ("bad", "got"),
+    [
+        (np.array([1, 2, 3]), r"got shape \(3,\), dtype int64"),
+        (np.zeros((2, 3, 1), int), r"got shape \(2, 3, 1\), dtype int64"),
+        (np.zeros((2, 3)), r"got shape \(2, 3\), dtype float64"),
+        ([[1, 2], [1]], "rows of one length"),
+        (["ab", "c"], r"got shape \(2,\), dtype <U2"),
+    ],
+)
+def test_messages_about_indices(bad, got, rng):
+    model, good = random_model(rng), np.zeros((2, 3), int)
+    with pytest.raises(ValueError, match=f"`source` must .*{got}"):
+        model.predict(bad, max_length=2)
+    with pytest.raises(ValueError, match=f"`source` must .*{got}"):
+        model.forward(bad, good)
+    with pytest.raises(ValueError, match=f"`target_in` must .*{got}"):
+        model.forward(good, bad)
+
+
+def test_messages_about_source_and_target(rng):
+    model, good = random_model(rng), np.zeros((2, 3), int)
+    with pytest.raises(ValueError, match="`source` and `target_in` must have as many rows; got 2 and 1"):
+        model.forward(good, good[:1])
+    with pytest.raises(TypeError, match="`source` must be an array"):
+        model.predict("abc", max_length=2)
+    xp = pytest.importorskip("array_api_strict")
+    with pytest.raises(TypeError, match="`source` must be arrays of one library"):
+        model.predict(xp.asarray(good), max_length=2)
+
+
+def test_no_text_is_longer_than_asked_for(rng):
+    """With the end token and without it, the characters that are there are the same."""
+    model, tokenizer = random_model(rng, hidden_size=6), CharTokenizer.from_vocab(list("\nxyz"))
+    sources = ["", *map("".join, rng.choice(list("xyz"), (30, 4)))]
+    model.parameters["by"] = np.array([[-100.0], [0], [0], [0]])  # the end token never comes
+    assert {len(text) for text in model.translate(sources, tokenizer, tokenizer, max_length=3)} == {3}
+    model.parameters["by"][0] = 0
+    long = model.translate(sources, tokenizer, tokenizer, max_length=9)
+    for n in range(1, 9):
+        assert model.translate(sources, tokenizer, tokenizer, max_length=n) == [text[:n] for text in long]
+    assert 0 < sum(len(text) < 9 for text in long) < len(sources)
+    assert model.translate([], tokenizer, tokenizer, max_length=3) == []
+    with pytest.raises(ValueError, match="`max_length` must be an integer of at least 1; got 0"):
+        model.translate(sources, tokenizer, tokenizer, max_length=0)
+
+
+@pytest.mark.parametrize("attention", ["additive", "dot"])
+def test_the_source_is_prepared_once(attention, rng, monkeypatch):
+    """Not at every step of the prediction: the checks, the copies and the projection of the keys."""
+    calls = []
+    for name in ("checked_call", "_from_keys"):
+        original = getattr(rnnx.attention, name)
+        monkeypatch.setattr(rnnx.attention, name, lambda *args, f=original: calls.append(f) or f(*args))
+    model = random_model(rng, attention=attention)
+    model.parameters["by"][0] = -100  # the end token never comes
+    assert model.predict(np.ones((2, 3), int), max_length=5).weights.shape[1] == 5
+    assert len(calls) == len(set(calls)) == (2 if attention == "additive" else 1)
+
+
+def peak(f):
+    """Bytes that a call has at most, and what it returns."""
+    tracemalloc.start()
+    result = f()
+    _, size = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return size, result
+
+
+def test_large_vocabularies_need_no_square_of_memory(rng):
+    """The columns of a large vocabulary are made, those of a small one taken; they are the same."""
+    n = 3000
+    model = Seq2Seq(3, n, 2, cell="rnn", seed=0)
+    size, prediction = peak(lambda: model.predict(np.ones((2, 3), int), max_length=3))
+    assert size < n * n  # a matrix would have four times as many bytes
+    target_in = np.concatenate([[[0], [0]], prediction.indices[:, :-1]], axis=1)
+    z, _, _ = model.forward(np.ones((2, 3), int), target_in)
+    np.testing.assert_array_equal(np.argmax(z[:, 0, :], axis=0), prediction.indices[0])
+    characters = CharModel(n, 2, cell="rnn", seed=0)
+    size, stream = peak(lambda: characters.stream(2))
+    assert size < n * n
+    whole, _, _ = characters.forward(np.array([[5, 2999], [0, 7]]))
+    for t, indices in enumerate(([5, 0], [2999, 7])):
+        assert_close(stream.read(np.array(indices)), whole[:, :, t], 1e-6)
+
+
+def test_without_a_backward_pass_attention_keeps_nothing(rng):
+    model, batch = random_model(rng), random_batch(rng)
+    options = {"source_lengths": batch.source_lengths, "target_lengths": batch.lengths}
+    z, weights, cache = model.forward(batch.source, batch.target_in, **options, keep_caches=False)
+    assert cache.attention is None
+    expected, their_weights, cache = model.forward(batch.source, batch.target_in, **options)
+    assert cache.attention is not None
+    np.testing.assert_array_equal(z, expected)
+    np.testing.assert_array_equal(weights, their_weights)
+
+
+def test_pairs_of_other_integers():
+    """Lists, empty ones and narrow integers become the same batches."""
+    pairs = Pairs([[1, 2], []], [np.array([200, 255], np.uint8), []], end_token=np.int64(300))
+    batch = next(pairs.batches(2))
+    np.testing.assert_array_equal(batch.source, [[1, 2], [0, 0]])
+    np.testing.assert_array_equal(batch.target_in, [[300, 200, 255], [300, 0, 0]])
+    np.testing.assert_array_equal(batch.target_out, [[200, 255, 300], [300, 0, 0]])
+    assert all(a.dtype == np.int64 for a in (batch.source, batch.target_in, batch.target_out))
+
+
+def test_bad_pairs():
+    good = [np.array([1, 2]), np.array([3])]
+    for bad, message in (
+        ([1.0, 2.0], r"must hold 1-D arrays of int; number 1 has shape \(2,\), dtype float64"),
+        ([[1, 2]], r"must hold 1-D arrays of int; number 1 has shape \(1, 2\), dtype int64"),
+        ([[1, 2], [1]], "must hold 1-D arrays of int; number 1 has rows"),
+        ("ab", r"must hold 1-D arrays of int; number 1 has shape \(\), dtype <U2"),
+        ([True], r"must hold 1-D arrays of int; number 1 has shape \(1,\), dtype bool"),
+        ([3, -1], "must hold indices of at least 0; number 1 has -1"),
+    ):
+        with pytest.raises(ValueError, match="`sources` " + message):
+            Pairs([good[0], bad], good, end_token=0)
+        with pytest.raises(ValueError, match="`targets` " + message):
+            Pairs(good, [good[0], bad], end_token=0)
+    with pytest.raises(ValueError, match="`targets` must not hold `end_token`, 3; number 1 does"):
+        Pairs(good, good, end_token=3)
+    for end_token in (-1, 0.5, True, "a"):
+        with pytest.raises(ValueError, match=f"`end_token` must be an integer of at least 0; got {end_token!r}"):
+            Pairs(good, good, end_token)
+    pairs = Pairs(good, good, end_token=0)
+    for size in (0, -1, 1.5):
+        with pytest.raises(ValueError, match=f"`batch_size` must be an integer of at least 1; got {size}"):
+            pairs.n_batches(size)
+
+
 def test_pairs():
     sources = [np.arange(1, n) for n in (3, 2, 5, 4, 3)]
     pairs = Pairs(sources, [s[::-1] for s in sources], end_token=9)
     assert len(pairs) == 5
     assert pairs.n_batches(2) == 3
-    assert pairs.n_steps == sum(len(s) + 1 for s in sources)
     first, *rest = pairs.batches(2)
     np.testing.assert_array_equal(first.source, [[1, 2], [1, 0]])
     np.testing.assert_array_equal(first.target_in, [[9, 2, 1], [9, 1, 0]])
@@ -281,7 +418,7 @@ def test_pairs():
             list(pairs.batches(2, None if rng is None else np.random.default_rng(rng), start=start)) for start in (0, 2)
         )
         np.testing.assert_array_equal(whole[2].target_out, cut[0].target_out)
-        assert sum(batch.lengths.sum() for batch in whole) == pairs.n_steps
+        assert sum(batch.lengths.sum() for batch in whole) == sum(len(s) + 1 for s in sources)
     with pytest.raises(ValueError, match="as many targets as sources, and one at least; got 5 sources and 1 targets"):
         Pairs(sources, sources[:1], end_token=0)
     with pytest.raises(ValueError, match="`batch_size` must be an integer of at least 1; got 0"):

@@ -2,10 +2,11 @@
 
 from rnnx.models._base import Model, Step
 from rnnx.models._dropout import Masks
-from rnnx.models._sequence import SequenceModel, square_root_segments
+from rnnx.models._segments import square_root_segments
+from rnnx.models._sequence import SequenceModel
 from rnnx.models.character import CharModel, CharStream
 from rnnx.models.recurrent import Recurrent, StackCache, StackStream
-from rnnx.models.seq2seq import Seq2Seq
+from rnnx.models.seq2seq import Prediction, Seq2Seq
 from rnnx.models.sequence import SequenceClassifier, SequenceRegressor
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "CharStream",
     "Masks",
     "Model",
+    "Prediction",
     "Recurrent",
     "Seq2Seq",
     "SequenceClassifier",

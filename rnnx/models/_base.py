@@ -35,7 +35,6 @@ class Model(ABC):
     """
 
     kind: ClassVar[str]  # the name in checkpoints
-    unit: ClassVar[str]  # of what is counted, for messages
     parameters: Parameters
     config: dict[str, Any]
 
@@ -50,6 +49,10 @@ class Model(ABC):
     @abstractmethod
     def loss(self, batch: Any) -> float:
         """The mean loss of a batch."""
+
+    def vocab_sizes(self) -> dict[str, int]:
+        """Characters of its tokenizers, by their names in a checkpoint; nothing for a model without texts."""
+        return {}
 
     def count(self, batch: Any) -> int:
         """Of how many terms `loss` is the mean."""

@@ -9,8 +9,9 @@ from rnnx import _namespace as ns
 from rnnx._namespace import Array
 from rnnx.activations import softmax
 from rnnx.heads import softmax_cross_entropy
+from rnnx.models._columns import Columns
 from rnnx.models._sequence import SequenceModel
-from rnnx.models.recurrent import States
+from rnnx.models.recurrent import States, check_size
 from rnnx.sampling import sample
 
 
@@ -66,7 +67,6 @@ class CharModel(SequenceModel):
     """
 
     kind = "characters"
-    unit = "characters"
     _loss = staticmethod(softmax_cross_entropy)
 
     def __init__(
@@ -76,9 +76,17 @@ class CharModel(SequenceModel):
         num_layers: int = 1,
         **options: Unpack[CharOptions],
     ) -> None:
+        unknown = sorted(set(options) - set(CharOptions.__annotations__))
+        if unknown:
+            raise TypeError(f"CharModel takes {sorted(CharOptions.__annotations__)}; got {unknown}")
+        check_size("vocab_size", vocab_size)
         super().__init__(vocab_size, hidden_size, vocab_size, num_layers, per_step=True, **options)
         self.vocab_size = self.output_size
         self.config |= {"vocab_size": self.vocab_size}
+
+    def vocab_sizes(self) -> dict[str, int]:
+        """That of the tokenizer."""
+        return {"tokenizer": self.vocab_size}
 
     def predict(
         self, inputs: Any, lengths: Any = None, states: Mapping[str, Array] | None = None
@@ -104,9 +112,9 @@ class CharStream:
 
     def __init__(self, model: CharModel, m: int, states: Mapping[str, Array] | None) -> None:
         weights, bias = model.parameters["Wy"], model.parameters["by"]
-        self._xp, self._device = ns.common_namespace({"Wy": weights})
-        self._weights, self._bias = ns.owned_copy(self._xp, weights), ns.owned_copy(self._xp, bias)
-        self._columns = self._xp.eye(model.vocab_size, dtype=weights.dtype, device=self._device)
+        xp, _ = ns.common_namespace({"Wy": weights})
+        self._weights, self._bias = ns.owned_copy(xp, weights), ns.owned_copy(xp, bias)
+        self._columns = Columns(model.vocab_size, weights)
         self._stream = model.stack.stream(model.parameters, m, states)
 
     def read(self, indices: np.ndarray) -> Array:
@@ -121,9 +129,7 @@ class CharStream:
         logits : array, shape (vocab_size, m)
             Of the character that follows.
         """
-        places = self._xp.asarray(indices, device=self._device)
-        xt = self._xp.take(self._columns, places, axis=1)
-        return self._weights @ self._stream.step(xt) + self._bias
+        return self._weights @ self._stream.step(self._columns(indices)) + self._bias
 
     @property
     def states(self) -> States:

@@ -6,7 +6,6 @@ Names of parameters and states carry the suffixes of torch: "Wf_l0", "c_l1", "Wf
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -86,7 +85,7 @@ class Recurrent:
         self.cell = cell_of(cell)
         widths = check_widths(hidden_size, num_layers)
         check_size("input_size", input_size)
-        if not isinstance(dropout, Real) or not 0 <= dropout < 1:
+        if not isinstance(dropout, int | float | np.integer | np.floating) or not 0 <= dropout < 1:
             raise ValueError(f"`dropout` must be at least 0 and below 1; got {dropout!r}")
         if dropout and len(widths) == 1:
             raise ValueError("`dropout` is between layers; with one layer there is none")

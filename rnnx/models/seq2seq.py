@@ -13,9 +13,10 @@ from rnnx import _namespace as ns
 from rnnx._namespace import Array
 from rnnx.heads import dense_backward, dense_forward, softmax_cross_entropy
 from rnnx.initialization import initialize_dense
-from rnnx.models._attention import KINDS, AttentionLayer, LayerCache
+from rnnx.models._attention_layer import KINDS, AttentionLayer, LayerCache
 from rnnx.models._base import Model
 from rnnx.models._bridge import Bridge, BridgeCache
+from rnnx.models._columns import Columns
 from rnnx.models._dropout import Masks
 from rnnx.models._sequence import named_cell
 from rnnx.models.recurrent import Parameters, Recurrent, StackCache, States, check_size, check_widths
@@ -100,7 +101,6 @@ class Seq2Seq(Model):
     """
 
     kind = "seq2seq"
-    unit = "characters"
 
     def __init__(
         self,
@@ -127,8 +127,9 @@ class Seq2Seq(Model):
         check_size("target_vocab_size", target_vocab_size)
         if attention is not None and attention not in KINDS:
             raise ValueError(f"`attention` must be one of {[*KINDS, None]}; got {attention!r}")
-        if not 0 <= end_token < target_vocab_size:
-            raise ValueError(f"`end_token` must be from 0 to {target_vocab_size - 1}; got {end_token!r}")
+        whole = isinstance(end_token, int | np.integer) and not isinstance(end_token, bool)
+        if not whole or not 0 <= end_token < target_vocab_size:
+            raise ValueError(f"`end_token` must be an integer from 0 to {target_vocab_size - 1}; got {end_token!r}")
         record, n = named_cell(cell, reset_after), widths[-1]
         self.encoder = Recurrent(
             record, source_vocab_size, widths, bidirectional=bidirectional_encoder, dropout=dropout, name="encoder"
@@ -193,15 +194,27 @@ class Seq2Seq(Model):
         weights : array, shape (m, T_y, T_x), or None
             Of the attention.
         cache : Seq2SeqCache
+
+        Raises
+        ------
+        ValueError
+            If source or target are not integers of these shapes, or an index or a length is out of range.
+        TypeError
+            For arrays of another library than the parameters'.
         """
         p = self.parameters
+        source, target_in = self._indices("source", source), self._indices("target_in", target_in)
+        if target_in.shape[0] != source.shape[0]:
+            raise ValueError(
+                f"`source` and `target_in` must have as many rows; got {source.shape[0]} and {target_in.shape[0]}"
+            )
         encoded, states, encoder, bridge = self._encode(source, source_lengths, masks, keep_caches)
         out, _, decoder = self.decoder.forward(
-            p, self._array(target_in), states, lengths=target_lengths, masks=masks, keep_caches=keep_caches
+            p, target_in, states, lengths=target_lengths, masks=masks, keep_caches=keep_caches
         )
         weights = attention = None
         if self.attention is not None:
-            out, weights, attention = self.attention.forward(p, out, encoded, source_lengths)
+            out, weights, attention = self.attention.forward(p, out, encoded, source_lengths, keep_caches=keep_caches)
         z = dense_forward(out, p["Wy"], p["by"])
         return z, weights, Seq2SeqCache(encoder, bridge, decoder, attention, out)
 
@@ -228,6 +241,10 @@ class Seq2Seq(Model):
         gradients |= found | self.encoder.backward(dencoded, cache.encoder, dfinal, consume=consume)
         return {"d" + name: gradients["d" + name] for name in p}
 
+    def vocab_sizes(self) -> dict[str, int]:
+        """Those of the tokenizers of sources and of targets."""
+        return {"tokenizer": self.encoder.input_size, "target_tokenizer": self.target_vocab_size}
+
     def loss(self, batch: PairBatch) -> float:
         """Mean negative log-likelihood per character of the targets, in nats."""
         return self._compare(batch, None, False)[0]
@@ -251,9 +268,14 @@ class Seq2Seq(Model):
         -------
         Prediction
             indices, lengths and the weights of the attention.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `forward`; and if `max_length` is not an integer of at least 1.
         """
         check_size("max_length", max_length)
-        source = self._array(source)
+        source = self._indices("source", source)
         m, n_source = (int(size) for size in source.shape)
         xp, device, dtype = self._namespace()
         if m == 0:
@@ -261,23 +283,22 @@ class Seq2Seq(Model):
             return Prediction(np.zeros((0, 0), np.int64), np.zeros(0, np.int64), weights)
         p = self.parameters
         encoded, states, _, _ = self._encode(source, source_lengths, None, False)
-        stream = self.decoder.stream(p, m, states)
-        columns = xp.eye(self.target_vocab_size, dtype=dtype, device=device)
+        decoder, columns = self.decoder.stream(p, m, states), Columns(self.target_vocab_size, p["Wy"])
+        attention = None if self.attention is None else self.attention.stream(p, encoded, source_lengths)
         written = [np.full(m, self.end_token)]
         running, looked = np.ones(m, bool), []
         while running.any() and len(written) <= max_length:
-            out = stream.step(xp.take(columns, xp.asarray(written[-1], device=device), axis=1))[:, :, None]
-            if self.attention is not None:
-                out, weights, _ = self.attention.forward(p, out, encoded, source_lengths)
+            out = decoder.step(columns(written[-1]))
+            if attention is not None:
+                out, weights = attention.step(out)
                 here = xp.astype(xp.asarray(running, device=device), dtype)
-                looked.append(weights * here[:, None, None])
-            z = dense_forward(out, p["Wy"], p["by"])
-            best = ns.to_host(xp.argmax(z[:, :, 0], axis=0))
+                looked.append(weights * here[:, None])
+            best = ns.to_host(xp.argmax(dense_forward(out, p["Wy"], p["by"]), axis=0))
             written.append(np.where(running, best, self.end_token))
             running = running & (best != self.end_token)
         indices = np.stack(written[1:], axis=1)
         lengths = np.sum(indices != self.end_token, axis=1)
-        return Prediction(indices, lengths, xp.concat(looked, axis=1) if looked else None)
+        return Prediction(indices, lengths, xp.stack(looked, axis=1) if looked else None)
 
     def translate(
         self, texts: Sequence[str], source_tokenizer: Any, target_tokenizer: Any, *, max_length: int
@@ -292,15 +313,32 @@ class Seq2Seq(Model):
             Characters at most.
         """
         source, source_lengths = pad(source_tokenizer.texts_to_sequences(texts))
-        indices, lengths, _ = self.predict(source, source_lengths, max_length=max_length + 1)
+        indices, lengths, _ = self.predict(source, source_lengths, max_length=max_length)
         return target_tokenizer.sequences_to_texts([row[:n] for row, n in zip(indices, lengths, strict=True)])
 
+    def _indices(self, name: str, values: Any) -> Array:
+        """Indices (m, T), in the library of the parameters."""
+        if isinstance(values, list | tuple):
+            try:
+                values = np.asarray(values)
+            except ValueError:
+                raise ValueError(f"`{name}` must have rows of one length, see `rnnx.pairs.pad`") from None
+        if isinstance(values, np.ndarray):
+            xp, _ = ns.common_namespace({name: values})
+        else:
+            xp, _ = ns.common_namespace({"parameters": self.parameters["Wy"], name: values})
+        if values.ndim != 2 or not ns.is_integer(xp, values):
+            raise ValueError(
+                f"`{name}` must hold integers, in shape (m, T); got shape {tuple(values.shape)}, dtype {values.dtype}"
+            )
+        return self._array(values)
+
     def _encode(
-        self, source: Any, lengths: Any, masks: Masks | None, keep: bool
+        self, source: Array, lengths: Any, masks: Masks | None, keep: bool
     ) -> tuple[Array, States, StackCache, BridgeCache]:
         """Outputs of the encoder, initial states of the decoder, caches of both."""
         encoded, final, cache = self.encoder.forward(
-            self.parameters, self._array(source), lengths=lengths, masks=masks, keep_caches=keep
+            self.parameters, source, lengths=lengths, masks=masks, keep_caches=keep
         )
         states, bridge = self.bridge.forward(self.parameters, final)
         return encoded, states, cache, bridge

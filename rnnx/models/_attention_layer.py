@@ -1,6 +1,6 @@
 """Attention as a layer between a decoder and the head."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from rnnx._attention import AttentionCache
 from rnnx._namespace import Array
 from rnnx.activations import tanh, tanh_backward
 from rnnx.attention import (
+    AttentionStream,
     additive_attention_backward,
     additive_attention_forward,
     dot_product_attention_backward,
@@ -80,8 +81,14 @@ class AttentionLayer:
         return result
 
     def forward(
-        self, parameters: Mapping[str, Array], a: Array, encoded: Array, lengths: Any = None
-    ) -> tuple[Array, Array, LayerCache]:
+        self,
+        parameters: Mapping[str, Array],
+        a: Array,
+        encoded: Array,
+        lengths: Any = None,
+        *,
+        keep_caches: bool = True,
+    ) -> tuple[Array, Array, LayerCache | None]:
         """Look at the source from every step of the decoder.
 
         Parameters
@@ -91,27 +98,49 @@ class AttentionLayer:
         encoded : array, shape (n_encoded, m, T_x)
         lengths : array of int, shape (m,), optional
             Source steps.
+        keep_caches : bool
+            False if no backward pass follows: the cache is None.
 
         Returns
         -------
         out : array, shape (n, m, T_y)
         weights : array, shape (m, T_y, T_x)
-        cache : LayerCache
+        cache : LayerCache or None
         """
-        xp, _ = ns.common_namespace({"a": a})
         if self.kind == "additive":
-            own = {key: parameters[key + _SUFFIX] for key in _ADDITIVE}
+            own = self._own(parameters)
             context, weights, cache = additive_attention_forward(a, encoded, encoded, own, lengths=lengths)
         else:
-            keys = encoded
-            if self.projects:
-                zero = xp.zeros_like(parameters["bc" + _SUFFIX])
-                keys = dense_forward(encoded, parameters["Wk" + _SUFFIX], zero)
-            scaled = self.kind == "scaled_dot"
+            keys, scaled = self._keys(parameters, encoded), self.kind == "scaled_dot"
             context, weights, cache = dot_product_attention_forward(a, keys, encoded, scaled=scaled, lengths=lengths)
+        out, joined = self._combine(parameters, context, a)
+        return out, weights, LayerCache(cache, encoded, joined, out) if keep_caches else None
+
+    def stream(self, parameters: Mapping[str, Array], encoded: Array, lengths: Any = None) -> "LayerStream":
+        """`forward` for one step of the decoder after another: what the source alone decides is computed once."""
+        if self.kind == "additive":
+            attention = AttentionStream(encoded, encoded, self._own(parameters), lengths=lengths)
+        else:
+            keys = self._keys(parameters, encoded)
+            attention = AttentionStream(keys, encoded, scaled=self.kind == "scaled_dot", lengths=lengths)
+        return LayerStream(attention, lambda context, a: self._combine(parameters, context, a)[0])
+
+    def _own(self, parameters: Mapping[str, Array]) -> Parameters:
+        """Of the additive score, under the names of the function."""
+        return {key: parameters[key + _SUFFIX] for key in _ADDITIVE}
+
+    def _keys(self, parameters: Mapping[str, Array], encoded: Array) -> Array:
+        """Of the dot product."""
+        if not self.projects:
+            return encoded
+        xp, _ = ns.common_namespace({"encoded": encoded})
+        return dense_forward(encoded, parameters["Wk" + _SUFFIX], xp.zeros_like(parameters["bc" + _SUFFIX]))
+
+    def _combine(self, parameters: Mapping[str, Array], context: Array, a: Array) -> tuple[Array, Array]:
+        """The output, and [context; a]; with or without an axis of time."""
+        xp, _ = ns.common_namespace({"a": a})
         joined = xp.concat([context, a], axis=0)
-        out = tanh(dense_forward(joined, parameters["Wc" + _SUFFIX], parameters["bc" + _SUFFIX]))
-        return out, weights, LayerCache(cache, encoded, joined, out)
+        return tanh(dense_forward(joined, parameters["Wc" + _SUFFIX], parameters["bc" + _SUFFIX])), joined
 
     def backward(
         self, parameters: Mapping[str, Array], dout: Array, cache: LayerCache
@@ -131,3 +160,16 @@ class AttentionLayer:
             dkeys, gradients["dWk"], _ = dense_backward(dkeys, cache.encoded, parameters["Wk" + _SUFFIX])
         da = found["dqueries"] + djoined[self.n_encoded :, :, :]
         return da, dkeys + found["dvalues"], {key + _SUFFIX: d for key, d in gradients.items()}
+
+
+@dataclass(frozen=True)
+class LayerStream:
+    """See `AttentionLayer.stream`."""
+
+    attention: AttentionStream
+    combine: Callable[[Array, Array], Array]
+
+    def step(self, a: Array) -> tuple[Array, Array]:
+        """Hidden states of the decoder (n, m) to outputs (n, m) and weights (m, T_x)."""
+        context, weights = self.attention.step(a)
+        return self.combine(context, a), weights
