@@ -22,6 +22,7 @@ from rnnx.text import CharTokenizer
 
 FORMAT = "rnnx-checkpoint"
 VERSION = 1
+TOKENIZERS = ("tokenizer", "target_tokenizer")
 FILE_NAME = "model.safetensors"  # in the folder of a run
 
 
@@ -34,6 +35,9 @@ class Checkpoint:
     model : Model
         With its parameters.
     tokenizer : CharTokenizer or None
+        Of the model's texts; of a model with two kinds of texts, of the sources.
+    target_tokenizer : CharTokenizer or None
+        Of the targets of a model that has sources and targets.
     training : dict
         Plain values: corpus, settings, counters, ...
     arrays : dict of str to array
@@ -44,6 +48,7 @@ class Checkpoint:
     tokenizer: CharTokenizer | None = None
     training: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, Array] = field(default_factory=dict)
+    target_tokenizer: CharTokenizer | None = None
 
 
 def save(path: str | Path, checkpoint: Checkpoint) -> None:
@@ -54,13 +59,13 @@ def save(path: str | Path, checkpoint: Checkpoint) -> None:
     OSError
         If it cannot be written.
     """
-    tokenizer = checkpoint.tokenizer
+    tokenizers = {name: getattr(checkpoint, name) for name in TOKENIZERS}
     description = {
         "format": FORMAT,
         "version": VERSION,
         "model": checkpoint.model.kind,
         "config": checkpoint.model.config,
-        "tokenizer": None if tokenizer is None else tokenizer.to_dict(),
+        **{name: None if one is None else one.to_dict() for name, one in tokenizers.items()},
         "training": checkpoint.training,
     }
     metadata = {"rnnx": json.dumps(description)}  # one key: safetensors writes several in random order
@@ -124,17 +129,20 @@ def _checkpoint(description: Mapping[str, Any], tensors: Mapping[str, np.ndarray
     if not parameters:
         raise ValueError("it holds no parameters")
     model = MODELS[kind](**{**config, "parameters": parameters})
-    tokenizer = description["tokenizer"]
-    tokenizer = None if tokenizer is None else CharTokenizer.from_dict(tokenizer)
-    _check_tokenizer(model, tokenizer)
     rest = {name: a for name, a in arrays.items() if not name.startswith("model/")}
-    return Checkpoint(model, tokenizer, training, rest)
+    return Checkpoint(model, training=training, arrays=rest, **_tokenizers(description, model))
 
 
-def _check_tokenizer(model: Model, tokenizer: CharTokenizer | None) -> None:
-    outputs = getattr(model, "vocab_size", None)
-    if tokenizer is not None and outputs is not None and tokenizer.vocab_size != outputs:
-        raise ValueError(f"{tokenizer.vocab_size} characters for {outputs} outputs")
+def _tokenizers(description: Mapping[str, Any], model: Model) -> dict[str, CharTokenizer]:
+    """Those that are there, of the sizes that the model has."""
+    found, sizes = {}, model.vocab_sizes()
+    for name in TOKENIZERS:
+        values = description.get(name)  # files of earlier versions have no second one
+        if values is not None:
+            found[name] = tokenizer = CharTokenizer.from_dict(values)
+            if tokenizer.vocab_size != sizes.get(name, tokenizer.vocab_size):
+                raise ValueError(f"{name} has {tokenizer.vocab_size} characters, the model {sizes[name]}")
+    return found
 
 
 def _description(path: Path, metadata: dict[str, str]) -> dict[str, Any]:

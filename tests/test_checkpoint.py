@@ -9,7 +9,7 @@ from lab import make_trainer
 from safetensors.numpy import load_file, save_file
 
 from rnnx import checkpoint as checkpoints
-from rnnx.models import MODELS, CharModel, SequenceClassifier, SequenceRegressor
+from rnnx.models import MODELS, CharModel, Seq2Seq, SequenceClassifier, SequenceRegressor
 from rnnx.text import CharTokenizer
 
 
@@ -62,6 +62,32 @@ def test_every_kind_of_model(tmp_path):
     assert {type(m) for m in models} <= set(MODELS.values())
 
 
+def test_two_tokenizers(tmp_path):
+    """A model that reads one alphabet and writes another answers from its file as it did before."""
+    source, target = CharTokenizer().fit("abcde"), CharTokenizer(None).fit("xyz\n")
+    (end,) = target.encode("\n")
+    model = Seq2Seq(source.vocab_size, target.vocab_size, 4, end_token=end, seed=0)
+    assert model.vocab_sizes() == {"tokenizer": 6, "target_tokenizer": 4}
+    path = tmp_path / "m"
+    checkpoints.save(path, checkpoints.Checkpoint(model, source, target_tokenizer=target))
+    first = path.read_bytes()
+    loaded = checkpoints.load(path)
+    assert (loaded.tokenizer, loaded.target_tokenizer) == (source, target)
+    assert loaded.model.translate(["bad", "decade"], loaded.tokenizer, loaded.target_tokenizer, max_length=5) == (
+        model.translate(["bad", "decade"], source, target, max_length=5)
+    )
+    checkpoints.save(path, loaded)
+    assert path.read_bytes() == first
+    for one, other, message in (
+        (target, target, "tokenizer has 4 characters, the model 6"),
+        (source, source, "target_tokenizer has 6 characters, the model 4"),
+        (None, source, "target_tokenizer has 6 characters, the model 4"),
+    ):
+        checkpoints.save(path, checkpoints.Checkpoint(model, one, target_tokenizer=other))
+        with pytest.raises(ValueError, match=f"is a damaged checkpoint: {message}"):
+            checkpoints.load(path)
+
+
 def test_on_another_library(saved):
     xp = pytest.importorskip("array_api_strict")
     loaded = checkpoints.load(saved, xp=xp)
@@ -112,7 +138,7 @@ def test_foreign_newer_and_inconsistent_files(saved, tmp_path):
         ({**good, "format": "other"}, "is not a checkpoint of rnnx"),
         ({**good, "version": 2}, "has format version 2; this rnnx reads up to 1: a newer rnnx may read it"),
         ({k: v for k, v in good.items() if k != "config"}, "is a damaged checkpoint: 'config'"),
-        (good, "is a damaged checkpoint: 2 characters for"),
+        (good, "is a damaged checkpoint: tokenizer has 2 characters, the model 15"),
         ({**good, "model": "os.system"}, "unknown kind of model 'os.system'"),
         ({**good, "config": {"cell": "os"}}, "is a damaged checkpoint: "),
         ({**good, "config": [1]}, "config and training must be objects"),
@@ -120,6 +146,7 @@ def test_foreign_newer_and_inconsistent_files(saved, tmp_path):
         ({**good, "config": {**good["config"], "hidden_size": 10**9}}, "is a damaged checkpoint: "),
         ({**good, "config": {**good["config"], "xp": "os"}}, "is a damaged checkpoint: "),
         ({**good, "tokenizer": {"tokens": [1] * 15}}, "is a damaged checkpoint: "),
+        ({**good, "tokenizer": None, "target_tokenizer": "x"}, "is a damaged checkpoint: it is not a tokenizer"),
     ):
         text = description if isinstance(description, str) else json.dumps(description)
         save_file(tensors, path, None if description is None else {"rnnx": text})
