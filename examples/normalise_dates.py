@@ -10,20 +10,22 @@ of one date (needs matplotlib).
 """
 
 import sys
+import tempfile
 import time
 from datetime import date, timedelta
+from pathlib import Path
 
 import numpy as np
 
+from rnnx import checkpoint
 from rnnx.models import Seq2Seq
 from rnnx.optim import Adam, CosineDecay
 from rnnx.pairs import Pairs
 from rnnx.text import CharTokenizer
 from rnnx.training import Trainer
 
-SEED, EPOCHS, BATCH_SIZE = 0, 4, 64
+SEED, BATCH_SIZE = 0, 64
 FIRST, LAST = date(1970, 1, 1), date(2069, 12, 31)
-N_TRAIN, N_HELD_OUT = 4000, 1000  # days
 MONTHS = ["January", "February", "March", "April", "May", "June"]
 MONTHS += ["July", "August", "September", "October", "November", "December"]
 DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
@@ -57,21 +59,37 @@ def exact(model: Seq2Seq, pairs: list[tuple[str, str]], source: CharTokenizer, t
     return float(np.mean([answer == iso for answer, (_, iso) in zip(answers, pairs, strict=True)]))
 
 
-def train(model: Seq2Seq, pairs: Pairs, held_out: Pairs) -> None:
+def train(model: Seq2Seq, pairs: Pairs, held_out: Pairs, epochs: int) -> None:
     """Adam, with a learning rate that falls to nothing. The held-out pairs are only looked at."""
-    steps = EPOCHS * pairs.n_batches(BATCH_SIZE)
+    steps = epochs * pairs.n_batches(BATCH_SIZE)
     trainer = Trainer(model, Adam(learning_rate=CosineDecay(0.005, steps)), clip_norm=1.0, seed=SEED)
-    for progress in trainer.run(pairs, held_out, epochs=EPOCHS, batch_size=BATCH_SIZE):
+    for progress in trainer.run(pairs, held_out, epochs=epochs, batch_size=BATCH_SIZE):
         if progress.validation_loss is not None:
             losses = f"{progress.loss:.4f} nats per character, held out {progress.validation_loss:.4f}"
             print(f"epoch {progress.epoch}: {losses}", flush=True)
 
 
-def main(attention: str = "additive", picture: str | None = None) -> None:
-    """Train, ask, show."""
+def reloaded(model: Seq2Seq, source: CharTokenizer, target: CharTokenizer) -> checkpoint.Checkpoint:
+    """What another program has of it: model and tokenizers, written to one file and read again."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "dates.safetensors"
+        checkpoint.save(path, checkpoint.Checkpoint(model, source, target_tokenizer=target))
+        return checkpoint.load(path)
+
+
+def main(
+    attention: str = "additive",
+    picture: str | None = None,
+    *,
+    n_train: int = 4000,
+    n_held_out: int = 1000,
+    hidden_size: int = 64,
+    epochs: int = 4,
+) -> float:
+    """Train on so many days, ask, show; return the share of held-out dates that are right to the letter."""
     rng = np.random.default_rng(SEED)
-    days = [FIRST + timedelta(int(n)) for n in rng.permutation((LAST - FIRST).days + 1)[: N_TRAIN + N_HELD_OUT]]
-    known, unseen = written(days[:N_TRAIN], rng, 2), written(days[N_TRAIN:], rng, 3)
+    days = [FIRST + timedelta(int(n)) for n in rng.permutation((LAST - FIRST).days + 1)[: n_train + n_held_out]]
+    known, unseen = written(days[:n_train], rng, 2), written(days[n_train:], rng, 3)
     source = CharTokenizer().fit([text for text, _ in known])
     target = CharTokenizer(oov_token=None).fit([iso + "\n" for _, iso in known])
     (end,) = target.encode("\n")
@@ -79,20 +97,25 @@ def main(attention: str = "additive", picture: str | None = None) -> None:
         Pairs([source.encode(text) for text, _ in some], [target.encode(iso) for _, iso in some], end)
         for some in (known, unseen)
     )
-    model = Seq2Seq(source.vocab_size, target.vocab_size, 64, cell="gru", attention=attention, end_token=end, seed=SEED)
+    model = Seq2Seq(
+        source.vocab_size, target.vocab_size, hidden_size, cell="gru", attention=attention, end_token=end, seed=SEED
+    )
     print(model)
     started = time.perf_counter()
-    train(model, pairs, held_out)
+    train(model, pairs, held_out, epochs)
     print(f"{time.perf_counter() - started:.0f} s of training")
-    print(f"right to the letter: {exact(model, unseen, source, target):.2%} of {len(unseen)}, days never seen")
+    right = exact(model, unseen, source, target)
+    print(f"right to the letter: {right:.2%} of {len(unseen)}, days never seen")
+    saved = reloaded(model, source, target)
     for text in spellings(date(1999, 3, 7)):
-        print(f"  {text:30} {model.translate([text], source, target, max_length=12)[0]}")
+        print(f"  {text:30} {saved.model.translate([text], saved.tokenizer, saved.target_tokenizer, max_length=12)[0]}")
     if picture:
         from rnnx.plots import attention_map
 
         text = "Saturday, August 5th, 2006"
         indices, (n,), weights = model.predict(source.encode(text)[None, :], max_length=13)
         attention_map(weights[0, :n], text, target.decode(indices[0, :n])).savefig(picture, bbox_inches="tight")
+    return right
 
 
 if __name__ == "__main__":
