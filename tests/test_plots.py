@@ -341,7 +341,7 @@ def test_weight_histograms_stand_by_layer_and_gate():
 
 
 def test_only_the_matrices_of_cells_have_two_parts():
-    names = {"Wf": 2, "Wf_l0": 2, "Wf_l12_reverse": 2, "Wc_encoder_l0": 2, "Wa_my_own_l1_reverse": 2}
+    names = {"Wf": 2, "Wf_l0": 2, "Wf_l12_reverse": 2, "Wc_encoder_l0": 2, "Wo_my_own_l1_reverse": 2}
     names |= {
         "Wc_attention": 1,
         "Wa_attention": 1,
