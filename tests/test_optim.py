@@ -667,3 +667,28 @@ def test_initialisation_in_another_library():
     p = rnnx.initialize_parameters("gru", 2, 3, seed=0, xp=strict)
     q = rnnx.initialize_parameters("gru", 2, 3, seed=0)
     np.testing.assert_array_equal(to_numpy(p["Wu"]), q["Wu"])
+
+
+def test_arguments_that_are_no_numbers_are_named(problem):
+    p, (grads, *_) = problem
+    with pytest.raises(TypeError, match=r"`learning_rate` must be a number; got an array of shape \(2,\)"):
+        SGD(np.array([0.1, 0.2]))
+    assert SGD(np.array(0.5)).learning_rate == 0.5
+    with pytest.raises(TypeError, match=r"`learning_rate\(3\)` must be a number; got NoneType"):
+        SGD(lambda t: None).update(p, grads, {}, 3)
+    with pytest.raises(TypeError, match="`nesterov` must be True or False; got 'no'"):
+        optim.update_parameters_with_momentum(p, grads, optim.initialize_velocity(p), nesterov="no")
+
+
+def test_half_precision_is_refused(runtime):
+    """A gradient of 1e-4 has a square of zero there, and divides by epsilon, which is zero as well."""
+    if "strict" in runtime.xp.__name__:
+        pytest.skip("it has no half precision")
+    p = {"w": runtime.asarray(np.ones(3, "float16"))}
+    grads = {"dw": runtime.asarray(np.ones(3, "float16"))}
+    for optimizer in (SGD(), Adam()):
+        with pytest.raises(TypeError, match=r"`w` must have at least 32 bits, .*; got .*float16"):
+            optimizer.update(p, grads, optimizer.init(p), 1)
+    wide = {"w": runtime.asarray(np.ones(3, "float32"))}
+    new, _ = SGD(0.5).update(wide, grads, {}, 1)  # gradients may be narrow
+    assert to_numpy(new["w"]).tolist() == [0.5] * 3

@@ -14,6 +14,8 @@ def number(name: str, value: Any) -> float:
     """`value` as a Python float: a NumPy float64 would make float64 of float32 parameters."""
     if isinstance(value, bool) or not hasattr(value, "__float__"):
         raise TypeError(f"`{name}` must be a number; got {type(value).__name__}")
+    if getattr(value, "shape", ()) != ():
+        raise TypeError(f"`{name}` must be a number; got an array of shape {tuple(value.shape)}")
     return float(value)
 
 
@@ -97,6 +99,7 @@ def check_gradients(parameters: Mapping[str, Array], grads: Mapping[str, Array])
         if getattr(p, "requires_grad", False):  # every step would be written down, for ever
             raise ValueError(f"`{key}` must not require a gradient of torch; give its detach()")
     check_dtypes(xp, parameters)
+    check_widths(xp, parameters)
     check_dtypes(xp, used, ("real floating", "integral"))
     return xp
 
@@ -107,6 +110,14 @@ def check_dtypes(xp: Any, arrays: Mapping[str, Array], kinds: str | tuple[str, .
         if not xp.isdtype(dtype, kinds):
             name = next(name for name, a in arrays.items() if a.dtype == dtype)
             raise TypeError(f"`{name}` must hold real floating-point numbers; got {dtype}")
+
+
+def check_widths(xp: Any, parameters: Mapping[str, Array]) -> None:
+    """Raise if a parameter has less than 32 bits: squares of gradients, and steps, would come to nothing there."""
+    for dtype in {p.dtype for p in parameters.values()}:
+        if xp.finfo(dtype).bits < 32:
+            name = next(name for name, p in parameters.items() if p.dtype == dtype)
+            raise TypeError(f"`{name}` must have at least 32 bits, in which small steps do not vanish; got {dtype}")
 
 
 def check_state(parameters: Mapping[str, Array], state: Mapping[str, Array], slots: Iterable[str]) -> None:

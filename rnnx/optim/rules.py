@@ -7,7 +7,7 @@ from typing import Any
 from rnnx._namespace import Array
 from rnnx.optim._apply import Rule, Tree, apply_rule, join, split, zeros
 from rnnx.optim._array_rules import adam_rule, momentum_rule, rmsprop_rule, sgd_rule
-from rnnx.optim._checks import at_least_one, below_one, not_negative, positive
+from rnnx.optim._checks import at_least_one, below_one, flag, not_negative, positive
 
 
 def initialize_adam(parameters: Mapping[str, Array]) -> tuple[Tree, Tree]:
@@ -99,7 +99,7 @@ def update_parameters_with_momentum(
     """
     beta = below_one("beta", beta)
     rate = positive("learning_rate", learning_rate)
-    rule = partial(momentum_rule, rate=rate, momentum=beta, share=1 - beta, nesterov=nesterov)
+    rule = partial(momentum_rule, rate=rate, momentum=beta, share=1 - beta, nesterov=flag("nesterov", nesterov))
     new, new_v = _apply(rule, parameters, grads, "initialize_velocity", v=v)
     return new, new_v
 

@@ -9,6 +9,7 @@ from rnnx.optim._checks import (
     at_least_one,
     at_least_zero,
     not_negative,
+    number,
     positive,
     set_checked,
     up_to_one,
@@ -40,11 +41,13 @@ def learning_rate_at(learning_rate: float | Schedule, t: int) -> float:
     ------
     ValueError
         If `t` is below 1, or a schedule returns a negative number or one that is not finite.
+    TypeError
+        If a schedule returns something else than a number.
     """
     t = at_least_one("t", t)
     if not callable(learning_rate):
         return positive("learning_rate", learning_rate)
-    rate = float(learning_rate(t))
+    rate = number(f"learning_rate({t})", learning_rate(t))
     if not (rate >= 0 and math.isfinite(rate)):
         raise ValueError(
             f"`learning_rate` must be a number of at least 0 at every step; its schedule gave {rate} at {t}"
