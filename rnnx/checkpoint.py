@@ -4,6 +4,7 @@ A file of a run also holds what is needed to go on with it: the optimizer's stat
 batch to batch, and counters. Random numbers are functions of the seed and the counters.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -68,9 +69,10 @@ def save(path: str | Path, checkpoint: Checkpoint) -> None:
         **{name: None if one is None else one.to_dict() for name, one in tokenizers.items()},
         "training": checkpoint.training,
     }
-    metadata = {"rnnx": json.dumps(description)}  # one key: safetensors writes several in random order
     tensors = {f"model/{name}": a for name, a in checkpoint.model.parameters.items()} | checkpoint.arrays
     host = {name: np.ascontiguousarray(ns.to_host(a)) for name, a in tensors.items()}
+    description["digest"] = _digest(description, host)
+    metadata = {"rnnx": json.dumps(description)}  # one key: safetensors writes several in random order
     write_atomically(path, to_bytes(host, metadata))
 
 
@@ -103,7 +105,10 @@ def load(path: str | Path, *, xp: Any = None, device: Any = None) -> Checkpoint:
     except SafetensorError as error:
         raise ValueError(f"{path} is not a checkpoint, or is damaged ({error})") from None
     try:
-        return _checkpoint(description, tensors, xp, device)
+        checkpoint = _checkpoint(description, tensors, xp, device)
+        if description.pop("digest") != _digest(description, tensors):
+            raise ValueError("it is not what was written")
+        return checkpoint
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is a damaged checkpoint: {error}") from None
 
@@ -133,6 +138,15 @@ def _checkpoint(description: Mapping[str, Any], tensors: Mapping[str, np.ndarray
     return Checkpoint(model, training=training, arrays=rest, **_tokenizers(description, model))
 
 
+def _digest(description: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of all that a file says: a flipped bit is no other model."""
+    result = hashlib.sha256(json.dumps(description).encode())
+    for name in sorted(tensors):
+        a = tensors[name]
+        result.update(f"{name} {a.dtype} {a.shape}".encode() + a.tobytes())
+    return result.hexdigest()
+
+
 def _tokenizers(description: Mapping[str, Any], model: Model) -> dict[str, CharTokenizer]:
     """Those that are there, of the sizes that the model has."""
     found, sizes = {}, model.vocab_sizes()
@@ -151,7 +165,7 @@ def _description(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
         description = json.loads(metadata["rnnx"])
         ours = description["format"] == FORMAT
         version = int(description["version"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, RecursionError, TypeError, ValueError):
         ours, version = False, 0
     if not ours:
         raise ValueError(f"{path} is not a checkpoint of rnnx")

@@ -119,6 +119,17 @@ def test_truncated_anywhere(saved, tmp_path):
             checkpoints.load(tmp_path / "cut")
 
 
+def test_a_flipped_bit_is_seen(saved, tmp_path):
+    data = bytearray(saved.read_bytes())
+    rng = np.random.default_rng(0)
+    for at in [*rng.integers(0, len(data), 60), len(data) - 3]:
+        data[at] ^= 1
+        (tmp_path / "flipped").write_bytes(data)
+        with pytest.raises(ValueError, match=r"flipped is (not a checkpoint|a damaged)|has format version"):
+            checkpoints.load(tmp_path / "flipped")
+        data[at] ^= 1
+
+
 def test_foreign_newer_and_inconsistent_files(saved, tmp_path):
     tensors = load_file(saved)
     path = tmp_path / "other"
@@ -134,6 +145,7 @@ def test_foreign_newer_and_inconsistent_files(saved, tmp_path):
     for description, message in (
         (None, "is not a checkpoint of rnnx"),
         ("{", "is not a checkpoint of rnnx"),
+        ("[" * 200_000, "is not a checkpoint of rnnx"),
         ("[]", "is not a checkpoint of rnnx"),
         ({**good, "format": "other"}, "is not a checkpoint of rnnx"),
         ({**good, "version": 2}, "has format version 2; this rnnx reads up to 1: a newer rnnx may read it"),
