@@ -2,8 +2,10 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +121,9 @@ def test_only_a_peers_side_imports_the_peer():
         ({"threads": 0}, ValueError, "`threads`"),
         ({"learning_rate": float("nan")}, ValueError, "`learning_rate`"),
         ({"vocab_size": 8}, ValueError, "above the largest index, 8; got 8"),
+        ({"learning_rate": "a"}, ValueError, "`learning_rate` must be a positive number; got 'a'"),
+        ({"indices": TEXT * 0}, ValueError, "`vocab_size` must be an integer of at least 2; got 1"),
+        ({"steps": np.int64(1)}, ValueError, "`steps` must be an integer of at least 2; got 1"),
         ({"seq_length": 500}, ValueError, "more than seq_length = 500 characters; got 500"),
         ({"indices": TEXT * 1.0}, TypeError, "`indices` must be integers"),
         ({"indices": TEXT - 5}, ValueError, "indices from 0"),
@@ -149,6 +154,54 @@ def test_a_side_that_fails(tmp_path):
         _run._run_sides({"mine": ("_rnnx_side", "")}, broken, None)
     with pytest.raises(RuntimeError, match="No module named"):
         _run._run_sides({"mine": ("_no_side", "")}, request, None)
+
+
+def test_sides_import_nothing_from_the_present_folder(tmp_path, monkeypatch):
+    """rnnx's side imports numpy; a file of that name is somebody's own."""
+    (tmp_path / "numpy.py").write_text("raise RuntimeError('mine')")
+    monkeypatch.chdir(tmp_path)
+    results = _run._run_sides({"mine": ("_rnnx_side", "")}, make_request(), None)
+    assert len(results["mine"].losses) == SMALL["steps"]
+
+
+def test_the_environment_of_a_side(monkeypatch, tmp_path):
+    folder = str(Path(rnnx.__file__).resolve().parent.parent)
+    monkeypatch.setattr(_run.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", "a")
+    assert _run._environment(None)["PYTHONPATH"] == f"{folder}{os.pathsep}a"
+    monkeypatch.delenv("PYTHONPATH")
+    for name in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
+        monkeypatch.delenv(f"{name}_NUM_THREADS", raising=False)
+    assert _run._environment(None)["PYTHONPATH"] == folder
+    assert "MKL_NUM_THREADS" not in _run._environment(None)
+    environment = _run._environment(3)
+    for name in ("OMP_NUM", "OPENBLAS_NUM", "MKL_NUM", "NUMBA_NUM", "VECLIB_MAXIMUM"):
+        assert environment[f"{name}_THREADS"] == "3"
+    monkeypatch.setattr(_run.sysconfig, "get_path", lambda name: folder)
+    assert "PYTHONPATH" not in _run._environment(None)
+
+
+def test_numbers_of_numpy(monkeypatch):
+    """They are written as JSON, for the processes and in the report."""
+    monkeypatch.setattr(_run, "_check_installed", lambda *_: None)
+    monkeypatch.setattr(_run, "_run_sides", lambda sides, request, progress: {})
+    report = compare.run("torch", TEXT, steps=np.int64(3), batch_size=np.uint8(2), learning_rate=np.float32(0.5))
+    assert (type(report.settings.steps), type(report.settings.learning_rate)) == (int, float)
+    assert json.loads(json.dumps(asdict(report.settings)))["batch_size"] == 2
+
+
+def test_the_picture_is_of_one_style(tmp_path):
+    """It is written whole or not at all, and the same every time."""
+    from rnnx.plots import _style
+
+    sides = {name: result([4.0, 2.0, 1.0], [3.0, 4.0], 1.0) for name in ("rnnx", "torch loop")}
+    report = Report("torch", Settings(9, **{**SMALL, "steps": 3}), sides)
+    figure = report.figure()
+    assert isinstance(figure, _style.Picture)
+    assert [line.get_color() for line in figure.axes[0].lines] == list(_style.COLOURS[:2])
+    first, second = (report.save(tmp_path / name)[-1].read_bytes() for name in "ab")
+    assert first == second
+    assert b"matplotlib" not in first.lower()
 
 
 def test_what_is_read(tmp_path):

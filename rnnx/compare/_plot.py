@@ -3,34 +3,31 @@
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from rnnx.compare._report import TOLERANCE, Report
+from rnnx.plots import _style
 
-# Okabe and Ito's palette: told apart by the colour-blind, too.
-COLORS = ("#0072B2", "#D55E00", "#009E73")
 STYLES: tuple[Any, ...] = ("-", (0, (5, 4)), (0, (1, 3)))  # the curves lie on each other: each lets the last through
 
 
 def draw(report: Report) -> Figure:
     """Losses on top of each other, their difference from rnnx's, and the time of a step."""
-    figure = Figure(figsize=(13, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    losses, differences, times = figure.subplots(1, 3, width_ratios=(1.2, 1.2, 1))
-    looks = dict(zip(report.sides, zip(COLORS, STYLES, strict=True), strict=False))
-    _losses(losses, report, looks)
-    _differences(differences, report, looks)
-    _times(times, report, looks)
+    looks = dict(zip(report.sides, zip(_style.COLOURS, STYLES, strict=False), strict=False))
     s = report.settings
-    for axes in (losses, differences):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.suptitle(
-        f"{s.cell}, {s.num_layers} x {s.hidden_size} units, batches of {s.batch_size} x {s.seq_length}, "
-        f"{s.optimizer} {s.learning_rate:g}, {s.dtype}",
-        fontsize=11,
-    )
+    with _style.style():
+        figure = _style.new_figure(11.5, 3.8)
+        losses, differences, times = figure.subplots(1, 3, width_ratios=(1.2, 1.2, 1))
+        _losses(losses, report, looks)
+        _differences(differences, report, looks)
+        _times(times, report, looks)
+        for axes in (losses, differences):
+            _style.step_axis(axes)
+        _style.set_suptitle(
+            figure,
+            f"{s.cell}, {s.num_layers} x {s.hidden_size} units, batches of {s.batch_size} x {s.seq_length}, "
+            f"{s.optimizer} {s.learning_rate:g}, {s.dtype}",
+        )
     return figure
 
 
@@ -39,7 +36,7 @@ def _losses(axes: Any, report: Report, looks: dict[str, Any]) -> None:
         color, style = looks[label]
         axes.plot(np.arange(1, len(side.losses) + 1), side.losses, color=color, ls=style, lw=width, label=label)
     axes.set(title="loss of every step's batch", xlabel="step", ylabel="nats per character")
-    axes.legend(frameon=False)
+    axes.legend(frameon=True, framealpha=0.9, edgecolor="none")  # on top of the lines
 
 
 def _differences(axes: Any, report: Report, looks: dict[str, Any]) -> None:
@@ -51,7 +48,7 @@ def _differences(axes: Any, report: Report, looks: dict[str, Any]) -> None:
         axes.plot(steps, np.where(d > 0, d, np.nan), color=color, ls=style, marker=".", ms=4, lw=1.5, label=label)
     axes.axhline(TOLERANCE[report.settings.dtype], color="0.4", lw=1, ls=":", label="wanted after one update")
     axes.set(yscale="log", title="relative difference from rnnx's loss", xlabel="step")
-    axes.legend(frameon=False)
+    axes.legend(frameon=True, framealpha=0.9, edgecolor="none")  # on top of the lines
 
 
 def _times(axes: Any, report: Report, looks: dict[str, Any]) -> None:

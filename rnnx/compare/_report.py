@@ -169,6 +169,8 @@ class Report:
         list of pathlib.Path
             The files.
         """
+        from rnnx.plots import save as save_picture
+
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         names = ("report.txt", "report.json", "losses.csv", "comparison.png")
@@ -180,7 +182,7 @@ class Report:
             writer.writerow(["step", *self.sides])
             rows = zip(*(side.losses.tolist() for side in self.sides.values()), strict=True)
             writer.writerows([step, *row] for step, row in enumerate(rows, 1))
-        self.figure().savefig(picture, dpi=150)
+        save_picture(self.figure(), picture)
         return paths
 
 

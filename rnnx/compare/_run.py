@@ -4,14 +4,17 @@ import importlib.util
 import os
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Callable
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import rnnx
 from rnnx.compare._exchange import Request, Result, Settings
 from rnnx.compare._report import Report
 from rnnx.corpus import CORPORA
@@ -33,6 +36,7 @@ CELLS = {"keras": ("rnn", "lstm", "gru", "gru_reset_after"), "torch": ("rnn", "l
 OPTIMIZERS = ("sgd", "adam")
 # Quiet, on the CPU, and Keras on TensorFlow whatever its configuration file says.
 _ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "KERAS_BACKEND": "tensorflow"}
+_THREADS = ("OMP", "OPENBLAS", "MKL", "NUMBA", "VECLIB")  # what the libraries of one side or another look at
 _LINES = 12  # of a failing side's last words
 
 
@@ -70,7 +74,7 @@ def run(
     indices : array of int, shape (n,), optional
         What to read, as indices of characters. The batches are windows at random places of it.
     vocab_size : int, optional
-        Number of characters; default: the largest index plus 1.
+        Number of characters, at least 2; default: the largest index plus 1.
     dataset : str
         Without `indices` and `text`: a built-in text, one of ``rnnx.corpus.CORPORA``.
     text : path, optional
@@ -114,18 +118,18 @@ def run(
         raise ValueError(f"`peer` must be one of {sorted(PEERS)}; got {peer!r}")
     read = _read(dataset, text) if indices is None else _check_indices(indices)
     settings = Settings(
-        vocab_size=int(read.max()) + 1 if vocab_size is None else vocab_size,
-        hidden_size=hidden_size,
-        num_layers=num_layers,
+        vocab_size=int(read.max()) + 1 if vocab_size is None else _plain(vocab_size),
+        hidden_size=_plain(hidden_size),
+        num_layers=_plain(num_layers),
         cell=cell,
-        batch_size=batch_size,
-        seq_length=seq_length,
-        steps=steps,
-        seed=seed,
+        batch_size=_plain(batch_size),
+        seq_length=_plain(seq_length),
+        steps=_plain(steps),
+        seed=_plain(seed),
         optimizer=optimizer,
-        learning_rate=learning_rate,
+        learning_rate=_plain(learning_rate),
         dtype=dtype,
-        threads=threads,
+        threads=_plain(threads),
     )
     _check(peer, read, settings)
     modules, install, sides = PEERS[peer]
@@ -138,6 +142,11 @@ def run(
     if output is not None:
         report.save(output)
     return report
+
+
+def _plain(value: Any) -> Any:
+    """Python's own number for one of NumPy, which JSON does not know."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _read(dataset: str, text: str | Path | None) -> np.ndarray:
@@ -158,7 +167,7 @@ def _check_indices(indices: Any) -> np.ndarray:
 
 
 def _check(peer: str, text: np.ndarray, s: Settings) -> None:
-    least = {"vocab_size": 1, "hidden_size": 1, "num_layers": 1, "batch_size": 1, "seq_length": 1, "steps": 2}
+    least = {"vocab_size": 2, "hidden_size": 1, "num_layers": 1, "batch_size": 1, "seq_length": 1, "steps": 2}
     least |= {"seed": 0} | ({"threads": 1} if s.threads is not None else {})
     for name, at_least in least.items():
         value = getattr(s, name)
@@ -173,7 +182,7 @@ def _check(peer: str, text: np.ndarray, s: Settings) -> None:
         if getattr(s, name) not in allowed:
             hint = ": torch resets after the product, which is 'gru_reset_after'" if getattr(s, name) == "gru" else ""
             raise ValueError(f"`{name}` must be one of {list(allowed)} with {peer}; got {getattr(s, name)!r}{hint}")
-    if not 0 < s.learning_rate < float("inf"):
+    if not (isinstance(s.learning_rate, Real) and 0 < s.learning_rate < float("inf")):
         raise ValueError(f"`learning_rate` must be a positive number; got {s.learning_rate!r}")
 
 
@@ -211,11 +220,10 @@ def _run_sides(
 
 def _run_side(label: str, module: str, way: str, request: Path, result: Path, s: Settings) -> Result:
     """One side in a process of its own."""
-    threads = {} if s.threads is None else {"OMP_NUM_THREADS": str(s.threads)}
-    command = [sys.executable, "-m", f"rnnx.compare.{module}", str(request), str(result), way, repr(time.time())]
+    command = [sys.executable, "-P", "-m", f"rnnx.compare.{module}", str(request), str(result), way, repr(time.time())]
     done = subprocess.run(
         command,
-        env={**os.environ, **_ENVIRONMENT, **threads},
+        env=_environment(s.threads),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -227,3 +235,16 @@ def _run_side(label: str, module: str, way: str, request: Path, result: Path, s:
         words = "\n".join(done.stderr.strip().splitlines()[-_LINES:])
         raise RuntimeError(f"the process of {label} {how}" + (f":\n{words}" if words else ""))
     return Result.load(result)
+
+
+def _environment(threads: int | None) -> dict[str, str]:
+    """What a side's process finds: our rnnx, whatever lies in the present folder (-P keeps that out), and threads."""
+    environment = {**os.environ, **_ENVIRONMENT}
+    folder = str(Path(rnnx.__file__).resolve().parent.parent)
+    if folder != str(Path(sysconfig.get_path("purelib")).resolve()):  # it is found there, after Python's own modules
+        before = environment.get("PYTHONPATH")
+        environment["PYTHONPATH"] = folder + (os.pathsep + before if before else "")
+    if threads is not None:
+        names = (f"{name}_{'MAXIMUM' if name == 'VECLIB' else 'NUM'}_THREADS" for name in _THREADS)
+        environment.update(dict.fromkeys(names, str(threads)))
+    return environment
