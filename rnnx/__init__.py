@@ -18,7 +18,6 @@ from rnnx.attention import (
     dot_product_attention_forward,
 )
 from rnnx.cells import CELLS, Cell, Gate, Stage
-from rnnx.encoding import one_hot
 from rnnx.engines import engine_for, engine_names, use_engine, warm_up
 from rnnx.functional import (
     gru_backward,
@@ -36,7 +35,7 @@ from rnnx.functional import (
     rnn_cell_forward,
     rnn_forward,
 )
-from rnnx.heads import dense_backward, dense_forward, softmax_cross_entropy, squared_error
+from rnnx.heads import dense_backward, dense_forward, one_hot, softmax_cross_entropy, squared_error
 from rnnx.initialization import initialize_parameters
 from rnnx.optim import (
     SGD,

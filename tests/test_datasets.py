@@ -1,4 +1,4 @@
-"""Datasets: every target once, in batches that say what they are; and one-hot columns."""
+"""Datasets: every target once, in batches that say what they are."""
 
 from collections import Counter
 from itertools import islice, pairwise
@@ -8,9 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from rnnx import _namespace as ns
 from rnnx.datasets import Examples, Lines, Streams, Windows
-from rnnx.encoding import one_hot
 
 DTYPES = st.sampled_from([np.uint8, np.uint16, np.int32, np.int64])
 
@@ -273,40 +271,3 @@ def test_examples():
 def test_examples_that_do_not_fit(inputs, targets, lengths, error, message):
     with pytest.raises(error, match=message):
         Examples(inputs, targets, lengths)
-
-
-@pytest.mark.parametrize("dtype", ["uint8", "int32", "int64"])
-@pytest.mark.parametrize("shape", [(2, 3), (4,), (0, 3), (2, 0)])
-def test_one_hot(dtype, shape):
-    rng = np.random.default_rng(0)
-    indices = rng.integers(0, 250, shape).astype(dtype)
-    x = one_hot(indices, 300, "float64")
-    assert x.shape == (300, *shape)
-    assert x.dtype == np.float64
-    np.testing.assert_array_equal(x, np.moveaxis(np.eye(300)[indices], -1, 0))
-    assert x.flags.f_contiguous
-
-
-def test_one_hot_of_other_libraries():
-    strict = pytest.importorskip("array_api_strict")
-    expected = one_hot(np.array([[1, 0], [2, 2]]), 3)
-    assert expected.dtype == np.float32
-    for x in (
-        one_hot(strict.asarray([[1, 0], [2, 2]], dtype=strict.uint8), 3),
-        one_hot(np.array([[1, 0], [2, 2]]), 3, xp=strict),
-    ):
-        assert isinstance(x, type(strict.asarray(0)))
-        np.testing.assert_array_equal(ns.to_host(x), expected)
-
-
-def test_one_hot_errors():
-    with pytest.raises(ValueError, match="`indices` must be from 0 to vocab_size - 1 = 2; got 0 to 3"):
-        one_hot(np.array([0, 3]), 3)
-    with pytest.raises(ValueError, match="got -1 to 0"):
-        one_hot(np.array([0, -1]), 3)
-    with pytest.raises(TypeError, match="`indices` must hold integers; got dtype float64"):
-        one_hot(np.zeros((2, 2)), 3)
-    with pytest.raises(TypeError, match="`indices` must be an array"):
-        one_hot([0, 1], 3)
-    with pytest.raises(ValueError, match="`vocab_size` must be an integer of at least 1; got 0"):
-        one_hot(np.zeros(0, int), 0)

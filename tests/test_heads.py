@@ -148,3 +148,40 @@ def test_heads_keep_the_library(runtime, rng):
     assert float(loss) == pytest.approx(float(expected_loss))
     assert_close(to_numpy(dz), expected_dz, 1e-12)
     assert type(da) is type(z) is type(runtime.asarray(a))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "int64"])
+@pytest.mark.parametrize("shape", [(2, 3), (4,), (0, 3), (2, 0)])
+def test_one_hot(dtype, shape):
+    rng = np.random.default_rng(0)
+    indices = rng.integers(0, 250, shape).astype(dtype)
+    x = rnnx.one_hot(indices, 300, "float64")
+    assert x.shape == (300, *shape)
+    assert x.dtype == np.float64
+    np.testing.assert_array_equal(x, np.moveaxis(np.eye(300)[indices], -1, 0))
+    assert x.flags.f_contiguous
+
+
+def test_one_hot_of_other_libraries():
+    strict = pytest.importorskip("array_api_strict")
+    expected = rnnx.one_hot(np.array([[1, 0], [2, 2]]), 3)
+    assert expected.dtype == np.float32
+    for x in (
+        rnnx.one_hot(strict.asarray([[1, 0], [2, 2]], dtype=strict.uint8), 3),
+        rnnx.one_hot(np.array([[1, 0], [2, 2]]), 3, xp=strict),
+    ):
+        assert isinstance(x, type(strict.asarray(0)))
+        np.testing.assert_array_equal(to_numpy(x), expected)
+
+
+def test_one_hot_errors():
+    with pytest.raises(ValueError, match="`indices` must be from 0 to vocab_size - 1 = 2; got 0 to 3"):
+        rnnx.one_hot(np.array([0, 3]), 3)
+    with pytest.raises(ValueError, match="got -1 to 0"):
+        rnnx.one_hot(np.array([0, -1]), 3)
+    with pytest.raises(TypeError, match="`indices` must hold integers; got dtype float64"):
+        rnnx.one_hot(np.zeros((2, 2)), 3)
+    with pytest.raises(TypeError, match="`indices` must be an array"):
+        rnnx.one_hot([0, 1], 3)
+    with pytest.raises(ValueError, match="`vocab_size` must be an integer of at least 1; got 0"):
+        rnnx.one_hot(np.zeros(0, int), 0)

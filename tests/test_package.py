@@ -139,7 +139,7 @@ def test_each_question_has_one_room():
 ROOMS = [
     *("_ops", "_namespace", "_files", "cells", "_layout", "_check", "_caches", "engines", "_sequence"),
     *("activations", "heads", "functional", "initialization", "streaming", "optim", "_attention", "attention"),
-    *("text", "text_files", "encoding", "datasets", "pairs", "corpus", "sampling", "models", "training"),
+    *("text", "text_files", "datasets", "pairs", "corpus", "sampling", "models", "training"),
     *("metrics", "ngram", "inspection", "plots", "convert", "compare", "checkpoint", "settings", "runs", "cli"),
     "__main__",
 ]

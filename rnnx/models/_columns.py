@@ -6,7 +6,7 @@ import numpy as np
 
 from rnnx import _namespace as ns
 from rnnx._namespace import Array
-from rnnx.encoding import one_hot
+from rnnx.heads import one_hot
 
 LARGE = 1000  # to take columns out of an identity matrix is quicker, but it has vocab_size^2 numbers
 
