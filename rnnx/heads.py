@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rnnx import _namespace as ns
+from rnnx import engines
 from rnnx._check import check_lengths, check_shape
 from rnnx._layout import valid_steps
 from rnnx._namespace import Array
@@ -46,7 +47,7 @@ def dense_forward(a: Array, W: Array, b: Array) -> Array:
     xp, _ = ns.common_namespace({"a": a, "W": W, "b": b})
     _check_dense(a, W)
     check_shape("b", b, "(n_y, 1)", (W.shape[0], 1))
-    z = _columns(xp, a) @ xp.matrix_transpose(W) + xp.reshape(b, (-1,))
+    z = engines.matmul(xp, _columns(xp, a), xp.matrix_transpose(W), xp.reshape(b, (-1,)))
     return _uncolumns(xp, z, tuple(a.shape))
 
 
@@ -70,8 +71,8 @@ def dense_backward(dz: Array, a: Array, W: Array) -> tuple[Array, Array, Array]:
     _check_dense(a, W)
     check_shape("dz", dz, "(n_y, m, T_x)" if a.ndim == 3 else "(n_y, m)", (W.shape[0], *a.shape[1:]))
     rows = _columns(xp, dz)
-    da = _uncolumns(xp, rows @ W, tuple(a.shape))
-    dW = xp.matrix_transpose(rows) @ _columns(xp, a)
+    da = _uncolumns(xp, engines.matmul(xp, rows, W), tuple(a.shape))
+    dW = engines.matmul(xp, xp.matrix_transpose(rows), _columns(xp, a))
     return da, dW, xp.expand_dims(xp.sum(rows, axis=0), axis=1)
 
 

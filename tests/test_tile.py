@@ -5,10 +5,11 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rnnx.engines import _ir, _native, _tile
+import rnnx
+from rnnx.engines import _ir, _matmul, _native, _tile
 from rnnx.engines._moves import emit_moves
 
 DTYPES = [np.float32, np.float64]
@@ -179,3 +180,45 @@ def test_copy_and_sums(dtype, rows, columns):
     padded[:, :columns] = source
     moves["add_rows"](padded, padded.strides[0], rows, vectors, sums)
     np.testing.assert_allclose(sums, 1 + padded.sum(axis=0), rtol=1e-5)
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 70), st.integers(1, 800), st.integers(1, 140), st.sampled_from(["float32", "float64"]), st.data())
+def test_matmul(rows, n_k, columns, dtype, data):
+    """The product for the heads, for every layout of its operands; and each row as it is alone."""
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((rows, n_k)).astype(dtype), rng.standard_normal((n_k, columns)).astype(dtype)
+    bias = rng.standard_normal(columns).astype(dtype) if data.draw(st.booleans()) else None
+    layouts = [np.ascontiguousarray, np.asfortranarray, lambda x: np.repeat(x, 2, axis=1)[:, ::2]]
+    operands = [data.draw(st.sampled_from(layouts))(x) for x in (a, b)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_matmul, "_SMALLEST", 0)
+        out = _matmul.matmul(np, *operands, bias)
+        alone = _matmul.matmul(np, operands[0][-1:], operands[1], bias)
+    assert out.dtype == dtype
+    assert out.shape == (rows, columns)
+    exact = a.astype("float64") @ b.astype("float64") + (0 if bias is None else bias)
+    assert np.abs(out - exact).max() <= 4 * np.finfo(dtype).eps * (np.abs(a) @ np.abs(b)).max() * np.sqrt(n_k)
+    assert np.array_equal(out[-1:], alone)
+
+
+def test_matmul_runs_for_the_heads(monkeypatch):
+    from rnnx.engines import _matmul, jit
+
+    seen = []
+    run = _matmul._functions
+
+    def functions(dtype):
+        seen.append(dtype)
+        return run(dtype)
+
+    monkeypatch.setattr(_matmul, "_functions", functions)
+    a, W, b = np.ones((64, 40, 30), "float32"), np.ones((20, 64), "float32"), np.ones((20, 1), "float32")
+    z = rnnx.dense_forward(a, W, b)
+    rnnx.dense_backward(z, a, W)
+    assert len(seen) >= 3
+    seen.clear()
+    with rnnx.use_engine("plain"):
+        assert np.array_equal(rnnx.dense_forward(a, W, b), z)
+    assert jit.matmul is _matmul.matmul
+    assert not seen

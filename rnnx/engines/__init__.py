@@ -1,6 +1,6 @@
 """The table of engines: who runs the loop over time for which library.
 
-An engine is a module with two functions and a class. Dimensions: T steps, m examples, n hidden units, n_x inputs,
+An engine is a module with three functions and a class. Dimensions: T steps, m examples, n hidden units, n_x inputs,
 G gates of a stage; every tuple ``(per stage)`` or ``(per state)`` follows the order of the cell record. ::
 
     forward(xp, cell, x, weights, s0, lengths, keep) -> (X, S, K, outputs, kept)
@@ -24,6 +24,11 @@ G gates of a stage; every tuple ``(per stage)`` or ``(per state)`` follows the o
         dX       (T, m, n_x); None if X holds indices
         ds0      per state, (m, n)
         gradients  per stage, a `rnnx._layout.StageGradients`
+
+    matmul(xp, a, b, bias=None) -> a @ b + bias, for what stands on the recurrent layers
+
+        a, b     (r, k) and (k, c)
+        bias     (c,) or None
 
     Stepper(xp, cell, weights, s0)
 
@@ -143,6 +148,11 @@ def select(xp: Any, *, n_steps: int = 2, m: int = 1) -> str:
 def load(name: str) -> ModuleType:
     """The engine's module."""
     return importlib.import_module(_MODULES[name])
+
+
+def matmul(xp: Any, a: Any, b: Any, bias: Any = None) -> Any:
+    """The product a b + bias, by the engine for arrays of namespace `xp`."""
+    return load(select(xp, m=a.shape[0])).matmul(xp, a, b, bias)
 
 
 def warm_up(*cells: Any, dtypes: tuple[str, ...] = ("float32",)) -> None:

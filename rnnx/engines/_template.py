@@ -45,7 +45,8 @@ def product(dtype: np.dtype, panel: int) -> int:
 
 
 @lru_cache(maxsize=4)
-def _moves(dtype: np.dtype) -> Mapping[str, int]:
+def moves(dtype: np.dtype) -> Mapping[str, int]:
+    """The addresses of the functions in `_moves`."""
     return _native.functions(lambda module: emit_moves(module, dtype))
 
 
@@ -105,9 +106,9 @@ class Template:
         # A row of zeros; its size rounded up, so that there are few of them.
         self._held = _zeros(1 << (max(self.n, self.n_x) * self.item + 2 * LINE).bit_length())
         v[P.YIELD], v[P.ZEROS] = system_functions()["yield"], address(self._held)
-        moves = _moves(dtype)
-        v[P.COPY], v[P.COPY_MASKED], v[P.ADD_ROWS] = moves["copy"], moves["copy_masked"], moves["add_rows"]
-        v[P.TRANSPOSE], v[P.TRANSPOSE_MASKED] = moves["transpose"], moves["transpose_masked"]
+        leaves = moves(dtype)
+        v[P.COPY], v[P.COPY_MASKED], v[P.ADD_ROWS] = leaves["copy"], leaves["copy_masked"], leaves["add_rows"]
+        v[P.TRANSPOSE], v[P.TRANSPOSE_MASKED] = leaves["transpose"], leaves["transpose_masked"]
         v[P.PLAIN_NV] = panel_vectors(1)
         v[P.PLAIN_PRODUCT] = product(dtype, panel_vectors(1))
 

@@ -19,6 +19,7 @@ from rnnx.cells import Cell
 from rnnx.engines import _plan as P
 from rnnx.engines._backward_plan import backward_template, gradient_shapes
 from rnnx.engines._forward_plan import forward_shapes, forward_template, step_template
+from rnnx.engines._matmul import matmul as matmul
 from rnnx.engines._memory import LINE, empty, workspace
 from rnnx.engines._stages import Layout, kernels_of, places_in_block
 from rnnx.engines._team import alone_ns, split, team

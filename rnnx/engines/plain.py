@@ -235,3 +235,10 @@ class Stepper:
     def set(self, states: Arrays) -> None:
         """See `rnnx.engines`."""
         self.states = states
+
+
+def matmul(xp: Any, a: Array, b: Array, bias: Array | None = None) -> Array:
+    """See `rnnx.engines`."""
+    del xp
+    result = a @ b
+    return result if bias is None else result + bias
