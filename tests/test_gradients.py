@@ -26,10 +26,12 @@ def test_against_central_differences(engine, cell, case, rng):
     gradients = problem.gradients()
     assert set(gradients) == {"d" + name for name in problem.inputs}
     for name, array in problem.inputs.items():
-        numeric = numeric_gradient(problem.loss, array)
+        numeric = numeric_gradient(problem.loss, array, most=100)
         if name == "x":
             numeric = numeric[:, :, : gradients["dx"].shape[2]]
-        assert_close(gradients["d" + name], numeric, TOLERANCE["gradient"], f"{cell.name} {engine} {case} d{name}")
+        known = ~np.isnan(numeric)
+        what = f"{cell.name} {engine} {case} d{name}"
+        assert_close(gradients["d" + name][known], numeric[known], TOLERANCE["gradient"], what)
 
 
 def test_short_da_says_nothing_of_later_steps(engine, cell, rng):
