@@ -200,6 +200,8 @@ def test_help_and_version(run):
     for name in names:
         assert "Usage: rnnx" in ok(run(name, "--help"))
     assert "--hidden-size" in ok(run("train", "-h"))
+    assert "\n  rnnx train --resume runs/poems-lstm --epochs 60\n" in ok(run("train", "-h"))  # on a line of its own
+    assert all("\\b" not in ok(run(*name, "--help")) for name in ((), ("train",), ("sample",), ("evaluate",)))
     assert rnnx.__version__ in ok(run("--version"))
     assert "engine for NumPy" in ok(run("info"))
 

@@ -36,7 +36,7 @@ class Group(click.Group):
 )
 @click.version_option(rnnx.__version__, prog_name="rnnx")
 def cli() -> None:
-    r"""Recurrent networks on the command line: train a character model, draw texts from it, look inside.
+    """Recurrent networks on the command line: train a character model, draw texts from it, look inside.
 
     \b
     Begin with
@@ -46,7 +46,7 @@ def cli() -> None:
       rnnx train --text FILE          learn a text of your own
 
     Every run has a folder with its checkpoint and its metrics. Options may be written with dashes or underscores.
-    """
+    """  # noqa: D301
 
 
 @contextlib.contextmanager

@@ -35,13 +35,13 @@ def _is_lines(loaded: Checkpoint) -> bool:
 @click.option("--seed", type=click.IntRange(0), help="Same seed, same texts.")
 @device_option
 def sample(run: str, start: str, number: int, length: int | None, greedy: bool, **options: Any) -> None:
-    r"""Draw texts from a trained model.
+    """Draw texts from a trained model.
 
     RUN is the folder of a run, or a checkpoint file.
 
     \b
     rnnx sample runs/dinos-lstm -n 10 --start Tri --temperature 0.8
-    """
+    """  # noqa: D301
     with errors_as_messages():
         loaded, tokenizer = load_characters(run, options.pop("device"))
         lines = _is_lines(loaded)
@@ -70,11 +70,11 @@ def sample(run: str, start: str, number: int, length: int | None, greedy: bool, 
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of these lines.")
 @device_option
 def evaluate(run: str, text: str | None, part: str, batch_size: int, **options: Any) -> None:
-    r"""Measure a trained model: loss, bits, novelty.
+    """Measure a trained model: loss, bits, novelty.
 
     \b
     rnnx evaluate runs/dinos-lstm --baseline 6 --novelty 1000
-    """
+    """  # noqa: D301
     with errors_as_messages():
         loaded, _ = load_characters(run, options["device"])
         settings = Settings.of(loaded)

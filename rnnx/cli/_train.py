@@ -23,7 +23,7 @@ from rnnx.training import Progress
 INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C
 _ON_RESUME = ("epochs", "iterations", "patience", "evaluate_every", "text")  # settings that a run may change
 _DISPLAY = ("resume", "output", "device", "sample_every", "temperature", "save_every", "quiet")
-_POSITIVE_INT = click.IntRange(1, 2**31 - 1)
+_POSITIVE_INT = click.IntRange(1)
 
 
 class _Widths(click.ParamType):
@@ -52,7 +52,9 @@ class _Widths(click.ParamType):
     help="lines: each is a sequence of its own. windows: the text in pieces. streams: the text in order, the state "
     "carried from batch to batch (truncated backpropagation). auto: lines if the text is a list, else windows.",
 )
-@click.option("--seq-length", type=_POSITIVE_INT, default=64, help="Characters of a window, or of a step of streams.")
+@click.option(
+    "--seq-length", type=click.IntRange(1, 10**9), default=64, help="Characters of a window, or of a step of streams."
+)
 @click.option(
     "--split",
     type=click.Choice(["tail", "blocks"]),
@@ -83,8 +85,10 @@ class _Widths(click.ParamType):
     default="none",
     help="Of the step size; cosine: over the whole run, anew if --resume makes it longer.",
 )
-@number("--decay-every", default=1.0, help="Epochs after which step and exponential decay have multiplied by")
-@number("--decay-factor", type=click.FloatRange(0, 1, min_open=True), default=0.5, help="this factor.")
+@number("--decay-every", default=1.0, help="Epochs in which the step size falls by --decay-factor.")
+@number(
+    "--decay-factor", type=click.FloatRange(0, 1, min_open=True), default=0.5, help="Of step and exponential decay."
+)
 @click.option("--warmup", type=click.IntRange(0), default=0, help="Steps over which the step size grows from zero.")
 @number("--clip-norm", default=5.0, help="Largest norm of all gradients together.")
 @number("--clip-value", help="Largest value of a single gradient.")
@@ -108,7 +112,7 @@ class _Widths(click.ParamType):
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @click.pass_context
 def train(context: click.Context, **options: Any) -> None:
-    r"""Train a character model.
+    """Train a character model.
 
     Without options it learns the names of dinosaurs and invents new ones, in less than a minute. Ctrl-C stops it, and
     --resume goes on; so it does after a crash.
@@ -117,7 +121,7 @@ def train(context: click.Context, **options: Any) -> None:
     rnnx train --dataset pydoc --by streams --num-layers 2 --hidden-size 256 --dropout 0.2
     rnnx train --text poems.txt --optimizer adamw --decay cosine --epochs 30
     rnnx train --resume runs/poems-lstm --epochs 60
-    """
+    """  # noqa: D301
     with errors_as_messages(), Interrupt() as interrupt:
         for name in ("text", "resume", "output"):
             if options[name] == "":
