@@ -33,8 +33,9 @@ def check_gradients(model, batch, rng, **options):
     assert {*step.gradients} == {f"d{name}" for name in model.parameters}
     for name, array in model.parameters.items():
         # The second layer's gradients are small beside the loss, whose rounding a larger step divides by more.
-        numeric = numeric_gradient(lambda: model.train_step(batch, **options).loss, array, step=1e-5)
-        assert_close(step.gradients[f"d{name}"], numeric, TOLERANCE["gradient"], name)
+        numeric = numeric_gradient(lambda: model.train_step(batch, **options).loss, array, step=1e-5, most=10)
+        known = ~np.isnan(numeric)
+        assert_close(step.gradients[f"d{name}"][known], numeric[known], TOLERANCE["gradient"], name)
     return step
 
 
@@ -49,7 +50,7 @@ def test_character_model_gradients(cell, reset_after, engine, rng):
     batch = characters(rng)
     step = check_gradients(model, batch, rng, masks=Masks((0, 1)))
     assert step.loss != pytest.approx(model.loss(batch))  # dropout is on
-    assert check_gradients(model, batch, rng).loss == pytest.approx(model.loss(batch))
+    assert model.train_step(batch).loss == pytest.approx(model.loss(batch))
 
 
 @pytest.mark.parametrize(("cell", "reset_after"), CELLS)
