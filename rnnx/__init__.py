@@ -18,7 +18,7 @@ from rnnx.attention import (
     dot_product_attention_forward,
 )
 from rnnx.cells import CELLS, Cell, Gate, Stage
-from rnnx.engines import engine_for, engine_names, use_engine, warm_up
+from rnnx.engines import engine_for, engine_names, use_engine, use_precision, warm_up
 from rnnx.functional import (
     gru_backward,
     gru_cell_backward,
@@ -125,5 +125,6 @@ __all__ = [
     "update_parameters_with_rmsprop",
     "update_parameters_with_sgd",
     "use_engine",
+    "use_precision",
     "warm_up",
 ]

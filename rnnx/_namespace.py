@@ -4,6 +4,7 @@ Everything else is written against the array API standard (through array-api-com
 helpers at the end for what the standard leaves out.
 """
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -18,6 +19,7 @@ _IMMUTABLE = frozenset({"jax"})
 _EXACT_NUMPY_TYPES = (np.ndarray, np.memmap)
 _NUMPY = compat.array_namespace(np.empty(0))
 _ONLY_NUMPY = {np.ndarray}
+_HALVES = ("float16", "bfloat16")
 
 
 @lru_cache(maxsize=16)
@@ -90,37 +92,54 @@ def _namespace(name: str, array: Any) -> Namespace:
 def floating_dtype(xp: Namespace, floats: Mapping[str, Array], others: Mapping[str, Array]) -> Any:
     """The dtype to compute in: float32, or float64 as soon as one of the arrays is float64.
 
+    Libraries on a GPU have 16 bits, too: float16 or bfloat16 where all arrays are.
+
     Parameters
     ----------
     xp : namespace
     floats : mapping of str to array
-        Arrays that must be float32 or float64 (the parameters).
+        Arrays of floating dtype (the parameters).
     others : mapping of str to array
         Arrays that may also be integer or boolean; those do not take part in the choice.
 
     Raises
     ------
     TypeError
-        For any other dtype.
+        For any other dtype, or for float16 and bfloat16 together.
     """
+    able = _floats(xp)
     dtypes: Any = {array.dtype for array in (*floats.values(), *others.values())}
-    if len(dtypes) == 1 and floats and dtypes <= _floats(xp):
+    if len(dtypes) == 1 and floats and dtypes <= able:
         return dtypes.pop()
     dtypes = []
     for name, array in (*floats.items(), *others.items()):
-        if array.dtype in (xp.float32, xp.float64):
+        if any(array.dtype == kind for kind in able):  # not all libraries hash them alike
             dtypes.append(array.dtype)
         elif name in floats or not xp.isdtype(array.dtype, ("integral", "bool")):
-            wanted = "float32 or float64" + ("" if name in floats else ", integer or bool")
+            names = "float32 or float64" if len(able) == 2 else "float16, bfloat16, float32 or float64"
+            wanted = names + ("" if name in floats else ", integer or bool")
             raise TypeError(f"`{name}` must have dtype {wanted}; got {array.dtype}")
+    if len({str(dtype) for dtype in dtypes} & set(_HALVES)) == 2:
+        raise TypeError("arrays of float16 and bfloat16 do not go together")
     return xp.result_type(*dtypes)
 
 
 @lru_cache(maxsize=16)
 def _floats(xp: Namespace) -> frozenset[Any]:
-    """The dtypes float32 and float64, as arrays have them."""
+    """The dtypes that a library computes in, as arrays have them."""
     kinds = (xp.float32, xp.float64)
+    if compat.is_cupy_namespace(xp):
+        return frozenset(map(np.dtype, kinds)) | _half_dtypes()
     return frozenset(map(np.dtype, kinds) if compat.is_numpy_namespace(xp) else kinds)
+
+
+def _half_dtypes() -> frozenset[Any]:
+    """float16, and bfloat16 if there is the package that CuPy has it from."""
+    if importlib.util.find_spec("ml_dtypes") is None:
+        return frozenset({np.dtype(np.float16)})
+    from ml_dtypes import bfloat16
+
+    return frozenset({np.dtype(np.float16), np.dtype(bfloat16)})
 
 
 def is_integer(xp: Namespace, array: Array) -> bool:

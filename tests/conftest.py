@@ -3,8 +3,10 @@
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,13 @@ if "RNNX_CACHE_DIR" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["RNNX_CACHE_DIR"], ignore_errors=True)
 
 import rnnx
+from rnnx import engines
+
+# The GPU engine with its kernels compiled for the CPU: one more engine for NumPy arrays.
+sys.path.insert(0, str(Path(__file__).parent / "emulation"))
+engines._MODULES["emulated"] = "emulated_engine"
+engines._LIBRARIES["numpy"] += ("emulated",)
+NO_COMPILER = "no C++ compiler (g++) for the emulation of CUDA"
 
 settings.register_profile("rnnx", deadline=None, max_examples=25, derandomize=True)  # the first call compiles
 settings.load_profile("rnnx")
@@ -48,6 +57,8 @@ def to_numpy(a):
 
 def make_runtime(name: str) -> Runtime:
     library, engine = name.rsplit("-", 1)
+    if engine == "emulated" and not shutil.which("g++"):
+        pytest.skip(NO_COMPILER)
     if library in ("numpy", "readonly"):
         return Runtime(np, engine, readonly=library == "readonly")
     if library == "strict":
@@ -65,7 +76,8 @@ def make_runtime(name: str) -> Runtime:
 
 
 RUNTIMES = ["numpy-plain", "numpy-jit", "readonly-plain", "readonly-jit", "strict-plain", "torch-plain", "jax-plain"]
-RUNTIMES += [pytest.param("cupy-plain", marks=pytest.mark.gpu)]
+RUNTIMES += ["numpy-emulated", "readonly-emulated"]
+RUNTIMES += [pytest.param(name, marks=pytest.mark.gpu) for name in ("cupy-plain", "cupy-fused")]
 if "RNNX_TEST_RUNTIMES" in os.environ:
     RUNTIMES = os.environ["RNNX_TEST_RUNTIMES"].split(",")
 
@@ -83,7 +95,7 @@ PATHS = {
 }
 
 
-@pytest.fixture(params=["plain", *(f"jit-{path}" for path in PATHS)])
+@pytest.fixture(params=["plain", *(f"jit-{path}" for path in PATHS), "emulated"])
 def engine(request, monkeypatch):
     """The engines by name, on NumPy arrays; the compiled one on every path."""
     name, _, path = request.param.partition("-")
@@ -92,6 +104,8 @@ def engine(request, monkeypatch):
 
         monkeypatch.setattr(jit, "split", PATHS[path])
         monkeypatch.setattr(_team, "_WAKING_UP", 0)  # and it waits for threads that sleep
+    if name == "emulated" and not shutil.which("g++"):
+        pytest.skip(NO_COMPILER)
     with rnnx.use_engine(name):
         yield name
 

@@ -72,6 +72,7 @@ PUBLIC = [
     "update_parameters_with_rmsprop",
     "update_parameters_with_sgd",
     "use_engine",
+    "use_precision",
     "warm_up",
 ]
 
@@ -125,7 +126,8 @@ def test_each_question_has_one_room():
         "engines/_tile.py",
     }
     assert files_matching(r"^\s*(import|from) array_api_compat\b") == {"_namespace.py"}
-    assert files_matching(r"^\s*(import|from) cupy\b") == {"_namespace.py"}  # where a device is asked for by name
+    # Where a device is asked for by name, and what answers the GPU engine.
+    assert files_matching(r"^\s*(import|from) cupy\b") == {"_namespace.py", "engines/_cupy.py"}
     assert files_matching(r"^\s*(import|from) (torch|jax|tensorflow|keras)\b") == {
         "compare/_keras_side.py",
         "compare/_torch_side.py",
@@ -158,9 +160,11 @@ def test_dependencies_point_one_way():
 
 
 def test_engines_know_no_cell():
-    for path in (SOURCE / "engines").rglob("*.py"):
+    sources = [path for path in (SOURCE / "engines").rglob("*") if path.suffix in (".py", ".cu", ".cuh")]
+    assert {path.suffix for path in sources} == {".py", ".cu", ".cuh"}
+    for path in sources:
         text = path.read_text(encoding="utf-8")
-        code = re.sub(r'""".*?"""|#[^\n]*', "", text, flags=re.DOTALL)
+        code = re.sub(r'""".*?"""|#[^\n]*|//[^\n]*', "", text, flags=re.DOTALL)
         assert not re.search(r"\b(lstm|gru|rnn)\b", code, re.IGNORECASE), path
 
 

@@ -10,7 +10,7 @@ G gates of a stage; every tuple ``(per stage)`` or ``(per state)`` follows the o
         weights  per stage, a `rnnx._layout.StageWeights`
         s0       per state, (n, m)
         lengths  (m,) integers or None; the state of an example stays as it is from step lengths[j] on
-        keep     whether a backward pass may follow; else X, K and kept need not be of use
+        keep     whether a backward pass may follow; else X, K, kept and S before its last slot need not be of use
         X        (T, m, n_x), or (T, m): x, zero past an example's end, in memory that nobody else writes to
         S        per state, (T + 1, m, n), slot 0 is s0
         K        per name in cell.saved, (T, m, n); zero past an example's end
@@ -49,12 +49,17 @@ from types import ModuleType
 from typing import Any
 
 from rnnx import _namespace as ns
+from rnnx.engines._precision import use_precision as use_precision
 
 # Engine -> module, and what must be installed for it beside the core.
-_MODULES = {"plain": "rnnx.engines.plain", "jit": "rnnx.engines.jit"}
-_REQUIRES = {"jit": "numba"}
+_MODULES = {"plain": "rnnx.engines.plain", "jit": "rnnx.engines.jit", "fused": "rnnx.engines.fused"}
+_REQUIRES = {
+    "jit": ("numba", "pip install numba"),
+    "fused": ("cupy", "pip install 'rnnx[cuda12]' or 'rnnx[cuda13]'"),
+}
+_SLOW_TO_START = ("jit",)  # a call of a single step is not worth its compilation
 # Library -> engines that run its arrays, best first. Libraries that are not listed have the plain engine.
-_LIBRARIES = {"numpy": ("jit", "plain")}
+_LIBRARIES = {"numpy": ("jit", "plain"), "cupy": ("fused", "plain")}
 _ANY_LIBRARY = ("plain",)
 
 _forced: contextvars.ContextVar[str | None] = contextvars.ContextVar("rnnx_engine", default=None)
@@ -76,9 +81,9 @@ def engine_for(*arrays: Any) -> str:
     Returns
     -------
     str
-        "plain" (a loop over the library's own functions) or "jit" (compiled). The single-step
-        functions, and sequences of one step, have no loop to compile: they run "plain" unless `use_engine`
-        says otherwise.
+        "plain" (a loop over the library's own functions), "jit" (compiled, for NumPy arrays) or "fused" (CUDA
+        kernels, for CuPy arrays). The single-step functions, and sequences of one step, have no loop that is worth a
+        compilation by "jit": NumPy arrays then run "plain" unless `use_engine` says otherwise.
     """
     xp, _ = ns.common_namespace({f"argument {i + 1}": array for i, array in enumerate(arrays)})
     return select(xp)
@@ -91,7 +96,7 @@ def use_engine(name: str) -> Iterator[None]:
     Parameters
     ----------
     name : str
-        "plain" or "jit".
+        "plain", "jit" or "fused".
 
     Raises
     ------
@@ -111,15 +116,16 @@ def use_engine(name: str) -> Iterator[None]:
 
 def _require(name: str) -> None:
     if not _installed(name):
-        needs = _REQUIRES[name]
-        raise ValueError(f"engine {name!r} needs {needs}, installed (pip install {needs}) and not disabled")
+        package, command = _REQUIRES[name]
+        raise ValueError(f"engine {name!r} needs {package}, installed ({command}) and not disabled")
 
 
 def _installed(name: str) -> bool:
     if name not in _REQUIRES:
         return True
-    disabled = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
-    return not disabled and _found(_REQUIRES[name])
+    package = _REQUIRES[name][0]
+    disabled = package == "numba" and os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
+    return not disabled and _found(package)
 
 
 @lru_cache(maxsize=8)
@@ -131,7 +137,7 @@ def _found(package: str) -> bool:
 def select(xp: Any, *, n_steps: int = 2, m: int = 1) -> str:
     """Name of the engine for arrays of namespace `xp`.
 
-    A call of a single step or without anything to compute is not worth a compilation: it runs "plain".
+    A call without anything to compute runs "plain".
     """
     library = ns.library_name(xp)
     able = _LIBRARIES.get(library, _ANY_LIBRARY)
@@ -142,7 +148,7 @@ def select(xp: Any, *, n_steps: int = 2, m: int = 1) -> str:
         return "plain"
     if forced is not None:
         return forced
-    return "plain" if n_steps == 1 else next(name for name in able if _installed(name))
+    return next(name for name in able if _installed(name) and not (n_steps == 1 and name in _SLOW_TO_START))
 
 
 def load(name: str) -> ModuleType:

@@ -1,0 +1,169 @@
+"""CuPy's answer to `rnnx.engines._queue`: its memory pool, its kernels, its graphs, and cuBLAS on a handle of our own.
+
+Work goes to the stream that is current in CuPy when a function is called, on the device of its arrays.
+"""
+
+import contextlib
+import os
+import sys
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+import cupy
+import numpy as np
+from cupy._core import _routines_linalg as _linalg  # what CUPY_TF32 sets can be read here only
+
+from rnnx.cells import Cell
+from rnnx.engines import _cuda_source, _precision
+from rnnx.engines._cublas import WORKSPACE, Blas
+from rnnx.engines._queue import Matrix, Queue
+
+_MOST_QUEUES = 16  # of streams that come and go
+_PER_THREAD = 2  # what CUDA calls the default stream of each thread
+
+# Whether objects can be asked who refers to them.
+_COUNTS = hasattr(sys, "getrefcount") and getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+class _Device:
+    """What the queues of a device share. Its lock is held while a pass is being asked for."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.blas = Blas()
+        self.queues: OrderedDict[Any, CupyQueue] = OrderedDict()
+        self.graphs = os.environ.get("RNNX_CUDA_GRAPHS", "1") != "0"
+
+
+_devices: dict[int, _Device] = {}
+_devices_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def queue_of(array: Any) -> Iterator["CupyQueue"]:
+    """The queue of the current stream on the device of an array, to oneself."""
+    number = array.device.id
+    with cupy.cuda.Device(number):
+        with _devices_lock:
+            device = _devices.get(number)
+            if device is None:
+                device = _devices[number] = _Device()
+        stream = cupy.cuda.get_current_stream()
+        key = (stream.ptr, threading.get_ident()) if stream.ptr == _PER_THREAD else stream.ptr
+        with device.lock:
+            queue = device.queues.get(key)
+            if queue is None:
+                queue = device.queues[key] = CupyQueue(device)
+                if len(device.queues) > _MOST_QUEUES:
+                    device.queues.popitem(last=False)
+            device.queues.move_to_end(key)
+            queue.enter(stream)
+            yield queue
+
+
+@lru_cache(maxsize=256)
+def _module(device: int, text: str, options: tuple[str, ...]) -> dict[str, Any]:
+    """The kernels of a source on a device, by name. They are loaded here: in a capture it would be too late."""
+    del device
+    module = cupy.RawModule(code=text, options=options)
+    return {name: module.get_function(name) for name in _cuda_source.kernel_names(text)}
+
+
+class CupyQueue(Queue):
+    """A stream of a device."""
+
+    def __init__(self, device: _Device) -> None:
+        super().__init__()
+        self._device = device
+        self._workspace = cupy.cuda.alloc(WORKSPACE)
+        self._launchers: dict[Any, Callable[..., None]] = {}
+        self._tf32 = False
+        self._stream: Any = None
+
+    def enter(self, stream: Any) -> None:
+        """Begin to work, on the stream that is current."""
+        self._stream = stream
+        self._tf32 = self.precision == "tf32"
+        self._device.blas.use(stream.ptr, self._workspace.ptr)
+
+    def allocate(self, size: int) -> Any:
+        """See `Queue`."""
+        return cupy.cuda.alloc(size)
+
+    def array(self, memory: Any, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+        """See `Queue`."""
+        return cupy.ndarray(shape, dtype, memory + offset)
+
+    def base(self, memory: Any) -> int:
+        """See `Queue`."""
+        return int(memory.ptr)
+
+    def address(self, array: Any) -> int:
+        """See `Queue`."""
+        return int(array.data.ptr)
+
+    def strides(self, array: Any) -> tuple[int, ...]:
+        """See `Queue`."""
+        return tuple(stride // array.itemsize for stride in array.strides)
+
+    def references(self, memory: Any) -> int | None:
+        """See `Queue`."""
+        return sys.getrefcount(memory.mem) if _COUNTS else None
+
+    def gemm(self, a: Matrix, b: Matrix, c: Matrix, beta: int = 0) -> None:
+        """See `Queue`."""
+        self._device.blas.gemm(a, b, c, beta, tf32=self._tf32)
+
+    def kernels(self, cell: Cell, dtype: np.dtype) -> Callable[..., None]:
+        """See `Queue`."""
+        launch = self._launchers.get((cell, dtype))
+        if launch is None:
+            number, options, kernels = cupy.cuda.Device().id, _cuda_source.options(dtype), {}
+            for text in _cuda_source.sources(cell):
+                kernels.update(_module(number, text, options))
+
+            def launch(
+                name: str,
+                blocks: Sequence[int],
+                threads: Sequence[int],
+                arguments: Sequence[int],
+                shared: int = 0,
+            ) -> None:
+                kernels[name](tuple(blocks), tuple(threads), tuple(arguments), shared_mem=shared)
+
+            self._launchers[cell, dtype] = launch
+        return launch
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None] | None:
+        """See `Queue`. What cannot be captured is said once, and graphs are not tried again on this device."""
+        device, outer = self._device, self._stream
+        if not device.graphs or outer.is_capturing():
+            return None
+        stream = cupy.cuda.Stream(non_blocking=True)
+        try:
+            with stream:
+                device.blas.use(stream.ptr, self._workspace.ptr)
+                stream.begin_capture()
+                try:
+                    work()
+                finally:
+                    graph = stream.end_capture()
+        except (RuntimeError, NotImplementedError) as error:
+            device.graphs = False
+            warnings.warn(f"CUDA graphs are off: {error}", RuntimeWarning, stacklevel=2)
+            return None
+        finally:
+            device.blas.use(outer.ptr, self._workspace.ptr)
+        return graph.launch  # on the stream that is current then
+
+    @property
+    def precision(self) -> str:
+        """See `Queue`: what `rnnx.use_precision` says, else what CuPy's own switch says."""
+        chosen = _precision.chosen.get()
+        if chosen is not None:
+            return chosen
+        return "tf32" if _linalg.get_compute_type("float32") == _linalg.COMPUTE_TYPE_TF32 else "ieee"

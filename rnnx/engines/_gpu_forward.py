@@ -1,0 +1,189 @@
+"""The forward pass of a cell on a queue: its memory, what is put into it, and the loop over time.
+
+Dimensions: T steps, m examples, n units, n_x inputs, G gates of all stages, G_i gates of stage i.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from rnnx._layout import StageWeights
+from rnnx.cells import Cell
+from rnnx.engines import _gpu_moves as moves
+from rnnx.engines._cuda_source import THREADS
+from rnnx.engines._queue import Arena, Array, Matrix, Queue, Shapes
+
+
+class Setup(NamedTuple):
+    """All that the memory and the work of a pass depend on."""
+
+    cell: Cell
+    dtype: np.dtype
+    n_steps: int
+    m: int
+    n: int
+    n_x: int
+    indexed: bool  # inputs are indices of one-hot columns
+    ended: bool  # examples have lengths
+    biases: tuple[bool, ...]  # per stage, whether there is a recurrent bias
+    keep: bool
+
+    @property
+    def size(self) -> int:
+        """About how many bytes a forward pass and a backward pass of it hold."""
+        a_step = (4 * self.n_gates + 2 * len(self.cell.states)) * self.n + 2 * self.n_x
+        return self.dtype.itemsize * (self.n_steps * self.m * a_step + self.n_gates * self.n * (self.n + self.n_x))
+
+    @property
+    def n_gates(self) -> int:
+        return len(self.cell.gates)
+
+    @property
+    def first_gates(self) -> list[int]:
+        """The number of gates before each stage."""
+        counts = [len(stage.gates) for stage in self.cell.stages]
+        return [sum(counts[:i]) for i in range(len(counts))]
+
+    @property
+    def beside(self) -> list[bool]:
+        """Per stage, whether the recurrent side stands beside the input side; else it is added to it."""
+        return [self.indexed or not stage.additive for stage in self.cell.stages]
+
+
+def weight_arrays(setup: Setup) -> Shapes:
+    """The parameters, packed: wh<i> (G_i n, n), wx (G n, n_x) or for indices (n_x, G n), b (G n,), bh<i> (G_i n,)."""
+    n, n_x, dtype = setup.n, setup.n_x, setup.dtype
+    arrays: Shapes = {}
+    rows = setup.n_gates * n
+    for i, stage in enumerate(setup.cell.stages):
+        arrays[f"wh{i}"] = ((len(stage.gates) * n, n), dtype)
+        if setup.biases[i]:
+            arrays[f"bh{i}"] = ((len(stage.gates) * n,), dtype)
+    return {**arrays, "wx": ((n_x, rows) if setup.indexed else (rows, n_x), dtype), "b": ((rows,), dtype)}
+
+
+def pack_weights(queue: Queue, setup: Setup, weights: Sequence[StageWeights], arena: Arena) -> None:
+    """Fill what `weight_arrays` names."""
+    n, n_x, size, jobs = setup.n, setup.n_x, setup.dtype.itemsize, []
+    row, column = (1, setup.n_gates * n) if setup.indexed else (n_x, 1)
+    for i, w in enumerate(weights):
+        gates = zip(w.hidden, w.inputs, w.bias, w.recurrent_bias, strict=True)
+        for g, (hidden, inputs, bias, other) in enumerate(gates):
+            below = (setup.first_gates[i] + g) * n * size
+            jobs.append(moves.job(queue, hidden, arena.address(f"wh{i}") + g * n * n * size, n, 1, (n, n)))
+            jobs.append(moves.job(queue, inputs, arena.address("wx") + below * row, row, column, (n, n_x)))
+            jobs.append(moves.job(queue, bias, arena.address("b") + below, 1, 1, (n, 1)))
+            if setup.biases[i]:
+                jobs.append(moves.job(queue, other, arena.address(f"bh{i}") + g * n * size, 1, 1, (n, 1)))
+    moves.pack(queue.kernels(setup.cell, setup.dtype), jobs)
+
+
+class Forward:
+    """A forward pass. What a backward pass needs is in `held`, the rest in `working`.
+
+    `in_place` writes the states of a step over those before it.
+    """
+
+    def __init__(self, queue: Queue, setup: Setup, *, in_place: bool = False) -> None:
+        self.queue, self.setup, self.in_place = queue, setup, in_place
+        self.launch = queue.kernels(setup.cell, setup.dtype)
+        cell, dtype = setup.cell, setup.dtype
+        n_steps, m, n = setup.n_steps, setup.m, setup.n
+        states: Shapes = {f"S{k}": ((n_steps + 1, m, n), dtype) for k in range(len(cell.states))}
+        saved = {f"K{k}": ((n_steps if setup.keep else 1, m, n), dtype) for k in range(len(cell.saved))}
+        inputs: Shapes = {"X": ((n_steps, m), moves.INDEX) if setup.indexed else ((n_steps, m, setup.n_x), dtype)}
+        ends: Shapes = {"lengths": ((m,), moves.INDEX)} if setup.ended else {}
+        others = {**saved, **inputs, **weight_arrays(setup)}
+        working: Shapes = dict(ends)
+        if not setup.indexed:
+            working["Z"] = ((n_steps, m, setup.n_gates * n), dtype)
+        for i, beside in enumerate(setup.beside):
+            if beside:
+                working[f"Zh{i}"] = ((m, len(cell.stages[i].gates) * n), dtype)
+        self.held = Arena(queue, {**states, **others} if setup.keep else states)
+        self.working = Arena(queue, working if setup.keep else {**working, **others})
+        self._stages = [self._stage(i) for i in range(len(cell.stages))]
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory."""
+        return self.held.size + self.working.size
+
+    def address(self, name: str) -> int:
+        """Where an array begins; 0 if there is none of that name."""
+        return self.held.address(name) or self.working.address(name)
+
+    def arena(self, name: str) -> Arena:
+        """The memory that an array is in."""
+        return self.held if name in self.held else self.working
+
+    def load(self, x: Array, weights: Sequence[StageWeights], s0: Sequence[Array], lengths: Array | None) -> None:
+        """Put the arguments of a call in their places."""
+        setup = self.setup
+        pack_weights(self.queue, setup, weights, self.arena("wx"))
+        for k, state in enumerate(s0):
+            moves.rows(self.queue, self.launch, state, self.held.address(f"S{k}"), (1, setup.m, setup.n))
+        if lengths is not None:
+            self.working.array("lengths")[...] = lengths
+        if setup.indexed:
+            self.arena("X").array("X")[...] = x.T
+        elif x is not None:
+            self.project(x)
+
+    def project(self, x: Array) -> None:
+        """The input side of all steps, into Z; x is (n_x, m, T), or (n_x, m) if there is one step."""
+        setup, lengths = self.setup, self.working.address("lengths")
+        shape = (setup.n_steps, setup.m, setup.n_x)
+        moves.rows(self.queue, self.launch, x, self.address("X"), shape, lengths)
+        X, wx = self.arena("X").matrix("X"), self.arena("wx").matrix("wx")
+        self.queue.gemm(X, wx.T, self.working.matrix("Z"))
+
+    def loop(self) -> None:
+        """The loop over time; it allocates nothing and waits for nothing."""
+        queue, launch, setup = self.queue, self.launch, self.setup
+        m, n, n_x = setup.m, setup.n, setup.n_x
+        row, lengths = setup.n_gates * n, self.working.address("lengths")
+        blocks, threads = (-(-m * n // THREADS), 1), (THREADS, 1)
+        for t in range(setup.n_steps):
+            for i, stage in enumerate(self._stages):
+                places = [base + t * step for base, step in stage.places]
+                side = stage.side._replace(address=stage.side.address + t * stage.step)
+                queue.gemm(stage.operand._replace(address=places[_OPERAND]), stage.weights, side, stage.beta)
+                launch(f"forward_{i}", blocks, threads, (*places, lengths, t, m, n, row, side.columns, n_x))
+
+    def _stage(self, i: int) -> "_Stage":
+        """What stage i does at step 0, and how its places move."""
+        setup, cell = self.setup, self.setup.cell
+        m, n, size = setup.m, setup.n, setup.dtype.itemsize
+        last, columns, first = i == len(cell.stages) - 1, len(cell.stages[i].gates) * n, setup.first_gates[i] * n
+        step = m * n * size
+        states = [(self.held.address(f"S{k}"), 0 if self.in_place else step) for k in range(len(cell.states))]
+        after = [(base + by, by) for base, by in states]
+        saved = [(self.address(f"K{k}"), step if setup.keep else 0) for k in range(len(cell.saved))]
+        kept_at, out_at = cell.saved_slices[i]
+        into = saved[cell.saved_slices[i - 1][1]] if i else states
+        row = m * setup.n_gates * n * size
+        places = [(self.address("wx" if setup.indexed else "Z") + first * size, 0 if setup.indexed else row)]
+        places += [(self.address("X"), m * moves.INDEX.itemsize) if setup.indexed else (0, 0)]
+        places += [(self.address(name), 0) for name in (f"Zh{i}", "b", f"bh{i}")]
+        places[3] = (places[3][0] + first * size, 0)
+        places += into + (after if last else saved[out_at]) + saved[kept_at] + (states if last and i else [])
+        operand = Matrix(0, m, n, n, setup.dtype)
+        weights = self.arena(f"wh{i}").matrix(f"wh{i}").T
+        if setup.beside[i]:
+            return _Stage(places, operand, weights, self.working.matrix(f"Zh{i}"), 0, 0)
+        side = self.working.matrix("Z").below(0, m).part(first, columns)
+        return _Stage(places, operand, weights, side, row, 1)
+
+
+_OPERAND = 5  # of the places of a stage: behind zx, index, zh, b and bh
+
+
+class _Stage(NamedTuple):
+    places: list[tuple[int, int]]  # arguments of the kernel: address at step 0, and bytes from a step to the next
+    operand: Matrix
+    weights: Matrix
+    side: Matrix  # where the recurrent product goes at step 0
+    step: int  # bytes by which it moves
+    beta: int

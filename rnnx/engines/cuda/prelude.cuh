@@ -1,0 +1,50 @@
+// What all kernels stand on: integers, numbers in memory (`storage`) and in registers (`real`), and the functions a
+// cell may call. RNNX_STORAGE and RNNX_REAL come with the compiler's options.
+//
+// Every argument of a kernel is 64 bits wide: an address or an i64. Sequences are (T, m, n) in C order, matrices are
+// row-major.
+typedef long long i64;
+
+struct half_bits { unsigned short bits; };      // IEEE binary16
+struct bfloat16_bits { unsigned short bits; };  // the upper half of a binary32
+typedef RNNX_STORAGE storage;
+typedef RNNX_REAL real;  // float for the two halves
+
+__device__ __forceinline__ float load(const float* p) { return *p; }
+__device__ __forceinline__ double load(const double* p) { return *p; }
+__device__ __forceinline__ void store(float* p, float x) { *p = x; }
+__device__ __forceinline__ void store(double* p, double x) { *p = x; }
+#ifndef RNNX_EMULATED
+__device__ __forceinline__ float load(const half_bits* p) {
+  float x;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(p->bits));
+  return x;
+}
+__device__ __forceinline__ void store(half_bits* p, float x) {
+  unsigned short bits;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+  p->bits = bits;
+}
+__device__ __forceinline__ float load(const bfloat16_bits* p) { return __uint_as_float((unsigned)p->bits << 16); }
+__device__ __forceinline__ void store(bfloat16_bits* p, float x) {
+  unsigned short bits;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+  p->bits = bits;
+}
+// Memory that the threads of a block share. A kernel has one such array, or cuts it up.
+#define RNNX_SHARED(type, name)                                  \
+  extern __shared__ __align__(16) unsigned char rnnx_shared[];   \
+  type* name = reinterpret_cast<type*>(rnnx_shared)
+#endif
+
+__device__ __forceinline__ float op_exp(float x) { return expf(x); }
+__device__ __forceinline__ double op_exp(double x) { return exp(x); }
+__device__ __forceinline__ float op_tanh(float x) { return tanhf(x); }
+__device__ __forceinline__ double op_tanh(double x) { return tanh(x); }
+__device__ __forceinline__ real op_sigmoid(real x) {
+  // exp of a number <= 0 neither overflows nor loses the small values at the far left.
+  const real e = op_exp(x < real(0) ? x : -x);
+  return (x < real(0) ? e : real(1)) / (real(1) + e);
+}
+__device__ __forceinline__ real op_relu(real x) { return x < real(0) ? real(0) : x; }  // keeps NaN
+__device__ __forceinline__ real op_heaviside(real x) { return x > real(0) ? real(1) : real(0); }

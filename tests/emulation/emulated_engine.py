@@ -1,0 +1,175 @@
+"""The GPU engine on the CPU: its own kernels, compiled by a C++ compiler, on NumPy arrays. See `rnnx.engines._queue`.
+
+Memory begins as NaN. A recording holds addresses, as a CUDA graph does, and does nothing when it is made.
+"""
+
+import contextlib
+import ctypes
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from rnnx.engines import _cuda_source, _gpu_engine
+from rnnx.engines import _queue as q
+
+COMPILER = shutil.which("g++")
+HERE = Path(__file__).parent
+SEED = 1  # of the order of the threads
+_PLAIN = {"float32": np.float32, "float64": np.float64, "float16": np.float16}
+
+
+def compiled(source, options=()):
+    """The kernels of a CUDA source: ``<name>_emulated(x, y, tx, ty, shared, together, seed, arguments)``."""
+    text = '#include "emulator.h"\n' + source
+    for name, arguments in re.findall(r'extern "C" __global__ void (?:__\w+\([^)]*\) )*(\w+)\(([^)]*)\)', source):
+        types = [argument.strip().rsplit(" ", 1)[0] for argument in arguments.split(",")]
+        given = ", ".join(f"({kind})a[{i}]" for i, kind in enumerate(types))
+        body = re.search(rf"void (?:__\w+\([^)]*\) )*{name}\(.*?\n}}\n", source, re.DOTALL).group()
+        barriers = re.search(r"RNNX_SHARED|__syncthreads|to_rows|sum_columns|cluster_", body)
+        launch = (
+            "launch(x, y, tx, ty, shared, together, seed, work)" if barriers else "launch_plain(x, y, tx, ty, work)"
+        )
+        text += f"""
+extern "C" int {name}_emulated(unsigned x, unsigned y, unsigned tx, unsigned ty, size_t shared, unsigned together,
+                               unsigned seed, const i64* a) {{
+  auto work = [=] {{ {name}({given}); }};
+  return emulator::{launch};
+}}
+"""
+    return _library(text, tuple(options))
+
+
+@cache
+def _library(text, options):
+    header = (HERE / "emulator.h").read_text()
+    key = hashlib.sha256(repr((text, header, options)).encode()).hexdigest()[:24]
+    folder = Path(os.environ["RNNX_CACHE_DIR"]) / "emulation"
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{key}.so"
+    if not target.exists():
+        source, made = folder / f"{key}.{os.getpid()}.cpp", folder / f"{key}.{os.getpid()}.so"
+        source.write_text(text)
+        flags = ["-O1", "-shared", "-fPIC", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE", "-w", f"-I{HERE}", *options]
+        subprocess.run([COMPILER, *flags, "-o", made, source], check=True)
+        made.replace(target)
+    return ctypes.CDLL(str(target))
+
+
+class EmulatedQueue(q.Queue):
+    """A device that does everything at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.tape = None  # while a recording is made
+        self.log = []  # what was asked for
+        self._kernels = {}
+
+    def allocate(self, size):
+        memory = np.empty(size + q.ALIGNMENT, np.uint8)
+        memory[...] = 0xFF  # NaN in every dtype
+        return memory
+
+    def base(self, memory):
+        return memory.ctypes.data + -memory.ctypes.data % q.ALIGNMENT
+
+    def array(self, memory, offset, shape, dtype):
+        start = self.base(memory) - memory.ctypes.data + offset
+        return np.ndarray(shape, dtype, memory, start)
+
+    def address(self, array):
+        return array.ctypes.data
+
+    def strides(self, array):
+        assert all(s % array.itemsize == 0 for s in array.strides)
+        return tuple(s // array.itemsize for s in array.strides)
+
+    def references(self, memory):
+        return sys.getrefcount(memory)
+
+    def _do(self, name, work):
+        self.log.append(name)
+        if self.tape is None:
+            work()
+        else:
+            self.tape.append(work)
+
+    def gemm(self, a, b, c, beta=0):
+        assert not c.transposed
+        assert min(a.stride, b.stride, c.stride) >= 1
+        self._do("gemm", lambda: self._gemm(a, b, c, beta))
+
+    def _gemm(self, a, b, c, beta):
+        A, B, C = map(_view, (a, b, c))
+        wide = _cuda_source.real_dtype(a.dtype)
+        product = A.astype(wide) @ B.astype(wide)
+        C[...] = product if beta == 0 else C.astype(wide) + product
+
+    def kernels(self, cell, dtype):
+        if (cell, dtype) not in self._kernels:
+            libraries = [compiled(text, _cuda_source.options(dtype)) for text in _cuda_source.sources(cell)]
+
+            def launch(name, blocks, threads, arguments, shared=0, together=1):
+                entry = f"{name}_emulated"
+                function = next(getattr(one, entry) for one in libraries if hasattr(one, entry))
+                numbers = (ctypes.c_int64 * len(arguments))(*arguments)
+                assert shared <= 227 << 10
+                assert threads[0] * threads[1] <= 1024
+                work = lambda: function(*blocks, *threads, ctypes.c_size_t(shared), together, SEED, numbers)  # noqa: E731
+                self._do(name, lambda: _no_deadlock(work()))
+
+            self._kernels[cell, dtype] = launch
+        return self._kernels[cell, dtype]
+
+    def record(self, work):
+        self.tape = tape = []
+        try:
+            work()
+        finally:
+            self.tape = None
+
+        def again():
+            self.log.append("graph")
+            for one in tape:
+                one()
+
+        return again
+
+    precision = "ieee"
+
+
+def _no_deadlock(status):
+    assert status == 0, "deadlock"
+
+
+def _view(matrix):
+    """A matrix as a NumPy array."""
+    size = (matrix.rows - 1) * matrix.stride + matrix.columns
+    kind = matrix.dtype
+    memory = (ctypes.c_char * (size * kind.itemsize)).from_address(matrix.address)
+    flat = np.frombuffer(memory, kind)
+    strides = (matrix.stride * kind.itemsize, kind.itemsize)
+    array = np.lib.stride_tricks.as_strided(flat, (matrix.rows, matrix.columns), strides)
+    return array.T if matrix.transposed else array
+
+
+queue = EmulatedQueue()
+_lock = threading.RLock()
+
+
+@contextlib.contextmanager
+def _opened(array):
+    del array
+    with _lock:
+        yield queue
+
+
+ENGINE = _gpu_engine.Engine(_opened)
+forward, backward, matmul, Stepper = ENGINE.forward, ENGINE.backward, ENGINE.matmul, ENGINE.stepper

@@ -1,0 +1,314 @@
+"""What can be said of CUDA without a GPU: every kernel compiles, arrays are told apart, products are asked for rightly.
+
+CuPy is installed here without a driver; arrays of its own class are made around addresses that nobody reads.
+"""
+
+import ctypes
+import itertools
+import re
+import subprocess
+import sys
+
+import ml_dtypes
+import numpy as np
+import pytest
+from test_cells import MGU
+
+import rnnx
+from rnnx.engines import _cuda_source
+from rnnx.engines._cublas import Blas
+from rnnx.engines._queue import Matrix
+
+CHIPS = ["sm_80", "sm_90", "sm_100"]
+DTYPES = [np.dtype(d) for d in ("float32", "float64", "float16", ml_dtypes.bfloat16)]
+CELLS = [*rnnx.CELLS.values(), MGU]
+
+
+# --- the compiler -------------------------------------------------------------------------------------------------
+
+
+def compile_cuda(source, chip, options):
+    """The log of NVRTC, which needs no GPU; CuPy compiles with the same options."""
+    pytest.importorskip("cupy", reason="no CuPy")
+    from cupy.cuda import nvrtc
+
+    try:
+        program = nvrtc.createProgram(source, "kernels.cu", [], [])
+    except Exception as error:
+        pytest.skip(f"no NVRTC: {error}")
+    try:
+        nvrtc.compileProgram(program, [f"-arch={chip}", "-ftz=true", "--ptxas-options=-v", *options])
+        assert nvrtc.getCUBIN(program)
+    except nvrtc.NVRTCError:
+        pytest.fail(nvrtc.getProgramLog(program))
+    return nvrtc.getProgramLog(program)
+
+
+def assert_no_spills(log, names):
+    for name in names:
+        assert f"Compiling entry function '{name}'" in log
+    for amount, what in re.findall(r"(\d+) bytes (stack frame|spill stores|spill loads)", log):
+        assert amount == "0", f"{amount} bytes {what}"
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
+def test_every_kernel_compiles_without_spills(cell, dtype, chip):
+    common, own = _cuda_source.sources(cell)
+    for source in (own, common) if cell is CELLS[0] else (own,):
+        log = compile_cuda(source, chip, _cuda_source.options(dtype))
+        assert_no_spills(log, _cuda_source.kernel_names(source))
+
+
+def test_a_mistake_is_found():
+    with pytest.raises(pytest.fail.Exception, match="nowhere"):
+        compile_cuda('extern "C" __global__ void wrong() { nowhere(); }', "sm_90", ())
+
+
+def test_names_of_kernels():
+    common, own = _cuda_source.sources(rnnx.CELLS["gru"])
+    assert _cuda_source.kernel_names(own) == ["forward_0", "backward_0", "forward_1", "backward_1"]
+    assert {"pack", "rows_as_stored", "sums_by_index"} <= set(_cuda_source.kernel_names(common))
+
+
+# --- arrays of CuPy without a GPU ---------------------------------------------------------------------------------
+
+
+def fake(shape, dtype="float32", *, order="C", device=0):
+    """A CuPy array of this shape that has no memory."""
+    cupy = pytest.importorskip("cupy", reason="no CuPy")
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = cupy.cuda.MemoryPointer(cupy.cuda.UnownedMemory(0x1000, max(size, 1), None, device), 0)
+    return cupy.ndarray(shape, dtype, memory, order=order)
+
+
+def parameters(n_x=3, n_a=4, **options):
+    shapes = rnnx.initialize_parameters("lstm", n_x, n_a, seed=0)
+    return {key: fake(value.shape, **options) for key, value in shapes.items()}
+
+
+def test_cupy_arrays_have_the_fused_engine():
+    x = fake((3, 2, 5))
+    assert rnnx.engine_for(x, *parameters().values()) == "fused"
+    with rnnx.use_engine("plain"):
+        assert rnnx.engine_for(x) == "plain"
+    with rnnx.use_engine("jit"), pytest.raises(ValueError, match=r"engine 'jit' does not run cupy arrays; \['fused'"):
+        rnnx.engine_for(x)
+    with rnnx.use_engine("fused"), pytest.raises(ValueError, match="engine 'fused' does not run numpy arrays"):
+        rnnx.engine_for(np.zeros(3))
+
+
+def call(change, dtype="float32"):
+    arguments = {"x": fake((3, 2, 5), dtype), "a0": fake((4, 2), dtype), **parameters(dtype=dtype), **change}
+    x, a0 = arguments.pop("x"), arguments.pop("a0")
+    return rnnx.lstm_forward(x, a0, arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"x": np.zeros((3, 2, 5), np.float32)}, TypeError, "`x` and `a0` must be arrays of one library; got numpy"),
+        ({"Wi": np.zeros((4, 7), np.float32)}, TypeError, "`x` and `Wi` must be arrays of one library; got cupy and"),
+        ({"x": lambda: fake((3, 2))}, ValueError, r"`x` must have shape \(n_x, m, T_x\)"),
+        ({"bo": lambda: fake((4, 1), device=1)}, ValueError, "`x` and `bo` must be on one device; got .*0.*1"),
+        (
+            {"Wf": lambda: fake((4, 6))},
+            ValueError,
+            r"`Wf` must have shape \(n_a, n_a \+ n_x\) = \(4, 7\); got \(4, 6\)",
+        ),
+        ({"Wf": lambda: fake((4, 7), "int32")}, TypeError, "`Wf` must have dtype float16, bfloat16, float32 or"),
+        ({"x": lambda: fake((3, 2, 5), "complex64")}, TypeError, "`x` must have dtype .*, integer or bool"),
+        (
+            {"Wf": lambda: fake((4, 7), ml_dtypes.bfloat16), "bf": lambda: fake((4, 1), "float16")},
+            TypeError,
+            "together",
+        ),
+    ],
+)
+def test_messages(change, error, message):
+    change = {key: value() if callable(value) else value for key, value in change.items()}
+    fake((1,))
+    with pytest.raises(error, match=message):
+        call(change)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_right_call_gets_as_far_as_the_device(dtype):
+    """All checks pass, in every dtype; what is missing is the driver."""
+    cupy = pytest.importorskip("cupy", reason="no CuPy")
+    if cupy.is_available():
+        pytest.skip("there is a GPU, and the arrays have no memory")
+    with pytest.raises(cupy.cuda.runtime.CUDARuntimeError):
+        call({}, dtype)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_addresses_and_strides(order):
+    pytest.importorskip("cupy", reason="no CuPy")
+    from rnnx.engines._cupy import CupyQueue
+
+    queue = CupyQueue.__new__(CupyQueue)
+    whole = fake((6, 4, 10), "float64", order=order)
+    part = whole[1:, :, ::2]
+    strides = (40, 10, 1) if order == "C" else (1, 6, 24)
+    assert queue.strides(whole) == strides
+    assert queue.strides(part) == (strides[0], strides[1], 2 * strides[2])
+    assert queue.address(part) == 0x1000 + 8 * strides[0]
+    assert queue.strides(whole.T) == strides[::-1]
+
+
+def test_references_are_counted():
+    """Every view counts, and keeps what it is a view of; that is how memory of a plan is known to be free."""
+    pytest.importorskip("cupy", reason="no CuPy")
+    from rnnx.engines._cupy import CupyQueue
+
+    queue = CupyQueue.__new__(CupyQueue)
+    memory = fake((8, 8)).data
+    alone = queue.references(memory)
+    array = queue.array(memory, 64, (4, 4), np.dtype("float32"))
+    assert array.data.ptr == memory.ptr + 64
+    view = array[1:].T
+    assert queue.references(memory) == alone + 2
+    del array
+    assert queue.references(memory) > alone
+    del view
+    assert queue.references(memory) == alone
+
+
+def test_precision(monkeypatch):
+    pytest.importorskip("cupy", reason="no CuPy")
+    from rnnx.engines import _cupy
+
+    queue, library = _cupy.CupyQueue.__new__(_cupy.CupyQueue), _cupy._linalg
+    assert queue.precision == "ieee"
+    monkeypatch.setattr(library, "get_compute_type", lambda dtype: library.COMPUTE_TYPE_TF32)
+    assert queue.precision == "tf32"
+    with rnnx.use_precision("ieee"):
+        assert queue.precision == "ieee"
+    monkeypatch.undo()
+    with rnnx.use_precision("tf32"):
+        assert queue.precision == "tf32"
+    assert queue.precision == "ieee"
+    with pytest.raises(ValueError, match=r"`name` must be one of \('ieee', 'tf32'\); got 'b'"), rnnx.use_precision("b"):
+        pass
+
+
+def test_numpy_never_imports_cupy():
+    code = """
+import sys, numpy as np, rnnx
+p = rnnx.initialize_parameters("lstm", 2, 3, seed=0)
+_, _, _, caches = rnnx.lstm_forward(np.ones((2, 1, 4)), None, p)
+rnnx.lstm_backward(np.ones((3, 1, 4)), caches)
+print(rnnx.engine_names(), "cupy" in sys.modules)
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out == "('plain', 'jit', 'fused') False\n"
+
+
+def test_fused_needs_cupy(monkeypatch):
+    from rnnx import engines
+
+    monkeypatch.setattr(engines, "_found", lambda package: package != "cupy")
+    with pytest.raises(ValueError, match=r"engine 'fused' needs cupy, installed \(pip install 'rnnx\[cuda12\]'"):
+        rnnx.use_engine("fused").__enter__()
+
+
+# --- cuBLAS -------------------------------------------------------------------------------------------------------
+
+
+class FakeBlas:
+    """The functions of cuBLAS, column-major, on the host."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __getattr__(self, name):
+        def function(*arguments):
+            self.calls.append((name, arguments))
+            return 0
+
+        return function
+
+    def cublasGemmEx(
+        self, handle, ta, tb, m, n, k, alpha, a, kind_a, lda, b, kind_b, ldb, beta, c, kind_c, ldc, how, _
+    ):
+        self.calls.append(("gemm", (kind_a, kind_b, kind_c, how)))
+        kind = {0: ctypes.c_float, 1: ctypes.c_double}
+
+        def element(address, kind_of, i, j, stride):
+            return kind[kind_of].from_address(address + (i + j * stride) * ctypes.sizeof(kind[kind_of]))
+
+        for i, j in itertools.product(range(m), range(n)):
+            total = 0.0
+            for p in range(k):
+                left = element(a, kind_a, p, i, lda) if ta else element(a, kind_a, i, p, lda)
+                right = element(b, kind_b, j, p, ldb) if tb else element(b, kind_b, p, j, ldb)
+                total += left.value * right.value
+            place = element(c, kind_c, i, j, ldc)
+            place.value = alpha.contents.value * total + (
+                beta.contents.value * place.value if beta.contents.value else 0
+            )
+        return 0
+
+
+@pytest.mark.parametrize(("ta", "tb", "beta"), [*itertools.product([False, True], [False, True], [0, 1])])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_products_are_asked_for_in_the_right_order(ta, tb, beta, dtype, rng):
+    blas = Blas(FakeBlas())
+    rows, columns, inner = 3, 4, 5
+    wide = [rng.standard_normal(shape).astype(dtype) for shape in ((9, 9), (9, 9), (9, 9))]
+    shapes = [(inner, rows) if ta else (rows, inner), (columns, inner) if tb else (inner, columns), (rows, columns)]
+    a, b, c = (w[1 : 1 + r, 2 : 2 + k] for w, (r, k) in zip(wide, shapes, strict=True))
+    expected = (a.T if ta else a) @ (b.T if tb else b) + beta * c
+    outside = wide[2].copy()
+
+    def matrix(array, transposed=False):
+        return Matrix(array.ctypes.data, *array.shape, 9, array.dtype, transposed)
+
+    blas.gemm(matrix(a, ta), matrix(b, tb), matrix(c), beta, tf32=False)
+    np.testing.assert_allclose(c, expected, rtol=1e-5 if dtype == "float32" else 1e-13)
+    outside[1:4, 2:6] = c
+    np.testing.assert_array_equal(wide[2], outside)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output", "tf32", "expected"),
+    [
+        ("float32", "float32", False, (0, 0, 0, 68)),
+        ("float32", "float32", True, (0, 0, 0, 77)),
+        ("float64", "float64", True, (1, 1, 1, 70)),
+    ],
+)
+def test_precision_of_products(inputs, output, tf32, expected):
+    library = FakeBlas()
+    a = np.ones((2, 2), inputs)
+    matrix = Matrix(a.ctypes.data, 2, 2, 2, a.dtype)
+    Blas(library).gemm(matrix, matrix, matrix._replace(dtype=np.dtype(output)), 0, tf32=tf32)
+    assert library.calls[-1] == ("gemm", expected)
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+@pytest.mark.parametrize(("dtype", "kind"), [(DTYPES[2], 2), (DTYPES[3], 14)], ids=["float16", "bfloat16"])
+def test_sixteen_bits_are_accumulated_in_thirty_two(dtype, kind, tf32):
+    library = FakeBlas()
+    library.cublasGemmEx = lambda *arguments: library.calls.append(arguments)
+    a = Matrix(0, 2, 2, 2, dtype)
+    Blas(library).gemm(a, a, a, 0, tf32=tf32)
+    Blas(library).gemm(a, a, a._replace(dtype=np.dtype("float32")), 1, tf32=tf32)
+    for arguments, of_c in zip((c for c in library.calls if len(c) == 19), (kind, 0), strict=True):
+        assert (arguments[8], arguments[11], arguments[15], arguments[17]) == (kind, kind, of_c, 68)
+
+
+def test_large_numbers_take_the_other_function():
+    library = FakeBlas()
+    a = Matrix(0, 2**31, 1, 1, DTYPES[0])
+    Blas(library).gemm(a.T, a, Matrix(0, 1, 1, 1, DTYPES[0]), 0, tf32=False)
+    assert library.calls[-1][0] == "cublasGemmEx_64"
+
+
+def test_failures_are_said():
+    library = FakeBlas()
+    library.cublasSetStream_v2 = lambda *arguments: 1
+    with pytest.raises(RuntimeError, match="cublasSetStream_v2 failed with status 1"):
+        Blas(library).use(0, 0)

@@ -1,0 +1,309 @@
+"""The GPU engine in its emulation: recordings, memory, 16 bits, products. What every engine must do is tested with all
+engines in the other files.
+"""
+
+import itertools
+import shutil
+
+import ml_dtypes
+import numpy as np
+import pytest
+from conftest import NO_COMPILER
+from problems import assert_close, make_problem
+from test_engines import run
+
+import rnnx
+from rnnx import _namespace as ns
+from rnnx.engines import _cuda_source, _gpu_moves, _gpu_plans
+from rnnx.engines._queue import Arena, Matrix
+
+pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason=NO_COMPILER)
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+
+
+@pytest.fixture
+def queue(monkeypatch):
+    """The engine on a queue of its own, which has no plans yet."""
+    import emulated_engine
+
+    queue = emulated_engine.EmulatedQueue()
+    monkeypatch.setattr(emulated_engine, "queue", queue)
+    with rnnx.use_engine("emulated"):
+        yield queue
+
+
+def results(problem):
+    """What a problem returns, without its caches."""
+    return run(problem)[0]
+
+
+def assert_same_bits(actual, expected):
+    assert list(actual) == list(expected)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(actual[name], array, err_msg=name, strict=True)
+
+
+@pytest.mark.parametrize("lengths", [None, [4, 0, 3]])
+@pytest.mark.parametrize("indexed", [False, True])
+def test_recorded_is_eager_bit_for_bit(queue, cell, lengths, indexed, rng):
+    problem = make_problem(cell, rng, 6, 5, 3, 4, lengths=lengths).astype("float32")
+    other = make_problem(cell, rng, 6, 5, 3, 4, lengths=None if lengths is None else [1, 4, 2]).astype("float32")
+    if indexed:
+        problem.x, other.x = rng.integers(0, 6, (2, 3, 4))
+    eager = results(problem)
+    assert "graph" not in queue.log
+    eager_other = results(other)  # the second call makes the recording
+    assert "graph" not in queue.log
+    for expected, given in ((eager, problem), (eager_other, other), (eager, problem)):
+        queue.log.clear()
+        assert_same_bits(results(given), expected)
+        assert queue.log.count("graph") == 2
+
+
+def test_what_a_pass_asks_for(queue, cell, rng):
+    """One product for all inputs, one product and one kernel a stage and step, one product a gradient at the end."""
+    results(make_problem(cell, rng, n_steps=7))
+    stages = len(cell.stages)
+    assert queue.log.count("gemm") == (1 + 7 * stages) + (7 * stages + stages + 2)
+    for i in range(stages):
+        assert queue.log.count(f"forward_{i}") == queue.log.count(f"backward_{i}") == 7
+    assert "sums_by_index" not in queue.log
+    others = len([name for name in queue.log if not name.startswith(("gemm", "forward_", "backward_"))])
+    queue.log.clear()
+    results(make_problem(cell, rng, n_steps=9))
+    assert others == len([name for name in queue.log if not name.startswith(("gemm", "forward_", "backward_"))])
+
+
+def test_the_loops_allocate_nothing(queue, cell, rng, monkeypatch):
+    made, inside = [], []
+    allocate = queue.allocate
+    monkeypatch.setattr(queue, "allocate", lambda size: made.append(size) or allocate(size))
+    for kind in (_gpu_plans.Forward, _gpu_plans.Backward):
+        loop = kind.loop
+
+        def watched(self, loop=loop):
+            before = len(made)
+            loop(self)
+            inside.append(len(made) - before)
+
+        monkeypatch.setattr(kind, "loop", watched)
+    for _ in range(3):
+        results(make_problem(cell, rng))
+    assert inside
+    assert not any(inside)
+
+
+def test_forwards_before_a_backward_have_memory_of_their_own(queue, rng):
+    problems = [make_problem(rnnx.CELLS["lstm"], rng) for _ in range(3)]
+    expected = [results(problem) for problem in problems]
+    for _ in range(2):
+        caches = [rnnx.recurrent_forward(p.cell, p.x, p.s0, p.parameters)[2] for p in problems]
+        for problem, kept, want in zip(problems, caches, expected, strict=True):
+            got = rnnx.recurrent_backward(problem.cell, problem.dstates, kept, ds_final=problem.dfinal)
+            assert_same_bits(got, {name: want[name] for name in got})
+    assert "graph" in queue.log
+
+
+def test_memory_that_somebody_sees_is_not_used_again(queue, rng):
+    """The arrays of a step, and outputs, outlive the caches that they came from."""
+    problem = make_problem(rnnx.CELLS["gru"], rng)
+    for _ in range(3):
+        states, _, caches = rnnx.recurrent_forward(problem.cell, problem.x, problem.s0, problem.parameters)
+        step = caches[0][1]
+    values = [np.array(a) for a in step[:5]]
+    kept = np.array(states[0])
+    del caches
+    for _ in range(3):
+        results(make_problem(rnnx.CELLS["gru"], rng))
+    for array, value in zip(step[:5], values, strict=True):
+        np.testing.assert_array_equal(array, value)
+    np.testing.assert_array_equal(states[0], kept)
+
+
+def test_inference_hands_out_memory_of_the_callers(queue, rng):
+    problem = make_problem(rnnx.CELLS["lstm"], rng)
+    outputs = []
+    for i in range(4):
+        problem.x = np.full_like(problem.x, i)
+        states, _, caches = rnnx.recurrent_forward(
+            problem.cell, problem.x, problem.s0, problem.parameters, keep_caches=False
+        )
+        outputs.append((states, caches.final_state, [s.copy() for s in states]))
+    assert queue.log.count("graph") == 2
+    for states, final, copies in outputs:
+        for state, copy in zip(states, copies, strict=True):
+            np.testing.assert_array_equal(state, copy)
+        np.testing.assert_array_equal(final["a"], copies[0][:, :, -1])
+    assert len(list(queue.plans)) == 1
+
+
+def test_backward_twice_and_for_other_cotangents(queue, rng):
+    problem = make_problem(rnnx.CELLS["lstm"], rng)
+    expected = results(problem)
+    for _ in range(3):
+        _, _, caches = rnnx.recurrent_forward(problem.cell, problem.x, problem.s0, problem.parameters)
+        first = rnnx.recurrent_backward(problem.cell, problem.dstates, caches, ds_final=problem.dfinal)
+        only_a = rnnx.recurrent_backward(problem.cell, problem.dstates[:1], caches)
+        short = rnnx.recurrent_backward(problem.cell, [d[:, :, :3] for d in problem.dstates], caches)
+        again = rnnx.recurrent_backward(problem.cell, problem.dstates, caches, ds_final=problem.dfinal)
+        assert_same_bits(first, {name: expected[name] for name in first})
+        assert_same_bits(again, first)
+        with rnnx.use_engine("plain"):
+            _, _, plain = rnnx.recurrent_forward(problem.cell, problem.x, problem.s0, problem.parameters)
+            for got, ds in ((only_a, problem.dstates[:1]), (short, [d[:, :, :3] for d in problem.dstates])):
+                want = rnnx.recurrent_backward(problem.cell, ds, plain)
+                for name, array in want.items():
+                    assert_close(got[name], array, 1e-13, name)
+
+
+def test_plans_are_few(queue, rng, monkeypatch):
+    """Setups without end are not recorded; plans that nobody has used for long make room."""
+    monkeypatch.setattr(_gpu_plans, "MOST", 3)
+    monkeypatch.setattr(_gpu_plans, "IDLE", 4)
+    problems = [make_problem(rnnx.CELLS["rnn"], rng, n_steps=2 + i) for i in range(5)]
+    expected = [results(problem) for problem in problems]
+    for _ in range(3):
+        for problem, want in zip(problems, expected, strict=True):
+            assert_same_bits(results(problem), want)
+            assert len(list(queue.plans)) <= 3
+    steady = problems[0]
+    for _ in range(8):
+        results(steady)
+    queue.log.clear()
+    results(steady)
+    assert queue.log.count("graph") == 2
+    monkeypatch.setattr(_gpu_plans, "LARGEST", 0)  # no room at all
+    results(make_problem(rnnx.CELLS["gru"], rng))
+    queue.log.clear()
+    results(make_problem(rnnx.CELLS["gru"], rng))
+    assert "graph" not in queue.log
+
+
+def test_without_recordings(queue, cell, rng, monkeypatch):
+    problem = make_problem(cell, rng)
+    expected = results(problem)
+    monkeypatch.setattr(queue, "record", lambda work: None)
+    for _ in range(3):
+        assert_same_bits(results(problem), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("lengths", [None, [9, 4]])
+def test_sixteen_bits(queue, cell, dtype, lengths, rng, monkeypatch):
+    """Stored in 16 bits, computed in 32: within some units of rounding of float64 on the same inputs."""
+    monkeypatch.setattr(ns, "_floats", lambda xp: frozenset({np.dtype(np.float16), BFLOAT16}))
+    dtype = np.dtype(dtype) if dtype == "float16" else BFLOAT16
+    problem = make_problem(cell, rng, 6, 8, 2, 9, scale=0.5, lengths=lengths).astype(dtype)
+    actual = [results(problem) for _ in range(3)]
+    assert {array.dtype for array in actual[0].values()} == {dtype}
+    assert_same_bits(actual[2], actual[0])
+    monkeypatch.undo()
+    with rnnx.use_engine("plain"):
+        expected = results(problem.astype("float64"))
+    tolerance = {"float16": 4e-3, "bfloat16": 3e-2}[dtype.name]
+    for name, array in expected.items():
+        assert_close(actual[0][name].astype(np.float64), array, tolerance, name)
+
+
+def test_gradients_of_sixteen_bits_are_summed_in_thirty_two(queue, monkeypatch):
+    """4096 equal terms: a sum in float16 would stop growing at 2048."""
+    monkeypatch.setattr(ns, "_floats", lambda xp: frozenset({np.dtype(np.float16)}))
+    cell = rnnx.CELLS["rnn"]
+    parameters = {k: np.zeros(v.shape, np.float16) for k, v in rnnx.initialize_parameters(cell, 1, 1).items()}
+    x = np.ones((1, 4096, 1), np.float16)
+    _, _, caches = rnnx.recurrent_forward(cell, x, (), parameters)
+    gradients = rnnx.recurrent_backward(cell, [np.ones_like(x)], caches)
+    assert gradients["dba"] == 4096
+    assert gradients["dWax"] == 4096
+
+
+def test_an_index_out_of_range_is_nan(queue, cell, rng, monkeypatch):
+    """Nobody waits for indices on a device to be checked: what comes of a wrong one cannot be overlooked."""
+    monkeypatch.setattr(ns, "is_on_host", lambda array: False)
+    problem = make_problem(cell, rng, n_x=4, m=3, n_steps=2)
+    problem.x = np.array([[0, 1], [4, 2], [-1, 3]])
+    states, _, _ = rnnx.recurrent_forward(cell, problem.x, problem.s0, problem.parameters)
+    assert np.isfinite(states[0][:, 0]).all()
+    assert np.isnan(states[0][:, 1:]).all()
+
+
+# --- moves and sums -----------------------------------------------------------------------------------------------
+
+
+def launcher(queue, dtype="float64"):
+    return queue.kernels(rnnx.CELLS["rnn"], np.dtype(dtype))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (33, 2, 40), (70, 3, 5), (5, 1, 65)])
+@pytest.mark.parametrize("order", [*itertools.permutations(range(3))])
+@pytest.mark.parametrize("lengths", [False, True])
+def test_rows(queue, shape, order, lengths, rng):
+    n, m, n_steps = shape
+    base = rng.standard_normal([shape[i] for i in order]).transpose(np.argsort(order))
+    assert base.shape == shape
+    ends = rng.integers(0, n_steps + 1, m)
+    target = Arena(queue, {"rows": ((n_steps, m, n), base.dtype)})
+    address = ends.ctypes.data if lengths else 0
+    _gpu_moves.rows(queue, launcher(queue), base, target.address("rows"), (n_steps, m, n), address)
+    expected = base.transpose(2, 1, 0).copy()
+    if lengths:
+        expected[np.arange(n_steps)[:, None] >= ends] = 0
+    np.testing.assert_array_equal(target.array("rows"), expected)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (7, 33), (512, 3), (1300, 40)])
+def test_sums(queue, rows, columns, rng):
+    a = rng.standard_normal((rows, columns + 3))
+    matrix = Matrix(a.ctypes.data, rows, columns, columns + 3, a.dtype)
+    target = Arena(queue, {"sums": ((columns,), a.dtype), "by index": ((columns, 9), a.dtype)})
+    _gpu_moves.sum_columns(queue, launcher(queue), matrix, target.address("sums"))
+    assert_close(target.array("sums"), a[:, :columns].sum(axis=0), 1e-14)
+    index = rng.integers(0, 6, rows)
+    wide = target.matrix("by index").part(2, 6)
+    _gpu_moves.sum_by_index(launcher(queue), matrix, index.ctypes.data, wide)
+    assert_close(target.array("by index")[:, 2:8], a[:, :columns].T @ np.eye(6)[index], 1e-14)
+    assert np.isnan(target.array("by index")[:, [0, 1, 8]]).all()
+
+
+@pytest.mark.parametrize(("r", "k", "c"), [(3, 4, 5), (1, 4, 5), (3, 1, 5), (3, 4, 1), (1, 1, 1)])
+def test_products_in_any_order(queue, r, k, c, rng):
+    from emulated_engine import matmul
+
+    def orders(a):
+        wide = np.zeros((a.shape[0], 2 * a.shape[1]))
+        wide[:, ::2] = a
+        return [a, np.asfortranarray(a), wide[:, ::2], np.ascontiguousarray(a[::-1])[::-1], np.pad(a, 1)[1:-1, 1:-1]]
+
+    a, b, bias = rng.standard_normal((r, k)), rng.standard_normal((k, c)), rng.standard_normal(c)
+    for left, right in itertools.product(orders(a), orders(b)):
+        np.testing.assert_allclose(matmul(np, left, right, bias), a @ b + bias, rtol=1e-13)
+    assert matmul(np, a, b).flags.c_contiguous
+
+
+# --- the source ---------------------------------------------------------------------------------------------------
+
+
+def test_a_cell_is_traced_not_written(cell):
+    """Same mathematics, same kernel; changed mathematics, changed kernel; nothing twice."""
+    import dataclasses
+
+    stage = cell.stages[-1]
+
+    def other(ops, zx, zh, s):
+        leaving, saved = stage.forward(ops, zx, zh, s)
+        return (ops.tanh(leaving[0]), *leaving[1:]), saved
+
+    changed = dataclasses.replace(cell, stages=(*cell.stages[:-1], dataclasses.replace(stage, forward=other)))
+    assert _cuda_source.sources(changed)[1] != _cuda_source.sources(cell)[1]
+    assert _cuda_source.sources(changed)[0] == _cuda_source.sources(cell)[0]
+    trace, _, _ = _cuda_source.trace_forward(cell, 0)
+    expressions = [line.split(" = ")[1] for line in trace.lines]
+    assert len(set(expressions)) == len(expressions)
+
+
+def test_what_cannot_be_traced_says_so():
+    trace = _cuda_source.Trace()
+    (x,) = trace.symbols(["x"])
+    for wrong in (lambda: x + 1.0, lambda: 2.0 * x, lambda: bool(x), lambda: np.tanh(x), lambda: -x):
+        with pytest.raises(TypeError):
+            wrong()
