@@ -15,7 +15,7 @@ import pytest
 from test_cells import MGU
 
 import rnnx
-from rnnx.engines import _cuda_source
+from rnnx.engines import _cuda_cluster, _cuda_source
 from rnnx.engines._cublas import Blas
 from rnnx.engines._queue import Matrix
 
@@ -59,6 +59,17 @@ def test_every_kernel_compiles_without_spills(cell, dtype, chip):
     for source in (own, common) if cell is CELLS[0] else (own,):
         log = compile_cuda(source, chip, _cuda_source.options(dtype))
         assert_no_spills(log, _cuda_source.kernel_names(source))
+
+
+@pytest.mark.parametrize("chip", ["sm_90", "sm_100"])  # older ones have no clusters
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
+def test_kernels_of_clusters_compile_without_spills(cell, dtype, chip):
+    choices = _cuda_cluster.rows_choices(dtype.itemsize)
+    for rows in choices if cell is CELLS[1] else choices[-1:]:
+        options = (*_cuda_source.options(dtype), f"-DRNNX_ROWS={rows}")
+        log = compile_cuda(_cuda_cluster.source(cell), chip, options)
+        assert_no_spills(log, ["cluster_forward", "cluster_backward"])
 
 
 def test_a_mistake_is_found():
@@ -197,9 +208,11 @@ def test_precision(monkeypatch):
 def test_numpy_never_imports_cupy():
     code = """
 import sys, numpy as np, rnnx
+rnnx.engines.load("jit")
 p = rnnx.initialize_parameters("lstm", 2, 3, seed=0)
-_, _, _, caches = rnnx.lstm_forward(np.ones((2, 1, 4)), None, p)
-rnnx.lstm_backward(np.ones((3, 1, 4)), caches)
+with rnnx.use_engine("plain"):
+    _, _, _, caches = rnnx.lstm_forward(np.ones((2, 1, 4)), None, p)
+    rnnx.lstm_backward(np.ones((3, 1, 4)), caches)
 print(rnnx.engine_names(), "cupy" in sys.modules)
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

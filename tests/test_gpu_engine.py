@@ -2,6 +2,7 @@
 engines in the other files.
 """
 
+import dataclasses
 import itertools
 import shutil
 
@@ -227,11 +228,88 @@ def test_an_index_out_of_range_is_nan(queue, cell, rng, monkeypatch):
     assert np.isnan(states[0][:, 1:]).all()
 
 
+# --- whole passes by clusters of blocks, which are off by default -------------------------------------------------
+
+
+@pytest.fixture
+def clusters(queue, monkeypatch):
+    monkeypatch.setattr(type(queue), "clusters", True)
+    return queue
+
+
+CLUSTERS = {
+    "plain": ("float64", {}),
+    "lengths": ("float64", {"lengths": [3, 0, 6, 5]}),
+    "many": ("float32", {"m": 17, "n_steps": 2}),
+    "smallest": ("float32", {"n_a": 1, "m": 1}),
+    "short": ("float32", {"n_a": 30, "da_steps": 3, "final": False}),
+}
+
+
+@pytest.mark.parametrize("case", CLUSTERS)
+def test_clusters_agree_with_plain(clusters, cell, case, rng):
+    dtype, options = CLUSTERS[case]
+    options = {"n_x": 5, "n_a": 11, "m": 4, "n_steps": 6, "n_y": 2, "scale": 0.5, **options}
+    problem = make_problem(cell, rng, **options).astype(dtype)
+    indices = dataclasses.replace(problem, x=rng.integers(0, 5, problem.x.shape[1:]))
+    for one in (problem, indices):
+        for _ in range(3 if case == "plain" else 1):  # as it is, and recorded
+            actual = results(one)
+        with rnnx.use_engine("plain"):
+            expected = results(one)
+        for name, array in expected.items():
+            assert_close(actual[name], array, {"float32": 3e-6, "float64": 1e-13}[dtype], name)
+    assert "cluster_forward" in clusters.log
+    assert "forward_0" not in clusters.log
+    assert "backward_0" not in clusters.log
+
+
+def test_clusters_give_the_same_bits_in_any_order_of_the_threads(clusters, cell, rng, monkeypatch):
+    import emulated_engine
+
+    problem = make_problem(cell, rng, 3, 21, 5, 4, lengths=[4, 2, 0, 3, 4]).astype("float32")
+    expected = results(problem)
+    for seed in (0, 2, 3):
+        monkeypatch.setattr(emulated_engine, "SEED", seed)
+        assert_same_bits(results(problem), expected)
+
+
+@pytest.mark.parametrize("which", range(2))
+@pytest.mark.parametrize("name", ["cluster_forward", "cluster_backward"])
+def test_a_missing_barrier_is_seen(clusters, name, which, rng, monkeypatch):
+    """The emulation is able to fail: without one barrier of the loop the results are others."""
+    from rnnx.engines import _cuda_cluster
+
+    problem = make_problem(rnnx.CELLS["lstm"], rng, 3, 37, 5, 4).astype("float32")
+    expected = results(problem)
+    text = _cuda_cluster.source(problem.cell)
+    head, kernel = text.split(f"{name}(", 1)
+    loop, body = kernel.split("for (t = ", 1)
+    barrier = ("__syncthreads();", "cluster_barrier();")[which]
+    assert barrier in body
+    broken = f"{head}{name}({loop}for (t = {body.replace(barrier, '', 1)}"
+    monkeypatch.setattr(_cuda_cluster, "source", lambda cell: broken)
+    monkeypatch.setattr(clusters, "plans", None)
+    actual = results(problem)
+    assert any(not np.array_equal(actual[key], expected[key]) for key in expected)
+
+
+def test_weights_that_do_not_fit_go_step_by_step(clusters, rng):
+    results(make_problem(rnnx.CELLS["lstm"], rng, 2, 340, 1, 2).astype("float32"))
+    assert "forward_0" in clusters.log
+    assert "cluster_forward" not in clusters.log
+
+
+def test_clusters_are_off(queue, rng):
+    results(make_problem(rnnx.CELLS["rnn"], rng))
+    assert "cluster_forward" not in queue.log
+
+
 # --- moves and sums -----------------------------------------------------------------------------------------------
 
 
 def launcher(queue, dtype="float64"):
-    return queue.kernels(rnnx.CELLS["rnn"], np.dtype(dtype))
+    return queue.kernels(_cuda_source.sources(rnnx.CELLS["rnn"]), _cuda_source.options(np.dtype(dtype)))
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (33, 2, 40), (70, 3, 5), (5, 1, 65)])
@@ -285,8 +363,6 @@ def test_products_in_any_order(queue, r, k, c, rng):
 
 def test_a_cell_is_traced_not_written(cell):
     """Same mathematics, same kernel; changed mathematics, changed kernel; nothing twice."""
-    import dataclasses
-
     stage = cell.stages[-1]
 
     def other(ops, zx, zh, s):

@@ -44,8 +44,8 @@ def real_dtype(dtype: np.dtype) -> np.dtype:
 def sources(cell: Cell) -> tuple[str, str]:
     """All kernels that sequences of a cell need: those of any cell, and its own."""
     kernels = [kernel for i in range(len(cell.stages)) for kernel in (_forward(cell, i), _backward(cell, i))]
-    common = "\n".join([_file("prelude.cuh"), _file("moves.cu"), _pack()])
-    return common, "\n".join([_file("prelude.cuh"), *kernels])
+    common = "\n".join([read("prelude.cuh"), read("moves.cu"), _pack()])
+    return common, "\n".join([read("prelude.cuh"), *kernels])
 
 
 def kernel_names(text: str) -> list[str]:
@@ -54,7 +54,8 @@ def kernel_names(text: str) -> list[str]:
 
 
 @lru_cache(maxsize=8)
-def _file(name: str) -> str:
+def read(name: str) -> str:
+    """A file of the folder ``cuda``."""
     return (Path(__file__).parent / "cuda" / name).read_text(encoding="utf-8")
 
 
@@ -161,7 +162,8 @@ def carries_over(cell: Cell, i: int) -> bool:
     return not trace.is_zero(dp[0])
 
 
-def _kernel(name: str, arguments: Sequence[str], lines: Sequence[str]) -> str:
+def kernel(name: str, arguments: Sequence[str], lines: Sequence[str]) -> str:
+    """A kernel of these arguments and lines."""
     body = "\n".join(f"  {line}" for line in lines)
     return f'extern "C" __global__ void {name}(\n    {", ".join(arguments)}) {{\n{body}\n}}\n'
 
@@ -209,7 +211,7 @@ def _forward(cell: Cell, i: int) -> str:
         old = "real(0)" if not last else f"load(h{k} + e)" if held else f"p{k}"
         lines.append(f"store(out{k} + e, past ? {old} : {symbol.name});")
     lines += [f"store(keep{k} + e, past ? real(0) : {symbol.name});" for k, symbol in enumerate(saved)]
-    return _kernel(f"forward_{i}", arguments, lines)
+    return kernel(f"forward_{i}", arguments, lines)
 
 
 def _backward(cell: Cell, i: int) -> str:
@@ -249,7 +251,7 @@ def _backward(cell: Cell, i: int) -> str:
         # Without lengths the product with the recurrent weights writes over a zero.
         guard = "if (lengths) " if k == 0 and trace.is_zero(symbol) else ""
         lines.append(f"{guard}enter{k}[e] = {symbol.name};")
-    return _kernel(f"backward_{i}", arguments, lines)
+    return kernel(f"backward_{i}", arguments, lines)
 
 
 def _pack() -> str:
@@ -260,4 +262,4 @@ def _pack() -> str:
         arguments += [f"const storage* src{job}", f"storage* dst{job}", *(f"i64 {field}{job}" for field in fields)]
         given = ", ".join(f"{name}{job}" for name in ("src", *fields[:2], "dst", *fields[2:]))
         cases.append(f"if (blockIdx.y == {job}) copy_matrix({given});")
-    return _kernel("pack", arguments, cases)
+    return kernel("pack", arguments, cases)

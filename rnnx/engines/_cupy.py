@@ -17,12 +17,12 @@ import cupy
 import numpy as np
 from cupy._core import _routines_linalg as _linalg  # what CUPY_TF32 sets can be read here only
 
-from rnnx.cells import Cell
 from rnnx.engines import _cuda_source, _precision
 from rnnx.engines._cublas import WORKSPACE, Blas
 from rnnx.engines._queue import Matrix, Queue
 
 _MOST_QUEUES = 16  # of streams that come and go
+_SHARED = 48 << 10  # bytes that a block has without asking
 _PER_THREAD = 2  # what CUDA calls the default stream of each thread
 
 # Whether objects can be asked who refers to them.
@@ -37,6 +37,8 @@ class _Device:
         self.blas = Blas()
         self.queues: OrderedDict[Any, CupyQueue] = OrderedDict()
         self.graphs = os.environ.get("RNNX_CUDA_GRAPHS", "1") != "0"
+        capable = int(cupy.cuda.Device().compute_capability) >= 90
+        self.clusters = capable and os.environ.get("RNNX_CUDA_CLUSTERS", "0") == "1"
 
 
 _devices: dict[int, _Device] = {}
@@ -118,12 +120,12 @@ class CupyQueue(Queue):
         """See `Queue`."""
         self._device.blas.gemm(a, b, c, beta, tf32=self._tf32)
 
-    def kernels(self, cell: Cell, dtype: np.dtype) -> Callable[..., None]:
+    def kernels(self, texts: tuple[str, ...], options: tuple[str, ...]) -> Callable[..., None]:
         """See `Queue`."""
-        launch = self._launchers.get((cell, dtype))
+        launch = self._launchers.get((texts, options))
         if launch is None:
-            number, options, kernels = cupy.cuda.Device().id, _cuda_source.options(dtype), {}
-            for text in _cuda_source.sources(cell):
+            number, kernels = cupy.cuda.Device().id, {}
+            for text in texts:
                 kernels.update(_module(number, text, options))
 
             def launch(
@@ -133,9 +135,12 @@ class CupyQueue(Queue):
                 arguments: Sequence[int],
                 shared: int = 0,
             ) -> None:
-                kernels[name](tuple(blocks), tuple(threads), tuple(arguments), shared_mem=shared)
+                kernel = kernels[name]
+                if shared > _SHARED and kernel.max_dynamic_shared_size_bytes < shared:
+                    kernel.max_dynamic_shared_size_bytes = shared
+                kernel(tuple(blocks), tuple(threads), tuple(arguments), shared_mem=shared)
 
-            self._launchers[cell, dtype] = launch
+            self._launchers[texts, options] = launch
         return launch
 
     def record(self, work: Callable[[], None]) -> Callable[[], None] | None:
@@ -167,3 +172,8 @@ class CupyQueue(Queue):
         if chosen is not None:
             return chosen
         return "tf32" if _linalg.get_compute_type("float32") == _linalg.COMPUTE_TYPE_TF32 else "ieee"
+
+    @property
+    def clusters(self) -> bool:
+        """See `Queue`."""
+        return self._device.clusters

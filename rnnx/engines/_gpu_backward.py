@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from rnnx._layout import StageGradients
+from rnnx.engines import _gpu_cluster as cluster
 from rnnx.engines import _gpu_moves as moves
-from rnnx.engines._cuda_source import THREADS, carries_over, entering, real_dtype
-from rnnx.engines._gpu_forward import Setup
+from rnnx.engines._cuda_source import THREADS, carries_over, entering, options, real_dtype, sources
+from rnnx.engines._gpu_setup import Setup
 from rnnx.engines._queue import Arena, Array, Matrix, Queue, Shapes
 
 
@@ -28,7 +29,8 @@ class Backward:
 
     def __init__(self, queue: Queue, setup: Setup, external: tuple[bool, ...], given: Given) -> None:
         self.queue, self.setup, self.given, self.external = queue, setup, given, external
-        self.launch = queue.kernels(setup.cell, setup.dtype)
+        self.launch = queue.kernels(sources(setup.cell), options(setup.dtype))
+        self._rows = cluster.rows_of(queue, setup)  # of a cluster; 0: step by step
         cell, dtype, real = setup.cell, setup.dtype, real_dtype(setup.dtype)
         n_steps, m, n = setup.n_steps, setup.m, setup.n
         arrays: Shapes = {"dZ": ((n_steps, m, setup.n_gates * n), dtype)}
@@ -60,6 +62,8 @@ class Backward:
 
     def loop(self) -> None:
         """The loop over time; it allocates nothing and waits for nothing."""
+        if self._rows:
+            return cluster.launch(self.queue, self.setup, "cluster_backward", self._rows, self._whole())
         queue, launch, setup = self.queue, self.launch, self.setup
         m, n = setup.m, setup.n
         row, lengths = setup.n_gates * n, self.memory.address("lengths")
@@ -71,6 +75,18 @@ class Backward:
                 launch(f"backward_{i}", blocks, threads, (*places, lengths, t, m, n, row, stage.side.columns))
                 side = stage.side._replace(address=stage.side.address + t * stage.step)
                 queue.gemm(side, self.given.weights[i], stage.operand, stage.beta)
+
+    def _whole(self) -> list[int]:
+        """The arguments of the kernel of a whole pass."""
+        setup, cell, given, memory = self.setup, self.setup.cell, self.given, self.memory
+        states = range(len(cell.states))
+        outside = [memory.address(f"dS{k}") for k in states]
+        weights = [matrix.address for matrix in given.weights]
+        dzh = [memory.address(f"dZh{i}") for i, stage in enumerate(cell.stages) if not stage.additive]
+        carried = [memory.address(f"d0_{k}") for k in states]
+        sizes = [setup.n_steps, setup.m, setup.n, setup.n_gates * setup.n]
+        sides = [memory.address("dZ"), *dzh, *carried, memory.address("lengths")]
+        return [*outside, *weights, *given.states, *given.saved, *sides, *sizes]
 
     def _stage(self, i: int) -> "_Stage":
         """What stage i does at step 0, and how its places move."""

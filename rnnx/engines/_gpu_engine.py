@@ -19,8 +19,9 @@ from rnnx._layout import StageGradients, StageWeights
 from rnnx.cells import Cell
 from rnnx.engines import _gpu_moves as moves
 from rnnx.engines._gpu_backward import Backward, Given
-from rnnx.engines._gpu_forward import Forward, Setup, pack_weights, weight_arrays
+from rnnx.engines._gpu_forward import Forward, pack_weights, weight_arrays
 from rnnx.engines._gpu_plans import Plan, Plans
+from rnnx.engines._gpu_setup import Setup
 from rnnx.engines._queue import Arena, Array, Matrix, Queue
 
 Arrays = tuple[Array, ...]

@@ -6,49 +6,12 @@ Dimensions: T steps, m examples, n units, n_x inputs, G gates of all stages, G_i
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from rnnx._layout import StageWeights
-from rnnx.cells import Cell
+from rnnx.engines import _gpu_cluster as cluster
 from rnnx.engines import _gpu_moves as moves
-from rnnx.engines._cuda_source import THREADS
+from rnnx.engines._cuda_source import THREADS, options, sources
+from rnnx.engines._gpu_setup import Setup
 from rnnx.engines._queue import Arena, Array, Matrix, Queue, Shapes
-
-
-class Setup(NamedTuple):
-    """All that the memory and the work of a pass depend on."""
-
-    cell: Cell
-    dtype: np.dtype
-    n_steps: int
-    m: int
-    n: int
-    n_x: int
-    indexed: bool  # inputs are indices of one-hot columns
-    ended: bool  # examples have lengths
-    biases: tuple[bool, ...]  # per stage, whether there is a recurrent bias
-    keep: bool
-
-    @property
-    def size(self) -> int:
-        """About how many bytes a forward pass and a backward pass of it hold."""
-        a_step = (4 * self.n_gates + 2 * len(self.cell.states)) * self.n + 2 * self.n_x
-        return self.dtype.itemsize * (self.n_steps * self.m * a_step + self.n_gates * self.n * (self.n + self.n_x))
-
-    @property
-    def n_gates(self) -> int:
-        return len(self.cell.gates)
-
-    @property
-    def first_gates(self) -> list[int]:
-        """The number of gates before each stage."""
-        counts = [len(stage.gates) for stage in self.cell.stages]
-        return [sum(counts[:i]) for i in range(len(counts))]
-
-    @property
-    def beside(self) -> list[bool]:
-        """Per stage, whether the recurrent side stands beside the input side; else it is added to it."""
-        return [self.indexed or not stage.additive for stage in self.cell.stages]
 
 
 def weight_arrays(setup: Setup) -> Shapes:
@@ -76,7 +39,7 @@ def pack_weights(queue: Queue, setup: Setup, weights: Sequence[StageWeights], ar
             jobs.append(moves.job(queue, bias, arena.address("b") + below, 1, 1, (n, 1)))
             if setup.biases[i]:
                 jobs.append(moves.job(queue, other, arena.address(f"bh{i}") + g * n * size, 1, 1, (n, 1)))
-    moves.pack(queue.kernels(setup.cell, setup.dtype), jobs)
+    moves.pack(queue.kernels(sources(setup.cell), options(setup.dtype)), jobs)
 
 
 class Forward:
@@ -87,7 +50,8 @@ class Forward:
 
     def __init__(self, queue: Queue, setup: Setup, *, in_place: bool = False) -> None:
         self.queue, self.setup, self.in_place = queue, setup, in_place
-        self.launch = queue.kernels(setup.cell, setup.dtype)
+        self.launch = queue.kernels(sources(setup.cell), options(setup.dtype))
+        self._rows = 0 if in_place else cluster.rows_of(queue, setup)  # of a cluster; 0: step by step
         cell, dtype = setup.cell, setup.dtype
         n_steps, m, n = setup.n_steps, setup.m, setup.n
         states: Shapes = {f"S{k}": ((n_steps + 1, m, n), dtype) for k in range(len(cell.states))}
@@ -141,6 +105,8 @@ class Forward:
 
     def loop(self) -> None:
         """The loop over time; it allocates nothing and waits for nothing."""
+        if self._rows:
+            return cluster.launch(self.queue, self.setup, "cluster_forward", self._rows, self._whole())
         queue, launch, setup = self.queue, self.launch, self.setup
         m, n, n_x = setup.m, setup.n, setup.n_x
         row, lengths = setup.n_gates * n, self.working.address("lengths")
@@ -151,6 +117,17 @@ class Forward:
                 side = stage.side._replace(address=stage.side.address + t * stage.step)
                 queue.gemm(stage.operand._replace(address=places[_OPERAND]), stage.weights, side, stage.beta)
                 launch(f"forward_{i}", blocks, threads, (*places, lengths, t, m, n, row, side.columns, n_x))
+
+    def _whole(self) -> list[int]:
+        """The arguments of the kernel of a whole pass."""
+        setup, cell = self.setup, self.setup.cell
+        row = setup.n_gates * setup.n
+        inputs = [self.address("wx"), 0, self.address("X")] if setup.indexed else [self.address("Z"), setup.m * row, 0]
+        weights = [self.address(f"{name}{i}") for i in range(len(cell.stages)) for name in ("wh", "bh")]
+        states = [self.held.address(f"S{k}") for k in range(len(cell.states))]
+        saved = [self.address(f"K{k}") for k in range(len(cell.saved))]
+        sizes = [setup.n_steps, setup.m, setup.n, row, setup.n_x, setup.m * setup.n if setup.keep else 0]
+        return [*inputs, self.address("b"), *weights, *states, *saved, self.working.address("lengths"), *sizes]
 
     def _stage(self, i: int) -> "_Stage":
         """What stage i does at step 0, and how its places move."""

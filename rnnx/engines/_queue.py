@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rnnx.cells import Cell
-
 Array = Any
 Shapes = dict[str, tuple[tuple[int, ...], np.dtype]]  # arrays by name
 ALIGNMENT = 256  # bytes
@@ -75,8 +73,8 @@ class Queue(ABC):
         """C = A B + beta C, accumulated in what `_cuda_source.real_dtype` says; C is not transposed."""
 
     @abstractmethod
-    def kernels(self, cell: Cell, dtype: np.dtype) -> Callable[..., None]:
-        """``launch(name, blocks, threads, arguments, shared=0)`` of the kernels of a cell.
+    def kernels(self, texts: tuple[str, ...], options: tuple[str, ...]) -> Callable[..., None]:
+        """``launch(name, blocks, threads, arguments, shared=0)`` of the kernels of CUDA sources.
 
         `blocks` and `threads` are (x, y); arguments are integers; `shared` counts bytes.
         """
@@ -89,6 +87,11 @@ class Queue(ABC):
     @abstractmethod
     def precision(self) -> str:
         """Of products of float32: "ieee" or "tf32"."""
+
+    @property
+    @abstractmethod
+    def clusters(self) -> bool:
+        """Whether whole passes may be done by clusters of blocks."""
 
 
 class Arena:

@@ -27,19 +27,19 @@ _PLAIN = {"float32": np.float32, "float64": np.float64, "float16": np.float16}
 
 
 def compiled(source, options=()):
-    """The kernels of a CUDA source: ``<name>_emulated(x, y, tx, ty, shared, together, seed, arguments)``."""
+    """The kernels of a CUDA source: ``<name>_emulated(x, y, tx, ty, shared, seed, arguments)``."""
     text = '#include "emulator.h"\n' + source
     for name, arguments in re.findall(r'extern "C" __global__ void (?:__\w+\([^)]*\) )*(\w+)\(([^)]*)\)', source):
         types = [argument.strip().rsplit(" ", 1)[0] for argument in arguments.split(",")]
         given = ", ".join(f"({kind})a[{i}]" for i, kind in enumerate(types))
         body = re.search(rf"void (?:__\w+\([^)]*\) )*{name}\(.*?\n}}\n", source, re.DOTALL).group()
         barriers = re.search(r"RNNX_SHARED|__syncthreads|to_rows|sum_columns|cluster_", body)
-        launch = (
-            "launch(x, y, tx, ty, shared, together, seed, work)" if barriers else "launch_plain(x, y, tx, ty, work)"
-        )
+        together = 8 if "__cluster_dims__(8, 1, 1)" in body else 1
+        with_fibers = f"launch(x, y, tx, ty, shared, {together}, seed, work)"
+        launch = with_fibers if barriers else "launch_plain(x, y, tx, ty, work)"
         text += f"""
-extern "C" int {name}_emulated(unsigned x, unsigned y, unsigned tx, unsigned ty, size_t shared, unsigned together,
-                               unsigned seed, const i64* a) {{
+extern "C" int {name}_emulated(unsigned x, unsigned y, unsigned tx, unsigned ty, size_t shared, unsigned seed,
+                               const i64* a) {{
   auto work = [=] {{ {name}({given}); }};
   return emulator::{launch};
 }}
@@ -112,21 +112,21 @@ class EmulatedQueue(q.Queue):
         product = A.astype(wide) @ B.astype(wide)
         C[...] = product if beta == 0 else C.astype(wide) + product
 
-    def kernels(self, cell, dtype):
-        if (cell, dtype) not in self._kernels:
-            libraries = [compiled(text, _cuda_source.options(dtype)) for text in _cuda_source.sources(cell)]
+    def kernels(self, texts, options):
+        if (texts, options) not in self._kernels:
+            libraries = [compiled(text, options) for text in texts]
 
-            def launch(name, blocks, threads, arguments, shared=0, together=1):
+            def launch(name, blocks, threads, arguments, shared=0):
                 entry = f"{name}_emulated"
                 function = next(getattr(one, entry) for one in libraries if hasattr(one, entry))
                 numbers = (ctypes.c_int64 * len(arguments))(*arguments)
                 assert shared <= 227 << 10
                 assert threads[0] * threads[1] <= 1024
-                work = lambda: function(*blocks, *threads, ctypes.c_size_t(shared), together, SEED, numbers)  # noqa: E731
+                work = lambda: function(*blocks, *threads, ctypes.c_size_t(shared), SEED, numbers)  # noqa: E731
                 self._do(name, lambda: _no_deadlock(work()))
 
-            self._kernels[cell, dtype] = launch
-        return self._kernels[cell, dtype]
+            self._kernels[texts, options] = launch
+        return self._kernels[texts, options]
 
     def record(self, work):
         self.tape = tape = []
@@ -143,6 +143,7 @@ class EmulatedQueue(q.Queue):
         return again
 
     precision = "ieee"
+    clusters = False
 
 
 def _no_deadlock(status):

@@ -115,3 +115,10 @@ static inline void store(bfloat16_bits* p, float x) {  // to nearest, ties to ev
   const unsigned short upper = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
   const unsigned short result = std::isnan(x) ? 0x7FC0 : upper; memcpy((void*)p, &result, 2);
 }
+
+static inline int cluster_rank() { return emulator::now->at; }
+static inline void cluster_barrier() { emulator::wait(emulator::cluster); }
+template <typename T> static inline T* cluster_peer(T* p, int rank) {
+  const auto offset = reinterpret_cast<unsigned char*>(p) - emulator::blocks[emulator::now->at].shared.data();
+  return reinterpret_cast<T*>(emulator::blocks[rank].shared.data() + offset);
+}
