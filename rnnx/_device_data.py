@@ -29,7 +29,7 @@ class PlacedText:
     def __init__(self, dataset: Lines | Windows | Streams, xp: Any, device: Any) -> None:
         text = dataset.laid_out()
         self._dataset, self._rows, self._xp, self._device = dataset, text.rows, xp, device
-        self._inputs, self._targets = (self._there(np.ascontiguousarray(a)) for a in (text.inputs, text.targets))
+        self._inputs, self._targets = (self._there(_common(a)) for a in (text.inputs, text.targets))
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -56,6 +56,12 @@ class PlacedText:
         valid = steps < xp.expand_dims(self._there(rows.lengths), axis=1)
         inputs, targets = (xp.where(valid, a, xp.zeros_like(a)) for a in (inputs, targets))
         return Batch(inputs, targets, rows.lengths, rows.continues)
+
+
+def _common(indices: np.ndarray) -> np.ndarray:
+    """In a dtype that all libraries have functions for, small if it can be."""
+    smallest = next(t for t in (np.uint8, np.int32, np.int64) if np.can_cast(indices.dtype, t) or t is np.int64)
+    return np.ascontiguousarray(indices, smallest)
 
 
 class PlacedExamples(Shuffled[Batch]):

@@ -182,7 +182,7 @@ def numbers(values: Sequence[Any]) -> list[float]:
     if not late:
         return [float(value) for value in values]
     xp = compat.array_namespace(*late)
-    dtype = xp.result_type(*late)
+    dtype = xp.result_type(*{value.dtype for value in late})
     fetched = iter(to_host(xp.stack([astype(xp, value, dtype) for value in late])).tolist())
     return [next(fetched) if compat.is_array_api_obj(v) and not is_on_host(v) else float(v) for v in values]
 

@@ -118,13 +118,14 @@ def test_a_step_fetches_nothing(device, by, options):
     """Steps of several epochs, then a look: the numbers, the parameters and the state are NumPy's."""
     corpus = corpus_of(by)
     ours, theirs = trainers(device, corpus, **options)
-    run = {"batch_size": 4, "iterations": 12, "evaluate_every": 100}
+    run = {"batch_size": 12, "iterations": 12, "evaluate_every": 100}
     items = theirs.run(corpus.train, corpus.validation, **run)
     steps = []
     for expected in range(1, 12):
         steps.append(next(items))
         assert steps[-1].step == theirs.step == expected
-        assert device.fetched == (steps[-1].epoch > 1)  # once, where an epoch begins
+        assert device.fetched == steps[-1].epoch - 1  # once, where an epoch begins
+    assert device.fetched > 0
     fetched = device.fetched
     losses = [p.loss for p in steps]
     assert device.fetched == fetched + 1
@@ -191,6 +192,7 @@ def test_a_run_that_diverges(device, monkeypatch, what, found_by):
         assert theirs.step == bad - 1
     with pytest.raises(FloatingPointError) as found:
         steps.extend(items)
+    assert found_by not in ("look", "state") or len(steps) == 6  # it does not go on
     assert str(found.value).partition(" is ")[0] == str(expected.value).partition(" is ")[0]
     assert str(found.value).endswith(f"at step {bad}; a smaller learning rate may help")
     assert theirs.step == ours.step == bad - 1
@@ -247,7 +249,10 @@ def run_folder(device, monkeypatch, folder, **settings):
 def test_a_run_in_a_folder(device, monkeypatch, tmp_path):
     """All steps are in its metrics, fetched together; what is written is NumPy's to rounding; it goes on."""
     run = run_folder(device, monkeypatch, tmp_path / "there")
-    steps = sum(not p.evaluation for p in run.train(save_every=1e9))
+    steps, items = 0, run.train(save_every=1e9)
+    for progress in items:
+        steps += not progress.evaluation
+        assert device.fetched == 0 or progress.evaluation or steps > 5
     here = Run.start(tmp_path / "here", run.settings)
     list(here.train())
     records, expected = read_metrics(tmp_path / "there"), read_metrics(tmp_path / "here")
@@ -273,6 +278,17 @@ def test_a_run_that_diverges_keeps_its_checkpoint(device, monkeypatch, tmp_path)
     whole = Run.start(tmp_path / "whole", kept.settings)
     list(whole.train())
     assert_same(whole.model.parameters, kept.model.parameters)
+
+
+def test_a_run_that_is_left(device, monkeypatch, tmp_path):
+    """What was done until then is in its metrics and in its checkpoint."""
+    run = run_folder(device, monkeypatch, tmp_path / "out")
+    items = run.train(save_every=1e9)
+    for _ in range(3):
+        next(items)
+    items.close()
+    assert [r["step"] for r in read_metrics(tmp_path / "out")] == [1, 2, 3]
+    assert Run.resume(tmp_path / "out").trainer.counters.smooth_loss == run.trainer.counters.smooth_loss
 
 
 def test_a_callback_that_looks_at_some(device):
