@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
 from rnnx import _namespace as ns
 from rnnx._layout import valid_steps
 from rnnx._namespace import Array
@@ -248,7 +250,8 @@ def check_lengths(xp: Any, device: Any, lengths: Any, m: int, n_steps: int) -> A
     array = ns.integer_vector(xp, device, "lengths", lengths)
     check_shape("lengths", array, "(m,)", (m,))
     if m and ns.is_concrete(array):
-        values = ns.to_host(array)
+        # Those of a host are looked at there: to fetch them back from a device would wait for it.
+        values = np.asarray(lengths) if isinstance(lengths, Sequence | np.ndarray) else ns.to_host(array)
         if values.min() < 0 or values.max() > n_steps:
             raise ValueError(f"`lengths` must be from 0 to T_x = {n_steps}; got {values.min()} to {values.max()}")
     return array

@@ -190,6 +190,22 @@ def to_host(array: Array) -> np.ndarray:
     return array.get() if compat.is_cupy_array(array) else np.from_dlpack(array)
 
 
+def number(array: Array) -> Any:
+    """The value of an array of shape () as a float; of a device's the array itself, for to look at it would wait."""
+    return float(array) if is_on_host(array) else array
+
+
+def numbers(values: Sequence[Any]) -> list[float]:
+    """What `number` returned, as floats: all that is on a device is fetched together."""
+    late = [value for value in values if compat.is_array_api_obj(value) and not is_on_host(value)]
+    if not late:
+        return [float(value) for value in values]
+    xp = compat.array_namespace(*late)
+    dtype = xp.result_type(*{value.dtype for value in late})
+    fetched = iter(to_host(xp.stack([astype(xp, value, dtype) for value in late])).tolist())
+    return [next(fetched) if compat.is_array_api_obj(v) and not is_on_host(v) else float(v) for v in values]
+
+
 def astype(xp: Namespace, array: Array, dtype: Any) -> Array:
     """`array` as `dtype`, without a copy if it has it already."""
     return array if array.dtype == dtype else xp.astype(array, dtype)
@@ -212,24 +228,3 @@ def owned_copy(xp: Namespace, array: Array) -> Array:
 def device(array: Array) -> Any:
     """The device of an array, in its library's terms."""
     return compat.device(array)
-
-
-def by_device(name: str) -> Namespace | None:
-    """The namespace whose arrays live on a device: None, which stands for NumPy, or CuPy's.
-
-    Raises
-    ------
-    ValueError
-        If the name is unknown, or there is no CuPy or no GPU.
-    """
-    if name == "cpu":
-        return None
-    if name != "cuda":
-        raise ValueError(f"`device` must be 'cpu' or 'cuda'; got {name!r}")
-    try:
-        import cupy
-    except ImportError:
-        raise ValueError("`device` 'cuda' needs CuPy: pip install 'rnnx[cuda12]' or 'rnnx[cuda13]'") from None
-    if not cupy.is_available():
-        raise ValueError("`device` 'cuda': CuPy finds no GPU")
-    return cupy

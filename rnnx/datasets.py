@@ -6,7 +6,7 @@ int64, which every library can index with and in which nothing wraps around. A b
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -23,7 +23,8 @@ class Batch:
     Attributes
     ----------
     inputs, targets : array of int, shape (m, T)
-        Indices of characters; targets[j, t] follows inputs[j, t]. For other models as they take them.
+        Indices of characters; targets[j, t] follows inputs[j, t]. For other models as they take them. NumPy's, or
+        of the library and on the device of the model.
     lengths : array of int, shape (m,), or None
         Steps of each example; None: all of them.
     continues : bool
@@ -31,8 +32,8 @@ class Batch:
         initial states of this one.
     """
 
-    inputs: np.ndarray
-    targets: np.ndarray
+    inputs: Any
+    targets: Any
     lengths: np.ndarray | None
     continues: bool = False
 
@@ -41,6 +42,24 @@ class Batch:
         for j, (inputs, targets) in enumerate(zip(self.inputs, self.targets, strict=True)):
             end = None if self.lengths is None else self.lengths[j]
             yield inputs[:end], targets[:end]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A batch of successive steps of a text: where its rows begin, (m,), and how long they are, (m,)."""
+
+    firsts: np.ndarray
+    lengths: np.ndarray
+    continues: bool = False
+
+
+@dataclass(frozen=True)
+class LaidOut:
+    """A text whose batches can be cut out of two arrays (n,): row by row, and from their end on at their beginning."""
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    rows: Callable[[int, np.random.Generator | None, int], Iterator[Rows]]  # as `Dataset.batches`
 
 
 class Dataset(Protocol):
@@ -118,6 +137,18 @@ class Lines(Shuffled[Batch]):
             targets[j, : lengths[j] - 1], targets[j, lengths[j] - 1] = s, self.newline
         return Batch(inputs, targets, lengths)
 
+    def laid_out(self) -> LaidOut:
+        """The lines one after another, a newline before each of them and behind the last one."""
+        newline = np.array([self.newline], np.min_scalar_type(self.newline))
+        text = np.concatenate([part for s in self.sequences for part in (newline, s)] + [newline])
+        lengths = np.array([len(s) + 1 for s in self.sequences])
+        firsts = np.cumsum(lengths) - lengths
+
+        def rows(batch_size: int, rng: np.random.Generator | None, start: int) -> Iterator[Rows]:
+            return (Rows(firsts[at], lengths[at]) for at in shuffled(len(self), batch_size, rng, start))
+
+        return LaidOut(text[:-1], text[1:], rows)
+
 
 class Windows(Shuffled[Batch]):
     """A continuous text, cut into windows of equal length. Every window starts from nothing.
@@ -148,9 +179,7 @@ class Windows(Shuffled[Batch]):
 
     def gather(self, chosen: np.ndarray) -> Batch:
         """The batch of these windows."""
-        piece = np.searchsorted(self._ends, chosen, side="right")
-        starts = self._starts[piece] + (chosen - self._firsts[piece]) * self.length
-        lengths = np.minimum(self.length, self._last_targets[piece] - starts)
+        starts, lengths = self._places(chosen)
         steps = np.arange(lengths.max())
         places = np.minimum(starts[:, None] + steps, len(self.indices) - 2)
         inputs, targets = (self.indices[at].astype(np.int64) for at in (places, places + 1))
@@ -158,6 +187,23 @@ class Windows(Shuffled[Batch]):
             padding = steps >= lengths[:, None]
             inputs[padding] = targets[padding] = 0
         return Batch(inputs, targets, lengths)
+
+    def _places(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where these windows begin in the text, and how long they are."""
+        piece = np.searchsorted(self._ends, chosen, side="right")
+        starts = self._starts[piece] + (chosen - self._firsts[piece]) * self.length
+        return starts, np.minimum(self.length, self._last_targets[piece] - starts)
+
+    def laid_out(self) -> LaidOut:
+        """The text, from its first piece to its last one."""
+        first, last = int(self._starts.min()), int(self._last_targets.max())
+
+        def rows(batch_size: int, rng: np.random.Generator | None, start: int) -> Iterator[Rows]:
+            for chosen in shuffled(len(self), batch_size, rng, start):
+                starts, lengths = self._places(chosen)
+                yield Rows(starts - first, lengths)
+
+        return LaidOut(self.indices[first:last], self.indices[first + 1 : last + 1], rows)
 
 
 class Streams:
@@ -223,12 +269,19 @@ class Streams:
         ValueError
             If the text is too short for so many streams.
         """
+        return (
+            self._gather(rows.firsts[:, None] + np.arange(rows.lengths[0]), rows.continues)
+            for rows in self._rows(batch_size, rng, start)
+        )
+
+    def _rows(self, batch_size: int, rng: np.random.Generator | None, start: int) -> Iterator[Rows]:
+        """By the numbers of their steps."""
         steps = self._steps_of_a_stream(batch_size)
         start = _at_least(0, "start", start)
         offset = 0 if rng is None else int(rng.integers(len(self)))
         firsts = offset + steps * np.arange(batch_size)
         return (
-            self._gather(firsts[:, None] + np.arange(at, min(at + self.length, steps)), continues=at > 0)
+            Rows(firsts + at, np.full(batch_size, min(self.length, steps - at)), at > 0)
             for at in range(start * self.length, steps, self.length)
         )
 
@@ -237,6 +290,13 @@ class Streams:
         places = numbers + self._shifts[np.searchsorted(self._ends, numbers, side="right")]
         inputs, targets = (self.indices[at].astype(np.int64) for at in (places, places + 1))
         return Batch(inputs, targets, np.full(len(places), places.shape[1]), continues)
+
+    def laid_out(self) -> LaidOut:
+        """The steps of all pieces by their numbers."""
+        inputs, targets = (
+            np.concatenate([self.indices[start + i : stop - 1 + i] for start, stop in self.pieces]) for i in (0, 1)
+        )
+        return LaidOut(inputs, targets, self._rows)
 
     def _steps_of_a_stream(self, batch_size: int) -> int:
         steps = len(self) // _at_least(1, "batch_size", batch_size)
@@ -281,7 +341,7 @@ class Examples(Shuffled[Batch]):
                 f"dtype {self.inputs.dtype}"
             )
         self._size, n_steps = self.inputs.shape[-2:]
-        self._axis = _check_targets(self.targets, self._size, n_steps)
+        self.axis = _check_targets(self.targets, self._size, n_steps)
         if self.lengths is not None:
             _check_lengths(self.lengths, self._size, n_steps)
 
@@ -291,7 +351,7 @@ class Examples(Shuffled[Batch]):
     def gather(self, chosen: np.ndarray) -> Batch:
         """The batch of these examples."""
         inputs = np.take(self.inputs, chosen, axis=-2)
-        targets = np.take(self.targets, chosen, axis=self._axis)
+        targets = np.take(self.targets, chosen, axis=self.axis)
         return Batch(inputs, targets, None if self.lengths is None else self.lengths[chosen])
 
 

@@ -179,7 +179,7 @@ def squared_error(y: Array, targets: Array, lengths: Any = None) -> tuple[Array,
         checked = check_lengths(xp, device, lengths, m, n_steps)
         valid = xp.permute_dims(valid_steps(xp, checked, n_steps), (2, 1, 0))
         difference = xp.where(valid, difference, xp.zeros_like(difference))
-        count = n_y * xp.astype(xp.maximum(xp.sum(checked), xp.asarray(1, dtype=checked.dtype)), y.dtype)
+        count = n_y * xp.astype(xp.maximum(xp.sum(checked), xp.asarray(1, dtype=checked.dtype, device=device)), y.dtype)
     else:
         count = max(count, 1)
     return xp.sum(difference * difference) / count, 2 * difference / count

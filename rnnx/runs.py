@@ -5,6 +5,7 @@ validation loss; ``metrics.jsonl`` and ``metrics.csv``.
 """
 
 import time
+from collections import deque
 from collections.abc import Generator
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -14,6 +15,7 @@ from typing import Any
 import rnnx
 from rnnx import _namespace as ns
 from rnnx import checkpoint as checkpoints
+from rnnx._devices import by_device
 from rnnx._files import check_writable
 from rnnx._namespace import Array
 from rnnx.corpus import Corpus
@@ -69,7 +71,7 @@ class Run:
         folder = Path(folder)
         if (folder / checkpoints.FILE_NAME).exists():
             raise ValueError(f"{folder} holds a run already: go on with it, or choose another folder")
-        xp = ns.by_device(device)
+        xp = by_device(device)
         corpus = settings.corpus()
         model = CharModel(
             corpus.tokenizer.vocab_size,
@@ -112,7 +114,7 @@ class Run:
         folder = path.parent if path.is_file() else path
         if path.is_dir() and not (path / checkpoints.FILE_NAME).exists():
             raise ValueError(f"{path} holds no {checkpoints.FILE_NAME}: it is not the folder of a run")
-        loaded = checkpoints.load(path, xp=ns.by_device(device))
+        loaded = checkpoints.load(path, xp=by_device(device))
         settings = replace(Settings.of(loaded), **changes)
         counters = loaded.training.get("counters")
         run = cls(folder, settings, settings.same_corpus(loaded), loaded.model)
@@ -154,24 +156,34 @@ class Run:
         counters = trainer.counters
         metrics = MetricsWriter(self.folder, counters.step, counters.evaluated)
         started = saved = time.perf_counter()
-        unrecorded: Progress | None = None
+        newest: Progress | None = None
+        unrecorded: deque[tuple[Progress, float]] = deque()  # of some the numbers are still on a device
 
         def record() -> None:
-            nonlocal unrecorded
-            if unrecorded is not None:
-                metrics.write(unrecorded, time.perf_counter() - started)
-                if unrecorded.evaluation and trainer.counters.since_best == 0 and unrecorded.validation_loss:
+            nonlocal newest
+            if newest is not None:
+                unrecorded.append((newest, time.perf_counter() - started))
+                newest = None
+            while unrecorded and unrecorded[0][0].known:
+                progress, seconds = unrecorded[0]
+                metrics.write(progress, seconds)
+                if progress.evaluation and trainer.counters.since_best == 0 and progress.validation_loss:
                     self._save(BEST_NAME, {})
-                unrecorded = None
+                unrecorded.popleft()
+
+        def record_all() -> None:
+            trainer.settle()  # what then is not known was not done
+            record()
 
         with ExitStack() as last:  # whatever happened, what was learned is not lost: each of these, even if one fails
             last.callback(self.save)
             last.callback(metrics.close)
-            last.callback(record)
-            for unrecorded in items:
-                progress = unrecorded
+            last.callback(record_all)
+            for newest in items:
+                progress = newest
                 record()
                 if time.perf_counter() - saved >= save_every:
+                    record_all()
                     metrics.flush()
                     self.save()
                     saved = time.perf_counter()
@@ -179,6 +191,7 @@ class Run:
 
     def save(self) -> None:
         """Write the checkpoint, unless there is nothing to go on with: no step yet, half a step, no finite numbers."""
+        self.trainer.settle()
         if self.trainer.step and self.trainer.whole and _finite(self.model.parameters):
             self._save(checkpoints.FILE_NAME, self.trainer.state()[1])
 
@@ -198,7 +211,7 @@ class Run:
 
 def _finite(arrays: dict[str, Array]) -> bool:
     xp, _ = ns.common_namespace(arrays)
-    return all(bool(xp.all(xp.isfinite(a))) for a in arrays.values())
+    return bool(ns.to_host(xp.all(xp.stack([xp.all(xp.isfinite(a)) for a in arrays.values()]))))
 
 
 def free_folder(parent: str | Path, name: str) -> Path:

@@ -1,4 +1,8 @@
-"""The training loop: it yields what happened and prints nothing."""
+"""The training loop: it yields what happened and prints nothing.
+
+On a device other than the CPU the host only tells it what to do next. What a step's loss was, it asks when somebody
+looks, before an evaluation, and every so many steps; see `rnnx._progress`.
+"""
 
 import inspect
 import math
@@ -9,67 +13,17 @@ from typing import Any
 import numpy as np
 
 from rnnx import _namespace as ns
+from rnnx._device_data import placed
 from rnnx._namespace import Array
+from rnnx._progress import Counters, Progress, Unread, check_finite
 from rnnx.datasets import Dataset
 from rnnx.models import Masks, Model
+from rnnx.models._base import Step
 from rnnx.optim import clip_by_global_norm, clip_by_value, learning_rate_at
 
+__all__ = ["Counters", "Progress", "Trainer", "evaluate", "owned"]
 _NEVER = 3e38  # a norm that no float32 gradient exceeds
 Callback = Callable[["Trainer", "Progress"], Any]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """One optimizer step, or an evaluation.
-
-    Attributes
-    ----------
-    step, epoch : int
-        Steps done; the epoch under way, from 1.
-    loss : float
-        Of this step's batch or, in an evaluation, the exact mean over the epoch so far, in the model's unit: for a
-        character model, nats per character.
-    smooth_loss : float
-        The classic scripts' smoothed loss: 0.999 of the old value and 0.001 of the new one; before the first step
-        what a model that knows nothing has, log(vocab_size) (other models: the first loss).
-    validation_loss : float or None
-        Of an evaluation, if there is a validation part.
-    learning_rate : float
-    grad_norm : float
-        Global norm of the gradients of the last step before clipping.
-    evaluation : bool
-    """
-
-    step: int
-    epoch: int
-    loss: float
-    smooth_loss: float | None
-    validation_loss: float | None
-    learning_rate: float
-    grad_norm: float
-    evaluation: bool = False
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for a file of metrics."""
-        return asdict(self)
-
-
-@dataclass
-class Counters:
-    """How far a run is: everything but arrays. Random numbers are functions of the seed and of these."""
-
-    step: int = 0
-    epoch: int = 0  # epochs begun
-    batch: int = 0  # batches done in this epoch
-    batch_size: int = 0  # of this epoch; 0 before the first one
-    total: float = 0.0  # sum of losses of this epoch, and of how many terms
-    count: int = 0
-    smooth_loss: float | None = None
-    grad_norm: float = 0.0
-    validation_loss: float | None = None  # the last one
-    evaluated: int = 0  # step of the last evaluation
-    best_loss: float | None = None
-    since_best: int = 0  # evaluations
 
 
 @dataclass
@@ -92,9 +46,9 @@ class Trainer:
     segment_length : int, optional
         Compute the states between every so many steps again on the way back; see `CharModel.train_step`.
     in_place : bool
-        Write to the parameters and the optimizer's state where the library allows it: the same bits, faster. The
-        arrays are the trainer's own copies, and what ``model.parameters`` shows at one step is written over in the
-        next: copy what is to be kept. Without it every step makes new arrays.
+        Write to the parameters and the optimizer's state if they are NumPy's: the same bits, faster. The arrays are
+        the trainer's own copies, and what ``model.parameters`` shows at one step is written over in the next: copy
+        what is to be kept. Without it, and on other libraries, every step makes new arrays.
 
     Raises
     ------
@@ -115,6 +69,8 @@ class Trainer:
     states: dict[str, Array] = field(default_factory=dict)  # carried from batch to batch
     whole: bool = True  # False: an interrupt came in the middle of an update, and the state is of no step
     _own: Any = field(default=None, repr=False)  # the parameters that nobody else holds
+    _unread: Unread = field(default_factory=Unread, init=False, repr=False)
+    _error: FloatingPointError | None = field(default=None, init=False, repr=False)  # for the run that made it
 
     def __post_init__(self) -> None:
         self.optimizer_state = self.optimizer_state or self.optimizer.init(self.model.parameters)
@@ -130,7 +86,7 @@ class Trainer:
 
     @property
     def step(self) -> int:
-        """Optimizer steps done."""
+        """Optimizer steps done; on a device, until `settle`, those that were asked for."""
         return self.counters.step
 
     @property
@@ -172,7 +128,8 @@ class Trainer:
         ValueError
             If neither `epochs` nor `iterations` is given, or for a number below 1.
         FloatingPointError
-            If the loss is no longer finite; the parameters are those before that step.
+            If the loss is no longer finite; the parameters are those before that step. On a device that may show some
+            steps later: those after it were not done, either.
         """
         numbers = {"epochs": epochs, "iterations": iterations, "batch_size": batch_size, "patience": patience}
         if epochs is None and iterations is None:
@@ -182,10 +139,12 @@ class Trainer:
                 raise ValueError(f"`{name}` must be an integer of at least 1; got {value!r}")
         if patience is not None and validation is None:
             raise ValueError("`patience` needs `validation`")
-        at = self.counters
+        self.settle()
+        self._error, at = None, self.counters
         if at.batch_size not in (0, batch_size) and at.batch < train.n_batches(at.batch_size):
             raise ValueError(f"`batch_size` must be {at.batch_size} until the epoch has ended; got {batch_size}")
         self._check_whole()
+        train, validation = (placed(dataset, self.model.parameters) for dataset in (train, validation))
         return self._run(train, validation, epochs, iterations, batch_size, evaluate_every, patience)
 
     def _run(
@@ -222,12 +181,17 @@ class Trainer:
             if at.epoch == 0 or at.batch >= n_batches or at.batch_size != batch_size:
                 if ended() or (epochs is not None and at.epoch >= epochs):
                     return
-                self.counters = replace(at, epoch=at.epoch + 1, batch=0, batch_size=batch_size, total=0.0, count=0)
+                self._check_settled()  # so that no sum of losses is of two epochs
+                self.counters = replace(
+                    self.counters, epoch=at.epoch + 1, batch=0, batch_size=batch_size, total=0.0, count=0
+                )
             rng = np.random.default_rng([self.seed, self.epoch]) if self.shuffle else None
             for batch in train.batches(batch_size, rng, start=self.counters.batch):
                 if ended():
                     return
-                yield self._progress(self._learn(batch))
+                yield self._learn(batch)
+                if self._error is not None:
+                    raise self._error
                 if due():
                     yield self._evaluated(validation, batch_size)
 
@@ -269,59 +233,85 @@ class Trainer:
         steps = min(options.get("iterations") or math.inf, epochs * train.n_batches(options.get("batch_size", 32)))
         with tqdm(total=steps, initial=self.step, unit="step") as bar:
             for progress in items:
-                bar.update(0 if progress.evaluation else 1)
-                bar.set_postfix(loss=f"{progress.loss:.3f}", refresh=False)
+                if bar.update(0 if progress.evaluation else 1):  # drawn: to know the loss each time could cost a wait
+                    bar.set_postfix(loss=f"{progress.loss:.3f}")
                 yield progress
 
-    def _learn(self, batch: Any) -> float:
+    def _learn(self, batch: Any) -> Progress:
         """One optimizer step, whole or not at all."""
-        at = self.counters
-        number = at.step + 1
+        if len(self._unread) >= self._unread.most:
+            self._check_settled()
         step = self.model.train_step(
             batch,
             states=self.states if getattr(batch, "continues", False) else None,
-            masks=Masks((self.seed, number)),
+            masks=Masks((self.seed, self.step + 1)),
             segment_length=self.segment_length,
         )
-        if not math.isfinite(step.loss):
-            raise FloatingPointError(f"the loss is {step.loss} at step {number}; a smaller learning rate may help")
+        on_host = all(map(ns.is_on_host, self.model.parameters.values()))
+        return (self._do if on_host else self._ask)(step, self.model.count(batch))
+
+    def _do(self, step: Step, count: int) -> Progress:
+        """The update, if loss and gradients are finite."""
+        at, number = self.counters, self.step + 1
+        check_finite("the loss is", step.loss, number)
         gradients, norm = self._clipped(step.gradients)
-        if not math.isfinite(norm):
-            raise FloatingPointError(f"the gradients are {norm} at step {number}; a smaller learning rate may help")
+        check_finite("the gradients are", float(norm), number)
         if self.in_place and self._own is not self.model.parameters:  # what others may hold is not written to
             self.model.parameters, self.optimizer_state = owned(self.model.parameters), owned(self.optimizer_state)
-        count = self.model.count(batch)
-        new = replace(
-            at,
-            step=number,
-            batch=at.batch + 1,
-            total=at.total + step.loss * count,
-            count=at.count + count,
-            smooth_loss=step.loss if at.smooth_loss is None else 0.999 * at.smooth_loss + 0.001 * step.loss,
-            grad_norm=norm,
-        )
+        new = at.done(count).told(step.loss, float(norm), count)
         options = {"in_place": True} if self.in_place else {}
         self.whole = False  # until all of it is done: an interrupt may come anywhere
-        new_arrays = self.optimizer.update(self.model.parameters, gradients, self.optimizer_state, number, **options)
-        (self.model.parameters, self.optimizer_state), self.states = new_arrays, step.states
-        self._own = self.model.parameters
-        self.counters, self.whole = new, True
-        return step.loss
+        arrays = self.optimizer.update(self.model.parameters, gradients, self.optimizer_state, number, **options)
+        self._take(arrays, step.states, new)
+        return self._progress(new, step.loss)
 
-    def _clipped(self, gradients: dict[str, Array]) -> tuple[dict[str, Array], float]:
-        """The gradients as the optimizer gets them, and their norm before that."""
+    def _ask(self, step: Step, count: int) -> Progress:
+        """The update on a device, if it finds there that loss and gradients are finite; nobody waits for that."""
+        at, number = self.counters, self.step + 1
+        gradients, norm = self._clipped(step.gradients)
+        good = self._unread.good(step.loss, norm)
+        old = self.model.parameters, self.optimizer_state
+        new = self.optimizer.update(old[0], gradients, old[1], number)
+        arrays = tuple(_where(good, a, b) for a, b in zip(new, old, strict=True))
+        rate = learning_rate_at(self.optimizer.learning_rate, number)
+        progress = Progress.later(self.settle, number, at.epoch, rate)
+        self.whole = False
+        self._unread.add(good, at, self.states, step.loss, norm, count, progress)
+        self._take(arrays, step.states, at.done(count))
+        return progress
+
+    def _take(self, arrays: tuple[dict[str, Array], ...], states: dict[str, Array], counters: Counters) -> None:
+        (self.model.parameters, self.optimizer_state), self.states = arrays, states
+        self._own = self.model.parameters
+        self.counters, self.whole = counters, True
+
+    def settle(self) -> None:
+        """Fetch what is still on a device. If a step there was not finite, the state is the one before it."""
+        if len(self._unread):
+            self.counters, states, self._error = self._unread.read(self.counters)
+            self.states = self.states if states is None else states
+
+    def _check_settled(self) -> None:
+        self.settle()
+        if self._error is not None:
+            raise self._error
+
+    def _clipped(self, gradients: dict[str, Array]) -> tuple[dict[str, Array], Any]:
+        """The gradients as the optimizer gets them, and their norm before that, an array of shape ()."""
         with np.errstate(invalid="ignore"):  # of gradients that are not finite, which are refused
             clipped, norm = clip_by_global_norm(gradients, self.clip_norm or _NEVER)
         if self.clip_value is not None:
             clipped = clip_by_value(clipped, self.clip_value)
-        return clipped, float(norm)
+        return clipped, norm
 
-    def _progress(self, loss: float, validation_loss: float | None = None, evaluation: bool = False) -> Progress:
-        at = self.counters
+    def _progress(
+        self, at: Counters, loss: float, validation_loss: float | None = None, evaluation: bool = False
+    ) -> Progress:
         rate = learning_rate_at(self.optimizer.learning_rate, max(at.step, 1))
         return Progress(at.step, at.epoch, loss, at.smooth_loss, validation_loss, rate, at.grad_norm, evaluation)
 
     def _evaluated(self, validation: Dataset | None, batch_size: int) -> Progress:
+        self._check_settled()
         loss = None if validation is None else self.evaluate(validation, batch_size)
         at = self.counters
         new = replace(at, evaluated=at.step, validation_loss=loss)
@@ -330,7 +320,7 @@ class Trainer:
         elif loss is not None:
             new = replace(new, since_best=at.since_best + 1)
         self.counters = new
-        return self._progress(at.total / max(at.count, 1), loss, evaluation=True)
+        return self._progress(new, at.total / max(at.count, 1), loss, evaluation=True)
 
     def _check_whole(self) -> None:
         if not self.whole:
@@ -351,6 +341,7 @@ class Trainer:
             If an interrupt came in the middle of an update: then there is no state of a step.
         """
         self._check_whole()
+        self.settle()
         arrays = {f"optimizer/{key}": a for key, a in self.optimizer_state.items()}
         arrays |= {f"state/{key}": a for key, a in self.states.items()}
         return asdict(self.counters), arrays
@@ -369,7 +360,8 @@ class Trainer:
             raise ValueError("the state of the optimizer does not fit the model and the optimizer")
         if set(values) != set(asdict(self.counters)):
             raise ValueError(f"the counters of a run are {sorted(asdict(self.counters))}; got {sorted(values)}")
-        self.counters = Counters(**values)
+        self.settle()
+        self.counters, self._error = Counters(**values), None
         self.optimizer_state, self._own, self.whole = optimizer, None, True
         self.states = {key.partition("/")[2]: a for key, a in arrays.items() if key.startswith("state/")}
 
@@ -382,6 +374,12 @@ def owned(arrays: Mapping[str, Array]) -> dict[str, Array]:
     return {name: ns.owned_copy(xp, a) for name, a in arrays.items()}
 
 
+def _where(good: Array, new: Mapping[str, Array], old: Mapping[str, Array]) -> dict[str, Array]:
+    """The new arrays, or the old ones."""
+    xp, _ = ns.common_namespace({"good": good})
+    return {name: xp.where(good, a, old[name]) for name, a in new.items()}
+
+
 def evaluate(model: Model, dataset: Dataset, batch_size: int) -> float:
     """Mean loss of a model over a dataset, in its own order, without dropout.
 
@@ -390,10 +388,13 @@ def evaluate(model: Model, dataset: Dataset, batch_size: int) -> float:
     float
         In the model's unit; for a character model, nats per character.
     """
-    total, count = 0.0, 0
+    losses, counts = [], []
     states: dict[str, Array] = {}
     for batch in dataset.batches(batch_size):
         loss, states = model.evaluate_step(batch, states=states if getattr(batch, "continues", False) else None)
-        terms = model.count(batch)
-        total, count = total + loss * terms, count + terms
-    return total / max(count, 1)
+        losses.append(loss)
+        counts.append(model.count(batch))
+    total = 0.0
+    for loss, terms in zip(ns.numbers(losses), counts, strict=True):  # not `sum`, which rounds otherwise
+        total += loss * terms
+    return total / max(sum(counts), 1)

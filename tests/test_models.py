@@ -212,7 +212,7 @@ def test_models_on_other_libraries(runtime):
     loss, gradients = reference.loss_and_gradients(batch, masks=Masks((0,)))
     with runtime.use():
         own_loss, own = model.loss_and_gradients(batch, masks=Masks((0,)))
-    assert own_loss == pytest.approx(loss, rel=1e-12)
+    assert float(own_loss) == pytest.approx(loss, rel=1e-12)
     for name, g in gradients.items():
         assert type(own[name]) is type(runtime.asarray(0.0)) or runtime.readonly
         assert_close(

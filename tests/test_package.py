@@ -126,8 +126,8 @@ def test_each_question_has_one_room():
         "engines/_tile.py",
     }
     assert files_matching(r"^\s*(import|from) array_api_compat\b") == {"_namespace.py"}
-    # Where a device is asked for by name, and what answers the GPU engine.
-    assert files_matching(r"^\s*(import|from) cupy\b") == {"_namespace.py", "engines/_cupy.py"}
+    # What a GPU is asked about, and what answers the GPU engine.
+    assert files_matching(r"^\s*(import|from) cupy\b") == {"_devices.py", "engines/_cupy.py"}
     assert files_matching(r"^\s*(import|from) (torch|jax|tensorflow|keras)\b") == {
         "compare/_keras_side.py",
         "compare/_torch_side.py",
@@ -139,9 +139,10 @@ def test_each_question_has_one_room():
 
 # From the bottom to the top: a room imports only from rooms before it.
 ROOMS = [
-    *("_ops", "_namespace", "_files", "cells", "_layout", "_check", "_caches", "engines", "_sequence"),
+    *("_ops", "_namespace", "_devices", "_files", "cells", "_layout", "_check", "_caches", "engines", "_sequence"),
     *("activations", "heads", "functional", "initialization", "streaming", "optim", "_attention", "attention"),
-    *("text", "text_files", "datasets", "pairs", "corpus", "sampling", "models", "training"),
+    *("text", "text_files", "datasets", "pairs", "corpus", "_device_data", "sampling", "models"),
+    *("_progress", "training"),
     *("metrics", "ngram", "inspection", "plots", "convert", "compare", "checkpoint", "settings", "runs", "cli"),
     "__main__",
 ]

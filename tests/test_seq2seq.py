@@ -218,7 +218,7 @@ def test_every_library(attention, runtime, rng):
     with runtime.use():
         their_loss, their_gradients = theirs.loss_and_gradients(batch)
         prediction = theirs.predict(batch.source, batch.source_lengths, max_length=2)
-    assert their_loss == pytest.approx(loss, rel=1e-12)
+    assert float(their_loss) == pytest.approx(loss, rel=1e-12)
     for key, d in gradients.items():
         assert_close(to_numpy(their_gradients[key]), d, 1e-11, key)
     expected = ours.predict(batch.source, batch.source_lengths, max_length=2)

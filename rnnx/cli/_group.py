@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 import rnnx
-from rnnx import _namespace as ns
 from rnnx import checkpoint as checkpoints
+from rnnx._devices import by_device
 from rnnx.text import CharTokenizer
 
 POSITIVE = click.FloatRange(0, min_open=True)
@@ -96,7 +96,7 @@ def load_characters(run: str, device: str = "cpu") -> tuple[checkpoints.Checkpoi
     path = Path(run)
     if path.is_dir() and not checkpoints.file_of(path).exists():
         raise ValueError(f"{path} holds no {checkpoints.FILE_NAME}: it is not the folder of a run")
-    loaded = checkpoints.load(path, xp=ns.by_device(device))
+    loaded = checkpoints.load(path, xp=by_device(device))
     if loaded.tokenizer is None or loaded.model.kind != "characters":
         raise ValueError(f"{path} does not hold a character model")
     return loaded, loaded.tokenizer

@@ -17,6 +17,8 @@ from rnnx.sampling import sample as draw
 from rnnx.settings import Settings
 from rnnx.training import evaluate as mean_loss
 
+_NOT_INSTALLED = "not installed"
+
 
 def _is_lines(loaded: Checkpoint) -> bool:
     return loaded.training.get("by") == "lines"
@@ -194,7 +196,7 @@ def compare(peer: str, **options: Any) -> None:
 def info(run: str | None) -> None:
     """Describe this machine, or a run.
 
-    Without RUN: versions, engine, threads. With RUN: what it has learned, and how.
+    Without RUN: array libraries and their engines, devices, versions. With RUN: what it has learned, and how.
     """
     with errors_as_messages():
         lines = _machine() if run is None else _about(run)
@@ -202,44 +204,53 @@ def info(run: str | None) -> None:
         click.echo(f"{name:<18} {value}")
 
 
+# Distributions whose modules hold arrays that rnnx takes, by the name of the library.
+_BACKENDS = {
+    "numpy": ("numpy",),
+    "cupy": ("cupy-cuda13x", "cupy-cuda12x", "cupy-cuda11x", "cupy"),
+    "torch": ("torch",),
+    "jax": ("jax",),
+}
+
+
 def _machine() -> list[tuple[str, Any]]:
     import platform
-    from importlib.metadata import PackageNotFoundError, version
 
-    def installed(package: str) -> str:
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            return "not installed"
-
+    from rnnx._devices import cuda_lines
+    from rnnx.engines import engines_of
     from rnnx.engines._native import cache_directory
     from rnnx.engines._team import max_threads
 
-    cupy = [f"cupy-cuda{number}x" for number in (12, 13)]
-    packages = (
-        "numpy",
-        "numba",
-        "llvmlite",
-        "array-api-compat",
-        "safetensors",
-        "matplotlib",
-        *cupy,
-        "torch",
-        "tensorflow",
-    )
+    def backend(library: str) -> str:
+        found = [(package, version) for package in _BACKENDS[library] if (version := _version(package))]
+        if not found:
+            return _NOT_INSTALLED
+        versions = ", ".join(version if package == library else f"{version} ({package})" for package, version in found)
+        return f"{versions}; engines: {', '.join(engines_of(library))}"
+
+    others = ("numba", "llvmlite", "array-api-compat", "safetensors", "matplotlib", "tensorflow")
     return [
         ("rnnx", rnnx.__version__),
         ("python", platform.python_version()),
         ("system", platform.platform()),
+        *((library, backend(library)) for library in _BACKENDS),
+        ("engines", ", ".join(rnnx.engine_names())),
         ("engine for NumPy", rnnx.engine_for(np.empty(0))),
-        ("threads", max_threads()),
+        ("cpu", f"{max_threads()} threads"),
+        *cuda_lines(),
         ("compiled code in", cache_directory() or "nowhere"),
-        *((package, installed(package)) for package in (*packages, *cupy, "torch", "tensorflow")),
-        (
-            "cupy",
-            installed("cupy-cuda12x") if installed("cupy-cuda13x") == "not installed" else installed("cupy-cuda13x"),
-        ),
+        *((package, _version(package) or _NOT_INSTALLED) for package in others),
     ]
+
+
+def _version(package: str) -> str:
+    """Of what is installed; "" of what is not."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def _about(run: str) -> list[tuple[str, Any]]:

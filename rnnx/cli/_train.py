@@ -202,13 +202,10 @@ class _Display:
                 for progress in items:
                     if interrupt.requested:
                         return
-                    if not progress.evaluation:
-                        bar.update()
-                        bar.set_postfix(
-                            loss=f"{progress.loss:.3f}", smooth=f"{progress.smooth_loss:.3f}", refresh=False
-                        )
-                    else:
+                    if progress.evaluation:
                         self._evaluated(progress, bar.write)
+                    elif bar.update():  # it was drawn; to know the loss after each step, a device would be waited for
+                        bar.set_postfix(loss=f"{progress.loss:.3f}", smooth=f"{progress.smooth_loss:.3f}")
             finally:
                 with interrupt.ignored():
                     items.close()  # saves

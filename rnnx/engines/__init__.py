@@ -70,6 +70,11 @@ def engine_names() -> tuple[str, ...]:
     return tuple(_MODULES)
 
 
+def engines_of(library: str) -> tuple[str, ...]:
+    """Names of the engines that can run arrays of a library here, best first."""
+    return tuple(name for name in _LIBRARIES.get(library, _ANY_LIBRARY) if _installed(name))
+
+
 def engine_for(*arrays: Any) -> str:
     """Name of the engine that a sequence function runs on these arrays.
 

@@ -18,7 +18,7 @@ from rnnx.models.recurrent import Parameters, States
 class Step:
     """What a batch says to the trainer."""
 
-    loss: float
+    loss: Any  # a float; of another library than NumPy an array of shape (), which nobody has looked at
     gradients: Parameters  # "d" + name of every parameter
     states: States  # after the last step, for a batch that continues
 
@@ -43,8 +43,8 @@ class Model(ABC):
         """Every parameter with its shape."""
 
     @abstractmethod
-    def loss_and_gradients(self, batch: Any, *, masks: Masks | None = None) -> tuple[float, Parameters]:
-        """`loss`, and its gradient with respect to every parameter ("d" + name)."""
+    def loss_and_gradients(self, batch: Any, *, masks: Masks | None = None) -> tuple[Any, Parameters]:
+        """The loss, a float or of another library than NumPy an array of shape (); and the gradients ("d" + name)."""
 
     @abstractmethod
     def loss(self, batch: Any) -> float:
@@ -66,8 +66,8 @@ class Model(ABC):
             raise ValueError(f"a {self.kind} model neither carries states nor recomputes segments")
         return Step(*self.loss_and_gradients(batch, masks=masks), {})
 
-    def evaluate_step(self, batch: Any, *, states: States | None = None) -> tuple[float, States]:
-        """Loss, and the states after the last step, for a batch that continues."""
+    def evaluate_step(self, batch: Any, *, states: States | None = None) -> tuple[Any, States]:
+        """The loss as `loss_and_gradients` has it, and the states after the last step, for a batch that continues."""
         del states
         return self.loss(batch), {}
 

@@ -10,10 +10,10 @@ from rnnx.datasets import Batch
 
 def segments(batch: Any, length: int) -> list[tuple[int, Batch]]:
     """Parts of a batch, each with the step at which it begins."""
-    parts = []
-    for t in range(0, batch.inputs.shape[-1], length):
+    parts, n_steps = [], batch.inputs.shape[-1]
+    for t in range(0, n_steps, length):
         lengths = None if batch.lengths is None else np.clip(np.asarray(batch.lengths) - t, 0, None)
-        steps = slice(t, t + length)
+        steps = slice(t, min(t + length, n_steps))
         inputs, targets = batch.inputs[..., steps], batch.targets[..., steps]
         if lengths is not None:
             lengths = np.minimum(lengths, inputs.shape[-1])

@@ -180,15 +180,15 @@ class SequenceModel(Model):
         xp, _ = ns.common_namespace({"a": parts[0]})
         return parts[0] if len(parts) == 1 else xp.concat(parts, axis=0)
 
-    def _compare(self, z: Array, batch: Any) -> tuple[float, Array]:
-        """Loss of the outputs and its gradient."""
+    def _compare(self, z: Array, batch: Any) -> tuple[Any, Array]:
+        """Loss of the outputs, see `Step`, and its gradient."""
         targets = self._array(batch.targets)
         if self.per_step:
             loss, dz = type(self)._loss(z, targets, batch.lengths)
-            return float(loss), dz
+            return ns.number(loss), dz
         xp, _ = ns.common_namespace({"z": z})
         loss, dz = type(self)._loss(xp.expand_dims(z, axis=2), xp.expand_dims(targets, axis=-1))
-        return float(loss), dz[:, :, 0]
+        return ns.number(loss), dz[:, :, 0]
 
     def count(self, batch: Any) -> int:
         """Of how many steps, or examples, `loss` is the mean."""
@@ -199,15 +199,15 @@ class SequenceModel(Model):
 
     def loss(self, batch: Any) -> float:
         """The mean loss of a batch, without dropout."""
-        return self.evaluate_step(batch)[0]
+        return ns.numbers([self.evaluate_step(batch)[0]])[0]
 
-    def evaluate_step(self, batch: Any, *, states: States | None = None) -> tuple[float, States]:
-        """Loss, and the states after the last step."""
+    def evaluate_step(self, batch: Any, *, states: States | None = None) -> tuple[Any, States]:
+        """The loss as `loss_and_gradients` has it, and the states after the last step."""
         z, final, _ = self.forward(batch.inputs, lengths=batch.lengths, states=states, keep_caches=False)
         return self._compare(z, batch)[0], final
 
-    def loss_and_gradients(self, batch: Any, *, masks: Masks | None = None) -> tuple[float, Parameters]:
-        """`loss`, and its gradient with respect to every parameter ("d" + name)."""
+    def loss_and_gradients(self, batch: Any, *, masks: Masks | None = None) -> tuple[Any, Parameters]:
+        """The loss, a float or of another library than NumPy an array of shape (); and the gradients ("d" + name)."""
         step = self.train_step(batch, masks=masks)
         return step.loss, step.gradients
 

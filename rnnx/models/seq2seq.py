@@ -30,7 +30,7 @@ class Seq2SeqCache:
     encoder: StackCache
     bridge: BridgeCache
     decoder: StackCache
-    attention: LayerCache | Any  # None without attention
+    attention: LayerCache | None
     out: Array  # (n, m, T_y): what the head has seen
 
 
@@ -234,6 +234,7 @@ class Seq2Seq(Model):
         gradients = {"dWy": dW, "dby": db}
         dencoded = None
         if self.attention is not None:
+            assert cache.attention is not None
             da, dencoded, found = self.attention.backward(p, da, cache.attention)
             gradients |= found
         gradients |= self.decoder.backward(da, cache.decoder, consume=consume)
@@ -247,10 +248,15 @@ class Seq2Seq(Model):
 
     def loss(self, batch: PairBatch) -> float:
         """Mean negative log-likelihood per character of the targets, in nats."""
-        return self._compare(batch, None, False)[0]
+        return ns.numbers([self.evaluate_step(batch)[0]])[0]
 
-    def loss_and_gradients(self, batch: PairBatch, *, masks: Masks | None = None) -> tuple[float, Parameters]:
-        """`loss`, and its gradient with respect to every parameter ("d" + name)."""
+    def evaluate_step(self, batch: PairBatch, *, states: States | None = None) -> tuple[Any, States]:
+        """The loss as `loss_and_gradients` has it; there are no states."""
+        del states
+        return self._compare(batch, None, False)[0], {}
+
+    def loss_and_gradients(self, batch: PairBatch, *, masks: Masks | None = None) -> tuple[Any, Parameters]:
+        """The loss, a float or of another library than NumPy an array of shape (); and the gradients ("d" + name)."""
         loss, dz, cache = self._compare(batch, masks, True)
         return loss, self.backward(dz, cache, consume=True)
 
@@ -343,7 +349,7 @@ class Seq2Seq(Model):
         states, bridge = self.bridge.forward(self.parameters, final)
         return encoded, states, cache, bridge
 
-    def _compare(self, batch: PairBatch, masks: Masks | None, keep: bool) -> tuple[float, Array, Seq2SeqCache]:
+    def _compare(self, batch: PairBatch, masks: Masks | None, keep: bool) -> tuple[Any, Array, Seq2SeqCache]:
         z, _, cache = self.forward(
             batch.source,
             batch.target_in,
@@ -353,7 +359,7 @@ class Seq2Seq(Model):
             keep_caches=keep,
         )
         loss, dz = softmax_cross_entropy(z, self._array(batch.target_out), batch.target_lengths)
-        return float(loss), dz, cache
+        return ns.number(loss), dz, cache
 
     def __repr__(self) -> str:
         attention = "no" if self.attention is None else self.attention.kind

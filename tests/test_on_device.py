@@ -1,0 +1,361 @@
+"""The lab on a device: nothing is fetched but when somebody looks, and then it is what NumPy says.
+
+The device is a stand-in: arrays of array-api-strict that are not on its CPU, and of which every look at a value fails
+unless it goes through the one function that fetches, which is counted.
+"""
+
+import math
+
+import numpy as np
+import pytest
+from lab import NAMES, PROSE
+from problems import assert_close
+
+from rnnx import _namespace as ns
+from rnnx._device_data import placed
+from rnnx.corpus import make_corpus
+from rnnx.datasets import Examples
+from rnnx.metrics import read_metrics
+from rnnx.models import CharModel, Seq2Seq, SequenceClassifier, SequenceRegressor
+from rnnx.optim import SGD, Adam
+from rnnx.pairs import Pairs
+from rnnx.runs import Run
+from rnnx.sampling import sample
+from rnnx.settings import Settings
+from rnnx.training import Trainer, evaluate
+
+LOOKS = ("__float__", "__bool__", "__int__", "__index__", "__complex__", "__iter__", "__array__", "__buffer__")
+
+
+class Device:
+    """The stand-in, and what was fetched from it and brought to it."""
+
+    def __init__(self, xp):
+        self.xp, self.there = xp, xp.Device("device1")
+        self.fetched = 0
+        self.brought = []  # sizes
+        self.hidden = False
+
+    def to(self, arrays):
+        return {name: self.xp.asarray(a, device=self.there) for name, a in arrays.items()}
+
+
+@pytest.fixture
+def device(monkeypatch):
+    xp = pytest.importorskip("array_api_strict")
+    array, it = type(xp.asarray(0)), Device(xp)
+
+    def forbidden(name):
+        own = getattr(array, name, None)
+
+        def look(self, *arguments, **keywords):
+            if self.device != xp.Device("CPU_DEVICE"):
+                raise AssertionError(f"{name} waits for the device")
+            return own(self, *arguments, **keywords)
+
+        return look
+
+    for name in (*LOOKS, "__dlpack__"):
+        if hasattr(array, name):
+            monkeypatch.setattr(array, name, forbidden(name))
+    to_host, asarray = ns.to_host, xp.asarray
+
+    def fetch(a):
+        if isinstance(a, np.ndarray):
+            return to_host(a)
+        it.fetched += 1
+        return np.array(a._array)
+
+    def bring(values, *arguments, **keywords):
+        if isinstance(values, np.ndarray):
+            it.brought.append(values.nbytes)
+        return asarray(values, *arguments, **keywords)
+
+    monkeypatch.setattr(ns, "to_host", fetch)
+    monkeypatch.setattr(xp, "asarray", bring)
+    return it
+
+
+def corpus_of(by):
+    return make_corpus("text", NAMES if by == "lines" else PROSE, by=by, length=10)
+
+
+def trainers(device, corpus, *, optimizer=None, model=None, **options):
+    """The same run twice: on NumPy arrays, and on the device."""
+    keywords = {"seed": 0, "dtype": "float64", **(model or {})}
+    ours = CharModel(corpus.tokenizer.vocab_size, [6, 5], **keywords)
+    theirs = CharModel(**ours.config, parameters=device.to(ours.parameters))
+    return [Trainer(m, optimizer or Adam(0.01), **options) for m in (ours, theirs)]
+
+
+def host(arrays):
+    return {name: a if isinstance(a, np.ndarray) else np.array(a._array) for name, a in arrays.items()}
+
+
+def assert_same(ours, theirs):
+    for (name, a), b in zip(ours.items(), host(theirs).values(), strict=True):
+        assert_close(b, a, 1e-10, name)
+
+
+def assert_numbers(actual, expected):
+    assert {k: v for k, v in actual.items() if v is None} == {k: v for k, v in expected.items() if v is None}
+    for name, value in expected.items():
+        assert value is None or actual[name] == pytest.approx(value, rel=1e-10), name
+
+
+@pytest.mark.parametrize(
+    ("by", "options"),
+    [
+        ("lines", {}),
+        ("lines", {"optimizer": SGD(0.1), "clip_value": 0.05, "clip_norm": None}),
+        ("windows", {"model": {"dropout": 0.3, "cell": "gru"}}),
+        ("windows", {"segment_length": 4, "shuffle": False}),
+        ("streams", {"clip_norm": 0.01, "model": {"cell": "rnn"}}),
+        ("streams", {"segment_length": 4, "model": {"dropout": 0.3}}),
+    ],
+)
+def test_a_step_fetches_nothing(device, by, options):
+    """Steps of several epochs, then a look: the numbers, the parameters and the state are NumPy's."""
+    corpus = corpus_of(by)
+    ours, theirs = trainers(device, corpus, **options)
+    run = {"batch_size": 12, "iterations": 12, "evaluate_every": 100}
+    items = theirs.run(corpus.train, corpus.validation, **run)
+    steps = []
+    for expected in range(1, 12):
+        steps.append(next(items))
+        assert steps[-1].step == theirs.step == expected
+        assert device.fetched == steps[-1].epoch - 1  # once, where an epoch begins
+    assert device.fetched > 0
+    fetched = device.fetched
+    losses = [p.loss for p in steps]
+    assert device.fetched == fetched + 1
+    steps += items
+    expected = list(ours.run(corpus.train, corpus.validation, **run))
+    assert losses == pytest.approx([p.loss for p in expected[:11]], rel=1e-10)
+    for p, q in zip(steps, expected, strict=True):
+        assert_numbers(p.as_dict(), q.as_dict())
+    assert_same(ours.model.parameters, theirs.model.parameters)
+    (values, arrays), (our_values, our_arrays) = theirs.state(), ours.state()
+    assert_numbers(values, our_values)
+    assert_same(our_arrays, arrays)
+
+
+@pytest.mark.parametrize("by", ["lines", "windows", "streams"])
+def test_the_text_is_on_the_device(device, by):
+    """A step brings there where its rows begin, and how long they are if that is not the same for all."""
+    corpus = corpus_of(by)
+    _, theirs = trainers(device, corpus)
+    items = theirs.run(corpus.train, epochs=2, batch_size=4)
+    next(items)
+    device.brought.clear()
+    next(items)
+    assert max(device.brought) <= 4 * 8
+
+
+def poison(monkeypatch, at, what):
+    """The step of this number, of every run, has a loss or gradients that are not finite."""
+    train_step = CharModel.train_step
+
+    def wrong(self, batch, *, masks, **options):
+        step = train_step(self, batch, masks=masks, **options)
+        if masks.seed[1] != at:
+            return step
+        if what == "loss":
+            return type(step)(step.loss * math.nan, step.gradients, step.states)
+        return type(step)(step.loss, {key: g * math.inf for key, g in step.gradients.items()}, step.states)
+
+    monkeypatch.setattr(CharModel, "train_step", wrong)
+
+
+@pytest.mark.parametrize("what", ["loss", "gradients"])
+@pytest.mark.parametrize("found_by", ["number", "look", "evaluation", "state", "epoch"])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_run_that_diverges(device, monkeypatch, what, found_by):
+    """It shows later, but the state is the one before that step, and the error names it."""
+    corpus, bad = corpus_of("streams"), 4
+    ours, theirs = trainers(device, corpus)
+    run = {"batch_size": 2, "epochs": 2, "evaluate_every": 7 if found_by == "evaluation" else 1000}
+    poison(monkeypatch, bad, what)
+    with pytest.raises(FloatingPointError) as expected:
+        list(ours.run(corpus.train, **run))
+    if found_by == "number":
+        monkeypatch.setattr(type(theirs._unread), "most", 6)
+    items, steps = theirs.run(corpus.train, **run), []
+    if found_by in ("look", "state"):
+        steps = [next(items) for _ in range(6)]
+        assert theirs.step == 6
+        if found_by == "state":
+            theirs.state()
+        else:
+            with pytest.raises(FloatingPointError, match=f"at step {bad}"):
+                _ = steps[-1].loss
+        assert theirs.step == bad - 1
+    with pytest.raises(FloatingPointError) as found:
+        steps.extend(items)
+    assert found_by not in ("look", "state") or len(steps) == 6  # it does not go on
+    assert str(found.value).partition(" is ")[0] == str(expected.value).partition(" is ")[0]
+    assert str(found.value).endswith(f"at step {bad}; a smaller learning rate may help")
+    assert theirs.step == ours.step == bad - 1
+    assert_same(ours.model.parameters, theirs.model.parameters)
+    (values, arrays), (our_values, our_arrays) = theirs.state(), ours.state()
+    assert_numbers(values, our_values)
+    assert_same(our_arrays, arrays)
+    monkeypatch.undo()
+
+
+def test_numbers_of_steps_that_were_not_done(device, monkeypatch):
+    """Those before them are there; to look at theirs is the error of the run."""
+    corpus = corpus_of("windows")
+    _, theirs = trainers(device, corpus)
+    poison(monkeypatch, 3, "loss")
+    items = theirs.run(corpus.train, epochs=1, batch_size=2)
+    steps = [next(items) for _ in range(5)]
+    theirs.settle()
+    assert [p.known for p in steps] == [True, True, False, False, False]
+    assert all(math.isfinite(p.loss) for p in steps[:2])
+    for p in steps[2:]:
+        with pytest.raises(FloatingPointError, match="the loss is nan at step 3"):
+            p.as_dict()
+    with pytest.raises(AttributeError, match="no attribute 'losses'"):
+        _ = steps[0].losses
+    with pytest.raises(AttributeError, match="no attribute 'losses'"):
+        _ = steps[3].losses
+
+
+def test_a_run_goes_on_after_a_look_at_its_error(device, monkeypatch):
+    """With another learning rate, say: what was not done is done then."""
+    corpus = corpus_of("lines")
+    ours, theirs = trainers(device, corpus)
+    with monkeypatch.context() as patch:
+        poison(patch, 3, "loss")
+        with pytest.raises(FloatingPointError):
+            list(theirs.run(corpus.train, epochs=1, batch_size=4))
+    list(theirs.run(corpus.train, epochs=1, batch_size=4))
+    list(ours.run(corpus.train, epochs=1, batch_size=4))
+    assert_same(ours.model.parameters, theirs.model.parameters)
+
+
+def run_folder(device, monkeypatch, folder, **settings):
+    """A run on the stand-in, as the command line starts it."""
+    (folder.parent / "prose.txt").write_text(PROSE)
+    monkeypatch.setattr("rnnx.runs.by_device", lambda name: device.xp)
+    options = {"text": str(folder.parent / "prose.txt"), "by": "windows", "seq_length": 10, "hidden_size": (6,)}
+    run = Run.start(folder, Settings(**{**options, "epochs": 2, "dtype": "float64", **settings}), "cuda")
+    run.model.parameters = device.to({k: np.array(p._array) for k, p in run.model.parameters.items()})
+    run.trainer.optimizer_state = device.to({k: np.array(p._array) for k, p in run.trainer.optimizer_state.items()})
+    return run
+
+
+def test_a_run_in_a_folder(device, monkeypatch, tmp_path):
+    """All steps are in its metrics, fetched together; what is written is NumPy's to rounding; it goes on."""
+    run = run_folder(device, monkeypatch, tmp_path / "there")
+    steps, items = 0, run.train(save_every=1e9)
+    for progress in items:
+        steps += not progress.evaluation
+        assert device.fetched == 0 or progress.evaluation or steps > 5
+    here = Run.start(tmp_path / "here", run.settings)
+    list(here.train())
+    records, expected = read_metrics(tmp_path / "there"), read_metrics(tmp_path / "here")
+    assert len(records) == steps + 2
+    for record, other in zip(records, expected, strict=True):
+        assert_numbers({**record, "seconds": None}, {**other, "seconds": None})
+    assert_same(here.model.parameters, run.model.parameters)
+    again = Run.resume(tmp_path / "there", epochs=3)
+    list(again.train())
+    assert again.trainer.epoch == 3
+
+
+def test_a_run_that_diverges_keeps_its_checkpoint(device, monkeypatch, tmp_path):
+    run = run_folder(device, monkeypatch, tmp_path / "out", evaluate_every=1000)
+    poison(monkeypatch, 8, "loss")
+    with pytest.raises(FloatingPointError, match="the loss is nan at step 8"):
+        list(run.train(save_every=1e9))
+    monkeypatch.undo()
+    kept = Run.resume(tmp_path / "out")
+    assert kept.trainer.step == 7
+    assert [r["step"] for r in read_metrics(tmp_path / "out")] == [*range(1, 8)]
+    list(kept.train())
+    whole = Run.start(tmp_path / "whole", kept.settings)
+    list(whole.train())
+    assert_same(whole.model.parameters, kept.model.parameters)
+
+
+def test_a_run_that_is_left(device, monkeypatch, tmp_path):
+    """What was done until then is in its metrics and in its checkpoint."""
+    run = run_folder(device, monkeypatch, tmp_path / "out")
+    items = run.train(save_every=1e9)
+    for _ in range(3):
+        next(items)
+    items.close()
+    assert [r["step"] for r in read_metrics(tmp_path / "out")] == [1, 2, 3]
+    assert Run.resume(tmp_path / "out").trainer.counters.smooth_loss == run.trainer.counters.smooth_loss
+
+
+def test_a_callback_that_looks_at_some(device):
+    """The progress bar fetches when it draws."""
+    corpus = corpus_of("windows")
+    _, theirs = trainers(device, corpus)
+    seen = []
+
+    def every_fourth(trainer, progress):
+        if progress.step % 4 == 0 and not progress.evaluation:
+            seen.append(progress.loss)
+
+    theirs.fit(corpus.train, iterations=16, batch_size=4, evaluate_every=1000, callbacks=[every_fourth])
+    assert len(seen) == 4
+    assert device.fetched <= 4 + 2
+
+
+def test_other_models(device):
+    """Sequences in arrays, and pairs: no step fetches anything, either."""
+    rng = np.random.default_rng(0)
+    inputs, lengths = rng.standard_normal((2, 12, 7)), rng.integers(1, 8, 12)
+    examples = Examples(inputs, rng.integers(0, 3, 12), lengths)
+    numbers = Examples(inputs, rng.standard_normal((2, 12, 7)), lengths)
+    pairs = Pairs(
+        [rng.integers(1, 6, 1 + i % 4) for i in range(12)], [rng.integers(1, 5, 2 + i % 3) for i in range(12)], 0
+    )
+    options = {"seed": 0, "dtype": "float64"}
+    for model, dataset in (
+        (SequenceClassifier(2, 5, 3, bidirectional=True, **options), examples),
+        (SequenceRegressor(2, 5, 2, per_step=True, **options), numbers),
+        (Seq2Seq(6, 5, 5, **options), pairs),
+    ):
+        ours = Trainer(model, Adam(0.01))
+        theirs = Trainer(type(model)(**model.config, parameters=device.to(model.parameters)), Adam(0.01))
+        device.fetched = 0
+        items = theirs.run(dataset, epochs=2, batch_size=5)
+        steps = [next(items) for _ in range(3)]
+        assert device.fetched == 0
+        expected = list(ours.run(dataset, epochs=2, batch_size=5))
+        steps += items
+        assert [p.loss for p in steps] == pytest.approx([p.loss for p in expected], rel=1e-10)
+        assert_same(ours.model.parameters, theirs.model.parameters)
+        batch = next(dataset.batches(12))
+        assert theirs.model.loss(batch) == pytest.approx(ours.model.loss(batch), rel=1e-10)
+
+
+@pytest.mark.parametrize("by", ["lines", "windows", "streams"])
+def test_batches_on_the_device_are_those_of_the_dataset(device, by):
+    corpus = make_corpus(
+        "text", NAMES if by == "lines" else PROSE, by=by, length=10, split="tail" if by == "lines" else "blocks"
+    )
+    there = placed(corpus.train, device.to({"p": np.zeros(1)}))
+    assert len(there) == len(corpus.train)
+    assert there.n_batches(4) == corpus.train.n_batches(4)
+    for rng in (lambda: None, lambda: np.random.default_rng(3)):
+        pairs = zip(there.batches(4, rng(), 1), corpus.train.batches(4, rng(), 1), strict=True)
+        for ours, expected in pairs:
+            assert ours.continues == expected.continues
+            assert np.array_equal(ours.inputs._array, expected.inputs)
+            assert np.array_equal(ours.targets._array, expected.targets)
+            assert ours.lengths is None or np.array_equal(ours.lengths, expected.lengths)
+            assert ours.lengths is not None or np.all(expected.lengths == expected.inputs.shape[1])
+
+
+def test_texts_are_drawn_from_a_model_there(device):
+    corpus = corpus_of("lines")
+    ours, theirs = trainers(device, corpus)
+    options = {"n": 3, "seed": 0, "start": ["tri", "v", ""]}
+    assert sample(theirs.model, corpus.tokenizer, **options) == sample(ours.model, corpus.tokenizer, **options)
+    assert evaluate(theirs.model, corpus.train, 8) == pytest.approx(evaluate(ours.model, corpus.train, 8), rel=1e-10)
