@@ -173,10 +173,41 @@ def test_plans_are_few(queue, rng, monkeypatch):
     queue.log.clear()
     results(steady)
     assert queue.log.count("graph") == 2
-    monkeypatch.setattr(_gpu_plans, "LARGEST", 0)  # no room at all
+    monkeypatch.setattr(queue, "room", 0)
     results(make_problem(rnnx.CELLS["gru"], rng))
     queue.log.clear()
     results(make_problem(rnnx.CELLS["gru"], rng))
+    assert "graph" not in queue.log
+
+
+def test_backward_on_another_queue_or_in_another_precision(queue, rng, monkeypatch):
+    """A recording serves the stream and the precision that it was made for."""
+    import emulated_engine
+
+    problem = make_problem(rnnx.CELLS["lstm"], rng)
+    for _ in range(3):
+        expected = results(problem)
+
+    def backward(caches):
+        gradients = rnnx.recurrent_backward(problem.cell, problem.dstates, caches, ds_final=problem.dfinal)
+        assert_same_bits(gradients, {name: expected[name] for name in gradients})
+
+    _, _, caches = rnnx.recurrent_forward(problem.cell, problem.x, problem.s0, problem.parameters)
+    other = emulated_engine.EmulatedQueue()
+    with monkeypatch.context() as patch:
+        patch.setattr(emulated_engine, "queue", other)
+        backward(caches)
+    assert "backward_0" in other.log
+    assert "graph" not in other.log
+    for precision, graphs in (("tf32", 0), ("tf32", 1), ("ieee", 1)):
+        monkeypatch.setattr(queue, "precision", precision)
+        queue.log.clear()
+        backward(caches)
+        assert queue.log.count("graph") == graphs
+    queue.log.clear()
+    monkeypatch.setattr(queue, "captured", True)  # by somebody else: nothing of what is kept may get into that
+    backward(caches)
+    results(problem)
     assert "graph" not in queue.log
 
 

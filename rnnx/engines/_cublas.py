@@ -1,7 +1,8 @@
 """Products by cuBLAS, on a handle of our own.
 
 CuPy refuses to call cuBLAS while a stream is being captured, and copies operands that are parts of larger matrices.
-The four functions that are needed, unchanged since CUDA 11, do not warrant a binding of 40 MB more.
+A maintained binding (nvmath-python) would bring cuda-bindings and cuda-core along and must match the version of CUDA;
+the few functions that are needed have been the same since CUDA 11.
 """
 
 import ctypes

@@ -38,6 +38,7 @@ class _Device:
         self.queues: OrderedDict[Any, CupyQueue] = OrderedDict()
         self.graphs = os.environ.get("RNNX_CUDA_GRAPHS", "1") != "0"
         capable = int(cupy.cuda.Device().compute_capability) >= 90
+        self.room = cupy.cuda.runtime.memGetInfo()[1] // 16
         self.clusters = capable and os.environ.get("RNNX_CUDA_CLUSTERS", "0") == "1"
 
 
@@ -85,10 +86,11 @@ class CupyQueue(Queue):
         self._launchers: dict[Any, Callable[..., None]] = {}
         self._tf32 = False
         self._stream: Any = None
+        self._captured = False
 
     def enter(self, stream: Any) -> None:
         """Begin to work, on the stream that is current."""
-        self._stream = stream
+        self._stream, self._captured = stream, stream.is_capturing()
         self._tf32 = self.precision == "tf32"
         self._device.blas.use(stream.ptr, self._workspace.ptr)
 
@@ -146,7 +148,7 @@ class CupyQueue(Queue):
     def record(self, work: Callable[[], None]) -> Callable[[], None] | None:
         """See `Queue`. What cannot be captured is said once, and graphs are not tried again on this device."""
         device, outer = self._device, self._stream
-        if not device.graphs or outer.is_capturing():
+        if not device.graphs:
             return None
         stream = cupy.cuda.Stream(non_blocking=True)
         try:
@@ -177,3 +179,13 @@ class CupyQueue(Queue):
     def clusters(self) -> bool:
         """See `Queue`."""
         return self._device.clusters
+
+    @property
+    def room(self) -> int:
+        """See `Queue`: a sixteenth of the device's memory."""
+        return self._device.room
+
+    @property
+    def captured(self) -> bool:
+        """See `Queue`."""
+        return self._captured

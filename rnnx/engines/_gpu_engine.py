@@ -88,8 +88,10 @@ class Engine:
         dtype, n_steps, m, first = np.dtype(s0[0].dtype), x.shape[-1], x.shape[-2], weights[0]
         ended, indexed = lengths is not None, x.ndim == 2
         setup = Setup(cell, dtype, n_steps, m, first.n, first.n_x, indexed, ended, _biases(weights), keep)
+        if m * first.n >= 2**31:
+            raise ValueError(f"m n_a must be less than 2^31 on a GPU; got {m} * {first.n}")
         with self._queue_of(s0[0]) as queue:
-            plan = self._plans(queue).take((setup, queue.precision), lambda: Forward(queue, setup), setup.size)
+            plan = None if queue.captured else self._plans(queue).take(setup)
             work = Forward(queue, setup) if plan is None else plan.forward
             work.load(x, weights, s0, lengths)
             (work.loop if plan is None else plan.run_forward)()
@@ -149,11 +151,14 @@ class Engine:
             states, saved = tuple(map(queue.address, S)), tuple(map(queue.address, K))
             wh = tuple(arena.matrix(f"wh{i}") for i in range(len(cell.stages)))
             given = Given(queue.address(X), states, saved, wh, None if indexed else arena.matrix("wx"))
-            if plan is None or states[0] != plan.forward.address("S0"):
+            # A recording is of the stream and memory it was made for.
+            ours = plan is not None and plan.queue is queue and states[0] == plan.forward.address("S0")
+            run: Callable[[], None]
+            if plan is not None and ours and not queue.captured:
+                work, run = plan.backward(external, given)
+            else:  # as it is
                 work = Backward(queue, setup, external, given)
                 run = work.loop
-            else:
-                work, run = plan.backward(external, given)
             work.load(dS, dlast, lengths)
             run()
             dX, ds0, gradients = work.gradients()

@@ -17,6 +17,7 @@ Job = tuple[int, ...]  # source, destination, strides of rows and columns from a
 INDEX = np.dtype(np.int64)
 _TILE = 32
 _CHUNK = 512  # rows whose sums one block makes
+_MOST_Y = 65535  # blocks in y
 
 
 def rows(
@@ -34,7 +35,7 @@ def rows(
         address, strides = queue.address(source), queue.strides(source)
         strides = strides[::-1] if internal else strides
     sn, sm, st = strides if len(strides) == 3 else (*strides, strides[0] + 1)
-    blocks = (-(-n // _TILE) * m, -(-n_steps // _TILE))
+    blocks = (-(-n // _TILE) * m, min(-(-n_steps // _TILE), _MOST_Y))
     itemsize = 8  # of the widest number
     arguments = (address, sn, sm, st, target, lengths, n_steps, m, n)
     launch(kernel, blocks, (_TILE, 8), arguments, shared=_TILE * (_TILE + 1) * itemsize)
@@ -60,11 +61,12 @@ def pack(launch: Launch, jobs: Iterable[Job]) -> None:
 
 def sum_columns(queue: Queue, launch: Launch, a: Matrix, target: int) -> None:
     """The sums of the columns of a matrix, in its dtype, at address `target`."""
-    n_chunks, real = -(-a.rows // _CHUNK), real_dtype(a.dtype)
+    chunk, real = max(_CHUNK, -(-a.rows // _MOST_Y)), real_dtype(a.dtype)
+    n_chunks = -(-a.rows // chunk)
     partial = Arena(queue, {"sums": ((n_chunks, a.columns), real)})
     blocks, threads, shared = -(-a.columns // _TILE), (_TILE, 8), 8 * _TILE * real.itemsize
     at = partial.address("sums")
-    launch("sums_of_chunks", (blocks, n_chunks), threads, (a.address, a.stride, a.rows, a.columns, _CHUNK, at), shared)
+    launch("sums_of_chunks", (blocks, n_chunks), threads, (a.address, a.stride, a.rows, a.columns, chunk, at), shared)
     launch("sums_of_sums", (blocks, 1), threads, (at, a.columns, n_chunks, a.columns, n_chunks, target), shared)
 
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Hashable, Iterator
 
 from rnnx.engines._gpu_backward import Backward, Given
 from rnnx.engines._gpu_forward import Forward
+from rnnx.engines._gpu_setup import Setup
 from rnnx.engines._queue import Queue
 
 MOST = 16  # plans of a queue
-LARGEST = 1 << 30  # bytes that the plans of a queue hold
 IDLE = 64  # forward calls after which an unused plan may make room for another
 
 
@@ -38,7 +38,7 @@ class Plan:
     def __init__(self, queue: Queue, forward: Forward) -> None:
         self.queue, self.forward, self.used = queue, forward, 0
         self.run_forward = Recorded(queue, forward.loop)
-        self._backward: dict[tuple[bool, ...], tuple[Backward, Recorded]] = {}
+        self._backward: dict[Hashable, tuple[Backward, Recorded]] = {}
         self._alone = queue.references(forward.held.memory)
 
     @property
@@ -53,10 +53,11 @@ class Plan:
 
     def backward(self, external: tuple[bool, ...], given: Given) -> tuple[Backward, Recorded]:
         """The backward pass with cotangents of these states from outside."""
-        if external not in self._backward:
+        key = external, self.queue.precision
+        if key not in self._backward:
             backward = Backward(self.queue, self.forward.setup, external, given)
-            self._backward[external] = backward, Recorded(self.queue, backward.loop)
-        return self._backward[external]
+            self._backward[key] = backward, Recorded(self.queue, backward.loop)
+        return self._backward[key]
 
 
 class Plans:
@@ -71,17 +72,17 @@ class Plans:
     def __iter__(self) -> Iterator[Plan]:
         return (plan for plans in self._plans.values() for plan in plans)
 
-    def take(self, key: Hashable, make: Callable[[], Forward], size: int) -> Plan | None:
-        """A plan for a call, or None: it came for the first time, or there is no room for `size` bytes more."""
-        now = next(self._clock)
+    def take(self, setup: Setup) -> Plan | None:
+        """A plan for a call, or None: its setup came for the first time, or there is no room for it."""
+        now, key = next(self._clock), (setup, self._queue.precision)
         plan = next((plan for plan in self._plans.get(key, ()) if plan.free), None)
         if plan is None:
             self._seen[key] += 1
             if len(self._seen) > 8 * MOST:  # setups without end
                 self._seen = Counter({key: self._seen[key]})
-            if self._seen[key] < 2 or not self._make_room(size, now):
+            if self._seen[key] < 2 or not self._make_room(setup.size, now):
                 return None
-            plan = Plan(self._queue, make())
+            plan = Plan(self._queue, Forward(self._queue, setup))
             self._plans.setdefault(key, []).append(plan)
         plan.used = now
         return plan
@@ -90,10 +91,10 @@ class Plans:
         """Let go of plans that nothing has used for long; whether there is room then."""
         held = sum(plan.size for plan in self)
         idle = sorted((plan for plan in self if plan.free and now - plan.used > IDLE), key=lambda plan: plan.used)
-        while (held + size > LARGEST or len(list(self)) >= MOST) and idle:
+        while (held + size > self._queue.room or len(list(self)) >= MOST) and idle:
             held -= idle[0].size
             self._drop(idle.pop(0))
-        return held + size <= LARGEST and len(list(self)) < MOST
+        return held + size <= self._queue.room and len(list(self)) < MOST
 
     def _drop(self, gone: Plan) -> None:
         for key, plans in list(self._plans.items()):

@@ -93,6 +93,16 @@ class Queue(ABC):
     def clusters(self) -> bool:
         """Whether whole passes may be done by clusters of blocks."""
 
+    @property
+    @abstractmethod
+    def room(self) -> int:
+        """Bytes that may be kept from call to call."""
+
+    @property
+    @abstractmethod
+    def captured(self) -> bool:
+        """Whether somebody else records what is asked for: memory that is kept must not be in it."""
+
 
 class Arena:
     """Arrays side by side in one piece of device memory, by name."""

@@ -144,6 +144,8 @@ class EmulatedQueue(q.Queue):
 
     precision = "ieee"
     clusters = False
+    captured = False
+    room = 1 << 30
 
 
 def _no_deadlock(status):

@@ -2,27 +2,31 @@
 // They know no cell. Dimensions: T steps, m examples, n features or units.
 
 // dst (T, m, n) in C order from an array with strides (sn, sm, st), in elements; zero past an example's end; zero
-// altogether without an array. Blocks of 32 x 8 threads: x counts tiles of features times examples, y tiles of steps.
+// altogether without an array. Blocks of 32 x 8 threads: x counts tiles of features times examples, y tiles of steps,
+// or there are fewer in y.
 template <typename From, typename To>
 __device__ __forceinline__ void to_rows(
     const From* src, i64 sn, i64 sm, i64 st, To* dst, const i64* lengths, i64 n_steps, i64 m, i64 n) {
   RNNX_SHARED(To, tile);  // 32 rows of 33
-  const i64 tiles = (n + 31) / 32, j = blockIdx.x / tiles, u0 = (blockIdx.x % tiles) * 32, t0 = (i64)blockIdx.y * 32;
+  const i64 tiles = (n + 31) / 32, j = blockIdx.x / tiles, u0 = (blockIdx.x % tiles) * 32;
   const bool by_time = st < sn;  // neighbouring threads read neighbouring numbers
   const i64 end = lengths ? lengths[j] : n_steps;
   const int x = threadIdx.x;
-  for (int y = threadIdx.y; y < 32; y += blockDim.y) {
-    const int dt = by_time ? x : y, du = by_time ? y : x;
-    const i64 t = t0 + dt, u = u0 + du;
-    if (t < n_steps && u < n) {
-      if (src && t < end) store(tile + dt * 33 + du, load(src + t * st + j * sm + u * sn));
-      else store(tile + dt * 33 + du, real(0));
+  for (i64 t0 = (i64)blockIdx.y * 32; t0 < n_steps; t0 += (i64)gridDim.y * 32) {
+    for (int y = threadIdx.y; y < 32; y += blockDim.y) {
+      const int dt = by_time ? x : y, du = by_time ? y : x;
+      const i64 t = t0 + dt, u = u0 + du;
+      if (t < n_steps && u < n) {
+        if (src && t < end) store(tile + dt * 33 + du, load(src + t * st + j * sm + u * sn));
+        else store(tile + dt * 33 + du, real(0));
+      }
     }
-  }
-  __syncthreads();
-  for (int y = threadIdx.y; y < 32; y += blockDim.y) {
-    const i64 t = t0 + y, u = u0 + x;
-    if (t < n_steps && u < n) dst[(t * m + j) * n + u] = tile[y * 33 + x];
+    __syncthreads();
+    for (int y = threadIdx.y; y < 32; y += blockDim.y) {
+      const i64 t = t0 + y, u = u0 + x;
+      if (t < n_steps && u < n) dst[(t * m + j) * n + u] = tile[y * 33 + x];
+    }
+    __syncthreads();
   }
 }
 
