@@ -14,12 +14,14 @@ import numpy as np
 
 from rnnx import _namespace as ns
 from rnnx._device_data import placed
+from rnnx._flat import ALL, Flat, fits
 from rnnx._namespace import Array
 from rnnx._progress import Counters, Progress, Unread, check_finite
 from rnnx.datasets import Dataset
 from rnnx.models import Masks, Model
 from rnnx.models._base import Step
 from rnnx.optim import clip_by_global_norm, clip_by_value, learning_rate_at
+from rnnx.optim.optimizers import ELEMENTWISE
 
 __all__ = ["Counters", "Progress", "Trainer", "evaluate", "owned"]
 _NEVER = 3e38  # a norm that no float32 gradient exceeds
@@ -70,6 +72,7 @@ class Trainer:
     whole: bool = True  # False: an interrupt came in the middle of an update, and the state is of no step
     _own: Any = field(default=None, repr=False)  # the parameters that nobody else holds
     _unread: Unread = field(default_factory=Unread, init=False, repr=False)
+    _last: "_Joined | None" = field(default=None, init=False, repr=False)
     _error: FloatingPointError | None = field(default=None, init=False, repr=False)  # for the run that made it
 
     def __post_init__(self) -> None:
@@ -268,17 +271,30 @@ class Trainer:
     def _ask(self, step: Step, count: int) -> Progress:
         """The update on a device, if it finds there that loss and gradients are finite; nobody waits for that."""
         at, number = self.counters, self.step + 1
-        gradients, norm = self._clipped(step.gradients)
+        joined = self._joined()
+        parameters, state = joined.arrays if joined else (self.model.parameters, self.optimizer_state)
+        given = {"d" + ALL: joined.flat.join(step.gradients, "d{}")} if joined else step.gradients
+        gradients, norm = self._clipped(given)
         good = self._unread.good(step.loss, norm)
-        old = self.model.parameters, self.optimizer_state
-        new = self.optimizer.update(old[0], gradients, old[1], number)
-        arrays = tuple(_where(good, a, b) for a, b in zip(new, old, strict=True))
+        new = self.optimizer.update(parameters, gradients, state, number)
+        arrays = tuple(_where(good, a, b) for a, b in zip(new, (parameters, state), strict=True))
         rate = learning_rate_at(self.optimizer.learning_rate, number)
         progress = Progress.later(self.settle, number, at.epoch, rate)
         self.whole = False
         self._unread.add(good, at, self.states, step.loss, norm, count, progress)
-        self._take(arrays, step.states, at.done(count))
+        self._take(joined.part(arrays) if joined else arrays, step.states, at.done(count))
         return progress
+
+    def _joined(self) -> "_Joined | None":
+        """Parameters and state as one array each, for rules of elements; those of the last step if they still are."""
+        if type(self.optimizer) not in ELEMENTWISE:  # a rule of somebody's own may be one of whole arrays
+            return None
+        if self._last is None or not self._last.shows(self.model.parameters, self.optimizer_state):
+            slots = self.optimizer.slots
+            if not fits(self.model.parameters, self.optimizer_state, slots):
+                return None
+            self._last = _Joined(self.model.parameters, self.optimizer_state, slots)
+        return self._last
 
     def _take(self, arrays: tuple[dict[str, Array], ...], states: dict[str, Array], counters: Counters) -> None:
         (self.model.parameters, self.optimizer_state), self.states = arrays, states
@@ -364,6 +380,30 @@ class Trainer:
         self.counters, self._error = Counters(**values), None
         self.optimizer_state, self._own, self.whole = optimizer, None, True
         self.states = {key.partition("/")[2]: a for key, a in arrays.items() if key.startswith("state/")}
+
+
+class _Joined:
+    """Parameters and an optimizer's state, each joined to one array, and the views of them that are shown."""
+
+    def __init__(self, parameters: dict[str, Array], state: dict[str, Array], slots: tuple[str, ...]) -> None:
+        self.flat, self._slots = Flat(parameters), slots
+        self._names = [f"{slot}.d{name}" for name in parameters for slot in slots]  # as an update orders them
+        moments = {f"{slot}.d{ALL}": self.flat.join(state, slot + ".d{}") for slot in slots}
+        self.arrays = {ALL: self.flat.join(parameters)}, moments
+        self._shown = parameters, state
+
+    def shows(self, parameters: dict[str, Array], state: dict[str, Array]) -> bool:
+        """Whether these are the dicts of the last step."""
+        return self._shown[0] is parameters and self._shown[1] is state
+
+    def part(self, arrays: tuple[dict[str, Array], ...]) -> tuple[dict[str, Array], dict[str, Array]]:
+        """New arrays, joined, and what is to be shown of them."""
+        parameters, state = self.arrays = arrays[0], arrays[1]
+        shown: dict[str, Array] = {}
+        for slot in self._slots:
+            shown |= self.flat.part(state[f"{slot}.d{ALL}"], slot + ".d{}")
+        self._shown = self.flat.part(parameters[ALL]), {name: shown[name] for name in self._names}
+        return self._shown
 
 
 def owned(arrays: Mapping[str, Array]) -> dict[str, Array]:

@@ -17,7 +17,7 @@ from rnnx.corpus import make_corpus
 from rnnx.datasets import Examples
 from rnnx.metrics import read_metrics
 from rnnx.models import CharModel, Seq2Seq, SequenceClassifier, SequenceRegressor
-from rnnx.optim import SGD, Adam
+from rnnx.optim import SGD, Adam, AdamW, Momentum, RMSProp
 from rnnx.pairs import Pairs
 from rnnx.runs import Run
 from rnnx.sampling import sample
@@ -138,6 +138,44 @@ def test_a_step_fetches_nothing(device, by, options):
     (values, arrays), (our_values, our_arrays) = theirs.state(), ours.state()
     assert_numbers(values, our_values)
     assert_same(our_arrays, arrays)
+
+
+class ByArray(Adam):
+    """A rule that is not one of elements: every array moves by its own largest entry."""
+
+    def rule(self, rate, t):
+        rule = super().rule(rate, t)
+        return lambda xp, p, g, *rest, write: rule(xp, p, g / xp.max(xp.abs(g)), *rest, write=write)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "joined"),
+    [*((kind(0.01), True) for kind in (SGD, Momentum, RMSProp, Adam, AdamW)), (ByArray(0.01), False)],
+    ids=lambda x: "" if isinstance(x, bool) else type(x).__name__,
+)
+def test_the_update_is_one_of_one_array(device, optimizer, joined, monkeypatch):
+    """Where every call is a launch; the rule of somebody's own is called as ever."""
+    corpus = corpus_of("lines")
+    ours, theirs = trainers(device, corpus, optimizer=optimizer, clip_value=0.1)
+    seen, update = [], type(optimizer).update
+
+    def watched(self, p, *rest, **keywords):
+        seen.append((trainer is theirs, len(p)))
+        return update(self, p, *rest, **keywords)
+
+    monkeypatch.setattr(type(optimizer), "update", watched)
+    for trainer in (ours, theirs):
+        trainer.fit(corpus.train, corpus.validation, iterations=5, batch_size=12)
+    n = len(ours.model.parameters)
+    assert set(seen) == {(False, n), (True, 1 if joined else n)}
+    assert_same(ours.model.parameters, theirs.model.parameters)
+    assert_same(ours.optimizer_state, theirs.optimizer_state)
+    # Parameters that somebody has put in the place of the others are the ones that are trained.
+    theirs.model.parameters = {name: a + 1 for name, a in theirs.model.parameters.items()}
+    ours.model.parameters = {name: a + 1 for name, a in ours.model.parameters.items()}
+    for trainer in (ours, theirs):
+        trainer.fit(corpus.train, corpus.validation, iterations=8, batch_size=12)
+    assert_same(ours.model.parameters, theirs.model.parameters)
 
 
 @pytest.mark.parametrize("by", ["lines", "windows", "streams"])

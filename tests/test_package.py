@@ -142,7 +142,7 @@ ROOMS = [
     *("_ops", "_namespace", "_devices", "_files", "cells", "_layout", "_check", "_caches", "engines", "_sequence"),
     *("activations", "heads", "functional", "initialization", "streaming", "optim", "_attention", "attention"),
     *("text", "text_files", "datasets", "pairs", "corpus", "_device_data", "sampling", "models"),
-    *("_progress", "training"),
+    *("_flat", "_progress", "training"),
     *("metrics", "ngram", "inspection", "plots", "convert", "compare", "checkpoint", "settings", "runs", "cli"),
     "__main__",
 ]

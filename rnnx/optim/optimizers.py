@@ -210,3 +210,6 @@ OPTIMIZERS: dict[str, Any] = {
     "adam": Adam,
     "adamw": AdamW,
 }
+
+# Their rules look at one element at a time.
+ELEMENTWISE = (SGD, Momentum, RMSProp, Adam, AdamW)
