@@ -133,33 +133,57 @@ def checks(runner):
         runner.add("waiting", 45)
 
 
-def tests(runner):
-    """The tests that need a GPU: those of every library on the runtimes cupy-fused and cupy-plain, and others."""
+def slow_checks(runner):
+    """The tests that need a GPU, and NVIDIA's tool that looks for bad addresses and races, side by side."""
+    jobs = [(pytest, "-m gpu", 150, "-m", "gpu", *tests_of_every_library())]
+    jobs += [(pytest, "tests/test_cuda.py", 60, "tests/test_cuda.py", "-k", "not compiles")]
+    jobs += [(sanitizer, "memcheck", "--report-api-errors", "no"), (sanitizer, "racecheck")]
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        for future in [pool.submit(job, runner, *rest) for job, *rest in jobs]:
+            runner.rows += future.result()
+
+
+def tests_of_every_library():
+    """The files with tests that conftest.py marks on the runtimes cupy-fused and cupy-plain, and with others marked."""
+    files = sorted((ROOT / "tests").glob("test_*.py"))
+    return [str(file) for file in files if re.search(r"\bruntime\b|mark\.gpu", file.read_text(encoding="utf-8"))]
+
+
+def pytest(runner, name, limit, *arguments):
     if missing := [name for name in ("pytest", "hypothesis") if importlib.util.find_spec(name) is None]:
-        runner.rows.append(row("pytest -m gpu", "skipped", f"no {' and no '.join(missing)}"))
-        return
-    files = [
-        str(p) for p in sorted((ROOT / "tests").glob("test_*.py")) if re.search(r"\bruntime\b|mark\.gpu", p.read_text())
-    ]
-    _pytest(runner, "pytest -m gpu", 150, "-m", "gpu", *files)
-    _pytest(runner, "pytest tests/test_cuda.py", 40, str(ROOT / "tests" / "test_cuda.py"), "-k", "not compiles")
-
-
-def _pytest(runner, name, limit, *arguments):
-    # Without the plugins that happen to be installed. The runtimes are those that conftest.py marks, not fewer.
-    environment = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        return [row(f"pytest {name}", "skipped", f"no {' and no '.join(missing)}")]
+    # Without the plugins that happen to be installed, and without errors for what other libraries warn of.
     command = [sys.executable, "-m", "pytest", "-v", "--tb=short", "-p", "no:cacheprovider"]
-    os.environ.pop("RNNX_TEST_RUNTIMES", None)
-    status, said = runner.run(name, [*command, "--continue-on-collection-errors", *arguments], limit, **environment)
-    count = {
-        word: len(re.findall(rf"^\S+::.* {word}\b", said, re.M)) for word in ("PASSED", "FAILED", "SKIPPED", "ERROR")
-    }
-    count["ERROR"] += len(re.findall(r"^ERROR tests/\S+\.py(?: |$)", said, re.M))
+    for kind in ("UserWarning", "DeprecationWarning", "FutureWarning"):
+        command += ["-W", f"default::{kind}"]
+    command += ["--continue-on-collection-errors", *arguments]
+    status, said = runner.run(f"pytest {name}", command, limit, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    words = ("PASSED", "FAILED", "SKIPPED", "ERROR")
+    count = {word: len(re.findall(rf"^\S+::.* {word}\b", said, re.M)) for word in words}
+    count["ERROR"] += len(re.findall(r"^ERROR \S+\.py(?: |$)", said, re.M))
     detail = ", ".join(f"{n} {word.lower()}" for word, n in count.items())
     detail += "" if status in (0, 1) else f"; {status}"
-    wrong = re.findall(r"^(?:FAILED|ERROR) (\S+.*)$", said, re.M)[:6]
-    bad = status != 0 or not count["PASSED"]
-    runner.rows.append(row(name, "FAILED" if bad else "ok", "; ".join([detail, *(line[:150] for line in wrong)])))
+    wrong = [line[:150] for line in re.findall(r"^(?:FAILED|ERROR) (\S+.*)$", said, re.M)[:6]]
+    good = status == 0 and count["PASSED"]
+    return [row(f"pytest {name}", "ok" if good else "FAILED", "; ".join([detail, *wrong]))]
+
+
+def sanitizer(runner, kind, *options):
+    """A few small passes under the tool, if it is there and knows the device."""
+    name, tool = f"compute-sanitizer {kind}", shutil.which("compute-sanitizer")
+    tool = tool or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
+    if tool is None:
+        return [row(name, "skipped", "the program is not on PATH")]
+    given = json.dumps(["tiny", runner.options, [], os.devnull])
+    command = [tool, "--tool", kind, "--error-exitcode", "99", *options, sys.executable, __file__, "--child", given]
+    status, said = runner.run(name, command, 120)
+    if isinstance(status, str):
+        return [row(name, "skipped", status)]
+    if status and ("not supported" in said.lower() or "unsupported" in said.lower()):
+        return [row(name, "skipped", "it does not support this device")]
+    summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", said)[-1:] or [last_line(said)]
+    lines = re.findall(r"^=+ (?:Invalid|Error|Warning|Race).*$", said, re.M)[:3]
+    return [row(name, "ok" if status == 0 else "FAILED", "; ".join(summary + lines))]
 
 
 def times(runner):
@@ -193,41 +217,12 @@ def asv(runner):
     runner.rows.append(row("asv, rows of cupy-fused", "ok" if status == 0 and found else "FAILED", detail))
 
 
-def sanitizer(runner):
-    """Bad addresses and races, if NVIDIA's tool is there and knows the device."""
-    tool = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
-    for kind in ("memcheck", "racecheck"):
-        name = f"compute-sanitizer {kind}"
-        if tool is None:
-            runner.rows.append(row(name, "skipped", "the program is not on PATH"))
-            continue
-        command = [tool, "--tool", kind, "--error-exitcode", "99"]
-        command += ["--report-api-errors", "no"] if kind == "memcheck" else []
-        _sanitized(runner, name, command)
-
-
-def _sanitized(runner, name, command):
-    target = Path(tempfile.mkstemp(dir=runner.folder)[1])
-    given = json.dumps(["tiny", runner.options, [], str(target)])
-    status, said = runner.run(name, [*command, sys.executable, __file__, "--child", given], 75)
-    summary = " ".join(re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", said)[-1:])
-    if "not supported" in said or "unsupported" in said.lower():
-        runner.rows.append(row(name, "skipped", "it does not support this device"))
-    elif isinstance(status, str):
-        runner.rows.append(row(name, "skipped", status))
-    else:
-        lines = re.findall(r"^=+ (?:Invalid|Error|Warning|Race).*$", said, re.M)[:3]
-        runner.rows.append(
-            row(name, "ok" if status == 0 else "FAILED", "; ".join([summary or last_line(said), *lines]))
-        )
-
-
 def costs(runner):
     runner.add("costs", 60)
 
 
 # What is most wanted comes first: the time may run out.
-PARTS = (("a", checks), ("b", times), ("a", tests), ("c", costs), ("d", training), ("c", asv), ("a", sanitizer))
+PARTS = (("a", checks), ("b", times), ("a", slow_checks), ("c", costs), ("d", training), ("c", asv))
 
 
 # --- the command --------------------------------------------------------------------------------------------------
@@ -267,6 +262,7 @@ def main():
     print(f"seed {arguments.seed}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("RNNX_CACHE_DIR", str(Path(folder) / "cache"))
+        os.environ.pop("RNNX_TEST_RUNTIMES", None)  # which would leave out tests
         runner = Runner(options, folder)
         rows = runner.child("machine", 90)
         runner.rows += rows

@@ -11,6 +11,7 @@ import pytest
 from conftest import NO_COMPILER
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.skipif(not (ROOT / "asv_benchmarks").exists(), reason="the benchmarks are not in an archive")
 
 
 def gpu(*arguments):
