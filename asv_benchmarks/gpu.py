@@ -1,0 +1,291 @@
+"""All that has to be seen on a machine with a GPU, in one command of some eight minutes; a table comes last.
+
+``python asv_benchmarks/gpu.py``                   everything
+``python asv_benchmarks/gpu.py --quick``           fewer shapes and steps
+``python asv_benchmarks/gpu.py --parts a,b``       a: checks, b: times against torch, c: costs, d: training
+``python asv_benchmarks/gpu.py --emulate``         the checks on the CPU, where the engine is emulated: needs g++
+
+Every part is a process of its own with a limit of time, so that one that fails or hangs takes nothing else down. The
+exit status is 1 if a check failed, 2 if there is nothing to run on. Nothing is fetched, and nothing is written but
+``--json`` and what CuPy and the tests keep in their own places.
+"""
+
+import argparse
+import importlib
+import importlib.util
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from gpu_table import table
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+CELLS = ("rnn", "lstm", "gru", "gru_reset_after")
+PRECISIONS = ("float64", "float32", "tf32", "float16", "bfloat16")
+OPTIONAL = (
+    "numba",
+    "ml_dtypes",
+    "pytest",
+    "hypothesis",
+    "array_api_strict",
+    "torch",
+    "safetensors",
+    "tqdm",
+    "click",
+    "asv",
+)
+TOGETHER = 6  # processes at once, where nothing is timed
+LIMIT = 470.0  # seconds for everything
+NO_TIME = "no time was left"
+
+
+class Runner:
+    """Runs children until the time is up, and collects their rows."""
+
+    def __init__(self, options, folder):
+        self.options, self.folder, self.rows = options, Path(folder), []
+        self.end = time.monotonic() + options["limit"]
+
+    def child(self, function, limit, *arguments, name="", command=(), **environment):
+        """The rows of a function of this folder's files, in a process of its own; a row more if it fails."""
+        name = name or " ".join([function, *map(str, arguments)])
+        target = Path(tempfile.mkstemp(dir=self.folder)[1])
+        given = json.dumps([function, self.options, arguments, str(target)])
+        status, said = self.run(name, [*command, sys.executable, __file__, "--child", given], limit, **environment)
+        rows = [json.loads(line) for line in target.read_text().splitlines()]
+        if status == NO_TIME:
+            rows.append(row(name, "skipped", status))
+        elif status != 0:
+            rows.append(row(name, "FAILED", f"{status}: {last_line(said)}"))
+        return rows
+
+    def add(self, *arguments, **keywords):
+        """The rows of a child, taken up."""
+        self.rows += self.child(*arguments, **keywords)
+
+    def run(self, name, command, limit, **environment):
+        """Exit status of a command, or in words why there is none; and all it said."""
+        limit = min(limit, self.end - time.monotonic())
+        if limit < 5:
+            return NO_TIME, ""
+        print(f".. {name}", flush=True)
+        started, log = time.monotonic(), Path(tempfile.mkstemp(dir=self.folder)[1])
+        with log.open("w") as file:
+            process = subprocess.Popen(
+                command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+                env={**os.environ, **environment},
+            )  # fmt: skip
+            try:
+                status = process.wait(limit)
+            except subprocess.TimeoutExpired:
+                status = f"stopped after {limit:.0f} s"
+            finally:
+                if process.poll() is None:  # with what it has started itself
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+        said = log.read_text(errors="replace")
+        if status != 0:
+            print(f"-- {name}: {status}\n{said[-3000:]}", flush=True)
+        elif "Traceback" in said or "Warning" in said:
+            print(f"-- {name}\n{said[-1500:]}", flush=True)
+        print(f".. {name}: {time.monotonic() - started:.0f} s", flush=True)
+        return status, said
+
+
+def row(name, status, detail):
+    return {"kind": "check", "name": name, "status": status, "detail": detail}
+
+
+def last_line(said):
+    return next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "")[:200]
+
+
+# --- the parts ----------------------------------------------------------------------------------------------------
+
+
+def checks(runner):
+    """The engine against float64 in every cell and precision, several processes at once; then what needs quiet."""
+    options = runner.options
+    cells, precisions = list(CELLS), [p for p in PRECISIONS if not (options["emulate"] and p == "tf32")]
+    if options["emulate"] and options["quick"]:  # each is a compilation of some seconds
+        cells, precisions = ["lstm", "gru"], ["float32", "bfloat16"]
+    if importlib.util.find_spec("ml_dtypes") is None:
+        runner.rows.append(row("bfloat16", "skipped", "no ml_dtypes"))
+        precisions.remove("bfloat16")
+    jobs = [("setups", 100, cell, precision) for cell in cells for precision in precisions]
+    jobs += [("forwards_before_backward", 60), ("threads", 60)] + [("streams", 60)] * (not options["emulate"])
+    with ThreadPoolExecutor(min(TOGETHER, os.cpu_count() or 1)) as pool:
+        for future in [pool.submit(runner.child, *job, OPENBLAS_NUM_THREADS="2") for job in jobs]:
+            runner.rows += future.result()
+    if not options["emulate"]:
+        runner.add("memory", 60)
+        runner.add("waiting", 45)
+
+
+def slow_checks(runner):
+    """The tests that need a GPU, and NVIDIA's tool that looks for bad addresses and races, side by side."""
+    jobs = [(pytest, "-m gpu", 150, "-m", "gpu", *tests_of_every_library())]
+    jobs += [(pytest, "tests/test_cuda.py", 60, "tests/test_cuda.py", "-k", "not compiles")]
+    jobs += [(sanitizer, "memcheck", "--report-api-errors", "no"), (sanitizer, "racecheck")]
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        for future in [pool.submit(job, runner, *rest) for job, *rest in jobs]:
+            runner.rows += future.result()
+
+
+def tests_of_every_library():
+    """The files with tests that conftest.py marks on the runtimes cupy-fused and cupy-plain, and with others marked."""
+    files = sorted((ROOT / "tests").glob("test_*.py"))
+    return [str(file) for file in files if re.search(r"\bruntime\b|mark\.gpu", file.read_text(encoding="utf-8"))]
+
+
+def pytest(runner, name, limit, *arguments):
+    if missing := [name for name in ("pytest", "hypothesis") if importlib.util.find_spec(name) is None]:
+        return [row(f"pytest {name}", "skipped", f"no {' and no '.join(missing)}")]
+    # Without the plugins that happen to be installed, and without errors for what other libraries warn of.
+    command = [sys.executable, "-m", "pytest", "-v", "--tb=short", "-p", "no:cacheprovider"]
+    for kind in ("UserWarning", "DeprecationWarning", "FutureWarning"):
+        command += ["-W", f"default::{kind}"]
+    command += ["--continue-on-collection-errors", *arguments]
+    status, said = runner.run(f"pytest {name}", command, limit, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    words = ("PASSED", "FAILED", "SKIPPED", "ERROR")
+    count = {word: len(re.findall(rf"^\S+::.* {word}\b", said, re.M)) for word in words}
+    count["ERROR"] += len(re.findall(r"^ERROR \S+\.py(?: |$)", said, re.M))
+    detail = ", ".join(f"{n} {word.lower()}" for word, n in count.items())
+    detail += "" if status in (0, 1) else f"; {status}"
+    wrong = [line[:150] for line in re.findall(r"^(?:FAILED|ERROR) (\S+.*)$", said, re.M)[:6]]
+    good = status == 0 and count["PASSED"]
+    return [row(f"pytest {name}", "ok" if good else "FAILED", "; ".join([detail, *wrong]))]
+
+
+def sanitizer(runner, kind, *options):
+    """A few small passes under the tool, if it is there and knows the device."""
+    name, tool = f"compute-sanitizer {kind}", shutil.which("compute-sanitizer")
+    tool = tool or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
+    if tool is None:
+        return [row(name, "skipped", "the program is not on PATH")]
+    given = json.dumps(["tiny", runner.options, [], os.devnull])
+    command = [tool, "--tool", kind, "--error-exitcode", "99", *options, sys.executable, __file__, "--child", given]
+    status, said = runner.run(name, command, 120)
+    if isinstance(status, str):
+        return [row(name, "skipped", status)]
+    if status and ("not supported" in said.lower() or "unsupported" in said.lower()):
+        return [row(name, "skipped", "it does not support this device")]
+    summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", said)[-1:] or [last_line(said)]
+    lines = re.findall(r"^=+ (?:Invalid|Error|Warning|Race).*$", said, re.M)[:3]
+    return [row(name, "ok" if status == 0 else "FAILED", "; ".join(summary + lines))]
+
+
+def times(runner):
+    """Every side in a process of its own."""
+    runner.add("rates", 60)
+    for side, limit in (("rnnx", 80), ("C order", 60), ("eager", 60), ("plain", 45)):
+        runner.add("times", limit, side, **({"RNNX_CUDA_GRAPHS": "0"} if side == "eager" else {}))
+    if importlib.util.find_spec("torch") is None:
+        runner.rows.append(row("times of torch", "skipped", "no torch"))
+    else:
+        runner.add("times", 80, "torch")
+
+
+def training(runner):
+    for hidden_size in (128,) if runner.options["quick"] else (128, 512):
+        for device in ("cuda", "cpu"):
+            runner.add("training", 45, device, hidden_size)
+
+
+def asv(runner):
+    """The rows of the suite for the GPU, those of the LSTM."""
+    if importlib.util.find_spec("asv") is None or not (ROOT / ".git").exists():
+        runner.rows.append(row("asv, rows of cupy-fused", "skipped", "asv is not installed, or this is no repository"))
+        return
+    rows = r"recurrent\.(RecurrentForward|TrainStep).*cupy-fused.*lstm.*float32"
+    command = f"cd {HERE} && {sys.executable} -m asv machine --yes && {sys.executable} -m asv run --quick --python=same"
+    command += f" --show-stderr --dry-run -b '{rows}'"
+    status, said = runner.run("asv", ["bash", "-c", command], 60, RNNX_BENCH_PROFILE="fast", PYTHONPATH=str(ROOT))
+    found = re.findall(r"cupy-fused\s.*\d[mun]s\b.*", said.replace("μ", "u"))
+    detail = f"{len(found)} rows" if status == 0 else f"{status}: {last_line(said)}"
+    runner.rows.append(row("asv, rows of cupy-fused", "ok" if status == 0 and found else "FAILED", detail))
+
+
+def costs(runner):
+    runner.add("costs", 60)
+
+
+# What is most wanted comes first: the time may run out.
+PARTS = (("a", checks), ("b", times), ("a", slow_checks), ("c", costs), ("d", training), ("c", asv))
+
+
+# --- the command --------------------------------------------------------------------------------------------------
+
+
+def be_child(function, options, arguments, target):
+    """Run one function of this folder's files, and write its rows as they come."""
+    for name in ("gpu_device", "gpu_checks", "gpu_times", "gpu_costs", "gpu_training"):
+        found = importlib.import_module(name).CHILDREN.get(function)
+        if found:
+            break
+    with open(target, "a") as file:
+        for one in found(options, *arguments):
+            file.write(json.dumps(one) + "\n")
+            file.flush()
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--quick", action="store_true", help="fewer shapes and steps")
+    parser.add_argument("--parts", default="a,b,c,d", help="a: checks, b: times, c: costs, d: training")
+    parser.add_argument("--emulate", action="store_true", help="the checks of part a, on the CPU")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**31), help="of the inputs")
+    parser.add_argument("--limit", type=float, default=LIMIT, help=f"seconds for everything (default: {LIMIT:.0f})")
+    parser.add_argument("--json", help="also write everything to this file")
+    return parser.parse_args()
+
+
+def main():
+    arguments = parse()
+    if arguments.child:
+        be_child(*json.loads(arguments.child))
+        return 0
+    options = {name: getattr(arguments, name) for name in ("quick", "emulate", "seed", "limit")}
+    started = time.monotonic()
+    print(f"seed {arguments.seed}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ.setdefault("RNNX_CACHE_DIR", str(Path(folder) / "cache"))
+        os.environ.pop("RNNX_TEST_RUNTIMES", None)  # which would leave out tests
+        runner = Runner(options, folder)
+        rows = runner.child("machine", 90)
+        runner.rows += rows
+        if "machine" not in {one["kind"] for one in rows}:
+            print(f"nothing to run on: {rows[-1].get('text') or rows[-1]['detail']} (--emulate runs on the CPU)")
+            return 2
+        if missing := [name for name in OPTIONAL if importlib.util.find_spec(name) is None]:
+            runner.rows.append(row("packages", "note", f"not installed: {', '.join(missing)}"))
+        for letter, part in PARTS:
+            if letter not in arguments.parts or (arguments.emulate and part is not checks):
+                continue
+            try:
+                part(runner)
+            except Exception as error:
+                traceback.print_exc()
+                runner.rows.append(row(part.__name__, "FAILED", f"{type(error).__name__}: {error}"))
+    bad = [one for one in runner.rows if one["kind"] == "check" and one["status"] == "FAILED"]
+    seconds = time.monotonic() - started
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps({"seed": arguments.seed, "seconds": seconds, "rows": runner.rows}))
+    print(f"\n{table(runner.rows)}\nseed {arguments.seed}, {seconds:.0f} s, {len(bad)} checks failed", flush=True)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""The costs behind the times of `gpu.py`: rates of products, calls, nodes of recordings. One function a child."""
+
+import statistics
+import time
+
+import gpu_device
+import numpy as np
+from gpu_times import PRECISIONS, SIZES, CupyClock, measure, normal
+
+import rnnx
+from rnnx.engines._queue import Matrix
+
+
+def rates(options):
+    """TFLOP/s of one large product of each precision, by the same call of cuBLAS that the engine makes."""
+    clock, n = CupyClock(), 4096 if options["quick"] else 8192
+    device, rng = gpu_device.Gpu(watched=False), np.random.default_rng(0)
+    from rnnx.engines import _cupy
+
+    for precision in PRECISIONS["lstm"]:
+        dtype = gpu_device.dtype_of(precision)
+        numbers = normal(rng, (n, n)).astype(dtype)
+        arrays = [device.to_device(numbers) for _ in range(3)]
+        a, b, c = (Matrix(int(array.data.ptr), n, n, n, dtype) for array in arrays)
+        with gpu_device.products(precision), _cupy.queue_of(arrays[0]) as queue:
+            found = measure(clock, lambda queue=queue, a=a, b=b, c=c: queue.gemm(a, b, c))
+        yield {"kind": "rate", "precision": precision, "tflops": 2e-9 * n**3 / found["ms"], "n": n}
+
+
+def costs(options):
+    """What a call of each kind keeps the host, and a node of a recording the device."""
+    del options
+    clock, device = CupyClock(), gpu_device.Gpu(watched=False)
+    nothing = device.xp.RawKernel('extern "C" __global__ void nothing(long long a, long long b) {}', "nothing")
+
+    def launch():
+        nothing((1,), (128,), (0, 0))
+
+    yield _cost("host, a launch of a kernel", _host_us(clock, launch))
+    yield from _costs_of_products(clock, device)
+    stream = device.stream()
+    with stream:
+        stream.begin_capture()
+        for _ in range(1000):
+            launch()
+        graph = stream.end_capture()
+    graph.launch()
+    yield _cost("device, a node of a recording that does nothing", measure(clock, graph.launch)["ms"])
+    yield _cost("host, launching that recording of 1,000", _host_us(clock, graph.launch, 20))
+    for size in ((16, 32, 8, 500), *SIZES[:2]):
+        problem = gpu_device.make(rnnx.CELLS["lstm"], np.random.default_rng(0), size)
+        given = gpu_device.upload(device, problem, "F")
+        with device.use():
+            for _ in range(3):
+                gpu_device.forward(given)
+            plan = _last_plan(given.x)
+            found = measure(clock, plan.run_forward)
+        nodes = 2 * size[3]
+        yield _cost(f"device, a product or kernel of a recorded forward loop {size}", 1e3 * found["ms"] / nodes)
+        yield _cost(f"host, launching that recording of {nodes} calls", found["host_us"])
+
+
+def _costs_of_products(clock, device):
+    """A small product: by the engine's own call, and by CuPy's."""
+    from rnnx.engines import _cupy
+
+    arrays = [device.to_device(np.ones((64, 64), np.float32)) for _ in range(3)]
+    a, b, c = (Matrix(int(array.data.ptr), 64, 64, 64, np.dtype("float32")) for array in arrays)
+    with _cupy.queue_of(arrays[0]) as queue:
+        yield _cost("host, a product by the engine's own call of cuBLAS", _host_us(clock, lambda: queue.gemm(a, b, c)))
+    product = _host_us(clock, lambda: device.xp.matmul(arrays[0], arrays[1], out=arrays[2]))
+    yield _cost("host, a product by CuPy", product)
+
+
+def _last_plan(array):
+    """The plan that the engine used last on the current stream."""
+    from rnnx.engines import _cupy
+
+    with _cupy.queue_of(array) as queue:
+        return max(queue.plans, key=lambda plan: plan.used)
+
+
+def _cost(name, value):
+    return {"kind": "cost", "name": name, "us": value}
+
+
+def _host_us(clock, f, calls=200):
+    """Median microseconds of the host for one of so many calls in a row: few enough for the device's queue."""
+    found = []
+    for _ in range(7):
+        clock.synchronize()
+        start = time.perf_counter()
+        for _ in range(calls):
+            f()
+        found.append(1e6 * (time.perf_counter() - start) / calls)
+    clock.synchronize()
+    return statistics.median(found)
+
+
+CHILDREN = {f.__name__: f for f in (rates, costs)}

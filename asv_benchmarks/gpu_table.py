@@ -1,0 +1,68 @@
+"""The rows of `gpu.py` as text."""
+
+from gpu_times import flops
+
+
+def table(rows):
+    """Everything; the first line says on what it was measured."""
+    of = {kind: [row for row in rows if row["kind"] == kind] for kind in ("machine", "torch", "check")}
+    lines = ["; ".join(row["text"] for row in of["machine"] + of["torch"])]
+    lines += ["", "checks; errors are relative, in norm, the largest of all outputs and gradients"]
+    lines += [f"{row['status']:7} {row['name']}: {row['detail']}" for row in of["check"]]
+    return "\n".join([*lines, *_times(rows), *_costs(rows), *_tokens(rows)])
+
+
+def _times(rows):
+    times = [row for row in rows if row["kind"] == "time"]
+    if not times:
+        return []
+    rates = {row["precision"]: row for row in rows if row["kind"] == "rate"}
+    lines = [
+        "",
+        "milliseconds of a forward pass and of a step (forward, backward, all gradients); in percent the spread of",
+    ]
+    lines += [
+        "the middle 80 % of the calls; eager: without recordings; plain: the loop of CuPy's own functions; of product:"
+    ]
+    lines += ["share of the rate of one large product; host: microseconds that a call keeps the host, rnnx and torch"]
+    products = ", ".join(f"{name} {row['tflops']:.0f}" for name, row in rates.items())
+    lines += [f"rate of a large product, TFLOP/s: {products or 'not measured'}"]
+    sides = ("rnnx", "C order", "eager", "plain", "torch")
+    lines += [
+        " | ".join(["cell precision (n_x, n_a, m, T) job", *sides, "torch/rnnx", "plain/rnnx", "of product", "host"])
+    ]
+    keys = dict.fromkeys((row["cell"], row["precision"], tuple(row["size"]), row["job"]) for row in times)
+    return lines + [_time(key, _sides(times, key), rates.get(key[1])) for key in keys]
+
+
+def _sides(times, key):
+    return {row["side"]: row for row in times if (row["cell"], row["precision"], tuple(row["size"]), row["job"]) == key}
+
+
+def _time(key, found, rate):
+    cell, precision, size, job = key
+    ours, torch, plain = (found.get(side) for side in ("rnnx", "torch", "plain"))
+    cells = [f"{cell} {precision} {','.join(map(str, size))} {job}"]
+    for side in ("rnnx", "C order", "eager", "plain", "torch"):
+        row = found.get(side)
+        cells.append(f"{row['ms']:.3g} {row['spread']:.0%}" if row else "")
+    cells += [f"{other['ms'] / ours['ms']:.2f}" if ours and other else "" for other in (torch, plain)]
+    cells.append(f"{flops(job, cell, size) / ours['ms'] / 1e9 / rate['tflops']:.0%}" if ours and rate else "")
+    cells.append(" / ".join(f"{row['host_us']:.0f}" for row in (ours, torch) if row))
+    return " | ".join(cells)
+
+
+def _costs(rows):
+    costs = [row for row in rows if row["kind"] == "cost"]
+    return ["", "microseconds", *(f"{row['us']:8.2f} {row['name']}" for row in costs)] if costs else []
+
+
+def _tokens(rows):
+    tokens = [row for row in rows if row["kind"] == "tokens"]
+    if not tokens:
+        return []
+    lines = ["", "training as `rnnx train` does it: LSTM, float32, 64 windows of 64 characters a step"]
+    for row in tokens:
+        rest = f"{row['ms']:.3g} ms a step, {row['per_second']:,.0f} characters a second ({row['steps']} steps)"
+        lines.append(f"{row['device']}, hidden size {row['hidden_size']}: {rest}")
+    return lines

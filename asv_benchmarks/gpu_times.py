@@ -1,0 +1,207 @@
+"""The times of `gpu.py`: passes of rnnx and of torch (cuDNN). One function a child.
+
+Each side has arrays in the order that it likes best: rnnx Fortran-ordered (n_x, m, T), as its own functions return
+them ("rnnx"), or C-ordered, as a user makes them ("C order"); torch (T, m, n_x). A *forward* keeps what a backward
+pass needs; a *step* is forward and backward, with the gradients of the inputs, the initial states and all parameters.
+"""
+
+import contextlib
+import gc
+import itertools
+import statistics
+import time
+import traceback
+
+import numpy as np
+
+GATES = {"lstm": 4, "gru_reset_after": 3}
+SIZES = [(128, 256, 64, 100), (512, 1024, 64, 50), (1024, 1024, 128, 256), (27, 128, 32, 50), (64, 512, 1, 200)]
+QUICK = [SIZES[0], SIZES[4]]
+PLAIN = SIZES[:2]  # where the loop of CuPy's own functions is timed too
+PRECISIONS = {
+    "lstm": ("float32", "tf32", "float16", "bfloat16"),
+    "gru_reset_after": ("float32", "tf32", "float16"),
+}
+LEAST, MOST, SECONDS = 20, 60, 0.2  # calls that are timed
+
+
+def flops(job, cell, size):
+    """Of the products: forward, and twice as many backward."""
+    n_x, n_a, m, n_steps = size
+    return (3 if job == "step" else 1) * 2 * GATES[cell] * n_a * (n_x + n_a) * m * n_steps
+
+
+# --- clocks -------------------------------------------------------------------------------------------------------
+
+
+class CupyClock:
+    def __init__(self):
+        import cupy
+
+        self.event, self._elapsed = cupy.cuda.Event, cupy.cuda.get_elapsed_time
+        self.synchronize = cupy.cuda.runtime.deviceSynchronize
+
+    def milliseconds(self, first, second):
+        return self._elapsed(first, second)
+
+
+class TorchClock:
+    def __init__(self):
+        import torch
+
+        self.event = lambda: torch.cuda.Event(enable_timing=True)
+        self.synchronize = torch.cuda.synchronize
+
+    def milliseconds(self, first, second):
+        return first.elapsed_time(second)
+
+
+def measure(clock, f):
+    """Median milliseconds between calls that follow each other without waiting, the spread of the middle 80 %, and
+    the median microseconds that a call keeps the host, with nothing before it.
+    """
+    for _ in range(5):  # eager, recorded, replayed
+        f()
+    clock.synchronize()
+    host = []
+    for _ in range(9):
+        start = time.perf_counter()
+        f()
+        host.append(time.perf_counter() - start)
+        clock.synchronize()
+    start = time.perf_counter()
+    f()
+    clock.synchronize()
+    calls = max(LEAST, min(MOST, int(SECONDS / (time.perf_counter() - start))))
+    events = [clock.event() for _ in range(calls + 1)]
+    events[0].record()
+    for event in events[1:]:
+        f()
+        event.record()
+    clock.synchronize()
+    times = [clock.milliseconds(*pair) for pair in itertools.pairwise(events)]
+    low, _, _, _, _, _, _, _, high = statistics.quantiles(times, n=10)
+    median = statistics.median(times)
+    return {"ms": median, "spread": (high - low) / median, "host_us": 1e6 * statistics.median(host)}
+
+
+# --- sides --------------------------------------------------------------------------------------------------------
+
+
+def normal(rng, shape, scale=1.0):
+    """Host numbers in float32; of large arrays a small block over and over, which takes no time to draw."""
+    size = int(np.prod(shape))
+    block = rng.standard_normal(min(size, 1 << 20), dtype=np.float32) * np.float32(scale)
+    return np.resize(block, size).reshape(shape)
+
+
+class Rnnx:
+    """The public functions on CuPy arrays."""
+
+    def __init__(self, cell, precision, size, order="F"):
+        import gpu_device
+
+        import rnnx
+
+        self.device = gpu_device.Gpu(watched=False)
+        n_x, n_a, m, n_steps = size
+        rng, dtype = np.random.default_rng(0), gpu_device.dtype_of(precision)
+
+        def up(shape, scale=1.0):
+            return self.device.upload(normal(rng, shape, scale).astype(dtype), order)
+
+        shapes = {key: p.shape for key, p in rnnx.initialize_parameters(cell, n_x, n_a, seed=0).items()}
+        shapes |= dict.fromkeys(rnnx.CELLS[cell].optional_keys, (n_a, 1))
+        self.parameters = {key: up(shape, n_a**-0.5) for key, shape in shapes.items()}
+        self.x, self.da = up((n_x, m, n_steps)), up((n_a, m, n_steps))
+        self.s0 = [up((n_a, m)) for _ in rnnx.CELLS[cell].states]
+        self.lstm, self.rnnx = cell == "lstm", rnnx
+
+    def forward(self):
+        if self.lstm:
+            return self.rnnx.lstm_forward(self.x, self.s0[0], self.parameters, c0=self.s0[1])[-1]
+        return self.rnnx.gru_forward(self.x, self.s0[0], self.parameters, reset_after=True)[-1]
+
+    def step(self):
+        caches = self.forward()
+        if self.lstm:
+            return self.rnnx.lstm_backward(self.da, caches, consume=True)
+        return self.rnnx.gru_backward(self.da, caches, consume=True, reset_after=True)
+
+
+class Torch:
+    """torch.nn.LSTM or GRU, which is cuDNN."""
+
+    def __init__(self, cell, precision, size):
+        import torch
+
+        exact = "tf32" if precision == "tf32" else "ieee"
+        torch.backends.cudnn.rnn.fp32_precision = exact
+        torch.backends.cuda.matmul.fp32_precision = exact
+        n_x, n_a, m, n_steps = size
+        dtype = torch.float32 if precision == "tf32" else getattr(torch, precision)
+        options = {"device": "cuda", "dtype": dtype}
+        self.layer = (torch.nn.LSTM if cell == "lstm" else torch.nn.GRU)(n_x, n_a, **options)
+        self.layer.flatten_parameters()
+        x, self.da = torch.randn(n_steps, m, n_x, **options), torch.randn(n_steps, m, n_a, **options)
+        states = [torch.randn(1, m, n_a, **options).requires_grad_() for _ in range(2 if cell == "lstm" else 1)]
+        self.x, self.state = x.requires_grad_(), tuple(states) if cell == "lstm" else states[0]
+        self.inputs, self.gradients = [self.x, *states, *self.layer.parameters()], torch.autograd.grad
+
+    def forward(self):
+        return self.layer(self.x, self.state)[0]
+
+    def step(self):
+        return self.gradients(self.forward(), self.inputs, self.da)
+
+
+def times(options, side):
+    """All rows of a side: "rnnx", "C order", "eager" (without recordings, by the environment), "plain", "torch"."""
+    clock = TorchClock() if side == "torch" else CupyClock()
+    if side == "torch":
+        yield versions_of_torch()
+    sizes = QUICK if options["quick"] else SIZES
+    for cell, precisions in PRECISIONS.items():
+        for precision in precisions if side != "plain" else precisions[:1]:
+            for size in sizes if side != "plain" else [size for size in sizes if size in PLAIN]:
+                row = {"kind": "time", "side": side, "cell": cell, "precision": precision, "size": size}
+                yield from _times(clock, side, row)
+
+
+def _times(clock, side, row):
+    """The rows of a forward pass and of a step. What fails is said, and the next is tried."""
+    arguments = row["cell"], row["precision"], row["size"]
+    try:
+        with _engine(side, row["precision"]):
+            given = Torch(*arguments) if side == "torch" else Rnnx(*arguments, "C" if side == "C order" else "F")
+            for job in ("forward", "step"):
+                yield {**row, "job": job, **measure(clock, getattr(given, job))}
+    except Exception as error:
+        traceback.print_exc()
+        name = f"time of {side}: {' '.join(map(str, arguments))}"
+        yield {"kind": "check", "name": name, "status": "FAILED", "detail": f"{type(error).__name__}: {error}"[:200]}
+        clock.synchronize()  # raises if nothing more can be run
+    given = None
+    gc.collect()
+
+
+@contextlib.contextmanager
+def _engine(side, precision):
+    if side == "torch":
+        yield
+        return
+    import gpu_device
+
+    import rnnx
+
+    with rnnx.use_engine("plain" if side == "plain" else "fused"), gpu_device.products(precision):
+        yield
+
+
+def versions_of_torch():
+    import torch
+
+    return {"kind": "torch", "text": f"torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}"}
+
+
+CHILDREN = {"times": times}
