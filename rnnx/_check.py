@@ -249,9 +249,9 @@ def check_lengths(xp: Any, device: Any, lengths: Any, m: int, n_steps: int) -> A
     """`lengths` as an integer array of shape (m,) with values from 0 to T_x."""
     array = ns.integer_vector(xp, device, "lengths", lengths)
     check_shape("lengths", array, "(m,)", (m,))
-    if m and ns.is_concrete(array):
-        # Those of a host are looked at there: to fetch them back from a device would wait for it.
-        values = np.asarray(lengths) if isinstance(lengths, Sequence | np.ndarray) else ns.to_host(array)
+    # Those of a host are looked at there. To fetch those of a device would wait for it: past the end is then T_x.
+    if m and isinstance(lengths, Sequence | np.ndarray):
+        values = np.asarray(lengths)
         if values.min() < 0 or values.max() > n_steps:
             raise ValueError(f"`lengths` must be from 0 to T_x = {n_steps}; got {values.min()} to {values.max()}")
     return array

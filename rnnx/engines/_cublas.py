@@ -22,7 +22,10 @@ def load() -> ctypes.CDLL:
     """The library that CuPy uses, wherever it was installed."""
     from cuda.pathfinder import load_nvidia_dynamic_lib
 
-    library = ctypes.CDLL(str(load_nvidia_dynamic_lib("cublas").abs_path))
+    found = load_nvidia_dynamic_lib("cublas").abs_path
+    if found is None:
+        raise ImportError("no cuBLAS: pip install 'rnnx[cuda13]' (or 'rnnx[cuda12]' for an older driver)")
+    library = ctypes.CDLL(found)
     pointer, integer = ctypes.c_void_p, ctypes.c_int
     library.cublasCreate_v2.argtypes = [pointer]
     library.cublasDestroy_v2.argtypes = [pointer]

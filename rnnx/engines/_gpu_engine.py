@@ -138,13 +138,15 @@ class Engine:
         """See `rnnx.engines`."""
         n_steps, m, first, indexed = X.shape[0], X.shape[1], weights[0], X.ndim == 2
         dtype, ended = np.dtype(S[0].dtype), lengths is not None
-        setup = Setup(cell, dtype, n_steps, m, first.n, first.n_x, indexed, ended, _biases(weights), True)
+        packed = first if isinstance(first, _Packed) else None
+        n_x, biases = (packed.setup.n_x, packed.setup.biases) if packed else (first.n_x, _biases(weights))
+        setup = Setup(cell, dtype, n_steps, m, first.n, n_x, indexed, ended, biases, True)
         external = tuple(d is not None for d in dS)
         X, S, K = ns.contiguous(xp, X), tuple(ns.contiguous(xp, s) for s in S), tuple(ns.contiguous(xp, k) for k in K)
         with self._queue_of(S[0]) as queue:
             plan = None
-            if isinstance(first, _Packed):
-                arena, plan = first.arena, first.plan if first.setup == setup else None
+            if packed is not None:
+                arena, plan = packed.arena, packed.plan if packed.setup == setup else None
             else:
                 arena = Arena(queue, weight_arrays(setup))
                 pack_weights(queue, setup, weights, arena)
