@@ -98,7 +98,7 @@ def test_engine_for_says_what_runs():
 
 def test_use_engine_rejects_unknown_names():
     with (
-        pytest.raises(ValueError, match=r"`name` must be one of \('plain', 'jit'\); got 'cudnn'"),
+        pytest.raises(ValueError, match=r"`name` must be one of \('plain', 'jit', 'fused'.*; got 'cudnn'"),
         rnnx.use_engine("cudnn"),
     ):
         pass
