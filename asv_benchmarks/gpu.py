@@ -129,6 +129,9 @@ def checks(runner):
         for future in [pool.submit(runner.child, *job, OPENBLAS_NUM_THREADS="2") for job in jobs]:
             runner.rows += future.result()
     if not options["emulate"]:
+        for cell in cells:  # whole passes by clusters of blocks, which are off by default
+            rows = runner.child("setups", 60, cell, "float32", name=f"clusters {cell}", RNNX_CUDA_CLUSTERS="1")
+            runner.rows += [{**one, "name": f"clusters: {one['name']}"} for one in rows]
         runner.add("memory", 60)
         runner.add("waiting", 45)
 
@@ -189,8 +192,9 @@ def sanitizer(runner, kind, *options):
 def times(runner):
     """Every side in a process of its own."""
     runner.add("rates", 60)
-    for side, limit in (("rnnx", 80), ("C order", 60), ("eager", 60), ("plain", 45)):
-        runner.add("times", limit, side, **({"RNNX_CUDA_GRAPHS": "0"} if side == "eager" else {}))
+    switches = {"eager": {"RNNX_CUDA_GRAPHS": "0"}, "clusters": {"RNNX_CUDA_CLUSTERS": "1"}}
+    for side, limit in (("rnnx", 80), ("C order", 60), ("eager", 60), ("clusters", 40), ("plain", 45)):
+        runner.add("times", limit, side, **switches.get(side, {}))
     if importlib.util.find_spec("torch") is None:
         runner.rows.append(row("times of torch", "skipped", "no torch"))
     else:

@@ -2,6 +2,8 @@
 
 from gpu_times import flops
 
+SIDES = ("rnnx", "C order", "eager", "clusters", "plain", "torch")
+
 
 def table(rows):
     """Everything; the first line says on what it was measured."""
@@ -22,14 +24,14 @@ def _times(rows):
         "milliseconds of a forward pass and of a step (forward, backward, all gradients); in percent the spread of",
     ]
     lines += [
-        "the middle 80 % of the calls; eager: without recordings; plain: the loop of CuPy's own functions; of product:"
+        "the middle 80 % of the calls; eager: without recordings; clusters: with RNNX_CUDA_CLUSTERS=1; plain: the loop",
     ]
-    lines += ["share of the rate of one large product; host: microseconds that a call keeps the host, rnnx and torch"]
+    lines += ["of CuPy's own functions; of product: share of the rate of one large product; host: microseconds that a"]
+    lines += ["call keeps the host, rnnx and torch"]
     products = ", ".join(f"{name} {row['tflops']:.0f}" for name, row in rates.items())
     lines += [f"rate of a large product, TFLOP/s: {products or 'not measured'}"]
-    sides = ("rnnx", "C order", "eager", "plain", "torch")
     lines += [
-        " | ".join(["cell precision (n_x, n_a, m, T) job", *sides, "torch/rnnx", "plain/rnnx", "of product", "host"])
+        " | ".join(["cell precision (n_x, n_a, m, T) job", *SIDES, "torch/rnnx", "plain/rnnx", "of product", "host"])
     ]
     keys = dict.fromkeys((row["cell"], row["precision"], tuple(row["size"]), row["job"]) for row in times)
     return lines + [_time(key, _sides(times, key), rates.get(key[1])) for key in keys]
@@ -43,7 +45,7 @@ def _time(key, found, rate):
     cell, precision, size, job = key
     ours, torch, plain = (found.get(side) for side in ("rnnx", "torch", "plain"))
     cells = [f"{cell} {precision} {','.join(map(str, size))} {job}"]
-    for side in ("rnnx", "C order", "eager", "plain", "torch"):
+    for side in SIDES:
         row = found.get(side)
         cells.append(f"{row['ms']:.3g} {row['spread']:.0%}" if row else "")
     cells += [f"{other['ms'] / ours['ms']:.2f}" if ours and other else "" for other in (torch, plain)]

@@ -17,7 +17,8 @@ import numpy as np
 GATES = {"lstm": 4, "gru_reset_after": 3}
 SIZES = [(128, 256, 64, 100), (512, 1024, 64, 50), (1024, 1024, 128, 256), (27, 128, 32, 50), (64, 512, 1, 200)]
 QUICK = [SIZES[0], SIZES[4]]
-PLAIN = SIZES[:2]  # where the loop of CuPy's own functions is timed too
+# Sides that not all sizes and precisions are timed on: the loop of CuPy's own functions; clusters of blocks.
+SOME = {"plain": (SIZES[:2], ("float32",)), "clusters": ((SIZES[0], SIZES[3]), ("float32", "float16"))}
 PRECISIONS = {
     "lstm": ("float32", "tf32", "float16", "bfloat16"),
     "gru_reset_after": ("float32", "tf32", "float16"),
@@ -156,14 +157,15 @@ class Torch:
 
 
 def times(options, side):
-    """All rows of a side: "rnnx", "C order", "eager" (without recordings, by the environment), "plain", "torch"."""
+    """All rows of a side: "rnnx", "C order", "eager" (without recordings), "clusters", "plain", "torch"."""
     clock = TorchClock() if side == "torch" else CupyClock()
     if side == "torch":
         yield versions_of_torch()
     sizes = QUICK if options["quick"] else SIZES
     for cell, precisions in PRECISIONS.items():
-        for precision in precisions if side != "plain" else precisions[:1]:
-            for size in sizes if side != "plain" else [size for size in sizes if size in PLAIN]:
+        some_sizes, some = SOME.get(side, (sizes, precisions))
+        for precision in [precision for precision in precisions if precision in some]:
+            for size in [size for size in sizes if size in some_sizes]:
                 row = {"kind": "time", "side": side, "cell": cell, "precision": precision, "size": size}
                 yield from _times(clock, side, row)
 
