@@ -166,7 +166,8 @@ def integer_vector(xp: Namespace, device: Any, name: str, values: Any) -> Array:
 
 def as_index(xp: Namespace, values: Array) -> Array:
     """A copy in the library's index dtype: in a narrow one, steps and classes past its range would wrap."""
-    return xp.astype(values, xp.asarray(0).dtype)
+    # On a GPU an array made only to look at its dtype would be a launch.
+    return xp.astype(values, np.dtype(np.int64) if compat.is_cupy_namespace(xp) else xp.asarray(0).dtype)
 
 
 def _not_integer(name: str, dtype: Any) -> Any:

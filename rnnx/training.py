@@ -244,14 +244,16 @@ class Trainer:
         """One optimizer step, whole or not at all."""
         if len(self._unread) >= self._unread.most:
             self._check_settled()
+        carried = getattr(batch, "continues", False)
         step = self.model.train_step(
             batch,
-            states=self.states if getattr(batch, "continues", False) else None,
+            states=self.states if carried else None,
             masks=Masks((self.seed, self.step + 1)),
             segment_length=self.segment_length,
         )
         on_host = all(map(ns.is_on_host, self.model.parameters.values()))
-        return (self._do if on_host else self._ask)(step, self.model.count(batch))
+        count = self.model.count(batch)
+        return self._do(step, count) if on_host else self._ask(step, count, carried)
 
     def _do(self, step: Step, count: int) -> Progress:
         """The update, if loss and gradients are finite."""
@@ -268,8 +270,11 @@ class Trainer:
         self._take(arrays, step.states, new)
         return self._progress(new, step.loss)
 
-    def _ask(self, step: Step, count: int) -> Progress:
-        """The update on a device, if it finds there that loss and gradients are finite; nobody waits for that."""
+    def _ask(self, step: Step, count: int, carried: bool) -> Progress:
+        """The update on a device, if it finds there that loss and gradients are finite; nobody waits for that.
+
+        States that are not carried on are not kept to come back to.
+        """
         at, number = self.counters, self.step + 1
         joined = self._joined()
         parameters, state = joined.arrays if joined else (self.model.parameters, self.optimizer_state)
@@ -281,7 +286,7 @@ class Trainer:
         rate = learning_rate_at(self.optimizer.learning_rate, number)
         progress = Progress.later(self.settle, number, at.epoch, rate)
         self.whole = False
-        self._unread.add(good, at, self.states, step.loss, norm, count, progress)
+        self._unread.add(good, at, self.states if carried else {}, step.loss, norm, count, progress)
         self._take(joined.part(arrays) if joined else arrays, step.states, at.done(count))
         return progress
 

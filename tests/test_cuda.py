@@ -286,18 +286,15 @@ def test_products_are_asked_for_in_the_right_order(ta, tb, beta, dtype, rng):
 
 
 @pytest.mark.parametrize(
-    ("inputs", "output", "tf32", "expected"),
-    [
-        ("float32", "float32", False, (0, 0, 0, 68)),
-        ("float32", "float32", True, (0, 0, 0, 77)),
-        ("float64", "float64", True, (1, 1, 1, 70)),
-    ],
+    ("dtype", "tf32", "expected"),
+    [("float32", False, (0, 0, 0, 68)), ("float32", True, (0, 0, 0, 77)), ("float64", True, (1, 1, 1, 70))],
 )
-def test_precision_of_products(inputs, output, tf32, expected):
+def test_precision_of_products(dtype, tf32, expected):
     library = FakeBlas()
-    a = np.ones((2, 2), inputs)
+    a = np.ones((2, 2), dtype)
     matrix = Matrix(a.ctypes.data, 2, 2, 2, a.dtype)
-    Blas(library).gemm(matrix, matrix, matrix._replace(dtype=np.dtype(output)), 0, tf32=tf32)
+    Blas(library).gemm(matrix, matrix, matrix, 0, tf32=tf32)
+    assert ("cublasSetMathMode", 16) in [(name, arguments[-1]) for name, arguments in library.calls]
     assert library.calls[-1] == ("gemm", expected)
 
 
@@ -325,3 +322,154 @@ def test_failures_are_said():
     library.cublasSetStream_v2 = lambda *arguments: 1
     with pytest.raises(RuntimeError, match="cublasSetStream_v2 failed with status 1"):
         Blas(library).use(0, 0)
+
+
+# --- streams and recordings, on a CuPy that is written down here --------------------------------------------------
+
+
+class FakeStream:
+    def __init__(self, ptr=0, non_blocking=False, error=None):
+        self.ptr, self.error = (77 if non_blocking else ptr), error
+        self.capturing = False
+        self.before = []
+
+    def is_capturing(self):
+        return self.capturing
+
+    def __enter__(self):
+        self.before.append(FakeCupy.stream)
+        FakeCupy.stream = self
+
+    def __exit__(self, *_):
+        FakeCupy.stream = self.before.pop()
+
+    def begin_capture(self):
+        self.capturing = True
+
+    def end_capture(self):
+        self.capturing = False
+        if FakeCupy.error:
+            raise RuntimeError(FakeCupy.error)
+        return FakeGraph()
+
+
+class FakeGraph:
+    def launch(self):
+        FakeCupy.log.append(("graph", FakeCupy.stream.ptr))
+
+
+class FakeCupy:
+    """What `_cupy` asks CuPy for, on one device."""
+
+    stream, error, log = FakeStream(), None, []
+
+    class cuda:
+        Stream = FakeStream
+
+        class Device:
+            compute_capability, attributes = "90", {"MaxSharedMemoryPerBlockOptin": 232448}
+
+            def __init__(self, number=0):
+                self.id = number
+
+            def __enter__(self):
+                pass
+
+            def __exit__(self, *_):
+                pass
+
+        class runtime:
+            @staticmethod
+            def memGetInfo():
+                return 1 << 33, 1 << 34
+
+        @staticmethod
+        def get_current_stream():
+            return FakeCupy.stream
+
+        @staticmethod
+        def alloc(size):
+            class Memory:
+                ptr, mem = 4096, object()
+
+            return Memory()
+
+
+class OnDevice:
+    class device:
+        id = 0
+
+
+@pytest.fixture
+def faked(monkeypatch):
+    """The module `_cupy` on that CuPy, and what cuBLAS was told."""
+    pytest.importorskip("cupy", reason="no CuPy")
+    from rnnx.engines import _cupy
+
+    library = FakeBlas()
+    monkeypatch.setattr(_cupy, "cupy", FakeCupy)
+    monkeypatch.setattr(_cupy, "Blas", lambda: Blas(library))
+    monkeypatch.setattr(_cupy, "_devices", {})
+    monkeypatch.setattr(FakeCupy, "stream", FakeStream())
+    monkeypatch.setattr(FakeCupy, "error", None)
+    monkeypatch.setattr(FakeCupy, "log", [])
+    return _cupy, lambda: [arguments[1] for name, arguments in library.calls if name == "cublasSetStream_v2"]
+
+
+def test_every_stream_has_its_queue(faked):
+    module, streams = faked
+    seen = {}
+    for ptr in (0, 5, 0, 5, 9):
+        with FakeStream(ptr), module.queue_of(OnDevice) as queue:
+            assert seen.setdefault(ptr, queue) is queue
+            assert streams()[-1] == ptr
+    assert len(set(map(id, seen.values()))) == 3
+    for ptr in range(100, 100 + module._MOST_QUEUES):
+        with FakeStream(ptr), module.queue_of(OnDevice):
+            pass
+    with FakeStream(5), module.queue_of(OnDevice) as queue:
+        assert queue is not seen[5]
+    assert len(module._devices[0].queues) == module._MOST_QUEUES
+
+
+def test_a_recording_is_made_elsewhere_and_run_where_one_is(faked):
+    module, streams = faked
+    done = []
+    with FakeStream(5), module.queue_of(OnDevice) as queue:
+        again = queue.record(lambda: done.append((FakeCupy.stream.ptr, streams()[-1])))
+        assert done == [(77, 77)]
+        assert streams()[-1] == 5
+        again()
+    with FakeStream(9):
+        again()
+    assert FakeCupy.log == [("graph", 5), ("graph", 9)]
+
+
+def test_a_recording_that_fails_is_said_once_and_the_loops_run_as_they_are(faked):
+    module, streams = faked
+    FakeCupy.error = "no capture today"
+    with FakeStream(5), module.queue_of(OnDevice) as queue:
+        assert queue.records
+        with pytest.warns(RuntimeWarning, match="CUDA graphs are off: no capture today"):
+            assert queue.record(lambda: None) is None
+        assert streams()[-1] == 5
+        assert not queue.records
+
+
+def test_no_capture_of_ones_own(faked):
+    module, _ = faked
+    stream = FakeStream(5)
+    stream.begin_capture()
+    with stream, pytest.raises(RuntimeError, match="rnnx cannot be captured"), module.queue_of(OnDevice):
+        pass
+
+
+@pytest.mark.parametrize(("switch", "expected"), [("0", 0), ("1", 232448)])
+def test_clusters_are_a_switch(faked, monkeypatch, switch, expected):
+    module, _ = faked
+    monkeypatch.setenv("RNNX_CUDA_CLUSTERS", switch)
+    monkeypatch.setenv("RNNX_CUDA_GRAPHS", switch)
+    with module.queue_of(OnDevice) as queue:
+        assert queue.clusters == expected
+        assert queue.records == (switch == "1")
+        assert queue.room == 1 << 30

@@ -2,7 +2,7 @@
 
 CuPy refuses to call cuBLAS while a stream is being captured, and copies operands that are parts of larger matrices.
 A maintained binding (nvmath-python) would bring cuda-bindings and cuda-core along and must match the version of CUDA;
-the few functions that are needed have been the same since CUDA 11.
+the few functions that are needed have been the same since CUDA 12.
 """
 
 import ctypes
@@ -14,6 +14,7 @@ from rnnx.engines._queue import Matrix
 _TYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 14}
 _COMPUTE_32F, _COMPUTE_32F_FAST_TF32, _COMPUTE_64F = 68, 77, 70
 _DEFAULT_ALGORITHM = -1
+_NO_SUMS_IN_16_BITS = 16  # CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION: parts of a sum, too, are of 32
 _LARGEST_INT = 2**31 - 1
 WORKSPACE = 32 << 20  # bytes: what NVIDIA recommends for Hopper
 
@@ -28,7 +29,7 @@ def load() -> ctypes.CDLL:
     library = ctypes.CDLL(found)
     pointer, integer = ctypes.c_void_p, ctypes.c_int
     library.cublasCreate_v2.argtypes = [pointer]
-    library.cublasDestroy_v2.argtypes = [pointer]
+    library.cublasSetMathMode.argtypes = [pointer, integer]
     library.cublasSetStream_v2.argtypes = [pointer, pointer]
     library.cublasSetWorkspace_v2.argtypes = [pointer, pointer, ctypes.c_size_t]
     for name, size in (("cublasGemmEx", integer), ("cublasGemmEx_64", ctypes.c_int64)):
@@ -47,6 +48,7 @@ class Blas:
         self._library = load() if library is None else library
         self._handle = ctypes.c_void_p()
         self._check("cublasCreate_v2", ctypes.byref(self._handle))
+        self._check("cublasSetMathMode", self._handle, _NO_SUMS_IN_16_BITS)
         self._numbers = {
             _COMPUTE_64F: tuple(ctypes.pointer(ctypes.c_double(x)) for x in (0, 1)),
             _COMPUTE_32F: tuple(ctypes.pointer(ctypes.c_float(x)) for x in (0, 1)),
@@ -81,9 +83,3 @@ class Blas:
             *(numbers[1], b.address, types[0], b.stride, a.address, types[1], a.stride),
             *(numbers[beta], c.address, types[2], c.stride, compute, _DEFAULT_ALGORITHM),
         )
-
-    def close(self) -> None:
-        """Let go of the handle."""
-        if self._handle:
-            self._library.cublasDestroy_v2(self._handle)
-            self._handle = ctypes.c_void_p()

@@ -11,7 +11,6 @@ from rnnx.cells import Cell
 from rnnx.engines import _cuda_source as base
 
 CLUSTER, THREADS, PARTS, ROW_PARTS = 8, 512, 4, 8  # as in cluster.cuh
-SHARED = 227 << 10  # bytes that a block has on sm_90 and sm_100
 
 _HEAD = "__cluster_dims__(8, 1, 1) __launch_bounds__(512, 1) "
 _ELEMENTS = "for (int a = threadIdx.x; a < RNNX_ROWS * units; a += RNNX_THREADS) {"

@@ -39,7 +39,8 @@ class _Device:
         self.graphs = os.environ.get("RNNX_CUDA_GRAPHS", "1") != "0"
         capable = int(cupy.cuda.Device().compute_capability) >= 90
         self.room = cupy.cuda.runtime.memGetInfo()[1] // 16
-        self.clusters = capable and os.environ.get("RNNX_CUDA_CLUSTERS", "0") == "1"
+        wanted = capable and os.environ.get("RNNX_CUDA_CLUSTERS", "0") == "1"
+        self.clusters = int(cupy.cuda.Device().attributes["MaxSharedMemoryPerBlockOptin"]) if wanted else 0
 
 
 _devices: dict[int, _Device] = {}
@@ -86,11 +87,12 @@ class CupyQueue(Queue):
         self._launchers: dict[Any, Callable[..., None]] = {}
         self._tf32 = False
         self._stream: Any = None
-        self._captured = False
 
     def enter(self, stream: Any) -> None:
         """Begin to work, on the stream that is current."""
-        self._stream, self._captured = stream, stream.is_capturing()
+        if stream.is_capturing():  # what a call needs while it runs would be given to others, and written to by replays
+            raise RuntimeError("rnnx cannot be captured in a CUDA graph of one's own: it records its loops itself")
+        self._stream = stream
         self._tf32 = self.precision == "tf32"
         self._device.blas.use(stream.ptr, self._workspace.ptr)
 
@@ -148,8 +150,6 @@ class CupyQueue(Queue):
     def record(self, work: Callable[[], None]) -> Callable[[], None] | None:
         """See `Queue`. What cannot be captured is said once, and graphs are not tried again on this device."""
         device, outer = self._device, self._stream
-        if not device.graphs:
-            return None
         stream = cupy.cuda.Stream(non_blocking=True)
         try:
             with stream:
@@ -176,16 +176,17 @@ class CupyQueue(Queue):
         return "tf32" if _linalg.get_compute_type("float32") == _linalg.COMPUTE_TYPE_TF32 else "ieee"
 
     @property
-    def clusters(self) -> bool:
+    def clusters(self) -> int:
         """See `Queue`."""
         return self._device.clusters
 
     @property
-    def room(self) -> int:
-        """See `Queue`: a sixteenth of the device's memory."""
-        return self._device.room
+    def records(self) -> bool:
+        """See `Queue`."""
+        return self._device.graphs
 
     @property
-    def captured(self) -> bool:
-        """See `Queue`."""
-        return self._captured
+    def room(self) -> int:
+        """See `Queue`: a sixteenth of the device's memory, for all its queues."""
+        others = (queue.plans for queue in self._device.queues.values() if queue is not self)
+        return self._device.room - sum(plan.size for plans in others if plans is not None for plan in plans)

@@ -11,7 +11,7 @@ from rnnx.engines import _gpu_cluster as cluster
 from rnnx.engines import _gpu_moves as moves
 from rnnx.engines._cuda_source import THREADS, carries_over, entering, options, real_dtype, sources
 from rnnx.engines._gpu_setup import Setup
-from rnnx.engines._queue import Arena, Array, Matrix, Queue, Shapes
+from rnnx.engines._queue import Arena, Array, Matrix, Moving, Queue, Shapes
 
 
 class Given(NamedTuple):
@@ -63,7 +63,8 @@ class Backward:
     def loop(self) -> None:
         """The loop over time; it allocates nothing and waits for nothing."""
         if self._rows:
-            return cluster.launch(self.queue, self.setup, "cluster_backward", self._rows, self._whole())
+            cluster.launch(self.queue, self.setup, "cluster_backward", self._rows, self._whole())
+            return
         queue, launch, setup = self.queue, self.launch, self.setup
         m, n = setup.m, setup.n
         row, lengths = setup.n_gates * n, self.memory.address("lengths")
@@ -72,9 +73,8 @@ class Backward:
             for i in range(len(self._stages) - 1, -1, -1):
                 stage = self._stages[i]
                 places = [base + t * step for base, step in stage.places]
-                launch(f"backward_{i}", blocks, threads, (*places, lengths, t, m, n, row, stage.side.columns))
-                side = stage.side._replace(address=stage.side.address + t * stage.step)
-                queue.gemm(side, self.given.weights[i], stage.operand, stage.beta)
+                launch(f"backward_{i}", blocks, threads, (*places, lengths, t, m, n, row, stage.side.matrix.columns))
+                queue.gemm(stage.side.at(t), self.given.weights[i], stage.operand, stage.beta)
 
     def _whole(self) -> list[int]:
         """The arguments of the kernel of a whole pass."""
@@ -104,15 +104,14 @@ class Backward:
         places += saved[cell.saved_slices[i - 1][1]] if i else states
         places += [(base + step, step) for base in given.states] if last else saved[out_at]
         places += [*saved[kept_at], (memory.address("dZ") + first * size, row)]
-        side, by = memory.matrix("dZ").below(0, m).part(first, columns), row
+        side = Moving(memory.matrix("dZ").below(0, m).part(first, columns), row)
         if not stage.additive:
-            by = m * columns * size
-            places.append((memory.address(f"dZh{i}"), by))
-            side = memory.matrix(f"dZh{i}").below(0, m)
+            side = Moving(memory.matrix(f"dZh{i}").below(0, m), m * columns * size)
+            places.append((side.matrix.address, side.step))
         places += [(memory.address(f"d{i}_{k}"), 0) for k in range(entering(cell, i))]
         # The kernel has written what the product is added to, unless there is nothing.
         beta = int(carries_over(cell, i) or setup.ended)
-        return _Stage(places, side, by, memory.matrix(f"d{i}_0"), beta)
+        return _Stage(places, side, memory.matrix(f"d{i}_0"), beta)
 
     def gradients(self) -> tuple[Array | None, list[Array], list[StageGradients]]:
         """dX, the cotangents of the initial states, and the gradients of the parameters: the caller's."""
@@ -159,7 +158,6 @@ class Backward:
 
 class _Stage(NamedTuple):
     places: list[tuple[int, int]]  # arguments of the kernel: address at step 0, and bytes from a step to the next
-    side: Matrix  # the cotangents that the recurrent weights are multiplied by, at step 0
-    step: int  # bytes by which they move
-    operand: Matrix  # the cotangent of what the weights multiplied
-    beta: int
+    side: Moving  # the cotangents that the recurrent weights are multiplied by;
+    operand: Matrix  # the cotangent of what the weights multiplied: the product goes here,
+    beta: int  # or is added to what is there

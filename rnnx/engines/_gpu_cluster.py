@@ -17,7 +17,7 @@ def rows_of(queue: Queue, setup: Setup) -> int:
         return 0
     choices = source.rows_choices(setup.dtype.itemsize)
     enough = next((rows for rows in choices if -(-setup.m // rows) <= _CLUSTERS), choices[-1])
-    fitting = [rows for rows in choices if rows <= enough and _shared(setup, rows) <= source.SHARED]
+    fitting = [rows for rows in choices if rows <= enough and _shared(setup, rows) <= queue.clusters]
     return fitting[-1] if fitting else 0
 
 

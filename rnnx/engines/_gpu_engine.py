@@ -19,7 +19,7 @@ from rnnx._layout import StageGradients, StageWeights
 from rnnx.cells import Cell
 from rnnx.engines import _gpu_moves as moves
 from rnnx.engines._gpu_backward import Backward, Given
-from rnnx.engines._gpu_forward import Forward, pack_weights, weight_arrays
+from rnnx.engines._gpu_forward import Alternating, Forward, pack_weights, weight_arrays
 from rnnx.engines._gpu_plans import Plan, Plans
 from rnnx.engines._gpu_setup import Setup
 from rnnx.engines._queue import Arena, Array, Matrix, Queue
@@ -91,7 +91,7 @@ class Engine:
         if m * first.n >= 2**31:
             raise ValueError(f"m n_a must be less than 2^31 on a GPU; got {m} * {first.n}")
         with self._queue_of(s0[0]) as queue:
-            plan = None if queue.captured else self._plans(queue).take(setup)
+            plan = self._plans(queue).take(setup)
             work = Forward(queue, setup) if plan is None else plan.forward
             work.load(x, weights, s0, lengths)
             (work.loop if plan is None else plan.run_forward)()
@@ -156,7 +156,7 @@ class Engine:
             # A recording is of the stream and memory it was made for.
             ours = plan is not None and plan.queue is queue and states[0] == plan.forward.address("S0")
             run: Callable[[], None]
-            if plan is not None and ours and not queue.captured:
+            if plan is not None and ours:
                 work, run = plan.backward(external, given)
             else:  # as it is
                 work = Backward(queue, setup, external, given)
@@ -177,9 +177,9 @@ class Engine:
             own = Arena(queue, {"product": ((a.shape[0], b.shape[1]), dtype)})
             queue.gemm(left[0], right[0], own.matrix("product"))
             result = own.array("product")
-        if bias is not None:
-            result += bias
-        return result
+            if bias is not None:
+                result += bias
+            return result
 
     def stepper(self, xp: Any, cell: Cell, weights: tuple[StageWeights, ...], s0: Arrays) -> "Stepper":
         """See `rnnx.engines`."""
@@ -211,12 +211,12 @@ class Stepper:
     ) -> None:
         self._queue_of, self._xp = queue_of, xp
         first, m = weights[0], s0[0].shape[1]
-        dtype = np.dtype(s0[0].dtype)
-        setup = Setup(cell, dtype, 1, m, first.n, first.n_x, False, False, _biases(weights), False)
+        setup = Setup(cell, np.dtype(s0[0].dtype), 1, m, first.n, first.n_x, False, False, _biases(weights), False)
         with queue_of(s0[0]) as queue:
-            self._work = Forward(queue, setup, in_place=True)
+            self._work = Alternating(queue, setup)
             self._work.load(None, weights, s0, None)
-            self._states = tuple(self._work.held.array(f"S{k}")[0, ...] for k in range(len(cell.states)))
+            states = [self._work.held.array(f"S{k}") for k in range(len(cell.states))]
+            self._slots = [tuple(state[slot, ...].T for state in states) for slot in range(2)]
 
     def step(self, xt: Array) -> Arrays:
         """See `rnnx.engines`."""
@@ -224,9 +224,10 @@ class Stepper:
             self._work.queue = queue  # the stream may be another one
             self._work.project(xt)
             self._work.loop()
-        return tuple(state.T for state in self._states)
+            return self._slots[self._work.slot]
 
     def set(self, states: Arrays) -> None:
         """See `rnnx.engines`."""
-        for mine, given in zip(self._states, states, strict=True):
-            mine[...] = given.T
+        with self._queue_of(states[0]):
+            for mine, given in zip(self._slots[self._work.slot], states, strict=True):
+                mine[...] = given

@@ -11,7 +11,7 @@ from rnnx.engines import _gpu_cluster as cluster
 from rnnx.engines import _gpu_moves as moves
 from rnnx.engines._cuda_source import THREADS, options, sources
 from rnnx.engines._gpu_setup import Setup
-from rnnx.engines._queue import Arena, Array, Matrix, Queue, Shapes
+from rnnx.engines._queue import Arena, Array, Matrix, Moving, Queue, Shapes
 
 
 def weight_arrays(setup: Setup) -> Shapes:
@@ -43,15 +43,12 @@ def pack_weights(queue: Queue, setup: Setup, weights: Sequence[StageWeights], ar
 
 
 class Forward:
-    """A forward pass. What a backward pass needs is in `held`, the rest in `working`.
+    """A forward pass. What a backward pass needs is in `held`, the rest in `working`."""
 
-    `in_place` writes the states of a step over those before it.
-    """
-
-    def __init__(self, queue: Queue, setup: Setup, *, in_place: bool = False) -> None:
-        self.queue, self.setup, self.in_place = queue, setup, in_place
+    def __init__(self, queue: Queue, setup: Setup) -> None:
+        self.queue, self.setup = queue, setup
         self.launch = queue.kernels(sources(setup.cell), options(setup.dtype))
-        self._rows = 0 if in_place else cluster.rows_of(queue, setup)  # of a cluster; 0: step by step
+        self._rows = cluster.rows_of(queue, setup)  # of a cluster; 0: step by step
         cell, dtype = setup.cell, setup.dtype
         n_steps, m, n = setup.n_steps, setup.m, setup.n
         states: Shapes = {f"S{k}": ((n_steps + 1, m, n), dtype) for k in range(len(cell.states))}
@@ -67,7 +64,7 @@ class Forward:
                 working[f"Zh{i}"] = ((m, len(cell.stages[i].gates) * n), dtype)
         self.held = Arena(queue, {**states, **others} if setup.keep else states)
         self.working = Arena(queue, working if setup.keep else {**working, **others})
-        self._stages = [self._stage(i) for i in range(len(cell.stages))]
+        self._stages = [self._stage(i, 0, 1) for i in range(len(cell.stages))]
 
     @property
     def size(self) -> int:
@@ -106,17 +103,20 @@ class Forward:
     def loop(self) -> None:
         """The loop over time; it allocates nothing and waits for nothing."""
         if self._rows:
-            return cluster.launch(self.queue, self.setup, "cluster_forward", self._rows, self._whole())
-        queue, launch, setup = self.queue, self.launch, self.setup
-        m, n, n_x = setup.m, setup.n, setup.n_x
-        row, lengths = setup.n_gates * n, self.working.address("lengths")
+            cluster.launch(self.queue, self.setup, "cluster_forward", self._rows, self._whole())
+            return
+        for t in range(self.setup.n_steps):
+            self._step(self._stages, t)
+
+    def _step(self, stages: Sequence["_Stage"], t: int) -> None:
+        setup, launch = self.setup, self.launch
+        m, n, n_x, row, lengths = setup.m, setup.n, setup.n_x, setup.n_gates * setup.n, self.working.address("lengths")
         blocks, threads = (-(-m * n // THREADS), 1), (THREADS, 1)
-        for t in range(setup.n_steps):
-            for i, stage in enumerate(self._stages):
-                places = [base + t * step for base, step in stage.places]
-                side = stage.side._replace(address=stage.side.address + t * stage.step)
-                queue.gemm(stage.operand._replace(address=places[_OPERAND]), stage.weights, side, stage.beta)
-                launch(f"forward_{i}", blocks, threads, (*places, lengths, t, m, n, row, side.columns, n_x))
+        for i, stage in enumerate(stages):
+            operand, side = stage.operand.at(t), stage.side.at(t)
+            self.queue.gemm(operand, stage.weights, side, stage.beta)
+            places = [base + t * by for base, by in stage.places]
+            launch(f"forward_{i}", blocks, threads, (*places, lengths, t, m, n, row, side.columns, n_x))
 
     def _whole(self) -> list[int]:
         """The arguments of the kernel of a whole pass."""
@@ -129,38 +129,49 @@ class Forward:
         sizes = [setup.n_steps, setup.m, setup.n, row, setup.n_x, setup.m * setup.n if setup.keep else 0]
         return [*inputs, self.address("b"), *weights, *states, *saved, self.working.address("lengths"), *sizes]
 
-    def _stage(self, i: int) -> "_Stage":
-        """What stage i does at step 0, and how its places move."""
+    def _stage(self, i: int, before: int, after: int) -> "_Stage":
+        """What stage i does at step 0, from one slot of the states to another, and how its places move."""
         setup, cell = self.setup, self.setup.cell
         m, n, size = setup.m, setup.n, setup.dtype.itemsize
         last, columns, first = i == len(cell.stages) - 1, len(cell.stages[i].gates) * n, setup.first_gates[i] * n
-        step = m * n * size
-        states = [(self.held.address(f"S{k}"), 0 if self.in_place else step) for k in range(len(cell.states))]
-        after = [(base + by, by) for base, by in states]
+        step, row = m * n * size, m * setup.n_gates * n * size
+        slots = [
+            [(self.held.address(f"S{k}") + at * step, step) for k in range(len(cell.states))] for at in (before, after)
+        ]
         saved = [(self.address(f"K{k}"), step if setup.keep else 0) for k in range(len(cell.saved))]
         kept_at, out_at = cell.saved_slices[i]
-        into = saved[cell.saved_slices[i - 1][1]] if i else states
-        row = m * setup.n_gates * n * size
-        places = [(self.address("wx" if setup.indexed else "Z") + first * size, 0 if setup.indexed else row)]
-        places += [(self.address("X"), m * moves.INDEX.itemsize) if setup.indexed else (0, 0)]
-        places += [(self.address(name), 0) for name in (f"Zh{i}", "b", f"bh{i}")]
-        places[3] = (places[3][0] + first * size, 0)
-        places += into + (after if last else saved[out_at]) + saved[kept_at] + (states if last and i else [])
-        operand = Matrix(0, m, n, n, setup.dtype)
+        into = saved[cell.saved_slices[i - 1][1]] if i else slots[0]
+        inputs = [(self.address("wx") + first * size, 0), (self.address("X"), m * moves.INDEX.itemsize)]
+        if not setup.indexed:
+            inputs = [(self.address("Z") + first * size, row), (0, 0)]
+        constants = [(self.address(f"Zh{i}"), 0), (self.address("b") + first * size, 0), (self.address(f"bh{i}"), 0)]
+        leaving = [*(slots[1] if last else saved[out_at]), *saved[kept_at], *(slots[0] if last and i else [])]
+        operand = Moving(Matrix(into[0][0], m, n, n, setup.dtype), into[0][1])
         weights = self.arena(f"wh{i}").matrix(f"wh{i}").T
         if setup.beside[i]:
-            return _Stage(places, operand, weights, self.working.matrix(f"Zh{i}"), 0, 0)
-        side = self.working.matrix("Z").below(0, m).part(first, columns)
-        return _Stage(places, operand, weights, side, row, 1)
-
-
-_OPERAND = 5  # of the places of a stage: behind zx, index, zh, b and bh
+            side = Moving(self.working.matrix(f"Zh{i}"), 0)
+        else:
+            side = Moving(self.working.matrix("Z").below(0, m).part(first, columns), row)
+        return _Stage([*inputs, *constants, *into, *leaving], operand, weights, side, int(not setup.beside[i]))
 
 
 class _Stage(NamedTuple):
     places: list[tuple[int, int]]  # arguments of the kernel: address at step 0, and bytes from a step to the next
-    operand: Matrix
+    operand: Moving  # times the weights, transposed,
     weights: Matrix
-    side: Matrix  # where the recurrent product goes at step 0
-    step: int  # bytes by which it moves
-    beta: int
+    side: Moving  # goes here,
+    beta: int  # or is added to what is there
+
+
+class Alternating(Forward):
+    """A forward pass of one step, over and over: from the states in one slot to the other, and back."""
+
+    def __init__(self, queue: Queue, setup: Setup) -> None:
+        super().__init__(queue, setup)
+        self._back = [self._stage(i, 1, 0) for i in range(len(setup.cell.stages))]
+        self.slot = 0  # of the states
+
+    def loop(self) -> None:
+        """The step."""
+        self._step(self._back if self.slot else self._stages, 0)
+        self.slot = 1 - self.slot

@@ -74,6 +74,8 @@ class Plans:
 
     def take(self, setup: Setup) -> Plan | None:
         """A plan for a call, or None: its setup came for the first time, or there is no room for it."""
+        if not self._queue.records:
+            return None
         now, key = next(self._clock), (setup, self._queue.precision)
         plan = next((plan for plan in self._plans.get(key, ()) if plan.free), None)
         if plan is None:
@@ -82,7 +84,12 @@ class Plans:
                 self._seen = Counter({key: self._seen[key]})
             if self._seen[key] < 2 or not self._make_room(setup.size, now):
                 return None
-            plan = Plan(self._queue, Forward(self._queue, setup))
+            try:
+                plan = Plan(self._queue, Forward(self._queue, setup))
+            except MemoryError:  # it needs more at a time than the pass as it is
+                for unused in [plan for plan in self if plan.free]:
+                    self._drop(unused)
+                return None
             self._plans.setdefault(key, []).append(plan)
         plan.used = now
         return plan

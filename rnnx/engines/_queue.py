@@ -38,6 +38,17 @@ class Matrix(NamedTuple):
         return self._replace(address=self.address + first * self.stride * self.dtype.itemsize, rows=rows)
 
 
+class Moving(NamedTuple):
+    """A matrix that is elsewhere at every step."""
+
+    matrix: Matrix  # at step 0
+    step: int  # bytes
+
+    def at(self, t: int) -> Matrix:
+        """The matrix at step t."""
+        return self.matrix._replace(address=self.matrix.address + t * self.step)
+
+
 class Queue(ABC):
     """Work on one stream of one device, done in the order in which it is asked for. Nothing here waits for it."""
 
@@ -90,18 +101,18 @@ class Queue(ABC):
 
     @property
     @abstractmethod
-    def clusters(self) -> bool:
-        """Whether whole passes may be done by clusters of blocks."""
+    def clusters(self) -> int:
+        """Bytes of shared memory of a block, if whole passes may be done by clusters of blocks; else 0."""
+
+    @property
+    @abstractmethod
+    def records(self) -> bool:
+        """Whether `record` may succeed."""
 
     @property
     @abstractmethod
     def room(self) -> int:
         """Bytes that may be kept from call to call."""
-
-    @property
-    @abstractmethod
-    def captured(self) -> bool:
-        """Whether somebody else records what is asked for: memory that is kept must not be in it."""
 
 
 class Arena:
@@ -129,8 +140,8 @@ class Arena:
         shape, dtype = self._arrays[name]
         return self.queue.array(self.memory, self._offsets[name], shape, dtype)
 
-    def matrix(self, name: str, columns: int | None = None) -> Matrix:
-        """An array as a matrix: its last dimension, or so many `columns`, in a row."""
+    def matrix(self, name: str) -> Matrix:
+        """An array as a matrix, its last dimension in a row."""
         shape, dtype = self._arrays[name]
-        columns = shape[-1] if columns is None else columns
+        columns = shape[-1]
         return Matrix(self._addresses[name], math.prod(shape) // columns, columns, columns, dtype)

@@ -143,8 +143,8 @@ class EmulatedQueue(q.Queue):
         return again
 
     precision = "ieee"
-    clusters = False
-    captured = False
+    clusters = 0
+    records = True
     room = 1 << 30
 
 
