@@ -17,7 +17,6 @@ Namespace = Any
 
 _IMMUTABLE = frozenset({"jax"})
 _EXACT_NUMPY_TYPES = (np.ndarray, np.memmap)
-_NUMPY = compat.array_namespace(np.empty(0))
 _ONLY_NUMPY = {np.ndarray}
 _HALVES = ("float16", "bfloat16")
 
@@ -58,7 +57,7 @@ def common_namespace(arrays: Mapping[str, Any]) -> tuple[Namespace, Any]:
         If two arrays are on different devices.
     """
     if arrays and {*map(type, arrays.values())} == _ONLY_NUMPY:  # the common case, quickly
-        return _NUMPY, "cpu"
+        return _numpy(), "cpu"
     first_name, xp, device = "", None, None
     device_name = ""
     for name, array in arrays.items():
@@ -77,6 +76,12 @@ def common_namespace(arrays: Mapping[str, Any]) -> tuple[Namespace, Any]:
     if xp is None:
         raise TypeError("no array was given")
     return xp, device
+
+
+@lru_cache(maxsize=1)
+def _numpy() -> Namespace:
+    """NumPy's namespace; its import takes longer than NumPy's own, and waits until there is an array."""
+    return compat.array_namespace(np.empty(0))
 
 
 def _namespace(name: str, array: Any) -> Namespace:

@@ -12,9 +12,9 @@ chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("rnnx_precis
 
 @contextlib.contextmanager
 def use_precision(name: str) -> Iterator[None]:
-    """Compute the products of float32 arrays on a GPU so exactly, inside the ``with`` block, in this thread.
+    """Compute the products of recurrent and dense layers on float32 arrays on a GPU so exactly, in this thread.
 
-    Without it CuPy's own switch decides: "ieee", unless the environment has CUPY_TF32=1.
+    It holds inside the ``with`` block. Without it CuPy's own switch decides: "ieee", unless the environment has CUPY_TF32=1.
 
     Parameters
     ----------
