@@ -14,7 +14,8 @@ chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("rnnx_precis
 def use_precision(name: str) -> Iterator[None]:
     """Compute the products of recurrent and dense layers on float32 arrays on a GPU so exactly, in this thread.
 
-    It holds inside the ``with`` block. Without it CuPy's own switch decides: "ieee", unless the environment has CUPY_TF32=1.
+    It holds inside the ``with`` block. Without it CuPy's own switch decides: "ieee", unless the environment has
+    CUPY_TF32=1.
 
     Parameters
     ----------
