@@ -75,6 +75,25 @@ def test_what_a_pass_asks_for(queue, cell, rng):
     assert others == len([name for name in queue.log if not name.startswith(("gemm", "forward_", "backward_"))])
 
 
+def test_fortran_order_goes_in_and_out_without_copies(queue, rng):
+    """What a layer hands on lies as the next one reads it; only x of a pass that can go back is copied."""
+    problem = make_problem(rnnx.CELLS["lstm"], rng, 3, 4, 2, 6)
+    x, ds = np.asfortranarray(problem.x), [*map(np.asfortranarray, problem.dstates)]
+    for keep, moved in ((False, 0), (True, 1)):
+        queue.plans = None
+        queue.log.clear()
+        states, _, caches = rnnx.recurrent_forward(problem.cell, x, (), problem.parameters, keep_caches=keep)
+        assert all(s.flags.f_contiguous for s in states)
+        # Two initial states, and with caches two outputs that are the caller's.
+        assert queue.log.count("rows_as_stored") == 2 + moved + 2 * keep
+    queue.log.clear()
+    gradients = rnnx.recurrent_backward(problem.cell, ds, caches)
+    assert gradients["dx"].flags.f_contiguous
+    assert "rows_as_stored" not in queue.log
+    expected = rnnx.recurrent_backward(problem.cell, problem.dstates, caches)
+    assert_same_bits(gradients, expected)
+
+
 def test_the_loops_allocate_nothing(queue, cell, rng, monkeypatch):
     made, inside = [], []
     allocate = queue.allocate

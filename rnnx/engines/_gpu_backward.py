@@ -25,10 +25,21 @@ class Given(NamedTuple):
 
 
 class Backward:
-    """A backward pass; `external` says for which states there are cotangents of all steps."""
+    """A backward pass; `external` says for which states there are cotangents of all steps.
 
-    def __init__(self, queue: Queue, setup: Setup, external: tuple[bool, ...], given: Given) -> None:
+    Those in `dS` are read where they are, if they lie in the order in which they are read.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        setup: Setup,
+        external: tuple[bool, ...],
+        given: Given,
+        dS: Sequence[Array | None] = (),
+    ) -> None:
         self.queue, self.setup, self.given, self.external = queue, setup, given, external
+        self._as_it_is = {k: queue.address(d) for k, d in enumerate(dS) if d is not None and moves.in_rows(queue, d)}
         self.launch = queue.kernels(sources(setup.cell), options(setup.dtype))
         self._rows = cluster.rows_of(queue, setup)  # of a cluster; 0: step by step
         cell, dtype, real = setup.cell, setup.dtype, real_dtype(setup.dtype)
@@ -38,7 +49,11 @@ class Backward:
             arrays |= {f"d{i}_{k}": ((m, n), real) for k in range(entering(cell, i))}
             if not stage.additive:
                 arrays[f"dZh{i}"] = ((n_steps, m, len(stage.gates) * n), dtype)
-        arrays |= {f"dS{k}": ((n_steps, m, n), dtype) for k, is_given in enumerate(external) if is_given}
+        arrays |= {
+            f"dS{k}": ((n_steps, m, n), dtype)
+            for k, is_given in enumerate(external)
+            if is_given and k not in self._as_it_is
+        }
         if setup.ended:
             arrays["lengths"] = ((m,), moves.INDEX)
         self.memory = Arena(queue, arrays)
@@ -57,7 +72,7 @@ class Backward:
         for k, d in enumerate(dlast):
             moves.rows(queue, launch, d, memory.address(f"d0_{k}"), (1, setup.m, setup.n), kernel="rows_widened")
         for k, d in enumerate(dS):
-            if d is not None:
+            if d is not None and k not in self._as_it_is:
                 moves.rows(queue, launch, d, memory.address(f"dS{k}"), (setup.n_steps, setup.m, setup.n))
 
     def loop(self) -> None:
@@ -76,11 +91,15 @@ class Backward:
                 launch(f"backward_{i}", blocks, threads, (*places, lengths, t, m, n, row, stage.side.matrix.columns))
                 queue.gemm(stage.side.at(t), self.given.weights[i], stage.operand, stage.beta)
 
+    def _outside(self, k: int) -> int:
+        """Where the cotangents of state k of all steps are; 0 if there are none."""
+        return self._as_it_is.get(k) or self.memory.address(f"dS{k}")
+
     def _whole(self) -> list[int]:
         """The arguments of the kernel of a whole pass."""
         setup, cell, given, memory = self.setup, self.setup.cell, self.given, self.memory
         states = range(len(cell.states))
-        outside = [memory.address(f"dS{k}") for k in states]
+        outside = [self._outside(k) for k in states]
         weights = [matrix.address for matrix in given.weights]
         dzh = [memory.address(f"dZh{i}") for i, stage in enumerate(cell.stages) if not stage.additive]
         carried = [memory.address(f"d0_{k}") for k in states]
@@ -99,7 +118,7 @@ class Backward:
         saved = [(base, step) for base in given.saved]
         kept_at, out_at = cell.saved_slices[i]
         carried = f"d{0 if last else i + 1}"
-        places = [(memory.address(f"dS{k}"), step * self.external[k]) for k in range(len(cell.states))] if last else []
+        places = [(self._outside(k), step * self.external[k]) for k in range(len(cell.states))] if last else []
         places += [(memory.address(f"{carried}_{k}"), 0) for k in range(len(stage.out))]
         places += saved[cell.saved_slices[i - 1][1]] if i else states
         places += [(base + step, step) for base in given.states] if last else saved[out_at]

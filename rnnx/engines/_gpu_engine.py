@@ -159,7 +159,7 @@ class Engine:
             if plan is not None and ours:
                 work, run = plan.backward(external, given)
             else:  # as it is
-                work = Backward(queue, setup, external, given)
+                work = Backward(queue, setup, external, given, dS)
                 run = work.loop
             work.load(dS, dlast, lengths)
             run()

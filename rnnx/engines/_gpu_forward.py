@@ -93,11 +93,17 @@ class Forward:
             self.project(x)
 
     def project(self, x: Array) -> None:
-        """The input side of all steps, into Z; x is (n_x, m, T), or (n_x, m) if there is one step."""
+        """The input side of all steps, into Z; x is (n_x, m, T), or (n_x, m) if there is one step.
+
+        What becomes of x is not ours: it is copied, unless nobody needs it later.
+        """
         setup, lengths = self.setup, self.working.address("lengths")
-        shape = (setup.n_steps, setup.m, setup.n_x)
-        moves.rows(self.queue, self.launch, x, self.address("X"), shape, lengths)
         X, wx = self.arena("X").matrix("X"), self.arena("wx").matrix("wx")
+        if x.ndim == 3 and not setup.keep and not setup.ended and moves.in_rows(self.queue, x):
+            X = X._replace(address=self.queue.address(x))
+        else:
+            shape = (setup.n_steps, setup.m, setup.n_x)
+            moves.rows(self.queue, self.launch, x, X.address, shape, lengths)
         self.queue.gemm(X, wx.T, self.working.matrix("Z"))
 
     def loop(self) -> None:

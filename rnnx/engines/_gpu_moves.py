@@ -41,6 +41,13 @@ def rows(
     launch(kernel, blocks, (_TILE, 8), arguments, shared=_TILE * (_TILE + 1) * itemsize)
 
 
+def in_rows(queue: Queue, source: Array) -> bool:
+    """Whether an array of shape (n, m, T) lies as (T, m, n) does in C order: it can be read where it is."""
+    n, m, n_steps = source.shape
+    wanted = ((n, 1), (m, n), (n_steps, n * m))
+    return all(size == 1 or have == want for have, (size, want) in zip(queue.strides(source), wanted, strict=True))
+
+
 def job(queue: Queue, source: Array | None, target: int, rows_to: int, columns_to: int, shape: tuple[int, int]) -> Job:
     """One matrix for `pack`; a source of one dimension is a column; None: zeros."""
     if source is None:
