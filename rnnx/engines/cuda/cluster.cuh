@@ -25,7 +25,12 @@ template <typename T> __device__ __forceinline__ T* cluster_peer(T* p, int rank)
 }
 #endif
 
-struct alignas(sizeof(storage) < 8 ? 4 * sizeof(storage) : 16) Four { storage numbers[4]; };
+// Numbers that are read at once: as many as 16 bytes hold, or all of them.
+template <typename T, int count>
+struct alignas(count * sizeof(T) < 16 ? count * sizeof(T) : 16) Several { T numbers[count]; };
+template <int count, typename T> __device__ __forceinline__ Several<T, count> several(const T* p) {
+  return *reinterpret_cast<const Several<T, count>*>(p);
+}
 
 template <typename T> __device__ __forceinline__ T* carve(unsigned char*& free, i64 count) {
   T* result = reinterpret_cast<T*>(free);
@@ -54,12 +59,12 @@ __device__ __forceinline__ void product(
     #pragma unroll
     for (int j = 0; j < RNNX_ROWS; j++) sums[j] = real(0);
     for (int k = part * chunk; k < stop; k += 4) {
-      const Four four = *reinterpret_cast<const Four*>(w + row * stride + k);
+      const auto weights = several<4>(w + row * stride + k);
       #pragma unroll
-      for (int i = 0; i < 4; i++) {
-        const real weight = load(four.numbers + i);
+      for (int j = 0; j < RNNX_ROWS; j++) {
+        const auto h = several<4>(operand + j * n4 + k);
         #pragma unroll
-        for (int j = 0; j < RNNX_ROWS; j++) sums[j] += weight * operand[j * n4 + k + i];
+        for (int i = 0; i < 4; i++) sums[j] += load(weights.numbers + i) * h.numbers[i];
       }
     }
     #pragma unroll
@@ -91,13 +96,11 @@ __device__ __forceinline__ void product_back(
     for (int j = 0; j < RNNX_ROWS; j++)
       for (int i = 0; i < 4; i++) sums[j][i] = real(0);
     for (int row = part * chunk; row < stop; row++) {
-      const Four four = *reinterpret_cast<const Four*>(w + row * stride + k);
+      const auto weights = several<4>(w + row * stride + k);
+      const auto d = several<RNNX_ROWS>(dz + row * RNNX_ROWS);
       #pragma unroll
-      for (int i = 0; i < 4; i++) {
-        const real weight = load(four.numbers + i);
-        #pragma unroll
-        for (int j = 0; j < RNNX_ROWS; j++) sums[j][i] += weight * dz[row * RNNX_ROWS + j];
-      }
+      for (int j = 0; j < RNNX_ROWS; j++)
+        for (int i = 0; i < 4; i++) sums[j][i] += load(weights.numbers + i) * d.numbers[j];
     }
     #pragma unroll
     for (int j = 0; j < RNNX_ROWS; j++)
