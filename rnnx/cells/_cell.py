@@ -152,6 +152,16 @@ class Cell:
         return tuple(slices)
 
     @cached_property
+    def first_gates(self) -> tuple[int, ...]:
+        """For every stage, the number of gates of the stages before it."""
+        counts = [len(stage.gates) for stage in self.stages]
+        return tuple(sum(counts[:i]) for i in range(len(counts)))
+
+    def entering(self, i: int) -> tuple[str, ...]:
+        """Names of the state that enters stage i."""
+        return self.stages[i - 1].out if i else self.states
+
+    @cached_property
     def parameter_keys(self) -> tuple[str, ...]:
         """Keys of the recurrent part that must be present, in the order of the public gradients."""
         return tuple(key for gate in self.gates for key in gate.keys)

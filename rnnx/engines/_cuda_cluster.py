@@ -10,9 +10,12 @@ from functools import lru_cache
 from rnnx.cells import Cell
 from rnnx.engines import _cuda_source as base
 
-CLUSTER, THREADS, PARTS, ROW_PARTS = 8, 512, 4, 8  # as in cluster.cuh
+CLUSTER, THREADS = 8, 512  # blocks; threads of a block
+PARTS, ROW_PARTS = 4, 8  # of a sum, for different threads: forward of its terms, backward of the rows
 
-_HEAD = "__cluster_dims__(8, 1, 1) __launch_bounds__(512, 1) "
+_NAMES = {"CLUSTER": CLUSTER, "THREADS": THREADS, "PARTS": PARTS, "ROW_PARTS": ROW_PARTS}
+_DEFINED = "".join(f"#define RNNX_{name} {value}\n" for name, value in _NAMES.items())
+_HEAD = f"__cluster_dims__({CLUSTER}, 1, 1) __launch_bounds__({THREADS}, 1) "
 _ELEMENTS = "for (int a = threadIdx.x; a < RNNX_ROWS * units; a += RNNX_THREADS) {"
 _PLACE = (
     "  const int j = a / units, u = a - j * units;",
@@ -34,7 +37,7 @@ _SIZES = ["const i64* lengths", "i64 n_steps", "i64 m", "i64 n", "i64 row"]
 @lru_cache(maxsize=64)
 def source(cell: Cell) -> str:
     """The kernels ``cluster_forward`` and ``cluster_backward``."""
-    return "\n".join([base.read("prelude.cuh"), base.read("cluster.cuh"), _forward(cell), _backward(cell)])
+    return "\n".join([_DEFINED, base.read("prelude.cuh"), base.read("cluster.cuh"), _forward(cell), _backward(cell)])
 
 
 def rows_choices(itemsize: int) -> tuple[int, ...]:
@@ -74,11 +77,6 @@ def _own(names: list[str]) -> list[str]:
     return [f"real* {name} = carve<real>(free, RNNX_ROWS * units);" for name in names]
 
 
-def _first_gates(cell: Cell) -> list[int]:
-    counts = [len(stage.gates) for stage in cell.stages]
-    return [sum(counts[:i]) for i in range(len(counts))]
-
-
 # --- forward ------------------------------------------------------------------------------------------------------
 
 
@@ -112,7 +110,7 @@ def _out(cell: Cell, i: int) -> range:
 
 def _forward_stage(cell: Cell, i: int) -> list[str]:
     trace, leaving, saved = base.trace_forward(cell, i)
-    gates, first, last = len(cell.stages[i].gates), _first_gates(cell)[i], i == len(cell.stages) - 1
+    gates, first, last = len(cell.stages[i].gates), cell.first_gates[i], i == len(cell.stages) - 1
     kept_at, out_at = cell.saved_slices[i]
     now, then = "(t & 1) * RNNX_ROWS * n4", "((t + 1) & 1) * RNNX_ROWS * n4"
     into = [f"m{i}_{k}" for k in _out(cell, i - 1)] if i else [f"s{k}" for k in range(len(cell.states))]
@@ -160,7 +158,7 @@ def _backward(cell: Cell) -> str:
     lines += [f"real* dz = carve<real>(free, (i64){most} * units * RNNX_ROWS);"]
     lines += ["real* parts = carve<real>(free, (i64)RNNX_ROW_PARTS * RNNX_ROWS * n4);"]
     lines += ["real* received = carve<real>(free, (i64)2 * RNNX_CLUSTER * RNNX_ROWS * units);"]
-    lines += _own([f"d{i}_{k}" for i in stages for k in range(base.entering(cell, i))])
+    lines += _own([f"d{i}_{k}" for i in stages for k in range(len(cell.entering(i)))])
     lines += ["i64 t = -1;", "int turn = 0;", _ELEMENTS, *_PLACE, "  (void)past;"]
     lines += [f"  d0_{k}[a] = carry{k}[e];" for k in states]
     lines += ["}", "cluster_barrier();", "for (t = n_steps - 1; t >= 0; t--) {"]
@@ -173,7 +171,7 @@ def _backward(cell: Cell) -> str:
 
 def _backward_stage(cell: Cell, i: int) -> list[str]:
     trace, dzx, dzh, dp = base.trace_backward(cell, i)
-    stage, last, first = cell.stages[i], i == len(cell.stages) - 1, _first_gates(cell)[i]
+    stage, last, first = cell.stages[i], i == len(cell.stages) - 1, cell.first_gates[i]
     gates, (kept_at, out_at) = len(stage.gates), cell.saved_slices[i]
     before = cell.saved_slices[i - 1][1] if i else slice(0, 0)
     outs, carried = range(len(stage.out)), 0 if last else i + 1

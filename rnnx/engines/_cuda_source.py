@@ -125,17 +125,12 @@ class Trace:
 # --- frames -------------------------------------------------------------------------------------------------------
 
 
-def entering(cell: Cell, i: int) -> int:
-    """The number of states that enter stage i."""
-    return len(cell.states if i == 0 else cell.stages[i - 1].out)
-
-
 def trace_forward(cell: Cell, i: int) -> tuple[Trace, list[Symbol], list[Symbol]]:
     """Stage i on symbols zx0.., zh0.., p0..: what is done, the states that leave it, and what it saves."""
     stage, trace = cell.stages[i], Trace()
     gates = range(len(stage.gates))
     zx, zh = (trace.symbols(f"{z}{g}" for g in gates) for z in ("zx", "zh"))
-    leaving, saved = stage.forward(trace.ops(), zx, zh, trace.symbols(f"p{k}" for k in range(entering(cell, i))))
+    leaving, saved = stage.forward(trace.ops(), zx, zh, trace.symbols(f"p{k}" for k in range(len(cell.entering(i)))))
     return trace, list(leaving), list(saved)
 
 
@@ -146,7 +141,7 @@ def trace_backward(cell: Cell, i: int) -> tuple[Trace, list[Symbol], list[Symbol
         trace.symbols(f"{letter}{index}" for index in range(count))
         for letter, count in (
             ("d", len(stage.out)),
-            ("p", entering(cell, i)),
+            ("p", len(cell.entering(i))),
             ("q", len(stage.out)),
             ("k", len(stage.saved)),
         )
@@ -184,7 +179,7 @@ def _forward(cell: Cell, i: int) -> str:
     The last stage leaves the states of an example past its end as they were: `h`, if that is not what enters.
     """
     trace, leaving, saved = trace_forward(cell, i)
-    n_in, last = entering(cell, i), i == len(cell.stages) - 1
+    n_in, last = len(cell.entering(i)), i == len(cell.stages) - 1
     held = [f"h{k}" for k in range(len(leaving))] if last and i > 0 else []
     arguments = ["const storage* zx", "const i64* index", "const storage* zh"]
     arguments += ["const storage* b", "const storage* bh"]
@@ -221,7 +216,7 @@ def _backward(cell: Cell, i: int) -> str:
     else is written: the cotangents of its states stay as they are.
     """
     trace, dzx, dzh, dp = trace_backward(cell, i)
-    stage, n_in, last = cell.stages[i], entering(cell, i), i == len(cell.stages) - 1
+    stage, n_in, last = cell.stages[i], len(cell.entering(i)), i == len(cell.stages) - 1
     outs = range(len(stage.out))
     arguments = [f"const storage* y{k}" for k in outs] if last else []
     arguments += [f"const real* carry{k}" for k in outs]

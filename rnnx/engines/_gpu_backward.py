@@ -9,7 +9,7 @@ from typing import NamedTuple
 from rnnx._layout import StageGradients
 from rnnx.engines import _gpu_cluster as cluster
 from rnnx.engines import _gpu_moves as moves
-from rnnx.engines._cuda_source import THREADS, carries_over, entering, options, real_dtype, sources
+from rnnx.engines._cuda_source import THREADS, carries_over, options, real_dtype, sources
 from rnnx.engines._gpu_setup import Setup
 from rnnx.engines._queue import Arena, Array, Matrix, Moving, Queue, Shapes
 
@@ -46,7 +46,7 @@ class Backward:
         n_steps, m, n = setup.n_steps, setup.m, setup.n
         arrays: Shapes = {"dZ": ((n_steps, m, setup.n_gates * n), dtype)}
         for i, stage in enumerate(cell.stages):
-            arrays |= {f"d{i}_{k}": ((m, n), real) for k in range(entering(cell, i))}
+            arrays |= {f"d{i}_{k}": ((m, n), real) for k in range(len(cell.entering(i)))}
             if not stage.additive:
                 arrays[f"dZh{i}"] = ((n_steps, m, len(stage.gates) * n), dtype)
         arrays |= {
@@ -111,7 +111,7 @@ class Backward:
         """What stage i does at step 0, and how its places move."""
         setup, cell, given, memory = self.setup, self.setup.cell, self.given, self.memory
         m, n, size = setup.m, setup.n, setup.dtype.itemsize
-        stage, last, first = cell.stages[i], i == len(cell.stages) - 1, setup.first_gates[i] * n
+        stage, last, first = cell.stages[i], i == len(cell.stages) - 1, cell.first_gates[i] * n
         step, row = m * n * size, m * setup.n_gates * n * size
         columns = len(stage.gates) * n
         states = [(base, step) for base in given.states]
@@ -127,7 +127,7 @@ class Backward:
         if not stage.additive:
             side = Moving(memory.matrix(f"dZh{i}").below(0, m), m * columns * size)
             places.append((side.matrix.address, side.step))
-        places += [(memory.address(f"d{i}_{k}"), 0) for k in range(entering(cell, i))]
+        places += [(memory.address(f"d{i}_{k}"), 0) for k in range(len(cell.entering(i)))]
         # The kernel has written what the product is added to, unless there is nothing.
         beta = int(carries_over(cell, i) or setup.ended)
         return _Stage(places, side, memory.matrix(f"d{i}_0"), beta)
@@ -151,16 +151,15 @@ class Backward:
             dX = own.array("dX")
         moves.sum_columns(queue, self.launch, dZ, results.address("b"))
         for k in range(len(cell.states)):
-            source, target = memory.array(f"d0_{k}"), results.address(f"ds{k}")
-            kernel = "rows_narrowed"
-            moves.rows(queue, self.launch, source[None, ...], target, (1, m, n), kernel=kernel, internal=True)
+            source, target = memory.array(f"d0_{k}")[None, ...], results.address(f"ds{k}")
+            moves.rows(queue, self.launch, source, target, (1, m, n), kernel="rows_narrowed", internal=True)
         gradients = [self._of_stage(i, results) for i in range(len(cell.stages))]
         return dX, [results.array(f"ds{k}") for k in range(len(cell.states))], gradients
 
     def _of_stage(self, i: int, results: Arena) -> StageGradients:
         """The gradients of the parameters of stage i; those of the input weights are there already."""
         queue, setup, memory, cell = self.queue, self.setup, self.memory, self.setup.cell
-        m, n, first = setup.m, setup.n, setup.first_gates[i] * setup.n
+        m, n, first = setup.m, setup.n, cell.first_gates[i] * setup.n
         columns = len(cell.stages[i].gates) * n
         kept = memory.matrix(f"dZh{i}") if f"dZh{i}" in memory else memory.matrix("dZ").part(first, columns)
         operand = self.given.states[0] if i == 0 else self.given.saved[cell.saved_slices[i - 1][1].start]

@@ -18,6 +18,7 @@ from rnnx import _namespace as ns
 from rnnx._layout import StageGradients, StageWeights
 from rnnx.cells import Cell
 from rnnx.engines import _gpu_moves as moves
+from rnnx.engines import plain
 from rnnx.engines._gpu_backward import Backward, Given
 from rnnx.engines._gpu_forward import Alternating, Forward, pack_weights, weight_arrays
 from rnnx.engines._gpu_plans import Plan, Plans
@@ -47,7 +48,7 @@ class _Packed(StageWeights):
 
     @cached_property
     def weights(self) -> tuple[tuple[Array, ...], ...]:
-        first, inputs = self.setup.first_gates[self.index], self.arena.array("wx")
+        first, inputs = self.setup.cell.first_gates[self.index], self.arena.array("wx")
         if self.setup.indexed:
             inputs = inputs.T
         n, hidden = self.n, self._gates(f"wh{self.index}", 0)
@@ -55,7 +56,7 @@ class _Packed(StageWeights):
 
     @cached_property
     def bias(self) -> tuple[Array, ...]:
-        return tuple(b[:, None] for b in self._gates("b", self.setup.first_gates[self.index]))
+        return tuple(b[:, None] for b in self._gates("b", self.setup.cell.first_gates[self.index]))
 
     @cached_property
     def recurrent_bias(self) -> tuple[Array | None, ...]:
@@ -96,8 +97,8 @@ class Engine:
             work.load(x, weights, s0, lengths)
             (work.loop if plan is None else plan.run_forward)()
             S = tuple(work.held.array(f"S{k}") for k in range(len(cell.states)))
-            own = not (keep or ended or plan is not None)
-            outputs = tuple(s[1:, ...] for s in S) if own else self._copies(queue, work)
+            given_away = not keep and not ended and plan is None  # nobody else has S
+            outputs = tuple(s[1:, ...] for s in S) if given_away else self._copies(queue, work)
             X = work.arena("X").array("X")
             if not keep:  # a plan's memory is not given away for good
                 return X, S if plan is None else tuple(s[-1:, ...].copy() for s in S), (), outputs, ()
@@ -170,8 +171,7 @@ class Engine:
         """See `rnnx.engines`."""
         dtype = np.dtype(a.dtype)
         if 0 in (*a.shape, *b.shape) or b.dtype != a.dtype:
-            result = a @ b
-            return result if bias is None else result + bias
+            return plain.matmul(xp, a, b, bias)
         with self._queue_of(a) as queue:
             left, right = (_matrix(queue, xp, one) for one in (a, b))
             own = Arena(queue, {"product": ((a.shape[0], b.shape[1]), dtype)})
@@ -209,7 +209,8 @@ class Stepper:
         weights: tuple[StageWeights, ...],
         s0: Arrays,
     ) -> None:
-        self._queue_of, self._xp = queue_of, xp
+        del xp
+        self._queue_of = queue_of
         first, m = weights[0], s0[0].shape[1]
         setup = Setup(cell, np.dtype(s0[0].dtype), 1, m, first.n, first.n_x, False, False, _biases(weights), False)
         with queue_of(s0[0]) as queue:

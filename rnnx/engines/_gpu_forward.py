@@ -33,7 +33,7 @@ def pack_weights(queue: Queue, setup: Setup, weights: Sequence[StageWeights], ar
     for i, w in enumerate(weights):
         gates = zip(w.hidden, w.inputs, w.bias, w.recurrent_bias, strict=True)
         for g, (hidden, inputs, bias, other) in enumerate(gates):
-            below = (setup.first_gates[i] + g) * n * size
+            below = (setup.cell.first_gates[i] + g) * n * size
             jobs.append(moves.job(queue, hidden, arena.address(f"wh{i}") + g * n * n * size, n, 1, (n, n)))
             jobs.append(moves.job(queue, inputs, arena.address("wx") + below * row, row, column, (n, n_x)))
             jobs.append(moves.job(queue, bias, arena.address("b") + below, 1, 1, (n, 1)))
@@ -64,6 +64,7 @@ class Forward:
                 working[f"Zh{i}"] = ((m, len(cell.stages[i].gates) * n), dtype)
         self.held = Arena(queue, {**states, **others} if setup.keep else states)
         self.working = Arena(queue, working if setup.keep else {**working, **others})
+        self._blocks, self._sizes = (-(-m * n // THREADS), 1), (m, n, setup.n_gates * n)
         self._stages = [self._stage(i, 0, 1) for i in range(len(cell.stages))]
 
     @property
@@ -115,14 +116,12 @@ class Forward:
             self._step(self._stages, t)
 
     def _step(self, stages: Sequence["_Stage"], t: int) -> None:
-        setup, launch = self.setup, self.launch
-        m, n, n_x, row, lengths = setup.m, setup.n, setup.n_x, setup.n_gates * setup.n, self.working.address("lengths")
-        blocks, threads = (-(-m * n // THREADS), 1), (THREADS, 1)
-        for i, stage in enumerate(stages):
-            operand, side = stage.operand.at(t), stage.side.at(t)
-            self.queue.gemm(operand, stage.weights, side, stage.beta)
+        for stage in stages:
+            side = stage.side.at(t)
+            self.queue.gemm(stage.operand.at(t), stage.weights, side, stage.beta)
             places = [base + t * by for base, by in stage.places]
-            launch(f"forward_{i}", blocks, threads, (*places, lengths, t, m, n, row, side.columns, n_x))
+            arguments = (*places, t, *self._sizes, side.columns, self.setup.n_x)
+            self.launch(stage.kernel, self._blocks, (THREADS, 1), arguments)
 
     def _whole(self) -> list[int]:
         """The arguments of the kernel of a whole pass."""
@@ -139,7 +138,7 @@ class Forward:
         """What stage i does at step 0, from one slot of the states to another, and how its places move."""
         setup, cell = self.setup, self.setup.cell
         m, n, size = setup.m, setup.n, setup.dtype.itemsize
-        last, columns, first = i == len(cell.stages) - 1, len(cell.stages[i].gates) * n, setup.first_gates[i] * n
+        last, columns, first = i == len(cell.stages) - 1, len(cell.stages[i].gates) * n, setup.cell.first_gates[i] * n
         step, row = m * n * size, m * setup.n_gates * n * size
         slots = [
             [(self.held.address(f"S{k}") + at * step, step) for k in range(len(cell.states))] for at in (before, after)
@@ -151,6 +150,7 @@ class Forward:
         if not setup.indexed:
             inputs = [(self.address("Z") + first * size, row), (0, 0)]
         constants = [(self.address(f"Zh{i}"), 0), (self.address("b") + first * size, 0), (self.address(f"bh{i}"), 0)]
+        ends = (self.working.address("lengths"), 0)
         leaving = [*(slots[1] if last else saved[out_at]), *saved[kept_at], *(slots[0] if last and i else [])]
         operand = Moving(Matrix(into[0][0], m, n, n, setup.dtype), into[0][1])
         weights = self.arena(f"wh{i}").matrix(f"wh{i}").T
@@ -158,10 +158,12 @@ class Forward:
             side = Moving(self.working.matrix(f"Zh{i}"), 0)
         else:
             side = Moving(self.working.matrix("Z").below(0, m).part(first, columns), row)
-        return _Stage([*inputs, *constants, *into, *leaving], operand, weights, side, int(not setup.beside[i]))
+        places = [*inputs, *constants, *into, *leaving, ends]
+        return _Stage(f"forward_{i}", places, operand, weights, side, int(not setup.beside[i]))
 
 
 class _Stage(NamedTuple):
+    kernel: str
     places: list[tuple[int, int]]  # arguments of the kernel: address at step 0, and bytes from a step to the next
     operand: Moving  # times the weights, transposed,
     weights: Matrix

@@ -21,7 +21,7 @@ class Recorded:
     """Work that is done as it is the first time, and recorded then."""
 
     def __init__(self, queue: Queue, work: Callable[[], None]) -> None:
-        self._queue, self._work, self._again = queue, work, None
+        self._queue, self._work = queue, work
         self._run: Callable[[], None] = self._first
 
     def __call__(self) -> None:

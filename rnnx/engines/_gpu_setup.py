@@ -32,12 +32,6 @@ class Setup(NamedTuple):
         return len(self.cell.gates)
 
     @property
-    def first_gates(self) -> list[int]:
-        """The number of gates before each stage."""
-        counts = [len(stage.gates) for stage in self.cell.stages]
-        return [sum(counts[:i]) for i in range(len(counts))]
-
-    @property
     def beside(self) -> list[bool]:
         """Per stage, whether the recurrent side stands beside the input side; else it is added to it."""
         return [self.indexed or not stage.additive for stage in self.cell.stages]

@@ -25,7 +25,7 @@ def emit_kernels(module: ir.Module, cell: Cell, dtype: Any, external: Sequence[b
     `external` says for every state whether backward adds cotangents from outside.
     """
     for i, stage in enumerate(cell.stages):
-        n_in = len(cell.states if i == 0 else cell.stages[i - 1].out)
+        n_in = len(cell.entering(i))
         added = external if i == len(cell.stages) - 1 else [False] * len(stage.out)
         for tail in (False, True):
             _forward(module, f"forward_{i}", stage, n_in, dtype, tail)

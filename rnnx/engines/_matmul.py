@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from rnnx.engines import plain
 from rnnx.engines._memory import empty, workspace
 from rnnx.engines._template import address, moves, product
 from rnnx.engines._tile import K_BLOCK, n_vectors, panel_vectors
@@ -32,11 +33,9 @@ def _functions(dtype: np.dtype) -> tuple[int, int, Any, Any]:
 
 def matmul(xp: Any, a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
     """See `rnnx.engines`."""
-    del xp
     (rows, n_k), columns = a.shape, b.shape[1]
     if a.dtype != b.dtype or not _SMALLEST < rows * n_k * columns <= _LARGEST:
-        result = a @ b
-        return result if bias is None else result + bias
+        return plain.matmul(xp, a, b, bias)
     dtype, item = a.dtype, a.itemsize
     if min(a.strides) < 0 or not a.flags.aligned:
         a = np.array(a, order="C")

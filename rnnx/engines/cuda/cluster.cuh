@@ -3,10 +3,7 @@
 // into the memory of the others; a barrier of the cluster a stage and step, none of the grid. Needs sm_90 or later.
 //
 // Dimensions: `units` of a block, `rows` = gates times units, RNNX_ROWS examples.
-#define RNNX_CLUSTER 8     // blocks
-#define RNNX_THREADS 512   // of a block
-#define RNNX_PARTS 4       // of the terms of a sum, for different threads (forward)
-#define RNNX_ROW_PARTS 8   // the same, of the rows (backward)
+// RNNX_CLUSTER, RNNX_THREADS, RNNX_PARTS and RNNX_ROW_PARTS: see rnnx.engines._cuda_cluster.
 
 #ifndef RNNX_EMULATED
 __device__ __forceinline__ int cluster_rank() {
