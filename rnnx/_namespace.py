@@ -226,6 +226,15 @@ def contiguous(xp: Namespace, array: Array) -> Array:
     return array
 
 
+def clip(xp: Namespace, array: Array, most: float) -> Array:
+    """Every element to [-most, most]; NaN stays NaN."""
+    if is_on_host(array):
+        return xp.clip(array, -most, most)
+    # CuPy's clip, as array-api-compat makes it follow the standard, waits for the device.
+    bound = xp.asarray(most, dtype=array.dtype, device=device(array))
+    return xp.minimum(xp.maximum(array, -bound), bound)
+
+
 def owned_copy(xp: Namespace, array: Array) -> Array:
     """An array that shares no memory with `array` (which may be returned itself if nobody can write to it)."""
     return array if library_name(xp) in _IMMUTABLE else xp.asarray(array, copy=True)

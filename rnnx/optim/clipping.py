@@ -25,13 +25,8 @@ def clip_by_value(grads: Mapping[str, Array], max_value: float) -> Tree:
     max_value = positive("max_value", max_value)
     if not grads:
         return {}
-    xp, device = ns.common_namespace(grads)
-
-    def bound(like: Array, value: float) -> Array:
-        return xp.asarray(value, dtype=like.dtype, device=device)
-
-    # Not xp.clip: CuPy's, made to follow the standard, waits for the device.
-    return {key: xp.minimum(xp.maximum(g, bound(g, -max_value)), bound(g, max_value)) for key, g in grads.items()}
+    xp, _ = ns.common_namespace(grads)
+    return {key: ns.clip(xp, g, max_value) for key, g in grads.items()}
 
 
 def clip_by_norm(grads: Mapping[str, Array], max_norm: float) -> Tree:
