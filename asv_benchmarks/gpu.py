@@ -139,7 +139,7 @@ def checks(runner):
 def slow_checks(runner):
     """The tests that need a GPU, and NVIDIA's tool that looks for bad addresses and races, side by side."""
     jobs = [(pytest, "-m gpu", 150, "-m", "gpu", *tests_of_every_library())]
-    jobs += [(pytest, "tests/test_cuda.py", 60, "tests/test_cuda.py", "-k", "not compiles")]
+    jobs += [(pytest, "tests/test_cuda.py", 150, "tests/test_cuda.py", "-k", "not compiles")]
     jobs += [(sanitizer, "memcheck", "--report-api-errors", "no"), (sanitizer, "racecheck")]
     with ThreadPoolExecutor(len(jobs)) as pool:
         for future in [pool.submit(job, runner, *rest) for job, *rest in jobs]:
