@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnx.corpus import Corpus, make_corpus
+from rnnx.data import Corpus, make_corpus
 
 
 def corpus_of(o: dict[str, Any]) -> Corpus:

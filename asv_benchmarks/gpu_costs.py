@@ -8,21 +8,21 @@ import numpy as np
 from gpu_times import PRECISIONS, SIZES, CupyClock, measure, normal
 
 import rnnx
-from rnnx.engines._queue import Matrix
+from rnnx.engines.gpu.device import Matrix
 
 
 def rates(options):
     """TFLOP/s of one large product of each precision, by the same call of cuBLAS that the engine makes."""
     clock, n = CupyClock(), 4096 if options["quick"] else 8192
     device, rng = gpu_device.Gpu(watched=False), np.random.default_rng(0)
-    from rnnx.engines import _cupy
+    from rnnx.engines.gpu import cupy_device
 
     for precision in PRECISIONS["lstm"]:
         dtype = gpu_device.dtype_of(precision)
         numbers = normal(rng, (n, n)).astype(dtype)
         arrays = [device.to_device(numbers) for _ in range(3)]
         a, b, c = (Matrix(int(array.data.ptr), n, n, n, dtype) for array in arrays)
-        with gpu_device.products(precision), _cupy.queue_of(arrays[0]) as queue:
+        with gpu_device.products(precision), cupy_device.queue_of(arrays[0]) as queue:
             found = measure(clock, lambda queue=queue, a=a, b=b, c=c: queue.gemm(a, b, c))
         yield {"kind": "rate", "precision": precision, "tflops": 2e-9 * n**3 / found["ms"], "n": n}
 
@@ -62,11 +62,11 @@ def costs(options):
 
 def _costs_of_products(clock, device):
     """A small product: by the engine's own call, and by CuPy's."""
-    from rnnx.engines import _cupy
+    from rnnx.engines.gpu import cupy_device
 
     arrays = [device.to_device(np.ones((64, 64), np.float32)) for _ in range(3)]
     a, b, c = (Matrix(int(array.data.ptr), 64, 64, 64, np.dtype("float32")) for array in arrays)
-    with _cupy.queue_of(arrays[0]) as queue:
+    with cupy_device.queue_of(arrays[0]) as queue:
         yield _cost("host, a product by the engine's own call of cuBLAS", _host_us(clock, lambda: queue.gemm(a, b, c)))
     product = _host_us(clock, lambda: device.xp.matmul(arrays[0], arrays[1], out=arrays[2]))
     yield _cost("host, a product by CuPy", product)
@@ -74,9 +74,9 @@ def _costs_of_products(clock, device):
 
 def _last_plan(array):
     """The plan that the engine used last on the current stream."""
-    from rnnx.engines import _cupy
+    from rnnx.engines.gpu import cupy_device
 
-    with _cupy.queue_of(array) as queue:
+    with cupy_device.queue_of(array) as queue:
         return max(queue.plans, key=lambda plan: plan.used)
 
 

@@ -14,8 +14,8 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "emulation")]
 
 import rnnx  # noqa: E402
-from rnnx import _namespace as ns  # noqa: E402
 from rnnx import engines  # noqa: E402
+from rnnx._core import arrays as ns  # noqa: E402
 
 PRECISIONS = {
     "float64": "float64",
@@ -103,9 +103,9 @@ class Gpu(Device):
 
         self.xp, self._pool = cupy, cupy.get_default_memory_pool()
         if watched:
-            from rnnx.engines import _cupy
+            from rnnx.engines.gpu import cupy_device
 
-            self.count_replays(_cupy.CupyQueue)
+            self.count_replays(cupy_device.CupyQueue)
             cupy.cuda.set_allocator(self._poisoned)
 
     def _poisoned(self, size):
@@ -242,9 +242,9 @@ def machine(options):
     if not cupy.is_available():
         yield {"kind": "absent", "text": "CuPy finds no GPU"}
         return
-    from rnnx.engines import _cupy
+    from rnnx.engines.gpu import cupy_device
 
-    with _cupy.queue_of(cupy.zeros(1, cupy.float32)) as queue:
+    with cupy_device.queue_of(cupy.zeros(1, cupy.float32)) as queue:
         precision = queue.precision
     runtime = cupy.cuda.runtime
     said = [

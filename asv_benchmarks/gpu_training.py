@@ -14,8 +14,7 @@ def training(options, device, hidden_size):
     """One row: a model of characters, all of a step of its `Trainer`."""
     from gpu_device import ROOT  # noqa: F401 - makes rnnx importable
 
-    from rnnx.runs import Run
-    from rnnx.settings import Settings
+    from rnnx.training import Run, Settings
 
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder) / "text.txt"

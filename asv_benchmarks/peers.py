@@ -93,12 +93,14 @@ def tile_rate(dtype):
     """GFLOP/s of the tile on all threads at once: 96 rows by 512 terms by 1024 columns each."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from rnnx.engines import _ir, _team, _template, _tile
+    from rnnx.engines.cpu.codegen import gemm, ir
+    from rnnx.engines.cpu.descriptor import builder
+    from rnnx.engines.cpu.runtime import thread_pool
 
-    threads, (rows, n_k, columns) = _team.max_threads(), (96, 512, 1024)
-    panel = _tile.panel_vectors(4)
-    product = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 14)(_template.product(dtype, panel))
-    vectors, item = columns // _ir.lanes(dtype), dtype.itemsize
+    threads, (rows, n_k, columns) = thread_pool.max_threads(), (96, 512, 1024)
+    panel = gemm.panel_vectors(4)
+    product = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 14)(builder.product(dtype, panel))
+    vectors, item = columns // ir.lanes(dtype), dtype.itemsize
     arrays = [
         [np.ones(shape, dtype) for shape in ((n_k, columns), (rows, n_k), (rows, columns))] for _ in range(threads)
     ]

@@ -25,7 +25,7 @@ SEGMENTS = (None, 91, 512)
 
 def step(segment_length):
     """MiB that one step adds, and its seconds."""
-    from rnnx.datasets import Batch
+    from rnnx.data import Batch
     from rnnx.models import CharModel
 
     rng = np.random.default_rng(0)

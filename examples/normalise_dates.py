@@ -17,12 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rnnx import checkpoint
+from rnnx.data import CharTokenizer, Pairs
 from rnnx.models import Seq2Seq
 from rnnx.optim import Adam, CosineDecay
-from rnnx.pairs import Pairs
-from rnnx.text import CharTokenizer
-from rnnx.training import Trainer
+from rnnx.training import Checkpoint, Trainer, load_checkpoint, save_checkpoint
 
 SEED, BATCH_SIZE = 0, 64
 FIRST, LAST = date(1970, 1, 1), date(2069, 12, 31)
@@ -69,12 +67,12 @@ def train(model: Seq2Seq, pairs: Pairs, held_out: Pairs, epochs: int) -> None:
             print(f"epoch {progress.epoch}: {losses}", flush=True)
 
 
-def reloaded(model: Seq2Seq, source: CharTokenizer, target: CharTokenizer) -> checkpoint.Checkpoint:
+def reloaded(model: Seq2Seq, source: CharTokenizer, target: CharTokenizer) -> Checkpoint:
     """What another program has of it: model and tokenizers, written to one file and read again."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "dates.safetensors"
-        checkpoint.save(path, checkpoint.Checkpoint(model, source, target_tokenizer=target))
-        return checkpoint.load(path)
+        save_checkpoint(path, Checkpoint(model, source, target_tokenizer=target))
+        return load_checkpoint(path)
 
 
 def main(

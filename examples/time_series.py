@@ -9,7 +9,7 @@ Run it with: python examples/time_series.py
 
 import numpy as np
 
-from rnnx.datasets import Examples
+from rnnx.data import Examples
 from rnnx.models import SequenceRegressor
 from rnnx.optim import Adam
 from rnnx.training import Trainer

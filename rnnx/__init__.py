@@ -1,22 +1,8 @@
 """Recurrent networks with explicit forward and hand-derived backward passes, on any array library."""
 
-from rnnx._caches import Caches
-from rnnx.activations import (
-    relu,
-    relu_backward,
-    sigmoid,
-    sigmoid_backward,
-    softmax,
-    softmax_backward,
-    tanh,
-    tanh_backward,
-)
-from rnnx.attention import (
-    additive_attention_backward,
-    additive_attention_forward,
-    dot_product_attention_backward,
-    dot_product_attention_forward,
-)
+import importlib
+from types import ModuleType
+
 from rnnx.cells import CELLS, Cell, Gate, Stage
 from rnnx.engines import engine_for, engine_names, use_engine, use_precision, warm_up
 from rnnx.functional import (
@@ -35,8 +21,26 @@ from rnnx.functional import (
     rnn_cell_forward,
     rnn_forward,
 )
-from rnnx.heads import dense_backward, dense_forward, one_hot, softmax_cross_entropy, squared_error
-from rnnx.initialization import initialize_parameters
+from rnnx.functional.activations import (
+    relu,
+    relu_backward,
+    sigmoid,
+    sigmoid_backward,
+    softmax,
+    softmax_backward,
+    tanh,
+    tanh_backward,
+)
+from rnnx.functional.attention import (
+    additive_attention_backward,
+    additive_attention_forward,
+    dot_product_attention_backward,
+    dot_product_attention_forward,
+)
+from rnnx.functional.caches import Caches
+from rnnx.functional.heads import dense_backward, dense_forward, one_hot, softmax_cross_entropy, squared_error
+from rnnx.functional.initialization import initialize_parameters
+from rnnx.functional.streaming import Stream
 from rnnx.optim import (
     SGD,
     Adam,
@@ -59,7 +63,6 @@ from rnnx.optim import (
     update_parameters_with_rmsprop,
     update_parameters_with_sgd,
 )
-from rnnx.streaming import Stream
 
 __version__ = "0.1.0"
 
@@ -128,3 +131,16 @@ __all__ = [
     "use_precision",
     "warm_up",
 ]
+
+_SUBPACKAGES = ("analysis", "cli", "compare", "convert", "data", "models", "optim", "plots", "training")
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Import a subpackage when it is first used as an attribute."""
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f"rnnx.{name}")
+    raise AttributeError(f"module 'rnnx' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_SUBPACKAGES})

@@ -87,7 +87,7 @@ def runtime(request):
     return make_runtime(request.param)
 
 
-# How the compiled engine shares a job, whatever its rule says: see rnnx.engines._team.
+# How the compiled engine shares a job, whatever its rule says: see rnnx.engines.cpu.runtime.thread_pool.
 PATHS = {
     "alone": lambda n_steps, m, products, shares, shared: (1, False),
     "sliced": lambda n_steps, m, products, shares, shared: (min(3, m), False),
@@ -100,10 +100,11 @@ def engine(request, monkeypatch):
     """The engines by name, on NumPy arrays; the compiled one on every path."""
     name, _, path = request.param.partition("-")
     if path:
-        from rnnx.engines import _team, jit
+        from rnnx.engines.cpu import engine
+        from rnnx.engines.cpu.runtime import thread_pool
 
-        monkeypatch.setattr(jit, "split", PATHS[path])
-        monkeypatch.setattr(_team, "_WAKING_UP", 0)  # and it waits for threads that sleep
+        monkeypatch.setattr(engine, "split", PATHS[path])
+        monkeypatch.setattr(thread_pool, "_WAKING_UP", 0)  # and it waits for threads that sleep
     if name == "emulated" and not shutil.which("g++"):
         pytest.skip(NO_COMPILER)
     with rnnx.use_engine(name):

@@ -1,6 +1,6 @@
 """A small corpus and trainers for the tests of the lab."""
 
-from rnnx.corpus import make_corpus
+from rnnx.data import make_corpus
 from rnnx.models import CharModel
 from rnnx.optim import Adam
 from rnnx.training import Trainer

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from problems import TOLERANCE, assert_close, numeric_gradient
 from test_docs import DOCS, run_page
 
-from rnnx.attention import (
+from rnnx.functional.attention import (
     AttentionStream,
     additive_attention_backward,
     additive_attention_forward,

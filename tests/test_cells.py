@@ -8,8 +8,8 @@ import pytest
 from problems import TOLERANCE, assert_close, make_problem, numeric_gradient
 
 import rnnx
-from rnnx._ops import Ops
 from rnnx.cells import Cell, Gate, Stage
+from rnnx.cells.vocabulary import Ops
 
 ALLOWED = (
     ast.FunctionDef, ast.arguments, ast.arg, ast.Assign, ast.Return, ast.Tuple, ast.Name, ast.Load, ast.Store,

@@ -8,9 +8,9 @@ import pytest
 from lab import make_trainer
 from safetensors.numpy import load_file, save_file
 
-from rnnx import checkpoint as checkpoints
+from rnnx.data import CharTokenizer
 from rnnx.models import MODELS, CharModel, Seq2Seq, SequenceClassifier, SequenceRegressor
-from rnnx.text import CharTokenizer
+from rnnx.training import checkpoint as checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +25,15 @@ def saved(trained, tmp_path):
     corpus, trainer = trained
     values, arrays = trainer.state()
     path = tmp_path / checkpoints.FILE_NAME
-    checkpoints.save(path, checkpoints.Checkpoint(trainer.model, corpus.tokenizer, {"counters": values}, arrays))
+    checkpoints.save_checkpoint(
+        path, checkpoints.Checkpoint(trainer.model, corpus.tokenizer, {"counters": values}, arrays)
+    )
     return path
 
 
 def test_round_trip(trained, saved):
     corpus, trainer = trained
-    for loaded in (checkpoints.load(saved), checkpoints.load(saved.parent)):
+    for loaded in (checkpoints.load_checkpoint(saved), checkpoints.load_checkpoint(saved.parent)):
         assert loaded.model.config == trainer.model.config
         assert loaded.tokenizer == corpus.tokenizer
         _, again = make_trainer()
@@ -54,8 +56,8 @@ def test_every_kind_of_model(tmp_path):
         SequenceRegressor(3, 4, 2, per_step=True, seed=0),
     ]
     for model in models:
-        checkpoints.save(tmp_path / "m", checkpoints.Checkpoint(model))
-        loaded = checkpoints.load(tmp_path / "m")
+        checkpoints.save_checkpoint(tmp_path / "m", checkpoints.Checkpoint(model))
+        loaded = checkpoints.load_checkpoint(tmp_path / "m")
         assert repr(loaded.model) == repr(model)
         assert loaded.tokenizer is None
         assert all(np.array_equal(loaded.model.parameters[k], p) for k, p in model.parameters.items())
@@ -69,30 +71,30 @@ def test_two_tokenizers(tmp_path):
     model = Seq2Seq(source.vocab_size, target.vocab_size, 4, end_token=end, seed=0)
     assert model.vocab_sizes() == {"tokenizer": 6, "target_tokenizer": 4}
     path = tmp_path / "m"
-    checkpoints.save(path, checkpoints.Checkpoint(model, source, target_tokenizer=target))
+    checkpoints.save_checkpoint(path, checkpoints.Checkpoint(model, source, target_tokenizer=target))
     first = path.read_bytes()
-    loaded = checkpoints.load(path)
+    loaded = checkpoints.load_checkpoint(path)
     assert (loaded.tokenizer, loaded.target_tokenizer) == (source, target)
     assert loaded.model.translate(["bad", "decade"], loaded.tokenizer, loaded.target_tokenizer, max_length=5) == (
         model.translate(["bad", "decade"], source, target, max_length=5)
     )
-    checkpoints.save(path, loaded)
+    checkpoints.save_checkpoint(path, loaded)
     assert path.read_bytes() == first
     for one, other, message in (
         (target, target, "tokenizer has 4 characters, the model 6"),
         (source, source, "target_tokenizer has 6 characters, the model 4"),
         (None, source, "target_tokenizer has 6 characters, the model 4"),
     ):
-        checkpoints.save(path, checkpoints.Checkpoint(model, one, target_tokenizer=other))
+        checkpoints.save_checkpoint(path, checkpoints.Checkpoint(model, one, target_tokenizer=other))
         with pytest.raises(ValueError, match=f"is a damaged checkpoint: {message}"):
-            checkpoints.load(path)
+            checkpoints.load_checkpoint(path)
 
 
 def test_on_another_library(saved):
     xp = pytest.importorskip("array_api_strict")
-    loaded = checkpoints.load(saved, xp=xp)
+    loaded = checkpoints.load_checkpoint(saved, xp=xp)
     assert all(type(p) is type(xp.asarray(0.0)) for p in loaded.model.parameters.values())
-    checkpoints.save(saved.parent / "back", loaded)
+    checkpoints.save_checkpoint(saved.parent / "back", loaded)
     assert (saved.parent / "back").read_bytes() == saved.read_bytes()
 
 
@@ -106,9 +108,9 @@ def test_damaged_files(saved, tmp_path):
     }.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=f"{name} is not a checkpoint, or is damaged"):
-            checkpoints.load(tmp_path / name)
+            checkpoints.load_checkpoint(tmp_path / name)
     with pytest.raises(FileNotFoundError):
-        checkpoints.load(tmp_path / "missing")
+        checkpoints.load_checkpoint(tmp_path / "missing")
 
 
 def test_truncated_anywhere(saved, tmp_path):
@@ -116,7 +118,7 @@ def test_truncated_anywhere(saved, tmp_path):
     for size in [*range(0, 16), *range(16, len(data), 997)]:
         (tmp_path / "cut").write_bytes(data[:size])
         with pytest.raises(ValueError, match="cut is not a checkpoint, or is damaged"):
-            checkpoints.load(tmp_path / "cut")
+            checkpoints.load_checkpoint(tmp_path / "cut")
 
 
 def test_a_flipped_bit_is_seen(saved, tmp_path):
@@ -126,14 +128,14 @@ def test_a_flipped_bit_is_seen(saved, tmp_path):
         data[at] ^= 1
         (tmp_path / "flipped").write_bytes(data)
         with pytest.raises(ValueError, match=r"flipped is (not a checkpoint|a damaged)|has format version"):
-            checkpoints.load(tmp_path / "flipped")
+            checkpoints.load_checkpoint(tmp_path / "flipped")
         data[at] ^= 1
 
 
 def test_foreign_newer_and_inconsistent_files(saved, tmp_path):
     tensors = load_file(saved)
     path = tmp_path / "other"
-    model = checkpoints.load(saved).model
+    model = checkpoints.load_checkpoint(saved).model
     good = {
         "format": "rnnx-checkpoint",
         "version": 1,
@@ -163,7 +165,7 @@ def test_foreign_newer_and_inconsistent_files(saved, tmp_path):
         text = description if isinstance(description, str) else json.dumps(description)
         save_file(tensors, path, None if description is None else {"rnnx": text})
         with pytest.raises(ValueError, match=message):
-            checkpoints.load(path)
+            checkpoints.load_checkpoint(path)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -173,9 +175,9 @@ def test_bad_numbers(trained, tmp_path, value):
     for key, array in (("Wy", np.full_like(parameters["Wy"], value)), ("by", parameters["by"].astype(np.int32))):
         bad = CharModel(**trainer.model.config, parameters=parameters)
         bad.parameters = {**parameters, key: array}
-        checkpoints.save(tmp_path / "m", checkpoints.Checkpoint(bad, corpus.tokenizer))
+        checkpoints.save_checkpoint(tmp_path / "m", checkpoints.Checkpoint(bad, corpus.tokenizer))
         with pytest.raises(ValueError, match=f"{key} must hold finite float32 or float64 numbers"):
-            checkpoints.load(tmp_path / "m")
+            checkpoints.load_checkpoint(tmp_path / "m")
 
 
 def test_a_failed_write_leaves_the_old_file(trained, saved, monkeypatch):
@@ -187,6 +189,6 @@ def test_a_failed_write_leaves_the_old_file(trained, saved, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        checkpoints.save(saved, checkpoints.Checkpoint(trainer.model, corpus.tokenizer))
+        checkpoints.save_checkpoint(saved, checkpoints.Checkpoint(trainer.model, corpus.tokenizer))
     assert saved.read_bytes() == old
     assert list(saved.parent.iterdir()) == [saved]

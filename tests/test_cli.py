@@ -13,13 +13,13 @@ import pytest
 from lab import NAMES, PROSE
 
 import rnnx
-from rnnx import checkpoint as checkpoints
 from rnnx.__main__ import main
-from rnnx.corpus import make_corpus
+from rnnx.data import make_corpus
 from rnnx.engines import engines_of
-from rnnx.metrics import read_metrics
 from rnnx.models import CharModel
-from rnnx.sampling import sample
+from rnnx.models.generation import sample
+from rnnx.training import checkpoint as checkpoints
+from rnnx.training import read_metrics
 
 SMALL = ("--hidden-size", 8, "--epochs", 2, "--sample-every", 1)
 
@@ -126,7 +126,7 @@ def test_evaluate(run, by):
     text = "names.txt" if by == "lines" else "prose.txt"
     ok(run("train", "--text", text, "--by", by, "--seq-length", 20, *SMALL, "--output", "out", "--batch-size", 2))
     out = ok(run("evaluate", "out", "--baseline", 3))
-    loaded = checkpoints.load("out")
+    loaded = checkpoints.load_checkpoint("out")
     expected = loaded.training["counters"]["validation_loss"]
     if by == "streams":  # in training there were two of them, each from nothing; one loses nothing
         inputs, targets = _steps(loaded, text, by)
@@ -265,19 +265,19 @@ def _without_times(folder):
 def test_iterations_and_patience_can_be_extended(run):
     ok(run("train", "--text", "names.txt", "--hidden-size", 8, "--iterations", 5, "--output", "out"))
     ok(run("train", "--resume", "out", "--epochs", 3))
-    assert checkpoints.load("out").training["counters"]["epoch"] == 3
+    assert checkpoints.load_checkpoint("out").training["counters"]["epoch"] == 3
     ok(run("train", "--resume", "out", "--epochs", 9, "--patience", 1))
     slow = ("--learning-rate", 1e-30, "--patience", 1, "--epochs", 9)
     ok(run("train", "--text", "names.txt", "--hidden-size", 8, *slow, "--output", "slow"))
     assert "has reached its patience" in ok(run("train", "--resume", "slow"))
     ok(run("train", "--resume", "slow", "--patience", 1))
-    assert checkpoints.load("slow").training["counters"]["epoch"] == 3
+    assert checkpoints.load_checkpoint("slow").training["counters"]["epoch"] == 3
 
 
 def test_a_run_that_diverged_keeps_its_last_good_state(run, monkeypatch):
     """The checkpoint is that of the step before, with which the run goes on as if nothing had been."""
     ok(run("train", "--text", "names.txt", *SMALL, "--output", "whole"))
-    n = checkpoints.load("whole").training["counters"]["step"]
+    n = checkpoints.load_checkpoint("whole").training["counters"]["step"]
     train_step, bad = CharModel.train_step, n - 1
 
     def wrong(self, batch, *, masks, **options):
@@ -289,7 +289,7 @@ def test_a_run_that_diverged_keeps_its_last_good_state(run, monkeypatch):
         code, _, err = run("train", "--text", "names.txt", *SMALL, "--output", "out", "--save-every", 0)
     assert code == 1
     assert f"the loss is nan at step {bad}; a smaller learning rate may help" in err
-    assert checkpoints.load("out").training["counters"]["step"] == bad - 1
+    assert checkpoints.load_checkpoint("out").training["counters"]["step"] == bad - 1
     assert [r["step"] for r in read_metrics("out") if r["validation_loss"] is None] == [*range(1, bad)]
     ok(run("train", "--resume", "out"))
     assert Path("out/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
@@ -306,7 +306,7 @@ def test_parameters_that_are_not_finite_are_not_saved(run):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")
 def test_metrics_that_cannot_be_written_do_not_lose_the_model(run, monkeypatch):
-    from rnnx.metrics import MetricsWriter
+    from rnnx.training import MetricsWriter
 
     begin = MetricsWriter.__init__
 
@@ -319,13 +319,12 @@ def test_metrics_that_cannot_be_written_do_not_lose_the_model(run, monkeypatch):
     code, _, err = run("train", "--text", "names.txt", *SMALL, "--output", "out")
     assert code == 1
     assert "No space left" in err
-    assert checkpoints.load("out").training["counters"]["step"] > 0
+    assert checkpoints.load_checkpoint("out").training["counters"]["step"] > 0
 
 
 def test_an_interrupt_before_the_record_of_an_evaluation(run, monkeypatch, tmp_path):
     """The evaluation is written when the run is left, or comes again."""
-    from rnnx.metrics import MetricsWriter
-    from rnnx.runs import Run
+    from rnnx.training import MetricsWriter, Run
 
     ok(run("train", "--text", "names.txt", *SMALL, "--output", "whole"))
     write, first = MetricsWriter.write, []
@@ -381,11 +380,11 @@ def test_an_error_in_the_output_does_not_lose_the_model(run, monkeypatch):
     def fail(*_, **__):
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr("rnnx.cli._train.draw", fail)
+    monkeypatch.setattr("rnnx.cli.train_command.draw", fail)
     code, _, err = run("train", "--text", "names.txt", *SMALL, "--output", "out")
     assert code == 1
     assert "Traceback" not in err
-    assert checkpoints.load("out").training["counters"]["epoch"] == 1
+    assert checkpoints.load_checkpoint("out").training["counters"]["epoch"] == 1
 
 
 def test_text_that_the_terminal_cannot_show(tmp_path):
@@ -417,7 +416,7 @@ def test_ctrl_c_writes_the_checkpoint(tmp_path, twice):
         assert code == 130
         assert "stopped in epoch" in rest
         assert "go on with: rnnx train --resume runs/dinos-rnn" in rest
-    loaded = checkpoints.load(tmp_path / "runs" / "dinos-rnn")
+    loaded = checkpoints.load_checkpoint(tmp_path / "runs" / "dinos-rnn")
     assert loaded.training["counters"]["epoch"] >= 2
     assert len(sample(loaded.model, loaded.tokenizer, n=2, seed=0)) == 2
 

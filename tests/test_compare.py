@@ -13,9 +13,9 @@ import pytest
 
 import rnnx
 from rnnx import compare
-from rnnx.compare import _run
-from rnnx.compare._exchange import Request, Result, Settings
-from rnnx.compare._report import Report
+from rnnx.compare import runner
+from rnnx.compare.exchange import Request, Result, Settings
+from rnnx.compare.report import Report
 
 SMALL = {"hidden_size": 12, "num_layers": 2, "batch_size": 3, "seq_length": 7, "steps": 4, "learning_rate": 0.01}
 TEXT = np.random.default_rng(5).integers(0, 9, 500)
@@ -24,7 +24,7 @@ TEXT = np.random.default_rng(5).integers(0, 9, 500)
 def installed(*modules):
     """Without importing them: the sides' processes do that."""
     for module in modules:
-        if not _run.importlib.util.find_spec(module):
+        if not runner.importlib.util.find_spec(module):
             pytest.skip(f"could not import {module!r}")
 
 
@@ -101,7 +101,7 @@ def test_only_a_peers_side_imports_the_peer():
         for line in path.read_text(encoding="utf-8").splitlines()
         if line.split()[:1] in (["import"], ["from"]) and line.split()[1].split(".")[0] in peers
     }
-    assert importing == {"compare/_keras_side.py", "compare/_torch_side.py"}
+    assert importing == {"compare/keras_side.py", "compare/torch_side.py"}
 
 
 # --- mistakes, and what fails --------------------------------------------------------------------------------
@@ -138,53 +138,53 @@ def test_mistakes(arguments, error, message):
     ("peer", "command"), [("keras", r"pip install 'rnnx\[keras\]'"), ("torch", "pip install torch")]
 )
 def test_a_peer_that_is_not_installed(peer, command, monkeypatch):
-    monkeypatch.setattr(_run.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(runner.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=command):
         compare.run(peer, TEXT, **SMALL)
 
 
 def make_request():
-    return _run.make_request(TEXT, Settings(9, **SMALL))
+    return runner.make_request(TEXT, Settings(9, **SMALL))
 
 
 def test_a_side_that_fails(tmp_path):
     request = make_request()
     broken = Request(request.settings, request.inputs, request.targets, {"by": request.parameters["by"]})
     with pytest.raises(RuntimeError, match=r"the process of mine ended with 1:\n(.*\n)*ValueError: `parameters` must"):
-        _run._run_sides({"mine": ("_rnnx_side", "")}, broken, None)
+        runner._run_sides({"mine": ("rnnx_side", "")}, broken, None)
     with pytest.raises(RuntimeError, match="No module named"):
-        _run._run_sides({"mine": ("_no_side", "")}, request, None)
+        runner._run_sides({"mine": ("_no_side", "")}, request, None)
 
 
 def test_sides_import_nothing_from_the_present_folder(tmp_path, monkeypatch):
     """rnnx's side imports numpy; a file of that name is somebody's own."""
     (tmp_path / "numpy.py").write_text("raise RuntimeError('mine')")
     monkeypatch.chdir(tmp_path)
-    results = _run._run_sides({"mine": ("_rnnx_side", "")}, make_request(), None)
+    results = runner._run_sides({"mine": ("rnnx_side", "")}, make_request(), None)
     assert len(results["mine"].losses) == SMALL["steps"]
 
 
 def test_the_environment_of_a_side(monkeypatch, tmp_path):
     folder = str(Path(rnnx.__file__).resolve().parent.parent)
-    monkeypatch.setattr(_run.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr(runner.sysconfig, "get_path", lambda name: str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", "a")
-    assert _run._environment(None)["PYTHONPATH"] == f"{folder}{os.pathsep}a"
+    assert runner._environment(None)["PYTHONPATH"] == f"{folder}{os.pathsep}a"
     monkeypatch.delenv("PYTHONPATH")
     for name in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
         monkeypatch.delenv(f"{name}_NUM_THREADS", raising=False)
-    assert _run._environment(None)["PYTHONPATH"] == folder
-    assert "MKL_NUM_THREADS" not in _run._environment(None)
-    environment = _run._environment(3)
+    assert runner._environment(None)["PYTHONPATH"] == folder
+    assert "MKL_NUM_THREADS" not in runner._environment(None)
+    environment = runner._environment(3)
     for name in ("OMP_NUM", "OPENBLAS_NUM", "MKL_NUM", "NUMBA_NUM", "VECLIB_MAXIMUM"):
         assert environment[f"{name}_THREADS"] == "3"
-    monkeypatch.setattr(_run.sysconfig, "get_path", lambda name: folder)
-    assert "PYTHONPATH" not in _run._environment(None)
+    monkeypatch.setattr(runner.sysconfig, "get_path", lambda name: folder)
+    assert "PYTHONPATH" not in runner._environment(None)
 
 
 def test_numbers_of_numpy(monkeypatch):
     """They are written as JSON, for the processes and in the report."""
-    monkeypatch.setattr(_run, "_check_installed", lambda *_: None)
-    monkeypatch.setattr(_run, "_run_sides", lambda sides, request, progress: {})
+    monkeypatch.setattr(runner, "_check_installed", lambda *_: None)
+    monkeypatch.setattr(runner, "_run_sides", lambda sides, request, progress: {})
     report = compare.run("torch", TEXT, steps=np.int64(3), batch_size=np.uint8(2), learning_rate=np.float32(0.5))
     assert (type(report.settings.steps), type(report.settings.learning_rate)) == (int, float)
     assert json.loads(json.dumps(asdict(report.settings)))["batch_size"] == 2
@@ -192,13 +192,13 @@ def test_numbers_of_numpy(monkeypatch):
 
 def test_the_picture_is_of_one_style(tmp_path):
     """It is written whole or not at all, and the same every time."""
-    from rnnx.plots import _style
+    from rnnx.plots import style
 
     sides = {name: result([4.0, 2.0, 1.0], [3.0, 4.0], 1.0) for name in ("rnnx", "torch loop")}
     report = Report("torch", Settings(9, **{**SMALL, "steps": 3}), sides)
     figure = report.figure()
-    assert isinstance(figure, _style.Picture)
-    assert [line.get_color() for line in figure.axes[0].lines] == list(_style.COLOURS[:2])
+    assert isinstance(figure, style.Picture)
+    assert [line.get_color() for line in figure.axes[0].lines] == list(style.COLOURS[:2])
     first, second = (report.save(tmp_path / name)[-1].read_bytes() for name in "ab")
     assert first == second
     assert b"matplotlib" not in first.lower()
@@ -207,8 +207,8 @@ def test_the_picture_is_of_one_style(tmp_path):
 def test_what_is_read(tmp_path):
     path = tmp_path / "text.txt"
     path.write_text("abcab", encoding="utf-8")
-    assert _run._read("", path).tolist() == [0, 1, 2, 0, 1]
-    assert len(set(_run._read("dinos", None))) == 53
+    assert runner._read("", path).tolist() == [0, 1, 2, 0, 1]
+    assert len(set(runner._read("dinos", None))) == 53
     with pytest.raises(ValueError, match=r"`dataset` must be one of .*; got 'dino'"):
         compare.run("torch", dataset="dino")
 

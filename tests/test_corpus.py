@@ -14,19 +14,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from rnnx import text_files
-from rnnx.corpus import (
-    CORPORA,
-    dinosaur_names,
-    encode_file,
-    make_corpus,
-    open_text,
-    python_prose,
-    read_text,
-)
-from rnnx.datasets import Streams, Windows
-from rnnx.text import CharTokenizer
-from rnnx.text_files import TextFile, bounds_of_lines, looks_like_list
+from rnnx.data import CharTokenizer, Streams, Windows, files
+from rnnx.data.corpus import CORPORA, dinosaur_names, encode_file, make_corpus, open_text, python_prose, read_text
+from rnnx.data.files import TextFile, bounds_of_lines, looks_like_list
 
 NAMES = "\n".join(f"name{chr(97 + i)}" for i in range(26))
 PROSE = "It was a dark and stormy night.\n\n" * 30
@@ -280,7 +270,7 @@ def test_places_beyond_32_bits(monkeypatch):
     expected = bounds_of_lines(["ab\n\nc\nde"])
     assert [places.tolist() for places in expected] == [[0, 4, 6], [2, 5, 8]]
     assert expected[0].dtype == np.uint32
-    monkeypatch.setattr(text_files, "_MOST_IN_32_BITS", 4)
+    monkeypatch.setattr(files, "_MOST_IN_32_BITS", 4)
     wide = bounds_of_lines(["ab\n\nc\nde"])
     assert wide[0].dtype == np.uint64
     np.testing.assert_array_equal(wide, expected)

@@ -15,9 +15,9 @@ import pytest
 from test_cells import MGU
 
 import rnnx
-from rnnx.engines import _cuda_cluster, _cuda_source
-from rnnx.engines._cublas import Blas
-from rnnx.engines._queue import Matrix
+from rnnx.engines.gpu import cluster_codegen, codegen
+from rnnx.engines.gpu.cublas import Blas
+from rnnx.engines.gpu.device import Matrix
 
 CHIPS = ["sm_80", "sm_90", "sm_100"]
 DTYPES = [np.dtype(d) for d in ("float32", "float64", "float16", ml_dtypes.bfloat16)]
@@ -55,20 +55,20 @@ def assert_no_spills(log, names):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
 def test_every_kernel_compiles_without_spills(cell, dtype, chip):
-    common, own = _cuda_source.sources(cell)
+    common, own = codegen.sources(cell)
     for source in (own, common) if cell is CELLS[0] else (own,):
-        log = compile_cuda(source, chip, _cuda_source.options(dtype))
-        assert_no_spills(log, _cuda_source.kernel_names(source))
+        log = compile_cuda(source, chip, codegen.options(dtype))
+        assert_no_spills(log, codegen.kernel_names(source))
 
 
 @pytest.mark.parametrize("chip", ["sm_90", "sm_100"])  # older ones have no clusters
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
 def test_kernels_of_clusters_compile_without_spills(cell, dtype, chip):
-    choices = _cuda_cluster.rows_choices(dtype.itemsize)
+    choices = cluster_codegen.rows_choices(dtype.itemsize)
     for rows in choices if cell is CELLS[1] else choices[-1:]:
-        options = (*_cuda_source.options(dtype), f"-DRNNX_ROWS={rows}")
-        log = compile_cuda(_cuda_cluster.source(cell), chip, options)
+        options = (*codegen.options(dtype), f"-DRNNX_ROWS={rows}")
+        log = compile_cuda(cluster_codegen.source(cell), chip, options)
         assert_no_spills(log, ["cluster_forward", "cluster_backward"])
 
 
@@ -78,9 +78,9 @@ def test_a_mistake_is_found():
 
 
 def test_names_of_kernels():
-    common, own = _cuda_source.sources(rnnx.CELLS["gru"])
-    assert _cuda_source.kernel_names(own) == ["forward_0", "backward_0", "forward_1", "backward_1"]
-    assert {"pack", "rows_as_stored", "sums_by_index"} <= set(_cuda_source.kernel_names(common))
+    common, own = codegen.sources(rnnx.CELLS["gru"])
+    assert codegen.kernel_names(own) == ["forward_0", "backward_0", "forward_1", "backward_1"]
+    assert {"pack", "rows_as_stored", "sums_by_index"} <= set(codegen.kernel_names(common))
 
 
 # --- arrays of CuPy without a GPU ---------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ def test_a_right_call_gets_as_far_as_the_device(dtype):
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_addresses_and_strides(order):
     pytest.importorskip("cupy", reason="no CuPy")
-    from rnnx.engines._cupy import CupyQueue
+    from rnnx.engines.gpu.cupy_device import CupyQueue
 
     queue = CupyQueue.__new__(CupyQueue)
     whole = fake((6, 4, 10), "float64", order=order)
@@ -172,7 +172,7 @@ def test_addresses_and_strides(order):
 def test_references_are_counted():
     """Every view counts, and keeps what it is a view of; that is how memory of a plan is known to be free."""
     pytest.importorskip("cupy", reason="no CuPy")
-    from rnnx.engines._cupy import CupyQueue
+    from rnnx.engines.gpu.cupy_device import CupyQueue
 
     queue = CupyQueue.__new__(CupyQueue)
     memory = fake((8, 8)).data
@@ -189,9 +189,9 @@ def test_references_are_counted():
 
 def test_precision(monkeypatch):
     pytest.importorskip("cupy", reason="no CuPy")
-    from rnnx.engines import _cupy
+    from rnnx.engines.gpu import cupy_device
 
-    queue, library = _cupy.CupyQueue.__new__(_cupy.CupyQueue), _cupy._linalg
+    queue, library = cupy_device.CupyQueue.__new__(cupy_device.CupyQueue), cupy_device._linalg
     assert queue.precision == "ieee"
     monkeypatch.setattr(library, "get_compute_type", lambda dtype: library.COMPUTE_TYPE_TF32)
     assert queue.precision == "tf32"
@@ -359,7 +359,7 @@ class FakeGraph:
 
 
 class FakeCupy:
-    """What `_cupy` asks CuPy for, on one device."""
+    """What `cupy_device` asks CuPy for, on one device."""
 
     stream, error, log = FakeStream(), None, []
 
@@ -402,18 +402,18 @@ class OnDevice:
 
 @pytest.fixture
 def faked(monkeypatch):
-    """The module `_cupy` on that CuPy, and what cuBLAS was told."""
+    """The module `cupy_device` on that CuPy, and what cuBLAS was told."""
     pytest.importorskip("cupy", reason="no CuPy")
-    from rnnx.engines import _cupy
+    from rnnx.engines.gpu import cupy_device
 
     library = FakeBlas()
-    monkeypatch.setattr(_cupy, "cupy", FakeCupy)
-    monkeypatch.setattr(_cupy, "Blas", lambda: Blas(library))
-    monkeypatch.setattr(_cupy, "_devices", {})
+    monkeypatch.setattr(cupy_device, "cupy", FakeCupy)
+    monkeypatch.setattr(cupy_device, "Blas", lambda: Blas(library))
+    monkeypatch.setattr(cupy_device, "_devices", {})
     monkeypatch.setattr(FakeCupy, "stream", FakeStream())
     monkeypatch.setattr(FakeCupy, "error", None)
     monkeypatch.setattr(FakeCupy, "log", [])
-    return _cupy, lambda: [arguments[1] for name, arguments in library.calls if name == "cublasSetStream_v2"]
+    return cupy_device, lambda: [arguments[1] for name, arguments in library.calls if name == "cublasSetStream_v2"]
 
 
 def test_every_stream_has_its_queue(faked):

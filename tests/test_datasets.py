@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from rnnx.datasets import Examples, Lines, Streams, Windows
+from rnnx.data import Examples, Lines, Streams, Windows
 
 DTYPES = st.sampled_from([np.uint8, np.uint16, np.int32, np.int64])
 

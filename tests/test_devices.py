@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from rnnx import _devices
+from rnnx._core import devices
 
 
 class Broken(RuntimeError):
@@ -41,10 +41,10 @@ def fake_cupy(**changes):
 def with_cupy(monkeypatch):
     def install(module):
         monkeypatch.setitem(sys.modules, "cupy", module)
-        _devices._cupy.cache_clear()
+        devices._cupy.cache_clear()
 
     yield install
-    _devices._cupy.cache_clear()
+    devices._cupy.cache_clear()
 
 
 MISSING = "libnvrtc.so.13: cannot open shared object file"
@@ -62,8 +62,8 @@ MISSING = "libnvrtc.so.13: cannot open shared object file"
 def test_no_gpu(with_cupy, module, message):
     with_cupy(module)
     with pytest.raises(ValueError, match=f"^`device` 'cuda': .*{message}$"):
-        _devices.by_device("cuda")
-    ((name, line),) = _devices.cuda_lines()
+        devices.by_device("cuda")
+    ((name, line),) = devices.cuda_lines()
     assert name == "cuda"
     assert "\n" not in line
 
@@ -73,16 +73,16 @@ def test_a_cupy_that_cannot_be_imported(with_cupy, monkeypatch, tmp_path, error)
     (tmp_path / "cupy.py").write_text(error if error.startswith("import") else f"raise {error}")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "cupy", raising=False)
-    _devices._cupy.cache_clear()
+    devices._cupy.cache_clear()
     with pytest.raises(ValueError, match=r"^`device` 'cuda': CuPy cannot be imported: \w+: .*libcuda.so.1"):
-        _devices.by_device("cuda")
+        devices.by_device("cuda")
 
 
 def test_gpus(with_cupy):
     module = fake_cupy()
     with_cupy(module)
-    assert _devices.by_device("cuda") is module
-    assert _devices.cuda_lines() == [
+    assert devices.by_device("cuda") is module
+    assert devices.cuda_lines() == [
         ("cuda:0", "NVIDIA H200, compute capability 9.0, 140 GiB"),
         ("cuda:1", "NVIDIA H200, compute capability 9.0, 140 GiB"),
         ("cuda", "driver for CUDA 13.1, runtime CUDA 12.9"),
@@ -91,10 +91,10 @@ def test_gpus(with_cupy):
 
 def test_a_gpu_that_does_not_answer(with_cupy):
     with_cupy(fake_cupy(getDeviceProperties=fail))
-    assert _devices.cuda_lines()[0] == ("cuda:0", f"Broken: {MISSING}")
+    assert devices.cuda_lines()[0] == ("cuda:0", f"Broken: {MISSING}")
 
 
 def test_names():
-    assert _devices.by_device("cpu") is None
+    assert devices.by_device("cpu") is None
     with pytest.raises(ValueError, match="`device` must be 'cpu' or 'cuda'; got 'gpu'"):
-        _devices.by_device("gpu")
+        devices.by_device("gpu")

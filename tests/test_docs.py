@@ -219,7 +219,7 @@ def public_names(module):
 def lab_modules():
     """The public modules that are not the core, whose names rnnx itself exports."""
     names = {module.name for module in pkgutil.iter_modules(rnnx.__path__)}
-    core = {"activations", "cells", "engines", "functional", "heads", "initialization", "streaming"}
+    core = {"cells", "engines", "functional"}
     return sorted(name for name in names - core - NOT_FOR_PROGRAMS if not name.startswith("_"))
 
 

@@ -15,7 +15,10 @@ from hypothesis import strategies as st
 from problems import ENGINES_TOLERANCE, assert_close, make_problem
 
 import rnnx
-from rnnx.engines import _ir, _plan, _team, jit
+from rnnx.engines.cpu import engine
+from rnnx.engines.cpu.codegen import ir
+from rnnx.engines.cpu.descriptor import fields
+from rnnx.engines.cpu.runtime import thread_pool
 
 
 def run(problem, asarray=lambda a: a):
@@ -132,8 +135,10 @@ def test_many_threads_many_shapes(engine):
 
 def spy_on_threads(monkeypatch):
     """A list of the number of threads of every job from now on."""
-    used, run_job = [], _team.Team.run
-    monkeypatch.setattr(_team.Team, "run", lambda self, job, n, plan: (used.append(n), run_job(self, job, n, plan)))
+    used, run_job = [], thread_pool.Team.run
+    monkeypatch.setattr(
+        thread_pool.Team, "run", lambda self, job, n, plan: (used.append(n), run_job(self, job, n, plan))
+    )
     return used
 
 
@@ -142,10 +147,10 @@ def spy_on_threads(monkeypatch):
 def test_paths_give_the_same_bits(cell, dtype, m, rng, monkeypatch):
     """One thread or several, that share the examples or the units: it does not show in the result."""
     lengths = None if m == 1 else [i % 7 for i in range(m)]
-    shares = math.ceil(math.ceil(150 / _ir.lanes(dtype)) / _plan.PANEL_UNITS)
+    shares = math.ceil(math.ceil(150 / ir.lanes(dtype)) / fields.PANEL_UNITS)
     problem = make_problem(cell, rng, 5, 150, m, 6, lengths=lengths, scale=0.3).astype(dtype)
-    monkeypatch.setattr(jit, "split", lambda *_: (1, False))
-    monkeypatch.setattr(_team, "_WAKING_UP", 0)
+    monkeypatch.setattr(engine, "split", lambda *_: (1, False))
+    monkeypatch.setattr(thread_pool, "_WAKING_UP", 0)
     with rnnx.use_engine("jit"):
         alone, _ = run(problem)
         used = spy_on_threads(monkeypatch)
@@ -155,7 +160,7 @@ def test_paths_give_the_same_bits(cell, dtype, m, rng, monkeypatch):
                 def split(n_steps, m, products, shares, shared, threads=threads, wide=wide):
                     return min(threads, shares if wide else m), wide
 
-                monkeypatch.setattr(jit, "split", split)
+                monkeypatch.setattr(engine, "split", split)
                 used.clear()
                 shared, _ = run(problem)
                 assert set(used) == {split(0, m, 0, shares, 0)[0]}
@@ -163,44 +168,47 @@ def test_paths_give_the_same_bits(cell, dtype, m, rng, monkeypatch):
 
 
 def test_the_rule_of_sharing(monkeypatch):
-    monkeypatch.setattr(_team, "max_threads", lambda: 4)
-    assert _team.split(10, 64, 1000, shares=8, shared=0) == (1, False)  # not worth a hand-over
-    assert _team.split(10, 64, 10**8, shares=8, shared=0) == (4, False)
-    assert _team.split(10, 1, 10**8, shares=8, shared=0) == (4, True)  # one example: share the units
-    assert _team.split(10, 1, 10**7, shares=2, shared=0) == (2, True)
-    assert _team.split(10, 1, 10**8, shares=1, shared=0) == (1, False)  # nothing to share
-    assert _team.split(10**5, 1, 10**8, shares=4, shared=0) == (1, False)  # steps too short to wait for each other
-    assert _team.split(100, 8, 4 * 10**6, shares=1, shared=0) == (4, False)
-    assert _team.split(100, 8, 4 * 10**6, shares=1, shared=12) == (1, False)  # or to share lines of the cache
+    monkeypatch.setattr(thread_pool, "max_threads", lambda: 4)
+    assert thread_pool.split(10, 64, 1000, shares=8, shared=0) == (1, False)  # not worth a hand-over
+    assert thread_pool.split(10, 64, 10**8, shares=8, shared=0) == (4, False)
+    assert thread_pool.split(10, 1, 10**8, shares=8, shared=0) == (4, True)  # one example: share the units
+    assert thread_pool.split(10, 1, 10**7, shares=2, shared=0) == (2, True)
+    assert thread_pool.split(10, 1, 10**8, shares=1, shared=0) == (1, False)  # nothing to share
+    assert thread_pool.split(10**5, 1, 10**8, shares=4, shared=0) == (
+        1,
+        False,
+    )  # steps too short to wait for each other
+    assert thread_pool.split(100, 8, 4 * 10**6, shares=1, shared=0) == (4, False)
+    assert thread_pool.split(100, 8, 4 * 10**6, shares=1, shared=12) == (1, False)  # or to share lines of the cache
 
 
 def test_thread_limits_are_respected(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert _team.max_threads() == 1
+    assert thread_pool.max_threads() == 1
     monkeypatch.setenv("OMP_NUM_THREADS", "")
     monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
-    assert _team.max_threads() >= 1
+    assert thread_pool.max_threads() >= 1
 
 
 def test_threadpoolctl_is_respected():
     threadpoolctl = pytest.importorskip("threadpoolctl")
-    _team._blas_controllers.cache_clear()
+    thread_pool._blas_controllers.cache_clear()
     with threadpoolctl.threadpool_limits(1):
-        assert _team.max_threads() == 1
+        assert thread_pool.max_threads() == 1
 
 
 @pytest.mark.parametrize("short", [False, True])
 def test_a_sleeping_team_wakes_up(short, monkeypatch, rng):
     """Workers that found no job for a while sleep. A long job wakes them up; a short one does, and does not wait."""
     problem = make_problem(rnnx.CELLS["lstm"], rng, 4, 5, 6, 3)
-    monkeypatch.setattr(jit, "split", lambda *_: (3, False))
-    monkeypatch.setattr(_team, "_WAKING_UP", 10**9 if short else 0)
+    monkeypatch.setattr(engine, "split", lambda *_: (3, False))
+    monkeypatch.setattr(thread_pool, "_WAKING_UP", 10**9 if short else 0)
     used = spy_on_threads(monkeypatch)
     with rnnx.use_engine("jit"):
         first, _ = run(problem)
         for _ in range(20):
-            mail, until = _team.team().mail, time.monotonic() + 10
-            while not all(mail[_team.SLOT * i + _team.ASLEEP] for i in (1, 2)):
+            mail, until = thread_pool.team().mail, time.monotonic() + 10
+            while not all(mail[thread_pool.SLOT * i + thread_pool.ASLEEP] for i in (1, 2)):
                 assert time.monotonic() < until
             used.clear()
             again, _ = run(problem)
@@ -256,9 +264,9 @@ def test_warm_up_compiles_everything():
     """In a fresh process: afterwards no call, of any layout of its arrays, compiles or loads anything."""
     code = """
 import numpy as np, rnnx
-from rnnx.engines import _native
+from rnnx.engines.cpu.runtime import object_cache
 rnnx.warm_up("gru_reset_after", dtypes=("float32",))
-before = set(_native._loaded)
+before = set(object_cache._loaded)
 rng = np.random.default_rng(0)
 for bias in (False, True):
     p = rnnx.initialize_parameters("gru", 64, 64, seed=0)
@@ -272,7 +280,7 @@ for bias in (False, True):
             rnnx.gru_backward(a[:, ::-1][:, ::-1], caches, reset_after=True)
             rnnx.gru_backward(None, caches, da_final=x[:, :, 0], reset_after=True)
         rnnx.gru_forward(x, None, p, reset_after=True, keep_caches=False)
-print(len(before) > 0, len(set(_native._loaded) - before))
+print(len(before) > 0, len(set(object_cache._loaded) - before))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["True", "0"]
@@ -288,9 +296,10 @@ def test_warm_up_messages():
 def test_a_worker_needs_no_more_stack_for_more_jobs():
     code = """
 import threading, numpy as np, rnnx
-from rnnx.engines import _team, jit
-jit.split = lambda *_: (2, True)
-_team._WAKING_UP = 0
+from rnnx.engines.cpu import engine
+from rnnx.engines.cpu.runtime import thread_pool
+engine.split = lambda *_: (2, True)
+thread_pool._WAKING_UP = 0
 threading.stack_size(1 << 16)
 stream = rnnx.Stream("rnn", rnnx.initialize_parameters("rnn", 2, 200, seed=0))
 x = np.ones((2, 1), "float32")
@@ -304,8 +313,8 @@ print(threading.active_count())
 
 AFTER_THE_END = """
 import atexit, threading, time, numpy as np, rnnx
-from rnnx.engines import jit
-jit.split = lambda *_: (3, False)
+from rnnx.engines.cpu import engine
+engine.split = lambda *_: (3, False)
 p = rnnx.initialize_parameters("rnn", 2, 3, seed=0)
 def call(what):
     print(what, rnnx.rnn_forward(np.ones((2, 6, 4), "float32"), None, p)[0].shape, flush=True)
@@ -327,9 +336,10 @@ def test_the_child_of_a_fork_has_threads_of_its_own():
     """For calls, and for a stream that was made before."""
     code = """
 import os, threading, numpy as np, rnnx
-from rnnx.engines import _team, jit
-jit.split = lambda *_: (3, True)
-_team._WAKING_UP = 0
+from rnnx.engines.cpu import engine
+from rnnx.engines.cpu.runtime import thread_pool
+engine.split = lambda *_: (3, True)
+thread_pool._WAKING_UP = 0
 p = rnnx.initialize_parameters("rnn", 2, 200, seed=0)
 stream = rnnx.Stream("rnn", p, m=6)
 def call():

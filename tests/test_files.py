@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from rnnx import _files
-from rnnx._files import check_writable, write_atomically
+from rnnx._core import files
+from rnnx._core.files import check_writable, write_atomically
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="links and permissions of POSIX")
 
@@ -59,7 +59,7 @@ KILLED = """
 import os, signal, sys
 from rnnx import _files
 os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
-_files.write_atomically(sys.argv[1], b"new" * 1000)
+files.write_atomically(sys.argv[1], b"new" * 1000)
 """
 
 
@@ -128,7 +128,7 @@ def test_what_is_not_ours_stays(tmp_path, kind):
 
 def test_without_locks_names_are_new_every_time(tmp_path, monkeypatch):
     """As on Windows."""
-    monkeypatch.setattr(_files, "fcntl", None)
+    monkeypatch.setattr(files, "fcntl", None)
     path, part = tmp_path / "file", tmp_path / ".file.rnnx.part"
     part.write_bytes(b"in use")
     write_atomically(path, b"one")

@@ -14,9 +14,9 @@ from problems import assert_close, make_problem
 from test_engines import run
 
 import rnnx
-from rnnx import _namespace as ns
-from rnnx.engines import _cuda_source, _gpu_moves, _gpu_plans
-from rnnx.engines._queue import Arena, Matrix
+from rnnx._core import arrays as ns
+from rnnx.engines.gpu import codegen, graphs, launches
+from rnnx.engines.gpu.device import Arena, Matrix
 
 pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason=NO_COMPILER)
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -98,7 +98,7 @@ def test_the_loops_allocate_nothing(queue, cell, rng, monkeypatch):
     made, inside = [], []
     allocate = queue.allocate
     monkeypatch.setattr(queue, "allocate", lambda size: made.append(size) or allocate(size))
-    for kind in (_gpu_plans.Forward, _gpu_plans.Backward):
+    for kind in (graphs.Forward, graphs.Backward):
         loop = kind.loop
 
         def watched(self, loop=loop):
@@ -178,8 +178,8 @@ def test_backward_twice_and_for_other_cotangents(queue, rng):
 
 def test_plans_are_few(queue, rng, monkeypatch):
     """Setups without end are not recorded; plans that nobody has used for long make room."""
-    monkeypatch.setattr(_gpu_plans, "MOST", 3)
-    monkeypatch.setattr(_gpu_plans, "IDLE", 4)
+    monkeypatch.setattr(graphs, "MOST", 3)
+    monkeypatch.setattr(graphs, "IDLE", 4)
     problems = [make_problem(rnnx.CELLS["rnn"], rng, n_steps=2 + i) for i in range(5)]
     expected = [results(problem) for problem in problems]
     for _ in range(3):
@@ -218,11 +218,11 @@ def test_backward_on_another_queue_or_in_another_precision(queue, rng, monkeypat
         backward(caches)
     assert "backward_0" in other.log
     assert "graph" not in other.log
-    for precision, graphs in (("tf32", 0), ("tf32", 1), ("ieee", 1)):
+    for precision, n_replays in (("tf32", 0), ("tf32", 1), ("ieee", 1)):
         monkeypatch.setattr(queue, "precision", precision)
         queue.log.clear()
         backward(caches)
-        assert queue.log.count("graph") == graphs
+        assert queue.log.count("graph") == n_replays
 
 
 def test_without_recordings(queue, cell, rng, monkeypatch):
@@ -416,17 +416,17 @@ def test_clusters_give_the_same_bits_in_any_order_of_the_threads(clusters, cell,
 @pytest.mark.parametrize("name", ["cluster_forward", "cluster_backward"])
 def test_a_missing_barrier_is_seen(clusters, name, which, rng, monkeypatch):
     """The emulation is able to fail: without one barrier of the loop the results are others."""
-    from rnnx.engines import _cuda_cluster
+    from rnnx.engines.gpu import cluster_codegen
 
     problem = make_problem(rnnx.CELLS["lstm"], rng, 3, 37, 5, 4).astype("float32")
     expected = results(problem)
-    text = _cuda_cluster.source(problem.cell)
+    text = cluster_codegen.source(problem.cell)
     head, kernel = text.split(f"{name}(", 1)
     loop, body = kernel.split("for (t = ", 1)
     barrier = ("__syncthreads();", "cluster_barrier();")[which]
     assert barrier in body
     broken = f"{head}{name}({loop}for (t = {body.replace(barrier, '', 1)}"
-    monkeypatch.setattr(_cuda_cluster, "source", lambda cell: broken)
+    monkeypatch.setattr(cluster_codegen, "source", lambda cell: broken)
     monkeypatch.setattr(clusters, "plans", None)
     actual = results(problem)
     assert any(not np.array_equal(actual[key], expected[key]) for key in expected)
@@ -447,7 +447,7 @@ def test_clusters_are_off(queue, rng):
 
 
 def launcher(queue, dtype="float64"):
-    return queue.kernels(_cuda_source.sources(rnnx.CELLS["rnn"]), _cuda_source.options(np.dtype(dtype)))
+    return queue.kernels(codegen.sources(rnnx.CELLS["rnn"]), codegen.options(np.dtype(dtype)))
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (33, 2, 40), (70, 3, 5), (5, 1, 65)])
@@ -460,7 +460,7 @@ def test_rows(queue, shape, order, lengths, rng):
     ends = rng.integers(0, n_steps + 1, m)
     target = Arena(queue, {"rows": ((n_steps, m, n), base.dtype)})
     address = ends.ctypes.data if lengths else 0
-    _gpu_moves.rows(queue, launcher(queue), base, target.address("rows"), (n_steps, m, n), address)
+    launches.rows(queue, launcher(queue), base, target.address("rows"), (n_steps, m, n), address)
     expected = base.transpose(2, 1, 0).copy()
     if lengths:
         expected[np.arange(n_steps)[:, None] >= ends] = 0
@@ -472,11 +472,11 @@ def test_sums(queue, rows, columns, rng):
     a = rng.standard_normal((rows, columns + 3))
     matrix = Matrix(a.ctypes.data, rows, columns, columns + 3, a.dtype)
     target = Arena(queue, {"sums": ((columns,), a.dtype), "by index": ((columns, 9), a.dtype)})
-    _gpu_moves.sum_columns(queue, launcher(queue), matrix, target.address("sums"))
+    launches.sum_columns(queue, launcher(queue), matrix, target.address("sums"))
     assert_close(target.array("sums"), a[:, :columns].sum(axis=0), 1e-14)
     index = rng.integers(0, 6, rows)
     wide = target.matrix("by index").part(2, 6)
-    _gpu_moves.sum_by_index(launcher(queue), matrix, index.ctypes.data, wide)
+    launches.sum_by_index(launcher(queue), matrix, index.ctypes.data, wide)
     assert_close(target.array("by index")[:, 2:8], a[:, :columns].T @ np.eye(6)[index], 1e-14)
     assert np.isnan(target.array("by index")[:, [0, 1, 8]]).all()
 
@@ -508,15 +508,15 @@ def test_a_cell_is_traced_not_written(cell):
         return (ops.tanh(leaving[0]), *leaving[1:]), saved
 
     changed = dataclasses.replace(cell, stages=(*cell.stages[:-1], dataclasses.replace(stage, forward=other)))
-    assert _cuda_source.sources(changed)[1] != _cuda_source.sources(cell)[1]
-    assert _cuda_source.sources(changed)[0] == _cuda_source.sources(cell)[0]
-    trace, _, _ = _cuda_source.trace_forward(cell, 0)
+    assert codegen.sources(changed)[1] != codegen.sources(cell)[1]
+    assert codegen.sources(changed)[0] == codegen.sources(cell)[0]
+    trace, _, _ = codegen.trace_forward(cell, 0)
     expressions = [line.split(" = ")[1] for line in trace.lines]
     assert len(set(expressions)) == len(expressions)
 
 
 def test_what_cannot_be_traced_says_so():
-    trace = _cuda_source.Trace()
+    trace = codegen.Trace()
     (x,) = trace.symbols(["x"])
     for wrong in (lambda: x + 1.0, lambda: 2.0 * x, lambda: bool(x), lambda: np.tanh(x), lambda: -x):
         with pytest.raises(TypeError):

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from problems import ENGINES_TOLERANCE, TOLERANCE, assert_close, make_problem, numeric_gradient
 
 import rnnx
-from rnnx.engines import _team, jit
+from rnnx.engines.cpu import engine
+from rnnx.engines.cpu.runtime import thread_pool
 
 CLOSE = {"float32": ENGINES_TOLERANCE["float32"], "float64": 1e-13}
 
@@ -115,11 +116,11 @@ def test_sizes_beyond_every_block(engine, cell, rng):
 def test_paths_give_the_same_bits(cell, dtype, rng, monkeypatch):
     lengths = [i % 7 for i in range(23)]
     _, problem = make_problems(cell, rng, 13, 150, 23, 6, dtype=dtype, scale=0.3, lengths=lengths)
-    monkeypatch.setattr(_team, "_WAKING_UP", 0)
+    monkeypatch.setattr(thread_pool, "_WAKING_UP", 0)
     with rnnx.use_engine("jit"):
         results = {}
         for path, split in PATHS.items():
-            monkeypatch.setattr(jit, "split", split)
+            monkeypatch.setattr(engine, "split", split)
             results[path], _ = run(problem)
     for path in ("sliced", "wide"):
         assert all(np.array_equal(results["alone"][name], a) for name, a in results[path].items()), path

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from problems import TOLERANCE, assert_close, make_problem, numeric_gradient
 
 import rnnx
-from rnnx import inspection
+from rnnx.analysis import inspection
+from rnnx.data import CharTokenizer
 from rnnx.models import CharModel
-from rnnx.text import CharTokenizer
 
 TEXT = "a dinosaur"
 

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 import rnnx
-from rnnx.engines import _memory
+from rnnx.engines.cpu.runtime import buffer_pool
 
-pytestmark = pytest.mark.skipif(not _memory._COUNTS, reason="this interpreter does not count references")
+pytestmark = pytest.mark.skipif(not buffer_pool._COUNTS, reason="this interpreter does not count references")
 
 
 @pytest.fixture(autouse=True)
 def empty_pool(monkeypatch):
-    monkeypatch.setattr(_memory, "_buffers", [])
+    monkeypatch.setattr(buffer_pool, "_buffers", [])
 
 
 def address(a):
@@ -19,36 +19,36 @@ def address(a):
 
 
 def test_a_buffer_is_used_again_only_when_nobody_sees_it():
-    first = _memory.empty((300, 100), np.float32)
+    first = buffer_pool.empty((300, 100), np.float32)
     place = address(first)
-    assert address(_memory.empty((300, 100), np.float32)) != place
+    assert address(buffer_pool.empty((300, 100), np.float32)) != place
     view = first.T[3:]  # a view of a view holds it, too
     del first
-    assert address(_memory.empty((300, 100), np.float32)) != place
+    assert address(buffer_pool.empty((300, 100), np.float32)) != place
     memory = memoryview(view)
     del view
-    assert address(_memory.empty((300, 100), np.float32)) != place
+    assert address(buffer_pool.empty((300, 100), np.float32)) != place
     del memory
-    again = [_memory.empty((150, 100), np.float64) for _ in range(4)]
+    again = [buffer_pool.empty((150, 100), np.float64) for _ in range(4)]
     assert place in map(address, again)
     assert all(a.flags.c_contiguous and a.flags.writeable and a.flags.aligned for a in again)
     assert len({address(a) for a in again}) == 4
 
 
 def test_the_pool_is_bounded(monkeypatch):
-    monkeypatch.setattr(_memory, "_KEPT", 1 << 20)
-    held = [_memory.empty((1 << 18,), np.uint8) for _ in range(9)]
-    assert sum(b.nbytes for b in _memory._buffers) <= 1 << 20
+    monkeypatch.setattr(buffer_pool, "_KEPT", 1 << 20)
+    held = [buffer_pool.empty((1 << 18,), np.uint8) for _ in range(9)]
+    assert sum(b.nbytes for b in buffer_pool._buffers) <= 1 << 20
     assert len({address(a) for a in held}) == 9
     del held
-    _memory.empty((1 << 19,), np.uint8)
-    assert sum(b.nbytes for b in _memory._buffers) <= 1 << 20
+    buffer_pool.empty((1 << 19,), np.uint8)
+    assert sum(b.nbytes for b in buffer_pool._buffers) <= 1 << 20
 
 
 def test_small_and_huge_arrays_are_not_kept():
-    for shape in ((10,), (0, 5), (_memory._LARGEST + 1,)):
-        assert _memory.empty(shape, np.uint8).shape == shape
-    assert _memory._buffers == []
+    for shape in ((10,), (0, 5), (buffer_pool._LARGEST + 1,)):
+        assert buffer_pool.empty(shape, np.uint8).shape == shape
+    assert buffer_pool._buffers == []
 
 
 def test_nothing_grows_over_many_steps(rng):
@@ -58,7 +58,7 @@ def test_nothing_grows_over_many_steps(rng):
     for _ in range(30):
         a, _, _, caches = rnnx.lstm_forward(x, None, p)
         rnnx.lstm_backward(a, caches)
-        counts.append(len(_memory._buffers))
+        counts.append(len(buffer_pool._buffers))
     assert counts[3] == counts[-1] > 0
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from problems import TOLERANCE, assert_close, numeric_gradient
 
 import rnnx
-from rnnx.datasets import Batch
+from rnnx.data import Batch
 from rnnx.models import (
     CharModel,
     Masks,
@@ -265,9 +265,9 @@ def test_names_that_are_not_there(rng):
 def test_squared_error_gradient(rng):
     y, targets = rng.standard_normal((2, 2, 3, 4))
     lengths = [4, 0, 2]
-    _, dy = rnnx.heads.squared_error(y, targets, lengths)
-    numeric = numeric_gradient(lambda: float(rnnx.heads.squared_error(y, targets, lengths)[0]), y)
+    _, dy = rnnx.functional.heads.squared_error(y, targets, lengths)
+    numeric = numeric_gradient(lambda: float(rnnx.functional.heads.squared_error(y, targets, lengths)[0]), y)
     assert_close(dy, numeric, TOLERANCE["gradient"])
-    assert rnnx.heads.squared_error(y, targets)[0] == pytest.approx(np.mean((y - targets) ** 2))
+    assert rnnx.functional.heads.squared_error(y, targets)[0] == pytest.approx(np.mean((y - targets) ** 2))
     with pytest.raises(ValueError, match="`targets` must have shape"):
-        rnnx.heads.squared_error(y, targets[:, :2])
+        rnnx.functional.heads.squared_error(y, targets[:, :2])

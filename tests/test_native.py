@@ -9,8 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from rnnx.engines import _native
-from rnnx.engines._ir import Function
+from rnnx.engines.cpu.codegen.ir import Function
+from rnnx.engines.cpu.runtime import object_cache
 
 
 def emit(factor):
@@ -30,7 +30,7 @@ def call(factor):
     import ctypes
 
     x, out = np.array([3.0]), np.zeros(1)
-    address = _native.functions(emit(factor))["scale"]
+    address = object_cache.functions(emit(factor))["scale"]
     ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64)(address)(x.ctypes.data, out.ctypes.data)
     return out[0]
 
@@ -39,22 +39,22 @@ def call(factor):
 def cache(tmp_path, monkeypatch):
     """An empty directory for the code, and nothing loaded."""
     monkeypatch.setenv("RNNX_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(_native, "_loaded", {})
-    _native.cache_directory.cache_clear()
+    monkeypatch.setattr(object_cache, "_loaded", {})
+    object_cache.cache_directory.cache_clear()
     yield tmp_path / "cache"
-    _native.cache_directory.cache_clear()
+    object_cache.cache_directory.cache_clear()
 
 
 @pytest.fixture
 def compilations(monkeypatch):
     counted = []
-    compile_ = _native._compile
-    monkeypatch.setattr(_native, "_compile", lambda text: counted.append(text) or compile_(text))
+    compile_ = object_cache._compile
+    monkeypatch.setattr(object_cache, "_compile", lambda text: counted.append(text) or compile_(text))
     return counted
 
 
 def forget():
-    _native._loaded.clear()
+    object_cache._loaded.clear()
 
 
 def test_code_is_found_again(cache, compilations):
@@ -88,39 +88,41 @@ def test_a_damaged_file_is_not_loaded(cache, compilations, what):
 
 def test_the_key_has_everything(monkeypatch):
     """Another text, another CPU, other features, another compiler: another key."""
-    keys = [_native._key("text"), _native._key("other"), _native._key("text", ""), _native._key("tex", "t")]
+    keys = [
+        object_cache._key("text"),
+        object_cache._key("other"),
+        object_cache._key("text", ""),
+        object_cache._key("tex", "t"),
+    ]
     changes = [
-        (_native.binding, "get_host_cpu_name", lambda: "other"),
-        (_native.binding, "get_process_triple", lambda: "riscv64-unknown-linux-gnu"),
-        (_native, "_features", lambda: "+other"),
-        (_native.llvmlite, "__version__", "0.0"),
+        (object_cache.binding, "get_host_cpu_name", lambda: "other"),
+        (object_cache.binding, "get_process_triple", lambda: "riscv64-unknown-linux-gnu"),
+        (object_cache, "_features", lambda: "+other"),
+        (object_cache.llvmlite, "__version__", "0.0"),
     ]
     for where, name, value in changes:
         with monkeypatch.context() as patch:
             patch.setattr(where, name, value)
-            keys.append(_native._key("text"))
+            keys.append(object_cache._key("text"))
     assert len(set(keys)) == len(keys)
-    assert _native._key("text") == keys[0]
+    assert object_cache._key("text") == keys[0]
 
 
 def test_the_loops_depend_on_sources_and_on_numba(monkeypatch):
-    assert "def forward(me, n, p)" in _native.SOURCES
+    assert "def forward(me, n, p)" in object_cache.SOURCES
     keys = []
-    monkeypatch.setattr(_native, "_load", lambda key, build: keys.append(key) or {})
-    _native.loops("_jit_loops", "forward")
-    _native.loops("_jit_loops", "forward", "backward")
-    monkeypatch.setattr(_native, "SOURCES", "changed")
-    _native.loops("_jit_loops", "forward")
-    monkeypatch.setattr(_native.importlib.metadata, "version", lambda name: "0.0")
-    _native.loops("_jit_loops", "forward")
-    monkeypatch.setattr(_native.platform, "python_version", lambda: "3.99")
-    _native.loops("_jit_loops", "forward")
+    monkeypatch.setattr(object_cache, "_load", lambda key, build: keys.append(key) or {})
+    object_cache.loops("loops.passes", "forward")
+    object_cache.loops("loops.passes", "forward", "backward")
+    monkeypatch.setattr(object_cache, "SOURCES", "changed")
+    object_cache.loops("loops.passes", "forward")
+    monkeypatch.setattr(object_cache.importlib.metadata, "version", lambda name: "0.0")
+    object_cache.loops("loops.passes", "forward")
+    monkeypatch.setattr(object_cache.platform, "python_version", lambda: "3.99")
+    object_cache.loops("loops.passes", "forward")
     monkeypatch.setenv("NUMBA_OPT", "0")
-    _native.loops("_jit_loops", "forward")
+    object_cache.loops("loops.passes", "forward")
     assert len(set(keys)) == 6
-    assert (
-        "def forward(me, n, p)" in _native._sources.__wrapped__() if hasattr(_native._sources, "__wrapped__") else True
-    )
 
 
 @pytest.mark.parametrize("where", ["below a file", "none", "open to others"])
@@ -131,25 +133,25 @@ def test_no_place_for_code(where, tmp_path, monkeypatch, compilations):
     (tmp_path / "open").chmod(0o777)
     place = {"below a file": str(tmp_path / "file" / "cache"), "none": "", "open to others": str(tmp_path / "open")}
     monkeypatch.setenv("RNNX_CACHE_DIR", place[where])
-    monkeypatch.setattr(_native, "_loaded", {})
-    _native.cache_directory.cache_clear()
+    monkeypatch.setattr(object_cache, "_loaded", {})
+    object_cache.cache_directory.cache_clear()
     try:
-        assert _native.cache_directory() is None
+        assert object_cache.cache_directory() is None
         assert call(2) == 6
         forget()
         assert call(2) == 6
         assert len(compilations) == 2
         assert list((tmp_path / "open").iterdir()) == []
     finally:
-        _native.cache_directory.cache_clear()
+        object_cache.cache_directory.cache_clear()
 
 
 @pytest.mark.parametrize("sources", ["", "edited since"])
 def test_code_of_sources_that_are_not_what_was_imported_is_not_kept(cache, sources, monkeypatch):
     """An upgrade or an edit while the process runs; or no sources at all."""
-    monkeypatch.setattr(_native, "_sources", lambda: sources)
+    monkeypatch.setattr(object_cache, "_sources", lambda: sources)
     if not sources:
-        monkeypatch.setattr(_native, "SOURCES", "")
+        monkeypatch.setattr(object_cache, "SOURCES", "")
     assert call(2) == 6
     assert list(cache.iterdir()) == []
 
@@ -159,19 +161,19 @@ def test_a_full_disk(cache, function, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(_native.os, function, full)
+    monkeypatch.setattr(object_cache.os, function, full)
     assert call(2) == 6
     assert list(cache.iterdir()) == []
 
 
 def test_there_are_never_many_files(cache, monkeypatch):
-    monkeypatch.setattr(_native, "_MOST_FILES", 3)
+    monkeypatch.setattr(object_cache, "_MOST_FILES", 3)
     for factor in range(1, 6):
         call(factor)
         time.sleep(0.01)
     assert len(list(cache.iterdir())) == 3
     forget()
-    monkeypatch.setattr(_native, "_compile", None)
+    monkeypatch.setattr(object_cache, "_compile", None)
     assert call(5) == 15  # the newest are kept
 
 

@@ -11,18 +11,13 @@ import pytest
 from lab import NAMES, PROSE
 from problems import assert_close
 
-from rnnx import _namespace as ns
-from rnnx._device_data import placed
-from rnnx.corpus import make_corpus
-from rnnx.datasets import Examples
-from rnnx.metrics import read_metrics
+from rnnx._core import arrays as ns
+from rnnx.data import Examples, Pairs, make_corpus
+from rnnx.data.on_device import placed
 from rnnx.models import CharModel, Seq2Seq, SequenceClassifier, SequenceRegressor
+from rnnx.models.generation import sample
 from rnnx.optim import SGD, Adam, AdamW, Momentum, RMSProp
-from rnnx.pairs import Pairs
-from rnnx.runs import Run
-from rnnx.sampling import sample
-from rnnx.settings import Settings
-from rnnx.training import Trainer, evaluate
+from rnnx.training import Run, Settings, Trainer, evaluate, read_metrics
 
 LOOKS = ("__float__", "__bool__", "__int__", "__index__", "__complex__", "__iter__", "__array__", "__buffer__")
 
@@ -283,7 +278,7 @@ def test_a_run_goes_on_after_a_look_at_its_error(device, monkeypatch):
 def run_folder(device, monkeypatch, folder, **settings):
     """A run on the stand-in, as the command line starts it."""
     (folder.parent / "prose.txt").write_text(PROSE)
-    monkeypatch.setattr("rnnx.runs.by_device", lambda name: device.xp)
+    monkeypatch.setattr("rnnx.training.runs.by_device", lambda name: device.xp)
     options = {"text": str(folder.parent / "prose.txt"), "by": "windows", "seq_length": 10, "hidden_size": (6,)}
     run = Run.start(folder, Settings(**{**options, "epochs": 2, "dtype": "float64", **settings}), "cuda")
     run.model.parameters = device.to({k: np.array(p._array) for k, p in run.model.parameters.items()})

@@ -1,5 +1,8 @@
 """The package as a whole: what it exports, what it imports, where it may ask about libraries."""
 
+import ast
+import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -10,71 +13,6 @@ import pytest
 import rnnx
 
 SOURCE = Path(rnnx.__file__).parent
-PUBLIC = [
-    "CELLS",
-    "SGD",
-    "Adam",
-    "AdamW",
-    "Caches",
-    "Cell",
-    "CosineDecay",
-    "ExponentialDecay",
-    "Gate",
-    "InverseTimeDecay",
-    "LinearWarmup",
-    "Momentum",
-    "RMSProp",
-    "Stage",
-    "StepDecay",
-    "Stream",
-    "additive_attention_backward",
-    "additive_attention_forward",
-    "clip_by_global_norm",
-    "clip_by_norm",
-    "clip_by_value",
-    "dense_backward",
-    "dense_forward",
-    "dot_product_attention_backward",
-    "dot_product_attention_forward",
-    "engine_for",
-    "engine_names",
-    "gru_backward",
-    "gru_cell_backward",
-    "gru_cell_forward",
-    "gru_forward",
-    "initialize_adam",
-    "initialize_parameters",
-    "initialize_velocity",
-    "lstm_backward",
-    "lstm_cell_backward",
-    "lstm_cell_forward",
-    "lstm_forward",
-    "one_hot",
-    "recurrent_backward",
-    "recurrent_forward",
-    "relu",
-    "relu_backward",
-    "rnn_backward",
-    "rnn_cell_backward",
-    "rnn_cell_forward",
-    "rnn_forward",
-    "sigmoid",
-    "sigmoid_backward",
-    "softmax",
-    "softmax_backward",
-    "softmax_cross_entropy",
-    "squared_error",
-    "tanh",
-    "tanh_backward",
-    "update_parameters_with_adam",
-    "update_parameters_with_adamw",
-    "update_parameters_with_momentum",
-    "update_parameters_with_rmsprop",
-    "update_parameters_with_sgd",
-    "use_engine",
-    "use_precision",
-    "warm_up",
-]
 
 
 def python(code):
@@ -83,9 +21,24 @@ def python(code):
     return result.stdout.strip()
 
 
-def test_public_names():
-    assert rnnx.__all__ == PUBLIC
-    assert all(getattr(rnnx, name).__doc__ for name in PUBLIC if callable(getattr(rnnx, name)))
+def in_order(names):
+    """Constants, classes, functions, each in the order of the alphabet."""
+    return sorted(names, key=lambda name: (0 if name.isupper() else 1 if name[0].isupper() else 2, name))
+
+
+PUBLIC = [
+    "rnnx",
+    *(f"rnnx.{name}" for name in ["analysis", "compare", "convert", "data", "models", "optim", "plots", "training"]),
+]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names_are_sorted_and_documented(name):
+    module = importlib.import_module(name)
+    assert list(module.__all__) == in_order(module.__all__)
+    for public in module.__all__:
+        value = getattr(module, public)
+        assert not (isinstance(value, type) or inspect.isfunction(value)) or value.__doc__, public
 
 
 def test_import_pulls_in_nothing_optional():
@@ -106,6 +59,34 @@ print("numba" in sys.modules)
     assert python(code) == "False"
 
 
+def modules():
+    """Every module of the package: its dotted name and its syntax tree."""
+    for path in sorted(SOURCE.rglob("*.py")):
+        parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        yield name, ast.parse(path.read_text(encoding="utf-8"))
+
+
+MODULES = dict(modules())
+
+
+def imports(name):
+    """Dotted names that a module imports anywhere in it: modules, or the modules that imported names come from."""
+    for node in ast.walk(MODULES[name]):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} has a relative import"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in MODULES else node.module
+
+
+def importers(*packages):
+    """The modules that import one of these packages."""
+    return {name for name in MODULES if any(imported.split(".")[0] in packages for imported in imports(name))}
+
+
 def files_matching(pattern):
     return {
         str(path.relative_to(SOURCE)).replace("\\\\", "/")
@@ -114,50 +95,71 @@ def files_matching(pattern):
     }
 
 
-def test_each_question_has_one_room():
-    assert files_matching(r"^\s*(import|from) (numba|llvmlite)\b") == {
-        "engines/_intrinsics.py",
-        "engines/_ir.py",
-        "engines/_jit_packing.py",
-        "engines/_kernels.py",
-        "engines/_moves.py",
-        "engines/_native.py",
-        "engines/_team_loops.py",
-        "engines/_tile.py",
-    }
-    assert files_matching(r"^\s*(import|from) array_api_compat\b") == {"_namespace.py"}
+def test_only_the_right_places_import_a_library():
+    cpu = "rnnx.engines.cpu"
+    assert all(name.startswith(cpu) for name in importers("numba", "llvmlite"))
+    assert importers("array_api_compat") == {"rnnx._core.arrays"}
     # What a GPU is asked about, and what answers the GPU engine.
-    assert files_matching(r"^\s*(import|from) cupy\b") == {"_devices.py", "engines/_cupy.py"}
-    assert files_matching(r"^\s*(import|from) (torch|jax|tensorflow|keras)\b") == {
-        "compare/_keras_side.py",
-        "compare/_torch_side.py",
-    }
-    assert files_matching(r"\bis_(numpy|cupy|torch|jax)_|hasattr\([a-z]+, .get.\)") == {"_namespace.py"}
+    assert importers("cupy") == {"rnnx._core.devices", "rnnx.engines.gpu.cupy_device"}
+    assert importers("torch", "jax", "tensorflow", "keras") == {"rnnx.compare.keras_side", "rnnx.compare.torch_side"}
+    assert files_matching(r"\bis_(numpy|cupy|torch|jax)_|hasattr\([a-z]+, .get.\)") == {"_core/arrays.py"}
     # The table of engines goes by the library's name; nothing else does.
-    assert files_matching(r"\blibrary_name\b") == {"_namespace.py", "engines/__init__.py"}
+    assert files_matching(r"\blibrary_name\b") == {"_core/arrays.py", "engines/__init__.py"}
 
 
-# From the bottom to the top: a room imports only from rooms before it.
-ROOMS = [
-    *("_ops", "_namespace", "_devices", "_files", "cells", "_layout", "_check", "_caches", "engines", "_sequence"),
-    *("activations", "heads", "functional", "initialization", "streaming", "optim", "_attention", "attention"),
-    *("text", "text_files", "datasets", "pairs", "corpus", "_device_data", "sampling", "models"),
-    *("_flat", "_progress", "training"),
-    *("metrics", "ngram", "inspection", "plots", "convert", "compare", "checkpoint", "settings", "runs", "cli"),
-    "__main__",
-]
+# From the bottom to the top: a package imports only from those before it.
+LAYERS = ["_core", "cells", "engines", "functional", "optim", "data", "models", "training"]
+LAYERS += ["analysis", "plots", "convert", "compare", "cli", "__main__"]
+
+
+def layer(name):
+    return name.split(".")[1]
 
 
 def test_dependencies_point_one_way():
-    files = {path: path.relative_to(SOURCE).parts[0].removesuffix(".py") for path in SOURCE.rglob("*.py")}
-    assert set(files.values()) == {*ROOMS, "__init__"}
-    for path, room in files.items():
-        if room == "__init__":
-            continue
-        imported = re.findall(r"^\s*(?:from|import) rnnx\.(\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
-        imported += re.findall(r"^\s*from rnnx import (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
-        for other in imported:
-            assert ROOMS.index(other) <= ROOMS.index(room), f"{path} imports rnnx.{other}"
+    assert {layer(name) for name in MODULES if name != "rnnx"} == set(LAYERS)
+    wrong = [
+        f"{name} imports {imported}"
+        for name in MODULES
+        if name != "rnnx"
+        for imported in imports(name)
+        if imported.startswith("rnnx.") and LAYERS.index(layer(imported)) > LAYERS.index(layer(name))
+    ]
+    assert wrong == []
+
+
+def test_all_names_of_an_import_are_seen():
+    tree = ast.parse(
+        "from rnnx import cells, engines\nimport os, rnnx.models\ndef f():\n    from rnnx.optim import SGD"
+    )
+    MODULES["probe"] = tree
+    try:
+        assert set(imports("probe")) == {"rnnx.cells", "rnnx.engines", "os", "rnnx.models", "rnnx.optim"}
+    finally:
+        del MODULES["probe"]
+
+
+def test_compiled_code_depends_on_nothing_outside_of_the_hashed_files():
+    """What Numba compiles, and all that it imports, is part of the key under which compiled code is kept."""
+    todo, seen = ["rnnx.engines.cpu.loops.passes", "rnnx.engines.cpu.runtime.workers"], set()
+    while todo:
+        name = todo.pop()
+        seen.add(name)
+        found = {imported for imported in imports(name) if imported.split(".")[0] == "rnnx"}
+        todo += found - seen
+    assert all(name.startswith("rnnx.engines.cpu.") for name in seen), seen
+
+
+def test_subpackages_are_attributes():
+    code = """
+import sys, rnnx
+assert "rnnx.models" not in sys.modules
+print(rnnx.models.CharModel.__name__, rnnx.training.Trainer.__name__, rnnx.data.Corpus.__name__)
+assert {"models", "plots"} <= set(dir(rnnx))
+"""
+    assert python(code) == "CharModel Trainer Corpus"
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        rnnx.nothing  # noqa: B018
 
 
 def test_engines_know_no_cell():

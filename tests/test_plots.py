@@ -17,10 +17,12 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 import rnnx
-from rnnx import inspection, plots
+from rnnx import plots
+from rnnx.analysis import inspection
+from rnnx.data import CharTokenizer
 from rnnx.models import CharModel
-from rnnx.plots import _style, _text
-from rnnx.text import CharTokenizer
+from rnnx.plots import style
+from rnnx.plots.text import wrap
 
 TEXT = "to be or\tnot $x$ é中\n"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -223,11 +225,11 @@ def test_any_text(n_a, text):
 
 
 def test_visible_characters():
-    shown = _style.visible("a \n\t$\\é↵中\x07\xa0\u0301\u200b\ud800🧀")
+    shown = style.visible("a \n\t$\\é↵中\x07\xa0\u0301\u200b\ud800🧀")
     assert shown[:8] == ["a", "␣", "↵", "⇥", "$", "\\", "é", "↵"]
     assert shown[8:] == ["\\u4e2d", "\\x07", "\\xa0", "\\u0301", "\\u200b", "\\ud800", "\\U0001f9c0"]
-    assert _style.visible(["<a b>"]) == ["<a␣b>"]
-    assert _style.printable("run 1\n中") == "run 1\\n\\u4e2d"
+    assert style.visible(["<a b>"]) == ["<a␣b>"]
+    assert style.printable("run 1\n中") == "run 1\\n\\u4e2d"
 
 
 def written(figure):
@@ -272,14 +274,14 @@ def test_text_activation_of_caches_and_of_a_long_text():
 
 @given(st.text("ab \n", max_size=60), st.integers(1, 10))
 def test_lines_are_wrapped_without_loss(text, width):
-    wrapped = _text.wrap(text, width)
+    wrapped = wrap(text, width)
     assert "".join(wrapped) == text
     assert all(0 < len(line) <= width and "\n" not in line[:-1] for line in wrapped)
 
 
 def test_lines_are_broken_after_blanks():
-    assert _text.wrap("one two three\n\nx", 9) == ["one two ", "three\n", "\n", "x"]
-    assert _text.wrap("abcdefgh", 3) == ["abc", "def", "gh"]
+    assert wrap("one two three\n\nx", 9) == ["one two ", "three\n", "\n", "x"]
+    assert wrap("abcdefgh", 3) == ["abc", "def", "gh"]
 
 
 # Attention and weights
@@ -423,7 +425,7 @@ def test_without_matplotlib():
     code = """
 import sys
 sys.modules["matplotlib"] = None
-import rnnx.inspection
+import rnnx.analysis.inspection
 try:
     import rnnx.plots
 except ImportError as error:
@@ -442,7 +444,7 @@ def test_plot_run(tmp_path, monkeypatch, cell, layers, kind):
     tokenizer = CharTokenizer().fit(text)
     model = CharModel(tokenizer.vocab_size, 6, layers, cell=cell, seed=0)
     if kind == "svg":  # one real drawing of everything is enough
-        monkeypatch.setattr(_style, "to_bytes", lambda figure, suffix: b"<?xml" if suffix == ".svg" else b"")
+        monkeypatch.setattr(style, "to_bytes", lambda figure, suffix: b"<?xml" if suffix == ".svg" else b"")
     with rnnx.use_engine("plain"):
         paths = plots.plot_run(records(), model, tokenizer, tmp_path / "run", text, format=kind)
     ends = [""] if layers == 1 else ["_l0", "_l1"]
@@ -454,7 +456,7 @@ def test_plot_run(tmp_path, monkeypatch, cell, layers, kind):
 
 
 def test_a_run_without_metrics(tmp_path, monkeypatch):
-    monkeypatch.setattr(_style, "to_bytes", lambda figure, suffix: b"")
+    monkeypatch.setattr(style, "to_bytes", lambda figure, suffix: b"")
     tokenizer = CharTokenizer(None).fit("ab")
     with rnnx.use_engine("plain"):
         paths = plots.plot_run([], CharModel(2, 1, seed=0), tokenizer, tmp_path, "ab")

@@ -8,9 +8,9 @@ from lab import NAMES, make_trainer
 from problems import TOLERANCE, assert_close
 
 import rnnx
+from rnnx.data import CharTokenizer
 from rnnx.models import CharModel
-from rnnx.sampling import draw, sample
-from rnnx.text import CharTokenizer
+from rnnx.models.generation import draw, sample
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,8 @@ from conftest import to_numpy
 from problems import TOLERANCE, assert_close, numeric_gradient
 
 import rnnx
+from rnnx.data import CharTokenizer, PairBatch, Pairs
 from rnnx.models import CharModel, Masks, Seq2Seq
-from rnnx.pairs import PairBatch, Pairs
-from rnnx.text import CharTokenizer
 
 ATTENTIONS = ["additive", "dot", "scaled_dot", None]
 SOURCE_VOCAB, TARGET_VOCAB = 5, 4
@@ -321,8 +320,8 @@ def test_the_source_is_prepared_once(attention, rng, monkeypatch):
     """Not at every step of the prediction: the checks, the copies and the projection of the keys."""
     calls = []
     for name in ("checked_call", "_from_keys"):
-        original = getattr(rnnx.attention, name)
-        monkeypatch.setattr(rnnx.attention, name, lambda *args, f=original: calls.append(f) or f(*args))
+        original = getattr(rnnx.functional.attention, name)
+        monkeypatch.setattr(rnnx.functional.attention, name, lambda *args, f=original: calls.append(f) or f(*args))
     model = random_model(rng, attention=attention)
     model.parameters["by"][0] = -100  # the end token never comes
     assert model.predict(np.ones((2, 3), int), max_length=5).weights.shape[1] == 5

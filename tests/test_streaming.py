@@ -47,21 +47,22 @@ def test_any_shape(name, n_x, n_a, m):
 
 def test_large_steps_on_several_threads(cell, rng, monkeypatch):
     """The same bits, whether the team is free or not."""
-    from rnnx.engines import _team, jit
+    from rnnx.engines.cpu import engine
+    from rnnx.engines.cpu.runtime import thread_pool
 
     problem = make_problem(cell, rng, 9, 300, 2, 5, scale=0.1).astype("float32")
-    monkeypatch.setattr(_team, "_WAKING_UP", 0)
-    monkeypatch.setattr(jit, "split", lambda n_steps, m, products, shares, shared: (1, False))
+    monkeypatch.setattr(thread_pool, "_WAKING_UP", 0)
+    monkeypatch.setattr(engine, "split", lambda n_steps, m, products, shares, shared: (1, False))
     alone = rnnx.Stream(cell, problem.parameters, m=2)
-    monkeypatch.setattr(jit, "split", lambda n_steps, m, products, shares, shared: (3, True))
+    monkeypatch.setattr(engine, "split", lambda n_steps, m, products, shares, shared: (3, True))
     shared = rnnx.Stream(cell, problem.parameters, m=2)
     for t in range(5):
         expected = alone.step(problem.x[:, :, t]).copy()
         if t == 3:
-            assert _team.team().hold(1, 0)
+            assert thread_pool.team().hold(1, 0)
         np.testing.assert_array_equal(shared.step(problem.x[:, :, t]), expected)
         if t == 3:
-            _team.team().release()
+            thread_pool.team().release()
 
 
 def test_state_is_a_copy(engine, rng):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnx.text import CharTokenizer, count_characters
+from rnnx.data import CharTokenizer, count_characters
 
 any_text = st.text(st.characters(codec=None), min_size=1)  # lone surrogates too
 

@@ -9,15 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rnnx
-from rnnx.engines import _ir, _matmul, _native, _tile
-from rnnx.engines._moves import emit_moves
+from rnnx.engines.cpu import dense
+from rnnx.engines.cpu.codegen import gemm, ir
+from rnnx.engines.cpu.codegen.copy import emit_moves
+from rnnx.engines.cpu.runtime import object_cache
 
 DTYPES = [np.float32, np.float64]
 
 
 def functions(emit, counts):
     """Compiled functions, to be called with arrays (for their addresses) and integers."""
-    addresses = _native.functions(emit)
+    addresses = object_cache.functions(emit)
 
     def callable_(name, count):
         native = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * count)(addresses[name])
@@ -29,18 +31,18 @@ def functions(emit, counts):
 @lru_cache
 def products(dtype, panel, machine):
     del machine  # what is compiled depends on it
-    return functions(lambda m: _tile.emit_product(m, dtype, panel), {f"product_{panel}": 14})[f"product_{panel}"]
+    return functions(lambda m: gemm.emit_product(m, dtype, panel), {f"product_{panel}": 14})[f"product_{panel}"]
 
 
 def packed(W, panel):
-    """Weights (K, C) in the layout that the head of `_tile` states, and their number of vectors."""
+    """Weights (K, C) in the layout that the head of `gemm` states, and their number of vectors."""
     n_k, n_c = W.shape
-    lanes, vectors = _ir.lanes(W.dtype), _tile.n_vectors(W.dtype, n_c)
+    lanes, vectors = ir.lanes(W.dtype), gemm.n_vectors(W.dtype, n_c)
     padded = np.zeros((n_k, vectors * lanes), W.dtype)
     padded[:, :n_c] = W
     parts = [
-        padded[k0 : k0 + _tile.K_BLOCK, v * lanes : (v + panel) * lanes].ravel()
-        for k0 in range(0, n_k, _tile.K_BLOCK)
+        padded[k0 : k0 + gemm.K_BLOCK, v * lanes : (v + panel) * lanes].ravel()
+        for k0 in range(0, n_k, gemm.K_BLOCK)
         for v in range(0, vectors, panel)
     ]
     return np.concatenate(parts), vectors
@@ -56,8 +58,8 @@ def multiply(H, W, panel, init=None, transposed=False):
     strides = (item, rows * item) if transposed else (n_k * item, item)
     first = np.zeros(W.shape[1] + 64, H.dtype) if init is None else init
     ldi = 0 if init is None else init.shape[1] * item
-    z, tail = Z[1:], W.shape[1] % _ir.lanes(H.dtype)
-    product = products(H.dtype, panel, _ir.machine())
+    z, tail = Z[1:], W.shape[1] % ir.lanes(H.dtype)
+    product = products(H.dtype, panel, ir.machine())
     product(weights, vectors, 0, vectors, n_k, held, *strides, rows, first, ldi, z, W.shape[1] * item, tail)
     assert np.all(np.isnan(Z[[0, -1]]))  # nothing above, nothing below
     return Z[1:-1]
@@ -79,7 +81,7 @@ def test_product_is_the_matrix_product(dtype, rows, k, columns, transposed, more
     rng = np.random.default_rng(rows + k)
     H, W = rng.standard_normal((rows, k)).astype(dtype), rng.standard_normal((k, columns)).astype(dtype)
     init = rng.standard_normal((rows, columns)).astype(dtype) if more else None
-    for panel in {_tile.panel_vectors(1), _tile.panel_vectors(3)}:
+    for panel in {gemm.panel_vectors(1), gemm.panel_vectors(3)}:
         out = multiply(H, W, panel, init, transposed)
         if more:
             H2, W2 = np.c_[np.ones((rows, 1), dtype), H], W
@@ -93,22 +95,22 @@ def test_product_is_the_matrix_product(dtype, rows, k, columns, transposed, more
 def test_a_row_does_not_depend_on_its_neighbours():
     rng = np.random.default_rng(0)
     W, H = rng.standard_normal((450, 96), np.float32), rng.standard_normal((113, 450), np.float32)
-    whole = multiply(H, W, _tile.panel_vectors(1))
+    whole = multiply(H, W, gemm.panel_vectors(1))
     for j in (0, 5, 95, 96, 112):
-        assert np.array_equal(multiply(H[j : j + 1], W, _tile.panel_vectors(1))[0], whole[j])
+        assert np.array_equal(multiply(H[j : j + 1], W, gemm.panel_vectors(1))[0], whole[j])
 
 
 def test_some_panels_only():
     """The columns of a range of vectors, as the threads of the wide path share them."""
     rng = np.random.default_rng(0)
-    panel, lanes = _tile.panel_vectors(1), _ir.lanes(np.float32)
+    panel, lanes = gemm.panel_vectors(1), ir.lanes(np.float32)
     W, H = rng.standard_normal((9, 5 * panel * lanes), np.float32), rng.standard_normal((7, 9), np.float32)
     weights, vectors = packed(W, panel)
     Z = np.full((7, W.shape[1]), np.nan, np.float32)
     v0, v1 = panel, 3 * panel
     zeros, z = np.zeros(W.shape[1], np.float32), Z[:, v0 * lanes :]
     ld = W.shape[1] * 4
-    products(np.float32, panel, _ir.machine())(weights, vectors, v0, v1, 9, H, 36, 4, 7, zeros, 0, z, ld, 0)
+    products(np.float32, panel, ir.machine())(weights, vectors, v0, v1, 9, H, 36, 4, 7, zeros, 0, z, ld, 0)
     inside = slice(v0 * lanes, v1 * lanes)
     np.testing.assert_allclose(Z[:, inside], H @ W[:, inside], rtol=1e-5, atol=1e-5)
     Z[:, inside] = np.nan
@@ -122,22 +124,22 @@ MACHINES = {"AVX-512": (64, 32), "AVX2": (32, 16), "NEON": (16, 32), "unknown": 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_shapes_for_other_cpus(machine, dtype, monkeypatch):
     """What other CPUs would run; LLVM takes vectors apart that this one does not have."""
-    monkeypatch.setattr(_ir, "machine", lambda: _ir.Machine(*MACHINES[machine]))
-    monkeypatch.setattr(_tile, "machine", _ir.machine)
+    monkeypatch.setattr(ir, "machine", lambda: ir.Machine(*MACHINES[machine]))
+    monkeypatch.setattr(gemm, "machine", ir.machine)
     rng = np.random.default_rng(0)
-    lanes = _ir.lanes(dtype)
-    for rows, columns, k in ((1, 1, 11), (5, 3 * lanes, _tile.K_BLOCK + 5), (13, 5 * lanes + 1, 11), (7, 8 * lanes, 2)):
+    lanes = ir.lanes(dtype)
+    for rows, columns, k in ((1, 1, 11), (5, 3 * lanes, gemm.K_BLOCK + 5), (13, 5 * lanes + 1, 11), (7, 8 * lanes, 2)):
         W, H = rng.standard_normal((k, columns)).astype(dtype), rng.standard_normal((rows, k)).astype(dtype)
-        for panel in {_tile.panel_vectors(1), _tile.panel_vectors(3)}:
+        for panel in {gemm.panel_vectors(1), gemm.panel_vectors(3)}:
             assert bounded(multiply(H, W, panel), H, W, dtype)
 
 
 def test_panels_fit_the_groups():
     """Three gates in panels of three where four would fit, so that no panel holds part of a unit."""
     for group in range(1, 9):
-        assert 1 <= _tile.panel_vectors(group) <= 4
-    if _ir.machine().registers == 32:
-        assert [_tile.panel_vectors(group) for group in (1, 2, 3, 4)] == [4, 4, 3, 4]
+        assert 1 <= gemm.panel_vectors(group) <= 4
+    if ir.machine().registers == 32:
+        assert [gemm.panel_vectors(group) for group in (1, 2, 3, 4)] == [4, 4, 3, 4]
 
 
 MOVES = {"transpose": 6, "transpose_masked": 6, "copy": 7, "copy_masked": 7, "add_rows": 5}
@@ -151,7 +153,7 @@ def all_moves(dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @given(count=st.integers(1, 16), n=st.integers(0, 70))
 def test_transpose(dtype, count, n):
-    moves, lanes = all_moves(dtype), _ir.lanes(dtype)
+    moves, lanes = all_moves(dtype), ir.lanes(dtype)
     count = min(count, lanes)
     source = np.random.default_rng(n).standard_normal((count, n + 3)).astype(dtype)
     for name in ("transpose", "transpose_masked"):
@@ -165,7 +167,7 @@ def test_transpose(dtype, count, n):
 @pytest.mark.parametrize("dtype", DTYPES)
 @given(rows=st.integers(0, 9), columns=st.integers(1, 70))
 def test_copy_and_sums(dtype, rows, columns):
-    moves, lanes = all_moves(dtype), _ir.lanes(dtype)
+    moves, lanes = all_moves(dtype), ir.lanes(dtype)
     vectors = -(-columns // lanes)
     source = np.random.default_rng(rows).standard_normal((rows, columns)).astype(dtype)
     for name in ("copy", "copy_masked"):
@@ -192,9 +194,9 @@ def test_matmul(rows, n_k, columns, dtype, data):
     layouts = [np.ascontiguousarray, np.asfortranarray, lambda x: np.repeat(x, 2, axis=1)[:, ::2]]
     operands = [data.draw(st.sampled_from(layouts))(x) for x in (a, b)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_matmul, "_SMALLEST", 0)
-        out = _matmul.matmul(np, *operands, bias)
-        alone = _matmul.matmul(np, operands[0][-1:], operands[1], bias)
+        patch.setattr(dense, "_SMALLEST", 0)
+        out = dense.matmul(np, *operands, bias)
+        alone = dense.matmul(np, operands[0][-1:], operands[1], bias)
     assert out.dtype == dtype
     assert out.shape == (rows, columns)
     exact = a.astype("float64") @ b.astype("float64") + (0 if bias is None else bias)
@@ -203,16 +205,16 @@ def test_matmul(rows, n_k, columns, dtype, data):
 
 
 def test_matmul_runs_for_the_heads(monkeypatch):
-    from rnnx.engines import _matmul, jit
+    from rnnx.engines.cpu import dense, engine
 
     seen = []
-    run = _matmul._functions
+    run = dense._functions
 
     def functions(dtype):
         seen.append(dtype)
         return run(dtype)
 
-    monkeypatch.setattr(_matmul, "_functions", functions)
+    monkeypatch.setattr(dense, "_functions", functions)
     a, W, b = np.ones((64, 40, 30), "float32"), np.ones((20, 64), "float32"), np.ones((20, 1), "float32")
     z = rnnx.dense_forward(a, W, b)
     rnnx.dense_backward(z, a, W)
@@ -220,5 +222,5 @@ def test_matmul_runs_for_the_heads(monkeypatch):
     seen.clear()
     with rnnx.use_engine("plain"):
         assert np.array_equal(rnnx.dense_forward(a, W, b), z)
-    assert jit.matmul is _matmul.matmul
+    assert engine.matmul is dense.matmul
     assert not seen

@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lab import NAMES, PROSE, make_trainer
 
-from rnnx.metrics import MetricsWriter, read_metrics
 from rnnx.models import CharModel
 from rnnx.optim import SGD, Adam, StepDecay
-from rnnx.training import Trainer
+from rnnx.training import MetricsWriter, Trainer, read_metrics
 
 
 def run(trainer, corpus, **options):

@@ -5,9 +5,9 @@ import ctypes
 import numpy as np
 import pytest
 
-from rnnx.engines import _native
-from rnnx.engines._ir import Function, Vector, lanes
-from rnnx.engines._vector_math import make_ops
+from rnnx.engines.cpu.codegen.ir import Function, Vector, lanes
+from rnnx.engines.cpu.codegen.vector_math import make_ops
+from rnnx.engines.cpu.runtime import object_cache
 
 LIMIT = {np.float32: 2, np.float64: 4}
 
@@ -36,7 +36,7 @@ def apply(name, x):
     padded = np.zeros(vectors * lanes(x.dtype), x.dtype)
     padded[: x.size] = x
     out = np.empty_like(padded)
-    function = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 3)(_native.functions(emit)[name])
+    function = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 3)(object_cache.functions(emit)[name])
     function(padded.ctypes.data, out.ctypes.data, vectors)
     return out[: x.size]
 

@@ -13,13 +13,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import rnnx
-from rnnx import inspection, plots
-from rnnx.corpus import Corpus, make_corpus, python_prose
+from rnnx import plots
+from rnnx.analysis import inspection
+from rnnx.data import CharTokenizer, Corpus, Pairs, make_corpus, python_prose
 from rnnx.models import CharModel
 from rnnx.models.seq2seq import Seq2Seq
 from rnnx.optim import Adam
-from rnnx.pairs import Pairs
-from rnnx.text import CharTokenizer
 from rnnx.training import Trainer
 
 SEED = 1

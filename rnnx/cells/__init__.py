@@ -1,10 +1,20 @@
 """The table of cells: one file and one line here for a new one."""
 
-from rnnx.cells._cell import Cell, Gate, Stage
+from rnnx._core.checks import nearest
+from rnnx.cells.cell import Cell, Gate, Stage
 from rnnx.cells.gru import GRU, GRU_RESET_AFTER
 from rnnx.cells.lstm import LSTM
 from rnnx.cells.rnn import RNN
 
 CELLS: dict[str, Cell] = {cell.name: cell for cell in (RNN, LSTM, GRU, GRU_RESET_AFTER)}
 
-__all__ = ["CELLS", "Cell", "Gate", "Stage"]
+__all__ = ["CELLS", "Cell", "Gate", "Stage", "cell_of"]
+
+
+def cell_of(cell: Cell | str) -> Cell:
+    """The cell itself, or the one of that name in the table."""
+    if isinstance(cell, Cell):
+        return cell
+    if cell not in CELLS:
+        raise ValueError(f"`cell` must be a Cell or one of {sorted(CELLS)}; got {cell!r}{nearest(str(cell), CELLS)}")
+    return CELLS[cell]

@@ -20,7 +20,7 @@ The first form needs r before its second product, so it has two stages. Its firs
 operand ``r a`` of that product, the gate u, and ``keep = (1 - u) a``, the part of the old state that stays.
 """
 
-from rnnx.cells._cell import Cell, Gate, Stage
+from rnnx.cells.cell import Cell, Gate, Stage
 
 
 def gates_forward(ops, zx, zh, s):

@@ -10,7 +10,7 @@ Source: F. A. Gers, J. Schmidhuber, F. Cummins, "Learning to forget", Neural Com
 notation of the sequence-models course, gate order f, i, c, o.
 """
 
-from rnnx.cells._cell import Cell, Gate, Stage
+from rnnx.cells.cell import Cell, Gate, Stage
 
 
 def forward(ops, zx, zh, s):

@@ -8,7 +8,7 @@ Source: J. L. Elman, "Finding structure in time", Cognitive Science 14 (1990); n
 sequence-models course.
 """
 
-from rnnx.cells._cell import Cell, Gate, Stage
+from rnnx.cells.cell import Cell, Gate, Stage
 
 
 def forward(ops, zx, zh, s):

@@ -4,7 +4,7 @@ Each side runs in a process of its own, one after the other: nothing here import
 peer's side, in its process. See `run`.
 """
 
-from rnnx.compare._report import Report
-from rnnx.compare._run import run
+from rnnx.compare.report import Report
+from rnnx.compare.runner import run
 
 __all__ = ["Report", "run"]

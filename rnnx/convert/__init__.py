@@ -19,8 +19,8 @@ So u = 1 - z: weights and bias of u have the opposite sign. Where a cell only ad
 holds their sum; on the way back the sum is the input side's and the recurrent side's is zero.
 """
 
-from rnnx.convert._keras import dense_from_keras, dense_to_keras, from_keras, to_keras
-from rnnx.convert._torch import dense_from_torch, dense_to_torch, from_torch, to_torch
+from rnnx.convert.keras import dense_from_keras, dense_to_keras, from_keras, to_keras
+from rnnx.convert.torch import dense_from_torch, dense_to_torch, from_torch, to_torch
 
 __all__ = [
     "dense_from_keras",

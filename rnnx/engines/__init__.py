@@ -7,7 +7,7 @@ G gates of a stage; every tuple ``(per stage)`` or ``(per state)`` follows the o
 
         x        (n_x, m, T), public layout, any strides; or (m, T), the indices of one-hot columns, zero past an
                  example's end, in memory that nobody writes to
-        weights  per stage, a `rnnx._layout.StageWeights`
+        weights  per stage, a `rnnx.cells.parameters.StageWeights`
         s0       per state, (n, m)
         lengths  (m,) integers or None; the state of an example stays as it is from step lengths[j] on
         keep     whether a backward pass may follow; else X, K, kept and S before its last slot need not be of use
@@ -23,7 +23,7 @@ G gates of a stage; every tuple ``(per stage)`` or ``(per state)`` follows the o
         dlast    per state, (n, m) or None: cotangents of the final states
         dX       (T, m, n_x); None if X holds indices
         ds0      per state, (m, n)
-        gradients  per stage, a `rnnx._layout.StageGradients`
+        gradients  per stage, a `rnnx.cells.parameters.StageGradients`
 
     matmul(xp, a, b, bias=None) -> a @ b + bias, for what stands on the recurrent layers
 
@@ -48,11 +48,15 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
-from rnnx import _namespace as ns
-from rnnx.engines._precision import use_precision as use_precision
+from rnnx._core import arrays as ns
+from rnnx.engines.gpu.precision import use_precision as use_precision
 
 # Engine -> module, and what must be installed for it beside the core.
-_MODULES = {"plain": "rnnx.engines.plain", "jit": "rnnx.engines.jit", "fused": "rnnx.engines.fused"}
+_MODULES = {
+    "plain": "rnnx.engines.reference",
+    "jit": "rnnx.engines.cpu.engine",
+    "fused": "rnnx.engines.gpu.cupy_engine",
+}
 _REQUIRES = {
     "jit": ("numba", "pip install numba"),
     "fused": ("cupy", "pip install 'rnnx[cuda12]' or 'rnnx[cuda13]'"),
@@ -181,8 +185,7 @@ def warm_up(*cells: Any, dtypes: tuple[str, ...] = ("float32",)) -> None:
     ValueError
         For an unknown cell or dtype, or if there is no Numba.
     """
-    from rnnx._check import cell_of
-    from rnnx.cells import CELLS
+    from rnnx.cells import CELLS, cell_of
 
     _require("jit")
     for dtype in dtypes:

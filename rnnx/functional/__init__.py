@@ -1,8 +1,8 @@
 """The public functions of the cells, with the course's names, shapes and return orders."""
 
-from rnnx.functional.generic import recurrent_backward, recurrent_forward
 from rnnx.functional.gru import gru_backward, gru_cell_backward, gru_cell_forward, gru_forward
 from rnnx.functional.lstm import lstm_backward, lstm_cell_backward, lstm_cell_forward, lstm_forward
+from rnnx.functional.recurrent import recurrent_backward, recurrent_forward
 from rnnx.functional.rnn import rnn_backward, rnn_cell_backward, rnn_cell_forward, rnn_forward
 
 __all__ = [

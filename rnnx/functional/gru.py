@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rnnx._caches import Caches
-from rnnx._namespace import Array
+from rnnx._core.arrays import Array
 from rnnx.cells.gru import GRU, GRU_RESET_AFTER
-from rnnx.functional import generic
-from rnnx.functional.generic import Gradients
+from rnnx.functional import recurrent
+from rnnx.functional.caches import Caches
+from rnnx.functional.recurrent import Gradients
 
 
 def gru_cell_forward(
@@ -41,7 +41,7 @@ def gru_cell_forward(
     ValueError, TypeError
         For wrong shapes, keys, dtypes, or arrays of two libraries or devices.
     """
-    (a_next,), yt_pred, cache = generic.step_forward(_cell(reset_after), xt, {"a_prev": a_prev}, parameters)
+    (a_next,), yt_pred, cache = recurrent.step_forward(_cell(reset_after), xt, {"a_prev": a_prev}, parameters)
     return a_next, yt_pred, cache
 
 
@@ -68,7 +68,7 @@ def gru_cell_backward(da_next: Array, cache: tuple[Any, ...], *, reset_after: bo
     ValueError, TypeError
         For wrong shapes or dtypes, or a cache of another cell.
     """
-    dxt, (da_prev,), gradients = generic.step_backward(_cell(reset_after), {"da_next": da_next}, cache)
+    dxt, (da_prev,), gradients = recurrent.step_backward(_cell(reset_after), {"da_next": da_next}, cache)
     return {"dxt": dxt, "da_prev": da_prev, **gradients}
 
 
@@ -116,7 +116,7 @@ def gru_forward(
     ValueError, TypeError
         For wrong shapes, keys, lengths, dtypes, arrays of two libraries or devices, or indices out of range.
     """
-    (a,), y, caches = generic.recurrent_forward(
+    (a,), y, caches = recurrent.recurrent_forward(
         _cell(reset_after), x, (a0,), parameters, lengths=lengths, keep_caches=keep_caches
     )
     return a, y, caches
@@ -156,11 +156,11 @@ def gru_backward(
     ValueError, TypeError
         For wrong shapes or dtypes, or `caches` of another cell or already consumed.
     """
-    dx, (da0,), gradients = generic.run_backward(
+    dx, (da0,), gradients = recurrent.run_backward(
         _cell(reset_after), {"da": da}, {"da_final": da_final}, caches, consume
     )
-    return {**generic.of_inputs(dx), "da0": da0, **gradients}
+    return {**recurrent.of_inputs(dx), "da0": da0, **gradients}
 
 
-def _cell(reset_after: bool) -> generic.Cell:
+def _cell(reset_after: bool) -> recurrent.Cell:
     return GRU_RESET_AFTER if reset_after else GRU

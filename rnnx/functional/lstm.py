@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rnnx._caches import Caches
-from rnnx._namespace import Array
+from rnnx._core.arrays import Array
 from rnnx.cells.lstm import LSTM
-from rnnx.functional import generic
-from rnnx.functional.generic import Gradients
+from rnnx.functional import recurrent
+from rnnx.functional.caches import Caches
+from rnnx.functional.recurrent import Gradients
 
 
 def lstm_cell_forward(
@@ -38,7 +38,7 @@ def lstm_cell_forward(
         For wrong shapes, keys, dtypes, or arrays of two libraries or devices.
     """
     states = {"a_prev": a_prev, "c_prev": c_prev}
-    (a_next, c_next), yt_pred, cache = generic.step_forward(LSTM, xt, states, parameters)
+    (a_next, c_next), yt_pred, cache = recurrent.step_forward(LSTM, xt, states, parameters)
     return a_next, c_next, yt_pred, cache
 
 
@@ -63,7 +63,7 @@ def lstm_cell_backward(da_next: Array, dc_next: Array, cache: tuple[Any, ...]) -
         For wrong shapes or dtypes, or a cache of another cell.
     """
     cotangents = {"da_next": da_next, "dc_next": dc_next}
-    dxt, (da_prev, dc_prev), gradients = generic.step_backward(LSTM, cotangents, cache)
+    dxt, (da_prev, dc_prev), gradients = recurrent.step_backward(LSTM, cotangents, cache)
     return {"dxt": dxt, "da_prev": da_prev, "dc_prev": dc_prev, **gradients}
 
 
@@ -112,7 +112,7 @@ def lstm_forward(
     ValueError, TypeError
         For wrong shapes, keys, lengths, dtypes, arrays of two libraries or devices, or indices out of range.
     """
-    (a, c), y, caches = generic.recurrent_forward(
+    (a, c), y, caches = recurrent.recurrent_forward(
         LSTM, x, (a0, c0), parameters, lengths=lengths, keep_caches=keep_caches
     )
     return a, y, c, caches
@@ -157,5 +157,5 @@ def lstm_backward(
         For wrong shapes or dtypes, or `caches` of another cell or already consumed.
     """
     final = {"da_final": da_final, "dc_final": dc_final}
-    dx, (da0, dc0), gradients = generic.run_backward(LSTM, {"da": da, "dc": dc}, final, caches, consume)
-    return {**generic.of_inputs(dx), "da0": da0, **gradients, "dc0": dc0}
+    dx, (da0, dc0), gradients = recurrent.run_backward(LSTM, {"da": da, "dc": dc}, final, caches, consume)
+    return {**recurrent.of_inputs(dx), "da0": da0, **gradients, "dc0": dc0}

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rnnx._caches import Caches
-from rnnx._namespace import Array
+from rnnx._core.arrays import Array
 from rnnx.cells.rnn import RNN
-from rnnx.functional import generic
-from rnnx.functional.generic import Gradients
+from rnnx.functional import recurrent
+from rnnx.functional.caches import Caches
+from rnnx.functional.recurrent import Gradients
 
 
 def rnn_cell_forward(
@@ -36,7 +36,7 @@ def rnn_cell_forward(
     ValueError, TypeError
         For wrong shapes, keys, dtypes, or arrays of two libraries or devices.
     """
-    (a_next,), yt_pred, cache = generic.step_forward(RNN, xt, {"a_prev": a_prev}, parameters)
+    (a_next,), yt_pred, cache = recurrent.step_forward(RNN, xt, {"a_prev": a_prev}, parameters)
     return a_next, yt_pred, cache
 
 
@@ -60,7 +60,7 @@ def rnn_cell_backward(da_next: Array, cache: tuple[Any, ...]) -> Gradients:
     ValueError, TypeError
         For wrong shapes or dtypes, or a cache of another cell.
     """
-    dxt, (da_prev,), gradients = generic.step_backward(RNN, {"da_next": da_next}, cache)
+    dxt, (da_prev,), gradients = recurrent.step_backward(RNN, {"da_next": da_next}, cache)
     return {"dxt": dxt, "da_prev": da_prev, **gradients}
 
 
@@ -98,7 +98,7 @@ def rnn_forward(
     ValueError, TypeError
         For wrong shapes, keys, lengths, dtypes, arrays of two libraries or devices, or indices out of range.
     """
-    (a,), y_pred, caches = generic.recurrent_forward(
+    (a,), y_pred, caches = recurrent.recurrent_forward(
         RNN, x, (a0,), parameters, lengths=lengths, keep_caches=keep_caches
     )
     return a, y_pred, caches
@@ -129,5 +129,5 @@ def rnn_backward(da: Array | None, caches: Any, *, da_final: Array | None = None
     ValueError, TypeError
         For wrong shapes or dtypes, or `caches` of another cell or already consumed.
     """
-    dx, (da0,), gradients = generic.run_backward(RNN, {"da": da}, {"da_final": da_final}, caches, consume)
-    return {**generic.of_inputs(dx), "da0": da0, **gradients}
+    dx, (da0,), gradients = recurrent.run_backward(RNN, {"da": da}, {"da_final": da_final}, caches, consume)
+    return {**recurrent.of_inputs(dx), "da0": da0, **gradients}

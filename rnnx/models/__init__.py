@@ -1,13 +1,14 @@
 """Models over the functions: a stack of recurrent layers, and what can stand on it."""
 
-from rnnx.models._base import Model, Step
-from rnnx.models._dropout import Masks
-from rnnx.models._segments import square_root_segments
-from rnnx.models._sequence import SequenceModel
+from rnnx.models.base import Model, Step
 from rnnx.models.character import CharModel, CharStream
+from rnnx.models.dropout import Masks
+from rnnx.models.generation import draw, sample
 from rnnx.models.recurrent import Recurrent, StackCache, StackStream
+from rnnx.models.segments import square_root_segments
 from rnnx.models.seq2seq import Prediction, Seq2Seq
 from rnnx.models.sequence import SequenceClassifier, SequenceRegressor
+from rnnx.models.sequence_model import SequenceModel
 
 __all__ = [
     "MODELS",
@@ -24,6 +25,8 @@ __all__ = [
     "StackCache",
     "StackStream",
     "Step",
+    "draw",
+    "sample",
     "square_root_segments",
 ]
 

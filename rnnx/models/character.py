@@ -5,14 +5,14 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
-from rnnx import _namespace as ns
-from rnnx._namespace import Array
-from rnnx.activations import softmax
-from rnnx.heads import softmax_cross_entropy
-from rnnx.models._columns import Columns
-from rnnx.models._sequence import SequenceModel
+from rnnx._core import arrays as ns
+from rnnx._core.arrays import Array
+from rnnx.functional.activations import softmax
+from rnnx.functional.heads import softmax_cross_entropy
+from rnnx.models.columns import Columns
+from rnnx.models.generation import sample
 from rnnx.models.recurrent import States, check_size
-from rnnx.sampling import sample
+from rnnx.models.sequence_model import SequenceModel
 
 
 class CharOptions(TypedDict, total=False):
@@ -96,7 +96,7 @@ class CharModel(SequenceModel):
         return softmax(z), final
 
     def generate(self, tokenizer: Any, **options: Any) -> list[str]:
-        """Draw texts; the options are those of `rnnx.sampling.sample`."""
+        """Draw texts; the options are those of `rnnx.models.generation.sample`."""
         return sample(self, tokenizer, **options)
 
     def stream(self, m: int = 1, states: Mapping[str, Array] | None = None) -> "CharStream":

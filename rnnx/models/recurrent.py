@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from rnnx import _namespace as ns
-from rnnx._caches import Caches
-from rnnx._check import cell_of, expected_shapes
-from rnnx._layout import to_public, to_time_major
-from rnnx._namespace import Array
-from rnnx.cells import Cell
+from rnnx._core import arrays as ns
+from rnnx._core.arrays import Array
+from rnnx._core.layout import to_public, to_time_major
+from rnnx.cells import Cell, cell_of
+from rnnx.cells.parameters import expected_shapes
 from rnnx.functional import recurrent_backward, recurrent_forward
-from rnnx.initialization import initialize_parameters
-from rnnx.models._dropout import Masks
-from rnnx.streaming import Stream
+from rnnx.functional.caches import Caches
+from rnnx.functional.initialization import initialize_parameters
+from rnnx.functional.streaming import Stream
+from rnnx.models.dropout import Masks
 
 Parameters = dict[str, Array]
 States = dict[str, Array]

@@ -9,18 +9,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rnnx import _namespace as ns
-from rnnx._namespace import Array
-from rnnx.heads import dense_backward, dense_forward, softmax_cross_entropy
-from rnnx.initialization import initialize_dense
-from rnnx.models._attention_layer import KINDS, AttentionLayer, LayerCache
-from rnnx.models._base import Model
-from rnnx.models._bridge import Bridge, BridgeCache
-from rnnx.models._columns import Columns
-from rnnx.models._dropout import Masks
-from rnnx.models._sequence import named_cell
+from rnnx._core import arrays as ns
+from rnnx._core.arrays import Array
+from rnnx.data.pairs import PairBatch, pad
+from rnnx.functional.heads import dense_backward, dense_forward, softmax_cross_entropy
+from rnnx.functional.initialization import initialize_dense
+from rnnx.models.attention_layer import KINDS, AttentionLayer, LayerCache
+from rnnx.models.base import Model
+from rnnx.models.bridge import Bridge, BridgeCache
+from rnnx.models.columns import Columns
+from rnnx.models.dropout import Masks
 from rnnx.models.recurrent import Parameters, Recurrent, StackCache, States, check_size, check_widths
-from rnnx.pairs import PairBatch, pad
+from rnnx.models.sequence_model import named_cell
 
 
 @dataclass
@@ -328,7 +328,7 @@ class Seq2Seq(Model):
             try:
                 values = np.asarray(values)
             except ValueError:
-                raise ValueError(f"`{name}` must have rows of one length, see `rnnx.pairs.pad`") from None
+                raise ValueError(f"`{name}` must have rows of one length, see `rnnx.data.pairs.pad`") from None
         if isinstance(values, np.ndarray):
             xp, _ = ns.common_namespace({name: values})
         else:

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, Unpack
 
-from rnnx._namespace import Array
-from rnnx.activations import softmax
-from rnnx.heads import softmax_cross_entropy, squared_error
-from rnnx.models._sequence import Options, SequenceModel
+from rnnx._core.arrays import Array
+from rnnx.functional.activations import softmax
+from rnnx.functional.heads import softmax_cross_entropy, squared_error
+from rnnx.models.sequence_model import Options, SequenceModel
 
 
 class SequenceClassifier(SequenceModel):

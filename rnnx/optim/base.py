@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from rnnx._namespace import Array
-from rnnx.optim._apply import Rule, Tree, apply_rule, zeros
-from rnnx.optim._checks import at_least_one
+from rnnx._core.arrays import Array
+from rnnx.optim.apply import Rule, Tree, apply_rule, zeros
+from rnnx.optim.checks import at_least_one
 from rnnx.optim.schedules import Schedule, learning_rate_at
 
 
@@ -21,7 +21,7 @@ class Optimizer:
     def rule(self, rate: float, t: int) -> Rule:
         """The update of one parameter in step t: ``rule(xp, p, g, *remembered, write) -> (p, *remembered)``.
 
-        What `write` asks for stands in ``rnnx/optim/_array_rules.py``.
+        What `write` asks for stands in ``rnnx/optim/array_rules.py``.
         """
         raise NotImplementedError
 

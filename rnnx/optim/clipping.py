@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rnnx import _namespace as ns
-from rnnx._namespace import Array
-from rnnx.optim._apply import Tree
-from rnnx.optim._checks import check_dtypes, positive
+from rnnx._core import arrays as ns
+from rnnx._core.arrays import Array
+from rnnx.optim.apply import Tree
+from rnnx.optim.checks import check_dtypes, positive
 
 
 def clip_by_value(grads: Mapping[str, Array], max_value: float) -> Tree:

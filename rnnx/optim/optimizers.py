@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from rnnx.optim._apply import Rule
-from rnnx.optim._array_rules import adam_rule, momentum_rule, rmsprop_rule, sgd_rule
-from rnnx.optim._checks import below_one, flag, not_negative, positive, set_checked
+from rnnx.optim.apply import Rule
+from rnnx.optim.array_rules import adam_rule, momentum_rule, rmsprop_rule, sgd_rule
 from rnnx.optim.base import Optimizer
+from rnnx.optim.checks import below_one, flag, not_negative, positive, set_checked
 from rnnx.optim.schedules import Schedule, check_learning_rate
 
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from rnnx._namespace import Array
-from rnnx.optim._apply import Rule, Tree, apply_rule, join, split, zeros
-from rnnx.optim._array_rules import adam_rule, momentum_rule, rmsprop_rule, sgd_rule
-from rnnx.optim._checks import at_least_one, below_one, flag, not_negative, positive
+from rnnx._core.arrays import Array
+from rnnx.optim.apply import Rule, Tree, apply_rule, join, split, zeros
+from rnnx.optim.array_rules import adam_rule, momentum_rule, rmsprop_rule, sgd_rule
+from rnnx.optim.checks import at_least_one, below_one, flag, not_negative, positive
 
 
 def initialize_adam(parameters: Mapping[str, Array]) -> tuple[Tree, Tree]:

@@ -5,15 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rnnx.optim._checks import (
-    at_least_one,
-    at_least_zero,
-    not_negative,
-    number,
-    positive,
-    set_checked,
-    up_to_one,
-)
+from rnnx.optim.checks import at_least_one, at_least_zero, not_negative, number, positive, set_checked, up_to_one
 
 Schedule = Callable[[int], float]
 

@@ -9,14 +9,14 @@ try:
 except ImportError as error:
     raise ImportError("rnnx.plots needs matplotlib: pip install 'rnnx[lab]'") from error
 
-from rnnx.plots._attention import attention_map
-from rnnx.plots._gates import gate_activations
-from rnnx.plots._gradients import gradient_norms
-from rnnx.plots._run import plot_run
-from rnnx.plots._style import save
-from rnnx.plots._text import text_activation
-from rnnx.plots._training import training_curves
-from rnnx.plots._weights import weight_histograms
+from rnnx.plots.attention import attention_map
+from rnnx.plots.gates import gate_activations
+from rnnx.plots.gradients import gradient_norms
+from rnnx.plots.run import plot_run
+from rnnx.plots.style import save
+from rnnx.plots.text import text_activation
+from rnnx.plots.training import training_curves
+from rnnx.plots.weights import weight_histograms
 
 __all__ = [
     "attention_map",

@@ -1,4 +1,4 @@
-"""The GPU engine on the CPU: its own kernels, compiled by a C++ compiler, on NumPy arrays. See `rnnx.engines._queue`.
+"""The GPU engine on the CPU: its own kernels, compiled by a C++ compiler, on NumPy arrays.
 
 Memory begins as NaN. A recording holds addresses, as a CUDA graph does, and does nothing when it is made.
 """
@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rnnx.engines import _cuda_source, _gpu_engine
-from rnnx.engines import _queue as q
+from rnnx.engines.gpu import codegen, engine
+from rnnx.engines.gpu import device as q
 
 COMPILER = shutil.which("g++")
 HERE = Path(__file__).parent
@@ -108,7 +108,7 @@ class EmulatedQueue(q.Queue):
 
     def _gemm(self, a, b, c, beta):
         A, B, C = map(_view, (a, b, c))
-        wide = _cuda_source.real_dtype(a.dtype)
+        wide = codegen.real_dtype(a.dtype)
         product = A.astype(wide) @ B.astype(wide)
         C[...] = product if beta == 0 else C.astype(wide) + product
 
@@ -174,5 +174,5 @@ def _opened(array):
         yield queue
 
 
-ENGINE = _gpu_engine.Engine(_opened)
+ENGINE = engine.Engine(_opened)
 forward, backward, matmul, Stepper = ENGINE.forward, ENGINE.backward, ENGINE.matmul, ENGINE.stepper

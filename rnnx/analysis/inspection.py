@@ -1,0 +1,271 @@
+"""What happens inside a network, as arrays: gates and states, and how far gradients reach back in time.
+
+Nothing here draws; `rnnx.plots` does. Dimensions: T steps, m examples, n_a hidden units, n_x inputs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from rnnx._core import arrays as ns
+from rnnx._core import checks, layout
+from rnnx._core.arrays import Array
+from rnnx.cells import Cell
+from rnnx.functional import arguments, schedule
+from rnnx.functional.caches import Caches, Record, Steps
+from rnnx.functional.heads import softmax_cross_entropy
+
+States = dict[str, Array]
+Cotangents = tuple[Array | None, ...]
+
+
+def gate_values(caches: Any) -> dict[str, Array]:
+    """Every gate and every state of a sequence.
+
+    Parameters
+    ----------
+    caches : Caches, or (steps, x)
+        What a forward function returned.
+
+    Returns
+    -------
+    values : dict of str to array, shape (n_a, m, T)
+        By the names of the course: first what the cache tuple of a step shows (ft, it, cct, ot of an LSTM; ut,
+        rt, cct of a GRU), then the states after each step (a, c). Zero past an example's end. The arrays are
+        the caller's own.
+
+    Raises
+    ------
+    TypeError
+        For something that is not the caches of a sequence.
+    ValueError
+        For caches that were consumed, or of a forward pass with ``keep_caches=False``.
+    """
+    owner = _owner(caches)
+    cell, record = owner.cell, owner.record_for(owner.cell)
+    xp, saved = record.xp, dict(zip(cell.saved, record.saved or (), strict=True))
+    values = {name: saved[name] for name in cell.cache or cell.saved}
+    values |= {name: state[1:, :, :] for name, state in zip(cell.states, record.states, strict=True)}
+    if record.lengths is not None:
+        valid = layout.valid_steps(xp, record.lengths, record.states[0].shape[0] - 1)
+        values = {name: xp.where(valid, a, xp.zeros_like(a)) for name, a in values.items()}
+    return {name: ns.owned_copy(xp, layout.to_public(xp, a)) for name, a in values.items()}
+
+
+def state_gradients(caches: Any, ds_final: Any, ds: Sequence[Array | None] = ()) -> States:
+    """The gradient with respect to the states of every step, carried back from the last one.
+
+    Parameters
+    ----------
+    caches : Caches, or (steps, x)
+        What a forward function returned. They stay usable.
+    ds_final : array, shape (n_a, m), or sequence of array or None
+        Gradient of the loss with respect to the final state: of the hidden state alone, or of each state in
+        the order of ``cell.states``; None, or a missing one, stands for zeros.
+    ds : sequence of array or None, shape (n_a, m, T)
+        Gradients that enter at other steps, as in `rnnx.recurrent_backward`: for a layer below another one, or
+        a loss at every step.
+
+    Returns
+    -------
+    gradients : dict of str to array, shape (n_a, m, T + 1)
+        "d" + name of every state. Entry t is the derivative of the loss with respect to the state after t
+        steps, by all paths: entry 0 is that of the initial state (da0, dc0), entry T is `ds_final` plus the
+        last entry of `ds`. Past an example's end the state stays as it is, and so does its gradient.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `rnnx.recurrent_backward`.
+    """
+    return _walk_back(caches, ds_final, ds)[0]
+
+
+def gradient_norms(caches: Any, ds_final: Any, ds: Sequence[Array | None] = (), *, per_example: bool = False) -> Array:
+    """How large the gradient is that reaches the states of every step: the picture of vanishing gradients.
+
+    Parameters
+    ----------
+    caches, ds_final, ds
+        As in `state_gradients`.
+    per_example : bool
+        One norm for each example instead of one for all together.
+
+    Returns
+    -------
+    norms : array, shape (T + 1,) or (m, T + 1)
+        Euclidean norm, over all states together, of what `state_gradients` returns. It neither overflows nor
+        underflows before the gradient itself does.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `state_gradients`.
+    """
+    gradients = list(state_gradients(caches, ds_final, ds).values())
+    xp, _ = ns.common_namespace({"gradients": gradients[0]})
+    return _norms(xp, xp.concat(gradients, axis=0), (0,) if per_example else (0, 1))
+
+
+def text_values(model: Any, tokenizer: Any, text: str) -> list[dict[str, Array]]:
+    """Every gate and state of a character model while it reads a text.
+
+    Parameters
+    ----------
+    model : CharModel
+    tokenizer : CharTokenizer
+        The model's.
+    text : str
+        At least one character.
+
+    Returns
+    -------
+    layers : list of dict of str to array, shape (n_a, len(text))
+        For each layer what `gate_values` returns, column t while the model reads ``text[t]``.
+
+    Raises
+    ------
+    ValueError
+        For an empty text, or a character that the vocabulary does not hold.
+    """
+    _, caches = _read(model, _indices(tokenizer, text, 1))
+    return [{name: values[:, 0, :] for name, values in gate_values(layer).items()} for layer in caches]
+
+
+def text_gradient_norms(model: Any, tokenizer: Any, text: str) -> list[Array]:
+    """How far back a character model's gradient reaches, when it predicts the last character of a text.
+
+    The loss is the negative log-likelihood of ``text[-1]`` after the characters before it.
+
+    Parameters
+    ----------
+    model : CharModel
+    tokenizer : CharTokenizer
+        The model's.
+    text : str
+        At least two characters.
+
+    Returns
+    -------
+    layers : list of array, shape (len(text),)
+        For each layer the norm of the gradient with respect to its state after t characters.
+
+    Raises
+    ------
+    ValueError
+        For a text that is too short, or a character that the vocabulary does not hold.
+    """
+    indices = _indices(tokenizer, text, 2)
+    logits, caches = _read(model, indices[:, :-1])
+    weights = model.parameters["Wy"]
+    xp, device = ns.common_namespace({"Wy": weights, "logits": logits})
+    target = xp.asarray(np.ascontiguousarray(indices[:, -1:]), device=device)
+    _, dz = softmax_cross_entropy(logits[:, :, -1:], target)
+    ds_final: Any = (xp.matrix_transpose(weights) @ dz[:, :, 0],)
+    ds: Cotangents = ()
+    norms = []
+    for layer in reversed(caches):
+        gradients, dx = _walk_back(layer, ds_final, ds, inputs=layer is not caches[0])
+        norms.append(_norms(xp, xp.concat(list(gradients.values()), axis=0), (0, 1)))
+        ds_final, ds = (), (dx,)
+    return norms[::-1]
+
+
+def _indices(tokenizer: Any, text: str, least: int) -> np.ndarray:
+    """(1, T)."""
+    if not isinstance(text, str):
+        raise TypeError(f"`text` must be a str; got {type(text).__name__}")
+    if len(text) < least:
+        raise ValueError(f"`text` must have at least {least} character{'s' * (least > 1)}; got {text!r}")
+    return np.asarray(tokenizer.encode(text))[None, :]
+
+
+def _read(model: Any, indices: np.ndarray) -> tuple[Array, list[Caches]]:
+    """The logits, and the caches of each layer of a model that reads (m, T) indices."""
+    logits, _, cache = model.forward(indices)
+    return logits, [forward for forward, *_ in cache.stack.layers]
+
+
+def _owner(caches: Any) -> Caches:
+    """The caches object itself, or the one behind its two halves."""
+    if isinstance(caches, tuple | list) and len(caches) == 2 and isinstance(caches[0], Steps):
+        return caches[0].caches
+    if not isinstance(caches, Caches):
+        raise TypeError(f"`caches` must be what a forward function over a sequence returned; got {caches!r:.80}")
+    return caches
+
+
+def _walk_back(caches: Any, ds_final: Any, ds: Sequence[Array | None], inputs: bool = False) -> tuple[States, Array]:
+    """Step by step back: cotangents of the states (n_a, m, T + 1), and of the inputs (n_x, m, T) if asked for."""
+    owner = _owner(caches)
+    cell = owner.cell
+    record, here, entering = _cotangents(cell, owner.record_for(cell), ds_final, ds)
+    xp = record.xp
+    found, dxs = [], []
+    for t in range(record.states[0].shape[0] - 1, 0, -1):
+        here = tuple(d if more is None else d + more[:, :, t - 1] for d, more in zip(here, entering, strict=True))
+        found.append(here)
+        dx, here, _ = schedule.backward(_one_step(record, t - 1), cell, (None,) * len(here), here, 1)
+        dxs.append(dx)
+    found.append(here)
+    columns = zip(cell.states, zip(*found[::-1], strict=True), strict=True)
+    gradients = {f"d{name}": xp.stack(list(values), axis=2) for name, values in columns}
+    return gradients, xp.concat(dxs[::-1], axis=2) if inputs else None
+
+
+def _cotangents(
+    cell: Cell, record: Record, ds_final: Any, ds: Sequence[Array | None]
+) -> tuple[Record, tuple[Array, ...], tuple[Array | None, ...]]:
+    """Checked and in one dtype: the record, the cotangent of every final state, and those that enter at each step."""
+    xp, (n_after, m, n_a) = record.xp, record.states[0].shape
+    ds_final = ds_final if isinstance(ds_final, tuple | list) else (ds_final,)
+    named = arguments.by_state("ds_final", ds_final, cell, "d{}_final") | arguments.by_state(
+        "ds", tuple(ds), cell, "d{}"
+    )
+    given = {name: d for name, d in named.items() if d is not None}
+    if not given:
+        raise ValueError("`ds_final` must hold the gradient of at least one state; got None for all of them")
+    ns.common_namespace({"caches": record.states[0], **given})
+    for name, d in given.items():
+        final = name.endswith("_final")
+        symbols, shape = ("(n_a, m)", (n_a, m)) if final else ("(n_a, m, T_x)", (n_a, m, n_after - 1))
+        checks.check_shape(name, d, symbols, shape)
+    dtype = ns.floating_dtype(xp, {}, {"caches": record.states[0], **given})
+    record = record.promoted(dtype)
+    zeros = xp.zeros_like(xp.matrix_transpose(record.states[0][0, :, :]))
+    at_end = tuple(zeros if (d := named[f"d{s}_final"]) is None else ns.astype(xp, d, dtype) for s in cell.states)
+    return record, at_end, tuple(_entering(record, named[f"d{s}"]) for s in cell.states)
+
+
+def _entering(record: Record, d: Array | None) -> Array | None:
+    """A cotangent of all steps (n_a, m, T), zero past an example's end: what lies there is no output."""
+    if d is None:
+        return None
+    xp, d = record.xp, ns.astype(record.xp, d, record.dtype)
+    if record.lengths is None:
+        return d
+    valid = layout.to_public(xp, layout.valid_steps(xp, record.lengths, d.shape[2]))
+    return xp.where(valid, d, xp.zeros_like(d))
+
+
+def _one_step(record: Record, t: int) -> Record:
+    """The record of step t alone."""
+    xp, lengths = record.xp, record.lengths
+    return replace(
+        record,
+        x=record.x[t : t + 1, ...],
+        states=tuple(s[t : t + 2, ...] for s in record.states),
+        saved=tuple(k[t : t + 1, ...] for k in record.saved or ()),
+        lengths=None if lengths is None else ns.astype(xp, lengths > t, lengths.dtype),
+    )
+
+
+def _norms(xp: Any, gradients: Array, axes: tuple[int, ...]) -> Array:
+    """Euclidean norms over some axes, scaled so that no square underflows."""
+    if 0 in gradients.shape:  # no example: the sum of nothing
+        return xp.sum(gradients, axis=axes)
+    largest = xp.max(xp.abs(gradients), axis=axes, keepdims=True)
+    scale = xp.where(largest > 0, largest, xp.ones_like(largest))
+    return xp.squeeze(scale, axis=axes) * xp.sqrt(xp.sum((gradients / scale) ** 2, axis=axes))

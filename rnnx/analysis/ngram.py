@@ -1,0 +1,67 @@
+"""A character n-gram model: the baseline that a recurrent one has to beat.
+
+Interpolated Witten-Bell smoothing (I. Witten, T. Bell, IEEE Trans. Inf. Theory 37 (1991)): with c(h) characters
+seen behind the context h, of d(h) kinds, and h' the context without its first character,
+
+    p(x | h) = (c(h x) + d(h) p(x | h')) / (c(h) + d(h)),
+
+down to equal probabilities of all characters.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+
+from rnnx.data.batches import Dataset
+
+
+class NGram:
+    """Counts of a dataset.
+
+    Parameters
+    ----------
+    order : int
+        A character is predicted from at most `order` - 1 characters before it, of the same sequence.
+    vocab_size : int
+    """
+
+    def __init__(self, order: int, vocab_size: int) -> None:
+        if order < 1 or vocab_size < 1:
+            raise ValueError(f"`order` and `vocab_size` must be at least 1; got {order} and {vocab_size}")
+        self.order, self.vocab_size = order, vocab_size
+        self._counts: defaultdict[tuple[int, ...], Counter[int]] = defaultdict(Counter)
+        self._totals: dict[tuple[int, ...], tuple[int, int]] = {}
+
+    def fit(self, dataset: Dataset) -> "NGram":
+        """Count."""
+        for inputs, target in _positions(dataset, self.order):
+            for length in range(len(inputs) + 1):
+                self._counts[inputs[len(inputs) - length :]][target] += 1
+        self._totals = {context: (sum(c.values()), len(c)) for context, c in self._counts.items()}
+        return self
+
+    def losses(self, dataset: Dataset) -> list[float]:
+        """Nats per character of a dataset, for the orders 1, 2, ... up to `order`."""
+        sums, n = [0.0] * self.order, 0
+        for inputs, target in _positions(dataset, self.order):
+            p = 1 / self.vocab_size
+            for length in range(self.order):
+                if length <= len(inputs):
+                    context = inputs[len(inputs) - length :]
+                    total, kinds = self._totals.get(context, (0, 0))
+                    if total:
+                        p = (self._counts[context][target] + kinds * p) / (total + kinds)
+                sums[length] -= math.log(p)
+            n += 1
+        return [s / max(n, 1) for s in sums]
+
+
+def _positions(dataset: Dataset, order: int) -> Iterator[tuple[tuple[int, ...], int]]:
+    """Every target of the dataset with the characters before it, at most order - 1."""
+    row: tuple[int, ...] = ()
+    for batch in dataset.batches(1):  # one at a time: streams then are the whole text in order
+        for inputs, targets in batch.rows():
+            before = row[len(row) - order + 1 :] if batch.continues and order > 1 else ()
+            row = before + tuple(inputs.tolist())
+            for t, target in enumerate(targets.tolist(), start=len(before)):
+                yield row[max(0, t + 2 - order) : t + 1] if order > 1 else (), target

@@ -1,0 +1,172 @@
+"""The record that describes a recurrent cell. It holds names and functions, no mathematics and no loop.
+
+One time step of a cell is a chain of *stages*. A stage is one recurrent product and the elementwise
+mathematics around it; RNN and LSTM have one stage, the course's GRU has two because its candidate
+multiplies ``r * c_prev``, which the first stage has to compute. A stage is a pair of pure functions::
+
+    forward(ops, zx, zh, s)                -> (s_next, saved)
+    backward(ops, ds, s_prev, s_next, saved) -> (dzx, dzh, ds_prev)
+
+``zx`` is the input side ``W_x x_t + b`` and ``zh`` the recurrent side ``W_h s[0]``, one entry a gate.
+``s`` is the state entering the stage and ``s_next`` the state leaving it; ``s[0]`` is what the recurrent
+weights multiply. All arguments and results are tuples. The entries may be arrays, scalars or traced
+symbols, so the functions use only ``+ - *`` and calls to ``ops.<name>`` (see `rnnx.cells.vocabulary`): no literal, no
+index, no branch. ``ds_prev[0]`` carries only the direct path into ``s[0]``; the engine adds the path
+through the recurrent weights, ``W_h.T dzh``.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The parameter keys of one gate.
+
+    Parameters
+    ----------
+    weights : tuple of str
+        Either one key of shape (n_a, n_a + n_x), acting on [a_prev; x_t] in that order, or two keys: the
+        input weights of shape (n_a, n_x) and the recurrent weights of shape (n_a, n_a).
+    bias : str
+        Key of the bias, shape (n_a, 1), on the input side.
+    recurrent_bias : str or None
+        Key of an optional second bias, shape (n_a, 1), on the recurrent side. Only a cell that does not
+        merely add the two sides can tell it from `bias`.
+    forgets : bool
+        True for a gate that decides what of the old state stays: initialisation treats its bias apart.
+    """
+
+    weights: tuple[str, ...]
+    bias: str
+    recurrent_bias: str | None = None
+    forgets: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.weights, tuple) or len(self.weights) not in (1, 2):
+            raise ValueError(f"`weights` of a gate must be a tuple of one or two keys; got {self.weights!r}")
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys that must be present, weights first."""
+        return (*self.weights, self.bias)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One recurrent product and the elementwise mathematics around it.
+
+    Parameters
+    ----------
+    gates : tuple of Gate
+        In the order of `zx` and `zh`.
+    out : tuple of str
+        Names of the state that leaves the stage. For the last stage of a cell: the cell's states.
+    saved : tuple of str
+        Names of the other values that backward needs, in the order in which forward returns them.
+    forward, backward : callable
+        The pair described at the top of this file.
+    additive : bool
+        True if the stage uses only the sums ``zx + zh``. Then dzx equals dzh and engines store it once.
+    """
+
+    gates: tuple[Gate, ...]
+    out: tuple[str, ...]
+    saved: tuple[str, ...]
+    forward: Callable[..., Any]
+    backward: Callable[..., Any]
+    additive: bool = True
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A recurrent cell: names, and the stages of one time step.
+
+    Parameters
+    ----------
+    name : str
+        Name in messages and tables.
+    states : tuple of str
+        Names of the states carried from step to step; the first is the hidden state ``a``.
+    stages : tuple of Stage
+        The chain of stages; the last one's `out` equals `states`.
+    cache : tuple of str
+        Names of the saved values that the public cache tuple of a step shows, in its order.
+    head : tuple of str
+        Keys of the output layer's weights and bias.
+    """
+
+    name: str
+    states: tuple[str, ...]
+    stages: tuple[Stage, ...]
+    cache: tuple[str, ...] = ()
+    head: tuple[str, str] = ("Wy", "by")
+
+    def __post_init__(self) -> None:
+        if not self.stages or self.stages[-1].out != self.states:
+            raise ValueError(f"the last stage of cell {self.name!r} must return the cell's states {self.states}")
+        unknown = set(self.cache) - set(self.saved)
+        if unknown:
+            raise ValueError(f"cell {self.name!r} shows {sorted(unknown)} in its cache, which no stage saves")
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Kept, for it is a hash of everything; but not from process to process, in which strings hash differently."""
+        return hash((self.name, self.states, self.stages, self.cache, self.head))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_hash"}
+
+    @cached_property
+    def gates(self) -> tuple[Gate, ...]:
+        """All gates, stage by stage."""
+        return tuple(gate for stage in self.stages for gate in stage.gates)
+
+    @cached_property
+    def saved(self) -> tuple[str, ...]:
+        """Names of all values an engine stores per step beside the states: a stage's saved values, then,
+        unless it is the last stage, the state that leaves it.
+        """
+        names: tuple[str, ...] = ()
+        for stage in self.stages[:-1]:
+            names += stage.saved + stage.out
+        return names + self.stages[-1].saved
+
+    @cached_property
+    def saved_slices(self) -> tuple[tuple[slice, slice], ...]:
+        """For every stage, where its saved values and its outgoing state stand in `saved`.
+
+        The last stage's outgoing state is the cell's state and stands elsewhere: its slice is empty.
+        """
+        slices, at = [], 0
+        for stage in self.stages:
+            mid = at + len(stage.saved)
+            end = mid + (0 if stage is self.stages[-1] else len(stage.out))
+            slices.append((slice(at, mid), slice(mid, end)))
+            at = end
+        return tuple(slices)
+
+    @cached_property
+    def first_gates(self) -> tuple[int, ...]:
+        """For every stage, the number of gates of the stages before it."""
+        counts = [len(stage.gates) for stage in self.stages]
+        return tuple(sum(counts[:i]) for i in range(len(counts)))
+
+    def entering(self, i: int) -> tuple[str, ...]:
+        """Names of the state that enters stage i."""
+        return self.stages[i - 1].out if i else self.states
+
+    @cached_property
+    def parameter_keys(self) -> tuple[str, ...]:
+        """Keys of the recurrent part that must be present, in the order of the public gradients."""
+        return tuple(key for gate in self.gates for key in gate.keys)
+
+    @cached_property
+    def optional_keys(self) -> tuple[str, ...]:
+        """Keys that may be present: the recurrent biases."""
+        return tuple(gate.recurrent_bias for gate in self.gates if gate.recurrent_bias)

@@ -1,0 +1,83 @@
+"""torch's side: the loop that its tutorials show. The only file that imports torch."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from rnnx import convert
+from rnnx.compare.exchange import Arrays, Request
+from rnnx.compare.side import main, timed
+
+KINDS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru_reset_after": nn.GRU}
+
+
+class Net(nn.Module):
+    """One-hot input, recurrent layers, a dense layer; (T, m) indices to (T, m, vocab_size) logits."""
+
+    def __init__(self, kind: type, vocab_size: int, hidden_size: int, num_layers: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.rnn = kind(vocab_size, hidden_size, num_layers, dtype=dtype)
+        self.head = nn.Linear(hidden_size, vocab_size, dtype=dtype)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Logits of what comes next."""
+        one_hot = nn.functional.one_hot(inputs, self.head.out_features).to(self.head.weight.dtype)
+        return self.head(self.rnn(one_hot)[0])
+
+
+class TorchSide:
+    """torch.nn and torch.optim."""
+
+    def __init__(self, request: Request, way: str) -> None:
+        del way
+        s = request.settings
+        if s.threads is not None:
+            torch.set_num_threads(s.threads)
+        self.request = request
+        self.versions = {"torch": str(torch.__version__)}
+        self.net = Net(KINDS[s.cell], s.vocab_size, s.hidden_size, s.num_layers, getattr(torch, s.dtype))
+        state = convert.to_torch(s.cell, request.parameters, prefix="rnn.")
+        state |= convert.dense_to_torch(request.parameters, prefix="head.")
+        self.net.load_state_dict({key: torch.from_numpy(a) for key, a in state.items()})
+        self._hold_second_biases()
+        rule = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[s.optimizer]  # Adam's epsilon: 1e-8, as ours
+        self.optimizer = rule(self.net.parameters(), lr=s.learning_rate)
+
+    def _hold_second_biases(self) -> None:
+        """Keep the recurrent biases at zero where they only add to the others: with both, the sum would learn twice
+        as fast as the one bias that rnnx has. The candidate's of a GRU is a parameter of its own.
+        """
+        for key, p in self.net.rnn.named_parameters():
+            if key.startswith("bias_hh"):
+                own = torch.zeros_like(p)
+                if self.request.settings.cell == "gru_reset_after":
+                    own[-self.request.settings.hidden_size :] = 1
+                p.register_hook(own.mul)
+
+    def train(self) -> tuple[list[float], list[float]]:
+        """Losses and seconds of all steps."""
+        return timed(self.request, self._step)
+
+    def first_gradients(self) -> Arrays:
+        """Gradients of the first batch."""
+        self._loss(self.request.inputs[0], self.request.targets[0]).backward()
+        found = {key: p.grad for key, p in self.net.named_parameters()}
+        cell = self.request.settings.cell
+        recurrent = convert.from_torch(cell, found, prefix="rnn.", stack=True, gradients=True)
+        return recurrent | convert.dense_from_torch(found, prefix="head.", gradients=True)
+
+    def _loss(self, inputs: np.ndarray, targets: np.ndarray) -> torch.Tensor:
+        """Mean over all characters. torch's own layout is time-major."""
+        logits = self.net(torch.from_numpy(inputs.T))
+        return nn.functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(targets.T).flatten())
+
+    def _step(self, inputs: np.ndarray, targets: np.ndarray) -> float:
+        self.optimizer.zero_grad()
+        loss = self._loss(inputs, targets)
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()
+
+
+if __name__ == "__main__":
+    main(TorchSide)

@@ -1,0 +1,234 @@
+"""The layout of torch.nn.RNN, LSTM, GRU (and their cells) and Linear."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from rnnx._core import checks
+from rnnx._core.arrays import Array
+from rnnx.cells import Cell
+from rnnx.convert import blocks
+from rnnx.convert.blocks import Arrays, Blocks
+
+_KEY = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh)(_l\d+(?:_reverse)?)?")
+
+
+def to_torch(cell: Cell | str, parameters: Mapping[str, Array], *, prefix: str = "", name: str = "") -> Arrays:
+    """Weights for torch.nn.RNN, LSTM or GRU.
+
+    Parameters
+    ----------
+    cell : Cell or str
+        "rnn", "lstm" or "gru_reset_after".
+    parameters : dict of str to array
+        Of one cell ("Wf", ...) or of a stack ("Wf_l0", "Wf_l0_reverse", "Wf_l1", ...). Other layers in it are left
+        out; for an output layer see `dense_to_torch`.
+    prefix : str
+        What the keys begin with: where the layer is in its module, for instance "rnn.".
+    name : str
+        Name of the stack, if it has one ("encoder" for "Wf_encoder_l0").
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        weight_ih_l<k> (k n_a, n_x), weight_hh_l<k> (k n_a, n_a), bias_ih_l<k> and bias_hh_l<k> (k n_a,), in the
+        dtype of `parameters`, the wider one if there are two. Load them with
+        ``module.load_state_dict({k: torch.from_numpy(v) for k, v in to_torch(cell, parameters).items()})``.
+
+    Raises
+    ------
+    ValueError
+        For a cell that torch does not have (a GRU that resets before the product, a cell of one's own), a missing or
+        unknown key, a wrong shape, or layers of unequal hidden size.
+    TypeError
+        For something that is not a float32 or float64 array.
+    """
+    cell, gates = blocks.peer_gates("torch", cell)
+    parts = {s or "_l0": blocks.pack(gates, p) for s, p in blocks.parts_of(cell, parameters, name).items()}
+    blocks.check_chain(parts, equal=True)
+    return {
+        f"{prefix}{key}{suffix}": a
+        for suffix, b in parts.items()
+        for key, a in (("weight_ih", b.w_x), ("weight_hh", b.w_h), ("bias_ih", b.b_x), ("bias_hh", b.b_h))
+    }
+
+
+def from_torch(
+    cell: Cell | str,
+    weights: Any,
+    *,
+    prefix: str = "",
+    stack: bool = False,
+    name: str = "",
+    gradients: bool = False,
+) -> Arrays:
+    """Parameters from the weights of torch.nn.RNN, LSTM or GRU.
+
+    Parameters
+    ----------
+    cell : Cell or str
+        "rnn", "lstm" or "gru_reset_after".
+    weights : torch.nn.Module, or dict of str to array
+        The layer, its state_dict(), or arrays by the same names. Without biases (bias=False): they become zeros.
+    prefix : str
+        What the keys of this layer begin with, for instance "rnn." if `weights` is of a whole model.
+    stack : bool
+        True: the names of a stack, "Wf_l0", "Wf_l0_reverse", ...; False: the cell's own, "Wf", which wants one layer
+        of one direction.
+    name : str
+        Name of the stack, if it shall have one.
+    gradients : bool
+        True if `weights` holds gradients with respect to torch's weights: the result then holds those with respect
+        to ours, under "d" + key.
+
+    Returns
+    -------
+    parameters : dict of str to numpy.ndarray
+        Copies, in the dtype of `weights`.
+
+    Raises
+    ------
+    ValueError
+        For missing or unknown keys, wrong shapes, the weights of another cell, a projection (proj_size), or a module
+        with another nonlinearity than tanh.
+    TypeError
+        For something that is not a module or a dict of float32 or float64 arrays.
+    """
+    cell, gates = blocks.peer_gates("torch", cell)
+    _check_nonlinearity(_module(weights, prefix))
+    found = _by_suffix(_state_dict(weights), prefix)
+    suffixes = blocks.stack_suffixes("weights", found)
+    parts = {suffix: _read(cell, len(gates), prefix, suffix, found[suffix]) for suffix in suffixes}
+    blocks.check_chain(parts, equal=True)
+    unpacked = {suffix: blocks.unpack(cell, gates, part, gradients) for suffix, part in parts.items()}
+    return blocks.named(unpacked, stack, name, gradients)
+
+
+def dense_to_torch(
+    parameters: Mapping[str, Array], *, keys: tuple[str, str] = ("Wy", "by"), prefix: str = ""
+) -> Arrays:
+    """Weights for torch.nn.Linear.
+
+    Parameters
+    ----------
+    parameters : dict of str to array
+        Holds, beside others, the weights (n_y, n_a) and the bias (n_y, 1).
+    keys : (str, str)
+        Their keys.
+    prefix : str
+        What the returned keys begin with, for instance "head.".
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        weight (n_y, n_a) and bias (n_y,).
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `to_torch`.
+    """
+    weights, bias = blocks.head_arrays(parameters, keys)
+    return {f"{prefix}weight": weights, f"{prefix}bias": bias}
+
+
+def dense_from_torch(
+    weights: Any, *, keys: tuple[str, str] = ("Wy", "by"), prefix: str = "", gradients: bool = False
+) -> Arrays:
+    """Parameters of an output layer from those of torch.nn.Linear.
+
+    Parameters
+    ----------
+    weights : torch.nn.Module, or dict of str to array
+    keys : (str, str)
+        Keys of the result.
+    prefix, gradients
+        As in `from_torch`.
+
+    Returns
+    -------
+    parameters : dict of str to numpy.ndarray
+        The weights (n_y, n_a) and the bias (n_y, 1); copies.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `from_torch`.
+    """
+    if hasattr(_module(weights, prefix), "num_embeddings"):  # its one array looks like that of a layer without bias
+        raise ValueError("`weights` must be of a linear layer; got an embedding")
+    state = _state_dict(weights)
+    names = (f"{prefix}weight", f"{prefix}bias")
+    if names[0] not in state:
+        raise ValueError(f"`weights` must have the key {names[0]!r}; it has {_some(state)}")
+    weight = blocks.peer_array(names[0], state[names[0]], 2)
+    bias = blocks.peer_array(names[1], state[names[1]], 1) if names[1] in state else np.zeros_like(weight[:, 0])
+    return blocks.head_parameters(weight, bias, keys, names, gradients)
+
+
+def _state_dict(weights: Any) -> Mapping[str, Any]:
+    state = weights.state_dict() if callable(getattr(weights, "state_dict", None)) else weights
+    if not isinstance(state, Mapping):
+        raise TypeError(f"`weights` must be a torch module or a dict of arrays; got {type(weights).__name__}")
+    return state
+
+
+def _module(weights: Any, prefix: str) -> Any:
+    """The module at this place, for what its arrays do not tell; None if there is none."""
+    find = getattr(weights, "get_submodule", None)
+    try:
+        return find(prefix.rstrip(".")) if callable(find) else weights
+    except AttributeError:
+        return None  # no such module: the message about the keys says it better
+
+
+def _check_nonlinearity(module: Any) -> None:
+    nonlinearity = getattr(module, "nonlinearity", "tanh")
+    if nonlinearity != "tanh":
+        raise ValueError(f"the RNN's nonlinearity must be tanh; this module has {nonlinearity!r}")
+
+
+def _by_suffix(state: Mapping[str, Any], prefix: str) -> dict[str, dict[str, Any]]:
+    """Keys and arrays of every layer and direction."""
+    found: dict[str, dict[str, Any]] = {}
+    for key, value in state.items():
+        rest = key[len(prefix) :]
+        if not key.startswith(prefix) or "." in rest:
+            continue  # of another module
+        if rest.startswith("weight_hr"):
+            raise ValueError(f"`weights` has a projection ({key!r}, proj_size > 0), which rnnx's LSTM does not have")
+        match = _KEY.fullmatch(rest)
+        if match is None:
+            raise ValueError(f"unknown key {key!r} in `weights` of a recurrent layer")
+        found.setdefault(match[2] or "_l0", {})[match[1]] = value  # no suffix: torch.nn.LSTMCell
+    if not found:
+        raise ValueError(f"`weights` has no key like {prefix + 'weight_ih_l0'!r}; it has {_some(state)}")
+    return found
+
+
+def _some(state: Mapping[str, Any]) -> str:
+    return ", ".join(map(repr, list(state)[:4])) + (", ..." if len(state) > 4 else "")
+
+
+def _read(cell: Cell, k: int, prefix: str, suffix: str, state: dict[str, Any]) -> Blocks:
+    """One layer and direction, its shapes checked."""
+    missing = [f"{prefix}{key}{suffix}" for key in ("weight_ih", "weight_hh") if key not in state]
+    if len({"bias_ih", "bias_hh"} & set(state)) == 1:
+        missing += [f"{prefix}{key}{suffix}" for key in ("bias_ih", "bias_hh") if key not in state]
+    if missing:
+        raise ValueError(f"`weights` misses {', '.join(missing)}")
+    arrays = {
+        key: blocks.peer_array(prefix + key + suffix, a, 2 if key.startswith("weight") else 1)
+        for key, a in state.items()
+    }
+    rows, n_a = k * arrays["weight_hh"].shape[1], arrays["weight_hh"].shape[1]
+    symbol = f"{k} n_a" if k > 1 else "n_a"
+    zeros = np.zeros(rows, arrays["weight_ih"].dtype)
+    arrays = {"bias_ih": zeros, "bias_hh": zeros, **arrays}
+    shapes = {"weight_hh": (rows, n_a), "weight_ih": (rows, arrays["weight_ih"].shape[1])}
+    for key, shape in {**shapes, "bias_ih": (rows,), "bias_hh": (rows,)}.items():
+        symbols = f"({symbol}, {'n_x' if key == 'weight_ih' else 'n_a'})" if len(shape) == 2 else f"({symbol},)"
+        checks.check_shape(f"{prefix}{key}{suffix}", arrays[key], f"{symbols}, for cell {cell.name!r},", shape)
+    return Blocks(arrays["weight_ih"], arrays["weight_hh"], arrays["bias_ih"], arrays["bias_hh"])

@@ -1,0 +1,1 @@
+"""Functions written in LLVM's intermediate representation: the matrix product, the cells' mathematics, copies."""

@@ -1,0 +1,304 @@
+"""Writing LLVM's intermediate representation: loops, addresses, and vectors with the operators of Python.
+
+The inner loops of the compiled engine are functions of 64-bit integers, which are counts, strides in bytes and
+addresses; so they can be called from anywhere by their address. L is the number of lanes of a vector.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from llvmlite import binding, ir
+
+I64, I32, I1 = ir.IntType(64), ir.IntType(32), ir.IntType(1)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What of the CPU decides the shapes: bytes of a vector, and how many vectors the registers hold."""
+
+    vector_bytes: int
+    registers: int
+
+
+@lru_cache(maxsize=1)
+def _features() -> dict[str, bool]:
+    try:
+        return dict(binding.get_host_cpu_features())
+    except RuntimeError:  # this platform cannot say
+        return {}
+
+
+@lru_cache(maxsize=1)
+def machine() -> Machine:
+    """Of this CPU; of an unknown one, what every one can do."""
+    features = _features()
+    if features.get("avx512f"):
+        return Machine(64, 32)
+    if features.get("avx"):
+        return Machine(32, 16)
+    return Machine(16, 32 if binding.get_process_triple().startswith(("aarch64", "arm64")) else 16)
+
+
+def lanes(dtype: Any) -> int:
+    """Numbers in a vector."""
+    return machine().vector_bytes // np.dtype(dtype).itemsize
+
+
+class Function:
+    """A function under construction: its arguments and a builder at the end of what is written so far."""
+
+    def __init__(
+        self, module: ir.Module, name: str, arguments: Sequence[str], dtype: Any, *, public: bool = False
+    ) -> None:
+        self.dtype = np.dtype(dtype)
+        self.itemsize, self.lanes = self.dtype.itemsize, lanes(dtype)
+        self.real = ir.FloatType() if self.itemsize == 4 else ir.DoubleType()
+        self.bits = ir.IntType(8 * self.itemsize)
+        self.vector = ir.VectorType(self.real, self.lanes)
+        self.mask = ir.VectorType(I1, self.lanes)
+        self.module = module
+        self.ir = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * len(arguments)), name)
+        if not public:
+            self.ir.linkage = "internal"
+            self.ir.attributes.add("noinline")  # beside anything else it would lose its registers
+        self.build = ir.IRBuilder(self.ir.append_basic_block("entry"))
+        for argument, given in zip(self.ir.args, arguments, strict=True):
+            argument.name = given
+
+    @property
+    def arguments(self) -> tuple[ir.Value, ...]:
+        """The function's arguments, all 64-bit integers."""
+        return tuple(self.ir.args)
+
+    def call(self, function: "Function", *arguments: ir.Value) -> None:
+        """Call another function of the module."""
+        self.build.call(function.ir, arguments)
+
+    def end(self) -> "Function":
+        """Return from the function."""
+        self.build.ret_void()
+        return self
+
+    # --- integers -------------------------------------------------------------------------------------------
+
+    def sum(self, *terms: Any) -> ir.Value:
+        """Sum of integers, given as values or as numbers."""
+        total, constant = None, 0
+        for term in terms:
+            if isinstance(term, int):
+                constant += term
+            else:
+                total = term if total is None else self.build.add(total, term)
+        if total is None:
+            return I64(constant)
+        return self.build.add(total, I64(constant)) if constant else total
+
+    def times(self, a: ir.Value, b: Any) -> ir.Value:
+        """Product of two integers."""
+        return self.build.mul(a, I64(b) if isinstance(b, int) else b)
+
+    def less(self, a: ir.Value, b: Any) -> ir.Value:
+        """Whether a < b, both signed."""
+        return self.build.icmp_signed("<", a, I64(b) if isinstance(b, int) else b)
+
+    @contextlib.contextmanager
+    def loop(self, stop: ir.Value, start: Any = 0, step: int = 1) -> Iterator[ir.Value]:
+        """The body of ``for i in range(start, stop, step)``."""
+        head, body, after = (self.ir.append_basic_block(name) for name in ("head", "body", "after"))
+        before = self.build.block
+        self.build.branch(head)
+        self.build.position_at_end(head)
+        i = self.build.phi(I64)
+        i.add_incoming(I64(start) if isinstance(start, int) else start, before)
+        self.build.cbranch(self.less(i, stop), body, after)
+        self.build.position_at_end(body)
+        yield i
+        i.add_incoming(self.build.add(i, I64(step)), self.build.block)
+        self.build.branch(head)
+        self.build.position_at_end(after)
+
+    def least(self, limit: int, value: ir.Value) -> ir.Value:
+        """The smaller of the two."""
+        return self.build.select(self.less(value, limit), value, I64(limit))
+
+    @contextlib.contextmanager
+    def cases(self, value: ir.Value) -> Iterator[Callable[[int], Any]]:
+        """A switch: ``with f.cases(value) as case`` and, for every number, ``with case(number)``."""
+        done = self.ir.append_basic_block("done")
+        switch = self.build.switch(value, done)
+
+        @contextlib.contextmanager
+        def case(number: int) -> Iterator[None]:
+            block = self.ir.append_basic_block(f"case_{number}")
+            switch.add_case(I64(number), block)
+            self.build.position_at_end(block)
+            yield
+            self.build.branch(done)
+
+        yield case
+        self.build.position_at_end(done)
+
+    # --- memory ---------------------------------------------------------------------------------------------
+
+    def pointer(self, address: ir.Value, kind: ir.Type) -> ir.Value:
+        """An address as a pointer to a value of this type."""
+        return self.build.inttoptr(address, kind.as_pointer())
+
+    def load(self, address: ir.Value, kind: ir.Type, align: int | None = None) -> ir.Value:
+        """The value at an address; aligned to a number unless said otherwise."""
+        loaded = self.build.load(self.pointer(address, kind))
+        loaded.align = align or self.itemsize
+        return loaded
+
+    def integer(self, address: ir.Value) -> ir.Value:
+        """The 64-bit integer at an address."""
+        return self.load(address, I64, 8)
+
+    def load_vector(self, address: ir.Value, mask: ir.Value | None = None) -> ir.Value:
+        """A vector; lanes outside of the mask are not touched and read as zero."""
+        if mask is None:
+            return self.load(address, self.vector)
+        pointer = self.pointer(address, self.vector)
+        function = self._masked("load", self.vector, [pointer.type, I32, self.mask, self.vector])
+        return self.build.call(function, [pointer, I32(self.itemsize), mask, self.constant(0)])
+
+    def store_vector(self, value: ir.Value, address: ir.Value, mask: ir.Value | None = None) -> None:
+        """Write a vector; lanes outside of the mask are not touched."""
+        pointer = self.pointer(address, self.vector)
+        if mask is None:
+            self.build.store(value, pointer).align = self.itemsize
+            return
+        function = self._masked("store", ir.VoidType(), [self.vector, pointer.type, I32, self.mask])
+        self.build.call(function, [value, pointer, I32(self.itemsize), mask])
+
+    def _masked(self, what: str, returns: ir.Type, arguments: list[ir.Type]) -> ir.Function:
+        name = f"llvm.masked.{what}.v{self.lanes}f{8 * self.itemsize}.p0"
+        return declare(self.module, name, returns, arguments)
+
+    def first_lanes(self, count: ir.Value) -> ir.Value:
+        """The mask of the first `count` lanes."""
+        indices = ir.Constant(ir.VectorType(I64, self.lanes), list(range(self.lanes)))
+        return self.build.icmp_signed("<", indices, self.spread(count, I64))
+
+    # --- vectors --------------------------------------------------------------------------------------------
+
+    def constant(self, value: Any) -> ir.Constant:
+        """A vector with the same number in every lane."""
+        return ir.Constant(self.vector, [float(value)] * self.lanes)
+
+    def spread(self, value: ir.Value, kind: ir.Type | None = None) -> ir.Value:
+        """A vector of one number."""
+        kind = ir.VectorType(kind or self.real, self.lanes)
+        undefined = ir.Constant(kind, ir.Undefined)
+        first = self.build.insert_element(undefined, value, I32(0))
+        return self.build.shuffle_vector(
+            first, undefined, ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
+        )
+
+    @property
+    def has_scale(self) -> bool:
+        """Whether the CPU multiplies vectors by powers of two: `Vector.scale`."""
+        return self.lanes * self.itemsize == 64 and bool(_features().get("avx512f"))
+
+    def intrinsic(self, name: str, *arguments: ir.Value) -> ir.Value:
+        """The result of an LLVM intrinsic on vectors."""
+        full = f"llvm.{name}.v{self.lanes}f{8 * self.itemsize}"
+        return self.build.call(declare(self.module, full, self.vector, [a.type for a in arguments]), arguments)
+
+
+def declare(module: ir.Module, name: str, returns: ir.Type, arguments: Sequence[ir.Type]) -> ir.Function:
+    """A function that LLVM provides."""
+    return module.globals.get(name) or ir.Function(module, ir.FunctionType(returns, arguments), name)
+
+
+class Vector:
+    """A vector of numbers in a function, to be computed with as if it were one number.
+
+    Sums and products may be contracted to fused multiply-adds; nothing else is rearranged.
+    """
+
+    def __init__(self, function: Function, value: ir.Value) -> None:
+        self.function, self.value = function, value
+
+    def _binary(self, operation: str, a: Any, b: Any, **options: Any) -> "Vector":
+        build = getattr(self.function.build, operation)
+        return Vector(self.function, build(self._lift(a), self._lift(b), **options))
+
+    def _lift(self, other: Any) -> ir.Value:
+        if isinstance(other, Vector):
+            return other.value
+        kind = self.value.type
+        if isinstance(kind.element, ir.IntType):
+            return ir.Constant(kind, [int(other)] * kind.count)
+        return self.function.constant(other)
+
+    def __add__(self, other: Any) -> "Vector":
+        if isinstance(self.value.type.element, ir.IntType):
+            return self._binary("add", self, other)
+        return self._binary("fadd", self, other, flags=("contract",))
+
+    def __sub__(self, other: Any) -> "Vector":
+        if isinstance(self.value.type.element, ir.IntType):
+            return self._binary("sub", self, other)
+        return self._binary("fsub", self, other, flags=("contract",))
+
+    def __mul__(self, other: Any) -> "Vector":
+        return self._binary("fmul", self, other, flags=("contract",))
+
+    def __truediv__(self, other: Any) -> "Vector":
+        return self._binary("fdiv", self, other)
+
+    def __radd__(self, other: Any) -> "Vector":
+        return Vector(self.function, self._lift(other)) + self
+
+    def __rsub__(self, other: Any) -> "Vector":
+        return Vector(self.function, self._lift(other)) - self
+
+    def __rmul__(self, other: Any) -> "Vector":
+        return self * other
+
+    def __rtruediv__(self, other: Any) -> "Vector":
+        return Vector(self.function, self._lift(other)) / self
+
+    def __neg__(self) -> "Vector":
+        return Vector(self.function, self.function.build.fneg(self.value))
+
+    def __lshift__(self, bits: int) -> "Vector":
+        return self._binary("shl", self, bits)
+
+    def __rshift__(self, bits: int) -> "Vector":
+        return self._binary("ashr", self, bits)
+
+    def where(self, comparison: str, limit: Any, then: Any, otherwise: Any) -> "Vector":
+        """`then` where ``self <comparison> limit`` holds, else `otherwise`; NaN compares as false."""
+        condition = self.function.build.fcmp_ordered(comparison, self.value, self._lift(limit))
+        return Vector(self.function, self.function.build.select(condition, self._lift(then), self._lift(otherwise)))
+
+    def as_integer(self) -> "Vector":
+        """The bits, read as integers."""
+        kind = ir.VectorType(self.function.bits, self.function.lanes)
+        return Vector(self.function, self.function.build.bitcast(self.value, kind))
+
+    def as_real(self) -> "Vector":
+        """The bits, read as numbers."""
+        return Vector(self.function, self.function.build.bitcast(self.value, self.function.vector))
+
+    def __abs__(self) -> "Vector":
+        return Vector(self.function, self.function.intrinsic("fabs", self.value))
+
+    def scale(self, n: "Vector") -> "Vector":
+        """Times 2^n, for whole numbers n of any size."""
+        f = self.function
+        every, as_set = ir.Constant(ir.IntType(f.lanes), -1), I32(4)  # lanes; the rounding mode
+        arguments = [self.value, n.value, self.value, every, as_set]
+        name = f"llvm.x86.avx512.mask.scalef.{'ps' if f.itemsize == 4 else 'pd'}.512"
+        function = declare(f.module, name, f.vector, [a.type for a in arguments])
+        return Vector(f, f.build.call(function, arguments))
+
+    def copysign(self, sign: "Vector") -> "Vector":
+        """The magnitude of this vector with the signs of another."""
+        return Vector(self.function, self.function.intrinsic("copysign", self.value, sign.value))

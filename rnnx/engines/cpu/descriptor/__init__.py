@@ -1,0 +1,1 @@
+"""The descriptor of a pass: the integers that the compiled loops read, and who writes them."""

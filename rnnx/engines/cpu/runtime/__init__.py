@@ -1,0 +1,1 @@
+"""What a compiled pass runs on: threads, kept machine code, memory."""

@@ -1,0 +1,1 @@
+"""The engine for arrays on a GPU."""

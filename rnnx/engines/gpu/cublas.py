@@ -1,0 +1,85 @@
+"""Products by cuBLAS, on a handle of our own.
+
+CuPy refuses to call cuBLAS while a stream is being captured, and copies operands that are parts of larger matrices.
+A maintained binding (nvmath-python) would bring cuda-bindings and cuda-core along and must match the version of CUDA;
+the few functions that are needed have been the same since CUDA 12.
+"""
+
+import ctypes
+from typing import Any
+
+from rnnx.engines.gpu.device import Matrix
+
+# Of cublas_api.h and library_types.h.
+_TYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 14}
+_COMPUTE_32F, _COMPUTE_32F_FAST_TF32, _COMPUTE_64F = 68, 77, 70
+_DEFAULT_ALGORITHM = -1
+_NO_SUMS_IN_16_BITS = 16  # CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION: parts of a sum, too, are of 32
+_LARGEST_INT = 2**31 - 1
+WORKSPACE = 32 << 20  # bytes: what NVIDIA recommends for Hopper
+
+
+def load() -> ctypes.CDLL:
+    """The library that CuPy uses, wherever it was installed."""
+    from cuda.pathfinder import load_nvidia_dynamic_lib
+
+    found = load_nvidia_dynamic_lib("cublas").abs_path
+    if found is None:
+        raise ImportError("no cuBLAS: pip install 'rnnx[cuda13]' (or 'rnnx[cuda12]' for an older driver)")
+    library = ctypes.CDLL(found)
+    pointer, integer = ctypes.c_void_p, ctypes.c_int
+    library.cublasCreate_v2.argtypes = [pointer]
+    library.cublasSetMathMode.argtypes = [pointer, integer]
+    library.cublasSetStream_v2.argtypes = [pointer, pointer]
+    library.cublasSetWorkspace_v2.argtypes = [pointer, pointer, ctypes.c_size_t]
+    for name, size in (("cublasGemmEx", integer), ("cublasGemmEx_64", ctypes.c_int64)):
+        getattr(library, name).argtypes = [
+            *(pointer, integer, integer, size, size, size),  # handle, transposed a and b, m, n, k
+            *(pointer, pointer, integer, size, pointer, integer, size),  # alpha, a, b: address, type, stride
+            *(pointer, pointer, integer, size, integer, integer),  # beta, c; compute, algorithm
+        ]
+    return library
+
+
+class Blas:
+    """A handle. It belongs to the device that is current when it is made, and to one thread at a time."""
+
+    def __init__(self, library: Any = None) -> None:
+        self._library = load() if library is None else library
+        self._handle = ctypes.c_void_p()
+        self._check("cublasCreate_v2", ctypes.byref(self._handle))
+        self._check("cublasSetMathMode", self._handle, _NO_SUMS_IN_16_BITS)
+        self._numbers = {
+            _COMPUTE_64F: tuple(ctypes.pointer(ctypes.c_double(x)) for x in (0, 1)),
+            _COMPUTE_32F: tuple(ctypes.pointer(ctypes.c_float(x)) for x in (0, 1)),
+        }
+        self._numbers[_COMPUTE_32F_FAST_TF32] = self._numbers[_COMPUTE_32F]
+
+    def _check(self, function: str, *arguments: Any) -> None:
+        status = getattr(self._library, function)(*arguments)
+        if status:
+            raise RuntimeError(f"{function} failed with status {status}")
+
+    def use(self, stream: int, workspace: int) -> None:
+        """Work on a stream, with `WORKSPACE` bytes at an address: setting the stream takes them away."""
+        self._check("cublasSetStream_v2", self._handle, stream)
+        self._check("cublasSetWorkspace_v2", self._handle, workspace, WORKSPACE)
+
+    def gemm(self, a: Matrix, b: Matrix, c: Matrix, beta: int, *, tf32: bool) -> None:
+        """C = A B + beta C. cuBLAS is column-major: it is asked for the transpose, B^T A^T."""
+        compute = _COMPUTE_32F_FAST_TF32 if tf32 else _COMPUTE_32F
+        if a.dtype.itemsize == 8:
+            compute = _COMPUTE_64F
+        elif a.dtype.itemsize == 2:
+            compute = _COMPUTE_32F
+        inner = a.rows if a.transposed else a.columns
+        numbers = self._numbers[compute]
+        types = [_TYPES[matrix.dtype.name] for matrix in (b, a, c)]
+        # The other one takes numbers that do not fit into 32 bits.
+        large = max(c.rows, c.columns, inner, a.stride, b.stride, c.stride) > _LARGEST_INT
+        self._check(
+            "cublasGemmEx_64" if large else "cublasGemmEx",
+            *(self._handle, int(b.transposed), int(a.transposed), c.columns, c.rows, inner),
+            *(numbers[1], b.address, types[0], b.stride, a.address, types[1], a.stride),
+            *(numbers[beta], c.address, types[2], c.stride, compute, _DEFAULT_ALGORITHM),
+        )

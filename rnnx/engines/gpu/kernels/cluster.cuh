@@ -1,0 +1,124 @@
+// A whole pass in one kernel, for small hidden sizes: a cluster of blocks holds the recurrent weights in its shared
+// memory for all steps, each block those of some units, and does RNNX_ROWS examples. What one block computes it puts
+// into the memory of the others; a barrier of the cluster a stage and step, none of the grid. Needs sm_90 or later.
+//
+// Dimensions: `units` of a block, `rows` = gates times units, RNNX_ROWS examples.
+// RNNX_CLUSTER, RNNX_THREADS, RNNX_PARTS and RNNX_ROW_PARTS: see rnnx.engines.gpu.cluster_codegen.
+
+#ifndef RNNX_EMULATED
+__device__ __forceinline__ int cluster_rank() {
+  unsigned rank;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+__device__ __forceinline__ void cluster_barrier() {
+  asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+// The place in the shared memory of another block of the cluster that `p` is in this one's.
+template <typename T> __device__ __forceinline__ T* cluster_peer(T* p, int rank) {
+  unsigned long long there;
+  asm volatile("mapa.u64 %0, %1, %2;" : "=l"(there) : "l"(p), "r"(rank));
+  return reinterpret_cast<T*>(there);
+}
+#endif
+
+// Numbers that are read at once: as many as 16 bytes hold, or all of them.
+template <typename T, int count>
+struct alignas(count * sizeof(T) < 16 ? count * sizeof(T) : 16) Several { T numbers[count]; };
+template <int count, typename T> __device__ __forceinline__ Several<T, count> several(const T* p) {
+  return *reinterpret_cast<const Several<T, count>*>(p);
+}
+
+template <typename T> __device__ __forceinline__ T* carve(unsigned char*& free, i64 count) {
+  T* result = reinterpret_cast<T*>(free);
+  free += (count * (i64)sizeof(T) + 15) / 16 * 16;
+  return result;
+}
+
+// The rows of this block's units, of a length `stride` that is a multiple of four and zero from n on.
+__device__ __forceinline__ void load_weights(
+    storage* w, const storage* wh, int gates, int units, int first, int count, int n, int stride) {
+  for (int e = threadIdx.x; e < gates * units * stride; e += RNNX_THREADS) {
+    const int row = e / stride, k = e - row * stride, g = row / units, u = row - g * units;
+    if (u < count && k < n) w[e] = wh[((i64)g * n + first + u) * n + k];
+    else store(w + e, real(0));
+  }
+}
+
+// Parts of W h, (RNNX_PARTS, RNNX_ROWS, rows); `operand` is (RNNX_ROWS, n4).
+__device__ __forceinline__ void product(
+    const storage* w, int rows, int stride, const real* operand, int n4, real* parts) {
+  const int chunk = (n4 / 4 + RNNX_PARTS - 1) / RNNX_PARTS * 4;
+  for (int item = threadIdx.x; item < rows * RNNX_PARTS; item += RNNX_THREADS) {
+    const int part = item / rows, row = item - part * rows;
+    const int stop = (part + 1) * chunk < n4 ? (part + 1) * chunk : n4;
+    real sums[RNNX_ROWS];
+    #pragma unroll
+    for (int j = 0; j < RNNX_ROWS; j++) sums[j] = real(0);
+    for (int k = part * chunk; k < stop; k += 4) {
+      const auto weights = several<4>(w + row * stride + k);
+      #pragma unroll
+      for (int j = 0; j < RNNX_ROWS; j++) {
+        const auto h = several<4>(operand + j * n4 + k);
+        #pragma unroll
+        for (int i = 0; i < 4; i++) sums[j] += load(weights.numbers + i) * h.numbers[i];
+      }
+    }
+    #pragma unroll
+    for (int j = 0; j < RNNX_ROWS; j++) parts[(part * RNNX_ROWS + j) * rows + row] = sums[j];
+  }
+}
+
+__device__ __forceinline__ real sum_of_parts(const real* parts, int rows, int j, int row) {
+  real sum = real(0);
+  #pragma unroll
+  for (int part = 0; part < RNNX_PARTS; part++) sum += parts[(part * RNNX_ROWS + j) * rows + row];
+  return sum;
+}
+
+// A number of this block's units, for all blocks: the operand of the next product.
+__device__ __forceinline__ void tell_all(real* place, real value) {
+  for (int rank = 0; rank < RNNX_CLUSTER; rank++) *cluster_peer(place, rank) = value;
+}
+
+// Parts of W^T dz over this block's rows, (RNNX_ROW_PARTS, RNNX_ROWS, n4); `dz` is (rows, RNNX_ROWS).
+__device__ __forceinline__ void product_back(
+    const storage* w, int rows, int stride, const real* dz, int n4, real* parts) {
+  const int fours = n4 / 4, chunk = (rows + RNNX_ROW_PARTS - 1) / RNNX_ROW_PARTS;
+  for (int item = threadIdx.x; item < fours * RNNX_ROW_PARTS; item += RNNX_THREADS) {
+    const int part = item / fours, k = (item - part * fours) * 4;
+    const int stop = (part + 1) * chunk < rows ? (part + 1) * chunk : rows;
+    real sums[RNNX_ROWS][4];
+    #pragma unroll
+    for (int j = 0; j < RNNX_ROWS; j++)
+      for (int i = 0; i < 4; i++) sums[j][i] = real(0);
+    for (int row = part * chunk; row < stop; row++) {
+      const auto weights = several<4>(w + row * stride + k);
+      const auto d = several<RNNX_ROWS>(dz + row * RNNX_ROWS);
+      #pragma unroll
+      for (int j = 0; j < RNNX_ROWS; j++)
+        for (int i = 0; i < 4; i++) sums[j][i] += load(weights.numbers + i) * d.numbers[j];
+    }
+    #pragma unroll
+    for (int j = 0; j < RNNX_ROWS; j++)
+      for (int i = 0; i < 4; i++) parts[(part * RNNX_ROWS + j) * n4 + k + i] = sums[j][i];
+  }
+}
+
+// This block's share of W^T dz to the blocks whose units it is of: `received` is (RNNX_CLUSTER, RNNX_ROWS, units).
+__device__ __forceinline__ void tell_owners(const real* parts, int n, int n4, int units, int rank, real* received) {
+  for (int e = threadIdx.x; e < RNNX_ROWS * n; e += RNNX_THREADS) {
+    const int j = e / n, k = e - j * n, owner = k / units;
+    real sum = real(0);
+    #pragma unroll
+    for (int part = 0; part < RNNX_ROW_PARTS; part++) sum += parts[(part * RNNX_ROWS + j) * n4 + k];
+    cluster_peer(received, owner)[(rank * RNNX_ROWS + j) * units + k - owner * units] = sum;
+  }
+}
+
+__device__ __forceinline__ real sum_of_blocks(const real* received, int units, int j, int u) {
+  real sum = real(0);
+  #pragma unroll
+  for (int rank = 0; rank < RNNX_CLUSTER; rank++) sum += received[(rank * RNNX_ROWS + j) * units + u];
+  return sum;
+}

@@ -1,0 +1,229 @@
+"""The arguments of a recurrent function: checked before any work, and brought to one dtype.
+
+Symbols: n_x inputs, n_a hidden units, n_y outputs, m examples, T_x time steps.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from rnnx._core import arrays as ns
+from rnnx._core.arrays import Array
+from rnnx._core.checks import Shape, check_lengths, compare_shapes, nearest
+from rnnx._core.layout import valid_steps
+from rnnx.cells import Cell
+from rnnx.cells.parameters import expected_shapes
+
+
+@dataclass(frozen=True)
+class Call:
+    """The checked arguments of a forward call: one library, one device, one dtype."""
+
+    xp: Any
+    dtype: Any
+    x: Array  # (n_x, m, T_x); or (m, T_x) indices, a copy that is zero past an example's end
+    s0: tuple[Array, ...]  # each (n_a, m)
+    parameters: dict[str, Array]
+    lengths: Array | None  # (m,) integers
+
+    @property
+    def n_a(self) -> int:
+        """Number of hidden units."""
+        return int(self.s0[0].shape[0])
+
+
+def forward_call(
+    cell: Cell,
+    x: tuple[str, Array],
+    states: Mapping[str, Array | None],
+    parameters: Mapping[str, Array],
+    lengths: Any = None,
+) -> Call:
+    """Check the arguments of a forward function.
+
+    Parameters
+    ----------
+    cell : Cell
+    x : (name, array of shape (n_x, m, T_x), or (m, T_x) of integers)
+        For a single step, "xt": (n_x, m).
+    states : mapping of name to array of shape (n_a, m) or None
+        In the order of ``cell.states``; None stands for zeros.
+    parameters : mapping of str to array
+    lengths : sequence or array of int, shape (m,), or None
+    """
+    check_keys(cell, parameters)
+    x_name, x_array = x
+    given = {name: array for name, array in states.items() if array is not None}
+    xp, device = ns.common_namespace({x_name: x_array, **given, **parameters})
+    indices = x_array.ndim == 2 and x_name != "xt" and ns.is_integer(xp, x_array)
+    n_x, n_a, m = _sizes(cell, x_name, tuple(x_array.shape), indices, _shapes(given), _shapes(parameters))
+    dtype = ns.floating_dtype(xp, parameters, {x_name: x_array, **given})
+    zeros = None if len(given) == len(states) else xp.zeros((n_a, m), dtype=dtype, device=device)
+    ends = None if lengths is None else check_lengths(xp, device, lengths, m, x_array.shape[-1])
+    return Call(
+        xp,
+        dtype,
+        _indices(xp, x_name, x_array, n_x, ends) if indices else _inputs(xp, x_array, dtype),
+        tuple([zeros if array is None else ns.astype(xp, array, dtype) for array in states.values()]),
+        {key: array if array.dtype == dtype else xp.astype(array, dtype) for key, array in parameters.items()},
+        ends,
+    )
+
+
+def _inputs(xp: Any, x: Array, dtype: Any) -> Array:
+    x = ns.astype(xp, x, dtype)
+    return x if x.ndim == 3 else xp.expand_dims(x, axis=2)
+
+
+def _indices(xp: Any, name: str, x: Array, n_x: int, lengths: Array | None) -> Array:
+    """A copy of the indices, zero past an example's end; those that can be looked at without waiting are checked."""
+    x = ns.as_index(xp, x)
+    if lengths is not None:
+        valid = xp.matrix_transpose(valid_steps(xp, lengths, x.shape[1])[:, :, 0])
+        x = xp.where(valid, x, xp.zeros_like(x))
+    if ns.is_on_host(x) and x.size and (x.min() < 0 or x.max() >= n_x):
+        raise ValueError(f"`{name}` must hold indices from 0 to n_x - 1 = {n_x - 1}; got {x.min()} to {x.max()}")
+    return x
+
+
+def _shapes(arrays: Mapping[str, Array]) -> tuple[tuple[str, Shape], ...]:
+    return tuple([(name, tuple(array.shape)) for name, array in arrays.items()])
+
+
+@lru_cache(maxsize=256)  # of what was accepted: the same shapes come again and again
+def _sizes(
+    cell: Cell,
+    x_name: str,
+    x: Shape,
+    indices: bool,
+    states: tuple[tuple[str, Shape], ...],
+    parameters: tuple[tuple[str, Shape], ...],
+) -> tuple[int, int, int]:
+    """n_x, n_a and m, after a check of all shapes."""
+    n_x, m = (_input_size(cell, dict(parameters)), x[0]) if indices else _check_x(x_name, x)
+    n_a = _hidden_size(cell, dict(states), dict(parameters))
+    for name, shape in states:
+        compare_shapes(name, shape, "(n_a, m)", (n_a, m))
+    _check_parameters(cell, dict(parameters), n_x, n_a)
+    return n_x, n_a, m
+
+
+def _check_x(name: str, x: Shape) -> tuple[int, int]:
+    symbols = "(n_x, m)" if name == "xt" else "(n_x, m, T_x)"
+    if len(x) != symbols.count(",") + 1:
+        other = "" if name == "xt" else ", or (m, T_x) if it holds integers, the indices of one-hot columns"
+        raise ValueError(f"`{name}` must have shape {symbols}{other}; got {x}")
+    if x[0] == 0:
+        raise ValueError(f"`{name}` must have shape {symbols} with n_x >= 1; got {x}")
+    return x[0], x[1]
+
+
+def by_state(name: str, arrays: Any, cell: Cell, pattern: str) -> dict[str, Array | None]:
+    """A sequence of arrays, one a state, by the names of the course; missing ones are None."""
+    if not isinstance(arrays, tuple | list):
+        raise TypeError(
+            f"`{name}` must be a tuple of arrays, one for each of {cell.states}; got {type(arrays).__name__}"
+        )
+    if len(arrays) > len(cell.states):
+        raise ValueError(f"`{name}` must hold at most {len(cell.states)} arrays, for {cell.states}; got {len(arrays)}")
+    missing = [None] * (len(cell.states) - len(arrays))
+    return {pattern.format(state): a for state, a in zip(cell.states, [*arrays, *missing], strict=True)}
+
+
+def input_size(cell: Cell, parameters: Mapping[str, Array]) -> int:
+    """n_x, as the gates' weights have it."""
+    return _input_size(cell, dict(_shapes(parameters)))
+
+
+def _input_size(cell: Cell, parameters: Mapping[str, Shape]) -> int:
+    """n_x, by the majority of the weights, so that the message names the odd one out."""
+    sizes = {}
+    for gate in cell.gates:
+        shape = parameters[gate.weights[0]]
+        sizes[gate.weights[0]] = (shape[1] - shape[0] * (len(gate.weights) == 1)) if len(shape) == 2 else 0
+    for key, size in sizes.items():
+        if size < 1:
+            symbols = expected_shapes(cell, 1, 1)[key][0]
+            raise ValueError(f"`{key}` must have shape {symbols} with n_x >= 1; got {parameters[key]}")
+    return Counter(sizes.values()).most_common(1)[0][0]
+
+
+def check_keys(cell: Cell, parameters: Mapping[str, Array]) -> None:
+    """Raise unless `parameters` holds exactly the keys of the cell, with or without its head."""
+    if not isinstance(parameters, Mapping):
+        raise TypeError(f"`parameters` must be a dict of arrays; got {type(parameters).__name__}")
+    _check_keys(cell, tuple(parameters))
+
+
+@lru_cache(maxsize=256)
+def _check_keys(cell: Cell, keys: tuple[str, ...]) -> None:
+    known = (*cell.parameter_keys, *cell.head, *cell.optional_keys)
+    for key in keys:
+        if key not in known:
+            raise ValueError(f"unknown key {key!r} in `parameters` of {cell.name}{nearest(str(key), known)}")
+    required = cell.parameter_keys + (cell.head if any(key in keys for key in cell.head) else ())
+    missing = [key for key in required if key not in keys]
+    if missing:
+        raise ValueError(f"`parameters` of {cell.name} must have keys {list(required)}; missing {missing}")
+
+
+def _hidden_size(cell: Cell, states: Mapping[str, Shape], parameters: Mapping[str, Shape]) -> int:
+    """n_a, by the majority of the arrays that know it, so that the message names the odd one out."""
+    shapes = {**states, **{key: parameters[key] for key in cell.parameter_keys}}
+    votes = Counter(shape[0] for shape in shapes.values() if shape)
+    n_a = votes.most_common(1)[0][0] if votes else 0
+    if n_a == 0:
+        raise ValueError(f"n_a must be at least 1; got {', '.join(f'`{k}` {v}' for k, v in shapes.items())}")
+    return n_a
+
+
+def check_parameter_shapes(cell: Cell, parameters: Mapping[str, Array], n_x: int, n_a: int) -> None:
+    """Raise unless every parameter has its shape."""
+    _check_parameters(cell, dict(_shapes(parameters)), n_x, n_a)
+
+
+def _check_parameters(cell: Cell, shapes: Mapping[str, Shape], n_x: int, n_a: int) -> None:
+    n_y = None
+    if cell.head[0] in shapes:
+        head = shapes[cell.head[0]]
+        n_y = head[0] if head else 0
+        if n_y == 0:
+            raise ValueError(f"`{cell.head[0]}` must have shape (n_y, n_a) with n_y >= 1; got {head}")
+    expected = expected_shapes(cell, n_x, n_a, n_y)
+    for key, shape in shapes.items():
+        compare_shapes(key, shape, *expected[key])
+
+
+def check_sequence_gradients(gradients: Mapping[str, Array], n_a: int, m: int, n_steps: int) -> int | None:
+    """Check da, dc, ... of shape (n_a, m, T), T <= T_x; return T, or None if none was given."""
+    first: str | None = None
+    steps = 0
+    for name, array in gradients.items():
+        if array.ndim != 3 or tuple(array.shape[:2]) != (n_a, m) or array.shape[2] > n_steps:
+            raise ValueError(
+                f"`{name}` must have shape (n_a, m, T) = ({n_a}, {m}, T) with T <= T_x = {n_steps}; "
+                f"got {tuple(array.shape)}"
+            )
+        if first is None:
+            first, steps = name, array.shape[2]
+        elif array.shape[2] != steps:
+            raise ValueError(f"`{name}` must cover as many steps as `{first}`, {steps}; got {array.shape[2]}")
+    return None if first is None else steps
+
+
+def check_steps(cell: Cell, steps: Any) -> Sequence[tuple]:
+    """The hand-built list of cache tuples of a cell's steps."""
+    size = 2 * len(cell.states) + len(cell.cache) + 2
+    if not isinstance(steps, Sequence) or isinstance(steps, str) or not steps:
+        raise TypeError(f"`caches` must be what {cell.name}_forward returned, or ([cache, ...], x)")
+    for step in steps:
+        if not isinstance(step, tuple | list) or len(step) != size or not isinstance(step[-1], Mapping):
+            raise ValueError(
+                f"a cache of {cell.name} must be a tuple of {size} entries ending in (xt, parameters), "
+                "as its cell_forward returns it; this one is not, or is the cache of another cell"
+            )
+        if getattr(step[-2], "ndim", 2) == 1:
+            raise ValueError("steps whose inputs are indices cannot be taken out of `caches`: pass it as it is")
+    return steps

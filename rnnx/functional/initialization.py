@@ -1,0 +1,178 @@
+"""Initial parameters, by schemes named after their source.
+
+Random numbers are drawn by NumPy's generator, in float64, and then moved: the same seed gives the same
+parameters in every library and on every device.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from rnnx._core.arrays import Array
+from rnnx.cells import Cell, cell_of
+from rnnx.cells.parameters import expected_shapes
+
+Draw = Callable[[np.random.Generator, tuple[int, ...], int], np.ndarray]
+
+
+def _small_normal(rng: np.random.Generator, shape: tuple[int, ...], n_a: int) -> np.ndarray:
+    del n_a
+    return 0.01 * rng.standard_normal(shape)
+
+
+def _torch_uniform(rng: np.random.Generator, shape: tuple[int, ...], n_a: int) -> np.ndarray:
+    return rng.uniform(-1, 1, shape) / np.sqrt(n_a)
+
+
+def _glorot_uniform(rng: np.random.Generator, shape: tuple[int, ...], n_a: int) -> np.ndarray:
+    del n_a
+    return rng.uniform(-1, 1, shape) * np.sqrt(6 / sum(shape))
+
+
+def _orthogonal(rng: np.random.Generator, shape: tuple[int, ...], n_a: int) -> np.ndarray:
+    del n_a
+    q, r = np.linalg.qr(rng.standard_normal(shape))
+    return q * np.sign(np.diag(r))  # without the signs, q is not uniformly distributed
+
+
+def _zeros(rng: np.random.Generator, shape: tuple[int, ...], n_a: int) -> np.ndarray:
+    del rng, n_a
+    return np.zeros(shape)
+
+
+# Scheme -> (input weights, recurrent weights, head weights, biases)
+_SCHEMES: dict[str, tuple[Draw, Draw, Draw, Draw]] = {
+    "course": (_small_normal, _small_normal, _small_normal, _zeros),
+    "keras": (_glorot_uniform, _orthogonal, _glorot_uniform, _zeros),
+    "torch": (_torch_uniform, _torch_uniform, _torch_uniform, _torch_uniform),
+}
+_FORGET_BIAS = {"keras": 1.0}
+
+
+def initialize_parameters(
+    cell: Cell | str,
+    n_x: int,
+    n_a: int,
+    n_y: int | None = None,
+    *,
+    scheme: str = "keras",
+    forget_bias: float | None = None,
+    seed: int | np.random.Generator | None = None,
+    dtype: str = "float32",
+    xp: Any = None,
+    device: Any = None,
+) -> dict[str, Array]:
+    """Initial parameters of a cell, with its output layer if `n_y` is given.
+
+    Parameters
+    ----------
+    cell : Cell or str
+        "rnn", "lstm", "gru", "gru_reset_after", or a cell record.
+    n_x, n_a, n_y : int
+        Inputs, hidden units, outputs. Without `n_y` there is no output layer.
+    scheme : {"keras", "torch", "course"}
+        * "keras": input and output weights Glorot-uniform (X. Glorot, Y. Bengio, AISTATS 2010), recurrent
+          weights of every gate orthogonal (A. Saxe et al., arXiv:1312.6120), biases zero, forget bias 1
+          (R. Jozefowicz et al., ICML 2015). Keras draws all gates as one matrix; here each gate is drawn
+          by itself.
+        * "torch": everything uniform in (-1/sqrt(n_a), 1/sqrt(n_a)), biases too.
+        * "course": weights 0.01 times standard normal, biases zero.
+    forget_bias : float, optional
+        Value of the bias of a forget gate (`bf` of an LSTM); default: what the scheme says.
+    seed : int or numpy.random.Generator, optional
+    dtype : {"float32", "float64"}
+    xp : module, optional
+        Array namespace of the result, for instance ``cupy``; default NumPy.
+    device : object, optional
+        Device, in the library's own terms.
+
+    Returns
+    -------
+    parameters : dict of str to array
+
+    Raises
+    ------
+    ValueError
+        For an unknown cell or scheme, or a size below 1.
+    """
+    cell = cell_of(cell)
+    _check_choices({"n_x": n_x, "n_a": n_a, "n_y": n_y}, scheme, dtype)
+    forget_bias = _FORGET_BIAS.get(scheme) if forget_bias is None else forget_bias
+    rng = np.random.default_rng(seed)
+    draw_x, draw_h, _, draw_bias = _SCHEMES[scheme]
+    values: dict[str, np.ndarray] = {}
+    for gate in cell.gates:
+        if len(gate.weights) == 1:
+            hidden = draw_h(rng, (n_a, n_a), n_a)
+            values[gate.weights[0]] = np.concatenate([hidden, draw_x(rng, (n_a, n_x), n_a)], axis=1)
+        else:
+            values[gate.weights[0]] = draw_x(rng, (n_a, n_x), n_a)
+            values[gate.weights[1]] = draw_h(rng, (n_a, n_a), n_a)
+        for bias in filter(None, (gate.bias, gate.recurrent_bias)):
+            values[bias] = draw_bias(rng, (n_a, 1), n_a)
+        if gate.forgets and forget_bias is not None:
+            values[gate.bias] = np.full((n_a, 1), float(forget_bias))
+    if n_y is not None:
+        values |= _dense(rng, n_a, n_y, scheme, cell.head)
+    assert {key: value.shape for key, value in values.items()} == {
+        key: shape for key, (_, shape) in expected_shapes(cell, n_x, n_a, n_y).items()
+    }
+    return _moved(values, dtype, xp, device)
+
+
+def initialize_dense(
+    n_in: int,
+    n_out: int,
+    *,
+    scheme: str = "keras",
+    seed: int | np.random.Generator | None = None,
+    dtype: str = "float32",
+    xp: Any = None,
+    device: Any = None,
+) -> dict[str, Array]:
+    """Initial parameters of a dense layer.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+        Inputs and outputs.
+    scheme, seed, dtype, xp, device
+        As for `initialize_parameters`.
+
+    Returns
+    -------
+    parameters : dict of str to array
+        Wy (n_out, n_in) and by (n_out, 1).
+
+    Raises
+    ------
+    ValueError
+        As `initialize_parameters`.
+    """
+    _check_choices({"n_in": n_in, "n_out": n_out}, scheme, dtype)
+    return _moved(_dense(np.random.default_rng(seed), n_in, n_out, scheme, ("Wy", "by")), dtype, xp, device)
+
+
+def _dense(
+    rng: np.random.Generator, n_in: int, n_out: int, scheme: str, keys: tuple[str, str]
+) -> dict[str, np.ndarray]:
+    _, _, draw_head, draw_bias = _SCHEMES[scheme]
+    return {keys[0]: draw_head(rng, (n_out, n_in), n_in), keys[1]: draw_bias(rng, (n_out, 1), n_in)}
+
+
+def _check_choices(sizes: dict[str, int | None], scheme: str, dtype: str) -> None:
+    for name, size in sizes.items():
+        if size is not None and (not isinstance(size, int | np.integer) or size < 1):
+            raise ValueError(f"`{name}` must be an integer of at least 1; got {size!r}")
+    if scheme not in _SCHEMES:
+        raise ValueError(f"`scheme` must be one of {sorted(_SCHEMES)}; got {scheme!r}")
+    if dtype not in ("float32", "float64"):
+        raise ValueError(f"`dtype` must be 'float32' or 'float64'; got {dtype!r}")
+
+
+def _moved(values: dict[str, np.ndarray], dtype: str, xp: Any, device: Any) -> dict[str, Array]:
+    """The values in a dtype, a library and on a device."""
+    target: Any = np if xp is None else xp
+    keywords = {} if device is None else {"device": device}
+    return {key: target.asarray(value.astype(dtype), **keywords) for key, value in values.items()}

@@ -1,0 +1,200 @@
+"""Any cell, on sequences and on single steps: check, call the schedule, name the results.
+
+The functions of the course (`rnnx.functional.rnn`, ...) are these with a cell filled in and the course's
+return orders.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rnnx._core import arrays as ns
+from rnnx._core import checks
+from rnnx._core.arrays import Array
+from rnnx._core.layout import valid_steps
+from rnnx.cells import Cell, cell_of
+from rnnx.functional import arguments, schedule
+from rnnx.functional.activations import softmax
+from rnnx.functional.caches import Caches
+from rnnx.functional.heads import dense_forward
+
+Gradients = dict[str, Array]
+
+
+def recurrent_forward(
+    cell: Cell | str,
+    x: Array,
+    s0: Sequence[Array | None],
+    parameters: Mapping[str, Array],
+    *,
+    lengths: Any = None,
+    keep_caches: bool = True,
+) -> tuple[tuple[Array, ...], Array | None, Caches]:
+    """Run any cell over a sequence.
+
+    Parameters
+    ----------
+    cell : Cell or str
+        A cell record of your own, or the name of one in ``rnnx.CELLS``.
+    x : array, shape (n_x, m, T_x), or (m, T_x) of integers
+        Inputs, float32 or float64; integer and bool are converted to the parameters' dtype. Or the index, 0 to
+        n_x - 1, of each one-hot column, which is then never built; past an example's end anything may stand.
+        On NumPy an index out of range is an error; elsewhere that is not looked at, and up to the library.
+    s0 : sequence of array or None, shape (n_a, m)
+        Initial states in the order of ``cell.states``; None stands for zeros, and so do missing ones.
+    parameters : dict of str to array
+        The keys of ``cell.parameter_keys``, and those of ``cell.head`` if an output is wanted.
+    lengths : sequence or array of int, shape (m,), optional
+        Steps of each example, 0 to T_x. Past an example's end its state stays and its outputs are zero.
+    keep_caches : bool
+        False saves nothing for a backward pass: less memory, faster.
+
+    Returns
+    -------
+    states : tuple of array, shape (n_a, m, T_x)
+        The states of all steps, in the order of ``cell.states``.
+    y : array, shape (n_y, m, T_x), or None
+        Softmax of the output layer; None if `parameters` has none.
+    caches : Caches
+        For `recurrent_backward`; ``caches.final_state`` holds the final states.
+
+    Raises
+    ------
+    ValueError
+        For a wrong shape, key, device, length or index.
+    TypeError
+        For something that is not an array, arrays of two libraries, or a wrong dtype.
+    """
+    cell = cell_of(cell)
+    states = arguments.by_state("s0", s0, cell, "{}0")
+    call = arguments.forward_call(cell, ("x", x), states, parameters, lengths)
+    outputs, caches = schedule.forward(cell, call, x, parameters, keep_caches)
+    return outputs, _head(cell, call, outputs[0]), caches
+
+
+def recurrent_backward(
+    cell: Cell | str,
+    ds: Sequence[Array | None],
+    caches: Any,
+    *,
+    ds_final: Sequence[Array | None] = (),
+    consume: bool = False,
+) -> Gradients:
+    """Gradients of any cell over a sequence.
+
+    Parameters
+    ----------
+    cell : Cell or str
+        The cell that ran forward.
+    ds : sequence of array or None, shape (n_a, m, T)
+        Cotangents of the states of the first T <= T_x steps, in the order of ``cell.states``; None, or a
+        missing one, stands for zeros.
+    caches : Caches, or (steps, x)
+        What `recurrent_forward` returned.
+    ds_final : sequence of array or None, shape (n_a, m)
+        Cotangents of the final states. They need T = T_x.
+    consume : bool
+        True frees the memory of `caches`, which cannot be used again.
+
+    Returns
+    -------
+    gradients : dict
+        dx (n_x, m, T), except for inputs that are indices; d<state>0 (n_a, m) of every state; and "d" + key of
+        every recurrent parameter.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `recurrent_forward`; also for `caches` of another cell or already consumed.
+    """
+    cell = cell_of(cell)
+    named, final = (
+        arguments.by_state("ds", ds, cell, "d{}"),
+        arguments.by_state("ds_final", ds_final, cell, "d{}_final"),
+    )
+    dx, ds0, gradients = run_backward(cell, named, final, caches, consume)
+    return {**of_inputs(dx), **{f"d{name}0": d for name, d in zip(cell.states, ds0, strict=True)}, **gradients}
+
+
+def of_inputs(dx: Array | None) -> Gradients:
+    """The entry of dx; there is none for inputs that are indices."""
+    return {} if dx is None else {"dx": dx}
+
+
+def run_backward(
+    cell: Cell,
+    ds: Mapping[str, Array | None],
+    ds_final: Mapping[str, Array | None],
+    caches: Any,
+    consume: bool = False,
+) -> tuple[Array | None, tuple[Array, ...], Gradients]:
+    """Check the cotangents, by their public names, and run the schedule backward; dx is None for indices."""
+    record, owner = schedule.resolve(cell, caches)
+    n_steps, n_a = int(record.x.shape[0]), int(record.states[0].shape[2])
+    m = int(record.x.shape[1])
+    given = {name: d for name, d in ds.items() if d is not None}
+    given_final = {name: d for name, d in ds_final.items() if d is not None}
+    ns.common_namespace({"caches": record.states[0], **given, **given_final})
+    steps = arguments.check_sequence_gradients(given, n_a, m, n_steps)
+    for name, d in given_final.items():
+        checks.check_shape(name, d, "(n_a, m)", (n_a, m))
+        if steps is not None and steps < n_steps:
+            raise ValueError(f"`{name}` needs `{next(iter(given))}` for all T_x = {n_steps} steps; got {steps}")
+    dtype = ns.floating_dtype(record.xp, {}, {"caches": record.states[0], **given, **given_final})
+    record = record.promoted(dtype)
+
+    def cast(d: Array | None) -> Array | None:
+        return None if d is None else ns.astype(record.xp, d, dtype)
+
+    result = schedule.backward(
+        record,
+        cell,
+        tuple(cast(d) for d in ds.values()),
+        tuple(cast(d) for d in ds_final.values()),
+        n_steps if steps is None else steps,
+    )
+    if consume and owner is not None:
+        owner.consume()
+    return result
+
+
+def step_forward(
+    cell: Cell, xt: Array, states: Mapping[str, Array], parameters: Mapping[str, Array]
+) -> tuple[tuple[Array, ...], Array | None, tuple]:
+    """One step: (states, each (n_a, m)), yt_pred, and the course's cache tuple."""
+    call = arguments.forward_call(cell, ("xt", xt), states, parameters)
+    outputs, caches = schedule.forward(cell, call, call.x, parameters, True)
+    y = _head(cell, call, outputs[0])
+    cache = caches[0][0]
+    cache = (*cache[: len(cache) - 2], xt, parameters)
+    return tuple(s[:, :, 0] for s in outputs), None if y is None else y[:, :, 0], cache
+
+
+def step_backward(cell: Cell, ds: Mapping[str, Array], cache: tuple) -> tuple[Array, tuple[Array, ...], Gradients]:
+    """One step back: dxt, the cotangents of the previous states, the parameter gradients."""
+    if not isinstance(cache, tuple):
+        raise TypeError(f"`cache` must be the tuple that {cell.name}_cell_forward returned; got {type(cache).__name__}")
+    arguments.check_steps(cell, [cache])
+    ns.common_namespace({"cache": cache[0], **{name: d for name, d in ds.items() if d is not None}})
+    if cache[0].ndim != 2:
+        raise ValueError(f"`{cell.states[0]}_next` must have shape (n_a, m); got {tuple(cache[0].shape)}")
+    n_a, m = cache[0].shape
+    sequence: dict[str, Array | None] = {}
+    for name, d in ds.items():
+        if d is not None:
+            checks.check_shape(name, d, "(n_a, m)", (n_a, m))
+        sequence[name] = None if d is None else d[:, :, None]
+    dx, ds_prev, gradients = run_backward(cell, sequence, dict.fromkeys(ds), ([cache], None))
+    assert dx is not None  # a step has no indices
+    return dx[:, :, 0], ds_prev, gradients
+
+
+def _head(cell: Cell, call: arguments.Call, a: Array) -> Array | None:
+    """Softmax of the output layer, zero past an example's end; None without an output layer."""
+    weights, bias = (call.parameters.get(key) for key in cell.head)
+    if weights is None:
+        return None
+    y = softmax(dense_forward(a, weights, bias))
+    if call.lengths is None:
+        return y
+    valid = call.xp.permute_dims(valid_steps(call.xp, call.lengths, a.shape[2]), (2, 1, 0))
+    return call.xp.where(valid, y, call.xp.zeros_like(y))

@@ -1,0 +1,101 @@
+"""A recurrent layer fed one time step at a time, its state kept between the calls."""
+
+from collections.abc import Mapping, Sequence
+
+from rnnx import engines
+from rnnx._core import arrays as ns
+from rnnx._core.arrays import Array
+from rnnx.cells import Cell, cell_of
+from rnnx.cells.parameters import pack
+from rnnx.functional import arguments
+
+
+class Stream:
+    """A cell, its weights made ready once, and a state that every step moves on.
+
+    A step checks nothing and, on the compiled engine, allocates nothing: what is passed must have the shape and
+    dtype of `x` here. For whole sequences use `recurrent_forward`, which is faster per step. One thread at a time may
+    use a stream.
+
+    Parameters
+    ----------
+    cell : Cell or str
+        A cell record of your own, or the name of one in ``rnnx.CELLS``.
+    parameters : dict of str to array
+        As for `recurrent_forward`; they are copied. An output layer is accepted and not used.
+    m : int
+        Number of examples that move on side by side.
+    s0 : sequence of array or None, shape (n_a, m)
+        Initial states in the order of ``cell.states``; None stands for zeros, and so do missing ones.
+
+    Attributes
+    ----------
+    cell : Cell
+    engine : str
+        Name of the engine that runs.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `recurrent_forward`.
+
+    Examples
+    --------
+    >>> import numpy as np, rnnx
+    >>> stream = rnnx.Stream("lstm", rnnx.initialize_parameters("lstm", n_x=3, n_a=5, seed=0, dtype="float64"))
+    >>> for xt in np.ones((4, 3, 1)):
+    ...     a = stream.step(xt)
+    >>> a.shape
+    (5, 1)
+    """
+
+    def __init__(
+        self, cell: Cell | str, parameters: Mapping[str, Array], *, m: int = 1, s0: Sequence[Array | None] = ()
+    ) -> None:
+        self.cell = cell_of(cell)
+        if not isinstance(m, int) or m < 1:
+            raise ValueError(f"`m` must be an integer of at least 1; got {m!r}")
+        arguments.check_keys(self.cell, parameters)
+        states = arguments.by_state("s0", s0, self.cell, "{}0")
+        given = {name: s for name, s in states.items() if s is not None}
+        xp, device = ns.common_namespace({**parameters, **given})
+        n_x = arguments.input_size(self.cell, parameters)
+        like = ns.floating_dtype(xp, parameters, given)
+        x = xp.zeros((n_x, m), dtype=like, device=device)
+        call = arguments.forward_call(self.cell, ("xt", x), states, parameters)
+        self._xp, self.engine = xp, engines.select(xp)
+        weights = pack(xp, self.cell, call.parameters)
+        self._s0 = tuple(ns.owned_copy(xp, s) for s in call.s0)
+        self._stepper = engines.load(self.engine).Stepper(xp, self.cell, weights, self._s0)
+        self._states: tuple[Array, ...] = self._s0
+
+    def step(self, xt: Array) -> Array:
+        """Move on by one step.
+
+        Parameters
+        ----------
+        xt : array, shape (n_x, m)
+            In the library and dtype of the parameters. Not checked.
+
+        Returns
+        -------
+        a : array, shape (n_a, m)
+            The new hidden state: the one that the next step starts from, not to be written to. On the compiled
+            engine its memory is used again by the step after next: copy what you want to keep.
+        """
+        self._states = self._stepper.step(xt)
+        return self._states[0]
+
+    @property
+    def state(self) -> dict[str, Array]:
+        """Copies of the current states by name ("a", and "c" for an LSTM), each (n_a, m)."""
+        return {name: ns.owned_copy(self._xp, s) for name, s in zip(self.cell.states, self._states, strict=True)}
+
+    def reset(self) -> None:
+        """Go back to the initial state."""
+        self._stepper.set(self._s0)
+        self._states = self._s0
+
+    def __repr__(self) -> str:
+        n_a, m = self._s0[0].shape
+        return f"<stream of {self.cell.name}, n_a={n_a}, m={m}, engine={self.engine!r}>"

@@ -1,0 +1,56 @@
+"""Where a decoder looks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from rnnx.plots import style
+
+_LABELS = 100  # more than so many on one axis cannot be read: every second, third, ... is shown
+
+
+def attention_map(weights: Any, source: Sequence[str], target: Sequence[str], *, title: str | None = None) -> Figure:
+    """Attention weights: a row for each character that is written, a column for each one that is read.
+
+    Parameters
+    ----------
+    weights : array, shape (T_target, T_source)
+        From 0 to 1.
+    source, target : str or sequence of str
+        The characters, or tokens, of the columns and the rows.
+    title : str, optional
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ValueError
+        If the texts do not fit the shape of the weights, or there is nothing to draw.
+    """
+    array = style.to_numpy("weights", weights)
+    if array.ndim != 2 or 0 in array.shape:
+        raise ValueError(f"`weights` must have shape (T_target, T_source), none of them 0; got {array.shape}")
+    for name, text, size in (("target", target, array.shape[0]), ("source", source, array.shape[1])):
+        if len(text) != size:
+            raise ValueError(f"`{name}` must have {size} characters, as `weights` say; got {len(text)}")
+    rows, columns = array.shape
+    with style.style():
+        cell = min(0.26, 9 / max(rows, columns))
+        figure = style.new_figure(max(2.6, 1.6 + cell * columns), max(1.8, 1.2 + cell * rows))
+        axes = figure.subplots()
+        image = axes.imshow(array, cmap=style.SEQUENTIAL, vmin=0, vmax=max(1.0, array.max()))
+        axes.xaxis.tick_top()
+        axes.xaxis.set_label_position("top")
+        for axis, text in ((axes.xaxis, source), (axes.yaxis, target)):
+            every = -(-len(text) // _LABELS)
+            style.label_ticks(axis, range(0, len(text), every), list(text)[::every], rotate=axis is axes.xaxis)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        axes.set_xlabel("read")
+        axes.set_ylabel("written")
+        figure.colorbar(image, ax=axes, label="attention weight", shrink=0.8)
+        style.set_suptitle(figure, title or "Attention")
+    return figure

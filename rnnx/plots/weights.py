@@ -1,0 +1,128 @@
+"""Histograms of parameters."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from rnnx.cells import CELLS
+from rnnx.plots import style
+
+_GATES = [gate.weights for cell in CELLS.values() for gate in cell.gates]
+_JOINT = {weights[0] for weights in _GATES if len(weights) == 1}  # on [a_prev; x_t]: n_a columns are recurrent
+_SPLIT = dict(weights for weights in _GATES if len(weights) == 2)  # input weights: recurrent weights
+_HEADS = {key for cell in CELLS.values() for key in cell.head}
+_OF_A_CELL = re.compile(r"[^_]+(_(?!bridge_).+)?_l\d+(_reverse)?")  # in a stack; not what leads from state to state
+_KINDS = {"recurrent weights": style.BLUE, "input weights": style.ORANGE, "other": "#777777"}
+_RECURRENT, _INPUT, _OTHER = _KINDS
+_COLUMNS = 4
+
+
+def weight_histograms(parameters: Mapping[str, Any], *, bins: int = 60, title: str | None = None) -> Figure:
+    """The distribution of every parameter, a panel each; the gates of a layer stand side by side.
+
+    Matrices that act on [a_prev; x_t] show their two parts apart. All matrices have one scale, and all biases, so
+    that panels can be compared.
+
+    Parameters
+    ----------
+    parameters : dict of str to array
+        By the names of a model or of a cell.
+    bins : int
+        Over the range of all matrices, or of all biases.
+    title : str, optional
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The title of a panel has the name and the shape; values that are not finite are counted there, not drawn.
+
+    Raises
+    ------
+    ValueError
+        If there is no parameter.
+    """
+    if not isinstance(parameters, Mapping) or not parameters:
+        raise ValueError("`parameters` must be a dict of at least one array")
+    if not isinstance(bins, int) or bins < 1:
+        raise ValueError(f"`bins` must be an integer of at least 1; got {bins!r}")
+    arrays = {name: style.to_numpy(name, values) for name, values in parameters.items()}
+    rows = _rows(arrays)
+    edges = {kind: _edges([a for n, a in arrays.items() if _is_bias(n, a) == kind], bins) for kind in (False, True)}
+    with style.style():
+        width = max(map(len, rows))
+        figure = style.new_figure(2.1 * width + 0.6, 1.35 * len(rows) + 0.8)
+        panels = figure.subplots(len(rows), width, squeeze=False)
+        used: set[str] = set()
+        for row, names in zip(panels, rows, strict=True):
+            for axes in row[len(names) :]:
+                axes.set_axis_off()
+            for axes, name in zip(row, names, strict=False):
+                used |= _draw(axes, name, arrays[name], edges[_is_bias(name, arrays[name])])
+        for axes in panels[:, 0]:
+            axes.set_ylabel("how many", fontsize=8)
+        figure.align_ylabels(list(panels[:, 0]))
+        for axes in panels[-1, : len(rows[-1])]:
+            axes.set_xlabel("value", fontsize=8)
+        style.set_suptitle(figure, title or "Parameters")
+        kinds = [kind for kind in _KINDS if kind in used and kind != _OTHER]
+        if kinds:
+            style.add_legend(figure, [Patch(color=_KINDS[kind], alpha=0.7) for kind in kinds], kinds)
+    return figure
+
+
+def _rows(arrays: Mapping[str, np.ndarray]) -> list[list[str]]:
+    """Names by layer, matrices before biases, at most so many in a row."""
+    groups: dict[tuple[str, bool], list[str]] = {}
+    for name, array in arrays.items():
+        head = name in _HEADS
+        layer = "head" if head else name.partition("_")[2]
+        groups.setdefault((layer, _is_bias(name, array) and not head), []).append(name)
+    layers = list(dict.fromkeys(layer for layer, _ in groups))
+    ordered = [groups.get((layer, bias), []) for layer in layers for bias in (False, True)]
+    return [names[at : at + _COLUMNS] for names in ordered for at in range(0, len(names), _COLUMNS)]
+
+
+def _is_bias(name: str, array: np.ndarray) -> bool:
+    return name.startswith("b") and array.size == max(array.shape, default=1)
+
+
+def _edges(arrays: list[np.ndarray], bins: int) -> np.ndarray:
+    """Edges of the bins over all finite values."""
+    finite = [a[np.isfinite(a)] for a in arrays]
+    values = np.concatenate(finite) if finite else np.zeros(0)
+    low, high = (values.min(), values.max()) if values.size else (0.0, 0.0)
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    return np.linspace(low, high, bins + 1)
+
+
+def _draw(axes: Axes, name: str, array: np.ndarray, edges: np.ndarray) -> set[str]:
+    """One panel; the kinds of weights in it."""
+    parts = _parts(name, array)
+    for kind, part in parts.items():
+        counts, _ = np.histogram(part[np.isfinite(part)], edges)
+        axes.stairs(counts, edges, fill=True, color=_KINDS[kind], alpha=0.35)
+        axes.stairs(counts, edges, color=_KINDS[kind], linewidth=1)
+    lost = array.size - int(np.isfinite(array).sum())
+    note = f", {lost} not finite" if lost else ""
+    style.set_title(axes, f"{name}  {tuple(array.shape)}{note}", fontsize=8)
+    axes.margins(x=0.03)
+    axes.set_ylim(bottom=0)
+    axes.locator_params(nbins=4)
+    return set(parts)
+
+
+def _parts(name: str, array: np.ndarray) -> dict[str, np.ndarray]:
+    """What of a parameter acts on the state, and what on the input; of those that are no cell's, all is one."""
+    if "_" in name and not _OF_A_CELL.fullmatch(name):
+        return {_OTHER: array}
+    key = name.partition("_")[0]
+    if key in _JOINT and array.ndim == 2 and array.shape[1] > array.shape[0]:
+        n_a = array.shape[0]
+        return {_RECURRENT: array[:, :n_a], _INPUT: array[:, n_a:]}
+    return {_INPUT if key in _SPLIT else _RECURRENT if key in _SPLIT.values() else _OTHER: array}

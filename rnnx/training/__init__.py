@@ -1,0 +1,22 @@
+"""The training loop, and what a run keeps: progress, metrics, checkpoints, settings."""
+
+from rnnx.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from rnnx.training.metrics import MetricsWriter, read_metrics
+from rnnx.training.progress import Progress
+from rnnx.training.runs import Run, free_folder
+from rnnx.training.settings import Settings
+from rnnx.training.trainer import Trainer, evaluate
+
+__all__ = [
+    "Checkpoint",
+    "MetricsWriter",
+    "Progress",
+    "Run",
+    "Settings",
+    "Trainer",
+    "evaluate",
+    "free_folder",
+    "load_checkpoint",
+    "read_metrics",
+    "save_checkpoint",
+]

@@ -1,0 +1,176 @@
+"""A model in one file: a safetensors file (no code in it) with the description as JSON in its header.
+
+A file of a run also holds what is needed to go on with it: the optimizer's state, the states that are carried from
+batch to batch, and counters. Random numbers are functions of the seed and the counters.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_bytes
+
+from rnnx._core import arrays as ns
+from rnnx._core.arrays import Array
+from rnnx._core.files import write_atomically
+from rnnx.data.tokenizer import CharTokenizer
+from rnnx.models import MODELS, Model
+
+FORMAT = "rnnx-checkpoint"
+VERSION = 1
+TOKENIZERS = ("tokenizer", "target_tokenizer")
+FILE_NAME = "model.safetensors"  # in the folder of a run
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model, with what it needs to read and write texts, and what is known of its training.
+
+    Attributes
+    ----------
+    model : Model
+        With its parameters.
+    tokenizer : CharTokenizer or None
+        Of the model's texts; of a model with two kinds of texts, of the sources.
+    target_tokenizer : CharTokenizer or None
+        Of the targets of a model that has sources and targets.
+    training : dict
+        Plain values: corpus, settings, counters, ...
+    arrays : dict of str to array
+        The arrays of `Trainer.state`, if training is to go on.
+    """
+
+    model: Any
+    tokenizer: CharTokenizer | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, Array] = field(default_factory=dict)
+    target_tokenizer: CharTokenizer | None = None
+
+
+def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint. The file at `path` is either the old one or, whole, the new one.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    tokenizers = {name: getattr(checkpoint, name) for name in TOKENIZERS}
+    description = {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": checkpoint.model.kind,
+        "config": checkpoint.model.config,
+        **{name: None if one is None else one.to_dict() for name, one in tokenizers.items()},
+        "training": checkpoint.training,
+    }
+    tensors = {f"model/{name}": a for name, a in checkpoint.model.parameters.items()} | checkpoint.arrays
+    host = {name: np.ascontiguousarray(ns.to_host(a)) for name, a in tensors.items()}
+    description["digest"] = _digest(description, host)
+    metadata = {"rnnx": json.dumps(description)}  # one key: safetensors writes several in random order
+    write_atomically(path, to_bytes(host, metadata))
+
+
+def load_checkpoint(path: str | Path, *, xp: Any = None, device: Any = None) -> Checkpoint:
+    """Read a checkpoint.
+
+    Parameters
+    ----------
+    path : path
+        The file, or the folder of a run.
+    xp : module, optional
+        Array namespace to load into, for instance ``cupy``; default NumPy.
+    device : object, optional
+        Device, in the library's own terms.
+
+    Raises
+    ------
+    ValueError
+        If the file is no checkpoint, damaged, or of a newer version.
+    OSError
+        If it cannot be read.
+    """
+    path = file_of(path)
+    with open(path, "rb"):  # the reader below does not tell a missing file from a bad one
+        pass
+    try:
+        with safe_open(path, framework="numpy") as file:
+            description = _description(path, file.metadata() or {})
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a checkpoint, or is damaged ({error})") from None
+    try:
+        checkpoint = _checkpoint(description, tensors, xp, device)
+        if description.pop("digest") != _digest(description, tensors):
+            raise ValueError("it is not what was written")
+        return checkpoint
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is a damaged checkpoint: {error}") from None
+
+
+def file_of(path: str | Path) -> Path:
+    """The checkpoint of a run's folder; of a file, itself."""
+    return Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
+
+
+def _checkpoint(description: Mapping[str, Any], tensors: Mapping[str, np.ndarray], xp: Any, device: Any) -> Checkpoint:
+    for name, a in tensors.items():
+        if a.dtype not in (np.float32, np.float64) or not np.isfinite(a).all():
+            raise ValueError(f"{name} must hold finite float32 or float64 numbers")
+    target: Any = np if xp is None else xp
+    keywords = {} if device is None else {"device": device}
+    arrays = {name: target.asarray(a, **keywords) for name, a in tensors.items()}
+    parameters = {name.removeprefix("model/"): a for name, a in arrays.items() if name.startswith("model/")}
+    kind, config, training = description["model"], description["config"], description["training"]
+    if kind not in MODELS:
+        raise ValueError(f"unknown kind of model {kind!r}; known are {sorted(MODELS)}")
+    if not isinstance(config, dict) or not isinstance(training, dict):
+        raise ValueError("config and training must be objects")
+    if not parameters:
+        raise ValueError("it holds no parameters")
+    model = MODELS[kind](**{**config, "parameters": parameters})
+    rest = {name: a for name, a in arrays.items() if not name.startswith("model/")}
+    return Checkpoint(model, training=training, arrays=rest, **_tokenizers(description, model))
+
+
+def _digest(description: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of all that a file says: a flipped bit is no other model."""
+    result = hashlib.sha256(json.dumps(description).encode())
+    for name in sorted(tensors):
+        a = tensors[name]
+        result.update(f"{name} {a.dtype} {a.shape}".encode() + a.tobytes())
+    return result.hexdigest()
+
+
+def _tokenizers(description: Mapping[str, Any], model: Model) -> dict[str, CharTokenizer]:
+    """Those that are there, of the sizes that the model has."""
+    found, sizes = {}, model.vocab_sizes()
+    for name in TOKENIZERS:
+        values = description.get(name)  # files of earlier versions have no second one
+        if values is not None:
+            found[name] = tokenizer = CharTokenizer.from_dict(values)
+            if tokenizer.vocab_size != sizes.get(name, tokenizer.vocab_size):
+                raise ValueError(f"{name} has {tokenizer.vocab_size} characters, the model {sizes[name]}")
+    return found
+
+
+def _description(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    """What the header says, if it is ours and not newer than this code."""
+    try:
+        description = json.loads(metadata["rnnx"])
+        ours = description["format"] == FORMAT
+        version = int(description["version"])
+    except (KeyError, RecursionError, TypeError, ValueError):
+        ours, version = False, 0
+    if not ours:
+        raise ValueError(f"{path} is not a checkpoint of rnnx")
+    if version > VERSION:
+        raise ValueError(
+            f"{path} has format version {version}; this rnnx reads up to {VERSION}: a newer rnnx may read it"
+        )
+    return description

@@ -1,0 +1,233 @@
+"""A run of training a character model, as a folder: what it learns from, its checkpoint and its metrics.
+
+The folder holds ``model.safetensors``, from which the run can go on; ``best.safetensors``, the model with the best
+validation loss; ``metrics.jsonl`` and ``metrics.csv``.
+"""
+
+import time
+from collections import deque
+from collections.abc import Generator
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import rnnx
+from rnnx._core import arrays as ns
+from rnnx._core.arrays import Array
+from rnnx._core.devices import by_device
+from rnnx._core.files import check_writable
+from rnnx.data.corpus import Corpus
+from rnnx.models import CharModel, square_root_segments
+from rnnx.training import checkpoint as checkpoints
+from rnnx.training.metrics import MetricsWriter
+from rnnx.training.settings import Settings
+from rnnx.training.trainer import Progress, Trainer
+
+BEST_NAME = "best.safetensors"
+
+
+class Run:
+    """A run in its folder. See `start` and `resume`.
+
+    Attributes
+    ----------
+    folder : Path
+    settings : Settings
+    corpus : Corpus
+    trainer : Trainer
+    """
+
+    def __init__(self, folder: Path, settings: Settings, corpus: Corpus, model: CharModel) -> None:
+        self.folder, self.settings, self.corpus, self.model = folder, settings, corpus, model
+        segment: Any = settings.segment_length
+        self.trainer = Trainer(
+            model,
+            settings.update_rule(corpus.train.n_batches(settings.batch_size)),
+            clip_norm=settings.clip_norm,
+            clip_value=settings.clip_value,
+            seed=settings.seed,
+            shuffle=settings.shuffle,
+            segment_length=square_root_segments(settings.seq_length) if segment == "sqrt" else segment,
+        )
+
+    @classmethod
+    def start(cls, folder: str | Path, settings: Settings, device: str = "cpu") -> "Run":
+        """A new run. Nothing is written before the first step.
+
+        Parameters
+        ----------
+        folder : path
+            It may exist, but hold no run.
+        settings : Settings
+        device : {"cpu", "cuda"}
+
+        Raises
+        ------
+        ValueError, OSError
+            For settings out of their range, a text that cannot be learned, a folder that holds a run or cannot be
+            written to.
+        """
+        folder = Path(folder)
+        if (folder / checkpoints.FILE_NAME).exists():
+            raise ValueError(f"{folder} holds a run already: go on with it, or choose another folder")
+        xp = by_device(device)
+        corpus = settings.corpus()
+        model = CharModel(
+            corpus.tokenizer.vocab_size,
+            settings.hidden_size if len(settings.hidden_size) > 1 else settings.hidden_size[0],
+            settings.num_layers,
+            cell=settings.cell,
+            reset_after=settings.reset_after,
+            dropout=settings.dropout,
+            seed=settings.seed,
+            scheme=settings.init,
+            dtype=settings.dtype,
+            xp=xp,
+        )
+        if corpus.validation is not None:
+            corpus.validation.n_batches(settings.batch_size)  # raises if it is too short for streams
+        run = cls(folder, settings, corpus, model)
+        _check_folder(folder)
+        return run
+
+    @classmethod
+    def resume(cls, folder: str | Path, device: str = "cpu", **changes: Any) -> "Run":
+        """Go on with the run in a folder: bit for bit the run that was not interrupted.
+
+        Parameters
+        ----------
+        folder : path
+            Or the checkpoint in it.
+        device : {"cpu", "cuda"}
+        **changes
+            Settings that say how long to train: epochs, iterations, patience, evaluate_every. After such a change the
+            run is another one: a cosine decay is planned anew, a patience that ran out begins again. And `text`, if
+            the file has moved.
+
+        Raises
+        ------
+        ValueError, OSError
+            If there is no run to go on with, or its text is not the same any more.
+        """
+        path = Path(folder)
+        folder = path.parent if path.is_file() else path
+        if path.is_dir() and not (path / checkpoints.FILE_NAME).exists():
+            raise ValueError(f"{path} holds no {checkpoints.FILE_NAME}: it is not the folder of a run")
+        loaded = checkpoints.load_checkpoint(path, xp=by_device(device))
+        settings = replace(Settings.of(loaded), **changes)
+        counters = loaded.training.get("counters")
+        run = cls(folder, settings, settings.same_corpus(loaded), loaded.model)
+        if not isinstance(counters, dict) or (counters.get("step") and not loaded.arrays):
+            raise ValueError(f"{path} holds a model, but no run to go on with")
+        run.trainer.restore(counters, loaded.arrays)
+        if set(changes) - {"text"} and run.out_of_patience():
+            run.trainer.counters = replace(run.trainer.counters, since_best=0)
+        return run
+
+    def out_of_patience(self) -> bool:
+        """Whether the run ended, or would end, for want of progress."""
+        patience = self.settings.patience
+        return patience is not None and self.trainer.counters.since_best >= patience
+
+    def train(self, save_every: float = 30.0) -> Generator[Progress, None, None]:
+        """Train to the end of the settings, write metrics, and save now and then, at the end and on any error.
+
+        Parameters
+        ----------
+        save_every : float
+            Seconds between checkpoints; the last state is saved anyway.
+
+        Yields
+        ------
+        Progress
+        """
+        settings, trainer = self.settings, self.trainer
+        items = trainer.run(
+            self.corpus.train,
+            self.corpus.validation,
+            epochs=settings.epochs,
+            iterations=settings.iterations,
+            batch_size=settings.batch_size,
+            evaluate_every=settings.evaluate_every,
+            patience=settings.patience,
+        )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        counters = trainer.counters
+        metrics = MetricsWriter(self.folder, counters.step, counters.evaluated)
+        started = saved = time.perf_counter()
+        newest: Progress | None = None
+        unrecorded: deque[tuple[Progress, float]] = deque()  # of some the numbers are still on a device
+
+        def record() -> None:
+            nonlocal newest
+            if newest is not None:
+                unrecorded.append((newest, time.perf_counter() - started))
+                newest = None
+            while unrecorded and unrecorded[0][0].known:
+                progress, seconds = unrecorded[0]
+                metrics.write(progress, seconds)
+                if progress.evaluation and trainer.counters.since_best == 0 and progress.validation_loss:
+                    self._save(BEST_NAME, {})
+                unrecorded.popleft()
+
+        def record_all() -> None:
+            trainer.settle()  # what then is not known was not done
+            record()
+
+        with ExitStack() as last:  # whatever happened, what was learned is not lost: each of these, even if one fails
+            last.callback(self.save)
+            last.callback(metrics.close)
+            last.callback(record_all)
+            for newest in items:
+                progress = newest
+                record()
+                if time.perf_counter() - saved >= save_every:
+                    record_all()
+                    metrics.flush()
+                    self.save()
+                    saved = time.perf_counter()
+                yield progress
+
+    def save(self) -> None:
+        """Write the checkpoint, unless there is nothing to go on with: no step yet, half a step, no finite numbers."""
+        self.trainer.settle()
+        if self.trainer.step and self.trainer.whole and _finite(self.model.parameters):
+            self._save(checkpoints.FILE_NAME, self.trainer.state()[1])
+
+    def _save(self, name: str, arrays: dict[str, Array]) -> None:
+        text = self.settings.text
+        training = {  # with a path that leads to the text from other folders, too
+            "settings": {**asdict(self.settings), "text": None if text is None else str(Path(text).absolute())},
+            "by": self.corpus.by,
+            "split": self.corpus.split,
+            "fingerprint": self.corpus.fingerprint,
+            "counters": self.trainer.state()[0],
+            "rnnx": rnnx.__version__,
+        }
+        checkpoint = checkpoints.Checkpoint(self.model, self.corpus.tokenizer, training, arrays)
+        checkpoints.save_checkpoint(self.folder / name, checkpoint)
+
+
+def _finite(arrays: dict[str, Array]) -> bool:
+    xp, _ = ns.common_namespace(arrays)
+    return bool(ns.to_host(xp.all(xp.stack([xp.all(xp.isfinite(a)) for a in arrays.values()]))))
+
+
+def free_folder(parent: str | Path, name: str) -> Path:
+    """A folder for a new run: parent/name, or the first of parent/name-2, ... that does not exist."""
+    folder, number = Path(parent) / name, 1
+    while folder.exists():
+        number += 1
+        folder = Path(parent) / f"{name}-{number}"
+    return folder
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise unless a checkpoint can be written there, creating nothing."""
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise ValueError(f"cannot write to {folder}: {existing} is not a folder")
+    check_writable(existing / checkpoints.FILE_NAME)

@@ -1,0 +1,156 @@
+"""All that decides what a run of training computes, as plain values."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from rnnx.data.corpus import CORPORA, Corpus, make_corpus
+from rnnx.data.tokenizer import CharTokenizer
+from rnnx.models import CharModel
+from rnnx.optim import (
+    CosineDecay,
+    ExponentialDecay,
+    LinearWarmup,
+    Optimizer,
+    StepDecay,
+    optimizer_from_config,
+)
+from rnnx.training import checkpoint as checkpoints
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that decides what a run computes. Plain values; the defaults are those of ``rnnx train``."""
+
+    dataset: str = "dinos"  # a name in CORPORA, or
+    text: str | None = None  # a file
+    by: str = "auto"
+    split: str = "tail"
+    validation: float = 0.1
+    min_count: int = 1
+    seq_length: int = 64
+    cell: str = "lstm"
+    reset_after: bool = False
+    hidden_size: tuple[int, ...] = (128,)
+    num_layers: int = 1
+    dropout: float = 0.0
+    init: str = "keras"
+    dtype: str = "float32"
+    optimizer: str = "adam"
+    learning_rate: float = 0.003
+    momentum: float = 0.9  # of the optimizers that have one
+    weight_decay: float | None = None  # None: as the optimizer has it
+    decay: str = "none"  # "step", "exponential" or "cosine"
+    decay_every: float = 1.0  # epochs
+    decay_factor: float = 0.5
+    warmup: int = 0  # steps
+    clip_norm: float | None = 5.0
+    clip_value: float | None = None
+    epochs: int | None = 12
+    iterations: int | None = None
+    batch_size: int = 16
+    evaluate_every: int | None = None
+    patience: int | None = None
+    seed: int = 0
+    shuffle: bool = True
+    segment_length: int | str | None = None  # "sqrt": the one that needs least memory
+
+    @classmethod
+    def of(cls, checkpoint: checkpoints.Checkpoint) -> "Settings":
+        """The settings of the run that a checkpoint is of.
+
+        Raises
+        ------
+        ValueError
+            If it is of no run, or a name is missing or unknown.
+        """
+        values = checkpoint.training.get("settings")
+        if not isinstance(values, Mapping) or not isinstance(checkpoint.model, CharModel):
+            raise ValueError("the checkpoint is not one of a run that `rnnx train` made")
+        names = {f.name for f in fields(cls)}
+        if set(values) != names:
+            raise ValueError(f"the settings of a run are {sorted(names)}; got {sorted(values)}")
+        return cls(**{**values, "hidden_size": tuple(values["hidden_size"])})
+
+    def name(self) -> str:
+        """What is learned."""
+        return Path(self.text).stem if self.text else self.dataset
+
+    def same_corpus(self, checkpoint: checkpoints.Checkpoint) -> Corpus:
+        """The datasets of a run that a checkpoint is of.
+
+        Raises
+        ------
+        ValueError
+            If the text is not the same any more.
+        OSError
+            If it cannot be read.
+        """
+        try:
+            corpus = self.corpus(checkpoint.tokenizer)
+            same = corpus.fingerprint == checkpoint.training.get("fingerprint")
+        except ValueError:  # characters that the tokenizer does not know, for instance
+            same = False
+        if not same:
+            raise ValueError(f"{self.name()} is not the text that the run has learned from so far")
+        return corpus
+
+    def corpus(self, tokenizer: CharTokenizer | None = None) -> Corpus:
+        """The datasets; with the tokenizer of a trained model if there is one.
+
+        Raises
+        ------
+        ValueError, OSError
+            As `rnnx.data.corpus.make_corpus`.
+        """
+        if not self.text and self.dataset not in CORPORA:
+            raise ValueError(f"`dataset` must be one of {sorted(CORPORA)}; got {self.dataset!r}")
+        rare = tokenizer is None and self.min_count > 1
+        return make_corpus(
+            self.name(),
+            Path(self.text) if self.text else CORPORA[self.dataset](),
+            by=self.by,
+            length=self.seq_length,
+            seed=self.seed,
+            validation=self.validation,
+            split=self.split,
+            oov_token="<UNK>" if rare else None,
+            min_count=self.min_count if rare else 1,
+            tokenizer=tokenizer,
+        )
+
+    def update_rule(self, n_batches: int) -> Optimizer:
+        """The optimizer, for epochs of so many batches.
+
+        Raises
+        ------
+        ValueError
+            For a value out of range.
+        """
+        steps = min(self.iterations or sys.maxsize, (self.epochs or sys.maxsize) * n_batches)
+
+        def every() -> int:
+            return max(1, round(min(self.decay_every * n_batches, sys.maxsize)))
+
+        schedules: dict[str, Any] = {
+            "none": lambda: self.learning_rate,
+            "step": lambda: StepDecay(self.learning_rate, every(), self.decay_factor),
+            "exponential": lambda: ExponentialDecay(self.learning_rate, self.decay_factor, every()),
+            "cosine": lambda: CosineDecay(self.learning_rate, steps - self.warmup),
+        }
+        if self.decay not in schedules:
+            raise ValueError(f"`decay` must be one of {[*schedules]}; got {self.decay!r}")
+        if not 0 <= self.warmup < steps:
+            raise ValueError(f"`warmup` must be at least 0 and below the {steps} steps of the run; got {self.warmup}")
+        rate = schedules[self.decay]()
+        config: dict[str, Any] = {
+            "name": self.optimizer,
+            "learning_rate": LinearWarmup(rate, self.warmup) if self.warmup else rate,
+        }
+        if self.optimizer in ("momentum", "nesterov"):
+            config["momentum"] = self.momentum
+        if self.weight_decay is not None:
+            config["weight_decay"] = self.weight_decay
+        return optimizer_from_config(config)
