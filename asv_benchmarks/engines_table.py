@@ -39,7 +39,7 @@ def measure(engine: str, cell: str, dtype: str) -> dict:
     rng = np.random.default_rng(0)
     with rnnx.use_engine(engine):
         start = time.perf_counter()
-        if engine == "jit":
+        if engine == "cpu":
             rnnx.warm_up(cell, dtypes=(dtype,))
         result["compile_s"] = time.perf_counter() - start
         for n_x, n_a, m, n_steps in SIZES:
@@ -89,9 +89,9 @@ def main() -> None:
         seconds: dict[str, float] = {}
         for cell in arguments.cells:
             gates = GATES[cell]
-            runs = [{engine: child(engine, cell, dtype) for engine in ("plain", "jit")} for _ in range(ROUNDS)]
+            runs = [{engine: child(engine, cell, dtype) for engine in ("reference", "cpu")} for _ in range(ROUNDS)]
             for size in map(str, SIZES):
-                plain, jit = (np.median([run[e][size] for run in runs], axis=0) for e in ("plain", "jit"))
+                plain, jit = (np.median([run[e][size] for run in runs], axis=0) for e in ("reference", "cpu"))
                 n_x, n_a, m, n_steps = json.loads(size.replace("(", "[").replace(")", "]"))
                 flops = 3 * 2 * gates * n_a * (n_x + n_a) * m * n_steps
                 print(
@@ -99,7 +99,7 @@ def main() -> None:
                     f"| {plain[1]:.2f} | {jit[1]:.2f} | {plain[1] / jit[1]:.1f} | {flops / jit[1] / 1e6 / rate:.0%} |",
                     flush=True,
                 )
-            seconds[cell] = np.median([run["jit"]["compile_s"] for run in runs])
+            seconds[cell] = np.median([run["cpu"]["compile_s"] for run in runs])
         print("\nfirst call, import of Numba included: " + ", ".join(f"{c} {s:.1f} s" for c, s in seconds.items()))
 
 

@@ -147,7 +147,7 @@ def slow_checks(runner):
 
 
 def tests_of_every_library():
-    """The files with tests that conftest.py marks on the runtimes cupy-fused and cupy-plain, and with others marked."""
+    """The files with tests that conftest.py marks on the runtimes cupy-gpu and cupy-reference, and with others marked."""
     files = sorted((ROOT / "tests").glob("test_*.py"))
     return [str(file) for file in files if re.search(r"\bruntime\b|mark\.gpu", file.read_text(encoding="utf-8"))]
 
@@ -193,7 +193,7 @@ def times(runner):
     """Every side in a process of its own."""
     runner.add("rates", 60)
     switches = {"eager": {"RNNX_CUDA_GRAPHS": "0"}, "clusters": {"RNNX_CUDA_CLUSTERS": "1"}}
-    for side, limit in (("rnnx", 80), ("C order", 60), ("eager", 60), ("clusters", 40), ("plain", 45)):
+    for side, limit in (("rnnx", 80), ("C order", 60), ("eager", 60), ("clusters", 40), ("reference", 45)):
         runner.add("times", limit, side, **switches.get(side, {}))
     if importlib.util.find_spec("torch") is None:
         runner.rows.append(row("times of torch", "skipped", "no torch"))
@@ -210,15 +210,15 @@ def training(runner):
 def asv(runner):
     """The rows of the suite for the GPU, those of the LSTM."""
     if importlib.util.find_spec("asv") is None or not (ROOT / ".git").exists():
-        runner.rows.append(row("asv, rows of cupy-fused", "skipped", "asv is not installed, or this is no repository"))
+        runner.rows.append(row("asv, rows of cupy-gpu", "skipped", "asv is not installed, or this is no repository"))
         return
-    rows = r"recurrent\.(RecurrentForward|TrainStep).*cupy-fused.*lstm.*float32"
+    rows = r"recurrent\.(RecurrentForward|TrainStep).*cupy-gpu.*lstm.*float32"
     command = f"cd {HERE} && {sys.executable} -m asv machine --yes && {sys.executable} -m asv run --quick --python=same"
     command += f" --show-stderr --dry-run -b '{rows}'"
     status, said = runner.run("asv", ["bash", "-c", command], 60, RNNX_BENCH_PROFILE="fast", PYTHONPATH=str(ROOT))
-    found = re.findall(r"cupy-fused\s.*\d[mun]s\b.*", said.replace("μ", "u"))
+    found = re.findall(r"cupy-gpu\s.*\d[mun]s\b.*", said.replace("μ", "u"))
     detail = f"{len(found)} rows" if status == 0 else f"{status}: {last_line(said)}"
-    runner.rows.append(row("asv, rows of cupy-fused", "ok" if status == 0 and found else "FAILED", detail))
+    runner.rows.append(row("asv, rows of cupy-gpu", "ok" if status == 0 and found else "FAILED", detail))
 
 
 def costs(runner):

@@ -95,7 +95,7 @@ class Device:
 class Gpu(Device):
     """CuPy's current GPU. `watched`: new memory is NaN, and recordings are counted; both cost time."""
 
-    engine = "fused"
+    engine = "gpu"
 
     def __init__(self, *, watched=True):
         super().__init__()
@@ -167,11 +167,11 @@ def make(cell, rng, size, precision="float32", *, indexed=False, ended=False):
 
 
 def reference(problem):
-    """The results of a problem in float64 by the plain engine on NumPy arrays."""
+    """The results of a problem in float64 by the reference engine on NumPy arrays."""
     wide = problem.astype("float64")
     if problem.x.ndim == 2:
         wide.x = problem.x
-    with rnnx.use_engine("plain"):
+    with rnnx.use_engine("reference"):
         return results(wide, *forward(wide))
 
 

@@ -2,7 +2,7 @@
 
 from gpu_times import flops
 
-SIDES = ("rnnx", "C order", "eager", "clusters", "plain", "torch")
+SIDES = ("rnnx", "C order", "eager", "clusters", "reference", "torch")
 
 
 def table(rows):
@@ -43,7 +43,7 @@ def _sides(times, key):
 
 def _time(key, found, rate):
     cell, precision, size, job = key
-    ours, torch, plain = (found.get(side) for side in ("rnnx", "torch", "plain"))
+    ours, torch, plain = (found.get(side) for side in ("rnnx", "torch", "reference"))
     cells = [f"{cell} {precision} {','.join(map(str, size))} {job}"]
     for side in SIDES:
         row = found.get(side)

@@ -18,7 +18,7 @@ GATES = {"lstm": 4, "gru_reset_after": 3}
 SIZES = [(128, 256, 64, 100), (512, 1024, 64, 50), (1024, 1024, 128, 256), (27, 128, 32, 50), (64, 512, 1, 200)]
 QUICK = [SIZES[0], SIZES[4]]
 # Sides that not all sizes and precisions are timed on: the loop of CuPy's own functions; clusters of blocks.
-SOME = {"plain": (SIZES[:2], ("float32",)), "clusters": ((SIZES[0], SIZES[3]), ("float32", "float16"))}
+SOME = {"reference": (SIZES[:2], ("float32",)), "clusters": ((SIZES[0], SIZES[3]), ("float32", "float16"))}
 PRECISIONS = {
     "lstm": ("float32", "tf32", "float16", "bfloat16"),
     "gru_reset_after": ("float32", "tf32", "float16"),
@@ -157,7 +157,7 @@ class Torch:
 
 
 def times(options, side):
-    """All rows of a side: "rnnx", "C order", "eager" (without recordings), "clusters", "plain", "torch"."""
+    """All rows of a side: "rnnx", "C order", "eager" (without recordings), "clusters", "reference", "torch"."""
     clock = TorchClock() if side == "torch" else CupyClock()
     if side == "torch":
         yield versions_of_torch()
@@ -196,7 +196,7 @@ def _engine(side, precision):
 
     import rnnx
 
-    with rnnx.use_engine("plain" if side == "plain" else "fused"), gpu_device.products(precision):
+    with rnnx.use_engine("reference" if side == "reference" else "gpu"), gpu_device.products(precision):
         yield
 
 

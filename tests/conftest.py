@@ -75,9 +75,17 @@ def make_runtime(name: str) -> Runtime:
     return Runtime(cupy, engine)
 
 
-RUNTIMES = ["numpy-plain", "numpy-jit", "readonly-plain", "readonly-jit", "strict-plain", "torch-plain", "jax-plain"]
+RUNTIMES = [
+    "numpy-reference",
+    "numpy-cpu",
+    "readonly-reference",
+    "readonly-cpu",
+    "strict-reference",
+    "torch-reference",
+    "jax-reference",
+]
 RUNTIMES += ["numpy-emulated", "readonly-emulated"]
-RUNTIMES += [pytest.param(name, marks=pytest.mark.gpu) for name in ("cupy-plain", "cupy-fused")]
+RUNTIMES += [pytest.param(name, marks=pytest.mark.gpu) for name in ("cupy-reference", "cupy-gpu")]
 if "RNNX_TEST_RUNTIMES" in os.environ:
     RUNTIMES = os.environ["RNNX_TEST_RUNTIMES"].split(",")
 
@@ -95,7 +103,7 @@ PATHS = {
 }
 
 
-@pytest.fixture(params=["plain", *(f"jit-{path}" for path in PATHS), "emulated"])
+@pytest.fixture(params=["reference", *(f"cpu-{path}" for path in PATHS), "emulated"])
 def engine(request, monkeypatch):
     """The engines by name, on NumPy arrays; the compiled one on every path."""
     name, _, path = request.param.partition("-")

@@ -101,12 +101,12 @@ def parameters(n_x=3, n_a=4, **options):
 
 def test_cupy_arrays_have_the_fused_engine():
     x = fake((3, 2, 5))
-    assert rnnx.engine_for(x, *parameters().values()) == "fused"
-    with rnnx.use_engine("plain"):
-        assert rnnx.engine_for(x) == "plain"
-    with rnnx.use_engine("jit"), pytest.raises(ValueError, match=r"engine 'jit' does not run cupy arrays; \['fused'"):
+    assert rnnx.engine_for(x, *parameters().values()) == "gpu"
+    with rnnx.use_engine("reference"):
+        assert rnnx.engine_for(x) == "reference"
+    with rnnx.use_engine("cpu"), pytest.raises(ValueError, match=r"engine 'cpu' does not run cupy arrays; \['gpu'"):
         rnnx.engine_for(x)
-    with rnnx.use_engine("fused"), pytest.raises(ValueError, match="engine 'fused' does not run numpy arrays"):
+    with rnnx.use_engine("gpu"), pytest.raises(ValueError, match="engine 'gpu' does not run numpy arrays"):
         rnnx.engine_for(np.zeros(3))
 
 
@@ -208,23 +208,23 @@ def test_precision(monkeypatch):
 def test_numpy_never_imports_cupy():
     code = """
 import sys, numpy as np, rnnx
-rnnx.engines.load("jit")
+rnnx.engines.load("cpu")
 p = rnnx.initialize_parameters("lstm", 2, 3, seed=0)
-with rnnx.use_engine("plain"):
+with rnnx.use_engine("reference"):
     _, _, _, caches = rnnx.lstm_forward(np.ones((2, 1, 4)), None, p)
     rnnx.lstm_backward(np.ones((3, 1, 4)), caches)
 print(rnnx.engine_names(), "cupy" in sys.modules)
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out == "('plain', 'jit', 'fused') False\n"
+    assert out == "('reference', 'cpu', 'gpu') False\n"
 
 
 def test_fused_needs_cupy(monkeypatch):
     from rnnx import engines
 
     monkeypatch.setattr(engines, "_found", lambda package: package != "cupy")
-    with pytest.raises(ValueError, match=r"engine 'fused' needs cupy, installed \(pip install 'rnnx\[cuda12\]'"):
-        rnnx.use_engine("fused").__enter__()
+    with pytest.raises(ValueError, match=r"engine 'gpu' needs cupy, installed \(pip install 'rnnx\[cuda12\]'"):
+        rnnx.use_engine("gpu").__enter__()
 
 
 # --- cuBLAS -------------------------------------------------------------------------------------------------------

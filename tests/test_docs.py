@@ -62,7 +62,7 @@ def run_page(text, name):
 @pytest.mark.parametrize("name", PAGES)
 def test_examples_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with rnnx.use_engine("plain"):  # nothing to compile
+    with rnnx.use_engine("reference"):  # nothing to compile
         assert run_page((DOCS / name).read_text(encoding="utf-8"), name)
 
 

@@ -38,7 +38,7 @@ def run(problem, asarray=lambda a: a):
 def test_every_runtime_agrees_with_plain_numpy(runtime, cell, dtype, lengths, rng):
     """Same values, dtype and library; inputs that may not be written to are not."""
     problem = make_problem(cell, rng, 5, 6, 4, 6, n_y=3, lengths=lengths, scale=0.5).astype(dtype)
-    with rnnx.use_engine("plain"):
+    with rnnx.use_engine("reference"):
         expected, _ = run(problem)
     with runtime.use():
         actual, caches = run(problem, runtime.asarray)
@@ -73,7 +73,7 @@ def test_shapes_orders_dtypes_lengths(data):
         out.flags.writeable = how != "readonly"
         return out
 
-    with rnnx.use_engine("plain"):
+    with rnnx.use_engine("reference"):
         expected, _ = run(problem)
     actual, _ = run(problem, ordered)
     assert {str(a.dtype) for a in actual.values()} == {dtype}
@@ -87,21 +87,21 @@ def test_shapes_orders_dtypes_lengths(data):
 def test_engine_for_says_what_runs():
     x = np.zeros((2, 3, 4))
     p = rnnx.initialize_parameters("rnn", 2, 3, seed=0)
-    assert rnnx.engine_for(x) == "jit"
-    assert rnnx.rnn_forward(x, None, p)[2].engine == "jit"
-    with rnnx.use_engine("plain"):
-        assert rnnx.engine_for(x, x) == "plain"
-        assert rnnx.rnn_forward(x, None, p)[2].engine == "plain"
-    assert rnnx.engine_for(x) == "jit"
+    assert rnnx.engine_for(x) == "cpu"
+    assert rnnx.rnn_forward(x, None, p)[2].engine == "cpu"
+    with rnnx.use_engine("reference"):
+        assert rnnx.engine_for(x, x) == "reference"
+        assert rnnx.rnn_forward(x, None, p)[2].engine == "reference"
+    assert rnnx.engine_for(x) == "cpu"
     strict = pytest.importorskip("array_api_strict")
-    assert rnnx.engine_for(strict.zeros(3)) == "plain"
-    with rnnx.use_engine("jit"), pytest.raises(ValueError, match="engine 'jit' does not run array_api_strict arrays"):
+    assert rnnx.engine_for(strict.zeros(3)) == "reference"
+    with rnnx.use_engine("cpu"), pytest.raises(ValueError, match="engine 'cpu' does not run array_api_strict arrays"):
         rnnx.engine_for(strict.zeros(3))
 
 
 def test_use_engine_rejects_unknown_names():
     with (
-        pytest.raises(ValueError, match=r"`name` must be one of \('plain', 'jit', 'fused'.*; got 'cudnn'"),
+        pytest.raises(ValueError, match=r"`name` must be one of \('reference', 'cpu', 'gpu'.*; got 'cudnn'"),
         rnnx.use_engine("cudnn"),
     ):
         pass
@@ -109,8 +109,8 @@ def test_use_engine_rejects_unknown_names():
 
 def test_use_engine_holds_for_its_thread_only():
     x = np.zeros((2, 3, 4))
-    with rnnx.use_engine("plain"), ThreadPoolExecutor(1) as pool:
-        assert pool.submit(rnnx.engine_for, x).result() == "jit"
+    with rnnx.use_engine("reference"), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(rnnx.engine_for, x).result() == "cpu"
 
 
 def test_many_threads_many_shapes(engine):
@@ -151,7 +151,7 @@ def test_paths_give_the_same_bits(cell, dtype, m, rng, monkeypatch):
     problem = make_problem(cell, rng, 5, 150, m, 6, lengths=lengths, scale=0.3).astype(dtype)
     monkeypatch.setattr(engine, "split", lambda *_: (1, False))
     monkeypatch.setattr(thread_pool, "_WAKING_UP", 0)
-    with rnnx.use_engine("jit"):
+    with rnnx.use_engine("cpu"):
         alone, _ = run(problem)
         used = spy_on_threads(monkeypatch)
         for threads in (2, 3, 7):
@@ -204,7 +204,7 @@ def test_a_sleeping_team_wakes_up(short, monkeypatch, rng):
     monkeypatch.setattr(engine, "split", lambda *_: (3, False))
     monkeypatch.setattr(thread_pool, "_WAKING_UP", 10**9 if short else 0)
     used = spy_on_threads(monkeypatch)
-    with rnnx.use_engine("jit"):
+    with rnnx.use_engine("cpu"):
         first, _ = run(problem)
         for _ in range(20):
             mail, until = thread_pool.team().mail, time.monotonic() + 10
@@ -221,9 +221,9 @@ def test_sizes_beyond_every_block(cell, lengths, rng):
     """More terms than a block of the products has, more rows, and more of both over time."""
     lengths = lengths and list(rng.integers(0, 6, 100))
     problem = make_problem(cell, rng, 390, 400, 100, 5, scale=0.05, lengths=lengths).astype("float32")
-    with rnnx.use_engine("plain"):
+    with rnnx.use_engine("reference"):
         expected, _ = run(problem)
-    with rnnx.use_engine("jit"):
+    with rnnx.use_engine("cpu"):
         actual, _ = run(problem)
     for name in expected:
         assert_close(actual[name], expected[name], 1e-5, name)
@@ -246,9 +246,9 @@ def test_unusual_memory(how, cell, rng):
     problem.x, problem.dstates = unusual(problem.x, how), [unusual(d, how) for d in problem.dstates]
     problem.s0, problem.dfinal = ([unusual(a, how) for a in arrays] for arrays in (problem.s0, problem.dfinal))
     problem.parameters = {key: unusual(p, how) for key, p in problem.parameters.items()}
-    with rnnx.use_engine("plain"):
+    with rnnx.use_engine("reference"):
         expected, _ = run(problem)
-    with rnnx.use_engine("jit"):
+    with rnnx.use_engine("cpu"):
         actual, _ = run(problem)
     for name in expected:
         assert_close(actual[name], expected[name], 2e-5, name)

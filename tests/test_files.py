@@ -57,7 +57,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, f
 
 KILLED = """
 import os, signal, sys
-from rnnx import _files
+from rnnx._core import files
 os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
 files.write_atomically(sys.argv[1], b"new" * 1000)
 """

@@ -168,7 +168,7 @@ def test_backward_twice_and_for_other_cotangents(queue, rng):
         again = rnnx.recurrent_backward(problem.cell, problem.dstates, caches, ds_final=problem.dfinal)
         assert_same_bits(first, {name: expected[name] for name in first})
         assert_same_bits(again, first)
-        with rnnx.use_engine("plain"):
+        with rnnx.use_engine("reference"):
             _, _, plain = rnnx.recurrent_forward(problem.cell, problem.x, problem.s0, problem.parameters)
             for got, ds in ((only_a, problem.dstates[:1]), (short, [d[:, :, :3] for d in problem.dstates])):
                 want = rnnx.recurrent_backward(problem.cell, ds, plain)
@@ -271,7 +271,7 @@ def test_sixteen_bits(queue, cell, dtype, lengths, rng, monkeypatch):
     assert {array.dtype for array in actual[0].values()} == {dtype}
     assert_same_bits(actual[2], actual[0])
     monkeypatch.undo()
-    with rnnx.use_engine("plain"):
+    with rnnx.use_engine("reference"):
         expected = results(problem.astype("float64"))
     tolerance = {"float16": 4e-3, "bfloat16": 3e-2}[dtype.name]
     for name, array in expected.items():
@@ -358,7 +358,7 @@ def test_cells_that_hand_things_through(queue, odd, lengths, shared, rng, monkey
     monkeypatch.setattr(type(queue), "clusters", shared)
     problem = make_problem(odd, rng, 5, 6, 3, 4, lengths=lengths)
     problem.parameters |= {key: rng.standard_normal((6, 1)) for key in odd.optional_keys}
-    with rnnx.use_engine("plain"):
+    with rnnx.use_engine("reference"):
         expected = results(problem)
     for _ in range(3):
         actual = results(problem)
@@ -376,7 +376,7 @@ def clusters(queue, monkeypatch):
 
 
 CLUSTERS = {
-    "plain": ("float64", {}),
+    "reference": ("float64", {}),
     "lengths": ("float64", {"lengths": [3, 0, 6, 5]}),
     "many": ("float32", {"m": 17, "n_steps": 2}),
     "smallest": ("float32", {"n_a": 1, "m": 1}),
@@ -391,9 +391,9 @@ def test_clusters_agree_with_plain(clusters, cell, case, rng):
     problem = make_problem(cell, rng, **options).astype(dtype)
     indices = dataclasses.replace(problem, x=rng.integers(0, 5, problem.x.shape[1:]))
     for one in (problem, indices):
-        for _ in range(3 if case == "plain" else 1):  # as it is, and recorded
+        for _ in range(3 if case == "reference" else 1):  # as it is, and recorded
             actual = results(one)
-        with rnnx.use_engine("plain"):
+        with rnnx.use_engine("reference"):
             expected = results(one)
         for name, array in expected.items():
             assert_close(actual[name], array, {"float32": 3e-6, "float64": 1e-13}[dtype], name)

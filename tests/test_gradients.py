@@ -95,7 +95,7 @@ def test_the_check_can_fail(rng):
 
     wrong = replace(right, name="wrong", stages=(replace(right.stages[0], backward=backward),))
     problem = make_problem(wrong, rng)
-    with rnnx.use_engine("plain"):
+    with rnnx.use_engine("reference"):
         numeric = numeric_gradient(problem.loss, problem.inputs["Waa"])
         with pytest.raises(AssertionError, match="relative error"):
             assert_close(problem.gradients()["dWaa"], numeric, TOLERANCE["gradient"])

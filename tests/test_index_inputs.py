@@ -55,7 +55,7 @@ def assert_same(actual, expected, tolerance):
 @pytest.mark.parametrize(
     "options",
     [{}, {"lengths": [3, 0, 5, 4]}, {"da_steps": 3, "final": False}, {"n_a": 37, "m": 1}],
-    ids=["plain", "lengths", "short", "one example"],
+    ids=["reference", "lengths", "short", "one example"],
 )
 def test_same_as_one_hot_columns(engine, cell, dtype, options, rng):
     columns, indices = make_problems(cell, rng, n_y=3, scale=0.5, dtype=dtype, **options)
@@ -77,7 +77,7 @@ def test_numeric_gradients(engine, cell, lengths, rng):
 
 @given(data=st.data())
 def test_any_shape_dtype_and_order(data):
-    """Compiled, for any sizes and integers, against the one-hot columns on the plain engine."""
+    """Compiled, for any sizes and integers, against the one-hot columns on the reference engine."""
     cell = rnnx.CELLS[data.draw(st.sampled_from(list(rnnx.CELLS)), label="cell")]
     sizes = [data.draw(st.integers(low, high), label=k) for k, low, high in (("x", 1, 40), ("a", 1, 20), ("m", 0, 9))]
     n_steps = data.draw(st.integers(0, 60), label="T")
@@ -93,7 +93,7 @@ def test_any_shape_dtype_and_order(data):
     if data.draw(st.booleans(), label="reversed"):
         indices.x = np.array(indices.x[:, ::-1], order=order)[:, ::-1]
     before = indices.x.copy()
-    with rnnx.use_engine("plain"):
+    with rnnx.use_engine("reference"):
         expected, _ = run(columns)
     actual, _ = run(indices)
     np.testing.assert_array_equal(indices.x, before)
@@ -117,7 +117,7 @@ def test_paths_give_the_same_bits(cell, dtype, rng, monkeypatch):
     lengths = [i % 7 for i in range(23)]
     _, problem = make_problems(cell, rng, 13, 150, 23, 6, dtype=dtype, scale=0.3, lengths=lengths)
     monkeypatch.setattr(thread_pool, "_WAKING_UP", 0)
-    with rnnx.use_engine("jit"):
+    with rnnx.use_engine("cpu"):
         results = {}
         for path, split in PATHS.items():
             monkeypatch.setattr(engine, "split", split)
@@ -129,7 +129,7 @@ def test_paths_give_the_same_bits(cell, dtype, rng, monkeypatch):
 @pytest.mark.parametrize(("name", "lengths"), [("rnn", None), ("gru", [2, 0, 3])])
 def test_every_runtime(runtime, name, lengths, rng):
     columns, indices = make_problems(rnnx.CELLS[name], rng, m=3, n_steps=3, n_y=2, lengths=lengths)
-    with rnnx.use_engine("plain"):
+    with rnnx.use_engine("reference"):
         expected, _ = run(columns)
     with runtime.use():
         actual, caches = run(indices, runtime.asarray)
@@ -230,7 +230,7 @@ def test_without_caches(engine, cell, rng):
 def test_caches_serve_every_engine(cell, rng):
     _, problem = make_problems(cell, rng)
     results = []
-    for engines in (("plain", "jit"), ("jit", "plain")):
+    for engines in (("reference", "cpu"), ("cpu", "reference")):
         with rnnx.use_engine(engines[0]):
             *_, caches = rnnx.recurrent_forward(cell, problem.x, problem.s0, problem.parameters)
         with rnnx.use_engine(engines[1]):
@@ -247,7 +247,7 @@ def test_empty_and_smallest(m, n_steps, cell, engine, rng):
 def test_no_one_hot_matrix_is_built(rng):
     """A pass takes less memory than those columns alone would: 20 MB in float32."""
     _, problem = make_problems(rnnx.CELLS["rnn"], rng, 5000, 3, 20, 50, dtype="float32", n_y=None)
-    with rnnx.use_engine("jit"):
+    with rnnx.use_engine("cpu"):
         run(problem)
         tracemalloc.start()
         run(problem)

@@ -35,7 +35,7 @@ def tail_loss(problem, t, states, ds, lengths):
 @pytest.fixture
 def plain():
     """Nothing to compile: that the engines agree is tested below, and elsewhere."""
-    with rnnx.use_engine("plain"):
+    with rnnx.use_engine("reference"):
         yield
 
 
@@ -142,7 +142,7 @@ def test_any_size(n_a, m, n_steps, name, ragged):
     rng = np.random.default_rng([n_a, m, n_steps])
     lengths = rng.integers(0, n_steps + 1, m) if ragged else None
     problem = make_problem(rnnx.CELLS[name], rng, n_a=n_a, m=m, n_steps=n_steps, lengths=lengths).astype(np.float32)
-    with rnnx.use_engine("plain"):
+    with rnnx.use_engine("reference"):
         _, _, caches = run(problem)
         values = inspection.gate_values(caches)
         gradients = inspection.state_gradients(caches, problem.dfinal)

@@ -114,7 +114,7 @@ def test_segments_need_the_memory_of_the_square_root():
         model = CharModel(3, 32, cell="rnn", dtype="float64", seed=0)
         batch = Batch(np.zeros((4, n_steps), int), np.zeros((4, n_steps), int), np.full(4, n_steps))
         length = square_root_segments(n_steps) if segments else None
-        with rnnx.use_engine("plain"):  # the compiled engine keeps memory to use it again
+        with rnnx.use_engine("reference"):  # the compiled engine keeps memory to use it again
             model.train_step(batch, segment_length=length)
             tracemalloc.start()
             model.train_step(batch, segment_length=length)

@@ -195,6 +195,6 @@ print(caches.engine, "numba" in sys.modules, float(a.sum()))
         return result.stdout.split()
 
     first, second = run(), run()
-    assert first[:2] == ["jit", "True"]
-    assert second[:2] == ["jit", "False"]
+    assert first[:2] == ["cpu", "True"]
+    assert second[:2] == ["cpu", "False"]
     assert first[2] == second[2]

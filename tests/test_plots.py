@@ -50,7 +50,7 @@ def caches_of(cell, n_a=5, m=2, n_steps=20):
     rng = np.random.default_rng(3)  # few steps: no need to compile
     parameters = rnnx.initialize_parameters(cell, 4, n_a, seed=1, dtype="float64")
     parameters = {key: rng.standard_normal(p.shape) for key, p in parameters.items()}
-    with rnnx.use_engine("plain"):
+    with rnnx.use_engine("reference"):
         return rnnx.recurrent_forward(cell, rng.standard_normal((4, m, n_steps)), (), parameters)[2]
 
 
@@ -445,7 +445,7 @@ def test_plot_run(tmp_path, monkeypatch, cell, layers, kind):
     model = CharModel(tokenizer.vocab_size, 6, layers, cell=cell, seed=0)
     if kind == "svg":  # one real drawing of everything is enough
         monkeypatch.setattr(style, "to_bytes", lambda figure, suffix: b"<?xml" if suffix == ".svg" else b"")
-    with rnnx.use_engine("plain"):
+    with rnnx.use_engine("reference"):
         paths = plots.plot_run(records(), model, tokenizer, tmp_path / "run", text, format=kind)
     ends = [""] if layers == 1 else ["_l0", "_l1"]
     names = ["training_curves", "weight_histograms"]
@@ -458,7 +458,7 @@ def test_plot_run(tmp_path, monkeypatch, cell, layers, kind):
 def test_a_run_without_metrics(tmp_path, monkeypatch):
     monkeypatch.setattr(style, "to_bytes", lambda figure, suffix: b"")
     tokenizer = CharTokenizer(None).fit("ab")
-    with rnnx.use_engine("plain"):
+    with rnnx.use_engine("reference"):
         paths = plots.plot_run([], CharModel(2, 1, seed=0), tokenizer, tmp_path, "ab")
     assert "training_curves.png" not in [path.name for path in paths]
     assert len(paths) == 4
@@ -470,7 +470,7 @@ def test_plot_run_of_a_run_that_diverged(tmp_path, value):
     late, at_once = records(4), records(4, loss=value, smooth_loss=value, grad_norm=value)
     late[3] |= {"loss": value, "smooth_loss": value, "grad_norm": value}
     at_once[-1]["validation_loss"] = value
-    with rnnx.use_engine("plain"):
+    with rnnx.use_engine("reference"):
         for rows, curves in ((late, True), (at_once, False)):
             names = {path.stem for path in plots.plot_run(rows, model, tokenizer, tmp_path, "ab")}
             assert ("training_curves" in names) == curves
@@ -543,7 +543,7 @@ def test_the_page_of_pictures():
     docs = Path(__file__).parent.parent / "docs"
     page = (docs / "pictures.md").read_text(encoding="utf-8")
     scope: dict = {}
-    with rnnx.use_engine("plain"):
+    with rnnx.use_engine("reference"):
         for code in re.findall("^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
             exec(code, scope)
     assert isinstance(scope["figure"], Figure)

@@ -13,7 +13,7 @@ import rnnx
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_steps_are_the_sequence(runtime, cell, dtype, rng):
     problem = make_problem(cell, rng, 5, 6, 4, 7, n_y=3, scale=0.5).astype(dtype)
-    with rnnx.use_engine("plain"):
+    with rnnx.use_engine("reference"):
         states, _, caches = rnnx.recurrent_forward(cell, problem.x, problem.s0, problem.parameters)
     parameters = {key: runtime.asarray(p) for key, p in problem.parameters.items()}
     with runtime.use():
@@ -38,7 +38,7 @@ def test_steps_are_the_sequence(runtime, cell, dtype, rng):
 @given(name=st.sampled_from(list(rnnx.CELLS)), n_x=st.integers(1, 40), n_a=st.integers(1, 200), m=st.integers(1, 5))
 def test_any_shape(name, n_x, n_a, m):
     problem = make_problem(rnnx.CELLS[name], np.random.default_rng(n_a), n_x, n_a, m, 3, scale=0.3)
-    with rnnx.use_engine("plain"):
+    with rnnx.use_engine("reference"):
         (a, *_), _, _ = rnnx.recurrent_forward(name, problem.x, (), problem.parameters)
     stream = rnnx.Stream(name, problem.parameters, m=m)
     for t in range(3):
@@ -80,7 +80,7 @@ def test_state_is_a_copy(engine, rng):
 
 def test_the_state_is_not_written_to_by_accident(rng):
     problem = make_problem(rnnx.CELLS["gru"], rng, 3, 4, 2, 3)
-    with rnnx.use_engine("jit"):
+    with rnnx.use_engine("cpu"):
         stream = rnnx.Stream("gru", problem.parameters, m=2)
     with pytest.raises(ValueError, match="read-only"):
         stream.step(problem.x[:, :, 0])[...] = 0

@@ -22,9 +22,9 @@ import numpy as np
 import rnnx
 
 # Library and engine, by the name of the parameter.
-ENGINES = ("numpy-plain", "numpy-jit", "cupy-plain", "cupy-fused")
+ENGINES = ("numpy-reference", "numpy-cpu", "cupy-reference", "cupy-gpu")
 # For functions without a loop over time, which no engine runs.
-LIBRARIES = ("numpy-plain", "cupy-plain")
+LIBRARIES = ("numpy-reference", "cupy-reference")
 
 # (warm-up in seconds, (fewest samples, most samples, seconds after which there are no more))
 _PROFILES = {

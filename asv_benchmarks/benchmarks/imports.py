@@ -20,7 +20,7 @@ class Import(Benchmark):
 
 
 class FirstCall(Benchmark):
-    """What the first call on the jit engine costs a process, for a cell of one stage and one of two."""
+    """What the first call on the cpu engine costs a process, for a cell of one stage and one of two."""
 
     param_names = ("cell",)
     params = (("lstm", "gru"),)

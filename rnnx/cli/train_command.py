@@ -185,7 +185,7 @@ class _Display:
         click.echo(run.corpus.summary())
         click.echo(f"{repr(model.stack).strip('<>')}, {model.n_parameters:,} parameters, {engine} engine", nl=False)
         click.echo(f", from step {run.trainer.step} on" if run.trainer.step else "")
-        if engine == "jit":
+        if engine == "cpu":
             click.echo("compiling (some seconds, the first time on a machine) ...")
             rnnx.warm_up(model.cell, dtypes=(run.settings.dtype,))
 

@@ -53,18 +53,18 @@ from rnnx.engines.gpu.precision import use_precision as use_precision
 
 # Engine -> module, and what must be installed for it beside the core.
 _MODULES = {
-    "plain": "rnnx.engines.reference",
-    "jit": "rnnx.engines.cpu.engine",
-    "fused": "rnnx.engines.gpu.cupy_engine",
+    "reference": "rnnx.engines.reference",
+    "cpu": "rnnx.engines.cpu.engine",
+    "gpu": "rnnx.engines.gpu.cupy_engine",
 }
 _REQUIRES = {
-    "jit": ("numba", "pip install numba"),
-    "fused": ("cupy", "pip install 'rnnx[cuda12]' or 'rnnx[cuda13]'"),
+    "cpu": ("numba", "pip install numba"),
+    "gpu": ("cupy", "pip install 'rnnx[cuda12]' or 'rnnx[cuda13]'"),
 }
-_SLOW_TO_START = ("jit",)  # a call of a single step is not worth its compilation
-# Library -> engines that run its arrays, best first. Libraries that are not listed have the plain engine.
-_LIBRARIES = {"numpy": ("jit", "plain"), "cupy": ("fused", "plain")}
-_ANY_LIBRARY = ("plain",)
+_SLOW_TO_START = ("cpu",)  # a call of a single step is not worth its compilation
+# Library -> engines that run its arrays, best first. Libraries that are not listed have the reference engine.
+_LIBRARIES = {"numpy": ("cpu", "reference"), "cupy": ("gpu", "reference")}
+_ANY_LIBRARY = ("reference",)
 
 _forced: contextvars.ContextVar[str | None] = contextvars.ContextVar("rnnx_engine", default=None)
 
@@ -90,9 +90,9 @@ def engine_for(*arrays: Any) -> str:
     Returns
     -------
     str
-        "plain" (a loop over the library's own functions), "jit" (compiled, for NumPy arrays) or "fused" (CUDA
+        "reference" (a loop over the library's own functions), "cpu" (compiled, for NumPy arrays) or "gpu" (CUDA
         kernels, for CuPy arrays). The single-step functions, and sequences of one step, have no loop that is worth a
-        compilation by "jit": NumPy arrays then run "plain" unless `use_engine` says otherwise.
+        compilation by "cpu": NumPy arrays then run "reference" unless `use_engine` says otherwise.
     """
     xp, _ = ns.common_namespace({f"argument {i + 1}": array for i, array in enumerate(arrays)})
     return select(xp)
@@ -105,7 +105,7 @@ def use_engine(name: str) -> Iterator[None]:
     Parameters
     ----------
     name : str
-        "plain", "jit" or "fused".
+        "reference", "cpu" or "gpu".
 
     Raises
     ------
@@ -146,7 +146,7 @@ def _found(package: str) -> bool:
 def select(xp: Any, *, n_steps: int = 2, m: int = 1) -> str:
     """Name of the engine for arrays of namespace `xp`.
 
-    A call without anything to compute runs "plain".
+    A call without anything to compute runs "reference".
     """
     library = ns.library_name(xp)
     able = _LIBRARIES.get(library, _ANY_LIBRARY)
@@ -154,7 +154,7 @@ def select(xp: Any, *, n_steps: int = 2, m: int = 1) -> str:
     if forced is not None and forced not in able:
         raise ValueError(f"engine {forced!r} does not run {library} arrays; {list(able)} do")
     if n_steps == 0 or m == 0:
-        return "plain"
+        return "reference"
     if forced is not None:
         return forced
     return next(name for name in able if _installed(name) and not (n_steps == 1 and name in _SLOW_TO_START))
@@ -187,10 +187,10 @@ def warm_up(*cells: Any, dtypes: tuple[str, ...] = ("float32",)) -> None:
     """
     from rnnx.cells import CELLS, cell_of
 
-    _require("jit")
+    _require("cpu")
     for dtype in dtypes:
         if dtype not in ("float32", "float64"):
             raise ValueError(f"`dtypes` must hold 'float32' and 'float64' only; got {dtype!r}")
     for cell in cells or CELLS:
         for dtype in dtypes:
-            load("jit").compile_ahead(cell_of(cell), dtype)
+            load("cpu").compile_ahead(cell_of(cell), dtype)

@@ -61,7 +61,7 @@ def resolve(cell: Cell, caches: Any) -> tuple[Record, Caches | None]:
 
 
 def _replay(cell: Cell, call: arguments.Call) -> tuple[Array, ...]:
-    saved = run_forward(cell, call, "plain", keep=True)[0].saved
+    saved = run_forward(cell, call, "reference", keep=True)[0].saved
     assert saved is not None
     return saved
 

@@ -1,4 +1,4 @@
-"""The plan of a backward pass. See `builder`; dimensions as in `jit`."""
+"""The plan of a backward pass. See `builder`; dimensions as in `cpu`."""
 
 from functools import lru_cache
 from typing import Any

@@ -1,4 +1,4 @@
-"""The plan of a job: a list of integers (counts, strides in bytes, addresses) that `jit` writes and `passes` reads.
+"""The plan of a job: a list of integers (counts, strides in bytes, addresses) that `cpu` writes and `passes` reads.
 
 A header, and lists that it points to by their place in the plan. The names below are places; they are shared by the
 forward and the backward plan, each of which uses what it needs. Dimensions: as in `passes`.

@@ -1,4 +1,4 @@
-"""The plan of a forward pass, and that of a single step. See `builder`; dimensions as in `jit`."""
+"""The plan of a forward pass, and that of a single step. See `builder`; dimensions as in `cpu`."""
 
 from functools import lru_cache
 

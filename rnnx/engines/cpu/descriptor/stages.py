@@ -1,6 +1,6 @@
 """What the plans of both directions have in common: how arrays lie, what a stage reads and writes.
 
-Dimensions: as in `jit`.
+Dimensions: as in `cpu`.
 """
 
 import math
