@@ -147,7 +147,7 @@ def slow_checks(runner):
 
 
 def tests_of_every_library():
-    """The files with tests that conftest.py marks on the runtimes cupy-gpu and cupy-reference, and with others marked."""
+    """The test files with tests that need a GPU: marked ones, and those on the runtimes cupy-gpu and cupy-reference."""
     files = sorted((ROOT / "tests").glob("test_*.py"))
     return [str(file) for file in files if re.search(r"\bruntime\b|mark\.gpu", file.read_text(encoding="utf-8"))]
 

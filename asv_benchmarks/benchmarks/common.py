@@ -23,6 +23,7 @@ import rnnx
 
 # Library and engine, by the name of the parameter.
 ENGINES = ("numpy-reference", "numpy-cpu", "cupy-reference", "cupy-gpu")
+_FORMER_NAMES = {"reference": "plain", "cpu": "jit", "gpu": "fused"}  # in commits of before November 2026
 # For functions without a loop over time, which no engine runs.
 LIBRARIES = ("numpy-reference", "cupy-reference")
 
@@ -73,7 +74,7 @@ class EngineBenchmark(Benchmark):
         self.xp, self.synchronize = _load(library)
         self.rng = np.random.default_rng(0)
         try:
-            self._block.enter_context(rnnx.use_engine(name))
+            self._block.enter_context(rnnx.use_engine(name if name in rnnx.engine_names() else _FORMER_NAMES[name]))
         except ValueError as error:  # no such engine at this commit, or what it needs is not installed
             raise NotImplementedError(str(error)) from None
 

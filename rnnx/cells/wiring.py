@@ -1,0 +1,122 @@
+"""What every stage of a cell reads, writes and saves, worked out once per cell for all engines.
+
+An engine stores arrays over time: the states, beginning with the initial ones, and the saved values. A `Slot` names one
+of them as seen from step t. An engine only has to map slots to addresses.
+
+The argument lists of the elementwise kernels are made here, too. The emitter of a kernel and its callers iterate over
+the same list, so they cannot disagree on an argument's position.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+from rnnx.cells.cell import Cell, Stage
+
+
+class Slot(NamedTuple):
+    """One value of a step: a state, or a saved value.
+
+    The cotangent of a value goes by the same slot.
+    """
+
+    kind: str  # "state" or "saved"
+    index: int  # in ``cell.states`` or ``cell.saved``
+    after: bool = False  # a state as the step leaves it; else as the step finds it
+
+
+class Argument(NamedTuple):
+    """One array argument of an elementwise kernel.
+
+    Roles: "zx" and "zh", the input and recurrent sides of all gates; "reads", "writes" and "saves", values of the step;
+    "d_writes", the cotangents of the written values, carried from the later step or stage; "d_given", the caller's
+    cotangents of the states at this step; "dzx" and "dzh", the cotangents of the sides; "d_reads", the cotangents of
+    the values read.
+    """
+
+    role: str
+    index: int  # within the role
+    slot: Slot | None  # None for all gates of a stage
+
+    @property
+    def per_gate(self) -> bool:
+        """Whether a row holds a number per gate and unit, not one per unit."""
+        return self.slot is None
+
+
+class StageWiring(NamedTuple):
+    """The values of one stage, in the order of its functions' arguments and results."""
+
+    stage: Stage
+    index: int
+    is_last: bool
+    first_gate: int  # number of gates of the stages before it
+    reads: tuple[Slot, ...]
+    writes: tuple[Slot, ...]
+    saves: tuple[Slot, ...]
+
+    @property
+    def n_gates(self) -> int:
+        """Number of gates."""
+        return len(self.stage.gates)
+
+    @property
+    def operand(self) -> Slot:
+        """What the recurrent weights multiply."""
+        return self.reads[0]
+
+    def forward_arguments(self) -> tuple[Argument, ...]:
+        """The array arguments of the forward kernel, in order.
+
+        An additive stage has no "zh": the engine has added the recurrent side to "zx".
+        """
+        sides = ("zx",) if self.stage.additive else ("zx", "zh")
+        return (
+            *(Argument(side, 0, None) for side in sides),
+            *_arguments("reads", self.reads),
+            *_arguments("writes", self.writes),
+            *_arguments("saves", self.saves),
+        )
+
+    def backward_arguments(self) -> tuple[Argument, ...]:
+        """The array arguments of the backward kernel, in order.
+
+        Only the last stage has "d_given". An additive stage has no "dzh": it equals "dzx".
+        """
+        sides = ("dzx",) if self.stage.additive else ("dzx", "dzh")
+        return (
+            *_arguments("d_writes", self.writes),
+            *(_arguments("d_given", self.writes) if self.is_last else ()),
+            *_arguments("reads", self.reads),
+            *_arguments("writes", self.writes),
+            *_arguments("saves", self.saves),
+            *(Argument(side, 0, None) for side in sides),
+            *_arguments("d_reads", self.reads),
+        )
+
+
+def _arguments(role: str, slots: tuple[Slot, ...]) -> tuple[Argument, ...]:
+    return tuple(Argument(role, i, slot) for i, slot in enumerate(slots))
+
+
+@lru_cache(maxsize=256)
+def wiring(cell: Cell) -> tuple[StageWiring, ...]:
+    """The wiring of every stage of a cell.
+
+    Saved values stand stage by stage: a stage's own, then, unless it is the last one, the state that leaves it.
+    """
+    stages: list[StageWiring] = []
+    reads = tuple(Slot("state", k) for k in range(len(cell.states)))
+    n_saved = n_gates = 0
+    for i, stage in enumerate(cell.stages):
+        is_last = i == len(cell.stages) - 1
+        saves = tuple(Slot("saved", n_saved + k) for k in range(len(stage.saved)))
+        n_saved += len(saves)
+        if is_last:
+            writes = tuple(Slot("state", k, after=True) for k in range(len(cell.states)))
+        else:
+            writes = tuple(Slot("saved", n_saved + k) for k in range(len(stage.out)))
+            n_saved += len(writes)
+        stages.append(StageWiring(stage, i, is_last, n_gates, reads, writes, saves))
+        n_gates += len(stage.gates)
+        reads = writes
+    return tuple(stages)
