@@ -139,8 +139,7 @@ class Emulation(Device):
 
     def __init__(self):
         super().__init__()
-        engines._MODULES["emulated"] = "emulated_engine"
-        engines._LIBRARIES["numpy"] += ("emulated",)
+        engines.register_engine("emulated", "emulated_engine:ENGINE", ("numpy",), default=False)
         import emulated_engine
 
         self.count_replays(emulated_engine.EmulatedQueue)

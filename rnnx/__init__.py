@@ -4,7 +4,7 @@ import importlib
 from types import ModuleType
 
 from rnnx.cells import CELLS, Cell, Gate, Stage
-from rnnx.engines import engine_for, engine_names, use_engine, use_precision, warm_up
+from rnnx.engines import engine_for, engine_names, register_engine, use_engine, use_precision, warm_up
 from rnnx.functional import (
     gru_backward,
     gru_cell_backward,
@@ -108,6 +108,7 @@ __all__ = [
     "one_hot",
     "recurrent_backward",
     "recurrent_forward",
+    "register_engine",
     "relu",
     "relu_backward",
     "rnn_backward",

@@ -23,8 +23,7 @@ from rnnx import engines
 
 # The GPU engine with its kernels compiled for the CPU: one more engine for NumPy arrays.
 sys.path.insert(0, str(Path(__file__).parent / "emulation"))
-engines._MODULES["emulated"] = "emulated_engine"
-engines._LIBRARIES["numpy"] += ("emulated",)
+engines.register_engine("emulated", "emulated_engine:ENGINE", ("numpy",), default=False)
 NO_COMPILER = "no C++ compiler (g++) for the emulation of CUDA"
 
 settings.register_profile("rnnx", deadline=None, max_examples=25, derandomize=True)  # the first call compiles

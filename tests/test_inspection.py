@@ -46,9 +46,9 @@ def test_state_gradients_against_differences(cell, plain, rng):
     ds = problem.dstates
     _, _, caches = run(problem)
     gradients = inspection.state_gradients(caches, problem.dfinal, ds)
-    record = caches.record_for(cell)
+    tape = caches.tape_for(cell)
     for t in range(4):
-        states = [np.array(s[t].T) for s in record.states]
+        states = [np.array(s[t].T) for s in tape.states]
         for name, state in zip(cell.states, states, strict=True):
             numeric = numeric_gradient(lambda t=t, s=states: tail_loss(problem, t, s, ds, lengths), state)
             assert_close(gradients[f"d{name}"][:, :, t], numeric, TOLERANCE["gradient"], f"d{name} at {t}")

@@ -30,3 +30,15 @@ def valid_steps(xp: Any, lengths: Array, n_steps: int) -> Array:
     """Boolean (T, m, 1): whether step t of example j lies before the example's end."""
     steps = xp.arange(n_steps, dtype=lengths.dtype, device=ns.device(lengths))
     return xp.expand_dims(xp.expand_dims(steps, axis=1) < xp.expand_dims(lengths, axis=0), axis=2)
+
+
+def valid_examples(xp: Any, lengths: Array, n_steps: int) -> Array:
+    """The same mask, of shape (m, T)."""
+    return xp.matrix_transpose(valid_steps(xp, lengths, n_steps)[:, :, 0])
+
+
+def zero_past_end(xp: Any, a: Array, lengths: Array | None) -> Array:
+    """A public array (n, m, T), zero past each example's end; `lengths` is (m,), or None for full length."""
+    if lengths is None:
+        return a
+    return xp.where(to_public(xp, valid_steps(xp, lengths, a.shape[2])), a, xp.zeros_like(a))

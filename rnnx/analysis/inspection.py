@@ -4,7 +4,6 @@ Nothing here draws; `rnnx.plots` does. Dimensions: T steps, m examples, n_a hidd
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +12,12 @@ from rnnx._core import arrays as ns
 from rnnx._core import checks, layout
 from rnnx._core.arrays import Array
 from rnnx.cells import Cell
+from rnnx.engines.protocol import Cotangents, Tape
 from rnnx.functional import arguments, schedule
-from rnnx.functional.caches import Caches, Record, Steps
+from rnnx.functional.caches import Caches, Steps
 from rnnx.functional.heads import softmax_cross_entropy
 
 States = dict[str, Array]
-Cotangents = tuple[Array | None, ...]
 
 
 def gate_values(caches: Any) -> dict[str, Array]:
@@ -44,14 +43,12 @@ def gate_values(caches: Any) -> dict[str, Array]:
         For caches that were consumed, or of a forward pass with ``keep_caches=False``.
     """
     owner = _owner(caches)
-    cell, record = owner.cell, owner.record_for(owner.cell)
-    xp, saved = record.xp, dict(zip(cell.saved, record.saved or (), strict=True))
+    cell, tape = owner.cell, owner.tape_for(owner.cell)
+    xp, saved = tape.xp, dict(zip(cell.saved, tape.saved or (), strict=True))
     values = {name: saved[name] for name in cell.cache or cell.saved}
-    values |= {name: state[1:, :, :] for name, state in zip(cell.states, record.states, strict=True)}
-    if record.lengths is not None:
-        valid = layout.valid_steps(xp, record.lengths, record.states[0].shape[0] - 1)
-        values = {name: xp.where(valid, a, xp.zeros_like(a)) for name, a in values.items()}
-    return {name: ns.owned_copy(xp, layout.to_public(xp, a)) for name, a in values.items()}
+    values |= {name: state[1:, :, :] for name, state in zip(cell.states, tape.states, strict=True)}
+    public = {name: layout.zero_past_end(xp, layout.to_public(xp, a), tape.lengths) for name, a in values.items()}
+    return {name: ns.owned_copy(xp, a) for name, a in public.items()}
 
 
 def state_gradients(caches: Any, ds_final: Any, ds: Sequence[Array | None] = ()) -> States:
@@ -164,7 +161,7 @@ def text_gradient_norms(model: Any, tokenizer: Any, text: str) -> list[Array]:
     target = xp.asarray(np.ascontiguousarray(indices[:, -1:]), device=device)
     _, dz = softmax_cross_entropy(logits[:, :, -1:], target)
     ds_final: Any = (xp.matrix_transpose(weights) @ dz[:, :, 0],)
-    ds: Cotangents = ()
+    ds: tuple[Array | None, ...] = ()
     norms = []
     for layer in reversed(caches):
         gradients, dx = _walk_back(layer, ds_final, ds, inputs=layer is not caches[0])
@@ -201,13 +198,14 @@ def _walk_back(caches: Any, ds_final: Any, ds: Sequence[Array | None], inputs: b
     """Step by step back: cotangents of the states (n_a, m, T + 1), and of the inputs (n_x, m, T) if asked for."""
     owner = _owner(caches)
     cell = owner.cell
-    record, here, entering = _cotangents(cell, owner.record_for(cell), ds_final, ds)
-    xp = record.xp
+    tape, here, entering = _cotangents(cell, owner.tape_for(cell), ds_final, ds)
+    xp = tape.xp
     found, dxs = [], []
-    for t in range(record.states[0].shape[0] - 1, 0, -1):
+    for t in range(tape.n_steps, 0, -1):
         here = tuple(d if more is None else d + more[:, :, t - 1] for d, more in zip(here, entering, strict=True))
         found.append(here)
-        dx, here, _ = schedule.backward(_one_step(record, t - 1), cell, (None,) * len(here), here, 1)
+        one_step = tape.steps(t - 1, t)
+        dx, here, _ = schedule.backward(one_step, owner.engine, Cotangents((None,) * len(here), here), 1)
         dxs.append(dx)
     found.append(here)
     columns = zip(cell.states, zip(*found[::-1], strict=True), strict=True)
@@ -216,10 +214,10 @@ def _walk_back(caches: Any, ds_final: Any, ds: Sequence[Array | None], inputs: b
 
 
 def _cotangents(
-    cell: Cell, record: Record, ds_final: Any, ds: Sequence[Array | None]
-) -> tuple[Record, tuple[Array, ...], tuple[Array | None, ...]]:
-    """Checked and in one dtype: the record, the cotangent of every final state, and those that enter at each step."""
-    xp, (n_after, m, n_a) = record.xp, record.states[0].shape
+    cell: Cell, tape: Tape, ds_final: Any, ds: Sequence[Array | None]
+) -> tuple[Tape, tuple[Array, ...], tuple[Array | None, ...]]:
+    """Checked and in one dtype: the tape, the cotangent of every final state, and those that enter at each step."""
+    xp, m, n_a = tape.xp, tape.m, tape.n_a
     ds_final = ds_final if isinstance(ds_final, tuple | list) else (ds_final,)
     named = arguments.by_state("ds_final", ds_final, cell, "d{}_final") | arguments.by_state(
         "ds", tuple(ds), cell, "d{}"
@@ -227,39 +225,21 @@ def _cotangents(
     given = {name: d for name, d in named.items() if d is not None}
     if not given:
         raise ValueError("`ds_final` must hold the gradient of at least one state; got None for all of them")
-    ns.common_namespace({"caches": record.states[0], **given})
+    ns.common_namespace({"caches": tape.states[0], **given})
     for name, d in given.items():
         final = name.endswith("_final")
-        symbols, shape = ("(n_a, m)", (n_a, m)) if final else ("(n_a, m, T_x)", (n_a, m, n_after - 1))
+        symbols, shape = ("(n_a, m)", (n_a, m)) if final else ("(n_a, m, T_x)", (n_a, m, tape.n_steps))
         checks.check_shape(name, d, symbols, shape)
-    dtype = ns.floating_dtype(xp, {}, {"caches": record.states[0], **given})
-    record = record.promoted(dtype)
-    zeros = xp.zeros_like(xp.matrix_transpose(record.states[0][0, :, :]))
+    dtype = ns.floating_dtype(xp, {}, {"caches": tape.states[0], **given})
+    tape = tape.astype(dtype)
+    zeros = xp.zeros_like(xp.matrix_transpose(tape.states[0][0, :, :]))
     at_end = tuple(zeros if (d := named[f"d{s}_final"]) is None else ns.astype(xp, d, dtype) for s in cell.states)
-    return record, at_end, tuple(_entering(record, named[f"d{s}"]) for s in cell.states)
+    return tape, at_end, tuple(_entering(tape, named[f"d{s}"]) for s in cell.states)
 
 
-def _entering(record: Record, d: Array | None) -> Array | None:
-    """A cotangent of all steps (n_a, m, T), zero past an example's end: what lies there is no output."""
-    if d is None:
-        return None
-    xp, d = record.xp, ns.astype(record.xp, d, record.dtype)
-    if record.lengths is None:
-        return d
-    valid = layout.to_public(xp, layout.valid_steps(xp, record.lengths, d.shape[2]))
-    return xp.where(valid, d, xp.zeros_like(d))
-
-
-def _one_step(record: Record, t: int) -> Record:
-    """The record of step t alone."""
-    xp, lengths = record.xp, record.lengths
-    return replace(
-        record,
-        x=record.x[t : t + 1, ...],
-        states=tuple(s[t : t + 2, ...] for s in record.states),
-        saved=tuple(k[t : t + 1, ...] for k in record.saved or ()),
-        lengths=None if lengths is None else ns.astype(xp, lengths > t, lengths.dtype),
-    )
+def _entering(tape: Tape, d: Array | None) -> Array | None:
+    """A cotangent of all steps (n_a, m, T), zero past an example's end, where there is no output."""
+    return None if d is None else layout.zero_past_end(tape.xp, ns.astype(tape.xp, d, tape.dtype), tape.lengths)
 
 
 def _norms(xp: Any, gradients: Array, axes: tuple[int, ...]) -> Array:

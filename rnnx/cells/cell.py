@@ -15,28 +15,30 @@ index, no branch. ``ds_prev[0]`` carries only the direct path into ``s[0]``; the
 through the recurrent weights, ``W_h.T dzh``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+Shape = tuple[int, ...]
+
 
 @dataclass(frozen=True)
 class Gate:
-    """The parameter keys of one gate.
+    """The parameter keys of one gate, and the layout of its weights.
 
     Parameters
     ----------
     weights : tuple of str
-        Either one key of shape (n_a, n_a + n_x), acting on [a_prev; x_t] in that order, or two keys: the
-        input weights of shape (n_a, n_x) and the recurrent weights of shape (n_a, n_a).
+        One key of a joint matrix (n_a, n_a + n_x), which acts on [a_prev; x_t] in that order. Or two keys: the
+        input weights (n_a, n_x) and the recurrent weights (n_a, n_a).
     bias : str
         Key of the bias, shape (n_a, 1), on the input side.
     recurrent_bias : str or None
-        Key of an optional second bias, shape (n_a, 1), on the recurrent side. Only a cell that does not
-        merely add the two sides can tell it from `bias`.
+        Key of an optional second bias, shape (n_a, 1), on the recurrent side. It differs from `bias` only in a cell
+        that does not merely add the two sides.
     forgets : bool
-        True for a gate that decides what of the old state stays: initialisation treats its bias apart.
+        Whether the gate decides how much of the old state stays. Initialization treats its bias separately.
     """
 
     weights: tuple[str, ...]
@@ -50,8 +52,38 @@ class Gate:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The keys that must be present, weights first."""
+        """The required keys, weights first."""
         return (*self.weights, self.bias)
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether one matrix holds the recurrent and the input weights."""
+        return len(self.weights) == 1
+
+    def shapes(self, n_x: int, n_a: int) -> dict[str, tuple[str, Shape]]:
+        """Every key with its shape in symbols and in numbers."""
+        matrices: list[tuple[str, Shape]] = [("(n_a, n_a + n_x)", (n_a, n_a + n_x))]
+        if not self.is_joint:
+            matrices = [("(n_a, n_x)", (n_a, n_x)), ("(n_a, n_a)", (n_a, n_a))]
+        biases = [key for key in (self.bias, self.recurrent_bias) if key]
+        return dict(zip(self.weights, matrices, strict=True)) | {key: ("(n_a, 1)", (n_a, 1)) for key in biases}
+
+    def n_x(self, parameters: Mapping[str, Any]) -> int:
+        """The number of inputs, from the shape of the weights."""
+        rows, columns = parameters[self.weights[0]].shape
+        return int(columns - rows if self.is_joint else columns)
+
+    def split(self, parameters: Mapping[str, Any]) -> tuple[Any, Any]:
+        """The input weights (n_a, n_x) and the recurrent weights (n_a, n_a); views."""
+        if not self.is_joint:
+            return parameters[self.weights[0]], parameters[self.weights[1]]
+        joint = parameters[self.weights[0]]
+        return joint[:, joint.shape[0] :], joint[:, : joint.shape[0]]
+
+    def join(self, xp: Any, w_x: Any, w_h: Any) -> dict[str, Any]:
+        """The weights by key, from input weights (n_a, n_x) and recurrent weights (n_a, n_a)."""
+        matrices = (xp.concat([w_h, w_x], axis=1),) if self.is_joint else (w_x, w_h)
+        return dict(zip(self.weights, matrices, strict=True))
 
 
 @dataclass(frozen=True)

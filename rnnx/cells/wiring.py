@@ -20,7 +20,7 @@ class Slot(NamedTuple):
     """
 
     kind: str  # "state" or "saved"
-    index: int  # in ``cell.states`` or ``cell.saved``
+    number: int  # in ``cell.states`` or ``cell.saved``
     after: bool = False  # a state as the step leaves it; else as the step finds it
 
 
@@ -34,7 +34,7 @@ class Argument(NamedTuple):
     """
 
     role: str
-    index: int  # within the role
+    number: int  # within the role
     slot: Slot | None  # None for all gates of a stage
 
     @property
@@ -47,7 +47,7 @@ class StageWiring(NamedTuple):
     """The values of one stage, in the order of its functions' arguments and results."""
 
     stage: Stage
-    index: int
+    number: int
     is_last: bool
     first_gate: int  # number of gates of the stages before it
     reads: tuple[Slot, ...]

@@ -63,13 +63,9 @@ def peer_gates(peer: str, cell: Cell | str) -> tuple[Cell, tuple[Gate, ...]]:
 
 def pack(gates: Sequence[Gate], parameters: Mapping[str, np.ndarray]) -> Blocks:
     """The blocks of checked parameters."""
-    n_a = parameters[gates[0].bias].shape[0]
     rows = []
     for gate in gates:
-        if len(gate.weights) == 2:
-            w_x, w_h = (parameters[key] for key in gate.weights)
-        else:
-            w_h, w_x = np.split(parameters[gate.weights[0]], [n_a], axis=1)
+        w_x, w_h = gate.split(parameters)
         b_x = parameters[gate.bias][:, 0]
         second = parameters.get(gate.recurrent_bias) if gate.recurrent_bias else None
         b_h = np.zeros_like(b_x) if second is None else second[:, 0]
@@ -85,9 +81,7 @@ def unpack(cell: Cell, gates: Sequence[Gate], blocks: Blocks, gradients: bool) -
         sign = -1 if gate.bias in _NEGATED else 1
         w_x, w_h = sign * blocks.w_x[rows], sign * blocks.w_h[rows]
         b_x, b_h = sign * blocks.b_x[rows, None], sign * blocks.b_h[rows, None]
-        values.update(
-            zip(gate.weights, (w_x, w_h) if len(gate.weights) == 2 else (np.hstack([w_h, w_x]),), strict=True)
-        )
+        values |= gate.join(np, w_x, w_h)
         if gate.recurrent_bias:
             values |= {gate.bias: b_x, gate.recurrent_bias: b_h}
         else:  # both biases of a sum have the gradient of the sum

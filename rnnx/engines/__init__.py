@@ -1,42 +1,4 @@
-"""The table of engines: who runs the loop over time for which library.
-
-An engine is a module with three functions and a class. Dimensions: T steps, m examples, n hidden units, n_x inputs,
-G gates of a stage; every tuple ``(per stage)`` or ``(per state)`` follows the order of the cell record. ::
-
-    forward(xp, cell, x, weights, s0, lengths, keep) -> (X, S, K, outputs, kept)
-
-        x        (n_x, m, T), public layout, any strides; or (m, T), the indices of one-hot columns, zero past an
-                 example's end, in memory that nobody writes to
-        weights  per stage, a `rnnx.cells.parameters.StageWeights`
-        s0       per state, (n, m)
-        lengths  (m,) integers or None; the state of an example stays as it is from step lengths[j] on
-        keep     whether a backward pass may follow; else X, K, kept and S before its last slot need not be of use
-        X        (T, m, n_x), or (T, m): x, zero past an example's end, in memory that nobody else writes to
-        S        per state, (T + 1, m, n), slot 0 is s0
-        K        per name in cell.saved, (T, m, n); zero past an example's end
-        outputs  per state, (T, m, n): the caller's; zero past an example's end
-        kept     the weights, in memory that nobody else writes to
-
-    backward(xp, cell, dS, dlast, weights, X, S, K, lengths) -> (dX, ds0, gradients)
-
-        dS       per state, (n, m, T) or None: cotangents of the states of all steps, public layout
-        dlast    per state, (n, m) or None: cotangents of the final states
-        dX       (T, m, n_x); None if X holds indices
-        ds0      per state, (m, n)
-        gradients  per stage, a `rnnx.cells.parameters.StageGradients`
-
-    matmul(xp, a, b, bias=None) -> a @ b + bias, for what stands on the recurrent layers
-
-        a, b     (r, k) and (k, c)
-        bias     (c,) or None
-
-    Stepper(xp, cell, weights, s0)
-
-        step(xt)      one step with (n_x, m); returns the states, (n, m), which a later step may overwrite
-        set(states)   go on from these
-
-Arguments are never written to. A module may be imported only when its engine is chosen.
-"""
+"""The table of engines: which one runs the arrays of which library. `protocol` says what an engine is."""
 
 import contextlib
 import contextvars
@@ -44,39 +6,93 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
-from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from rnnx._core import arrays as ns
+from rnnx._core.arrays import Array
+from rnnx.cells import CELLS, Cell, cell_of
 from rnnx.engines.gpu.precision import use_precision as use_precision
+from rnnx.engines.protocol import Engine
 
-# Engine -> module, and what must be installed for it beside the core.
-_MODULES = {
-    "reference": "rnnx.engines.reference",
-    "cpu": "rnnx.engines.cpu.engine",
-    "gpu": "rnnx.engines.gpu.cupy_engine",
-}
-_REQUIRES = {
-    "cpu": ("numba", "pip install numba"),
-    "gpu": ("cupy", "pip install 'rnnx[cuda12]' or 'rnnx[cuda13]'"),
-}
-_SLOW_TO_START = ("cpu",)  # a call of a single step is not worth its compilation
-# Library -> engines that run its arrays, best first. Libraries that are not listed have the reference engine.
-_LIBRARIES = {"numpy": ("cpu", "reference"), "cupy": ("gpu", "reference")}
-_ANY_LIBRARY = ("reference",)
+ANY_LIBRARY = ()
 
-_forced: contextvars.ContextVar[str | None] = contextvars.ContextVar("rnnx_engine", default=None)
+
+@dataclass(frozen=True)
+class _Entry:
+    """A row of the table."""
+
+    engine: Engine | str  # the engine, or where to import it from when it is first used: "module:name"
+    libraries: tuple[str, ...] = ANY_LIBRARY  # whose arrays it runs
+    requires: tuple[str, str] | None = None  # a package beside the core, and the command that installs it
+    default: bool = True  # whether it runs those arrays unless `use_engine` says otherwise
+    compiles: bool = False  # then a call of a single step is not worth its compilation
+
+
+# The reference engine runs what no other one does.
+_TABLE = {
+    "reference": _Entry("rnnx.engines.reference:ENGINE"),
+    "cpu": _Entry("rnnx.engines.cpu.engine:ENGINE", ("numpy",), ("numba", "pip install numba"), compiles=True),
+    "gpu": _Entry(
+        "rnnx.engines.gpu.cupy_device:ENGINE", ("cupy",), ("cupy", "pip install 'rnnx[cuda12]' or 'rnnx[cuda13]'")
+    ),
+}
+
+_chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("rnnx_engine", default=None)
 
 
 def engine_names() -> tuple[str, ...]:
     """Names of all engines."""
-    return tuple(_MODULES)
+    return tuple(_TABLE)
+
+
+def register_engine(
+    name: str,
+    engine: Engine | str,
+    libraries: tuple[str, ...] = ANY_LIBRARY,
+    *,
+    requires: tuple[str, str] | None = None,
+    default: bool = True,
+) -> None:
+    """Add an engine of your own.
+
+    Parameters
+    ----------
+    name : str
+        The name for `use_engine`.
+    engine : Engine or str
+        The engine, see `rnnx.engines.protocol`; or where to import it from when it is first used, "module:name".
+    libraries : tuple of str
+        Names of the array libraries that it runs, such as "numpy", "cupy", "torch"; empty for any library.
+    requires : (str, str), optional
+        A package that must be importable, and the command that installs it.
+    default : bool
+        Whether it runs the arrays of `libraries` from now on, ahead of the engines that were there before. False
+        leaves it to `use_engine`.
+
+    Raises
+    ------
+    ValueError
+        If there is an engine of that name already.
+    """
+    if name in _TABLE:
+        raise ValueError(f"`name` must be new; there is an engine {name!r} already")
+    _TABLE[name] = _Entry(engine, libraries, requires, default)
+    _able.cache_clear()
 
 
 def engines_of(library: str) -> tuple[str, ...]:
-    """Names of the engines that can run arrays of a library here, best first."""
-    return tuple(name for name in _LIBRARIES.get(library, _ANY_LIBRARY) if _installed(name))
+    """Names of the installed engines that run arrays of a library, the default one first."""
+    return tuple(name for name in _able(library) if _installed(name))
+
+
+@lru_cache(maxsize=32)
+def _able(library: str) -> tuple[str, ...]:
+    """Names of the engines that run arrays of a library: default ones, the newest first, then the others."""
+    names = [name for name, entry in _TABLE.items() if not entry.libraries or library in entry.libraries]
+    defaults = [name for name in names if _TABLE[name].default]
+    return (*reversed(defaults), *(name for name in names if name not in defaults))
 
 
 def engine_for(*arrays: Any) -> str:
@@ -90,9 +106,9 @@ def engine_for(*arrays: Any) -> str:
     Returns
     -------
     str
-        "reference" (a loop over the library's own functions), "cpu" (compiled, for NumPy arrays) or "gpu" (CUDA
-        kernels, for CuPy arrays). The single-step functions, and sequences of one step, have no loop that is worth a
-        compilation by "cpu": NumPy arrays then run "reference" unless `use_engine` says otherwise.
+        "reference" (a loop over the library's own functions), "cpu" (compiled, for NumPy arrays), "gpu" (CUDA
+        kernels, for CuPy arrays) or a registered engine. The single-step functions, and sequences of one step, run
+        NumPy arrays on "reference" unless `use_engine` says otherwise: they have no loop that is worth compiling.
     """
     xp, _ = ns.common_namespace({f"argument {i + 1}": array for i, array in enumerate(arrays)})
     return select(xp)
@@ -102,10 +118,12 @@ def engine_for(*arrays: Any) -> str:
 def use_engine(name: str) -> Iterator[None]:
     """Run everything inside the ``with`` block, in this thread, on one engine.
 
+    A backward pass runs on the engine that ran its forward pass.
+
     Parameters
     ----------
     name : str
-        "reference", "cpu" or "gpu".
+        "reference", "cpu", "gpu" or the name of a registered engine.
 
     Raises
     ------
@@ -113,33 +131,33 @@ def use_engine(name: str) -> Iterator[None]:
         If there is no engine of that name, or it cannot run here (on entry), or it cannot run the arrays
         it is given (in the call).
     """
-    if name not in _MODULES:
+    if name not in _TABLE:
         raise ValueError(f"`name` must be one of {engine_names()}; got {name!r}")
     _require(name)
-    token = _forced.set(name)
+    token = _chosen.set(name)
     try:
         yield
     finally:
-        _forced.reset(token)
+        _chosen.reset(token)
 
 
 def _require(name: str) -> None:
     if not _installed(name):
-        package, command = _REQUIRES[name]
+        package, command = _TABLE[name].requires or ("", "")
         raise ValueError(f"engine {name!r} needs {package}, installed ({command}) and not disabled")
 
 
 def _installed(name: str) -> bool:
-    if name not in _REQUIRES:
+    requires = _TABLE[name].requires
+    if requires is None:
         return True
-    package = _REQUIRES[name][0]
-    disabled = package == "numba" and os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
-    return not disabled and _found(package)
+    disabled = requires[0] == "numba" and os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
+    return not disabled and _found(requires[0])
 
 
 @lru_cache(maxsize=8)
 def _found(package: str) -> bool:
-    """Whether a package can be imported; a search of the disk."""
+    """Whether a package can be imported; searches the disk."""
     return importlib.util.find_spec(package) is not None
 
 
@@ -148,29 +166,33 @@ def select(xp: Any, *, n_steps: int = 2, m: int = 1) -> str:
 
     A call without anything to compute runs "reference".
     """
-    library = ns.library_name(xp)
-    able = _LIBRARIES.get(library, _ANY_LIBRARY)
-    forced = _forced.get()
-    if forced is not None and forced not in able:
-        raise ValueError(f"engine {forced!r} does not run {library} arrays; {list(able)} do")
+    library, chosen = ns.library_name(xp), _chosen.get()
+    able = _able(library)
+    if chosen is not None and chosen not in able:
+        raise ValueError(f"engine {chosen!r} does not run {library} arrays; {list(able)} do")
     if n_steps == 0 or m == 0:
         return "reference"
-    if forced is not None:
-        return forced
-    return next(name for name in able if _installed(name) and not (n_steps == 1 and name in _SLOW_TO_START))
+    if chosen is not None:
+        return chosen
+    return next(name for name in able if _installed(name) and not (n_steps == 1 and _TABLE[name].compiles))
 
 
-def load(name: str) -> ModuleType:
-    """The engine's module."""
-    return importlib.import_module(_MODULES[name])
+@lru_cache(maxsize=32)
+def load(name: str) -> Engine:
+    """The engine of this name."""
+    engine = _TABLE[name].engine
+    if not isinstance(engine, str):
+        return engine
+    module, _, attribute = engine.partition(":")
+    return cast(Engine, getattr(importlib.import_module(module), attribute))
 
 
-def matmul(xp: Any, a: Any, b: Any, bias: Any = None) -> Any:
-    """The product a b + bias, by the engine for arrays of namespace `xp`."""
-    return load(select(xp, m=a.shape[0])).matmul(xp, a, b, bias)
+def matmul(xp: Any, a: Array, b: Array, bias: Array | None = None) -> Array:
+    """The product a @ b + bias, by the engine for arrays of namespace `xp`."""
+    return load(select(xp, m=a.shape[0])).matmul(a, b, bias)
 
 
-def warm_up(*cells: Any, dtypes: tuple[str, ...] = ("float32",)) -> None:
+def warm_up(*cells: Cell | str, dtypes: tuple[str, ...] = ("float32",)) -> None:
     """Compile ahead, so that no later call has to.
 
     Parameters
@@ -178,19 +200,19 @@ def warm_up(*cells: Any, dtypes: tuple[str, ...] = ("float32",)) -> None:
     *cells : str or Cell
         Cells to compile; default: those of the table.
     dtypes : tuple of str
-        "float32" and/or "float64".
+        "float32", "float64" or both.
 
     Raises
     ------
     ValueError
-        For an unknown cell or dtype, or if there is no Numba.
+        For an unknown cell or dtype, or if Numba is not installed.
     """
-    from rnnx.cells import CELLS, cell_of
-
     _require("cpu")
     for dtype in dtypes:
         if dtype not in ("float32", "float64"):
             raise ValueError(f"`dtypes` must hold 'float32' and 'float64' only; got {dtype!r}")
+    from rnnx.engines.cpu.engine import compile_ahead
+
     for cell in cells or CELLS:
         for dtype in dtypes:
-            load("cpu").compile_ahead(cell_of(cell), dtype)
+            compile_ahead(cell_of(cell), dtype)

@@ -1,133 +1,229 @@
-"""The reference engine: a Python loop over the functions of any array library, without writing in place.
+"""The reference engine: a Python loop over the functions of any array library, without in-place writes.
 
-It runs under ``jax.jit``, on read-only and on strict arrays. See `rnnx.engines` for the interface.
+It runs under ``jax.jit``, on read-only arrays and on strict ones. Every other engine is checked against it.
+
+Dimensions: T steps, m examples, n hidden units, n_x inputs, G gates of a stage.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.layout import to_time_major, valid_steps
+from rnnx._core.layout import to_public, to_time_major, valid_steps
 from rnnx.cells import Cell
-from rnnx.cells.parameters import StageGradients, StageWeights
-from rnnx.cells.vocabulary import Ops, array_ops
+from rnnx.cells.parameters import StageGradients, StageWeights, name_gradients, recurrent_parameters, stack_weights
+from rnnx.cells.vocabulary import array_ops
+from rnnx.cells.wiring import Slot, wiring
+from rnnx.engines.protocol import Arrays, Call, Cotangents, Engine, Gradients, Tape
 
-Arrays = tuple[Array, ...]
-
-
-def forward(
-    xp: Any,
-    cell: Cell,
-    x: Array,
-    weights: tuple[StageWeights, ...],
-    s0: Arrays,
-    lengths: Array | None,
-    keep: bool,
-) -> tuple[Array, Arrays, Arrays, Arrays, tuple[StageWeights, ...]]:
-    """See `rnnx.engines`."""
-    if keep:  # what becomes of the parameters is not ours
-        weights = tuple(w.map(lambda a: ns.owned_copy(xp, a)) for w in weights)
-    X = to_time_major(xp, x, own=keep and lengths is None)  # what becomes of x is not ours
-    n_steps, m = X.shape[:2]
-    valid = None if lengths is None else valid_steps(xp, lengths, n_steps)
-    if valid is not None and X.ndim == 3:  # zero past the end: not even NaN there may reach a weight gradient
-        X = xp.where(valid, X, xp.zeros_like(X))
-    Zx = tuple(
-        xp.reshape(_times_inputs(xp, w, X) + w.b, (n_steps, m, len(stage.gates), s0[0].shape[0]))
-        for stage, w in zip(cell.stages, weights, strict=True)
-    )
-    S, K = _loop(xp, cell, Zx, weights, tuple(map(xp.matrix_transpose, s0)), valid, keep)
-    outputs = tuple(s[1:, :, :] for s in S)
-    if valid is not None:
-        outputs = tuple(xp.where(valid, a, xp.zeros_like(a)) for a in outputs)
-    elif keep:
-        outputs = tuple(ns.owned_copy(xp, a) for a in outputs)
-    return X, S, K, outputs, weights
+Values = dict[Slot, Array]  # of one step, each (m, n)
 
 
-def _times_inputs(xp: Any, w: StageWeights, X: Array) -> Array:
-    """W_x x of all steps, (T m, G n); of an index, a column of W_x."""
-    columns = xp.matrix_transpose(w.wx)
-    return xp.take(columns, xp.reshape(X, (-1,)), axis=0) if X.ndim == 2 else _rows(xp, X) @ columns
+class ReferenceEngine:
+    """See `rnnx.engines.protocol.Engine`."""
+
+    def forward(self, call: Call, *, keep: bool) -> tuple[Arrays, Tape]:
+        """See `Engine`."""
+        xp, cell = call.xp, call.cell
+        parameters = recurrent_parameters(cell, call.parameters)
+        if keep:  # the caller may write to the parameters and to x
+            parameters = {key: ns.owned_copy(xp, a) for key, a in parameters.items()}
+        X = to_time_major(xp, call.x, own=keep and call.lengths is None)
+        valid = None if call.lengths is None else valid_steps(xp, call.lengths, call.n_steps)
+        if valid is not None and not call.indices:  # not even NaN past an example's end may reach a weight gradient
+            X = xp.where(valid, X, xp.zeros_like(X))
+        weights = [stack_weights(xp, stage, parameters) for stage in cell.stages]
+        S, K = _loop(call, X, weights, valid, keep)
+        outputs = tuple(s[1:, :, :] for s in S)
+        if valid is not None:
+            outputs = tuple(xp.where(valid, a, xp.zeros_like(a)) for a in outputs)
+        elif keep:
+            outputs = tuple(ns.owned_copy(xp, a) for a in outputs)
+        if not keep:
+            S = tuple(ns.owned_copy(xp, s[-1:, :, :]) for s in S)
+        saved, own = (K, weights) if keep else (None, None)
+        tape = Tape(cell, xp, call.dtype, X, call.indices, call.n_x, S, saved, call.lengths, parameters, own)
+        return tuple(to_public(xp, a) for a in outputs), tape
+
+    def backward(self, tape: Tape, cotangents: Cotangents) -> Gradients:
+        """See `Engine`."""
+        xp, cell = tape.xp, tape.cell
+        weights = tape.own or [stack_weights(xp, stage, tape.parameters) for stage in cell.stages]
+        dZx, dZh, ds0 = _loop_back(tape, cotangents, weights)
+        # The standard has no scatter-add, hence the one-hot rows themselves.
+        rows = _one_hot(xp, tape.x, tape.n_x, tape.dtype) if tape.indices else _rows(xp, tape.x)
+        dX, gradients = None, []
+        for stage, w, dzx, dzh in zip(wiring(cell), weights, dZx, dZh, strict=True):
+            dzx, dzh = _rows(xp, dzx), _rows(xp, dzh)
+            if not tape.indices:
+                through = dzx @ w.wx
+                dX = through if dX is None else dX + through
+            operand = _rows(xp, _over_time(tape, stage.operand))
+            joint = xp.concat((xp.matrix_transpose(dzh) @ operand, xp.matrix_transpose(dzx) @ rows), axis=1)
+            dbh = None if w.bh is None else xp.sum(dzh, axis=0)
+            gradients.append(StageGradients(joint, xp.sum(dzx, axis=0), dbh))
+        dx = None if dX is None else to_public(xp, xp.reshape(dX, tape.x.shape))
+        return Gradients(dx, tuple(map(xp.matrix_transpose, ds0)), name_gradients(xp, cell, gradients))
+
+    def matmul(self, a: Array, b: Array, bias: Array | None = None) -> Array:
+        """See `Engine`."""
+        result = a @ b
+        return result if bias is None else result + bias
+
+    def stepper(self, call: Call) -> "ReferenceStepper":
+        """See `Engine`."""
+        return ReferenceStepper(call)
+
+
+ENGINE: Engine = ReferenceEngine()
+
+
+class ReferenceStepper:
+    """See `rnnx.engines.protocol.Stepper`."""
+
+    def __init__(self, call: Call) -> None:
+        xp = call.xp
+        self._xp, self._cell, self._states = xp, call.cell, call.s0
+        parameters = {key: ns.owned_copy(xp, a) for key, a in call.parameters.items()}
+        self._weights = [stack_weights(xp, stage, parameters) for stage in call.cell.stages]
+
+    def step(self, xt: Array) -> Arrays:
+        """See `Stepper`."""
+        xp = self._xp
+        x, s = xp.matrix_transpose(xt), tuple(map(xp.matrix_transpose, self._states))
+        zx = [x @ xp.matrix_transpose(w.wx) + w.b for w in self._weights]
+        s, _ = _step(xp, self._cell, [_gates(xp, z, s[0]) for z in zx], self._weights, s)
+        self._states = tuple(map(xp.matrix_transpose, s))
+        return self._states
+
+    def set(self, states: Arrays) -> None:
+        """See `Stepper`."""
+        self._states = states
+
+
+# --- forward ------------------------------------------------------------------------------------------------------
 
 
 def _loop(
-    xp: Any,
-    cell: Cell,
-    Zx: Arrays,
-    weights: tuple[StageWeights, ...],
-    s0: Arrays,
-    valid: Array | None,
-    keep: bool,
+    call: Call, X: Array, weights: Sequence[StageWeights], valid: Array | None, keep: bool
 ) -> tuple[Arrays, Arrays]:
-    """The loop over time, from the input sides Zx of all steps, per stage (T, m, G, n)."""
-    ops = array_ops(xp)
-    n_steps, m, _, n = Zx[0].shape
-    wh_t = [xp.matrix_transpose(w.wh) for w in weights]
+    """The states, each (T + 1, m, n), and the saved values, each (T, m, n)."""
+    xp, cell = call.xp, call.cell
+    s0 = tuple(map(xp.matrix_transpose, call.s0))
+    Zx = [_input_side(call, X, w) for w in weights]
     states, saved = [s0], []
-    for t in range(n_steps):
-        s, values = states[-1], []
-        for i, stage in enumerate(cell.stages):
-            zh = s[0] @ wh_t[i]
-            if weights[i].bh is not None:
-                zh = zh + weights[i].bh
-            zh = xp.reshape(zh, (m, len(stage.gates), n))
-            s, kept = stage.forward(ops, _gates(Zx[i][t, ...]), _gates(zh), s)
-            values += [*kept, *(s if i < len(cell.stages) - 1 else ())]
+    for t in range(call.n_steps):
+        s, values = _step(xp, cell, [_gates(xp, z[t, ...], s0[0]) for z in Zx], weights, states[-1])
         if valid is not None:
             here = valid[t, ...]
             s = tuple(xp.where(here, new, old) for new, old in zip(s, states[-1], strict=True))
-            values = [xp.where(here, v, xp.zeros_like(v)) for v in values]
+            values = tuple(xp.where(here, v, xp.zeros_like(v)) for v in values)
         states.append(s)
         if keep:
             saved.append(values)
     S = tuple(xp.stack(list(column)) for column in zip(*states, strict=True))
-    K = tuple(_stack(xp, [v[k] for v in saved], like=s0[0]) for k in range(len(cell.saved)))
-    return S, K
+    return S, tuple(_stack(xp, [v[k] for v in saved], like=s0[0]) for k in range(len(cell.saved)))
 
 
-def backward(
-    xp: Any,
-    cell: Cell,
-    dS: tuple[Array | None, ...],
-    dlast: tuple[Array | None, ...],
-    weights: tuple[StageWeights, ...],
-    X: Array,
-    S: Arrays,
-    K: Arrays,
-    lengths: Array | None,
-) -> tuple[Array | None, Arrays, list[StageGradients]]:
-    """See `rnnx.engines`."""
-    dS = tuple(None if d is None else to_time_major(xp, d) for d in dS)
-    ends = tuple(
+def _input_side(call: Call, X: Array, w: StageWeights) -> Array:
+    """W_x x + b of all steps, (T, m, G n); the product with a one-hot column is a column of W_x."""
+    xp, columns = call.xp, call.xp.matrix_transpose(w.wx)
+    product = xp.take(columns, xp.reshape(X, (-1,)), axis=0) if call.indices else _rows(xp, X) @ columns
+    return xp.reshape(product + w.b, (call.n_steps, call.m, w.b.shape[0]))
+
+
+def _step(
+    xp: Any, cell: Cell, zx: Sequence[Arrays], weights: Sequence[StageWeights], s: Arrays
+) -> tuple[Arrays, Arrays]:
+    """One step from the input sides of every stage: the states after it, and the saved values."""
+    saved: Arrays = ()
+    for stage, w, side in zip(wiring(cell), weights, zx, strict=True):
+        zh = s[0] @ xp.matrix_transpose(w.wh)
+        zh = zh if w.bh is None else zh + w.bh
+        s, kept = stage.stage.forward(array_ops(xp), side, _gates(xp, zh, s[0]), s)
+        saved += (*kept, *(() if stage.is_last else s))
+    return s, saved
+
+
+# --- backward -----------------------------------------------------------------------------------------------------
+
+
+def _loop_back(
+    tape: Tape, cotangents: Cotangents, weights: Sequence[StageWeights]
+) -> tuple[list[Array], list[Array], Arrays]:
+    """Cotangents of zx and zh, per stage (T, m, G, n), and of the initial states, per state (m, n)."""
+    xp, cell = tape.xp, tape.cell
+    valid = None if tape.lengths is None else valid_steps(xp, tape.lengths, tape.n_steps)
+    dS = tuple(None if d is None else to_time_major(xp, d) for d in cotangents.states)
+    ds = tuple(
         xp.zeros_like(s[0, :, :]) if d is None else ns.owned_copy(xp, xp.matrix_transpose(d))
-        for d, s in zip(dlast, S, strict=True)
+        for d, s in zip(cotangents.final, tape.states, strict=True)
     )
-    dZx, dZh, ds0 = _loop_back(xp, cell, dS, ends, weights, S, K, lengths)
-    indices, shape, dX = X.ndim == 2, X.shape, None
-    # The standard has no function that adds to chosen rows, hence the one-hot rows themselves.
-    rows = _one_hot(xp, X, weights[0].wx) if indices else _rows(xp, X)
-    gradients = []
-    operand = S[0][: shape[0], :, :]
-    for stage, (_, out_at) in enumerate(cell.saved_slices):
-        w, dzx, dzh = weights[stage], _rows(xp, dZx[stage]), _rows(xp, dZh[stage])
-        if not indices:
-            through = dzx @ w.wx
-            dX = through if dX is None else dX + through
-        parts = (xp.matrix_transpose(dzh) @ _rows(xp, operand), xp.matrix_transpose(dzx) @ rows)
-        dbh = None if w.bh is None else xp.sum(dzh, axis=0)
-        gradients.append(StageGradients(xp.concat(parts, axis=1), xp.sum(dzx, axis=0), dbh))
-        if K[out_at]:
-            operand = K[out_at][0]  # what the next stage's weights multiply
-    return None if dX is None else xp.reshape(dX, shape), ds0, gradients
+    steps = []
+    for t in range(tape.n_steps - 1, -1, -1):
+        keep = _where_valid(xp, None if valid is None else valid[t, ...])
+        given = (None if D is None else keep(D[t, ...], None) for D in dS)
+        ds = tuple(d if more is None else d + more for d, more in zip(ds, given, strict=True))
+        dz, ds_prev = _step_back(tape, t, ds, weights)
+        steps.append([tuple(keep(d, None) for d in pair) for pair in dz])
+        ds = tuple(keep(new, old) for new, old in zip(ds_prev, ds, strict=True))
+    dZx, dZh = [], []
+    for i, stage in enumerate(cell.stages):
+        like = xp.stack([ds[0]] * len(stage.gates), axis=1)
+        dZx.append(_stack(xp, [step[i][0] for step in reversed(steps)], like))
+        dZh.append(dZx[i] if stage.additive else _stack(xp, [step[i][1] for step in reversed(steps)], like))
+    return dZx, dZh, ds
 
 
-def _one_hot(xp: Any, X: Array, wx: Array) -> Array:
-    """Rows (T m, n_x) with a one at each index of X; dtype and device are those of `wx` (G n, n_x)."""
-    classes = xp.arange(wx.shape[1], dtype=X.dtype, device=ns.device(X))
-    return xp.astype(xp.reshape(X, (-1, 1)) == classes, wx.dtype)
+def _where_valid(xp: Any, here: Array | None) -> Callable[[Array, Array | None], Array]:
+    """A function that keeps the rows of the examples that have not ended; the others are of a second array, or zero."""
+
+    def keep(a: Array, other: Array | None) -> Array:
+        if here is None:
+            return a
+        mask = xp.expand_dims(here, axis=2) if a.ndim == 3 else here
+        return xp.where(mask, a, xp.zeros_like(a) if other is None else other)
+
+    return keep
+
+
+def _step_back(
+    tape: Tape, t: int, ds: Arrays, weights: Sequence[StageWeights]
+) -> tuple[list[tuple[Array, Array]], Arrays]:
+    """The stages of step t in reverse: (dzx, dzh) per stage, each (m, G, n), and the cotangent of the state before."""
+    xp, dz = tape.xp, []
+
+    def values(slots: Sequence[Slot]) -> Arrays:
+        return tuple(_over_time(tape, slot)[t, ...] for slot in slots)
+
+    for stage, w in zip(reversed(wiring(tape.cell)), reversed(weights), strict=True):
+        reads, writes, saves = values(stage.reads), values(stage.writes), values(stage.saves)
+        dzx, dzh, ds = stage.stage.backward(array_ops(xp), ds, reads, writes, saves)
+        both = xp.stack(list(dzx), axis=1)
+        pair = (both, both if stage.stage.additive else xp.stack(list(dzh), axis=1))
+        ds = (ds[0] + xp.reshape(pair[1], (tape.m, stage.n_gates * tape.n_a)) @ w.wh, *ds[1:])
+        dz.append(pair)
+    return dz[::-1], ds
+
+
+def _over_time(tape: Tape, slot: Slot) -> Array:
+    """The values of a slot at all steps, (T, m, n)."""
+    if slot.kind == "state":
+        states = tape.states[slot.number]
+        return states[1:, :, :] if slot.after else states[: tape.n_steps, :, :]
+    assert tape.saved is not None
+    return tape.saved[slot.number]
+
+
+# --- shapes -------------------------------------------------------------------------------------------------------
+
+
+def _one_hot(xp: Any, X: Array, n_x: int, dtype: Any) -> Array:
+    """Rows (T m, n_x) with a one at each index of X."""
+    classes = xp.arange(n_x, dtype=X.dtype, device=ns.device(X))
+    return xp.astype(xp.reshape(X, (-1, 1)) == classes, dtype)
 
 
 def _rows(xp: Any, a: Array) -> Array:
@@ -135,111 +231,13 @@ def _rows(xp: Any, a: Array) -> Array:
     return xp.reshape(a, (a.shape[0] * a.shape[1], math.prod(a.shape[2:])))
 
 
-def _loop_back(
-    xp: Any,
-    cell: Cell,
-    dS: tuple[Array | None, ...],
-    dlast: Arrays,
-    weights: tuple[StageWeights, ...],
-    S: Arrays,
-    K: Arrays,
-    lengths: Array | None,
-) -> tuple[Arrays, Arrays, Arrays]:
-    """Cotangents of zx and zh, per stage (T, m, G, n), and of the initial states, per state (m, n)."""
-    ops = array_ops(xp)
-    n_steps = S[0].shape[0] - 1
-    valid = None if lengths is None else valid_steps(xp, lengths, n_steps)
-    ds = dlast
-    steps = []
-    for t in range(n_steps - 1, -1, -1):
-        dout = tuple(None if D is None else D[t, ...] for D in dS)
-        if valid is not None:  # what lies past the end is no output
-            dout = tuple(None if d is None else xp.where(valid[t, ...], d, xp.zeros_like(d)) for d in dout)
-        ds = tuple(d if more is None else d + more for d, more in zip(ds, dout, strict=True))
-        values = tuple(k[t, ...] for k in K)
-        before, after = tuple(s[t, ...] for s in S), tuple(s[t + 1, ...] for s in S)
-        dzx, dzh, ds_prev = _step_backward(xp, ops, cell, ds, weights, before, after, values)
-        if valid is not None:
-            here = valid[t, ...]
-            ds_prev = tuple(xp.where(here, new, old) for new, old in zip(ds_prev, ds, strict=True))
-            dzx, dzh = _zero_past_end(xp, here, dzx), _zero_past_end(xp, here, dzh)
-        ds = ds_prev
-        steps.append((dzx, dzh))
-    steps.reverse()
-    like = [xp.stack([S[0][0, ...]] * len(stage.gates), axis=1) for stage in cell.stages]
-    dZx = tuple(_stack(xp, [dzx[i] for dzx, _ in steps], like[i]) for i in range(len(like)))
-    dZh = tuple(
-        dZx[i] if stage.additive else _stack(xp, [dzh[i] for _, dzh in steps], like[i])
-        for i, stage in enumerate(cell.stages)
-    )
-    return dZx, dZh, ds
-
-
-def _step_backward(
-    xp: Any,
-    ops: Ops,
-    cell: Cell,
-    ds: Arrays,
-    weights: tuple[StageWeights, ...],
-    before: Arrays,
-    after: Arrays,
-    values: Arrays,
-) -> tuple[Arrays, Arrays, Arrays]:
-    """The stages of one step in reverse: (dzx, dzh per stage), and the cotangent of the state before it."""
-    dZx: Arrays = ()
-    dZh: Arrays = ()
-    for i in range(len(cell.stages) - 1, -1, -1):
-        stage, (kept_at, out_at) = cell.stages[i], cell.saved_slices[i]
-        s_prev = values[cell.saved_slices[i - 1][1]] if i else before
-        dzx, dzh, ds = stage.backward(ops, ds, s_prev, values[out_at] or after, values[kept_at])
-        dZx = (xp.stack(list(dzx), axis=1), *dZx)
-        dZh = (dZx[0] if stage.additive else xp.stack(list(dzh), axis=1), *dZh)
-        m, n_gates, n = dZh[0].shape
-        ds = (ds[0] + xp.reshape(dZh[0], (m, n_gates * n)) @ weights[i].wh, *ds[1:])
-    return dZx, dZh, ds
-
-
-def _zero_past_end(xp: Any, here: Array, dz: Arrays) -> Arrays:
-    return tuple(xp.where(xp.expand_dims(here, axis=2), d, xp.zeros_like(d)) for d in dz)
-
-
-def _gates(z: Array) -> Arrays:
-    """(m, G, n) to G arrays (m, n)."""
+def _gates(xp: Any, z: Array, like: Array) -> Arrays:
+    """(m, G n) to G arrays (m, n)."""
+    m, n = like.shape
+    z = xp.reshape(z, (m, z.shape[1] // n, n))
     return tuple(z[:, g, :] for g in range(z.shape[1]))
 
 
 def _stack(xp: Any, arrays: Sequence[Array], like: Array) -> Array:
-    """Stack over time; no step at all gives an empty array of entries like `like`."""
+    """Stack over time; without any step, an empty array of entries like `like`."""
     return xp.stack(list(arrays)) if arrays else xp.stack([like])[:0, ...]
-
-
-class Stepper:
-    """See `rnnx.engines`."""
-
-    def __init__(self, xp: Any, cell: Cell, weights: tuple[StageWeights, ...], s0: Arrays) -> None:
-        self.xp, self.cell, self.states = xp, cell, s0
-        self.weights = tuple(w.map(lambda a: ns.owned_copy(xp, a)) for w in weights)
-
-    def step(self, xt: Array) -> Arrays:
-        """See `rnnx.engines`."""
-        xp, ops = self.xp, array_ops(self.xp)
-        s = tuple(map(xp.matrix_transpose, self.states))
-        x, (m, n) = xp.matrix_transpose(xt), s[0].shape
-        for stage, w in zip(self.cell.stages, self.weights, strict=True):
-            zx = xp.reshape(x @ xp.matrix_transpose(w.wx) + w.b, (m, len(stage.gates), n))
-            zh = s[0] @ xp.matrix_transpose(w.wh)
-            zh = xp.reshape(zh if w.bh is None else zh + w.bh, zx.shape)
-            s, _ = stage.forward(ops, _gates(zx), _gates(zh), s)
-        self.states = tuple(map(xp.matrix_transpose, s))
-        return self.states
-
-    def set(self, states: Arrays) -> None:
-        """See `rnnx.engines`."""
-        self.states = states
-
-
-def matmul(xp: Any, a: Array, b: Array, bias: Array | None = None) -> Array:
-    """See `rnnx.engines`."""
-    del xp
-    result = a @ b
-    return result if bias is None else result + bias

@@ -5,84 +5,75 @@ Symbols: n_x inputs, n_a hidden units, n_y outputs, m examples, T_x time steps.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import Shape, check_lengths, compare_shapes, nearest
-from rnnx._core.layout import valid_steps
+from rnnx._core.layout import valid_examples
 from rnnx.cells import Cell
 from rnnx.cells.parameters import expected_shapes
+from rnnx.engines.protocol import Call
 
 
-@dataclass(frozen=True)
-class Call:
-    """The checked arguments of a forward call: one library, one device, one dtype."""
-
-    xp: Any
-    dtype: Any
-    x: Array  # (n_x, m, T_x); or (m, T_x) indices, a copy that is zero past an example's end
-    s0: tuple[Array, ...]  # each (n_a, m)
-    parameters: dict[str, Array]
-    lengths: Array | None  # (m,) integers
-
-    @property
-    def n_a(self) -> int:
-        """Number of hidden units."""
-        return int(self.s0[0].shape[0])
-
-
-def forward_call(
+def sequence_call(
     cell: Cell,
-    x: tuple[str, Array],
+    x: Array,
     states: Mapping[str, Array | None],
     parameters: Mapping[str, Array],
     lengths: Any = None,
 ) -> Call:
-    """Check the arguments of a forward function.
+    """Check the arguments of a sequence function.
 
     Parameters
     ----------
     cell : Cell
-    x : (name, array of shape (n_x, m, T_x), or (m, T_x) of integers)
-        For a single step, "xt": (n_x, m).
+    x : array, shape (n_x, m, T_x), or (m, T_x) of integers
     states : mapping of name to array of shape (n_a, m) or None
         In the order of ``cell.states``; None stands for zeros.
     parameters : mapping of str to array
     lengths : sequence or array of int, shape (m,), or None
     """
+    return _call(cell, "x", x, states, parameters, lengths)
+
+
+def step_call(cell: Cell, xt: Array, states: Mapping[str, Array | None], parameters: Mapping[str, Array]) -> Call:
+    """Check the arguments of a single-step function: xt (n_x, m) becomes a sequence of one step."""
+    return _call(cell, "xt", xt, states, parameters, None)
+
+
+def _call(
+    cell: Cell,
+    x_name: str,
+    x: Array,
+    states: Mapping[str, Array | None],
+    parameters: Mapping[str, Array],
+    lengths: Any,
+) -> Call:
     check_keys(cell, parameters)
-    x_name, x_array = x
     given = {name: array for name, array in states.items() if array is not None}
-    xp, device = ns.common_namespace({x_name: x_array, **given, **parameters})
-    indices = x_array.ndim == 2 and x_name != "xt" and ns.is_integer(xp, x_array)
-    n_x, n_a, m = _sizes(cell, x_name, tuple(x_array.shape), indices, _shapes(given), _shapes(parameters))
-    dtype = ns.floating_dtype(xp, parameters, {x_name: x_array, **given})
+    xp, device = ns.common_namespace({x_name: x, **given, **parameters})
+    one_step = x_name == "xt"
+    indices = not one_step and x.ndim == 2 and ns.is_integer(xp, x)
+    n_x, n_a, m = _sizes(cell, x_name, tuple(x.shape), indices, _shapes(given), _shapes(parameters))
+    dtype = ns.floating_dtype(xp, parameters, {x_name: x, **given})
     zeros = None if len(given) == len(states) else xp.zeros((n_a, m), dtype=dtype, device=device)
-    ends = None if lengths is None else check_lengths(xp, device, lengths, m, x_array.shape[-1])
-    return Call(
-        xp,
-        dtype,
-        _indices(xp, x_name, x_array, n_x, ends) if indices else _inputs(xp, x_array, dtype),
-        tuple([zeros if array is None else ns.astype(xp, array, dtype) for array in states.values()]),
-        {key: array if array.dtype == dtype else xp.astype(array, dtype) for key, array in parameters.items()},
-        ends,
-    )
-
-
-def _inputs(xp: Any, x: Array, dtype: Any) -> Array:
-    x = ns.astype(xp, x, dtype)
-    return x if x.ndim == 3 else xp.expand_dims(x, axis=2)
+    ends = None if lengths is None else check_lengths(xp, device, lengths, m, x.shape[-1])
+    if indices:
+        x = _indices(xp, x_name, x, n_x, ends)
+    else:
+        x = ns.astype(xp, xp.expand_dims(x, axis=2) if one_step else x, dtype)
+    s0 = tuple([zeros if array is None else ns.astype(xp, array, dtype) for array in states.values()])
+    cast = {key: array if array.dtype == dtype else xp.astype(array, dtype) for key, array in parameters.items()}
+    return Call(cell, xp, dtype, x, indices, n_x, s0, cast, ends)
 
 
 def _indices(xp: Any, name: str, x: Array, n_x: int, lengths: Array | None) -> Array:
-    """A copy of the indices, zero past an example's end; those that can be looked at without waiting are checked."""
+    """A copy of the indices, zero past an example's end; checked if that does not wait for a device."""
     x = ns.as_index(xp, x)
     if lengths is not None:
-        valid = xp.matrix_transpose(valid_steps(xp, lengths, x.shape[1])[:, :, 0])
-        x = xp.where(valid, x, xp.zeros_like(x))
+        x = xp.where(valid_examples(xp, lengths, x.shape[1]), x, xp.zeros_like(x))
     if ns.is_on_host(x) and x.size and (x.min() < 0 or x.max() >= n_x):
         raise ValueError(f"`{name}` must hold indices from 0 to n_x - 1 = {n_x - 1}; got {x.min()} to {x.max()}")
     return x
@@ -133,20 +124,18 @@ def by_state(name: str, arrays: Any, cell: Cell, pattern: str) -> dict[str, Arra
 
 
 def input_size(cell: Cell, parameters: Mapping[str, Array]) -> int:
-    """n_x, as the gates' weights have it."""
+    """n_x according to the gates' weights."""
     return _input_size(cell, dict(_shapes(parameters)))
 
 
 def _input_size(cell: Cell, parameters: Mapping[str, Shape]) -> int:
-    """n_x, by the majority of the weights, so that the message names the odd one out."""
+    """n_x by the majority of the weights, so that the message names the odd one out."""
     sizes = {}
     for gate in cell.gates:
-        shape = parameters[gate.weights[0]]
-        sizes[gate.weights[0]] = (shape[1] - shape[0] * (len(gate.weights) == 1)) if len(shape) == 2 else 0
-    for key, size in sizes.items():
-        if size < 1:
-            symbols = expected_shapes(cell, 1, 1)[key][0]
-            raise ValueError(f"`{key}` must have shape {symbols} with n_x >= 1; got {parameters[key]}")
+        key, shape = gate.weights[0], parameters[gate.weights[0]]
+        sizes[key] = (shape[1] - shape[0] if gate.is_joint else shape[1]) if len(shape) == 2 else 0
+        if sizes[key] < 1:
+            raise ValueError(f"`{key}` must have shape {gate.shapes(1, 1)[key][0]} with n_x >= 1; got {shape}")
     return Counter(sizes.values()).most_common(1)[0][0]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_lengths, check_shape
+from rnnx._core.layout import valid_examples
 
 _REQUIRED = ("Wq", "Wk", "va")
 _OPTIONAL = ("ba",)
@@ -110,7 +111,7 @@ def checked_call(queries: Array, keys: Array, values: Array, parameters: Mapping
     valid = None
     if lengths is not None:
         lengths = check_lengths(xp, device, lengths, m, n_source)
-        valid = xp.expand_dims(xp.arange(n_source, dtype=lengths.dtype, device=device), axis=0) < lengths[:, None]
+        valid = valid_examples(xp, lengths, n_source)
     cast = {key: ns.owned_copy(xp, ns.astype(xp, p, dtype)) for key, p in parameters.items()}
     queries, keys, values = (ns.astype(xp, a, dtype) for a in sequences.values())
     return Call(

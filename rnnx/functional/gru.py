@@ -7,7 +7,7 @@ from rnnx._core.arrays import Array
 from rnnx.cells.gru import GRU, GRU_RESET_AFTER
 from rnnx.functional import recurrent
 from rnnx.functional.caches import Caches
-from rnnx.functional.recurrent import Gradients
+from rnnx.functional.recurrent import NamedGradients
 
 
 def gru_cell_forward(
@@ -45,7 +45,7 @@ def gru_cell_forward(
     return a_next, yt_pred, cache
 
 
-def gru_cell_backward(da_next: Array, cache: tuple[Any, ...], *, reset_after: bool = False) -> Gradients:
+def gru_cell_backward(da_next: Array, cache: tuple[Any, ...], *, reset_after: bool = False) -> NamedGradients:
     """Gradients of one step of a GRU.
 
     Parameters
@@ -129,7 +129,7 @@ def gru_backward(
     da_final: Array | None = None,
     consume: bool = False,
     reset_after: bool = False,
-) -> Gradients:
+) -> NamedGradients:
     """Gradients of a GRU over a sequence, carried back through every step.
 
     Parameters
@@ -159,7 +159,7 @@ def gru_backward(
     dx, (da0,), gradients = recurrent.run_backward(
         _cell(reset_after), {"da": da}, {"da_final": da_final}, caches, consume
     )
-    return {**recurrent.of_inputs(dx), "da0": da0, **gradients}
+    return {**recurrent.name_inputs(dx), "da0": da0, **gradients}
 
 
 def _cell(reset_after: bool) -> recurrent.Cell:

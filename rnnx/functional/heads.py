@@ -12,7 +12,7 @@ from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_lengths, check_shape
-from rnnx._core.layout import valid_steps
+from rnnx._core.layout import valid_examples, zero_past_end
 
 
 def _columns(xp: Any, a: Array) -> Array:
@@ -121,8 +121,7 @@ def softmax_cross_entropy(z: Array, targets: Array, lengths: Any = None) -> tupl
         raise TypeError(f"`targets` must hold integers; got dtype {targets.dtype}")
     valid = xp.ones((m, n_steps), dtype=xp.bool, device=device)
     if lengths is not None:
-        mask = valid_steps(xp, check_lengths(xp, device, lengths, m, n_steps), n_steps)
-        valid = xp.matrix_transpose(mask[:, :, 0])
+        valid = valid_examples(xp, check_lengths(xp, device, lengths, m, n_steps), n_steps)
     targets = ns.as_index(xp, targets)
     if ns.is_on_host(targets) and bool(xp.any(valid & ((targets < 0) | (targets >= n_y)))):
         raise ValueError(f"`targets` must be from 0 to n_y - 1 = {n_y - 1}")
@@ -177,8 +176,7 @@ def squared_error(y: Array, targets: Array, lengths: Any = None) -> tuple[Array,
     count = n_y * m * n_steps
     if lengths is not None:
         checked = check_lengths(xp, device, lengths, m, n_steps)
-        valid = xp.permute_dims(valid_steps(xp, checked, n_steps), (2, 1, 0))
-        difference = xp.where(valid, difference, xp.zeros_like(difference))
+        difference = zero_past_end(xp, difference, checked)
         count = n_y * xp.astype(xp.maximum(xp.sum(checked), xp.asarray(1, dtype=checked.dtype, device=device)), y.dtype)
     else:
         count = max(count, 1)

@@ -103,12 +103,11 @@ def initialize_parameters(
     draw_x, draw_h, _, draw_bias = _SCHEMES[scheme]
     values: dict[str, np.ndarray] = {}
     for gate in cell.gates:
-        if len(gate.weights) == 1:
-            hidden = draw_h(rng, (n_a, n_a), n_a)
-            values[gate.weights[0]] = np.concatenate([hidden, draw_x(rng, (n_a, n_x), n_a)], axis=1)
+        if gate.is_joint:  # in the order of its columns
+            w_h, w_x = draw_h(rng, (n_a, n_a), n_a), draw_x(rng, (n_a, n_x), n_a)
         else:
-            values[gate.weights[0]] = draw_x(rng, (n_a, n_x), n_a)
-            values[gate.weights[1]] = draw_h(rng, (n_a, n_a), n_a)
+            w_x, w_h = draw_x(rng, (n_a, n_x), n_a), draw_h(rng, (n_a, n_a), n_a)
+        values |= gate.join(np, w_x, w_h)
         for bias in filter(None, (gate.bias, gate.recurrent_bias)):
             values[bias] = draw_bias(rng, (n_a, 1), n_a)
         if gate.forgets and forget_bias is not None:

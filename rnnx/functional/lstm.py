@@ -7,7 +7,7 @@ from rnnx._core.arrays import Array
 from rnnx.cells.lstm import LSTM
 from rnnx.functional import recurrent
 from rnnx.functional.caches import Caches
-from rnnx.functional.recurrent import Gradients
+from rnnx.functional.recurrent import NamedGradients
 
 
 def lstm_cell_forward(
@@ -42,7 +42,7 @@ def lstm_cell_forward(
     return a_next, c_next, yt_pred, cache
 
 
-def lstm_cell_backward(da_next: Array, dc_next: Array, cache: tuple[Any, ...]) -> Gradients:
+def lstm_cell_backward(da_next: Array, dc_next: Array, cache: tuple[Any, ...]) -> NamedGradients:
     """Gradients of one step of an LSTM.
 
     Parameters
@@ -126,7 +126,7 @@ def lstm_backward(
     da_final: Array | None = None,
     dc_final: Array | None = None,
     consume: bool = False,
-) -> Gradients:
+) -> NamedGradients:
     """Gradients of an LSTM over a sequence, carried back through every step.
 
     An older notebook of the course does not carry da_prev and dc_prev from step to step; the values printed
@@ -158,4 +158,4 @@ def lstm_backward(
     """
     final = {"da_final": da_final, "dc_final": dc_final}
     dx, (da0, dc0), gradients = recurrent.run_backward(LSTM, {"da": da, "dc": dc}, final, caches, consume)
-    return {**recurrent.of_inputs(dx), "da0": da0, **gradients, "dc0": dc0}
+    return {**recurrent.name_inputs(dx), "da0": da0, **gradients, "dc0": dc0}

@@ -8,16 +8,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rnnx._core import arrays as ns
-from rnnx._core import checks
 from rnnx._core.arrays import Array
-from rnnx._core.layout import valid_steps
+from rnnx._core.checks import check_shape
+from rnnx._core.layout import zero_past_end
 from rnnx.cells import Cell, cell_of
+from rnnx.engines.protocol import Arrays, Call, Cotangents, Gradients
 from rnnx.functional import arguments, schedule
 from rnnx.functional.activations import softmax
 from rnnx.functional.caches import Caches
 from rnnx.functional.heads import dense_forward
 
-Gradients = dict[str, Array]
+NamedGradients = dict[str, Array]  # "d" + name
 
 
 def recurrent_forward(
@@ -66,9 +67,9 @@ def recurrent_forward(
     """
     cell = cell_of(cell)
     states = arguments.by_state("s0", s0, cell, "{}0")
-    call = arguments.forward_call(cell, ("x", x), states, parameters, lengths)
-    outputs, caches = schedule.forward(cell, call, x, parameters, keep_caches)
-    return outputs, _head(cell, call, outputs[0]), caches
+    call = arguments.sequence_call(cell, x, states, parameters, lengths)
+    outputs, caches = schedule.forward(call, x, parameters, keep=keep_caches)
+    return outputs, _head(call, outputs[0]), caches
 
 
 def recurrent_backward(
@@ -78,7 +79,7 @@ def recurrent_backward(
     *,
     ds_final: Sequence[Array | None] = (),
     consume: bool = False,
-) -> Gradients:
+) -> NamedGradients:
     """Gradients of any cell over a sequence.
 
     Parameters
@@ -107,17 +108,10 @@ def recurrent_backward(
         As `recurrent_forward`; also for `caches` of another cell or already consumed.
     """
     cell = cell_of(cell)
-    named, final = (
-        arguments.by_state("ds", ds, cell, "d{}"),
-        arguments.by_state("ds_final", ds_final, cell, "d{}_final"),
-    )
+    named = arguments.by_state("ds", ds, cell, "d{}")
+    final = arguments.by_state("ds_final", ds_final, cell, "d{}_final")
     dx, ds0, gradients = run_backward(cell, named, final, caches, consume)
-    return {**of_inputs(dx), **{f"d{name}0": d for name, d in zip(cell.states, ds0, strict=True)}, **gradients}
-
-
-def of_inputs(dx: Array | None) -> Gradients:
-    """The entry of dx; there is none for inputs that are indices."""
-    return {} if dx is None else {"dx": dx}
+    return {**name_inputs(dx), **{f"d{name}0": d for name, d in zip(cell.states, ds0, strict=True)}, **gradients}
 
 
 def run_backward(
@@ -126,50 +120,47 @@ def run_backward(
     ds_final: Mapping[str, Array | None],
     caches: Any,
     consume: bool = False,
-) -> tuple[Array | None, tuple[Array, ...], Gradients]:
-    """Check the cotangents, by their public names, and run the schedule backward; dx is None for indices."""
-    record, owner = schedule.resolve(cell, caches)
-    n_steps, n_a = int(record.x.shape[0]), int(record.states[0].shape[2])
-    m = int(record.x.shape[1])
+) -> Gradients:
+    """Check the cotangents, given by their public names, and run the schedule backward."""
+    tape, engine, owner = schedule.resolve(cell, caches)
     given = {name: d for name, d in ds.items() if d is not None}
     given_final = {name: d for name, d in ds_final.items() if d is not None}
-    ns.common_namespace({"caches": record.states[0], **given, **given_final})
-    steps = arguments.check_sequence_gradients(given, n_a, m, n_steps)
+    ns.common_namespace({"caches": tape.states[0], **given, **given_final})
+    steps = arguments.check_sequence_gradients(given, tape.n_a, tape.m, tape.n_steps)
     for name, d in given_final.items():
-        checks.check_shape(name, d, "(n_a, m)", (n_a, m))
-        if steps is not None and steps < n_steps:
-            raise ValueError(f"`{name}` needs `{next(iter(given))}` for all T_x = {n_steps} steps; got {steps}")
-    dtype = ns.floating_dtype(record.xp, {}, {"caches": record.states[0], **given, **given_final})
-    record = record.promoted(dtype)
+        check_shape(name, d, "(n_a, m)", (tape.n_a, tape.m))
+        if steps is not None and steps < tape.n_steps:
+            raise ValueError(f"`{name}` needs `{next(iter(given))}` for all T_x = {tape.n_steps} steps; got {steps}")
+    xp, dtype = tape.xp, ns.floating_dtype(tape.xp, {}, {"caches": tape.states[0], **given, **given_final})
 
-    def cast(d: Array | None) -> Array | None:
-        return None if d is None else ns.astype(record.xp, d, dtype)
+    def cast(arrays: Mapping[str, Array | None]) -> tuple[Array | None, ...]:
+        return tuple(None if d is None else ns.astype(xp, d, dtype) for d in arrays.values())
 
-    result = schedule.backward(
-        record,
-        cell,
-        tuple(cast(d) for d in ds.values()),
-        tuple(cast(d) for d in ds_final.values()),
-        n_steps if steps is None else steps,
-    )
+    cotangents = Cotangents(cast(ds), cast(ds_final))
+    gradients = schedule.backward(tape.astype(dtype), engine, cotangents, tape.n_steps if steps is None else steps)
     if consume and owner is not None:
         owner.consume()
-    return result
+    return gradients
+
+
+def name_inputs(dx: Array | None) -> dict[str, Array]:
+    """The entry of dx; inputs that are indices have none."""
+    return {} if dx is None else {"dx": dx}
 
 
 def step_forward(
     cell: Cell, xt: Array, states: Mapping[str, Array], parameters: Mapping[str, Array]
 ) -> tuple[tuple[Array, ...], Array | None, tuple]:
     """One step: (states, each (n_a, m)), yt_pred, and the course's cache tuple."""
-    call = arguments.forward_call(cell, ("xt", xt), states, parameters)
-    outputs, caches = schedule.forward(cell, call, call.x, parameters, True)
-    y = _head(cell, call, outputs[0])
+    call = arguments.step_call(cell, xt, states, parameters)
+    outputs, caches = schedule.forward(call, call.x, parameters, keep=True)
+    y = _head(call, outputs[0])
     cache = caches[0][0]
     cache = (*cache[: len(cache) - 2], xt, parameters)
     return tuple(s[:, :, 0] for s in outputs), None if y is None else y[:, :, 0], cache
 
 
-def step_backward(cell: Cell, ds: Mapping[str, Array], cache: tuple) -> tuple[Array, tuple[Array, ...], Gradients]:
+def step_backward(cell: Cell, ds: Mapping[str, Array], cache: tuple) -> tuple[Array, Arrays, NamedGradients]:
     """One step back: dxt, the cotangents of the previous states, the parameter gradients."""
     if not isinstance(cache, tuple):
         raise TypeError(f"`cache` must be the tuple that {cell.name}_cell_forward returned; got {type(cache).__name__}")
@@ -181,20 +172,16 @@ def step_backward(cell: Cell, ds: Mapping[str, Array], cache: tuple) -> tuple[Ar
     sequence: dict[str, Array | None] = {}
     for name, d in ds.items():
         if d is not None:
-            checks.check_shape(name, d, "(n_a, m)", (n_a, m))
+            check_shape(name, d, "(n_a, m)", (n_a, m))
         sequence[name] = None if d is None else d[:, :, None]
     dx, ds_prev, gradients = run_backward(cell, sequence, dict.fromkeys(ds), ([cache], None))
     assert dx is not None  # a step has no indices
     return dx[:, :, 0], ds_prev, gradients
 
 
-def _head(cell: Cell, call: arguments.Call, a: Array) -> Array | None:
+def _head(call: Call, a: Array) -> Array | None:
     """Softmax of the output layer, zero past an example's end; None without an output layer."""
-    weights, bias = (call.parameters.get(key) for key in cell.head)
+    weights, bias = (call.parameters.get(key) for key in call.cell.head)
     if weights is None:
         return None
-    y = softmax(dense_forward(a, weights, bias))
-    if call.lengths is None:
-        return y
-    valid = call.xp.permute_dims(valid_steps(call.xp, call.lengths, a.shape[2]), (2, 1, 0))
-    return call.xp.where(valid, y, call.xp.zeros_like(y))
+    return zero_past_end(call.xp, softmax(dense_forward(a, weights, bias)), call.lengths)

@@ -7,7 +7,7 @@ from rnnx._core.arrays import Array
 from rnnx.cells.rnn import RNN
 from rnnx.functional import recurrent
 from rnnx.functional.caches import Caches
-from rnnx.functional.recurrent import Gradients
+from rnnx.functional.recurrent import NamedGradients
 
 
 def rnn_cell_forward(
@@ -40,7 +40,7 @@ def rnn_cell_forward(
     return a_next, yt_pred, cache
 
 
-def rnn_cell_backward(da_next: Array, cache: tuple[Any, ...]) -> Gradients:
+def rnn_cell_backward(da_next: Array, cache: tuple[Any, ...]) -> NamedGradients:
     """Gradients of one step of an RNN.
 
     Parameters
@@ -104,7 +104,9 @@ def rnn_forward(
     return a, y_pred, caches
 
 
-def rnn_backward(da: Array | None, caches: Any, *, da_final: Array | None = None, consume: bool = False) -> Gradients:
+def rnn_backward(
+    da: Array | None, caches: Any, *, da_final: Array | None = None, consume: bool = False
+) -> NamedGradients:
     """Gradients of an RNN over a sequence, carried back through every step.
 
     Parameters
@@ -130,4 +132,4 @@ def rnn_backward(da: Array | None, caches: Any, *, da_final: Array | None = None
         For wrong shapes or dtypes, or `caches` of another cell or already consumed.
     """
     dx, (da0,), gradients = recurrent.run_backward(RNN, {"da": da}, {"da_final": da_final}, caches, consume)
-    return {**recurrent.of_inputs(dx), "da0": da0, **gradients}
+    return {**recurrent.name_inputs(dx), "da0": da0, **gradients}

@@ -1,12 +1,12 @@
 """A recurrent layer fed one time step at a time, its state kept between the calls."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx.cells import Cell, cell_of
-from rnnx.cells.parameters import pack
 from rnnx.functional import arguments
 
 
@@ -59,14 +59,12 @@ class Stream:
         states = arguments.by_state("s0", s0, self.cell, "{}0")
         given = {name: s for name, s in states.items() if s is not None}
         xp, device = ns.common_namespace({**parameters, **given})
-        n_x = arguments.input_size(self.cell, parameters)
-        like = ns.floating_dtype(xp, parameters, given)
-        x = xp.zeros((n_x, m), dtype=like, device=device)
-        call = arguments.forward_call(self.cell, ("xt", x), states, parameters)
+        dtype = ns.floating_dtype(xp, parameters, given)
+        x = xp.zeros((arguments.input_size(self.cell, parameters), m), dtype=dtype, device=device)
+        call = arguments.step_call(self.cell, x, states, parameters)
         self._xp, self.engine = xp, engines.select(xp)
-        weights = pack(xp, self.cell, call.parameters)
         self._s0 = tuple(ns.owned_copy(xp, s) for s in call.s0)
-        self._stepper = engines.load(self.engine).Stepper(xp, self.cell, weights, self._s0)
+        self._stepper = engines.load(self.engine).stepper(replace(call, s0=self._s0))
         self._states: tuple[Array, ...] = self._s0
 
     def step(self, xt: Array) -> Array:

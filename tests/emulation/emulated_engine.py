@@ -19,6 +19,7 @@ import numpy as np
 
 from rnnx.engines.gpu import codegen, engine
 from rnnx.engines.gpu import device as q
+from rnnx.engines.legacy import Legacy
 
 COMPILER = shutil.which("g++")
 HERE = Path(__file__).parent
@@ -174,5 +175,5 @@ def _opened(array):
         yield queue
 
 
-ENGINE = engine.Engine(_opened)
-forward, backward, matmul, Stepper = ENGINE.forward, ENGINE.backward, ENGINE.matmul, ENGINE.stepper
+_engine = engine.Engine(_opened)
+ENGINE = Legacy(_engine.forward, _engine.backward, _engine.matmul, _engine.stepper)

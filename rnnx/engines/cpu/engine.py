@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from rnnx.cells import Cell
-from rnnx.cells.parameters import StageGradients, StageWeights
+from rnnx.cells.parameters import StageGradients
 from rnnx.engines.cpu.codegen.gemm import n_vectors
 from rnnx.engines.cpu.dense import matmul as matmul
 from rnnx.engines.cpu.descriptor import fields as P
@@ -25,13 +25,14 @@ from rnnx.engines.cpu.descriptor.forward import forward_shapes, forward_template
 from rnnx.engines.cpu.descriptor.stages import Layout, kernels_of, places_in_block
 from rnnx.engines.cpu.runtime.buffer_pool import LINE, empty, workspace
 from rnnx.engines.cpu.runtime.thread_pool import alone_ns, split, team
+from rnnx.engines.legacy import Legacy, StageWeights
 
 Arrays = tuple[np.ndarray, ...]
 
 
 def compile_ahead(cell: Cell, dtype: str) -> None:
     """Compile, or load, all that a cell needs, by running it on one element."""
-    from rnnx.cells.parameters import pack
+    from rnnx.engines.legacy import pack
 
     def ones(*shape: int) -> np.ndarray:
         return np.ones(shape, dtype)
@@ -290,3 +291,6 @@ class Stepper:
             finally:
                 team().release()
         return self._results[slot]
+
+
+ENGINE = Legacy(forward, backward, matmul, Stepper)

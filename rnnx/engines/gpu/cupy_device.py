@@ -20,6 +20,8 @@ from cupy._core import _routines_linalg as _linalg  # what CUPY_TF32 sets can be
 from rnnx.engines.gpu import codegen, precision
 from rnnx.engines.gpu.cublas import WORKSPACE, Blas
 from rnnx.engines.gpu.device import Matrix, Queue
+from rnnx.engines.gpu.engine import Engine
+from rnnx.engines.legacy import Legacy
 
 _MOST_QUEUES = 16  # of streams that come and go
 _SHARED = 48 << 10  # bytes that a block has without asking
@@ -190,3 +192,7 @@ class CupyQueue(Queue):
         """See `Queue`: a sixteenth of the device's memory, for all its queues."""
         others = (queue.plans for queue in self._device.queues.values() if queue is not self)
         return self._device.room - sum(plan.size for plans in others if plans is not None for plan in plans)
+
+
+_engine = Engine(queue_of)
+ENGINE = Legacy(_engine.forward, _engine.backward, _engine.matmul, _engine.stepper)

@@ -16,14 +16,14 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx.cells import Cell
-from rnnx.cells.parameters import StageGradients, StageWeights
-from rnnx.engines import reference
+from rnnx.cells.parameters import StageGradients
 from rnnx.engines.gpu import launches as moves
 from rnnx.engines.gpu.backward import Backward, Given
 from rnnx.engines.gpu.device import Arena, Array, Matrix, Queue
 from rnnx.engines.gpu.forward import Alternating, Forward, pack_weights, weight_arrays
 from rnnx.engines.gpu.graphs import Plan, Plans
 from rnnx.engines.gpu.pass_key import Setup
+from rnnx.engines.legacy import StageWeights
 
 Arrays = tuple[Array, ...]
 
@@ -171,7 +171,7 @@ class Engine:
         """See `rnnx.engines`."""
         dtype = np.dtype(a.dtype)
         if 0 in (*a.shape, *b.shape) or b.dtype != a.dtype:
-            return reference.matmul(xp, a, b, bias)
+            return a @ b if bias is None else a @ b + bias
         with self._queue_of(a) as queue:
             left, right = (_matrix(queue, xp, one) for one in (a, b))
             own = Arena(queue, {"product": ((a.shape[0], b.shape[1]), dtype)})

@@ -6,12 +6,12 @@ Dimensions: T steps, m examples, n units, n_x inputs, G gates of all stages, G_i
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from rnnx.cells.parameters import StageWeights
 from rnnx.engines.gpu import clusters as cluster
 from rnnx.engines.gpu import launches as moves
 from rnnx.engines.gpu.codegen import THREADS, options, sources
 from rnnx.engines.gpu.device import Arena, Array, Matrix, Moving, Queue, Shapes
 from rnnx.engines.gpu.pass_key import Setup
+from rnnx.engines.legacy import StageWeights
 
 
 def weight_arrays(setup: Setup) -> Shapes:
