@@ -66,7 +66,7 @@ class Gate:
         if not self.is_joint:
             matrices = [("(n_a, n_x)", (n_a, n_x)), ("(n_a, n_a)", (n_a, n_a))]
         biases = [key for key in (self.bias, self.recurrent_bias) if key]
-        return dict(zip(self.weights, matrices, strict=True)) | {key: ("(n_a, 1)", (n_a, 1)) for key in biases}
+        return dict(zip(self.weights, matrices, strict=True)) | dict.fromkeys(biases, ("(n_a, 1)", (n_a, 1)))
 
     def n_x(self, parameters: Mapping[str, Any]) -> int:
         """The number of inputs, from the shape of the weights."""

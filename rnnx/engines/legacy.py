@@ -1,4 +1,4 @@
-# ruff: noqa: D101, D102, D103
+# ruff: noqa: D101, D102
 """Engines with the former interface behind the new one. Temporary: goes when both have the new one."""
 
 from collections.abc import Callable, Mapping
