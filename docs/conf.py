@@ -1,6 +1,6 @@
 """The documentation site: ``python -m sphinx -W --keep-going -b html docs docs/_build/html``.
 
-Nothing is fetched while it builds. The notebook is executed (``-D nb_execution_mode=off`` leaves that out).
+The build downloads nothing. It executes the notebook; ``-D nb_execution_mode=off`` skips that.
 """
 
 from importlib.metadata import version as installed_version
@@ -30,15 +30,15 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 
-# In docstrings, `name` is a link if it can be imported, and else code.
+# In docstrings, `name` becomes a link if it can be imported, and code otherwise.
 default_role = "autolink"
 nitpicky = True
-# ... and so an attribute of a class may look like a link. Explicit roles (:func:, :class:, ...) must lead somewhere.
+# Such a name need not resolve. Explicit roles (:func:, :class:, ...) must.
 nitpick_ignore_regex = [("py:obj", ".*")]
-autodoc_typehints = "none"  # numpydoc's sections say it, with the shapes
+autodoc_typehints = "none"  # numpydoc's sections have the types, with shapes
 autodoc_member_order = "bysource"
 autosummary_generate = False
 numpydoc_class_members_toctree = False
 numpydoc_show_class_members = False
 numpydoc_show_inherited_class_members = False
-autodoc_mock_imports = ["tensorflow", "keras", "torch", "jax"]  # none is needed to read a docstring
+autodoc_mock_imports = ["tensorflow", "keras", "torch", "jax"]  # autodoc needs none of them

@@ -1,6 +1,6 @@
-"""Run the notebook and keep its outputs: `python docs/execute_notebook.py [NOTEBOOK]`.
+"""Run the notebook and save its outputs: `python docs/execute_notebook.py [NOTEBOOK]`.
 
-What changes from run to run without meaning (times, versions) is left out, so that a second run changes nothing.
+Times and versions are removed, so that running it again changes nothing.
 """
 
 import os
@@ -14,9 +14,9 @@ NOTEBOOK = Path(__file__).parent / "step_by_step.ipynb"
 
 
 def execute(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode:
-    """Run all cells in a folder; raises `nbclient.exceptions.CellExecutionError` at the first error.
+    """Run all cells in a folder; raise `nbclient.exceptions.CellExecutionError` at the first error.
 
-    On one thread: the sizes are small, and threads wait long for each other where others compute, too.
+    One thread is enough: the sizes are small, and threads wait for each other on a busy machine.
     """
     resources = {"metadata": {"path": str(folder)}}
     client = NotebookClient(notebook, kernel_name="python3", timeout=600, coalesce_streams=True, resources=resources)
@@ -24,13 +24,13 @@ def execute(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookN
 
 
 def warnings_in(notebook: nbformat.NotebookNode) -> list[str]:
-    """What cells wrote to stderr."""
+    """Return what the cells wrote to stderr."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     return [output.text for output in outputs if output.get("name") == "stderr"]
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Leave out times and versions."""
+    """Remove times and versions."""
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -41,7 +41,7 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def main(path: Path) -> None:
-    """Execute a notebook where it stands and write it back."""
+    """Execute a notebook in its folder and write it back."""
     notebook = clean(execute(nbformat.read(path, as_version=4), path.parent))
     written = warnings_in(notebook)
     if written:

@@ -1,4 +1,4 @@
-"""Boxes, circles and arrows for the schematic figures. Plain matplotlib, no state, the same bytes in every run."""
+"""Boxes, circles and arrows for the schematic figures, with reproducible output."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ HEAD = 0.16  # length of an arrow head, in data units
 
 
 class Drawing:
-    """A figure of `width` times `height` units, with the origin at the lower left."""
+    """A figure of `width` by `height` units, with the origin at the lower left."""
 
     def __init__(self, width: float, height: float, scale: float = 0.72) -> None:
         self.figure = Figure(figsize=(scale * width, scale * height), facecolor="white")
@@ -32,32 +32,32 @@ class Drawing:
         self.axes.axis("off")
 
     def text(self, at: Point, label: str, *, size: float = 11, color: str = INK, ha: str = "center") -> None:
-        """A label centred on a point (or beginning or ending there, by `ha`)."""
+        """Draw a label centred on a point, or starting or ending there, depending on `ha`."""
         self.axes.text(*at, label, fontsize=size, color=color, ha=ha, va="center", zorder=5)
 
     def frame(self, low: Point, high: Point, label: str = "") -> None:
-        """The outline of a cell, its name in the upper left corner."""
+        """Draw the outline of a cell, with its name in the upper left corner."""
         self._rounded(low, high, FILL["cell"], line="#9aa5b1", radius=0.25, zorder=0)
         if label:
             self.text((low[0] + 0.2, high[1] - 0.27), label, size=10, color=QUIET, ha="left")
 
     def box(self, at: Point, label: str, kind: str, *, width: float = 1.2, height: float = 0.8) -> None:
-        """A rounded box centred on a point."""
+        """Draw a rounded box centred on a point."""
         low, high = (at[0] - width / 2, at[1] - height / 2), (at[0] + width / 2, at[1] + height / 2)
         self._rounded(low, high, FILL[kind], line=INK, radius=0.12, zorder=3)
         self.text(at, label)
 
     def point(self, at: Point, symbol: str, color: str = INK) -> None:
-        """A pointwise operation: a circle of radius 0.24 with its symbol."""
+        """Draw a pointwise operation: a circle of radius 0.24 with its symbol."""
         self.axes.add_patch(Circle(at, 0.24, facecolor=FILL["point"], edgecolor=color, linewidth=1.3, zorder=3))
         self.text(at, symbol, size=13, color=color)
 
     def dot(self, at: Point, color: str = INK) -> None:
-        """A place where a line branches."""
+        """Mark a point where a line branches."""
         self.axes.add_patch(Circle(at, 0.07, color=color, zorder=3))
 
     def arrow(self, *points: Point, color: str = INK, head: bool = True, width: float = 1.4) -> None:
-        """A line through the points; its head ends exactly at the last one."""
+        """Draw a line through the points; its arrowhead ends exactly at the last one."""
         *_, before, end = points
         line = list(points)
         if head:
@@ -71,7 +71,7 @@ class Drawing:
         self.axes.plot(*zip(*line, strict=True), color=color, linewidth=width, solid_joinstyle="round", zorder=2)
 
     def save(self, path: Path) -> None:
-        """Write an SVG (or what the suffix says) without a date, its identifiers not random."""
+        """Write an SVG, or another format by suffix, without a date or random identifiers."""
         metadata = {"Date": None, "Creator": None} if path.suffix == ".svg" else None
         with matplotlib.rc_context({"svg.hashsalt": path.stem, "svg.fonttype": "path", "font.family": "DejaVu Sans"}):
             self.figure.savefig(path, metadata=metadata)

@@ -1,4 +1,4 @@
-"""The schematic figures of the docs: `python docs/figures/schematics.py [FOLDER]` writes them (by default here)."""
+"""Draw the schematic figures of the docs: `python docs/figures/schematics.py [FOLDER]`, by default into this folder."""
 
 import sys
 from collections.abc import Callable
@@ -10,7 +10,7 @@ TIMES, SIGMA = "\N{MULTIPLICATION SIGN}", "\N{GREEK SMALL LETTER SIGMA}"
 
 
 def rnn_cell() -> Drawing:
-    """One step of the RNN, and the output layer above it."""
+    """Draw one step of the RNN, with the output layer above it."""
     d = Drawing(11, 6.8)
     d.frame((1.7, 0.95), (8.9, 3.95), "rnn_cell_forward")
     row, column = 2.6, 4.5
@@ -42,7 +42,7 @@ def rnn_cell() -> Drawing:
 
 
 def lstm_cell() -> Drawing:
-    """One step of the LSTM: the cell state runs along the top, the hidden state along the bottom."""
+    """Draw one step of the LSTM, with the cell state along the top and the hidden state along the bottom."""
     d = Drawing(13.4, 7.6)
     top, bottom, gates, middle = 6.1, 1.7, 3.0, 4.6
     f, i, cc, o, out = 3.3, 5.1, 6.9, 8.7, 10.7
@@ -90,7 +90,7 @@ def lstm_cell() -> Drawing:
 
 
 def gru_cell() -> Drawing:
-    """One step of the course's GRU: the reset gate acts before the product."""
+    """Draw one step of the course's GRU, whose reset gate acts before the product."""
     d = Drawing(13.4, 8.1)
     top, bottom, gates, middle, branch = 6.7, 1.7, 3.0, 4.3, 5.1
     start, r, u, joint, cc = 2.2, 4.1, 6.3, 7.7, 9.9
@@ -139,7 +139,7 @@ def gru_cell() -> Drawing:
 
 
 def unrolled() -> Drawing:
-    """The same cell, step after step."""
+    """Draw the same cell unrolled over time."""
     d = Drawing(13.6, 5.2)
     row, places = 2.7, _places()
     d.text((0.65, row), "a0")
@@ -164,7 +164,7 @@ def unrolled() -> Drawing:
 
 
 def backward() -> Drawing:
-    """The gradient flows from the last step to the first; every step adds its share of the parameters' gradients."""
+    """Draw the gradient flowing from the last step to the first, with each step's part of the parameters' gradients."""
     d = Drawing(16.2, 6.2)
     row, places = 3.4, [(2.4, "0"), (5.8, "1"), (9.2, "2"), (13.2, "T_x-1")]
     d.text((0.6, row), "da0", color=BACK)

@@ -1,6 +1,6 @@
-"""Draw activations.svg: the four activation functions and their derivatives, from rnnx's own functions.
+"""Draw activations.svg: the four activation functions and their derivatives, computed by rnnx.
 
-``python docs/pictures/activations.py [FILE]``; the same versions of the libraries write the same bytes.
+``python docs/pictures/activations.py [FILE]``; the output is reproducible for given library versions.
 """
 
 import sys
@@ -23,11 +23,11 @@ SLOPES = {
 
 
 def figure() -> Figure:
-    """Four panels: sigmoid, tanh, relu, and softmax of three classes."""
+    """Draw four panels: sigmoid, tanh, relu, and softmax of three classes."""
     fig = Figure(figsize=(7.6, 5.8), layout="constrained")
     FigureCanvasAgg(fig)
     axes = fig.subplots(2, 2).ravel()
-    x = np.linspace(-6, 6, 481)  # an even number of steps: 0 is among the points
+    x = np.linspace(-6, 6, 481)  # an even number of intervals, so that 0 is one of the points
     for ax, (name, (forward, backward, value, slope)) in zip(axes, SLOPES.items(), strict=False):
         y = forward(x)
         ax.plot(x, y, color=VALUE, label=value)
@@ -41,7 +41,7 @@ def figure() -> Figure:
 
 
 def _softmax(ax: Axes, x: np.ndarray) -> None:
-    """The probabilities of three classes with logits (x, 0, 1), and the slope of the first."""
+    """Draw the probabilities of three classes with logits (x, 0, 1), and the slope of the first."""
     y = rnnx.softmax(np.stack([x, np.zeros_like(x), np.ones_like(x)]))
     first = np.zeros_like(y)
     first[0] = 1
@@ -51,7 +51,7 @@ def _softmax(ax: Axes, x: np.ndarray) -> None:
     ax.plot(
         x, rnnx.softmax_backward(first, y)[0], color=SLOPE, linestyle="--", label=r"$\partial y_1/\partial x=y_1-y_1^2$"
     )
-    ax.set_ylim(-0.05, 1.35)  # room for the legend
+    ax.set_ylim(-0.05, 1.35)  # space for the legend
     _dress(ax, "softmax of (x, 0, 1)")
 
 
@@ -66,7 +66,7 @@ def _dress(ax: Axes, title: str) -> None:
 
 
 def main(path: str | Path) -> None:
-    """Write the picture in the format that the file's name asks for."""
+    """Write the figure; the suffix of the path sets the format."""
     settings = {"svg.hashsalt": "rnnx", "svg.fonttype": "path", "mathtext.fontset": "dejavusans"}
     with mpl.rc_context(settings):
         fig = figure()

@@ -1,7 +1,7 @@
-"""Make the pictures of docs/pictures.md, from small models that are trained here: some minutes.
+"""Draw the pictures of docs/pictures.md from small models, which it trains in a few minutes.
 
-``python docs/pictures/gallery.py [FOLDER]``; the same seeds give the same pictures, up to the version of Python, whose
-help texts are what is learned.
+``python docs/pictures/gallery.py [FOLDER]``; the pictures are reproducible for a given version of Python, because the
+training data are its help texts.
 """
 
 import sys
@@ -27,13 +27,13 @@ WORD = "hippopotamus"
 
 
 def train(corpus: Corpus, cell: str, steps: int = 800) -> tuple[CharModel, list[dict[str, Any]]]:
-    """A character model after a minute of help texts, and the records of its training."""
+    """Return a character model trained on help texts for about a minute, and the records of its training."""
     model = CharModel(corpus.tokenizer.vocab_size, 96, cell=cell, seed=SEED)
     return model, fit(model, corpus.train, corpus.validation, steps)
 
 
 def fit(model: Any, learn: Any, hold_out: Any, steps: int) -> list[dict[str, Any]]:
-    """Train with a learning rate that warms up and decays; the records, with a line to read meanwhile."""
+    """Train with a learning rate that warms up and decays, print a summary, and return the records."""
     started = time.perf_counter()
     schedule = rnnx.optim.CosineDecay(0.006, steps, warmup=50)
     trainer = Trainer(model, Adam(learning_rate=schedule), seed=SEED)
@@ -46,7 +46,7 @@ def fit(model: Any, learn: Any, hold_out: Any, steps: int) -> list[dict[str, Any
 
 
 def vanishing(n_steps: int = 100, n_a: int = 64, n_x: int = 32, m: int = 16) -> dict[str, np.ndarray]:
-    """Norms of gradients in untrained cells: the same inputs, the same scheme, a unit gradient at the end."""
+    """Return gradient norms of untrained cells, for the same inputs and scheme and a unit gradient at the end."""
     rng = np.random.default_rng(SEED)
     x, da = rng.standard_normal((n_x, m, n_steps)), rng.standard_normal((n_a, m))
     cells: dict[str, tuple[str, dict[str, float]]] = {
@@ -67,7 +67,7 @@ def vanishing(n_steps: int = 100, n_a: int = 64, n_x: int = 32, m: int = 16) -> 
 
 
 def backwards() -> tuple[Seq2Seq, CharTokenizer]:
-    """A model that writes words backwards, and its alphabet; end token 0 is the newline."""
+    """Return a model that writes words backwards, and its alphabet; the end token 0 is the newline."""
     rng = np.random.default_rng(SEED)
     alphabet = CharTokenizer(None).fit("\nabcdefghijklmnopqrstuvwxyz")
     words = [rng.integers(1, 27, n) for n in rng.integers(4, 15, 6000)]
@@ -78,15 +78,15 @@ def backwards() -> tuple[Seq2Seq, CharTokenizer]:
 
 
 def attention(model: Seq2Seq, alphabet: CharTokenizer) -> Figure:
-    """Where the model looks while it writes one word."""
+    """Draw the attention weights for one word."""
     indices, lengths, weights = model.predict(alphabet.encode(WORD)[None, :], max_length=len(WORD) + 4)
-    n = int(lengths[0]) + 1  # and the newline that ends it
+    n = int(lengths[0]) + 1  # including the newline that ends it
     written = alphabet.decode(indices[0, :n])
     return plots.attention_map(weights[0, :n, :], WORD, written, title="Attention of a model that writes backwards")
 
 
 def main(folder: Path) -> None:
-    """Train, draw, save."""
+    """Train the models, draw the pictures and save them."""
     corpus = make_corpus("pydoc", python_prose(), by="streams", length=64)
     models, runs = {}, {}
     for cell in ("lstm", "gru", "rnn"):
@@ -95,7 +95,7 @@ def main(folder: Path) -> None:
 
 
 def draw(folder: Path, corpus: Corpus, model: CharModel, runs: dict[str, Any], reverser: Any) -> None:
-    """All pictures."""
+    """Draw and save all pictures."""
     held_out = corpus.tokenizer.decode(corpus.validation.indices[-6000:-4600]).split("\n", 1)[1]
     pictures = {
         "training_curves": plots.training_curves(runs["LSTM"], title="LSTM of 96 units on Python's help texts"),

@@ -1,6 +1,6 @@
-"""Draw optimizer_paths.svg: the way of every optimizer of rnnx.optim down the same narrow valley.
+"""Draw optimizer_paths.svg: the path of every optimizer of rnnx.optim down the same narrow valley.
 
-``python docs/pictures/optimizer_paths.py [FILE]``; the same versions of the libraries write the same bytes.
+``python docs/pictures/optimizer_paths.py [FILE]``; the output is reproducible for given library versions.
 """
 
 import sys
@@ -30,12 +30,12 @@ PATHS: list[tuple[str, str, str, Any]] = [
 
 
 def loss(w: np.ndarray) -> np.ndarray:
-    """The height of the valley at the points w, of shape (2, n)."""
+    """Return the height of the valley at the points w, of shape (2, n)."""
     return CURVATURE / 2 @ (w - LOWEST[:, None]) ** 2
 
 
 def path(optimizer: Any) -> np.ndarray:
-    """Where an optimizer goes: shape (2, STEPS + 1)."""
+    """Return the path of an optimizer, of shape (2, STEPS + 1)."""
     parameters = {"w": START.copy()}
     state, places = optimizer.init(parameters), [START]
     for t in range(1, STEPS + 1):
@@ -46,7 +46,7 @@ def path(optimizer: Any) -> np.ndarray:
 
 
 def figure() -> Figure:
-    """A map for each optimizer, and the losses of all under them."""
+    """Draw a map for each optimizer, and all losses below the maps."""
     fig = Figure(figsize=(8.2, 8.6), layout="constrained")
     FigureCanvasAgg(fig)
     grid = fig.add_gridspec(4, 2, height_ratios=[1, 1, 1, 1.7])
@@ -72,7 +72,7 @@ def figure() -> Figure:
 
 
 def _valley(ax: Axes, named: bool) -> None:
-    """Lines of equal height, the start, the lowest point, and the origin, with their names on the first map."""
+    """Draw contour lines, and the start, the lowest point and the origin, named on the first map."""
     for height in np.geomspace(0.5, 120, 9):
         width, breadth = 2 * np.sqrt(2 * height / CURVATURE)
         ax.add_patch(Ellipse(tuple(LOWEST), width, breadth, fill=False, edgecolor="#c9c9c9", linewidth=0.7))
@@ -90,7 +90,7 @@ def _valley(ax: Axes, named: bool) -> None:
 
 
 def main(file: str | Path) -> None:
-    """Write the picture in the format that the file's name asks for."""
+    """Write the figure; the suffix of the file sets the format."""
     with mpl.rc_context({"svg.hashsalt": "rnnx", "svg.fonttype": "path"}):
         metadata = {"Date": None, "Creator": "rnnx"} if str(file).endswith(".svg") else {}
         figure().savefig(file, dpi=110, metadata=metadata)
