@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import rnnx
+from rnnx.cells import Cell, Gate, Stage
 
 # Relative, in the norm of the whole array. "gradient": float64 against central differences; "oracle": float64
 # against another implementation; "float32": against float64, for a hundred steps; "engines": two engines.
@@ -94,6 +95,19 @@ def make_problem(
     )
 
 
+def run(problem, asarray=lambda a: a):
+    """Everything a problem returns, by name, and the caches."""
+    parameters = {key: asarray(p) for key, p in problem.parameters.items()}
+    s0, ds, dfinal = ([asarray(a) for a in arrays] for arrays in (problem.s0, problem.dstates, problem.dfinal))
+    states, y, caches = rnnx.recurrent_forward(
+        problem.cell, asarray(problem.x), s0, parameters, lengths=problem.lengths
+    )
+    gradients = rnnx.recurrent_backward(problem.cell, ds, caches, ds_final=dfinal)
+    results = dict(zip(problem.cell.states, states, strict=True))
+    results |= {f"final {name}": s for name, s in caches.final_state.items()}
+    return {**results, **({} if y is None else {"y": y}), **gradients}, caches
+
+
 def numeric_gradient(f, a, step=1e-6, most=None):
     """Central differences of f() with respect to every element of `a`, which f reads.
 
@@ -111,3 +125,39 @@ def numeric_gradient(f, a, step=1e-6, most=None):
         gradient[i] = (above - f()) / (2 * step)
         a[i] = kept
     return gradient
+
+
+# The minimal gated unit (Zhou et al., arXiv:1603.09420) with the gate after the product: a cell in no table.
+
+
+def mgu_forward(ops, zx, zh, s):
+    (zf_x, zc_x), (zf_h, zc_h), (a,) = zx, zh, s
+    f = ops.sigmoid(zf_x + zf_h)
+    cc = ops.tanh(zc_x + f * zc_h)
+    return (a + f * (cc - a),), (f, cc, zc_h)
+
+
+def mgu_backward(ops, ds, s_prev, s_next, saved):
+    (da,), (a,), (f, cc, zc_h) = ds, s_prev, saved
+    dcc = da * f
+    dzc = dcc - dcc * cc * cc
+    df = da * (cc - a) + dzc * zc_h
+    dzf = df * (f - f * f)
+    return (dzf, dzc), (dzf, dzc * f), (da - da * f,)
+
+
+MGU = Cell(
+    name="mgu",
+    states=("a",),
+    stages=(
+        Stage(
+            gates=(Gate(("Wf",), "bf", forgets=True), Gate(("Wc",), "bc", recurrent_bias="bhc")),
+            out=("a",),
+            saved=("ft", "cct", "hct"),
+            forward=mgu_forward,
+            backward=mgu_backward,
+            additive=False,
+        ),
+    ),
+    cache=("ft", "cct", "hct"),
+)

@@ -6,7 +6,6 @@ from conftest import to_numpy
 from hypothesis import given
 from hypothesis import strategies as st
 from problems import TOLERANCE, assert_close, numeric_gradient
-from test_docs import DOCS, run_page
 
 from rnnx.functional.attention import (
     AttentionStream,
@@ -300,7 +299,3 @@ def test_messages(rng):
     ):
         with pytest.raises(error, match=message):
             call()
-
-
-def test_the_page():
-    assert run_page((DOCS / "attention.md").read_text(encoding="utf-8"), "attention.md") == 2

@@ -5,7 +5,7 @@ import inspect
 import textwrap
 
 import pytest
-from problems import TOLERANCE, assert_close, make_problem, numeric_gradient
+from problems import MGU, TOLERANCE, assert_close, make_problem, numeric_gradient
 
 import rnnx
 from rnnx.cells import Cell, Gate, Stage
@@ -66,45 +66,13 @@ def test_the_rule_test_can_fail(function):
     assert broken_rules(function)
 
 
-# --- a scratch cell: the minimal gated unit (Zhou et al., arXiv:1603.09420), gate after the product --------
-
-
-def mgu_forward(ops, zx, zh, s):
-    (zf_x, zc_x), (zf_h, zc_h), (a,) = zx, zh, s
-    f = ops.sigmoid(zf_x + zf_h)
-    cc = ops.tanh(zc_x + f * zc_h)
-    return (a + f * (cc - a),), (f, cc, zc_h)
-
-
-def mgu_backward(ops, ds, s_prev, s_next, saved):
-    (da,), (a,), (f, cc, zc_h) = ds, s_prev, saved
-    dcc = da * f
-    dzc = dcc - dcc * cc * cc
-    df = da * (cc - a) + dzc * zc_h
-    dzf = df * (f - f * f)
-    return (dzf, dzc), (dzf, dzc * f), (da - da * f,)
-
-
-MGU = Cell(
-    name="mgu",
-    states=("a",),
-    stages=(
-        Stage(
-            gates=(Gate(("Wf",), "bf", forgets=True), Gate(("Wc",), "bc", recurrent_bias="bhc")),
-            out=("a",),
-            saved=("ft", "cct", "hct"),
-            forward=mgu_forward,
-            backward=mgu_backward,
-            additive=False,
-        ),
-    ),
-    cache=("ft", "cct", "hct"),
-)
+# --- a cell that is in no table ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("lengths", [None, [4, 0, 5]])
-def test_scratch_cell_runs_everywhere(engine, lengths, rng):
-    assert broken_rules(mgu_forward) == broken_rules(mgu_backward) == []
+def test_own_cell_runs_on_every_engine(engine, lengths, rng):
+    (stage,) = MGU.stages
+    assert broken_rules(stage.forward) == broken_rules(stage.backward) == []
     problem = make_problem(MGU, rng, n_y=2, lengths=lengths)
     gradients = problem.gradients()
     for name, array in problem.inputs.items():

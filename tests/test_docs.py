@@ -7,6 +7,7 @@ import importlib.util
 import os
 import pkgutil
 import re
+import runpy
 import subprocess
 import sys
 import zlib
@@ -21,6 +22,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [
     "activations.md",
+    "attention.md",
     "bptt.md",
     "course.md",
     "index.md",
@@ -89,11 +91,9 @@ def test_commands_exist():
 
 def test_pictures_are_drawn_alike(tmp_path):
     pytest.importorskip("matplotlib")
-    spec = importlib.util.spec_from_file_location("activations_picture", DOCS / "pictures" / "activations.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    main = runpy.run_path(DOCS / "pictures" / "activations.py")["main"]
     for name in ("one.svg", "other.svg"):
-        module.main(tmp_path / name)
+        main(tmp_path / name)
     drawn = (tmp_path / "one.svg").read_bytes()
     assert drawn == (tmp_path / "other.svg").read_bytes()
     kept = (DOCS / "pictures" / "activations.svg").read_bytes()

@@ -9,7 +9,7 @@ import pytest
 from conftest import PATHS, to_numpy
 from hypothesis import given
 from hypothesis import strategies as st
-from problems import ENGINES_TOLERANCE, TOLERANCE, assert_close, make_problem, numeric_gradient
+from problems import ENGINES_TOLERANCE, TOLERANCE, assert_close, make_problem, numeric_gradient, run
 
 import rnnx
 from rnnx.engines.cpu import engine
@@ -30,19 +30,6 @@ def make_problems(cell, rng, n_x=7, n_a=6, m=4, n_steps=5, *, dtype="float64", *
     problem.x = one_hot(indices, n_x)
     problem = problem.astype(dtype)
     return problem, dataclasses.replace(problem, x=indices)
-
-
-def run(problem, asarray=lambda a: a):
-    """Everything a problem returns, by name, and the caches."""
-    parameters = {key: asarray(p) for key, p in problem.parameters.items()}
-    s0, ds, dfinal = ([asarray(a) for a in arrays] for arrays in (problem.s0, problem.dstates, problem.dfinal))
-    states, y, caches = rnnx.recurrent_forward(
-        problem.cell, asarray(problem.x), s0, parameters, lengths=problem.lengths
-    )
-    gradients = rnnx.recurrent_backward(problem.cell, ds, caches, ds_final=dfinal)
-    results = dict(zip(problem.cell.states, states, strict=True))
-    results |= {f"final {name}": s for name, s in caches.final_state.items()}
-    return {**results, **({} if y is None else {"y": y}), **gradients}, caches
 
 
 def assert_same(actual, expected, tolerance):
