@@ -1,4 +1,4 @@
-"""Random problems for every cell, the one table of tolerances, and numeric gradients."""
+"""Random problems for every cell, the table of tolerances, and numeric gradients."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ import numpy as np
 import rnnx
 from rnnx.cells import Cell, Gate, Stage
 
-# Relative, in the norm of the whole array. "gradient": float64 against central differences; "oracle": float64
-# against another implementation; "float32": against float64, for a hundred steps; "engines": two engines.
+# Relative errors in the norm of a whole array. "gradient": float64 against central differences. "oracle": float64
+# against another implementation. "float32": against float64, over a hundred steps. ENGINES_TOLERANCE: two engines.
 TOLERANCE = {"gradient": 1e-6, "oracle": 1e-10, "float32": 1e-5}
 ENGINES_TOLERANCE = {"float32": 2e-6, "float64": 1e-14}
 
 
 def assert_close(actual, desired, tolerance, what=""):
-    """Same shape, and the norm of the difference within `tolerance` of the norm."""
+    """Check that shapes are equal and that the relative error, in norm, is at most `tolerance`."""
     actual, desired = np.asarray(actual, np.float64), np.asarray(desired, np.float64)
     assert actual.shape == desired.shape, f"{what}: shape {actual.shape}, expected {desired.shape}"
     if actual.size == 0:
@@ -30,7 +30,7 @@ def assert_close(actual, desired, tolerance, what=""):
 
 @dataclass
 class Problem:
-    """Inputs of a cell, and random cotangents of everything it returns."""
+    """Inputs of a cell and random cotangents of all outputs."""
 
     cell: rnnx.Cell
     x: np.ndarray
@@ -42,12 +42,12 @@ class Problem:
 
     @property
     def inputs(self) -> dict:
-        """Every differentiable input by name."""
+        """All differentiable inputs by name."""
         recurrent = {k: v for k, v in self.parameters.items() if k not in self.cell.head}
         return {"x": self.x, **{f"{s}0": a for s, a in zip(self.cell.states, self.s0, strict=True)}, **recurrent}
 
     def loss(self) -> float:
-        """The inner product of all outputs with their cotangents; da may be shorter than x."""
+        """Inner product of the outputs and their cotangents, which may cover fewer steps than x."""
         states, _, caches = rnnx.recurrent_forward(self.cell, self.x, self.s0, self.parameters, lengths=self.lengths)
         total = sum(np.sum(s[:, :, : d.shape[2]] * d) for s, d in zip(states, self.dstates, strict=True))
         if self.dfinal:
@@ -78,7 +78,7 @@ class Problem:
 def make_problem(
     cell, rng, n_x=3, n_a=4, m=3, n_steps=5, *, n_y=None, scale=1.0, lengths=None, da_steps=None, final=True
 ):
-    """Weights of scale 1 by default: small ones hide errors in the derivatives of tanh and sigmoid."""
+    """Draw a problem. Weights have scale 1: small ones would hide errors in the derivatives of tanh and sigmoid."""
 
     def normal(*shape):
         return rng.standard_normal(shape)
@@ -96,7 +96,7 @@ def make_problem(
 
 
 def run(problem, asarray=lambda a: a):
-    """Everything a problem returns, by name, and the caches."""
+    """Run forward and backward; return all results by name, and the caches."""
     parameters = {key: asarray(p) for key, p in problem.parameters.items()}
     s0, ds, dfinal = ([asarray(a) for a in arrays] for arrays in (problem.s0, problem.dstates, problem.dfinal))
     states, y, caches = rnnx.recurrent_forward(
@@ -109,9 +109,9 @@ def run(problem, asarray=lambda a: a):
 
 
 def numeric_gradient(f, a, step=1e-6, most=None):
-    """Central differences of f() with respect to every element of `a`, which f reads.
+    """Central differences of f() with respect to the elements of `a`, which f reads.
 
-    Of a large array only `most` elements, chosen at random; the others are NaN.
+    If `a` has more than `most` elements, only that many, chosen at random, are computed; the others are NaN.
     """
     gradient = np.full_like(a, np.nan)
     places = list(np.ndindex(a.shape))
@@ -127,7 +127,7 @@ def numeric_gradient(f, a, step=1e-6, most=None):
     return gradient
 
 
-# The minimal gated unit (Zhou et al., arXiv:1603.09420) with the gate after the product: a cell in no table.
+# A cell that no table lists: the minimal gated unit (Zhou et al., arXiv:1603.09420), gated after the product.
 
 
 def mgu_forward(ops, zx, zh, s):

@@ -1,4 +1,4 @@
-"""The rules of the cell protocol, and a cell of one's own on every engine without touching one."""
+"""The rules of the cell protocol, and user-defined cells on every engine."""
 
 import ast
 import inspect
@@ -18,7 +18,7 @@ ALLOWED = (
 
 
 def broken_rules(function) -> list[str]:
-    """What in a cell function goes beyond ``+ - *``, ``ops.<name>(...)`` and tuples."""
+    """List what a cell function uses besides ``+ - *``, ``ops.<name>(...)`` and tuples."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
     problems = []
     for node in ast.walk(tree):
@@ -38,7 +38,7 @@ ALL_FUNCTIONS = [f for cell in rnnx.CELLS.values() for stage in cell.stages for 
 
 
 @pytest.mark.parametrize("function", ALL_FUNCTIONS, ids=lambda f: f"{f.__module__}.{f.__name__}")
-def test_cell_functions_keep_the_rules(function):
+def test_cell_functions_follow_the_rules(function):
     assert broken_rules(function) == []
 
 
@@ -56,17 +56,17 @@ def branch(ops, zx, zh, s):
     return (z if z > z else z_h,), ()
 
 
-def foreign_call(ops, zx, zh, s):
+def other_call(ops, zx, zh, s):
     (z,) = zx
     return (abs(z),), ()
 
 
-@pytest.mark.parametrize("function", [literal, indexing, branch, foreign_call])
-def test_the_rule_test_can_fail(function):
+@pytest.mark.parametrize("function", [literal, indexing, branch, other_call])
+def test_broken_rules_are_found(function):
     assert broken_rules(function)
 
 
-# --- a cell that is in no table ---------------------------------------------------------------------------
+# --- a cell that no table lists --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("lengths", [None, [4, 0, 5]])
@@ -120,8 +120,8 @@ def test_records_are_checked():
         Cell("bad", ("a",), (stage,), cache=("zt",))
 
 
-def test_a_pickled_cell_finds_its_place():
-    """A hash is not the same in another process; it does not go along."""
+def test_a_pickled_cell_keeps_no_hash():
+    """Hashes of strings differ between processes."""
     import pickle
 
     cell = rnnx.CELLS["lstm"]
