@@ -1,4 +1,4 @@
-"""Runtimes (library x engine) as fixtures, and the command-line profile of hypothesis."""
+"""Fixtures: runtimes (library x engine), engines and cells. Settings of hypothesis."""
 
 import atexit
 import os
@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import settings
+from selection import pytest_addoption, pytest_collection_modifyitems  # noqa: F401
 
-# Compiled code of a session goes to a place of its own, which processes that tests start share.
+# The object cache of this session: a temporary directory, shared with the processes that tests start.
 if "RNNX_CACHE_DIR" not in os.environ:
     os.environ["RNNX_CACHE_DIR"] = tempfile.mkdtemp(prefix="rnnx-tests-")
     atexit.register(shutil.rmtree, os.environ["RNNX_CACHE_DIR"], ignore_errors=True)
@@ -21,25 +22,25 @@ if "RNNX_CACHE_DIR" not in os.environ:
 import rnnx
 from rnnx import engines
 
-# The GPU engine with its kernels compiled for the CPU: one more engine for NumPy arrays.
+# The GPU engine with its kernels compiled for the CPU is one more engine for NumPy arrays.
 sys.path.insert(0, str(Path(__file__).parent / "emulation"))
 engines.register_engine("emulated", "emulated_engine:ENGINE", ("numpy",), default=False)
 NO_COMPILER = "no C++ compiler (g++) for the emulation of CUDA"
 
-settings.register_profile("rnnx", deadline=None, max_examples=25, derandomize=True)  # the first call compiles
+settings.register_profile("rnnx", deadline=None, max_examples=25, derandomize=True)  # first calls compile
 settings.load_profile("rnnx")
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """A library and an engine that the functions run on."""
+    """An array library and an engine."""
 
     xp: Any
     engine: str
     readonly: bool = False
 
     def asarray(self, a):
-        """A NumPy array as one of this library."""
+        """Convert a NumPy array to this library."""
         out = self.xp.asarray(np.array(a))
         if self.readonly:
             out.flags.writeable = False
@@ -50,7 +51,7 @@ class Runtime:
 
 
 def to_numpy(a):
-    """A host copy of any library's array. Never in production."""
+    """Copy an array of any library to NumPy; the package itself never does this silently."""
     return a.get() if hasattr(a, "get") else np.from_dlpack(a)
 
 
@@ -94,7 +95,7 @@ def runtime(request):
     return make_runtime(request.param)
 
 
-# How the compiled engine shares a job, whatever its rule says: see rnnx.engines.cpu.runtime.thread_pool.
+# Thread policies that override the CPU engine's own: see rnnx.engines.cpu.runtime.thread_pool.
 PATHS = {
     "alone": lambda n_steps, m, products, shares, shared: (1, False),
     "sliced": lambda n_steps, m, products, shares, shared: (min(3, m), False),
@@ -104,14 +105,14 @@ PATHS = {
 
 @pytest.fixture(params=["reference", *(f"cpu-{path}" for path in PATHS), "emulated"])
 def engine(request, monkeypatch):
-    """The engines by name, on NumPy arrays; the compiled one on every path."""
+    """Every engine for NumPy arrays, by name; the CPU engine with every thread policy."""
     name, _, path = request.param.partition("-")
     if path:
         from rnnx.engines.cpu import engine
         from rnnx.engines.cpu.runtime import thread_pool
 
         monkeypatch.setattr(engine, "split", PATHS[path])
-        monkeypatch.setattr(thread_pool, "_WAKING_UP", 0)  # and it waits for threads that sleep
+        monkeypatch.setattr(thread_pool, "_WAKING_UP", 0)  # always worth waking sleeping threads
     if name == "emulated" and not shutil.which("g++"):
         pytest.skip(NO_COMPILER)
     with rnnx.use_engine(name):

@@ -1,19 +1,20 @@
-"""Random problems for every cell, the one table of tolerances, and numeric gradients."""
+"""Random problems for every cell, the table of tolerances, and numeric gradients."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 import rnnx
+from rnnx.cells import Cell, Gate, Stage
 
-# Relative, in the norm of the whole array. "gradient": float64 against central differences; "oracle": float64
-# against another implementation; "float32": against float64, for a hundred steps; "engines": two engines.
+# Relative errors in the norm of a whole array. "gradient": float64 against central differences. "oracle": float64
+# against another implementation. "float32": against float64, over a hundred steps. ENGINES_TOLERANCE: two engines.
 TOLERANCE = {"gradient": 1e-6, "oracle": 1e-10, "float32": 1e-5}
 ENGINES_TOLERANCE = {"float32": 2e-6, "float64": 1e-14}
 
 
 def assert_close(actual, desired, tolerance, what=""):
-    """Same shape, and the norm of the difference within `tolerance` of the norm."""
+    """Check that shapes are equal and that the relative error, in norm, is at most `tolerance`."""
     actual, desired = np.asarray(actual, np.float64), np.asarray(desired, np.float64)
     assert actual.shape == desired.shape, f"{what}: shape {actual.shape}, expected {desired.shape}"
     if actual.size == 0:
@@ -29,7 +30,7 @@ def assert_close(actual, desired, tolerance, what=""):
 
 @dataclass
 class Problem:
-    """Inputs of a cell, and random cotangents of everything it returns."""
+    """Inputs of a cell and random cotangents of all outputs."""
 
     cell: rnnx.Cell
     x: np.ndarray
@@ -41,12 +42,12 @@ class Problem:
 
     @property
     def inputs(self) -> dict:
-        """Every differentiable input by name."""
+        """All differentiable inputs by name."""
         recurrent = {k: v for k, v in self.parameters.items() if k not in self.cell.head}
         return {"x": self.x, **{f"{s}0": a for s, a in zip(self.cell.states, self.s0, strict=True)}, **recurrent}
 
     def loss(self) -> float:
-        """The inner product of all outputs with their cotangents; da may be shorter than x."""
+        """Inner product of the outputs and their cotangents, which may cover fewer steps than x."""
         states, _, caches = rnnx.recurrent_forward(self.cell, self.x, self.s0, self.parameters, lengths=self.lengths)
         total = sum(np.sum(s[:, :, : d.shape[2]] * d) for s, d in zip(states, self.dstates, strict=True))
         if self.dfinal:
@@ -77,7 +78,7 @@ class Problem:
 def make_problem(
     cell, rng, n_x=3, n_a=4, m=3, n_steps=5, *, n_y=None, scale=1.0, lengths=None, da_steps=None, final=True
 ):
-    """Weights of scale 1 by default: small ones hide errors in the derivatives of tanh and sigmoid."""
+    """Draw a problem. Weights have scale 1: small ones would hide errors in the derivatives of tanh and sigmoid."""
 
     def normal(*shape):
         return rng.standard_normal(shape)
@@ -94,10 +95,23 @@ def make_problem(
     )
 
 
-def numeric_gradient(f, a, step=1e-6, most=None):
-    """Central differences of f() with respect to every element of `a`, which f reads.
+def run(problem, asarray=lambda a: a):
+    """Run forward and backward; return all results by name, and the caches."""
+    parameters = {key: asarray(p) for key, p in problem.parameters.items()}
+    s0, ds, dfinal = ([asarray(a) for a in arrays] for arrays in (problem.s0, problem.dstates, problem.dfinal))
+    states, y, caches = rnnx.recurrent_forward(
+        problem.cell, asarray(problem.x), s0, parameters, lengths=problem.lengths
+    )
+    gradients = rnnx.recurrent_backward(problem.cell, ds, caches, ds_final=dfinal)
+    results = dict(zip(problem.cell.states, states, strict=True))
+    results |= {f"final {name}": s for name, s in caches.final_state.items()}
+    return {**results, **({} if y is None else {"y": y}), **gradients}, caches
 
-    Of a large array only `most` elements, chosen at random; the others are NaN.
+
+def numeric_gradient(f, a, step=1e-6, most=None):
+    """Central differences of f() with respect to the elements of `a`, which f reads.
+
+    If `a` has more than `most` elements, only that many, chosen at random, are computed; the others are NaN.
     """
     gradient = np.full_like(a, np.nan)
     places = list(np.ndindex(a.shape))
@@ -111,3 +125,39 @@ def numeric_gradient(f, a, step=1e-6, most=None):
         gradient[i] = (above - f()) / (2 * step)
         a[i] = kept
     return gradient
+
+
+# A cell that no table lists: the minimal gated unit (Zhou et al., arXiv:1603.09420), gated after the product.
+
+
+def mgu_forward(ops, zx, zh, s):
+    (zf_x, zc_x), (zf_h, zc_h), (a,) = zx, zh, s
+    f = ops.sigmoid(zf_x + zf_h)
+    cc = ops.tanh(zc_x + f * zc_h)
+    return (a + f * (cc - a),), (f, cc, zc_h)
+
+
+def mgu_backward(ops, ds, s_prev, s_next, saved):
+    (da,), (a,), (f, cc, zc_h) = ds, s_prev, saved
+    dcc = da * f
+    dzc = dcc - dcc * cc * cc
+    df = da * (cc - a) + dzc * zc_h
+    dzf = df * (f - f * f)
+    return (dzf, dzc), (dzf, dzc * f), (da - da * f,)
+
+
+MGU = Cell(
+    name="mgu",
+    states=("a",),
+    stages=(
+        Stage(
+            gates=(Gate(("Wf",), "bf", forgets=True), Gate(("Wc",), "bc", recurrent_bias="bhc")),
+            out=("a",),
+            saved=("ft", "cct", "hct"),
+            forward=mgu_forward,
+            backward=mgu_backward,
+            additive=False,
+        ),
+    ),
+    cache=("ft", "cct", "hct"),
+)

@@ -1,4 +1,4 @@
-"""Attention: gradients by differences and by torch, the mask, libraries, dtypes, messages."""
+"""Attention: values, gradients, masks, array libraries, dtypes and error messages."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,6 @@ from conftest import to_numpy
 from hypothesis import given
 from hypothesis import strategies as st
 from problems import TOLERANCE, assert_close, numeric_gradient
-from test_docs import DOCS, run_page
 
 from rnnx.functional.attention import (
     AttentionStream,
@@ -20,7 +19,7 @@ KINDS = ["additive", "additive_without_bias", "dot", "scaled_dot"]
 
 
 def problem(rng, kind, n_q=4, n_k=3, n_v=5, n_h=6, m=3, n_target=2, n_source=4):
-    """Inputs by name, of scale 1, and cotangents of context and weights."""
+    """Random inputs by name, and cotangents of context and weights."""
     if "dot" in kind:
         n_k = n_q
     shapes = {"queries": (n_q, m, n_target), "keys": (n_k, m, n_source), "values": (n_v, m, n_source)}
@@ -44,8 +43,8 @@ def backward(kind, *args):
     return (dot_product_attention_backward if "dot" in kind else additive_attention_backward)(*args)
 
 
-def by_the_definition(kind, inputs, lengths):
-    """Loops over examples and steps, straight from the equations."""
+def reference(kind, inputs, lengths):
+    """The equations as loops over examples and steps."""
     q, k, v = (inputs[name] for name in ("queries", "keys", "values"))
     context, weights = np.zeros((v.shape[0], *q.shape[1:])), np.zeros((q.shape[1], q.shape[2], k.shape[2]))
     for j, t in np.ndindex(q.shape[1:]):
@@ -68,7 +67,7 @@ def by_the_definition(kind, inputs, lengths):
 def test_values_and_gradients(kind, lengths, rng):
     inputs, dcontext, dweights = problem(rng, kind)
     context, weights, cache = forward(kind, inputs, lengths)
-    for actual, desired in zip((context, weights), by_the_definition(kind, inputs, lengths), strict=True):
+    for actual, desired in zip((context, weights), reference(kind, inputs, lengths), strict=True):
         assert_close(actual, desired, 1e-13)
 
     def loss():
@@ -115,8 +114,8 @@ def test_against_torch(kind, lengths, rng):
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(seed=st.integers(0, 999))
-def test_padding_is_not_read(kind, seed):
-    """An example alone, cut at its end, gives what it gives in a batch with anything behind its end."""
+def test_padding_is_ignored(kind, seed):
+    """A padded example in a batch gives the same results as the unpadded example alone, whatever the padding holds."""
     rng = np.random.default_rng(seed)
     m, n_target, n_source = (int(n) for n in rng.integers(1, 5, 3))
     inputs, dcontext, dweights = problem(rng, kind, m=m, n_target=n_target, n_source=n_source)
@@ -184,7 +183,7 @@ def test_every_library(kind, lengths, runtime, rng):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("lengths", [None, [4, 1, 0]])
 def test_step_by_step(kind, lengths, runtime, rng):
-    """One query after another finds what all of them find at once, whatever becomes of the source meanwhile."""
+    """Single queries give the same results as all queries at once, even if the source changes in between."""
     inputs, _, _ = problem(rng, kind, n_target=3)
     expected_context, expected_weights, _ = forward(kind, inputs, lengths)
     theirs = {name: runtime.asarray(a) for name, a in inputs.items()}
@@ -221,8 +220,8 @@ def test_dtypes(kind, rng):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_is_shared(kind, rng):
-    """Inputs are not written to; and to write to them, or to the results, changes no later backward pass."""
+def test_results_share_no_memory(kind, rng):
+    """Inputs stay unchanged, and overwriting inputs or results changes no later backward pass."""
     inputs, dcontext, dweights = problem(rng, kind, m=1, n_target=1, n_source=1)  # views are contiguous here
     originals = {name: a.copy() for name, a in inputs.items()}
     context, weights, cache = forward(kind, inputs)
@@ -300,7 +299,3 @@ def test_messages(rng):
     ):
         with pytest.raises(error, match=message):
             call()
-
-
-def test_the_page():
-    assert run_page((DOCS / "attention.md").read_text(encoding="utf-8"), "attention.md") == 2

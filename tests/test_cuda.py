@@ -12,7 +12,7 @@ import sys
 import ml_dtypes
 import numpy as np
 import pytest
-from test_cells import MGU
+from problems import MGU
 
 import rnnx
 from rnnx.engines.gpu import cluster_codegen, codegen

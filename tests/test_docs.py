@@ -7,6 +7,7 @@ import importlib.util
 import os
 import pkgutil
 import re
+import runpy
 import subprocess
 import sys
 import zlib
@@ -21,6 +22,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [
     "activations.md",
+    "attention.md",
     "bptt.md",
     "course.md",
     "index.md",
@@ -28,9 +30,9 @@ PAGES = [
     "own_cell.md",
     "pictures.md",
     "training.md",
-]  # the others have tests of their own
+]  # other pages have their own tests
 FENCED = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
-# Modules that are no part of the reference: the command line has a page of its own.
+# Not in the API reference: the command line has its own page.
 NOT_FOR_PROGRAMS = {"cli"}
 
 
@@ -38,14 +40,14 @@ NOT_FOR_PROGRAMS = {"cli"}
 
 
 def run_page(text, name):
-    """All python blocks of a page, and its sessions (pycon), in one scope and in their order."""
+    """Run the python and pycon blocks of a page in order, in one scope; return how many there are."""
     scope: dict = {"__name__": "page"}
     blocks = 0
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
     for match in FENCED.finditer(text):
         language, code = match.groups()
         if language == "python":
-            # Line numbers as in the page.
+            # The added newlines make line numbers those of the page.
             exec(compile("\n" * text[: match.start(2)].count("\n") + code, name, "exec"), scope)
         elif language == "pycon":
             session = doctest.DocTestParser().get_doctest(code, scope, name, name, text[: match.start()].count("\n"))
@@ -66,13 +68,13 @@ def test_examples_run(name, tmp_path, monkeypatch):
         assert run_page((DOCS / name).read_text(encoding="utf-8"), name)
 
 
-def test_a_wrong_example_is_seen():
+def test_wrong_examples_are_found():
     with pytest.raises(AssertionError, match=r"Expected:\s+3\s+Got:\s+2"):
         run_page("```python\nx = 1\n```\n```pycon\n>>> x + 1\n3\n```\n", "page.md")
 
 
 def test_commands_exist():
-    """Every command of the page on the command line, with its options; and every command is there."""
+    """The page shows every command, and all commands and options that it shows exist."""
     click = pytest.importorskip("click")
     cli = importlib.import_module("rnnx.cli").cli
     shown = set()
@@ -87,13 +89,11 @@ def test_commands_exist():
     assert shown == set(cli.commands)
 
 
-def test_pictures_are_drawn_alike(tmp_path):
+def test_pictures_are_reproducible(tmp_path):
     pytest.importorskip("matplotlib")
-    spec = importlib.util.spec_from_file_location("activations_picture", DOCS / "pictures" / "activations.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    main = runpy.run_path(DOCS / "pictures" / "activations.py")["main"]
     for name in ("one.svg", "other.svg"):
-        module.main(tmp_path / name)
+        main(tmp_path / name)
     drawn = (tmp_path / "one.svg").read_bytes()
     assert drawn == (tmp_path / "other.svg").read_bytes()
     kept = (DOCS / "pictures" / "activations.svg").read_bytes()
@@ -104,13 +104,13 @@ def test_pictures_are_drawn_alike(tmp_path):
 
 
 def links_of_markdown(text):
-    """Targets of links and images, without those in code."""
+    """Targets of links and images outside code."""
     text = re.sub(r"`[^`\n]*`", "", FENCED.sub("", text))
     return re.findall(r"\]\(\s*<?([^)\s>]+)", text)
 
 
 def missing_targets(path):
-    """Relative links of a Markdown file that lead to no file of the repository."""
+    """Relative links of a Markdown file whose target does not exist."""
     missing = []
     for link in links_of_markdown(path.read_text(encoding="utf-8")):
         parts = urlsplit(link)
@@ -122,11 +122,11 @@ def missing_targets(path):
 @pytest.mark.parametrize(
     "path", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))], ids=lambda path: path.name
 )
-def test_links_of_markdown_lead_to_files(path):
+def test_markdown_links(path):
     assert missing_targets(path) == []
 
 
-def test_a_broken_link_of_markdown_is_seen(tmp_path):
+def test_broken_markdown_links_are_found(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("[a](page.md#there) ![b](no.svg) `[c](no.md)` [d](https://example.org) [e](#f) [g](no.md)\n")
     assert missing_targets(page) == ["no.svg", "no.md"]
@@ -136,7 +136,7 @@ def test_a_broken_link_of_markdown_is_seen(tmp_path):
 
 
 class Page(html.parser.HTMLParser):
-    """The anchors of a page, and what it refers to."""
+    """The anchors and references of an HTML page."""
 
     def __init__(self, path):
         super().__init__()
@@ -152,7 +152,7 @@ class Page(html.parser.HTMLParser):
 
 
 def broken_links(site):
-    """Internal references of a built site that lead to no file, or to no anchor of a page."""
+    """Internal references of a built site whose file or anchor does not exist."""
     pages = {path.resolve(): Page(path) for path in site.rglob("*.html")}
     broken = []
     for path, page in pages.items():
@@ -170,7 +170,7 @@ def broken_links(site):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The site, built without running the notebook."""
+    """The built site; the notebook is not executed."""
     for package in ("sphinx", "numpydoc", "myst_nb", "furo"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"the documentation needs {package}: pip install 'rnnx[docs]'")
@@ -187,26 +187,26 @@ def site(tmp_path_factory):
     return out
 
 
-def test_site_has_no_broken_link(site):
+def test_site_has_no_broken_links(site):
     assert (site / "index.html").exists()
     assert broken_links(site) == []
 
 
-def test_a_broken_link_of_the_site_is_seen(tmp_path):
+def test_broken_site_links_are_found(tmp_path):
     (tmp_path / "a.html").write_text('<a href="b.html#x">1</a><a href="b.html#y">2</a><img src="no.svg?v=1">')
     (tmp_path / "b.html").write_text('<p id="x"><a href="#x">1</a><a href="no.html">2</a><a href="https://a.b/c">3</a>')
     assert sorted(broken_links(tmp_path)) == ["a.html: b.html#y", "a.html: no.svg?v=1", "b.html: no.html"]
 
 
 def documented(site):
-    """Full names of all Python objects that the site describes, from its inventory."""
+    """Full names of the Python objects in the inventory of the site."""
     data = (site / "objects.inv").read_bytes()
     lines = zlib.decompress(data.split(b"\n", 4)[4]).decode().splitlines()
     return {line.split()[0] for line in lines if " py:" in line}
 
 
 def public_names(module):
-    """What a module offers: its __all__, or what it defines without an underscore."""
+    """Names in `__all__`, or the functions and classes that a module defines without an underscore."""
     if hasattr(module, "__all__"):
         return list(module.__all__)
     return [
@@ -217,22 +217,17 @@ def public_names(module):
 
 
 def lab_modules():
-    """The public modules that are not the core, whose names rnnx itself exports."""
+    """Public subpackages whose names `rnnx` itself does not export."""
     names = {module.name for module in pkgutil.iter_modules(rnnx.__path__)}
     core = {"cells", "engines", "functional"}
     return sorted(name for name in names - core - NOT_FOR_PROGRAMS if not name.startswith("_"))
 
 
-def test_every_public_name_is_in_the_reference():
-    pages = "\n".join(path.read_text(encoding="utf-8") for path in (DOCS / "api").iterdir())
-    assert [name for name in rnnx.__all__ if not re.search(rf"(\brnnx\.|(?<![\w.])){name}\b", pages)] == []
-
-
-def test_every_public_name_is_described_on_the_site(site):
+def test_site_documents_every_public_name(site):
     names = documented(site)
-    rooms = ["rnnx", *(f"rnnx.{module}" for module in lab_modules())]
+    packages = ["rnnx", *(f"rnnx.{module}" for module in lab_modules())]
     for name in rnnx.__all__:
-        assert names & {f"{room}.{name}" for room in rooms}, name
+        assert names & {f"{package}.{name}" for package in packages}, name
     for module_name in lab_modules():
         module = importlib.import_module(f"rnnx.{module_name}")
         for name in public_names(module):

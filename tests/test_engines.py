@@ -12,25 +12,13 @@ import pytest
 from conftest import to_numpy
 from hypothesis import given
 from hypothesis import strategies as st
-from problems import ENGINES_TOLERANCE, assert_close, make_problem
+from problems import ENGINES_TOLERANCE, assert_close, make_problem, run
 
 import rnnx
 from rnnx.engines.cpu import engine
 from rnnx.engines.cpu.codegen import ir
 from rnnx.engines.cpu.descriptor import fields
 from rnnx.engines.cpu.runtime import thread_pool
-
-
-def run(problem, asarray=lambda a: a):
-    """Everything a problem returns, by name."""
-    parameters = {k: asarray(v) for k, v in problem.parameters.items()}
-    s0, ds, dfinal = ([asarray(a) for a in arrays] for arrays in (problem.s0, problem.dstates, problem.dfinal))
-    states, y, caches = rnnx.recurrent_forward(
-        problem.cell, asarray(problem.x), s0, parameters, lengths=problem.lengths
-    )
-    gradients = rnnx.recurrent_backward(problem.cell, ds, caches, ds_final=dfinal)
-    results = dict(zip(problem.cell.states, states, strict=True))
-    return {**results, **caches.final_state, **({} if y is None else {"y": y}), **gradients}, caches
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

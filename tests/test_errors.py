@@ -1,4 +1,4 @@
-"""Every message a user can meet, by its text, and that nothing was done before it."""
+"""Error messages of the functions, word for word."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def without(p, *keys):
 
 
 def check(error, message, call):
-    """The whole message."""
+    """Check that `call` raises `error` with exactly this message."""
     with pytest.raises(error) as caught:
         call()
     assert str(caught.value) == message
@@ -125,7 +125,7 @@ def test_states(x, p):
     )
 
 
-def test_cell_functions_name_their_arguments(x, p):
+def test_cell_function_arguments(x, p):
     check(
         ValueError,
         "`xt` must have shape (n_x, m); got (3, 4, 6)",
@@ -170,7 +170,7 @@ def test_lengths(x, p, lengths, error, message, engine):
     check(error, message, lambda: rnnx.lstm_forward(x, A0, p, lengths=lengths))
 
 
-def test_two_libraries_are_both_named(x, p):
+def test_mixed_libraries(x, p):
     torch = pytest.importorskip("torch")
     check(
         TypeError,
@@ -190,7 +190,7 @@ def test_two_libraries_are_both_named(x, p):
     )
 
 
-def test_two_devices_are_both_named():
+def test_mixed_devices():
     strict = pytest.importorskip("array_api_strict")
     p = rnnx.initialize_parameters("rnn", N_X, N_A, xp=strict, device=strict.Device("CPU_DEVICE"))
     x = strict.zeros((N_X, M, T), dtype=strict.float32, device=strict.Device("device1"))
@@ -256,7 +256,7 @@ def test_a_failed_backward_leaves_the_caches_usable(x, p):
     assert rnnx.lstm_backward(np.zeros((5, 4, 6)), caches)["dx"].shape == (N_X, M, T)
 
 
-def test_generic_functions_count_their_states(x):
+def test_number_of_states_of_generic_functions(x):
     p = rnnx.initialize_parameters("rnn", N_X, N_A, seed=0, dtype="float64")
     caches = rnnx.recurrent_forward("rnn", x, (), p)[2]
     da = np.zeros((N_A, M, T))
@@ -277,8 +277,8 @@ def test_generic_functions_count_their_states(x):
     )
 
 
-def test_hand_built_caches_entry_by_entry(x, p):
-    """What stands in a tuple is checked like any argument, and named."""
+def test_entries_of_hand_built_caches(x, p):
+    """Each entry of a cache tuple is checked and named like an argument."""
     *_, cache = rnnx.lstm_cell_forward(x[:, :, 0], A0, A0, p)
 
     def changed(i, value):
@@ -313,8 +313,8 @@ def test_hand_built_caches_entry_by_entry(x, p):
     )
 
 
-def test_hand_built_caches_must_follow_each_other(x, p):
-    """A state that was changed between two steps cannot be carried back through."""
+def test_hand_built_caches_must_be_consecutive(x, p):
+    """Backward cannot pass through a state that was changed between two steps."""
     steps, a, c = [], A0, A0
     for t in range(3):
         a, c, _, cache = rnnx.lstm_cell_forward(x[:, :, t], a, c, p)
@@ -329,7 +329,7 @@ def test_hand_built_caches_must_follow_each_other(x, p):
     )
 
 
-def test_nothing_is_an_array():
+def test_no_arrays():
     check(TypeError, "no array was given", rnnx.engine_for)
     check(
         ValueError,

@@ -1,22 +1,19 @@
 """The examples, in a small size."""
 
-import importlib.util
+import runpy
 from pathlib import Path
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 def example(name):
-    """The module of one example."""
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The main function of an example."""
+    return runpy.run_path(EXAMPLES / f"{name}.py")["main"]
 
 
 def test_time_series():
     """The model beats both forecasts that need no learning, by far."""
-    errors = example("time_series").main(n_train=500, epochs=10, hidden_size=24)
+    errors = example("time_series")(n_train=500, epochs=10, hidden_size=24)
     ours = errors.pop("rnnx")
     assert len(errors) == 2
     assert ours < 0.5 * min(errors.values())
@@ -24,8 +21,7 @@ def test_time_series():
 
 def test_normalise_dates(capsys):
     """A third of the dates, where guessing has one in 36525; and the model answers the same out of its file."""
-    dates = example("normalise_dates")
-    right = dates.main("scaled_dot", n_train=1500, n_held_out=50, hidden_size=48, epochs=4)
+    right = example("normalise_dates")("scaled_dot", n_train=1500, n_held_out=50, hidden_size=48, epochs=4)
     assert right > 1 / 3
     lines = capsys.readouterr().out.splitlines()
     assert f"right to the letter: {right:.2%} of 150, days never seen" in lines

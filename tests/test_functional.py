@@ -1,4 +1,4 @@
-"""The course's contract: names, return orders, keys, cache tuples, shapes, and who owns what."""
+"""The course's contract: names, return orders, keys, cache tuples, shapes and memory ownership."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def public(name, kind):
 
 
 def forward(name, p, **keywords):
-    """(a, y, c or None, caches) in one order for all cells."""
+    """Return (a, y, c, caches) for any cell; c is None if it has none."""
     if name == "lstm":
         a, y, c, caches = rnnx.lstm_forward(p.x, p.s0[0], p.parameters, c0=p.s0[1], **keywords)
         return a, y, c, caches
@@ -38,7 +38,7 @@ def softmax(z):
     return e / e.sum(axis=0)
 
 
-def test_star_import_and_the_course_calls():
+def test_star_import():
     scope: dict = {}
     exec("from rnnx import *", scope)
     for name in NAMES:
@@ -92,7 +92,7 @@ def test_cell_returns(name, rng):
     assert gradients["dxt"].shape == (N_X, M)
 
 
-def test_lstm_cache_holds_the_gates_in_the_course_order(rng):
+def test_lstm_cache_has_the_gates_in_the_course_order(rng):
     p = course_problem("lstm", rng)
     xt, (a_prev, c_prev), w = p.x[:, :, 0], p.s0, p.parameters
     a_next, c_next, _, cache = rnnx.lstm_cell_forward(xt, a_prev, c_prev, w)
@@ -106,8 +106,8 @@ def test_lstm_cache_holds_the_gates_in_the_course_order(rng):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_sequence_is_a_chain_of_cells_forth_and_back(name, engine, rng):
-    """The caches of the cell functions, in a list, serve the sequence backward; so does each step's tuple."""
+def test_sequence_equals_cell_by_cell(name, engine, rng):
+    """Forward and backward. The sequence backward also takes a list of caches of the cell functions."""
     p = course_problem(name, rng)
     a, _, _, caches = forward(name, p)
     s, steps = p.s0, []
@@ -122,7 +122,7 @@ def test_sequence_is_a_chain_of_cells_forth_and_back(name, engine, rng):
     for how in ((steps, p.x), [steps, p.x], (list(caches[0]), caches[1]), (caches[0], p.x)):
         for key, gradient in public(name, "backward")(da, how).items():
             assert_close(gradient, expected[key], 1e-12, f"{key} of hand-built caches")
-    # and by hand, cell by cell
+    # Backward through the cells, one by one.
     carried = [np.zeros((N_A, M)) for _ in s]
     total = {k: np.zeros_like(p.parameters[k]) for k in KEYS[name]}
     for t in reversed(range(T)):
@@ -138,11 +138,11 @@ def test_sequence_is_a_chain_of_cells_forth_and_back(name, engine, rng):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_tuples_values_are_used_not_recomputed(name, rng):
-    """A hand-made tuple that no forward pass made is taken at its word."""
+def test_values_in_cache_tuples_are_used(name, rng):
+    """Backward reads the values of a modified cache instead of recomputing them."""
     p = course_problem(name, rng)
     *_, cache = public(name, "cell_forward")(p.x[:, :, 0], *p.s0, p.parameters)
-    where = 0 if name == "rnn" else len(cache) - 3  # the state itself, or the last gate shown
+    where = 0 if name == "rnn" else len(cache) - 3  # the state itself, or the last gate in the tuple
     changed = tuple(0.5 * v if i == where else v for i, v in enumerate(cache))
     d = [np.ones((N_A, M)) for _ in p.s0]
     one, other = (public(name, "cell_backward")(*d, c)["dxt"] for c in (cache, changed))
@@ -184,12 +184,12 @@ def test_lengths_freeze_the_state_and_zero_the_outputs(name, engine, rng):
     n = len(p.s0)
     for t, step in enumerate(caches[0]):
         over = lengths <= t
-        for gate in step[2 * n : -2]:  # in the tuples: no gate past the end, and the state as it was
+        for gate in step[2 * n : -2]:  # past the end, gates are zero and the state does not change
             assert not gate[:, over].any()
         np.testing.assert_array_equal(step[0][:, over], step[n][:, over])
     changed = lengths.copy()
     caches = forward(name, p, lengths=changed)[3]
-    changed[:] = 1  # ours is a copy
+    changed[:] = 1  # caches hold a copy
     da = rng.standard_normal(a.shape)
     np.testing.assert_array_equal(
         public(name, "backward")(da, caches)["dx"],
@@ -199,7 +199,7 @@ def test_lengths_freeze_the_state_and_zero_the_outputs(name, engine, rng):
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int32"])
 def test_lengths_of_a_narrow_dtype_and_a_long_sequence(runtime, dtype, rng):
-    """More steps than the dtype of the lengths can count."""
+    """The sequence has more steps than the dtype of `lengths` can represent."""
     p = make_problem(rnnx.CELLS["rnn"], rng, 2, 3, 2, 300)
     with runtime.use():
         x, parameters = runtime.asarray(p.x), {k: runtime.asarray(v) for k, v in p.parameters.items()}
@@ -223,7 +223,7 @@ def test_without_caches(name, engine, rng):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_results_belong_to_the_caller(name, engine, rng):
-    """Writing to whatever was returned changes no later backward pass and no input; inputs stay as they are."""
+    """Writing to results changes neither inputs nor a later backward pass; the functions do not write to inputs."""
     p = course_problem(name, rng)
     inputs = {k: v.copy() for k, v in p.inputs.items()}
     da = rng.standard_normal((N_A, M, T))
@@ -247,7 +247,7 @@ def test_results_belong_to_the_caller(name, engine, rng):
 
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_inputs_may_change_before_backward(engine, order, rng):
-    """Parameters that an optimizer updates in place, an x that is overwritten (the layer below's a, say)."""
+    """As when an optimizer updates parameters in place, or the buffer of x is overwritten."""
     p = course_problem("lstm", rng)
     p.x = np.array(p.x, order=order)
     da = rng.standard_normal((N_A, M, T))
@@ -260,7 +260,7 @@ def test_inputs_may_change_before_backward(engine, order, rng):
 
 
 def test_layers_stack_without_copies(engine, rng):
-    """What a layer returns has the memory order the next layer wants."""
+    """Results have the memory order that the next layer reads without a copy."""
     a, *_ = forward("lstm", course_problem("lstm", rng))
     assert a.flags.f_contiguous
     gradients = rnnx.lstm_backward(np.ones_like(a), forward("lstm", course_problem("lstm", rng))[3])
@@ -283,7 +283,7 @@ def test_c0_and_cotangents_of_c(engine, rng):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("m", "n_steps"), [(0, 4), (3, 0), (0, 0)])
-def test_nothing_to_compute(name, engine, m, n_steps, rng):
+def test_empty(name, engine, m, n_steps, rng):
     p = make_problem(rnnx.CELLS[name], rng, N_X, N_A, m, n_steps, n_y=N_Y)
     a, y, _, caches = forward(name, p)
     assert a.shape == (N_A, m, n_steps)
@@ -351,7 +351,7 @@ def test_gru_forms_differ_and_share_parameters(rng):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_cell_functions_and_hand_built_caches_in_every_library(name, runtime, rng):
-    """The course's way, step by step, on arrays of any library."""
+    """The cell functions, step by step, on arrays of every library."""
     p = make_problem(rnnx.CELLS[name], rng, N_X, N_A, 4, 3, n_y=N_Y)
     whole = public(name, "backward")(p.dstates[0], forward(name, p)[3])
     parameters = {k: runtime.asarray(v) for k, v in p.parameters.items()}
@@ -371,7 +371,7 @@ def test_cell_functions_and_hand_built_caches_in_every_library(name, runtime, rn
 
 
 @pytest.mark.parametrize(("m", "n_steps"), [(0, 4), (3, 0)])
-def test_nothing_to_compute_in_every_library(runtime, m, n_steps, rng):
+def test_empty_in_every_library(runtime, m, n_steps, rng):
     p = make_problem(rnnx.CELLS["gru"], rng, N_X, N_A, m, n_steps, n_y=N_Y)
     parameters = {k: runtime.asarray(v) for k, v in p.parameters.items()}
     with runtime.use():
@@ -382,8 +382,8 @@ def test_nothing_to_compute_in_every_library(runtime, m, n_steps, rng):
     assert not to_numpy(gradients["dWu"]).any()
 
 
-def test_gru_caches_are_taken_at_their_word_gate_by_gate(rng):
-    """All gates of a hand-made tuple count, those of the first product, too."""
+def test_values_of_every_gate_in_gru_caches_are_used(rng):
+    """Including the gates of the first stage."""
     p = course_problem("gru", rng)
     *_, cache = rnnx.gru_cell_forward(p.x[:, :, 0], *p.s0, p.parameters)
     reference = rnnx.gru_cell_backward(np.ones((N_A, M)), cache)["dxt"]

@@ -10,8 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from conftest import NO_COMPILER
-from problems import assert_close, make_problem
-from test_engines import run
+from problems import assert_close, make_problem, run
 
 import rnnx
 from rnnx._core import arrays as ns

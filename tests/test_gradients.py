@@ -15,8 +15,8 @@ CASES = {
     "one-step": {"n_steps": 1},
     "one-unit": {"n_x": 1, "n_a": 1, "m": 1},
     "one-example": {"m": 1, "n_steps": 3},
-    "shared": {"n_a": 35, "n_x": 1, "m": 2, "n_steps": 2},  # units for two threads of the wide path
-    "wide": {"n_a": 19, "n_x": 2, "m": 7, "n_steps": 2},  # more than a vector of units, more rows than a tile
+    "unit-parallel": {"n_a": 35, "n_x": 1, "m": 2, "n_steps": 2},  # enough units for two threads
+    "large": {"n_a": 19, "n_x": 2, "m": 7, "n_steps": 2},  # more units than SIMD lanes, more examples than MR
 }
 
 
@@ -24,7 +24,7 @@ CASES = {
 def test_against_central_differences(engine, cell, case, rng):
     problem = make_problem(cell, rng, **CASES[case])
     gradients = problem.gradients()
-    most = 10 if engine == "emulated" and case in ("shared", "wide") else 100  # an emulation takes its time
+    most = 10 if engine == "emulated" and case in ("unit-parallel", "large") else 100  # the emulation is slow
     assert set(gradients) == {"d" + name for name in problem.inputs}
     for name, array in problem.inputs.items():
         numeric = numeric_gradient(problem.loss, array, most=most)
@@ -35,8 +35,8 @@ def test_against_central_differences(engine, cell, case, rng):
         assert_close(gradients["d" + name][known], numeric[known], TOLERANCE["gradient"], what)
 
 
-def test_short_da_says_nothing_of_later_steps(engine, cell, rng):
-    """dx has the steps of da, and equals the gradient for da padded with zeros."""
+def test_short_da_is_padded_with_zeros(engine, cell, rng):
+    """dx has as many steps as da and equals the gradient for a zero-padded da."""
     short = make_problem(cell, rng, n_steps=6, da_steps=4, final=False)
     gradients = short.gradients()
     assert gradients["dx"].shape == (3, 3, 4)
@@ -48,7 +48,7 @@ def test_short_da_says_nothing_of_later_steps(engine, cell, rng):
         assert_close(gradients[name], gradient, 1e-12, name)
 
 
-def test_none_stands_for_zero_cotangents(engine, cell, rng):
+def test_missing_cotangents_are_zero(engine, cell, rng):
     problem = make_problem(cell, rng)
     only_final = make_problem(cell, np.random.default_rng(1))
     only_final.__dict__.update(problem.__dict__)
@@ -60,8 +60,8 @@ def test_none_stands_for_zero_cotangents(engine, cell, rng):
         assert_close(actual[name], gradient, 1e-14, name)
 
 
-def test_what_lies_past_the_end_is_not_read(engine, cell, rng):
-    """NaN in x and da past an example's end reaches neither an output nor a gradient."""
+def test_entries_past_the_end_are_ignored(engine, cell, rng):
+    """NaN in x and da past an example's length reaches no output and no gradient."""
     problem = make_problem(cell, rng, n_y=2, lengths=[2, 0, 5])
     reference = problem.gradients()
     for j, length in enumerate(problem.lengths):
@@ -73,7 +73,7 @@ def test_what_lies_past_the_end_is_not_read(engine, cell, rng):
 
 @pytest.mark.parametrize("dtype", ["float32"])
 def test_float32_against_float64(engine, cell, dtype, rng):
-    """A hundred steps; weights of the size a trained network has, or rounding errors grow without bound."""
+    """A hundred steps with weights as small as a trained network's; larger ones amplify rounding errors too much."""
     problem = make_problem(cell, rng, n_x=8, n_a=32, m=4, n_steps=100, scale=0.15)
     exact, rounded = problem.gradients(), problem.astype(dtype).gradients()
     for name, gradient in exact.items():
@@ -81,8 +81,8 @@ def test_float32_against_float64(engine, cell, dtype, rng):
         assert_close(rounded[name], gradient, TOLERANCE["float32"], f"{cell.name} {name}")
 
 
-def test_the_check_can_fail(rng):
-    """A derivative of tanh taken of the wrong argument, as seen in the wild, is caught."""
+def test_wrong_derivatives_are_found(rng):
+    """The derivative of tanh at the wrong argument, a mistake seen in published code."""
     from dataclasses import replace
 
     right = rnnx.CELLS["rnn"]

@@ -1,4 +1,4 @@
-"""Activations, dense layer, cross-entropy: values, gradients, messages; on all libraries."""
+"""Activations, dense layer and losses: values, gradients and messages in every library."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def test_activations_at_the_extremes():
     np.testing.assert_array_equal(y, [[1, 0], [0, 1]])  # per column: a global maximum would underflow
 
 
-def test_activations_of_integers_and_nonsense():
+def test_activations_of_integers_and_invalid_inputs():
     assert rnnx.sigmoid(np.arange(3)).dtype == np.float64
     assert rnnx.tanh(np.zeros(2, "float32")).dtype == np.float32
     with pytest.raises(TypeError, match="`x` must be an array"):
@@ -75,8 +75,8 @@ def test_cross_entropy_of_huge_logits_is_finite():
     np.testing.assert_array_equal(dz[:, 0, 0], [1, -1])
 
 
-def test_cross_entropy_of_masked_logits_and_of_anything_past_the_end():
-    """Minus infinity rules a class out; NaN past an example's end is not read."""
+def test_cross_entropy_of_masked_logits_and_padding():
+    """A logit of minus infinity excludes a class; NaN past an example's length is ignored."""
     z = np.zeros((4, 2, 3))
     z[3] = -np.inf
     z[:, 1, 1:] = np.nan

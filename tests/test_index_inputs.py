@@ -1,4 +1,4 @@
-"""Inputs that are indices of one-hot columns: what the one-hot columns give, without building them."""
+"""Index inputs give the same results as one-hot columns, which are never built."""
 
 import dataclasses
 import re
@@ -9,7 +9,7 @@ import pytest
 from conftest import PATHS, to_numpy
 from hypothesis import given
 from hypothesis import strategies as st
-from problems import ENGINES_TOLERANCE, TOLERANCE, assert_close, make_problem, numeric_gradient
+from problems import ENGINES_TOLERANCE, TOLERANCE, assert_close, make_problem, numeric_gradient, run
 
 import rnnx
 from rnnx.engines.cpu import engine
@@ -19,30 +19,17 @@ CLOSE = {"float32": ENGINES_TOLERANCE["float32"], "float64": 1e-13}
 
 
 def one_hot(indices, n_x):
-    """(m, T) to (n_x, m, T)."""
+    """Convert indices (m, T) to one-hot columns (n_x, m, T)."""
     return (np.arange(n_x)[:, None, None] == indices).astype(float)
 
 
 def make_problems(cell, rng, n_x=7, n_a=6, m=4, n_steps=5, *, dtype="float64", **options):
-    """The same problem twice: with one-hot columns, and with their indices."""
+    """Return the same problem with one-hot columns and with indices."""
     problem = make_problem(cell, rng, n_x, n_a, m, n_steps, **options)
     indices = rng.integers(0, n_x, (m, n_steps))
     problem.x = one_hot(indices, n_x)
     problem = problem.astype(dtype)
     return problem, dataclasses.replace(problem, x=indices)
-
-
-def run(problem, asarray=lambda a: a):
-    """Everything a problem returns, by name, and the caches."""
-    parameters = {key: asarray(p) for key, p in problem.parameters.items()}
-    s0, ds, dfinal = ([asarray(a) for a in arrays] for arrays in (problem.s0, problem.dstates, problem.dfinal))
-    states, y, caches = rnnx.recurrent_forward(
-        problem.cell, asarray(problem.x), s0, parameters, lengths=problem.lengths
-    )
-    gradients = rnnx.recurrent_backward(problem.cell, ds, caches, ds_final=dfinal)
-    results = dict(zip(problem.cell.states, states, strict=True))
-    results |= {f"final {name}": s for name, s in caches.final_state.items()}
-    return {**results, **({} if y is None else {"y": y}), **gradients}, caches
 
 
 def assert_same(actual, expected, tolerance):
@@ -77,7 +64,7 @@ def test_numeric_gradients(engine, cell, lengths, rng):
 
 @given(data=st.data())
 def test_any_shape_dtype_and_order(data):
-    """Compiled, for any sizes and integers, against the one-hot columns on the reference engine."""
+    """The CPU engine on indices against the reference engine on one-hot columns."""
     cell = rnnx.CELLS[data.draw(st.sampled_from(list(rnnx.CELLS)), label="cell")]
     sizes = [data.draw(st.integers(low, high), label=k) for k, low, high in (("x", 1, 40), ("a", 1, 20), ("m", 0, 9))]
     n_steps = data.draw(st.integers(0, 60), label="T")
@@ -97,7 +84,7 @@ def test_any_shape_dtype_and_order(data):
         expected, _ = run(columns)
     actual, _ = run(indices)
     np.testing.assert_array_equal(indices.x, before)
-    # The gradient of all parameters is one vector: a bias of one unit alone may be a sum that cancels.
+    # Parameter gradients are compared as one vector, because the terms of a single bias may cancel.
     weights = ["d" + key for key in cell.parameter_keys]
     for names in (weights, *([name] for name in actual if name not in weights)):
         got, want = (np.concatenate([results[name].ravel() for name in names]) for results in (actual, expected))
@@ -105,7 +92,7 @@ def test_any_shape_dtype_and_order(data):
 
 
 def test_sizes_beyond_every_block(engine, cell, rng):
-    """More terms than a block of the products has, more columns than a block of the table, more rows of it."""
+    """Sizes above KC, MC and NC of the products, and above the block of the scatter-add."""
     columns, indices = make_problems(
         cell, rng, 390, 110, 100, 5, dtype="float32", scale=0.1, lengths=list(rng.integers(0, 6, 100))
     )
@@ -154,7 +141,7 @@ def test_under_jax_jit(rng):
 
 
 @pytest.mark.parametrize("name", ["rnn", "lstm", "gru"])
-def test_functions_of_the_course(name, engine, rng):
+def test_course_functions(name, engine, rng):
     columns, indices = make_problems(rnnx.CELLS[name], rng, n_y=2)
     forward, backward = (getattr(rnnx, f"{name}_{kind}") for kind in ("forward", "backward"))
     results, keys = [], []
@@ -185,7 +172,7 @@ def test_caches_show_the_indices(engine, rng):
         rnnx.lstm_cell_backward(problem.s0[0], problem.s0[1], steps[0])
 
 
-def test_what_becomes_of_x_is_not_ours(engine, cell, rng):
+def test_x_may_change_before_backward(engine, cell, rng):
     _, problem = make_problems(cell, rng, n_x=300)
     expected, _ = run(problem)
     for order in "CF":
@@ -196,7 +183,7 @@ def test_what_becomes_of_x_is_not_ours(engine, cell, rng):
         assert all(np.array_equal(gradient, expected[name]) for name, gradient in gradients.items())
 
 
-def test_past_the_end_anything_may_stand(engine, cell, rng):
+def test_indices_past_the_end_are_ignored(engine, cell, rng):
     _, problem = make_problems(cell, rng, lengths=[3, 0, 5, 4])
     expected, _ = run(problem)
     here = np.arange(5) < np.array(problem.lengths)[:, None]
@@ -206,7 +193,7 @@ def test_past_the_end_anything_may_stand(engine, cell, rng):
 
 
 def test_cotangents_of_another_dtype(engine, cell, rng):
-    """Computed in float64, as for other inputs: the indices stay what they are."""
+    """Float64 cotangents make backward compute in float64; the indices stay integers."""
     columns, indices = make_problems(cell, rng, dtype="float32")
     for problem in (columns, indices):
         problem.dstates = [d.astype("float64") for d in problem.dstates]
@@ -227,7 +214,7 @@ def test_without_caches(engine, cell, rng):
         rnnx.recurrent_backward(cell, indices.dstates, caches)
 
 
-def test_caches_serve_every_engine(cell, rng):
+def test_backward_on_another_engine(cell, rng):
     _, problem = make_problems(cell, rng)
     results = []
     for engines in (("reference", "cpu"), ("cpu", "reference")):
@@ -239,13 +226,13 @@ def test_caches_serve_every_engine(cell, rng):
 
 
 @pytest.mark.parametrize(("m", "n_steps"), [(0, 3), (2, 0), (1, 1)])
-def test_empty_and_smallest(m, n_steps, cell, engine, rng):
+def test_empty_and_minimal(m, n_steps, cell, engine, rng):
     columns, indices = make_problems(cell, rng, 1, 1, m, n_steps)
     assert_same(run(indices)[0], run(columns)[0], 1e-13)
 
 
 def test_no_one_hot_matrix_is_built(rng):
-    """A pass takes less memory than those columns alone would: 20 MB in float32."""
+    """A pass needs less memory than the one-hot columns alone, 20 MB in float32."""
     _, problem = make_problems(rnnx.CELLS["rnn"], rng, 5000, 3, 20, 50, dtype="float32", n_y=None)
     with rnnx.use_engine("cpu"):
         run(problem)
@@ -277,7 +264,7 @@ def test_messages(x, message, engine):
         rnnx.lstm_forward(np.asarray(x), None, p)
 
 
-def test_messages_about_what_goes_with_indices(rng):
+def test_messages_about_other_arguments(rng):
     x = rng.integers(0, 7, (4, 6))
     p = rnnx.initialize_parameters("lstm", 7, 5, seed=0)
 

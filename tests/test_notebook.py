@@ -1,4 +1,4 @@
-"""The notebook runs to its end, its checks can fail, and it is committed with its outputs."""
+"""The notebook runs, its assertions can fail, and it is committed with its outputs."""
 
 import ast
 import importlib.util
@@ -24,7 +24,7 @@ def notebook():
 
 
 def load(path, monkeypatch):
-    """A script of docs/ as a module; its neighbours can be imported."""
+    """Import a script of docs/, which may import scripts beside it."""
     monkeypatch.syspath_prepend(str(path.parent))
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
@@ -33,38 +33,38 @@ def load(path, monkeypatch):
 
 
 def code_of(notebook):
-    """The sources of the code cells, without magics."""
+    """Sources of the code cells without magics."""
     cells = [cell.source for cell in notebook["cells"] if cell.cell_type == "code"]
     return [re.sub(r"^%.*$", "", source, flags=re.MULTILINE) for source in cells]
 
 
 def run_checks(notebook):
-    """All cells that draw nothing, in this process."""
+    """Run all cells that draw nothing, in this process."""
     scope: dict = {}
-    with np.printoptions():  # cells set them
+    with np.printoptions():  # restored at the end; cells change them
         for source in code_of(notebook):
             if "Figure(" not in source and "plots." not in source:
                 exec(compile(source, "cell", "exec"), scope)
 
 
-def test_it_runs(notebook, tmp_path, monkeypatch):
+def test_notebook_runs(notebook, tmp_path, monkeypatch):
     pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
     script = load(DOCS / "execute_notebook.py", monkeypatch)
-    executed = script.execute(nbformat.from_dict(notebook), tmp_path)  # raises at the first cell that does
+    executed = script.execute(nbformat.from_dict(notebook), tmp_path)  # raises the first error of a cell
     assert script.warnings_in(executed) == []
     pictures = [o for cell in executed.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
     assert len(pictures) >= 5
     assert os.listdir(tmp_path) == []
 
 
-# --- the notebook can fail ------------------------------------------------------------------------------------
+# --- its assertions -----------------------------------------------------------------------------------------------
 
 CHECKS = {"error", "numeric_gradient", "isclose", "allclose", "array_equal"}
 
 
 def called(tree):
-    """Names of the functions that are called outside the bodies of functions."""
+    """Names of functions called outside function bodies."""
     names, nodes = set(), list(tree.body)
     while nodes:
         node = nodes.pop()
@@ -77,7 +77,7 @@ def called(tree):
 
 
 def asserts_by_section(notebook):
-    """How many asserts stand under each heading of the second level, by its number."""
+    """Number of assertions in each numbered section."""
     counts, section = {}, "0"
     for cell in notebook.cells:
         heading = re.match(r"## (\d+)\.", cell.source) if cell.cell_type == "markdown" else None
@@ -89,13 +89,13 @@ def asserts_by_section(notebook):
     return counts
 
 
-def test_every_section_checks(notebook):
+def test_every_section_has_assertions(notebook):
     counts = asserts_by_section(notebook)
     least = {"2": 3, "3": 5, "4": 5, "5": 3, "6": 5, "7": 7, "8": 5, "9": 11, "10": 4}
     assert all(counts[section] >= n for section, n in least.items()), counts
 
 
-def test_every_comparison_is_an_assert(notebook):
+def test_every_comparison_is_asserted(notebook):
     for source in code_of(notebook):
         tree = ast.parse(source)
         if called(tree) & CHECKS:
@@ -117,7 +117,7 @@ def test_every_comparison_is_an_assert(notebook):
         ("gru_cell_forward", 0),
     ],
 )
-def test_a_wrong_function_is_noticed(notebook, function, key, monkeypatch):
+def test_wrong_functions_fail_an_assertion(notebook, function, key, monkeypatch):
     right = getattr(rnnx, function)
 
     def wrong(*arguments, **keywords):
@@ -131,23 +131,23 @@ def test_a_wrong_function_is_noticed(notebook, function, key, monkeypatch):
         run_checks(notebook)
 
 
-# --- what is committed ----------------------------------------------------------------------------------------
+# --- the committed files -------------------------------------------------------------------------------------
 
 
-def test_it_is_committed_as_executed(notebook):
+def test_outputs_are_committed(notebook):
     nbformat.validate(notebook)
     assert notebook.metadata.kernelspec.name == "python3"
     counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
     assert counts == list(range(1, len(counts) + 1))
     for cell in notebook.cells:
-        assert "execution" not in cell.metadata  # times would change at every run
+        assert "execution" not in cell.metadata  # times would differ between runs
         for output in cell.get("outputs", []):
             assert output.output_type != "error"
             assert output.get("name") != "stderr"
     assert NOTEBOOK.stat().st_size < 600_000
 
 
-def test_its_figures_are_drawn_alike(notebook, tmp_path, monkeypatch):
+def test_figures_are_reproducible(notebook, tmp_path, monkeypatch):
     shown = re.findall(r"!\[[^\]]+\]\(figures/(\w+)\.svg\)", "\n".join(cell.source for cell in notebook.cells))
     schematics = load(DOCS / "figures" / "schematics.py", monkeypatch)
     assert sorted(shown) == sorted(schematics.FIGURES)

@@ -1,8 +1,8 @@
 """Optimizers, schedules, clipping and initialisation."""
 
-import importlib.util
 import json
 import math
+import runpy
 from functools import partial
 from pathlib import Path
 
@@ -499,15 +499,13 @@ def test_a_schedule_may_end_at_zero(problem):
 def test_the_picture_of_the_paths(tmp_path):
     """The one that is kept is of today's script; and it shows what docs/optimizers.md says of it."""
     pytest.importorskip("matplotlib")
-    spec = importlib.util.spec_from_file_location("optimizer_paths", PICTURES / "optimizer_paths.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.main(tmp_path / "paths.svg")
+    script = runpy.run_path(PICTURES / "optimizer_paths.py")
+    script["main"](tmp_path / "paths.svg")
     drawn = (tmp_path / "paths.svg").read_bytes()
     assert b"<dc:date>" not in drawn
     assert drawn.count(b"<path") == (PICTURES / "optimizer_paths.svg").read_bytes().count(b"<path")
-    paths = {name: module.path(optimizer) for name, _, _, optimizer in module.PATHS}
-    lowest = module.LOWEST
+    paths = {name: script["path"](optimizer) for name, _, _, optimizer in script["PATHS"]}
+    lowest = script["LOWEST"]
     # The zigzag and the crawl of SGD; the overshooting of momentum; the stride and the kick of RMSProp; the decay.
     sideways, along = (paths["SGD"].T - lowest).T[::-1]
     np.testing.assert_allclose(sideways[1:11] / sideways[:10], -0.8, rtol=1e-6)

@@ -1,4 +1,4 @@
-"""Against other implementations: torch's autograd and layers, and JAX's autodiff."""
+"""Comparison with torch's autograd and layers, JAX's autodiff, and the course's expected values."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def torch():
 
 
 def torch_states(torch, problem, step):
-    """Any cell by its textbook equations on torch tensors that record gradients: leaves, states of all steps."""
+    """Run a cell's textbook equations on torch tensors; return the leaves and the states of all steps."""
     leaves = {k: torch.tensor(v, requires_grad=True) for k, v in problem.inputs.items()}
     s = [leaves[f"{name}0"] for name in problem.cell.states]
     columns = []
@@ -67,7 +67,7 @@ def test_torch_autograd(torch, engine, cell, rng):
 
 
 def from_torch(name, layer):
-    """Parameters in the course's layout from a torch layer of one direction."""
+    """Parameters of a unidirectional torch layer in the course's layout."""
     w_ih, w_hh, b_ih, b_hh = (p.detach().numpy() for p in layer.parameters())
 
     def part(k):
@@ -84,7 +84,7 @@ def from_torch(name, layer):
 
 
 @pytest.mark.parametrize("name", ["rnn", "lstm", "gru_reset_after"])
-def test_torch_layers_on_loaded_weights(torch, engine, name, rng):
+def test_torch_layers(torch, engine, name, rng):
     layer = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru_reset_after": torch.nn.GRU}[name](N_X, N_A).double()
     cell = rnnx.CELLS[name]
     parameters = from_torch(name, layer)
@@ -116,8 +116,8 @@ def test_torch_layers_on_loaded_weights(torch, engine, name, rng):
         assert_close(gradients["dbhc"][:, 0], b_hh[at], TOLERANCE["oracle"], "dbhc")
 
 
-def test_packed_sequences_of_torch(torch, engine, rng):
-    """lengths= against torch's PackedSequence."""
+def test_torch_packed_sequences(torch, engine, rng):
+    """`lengths` gives the same results as torch's PackedSequence."""
     from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
     layer = torch.nn.LSTM(N_X, N_A).double()
@@ -138,8 +138,8 @@ def test_packed_sequences_of_torch(torch, engine, rng):
 
 
 @pytest.mark.parametrize("lengths", [None, [2, 5, 0, 4], "traced"])
-def test_jax_grad_of_our_forward(cell, lengths, rng):
-    """JAX differentiates the forward pass; our backward passes, both under jit, must agree."""
+def test_jax_grad_of_forward(cell, lengths, rng):
+    """JAX's gradient of the forward function equals the backward function, both under jit."""
     jax = pytest.importorskip("jax")
     jax.config.update("jax_enable_x64", True)
     traced, lengths = lengths == "traced", [2, 5, 0, 4] if lengths == "traced" else lengths
@@ -171,11 +171,11 @@ def test_jax_grad_of_our_forward(cell, lengths, rng):
         assert_close(to_numpy(gradient), to_numpy(automatic[name[1:]]), TOLERANCE["oracle"], f"{cell.name} {name}")
 
 
-# --- the course's own figures --------------------------------------------------------------------------------
+# --- expected values of the course --------------------------------------------------------------------------
 
 
 def course_lstm(rng_seed=1):
-    """The inputs of the course's test of lstm_backward, drawn in its order."""
+    """Inputs of the course's test of lstm_backward, drawn in the same order."""
     old = np.random.RandomState(rng_seed)
     x, a0 = old.randn(3, 10, 7), old.randn(5, 10)
     keys = ("Wf", "bf", "Wi", "bi", "Wo", "bo", "Wc", "bc")
@@ -200,11 +200,13 @@ def test_course_lstm_forward(engine):
 
 
 def test_course_lstm_backward(engine):
-    """The newer notebook's values. The older one's (dx[1][2] = [-0.00173313, 0.08287442, -0.30545663,
-    -0.43281115], da0[2][3] = -0.095911501954) come of a loop that never carries da_prev and dc_prev back,
-    and are wrong; only the last step, where nothing is carried yet, agrees."""
+    """Expected output of the newer notebook.
+
+    The older one's (dx[1][2] = [-0.00173313, 0.08287442, -0.30545663, -0.43281115], da0[2][3] = -0.095911501954) is
+    wrong: its loop forgets to carry da_prev and dc_prev back, so that only the last step agrees.
+    """
     old, x, a0, parameters = course_lstm()
-    # The course's cell of that notebook: no head in the parameters of this test.
+    # The notebook's test has no output layer in its parameters.
     _, _, _, caches = rnnx.lstm_forward(x, a0, parameters)
     da = old.randn(5, 10, 4)
     gradients = rnnx.lstm_backward(da, caches)
@@ -215,7 +217,7 @@ def test_course_lstm_backward(engine):
 
 
 def test_course_rnn(engine):
-    """The RNN part of the same notebook: cell, sequence, and one step back."""
+    """Expected output of the RNN part of the same notebook."""
     old = np.random.RandomState(1)
     xt, a_prev = old.randn(3, 10), old.randn(5, 10)
     keys = ("Waa", "Wax", "Wya", "ba", "by")

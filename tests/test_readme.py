@@ -1,4 +1,4 @@
-"""The examples in README.md run, and its two commands are what CI runs."""
+"""The examples in README.md run, and CI runs its two commands."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""One step at a time: the same values as the sequence functions."""
+"""Streams give the same values as the sequence functions, one step at a time."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ import rnnx
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_steps_are_the_sequence(runtime, cell, dtype, rng):
+def test_steps_equal_the_sequence(runtime, cell, dtype, rng):
     problem = make_problem(cell, rng, 5, 6, 4, 7, n_y=3, scale=0.5).astype(dtype)
     with rnnx.use_engine("reference"):
         states, _, caches = rnnx.recurrent_forward(cell, problem.x, problem.s0, problem.parameters)
@@ -19,7 +19,7 @@ def test_steps_are_the_sequence(runtime, cell, dtype, rng):
     with runtime.use():
         stream = rnnx.Stream(cell, parameters, m=4, s0=[runtime.asarray(s) for s in problem.s0])
     assert stream.engine == runtime.engine
-    for p in parameters.values():  # the stream has its own
+    for p in parameters.values():  # the stream holds copies
         if runtime.xp is np and not runtime.readonly:
             p[...] = 0
     for _ in range(2):
@@ -27,7 +27,7 @@ def test_steps_are_the_sequence(runtime, cell, dtype, rng):
         for t in range(7):
             a = stream.step(runtime.asarray(problem.x[:, :, t]))
             assert_close(to_numpy(a), states[0][:, :, t], ENGINES_TOLERANCE[dtype], f"step {t}")
-            if before is not None:  # its memory is not used again by the very next step
+            if before is not None:  # a result stays valid for one more step
                 assert_close(to_numpy(before), states[0][:, :, t - 1], ENGINES_TOLERANCE[dtype], f"step {t - 1}")
             before = a
         for name, state in stream.state.items():
@@ -45,8 +45,8 @@ def test_any_shape(name, n_x, n_a, m):
         assert_close(stream.step(problem.x[:, :, t]), a[:, :, t], 1e-13)
 
 
-def test_large_steps_on_several_threads(cell, rng, monkeypatch):
-    """The same bits, whether the team is free or not."""
+def test_steps_on_several_threads(cell, rng, monkeypatch):
+    """Same bits on one thread, on several, and when the thread pool is busy."""
     from rnnx.engines.cpu import engine
     from rnnx.engines.cpu.runtime import thread_pool
 
@@ -78,7 +78,7 @@ def test_state_is_a_copy(engine, rng):
     np.testing.assert_array_equal(resumed.step(problem.x[:, :, 1]), stream.step(problem.x[:, :, 1]))
 
 
-def test_the_state_is_not_written_to_by_accident(rng):
+def test_results_of_the_cpu_engine_are_read_only(rng):
     problem = make_problem(rnnx.CELLS["gru"], rng, 3, 4, 2, 3)
     with rnnx.use_engine("cpu"):
         stream = rnnx.Stream("gru", problem.parameters, m=2)
@@ -94,7 +94,7 @@ def test_initial_state_is_a_copy(engine, rng):
     assert np.isfinite(stream.step(problem.x[:, :, 0])).all()
 
 
-def test_a_step_allocates_nothing_that_stays(rng):
+def test_steps_allocate_no_arrays(rng):
     import tracemalloc
 
     problem = make_problem(rnnx.CELLS["lstm"], rng, 30, 400, 1, 1)
@@ -108,7 +108,7 @@ def test_a_step_allocates_nothing_that_stays(rng):
         stream.step(xt)
     after, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak - before < 400 * 8, "less than a state: no array was made"
+    assert peak - before < 400 * 8, "a step allocated an array"
     assert after - before < 200
 
 

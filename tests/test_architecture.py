@@ -1,0 +1,194 @@
+"""The architecture, read from the source: which package imports what, and what it may know."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import rnnx
+
+SOURCE = Path(rnnx.__file__).parent
+# From the bottom to the top: a package imports only from itself and from those before it.
+LAYERS = ["_core", "cells", "engines", "functional", "optim", "data", "models", "training"]
+LAYERS += ["analysis", "plots", "convert", "compare", "cli", "__main__"]
+# Packages of more than five modules that have no README.md yet.
+TODO = {"cells", "compare", "data", "engines/cpu/codegen", "engines/gpu", "functional", "models", "optim", "plots"}
+TODO |= {"training"}
+OF_NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}  # public in spite of their names
+
+
+def modules():
+    """Every module of the package: its dotted name and its syntax tree."""
+    for path in sorted(SOURCE.rglob("*.py")):
+        parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        yield name, ast.parse(path.read_text(encoding="utf-8"))
+
+
+MODULES = dict(modules())
+
+
+def imported_names(name):
+    """(module, name) of every name that a module imports, at any depth; the second is empty where none is named."""
+    for node in ast.walk(MODULES[name]):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} has a relative import"
+            yield from ((node.module, alias.name) for alias in node.names)
+
+
+def imports(name):
+    """The modules that a module imports, or imports names from."""
+    for module, imported in imported_names(name):
+        full = f"{module}.{imported}"
+        yield full if full in MODULES else module
+
+
+def importers(*packages):
+    """The modules that import one of these packages."""
+    return {name for name in MODULES if any(imported.split(".")[0] in packages for imported in imports(name))}
+
+
+def files_matching(pattern):
+    return {
+        path.relative_to(SOURCE).as_posix()
+        for path in SOURCE.rglob("*.py")
+        if re.search(pattern, path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+
+
+@pytest.fixture
+def probe():
+    """Adds a module `rnnx.probe` with this source to those that are checked."""
+
+    def add(source):
+        MODULES["rnnx.probe"] = ast.parse(source)
+        return "rnnx.probe"
+
+    yield add
+    MODULES.pop("rnnx.probe", None)
+
+
+def test_all_names_of_an_import_are_seen(probe):
+    name = probe("from rnnx import cells, engines\nimport os, rnnx.models\ndef f():\n    from rnnx.optim import SGD")
+    assert set(imports(name)) == {"rnnx.cells", "rnnx.engines", "os", "rnnx.models", "rnnx.optim"}
+
+
+def test_only_the_right_places_import_a_library():
+    cpu = "rnnx.engines.cpu"
+    assert all(name.startswith(cpu) for name in importers("numba", "llvmlite"))
+    assert importers("array_api_compat") == {"rnnx._core.arrays"}
+    # The devices that there are, and the GPU engine's interface to CuPy.
+    assert importers("cupy") == {"rnnx._core.devices", "rnnx.engines.gpu.cupy_device"}
+    assert importers("torch", "jax", "tensorflow", "keras") == {"rnnx.compare.keras_side", "rnnx.compare.torch_side"}
+    assert files_matching(r"\bis_(numpy|cupy|torch|jax)_|hasattr\([a-z]+, .get.\)") == {"_core/arrays.py"}
+    # Only the table of engines depends on a library's name.
+    assert files_matching(r"\blibrary_name\b") == {"_core/arrays.py", "engines/__init__.py"}
+
+
+def layer(name):
+    return name.split(".")[1]
+
+
+def test_dependencies_point_one_way():
+    assert {layer(name) for name in MODULES if name != "rnnx"} == set(LAYERS)
+    wrong = [
+        f"{name} imports {imported}"
+        for name in MODULES
+        if name != "rnnx"
+        for imported in imports(name)
+        if imported.startswith("rnnx.") and LAYERS.index(layer(imported)) > LAYERS.index(layer(name))
+    ]
+    assert wrong == []
+
+
+def private_imports(name):
+    """Private modules and names of other packages that a module uses; `rnnx._core` is there for all of them."""
+    aliases, found = {}, []
+    package = ".".join(name.split(".")[:2])
+    for module, imported in imported_names(name):
+        full = f"{module}.{imported}".rstrip(".")
+        if not full.startswith("rnnx.") or full.startswith(package + "."):
+            continue
+        aliases[imported] = full
+        if any(part.startswith("_") for part in full.removeprefix("rnnx._core").split(".")):
+            found.append(full)
+    for node in ast.walk(MODULES[name]):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in aliases:
+            private = node.attr.startswith("_") and not node.attr.endswith("__") and node.attr not in OF_NAMED_TUPLES
+            found += [f"{aliases[node.value.id]}.{node.attr}"] if private else []
+    return found
+
+
+def test_private_names_stay_in_their_package():
+    assert {name: found for name in MODULES if (found := private_imports(name))} == {}
+
+
+def test_private_imports_are_seen(probe):
+    name = probe(
+        "from rnnx._core import arrays\nfrom rnnx._core.files import _lock\nfrom rnnx.cells import _x, cell\n"
+        "from rnnx.engines import _MODULES as table\nfrom rnnx.probe import _mine\ncell._hash\narrays.__name__\n"
+    )
+    expected = ["rnnx._core.files._lock", "rnnx.cells._x", "rnnx.engines._MODULES", "rnnx.cells.cell._hash"]
+    assert private_imports(name) == expected
+
+
+def test_compiled_code_depends_on_nothing_outside_of_the_hashed_files():
+    """The key of the object cache covers what Numba compiles and everything that this code imports."""
+    todo, seen = ["rnnx.engines.cpu.loops.passes", "rnnx.engines.cpu.runtime.workers"], set()
+    while todo:
+        name = todo.pop()
+        seen.add(name)
+        found = {imported for imported in imports(name) if imported.split(".")[0] == "rnnx"}
+        todo += found - seen
+    assert all(name.startswith("rnnx.engines.cpu.") for name in seen), seen
+
+
+# --- the architecture --------------------------------------------------------------------------------------------
+
+
+def code_of(path):
+    """The source without comments and docstrings."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".py":
+        return re.sub(r"//[^\n]*|/\*.*?\*/", "", text, flags=re.DOTALL)
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body[0] = ast.Pass()
+    return ast.unparse(tree)
+
+
+def cells_named_in(code):
+    """Names of cells in a source, also as a part of a longer name."""
+    names = "|".join({name.split("_")[0] for name in rnnx.CELLS})
+    return re.findall(rf"(?<![a-z])(?:{names})(?![a-z])", code, re.IGNORECASE)
+
+
+def test_engines_know_no_cell():
+    sources = [path for path in (SOURCE / "engines").rglob("*") if path.suffix in (".py", ".cu", ".cuh")]
+    assert {path.suffix for path in sources} == {".py", ".cu", ".cuh"}
+    sources.append(SOURCE / "functional" / "schedule.py")
+    assert {str(path): found for path in sources if (found := cells_named_in(code_of(path)))} == {}
+
+
+def test_names_of_cells_are_seen(tmp_path):
+    path = tmp_path / "a.py"
+    path.write_text('"""An lstm."""\nfrom rnnx import CELLS  # gru\nX = """lstm_forward"""\nif gru_reset_after: RNN_1')
+    assert cells_named_in(code_of(path)) == ["lstm", "gru", "RNN"]
+    path = tmp_path / "a.cu"
+    path.write_text("// lstm\n/* gru\n rnn */\n#define RNNX_ROWS\n#if LSTM\nint grunt;")
+    assert cells_named_in(code_of(path)) == ["LSTM"]
+
+
+def test_large_packages_have_a_readme():
+    """More than five modules need a page that says in which order to read them, there or in the package around it."""
+    sizes = {path.parent: len(list(path.parent.glob("*.py"))) - 1 for path in SOURCE.rglob("__init__.py")}
+    missing = {
+        folder.relative_to(SOURCE).as_posix()
+        for folder, size in sizes.items()
+        if size > 5 and not any((place / "README.md").exists() for place in (folder, folder.parent))
+    }
+    assert missing - TODO == set()
