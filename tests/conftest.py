@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import settings
+from selection import pytest_addoption, pytest_collection_modifyitems  # noqa: F401
 
 # The object cache of this session: a temporary directory, shared with the processes that tests start.
 if "RNNX_CACHE_DIR" not in os.environ:

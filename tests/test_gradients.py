@@ -73,7 +73,7 @@ def test_entries_past_the_end_are_ignored(engine, cell, rng):
 
 @pytest.mark.parametrize("dtype", ["float32"])
 def test_float32_against_float64(engine, cell, dtype, rng):
-    """A hundred steps. Weights are as small as in a trained network; larger ones amplify rounding errors chaotically."""
+    """A hundred steps with weights as small as a trained network's; larger ones amplify rounding errors too much."""
     problem = make_problem(cell, rng, n_x=8, n_a=32, m=4, n_steps=100, scale=0.15)
     exact, rounded = problem.gradients(), problem.astype(dtype).gradients()
     for name, gradient in exact.items():
