@@ -114,7 +114,7 @@ def floating_dtype(xp: Namespace, floats: Mapping[str, Array], others: Mapping[s
     """
     able = _floats(xp)
     dtypes: Any = {array.dtype for array in (*floats.values(), *others.values())}
-    if len(dtypes) == 1 and floats and dtypes <= able:
+    if len(dtypes) == 1 and dtypes <= able:
         return dtypes.pop()
     dtypes = []
     for name, array in (*floats.items(), *others.items()):
