@@ -147,7 +147,7 @@ class AttentionLayer:
     ) -> tuple[Array, Array, Parameters]:
         """Gradients of `forward`: da (n, m, T_y), dencoded (n_encoded, m, T_x), and those of the parameters."""
         dz = tanh_backward(dout, cache.out)
-        djoined, dWc, dbc = dense_backward(dz, cache.joined, parameters["Wc" + _SUFFIX])
+        djoined, dWc, dbc = dense_backward(dz, cache.joined, parameters["Wc" + _SUFFIX]).values()
         gradients = {"dWc": dWc, "dbc": dbc}
         dcontext = djoined[: self.n_encoded, :, :]
         if self.kind == "additive":
@@ -157,7 +157,7 @@ class AttentionLayer:
             found = dot_product_attention_backward(dcontext, cache.attention)
         dkeys = found["dkeys"]
         if self.projects:
-            dkeys, gradients["dWk"], _ = dense_backward(dkeys, cache.encoded, parameters["Wk" + _SUFFIX])
+            dkeys, gradients["dWk"], _ = dense_backward(dkeys, cache.encoded, parameters["Wk" + _SUFFIX]).values()
         da = found["dqueries"] + djoined[self.n_encoded :, :, :]
         return da, dkeys + found["dvalues"], {key + _SUFFIX: d for key, d in gradients.items()}
 

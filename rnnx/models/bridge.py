@@ -107,7 +107,7 @@ class Bridge:
         gradients: Parameters = {}
         for link in self.links:
             dz = tanh_backward(ds["d" + link.state], cache.outputs[link.state])
-            d, dW, db = dense_backward(dz, cache.inputs[link.state], parameters[link.weights])
+            d, dW, db = dense_backward(dz, cache.inputs[link.state], parameters[link.weights]).values()
             forward, reverse = link.sources
             dfinal |= {forward: d[: link.size, :], reverse: d[link.size :, :]}
             gradients |= {"d" + link.weights: dW, "d" + link.bias: db}

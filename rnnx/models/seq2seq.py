@@ -230,7 +230,7 @@ class Seq2Seq(Model):
             True frees the memory of `cache` on the way.
         """
         p = self.parameters
-        da, dW, db = dense_backward(dz, cache.out, p["Wy"])
+        da, dW, db = dense_backward(dz, cache.out, p["Wy"]).values()
         gradients = {"dWy": dW, "dby": db}
         dencoded = None
         if self.attention is not None:
@@ -358,7 +358,7 @@ class Seq2Seq(Model):
             masks=masks,
             keep_caches=keep,
         )
-        loss, dz = softmax_cross_entropy(z, self._array(batch.target_out), batch.target_lengths)
+        loss, dz = softmax_cross_entropy(z, self._array(batch.target_out), lengths=batch.target_lengths)
         return ns.number(loss), dz, cache
 
     def __repr__(self) -> str:

@@ -162,7 +162,7 @@ class SequenceModel(Model):
         dict of str to array
             "d" + name of every parameter and initial state; dx unless the inputs were indices.
         """
-        da, dW, db = dense_backward(dz, cache.a, self.parameters["Wy"])
+        da, dW, db = dense_backward(dz, cache.a, self.parameters["Wy"]).values()
         final = dict(dfinal or {})
         if not self.per_step:
             at = 0
@@ -184,7 +184,7 @@ class SequenceModel(Model):
         """Loss of the outputs, see `Step`, and its gradient."""
         targets = self._array(batch.targets)
         if self.per_step:
-            loss, dz = type(self)._loss(z, targets, batch.lengths)
+            loss, dz = type(self)._loss(z, targets, lengths=batch.lengths)
             return ns.number(loss), dz
         xp, _ = ns.common_namespace({"z": z})
         loss, dz = type(self)._loss(xp.expand_dims(z, axis=2), xp.expand_dims(targets, axis=-1))
