@@ -1,4 +1,4 @@
-"""rnnx's side: the model, the gradients and the optimizer of the public interface."""
+"""rnnx's side: model, gradients and optimizer of the public interface."""
 
 import sys
 
@@ -6,24 +6,28 @@ import numpy as np
 
 import rnnx
 from rnnx import optim
-from rnnx.compare.exchange import Arrays, Request
-from rnnx.compare.side import main, timed
+from rnnx.compare.records import Arrays, Request, Result, Settings
+from rnnx.compare.side import measure, timed
 from rnnx.data.batches import Batch
 from rnnx.models import CharModel
 
 
-class RnnxSide:
-    """`CharModel`, and `rnnx.optim`."""
+def make_model(s: Settings, seed: np.random.Generator | int = 0) -> CharModel:
+    """The model of the settings, with random initial parameters."""
+    name = "gru" if s.cell == "gru_reset_after" else s.cell
+    return CharModel(
+        s.vocab_size, s.hidden_size, s.num_layers, cell=name, reset_after=name != s.cell, seed=seed, dtype=s.dtype
+    )
 
-    def __init__(self, request: Request, way: str) -> None:
-        del way
+
+class RnnxSide:
+    """`rnnx.models.CharModel` and `rnnx.optim`."""
+
+    def __init__(self, request: Request) -> None:
         s = request.settings
         self.request = request
         self.versions = {"rnnx": rnnx.__version__, "numpy": np.__version__, "python": sys.version.split()[0]}
-        name = "gru" if s.cell == "gru_reset_after" else s.cell
-        self.model = CharModel(
-            s.vocab_size, s.hidden_size, s.num_layers, cell=name, reset_after=name != s.cell, dtype=s.dtype
-        )
+        self.model = make_model(s)
         self.model.set_parameters({key: a.copy() for key, a in request.parameters.items()})
         self.optimizer = {"sgd": optim.SGD, "adam": optim.Adam}[s.optimizer](s.learning_rate)
         self.state = self.optimizer.init(self.model.parameters)
@@ -48,5 +52,6 @@ class RnnxSide:
         return loss
 
 
-if __name__ == "__main__":
-    main(RnnxSide)
+def run(request: Request) -> Result:
+    """Train and measure."""
+    return measure(RnnxSide, request)
