@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import rnnx
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 # No log messages, no GPU, and Keras on TensorFlow whatever its configuration file says.
@@ -86,15 +87,15 @@ def child() -> None:
     Path(result).write_bytes(pickle.dumps((value, start_seconds)))
 
 
-def in_turn(calls: Mapping[str, Callable[[], T]], rounds: int = 1) -> dict[str, list[T]]:
+def in_turn(calls: Mapping[K, Callable[[], T]], rounds: int = 1) -> dict[K, list[T]]:
     """Make every call once per round, in the same order: a slow phase of the machine then affects all of them.
 
     Returns
     -------
-    dict of str to list
+    dict of list
         The results of each call, one per round.
     """
-    results: dict[str, list[T]] = {label: [] for label in calls}
+    results: dict[K, list[T]] = {label: [] for label in calls}
     for _ in range(rounds):
         for label, f in calls.items():
             results[label].append(f())
