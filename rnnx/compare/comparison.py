@@ -13,15 +13,7 @@ TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 
 @dataclass(frozen=True)
 class Comparison:
-    """Results of all sides.
-
-    Attributes
-    ----------
-    peer : str
-    settings : Settings
-    sides : dict of str to Result
-        By label, rnnx first.
-    """
+    """Results of all sides by label, rnnx first. See `Report`."""
 
     peer: str
     settings: Settings

@@ -60,7 +60,7 @@ class PaperAdam(keras.optimizers.Adam):
 
 
 class Recorder(keras.callbacks.Callback):
-    """Record the loss and the end time of every batch. (Keras reports the mean loss since the start of the epoch.)"""
+    """Record the loss and the end time of every batch: Keras itself reports the mean loss since the epoch began."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -3,12 +3,12 @@
 import importlib.util
 from collections.abc import Callable
 from dataclasses import replace
-from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from rnnx._core import checks
 from rnnx.compare import process
 from rnnx.compare.records import Request, Result, Settings
 from rnnx.compare.report import Report
@@ -118,9 +118,20 @@ def run(
     if peer not in PEERS:
         raise ValueError(f"`peer` must be one of {sorted(PEERS)}; got {peer!r}")
     read = _read(dataset, text) if indices is None else _check_indices(indices)
-    size = int(read.max()) + 1 if vocab_size is None else vocab_size
-    task = (size, hidden_size, num_layers, cell, batch_size, seq_length, steps, seed)
-    settings = Settings(*map(_plain, (*task, optimizer, learning_rate, dtype, threads)))
+    settings = Settings(
+        vocab_size=checks.integer("vocab_size", int(read.max()) + 1 if vocab_size is None else vocab_size, 2),
+        hidden_size=checks.integer("hidden_size", hidden_size),
+        num_layers=checks.integer("num_layers", num_layers),
+        cell=cell,
+        batch_size=checks.integer("batch_size", batch_size),
+        seq_length=checks.integer("seq_length", seq_length),
+        steps=checks.integer("steps", steps, 2),
+        seed=checks.integer("seed", seed, 0),
+        optimizer=optimizer,
+        learning_rate=checks.real("learning_rate", learning_rate, "(0, inf)"),
+        dtype=dtype,
+        threads=None if threads is None else checks.integer("threads", threads),
+    )
     _check(peer, read, settings)
     _check_installed(PEERS[peer].modules, f"the comparison with {peer}", PEERS[peer].install)
     if output is not None:
@@ -131,11 +142,6 @@ def run(
     if output is not None:
         report.save(output)
     return report
-
-
-def _plain(value: Any) -> Any:
-    """A NumPy scalar as a Python number, which JSON can hold."""
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _read(dataset: str, text: str | Path | None) -> np.ndarray:
@@ -156,12 +162,6 @@ def _check_indices(indices: Any) -> np.ndarray:
 
 
 def _check(peer: str, text: np.ndarray, s: Settings) -> None:
-    least = {"vocab_size": 2, "hidden_size": 1, "num_layers": 1, "batch_size": 1, "seq_length": 1, "steps": 2}
-    least |= {"seed": 0} | ({"threads": 1} if s.threads is not None else {})
-    for name, at_least in least.items():
-        value = getattr(s, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
-            raise ValueError(f"`{name}` must be an integer of at least {at_least}; got {value!r}")
     if s.vocab_size <= text.max():
         raise ValueError(f"`vocab_size` must be above the largest index, {text.max()}; got {s.vocab_size}")
     if len(text) <= s.seq_length:
@@ -171,8 +171,6 @@ def _check(peer: str, text: np.ndarray, s: Settings) -> None:
         if getattr(s, name) not in allowed:
             hint = "; torch's GRU is 'gru_reset_after'" if getattr(s, name) == "gru" else ""
             raise ValueError(f"`{name}` must be one of {list(allowed)} with {peer}; got {getattr(s, name)!r}{hint}")
-    if not (isinstance(s.learning_rate, Real) and 0 < s.learning_rate < float("inf")):
-        raise ValueError(f"`learning_rate` must be a positive number; got {s.learning_rate!r}")
 
 
 def _check_installed(modules: tuple[str, ...], what: str, install: str) -> None:
