@@ -221,7 +221,7 @@ def test_the_figure(tmp_path):
     report = Report("torch", Settings(9, **{**SMALL, "steps": 3}), sides)
     figure = report.figure()
     assert isinstance(figure, style.Picture)
-    assert [line.get_color() for line in figure.axes[0].lines] == list(style.COLOURS[:2])
+    assert [line.get_color() for line in figure.axes[0].lines] == list(style.COLORS[:2])
     first, second = (report.save(tmp_path / name)[-1].read_bytes() for name in "ab")
     assert first == second
     assert b"matplotlib" not in first.lower()

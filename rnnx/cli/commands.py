@@ -150,7 +150,7 @@ def plot(run: str, text: str | None, format: str, output: str | None) -> None:  
         metrics = read_metrics(folder) if (folder / "metrics.jsonl").exists() else []
         lines = is_lines(loaded)
         if text is None:  # a long one shows more
-            options = {"temperature": 0.5, "max_length": 60, "seed": 0, "stop": "\n" if lines else None}
+            options: dict[str, Any] = {"temperature": 0.5, "max_length": 60, "seed": 0, "stop": "\n" if lines else None}
             text = max(generation.sample(loaded.model, tokenizer, n=8, **options), key=len)
         if lines:  # training sequences begin with a newline
             text = "\n" + text.removeprefix("\n")

@@ -43,8 +43,8 @@ class _Widths(click.ParamType):
     "--by",
     type=Choice(["auto", "lines", "windows", "streams"]),
     default="auto",
-    help="How to split the text into sequences. lines: one sequence per line. windows: pieces of the text. streams: the text "
-    "in order, with the state carried from batch to batch (truncated BPTT). auto: lines if the text is a list, "
+    help="How to split the text into sequences. lines: one sequence per line. windows: pieces of the text. streams: "
+    "the text in order, with the state carried from batch to batch (truncated BPTT). auto: lines if the text is a list, "
     "otherwise windows.",
 )
 @option("--seq-length", type=IntRange(1, 10**9), default=64, help="Characters per window, or per step of streams.")

@@ -16,7 +16,7 @@ _LEGEND: dict[str, Any] = {"frameon": True, "framealpha": 0.9, "edgecolor": "non
 
 def draw(comparison: Comparison) -> Figure:
     """Plot the losses, their differences from rnnx's and the step times."""
-    colors = dict(zip(comparison.sides, style.COLOURS, strict=False))
+    colors = dict(zip(comparison.sides, style.COLORS, strict=False))
     s = comparison.settings
     with style.style():
         figure = style.new_figure(11.5, 3.8)
