@@ -44,7 +44,7 @@ class _Widths(click.ParamType):
     type=Choice(["auto", "lines", "windows", "streams"]),
     default="auto",
     help="How to split the text into sequences. lines: one sequence per line. windows: pieces of the text. streams: "
-    "the text in order, with the state carried from batch to batch (truncated BPTT). auto: lines if the text is a list, "
+    "the text in order, with the state carried from batch to batch (truncated BPTT). auto: lines if it is a list, "
     "otherwise windows.",
 )
 @option("--seq-length", type=IntRange(1, 10**9), default=64, help="Characters per window, or per step of streams.")
