@@ -8,9 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from rnnx.compare import process
-from rnnx.compare.side import PeakMemory
-
 GATES = {"rnn": 1, "lstm": 4, "gru": 3, "gru_reset_after": 3}
 LEAST_SECONDS, LEAST_CALLS = 0.5, 7
 
@@ -36,6 +33,8 @@ def median_ms(f):
 
 def added_mib(f):
     """Peak resident memory during a call minus the resident memory before it, in MiB."""
+    from rnnx.compare.side import PeakMemory
+
     memory = PeakMemory()
     f()
     return memory.peak() - memory.start
@@ -43,6 +42,8 @@ def added_mib(f):
 
 def child(target, *arguments, threads=None):
     """The result of "module:function" of this folder in a process of its own."""
+    from rnnx.compare import process
+
     return process.call(target, *arguments, threads=threads, folders=[Path(__file__).parent])[0]
 
 
