@@ -1,4 +1,4 @@
-"""The examples, in a small size."""
+"""The examples, on small problems."""
 
 import importlib.util
 from pathlib import Path
@@ -7,7 +7,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 def example(name):
-    """The module of one example."""
+    """Import an example as a module."""
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -15,7 +15,7 @@ def example(name):
 
 
 def test_time_series():
-    """The model beats both forecasts that need no learning, by far."""
+    """The model beats both naive forecasts by far."""
     errors = example("time_series").main(n_train=500, epochs=10, hidden_size=24)
     ours = errors.pop("rnnx")
     assert len(errors) == 2
@@ -23,11 +23,11 @@ def test_time_series():
 
 
 def test_normalise_dates(capsys):
-    """A third of the dates, where guessing has one in 36525; and the model answers the same out of its file."""
+    """At least a third of the dates are right (guessing: one in 36525), also after saving and loading."""
     dates = example("normalise_dates")
     right = dates.main("scaled_dot", n_train=1500, n_held_out=50, hidden_size=48, epochs=4)
     assert right > 1 / 3
     lines = capsys.readouterr().out.splitlines()
-    assert f"right to the letter: {right:.2%} of 150, days never seen" in lines
+    assert f"exactly right: {right:.2%} of 150 dates on unseen days" in lines
     answers = [line.split()[-1] for line in lines[-9:]]
     assert sum(answer == "1999-03-07" for answer in answers) >= 5

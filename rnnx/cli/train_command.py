@@ -20,19 +20,12 @@ _NOT_SETTINGS = ("resume", "output", "device", "sample_every", "temperature", "s
 _POSITIVE_INT = IntRange(1)
 
 
-class _Widths(click.ParamType):
-    name = "integers"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
-        if isinstance(value, tuple):
-            return value
-        try:
-            widths = tuple(int(part) for part in str(value).split(","))
-        except ValueError:
-            widths = ()
-        if not widths or min(widths) < 1:
-            self.fail(f"{value!r} is not a positive integer or a comma-separated list of them", param, ctx)
-        return widths
+def _widths(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    """Parse the units of all layers, or of each."""
+    parts = value.split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise click.BadParameter(f"{value!r} is not a positive integer or a comma-separated list of them")
+    return tuple(map(int, parts))
 
 
 @click.command()
@@ -60,7 +53,12 @@ class _Widths(click.ParamType):
 @option("--cell", "--model", type=Choice(["rnn", "lstm", "gru"]), default="lstm", help="Recurrent cell.")
 @option("--reset-after", is_flag=True, help="Use the GRU of PyTorch and Keras instead of the course's.")
 @option(
-    "--hidden-size", "--rnn-size", type=_Widths(), default="128", help="Units per layer; 256,128 for unequal layers."
+    "--hidden-size",
+    "--rnn-size",
+    callback=_widths,
+    metavar="INTEGERS",
+    default="128",
+    help="Units per layer; 256,128 for unequal layers.",
 )
 @option("--num-layers", type=_POSITIVE_INT, default=1, help="Number of recurrent layers.")
 @number("--dropout", type=FloatRange(0, 1, max_open=True), default=0.0, help="Dropout rate between layers.")

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from rnnx import convert
 from rnnx.compare.records import Arrays, Request, Result, Settings
-from rnnx.compare.side import measure, timed
+from rnnx.compare.side import Side, measure
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 
@@ -79,7 +79,7 @@ class Recorder(keras.callbacks.Callback):
         self.ends.append(time.perf_counter())
 
 
-class KerasSide:
+class KerasSide(Side):
     """`model.fit`, or a tf.function with GradientTape.
 
     Parameters
@@ -91,7 +91,7 @@ class KerasSide:
 
     def __init__(self, request: Request, loop: bool) -> None:
         s = request.settings
-        self.request, self.loop = request, loop
+        self.request, self.loop, self._compiled_step = request, loop, tf.function(self._step)
         # TensorFlow accepts the number of threads only before its first operation.
         if s.threads is not None and tf.config.threading.get_intra_op_parallelism_threads() != s.threads:
             tf.config.threading.set_intra_op_parallelism_threads(s.threads)
@@ -106,11 +106,9 @@ class KerasSide:
         rule = {"sgd": keras.optimizers.SGD, "adam": PaperAdam}[s.optimizer]
         self.optimizer = rule(learning_rate=s.learning_rate)
 
-    def train(self) -> tuple[list[float], list[float]]:
-        """Losses and seconds of all steps."""
+    def train(self) -> tuple[list[float], list[float]]:  # noqa: D102
         if self.loop:
-            step = tf.function(self._step)
-            return timed(self.request, lambda x, y: step(tf.constant(x), tf.constant(y)))
+            return super().train()
         self.model.compile(self.optimizer, self.loss)
         recorder = Recorder()
         before = time.perf_counter()
@@ -127,8 +125,7 @@ class KerasSide:
     def _batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield from zip(self.request.inputs, self.request.targets, strict=True)
 
-    def first_gradients(self) -> Arrays:
-        """Gradients of the first batch."""
+    def first_gradients(self) -> Arrays:  # noqa: D102
         _, gradients = self._loss_and_gradients(
             tf.constant(self.request.inputs[0]), tf.constant(self.request.targets[0])
         )
@@ -141,6 +138,9 @@ class KerasSide:
         with tf.GradientTape() as tape:
             loss = self.loss(targets, self.model(inputs, training=True))
         return loss, tape.gradient(loss, self.model.trainable_variables)
+
+    def step(self, inputs: np.ndarray, targets: np.ndarray) -> float:  # noqa: D102
+        return self._compiled_step(tf.constant(inputs), tf.constant(targets))
 
     def _step(self, inputs: Any, targets: Any) -> Any:
         loss, gradients = self._loss_and_gradients(inputs, targets)

@@ -7,7 +7,7 @@ import numpy as np
 import rnnx
 from rnnx import optim
 from rnnx.compare.records import Arrays, Request, Result, Settings
-from rnnx.compare.side import measure, timed
+from rnnx.compare.side import Side, measure
 from rnnx.data.batches import Batch
 from rnnx.models import CharModel
 
@@ -20,7 +20,7 @@ def make_model(s: Settings, seed: np.random.Generator | int = 0) -> CharModel:
     )
 
 
-class RnnxSide:
+class RnnxSide(Side):
     """`rnnx.models.CharModel` and `rnnx.optim`."""
 
     def __init__(self, request: Request) -> None:
@@ -33,19 +33,14 @@ class RnnxSide:
         self.state = self.optimizer.init(self.model.parameters)
         self.t = 0
 
-    def train(self) -> tuple[list[float], list[float]]:
-        """Losses and seconds of all steps."""
-        return timed(self.request, self._step)
-
-    def first_gradients(self) -> Arrays:
-        """Gradients of the first batch."""
+    def first_gradients(self) -> Arrays:  # noqa: D102
         return self._gradients(self.request.inputs[0], self.request.targets[0])[1]
 
     def _gradients(self, inputs: np.ndarray, targets: np.ndarray) -> tuple[float, Arrays]:
         lengths = np.full(len(inputs), inputs.shape[1])
         return self.model.loss_and_gradients(Batch(inputs, targets, lengths))
 
-    def _step(self, inputs: np.ndarray, targets: np.ndarray) -> float:
+    def step(self, inputs: np.ndarray, targets: np.ndarray) -> float:  # noqa: D102
         self.t += 1
         loss, gradients = self._gradients(inputs, targets)
         self.model.parameters, self.state = self.optimizer.update(self.model.parameters, gradients, self.state, self.t)

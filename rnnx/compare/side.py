@@ -3,9 +3,9 @@
 import contextlib
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -14,18 +14,28 @@ from rnnx.compare.records import Arrays, Request, Result
 MIB = 2**20
 
 
-class Side(Protocol):
+class Side(ABC):
     """One way to train the model of a request."""
 
+    request: Request
     versions: dict[str, str]
 
     def train(self) -> tuple[list[float], list[float]]:
         """Losses and seconds of all steps."""
-        ...
+        losses, seconds = [], []
+        for inputs, targets in zip(self.request.inputs, self.request.targets, strict=True):
+            before = time.perf_counter()
+            losses.append(float(self.step(inputs, targets)))
+            seconds.append(time.perf_counter() - before)
+        return losses, seconds
 
+    @abstractmethod
+    def step(self, inputs: np.ndarray, targets: np.ndarray) -> float:
+        """Make one update on a batch of shape (m, T); return the loss before it."""
+
+    @abstractmethod
     def first_gradients(self) -> Arrays:
         """Gradients of the first batch at the current parameters, under rnnx's names."""
-        ...
 
 
 def measure(start: Callable[[Request], Side], request: Request) -> Result:
@@ -37,16 +47,6 @@ def measure(start: Callable[[Request], Side], request: Request) -> Result:
     # On a new model and after training: computed before, they would warm up what the first step must pay for.
     gradients = start(request).first_gradients()
     return Result(np.array(losses, np.float64), np.array(seconds), gradients, np.nan, memory.start, peak, side.versions)
-
-
-def timed(request: Request, step: Callable[[np.ndarray, np.ndarray], float]) -> tuple[list[float], list[float]]:
-    """Losses and seconds of a step function that is called with every batch, (m, T) inputs and targets."""
-    losses, seconds = [], []
-    for inputs, targets in zip(request.inputs, request.targets, strict=True):
-        before = time.perf_counter()
-        losses.append(float(step(inputs, targets)))
-        seconds.append(time.perf_counter() - before)
-    return losses, seconds
 
 
 class PeakMemory:

@@ -6,7 +6,7 @@ from torch import nn
 
 from rnnx import convert
 from rnnx.compare.records import Arrays, Request, Result
-from rnnx.compare.side import measure, timed
+from rnnx.compare.side import Side, measure
 
 KINDS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru_reset_after": nn.GRU}
 
@@ -25,7 +25,7 @@ class Net(nn.Module):
         return self.head(self.rnn(one_hot)[0])
 
 
-class TorchSide:
+class TorchSide(Side):
     """`torch.nn` and `torch.optim`."""
 
     def __init__(self, request: Request) -> None:
@@ -55,12 +55,7 @@ class TorchSide:
                     trained[-self.request.settings.hidden_size :] = 1
                 p.register_hook(trained.mul)
 
-    def train(self) -> tuple[list[float], list[float]]:
-        """Losses and seconds of all steps."""
-        return timed(self.request, self._step)
-
-    def first_gradients(self) -> Arrays:
-        """Gradients of the first batch."""
+    def first_gradients(self) -> Arrays:  # noqa: D102
         self._loss(self.request.inputs[0], self.request.targets[0]).backward()
         found = {key: p.grad for key, p in self.net.named_parameters()}
         cell = self.request.settings.cell
@@ -72,7 +67,7 @@ class TorchSide:
         logits = self.net(torch.from_numpy(inputs.T))
         return nn.functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(targets.T).flatten())
 
-    def _step(self, inputs: np.ndarray, targets: np.ndarray) -> float:
+    def step(self, inputs: np.ndarray, targets: np.ndarray) -> float:  # noqa: D102
         self.optimizer.zero_grad()
         loss = self._loss(inputs, targets)
         loss.backward()
