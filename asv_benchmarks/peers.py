@@ -5,9 +5,9 @@
 ``python asv_benchmarks/peers.py --plot FILE``     plot the ratios in an earlier ``--json`` file
 
 Every side runs in processes of its own, in turn, `--rounds` times; a figure is the median of the rounds' medians.
-rnnx and torch get a process per size, so that a slow phase of the machine affects both. The last column is the share
-of the fastest matrix product measured in the same run, NumPy's BLAS or our micro-kernel. `peer_sides.py` defines the
-inputs and calls of every side.
+rnnx and torch get a process per size, so that a slow phase of the machine affects both. "Of floor" is rnnx's rate of
+operations relative to the fastest matrix product in the same run, by NumPy's BLAS or our micro-kernel. `peer_sides.py`
+defines the inputs and calls of every side.
 """
 
 import argparse
@@ -119,7 +119,7 @@ def compare(job, cell, dtype, peers, sizes, rounds):
     memory = job == "memory"
     print(f"\n**{job}, {cell}, {dtype}**" + ("" if memory else f"; fastest product {rate:.0f} GFLOP/s") + "\n")
     columns = [f"{side} {'MiB' if memory else 'ms'}" for side in sides] + [f"{peer} / rnnx" for peer in peers]
-    columns += [] if memory else ["share of product rate"]
+    columns += [] if memory else ["of floor"]
     print(f"| (n_x, n_a, m, T_x) | {' | '.join(columns)} |\n" + "|---" * (len(columns) + 1) + "|")
     for size in sizes:
         row = [f"{medians[side][size]:.4g}" if size in medians[side] else "" for side in sides]

@@ -7,7 +7,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 def example(name):
-    """Import an example as a module."""
+    """The module of one example."""
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -15,7 +15,7 @@ def example(name):
 
 
 def test_time_series():
-    """The model beats both naive forecasts by far."""
+    """The model beats both forecasts that need no learning, by far."""
     errors = example("time_series").main(n_train=500, epochs=10, hidden_size=24)
     ours = errors.pop("rnnx")
     assert len(errors) == 2
@@ -23,7 +23,7 @@ def test_time_series():
 
 
 def test_normalise_dates(capsys):
-    """At least a third of the dates are right (guessing: one in 36525), also after saving and loading."""
+    """A third of the dates, where guessing has one in 36525; and the model answers the same out of its file."""
     dates = example("normalise_dates")
     right = dates.main("scaled_dot", n_train=1500, n_held_out=50, hidden_size=48, epochs=4)
     assert right > 1 / 3

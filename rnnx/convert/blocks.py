@@ -62,7 +62,7 @@ def peer_gates(peer: str, cell: Cell | str) -> tuple[Cell, tuple[Gate, ...]]:
 
 
 def pack(gates: Sequence[Gate], parameters: Mapping[str, np.ndarray]) -> Blocks:
-    """Pack checked parameters into blocks."""
+    """The blocks of checked parameters."""
     n_a = parameters[gates[0].bias].shape[0]
     rows = []
     for gate in gates:
