@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from rnnx._core import checks
-from rnnx.data.batches import Dataset
+from rnnx.data import Dataset
 
 
 class NGram:

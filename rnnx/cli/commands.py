@@ -9,12 +9,10 @@ from click import Choice, FloatRange, IntRange, option
 
 from rnnx.analysis.ngram import NGram
 from rnnx.cli.group import device_option, errors_as_messages, is_lines, load_characters, number, run_argument
-from rnnx.data.batches import Dataset
-from rnnx.data.corpus import CORPORA, Corpus, make_corpus
+from rnnx.data import CORPORA, Corpus, Dataset, make_corpus
 from rnnx.models import generation
-from rnnx.training.checkpoint import Checkpoint
-from rnnx.training.settings import Settings
-from rnnx.training.trainer import evaluate as mean_loss
+from rnnx.training import Checkpoint, Settings
+from rnnx.training import evaluate as mean_loss
 
 
 @click.command()

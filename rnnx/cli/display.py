@@ -12,8 +12,7 @@ from tqdm import tqdm
 import rnnx
 from rnnx.cli.interrupt import Interrupt
 from rnnx.models.generation import sample
-from rnnx.training.runs import Run
-from rnnx.training.trainer import Progress
+from rnnx.training import Progress, Run
 
 
 class Display:

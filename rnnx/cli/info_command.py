@@ -11,7 +11,7 @@ import rnnx
 from rnnx._core.devices import cuda_lines
 from rnnx.cli.group import errors_as_messages, load_characters
 from rnnx.engines import engines_of
-from rnnx.training.settings import Settings
+from rnnx.training import Settings
 
 # Array libraries, and the distributions that provide them.
 _LIBRARIES = {

@@ -9,10 +9,9 @@ from click.core import ParameterSource
 from rnnx.cli.display import Display
 from rnnx.cli.group import FRACTION, device_option, errors_as_messages, number
 from rnnx.cli.interrupt import Interrupt
-from rnnx.data.corpus import CORPORA
+from rnnx.data import CORPORA
 from rnnx.optim import OPTIMIZERS
-from rnnx.training.runs import Run, free_folder
-from rnnx.training.settings import Settings
+from rnnx.training import Run, Settings, free_folder
 
 INTERRUPTED = 130  # the exit code of a program that Ctrl-C stopped, by the convention of shells
 _ON_RESUME = ("epochs", "iterations", "patience", "evaluate_every", "text")  # settings that --resume may change

@@ -8,7 +8,7 @@ import rnnx
 from rnnx import optim
 from rnnx.compare.records import Arrays, Request, Result, Settings
 from rnnx.compare.side import Side, measure
-from rnnx.data.batches import Batch
+from rnnx.data import Batch
 from rnnx.models import CharModel
 
 

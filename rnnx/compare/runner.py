@@ -13,9 +13,7 @@ from rnnx.compare import process
 from rnnx.compare.records import Request, Result, Settings
 from rnnx.compare.report import Report
 from rnnx.compare.rnnx_side import make_model
-from rnnx.data.corpus import CORPORA
-from rnnx.data.files import read_text
-from rnnx.data.tokenizer import CharTokenizer
+from rnnx.data import CORPORA, CharTokenizer, read_text
 
 
 class Peer(NamedTuple):
@@ -77,7 +75,7 @@ def run(
     vocab_size : int, optional
         Number of characters, at least 2. Default: the largest index plus 1.
     dataset : str
-        A built-in text, one of ``rnnx.data.corpus.CORPORA``, used if neither `indices` nor `text` is given.
+        A built-in text, one of ``rnnx.data.CORPORA``, used if neither `indices` nor `text` is given.
     text : path, optional
         A UTF-8 file, used if `indices` is not given.
     hidden_size, num_layers : int
