@@ -63,7 +63,7 @@ def test_fit():
             CharTokenizer().fit(nothing)
     with pytest.raises(ValueError, match="`min_count` of 2 needs an `oov_token`"):
         CharTokenizer(None).fit("xyx", min_count=2)
-    with pytest.raises(ValueError, match="`min_count` must be at least 1; got 0"):
+    with pytest.raises(ValueError, match="`min_count` must be an integer of at least 1; got 0"):
         CharTokenizer().fit("x", min_count=0)
     with pytest.raises(TypeError, match="`texts` must hold str; got int"):
         CharTokenizer().fit(["a", 1])

@@ -276,7 +276,7 @@ def test_single_examples_and_order():
 )
 def test_messages(options, message):
     corpus, trainer = make_trainer()
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         trainer.run(corpus.train, corpus.validation, **options)
 
 

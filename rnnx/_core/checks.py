@@ -1,10 +1,12 @@
-"""Checks made before any work, and every message about them that a user can meet.
+"""Argument checks, made before any work is done, and their error messages.
 
 Symbols: m examples, T_x time steps.
 """
 
 import difflib
+import math
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,61 @@ from rnnx._core.arrays import Array
 Shape = tuple[int, ...]
 
 
+_INTERVALS = {"(-inf, inf)": "a finite number", "(0, inf)": "a positive number", "[0, inf)": "a number of at least 0"}
+
+
+def integer(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
+    """Return `value` as a Python int if it is a Python or NumPy integer from `least` to `most`.
+
+    Raises
+    ------
+    TypeError
+        If `value` is not an integer; booleans are not.
+    ValueError
+        If `value` is out of range.
+    """
+    is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if is_integer and value >= least and (most is None or value <= most):
+        return int(value)
+    expected = f"an integer of at least {least}" if most is None else f"an integer from {least} to {most}"
+    raise (ValueError if is_integer else TypeError)(f"`{name}` must be {expected}; got {value!r}")
+
+
+def real(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
+    """Return `value` as a Python float if it is a number in `interval`, for instance "[0, 1)".
+
+    A NumPy float64 would promote float32 parameters to float64; a Python float does not.
+
+    Raises
+    ------
+    TypeError
+        If `value` is not a single number; booleans are not.
+    ValueError
+        If `value` is out of range, or NaN.
+    """
+    if isinstance(value, bool | np.bool_) or not hasattr(value, "__float__"):
+        raise TypeError(f"`{name}` must be a number; got {type(value).__name__}")
+    if getattr(value, "shape", ()) != ():
+        raise TypeError(f"`{name}` must be a number; got an array of shape {tuple(value.shape)}")
+    result = float(value)
+    low, high = _bounds(interval)
+    if low <= result <= high:
+        return result
+    raise ValueError(f"`{name}` must be {_INTERVALS.get(interval, f'a number in {interval}')}; got {value}")
+
+
+@lru_cache(maxsize=16)
+def _bounds(interval: str) -> tuple[float, float]:
+    """Return the smallest and the largest float in an interval."""
+    low, high = map(float, interval[1:-1].split(","))
+    return (
+        low if interval[0] == "[" else math.nextafter(low, math.inf),
+        high if interval[-1] == "]" else math.nextafter(high, -math.inf),
+    )
+
+
 def nearest(key: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name; of several equally near ones the first."""
+    """Return the end of a message about an unknown name: the most similar known name, or all known names."""
     names = list(known)
 
     def likeness(name: str) -> float:
@@ -27,7 +82,7 @@ def nearest(key: str, known: Iterable[str]) -> str:
 
 
 def check_shape(name: str, array: Array, symbols: str, shape: Shape) -> None:
-    """Raise unless the array has this shape; the message gives it in symbols and in numbers."""
+    """Raise unless the array has this shape; the message gives the shape in symbols and in numbers."""
     compare_shapes(name, tuple(array.shape), symbols, shape)
 
 
@@ -38,10 +93,12 @@ def compare_shapes(name: str, actual: Shape, symbols: str, shape: Shape) -> None
 
 
 def check_lengths(xp: Any, device: Any, lengths: Any, m: int, n_steps: int) -> Array:
-    """`lengths` as an integer array of shape (m,) with values from 0 to T_x."""
+    """Return `lengths` as an integer array of shape (m,), with values from 0 to T_x.
+
+    Values that are already on a device are not checked, because reading them would wait for it.
+    """
     array = ns.integer_vector(xp, device, "lengths", lengths)
     check_shape("lengths", array, "(m,)", (m,))
-    # Those of a host are looked at there. To fetch those of a device would wait for it: past the end is then T_x.
     if m and isinstance(lengths, Sequence | np.ndarray):
         values = np.asarray(lengths)
         if values.min() < 0 or values.max() > n_steps:

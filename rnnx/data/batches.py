@@ -4,13 +4,14 @@ m: sequences side by side. T: steps. Indices may have any integer dtype and lie 
 int64, which every library can index with and in which nothing wraps around. A batch is small.
 """
 
-import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
+
+from rnnx._core.checks import integer
 
 Pieces = Sequence[tuple[int, int]]
 BatchT = TypeVar("BatchT")
@@ -94,7 +95,7 @@ class Shuffled(ABC, Generic[BatchT]):
 
     def n_batches(self, batch_size: int) -> int:
         """Batches of one epoch; the last one may hold fewer examples."""
-        return -(-len(self) // _at_least(1, "batch_size", batch_size))
+        return -(-len(self) // integer("batch_size", batch_size))
 
     def batches(self, batch_size: int, rng: np.random.Generator | None = None, start: int = 0) -> Iterator[BatchT]:
         """All examples once; in random order if there is an `rng`.
@@ -122,7 +123,7 @@ class Lines(Shuffled[Batch]):
 
     def __init__(self, sequences: Sequence[np.ndarray], newline: int) -> None:
         self.sequences = sequences
-        self.newline = operator.index(newline)
+        self.newline = integer("newline", newline, 0)
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -166,7 +167,7 @@ class Windows(Shuffled[Batch]):
 
     def __init__(self, indices: np.ndarray, length: int, pieces: Pieces | None = None) -> None:
         self.indices = _check_indices(indices)
-        self.length = _at_least(1, "length", length)
+        self.length = integer("length", length)
         self.pieces = _check_pieces(pieces, len(self.indices))
         self._starts, stops = np.array(self.pieces, np.int64).T
         self._last_targets = stops - 1
@@ -233,7 +234,7 @@ class Streams:
 
     def __init__(self, indices: np.ndarray, length: int, pieces: Pieces | None = None) -> None:
         self.indices = _check_indices(indices)
-        self.length = _at_least(1, "length", length)
+        self.length = integer("length", length)
         self.pieces = _check_pieces(pieces, len(self.indices))
         starts, stops = np.array(self.pieces, np.int64).T
         self._ends = np.cumsum(stops - 1 - starts)  # step numbers at which a piece has been read
@@ -277,7 +278,7 @@ class Streams:
     def _rows(self, batch_size: int, rng: np.random.Generator | None, start: int) -> Iterator[Rows]:
         """By the numbers of their steps."""
         steps = self._steps_of_a_stream(batch_size)
-        start = _at_least(0, "start", start)
+        start = integer("start", start, 0)
         offset = 0 if rng is None else int(rng.integers(len(self)))
         firsts = offset + steps * np.arange(batch_size)
         return (
@@ -299,7 +300,7 @@ class Streams:
         return LaidOut(inputs, targets, self._rows)
 
     def _steps_of_a_stream(self, batch_size: int) -> int:
-        steps = len(self) // _at_least(1, "batch_size", batch_size)
+        steps = len(self) // integer("batch_size", batch_size)
         if steps == 0:
             raise ValueError(
                 f"the text is too short for `batch_size` = {batch_size} streams: it has {len(self)} steps; "
@@ -382,18 +383,12 @@ def _check_lengths(lengths: np.ndarray, n: int, n_steps: int) -> None:
 
 def shuffled(n: int, batch_size: int, rng: np.random.Generator | None, start: int) -> Iterator[np.ndarray]:
     """Numbers from 0 to n - 1 in batches, the first `start` of them left out."""
-    batch_size, start = _at_least(1, "batch_size", batch_size), _at_least(0, "start", start)
+    batch_size, start = integer("batch_size", batch_size), integer("start", start, 0)
     firsts = range(start * batch_size, n, batch_size)
     if rng is None:
         return (np.arange(at, min(at + batch_size, n)) for at in firsts)
     order = rng.permutation(n)
     return (order[at : at + batch_size] for at in firsts)
-
-
-def _at_least(smallest: int, name: str, value: Any) -> int:
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < smallest:
-        raise ValueError(f"`{name}` must be an integer of at least {smallest}; got {value!r}")
-    return int(value)
 
 
 def _check_indices(indices: Any) -> np.ndarray:

@@ -7,12 +7,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import resources
 from itertools import chain, islice, pairwise
-from numbers import Real
 from pathlib import Path
 from typing import overload
 
 import numpy as np
 
+from rnnx._core.checks import integer, real
 from rnnx.data.batches import Dataset, Lines, Pieces, Streams, Windows
 from rnnx.data.files import PIECE, EncodedText, bounds_of_lines, encode, encode_file, looks_like_list, open_text
 from rnnx.data.files import read_text as read_text
@@ -185,8 +185,8 @@ def _check_choices(
         raise ValueError(f"`by` must be 'auto', 'lines', 'windows' or 'streams'; got {by!r}")
     if split not in ("tail", "blocks"):
         raise ValueError(f"`split` must be 'tail' or 'blocks'; got {split!r}")
-    if validation is not None and not (isinstance(validation, Real) and 0 < validation < 1):
-        raise ValueError(f"`validation` must be a fraction above 0 and below 1; got {validation!r}")
+    if validation is not None:
+        real("validation", validation, "(0, 1)")
     if tokenizer is not None and (oov_token is not None or min_count != 1):
         raise ValueError("`oov_token` and `min_count` are for a new tokenizer; one was given")
 
@@ -281,8 +281,7 @@ def _numbers_of_equal(lines: Sequence[np.ndarray]) -> np.ndarray:
 
 def _cut(name: str, n: int, n_blocks: int, validation: float | None) -> tuple[Pieces, Pieces, str]:
     """Pieces of n characters to train on and to hold out, the end of every block, and that in words."""
-    if not isinstance(n_blocks, int | np.integer) or n_blocks < 1:
-        raise ValueError(f"`n_blocks` must be an integer of at least 1; got {n_blocks!r}")
+    n_blocks = integer("n_blocks", n_blocks)
     if validation is None:
         return [(0, n)], [], _ALL
     edges = [i * n // n_blocks for i in range(n_blocks + 1)]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rnnx._core.checks import integer
 from rnnx.data.batches import Shuffled
 
 
@@ -68,9 +69,7 @@ class Pairs(Shuffled[PairBatch]):
             raise ValueError(
                 f"there must be as many targets as sources, and one at least; got {_counts(sources, targets)}"
             )
-        if not isinstance(end_token, int | np.integer) or isinstance(end_token, bool) or end_token < 0:
-            raise ValueError(f"`end_token` must be an integer of at least 0; got {end_token!r}")
-        self.end_token = int(end_token)
+        self.end_token = integer("end_token", end_token, 0)
         self.sources, self.targets = _sequences("sources", sources), _sequences("targets", targets)
         for i, target in enumerate(self.targets):
             if self.end_token in target:

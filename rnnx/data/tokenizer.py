@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from rnnx._core.checks import integer
 from rnnx._core.files import write_atomically
 
 NEWLINE = "\n"
@@ -116,8 +117,7 @@ class CharTokenizer:
 
     def fit_counts(self, counts: Mapping[str, int], *, min_count: int = 1) -> "CharTokenizer":
         """`fit` for a text whose characters have been counted."""
-        if operator.index(min_count) < 1:
-            raise ValueError(f"`min_count` must be at least 1; got {min_count}")
+        min_count = integer("min_count", min_count)
         if not counts:
             raise ValueError("there is no text to learn a vocabulary from")
         if self.oov_token is None and min(counts.values()) < min_count:

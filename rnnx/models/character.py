@@ -7,11 +7,12 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
+from rnnx._core.checks import integer
 from rnnx.functional.activations import softmax
 from rnnx.functional.heads import softmax_cross_entropy
 from rnnx.models.columns import Columns
 from rnnx.models.generation import sample
-from rnnx.models.recurrent import States, check_size
+from rnnx.models.recurrent import States
 from rnnx.models.sequence_model import SequenceModel
 
 
@@ -79,7 +80,7 @@ class CharModel(SequenceModel):
         unknown = sorted(set(options) - set(CharOptions.__annotations__))
         if unknown:
             raise TypeError(f"CharModel takes {sorted(CharOptions.__annotations__)}; got {unknown}")
-        check_size("vocab_size", vocab_size)
+        integer("vocab_size", vocab_size)
         super().__init__(vocab_size, hidden_size, vocab_size, num_layers, per_step=True, **options)
         self.vocab_size = self.output_size
         self.config |= {"vocab_size": self.vocab_size}

@@ -1,6 +1,5 @@
 """Text from a trained character model, drawn character by character."""
 
-import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -8,6 +7,7 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
+from rnnx._core.checks import integer, real
 from rnnx.data.tokenizer import NEWLINE, CharTokenizer
 
 
@@ -166,16 +166,14 @@ def _prompts(tokenizer: CharTokenizer, starts: list[str]) -> tuple[np.ndarray, n
 def _check(
     n: Any, starts: list[str], temperature: float, top_k: Any, top_p: Any, max_length: Any, stop: str | None
 ) -> None:
-    for name, value in (("n", n), ("max_length", max_length)):
-        if not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"`{name}` must be an integer of at least 1; got {value!r}")
+    integer("n", n)
+    integer("max_length", max_length)
     if len(starts) != n:
         raise ValueError(f"`start` must be one text, or one for each of the {n} texts; got {len(starts)}")
-    if not (temperature >= 0 and math.isfinite(temperature)):
-        raise ValueError(f"`temperature` must be a number of at least 0; got {temperature}")
-    if top_k is not None and (not isinstance(top_k, int | np.integer) or top_k < 1):
-        raise ValueError(f"`top_k` must be an integer of at least 1; got {top_k!r}")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"`top_p` must be above 0 and at most 1; got {top_p!r}")
+    real("temperature", temperature, "[0, inf)")
+    if top_k is not None:
+        integer("top_k", top_k)
+    if top_p is not None:
+        real("top_p", top_p, "(0, 1]")
     if stop is not None and len(stop) != 1:
         raise ValueError(f"`stop` must be one character; got {stop!r}")

@@ -12,6 +12,7 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
+from rnnx._core.checks import integer, real
 from rnnx._core.layout import to_public, to_time_major
 from rnnx.cells import Cell, cell_of
 from rnnx.cells.parameters import expected_shapes
@@ -84,12 +85,10 @@ class Recurrent:
     ) -> None:
         self.cell = cell_of(cell)
         widths = check_widths(hidden_size, num_layers)
-        check_size("input_size", input_size)
-        if not isinstance(dropout, int | float | np.integer | np.floating) or not 0 <= dropout < 1:
-            raise ValueError(f"`dropout` must be at least 0 and below 1; got {dropout!r}")
+        input_size, dropout = integer("input_size", input_size), real("dropout", dropout, "[0, 1)")
         if dropout and len(widths) == 1:
             raise ValueError("`dropout` is between layers; with one layer there is none")
-        self.bidirectional, self.dropout, self.name = bool(bidirectional), float(dropout), name
+        self.bidirectional, self.dropout, self.name = bool(bidirectional), dropout, name
         self.layers: list[list[Direction]] = []
         prefix = f"_{name}_l" if name else "_l"
         for k, width in enumerate(widths):
@@ -334,20 +333,11 @@ def _concat(outs: list[Array]) -> Array:
 def check_widths(hidden_size: int | Sequence[int], num_layers: int = 1) -> tuple[int, ...]:
     """Units of every layer."""
     if isinstance(hidden_size, int | np.integer):
-        check_size("num_layers", num_layers)
-        widths: tuple[Any, ...] = (hidden_size,) * num_layers
+        widths: tuple[Any, ...] = (hidden_size,) * integer("num_layers", num_layers)
     else:
         widths = tuple(hidden_size) if isinstance(hidden_size, Sequence) else (hidden_size,)
         if num_layers not in (1, len(widths)) or not widths:
             raise ValueError(
                 f"`hidden_size` must hold one number for each of the {num_layers} layers; got {hidden_size}"
             )
-    for width in widths:
-        check_size("hidden_size", width)
-    return tuple(int(width) for width in widths)
-
-
-def check_size(name: str, size: Any) -> None:
-    """Raise unless `size` is an integer of at least 1."""
-    if not isinstance(size, int | np.integer) or isinstance(size, bool) or size < 1:
-        raise ValueError(f"`{name}` must be an integer of at least 1; got {size!r}")
+    return tuple(integer("hidden_size", width) for width in widths)

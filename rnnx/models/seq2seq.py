@@ -11,6 +11,7 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
+from rnnx._core.checks import integer
 from rnnx.data.pairs import PairBatch, pad
 from rnnx.functional.heads import dense_backward, dense_forward, softmax_cross_entropy
 from rnnx.functional.initialization import initialize_dense
@@ -19,7 +20,7 @@ from rnnx.models.base import Model
 from rnnx.models.bridge import Bridge, BridgeCache
 from rnnx.models.columns import Columns
 from rnnx.models.dropout import Masks
-from rnnx.models.recurrent import Parameters, Recurrent, StackCache, States, check_size, check_widths
+from rnnx.models.recurrent import Parameters, Recurrent, StackCache, States, check_widths
 from rnnx.models.sequence_model import named_cell
 
 
@@ -123,13 +124,11 @@ class Seq2Seq(Model):
         parameters: Mapping[str, Array] | None = None,
     ) -> None:
         widths = check_widths(hidden_size, num_layers)
-        check_size("source_vocab_size", source_vocab_size)
-        check_size("target_vocab_size", target_vocab_size)
+        source_vocab_size = integer("source_vocab_size", source_vocab_size)
+        self.target_vocab_size = integer("target_vocab_size", target_vocab_size)
+        self.end_token = integer("end_token", end_token, 0, self.target_vocab_size - 1)
         if attention is not None and attention not in KINDS:
             raise ValueError(f"`attention` must be one of {[*KINDS, None]}; got {attention!r}")
-        whole = isinstance(end_token, int | np.integer) and not isinstance(end_token, bool)
-        if not whole or not 0 <= end_token < target_vocab_size:
-            raise ValueError(f"`end_token` must be an integer from 0 to {target_vocab_size - 1}; got {end_token!r}")
         record, n = named_cell(cell, reset_after), widths[-1]
         self.encoder = Recurrent(
             record, source_vocab_size, widths, bidirectional=bidirectional_encoder, dropout=dropout, name="encoder"
@@ -137,9 +136,8 @@ class Seq2Seq(Model):
         self.decoder = Recurrent(record, target_vocab_size, widths, dropout=dropout, name="decoder")
         self.bridge = Bridge(self.encoder, self.decoder)
         self.attention = None if attention is None else AttentionLayer(attention, n, self.encoder.output_size)
-        self.target_vocab_size, self.end_token = int(target_vocab_size), int(end_token)
         self.config = {
-            "source_vocab_size": int(source_vocab_size),
+            "source_vocab_size": source_vocab_size,
             "target_vocab_size": self.target_vocab_size,
             "hidden_size": list(widths),
             "cell": cell,
@@ -280,7 +278,7 @@ class Seq2Seq(Model):
         ValueError, TypeError
             As `forward`; and if `max_length` is not an integer of at least 1.
         """
-        check_size("max_length", max_length)
+        integer("max_length", max_length)
         source = self._indices("source", source)
         m, n_source = (int(size) for size in source.shape)
         xp, device, dtype = self._namespace()

@@ -11,12 +11,13 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
+from rnnx._core.checks import integer
 from rnnx.cells import Cell
 from rnnx.functional.heads import dense_backward, dense_forward
 from rnnx.functional.initialization import initialize_dense
 from rnnx.models.base import Model, Step
 from rnnx.models.dropout import Masks
-from rnnx.models.recurrent import Parameters, Recurrent, StackCache, States, check_size, check_widths
+from rnnx.models.recurrent import Parameters, Recurrent, StackCache, States, check_widths
 from rnnx.models.segments import segments
 
 Loss = Callable[..., tuple[Array, Array]]
@@ -74,8 +75,7 @@ class SequenceModel(Model):
         device: Any = None,
         parameters: Mapping[str, Array] | None = None,
     ) -> None:
-        check_size("output_size", output_size)
-        self.per_step, self.output_size = bool(per_step), int(output_size)
+        self.per_step, self.output_size = bool(per_step), integer("output_size", output_size)
         widths = check_widths(hidden_size, num_layers)
         self.stack = Recurrent(
             named_cell(cell, reset_after), input_size, widths, bidirectional=bidirectional, dropout=dropout
@@ -230,7 +230,7 @@ class SequenceModel(Model):
         """
         n_steps = batch.inputs.shape[-1]
         if segment_length is not None:
-            check_size("segment_length", segment_length)
+            integer("segment_length", segment_length)
             if not self.per_step or self.stack.bidirectional:
                 raise ValueError("segments need a model of one direction with an output for every step")
             if segment_length < n_steps:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from rnnx._core.arrays import Array
+from rnnx._core.checks import integer
 from rnnx.optim.apply import Rule, Tree, apply_rule, zeros
-from rnnx.optim.checks import at_least_one
 from rnnx.optim.schedules import Schedule, learning_rate_at
 
 
@@ -76,5 +76,5 @@ class Optimizer:
             Before anything is written: for a missing gradient, a shape, dtype or library that does not fit, or a state
             that is not of this optimizer and these parameters. (An interrupt may leave an update in place half done.)
         """
-        rule = self.rule(learning_rate_at(self.learning_rate, t), at_least_one("t", t))
+        rule = self.rule(learning_rate_at(self.learning_rate, t), integer("t", t))
         return apply_rule(rule, self.slots, parameters, grads, state, in_place)

@@ -1,77 +1,18 @@
 """Checks of hyper-parameters, gradients and states, made before anything is written."""
 
-import math
-import operator
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_shape
+from rnnx._core.checks import check_shape, integer, real
 
-
-def number(name: str, value: Any) -> float:
-    """`value` as a Python float: a NumPy float64 would make float64 of float32 parameters."""
-    if isinstance(value, bool) or not hasattr(value, "__float__"):
-        raise TypeError(f"`{name}` must be a number; got {type(value).__name__}")
-    if getattr(value, "shape", ()) != ():
-        raise TypeError(f"`{name}` must be a number; got an array of shape {tuple(value.shape)}")
-    return float(value)
-
-
-def positive(name: str, value: Any) -> float:
-    """A finite number above 0."""
-    result = number(name, value)
-    if not (result > 0 and math.isfinite(result)):
-        raise ValueError(f"`{name}` must be a positive number; got {value}")
-    return result
-
-
-def not_negative(name: str, value: Any) -> float:
-    """A finite number from 0 on."""
-    result = number(name, value)
-    if not (result >= 0 and math.isfinite(result)):
-        raise ValueError(f"`{name}` must be a number of at least 0; got {value}")
-    return result
-
-
-def below_one(name: str, value: Any) -> float:
-    """A number in [0, 1)."""
-    result = number(name, value)
-    if not 0 <= result < 1:
-        raise ValueError(f"`{name}` must be in [0, 1); got {value}")
-    return result
-
-
-def up_to_one(name: str, value: Any) -> float:
-    """A number in (0, 1]."""
-    result = number(name, value)
-    if not 0 < result <= 1:
-        raise ValueError(f"`{name}` must be in (0, 1]; got {value}")
-    return result
-
-
-def integer(name: str, value: Any, least: int) -> int:
-    """An integer of at least `least`."""
-    try:
-        result = operator.index(value)
-    except TypeError:
-        raise TypeError(f"`{name}` must be an integer; got {type(value).__name__}") from None
-    if isinstance(value, bool):
-        raise TypeError(f"`{name}` must be an integer; got bool")
-    if result < least:
-        raise ValueError(f"`{name}` must be at least {least}; got {value}")
-    return result
-
-
-def at_least_one(name: str, value: Any) -> int:
-    """An integer from 1 on: a number of steps, or of a step."""
-    return integer(name, value, 1)
-
-
-def at_least_zero(name: str, value: Any) -> int:
-    """An integer from 0 on."""
-    return integer(name, value, 0)
+positive = partial(real, interval="(0, inf)")
+not_negative = partial(real, interval="[0, inf)")
+below_one = partial(real, interval="[0, 1)")
+up_to_one = partial(real, interval="(0, 1]")
+at_least_zero = partial(integer, least=0)
 
 
 def flag(name: str, value: Any) -> bool:

@@ -5,9 +5,10 @@ from functools import partial
 from typing import Any
 
 from rnnx._core.arrays import Array
+from rnnx._core.checks import integer
 from rnnx.optim.apply import Rule, Tree, apply_rule, join, split, zeros
 from rnnx.optim.array_rules import adam_rule, momentum_rule, rmsprop_rule, sgd_rule
-from rnnx.optim.checks import at_least_one, below_one, flag, not_negative, positive
+from rnnx.optim.checks import below_one, flag, not_negative, positive
 
 
 def initialize_adam(parameters: Mapping[str, Array]) -> tuple[Tree, Tree]:
@@ -235,7 +236,7 @@ def update_parameters_with_adamw(
 def _adam(t: int, learning_rate: float, beta1: float, beta2: float, epsilon: float, **options: Any) -> Rule:
     return partial(
         adam_rule,
-        t=at_least_one("t", t),
+        t=integer("t", t),
         rate=positive("learning_rate", learning_rate),
         epsilon=positive("epsilon", epsilon),
         beta1=below_one("beta1", beta1),

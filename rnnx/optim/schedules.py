@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rnnx.optim.checks import at_least_one, at_least_zero, not_negative, number, positive, set_checked, up_to_one
+from rnnx._core.checks import integer
+from rnnx.optim.checks import at_least_zero, not_negative, positive, set_checked, up_to_one
 
 Schedule = Callable[[int], float]
 
@@ -36,15 +37,10 @@ def learning_rate_at(learning_rate: float | Schedule, t: int) -> float:
     TypeError
         If a schedule returns something else than a number.
     """
-    t = at_least_one("t", t)
+    t = integer("t", t)
     if not callable(learning_rate):
         return positive("learning_rate", learning_rate)
-    rate = number(f"learning_rate({t})", learning_rate(t))
-    if not (rate >= 0 and math.isfinite(rate)):
-        raise ValueError(
-            f"`learning_rate` must be a number of at least 0 at every step; its schedule gave {rate} at {t}"
-        )
-    return rate
+    return not_negative(f"learning_rate({t})", learning_rate(t))
 
 
 @dataclass(frozen=True)
@@ -68,11 +64,11 @@ class StepDecay:
     factor: float = 0.5
 
     def __post_init__(self) -> None:
-        set_checked(self, initial=positive, every=at_least_one, factor=up_to_one)
+        set_checked(self, initial=positive, every=integer, factor=up_to_one)
 
     def __call__(self, t: int) -> float:
         """The learning rate of step t, from 1."""
-        return self.initial * self.factor ** ((at_least_one("t", t) - 1) // self.every)
+        return self.initial * self.factor ** ((integer("t", t) - 1) // self.every)
 
 
 @dataclass(frozen=True)
@@ -96,11 +92,11 @@ class ExponentialDecay:
     every: int = 1
 
     def __post_init__(self) -> None:
-        set_checked(self, initial=positive, rate=up_to_one, every=at_least_one)
+        set_checked(self, initial=positive, rate=up_to_one, every=integer)
 
     def __call__(self, t: int) -> float:
         """The learning rate of step t, from 1."""
-        return self.initial * self.rate ** ((at_least_one("t", t) - 1) / self.every)
+        return self.initial * self.rate ** ((integer("t", t) - 1) / self.every)
 
 
 @dataclass(frozen=True)
@@ -124,11 +120,11 @@ class InverseTimeDecay:
     every: int = 1
 
     def __post_init__(self) -> None:
-        set_checked(self, initial=positive, rate=not_negative, every=at_least_one)
+        set_checked(self, initial=positive, rate=not_negative, every=integer)
 
     def __call__(self, t: int) -> float:
         """The learning rate of step t, from 1."""
-        return self.initial / (1 + self.rate * (at_least_one("t", t) - 1) / self.every)
+        return self.initial / (1 + self.rate * (integer("t", t) - 1) / self.every)
 
 
 @dataclass(frozen=True)
@@ -148,11 +144,11 @@ class LinearWarmup:
     steps: int
 
     def __post_init__(self) -> None:
-        set_checked(self, then=check_learning_rate, steps=at_least_one)
+        set_checked(self, then=check_learning_rate, steps=integer)
 
     def __call__(self, t: int) -> float:
         """The learning rate of step t, from 1."""
-        t = at_least_one("t", t)
+        t = integer("t", t)
         if t > self.steps:
             return learning_rate_at(self.then, t - self.steps)
         return learning_rate_at(self.then, 1) * t / self.steps
@@ -187,13 +183,13 @@ class CosineDecay:
     warmup: int = 0
 
     def __post_init__(self) -> None:
-        set_checked(self, initial=positive, steps=at_least_one, final=not_negative, warmup=at_least_zero)
+        set_checked(self, initial=positive, steps=integer, final=not_negative, warmup=at_least_zero)
         if self.warmup >= self.steps:
             raise ValueError(f"`warmup` must be below `steps` = {self.steps}; got {self.warmup}")
 
     def __call__(self, t: int) -> float:
         """The learning rate of step t, from 1."""
-        t = at_least_one("t", t)
+        t = integer("t", t)
         if t <= self.warmup:
             return self.initial * t / self.warmup
         done = min((t - 1 - self.warmup) / (self.steps - self.warmup), 1.0)

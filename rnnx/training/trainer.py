@@ -14,6 +14,7 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
+from rnnx._core.checks import integer, real
 from rnnx.data.batches import Dataset
 from rnnx.data.on_device import placed
 from rnnx.models import Masks, Model
@@ -78,11 +79,9 @@ class Trainer:
     def __post_init__(self) -> None:
         self.optimizer_state = self.optimizer_state or self.optimizer.init(self.model.parameters)
         for name in ("clip_value", "clip_norm"):
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, int | float | np.number) and value > 0):
-                raise ValueError(f"`{name}` must be a positive number; got {value!r}")
-        if not isinstance(self.seed, int | np.integer) or self.seed < 0:
-            raise ValueError(f"`seed` must be an integer of at least 0; got {self.seed!r}")
+            if getattr(self, name) is not None:
+                setattr(self, name, real(name, getattr(self, name), "(0, inf)"))
+        self.seed = integer("seed", self.seed, 0)
         self.in_place = self.in_place and "in_place" in inspect.signature(self.optimizer.update).parameters
         if self.counters.smooth_loss is None and hasattr(self.model, "vocab_size"):
             self.counters.smooth_loss = math.log(self.model.vocab_size)
@@ -138,8 +137,8 @@ class Trainer:
         if epochs is None and iterations is None:
             raise ValueError("one of `epochs` and `iterations` must be given")
         for name, value in {**numbers, "evaluate_every": evaluate_every}.items():
-            if value is not None and (not isinstance(value, int | np.integer) or value < 1):
-                raise ValueError(f"`{name}` must be an integer of at least 1; got {value!r}")
+            if value is not None:
+                integer(name, value)
         if patience is not None and validation is None:
             raise ValueError("`patience` needs `validation`")
         self.settle()
