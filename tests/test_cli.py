@@ -116,7 +116,7 @@ def test_all_the_options(run):
 
 def _steps(loaded, text, by):
     """Inputs and targets of the validation part of a text, in one row."""
-    corpus = make_corpus("text", Path(text), by=by, length=20, tokenizer=loaded.tokenizer)
+    corpus = make_corpus("text", Path(text), by=by, seq_length=20, tokenizer=loaded.tokenizer)
     batches = list(corpus.validation.batches(1))
     return [np.concatenate([getattr(b, name) for b in batches], axis=1) for name in ("inputs", "targets")]
 

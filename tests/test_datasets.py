@@ -190,7 +190,7 @@ def test_errors_come_before_the_first_batch():
         with pytest.raises(ValueError, match="`start` must be an integer of at least 0; got -1"):
             dataset.batches(1, start=-1)
     for kind in (Windows, Streams):
-        with pytest.raises(ValueError, match="`length` must be an integer of at least 1; got 0"):
+        with pytest.raises(ValueError, match="`seq_length` must be an integer of at least 1; got 0"):
             kind(text, 0)
         for wrong in (text[:1], text * 1.0, text[None]):
             with pytest.raises(ValueError, match=r"`indices` must be integers of shape \(n,\) with n >= 2"):
@@ -244,14 +244,14 @@ def test_examples():
             np.zeros((1, 3), int),
             None,
             ValueError,
-            r"dtype int64 are classes, of shape \(n,\) or \(n, T\), n = 3 and T = 4 .*; got \(1, 3\); numbers must be",
+            r"dtype int64 are classes, of shape \(n,\) or \(n, T\), with n = 3 and T = 4 .*; got \(1, 3\); values must be",
         ),
         (
             np.zeros((2, 3, 4)),
             np.zeros(3),
             None,
             ValueError,
-            r"are numbers, of shape \(n_y, n\) or \(n_y, n, T\), .*; got \(3,\); classes must be integers",
+            r"are values, of shape \(n_y, n\) or \(n_y, n, T\), .*; got \(3,\); classes must be integers",
         ),
         (np.zeros((2, 3, 4)), np.zeros((3, 5), int), None, ValueError, r"got \(3, 5\)"),
         (np.zeros((2, 3, 4)), np.float64(1), None, ValueError, r"got \(\)"),

@@ -420,7 +420,7 @@ def test_pairs():
         )
         np.testing.assert_array_equal(whole[2].target_out, cut[0].target_out)
         assert sum(batch.lengths.sum() for batch in whole) == sum(len(s) + 1 for s in sources)
-    with pytest.raises(ValueError, match="as many targets as sources, and one at least; got 5 sources and 1 targets"):
+    with pytest.raises(ValueError, match="as many targets as sources; got 5 sources and 1 targets"):
         Pairs(sources, sources[:1], end_token=0)
     with pytest.raises(ValueError, match="`batch_size` must be an integer of at least 1; got 0"):
         next(pairs.batches(0))

@@ -12,7 +12,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from rnnx.data.batches import Dataset
+from rnnx.data import Dataset
 
 
 class NGram:

@@ -10,8 +10,7 @@ import numpy as np
 import rnnx
 from rnnx.analysis.ngram import NGram
 from rnnx.cli.group import device_option, errors_as_messages, load_characters, number, run_argument
-from rnnx.data.batches import Dataset
-from rnnx.data.corpus import CORPORA, Corpus, make_corpus
+from rnnx.data import CORPORA, Corpus, Dataset, make_corpus
 from rnnx.models.generation import sample as draw
 from rnnx.training.checkpoint import Checkpoint
 from rnnx.training.settings import Settings
@@ -103,7 +102,7 @@ def _whole(text: str, loaded: Checkpoint) -> Corpus:
     settings = Settings.of(loaded)
     by = loaded.training["by"]
     return make_corpus(
-        Path(text).stem, Path(text), by=by, length=settings.seq_length, tokenizer=loaded.tokenizer, validation=None
+        Path(text).stem, Path(text), by=by, seq_length=settings.seq_length, tokenizer=loaded.tokenizer, validation=None
     )
 
 

@@ -10,7 +10,7 @@ import click
 
 import rnnx
 from rnnx._core.devices import by_device
-from rnnx.data.tokenizer import CharTokenizer
+from rnnx.data import CharTokenizer
 from rnnx.training import checkpoint as checkpoints
 
 POSITIVE = click.FloatRange(0, min_open=True)

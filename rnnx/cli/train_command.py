@@ -13,7 +13,7 @@ from tqdm import tqdm
 import rnnx
 from rnnx.cli.group import FRACTION, device_option, errors_as_messages, number
 from rnnx.cli.interrupt import Interrupt
-from rnnx.data.corpus import CORPORA
+from rnnx.data import CORPORA
 from rnnx.models.generation import sample as draw
 from rnnx.optim import OPTIMIZERS
 from rnnx.training.runs import Run, free_folder

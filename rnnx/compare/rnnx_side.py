@@ -8,7 +8,7 @@ import rnnx
 from rnnx import optim
 from rnnx.compare.exchange import Arrays, Request
 from rnnx.compare.side import main, timed
-from rnnx.data.batches import Batch
+from rnnx.data import Batch
 from rnnx.models import CharModel
 
 

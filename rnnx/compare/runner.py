@@ -17,9 +17,7 @@ import numpy as np
 import rnnx
 from rnnx.compare.exchange import Request, Result, Settings
 from rnnx.compare.report import Report
-from rnnx.data.corpus import CORPORA
-from rnnx.data.files import read_text
-from rnnx.data.tokenizer import CharTokenizer
+from rnnx.data import CORPORA, CharTokenizer, read_text
 from rnnx.models import CharModel
 
 # Peer -> (modules it needs, how to get them, its sides). A side: label -> (module in this package, way).
@@ -76,7 +74,7 @@ def run(
     vocab_size : int, optional
         Number of characters, at least 2; default: the largest index plus 1.
     dataset : str
-        Without `indices` and `text`: a built-in text, one of ``rnnx.data.corpus.CORPORA``.
+        Without `indices` and `text`: a built-in text, one of ``rnnx.data.CORPORA``.
     text : path, optional
         Without `indices`: a file, UTF-8.
     hidden_size, num_layers : int

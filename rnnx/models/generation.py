@@ -8,7 +8,7 @@ import numpy as np
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import integer, real
-from rnnx.data.tokenizer import NEWLINE, CharTokenizer
+from rnnx.data import NEWLINE, CharTokenizer, pad
 
 
 class Reader(Protocol):
@@ -155,12 +155,7 @@ def _prompts(tokenizer: CharTokenizer, starts: list[str]) -> tuple[np.ndarray, n
     known = [token for i, token in enumerate(vocabulary) if i != tokenizer.oov_index]
     if not known:
         raise ValueError("the vocabulary has no character to begin with")
-    sequences = [tokenizer.encode(first + start or known[0]) for start in starts]
-    lengths = np.array([len(s) for s in sequences])
-    prompts = np.zeros((len(starts), lengths.max()), np.int64)
-    for j, sequence in enumerate(sequences):
-        prompts[j, : len(sequence)] = sequence
-    return prompts, lengths
+    return pad([tokenizer.encode(first + start or known[0]) for start in starts])
 
 
 def _check(

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnx.data.batches import Batch
+from rnnx.data import Batch
 
 
 def segments(batch: Any, length: int) -> list[tuple[int, Batch]]:

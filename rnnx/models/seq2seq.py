@@ -12,7 +12,7 @@ import numpy as np
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import integer
-from rnnx.data.pairs import PairBatch, pad
+from rnnx.data import PairBatch, pad
 from rnnx.functional.heads import dense_backward, dense_forward, softmax_cross_entropy
 from rnnx.functional.initialization import initialize_dense
 from rnnx.models.attention_layer import KINDS, AttentionLayer, LayerCache
@@ -326,7 +326,7 @@ class Seq2Seq(Model):
             try:
                 values = np.asarray(values)
             except ValueError:
-                raise ValueError(f"`{name}` must have rows of one length, see `rnnx.data.pairs.pad`") from None
+                raise ValueError(f"`{name}` must have rows of one length, see `rnnx.data.pad`") from None
         if isinstance(values, np.ndarray):
             xp, _ = ns.common_namespace({name: values})
         else:

@@ -18,7 +18,7 @@ from safetensors.numpy import save as to_bytes
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.files import write_atomically
-from rnnx.data.tokenizer import CharTokenizer
+from rnnx.data import CharTokenizer
 from rnnx.models import MODELS, Model
 
 FORMAT = "rnnx-checkpoint"

@@ -17,7 +17,7 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.devices import by_device
 from rnnx._core.files import check_writable
-from rnnx.data.corpus import Corpus
+from rnnx.data import Corpus
 from rnnx.models import CharModel, square_root_segments
 from rnnx.training import checkpoint as checkpoints
 from rnnx.training.metrics import MetricsWriter

@@ -6,8 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from rnnx.data.corpus import CORPORA, Corpus, make_corpus
-from rnnx.data.tokenizer import CharTokenizer
+from rnnx.data import CORPORA, CharTokenizer, Corpus, make_corpus
 from rnnx.models import CharModel
 from rnnx.optim import (
     CosineDecay,
@@ -112,7 +111,7 @@ class Settings:
             self.name(),
             Path(self.text) if self.text else CORPORA[self.dataset](),
             by=self.by,
-            length=self.seq_length,
+            seq_length=self.seq_length,
             seed=self.seed,
             validation=self.validation,
             split=self.split,

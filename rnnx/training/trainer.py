@@ -15,8 +15,7 @@ import numpy as np
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import integer, real
-from rnnx.data.batches import Dataset
-from rnnx.data.on_device import placed
+from rnnx.data import Dataset, to_device_of
 from rnnx.models import Masks, Model
 from rnnx.models.base import Step
 from rnnx.optim import clip_by_global_norm, clip_by_value, learning_rate_at
@@ -146,7 +145,7 @@ class Trainer:
         if at.batch_size not in (0, batch_size) and at.batch < train.n_batches(at.batch_size):
             raise ValueError(f"`batch_size` must be {at.batch_size} until the epoch has ended; got {batch_size}")
         self._check_whole()
-        train, validation = (placed(dataset, self.model.parameters) for dataset in (train, validation))
+        train, validation = (to_device_of(dataset, self.model.parameters) for dataset in (train, validation))
         return self._run(train, validation, epochs, iterations, batch_size, evaluate_every, patience)
 
     def _run(
