@@ -173,7 +173,7 @@ def test_user_mistakes_are_one_line(run, tmp_path):
         (["train", "--cell", "lsmt"], "'lsmt' is not one of 'rnn', 'lstm', 'gru'"),
         (["train", "--learning-rate", "0"], "Invalid value for '--learning-rate'"),
         (["train", "--hidden-size", "8,x"], "'8,x' is not an integer of at least 1, or several"),
-        (["train", "--reset-after"], "`reset_after` is a choice of the GRU; got it for 'lstm'"),
+        (["train", "--reset-after"], "`reset_after` is an option of the GRU; got it for 'lstm'"),
         (["train", "--warmup", "100000"], "`warmup` must be at least 0 and below the"),
         (["train", "--resume", "nowhere"], "Error: nowhere"),
         (["train", "--resume", "."], "it is not the folder of a run"),
@@ -252,10 +252,9 @@ def test_resume(run, tmp_path):
     assert "best validation loss" in ok(run("train", "--resume", "parts", "--text", "moved.txt"))
     (tmp_path / "moved.txt").write_text(NAMES + "\nnewosaurus")
     assert (
-        "moved is not the text that the run has learned from so far"
-        in run("train", "--resume", "parts", "--epochs", 6)[2]
+        "moved is not the text that the run has been trained on" in run("train", "--resume", "parts", "--epochs", 6)[2]
     )
-    assert "holds a run already" in run("train", "--output", "parts")[2]
+    assert "already holds a run" in run("train", "--output", "parts")[2]
 
 
 def _without_times(folder):

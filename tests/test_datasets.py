@@ -244,7 +244,7 @@ def test_examples():
             np.zeros((1, 3), int),
             None,
             ValueError,
-            r"dtype int64 are classes, of shape \(n,\) or \(n, T\), with n = 3 and T = 4 .*; got \(1, 3\); values must be",
+            r"dtype int64 are classes, of shape \(n,\) or \(n, T\), with n = 3 and T = 4 .*; got \(1, 3\); values",
         ),
         (
             np.zeros((2, 3, 4)),

@@ -218,7 +218,7 @@ def test_a_run_that_diverges(device, monkeypatch, what, found_by):
     with pytest.raises(FloatingPointError) as expected:
         list(ours.run(corpus.train, **run))
     if found_by == "number":
-        monkeypatch.setattr(type(theirs._unread), "most", 6)
+        monkeypatch.setattr(type(theirs._pending), "max_steps", 6)
     items, steps = theirs.run(corpus.train, **run), []
     if found_by in ("look", "state"):
         steps = [next(items) for _ in range(6)]

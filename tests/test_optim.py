@@ -622,14 +622,14 @@ def test_messages(problem):
         (lambda: rnnx.update_parameters_with_sgd(p, grads, -1), "`learning_rate` must be a positive number; got -1"),
         (
             lambda: rnnx.update_parameters_with_adam(p, grads, {}, s, 1),
-            r"`v` must be what initialize_adam or the last step returned; missing \['dW', 'db'\]",
+            r"`v` must be what initialize_adam or the previous step returned; missing \['dW', 'db'\]",
         ),
-        (lambda: rnnx.clip_by_global_norm({}, 1), "`grads` must hold at least one array that is not empty"),
+        (lambda: rnnx.clip_by_global_norm({}, 1), "`grads` must hold at least one non-empty array"),
         (lambda: rnnx.clip_by_global_norm({"dW": np.ones(2, int)}, 1), "`dW` must hold real floating-point numbers"),
         (lambda: optim.clip_by_norm(grads, -1), "`max_norm` must be a positive number; got -1"),
         (
             lambda: optim.update_parameters_with_momentum(p, grads, {}),
-            r"`v` must be what initialize_velocity or the last step returned; missing \['dW', 'db'\]",
+            r"`v` must be what initialize_velocity or the previous step returned; missing \['dW', 'db'\]",
         ),
         (
             lambda: optim.update_parameters_with_rmsprop(p, grads, v, alpha=1),

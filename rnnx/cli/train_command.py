@@ -18,7 +18,7 @@ from rnnx.models.generation import sample as draw
 from rnnx.optim import OPTIMIZERS
 from rnnx.training.runs import Run, free_folder
 from rnnx.training.settings import Settings
-from rnnx.training.trainer import Progress
+from rnnx.training import Progress
 
 INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C
 _ON_RESUME = ("epochs", "iterations", "patience", "evaluate_every", "text")  # settings that a run may change
@@ -69,7 +69,9 @@ class _Widths(click.ParamType):
 @click.option("--hidden-size", "--rnn-size", type=_Widths(), default="128", help="Units of a layer; 256,128: of each.")
 @click.option("--num-layers", type=_POSITIVE_INT, default=1, help="Recurrent layers.")
 @number("--dropout", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="Between the layers, in training.")
-@click.option("--init", type=click.Choice(["keras", "torch", "course"]), default="keras", help="Initial parameters.")
+@click.option(
+    "--init", "scheme", type=click.Choice(["keras", "torch", "course"]), default="keras", help="Initial parameters."
+)
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", help="Precision.")
 # how to learn
 @click.option("--epochs", type=_POSITIVE_INT, help="Passes over the text.  [default: 12]")

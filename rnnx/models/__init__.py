@@ -1,4 +1,4 @@
-"""Models over the functions: a stack of recurrent layers, and what can stand on it."""
+"""Models: a stack of recurrent layers, with heads for texts, sequences and pairs."""
 
 from rnnx.models.base import Model, Step
 from rnnx.models.character import CharModel, CharStream
@@ -30,7 +30,7 @@ __all__ = [
     "square_root_segments",
 ]
 
-# The models that a checkpoint can hold, by the name it has there.
+# Models by their names in a checkpoint.
 MODELS: dict[str, type[Model]] = {
     model.kind: model for model in (CharModel, SequenceClassifier, SequenceRegressor, Seq2Seq)
 }

@@ -1,4 +1,4 @@
-"""Long sequences in parts."""
+"""Long sequences in segments, whose states are recomputed in the backward pass."""
 
 import math
 from typing import Any
@@ -9,18 +9,15 @@ from rnnx.data import Batch
 
 
 def segments(batch: Any, length: int) -> list[tuple[int, Batch]]:
-    """Parts of a batch, each with the step at which it begins."""
+    """Split a batch into segments; return each with its first step."""
     parts, n_steps = [], batch.inputs.shape[-1]
     for t in range(0, n_steps, length):
-        lengths = None if batch.lengths is None else np.clip(np.asarray(batch.lengths) - t, 0, None)
         steps = slice(t, min(t + length, n_steps))
-        inputs, targets = batch.inputs[..., steps], batch.targets[..., steps]
-        if lengths is not None:
-            lengths = np.minimum(lengths, inputs.shape[-1])
-        parts.append((t, Batch(inputs, targets, lengths)))
+        lengths = None if batch.lengths is None else np.clip(np.asarray(batch.lengths) - t, 0, steps.stop - t)
+        parts.append((t, Batch(batch.inputs[..., steps], batch.targets[..., steps], lengths)))
     return parts
 
 
 def square_root_segments(n_steps: int) -> int:
-    """The `segment_length` that needs least memory for a sequence of so many steps."""
+    """Return the `segment_length` that needs least memory for sequences of n_steps steps."""
     return max(1, math.isqrt(max(n_steps - 1, 0)) + 1)

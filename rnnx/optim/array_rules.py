@@ -1,8 +1,8 @@
-"""The update rules, each once, for the arrays of one parameter.
+"""The update rules, one function each, for the arrays of one parameter.
 
-p is the parameter, g its gradient, v, s and m what the rule remembers. If `write`, all but g are written to where they
-can be (an array of JAX cannot, and an augmented assignment makes a new one); else none is, and only what is new is
-written to. The operations are the same, and so are the bits. Every rule returns (p, *what it remembers).
+p is the parameter, g its gradient; v, s and m are the state. If `write`, all of them but g are updated in place where
+the library allows it (JAX does not: augmented assignment then makes a new array); otherwise no input is written to.
+Both ways compute the same operations, so the results are bit-identical. Every rule returns (p, *state).
 """
 
 from typing import Any
@@ -10,9 +10,11 @@ from typing import Any
 from rnnx._core.arrays import Array
 
 
-def sgd_rule(xp: Any, p: Array, g: Array, *, write: bool, rate: float, weight_decay: float = 0.0) -> tuple[Array, ...]:
+def sgd_rule(
+    xp: Any, p: Array, g: Array, *, write: bool, rate: float, t: int = 1, weight_decay: float = 0.0
+) -> tuple[Array, ...]:
     """``p -= rate * g``."""
-    del xp
+    del xp, t
     return (_minus(p, rate * _with_decay(p, g, weight_decay), write),)
 
 
@@ -25,15 +27,19 @@ def momentum_rule(
     write: bool,
     rate: float,
     momentum: float,
-    share: float = 1.0,
+    t: int = 2,
+    dampening: float = 0.0,
     nesterov: bool = False,
     weight_decay: float = 0.0,
 ) -> tuple[Array, ...]:
-    """``v = momentum * v + share * g; p -= rate * v``; Nesterov's looks one step ahead along the new v."""
+    """``v = momentum * v + (1 - dampening) * g; p -= rate * v``; Nesterov looks one step ahead along the new v.
+
+    The first gradient, at t = 1, is not dampened.
+    """
     del xp
     g = _with_decay(p, g, weight_decay)
-    if share != 1:
-        g = share * g
+    if dampening and t > 1:
+        g = (1 - dampening) * g
     v = _times(v, momentum, write)
     v += g
     return _minus(p, rate * (g + momentum * v if nesterov else v), write), v
@@ -49,33 +55,35 @@ def rmsprop_rule(
     rate: float,
     alpha: float,
     epsilon: float,
+    t: int = 1,
     momentum: float = 0.0,
     centered: bool = False,
     weight_decay: float = 0.0,
 ) -> tuple[Array, ...]:
     """``s = alpha * s + (1 - alpha) * g**2; p -= rate * g / (sqrt(s) + epsilon)``.
 
-    `rest` is the mean m of the gradients if `centered`, and then the velocity v if there is momentum.
+    `rest` holds the mean m of the gradients if `centered`, then the velocity v if there is momentum.
     """
+    del t
     g = _with_decay(p, g, weight_decay)
     s = _times(s, alpha, write)
     s += (1 - alpha) * (g * g)
-    kept, variance = [s], s
+    state, variance = [s], s
     if centered:
         m, rest = rest[0], rest[1:]
         m = _times(m, alpha, write)
         m += (1 - alpha) * g
-        kept.append(m)
-        # Rounding may leave less than nothing of the variance of a gradient that stays the same.
+        state.append(m)
+        # Rounding can make the variance of a constant gradient negative.
         variance = xp.maximum(s - m * m, xp.zeros_like(s))
     step = g / (xp.sqrt(variance) + epsilon)
     if momentum:
         (v,) = rest
         v = _times(v, momentum, write)
         v += step
-        kept.append(v)
+        state.append(v)
         step = v
-    return _minus(p, rate * step, write), *kept
+    return _minus(p, rate * step, write), *state
 
 
 def adam_rule(
@@ -103,7 +111,7 @@ def adam_rule(
     v += (1 - beta1) * g
     s = _times(s, beta2, write)
     s += (1 - beta2) * (g * g)
-    # Both sides of the fraction times the root of 1 - beta2**t: one pass over the array less.
+    # Numerator and denominator are both multiplied by sqrt(1 - beta2**t), which saves one pass over the array.
     root = (1 - beta2**t) ** 0.5
     denominator = xp.sqrt(s)
     denominator += epsilon * root
@@ -113,7 +121,7 @@ def adam_rule(
 
 
 def _with_decay(p: Array, g: Array, weight_decay: float) -> Array:
-    """The gradient of loss + weight_decay / 2 * p**2."""
+    """Return the gradient of loss + weight_decay / 2 * p**2."""
     return g + weight_decay * p if weight_decay else g
 
 

@@ -1,32 +1,44 @@
-"""What all optimizers have in common."""
+"""The base class of optimizers."""
 
 from collections.abc import Mapping
+from dataclasses import fields
+from functools import partial
+from typing import Any, ClassVar
 
 from rnnx._core.arrays import Array
 from rnnx._core.checks import integer
 from rnnx.optim.apply import Rule, Tree, apply_rule, zeros
-from rnnx.optim.schedules import Schedule, learning_rate_at
+from rnnx.optim.checks import Checked
+from rnnx.optim.schedules import learning_rate_at
 
 
-class Optimizer:
-    """What all optimizers have in common. `learning_rate` is a number, or a function of the step, from 1."""
+class Optimizer(Checked):
+    """Base of all optimizers: hyper-parameters only; the state is a dict of arrays.
 
-    learning_rate: float | Schedule
+    Attributes
+    ----------
+    learning_rate : float or schedule
+        A number, or a function of the step number, which starts at 1.
+    """
+
+    array_rule: ClassVar[Any]  # of `rnnx.optim.array_rules`
+    learning_rate: Any
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """What is remembered of every parameter: the first part of the state's keys, "v" in "v.dW"."""
+        """Names of the state arrays of each parameter: "v" in the key "v.dW"."""
         return ()
 
     def rule(self, rate: float, t: int) -> Rule:
-        """The update of one parameter in step t: ``rule(xp, p, g, *remembered, write) -> (p, *remembered)``.
+        """Return the update of one parameter in step t, ``rule(xp, p, g, *state, write) -> (p, *state)``.
 
-        What `write` asks for stands in ``rnnx/optim/array_rules.py``.
+        `rnnx.optim.array_rules` explains `write`.
         """
-        raise NotImplementedError
+        options = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "learning_rate"}  # type: ignore[arg-type]
+        return partial(type(self).array_rule, rate=rate, t=t, **options)
 
     def init(self, parameters: Mapping[str, Array]) -> Tree:
-        """The state before the first step.
+        """Return the state before the first step.
 
         Parameters
         ----------
@@ -35,7 +47,7 @@ class Optimizer:
         Returns
         -------
         dict of str to array
-            Zeros, of the parameters' shapes and dtypes; keys such as "v.dW".
+            Zeros in the shapes and dtypes of the parameters; keys such as "v.dW".
         """
         return zeros(parameters, self.slots)
 
@@ -48,7 +60,7 @@ class Optimizer:
         *,
         in_place: bool = False,
     ) -> tuple[Tree, Tree]:
-        """One step.
+        """Take one step.
 
         Parameters
         ----------
@@ -56,25 +68,26 @@ class Optimizer:
         grads : dict of str to array
             "d" + key for every key of `parameters`; other keys (dx, da0) are ignored.
         state : dict of str to array
-            As `init` or the last update returned it.
+            As returned by `init` or the previous update.
         t : int
             Number of this step, from 1.
         in_place : bool
-            Write to the arrays of `parameters` and `state` where these can be written to (NumPy, CuPy, torch). Of
-            others (JAX's, read-only ones) new ones are made as ever: go on with what is returned. The result is the
-            same bit for bit, without memory for a second set of arrays. No array may be given twice, and gradients
-            must not be views of parameters.
+            Write to the arrays of `parameters` and `state` where the library allows it (NumPy, CuPy, torch); other
+            arrays (JAX's, read-only ones) are replaced, so always continue with the returned dicts. The result is
+            bit-identical and needs no second set of arrays. No array may occur twice, and gradients must not be views
+            of parameters.
 
         Returns
         -------
         parameters, state : dict of str to array
-            New dicts. Without `in_place` nothing that was given is written to.
+            New dicts. Without `in_place`, no input is written to.
 
         Raises
         ------
         ValueError, TypeError
-            Before anything is written: for a missing gradient, a shape, dtype or library that does not fit, or a state
-            that is not of this optimizer and these parameters. (An interrupt may leave an update in place half done.)
+            Before anything is written: if a gradient is missing, a shape, dtype or library does not match, or the
+            state belongs to another optimizer or other parameters. (An interrupt can leave an update in place
+            incomplete.)
         """
         rule = self.rule(learning_rate_at(self.learning_rate, t), integer("t", t))
         return apply_rule(rule, self.slots, parameters, grads, state, in_place)
