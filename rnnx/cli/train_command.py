@@ -16,9 +16,9 @@ from rnnx.cli.interrupt import Interrupt
 from rnnx.data import CORPORA
 from rnnx.models.generation import sample as draw
 from rnnx.optim import OPTIMIZERS
+from rnnx.training import Progress
 from rnnx.training.runs import Run, free_folder
 from rnnx.training.settings import Settings
-from rnnx.training import Progress
 
 INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C
 _ON_RESUME = ("epochs", "iterations", "patience", "evaluate_every", "text")  # settings that a run may change

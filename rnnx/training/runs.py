@@ -21,8 +21,8 @@ from rnnx.data import Corpus
 from rnnx.models import CharModel, square_root_segments
 from rnnx.training import checkpoint as checkpoints
 from rnnx.training.metrics import MetricsWriter
-from rnnx.training.settings import Settings
 from rnnx.training.progress import Progress
+from rnnx.training.settings import Settings
 from rnnx.training.trainer import Trainer
 
 BEST_NAME = "best.safetensors"
