@@ -256,7 +256,7 @@ def test_examples():
         (np.zeros((2, 3, 4)), np.zeros((3, 5), int), None, ValueError, r"got \(3, 5\)"),
         (np.zeros((2, 3, 4)), np.float64(1), None, ValueError, r"got \(\)"),
         (np.zeros((2, 3, 4)), np.array(["a", "b", "c"]), None, TypeError, "`targets` must hold integers, .* or floats"),
-        (np.zeros((2, 3, 4)), np.zeros(3, int), [4, 4], ValueError, r"`lengths` must have shape \(n,\) = \(3,\)"),
+        (np.zeros((2, 3, 4)), np.zeros(3, int), [4, 4], ValueError, r"`lengths` must have shape \(m,\) = \(3,\)"),
         (
             np.zeros((2, 3, 4)),
             np.zeros(3, int),
@@ -264,8 +264,14 @@ def test_examples():
             TypeError,
             "`lengths` must hold integers; got dtype float",
         ),
-        (np.zeros((2, 3, 4)), np.zeros(3, int), [4, 5, 1], ValueError, "`lengths` must be from 0 to T = 4; got 1 to 5"),
-        (np.zeros((2, 3, 4)), np.zeros(3, int), [4, -1, 1], ValueError, "from 0 to T = 4; got -1 to 4"),
+        (
+            np.zeros((2, 3, 4)),
+            np.zeros(3, int),
+            [4, 5, 1],
+            ValueError,
+            "`lengths` must be from 0 to T_x = 4; got 1 to 5",
+        ),
+        (np.zeros((2, 3, 4)), np.zeros(3, int), [4, -1, 1], ValueError, "from 0 to T_x = 4; got -1 to 4"),
     ],
 )
 def test_examples_that_do_not_fit(inputs, targets, lengths, error, message):

@@ -231,7 +231,7 @@ def test_leaves_that_require_a_gradient():
     torch = pytest.importorskip("torch")
     p = {"w": torch.ones(3, requires_grad=True)}
     for in_place in (False, True):
-        with pytest.raises(ValueError, match="`w` must not require a gradient of torch; give its detach"):
+        with pytest.raises(ValueError, match="`w` must not require a gradient of torch; pass its detach"):
             SGD().update(p, {"dw": torch.ones(3)}, {}, 1, in_place=in_place)
 
 

@@ -28,8 +28,4 @@ def python_prose() -> str:
     return NEWLINE.join(topics[title] for title in sorted(topics))
 
 
-CORPORA: dict[str, Callable[[], str]] = {
-    "dinos": dinosaur_names,
-    "dinosaurs": dinosaur_names,
-    "pydoc": python_prose,
-}
+CORPORA: dict[str, Callable[[], str]] = {"dinos": dinosaur_names, "dinosaurs": dinosaur_names, "pydoc": python_prose}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from rnnx._core import arrays as ns
+from rnnx._core.checks import check_lengths
 from rnnx.data.batches import Batch, Shuffled
 
 
@@ -40,7 +41,6 @@ class Examples(Shuffled[Batch]):
 
     def __init__(self, inputs: np.ndarray, targets: np.ndarray, lengths: Sequence[int] | np.ndarray | None = None):
         self.inputs, self.targets = np.asarray(inputs), np.asarray(targets)
-        self.lengths = None if lengths is None else np.asarray(lengths)
         self.indices = self.inputs.ndim == 2
         if self.inputs.ndim not in (2, 3):
             raise ValueError(f"`inputs` must have shape (n_x, n, T), or (n, T) of integers; got {self.inputs.shape}")
@@ -52,9 +52,10 @@ class Examples(Shuffled[Batch]):
             )
         self._size, n_steps = self.inputs.shape[-2:]
         self._axis = _check_targets(self.targets, self._size, n_steps)
-        if self.lengths is not None:
-            _check_lengths(self.lengths, self._size, n_steps)
         self._xp, self._device = ns.common_namespace({"inputs": self.inputs})
+        self.lengths: np.ndarray | None = None
+        if lengths is not None:
+            self.lengths = check_lengths(self._xp, self._device, lengths, self._size, n_steps)
 
     def __len__(self) -> int:
         return self._size
@@ -90,12 +91,3 @@ def _check_targets(targets: np.ndarray, n: int, n_steps: int) -> int:
             f"got {targets.shape}{other}"
         )
     return 0 if classes else 1
-
-
-def _check_lengths(lengths: np.ndarray, n: int, n_steps: int) -> None:
-    if lengths.shape != (n,):
-        raise ValueError(f"`lengths` must have shape (n,) = ({n},); got {lengths.shape}")
-    if lengths.dtype.kind not in "iu":
-        raise TypeError(f"`lengths` must hold integers; got dtype {lengths.dtype}")
-    if n and not 0 <= lengths.min() <= lengths.max() <= n_steps:
-        raise ValueError(f"`lengths` must be from 0 to T = {n_steps}; got {lengths.min()} to {lengths.max()}")

@@ -85,8 +85,7 @@ class Pairs(Shuffled[PairBatch]):
     def gather(self, chosen: np.ndarray) -> PairBatch:
         """Build the batch of some pairs."""
         return PairBatch(
-            *pad([self.sources[i] for i in chosen]),
-            *pad_shifted([self.targets[i] for i in chosen], self.end_token),
+            *pad([self.sources[i] for i in chosen]), *pad_shifted([self.targets[i] for i in chosen], self.end_token)
         )
 
 

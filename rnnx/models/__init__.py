@@ -2,11 +2,12 @@
 
 from rnnx.models.base import Model, Step
 from rnnx.models.character import CharModel, CharStream
+from rnnx.models.decoding import Prediction
 from rnnx.models.dropout import Masks
 from rnnx.models.generation import draw, sample
 from rnnx.models.recurrent import Recurrent, StackCache, StackStream
 from rnnx.models.segments import square_root_segments
-from rnnx.models.seq2seq import Prediction, Seq2Seq
+from rnnx.models.seq2seq import Seq2Seq
 from rnnx.models.sequence import SequenceClassifier, SequenceRegressor
 from rnnx.models.sequence_model import SequenceModel
 

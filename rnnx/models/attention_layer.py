@@ -160,11 +160,7 @@ class AttentionLayer:
         if self.projects:
             dkeys, gradients["dWk"], _ = dense_backward(dkeys, cache.encoded, parameters["Wk" + _SUFFIX])
         da = found["dqueries"] + djoined[self.n_encoded :, :, :]
-        return {
-            "da": da,
-            "dencoded": dkeys + found["dvalues"],
-            **{key + _SUFFIX: d for key, d in gradients.items()},
-        }
+        return {"da": da, "dencoded": dkeys + found["dvalues"], **{key + _SUFFIX: d for key, d in gradients.items()}}
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,8 @@ class Model(ABC):
     def parameters(self, parameters: Parameters) -> None:
         self._parameters = parameters
         name, array = next(iter(parameters.items()))
-        self._xp, self._device = ns.common_namespace({name: array})
-        self._dtype = array.dtype
+        self.xp, self.device = ns.common_namespace({name: array})
+        self.dtype = array.dtype
 
     @abstractmethod
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -127,14 +127,14 @@ class Model(ABC):
         lines = [repr(self).strip("<>")]
         for name, shape in shapes.items():
             lines.append(f"  {name:<{width}}  {shape!s:>14}  {int(np.prod(shape)):>12,}")
-        lines.append(f"  {'total':<{width}}  {'':>14}  {self.n_parameters:>12,}  {self._dtype}")
+        lines.append(f"  {'total':<{width}}  {'':>14}  {self.n_parameters:>12,}  {self.dtype}")
         return "\n".join(lines)
 
-    def _array(self, values: Any) -> Array:
+    def array(self, values: Any) -> Array:
         """Convert values of a batch to the library of the parameters; floats also to their dtype."""
         if isinstance(values, np.ndarray | list | tuple):
-            values = self._xp.asarray(np.ascontiguousarray(values), device=self._device)
-        return values if ns.is_integer(self._xp, values) else ns.astype(self._xp, values, self._dtype)
+            values = self.xp.asarray(np.ascontiguousarray(values), device=self.device)
+        return values if ns.is_integer(self.xp, values) else ns.astype(self.xp, values, self.dtype)
 
 
 def needed_lengths(lengths: Any, m: int, n_steps: int) -> Any:

@@ -1,8 +1,7 @@
 """From the final states of an encoder to the initial states of a decoder with the same widths."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,24 +13,16 @@ from rnnx.functional.initialization import initialize_dense
 from rnnx.models.layers import Parameters, States
 from rnnx.models.recurrent import Recurrent
 
+BridgeCache = dict[str, tuple[Array, Array]]  # per state: the concatenated encoder states, and the decoder state
 
-@dataclass(frozen=True)
-class _Link:
+
+class _Link(NamedTuple):
     """A state of the decoder, and the states of the encoder that it is made of: one per direction."""
 
     state: str
     sources: tuple[str, ...]
-    weights: str
-    bias: str
+    name: str  # of its parameters, after "W" and "b"
     size: int
-
-
-@dataclass(frozen=True)
-class BridgeCache:
-    """What `Bridge.backward` needs, per state: the concatenated encoder states and the decoder state."""
-
-    inputs: dict[str, Array]
-    outputs: dict[str, Array]
 
 
 class Bridge:
@@ -55,8 +46,7 @@ class Bridge:
             _Link(
                 state + into.suffix,
                 tuple(state + one.suffix for one in layer),
-                f"W{state}_bridge_l{k}",
-                f"b{state}_bridge_l{k}",
+                f"{state}_bridge_l{k}",
                 into.hidden_size,
             )
             for k, (layer, (into,)) in enumerate(zip(encoder.layers, decoder.layers, strict=True))
@@ -66,29 +56,28 @@ class Bridge:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of every parameter."""
         result: dict[str, tuple[int, ...]] = {}
-        for link in self.links if self.projects else ():
-            result |= {link.weights: (link.size, 2 * link.size), link.bias: (link.size, 1)}
+        for _, _, name, size in self.links if self.projects else ():
+            result |= {"W" + name: (size, 2 * size), "b" + name: (size, 1)}
         return result
 
     def initialize(self, rng: np.random.Generator, **options: Any) -> Parameters:
         """Return initial parameters, drawn like those of a head."""
         result: Parameters = {}
-        for link in self.links if self.projects else ():
-            head = initialize_dense(2 * link.size, link.size, seed=rng, **options)
-            result |= {link.weights: head["Wy"], link.bias: head["by"]}
+        for _, _, name, size in self.links if self.projects else ():
+            head = initialize_dense(2 * size, size, seed=rng, **options)
+            result |= {"W" + name: head["Wy"], "b" + name: head["by"]}
         return result
 
     def forward(self, parameters: Mapping[str, Array], final: States) -> tuple[States, BridgeCache]:
         """Compute the initial states of the decoder from the final states of the encoder."""
         if not self.projects:
-            return {link.state: final[link.sources[0]] for link in self.links}, BridgeCache({}, {})
+            return {link.state: final[link.sources[0]] for link in self.links}, {}
         xp, _ = ns.common_namespace(final)
-        cache = BridgeCache({}, {})
-        for link in self.links:
-            s = xp.concat([final[source] for source in link.sources], axis=0)
-            cache.inputs[link.state] = s
-            cache.outputs[link.state] = tanh(dense_forward(s, parameters[link.weights], parameters[link.bias]))
-        return dict(cache.outputs), cache
+        cache: BridgeCache = {}
+        for state, sources, name, _ in self.links:
+            s = xp.concat([final[source] for source in sources], axis=0)
+            cache[state] = s, tanh(dense_forward(s, parameters["W" + name], parameters["b" + name]))
+        return {state: out for state, (_, out) in cache.items()}, cache
 
     def backward(self, parameters: Mapping[str, Array], ds: Mapping[str, Array], cache: BridgeCache) -> Parameters:
         """Compute the gradients of `forward`.
@@ -105,15 +94,11 @@ class Bridge:
         dict of str to array
             "d" + name for every final state of the encoder and every parameter.
         """
+        if not self.projects:
+            return {"d" + link.sources[0]: ds["d" + link.state] for link in self.links}
         gradients: Parameters = {}
-        for link in self.links:
-            d = ds["d" + link.state]
-            if not self.projects:
-                gradients["d" + link.sources[0]] = d
-                continue
-            dz = tanh_backward(d, cache.outputs[link.state])
-            d, dW, db = dense_backward(dz, cache.inputs[link.state], parameters[link.weights])
-            forward, reverse = link.sources
-            gradients |= {"d" + forward: d[: link.size, :], "d" + reverse: d[link.size :, :]}
-            gradients |= {"d" + link.weights: dW, "d" + link.bias: db}
+        for state, (forward, reverse), name, size in self.links:
+            s, out = cache[state]
+            d, dW, db = dense_backward(tanh_backward(ds["d" + state], out), s, parameters["W" + name])
+            gradients |= {"d" + forward: d[:size, :], "d" + reverse: d[size:, :], f"dW{name}": dW, f"db{name}": db}
         return gradients

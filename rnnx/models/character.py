@@ -51,11 +51,7 @@ class CharModel(SequenceModel):
     _output_name = "vocab_size"
 
     def __init__(
-        self,
-        vocab_size: int,
-        hidden_size: int | Sequence[int] = 128,
-        num_layers: int = 1,
-        **options: Unpack[Options],
+        self, vocab_size: int, hidden_size: int | Sequence[int] = 128, num_layers: int = 1, **options: Unpack[Options]
     ) -> None:
         unknown = sorted(set(options) - set(_KEYWORDS))  # both directions would see the next character
         if unknown:

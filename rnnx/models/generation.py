@@ -1,7 +1,7 @@
 """Sampling texts from a character model."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -11,22 +11,8 @@ from rnnx._core.checks import integer, real
 from rnnx.data import NEWLINE, CharTokenizer, pad
 
 
-class Reader(Protocol):
-    """Reads n texts one character at a time, as `rnnx.models.CharStream`."""
-
-    def read(self, indices: np.ndarray) -> Array:
-        """Read the next character of every text, (n,), and return logits (vocab_size, n)."""
-
-
-class Readable(Protocol):
-    """A model that texts can be sampled from, as `rnnx.models.CharModel`."""
-
-    def stream(self, m: int) -> Reader:
-        """Read m texts from their beginning."""
-
-
 def sample(
-    model: Readable,
+    model: Any,
     tokenizer: CharTokenizer,
     *,
     start: str | Sequence[str] = "",
@@ -43,7 +29,7 @@ def sample(
     Parameters
     ----------
     model : CharModel
-        Or another class with its `stream` method.
+        Or another object with a `stream` method like its.
     tokenizer : CharTokenizer
     start : str or sequence of str
         Prompt: the beginning of every text, or of each of the `n` texts.

@@ -5,7 +5,7 @@ Dimensions: n features, m examples, T_x source and T_y target steps.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from rnnx.functional.initialization import initialize_dense
 from rnnx.models.attention_layer import KINDS, AttentionLayer, LayerCache
 from rnnx.models.base import Model, Step
 from rnnx.models.bridge import Bridge, BridgeCache
-from rnnx.models.columns import Columns
+from rnnx.models.decoding import Prediction, decode
 from rnnx.models.dropout import Masks
 from rnnx.models.layers import Parameters, States, check_widths
 from rnnx.models.recurrent import Recurrent, StackCache
@@ -34,24 +34,6 @@ class Seq2SeqCache:
     decoder: StackCache
     attention: LayerCache | None
     out: Array  # (n, m, T_y): the input of the head
-
-
-class Prediction(NamedTuple):
-    """Targets written by a model.
-
-    Attributes
-    ----------
-    indices : numpy.ndarray of int, shape (m, T_y)
-        Padded with the end token.
-    lengths : numpy.ndarray of int, shape (m,)
-        Steps of each example before its end token; T_y if the end token was not written.
-    weights : array, shape (m, T_y, T_x), or None
-        Attention weights, in the library of the parameters; zero after the step that wrote the end token.
-    """
-
-    indices: np.ndarray
-    lengths: np.ndarray
-    weights: Array | None
 
 
 class Seq2Seq(Model):
@@ -195,12 +177,12 @@ class Seq2Seq(Model):
             If arrays are not in the library of the parameters.
         """
         p = self.parameters
-        source, target_in = self._indices("source", source), self._indices("target_in", target_in)
+        source, target_in = self.indices("source", source), self.indices("target_in", target_in)
         if target_in.shape[0] != source.shape[0]:
             raise ValueError(
                 f"`source` and `target_in` must have as many rows; got {source.shape[0]} and {target_in.shape[0]}"
             )
-        encoded, states, encoder, bridge = self._encode(source, source_lengths, masks, keep_caches)
+        encoded, states, encoder, bridge = self.encode(source, source_lengths, masks, keep_caches)
         out, _, decoder = self.decoder.forward(
             p, target_in, states, lengths=target_lengths, masks=masks, keep_caches=keep_caches
         )
@@ -210,7 +192,7 @@ class Seq2Seq(Model):
         z = dense_forward(out, p["Wy"], p["by"])
         return z, weights, Seq2SeqCache(encoder, bridge, decoder, attention, out)
 
-    def _encode(
+    def encode(
         self, source: Array, lengths: Any, masks: Masks | None, keep: bool
     ) -> tuple[Array, States, StackCache, BridgeCache]:
         """Return the encoder outputs, the initial states of the decoder, and the caches of both."""
@@ -282,31 +264,7 @@ class Seq2Seq(Model):
             As `forward`, and if `max_length` is not an integer of at least 1.
         """
         integer("max_length", max_length)
-        source = self._indices("source", source)
-        xp, (m, n_source) = self._xp, (int(size) for size in source.shape)
-        if m == 0:
-            empty = (
-                None if self.attention is None else xp.zeros((0, 0, n_source), dtype=self._dtype, device=self._device)
-            )
-            return Prediction(np.zeros((0, 0), np.int64), np.zeros(0, np.int64), empty)
-        p = self.parameters
-        encoded, states, _, _ = self._encode(source, source_lengths, None, False)
-        decoder, columns = self.decoder.stream(p, m, states), Columns(self.target_vocab_size, p["Wy"])
-        attention = None if self.attention is None else self.attention.stream(p, encoded, source_lengths)
-        written, weights = [np.full(m, self.end_token)], []
-        running = np.ones(m, bool)
-        while running.any() and len(written) <= max_length:
-            out = decoder.step(columns(written[-1]))
-            if attention is not None:
-                out, row = attention.step(out)
-                mask = xp.astype(xp.asarray(running, device=self._device), self._dtype)
-                weights.append(row * mask[:, None])
-            best = ns.to_host(xp.argmax(dense_forward(out, p["Wy"], p["by"]), axis=0))
-            written.append(np.where(running, best, self.end_token))
-            running = running & (best != self.end_token)
-        indices = np.stack(written[1:], axis=1)
-        lengths = np.sum(indices != self.end_token, axis=1)
-        return Prediction(indices, lengths, xp.stack(weights, axis=1) if weights else None)
+        return decode(self, self.indices("source", source), source_lengths, max_length)
 
     def translate(
         self, texts: Sequence[str], source_tokenizer: Any, target_tokenizer: Any, *, max_length: int
@@ -324,8 +282,8 @@ class Seq2Seq(Model):
         indices, lengths, _ = self.predict(source, source_lengths, max_length=max_length)
         return target_tokenizer.sequences_to_texts([row[:n] for row, n in zip(indices, lengths, strict=True)])
 
-    def _indices(self, name: str, values: Any) -> Array:
-        """Return indices (m, T) in the library of the parameters."""
+    def indices(self, name: str, values: Any) -> Array:
+        """Check indices (m, T) and convert them to the library of the parameters."""
         if isinstance(values, list | tuple):
             try:
                 values = np.asarray(values)
@@ -337,7 +295,7 @@ class Seq2Seq(Model):
             raise ValueError(
                 f"`{name}` must hold integers, in shape (m, T); got shape {tuple(values.shape)}, dtype {values.dtype}"
             )
-        return self._array(values)
+        return self.array(values)
 
     def _compare(self, batch: PairBatch, masks: Masks | None, keep: bool) -> tuple[Any, Array, Seq2SeqCache]:
         z, _, cache = self.forward(
@@ -348,7 +306,7 @@ class Seq2Seq(Model):
             masks=masks,
             keep_caches=keep,
         )
-        loss, dz = softmax_cross_entropy(z, self._array(batch.target_out), batch.target_lengths)
+        loss, dz = softmax_cross_entropy(z, self.array(batch.target_out), batch.target_lengths)
         return ns.number(loss), dz, cache
 
     def __repr__(self) -> str:

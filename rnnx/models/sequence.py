@@ -95,16 +95,6 @@ class SequenceRegressor(SequenceModel):
     _loss = staticmethod(squared_error)
     _output_name = "output_size"
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int | Sequence[int],
-        output_size: int = 1,
-        num_layers: int = 1,
-        **options: Unpack[Options],
-    ) -> None:
-        super().__init__(input_size, hidden_size, output_size, num_layers, **options)
-
     def predict(self, inputs: Any, lengths: Any = None) -> Array:
         """Return the predicted numbers, (output_size, m), or (output_size, m, T) per step."""
         return self.forward(inputs, lengths=lengths, keep_caches=False)[0]

@@ -19,7 +19,7 @@ from rnnx.models.base import Model, Step, needed_lengths
 from rnnx.models.dropout import Masks
 from rnnx.models.layers import Parameters, States, check_widths
 from rnnx.models.recurrent import Recurrent, StackCache
-from rnnx.models.segments import segments
+from rnnx.models.segments import train_in_segments
 
 Loss = Callable[..., tuple[Array, Array]]
 CELLS = ("rnn", "lstm", "gru")
@@ -62,8 +62,8 @@ class SequenceModel(Model):
         self,
         input_size: int,
         hidden_size: int | Sequence[int],
-        output_size: int,
-        num_layers: int,
+        output_size: int = 1,
+        num_layers: int = 1,
         *,
         cell: str = "lstm",
         reset_after: bool = False,
@@ -141,11 +141,11 @@ class SequenceModel(Model):
         cache : SequenceCache
         """
         a, final, kept = self.stack.forward(
-            self.parameters, self._array(inputs), states, lengths=lengths, keep_caches=keep_caches, masks=masks
+            self.parameters, self.array(inputs), states, lengths=lengths, keep_caches=keep_caches, masks=masks
         )
         if not self.per_step:  # the hidden states where each direction ends
             ends = [final[self.cell.states[0] + one.suffix] for one in self.stack.layers[-1]]
-            a = ends[0] if len(ends) == 1 else self._xp.concat(ends, axis=0)
+            a = ends[0] if len(ends) == 1 else self.xp.concat(ends, axis=0)
         return dense_forward(a, self.parameters["Wy"], self.parameters["by"]), final, SequenceCache(kept, a)
 
     def backward(
@@ -180,9 +180,9 @@ class SequenceModel(Model):
         gradients = self.stack.backward(da if self.per_step else None, cache.stack, final, consume=consume)
         return {**gradients, "dWy": dW, "dby": db}
 
-    def _compare(self, z: Array, batch: Any, lengths: Any) -> tuple[Any, Array]:
+    def compare(self, z: Array, batch: Any, lengths: Any) -> tuple[Any, Array]:
         """Return the loss of the outputs, as in `Step`, and its gradient."""
-        targets = self._array(batch.targets)
+        targets = self.array(batch.targets)
         if self.per_step:
             loss, dz = type(self)._loss(z, targets, lengths)
             return ns.number(loss), dz
@@ -200,54 +200,26 @@ class SequenceModel(Model):
         """Return the loss without dropout, as in `Step`, and the final states."""
         lengths = needed_lengths(batch.lengths, *batch.inputs.shape[-2:])
         z, final, _ = self.forward(batch.inputs, lengths=lengths, states=states, keep_caches=False)
-        return self._compare(z, batch, lengths)[0], final
+        return self.compare(z, batch, lengths)[0], final
 
     def train_step(
         self, batch: Any, *, states: States | None = None, masks: Masks | None = None, segment_length: int | None = None
     ) -> Step:
         """Return the loss, the gradients and the final states of a batch; see `Model.train_step`."""
         if segment_length is not None:
-            integer("segment_length", segment_length)
+            segment_length = integer("segment_length", segment_length)
             if not self.per_step or self.stack.bidirectional:
                 raise ValueError("`segment_length` needs a model of one direction with an output at every step")
             if segment_length < batch.inputs.shape[-1]:
-                return self._train_in_segments(batch, dict(states or {}), masks, segment_length)
+                return train_in_segments(self, batch, dict(states or {}), masks, segment_length)
         lengths = needed_lengths(batch.lengths, *batch.inputs.shape[-2:])
         z, final, cache = self.forward(batch.inputs, lengths=lengths, states=states, masks=masks)
-        loss, dz = self._compare(z, batch, lengths)
-        return Step(loss, self._own(self.backward(dz, cache, consume=True)), final)
+        loss, dz = self.compare(z, batch, lengths)
+        return Step(loss, self.own_gradients(self.backward(dz, cache, consume=True)), final)
 
-    def _own(self, gradients: Parameters) -> Parameters:
+    def own_gradients(self, gradients: Parameters) -> Parameters:
+        """Return the gradients of the parameters only."""
         return {f"d{name}": gradients[f"d{name}"] for name in self.parameters}
-
-    def _train_in_segments(self, batch: Any, states: States, masks: Masks | None, length: int) -> Step:
-        parts = segments(batch, length)
-        total = max(self.count(batch), 1)
-        before = [states]
-        for t, part in parts[:-1]:
-            _, states, _ = self.stack.forward(
-                self.parameters,
-                self._array(part.inputs),
-                states,
-                lengths=part.lengths,
-                keep_caches=False,
-                masks=None if masks is None else masks.at(masks.start + t),
-            )
-            before.append(states)
-        loss, gradients, final = 0.0, dict[str, Array](), States()
-        ds_final: States = {}
-        for (t, part), states in zip(reversed(parts), reversed(before), strict=True):
-            there = None if masks is None else masks.at(masks.start + t)
-            z, after, cache = self.forward(part.inputs, lengths=part.lengths, states=states, masks=there)
-            final = final or after
-            part_loss, dz = self._compare(z, part, part.lengths)
-            weight = self.count(part) / total
-            found = self.backward(dz * weight, cache, ds_final, consume=True)
-            loss += part_loss * weight
-            ds_final = {name: found[f"d{name}"] for name in self.stack.state_names}
-            own = self._own(found)
-            gradients = {key: gradients[key] + d for key, d in own.items()} if gradients else own
-        return Step(loss, gradients, final)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {repr(self.stack).strip('<>')}, {self.output_size} outputs>"

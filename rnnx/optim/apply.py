@@ -24,7 +24,7 @@ def apply_rule(
     Parameters
     ----------
     rule : callable
-        ``rule(xp, p, g, *state, write) -> (p, *state)`` for one parameter; see `rnnx.optim.array_rules`.
+        ``rule(xp, p, g, *state, write) -> (p, *state)`` for one parameter; see `rnnx.optim.base.Update`.
     slots : tuple of str
         Names of the state arrays of a parameter; the keys of `state` are slot + ".d" + parameter.
     parameters, grads, state : mapping of str to array

@@ -1,15 +1,42 @@
 """The base class of optimizers."""
 
 from collections.abc import Mapping
-from dataclasses import fields
-from functools import partial
-from typing import Any, ClassVar
+from typing import Any, NamedTuple
 
 from rnnx._core.arrays import Array
 from rnnx._core.checks import integer
 from rnnx.optim.apply import Rule, Tree, apply_rule, zeros
 from rnnx.optim.checks import Checked
 from rnnx.optim.schedules import learning_rate_at
+
+Arrays = tuple[Array, ...]
+
+
+class Update(NamedTuple):
+    """A step, and whether it writes to parameters and state.
+
+    With `write`, arrays are updated in place where the library allows it (JAX does not: augmented assignment then
+    makes a new array); otherwise no input is written to. The operations and the results are bit-identical.
+    """
+
+    xp: Any
+    rate: float
+    t: int
+    write: bool
+
+    def scale(self, a: Array, factor: float) -> Array:
+        """Return a * factor."""
+        if not self.write:
+            return a * factor
+        a *= factor
+        return a
+
+    def subtract(self, p: Array, step: Array) -> Array:
+        """Return p - step."""
+        if not self.write:
+            return p - step
+        p -= step
+        return p
 
 
 class Optimizer(Checked):
@@ -21,21 +48,34 @@ class Optimizer(Checked):
         A number, or a function of the step number, which starts at 1.
     """
 
-    array_rule: ClassVar[Any]  # of `rnnx.optim.array_rules`
     learning_rate: Any
+    weight_decay: float
 
     @property
     def slots(self) -> tuple[str, ...]:
         """Names of the state arrays of each parameter: "v" in the key "v.dW"."""
         return ()
 
-    def rule(self, rate: float, t: int) -> Rule:
-        """Return the update of one parameter in step t, ``rule(xp, p, g, *state, write) -> (p, *state)``.
+    def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
+        """Return one parameter and its state after a step.
 
-        `rnnx.optim.array_rules` explains `write`.
+        Parameters
+        ----------
+        p, g : array
+            The parameter and its gradient.
+        state : tuple of array
+            In the order of `slots`.
+        u : Update
         """
-        options = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "learning_rate"}  # type: ignore[arg-type]
-        return partial(type(self).array_rule, rate=rate, t=t, **options)
+        raise NotImplementedError
+
+    def rule(self, rate: float, t: int) -> Rule:
+        """Return the update of one parameter in step t, ``rule(xp, p, g, *state, write) -> (p, *state)``."""
+
+        def rule(xp: Any, p: Array, g: Array, *state: Array, write: bool) -> Arrays:
+            return self.update_array(p, g, state, Update(xp, rate, t, write))
+
+        return rule
 
     def init(self, parameters: Mapping[str, Array]) -> Tree:
         """Return the state before the first step.
@@ -91,3 +131,7 @@ class Optimizer(Checked):
         """
         rule = self.rule(learning_rate_at(self.learning_rate, t), integer("t", t))
         return apply_rule(rule, self.slots, parameters, grads, state, in_place)
+
+    def _decayed(self, p: Array, g: Array) -> Array:
+        """Return the gradient of loss + weight_decay / 2 * p**2."""
+        return g + self.weight_decay * p if self.weight_decay else g

@@ -54,10 +54,7 @@ def _plain(what: str, label: str, record: Any, table: Mapping[str, Any]) -> dict
     if name is None:
         raise TypeError(f"`{what}` must be of a class in {[*table]} to be saved; got {record!r}")
     values = {field.name: getattr(record, field.name) for field in fields(record)}
-    return {
-        label: name,
-        **{k: _plain(k, "schedule", v, SCHEDULES) if callable(v) else v for k, v in values.items()},
-    }
+    return {label: name, **{k: _plain(k, "schedule", v, SCHEDULES) if callable(v) else v for k, v in values.items()}}
 
 
 def _built(what: str, label: str, config: Any, table: Mapping[str, Any]) -> Any:

@@ -1,15 +1,16 @@
 """Optimizers: hyper-parameters in a frozen dataclass, the state in a dict of arrays.
 
 The update rules are those of torch.optim's classes of the same names. A new optimizer is one class with `init` and
-`update` (or, below `Optimizer`, with fields, `slots` and `array_rule`) and one line in `OPTIMIZERS`.
+`update` (or, below `Optimizer`, with fields, `slots` and `update_array`) and one line in `OPTIMIZERS`.
+In the rules, p is the parameter and g its gradient; v, s and m are the state.
 """
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
-from rnnx.optim.array_rules import adam_rule, momentum_rule, rmsprop_rule, sgd_rule
-from rnnx.optim.base import Optimizer
+from rnnx._core.arrays import Array
+from rnnx.optim.base import Arrays, Optimizer, Update
 from rnnx.optim.checks import BelowOne, Flag, NotNegative, Positive
 from rnnx.optim.schedules import LearningRate
 
@@ -25,9 +26,13 @@ class SGD(Optimizer):
         Adds ``weight_decay * p`` to the gradient of p.
     """
 
-    array_rule: ClassVar[Any] = staticmethod(sgd_rule)
     learning_rate: LearningRate = 0.01
     weight_decay: NotNegative = 0.0
+
+    def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
+        """See `Optimizer.update_array`."""
+        del state
+        return (u.subtract(p, u.rate * self._decayed(p, g)),)
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,6 @@ class Momentum(Optimizer):
         Adds ``weight_decay * p`` to the gradient of p.
     """
 
-    array_rule: ClassVar[Any] = staticmethod(momentum_rule)
     learning_rate: LearningRate = 0.01
     momentum: BelowOne = 0.9
     nesterov: Flag = False
@@ -73,6 +77,19 @@ class Momentum(Optimizer):
     def slots(self) -> tuple[str, ...]:
         """The velocity v."""
         return ("v",)
+
+    def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
+        """See `Optimizer.update_array`."""
+        (v,), g, share = state, self._decayed(p, g), self._share(u.t)
+        if share != 1:
+            g = share * g
+        v = u.scale(v, self.momentum)
+        v += g
+        return u.subtract(p, u.rate * (g + self.momentum * v if self.nesterov else v)), v
+
+    def _share(self, t: int) -> float:
+        """Return the factor of the gradient."""
+        return 1.0 if t == 1 else 1 - self.dampening
 
 
 @dataclass(frozen=True)
@@ -101,7 +118,6 @@ class RMSProp(Optimizer):
         Adds ``weight_decay * p`` to the gradient of p.
     """
 
-    array_rule: ClassVar[Any] = staticmethod(rmsprop_rule)
     learning_rate: LearningRate = 0.001
     alpha: BelowOne = 0.99
     epsilon: Positive = 1e-8
@@ -113,6 +129,28 @@ class RMSProp(Optimizer):
     def slots(self) -> tuple[str, ...]:
         """The mean square s; with `centered` the mean m; with `momentum` the velocity v."""
         return ("s",) + ("m",) * self.centered + ("v",) * (self.momentum > 0)
+
+    def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
+        """See `Optimizer.update_array`."""
+        (s, *rest), g = state, self._decayed(p, g)
+        s = u.scale(s, self.alpha)
+        s += (1 - self.alpha) * (g * g)
+        new, variance = [s], s
+        if self.centered:
+            m, *rest = rest
+            m = u.scale(m, self.alpha)
+            m += (1 - self.alpha) * g
+            new.append(m)
+            # Rounding can make the variance of a constant gradient negative.
+            variance = u.xp.maximum(s - m * m, u.xp.zeros_like(s))
+        step = g / (u.xp.sqrt(variance) + self.epsilon)
+        if self.momentum:
+            (v,) = rest
+            v = u.scale(v, self.momentum)
+            v += step
+            new.append(v)
+            step = v
+        return u.subtract(p, u.rate * step), *new
 
 
 @dataclass(frozen=True)
@@ -128,7 +166,6 @@ class Adam(Optimizer):
         Adds ``weight_decay * p`` to the gradient of p; decoupled decay (`AdamW`) usually works better.
     """
 
-    array_rule: ClassVar[Any] = staticmethod(adam_rule)
     learning_rate: LearningRate = 0.001
     beta1: BelowOne = 0.9
     beta2: BelowOne = 0.999
@@ -139,6 +176,21 @@ class Adam(Optimizer):
     def slots(self) -> tuple[str, ...]:
         """The first moment v and the second moment s."""
         return ("v", "s")
+
+    def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
+        """See `Optimizer.update_array`."""
+        (v, s), g = state, self._decayed(p, g)
+        v = u.scale(v, self.beta1)
+        v += (1 - self.beta1) * g
+        s = u.scale(s, self.beta2)
+        s += (1 - self.beta2) * (g * g)
+        # Numerator and denominator are both multiplied by sqrt(1 - beta2**t), which saves one pass over the array.
+        root = (1 - self.beta2**u.t) ** 0.5
+        denominator = u.xp.sqrt(s)
+        denominator += self.epsilon * root
+        step = v / denominator
+        step *= u.rate * root / (1 - self.beta1**u.t)
+        return u.subtract(p, step), v, s
 
 
 @dataclass(frozen=True)
@@ -155,8 +207,16 @@ class AdamW(Adam):
     weight_decay : float
     """
 
-    array_rule: ClassVar[Any] = partial(adam_rule, decoupled=True)
     weight_decay: NotNegative = 0.01
+
+    def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
+        """See `Optimizer.update_array`."""
+        p = u.scale(p, 1 - u.rate * self.weight_decay)
+        return super().update_array(p, g, state, u)
+
+    def _decayed(self, p: Array, g: Array) -> Array:
+        del p
+        return g
 
 
 # `optimizer_config` uses the first name of a class.

@@ -1,14 +1,12 @@
 """The optimizer steps of the course: pure functions on dicts of arrays of any library."""
 
 from collections.abc import Mapping
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
 
 from rnnx._core.arrays import Array
-from rnnx._core.checks import integer
-from rnnx.optim.apply import Rule, Tree, apply_rule, join, split, zeros
-from rnnx.optim.array_rules import adam_rule, momentum_rule, rmsprop_rule, sgd_rule
-from rnnx.optim.checks import below_one, flag, not_negative, positive
+from rnnx.optim.apply import Tree, join, split, zeros
+from rnnx.optim.base import Optimizer
+from rnnx.optim.optimizers import SGD, Adam, AdamW, Momentum, RMSProp
 
 
 def initialize_adam(parameters: Mapping[str, Array]) -> tuple[Tree, Tree]:
@@ -58,8 +56,7 @@ def update_parameters_with_sgd(
     parameters : dict of str to array
         A new dict.
     """
-    rule = partial(sgd_rule, rate=positive("learning_rate", learning_rate))
-    return apply_rule(rule, (), parameters, grads, {})[0]
+    return SGD(learning_rate).update(parameters, grads, {}, 1)[0]
 
 
 def update_parameters_with_momentum(
@@ -98,11 +95,15 @@ def update_parameters_with_momentum(
     parameters, v : dict of str to array
         New dicts.
     """
-    beta = below_one("beta", beta)
-    rate = positive("learning_rate", learning_rate)
-    rule = partial(momentum_rule, rate=rate, momentum=beta, dampening=beta, nesterov=flag("nesterov", nesterov))
-    new, new_v = _apply(rule, parameters, grads, "initialize_velocity", v=v)
+    new, new_v = _step(_CourseMomentum(learning_rate, beta, nesterov), parameters, grads, "initialize_velocity", v=v)
     return new, new_v
+
+
+@dataclass(frozen=True)
+class _CourseMomentum(Momentum):
+    def _share(self, t: int) -> float:
+        del t
+        return 1 - self.momentum
 
 
 def update_parameters_with_rmsprop(
@@ -139,13 +140,7 @@ def update_parameters_with_rmsprop(
     parameters, s : dict of str to array
         New dicts.
     """
-    rule = partial(
-        rmsprop_rule,
-        rate=positive("learning_rate", learning_rate),
-        alpha=below_one("alpha", alpha),
-        epsilon=positive("epsilon", epsilon),
-    )
-    new, new_s = _apply(rule, parameters, grads, "initialize_velocity", s=s)
+    new, new_s = _step(RMSProp(learning_rate, alpha, epsilon), parameters, grads, "initialize_velocity", s=s)
     return new, new_s
 
 
@@ -192,8 +187,8 @@ def update_parameters_with_adam(
     TypeError
         If arrays come from different libraries, or do not hold real floating-point numbers.
     """
-    rule = _adam(t, learning_rate, beta1, beta2, epsilon)
-    new, new_v, new_s = _apply(rule, parameters, grads, "initialize_adam", v=v, s=s)
+    optimizer = Adam(learning_rate, beta1, beta2, epsilon)
+    new, new_v, new_s = _step(optimizer, parameters, grads, "initialize_adam", t, v=v, s=s)
     return new, new_v, new_s
 
 
@@ -226,33 +221,24 @@ def update_parameters_with_adamw(
     parameters, v, s : dict of str to array
         New dicts.
     """
-    rule = _adam(
-        t, learning_rate, beta1, beta2, epsilon, decoupled=True, weight_decay=not_negative("weight_decay", weight_decay)
-    )
-    new, new_v, new_s = _apply(rule, parameters, grads, "initialize_adam", v=v, s=s)
+    optimizer = AdamW(learning_rate, beta1, beta2, epsilon, weight_decay)
+    new, new_v, new_s = _step(optimizer, parameters, grads, "initialize_adam", t, v=v, s=s)
     return new, new_v, new_s
 
 
-def _adam(t: int, learning_rate: float, beta1: float, beta2: float, epsilon: float, **options: Any) -> Rule:
-    return partial(
-        adam_rule,
-        t=integer("t", t),
-        rate=positive("learning_rate", learning_rate),
-        epsilon=positive("epsilon", epsilon),
-        beta1=below_one("beta1", beta1),
-        beta2=below_one("beta2", beta2),
-        **options,
-    )
-
-
-def _apply(
-    rule: Rule, parameters: Mapping[str, Array], grads: Mapping[str, Array], origin: str, **trees: Mapping[str, Array]
+def _step(
+    optimizer: Optimizer,
+    parameters: Mapping[str, Array],
+    grads: Mapping[str, Array],
+    origin: str,
+    t: int = 1,
+    **trees: Mapping[str, Array],
 ) -> tuple[Tree, ...]:
-    """Apply a rule whose state is passed and returned as one dict per slot."""
+    """Take a step whose state is passed and returned as one dict per slot."""
     for name, tree in trees.items():
         missing = ["d" + key for key in parameters if "d" + key not in tree]
         if missing:
             raise ValueError(f"`{name}` must be what {origin} or the previous step returned; missing {missing}")
     state = join(**{name: {"d" + key: tree["d" + key] for key in parameters} for name, tree in trees.items()})
-    new, new_state = apply_rule(rule, tuple(trees), parameters, grads, state)
+    new, new_state = optimizer.update(parameters, grads, state, t)
     return new, *(split(new_state, name) for name in trees)

@@ -8,14 +8,7 @@ from typing import Any
 
 from rnnx.data import CORPORA, CharTokenizer, Corpus, make_corpus
 from rnnx.models import CharModel
-from rnnx.optim import (
-    CosineDecay,
-    ExponentialDecay,
-    LinearWarmup,
-    Optimizer,
-    StepDecay,
-    optimizer_from_config,
-)
+from rnnx.optim import CosineDecay, ExponentialDecay, LinearWarmup, Optimizer, StepDecay, optimizer_from_config
 from rnnx.training import checkpoint as checkpoints
 
 
