@@ -22,7 +22,7 @@ from rnnx.data import Corpus, make_corpus
 
 
 def corpus_of(o: dict[str, Any]) -> Corpus:
-    return make_corpus(Path(o["text"]).stem, Path(o["text"]), by="windows", length=o["seq_length"])
+    return make_corpus(Path(o["text"]).stem, Path(o["text"]), by="windows", seq_length=o["seq_length"])
 
 
 def batches(corpus: Corpus, o: dict[str, Any], epoch: int):

@@ -116,7 +116,7 @@ def test_all_the_options(run):
 
 def _steps(loaded, text, by):
     """Inputs and targets of the validation part of a text, in one row."""
-    corpus = make_corpus("text", Path(text), by=by, length=20, tokenizer=loaded.tokenizer)
+    corpus = make_corpus("text", Path(text), by=by, seq_length=20, tokenizer=loaded.tokenizer)
     batches = list(corpus.validation.batches(1))
     return [np.concatenate([getattr(b, name) for b in batches], axis=1) for name in ("inputs", "targets")]
 
@@ -252,10 +252,9 @@ def test_resume(run, tmp_path):
     assert "best validation loss" in ok(run("train", "--resume", "parts", "--text", "moved.txt"))
     (tmp_path / "moved.txt").write_text(NAMES + "\nnewosaurus")
     assert (
-        "moved is not the text that the run has learned from so far"
-        in run("train", "--resume", "parts", "--epochs", 6)[2]
+        "moved is not the text that the run has been trained on" in run("train", "--resume", "parts", "--epochs", 6)[2]
     )
-    assert "holds a run already" in run("train", "--output", "parts")[2]
+    assert "already holds a run" in run("train", "--output", "parts")[2]
 
 
 def _without_times(folder):

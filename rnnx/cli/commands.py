@@ -102,7 +102,7 @@ def _whole(text: str, loaded: Checkpoint) -> Corpus:
     """A text file as a corpus without a validation part."""
     by, length = loaded.training["by"], Settings.of(loaded).seq_length
     path = Path(text)
-    return make_corpus(path.stem, path, by=by, length=length, tokenizer=loaded.tokenizer, validation=None)
+    return make_corpus(path.stem, path, by=by, seq_length=length, tokenizer=loaded.tokenizer, validation=None)
 
 
 def _print_loss(name: str, loss: float) -> None:

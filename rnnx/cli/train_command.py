@@ -61,7 +61,13 @@ def _widths(_context: click.Context, _parameter: click.Parameter, value: str) ->
 )
 @option("--num-layers", type=_POSITIVE_INT, default=1, help="Number of recurrent layers.")
 @number("--dropout", type=FloatRange(0, 1, max_open=True), default=0.0, help="Dropout rate between layers.")
-@option("--init", type=Choice(["keras", "torch", "course"]), default="keras", help="Initialization of the parameters.")
+@option(
+    "--init",
+    "scheme",
+    type=Choice(["keras", "torch", "course"]),
+    default="keras",
+    help="Initialization of the parameters.",
+)
 @option("--dtype", type=Choice(["float32", "float64"]), default="float32", help="Floating-point type.")
 # training
 @option("--epochs", type=_POSITIVE_INT, show_default=str(Settings.epochs), help="Passes over the text.")
