@@ -1,30 +1,28 @@
-"""A character model trained to the same number of epochs by rnnx and by PyTorch: losses and times side by side.
+"""A character model trained for the same number of epochs by rnnx and by PyTorch: losses and times. Not run by asv.
 
     python asv_benchmarks/character_training.py TEXT --epochs 5
 
-Same architecture (one-hot characters, one or more LSTM layers, a dense layer), same text, split, batches, scheme of
-initial weights (uniform, as torch has it), update rule, step size and clipping; but each side draws its own weights.
-torch.nn.LSTM has two biases for every gate, of which only the sum counts; with Adam that sum moves twice as fast. So
-the second one is held at zero, unless --two-biases says otherwise.
-Each side runs in a process of its own, in turn, with all cores. Times are those of the training alone: loading the
-text, the first step (compilation) and evaluations are not in them.
+Both sides have the same architecture (one-hot characters, one or more LSTM layers, a dense layer), text, split,
+batches, initialization scheme (uniform, torch's default), update rule, learning rate and clipping, but each side draws
+its own weights. torch.nn.LSTM has two biases per gate, of which only the sum matters; with Adam that sum moves twice as
+fast. So the second one stays zero, unless --two-biases is given.
+Each side runs in a process of its own, in turn, on all cores. Times cover training alone: not loading the text, the
+first step (compilation) or the evaluations.
 """
 
 import argparse
-import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from shared import child
 
 from rnnx.data import Corpus, make_corpus
 
 
 def corpus_of(o: dict[str, Any]) -> Corpus:
-    return make_corpus(Path(o["text"]).stem, Path(o["text"]), by="windows", length=o["seq_length"])
+    return make_corpus(Path(o["text"]).stem, Path(o["text"]), by="windows", seq_length=o["seq_length"])
 
 
 def batches(corpus: Corpus, o: dict[str, Any], epoch: int):
@@ -89,7 +87,7 @@ def torch_side(o: dict[str, Any]) -> dict[str, Any]:
             total, count = total + float(loss_of(batch)) * n, count + n
         return total / count
 
-    loss_of(next(corpus.train.batches(o["batch_size"]))).backward()  # whatever is done once
+    loss_of(next(corpus.train.batches(o["batch_size"]))).backward()  # warm-up
     losses, seconds = [], 0.0
     for epoch in range(1, o["epochs"] + 1):
         start = time.perf_counter()
@@ -100,39 +98,23 @@ def torch_side(o: dict[str, Any]) -> dict[str, Any]:
     return {"losses": losses, "seconds": seconds}
 
 
-SIDES = {"rnnx": rnnx_side, "torch": torch_side}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("text")
-    for name, default in (
-        ("epochs", 5),
-        ("hidden-size", 256),
-        ("num-layers", 1),
-        ("batch-size", 64),
-        ("seq-length", 64),
-    ):
+    sizes = {"epochs": 5, "hidden-size": 256, "num-layers": 1, "batch-size": 64, "seq-length": 64}
+    for name, default in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--learning-rate", type=float, default=0.002)
     parser.add_argument("--clip-norm", type=float, default=5.0)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--two-biases", action="store_true")
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
-    parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     options = vars(parser.parse_args())
-    if options["side"]:
-        print(json.dumps(SIDES[options["side"]](options)))
-        return
     print(f"{options}\nsplit: {corpus_of(options).split}; validation loss after every epoch, nats per character")
     for seed in range(options["seeds"]):
-        for side in SIDES:
-            command = [sys.executable, __file__, *sys.argv[1:], "--side", side, "--seed", str(seed)]
-            result = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        for side in ("rnnx", "torch"):
+            result = child(f"character_training:{side}_side", {**options, "seed": seed})
             losses = " ".join(f"{loss:.4f}" for loss in result["losses"])
-            print(
-                f"seed {seed}  {side:6} {result['seconds']:7.1f} s  validation {losses} nats per character", flush=True
-            )
+            print(f"seed {seed}  {side:6} {result['seconds']:7.1f} s  validation {losses}", flush=True)
 
 
 if __name__ == "__main__":

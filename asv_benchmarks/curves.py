@@ -1,20 +1,20 @@
-"""How the cost of a step grows with the number of steps and of examples. ``python curves.py [PICTURE]``
+"""How the cost of forward and backward grows with T_x and m. ``python curves.py [FIGURE]``. Not run by asv.
 
-LSTM, float32, n_x = 64, n_a = 128, forward and backward. The table shows milliseconds, and microseconds for one
-example and step: the latter should fall to a constant and never jump up. Not run by asv.
+LSTM, float32, n_x = 64, n_a = 128. The table shows milliseconds, and microseconds per example and step: the latter
+should fall to a constant and never jump up.
 """
 
 import sys
 
 from peer_sides import Rnnx
-from peers import median_ms, versions
+from shared import median_ms, versions
 
 LENGTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 17, 24, 32, 48, 64, 65, 96, 128, 192, 256)
 
 
 def measure():
-    """(title, [(count, milliseconds, microseconds for one example and step)])."""
+    """(title, [(count, milliseconds, microseconds per example and step)])."""
     curves = []
     for title, sizes in (
         ("steps, m = 32", [(T, (64, 128, 32, T)) for T in LENGTHS]),
@@ -29,22 +29,21 @@ def measure():
 
 
 def draw(curves, target):
-    """Both curves on double logarithmic axes, with a straight line through the largest size."""
-    import matplotlib
+    """Plot both curves on logarithmic axes, each with a straight line through its largest size."""
+    from rnnx import plots
+    from rnnx.plots import style
 
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "rnnx"
-    from matplotlib import pyplot
-
-    figure, all_axes = pyplot.subplots(1, 2, figsize=(9, 3.5), layout="constrained", sharey=True)
-    for axes, (title, points) in zip(all_axes, curves, strict=True):
-        counts, times = [p[0] for p in points], [p[1] for p in points]
-        axes.plot(counts, [times[-1] * c / counts[-1] for c in counts], color="lightgray", label="linear")
-        axes.plot(counts, times, marker="o", markersize=4, linewidth=1, label="train step")
-        axes.set(xscale="log", yscale="log", xlabel=title)
-    all_axes[0].set_ylabel("milliseconds")
-    all_axes[0].legend()
-    figure.savefig(target, metadata={"Date": None})
+    with style.style():
+        figure = style.new_figure(9, 3.5)
+        all_axes = figure.subplots(1, 2, sharey=True)
+        for axes, (title, points) in zip(all_axes, curves, strict=True):
+            counts, times = [p[0] for p in points], [p[1] for p in points]
+            axes.plot(counts, [times[-1] * c / counts[-1] for c in counts], color="lightgray", label="linear")
+            axes.plot(counts, times, marker="o", markersize=4, linewidth=1, label="train step")
+            axes.set(xscale="log", yscale="log", xlabel=title)
+        all_axes[0].set_ylabel("milliseconds")
+        all_axes[0].legend()
+    plots.save(figure, target)
 
 
 def main():

@@ -1,13 +1,13 @@
-"""All that has to be seen on a machine with a GPU, in one command of some eight minutes; a table comes last.
+"""Everything to run on a machine with a GPU, in one command of about eight minutes. The last output is a table.
 
 ``python asv_benchmarks/gpu.py``                   everything
 ``python asv_benchmarks/gpu.py --quick``           fewer shapes and steps
 ``python asv_benchmarks/gpu.py --parts a,b``       a: checks, b: times against torch, c: costs, d: training
-``python asv_benchmarks/gpu.py --emulate``         the checks on the CPU, where the engine is emulated: needs g++
+``python asv_benchmarks/gpu.py --emulate``         the checks on the CPU, with the emulated engine: needs g++
 
-Every part is a process of its own with a limit of time, so that one that fails or hangs takes nothing else down. The
-exit status is 1 if a check failed, 2 if there is nothing to run on. Nothing is fetched, and nothing is written but
-``--json`` and what CuPy and the tests keep in their own places.
+Every part runs in processes of its own with a time limit, so that a failure or a hang affects nothing else. The exit
+status is 1 if a check failed and 2 without a GPU. Nothing is downloaded. Only the ``--json`` file and the caches of
+CuPy and the tests are written.
 """
 
 import argparse
@@ -18,8 +18,6 @@ import os
 import random
 import re
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,117 +25,44 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from gpu_runner import HERE, ROOT, Runner, last_line, row
 from gpu_table import table
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
 CELLS = ("rnn", "lstm", "gru", "gru_reset_after")
 PRECISIONS = ("float64", "float32", "tf32", "float16", "bfloat16")
-OPTIONAL = (
-    "numba",
-    "ml_dtypes",
-    "pytest",
-    "hypothesis",
-    "array_api_strict",
-    "torch",
-    "safetensors",
-    "tqdm",
-    "click",
-    "asv",
-)
-TOGETHER = 6  # processes at once, where nothing is timed
+OPTIONAL = ("numba", "ml_dtypes", "pytest", "hypothesis", "array_api_strict", "torch")
+OPTIONAL += ("safetensors", "tqdm", "click", "asv")
+PARALLEL = 6  # processes at once, where nothing is timed
 LIMIT = 470.0  # seconds for everything
-NO_TIME = "no time was left"
-
-
-class Runner:
-    """Runs children until the time is up, and collects their rows."""
-
-    def __init__(self, options, folder):
-        self.options, self.folder, self.rows = options, Path(folder), []
-        self.end = time.monotonic() + options["limit"]
-
-    def child(self, function, limit, *arguments, name="", command=(), **environment):
-        """The rows of a function of this folder's files, in a process of its own; a row more if it fails."""
-        name = name or " ".join([function, *map(str, arguments)])
-        target = Path(tempfile.mkstemp(dir=self.folder)[1])
-        given = json.dumps([function, self.options, arguments, str(target)])
-        status, said = self.run(name, [*command, sys.executable, __file__, "--child", given], limit, **environment)
-        rows = [json.loads(line) for line in target.read_text().splitlines()]
-        if status == NO_TIME:
-            rows.append(row(name, "skipped", status))
-        elif status != 0:
-            rows.append(row(name, "FAILED", f"{status}: {last_line(said)}"))
-        return rows
-
-    def add(self, *arguments, **keywords):
-        """The rows of a child, taken up."""
-        self.rows += self.child(*arguments, **keywords)
-
-    def run(self, name, command, limit, **environment):
-        """Exit status of a command, or in words why there is none; and all it said."""
-        limit = min(limit, self.end - time.monotonic())
-        if limit < 5:
-            return NO_TIME, ""
-        print(f".. {name}", flush=True)
-        started, log = time.monotonic(), Path(tempfile.mkstemp(dir=self.folder)[1])
-        with log.open("w") as file:
-            process = subprocess.Popen(
-                command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
-                env={**os.environ, **environment},
-            )  # fmt: skip
-            try:
-                status = process.wait(limit)
-            except subprocess.TimeoutExpired:
-                status = f"stopped after {limit:.0f} s"
-            finally:
-                if process.poll() is None:  # with what it has started itself
-                    os.killpg(process.pid, signal.SIGKILL)
-                    process.wait()
-        said = log.read_text(errors="replace")
-        if status != 0:
-            print(f"-- {name}: {status}\n{said[-3000:]}", flush=True)
-        elif "Traceback" in said or "Warning" in said:
-            print(f"-- {name}\n{said[-1500:]}", flush=True)
-        print(f".. {name}: {time.monotonic() - started:.0f} s", flush=True)
-        return status, said
-
-
-def row(name, status, detail):
-    return {"kind": "check", "name": name, "status": status, "detail": detail}
-
-
-def last_line(said):
-    return next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "")[:200]
 
 
 # --- the parts ----------------------------------------------------------------------------------------------------
 
 
 def checks(runner):
-    """The engine against float64 in every cell and precision, several processes at once; then what needs quiet."""
+    """Check every cell and precision against float64, in parallel; then what must run alone."""
     options = runner.options
     cells, precisions = list(CELLS), [p for p in PRECISIONS if not (options["emulate"] and p == "tf32")]
-    if options["emulate"] and options["quick"]:  # each is a compilation of some seconds
+    if options["emulate"] and options["quick"]:  # each compiles for several seconds
         cells, precisions = ["lstm", "gru"], ["float32", "bfloat16"]
     if importlib.util.find_spec("ml_dtypes") is None:
         runner.rows.append(row("bfloat16", "skipped", "no ml_dtypes"))
         precisions.remove("bfloat16")
-    jobs = [("setups", 100, cell, precision) for cell in cells for precision in precisions]
+    jobs = [("cases", 100, cell, precision) for cell in cells for precision in precisions]
     jobs += [("forwards_before_backward", 60), ("threads", 60)] + [("streams", 60)] * (not options["emulate"])
-    with ThreadPoolExecutor(min(TOGETHER, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(PARALLEL, os.cpu_count() or 1)) as pool:
         for future in [pool.submit(runner.child, *job, OPENBLAS_NUM_THREADS="2") for job in jobs]:
             runner.rows += future.result()
     if not options["emulate"]:
-        for cell in cells:  # whole passes by clusters of blocks, which are off by default
-            rows = runner.child("setups", 60, cell, "float32", name=f"clusters {cell}", RNNX_CUDA_CLUSTERS="1")
+        for cell in cells:  # loops in thread-block clusters, off by default
+            rows = runner.child("cases", 60, cell, "float32", name=f"clusters {cell}", RNNX_CUDA_CLUSTERS="1")
             runner.rows += [{**one, "name": f"clusters: {one['name']}"} for one in rows]
         runner.add("memory", 60)
         runner.add("waiting", 45)
 
 
 def slow_checks(runner):
-    """The tests that need a GPU, and NVIDIA's tool that looks for bad addresses and races, side by side."""
+    """Run the tests that need a GPU, and NVIDIA's memory and race checkers, in parallel."""
     jobs = [(pytest, "-m gpu", 150, "-m", "gpu", *tests_of_every_library())]
     jobs += [(pytest, "tests/test_cuda.py", 150, "tests/test_cuda.py", "-k", "not compiles")]
     jobs += [(sanitizer, "memcheck", "--report-api-errors", "no"), (sanitizer, "racecheck")]
@@ -147,7 +72,7 @@ def slow_checks(runner):
 
 
 def tests_of_every_library():
-    """The test files with tests that need a GPU: marked ones, and those on the runtimes cupy-gpu and cupy-reference."""
+    """Test files with tests that need a GPU: marked tests, and those on the runtimes cupy-gpu and cupy-reference."""
     files = sorted((ROOT / "tests").glob("test_*.py"))
     return [str(file) for file in files if re.search(r"\bruntime\b|mark\.gpu", file.read_text(encoding="utf-8"))]
 
@@ -155,7 +80,7 @@ def tests_of_every_library():
 def pytest(runner, name, limit, *arguments):
     if missing := [name for name in ("pytest", "hypothesis") if importlib.util.find_spec(name) is None]:
         return [row(f"pytest {name}", "skipped", f"no {' and no '.join(missing)}")]
-    # Without the plugins that happen to be installed, and without errors for what other libraries warn of.
+    # Without installed plugins, and without errors for the warnings of other libraries.
     command = [sys.executable, "-m", "pytest", "-v", "--tb=short", "-p", "no:cacheprovider"]
     for kind in ("UserWarning", "DeprecationWarning", "FutureWarning"):
         command += ["-W", f"default::{kind}"]
@@ -172,7 +97,7 @@ def pytest(runner, name, limit, *arguments):
 
 
 def sanitizer(runner, kind, *options):
-    """A few small passes under the tool, if it is there and knows the device."""
+    """Run a few small passes under compute-sanitizer, if it is installed and supports the device."""
     name, tool = f"compute-sanitizer {kind}", shutil.which("compute-sanitizer")
     tool = tool or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
     if tool is None:
@@ -190,7 +115,7 @@ def sanitizer(runner, kind, *options):
 
 
 def times(runner):
-    """Every side in a process of its own."""
+    """Time every side in a process of its own."""
     runner.add("rates", 60)
     switches = {"eager": {"RNNX_CUDA_GRAPHS": "0"}, "clusters": {"RNNX_CUDA_CLUSTERS": "1"}}
     for side, limit in (("rnnx", 80), ("C order", 60), ("eager", 60), ("clusters", 40), ("reference", 45)):
@@ -208,7 +133,7 @@ def training(runner):
 
 
 def asv(runner):
-    """The rows of the suite for the GPU, those of the LSTM."""
+    """Run the GPU rows of the asv suite for the LSTM."""
     if importlib.util.find_spec("asv") is None or not (ROOT / ".git").exists():
         runner.rows.append(row("asv, rows of cupy-gpu", "skipped", "asv is not installed, or this is no repository"))
         return
@@ -225,7 +150,7 @@ def costs(runner):
     runner.add("costs", 60)
 
 
-# What is most wanted comes first: the time may run out.
+# The most important parts come first: the time may run out.
 PARTS = (("a", checks), ("b", times), ("a", slow_checks), ("c", costs), ("d", training), ("c", asv))
 
 
@@ -233,8 +158,8 @@ PARTS = (("a", checks), ("b", times), ("a", slow_checks), ("c", costs), ("d", tr
 
 
 def be_child(function, options, arguments, target):
-    """Run one function of this folder's files, and write its rows as they come."""
-    for name in ("gpu_device", "gpu_checks", "gpu_times", "gpu_costs", "gpu_training"):
+    """Run one function of the files in this folder, and write its rows as they come."""
+    for name in ("gpu_device", "gpu_checks", "gpu_resources", "gpu_times", "gpu_costs", "gpu_training"):
         found = importlib.import_module(name).CHILDREN.get(function)
         if found:
             break
@@ -249,8 +174,8 @@ def parse():
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--quick", action="store_true", help="fewer shapes and steps")
     parser.add_argument("--parts", default="a,b,c,d", help="a: checks, b: times, c: costs, d: training")
-    parser.add_argument("--emulate", action="store_true", help="the checks of part a, on the CPU")
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**31), help="of the inputs")
+    parser.add_argument("--emulate", action="store_true", help="run the checks of part a on the CPU")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**31), help="seed of the inputs")
     parser.add_argument("--limit", type=float, default=LIMIT, help=f"seconds for everything (default: {LIMIT:.0f})")
     parser.add_argument("--json", help="also write everything to this file")
     return parser.parse_args()
@@ -266,7 +191,7 @@ def main():
     print(f"seed {arguments.seed}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("RNNX_CACHE_DIR", str(Path(folder) / "cache"))
-        os.environ.pop("RNNX_TEST_RUNTIMES", None)  # which would leave out tests
+        os.environ.pop("RNNX_TEST_RUNTIMES", None)  # it would skip tests
         runner = Runner(options, folder)
         rows = runner.child("machine", 90)
         runner.rows += rows

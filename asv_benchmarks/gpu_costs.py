@@ -1,9 +1,10 @@
-"""The costs behind the times of `gpu.py`: rates of products, calls, nodes of recordings. One function a child."""
+"""The costs behind the times of `gpu.py`: matrix products, calls, graph nodes. One function per child process."""
 
 import statistics
 import time
 
 import gpu_device
+import gpu_problems
 import numpy as np
 from gpu_times import PRECISIONS, SIZES, CupyClock, measure, normal
 
@@ -12,7 +13,7 @@ from rnnx.engines.gpu.device import Matrix
 
 
 def rates(options):
-    """TFLOP/s of one large product of each precision, by the same call of cuBLAS that the engine makes."""
+    """TFLOP/s of one large product in each precision, with the cuBLAS call that the engine makes."""
     clock, n = CupyClock(), 4096 if options["quick"] else 8192
     device, rng = gpu_device.Gpu(watched=False), np.random.default_rng(0)
     from rnnx.engines.gpu import cupy_device
@@ -28,7 +29,7 @@ def rates(options):
 
 
 def costs(options):
-    """What a call of each kind keeps the host, and a node of a recording the device."""
+    """Time on the host of every kind of call, and on the device of a node of a CUDA graph."""
     del options
     clock, device = CupyClock(), gpu_device.Gpu(watched=False)
     nothing = device.xp.RawKernel('extern "C" __global__ void nothing(long long a, long long b) {}', "nothing")
@@ -36,7 +37,7 @@ def costs(options):
     def launch():
         nothing((1,), (128,), (0, 0))
 
-    yield _cost("host, a launch of a kernel", _host_us(clock, launch))
+    yield _cost("host, launch of a kernel", _host_us(clock, launch))
     yield from _costs_of_products(clock, device)
     stream = device.stream()
     with stream:
@@ -45,31 +46,31 @@ def costs(options):
             launch()
         graph = stream.end_capture()
     graph.launch()
-    yield _cost("device, a node of a recording that does nothing", measure(clock, graph.launch)["ms"])
-    yield _cost("host, launching that recording of 1,000", _host_us(clock, graph.launch, 20))
+    yield _cost("device, empty node of a CUDA graph", measure(clock, graph.launch)["ms"])
+    yield _cost("host, launch of that graph of 1,000 nodes", _host_us(clock, graph.launch, 20))
     for size in ((16, 32, 8, 500), *SIZES[:2]):
-        problem = gpu_device.make(rnnx.CELLS["lstm"], np.random.default_rng(0), size)
-        given = gpu_device.upload(device, problem, "F")
+        problem = gpu_problems.make(rnnx.CELLS["lstm"], np.random.default_rng(0), size)
+        given = gpu_problems.upload(device, problem, "F")
         with device.use():
             for _ in range(3):
-                gpu_device.forward(given)
+                gpu_problems.forward(given)
             plan = _last_plan(given.x)
             found = measure(clock, plan.run_forward)
         nodes = 2 * size[3]
-        yield _cost(f"device, a product or kernel of a recorded forward loop {size}", 1e3 * found["ms"] / nodes)
-        yield _cost(f"host, launching that recording of {nodes} calls", found["host_us"])
+        yield _cost(f"device, product or kernel in the graph of a forward loop {size}", 1e3 * found["ms"] / nodes)
+        yield _cost(f"host, launch of that graph of {nodes} nodes", found["host_us"])
 
 
 def _costs_of_products(clock, device):
-    """A small product: by the engine's own call, and by CuPy's."""
+    """A small matrix product, by the engine's cuBLAS call and by CuPy."""
     from rnnx.engines.gpu import cupy_device
 
     arrays = [device.to_device(np.ones((64, 64), np.float32)) for _ in range(3)]
     a, b, c = (Matrix(int(array.data.ptr), 64, 64, 64, np.dtype("float32")) for array in arrays)
     with cupy_device.queue_of(arrays[0]) as queue:
-        yield _cost("host, a product by the engine's own call of cuBLAS", _host_us(clock, lambda: queue.gemm(a, b, c)))
+        yield _cost("host, matrix product by the engine's cuBLAS call", _host_us(clock, lambda: queue.gemm(a, b, c)))
     product = _host_us(clock, lambda: device.xp.matmul(arrays[0], arrays[1], out=arrays[2]))
-    yield _cost("host, a product by CuPy", product)
+    yield _cost("host, matrix product by CuPy", product)
 
 
 def _last_plan(array):
@@ -85,7 +86,7 @@ def _cost(name, value):
 
 
 def _host_us(clock, f, calls=200):
-    """Median microseconds of the host for one of so many calls in a row: few enough for the device's queue."""
+    """Median microseconds on the host per call, over batches small enough for the launch queue."""
     found = []
     for _ in range(7):
         clock.synchronize()

@@ -1,6 +1,6 @@
-"""What the checks of `gpu.py` run on: CuPy's current GPU, or its emulation on the CPU. And the problems they run.
+"""The devices of the checks of `gpu.py`, CuPy's current GPU or its emulation on the CPU, and their problems.
 
-New memory is full of NaN in both, so that nothing is right by accident.
+Both fill new memory with NaN, so that a read of uninitialized memory shows.
 """
 
 import contextlib
@@ -17,13 +17,15 @@ import rnnx  # noqa: E402
 from rnnx import engines  # noqa: E402
 from rnnx._core import arrays as ns  # noqa: E402
 
-PRECISIONS = {
-    "float64": "float64",
-    "float32": "float32",
-    "tf32": "float32",
-    "float16": "float16",
-    "bfloat16": "bfloat16",
+PRECISIONS = {name: name for name in ("float64", "float32", "float16", "bfloat16")} | {"tf32": "float32"}
+
+
+WAIT = """
+extern "C" __global__ void wait(long long cycles) {
+  const long long start = clock64();
+  while (clock64() - start < cycles) {}
 }
+"""
 
 
 def dtype_of(precision):
@@ -36,39 +38,39 @@ def dtype_of(precision):
 
 
 def products(precision):
-    """The block in which products of float32 are as exact as `precision` says."""
+    """Context manager for the precision of float32 products."""
     return rnnx.use_precision("tf32" if precision == "tf32" else "ieee")
 
 
 class Device:
-    """An array library and an engine. `counts`: loops recorded, loops replayed, allocations while recording."""
+    """An array library and an engine. `counts`: loops captured, loops replayed, allocations during capture."""
 
     engine = ""
     xp = np
 
     def __init__(self):
-        self.counts = {"recorded": 0, "replayed": 0, "allocations in a recording": 0}
+        self.counts = {"captured": 0, "replayed": 0, "allocations during capture": 0}
 
     def use(self, precision="float32"):
-        """The block in which the engine runs; of this thread only."""
+        """Context manager in which the engine runs, in this thread only."""
         block = contextlib.ExitStack()
         block.enter_context(rnnx.use_engine(self.engine))
         block.enter_context(products(precision))
         return block
 
     def stream(self):
-        """A block with a stream of its own."""
+        """Context manager with a stream of its own."""
         return contextlib.nullcontext()
 
     def count_replays(self, kind):
-        """Count what queues of a class record and replay."""
+        """Count the captures and replays of a queue class."""
         record, counts = kind.record, self.counts
 
         def counted(queue, work):
             again = record(queue, work)
             if again is None:
                 return None
-            counts["recorded"] += 1
+            counts["captured"] += 1
 
             def replay():
                 counts["replayed"] += 1
@@ -79,7 +81,7 @@ class Device:
         kind.record = counted
 
     def upload(self, a, order="C"):
-        """A NumPy array as one of the device, in C or in Fortran order."""
+        """Copy a NumPy array to the device, in C or Fortran order."""
         return self.to_device(np.ascontiguousarray(a)) if order == "C" else self.to_device(np.ascontiguousarray(a.T)).T
 
     def to_device(self, a):
@@ -89,11 +91,11 @@ class Device:
         return np.array(a)
 
     def synchronize(self):
-        """Wait for the device; raises if its context is broken."""
+        """Wait for the device. Raises if its context is broken."""
 
 
 class Gpu(Device):
-    """CuPy's current GPU. `watched`: new memory is NaN, and recordings are counted; both cost time."""
+    """CuPy's current GPU. `watched`: fill new memory with NaN and count captures; both cost time."""
 
     engine = "gpu"
 
@@ -111,7 +113,7 @@ class Gpu(Device):
     def _poisoned(self, size):
         memory = self._pool.malloc(size)
         if self.xp.cuda.get_current_stream().is_capturing():
-            self.counts["allocations in a recording"] += 1
+            self.counts["allocations during capture"] += 1
         elif size:
             memory.memset_async(0xFF, size)
         return memory
@@ -120,7 +122,7 @@ class Gpu(Device):
         return self.xp.cuda.Stream(non_blocking=True)
 
     def to_device(self, a):
-        # Not CuPy's own conversion of bfloat16, which is no part of what is checked.
+        # As bits: CuPy's conversion of bfloat16 is not under test.
         return self.xp.asarray(a.view(np.uint16)).view(a.dtype) if a.dtype.itemsize == 2 else self.xp.asarray(a)
 
     def to_host(self, a):
@@ -147,89 +149,17 @@ class Emulation(Device):
         ns._floats = lambda _: floats
 
 
-# --- problems -----------------------------------------------------------------------------------------------------
-
-
-def make(cell, rng, size, precision="float32", *, indexed=False, ended=False):
-    """A problem of the tests, with every optional parameter; `ended`: with lengths, from none to all steps."""
-    from problems import make_problem
-
-    n_x, n_a, m, n_steps = size
-    scale = (n_a + n_x) ** -0.5
-    lengths = [0, n_steps, *rng.integers(0, n_steps + 1, m)][:m] if ended else None
-    problem = make_problem(cell, rng, n_x, n_a, m, n_steps, scale=scale, lengths=lengths)
-    problem.parameters |= {key: scale * rng.standard_normal((n_a, 1)) for key in cell.optional_keys}
-    problem = problem.astype(dtype_of(precision))
-    if indexed:
-        problem.x = rng.integers(0, n_x, (m, n_steps))
-    return problem
-
-
-def reference(problem):
-    """The results of a problem in float64 by the reference engine on NumPy arrays."""
-    wide = problem.astype("float64")
-    if problem.x.ndim == 2:
-        wide.x = problem.x
-    with rnnx.use_engine("reference"):
-        return results(wide, *forward(wide))
-
-
-def upload(device, problem, order="C"):
-    """The problem with all arrays on the device."""
-    from problems import Problem
-
-    def up(a):
-        return device.upload(a, order)
-
-    x = up(problem.x) if problem.x.ndim == 3 else device.upload(problem.x)
-    parameters = {key: up(p) for key, p in problem.parameters.items()}
-    s0, dstates, dfinal = ([*map(up, arrays)] for arrays in (problem.s0, problem.dstates, problem.dfinal))
-    return Problem(problem.cell, x, s0, parameters, dstates, dfinal, problem.lengths)
-
-
-def forward(problem):
-    """The states of all steps, and the caches."""
-    states, _, caches = rnnx.recurrent_forward(
-        problem.cell, problem.x, problem.s0, problem.parameters, lengths=problem.lengths
-    )
-    return states, caches
-
-
-def results(problem, states, caches):
-    """All that a problem returns, by name, after a backward pass."""
-    final = {f"final {name}": state for name, state in caches.final_state.items()}
-    gradients = rnnx.recurrent_backward(problem.cell, problem.dstates, caches, ds_final=problem.dfinal)
-    return {**dict(zip(problem.cell.states, states, strict=True)), **final, **gradients}
-
-
-def call(device, problem, precision="float32", order="C"):
-    """The results of a problem on the device, as NumPy arrays."""
-    given = upload(device, problem, order)
-    with device.use(precision):
-        found = results(given, *forward(given))
-    return {name: device.to_host(a) for name, a in found.items()}
-
-
-def same_bits(first, second):
-    """Whether two results are the same to the last bit."""
-    return list(first) == list(second) and all(a.tobytes() == second[name].tobytes() for name, a in first.items())
-
-
-def worst_error(actual, expected):
-    """The largest relative error in norm, and of which array."""
-    errors = {}
-    for name, want in expected.items():
-        difference = np.linalg.norm(actual[name].astype(np.float64) - want) / max(np.linalg.norm(want), 1e-300)
-        errors[name] = difference if np.isfinite(difference) else np.inf
-    name = max(errors, key=errors.get)
-    return float(errors[name]), name
+def outcome(name, failures, detail=""):
+    """One row of the table."""
+    said = "; ".join(failures[:3]) + (f"; and {len(failures) - 3} more" if len(failures) > 3 else "")
+    return {"kind": "check", "name": name, "status": "FAILED" if failures else "ok", "detail": said or detail}
 
 
 # --- the machine --------------------------------------------------------------------------------------------------
 
 
 def machine(options):
-    """One row: the chip and the versions; or why there is nothing to run on."""
+    """One row: the GPU and the versions, or why there is no GPU."""
     if options["emulate"]:
         yield {"kind": "machine", "text": f"emulation on the CPU, NumPy {np.__version__}"}
         return
@@ -252,7 +182,7 @@ def machine(options):
         f"runtime {runtime.runtimeGetVersion()}",
         f"CuPy {cupy.__version__}",
         f"NumPy {np.__version__}",
-        f"float32 products are {precision} unless asked otherwise",
+        f"default precision of float32 products: {precision}",
     ]
     yield {"kind": "machine", "text": ", ".join(said)}
 

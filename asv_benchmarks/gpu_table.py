@@ -1,15 +1,20 @@
 """The rows of `gpu.py` as text."""
 
-from gpu_times import flops
+from shared import flops
 
 SIDES = ("rnnx", "C order", "eager", "clusters", "reference", "torch")
+LEGEND = """\
+milliseconds of a forward pass and of a step (forward, backward, all gradients), with the spread of the middle 80 % of
+the calls in percent; eager: without CUDA graphs; clusters: with RNNX_CUDA_CLUSTERS=1; reference: the loop of CuPy's own
+functions; of product: share of the rate of one large product; host: microseconds that a call occupies the host, rnnx
+and torch; torch does not flatten bfloat16 weights into one buffer, so cuDNN copies them in every call"""
 
 
 def table(rows):
-    """Everything; the first line says on what it was measured."""
+    """All tables as text. The first line describes the machine."""
     of = {kind: [row for row in rows if row["kind"] == kind] for kind in ("machine", "torch", "check")}
     lines = ["; ".join(row["text"] for row in of["machine"] + of["torch"])]
-    lines += ["", "checks; errors are relative, in norm, the largest of all outputs and gradients"]
+    lines += ["", "checks; errors are relative, in norm; the largest of all outputs and gradients"]
     lines += [f"{row['status']:7} {row['name']}: {row['detail']}" for row in of["check"]]
     return "\n".join([*lines, *_times(rows), *_costs(rows), *_tokens(rows)])
 
@@ -19,20 +24,9 @@ def _times(rows):
     if not times:
         return []
     rates = {row["precision"]: row for row in rows if row["kind"] == "rate"}
-    lines = [
-        "",
-        "milliseconds of a forward pass and of a step (forward, backward, all gradients); in percent the spread of",
-    ]
-    lines += [
-        "the middle 80 % of the calls; eager: without recordings; clusters: with RNNX_CUDA_CLUSTERS=1; plain: the loop",
-    ]
-    lines += ["of CuPy's own functions; of product: share of the rate of one large product; host: microseconds that a"]
-    lines += ["call keeps the host, rnnx and torch"]
     products = ", ".join(f"{name} {row['tflops']:.0f}" for name, row in rates.items())
-    lines += [f"rate of a large product, TFLOP/s: {products or 'not measured'}"]
-    lines += [
-        " | ".join(["cell precision (n_x, n_a, m, T) job", *SIDES, "torch/rnnx", "plain/rnnx", "of product", "host"])
-    ]
+    columns = ["cell precision (n_x, n_a, m, T) job", *SIDES, "torch/rnnx", "reference/rnnx", "of product", "host"]
+    lines = ["", LEGEND, f"rate of a large product, TFLOP/s: {products or 'not measured'}", " | ".join(columns)]
     keys = dict.fromkeys((row["cell"], row["precision"], tuple(row["size"]), row["job"]) for row in times)
     return lines + [_time(key, _sides(times, key), rates.get(key[1])) for key in keys]
 
@@ -43,12 +37,12 @@ def _sides(times, key):
 
 def _time(key, found, rate):
     cell, precision, size, job = key
-    ours, torch, plain = (found.get(side) for side in ("rnnx", "torch", "reference"))
+    ours, torch, reference = (found.get(side) for side in ("rnnx", "torch", "reference"))
     cells = [f"{cell} {precision} {','.join(map(str, size))} {job}"]
     for side in SIDES:
         row = found.get(side)
         cells.append(f"{row['ms']:.3g} {row['spread']:.0%}" if row else "")
-    cells += [f"{other['ms'] / ours['ms']:.2f}" if ours and other else "" for other in (torch, plain)]
+    cells += [f"{other['ms'] / ours['ms']:.2f}" if ours and other else "" for other in (torch, reference)]
     cells.append(f"{flops(job, cell, size) / ours['ms'] / 1e9 / rate['tflops']:.0%}" if ours and rate else "")
     cells.append(" / ".join(f"{row['host_us']:.0f}" for row in (ours, torch) if row))
     return " | ".join(cells)

@@ -1,8 +1,8 @@
-"""The times of `gpu.py`: passes of rnnx and of torch (cuDNN). One function a child.
+"""The times of `gpu.py`: passes of rnnx and of torch (cuDNN). One function per child process.
 
-Each side has arrays in the order that it likes best: rnnx Fortran-ordered (n_x, m, T), as its own functions return
-them ("rnnx"), or C-ordered, as a user makes them ("C order"); torch (T, m, n_x). A *forward* keeps what a backward
-pass needs; a *step* is forward and backward, with the gradients of the inputs, the initial states and all parameters.
+Every side gets the layout that suits it: rnnx Fortran-ordered (n_x, m, T), as its own functions return them ("rnnx"),
+or C-ordered, as users make them ("C order"); torch (T, m, n_x). A *forward* keeps what a backward pass needs; a *step*
+is forward and backward, with the gradients of the inputs, the initial states and all parameters.
 """
 
 import contextlib
@@ -14,22 +14,15 @@ import traceback
 
 import numpy as np
 
-GATES = {"lstm": 4, "gru_reset_after": 3}
 SIZES = [(128, 256, 64, 100), (512, 1024, 64, 50), (1024, 1024, 128, 256), (27, 128, 32, 50), (64, 512, 1, 200)]
 QUICK = [SIZES[0], SIZES[4]]
-# Sides that not all sizes and precisions are timed on: the loop of CuPy's own functions; clusters of blocks.
+# Sides that are timed on some sizes and precisions only: the loop of CuPy's own functions; thread-block clusters.
 SOME = {"reference": (SIZES[:2], ("float32",)), "clusters": ((SIZES[0], SIZES[3]), ("float32", "float16"))}
 PRECISIONS = {
     "lstm": ("float32", "tf32", "float16", "bfloat16"),
     "gru_reset_after": ("float32", "tf32", "float16"),
 }
-LEAST, MOST, SECONDS = 20, 60, 0.2  # calls that are timed
-
-
-def flops(job, cell, size):
-    """Of the products: forward, and twice as many backward."""
-    n_x, n_a, m, n_steps = size
-    return (3 if job == "step" else 1) * 2 * GATES[cell] * n_a * (n_x + n_a) * m * n_steps
+LEAST, MOST, SECONDS = 20, 60, 0.2  # of timed calls
 
 
 # --- clocks -------------------------------------------------------------------------------------------------------
@@ -58,10 +51,10 @@ class TorchClock:
 
 
 def measure(clock, f):
-    """Median milliseconds between calls that follow each other without waiting, the spread of the middle 80 %, and
-    the median microseconds that a call keeps the host, with nothing before it.
+    """Median milliseconds per call of back-to-back calls, their middle 80 % spread, and the median microseconds that
+    a single call occupies the host.
     """
-    for _ in range(5):  # eager, recorded, replayed
+    for _ in range(5):  # eager, captured, replayed
         f()
     clock.synchronize()
     host = []
@@ -90,7 +83,7 @@ def measure(clock, f):
 
 
 def normal(rng, shape, scale=1.0):
-    """Host numbers in float32; of large arrays a small block over and over, which takes no time to draw."""
+    """Normal float32 numbers. Large arrays repeat a small block, to save the time of drawing them."""
     size = int(np.prod(shape))
     block = rng.standard_normal(min(size, 1 << 20), dtype=np.float32) * np.float32(scale)
     return np.resize(block, size).reshape(shape)
@@ -131,7 +124,7 @@ class Rnnx:
 
 
 class Torch:
-    """torch.nn.LSTM or GRU, which is cuDNN."""
+    """torch.nn.LSTM or GRU, which run cuDNN."""
 
     def __init__(self, cell, precision, size):
         import torch
@@ -143,7 +136,7 @@ class Torch:
         dtype = torch.float32 if precision == "tf32" else getattr(torch, precision)
         options = {"device": "cuda", "dtype": dtype}
         self.layer = (torch.nn.LSTM if cell == "lstm" else torch.nn.GRU)(n_x, n_a, **options)
-        self.layer.flatten_parameters()
+        self.layer.flatten_parameters()  # torch ignores this for bfloat16, which is not in its CUDNN_TENSOR_DTYPES
         x, self.da = torch.randn(n_steps, m, n_x, **options), torch.randn(n_steps, m, n_a, **options)
         states = [torch.randn(1, m, n_a, **options).requires_grad_() for _ in range(2 if cell == "lstm" else 1)]
         self.x, self.state = x.requires_grad_(), tuple(states) if cell == "lstm" else states[0]
@@ -157,7 +150,7 @@ class Torch:
 
 
 def times(options, side):
-    """All rows of a side: "rnnx", "C order", "eager" (without recordings), "clusters", "reference", "torch"."""
+    """All rows of a side: "rnnx", "C order", "eager" (without CUDA graphs), "clusters", "reference", "torch"."""
     clock = TorchClock() if side == "torch" else CupyClock()
     if side == "torch":
         yield versions_of_torch()
@@ -171,7 +164,7 @@ def times(options, side):
 
 
 def _times(clock, side, row):
-    """The rows of a forward pass and of a step. What fails is said, and the next is tried."""
+    """The rows of a forward pass and of a step. A failure becomes a row."""
     arguments = row["cell"], row["precision"], row["size"]
     try:
         with _engine(side, row["precision"]):
@@ -182,7 +175,7 @@ def _times(clock, side, row):
         traceback.print_exc()
         name = f"time of {side}: {' '.join(map(str, arguments))}"
         yield {"kind": "check", "name": name, "status": "FAILED", "detail": f"{type(error).__name__}: {error}"[:200]}
-        clock.synchronize()  # raises if nothing more can be run
+        clock.synchronize()  # raises if the CUDA context is broken
     given = None
     gc.collect()
 

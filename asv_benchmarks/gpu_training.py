@@ -1,4 +1,4 @@
-"""Characters a second of training as `rnnx train` does it, for `gpu.py`. One function a child."""
+"""Characters per second of `rnnx train`, for `gpu.py`. One function per child process."""
 
 import tempfile
 import time
@@ -11,7 +11,7 @@ SECONDS = 3.0
 
 
 def training(options, device, hidden_size):
-    """One row: a model of characters, all of a step of its `Trainer`."""
+    """One row: whole steps of the `Trainer` of a character model."""
     from gpu_device import ROOT  # noqa: F401 - makes rnnx importable
 
     from rnnx.training import Run, Settings
@@ -23,7 +23,7 @@ def training(options, device, hidden_size):
             text=str(text), by="windows", hidden_size=(hidden_size,), seq_length=LENGTH, batch_size=BATCH, epochs=10**6
         )
         run = Run.start(Path(folder) / "run", settings, device)
-        _steps(run, 5)  # compiled, recorded
+        _steps(run, 5)  # compiles and captures
         steps = 5
         pace = _steps(run, steps)
         steps = max(5, min(400, int((1.0 if options["quick"] else SECONDS) / pace * steps)))
@@ -33,7 +33,7 @@ def training(options, device, hidden_size):
 
 
 def _text():
-    """Words drawn at random; 28 characters there are."""
+    """Random words over 28 characters."""
     rng = np.random.default_rng(0)
     letters = rng.integers(ord("a"), ord("z") + 1, CHARACTERS).astype(np.uint8)
     letters[rng.random(CHARACTERS) < 0.18] = ord(" ")
@@ -42,7 +42,7 @@ def _text():
 
 
 def _steps(run, n):
-    """Seconds for n steps; only the last progress is looked at."""
+    """Seconds for n steps. Only the last loss is read, which synchronizes."""
     trainer = run.trainer
     start = time.perf_counter()
     *_, last = trainer.run(run.corpus.train, iterations=trainer.step + n, batch_size=BATCH)

@@ -1,21 +1,19 @@
-"""The sides that `peers.py` times: one class a library, each run in a process that imports no other.
+"""The sides that `peers.py` times: one class per library, each run in a process that imports no other peer.
 
-A side builds three functions without arguments for a problem (cell, dtype, size):
+A side has three methods without arguments for a problem (cell, dtype, size):
 
 * ``step``: forward, backward, gradients of the parameters and of the input, from a given cotangent of the states;
-* ``inference``: forward alone, nothing kept;
-* ``stream``: one time step of one example, from the state that the call before left.
+* ``inference``: forward alone, without caches;
+* ``stream``: returns a function for one time step of one example, which carries the state from call to call.
 
-Every library gets its own favourite layout and call, made ahead of the timing. rnnx gets the course's: C-ordered
-arrays (n_x, m, T_x) as a NumPy user makes them ("c"), or Fortran-ordered ones as its own functions return them ("f").
+Every library gets its preferred layout, prepared before the timing. rnnx gets the course's layout (n_x, m, T_x), in C
+order as NumPy users make it ("rnnx"), or in Fortran order as rnnx's own functions return it ("rnnx_f").
 """
 
-import os
 import warnings
 
 import numpy as np
-
-GATES = {"rnn": 1, "lstm": 4, "gru_reset_after": 3}
+from shared import GATES
 
 
 def problem(dtype, size):
@@ -51,7 +49,7 @@ class Rnnx:
 
 
 class RnnxF(Rnnx):
-    """The public functions, arrays in Fortran order: what they return and pass on between layers."""
+    """The public functions, arrays in Fortran order, as the functions return them and pass them between layers."""
 
     order = "F"
 
@@ -88,7 +86,7 @@ class Torch:
 
 
 class Jax:
-    """lax.scan under jit: the input product outside of the loop, one recurrent product in it."""
+    """lax.scan under jit, with the input product outside the loop and one recurrent product inside."""
 
     def __init__(self, cell, dtype, size):
         import jax
@@ -145,11 +143,9 @@ class Jax:
 
 
 class Keras:
-    """Keras layers on TensorFlow in a tf.function, batch first, as Keras wants it."""
+    """Keras layers on TensorFlow in a tf.function, batch first as Keras requires."""
 
     def __init__(self, cell, dtype, size):
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        os.environ["KERAS_BACKEND"] = "tensorflow"
         warnings.simplefilter("ignore")
         import keras
         import tensorflow as tf
@@ -175,7 +171,7 @@ class Keras:
 
 
 class Course:
-    """The loops of the course in NumPy: [a; x] put together, a product a gate, weight gradients step by step."""
+    """The loops of the course in NumPy: [a; x] concatenated, one product per gate, weight gradients step by step."""
 
     def __init__(self, cell, dtype, size):
         if cell != "lstm":
@@ -188,12 +184,12 @@ class Course:
         self.b = {k: np.zeros((n_a, 1), dtype) for k in "fico"}
 
     def forward_step(self, xt, a, c):
-        together = np.concatenate([a, xt])
-        z = {k: self.W[k] @ together + self.b[k] for k in "fico"}
+        joint = np.concatenate([a, xt])
+        z = {k: self.W[k] @ joint + self.b[k] for k in "fico"}
         f, i, o = (1 / (1 + np.exp(-z[k])) for k in "fio")
         g = np.tanh(z["c"])
         c_next = f * c + i * g
-        return o * np.tanh(c_next), c_next, (together, c, c_next, f, i, g, o)
+        return o * np.tanh(c_next), c_next, (joint, c, c_next, f, i, g, o)
 
     def zeros(self):
         return np.zeros((self.n_a, self.x.shape[1]), self.x.dtype)
@@ -212,7 +208,7 @@ class Course:
         dW = {k: np.zeros_like(w) for k, w in self.W.items()}
         db = {k: np.zeros_like(b) for k, b in self.b.items()}
         for t in reversed(range(self.x.shape[2])):
-            together, c, c_next, f, i, g, o = caches[t]
+            joint, c, c_next, f, i, g, o = caches[t]
             da = da + self.da[:, :, t]
             tc = np.tanh(c_next)
             dc = dc + da * o * (1 - tc * tc)
@@ -220,7 +216,7 @@ class Course:
             dz["o"] = da * tc * o * (1 - o)
             both = sum(self.W[k].T @ dz[k] for k in "fico")
             for k in "fico":
-                dW[k] += dz[k] @ together.T
+                dW[k] += dz[k] @ joint.T
                 db[k] += dz[k].sum(axis=1, keepdims=True)
             da, dx[:, :, t], dc = both[: self.n_a], both[self.n_a :], dc * f
         return dx, dW, db

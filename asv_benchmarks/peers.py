@@ -1,28 +1,26 @@
 """rnnx against torch, Keras, JAX and the loops of the course, on this machine. Not run by asv.
 
-``python asv_benchmarks/peers.py``                 the LSTM in float32 against torch, the quick look
+``python asv_benchmarks/peers.py``                 the LSTM in float32 against torch
 ``python asv_benchmarks/peers.py --all``           everything; about an hour
-``python asv_benchmarks/peers.py --plot FILE``     draw the picture of the ratios of an earlier ``--json`` file
+``python asv_benchmarks/peers.py --plot FILE``     plot the ratios in an earlier ``--json`` file
 
-Every side runs in processes of its own, in turn, `--rounds` times; a figure is the median of the rounds' medians. For
-torch and rnnx that is a process a size, so that a slow moment of the machine meets both. The floor is the time that
-the products alone take at the best rate that a product of this machine shows in the same run, NumPy's BLAS or our
-tile. What each side is given, and how it is called, stands in `peer_sides.py`.
+Every side runs in processes of its own, in turn, `--rounds` times; a figure is the median of the rounds' medians.
+rnnx and torch get a process per size, so that a slow phase of the machine affects both. "Of floor" is rnnx's rate of
+operations relative to the fastest matrix product in the same run, by NumPy's BLAS or our micro-kernel. `peer_sides.py`
+defines the inputs and calls of every side.
 """
 
 import argparse
 import ctypes
+import functools
 import json
-import os
-import platform
-import resource
-import subprocess
-import sys
-import time
 from importlib import metadata
 
 import numpy as np
-from peer_sides import GATES, SIDES
+from peer_sides import SIDES
+from shared import added_mib, child, flops, median_ms, versions
+
+from rnnx.compare.process import in_turn
 
 REQUIRED = [(64, 128, 1, 64), (27, 64, 32, 25), (64, 128, 32, 50), (128, 256, 64, 100), (256, 512, 32, 60)]
 REQUIRED += [(512, 1024, 64, 25)]
@@ -39,58 +37,36 @@ PLAN = [
     ("stream", "lstm", "float32", ("torch", "jax", "course"), STREAM),
     ("memory", "lstm", "float32", ("torch",), [(128, 256, 64, 100), (512, 1024, 64, 25)]),
 ]
-LEAST_SECONDS, LEAST_CALLS = 0.5, 7
-_SEPARATE = {"rnnx", "rnnx_f", "torch"}  # those that start quickly have a process a size
-
-
-def median_ms(f):
-    """Median time of a call after two that do not count."""
-    f()
-    f()
-    times = []
-    while len(times) < LEAST_CALLS or sum(times) < LEAST_SECONDS:
-        start = time.perf_counter()
-        f()
-        times.append(time.perf_counter() - start)
-    return 1e3 * float(np.median(times))
-
-
-def resident_mib():
-    """The most memory that this process has had, in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+_SEPARATE = {"rnnx", "rnnx_f", "torch"}  # these start quickly: a process per size
 
 
 def measure(side, job, cell, dtype, sizes):
-    """Milliseconds of every size, or the MiB that steps of the one size add to the process."""
+    """Milliseconds of every size, or the MiB that five steps add to the process."""
     results = {}
     for size in sizes:
         try:
-            given = SIDES[side](cell, dtype, tuple(size))
+            given = SIDES[side](cell, dtype, size)
             if job == "memory":
-                SIDES[side](cell, dtype, (2, 4, 2, 3)).step()  # all that is loaded and compiled
-                before = resident_mib()
-                for _ in range(5):
-                    given.step()
-                results[str(tuple(size))] = resident_mib() - before
+                SIDES[side](cell, dtype, (2, 4, 2, 3)).step()  # loads and compiles everything
+                results[size] = added_mib(lambda given=given: [given.step() for _ in range(5)])
             else:
-                results[str(tuple(size))] = median_ms(given.stream() if job == "stream" else getattr(given, job))
+                results[size] = median_ms(given.stream() if job == "stream" else getattr(given, job))
         except NotImplementedError:
             continue
     return results
 
 
 def gemm_rate(dtype):
-    """The best GFLOP/s of a product: NumPy's BLAS at some shapes, and our tile on all threads."""
+    """GFLOP/s of the fastest matrix product: NumPy's BLAS at some shapes, or our micro-kernel on all threads."""
     rng, rates = np.random.default_rng(0), []
     for m, k, n in ((1024, 1024, 1024), (2048, 2048, 2048), (4096, 1024, 64), (6400, 256, 1024)):
         a, b = (rng.standard_normal(shape).astype(dtype) for shape in ((m, k), (k, n)))
         rates.append(2 * m * k * n / median_ms(lambda a=a, b=b: a @ b) / 1e6)
-    return max(*rates, tile_rate(np.dtype(dtype)))
+    return max(*rates, micro_kernel_rate(np.dtype(dtype)))
 
 
-def tile_rate(dtype):
-    """GFLOP/s of the tile on all threads at once: 96 rows by 512 terms by 1024 columns each."""
+def micro_kernel_rate(dtype):
+    """GFLOP/s of the micro-kernel on all threads at once: 96 rows by 512 terms by 1024 columns each."""
     from concurrent.futures import ThreadPoolExecutor
 
     from rnnx.engines.cpu.codegen import gemm, ir
@@ -116,114 +92,101 @@ def tile_rate(dtype):
     return 20 * threads * 2 * rows * n_k * columns / ms / 1e6
 
 
-def child(*arguments):
-    """The result of a function of this file in a process of its own."""
-    command = [sys.executable, __file__, "--child", json.dumps(arguments)]
-    result = subprocess.run(command, capture_output=True, text=True)
-    if result.returncode:
-        raise SystemExit(f"{arguments}: {result.stderr}")
-    return json.loads(result.stdout.splitlines()[-1])
+def run(job, cell, dtype, sides, sizes, rounds):
+    """For every side the results of every round, by size."""
 
+    def call(side, sizes):
+        return functools.partial(child, "peers:measure", side, job, cell, dtype, sizes)
 
-def flops(job, cell, size):
-    """Of the products: forward, and twice as many backward."""
-    n_x, n_a, m, n_steps = size
-    steps = 1 if job == "stream" else n_steps
-    return (3 if job == "step" else 1) * 2 * GATES[cell] * n_a * (n_x + n_a) * m * steps
+    calls = {(side, size): call(side, [size]) for size in sizes for side in sides if side in _SEPARATE}
+    calls |= {(side, None): call(side, sizes) for side in sides if side not in _SEPARATE}
+    found = in_turn(calls, rounds)
+    return {
+        side: [
+            {size: value for (s, _), runs in found.items() if s == side for size, value in runs[i].items()}
+            for i in range(rounds)
+        ]
+        for side in sides
+    }
 
 
 def compare(job, cell, dtype, peers, sizes, rounds):
-    """Print one table; its rows as a dictionary."""
-    rate = child("gemm", dtype)
+    """Measure and print one table; return its rows as a dictionary."""
+    rate = child("peers:gemm_rate", dtype)
     sides = ["rnnx", *peers]
-    runs = {side: [] for side in sides}
-    for _ in range(rounds):
-        found = {side: {} for side in sides}
-        for size in sizes:
-            for side in filter(_SEPARATE.__contains__, sides):
-                found[side] |= child(side, job, cell, dtype, [size])
-        for side in sides:
-            runs[side].append(found[side] or child(side, job, cell, dtype, sizes))
+    runs = run(job, cell, dtype, sides, sizes, rounds)
     medians = {side: {k: float(np.median([run[k] for run in runs[side]])) for k in runs[side][0]} for side in sides}
-    unit = "MiB" if job == "memory" else "ms"
-    print(f"\n**{job}, {cell}, {dtype}**" + ("" if job == "memory" else f"; best product {rate:.0f} GFLOP/s") + "\n")
-    columns = [f"{side} {unit}" for side in sides] + [f"{peer} / rnnx" for peer in peers]
-    print("| (n_x, n_a, m, T_x) | " + " | ".join(columns) + (" |" if job == "memory" else " | of floor |"))
-    print("|---" * (len(columns) + (1 if job == "memory" else 2)) + "|")
+    memory = job == "memory"
+    print(f"\n**{job}, {cell}, {dtype}**" + ("" if memory else f"; fastest product {rate:.0f} GFLOP/s") + "\n")
+    columns = [f"{side} {'MiB' if memory else 'ms'}" for side in sides] + [f"{peer} / rnnx" for peer in peers]
+    columns += [] if memory else ["of floor"]
+    print(f"| (n_x, n_a, m, T_x) | {' | '.join(columns)} |\n" + "|---" * (len(columns) + 1) + "|")
     for size in sizes:
-        key = str(size)
-        row = [f"{medians[side][key]:.4g}" if key in medians[side] else "" for side in sides]
-        row += [f"{medians[p][key] / medians['rnnx'][key]:.2f}" if key in medians[p] else "" for p in peers]
-        if job != "memory":
-            row.append(f"{flops(job, cell, size) / medians['rnnx'][key] / 1e6 / rate:.0%}")
-        print(f"| {key} | " + " | ".join(row) + " |", flush=True)
+        row = [f"{medians[side][size]:.4g}" if size in medians[side] else "" for side in sides]
+        row += [f"{medians[p][size] / medians['rnnx'][size]:.2f}" if size in medians[p] else "" for p in peers]
+        row += [] if memory else [f"{flops(job, cell, size) / medians['rnnx'][size] / 1e6 / rate:.0%}"]
+        print(f"| {size} | {' | '.join(row)} |", flush=True)
     for peer in peers:
-        ratios = [medians[peer][key] / medians["rnnx"][key] for key in medians[peer]]
-        each = [
-            np.exp(np.mean([np.log(p[k] / r[k]) for k in p])) for p, r in zip(runs[peer], runs["rnnx"], strict=True)
-        ]
-        print(
-            f"\n{peer} / rnnx: geometric mean {np.exp(np.mean(np.log(ratios))):.2f}, worst {min(ratios):.2f}; "
-            f"means of single rounds {min(each):.2f} to {max(each):.2f}"
-        )
-    return {"job": job, "cell": cell, "dtype": dtype, "rate": rate, "medians": medians}
+        print_summary(peer, medians, runs)
+    texts = {side: {str(size): value for size, value in found.items()} for side, found in medians.items()}
+    return {"job": job, "cell": cell, "dtype": dtype, "rate": rate, "medians": texts}
+
+
+def print_summary(peer, medians, runs):
+    """Print the geometric mean and the worst of the ratios of a peer, and the means of the single rounds."""
+
+    def ratios(peer, rnnx):
+        return [peer[size] / rnnx[size] for size in peer]
+
+    def mean(values):
+        return np.exp(np.mean(np.log(values)))
+
+    all_ratios = ratios(medians[peer], medians["rnnx"])
+    each = [mean(ratios(*pair)) for pair in zip(runs[peer], runs["rnnx"], strict=True)]
+    print(
+        f"\n{peer} / rnnx: geometric mean {mean(all_ratios):.2f}, worst {min(all_ratios):.2f}; "
+        f"means of single rounds {min(each):.2f} to {max(each):.2f}"
+    )
 
 
 def draw(source, target):
-    """The ratio over the size, one line a table."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "rnnx"
-    from matplotlib import pyplot
+    """Plot the ratio over the size, one line per table."""
+    from rnnx import plots
+    from rnnx.plots import style
 
     with open(source) as file:
         tables = [t for t in json.load(file) if t["job"] in ("step", "inference") and "torch" in t["medians"]]
-    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
-    for table in tables:
-        rnnx, torch = table["medians"]["rnnx"], table["medians"]["torch"]
-        points = sorted(
-            (flops(table["job"], table["cell"], json.loads(f"[{k[1:-1]}]")) / 1e6, torch[k] / rnnx[k]) for k in rnnx
-        )
-        label = f"{table['cell']} {table['job']} {table['dtype']}"
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=4, linewidth=1, label=label)
-    axes.axhline(1, color="gray", linewidth=1)
-    axes.set(xscale="log", yscale="log", ylabel="time of torch / time of rnnx")
-    axes.set_xlabel("million floating-point operations")
-    axes.set_yticks([0.8, 1, 1.5, 2, 3, 5, 10, 20, 30], labels=["0.8", "1", "1.5", "2", "3", "5", "10", "20", "30"])
-    axes.minorticks_off()
-    axes.legend(fontsize=8)
-    figure.savefig(target, metadata={"Date": None})
-
-
-def versions():
-    names = ("numpy", "numba", "llvmlite", "torch", "jax", "keras", "tensorflow")
-    found = []
-    for name in names:
-        try:
-            found.append(f"{name} {metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            continue
-    return f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, " + ", ".join(found)
+    with style.style():
+        figure = style.new_figure(8, 4.5)
+        axes = figure.subplots()
+        for table in tables:
+            rnnx, torch = table["medians"]["rnnx"], table["medians"]["torch"]
+            points = sorted(
+                (flops(table["job"], table["cell"], json.loads(f"[{k[1:-1]}]")) / 1e6, torch[k] / rnnx[k]) for k in rnnx
+            )
+            label = f"{table['cell']} {table['job']} {table['dtype']}"
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=4, linewidth=1, label=label)
+        axes.axhline(1, color="gray", linewidth=1)
+        axes.set(xscale="log", yscale="log", ylabel="time of torch / time of rnnx")
+        axes.set_xlabel("million floating-point operations")
+        axes.set_yticks(ticks := [0.8, 1, 1.5, 2, 3, 5, 10, 20, 30], labels=[f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+        axes.legend()
+    plots.save(figure, target)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--child", help=argparse.SUPPRESS)
-    parser.add_argument("--all", action="store_true", help="every table, every peer that is installed")
-    parser.add_argument("--jobs", nargs="+", help="of the tables of --all only those of these jobs")
-    parser.add_argument("--cells", nargs="+", choices=GATES)
+    parser.add_argument("--all", action="store_true", help="every table and every installed peer")
+    parser.add_argument("--jobs", nargs="+", help="only the tables with these jobs")
+    parser.add_argument("--cells", nargs="+", choices=sorted({table[1] for table in PLAN}))
     parser.add_argument("--dtypes", nargs="+", choices=["float32", "float64"])
     parser.add_argument("--peers", nargs="+", choices=SIDES)
-    parser.add_argument("--sizes", nargs="+", help="as n_x,n_a,m,T_x")
+    parser.add_argument("--sizes", nargs="+", help="each as n_x,n_a,m,T_x")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", help="also write the figures to this file")
+    parser.add_argument("--json", help="also write the results to this file")
     parser.add_argument("--plot", nargs=2, metavar=("JSON", "PICTURE"))
     arguments = parser.parse_args()
-    if arguments.child:
-        given = json.loads(arguments.child)
-        print(json.dumps(gemm_rate(given[1]) if given[0] == "gemm" else measure(*given)))
-        return
     if arguments.plot:
         draw(*arguments.plot)
         return

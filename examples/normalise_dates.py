@@ -1,12 +1,12 @@
-"""Dates as people write them to ISO 8601: "Sat, 5 Aug 2006" to "2006-08-05".
+"""Convert dates as people write them to ISO 8601: "Sat, 5 Aug 2006" to "2006-08-05".
 
-A sequence-to-sequence model with attention learns it from examples, and is then asked about days that it has never
-seen. Takes a minute or so.
+A sequence-to-sequence model with attention learns from examples and is tested on days that it has not seen. Takes about
+a minute.
 
-    python examples/normalise_dates.py [additive | dot | scaled_dot] [PICTURE]
+    python examples/normalise_dates.py [additive | dot | scaled_dot] [FILE]
 
-Day before month; a year of two digits is one of 1970 to 2069. PICTURE, for instance map.png, is the attention map
-of one date (needs matplotlib).
+The day comes before the month; years of two digits are from 1970 to 2069. FILE, for instance map.png, gets the
+attention map of one date (needs matplotlib).
 """
 
 import sys
@@ -30,7 +30,7 @@ DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sun
 
 
 def spellings(d: date) -> list[str]:
-    """All the ways in which people write a date here."""
+    """All spellings of a date."""
     day, month, weekday = d.day, MONTHS[d.month - 1], DAYS[d.weekday()]
     suffix = "th" if 10 < day < 20 else {1: "st", 2: "nd", 3: "rd"}.get(day % 10, "th")
     return [
@@ -47,18 +47,18 @@ def spellings(d: date) -> list[str]:
 
 
 def written(days: list[date], rng: np.random.Generator, copies: int) -> list[tuple[str, str]]:
-    """Every day in so many spellings, with what should become of it."""
+    """Pairs of a random spelling and the ISO date, several per day."""
     return [(str(text), d.isoformat()) for d in days for text in rng.choice(spellings(d), copies, replace=False)]
 
 
 def exact(model: Seq2Seq, pairs: list[tuple[str, str]], source: CharTokenizer, target: CharTokenizer) -> float:
-    """Share of dates that are right to the letter."""
+    """Share of dates that are exactly right."""
     answers = model.translate([text for text, _ in pairs], source, target, max_length=12)
     return float(np.mean([answer == iso for answer, (_, iso) in zip(answers, pairs, strict=True)]))
 
 
 def train(model: Seq2Seq, pairs: Pairs, held_out: Pairs, epochs: int) -> None:
-    """Adam, with a learning rate that falls to nothing. The held-out pairs are only looked at."""
+    """Train with Adam and a learning rate that decays to zero; print the held-out loss."""
     steps = epochs * pairs.n_batches(BATCH_SIZE)
     trainer = Trainer(model, Adam(learning_rate=CosineDecay(0.005, steps)), clip_norm=1.0, seed=SEED)
     for progress in trainer.run(pairs, held_out, epochs=epochs, batch_size=BATCH_SIZE):
@@ -68,7 +68,7 @@ def train(model: Seq2Seq, pairs: Pairs, held_out: Pairs, epochs: int) -> None:
 
 
 def reloaded(model: Seq2Seq, source: CharTokenizer, target: CharTokenizer) -> Checkpoint:
-    """What another program has of it: model and tokenizers, written to one file and read again."""
+    """Save model and tokenizers to a file and load them again, as another program would."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "dates.safetensors"
         save_checkpoint(path, Checkpoint(model, source, target_tokenizer=target))
@@ -84,7 +84,7 @@ def main(
     hidden_size: int = 64,
     epochs: int = 4,
 ) -> float:
-    """Train on so many days, ask, show; return the share of held-out dates that are right to the letter."""
+    """Train, test and show examples; return the share of held-out dates that are exactly right."""
     rng = np.random.default_rng(SEED)
     days = [FIRST + timedelta(int(n)) for n in rng.permutation((LAST - FIRST).days + 1)[: n_train + n_held_out]]
     known, unseen = written(days[:n_train], rng, 2), written(days[n_train:], rng, 3)
@@ -103,7 +103,7 @@ def main(
     train(model, pairs, held_out, epochs)
     print(f"{time.perf_counter() - started:.0f} s of training")
     right = exact(model, unseen, source, target)
-    print(f"right to the letter: {right:.2%} of {len(unseen)}, days never seen")
+    print(f"exactly right: {right:.2%} of {len(unseen)} dates on unseen days")
     saved = reloaded(model, source, target)
     for text in spellings(date(1999, 3, 7)):
         print(f"  {text:30} {saved.model.translate([text], saved.tokenizer, saved.target_tokenizer, max_length=12)[0]}")

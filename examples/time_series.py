@@ -1,10 +1,9 @@
-"""Forecasting: a GRU learns to continue noisy waves, and beats the naive forecasts.
+"""Forecasting: a GRU learns to continue noisy waves and beats naive forecasts.
 
-The data are made here: sums of two sine waves of random periods and phases, with noise. From 48 values the model
-predicts the next 12. The naive forecasts are "as the last value", and "as in the last period" with the period that
-fits the history best.
+The data are sums of two sine waves with random periods and phases, plus noise. From 48 values the model predicts the
+next 12. The naive forecasts repeat the last value, or the last period, with the period that fits the history best.
 
-Run it with: python examples/time_series.py
+    python examples/time_series.py
 """
 
 import numpy as np
@@ -28,12 +27,12 @@ def make_series(n: int, seed: int) -> np.ndarray:
 
 
 def as_examples(series: np.ndarray) -> Examples:
-    """The history as inputs (1, n, HISTORY), what follows as targets (AHEAD, n)."""
+    """The history as inputs (1, n, HISTORY) and the future as targets (AHEAD, n)."""
     return Examples(series[None, :, :HISTORY], series[:, HISTORY:].T)
 
 
 def naive_errors(series: np.ndarray) -> dict[str, float]:
-    """Mean squared errors of the forecasts that need no learning."""
+    """Mean squared errors of the naive forecasts."""
     history, future = series[:, :HISTORY], series[:, HISTORY:]
     periods = range(AHEAD, HISTORY // 2)
     fits = [np.mean((history[:, p:] - history[:, :-p]) ** 2, axis=1) for p in periods]
@@ -46,7 +45,7 @@ def naive_errors(series: np.ndarray) -> dict[str, float]:
 
 
 def main(n_train: int = 4000, epochs: int = 30, hidden_size: int = 48) -> dict[str, float]:
-    """Train, and return the mean squared errors on series that were not seen."""
+    """Train, and return the mean squared errors on unseen series."""
     train, test = make_series(n_train, seed=1), make_series(1000, seed=2)
     model = SequenceRegressor(1, hidden_size, AHEAD, cell="gru", seed=0)
     trainer = Trainer(model, Adam(learning_rate=0.005), clip_norm=1.0, seed=0)

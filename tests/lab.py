@@ -11,7 +11,7 @@ PROSE = "It was a dark and stormy night; the rain fell in torrents, except at oc
 
 def make_trainer(seed=0, cell="lstm", text=NAMES, by="auto", length=10, model=(), **keywords):
     """Return a corpus and a trainer of a character model with 12 hidden units."""
-    corpus = make_corpus("names", text, by=by, length=length)
+    corpus = make_corpus("names", text, by=by, seq_length=length)
     options = {"cell": cell, "seed": seed, **dict(model)}
     char_model = CharModel(corpus.tokenizer.vocab_size, 12, **options)
     keywords = {"optimizer": Adam(learning_rate=0.01), **keywords}

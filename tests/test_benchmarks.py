@@ -1,4 +1,4 @@
-"""The command for a machine with a GPU, as far as it runs without one."""
+"""The command for GPU machines, as far as it runs without a GPU."""
 
 import json
 import os

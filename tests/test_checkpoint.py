@@ -150,7 +150,7 @@ def test_foreign_newer_and_inconsistent_files(saved, tmp_path):
         ("[" * 200_000, "is not a checkpoint of rnnx"),
         ("[]", "is not a checkpoint of rnnx"),
         ({**good, "format": "other"}, "is not a checkpoint of rnnx"),
-        ({**good, "version": 2}, "has format version 2; this rnnx reads up to 1: a newer rnnx may read it"),
+        ({**good, "version": 2}, "has format version 2; this rnnx reads up to 1: update rnnx"),
         ({k: v for k, v in good.items() if k != "config"}, "is a damaged checkpoint: 'config'"),
         (good, "is a damaged checkpoint: tokenizer has 2 characters, the model 15"),
         ({**good, "model": "os.system"}, "unknown kind of model 'os.system'"),

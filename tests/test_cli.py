@@ -26,7 +26,7 @@ SMALL = ("--hidden-size", 8, "--epochs", 2, "--sample-every", 1)
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
-    """Run the command in a folder of its own; returns (exit code, output, errors)."""
+    """Run the command in a folder of its own and return (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "names.txt").write_text(NAMES)
     (tmp_path / "prose.txt").write_text(PROSE)
@@ -116,7 +116,7 @@ def test_all_the_options(run):
 
 def _steps(loaded, text, by):
     """Inputs and targets of the validation part of a text, in one row."""
-    corpus = make_corpus("text", Path(text), by=by, length=20, tokenizer=loaded.tokenizer)
+    corpus = make_corpus("text", Path(text), by=by, seq_length=20, tokenizer=loaded.tokenizer)
     batches = list(corpus.validation.batches(1))
     return [np.concatenate([getattr(b, name) for b in batches], axis=1) for name in ("inputs", "targets")]
 
@@ -128,18 +128,18 @@ def test_evaluate(run, by):
     out = ok(run("evaluate", "out", "--baseline", 3))
     loaded = checkpoints.load_checkpoint("out")
     expected = loaded.training["counters"]["validation_loss"]
-    if by == "streams":  # in training there were two of them, each from nothing; one loses nothing
+    if by == "streams":  # training had two streams, each starting from zeros; evaluation has one
         inputs, targets = _steps(loaded, text, by)
         p = loaded.model.predict(inputs)[0]
         expected = -np.log(p[targets[0], 0, np.arange(targets.shape[1])], dtype=np.float64).mean()
     assert f"model    {expected:.4f} nats per character" in out
     assert "3-gram" in out
     assert "perplexity" in ok(run("evaluate", "out", "--part", "train"))
-    assert "all of it" in ok(run("evaluate", "out", "--text", text))
+    assert "whole text" in ok(run("evaluate", "out", "--text", text))
     if by == "lines":
-        assert "lines drawn at temperature 1" in ok(run("evaluate", "out", "--novelty", 20))
+        assert "lines sampled at temperature 1" in ok(run("evaluate", "out", "--novelty", 20))
     else:
-        assert "--novelty is for a model of lines" in run("evaluate", "out", "--novelty", 20)[2]
+        assert "--novelty needs a model that was trained on lines" in run("evaluate", "out", "--novelty", 20)[2]
 
 
 def test_plot(run, tmp_path):
@@ -172,20 +172,20 @@ def test_user_mistakes_are_one_line(run, tmp_path):
         (["train", "--temperature", "nan"], "Invalid value for '--temperature'"),
         (["train", "--cell", "lsmt"], "'lsmt' is not one of 'rnn', 'lstm', 'gru'"),
         (["train", "--learning-rate", "0"], "Invalid value for '--learning-rate'"),
-        (["train", "--hidden-size", "8,x"], "'8,x' is not an integer of at least 1, or several"),
+        (["train", "--hidden-size", "8,x"], "'8,x' is not a positive integer or a comma-separated list"),
         (["train", "--reset-after"], "`reset_after` is a choice of the GRU; got it for 'lstm'"),
         (["train", "--warmup", "100000"], "`warmup` must be at least 0 and below the"),
         (["train", "--resume", "nowhere"], "Error: nowhere"),
-        (["train", "--resume", "."], "it is not the folder of a run"),
+        (["train", "--resume", "."], "is not the folder of a run"),
         (["train", "--resume", ""], "--resume is empty"),
         (["train", "--text", ""], "--text is empty"),
-        (["train", "--text", "names.txt", "--dataset", "dinos"], "--text and --dataset: one of them"),
+        (["train", "--text", "names.txt", "--dataset", "dinos"], "--text and --dataset cannot be combined"),
         (["train", "--dropout", "0.5"], "`dropout` is between layers"),
         (["train", "--hidden-size", "100000000"], "too large for this machine"),
         (["train", "--seq-length", "1" + 30 * "0"], "Invalid value for '--seq-length'"),
         (["train", "--device", "cuda"], "Error: `device` 'cuda'"),
         (["sample", "nowhere"], "Error: nowhere: No such file or directory"),
-        (["sample", "."], "it is not the folder of a run"),
+        (["sample", "."], "is not the folder of a run"),
         (["sample", "names.txt"], "Error: names.txt is not a checkpoint, or is damaged"),
         (["sample", "names.txt", "--temperature", "-1"], "Invalid value for '--temperature'"),
         (["evaluate", "names.txt"], "is not a checkpoint"),
@@ -216,7 +216,7 @@ def test_help_and_version(run):
     for name in names:
         assert "Usage: rnnx" in ok(run(name, "--help"))
     assert "--hidden-size" in ok(run("train", "-h"))
-    assert "\n  rnnx train --resume runs/poems-lstm --epochs 60\n" in ok(run("train", "-h"))  # on a line of its own
+    assert "\n    rnnx train --resume runs/poems-lstm --epochs 60\n" in ok(run("train", "-h"))  # on a line of its own
     assert all("\\b" not in ok(run(*name, "--help")) for name in ((), ("train",), ("sample",), ("evaluate",)))
     assert rnnx.__version__ in ok(run("--version"))
     about = dict(line.split(maxsplit=1) for line in ok(run("info")).splitlines())
@@ -228,11 +228,11 @@ def test_help_and_version(run):
     assert {"cupy", "torch", "jax", "numba"} <= set(about)
 
 
-# --- going on ----------------------------------------------------------------------------------------------------
+# --- resuming ----------------------------------------------------------------------------------------------------
 
 
 def test_resume(run, tmp_path):
-    """Two epochs and two more are four, bit for bit; only what says how long to train can change."""
+    """Two epochs and two more equal four, bit for bit. Only settings that limit the run can change."""
     ok(run("train", "--text", "names.txt", *SMALL, "--output", "whole", "--epochs", 4))
     ok(run("train", "--text", "names.txt", *SMALL, "--output", "parts"))
     out = ok(run("train", "--resume", "parts", "--epochs", 4))
@@ -240,9 +240,9 @@ def test_resume(run, tmp_path):
     assert (tmp_path / "parts/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
     assert (tmp_path / "parts/best.safetensors").read_bytes() == (tmp_path / "whole/best.safetensors").read_bytes()
     assert _without_times("parts") == _without_times("whole")
-    assert "nothing left to do" in ok(run("train", "--resume", "parts"))
-    assert "nothing left to do" in ok(run("train", "--resume", "parts/model.safetensors", "--epochs", 1))
-    assert "--resume does not take --hidden-size" in run("train", "--resume", "parts", "--hidden-size", 9)[2]
+    assert "nothing to do" in ok(run("train", "--resume", "parts"))
+    assert "nothing to do" in ok(run("train", "--resume", "parts/model.safetensors", "--epochs", 1))
+    assert "--resume cannot be combined with --hidden-size" in run("train", "--resume", "parts", "--hidden-size", 9)[2]
     os.makedirs("elsewhere")
     os.chdir("elsewhere")
     assert "best validation loss" in ok(run("train", "--resume", "../parts"))
@@ -252,10 +252,9 @@ def test_resume(run, tmp_path):
     assert "best validation loss" in ok(run("train", "--resume", "parts", "--text", "moved.txt"))
     (tmp_path / "moved.txt").write_text(NAMES + "\nnewosaurus")
     assert (
-        "moved is not the text that the run has learned from so far"
-        in run("train", "--resume", "parts", "--epochs", 6)[2]
+        "moved is not the text that the run has been trained on" in run("train", "--resume", "parts", "--epochs", 6)[2]
     )
-    assert "holds a run already" in run("train", "--output", "parts")[2]
+    assert "already holds a run" in run("train", "--output", "parts")[2]
 
 
 def _without_times(folder):
@@ -275,7 +274,7 @@ def test_iterations_and_patience_can_be_extended(run):
 
 
 def test_a_run_that_diverged_keeps_its_last_good_state(run, monkeypatch):
-    """The checkpoint is that of the step before, with which the run goes on as if nothing had been."""
+    """The checkpoint is that of the step before, and resuming gives the result of an undisturbed run."""
     ok(run("train", "--text", "names.txt", *SMALL, "--output", "whole"))
     n = checkpoints.load_checkpoint("whole").training["counters"]["step"]
     train_step, bad = CharModel.train_step, n - 1
@@ -375,19 +374,19 @@ def test_killed_at_random_moments(run, tmp_path):
 
 
 def test_an_error_in_the_output_does_not_lose_the_model(run, monkeypatch):
-    """Whatever goes wrong after the first step, the checkpoint is written."""
+    """The checkpoint is written whatever goes wrong after the first step."""
 
     def fail(*_, **__):
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr("rnnx.cli.train_command.draw", fail)
+    monkeypatch.setattr("rnnx.cli.display.sample", fail)
     code, _, err = run("train", "--text", "names.txt", *SMALL, "--output", "out")
     assert code == 1
     assert "Traceback" not in err
     assert checkpoints.load_checkpoint("out").training["counters"]["epoch"] == 1
 
 
-def test_text_that_the_terminal_cannot_show(tmp_path):
+def test_text_that_the_terminal_cannot_encode(tmp_path):
     (tmp_path / "cz.txt").write_text("žluťoučký kůň\núpěl ďábelské ódy\n" * 15, encoding="utf-8")
     command = [sys.executable, "-m", "rnnx", "train", "--text", "cz.txt", "--epochs", "2", "--hidden-size", "4"]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
@@ -415,7 +414,7 @@ def test_ctrl_c_writes_the_checkpoint(tmp_path, twice):
     else:
         assert code == 130
         assert "stopped in epoch" in rest
-        assert "go on with: rnnx train --resume runs/dinos-rnn" in rest
+        assert "resume with: rnnx train --resume runs/dinos-rnn" in rest
     loaded = checkpoints.load_checkpoint(tmp_path / "runs" / "dinos-rnn")
     assert loaded.training["counters"]["epoch"] >= 2
     assert len(sample(loaded.model, loaded.tokenizer, n=2, seed=0)) == 2

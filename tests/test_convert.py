@@ -18,13 +18,13 @@ FLOAT32 = 1e-5  # Keras on torch multiplies in float32, whatever the dtype
 
 
 def random_parameters(stack, rng, dtype="float64"):
-    """Weights of scale 1, biases too: zero biases would hide their places."""
+    """Weights and biases of scale 1: zero biases would hide misplaced ones."""
     shapes = {key: a.shape for key, a in stack.initialize(0, dtype=dtype).items()}
     return {key: rng.standard_normal(shape).astype(dtype) for key, shape in shapes.items()}
 
 
 def cell_parameters(cell, rng, n_x=N_X, n_a=N_A):
-    """Of one cell, with a bhc where there may be one, without an output layer."""
+    """Parameters of one cell, with bhc if the cell has it, without an output layer."""
     one = rnnx.initialize_parameters(cell, n_x, n_a, seed=0, dtype="float64")
     return {key: rng.standard_normal(a.shape) for key, a in one.items()}
 
@@ -47,7 +47,7 @@ OF_KERAS = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't a
 
 @pytest.fixture(scope="module")
 def keras():
-    """Keras on torch, whose layers have the same weights and results; with TensorFlow: test_compare.py."""
+    """Keras on torch; test_compare.py uses Keras on TensorFlow."""
     pytest.importorskip("torch")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KERAS_BACKEND", "torch")
@@ -90,7 +90,7 @@ def test_torch_computes_the_same(torch, name, shape, rng):
 @pytest.mark.parametrize("shape", STACKS)
 @pytest.mark.parametrize("name", TORCH)
 def test_torch_layer_with_its_own_weights(torch, name, shape, rng):
-    """Both biases of torch are random; ours are their sums."""
+    """torch has two random biases; rnnx's are their sums."""
     num_layers, bidirectional = STACKS[shape]
     layer = torch_layer(torch, name, num_layers, bidirectional)
     stack = Recurrent(name, N_X, N_A, num_layers, bidirectional=bidirectional)
@@ -102,7 +102,7 @@ def test_torch_layer_with_its_own_weights(torch, name, shape, rng):
 
 @pytest.mark.parametrize("name", TORCH)
 def test_torch_cells_and_absent_biases(torch, name, rng):
-    """torch.nn.LSTMCell has no layer in its keys; bias=False has no bias."""
+    """The keys of torch.nn.LSTMCell have no layer suffix; bias=False has no biases."""
     single = getattr(torch.nn, f"{TORCH[name]}Cell")(N_X, N_A, bias=False, dtype=torch.float64)
     x = rng.standard_normal((N_X, M))
     expected = single(torch.from_numpy(x.T.copy()))
@@ -147,7 +147,7 @@ def keras_layer(keras, name, n_a=N_A, **options):
 @OF_KERAS
 @pytest.mark.parametrize("name", KERAS)
 def test_keras_computes_the_same(keras, name, rng):
-    """Two layers of different sizes in two directions hold all cases at once: what is wrong in one shows."""
+    """Two bidirectional layers of different sizes cover all cases at once."""
     stack = Recurrent(name, N_X, (N_A, 3), 2, bidirectional=True)
     parameters = random_parameters(stack, rng)
     layers = [
@@ -224,13 +224,13 @@ def test_keras_head_and_activations(keras, rng):
     summed.build((M, T, N_X))
     with pytest.raises(ValueError, match="merge_mode"):
         convert.from_keras("lstm", summed, stack=True)
-    with pytest.raises(ValueError, match=r"a list from model\.layers"):
+    with pytest.raises(ValueError, match=r"pass a list from model\.layers"):
         convert.from_keras("lstm", keras.Sequential([keras.Input((T, N_X)), keras_layer(keras, "lstm")]))
 
 
 @OF_KERAS
 def test_keras_layers_that_compute_something_else(keras):
-    """Their arrays are like those of layers that do not: only the layers' settings tell."""
+    """Only their configs, not their arrays, show that they differ from rnnx's."""
     layers = keras.layers
     bidirectional = layers.Bidirectional(
         layers.LSTM(N_A), backward_layer=layers.LSTM(N_A, go_backwards=True, activation="relu")
@@ -256,7 +256,7 @@ def test_keras_layers_that_compute_something_else(keras):
     for layer, message in (
         (layers.Dense(2, activation="relu"), "activation must be 'linear' or 'softmax'; got 'relu'"),
         (layers.TimeDistributed(layers.Dense(2, activation="tanh")), "got 'tanh'"),
-        (embedding, "must be of a dense layer; got an embedding"),
+        (embedding, "must belong to a dense layer; got an embedding"),
     ):
         if not layer.built:
             layer.build((M, T, N_A))
@@ -304,7 +304,7 @@ def test_results_are_copies(name, rng):
 
 
 def test_the_order_of_the_gates():
-    """Against the documents of both, by hand: LSTM i f c o; GRU r z n of torch, z r h of Keras; u = 1 - z."""
+    """By hand, from the documentation of both: LSTM i f c o; GRU r z n in torch, z r h in Keras; u = 1 - z."""
     lstm = {
         f"{kind}{gate}": np.full((1, 2 if kind == "W" else 1), float(v))
         for v, gate in enumerate("fico")
@@ -323,7 +323,7 @@ def test_the_order_of_the_gates():
 
 
 def test_columns_of_the_weights():
-    """[a; x] in that order on our side, two matrices on theirs."""
+    """rnnx: one matrix on [a; x], in that order; the others: two matrices."""
     lstm = {f"W{g}": np.array([[10.0, 20.0, 1.0]]).repeat(2, 0) for g in "fico"} | {
         f"b{g}": np.zeros((2, 1)) for g in "fico"
     }
@@ -337,7 +337,7 @@ def test_columns_of_the_weights():
 
 
 class Module:
-    """What of a torch module the conversion looks at."""
+    """The attributes of a torch module that the conversion reads."""
 
     def __init__(self, state, **attributes):
         self.state_dict = lambda: state
@@ -350,7 +350,7 @@ def lstm_state():
 
 
 TORCH_MISTAKES = {
-    "gru": (lambda: ("gru", lstm_state(), {}), ValueError, "which is 'gru_reset_after'"),
+    "gru": (lambda: ("gru", lstm_state(), {}), ValueError, "its GRU is 'gru_reset_after'"),
     "unknown": (lambda: ("lstmm", lstm_state(), {}), ValueError, "did you mean 'lstm'"),
     "not a module": (lambda: ("lstm", [1], {}), TypeError, "must be a torch module or a dict of arrays; got list"),
     "other cell": (
@@ -369,12 +369,12 @@ TORCH_MISTAKES = {
     "missing weight": (
         lambda: ("lstm", {k: v for k, v in lstm_state().items() if k != "weight_hh_l0"}, {}),
         ValueError,
-        "misses weight_hh_l0",
+        "must have the keys weight_hh_l0",
     ),
     "one bias": (
         lambda: ("lstm", {k: v for k, v in lstm_state().items() if k != "bias_ih_l0"}, {}),
         ValueError,
-        "misses bias_ih_l0",
+        "must have the keys bias_ih_l0",
     ),
     "gap": (
         lambda: ("lstm", {**lstm_state(), "weight_ih_l2": np.ones((16, 4)), "weight_hh_l2": np.ones((16, 4))}, {}),
@@ -384,14 +384,14 @@ TORCH_MISTAKES = {
     "layers do not fit": (
         lambda: ("lstm", lstm_state() | {k.replace("l0", "l1"): v for k, v in lstm_state().items()}, {"stack": True}),
         ValueError,
-        "l1 must read 4 inputs, the outputs of the layer below; got 5",
+        "l1 must have 4 inputs, the outputs of the layer below; got 5",
     ),
     "a stack as a cell": (
         lambda: ("lstm", lstm_state() | {f"weight_{k}_l1": np.ones((16, 4)) for k in ("ih", "hh")}, {}),
         ValueError,
         "pass stack=True",
     ),
-    "name without stack": (lambda: ("lstm", lstm_state(), {"name": "encoder"}), ValueError, "pass stack=True, too"),
+    "name without stack": (lambda: ("lstm", lstm_state(), {"name": "encoder"}), ValueError, "`name` needs stack=True"),
     "dtype": (lambda: ("lstm", {k: v.astype("f2") for k, v in lstm_state().items()}, {}), TypeError, "got float16"),
     "dimensions": (lambda: ("lstm", {**lstm_state(), "bias_hh_l0": np.ones((16, 1))}, {}), ValueError, "1 dimension"),
     "bias": (lambda: ("lstm", {**lstm_state(), "bias_hh_l0": np.ones(4)}, {}), ValueError, r"`bias_hh_l0` .* \(16,\)"),
@@ -419,13 +419,13 @@ def test_projection_and_relu_of_torch_itself(torch):
 def test_an_embedding_is_no_linear_layer(torch):
     model = torch.nn.Sequential(torch.nn.Embedding(5, 3), torch.nn.Linear(3, 2, bias=False))
     for weights, prefix in ((model[0], ""), (model, "0.")):
-        with pytest.raises(ValueError, match="must be of a linear layer; got an embedding"):
+        with pytest.raises(ValueError, match="must belong to a linear layer; got an embedding"):
             convert.dense_from_torch(weights, prefix=prefix)
     assert convert.dense_from_torch(model, prefix="1.")["Wy"].shape == (2, 3)
 
 
 def test_a_layer_has_one_dtype(rng):
-    """Also where rnnx, which computes in the wider one, was given two."""
+    """Parameters in two dtypes become the wider one, as in rnnx's own computations."""
     p = random_parameters(Recurrent("lstm", 2, 3, 2), rng)
     p["Wf_l1"] = p["Wf_l1"].astype("float32")
     p["bi_l0"] = p["bi_l0"].astype("float32")
@@ -439,7 +439,7 @@ def test_a_layer_has_one_dtype(rng):
 
 def test_mistakes_about_parameters(rng):
     p = cell_parameters("lstm", rng)
-    with pytest.raises(ValueError, match="resets after the product only"):
+    with pytest.raises(ValueError, match="its GRU is 'gru_reset_after'"):
         convert.to_torch("gru", cell_parameters("gru", rng))
     with pytest.raises(ValueError, match="missing \\['bo'\\]"):
         convert.to_torch("lstm", {k: a for k, a in p.items() if k != "bo"})
@@ -447,14 +447,14 @@ def test_mistakes_about_parameters(rng):
         convert.to_keras("gru", cell_parameters("gru_reset_after", rng))
     with pytest.raises(ValueError, match=r"`Wi` must have shape .* got \(4, 8\)"):
         convert.to_torch("lstm", {**p, "Wi": np.ones((4, 8))})
-    with pytest.raises(ValueError, match="no weights of a recurrent layer"):
+    with pytest.raises(ValueError, match="contains no weights of a recurrent layer"):
         convert.to_torch("lstm", {"Wy": np.ones((2, 2))})
     with pytest.raises(TypeError, match="must be a dict"):
         convert.to_torch("lstm", [p])
     with pytest.raises(TypeError, match="`bo` must be an array"):
         convert.to_torch("lstm", {**p, "bo": [1]})
     unequal = random_parameters(Recurrent("lstm", 2, (3, 4), 2), rng)
-    with pytest.raises(ValueError, match=r"one hidden size for all layers; got \[3, 4\]"):
+    with pytest.raises(ValueError, match=r"the same hidden size in all layers; got \[3, 4\]"):
         convert.to_torch("lstm", unequal)
     with pytest.raises(ValueError, match=r"`bf` must have shape .* \(in l1\)"):
         convert.to_keras("lstm", {**unequal, "bf_l1": np.ones((4, 2))})
@@ -481,7 +481,7 @@ def test_mistakes_about_keras(rng):
         convert.from_keras("lstm", [kernel[:, :8], recurrent, bias])
     with pytest.raises(ValueError, match="pass stack=True"):
         convert.from_keras("lstm", [kernel, recurrent, bias] * 2)
-    with pytest.raises(ValueError, match="l0_reverse must be of the size of l0"):
+    with pytest.raises(ValueError, match="l0_reverse must have the sizes of l0"):
         convert.from_keras("lstm", [kernel, recurrent, bias, kernel[:3], recurrent, bias], stack=True)
     with pytest.raises(ValueError, match="got 3 arrays"):
         convert.dense_from_keras([kernel, bias, bias])

@@ -1,4 +1,4 @@
-"""What can keep a GPU from being used is one line, which says what to install."""
+"""If a GPU cannot be used, one line says why and what to install."""
 
 import sys
 from types import SimpleNamespace
@@ -9,7 +9,7 @@ from rnnx._core import devices
 
 
 class Broken(RuntimeError):
-    """As CuPy raises them: the first line says what it is, and a page of advice follows."""
+    """An error like CuPy's: one informative line, then a page of advice."""
 
     def __init__(self):
         super().__init__("libnvrtc.so.13: cannot open shared object file\n\n=====\nadvice\n=====")
@@ -20,7 +20,7 @@ def fail(*_, **__):
 
 
 def fake_cupy(**changes):
-    """As much of CuPy as is asked, with two GPUs."""
+    """The part of CuPy that `devices` uses, with two GPUs."""
     properties = {"name": b"NVIDIA H200", "major": 9, "minor": 0, "totalGlobalMem": 140 * 2**30}
     runtime = {
         "getDeviceCount": lambda: 2,
@@ -53,9 +53,9 @@ MISSING = "libnvrtc.so.13: cannot open shared object file"
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (None, r"no CuPy is installed: pip install 'rnnx\[cuda13\]' \(or 'rnnx\[cuda12\]' for an older driver\)"),
+        (None, r"CuPy is not installed: pip install 'rnnx\[cuda13\]' \(or 'rnnx\[cuda12\]' for an older driver\)"),
         (fake_cupy(getDeviceCount=lambda: 0), "CuPy finds no GPU"),
-        (fake_cupy(getDeviceCount=fail), rf"install or update the driver of NVIDIA \(Broken: {MISSING}\)"),
+        (fake_cupy(getDeviceCount=fail), rf"install or update the NVIDIA driver \(Broken: {MISSING}\)"),
         (fake_cupy(ones=fail), rf"pip install 'cupy-cuda12x\[ctk\]' \(Broken: {MISSING}\)"),
     ],
 )

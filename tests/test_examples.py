@@ -1,4 +1,4 @@
-"""The examples, in a small size."""
+"""The examples, on small problems."""
 
 import runpy
 from pathlib import Path
@@ -24,6 +24,6 @@ def test_normalise_dates(capsys):
     right = example("normalise_dates")("scaled_dot", n_train=1500, n_held_out=50, hidden_size=48, epochs=4)
     assert right > 1 / 3
     lines = capsys.readouterr().out.splitlines()
-    assert f"right to the letter: {right:.2%} of 150, days never seen" in lines
+    assert f"exactly right: {right:.2%} of 150 dates on unseen days" in lines
     answers = [line.split()[-1] for line in lines[-9:]]
     assert sum(answer == "1999-03-07" for answer in answers) >= 5

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic file writes."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ def test_writes_and_replaces(tmp_path):
 
 
 @posix
-def test_permissions_and_links_stay(tmp_path):
+def test_permissions_and_links_are_kept(tmp_path):
     (tmp_path / "folder").mkdir()
     target, link = tmp_path / "folder" / "target", tmp_path / "link"
     umask = os.umask(0o027)
@@ -65,7 +65,7 @@ files.write_atomically(sys.argv[1], b"new" * 1000)
 
 @posix
 @pytest.mark.parametrize("name", ["file", "x" * 255])
-def test_a_process_that_is_killed_leaves_one_file_which_the_next_uses_up(tmp_path, name):
+def test_a_killed_process_leaves_one_file_which_the_next_write_reuses(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(b"old")
     for _ in range(2):
@@ -81,8 +81,8 @@ def test_a_process_that_is_killed_leaves_one_file_which_the_next_uses_up(tmp_pat
 
 
 @posix
-def test_two_writers_do_not_meet(tmp_path, monkeypatch):
-    """While one writes, another replaces the file, sees whether it can, and so on; then the first one's turn comes."""
+def test_two_writers_do_not_collide(tmp_path, monkeypatch):
+    """Between one writer's fsync and replace, another one checks and replaces the file."""
     path = tmp_path / "file"
     fsync, depth = os.fsync, 0
 
@@ -104,7 +104,7 @@ def test_two_writers_do_not_meet(tmp_path, monkeypatch):
 
 @posix
 @pytest.mark.parametrize("kind", ["link", "second name", "pipe", "folder", "locked away"])
-def test_what_is_not_ours_stays(tmp_path, kind):
+def test_other_files_are_not_touched(tmp_path, kind):
     path, part = tmp_path / "file", tmp_path / ".file.rnnx.part"
     other = tmp_path / "other"
     other.write_bytes(b"precious")
@@ -126,8 +126,8 @@ def test_what_is_not_ours_stays(tmp_path, kind):
     assert not {".file.rnnx.part", "file", "other"} ^ set(os.listdir(tmp_path)) or kind == "locked away"
 
 
-def test_without_locks_names_are_new_every_time(tmp_path, monkeypatch):
-    """As on Windows."""
+def test_without_locks_every_write_uses_a_new_name(tmp_path, monkeypatch):
+    """The Windows code path."""
     monkeypatch.setattr(files, "fcntl", None)
     path, part = tmp_path / "file", tmp_path / ".file.rnnx.part"
     part.write_bytes(b"in use")

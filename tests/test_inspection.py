@@ -22,7 +22,7 @@ def run(problem, keep_caches=True):
 
 
 def tail_loss(problem, t, states, ds, lengths):
-    """What the cotangents say of a sequence that begins with these states after t steps."""
+    """The loss of a sequence that starts with these states after t steps."""
     rest, _, caches = rnnx.recurrent_forward(
         problem.cell, problem.x[:, :, t:], states, problem.parameters, lengths=np.maximum(lengths - t, 0)
     )
@@ -34,13 +34,13 @@ def tail_loss(problem, t, states, ds, lengths):
 
 @pytest.fixture
 def plain():
-    """Nothing to compile: that the engines agree is tested below, and elsewhere."""
+    """Use the reference engine, which needs no compilation. Other tests compare the engines."""
     with rnnx.use_engine("reference"):
         yield
 
 
 def test_state_gradients_against_differences(cell, plain, rng):
-    """At every step t: move the state there, and run the rest."""
+    """Perturb the state at every step t and run the remaining steps."""
     problem = make_problem(cell, rng, n_a=3, m=3, n_steps=3, lengths=[3, 2, 0])
     lengths = np.array(problem.lengths)
     ds = problem.dstates
@@ -88,7 +88,7 @@ def test_norms(cell, plain, rng):
 
 
 def test_steps_of_one_linear_unit_by_hand(plain):
-    """A tanh unit that stays at zero multiplies the gradient by its weight."""
+    """A tanh unit at zero multiplies the gradient by its weight."""
     parameters = {"Wax": np.zeros((1, 1)), "Waa": np.array([[0.5]]), "ba": np.zeros((1, 1))}
     _, _, caches = rnnx.rnn_forward(np.ones((1, 1, 4)), None, parameters)
     norms = inspection.gradient_norms(caches, np.array([[-3.0]]))
@@ -173,7 +173,9 @@ def test_wrong_cotangents(plain, rng, arguments, error, message):
 def test_wrong_caches(plain, rng):
     problem = make_problem(rnnx.CELLS["lstm"], rng)
     for wrong in (None, [1, 2], ([], problem.x), rnnx.lstm_cell_forward):
-        with pytest.raises(TypeError, match="`caches` must be what a forward function over a sequence returned; got"):
+        with pytest.raises(
+            TypeError, match="`caches` must be the caches of a sequence, as a forward function returns them; got"
+        ):
             inspection.gate_values(wrong)
     _, _, caches = run(problem, keep_caches=False)
     with pytest.raises(ValueError, match="keep_caches=False"):

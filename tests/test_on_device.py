@@ -12,8 +12,7 @@ from lab import NAMES, PROSE
 from problems import assert_close
 
 from rnnx._core import arrays as ns
-from rnnx.data import Examples, Pairs, make_corpus
-from rnnx.data.on_device import placed
+from rnnx.data import Examples, Pairs, make_corpus, to_device_of
 from rnnx.models import CharModel, Seq2Seq, SequenceClassifier, SequenceRegressor
 from rnnx.models.generation import sample
 from rnnx.optim import SGD, Adam, AdamW, Momentum, RMSProp
@@ -79,7 +78,7 @@ def device(monkeypatch):
 
 
 def corpus_of(by):
-    return make_corpus("text", NAMES if by == "lines" else PROSE, by=by, length=10)
+    return make_corpus("text", NAMES if by == "lines" else PROSE, by=by, seq_length=10)
 
 
 def trainers(device, corpus, *, optimizer=None, model=None, **options):
@@ -219,7 +218,7 @@ def test_a_run_that_diverges(device, monkeypatch, what, found_by):
     with pytest.raises(FloatingPointError) as expected:
         list(ours.run(corpus.train, **run))
     if found_by == "number":
-        monkeypatch.setattr(type(theirs._unread), "most", 6)
+        monkeypatch.setattr(type(theirs._pending), "max_steps", 6)
     items, steps = theirs.run(corpus.train, **run), []
     if found_by in ("look", "state"):
         steps = [next(items) for _ in range(6)]
@@ -378,9 +377,9 @@ def test_other_models(device):
 @pytest.mark.parametrize("by", ["lines", "windows", "streams"])
 def test_batches_on_the_device_are_those_of_the_dataset(device, by):
     corpus = make_corpus(
-        "text", NAMES if by == "lines" else PROSE, by=by, length=10, split="tail" if by == "lines" else "blocks"
+        "text", NAMES if by == "lines" else PROSE, by=by, seq_length=10, split="tail" if by == "lines" else "blocks"
     )
-    there = placed(corpus.train, device.to({"p": np.zeros(1)}))
+    there = to_device_of(corpus.train, device.to({"p": np.zeros(1)}))
     assert len(there) == len(corpus.train)
     assert there.n_batches(4) == corpus.train.n_batches(4)
     for rng in (lambda: None, lambda: np.random.default_rng(3)):

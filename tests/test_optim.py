@@ -231,7 +231,7 @@ def test_leaves_that_require_a_gradient():
     torch = pytest.importorskip("torch")
     p = {"w": torch.ones(3, requires_grad=True)}
     for in_place in (False, True):
-        with pytest.raises(ValueError, match="`w` must not require a gradient of torch; give its detach"):
+        with pytest.raises(ValueError, match="`w` must not require a gradient of torch; pass its detach"):
             SGD().update(p, {"dw": torch.ones(3)}, {}, 1, in_place=in_place)
 
 
@@ -446,7 +446,7 @@ def test_plain_values():
         ({"name": "rms", "centered": 1}, TypeError, "`centered` must be True or False; got 1"),
         ({"name": "nesterov", "dampening": 0.5}, ValueError, "`nesterov` needs `momentum` > 0 and `dampening` = 0"),
         ({"name": "nesterov", "momentum": 0}, ValueError, "`nesterov` needs `momentum` > 0 and `dampening` = 0"),
-        ({"name": "adam", "beta2": 1.0}, ValueError, r"`beta2` must be in \[0, 1\); got 1.0"),
+        ({"name": "adam", "beta2": 1.0}, ValueError, r"`beta2` must be a number in \[0, 1\); got 1.0"),
         (
             {"name": "adam", "learning_rate": {"schedule": "steps"}},
             ValueError,
@@ -460,7 +460,7 @@ def test_plain_values():
         (
             {"name": "adam", "learning_rate": {"schedule": "step", "initial": 1, "every": 1.5}},
             TypeError,
-            "`every` must be an integer; got float",
+            "`every` must be an integer of at least 1; got 1.5",
         ),
     ],
 )
@@ -474,14 +474,22 @@ def test_messages_about_plain_values(config, error, message):
     [
         (lambda: optimizer_config(object()), TypeError, "`optimizer` must be of a class in .* got <object"),
         (lambda: optimizer_config(SGD(lambda t: 0.1)), TypeError, "`learning_rate` must be of a class in .*'cosine'"),
-        (lambda: StepDecay(0.1, 0), ValueError, "`every` must be at least 1; got 0"),
-        (lambda: StepDecay(0.1, True), TypeError, "`every` must be an integer; got bool"),
-        (lambda: StepDecay(0.1, 5, 1.5), ValueError, r"`factor` must be in \(0, 1\]; got 1.5"),
+        (lambda: StepDecay(0.1, 0), ValueError, "`every` must be an integer of at least 1; got 0"),
+        (lambda: StepDecay(0.1, True), TypeError, "`every` must be an integer of at least 1; got True"),
+        (lambda: StepDecay(0.1, 5, 1.5), ValueError, r"`factor` must be a number in \(0, 1\]; got 1.5"),
         (lambda: CosineDecay(0.1, 5, -0.1), ValueError, "`final` must be a number of at least 0; got -0.1"),
         (lambda: CosineDecay(0.1, 5, warmup=5), ValueError, "`warmup` must be below `steps` = 5; got 5"),
-        (lambda: StepDecay(0.1, 5)(0), ValueError, "`t` must be at least 1; got 0"),
-        (lambda: learning_rate_at(lambda t: -1.0, 7), ValueError, "at every step; its schedule gave -1.0 at 7"),
-        (lambda: learning_rate_at(lambda t: math.nan, 7), ValueError, "at every step; its schedule gave nan at 7"),
+        (lambda: StepDecay(0.1, 5)(0), ValueError, "`t` must be an integer of at least 1; got 0"),
+        (
+            lambda: learning_rate_at(lambda t: -1.0, 7),
+            ValueError,
+            r"`learning_rate\(7\)` must be a number of at least 0; got -1.0",
+        ),
+        (
+            lambda: learning_rate_at(lambda t: math.nan, 7),
+            ValueError,
+            r"`learning_rate\(7\)` must be a number of at least 0; got nan",
+        ),
         (lambda: Adam().init({}), TypeError, "no array was given"),
     ],
 )
@@ -604,23 +612,26 @@ def test_messages(problem):
             lambda: rnnx.update_parameters_with_adam(p, {**grads, "db": p["W"]}, v, s, 1),
             r"`db` must have shape \(the shape of b\) = \(3, 1\); got \(3, 4\)",
         ),
-        (lambda: rnnx.update_parameters_with_adam(p, grads, v, s, 0), "`t` must be at least 1; got 0"),
-        (lambda: rnnx.update_parameters_with_adam(p, grads, v, s, 1, beta1=1), r"`beta1` must be in \[0, 1\); got 1"),
+        (lambda: rnnx.update_parameters_with_adam(p, grads, v, s, 0), "`t` must be an integer of at least 1; got 0"),
+        (
+            lambda: rnnx.update_parameters_with_adam(p, grads, v, s, 1, beta1=1),
+            r"`beta1` must be a number in \[0, 1\); got 1",
+        ),
         (lambda: rnnx.update_parameters_with_sgd(p, grads, -1), "`learning_rate` must be a positive number; got -1"),
         (
             lambda: rnnx.update_parameters_with_adam(p, grads, {}, s, 1),
-            r"`v` must be what initialize_adam or the last step returned; missing \['dW', 'db'\]",
+            r"`v` must be what initialize_adam or the previous step returned; missing \['dW', 'db'\]",
         ),
-        (lambda: rnnx.clip_by_global_norm({}, 1), "`grads` must hold at least one array that is not empty"),
+        (lambda: rnnx.clip_by_global_norm({}, 1), "`grads` must hold at least one non-empty array"),
         (lambda: rnnx.clip_by_global_norm({"dW": np.ones(2, int)}, 1), "`dW` must hold real floating-point numbers"),
         (lambda: optim.clip_by_norm(grads, -1), "`max_norm` must be a positive number; got -1"),
         (
             lambda: optim.update_parameters_with_momentum(p, grads, {}),
-            r"`v` must be what initialize_velocity or the last step returned; missing \['dW', 'db'\]",
+            r"`v` must be what initialize_velocity or the previous step returned; missing \['dW', 'db'\]",
         ),
         (
             lambda: optim.update_parameters_with_rmsprop(p, grads, v, alpha=1),
-            r"`alpha` must be in \[0, 1\); got 1",
+            r"`alpha` must be a number in \[0, 1\); got 1",
         ),
         (lambda: rnnx.clip_by_value(grads, 0), "`max_value` must be a positive number; got 0"),
         (lambda: rnnx.clip_by_global_norm(grads, float("nan")), "`max_norm` must be a positive number; got nan"),

@@ -1,4 +1,4 @@
-"""The pictures: what is drawn in them, and the files they become."""
+"""Plots: what they draw, and their files."""
 
 import io
 import re
@@ -21,7 +21,7 @@ from rnnx import plots
 from rnnx.analysis import inspection
 from rnnx.data import CharTokenizer
 from rnnx.models import CharModel
-from rnnx.plots import style
+from rnnx.plots import characters, style
 from rnnx.plots.text import wrap
 
 TEXT = "to be or\tnot $x$ é中\n"
@@ -29,7 +29,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def png(figure):
-    """Draw everything; a warning is an error."""
+    """Draw everything. Warnings are errors."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
@@ -59,7 +59,7 @@ def lines(axes):
 
 
 def heat_maps(figure):
-    """The images by title; the scales have none."""
+    """The images by title; color bars have none."""
     return {axes.get_title(loc="left"): axes.images[0] for axes in figure.axes if axes.images}
 
 
@@ -76,7 +76,9 @@ def test_training_curves_of_one_run():
     loss, norm, rate = figure.axes
     batch, smoothed, validation = lines(loss)
     steps = np.arange(1, 41)
-    assert np.array_equal(batch, np.stack([steps, 3 / steps + 0.1 * (-1.0) ** steps], axis=1))  # without the 99
+    assert np.array_equal(
+        batch, np.stack([steps, 3 / steps + 0.1 * (-1.0) ** steps], axis=1)
+    )  # without the loss of the evaluations, 99
     assert np.array_equal(validation, np.stack([steps[9::10], 4 / steps[9::10]], axis=1))
     keep = np.exp(-1 / 5)
     for t in (1, 2, 40):
@@ -117,8 +119,8 @@ def test_training_curves_of_several_runs():
     figure = plots.training_curves(runs, title="Three $runs$")
     png(figure)
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["_a $x$ \\u4e2d", "b", "_c"]
-    colours = {line.get_color() for line in figure.axes[0].lines}
-    assert len(colours) == 3
+    colors = {line.get_color() for line in figure.axes[0].lines}
+    assert len(colors) == 3
     assert len(figure.axes[0].lines) == 9
     assert lines(figure.axes[0])[8].tolist() == [[5.0, 1.0]]
     assert figure.get_suptitle() == "Three $runs$"
@@ -217,7 +219,7 @@ def test_arrays_of_any_library(runtime, rng):
 @given(st.integers(1, 3), st.text(st.characters(), min_size=1, max_size=8))
 @settings(max_examples=4)
 def test_any_text(n_a, text):
-    """No character is lost, none makes matplotlib warn of a missing glyph, none is taken for mathematics."""
+    """No character is lost, lacks a glyph or starts a formula."""
     values = {"ft": np.full((n_a, len(text)), 0.5)}
     png(plots.gate_activations(values, text))
     png(plots.text_activation(values, text))
@@ -225,22 +227,22 @@ def test_any_text(n_a, text):
 
 
 def test_visible_characters():
-    shown = style.visible("a \n\t$\\é↵中\x07\xa0\u0301\u200b\ud800🧀")
+    shown = characters.visible("a \n\t$\\é↵中\x07\xa0\u0301\u200b\ud800🧀")
     assert shown[:8] == ["a", "␣", "↵", "⇥", "$", "\\", "é", "↵"]
     assert shown[8:] == ["\\u4e2d", "\\x07", "\\xa0", "\\u0301", "\\u200b", "\\ud800", "\\U0001f9c0"]
-    assert style.visible(["<a b>"]) == ["<a␣b>"]
-    assert style.printable("run 1\n中") == "run 1\\n\\u4e2d"
+    assert characters.visible(["<a b>"]) == ["<a␣b>"]
+    assert characters.printable("run 1\n中") == "run 1\\n\\u4e2d"
 
 
 def written(figure):
-    """The characters of a text picture by row, and the colour of each one's field."""
+    """The characters of a text figure by row, with the color of the field of each."""
     axes = figure.axes[0]
     fields = axes.images[0].get_array()
     found = [(text.get_position(), text.get_text()) for text in axes.texts]
     return [(label, tuple(fields[int(y), round(x)])) for (x, y), label in found]
 
 
-def test_text_activation_colours_every_character(rng):
+def test_text_activation_colors_every_character(rng):
     c = rng.standard_normal((4, 2, len(TEXT)))
     figure = plots.text_activation({"a": np.tanh(c), "c": c}, TEXT, 2, example=1, width=9)
     png(figure)
@@ -252,7 +254,7 @@ def test_text_activation_colours_every_character(rng):
     import matplotlib
 
     expected = matplotlib.colormaps["RdBu_r"](0.5 + c[2, 1] / (2 * max(1, most)))
-    assert np.allclose([colour for _, colour in found], expected, atol=1 / 200)
+    assert np.allclose([color for _, color in found], expected, atol=1 / 200)
     assert {round(text.get_position()[1]) for text in figure.axes[0].texts} == {0, 1, 2}
     assert figure.get_suptitle() == "Unit 2, cell state c"
 
@@ -443,7 +445,7 @@ def test_plot_run(tmp_path, monkeypatch, cell, layers, kind):
     text = "a dinosaur\n"
     tokenizer = CharTokenizer().fit(text)
     model = CharModel(tokenizer.vocab_size, 6, layers, cell=cell, seed=0)
-    if kind == "svg":  # one real drawing of everything is enough
+    if kind == "svg":  # drawing everything once is enough
         monkeypatch.setattr(style, "to_bytes", lambda figure, suffix: b"<?xml" if suffix == ".svg" else b"")
     with rnnx.use_engine("reference"):
         paths = plots.plot_run(records(), model, tokenizer, tmp_path / "run", text, format=kind)
@@ -495,34 +497,58 @@ ONE = np.zeros((2, 3))
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: plots.training_curves([]), ValueError, "`metrics` must hold a loss that is a finite number"),
+        (lambda: plots.training_curves([]), ValueError, "`metrics` must contain a finite loss"),
         (lambda: plots.training_curves({}), ValueError, "at least one run"),
-        (lambda: plots.training_curves({"a": [{"step": 1}]}), ValueError, r"`metrics\['a'\]` must hold a loss"),
-        (lambda: plots.training_curves([{"loss": 1.0}]), TypeError, "a list of records, dicts with a step"),
-        (lambda: plots.training_curves(records(), smoothing=-1), ValueError, "`smoothing` must be a number of steps"),
+        (
+            lambda: plots.training_curves({"a": [{"step": 1}]}),
+            ValueError,
+            r"`metrics\['a'\]` must contain a finite loss",
+        ),
+        (lambda: plots.training_curves([{"loss": 1.0}]), TypeError, "a list of records: dicts with the key 'step'"),
+        (
+            lambda: plots.training_curves(records(), smoothing=-1),
+            ValueError,
+            "`smoothing` must be an integer of at least 0; got -1",
+        ),
         (lambda: plots.gradient_norms({}), ValueError, "`curves` must be a dict of at least one array"),
         (lambda: plots.gradient_norms({"a": ONE}), ValueError, r"`curves\['a'\]` must have shape \(T \+ 1,\); got"),
-        (lambda: plots.gradient_norms({"a": [1.0, -1.0]}), ValueError, "not negative; got -1.0"),
+        (lambda: plots.gradient_norms({"a": [1.0, -1.0]}), ValueError, "must not be negative; got -1.0"),
         (lambda: plots.gradient_norms({"a": "abc"}), TypeError, r"`curves\['a'\]` must be an array"),
         (lambda: plots.gradient_norms({"a": ["b"]}), TypeError, "must hold real numbers; got dtype"),
-        (lambda: plots.gate_activations({"a": ONE}, "ab"), ValueError, "`text` must have 3 characters, one for each"),
-        (lambda: plots.gate_activations({}, "ab"), TypeError, "`values` must be caches, or a dict of arrays"),
-        (lambda: plots.gate_activations(ONE, "abc"), TypeError, "`values` must be caches, or a dict"),
+        (lambda: plots.gate_activations({"a": ONE}, "ab"), ValueError, "`text` must have 3 characters, one per step"),
+        (lambda: plots.gate_activations({}, "ab"), TypeError, "`values` must be caches or a dict of arrays"),
+        (lambda: plots.gate_activations(ONE, "abc"), TypeError, "`values` must be caches or a dict"),
         (lambda: plots.gate_activations({"a": ONE[:, :0]}), ValueError, "`a` must have shape"),
-        (lambda: plots.gate_activations({"a": ONE, "c": ONE.T}), ValueError, "as many units and steps"),
-        (lambda: plots.gate_activations({"a": ONE}, units=[2]), ValueError, "numbers from 0 to n_a - 1 = 1"),
-        (lambda: plots.gate_activations({"a": ONE}, units=[]), ValueError, "at least one; got"),
+        (lambda: plots.gate_activations({"a": ONE, "c": ONE.T}), ValueError, "the same n_a and T; got"),
+        (
+            lambda: plots.gate_activations({"a": ONE}, units=[2]),
+            ValueError,
+            "`units` must be an integer from 0 to 1; got 2",
+        ),
+        (lambda: plots.gate_activations({"a": ONE}, units=[]), ValueError, "at least one unit"),
         (lambda: plots.gate_activations({"a": ONE}, n_units=0), ValueError, "`n_units` must be an integer of at least"),
-        (lambda: plots.gate_activations({"a": ONE}, start=3), ValueError, "`start` must be from 0 to T - 1 = 2"),
+        (
+            lambda: plots.gate_activations({"a": ONE}, start=3),
+            ValueError,
+            "`start` must be an integer from 0 to 2; got 3",
+        ),
         (lambda: plots.gate_activations({"a": ONE}, max_steps=0), ValueError, "`max_steps` must be an integer"),
-        (lambda: plots.gate_activations({"a": ONE[:, None, :]}, example=1), ValueError, "`example` must be from 0"),
-        (lambda: plots.text_activation({"a": ONE}, "abc", 2), ValueError, "numbers from 0 to n_a - 1 = 1"),
+        (
+            lambda: plots.gate_activations({"a": ONE[:, None, :]}, example=1),
+            ValueError,
+            "`example` must be an integer from 0",
+        ),
+        (
+            lambda: plots.text_activation({"a": ONE}, "abc", 2),
+            ValueError,
+            "`unit` must be an integer from 0 to 1; got 2",
+        ),
         (lambda: plots.text_activation({"a": ONE}, "abc", name="ft"), ValueError, r"`name` must be one of \['a'\]"),
         (lambda: plots.text_activation({"a": ONE}, "abc", width=0), ValueError, "`width` must be an integer"),
         (lambda: plots.text_activation({"a": ONE}, "ab"), ValueError, "`text` must have 3 characters"),
         (lambda: plots.attention_map(ONE, "ab", "ab"), ValueError, "`source` must have 3 characters"),
         (lambda: plots.attention_map(ONE, "abc", "a"), ValueError, "`target` must have 2 characters"),
-        (lambda: plots.attention_map(ONE[0], "abc", "a"), ValueError, r"\(T_target, T_source\), none of them 0"),
+        (lambda: plots.attention_map(ONE[0], "abc", "a"), ValueError, r"\(T_target, T_source\), neither 0"),
         (lambda: plots.weight_histograms({}), ValueError, "`parameters` must be a dict of at least one array"),
         (lambda: plots.weight_histograms({"W": ONE}, bins=0), ValueError, "`bins` must be an integer of at least 1"),
     ],
@@ -539,7 +565,7 @@ def test_everything_returns_a_figure_without_a_window(figure):
 
 
 def test_the_page_of_pictures():
-    """Its example runs, and all its pictures are there, none of them large."""
+    """The example on the page runs, and all its pictures exist and are small."""
     docs = Path(__file__).parent.parent / "docs"
     page = (docs / "pictures.md").read_text(encoding="utf-8")
     scope: dict = {}

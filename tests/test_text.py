@@ -63,13 +63,13 @@ def test_fit():
             CharTokenizer().fit(nothing)
     with pytest.raises(ValueError, match="`min_count` of 2 needs an `oov_token`"):
         CharTokenizer(None).fit("xyx", min_count=2)
-    with pytest.raises(ValueError, match="`min_count` must be at least 1; got 0"):
+    with pytest.raises(ValueError, match="`min_count` must be an integer of at least 1; got 0"):
         CharTokenizer().fit("x", min_count=0)
     with pytest.raises(TypeError, match="`texts` must hold str; got int"):
         CharTokenizer().fit(["a", 1])
     with pytest.raises(TypeError, match="got bytes"):
         CharTokenizer().fit(b"a")
-    with pytest.raises(TypeError, match="`oov_token` must be None or a string that is not empty; got ''"):
+    with pytest.raises(TypeError, match="`oov_token` must be None or a non-empty string; got ''"):
         CharTokenizer("")
 
 
@@ -105,7 +105,7 @@ def test_no_dtype_in_which_indices_wrap_around():
         with pytest.raises(ValueError, match=f"`dtype` must hold vocab_size - 1 = 299; got {np.dtype(dtype)}"):
             tokenizer.encode("a", dtype)
     for dtype in (np.float32, bool, complex):
-        with pytest.raises(TypeError, match="`dtype` must be one of integers; got"):
+        with pytest.raises(TypeError, match="`dtype` must be an integer dtype; got"):
             tokenizer.encode("a", dtype)
 
 
@@ -166,20 +166,20 @@ GOOD = CharTokenizer().fit("ab").to_dict()
         ([], "not a tokenizer of rnnx"),
         ({}, "not a tokenizer of rnnx"),
         ({**GOOD, "format": "other"}, "not a tokenizer of rnnx"),
-        ({**GOOD, "version": 2}, "format version 2; this rnnx reads up to 1: a newer rnnx may read it"),
-        ({**GOOD, "version": "1"}, "damaged: its version is '1'"),
-        ({**GOOD, "version": 0}, "damaged: its version is 0"),
-        ({k: v for k, v in GOOD.items() if k != "oov_token"}, "it must hold 'vocabulary' and 'oov_token'"),
-        ({**GOOD, "vocabulary": []}, "a list of characters that is not empty"),
-        ({**GOOD, "vocabulary": "ab"}, "a list of characters that is not empty"),
-        ({**GOOD, "vocabulary": None}, "a list of characters that is not empty"),
-        ({**GOOD, "vocabulary": ["<UNK>", "a", "a"]}, "'a' is there twice"),
+        ({**GOOD, "version": 2}, "format version 2; this rnnx reads up to 1: update rnnx"),
+        ({**GOOD, "version": "1"}, "damaged: `version` must be an integer of at least 1; got '1'"),
+        ({**GOOD, "version": 0}, "damaged: `version` must be an integer of at least 1; got 0"),
+        ({k: v for k, v in GOOD.items() if k != "oov_token"}, "damaged: 'oov_token' is missing"),
+        ({**GOOD, "vocabulary": []}, "a non-empty list of characters"),
+        ({**GOOD, "vocabulary": "ab"}, "a non-empty list of characters"),
+        ({**GOOD, "vocabulary": None}, "a non-empty list of characters"),
+        ({**GOOD, "vocabulary": ["<UNK>", "a", "a"]}, "'a' occurs twice"),
         ({**GOOD, "vocabulary": ["<UNK>", "a", 1]}, "single characters, or `oov_token`; got 1"),
         ({**GOOD, "vocabulary": ["<UNK>", "a", ["b"]]}, "single characters, or `oov_token`; got "),
         ({**GOOD, "vocabulary": ["<UNK>", "ab"]}, "single characters, or `oov_token`; got 'ab'"),
         ({**GOOD, "vocabulary": ["a"]}, "must hold `oov_token`, '<UNK>'"),
         ({**GOOD, "oov_token": None}, "single characters, or `oov_token`; got '<UNK>'"),
-        ({**GOOD, "oov_token": 3}, "`oov_token` must be None or a string"),
+        ({**GOOD, "oov_token": 3}, "`oov_token` must be None or a non-empty string"),
     ],
 )
 def test_inconsistent_files(tmp_path, values, message):

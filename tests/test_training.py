@@ -149,7 +149,7 @@ def test_an_interrupted_update_is_known(monkeypatch):
     assert not trainer.whole
     monkeypatch.undo()
     for go_on in (lambda: run(trainer, corpus, epochs=1), trainer.state):
-        with pytest.raises(ValueError, match="an interrupt came in the middle of an update"):
+        with pytest.raises(ValueError, match="an update was interrupted halfway"):
             go_on()
     _, other = make_trainer()
     trainer.restore(*other.state())
@@ -276,7 +276,7 @@ def test_single_examples_and_order():
 )
 def test_messages(options, message):
     corpus, trainer = make_trainer()
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         trainer.run(corpus.train, corpus.validation, **options)
 
 
@@ -284,7 +284,7 @@ def test_a_state_that_does_not_fit_is_refused():
     _, trainer = make_trainer()
     values, arrays = trainer.state()
     other = Trainer(CharModel(5, 3, seed=0), Adam())
-    with pytest.raises(ValueError, match="the state of the optimizer does not fit"):
+    with pytest.raises(ValueError, match="the state of the optimizer does not match"):
         other.restore(values, arrays)
     with pytest.raises(ValueError, match="the counters of a run are"):
         trainer.restore({"step": 1}, arrays)

@@ -1,1 +1,1 @@
-"""Benchmarks of rnnx for asv: one file per room of the library, what they share in `common`."""
+"""Benchmarks of rnnx for asv: one file per area of the library; shared code is in `common`."""

@@ -1,16 +1,15 @@
-"""What all benchmarks share: profile, engines, seeds, warm-up, synchronisation. No benchmark lives here.
+"""What all benchmarks share: profile, engines, seeds, warm-up, synchronization. Contains no benchmark.
 
-A new benchmark is a class in the file of its room of the library. Four rules keep results comparable:
+A new benchmark is a class in the file of its area. Four rules keep results comparable:
 
-* The parameter lists are literal, the same on every machine and for every commit. What cannot run here is
-  skipped by a NotImplementedError in ``setup``; a list is never shortened.
-* Random numbers come from ``self.rng``, which ``setup`` seeds.
+* The parameter lists are literal, the same on every machine and for every commit. ``setup`` raises
+  NotImplementedError to skip what cannot run; a list is never shortened.
+* Random numbers come from ``self.rng``, seeded in ``setup``.
 * Nothing compiles in a ``time_*`` method: ``setup`` ends with ``self.warm_up(...)``.
-* A ``time_*`` method ends with ``self.synchronize()``: a GPU has only been *asked* when a call returns.
+* A ``time_*`` method ends with ``self.synchronize()``, because calls on a GPU are asynchronous.
 
-Files say ``import rnnx`` and no more: a name that an old commit lacks then fails where it is used, and the
-rest of the suite still loads there. CuPy is not imported at the top: asv imports all files in every process it
-starts.
+Files use ``import rnnx`` only: a name that an old commit lacks then fails where it is used, and the rest of the
+suite still loads. CuPy is not imported at the top, because asv imports all files in every process.
 """
 
 import contextlib
@@ -21,16 +20,16 @@ import numpy as np
 
 import rnnx
 
-# Library and engine, by the name of the parameter.
+# Array library and engine.
 ENGINES = ("numpy-reference", "numpy-cpu", "cupy-reference", "cupy-gpu")
-_FORMER_NAMES = {"reference": "plain", "cpu": "jit", "gpu": "fused"}  # in commits of before November 2026
-# For functions without a loop over time, which no engine runs.
+_FORMER_NAMES = {"reference": "plain", "cpu": "jit", "gpu": "fused"}  # in commits before November 2026
+# For functions that no engine runs.
 LIBRARIES = ("numpy-reference", "cupy-reference")
 
-# (warm-up in seconds, (fewest samples, most samples, seconds after which there are no more))
+# (warm-up in seconds, (least samples, most samples, seconds of sampling))
 _PROFILES = {
-    "fast": (0.0, (2, 10, 0.5)),  # all benchmarks in some ten minutes
-    "regular": (0.5, (5, 100, 5.0)),  # figures to keep
+    "fast": (0.0, (2, 10, 0.5)),  # all benchmarks in about ten minutes
+    "regular": (0.5, (5, 100, 5.0)),  # results to keep
 }
 _profile = os.environ.get("RNNX_BENCH_PROFILE", "regular")
 if _profile not in _PROFILES:
@@ -40,12 +39,11 @@ if _profile not in _PROFILES:
 class Benchmark:
     """How asv takes its samples.
 
-    asv runs every combination of parameters in a process of its own, `rounds` times over, and a process takes
-    half a second to start. So there is one round, and the repetitions are inside it. `number` is 1 since
-    ``setup`` runs before every timed call anyway.
+    asv runs every combination of parameters in `rounds` processes, and a process takes half a second to start. So
+    there is one round with all repetitions. `number` is 1 since ``setup`` runs before every timed call anyway.
     """
 
-    timer = timeit.default_timer  # wall time: the engines have threads
+    timer = timeit.default_timer  # wall-clock time: the engines are multithreaded
     rounds = 1
     number = 1
     warmup_time, repeat = _PROFILES[_profile]
@@ -53,15 +51,15 @@ class Benchmark:
 
 
 class EngineBenchmark(Benchmark):
-    """A benchmark whose first parameter is the engine; subclasses append theirs.
+    """A benchmark whose first parameter is the engine. Subclasses append theirs.
 
     Attributes
     ----------
     xp : module
-        Array library of this run.
+        Array library.
     rng : numpy.random.Generator
     synchronize : callable
-        Waits until the device has done all it was asked to.
+        Waits for the device.
     """
 
     params = (ENGINES,)
@@ -82,21 +80,23 @@ class EngineBenchmark(Benchmark):
         self._block.close()
 
     def sequence(self, dtype, n, m, T):
-        """Normal numbers (n, m, T), in the memory order in which rnnx returns sequences and needs no copy."""
+        """Normal random numbers (n, m, T), in the memory order that rnnx uses without copying."""
         return self.xp.asarray(self.rng.standard_normal((T, m, n), dtype=dtype)).T
 
     def warm_up(self, params, *calls):
-        """Run, untimed, what will be timed: compiles, starts threads, fills memory pools."""
+        """Run what will be timed: compile, start threads, fill memory pools."""
         if not self._warm:  # asv runs setup before every sample
             for call in calls:
-                for _ in range(1 if self.xp is np else 3):  # on a GPU the second call is recorded, the third replayed
+                for _ in range(
+                    1 if self.xp is np else 3
+                ):  # on a GPU the second call captures a CUDA graph, the third replays it
                     call(*params)
             self._warm = True
         self.synchronize()
 
 
 def _load(library):
-    """The array library and the function that waits for its device."""
+    """The array library and a function that waits for its device."""
     if library == "numpy":
         return np, lambda: None
     try:

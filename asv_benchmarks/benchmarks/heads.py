@@ -1,4 +1,4 @@
-"""What stands on the hidden states: the dense layer and the loss, over all time steps at once."""
+"""The dense layer and the loss, over all time steps at once."""
 
 import rnnx
 
@@ -6,7 +6,7 @@ from .common import LIBRARIES, EngineBenchmark
 
 
 class DenseHead(EngineBenchmark):
-    """size = (n_a, n_y, m, T_x): a character model, and a vocabulary wider than the hidden state."""
+    """size = (n_a, n_y, m, T_x): a character model, and a vocabulary larger than the hidden state."""
 
     param_names = (*EngineBenchmark.param_names, "size")
     params = (LIBRARIES, ((64, 64, 32, 100), (256, 1024, 64, 50)))

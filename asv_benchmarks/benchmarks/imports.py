@@ -1,6 +1,6 @@
-"""What a fresh process waits for before it computes: the import, and the first call.
+"""What a new process does before it computes: the import and the first call.
 
-The methods return source text, (timed, untimed before it), that asv runs in a new interpreter per sample.
+The methods return source code, (timed, untimed setup), that asv runs in a new interpreter per sample.
 """
 
 import subprocess
@@ -10,7 +10,7 @@ from .common import Benchmark
 
 
 class Import(Benchmark):
-    """`import rnnx` must stay quick and pull in no optional part."""
+    """`import rnnx` must stay fast and import nothing optional."""
 
     def timeraw_import_rnnx(self):
         return "import rnnx"
@@ -20,7 +20,7 @@ class Import(Benchmark):
 
 
 class FirstCall(Benchmark):
-    """What the first call on the cpu engine costs a process, for a cell of one stage and one of two."""
+    """The first call on the cpu engine, for a cell with one stage and one with two."""
 
     param_names = ("cell",)
     params = (("lstm", "gru"),)
@@ -35,5 +35,5 @@ class FirstCall(Benchmark):
         return f"rnnx.warm_up({cell!r})", "import os; os.environ['RNNX_CACHE_DIR'] = ''; import rnnx"
 
     def timeraw_second_process(self, cell):
-        """What `setup` compiled is found on disk."""
+        """The object cache holds what `setup` compiled."""
         return f"rnnx.warm_up({cell!r})", "import rnnx"

@@ -1,4 +1,4 @@
-"""Optimizers and gradient clipping, on the parameters of one LSTM with its output layer."""
+"""Optimizers and gradient clipping, on the parameters of an LSTM with an output layer."""
 
 import rnnx
 
@@ -6,7 +6,7 @@ from .common import LIBRARIES, EngineBenchmark
 
 
 class Optimizers(EngineBenchmark):
-    """At n_a = n_x = n_y = n: small arrays time the overhead per array, large ones the memory traffic."""
+    """n_a = n_x = n_y = n: small arrays measure the overhead per array, large ones the memory bandwidth."""
 
     param_names = (*EngineBenchmark.param_names, "n")
     params = (LIBRARIES, (64, 512))

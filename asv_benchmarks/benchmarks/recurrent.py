@@ -1,7 +1,7 @@
-"""The sequence functions of all cells, on all engines, and the matrix products that bound them from below.
+"""The sequence functions of all cells on all engines, and the matrix products that bound them from below.
 
-Every class is a grid of engine, cell, dtype and size = (n_x, n_a, m, T_x). A cell of the library's table is
-one entry of `CELLS` here.
+Every class is a grid of engine, cell, dtype and size = (n_x, n_a, m, T_x). Every cell in rnnx's table has an entry in
+`CELLS` here.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from .common import Benchmark, EngineBenchmark
 
 CELLS = ("rnn", "lstm", "gru", "gru_reset_after")
 LATENCY, MIXED, PRODUCTS = (50, 50, 1, 200), (64, 64, 32, 100), (256, 256, 64, 50)
-SIZES = (LATENCY, MIXED, PRODUCTS)  # named after what bounds the time
+SIZES = (LATENCY, MIXED, PRODUCTS)  # named after what limits the speed
 
 
 def _skip_most_of_float64(dtype, size):
@@ -35,7 +35,7 @@ class _Recurrent(EngineBenchmark):
 
 
 class RecurrentForward(_Recurrent):
-    """Forward, with caches for a backward pass."""
+    """Forward with caches."""
 
     def setup(self, *params):
         super().setup(*params)
@@ -65,9 +65,7 @@ class RecurrentBackward(_Recurrent):
 
     def setup(self, engine, cell, dtype, size):
         super().setup(engine, cell, dtype, size)
-        for _ in range(
-            2
-        ):  # a GPU captures a CUDA graph in the second forward pass, and its backward pass belongs to it
+        for _ in range(2):  # on a GPU the second forward pass captures the CUDA graph that the backward pass uses
             _, _, self.caches = rnnx.recurrent_forward(cell, self.x, (), self.parameters)
         self.da = self.sequence(dtype, *size[1:])
         self.warm_up((engine, cell, dtype, size), self.time_backward)
@@ -78,7 +76,7 @@ class RecurrentBackward(_Recurrent):
 
 
 class Streaming(_Recurrent):
-    """One step of one example, from the state that the step before left."""
+    """One time step of one example, with the state carried from step to step."""
 
     params = (*EngineBenchmark.params, CELLS, ("float32",), ((64, 128, 1, 1), (256, 1024, 1, 1)))
     number = 100
@@ -95,7 +93,7 @@ class Streaming(_Recurrent):
 
 
 class IndexInputs(_Recurrent):
-    """Forward and back from the indices of one-hot columns, at the sizes of a model of characters and of words."""
+    """Forward and backward from indices, at the sizes of a character model and a word model."""
 
     params = (*EngineBenchmark.params, ("lstm", "gru"), ("float32",), ((65, 128, 32, 64), (5000, 128, 32, 32)))
 
@@ -116,7 +114,7 @@ class IndexInputs(_Recurrent):
 
 
 class PeakMemory(_Recurrent):
-    """The most memory of a process that takes a step forward and back."""
+    """Peak memory of a process that runs forward and backward."""
 
     params = (*EngineBenchmark.params, ("lstm", "gru"), ("float32",), (PRODUCTS,))
 
@@ -131,7 +129,7 @@ class PeakMemory(_Recurrent):
 
 
 class TrainStep(_Recurrent):
-    """All that a step of training does: forward, dense head, loss, backward, Adam."""
+    """A whole training step: forward, dense head, loss, backward, Adam."""
 
     params = (*EngineBenchmark.params, CELLS, ("float32",), (MIXED, PRODUCTS))
     n_y = 64
@@ -142,7 +140,7 @@ class TrainStep(_Recurrent):
         self.all_parameters = rnnx.initialize_parameters(
             cell, n_x, n_a, self.n_y, seed=self.rng, dtype=dtype, xp=self.xp
         )
-        # Without the head's parameters forward computes no softmax: the loss wants the logits.
+        # Without the head's parameters forward computes no softmax: the loss needs the logits.
         self.head = rnnx.CELLS[cell].head
         self.parameters = {key: p for key, p in self.all_parameters.items() if key not in self.head}
         self.targets = self.xp.asarray(self.rng.integers(0, self.n_y, (m, T_x)))
@@ -164,12 +162,11 @@ class TrainStep(_Recurrent):
 
 
 class GemmFloor(Benchmark):
-    """NumPy's bare matrix products in the shapes that a cell of so many gates needs.
+    """NumPy's matrix products alone, in the shapes of a cell with this number of gates.
 
-    One gate: rnn; three: both forms of gru; four: lstm. A forward pass needs the input product and the
-    recurrent products, a backward pass the recurrent products (transposed) and the gradient products. What a
-    pass takes beyond that is left to win; a small recurrent product can be won back too, by a better one
-    than BLAS has.
+    One gate: rnn; three: both forms of gru; four: lstm. A forward pass needs the input product and the recurrent
+    products, a backward pass the recurrent products (transposed) and the gradient products. The rest of a pass's time
+    is overhead. Small recurrent products can be faster than BLAS's.
     """
 
     param_names = ("gates", "dtype", "size")

@@ -87,7 +87,7 @@ def attention(model: Seq2Seq, alphabet: CharTokenizer) -> Figure:
 
 def main(folder: Path) -> None:
     """Train the models, draw the pictures and save them."""
-    corpus = make_corpus("pydoc", python_prose(), by="streams", length=64)
+    corpus = make_corpus("pydoc", python_prose(), by="streams", seq_length=64)
     models, runs = {}, {}
     for cell in ("lstm", "gru", "rnn"):
         models[cell], runs[cell.upper()] = train(corpus, cell)

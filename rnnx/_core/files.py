@@ -1,9 +1,10 @@
-"""Files that are written whole or not at all."""
+"""Atomic file writes."""
 
 import hashlib
 import os
 import secrets
 import stat
+import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,97 +13,94 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-_LONGEST = 255  # bytes of a name, on nearly all file systems
+_MAX_NAME = 255  # bytes in a file name, on nearly all file systems
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
-    """Write a file. What stands at `path` is at every moment either the old file or, whole, the new one.
+    """Write a file so that `path` always holds either the old content or the complete new content.
 
-    A link stays, and its target is replaced; the permissions of the old file stay. A process that is killed in the
-    middle leaves ``.<name>.rnnx.part`` behind, which the next one to write the file uses up. (On Windows its name is
-    another every time.)
+    Symbolic links are followed, and an existing file keeps its permissions. If the process is killed halfway,
+    ``.<name>.rnnx.part`` stays in the folder until the next write of the same file reuses it. (On Windows every
+    write uses a new temporary name.)
 
     Raises
     ------
     OSError
-        If it cannot be written. Nothing is left behind then.
+        If the file cannot be written. No temporary file is left behind.
     """
     target = Path(path).resolve()
-    exists = target.exists()  # raises if the name is too long
-    file, temporary = _open_own(target) or _open_new(target)
     try:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-        if exists:
-            os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
-        if fcntl is None:  # Windows moves no open file; elsewhere it is locked for as long as it is open
-            file.close()
-        os.replace(temporary, target)
-    except BaseException:
-        if fcntl is None:
-            file.close()
-        temporary.unlink(missing_ok=True)
-        raise
-    finally:
-        file.close()
+        mode = stat.S_IMODE(target.stat().st_mode)
+    except FileNotFoundError:
+        mode = None
+    file = _open_reusable(target) or _open_new(target)
+    with file:
+        try:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            if mode is not None:
+                os.chmod(file.name, mode)
+            if fcntl is None:  # Windows cannot rename an open file; elsewhere closing it would release the lock
+                file.close()
+            os.replace(file.name, target)
+        except BaseException:
+            if fcntl is None:
+                file.close()
+            Path(file.name).unlink(missing_ok=True)
+            raise
 
 
 def check_writable(path: str | Path) -> None:
-    """Raise unless `write_atomically` can write there: tries out a new, empty file in the folder.
+    """Raise unless `write_atomically` can write to `path`; a temporary file in the folder tries it out.
 
     Raises
     ------
     ValueError
-        If there is no such folder, or `path` is something else than a file.
+        If the folder does not exist, or `path` exists and is not a file.
     OSError
-        If the folder cannot be written to.
+        If the folder is not writable.
     """
     target = Path(path).resolve()
     if not target.parent.is_dir():
         raise ValueError(f"cannot write {path}: there is no folder {Path(path).parent}")
     if target.exists() and not target.is_file():
         raise ValueError(f"cannot write {path}: it exists and is not a file")
-    file, temporary = _open_new(target)
-    try:
+    with tempfile.TemporaryFile(dir=target.parent) as file:
         os.fsync(file.fileno())
-    finally:
-        file.close()
-        temporary.unlink(missing_ok=True)
 
 
-def _open_own(target: Path) -> tuple[BinaryIO, Path] | None:
-    """The temporary file of this target, empty and locked: always the same, so that at most one is left behind.
+def _open_reusable(target: Path) -> BinaryIO | None:
+    """Open the target's fixed temporary file, empty and locked.
 
-    None if another writer has it, or if it may be more than that: a link, a pipe, a file with a second name.
+    Return None if another writer holds the lock, or if the file is not an ordinary file that only we use: a link, a
+    pipe, a file with a second hard link.
     """
     if fcntl is None:
         return None
-    temporary = target.parent / _own_name(target.name)
+    name = f".{target.name}.rnnx.part"
+    if len(os.fsencode(name)) > _MAX_NAME:
+        name = f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:32]}.rnnx.part"
     try:
-        file = os.fdopen(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b", buffering=-1)
-    except OSError:  # whatever it is, `_open_new` meets it as well, or gets on without
+        file = open(target.parent / name, "r+b", opener=_create_without_following)  # noqa: SIM115
+    except OSError:  # `_open_new` either succeeds or raises the same error
         return None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         found = os.fstat(file.fileno())
-        # Its last writer may have moved or removed it between the opening and the lock.
-        if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and os.path.samestat(found, temporary.lstat()):
+        # Another writer may have renamed or removed the file between `open` and `flock`.
+        if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and os.path.samestat(found, os.lstat(file.name)):
             file.truncate(0)
-            return file, temporary
+            return file
     except OSError:
         pass
     file.close()
     return None
 
 
-def _own_name(name: str) -> str:
-    own = f".{name}.rnnx.part"
-    if len(os.fsencode(own)) <= _LONGEST:
-        return own
-    return f".{hashlib.sha256(os.fsencode(name)).hexdigest()[:32]}.rnnx.part"
+def _create_without_following(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o666)
 
 
-def _open_new(target: Path) -> tuple[BinaryIO, Path]:
-    temporary = target.parent / f".{secrets.token_hex(8)}.rnnx.part"
-    return temporary.open("xb"), temporary
+def _open_new(target: Path) -> BinaryIO:
+    return (target.parent / f".{secrets.token_hex(8)}.rnnx.part").open("xb")

@@ -1,6 +1,6 @@
-"""What happens inside a network, as arrays: gates and states, and how far gradients reach back in time.
+"""Gates, states and gradient norms inside a network, as arrays. `rnnx.plots` draws them.
 
-Nothing here draws; `rnnx.plots` does. Dimensions: T steps, m examples, n_a hidden units, n_x inputs.
+Dimensions: T steps, m examples, n_a hidden units, n_x inputs.
 """
 
 from collections.abc import Sequence
@@ -21,26 +21,26 @@ States = dict[str, Array]
 
 
 def gate_values(caches: Any) -> dict[str, Array]:
-    """Every gate and every state of a sequence.
+    """Return all gates and states of a sequence.
 
     Parameters
     ----------
     caches : Caches, or (steps, x)
-        What a forward function returned.
+        The result of a forward function.
 
     Returns
     -------
     values : dict of str to array, shape (n_a, m, T)
-        By the names of the course: first what the cache tuple of a step shows (ft, it, cct, ot of an LSTM; ut,
-        rt, cct of a GRU), then the states after each step (a, c). Zero past an example's end. The arrays are
-        the caller's own.
+        Under the names of the course: first the gates in the cache tuple of a step (ft, it, cct, ot of an LSTM; ut,
+        rt, cct of a GRU), then the states after each step (a, c). Entries past an example's length are zero. The
+        arrays are copies.
 
     Raises
     ------
     TypeError
-        For something that is not the caches of a sequence.
+        If `caches` are not the caches of a sequence.
     ValueError
-        For caches that were consumed, or of a forward pass with ``keep_caches=False``.
+        If the caches were consumed, or the forward pass had ``keep_caches=False``.
     """
     owner = _owner(caches)
     cell, tape = owner.cell, owner.tape_for(owner.cell)
@@ -52,25 +52,25 @@ def gate_values(caches: Any) -> dict[str, Array]:
 
 
 def state_gradients(caches: Any, ds_final: Any, ds: Sequence[Array | None] = ()) -> States:
-    """The gradient with respect to the states of every step, carried back from the last one.
+    """Compute the gradient with respect to the states after every step.
 
     Parameters
     ----------
     caches : Caches, or (steps, x)
-        What a forward function returned. They stay usable.
+        The result of a forward function. They are not consumed.
     ds_final : array, shape (n_a, m), or sequence of array or None
-        Gradient of the loss with respect to the final state: of the hidden state alone, or of each state in
-        the order of ``cell.states``; None, or a missing one, stands for zeros.
+        Gradient of the loss with respect to the final state: one array for the hidden state, or one per state in the
+        order of ``cell.states``. None or a missing one means zeros.
     ds : sequence of array or None, shape (n_a, m, T)
-        Gradients that enter at other steps, as in `rnnx.recurrent_backward`: for a layer below another one, or
-        a loss at every step.
+        Gradients with respect to the states of every step, as in `rnnx.recurrent_backward`, for a loss at every step
+        or a layer below another one.
 
     Returns
     -------
     gradients : dict of str to array, shape (n_a, m, T + 1)
-        "d" + name of every state. Entry t is the derivative of the loss with respect to the state after t
-        steps, by all paths: entry 0 is that of the initial state (da0, dc0), entry T is `ds_final` plus the
-        last entry of `ds`. Past an example's end the state stays as it is, and so does its gradient.
+        Under "d" + name of the state. Entry t is the total derivative of the loss with respect to the state after t
+        steps: entry 0 belongs to the initial state (da0, dc0), entry T is `ds_final` plus the last entry of `ds`.
+        Past an example's length the state is constant, and so is its gradient.
 
     Raises
     ------
@@ -81,20 +81,20 @@ def state_gradients(caches: Any, ds_final: Any, ds: Sequence[Array | None] = ())
 
 
 def gradient_norms(caches: Any, ds_final: Any, ds: Sequence[Array | None] = (), *, per_example: bool = False) -> Array:
-    """How large the gradient is that reaches the states of every step: the picture of vanishing gradients.
+    """Compute the norm of the gradient with respect to the states after every step.
 
     Parameters
     ----------
     caches, ds_final, ds
         As in `state_gradients`.
     per_example : bool
-        One norm for each example instead of one for all together.
+        Return one norm per example instead of one for all examples.
 
     Returns
     -------
     norms : array, shape (T + 1,) or (m, T + 1)
-        Euclidean norm, over all states together, of what `state_gradients` returns. It neither overflows nor
-        underflows before the gradient itself does.
+        Euclidean norm of the result of `state_gradients`, over all states. It overflows or underflows only if the
+        gradient itself does.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def gradient_norms(caches: Any, ds_final: Any, ds: Sequence[Array | None] = (), 
 
 
 def text_values(model: Any, tokenizer: Any, text: str) -> list[dict[str, Array]]:
-    """Every gate and state of a character model while it reads a text.
+    """Return all gates and states of a character model that reads a text.
 
     Parameters
     ----------
@@ -120,19 +120,19 @@ def text_values(model: Any, tokenizer: Any, text: str) -> list[dict[str, Array]]
     Returns
     -------
     layers : list of dict of str to array, shape (n_a, len(text))
-        For each layer what `gate_values` returns, column t while the model reads ``text[t]``.
+        The result of `gate_values` for each layer. Column t belongs to the step that reads ``text[t]``.
 
     Raises
     ------
     ValueError
-        For an empty text, or a character that the vocabulary does not hold.
+        If the text is empty or has a character that is not in the vocabulary.
     """
     _, caches = _read(model, _indices(tokenizer, text, 1))
     return [{name: values[:, 0, :] for name, values in gate_values(layer).items()} for layer in caches]
 
 
 def text_gradient_norms(model: Any, tokenizer: Any, text: str) -> list[Array]:
-    """How far back a character model's gradient reaches, when it predicts the last character of a text.
+    """Compute the norms of a character model's gradient when it predicts the last character of a text.
 
     The loss is the negative log-likelihood of ``text[-1]`` after the characters before it.
 
@@ -147,12 +147,12 @@ def text_gradient_norms(model: Any, tokenizer: Any, text: str) -> list[Array]:
     Returns
     -------
     layers : list of array, shape (len(text),)
-        For each layer the norm of the gradient with respect to its state after t characters.
+        For each layer the norms of the gradient with respect to its state after t characters.
 
     Raises
     ------
     ValueError
-        For a text that is too short, or a character that the vocabulary does not hold.
+        If the text is too short or has a character that is not in the vocabulary.
     """
     indices = _indices(tokenizer, text, 2)
     logits, caches = _read(model, indices[:, :-1])
@@ -171,7 +171,7 @@ def text_gradient_norms(model: Any, tokenizer: Any, text: str) -> list[Array]:
 
 
 def _indices(tokenizer: Any, text: str, least: int) -> np.ndarray:
-    """(1, T)."""
+    """Indices of the characters, shape (1, T)."""
     if not isinstance(text, str):
         raise TypeError(f"`text` must be a str; got {type(text).__name__}")
     if len(text) < least:
@@ -180,17 +180,19 @@ def _indices(tokenizer: Any, text: str, least: int) -> np.ndarray:
 
 
 def _read(model: Any, indices: np.ndarray) -> tuple[Array, list[Caches]]:
-    """The logits, and the caches of each layer of a model that reads (m, T) indices."""
+    """Run a model on (m, T) indices; return the logits and the caches of each layer."""
     logits, _, cache = model.forward(indices)
     return logits, [forward for forward, *_ in cache.stack.layers]
 
 
 def _owner(caches: Any) -> Caches:
-    """The caches object itself, or the one behind its two halves."""
+    """Return the caches object, also from its two unpacked halves."""
     if isinstance(caches, tuple | list) and len(caches) == 2 and isinstance(caches[0], Steps):
         return caches[0].caches
     if not isinstance(caches, Caches):
-        raise TypeError(f"`caches` must be what a forward function over a sequence returned; got {caches!r:.80}")
+        raise TypeError(
+            f"`caches` must be the caches of a sequence, as a forward function returns them; got {caches!r:.80}"
+        )
     return caches
 
 
@@ -243,8 +245,8 @@ def _entering(tape: Tape, d: Array | None) -> Array | None:
 
 
 def _norms(xp: Any, gradients: Array, axes: tuple[int, ...]) -> Array:
-    """Euclidean norms over some axes, scaled so that no square underflows."""
-    if 0 in gradients.shape:  # no example: the sum of nothing
+    """Euclidean norms over some axes, scaled so that no square overflows or underflows."""
+    if 0 in gradients.shape:  # no examples: the norm is 0
         return xp.sum(gradients, axis=axes)
     largest = xp.max(xp.abs(gradients), axis=axes, keepdims=True)
     scale = xp.where(largest > 0, largest, xp.ones_like(largest))

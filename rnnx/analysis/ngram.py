@@ -1,39 +1,39 @@
-"""A character n-gram model: the baseline that a recurrent one has to beat.
+"""A character n-gram model, the baseline for recurrent models.
 
-Interpolated Witten-Bell smoothing (I. Witten, T. Bell, IEEE Trans. Inf. Theory 37 (1991)): with c(h) characters
-seen behind the context h, of d(h) kinds, and h' the context without its first character,
+Interpolated Witten-Bell smoothing (I. Witten, T. Bell, IEEE Trans. Inf. Theory 37 (1991)). Let c(h) be the number of
+characters that follow the context h in training, d(h) the number of distinct ones, and h' the context without its
+first character:
 
-    p(x | h) = (c(h x) + d(h) p(x | h')) / (c(h) + d(h)),
+    p(x | h) = (c(h x) + d(h) p(x | h')) / (c(h) + d(h)).
 
-down to equal probabilities of all characters.
+The recursion ends with a uniform distribution over all characters.
 """
 
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from rnnx.data.batches import Dataset
+from rnnx._core import checks
+from rnnx.data import Dataset
 
 
 class NGram:
-    """Counts of a dataset.
+    """Character n-gram model.
 
     Parameters
     ----------
     order : int
-        A character is predicted from at most `order` - 1 characters before it, of the same sequence.
+        The model predicts a character from at most `order` - 1 preceding characters of the same sequence.
     vocab_size : int
     """
 
     def __init__(self, order: int, vocab_size: int) -> None:
-        if order < 1 or vocab_size < 1:
-            raise ValueError(f"`order` and `vocab_size` must be at least 1; got {order} and {vocab_size}")
-        self.order, self.vocab_size = order, vocab_size
+        self.order, self.vocab_size = checks.integer("order", order), checks.integer("vocab_size", vocab_size)
         self._counts: defaultdict[tuple[int, ...], Counter[int]] = defaultdict(Counter)
         self._totals: dict[tuple[int, ...], tuple[int, int]] = {}
 
     def fit(self, dataset: Dataset) -> "NGram":
-        """Count."""
+        """Count the n-grams of a dataset."""
         for inputs, target in _positions(dataset, self.order):
             for length in range(len(inputs) + 1):
                 self._counts[inputs[len(inputs) - length :]][target] += 1
@@ -41,7 +41,7 @@ class NGram:
         return self
 
     def losses(self, dataset: Dataset) -> list[float]:
-        """Nats per character of a dataset, for the orders 1, 2, ... up to `order`."""
+        """Return the loss on a dataset, in nats per character, for the orders 1, 2, ..., `order`."""
         sums, n = [0.0] * self.order, 0
         for inputs, target in _positions(dataset, self.order):
             p = 1 / self.vocab_size
@@ -57,9 +57,9 @@ class NGram:
 
 
 def _positions(dataset: Dataset, order: int) -> Iterator[tuple[tuple[int, ...], int]]:
-    """Every target of the dataset with the characters before it, at most order - 1."""
+    """Yield every target of the dataset with the preceding characters, at most order - 1."""
     row: tuple[int, ...] = ()
-    for batch in dataset.batches(1):  # one at a time: streams then are the whole text in order
+    for batch in dataset.batches(1):  # with batch size 1, streams are the whole text in order
         for inputs, targets in batch.rows():
             before = row[len(row) - order + 1 :] if batch.continues and order > 1 else ()
             row = before + tuple(inputs.tolist())

@@ -1,7 +1,8 @@
-"""The command line: all printing, all exit codes. What is computed stands in the modules below it."""
+"""The command line: all printing and all exit codes. The computations are in the packages below it."""
 
-from rnnx.cli.commands import compare, evaluate, info, plot, sample
+from rnnx.cli.commands import compare, evaluate, plot, sample
 from rnnx.cli.group import cli
+from rnnx.cli.info_command import info
 from rnnx.cli.train_command import train
 
 for command in (train, sample, evaluate, plot, compare, info):

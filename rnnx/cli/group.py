@@ -1,4 +1,4 @@
-"""The command itself, and what its subcommands share."""
+"""The command group, and what its commands share."""
 
 import contextlib
 import math
@@ -10,7 +10,7 @@ import click
 
 import rnnx
 from rnnx._core.devices import by_device
-from rnnx.data.tokenizer import CharTokenizer
+from rnnx.data import CharTokenizer
 from rnnx.training import checkpoint as checkpoints
 
 POSITIVE = click.FloatRange(0, min_open=True)
@@ -18,10 +18,10 @@ FRACTION = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 
 class Group(click.Group):
-    """Lists its commands in the order in which one needs them."""
+    """A group that lists its commands in the order in which a user needs them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names of the commands, in the order in which they were added."""
+        """Return the names of the commands in the order in which they were added."""
         del ctx
         return list(self.commands)
 
@@ -37,57 +37,55 @@ class Group(click.Group):
 )
 @click.version_option(rnnx.__version__, prog_name="rnnx")
 def cli() -> None:
-    """Recurrent networks on the command line: train a character model, draw texts from it, look inside.
+    """Train character models, sample text from them and inspect them.
 
     \b
-    Begin with
-      rnnx train                      learn the names of dinosaurs, in seconds
-      rnnx sample runs/dinos-lstm     invent new ones
-      rnnx plot runs/dinos-lstm       pictures of the training and of the gates
-      rnnx train --text FILE          learn a text of your own
+    Getting started:
+      rnnx train                      train on dinosaur names, in less than a minute
+      rnnx sample runs/dinos-lstm     invent new names
+      rnnx plot runs/dinos-lstm       plot the training curves and the gates
+      rnnx train --text FILE          train on your own text
 
-    Every run has a folder with its checkpoint and its metrics. Options may be written with dashes or underscores.
+    A run is a folder with a checkpoint and metrics. Option names accept dashes or underscores.
     """  # noqa: D301
 
 
 @contextlib.contextmanager
 def errors_as_messages() -> Iterator[None]:
-    """A user's mistake is one line, not a traceback."""
+    """Turn errors that a user can cause into one-line messages."""
     try:
         yield
-    except (ValueError, TypeError, FloatingPointError, ImportError) as error:
+    except (ValueError, TypeError, FloatingPointError, ImportError, RuntimeError) as error:
         raise click.ClickException(str(error)) from None
-    except BrokenPipeError:  # the reader of our output is gone; nobody is there to be told
+    except BrokenPipeError:  # the reader of our output is gone
         raise SystemExit(1) from None
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         raise click.ClickException(f"{where}{error.strerror or error}") from None
     except (MemoryError, OverflowError) as error:
         raise click.ClickException(f"too large for this machine: {error or 'out of memory'}") from None
-    except RuntimeError as error:  # a side of a comparison that failed
-        raise click.ClickException(str(error)) from None
 
 
 def finite(_context: click.Context, _parameter: click.Parameter, value: float | None) -> float | None:
-    """Not infinite and not NaN, which a range lets pass."""
+    """Reject NaN and infinity, which click's ranges accept."""
     if value is not None and not math.isfinite(value):
         raise click.BadParameter(f"{value} is not a finite number")
     return value
 
 
 def number(*names: str, type: Any = POSITIVE, **options: Any) -> Any:  # noqa: A002
-    """An option that is a finite number."""
+    """Declare an option that is a finite number."""
     return click.option(*names, type=type, callback=finite, **options)
 
 
 run_argument = click.argument("run", type=click.Path())
 device_option = click.option(
-    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help="Where to compute; cuda needs CuPy."
+    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help="Device to run on. cuda needs CuPy."
 )
 
 
 def load_characters(run: str, device: str = "cpu") -> tuple[checkpoints.Checkpoint, CharTokenizer]:
-    """The character model of a run's folder or of a checkpoint file, and its tokenizer.
+    """Load the checkpoint and the tokenizer of a character model from the folder of a run or a checkpoint file.
 
     Raises
     ------
@@ -96,8 +94,13 @@ def load_characters(run: str, device: str = "cpu") -> tuple[checkpoints.Checkpoi
     """
     path = Path(run)
     if path.is_dir() and not checkpoints.file_of(path).exists():
-        raise ValueError(f"{path} holds no {checkpoints.FILE_NAME}: it is not the folder of a run")
+        raise ValueError(f"{path} is not the folder of a run: it contains no {checkpoints.FILE_NAME}")
     loaded = checkpoints.load_checkpoint(path, xp=by_device(device))
     if loaded.tokenizer is None or loaded.model.kind != "characters":
-        raise ValueError(f"{path} does not hold a character model")
+        raise ValueError(f"{path} does not contain a character model")
     return loaded, loaded.tokenizer
+
+
+def is_lines(loaded: checkpoints.Checkpoint) -> bool:
+    """Whether the model was trained on lines."""
+    return loaded.training.get("by") == "lines"

@@ -1,4 +1,4 @@
-"""Ctrl-C between two steps."""
+"""Handling of Ctrl-C during training."""
 
 import contextlib
 import signal
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Interrupt:
-    """Ctrl-C as a request that the training loop honours between two steps; the second one interrupts at once."""
+    """Turn Ctrl-C into a request that the training loop checks between steps. A second Ctrl-C interrupts at once."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -30,7 +30,7 @@ class Interrupt:
 
     @contextlib.contextmanager
     def ignored(self) -> Iterator[None]:
-        """While a file is written."""
+        """Ignore Ctrl-C, for instance while a file is written."""
         if self._before is None:
             yield
             return

@@ -1,7 +1,7 @@
-"""The same character model trained by rnnx and by TensorFlow or torch, side by side.
+"""Train the same character model with rnnx and with TensorFlow or torch, side by side.
 
-Each side runs in a process of its own, one after the other: nothing here imports a peer, except the file of that
-peer's side, in its process. See `run`.
+Each side runs in a process of its own, one after the other. A peer is imported only in the process of its side.
+See `run`.
 """
 
 from rnnx.compare.report import Report

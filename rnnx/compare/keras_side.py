@@ -1,5 +1,6 @@
-"""TensorFlow's sides: `model.fit`, and a loop with GradientTape. The only file that imports tensorflow and keras."""
+"""TensorFlow's sides: `model.fit` and a loop with GradientTape. The only file that imports tensorflow and keras."""
 
+import functools
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -9,17 +10,17 @@ import numpy as np
 import tensorflow as tf
 
 from rnnx import convert
-from rnnx.compare.exchange import Arrays, Request, Settings
-from rnnx.compare.side import main, timed
+from rnnx.compare.records import Arrays, Request, Result, Settings
+from rnnx.compare.side import Side, measure
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
 def hold_second_biases(bias: Any) -> Any:
-    """A constraint: the recurrent biases, the second row, at zero where they only add to those of the first.
+    """Keep recurrent biases (the second row) at zero where they are only added to the input biases.
 
-    With both, the sum would learn twice as fast as the one bias that rnnx has. The last third, the candidate's, is a
-    parameter of its own.
+    If both were trained, their sum would learn twice as fast as rnnx's single bias. The last third, the recurrent
+    bias of the candidate, is a parameter of its own.
     """
     k = bias.shape[1] // 3
     mask = np.ones((2, 3 * k))
@@ -36,11 +37,11 @@ KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 class PaperAdam(keras.optimizers.Adam):
-    """Adam as in algorithm 1 of its paper, as rnnx and torch have it.
+    """Adam as in algorithm 1 of its paper, as in rnnx and torch.
 
-    Keras divides by sqrt(s) + epsilon, not by sqrt(s / (1 - beta_2^t)) + epsilon ("epsilon hat", the paper's end of
-    section 2); with epsilon sqrt(1 - beta_2^t) at step t the two are the same. And it rounds the betas to float32,
-    whatever the variables are.
+    Keras divides by sqrt(s) + epsilon ("epsilon hat" at the end of the paper's section 2) instead of
+    sqrt(s / (1 - beta_2^t)) + epsilon. With epsilon sqrt(1 - beta_2^t) at step t the two are the same. Keras also
+    rounds the betas to float32, whatever the dtype of the variables.
     """
 
     def __init__(self, learning_rate: float) -> None:
@@ -49,7 +50,7 @@ class PaperAdam(keras.optimizers.Adam):
 
     @property
     def epsilon(self) -> Any:
-        """Keras's epsilon of the step that is being made."""
+        """Keras's epsilon at the current step."""
         t = tf.cast(self.iterations + 1, keras.config.floatx())
         return EPSILON * tf.sqrt(1 - tf.pow(self.beta_2, t))
 
@@ -59,7 +60,7 @@ class PaperAdam(keras.optimizers.Adam):
 
 
 class Recorder(keras.callbacks.Callback):
-    """The loss of every batch by itself (Keras reports the mean since the epoch began), and when it ended."""
+    """Record the loss and the end time of every batch: Keras itself reports the mean loss since the epoch began."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,23 +68,34 @@ class Recorder(keras.callbacks.Callback):
         self.ends: list[float] = []
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        """Forget the batches before."""
+        """Reset the running mean."""
         del batch, logs
         self.model.reset_metrics()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Note loss and time."""
+        """Record loss and time."""
         del batch
         self.losses.append(float(logs["loss"]))
         self.ends.append(time.perf_counter())
 
 
-class KerasSide:
-    """`model.fit` (way "fit"), or a tf.function with GradientTape (way "loop")."""
+class KerasSide(Side):
+    """`model.fit`, or a tf.function with GradientTape.
 
-    def __init__(self, request: Request, way: str) -> None:
+    Parameters
+    ----------
+    request : Request
+    loop : bool
+        Whether to train with the tf.function.
+    """
+
+    def __init__(self, request: Request, loop: bool) -> None:
         s = request.settings
-        self.request, self.way = request, way
+        self.request, self.loop, self._compiled_step = request, loop, tf.function(self._step)
+        # TensorFlow accepts the number of threads only before its first operation.
+        if s.threads is not None and tf.config.threading.get_intra_op_parallelism_threads() != s.threads:
+            tf.config.threading.set_intra_op_parallelism_threads(s.threads)
+            tf.config.threading.set_inter_op_parallelism_threads(s.threads)
         self.versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
         keras.config.set_floatx(s.dtype)
         self.model, self.layers, self.head = build(s)
@@ -94,11 +106,9 @@ class KerasSide:
         rule = {"sgd": keras.optimizers.SGD, "adam": PaperAdam}[s.optimizer]
         self.optimizer = rule(learning_rate=s.learning_rate)
 
-    def train(self) -> tuple[list[float], list[float]]:
-        """Losses and seconds of all steps."""
-        if self.way == "loop":
-            step = tf.function(self._step)
-            return timed(self.request, lambda x, y: step(tf.constant(x), tf.constant(y)))
+    def train(self) -> tuple[list[float], list[float]]:  # noqa: D102
+        if self.loop:
+            return super().train()
         self.model.compile(self.optimizer, self.loss)
         recorder = Recorder()
         before = time.perf_counter()
@@ -115,8 +125,7 @@ class KerasSide:
     def _batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield from zip(self.request.inputs, self.request.targets, strict=True)
 
-    def first_gradients(self) -> Arrays:
-        """Gradients of the first batch."""
+    def first_gradients(self) -> Arrays:  # noqa: D102
         _, gradients = self._loss_and_gradients(
             tf.constant(self.request.inputs[0]), tf.constant(self.request.targets[0])
         )
@@ -130,6 +139,9 @@ class KerasSide:
             loss = self.loss(targets, self.model(inputs, training=True))
         return loss, tape.gradient(loss, self.model.trainable_variables)
 
+    def step(self, inputs: np.ndarray, targets: np.ndarray) -> float:  # noqa: D102
+        return self._compiled_step(tf.constant(inputs), tf.constant(targets))
+
     def _step(self, inputs: Any, targets: Any) -> Any:
         loss, gradients = self._loss_and_gradients(inputs, targets)
         self.optimizer.apply_gradients(zip(gradients, self.model.trainable_variables, strict=True))
@@ -137,7 +149,7 @@ class KerasSide:
 
 
 def build(s: Settings) -> tuple[Any, list[Any], Any]:
-    """The model, (m, T) indices to (m, T, vocab_size) logits; its recurrent layers; its dense layer."""
+    """The model from (m, T) indices to (m, T, vocab_size) logits, its recurrent layers and its dense layer."""
     kind, options = KINDS[s.cell]
     layers = [kind(s.hidden_size, return_sequences=True, **options) for _ in range(s.num_layers)]
     head = keras.layers.Dense(s.vocab_size)
@@ -148,14 +160,11 @@ def build(s: Settings) -> tuple[Any, list[Any], Any]:
     return keras.Model(inputs, head(out)), layers, head
 
 
-def set_threads(request: Request, way: str) -> KerasSide:
-    """A side, after the number of threads: TensorFlow takes it only before its first operation."""
-    threads = request.settings.threads
-    if threads is not None and tf.config.threading.get_intra_op_parallelism_threads() != threads:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(threads)
-    return KerasSide(request, way)
+def fit(request: Request) -> Result:
+    """Train with `model.fit` and measure."""
+    return measure(functools.partial(KerasSide, loop=False), request)
 
 
-if __name__ == "__main__":
-    main(set_threads)
+def loop(request: Request) -> Result:
+    """Train with a tf.function and measure."""
+    return measure(functools.partial(KerasSide, loop=True), request)

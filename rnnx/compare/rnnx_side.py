@@ -1,4 +1,4 @@
-"""rnnx's side: the model, the gradients and the optimizer of the public interface."""
+"""rnnx's side: model, gradients and optimizer of the public interface."""
 
 import sys
 
@@ -6,47 +6,47 @@ import numpy as np
 
 import rnnx
 from rnnx import optim
-from rnnx.compare.exchange import Arrays, Request
-from rnnx.compare.side import main, timed
-from rnnx.data.batches import Batch
+from rnnx.compare.records import Arrays, Request, Result, Settings
+from rnnx.compare.side import Side, measure
+from rnnx.data import Batch
 from rnnx.models import CharModel
 
 
-class RnnxSide:
-    """`CharModel`, and `rnnx.optim`."""
+def make_model(s: Settings, seed: np.random.Generator | int = 0) -> CharModel:
+    """The model of the settings, with random initial parameters."""
+    name = "gru" if s.cell == "gru_reset_after" else s.cell
+    return CharModel(
+        s.vocab_size, s.hidden_size, s.num_layers, cell=name, reset_after=name != s.cell, seed=seed, dtype=s.dtype
+    )
 
-    def __init__(self, request: Request, way: str) -> None:
-        del way
+
+class RnnxSide(Side):
+    """`rnnx.models.CharModel` and `rnnx.optim`."""
+
+    def __init__(self, request: Request) -> None:
         s = request.settings
         self.request = request
         self.versions = {"rnnx": rnnx.__version__, "numpy": np.__version__, "python": sys.version.split()[0]}
-        name = "gru" if s.cell == "gru_reset_after" else s.cell
-        self.model = CharModel(
-            s.vocab_size, s.hidden_size, s.num_layers, cell=name, reset_after=name != s.cell, dtype=s.dtype
-        )
+        self.model = make_model(s)
         self.model.set_parameters({key: a.copy() for key, a in request.parameters.items()})
         self.optimizer = {"sgd": optim.SGD, "adam": optim.Adam}[s.optimizer](s.learning_rate)
         self.state = self.optimizer.init(self.model.parameters)
         self.t = 0
 
-    def train(self) -> tuple[list[float], list[float]]:
-        """Losses and seconds of all steps."""
-        return timed(self.request, self._step)
-
-    def first_gradients(self) -> Arrays:
-        """Gradients of the first batch."""
+    def first_gradients(self) -> Arrays:  # noqa: D102
         return self._gradients(self.request.inputs[0], self.request.targets[0])[1]
 
     def _gradients(self, inputs: np.ndarray, targets: np.ndarray) -> tuple[float, Arrays]:
         lengths = np.full(len(inputs), inputs.shape[1])
         return self.model.loss_and_gradients(Batch(inputs, targets, lengths))
 
-    def _step(self, inputs: np.ndarray, targets: np.ndarray) -> float:
+    def step(self, inputs: np.ndarray, targets: np.ndarray) -> float:  # noqa: D102
         self.t += 1
         loss, gradients = self._gradients(inputs, targets)
         self.model.parameters, self.state = self.optimizer.update(self.model.parameters, gradients, self.state, self.t)
         return loss
 
 
-if __name__ == "__main__":
-    main(RnnxSide)
+def run(request: Request) -> Result:
+    """Train and measure."""
+    return measure(RnnxSide, request)

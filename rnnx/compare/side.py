@@ -1,75 +1,69 @@
-"""What the processes of all sides have in common: the order of things, the clock, the memory."""
+"""What all sides share: the order of the measurements, the clock, the memory."""
 
 import contextlib
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
-from rnnx.compare.exchange import Arrays, Request, Result
+from rnnx.compare.records import Arrays, Request, Result
 
 MIB = 2**20
 
 
-class Side(Protocol):
+class Side(ABC):
     """One way to train the model of a request."""
 
+    request: Request
     versions: dict[str, str]
 
     def train(self) -> tuple[list[float], list[float]]:
         """Losses and seconds of all steps."""
-        ...
+        losses, seconds = [], []
+        for inputs, targets in zip(self.request.inputs, self.request.targets, strict=True):
+            before = time.perf_counter()
+            losses.append(float(self.step(inputs, targets)))
+            seconds.append(time.perf_counter() - before)
+        return losses, seconds
 
+    @abstractmethod
+    def step(self, inputs: np.ndarray, targets: np.ndarray) -> float:
+        """Make one update on a batch of shape (m, T); return the loss before it."""
+
+    @abstractmethod
     def first_gradients(self) -> Arrays:
-        """Gradients of the first batch at the present parameters, under rnnx's names."""
-        ...
+        """Gradients of the first batch at the current parameters, under rnnx's names."""
 
 
-def main(start: Callable[[Request, str], Side]) -> None:
-    """Run a side: arguments are the request's file, the result's, the way, and when the process was started."""
-    request_path, result_path, way, started = sys.argv[1:]
-    start_seconds = time.time() - float(started)
+def measure(start: Callable[[Request], Side], request: Request) -> Result:
+    """Train one side and measure it. The caller knows the start time of the process and fills in `start_seconds`."""
     memory = PeakMemory()
-    request = Request.load(request_path)
-    side = start(request, way)
+    side = start(request)
     losses, seconds = side.train()
     peak = memory.peak()
-    # Afterwards and on a new model: before the training, it would warm up what the first step shall pay for.
-    gradients = start(request, way).first_gradients()
-    result = Result(
-        np.array(losses, np.float64), np.array(seconds), gradients, start_seconds, memory.start, peak, side.versions
-    )
-    result.save(result_path)
-
-
-def timed(request: Request, step: Callable[[np.ndarray, np.ndarray], float]) -> tuple[list[float], list[float]]:
-    """Call `step` with every batch, (m, T) inputs and targets."""
-    losses, seconds = [], []
-    for inputs, targets in zip(request.inputs, request.targets, strict=True):
-        before = time.perf_counter()
-        losses.append(float(step(inputs, targets)))
-        seconds.append(time.perf_counter() - before)
-    return losses, seconds
+    # On a new model and after training: computed before, they would warm up what the first step must pay for.
+    gradients = start(request).first_gradients()
+    return Result(np.array(losses, np.float64), np.array(seconds), gradients, np.nan, memory.start, peak, side.versions)
 
 
 class PeakMemory:
-    """Resident memory of this process now (`start`), and its peak from now on, in MiB."""
+    """Resident memory of this process when the object was made (`start`), and its peak since then, in MiB."""
 
     def __init__(self) -> None:
         self.start = _resident("VmRSS")
-        with contextlib.suppress(OSError):  # Linux: the peak counts from here on, not what importing took for a moment
+        with contextlib.suppress(OSError):  # Linux: reset the peak, which importing may have raised for a moment
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
     def peak(self) -> float | None:
-        """The peak until now."""
+        """The peak so far."""
         return _resident("VmHWM")
 
 
 def _resident(field: str) -> float | None:
-    with contextlib.suppress(OSError):  # not getrusage first: on Linux a child's peak begins with its parent's
+    with contextlib.suppress(OSError):  # not getrusage first: on Linux the peak of a child starts at its parent's
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
             if line.startswith(field):
                 return int(line.split()[1]) * 1024 / MIB

@@ -1,12 +1,12 @@
-"""torch's side: the loop that its tutorials show. The only file that imports torch."""
+"""torch's side: the training loop of its tutorials. The only file that imports torch."""
 
 import numpy as np
 import torch
 from torch import nn
 
 from rnnx import convert
-from rnnx.compare.exchange import Arrays, Request
-from rnnx.compare.side import main, timed
+from rnnx.compare.records import Arrays, Request, Result
+from rnnx.compare.side import Side, measure
 
 KINDS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru_reset_after": nn.GRU}
 
@@ -20,16 +20,15 @@ class Net(nn.Module):
         self.head = nn.Linear(hidden_size, vocab_size, dtype=dtype)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Logits of what comes next."""
+        """Logits of the next character."""
         one_hot = nn.functional.one_hot(inputs, self.head.out_features).to(self.head.weight.dtype)
         return self.head(self.rnn(one_hot)[0])
 
 
-class TorchSide:
-    """torch.nn and torch.optim."""
+class TorchSide(Side):
+    """`torch.nn` and `torch.optim`."""
 
-    def __init__(self, request: Request, way: str) -> None:
-        del way
+    def __init__(self, request: Request) -> None:
         s = request.settings
         if s.threads is not None:
             torch.set_num_threads(s.threads)
@@ -40,26 +39,23 @@ class TorchSide:
         state |= convert.dense_to_torch(request.parameters, prefix="head.")
         self.net.load_state_dict({key: torch.from_numpy(a) for key, a in state.items()})
         self._hold_second_biases()
-        rule = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[s.optimizer]  # Adam's epsilon: 1e-8, as ours
+        rule = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[s.optimizer]  # Adam's epsilon is 1e-8, as in rnnx
         self.optimizer = rule(self.net.parameters(), lr=s.learning_rate)
 
     def _hold_second_biases(self) -> None:
-        """Keep the recurrent biases at zero where they only add to the others: with both, the sum would learn twice
-        as fast as the one bias that rnnx has. The candidate's of a GRU is a parameter of its own.
+        """Keep recurrent biases at zero where they are only added to the input biases.
+
+        If both were trained, their sum would learn twice as fast as rnnx's single bias. The recurrent bias of a GRU's
+        candidate is a parameter of its own.
         """
         for key, p in self.net.rnn.named_parameters():
             if key.startswith("bias_hh"):
-                own = torch.zeros_like(p)
+                trained = torch.zeros_like(p)
                 if self.request.settings.cell == "gru_reset_after":
-                    own[-self.request.settings.hidden_size :] = 1
-                p.register_hook(own.mul)
+                    trained[-self.request.settings.hidden_size :] = 1
+                p.register_hook(trained.mul)
 
-    def train(self) -> tuple[list[float], list[float]]:
-        """Losses and seconds of all steps."""
-        return timed(self.request, self._step)
-
-    def first_gradients(self) -> Arrays:
-        """Gradients of the first batch."""
+    def first_gradients(self) -> Arrays:  # noqa: D102
         self._loss(self.request.inputs[0], self.request.targets[0]).backward()
         found = {key: p.grad for key, p in self.net.named_parameters()}
         cell = self.request.settings.cell
@@ -67,11 +63,11 @@ class TorchSide:
         return recurrent | convert.dense_from_torch(found, prefix="head.", gradients=True)
 
     def _loss(self, inputs: np.ndarray, targets: np.ndarray) -> torch.Tensor:
-        """Mean over all characters. torch's own layout is time-major."""
+        """Mean over all characters. torch's default layout is time-major."""
         logits = self.net(torch.from_numpy(inputs.T))
         return nn.functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(targets.T).flatten())
 
-    def _step(self, inputs: np.ndarray, targets: np.ndarray) -> float:
+    def step(self, inputs: np.ndarray, targets: np.ndarray) -> float:  # noqa: D102
         self.optimizer.zero_grad()
         loss = self._loss(inputs, targets)
         loss.backward()
@@ -79,5 +75,6 @@ class TorchSide:
         return loss.item()
 
 
-if __name__ == "__main__":
-    main(TorchSide)
+def run(request: Request) -> Result:
+    """Train and measure."""
+    return measure(TorchSide, request)

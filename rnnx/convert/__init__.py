@@ -1,7 +1,7 @@
-"""Weights to and from PyTorch and Keras.
+"""Convert weights to and from PyTorch and Keras.
 
-The functions move numbers between dicts and lists of arrays. They import neither library: give them a module or
-a layer (they call ``state_dict()`` or ``get_weights()``), or the arrays, for instance of a .safetensors file.
+The functions rearrange dicts and lists of arrays and import neither library. They accept a module or a layer, on which
+they call ``state_dict()`` or ``get_weights()``, or the arrays themselves, for instance from a .safetensors file.
 
 =================  ===============================  ============================  =============================
 ..                 rnnx                             PyTorch                       Keras
@@ -15,8 +15,8 @@ biases             one per gate; a second one       two per gate                
                    (bhc) in gru_reset_after                                       a GRU with reset_after
 =================  ===============================  ============================  =============================
 
-So u = 1 - z: weights and bias of u have the opposite sign. Where a cell only adds the two biases of a gate, rnnx
-holds their sum; on the way back the sum is the input side's and the recurrent side's is zero.
+So u = 1 - z, and weights and bias of u have the opposite sign. Where a cell only adds the two biases of a gate, rnnx
+stores their sum. In the other direction the sum becomes the input bias, and the recurrent bias is zero.
 """
 
 from rnnx.convert.keras import dense_from_keras, dense_to_keras, from_keras, to_keras

@@ -1,4 +1,4 @@
-"""What both peers share: the gates of one layer and direction as blocks of rows, and the names of a stack.
+"""What both converters share: the gates of a layer as blocks of rows, and the parameter names of a stack.
 
 n_a hidden units, n_x inputs, k gates.
 """
@@ -18,7 +18,7 @@ from rnnx.functional import arguments
 
 Arrays = dict[str, np.ndarray]
 
-# The peers' order of the gates, each by the key of its bias.
+# The order of the gates in each library, by the key of the bias.
 _ORDERS: dict[str, dict[str, tuple[str, ...]]] = {
     "torch": {"rnn": ("ba",), "lstm": ("bi", "bf", "bc", "bo"), "gru_reset_after": ("br", "bu", "bc")},
     "Keras": {
@@ -28,12 +28,12 @@ _ORDERS: dict[str, dict[str, tuple[str, ...]]] = {
         "gru_reset_after": ("bu", "br", "bc"),
     },
 }
-_NEGATED = ("bu",)  # our u weighs the new value, the peers' z the old one: u = 1 - z = sigmoid(-z's argument)
+_NEGATED = ("bu",)  # u weights the new value, z of the peers the old one: u = 1 - z = sigmoid(-(argument of z))
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Weights of one layer and direction, a block of n_a rows per gate, in the peer's order."""
+    """Weights of one layer and direction: n_a rows per gate, in the order of the peer."""
 
     w_x: np.ndarray  # (k n_a, n_x)
     w_h: np.ndarray  # (k n_a, n_a)
@@ -52,10 +52,10 @@ class Blocks:
 
 
 def peer_gates(peer: str, cell: Cell | str) -> tuple[Cell, tuple[Gate, ...]]:
-    """The cell, and its gates in the peer's order."""
+    """Return the cell and its gates in the order of the peer."""
     cell = cell_of(cell)
     if CELLS.get(cell.name) != cell or cell.name not in _ORDERS[peer]:
-        hint = "; its GRU resets after the product only, which is 'gru_reset_after'" if cell.name == "gru" else ""
+        hint = "; its GRU is 'gru_reset_after'" if cell.name == "gru" else ""
         raise ValueError(f"{peer} has cells for {list(_ORDERS[peer])}; got {cell.name!r}{hint}")
     by_bias = {gate.bias: gate for gate in cell.gates}
     return cell, tuple(by_bias[key] for key in _ORDERS[peer][cell.name])
@@ -74,7 +74,7 @@ def pack(gates: Sequence[Gate], parameters: Mapping[str, np.ndarray]) -> Blocks:
 
 
 def unpack(cell: Cell, gates: Sequence[Gate], blocks: Blocks, gradients: bool) -> Arrays:
-    """The parameters of blocks, in the cell's order of keys; copies."""
+    """Unpack blocks into parameters, in the order of the cell's keys. The arrays are copies."""
     values: Arrays = {}
     for j, gate in enumerate(gates):
         rows = slice(j * blocks.n_a, (j + 1) * blocks.n_a)
@@ -84,15 +84,15 @@ def unpack(cell: Cell, gates: Sequence[Gate], blocks: Blocks, gradients: bool) -
         values |= gate.join(np, w_x, w_h)
         if gate.recurrent_bias:
             values |= {gate.bias: b_x, gate.recurrent_bias: b_h}
-        else:  # both biases of a sum have the gradient of the sum
+        else:  # both biases have the gradient of their sum
             values[gate.bias] = b_x if gradients else b_x + b_h
     return {key: values[key] for key in (*cell.parameter_keys, *cell.optional_keys)}
 
 
 def parts_of(cell: Cell, parameters: Mapping[str, Array], name: str) -> dict[str, Arrays]:
-    """The parameters of every layer and direction by suffix ("_l0", "_l0_reverse", "_l1", ...), checked.
+    """Return the checked parameters of every layer and direction by suffix ("_l0", "_l0_reverse", "_l1", ...).
 
-    The cell's own keys without suffix give one part, with the suffix "".
+    Keys of a single cell, without suffix, give one part with the suffix "".
     """
     if not isinstance(parameters, Mapping):
         raise TypeError(f"`parameters` must be a dict of arrays; got {type(parameters).__name__}")
@@ -107,12 +107,14 @@ def parts_of(cell: Cell, parameters: Mapping[str, Array], name: str) -> dict[str
                 parts.setdefault(match[2], {})[match[1]] = a
     suffixes = stack_suffixes("parameters", parts) if "" not in parts else [""]
     checked = {suffix: _checked(cell, suffix, parts[suffix]) for suffix in suffixes}
-    dtype = np.result_type(*(a for part in checked.values() for a in part.values()))  # a peer's layer has only one
+    dtype = np.result_type(
+        *(a for part in checked.values() for a in part.values())
+    )  # layers of the peers have a single dtype
     return {suffix: {key: a.astype(dtype, copy=False) for key, a in part.items()} for suffix, part in checked.items()}
 
 
 def _checked(cell: Cell, suffix: str, parameters: dict[str, Array]) -> Arrays:
-    """One layer and direction on the host."""
+    """Check one layer and direction; return NumPy arrays."""
     try:
         arguments.check_keys(cell, parameters)
         xp, _ = ns.common_namespace(parameters)
@@ -125,9 +127,9 @@ def _checked(cell: Cell, suffix: str, parameters: dict[str, Array]) -> Arrays:
 
 
 def stack_suffixes(what: str, found: Mapping[str, Any]) -> list[str]:
-    """The suffixes of a stack in order, after a check that none is missing."""
+    """Return the suffixes of a stack in order, after checking that none is missing."""
     if not found:
-        raise ValueError(f"`{what}` holds no weights of a recurrent layer")
+        raise ValueError(f"`{what}` contains no weights of a recurrent layer")
     num_layers = 1 + max(int(re.findall(r"\d+", suffix)[0]) for suffix in found)
     directions = ("", "_reverse") if any(suffix.endswith("_reverse") for suffix in found) else ("",)
     suffixes = [f"_l{layer}{direction}" for layer in range(num_layers) for direction in directions]
@@ -138,26 +140,28 @@ def stack_suffixes(what: str, found: Mapping[str, Any]) -> list[str]:
 
 
 def check_chain(blocks: Mapping[str, Blocks], equal: bool = False) -> None:
-    """Raise unless each layer reads what the one below gives (and, if `equal`, all have one hidden size)."""
+    """Raise unless each layer fits the one below and, if `equal`, all have the same hidden size."""
     directions = 2 if any(suffix.endswith("_reverse") for suffix in blocks) else 1
     parts = list(blocks.items())
     for at, (suffix, block) in enumerate(parts):
         first = parts[at - at % directions][1]
         if (block.n_a, block.n_x) != (first.n_a, first.n_x):
-            raise ValueError(f"{suffix[1:]} must be of the size of {parts[at - 1][0][1:]}, the other direction")
+            raise ValueError(f"{suffix[1:]} must have the sizes of {parts[at - 1][0][1:]}, the other direction")
         if equal and block.n_a != parts[0][1].n_a:
-            raise ValueError(f"torch wants one hidden size for all layers; got {[b.n_a for b in blocks.values()]}")
+            raise ValueError(
+                f"torch requires the same hidden size in all layers; got {[b.n_a for b in blocks.values()]}"
+            )
         below = parts[at - at % directions - 1][1].n_a * directions
         if at >= directions and block.n_x != below:
-            raise ValueError(f"{suffix[1:]} must read {below} inputs, the outputs of the layer below; got {block.n_x}")
+            raise ValueError(f"{suffix[1:]} must have {below} inputs, the outputs of the layer below; got {block.n_x}")
 
 
 def named(parts: Mapping[str, Arrays], stack: bool, name: str, gradients: bool) -> Arrays:
-    """The parameters of all parts in one dict, under a stack's names or the cell's own."""
+    """Merge the parameters of all parts into one dict, under the names of a stack or of the cell."""
     if not stack and name:
-        raise ValueError("`name` is of a stack: pass stack=True, too")
+        raise ValueError("`name` needs stack=True")
     if not stack and len(parts) > 1:
-        raise ValueError(f"these are {len(parts)} layers and directions, {list(parts)}: pass stack=True")
+        raise ValueError(f"`weights` has {len(parts)} layers and directions, {list(parts)}: pass stack=True")
     middle, d = "_" + name if name else "", "d" if gradients else ""
     return {
         d + key + (middle + suffix if stack else ""): a
@@ -167,8 +171,8 @@ def named(parts: Mapping[str, Arrays], stack: bool, name: str, gradients: bool) 
 
 
 def peer_array(name: str, value: Any, ndim: int) -> np.ndarray:
-    """A peer's array on the host."""
-    if callable(getattr(value, "detach", None)):  # a torch tensor, which may record gradients or lie on a GPU
+    """Convert an array of a peer to NumPy."""
+    if callable(getattr(value, "detach", None)):  # a torch tensor, which may require gradients or be on a GPU
         value = value.detach().cpu()
     try:
         array = np.asarray(value)
@@ -182,7 +186,7 @@ def peer_array(name: str, value: Any, ndim: int) -> np.ndarray:
 
 
 def head_arrays(parameters: Mapping[str, Array], keys: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (n_y, n_a) and bias (n_y,) of an output layer, as copies."""
+    """Return copies of the weights (n_y, n_a) and the bias (n_y,) of an output layer."""
     missing = [key for key in keys if key not in parameters]
     if missing:
         raise ValueError(f"`parameters` must have the keys {list(keys)} of an output layer; missing {missing}")
@@ -200,7 +204,7 @@ def head_arrays(parameters: Mapping[str, Array], keys: tuple[str, str]) -> tuple
 def head_parameters(
     weights: np.ndarray, bias: np.ndarray, keys: tuple[str, str], names: tuple[str, str], gradients: bool
 ) -> Arrays:
-    """An output layer from weights (n_y, n_a) and bias (n_y,), as copies."""
+    """Return the parameters of an output layer from weights (n_y, n_a) and bias (n_y,), as copies."""
     checks.check_shape(names[1], bias, "(n_y,)", (weights.shape[0],))
     d = "d" if gradients else ""
     return {d + keys[0]: np.array(weights, order="C"), d + keys[1]: bias[:, None].copy()}

@@ -1,4 +1,4 @@
-"""The layout of Keras's SimpleRNN, LSTM, GRU, Bidirectional and Dense: lists of arrays in the order of get_weights."""
+"""The layout of Keras's SimpleRNN, LSTM, GRU, Bidirectional and Dense: lists of arrays as from get_weights."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,31 +15,31 @@ _ACTIVATIONS = {"activation": "tanh", "recurrent_activation": "sigmoid"}
 
 
 def to_keras(cell: Cell | str, parameters: Mapping[str, Array], *, name: str = "") -> list[Any]:
-    """Weights for SimpleRNN, LSTM or GRU, and for Bidirectional ones.
+    """Convert parameters to the weights of SimpleRNN, LSTM or GRU, also in Bidirectional.
 
     Parameters
     ----------
     cell : Cell or str
-        "rnn", "lstm", "gru" (for GRU(reset_after=False)) or "gru_reset_after" (for Keras's default).
+        "rnn", "lstm", "gru" (Keras's GRU(reset_after=False)) or "gru_reset_after" (Keras's default).
     parameters : dict of str to array
-        Of one cell ("Wf", ...) or of a stack ("Wf_l0", "Wf_l0_reverse", "Wf_l1", ...). Other layers in it are left
-        out; for an output layer see `dense_to_keras`.
+        Parameters of a cell ("Wf", ...) or a stack ("Wf_l0", "Wf_l0_reverse", "Wf_l1", ...). Other keys are ignored;
+        for an output layer see `dense_to_keras`.
     name : str
-        Name of the stack, if it has one.
+        Name of the stack in the keys of `parameters`.
 
     Returns
     -------
     list of numpy.ndarray, or list of such lists
-        Of one cell: kernel (n_x, k n_a), recurrent kernel (n_a, k n_a), bias (k n_a,), or (2, k n_a) for
-        "gru_reset_after", to give to ``layer.set_weights``. Of a stack: one such list per layer; both directions'
-        arrays, forward first, in the list of a bidirectional layer.
+        For a cell: kernel (n_x, k n_a), recurrent kernel (n_a, k n_a) and bias (k n_a,), or (2, k n_a) for
+        "gru_reset_after": the argument of ``layer.set_weights``. For a stack: one such list per layer; a bidirectional
+        layer has the arrays of both directions in one list, forward first.
 
     Raises
     ------
     ValueError
-        For a cell of one's own, a missing or unknown key, or a wrong shape.
+        If the cell is not built in, or a key or a shape is wrong.
     TypeError
-        For something that is not a float32 or float64 array.
+        If a parameter is not a float32 or float64 array.
     """
     cell, gates = blocks.peer_gates("Keras", cell)
     parts = {s: blocks.pack(gates, p) for s, p in blocks.parts_of(cell, parameters, name).items()}
@@ -55,36 +55,36 @@ def to_keras(cell: Cell | str, parameters: Mapping[str, Array], *, name: str = "
 def from_keras(
     cell: Cell | str, weights: Any, *, stack: bool = False, name: str = "", gradients: bool = False
 ) -> Arrays:
-    """Parameters from the weights of SimpleRNN, LSTM or GRU, and of Bidirectional ones.
+    """Convert the weights of SimpleRNN, LSTM or GRU, also in Bidirectional, to parameters.
 
     Parameters
     ----------
     cell : Cell or str
         As in `to_keras`.
     weights : Keras layer, list of array, or a list of either
-        A layer, or what its get_weights() returned; a list with one of these per layer is a stack. Without a bias
-        (use_bias=False): it becomes zeros.
+        A layer or the result of its get_weights(); for a stack, a list with one of these per layer. A missing bias
+        (use_bias=False) becomes zeros.
     stack : bool
-        True: the names of a stack, "Wf_l0", "Wf_l0_reverse", ...; False: the cell's own, "Wf", which wants one layer
-        of one direction.
+        Whether to return the names of a stack, "Wf_l0", "Wf_l0_reverse", ... Otherwise the names are "Wf", ..., which
+        requires a single layer and direction.
     name : str
-        Name of the stack, if it shall have one.
+        Name of the stack in the returned keys.
     gradients : bool
-        True if `weights` holds gradients with respect to Keras's weights: the result then holds those with respect
-        to ours, under "d" + key.
+        Whether `weights` are gradients with respect to Keras's weights. The result then contains the gradients with
+        respect to rnnx's parameters, under "d" + key.
 
     Returns
     -------
     parameters : dict of str to numpy.ndarray
-        Copies, in the dtype of `weights`.
+        Copies in the dtype of `weights`.
 
     Raises
     ------
     ValueError
-        For wrong shapes, the weights of another cell, a layer with other activations, one that reads backwards
-        (outside of a Bidirectional), or a merge_mode other than "concat".
+        If a shape is wrong, the weights belong to another cell, or the layer has other activations, reads backwards
+        (outside Bidirectional), or has a merge_mode other than "concat".
     TypeError
-        For something that is not a layer or a list of float32 or float64 arrays.
+        If `weights` is not a layer or a list of float32 or float64 arrays.
     """
     cell, gates = blocks.peer_gates("Keras", cell)
     layers = list(weights) if _is_stack(weights) else [weights]
@@ -102,56 +102,46 @@ def from_keras(
 
 
 def dense_to_keras(parameters: Mapping[str, Array], *, keys: tuple[str, str] = ("Wy", "by")) -> list[np.ndarray]:
-    """Weights for Dense.
+    """Convert the parameters of an output layer to the weights of Dense.
 
     Parameters
     ----------
     parameters : dict of str to array
-        Holds, beside others, the weights (n_y, n_a) and the bias (n_y, 1).
+        Contains the weights (n_y, n_a) and the bias (n_y, 1), among others.
     keys : (str, str)
-        Their keys.
+        The keys of weights and bias.
 
     Returns
     -------
     list of numpy.ndarray
         kernel (n_a, n_y) and bias (n_y,).
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `to_keras`.
     """
     weights, bias = blocks.head_arrays(parameters, keys)
     return [np.ascontiguousarray(weights.T), bias]
 
 
 def dense_from_keras(weights: Any, *, keys: tuple[str, str] = ("Wy", "by"), gradients: bool = False) -> Arrays:
-    """Parameters of an output layer from those of Dense.
+    """Convert the weights of Dense to the parameters of an output layer.
 
     Parameters
     ----------
     weights : Keras layer, or list of array
-        A layer's activation must be linear or softmax: our output layer gives the logits.
+        The activation of a layer must be linear or softmax: rnnx's output layer computes the logits.
     keys : (str, str)
-        Keys of the result.
+        The keys of the result.
     gradients : bool
         As in `from_keras`.
 
     Returns
     -------
     parameters : dict of str to numpy.ndarray
-        The weights (n_y, n_a) and the bias (n_y, 1); copies.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `from_keras`.
+        Copies of the weights (n_y, n_a) and the bias (n_y, 1).
     """
-    config = _config(weights, "layer")  # that of a TimeDistributed
+    config = _config(weights, "layer")  # the layer inside TimeDistributed
     if config.get("activation", "linear") not in ("linear", "softmax"):
         raise ValueError(f"the layer's activation must be 'linear' or 'softmax'; got {config['activation']!r}")
     if "input_dim" in config:
-        raise ValueError("`weights` must be of a dense layer; got an embedding")
+        raise ValueError("`weights` must belong to a dense layer; got an embedding")
     arrays = _arrays(weights)
     if len(arrays) not in (1, 2):
         raise ValueError(f"`weights` of a dense layer must be [kernel, bias] or [kernel]; got {len(arrays)} arrays")
@@ -170,9 +160,9 @@ def _is_stack(weights: Any) -> bool:
 
 
 def _arrays(layer: Any) -> Sequence[Any]:
-    """The arrays of one layer, in the order of get_weights."""
+    """Return the arrays of one layer in the order of get_weights."""
     if hasattr(layer, "layers"):
-        raise ValueError("`weights` must be the recurrent layers of a model, not the model: a list from model.layers")
+        raise ValueError("`weights` must be recurrent layers, not a model: pass a list from model.layers")
     arrays = layer.get_weights() if _is_layer(layer) else layer
     if not isinstance(arrays, list | tuple):
         raise TypeError(f"`weights` must be a Keras layer or a list of arrays; got {type(layer).__name__}")
@@ -180,7 +170,7 @@ def _arrays(layer: Any) -> Sequence[Any]:
 
 
 def _check_config(cell: Cell, layer: Any) -> None:
-    """What only a layer tells: its arrays are the same."""
+    """Check what a layer computes, which its arrays do not show."""
     merge = getattr(layer, "merge_mode", "concat")
     if merge != "concat":
         raise ValueError(f"merge_mode of a bidirectional layer must be 'concat'; got {merge!r}")
@@ -192,10 +182,10 @@ def _check_config(cell: Cell, layer: Any) -> None:
 
 
 def _check_half(cell: Cell, layer: Any, backwards: bool) -> None:
-    """One direction: its cell computes what ours does, and it reads in this direction."""
+    """Check that one direction computes what rnnx's cell does, and reads in this direction."""
     config = _config(layer, "cell")
     if "cells" in config:
-        raise ValueError("the layer has a list of cells; give a layer of its own for each")
+        raise ValueError("the layer has a list of cells; use one layer per cell")
     for key, wanted in _ACTIVATIONS.items():
         if config.get(key, wanted) != wanted:
             raise ValueError(f"the layer's {key} must be {wanted!r}; got {config[key]!r}")
@@ -209,7 +199,7 @@ def _check_half(cell: Cell, layer: Any, backwards: bool) -> None:
 
 
 def _config(layer: Any, inner: str) -> dict[str, Any]:
-    """What a layer tells of itself, and of the layer or cell that it wraps; nothing of a list of arrays."""
+    """Merge the configs of a layer and of the layer or cell that it wraps; empty for a list of arrays."""
     config: dict[str, Any] = {}
     for part in (layer, getattr(layer, inner, None)):
         get_config = getattr(part, "get_config", None)
@@ -219,11 +209,11 @@ def _config(layer: Any, inner: str) -> dict[str, Any]:
 
 
 def _read(cell: Cell, k: int, arrays: Sequence[Any]) -> Blocks:
-    """One layer and direction, its shapes checked."""
+    """Check the shapes of one layer and direction."""
     if len(arrays) not in (2, 3):
         raise ValueError(
-            "`weights` of a layer must be [kernel, recurrent_kernel, bias], or these twice for a bidirectional layer "
-            f"(without bias: two arrays, or four); got {len(arrays)} arrays"
+            "`weights` of a layer must be [kernel, recurrent_kernel] or [kernel, recurrent_kernel, bias], twice if "
+            f"bidirectional; got {len(arrays)} arrays"
         )
     kernel, recurrent = (
         blocks.peer_array(key, a, 2) for key, a in zip(("kernel", "recurrent_kernel"), arrays[:2], strict=True)

@@ -16,34 +16,34 @@ _KEY = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh)(_l\d+(?:_reverse)?)?")
 
 
 def to_torch(cell: Cell | str, parameters: Mapping[str, Array], *, prefix: str = "", name: str = "") -> Arrays:
-    """Weights for torch.nn.RNN, LSTM or GRU.
+    """Convert parameters to the weights of torch.nn.RNN, LSTM or GRU.
 
     Parameters
     ----------
     cell : Cell or str
         "rnn", "lstm" or "gru_reset_after".
     parameters : dict of str to array
-        Of one cell ("Wf", ...) or of a stack ("Wf_l0", "Wf_l0_reverse", "Wf_l1", ...). Other layers in it are left
-        out; for an output layer see `dense_to_torch`.
+        Parameters of a cell ("Wf", ...) or a stack ("Wf_l0", "Wf_l0_reverse", "Wf_l1", ...). Other keys are ignored;
+        for an output layer see `dense_to_torch`.
     prefix : str
-        What the keys begin with: where the layer is in its module, for instance "rnn.".
+        Prefix of the returned keys: the place of the layer in its module, for instance "rnn.".
     name : str
-        Name of the stack, if it has one ("encoder" for "Wf_encoder_l0").
+        Name of the stack in the keys of `parameters` ("encoder" for "Wf_encoder_l0").
 
     Returns
     -------
     dict of str to numpy.ndarray
         weight_ih_l<k> (k n_a, n_x), weight_hh_l<k> (k n_a, n_a), bias_ih_l<k> and bias_hh_l<k> (k n_a,), in the
-        dtype of `parameters`, the wider one if there are two. Load them with
+        dtype of `parameters`, the wider one if there are two. To load them:
         ``module.load_state_dict({k: torch.from_numpy(v) for k, v in to_torch(cell, parameters).items()})``.
 
     Raises
     ------
     ValueError
-        For a cell that torch does not have (a GRU that resets before the product, a cell of one's own), a missing or
-        unknown key, a wrong shape, or layers of unequal hidden size.
+        If torch does not have the cell (a GRU that resets before the product, a cell that is not built in), a key or a
+        shape is wrong, or the layers have unequal hidden sizes.
     TypeError
-        For something that is not a float32 or float64 array.
+        If a parameter is not a float32 or float64 array.
     """
     cell, gates = blocks.peer_gates("torch", cell)
     parts = {s or "_l0": blocks.pack(gates, p) for s, p in blocks.parts_of(cell, parameters, name).items()}
@@ -64,37 +64,37 @@ def from_torch(
     name: str = "",
     gradients: bool = False,
 ) -> Arrays:
-    """Parameters from the weights of torch.nn.RNN, LSTM or GRU.
+    """Convert the weights of torch.nn.RNN, LSTM or GRU to parameters.
 
     Parameters
     ----------
     cell : Cell or str
         "rnn", "lstm" or "gru_reset_after".
     weights : torch.nn.Module, or dict of str to array
-        The layer, its state_dict(), or arrays by the same names. Without biases (bias=False): they become zeros.
+        The layer, its state_dict(), or arrays under the same names. Missing biases (bias=False) become zeros.
     prefix : str
-        What the keys of this layer begin with, for instance "rnn." if `weights` is of a whole model.
+        Prefix of the keys of this layer, for instance "rnn." if `weights` is a whole model.
     stack : bool
-        True: the names of a stack, "Wf_l0", "Wf_l0_reverse", ...; False: the cell's own, "Wf", which wants one layer
-        of one direction.
+        Whether to return the names of a stack, "Wf_l0", "Wf_l0_reverse", ... Otherwise the names are "Wf", ..., which
+        requires a single layer and direction.
     name : str
-        Name of the stack, if it shall have one.
+        Name of the stack in the returned keys.
     gradients : bool
-        True if `weights` holds gradients with respect to torch's weights: the result then holds those with respect
-        to ours, under "d" + key.
+        Whether `weights` are gradients with respect to torch's weights. The result then contains the gradients with
+        respect to rnnx's parameters, under "d" + key.
 
     Returns
     -------
     parameters : dict of str to numpy.ndarray
-        Copies, in the dtype of `weights`.
+        Copies in the dtype of `weights`.
 
     Raises
     ------
     ValueError
-        For missing or unknown keys, wrong shapes, the weights of another cell, a projection (proj_size), or a module
-        with another nonlinearity than tanh.
+        If a key or a shape is wrong, the weights belong to another cell, or the module has a projection (proj_size) or
+        a nonlinearity other than tanh.
     TypeError
-        For something that is not a module or a dict of float32 or float64 arrays.
+        If `weights` is not a module or a dict of float32 or float64 arrays.
     """
     cell, gates = blocks.peer_gates("torch", cell)
     _check_nonlinearity(_module(weights, prefix))
@@ -109,26 +109,21 @@ def from_torch(
 def dense_to_torch(
     parameters: Mapping[str, Array], *, keys: tuple[str, str] = ("Wy", "by"), prefix: str = ""
 ) -> Arrays:
-    """Weights for torch.nn.Linear.
+    """Convert the parameters of an output layer to the weights of torch.nn.Linear.
 
     Parameters
     ----------
     parameters : dict of str to array
-        Holds, beside others, the weights (n_y, n_a) and the bias (n_y, 1).
+        Contains the weights (n_y, n_a) and the bias (n_y, 1), among others.
     keys : (str, str)
-        Their keys.
+        The keys of weights and bias.
     prefix : str
-        What the returned keys begin with, for instance "head.".
+        Prefix of the returned keys, for instance "head.".
 
     Returns
     -------
     dict of str to numpy.ndarray
         weight (n_y, n_a) and bias (n_y,).
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `to_torch`.
     """
     weights, bias = blocks.head_arrays(parameters, keys)
     return {f"{prefix}weight": weights, f"{prefix}bias": bias}
@@ -137,28 +132,23 @@ def dense_to_torch(
 def dense_from_torch(
     weights: Any, *, keys: tuple[str, str] = ("Wy", "by"), prefix: str = "", gradients: bool = False
 ) -> Arrays:
-    """Parameters of an output layer from those of torch.nn.Linear.
+    """Convert the weights of torch.nn.Linear to the parameters of an output layer.
 
     Parameters
     ----------
     weights : torch.nn.Module, or dict of str to array
     keys : (str, str)
-        Keys of the result.
+        The keys of the result.
     prefix, gradients
         As in `from_torch`.
 
     Returns
     -------
     parameters : dict of str to numpy.ndarray
-        The weights (n_y, n_a) and the bias (n_y, 1); copies.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `from_torch`.
+        Copies of the weights (n_y, n_a) and the bias (n_y, 1).
     """
-    if hasattr(_module(weights, prefix), "num_embeddings"):  # its one array looks like that of a layer without bias
-        raise ValueError("`weights` must be of a linear layer; got an embedding")
+    if hasattr(_module(weights, prefix), "num_embeddings"):  # its array looks like the weights of a layer without bias
+        raise ValueError("`weights` must belong to a linear layer; got an embedding")
     state = _state_dict(weights)
     names = (f"{prefix}weight", f"{prefix}bias")
     if names[0] not in state:
@@ -176,12 +166,12 @@ def _state_dict(weights: Any) -> Mapping[str, Any]:
 
 
 def _module(weights: Any, prefix: str) -> Any:
-    """The module at this place, for what its arrays do not tell; None if there is none."""
+    """Return the module at this prefix, or None if there is none."""
     find = getattr(weights, "get_submodule", None)
     try:
         return find(prefix.rstrip(".")) if callable(find) else weights
     except AttributeError:
-        return None  # no such module: the message about the keys says it better
+        return None  # the message about the keys is clearer
 
 
 def _check_nonlinearity(module: Any) -> None:
@@ -191,14 +181,14 @@ def _check_nonlinearity(module: Any) -> None:
 
 
 def _by_suffix(state: Mapping[str, Any], prefix: str) -> dict[str, dict[str, Any]]:
-    """Keys and arrays of every layer and direction."""
+    """Group the arrays by layer and direction."""
     found: dict[str, dict[str, Any]] = {}
     for key, value in state.items():
         rest = key[len(prefix) :]
         if not key.startswith(prefix) or "." in rest:
             continue  # of another module
         if rest.startswith("weight_hr"):
-            raise ValueError(f"`weights` has a projection ({key!r}, proj_size > 0), which rnnx's LSTM does not have")
+            raise ValueError(f"`weights` has a projection ({key!r}, proj_size > 0), which rnnx does not support")
         match = _KEY.fullmatch(rest)
         if match is None:
             raise ValueError(f"unknown key {key!r} in `weights` of a recurrent layer")
@@ -213,12 +203,12 @@ def _some(state: Mapping[str, Any]) -> str:
 
 
 def _read(cell: Cell, k: int, prefix: str, suffix: str, state: dict[str, Any]) -> Blocks:
-    """One layer and direction, its shapes checked."""
+    """Check the shapes of one layer and direction."""
     missing = [f"{prefix}{key}{suffix}" for key in ("weight_ih", "weight_hh") if key not in state]
     if len({"bias_ih", "bias_hh"} & set(state)) == 1:
         missing += [f"{prefix}{key}{suffix}" for key in ("bias_ih", "bias_hh") if key not in state]
     if missing:
-        raise ValueError(f"`weights` misses {', '.join(missing)}")
+        raise ValueError(f"`weights` must have the keys {', '.join(missing)}")
     arrays = {
         key: blocks.peer_array(prefix + key + suffix, a, 2 if key.startswith("weight") else 1)
         for key, a in state.items()

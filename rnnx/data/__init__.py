@@ -1,13 +1,19 @@
-"""Texts, tokenizers, and datasets that hand out batches."""
+"""Texts, tokenizers, and datasets that yield batches."""
 
-from rnnx.data.batches import Batch, Dataset, Examples, Lines, Streams, Windows
-from rnnx.data.corpus import CORPORA, Corpus, dinosaur_names, make_corpus, python_prose
+from rnnx.data.batches import Batch, Dataset, pad
+from rnnx.data.builtin import CORPORA, dinosaur_names, python_prose
+from rnnx.data.corpus import Corpus, make_corpus
+from rnnx.data.examples import Examples
 from rnnx.data.files import EncodedText, TextFile, encode_file, open_text, read_text
-from rnnx.data.pairs import PairBatch, Pairs, pad
-from rnnx.data.tokenizer import CharTokenizer, count_characters
+from rnnx.data.on_device import to_device_of
+from rnnx.data.pairs import PairBatch, Pairs
+from rnnx.data.tokenizer import NEWLINE, CharTokenizer
+from rnnx.data.vocabulary import count_characters
+from rnnx.data.windows import Lines, Streams, Windows
 
 __all__ = [
     "CORPORA",
+    "NEWLINE",
     "Batch",
     "CharTokenizer",
     "Corpus",
@@ -28,4 +34,5 @@ __all__ = [
     "pad",
     "python_prose",
     "read_text",
+    "to_device_of",
 ]

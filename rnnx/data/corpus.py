@@ -1,37 +1,23 @@
-"""Texts to learn: the built-in ones, files, and their split into a part to learn and a part held out."""
+"""A text as a training set and a validation set."""
 
-import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from importlib import resources
-from itertools import chain, islice, pairwise
-from numbers import Real
+from itertools import chain, islice
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 
-from rnnx.data.batches import Dataset, Lines, Pieces, Streams, Windows
-from rnnx.data.files import PIECE, EncodedText, bounds_of_lines, encode, encode_file, looks_like_list, open_text
-from rnnx.data.files import read_text as read_text
+from rnnx._core.checks import real
+from rnnx.data.batches import Dataset
+from rnnx.data.files import PIECE, EncodedText, encode, open_text
+from rnnx.data.lines import LineViews, line_bounds, looks_like_list
+from rnnx.data.split import NOTHING_HELD_OUT, split_lines, split_text
 from rnnx.data.tokenizer import NEWLINE, CharTokenizer
+from rnnx.data.windows import Lines, Streams, Windows
 
-__all__ = [
-    "CORPORA",
-    "Corpus",
-    "dinosaur_names",
-    "encode_file",
-    "make_corpus",
-    "open_text",
-    "python_prose",
-    "read_text",
-]
-
-_ALL = "nothing held out"
 _PATH_LENGTH = 300  # a shorter text without a newline may be a path by mistake
-_ROUNDING = 1e-9  # so that a fraction of 0.29 of 100 is 29
 
 
 @dataclass(frozen=True)
@@ -45,11 +31,11 @@ class Corpus:
         "lines", "windows" or "streams".
     tokenizer : CharTokenizer
     train, validation : Lines, Windows or Streams
-        `validation` is None if nothing was held out.
+        `validation` is None if nothing is held out.
     split : str
-        In words, how the validation part was chosen: losses of different splits are not comparable.
+        How the validation set was chosen, in words. Losses of different splits are not comparable.
     fingerprint : str
-        SHA-256 of the text, so that a run that goes on can see that it is the same.
+        SHA-256 of the text, with which a resumed run checks that the text is the same.
     """
 
     name: str
@@ -61,43 +47,10 @@ class Corpus:
     fingerprint: str
 
     def summary(self) -> str:
-        """One line: what there is to learn, what is held out, and how many characters there are to tell apart."""
-        if self.by == "lines":
-            size = f"{len(self.train)} lines"
-        elif self.by == "windows":
-            size = f"{len(self.train)} windows"
-        else:
-            size = f"{len(self.train)} characters in streams"
-        return f"{self.name}: {size} to learn, {self.split}; {self.tokenizer.vocab_size} characters"
-
-
-def dinosaur_names() -> str:
-    """Genus names of dinosaurs, one per line."""
-    return resources.files("rnnx").joinpath("data/texts/dinosaurs.txt").read_text(encoding="utf-8")
-
-
-def python_prose() -> str:
-    """Prose that comes with Python: the help texts on its language, in the order of their titles.
-
-    About 465,000 characters. They are not the same in every version of Python: name it with a loss.
-
-    Raises
-    ------
-    ValueError
-        If this installation of Python has left them out.
-    """
-    try:
-        from pydoc_data.topics import topics
-    except ImportError:
-        raise ValueError("this installation of Python has no help texts (the module pydoc_data.topics)") from None
-    return NEWLINE.join(topics[title] for title in sorted(topics))
-
-
-CORPORA: dict[str, Callable[[], str]] = {
-    "dinos": dinosaur_names,
-    "dinosaurs": dinosaur_names,
-    "pydoc": python_prose,
-}
+        """Describe the training set, the split and the vocabulary in one line."""
+        unit = {"lines": "lines", "windows": "windows", "streams": "characters in streams"}[self.by]
+        size = f"{len(self.train)} {unit} to learn"
+        return f"{self.name}: {size}, {self.split}; {self.tokenizer.vocab_size} characters"
 
 
 def make_corpus(
@@ -105,7 +58,7 @@ def make_corpus(
     text: str | Path,
     *,
     by: str = "auto",
-    length: int = 64,
+    seq_length: int = 64,
     seed: int = 0,
     validation: float | None = 0.1,
     split: str = "tail",
@@ -114,80 +67,88 @@ def make_corpus(
     min_count: int = 1,
     tokenizer: CharTokenizer | None = None,
 ) -> Corpus:
-    """Datasets of a text.
+    """Make the datasets of a text.
 
     Parameters
     ----------
     name : str
         For messages and file names.
     text : str or Path
-        A text, or, as a Path, a UTF-8 file of any size, which is read piece by piece.
+        A text, or the Path of a UTF-8 file of any size, which is read piece by piece.
     by : {"auto", "lines", "windows", "streams"}
-        "lines": every non-empty line is a sequence, random ones of them are held out, equal ones together.
-        "windows": the text is one sequence, cut into windows. "streams": it is one sequence, read in order,
-        with states carried from batch to batch. "auto": lines if there are at least 20 of them, none longer
-        than 64 characters and nine of ten not followed by a blank one; else windows.
-    length : int
+        "lines": every non-empty line is an independent sequence; random lines are held out, equal lines together.
+        "windows": the text is one sequence, cut into independent windows. "streams": the text is one sequence, read
+        in order, with states carried from batch to batch. "auto": lines if the text has at least 20 of them, none
+        longer than 64 characters, and at most one blank line for ten others; else windows.
+    seq_length : int
         Steps of a window, or of a batch of streams.
     seed : int
-        For the choice of lines.
+        Seed for choosing lines to hold out.
     validation : float or None
-        Fraction that is held out (of lines: of those that differ), above 0 and below 1. None: nothing, as for a
-        text to evaluate a model on.
+        Fraction to hold out (of the distinct lines), between 0 and 1. None holds out nothing, as for a text on which
+        a trained model is evaluated.
     split : {"tail", "blocks"}
-        What is held out of windows and streams. "tail": the end of the text. "blocks": the text is cut into
-        `n_blocks` parts of equal size, and of each its end is held out. No target of one side has its input in
-        the other: the first character after each cut is predicted by neither.
+        Part of a continuous text to hold out. "tail": its end. "blocks": the end of each of `n_blocks` equal blocks.
+        No target of one set has its input in the other: the first character after each cut is predicted in neither.
     n_blocks : int
     oov_token : str or None
-        See `CharTokenizer`. No character of this text needs it, unless `min_count` makes some rare, and what
-        never occurs in training is not learned: so there is none by default.
+        See `CharTokenizer`. By default there is none: the vocabulary holds all characters of the text unless
+        `min_count` excludes some, and a token that never occurs in training is not learned.
     min_count : int
-        Characters that come less often become `oov_token`; newlines never.
+        Characters that occur less often become `oov_token`; newlines never do.
     tokenizer : CharTokenizer, optional
-        The one of a trained model, used as it is; without it, one is fitted to the text.
+        The tokenizer of a trained model, used unchanged. By default one is fitted to the text.
 
     Raises
     ------
     ValueError
-        For arguments out of their range, a text that is too short to hold something out, a str that names a
-        file, or a character that `tokenizer` does not know; for a file, as `open_text`.
+        If an argument is out of range, the text is too short to hold something out, a str is the name of a file, or
+        the vocabulary of `tokenizer` lacks a character; for a file, also as `open_text`.
     OSError
         If the file cannot be read.
     """
-    _check_choices(by, split, validation, oov_token, min_count, tokenizer)
+    _check_choices(by, split, validation, tokenizer is not None and (oov_token is not None or min_count != 1))
     with open_text(text) if isinstance(text, Path) else nullcontext(_Slices(text)) as pieces:
         if by == "auto":
             by = "lines" if looks_like_list(pieces) else "windows"
         if by == "lines" and split == "blocks":
-            raise ValueError("`split` must be 'tail' for lines, of which random ones are held out; got 'blocks'")
-        bounds = bounds_of_lines(pieces) if by == "lines" else None
+            raise ValueError("`split` must be 'tail' for lines, which are held out at random; got 'blocks'")
+        bounds = line_bounds(pieces) if by == "lines" else None
         _check_size(name, pieces, bounds, validation)
         new = CharTokenizer(oov_token) if tokenizer is None else tokenizer
         encoded = encode(pieces, new, fit=tokenizer is None, lines=by == "lines", min_count=min_count)
     if bounds is not None:
-        return _of_lines(name, encoded, *bounds, seed, validation)
-    train, held_out, words = _cut(name, len(encoded.indices), 1 if split == "tail" else n_blocks, validation)
+        return _of_lines(name, encoded, LineViews(encoded.indices, *bounds), seed, validation)
+    n = len(encoded.indices)
+    train, held_out, words = split_text(name, n, 1 if split == "tail" else n_blocks, validation)
     kind = Windows if by == "windows" else Streams
-    held = kind(encoded.indices, length, held_out) if held_out else None
-    return Corpus(name, by, encoded.tokenizer, kind(encoded.indices, length, train), held, words, encoded.fingerprint)
+    held = kind(encoded.indices, seq_length, held_out) if held_out else None
+    new_train = kind(encoded.indices, seq_length, train)
+    return Corpus(name, by, encoded.tokenizer, new_train, held, words, encoded.fingerprint)
 
 
-def _check_choices(
-    by: str,
-    split: str,
-    validation: float | None,
-    oov_token: str | None,
-    min_count: int,
-    tokenizer: CharTokenizer | None,
-) -> None:
+def _of_lines(name: str, encoded: EncodedText, lines: LineViews, seed: int, validation: float | None) -> Corpus:
+    newline = int(encoded.tokenizer.encode(NEWLINE)[0])
+
+    def dataset(chosen: np.ndarray) -> Lines:
+        return Lines(LineViews(lines.indices, lines.starts[chosen], lines.stops[chosen]), newline)
+
+    if validation is None:
+        train, held, words = dataset(np.arange(len(lines))), None, NOTHING_HELD_OUT
+    else:
+        chosen, held_out, words = split_lines(name, lines, seed, validation)
+        train, held = dataset(chosen), dataset(held_out)
+    return Corpus(name, "lines", encoded.tokenizer, train, held, words, encoded.fingerprint)
+
+
+def _check_choices(by: str, split: str, validation: float | None, two_vocabularies: bool) -> None:
     if by not in ("auto", "lines", "windows", "streams"):
         raise ValueError(f"`by` must be 'auto', 'lines', 'windows' or 'streams'; got {by!r}")
     if split not in ("tail", "blocks"):
         raise ValueError(f"`split` must be 'tail' or 'blocks'; got {split!r}")
-    if validation is not None and not (isinstance(validation, Real) and 0 < validation < 1):
-        raise ValueError(f"`validation` must be a fraction above 0 and below 1; got {validation!r}")
-    if tokenizer is not None and (oov_token is not None or min_count != 1):
+    if validation is not None:
+        real("validation", validation, "(0, 1)")
+    if two_vocabularies:
         raise ValueError("`oov_token` and `min_count` are for a new tokenizer; one was given")
 
 
@@ -205,7 +166,7 @@ def _check_size(
 
 
 class _Slices:
-    """A text in memory, piece by piece; its line ends are newlines, as those of a file."""
+    """A text in memory, piece by piece, with newlines as line ends like the text of a file."""
 
     def __init__(self, text: str) -> None:
         if not isinstance(text, str):
@@ -216,82 +177,3 @@ class _Slices:
 
     def __iter__(self) -> Iterator[str]:
         return (self.text[at : at + PIECE] for at in range(0, len(self.text), PIECE))
-
-
-class _LinesOf(Sequence[np.ndarray]):
-    """Lines as views of the text's indices: a list of arrays would be larger than the text."""
-
-    def __init__(self, indices: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> None:
-        self.indices, self.starts, self.stops = indices, starts, stops
-
-    def __len__(self) -> int:
-        return len(self.starts)
-
-    @overload
-    def __getitem__(self, i: int) -> np.ndarray: ...
-    @overload
-    def __getitem__(self, i: slice) -> "_LinesOf": ...
-    def __getitem__(self, i: int | slice) -> "np.ndarray | _LinesOf":
-        if isinstance(i, slice):
-            return _LinesOf(self.indices, self.starts[i], self.stops[i])
-        return self.indices[self.starts[i] : self.stops[i]]
-
-
-def _of_lines(
-    name: str, encoded: EncodedText, starts: np.ndarray, stops: np.ndarray, seed: int, validation: float | None
-) -> Corpus:
-    n = len(starts)
-    newline = int(encoded.tokenizer.encode(NEWLINE)[0])
-
-    def lines(chosen: np.ndarray) -> Lines:
-        return Lines(_LinesOf(encoded.indices, starts[chosen], stops[chosen]), newline)
-
-    if validation is None:
-        return Corpus(name, "lines", encoded.tokenizer, lines(np.arange(n)), None, _ALL, encoded.fingerprint)
-    numbers = _numbers_of_equal(_LinesOf(encoded.indices, starts, stops))
-    different = int(numbers.max()) + 1
-    if different < 2:
-        raise ValueError(f"{name} must have at least 2 different lines to train on one and hold one out; got 1")
-    order = np.random.default_rng(seed).permutation(different)
-    wanted = min(max(1, int(different * validation + _ROUNDING)), different - 1)
-    places = np.empty_like(order)
-    places[order] = np.arange(different)
-    places = places[numbers]  # of every line, that of its number in the random order
-    chosen, count = np.argsort(places, kind="stable"), int((places < wanted).sum())
-    words = f"{count} of {n} lines held out at random"
-    if different < n:
-        words += f", {wanted} of {different} different ones"
-    train, held = lines(chosen[count:]), lines(chosen[:count])
-    return Corpus(name, "lines", encoded.tokenizer, train, held, words, encoded.fingerprint)
-
-
-def _numbers_of_equal(lines: Sequence[np.ndarray]) -> np.ndarray:
-    """A number for every line, the same for equal ones, in the order of their first appearance.
-
-    Lines are compared by 64 bits of a digest, which a text of millions of lines has room for. Should two that differ
-    ever agree in it, they stay on one side of the split, which does no harm.
-    """
-    digests = (hashlib.blake2b(line.tobytes(), digest_size=8).digest() for line in lines)
-    keys = np.fromiter((int.from_bytes(digest, "big") for digest in digests), np.uint64, len(lines))
-    _, firsts, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    numbers = np.empty_like(firsts)
-    numbers[np.argsort(firsts)] = np.arange(len(firsts))
-    return numbers[inverse]
-
-
-def _cut(name: str, n: int, n_blocks: int, validation: float | None) -> tuple[Pieces, Pieces, str]:
-    """Pieces of n characters to train on and to hold out, the end of every block, and that in words."""
-    if not isinstance(n_blocks, int | np.integer) or n_blocks < 1:
-        raise ValueError(f"`n_blocks` must be an integer of at least 1; got {n_blocks!r}")
-    if validation is None:
-        return [(0, n)], [], _ALL
-    edges = [i * n // n_blocks for i in range(n_blocks + 1)]
-    cuts = [stop - max(2, int((stop - start) * validation + _ROUNDING)) for start, stop in pairwise(edges)]
-    train, held = list(zip(edges, cuts, strict=False)), list(zip(cuts, edges[1:], strict=True))
-    if any(cut - start < 2 for start, cut in train):
-        parts = "" if n_blocks == 1 else f" of {n_blocks} blocks"
-        raise ValueError(f"{name} is too short, with {n} characters, to hold out {validation:g}{parts}")
-    count = sum(stop - cut for cut, stop in held)
-    if n_blocks == 1:
-        return train, held, f"last {count} of {n} characters held out"
-    return train, held, f"{count} of {n} characters held out, in {n_blocks} blocks spread evenly over the text"

@@ -1,12 +1,13 @@
-"""Models over the functions: a stack of recurrent layers, and what can stand on it."""
+"""Models: a stack of recurrent layers, with heads for texts, sequences and pairs."""
 
 from rnnx.models.base import Model, Step
 from rnnx.models.character import CharModel, CharStream
+from rnnx.models.decoding import Prediction
 from rnnx.models.dropout import Masks
 from rnnx.models.generation import draw, sample
 from rnnx.models.recurrent import Recurrent, StackCache, StackStream
 from rnnx.models.segments import square_root_segments
-from rnnx.models.seq2seq import Prediction, Seq2Seq
+from rnnx.models.seq2seq import Seq2Seq
 from rnnx.models.sequence import SequenceClassifier, SequenceRegressor
 from rnnx.models.sequence_model import SequenceModel
 
@@ -30,7 +31,7 @@ __all__ = [
     "square_root_segments",
 ]
 
-# The models that a checkpoint can hold, by the name it has there.
+# Models by their names in a checkpoint.
 MODELS: dict[str, type[Model]] = {
     model.kind: model for model in (CharModel, SequenceClassifier, SequenceRegressor, Seq2Seq)
 }

@@ -1,4 +1,7 @@
-"""Attention as a layer between a decoder and the head."""
+"""Attention as a layer between a decoder and the head.
+
+Dimensions: n, n_e features of decoder and encoder outputs, m examples, T_x source and T_y target steps.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,16 +13,16 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx.functional.activations import tanh, tanh_backward
 from rnnx.functional.attention import (
+    AttentionCache,
     AttentionStream,
     additive_attention_backward,
     additive_attention_forward,
     dot_product_attention_backward,
     dot_product_attention_forward,
 )
-from rnnx.functional.attention_base import AttentionCache
 from rnnx.functional.heads import dense_backward, dense_forward
 from rnnx.functional.initialization import initialize_dense
-from rnnx.models.recurrent import Parameters
+from rnnx.models.layers import Parameters
 
 KINDS = ("additive", "dot", "scaled_dot")
 _ADDITIVE = ("Wq", "Wk", "va", "ba")
@@ -37,19 +40,19 @@ class LayerCache:
 
 
 class AttentionLayer:
-    r"""The hidden states of a decoder, each with what it finds in the outputs of an encoder. It holds no arrays.
+    r"""Combines the hidden states of a decoder with their contexts in the outputs of an encoder. It holds no arrays.
 
     .. math:: \tilde a_t = \tanh(W_c [c_t; a_t] + b_c)
 
-    with the context :math:`c_t` of query :math:`a_t` (M.-T. Luong et al., arXiv:1508.04025, equation 5, and a bias).
-    Keys and values are the encoder's outputs. For a dot product with outputs of another size than the query's, the
-    keys are :math:`W_k h_s`, which is Luong's "general" score.
+    with the context :math:`c_t` of query :math:`a_t` (M.-T. Luong et al., arXiv:1508.04025, equation 5, plus a bias).
+    Keys and values are the encoder outputs. For a dot product of different sizes the keys are :math:`W_k h_s`, which
+    is Luong's "general" score.
 
     Parameters
     ----------
     kind : {"additive", "dot", "scaled_dot"}
     n, n_encoded : int
-        Features of the decoder's and of the encoder's outputs.
+        Features of the decoder and encoder outputs.
     """
 
     def __init__(self, kind: str, n: int, n_encoded: int) -> None:
@@ -57,7 +60,7 @@ class AttentionLayer:
         self.projects = kind != "additive" and n != n_encoded
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every parameter with its shape."""
+        """Return the shape of every parameter."""
         n, n_encoded = self.n, self.n_encoded
         shapes: dict[str, tuple[int, ...]] = {}
         if self.kind == "additive":
@@ -68,10 +71,10 @@ class AttentionLayer:
         return {key + _SUFFIX: shape for key, shape in shapes.items()}
 
     def initialize(self, rng: np.random.Generator, **options: Any) -> Parameters:
-        """Initial parameters, matrices and biases as those of a head."""
+        """Return initial parameters, drawn like those of a head."""
         result: Parameters = {}
         for name, shape in self.shapes().items():
-            if name.startswith("va"):  # a row that maps to one score
+            if name.startswith("va"):  # like a head with one output
                 row = initialize_dense(shape[0], 1, seed=rng, **options)["Wy"]
                 xp, _ = ns.common_namespace({name: row})
                 result[name] = xp.reshape(row, shape)
@@ -89,7 +92,7 @@ class AttentionLayer:
         *,
         keep_caches: bool = True,
     ) -> tuple[Array, Array, LayerCache | None]:
-        """Look at the source from every step of the decoder.
+        """Attend to the source from every step of the decoder.
 
         Parameters
         ----------
@@ -97,9 +100,9 @@ class AttentionLayer:
         a : array, shape (n, m, T_y)
         encoded : array, shape (n_encoded, m, T_x)
         lengths : array of int, shape (m,), optional
-            Source steps.
+            Steps of each source.
         keep_caches : bool
-            False if no backward pass follows: the cache is None.
+            False saves nothing for a backward pass, and the cache is None.
 
         Returns
         -------
@@ -117,7 +120,7 @@ class AttentionLayer:
         return out, weights, LayerCache(cache, encoded, joined, out) if keep_caches else None
 
     def stream(self, parameters: Mapping[str, Array], encoded: Array, lengths: Any = None) -> "LayerStream":
-        """`forward` for one step of the decoder after another: what the source alone decides is computed once."""
+        """Run `forward` one decoder step at a time; what depends on the source alone is computed once."""
         if self.kind == "additive":
             attention = AttentionStream(encoded, encoded, self._own(parameters), lengths=lengths)
         else:
@@ -126,26 +129,24 @@ class AttentionLayer:
         return LayerStream(attention, lambda context, a: self._combine(parameters, context, a)[0])
 
     def _own(self, parameters: Mapping[str, Array]) -> Parameters:
-        """Of the additive score, under the names of the function."""
+        """Return the parameters of the additive score under the names of its function."""
         return {key: parameters[key + _SUFFIX] for key in _ADDITIVE}
 
     def _keys(self, parameters: Mapping[str, Array], encoded: Array) -> Array:
-        """Of the dot product."""
+        """Return the keys of the dot product."""
         if not self.projects:
             return encoded
         xp, _ = ns.common_namespace({"encoded": encoded})
         return dense_forward(encoded, parameters["Wk" + _SUFFIX], xp.zeros_like(parameters["bc" + _SUFFIX]))
 
     def _combine(self, parameters: Mapping[str, Array], context: Array, a: Array) -> tuple[Array, Array]:
-        """The output, and [context; a]; with or without an axis of time."""
+        """Return the output and [context; a], with or without a time axis."""
         xp, _ = ns.common_namespace({"a": a})
         joined = xp.concat([context, a], axis=0)
         return tanh(dense_forward(joined, parameters["Wc" + _SUFFIX], parameters["bc" + _SUFFIX])), joined
 
-    def backward(
-        self, parameters: Mapping[str, Array], dout: Array, cache: LayerCache
-    ) -> tuple[Array, Array, Parameters]:
-        """Gradients of `forward`: da (n, m, T_y), dencoded (n_encoded, m, T_x), and those of the parameters."""
+    def backward(self, parameters: Mapping[str, Array], dout: Array, cache: LayerCache) -> Parameters:
+        """Return the gradients of `forward`: da (n, m, T_y), dencoded (n_e, m, T_x), and "d" + name of parameters."""
         dz = tanh_backward(dout, cache.out)
         djoined, dWc, dbc = dense_backward(dz, cache.joined, parameters["Wc" + _SUFFIX]).values()
         gradients = {"dWc": dWc, "dbc": dbc}
@@ -159,17 +160,17 @@ class AttentionLayer:
         if self.projects:
             dkeys, gradients["dWk"], _ = dense_backward(dkeys, cache.encoded, parameters["Wk" + _SUFFIX]).values()
         da = found["dqueries"] + djoined[self.n_encoded :, :, :]
-        return da, dkeys + found["dvalues"], {key + _SUFFIX: d for key, d in gradients.items()}
+        return {"da": da, "dencoded": dkeys + found["dvalues"], **{key + _SUFFIX: d for key, d in gradients.items()}}
 
 
 @dataclass(frozen=True)
 class LayerStream:
-    """See `AttentionLayer.stream`."""
+    """An attention layer that runs step by step. See `AttentionLayer.stream`."""
 
     attention: AttentionStream
     combine: Callable[[Array, Array], Array]
 
     def step(self, a: Array) -> tuple[Array, Array]:
-        """Hidden states of the decoder (n, m) to outputs (n, m) and weights (m, T_x)."""
+        """Run one step: from decoder states (n, m) to outputs (n, m) and weights (m, T_x)."""
         context, weights = self.attention.step(a)
         return self.combine(context, a), weights

@@ -1,4 +1,4 @@
-"""What all models have: parameters by name, a config to rebuild them from, a summary, and a step of training."""
+"""The interface of all models: parameters by name, a config to rebuild the model, a summary, and a training step."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -11,15 +11,15 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_shape
 from rnnx.models.dropout import Masks
-from rnnx.models.recurrent import Parameters, States
+from rnnx.models.layers import Parameters, States
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a batch says to the trainer."""
+    """The result of a training step."""
 
-    loss: Any  # a float; of another library than NumPy an array of shape (), which nobody has looked at
-    gradients: Parameters  # "d" + name of every parameter
+    loss: Any  # a float; on a device an array of shape (), which has not been fetched
+    gradients: Parameters  # "d" + name for every parameter
     states: States  # after the last step, for a batch that continues
 
 
@@ -29,57 +29,80 @@ class Model(ABC):
     Attributes
     ----------
     parameters : dict of str to array
-        Optimizers replace it, or write to its arrays.
+        An optimizer replaces the dict, or writes to its arrays.
     config : dict
-        Plain values; ``type(model)(**model.config, parameters=model.parameters)`` is the same model again.
+        Plain values; ``type(model)(**model.config, parameters=model.parameters)`` is the same model.
     """
 
     kind: ClassVar[str]  # the name in checkpoints
-    parameters: Parameters
     config: dict[str, Any]
+
+    @property
+    def parameters(self) -> Parameters:
+        """The parameters by name."""
+        return self._parameters
+
+    @parameters.setter
+    def parameters(self, parameters: Parameters) -> None:
+        self._parameters = parameters
+        name, array = next(iter(parameters.items()))
+        self.xp, self.device = ns.common_namespace({name: array})
+        self.dtype = array.dtype
 
     @abstractmethod
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every parameter with its shape."""
+        """Return the shape of every parameter."""
 
     @abstractmethod
-    def loss_and_gradients(self, batch: Any, *, masks: Masks | None = None) -> tuple[Any, Parameters]:
-        """The loss, a float or of another library than NumPy an array of shape (); and the gradients ("d" + name)."""
-
-    @abstractmethod
-    def loss(self, batch: Any) -> float:
-        """The mean loss of a batch."""
-
-    def vocab_sizes(self) -> dict[str, int]:
-        """Characters of its tokenizers, by their names in a checkpoint; nothing for a model without texts."""
-        return {}
-
-    def count(self, batch: Any) -> int:
-        """Of how many terms `loss` is the mean."""
-        return int(np.sum(batch.lengths))
-
     def train_step(
         self, batch: Any, *, states: States | None = None, masks: Masks | None = None, segment_length: int | None = None
     ) -> Step:
-        """Loss and gradients as the trainer asks for them."""
-        if states or segment_length is not None:
-            raise ValueError(f"a {self.kind} model neither carries states nor recomputes segments")
-        return Step(*self.loss_and_gradients(batch, masks=masks), {})
+        """Return the loss, the gradients and the final states of a batch.
 
+        Parameters
+        ----------
+        batch : Batch
+        states : dict of str to array, optional
+            Initial states, for models that carry them from batch to batch. They are constants: no gradient flows back
+            beyond them (truncated BPTT).
+        masks : Masks, optional
+            Dropout masks.
+        segment_length : int, optional
+            Keep only the states of every `segment_length`-th step, and recompute the others in the backward pass. The
+            gradients are those of the whole sequence, for the memory of T / segment_length + segment_length steps
+            and one more forward pass.
+        """
+
+    @abstractmethod
     def evaluate_step(self, batch: Any, *, states: States | None = None) -> tuple[Any, States]:
-        """The loss as `loss_and_gradients` has it, and the states after the last step, for a batch that continues."""
-        del states
-        return self.loss(batch), {}
+        """Return the loss without dropout, as in `Step`, and the final states."""
+
+    def loss_and_gradients(self, batch: Any, *, masks: Masks | None = None) -> tuple[Any, Parameters]:
+        """Return the loss of a batch, as in `Step`, and the gradients by "d" + name of the parameter."""
+        step = self.train_step(batch, masks=masks)
+        return step.loss, step.gradients
+
+    def loss(self, batch: Any) -> float:
+        """Return the mean loss of a batch, without dropout; for texts in nats per character."""
+        return ns.numbers([self.evaluate_step(batch)[0]])[0]
+
+    def vocab_sizes(self) -> dict[str, int]:
+        """Return the vocabulary sizes of the model's tokenizers, by their names in a checkpoint."""
+        return {}
+
+    def count(self, batch: Any) -> int:
+        """Return the number of terms whose mean is the loss."""
+        return int(np.sum(batch.lengths))
 
     def set_parameters(self, parameters: Mapping[str, Array]) -> None:
-        """Take these parameters over.
+        """Replace all parameters.
 
         Raises
         ------
         ValueError
             If a name is missing or unknown, or a shape is wrong.
         TypeError
-            For arrays of two libraries, or a dtype that is not float32 or float64.
+            If arrays come from different libraries, or a dtype is not float32 or float64.
         """
         expected = self.shapes()
         missing = [name for name in expected if name not in parameters]
@@ -94,28 +117,28 @@ class Model(ABC):
 
     @property
     def n_parameters(self) -> int:
-        """Numbers in all parameters together."""
+        """Number of elements of all parameters."""
         return sum(int(np.prod(shape)) for shape in self.shapes().values())
 
     def summary(self) -> str:
-        """A table of the parameters with their shapes."""
+        """Return a table of the parameters and their shapes."""
         shapes = self.shapes()
         width = max(map(len, shapes))
         lines = [repr(self).strip("<>")]
         for name, shape in shapes.items():
             lines.append(f"  {name:<{width}}  {shape!s:>14}  {int(np.prod(shape)):>12,}")
-        example = next(iter(self.parameters.values()))
-        lines.append(f"  {'total':<{width}}  {'':>14}  {self.n_parameters:>12,}  {example.dtype}")
+        lines.append(f"  {'total':<{width}}  {'':>14}  {self.n_parameters:>12,}  {self.dtype}")
         return "\n".join(lines)
 
-    def _namespace(self) -> tuple[Any, Any, Any]:
-        """Library, device and dtype of the parameters."""
-        name, array = next(iter(self.parameters.items()))
-        return *ns.common_namespace({name: array}), array.dtype
-
-    def _array(self, values: Any) -> Array:
-        """Indices or numbers of a batch, in the library of the parameters; numbers in their dtype."""
-        xp, device, dtype = self._namespace()
+    def array(self, values: Any) -> Array:
+        """Convert values of a batch to the library of the parameters; floats also to their dtype."""
         if isinstance(values, np.ndarray | list | tuple):
-            values = xp.asarray(np.ascontiguousarray(values), device=device)
-        return values if ns.is_integer(xp, values) else ns.astype(xp, values, dtype)
+            values = self.xp.asarray(np.ascontiguousarray(values), device=self.device)
+        return values if ns.is_integer(self.xp, values) else ns.astype(self.xp, values, self.dtype)
+
+
+def needed_lengths(lengths: Any, m: int, n_steps: int) -> Any:
+    """Return None if NumPy lengths say that every example has all steps; masks are then unnecessary."""
+    if isinstance(lengths, np.ndarray) and lengths.shape == (m,) and m and (lengths == n_steps).all():
+        return None
+    return lengths

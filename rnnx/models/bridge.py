@@ -1,8 +1,7 @@
-"""From the final states of an encoder to the initial states of a decoder of the same widths."""
+"""From the final states of an encoder to the initial states of a decoder with the same widths."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,41 +10,34 @@ from rnnx._core.arrays import Array
 from rnnx.functional.activations import tanh, tanh_backward
 from rnnx.functional.heads import dense_backward, dense_forward
 from rnnx.functional.initialization import initialize_dense
-from rnnx.models.recurrent import Parameters, Recurrent, States
+from rnnx.models.layers import Parameters, States
+from rnnx.models.recurrent import Recurrent
+
+BridgeCache = dict[str, tuple[Array, Array]]  # per state: the concatenated encoder states, and the decoder state
 
 
-@dataclass(frozen=True)
-class _Link:
-    """One state of the decoder and the states of the encoder that it comes from: one, or one of each direction."""
+class _Link(NamedTuple):
+    """A state of the decoder, and the states of the encoder that it is made of: one per direction."""
 
     state: str
     sources: tuple[str, ...]
-    weights: str
-    bias: str
+    name: str  # of its parameters, after "W" and "b"
     size: int
 
 
-@dataclass(frozen=True)
-class BridgeCache:
-    """What `Bridge.backward` needs, per link: the encoder's states put together, and the decoder's."""
-
-    inputs: dict[str, Array]
-    outputs: dict[str, Array]
-
-
 class Bridge:
-    r"""Layer by layer and state by state. It holds no arrays.
+    r"""Connects the states of two stacks, layer by layer and state by state. It holds no arrays.
 
-    The states of an encoder of one direction are handed on as they are. Those of both directions are projected,
+    The states of an encoder with one direction are passed on unchanged. Those of both directions are projected,
 
     .. math:: s_0 = \tanh(W [\overrightarrow{s}; \overleftarrow{s}] + b),
 
-    in the manner of Bahdanau et al., arXiv:1409.0473, appendix A.2.2, who take the backward states alone.
+    similar to D. Bahdanau et al., arXiv:1409.0473, appendix A.2.2, who use only the backward states.
 
     Parameters
     ----------
     encoder, decoder : Recurrent
-        Of the same cell and widths, the decoder of one direction.
+        With the same cell and widths; the decoder has one direction.
     """
 
     def __init__(self, encoder: Recurrent, decoder: Recurrent) -> None:
@@ -54,8 +46,7 @@ class Bridge:
             _Link(
                 state + into.suffix,
                 tuple(state + one.suffix for one in layer),
-                f"W{state}_bridge_l{k}",
-                f"b{state}_bridge_l{k}",
+                f"{state}_bridge_l{k}",
                 into.hidden_size,
             )
             for k, (layer, (into,)) in enumerate(zip(encoder.layers, decoder.layers, strict=True))
@@ -63,36 +54,33 @@ class Bridge:
         ]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every parameter with its shape."""
+        """Return the shape of every parameter."""
         result: dict[str, tuple[int, ...]] = {}
-        for link in self.links if self.projects else ():
-            result |= {link.weights: (link.size, 2 * link.size), link.bias: (link.size, 1)}
+        for _, _, name, size in self.links if self.projects else ():
+            result |= {"W" + name: (size, 2 * size), "b" + name: (size, 1)}
         return result
 
     def initialize(self, rng: np.random.Generator, **options: Any) -> Parameters:
-        """Initial parameters, as a head has them."""
+        """Return initial parameters, drawn like those of a head."""
         result: Parameters = {}
-        for link in self.links if self.projects else ():
-            head = initialize_dense(2 * link.size, link.size, seed=rng, **options)
-            result |= {link.weights: head["Wy"], link.bias: head["by"]}
+        for _, _, name, size in self.links if self.projects else ():
+            head = initialize_dense(2 * size, size, seed=rng, **options)
+            result |= {"W" + name: head["Wy"], "b" + name: head["by"]}
         return result
 
     def forward(self, parameters: Mapping[str, Array], final: States) -> tuple[States, BridgeCache]:
-        """Initial states of the decoder from the final ones of the encoder."""
+        """Compute the initial states of the decoder from the final states of the encoder."""
         if not self.projects:
-            return {link.state: final[link.sources[0]] for link in self.links}, BridgeCache({}, {})
+            return {link.state: final[link.sources[0]] for link in self.links}, {}
         xp, _ = ns.common_namespace(final)
-        cache = BridgeCache({}, {})
-        for link in self.links:
-            s = xp.concat([final[source] for source in link.sources], axis=0)
-            cache.inputs[link.state] = s
-            cache.outputs[link.state] = tanh(dense_forward(s, parameters[link.weights], parameters[link.bias]))
-        return dict(cache.outputs), cache
+        cache: BridgeCache = {}
+        for state, sources, name, _ in self.links:
+            s = xp.concat([final[source] for source in sources], axis=0)
+            cache[state] = s, tanh(dense_forward(s, parameters["W" + name], parameters["b" + name]))
+        return {state: out for state, (_, out) in cache.items()}, cache
 
-    def backward(
-        self, parameters: Mapping[str, Array], ds: Mapping[str, Array], cache: BridgeCache
-    ) -> tuple[States, Parameters]:
-        """Cotangents of the encoder's final states, and gradients of the parameters ("d" + name).
+    def backward(self, parameters: Mapping[str, Array], ds: Mapping[str, Array], cache: BridgeCache) -> Parameters:
+        """Compute the gradients of `forward`.
 
         Parameters
         ----------
@@ -100,15 +88,17 @@ class Bridge:
         ds : dict of str to array
             Cotangents of the decoder's initial states, "d" + name.
         cache : BridgeCache
+
+        Returns
+        -------
+        dict of str to array
+            "d" + name for every final state of the encoder and every parameter.
         """
         if not self.projects:
-            return {link.sources[0]: ds["d" + link.state] for link in self.links}, {}
-        dfinal: States = {}
+            return {"d" + link.sources[0]: ds["d" + link.state] for link in self.links}
         gradients: Parameters = {}
-        for link in self.links:
-            dz = tanh_backward(ds["d" + link.state], cache.outputs[link.state])
-            d, dW, db = dense_backward(dz, cache.inputs[link.state], parameters[link.weights]).values()
-            forward, reverse = link.sources
-            dfinal |= {forward: d[: link.size, :], reverse: d[link.size :, :]}
-            gradients |= {"d" + link.weights: dW, "d" + link.bias: db}
-        return dfinal, gradients
+        for state, (forward, reverse), name, size in self.links:
+            s, out = cache[state]
+            d, dW, db = dense_backward(tanh_backward(ds["d" + state], out), s, parameters["W" + name]).values()
+            gradients |= {"d" + forward: d[:size, :], "d" + reverse: d[size:, :], f"dW{name}": dW, f"db{name}": db}
+        return gradients

@@ -1,36 +1,25 @@
-"""The character model: what comes next, at every step."""
+"""The character model, which predicts the next character at every step."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
+from rnnx._core.checks import integer
 from rnnx.functional.activations import softmax
 from rnnx.functional.heads import softmax_cross_entropy
 from rnnx.models.columns import Columns
 from rnnx.models.generation import sample
-from rnnx.models.recurrent import States, check_size
-from rnnx.models.sequence_model import SequenceModel
+from rnnx.models.layers import States
+from rnnx.models.sequence_model import Options, SequenceModel
 
-
-class CharOptions(TypedDict, total=False):
-    """Keywords of a character model: those of all models, without a second direction, which would see the answer."""
-
-    cell: str
-    reset_after: bool
-    dropout: float
-    seed: int | np.random.Generator | None
-    scheme: str
-    dtype: str
-    xp: Any
-    device: Any
-    parameters: Mapping[str, Array] | None
+_KEYWORDS = sorted(set(Options.__annotations__) - {"bidirectional", "per_step"})
 
 
 class CharModel(SequenceModel):
-    """Predicts the next character: indices in, recurrent layers, a dense layer, softmax.
+    """Predicts the next character: indices, recurrent layers, a dense layer, softmax.
 
     Parameters
     ----------
@@ -39,22 +28,13 @@ class CharModel(SequenceModel):
     hidden_size : int or sequence of int
         Units of every layer, or of each one.
     num_layers : int
-    cell : {"lstm", "gru", "rnn"}
-    reset_after : bool
-        The GRU of PyTorch and of Keras' default instead of the course's.
-    dropout : float
-        Between the layers, in training.
-    seed : int, optional
-        Of the initial parameters.
-    scheme, dtype, xp, device
-        As for `rnnx.initialize_parameters`.
-    parameters : dict of str to array, optional
-        Parameters to take over instead of new ones.
+    cell, reset_after, dropout, seed, scheme, dtype, xp, device, parameters
+        As for `SequenceClassifier`.
 
     Raises
     ------
     ValueError
-        For a size below 1, parameters that do not fit, an unknown cell, or a dropout that is not in [0, 1).
+        As `SequenceClassifier`.
 
     Examples
     --------
@@ -68,39 +48,37 @@ class CharModel(SequenceModel):
 
     kind = "characters"
     _loss = staticmethod(softmax_cross_entropy)
+    _output_name = "vocab_size"
 
     def __init__(
-        self,
-        vocab_size: int,
-        hidden_size: int | Sequence[int] = 128,
-        num_layers: int = 1,
-        **options: Unpack[CharOptions],
+        self, vocab_size: int, hidden_size: int | Sequence[int] = 128, num_layers: int = 1, **options: Unpack[Options]
     ) -> None:
-        unknown = sorted(set(options) - set(CharOptions.__annotations__))
+        unknown = sorted(set(options) - set(_KEYWORDS))  # both directions would see the next character
         if unknown:
-            raise TypeError(f"CharModel takes {sorted(CharOptions.__annotations__)}; got {unknown}")
-        check_size("vocab_size", vocab_size)
-        super().__init__(vocab_size, hidden_size, vocab_size, num_layers, per_step=True, **options)
-        self.vocab_size = self.output_size
-        self.config |= {"vocab_size": self.vocab_size}
+            raise TypeError(f"CharModel takes {_KEYWORDS}; got {unknown}")
+        self.vocab_size = integer("vocab_size", vocab_size)
+        options["per_step"] = True
+        super().__init__(vocab_size, hidden_size, vocab_size, num_layers, **options)
+        for name in ("input_size", "bidirectional", "per_step"):  # they are not arguments of this class
+            del self.config[name]
 
     def vocab_sizes(self) -> dict[str, int]:
-        """That of the tokenizer."""
+        """Return the vocabulary size of the tokenizer."""
         return {"tokenizer": self.vocab_size}
 
     def predict(
         self, inputs: Any, lengths: Any = None, states: Mapping[str, Array] | None = None
     ) -> tuple[Array, States]:
-        """Probabilities of the next character at every step, (vocab_size, m, T), and the final states."""
+        """Return the probabilities of the next character at every step, (vocab_size, m, T), and the final states."""
         z, final, _ = self.forward(inputs, lengths=lengths, states=states, keep_caches=False)
         return softmax(z), final
 
     def generate(self, tokenizer: Any, **options: Any) -> list[str]:
-        """Draw texts; the options are those of `rnnx.models.generation.sample`."""
+        """Sample texts; the options are those of `rnnx.models.sample`."""
         return sample(self, tokenizer, **options)
 
     def stream(self, m: int = 1, states: Mapping[str, Array] | None = None) -> "CharStream":
-        """Read m texts side by side, character by character, from their beginning or from given states on."""
+        """Read m texts side by side, one character at a time, from their beginning or from given states."""
         return CharStream(self, m, states)
 
     def __repr__(self) -> str:
@@ -108,7 +86,7 @@ class CharModel(SequenceModel):
 
 
 class CharStream:
-    """m texts that a model reads character by character. See `CharModel.stream`."""
+    """m texts that a model reads one character at a time. See `CharModel.stream`."""
 
     def __init__(self, model: CharModel, m: int, states: Mapping[str, Array] | None) -> None:
         weights, bias = model.parameters["Wy"], model.parameters["by"]
@@ -127,11 +105,11 @@ class CharStream:
         Returns
         -------
         logits : array, shape (vocab_size, m)
-            Of the character that follows.
+            Logits of the character after it.
         """
         return self._weights @ self._stream.step(self._columns(indices)) + self._bias
 
     @property
     def states(self) -> States:
-        """Copies of the states, from which another stream, or `CharModel.forward`, can go on."""
+        """Copies of the states, from which another stream, or `CharModel.forward`, can continue."""
         return self._stream.states

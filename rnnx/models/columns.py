@@ -8,7 +8,7 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx.functional.heads import one_hot
 
-LARGE = 1000  # to take columns out of an identity matrix is quicker, but it has vocab_size^2 numbers
+_LARGE = 1000  # taking columns of an identity matrix is faster, but the matrix has vocab_size^2 elements
 
 
 class Columns:
@@ -23,11 +23,11 @@ class Columns:
     def __init__(self, vocab_size: int, like: Array) -> None:
         self._xp, self._device = ns.common_namespace({"like": like})
         self._vocab_size, self._dtype = vocab_size, "float64" if like.dtype == self._xp.float64 else "float32"
-        small = vocab_size <= LARGE
+        small = vocab_size <= _LARGE
         self._identity = self._xp.eye(vocab_size, dtype=like.dtype, device=self._device) if small else None
 
     def __call__(self, indices: np.ndarray) -> Array:
-        """Indices (m,) to columns (vocab_size, m)."""
+        """Return the columns (vocab_size, m) of indices (m,)."""
         places: Any = self._xp.asarray(indices, device=self._device)
         if self._identity is None:
             return one_hot(places, self._vocab_size, self._dtype)

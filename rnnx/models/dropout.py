@@ -1,4 +1,4 @@
-"""Dropout masks that depend on where they are used and not on what was drawn before."""
+"""Dropout masks that are a function of their position, not of what was drawn before."""
 
 import zlib
 from dataclasses import dataclass, replace
@@ -14,27 +14,28 @@ from rnnx._core.arrays import Array
 class Masks:
     """The dropout masks of one optimizer step.
 
-    The mask of a place (a layer) and a time step is a function of the seed, the place and the step alone. So a
-    sequence has the same masks whether it is run as a whole or in segments, and a resumed run those of the run it
-    goes on with, without a generator's state to be kept.
+    A mask is a function of the seed, the layer and the time step alone. A sequence therefore has the same masks
+    whether it runs as a whole or in segments, and a resumed run needs no saved generator state.
 
     Parameters
     ----------
     seed : tuple of int
         For instance (seed of the run, number of the optimizer step).
     start : int
-        Time step at which the sequence begins.
+        First time step of the sequence.
     """
 
     seed: tuple[int, ...]
     start: int = 0
 
     def at(self, start: int) -> "Masks":
-        """The same masks for the part of a sequence that begins at this time step."""
+        """Return the masks for a segment that begins at this time step."""
         return replace(self, start=start)
 
     def draw(self, place: str, rate: float, like: Array) -> Array:
-        """Inverted dropout, N. Srivastava et al., JMLR 15 (2014): zero with probability `rate`, else 1 / (1 - rate).
+        """Return a mask of inverted dropout: zero with probability `rate`, else 1 / (1 - rate).
+
+        Source: N. Srivastava et al., JMLR 15 (2014).
 
         Parameters
         ----------
@@ -42,7 +43,7 @@ class Masks:
             Name of the layer whose output is masked.
         rate : float, 0 <= rate < 1
         like : array, shape (n, m, T)
-            For shape, library, device and dtype.
+            Array that gives the shape, library, device and dtype.
 
         Returns
         -------

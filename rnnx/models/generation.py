@@ -1,32 +1,18 @@
-"""Text from a trained character model, drawn character by character."""
+"""Sampling texts from a character model."""
 
-import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx.data.tokenizer import NEWLINE, CharTokenizer
-
-
-class Reader(Protocol):
-    """n texts that are read character by character: `rnnx.models.CharStream`."""
-
-    def read(self, indices: np.ndarray) -> Array:
-        """The next character of every text, (n,), to logits (vocab_size, n)."""
-
-
-class Readable(Protocol):
-    """A model that a text can be drawn from: `rnnx.models.CharModel`."""
-
-    def stream(self, m: int) -> Reader:
-        """Read m texts from their beginning on."""
+from rnnx._core.checks import integer, real
+from rnnx.data import NEWLINE, CharTokenizer, pad
 
 
 def sample(
-    model: Readable,
+    model: Any,
     tokenizer: CharTokenizer,
     *,
     start: str | Sequence[str] = "",
@@ -38,39 +24,39 @@ def sample(
     stop: str | None = NEWLINE,
     seed: int | np.random.Generator | None = None,
 ) -> list[str]:
-    """Draw texts, all at once.
+    """Sample texts, all at once.
 
     Parameters
     ----------
     model : CharModel
-        Or anything with its `stream`.
+        Or another object with a `stream` method like its.
     tokenizer : CharTokenizer
     start : str or sequence of str
-        The prompt: what every text, or each of the `n` texts, starts with.
+        Prompt: the beginning of every text, or of each of the `n` texts.
     n : int
         Number of texts.
     temperature : float, >= 0
-        Logits are divided by it: below 1 more likely characters are preferred; 0 always takes the likeliest.
+        Divisor of the logits. Below 1 it favors likely characters; 0 always takes the most likely one.
     top_k : int, optional
-        Draw only from so many likeliest characters.
+        Sample only from the `top_k` most likely characters.
     top_p : float, 0 < top_p <= 1, optional
-        Draw only from the fewest characters that have this probability together, after the temperature
+        Sample only from the smallest set of characters with this total probability, after the temperature
         (A. Holtzman et al., arXiv:1904.09751).
     max_length : int
-        Characters to draw at most, beside `start`.
+        Maximum number of characters after `start`.
     stop : str or None
-        A text ends before this character; None: it ends by its length only.
+        A text ends before this character. None: it ends only by its length.
     seed : int or numpy.random.Generator, optional
 
     Returns
     -------
     list of str
-        With `start`, without `stop`.
+        Including `start`, without `stop`.
 
     Raises
     ------
     ValueError
-        For an argument out of range, or characters in `start` that the vocabulary does not hold.
+        If an argument is out of range, or the vocabulary lacks a character of `start`.
     """
     starts = [start] * int(n) if isinstance(start, str) else list(start)
     _check(n, starts, temperature, top_k, top_p, max_length, stop)
@@ -109,17 +95,17 @@ def draw(
     top_p: float | None = None,
     never: int | None = None,
 ) -> np.ndarray:
-    """One index per column.
+    """Sample one index per column.
 
     Parameters
     ----------
     logits : array, shape (vocab_size, n)
     rng : numpy.random.Generator
-        One number is drawn for each column; none for temperature 0.
+        Draws one number per column, but none at temperature 0.
     temperature, top_k, top_p
         As for `sample`.
     never : int, optional
-        An index that is not drawn.
+        An index that is never sampled.
 
     Returns
     -------
@@ -130,14 +116,14 @@ def draw(
         z[never] = -np.inf
     if temperature == 0:
         return z.argmax(axis=0)
-    with np.errstate(over="ignore"):  # of a tiny temperature: minus infinity is right
+    with np.errstate(over="ignore"):  # with a tiny temperature, minus infinity is correct
         z = (z - z.max(axis=0)) / temperature
-    order = np.argsort(-z, axis=0, kind="stable")  # likeliest first
+    order = np.argsort(-z, axis=0, kind="stable")  # most likely first
     weights = np.exp(np.take_along_axis(z, order, axis=0))
     if top_k is not None:
         weights[top_k:] = 0
     cumulative = np.cumsum(weights, axis=0)
-    if top_p is not None:  # a character stays if those before it have less than top_p
+    if top_p is not None:  # keep a character if those before it have less than top_p
         weights[1:][cumulative[:-1] >= top_p * cumulative[-1]] = 0
         cumulative = np.cumsum(weights, axis=0)
     places = (cumulative <= rng.random(z.shape[1]) * cumulative[-1]).sum(axis=0)
@@ -145,37 +131,28 @@ def draw(
 
 
 def _prompts(tokenizer: CharTokenizer, starts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """What the texts begin with, (n, L), and how much of each row counts.
+    """Return the indices that the model reads first, (n, L), and the length of each row.
 
-    A text begins after a newline; of a vocabulary without any newline, after its own first character, or after the
-    first of the vocabulary.
+    A text begins after a newline. If the vocabulary has none, it begins with its own first character, or with the
+    first one of the vocabulary.
     """
     vocabulary = tokenizer.get_vocab()
     first = NEWLINE if NEWLINE in vocabulary else ""
     known = [token for i, token in enumerate(vocabulary) if i != tokenizer.oov_index]
     if not known:
         raise ValueError("the vocabulary has no character to begin with")
-    sequences = [tokenizer.encode(first + start or known[0]) for start in starts]
-    lengths = np.array([len(s) for s in sequences])
-    prompts = np.zeros((len(starts), lengths.max()), np.int64)
-    for j, sequence in enumerate(sequences):
-        prompts[j, : len(sequence)] = sequence
-    return prompts, lengths
+    return pad([tokenizer.encode(first + start or known[0]) for start in starts])
 
 
-def _check(
-    n: Any, starts: list[str], temperature: float, top_k: Any, top_p: Any, max_length: Any, stop: str | None
-) -> None:
-    for name, value in (("n", n), ("max_length", max_length)):
-        if not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"`{name}` must be an integer of at least 1; got {value!r}")
+def _check(n: Any, starts: list[str], temperature: Any, top_k: Any, top_p: Any, max_length: Any, stop: Any) -> None:
+    integer("n", n)
+    integer("max_length", max_length)
     if len(starts) != n:
         raise ValueError(f"`start` must be one text, or one for each of the {n} texts; got {len(starts)}")
-    if not (temperature >= 0 and math.isfinite(temperature)):
-        raise ValueError(f"`temperature` must be a number of at least 0; got {temperature}")
-    if top_k is not None and (not isinstance(top_k, int | np.integer) or top_k < 1):
-        raise ValueError(f"`top_k` must be an integer of at least 1; got {top_k!r}")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"`top_p` must be above 0 and at most 1; got {top_p!r}")
+    real("temperature", temperature, "[0, inf)")
+    if top_k is not None:
+        integer("top_k", top_k)
+    if top_p is not None:
+        real("top_p", top_p, "(0, 1]")
     if stop is not None and len(stop) != 1:
         raise ValueError(f"`stop` must be one character; got {stop!r}")

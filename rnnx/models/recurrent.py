@@ -1,18 +1,17 @@
 """A stack of recurrent layers: any widths, one or two directions, dropout between the layers. It holds no arrays.
 
-Names of parameters and states carry the suffixes of torch: "Wf_l0", "c_l1", "Wf_l0_reverse"; with the name
-"encoder", "Wf_encoder_l0". Dimensions: n features, m examples, T steps.
+The names of parameters and states have torch's suffixes: "Wf_l0", "c_l1", "Wf_l0_reverse"; a stack named "encoder"
+has "Wf_encoder_l0". Dimensions: n features, m examples, T steps.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.layout import to_public, to_time_major
+from rnnx._core.checks import integer, real
 from rnnx.cells import Cell, cell_of
 from rnnx.cells.parameters import expected_shapes
 from rnnx.functional import recurrent_backward, recurrent_forward
@@ -20,19 +19,7 @@ from rnnx.functional.caches import Caches
 from rnnx.functional.initialization import initialize_parameters
 from rnnx.functional.streaming import Stream
 from rnnx.models.dropout import Masks
-
-Parameters = dict[str, Array]
-States = dict[str, Array]
-
-
-@dataclass(frozen=True)
-class Direction:
-    """One recurrent layer in one direction."""
-
-    suffix: str  # of its parameters and states
-    input_size: int
-    hidden_size: int
-    reverse: bool
+from rnnx.models.layers import Direction, Parameters, States, check_widths, concatenate, reverse_steps
 
 
 @dataclass
@@ -40,7 +27,7 @@ class StackCache:
     """What `Recurrent.backward` needs."""
 
     layers: list[list[Caches]]  # per layer, per direction, forward first
-    masks: list[Array | None]  # of the output of every layer
+    masks: list[Array | None]  # dropout masks of the layers' outputs
     lengths: Any
 
 
@@ -58,11 +45,11 @@ class Recurrent:
     num_layers : int
         Number of layers, if `hidden_size` is one number.
     bidirectional : bool
-        Every layer also runs from the last step to the first; the outputs are put together.
+        Run every layer in both directions and concatenate the outputs.
     dropout : float, 0 <= dropout < 1
-        Probability with which an output of a layer, except those of the last one, is zero in training.
+        Probability of dropping an output of a layer in training; the last layer has no dropout.
     name : str
-        Part of the names of the parameters, to tell several stacks apart.
+        Part of the parameter names, which distinguishes several stacks.
 
     Attributes
     ----------
@@ -84,52 +71,37 @@ class Recurrent:
     ) -> None:
         self.cell = cell_of(cell)
         widths = check_widths(hidden_size, num_layers)
-        check_size("input_size", input_size)
-        if not isinstance(dropout, int | float | np.integer | np.floating) or not 0 <= dropout < 1:
-            raise ValueError(f"`dropout` must be at least 0 and below 1; got {dropout!r}")
-        if dropout and len(widths) == 1:
-            raise ValueError("`dropout` is between layers; with one layer there is none")
-        self.bidirectional, self.dropout, self.name = bool(bidirectional), float(dropout), name
+        self.input_size = size = integer("input_size", input_size)
+        self.bidirectional, self.dropout, self.name = bool(bidirectional), real("dropout", dropout, "[0, 1)"), name
+        if self.dropout and len(widths) == 1:
+            raise ValueError("`dropout` is applied between layers; this stack has one layer")
         self.layers: list[list[Direction]] = []
         prefix = f"_{name}_l" if name else "_l"
         for k, width in enumerate(widths):
             ends = ("", "_reverse") if bidirectional else ("",)
-            self.layers.append([Direction(f"{prefix}{k}{end}", input_size, width, end != "") for end in ends])
-            input_size = width * len(ends)
-        self.input_size, self.output_size = self.layers[0][0].input_size, input_size
-        self.state_names = tuple(
-            f"{state}{one.suffix}" for layer in self.layers for one in layer for state in self.cell.states
-        )
+            self.layers.append([Direction(f"{prefix}{k}{end}", size, width, end != "") for end in ends])
+            size = width * len(ends)
+        self.output_size = size
+        self.state_names = tuple(f"{state}{one.suffix}" for one in self._directions() for state in self.cell.states)
+
+    def _directions(self) -> Iterator[Direction]:
+        return (one for layer in self.layers for one in layer)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every parameter with its shape."""
+        """Return the shape of every parameter."""
         return {
             key + one.suffix: shape
-            for layer in self.layers
-            for one in layer
+            for one in self._directions()
             for key, (_, shape) in expected_shapes(self.cell, one.input_size, one.hidden_size).items()
         }
 
-    def initialize(
-        self,
-        seed: int | np.random.Generator | None = None,
-        *,
-        scheme: str = "keras",
-        forget_bias: float | None = None,
-        dtype: str = "float32",
-        xp: Any = None,
-        device: Any = None,
-    ) -> Parameters:
-        """Initial parameters; see `rnnx.initialize_parameters`."""
+    def initialize(self, seed: int | np.random.Generator | None = None, **options: Any) -> Parameters:
+        """Return initial parameters; the options are those of `rnnx.initialize_parameters`."""
         rng = np.random.default_rng(seed)
-        options: dict[str, Any] = {"scheme": scheme, "forget_bias": forget_bias, "dtype": dtype}
         result: Parameters = {}
-        for layer in self.layers:
-            for one in layer:
-                values = initialize_parameters(
-                    self.cell, one.input_size, one.hidden_size, seed=rng, xp=xp, device=device, **options
-                )
-                result |= {key + one.suffix: value for key, value in values.items()}
+        for one in self._directions():
+            values = initialize_parameters(self.cell, one.input_size, one.hidden_size, seed=rng, **options)
+            result |= {key + one.suffix: value for key, value in values.items()}
         return result
 
     def forward(
@@ -147,23 +119,23 @@ class Recurrent:
         Parameters
         ----------
         parameters : dict of str to array
-            Others than the stack's own are ignored.
-        x : array, shape (input_size, m, T), or (m, T) of integers
-            Inputs, or indices that stand for one-hot columns.
+            May hold other parameters too.
+        x : array, shape (input_size, m, T), or array of int, shape (m, T)
+            Inputs, or the indices of one-hot columns.
         states : dict of str to array, shape (n, m), optional
             Initial states by the names in `state_names`; missing ones are zero.
         lengths : sequence or array of int, shape (m,), optional
-            Steps of each example. The reverse direction begins at an example's own end.
+            Steps of each example. The reverse direction begins at the end of each example.
         keep_caches : bool
-            False if no backward pass follows.
+            False saves nothing for a backward pass.
         masks : Masks, optional
-            The source of dropout; without it nothing is dropped, as in evaluation.
+            Dropout masks. Without them there is no dropout, as in evaluation.
 
         Returns
         -------
         out : array, shape (output_size, m, T)
         states : dict of str to array, shape (n, m)
-            After each example's last step; of a reverse layer, after its first.
+            The states after each example's last step; for a reverse layer, after its first step.
         cache : StackCache
 
         Raises
@@ -177,17 +149,15 @@ class Recurrent:
         for k, layer in enumerate(self.layers):
             outs, kept = [], []
             for one in layer:
-                own = own_parameters(self.cell, parameters, one.suffix)
-                s0 = tuple(given.get(state + one.suffix) for state in self.cell.states)
+                s0 = tuple([given.get(state + one.suffix) for state in self.cell.states])
                 inputs = reverse_steps(x, lengths) if one.reverse else x
                 (a, *_), _, caches = recurrent_forward(
-                    self.cell, inputs, s0, own, lengths=lengths, keep_caches=keep_caches
+                    self.cell, inputs, s0, one.own(self.cell, parameters), lengths=lengths, keep_caches=keep_caches
                 )
                 outs.append(reverse_steps(a, lengths) if one.reverse else a)
                 final |= {state + one.suffix: s for state, s in caches.final_state.items()}
                 kept.append(caches)
-            x = _concat(outs)
-            mask = None
+            x, mask = concatenate(outs), None
             if masks is not None and self.dropout and k < len(self.layers) - 1:
                 mask = masks.draw(layer[0].suffix, self.dropout, x)
                 x = x * mask
@@ -196,26 +166,31 @@ class Recurrent:
         return x, final, cache
 
     def backward(
-        self, dout: Array | None, cache: StackCache, dfinal: Mapping[str, Array] | None = None, *, consume: bool = False
+        self,
+        dout: Array | None,
+        cache: StackCache,
+        ds_final: Mapping[str, Array] | None = None,
+        *,
+        consume: bool = False,
     ) -> dict[str, Array]:
-        """Gradients of `forward`.
+        """Compute the gradients of `forward`.
 
         Parameters
         ----------
         dout : array, shape (output_size, m, T), or None
             Cotangent of the outputs; None stands for zeros.
         cache : StackCache
-        dfinal : dict of str to array, shape (n, m), optional
+        ds_final : dict of str to array, shape (n, m), optional
             Cotangents of the final states, by the names in `state_names`.
         consume : bool
-            True frees the memory of `cache` layer by layer; it cannot be used again.
+            Free the memory of `cache` layer by layer; it cannot be used again.
 
         Returns
         -------
         gradients : dict
-            "d" + name of every parameter and every initial state; and dx (input_size, m, T), unless x were indices.
+            "d" + name for every parameter and every initial state; dx (input_size, m, T) unless x holds indices.
         """
-        final = self._named("dfinal", dfinal)
+        final = self._named("ds_final", ds_final)
         gradients: dict[str, Array] = {}
         d: Array | None = dout
         for k in range(len(self.layers) - 1, -1, -1):
@@ -227,13 +202,8 @@ class Recurrent:
                 at += one.hidden_size
                 if one.reverse and da is not None:
                     da = reverse_steps(da, cache.lengths)
-                found = recurrent_backward(
-                    self.cell,
-                    (da,),
-                    caches,
-                    ds_final=tuple(final.get(state + one.suffix) for state in self.cell.states),
-                    consume=consume,
-                )
+                dstates = tuple([final.get(state + one.suffix) for state in self.cell.states])
+                found = recurrent_backward(self.cell, (da,), caches, ds_final=dstates, consume=consume)
                 dx = found.pop("dx", None)
                 if dx is not None:
                     parts.append(reverse_steps(dx, cache.lengths) if one.reverse else dx)
@@ -241,19 +211,17 @@ class Recurrent:
                     gradients[f"d{state}{one.suffix}"] = found.pop(f"d{state}0")
                 gradients |= {key + one.suffix: value for key, value in found.items()}
             d = None if not parts else parts[0] if len(parts) == 1 else parts[0] + parts[1]
-        if d is not None:
-            gradients["dx"] = d
-        return gradients
+        return gradients if d is None else {**gradients, "dx": d}
 
     def stream(
         self, parameters: Mapping[str, Array], m: int = 1, states: Mapping[str, Array] | None = None
     ) -> "StackStream":
-        """The stack fed one time step at a time, without dropout.
+        """Run the stack one time step at a time, without dropout.
 
         Raises
         ------
         ValueError
-            For a bidirectional stack, which has to see the end first.
+            If the stack is bidirectional, because the reverse direction begins at the end.
         """
         if self.bidirectional:
             raise ValueError("a bidirectional stack cannot run step by step: its reverse layers begin at the end")
@@ -262,7 +230,7 @@ class Recurrent:
     def _named(self, what: str, arrays: Mapping[str, Array] | None) -> dict[str, Array]:
         unknown = [name for name in arrays or () if name not in self.state_names]
         if unknown:
-            raise ValueError(f"`{what}` must hold some of {list(self.state_names)}; got {unknown}")
+            raise ValueError(f"`{what}` may only hold {list(self.state_names)}; got {unknown}")
         return dict(arrays or {})
 
     def __repr__(self) -> str:
@@ -272,82 +240,21 @@ class Recurrent:
 
 
 class StackStream:
-    """Layers one above the other, moved on step by step. See `Recurrent.stream` and `rnnx.Stream`."""
+    """A stack that runs step by step. See `Recurrent.stream` and `rnnx.Stream`."""
 
     def __init__(self, stack: Recurrent, parameters: Mapping[str, Array], m: int, states: Mapping[str, Array]) -> None:
-        self._stack = stack
-        self._streams = []
+        self._streams: dict[str, Stream] = {}
         for (one,) in stack.layers:
             s0 = tuple(states.get(state + one.suffix) for state in stack.cell.states)
-            own = own_parameters(stack.cell, parameters, one.suffix)
-            self._streams.append(Stream(stack.cell, own, m=m, s0=s0))
+            self._streams[one.suffix] = Stream(stack.cell, one.own(stack.cell, parameters), m=m, s0=s0)
 
     def step(self, xt: Array) -> Array:
-        """Move on by one step: xt (input_size, m) to the hidden state of the last layer, as `rnnx.Stream.step`."""
-        for stream in self._streams:
+        """Run one step: from xt (input_size, m) to the hidden state of the last layer, as `rnnx.Stream.step`."""
+        for stream in self._streams.values():
             xt = stream.step(xt)
         return xt
 
     @property
     def states(self) -> States:
-        """Copies of the current states, by the names of the stack."""
-        return {
-            state + one.suffix: s
-            for (one,), stream in zip(self._stack.layers, self._streams, strict=True)
-            for state, s in stream.state.items()
-        }
-
-
-def own_parameters(cell: Cell, parameters: Mapping[str, Array], suffix: str) -> Parameters:
-    """The parameters of one layer, under the names of its cell."""
-    missing = [key + suffix for key in cell.parameter_keys if key + suffix not in parameters]
-    if missing:
-        raise ValueError(f"`parameters` lack {missing}")
-    keys = (*cell.parameter_keys, *cell.optional_keys)
-    return {key: parameters[key + suffix] for key in keys if key + suffix in parameters}
-
-
-def reverse_steps(x: Array, lengths: Any = None) -> Array:
-    """The steps of every example of x, (n, m, T) or (m, T), in reverse order; what lies past its end stays."""
-    xp, device = ns.common_namespace({"x": x})
-    if lengths is None:
-        return xp.flip(x, axis=-1)
-    rows = xp.permute_dims(x, (1, 0)) if x.ndim == 2 else to_time_major(xp, x)
-    n_steps, m = rows.shape[:2]
-    ends = xp.expand_dims(ns.integer_vector(xp, device, "lengths", lengths), axis=0)
-    steps = xp.expand_dims(xp.arange(n_steps, dtype=ends.dtype, device=device), axis=1)
-    from_step = xp.where(steps < ends, ends - 1 - steps, steps)
-    places = from_step * m + xp.arange(m, dtype=ends.dtype, device=device)
-    flat = xp.take(xp.reshape(rows, (n_steps * m, *rows.shape[2:])), xp.reshape(places, (-1,)), axis=0)
-    back = xp.reshape(flat, rows.shape)
-    return xp.permute_dims(back, (1, 0)) if x.ndim == 2 else to_public(xp, back)
-
-
-def _concat(outs: list[Array]) -> Array:
-    """Outputs of both directions, features one after the other, time-major in memory as the layers want it."""
-    if len(outs) == 1:
-        return outs[0]
-    xp, _ = ns.common_namespace({"out": outs[0]})
-    return to_public(xp, xp.concat([xp.permute_dims(a, (2, 1, 0)) for a in outs], axis=2))
-
-
-def check_widths(hidden_size: int | Sequence[int], num_layers: int = 1) -> tuple[int, ...]:
-    """Units of every layer."""
-    if isinstance(hidden_size, int | np.integer):
-        check_size("num_layers", num_layers)
-        widths: tuple[Any, ...] = (hidden_size,) * num_layers
-    else:
-        widths = tuple(hidden_size) if isinstance(hidden_size, Sequence) else (hidden_size,)
-        if num_layers not in (1, len(widths)) or not widths:
-            raise ValueError(
-                f"`hidden_size` must hold one number for each of the {num_layers} layers; got {hidden_size}"
-            )
-    for width in widths:
-        check_size("hidden_size", width)
-    return tuple(int(width) for width in widths)
-
-
-def check_size(name: str, size: Any) -> None:
-    """Raise unless `size` is an integer of at least 1."""
-    if not isinstance(size, int | np.integer) or isinstance(size, bool) or size < 1:
-        raise ValueError(f"`{name}` must be an integer of at least 1; got {size!r}")
+        """Copies of the current states, by the names in `Recurrent.state_names`."""
+        return {state + suffix: s for suffix, stream in self._streams.items() for state, s in stream.state.items()}

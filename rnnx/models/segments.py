@@ -1,26 +1,61 @@
-"""Long sequences in parts."""
+"""Training on long sequences in segments, whose states are recomputed in the backward pass."""
 
 import math
 from typing import Any
 
 import numpy as np
 
-from rnnx.data.batches import Batch
-
-
-def segments(batch: Any, length: int) -> list[tuple[int, Batch]]:
-    """Parts of a batch, each with the step at which it begins."""
-    parts, n_steps = [], batch.inputs.shape[-1]
-    for t in range(0, n_steps, length):
-        lengths = None if batch.lengths is None else np.clip(np.asarray(batch.lengths) - t, 0, None)
-        steps = slice(t, min(t + length, n_steps))
-        inputs, targets = batch.inputs[..., steps], batch.targets[..., steps]
-        if lengths is not None:
-            lengths = np.minimum(lengths, inputs.shape[-1])
-        parts.append((t, Batch(inputs, targets, lengths)))
-    return parts
+from rnnx.data import Batch
+from rnnx.models.base import Step
+from rnnx.models.dropout import Masks
+from rnnx.models.layers import Parameters, States
 
 
 def square_root_segments(n_steps: int) -> int:
-    """The `segment_length` that needs least memory for a sequence of so many steps."""
+    """Return the `segment_length` that needs least memory for sequences of n_steps steps."""
     return max(1, math.isqrt(max(n_steps - 1, 0)) + 1)
+
+
+def train_in_segments(model: Any, batch: Any, states: States, masks: Masks | None, length: int) -> Step:
+    """Return the loss and the gradients of a whole batch, with the memory of one segment and all initial states.
+
+    Parameters
+    ----------
+    model : SequenceModel
+    batch : Batch
+    states : dict of str to array
+        Initial states.
+    masks : Masks or None
+    length : int
+        Steps of a segment.
+    """
+    parts = _segments(batch, masks, length)
+    total = max(model.count(batch), 1)
+    before = [states]
+    for part, there in parts[:-1]:
+        options = {"lengths": part.lengths, "masks": there, "keep_caches": False}
+        before.append(model.stack.forward(model.parameters, model.array(part.inputs), before[-1], **options)[1])
+    loss, gradients, final = 0.0, Parameters(), States()
+    ds_final: States = {}
+    for (part, there), initial in zip(reversed(parts), reversed(before), strict=True):
+        z, after, cache = model.forward(part.inputs, lengths=part.lengths, states=initial, masks=there)
+        final = final or after
+        part_loss, dz = model.compare(z, part, part.lengths)
+        weight = model.count(part) / total
+        found = model.backward(dz * weight, cache, ds_final, consume=True)
+        loss += part_loss * weight
+        ds_final = {name: found[f"d{name}"] for name in model.stack.state_names}
+        own = model.own_gradients(found)
+        gradients = {key: gradients[key] + d for key, d in own.items()} if gradients else own
+    return Step(loss, gradients, final)
+
+
+def _segments(batch: Any, masks: Masks | None, length: int) -> list[tuple[Batch, Masks | None]]:
+    """Split a batch, and its dropout masks, into segments."""
+    parts, n_steps = [], batch.inputs.shape[-1]
+    for t in range(0, n_steps, length):
+        steps = slice(t, min(t + length, n_steps))
+        lengths = None if batch.lengths is None else np.clip(np.asarray(batch.lengths) - t, 0, steps.stop - t)
+        part = Batch(batch.inputs[..., steps], batch.targets[..., steps], lengths)
+        parts.append((part, None if masks is None else masks.at(masks.start + t)))
+    return parts

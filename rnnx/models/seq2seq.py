@@ -1,25 +1,27 @@
-"""Sequence to sequence: an encoder reads the source, a decoder writes the target and looks back with attention.
+"""Sequence to sequence: an encoder reads the source, a decoder with attention writes the target.
 
 Dimensions: n features, m examples, T_x source and T_y target steps.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx.data.pairs import PairBatch, pad
+from rnnx._core.checks import integer
+from rnnx.data import PairBatch, pad
 from rnnx.functional.heads import dense_backward, dense_forward, softmax_cross_entropy
 from rnnx.functional.initialization import initialize_dense
 from rnnx.models.attention_layer import KINDS, AttentionLayer, LayerCache
-from rnnx.models.base import Model
+from rnnx.models.base import Model, Step
 from rnnx.models.bridge import Bridge, BridgeCache
-from rnnx.models.columns import Columns
+from rnnx.models.decoding import Prediction, decode
 from rnnx.models.dropout import Masks
-from rnnx.models.recurrent import Parameters, Recurrent, StackCache, States, check_size, check_widths
+from rnnx.models.layers import Parameters, States, check_widths
+from rnnx.models.recurrent import Recurrent, StackCache
 from rnnx.models.sequence_model import named_cell
 
 
@@ -31,64 +33,37 @@ class Seq2SeqCache:
     bridge: BridgeCache
     decoder: StackCache
     attention: LayerCache | None
-    out: Array  # (n, m, T_y): what the head has seen
-
-
-class Prediction(NamedTuple):
-    """Targets written by a model.
-
-    Attributes
-    ----------
-    indices : numpy.ndarray of int, shape (m, T_y)
-        The end token from each example's end on.
-    lengths : numpy.ndarray of int, shape (m,)
-        Steps of each example before its end token; T_y if it did not come.
-    weights : array, shape (m, T_y, T_x), or None
-        Of the attention, in the library of the parameters; zero after the step that wrote the end token.
-    """
-
-    indices: np.ndarray
-    lengths: np.ndarray
-    weights: Array | None
+    out: Array  # (n, m, T_y): the input of the head
 
 
 class Seq2Seq(Model):
-    r"""Encoder, decoder, attention between the two.
+    r"""Encoder and decoder with attention.
 
-    The decoder starts from the encoder's final states, each layer from the same layer; those of both directions are
-    projected first, :math:`s_0 = \tanh(W [\overrightarrow{s}; \overleftarrow{s}] + b)`. It reads the target shifted
-    by one step (teacher forcing). Attention comes after it (M.-T. Luong et al., arXiv:1508.04025, without input
-    feeding), so that all steps of a target are one pass:
-    :math:`\tilde a_t = \tanh(W_c [c_t; a_t] + b_c)`, and the head stands on that.
+    Each layer of the decoder starts from the final states of the same layer of the encoder. Those of a bidirectional
+    encoder are projected first, :math:`s_0 = \tanh(W [\overrightarrow{s}; \overleftarrow{s}] + b)`. The decoder reads
+    the target shifted by one step (teacher forcing). Attention follows the decoder (M.-T. Luong et al.,
+    arXiv:1508.04025, without input feeding), so that all steps of a target run in one pass:
+    :math:`\tilde a_t = \tanh(W_c [c_t; a_t] + b_c)` is the input of the head.
 
     Parameters
     ----------
     source_vocab_size, target_vocab_size : int
     hidden_size : int or sequence of int
-        Units of every layer, or of each one; the same in encoder (in each direction) and decoder.
+        Units of every layer, or of each one; the same in the encoder (in each direction) and the decoder.
     num_layers : int
-        Of the encoder, and of the decoder.
-    cell : {"lstm", "gru", "rnn"}
-    reset_after : bool
-        The GRU of PyTorch and of Keras' default instead of the course's.
+        Layers of the encoder, and of the decoder.
     attention : {"additive", "dot", "scaled_dot", None}
-        None: the decoder sees the source through its initial states alone.
+        With None the decoder sees the source through its initial states only.
     bidirectional_encoder : bool
-    dropout : float
-        Between the layers, in training.
     end_token : int
-        Index in the target's vocabulary that every target starts after and ends with.
-    seed : int, optional
-        Of the initial parameters.
-    scheme, dtype, xp, device
-        As for `rnnx.initialize_parameters`.
-    parameters : dict of str to array, optional
-        To take over instead of new ones.
+        Index in the target vocabulary that starts and ends every target.
+    cell, reset_after, dropout, seed, scheme, dtype, xp, device, parameters
+        As for `SequenceClassifier`.
 
     Raises
     ------
     ValueError
-        For a size below 1, an unknown cell or attention, an end token outside of the vocabulary, or a dropout that
+        If a size is below 1, the cell or attention is unknown, the end token is not in the vocabulary, or the dropout
         is not in [0, 1).
 
     Examples
@@ -123,23 +98,20 @@ class Seq2Seq(Model):
         parameters: Mapping[str, Array] | None = None,
     ) -> None:
         widths = check_widths(hidden_size, num_layers)
-        check_size("source_vocab_size", source_vocab_size)
-        check_size("target_vocab_size", target_vocab_size)
+        source_size = integer("source_vocab_size", source_vocab_size)
+        self.target_vocab_size = integer("target_vocab_size", target_vocab_size)
+        self.end_token = integer("end_token", end_token, 0, self.target_vocab_size - 1)
         if attention is not None and attention not in KINDS:
             raise ValueError(f"`attention` must be one of {[*KINDS, None]}; got {attention!r}")
-        whole = isinstance(end_token, int | np.integer) and not isinstance(end_token, bool)
-        if not whole or not 0 <= end_token < target_vocab_size:
-            raise ValueError(f"`end_token` must be an integer from 0 to {target_vocab_size - 1}; got {end_token!r}")
         record, n = named_cell(cell, reset_after), widths[-1]
         self.encoder = Recurrent(
-            record, source_vocab_size, widths, bidirectional=bidirectional_encoder, dropout=dropout, name="encoder"
+            record, source_size, widths, bidirectional=bidirectional_encoder, dropout=dropout, name="encoder"
         )
-        self.decoder = Recurrent(record, target_vocab_size, widths, dropout=dropout, name="decoder")
+        self.decoder = Recurrent(record, self.target_vocab_size, widths, dropout=dropout, name="decoder")
         self.bridge = Bridge(self.encoder, self.decoder)
         self.attention = None if attention is None else AttentionLayer(attention, n, self.encoder.output_size)
-        self.target_vocab_size, self.end_token = int(target_vocab_size), int(end_token)
         self.config = {
-            "source_vocab_size": int(source_vocab_size),
+            "source_vocab_size": source_size,
             "target_vocab_size": self.target_vocab_size,
             "hidden_size": list(widths),
             "cell": cell,
@@ -149,19 +121,21 @@ class Seq2Seq(Model):
             "dropout": self.encoder.dropout,
             "end_token": self.end_token,
         }
-        if parameters is not None:
+        if parameters is None:
+            self.parameters = self._initial(seed, scheme=scheme, dtype=dtype, xp=xp, device=device)
+        else:
             self.set_parameters(parameters)
-            return
+
+    def _initial(self, seed: int | np.random.Generator | None, **options: Any) -> Parameters:
         rng = np.random.default_rng(seed)
-        options: dict[str, Any] = {"scheme": scheme, "dtype": dtype, "xp": xp, "device": device}
-        self.parameters = self.encoder.initialize(rng, **options) | self.decoder.initialize(rng, **options)
-        self.parameters |= self.bridge.initialize(rng, **options)
+        parameters = self.encoder.initialize(rng, **options) | self.decoder.initialize(rng, **options)
+        parameters |= self.bridge.initialize(rng, **options)
         if self.attention is not None:
-            self.parameters |= self.attention.initialize(rng, **options)
-        self.parameters |= initialize_dense(n, self.target_vocab_size, seed=rng, **options)
+            parameters |= self.attention.initialize(rng, **options)
+        return parameters | initialize_dense(self.decoder.output_size, self.target_vocab_size, seed=rng, **options)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every parameter with its shape."""
+        """Return the shape of every parameter."""
         attention = {} if self.attention is None else self.attention.shapes()
         head = {"Wy": (self.target_vocab_size, self.decoder.output_size), "by": (self.target_vocab_size, 1)}
         return {**self.encoder.shapes(), **self.decoder.shapes(), **self.bridge.shapes(), **attention, **head}
@@ -176,7 +150,7 @@ class Seq2Seq(Model):
         masks: Masks | None = None,
         keep_caches: bool = True,
     ) -> tuple[Array, Array | None, Seq2SeqCache]:
-        """The outputs of the head, before softmax, for targets that are known.
+        """Compute the outputs of the head, before softmax, for known targets.
 
         Parameters
         ----------
@@ -184,15 +158,15 @@ class Seq2Seq(Model):
         target_in : array of int, shape (m, T_y)
         source_lengths, target_lengths : sequence or array of int, shape (m,), optional
         masks : Masks, optional
-            Source of dropout, in training.
+            Dropout masks, for training.
         keep_caches : bool
-            False if no backward pass follows.
+            False saves nothing for a backward pass.
 
         Returns
         -------
         z : array, shape (target_vocab_size, m, T_y)
         weights : array, shape (m, T_y, T_x), or None
-            Of the attention.
+            Attention weights.
         cache : Seq2SeqCache
 
         Raises
@@ -200,15 +174,15 @@ class Seq2Seq(Model):
         ValueError
             If source or target are not integers of these shapes, or an index or a length is out of range.
         TypeError
-            For arrays of another library than the parameters'.
+            If arrays are not in the library of the parameters.
         """
         p = self.parameters
-        source, target_in = self._indices("source", source), self._indices("target_in", target_in)
+        source, target_in = self.indices("source", source), self.indices("target_in", target_in)
         if target_in.shape[0] != source.shape[0]:
             raise ValueError(
                 f"`source` and `target_in` must have as many rows; got {source.shape[0]} and {target_in.shape[0]}"
             )
-        encoded, states, encoder, bridge = self._encode(source, source_lengths, masks, keep_caches)
+        encoded, states, encoder, bridge = self.encode(source, source_lengths, masks, keep_caches)
         out, _, decoder = self.decoder.forward(
             p, target_in, states, lengths=target_lengths, masks=masks, keep_caches=keep_caches
         )
@@ -218,8 +192,18 @@ class Seq2Seq(Model):
         z = dense_forward(out, p["Wy"], p["by"])
         return z, weights, Seq2SeqCache(encoder, bridge, decoder, attention, out)
 
+    def encode(
+        self, source: Array, lengths: Any, masks: Masks | None, keep: bool
+    ) -> tuple[Array, States, StackCache, BridgeCache]:
+        """Return the encoder outputs, the initial states of the decoder, and the caches of both."""
+        encoded, final, cache = self.encoder.forward(
+            self.parameters, source, lengths=lengths, masks=masks, keep_caches=keep
+        )
+        states, bridge = self.bridge.forward(self.parameters, final)
+        return encoded, states, cache, bridge
+
     def backward(self, dz: Array, cache: Seq2SeqCache, *, consume: bool = False) -> Parameters:
-        """Gradients of `forward`, "d" + name of every parameter.
+        """Compute the gradients of `forward`, "d" + name for every parameter.
 
         Parameters
         ----------
@@ -227,127 +211,91 @@ class Seq2Seq(Model):
             Cotangent of the outputs.
         cache : Seq2SeqCache
         consume : bool
-            True frees the memory of `cache` on the way.
+            Free the memory of `cache` on the way.
         """
         p = self.parameters
         da, dW, db = dense_backward(dz, cache.out, p["Wy"]).values()
-        gradients = {"dWy": dW, "dby": db}
-        dencoded = None
+        gradients = {"da": da, "dWy": dW, "dby": db}
         if self.attention is not None:
             assert cache.attention is not None
-            da, dencoded, found = self.attention.backward(p, da, cache.attention)
-            gradients |= found
-        gradients |= self.decoder.backward(da, cache.decoder, consume=consume)
-        dfinal, found = self.bridge.backward(p, gradients, cache.bridge)
-        gradients |= found | self.encoder.backward(dencoded, cache.encoder, dfinal, consume=consume)
+            gradients |= self.attention.backward(p, da, cache.attention)
+        gradients |= self.decoder.backward(gradients["da"], cache.decoder, consume=consume)
+        gradients |= self.bridge.backward(p, gradients, cache.bridge)
+        ds_final = {name: gradients["d" + name] for name in self.encoder.state_names}
+        gradients |= self.encoder.backward(gradients.get("dencoded"), cache.encoder, ds_final, consume=consume)
         return {"d" + name: gradients["d" + name] for name in p}
 
     def vocab_sizes(self) -> dict[str, int]:
-        """Those of the tokenizers of sources and of targets."""
+        """Return the vocabulary sizes of the tokenizers of sources and targets."""
         return {"tokenizer": self.encoder.input_size, "target_tokenizer": self.target_vocab_size}
 
-    def loss(self, batch: PairBatch) -> float:
-        """Mean negative log-likelihood per character of the targets, in nats."""
-        return ns.numbers([self.evaluate_step(batch)[0]])[0]
-
     def evaluate_step(self, batch: PairBatch, *, states: States | None = None) -> tuple[Any, States]:
-        """The loss as `loss_and_gradients` has it; there are no states."""
+        """Return the loss without dropout, as in `Step`; there are no states."""
         del states
         return self._compare(batch, None, False)[0], {}
 
-    def loss_and_gradients(self, batch: PairBatch, *, masks: Masks | None = None) -> tuple[Any, Parameters]:
-        """The loss, a float or of another library than NumPy an array of shape (); and the gradients ("d" + name)."""
+    def train_step(
+        self, batch: Any, *, states: States | None = None, masks: Masks | None = None, segment_length: int | None = None
+    ) -> Step:
+        """Return the loss and the gradients of a batch; see `Model.train_step`."""
+        if states or segment_length is not None:
+            raise ValueError("a seq2seq model neither carries states nor recomputes segments")
         loss, dz, cache = self._compare(batch, masks, True)
-        return loss, self.backward(dz, cache, consume=True)
+        return Step(loss, self.backward(dz, cache, consume=True), {})
 
     def predict(self, source: Any, source_lengths: Any = None, *, max_length: int) -> Prediction:
-        """Write targets, at every step the likeliest character (greedy), until the end token.
+        """Write targets by greedy decoding: the most likely character at every step, until the end token.
 
         Parameters
         ----------
         source : array of int, shape (m, T_x)
         source_lengths : sequence or array of int, shape (m,), optional
         max_length : int
-            Steps at most, the one that writes the end token included.
+            Maximum number of steps, including the one that writes the end token.
 
         Returns
         -------
         Prediction
-            indices, lengths and the weights of the attention.
+            indices, lengths and attention weights.
 
         Raises
         ------
         ValueError, TypeError
-            As `forward`; and if `max_length` is not an integer of at least 1.
+            As `forward`, and if `max_length` is not an integer of at least 1.
         """
-        check_size("max_length", max_length)
-        source = self._indices("source", source)
-        m, n_source = (int(size) for size in source.shape)
-        xp, device, dtype = self._namespace()
-        if m == 0:
-            weights = None if self.attention is None else xp.zeros((0, 0, n_source), dtype=dtype, device=device)
-            return Prediction(np.zeros((0, 0), np.int64), np.zeros(0, np.int64), weights)
-        p = self.parameters
-        encoded, states, _, _ = self._encode(source, source_lengths, None, False)
-        decoder, columns = self.decoder.stream(p, m, states), Columns(self.target_vocab_size, p["Wy"])
-        attention = None if self.attention is None else self.attention.stream(p, encoded, source_lengths)
-        written = [np.full(m, self.end_token)]
-        running, looked = np.ones(m, bool), []
-        while running.any() and len(written) <= max_length:
-            out = decoder.step(columns(written[-1]))
-            if attention is not None:
-                out, weights = attention.step(out)
-                here = xp.astype(xp.asarray(running, device=device), dtype)
-                looked.append(weights * here[:, None])
-            best = ns.to_host(xp.argmax(dense_forward(out, p["Wy"], p["by"]), axis=0))
-            written.append(np.where(running, best, self.end_token))
-            running = running & (best != self.end_token)
-        indices = np.stack(written[1:], axis=1)
-        lengths = np.sum(indices != self.end_token, axis=1)
-        return Prediction(indices, lengths, xp.stack(looked, axis=1) if looked else None)
+        integer("max_length", max_length)
+        return decode(self, self.indices("source", source), source_lengths, max_length)
 
     def translate(
         self, texts: Sequence[str], source_tokenizer: Any, target_tokenizer: Any, *, max_length: int
     ) -> list[str]:
-        """`predict` from texts to texts.
+        """Predict a target text for every source text.
 
         Parameters
         ----------
         texts : sequence of str
         source_tokenizer, target_tokenizer : CharTokenizer
         max_length : int
-            Characters at most.
+            Maximum number of characters.
         """
         source, source_lengths = pad(source_tokenizer.texts_to_sequences(texts))
         indices, lengths, _ = self.predict(source, source_lengths, max_length=max_length)
         return target_tokenizer.sequences_to_texts([row[:n] for row, n in zip(indices, lengths, strict=True)])
 
-    def _indices(self, name: str, values: Any) -> Array:
-        """Indices (m, T), in the library of the parameters."""
+    def indices(self, name: str, values: Any) -> Array:
+        """Check indices (m, T) and convert them to the library of the parameters."""
         if isinstance(values, list | tuple):
             try:
                 values = np.asarray(values)
             except ValueError:
-                raise ValueError(f"`{name}` must have rows of one length, see `rnnx.data.pairs.pad`") from None
-        if isinstance(values, np.ndarray):
-            xp, _ = ns.common_namespace({name: values})
-        else:
-            xp, _ = ns.common_namespace({"parameters": self.parameters["Wy"], name: values})
+                raise ValueError(f"`{name}` must have rows of one length; see `rnnx.data.pad`") from None
+        others = {} if isinstance(values, np.ndarray) else {"parameters": self.parameters["Wy"]}
+        xp, _ = ns.common_namespace({**others, name: values})
         if values.ndim != 2 or not ns.is_integer(xp, values):
             raise ValueError(
                 f"`{name}` must hold integers, in shape (m, T); got shape {tuple(values.shape)}, dtype {values.dtype}"
             )
-        return self._array(values)
-
-    def _encode(
-        self, source: Array, lengths: Any, masks: Masks | None, keep: bool
-    ) -> tuple[Array, States, StackCache, BridgeCache]:
-        """Outputs of the encoder, initial states of the decoder, caches of both."""
-        encoded, final, cache = self.encoder.forward(
-            self.parameters, source, lengths=lengths, masks=masks, keep_caches=keep
-        )
-        states, bridge = self.bridge.forward(self.parameters, final)
-        return encoded, states, cache, bridge
+        return self.array(values)
 
     def _compare(self, batch: PairBatch, masks: Masks | None, keep: bool) -> tuple[Any, Array, Seq2SeqCache]:
         z, _, cache = self.forward(
@@ -358,7 +306,7 @@ class Seq2Seq(Model):
             masks=masks,
             keep_caches=keep,
         )
-        loss, dz = softmax_cross_entropy(z, self._array(batch.target_out), lengths=batch.target_lengths)
+        loss, dz = softmax_cross_entropy(z, self.array(batch.target_out), lengths=batch.target_lengths)
         return ns.number(loss), dz, cache
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""A classifier and a regressor of sequences."""
+"""Models that classify sequences or predict numbers from them."""
 
 from collections.abc import Sequence
 from typing import Any, Unpack
@@ -10,36 +10,36 @@ from rnnx.models.sequence_model import Options, SequenceModel
 
 
 class SequenceClassifier(SequenceModel):
-    """Which class a sequence, or every step of it, belongs to.
+    """Classifies sequences, or every step of them.
 
     Parameters
     ----------
     input_size : int
-        Features of a step, or number of indices if the inputs are indices.
+        Features of a step, or number of distinct indices.
     hidden_size : int or sequence of int
         Units of every layer, or of each one.
     num_classes : int
     num_layers : int
     cell : {"lstm", "gru", "rnn"}
     reset_after : bool
-        The GRU of PyTorch and of Keras' default instead of the course's.
+        Use the GRU of PyTorch and of Keras' default instead of the course's.
     bidirectional : bool
-        Every layer reads the sequence in both directions.
+        Run every layer in both directions.
     dropout : float
-        Between the layers, in training.
+        Dropout between the layers, in training.
     per_step : bool
-        A class for every step (targets (m, T)) instead of one for the sequence (targets (m,)).
+        Predict a class for every step (targets (m, T)) instead of one for the sequence (targets (m,)).
     seed : int, optional
-        Of the initial parameters.
+        Seed of the initial parameters.
     scheme, dtype, xp, device
         As for `rnnx.initialize_parameters`.
     parameters : dict of str to array, optional
-        Parameters to take over instead of new ones.
+        Parameters to use instead of new ones.
 
     Raises
     ------
     ValueError
-        For a size below 1, parameters that do not fit, an unknown cell, or a dropout that is not in [0, 1).
+        If a size is below 1, parameters do not match, the cell is unknown, or the dropout is not in [0, 1).
 
     Examples
     --------
@@ -52,6 +52,7 @@ class SequenceClassifier(SequenceModel):
 
     kind = "classifier"
     _loss = staticmethod(softmax_cross_entropy)
+    _output_name = "num_classes"
 
     def __init__(
         self,
@@ -62,20 +63,14 @@ class SequenceClassifier(SequenceModel):
         **options: Unpack[Options],
     ) -> None:
         super().__init__(input_size, hidden_size, num_classes, num_layers, **options)
-        self.config |= {
-            "input_size": int(input_size),
-            "num_classes": int(num_classes),
-            "bidirectional": self.stack.bidirectional,
-            "per_step": self.per_step,
-        }
 
     def predict(self, inputs: Any, lengths: Any = None) -> Array:
-        """Probabilities of the classes, (num_classes, m), or (num_classes, m, T) per step."""
+        """Return the class probabilities, (num_classes, m), or (num_classes, m, T) per step."""
         return softmax(self.forward(inputs, lengths=lengths, keep_caches=False)[0])
 
 
 class SequenceRegressor(SequenceModel):
-    """Numbers for a sequence, or for every step of it, by least squares.
+    """Predicts numbers for a sequence, or for every step of it, by least squares.
 
     Parameters
     ----------
@@ -98,23 +93,8 @@ class SequenceRegressor(SequenceModel):
 
     kind = "regressor"
     _loss = staticmethod(squared_error)
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int | Sequence[int],
-        output_size: int = 1,
-        num_layers: int = 1,
-        **options: Unpack[Options],
-    ) -> None:
-        super().__init__(input_size, hidden_size, output_size, num_layers, **options)
-        self.config |= {
-            "input_size": int(input_size),
-            "output_size": int(output_size),
-            "bidirectional": self.stack.bidirectional,
-            "per_step": self.per_step,
-        }
+    _output_name = "output_size"
 
     def predict(self, inputs: Any, lengths: Any = None) -> Array:
-        """The predicted numbers, (output_size, m), or (output_size, m, T) per step."""
+        """Return the predicted numbers, (output_size, m), or (output_size, m, T) per step."""
         return self.forward(inputs, lengths=lengths, keep_caches=False)[0]

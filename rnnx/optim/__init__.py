@@ -1,12 +1,13 @@
-"""Optimizers, learning-rate schedules and gradient clipping, on dicts of arrays of any library.
+"""Optimizers, learning-rate schedules and gradient clipping for dicts of arrays of any library.
 
-The course's pure functions (`update_parameters_with_adam`, ...) and classes with the same update rules, which hold
-hyper-parameters only: what changes from step to step is a dict of arrays, so that it can be saved.
+The course's pure functions (`update_parameters_with_adam`, ...), and classes with the same update rules. The classes
+hold hyper-parameters only; the state is a dict of arrays, which can be saved.
 """
 
 from rnnx.optim.base import Optimizer
 from rnnx.optim.clipping import clip_by_global_norm, clip_by_norm, clip_by_value
 from rnnx.optim.config import optimizer_config, optimizer_from_config
+from rnnx.optim.flat import Joined
 from rnnx.optim.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Momentum, RMSProp
 from rnnx.optim.rules import (
     initialize_adam,
@@ -37,6 +38,7 @@ __all__ = [
     "CosineDecay",
     "ExponentialDecay",
     "InverseTimeDecay",
+    "Joined",
     "LinearWarmup",
     "Momentum",
     "Optimizer",

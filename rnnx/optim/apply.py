@@ -1,11 +1,11 @@
-"""One update rule, applied to every parameter: on new arrays, or in place."""
+"""Apply an update rule to every parameter, on new arrays or in place."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx.optim.checks import check_distinct, check_gradients, check_state
+from rnnx.optim.checks import check_distinct, check_update
 
 Tree = dict[str, Array]
 Rule = Callable[..., tuple[Array, ...]]
@@ -19,33 +19,32 @@ def apply_rule(
     state: Mapping[str, Array],
     in_place: bool = False,
 ) -> tuple[Tree, Tree]:
-    """Update every parameter and its part of the state.
+    """Update every parameter and its state.
 
     Parameters
     ----------
     rule : callable
-        ``rule(xp, p, g, *state, write) -> (p, *state)`` of one parameter; see `rnnx.optim.array_rules`.
+        ``rule(xp, p, g, *state, write) -> (p, *state)`` for one parameter; see `rnnx.optim.base.Update`.
     slots : tuple of str
-        What the state holds for every parameter; its keys are slot + ".d" + key of the parameter.
+        Names of the state arrays of a parameter; the keys of `state` are slot + ".d" + parameter.
     parameters, grads, state : mapping of str to array
     in_place : bool
 
     Returns
     -------
     parameters, state : dict of str to array
-        New dicts; in place, of the same arrays where these can be written to.
+        New dicts. In place, they hold the same arrays where these are writable.
     """
-    xp = check_gradients(parameters, grads)
-    check_state(parameters, state, slots)
+    xp = check_update(parameters, grads, state, slots)
     if in_place:
         check_distinct({**parameters, **{"d" + key: grads["d" + key] for key in parameters}, **state})
     new: Tree = {}
     new_state: Tree = {}
     for key, p in parameters.items():
         names = [f"{slot}.d{key}" for slot in slots]
-        arrays = [p, *(state[name] for name in names)]
+        arrays = [p, *[state[name] for name in names]]
         write = in_place and all(map(_is_writable, arrays))
-        if not write and not p.shape:  # NumPy would make scalars of arrays without axes
+        if not write and not p.shape:  # NumPy would return scalars for 0-d arrays
             arrays, write = [ns.owned_copy(xp, a) for a in arrays], True
         p, *moments = arrays
         new[key], *moments = rule(xp, p, ns.astype(xp, grads["d" + key], p.dtype), *moments, write=write)
@@ -54,17 +53,17 @@ def apply_rule(
 
 
 def join(**trees: Mapping[str, Array]) -> Tree:
-    """Several dicts as one, the keys behind the name of their dict: "v.dW"."""
+    """Merge dicts, with the dict's name before each key: "v.dW"."""
     return {f"{slot}.{key}": a for slot, tree in trees.items() for key, a in tree.items()}
 
 
 def split(state: Mapping[str, Array], slot: str) -> Tree:
-    """One of the dicts that `join` made one of."""
+    """Extract one of the dicts that `join` merged."""
     return {key.removeprefix(f"{slot}."): a for key, a in state.items() if key.startswith(f"{slot}.")}
 
 
 def zeros(parameters: Mapping[str, Array], slots: tuple[str, ...]) -> Tree:
-    """A state of zeros."""
+    """Return a state of zeros."""
     if not slots:
         return {}
     xp, _ = ns.common_namespace(parameters)
@@ -72,5 +71,5 @@ def zeros(parameters: Mapping[str, Array], slots: tuple[str, ...]) -> Tree:
 
 
 def _is_writable(array: Any) -> bool:
-    """Whether an augmented assignment will not be refused: NumPy arrays may be read-only."""
+    """Return whether augmented assignment works: NumPy arrays may be read-only."""
     return getattr(getattr(array, "flags", None), "writeable", True)

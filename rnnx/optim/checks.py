@@ -1,143 +1,96 @@
 """Checks of hyper-parameters, gradients and states, made before anything is written."""
 
-import math
-import operator
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import lru_cache, partial
+from typing import Annotated, Any, get_type_hints
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_shape
+from rnnx._core.checks import check_shape, integer, real
 
-
-def number(name: str, value: Any) -> float:
-    """`value` as a Python float: a NumPy float64 would make float64 of float32 parameters."""
-    if isinstance(value, bool) or not hasattr(value, "__float__"):
-        raise TypeError(f"`{name}` must be a number; got {type(value).__name__}")
-    if getattr(value, "shape", ()) != ():
-        raise TypeError(f"`{name}` must be a number; got an array of shape {tuple(value.shape)}")
-    return float(value)
-
-
-def positive(name: str, value: Any) -> float:
-    """A finite number above 0."""
-    result = number(name, value)
-    if not (result > 0 and math.isfinite(result)):
-        raise ValueError(f"`{name}` must be a positive number; got {value}")
-    return result
-
-
-def not_negative(name: str, value: Any) -> float:
-    """A finite number from 0 on."""
-    result = number(name, value)
-    if not (result >= 0 and math.isfinite(result)):
-        raise ValueError(f"`{name}` must be a number of at least 0; got {value}")
-    return result
-
-
-def below_one(name: str, value: Any) -> float:
-    """A number in [0, 1)."""
-    result = number(name, value)
-    if not 0 <= result < 1:
-        raise ValueError(f"`{name}` must be in [0, 1); got {value}")
-    return result
-
-
-def up_to_one(name: str, value: Any) -> float:
-    """A number in (0, 1]."""
-    result = number(name, value)
-    if not 0 < result <= 1:
-        raise ValueError(f"`{name}` must be in (0, 1]; got {value}")
-    return result
-
-
-def integer(name: str, value: Any, least: int) -> int:
-    """An integer of at least `least`."""
-    try:
-        result = operator.index(value)
-    except TypeError:
-        raise TypeError(f"`{name}` must be an integer; got {type(value).__name__}") from None
-    if isinstance(value, bool):
-        raise TypeError(f"`{name}` must be an integer; got bool")
-    if result < least:
-        raise ValueError(f"`{name}` must be at least {least}; got {value}")
-    return result
-
-
-def at_least_one(name: str, value: Any) -> int:
-    """An integer from 1 on: a number of steps, or of a step."""
-    return integer(name, value, 1)
-
-
-def at_least_zero(name: str, value: Any) -> int:
-    """An integer from 0 on."""
-    return integer(name, value, 0)
+positive = partial(real, interval="(0, inf)")
+not_negative = partial(real, interval="[0, inf)")
+below_one = partial(real, interval="[0, 1)")
 
 
 def flag(name: str, value: Any) -> bool:
-    """True or False."""
+    """Return `value` if it is True or False."""
     if not isinstance(value, bool):
         raise TypeError(f"`{name}` must be True or False; got {value!r}")
     return value
 
 
-def set_checked(record: Any, **checks: Callable[[str, Any], Any]) -> None:
-    """In the `__post_init__` of a frozen dataclass: check fields and keep what the checks return."""
-    for name, check in checks.items():
-        object.__setattr__(record, name, check(name, getattr(record, name)))
+# Types of the fields of `Checked` records, each with its check.
+Positive = Annotated[float, positive]
+NotNegative = Annotated[float, not_negative]
+BelowOne = Annotated[float, below_one]
+UpToOne = Annotated[float, partial(real, interval="(0, 1]")]
+Count = Annotated[int, integer]
+CountOrZero = Annotated[int, partial(integer, least=0)]
+Flag = Annotated[bool, flag]
 
 
-def check_gradients(parameters: Mapping[str, Array], grads: Mapping[str, Array]) -> Any:
-    """The namespace of parameters and gradients that fit each other."""
+class Checked:
+    """Base of frozen dataclasses: every field is checked by the function in its annotation."""
+
+    def __post_init__(self) -> None:
+        for name, check in _checks(type(self)).items():  # type: ignore[arg-type]
+            object.__setattr__(self, name, check(name, getattr(self, name)))
+
+
+@lru_cache(maxsize=64)
+def _checks(cls: Any) -> dict[str, Any]:
+    hints = get_type_hints(cls, include_extras=True)
+    return {field.name: hints[field.name].__metadata__[0] for field in fields(cls)}
+
+
+def check_update(
+    parameters: Mapping[str, Array], grads: Mapping[str, Array], state: Mapping[str, Array], slots: tuple[str, ...]
+) -> Any:
+    """Return the namespace of parameters, gradients and state, after checking that they match."""
     missing = ["d" + key for key in parameters if "d" + key not in grads]
     if missing:
         raise ValueError(f"`grads` must hold a gradient for every parameter; missing {missing}")
+    like = {f"{slot}.d{key}": key for slot in slots for key in parameters}
+    if like.keys() != state.keys():
+        lacking, unknown = [k for k in like if k not in state], [k for k in state if k not in like]
+        found = ", ".join(f"{word} {keys}" for word, keys in (("missing", lacking), ("unknown", unknown)) if keys)
+        raise ValueError(f"`state` must be what init or the previous update returned; {found}")
     used = {"d" + key: grads["d" + key] for key in parameters}
-    xp, _ = ns.common_namespace({**parameters, **used})
+    xp, _ = ns.common_namespace({**parameters, **used, **state})
     for key, p in parameters.items():
-        check_shape("d" + key, used["d" + key], f"(the shape of {key})", tuple(p.shape))
-        if getattr(p, "requires_grad", False):  # every step would be written down, for ever
-            raise ValueError(f"`{key}` must not require a gradient of torch; give its detach()")
+        _check_like("d" + key, used["d" + key], key, p)
+        if getattr(p, "requires_grad", False):  # the graph of torch would grow with every step
+            raise ValueError(f"`{key}` must not require a gradient of torch; pass its detach()")
     check_dtypes(xp, parameters)
-    check_widths(xp, parameters)
+    for dtype in {p.dtype for p in parameters.values()}:
+        if xp.finfo(dtype).bits < 32:  # squares of gradients would underflow
+            key = next(key for key, p in parameters.items() if p.dtype == dtype)
+            raise TypeError(f"`{key}` must have at least 32 bits, in which small steps do not vanish; got {dtype}")
     check_dtypes(xp, used, ("real floating", "integral"))
+    for name, key in like.items():
+        _check_like(name, state[name], key, parameters[key])
+        if state[name].dtype != parameters[key].dtype:
+            raise TypeError(f"`{name}` must have the dtype of {key}, {parameters[key].dtype}; got {state[name].dtype}")
     return xp
 
 
+def _check_like(name: str, array: Array, key: str, p: Array) -> None:
+    if array.shape != p.shape:
+        check_shape(name, array, f"(the shape of {key})", tuple(p.shape))
+
+
 def check_dtypes(xp: Any, arrays: Mapping[str, Array], kinds: str | tuple[str, ...] = "real floating") -> None:
-    """Raise unless all dtypes are of these kinds, in the array API's terms."""
+    """Raise unless all dtypes are of these kinds, in the terms of the array API."""
     for dtype in {a.dtype for a in arrays.values()}:  # usually one
         if not xp.isdtype(dtype, kinds):
             name = next(name for name, a in arrays.items() if a.dtype == dtype)
             raise TypeError(f"`{name}` must hold real floating-point numbers; got {dtype}")
 
 
-def check_widths(xp: Any, parameters: Mapping[str, Array]) -> None:
-    """Raise if a parameter has less than 32 bits: squares of gradients, and steps, would come to nothing there."""
-    for dtype in {p.dtype for p in parameters.values()}:
-        if xp.finfo(dtype).bits < 32:
-            name = next(name for name, p in parameters.items() if p.dtype == dtype)
-            raise TypeError(f"`{name}` must have at least 32 bits, in which small steps do not vanish; got {dtype}")
-
-
-def check_state(parameters: Mapping[str, Array], state: Mapping[str, Array], slots: Iterable[str]) -> None:
-    """Raise unless `state` holds, for every slot and parameter, an array like the parameter, and nothing else."""
-    like = {f"{slot}.d{key}": key for slot in slots for key in parameters}
-    if like.keys() != state.keys():
-        missing, unknown = [k for k in like if k not in state], [k for k in state if k not in like]
-        found = ", ".join(f"{word} {keys}" for word, keys in (("missing", missing), ("unknown", unknown)) if keys)
-        raise ValueError(f"`state` must be what init or the last update returned; {found}")
-    if not like:
-        return
-    ns.common_namespace({**parameters, **state})
-    for name, key in like.items():
-        check_shape(name, state[name], f"(the shape of {key})", tuple(parameters[key].shape))
-        if state[name].dtype != parameters[key].dtype:
-            raise TypeError(f"`{name}` must have the dtype of {key}, {parameters[key].dtype}; got {state[name].dtype}")
-
-
 def check_distinct(arrays: Mapping[str, Array]) -> None:
-    """Raise if one array goes by two names: what is written for the first would be read for the second."""
+    """Raise if an array has two names: an update in place of the first would change the second."""
     names: dict[int, str] = {}
     for name, array in arrays.items():
         if id(array) in names:

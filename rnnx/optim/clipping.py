@@ -1,4 +1,4 @@
-"""Gradient clipping, on dicts of arrays of any library."""
+"""Gradient clipping for dicts of arrays of any library."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from rnnx.optim.checks import check_dtypes, positive
 
 
 def clip_by_value(grads: Mapping[str, Array], max_value: float) -> Tree:
-    """Every element to [-max_value, max_value].
+    """Clip every element to [-max_value, max_value].
 
     Parameters
     ----------
@@ -20,7 +20,7 @@ def clip_by_value(grads: Mapping[str, Array], max_value: float) -> Tree:
     Returns
     -------
     dict of str to array
-        New arrays; NaN stays NaN.
+        New arrays. NaN stays NaN.
     """
     max_value = positive("max_value", max_value)
     if not grads:
@@ -30,9 +30,9 @@ def clip_by_value(grads: Mapping[str, Array], max_value: float) -> Tree:
 
 
 def clip_by_norm(grads: Mapping[str, Array], max_norm: float) -> Tree:
-    """Scale every gradient by itself so that its norm is at most `max_norm` (Keras' clipnorm).
+    """Scale each gradient separately so that its norm is at most `max_norm` (Keras' clipnorm).
 
-    Unlike `clip_by_global_norm` this changes the direction of the step.
+    Unlike `clip_by_global_norm`, this changes the direction of the step.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def clip_by_norm(grads: Mapping[str, Array], max_norm: float) -> Tree:
     Returns
     -------
     dict of str to array
-        New arrays; with a NaN or an infinity in it, a gradient is NaN as a whole.
+        New arrays. A gradient with a NaN or an infinity becomes NaN everywhere.
     """
     max_norm = positive("max_norm", max_norm)
     if not grads:
@@ -56,9 +56,9 @@ def clip_by_norm(grads: Mapping[str, Array], max_norm: float) -> Tree:
 
 
 def clip_by_global_norm(grads: Mapping[str, Array], max_norm: float) -> tuple[Tree, Array]:
-    """Scale all gradients together so that their common norm is at most `max_norm`.
+    """Scale all gradients by one factor so that their global norm is at most `max_norm`.
 
-    Give it the gradients of the parameters only: dx and da0 would count, too.
+    Pass only the gradients of the parameters, because dx and da0 would count too.
 
     Source: R. Pascanu, T. Mikolov, Y. Bengio, arXiv:1211.5063.
 
@@ -70,14 +70,14 @@ def clip_by_global_norm(grads: Mapping[str, Array], max_norm: float) -> tuple[Tr
     Returns
     -------
     grads : dict of str to array
-        New arrays of the same dtypes. With a NaN or an infinity in them all are NaN.
+        New arrays of the same dtypes. With a NaN or an infinity in any of them, all become NaN.
     norm : array, shape ()
         The norm before clipping.
     """
     max_norm = positive("max_norm", max_norm)
     filled = [g for g in grads.values() if 0 not in g.shape]
     if not filled:
-        raise ValueError("`grads` must hold at least one array that is not empty")
+        raise ValueError("`grads` must hold at least one non-empty array")
     xp, _ = ns.common_namespace(grads)
     check_dtypes(xp, grads)
     norm = _norm(xp, filled)
@@ -86,9 +86,9 @@ def clip_by_global_norm(grads: Mapping[str, Array], max_norm: float) -> tuple[Tr
 
 
 def _norm(xp: Any, arrays: list[Array]) -> Array:
-    """The norm of all elements of arrays that are not empty, in the widest of their dtypes."""
+    """Return the norm of all elements of non-empty arrays, in the widest of their dtypes."""
     dtype = xp.result_type(*{a.dtype for a in arrays})
-    # Scaled by the largest element: the square of a large gradient does not overflow.
+    # Divided by the largest element, so that squares of large gradients do not overflow.
     largest = xp.max(xp.stack([ns.astype(xp, xp.max(xp.abs(a)), dtype) for a in arrays]))
     unit = xp.where(largest > 0, largest, xp.ones_like(largest))
     parts = []

@@ -1,4 +1,4 @@
-"""Optimizers and schedules as plain values, for a checkpoint, and back."""
+"""Convert optimizers and schedules to plain values, for checkpoints, and back."""
 
 import inspect
 from collections.abc import Mapping
@@ -10,41 +10,41 @@ from rnnx.optim.schedules import SCHEDULES
 
 
 def optimizer_config(optimizer: Any) -> dict[str, Any]:
-    """The plain values of an optimizer.
+    """Describe an optimizer by plain values.
 
     Parameters
     ----------
     optimizer : object
-        Of a class in `OPTIMIZERS`.
+        An instance of a class in `OPTIMIZERS`.
 
     Returns
     -------
     dict
-        "name" and every hyper-parameter: strings, numbers and booleans, and for a schedule a dict with "schedule", its
-        name in `SCHEDULES`, and its own values. ``json.dumps`` takes it.
+        "name" and the hyper-parameters: strings, numbers and booleans. A schedule is a dict with its name in
+        `SCHEDULES` under "schedule", and its values. The result can be passed to ``json.dumps``.
 
     Raises
     ------
     TypeError
-        For another class, or a schedule that is not in the table (a function, say), which no file can hold.
+        If the optimizer or its schedule is of another class; a plain function cannot be saved.
     """
     return _plain("optimizer", "name", optimizer, OPTIMIZERS)
 
 
 def optimizer_from_config(config: Mapping[str, Any]) -> Any:
-    """The optimizer that `optimizer_config` described.
+    """Create the optimizer that `optimizer_config` described.
 
     Parameters
     ----------
     config : mapping
-        Hyper-parameters that are not named take their defaults.
+        Missing hyper-parameters take their defaults.
 
     Raises
     ------
     ValueError
-        For an unknown name, an unknown or missing key, or a value out of range.
+        If a name or key is unknown, a key is missing, or a value is out of range.
     TypeError
-        For something that is not a mapping, or a value of another type.
+        If `config` is not a mapping, or a value has the wrong type.
     """
     return _built("config", "name", config, OPTIMIZERS)
 
@@ -52,12 +52,9 @@ def optimizer_from_config(config: Mapping[str, Any]) -> Any:
 def _plain(what: str, label: str, record: Any, table: Mapping[str, Any]) -> dict[str, Any]:
     name = next((name for name, cls in table.items() if cls is type(record)), None)
     if name is None:
-        raise TypeError(f"`{what}` must be of a class in {[*table]} to be described; got {record!r}")
+        raise TypeError(f"`{what}` must be of a class in {[*table]} to be saved; got {record!r}")
     values = {field.name: getattr(record, field.name) for field in fields(record)}
-    return {
-        label: name,
-        **{k: _plain(k, "schedule", v, SCHEDULES) if callable(v) else v for k, v in values.items()},
-    }
+    return {label: name, **{k: _plain(k, "schedule", v, SCHEDULES) if callable(v) else v for k, v in values.items()}}
 
 
 def _built(what: str, label: str, config: Any, table: Mapping[str, Any]) -> Any:

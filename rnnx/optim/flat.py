@@ -1,18 +1,25 @@
-"""Many small arrays as one, where every call of a function costs a launch: an update is one of elements anyway."""
+"""Parameters and optimizer state joined into single arrays.
+
+On a device every function call is a kernel launch. The rules of the optimizers in `ELEMENTWISE` give the same result
+on one long array as on many short ones, with far fewer launches.
+"""
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
+from rnnx.optim.apply import Tree
+from rnnx.optim.optimizers import ELEMENTWISE
 
-_ALIGNMENT = 64  # elements: each array begins where a product may read it well
+_ALIGNMENT = 64  # elements; every array begins at an aligned position, for fast matrix products
 
-ALL = "all"  # the key of what is joined
+_ALL = "all"  # the key of a joined array
 
 
 class Flat:
-    """Where arrays of one dtype lie in the array that they are joined to."""
+    """The layout of arrays of one dtype in the array they are joined into."""
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
         self._shapes = {name: tuple(a.shape) for name, a in arrays.items()}
@@ -21,7 +28,7 @@ class Flat:
         self._gap = self._xp.zeros((_ALIGNMENT,), dtype=first.dtype, device=device)
 
     def join(self, arrays: Mapping[str, Array], pattern: str = "{}") -> Array:
-        """The arrays of these names, which `pattern` is filled with, one behind the other, and zeros in the gaps."""
+        """Join the arrays with the names that fill `pattern`, with zeros in the gaps."""
         pieces = []
         for name, shape in self._shapes.items():
             pieces.append(self._xp.reshape(arrays[pattern.format(name)], (-1,)))
@@ -30,8 +37,8 @@ class Flat:
                 pieces.append(self._gap[:gap])
         return self._xp.concat(pieces)
 
-    def part(self, joined: Array, pattern: str = "{}") -> dict[str, Array]:
-        """The arrays again: views, where the library has views."""
+    def split(self, joined: Array, pattern: str = "{}") -> dict[str, Array]:
+        """Return the single arrays, as views where the library has views."""
         at, parts = 0, {}
         for name, shape in self._shapes.items():
             size = math.prod(shape)
@@ -40,7 +47,43 @@ class Flat:
         return parts
 
 
-def fits(arrays: Mapping[str, Array], state: Mapping[str, Array], slots: tuple[str, ...]) -> bool:
-    """Whether parameters and an optimizer's state can be joined: all of one dtype, and nothing else in the state."""
-    names = {f"{slot}.d{name}" for slot in slots for name in arrays}
-    return names == set(state) and len({a.dtype for a in (*arrays.values(), *state.values())}) == 1
+class Joined:
+    """Parameters and optimizer state, each joined into one array, and the dicts of views that users see."""
+
+    def __init__(self, parameters: Tree, state: Tree, slots: tuple[str, ...]) -> None:
+        self._flat, self._slots = Flat(parameters), slots
+        self._names = [f"{slot}.d{name}" for name in parameters for slot in slots]  # in the order of an update
+        moments = {f"{slot}.d{_ALL}": self._flat.join(state, slot + ".d{}") for slot in slots}
+        self.arrays = {_ALL: self._flat.join(parameters)}, moments
+        self._views = parameters, state
+
+    @classmethod
+    def of(cls, optimizer: Any, parameters: Tree, state: Tree) -> "Joined | None":
+        """Join the arrays if that cannot change the result; otherwise return None.
+
+        The optimizer's rule must be elementwise (a subclass may look at whole arrays), all dtypes must be the same,
+        and the state must hold nothing else.
+        """
+        if type(optimizer) not in ELEMENTWISE:
+            return None
+        names = {f"{slot}.d{name}" for slot in optimizer.slots for name in parameters}
+        if names != set(state) or len({a.dtype for a in (*parameters.values(), *state.values())}) > 1:
+            return None
+        return cls(parameters, state, optimizer.slots)
+
+    def matches(self, parameters: Tree, state: Tree) -> bool:
+        """Return whether these are the dicts of the last step, not replaced by someone else."""
+        return self._views[0] is parameters and self._views[1] is state
+
+    def gradients(self, gradients: Mapping[str, Array]) -> Tree:
+        """Join the gradients of the parameters."""
+        return {f"d{_ALL}": self._flat.join(gradients, "d{}")}
+
+    def replace(self, arrays: tuple[Tree, ...]) -> tuple[Tree, Tree]:
+        """Replace the joined arrays and return the dicts of their views."""
+        parameters, state = self.arrays = arrays[0], arrays[1]
+        views: Tree = {}
+        for slot in self._slots:
+            views |= self._flat.split(state[f"{slot}.d{_ALL}"], slot + ".d{}")
+        self._views = self._flat.split(parameters[_ALL]), {name: views[name] for name in self._names}
+        return self._views

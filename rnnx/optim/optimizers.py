@@ -1,23 +1,23 @@
-"""Optimizers: hyper-parameters in a frozen dataclass, what changes from step to step in a dict of arrays.
+"""Optimizers: hyper-parameters in a frozen dataclass, the state in a dict of arrays.
 
-The update rules are those of torch.optim's classes of the same name. A new optimizer is one class with `init` and
-`update` (or, below `Optimizer`, with `slots` and `rule`), and one line in `OPTIMIZERS`.
+The update rules are those of torch.optim's classes of the same names. A new optimizer is one class with `init` and
+`update` (or, below `Optimizer`, with fields, `slots` and `update_array`) and one line in `OPTIMIZERS`.
+In the rules, p is the parameter and g its gradient; v, s and m are the state.
 """
 
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from rnnx.optim.apply import Rule
-from rnnx.optim.array_rules import adam_rule, momentum_rule, rmsprop_rule, sgd_rule
-from rnnx.optim.base import Optimizer
-from rnnx.optim.checks import below_one, flag, not_negative, positive, set_checked
-from rnnx.optim.schedules import Schedule, check_learning_rate
+from rnnx._core.arrays import Array
+from rnnx.optim.base import Arrays, Optimizer, Update
+from rnnx.optim.checks import BelowOne, Flag, NotNegative, Positive
+from rnnx.optim.schedules import LearningRate
 
 
 @dataclass(frozen=True)
 class SGD(Optimizer):
-    """Gradient descent, torch's SGD without momentum.
+    """Gradient descent; torch's SGD without momentum.
 
     Parameters
     ----------
@@ -26,51 +26,47 @@ class SGD(Optimizer):
         Adds ``weight_decay * p`` to the gradient of p.
     """
 
-    learning_rate: float | Schedule = 0.01
-    weight_decay: float = 0.0
+    learning_rate: LearningRate = 0.01
+    weight_decay: NotNegative = 0.0
 
-    def __post_init__(self) -> None:
-        set_checked(self, learning_rate=check_learning_rate, weight_decay=not_negative)
-
-    def rule(self, rate: float, t: int) -> Rule:
-        """See `Optimizer`."""
-        del t
-        return partial(sgd_rule, rate=rate, weight_decay=self.weight_decay)
+    def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
+        """See `Optimizer.update_array`."""
+        del state
+        return (u.subtract(p, u.rate * self._decayed(p, g)),)
 
 
 @dataclass(frozen=True)
 class Momentum(Optimizer):
-    r"""Gradient descent with momentum, torch's SGD with momentum.
+    r"""Gradient descent with momentum; torch's SGD with momentum.
 
     .. math::
 
         v \leftarrow \mu v + (1 - d) g, \qquad \theta \leftarrow \theta - \alpha v
 
-    and with `nesterov` :math:`\theta \leftarrow \theta - \alpha (g + \mu v)`, v being the new one. The course's
-    function, `update_parameters_with_momentum`, has ``v = beta * v + (1 - beta) * g``: it takes the same steps with
-    ``learning_rate / (1 - momentum)``, ten times this class's at 0.9.
+    and with `nesterov` :math:`\theta \leftarrow \theta - \alpha (g + \mu v)`, where v is the new one. The
+    course's function, `update_parameters_with_momentum`, uses ``v = beta * v + (1 - beta) * g``. It takes the same
+    steps with ``learning_rate / (1 - momentum)``, ten times the rate at 0.9.
 
     Parameters
     ----------
     learning_rate : float or schedule
     momentum : float, in [0, 1)
     nesterov : bool
-        Look ahead; it needs momentum, and no dampening.
+        Nesterov momentum; needs `momentum` > 0 and no dampening.
     dampening : float, in [0, 1)
-        The d above; as in torch, the first step's gradient counts whole.
+        The d above; as in torch, the gradient of the first step is not dampened.
     weight_decay : float
         Adds ``weight_decay * p`` to the gradient of p.
     """
 
-    learning_rate: float | Schedule = 0.01
-    momentum: float = 0.9
-    nesterov: bool = False
-    dampening: float = 0.0
-    weight_decay: float = 0.0
+    learning_rate: LearningRate = 0.01
+    momentum: BelowOne = 0.9
+    nesterov: Flag = False
+    dampening: BelowOne = 0.0
+    weight_decay: NotNegative = 0.0
 
     def __post_init__(self) -> None:
-        set_checked(self, learning_rate=check_learning_rate, momentum=below_one, nesterov=flag)
-        set_checked(self, dampening=below_one, weight_decay=not_negative)
+        super().__post_init__()
         if self.nesterov and (self.momentum == 0 or self.dampening):
             raise ValueError(
                 "`nesterov` needs `momentum` > 0 and `dampening` = 0; "
@@ -79,29 +75,36 @@ class Momentum(Optimizer):
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """v, the velocity."""
+        """The velocity v."""
         return ("v",)
 
-    def rule(self, rate: float, t: int) -> Rule:
-        """See `Optimizer`."""
-        share = 1.0 if t == 1 else 1 - self.dampening
-        options: dict[str, Any] = {"share": share, "nesterov": self.nesterov, "weight_decay": self.weight_decay}
-        return partial(momentum_rule, rate=rate, momentum=self.momentum, **options)
+    def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
+        """See `Optimizer.update_array`."""
+        (v,), g, share = state, self._decayed(p, g), self._share(u.t)
+        if share != 1:
+            g = share * g
+        v = u.scale(v, self.momentum)
+        v += g
+        return u.subtract(p, u.rate * (g + self.momentum * v if self.nesterov else v)), v
+
+    def _share(self, t: int) -> float:
+        """Return the factor of the gradient."""
+        return 1.0 if t == 1 else 1 - self.dampening
 
 
 @dataclass(frozen=True)
 class RMSProp(Optimizer):
-    r"""Every gradient over the root of the mean of its squares, torch's RMSprop.
+    r"""RMSProp: every gradient is divided by the root mean square of its history; torch's RMSprop.
 
     .. math::
 
         s \leftarrow \alpha s + (1 - \alpha) g^2, \qquad
         \theta \leftarrow \theta - \eta \frac{g}{\sqrt{s} + \epsilon}
 
-    `centered`: :math:`s - m^2`, the variance, in place of s, with :math:`m \leftarrow \alpha m + (1 - \alpha) g` (A.
-    Graves, arXiv:1308.0850). Gradients that hardly change have next to none, and take very large steps: give it a
-    larger epsilon, 1e-4 say. `momentum`: a velocity :math:`v \leftarrow \mu v + g / (\sqrt{s} + \epsilon)` in place of
-    the fraction.
+    With `centered`, the variance :math:`s - m^2` with :math:`m \leftarrow \alpha m + (1 - \alpha) g` replaces s
+    (A. Graves, arXiv:1308.0850). The variance of a nearly constant gradient is almost zero and its steps become very
+    large, so use a larger epsilon, such as 1e-4. With `momentum`, a velocity
+    :math:`v \leftarrow \mu v + g / (\sqrt{s} + \epsilon)` replaces the fraction.
 
     Parameters
     ----------
@@ -115,39 +118,44 @@ class RMSProp(Optimizer):
         Adds ``weight_decay * p`` to the gradient of p.
     """
 
-    learning_rate: float | Schedule = 0.001
-    alpha: float = 0.99
-    epsilon: float = 1e-8
-    momentum: float = 0.0
-    centered: bool = False
-    weight_decay: float = 0.0
-
-    def __post_init__(self) -> None:
-        set_checked(self, learning_rate=check_learning_rate, alpha=below_one, epsilon=positive)
-        set_checked(self, momentum=below_one, centered=flag, weight_decay=not_negative)
+    learning_rate: LearningRate = 0.001
+    alpha: BelowOne = 0.99
+    epsilon: Positive = 1e-8
+    momentum: BelowOne = 0.0
+    centered: Flag = False
+    weight_decay: NotNegative = 0.0
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """s, the mean square; m, the mean, if centered; v, the velocity, if there is momentum."""
+        """The mean square s; with `centered` the mean m; with `momentum` the velocity v."""
         return ("s",) + ("m",) * self.centered + ("v",) * (self.momentum > 0)
 
-    def rule(self, rate: float, t: int) -> Rule:
-        """See `Optimizer`."""
-        del t
-        return partial(
-            rmsprop_rule,
-            rate=rate,
-            alpha=self.alpha,
-            epsilon=self.epsilon,
-            momentum=self.momentum,
-            centered=self.centered,
-            weight_decay=self.weight_decay,
-        )
+    def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
+        """See `Optimizer.update_array`."""
+        (s, *rest), g = state, self._decayed(p, g)
+        s = u.scale(s, self.alpha)
+        s += (1 - self.alpha) * (g * g)
+        new, variance = [s], s
+        if self.centered:
+            m, *rest = rest
+            m = u.scale(m, self.alpha)
+            m += (1 - self.alpha) * g
+            new.append(m)
+            # Rounding can make the variance of a constant gradient negative.
+            variance = u.xp.maximum(s - m * m, u.xp.zeros_like(s))
+        step = g / (u.xp.sqrt(variance) + self.epsilon)
+        if self.momentum:
+            (v,) = rest
+            v = u.scale(v, self.momentum)
+            v += step
+            new.append(v)
+            step = v
+        return u.subtract(p, u.rate * step), *new
 
 
 @dataclass(frozen=True)
 class Adam(Optimizer):
-    """Adam; the equations stand at `update_parameters_with_adam`.
+    """Adam; see `update_parameters_with_adam` for the equations.
 
     Parameters
     ----------
@@ -155,28 +163,34 @@ class Adam(Optimizer):
     beta1, beta2 : float, in [0, 1)
     epsilon : float
     weight_decay : float
-        Adds ``weight_decay * p`` to the gradient of p; `AdamW` is usually the better way.
+        Adds ``weight_decay * p`` to the gradient of p; decoupled decay (`AdamW`) usually works better.
     """
 
-    learning_rate: float | Schedule = 0.001
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
-    weight_decay: float = 0.0
-
-    def __post_init__(self) -> None:
-        set_checked(self, learning_rate=check_learning_rate, beta1=below_one, beta2=below_one)
-        set_checked(self, epsilon=positive, weight_decay=not_negative)
+    learning_rate: LearningRate = 0.001
+    beta1: BelowOne = 0.9
+    beta2: BelowOne = 0.999
+    epsilon: Positive = 1e-8
+    weight_decay: NotNegative = 0.0
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """Both moments: v, the first, and s, the second."""
+        """The first moment v and the second moment s."""
         return ("v", "s")
 
-    def rule(self, rate: float, t: int) -> Rule:
-        """See `Optimizer`."""
-        betas: dict[str, Any] = {"beta1": self.beta1, "beta2": self.beta2}
-        return partial(adam_rule, t=t, rate=rate, epsilon=self.epsilon, weight_decay=self.weight_decay, **betas)
+    def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
+        """See `Optimizer.update_array`."""
+        (v, s), g = state, self._decayed(p, g)
+        v = u.scale(v, self.beta1)
+        v += (1 - self.beta1) * g
+        s = u.scale(s, self.beta2)
+        s += (1 - self.beta2) * (g * g)
+        # Numerator and denominator are both multiplied by sqrt(1 - beta2**t), which saves one pass over the array.
+        root = (1 - self.beta2**u.t) ** 0.5
+        denominator = u.xp.sqrt(s)
+        denominator += self.epsilon * root
+        step = v / denominator
+        step *= u.rate * root / (1 - self.beta1**u.t)
+        return u.subtract(p, step), v, s
 
 
 @dataclass(frozen=True)
@@ -193,14 +207,19 @@ class AdamW(Adam):
     weight_decay : float
     """
 
-    weight_decay: float = 0.01
+    weight_decay: NotNegative = 0.01
 
-    def rule(self, rate: float, t: int) -> Rule:
-        """See `Optimizer`."""
-        return partial(super().rule(rate, t), decoupled=True)
+    def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
+        """See `Optimizer.update_array`."""
+        p = u.scale(p, 1 - u.rate * self.weight_decay)
+        return super().update_array(p, g, state, u)
+
+    def _decayed(self, p: Array, g: Array) -> Array:
+        del p
+        return g
 
 
-# The first name of a class is the one that `optimizer_config` gives.
+# `optimizer_config` uses the first name of a class.
 OPTIMIZERS: dict[str, Any] = {
     "sgd": SGD,
     "momentum": Momentum,
@@ -211,5 +230,5 @@ OPTIMIZERS: dict[str, Any] = {
     "adamw": AdamW,
 }
 
-# Their rules look at one element at a time.
+# Optimizers whose rules are elementwise.
 ELEMENTWISE = (SGD, Momentum, RMSProp, Adam, AdamW)

@@ -1,17 +1,16 @@
-"""Optimizer steps as the course writes them: pure functions on dicts of arrays of any library."""
+"""The optimizer steps of the course: pure functions on dicts of arrays of any library."""
 
 from collections.abc import Mapping
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
 
 from rnnx._core.arrays import Array
-from rnnx.optim.apply import Rule, Tree, apply_rule, join, split, zeros
-from rnnx.optim.array_rules import adam_rule, momentum_rule, rmsprop_rule, sgd_rule
-from rnnx.optim.checks import at_least_one, below_one, flag, not_negative, positive
+from rnnx.optim.apply import Tree, join, split, zeros
+from rnnx.optim.base import Optimizer
+from rnnx.optim.optimizers import SGD, Adam, AdamW, Momentum, RMSProp
 
 
 def initialize_adam(parameters: Mapping[str, Array]) -> tuple[Tree, Tree]:
-    """Zero moment estimates for Adam and AdamW.
+    """Return zero moment estimates for Adam and AdamW.
 
     Parameters
     ----------
@@ -26,7 +25,7 @@ def initialize_adam(parameters: Mapping[str, Array]) -> tuple[Tree, Tree]:
 
 
 def initialize_velocity(parameters: Mapping[str, Array]) -> Tree:
-    """Zeros like the parameters: the velocity of momentum, the mean square of RMSProp.
+    """Return zeros like the parameters: the velocity of momentum, or the mean square of RMSProp.
 
     Parameters
     ----------
@@ -43,7 +42,7 @@ def initialize_velocity(parameters: Mapping[str, Array]) -> Tree:
 def update_parameters_with_sgd(
     parameters: Mapping[str, Array], grads: Mapping[str, Array], learning_rate: float = 0.01
 ) -> Tree:
-    """One step of gradient descent, p - learning_rate * dp.
+    """Take one step of gradient descent, p - learning_rate * dp.
 
     Parameters
     ----------
@@ -57,8 +56,7 @@ def update_parameters_with_sgd(
     parameters : dict of str to array
         A new dict.
     """
-    rule = partial(sgd_rule, rate=positive("learning_rate", learning_rate))
-    return apply_rule(rule, (), parameters, grads, {})[0]
+    return SGD(learning_rate).update(parameters, grads, {}, 1)[0]
 
 
 def update_parameters_with_momentum(
@@ -69,17 +67,17 @@ def update_parameters_with_momentum(
     learning_rate: float = 0.01,
     nesterov: bool = False,
 ) -> tuple[Tree, Tree]:
-    r"""One step of gradient descent with momentum, in the course's convention: v is a mean of gradients.
+    r"""Take one step of gradient descent with momentum, in the course's convention: v is a mean of gradients.
 
     .. math::
 
         v \leftarrow \beta v + (1 - \beta) g, \qquad \theta \leftarrow \theta - \alpha v
 
-    and with Nesterov's look ahead :math:`\theta \leftarrow \theta - \alpha (\beta v + (1 - \beta) g)`, v being the
-    new one. `Momentum`, like torch, adds the whole gradient, ``v = momentum * v + g``: it takes the same steps with
-    ``learning_rate * (1 - beta)``, a tenth of this function's at 0.9.
+    and with `nesterov` :math:`\theta \leftarrow \theta - \alpha (\beta v + (1 - \beta) g)`, where v is the new
+    one. `Momentum`, like torch, adds the whole gradient, ``v = momentum * v + g``. It takes the same steps with
+    ``learning_rate * (1 - beta)``, a tenth of the rate at 0.9.
 
-    Source: B. T. Polyak, 1964; in Nesterov's form I. Sutskever et al., ICML 2013.
+    Source: B. T. Polyak, 1964; Nesterov form: I. Sutskever et al., ICML 2013.
 
     Parameters
     ----------
@@ -87,7 +85,7 @@ def update_parameters_with_momentum(
     grads : dict of str to array
         "d" + key for every key of `parameters`; other keys are ignored.
     v : dict of str to array
-        As `initialize_velocity` or the previous call returned it.
+        As returned by `initialize_velocity` or the previous call.
     beta : float, in [0, 1)
     learning_rate : float
     nesterov : bool
@@ -95,13 +93,17 @@ def update_parameters_with_momentum(
     Returns
     -------
     parameters, v : dict of str to array
-        New dicts; the inputs are not written to.
+        New dicts.
     """
-    beta = below_one("beta", beta)
-    rate = positive("learning_rate", learning_rate)
-    rule = partial(momentum_rule, rate=rate, momentum=beta, share=1 - beta, nesterov=flag("nesterov", nesterov))
-    new, new_v = _apply(rule, parameters, grads, "initialize_velocity", v=v)
+    new, new_v = _step(_CourseMomentum(learning_rate, beta, nesterov), parameters, grads, "initialize_velocity", v=v)
     return new, new_v
+
+
+@dataclass(frozen=True)
+class _CourseMomentum(Momentum):
+    def _share(self, t: int) -> float:
+        del t
+        return 1 - self.momentum
 
 
 def update_parameters_with_rmsprop(
@@ -112,7 +114,7 @@ def update_parameters_with_rmsprop(
     alpha: float = 0.99,
     epsilon: float = 1e-8,
 ) -> tuple[Tree, Tree]:
-    r"""One step of RMSProp.
+    r"""Take one step of RMSProp.
 
     .. math::
 
@@ -127,7 +129,7 @@ def update_parameters_with_rmsprop(
     grads : dict of str to array
         "d" + key for every key of `parameters`; other keys are ignored.
     s : dict of str to array
-        Mean squares, as `initialize_velocity` or the previous call returned them.
+        Mean squares, as returned by `initialize_velocity` or the previous call.
     learning_rate : float
         The eta above.
     alpha : float, in [0, 1)
@@ -136,15 +138,9 @@ def update_parameters_with_rmsprop(
     Returns
     -------
     parameters, s : dict of str to array
-        New dicts; the inputs are not written to.
+        New dicts.
     """
-    rule = partial(
-        rmsprop_rule,
-        rate=positive("learning_rate", learning_rate),
-        alpha=below_one("alpha", alpha),
-        epsilon=positive("epsilon", epsilon),
-    )
-    new, new_s = _apply(rule, parameters, grads, "initialize_velocity", s=s)
+    new, new_s = _step(RMSProp(learning_rate, alpha, epsilon), parameters, grads, "initialize_velocity", s=s)
     return new, new_s
 
 
@@ -159,7 +155,7 @@ def update_parameters_with_adam(
     beta2: float = 0.999,
     epsilon: float = 1e-8,
 ) -> tuple[Tree, Tree, Tree]:
-    r"""One step of Adam.
+    r"""Take one step of Adam.
 
     .. math::
 
@@ -174,7 +170,7 @@ def update_parameters_with_adam(
     grads : dict of str to array
         "d" + key for every key of `parameters`; other keys (dx, da0) are ignored.
     v, s : dict of str to array
-        As `initialize_adam` or the previous call returned them.
+        As returned by `initialize_adam` or the previous call.
     t : int
         Number of this step, from 1.
     learning_rate, beta1, beta2, epsilon : float
@@ -182,17 +178,17 @@ def update_parameters_with_adam(
     Returns
     -------
     parameters, v, s : dict of str to array
-        New dicts; the inputs are not written to.
+        New dicts.
 
     Raises
     ------
     ValueError
-        For a missing gradient, a wrong shape, or hyper-parameters out of range.
+        If a gradient is missing, a shape is wrong, or a hyper-parameter is out of range.
     TypeError
-        For arrays of two libraries, or that are not real floating-point numbers.
+        If arrays come from different libraries, or do not hold real floating-point numbers.
     """
-    rule = _adam(t, learning_rate, beta1, beta2, epsilon)
-    new, new_v, new_s = _apply(rule, parameters, grads, "initialize_adam", v=v, s=s)
+    optimizer = Adam(learning_rate, beta1, beta2, epsilon)
+    new, new_v, new_s = _step(optimizer, parameters, grads, "initialize_adam", t, v=v, s=s)
     return new, new_v, new_s
 
 
@@ -208,9 +204,9 @@ def update_parameters_with_adamw(
     epsilon: float = 1e-8,
     weight_decay: float = 0.01,
 ) -> tuple[Tree, Tree, Tree]:
-    r"""One step of AdamW: first :math:`\theta \leftarrow (1 - \alpha \lambda) \theta`, then a step of Adam.
+    r"""Take one step of AdamW: :math:`\theta \leftarrow (1 - \alpha \lambda) \theta`, then a step of Adam.
 
-    The decay :math:`\lambda` is not part of the gradient, so that the division by :math:`\sqrt{s}` leaves it alone.
+    The decay :math:`\lambda` is not part of the gradient, so it is not divided by :math:`\sqrt{s}`.
 
     Source: I. Loshchilov, F. Hutter, arXiv:1711.05101, algorithm 2, with the decay times the learning rate as in torch.
 
@@ -223,35 +219,26 @@ def update_parameters_with_adamw(
     Returns
     -------
     parameters, v, s : dict of str to array
-        New dicts; the inputs are not written to.
+        New dicts.
     """
-    rule = _adam(
-        t, learning_rate, beta1, beta2, epsilon, decoupled=True, weight_decay=not_negative("weight_decay", weight_decay)
-    )
-    new, new_v, new_s = _apply(rule, parameters, grads, "initialize_adam", v=v, s=s)
+    optimizer = AdamW(learning_rate, beta1, beta2, epsilon, weight_decay)
+    new, new_v, new_s = _step(optimizer, parameters, grads, "initialize_adam", t, v=v, s=s)
     return new, new_v, new_s
 
 
-def _adam(t: int, learning_rate: float, beta1: float, beta2: float, epsilon: float, **options: Any) -> Rule:
-    return partial(
-        adam_rule,
-        t=at_least_one("t", t),
-        rate=positive("learning_rate", learning_rate),
-        epsilon=positive("epsilon", epsilon),
-        beta1=below_one("beta1", beta1),
-        beta2=below_one("beta2", beta2),
-        **options,
-    )
-
-
-def _apply(
-    rule: Rule, parameters: Mapping[str, Array], grads: Mapping[str, Array], origin: str, **trees: Mapping[str, Array]
+def _step(
+    optimizer: Optimizer,
+    parameters: Mapping[str, Array],
+    grads: Mapping[str, Array],
+    origin: str,
+    t: int = 1,
+    **trees: Mapping[str, Array],
 ) -> tuple[Tree, ...]:
-    """A pure step whose state comes and goes as one dict a moment."""
+    """Take a step whose state is passed and returned as one dict per slot."""
     for name, tree in trees.items():
         missing = ["d" + key for key in parameters if "d" + key not in tree]
         if missing:
-            raise ValueError(f"`{name}` must be what {origin} or the last step returned; missing {missing}")
+            raise ValueError(f"`{name}` must be what {origin} or the previous step returned; missing {missing}")
     state = join(**{name: {"d" + key: tree["d" + key] for key in parameters} for name, tree in trees.items()})
-    new, new_state = apply_rule(rule, tuple(trees), parameters, grads, state)
+    new, new_state = optimizer.update(parameters, grads, state, t)
     return new, *(split(new_state, name) for name in trees)

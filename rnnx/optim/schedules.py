@@ -1,27 +1,31 @@
-"""Learning rates that change: functions of the step t, from 1, for all optimizers of `rnnx.optim`."""
+"""Learning-rate schedules: functions of the step number t, from 1, for all optimizers of `rnnx.optim`."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from rnnx.optim.checks import at_least_one, at_least_zero, not_negative, number, positive, set_checked, up_to_one
+from rnnx._core.checks import integer
+from rnnx.optim.checks import Checked, Count, CountOrZero, NotNegative, Positive, UpToOne, not_negative, positive
 
 Schedule = Callable[[int], float]
 
 
-def check_learning_rate(name: str, value: Any) -> float | Schedule:
-    """A positive number as a Python float, or a schedule as it is."""
+def _check_learning_rate(name: str, value: Any) -> float | Schedule:
     return value if callable(value) else positive(name, value)
 
 
+LearningRate = Annotated[float | Schedule, _check_learning_rate]
+
+
 def learning_rate_at(learning_rate: float | Schedule, t: int) -> float:
-    """The learning rate of step t.
+    """Return the learning rate of step t.
 
     Parameters
     ----------
     learning_rate : float or callable
-        As optimizers have it: a number, or a function of the step.
+        A number, or a function of the step number.
     t : int
         Number of the step, from 1.
 
@@ -34,22 +38,28 @@ def learning_rate_at(learning_rate: float | Schedule, t: int) -> float:
     ValueError
         If `t` is below 1, or a schedule returns a negative number or one that is not finite.
     TypeError
-        If a schedule returns something else than a number.
+        If a schedule does not return a number.
     """
-    t = at_least_one("t", t)
-    if not callable(learning_rate):
-        return positive("learning_rate", learning_rate)
-    rate = number(f"learning_rate({t})", learning_rate(t))
-    if not (rate >= 0 and math.isfinite(rate)):
-        raise ValueError(
-            f"`learning_rate` must be a number of at least 0 at every step; its schedule gave {rate} at {t}"
-        )
-    return rate
+    t = integer("t", t)
+    if callable(learning_rate):
+        return not_negative(f"learning_rate({t})", learning_rate(t))
+    return positive("learning_rate", learning_rate)
+
+
+class _Schedule(Checked, ABC):
+    """Base of the schedules below."""
+
+    def __call__(self, t: int) -> float:
+        """Return the learning rate of step t, from 1."""
+        return self._rate(integer("t", t))
+
+    @abstractmethod
+    def _rate(self, t: int) -> float: ...
 
 
 @dataclass(frozen=True)
-class StepDecay:
-    r"""Times `factor` after every `every` steps: :math:`\alpha_t = \alpha f^{\lfloor (t - 1) / n \rfloor}`.
+class StepDecay(_Schedule):
+    r"""Multiply by `factor` after every `every` steps: :math:`\alpha_t = \alpha f^{\lfloor (t - 1) / n \rfloor}`.
 
     Parameters
     ----------
@@ -63,21 +73,17 @@ class StepDecay:
     torch's StepLR.
     """
 
-    initial: float
-    every: int
-    factor: float = 0.5
+    initial: Positive
+    every: Count
+    factor: UpToOne = 0.5
 
-    def __post_init__(self) -> None:
-        set_checked(self, initial=positive, every=at_least_one, factor=up_to_one)
-
-    def __call__(self, t: int) -> float:
-        """The learning rate of step t, from 1."""
-        return self.initial * self.factor ** ((at_least_one("t", t) - 1) // self.every)
+    def _rate(self, t: int) -> float:
+        return self.initial * self.factor ** ((t - 1) // self.every)
 
 
 @dataclass(frozen=True)
-class ExponentialDecay:
-    r"""Times `rate` over every `every` steps, a little at each: :math:`\alpha_t = \alpha r^{(t - 1) / n}`.
+class ExponentialDecay(_Schedule):
+    r"""Multiply by `rate` over `every` steps, a little at each: :math:`\alpha_t = \alpha r^{(t - 1) / n}`.
 
     Parameters
     ----------
@@ -91,21 +97,17 @@ class ExponentialDecay:
     torch's ExponentialLR with every = 1; Keras' ExponentialDecay.
     """
 
-    initial: float
-    rate: float
-    every: int = 1
+    initial: Positive
+    rate: UpToOne
+    every: Count = 1
 
-    def __post_init__(self) -> None:
-        set_checked(self, initial=positive, rate=up_to_one, every=at_least_one)
-
-    def __call__(self, t: int) -> float:
-        """The learning rate of step t, from 1."""
-        return self.initial * self.rate ** ((at_least_one("t", t) - 1) / self.every)
+    def _rate(self, t: int) -> float:
+        return self.initial * self.rate ** ((t - 1) / self.every)
 
 
 @dataclass(frozen=True)
-class InverseTimeDecay:
-    r"""Slower and slower: :math:`\alpha_t = \alpha / (1 + r (t - 1) / n)`.
+class InverseTimeDecay(_Schedule):
+    r"""Inverse time decay: :math:`\alpha_t = \alpha / (1 + r (t - 1) / n)`.
 
     Parameters
     ----------
@@ -116,24 +118,20 @@ class InverseTimeDecay:
 
     Notes
     -----
-    The course's decay has t count epochs: `every` is then the number of steps of an epoch. Keras' InverseTimeDecay.
+    Keras' InverseTimeDecay. In the course, t counts epochs: set `every` to the number of steps of an epoch.
     """
 
-    initial: float
-    rate: float
-    every: int = 1
+    initial: Positive
+    rate: NotNegative
+    every: Count = 1
 
-    def __post_init__(self) -> None:
-        set_checked(self, initial=positive, rate=not_negative, every=at_least_one)
-
-    def __call__(self, t: int) -> float:
-        """The learning rate of step t, from 1."""
-        return self.initial / (1 + self.rate * (at_least_one("t", t) - 1) / self.every)
+    def _rate(self, t: int) -> float:
+        return self.initial / (1 + self.rate * (t - 1) / self.every)
 
 
 @dataclass(frozen=True)
-class LinearWarmup:
-    r"""From nearly 0 up to the first rate of `then`, which begins after `steps` steps.
+class LinearWarmup(_Schedule):
+    r"""Rise linearly to the first rate of `then`, which takes over after `steps` steps.
 
     :math:`\alpha_t = \beta_1 t / n` for t up to n = `steps`, then :math:`\beta_{t - n}`.
 
@@ -144,23 +142,18 @@ class LinearWarmup:
     steps : int
     """
 
-    then: float | Schedule
-    steps: int
+    then: LearningRate
+    steps: Count
 
-    def __post_init__(self) -> None:
-        set_checked(self, then=check_learning_rate, steps=at_least_one)
-
-    def __call__(self, t: int) -> float:
-        """The learning rate of step t, from 1."""
-        t = at_least_one("t", t)
+    def _rate(self, t: int) -> float:
         if t > self.steps:
             return learning_rate_at(self.then, t - self.steps)
         return learning_rate_at(self.then, 1) * t / self.steps
 
 
 @dataclass(frozen=True)
-class CosineDecay:
-    r"""Half a wave from `initial` to `final` over `steps` steps, then `final`.
+class CosineDecay(_Schedule):
+    r"""Fall from `initial` to `final` over `steps` steps along half a cosine wave, then stay at `final`.
 
     :math:`\alpha_t = \alpha_n + (\alpha_0 - \alpha_n) (1 + \cos(\pi (t - 1) / n)) / 2`
 
@@ -169,31 +162,29 @@ class CosineDecay:
     Parameters
     ----------
     initial : float
-        The rate of the first step (with `warmup`: the highest one).
+        The rate of the first step; with `warmup`, the highest rate.
     steps : int
-        As many as the training takes, with the warm-up.
+        Total number of steps, including the warm-up.
     final : float, >= 0
     warmup : int
-        So many steps at first go linearly up to `initial`: `LinearWarmup` of a wave over the remaining steps.
+        Number of steps that first rise linearly to `initial`; the wave then spans the remaining steps.
 
     Notes
     -----
     torch's CosineAnnealingLR.
     """
 
-    initial: float
-    steps: int
-    final: float = 0.0
-    warmup: int = 0
+    initial: Positive
+    steps: Count
+    final: NotNegative = 0.0
+    warmup: CountOrZero = 0
 
     def __post_init__(self) -> None:
-        set_checked(self, initial=positive, steps=at_least_one, final=not_negative, warmup=at_least_zero)
+        super().__post_init__()
         if self.warmup >= self.steps:
             raise ValueError(f"`warmup` must be below `steps` = {self.steps}; got {self.warmup}")
 
-    def __call__(self, t: int) -> float:
-        """The learning rate of step t, from 1."""
-        t = at_least_one("t", t)
+    def _rate(self, t: int) -> float:
         if t <= self.warmup:
             return self.initial * t / self.warmup
         done = min((t - 1 - self.warmup) / (self.steps - self.warmup), 1.0)

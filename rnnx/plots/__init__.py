@@ -1,7 +1,7 @@
-"""Pictures of training, of what happens inside a network, and of its weights: matplotlib figures, and files of them.
+"""Plots of training curves, activations, gradients, attention and weights.
 
-The functions take arrays, dicts or caches, return a ``matplotlib.figure.Figure`` and touch no global state of
-matplotlib (no pyplot, no display). `save` writes one as PNG or SVG.
+The functions take arrays, dicts or caches, return a ``matplotlib.figure.Figure`` and leave the global state of
+matplotlib alone (no pyplot, no display). `save` writes a figure as PNG or SVG.
 """
 
 try:

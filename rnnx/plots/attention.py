@@ -1,24 +1,24 @@
-"""Where a decoder looks."""
+"""Heat maps of attention weights."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from rnnx.plots import style
+from rnnx.plots import characters, style
 
-_LABELS = 100  # more than so many on one axis cannot be read: every second, third, ... is shown
+_LABELS = 100  # most tick labels on one axis; of a longer text every second, third, ... character is labeled
 
 
 def attention_map(weights: Any, source: Sequence[str], target: Sequence[str], *, title: str | None = None) -> Figure:
-    """Attention weights: a row for each character that is written, a column for each one that is read.
+    """Plot attention weights, one row per written character and one column per read character.
 
     Parameters
     ----------
     weights : array, shape (T_target, T_source)
-        From 0 to 1.
+        Values from 0 to 1.
     source, target : str or sequence of str
-        The characters, or tokens, of the columns and the rows.
+        The characters or tokens of the columns and the rows.
     title : str, optional
 
     Returns
@@ -28,14 +28,14 @@ def attention_map(weights: Any, source: Sequence[str], target: Sequence[str], *,
     Raises
     ------
     ValueError
-        If the texts do not fit the shape of the weights, or there is nothing to draw.
+        If the texts do not match the shape of the weights, or the weights are empty.
     """
     array = style.to_numpy("weights", weights)
     if array.ndim != 2 or 0 in array.shape:
-        raise ValueError(f"`weights` must have shape (T_target, T_source), none of them 0; got {array.shape}")
+        raise ValueError(f"`weights` must have shape (T_target, T_source), neither 0; got {array.shape}")
     for name, text, size in (("target", target, array.shape[0]), ("source", source, array.shape[1])):
         if len(text) != size:
-            raise ValueError(f"`{name}` must have {size} characters, as `weights` say; got {len(text)}")
+            raise ValueError(f"`{name}` must have {size} characters, to match `weights`; got {len(text)}")
     rows, columns = array.shape
     with style.style():
         cell = min(0.26, 9 / max(rows, columns))
@@ -46,7 +46,7 @@ def attention_map(weights: Any, source: Sequence[str], target: Sequence[str], *,
         axes.xaxis.set_label_position("top")
         for axis, text in ((axes.xaxis, source), (axes.yaxis, target)):
             every = -(-len(text) // _LABELS)
-            style.label_ticks(axis, range(0, len(text), every), list(text)[::every], rotate=axis is axes.xaxis)
+            characters.label_ticks(axis, range(0, len(text), every), list(text)[::every], rotate=axis is axes.xaxis)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         axes.set_xlabel("read")

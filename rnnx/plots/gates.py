@@ -1,4 +1,4 @@
-"""Gates and states over the characters of a text, as heat maps."""
+"""Heat maps of gates and states over the characters of a text."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rnnx.plots import style, unit_values
+from rnnx._core import checks
+from rnnx.plots import characters, style, unit_values
 
 
 def gate_activations(
@@ -21,38 +22,40 @@ def gate_activations(
     max_steps: int = 72,
     title: str | None = None,
 ) -> Figure:
-    """Heat maps of every gate and state of some units over the characters of a text.
+    """Plot heat maps of all gates and states of some units over the characters of a text.
 
     Parameters
     ----------
     values : Caches, or dict of str to array, shape (n_a, m, T) or (n_a, T)
-        What a forward function returned, or what `rnnx.analysis.inspection` makes of it.
+        The result of a forward function or of a function in `rnnx.analysis`.
     text : str or sequence of str, optional
-        The characters that were read, T of them; without it the steps are numbered.
+        The T characters that were read. Default: the steps are numbered.
     units : sequence of int, optional
-        The rows, from top to bottom. Default: those whose hidden state varies most over the text, at most `n_units`, in
-        the order of their numbers.
+        The rows, from top to bottom. Default: the `n_units` units whose hidden state varies most over the text, in
+        ascending order.
     n_units : int
     example : int
-        Which of the m examples.
+        Index of the example, below m.
     start, max_steps : int
-        The part that is shown, if the text is longer.
+        The range of steps to show.
     title : str, optional
 
     Returns
     -------
     matplotlib.figure.Figure
-        A panel for each gate and state: from 0 to 1 on one hue scale, what has a sign on a scale that is white at 0.
+        One panel per gate and state. Values from 0 to 1 have a sequential color map, signed values a diverging one
+        that is white at 0.
 
     Raises
     ------
     ValueError
-        If the text does not fit the values, or a unit, an example or a step is not there.
+        If the text does not match the values, or a unit, an example or a step is out of range.
     """
     arrays = unit_values.arrays(values, example)
     n_a, n_steps = next(iter(arrays.values())).shape
-    characters = unit_values.characters(text, n_steps)
-    _check_part(start, max_steps, n_steps)
+    unit_values.check_text(text, n_steps)
+    checks.integer("max_steps", max_steps)
+    checks.integer("start", start, 0, n_steps - 1)
     shown = slice(start, min(start + max_steps, n_steps))
     arrays = {name: array[:, shown] for name, array in arrays.items()}
     rows = unit_values.most_varied(arrays, n_units) if units is None else unit_values.check_units(units, n_a)
@@ -63,12 +66,12 @@ def gate_activations(
         panels = figure.subplots(len(arrays), 1, sharex=True, squeeze=False)[:, 0]
         for axes, (name, array) in zip(panels, arrays.items(), strict=True):
             _draw_panel(figure, axes, name, array, rows)
-        if characters is None:
+        if text is None:
             panels[-1].set_xlabel("step")
             style.step_axis(panels[-1])
             panels[-1].xaxis.set_major_formatter(lambda place, _: f"{start + place:.0f}")
         else:
-            style.label_ticks(panels[-1].xaxis, range(len(steps)), list(characters)[shown], rotate=True)
+            characters.label_ticks(panels[-1].xaxis, range(len(steps)), list(text)[shown], rotate=True)
             panels[-1].tick_params(axis="x", length=0, pad=1)
         part = f", steps {shown.start} to {shown.stop - 1} of {n_steps}" if len(steps) < n_steps else ""
         style.set_suptitle(figure, (title or "Gates and states") + part)
@@ -76,7 +79,7 @@ def gate_activations(
 
 
 def _draw_panel(figure: Figure, axes: Axes, name: str, array: np.ndarray, rows: Sequence[int]) -> None:
-    """One heat map, with its scale beside it."""
+    """Draw one heat map with its color bar."""
     cmap, low, high = unit_values.scale(name, array[rows])
     image = axes.imshow(array[rows], aspect="auto", cmap=cmap, vmin=low, vmax=high)
     every = max(1, -(-len(rows) // 12))
@@ -85,11 +88,5 @@ def _draw_panel(figure: Figure, axes: Axes, name: str, array: np.ndarray, rows: 
     axes.spines[:].set_visible(False)
     axes.set_ylabel("unit", fontsize=8)
     style.set_title(axes, unit_values.describe(name))
-    bar = style.add_colour_bar(figure, image, axes, aspect=max(6, len(rows)))
+    bar = style.add_color_bar(figure, image, axes, aspect=max(6, len(rows)))
     bar.set_ticks([low, (low + high) / 2, high] if low < 0 else [low, high])
-
-
-def _check_part(start: int, max_steps: int, n_steps: int) -> None:
-    unit_values.check_positive("max_steps", max_steps)
-    if not 0 <= start < n_steps:
-        raise ValueError(f"`start` must be from 0 to T - 1 = {n_steps - 1}; got {start}")

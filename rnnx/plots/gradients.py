@@ -1,4 +1,4 @@
-"""How far gradients reach back."""
+"""Gradient norms over time."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,24 +10,24 @@ from rnnx.plots import style
 
 
 def gradient_norms(curves: Mapping[str, Any], *, title: str | None = None) -> Figure:
-    """Norms of gradients over time steps on a logarithmic scale: where they vanish, and where they explode.
+    """Plot gradient norms over the time steps on a logarithmic scale, to see where they vanish or explode.
 
     Parameters
     ----------
     curves : dict of str to array, shape (T + 1,)
-        For each network what `rnnx.analysis.gradient_norms` returns: entry t is the norm of the gradient with
-        respect to the state after t steps. The loss is at the last entry.
+        For each network the result of `rnnx.analysis.gradient_norms`: entry t is the norm of the gradient with
+        respect to the state after t steps. The loss depends on the last state.
     title : str, optional
 
     Returns
     -------
     matplotlib.figure.Figure
-        Norms of zero, where the gradient has underflowed, are left out.
+        Zero norms, from gradients that underflowed, are omitted.
 
     Raises
     ------
     ValueError
-        If there is no curve, or one is empty, not one-dimensional, or negative.
+        If there is no curve, or a curve is empty, not one-dimensional, or negative.
     """
     if not isinstance(curves, Mapping) or not curves:
         raise ValueError("`curves` must be a dict of at least one array of norms")
@@ -40,7 +40,7 @@ def gradient_norms(curves: Mapping[str, Any], *, title: str | None = None) -> Fi
             line = axes.plot(
                 np.arange(len(values)),
                 np.where(values > 0, values, np.nan),
-                color=style.COLOURS[k % len(style.COLOURS)],
+                color=style.COLORS[k % len(style.COLORS)],
                 ls=style.LINES[k % len(style.LINES)],
                 marker="o" if len(values) == 1 else None,
             )
@@ -50,7 +50,7 @@ def gradient_norms(curves: Mapping[str, Any], *, title: str | None = None) -> Fi
         style.step_axis(axes)
         axes.set_xlabel("time step t  (the loss is at the right end)")
         axes.set_ylabel("norm of ∂loss / ∂(state after step t)")
-        style.set_suptitle(figure, title or "How far back the gradient reaches")
+        style.set_suptitle(figure, title or "Gradient norms over time")
         style.add_legend(figure, handles, list(arrays))
     return figure
 
@@ -61,5 +61,5 @@ def _checked(name: str, values: Any) -> np.ndarray:
     if array.ndim != 1 or not len(array):
         raise ValueError(f"`{what}` must have shape (T + 1,); got {array.shape}")
     if (array < 0).any():
-        raise ValueError(f"`{what}` must hold norms, which are not negative; got {array.min()}")
+        raise ValueError(f"`{what}` must not be negative; got {array.min()}")
     return array

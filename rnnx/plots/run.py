@@ -1,4 +1,4 @@
-"""All pictures of a run."""
+"""All plots of a run."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,36 +21,36 @@ def plot_run(
     text: str,
     format: str = "png",  # noqa: A002
 ) -> list[Path]:
-    """Write the pictures of a run of a character model.
+    """Plot the training and the inside of a character model, and write the files.
 
     Parameters
     ----------
     metrics : list of dict
-        As `rnnx.training.read_metrics` returns them; if no loss in them is finite, there is no picture of the training.
+        The result of `rnnx.training.read_metrics`. Without a finite loss there is no plot of the training.
     model : CharModel
     tokenizer : CharTokenizer
     folder : str or Path
-        Of the run; the pictures go into its folder ``plots``, which is made.
+        The folder of the run. The files go to its subfolder ``plots``, created if missing.
     text : str
-        What the model reads for the pictures of its inside; at least two characters of its vocabulary.
+        Text for the plots of activations and gradients: at least two characters of the vocabulary.
     format : {"png", "svg"}
 
     Returns
     -------
     list of Path
-        training_curves, weight_histograms, gate_activations and text_activation (of a model of several layers one
-        each, with ``_l0``, ``_l1``, ... at the end), gradient_norms.
+        training_curves, weight_histograms, gate_activations and text_activation (with the suffixes ``_l0``, ``_l1``,
+        ... if the model has several layers), gradient_norms.
 
     Raises
     ------
     ValueError
-        For another format, or a text that is too short or not of the vocabulary.
+        If `format` is unknown, or the text is too short or not in the vocabulary.
     OSError
         If a file cannot be written.
     """
     if f".{format}" not in style.FORMATS:
         raise ValueError(f"`format` must be 'png' or 'svg'; got {format!r}")
-    norms = inspection.text_gradient_norms(model, tokenizer, text)  # these check the text, before any work
+    norms = inspection.text_gradient_norms(model, tokenizer, text)  # checks the text, before any work
     figures = {"training_curves": training_curves(metrics)} if has_losses(metrics) else {}
     figures["weight_histograms"] = weight_histograms(model.parameters)
     layers = inspection.text_values(model, tokenizer, text)
@@ -60,7 +60,7 @@ def plot_run(
         figures[f"text_activation{end}"] = text_activation(values, text)
     figures["gradient_norms"] = gradient_norms(
         {f"layer {k}": curve for k, curve in enumerate(norms)},
-        title="How far back the gradient of the last character's loss reaches",
+        title="Gradient norms of the last character's loss over time",
     )
     plots = Path(folder) / "plots"
     plots.mkdir(parents=True, exist_ok=True)

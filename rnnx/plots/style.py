@@ -1,16 +1,13 @@
-"""What all pictures share: fonts, colours, the figure, visible characters, files."""
+"""What all figures share: colors, fonts, axes, legends, files. Other packages may draw with it."""
 
 import io
 import math
-import unicodedata
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -18,19 +15,13 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from rnnx._core import arrays as ns
 from rnnx._core.files import write_atomically
+from rnnx.plots.characters import printable
 
-# M. Okabe, K. Ito, "Color universal design" (2008): told apart with any kind of colour vision. No yellow: it is too
-# light for a line.
-BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE, BLACK = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#E69F00",
-    "#56B4E9",
-    "#CC79A7",
-    "#000000",
+# M. Okabe, K. Ito, "Color universal design" (2008): distinguishable with any kind of color vision. Without its yellow,
+# which is too light for a line.
+BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK = COLORS = (
+    *("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000"),
 )
-COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK)
 LINES = ("-", "--", "-.", ":")
 SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
 DPI = 110
@@ -56,21 +47,19 @@ STYLE: Any = {
     "legend.fontsize": 8,
     "legend.frameon": False,
     "image.interpolation": "nearest",
-    "agg.path.chunksize": 10000,  # a noisy curve of many steps is too much for one path
-    "svg.hashsalt": "rnnx",  # the same picture is the same file
+    "agg.path.chunksize": 10000,  # a noisy curve of many steps is too long for one path
+    "svg.hashsalt": "rnnx",  # the same figure gives the same file
     "svg.fonttype": "path",
     "text.usetex": False,
 }
 FORMATS = (".png", ".svg")
-_VISIBLE = {"\n": "↵", " ": "␣", "\t": "⇥"}
-BLANKS = frozenset(_VISIBLE.values())
 
 
 class Picture(Figure):
-    """A figure that keeps the style of this package when it is drawn, and shows itself in a notebook."""
+    """A figure that is drawn in the style of this package, and shown by notebooks."""
 
     def draw(self, renderer: Any) -> None:
-        """Draw; ticks are made only now, so the style has to hold here."""
+        """Draw in the style: matplotlib makes ticks only now."""
         with style():
             super().draw(renderer)
 
@@ -79,19 +68,19 @@ class Picture(Figure):
 
 
 def style() -> Any:
-    """The context in which a figure is made and drawn."""
+    """Return the context manager in which to make and draw a figure."""
     return matplotlib.rc_context(STYLE)
 
 
 def new_figure(width: float, height: float) -> Picture:
-    """An empty figure, in inches, whose parts are laid out without overlaps."""
+    """Make an empty figure of this size in inches, with a layout without overlaps."""
     figure = Picture(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Write a figure; the file is either the old one or, whole, the new one.
+    """Write a figure to a file, atomically.
 
     The same figure gives the same file, byte for byte.
 
@@ -104,9 +93,9 @@ def save(figure: Figure, path: str | Path) -> None:
     Raises
     ------
     ValueError
-        For another ending.
+        If `path` has another ending.
     OSError
-        If it cannot be written.
+        If the file cannot be written.
     """
     if not isinstance(figure, Figure):
         raise TypeError(f"`figure` must be a matplotlib Figure; got {type(figure).__name__}")
@@ -117,7 +106,7 @@ def save(figure: Figure, path: str | Path) -> None:
 
 
 def to_bytes(figure: Figure, suffix: str) -> bytes:
-    """The contents of a file of this kind, without a date and without the version of the program."""
+    """Encode a figure as PNG or SVG, without a date or a program version."""
     buffer = io.BytesIO()
     options: dict[str, Any] = {"metadata": {"Date": None, "Creator": None}}
     if suffix == ".png":
@@ -128,7 +117,7 @@ def to_bytes(figure: Figure, suffix: str) -> bytes:
 
 
 def to_numpy(name: str, values: Any) -> np.ndarray:
-    """Numbers of any library, or a list of them, as a float64 array on the host."""
+    """Convert numbers of any array library, or a list of numbers, to a float64 NumPy array."""
     if isinstance(values, list | tuple):
         values = np.asarray(values)
     ns.common_namespace({name: values})
@@ -138,77 +127,36 @@ def to_numpy(name: str, values: Any) -> np.ndarray:
     return values.astype(np.float64)
 
 
-def fonts(monospace: bool = False) -> list[str]:
-    """The families to write text with, the user's own included: matplotlib takes the first that has a glyph."""
-    families = [str(family) for family in matplotlib.rcParams["font.family"]]
-    return ["monospace", *families] if monospace else families
-
-
-def visible(characters: Iterable[str], monospace: bool = True) -> list[str]:
-    """Every character as something that can be seen: blanks as symbols, what the fonts lack as an escape."""
-    known = _known(monospace)
-    return ["".join(_VISIBLE.get(c) or _printable(c, known) for c in token) for token in characters]
-
-
-def printable(text: str) -> str:
-    """A name or title, with escapes for what the fonts lack."""
-    known = _known(False)
-    return "".join(c if c == " " else _printable(c, known) for c in text)
-
-
-def _printable(character: str, known: frozenset[int]) -> str:
-    # Marks would sit on their neighbour; controls, surrogates and other blanks would not be seen.
-    if ord(character) in known and unicodedata.category(character)[0] not in "CMZ":
-        return character
-    return character.encode("unicode_escape").decode("ascii")
-
-
-def _known(monospace: bool) -> frozenset[int]:
-    files = []
-    for family in fonts(monospace):
-        properties = font_manager.FontProperties(family=[family])
-        try:
-            files.append(font_manager.findfont(properties, fallback_to_default=False))
-        except ValueError:  # no such font here
-            continue
-    return frozenset().union(*map(_code_points, files or [font_manager.findfont("DejaVu Sans")]))
-
-
-@lru_cache(maxsize=16)
-def _code_points(path: str) -> frozenset[int]:
-    return frozenset(font_manager.get_font(path).get_charmap())
-
-
 def set_title(axes: Axes, title: str, **options: Any) -> None:
-    """A title taken literally: a dollar sign in it begins no formula."""
+    """Set a title verbatim: a dollar sign does not start a formula."""
     axes.set_title(printable(title), parse_math=False, **options)
 
 
 def set_suptitle(figure: Figure, title: str) -> None:
-    """A title of the whole figure, at its left, taken literally."""
+    """Set the left-aligned title of the whole figure, verbatim."""
     figure.suptitle(printable(title), x=0.01, ha="left", parse_math=False)
 
 
 def add_legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
-    """A legend below the axes, where it covers no data. Names are taken literally."""
+    """Add a legend below the axes, where it covers no data. Names appear verbatim."""
     labels = [printable(name) for name in names]
     columns = max(1, min(len(labels), int(10 * figure.get_figwidth()) // (max(map(len, labels)) + 8)))
     legend = figure.legend(handles, [" "] * len(labels), loc="outside lower center", ncols=columns, handlelength=2.6)
-    for text, label in zip(legend.get_texts(), labels, strict=True):  # here: matplotlib would hide a name like "_run"
+    for text, label in zip(legend.get_texts(), labels, strict=True):  # set here: matplotlib hides names like "_run"
         text.set_parse_math(False)
         text.set_text(label)
 
 
 def step_axis(axes: Axes) -> None:
-    """Whole numbers on the horizontal axis, and hardly a margin."""
+    """Use integer ticks and a small margin on the horizontal axis."""
     axes.margins(x=0.01)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=9, steps=[1, 2, 5, 10], integer=True))
 
 
 def log_axis(axes: Axes, values: Iterable[np.ndarray]) -> None:
-    """A logarithmic axis around the positive values, with plain numbers: 1, 2 and 5 of every decade if there are few.
+    """Make the vertical axis logarithmic around the positive values, with plain numbers as tick labels.
 
-    Without a positive value it stays linear.
+    A short range has ticks at 1, 2 and 5 of every decade. Without a positive value the axis stays linear.
     """
     logs = np.log10([v for array in values for v in array if 0 < v < math.inf])
     if not len(logs):
@@ -228,20 +176,11 @@ def log_axis(axes: Axes, values: Iterable[np.ndarray]) -> None:
     axes.yaxis.set_major_formatter(lambda v, _: f"$10^{{{round(math.log10(v))}}}$" if powers else f"{v:g}")
 
 
-def add_colour_bar(figure: Figure, mappable: Any, axes: Axes, **options: Any) -> Any:
-    """A slim scale at the right of the axes."""
+def add_color_bar(figure: Figure, mappable: Any, axes: Axes, **options: Any) -> Any:
+    """Add a slim color bar to the right of the axes."""
     bar = figure.colorbar(mappable, ax=axes, pad=0.01, **{"fraction": 0.03, **options})
     bar.ax.tick_params(labelsize=7, length=2)
     bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
     outline: Any = bar.outline
     outline.set_visible(False)
     return bar
-
-
-def label_ticks(axis: Any, places: Sequence[float], characters: Sequence[str], rotate: bool) -> None:
-    """Characters as tick labels; escapes, which are long, stand upright on a horizontal axis."""
-    labels = visible(characters)
-    axis.set_ticks(places, labels, fontfamily=fonts(True), parse_math=False)
-    for label, text in zip(axis.get_ticklabels(), labels, strict=True):
-        if rotate and len(text) > 1:
-            label.set_rotation(90)

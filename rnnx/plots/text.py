@@ -1,4 +1,4 @@
-"""A text coloured by what one unit did while it read it."""
+"""A text colored by the activation of one unit."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from rnnx._core import checks
 from rnnx.functional.caches import Caches
-from rnnx.plots import style, unit_values
+from rnnx.plots import characters, style, unit_values
 
 
 def text_activation(
@@ -26,25 +27,25 @@ def text_activation(
     max_lines: int = 24,
     title: str | None = None,
 ) -> Figure:
-    """A text whose characters are coloured by what one unit did while it read them.
+    """Plot a text whose characters are colored by the activation of one unit at each step.
 
-    Source of the picture: A. Karpathy, J. Johnson, L. Fei-Fei, "Visualizing and understanding recurrent networks",
+    After A. Karpathy, J. Johnson, L. Fei-Fei, "Visualizing and understanding recurrent networks",
     arXiv:1506.02078.
 
     Parameters
     ----------
     values : Caches, or dict of str to array, shape (n_a, m, T) or (n_a, T), or one such array
-        What a forward function returned, or what `rnnx.analysis.inspection` makes of it.
+        The result of a forward function or of a function in `rnnx.analysis`.
     text : str
-        The characters that were read, T of them.
+        The T characters that were read.
     unit : int, optional
-        Default: the one whose hidden state varies most.
+        Default: the unit whose hidden state varies most.
     name : str, optional
-        Which gate or state; default the last one, c of an LSTM and otherwise a.
+        The gate or state. Default: the last one, c for an LSTM and a otherwise.
     example : int
-        Which of the m examples.
+        Index of the example, below m.
     width, max_lines : int
-        Longest line, and how many of them are shown. Lines are broken after blanks where they can be.
+        Maximum length and number of lines. Lines break after spaces where possible.
     title : str, optional
 
     Returns
@@ -54,7 +55,7 @@ def text_activation(
     Raises
     ------
     ValueError
-        If the text does not fit the values, or the unit, the gate or the example is not there.
+        If the text does not match the values, or the unit, the gate or the example does not exist.
     """
     if not isinstance(values, Mapping | Caches | tuple):
         values = {name or "activation": values}
@@ -63,10 +64,12 @@ def text_activation(
     if name not in arrays:
         raise ValueError(f"`name` must be one of {list(arrays)}; got {name!r}")
     array = arrays[name]
-    unit_values.characters(text, array.shape[1])
-    for what, size in (("width", width), ("max_lines", max_lines)):
-        unit_values.check_positive(what, size)
-    unit = unit_values.most_varied(arrays, 1)[0] if unit is None else unit_values.check_units([unit], array.shape[0])[0]
+    unit_values.check_text(text, array.shape[1])
+    checks.integer("width", width)
+    checks.integer("max_lines", max_lines)
+    unit = (
+        unit_values.most_varied(arrays, 1)[0] if unit is None else checks.integer("unit", unit, 0, array.shape[0] - 1)
+    )
     lines = wrap(text, width)
     hidden = len(text) - sum(map(len, lines[:max_lines]))
     with style.style():
@@ -78,11 +81,11 @@ def text_activation(
 
 
 def _draw_text(lines: Sequence[str], values: np.ndarray, scale: tuple[str, float, float]) -> Figure:
-    """Every character on a field of its colour."""
+    """Draw every character on a field of its color."""
     cmap, low, high = scale
     mappable = ScalarMappable(Normalize(low, high), colormaps[cmap])
     labels = [
-        [" " if c == " " else label for c, label in zip(line, style.visible(line), strict=True)] for line in lines
+        [" " if c == " " else label for c, label in zip(line, characters.visible(line), strict=True)] for line in lines
     ]
     columns = max(20, *(sum(map(len, line)) for line in labels))
     figure = style.new_figure(0.8 + 0.082 * columns, 0.6 + 0.185 * len(lines))
@@ -90,21 +93,21 @@ def _draw_text(lines: Sequence[str], values: np.ndarray, scale: tuple[str, float
     fields = np.ones((len(lines), columns, 4))
     ends = np.cumsum([len(line) for line in lines])
     for row, line in enumerate(labels):
-        colours = mappable.to_rgba(values[ends[row] - len(line) : ends[row]])
+        colors = mappable.to_rgba(values[ends[row] - len(line) : ends[row]])
         column = 0
-        for label, colour in zip(line, colours, strict=True):
-            fields[row, column : column + len(label)] = colour  # an escape takes the room that it needs
-            _write(axes, column + (len(label) - 1) / 2, row, label, colour)
+        for label, color in zip(line, colors, strict=True):
+            fields[row, column : column + len(label)] = color  # escapes are several columns wide
+            _write(axes, column + (len(label) - 1) / 2, row, label, color)
             column += len(label)
     axes.imshow(fields, aspect="auto")
     axes.set_axis_off()
-    style.add_colour_bar(figure, mappable, axes)
+    style.add_color_bar(figure, mappable, axes)
     return figure
 
 
-def _write(axes: Axes, x: float, y: float, label: str, colour: np.ndarray) -> None:
-    """One character, black or white, whichever its field lets us read; blanks only faintly."""
-    light = np.dot(colour[:3], (0.299, 0.587, 0.114)) > 0.5
+def _write(axes: Axes, x: float, y: float, label: str, color: np.ndarray) -> None:
+    """Write one character, black or white depending on its field; white space faintly."""
+    light = np.dot(color[:3], (0.299, 0.587, 0.114)) > 0.5
     axes.text(
         x,
         y,
@@ -112,15 +115,15 @@ def _write(axes: Axes, x: float, y: float, label: str, colour: np.ndarray) -> No
         ha="center",
         va="center_baseline",
         fontsize=8,
-        fontfamily=style.fonts(True),
+        fontfamily=characters.fonts(True),
         color="black" if light else "white",
-        alpha=0.35 if label in style.BLANKS else 1.0,
+        alpha=0.35 if label in characters.BLANKS else 1.0,
         parse_math=False,
     )
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """Lines of at most `width` characters: after a newline, after the last blank of a full line, or within a word."""
+    """Split a text into lines of at most `width` characters, after newlines, after spaces, or within words."""
     lines = []
     for paragraph in re.findall("[^\n]*\n|[^\n]+", text):
         while len(paragraph) > width:

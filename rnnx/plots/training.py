@@ -1,4 +1,4 @@
-"""Curves of a training run, or of several."""
+"""Training curves of one run or several."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rnnx.plots import style
+from rnnx._core import checks
+from rnnx.plots import characters, style
 
 Records = Sequence[Mapping[str, Any]]
 _SMALL_PANELS = {"grad_norm": "gradient norm", "learning_rate": "learning rate"}
@@ -21,43 +22,43 @@ def training_curves(
     unit: str = "nats per character",
     title: str | None = None,
 ) -> Figure:
-    """Loss, smoothed loss and validation loss over the steps of a run; gradient norm and learning rate below.
+    """Plot loss, smoothed loss and validation loss over the steps, with gradient norm and learning rate below.
 
     Parameters
     ----------
     metrics : list of dict, or dict of str to list of dict
-        The records of one run, as `rnnx.training.read_metrics` returns them, or of several runs by name. Keys: step,
-        loss, smooth_loss, validation_loss, grad_norm, learning_rate; all but the step may be missing or None. A
-        record with a validation loss is an evaluation, and its loss is not the loss of a step.
+        The records of one run as returned by `rnnx.training.read_metrics`, or of several runs by name. Keys: step,
+        loss, smooth_loss, validation_loss, grad_norm, learning_rate; all but step may be missing or None. A record
+        with a validation loss is an evaluation, and its loss is not the loss of a step.
     smoothing : int, optional
-        Time constant, in steps, of the smoothed loss: a mean over the steps before and after; default a hundredth of
-        the run, and at least 5. With 0 it is the `smooth_loss` of the records, which takes some thousand steps to
-        come down from where it begins.
+        Time constant in steps of the smoothed loss, a centered exponential average. Default: a hundredth of the run,
+        at least 5. With 0, plot the `smooth_loss` of the records, which takes about a thousand steps to forget its
+        initial value.
     unit : str
-        Of the loss.
+        Unit of the loss.
     title : str, optional
 
     Returns
     -------
     matplotlib.figure.Figure
-        A learning rate that is the same at every step of every run has no panel.
+        A constant learning rate has no panel.
 
     Raises
     ------
     ValueError
-        If there is nothing to draw.
+        If a run has no finite loss.
     """
     runs = {"": metrics} if not isinstance(metrics, Mapping) else metrics
     _check(runs)
-    if smoothing is not None and (not isinstance(smoothing, int) or smoothing < 0):
-        raise ValueError(f"`smoothing` must be a number of steps, or 0; got {smoothing!r}")
+    if smoothing is not None:
+        checks.integer("smoothing", smoothing, 0)
     keys = [key for key in _SMALL_PANELS if _is_worth_a_panel(runs, key)]
     with style.style():
         figure = style.new_figure(7.0, 3.9 + 1.1 * len(keys))
         ratios = [3.2, *[1.0] * len(keys)]
         panels = figure.subplots(1 + len(keys), 1, sharex=True, height_ratios=ratios, squeeze=False)[:, 0]
         handles, names = _draw_losses(panels[0], runs, smoothing)
-        panels[0].set_ylabel(f"loss [{style.printable(unit)}]", parse_math=False)
+        panels[0].set_ylabel(f"loss [{characters.printable(unit)}]", parse_math=False)
         for axes, key in zip(panels[1:], keys, strict=True):
             _draw_column(axes, runs, key)
         for axes in panels:
@@ -71,49 +72,49 @@ def training_curves(
 
 
 def _is_worth_a_panel(runs: Mapping[str, Records], key: str) -> bool:
-    """Whether there are values, and a learning rate that is more than one number."""
+    """Whether a column has values and, if it is the learning rate, is not constant."""
     values = np.concatenate([_column(records, key)[1] for records in runs.values()])
     return len(values) > 0 and (key != "learning_rate" or len(np.unique(values)) > 1)
 
 
 def _check(runs: Mapping[str, Records]) -> None:
     if not runs:
-        raise ValueError("`metrics` must hold at least one run; got an empty dict")
+        raise ValueError("`metrics` must contain at least one run; got an empty dict")
     for name, records in runs.items():
         what = f"`metrics[{name!r}]`" if name else "`metrics`"
         if not isinstance(records, list | tuple) or not all(isinstance(r, Mapping) and "step" in r for r in records):
-            raise TypeError(f"{what} must be a list of records, dicts with a step")
+            raise TypeError(f"{what} must be a list of records: dicts with the key 'step'")
         if not has_losses(records):
-            raise ValueError(f"{what} must hold a loss that is a finite number; its {len(records)} records have none")
+            raise ValueError(f"{what} must contain a finite loss; its {len(records)} records have none")
 
 
 def has_losses(records: Records) -> bool:
-    """Whether there is a loss to draw: of a run that diverged at once there is none."""
+    """Whether there is a finite loss; a run that diverged at once has none."""
     return any(np.isfinite(_column(records, key)[1]).any() for key in ("loss", "smooth_loss", "validation_loss"))
 
 
 def _column(records: Records, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """The steps that have a value for a key, and the values."""
+    """Steps that have a value for a key, and the values."""
     pairs = [(r["step"], r[key]) for r in records if r.get(key) is not None]
     return np.array([p[0] for p in pairs], np.float64), np.array([p[1] for p in pairs], np.float64)
 
 
 def _draw_losses(axes: Axes, runs: Mapping[str, Records], smoothing: int | None) -> tuple[list[Any], list[str]]:
-    """Curves of all runs; what the legend says of them."""
+    """Draw the loss curves of all runs; return handles and names for the legend."""
     handles: list[Any] = []
     names: list[str] = []
     alone = len(runs) == 1
     for k, (name, records) in enumerate(runs.items()):
-        colour, line = _run_style(k)
+        color, line = _run_style(k)
         steps = [r for r in records if r.get("validation_loss") is None] or records
         drawn = {
             "batch": axes.plot(
-                *_column(steps, "loss"), color=style.SKY if alone else colour, lw=0.6, alpha=0.7 if alone else 0.35
+                *_column(steps, "loss"), color=style.SKY if alone else color, lw=0.6, alpha=0.7 if alone else 0.35
             ),
-            "smoothed": axes.plot(*_smoothed(records, steps, smoothing), color=colour, ls=line),
+            "smoothed": axes.plot(*_smoothed(records, steps, smoothing), color=color, ls=line),
             "validation": axes.plot(
                 *_column(records, "validation_loss"),
-                color=style.VERMILLION if alone else colour,
+                color=style.VERMILLION if alone else color,
                 lw=0.8,
                 ls=":",
                 marker="o",
@@ -134,7 +135,7 @@ def _draw_losses(axes: Axes, runs: Mapping[str, Records], smoothing: int | None)
 
 
 def _smoothed(records: Records, steps: Records, smoothing: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of the losses around every step, with weights that fall off exponentially on both sides: no lag."""
+    """Average the losses around every step with weights that decay exponentially on both sides, without lag."""
     at, losses = _column(steps, "loss")
     if smoothing == 0 or len(at) < 2:
         return _column(records, "smooth_loss")
@@ -155,15 +156,15 @@ def _both_sides(values: np.ndarray, keep: float) -> np.ndarray:
 
 
 def _explain(axes: Axes) -> None:
-    """What the kinds of line mean, where the legend has only room for the runs."""
+    """Explain the kinds of lines in the title: the legend names the runs."""
     axes.set_title("thin: batch, thick: smoothed, points: validation", fontsize=8, color="#555555")
 
 
 def _draw_column(axes: Axes, runs: Mapping[str, Records], key: str) -> None:
     columns = [_column(records, key) for records in runs.values()]
     for k, (steps, values) in enumerate(columns):
-        colour, line = _run_style(k)
-        axes.plot(steps, values, color=colour, ls=line, lw=0.8 if key == "grad_norm" else 1.4)
+        color, line = _run_style(k)
+        axes.plot(steps, values, color=color, ls=line, lw=0.8 if key == "grad_norm" else 1.4)
     axes.set_ylabel(_SMALL_PANELS[key])
     if key == "grad_norm":
         style.log_axis(axes, [values for _, values in columns])
@@ -172,6 +173,6 @@ def _draw_column(axes: Axes, runs: Mapping[str, Records], key: str) -> None:
 
 
 def _run_style(k: int) -> tuple[str, str]:
-    """Colour and kind of line of run k."""
-    n = len(style.COLOURS)
-    return style.COLOURS[k % n], style.LINES[k // n % len(style.LINES)]
+    """Colour and line style of run k."""
+    n = len(style.COLORS)
+    return style.COLORS[k % n], style.LINES[k // n % len(style.LINES)]

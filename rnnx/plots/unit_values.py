@@ -1,10 +1,11 @@
-"""Activations as the pictures of them need them: arrays (n_a, T) of one example, units, and colours."""
+"""Activations for plotting: arrays (n_a, T) of one example, selected units, color scales."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from rnnx._core import checks
 from rnnx.analysis.inspection import gate_values
 from rnnx.functional.caches import Caches
 from rnnx.plots import style
@@ -25,34 +26,32 @@ _SIGNED = {"cct", "hct", "a", "c"}
 
 
 def describe(name: str) -> str:
-    """The name of a gate or state in words and as in the equations."""
+    """Name a gate or state in words and as in the equations."""
     return f"{_NAMES[name]} {name}" if name in _NAMES else name
 
 
 def arrays(values: Any, example: int) -> dict[str, np.ndarray]:
-    """What is to be drawn of one example, each (n_a, T), on the host."""
+    """Gates and states of one example by name, each a NumPy array (n_a, T)."""
     if isinstance(values, Caches | tuple):
         values = gate_values(values)
     if not isinstance(values, Mapping) or not values:
-        raise TypeError(f"`values` must be caches, or a dict of arrays by name; got {type(values).__name__}")
+        raise TypeError(f"`values` must be caches or a dict of arrays by name; got {type(values).__name__}")
     result: dict[str, np.ndarray] = {}
     for name, value in values.items():
         array = style.to_numpy(name, value)
         if array.ndim == 3:
-            if not 0 <= example < array.shape[1]:
-                raise ValueError(f"`example` must be from 0 to m - 1 = {array.shape[1] - 1}; got {example}")
-            array = array[:, example, :]
+            array = array[:, checks.integer("example", example, 0, array.shape[1] - 1), :]
         if array.ndim != 2 or 0 in array.shape:
-            raise ValueError(f"`{name}` must have shape (n_a, m, T) or (n_a, T), none of them 0; got {value.shape}")
+            raise ValueError(f"`{name}` must have shape (n_a, m, T) or (n_a, T), without a 0; got {value.shape}")
         result[name] = array
     shapes = {array.shape for array in result.values()}
     if len(shapes) > 1:
-        raise ValueError(f"`values` must be of as many units and steps each; got {sorted(shapes)}")
+        raise ValueError(f"all arrays in `values` must have the same n_a and T; got {sorted(shapes)}")
     return result
 
 
 def scale(name: str, array: np.ndarray) -> tuple[str, float, float]:
-    """Colours and their range, the same for all texts: 0 to 1 for a gate, -1 to 1 for what a tanh bounds."""
+    """Color map and range, the same for all texts: 0 to 1 for a gate, -1 to 1 for values bounded by tanh."""
     finite = array[np.isfinite(array)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     signed = name in _SIGNED or (name not in _SIGMOIDS and low < 0)
@@ -63,32 +62,25 @@ def scale(name: str, array: np.ndarray) -> tuple[str, float, float]:
 
 
 def most_varied(arrays: Mapping[str, np.ndarray], n: int) -> list[int]:
-    """Numbers of the n units whose hidden state (without one: whose last array) has the largest variance over time.
+    """Indices, in ascending order, of the n units whose hidden state has the largest variance over time.
 
-    Not the cell state: it has no bound, and a unit that only drifts away would come first. In rising order; of equal
-    ones the lower number wins.
+    The cell state would not do: it is unbounded, and a unit that only drifts would come first. Without a hidden state
+    the last array counts. Ties go to the lower index.
     """
-    check_positive("n_units", n)
+    checks.integer("n_units", n)
     variance = arrays.get("a", list(arrays.values())[-1]).var(axis=1)
     return sorted(int(unit) for unit in np.argsort(-np.nan_to_num(variance, nan=-1.0), kind="stable")[:n])
 
 
-def characters(text: Sequence[str] | None, n_steps: int) -> Sequence[str] | None:
-    """The text, if it has a character for each step."""
+def check_text(text: Sequence[str] | None, n_steps: int) -> None:
+    """Raise unless the text has one character per step."""
     if text is not None and len(text) != n_steps:
-        raise ValueError(f"`text` must have {n_steps} characters, one for each step; got {len(text)}")
-    return text
+        raise ValueError(f"`text` must have {n_steps} characters, one per step; got {len(text)}")
 
 
 def check_units(units: Sequence[int], n_a: int) -> list[int]:
-    """The units, if they are there."""
-    rows = [int(unit) for unit in units]
-    if not rows or min(rows) < 0 or max(rows) >= n_a:
-        raise ValueError(f"`units` must be numbers from 0 to n_a - 1 = {n_a - 1}, at least one; got {rows}")
+    """Return the units as integers after checking their range."""
+    rows = [checks.integer("units", unit, 0, n_a - 1) for unit in units]
+    if not rows:
+        raise ValueError("`units` must contain at least one unit")
     return rows
-
-
-def check_positive(name: str, size: Any) -> None:
-    """Raise unless `size` is an integer of at least 1."""
-    if not isinstance(size, int | np.integer) or size < 1:
-        raise ValueError(f"`{name}` must be an integer of at least 1; got {size!r}")

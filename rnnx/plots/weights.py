@@ -9,47 +9,51 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from rnnx._core import checks
 from rnnx.cells import CELLS
 from rnnx.plots import style
 
 _GATES = [gate.weights for cell in CELLS.values() for gate in cell.gates]
-_JOINT = {weights[0] for weights in _GATES if len(weights) == 1}  # on [a_prev; x_t]: n_a columns are recurrent
+_JOINT = {
+    weights[0] for weights in _GATES if len(weights) == 1
+}  # on [a_prev; x_t]: the first n_a columns are recurrent
 _SPLIT = dict(weights for weights in _GATES if len(weights) == 2)  # input weights: recurrent weights
 _HEADS = {key for cell in CELLS.values() for key in cell.head}
-_OF_A_CELL = re.compile(r"[^_]+(_(?!bridge_).+)?_l\d+(_reverse)?")  # in a stack; not what leads from state to state
+_OF_A_CELL = re.compile(
+    r"[^_]+(_(?!bridge_).+)?_l\d+(_reverse)?"
+)  # in a stack; not the bridge between encoder and decoder
 _KINDS = {"recurrent weights": style.BLUE, "input weights": style.ORANGE, "other": "#777777"}
 _RECURRENT, _INPUT, _OTHER = _KINDS
 _COLUMNS = 4
 
 
 def weight_histograms(parameters: Mapping[str, Any], *, bins: int = 60, title: str | None = None) -> Figure:
-    """The distribution of every parameter, a panel each; the gates of a layer stand side by side.
+    """Plot the histogram of every parameter, with the gates of a layer side by side.
 
-    Matrices that act on [a_prev; x_t] show their two parts apart. All matrices have one scale, and all biases, so
-    that panels can be compared.
+    Matrices that act on [a_prev; x_t] show their two parts separately. All matrices share one horizontal axis, and so
+    do all biases.
 
     Parameters
     ----------
     parameters : dict of str to array
-        By the names of a model or of a cell.
+        Parameters of a model or of a cell.
     bins : int
-        Over the range of all matrices, or of all biases.
+        Number of bins over the range of all matrices, or of all biases.
     title : str, optional
 
     Returns
     -------
     matplotlib.figure.Figure
-        The title of a panel has the name and the shape; values that are not finite are counted there, not drawn.
+        The title of a panel gives name, shape and the number of non-finite values, which are not drawn.
 
     Raises
     ------
     ValueError
-        If there is no parameter.
+        If there are no parameters.
     """
     if not isinstance(parameters, Mapping) or not parameters:
         raise ValueError("`parameters` must be a dict of at least one array")
-    if not isinstance(bins, int) or bins < 1:
-        raise ValueError(f"`bins` must be an integer of at least 1; got {bins!r}")
+    checks.integer("bins", bins)
     arrays = {name: style.to_numpy(name, values) for name, values in parameters.items()}
     rows = _rows(arrays)
     edges = {kind: _edges([a for n, a in arrays.items() if _is_bias(n, a) == kind], bins) for kind in (False, True)}
@@ -64,7 +68,7 @@ def weight_histograms(parameters: Mapping[str, Any], *, bins: int = 60, title: s
             for axes, name in zip(row, names, strict=False):
                 used |= _draw(axes, name, arrays[name], edges[_is_bias(name, arrays[name])])
         for axes in panels[:, 0]:
-            axes.set_ylabel("how many", fontsize=8)
+            axes.set_ylabel("count", fontsize=8)
         figure.align_ylabels(list(panels[:, 0]))
         for axes in panels[-1, : len(rows[-1])]:
             axes.set_xlabel("value", fontsize=8)
@@ -76,7 +80,7 @@ def weight_histograms(parameters: Mapping[str, Any], *, bins: int = 60, title: s
 
 
 def _rows(arrays: Mapping[str, np.ndarray]) -> list[list[str]]:
-    """Names by layer, matrices before biases, at most so many in a row."""
+    """Names of the panels by row: layer by layer, matrices before biases."""
     groups: dict[tuple[str, bool], list[str]] = {}
     for name, array in arrays.items():
         head = name in _HEADS
@@ -92,7 +96,7 @@ def _is_bias(name: str, array: np.ndarray) -> bool:
 
 
 def _edges(arrays: list[np.ndarray], bins: int) -> np.ndarray:
-    """Edges of the bins over all finite values."""
+    """Bin edges over all finite values."""
     finite = [a[np.isfinite(a)] for a in arrays]
     values = np.concatenate(finite) if finite else np.zeros(0)
     low, high = (values.min(), values.max()) if values.size else (0.0, 0.0)
@@ -102,7 +106,7 @@ def _edges(arrays: list[np.ndarray], bins: int) -> np.ndarray:
 
 
 def _draw(axes: Axes, name: str, array: np.ndarray, edges: np.ndarray) -> set[str]:
-    """One panel; the kinds of weights in it."""
+    """Draw one panel; return the kinds of weights in it."""
     parts = _parts(name, array)
     for kind, part in parts.items():
         counts, _ = np.histogram(part[np.isfinite(part)], edges)
@@ -118,7 +122,7 @@ def _draw(axes: Axes, name: str, array: np.ndarray, edges: np.ndarray) -> set[st
 
 
 def _parts(name: str, array: np.ndarray) -> dict[str, np.ndarray]:
-    """What of a parameter acts on the state, and what on the input; of those that are no cell's, all is one."""
+    """Split a parameter by what it acts on, state or input. Parameters outside cells are not split."""
     if "_" in name and not _OF_A_CELL.fullmatch(name):
         return {_OTHER: array}
     key = name.partition("_")[0]

@@ -1,7 +1,7 @@
-"""A model in one file: a safetensors file (no code in it) with the description as JSON in its header.
+"""Checkpoints: a model in one safetensors file, which contains no code, with a JSON description in its header.
 
-A file of a run also holds what is needed to go on with it: the optimizer's state, the states that are carried from
-batch to batch, and counters. Random numbers are functions of the seed and the counters.
+The checkpoint of a run also holds what is needed to resume it: the optimizer state, the states carried from batch to
+batch, and the counters. Random numbers are functions of the seed and the counters.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from safetensors.numpy import save as to_bytes
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.files import write_atomically
-from rnnx.data.tokenizer import CharTokenizer
+from rnnx.data import CharTokenizer
 from rnnx.models import MODELS, Model
 
 FORMAT = "rnnx-checkpoint"
@@ -29,20 +29,19 @@ FILE_NAME = "model.safetensors"  # in the folder of a run
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model, with what it needs to read and write texts, and what is known of its training.
+    """A model with its tokenizers and the state of its training.
 
     Attributes
     ----------
     model : Model
-        With its parameters.
     tokenizer : CharTokenizer or None
-        Of the model's texts; of a model with two kinds of texts, of the sources.
-    target_tokenizer : CharTokenizer or None
-        Of the targets of a model that has sources and targets.
+        For the texts of the model; for sources, if the model has sources and targets.
     training : dict
         Plain values: corpus, settings, counters, ...
     arrays : dict of str to array
-        The arrays of `Trainer.state`, if training is to go on.
+        The arrays of `Trainer.state`, for resuming the run.
+    target_tokenizer : CharTokenizer or None
+        For targets, if the model has sources and targets.
     """
 
     model: Any
@@ -53,12 +52,12 @@ class Checkpoint:
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint. The file at `path` is either the old one or, whole, the new one.
+    """Write a checkpoint atomically.
 
     Raises
     ------
     OSError
-        If it cannot be written.
+        If the file cannot be written.
     """
     tokenizers = {name: getattr(checkpoint, name) for name in TOKENIZERS}
     description = {
@@ -72,7 +71,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     tensors = {f"model/{name}": a for name, a in checkpoint.model.parameters.items()} | checkpoint.arrays
     host = {name: np.ascontiguousarray(ns.to_host(a)) for name, a in tensors.items()}
     description["digest"] = _digest(description, host)
-    metadata = {"rnnx": json.dumps(description)}  # one key: safetensors writes several in random order
+    metadata = {"rnnx": json.dumps(description)}  # a single key, because safetensors writes several in random order
     write_atomically(path, to_bytes(host, metadata))
 
 
@@ -91,12 +90,12 @@ def load_checkpoint(path: str | Path, *, xp: Any = None, device: Any = None) -> 
     Raises
     ------
     ValueError
-        If the file is no checkpoint, damaged, or of a newer version.
+        If the file is not a checkpoint, is damaged, or has a newer version.
     OSError
-        If it cannot be read.
+        If the file cannot be read.
     """
     path = file_of(path)
-    with open(path, "rb"):  # the reader below does not tell a missing file from a bad one
+    with open(path, "rb"):  # `safe_open` does not distinguish a missing file from a bad one
         pass
     try:
         with safe_open(path, framework="numpy") as file:
@@ -107,14 +106,14 @@ def load_checkpoint(path: str | Path, *, xp: Any = None, device: Any = None) -> 
     try:
         checkpoint = _checkpoint(description, tensors, xp, device)
         if description.pop("digest") != _digest(description, tensors):
-            raise ValueError("it is not what was written")
+            raise ValueError("its content does not match its checksum")
         return checkpoint
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is a damaged checkpoint: {error}") from None
 
 
 def file_of(path: str | Path) -> Path:
-    """The checkpoint of a run's folder; of a file, itself."""
+    """Return the checkpoint in the folder of a run, or the path of a file unchanged."""
     return Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
 
 
@@ -139,7 +138,7 @@ def _checkpoint(description: Mapping[str, Any], tensors: Mapping[str, np.ndarray
 
 
 def _digest(description: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 of all that a file says: a flipped bit is no other model."""
+    """Return the SHA-256 of the whole content, with which `load_checkpoint` detects flipped bits."""
     result = hashlib.sha256(json.dumps(description).encode())
     for name in sorted(tensors):
         a = tensors[name]
@@ -148,10 +147,10 @@ def _digest(description: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -
 
 
 def _tokenizers(description: Mapping[str, Any], model: Model) -> dict[str, CharTokenizer]:
-    """Those that are there, of the sizes that the model has."""
+    """Return the tokenizers that are present, after checking their sizes."""
     found, sizes = {}, model.vocab_sizes()
     for name in TOKENIZERS:
-        values = description.get(name)  # files of earlier versions have no second one
+        values = description.get(name)  # earlier versions had no second tokenizer
         if values is not None:
             found[name] = tokenizer = CharTokenizer.from_dict(values)
             if tokenizer.vocab_size != sizes.get(name, tokenizer.vocab_size):
@@ -160,7 +159,7 @@ def _tokenizers(description: Mapping[str, Any], model: Model) -> dict[str, CharT
 
 
 def _description(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
-    """What the header says, if it is ours and not newer than this code."""
+    """Return the description in the header, if it is ours and not from a newer version."""
     try:
         description = json.loads(metadata["rnnx"])
         ours = description["format"] == FORMAT
@@ -170,7 +169,5 @@ def _description(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     if not ours:
         raise ValueError(f"{path} is not a checkpoint of rnnx")
     if version > VERSION:
-        raise ValueError(
-            f"{path} has format version {version}; this rnnx reads up to {VERSION}: a newer rnnx may read it"
-        )
+        raise ValueError(f"{path} has format version {version}; this rnnx reads up to {VERSION}: update rnnx")
     return description

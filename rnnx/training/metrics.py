@@ -1,4 +1,4 @@
-"""The metrics of a run as files: a JSON line and a CSV line for every step and evaluation."""
+"""The metrics of a run as JSON lines and CSV, one line for every step and evaluation."""
 
 import csv
 import io
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnx._core.files import write_atomically
-from rnnx.training.trainer import Progress
+from rnnx.training.progress import Progress
 
 COLUMNS = ("step", "epoch", "loss", "smooth_loss", "validation_loss", "learning_rate", "grad_norm", "seconds")
 
@@ -20,10 +20,10 @@ class MetricsWriter:
     ----------
     folder : path
     after_step : int
-        A run that goes on from a checkpoint of this step: lines of later steps, which the checkpoint does not know,
-        are dropped. 0 begins anew.
+        Step of the checkpoint from which the run resumes; existing lines of later steps are dropped. 0 starts new
+        files.
     evaluated : int
-        Step of the last evaluation that the checkpoint knows.
+        Step of the checkpoint's last evaluation.
     """
 
     def __init__(self, folder: str | Path, after_step: int = 0, evaluated: int = 0) -> None:
@@ -47,27 +47,26 @@ class MetricsWriter:
         self._rows = csv.DictWriter(self._table, COLUMNS, lineterminator="\n")
 
     def write(self, progress: Progress, seconds: float) -> None:
-        """One line in each file.
+        """Append a line to each file.
 
         Parameters
         ----------
         progress : Progress
         seconds : float
-            Since this process began to train; what earlier processes took is added.
+            Time since this process began to train; the time of earlier processes is added.
         """
         values = {**progress.as_dict(), "seconds": round(self.seconds + seconds, 3)}
         record = {name: values[name] for name in COLUMNS}
-        line = json.dumps(record) + "\n"
-        self._lines.write(line)
+        self._lines.write(json.dumps(record) + "\n")
         self._rows.writerow(record)
 
     def flush(self) -> None:
-        """Hand what was written to the system."""
+        """Flush both files to the operating system."""
         self._lines.flush()
         self._table.flush()
 
     def close(self) -> None:
-        """No more lines."""
+        """Close both files."""
         try:
             self._lines.close()
         finally:
@@ -75,17 +74,17 @@ class MetricsWriter:
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """The records of a run.
+    """Read the records of a run.
 
     Parameters
     ----------
     path : path
-        ``metrics.jsonl``, or the folder that holds it. An unfinished last line, as a killed run leaves it, is no error.
+        ``metrics.jsonl``, or its folder. An incomplete last line, left by a killed run, is ignored.
 
     Raises
     ------
     ValueError
-        For a line that is not a record; says which.
+        If a line is not a record; the message gives its number.
     OSError
         If the file cannot be read.
     """
@@ -93,9 +92,9 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 
 
 def _records(path: Path, strict: bool) -> Iterator[dict[str, Any]]:
-    """The records of a file; of a damaged one an error, or those before the damage."""
+    """Yield the records of a file; at a damaged line raise if `strict`, else stop."""
     lines = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines[:-1], start=1):  # behind the last newline: nothing, or half a line
+    for number, line in enumerate(lines[:-1], start=1):  # after the last newline: nothing, or half a line
         try:
             record = json.loads(line)
             yield {name: record[name] for name in COLUMNS}

@@ -1,35 +1,42 @@
-"""What a training run says of its steps, and how far it is; on a device, both are known later than they are done."""
+"""What a run reports about its steps. On a device the numbers of a step are fetched later than the step is done."""
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
+from rnnx.training.counters import Counters
 
-_LATE = ("loss", "smooth_loss", "grad_norm")
+
+class Numbers(NamedTuple):
+    """The numbers of a step that may still be on a device."""
+
+    loss: float
+    smooth_loss: float | None
+    grad_norm: float
 
 
-@dataclass(frozen=True)
+@dataclass
 class Progress:
     """One optimizer step, or an evaluation.
 
-    On a device other than the CPU, `loss`, `smooth_loss` and `grad_norm` of a step stay there until one of them is
-    looked at; the numbers of all steps so far are then fetched together.
+    On a device other than the CPU, `loss`, `smooth_loss` and `grad_norm` stay there until one of them is read. Then
+    the numbers of all steps so far are fetched together.
 
     Attributes
     ----------
     step, epoch : int
-        Steps done; the epoch under way, from 1.
+        Steps done; the current epoch, from 1.
     loss : float
-        Of this step's batch or, in an evaluation, the exact mean over the epoch so far, in the model's unit: for a
-        character model, nats per character.
+        Loss of this step's batch or, in an evaluation, the exact mean over the epoch so far, in the unit of the model:
+        nats per character for a character model.
     smooth_loss : float
-        The classic scripts' smoothed loss: 0.999 of the old value and 0.001 of the new one; before the first step
-        what a model that knows nothing has, log(vocab_size) (other models: the first loss).
+        Smoothed loss, 0.999 of the old value and 0.001 of the new one. It starts at log(vocab_size), the loss of a
+        uniform guess, and for models without a vocabulary at the first loss.
     validation_loss : float or None
-        Of an evaluation, if there is a validation part.
+        Of an evaluation with a validation set.
     learning_rate : float
     grad_norm : float
         Global norm of the gradients of the last step before clipping.
@@ -38,122 +45,99 @@ class Progress:
     Raises
     ------
     FloatingPointError
-        When a number is looked at that had to be fetched, and the loss or the gradients of that step or of one before
-        it were not finite: the step was not done.
+        When a fetched number is read, and the loss or the gradients of this step or an earlier one were not finite.
+        The step was not done then.
     """
 
     step: int
     epoch: int
-    loss: float
-    smooth_loss: float | None
-    validation_loss: float | None
     learning_rate: float
-    grad_norm: float
+    numbers: Numbers | None = None  # None: still on a device
+    validation_loss: float | None = None
     evaluation: bool = False
+    fetch: Callable[[], None] | None = field(default=None, compare=False, repr=False)  # sets `numbers`, or raises
 
-    @classmethod
-    def later(cls, fetch: Callable[[], Any], step: int, epoch: int, learning_rate: float) -> "Progress":
-        """Of a step whose numbers are not known yet: `fetch` has `tell` called, or raises."""
-        self = object.__new__(cls)
-        self.__dict__.update(step=step, epoch=epoch, validation_loss=None, learning_rate=learning_rate, _fetch=fetch)
-        return self
+    @property
+    def loss(self) -> float:
+        """The loss."""
+        return self._fetched().loss
 
-    def tell(self, **values: Any) -> None:
-        """The numbers that were not known."""
-        self.__dict__.update(values)
-        self.__dict__.pop("_fetch", None)
+    @property
+    def smooth_loss(self) -> float | None:
+        """The smoothed loss."""
+        return self._fetched().smooth_loss
+
+    @property
+    def grad_norm(self) -> float:
+        """The norm of the gradients."""
+        return self._fetched().grad_norm
 
     @property
     def known(self) -> bool:
-        """Whether all numbers are here: looking at them waits for nothing."""
-        return "_fetch" not in self.__dict__
+        """Whether the numbers are on the host."""
+        return self.numbers is not None
 
-    def __getattr__(self, name: str) -> Any:  # of what is not in the instance, that is not known yet
-        if name not in _LATE or self.known:
-            raise AttributeError(f"'Progress' object has no attribute {name!r}")
-        self.__dict__["_fetch"]()  # tells the number, or leaves what raises
-        return getattr(self, name)
-
-    def __getstate__(self) -> dict[str, Any]:  # a copy holds numbers, not the way to them
-        return self.as_dict()
+    def _fetched(self) -> Numbers:
+        if self.numbers is None:
+            assert self.fetch is not None
+            self.fetch()
+            return self._fetched()  # the step may have failed: `fetch` then raises
+        return self.numbers
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for a file of metrics."""
-        return asdict(self)
+        """Return plain values, for a file of metrics."""
+        names = ("step", "epoch", "loss", "smooth_loss", "validation_loss", "learning_rate", "grad_norm", "evaluation")
+        return {name: getattr(self, name) for name in names}
 
-
-@dataclass
-class Counters:
-    """How far a run is: everything but arrays. Random numbers are functions of the seed and of these."""
-
-    step: int = 0
-    epoch: int = 0  # epochs begun
-    batch: int = 0  # batches done in this epoch
-    batch_size: int = 0  # of this epoch; 0 before the first one
-    total: float = 0.0  # sum of losses of this epoch, and of how many terms
-    count: int = 0
-    smooth_loss: float | None = None
-    grad_norm: float = 0.0
-    validation_loss: float | None = None  # the last one
-    evaluated: int = 0  # step of the last evaluation
-    best_loss: float | None = None
-    since_best: int = 0  # evaluations
-
-    def done(self, count: int) -> "Counters":
-        """After one more step, of a loss of so many terms that is not known yet."""
-        return replace(self, step=self.step + 1, batch=self.batch + 1, count=self.count + count)
-
-    def told(self, loss: float, norm: float, count: int) -> "Counters":
-        """With the loss of a step, and the norm of its gradients."""
-        smooth = loss if self.smooth_loss is None else 0.999 * self.smooth_loss + 0.001 * loss
-        return replace(self, total=self.total + loss * count, smooth_loss=smooth, grad_norm=norm)
+    def __getstate__(self) -> dict[str, Any]:
+        self._fetched()
+        return {**self.__dict__, "fetch": None}  # a copy does not refer to the trainer
 
 
 def check_finite(what: str, value: float, step: int) -> None:
-    """Raise unless the loss, or the norm of the gradients, is a finite number."""
+    """Raise unless a loss, or a norm of gradients, is finite."""
     if not math.isfinite(value):
         raise FloatingPointError(f"{what} {value} at step {step}; a smaller learning rate may help")
 
 
 @dataclass(frozen=True)
 class _Step:
-    before: Counters  # as far as they were known
-    states: dict[str, Array]  # that it began with
+    before: Counters  # without the numbers of pending steps
+    states: dict[str, Array]  # initial states
     loss: Array
     norm: Array
     count: int
     progress: Progress
 
 
-class Unread:
-    """The steps whose numbers are still on a device, and a flag there: whether all of them were finite.
+class PendingSteps:
+    """Steps whose numbers are still on a device, with a flag there: whether all losses and gradients were finite.
 
-    The arithmetic on the numbers is done when they have come, in the order of the steps and by the same functions as
-    if none had ever been late.
+    When the numbers arrive, they are processed in the order of the steps, in the same way as numbers on the host.
     """
 
-    most = 100  # steps: what they hold stays small, and a run that diverges is noticed
+    max_steps = 100  # limits the memory, and how late a diverged run is noticed
 
     def __init__(self) -> None:
         self._steps: list[_Step] = []
-        self._good: Array | None = None
+        self._finite: Array | None = None
 
     def __len__(self) -> int:
         return len(self._steps)
 
-    def good(self, loss: Any, norm: Array) -> Array:
-        """Whether this step and all before it may be done, a boolean on the device."""
+    def finite(self, loss: Any, norm: Array) -> Array:
+        """Return whether this step and all pending ones are finite, as a boolean on the device."""
         xp, device = ns.common_namespace({"norm": norm})
-        good = xp.isfinite(norm) & xp.isfinite(xp.asarray(loss, device=device))
-        return good if self._good is None else self._good & good
+        finite = xp.isfinite(norm) & xp.isfinite(xp.asarray(loss, device=device))
+        return finite if self._finite is None else self._finite & finite
 
-    def add(self, good: Array, *step: Any) -> None:
-        """A step that was done if `good`; see `_Step` for what is to be known of it."""
-        self._good = good
+    def add(self, finite: Array, *step: Any) -> None:
+        """Add a step, which was done if `finite`; the other arguments are those of `_Step`."""
+        self._finite = finite
         self._steps.append(_Step(*step))
 
-    def read(self, at: Counters) -> tuple[Counters, dict[str, Array] | None, FloatingPointError | None]:
-        """Fetch all numbers, and have no steps any more.
+    def fetch(self, at: Counters) -> tuple[Counters, dict[str, Array] | None, FloatingPointError | None]:
+        """Fetch the numbers of all steps and forget the steps.
 
         Parameters
         ----------
@@ -163,9 +147,9 @@ class Unread:
         Returns
         -------
         counters : Counters
-            With the numbers; if a step was not finite, those before it.
+            With the numbers. If a step was not finite, the counters before that step.
         states : dict of str to array, or None
-            If a step was not finite, those that it began with.
+            If a step was not finite, its initial states.
         error : FloatingPointError or None
         """
         values = ns.numbers([number for step in self._steps for number in (step.loss, step.norm)])
@@ -179,18 +163,18 @@ class Unread:
             except FloatingPointError as found:
                 at, states, error = before, step.states, found
                 break
-            known = before.told(loss, norm, step.count)
-            step.progress.tell(loss=loss, smooth_loss=known.smooth_loss, grad_norm=norm)
+            known = before.with_numbers(loss, norm, step.count)
+            step.progress.numbers = Numbers(loss, known.smooth_loss, norm)
         else:
             at = replace(at, total=known.total, smooth_loss=known.smooth_loss, grad_norm=known.grad_norm)
         for step in self._steps:
             if error is not None and not step.progress.known:
-                step.progress.__dict__["_fetch"] = _raising(str(error))
-        self._steps, self._good = [], None
+                step.progress.fetch = _raising(str(error))
+        self._steps, self._finite = [], None
         return at, states, error
 
 
-def _raising(message: str) -> Callable[[], Any]:
+def _raising(message: str) -> Callable[[], None]:
     def fetch() -> None:
         raise FloatingPointError(message)
 

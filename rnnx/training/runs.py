@@ -1,6 +1,6 @@
-"""A run of training a character model, as a folder: what it learns from, its checkpoint and its metrics.
+"""A training run of a character model in a folder.
 
-The folder holds ``model.safetensors``, from which the run can go on; ``best.safetensors``, the model with the best
+The folder holds ``model.safetensors``, from which the run can resume; ``best.safetensors``, the model with the best
 validation loss; ``metrics.jsonl`` and ``metrics.csv``.
 """
 
@@ -17,18 +17,19 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.devices import by_device
 from rnnx._core.files import check_writable
-from rnnx.data.corpus import Corpus
+from rnnx.data import Corpus
 from rnnx.models import CharModel, square_root_segments
 from rnnx.training import checkpoint as checkpoints
 from rnnx.training.metrics import MetricsWriter
+from rnnx.training.progress import Progress
 from rnnx.training.settings import Settings
-from rnnx.training.trainer import Progress, Trainer
+from rnnx.training.trainer import Trainer
 
 BEST_NAME = "best.safetensors"
 
 
 class Run:
-    """A run in its folder. See `start` and `resume`.
+    """A training run in a folder, created by `start` or `resume`.
 
     Attributes
     ----------
@@ -53,24 +54,23 @@ class Run:
 
     @classmethod
     def start(cls, folder: str | Path, settings: Settings, device: str = "cpu") -> "Run":
-        """A new run. Nothing is written before the first step.
+        """Create a new run. Nothing is written before the first step.
 
         Parameters
         ----------
         folder : path
-            It may exist, but hold no run.
+            May exist, but must not hold a run.
         settings : Settings
         device : {"cpu", "cuda"}
 
         Raises
         ------
         ValueError, OSError
-            For settings out of their range, a text that cannot be learned, a folder that holds a run or cannot be
-            written to.
+            If a setting is out of range, the text is unsuitable, or the folder holds a run or is not writable.
         """
         folder = Path(folder)
         if (folder / checkpoints.FILE_NAME).exists():
-            raise ValueError(f"{folder} holds a run already: go on with it, or choose another folder")
+            raise ValueError(f"{folder} already holds a run: resume it, or choose another folder")
         xp = by_device(device)
         corpus = settings.corpus()
         model = CharModel(
@@ -81,34 +81,34 @@ class Run:
             reset_after=settings.reset_after,
             dropout=settings.dropout,
             seed=settings.seed,
-            scheme=settings.init,
+            scheme=settings.scheme,
             dtype=settings.dtype,
             xp=xp,
         )
         if corpus.validation is not None:
-            corpus.validation.n_batches(settings.batch_size)  # raises if it is too short for streams
+            corpus.validation.n_batches(settings.batch_size)  # raises if the text is too short for streams
         run = cls(folder, settings, corpus, model)
         _check_folder(folder)
         return run
 
     @classmethod
     def resume(cls, folder: str | Path, device: str = "cpu", **changes: Any) -> "Run":
-        """Go on with the run in a folder: bit for bit the run that was not interrupted.
+        """Resume the run in a folder, bit-identical to a run that was not interrupted.
 
         Parameters
         ----------
         folder : path
-            Or the checkpoint in it.
+            The folder, or the checkpoint in it.
         device : {"cpu", "cuda"}
         **changes
-            Settings that say how long to train: epochs, iterations, patience, evaluate_every. After such a change the
-            run is another one: a cosine decay is planned anew, a patience that ran out begins again. And `text`, if
-            the file has moved.
+            Settings of the length of the run: epochs, iterations, patience, evaluate_every. They make it a different
+            run: a cosine schedule is recomputed, and exhausted patience starts again. Also `text`, if the file has
+            moved.
 
         Raises
         ------
         ValueError, OSError
-            If there is no run to go on with, or its text is not the same any more.
+            If there is no run to resume, or its text has changed.
         """
         path = Path(folder)
         folder = path.parent if path.is_file() else path
@@ -119,24 +119,24 @@ class Run:
         counters = loaded.training.get("counters")
         run = cls(folder, settings, settings.same_corpus(loaded), loaded.model)
         if not isinstance(counters, dict) or (counters.get("step") and not loaded.arrays):
-            raise ValueError(f"{path} holds a model, but no run to go on with")
+            raise ValueError(f"{path} holds a model, but no run to resume")
         run.trainer.restore(counters, loaded.arrays)
         if set(changes) - {"text"} and run.out_of_patience():
             run.trainer.counters = replace(run.trainer.counters, since_best=0)
         return run
 
     def out_of_patience(self) -> bool:
-        """Whether the run ended, or would end, for want of progress."""
+        """Return whether the run has no patience left."""
         patience = self.settings.patience
         return patience is not None and self.trainer.counters.since_best >= patience
 
     def train(self, save_every: float = 30.0) -> Generator[Progress, None, None]:
-        """Train to the end of the settings, write metrics, and save now and then, at the end and on any error.
+        """Train to the end and write metrics; save regularly, at the end and on any error.
 
         Parameters
         ----------
         save_every : float
-            Seconds between checkpoints; the last state is saved anyway.
+            Seconds between checkpoints.
 
         Yields
         ------
@@ -157,7 +157,7 @@ class Run:
         metrics = MetricsWriter(self.folder, counters.step, counters.evaluated)
         started = saved = time.perf_counter()
         newest: Progress | None = None
-        unrecorded: deque[tuple[Progress, float]] = deque()  # of some the numbers are still on a device
+        unrecorded: deque[tuple[Progress, float]] = deque()  # the numbers of some are still on a device
 
         def record() -> None:
             nonlocal newest
@@ -172,10 +172,10 @@ class Run:
                 unrecorded.popleft()
 
         def record_all() -> None:
-            trainer.settle()  # what then is not known was not done
+            trainer.settle()  # steps without numbers after this were not done
             record()
 
-        with ExitStack() as last:  # whatever happened, what was learned is not lost: each of these, even if one fails
+        with ExitStack() as last:  # all three run after any error, even if one of them fails
             last.callback(self.save)
             last.callback(metrics.close)
             last.callback(record_all)
@@ -190,14 +190,14 @@ class Run:
                 yield progress
 
     def save(self) -> None:
-        """Write the checkpoint, unless there is nothing to go on with: no step yet, half a step, no finite numbers."""
+        """Write the checkpoint, unless it would be useless: no step yet, an interrupted step, parameters not finite."""
         self.trainer.settle()
         if self.trainer.step and self.trainer.whole and _finite(self.model.parameters):
             self._save(checkpoints.FILE_NAME, self.trainer.state()[1])
 
     def _save(self, name: str, arrays: dict[str, Array]) -> None:
         text = self.settings.text
-        training = {  # with a path that leads to the text from other folders, too
+        training = {  # the path of the text is absolute, so that it is valid in other folders
             "settings": {**asdict(self.settings), "text": None if text is None else str(Path(text).absolute())},
             "by": self.corpus.by,
             "split": self.corpus.split,
@@ -215,7 +215,7 @@ def _finite(arrays: dict[str, Array]) -> bool:
 
 
 def free_folder(parent: str | Path, name: str) -> Path:
-    """A folder for a new run: parent/name, or the first of parent/name-2, ... that does not exist."""
+    """Return a new folder: parent/name, or the first of parent/name-2, ... that does not exist."""
     folder, number = Path(parent) / name, 1
     while folder.exists():
         number += 1
@@ -224,7 +224,7 @@ def free_folder(parent: str | Path, name: str) -> Path:
 
 
 def _check_folder(folder: Path) -> None:
-    """Raise unless a checkpoint can be written there, creating nothing."""
+    """Raise unless a checkpoint can be written to the folder; create nothing."""
     existing = folder
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent

@@ -1,4 +1,4 @@
-"""All that decides what a run of training computes, as plain values."""
+"""The settings that determine what a training run computes."""
 
 import sys
 from collections.abc import Mapping
@@ -6,26 +6,18 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from rnnx.data.corpus import CORPORA, Corpus, make_corpus
-from rnnx.data.tokenizer import CharTokenizer
+from rnnx.data import CORPORA, CharTokenizer, Corpus, make_corpus
 from rnnx.models import CharModel
-from rnnx.optim import (
-    CosineDecay,
-    ExponentialDecay,
-    LinearWarmup,
-    Optimizer,
-    StepDecay,
-    optimizer_from_config,
-)
+from rnnx.optim import CosineDecay, ExponentialDecay, LinearWarmup, Optimizer, StepDecay, optimizer_from_config
 from rnnx.training import checkpoint as checkpoints
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All that decides what a run computes. Plain values; the defaults are those of ``rnnx train``."""
+    """Everything that determines what a run computes, as plain values with the defaults of ``rnnx train``."""
 
-    dataset: str = "dinos"  # a name in CORPORA, or
-    text: str | None = None  # a file
+    dataset: str = "dinos"  # a name in CORPORA
+    text: str | None = None  # a file, instead of `dataset`
     by: str = "auto"
     split: str = "tail"
     validation: float = 0.1
@@ -36,12 +28,12 @@ class Settings:
     hidden_size: tuple[int, ...] = (128,)
     num_layers: int = 1
     dropout: float = 0.0
-    init: str = "keras"
+    scheme: str = "keras"  # of the initial parameters
     dtype: str = "float32"
     optimizer: str = "adam"
     learning_rate: float = 0.003
-    momentum: float = 0.9  # of the optimizers that have one
-    weight_decay: float | None = None  # None: as the optimizer has it
+    momentum: float = 0.9  # for optimizers with momentum
+    weight_decay: float | None = None  # None: the optimizer's default
     decay: str = "none"  # "step", "exponential" or "cosine"
     decay_every: float = 1.0  # epochs
     decay_factor: float = 0.5
@@ -55,55 +47,55 @@ class Settings:
     patience: int | None = None
     seed: int = 0
     shuffle: bool = True
-    segment_length: int | str | None = None  # "sqrt": the one that needs least memory
+    segment_length: int | str | None = None  # "sqrt": the length that needs least memory
 
     @classmethod
     def of(cls, checkpoint: checkpoints.Checkpoint) -> "Settings":
-        """The settings of the run that a checkpoint is of.
+        """Read the settings of a run from its checkpoint.
 
         Raises
         ------
         ValueError
-            If it is of no run, or a name is missing or unknown.
+            If the checkpoint does not belong to a run, or a name is missing or unknown.
         """
         values = checkpoint.training.get("settings")
         if not isinstance(values, Mapping) or not isinstance(checkpoint.model, CharModel):
-            raise ValueError("the checkpoint is not one of a run that `rnnx train` made")
+            raise ValueError("the checkpoint does not belong to a run of `rnnx train`")
         names = {f.name for f in fields(cls)}
         if set(values) != names:
             raise ValueError(f"the settings of a run are {sorted(names)}; got {sorted(values)}")
         return cls(**{**values, "hidden_size": tuple(values["hidden_size"])})
 
     def name(self) -> str:
-        """What is learned."""
+        """Return the name of the text."""
         return Path(self.text).stem if self.text else self.dataset
 
     def same_corpus(self, checkpoint: checkpoints.Checkpoint) -> Corpus:
-        """The datasets of a run that a checkpoint is of.
+        """Make the datasets again from which a checkpoint was trained.
 
         Raises
         ------
         ValueError
-            If the text is not the same any more.
+            If the text has changed.
         OSError
-            If it cannot be read.
+            If the text cannot be read.
         """
         try:
             corpus = self.corpus(checkpoint.tokenizer)
             same = corpus.fingerprint == checkpoint.training.get("fingerprint")
-        except ValueError:  # characters that the tokenizer does not know, for instance
+        except ValueError:  # for instance, the vocabulary lacks a character
             same = False
         if not same:
-            raise ValueError(f"{self.name()} is not the text that the run has learned from so far")
+            raise ValueError(f"{self.name()} is not the text that the run has been trained on")
         return corpus
 
     def corpus(self, tokenizer: CharTokenizer | None = None) -> Corpus:
-        """The datasets; with the tokenizer of a trained model if there is one.
+        """Make the datasets, with the tokenizer of a trained model if one is given.
 
         Raises
         ------
         ValueError, OSError
-            As `rnnx.data.corpus.make_corpus`.
+            As `rnnx.data.make_corpus`.
         """
         if not self.text and self.dataset not in CORPORA:
             raise ValueError(f"`dataset` must be one of {sorted(CORPORA)}; got {self.dataset!r}")
@@ -112,7 +104,7 @@ class Settings:
             self.name(),
             Path(self.text) if self.text else CORPORA[self.dataset](),
             by=self.by,
-            length=self.seq_length,
+            seq_length=self.seq_length,
             seed=self.seed,
             validation=self.validation,
             split=self.split,
@@ -122,12 +114,12 @@ class Settings:
         )
 
     def update_rule(self, n_batches: int) -> Optimizer:
-        """The optimizer, for epochs of so many batches.
+        """Return the optimizer, for epochs of n_batches batches.
 
         Raises
         ------
         ValueError
-            For a value out of range.
+            If a value is out of range.
         """
         steps = min(self.iterations or sys.maxsize, (self.epochs or sys.maxsize) * n_batches)
 

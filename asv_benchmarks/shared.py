@@ -1,0 +1,58 @@
+"""What the scripts of this folder share: operation counts, the clock, memory, child processes. Not run by asv."""
+
+import os
+import platform
+import time
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+GATES = {"rnn": 1, "lstm": 4, "gru": 3, "gru_reset_after": 3}
+LEAST_SECONDS, LEAST_CALLS = 0.5, 7
+
+
+def flops(job, cell, size):
+    """Floating-point operations of the matrix products: a backward pass has twice as many as a forward pass."""
+    n_x, n_a, m, n_steps = size
+    steps = 1 if job == "stream" else n_steps
+    return (3 if job == "step" else 1) * 2 * GATES[cell] * n_a * (n_x + n_a) * m * steps
+
+
+def median_ms(f):
+    """Median time of a call in milliseconds, after two warm-up calls."""
+    f()
+    f()
+    times = []
+    while len(times) < LEAST_CALLS or sum(times) < LEAST_SECONDS:
+        start = time.perf_counter()
+        f()
+        times.append(time.perf_counter() - start)
+    return 1e3 * float(np.median(times))
+
+
+def added_mib(f):
+    """Peak resident memory during a call minus the resident memory before it, in MiB."""
+    from rnnx.compare.side import PeakMemory
+
+    memory = PeakMemory()
+    f()
+    return memory.peak() - memory.start
+
+
+def child(target, *arguments, threads=None):
+    """The result of "module:function" of this folder in a process of its own."""
+    from rnnx.compare import process
+
+    return process.call(target, *arguments, threads=threads, folders=[Path(__file__).parent])[0]
+
+
+def versions():
+    """Machine and libraries in one line."""
+    found = []
+    for name in ("numpy", "numba", "llvmlite", "torch", "jax", "keras", "tensorflow"):
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            continue
+    return f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, " + ", ".join(found)

@@ -1,0 +1,73 @@
+"""The records that a comparison passes between processes: settings, request, result."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The task, the same for every side."""
+
+    vocab_size: int
+    hidden_size: int = 128
+    num_layers: int = 1
+    cell: str = "lstm"
+    batch_size: int = 32
+    seq_length: int = 64
+    steps: int = 100
+    seed: int = 0
+    optimizer: str = "adam"
+    learning_rate: float = 0.003
+    dtype: str = "float32"
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """The task of one side.
+
+    Attributes
+    ----------
+    settings : Settings
+    inputs, targets : array of int, shape (steps, m, T)
+        The batch of every step.
+    parameters : dict of str to array
+        Initial parameters of a `rnnx.models.CharModel`.
+    """
+
+    settings: Settings
+    inputs: np.ndarray
+    targets: np.ndarray
+    parameters: Arrays
+
+
+@dataclass(frozen=True)
+class Result:
+    """The measurements of one side.
+
+    Attributes
+    ----------
+    losses : array, shape (steps,)
+        Loss of every batch before the update of its step, in nats per character.
+    seconds : array, shape (steps,)
+        Wall-clock time of every step. The first step includes compilation.
+    gradients : dict of str to array
+        Gradients of the first batch's loss at the initial parameters, under rnnx's names.
+    start_seconds : float
+        Time from starting the process until everything is imported.
+    memory_start, memory_peak : float or None
+        Resident memory before training and its peak during training, in MiB; None where the system does not report it.
+    versions : dict of str to str
+        Versions of the libraries.
+    """
+
+    losses: np.ndarray
+    seconds: np.ndarray
+    gradients: Arrays
+    start_seconds: float
+    memory_start: float | None
+    memory_peak: float | None
+    versions: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,31 @@
+"""Texts that need no download."""
+
+from collections.abc import Callable
+from importlib import resources
+
+from rnnx.data.tokenizer import NEWLINE
+
+
+def dinosaur_names() -> str:
+    """Return genus names of dinosaurs, one per line."""
+    return resources.files("rnnx").joinpath("data/texts/dinosaurs.txt").read_text(encoding="utf-8")
+
+
+def python_prose() -> str:
+    """Return Python's help texts on its language, in the order of their titles, about 465,000 characters.
+
+    The text differs between versions of Python: state the version with a loss.
+
+    Raises
+    ------
+    ValueError
+        If this Python installation does not contain the help texts.
+    """
+    try:
+        from pydoc_data.topics import topics
+    except ImportError:
+        raise ValueError("this installation of Python has no help texts (the module pydoc_data.topics)") from None
+    return NEWLINE.join(topics[title] for title in sorted(topics))
+
+
+CORPORA: dict[str, Callable[[], str]] = {"dinos": dinosaur_names, "dinosaurs": dinosaur_names, "pydoc": python_prose}

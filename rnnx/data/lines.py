@@ -1,0 +1,81 @@
+"""Lines of a text that is given piece by piece.
+
+Dimension: n lines.
+"""
+
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from typing import overload
+
+import numpy as np
+
+from rnnx.data.tokenizer import NEWLINE
+
+_MAX_UINT32 = (1 << 32) - 1
+_LIST_LINES, _LIST_LENGTH = 20, 64  # a list has at least so many lines, and at most so many characters in each
+
+
+class LineViews(Sequence[np.ndarray]):
+    """Lines as views of a text's indices: a list of arrays would need more memory than the text.
+
+    Parameters
+    ----------
+    indices : array of int
+    starts, stops : array of int, shape (n,)
+    """
+
+    def __init__(self, indices: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> None:
+        self.indices, self.starts, self.stops = indices, starts, stops
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @overload
+    def __getitem__(self, i: int) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, i: slice) -> "LineViews": ...
+    def __getitem__(self, i: int | slice) -> "np.ndarray | LineViews":
+        if isinstance(i, slice):
+            return LineViews(self.indices, self.starts[i], self.stops[i])
+        return self.indices[self.starts[i] : self.stops[i]]
+
+
+def line_bounds(pieces: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the starts and stops of all lines that are not blank, in 32 bits if they fit."""
+    bounds = array("I")
+    for start, stop, blank in _lines(pieces):
+        if stop > _MAX_UINT32 and bounds.typecode == "I":
+            bounds = array("Q", bounds)
+        if not blank:
+            bounds.extend((start, stop))
+    starts, stops = np.asarray(bounds).reshape(-1, 2).T
+    return starts, stops
+
+
+def looks_like_list(pieces: Iterable[str]) -> bool:
+    """Return whether a text is a list: at least 20 lines, at most 64 characters each, few blank lines between them."""
+    n = blank_between = blank_since = 0
+    for start, stop, blank in _lines(pieces):
+        if blank:
+            blank_since += n > 0
+        elif stop - start > _LIST_LENGTH:
+            return False
+        else:
+            n, blank_between, blank_since = n + 1, blank_between + blank_since, 0
+    return n >= _LIST_LINES and blank_between * 10 <= n
+
+
+def _lines(pieces: Iterable[str]) -> Iterator[tuple[int, int, bool]]:
+    """Yield the start and stop of every line, and whether it is blank."""
+    start = at = 0
+    blank = True
+    for piece in pieces:
+        first, *others = piece.split(NEWLINE)
+        at += len(first)
+        blank = blank and not first.strip()
+        for line in others:
+            yield start, at, blank
+            start = at + 1
+            at, blank = start + len(line), not line.strip()
+    if at > start:
+        yield start, at, blank

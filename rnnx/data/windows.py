@@ -1,0 +1,169 @@
+"""Datasets of texts: independent lines, independent windows, and streams that carry states from batch to batch.
+
+Dimensions: n characters, m sequences of a batch, T steps of a batch.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from rnnx._core.checks import integer
+from rnnx.data.batches import Batch, Shuffled, pad_shifted
+from rnnx.data.steps import Pieces, Rows, Steps
+
+
+class Lines(Shuffled[Batch]):
+    """Independent lines: each starts after a newline and ends with one.
+
+    Parameters
+    ----------
+    sequences : sequence of array of int
+        The lines without their newlines; a line is accessed only when a batch needs it.
+    newline : int
+        Index of the newline.
+    """
+
+    def __init__(self, sequences: Sequence[np.ndarray], newline: int) -> None:
+        self.sequences = sequences
+        self.newline = integer("newline", newline, 0)
+        self._on_device: tuple[Steps, Rows] | None = None  # all lines as one text, and their places in it
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def gather(self, chosen: np.ndarray) -> Batch:
+        """Build the batch of some lines."""
+        if self._on_device is None:
+            return Batch(*pad_shifted([self.sequences[i] for i in chosen], self.newline))
+        steps, rows = self._on_device
+        return steps.gather(Rows(rows.firsts[chosen], rows.lengths[chosen]))
+
+    def on_device(self, xp: Any, device: Any) -> "Lines":
+        """Copy the lines to a device, joined to one text with a newline before each and after the last."""
+        newline = np.array([self.newline], np.min_scalar_type(self.newline))
+        text = np.concatenate([part for s in self.sequences for part in (newline, s)] + [newline])
+        lengths = np.array([len(s) + 1 for s in self.sequences])
+        there = copy.copy(self)
+        steps = Steps(text).on_device(xp, device)
+        there._on_device = steps, Rows(np.cumsum(lengths) - lengths, lengths)
+        return there
+
+
+class _Continuous:
+    """A continuous text, and the number of steps that belong together."""
+
+    def __init__(self, indices: np.ndarray, seq_length: int, pieces: Pieces | None = None) -> None:
+        self._steps = Steps(indices, pieces)
+        self.indices, self.seq_length = self._steps.text, integer("seq_length", seq_length)
+
+    def on_device(self, xp: Any, device: Any) -> Any:
+        """Copy the text to a device."""
+        there = copy.copy(self)
+        there._steps = self._steps.on_device(xp, device)
+        return there
+
+
+class Windows(_Continuous, Shuffled[Batch]):
+    """A continuous text, cut into independent windows of equal length.
+
+    Parameters
+    ----------
+    indices : array of int, shape (n,)
+        The text; n >= 2.
+    seq_length : int
+        Steps of a window; the last window of a piece may be shorter.
+    pieces : sequence of (start, stop), optional
+        The parts of the text to use, at least 2 characters each; default: the whole text. No window crosses the
+        boundary of a piece, and every target lies in the same piece as its input.
+    """
+
+    def __init__(self, indices: np.ndarray, seq_length: int, pieces: Pieces | None = None) -> None:
+        super().__init__(indices, seq_length, pieces)
+        counts = -(-self._steps.sizes // self.seq_length)
+        self._ends = np.cumsum(counts)  # windows up to the end of each piece
+        self._firsts = self._ends - counts
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def gather(self, chosen: np.ndarray) -> Batch:
+        """Build the batch of some windows."""
+        piece = np.searchsorted(self._ends, chosen, side="right")
+        end = self._steps.ends[piece]
+        firsts = end - self._steps.sizes[piece] + (chosen - self._firsts[piece]) * self.seq_length
+        return self._steps.gather(Rows(firsts, np.minimum(self.seq_length, end - firsts)))
+
+
+class Streams(_Continuous):
+    """A continuous text for truncated BPTT, read in order by as many streams as a batch has examples.
+
+    The steps of the text are split into `batch_size` consecutive streams of equal length. Every batch holds the next
+    `seq_length` steps of all streams (the last batch may hold fewer), and ``continues`` is True for all batches but the
+    first. If the steps do not divide evenly, up to ``batch_size - 1`` steps are dropped.
+
+    Parameters
+    ----------
+    indices : array of int, shape (n,)
+        The text; n >= 2.
+    seq_length : int
+        Steps of a batch.
+    pieces : sequence of (start, stop), optional
+        The parts of the text to use, at least 2 characters each; default: the whole text. Every target lies in the
+        same piece as its input. Streams run across pieces as if they were one text: at a boundary the carried states
+        belong to the previous piece, which the first characters of the next one soon overwrite.
+
+    Notes
+    -----
+    Every stream starts from zero states, so on a small text losses of different batch sizes are not quite comparable.
+    With a batch size of 1 nothing is dropped.
+    """
+
+    def __len__(self) -> int:
+        """Return the number of steps: all characters but the first of each piece."""
+        return len(self._steps)
+
+    def n_batches(self, batch_size: int) -> int:
+        """Return the number of batches per epoch.
+
+        Raises
+        ------
+        ValueError
+            If the text is too short for `batch_size` streams.
+        """
+        return -(-self._steps_per_stream(batch_size) // self.seq_length)
+
+    def batches(self, batch_size: int, rng: np.random.Generator | None = None, start: int = 0) -> Iterator[Batch]:
+        """Iterate over all steps in order.
+
+        Parameters
+        ----------
+        batch_size : int
+            Number of streams.
+        rng : numpy.random.Generator, optional
+            Draws the step to begin with; the text then wraps around.
+        start : int
+            Batches to skip. They are not built.
+
+        Raises
+        ------
+        ValueError
+            If the text is too short for `batch_size` streams.
+        """
+        steps, start = self._steps_per_stream(batch_size), integer("start", start, 0)
+        offset = 0 if rng is None else int(rng.integers(len(self)))
+        firsts = offset + steps * np.arange(batch_size)
+        return (
+            self._steps.gather(Rows(firsts + at, np.full(batch_size, min(self.seq_length, steps - at)), at > 0))
+            for at in range(start * self.seq_length, steps, self.seq_length)
+        )
+
+    def _steps_per_stream(self, batch_size: int) -> int:
+        steps = len(self) // integer("batch_size", batch_size)
+        if steps == 0:
+            raise ValueError(
+                f"the text is too short for `batch_size` = {batch_size} streams: it has {len(self)} steps; "
+                "use a smaller batch size"
+            )
+        return steps

@@ -1,0 +1,57 @@
+"""Greedy decoding with an encoder-decoder model.
+
+Dimensions: m examples, T_x source and T_y target steps.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rnnx._core import arrays as ns
+from rnnx._core.arrays import Array
+from rnnx.functional.heads import dense_forward
+from rnnx.models.columns import Columns
+
+
+class Prediction(NamedTuple):
+    """Targets written by a model.
+
+    Attributes
+    ----------
+    indices : numpy.ndarray of int, shape (m, T_y)
+        Padded with the end token.
+    lengths : numpy.ndarray of int, shape (m,)
+        Steps of each example before its end token; T_y if the end token was not written.
+    weights : array, shape (m, T_y, T_x), or None
+        Attention weights, in the library of the parameters; zero after the step that wrote the end token.
+    """
+
+    indices: np.ndarray
+    lengths: np.ndarray
+    weights: Array | None
+
+
+def decode(model: Any, source: Array, source_lengths: Any, max_length: int) -> Prediction:
+    """Write targets with a `Seq2Seq` model; see `Seq2Seq.predict`."""
+    xp, (m, n_source) = model.xp, (int(size) for size in source.shape)
+    if m == 0:
+        empty = None if model.attention is None else xp.zeros((0, 0, n_source), dtype=model.dtype, device=model.device)
+        return Prediction(np.zeros((0, 0), np.int64), np.zeros(0, np.int64), empty)
+    p = model.parameters
+    encoded, states, _, _ = model.encode(source, source_lengths, None, False)
+    decoder, columns = model.decoder.stream(p, m, states), Columns(model.target_vocab_size, p["Wy"])
+    attention = None if model.attention is None else model.attention.stream(p, encoded, source_lengths)
+    written, weights = [np.full(m, model.end_token)], []
+    running = np.ones(m, bool)
+    while running.any() and len(written) <= max_length:
+        out = decoder.step(columns(written[-1]))
+        if attention is not None:
+            out, row = attention.step(out)
+            mask = xp.astype(xp.asarray(running, device=model.device), model.dtype)
+            weights.append(row * mask[:, None])
+        best = ns.to_host(xp.argmax(dense_forward(out, p["Wy"], p["by"]), axis=0))
+        written.append(np.where(running, best, model.end_token))
+        running = running & (best != model.end_token)
+    indices = np.stack(written[1:], axis=1)
+    lengths = np.sum(indices != model.end_token, axis=1)
+    return Prediction(indices, lengths, xp.stack(weights, axis=1) if weights else None)

@@ -1,0 +1,62 @@
+"""Characters in figures: visible white space, and escapes for what the fonts cannot show."""
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import matplotlib
+from matplotlib import font_manager
+
+_VISIBLE = {"\n": "↵", " ": "␣", "\t": "⇥"}
+BLANKS = frozenset(_VISIBLE.values())
+
+
+def fonts(monospace: bool = False) -> list[str]:
+    """Font families for text, including the user's: matplotlib takes the first that has a glyph."""
+    families = [str(family) for family in matplotlib.rcParams["font.family"]]
+    return ["monospace", *families] if monospace else families
+
+
+def visible(characters: Iterable[str], monospace: bool = True) -> list[str]:
+    """Make every character visible: white space as symbols, characters without a glyph as escapes."""
+    known = _known(monospace)
+    return ["".join(_VISIBLE.get(c) or _printable(c, known) for c in token) for token in characters]
+
+
+def printable(text: str) -> str:
+    """Escape the characters of a name or title that the fonts lack."""
+    known = _known(False)
+    return "".join(c if c == " " else _printable(c, known) for c in text)
+
+
+def _printable(character: str, known: frozenset[int]) -> str:
+    # Combining marks would attach to their neighbor; controls, surrogates and other white space would be invisible.
+    if ord(character) in known and unicodedata.category(character)[0] not in "CMZ":
+        return character
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def _known(monospace: bool) -> frozenset[int]:
+    files = []
+    for family in fonts(monospace):
+        properties = font_manager.FontProperties(family=[family])
+        try:
+            files.append(font_manager.findfont(properties, fallback_to_default=False))
+        except ValueError:  # font not installed
+            continue
+    return frozenset().union(*map(_code_points, files or [font_manager.findfont("DejaVu Sans")]))
+
+
+@lru_cache(maxsize=16)
+def _code_points(path: str) -> frozenset[int]:
+    return frozenset(font_manager.get_font(path).get_charmap())
+
+
+def label_ticks(axis: Any, places: Sequence[float], characters: Sequence[str], rotate: bool) -> None:
+    """Label ticks with characters. `rotate` turns long labels, such as escapes, upright."""
+    labels = visible(characters)
+    axis.set_ticks(places, labels, fontfamily=fonts(True), parse_math=False)
+    for label, text in zip(axis.get_ticklabels(), labels, strict=True):
+        if rotate and len(text) > 1:
+            label.set_rotation(90)

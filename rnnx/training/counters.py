@@ -1,0 +1,76 @@
+"""Where a run is and when it evaluates and ends."""
+
+from dataclasses import dataclass, replace
+
+from rnnx._core.checks import integer
+
+
+@dataclass
+class Counters:
+    """The state of a run except its arrays. All random numbers are functions of the seed and these counters."""
+
+    step: int = 0
+    epoch: int = 0  # epochs begun
+    batch: int = 0  # batches done in this epoch
+    batch_size: int = 0  # in this epoch; 0 before the first
+    total: float = 0.0  # sum of the losses of this epoch, weighted by their numbers of terms
+    count: int = 0  # number of terms
+    smooth_loss: float | None = None
+    grad_norm: float = 0.0
+    validation_loss: float | None = None  # of the last evaluation
+    evaluated: int = 0  # step of the last evaluation
+    best_loss: float | None = None
+    since_best: int = 0  # evaluations
+
+    def after_step(self, count: int) -> "Counters":
+        """Return the counters after a step whose loss is not known yet."""
+        return replace(self, step=self.step + 1, batch=self.batch + 1, count=self.count + count)
+
+    def with_numbers(self, loss: float, norm: float, count: int) -> "Counters":
+        """Add the loss of a step, a mean over `count` terms, and the norm of its gradients."""
+        smooth = loss if self.smooth_loss is None else 0.999 * self.smooth_loss + 0.001 * loss
+        return replace(self, total=self.total + loss * count, smooth_loss=smooth, grad_norm=norm)
+
+    def after_evaluation(self, loss: float | None) -> "Counters":
+        """Return the counters after an evaluation with this validation loss."""
+        new = replace(self, evaluated=self.step, validation_loss=loss)
+        if loss is None:
+            return new
+        if self.best_loss is None or loss < self.best_loss:
+            return replace(new, best_loss=loss, since_best=0)
+        return replace(new, since_best=self.since_best + 1)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a run evaluates and ends; see `Trainer.run`."""
+
+    epochs: int | None
+    iterations: int | None
+    batch_size: int
+    evaluate_every: int | None
+    patience: int | None
+
+    def __post_init__(self) -> None:
+        if self.epochs is None and self.iterations is None:
+            raise ValueError("one of `epochs` and `iterations` must be given")
+        for name, value in vars(self).items():
+            if value is not None:
+                integer(name, value)
+
+    def evaluates(self, at: Counters, n_batches: int) -> bool:
+        """Return whether an evaluation is due."""
+        end_of_epoch = at.batch == n_batches
+        due = end_of_epoch if self.evaluate_every is None else at.step % self.evaluate_every == 0
+        last = at.step == self.iterations or (end_of_epoch and at.epoch == self.epochs)
+        return at.evaluated != at.step and (due or last)
+
+    def ended(self, at: Counters) -> bool:
+        """Return whether the run is over."""
+        out_of_patience = self.patience is not None and at.since_best >= self.patience
+        past = self.epochs is not None and at.epoch > self.epochs
+        return out_of_patience or past or (self.iterations is not None and at.step >= self.iterations)
+
+    def ended_after_epoch(self, at: Counters) -> bool:
+        """Return whether the run is over when no batch of the current epoch is left."""
+        return self.ended(at) or (self.epochs is not None and at.epoch >= self.epochs)

@@ -1,0 +1,163 @@
+"""The state of a training run, and one optimizer step.
+
+On a device other than the CPU the host runs ahead: it fetches the losses of the steps when one is read, before an
+evaluation, and after a fixed number of steps; see `rnnx.training.progress`.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rnnx._core import arrays as ns
+from rnnx._core.arrays import Array
+from rnnx._core.checks import integer, real
+from rnnx.models import Masks, Step
+from rnnx.optim import learning_rate_at
+from rnnx.training.counters import Counters
+from rnnx.training.progress import Numbers, PendingSteps, Progress, check_finite
+from rnnx.training.updates import Updates, copies
+
+
+@dataclass
+class TrainingState:
+    """The state of a run; see `rnnx.training.Trainer` for the parameters."""
+
+    model: Any
+    optimizer: Any
+    clip_norm: float | None = 5.0
+    clip_value: float | None = None
+    seed: int = 0
+    shuffle: bool = True
+    segment_length: int | None = None
+    in_place: bool = True
+    counters: Counters = field(default_factory=Counters)
+    optimizer_state: dict[str, Array] = field(default_factory=dict)
+    states: dict[str, Array] = field(default_factory=dict)  # carried from batch to batch
+    whole: bool = True  # False: an update was interrupted, and the state is not that of any step
+    _pending: PendingSteps = field(default_factory=PendingSteps, init=False, repr=False)
+    _error: FloatingPointError | None = field(default=None, init=False, repr=False)  # of the current run
+
+    def __post_init__(self) -> None:
+        self.optimizer_state = self.optimizer_state or self.optimizer.init(self.model.parameters)
+        for name in ("clip_value", "clip_norm"):
+            if getattr(self, name) is not None:
+                setattr(self, name, real(name, getattr(self, name), "(0, inf)"))
+        self.seed = integer("seed", self.seed, 0)
+        self._updates = Updates(self.optimizer, self.clip_norm, self.clip_value, self.in_place)
+        if self.counters.smooth_loss is None and hasattr(self.model, "vocab_size"):
+            self.counters.smooth_loss = math.log(self.model.vocab_size)
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done; on a device, until `settle`, steps launched."""
+        return self.counters.step
+
+    @property
+    def epoch(self) -> int:
+        """The current epoch, from 1; 0 before the first one."""
+        return self.counters.epoch
+
+    def _learn(self, batch: Any) -> Progress:
+        """Do one optimizer step completely, or not at all."""
+        if len(self._pending) >= self._pending.max_steps:
+            self._check_settled()
+        carried = getattr(batch, "continues", False)
+        step = self.model.train_step(
+            batch,
+            states=self.states if carried else None,
+            masks=Masks((self.seed, self.step + 1)),
+            segment_length=self.segment_length,
+        )
+        on_host = all(map(ns.is_on_host, self.model.parameters.values()))
+        count = self.model.count(batch)
+        return self._update(step, count) if on_host else self._launch_update(step, count, carried)
+
+    def _update(self, step: Step, count: int) -> Progress:
+        """Update on the host, if loss and gradients are finite."""
+        number = self.step + 1
+        check_finite("the loss is", step.loss, number)
+        gradients, norm = self._updates.clip(step.gradients)
+        check_finite("the gradients are", float(norm), number)
+        new = self.counters.after_step(count).with_numbers(step.loss, float(norm), count)
+        self.whole = False  # until all of it is done: an interrupt may come anywhere
+        arrays = self._updates.on_host(self.model.parameters, self.optimizer_state, gradients, number)
+        self._take(arrays, step.states, new)
+        return self._progress(step.loss)
+
+    def _launch_update(self, step: Step, count: int, carried: bool) -> Progress:
+        """Launch the update on a device, which skips it if loss or gradients are not finite; wait for nothing.
+
+        Initial states are kept, for an error, only if they were carried.
+        """
+        at, number = self.counters, self.step + 1
+        *arrays, norm, finite = self._updates.on_device(
+            self.model.parameters,
+            self.optimizer_state,
+            step.gradients,
+            number,
+            lambda norm: self._pending.finite(step.loss, norm),
+        )
+        rate = learning_rate_at(self.optimizer.learning_rate, number)
+        progress = Progress(number, at.epoch, rate, fetch=self.settle)
+        self.whole = False
+        self._pending.add(finite, at, self.states if carried else {}, step.loss, norm, count, progress)
+        self._take(arrays, step.states, at.after_step(count))
+        return progress
+
+    def _take(self, arrays: Iterable[dict[str, Array]], states: dict[str, Array], counters: Counters) -> None:
+        (self.model.parameters, self.optimizer_state), self.states = arrays, states
+        self.counters, self.whole = counters, True
+
+    def settle(self) -> None:
+        """Fetch all numbers that are still on a device. If a step was not finite, return to the state before it."""
+        if len(self._pending):
+            self.counters, states, self._error = self._pending.fetch(self.counters)
+            self.states = self.states if states is None else states
+
+    def _check_settled(self) -> None:
+        self.settle()
+        if self._error is not None:
+            raise self._error
+
+    def _progress(self, loss: float, **evaluation: Any) -> Progress:
+        at = self.counters
+        rate = learning_rate_at(self.optimizer.learning_rate, max(at.step, 1))
+        return Progress(at.step, at.epoch, rate, Numbers(loss, at.smooth_loss, at.grad_norm), **evaluation)
+
+    def _check_whole(self) -> None:
+        if not self.whole:
+            raise ValueError("an update was interrupted halfway: resume from a checkpoint")
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Return everything except the model and the settings: plain values, and arrays by name.
+
+        Raises
+        ------
+        ValueError
+            If an update was interrupted halfway, because then there is no state of a step.
+        """
+        self._check_whole()
+        self.settle()
+        arrays = {f"optimizer/{key}": a for key, a in self.optimizer_state.items()}
+        arrays |= {f"state/{key}": a for key, a in self.states.items()}
+        return asdict(self.counters), arrays
+
+    def restore(self, values: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+        """Continue from what `state` returned. The run is then bit-identical to one that was not interrupted.
+
+        Raises
+        ------
+        ValueError
+            If the state does not match the model and the optimizer.
+        """
+        optimizer = {key.partition("/")[2]: a for key, a in arrays.items() if key.startswith("optimizer/")}
+        expected = self.optimizer.init(self.model.parameters)
+        if {k: tuple(a.shape) for k, a in optimizer.items()} != {k: tuple(a.shape) for k, a in expected.items()}:
+            raise ValueError("the state of the optimizer does not match the model and the optimizer")
+        if set(values) != set(asdict(self.counters)):
+            raise ValueError(f"the counters of a run are {sorted(asdict(self.counters))}; got {sorted(values)}")
+        self.settle()
+        self.counters, self._error = Counters(**values), None
+        self.optimizer_state, self.whole = copies(optimizer), True
+        self.states = {key.partition("/")[2]: a for key, a in arrays.items() if key.startswith("state/")}
