@@ -1,4 +1,4 @@
-"""A small corpus and trainers for the tests of the lab."""
+"""A small corpus and trainers for tests."""
 
 from rnnx.data import make_corpus
 from rnnx.models import CharModel
