@@ -50,7 +50,7 @@ def ok(result):
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 def test_train_and_sample(run, cell, tmp_path):
     out = ok(run("train", "--text", "names.txt", "--cell", cell, *SMALL))
-    assert "names: 54 lines to learn, 6 of 60 lines held out at random" in out
+    assert "names: 54 lines to train on, 6 of 60 lines held out at random" in out
     assert out.count("validation ") == 2 + 1
     assert "samples:" in out
     folder = tmp_path / "runs" / f"names-{cell}"
@@ -153,7 +153,7 @@ def test_built_in_texts(run):
     out = ok(run("train", "--hidden-size", 4, "--epochs", 1, "--batch-size", 256))
     assert "dinos: 1322 lines to learn" in out
     out = ok(run("train", "--dataset", "pydoc", "--hidden-size", 4, "--iterations", 2, "--batch-size", 4))
-    assert "windows to learn, last" in out
+    assert "windows to train on, last" in out
 
 
 def test_user_mistakes_are_one_line(run, tmp_path):

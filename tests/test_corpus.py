@@ -210,16 +210,16 @@ def test_corpus_of_lines_and_of_windows():
     assert corpus.by == "lines"
     assert (len(corpus.train), len(corpus.validation)) == (24, 2)
     assert corpus.split == "2 of 26 lines held out at random"
-    assert corpus.summary() == "names: 24 lines to learn, 2 of 26 lines held out at random; 27 characters"
+    assert corpus.summary() == "names: 24 lines to train on, 2 of 26 lines held out at random; 27 characters"
     prose = make_corpus("prose", PROSE, seq_length=10)
     assert prose.by == "windows"
     assert prose.split == "last 99 of 990 characters held out"
-    assert prose.summary().startswith("prose: 89 windows to learn, last 99")
+    assert prose.summary().startswith("prose: 89 windows to train on, last 99")
     assert make_corpus("names", NAMES, by="windows").by == "windows"
     streams = make_corpus("prose", PROSE, seq_length=10, by="streams")
     assert isinstance(streams.train, Streams)
     assert streams.split == prose.split
-    assert streams.summary().startswith("prose: 890 characters in streams to learn, last 99")
+    assert streams.summary().startswith("prose: 890 characters in streams to train on, last 99")
 
 
 def test_lines_of_a_seed():
@@ -326,7 +326,7 @@ def test_all_of_a_text(tmp_path):
     for by, text, size in (("lines", NAMES, "26 lines"), ("windows", PROSE, "99 windows"), ("lines", "abc", "1 lines")):
         corpus = make_corpus("t", text, by=by, seq_length=10, validation=None)
         assert corpus.validation is None
-        assert corpus.summary().startswith(f"t: {size} to learn, nothing held out; ")
+        assert corpus.summary().startswith(f"t: {size} to train on, nothing held out; ")
     assert len(make_corpus("t", "ab", by="streams", validation=None).train) == 1
     names = make_corpus("t", NAMES, validation=None)
     assert names.tokenizer.sequences_to_texts(names.train.sequences) == NAMES.split("\n")
