@@ -1,4 +1,4 @@
-"""The stack of recurrent layers and the models on it."""
+"""The stack of recurrent layers, and the models built on it."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ CELLS = [("rnn", False), ("lstm", False), ("gru", False), ("gru", True)]
 
 
 def with_large_weights(model, rng):
-    """Weights of scale 1: small ones hide errors."""
+    """Return weights of scale 1, because small weights hide errors."""
     model.parameters = {name: rng.standard_normal(p.shape) for name, p in model.parameters.items()}
     return model
 
@@ -32,7 +32,7 @@ def check_gradients(model, batch, rng, **options):
     step = model.train_step(batch, **options)
     assert {*step.gradients} == {f"d{name}" for name in model.parameters}
     for name, array in model.parameters.items():
-        # The second layer's gradients are small beside the loss, whose rounding a larger step divides by more.
+        # The second layer's gradients are small compared with the loss; a larger step reduces its rounding error.
         numeric = numeric_gradient(lambda: model.train_step(batch, **options).loss, array, step=1e-5, most=10)
         known = ~np.isnan(numeric)
         assert_close(step.gradients[f"d{name}"][known], numeric[known], TOLERANCE["gradient"], name)
@@ -56,7 +56,7 @@ def test_character_model_gradients(cell, reset_after, engine, rng):
 @pytest.mark.parametrize(("cell", "reset_after"), CELLS)
 @pytest.mark.parametrize("per_step", [False, True])
 def test_bidirectional_gradients(cell, reset_after, per_step, rng):
-    """Two layers, both directions, lengths that differ (one example is empty), the head on the end or on all steps."""
+    """Two bidirectional layers, different lengths (one example is empty), a head at the end or at every step."""
     options = {"cell": cell, "reset_after": reset_after, "bidirectional": True, "dtype": "float64", "seed": 0}
     x, lengths = rng.standard_normal((3, 4, 5)), np.array([5, 2, 4, 0])
     regressor = SequenceRegressor(3, [4, 2], 2, per_step=per_step, **options)
@@ -67,7 +67,7 @@ def test_bidirectional_gradients(cell, reset_after, per_step, rng):
 
 @pytest.mark.parametrize(("cell", "reset_after"), CELLS)
 def test_initial_and_final_states(cell, reset_after, rng):
-    """Their cotangents, through the stack, numerically; dx too."""
+    """Cotangents of states and inputs through the stack match central differences."""
     stack = Recurrent("gru_reset_after" if reset_after else cell, 3, [4, 2], bidirectional=True, name="encoder")
     p = {name: rng.standard_normal(shape) for name, shape in stack.shapes().items()}
     x, lengths = rng.standard_normal((3, 2, 4)), [4, 3]
@@ -89,7 +89,7 @@ def test_initial_and_final_states(cell, reset_after, rng):
 
 @pytest.mark.parametrize(("cell", "reset_after"), CELLS)
 @pytest.mark.parametrize("length", [1, 2, 4, 9])
-def test_segments_have_the_gradients_of_the_whole(cell, reset_after, length, rng):
+def test_segments_have_the_gradients_of_the_whole_sequence(cell, reset_after, length, rng):
     model = CharModel(5, [4, 3], cell=cell, reset_after=reset_after, dropout=0.4, dtype="float64", seed=0)
     with_large_weights(model, rng)
     batch = characters(rng, n_steps=9, lengths=(9, 3, 0))
@@ -106,15 +106,15 @@ def test_segments_have_the_gradients_of_the_whole(cell, reset_after, length, rng
         assert_close(parts.states[name], whole.states[name], 1e-13, name)
 
 
-def test_segments_need_the_memory_of_the_square_root():
-    """Peak of NumPy's memory: four times the steps, about twice the memory with segments, four times without."""
+def test_memory_of_segments_grows_with_the_square_root():
+    """Four times the steps need about twice the peak memory with segments, four times without."""
     import tracemalloc
 
     def peak(n_steps, segments):
         model = CharModel(3, 32, cell="rnn", dtype="float64", seed=0)
         batch = Batch(np.zeros((4, n_steps), int), np.zeros((4, n_steps), int), np.full(4, n_steps))
         length = square_root_segments(n_steps) if segments else None
-        with rnnx.use_engine("reference"):  # the compiled engine keeps memory to use it again
+        with rnnx.use_engine("reference"):  # the cpu engine keeps a buffer pool
             model.train_step(batch, segment_length=length)
             tracemalloc.start()
             model.train_step(batch, segment_length=length)
@@ -144,7 +144,7 @@ def test_carried_states_make_one_sequence_of_two(rng):
 
 
 @given(st.integers(1, 4), st.integers(0, 6), st.data())
-def test_reversing_twice_is_nothing(m, n_steps, data):
+def test_reversing_twice_is_the_identity(m, n_steps, data):
     lengths = data.draw(st.lists(st.integers(0, n_steps), min_size=m, max_size=m))
     x = np.arange(2.0 * m * n_steps).reshape(2, m, n_steps)
     back = reverse_steps(x, lengths)
@@ -156,7 +156,7 @@ def test_reversing_twice_is_nothing(m, n_steps, data):
 
 
 @given(st.floats(0.05, 0.9), st.integers(0, 5), st.integers(1, 9))
-def test_masks_depend_on_their_place_only(rate, start, n_steps):
+def test_masks_depend_only_on_their_position(rate, start, n_steps):
     like = np.zeros((3, 2, 12), "float32")
     whole = Masks((1, 2)).draw("_l0", rate, like)
     part = Masks((1, 2)).at(start).draw("_l0", rate, like[:, :, :n_steps])
@@ -175,7 +175,7 @@ def test_masks_differ_and_keep_the_mean():
     assert not np.array_equal(masks[0][:, :, 0], masks[0][:, :, 1])
 
 
-def test_a_model_is_its_config_and_its_parameters(rng):
+def test_config_and_parameters_rebuild_a_model(rng):
     models = (
         CharModel(5, [4, 3], cell="gru", reset_after=True, dropout=0.1, seed=1),
         SequenceClassifier(3, 4, 2, 2, bidirectional=True, per_step=True, seed=1),
@@ -203,7 +203,7 @@ def test_models_take_any_numbers_and_keep_their_dtype(dtype, rng):
 
 
 def test_models_on_other_libraries(runtime):
-    """The loss and its gradients in any library are NumPy's."""
+    """Loss and gradients match NumPy in every library."""
     rng = np.random.default_rng(0)
     reference = CharModel(5, [4, 3], cell="gru", dropout=0.2, dtype="float64", seed=0)
     parameters = {name: runtime.asarray(p) for name, p in reference.parameters.items()}
@@ -253,7 +253,7 @@ def test_messages(make, message):
         make()
 
 
-def test_names_that_are_not_there(rng):
+def test_unknown_names(rng):
     model = CharModel(5, 4, seed=0)
     _, _, cache = model.forward(np.zeros((1, 2), int))
     with pytest.raises(ValueError, match=r"`ds_final` may only hold \['a_l0', 'c_l0'\]; got \['c0_l0'\]"):

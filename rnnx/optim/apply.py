@@ -1,7 +1,6 @@
 """Apply an update rule to every parameter, on new arrays or in place."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
@@ -43,7 +42,8 @@ def apply_rule(
     for key, p in parameters.items():
         names = [f"{slot}.d{key}" for slot in slots]
         arrays = [p, *[state[name] for name in names]]
-        write = in_place and all(map(_is_writable, arrays))
+        # NumPy arrays may be read-only; arrays without flags are not.
+        write = in_place and False not in [getattr(getattr(a, "flags", None), "writeable", True) for a in arrays]
         if not write and not p.shape:  # NumPy would return scalars for 0-d arrays
             arrays, write = [ns.owned_copy(xp, a) for a in arrays], True
         p, *moments = arrays
@@ -68,8 +68,3 @@ def zeros(parameters: Mapping[str, Array], slots: tuple[str, ...]) -> Tree:
         return {}
     xp, _ = ns.common_namespace(parameters)
     return {f"{slot}.d{key}": xp.zeros_like(p) for slot in slots for key, p in parameters.items()}
-
-
-def _is_writable(array: Any) -> bool:
-    """Return whether augmented assignment works: NumPy arrays may be read-only."""
-    return getattr(getattr(array, "flags", None), "writeable", True)
