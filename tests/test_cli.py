@@ -151,7 +151,7 @@ def test_plot(run, tmp_path):
 
 def test_built_in_texts(run):
     out = ok(run("train", "--hidden-size", 4, "--epochs", 1, "--batch-size", 256))
-    assert "dinos: 1322 lines to learn" in out
+    assert "dinos: 1322 lines to train on" in out
     out = ok(run("train", "--dataset", "pydoc", "--hidden-size", 4, "--iterations", 2, "--batch-size", 4))
     assert "windows to train on, last" in out
 
