@@ -19,6 +19,10 @@ if "RNNX_CACHE_DIR" not in os.environ:
     os.environ["RNNX_CACHE_DIR"] = tempfile.mkdtemp(prefix="rnnx-tests-")
     atexit.register(shutil.rmtree, os.environ["RNNX_CACHE_DIR"], ignore_errors=True)
 
+# Before JAX is imported. Compiling takes most of the time of its tests.
+os.environ.setdefault("JAX_ENABLE_X64", "true")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+
 import rnnx
 from rnnx import engines
 
@@ -66,9 +70,7 @@ def make_runtime(name: str) -> Runtime:
     if library == "torch":
         return Runtime(pytest.importorskip("torch"), engine)
     if library == "jax":
-        jax = pytest.importorskip("jax")
-        jax.config.update("jax_enable_x64", True)
-        return Runtime(jax.numpy, engine)
+        return Runtime(pytest.importorskip("jax").numpy, engine)
     cupy = pytest.importorskip("cupy", reason="no CuPy")
     if not cupy.is_available():
         pytest.skip("no GPU")

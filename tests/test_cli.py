@@ -345,7 +345,7 @@ def test_an_interrupt_before_the_record_of_an_evaluation(run, monkeypatch, tmp_p
 
 def test_killed_at_random_moments(run, tmp_path):
     """SIGKILL, again and again; what goes on from the folder ends as the run that was left alone."""
-    common = ["--text", "names.txt", "--hidden-size", "12", "--num-layers", "2", "--dropout", "0.2", "--epochs", "60"]
+    common = ["--text", "names.txt", "--hidden-size", "12", "--num-layers", "2", "--dropout", "0.2", "--epochs", "25"]
     common += ["--batch-size", "4", "--save-every", "0", "--sample-every", "0", "--evaluate-every", "7", "--quiet"]
     ok(run("train", *common, "--output", "whole"))
     rng = np.random.default_rng(0)

@@ -127,7 +127,6 @@ def test_every_runtime(runtime, name, lengths, rng):
 
 def test_under_jax_jit(rng):
     jax = pytest.importorskip("jax")
-    jax.config.update("jax_enable_x64", True)
     columns, indices = make_problems(rnnx.CELLS["rnn"], rng, n_steps=2)
 
     @jax.jit
