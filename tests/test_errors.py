@@ -84,7 +84,7 @@ def test_parameter_keys(x, p):
     [
         (
             (N_X, M),
-            "`x` must have shape (n_x, m, T_x), or (m, T_x) if it holds integers, the indices of one-hot columns; "
+            "`x` must have shape (n_x, m, T_x), or (m, T_x) if it holds integers, which select one-hot columns; "
             "got (3, 4)",
         ),
         ((0, M, T), "`x` must have shape (n_x, m, T_x) with n_x >= 1; got (0, 4, 6)"),
@@ -120,7 +120,7 @@ def test_states(x, p):
     )
     check(
         ValueError,
-        "`s0` must hold at most 1 arrays, for ('a',); got 2",
+        "`s0` must hold at most one array per state ('a',); got 2",
         lambda: rnnx.recurrent_forward("rnn", x, (A0, A0), rnnx.initialize_parameters("rnn", N_X, N_A)),
     )
 
@@ -144,8 +144,8 @@ def test_cell_function_arguments(x, p):
     )
     check(
         ValueError,
-        "a cache of rnn must be a tuple of 4 entries ending in (xt, parameters), as its cell_forward returns it; "
-        "this one is not, or is the cache of another cell",
+        "a cache of rnn must be a tuple of 4 entries ending in (xt, parameters), as rnn_cell_forward returns it; "
+        "this may be the cache of another cell",
         lambda: rnnx.rnn_cell_backward(A0, cache),
     )
     check(
@@ -262,17 +262,17 @@ def test_number_of_states_of_generic_functions(x):
     da = np.zeros((N_A, M, T))
     check(
         ValueError,
-        "`ds` must hold at most 1 arrays, for ('a',); got 2",
+        "`ds` must hold at most one array per state ('a',); got 2",
         lambda: rnnx.recurrent_backward("rnn", (da, da), caches),
     )
     check(
         TypeError,
-        "`ds` must be a tuple of arrays, one for each of ('a',); got ndarray",
+        "`ds` must be a tuple of arrays, one per state ('a',); got ndarray",
         lambda: rnnx.recurrent_backward("rnn", da, caches),
     )
     check(
         TypeError,
-        "`s0` must be a tuple of arrays, one for each of ('a',); got NoneType",
+        "`s0` must be a tuple of arrays, one per state ('a',); got NoneType",
         lambda: rnnx.recurrent_forward("rnn", x, None, p),
     )
 
@@ -324,7 +324,7 @@ def test_hand_built_caches_must_be_consecutive(x, p):
     check(
         ValueError,
         "`caches` must be of consecutive steps: `c_next` of step 1 is not `c_prev` of step 2; "
-        "go back through such steps one by one, with the cell's own backward function",
+        "for other steps, call the cell's backward function step by step",
         lambda: rnnx.lstm_backward(np.zeros((N_A, M, 3)), (steps, x[:, :, :3])),
     )
 

@@ -163,7 +163,7 @@ def test_caches_show_the_indices(engine, rng):
     assert len(steps) == 5
     for how in (caches, (steps, x)):
         assert "dx" not in rnnx.lstm_backward(problem.dstates[0], how)
-    message = "steps whose inputs are indices cannot be taken out of `caches`"
+    message = "cache tuples of index inputs cannot be used apart from their `caches`"
     for how in ((list(steps), x), (list(steps), None)):
         with pytest.raises(ValueError, match=message):
             rnnx.lstm_backward(problem.dstates[0], how)
@@ -250,11 +250,11 @@ def test_no_one_hot_matrix_is_built(rng):
         (np.array([[2**63, 0]], np.uint64), f"`x` must hold indices from 0 to n_x - 1 = 6; got {-(2**63)} to 0"),
         (
             [[0.0, 1.0]],
-            "`x` must have shape (n_x, m, T_x), or (m, T_x) if it holds integers, the indices of one-hot columns; "
+            "`x` must have shape (n_x, m, T_x), or (m, T_x) if it holds integers, which select one-hot columns; "
             "got (1, 2)",
         ),
-        ([[True]], "`x` must have shape (n_x, m, T_x), or (m, T_x) if it holds integers, the indices of one-hot"),
-        ([0, 1], "`x` must have shape (n_x, m, T_x), or (m, T_x) if it holds integers, the indices of one-hot"),
+        ([[True]], "`x` must have shape (n_x, m, T_x), or (m, T_x) if it holds integers, which select one-hot"),
+        ([0, 1], "`x` must have shape (n_x, m, T_x), or (m, T_x) if it holds integers, which select one-hot"),
     ],
 )
 def test_messages(x, message, engine):

@@ -294,8 +294,8 @@ def test_names_that_are_not_there(rng):
 def test_squared_error_gradient(rng):
     y, targets = rng.standard_normal((2, 2, 3, 4))
     lengths = [4, 0, 2]
-    _, dy = rnnx.functional.heads.squared_error(y, targets, lengths)
-    numeric = numeric_gradient(lambda: float(rnnx.functional.heads.squared_error(y, targets, lengths)[0]), y)
+    _, dy = rnnx.functional.heads.squared_error(y, targets, lengths=lengths)
+    numeric = numeric_gradient(lambda: float(rnnx.functional.heads.squared_error(y, targets, lengths=lengths)[0]), y)
     assert_close(dy, numeric, TOLERANCE["gradient"])
     assert rnnx.functional.heads.squared_error(y, targets)[0] == pytest.approx(np.mean((y - targets) ** 2))
     with pytest.raises(ValueError, match="`targets` must have shape"):

@@ -77,7 +77,7 @@ def test_gradients_of_layers_with_dropout(attention, rng):
             target_lengths=batch.lengths,
             masks=masks,
         )
-        return float(rnnx.softmax_cross_entropy(z, batch.target_out, batch.lengths)[0])
+        return float(rnnx.softmax_cross_entropy(z, batch.target_out, lengths=batch.lengths)[0])
 
     value, gradients = model.loss_and_gradients(batch, masks=masks)
     assert value == pytest.approx(loss(), rel=1e-14)

@@ -119,7 +119,7 @@ def test_steps_allocate_no_arrays(rng):
         ((), {"m": 0}, "`m` must be an integer of at least 1; got 0"),
         ((), {"s0": (np.zeros((4, 2)),)}, r"`a0` must have shape \(n_a, m\) = \(4, 1\); got \(4, 2\)"),
         ((), {"s0": 3}, "`s0` must be a tuple of arrays"),
-        ((), {"s0": (None,) * 3}, "`s0` must hold at most 2 arrays"),
+        ((), {"s0": (None,) * 3}, "`s0` must hold at most one array per state"),
         ((), {"Wf": np.zeros((4, 4))}, r"`Wf` must have shape \(n_a, n_a \+ n_x\) with n_x >= 1; got \(4, 4\)"),
         ((), {"Wi": np.zeros((4, 8))}, r"`Wi` must have shape \(n_a, n_a \+ n_x\) = \(4, 7\); got \(4, 8\)"),
         ((), {"Wq": np.zeros((4, 8))}, "unknown key 'Wq'"),

@@ -153,7 +153,8 @@ class TrainStep(_Recurrent):
         states, _, caches = rnnx.recurrent_forward(cell, self.x, (), self.parameters)
         z = rnnx.dense_forward(states[0], W, b)
         _, dz = rnnx.softmax_cross_entropy(z, self.targets)
-        da, *d_head = rnnx.dense_backward(dz, states[0], W)
+        head = rnnx.dense_backward(dz, states[0], W)
+        da, *d_head = head.values() if isinstance(head, dict) else head  # a tuple in commits of before November 2026
         gradients = rnnx.recurrent_backward(cell, (da,), caches, consume=True)
         gradients.update({"d" + key: d for key, d in zip(self.head, d_head, strict=True)})
         self.optimizer.update(self.all_parameters, gradients, self.state, 1)

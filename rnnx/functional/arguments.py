@@ -1,4 +1,4 @@
-"""The arguments of a recurrent function: checked before any work, and brought to one dtype.
+"""Check the arguments of the recurrent functions and convert them to one dtype.
 
 Symbols: n_x inputs, n_a hidden units, n_y outputs, m examples, T_x time steps.
 """
@@ -31,7 +31,7 @@ def sequence_call(
     cell : Cell
     x : array, shape (n_x, m, T_x), or (m, T_x) of integers
     states : mapping of name to array of shape (n_a, m) or None
-        In the order of ``cell.states``; None stands for zeros.
+        In the order of ``cell.states``; None means zeros.
     parameters : mapping of str to array
     lengths : sequence or array of int, shape (m,), or None
     """
@@ -39,7 +39,7 @@ def sequence_call(
 
 
 def step_call(cell: Cell, xt: Array, states: Mapping[str, Array | None], parameters: Mapping[str, Array]) -> Call:
-    """Check the arguments of a single-step function: xt (n_x, m) becomes a sequence of one step."""
+    """Check the arguments of a single-step function; xt (n_x, m) becomes a sequence of one step."""
     return _call(cell, "xt", xt, states, parameters, None)
 
 
@@ -70,7 +70,7 @@ def _call(
 
 
 def _indices(xp: Any, name: str, x: Array, n_x: int, lengths: Array | None) -> Array:
-    """A copy of the indices, zero past an example's end; checked if that does not wait for a device."""
+    """Return a copy of the indices, zero past each length. Their range is checked on the host only."""
     x = ns.as_index(xp, x)
     if lengths is not None:
         x = xp.where(valid_examples(xp, lengths, x.shape[1]), x, xp.zeros_like(x))
@@ -83,7 +83,7 @@ def _shapes(arrays: Mapping[str, Array]) -> tuple[tuple[str, Shape], ...]:
     return tuple([(name, tuple(array.shape)) for name, array in arrays.items()])
 
 
-@lru_cache(maxsize=256)  # of what was accepted: the same shapes come again and again
+@lru_cache(maxsize=256)  # training passes the same shapes at every step; errors are not cached
 def _sizes(
     cell: Cell,
     x_name: str,
@@ -92,7 +92,7 @@ def _sizes(
     states: tuple[tuple[str, Shape], ...],
     parameters: tuple[tuple[str, Shape], ...],
 ) -> tuple[int, int, int]:
-    """n_x, n_a and m, after a check of all shapes."""
+    """Check all shapes and return n_x, n_a and m."""
     n_x, m = (_input_size(cell, dict(parameters)), x[0]) if indices else _check_x(x_name, x)
     n_a = _hidden_size(cell, dict(states), dict(parameters))
     for name, shape in states:
@@ -104,7 +104,7 @@ def _sizes(
 def _check_x(name: str, x: Shape) -> tuple[int, int]:
     symbols = "(n_x, m)" if name == "xt" else "(n_x, m, T_x)"
     if len(x) != symbols.count(",") + 1:
-        other = "" if name == "xt" else ", or (m, T_x) if it holds integers, the indices of one-hot columns"
+        other = "" if name == "xt" else ", or (m, T_x) if it holds integers, which select one-hot columns"
         raise ValueError(f"`{name}` must have shape {symbols}{other}; got {x}")
     if x[0] == 0:
         raise ValueError(f"`{name}` must have shape {symbols} with n_x >= 1; got {x}")
@@ -112,24 +112,22 @@ def _check_x(name: str, x: Shape) -> tuple[int, int]:
 
 
 def by_state(name: str, arrays: Any, cell: Cell, pattern: str) -> dict[str, Array | None]:
-    """A sequence of arrays, one a state, by the names of the course; missing ones are None."""
+    """Map the arrays of a sequence, one per state, to the course's names; missing ones are None."""
     if not isinstance(arrays, tuple | list):
-        raise TypeError(
-            f"`{name}` must be a tuple of arrays, one for each of {cell.states}; got {type(arrays).__name__}"
-        )
+        raise TypeError(f"`{name}` must be a tuple of arrays, one per state {cell.states}; got {type(arrays).__name__}")
     if len(arrays) > len(cell.states):
-        raise ValueError(f"`{name}` must hold at most {len(cell.states)} arrays, for {cell.states}; got {len(arrays)}")
+        raise ValueError(f"`{name}` must hold at most one array per state {cell.states}; got {len(arrays)}")
     missing = [None] * (len(cell.states) - len(arrays))
     return {pattern.format(state): a for state, a in zip(cell.states, [*arrays, *missing], strict=True)}
 
 
 def input_size(cell: Cell, parameters: Mapping[str, Array]) -> int:
-    """n_x according to the gates' weights."""
+    """Return n_x, read from the shapes of the weights."""
     return _input_size(cell, dict(_shapes(parameters)))
 
 
 def _input_size(cell: Cell, parameters: Mapping[str, Shape]) -> int:
-    """n_x by the majority of the weights, so that the message names the odd one out."""
+    """Return the n_x that most weights agree on, so that an error names the one that differs."""
     sizes = {}
     for gate in cell.gates:
         key, shape = gate.weights[0], parameters[gate.weights[0]]
@@ -159,7 +157,7 @@ def _check_keys(cell: Cell, keys: tuple[str, ...]) -> None:
 
 
 def _hidden_size(cell: Cell, states: Mapping[str, Shape], parameters: Mapping[str, Shape]) -> int:
-    """n_a, by the majority of the arrays that know it, so that the message names the odd one out."""
+    """Return the n_a that most arrays agree on, so that an error names the one that differs."""
     shapes = {**states, **{key: parameters[key] for key in cell.parameter_keys}}
     votes = Counter(shape[0] for shape in shapes.values() if shape)
     n_a = votes.most_common(1)[0][0] if votes else 0
@@ -186,7 +184,7 @@ def _check_parameters(cell: Cell, shapes: Mapping[str, Shape], n_x: int, n_a: in
 
 
 def check_sequence_gradients(gradients: Mapping[str, Array], n_a: int, m: int, n_steps: int) -> int | None:
-    """Check da, dc, ... of shape (n_a, m, T), T <= T_x; return T, or None if none was given."""
+    """Check da, dc, ... of shape (n_a, m, T), T <= T_x; return T, or None without any of them."""
     first: str | None = None
     steps = 0
     for name, array in gradients.items():
@@ -203,7 +201,7 @@ def check_sequence_gradients(gradients: Mapping[str, Array], n_a: int, m: int, n
 
 
 def check_steps(cell: Cell, steps: Any) -> Sequence[tuple]:
-    """The hand-built list of cache tuples of a cell's steps."""
+    """Check a hand-built list of cache tuples, one per step, and return it."""
     size = 2 * len(cell.states) + len(cell.cache) + 2
     if not isinstance(steps, Sequence) or isinstance(steps, str) or not steps:
         raise TypeError(f"`caches` must be what {cell.name}_forward returned, or ([cache, ...], x)")
@@ -211,8 +209,10 @@ def check_steps(cell: Cell, steps: Any) -> Sequence[tuple]:
         if not isinstance(step, tuple | list) or len(step) != size or not isinstance(step[-1], Mapping):
             raise ValueError(
                 f"a cache of {cell.name} must be a tuple of {size} entries ending in (xt, parameters), "
-                "as its cell_forward returns it; this one is not, or is the cache of another cell"
+                f"as {cell.name}_cell_forward returns it; this may be the cache of another cell"
             )
         if getattr(step[-2], "ndim", 2) == 1:
-            raise ValueError("steps whose inputs are indices cannot be taken out of `caches`: pass it as it is")
+            raise ValueError(
+                "cache tuples of index inputs cannot be used apart from their `caches`: pass `caches` itself"
+            )
     return steps

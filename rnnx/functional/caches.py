@@ -1,4 +1,4 @@
-"""The `caches` of a sequence function: stacked arrays that present themselves as the course's tuples."""
+"""The `caches` of a sequence function: stacked arrays with the interface of the course's tuples."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,16 +14,16 @@ from rnnx.functional import arguments
 
 
 class Caches(Sequence):
-    """The ``caches`` of a sequence function: unpacks as ``(steps, x)``, as in the course.
+    """The ``caches`` of a sequence function. They unpack as ``(steps, x)``, as in the course.
 
-    ``steps[t]`` is the course's cache tuple of step t. Its arrays are views, made on access. `x` and `parameters` in
-    it are the caller's own objects; the backward pass uses copies that the forward pass made.
+    ``steps[t]`` is the course's cache tuple of step t. Its arrays are views, created on access. Its `x` and
+    `parameters` are the caller's own objects; the backward pass uses copies made by the forward pass.
 
     Attributes
     ----------
     cell : Cell
     engine : str
-        Name of the engine that ran the forward pass, and runs the backward pass.
+        Name of the engine that ran the forward pass and will run the backward pass.
     """
 
     def __init__(self, engine: str, tape: Tape, x: Array, parameters: Mapping[str, Array]) -> None:
@@ -35,9 +35,9 @@ class Caches(Sequence):
 
     @property
     def final_state(self) -> dict[str, Array]:
-        """The state after each example's last step, by name ("a", and "c" for an LSTM), each (n_a, m).
+        """States after the last step of each example, by name ("a", and "c" for an LSTM), each (n_a, m).
 
-        With ``lengths`` this is the state at the end of each example, where the sequence output is zero.
+        With ``lengths``, the last step of example j is ``lengths[j] - 1``.
         """
         tape = self._live()
         return {
@@ -46,11 +46,11 @@ class Caches(Sequence):
         }
 
     def consume(self) -> None:
-        """Free the arrays. A later use raises."""
+        """Free the arrays. Any later use raises an error."""
         self._tape = None
 
     def tape_for(self, cell: Cell) -> Tape:
-        """The tape, if it can serve a backward pass of `cell`."""
+        """Return the tape; raise if it cannot be used for a backward pass of `cell`."""
         if cell != self.cell:
             raise ValueError(f"`caches` must come from a forward pass of {cell.name}; these are of {self.cell.name}")
         tape = self._live()
@@ -75,7 +75,7 @@ class Caches(Sequence):
 
 
 class Steps(Sequence):
-    """The cache tuples of all steps, each made on access."""
+    """The cache tuples of all steps, each created on access."""
 
     def __init__(self, caches: Caches) -> None:
         self.caches = caches
@@ -101,7 +101,7 @@ class Steps(Sequence):
 
 
 def tape_of_steps(cell: Cell, steps: Any) -> Tape:
-    """The tape of hand-built caches: a list of the tuples that the cell functions return."""
+    """Build the tape of hand-built caches: a list of the tuples that the cell functions return."""
     steps = arguments.check_steps(cell, steps)
     parameters = steps[0][-1]
     if any(set(step[-1]) != set(parameters) or step[-1][k] is not parameters[k] for step in steps for k in parameters):
@@ -140,21 +140,21 @@ def tape_of_steps(cell: Cell, steps: Any) -> Tape:
 
 
 def _check_consecutive(xp: Any, new: str, after: Any, old: str, before: Any) -> None:
-    """Raise unless every step begins with the state that the step before it ended with."""
+    """Raise unless every step starts from the state in which the previous step ended."""
     for t, (a, b) in enumerate(zip(after, before, strict=True)):
         if a is b or not (ns.is_concrete(a) and ns.is_concrete(b)):
             continue
         if not bool(xp.all((a == b) | ((a != a) & (b != b)))):
             raise ValueError(
                 f"`caches` must be of consecutive steps: `{new}` of step {t} is not `{old}` of step {t + 1}; "
-                "go back through such steps one by one, with the cell's own backward function"
+                "for other steps, call the cell's backward function step by step"
             )
 
 
 def _replayed(tape: Tape) -> dict[str, Array]:
-    """All saved values, recomputed: a public tuple does not show them all (the GRU's r * a_prev).
+    """Recompute all saved values, because the public tuples do not hold all of them (the GRU's r * a_prev).
 
-    All steps go side by side, as the examples of one step.
+    All steps run in parallel, as the examples of one step.
     """
     xp, side_by_side = tape.xp, tape.n_steps * tape.m
 

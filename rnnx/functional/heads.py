@@ -1,33 +1,31 @@
-"""What stands on the hidden states: the dense layer and the losses, over all time steps at once; and one-hot columns.
+"""The dense output layer, the losses, and one-hot columns, for all time steps at once.
 
-Arrays are public, features first: (n, m, T) or, for a single step, (n, m).
+Arrays have the public layout: (n, m, T) or, for a single step, (n, m).
 """
 
 import math
 from typing import Any
 
-import numpy as np
-
 from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_lengths, check_shape
-from rnnx._core.layout import valid_examples, zero_past_end
+from rnnx._core.checks import check_lengths, check_shape, integer
+from rnnx._core.layout import to_time_major, valid_examples, zero_past_end
 
 
 def _columns(xp: Any, a: Array) -> Array:
-    """(n, m, T) to (T m, n): one row per column; a view if `a` is in Fortran order."""
+    """Reshape (n, m, T) to (T m, n): one row per example and step. A view if `a` is in Fortran order."""
     rows = math.prod(a.shape[1:])
     return xp.reshape(ns.contiguous(xp, xp.permute_dims(a, tuple(range(a.ndim))[::-1])), (rows, a.shape[0]))
 
 
 def _uncolumns(xp: Any, rows: Array, shape: tuple[int, ...]) -> Array:
-    """(T m, n) to (n, m, T)."""
+    """Reshape (T m, n) to (n, m, T)."""
     return xp.permute_dims(xp.reshape(rows, (*shape[:0:-1], rows.shape[1])), tuple(range(len(shape)))[::-1])
 
 
 def dense_forward(a: Array, W: Array, b: Array) -> Array:
-    """Z = W a + b of every column.
+    """Compute z = W a + b for every example and step.
 
     Parameters
     ----------
@@ -42,7 +40,7 @@ def dense_forward(a: Array, W: Array, b: Array) -> Array:
     Raises
     ------
     ValueError, TypeError
-        For shapes that do not fit, or arrays of two libraries or devices.
+        For wrong shapes, or arrays of two libraries or devices.
     """
     xp, _ = ns.common_namespace({"a": a, "W": W, "b": b})
     _check_dense(a, W)
@@ -51,8 +49,8 @@ def dense_forward(a: Array, W: Array, b: Array) -> Array:
     return _uncolumns(xp, z, tuple(a.shape))
 
 
-def dense_backward(dz: Array, a: Array, W: Array) -> tuple[Array, Array, Array]:
-    """Gradients of `dense_forward`.
+def dense_backward(dz: Array, a: Array, W: Array) -> dict[str, Array]:
+    """Compute the gradients of `dense_forward`.
 
     Parameters
     ----------
@@ -63,9 +61,13 @@ def dense_backward(dz: Array, a: Array, W: Array) -> tuple[Array, Array, Array]:
 
     Returns
     -------
-    da : array, shape of a
-    dW : array, shape (n_y, n_a)
-    db : array, shape (n_y, 1)
+    gradients : dict
+        da (shape of a), dW (n_y, n_a), db (n_y, 1).
+
+    Raises
+    ------
+    ValueError, TypeError
+        For wrong shapes, or arrays of two libraries or devices.
     """
     xp, _ = ns.common_namespace({"dz": dz, "a": a, "W": W})
     _check_dense(a, W)
@@ -73,7 +75,7 @@ def dense_backward(dz: Array, a: Array, W: Array) -> tuple[Array, Array, Array]:
     rows = _columns(xp, dz)
     da = _uncolumns(xp, engines.matmul(xp, rows, W), tuple(a.shape))
     dW = engines.matmul(xp, xp.matrix_transpose(rows), _columns(xp, a))
-    return da, dW, xp.expand_dims(xp.sum(rows, axis=0), axis=1)
+    return {"da": da, "dW": dW, "db": xp.expand_dims(xp.sum(rows, axis=0), axis=1)}
 
 
 def _check_dense(a: Array, W: Array) -> None:
@@ -83,34 +85,34 @@ def _check_dense(a: Array, W: Array) -> None:
         raise ValueError(f"`W` must have shape (n_y, n_a) = (n_y, {a.shape[0]}); got {tuple(W.shape)}")
 
 
-def softmax_cross_entropy(z: Array, targets: Array, lengths: Any = None) -> tuple[Array, Array]:
-    r"""Mean negative log-likelihood of `targets` under softmax(z), and its gradient.
+def softmax_cross_entropy(z: Array, targets: Array, *, lengths: Any = None) -> tuple[Array, Array]:
+    r"""Compute the mean negative log-likelihood of `targets` under softmax(z), and its gradient.
 
     .. math:: L = -\frac{1}{N} \sum \log \mathrm{softmax}(z)_{target}, \qquad
         \partial L / \partial z = (\mathrm{softmax}(z) - \mathrm{onehot}(target)) / N
 
-    with the sum over the N valid positions.
+    where the sum runs over the N positions within the lengths.
 
     Parameters
     ----------
     z : array, shape (n_y, m, T_x)
         Logits.
     targets : array of int, shape (m, T_x)
-        Index of the right class, 0 to n_y - 1. Values past an example's end are ignored.
+        Class indices, 0 to n_y - 1. Entries past an example's length are ignored.
     lengths : sequence or array of int, shape (m,), optional
-        Steps of each example.
+        Number of steps of each example; default T_x.
 
     Returns
     -------
     loss : array, shape ()
-        In nats; zero if there is no valid position.
+        In nats; zero if all lengths are zero.
     dz : array, shape (n_y, m, T_x)
 
     Raises
     ------
     ValueError, TypeError
-        For wrong shapes, dtypes or lengths. A target out of range is an error where its value can be known
-        without waiting for a device, that is for NumPy arrays.
+        For wrong shapes, dtypes or lengths, or NumPy targets out of range. In other libraries, the range of targets
+        is not checked.
     """
     xp, device = ns.common_namespace({"z": z, "targets": targets})
     if z.ndim != 3 or z.shape[0] == 0:
@@ -131,7 +133,7 @@ def softmax_cross_entropy(z: Array, targets: Array, lengths: Any = None) -> tupl
     shifted = z - xp.max(z, axis=0, keepdims=True)
     e = xp.exp(shifted)
     total = xp.sum(e, axis=0)
-    # `where`, not products with 0 and 1: logits may be infinite, and anything may stand past the end.
+    # `where` rather than a product with the mask: logits may be infinite, and entries past a length may be NaN.
     nll = xp.log(total) - xp.sum(xp.where(target, shifted, xp.zeros_like(z)), axis=0)
     count = xp.sum(xp.astype(valid, z.dtype))
     count = xp.maximum(count, xp.ones_like(count))
@@ -140,26 +142,26 @@ def softmax_cross_entropy(z: Array, targets: Array, lengths: Any = None) -> tupl
     return loss, xp.where(xp.expand_dims(valid, axis=0), dz, xp.zeros_like(dz))
 
 
-def squared_error(y: Array, targets: Array, lengths: Any = None) -> tuple[Array, Array]:
-    r"""Mean squared error, and its gradient.
+def squared_error(y: Array, targets: Array, *, lengths: Any = None) -> tuple[Array, Array]:
+    r"""Compute the mean squared error and its gradient.
 
     .. math:: L = \frac{1}{N} \sum (y - target)^2, \qquad \partial L / \partial y = 2 (y - target) / N
 
-    with the sum over the N valid numbers.
+    where the sum runs over the N numbers within the lengths.
 
     Parameters
     ----------
     y : array, shape (n_y, m, T_x)
         Predictions.
     targets : array, shape (n_y, m, T_x)
-        Values past an example's end are ignored.
+        Entries past an example's length are ignored.
     lengths : sequence or array of int, shape (m,), optional
-        Steps of each example.
+        Number of steps of each example; default T_x.
 
     Returns
     -------
     loss : array, shape ()
-        Zero if there is no valid number.
+        Zero if all lengths are zero.
     dy : array, shape (n_y, m, T_x)
 
     Raises
@@ -173,55 +175,51 @@ def squared_error(y: Array, targets: Array, lengths: Any = None) -> tuple[Array,
     n_y, m, n_steps = y.shape
     check_shape("targets", targets, "(n_y, m, T_x)", (n_y, m, n_steps))
     difference = y - ns.astype(xp, targets, y.dtype)
-    count = n_y * m * n_steps
+    count = max(n_y * m * n_steps, 1)
     if lengths is not None:
         checked = check_lengths(xp, device, lengths, m, n_steps)
         difference = zero_past_end(xp, difference, checked)
         count = n_y * xp.astype(xp.maximum(xp.sum(checked), xp.asarray(1, dtype=checked.dtype, device=device)), y.dtype)
-    else:
-        count = max(count, 1)
     return xp.sum(difference * difference) / count, 2 * difference / count
 
 
 def one_hot(indices: Array, vocab_size: int, dtype: str = "float32", xp: Any = None) -> Array:
-    """Columns with a single 1, for models that do not take indices.
+    """Build one-hot columns, for functions that do not take indices.
 
     Parameters
     ----------
     indices : array of int, shape (m, T) or (m,)
     vocab_size : int
     dtype : str
-        Of the result, as the library names it.
+        Name of the result's dtype in its library.
     xp : module, optional
-        Array namespace of the result, for instance ``cupy``; default: that of `indices`.
+        Array namespace of the result, for instance ``cupy``; default: the namespace of `indices`.
 
     Returns
     -------
     x : array, shape (vocab_size, m, T) or (vocab_size, m)
-        In the memory order that the functions take without a copy.
+        In Fortran order, which the recurrent functions read without a copy.
 
     Raises
     ------
     TypeError
-        If `indices` holds no integers.
+        If `indices` does not hold integers, or `vocab_size` is not an integer.
     ValueError
-        If an index is not from 0 to ``vocab_size - 1``, where that can be known without waiting for a device.
+        If `vocab_size` is below 1, or a NumPy index is not from 0 to ``vocab_size - 1``. In other libraries, the range
+        of indices is not checked.
     """
     indices = indices if xp is None else xp.asarray(indices)
-    namespace, device = ns.common_namespace({"indices": indices})
-    if not ns.is_integer(namespace, indices):
+    xp, device = ns.common_namespace({"indices": indices})
+    if not ns.is_integer(xp, indices):
         raise TypeError(f"`indices` must hold integers; got dtype {indices.dtype}")
-    if not isinstance(vocab_size, int | np.integer) or vocab_size < 1:
-        raise ValueError(f"`vocab_size` must be an integer of at least 1; got {vocab_size!r}")
-    indices = ns.as_index(namespace, indices)
+    vocab_size = integer("vocab_size", vocab_size)
+    indices = ns.as_index(xp, indices)
     if ns.is_on_host(indices) and indices.size and not (indices.min() >= 0 and indices.max() < vocab_size):
         raise ValueError(
             f"`indices` must be from 0 to vocab_size - 1 = {vocab_size - 1}; got {indices.min()} to {indices.max()}"
         )
-    reverse = tuple(range(indices.ndim))[::-1]
-    # In C order: NumPy gives the result of a comparison the memory order of what it compares.
-    in_time = ns.contiguous(namespace, namespace.permute_dims(indices, reverse))
-    columns = namespace.expand_dims(in_time, axis=indices.ndim)
-    classes = namespace.arange(vocab_size, dtype=indices.dtype, device=device)
-    rows = namespace.astype(columns == classes, getattr(namespace, dtype))
-    return namespace.permute_dims(rows, tuple(range(rows.ndim))[::-1])
+    # Contiguous, because the result of a comparison takes the memory order of its operands in NumPy.
+    time_major = to_time_major(xp, indices)
+    classes = xp.arange(vocab_size, dtype=indices.dtype, device=device)
+    rows = xp.astype(xp.expand_dims(time_major, axis=indices.ndim) == classes, getattr(xp, dtype))
+    return xp.permute_dims(rows, tuple(range(rows.ndim))[::-1])

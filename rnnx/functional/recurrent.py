@@ -1,7 +1,7 @@
-"""Any cell, on sequences and on single steps: check, call the schedule, name the results.
+"""Run any cell over sequences and single steps: check the arguments, call the schedule, name the results.
 
-The functions of the course (`rnnx.functional.rnn`, ...) are these with a cell filled in and the course's
-return orders.
+The course's functions (`rnnx.functional.rnn`, ...) call these with a fixed cell and return the results in the course's
+order.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,26 +35,27 @@ def recurrent_forward(
     Parameters
     ----------
     cell : Cell or str
-        A cell record of your own, or the name of one in ``rnnx.CELLS``.
+        Your own cell, or the name of one in ``rnnx.CELLS``.
     x : array, shape (n_x, m, T_x), or (m, T_x) of integers
-        Inputs, float32 or float64; integer and bool are converted to the parameters' dtype. Or the index, 0 to
-        n_x - 1, of each one-hot column, which is then never built; past an example's end anything may stand.
-        On NumPy an index out of range is an error; elsewhere that is not looked at, and up to the library.
+        Inputs, float32 or float64; integer and bool are converted to the parameters' dtype. A two-dimensional
+        integer array holds the indices, 0 to n_x - 1, of one-hot columns, which are never built. An index out of
+        range is an error for NumPy arrays; for other libraries it is not checked and the result is undefined.
     s0 : sequence of array or None, shape (n_a, m)
-        Initial states in the order of ``cell.states``; None stands for zeros, and so do missing ones.
+        Initial states in the order of ``cell.states``; None and missing entries mean zeros.
     parameters : dict of str to array
-        The keys of ``cell.parameter_keys``, and those of ``cell.head`` if an output is wanted.
+        The keys of ``cell.parameter_keys``, and those of ``cell.head`` for an output layer.
     lengths : sequence or array of int, shape (m,), optional
-        Steps of each example, 0 to T_x. Past an example's end its state stays and its outputs are zero.
+        Number of steps of each example, 0 to T_x. Entries past an example's length are ignored: its state no longer
+        changes and its outputs are zero.
     keep_caches : bool
-        False saves nothing for a backward pass: less memory, faster.
+        False for inference: nothing is saved for a backward pass, which is faster and takes less memory.
 
     Returns
     -------
     states : tuple of array, shape (n_a, m, T_x)
-        The states of all steps, in the order of ``cell.states``.
+        States after each step, in the order of ``cell.states``.
     y : array, shape (n_y, m, T_x), or None
-        Softmax of the output layer; None if `parameters` has none.
+        Softmax of the output layer; None without one.
     caches : Caches
         For `recurrent_backward`; ``caches.final_state`` holds the final states.
 
@@ -63,7 +64,7 @@ def recurrent_forward(
     ValueError
         For a wrong shape, key, device, length or index.
     TypeError
-        For something that is not an array, arrays of two libraries, or a wrong dtype.
+        For a non-array, arrays of two libraries, or a wrong dtype.
     """
     cell = cell_of(cell)
     states = arguments.by_state("s0", s0, cell, "{}0")
@@ -85,27 +86,27 @@ def recurrent_backward(
     Parameters
     ----------
     cell : Cell or str
-        The cell that ran forward.
+        The cell of the forward pass.
     ds : sequence of array or None, shape (n_a, m, T)
-        Cotangents of the states of the first T <= T_x steps, in the order of ``cell.states``; None, or a
-        missing one, stands for zeros.
+        Cotangents of the states after the first T <= T_x steps, in the order of ``cell.states``; None and missing
+        entries mean zeros.
     caches : Caches, or (steps, x)
         What `recurrent_forward` returned.
     ds_final : sequence of array or None, shape (n_a, m)
-        Cotangents of the final states. They need T = T_x.
+        Cotangents of the final states, added to those in `ds`. Requires T = T_x.
     consume : bool
-        True frees the memory of `caches`, which cannot be used again.
+        Free the memory of `caches`, which cannot be used again.
 
     Returns
     -------
     gradients : dict
-        dx (n_x, m, T), except for inputs that are indices; d<state>0 (n_a, m) of every state; and "d" + key of
-        every recurrent parameter.
+        dx (n_x, m, T), unless the inputs are indices; d<state>0 (n_a, m) for every state; and "d" + key for every
+        recurrent parameter.
 
     Raises
     ------
     ValueError, TypeError
-        As `recurrent_forward`; also for `caches` of another cell or already consumed.
+        For a wrong shape, dtype or library, or `caches` of another cell or already consumed.
     """
     cell = cell_of(cell)
     named = arguments.by_state("ds", ds, cell, "d{}")
@@ -121,7 +122,7 @@ def run_backward(
     caches: Any,
     consume: bool = False,
 ) -> Gradients:
-    """Check the cotangents, given by their public names, and run the schedule backward."""
+    """Check the cotangents, keyed by their public names, and run the backward pass."""
     tape, engine, owner = schedule.resolve(cell, caches)
     given = {name: d for name, d in ds.items() if d is not None}
     given_final = {name: d for name, d in ds_final.items() if d is not None}
@@ -144,14 +145,14 @@ def run_backward(
 
 
 def name_inputs(dx: Array | None) -> dict[str, Array]:
-    """The entry of dx; inputs that are indices have none."""
+    """Return {"dx": dx}, or nothing for index inputs."""
     return {} if dx is None else {"dx": dx}
 
 
 def step_forward(
     cell: Cell, xt: Array, states: Mapping[str, Array], parameters: Mapping[str, Array]
 ) -> tuple[tuple[Array, ...], Array | None, tuple]:
-    """One step: (states, each (n_a, m)), yt_pred, and the course's cache tuple."""
+    """Run one step; return the states, each (n_a, m), yt_pred, and the course's cache tuple."""
     call = arguments.step_call(cell, xt, states, parameters)
     outputs, caches = schedule.forward(call, call.x, parameters, keep=True)
     y = _head(call, outputs[0])
@@ -161,7 +162,7 @@ def step_forward(
 
 
 def step_backward(cell: Cell, ds: Mapping[str, Array], cache: tuple) -> tuple[Array, Arrays, NamedGradients]:
-    """One step back: dxt, the cotangents of the previous states, the parameter gradients."""
+    """Return dxt, the cotangents of the previous states, and the parameter gradients of one step."""
     if not isinstance(cache, tuple):
         raise TypeError(f"`cache` must be the tuple that {cell.name}_cell_forward returned; got {type(cache).__name__}")
     arguments.check_steps(cell, [cache])
@@ -175,12 +176,12 @@ def step_backward(cell: Cell, ds: Mapping[str, Array], cache: tuple) -> tuple[Ar
             check_shape(name, d, "(n_a, m)", (n_a, m))
         sequence[name] = None if d is None else d[:, :, None]
     dx, ds_prev, gradients = run_backward(cell, sequence, dict.fromkeys(ds), ([cache], None))
-    assert dx is not None  # a step has no indices
+    assert dx is not None  # single steps take no indices
     return dx[:, :, 0], ds_prev, gradients
 
 
 def _head(call: Call, a: Array) -> Array | None:
-    """Softmax of the output layer, zero past an example's end; None without an output layer."""
+    """Return the softmax of the output layer, zero past each length; None without an output layer."""
     weights, bias = (call.parameters.get(key) for key in call.cell.head)
     if weights is None:
         return None

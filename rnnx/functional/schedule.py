@@ -1,6 +1,6 @@
-"""The schedule of a pass, once for all cells: choose the engine, run it, keep its tape for the backward pass.
+"""Choose the engine of a pass, run it, and keep its tape for the backward pass.
 
-It knows neither a library nor a cell.
+This module depends neither on the array library nor on the cell.
 """
 
 from collections.abc import Mapping
@@ -17,9 +17,9 @@ from rnnx.functional.caches import Caches, Steps, tape_of_steps
 
 
 def forward(call: Call, x: Array, parameters: Mapping[str, Array], *, keep: bool) -> tuple[Arrays, Caches]:
-    """States of all steps, each (n_a, m, T_x), and the caches.
+    """Return the states of all steps, each (n_a, m, T_x), and the caches.
 
-    `x` and `parameters` are the caller's own objects, which the caches show.
+    `x` and `parameters` are the caller's own objects; they appear in the cache tuples.
     """
     name = engines.select(call.xp, n_steps=call.n_steps, m=call.m)
     states, tape = engines.load(name).forward(call, keep=keep)
@@ -27,9 +27,9 @@ def forward(call: Call, x: Array, parameters: Mapping[str, Array], *, keep: bool
 
 
 def resolve(cell: Cell, caches: Any) -> tuple[Tape, str, Caches | None]:
-    """The tape behind a caller's `caches`, the engine that goes back through it, and the object that owns it.
+    """Return the tape of a caller's `caches`, the engine of its backward pass, and the `Caches` that own it.
 
-    The caches may be ours, our two halves ``(steps, x)``, or a hand-built ``([cache, ...], x)``, which has no owner.
+    Accepts a `Caches`, its unpacked ``(steps, x)``, or a hand-built ``([cache, ...], x)``, which has no owner.
     """
     if isinstance(caches, Caches):
         return caches.tape_for(cell), caches.engine, caches
@@ -49,8 +49,8 @@ def resolve(cell: Cell, caches: Any) -> tuple[Tape, str, Caches | None]:
 
 
 def backward(tape: Tape, engine: str, cotangents: Cotangents, n_steps: int) -> Gradients:
-    """Gradients of the first `n_steps` steps, which the cotangents cover."""
+    """Return the gradients of the first `n_steps` steps: those that the cotangents cover."""
     part = tape.steps(0, n_steps)
-    if n_steps == 0 and engine != "reference":  # no other engine runs an empty pass
+    if n_steps == 0 and engine != "reference":  # other engines do not run empty passes
         part, engine = replace(part, own=None), "reference"
     return engines.load(engine).backward(part, cotangents)

@@ -13,13 +13,13 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx.functional.activations import tanh, tanh_backward
 from rnnx.functional.attention import (
+    AttentionCache,
     AttentionStream,
     additive_attention_backward,
     additive_attention_forward,
     dot_product_attention_backward,
     dot_product_attention_forward,
 )
-from rnnx.functional.attention_base import AttentionCache
 from rnnx.functional.heads import dense_backward, dense_forward
 from rnnx.functional.initialization import initialize_dense
 from rnnx.models.layers import Parameters
@@ -148,7 +148,7 @@ class AttentionLayer:
     def backward(self, parameters: Mapping[str, Array], dout: Array, cache: LayerCache) -> Parameters:
         """Return the gradients of `forward`: da (n, m, T_y), dencoded (n_e, m, T_x), and "d" + name of parameters."""
         dz = tanh_backward(dout, cache.out)
-        djoined, dWc, dbc = dense_backward(dz, cache.joined, parameters["Wc" + _SUFFIX])
+        djoined, dWc, dbc = dense_backward(dz, cache.joined, parameters["Wc" + _SUFFIX]).values()
         gradients = {"dWc": dWc, "dbc": dbc}
         dcontext = djoined[: self.n_encoded, :, :]
         if self.kind == "additive":
@@ -158,7 +158,7 @@ class AttentionLayer:
             found = dot_product_attention_backward(dcontext, cache.attention)
         dkeys = found["dkeys"]
         if self.projects:
-            dkeys, gradients["dWk"], _ = dense_backward(dkeys, cache.encoded, parameters["Wk" + _SUFFIX])
+            dkeys, gradients["dWk"], _ = dense_backward(dkeys, cache.encoded, parameters["Wk" + _SUFFIX]).values()
         da = found["dqueries"] + djoined[self.n_encoded :, :, :]
         return {"da": da, "dencoded": dkeys + found["dvalues"], **{key + _SUFFIX: d for key, d in gradients.items()}}
 

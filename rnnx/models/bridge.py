@@ -99,6 +99,6 @@ class Bridge:
         gradients: Parameters = {}
         for state, (forward, reverse), name, size in self.links:
             s, out = cache[state]
-            d, dW, db = dense_backward(tanh_backward(ds["d" + state], out), s, parameters["W" + name])
+            d, dW, db = dense_backward(tanh_backward(ds["d" + state], out), s, parameters["W" + name]).values()
             gradients |= {"d" + forward: d[:size, :], "d" + reverse: d[size:, :], f"dW{name}": dW, f"db{name}": db}
         return gradients

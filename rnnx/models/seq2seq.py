@@ -208,7 +208,7 @@ class Seq2Seq(Model):
         With `consume` the memory of `cache` is freed on the way.
         """
         p = self.parameters
-        da, dW, db = dense_backward(dz, cache.out, p["Wy"])
+        da, dW, db = dense_backward(dz, cache.out, p["Wy"]).values()
         gradients = {"da": da, "dWy": dW, "dby": db}
         if self.attention is not None:
             assert cache.attention is not None
@@ -292,7 +292,7 @@ class Seq2Seq(Model):
             masks=masks,
             keep_caches=keep,
         )
-        loss, dz = softmax_cross_entropy(z, self.array(batch.target_out), batch.target_lengths)
+        loss, dz = softmax_cross_entropy(z, self.array(batch.target_out), lengths=batch.target_lengths)
         return ns.number(loss), dz, cache
 
     def __repr__(self) -> str:

@@ -168,7 +168,7 @@ class SequenceModel(Model):
         dict of str to array
             "d" + name for every parameter and initial state; dx unless the inputs are indices.
         """
-        da, dW, db = dense_backward(dz, cache.a, self.parameters["Wy"])
+        da, dW, db = dense_backward(dz, cache.a, self.parameters["Wy"]).values()
         final = dict(ds_final or {})
         if not self.per_step:
             at = 0
@@ -184,7 +184,7 @@ class SequenceModel(Model):
         """Return the loss of the outputs, as in `Step`, and its gradient."""
         targets = self.array(batch.targets)
         if self.per_step:
-            loss, dz = type(self)._loss(z, targets, lengths)
+            loss, dz = type(self)._loss(z, targets, lengths=lengths)
             return ns.number(loss), dz
         loss, dz = type(self)._loss(z[:, :, None], targets[..., None])
         return ns.number(loss), dz[:, :, 0]
