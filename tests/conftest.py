@@ -1,6 +1,7 @@
 """Runtimes (library x engine) as fixtures, and the command-line profile of hypothesis."""
 
 import atexit
+import contextlib
 import os
 import shutil
 import sys
@@ -94,27 +95,26 @@ def runtime(request):
     return make_runtime(request.param)
 
 
-# How the compiled engine shares a job, whatever its rule says: see rnnx.engines.cpu.runtime.thread_pool.
+# Thread policies of the compiled engine: see rnnx.engines.cpu.runtime.thread_pool.
 PATHS = {
-    "alone": lambda n_steps, m, products, shares, shared: (1, False),
-    "sliced": lambda n_steps, m, products, shares, shared: (min(3, m), False),
-    "wide": lambda n_steps, m, products, shares, shared: (min(3, shares), True),
+    "alone": lambda work: (1, False),
+    "batch_parallel": lambda work: (min(3, work.m), False),
+    "unit_parallel": lambda work: (min(3, work.shares), True),
 }
 
 
 @pytest.fixture(params=["reference", *(f"cpu-{path}" for path in PATHS), "emulated"])
-def engine(request, monkeypatch):
-    """The engines by name, on NumPy arrays; the compiled one on every path."""
+def engine(request):
+    """The engines by name, on NumPy arrays; the compiled one with every thread policy."""
     name, _, path = request.param.partition("-")
-    if path:
-        from rnnx.engines.cpu import engine
-        from rnnx.engines.cpu.runtime import thread_pool
-
-        monkeypatch.setattr(engine, "split", PATHS[path])
-        monkeypatch.setattr(thread_pool, "_WAKING_UP", 0)  # and it waits for threads that sleep
     if name == "emulated" and not shutil.which("g++"):
         pytest.skip(NO_COMPILER)
-    with rnnx.use_engine(name):
+    policy = contextlib.nullcontext()
+    if path:
+        from rnnx.engines.cpu.runtime.thread_pool import use_policy
+
+        policy = use_policy(PATHS[path])
+    with rnnx.use_engine(name), policy:
         yield name
 
 
