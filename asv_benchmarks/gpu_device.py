@@ -61,11 +61,11 @@ class Device:
         return contextlib.nullcontext()
 
     def count_replays(self, kind):
-        """Count what queues of a class record and replay."""
-        record, counts = kind.record, self.counts
+        """Count the loops that streams of a class capture and replay."""
+        capture, counts = kind.capture, self.counts
 
-        def counted(queue, work):
-            again = record(queue, work)
+        def counted(stream, work):
+            again = capture(stream, work)
             if again is None:
                 return None
             counts["recorded"] += 1
@@ -76,7 +76,7 @@ class Device:
 
             return replay
 
-        kind.record = counted
+        kind.capture = counted
 
     def upload(self, a, order="C"):
         """A NumPy array as one of the device, in C or in Fortran order."""
@@ -105,7 +105,7 @@ class Gpu(Device):
         if watched:
             from rnnx.engines.gpu import cupy_device
 
-            self.count_replays(cupy_device.CupyQueue)
+            self.count_replays(cupy_device.CupyStream)
             cupy.cuda.set_allocator(self._poisoned)
 
     def _poisoned(self, size):
@@ -142,7 +142,7 @@ class Emulation(Device):
         engines.register_engine("emulated", "emulated_engine:ENGINE", ("numpy",), default=False)
         import emulated_engine
 
-        self.count_replays(emulated_engine.EmulatedQueue)
+        self.count_replays(emulated_engine.EmulatedStream)
         floats = frozenset(dtype_of(precision) for precision in PRECISIONS)
         ns._floats = lambda _: floats
 
@@ -243,8 +243,8 @@ def machine(options):
         return
     from rnnx.engines.gpu import cupy_device
 
-    with cupy_device.queue_of(cupy.zeros(1, cupy.float32)) as queue:
-        precision = queue.precision
+    with cupy_device.stream_of(cupy.zeros(1, cupy.float32)) as stream:
+        precision = stream.precision
     runtime = cupy.cuda.runtime
     said = [
         runtime.getDeviceProperties(0)["name"].decode(),
