@@ -11,6 +11,7 @@ defines the inputs and calls of every side.
 """
 
 import argparse
+import functools
 import json
 from importlib import metadata
 
