@@ -23,8 +23,8 @@ def rates(options):
         numbers = normal(rng, (n, n)).astype(dtype)
         arrays = [device.to_device(numbers) for _ in range(3)]
         a, b, c = (Matrix(int(array.data.ptr), n, n, n, dtype) for array in arrays)
-        with gpu_device.products(precision), cupy_device.queue_of(arrays[0]) as queue:
-            found = measure(clock, lambda queue=queue, a=a, b=b, c=c: queue.gemm(a, b, c))
+        with gpu_device.products(precision), cupy_device.stream_of(arrays[0]) as stream:
+            found = measure(clock, lambda stream=stream, a=a, b=b, c=c: stream.gemm(a, b, c))
         yield {"kind": "rate", "precision": precision, "tflops": 2e-9 * n**3 / found["ms"], "n": n}
 
 
@@ -54,8 +54,7 @@ def costs(options):
         with device.use():
             for _ in range(3):
                 gpu_problems.forward(given)
-            plan = _last_plan(given.x)
-            found = measure(clock, plan.run_forward)
+            found = measure(clock, _last_captured_pass(given.x).run_forward)
         nodes = 2 * size[3]
         yield _cost(f"device, product or kernel in the graph of a forward loop {size}", 1e3 * found["ms"] / nodes)
         yield _cost(f"host, launch of that graph of {nodes} nodes", found["host_us"])
@@ -67,18 +66,18 @@ def _costs_of_products(clock, device):
 
     arrays = [device.to_device(np.ones((64, 64), np.float32)) for _ in range(3)]
     a, b, c = (Matrix(int(array.data.ptr), 64, 64, 64, np.dtype("float32")) for array in arrays)
-    with cupy_device.queue_of(arrays[0]) as queue:
-        yield _cost("host, matrix product by the engine's cuBLAS call", _host_us(clock, lambda: queue.gemm(a, b, c)))
+    with cupy_device.stream_of(arrays[0]) as stream:
+        yield _cost("host, matrix product by the engine's cuBLAS call", _host_us(clock, lambda: stream.gemm(a, b, c)))
     product = _host_us(clock, lambda: device.xp.matmul(arrays[0], arrays[1], out=arrays[2]))
     yield _cost("host, matrix product by CuPy", product)
 
 
-def _last_plan(array):
-    """The plan that the engine used last on the current stream."""
+def _last_captured_pass(array):
+    """The captured pass that the engine used last on the current stream."""
     from rnnx.engines.gpu import cupy_device
 
-    with cupy_device.queue_of(array) as queue:
-        return max(queue.plans, key=lambda plan: plan.used)
+    with cupy_device.stream_of(array) as stream:
+        return max(stream.graphs, key=lambda captured: captured.last_used)
 
 
 def _cost(name, value):

@@ -63,11 +63,11 @@ class Device:
         return contextlib.nullcontext()
 
     def count_replays(self, kind):
-        """Count the captures and replays of a queue class."""
-        record, counts = kind.record, self.counts
+        """Count the loops that streams of a class capture and replay."""
+        capture, counts = kind.capture, self.counts
 
-        def counted(queue, work):
-            again = record(queue, work)
+        def counted(stream, work):
+            again = capture(stream, work)
             if again is None:
                 return None
             counts["captured"] += 1
@@ -78,7 +78,7 @@ class Device:
 
             return replay
 
-        kind.record = counted
+        kind.capture = counted
 
     def upload(self, a, order="C"):
         """Copy a NumPy array to the device, in C or Fortran order."""
@@ -107,7 +107,7 @@ class Gpu(Device):
         if watched:
             from rnnx.engines.gpu import cupy_device
 
-            self.count_replays(cupy_device.CupyQueue)
+            self.count_replays(cupy_device.CupyStream)
             cupy.cuda.set_allocator(self._poisoned)
 
     def _poisoned(self, size):
@@ -144,7 +144,7 @@ class Emulation(Device):
         engines.register_engine("emulated", "emulated_engine:ENGINE", ("numpy",), default=False)
         import emulated_engine
 
-        self.count_replays(emulated_engine.EmulatedQueue)
+        self.count_replays(emulated_engine.EmulatedStream)
         floats = frozenset(dtype_of(precision) for precision in PRECISIONS)
         ns._floats = lambda _: floats
 
@@ -173,8 +173,8 @@ def machine(options):
         return
     from rnnx.engines.gpu import cupy_device
 
-    with cupy_device.queue_of(cupy.zeros(1, cupy.float32)) as queue:
-        precision = queue.precision
+    with cupy_device.stream_of(cupy.zeros(1, cupy.float32)) as stream:
+        precision = stream.precision
     runtime = cupy.cuda.runtime
     said = [
         runtime.getDeviceProperties(0)["name"].decode(),

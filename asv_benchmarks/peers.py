@@ -11,7 +11,6 @@ defines the inputs and calls of every side.
 """
 
 import argparse
-import ctypes
 import functools
 import json
 from importlib import metadata
@@ -57,7 +56,7 @@ def measure(side, job, cell, dtype, sizes):
 
 
 def gemm_rate(dtype):
-    """GFLOP/s of the fastest matrix product: NumPy's BLAS at some shapes, or our micro-kernel on all threads."""
+    """The best GFLOP/s of a product: NumPy's BLAS at some shapes, and our micro-kernel on all threads."""
     rng, rates = np.random.default_rng(0), []
     for m, k, n in ((1024, 1024, 1024), (2048, 2048, 2048), (4096, 1024, 64), (6400, 256, 1024)):
         a, b = (rng.standard_normal(shape).astype(dtype) for shape in ((m, k), (k, n)))
@@ -69,13 +68,13 @@ def micro_kernel_rate(dtype):
     """GFLOP/s of the micro-kernel on all threads at once: 96 rows by 512 terms by 1024 columns each."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from rnnx.engines.cpu.codegen import gemm, ir
+    from rnnx.engines.cpu.codegen import gemm, ir, leaves
     from rnnx.engines.cpu.descriptor import builder
     from rnnx.engines.cpu.runtime import thread_pool
 
     threads, (rows, n_k, columns) = thread_pool.max_threads(), (96, 512, 1024)
     panel = gemm.panel_vectors(4)
-    product = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 14)(builder.product(dtype, panel))
+    product = leaves.python_function(leaves.PRODUCT, builder.product(dtype, panel))
     vectors, item = columns // ir.lanes(dtype), dtype.itemsize
     arrays = [
         [np.ones(shape, dtype) for shape in ((n_k, columns), (rows, n_k), (rows, columns))] for _ in range(threads)

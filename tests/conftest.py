@@ -1,6 +1,7 @@
 """Fixtures: runtimes (library x engine), engines and cells. Settings of hypothesis."""
 
 import atexit
+import contextlib
 import os
 import shutil
 import sys
@@ -18,6 +19,10 @@ from selection import pytest_addoption, pytest_collection_modifyitems  # noqa: F
 if "RNNX_CACHE_DIR" not in os.environ:
     os.environ["RNNX_CACHE_DIR"] = tempfile.mkdtemp(prefix="rnnx-tests-")
     atexit.register(shutil.rmtree, os.environ["RNNX_CACHE_DIR"], ignore_errors=True)
+
+# Before JAX is imported. Compiling takes most of the time of its tests.
+os.environ.setdefault("JAX_ENABLE_X64", "true")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 
 import rnnx
 from rnnx import engines
@@ -66,9 +71,7 @@ def make_runtime(name: str) -> Runtime:
     if library == "torch":
         return Runtime(pytest.importorskip("torch"), engine)
     if library == "jax":
-        jax = pytest.importorskip("jax")
-        jax.config.update("jax_enable_x64", True)
-        return Runtime(jax.numpy, engine)
+        return Runtime(pytest.importorskip("jax").numpy, engine)
     cupy = pytest.importorskip("cupy", reason="no CuPy")
     if not cupy.is_available():
         pytest.skip("no GPU")
@@ -95,27 +98,26 @@ def runtime(request):
     return make_runtime(request.param)
 
 
-# Thread policies that override the CPU engine's own: see rnnx.engines.cpu.runtime.thread_pool.
+# Thread policies of the compiled engine: see rnnx.engines.cpu.runtime.thread_pool.
 PATHS = {
-    "alone": lambda n_steps, m, products, shares, shared: (1, False),
-    "sliced": lambda n_steps, m, products, shares, shared: (min(3, m), False),
-    "wide": lambda n_steps, m, products, shares, shared: (min(3, shares), True),
+    "alone": lambda work: (1, False),
+    "batch_parallel": lambda work: (min(3, work.m), False),
+    "unit_parallel": lambda work: (min(3, work.shares), True),
 }
 
 
 @pytest.fixture(params=["reference", *(f"cpu-{path}" for path in PATHS), "emulated"])
-def engine(request, monkeypatch):
-    """Every engine for NumPy arrays, by name; the CPU engine with every thread policy."""
+def engine(request):
+    """The engines by name, on NumPy arrays; the compiled one with every thread policy."""
     name, _, path = request.param.partition("-")
-    if path:
-        from rnnx.engines.cpu import engine
-        from rnnx.engines.cpu.runtime import thread_pool
-
-        monkeypatch.setattr(engine, "split", PATHS[path])
-        monkeypatch.setattr(thread_pool, "_WAKING_UP", 0)  # always worth waking sleeping threads
     if name == "emulated" and not shutil.which("g++"):
         pytest.skip(NO_COMPILER)
-    with rnnx.use_engine(name):
+    policy = contextlib.nullcontext()
+    if path:
+        from rnnx.engines.cpu.runtime.thread_pool import use_policy
+
+        policy = use_policy(PATHS[path])
+    with rnnx.use_engine(name), policy:
         yield name
 
 

@@ -1,4 +1,4 @@
-"""Small texts and trainers for the tests of data, models and training."""
+"""A small corpus and trainers for tests."""
 
 from rnnx.data import make_corpus
 from rnnx.models import CharModel
@@ -10,7 +10,7 @@ PROSE = "It was a dark and stormy night; the rain fell in torrents, except at oc
 
 
 def make_trainer(seed=0, cell="lstm", text=NAMES, by="auto", length=10, model=(), **keywords):
-    """Return a corpus and a trainer of a character model with 12 hidden units."""
+    """(corpus, trainer) for a model of 12 units."""
     corpus = make_corpus("names", text, by=by, seq_length=length)
     options = {"cell": cell, "seed": seed, **dict(model)}
     char_model = CharModel(corpus.tokenizer.vocab_size, 12, **options)

@@ -1,4 +1,4 @@
-"""Checkpoints: a round trip, and every way in which a file can be bad."""
+"""Checkpoints: round trips, and all kinds of invalid files."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def test_round_trip(trained, saved):
         }
         for name, p in trainer.model.parameters.items():
             assert np.array_equal(loaded.model.parameters[name], p)
-    assert list(saved.parent.iterdir()) == [saved]  # no temporary file stays
+    assert list(saved.parent.iterdir()) == [saved]  # no temporary file is left
 
 
 def test_every_kind_of_model(tmp_path):
@@ -65,7 +65,7 @@ def test_every_kind_of_model(tmp_path):
 
 
 def test_two_tokenizers(tmp_path):
-    """A model that reads one alphabet and writes another answers from its file as it did before."""
+    """A model with two alphabets gives the same answers after loading."""
     source, target = CharTokenizer().fit("abcde"), CharTokenizer(None).fit("xyz\n")
     (end,) = target.encode("\n")
     model = Seq2Seq(source.vocab_size, target.vocab_size, 4, end_token=end, seed=0)
@@ -121,7 +121,7 @@ def test_truncated_anywhere(saved, tmp_path):
             checkpoints.load_checkpoint(tmp_path / "cut")
 
 
-def test_a_flipped_bit_is_seen(saved, tmp_path):
+def test_a_flipped_bit_is_detected(saved, tmp_path):
     data = bytearray(saved.read_bytes())
     rng = np.random.default_rng(0)
     for at in [*rng.integers(0, len(data), 60), len(data) - 3]:

@@ -50,7 +50,7 @@ def ok(result):
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 def test_train_and_sample(run, cell, tmp_path):
     out = ok(run("train", "--text", "names.txt", "--cell", cell, *SMALL))
-    assert "names: 54 lines to learn, 6 of 60 lines held out at random" in out
+    assert "names: 54 lines to train on, 6 of 60 lines held out at random" in out
     assert out.count("validation ") == 2 + 1
     assert "samples:" in out
     folder = tmp_path / "runs" / f"names-{cell}"
@@ -79,7 +79,7 @@ def test_all_the_options(run):
             *("train", "--text", "prose.txt", "--by", "streams", "--seq_length", 12, "--split", "blocks"),
             *("--validation", 0.3, "--cell", "gru", "--reset_after", "--rnn-size", "8,6", "--dropout", 0.2),
             *(
-                "--init",
+                "--scheme",
                 "torch",
                 "--dtype",
                 "float64",
@@ -151,9 +151,9 @@ def test_plot(run, tmp_path):
 
 def test_built_in_texts(run):
     out = ok(run("train", "--hidden-size", 4, "--epochs", 1, "--batch-size", 256))
-    assert "dinos: 1322 lines to learn" in out
+    assert "dinos: 1322 lines to train on" in out
     out = ok(run("train", "--dataset", "pydoc", "--hidden-size", 4, "--iterations", 2, "--batch-size", 4))
-    assert "windows to learn, last" in out
+    assert "windows to train on, last" in out
 
 
 def test_user_mistakes_are_one_line(run, tmp_path):
@@ -173,14 +173,14 @@ def test_user_mistakes_are_one_line(run, tmp_path):
         (["train", "--cell", "lsmt"], "'lsmt' is not one of 'rnn', 'lstm', 'gru'"),
         (["train", "--learning-rate", "0"], "Invalid value for '--learning-rate'"),
         (["train", "--hidden-size", "8,x"], "'8,x' is not a positive integer or a comma-separated list"),
-        (["train", "--reset-after"], "`reset_after` is a choice of the GRU; got it for 'lstm'"),
+        (["train", "--reset-after"], "`reset_after` is an option of the GRU; got it for 'lstm'"),
         (["train", "--warmup", "100000"], "`warmup` must be at least 0 and below the"),
         (["train", "--resume", "nowhere"], "Error: nowhere"),
         (["train", "--resume", "."], "is not the folder of a run"),
         (["train", "--resume", ""], "--resume is empty"),
         (["train", "--text", ""], "--text is empty"),
         (["train", "--text", "names.txt", "--dataset", "dinos"], "--text and --dataset cannot be combined"),
-        (["train", "--dropout", "0.5"], "`dropout` is between layers"),
+        (["train", "--dropout", "0.5"], "`dropout` is applied between layers"),
         (["train", "--hidden-size", "100000000"], "too large for this machine"),
         (["train", "--seq-length", "1" + 30 * "0"], "Invalid value for '--seq-length'"),
         (["train", "--device", "cuda"], "Error: `device` 'cuda'"),
@@ -345,7 +345,7 @@ def test_an_interrupt_before_the_record_of_an_evaluation(run, monkeypatch, tmp_p
 
 def test_killed_at_random_moments(run, tmp_path):
     """SIGKILL, again and again; what goes on from the folder ends as the run that was left alone."""
-    common = ["--text", "names.txt", "--hidden-size", "12", "--num-layers", "2", "--dropout", "0.2", "--epochs", "60"]
+    common = ["--text", "names.txt", "--hidden-size", "12", "--num-layers", "2", "--dropout", "0.2", "--epochs", "25"]
     common += ["--batch-size", "4", "--save-every", "0", "--sample-every", "0", "--evaluate-every", "7", "--quiet"]
     ok(run("train", *common, "--output", "whole"))
     rng = np.random.default_rng(0)

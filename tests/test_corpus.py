@@ -1,4 +1,4 @@
-"""Texts, files of texts, and their split."""
+"""Texts, text files, and how they are split."""
 
 import hashlib
 import os
@@ -47,7 +47,7 @@ def test_pieces_of_any_size(tmp_path_factory, text, piece):
     path.write_bytes(b"\xef\xbb\xbfx" + text.encode())
     with TextFile(path, piece) as pieces:
         assert "".join(pieces) == normal("x" + text)
-        first, second = iter(pieces), iter(pieces)  # two readers, in turns
+        first, second = iter(pieces), iter(pieces)  # two alternating readers
         assert "".join(a + b for a, b in zip(first, second, strict=True)) == "".join(p + p for p in pieces)
 
 
@@ -145,7 +145,7 @@ def test_memory_for_a_large_file(tmp_path):
         corpus = make_corpus("large", path, by="streams", seq_length=50, split="blocks")
         _, peak = tracemalloc.get_traced_memory()
         assert n > 30_000_000
-        assert peak < n + 8_000_000  # one byte a character, and what is worked on
+        assert peak < n + 8_000_000  # one byte per character, and working memory
         tracemalloc.reset_peak()
         before, _ = tracemalloc.get_traced_memory()
         encoded = encode_file(path, memory_limit=1_000_000)
@@ -167,7 +167,7 @@ def test_lines_of_pieces(text, piece):
     assert found == [line for line in text.split("\n") if line.strip()]
 
 
-def test_what_is_a_list():
+def test_looks_like_list():
     assert looks_like_list([NAMES])
     assert looks_like_list(["\n\n", " \n" * 5, NAMES, "\n" * 9])
     assert looks_like_list([NAMES + "\n" + "x" * 64])
@@ -210,16 +210,16 @@ def test_corpus_of_lines_and_of_windows():
     assert corpus.by == "lines"
     assert (len(corpus.train), len(corpus.validation)) == (24, 2)
     assert corpus.split == "2 of 26 lines held out at random"
-    assert corpus.summary() == "names: 24 lines to learn, 2 of 26 lines held out at random; 27 characters"
+    assert corpus.summary() == "names: 24 lines to train on, 2 of 26 lines held out at random; 27 characters"
     prose = make_corpus("prose", PROSE, seq_length=10)
     assert prose.by == "windows"
     assert prose.split == "last 99 of 990 characters held out"
-    assert prose.summary().startswith("prose: 89 windows to learn, last 99")
+    assert prose.summary().startswith("prose: 89 windows to train on, last 99")
     assert make_corpus("names", NAMES, by="windows").by == "windows"
     streams = make_corpus("prose", PROSE, seq_length=10, by="streams")
     assert isinstance(streams.train, Streams)
     assert streams.split == prose.split
-    assert streams.summary().startswith("prose: 890 characters in streams to learn, last 99")
+    assert streams.summary().startswith("prose: 890 characters in streams to train on, last 99")
 
 
 def test_lines_of_a_seed():
@@ -262,14 +262,14 @@ def test_equal_lines_are_on_one_side(lines, validation):
     assert corpus.split == words + (f", {wanted} of {different} different ones" if different < len(lines) else "")
 
 
-def test_one_line_again_and_again_cannot_be_split():
+def test_equal_lines_cannot_be_split():
     with pytest.raises(ValueError, match="l must have at least 2 different lines to train on one and hold one out"):
         make_corpus("l", "abc\n" * 30)
     assert len(make_corpus("l", "abc\n" * 30, validation=None).train) == 30
 
 
 def test_the_split_of_the_dinosaurs():
-    """Losses were measured on it: it stays what it is."""
+    """Published losses refer to this split, so it must not change."""
     corpus = make_corpus("dinos", dinosaur_names())
     names = dinosaur_names().splitlines()
     order = np.random.default_rng(0).permutation(len(names))
@@ -278,7 +278,7 @@ def test_the_split_of_the_dinosaurs():
         assert corpus.tokenizer.sequences_to_texts(part.sequences) == [names[i] for i in chosen]
 
 
-def test_places_beyond_32_bits(monkeypatch):
+def test_line_bounds_beyond_32_bits(monkeypatch):
     expected = line_bounds(["ab\n\nc\nde"])
     assert [places.tolist() for places in expected] == [[0, 4, 6], [2, 5, 8]]
     assert expected[0].dtype == np.uint32
@@ -326,7 +326,7 @@ def test_all_of_a_text(tmp_path):
     for by, text, size in (("lines", NAMES, "26 lines"), ("windows", PROSE, "99 windows"), ("lines", "abc", "1 lines")):
         corpus = make_corpus("t", text, by=by, seq_length=10, validation=None)
         assert corpus.validation is None
-        assert corpus.summary().startswith(f"t: {size} to learn, nothing held out; ")
+        assert corpus.summary().startswith(f"t: {size} to train on, nothing held out; ")
     assert len(make_corpus("t", "ab", by="streams", validation=None).train) == 1
     names = make_corpus("t", NAMES, validation=None)
     assert names.tokenizer.sequences_to_texts(names.train.sequences) == NAMES.split("\n")
@@ -363,7 +363,14 @@ def test_files_and_texts_are_the_same_corpus(tmp_path):
 def test_vocabulary_of_a_corpus():
     assert make_corpus("n", NAMES).tokenizer.oov_index is None
     limited = make_corpus("n", NAMES, oov_token="<UNK>", min_count=26)
-    assert limited.tokenizer.get_vocab() == ["<UNK>", "\n", "a", "e", "m", "n"]  # 25 newlines, which stay
+    assert limited.tokenizer.get_vocab() == [
+        "<UNK>",
+        "\n",
+        "a",
+        "e",
+        "m",
+        "n",
+    ]  # the newline stays, although there are only 25
     with pytest.raises(ValueError, match="`min_count` of 26 needs an `oov_token`"):
         make_corpus("n", NAMES, min_count=26)
     trained = make_corpus("n", NAMES).tokenizer

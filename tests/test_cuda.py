@@ -1,6 +1,6 @@
-"""What can be said of CUDA without a GPU: every kernel compiles, arrays are told apart, products are asked for rightly.
+"""CUDA without a GPU: every kernel compiles, CuPy arrays are recognized, cuBLAS gets the right arguments.
 
-CuPy is installed here without a driver; arrays of its own class are made around addresses that nobody reads.
+CuPy is installed without a driver. Its arrays are made around addresses that are never read.
 """
 
 import ctypes
@@ -28,7 +28,7 @@ CELLS = [*rnnx.CELLS.values(), MGU]
 
 
 def compile_cuda(source, chip, options):
-    """The log of NVRTC, which needs no GPU; CuPy compiles with the same options."""
+    """Compile with NVRTC, which needs no GPU, and the options that CuPy uses; return the log."""
     pytest.importorskip("cupy", reason="no CuPy")
     from cupy.cuda import nvrtc
 
@@ -61,10 +61,10 @@ def test_every_kernel_compiles_without_spills(cell, dtype, chip):
         assert_no_spills(log, codegen.kernel_names(source))
 
 
-@pytest.mark.parametrize("chip", ["sm_90", "sm_100"])  # older ones have no clusters
+@pytest.mark.parametrize("chip", ["sm_90", "sm_100"])  # older GPUs have no clusters
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
-def test_kernels_of_clusters_compile_without_spills(cell, dtype, chip):
+def test_every_cluster_kernel_compiles_without_spills(cell, dtype, chip):
     choices = cluster_codegen.rows_choices(dtype.itemsize)
     for rows in choices if cell is CELLS[1] else choices[-1:]:
         options = (*codegen.options(dtype), f"-DRNNX_ROWS={rows}")
@@ -72,22 +72,22 @@ def test_kernels_of_clusters_compile_without_spills(cell, dtype, chip):
         assert_no_spills(log, ["cluster_forward", "cluster_backward"])
 
 
-def test_a_mistake_is_found():
+def test_a_compile_error_is_reported():
     with pytest.raises(pytest.fail.Exception, match="nowhere"):
         compile_cuda('extern "C" __global__ void wrong() { nowhere(); }', "sm_90", ())
 
 
-def test_names_of_kernels():
+def test_kernel_names():
     common, own = codegen.sources(rnnx.CELLS["gru"])
     assert codegen.kernel_names(own) == ["forward_0", "backward_0", "forward_1", "backward_1"]
-    assert {"pack", "rows_as_stored", "sums_by_index"} <= set(codegen.kernel_names(common))
+    assert {"pack", "time_major", "scatter_add"} <= set(codegen.kernel_names(common))
 
 
-# --- arrays of CuPy without a GPU ---------------------------------------------------------------------------------
+# --- CuPy arrays without a GPU ------------------------------------------------------------------------------------
 
 
 def fake(shape, dtype="float32", *, order="C", device=0):
-    """A CuPy array of this shape that has no memory."""
+    """A CuPy array without memory."""
     cupy = pytest.importorskip("cupy", reason="no CuPy")
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     memory = cupy.cuda.MemoryPointer(cupy.cuda.UnownedMemory(0x1000, max(size, 1), None, device), 0)
@@ -99,7 +99,7 @@ def parameters(n_x=3, n_a=4, **options):
     return {key: fake(value.shape, **options) for key, value in shapes.items()}
 
 
-def test_cupy_arrays_have_the_fused_engine():
+def test_cupy_arrays_run_on_the_gpu_engine():
     x = fake((3, 2, 5))
     assert rnnx.engine_for(x, *parameters().values()) == "gpu"
     with rnnx.use_engine("reference"):
@@ -145,8 +145,8 @@ def test_messages(change, error, message):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_a_right_call_gets_as_far_as_the_device(dtype):
-    """All checks pass, in every dtype; what is missing is the driver."""
+def test_a_valid_call_reaches_the_device(dtype):
+    """All checks pass, in every dtype; only the driver is missing."""
     cupy = pytest.importorskip("cupy", reason="no CuPy")
     if cupy.is_available():
         pytest.skip("there is a GPU, and the arrays have no memory")
@@ -157,50 +157,50 @@ def test_a_right_call_gets_as_far_as_the_device(dtype):
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_addresses_and_strides(order):
     pytest.importorskip("cupy", reason="no CuPy")
-    from rnnx.engines.gpu.cupy_device import CupyQueue
+    from rnnx.engines.gpu.cupy_device import CupyStream
 
-    queue = CupyQueue.__new__(CupyQueue)
+    stream = CupyStream.__new__(CupyStream)
     whole = fake((6, 4, 10), "float64", order=order)
     part = whole[1:, :, ::2]
     strides = (40, 10, 1) if order == "C" else (1, 6, 24)
-    assert queue.strides(whole) == strides
-    assert queue.strides(part) == (strides[0], strides[1], 2 * strides[2])
-    assert queue.address(part) == 0x1000 + 8 * strides[0]
-    assert queue.strides(whole.T) == strides[::-1]
+    assert stream.strides(whole) == strides
+    assert stream.strides(part) == (strides[0], strides[1], 2 * strides[2])
+    assert stream.address(part) == 0x1000 + 8 * strides[0]
+    assert stream.strides(whole.T) == strides[::-1]
 
 
-def test_references_are_counted():
-    """Every view counts, and keeps what it is a view of; that is how memory of a plan is known to be free."""
+def test_reference_counts():
+    """Every view counts as a reference, which shows whether the memory of a captured pass is free."""
     pytest.importorskip("cupy", reason="no CuPy")
-    from rnnx.engines.gpu.cupy_device import CupyQueue
+    from rnnx.engines.gpu.cupy_device import CupyStream
 
-    queue = CupyQueue.__new__(CupyQueue)
+    stream = CupyStream.__new__(CupyStream)
     memory = fake((8, 8)).data
-    alone = queue.references(memory)
-    array = queue.array(memory, 64, (4, 4), np.dtype("float32"))
+    alone = stream.references(memory)
+    array = stream.array(memory, 64, (4, 4), np.dtype("float32"))
     assert array.data.ptr == memory.ptr + 64
     view = array[1:].T
-    assert queue.references(memory) == alone + 2
+    assert stream.references(memory) == alone + 2
     del array
-    assert queue.references(memory) > alone
+    assert stream.references(memory) > alone
     del view
-    assert queue.references(memory) == alone
+    assert stream.references(memory) == alone
 
 
 def test_precision(monkeypatch):
     pytest.importorskip("cupy", reason="no CuPy")
     from rnnx.engines.gpu import cupy_device
 
-    queue, library = cupy_device.CupyQueue.__new__(cupy_device.CupyQueue), cupy_device._linalg
-    assert queue.precision == "ieee"
+    stream, library = cupy_device.CupyStream.__new__(cupy_device.CupyStream), cupy_device._linalg
+    assert stream.precision == "ieee"
     monkeypatch.setattr(library, "get_compute_type", lambda dtype: library.COMPUTE_TYPE_TF32)
-    assert queue.precision == "tf32"
+    assert stream.precision == "tf32"
     with rnnx.use_precision("ieee"):
-        assert queue.precision == "ieee"
+        assert stream.precision == "ieee"
     monkeypatch.undo()
     with rnnx.use_precision("tf32"):
-        assert queue.precision == "tf32"
-    assert queue.precision == "ieee"
+        assert stream.precision == "tf32"
+    assert stream.precision == "ieee"
     with pytest.raises(ValueError, match=r"`name` must be one of \('ieee', 'tf32'\); got 'b'"), rnnx.use_precision("b"):
         pass
 
@@ -219,7 +219,7 @@ print(rnnx.engine_names(), "cupy" in sys.modules)
     assert out == "('reference', 'cpu', 'gpu') False\n"
 
 
-def test_fused_needs_cupy(monkeypatch):
+def test_the_gpu_engine_needs_cupy(monkeypatch):
     from rnnx import engines
 
     monkeypatch.setattr(engines, "_found", lambda package: package != "cupy")
@@ -231,7 +231,7 @@ def test_fused_needs_cupy(monkeypatch):
 
 
 class FakeBlas:
-    """The functions of cuBLAS, column-major, on the host."""
+    """cuBLAS on the host, column-major."""
 
     def __init__(self):
         self.calls = []
@@ -267,7 +267,7 @@ class FakeBlas:
 
 @pytest.mark.parametrize(("ta", "tb", "beta"), [*itertools.product([False, True], [False, True], [0, 1])])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_products_are_asked_for_in_the_right_order(ta, tb, beta, dtype, rng):
+def test_gemm_passes_operands_in_the_right_order(ta, tb, beta, dtype, rng):
     blas = Blas(FakeBlas())
     rows, columns, inner = 3, 4, 5
     wide = [rng.standard_normal(shape).astype(dtype) for shape in ((9, 9), (9, 9), (9, 9))]
@@ -300,7 +300,7 @@ def test_precision_of_products(dtype, tf32, expected):
 
 @pytest.mark.parametrize("tf32", [False, True])
 @pytest.mark.parametrize(("dtype", "kind"), [(DTYPES[2], 2), (DTYPES[3], 14)], ids=["float16", "bfloat16"])
-def test_sixteen_bits_are_accumulated_in_thirty_two(dtype, kind, tf32):
+def test_16_bit_products_are_accumulated_in_float32(dtype, kind, tf32):
     library = FakeBlas()
     library.cublasGemmEx = lambda *arguments: library.calls.append(arguments)
     a = Matrix(0, 2, 2, 2, dtype)
@@ -310,21 +310,21 @@ def test_sixteen_bits_are_accumulated_in_thirty_two(dtype, kind, tf32):
         assert (arguments[8], arguments[11], arguments[15], arguments[17]) == (kind, kind, of_c, 68)
 
 
-def test_large_numbers_take_the_other_function():
+def test_large_sizes_use_the_64_bit_function():
     library = FakeBlas()
     a = Matrix(0, 2**31, 1, 1, DTYPES[0])
     Blas(library).gemm(a.T, a, Matrix(0, 1, 1, 1, DTYPES[0]), 0, tf32=False)
     assert library.calls[-1][0] == "cublasGemmEx_64"
 
 
-def test_failures_are_said():
+def test_a_failure_raises():
     library = FakeBlas()
     library.cublasSetStream_v2 = lambda *arguments: 1
     with pytest.raises(RuntimeError, match="cublasSetStream_v2 failed with status 1"):
         Blas(library).use(0, 0)
 
 
-# --- streams and recordings, on a CuPy that is written down here --------------------------------------------------
+# --- streams and CUDA graphs, on a fake CuPy ----------------------------------------------------------------------
 
 
 class FakeStream:
@@ -359,7 +359,7 @@ class FakeGraph:
 
 
 class FakeCupy:
-    """What `cupy_device` asks CuPy for, on one device."""
+    """The part of CuPy that `cupy_device` uses, with one device."""
 
     stream, error, log = FakeStream(), None, []
 
@@ -402,7 +402,7 @@ class OnDevice:
 
 @pytest.fixture
 def faked(monkeypatch):
-    """The module `cupy_device` on that CuPy, and what cuBLAS was told."""
+    """The module `cupy_device` on the fake CuPy, and the streams that were set in cuBLAS."""
     pytest.importorskip("cupy", reason="no CuPy")
     from rnnx.engines.gpu import cupy_device
 
@@ -416,27 +416,27 @@ def faked(monkeypatch):
     return cupy_device, lambda: [arguments[1] for name, arguments in library.calls if name == "cublasSetStream_v2"]
 
 
-def test_every_stream_has_its_queue(faked):
+def test_every_stream_has_its_own_object(faked):
     module, streams = faked
     seen = {}
     for ptr in (0, 5, 0, 5, 9):
-        with FakeStream(ptr), module.queue_of(OnDevice) as queue:
-            assert seen.setdefault(ptr, queue) is queue
+        with FakeStream(ptr), module.stream_of(OnDevice) as stream:
+            assert seen.setdefault(ptr, stream) is stream
             assert streams()[-1] == ptr
     assert len(set(map(id, seen.values()))) == 3
-    for ptr in range(100, 100 + module._MOST_QUEUES):
-        with FakeStream(ptr), module.queue_of(OnDevice):
+    for ptr in range(100, 100 + module._MAX_STREAMS):
+        with FakeStream(ptr), module.stream_of(OnDevice):
             pass
-    with FakeStream(5), module.queue_of(OnDevice) as queue:
-        assert queue is not seen[5]
-    assert len(module._devices[0].queues) == module._MOST_QUEUES
+    with FakeStream(5), module.stream_of(OnDevice) as stream:
+        assert stream is not seen[5]
+    assert len(module._devices[0].streams) == module._MAX_STREAMS
 
 
-def test_a_recording_is_made_elsewhere_and_run_where_one_is(faked):
+def test_a_graph_is_captured_on_a_new_stream_and_replayed_on_the_current_one(faked):
     module, streams = faked
     done = []
-    with FakeStream(5), module.queue_of(OnDevice) as queue:
-        again = queue.record(lambda: done.append((FakeCupy.stream.ptr, streams()[-1])))
+    with FakeStream(5), module.stream_of(OnDevice) as stream:
+        again = stream.capture(lambda: done.append((FakeCupy.stream.ptr, streams()[-1])))
         assert done == [(77, 77)]
         assert streams()[-1] == 5
         again()
@@ -445,22 +445,22 @@ def test_a_recording_is_made_elsewhere_and_run_where_one_is(faked):
     assert FakeCupy.log == [("graph", 5), ("graph", 9)]
 
 
-def test_a_recording_that_fails_is_said_once_and_the_loops_run_as_they_are(faked):
+def test_a_failed_capture_warns_once(faked):
     module, streams = faked
     FakeCupy.error = "no capture today"
-    with FakeStream(5), module.queue_of(OnDevice) as queue:
-        assert queue.records
+    with FakeStream(5), module.stream_of(OnDevice) as stream:
+        assert stream.can_capture
         with pytest.warns(RuntimeWarning, match="CUDA graphs are off: no capture today"):
-            assert queue.record(lambda: None) is None
+            assert stream.capture(lambda: None) is None
         assert streams()[-1] == 5
-        assert not queue.records
+        assert not stream.can_capture
 
 
-def test_no_capture_of_ones_own(faked):
+def test_calls_inside_a_capture_raise(faked):
     module, _ = faked
     stream = FakeStream(5)
     stream.begin_capture()
-    with stream, pytest.raises(RuntimeError, match="rnnx cannot be captured"), module.queue_of(OnDevice):
+    with stream, pytest.raises(RuntimeError, match="rnnx cannot be captured"), module.stream_of(OnDevice):
         pass
 
 
@@ -469,7 +469,7 @@ def test_clusters_are_a_switch(faked, monkeypatch, switch, expected):
     module, _ = faked
     monkeypatch.setenv("RNNX_CUDA_CLUSTERS", switch)
     monkeypatch.setenv("RNNX_CUDA_GRAPHS", switch)
-    with module.queue_of(OnDevice) as queue:
-        assert queue.clusters == expected
-        assert queue.records == (switch == "1")
-        assert queue.room == 1 << 30
+    with module.stream_of(OnDevice) as stream:
+        assert stream.cluster_shared_bytes == expected
+        assert stream.can_capture == (switch == "1")
+        assert stream.graph_memory == 1 << 30

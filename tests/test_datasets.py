@@ -1,4 +1,4 @@
-"""Datasets: every target once, in batches that say what they are."""
+"""Datasets: every target occurs once, and batches have the documented form."""
 
 from collections import Counter
 from itertools import islice, pairwise
@@ -15,7 +15,7 @@ DTYPES = st.sampled_from([np.uint8, np.uint16, np.int32, np.int64])
 
 @st.composite
 def texts_in_pieces(draw):
-    """Indices that are all different, and some pieces of them."""
+    """Distinct indices, and some pieces of them."""
     n = draw(st.integers(2, 60))
     edges = sorted(draw(st.lists(st.integers(0, n), max_size=8)))
     pieces = [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=False) if b - a >= 2]
@@ -39,7 +39,7 @@ def same(a, b):
 
 
 def check_protocol(dataset, batch_size, start):
-    """The batches with `start` are the last ones of those without; a seed is an order; all are as a batch should be."""
+    """`start` skips the first batches, a seed determines the order, and all batches are valid."""
     for seed in (None, 0):
 
         def batches(start=0, seed=seed):
@@ -114,7 +114,7 @@ def test_streams_have_every_transition_once(text_and_pieces, length, batch_size,
         assert set(seen) <= set(expected)
         assert [b.continues for b in batches] == [False] + [True] * (len(batches) - 1)
         assert all(b.inputs.shape[1] == length for b in batches[:-1])
-        # Read one after another, the streams are the steps in their order.
+        # One after another, the streams contain the steps in order.
         numbers = {pair: number for number, pair in enumerate(expected)}
         inputs, targets = (np.concatenate([getattr(b, k) for b in batches], axis=1) for k in ("inputs", "targets"))
         order = [numbers[pair] for pair in zip(inputs.ravel().tolist(), targets.ravel().tolist(), strict=True)]
@@ -136,7 +136,7 @@ def test_streams_of_one_text():
     assert single.tolist() == list(range(11))
 
 
-def test_orders_differ_from_seed_to_seed():
+def test_orders_depend_on_the_seed():
     for dataset in (
         Lines([np.full(2, i) for i in range(50)], 99),
         Windows(np.arange(200), 4),
@@ -202,7 +202,7 @@ def test_errors_come_before_the_first_batch():
             kind(text, 2, [])
 
 
-def test_windows_of_a_huge_text_need_no_table():
+def test_windows_of_a_huge_text_need_little_memory():
     text = np.broadcast_to(np.uint8(7), 10**12)
     windows = Windows(text, 10, [(0, 5 * 10**11), (5 * 10**11 + 3, 10**12)])
     assert len(windows) == 10**11
@@ -274,6 +274,6 @@ def test_examples():
         (np.zeros((2, 3, 4)), np.zeros(3, int), [4, -1, 1], ValueError, "from 0 to T_x = 4; got -1 to 4"),
     ],
 )
-def test_examples_that_do_not_fit(inputs, targets, lengths, error, message):
+def test_invalid_examples(inputs, targets, lengths, error, message):
     with pytest.raises(error, match=message):
         Examples(inputs, targets, lengths)

@@ -1,11 +1,13 @@
 """Engines against each other, on all libraries; which one runs; threads."""
 
+import itertools
 import math
 import os
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 
 import numpy as np
 import pytest
@@ -15,10 +17,10 @@ from hypothesis import strategies as st
 from problems import ENGINES_TOLERANCE, assert_close, make_problem, run
 
 import rnnx
-from rnnx.engines.cpu import engine
 from rnnx.engines.cpu.codegen import ir
 from rnnx.engines.cpu.descriptor import fields
 from rnnx.engines.cpu.runtime import thread_pool
+from rnnx.engines.cpu.runtime.thread_pool import Work, use_policy
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -110,23 +112,27 @@ def test_many_threads_many_shapes(engine):
         for i, name in enumerate(list(rnnx.CELLS) * 3)
     ]
 
-    def call(problem):
-        with rnnx.use_engine(engine):
-            return run(problem)[0]
+    contexts = [copy_context() for _ in problems]  # with the engine and its thread policy
 
-    expected = [call(p) for p in problems]
+    def call(context, problem):
+        return context.run(run, problem)[0]
+
+    expected = list(map(call, contexts, problems))
     with ThreadPoolExecutor(8) as pool:
         for _ in range(3):
-            for got, want in zip(pool.map(call, problems), expected, strict=True):
+            for got, want in zip(pool.map(call, contexts, problems), expected, strict=True):
                 assert all(np.array_equal(got[name], want[name]) for name in want)
 
 
 def spy_on_threads(monkeypatch):
-    """A list of the number of threads of every job from now on."""
-    used, run_job = [], thread_pool.Team.run
-    monkeypatch.setattr(
-        thread_pool.Team, "run", lambda self, job, n, plan: (used.append(n), run_job(self, job, n, plan))
-    )
+    """A list of the number of threads that every job from now on gets, if it asks for several."""
+    used, acquire = [], thread_pool.ThreadPool.acquire
+
+    def spy(pool, n, nanoseconds):
+        used.append(n if acquire(pool, n, nanoseconds) else 1)
+        return used[-1] > 1
+
+    monkeypatch.setattr(thread_pool.ThreadPool, "acquire", spy)
     return used
 
 
@@ -135,39 +141,34 @@ def spy_on_threads(monkeypatch):
 def test_paths_give_the_same_bits(cell, dtype, m, rng, monkeypatch):
     """One thread or several, that share the examples or the units: it does not show in the result."""
     lengths = None if m == 1 else [i % 7 for i in range(m)]
-    shares = math.ceil(math.ceil(150 / ir.lanes(dtype)) / fields.PANEL_UNITS)
+    shares = math.ceil(math.ceil(150 / ir.lanes(dtype)) / fields.UNIT_VECTORS)
     problem = make_problem(cell, rng, 5, 150, m, 6, lengths=lengths, scale=0.3).astype(dtype)
-    monkeypatch.setattr(engine, "split", lambda *_: (1, False))
-    monkeypatch.setattr(thread_pool, "_WAKING_UP", 0)
-    with rnnx.use_engine("cpu"):
+    with rnnx.use_engine("cpu"), use_policy(lambda work: (1, False)):
         alone, _ = run(problem)
-        used = spy_on_threads(monkeypatch)
-        for threads in (2, 3, 7):
-            for wide in (False, True):
-
-                def split(n_steps, m, products, shares, shared, threads=threads, wide=wide):
-                    return min(threads, shares if wide else m), wide
-
-                monkeypatch.setattr(engine, "split", split)
-                used.clear()
-                shared, _ = run(problem)
-                assert set(used) == {split(0, m, 0, shares, 0)[0]}
-                assert all(np.array_equal(alone[name], shared[name]) for name in alone), (threads, wide)
+    used = spy_on_threads(monkeypatch)
+    for threads, unit_parallel in itertools.product((2, 3, 7), (False, True)):
+        n = min(threads, shares if unit_parallel else m)
+        used.clear()
+        with rnnx.use_engine("cpu"), use_policy(lambda work, choice=(n, unit_parallel): choice):
+            shared, _ = run(problem)
+        assert used == ([n, n] if n > 1 else [])
+        assert all(np.array_equal(alone[name], shared[name]) for name in alone), (threads, unit_parallel)
 
 
-def test_the_rule_of_sharing(monkeypatch):
+def test_the_thread_policy(monkeypatch):
     monkeypatch.setattr(thread_pool, "max_threads", lambda: 4)
-    assert thread_pool.split(10, 64, 1000, shares=8, shared=0) == (1, False)  # not worth a hand-over
-    assert thread_pool.split(10, 64, 10**8, shares=8, shared=0) == (4, False)
-    assert thread_pool.split(10, 1, 10**8, shares=8, shared=0) == (4, True)  # one example: share the units
-    assert thread_pool.split(10, 1, 10**7, shares=2, shared=0) == (2, True)
-    assert thread_pool.split(10, 1, 10**8, shares=1, shared=0) == (1, False)  # nothing to share
-    assert thread_pool.split(10**5, 1, 10**8, shares=4, shared=0) == (
-        1,
-        False,
-    )  # steps too short to wait for each other
-    assert thread_pool.split(100, 8, 4 * 10**6, shares=1, shared=0) == (4, False)
-    assert thread_pool.split(100, 8, 4 * 10**6, shares=1, shared=12) == (1, False)  # or to share lines of the cache
+
+    def split(n_steps, m, products, shares, shared_lines=0):
+        return thread_pool.split(Work(n_steps, m, products, shares, shared_lines))
+
+    assert split(10, 64, 1000, shares=8) == (1, False)  # not worth a hand-over
+    assert split(10, 64, 10**8, shares=8) == (4, False)
+    assert split(10, 1, 10**8, shares=8) == (4, True)  # one example: share the units
+    assert split(10, 1, 10**7, shares=2) == (2, True)
+    assert split(10, 1, 10**8, shares=1) == (1, False)  # nothing to share
+    assert split(10**5, 1, 10**8, shares=4) == (1, False)  # steps too short to wait for each other
+    assert split(100, 8, 4 * 10**6, shares=1) == (4, False)
+    assert split(100, 8, 4 * 10**6, shares=1, shared_lines=12) == (1, False)  # or to share cache lines
 
 
 def test_thread_limits_are_respected(monkeypatch):
@@ -186,17 +187,15 @@ def test_threadpoolctl_is_respected():
 
 
 @pytest.mark.parametrize("short", [False, True])
-def test_a_sleeping_team_wakes_up(short, monkeypatch, rng):
+def test_sleeping_threads_wake_up(short, monkeypatch, rng):
     """Workers that found no job for a while sleep. A long job wakes them up; a short one does, and does not wait."""
     problem = make_problem(rnnx.CELLS["lstm"], rng, 4, 5, 6, 3)
-    monkeypatch.setattr(engine, "split", lambda *_: (3, False))
-    monkeypatch.setattr(thread_pool, "_WAKING_UP", 10**9 if short else 0)
     used = spy_on_threads(monkeypatch)
-    with rnnx.use_engine("cpu"):
+    with rnnx.use_engine("cpu"), use_policy(lambda work: (3, False), short_ns=1e9 if short else 0):
         first, _ = run(problem)
         for _ in range(20):
-            mail, until = thread_pool.team().mail, time.monotonic() + 10
-            while not all(mail[thread_pool.SLOT * i + thread_pool.ASLEEP] for i in (1, 2)):
+            until = time.monotonic() + 10
+            while not thread_pool.pool().workers["asleep"][1:3].all():
                 assert time.monotonic() < until
             used.clear()
             again, _ = run(problem)
@@ -284,10 +283,8 @@ def test_warm_up_messages():
 def test_a_worker_needs_no_more_stack_for_more_jobs():
     code = """
 import threading, numpy as np, rnnx
-from rnnx.engines.cpu import engine
-from rnnx.engines.cpu.runtime import thread_pool
-engine.split = lambda *_: (2, True)
-thread_pool._WAKING_UP = 0
+from rnnx.engines.cpu.runtime.thread_pool import Policy, policy
+policy.set(Policy(lambda work: (2, True), short_ns=0))
 threading.stack_size(1 << 16)
 stream = rnnx.Stream("rnn", rnnx.initialize_parameters("rnn", 2, 200, seed=0))
 x = np.ones((2, 1), "float32")
@@ -300,9 +297,9 @@ print(threading.active_count())
 
 
 AFTER_THE_END = """
-import atexit, threading, time, numpy as np, rnnx
-from rnnx.engines.cpu import engine
-engine.split = lambda *_: (3, False)
+import contextvars, threading, numpy as np, rnnx
+from rnnx.engines.cpu.runtime.thread_pool import Policy, policy
+policy.set(Policy(lambda work: (3, False)))
 p = rnnx.initialize_parameters("rnn", 2, 3, seed=0)
 def call(what):
     print(what, rnnx.rnn_forward(np.ones((2, 6, 4), "float32"), None, p)[0].shape, flush=True)
@@ -310,7 +307,7 @@ call("main")
 def late():
     threading.main_thread().join()
     call("late")
-threading.Thread(target=late).start()
+threading.Thread(target=contextvars.copy_context().run, args=(late,)).start()
 """
 
 
@@ -324,10 +321,8 @@ def test_the_child_of_a_fork_has_threads_of_its_own():
     """For calls, and for a stream that was made before."""
     code = """
 import os, threading, numpy as np, rnnx
-from rnnx.engines.cpu import engine
-from rnnx.engines.cpu.runtime import thread_pool
-engine.split = lambda *_: (3, True)
-thread_pool._WAKING_UP = 0
+from rnnx.engines.cpu.runtime.thread_pool import Policy, policy
+policy.set(Policy(lambda work: (3, True), short_ns=0))
 p = rnnx.initialize_parameters("rnn", 2, 200, seed=0)
 stream = rnnx.Stream("rnn", p, m=6)
 def call():

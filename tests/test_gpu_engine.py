@@ -1,5 +1,6 @@
-"""The GPU engine in its emulation: recordings, memory, 16 bits, products. What every engine must do is tested with all
-engines in the other files.
+"""The emulated GPU engine: CUDA graphs, memory, 16-bit types, products.
+
+The requirements that hold for every engine are tested in the other files.
 """
 
 import dataclasses
@@ -14,7 +15,8 @@ from problems import assert_close, make_problem, run
 
 import rnnx
 from rnnx._core import arrays as ns
-from rnnx.engines.gpu import codegen, graphs, launches
+from rnnx.cells.wiring import wiring
+from rnnx.engines.gpu import codegen, graphs, launches, trace
 from rnnx.engines.gpu.device import Arena, Matrix
 
 pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason=NO_COMPILER)
@@ -22,14 +24,14 @@ BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
 @pytest.fixture
-def queue(monkeypatch):
-    """The engine on a queue of its own, which has no plans yet."""
+def stream(monkeypatch):
+    """The engine on a new stream, without captured passes."""
     import emulated_engine
 
-    queue = emulated_engine.EmulatedQueue()
-    monkeypatch.setattr(emulated_engine, "queue", queue)
+    stream = emulated_engine.EmulatedStream()
+    monkeypatch.setattr(emulated_engine, "stream", stream)
     with rnnx.use_engine("emulated"):
-        yield queue
+        yield stream
 
 
 def results(problem):
@@ -45,58 +47,58 @@ def assert_same_bits(actual, expected):
 
 @pytest.mark.parametrize("lengths", [None, [4, 0, 3]])
 @pytest.mark.parametrize("indexed", [False, True])
-def test_recorded_is_eager_bit_for_bit(queue, cell, lengths, indexed, rng):
+def test_a_replay_gives_the_bits_of_an_uncaptured_pass(stream, cell, lengths, indexed, rng):
     problem = make_problem(cell, rng, 6, 5, 3, 4, lengths=lengths).astype("float32")
     other = make_problem(cell, rng, 6, 5, 3, 4, lengths=None if lengths is None else [1, 4, 2]).astype("float32")
     if indexed:
         problem.x, other.x = rng.integers(0, 6, (2, 3, 4))
     eager = results(problem)
-    assert "graph" not in queue.log
-    eager_other = results(other)  # the second call makes the recording
-    assert "graph" not in queue.log
+    assert "graph" not in stream.log
+    eager_other = results(other)  # the second call captures
+    assert "graph" not in stream.log
     for expected, given in ((eager, problem), (eager_other, other), (eager, problem)):
-        queue.log.clear()
+        stream.log.clear()
         assert_same_bits(results(given), expected)
-        assert queue.log.count("graph") == 2
+        assert stream.log.count("graph") == 2
 
 
-def test_what_a_pass_asks_for(queue, cell, rng):
-    """One product for all inputs, one product and one kernel a stage and step, one product a gradient at the end."""
+def test_the_launches_of_a_pass(stream, cell, rng):
+    """One product for all inputs, one product and one kernel per stage and step, and one product per gradient."""
     results(make_problem(cell, rng, n_steps=7))
     stages = len(cell.stages)
-    assert queue.log.count("gemm") == (1 + 7 * stages) + (7 * stages + stages + 2)
+    assert stream.log.count("gemm") == (1 + 7 * stages) + (7 * stages + stages + 2)
     for i in range(stages):
-        assert queue.log.count(f"forward_{i}") == queue.log.count(f"backward_{i}") == 7
-    assert "sums_by_index" not in queue.log
-    others = len([name for name in queue.log if not name.startswith(("gemm", "forward_", "backward_"))])
-    queue.log.clear()
+        assert stream.log.count(f"forward_{i}") == stream.log.count(f"backward_{i}") == 7
+    assert "scatter_add" not in stream.log
+    others = len([name for name in stream.log if not name.startswith(("gemm", "forward_", "backward_"))])
+    stream.log.clear()
     results(make_problem(cell, rng, n_steps=9))
-    assert others == len([name for name in queue.log if not name.startswith(("gemm", "forward_", "backward_"))])
+    assert others == len([name for name in stream.log if not name.startswith(("gemm", "forward_", "backward_"))])
 
 
-def test_fortran_order_goes_in_and_out_without_copies(queue, rng):
-    """What a layer hands on lies as the next one reads it; only x of a pass that can go back is copied."""
+def test_fortran_order_is_not_copied(stream, rng):
+    """A layer returns arrays that the next one reads in place. Only x is copied, if a backward pass may follow."""
     problem = make_problem(rnnx.CELLS["lstm"], rng, 3, 4, 2, 6)
     x, ds = np.asfortranarray(problem.x), [*map(np.asfortranarray, problem.dstates)]
     for keep, moved in ((False, 0), (True, 1)):
-        queue.plans = None
-        queue.log.clear()
+        stream.graphs = None
+        stream.log.clear()
         states, _, caches = rnnx.recurrent_forward(problem.cell, x, (), problem.parameters, keep_caches=keep)
         assert all(s.flags.f_contiguous for s in states)
-        # Two initial states, and with caches two outputs that are the caller's.
-        assert queue.log.count("rows_as_stored") == 2 + moved + 2 * keep
-    queue.log.clear()
+        # Two initial states, and with caches two copies of the outputs.
+        assert stream.log.count("time_major") == 2 + moved + 2 * keep
+    stream.log.clear()
     gradients = rnnx.recurrent_backward(problem.cell, ds, caches)
     assert gradients["dx"].flags.f_contiguous
-    assert "rows_as_stored" not in queue.log
+    assert "time_major" not in stream.log
     expected = rnnx.recurrent_backward(problem.cell, problem.dstates, caches)
     assert_same_bits(gradients, expected)
 
 
-def test_the_loops_allocate_nothing(queue, cell, rng, monkeypatch):
+def test_loops_do_not_allocate(stream, cell, rng, monkeypatch):
     made, inside = [], []
-    allocate = queue.allocate
-    monkeypatch.setattr(queue, "allocate", lambda size: made.append(size) or allocate(size))
+    allocate = stream.allocate
+    monkeypatch.setattr(stream, "allocate", lambda size: made.append(size) or allocate(size))
     for kind in (graphs.Forward, graphs.Backward):
         loop = kind.loop
 
@@ -112,7 +114,7 @@ def test_the_loops_allocate_nothing(queue, cell, rng, monkeypatch):
     assert not any(inside)
 
 
-def test_forwards_before_a_backward_have_memory_of_their_own(queue, rng):
+def test_forward_passes_before_a_backward_pass_use_separate_memory(stream, rng):
     problems = [make_problem(rnnx.CELLS["lstm"], rng) for _ in range(3)]
     expected = [results(problem) for problem in problems]
     for _ in range(2):
@@ -120,11 +122,11 @@ def test_forwards_before_a_backward_have_memory_of_their_own(queue, rng):
         for problem, kept, want in zip(problems, caches, expected, strict=True):
             got = rnnx.recurrent_backward(problem.cell, problem.dstates, kept, ds_final=problem.dfinal)
             assert_same_bits(got, {name: want[name] for name in got})
-    assert "graph" in queue.log
+    assert "graph" in stream.log
 
 
-def test_memory_that_somebody_sees_is_not_used_again(queue, rng):
-    """The arrays of a step, and outputs, outlive the caches that they came from."""
+def test_memory_in_use_is_not_reused(stream, rng):
+    """The arrays of a step, and the outputs, outlive the caches."""
     problem = make_problem(rnnx.CELLS["gru"], rng)
     for _ in range(3):
         states, _, caches = rnnx.recurrent_forward(problem.cell, problem.x, problem.s0, problem.parameters)
@@ -139,7 +141,7 @@ def test_memory_that_somebody_sees_is_not_used_again(queue, rng):
     np.testing.assert_array_equal(states[0], kept)
 
 
-def test_inference_hands_out_memory_of_the_callers(queue, rng):
+def test_results_of_inference_belong_to_the_caller(stream, rng):
     problem = make_problem(rnnx.CELLS["lstm"], rng)
     outputs = []
     for i in range(4):
@@ -148,15 +150,15 @@ def test_inference_hands_out_memory_of_the_callers(queue, rng):
             problem.cell, problem.x, problem.s0, problem.parameters, keep_caches=False
         )
         outputs.append((states, caches.final_state, [s.copy() for s in states]))
-    assert queue.log.count("graph") == 2
+    assert stream.log.count("graph") == 2
     for states, final, copies in outputs:
         for state, copy in zip(states, copies, strict=True):
             np.testing.assert_array_equal(state, copy)
         np.testing.assert_array_equal(final["a"], copies[0][:, :, -1])
-    assert len(list(queue.plans)) == 1
+    assert len(list(stream.graphs)) == 1
 
 
-def test_backward_twice_and_for_other_cotangents(queue, rng):
+def test_backward_twice_and_for_other_cotangents(stream, rng):
     problem = make_problem(rnnx.CELLS["lstm"], rng)
     expected = results(problem)
     for _ in range(3):
@@ -175,31 +177,31 @@ def test_backward_twice_and_for_other_cotangents(queue, rng):
                     assert_close(got[name], array, 1e-13, name)
 
 
-def test_plans_are_few(queue, rng, monkeypatch):
-    """Setups without end are not recorded; plans that nobody has used for long make room."""
-    monkeypatch.setattr(graphs, "MOST", 3)
-    monkeypatch.setattr(graphs, "IDLE", 4)
+def test_captured_passes_are_limited(stream, rng, monkeypatch):
+    """The number of captured passes is bounded; idle ones are dropped for new ones."""
+    monkeypatch.setattr(graphs, "MAX_PASSES", 3)
+    monkeypatch.setattr(graphs, "IDLE_CALLS", 4)
     problems = [make_problem(rnnx.CELLS["rnn"], rng, n_steps=2 + i) for i in range(5)]
     expected = [results(problem) for problem in problems]
     for _ in range(3):
         for problem, want in zip(problems, expected, strict=True):
             assert_same_bits(results(problem), want)
-            assert len(list(queue.plans)) <= 3
+            assert len(list(stream.graphs)) <= 3
     steady = problems[0]
     for _ in range(8):
         results(steady)
-    queue.log.clear()
+    stream.log.clear()
     results(steady)
-    assert queue.log.count("graph") == 2
-    monkeypatch.setattr(queue, "room", 0)
+    assert stream.log.count("graph") == 2
+    monkeypatch.setattr(stream, "graph_memory", 0)
     results(make_problem(rnnx.CELLS["gru"], rng))
-    queue.log.clear()
+    stream.log.clear()
     results(make_problem(rnnx.CELLS["gru"], rng))
-    assert "graph" not in queue.log
+    assert "graph" not in stream.log
 
 
-def test_backward_on_another_queue_or_in_another_precision(queue, rng, monkeypatch):
-    """A recording serves the stream and the precision that it was made for."""
+def test_backward_on_another_stream_or_in_another_precision(stream, rng, monkeypatch):
+    """A CUDA graph is replayed only on the stream and in the precision of its capture."""
     import emulated_engine
 
     problem = make_problem(rnnx.CELLS["lstm"], rng)
@@ -211,58 +213,58 @@ def test_backward_on_another_queue_or_in_another_precision(queue, rng, monkeypat
         assert_same_bits(gradients, {name: expected[name] for name in gradients})
 
     _, _, caches = rnnx.recurrent_forward(problem.cell, problem.x, problem.s0, problem.parameters)
-    other = emulated_engine.EmulatedQueue()
+    other = emulated_engine.EmulatedStream()
     with monkeypatch.context() as patch:
-        patch.setattr(emulated_engine, "queue", other)
+        patch.setattr(emulated_engine, "stream", other)
         backward(caches)
     assert "backward_0" in other.log
     assert "graph" not in other.log
     for precision, n_replays in (("tf32", 0), ("tf32", 1), ("ieee", 1)):
-        monkeypatch.setattr(queue, "precision", precision)
-        queue.log.clear()
+        monkeypatch.setattr(stream, "precision", precision)
+        stream.log.clear()
         backward(caches)
-        assert queue.log.count("graph") == n_replays
+        assert stream.log.count("graph") == n_replays
 
 
-def test_without_recordings(queue, cell, rng, monkeypatch):
+def test_without_capture(stream, cell, rng, monkeypatch):
     problem = make_problem(cell, rng)
     expected = results(problem)
     with monkeypatch.context() as patch:
-        patch.setattr(queue, "record", lambda work: None)
+        patch.setattr(stream, "capture", lambda work: None)
         for _ in range(3):
             assert_same_bits(results(problem), expected)
-    monkeypatch.setattr(queue, "plans", None)
-    monkeypatch.setattr(queue, "records", False)
+    monkeypatch.setattr(stream, "graphs", None)
+    monkeypatch.setattr(stream, "can_capture", False)
     for _ in range(3):
         assert_same_bits(results(problem), expected)
-    assert not list(queue.plans)  # which would only hold memory
+    assert not list(stream.graphs)  # they would only hold memory
 
 
-def test_memory_that_is_not_enough_for_a_plan(queue, rng, monkeypatch):
-    """Plans that are not in use make room; the pass is done as it is."""
+def test_too_little_memory_for_a_captured_pass(stream, rng, monkeypatch):
+    """Captured passes that are not in use are dropped, and the pass runs uncaptured."""
     first, second = (make_problem(rnnx.CELLS["rnn"], rng, n_steps=n) for n in (4, 5))
     expected = [results(first), results(second)]
     results(first)
-    assert len(list(queue.plans)) == 1
-    allocate = queue.allocate
+    assert len(list(stream.graphs)) == 1
+    allocate = stream.allocate
 
     def fails_once(size):
-        monkeypatch.setattr(queue, "allocate", allocate)
+        monkeypatch.setattr(stream, "allocate", allocate)
         raise MemoryError
 
-    monkeypatch.setattr(queue, "allocate", fails_once)
+    monkeypatch.setattr(stream, "allocate", fails_once)
     assert_same_bits(results(second), expected[1])
-    assert not list(queue.plans)
+    assert not list(stream.graphs)
     for _ in range(3):
         assert_same_bits(results(first), expected[0])
         assert_same_bits(results(second), expected[1])
-    assert len(list(queue.plans)) == 2
+    assert len(list(stream.graphs)) == 2
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("lengths", [None, [9, 4]])
-def test_sixteen_bits(queue, cell, dtype, lengths, rng, monkeypatch):
-    """Stored in 16 bits, computed in 32: within some units of rounding of float64 on the same inputs."""
+def test_16_bit_types(stream, cell, dtype, lengths, rng, monkeypatch):
+    """Stored in 16 bits, computed in float32: close to float64 on the same inputs."""
     monkeypatch.setattr(ns, "_floats", lambda xp: frozenset({np.dtype(np.float16), BFLOAT16}))
     dtype = np.dtype(dtype) if dtype == "float16" else BFLOAT16
     problem = make_problem(cell, rng, 6, 8, 2, 9, scale=0.5, lengths=lengths).astype(dtype)
@@ -277,7 +279,7 @@ def test_sixteen_bits(queue, cell, dtype, lengths, rng, monkeypatch):
         assert_close(actual[0][name].astype(np.float64), array, tolerance, name)
 
 
-def test_gradients_of_sixteen_bits_are_summed_in_thirty_two(queue, monkeypatch):
+def test_gradients_of_16_bit_types_are_summed_in_float32(stream, monkeypatch):
     """4096 equal terms: a sum in float16 would stop growing at 2048."""
     monkeypatch.setattr(ns, "_floats", lambda xp: frozenset({np.dtype(np.float16)}))
     cell = rnnx.CELLS["rnn"]
@@ -289,8 +291,8 @@ def test_gradients_of_sixteen_bits_are_summed_in_thirty_two(queue, monkeypatch):
     assert gradients["dWax"] == 4096
 
 
-def test_an_index_out_of_range_is_nan(queue, cell, rng, monkeypatch):
-    """Nobody waits for indices on a device to be checked: what comes of a wrong one cannot be overlooked."""
+def test_an_index_out_of_range_is_nan(stream, cell, rng, monkeypatch):
+    """Indices on a device are not checked, because that would synchronize. A wrong one gives NaN."""
     monkeypatch.setattr(ns, "is_on_host", lambda array: False)
     problem = make_problem(cell, rng, n_x=4, m=3, n_steps=2)
     problem.x = np.array([[0, 1], [4, 2], [-1, 3]])
@@ -299,11 +301,11 @@ def test_an_index_out_of_range_is_nan(queue, cell, rng, monkeypatch):
     assert np.isnan(states[0][:, 1:]).all()
 
 
-# --- cells that hand things through -------------------------------------------------------------------------------
+# --- cells that pass values through -------------------------------------------------------------------------------
 
 
 def through_forward(ops, zx, zh, s):
-    """A state that stays, a side that is saved as it came, and one value saved twice."""
+    """One state stays as it is, one side is saved unchanged, and one value is saved twice."""
     (a, b), (c, _), (_, q) = zx, zh, s
     n = ops.tanh(a + c)
     return (n, q), (s[0], b, n, n)
@@ -352,9 +354,9 @@ SWAP = rnnx.Cell(
 @pytest.mark.parametrize("shared", [0, 227 << 10])
 @pytest.mark.parametrize("lengths", [None, [4, 0, 2]])
 @pytest.mark.parametrize("odd", [THROUGH, SWAP], ids=lambda cell: cell.name)
-def test_cells_that_hand_things_through(queue, odd, lengths, shared, rng, monkeypatch):
-    """Symbols that come back unchanged, or twice, or zero anywhere; two stages, biases on some gates, keys of two."""
-    monkeypatch.setattr(type(queue), "clusters", shared)
+def test_cells_that_pass_values_through(stream, odd, lengths, shared, rng, monkeypatch):
+    """Results that are arguments, equal or zero; two stages, recurrent biases on some gates, separate weights."""
+    monkeypatch.setattr(type(stream), "cluster_shared_bytes", shared)
     problem = make_problem(odd, rng, 5, 6, 3, 4, lengths=lengths)
     problem.parameters |= {key: rng.standard_normal((6, 1)) for key in odd.optional_keys}
     with rnnx.use_engine("reference"):
@@ -365,13 +367,13 @@ def test_cells_that_hand_things_through(queue, odd, lengths, shared, rng, monkey
         np.testing.assert_allclose(actual[name], array, atol=1e-12, err_msg=name)
 
 
-# --- whole passes by clusters of blocks, which are off by default -------------------------------------------------
+# --- whole passes on thread block clusters, which are off by default ----------------------------------------------
 
 
 @pytest.fixture
-def clusters(queue, monkeypatch):
-    monkeypatch.setattr(type(queue), "clusters", 227 << 10)
-    return queue
+def clusters(stream, monkeypatch):
+    monkeypatch.setattr(type(stream), "cluster_shared_bytes", 227 << 10)
+    return stream
 
 
 CLUSTERS = {
@@ -384,13 +386,13 @@ CLUSTERS = {
 
 
 @pytest.mark.parametrize("case", CLUSTERS)
-def test_clusters_agree_with_plain(clusters, cell, case, rng):
+def test_clusters_agree_with_the_reference_engine(clusters, cell, case, rng):
     dtype, options = CLUSTERS[case]
     options = {"n_x": 5, "n_a": 11, "m": 4, "n_steps": 6, "n_y": 2, "scale": 0.5, **options}
     problem = make_problem(cell, rng, **options).astype(dtype)
     indices = dataclasses.replace(problem, x=rng.integers(0, 5, problem.x.shape[1:]))
     for one in (problem, indices):
-        for _ in range(3 if case == "reference" else 1):  # as it is, and recorded
+        for _ in range(3 if case == "reference" else 1):  # uncaptured, captured, replayed
             actual = results(one)
         with rnnx.use_engine("reference"):
             expected = results(one)
@@ -401,7 +403,7 @@ def test_clusters_agree_with_plain(clusters, cell, case, rng):
     assert "backward_0" not in clusters.log
 
 
-def test_clusters_give_the_same_bits_in_any_order_of_the_threads(clusters, cell, rng, monkeypatch):
+def test_clusters_give_the_same_bits_for_any_order_of_threads(clusters, cell, rng, monkeypatch):
     import emulated_engine
 
     problem = make_problem(cell, rng, 3, 21, 5, 4, lengths=[4, 2, 0, 3, 4]).astype("float32")
@@ -413,8 +415,8 @@ def test_clusters_give_the_same_bits_in_any_order_of_the_threads(clusters, cell,
 
 @pytest.mark.parametrize("which", range(2))
 @pytest.mark.parametrize("name", ["cluster_forward", "cluster_backward"])
-def test_a_missing_barrier_is_seen(clusters, name, which, rng, monkeypatch):
-    """The emulation is able to fail: without one barrier of the loop the results are others."""
+def test_a_missing_barrier_is_detected(clusters, name, which, rng, monkeypatch):
+    """The emulation can fail: without one barrier of the loop the results differ."""
     from rnnx.engines.gpu import cluster_codegen
 
     problem = make_problem(rnnx.CELLS["lstm"], rng, 3, 37, 5, 4).astype("float32")
@@ -426,40 +428,40 @@ def test_a_missing_barrier_is_seen(clusters, name, which, rng, monkeypatch):
     assert barrier in body
     broken = f"{head}{name}({loop}for (t = {body.replace(barrier, '', 1)}"
     monkeypatch.setattr(cluster_codegen, "source", lambda cell: broken)
-    monkeypatch.setattr(clusters, "plans", None)
+    monkeypatch.setattr(clusters, "graphs", None)
     actual = results(problem)
     assert any(not np.array_equal(actual[key], expected[key]) for key in expected)
 
 
-def test_weights_that_do_not_fit_go_step_by_step(clusters, rng):
+def test_weights_that_do_not_fit_run_step_by_step(clusters, rng):
     results(make_problem(rnnx.CELLS["lstm"], rng, 2, 340, 1, 2).astype("float32"))
     assert "forward_0" in clusters.log
     assert "cluster_forward" not in clusters.log
 
 
-def test_clusters_are_off(queue, rng):
+def test_clusters_are_off(stream, rng):
     results(make_problem(rnnx.CELLS["rnn"], rng))
-    assert "cluster_forward" not in queue.log
+    assert "cluster_forward" not in stream.log
 
 
-# --- moves and sums -----------------------------------------------------------------------------------------------
+# --- layout kernels -----------------------------------------------------------------------------------------------
 
 
-def launcher(queue, dtype="float64"):
-    return queue.kernels(codegen.sources(rnnx.CELLS["rnn"]), codegen.options(np.dtype(dtype)))
+def launcher(stream, dtype="float64"):
+    return stream.kernels(codegen.sources(rnnx.CELLS["rnn"]), codegen.options(np.dtype(dtype)))
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (33, 2, 40), (70, 3, 5), (5, 1, 65)])
 @pytest.mark.parametrize("order", [*itertools.permutations(range(3))])
 @pytest.mark.parametrize("lengths", [False, True])
-def test_rows(queue, shape, order, lengths, rng):
+def test_to_time_major(stream, shape, order, lengths, rng):
     n, m, n_steps = shape
     base = rng.standard_normal([shape[i] for i in order]).transpose(np.argsort(order))
     assert base.shape == shape
     ends = rng.integers(0, n_steps + 1, m)
-    target = Arena(queue, {"rows": ((n_steps, m, n), base.dtype)})
+    target = Arena(stream, {"rows": ((n_steps, m, n), base.dtype)})
     address = ends.ctypes.data if lengths else 0
-    launches.rows(queue, launcher(queue), base, target.address("rows"), (n_steps, m, n), address)
+    launches.to_time_major(stream, launcher(stream), base, target.address("rows"), (n_steps, m, n), address)
     expected = base.transpose(2, 1, 0).copy()
     if lengths:
         expected[np.arange(n_steps)[:, None] >= ends] = 0
@@ -467,22 +469,22 @@ def test_rows(queue, shape, order, lengths, rng):
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (7, 33), (512, 3), (1300, 40)])
-def test_sums(queue, rows, columns, rng):
+def test_sums(stream, rows, columns, rng):
     a = rng.standard_normal((rows, columns + 3))
     matrix = Matrix(a.ctypes.data, rows, columns, columns + 3, a.dtype)
-    target = Arena(queue, {"sums": ((columns,), a.dtype), "by index": ((columns, 9), a.dtype)})
-    launches.sum_columns(queue, launcher(queue), matrix, target.address("sums"))
+    target = Arena(stream, {"sums": ((columns,), a.dtype), "scattered": ((columns, 9), a.dtype)})
+    launches.sum_columns(stream, launcher(stream), matrix, target.address("sums"))
     assert_close(target.array("sums"), a[:, :columns].sum(axis=0), 1e-14)
     index = rng.integers(0, 6, rows)
-    wide = target.matrix("by index").part(2, 6)
-    launches.sum_by_index(launcher(queue), matrix, index.ctypes.data, wide)
-    assert_close(target.array("by index")[:, 2:8], a[:, :columns].T @ np.eye(6)[index], 1e-14)
-    assert np.isnan(target.array("by index")[:, [0, 1, 8]]).all()
+    wide = target.matrix("scattered").column_block(2, 6)
+    launches.scatter_add(launcher(stream), matrix, index.ctypes.data, wide)
+    assert_close(target.array("scattered")[:, 2:8], a[:, :columns].T @ np.eye(6)[index], 1e-14)
+    assert np.isnan(target.array("scattered")[:, [0, 1, 8]]).all()
 
 
 @pytest.mark.parametrize(("r", "k", "c"), [(3, 4, 5), (1, 4, 5), (3, 1, 5), (3, 4, 1), (1, 1, 1)])
-def test_products_in_any_order(queue, r, k, c, rng):
-    from emulated_engine import matmul
+def test_products_of_any_memory_order(stream, r, k, c, rng):
+    from emulated_engine import ENGINE
 
     def orders(a):
         wide = np.zeros((a.shape[0], 2 * a.shape[1]))
@@ -491,15 +493,15 @@ def test_products_in_any_order(queue, r, k, c, rng):
 
     a, b, bias = rng.standard_normal((r, k)), rng.standard_normal((k, c)), rng.standard_normal(c)
     for left, right in itertools.product(orders(a), orders(b)):
-        np.testing.assert_allclose(matmul(np, left, right, bias), a @ b + bias, rtol=1e-13)
-    assert matmul(np, a, b).flags.c_contiguous
+        np.testing.assert_allclose(ENGINE.matmul(left, right, bias), a @ b + bias, rtol=1e-13)
+    assert ENGINE.matmul(a, b).flags.c_contiguous
 
 
-# --- the source ---------------------------------------------------------------------------------------------------
+# --- code generation ----------------------------------------------------------------------------------------------
 
 
-def test_a_cell_is_traced_not_written(cell):
-    """Same mathematics, same kernel; changed mathematics, changed kernel; nothing twice."""
+def test_kernels_are_traced_from_the_cell(cell):
+    """Changed mathematics change the cell's own kernels only, and no expression is computed twice."""
     stage = cell.stages[-1]
 
     def other(ops, zx, zh, s):
@@ -509,14 +511,13 @@ def test_a_cell_is_traced_not_written(cell):
     changed = dataclasses.replace(cell, stages=(*cell.stages[:-1], dataclasses.replace(stage, forward=other)))
     assert codegen.sources(changed)[1] != codegen.sources(cell)[1]
     assert codegen.sources(changed)[0] == codegen.sources(cell)[0]
-    trace, _, _ = codegen.trace_forward(cell, 0)
-    expressions = [line.split(" = ")[1] for line in trace.lines]
+    traced, _, _ = trace.trace_forward(wiring(cell)[0])
+    expressions = [line.split(" = ")[1] for line in traced.lines]
     assert len(set(expressions)) == len(expressions)
 
 
-def test_what_cannot_be_traced_says_so():
-    trace = codegen.Trace()
-    (x,) = trace.symbols(["x"])
+def test_untraceable_operations_raise():
+    (x,) = trace.Trace().symbols("x", 1)
     for wrong in (lambda: x + 1.0, lambda: 2.0 * x, lambda: bool(x), lambda: np.tanh(x), lambda: -x):
         with pytest.raises(TypeError):
             wrong()

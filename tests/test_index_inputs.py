@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from problems import ENGINES_TOLERANCE, TOLERANCE, assert_close, make_problem, numeric_gradient, run
 
 import rnnx
-from rnnx.engines.cpu import engine
-from rnnx.engines.cpu.runtime import thread_pool
+from rnnx.engines.cpu.runtime.thread_pool import use_policy
 
 CLOSE = {"float32": ENGINES_TOLERANCE["float32"], "float64": 1e-13}
 
@@ -100,16 +99,14 @@ def test_sizes_beyond_every_block(engine, cell, rng):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_paths_give_the_same_bits(cell, dtype, rng, monkeypatch):
+def test_paths_give_the_same_bits(cell, dtype, rng):
     lengths = [i % 7 for i in range(23)]
     _, problem = make_problems(cell, rng, 13, 150, 23, 6, dtype=dtype, scale=0.3, lengths=lengths)
-    monkeypatch.setattr(thread_pool, "_WAKING_UP", 0)
-    with rnnx.use_engine("cpu"):
-        results = {}
-        for path, split in PATHS.items():
-            monkeypatch.setattr(engine, "split", split)
+    results = {}
+    for path, split in PATHS.items():
+        with rnnx.use_engine("cpu"), use_policy(split):
             results[path], _ = run(problem)
-    for path in ("sliced", "wide"):
+    for path in ("batch_parallel", "unit_parallel"):
         assert all(np.array_equal(results["alone"][name], a) for name, a in results[path].items()), path
 
 
@@ -127,7 +124,6 @@ def test_every_runtime(runtime, name, lengths, rng):
 
 def test_under_jax_jit(rng):
     jax = pytest.importorskip("jax")
-    jax.config.update("jax_enable_x64", True)
     columns, indices = make_problems(rnnx.CELLS["rnn"], rng, n_steps=2)
 
     @jax.jit

@@ -18,9 +18,8 @@ def emit(factor):
 
     def write(module):
         f = Function(module, "scale", ("x", "out"), np.float64, public=True)
-        x, out = f.arguments
-        product = f.build.fmul(f.load(x, f.real), f.real(float(factor)))
-        f.build.store(product, f.pointer(out, f.real))
+        product = f.build.fmul(f.load(f.arguments.x, f.real), f.real(float(factor)))
+        f.build.store(product, f.pointer(f.arguments.out, f.real))
         f.end()
 
     return write
@@ -109,7 +108,7 @@ def test_the_key_has_everything(monkeypatch):
 
 
 def test_the_loops_depend_on_sources_and_on_numba(monkeypatch):
-    assert "def forward(me, n, p)" in object_cache.SOURCES
+    assert "def forward(me, n, descriptor)" in object_cache.SOURCES
     keys = []
     monkeypatch.setattr(object_cache, "_load", lambda key, build: keys.append(key) or {})
     object_cache.loops("loops.passes", "forward")

@@ -1,7 +1,7 @@
-"""The lab on a device: nothing is fetched but when somebody looks, and then it is what NumPy says.
+"""Training on a device: numbers are fetched only when they are read, and match NumPy.
 
-The device is a stand-in: arrays of array-api-strict that are not on its CPU, and of which every look at a value fails
-unless it goes through the one function that fetches, which is counted.
+The device is emulated by arrays of array-api-strict that are not on its CPU device. Reading their values fails
+except through the one function that fetches them, which is counted.
 """
 
 import math
@@ -22,7 +22,7 @@ LOOKS = ("__float__", "__bool__", "__int__", "__index__", "__complex__", "__iter
 
 
 class Device:
-    """The stand-in, and what was fetched from it and brought to it."""
+    """The emulated device, with the number of fetches and the sizes of the copies to it."""
 
     def __init__(self, xp):
         self.xp, self.there = xp, xp.Device("device1")
@@ -54,7 +54,7 @@ def device(monkeypatch):
             monkeypatch.setattr(array, name, forbidden(name))
     to_host, asarray, item = ns.to_host, xp.asarray, array.__getitem__
 
-    def part(self, key):  # CuPy counts what a mask chooses, and waits for that
+    def part(self, key):  # CuPy waits for the number of selected elements
         keys = key if isinstance(key, tuple) else (key,)
         assert not any(isinstance(k, array) and k.dtype == xp.bool for k in keys), "a mask waits for the device"
         return item(self, key)
@@ -116,7 +116,7 @@ def assert_numbers(actual, expected):
     ],
 )
 def test_a_step_fetches_nothing(device, by, options):
-    """Steps of several epochs, then a look: the numbers, the parameters and the state are NumPy's."""
+    """Several epochs of steps without a fetch give NumPy's numbers, parameters and state."""
     corpus = corpus_of(by)
     ours, theirs = trainers(device, corpus, **options)
     run = {"batch_size": 12, "iterations": 12, "evaluate_every": 100}
@@ -125,7 +125,7 @@ def test_a_step_fetches_nothing(device, by, options):
     for expected in range(1, 12):
         steps.append(next(items))
         assert steps[-1].step == theirs.step == expected
-        assert device.fetched == steps[-1].epoch - 1  # once, where an epoch begins
+        assert device.fetched == steps[-1].epoch - 1  # once at the beginning of an epoch
     assert device.fetched > 0
     fetched = device.fetched
     losses = [p.loss for p in steps]
@@ -142,11 +142,10 @@ def test_a_step_fetches_nothing(device, by, options):
 
 
 class ByArray(Adam):
-    """A rule that is not one of elements: every array moves by its own largest entry."""
+    """A rule that is not elementwise: every array is scaled by its own largest entry."""
 
-    def rule(self, rate, t):
-        rule = super().rule(rate, t)
-        return lambda xp, p, g, *rest, write: rule(xp, p, g / xp.max(xp.abs(g)), *rest, write=write)
+    def update_array(self, p, g, state, u):
+        return super().update_array(p, g / u.xp.max(u.xp.abs(g)), state, u)
 
 
 @pytest.mark.parametrize(
@@ -154,8 +153,8 @@ class ByArray(Adam):
     [*((kind(0.01), True) for kind in (SGD, Momentum, RMSProp, Adam, AdamW)), (ByArray(0.01), False)],
     ids=lambda x: "" if isinstance(x, bool) else type(x).__name__,
 )
-def test_the_update_is_one_of_one_array(device, optimizer, joined, monkeypatch):
-    """Where every call is a launch; the rule of somebody's own is called as ever."""
+def test_the_update_is_of_one_joined_array(device, optimizer, joined, monkeypatch):
+    """Every call is a kernel launch, so arrays are joined; a custom rule sees single arrays."""
     corpus = corpus_of("lines")
     ours, theirs = trainers(device, corpus, optimizer=optimizer, clip_value=0.1)
     seen, update = [], type(optimizer).update
@@ -171,7 +170,7 @@ def test_the_update_is_one_of_one_array(device, optimizer, joined, monkeypatch):
     assert set(seen) == {(False, n), (True, 1 if joined else n)}
     assert_same(ours.model.parameters, theirs.model.parameters)
     assert_same(ours.optimizer_state, theirs.optimizer_state)
-    # Parameters that somebody has put in the place of the others are the ones that are trained.
+    # Parameters that were replaced from outside are the ones that are trained.
     theirs.model.parameters = {name: a + 1 for name, a in theirs.model.parameters.items()}
     ours.model.parameters = {name: a + 1 for name, a in ours.model.parameters.items()}
     for trainer in (ours, theirs):
@@ -181,7 +180,7 @@ def test_the_update_is_one_of_one_array(device, optimizer, joined, monkeypatch):
 
 @pytest.mark.parametrize("by", ["lines", "windows", "streams"])
 def test_the_text_is_on_the_device(device, by):
-    """A step brings there where its rows begin, and how long they are if that is not the same for all."""
+    """A step only copies the positions of its rows to the device, and their lengths if they differ."""
     corpus = corpus_of(by)
     _, theirs = trainers(device, corpus)
     items = theirs.run(corpus.train, epochs=2, batch_size=4)
@@ -192,7 +191,7 @@ def test_the_text_is_on_the_device(device, by):
 
 
 def poison(monkeypatch, at, what):
-    """The step of this number, of every run, has a loss or gradients that are not finite."""
+    """Make the loss or the gradients of one step of every run not finite."""
     train_step = CharModel.train_step
 
     def wrong(self, batch, *, masks, **options):
@@ -210,7 +209,7 @@ def poison(monkeypatch, at, what):
 @pytest.mark.parametrize("found_by", ["number", "look", "evaluation", "state", "epoch"])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_run_that_diverges(device, monkeypatch, what, found_by):
-    """It shows later, but the state is the one before that step, and the error names it."""
+    """The error comes later, but it names the step, and the state is the one before it."""
     corpus, bad = corpus_of("streams"), 4
     ours, theirs = trainers(device, corpus)
     run = {"batch_size": 2, "epochs": 2, "evaluate_every": 7 if found_by == "evaluation" else 1000}
@@ -231,7 +230,7 @@ def test_a_run_that_diverges(device, monkeypatch, what, found_by):
         assert theirs.step == bad - 1
     with pytest.raises(FloatingPointError) as found:
         steps.extend(items)
-    assert found_by not in ("look", "state") or len(steps) == 6  # it does not go on
+    assert found_by not in ("look", "state") or len(steps) == 6  # the run does not continue
     assert str(found.value).partition(" is ")[0] == str(expected.value).partition(" is ")[0]
     assert str(found.value).endswith(f"at step {bad}; a smaller learning rate may help")
     assert theirs.step == ours.step == bad - 1
@@ -242,8 +241,8 @@ def test_a_run_that_diverges(device, monkeypatch, what, found_by):
     monkeypatch.undo()
 
 
-def test_numbers_of_steps_that_were_not_done(device, monkeypatch):
-    """Those before them are there; to look at theirs is the error of the run."""
+def test_numbers_after_a_failed_step(device, monkeypatch):
+    """Earlier steps have their numbers; reading later ones raises the error of the run."""
     corpus = corpus_of("windows")
     _, theirs = trainers(device, corpus)
     poison(monkeypatch, 3, "loss")
@@ -261,8 +260,8 @@ def test_numbers_of_steps_that_were_not_done(device, monkeypatch):
         _ = steps[3].losses
 
 
-def test_a_run_goes_on_after_a_look_at_its_error(device, monkeypatch):
-    """With another learning rate, say: what was not done is done then."""
+def test_a_run_continues_after_an_error(device, monkeypatch):
+    """The steps that were not done are done in the next call."""
     corpus = corpus_of("lines")
     ours, theirs = trainers(device, corpus)
     with monkeypatch.context() as patch:
@@ -275,7 +274,7 @@ def test_a_run_goes_on_after_a_look_at_its_error(device, monkeypatch):
 
 
 def run_folder(device, monkeypatch, folder, **settings):
-    """A run on the stand-in, as the command line starts it."""
+    """Start a run on the emulated device, like the command line."""
     (folder.parent / "prose.txt").write_text(PROSE)
     monkeypatch.setattr("rnnx.training.runs.by_device", lambda name: device.xp)
     options = {"text": str(folder.parent / "prose.txt"), "by": "windows", "seq_length": 10, "hidden_size": (6,)}
@@ -286,7 +285,7 @@ def run_folder(device, monkeypatch, folder, **settings):
 
 
 def test_a_run_in_a_folder(device, monkeypatch, tmp_path):
-    """All steps are in its metrics, fetched together; what is written is NumPy's to rounding; it goes on."""
+    """All steps are in the metrics, fetched together, and match NumPy; the run can be resumed."""
     run = run_folder(device, monkeypatch, tmp_path / "there")
     steps, items = 0, run.train(save_every=1e9)
     for progress in items:
@@ -319,8 +318,8 @@ def test_a_run_that_diverges_keeps_its_checkpoint(device, monkeypatch, tmp_path)
     assert_same(whole.model.parameters, kept.model.parameters)
 
 
-def test_a_run_that_is_left(device, monkeypatch, tmp_path):
-    """What was done until then is in its metrics and in its checkpoint."""
+def test_an_abandoned_run(device, monkeypatch, tmp_path):
+    """Its steps are in the metrics and in the checkpoint."""
     run = run_folder(device, monkeypatch, tmp_path / "out")
     items = run.train(save_every=1e9)
     for _ in range(3):
@@ -330,8 +329,8 @@ def test_a_run_that_is_left(device, monkeypatch, tmp_path):
     assert Run.resume(tmp_path / "out").trainer.counters.smooth_loss == run.trainer.counters.smooth_loss
 
 
-def test_a_callback_that_looks_at_some(device):
-    """The progress bar fetches when it draws."""
+def test_a_callback_that_reads_some_losses(device):
+    """Only the losses that are read are fetched."""
     corpus = corpus_of("windows")
     _, theirs = trainers(device, corpus)
     seen = []
@@ -346,7 +345,7 @@ def test_a_callback_that_looks_at_some(device):
 
 
 def test_other_models(device):
-    """Sequences in arrays, and pairs: no step fetches anything, either."""
+    """Steps on examples and pairs do not fetch anything either."""
     rng = np.random.default_rng(0)
     inputs, lengths = rng.standard_normal((2, 12, 7)), rng.integers(1, 8, 12)
     examples = Examples(inputs, rng.integers(0, 3, 12), lengths)
@@ -375,7 +374,7 @@ def test_other_models(device):
 
 
 @pytest.mark.parametrize("by", ["lines", "windows", "streams"])
-def test_batches_on_the_device_are_those_of_the_dataset(device, by):
+def test_batches_on_the_device_match_the_dataset(device, by):
     corpus = make_corpus(
         "text", NAMES if by == "lines" else PROSE, by=by, seq_length=10, split="tail" if by == "lines" else "blocks"
     )
@@ -392,7 +391,7 @@ def test_batches_on_the_device_are_those_of_the_dataset(device, by):
             assert ours.lengths is not None or np.all(expected.lengths == expected.inputs.shape[1])
 
 
-def test_texts_are_drawn_from_a_model_there(device):
+def test_sampling_from_a_model_on_the_device(device):
     corpus = corpus_of("lines")
     ours, theirs = trainers(device, corpus)
     options = {"n": 3, "seed": 0, "start": ["tri", "v", ""]}

@@ -35,7 +35,7 @@ from rnnx.optim import (
 
 PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
 SHAPES = {"W": (3, 4), "b": (3, 1), "v": (2, 3, 2)}
-# Ours, and torch's of the same options.
+# Our optimizers, and torch's with the same options.
 CASES = {
     "sgd": (SGD(0.05), "SGD", {}),
     "sgd-decay": (SGD(0.05, weight_decay=0.1), "SGD", {"weight_decay": 0.1}),
@@ -98,7 +98,7 @@ def train(optimizer, p, steps, **keywords):
 
 
 def train_torch(name, options, p, steps, schedule=None, learning_rate=0.05):
-    """The same steps by torch.optim's optimizer of that name, and the learning rates."""
+    """Take the same steps with torch.optim; return the parameters and the learning rates."""
     torch = pytest.importorskip("torch")
     theirs = {k: torch.tensor(v, requires_grad=True) for k, v in p.items()}
     optimizer = getattr(torch.optim, name)(theirs.values(), lr=learning_rate, **options)
@@ -166,7 +166,7 @@ def test_in_place_keeps_the_arrays_of_the_state(case, rng):
 
 
 def test_in_place_on_arrays_of_any_layout(rng):
-    """Views and Fortran order are written through; of a read-only array among them a new one is made."""
+    """Views and Fortran order are updated in place; a read-only array is replaced."""
     base = rng.standard_normal((6, 8))
     p = {"W": base[::2, 1::2], "F": np.asfortranarray(rng.standard_normal((4, 5))), "r": rng.standard_normal(3)}
     p["r"].flags.writeable = False
@@ -190,7 +190,7 @@ def test_a_parameter_without_axes_stays_an_array(case, runtime):
     assert float(pure["w"]) == float(new["w"]) < 3
 
 
-def test_in_place_writes_nothing_when_something_does_not_fit(problem):
+def test_in_place_writes_nothing_after_a_failed_check(problem):
     p, (grads, *_) = problem
     optimizer = Adam()
     state = optimizer.init(p)
@@ -223,11 +223,11 @@ def test_in_place_writes_nothing_when_something_does_not_fit(problem):
     for k, v in {**p, **state}.items():
         np.testing.assert_array_equal(v, before[k])
     new, _ = optimizer.update(tied, {**grads, "dW2": grads["dW"]}, optimizer.init(tied), 1)
-    np.testing.assert_array_equal(new["W"], new["W2"])  # the pure one may
+    np.testing.assert_array_equal(new["W"], new["W2"])  # the pure update allows it
 
 
 def test_leaves_that_require_a_gradient():
-    """torch would write the history of every step down."""
+    """torch would record the graph of every step."""
     torch = pytest.importorskip("torch")
     p = {"w": torch.ones(3, requires_grad=True)}
     for in_place in (False, True):
@@ -236,7 +236,7 @@ def test_leaves_that_require_a_gradient():
 
 
 def test_adam_of_the_course(problem):
-    """Signature, returns and keys; the inputs are not written to; other gradients are ignored."""
+    """Signature, results and keys; inputs are not modified and other gradients are ignored."""
     p, (grads, *_) = problem
     before = {k: v.copy() for k, v in p.items()}
     v, s = rnnx.initialize_adam(p)
@@ -305,7 +305,7 @@ def test_momentum_of_the_course(problem, nesterov):
 
 
 def test_decoupled_decay_leaves_the_moments_alone(problem):
-    """AdamW shrinks by the same share wherever the gradient is zero; with Adam the decay is a gradient like others."""
+    """AdamW shrinks parameters without gradient by one factor; in Adam the decay is part of the gradient."""
     p, _ = problem
     grads = {"d" + k: np.zeros_like(a) for k, a in p.items()}
     new, state = AdamW(0.1, weight_decay=0.5).update(p, grads, AdamW().init(p), 1)
@@ -316,7 +316,7 @@ def test_decoupled_decay_leaves_the_moments_alone(problem):
 
 
 def test_centered_rmsprop_survives_a_constant_gradient():
-    """Rounding makes s - m**2 negative now and then."""
+    """Rounding sometimes makes s - m**2 negative."""
     p, grads = {"w": np.zeros(64, "float32")}, {"dw": np.linspace(0.1, 7, 64, dtype="float32")}
     optimizer = RMSProp(1e-9, alpha=0.9, centered=True)
     p, state = train(optimizer, p, [grads] * 300)
@@ -365,7 +365,7 @@ def test_schedules_are_torchs(ours, theirs):
 
 
 def test_values_of_schedules():
-    """By hand: where each begins, changes and ends."""
+    """Hand-computed values where each schedule begins, changes and ends."""
     assert [StepDecay(8.0, 2, 0.5)(t) for t in (1, 2, 3, 4, 5)] == [8, 8, 4, 4, 2]
     assert ExponentialDecay(8.0, 0.25, 2)(2) == 4
     assert InverseTimeDecay(8.0, 1.0)(4) == 2
@@ -391,7 +391,7 @@ schedules = decays | st.builds(LinearWarmup, rates | decays, counts)
 
 
 @given(schedules, st.integers(1, 200))
-def test_schedules_fall_and_come_back_from_plain_values(schedule, t):
+def test_schedules_fall_and_survive_a_round_trip(schedule, t):
     rate = schedule(t)
     assert math.isfinite(rate)
     assert rate >= 0
@@ -403,7 +403,7 @@ def test_schedules_fall_and_come_back_from_plain_values(schedule, t):
 
 
 @pytest.mark.parametrize("name", list(OPTIMIZERS))
-def test_optimizers_come_back_from_plain_values(name):
+def test_optimizers_survive_a_round_trip(name):
     for rate in (np.float32(0.25), 1, LinearWarmup(CosineDecay(0.1, 100, 0.01, 5), 3)):
         optimizer = OPTIMIZERS[name](learning_rate=rate, weight_decay=np.float64(0.1))
         config = json.loads(json.dumps(optimizer_config(optimizer)))
@@ -505,7 +505,7 @@ def test_a_schedule_may_end_at_zero(problem):
 
 
 def test_the_picture_of_the_paths(tmp_path):
-    """The one that is kept is of today's script; and it shows what docs/optimizers.md says of it."""
+    """The stored picture is what the script draws, and shows what docs/optimizers.md says."""
     pytest.importorskip("matplotlib")
     script = runpy.run_path(PICTURES / "optimizer_paths.py")
     script["main"](tmp_path / "paths.svg")
@@ -548,7 +548,7 @@ def test_clip_by_global_norm(runtime):
 
 
 def test_clip_by_norm(runtime):
-    """Each by itself, as Keras' clipnorm."""
+    """Each gradient is clipped separately, as by Keras' clipnorm."""
     grads = {
         "dW": np.array([3.0, 4.0], "float32"),
         "db": np.array([[0.5]], "float32"),
@@ -678,7 +678,7 @@ def test_initialisation_in_another_library():
     np.testing.assert_array_equal(to_numpy(p["Wu"]), q["Wu"])
 
 
-def test_arguments_that_are_no_numbers_are_named(problem):
+def test_arguments_that_are_not_numbers_are_named(problem):
     p, (grads, *_) = problem
     with pytest.raises(TypeError, match=r"`learning_rate` must be a number; got an array of shape \(2,\)"):
         SGD(np.array([0.1, 0.2]))
@@ -690,7 +690,7 @@ def test_arguments_that_are_no_numbers_are_named(problem):
 
 
 def test_half_precision_is_refused(runtime):
-    """A gradient of 1e-4 has a square of zero there, and divides by epsilon, which is zero as well."""
+    """In half precision, both the square of a gradient of 1e-4 and epsilon are zero."""
     if "strict" in runtime.xp.__name__:
         pytest.skip("it has no half precision")
     p = {"w": runtime.asarray(np.ones(3, "float16"))}

@@ -467,11 +467,13 @@ def test_a_run_without_metrics(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), None])
-def test_plot_run_of_a_run_that_diverged(tmp_path, value):
+def test_plot_run_of_a_run_that_diverged(tmp_path, monkeypatch, value):
+    monkeypatch.setattr(style, "to_bytes", lambda figure, suffix: b"")
     model, tokenizer = CharModel(2, 1, cell="rnn", seed=0), CharTokenizer(None).fit("ab")
     late, at_once = records(4), records(4, loss=value, smooth_loss=value, grad_norm=value)
     late[3] |= {"loss": value, "smooth_loss": value, "grad_norm": value}
     at_once[-1]["validation_loss"] = value
+    png(plots.training_curves(late))
     with rnnx.use_engine("reference"):
         for rows, curves in ((late, True), (at_once, False)):
             names = {path.stem for path in plots.plot_run(rows, model, tokenizer, tmp_path, "ab")}

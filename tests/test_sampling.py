@@ -1,4 +1,4 @@
-"""Drawing texts."""
+"""Sampling texts."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def test_sampling(trained):
 
 
 def test_prompts_of_different_lengths(trained):
-    """Side by side, each text is what it is alone; greedily, for drawn numbers depend on the number of texts."""
+    """Texts sampled side by side equal single ones; greedy, because random numbers depend on the number of texts."""
     starts = ["t", "tyranno", "", "ste"]
     together = sample(*trained, start=starts, n=4, temperature=0)
     assert together == [sample(*trained, start=s, temperature=0)[0] for s in starts]
@@ -42,7 +42,7 @@ def test_prompts_of_different_lengths(trained):
 
 
 def test_sampling_follows_the_distribution(trained):
-    """First characters, at temperature 2, against softmax of half the logits."""
+    """First characters at temperature 2 follow softmax of half the logits."""
     model, tokenizer = trained
     logits = model.stream(1).read(tokenizer.encode("\n"))
     expected = rnnx.softmax(logits[:, 0] / 2)
@@ -54,7 +54,7 @@ def test_sampling_follows_the_distribution(trained):
 
 @given(st.integers(1, 6), st.floats(0.05, 1.0), st.floats(0.2, 3.0), st.integers(0, 100))
 def test_top_k_and_top_p(k, p, temperature, seed):
-    """What is drawn lies among the k likeliest and in the smallest set of probability p, and all of these occur."""
+    """Samples come from the top k and from the smallest set of probability p, and all of these occur."""
     rng = np.random.default_rng(seed)
     z = rng.standard_normal(6)
     logits = np.repeat(z[:, None], 3000, axis=1)
@@ -80,14 +80,14 @@ def test_draw_never_and_greedy():
     assert 0 not in draw(np.repeat(logits, 500, axis=1), rng, 1.0, never=0)
 
 
-def test_the_unknown_character_is_not_drawn():
+def test_the_unknown_character_is_never_sampled():
     tokenizer = CharTokenizer("<UNK>").fit("ab\n")
     model = CharModel(tokenizer.vocab_size, 4, seed=0)
     model.parameters["by"][tokenizer.oov_index] = 50.0
     assert "<UNK>" not in sample(model, tokenizer, start="Ž", max_length=50, stop=None, seed=0)[0]
 
 
-def test_reading_by_character_is_the_sequence(trained, engine):
+def test_reading_by_character_matches_the_sequence(trained, engine):
     model, tokenizer = trained
     indices = tokenizer.encode("triatops")
     logits, _, _ = model.forward(indices[None, :])
@@ -98,7 +98,7 @@ def test_reading_by_character_is_the_sequence(trained, engine):
             assert_close(read[:, j], logits[:, 0, t], TOLERANCE["float32"])
 
 
-def test_a_tokenizer_that_does_not_fit(trained):
+def test_a_tokenizer_of_another_size(trained):
     with pytest.raises(ValueError, match="the model has 15 characters, the tokenizer 3"):
         sample(trained[0], CharTokenizer(None).fit("ab\n"))
     only_unknown = CharTokenizer.from_vocab(["<UNK>"], "<UNK>")

@@ -1,4 +1,4 @@
-"""The sequence-to-sequence model: gradients, independence of the padding, prediction, a task learned."""
+"""The sequence-to-sequence model: gradients, padding, prediction, and a learned task."""
 
 import tracemalloc
 
@@ -22,14 +22,14 @@ def random_batch(rng, m=3, n_source=4, n_target=3, source_lengths=(4, 1, 3), tar
 
 
 def random_model(rng, hidden_size=3, **options):
-    """In float64, with parameters of scale 1: small ones hide errors."""
+    """A float64 model with parameters of scale 1, because small parameters hide errors."""
     model = Seq2Seq(SOURCE_VOCAB, TARGET_VOCAB, hidden_size, dtype="float64", seed=0, **options)
     model.parameters = {name: rng.standard_normal(p.shape) for name, p in model.parameters.items()}
     return model
 
 
 def slope(f, a, direction, step=1e-6):
-    """Central difference of f() along a direction of `a`, which f reads."""
+    """Central difference of f() along a direction of the array `a`, which f reads."""
     kept = a.copy()
     a[...] = kept + step * direction
     above = f()
@@ -55,7 +55,7 @@ def test_gradients(cell, attention, bidirectional, rng):
     assert loss == pytest.approx(model.loss(batch), rel=1e-14)
     assert gradients.keys() == {"d" + name for name in model.parameters}
     for name, parameter in model.parameters.items():
-        # One direction, half of it the gradient, half anything. The differences have an error of 1e-9 themselves.
+        # A direction that is half gradient and half random. Central differences have an error of 1e-9 themselves.
         gradient, anything = gradients["d" + name], rng.standard_normal(parameter.shape)
         norm = np.linalg.norm(gradient)
         assert norm > 1e-6, name
@@ -81,7 +81,7 @@ def test_gradients_of_layers_with_dropout(attention, rng):
 
     value, gradients = model.loss_and_gradients(batch, masks=masks)
     assert value == pytest.approx(loss(), rel=1e-14)
-    for stack in (model.encoder, model.decoder):  # both drop
+    for stack in (model.encoder, model.decoder):  # both have dropout
         stack.dropout = 0.0
         assert value != pytest.approx(loss(), rel=1e-6)
         stack.dropout = 0.4
@@ -91,7 +91,7 @@ def test_gradients_of_layers_with_dropout(attention, rng):
 
 @pytest.mark.parametrize("attention", ["additive", "scaled_dot", None])
 def test_against_torch(attention, rng):
-    """Two bidirectional LSTM layers, the weights handed over, everything after them in torch's own words."""
+    """Two bidirectional LSTM layers with the same weights in torch, and torch operations after them."""
     torch = pytest.importorskip("torch")
     model = random_model(rng, hidden_size=3, num_layers=2, attention=attention)
     m, n_source, n_target = 4, 6, 5
@@ -145,8 +145,8 @@ def test_against_torch(attention, rng):
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
-def test_padding_changes_nothing(attention, rng):
-    """A batch is the mean of its pairs, each alone and cut at its end."""
+def test_padding_has_no_effect(attention, rng):
+    """The loss of a batch is the mean over its pairs, each alone and without padding."""
     model = random_model(rng, attention=attention, cell="gru")
     batch = random_batch(rng)
     loss, gradients = model.loss_and_gradients(batch)
@@ -171,13 +171,13 @@ def test_padding_changes_nothing(attention, rng):
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("num_layers", [1, 2])
-def test_prediction_is_the_likeliest_continuation(attention, num_layers, rng):
-    """Step by step gives what the whole pass gives when it is fed what the steps wrote."""
+def test_prediction_is_greedy(attention, num_layers, rng):
+    """Decoding step by step matches one pass over the written targets."""
     model = random_model(rng, hidden_size=6, num_layers=num_layers, attention=attention, end_token=1)
     source, lengths = rng.integers(0, SOURCE_VOCAB, (40, 5)), rng.integers(1, 6, 40)
     z, _, _ = model.forward(source, rng.integers(0, TARGET_VOCAB, (40, 7)), source_lengths=lengths)
     margin = z[1] - np.delete(z, 1, axis=0).max(axis=0)
-    model.parameters["by"][1] -= np.quantile(margin, 0.7)  # the end comes now and then
+    model.parameters["by"][1] -= np.quantile(margin, 0.7)  # some texts end early
     indices, ends, weights = model.predict(source, lengths, max_length=7)
     m, n_target = indices.shape
     assert 0 < np.sum(ends < n_target) < m  # some stop, some do not
@@ -196,7 +196,7 @@ def test_prediction_is_the_likeliest_continuation(attention, num_layers, rng):
         np.testing.assert_array_equal(alone.indices[0], indices[7, : alone.indices.shape[1]])
 
 
-def test_prediction_stops_early_and_of_nothing(rng):
+def test_prediction_stops_early_and_without_examples(rng):
     model = random_model(rng)
     model.parameters["by"] = np.array([[100.0], [0], [0], [0]])  # the end token
     indices, lengths, weights = model.predict(np.zeros((2, 3), int), max_length=50)
@@ -299,8 +299,8 @@ def test_messages_about_source_and_target(rng):
         model.predict(xp.asarray(good), max_length=2)
 
 
-def test_no_text_is_longer_than_asked_for(rng):
-    """With the end token and without it, the characters that are there are the same."""
+def test_max_length(rng):
+    """A smaller limit only cuts the same characters."""
     model, tokenizer = random_model(rng, hidden_size=6), CharTokenizer.from_vocab(list("\nxyz"))
     sources = ["", *map("".join, rng.choice(list("xyz"), (30, 4)))]
     model.parameters["by"] = np.array([[-100.0], [0], [0], [0]])  # the end token never comes
@@ -317,7 +317,7 @@ def test_no_text_is_longer_than_asked_for(rng):
 
 @pytest.mark.parametrize("attention", ["additive", "dot"])
 def test_the_source_is_prepared_once(attention, rng, monkeypatch):
-    """Not at every step of the prediction: the checks, the copies and the projection of the keys."""
+    """Prediction checks, copies and projects the keys once, not at every step."""
     calls = []
     for name in ("checked_call", "_from_keys"):
         original = getattr(rnnx.functional.attention, name)
@@ -329,7 +329,7 @@ def test_the_source_is_prepared_once(attention, rng, monkeypatch):
 
 
 def peak(f):
-    """Bytes that a call has at most, and what it returns."""
+    """Return the peak memory of a call in bytes, and its result."""
     tracemalloc.start()
     result = f()
     _, size = tracemalloc.get_traced_memory()
@@ -337,8 +337,8 @@ def peak(f):
     return size, result
 
 
-def test_large_vocabularies_need_no_square_of_memory(rng):
-    """The columns of a large vocabulary are made, those of a small one taken; they are the same."""
+def test_large_vocabularies_need_no_identity_matrix(rng):
+    """The columns of large and small vocabularies are made in different ways; they are the same."""
     n = 3000
     model = Seq2Seq(3, n, 2, cell="rnn", seed=0)
     size, prediction = peak(lambda: model.predict(np.ones((2, 3), int), max_length=3))
@@ -354,7 +354,7 @@ def test_large_vocabularies_need_no_square_of_memory(rng):
         assert_close(stream.read(np.array(indices)), whole[:, :, t], 1e-6)
 
 
-def test_without_a_backward_pass_attention_keeps_nothing(rng):
+def test_attention_keeps_no_cache_without_a_backward_pass(rng):
     model, batch = random_model(rng), random_batch(rng)
     options = {"source_lengths": batch.source_lengths, "target_lengths": batch.lengths}
     z, weights, cache = model.forward(batch.source, batch.target_in, **options, keep_caches=False)
@@ -366,7 +366,7 @@ def test_without_a_backward_pass_attention_keeps_nothing(rng):
 
 
 def test_pairs_of_other_integers():
-    """Lists, empty ones and narrow integers become the same batches."""
+    """Lists, empty lists and narrow integers give the same batches."""
     pairs = Pairs([[1, 2], []], [np.array([200, 255], np.uint8), []], end_token=np.int64(300))
     batch = next(pairs.batches(2))
     np.testing.assert_array_equal(batch.source, [[1, 2], [0, 0]])
@@ -432,7 +432,7 @@ def words(rng, n, length=4):
 
 @pytest.mark.parametrize("attention", ["additive", "dot"])
 def test_learns_to_reverse_words(attention):
-    """More than 99 % of words that it has not seen, to the letter."""
+    """More than 99 % of unseen words are reversed exactly."""
     rng = np.random.default_rng(0)
     all_words = words(rng, 2000)
     rng.shuffle(all_words)
@@ -452,4 +452,4 @@ def test_learns_to_reverse_words(attention):
     right = np.mean([answer == word[::-1] for answer, word in zip(written, held_out, strict=True)])
     assert right > 0.99, right
     weights = model.predict(np.array([tokenizer.encode("abcd")]), max_length=6).weights
-    np.testing.assert_array_equal(np.argmax(weights[0, :4], axis=1), [3, 2, 1, 0])  # it looks where the letter is
+    np.testing.assert_array_equal(np.argmax(weights[0, :4], axis=1), [3, 2, 1, 0])  # attention finds the letter

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from problems import ENGINES_TOLERANCE, assert_close, make_problem
 
 import rnnx
+from rnnx.engines.cpu.runtime import thread_pool
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -45,24 +46,20 @@ def test_any_shape(name, n_x, n_a, m):
         assert_close(stream.step(problem.x[:, :, t]), a[:, :, t], 1e-13)
 
 
-def test_steps_on_several_threads(cell, rng, monkeypatch):
-    """Same bits on one thread, on several, and when the thread pool is busy."""
-    from rnnx.engines.cpu import engine
-    from rnnx.engines.cpu.runtime import thread_pool
-
+def test_large_steps_on_several_threads(cell, rng):
+    """The same bits, whether the thread pool is free or not."""
     problem = make_problem(cell, rng, 9, 300, 2, 5, scale=0.1).astype("float32")
-    monkeypatch.setattr(thread_pool, "_WAKING_UP", 0)
-    monkeypatch.setattr(engine, "split", lambda n_steps, m, products, shares, shared: (1, False))
-    alone = rnnx.Stream(cell, problem.parameters, m=2)
-    monkeypatch.setattr(engine, "split", lambda n_steps, m, products, shares, shared: (3, True))
-    shared = rnnx.Stream(cell, problem.parameters, m=2)
-    for t in range(5):
-        expected = alone.step(problem.x[:, :, t]).copy()
-        if t == 3:
-            assert thread_pool.team().hold(1, 0)
-        np.testing.assert_array_equal(shared.step(problem.x[:, :, t]), expected)
-        if t == 3:
-            thread_pool.team().release()
+    with thread_pool.use_policy(lambda work: (1, False)):
+        alone = rnnx.Stream(cell, problem.parameters, m=2)
+    with thread_pool.use_policy(lambda work: (3, True)):
+        shared = rnnx.Stream(cell, problem.parameters, m=2)
+        for t in range(5):
+            expected = alone.step(problem.x[:, :, t]).copy()
+            if t == 3:
+                assert thread_pool.pool().acquire(1, 0)
+            np.testing.assert_array_equal(shared.step(problem.x[:, :, t]), expected)
+            if t == 3:
+                thread_pool.pool().release()
 
 
 def test_state_is_a_copy(engine, rng):

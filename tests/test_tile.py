@@ -1,6 +1,5 @@
-"""The products and the moves of the compiled engine."""
+"""The matrix product and the copy kernels of the compiled engine."""
 
-import ctypes
 from functools import lru_cache
 
 import numpy as np
@@ -10,28 +9,29 @@ from hypothesis import strategies as st
 
 import rnnx
 from rnnx.engines.cpu import dense
-from rnnx.engines.cpu.codegen import gemm, ir
-from rnnx.engines.cpu.codegen.copy import emit_moves
+from rnnx.engines.cpu.codegen import gemm, ir, leaves
+from rnnx.engines.cpu.codegen.copy import emit_copies
 from rnnx.engines.cpu.runtime import object_cache
 
 DTYPES = [np.float32, np.float64]
 
 
-def functions(emit, counts):
+def functions(emit, arguments):
     """Compiled functions, to be called with arrays (for their addresses) and integers."""
     addresses = object_cache.functions(emit)
 
-    def callable_(name, count):
-        native = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * count)(addresses[name])
+    def callable_(name):
+        native = leaves.python_function(arguments[name], addresses[name])
         return lambda *given: native(*(g.ctypes.data if isinstance(g, np.ndarray) else int(g) for g in given))
 
-    return {name: callable_(name, count) for name, count in counts.items()}
+    return {name: callable_(name) for name in arguments}
 
 
 @lru_cache
 def products(dtype, panel, machine):
     del machine  # what is compiled depends on it
-    return functions(lambda m: gemm.emit_product(m, dtype, panel), {f"product_{panel}": 14})[f"product_{panel}"]
+    name = f"product_{panel}"
+    return functions(lambda m: gemm.emit_product(m, dtype, panel), {name: leaves.PRODUCT})[name]
 
 
 def packed(W, panel):
@@ -41,8 +41,8 @@ def packed(W, panel):
     padded = np.zeros((n_k, vectors * lanes), W.dtype)
     padded[:, :n_c] = W
     parts = [
-        padded[k0 : k0 + gemm.K_BLOCK, v * lanes : (v + panel) * lanes].ravel()
-        for k0 in range(0, n_k, gemm.K_BLOCK)
+        padded[k0 : k0 + gemm.KC, v * lanes : (v + panel) * lanes].ravel()
+        for k0 in range(0, n_k, gemm.KC)
         for v in range(0, vectors, panel)
     ]
     return np.concatenate(parts), vectors
@@ -101,7 +101,7 @@ def test_a_row_does_not_depend_on_its_neighbours():
 
 
 def test_some_panels_only():
-    """The columns of a range of vectors, as the threads of the wide path share them."""
+    """The columns of a range of vectors, as unit-parallel threads share them."""
     rng = np.random.default_rng(0)
     panel, lanes = gemm.panel_vectors(1), ir.lanes(np.float32)
     W, H = rng.standard_normal((9, 5 * panel * lanes), np.float32), rng.standard_normal((7, 9), np.float32)
@@ -128,7 +128,7 @@ def test_shapes_for_other_cpus(machine, dtype, monkeypatch):
     monkeypatch.setattr(gemm, "machine", ir.machine)
     rng = np.random.default_rng(0)
     lanes = ir.lanes(dtype)
-    for rows, columns, k in ((1, 1, 11), (5, 3 * lanes, gemm.K_BLOCK + 5), (13, 5 * lanes + 1, 11), (7, 8 * lanes, 2)):
+    for rows, columns, k in ((1, 1, 11), (5, 3 * lanes, gemm.KC + 5), (13, 5 * lanes + 1, 11), (7, 8 * lanes, 2)):
         W, H = rng.standard_normal((k, columns)).astype(dtype), rng.standard_normal((rows, k)).astype(dtype)
         for panel in {gemm.panel_vectors(1), gemm.panel_vectors(3)}:
             assert bounded(multiply(H, W, panel), H, W, dtype)
@@ -142,23 +142,24 @@ def test_panels_fit_the_groups():
         assert [gemm.panel_vectors(group) for group in (1, 2, 3, 4)] == [4, 4, 3, 4]
 
 
-MOVES = {"transpose": 6, "transpose_masked": 6, "copy": 7, "copy_masked": 7, "add_rows": 5}
+COPIES = {"transpose": leaves.TRANSPOSE, "copy": leaves.COPY, "add_rows": leaves.ADD_ROWS}
+COPIES |= {"transpose_masked": leaves.TRANSPOSE, "copy_masked": leaves.COPY}
 
 
 @lru_cache
-def all_moves(dtype):
-    return functions(lambda m: emit_moves(m, dtype), MOVES)
+def all_copies(dtype):
+    return functions(lambda m: emit_copies(m, dtype), COPIES)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @given(count=st.integers(1, 16), n=st.integers(0, 70))
 def test_transpose(dtype, count, n):
-    moves, lanes = all_moves(dtype), ir.lanes(dtype)
+    copies, lanes = all_copies(dtype), ir.lanes(dtype)
     count = min(count, lanes)
     source = np.random.default_rng(n).standard_normal((count, n + 3)).astype(dtype)
     for name in ("transpose", "transpose_masked"):
         out = np.full((n + 1, lanes + 2), np.nan, dtype)
-        moves[name](source, source.strides[0], count, n, out, out.strides[0])
+        copies[name](source, source.strides[0], count, n, out, out.strides[0])
         np.testing.assert_array_equal(out[:n, :count], source[:, :n].T)
         assert np.isnan(out[n]).all()
         assert np.isnan(out[:n, count if name == "transpose_masked" else lanes :]).all()
@@ -167,12 +168,12 @@ def test_transpose(dtype, count, n):
 @pytest.mark.parametrize("dtype", DTYPES)
 @given(rows=st.integers(0, 9), columns=st.integers(1, 70))
 def test_copy_and_sums(dtype, rows, columns):
-    moves, lanes = all_moves(dtype), ir.lanes(dtype)
+    copies, lanes = all_copies(dtype), ir.lanes(dtype)
     vectors = -(-columns // lanes)
     source = np.random.default_rng(rows).standard_normal((rows, columns)).astype(dtype)
     for name in ("copy", "copy_masked"):
         out = np.full((rows + 1, (vectors + 1) * lanes), np.nan, dtype)
-        moves[name](source, source.strides[0], rows, vectors, columns % lanes, out, out.strides[0])
+        copies[name](source, source.strides[0], rows, vectors, columns % lanes, out, out.strides[0])
         np.testing.assert_array_equal(out[:rows, :columns], source)
         padding = out[:rows, columns : vectors * lanes]
         assert np.all(np.isnan(padding)) if name == "copy_masked" else np.all(padding == 0)
@@ -180,7 +181,7 @@ def test_copy_and_sums(dtype, rows, columns):
         assert np.isnan(out[:, vectors * lanes :]).all()
     padded, sums = np.zeros((rows, vectors * lanes), dtype), np.ones(vectors * lanes, dtype)
     padded[:, :columns] = source
-    moves["add_rows"](padded, padded.strides[0], rows, vectors, sums)
+    copies["add_rows"](padded, padded.strides[0], rows, vectors, sums)
     np.testing.assert_allclose(sums, 1 + padded.sum(axis=0), rtol=1e-5)
 
 
@@ -195,8 +196,8 @@ def test_matmul(rows, n_k, columns, dtype, data):
     operands = [data.draw(st.sampled_from(layouts))(x) for x in (a, b)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dense, "_SMALLEST", 0)
-        out = dense.matmul(np, *operands, bias)
-        alone = dense.matmul(np, operands[0][-1:], operands[1], bias)
+        out = dense.matmul(*operands, bias)
+        alone = dense.matmul(operands[0][-1:], operands[1], bias)
     assert out.dtype == dtype
     assert out.shape == (rows, columns)
     added = np.zeros(columns, dtype) if bias is None else bias
@@ -207,8 +208,6 @@ def test_matmul(rows, n_k, columns, dtype, data):
 
 
 def test_matmul_runs_for_the_heads(monkeypatch):
-    from rnnx.engines.cpu import dense, engine
-
     seen = []
     run = dense._functions
 
@@ -224,5 +223,4 @@ def test_matmul_runs_for_the_heads(monkeypatch):
     seen.clear()
     with rnnx.use_engine("reference"):
         assert np.array_equal(rnnx.dense_forward(a, W, b), z)
-    assert engine.matmul is dense.matmul
     assert not seen

@@ -1,4 +1,4 @@
-"""The trainer: what it learns, what it says, and that a run can be cut anywhere."""
+"""The trainer: learning, reports, and runs that are interrupted anywhere."""
 
 import math
 
@@ -17,7 +17,7 @@ def run(trainer, corpus, **options):
     return list(trainer.run(corpus.train, corpus.validation, **{"batch_size": 8, **options}))
 
 
-def test_training_learns_and_states_its_losses():
+def test_training_learns_and_reports_its_losses():
     corpus, trainer = make_trainer()
     start = trainer.evaluate(corpus.validation, 8)
     items = run(trainer, corpus, epochs=20)
@@ -69,8 +69,8 @@ def test_a_loss_that_is_not_finite_stops_the_run():
     st.booleans(),
     st.sampled_from([None, 4]),
 )
-def test_a_run_can_be_cut_anywhere(by, cut, evaluate_every, shuffle, segment_length):
-    """State out, state into a new trainer, after any item: the same losses, parameters and counters, bit for bit."""
+def test_a_run_can_be_interrupted_anywhere(by, cut, evaluate_every, shuffle, segment_length):
+    """Restoring the state in a new trainer after any item gives bit-identical losses, parameters and counters."""
     text = NAMES if by == "lines" else PROSE
     options = {"epochs": 3, "evaluate_every": evaluate_every, "patience": 50}
 
@@ -96,7 +96,7 @@ def test_a_run_can_be_cut_anywhere(by, cut, evaluate_every, shuffle, segment_len
 
 
 def test_truncated_backpropagation_carries_the_states():
-    """Streams: every batch starts from the states the one before it ended with, in training and in evaluation."""
+    """With streams, every batch starts from the final states of the previous one, in training and in evaluation."""
     corpus, trainer = make_trainer(text=PROSE, by="streams", optimizer=SGD(learning_rate=1e-30))
     run(trainer, corpus, epochs=1, batch_size=2)
     loss = trainer.evaluate(corpus.train, 1)
@@ -126,7 +126,7 @@ def test_early_stopping():
     assert trainer.counters.best_loss == items[-1].validation_loss
 
 
-def test_in_place_is_the_same_bits():
+def test_in_place_is_bit_identical():
     def parameters(in_place):
         corpus, trainer = make_trainer(in_place=in_place)
         run(trainer, corpus, epochs=2)
@@ -136,8 +136,8 @@ def test_in_place_is_the_same_bits():
     assert all(np.array_equal(ours[name], p) for name, p in pure.items())
 
 
-def test_an_interrupted_update_is_known(monkeypatch):
-    """The trainer says so, and a run does not save it."""
+def test_an_interrupted_update_is_noticed(monkeypatch):
+    """The trainer refuses to continue, and a run does not save it."""
     corpus, trainer = make_trainer()
 
     def interrupted(*_, **__):
@@ -172,7 +172,7 @@ def test_gradients_that_are_not_finite_stop_the_run(monkeypatch):
     assert all(np.array_equal(trainer.model.parameters[name], p) for name, p in before.items())
 
 
-def test_arrays_of_others_are_not_written_to():
+def test_arrays_of_others_are_not_modified():
     corpus, trainer = make_trainer()
     run(trainer, corpus, iterations=2)
     mine = {name: p.copy() for name, p in trainer.model.parameters.items()}
@@ -192,14 +192,14 @@ def test_the_batch_size_stays_within_an_epoch():
     assert trainer.step == corpus.train.n_batches(8) + corpus.train.n_batches(4)
 
 
-def test_an_earlier_end_is_the_end():
+def test_a_passed_limit_ends_the_run():
     corpus, trainer = make_trainer()
     n = corpus.train.n_batches(8)
     run(trainer, corpus, iterations=2 * n + 1)
     assert run(trainer, corpus, epochs=2, iterations=100) == []
 
 
-def test_without_validation_evaluations_say_what_they_are():
+def test_evaluations_without_validation():
     corpus, trainer = make_trainer()
     items = list(trainer.run(corpus.train, iterations=3, batch_size=8))
     assert [(p.step, p.evaluation, p.validation_loss) for p in items] == [
@@ -207,7 +207,7 @@ def test_without_validation_evaluations_say_what_they_are():
     ]
 
 
-def test_an_optimizer_of_ones_own():
+def test_a_custom_optimizer():
     class Halving:
         learning_rate = 0.5
 
@@ -252,7 +252,7 @@ def test_schedules_and_clipping():
     assert [p.learning_rate for p in items] == [0.1, 0.1, 0.05, 0.05, 0.025]
     moved = max(np.abs(p - before[name]).max() for name, p in trainer.model.parameters.items())
     assert 0 < moved <= (0.1 + 0.1 + 0.05 + 0.05 + 0.025) * 1e-3 * 1.001
-    assert items[0].grad_norm > 1e-2  # of the gradients as they were
+    assert items[0].grad_norm > 1e-2  # before clipping
 
 
 def test_single_examples_and_order():
@@ -260,7 +260,7 @@ def test_single_examples_and_order():
     items = [p for p in run(trainer, corpus, epochs=1, batch_size=1) if p.validation_loss is None]
     assert len(items) == len(corpus.train)
     _, again = make_trainer(shuffle=False, seed=0)
-    again.seed = 99  # decides nothing without shuffling and dropout
+    again.seed = 99  # no effect without shuffling and dropout
     assert [p for p in run(again, corpus, epochs=1, batch_size=1) if p.validation_loss is None] == items
 
 
@@ -280,7 +280,7 @@ def test_messages(options, message):
         trainer.run(corpus.train, corpus.validation, **options)
 
 
-def test_a_state_that_does_not_fit_is_refused():
+def test_a_state_that_does_not_match_is_refused():
     _, trainer = make_trainer()
     values, arrays = trainer.state()
     other = Trainer(CharModel(5, 3, seed=0), Adam())
@@ -305,7 +305,7 @@ def test_metrics(tmp_path):
     table = (tmp_path / "metrics.csv").read_text().splitlines()
     assert len(table) == len(items) + 1
     assert table[0] == "step,epoch,loss,smooth_loss,validation_loss,learning_rate,grad_norm,seconds"
-    # Going on from step 3: later lines, a half one and evaluations the checkpoint does not know, are dropped.
+    # Resuming from step 3 drops later lines, an incomplete line, and evaluations after the checkpoint.
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 99, ')
     assert read_metrics(tmp_path) == records
@@ -318,5 +318,5 @@ def test_metrics(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nfoo\n')
     with pytest.raises(ValueError, match=r"metrics.jsonl, line 1: not a record of metrics"):
         read_metrics(tmp_path)
-    MetricsWriter(tmp_path, after_step=9).close()  # but a run goes on: what stands before the damage stays
+    MetricsWriter(tmp_path, after_step=9).close()  # a resumed run keeps the lines before the damage
     assert read_metrics(tmp_path) == []

@@ -25,11 +25,10 @@ def apply(name, x):
 
     def emit(module):
         f = Function(module, name, ("x", "out", "vectors"), x.dtype, public=True)
-        x_at, out_at, vectors = f.arguments
-        with f.loop(vectors) as v:
+        with f.loop(f.arguments.vectors) as v:
             offset = f.times(v, f.lanes * f.itemsize)
-            result = getattr(make_ops(x.dtype), name)(Vector(f, f.load_vector(f.sum(x_at, offset))))
-            f.store_vector(result.value, f.sum(out_at, offset))
+            result = getattr(make_ops(x.dtype), name)(Vector(f, f.load_vector(f.sum(f.arguments.x, offset))))
+            f.store_vector(result.value, f.sum(f.arguments.out, offset))
         f.end()
 
     vectors = -(-x.size // lanes(x.dtype))

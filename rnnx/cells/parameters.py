@@ -4,6 +4,7 @@ Dimensions: n hidden units, n_x inputs, n_y outputs, G gates of a stage.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from rnnx._core import arrays as ns
@@ -21,8 +22,12 @@ def expected_shapes(cell: Cell, n_x: int, n_a: int, n_y: int | None = None) -> d
 
 def recurrent_parameters(cell: Cell, parameters: Mapping[str, Array]) -> dict[str, Array]:
     """Return the given parameters without the output layer, gate by gate: weights, bias, recurrent bias."""
-    keys = (key for gate in cell.gates for key in (*gate.keys, gate.recurrent_bias) if key)
-    return {key: parameters[key] for key in keys if key in parameters}
+    return {key: parameters[key] for key in _recurrent_keys(cell) if key in parameters}
+
+
+@lru_cache(maxsize=256)
+def _recurrent_keys(cell: Cell) -> tuple[str, ...]:
+    return tuple(key for gate in cell.gates for key in (*gate.keys, gate.recurrent_bias) if key)
 
 
 class StageWeights(NamedTuple):

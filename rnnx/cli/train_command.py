@@ -62,8 +62,7 @@ def _widths(_context: click.Context, _parameter: click.Parameter, value: str) ->
 @option("--num-layers", type=_POSITIVE_INT, default=1, help="Number of recurrent layers.")
 @number("--dropout", type=FloatRange(0, 1, max_open=True), default=0.0, help="Dropout rate between layers.")
 @option(
-    "--init",
-    "scheme",
+    "--scheme",
     type=Choice(["keras", "torch", "course"]),
     default="keras",
     help="Initialization of the parameters.",

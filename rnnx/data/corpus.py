@@ -49,7 +49,7 @@ class Corpus:
     def summary(self) -> str:
         """Describe the training set, the split and the vocabulary in one line."""
         unit = {"lines": "lines", "windows": "windows", "streams": "characters in streams"}[self.by]
-        size = f"{len(self.train)} {unit} to learn"
+        size = f"{len(self.train)} {unit} to train on"
         return f"{self.name}: {size}, {self.split}; {self.tokenizer.vocab_size} characters"
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from rnnx.data.tokenizer import NEWLINE
 
 _MAX_UINT32 = (1 << 32) - 1
-_LIST_LINES, _LIST_LENGTH = 20, 64  # a list has at least so many lines, and at most so many characters in each
+_LIST_LINES, _LIST_LENGTH = 20, 64  # least number of lines of a list, greatest number of characters in each
 
 
 class LineViews(Sequence[np.ndarray]):

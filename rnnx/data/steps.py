@@ -13,6 +13,7 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
+from rnnx._core.layout import valid_steps
 from rnnx.data.batches import Batch
 
 Pieces = Sequence[tuple[int, int]]
@@ -45,7 +46,8 @@ class Steps:
         self.sizes = stops - 1 - starts
         self.ends = np.cumsum(self.sizes)
         self._range = int(starts.min()), int(stops.max())
-        self._map = self.ends, stops - 1 - self.ends  # from a step's number to its place in the text
+        self._map = self.ends, stops - 1 - self.ends  # from the number of a step to its place in the text
+        self._start = int(starts[0])  # with one piece, this is the whole mapping
         self._dtype: Any = np.int64
         self._xp, self._device = ns.common_namespace({"indices": text})
 
@@ -61,6 +63,7 @@ class Steps:
         there._dtype = there.text.dtype
         ends, shifts = self._map
         there._map = xp.asarray(ends, device=device), xp.asarray(shifts - start, device=device)
+        there._start -= start
         return there
 
     def gather(self, rows: Rows) -> Batch:
@@ -69,16 +72,17 @@ class Steps:
         steps = xp.arange(n_steps, dtype=xp.int64, device=self._device)[None, :]
         numbers = (xp.asarray(rows.firsts, device=self._device)[:, None] + steps) % len(self)
         places = self._places(xp.reshape(numbers, (-1,)))
-        inputs, targets = (xp.reshape(self._take(places + i), (m, n_steps)) for i in (0, 1))
+        inputs, targets = (xp.reshape(self._take(at), (m, n_steps)) for at in (places, places + 1))
         if rows.lengths.min() < n_steps:
-            valid = steps < xp.asarray(rows.lengths, device=self._device)[:, None]
+            lengths: Any = xp.asarray(rows.lengths, device=self._device)
+            valid = xp.matrix_transpose(valid_steps(xp, lengths, n_steps)[:, :, 0])
             inputs, targets = (xp.where(valid, a, xp.zeros_like(a)) for a in (inputs, targets))
         return Batch(inputs, targets, rows.lengths, rows.continues)
 
     def _places(self, numbers: Array) -> Array:
         ends, shifts = self._map
         if len(self.sizes) == 1:
-            return numbers + shifts[0]
+            return numbers + self._start if self._start else numbers
         return numbers + self._xp.take(shifts, self._xp.searchsorted(ends, numbers, side="right"), axis=0)
 
     def _take(self, places: Array) -> Array:

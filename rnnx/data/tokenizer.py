@@ -216,13 +216,7 @@ class CharTokenizer:
         raise ValueError(f"the tokenizer has format version {version}; this rnnx reads up to {VERSION}: update rnnx")
 
     def save(self, path: str | Path) -> None:
-        """Write the tokenizer as a JSON file, atomically.
-
-        Raises
-        ------
-        OSError
-            If the file cannot be written.
-        """
+        """Write the tokenizer as a JSON file, atomically."""
         write_atomically(path, (json.dumps(self.to_dict()) + "\n").encode("ascii"))
 
     @classmethod

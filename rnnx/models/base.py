@@ -30,12 +30,15 @@ class Model(ABC):
     ----------
     parameters : dict of str to array
         An optimizer replaces the dict, or writes to its arrays.
+    xp, device, dtype : object
+        Array namespace, device and dtype of the parameters.
     config : dict
         Plain values; ``type(model)(**model.config, parameters=model.parameters)`` is the same model.
     """
 
     kind: ClassVar[str]  # the name in checkpoints
     config: dict[str, Any]
+    _parameters: Parameters = {}  # noqa: RUF012  # replaced, never written to
 
     @property
     def parameters(self) -> Parameters:
@@ -44,10 +47,11 @@ class Model(ABC):
 
     @parameters.setter
     def parameters(self, parameters: Parameters) -> None:
-        self._parameters = parameters
         name, array = next(iter(parameters.items()))
-        self.xp, self.device = ns.common_namespace({name: array})
-        self.dtype = array.dtype
+        if array is not self._parameters.get(name):  # the same object after an update in place
+            self.xp, self.device = ns.common_namespace({name: array})
+            self.dtype = array.dtype
+        self._parameters = parameters
 
     @abstractmethod
     def shapes(self) -> dict[str, tuple[int, ...]]:

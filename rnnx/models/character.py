@@ -10,7 +10,7 @@ from rnnx._core.arrays import Array
 from rnnx._core.checks import integer
 from rnnx.functional.activations import softmax
 from rnnx.functional.heads import softmax_cross_entropy
-from rnnx.models.columns import Columns
+from rnnx.models.decoding import one_hot_columns
 from rnnx.models.generation import sample
 from rnnx.models.layers import States
 from rnnx.models.sequence_model import Options, SequenceModel
@@ -92,7 +92,7 @@ class CharStream:
         weights, bias = model.parameters["Wy"], model.parameters["by"]
         xp, _ = ns.common_namespace({"Wy": weights})
         self._weights, self._bias = ns.owned_copy(xp, weights), ns.owned_copy(xp, bias)
-        self._columns = Columns(model.vocab_size, weights)
+        self._columns = one_hot_columns(model.vocab_size, weights)
         self._stream = model.stack.stream(model.parameters, m, states)
 
     def read(self, indices: np.ndarray) -> Array:

@@ -1,16 +1,28 @@
-"""Greedy decoding with an encoder-decoder model.
+"""Decoding one step at a time: one-hot columns, and greedy decoding with an encoder-decoder model.
 
 Dimensions: m examples, T_x source and T_y target steps.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx.functional.heads import dense_forward
-from rnnx.models.columns import Columns
+from rnnx.functional.heads import dense_forward, one_hot
+
+_LARGE = 1000  # taking columns of an identity matrix is faster, but the matrix has vocab_size^2 elements
+
+
+def one_hot_columns(vocab_size: int, like: Array) -> Callable[[np.ndarray], Array]:
+    """Return a function from indices (m,) to columns (vocab_size, m) in the library, device and dtype of `like`."""
+    xp, device = ns.common_namespace({"like": like})
+    if vocab_size > _LARGE:
+        dtype = "float64" if like.dtype == xp.float64 else "float32"
+        return lambda indices: one_hot(xp.asarray(indices, device=device), vocab_size, dtype)
+    identity = xp.eye(vocab_size, dtype=like.dtype, device=device)
+    return lambda indices: xp.take(identity, xp.asarray(indices, device=device), axis=1)
 
 
 class Prediction(NamedTuple):
@@ -39,7 +51,7 @@ def decode(model: Any, source: Array, source_lengths: Any, max_length: int) -> P
         return Prediction(np.zeros((0, 0), np.int64), np.zeros(0, np.int64), empty)
     p = model.parameters
     encoded, states, _, _ = model.encode(source, source_lengths, None, False)
-    decoder, columns = model.decoder.stream(p, m, states), Columns(model.target_vocab_size, p["Wy"])
+    decoder, columns = model.decoder.stream(p, m, states), one_hot_columns(model.target_vocab_size, p["Wy"])
     attention = None if model.attention is None else model.attention.stream(p, encoded, source_lengths)
     written, weights = [np.full(m, model.end_token)], []
     running = np.ones(m, bool)

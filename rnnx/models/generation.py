@@ -58,7 +58,8 @@ def sample(
     ValueError
         If an argument is out of range, or the vocabulary lacks a character of `start`.
     """
-    starts = [start] * int(n) if isinstance(start, str) else list(start)
+    n = integer("n", n)
+    starts = [start] * n if isinstance(start, str) else list(start)
     _check(n, starts, temperature, top_k, top_p, max_length, stop)
     outputs = getattr(model, "vocab_size", tokenizer.vocab_size)
     if outputs != tokenizer.vocab_size:
@@ -144,8 +145,7 @@ def _prompts(tokenizer: CharTokenizer, starts: list[str]) -> tuple[np.ndarray, n
     return pad([tokenizer.encode(first + start or known[0]) for start in starts])
 
 
-def _check(n: Any, starts: list[str], temperature: Any, top_k: Any, top_p: Any, max_length: Any, stop: Any) -> None:
-    integer("n", n)
+def _check(n: int, starts: list[str], temperature: Any, top_k: Any, top_p: Any, max_length: Any, stop: Any) -> None:
     integer("max_length", max_length)
     if len(starts) != n:
         raise ValueError(f"`start` must be one text, or one for each of the {n} texts; got {len(starts)}")

@@ -89,11 +89,11 @@ class Recurrent:
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of every parameter."""
-        return {
-            key + one.suffix: shape
-            for one in self._directions()
-            for key, (_, shape) in expected_shapes(self.cell, one.input_size, one.hidden_size).items()
-        }
+        shapes: dict[str, tuple[int, ...]] = {}
+        for one in self._directions():
+            expected = expected_shapes(self.cell, one.input_size, one.hidden_size)
+            shapes |= {key + one.suffix: shape for key, (_, shape) in expected.items()}
+        return shapes
 
     def initialize(self, seed: int | np.random.Generator | None = None, **options: Any) -> Parameters:
         """Return initial parameters; the options are those of `rnnx.initialize_parameters`."""
@@ -166,12 +166,7 @@ class Recurrent:
         return x, final, cache
 
     def backward(
-        self,
-        dout: Array | None,
-        cache: StackCache,
-        ds_final: Mapping[str, Array] | None = None,
-        *,
-        consume: bool = False,
+        self, dout: Array | None, cache: StackCache, ds_final: States | None = None, *, consume: bool = False
     ) -> dict[str, Array]:
         """Compute the gradients of `forward`.
 
@@ -216,13 +211,7 @@ class Recurrent:
     def stream(
         self, parameters: Mapping[str, Array], m: int = 1, states: Mapping[str, Array] | None = None
     ) -> "StackStream":
-        """Run the stack one time step at a time, without dropout.
-
-        Raises
-        ------
-        ValueError
-            If the stack is bidirectional, because the reverse direction begins at the end.
-        """
+        """Run the stack one time step at a time, without dropout; it must not be bidirectional."""
         if self.bidirectional:
             raise ValueError("a bidirectional stack cannot run step by step: its reverse layers begin at the end")
         return StackStream(self, parameters, m, self._named("states", states))

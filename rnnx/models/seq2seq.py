@@ -203,15 +203,9 @@ class Seq2Seq(Model):
         return encoded, states, cache, bridge
 
     def backward(self, dz: Array, cache: Seq2SeqCache, *, consume: bool = False) -> Parameters:
-        """Compute the gradients of `forward`, "d" + name for every parameter.
+        """Compute the gradients of `forward`, "d" + name for every parameter, from the cotangent of z.
 
-        Parameters
-        ----------
-        dz : array, shape (target_vocab_size, m, T_y)
-            Cotangent of the outputs.
-        cache : Seq2SeqCache
-        consume : bool
-            Free the memory of `cache` on the way.
+        With `consume` the memory of `cache` is freed on the way.
         """
         p = self.parameters
         da, dW, db = dense_backward(dz, cache.out, p["Wy"]).values()
@@ -269,15 +263,7 @@ class Seq2Seq(Model):
     def translate(
         self, texts: Sequence[str], source_tokenizer: Any, target_tokenizer: Any, *, max_length: int
     ) -> list[str]:
-        """Predict a target text for every source text.
-
-        Parameters
-        ----------
-        texts : sequence of str
-        source_tokenizer, target_tokenizer : CharTokenizer
-        max_length : int
-            Maximum number of characters.
-        """
+        """Predict a target text of at most `max_length` characters for every source text, with two `CharTokenizer`."""
         source, source_lengths = pad(source_tokenizer.texts_to_sequences(texts))
         indices, lengths, _ = self.predict(source, source_lengths, max_length=max_length)
         return target_tokenizer.sequences_to_texts([row[:n] for row, n in zip(indices, lengths, strict=True)])

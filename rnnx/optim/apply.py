@@ -1,19 +1,37 @@
 """Apply an update rule to every parameter, on new arrays or in place."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx.optim.checks import check_distinct, check_update
 
 Tree = dict[str, Array]
-Rule = Callable[..., tuple[Array, ...]]
+Arrays = tuple[Array, ...]
+
+
+class Update(NamedTuple):
+    """A step, and whether it writes to parameters and state.
+
+    With `write`, arrays are updated in place where the library allows it (JAX does not: augmented assignment then
+    makes a new array); otherwise no input is written to. The operations and the results are bit-identical.
+    """
+
+    xp: Any
+    rate: float
+    t: int
+    write: bool
+
+
+Rule = Callable[[Array, Array, Arrays, Update], Arrays]
 
 
 def apply_rule(
     rule: Rule,
     slots: tuple[str, ...],
+    rate: float,
+    t: int,
     parameters: Mapping[str, Array],
     grads: Mapping[str, Array],
     state: Mapping[str, Array],
@@ -24,9 +42,12 @@ def apply_rule(
     Parameters
     ----------
     rule : callable
-        ``rule(xp, p, g, *state, write) -> (p, *state)`` for one parameter; see `rnnx.optim.base.Update`.
+        ``rule(p, g, state, update) -> (p, *state)`` for one parameter.
     slots : tuple of str
         Names of the state arrays of a parameter; the keys of `state` are slot + ".d" + parameter.
+    rate : float
+    t : int
+        Number of the step.
     parameters, grads, state : mapping of str to array
     in_place : bool
 
@@ -43,11 +64,13 @@ def apply_rule(
     for key, p in parameters.items():
         names = [f"{slot}.d{key}" for slot in slots]
         arrays = [p, *[state[name] for name in names]]
-        write = in_place and all(map(_is_writable, arrays))
+        # NumPy arrays may be read-only; arrays without flags are not.
+        write = in_place and False not in [getattr(getattr(a, "flags", None), "writeable", True) for a in arrays]
         if not write and not p.shape:  # NumPy would return scalars for 0-d arrays
             arrays, write = [ns.owned_copy(xp, a) for a in arrays], True
         p, *moments = arrays
-        new[key], *moments = rule(xp, p, ns.astype(xp, grads["d" + key], p.dtype), *moments, write=write)
+        g = ns.astype(xp, grads["d" + key], p.dtype)
+        new[key], *moments = rule(p, g, tuple(moments), Update(xp, rate, t, write))
         new_state.update(zip(names, moments, strict=True))
     return new, new_state
 
@@ -68,8 +91,3 @@ def zeros(parameters: Mapping[str, Array], slots: tuple[str, ...]) -> Tree:
         return {}
     xp, _ = ns.common_namespace(parameters)
     return {f"{slot}.d{key}": xp.zeros_like(p) for slot in slots for key, p in parameters.items()}
-
-
-def _is_writable(array: Any) -> bool:
-    """Return whether augmented assignment works: NumPy arrays may be read-only."""
-    return getattr(getattr(array, "flags", None), "writeable", True)

@@ -1,42 +1,13 @@
 """The base class of optimizers."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from rnnx._core.arrays import Array
 from rnnx._core.checks import integer
-from rnnx.optim.apply import Rule, Tree, apply_rule, zeros
+from rnnx.optim.apply import Arrays, Tree, Update, apply_rule, zeros
 from rnnx.optim.checks import Checked
 from rnnx.optim.schedules import learning_rate_at
-
-Arrays = tuple[Array, ...]
-
-
-class Update(NamedTuple):
-    """A step, and whether it writes to parameters and state.
-
-    With `write`, arrays are updated in place where the library allows it (JAX does not: augmented assignment then
-    makes a new array); otherwise no input is written to. The operations and the results are bit-identical.
-    """
-
-    xp: Any
-    rate: float
-    t: int
-    write: bool
-
-    def scale(self, a: Array, factor: float) -> Array:
-        """Return a * factor."""
-        if not self.write:
-            return a * factor
-        a *= factor
-        return a
-
-    def subtract(self, p: Array, step: Array) -> Array:
-        """Return p - step."""
-        if not self.write:
-            return p - step
-        p -= step
-        return p
 
 
 class Optimizer(Checked):
@@ -49,7 +20,6 @@ class Optimizer(Checked):
     """
 
     learning_rate: Any
-    weight_decay: float
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -68,14 +38,6 @@ class Optimizer(Checked):
         u : Update
         """
         raise NotImplementedError
-
-    def rule(self, rate: float, t: int) -> Rule:
-        """Return the update of one parameter in step t, ``rule(xp, p, g, *state, write) -> (p, *state)``."""
-
-        def rule(xp: Any, p: Array, g: Array, *state: Array, write: bool) -> Arrays:
-            return self.update_array(p, g, state, Update(xp, rate, t, write))
-
-        return rule
 
     def init(self, parameters: Mapping[str, Array]) -> Tree:
         """Return the state before the first step.
@@ -129,9 +91,5 @@ class Optimizer(Checked):
             state belongs to another optimizer or other parameters. (An interrupt can leave an update in place
             incomplete.)
         """
-        rule = self.rule(learning_rate_at(self.learning_rate, t), integer("t", t))
-        return apply_rule(rule, self.slots, parameters, grads, state, in_place)
-
-    def _decayed(self, p: Array, g: Array) -> Array:
-        """Return the gradient of loss + weight_decay / 2 * p**2."""
-        return g + self.weight_decay * p if self.weight_decay else g
+        rate = learning_rate_at(self.learning_rate, t)
+        return apply_rule(self.update_array, self.slots, rate, integer("t", t), parameters, grads, state, in_place)

@@ -52,15 +52,19 @@ def check_update(
     missing = ["d" + key for key in parameters if "d" + key not in grads]
     if missing:
         raise ValueError(f"`grads` must hold a gradient for every parameter; missing {missing}")
-    like = {f"{slot}.d{key}": key for slot in slots for key in parameters}
-    if like.keys() != state.keys():
-        lacking, unknown = [k for k in like if k not in state], [k for k in state if k not in like]
+    slot_of = {f"{slot}.d{key}": key for slot in slots for key in parameters}
+    if slot_of.keys() != state.keys():
+        lacking, unknown = [k for k in slot_of if k not in state], [k for k in state if k not in slot_of]
         found = ", ".join(f"{word} {keys}" for word, keys in (("missing", lacking), ("unknown", unknown)) if keys)
         raise ValueError(f"`state` must be what init or the previous update returned; {found}")
     used = {"d" + key: grads["d" + key] for key in parameters}
     xp, _ = ns.common_namespace({**parameters, **used, **state})
-    for key, p in parameters.items():
-        _check_like("d" + key, used["d" + key], key, p)
+    for name, key in {**{"d" + key: key for key in parameters}, **slot_of}.items():
+        array, p = used[name] if name in used else state[name], parameters[key]
+        if array.shape != p.shape:
+            check_shape(name, array, f"(the shape of {key})", tuple(p.shape))
+        if name in state and array.dtype != p.dtype:
+            raise TypeError(f"`{name}` must have the dtype of {key}, {p.dtype}; got {array.dtype}")
         if getattr(p, "requires_grad", False):  # the graph of torch would grow with every step
             raise ValueError(f"`{key}` must not require a gradient of torch; pass its detach()")
     check_dtypes(xp, parameters)
@@ -69,16 +73,7 @@ def check_update(
             key = next(key for key, p in parameters.items() if p.dtype == dtype)
             raise TypeError(f"`{key}` must have at least 32 bits, in which small steps do not vanish; got {dtype}")
     check_dtypes(xp, used, ("real floating", "integral"))
-    for name, key in like.items():
-        _check_like(name, state[name], key, parameters[key])
-        if state[name].dtype != parameters[key].dtype:
-            raise TypeError(f"`{name}` must have the dtype of {key}, {parameters[key].dtype}; got {state[name].dtype}")
     return xp
-
-
-def _check_like(name: str, array: Array, key: str, p: Array) -> None:
-    if array.shape != p.shape:
-        check_shape(name, array, f"(the shape of {key})", tuple(p.shape))
 
 
 def check_dtypes(xp: Any, arrays: Mapping[str, Array], kinds: str | tuple[str, ...] = "real floating") -> None:

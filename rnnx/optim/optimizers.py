@@ -10,7 +10,8 @@ from functools import partial
 from typing import Any
 
 from rnnx._core.arrays import Array
-from rnnx.optim.base import Arrays, Optimizer, Update
+from rnnx.optim.apply import Arrays, Update
+from rnnx.optim.base import Optimizer
 from rnnx.optim.checks import BelowOne, Flag, NotNegative, Positive
 from rnnx.optim.schedules import LearningRate
 
@@ -32,7 +33,7 @@ class SGD(Optimizer):
     def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
         """See `Optimizer.update_array`."""
         del state
-        return (u.subtract(p, u.rate * self._decayed(p, g)),)
+        return (_subtract(u, p, u.rate * _decayed(p, g, self.weight_decay)),)
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,12 @@ class Momentum(Optimizer):
 
     def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
         """See `Optimizer.update_array`."""
-        (v,), g, share = state, self._decayed(p, g), self._share(u.t)
+        (v,), g, share = state, _decayed(p, g, self.weight_decay), self._share(u.t)
         if share != 1:
             g = share * g
-        v = u.scale(v, self.momentum)
+        v = _scale(u, v, self.momentum)
         v += g
-        return u.subtract(p, u.rate * (g + self.momentum * v if self.nesterov else v)), v
+        return _subtract(u, p, u.rate * (g + self.momentum * v if self.nesterov else v)), v
 
     def _share(self, t: int) -> float:
         """Return the factor of the gradient."""
@@ -132,13 +133,13 @@ class RMSProp(Optimizer):
 
     def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
         """See `Optimizer.update_array`."""
-        (s, *rest), g = state, self._decayed(p, g)
-        s = u.scale(s, self.alpha)
+        (s, *rest), g = state, _decayed(p, g, self.weight_decay)
+        s = _scale(u, s, self.alpha)
         s += (1 - self.alpha) * (g * g)
         new, variance = [s], s
         if self.centered:
             m, *rest = rest
-            m = u.scale(m, self.alpha)
+            m = _scale(u, m, self.alpha)
             m += (1 - self.alpha) * g
             new.append(m)
             # Rounding can make the variance of a constant gradient negative.
@@ -146,11 +147,11 @@ class RMSProp(Optimizer):
         step = g / (u.xp.sqrt(variance) + self.epsilon)
         if self.momentum:
             (v,) = rest
-            v = u.scale(v, self.momentum)
+            v = _scale(u, v, self.momentum)
             v += step
             new.append(v)
             step = v
-        return u.subtract(p, u.rate * step), *new
+        return _subtract(u, p, u.rate * step), *new
 
 
 @dataclass(frozen=True)
@@ -179,10 +180,13 @@ class Adam(Optimizer):
 
     def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
         """See `Optimizer.update_array`."""
-        (v, s), g = state, self._decayed(p, g)
-        v = u.scale(v, self.beta1)
+        return self._adam(p, _decayed(p, g, self.weight_decay), state, u)
+
+    def _adam(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
+        v, s = state
+        v = _scale(u, v, self.beta1)
         v += (1 - self.beta1) * g
-        s = u.scale(s, self.beta2)
+        s = _scale(u, s, self.beta2)
         s += (1 - self.beta2) * (g * g)
         # Numerator and denominator are both multiplied by sqrt(1 - beta2**t), which saves one pass over the array.
         root = (1 - self.beta2**u.t) ** 0.5
@@ -190,7 +194,7 @@ class Adam(Optimizer):
         denominator += self.epsilon * root
         step = v / denominator
         step *= u.rate * root / (1 - self.beta1**u.t)
-        return u.subtract(p, step), v, s
+        return _subtract(u, p, step), v, s
 
 
 @dataclass(frozen=True)
@@ -211,12 +215,7 @@ class AdamW(Adam):
 
     def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
         """See `Optimizer.update_array`."""
-        p = u.scale(p, 1 - u.rate * self.weight_decay)
-        return super().update_array(p, g, state, u)
-
-    def _decayed(self, p: Array, g: Array) -> Array:
-        del p
-        return g
+        return self._adam(_scale(u, p, 1 - u.rate * self.weight_decay), g, state, u)
 
 
 # `optimizer_config` uses the first name of a class.
@@ -232,3 +231,22 @@ OPTIMIZERS: dict[str, Any] = {
 
 # Optimizers whose rules are elementwise.
 ELEMENTWISE = (SGD, Momentum, RMSProp, Adam, AdamW)
+
+
+def _decayed(p: Array, g: Array, weight_decay: float) -> Array:
+    """Return the gradient of loss + weight_decay / 2 * p**2."""
+    return g + weight_decay * p if weight_decay else g
+
+
+def _scale(u: Update, a: Array, factor: float) -> Array:
+    if not u.write:
+        return a * factor
+    a *= factor
+    return a
+
+
+def _subtract(u: Update, p: Array, step: Array) -> Array:
+    if not u.write:
+        return p - step
+    p -= step
+    return p

@@ -10,17 +10,7 @@ from rnnx.optim.optimizers import SGD, Adam, AdamW, Momentum, RMSProp
 
 
 def initialize_adam(parameters: Mapping[str, Array]) -> tuple[Tree, Tree]:
-    """Return zero moment estimates for Adam and AdamW.
-
-    Parameters
-    ----------
-    parameters : dict of str to array
-
-    Returns
-    -------
-    v, s : dict of str to array
-        First and second moments, keys "d" + key of the parameter, same shapes.
-    """
+    """Return zero moment estimates v, s for Adam and AdamW; see `initialize_velocity`."""
     return initialize_velocity(parameters), initialize_velocity(parameters)
 
 
@@ -46,15 +36,13 @@ def update_parameters_with_sgd(
 
     Parameters
     ----------
-    parameters : dict of str to array
-    grads : dict of str to array
-        "d" + key for every key of `parameters`; other keys are ignored.
+    parameters, grads : dict of str to array
+        As for `update_parameters_with_adam`.
     learning_rate : float
 
     Returns
     -------
     parameters : dict of str to array
-        A new dict.
     """
     return SGD(learning_rate).update(parameters, grads, {}, 1)[0]
 
@@ -81,9 +69,8 @@ def update_parameters_with_momentum(
 
     Parameters
     ----------
-    parameters : dict of str to array
-    grads : dict of str to array
-        "d" + key for every key of `parameters`; other keys are ignored.
+    parameters, grads : dict of str to array
+        As for `update_parameters_with_adam`.
     v : dict of str to array
         As returned by `initialize_velocity` or the previous call.
     beta : float, in [0, 1)
@@ -93,7 +80,6 @@ def update_parameters_with_momentum(
     Returns
     -------
     parameters, v : dict of str to array
-        New dicts.
     """
     new, new_v = _step(_CourseMomentum(learning_rate, beta, nesterov), parameters, grads, "initialize_velocity", v=v)
     return new, new_v
@@ -101,6 +87,11 @@ def update_parameters_with_momentum(
 
 @dataclass(frozen=True)
 class _CourseMomentum(Momentum):
+    """Every gradient is dampened by beta, which may be 0."""
+
+    def __post_init__(self) -> None:
+        Optimizer.__post_init__(self)
+
     def _share(self, t: int) -> float:
         del t
         return 1 - self.momentum
@@ -125,9 +116,8 @@ def update_parameters_with_rmsprop(
 
     Parameters
     ----------
-    parameters : dict of str to array
-    grads : dict of str to array
-        "d" + key for every key of `parameters`; other keys are ignored.
+    parameters, grads : dict of str to array
+        As for `update_parameters_with_adam`.
     s : dict of str to array
         Mean squares, as returned by `initialize_velocity` or the previous call.
     learning_rate : float
@@ -138,7 +128,6 @@ def update_parameters_with_rmsprop(
     Returns
     -------
     parameters, s : dict of str to array
-        New dicts.
     """
     new, new_s = _step(RMSProp(learning_rate, alpha, epsilon), parameters, grads, "initialize_velocity", s=s)
     return new, new_s
@@ -178,7 +167,6 @@ def update_parameters_with_adam(
     Returns
     -------
     parameters, v, s : dict of str to array
-        New dicts.
 
     Raises
     ------
@@ -219,7 +207,6 @@ def update_parameters_with_adamw(
     Returns
     -------
     parameters, v, s : dict of str to array
-        New dicts.
     """
     optimizer = AdamW(learning_rate, beta1, beta2, epsilon, weight_decay)
     new, new_v, new_s = _step(optimizer, parameters, grads, "initialize_adam", t, v=v, s=s)

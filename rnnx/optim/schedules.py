@@ -59,7 +59,9 @@ class _Schedule(Checked, ABC):
 
 @dataclass(frozen=True)
 class StepDecay(_Schedule):
-    r"""Multiply by `factor` after every `every` steps: :math:`\alpha_t = \alpha f^{\lfloor (t - 1) / n \rfloor}`.
+    r"""Multiply by `factor` after every `every` steps, like torch's StepLR.
+
+    :math:`\alpha_t = \alpha f^{\lfloor (t - 1) / n \rfloor}`
 
     Parameters
     ----------
@@ -67,10 +69,6 @@ class StepDecay(_Schedule):
         The rate of the first `every` steps.
     every : int
     factor : float, in (0, 1]
-
-    Notes
-    -----
-    torch's StepLR.
     """
 
     initial: Positive
@@ -83,7 +81,9 @@ class StepDecay(_Schedule):
 
 @dataclass(frozen=True)
 class ExponentialDecay(_Schedule):
-    r"""Multiply by `rate` over `every` steps, a little at each: :math:`\alpha_t = \alpha r^{(t - 1) / n}`.
+    r"""Multiply by `rate` over `every` steps, like Keras' ExponentialDecay (torch's ExponentialLR with every = 1).
+
+    :math:`\alpha_t = \alpha r^{(t - 1) / n}`
 
     Parameters
     ----------
@@ -91,10 +91,6 @@ class ExponentialDecay(_Schedule):
         The rate of the first step.
     rate : float, in (0, 1]
     every : int
-
-    Notes
-    -----
-    torch's ExponentialLR with every = 1; Keras' ExponentialDecay.
     """
 
     initial: Positive
@@ -107,7 +103,9 @@ class ExponentialDecay(_Schedule):
 
 @dataclass(frozen=True)
 class InverseTimeDecay(_Schedule):
-    r"""Inverse time decay: :math:`\alpha_t = \alpha / (1 + r (t - 1) / n)`.
+    r"""Inverse time decay, like Keras' InverseTimeDecay: :math:`\alpha_t = \alpha / (1 + r (t - 1) / n)`.
+
+    In the course, t counts epochs: set `every` to the number of steps of an epoch.
 
     Parameters
     ----------
@@ -115,10 +113,6 @@ class InverseTimeDecay(_Schedule):
         The rate of the first step.
     rate : float, >= 0
     every : int
-
-    Notes
-    -----
-    Keras' InverseTimeDecay. In the course, t counts epochs: set `every` to the number of steps of an epoch.
     """
 
     initial: Positive
@@ -157,7 +151,7 @@ class CosineDecay(_Schedule):
 
     :math:`\alpha_t = \alpha_n + (\alpha_0 - \alpha_n) (1 + \cos(\pi (t - 1) / n)) / 2`
 
-    Source: I. Loshchilov, F. Hutter, arXiv:1608.03983, equation 5, without restarts.
+    Source: I. Loshchilov, F. Hutter, arXiv:1608.03983, equation 5, without restarts; torch's CosineAnnealingLR.
 
     Parameters
     ----------
@@ -168,10 +162,6 @@ class CosineDecay(_Schedule):
     final : float, >= 0
     warmup : int
         Number of steps that first rise linearly to `initial`; the wave then spans the remaining steps.
-
-    Notes
-    -----
-    torch's CosineAnnealingLR.
     """
 
     initial: Positive

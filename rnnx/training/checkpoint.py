@@ -52,13 +52,7 @@ class Checkpoint:
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint atomically.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be written.
-    """
+    """Write a checkpoint atomically."""
     tokenizers = {name: getattr(checkpoint, name) for name in TOKENIZERS}
     description = {
         "format": FORMAT,

@@ -4,6 +4,7 @@ On a device other than the CPU the host runs ahead: it fetches the losses of the
 evaluation, and after a fixed number of steps; see `rnnx.training.progress`.
 """
 
+import inspect
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,7 +21,7 @@ from rnnx.training.updates import Updates, copies
 
 
 @dataclass
-class TrainingState:
+class TrainingState(Updates):
     """The state of a run; see `rnnx.training.Trainer` for the parameters."""
 
     model: Any
@@ -44,7 +45,7 @@ class TrainingState:
             if getattr(self, name) is not None:
                 setattr(self, name, real(name, getattr(self, name), "(0, inf)"))
         self.seed = integer("seed", self.seed, 0)
-        self._updates = Updates(self.optimizer, self.clip_norm, self.clip_value, self.in_place)
+        self.in_place = self.in_place and "in_place" in inspect.signature(self.optimizer.update).parameters
         if self.counters.smooth_loss is None and hasattr(self.model, "vocab_size"):
             self.counters.smooth_loss = math.log(self.model.vocab_size)
 
@@ -77,11 +78,11 @@ class TrainingState:
         """Update on the host, if loss and gradients are finite."""
         number = self.step + 1
         check_finite("the loss is", step.loss, number)
-        gradients, norm = self._updates.clip(step.gradients)
+        gradients, norm = self._clip(step.gradients)
         check_finite("the gradients are", float(norm), number)
         new = self.counters.after_step(count).with_numbers(step.loss, float(norm), count)
         self.whole = False  # until all of it is done: an interrupt may come anywhere
-        arrays = self._updates.on_host(self.model.parameters, self.optimizer_state, gradients, number)
+        arrays = self._update_on_host(self.model.parameters, self.optimizer_state, gradients, number)
         self._take(arrays, step.states, new)
         return self._progress(step.loss)
 
@@ -91,7 +92,7 @@ class TrainingState:
         Initial states are kept, for an error, only if they were carried.
         """
         at, number = self.counters, self.step + 1
-        *arrays, norm, finite = self._updates.on_device(
+        *arrays, norm, finite = self._update_on_device(
             self.model.parameters,
             self.optimizer_state,
             step.gradients,

@@ -1,6 +1,5 @@
 """How the gradients of a step change parameters and optimizer state, on the host and on a device."""
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,41 +14,33 @@ Arrays = dict[str, Array]
 
 
 class Updates:
-    """Clips gradients and applies an optimizer.
+    """Clipping and the optimizer; the base of `TrainingState`, which sets the attributes."""
 
-    Parameters
-    ----------
-    optimizer : object
-        With ``init``, ``update`` and ``learning_rate``, like the classes in `rnnx.optim`.
-    clip_norm, clip_value : float or None
-    in_place : bool
-        Write to NumPy arrays, if the optimizer can.
-    """
+    optimizer: Any
+    clip_norm: float | None
+    clip_value: float | None
+    in_place: bool
+    _owned: Arrays | None = None  # parameters that nobody else refers to
+    _joined: Joined | None = None
 
-    def __init__(self, optimizer: Any, clip_norm: float | None, clip_value: float | None, in_place: bool) -> None:
-        self._optimizer, self._clip_norm, self._clip_value = optimizer, clip_norm, clip_value
-        self._in_place = in_place and "in_place" in inspect.signature(optimizer.update).parameters
-        self._owned: Arrays | None = None  # parameters that nobody else refers to
-        self._joined: Joined | None = None
-
-    def clip(self, gradients: Arrays) -> tuple[Arrays, Any]:
+    def _clip(self, gradients: Arrays) -> tuple[Arrays, Any]:
         """Return the clipped gradients, and their norm before that as an array of shape ()."""
         with np.errstate(invalid="ignore"):  # gradients that are not finite are refused later
-            clipped, norm = clip_by_global_norm(gradients, self._clip_norm or _NO_CLIPPING)
-        if self._clip_value is not None:
-            clipped = clip_by_value(clipped, self._clip_value)
+            clipped, norm = clip_by_global_norm(gradients, self.clip_norm or _NO_CLIPPING)
+        if self.clip_value is not None:
+            clipped = clip_by_value(clipped, self.clip_value)
         return clipped, norm
 
-    def on_host(self, parameters: Arrays, state: Arrays, gradients: Arrays, t: int) -> tuple[Arrays, Arrays]:
+    def _update_on_host(self, parameters: Arrays, state: Arrays, gradients: Arrays, t: int) -> tuple[Arrays, Arrays]:
         """Update NumPy arrays with clipped gradients, in place if allowed."""
-        if not self._in_place:
-            return self._optimizer.update(parameters, gradients, state, t)
+        if not self.in_place:
+            return self.optimizer.update(parameters, gradients, state, t)
         if self._owned is not parameters:  # never write to the arrays of others
             parameters, state = copies(parameters), copies(state)
-        self._owned, state = self._optimizer.update(parameters, gradients, state, t, in_place=True)
+        self._owned, state = self.optimizer.update(parameters, gradients, state, t, in_place=True)
         return self._owned, state
 
-    def on_device(
+    def _update_on_device(
         self, parameters: Arrays, state: Arrays, gradients: Arrays, t: int, finite: Any
     ) -> tuple[Arrays, Arrays, Array, Array]:
         """Update arrays on a device, without waiting for it, if loss and gradients are finite.
@@ -69,13 +60,13 @@ class Updates:
         finite : array, shape ()
         """
         if self._joined is None or not self._joined.matches(parameters, state):
-            self._joined = Joined.of(self._optimizer, parameters, state)
+            self._joined = Joined.of(self.optimizer, parameters, state)
         joined = self._joined
         old = joined.arrays if joined else (parameters, state)
-        clipped, norm = self.clip(joined.gradients(gradients) if joined else gradients)
+        clipped, norm = self._clip(joined.gradients(gradients) if joined else gradients)
         good = finite(norm)
         xp, _ = ns.common_namespace({"norm": norm})
-        updated = self._optimizer.update(old[0], clipped, old[1], t)
+        updated = self.optimizer.update(old[0], clipped, old[1], t)
         new = tuple(
             {name: xp.where(good, a, before[name]) for name, a in after.items()}
             for after, before in zip(updated, old, strict=True)

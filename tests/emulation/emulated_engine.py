@@ -1,6 +1,6 @@
 """The GPU engine on the CPU: its own kernels, compiled by a C++ compiler, on NumPy arrays.
 
-Memory begins as NaN. A recording holds addresses, as a CUDA graph does, and does nothing when it is made.
+New memory is NaN. A captured graph holds addresses, as a CUDA graph does, and capture itself computes nothing.
 """
 
 import contextlib
@@ -17,24 +17,22 @@ from pathlib import Path
 
 import numpy as np
 
-from rnnx.engines.gpu import codegen, engine
-from rnnx.engines.gpu import device as q
-from rnnx.engines.legacy import Legacy
+from rnnx.engines.gpu import codegen, device, engine
 
 COMPILER = shutil.which("g++")
 HERE = Path(__file__).parent
-SEED = 1  # of the order of the threads
+SEED = 1  # for the order of the threads
 _PLAIN = {"float32": np.float32, "float64": np.float64, "float16": np.float16}
 
 
 def compiled(source, options=()):
     """The kernels of a CUDA source: ``<name>_emulated(x, y, tx, ty, shared, seed, arguments)``."""
     text = '#include "emulator.h"\n' + source
-    for name, arguments in re.findall(r'extern "C" __global__ void (?:__\w+\([^)]*\) )*(\w+)\(([^)]*)\)', source):
-        types = [argument.strip().rsplit(" ", 1)[0] for argument in arguments.split(",")]
-        given = ", ".join(f"({kind})a[{i}]" for i, kind in enumerate(types))
+    for name in codegen.kernel_names(source):
+        parameters = codegen.parameters_of(source, name)
+        given = ", ".join(f"({parameter.type})a[{i}]" for i, parameter in enumerate(parameters))
         body = re.search(rf"void (?:__\w+\([^)]*\) )*{name}\(.*?\n}}\n", source, re.DOTALL).group()
-        barriers = re.search(r"RNNX_SHARED|__syncthreads|to_rows|sum_columns|cluster_", body)
+        barriers = re.search(r"RNNX_SHARED|__syncthreads|copy_time_major|sum_columns|cluster_", body)
         together = 8 if "__cluster_dims__(8, 1, 1)" in body else 1
         with_fibers = f"launch(x, y, tx, ty, shared, {together}, seed, work)"
         launch = with_fibers if barriers else "launch_plain(x, y, tx, ty, work)"
@@ -64,22 +62,22 @@ def _library(text, options):
     return ctypes.CDLL(str(target))
 
 
-class EmulatedQueue(q.Queue):
-    """A device that does everything at once."""
+class EmulatedStream(device.DeviceStream):
+    """A stream that computes at once."""
 
     def __init__(self):
         super().__init__()
-        self.tape = None  # while a recording is made
-        self.log = []  # what was asked for
+        self.captured = None  # a list while a graph is captured
+        self.log = []  # the names of all calls
         self._kernels = {}
 
     def allocate(self, size):
-        memory = np.empty(size + q.ALIGNMENT, np.uint8)
+        memory = np.empty(size + device.ALIGNMENT, np.uint8)
         memory[...] = 0xFF  # NaN in every dtype
         return memory
 
     def base(self, memory):
-        return memory.ctypes.data + -memory.ctypes.data % q.ALIGNMENT
+        return memory.ctypes.data + -memory.ctypes.data % device.ALIGNMENT
 
     def array(self, memory, offset, shape, dtype):
         start = self.base(memory) - memory.ctypes.data + offset
@@ -97,10 +95,10 @@ class EmulatedQueue(q.Queue):
 
     def _do(self, name, work):
         self.log.append(name)
-        if self.tape is None:
+        if self.captured is None:
             work()
         else:
-            self.tape.append(work)
+            self.captured.append(work)
 
     def gemm(self, a, b, c, beta=0):
         assert not c.transposed
@@ -129,24 +127,24 @@ class EmulatedQueue(q.Queue):
             self._kernels[texts, options] = launch
         return self._kernels[texts, options]
 
-    def record(self, work):
-        self.tape = tape = []
+    def capture(self, work):
+        self.captured = graph = []
         try:
             work()
         finally:
-            self.tape = None
+            self.captured = None
 
-        def again():
+        def replay():
             self.log.append("graph")
-            for one in tape:
+            for one in graph:
                 one()
 
-        return again
+        return replay
 
     precision = "ieee"
-    clusters = 0
-    records = True
-    room = 1 << 30
+    cluster_shared_bytes = 0
+    can_capture = True
+    graph_memory = 1 << 30
 
 
 def _no_deadlock(status):
@@ -164,7 +162,7 @@ def _view(matrix):
     return array.T if matrix.transposed else array
 
 
-queue = EmulatedQueue()
+stream = EmulatedStream()
 _lock = threading.RLock()
 
 
@@ -172,8 +170,7 @@ _lock = threading.RLock()
 def _opened(array):
     del array
     with _lock:
-        yield queue
+        yield stream
 
 
-_engine = engine.Engine(_opened)
-ENGINE = Legacy(_engine.forward, _engine.backward, _engine.matmul, _engine.stepper)
+ENGINE = engine.GpuEngine(_opened)

@@ -1,6 +1,6 @@
-// CUDA on a CPU, for tests: every thread of a block is a fiber, so that barriers really wait. The order in which the
-// fibers run is drawn from a seed: a missing barrier changes the results. Shared memory starts as NaN. A pass in which
-// no fiber gets on is reported as a deadlock. Not modelled: weak memory, caches, alignment.
+// CUDA on a CPU, for tests. Every thread of a block is a fiber, so that barriers really wait. The fibers run in a random
+// order that depends on a seed, so that a missing barrier changes the results. Shared memory starts as NaN. If no fiber
+// makes progress, that is reported as a deadlock. Not modelled: weak memory, caches, alignment.
 #pragma once
 #include <setjmp.h>
 #include <ucontext.h>
@@ -33,12 +33,12 @@ namespace emulator {
 struct Index { unsigned x, y, z; };
 struct Barrier { int needed = 0, arrived = 0; unsigned passed = 0; };
 struct Block { Barrier barrier; std::vector<unsigned char> shared; };
-// A fiber begins once and then runs one body after the other; from then on switching is a jump, without the kernel.
+// A fiber is started once and then runs one body after the other. Switching is a jump, without a system call.
 struct Fiber { ucontext_t context; jmp_buf here; Index thread, block; int at; bool done; std::vector<char> stack; };
 inline Fiber* now;
 inline jmp_buf scheduler;
 inline Index block_dim, grid_dim;
-inline std::vector<Block> blocks;  // those that run together: one, or a cluster
+inline std::vector<Block> blocks;  // those that run concurrently: one, or a cluster
 inline Barrier cluster;
 inline unsigned long progress;
 inline std::function<void()> body;
@@ -63,10 +63,10 @@ inline void enter(Fiber& f) {
   setcontext(&f.context);
 }
 
-// Blocks (x, y) of threads (tx, ty), `together` neighbours in x at a time. 0, or 1 for a deadlock.
+// Run blocks (x, y) of threads (tx, ty), `together` neighbours in x at a time. Returns 1 after a deadlock, else 0.
 inline int launch(unsigned x, unsigned y, unsigned tx, unsigned ty, size_t shared, unsigned together, unsigned seed,
                   std::function<void()> work) {
-  static std::deque<Fiber> fibers;  // used again
+  static std::deque<Fiber> fibers;  // reused by later launches
   const unsigned threads = tx * ty;
   grid_dim = {x, y, 1}; block_dim = {tx, ty, 1}; body = work;
   std::mt19937 random(seed);
@@ -93,7 +93,7 @@ inline int launch(unsigned x, unsigned y, unsigned tx, unsigned ty, size_t share
   return 0;
 }
 
-// The same without fibers, for kernels without barriers.
+// Without fibers, for kernels without barriers.
 inline int launch_plain(unsigned x, unsigned y, unsigned tx, unsigned ty, std::function<void()> work) {
   static Fiber f;
   grid_dim = {x, y, 1}; block_dim = {tx, ty, 1}; now = &f;

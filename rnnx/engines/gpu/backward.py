@@ -1,181 +1,195 @@
-"""The backward pass of a cell on a queue: its memory, the loop over time, and the gradients after it.
+"""The backward pass of a cell on a stream: its memory, its cotangents, the loop over time, and the gradients.
 
 Dimensions: T steps, m examples, n units, n_x inputs, G gates of all stages, G_i gates of stage i.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from rnnx.cells.parameters import StageGradients
-from rnnx.engines.gpu import clusters as cluster
-from rnnx.engines.gpu import launches as moves
-from rnnx.engines.gpu.codegen import THREADS, carries_over, options, real_dtype, sources
-from rnnx.engines.gpu.device import Arena, Array, Matrix, Moving, Queue, Shapes
-from rnnx.engines.gpu.pass_key import Setup
+from rnnx._core.layout import to_public
+from rnnx.cells.parameters import StageGradients, name_gradients
+from rnnx.cells.wiring import Argument, Slot, StageWiring, wiring
+from rnnx.engines.gpu import cluster_codegen
+from rnnx.engines.gpu.codegen import backward_parameters, bind, real_dtype
+from rnnx.engines.gpu.device import Arena, Array, DeviceStream, Matrix, Shapes, StepArgument, StepMatrix
+from rnnx.engines.gpu.launches import INDEX, is_time_major, scatter_add, sum_columns, to_time_major
+from rnnx.engines.gpu.pass_key import PassKey
+from rnnx.engines.gpu.passes import Pass, StageStep
+from rnnx.engines.gpu.trace import has_direct_path
+from rnnx.engines.protocol import Cotangents, Gradients
 
 
-class Given(NamedTuple):
+class TapeAddresses(NamedTuple):
     """Where the arrays of the forward pass are."""
 
-    X: int
+    x: int
     states: tuple[int, ...]
     saved: tuple[int, ...]
-    weights: tuple[Matrix, ...]  # per stage, (G_i n, n)
-    wx: Matrix | None  # (G n, n_x)
+    wh: tuple[Matrix, ...]  # per stage, (G_i n, n)
+    wx: Matrix | None  # (G n, n_x); None for inputs as indices
+
+    def place(self, slot: Slot, step: int) -> StepArgument:
+        """The address of a slot's values at every step."""
+        if slot.kind == "saved":
+            return StepArgument(self.saved[slot.number], step)
+        return StepArgument(self.states[slot.number] + step * slot.after, step)
 
 
-class Backward:
-    """A backward pass; `external` says for which states there are cotangents of all steps.
+def _cotangent(slot: Slot) -> str:
+    """Name of the array (m, n) that carries a slot's cotangent; a state after a step is the one before the next."""
+    return f"d_{slot.kind}{slot.number}"
 
-    Those in `dS` are read where they are, if they lie in the order in which they are read.
+
+class Backward(Pass):
+    """A backward pass.
+
+    Its memory: the cotangents dZ (T, m, G n) of the sides; dZh<i> (T, m, G_i n) of the recurrent sides where they
+    differ; those of the values of a step, see `_cotangent`; and dS<k> (T, m, n), the caller's, of the states of all
+    steps. `given` says for which states there are any. Those in `in_place` are read where they are, if they are
+    time-major.
     """
 
     def __init__(
         self,
-        queue: Queue,
-        setup: Setup,
-        external: tuple[bool, ...],
-        given: Given,
-        dS: Sequence[Array | None] = (),
+        stream: DeviceStream,
+        key: PassKey,
+        given: tuple[bool, ...],
+        tape: TapeAddresses,
+        in_place: Sequence[Array | None] = (),
     ) -> None:
-        self.queue, self.setup, self.given, self.external = queue, setup, given, external
-        self._as_it_is = {k: queue.address(d) for k, d in enumerate(dS) if d is not None and moves.in_rows(queue, d)}
-        self.launch = queue.kernels(sources(setup.cell), options(setup.dtype))
-        self._rows = cluster.rows_of(queue, setup)  # of a cluster; 0: step by step
-        cell, dtype, real = setup.cell, setup.dtype, real_dtype(setup.dtype)
-        n_steps, m, n = setup.n_steps, setup.m, setup.n
-        arrays: Shapes = {"dZ": ((n_steps, m, setup.n_gates * n), dtype)}
-        for i, stage in enumerate(cell.stages):
-            arrays |= {f"d{i}_{k}": ((m, n), real) for k in range(len(cell.entering(i)))}
-            if not stage.additive:
-                arrays[f"dZh{i}"] = ((n_steps, m, len(stage.gates) * n), dtype)
-        arrays |= {
-            f"dS{k}": ((n_steps, m, n), dtype)
-            for k, is_given in enumerate(external)
-            if is_given and k not in self._as_it_is
+        super().__init__(stream, key)
+        self.tape, self._given = tape, given
+        self._in_place = {
+            k: stream.address(d) for k, d in enumerate(in_place) if d is not None and is_time_major(stream, d)
         }
-        if setup.ended:
-            arrays["lengths"] = ((m,), moves.INDEX)
-        self.memory = Arena(queue, arrays)
-        self._stages = [self._stage(i) for i in range(len(cell.stages))]
+        dtype, n_steps, m, n = key.dtype, key.n_steps, key.m, key.n
+        shapes: Shapes = {"dZ": ((n_steps, m, key.n_gates * n), dtype)}
+        for stage in wiring(key.cell):
+            shapes |= {_cotangent(slot): ((m, n), real_dtype(dtype)) for slot in stage.reads}
+            if not stage.stage.additive:
+                shapes[f"dZh{stage.number}"] = ((n_steps, m, stage.n_gates * n), dtype)
+        copied = [k for k, is_given in enumerate(given) if is_given and k not in self._in_place]
+        shapes |= {f"dS{k}": ((n_steps, m, n), dtype) for k in copied}
+        if key.has_lengths:
+            shapes["lengths"] = ((m,), INDEX)
+        self.memory = Arena(stream, shapes)
+        self._stages = [self._stage(stage) for stage in reversed(wiring(key.cell))]
 
     @property
     def size(self) -> int:
         """Bytes of memory."""
         return self.memory.size
 
-    def load(self, dS: Sequence[Array | None], dlast: Sequence[Array | None], lengths: Array | None) -> None:
-        """Put the cotangents of a call in their places."""
-        queue, launch, setup, memory = self.queue, self.launch, self.setup, self.memory
+    def load(self, cotangents: Cotangents, lengths: Array | None) -> None:
+        """Copy the cotangents of a call to the memory of the pass."""
+        stream, launch, key, memory = self.stream, self.launch, self.key, self.memory
         if lengths is not None:
             memory.array("lengths")[...] = lengths
-        for k, d in enumerate(dlast):
-            moves.rows(queue, launch, d, memory.address(f"d0_{k}"), (1, setup.m, setup.n), kernel="rows_widened")
-        for k, d in enumerate(dS):
-            if d is not None and k not in self._as_it_is:
-                moves.rows(queue, launch, d, memory.address(f"dS{k}"), (setup.n_steps, setup.m, setup.n))
+        for k, d in enumerate(cotangents.final):
+            target = memory.address(_cotangent(Slot("state", k)))
+            to_time_major(stream, launch, d, target, (1, key.m, key.n), kernel="time_major_to_real")
+        for k, d in enumerate(cotangents.states):
+            if d is not None and k not in self._in_place:
+                to_time_major(stream, launch, d, memory.address(f"dS{k}"), (key.n_steps, key.m, key.n))
 
     def loop(self) -> None:
-        """The loop over time; it allocates nothing and waits for nothing."""
+        """Run the loop over time, without an allocation or a synchronization."""
         if self._rows:
-            cluster.launch(self.queue, self.setup, "cluster_backward", self._rows, self._whole())
+            self._whole_pass("cluster_backward", cluster_codegen.backward_parameters(self.key.cell), self._addresses())
             return
-        queue, launch, setup = self.queue, self.launch, self.setup
-        m, n = setup.m, setup.n
-        row, lengths = setup.n_gates * n, self.memory.address("lengths")
-        blocks, threads = (-(-m * n // THREADS), 1), (THREADS, 1)
-        for t in range(setup.n_steps - 1, -1, -1):
-            for i in range(len(self._stages) - 1, -1, -1):
-                stage = self._stages[i]
-                places = [base + t * step for base, step in stage.places]
-                launch(f"backward_{i}", blocks, threads, (*places, lengths, t, m, n, row, stage.side.matrix.columns))
-                queue.gemm(stage.side.at(t), self.given.weights[i], stage.operand, stage.beta)
+        for t in reversed(range(self.key.n_steps)):
+            for stage in self._stages:
+                self._elementwise(stage, t)
+                self._product(stage, t)
 
-    def _outside(self, k: int) -> int:
-        """Where the cotangents of state k of all steps are; 0 if there are none."""
-        return self._as_it_is.get(k) or self.memory.address(f"dS{k}")
+    def _given_address(self, k: int) -> int:
+        """The caller's cotangents of state k at all steps; 0 if there are none."""
+        return self._in_place.get(k) or self.memory.address(f"dS{k}")
 
-    def _whole(self) -> list[int]:
-        """The arguments of the kernel of a whole pass."""
-        setup, cell, given, memory = self.setup, self.setup.cell, self.given, self.memory
-        states = range(len(cell.states))
-        outside = [self._outside(k) for k in states]
-        weights = [matrix.address for matrix in given.weights]
-        dzh = [memory.address(f"dZh{i}") for i, stage in enumerate(cell.stages) if not stage.additive]
-        carried = [memory.address(f"d0_{k}") for k in states]
-        sizes = [setup.n_steps, setup.m, setup.n, setup.n_gates * setup.n]
-        sides = [memory.address("dZ"), *dzh, *carried, memory.address("lengths")]
-        return [*outside, *weights, *given.states, *given.saved, *sides, *sizes]
+    def _addresses(self) -> dict[str, int]:
+        """The arguments of the kernel of a whole pass, by name."""
+        cell, tape, memory, states = self.key.cell, self.tape, self.memory, range(len(self.key.cell.states))
+        dzh = [f"dZh{stage.number}" for stage in wiring(cell) if not stage.stage.additive]
+        return {
+            **{f"d_given{k}": self._given_address(k) for k in states},
+            **{f"carry{k}": memory.address(_cotangent(Slot("state", k))) for k in states},
+            **{f"wh{i}": matrix.address for i, matrix in enumerate(tape.wh)},
+            **{f"S{k}": address for k, address in enumerate(tape.states)},
+            **{f"K{k}": address for k, address in enumerate(tape.saved)},
+            **{name: memory.address(name) for name in (*dzh, "dZ", "lengths")},
+        }
 
-    def _stage(self, i: int) -> "_Stage":
-        """What stage i does at step 0, and how its places move."""
-        setup, cell, given, memory = self.setup, self.setup.cell, self.given, self.memory
-        m, n, size = setup.m, setup.n, setup.dtype.itemsize
-        stage, last, first = cell.stages[i], i == len(cell.stages) - 1, cell.first_gates[i] * n
-        step, row = m * n * size, m * setup.n_gates * n * size
-        columns = len(stage.gates) * n
-        states = [(base, step) for base in given.states]
-        saved = [(base, step) for base in given.saved]
-        kept_at, out_at = cell.saved_slices[i]
-        carried = f"d{0 if last else i + 1}"
-        places = [(self._outside(k), step * self.external[k]) for k in range(len(cell.states))] if last else []
-        places += [(memory.address(f"{carried}_{k}"), 0) for k in range(len(stage.out))]
-        places += saved[cell.saved_slices[i - 1][1]] if i else states
-        places += [(base + step, step) for base in given.states] if last else saved[out_at]
-        places += [*saved[kept_at], (memory.address("dZ") + first * size, row)]
-        side = Moving(memory.matrix("dZ").below(0, m).part(first, columns), row)
-        if not stage.additive:
-            side = Moving(memory.matrix(f"dZh{i}").below(0, m), m * columns * size)
-            places.append((side.matrix.address, side.step))
-        places += [(memory.address(f"d{i}_{k}"), 0) for k in range(len(cell.entering(i)))]
-        # The kernel has written what the product is added to, unless there is nothing.
-        beta = int(carries_over(cell, i) or setup.ended)
-        return _Stage(places, side, memory.matrix(f"d{i}_0"), beta)
+    def _sides(self, stage: StageWiring) -> tuple[StepMatrix, StepMatrix]:
+        """The cotangents of the input side and the recurrent side of a stage."""
+        key, memory, columns = self.key, self.memory, stage.n_gates * self.key.n
+        dZ = memory.matrix("dZ").row_block(0, key.m).column_block(stage.first_gate * key.n, columns)
+        dzx = StepMatrix(dZ, self.row_step)
+        if stage.stage.additive:
+            return dzx, dzx
+        return dzx, StepMatrix(memory.matrix(f"dZh{stage.number}").row_block(0, key.m), self.step * stage.n_gates)
 
-    def gradients(self) -> tuple[Array | None, list[Array], list[StageGradients]]:
-        """dX, the cotangents of the initial states, and the gradients of the parameters: the caller's."""
-        queue, setup, given, memory = self.queue, self.setup, self.given, self.memory
-        cell, dtype = setup.cell, setup.dtype
-        n_steps, m, n, n_x = setup.n_steps, setup.m, setup.n, setup.n_x
-        arrays: Shapes = {"w": ((setup.n_gates * n, n + n_x), dtype), "b": ((setup.n_gates * n,), dtype)}
-        arrays |= {f"bh{i}": ((len(cell.stages[i].gates) * n,), dtype) for i, has in enumerate(setup.biases) if has}
-        arrays |= {f"ds{k}": ((m, n), dtype) for k in range(len(cell.states))}
-        results = Arena(queue, arrays)
-        dZ, dX, wx = memory.matrix("dZ"), None, results.matrix("w").part(n, n_x)
-        if given.wx is None:
-            moves.sum_by_index(self.launch, dZ, given.X, wx)
-        else:
-            own = Arena(queue, {"dX": ((n_steps, m, n_x), dtype)})
-            queue.gemm(dZ, given.wx, own.matrix("dX"))
-            queue.gemm(dZ.T, Matrix(given.X, n_steps * m, n_x, n_x, dtype), wx)
-            dX = own.array("dX")
-        moves.sum_columns(queue, self.launch, dZ, results.address("b"))
-        for k in range(len(cell.states)):
-            source, target = memory.array(f"d0_{k}")[None, ...], results.address(f"ds{k}")
-            moves.rows(queue, self.launch, source, target, (1, m, n), kernel="rows_narrowed", internal=True)
-        gradients = [self._of_stage(i, results) for i in range(len(cell.stages))]
-        return dX, [results.array(f"ds{k}") for k in range(len(cell.states))], gradients
+    def _stage(self, stage: StageWiring) -> StageStep:
+        key, memory = self.key, self.memory
+        dzx, dzh = self._sides(stage)
 
-    def _of_stage(self, i: int, results: Arena) -> StageGradients:
-        """The gradients of the parameters of stage i; those of the input weights are there already."""
-        queue, setup, memory, cell = self.queue, self.setup, self.memory, self.setup.cell
-        m, n, first = setup.m, setup.n, cell.first_gates[i] * setup.n
-        columns = len(cell.stages[i].gates) * n
-        kept = memory.matrix(f"dZh{i}") if f"dZh{i}" in memory else memory.matrix("dZ").part(first, columns)
-        operand = self.given.states[0] if i == 0 else self.given.saved[cell.saved_slices[i - 1][1].start]
-        target = results.matrix("w").below(first, columns).part(0, n)
-        queue.gemm(kept.T, Matrix(operand, setup.n_steps * m, n, n, setup.dtype), target)
-        bh = None
-        if setup.biases[i]:
-            moves.sum_columns(queue, self.launch, kept, results.address(f"bh{i}"))
-            bh = results.array(f"bh{i}")
-        return StageGradients(
-            results.array("w")[first : first + columns, :], results.array("b")[first : first + columns], bh
+        def place(argument: Argument) -> StepArgument:
+            role, number, slot = argument
+            if slot is None:
+                side = {"dzx": dzx, "dzh": dzh}[role]
+                return StepArgument(side.matrix.address, side.step)
+            if role == "d_given":
+                return StepArgument(self._given_address(number), self.step * self._given[number])
+            if role in ("d_writes", "d_reads"):
+                return StepArgument(memory.address(_cotangent(slot)))
+            return self.tape.place(slot, self.step)
+
+        parameters = backward_parameters(stage)
+        values = {p.name: place(p.argument) for p in parameters if p.argument}
+        values |= {**self._sizes(stage), "lengths": StepArgument(memory.address("lengths"))}
+        # The product is added to the direct path that the kernel has written, or overwrites if there is none.
+        beta = int(has_direct_path(key.cell, stage.number) or key.has_lengths)
+        target = StepMatrix(memory.matrix(_cotangent(stage.operand)))
+        return StageStep(
+            f"backward_{stage.number}", bind(parameters, values), dzh, self.tape.wh[stage.number], target, beta
         )
 
+    def gradients(self, xp: Any) -> Gradients:
+        """Compute the gradients after the loop, in memory that belongs to the caller."""
+        stream, key, tape, memory, cell = self.stream, self.key, self.tape, self.memory, self.key.cell
+        dtype, m, n, n_x, rows = key.dtype, key.m, key.n, key.n_x, key.n_gates * key.n
+        shapes: Shapes = {"w": ((rows, n + n_x), dtype), "b": ((rows,), dtype)}
+        for stage in wiring(cell):
+            if key.has_recurrent_bias(stage):
+                shapes[f"bh{stage.number}"] = ((stage.n_gates * n,), dtype)
+        shapes |= {f"ds{k}": ((m, n), dtype) for k in range(len(cell.states))}
+        results = Arena(stream, shapes)
+        dZ, dx, dwx = memory.matrix("dZ"), None, results.matrix("w").column_block(n, n_x)
+        if tape.wx is None:
+            scatter_add(self.launch, dZ, tape.x, dwx)
+        else:
+            own = Arena(stream, {"dX": ((key.n_steps, m, n_x), dtype)})
+            stream.gemm(dZ, tape.wx, own.matrix("dX"))
+            stream.gemm(dZ.T, Matrix(tape.x, key.n_steps * m, n_x, n_x, dtype), dwx)
+            dx = to_public(xp, own.array("dX"))
+        sum_columns(stream, self.launch, dZ, results.address("b"))
+        for k in range(len(cell.states)):
+            source, target = memory.array(_cotangent(Slot("state", k)))[None, ...], results.address(f"ds{k}")
+            to_time_major(
+                stream, self.launch, source, target, (1, m, n), kernel="time_major_from_real", from_time_major=True
+            )
+        named = name_gradients(xp, cell, [self._stage_gradients(stage, results) for stage in wiring(cell)])
+        return Gradients(dx, tuple(results.array(f"ds{k}").T for k in range(len(cell.states))), named)
 
-class _Stage(NamedTuple):
-    places: list[tuple[int, int]]  # arguments of the kernel: address at step 0, and bytes from a step to the next
-    side: Moving  # the cotangents that the recurrent weights are multiplied by;
-    operand: Matrix  # the cotangent of what the weights multiplied: the product goes here,
-    beta: int  # or is added to what is there
+    def _stage_gradients(self, stage: StageWiring, results: Arena) -> StageGradients:
+        """The gradients of a stage's parameters; those of the input weights and biases are already in `results`."""
+        key, n, columns = self.key, self.key.n, stage.n_gates * self.key.n
+        first, n_rows, name = stage.first_gate * n, key.n_steps * key.m, f"bh{stage.number}"
+        dzh = self._sides(stage)[1].matrix._replace(rows=n_rows)
+        operand = self.tape.place(stage.operand, self.step).base
+        target = results.matrix("w").row_block(first, columns).column_block(0, n)
+        self.stream.gemm(dzh.T, Matrix(operand, n_rows, n, n, key.dtype), target)
+        if name in results:
+            sum_columns(self.stream, self.launch, dzh, results.address(name))
+        rows = slice(first, first + columns)
+        bh = results.array(name) if name in results else None
+        return StageGradients(results.array("w")[rows, :], results.array("b")[rows], bh)

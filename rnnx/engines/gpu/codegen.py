@@ -1,166 +1,167 @@
-"""The CUDA source of a cell's kernels: its own functions, run once on symbols that write down what is done to them.
+"""The CUDA source of a cell's step kernels, generated from its traced functions, and the parameter lists of kernels.
 
-A kernel does one stage of one time step, one element of the state a thread. The frame around the mathematics, loads
-and stores in the order of the cell's record, is the same for every cell. What the frames stand on is in
-``cuda/prelude.cuh``; kernels that know no cell are in ``cuda/layout.cu``.
+A kernel computes one stage of one time step, one thread per element of the state. The code around the mathematics is
+the same for every cell. The kernels include ``kernels/prelude.cuh``; kernels that depend on no cell are in
+``kernels/layout.cu``.
+
+A list of `Parameter` declares a kernel, and `bind` orders the arguments of a launch by the same list.
 
 Dimensions: m examples, n units; j an example, u a unit, e = j n + u; t the time step.
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from rnnx.cells import Cell
-from rnnx.cells.vocabulary import Ops
+from rnnx.cells.wiring import Argument, StageWiring, wiring
+from rnnx.engines.gpu.device import DType
+from rnnx.engines.gpu.trace import ZERO, trace_backward, trace_forward
 
-THREADS = 128  # of a block of a stage's kernels
-PACK_JOBS = 16  # matrices that one launch of `pack` takes
+THREADS = 128  # threads per block of the step kernels
+PACK_JOBS = 16  # matrices per launch of `pack`
 
-# Storage of a dtype in memory -> what it is computed in.
-_TYPES = {
+# dtype -> the C++ types in memory and in registers
+_C_TYPES = {
     "float32": ("float", "float"),
     "float64": ("double", "double"),
     "float16": ("half_bits", "float"),
     "bfloat16": ("bfloat16_bits", "float"),
 }
 
+V = TypeVar("V")
 
-def options(dtype: np.dtype) -> tuple[str, ...]:
-    """The compiler's options for arrays of a dtype."""
-    storage, real = _TYPES[dtype.name]
+
+def options(dtype: DType) -> tuple[str, ...]:
+    """Compiler options for arrays of a dtype."""
+    storage, real = _C_TYPES[dtype.name]
     return (f"-DRNNX_STORAGE={storage}", f"-DRNNX_REAL={real}", "-std=c++17")
 
 
-def real_dtype(dtype: np.dtype) -> np.dtype:
-    """What arrays of a dtype are computed and accumulated in."""
+def real_dtype(dtype: DType) -> DType:
+    """The dtype that arrays of a dtype are computed and accumulated in."""
     return np.dtype(np.float64 if dtype.name == "float64" else np.float32)
 
 
 @lru_cache(maxsize=64)
 def sources(cell: Cell) -> tuple[str, str]:
-    """All kernels that sequences of a cell need: those of any cell, and its own."""
-    kernels = [kernel for i in range(len(cell.stages)) for kernel in (_forward(cell, i), _backward(cell, i))]
+    """The kernels that sequences of a cell need: those of any cell, and the cell's own."""
+    kernels = [text for stage in wiring(cell) for text in (_forward(stage), _backward(stage))]
     common = "\n".join([read("prelude.cuh"), read("layout.cu"), _pack()])
     return common, "\n".join([read("prelude.cuh"), *kernels])
 
 
-def kernel_names(text: str) -> list[str]:
-    """The names of the kernels of a source."""
-    return re.findall(r'extern "C" __global__ void (?:__\w+\([^)]*\) )*(\w+)\(', text)
-
-
 @lru_cache(maxsize=8)
 def read(name: str) -> str:
-    """A file of the folder ``cuda``."""
+    """Return the text of a file in ``kernels/``."""
     return (Path(__file__).parent / "kernels" / name).read_text(encoding="utf-8")
 
 
-# --- symbols ------------------------------------------------------------------------------------------------------
+# --- parameter lists ----------------------------------------------------------------------------------------------
 
 
-class Symbol:
-    """A number in a kernel that is being written."""
+class Parameter(NamedTuple):
+    """A kernel parameter, 64 bits wide: a pointer or an integer."""
 
-    __array_ufunc__ = None  # not for NumPy's functions
-
-    def __init__(self, trace: "Trace", name: str) -> None:
-        self._trace, self.name = trace, name
-
-    def _binary(self, operation: str, other: "Symbol") -> "Symbol":
-        if not isinstance(other, Symbol):
-            return NotImplemented
-        return self._trace.let(f"{self.name} {operation} {other.name}")
-
-    def __add__(self, other: "Symbol") -> "Symbol":
-        return self._binary("+", other)
-
-    def __sub__(self, other: "Symbol") -> "Symbol":
-        return self._binary("-", other)
-
-    def __mul__(self, other: "Symbol") -> "Symbol":
-        return self._binary("*", other)
-
-    def __bool__(self) -> bool:
-        raise TypeError("a cell cannot branch on a value: it is not known when the kernel is written")
+    name: str
+    type: str  # in CUDA
+    argument: Argument | None = None  # the value of the cell's step that it points to, if it does
 
 
-class Trace:
-    """What was done to symbols, as lines of C++; the same thing done twice is one line."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self._known: dict[str, Symbol] = {}
-        self._zero = Symbol(self, "real(0)")
-
-    def let(self, expression: str) -> Symbol:
-        """The symbol of an expression."""
-        if expression not in self._known:
-            name = f"v{len(self._known)}"
-            self.lines.append(f"const real {name} = {expression};")
-            self._known[expression] = Symbol(self, name)
-        return self._known[expression]
-
-    def symbols(self, names: Iterable[str]) -> tuple[Symbol, ...]:
-        """Numbers that the frame has under these names."""
-        return tuple(Symbol(self, name) for name in names)
-
-    def is_zero(self, symbol: Symbol) -> bool:
-        """Whether it is zero whatever the inputs are."""
-        return symbol is self._zero
-
-    def ops(self) -> Ops:
-        """The vocabulary of a cell."""
-
-        def function(name: str) -> Callable[[Symbol], Symbol]:
-            return lambda x: self.let(f"op_{name}({x.name})")
-
-        named = {name: function(name) for name in Ops._fields if name != "zeros_like"}
-        return Ops(**named, zeros_like=lambda x: self._zero)
+Parameters = tuple[Parameter, ...]
 
 
-# --- frames -------------------------------------------------------------------------------------------------------
+def named(type: str, *names: str) -> Parameters:  # noqa: A002
+    """Parameters of one type."""
+    return tuple(Parameter(name, type) for name in names)
 
 
-def trace_forward(cell: Cell, i: int) -> tuple[Trace, list[Symbol], list[Symbol]]:
-    """Stage i on symbols zx0.., zh0.., p0..: what is done, the states that leave it, and what it saves."""
-    stage, trace = cell.stages[i], Trace()
-    gates = range(len(stage.gates))
-    zx, zh = (trace.symbols(f"{z}{g}" for g in gates) for z in ("zx", "zh"))
-    leaving, saved = stage.forward(trace.ops(), zx, zh, trace.symbols(f"p{k}" for k in range(len(cell.entering(i)))))
-    return trace, list(leaving), list(saved)
+def bind(parameters: Iterable[Parameter], values: Mapping[str, V]) -> list[V]:
+    """Return the values, given by name, in the order of the parameters."""
+    bound = [values[parameter.name] for parameter in parameters]
+    if len(bound) != len(values):
+        raise TypeError(f"unknown kernel arguments: {sorted(values.keys() - {p.name for p in parameters})}")
+    return bound
 
 
-def trace_backward(cell: Cell, i: int) -> tuple[Trace, list[Symbol], list[Symbol], list[Symbol]]:
-    """Stage i on symbols d0.., p0.., q0.., k0..: what is done, dzx, dzh and the cotangents of what enters it."""
-    stage, trace = cell.stages[i], Trace()
-    d, p, q, k = (
-        trace.symbols(f"{letter}{index}" for index in range(count))
-        for letter, count in (
-            ("d", len(stage.out)),
-            ("p", len(cell.entering(i))),
-            ("q", len(stage.out)),
-            ("k", len(stage.saved)),
-        )
-    )
-    dzx, dzh, dp = stage.backward(trace.ops(), d, p, q, k)
-    return trace, list(dzx), list(dzh), list(dp)
+def kernel(name: str, parameters: Iterable[Parameter], lines: Iterable[str]) -> str:
+    """Return the text of a kernel."""
+    declared = ", ".join(f"{parameter.type} {parameter.name}" for parameter in parameters)
+    body = "\n".join(f"  {line}" for line in lines)
+    return f'extern "C" __global__ void {name}(\n    {declared}) {{\n{body}\n}}\n'
+
+
+_NAME = r'extern "C" __global__ void (?:__\w+\([^)]*\) )*(\w+)\('
+
+
+def kernel_names(text: str) -> list[str]:
+    """Return the names of the kernels in a source."""
+    return re.findall(_NAME, text)
+
+
+@lru_cache(maxsize=64)
+def parameters_of(text: str, function: str) -> Parameters:
+    """Return the parameters with which a CUDA source declares a function."""
+    match = re.search(rf"\bvoid (?:__\w+\([^)]*\) )*{function}\(([^)]*)\)", text)
+    assert match, function
+    pairs = (declared.strip().rsplit(" ", 1) for declared in match[1].split(","))
+    return tuple(Parameter(name, type_) for type_, name in pairs)
+
+
+_IN, _OUT = "const storage*", "storage*"
+_FORWARD_TYPES = {"reads": _IN, "writes": _OUT, "saves": _OUT, "previous": _IN}
+_BACKWARD_TYPES = {"d_writes": "const real*", "d_given": _IN, "reads": _IN, "writes": _IN, "saves": _IN}
+_BACKWARD_TYPES |= {"dzx": _OUT, "dzh": _OUT, "d_reads": "real*"}
 
 
 @lru_cache(maxsize=256)
-def carries_over(cell: Cell, i: int) -> bool:
-    """Whether the cotangent of the operand of stage i has a part that does not go through its recurrent weights."""
-    trace, _, _, dp = trace_backward(cell, i)
-    return not trace.is_zero(dp[0])
+def forward_parameters(stage: StageWiring) -> Parameters:
+    """The parameters of the kernel ``forward_<stage>``.
+
+    `zx` has rows of length `row`: one per example, or with `index` one per input, which `index` selects. `zh` has rows
+    of length `hrow` and is null if it was added to `zx`. `b` and `bh` are the biases; `bh` may be null. If the last
+    stage does not read the states of the previous step itself, it has them as `previous`.
+    """
+    arrays = [argument for argument in stage.forward_arguments() if argument.slot]
+    if stage.is_last and stage.number:
+        arrays += [Argument("previous", k, slot._replace(after=False)) for k, slot in enumerate(stage.writes)]
+    pointers = (*named(_IN, "zx", "zh", "b", "bh"), *named("const i64*", "index", "lengths"))
+    return (*pointers, *_of_arguments(arrays, _FORWARD_TYPES), *named("i64", "t", "m", "n", "row", "hrow", "n_x"))
 
 
-def kernel(name: str, arguments: Sequence[str], lines: Sequence[str]) -> str:
-    """A kernel of these arguments and lines."""
-    body = "\n".join(f"  {line}" for line in lines)
-    return f'extern "C" __global__ void {name}(\n    {", ".join(arguments)}) {{\n{body}\n}}\n'
+@lru_cache(maxsize=256)
+def backward_parameters(stage: StageWiring) -> Parameters:
+    """The parameters of the kernel ``backward_<stage>``. The pointers "d_given" may be null."""
+    arrays = _of_arguments(stage.backward_arguments(), _BACKWARD_TYPES)
+    return (*arrays, *named("const i64*", "lengths"), *named("i64", "t", "m", "n", "row", "hrow"))
+
+
+def _of_arguments(arguments: Sequence[Argument], types: Mapping[str, str]) -> Parameters:
+    return tuple(Parameter(_name(argument), types[argument.role], argument) for argument in arguments)
+
+
+def _name(argument: Argument) -> str:
+    return argument.role if argument.slot is None else f"{argument.role}{argument.number}"
+
+
+class Job(NamedTuple):
+    """A matrix that `pack` copies: the arguments of ``copy_matrix`` in ``kernels/layout.cu``. No source: zeros."""
+
+    src: int
+    row_from: int  # stride of the source from row to row, in elements
+    column_from: int
+    dst: int
+    row_to: int
+    column_to: int
+    rows: int
+    columns: int
+
+
+# --- kernels ------------------------------------------------------------------------------------------------------
 
 
 _ELEMENT = (
@@ -170,91 +171,81 @@ _ELEMENT = (
 )
 
 
-def _forward(cell: Cell, i: int) -> str:
-    """The kernel ``forward_i``.
+def load(letter: str, places: Iterable[str]) -> list[str]:
+    """Lines that load the variables letter0, letter1, ... from addresses."""
+    return [f"const real {letter}{k} = load({place});" for k, place in enumerate(places)]
 
-    The input side is row j of `zx` (of row length `row`), or row index[j] of n_x if there are indices (NaN if there is
-    no such row: nobody has waited for them to be checked), and the bias `b`;
-    the recurrent side is row j of `zh` (of row length `hrow`), if it is not in `zx` already, and the bias `bh`.
-    The last stage leaves the states of an example past its end as they were: `h`, if that is not what enters.
+
+def _elements(role: str, values: Sequence[object]) -> list[str]:
+    return [f"{role}{k} + e" for k in range(len(values))]
+
+
+def _forward(stage: StageWiring) -> str:
+    """The kernel ``forward_<stage>``.
+
+    An index out of range gives NaN, because checking indices would have to wait for the device. Past an example's end
+    the states of the previous step are copied, and the other results are zero.
     """
-    trace, leaving, saved = trace_forward(cell, i)
-    n_in, last = len(cell.entering(i)), i == len(cell.stages) - 1
-    held = [f"h{k}" for k in range(len(leaving))] if last and i > 0 else []
-    arguments = ["const storage* zx", "const i64* index", "const storage* zh"]
-    arguments += ["const storage* b", "const storage* bh"]
-    arguments += [f"const storage* in{k}" for k in range(n_in)]
-    arguments += [f"storage* out{k}" for k in range(len(leaving))]
-    arguments += [f"storage* keep{k}" for k in range(len(saved))]
-    arguments += [f"const storage* {h}" for h in held]
-    arguments += ["const i64* lengths", "i64 t", "i64 m", "i64 n", "i64 row", "i64 hrow", "i64 n_x"]
-    lines = [*_ELEMENT, "const i64 chosen = index ? index[j] : (i64)j;"]
-    lines += [
-        "const bool known = !index || (chosen >= 0 && chosen < n_x);",
-        "const storage* x = zx + chosen * row + u;",
+    trace, writes, saves = trace_forward(stage)
+    lines = [
+        *_ELEMENT,
+        "const i64 selected = index ? index[j] : (i64)j;",
+        "const bool valid = !index || (selected >= 0 && selected < n_x);",
+        "const storage* x = zx + selected * row + u;",
+        "const storage* h = zh ? zh + j * hrow + u : zh;",
+        *load("p", _elements("reads", stage.reads)),
     ]
-    lines += ["const storage* h = zh ? zh + j * hrow + u : zh;"]
-    lines += [f"const real p{k} = load(in{k} + e);" for k in range(n_in)]
-    for g in range(len(cell.stages[i].gates)):
-        lines.append(f'const real zx{g} = (known ? load(x + {g} * n) : real(nanf(""))) + load(b + {g} * n + u);')
+    for g in range(stage.n_gates):
+        lines.append(f'const real zx{g} = (valid ? load(x + {g} * n) : real(nanf(""))) + load(b + {g} * n + u);')
         lines.append(
             f"const real zh{g} = (zh ? load(h + {g} * n) : real(0)) + (bh ? load(bh + {g} * n + u) : real(0));"
         )
-    lines += trace.lines
-    lines.append("const bool past = lengths && t >= lengths[j];")
-    for k, symbol in enumerate(leaving):
-        old = "real(0)" if not last else f"load(h{k} + e)" if held else f"p{k}"
-        lines.append(f"store(out{k} + e, past ? {old} : {symbol.name});")
-    lines += [f"store(keep{k} + e, past ? real(0) : {symbol.name});" for k, symbol in enumerate(saved)]
-    return kernel(f"forward_{i}", arguments, lines)
+    lines += [*trace.lines, "const bool past_end = lengths && t >= lengths[j];"]
+    for k, result in enumerate(writes):
+        previous = f"load(previous{k} + e)" if stage.number else f"p{k}"
+        lines.append(f"store(writes{k} + e, past_end ? {previous if stage.is_last else ZERO} : {result});")
+    lines += [f"store(saves{k} + e, past_end ? {ZERO} : {result});" for k, result in enumerate(saves)]
+    return kernel(f"forward_{stage.number}", forward_parameters(stage), lines)
 
 
-def _backward(cell: Cell, i: int) -> str:
-    """The kernel ``backward_i``.
+def _backward(stage: StageWiring) -> str:
+    """The kernel ``backward_<stage>``.
 
-    The last stage adds cotangents `y` from outside, where there are any. Past an example's end dz is zero and nothing
-    else is written: the cotangents of its states stay as they are.
+    Past an example's end dzx and dzh are zero, and the cotangents of the states stay as they are.
     """
-    trace, dzx, dzh, dp = trace_backward(cell, i)
-    stage, n_in, last = cell.stages[i], len(cell.entering(i)), i == len(cell.stages) - 1
-    outs = range(len(stage.out))
-    arguments = [f"const storage* y{k}" for k in outs] if last else []
-    arguments += [f"const real* carry{k}" for k in outs]
-    arguments += [f"const storage* in{k}" for k in range(n_in)]
-    arguments += [f"const storage* out{k}" for k in outs]
-    arguments += [f"const storage* keep{k}" for k in range(len(stage.saved))]
-    arguments += ["storage* dzx"] + ([] if stage.additive else ["storage* dzh"])
-    arguments += [f"real* enter{k}" for k in range(n_in)]
-    arguments += ["const i64* lengths", "i64 t", "i64 m", "i64 n", "i64 row", "i64 hrow"]
-    gates = range(len(stage.gates))
-    lines = [*_ELEMENT, "storage* zx = dzx + j * row + u;"]
-    lines += [] if stage.additive else ["storage* zh = dzh + j * hrow + u;"]
+    trace, dzx, dzh, d_reads = trace_backward(stage)
+    sides = {"dzx": ("row", dzx), "dzh": ("hrow", dzh)}
+    if stage.stage.additive:
+        del sides["dzh"]
+    lines = [*_ELEMENT, *(f"storage* {side}_row = {side} + j * {row} + u;" for side, (row, _) in sides.items())]
     lines.append("if (lengths && t >= lengths[j]) {")
-    lines += [f"  store(zx + {g} * n, real(0));" for g in gates]
-    lines += [] if stage.additive else [f"  store(zh + {g} * n, real(0));" for g in gates]
+    lines += [f"  store({side}_row + {g} * n, {ZERO});" for side in sides for g in range(stage.n_gates)]
     lines += ["  return;", "}"]
-    for k in outs:
-        more = f" + (y{k} ? load(y{k} + e) : real(0))" if last else ""
-        lines.append(f"const real d{k} = carry{k}[e]{more};")
-    lines += [f"const real p{k} = load(in{k} + e);" for k in range(n_in)]
-    lines += [f"const real q{k} = load(out{k} + e);" for k in outs]
-    lines += [f"const real k{k} = load(keep{k} + e);" for k in range(len(stage.saved))]
+    for k in range(len(stage.writes)):
+        given = f" + (d_given{k} ? load(d_given{k} + e) : {ZERO})" if stage.is_last else ""
+        lines.append(f"const real d{k} = d_writes{k}[e]{given};")
+    values = {"reads": ("p", stage.reads), "writes": ("q", stage.writes), "saves": ("k", stage.saves)}
+    for role, (letter, slots) in values.items():
+        lines += load(letter, _elements(role, slots))
     lines += trace.lines
-    lines += [f"store(zx + {g} * n, {dzx[g].name});" for g in gates]
-    lines += [] if stage.additive else [f"store(zh + {g} * n, {dzh[g].name});" for g in gates]
-    for k, symbol in enumerate(dp):
-        # Without lengths the product with the recurrent weights writes over a zero.
-        guard = "if (lengths) " if k == 0 and trace.is_zero(symbol) else ""
-        lines.append(f"{guard}enter{k}[e] = {symbol.name};")
-    return kernel(f"backward_{i}", arguments, lines)
+    for side, (_, results) in sides.items():
+        lines += [f"store({side}_row + {g} * n, {result});" for g, result in enumerate(results)]
+    for k, result in enumerate(d_reads):
+        # Without lengths, the product with the recurrent weights overwrites a zero.
+        guard = "if (lengths) " if k == 0 and result == ZERO else ""
+        lines.append(f"{guard}d_reads{k}[e] = {result};")
+    return kernel(f"backward_{stage.number}", backward_parameters(stage), lines)
+
+
+def pack_parameters() -> Parameters:
+    """The parameters of the kernel ``pack``: the fields of `PACK_JOBS` jobs."""
+    types = {parameter.name: parameter.type for parameter in parameters_of(read("layout.cu"), "copy_matrix")}
+    return tuple(Parameter(f"{field}{job}", types[field]) for job in range(PACK_JOBS) for field in Job._fields)
 
 
 def _pack() -> str:
-    """The kernel ``pack``: matrices to their places, in one launch; y counts them."""
-    fields = ("row_from", "column_from", "row_to", "column_to", "rows", "columns")
-    arguments, cases = [], []
-    for job in range(PACK_JOBS):
-        arguments += [f"const storage* src{job}", f"storage* dst{job}", *(f"i64 {field}{job}" for field in fields)]
-        given = ", ".join(f"{name}{job}" for name in ("src", *fields[:2], "dst", *fields[2:]))
-        cases.append(f"if (blockIdx.y == {job}) copy_matrix({given});")
-    return kernel("pack", arguments, cases)
+    """The kernel ``pack``: up to `PACK_JOBS` matrices in one launch, counted by blockIdx.y."""
+    fields = [parameter.name for parameter in parameters_of(read("layout.cu"), "copy_matrix")]
+    calls = (", ".join(f"{field}{job}" for field in fields) for job in range(PACK_JOBS))
+    lines = (f"if (blockIdx.y == {job}) copy_matrix({call});" for job, call in enumerate(calls))
+    return kernel("pack", pack_parameters(), lines)

@@ -1,8 +1,8 @@
-"""Products by cuBLAS, on a handle of our own.
+"""Matrix products by cuBLAS, on a handle of our own.
 
-CuPy refuses to call cuBLAS while a stream is being captured, and copies operands that are parts of larger matrices.
-A maintained binding (nvmath-python) would bring cuda-bindings and cuda-core along and must match the version of CUDA;
-the few functions that are needed have been the same since CUDA 12.
+CuPy refuses to call cuBLAS while a stream is being captured, and it copies operands that are parts of larger matrices.
+The maintained binding, nvmath-python, depends on cuda-bindings and cuda-core, and its version must match that of CUDA.
+The few functions used here have not changed since CUDA 12.
 """
 
 import ctypes
@@ -10,22 +10,22 @@ from typing import Any
 
 from rnnx.engines.gpu.device import Matrix
 
-# Of cublas_api.h and library_types.h.
+# Constants from cublas_api.h and library_types.h.
 _TYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 14}
 _COMPUTE_32F, _COMPUTE_32F_FAST_TF32, _COMPUTE_64F = 68, 77, 70
 _DEFAULT_ALGORITHM = -1
-_NO_SUMS_IN_16_BITS = 16  # CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION: parts of a sum, too, are of 32
+_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION = 16  # partial sums of 16-bit products are float32, too
 _LARGEST_INT = 2**31 - 1
-WORKSPACE = 32 << 20  # bytes: what NVIDIA recommends for Hopper
+WORKSPACE = 32 << 20  # bytes; NVIDIA's recommendation for Hopper
 
 
 def load() -> ctypes.CDLL:
-    """The library that CuPy uses, wherever it was installed."""
+    """Load the cuBLAS that CuPy uses, wherever it is installed."""
     from cuda.pathfinder import load_nvidia_dynamic_lib
 
     found = load_nvidia_dynamic_lib("cublas").abs_path
     if found is None:
-        raise ImportError("no cuBLAS: pip install 'rnnx[cuda13]' (or 'rnnx[cuda12]' for an older driver)")
+        raise ImportError("cuBLAS was not found: pip install 'rnnx[cuda13]' (or 'rnnx[cuda12]' for an older driver)")
     library = ctypes.CDLL(found)
     pointer, integer = ctypes.c_void_p, ctypes.c_int
     library.cublasCreate_v2.argtypes = [pointer]
@@ -34,21 +34,21 @@ def load() -> ctypes.CDLL:
     library.cublasSetWorkspace_v2.argtypes = [pointer, pointer, ctypes.c_size_t]
     for name, size in (("cublasGemmEx", integer), ("cublasGemmEx_64", ctypes.c_int64)):
         getattr(library, name).argtypes = [
-            *(pointer, integer, integer, size, size, size),  # handle, transposed a and b, m, n, k
-            *(pointer, pointer, integer, size, pointer, integer, size),  # alpha, a, b: address, type, stride
-            *(pointer, pointer, integer, size, integer, integer),  # beta, c; compute, algorithm
+            *(pointer, integer, integer, size, size, size),  # handle, transa, transb, m, n, k
+            *(pointer, pointer, integer, size, pointer, integer, size),  # alpha; a and b: address, type, stride
+            *(pointer, pointer, integer, size, integer, integer),  # beta; c; compute type, algorithm
         ]
     return library
 
 
 class Blas:
-    """A handle. It belongs to the device that is current when it is made, and to one thread at a time."""
+    """A cuBLAS handle for the device that is current when it is created. One thread at a time may use it."""
 
     def __init__(self, library: Any = None) -> None:
         self._library = load() if library is None else library
         self._handle = ctypes.c_void_p()
         self._check("cublasCreate_v2", ctypes.byref(self._handle))
-        self._check("cublasSetMathMode", self._handle, _NO_SUMS_IN_16_BITS)
+        self._check("cublasSetMathMode", self._handle, _MATH_DISALLOW_REDUCED_PRECISION_REDUCTION)
         self._numbers = {
             _COMPUTE_64F: tuple(ctypes.pointer(ctypes.c_double(x)) for x in (0, 1)),
             _COMPUTE_32F: tuple(ctypes.pointer(ctypes.c_float(x)) for x in (0, 1)),
@@ -61,12 +61,12 @@ class Blas:
             raise RuntimeError(f"{function} failed with status {status}")
 
     def use(self, stream: int, workspace: int) -> None:
-        """Work on a stream, with `WORKSPACE` bytes at an address: setting the stream takes them away."""
+        """Set the stream, and the address of `WORKSPACE` bytes, which setting the stream resets."""
         self._check("cublasSetStream_v2", self._handle, stream)
         self._check("cublasSetWorkspace_v2", self._handle, workspace, WORKSPACE)
 
     def gemm(self, a: Matrix, b: Matrix, c: Matrix, beta: int, *, tf32: bool) -> None:
-        """C = A B + beta C. cuBLAS is column-major: it is asked for the transpose, B^T A^T."""
+        """Compute C = A B + beta C. cuBLAS is column-major, so it computes the transpose, B^T A^T."""
         compute = _COMPUTE_32F_FAST_TF32 if tf32 else _COMPUTE_32F
         if a.dtype.itemsize == 8:
             compute = _COMPUTE_64F
@@ -75,7 +75,7 @@ class Blas:
         inner = a.rows if a.transposed else a.columns
         numbers = self._numbers[compute]
         types = [_TYPES[matrix.dtype.name] for matrix in (b, a, c)]
-        # The other one takes numbers that do not fit into 32 bits.
+        # Sizes that need more than 32 bits have a function of their own.
         large = max(c.rows, c.columns, inner, a.stride, b.stride, c.stride) > _LARGEST_INT
         self._check(
             "cublasGemmEx_64" if large else "cublasGemmEx",

@@ -1,6 +1,6 @@
-"""CuPy's answer to `device`: its memory pool, its kernels, its graphs, and cuBLAS on a handle of our own.
+"""The device of CuPy arrays: CuPy's memory pool, kernels and CUDA graphs, and cuBLAS on a handle of our own.
 
-Work goes to the stream that is current in CuPy when a function is called, on the device of its arrays.
+Work is queued on the stream that is current in CuPy when a function is called, on the device of its arrays.
 """
 
 import contextlib
@@ -14,35 +14,35 @@ from functools import lru_cache
 from typing import Any
 
 import cupy
-import numpy as np
-from cupy._core import _routines_linalg as _linalg  # what CUPY_TF32 sets can be read here only
+from cupy._core import _routines_linalg as _linalg  # the only place to read what CUPY_TF32 sets
 
 from rnnx.engines.gpu import codegen, precision
 from rnnx.engines.gpu.cublas import WORKSPACE, Blas
-from rnnx.engines.gpu.device import Matrix, Queue
-from rnnx.engines.gpu.engine import Engine
-from rnnx.engines.legacy import Legacy
+from rnnx.engines.gpu.device import DeviceStream, DType, Launch, Matrix
+from rnnx.engines.gpu.engine import GpuEngine
+from rnnx.engines.protocol import Engine
 
-_MOST_QUEUES = 16  # of streams that come and go
-_SHARED = 48 << 10  # bytes that a block has without asking
-_PER_THREAD = 2  # what CUDA calls the default stream of each thread
+_MAX_STREAMS = 16  # per device, for programs that create streams without end
+_DEFAULT_SHARED = 48 << 10  # bytes of dynamic shared memory that a kernel may use without opting in
+_PER_THREAD = 2  # the handle of CUDA's per-thread default stream
 
-# Whether objects can be asked who refers to them.
-_COUNTS = hasattr(sys, "getrefcount") and getattr(sys, "_is_gil_enabled", lambda: True)()
+# Whether the interpreter counts references.
+_COUNTS_REFERENCES = hasattr(sys, "getrefcount") and getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 class _Device:
-    """What the queues of a device share. Its lock is held while a pass is being asked for."""
+    """What the streams of a device share. The lock is held while the calls of a pass are made."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.blas = Blas()
-        self.queues: OrderedDict[Any, CupyQueue] = OrderedDict()
-        self.graphs = os.environ.get("RNNX_CUDA_GRAPHS", "1") != "0"
-        capable = int(cupy.cuda.Device().compute_capability) >= 90
-        self.room = cupy.cuda.runtime.memGetInfo()[1] // 16
-        wanted = capable and os.environ.get("RNNX_CUDA_CLUSTERS", "0") == "1"
-        self.clusters = int(cupy.cuda.Device().attributes["MaxSharedMemoryPerBlockOptin"]) if wanted else 0
+        self.streams: OrderedDict[Any, CupyStream] = OrderedDict()
+        self.can_capture = os.environ.get("RNNX_CUDA_GRAPHS", "1") != "0"
+        self.graph_memory = int(cupy.cuda.runtime.memGetInfo()[1]) // 16
+        clusters = os.environ.get("RNNX_CUDA_CLUSTERS", "0") == "1"
+        clusters = int(cupy.cuda.Device().compute_capability) >= 90 and clusters
+        shared = "MaxSharedMemoryPerBlockOptin"
+        self.cluster_shared_bytes = int(cupy.cuda.Device().attributes[shared]) if clusters else 0
 
 
 _devices: dict[int, _Device] = {}
@@ -50,8 +50,8 @@ _devices_lock = threading.Lock()
 
 
 @contextlib.contextmanager
-def queue_of(array: Any) -> Iterator["CupyQueue"]:
-    """The queue of the current stream on the device of an array, to oneself."""
+def stream_of(array: Any) -> Iterator["CupyStream"]:
+    """Lock the device of an array and give access to its current stream."""
     number = array.device.id
     with cupy.cuda.Device(number):
         with _devices_lock:
@@ -61,73 +61,73 @@ def queue_of(array: Any) -> Iterator["CupyQueue"]:
         stream = cupy.cuda.get_current_stream()
         key = (stream.ptr, threading.get_ident()) if stream.ptr == _PER_THREAD else stream.ptr
         with device.lock:
-            queue = device.queues.get(key)
-            if queue is None:
-                queue = device.queues[key] = CupyQueue(device)
-                if len(device.queues) > _MOST_QUEUES:
-                    device.queues.popitem(last=False)
-            device.queues.move_to_end(key)
-            queue.enter(stream)
-            yield queue
+            own = device.streams.get(key)
+            if own is None:
+                own = device.streams[key] = CupyStream(device)
+                if len(device.streams) > _MAX_STREAMS:
+                    device.streams.popitem(last=False)
+            device.streams.move_to_end(key)
+            own.enter(stream)
+            yield own
 
 
 @lru_cache(maxsize=256)
 def _module(device: int, text: str, options: tuple[str, ...]) -> dict[str, Any]:
-    """The kernels of a source on a device, by name. They are loaded here: in a capture it would be too late."""
+    """The kernels of a source on a device, by name. They are loaded here, because a capture must not load kernels."""
     del device
     module = cupy.RawModule(code=text, options=options)
     return {name: module.get_function(name) for name in codegen.kernel_names(text)}
 
 
-class CupyQueue(Queue):
-    """A stream of a device."""
+class CupyStream(DeviceStream):
+    """A stream of CuPy."""
 
     def __init__(self, device: _Device) -> None:
         super().__init__()
         self._device = device
         self._workspace = cupy.cuda.alloc(WORKSPACE)
-        self._launchers: dict[Any, Callable[..., None]] = {}
+        self._launchers: dict[Any, Launch] = {}
         self._tf32 = False
         self._stream: Any = None
 
     def enter(self, stream: Any) -> None:
-        """Begin to work, on the stream that is current."""
-        if stream.is_capturing():  # what a call needs while it runs would be given to others, and written to by replays
-            raise RuntimeError("rnnx cannot be captured in a CUDA graph of one's own: it records its loops itself")
+        """Prepare for calls on `stream`, the current one."""
+        if stream.is_capturing():  # replays would write to temporary memory that others may own by then
+            raise RuntimeError("rnnx cannot be captured in a CUDA graph of yours: it captures its own loops")
         self._stream = stream
         self._tf32 = self.precision == "tf32"
         self._device.blas.use(stream.ptr, self._workspace.ptr)
 
     def allocate(self, size: int) -> Any:
-        """See `Queue`."""
+        """See `DeviceStream`."""
         return cupy.cuda.alloc(size)
 
-    def array(self, memory: Any, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> Any:
-        """See `Queue`."""
+    def array(self, memory: Any, offset: int, shape: tuple[int, ...], dtype: DType) -> Any:
+        """See `DeviceStream`."""
         return cupy.ndarray(shape, dtype, memory + offset)
 
     def base(self, memory: Any) -> int:
-        """See `Queue`."""
+        """See `DeviceStream`."""
         return int(memory.ptr)
 
     def address(self, array: Any) -> int:
-        """See `Queue`."""
+        """See `DeviceStream`."""
         return int(array.data.ptr)
 
     def strides(self, array: Any) -> tuple[int, ...]:
-        """See `Queue`."""
+        """See `DeviceStream`."""
         return tuple(stride // array.itemsize for stride in array.strides)
 
     def references(self, memory: Any) -> int | None:
-        """See `Queue`."""
-        return sys.getrefcount(memory.mem) if _COUNTS else None
+        """See `DeviceStream`."""
+        return sys.getrefcount(memory.mem) if _COUNTS_REFERENCES else None
 
     def gemm(self, a: Matrix, b: Matrix, c: Matrix, beta: int = 0) -> None:
-        """See `Queue`."""
+        """See `DeviceStream`."""
         self._device.blas.gemm(a, b, c, beta, tf32=self._tf32)
 
-    def kernels(self, texts: tuple[str, ...], options: tuple[str, ...]) -> Callable[..., None]:
-        """See `Queue`."""
+    def kernels(self, texts: tuple[str, ...], options: tuple[str, ...]) -> Launch:
+        """See `DeviceStream`."""
         launch = self._launchers.get((texts, options))
         if launch is None:
             number, kernels = cupy.cuda.Device().id, {}
@@ -135,22 +135,18 @@ class CupyQueue(Queue):
                 kernels.update(_module(number, text, options))
 
             def launch(
-                name: str,
-                blocks: Sequence[int],
-                threads: Sequence[int],
-                arguments: Sequence[int],
-                shared: int = 0,
+                name: str, blocks: Sequence[int], threads: Sequence[int], arguments: Sequence[int], shared: int = 0
             ) -> None:
                 kernel = kernels[name]
-                if shared > _SHARED and kernel.max_dynamic_shared_size_bytes < shared:
+                if shared > _DEFAULT_SHARED and kernel.max_dynamic_shared_size_bytes < shared:
                     kernel.max_dynamic_shared_size_bytes = shared
                 kernel(tuple(blocks), tuple(threads), tuple(arguments), shared_mem=shared)
 
             self._launchers[texts, options] = launch
         return launch
 
-    def record(self, work: Callable[[], None]) -> Callable[[], None] | None:
-        """See `Queue`. What cannot be captured is said once, and graphs are not tried again on this device."""
+    def capture(self, work: Callable[[], None]) -> Callable[[], None] | None:
+        """See `DeviceStream`. A failure warns once, and nothing is captured on this device any more."""
         device, outer = self._device, self._stream
         stream = cupy.cuda.Stream(non_blocking=True)
         try:
@@ -162,37 +158,37 @@ class CupyQueue(Queue):
                 finally:
                     graph = stream.end_capture()
         except (RuntimeError, NotImplementedError) as error:
-            device.graphs = False
+            device.can_capture = False
             warnings.warn(f"CUDA graphs are off: {error}", RuntimeWarning, stacklevel=2)
             return None
         finally:
             device.blas.use(outer.ptr, self._workspace.ptr)
-        return graph.launch  # on the stream that is current then
+        replay: Callable[[], None] = graph.launch  # on the stream that is current then
+        return replay
 
     @property
     def precision(self) -> str:
-        """See `Queue`: what `rnnx.use_precision` says, else what CuPy's own switch says."""
+        """See `DeviceStream`: the precision of `rnnx.use_precision`, by default that of CuPy's own switch."""
         chosen = precision.chosen.get()
         if chosen is not None:
             return chosen
         return "tf32" if _linalg.get_compute_type("float32") == _linalg.COMPUTE_TYPE_TF32 else "ieee"
 
     @property
-    def clusters(self) -> int:
-        """See `Queue`."""
-        return self._device.clusters
+    def cluster_shared_bytes(self) -> int:
+        """See `DeviceStream`."""
+        return self._device.cluster_shared_bytes
 
     @property
-    def records(self) -> bool:
-        """See `Queue`."""
-        return self._device.graphs
+    def can_capture(self) -> bool:
+        """See `DeviceStream`."""
+        return self._device.can_capture
 
     @property
-    def room(self) -> int:
-        """See `Queue`: a sixteenth of the device's memory, for all its queues."""
-        others = (queue.plans for queue in self._device.queues.values() if queue is not self)
-        return self._device.room - sum(plan.size for plans in others if plans is not None for plan in plans)
+    def graph_memory(self) -> int:
+        """See `DeviceStream`: a sixteenth of the device's memory, minus what its other streams use."""
+        others = [one.graphs for one in self._device.streams.values() if one is not self and one.graphs is not None]
+        return self._device.graph_memory - sum(int(captured.size) for graphs in others for captured in graphs)
 
 
-_engine = Engine(queue_of)
-ENGINE = Legacy(_engine.forward, _engine.backward, _engine.matmul, _engine.stepper)
+ENGINE: Engine = GpuEngine(stream_of)

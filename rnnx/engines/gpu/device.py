@@ -1,6 +1,6 @@
-"""What the GPU engine asks of a device: memory, products, kernels, and a recording of them. No library here.
+"""What the GPU engine needs from a device: memory, matrix products, kernels and CUDA graphs. No array library here.
 
-`cupy_device` answers it with CuPy; the tests answer it on the CPU, with kernels compiled by a C++ compiler.
+`cupy_device` implements it with CuPy. The tests implement it on the CPU with kernels from a C++ compiler.
 """
 
 import math
@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 Array = Any
-Shapes = dict[str, tuple[tuple[int, ...], np.dtype]]  # arrays by name
+DType = np.dtype[Any]
+Launch = Callable[..., None]  # (name, blocks, threads, arguments, shared=0); see `DeviceStream.kernels`
+Shapes = dict[str, tuple[tuple[int, ...], DType]]  # shape and dtype of arrays by name
 ALIGNMENT = 256  # bytes
 
 
@@ -21,128 +23,135 @@ class Matrix(NamedTuple):
     address: int
     rows: int
     columns: int
-    stride: int  # elements from row to row
-    dtype: np.dtype
+    stride: int  # elements from one row to the next
+    dtype: DType
     transposed: bool = False
 
     @property
     def T(self) -> "Matrix":
         """The transpose; no copy."""
-        return Matrix(self.address, self.rows, self.columns, self.stride, self.dtype, not self.transposed)
+        return self._replace(transposed=not self.transposed)
 
-    def part(self, first: int, columns: int) -> "Matrix":
-        """So many columns of a matrix that is not transposed, from `first` on."""
+    def column_block(self, first: int, columns: int) -> "Matrix":
+        """Columns `first` to ``first + columns`` of a matrix that is not transposed."""
         return self._replace(address=self.address + first * self.dtype.itemsize, columns=columns)
 
-    def below(self, first: int, rows: int) -> "Matrix":
-        """So many rows of a matrix that is not transposed, from `first` on."""
+    def row_block(self, first: int, rows: int) -> "Matrix":
+        """Rows `first` to ``first + rows`` of a matrix that is not transposed."""
         return self._replace(address=self.address + first * self.stride * self.dtype.itemsize, rows=rows)
 
 
-class Moving(NamedTuple):
-    """A matrix that is elsewhere at every step."""
+class StepArgument(NamedTuple):
+    """A kernel argument at every time step: an address or a number that grows by `step` per time step."""
+
+    base: int  # at step 0
+    step: int = 0
+
+
+class StepMatrix(NamedTuple):
+    """A matrix whose address grows by `step` bytes per time step."""
 
     matrix: Matrix  # at step 0
-    step: int  # bytes
+    step: int = 0
 
     def at(self, t: int) -> Matrix:
         """The matrix at step t."""
         return self.matrix._replace(address=self.matrix.address + t * self.step)
 
 
-class Queue(ABC):
-    """Work on one stream of one device, done in the order in which it is asked for. Nothing here waits for it."""
+class DeviceStream(ABC):
+    """One stream of one device. All calls are asynchronous and run in the order in which they are made."""
 
     def __init__(self) -> None:
-        self.plans: Any = None  # what the engine keeps from call to call
+        self.graphs: Any = None  # the engine's `graphs.GraphCache` for this stream
 
     @abstractmethod
     def allocate(self, size: int) -> Any:
-        """Memory of `size` bytes, aligned; it lives as long as something refers to it."""
+        """Return `size` bytes of aligned memory, which lives as long as something refers to it."""
 
     @abstractmethod
-    def array(self, memory: Any, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> Array:
-        """An array in C order in such memory, which it keeps alive."""
+    def array(self, memory: Any, offset: int, shape: tuple[int, ...], dtype: DType) -> Array:
+        """Return an array in C order inside such memory. It keeps the memory alive."""
 
     @abstractmethod
     def base(self, memory: Any) -> int:
-        """Where the memory begins."""
+        """Return the address of the memory."""
 
     @abstractmethod
     def address(self, array: Array) -> int:
-        """Where an array begins."""
+        """Return the address of an array's first element."""
 
     @abstractmethod
     def strides(self, array: Array) -> tuple[int, ...]:
-        """Elements from one to the next in each dimension."""
+        """Return the strides of an array, in elements."""
 
     @abstractmethod
     def references(self, memory: Any) -> int | None:
-        """How many objects refer to the memory; None if nobody counts."""
+        """Return the reference count of the memory; None if the interpreter does not count references."""
 
     @abstractmethod
     def gemm(self, a: Matrix, b: Matrix, c: Matrix, beta: int = 0) -> None:
-        """C = A B + beta C, accumulated in what `codegen.real_dtype` says; C is not transposed."""
+        """Compute C = A B + beta C, accumulated in `codegen.real_dtype`. C must not be transposed."""
 
     @abstractmethod
-    def kernels(self, texts: tuple[str, ...], options: tuple[str, ...]) -> Callable[..., None]:
-        """``launch(name, blocks, threads, arguments, shared=0)`` of the kernels of CUDA sources.
+    def kernels(self, texts: tuple[str, ...], options: tuple[str, ...]) -> Launch:
+        """Compile CUDA sources; return ``launch(name, blocks, threads, arguments, shared=0)`` for their kernels.
 
-        `blocks` and `threads` are (x, y); arguments are integers; `shared` counts bytes.
+        `blocks` and `threads` are (x, y), `arguments` are integers, `shared` is in bytes.
         """
 
     @abstractmethod
-    def record(self, work: Callable[[], None]) -> Callable[[], None] | None:
-        """What does the same work again, with the same addresses; None if it cannot be recorded. Nothing is done."""
+    def capture(self, work: Callable[[], None]) -> Callable[[], None] | None:
+        """Capture `work` in a CUDA graph without running it; return its replay, or None if capture failed."""
 
     @property
     @abstractmethod
     def precision(self) -> str:
-        """Of products of float32: "ieee" or "tf32"."""
+        """Precision of float32 products: "ieee" or "tf32"."""
 
     @property
     @abstractmethod
-    def clusters(self) -> int:
-        """Bytes of shared memory of a block, if whole passes may be done by clusters of blocks; else 0."""
+    def cluster_shared_bytes(self) -> int:
+        """Shared memory of a block, if whole passes may run on thread block clusters; else 0."""
 
     @property
     @abstractmethod
-    def records(self) -> bool:
-        """Whether `record` may succeed."""
+    def can_capture(self) -> bool:
+        """Whether `capture` may succeed."""
 
     @property
     @abstractmethod
-    def room(self) -> int:
-        """Bytes that may be kept from call to call."""
+    def graph_memory(self) -> int:
+        """Bytes that captured passes may hold between calls."""
 
 
 class Arena:
-    """Arrays side by side in one piece of device memory, by name."""
+    """Named arrays in one block of device memory."""
 
-    def __init__(self, queue: Queue, arrays: Shapes) -> None:
-        self.queue, self._arrays, self._offsets, size = queue, dict(arrays), {}, 0
+    def __init__(self, stream: DeviceStream, arrays: Shapes) -> None:
+        self.stream, self._arrays, self._offsets, size = stream, dict(arrays), {}, 0
         for name, (shape, dtype) in arrays.items():
             self._offsets[name] = size
             size += -(-math.prod(shape) * dtype.itemsize // ALIGNMENT) * ALIGNMENT
         self.size = size
-        self.memory = queue.allocate(max(size, 1))
-        base = queue.base(self.memory)
+        self.memory = stream.allocate(max(size, 1))
+        base = stream.base(self.memory)
         self._addresses = {name: base + offset for name, offset in self._offsets.items()}
 
     def __contains__(self, name: str) -> bool:
         return name in self._addresses
 
     def address(self, name: str) -> int:
-        """Where an array begins; 0 if there is none of that name."""
+        """Return the address of an array; 0 if there is no array of that name."""
         return self._addresses.get(name, 0)
 
     def array(self, name: str) -> Array:
-        """A new array object."""
+        """Return a new array object."""
         shape, dtype = self._arrays[name]
-        return self.queue.array(self.memory, self._offsets[name], shape, dtype)
+        return self.stream.array(self.memory, self._offsets[name], shape, dtype)
 
     def matrix(self, name: str) -> Matrix:
-        """An array as a matrix, its last dimension in a row."""
+        """Return an array as a matrix whose rows are the last dimension."""
         shape, dtype = self._arrays[name]
         columns = shape[-1]
         return Matrix(self._addresses[name], math.prod(shape) // columns, columns, columns, dtype)

@@ -1,46 +1,46 @@
-"""Passes that are kept with their memory, and recorded: a loop over time is then one launch.
+"""Passes that are kept with their memory and captured as CUDA graphs, so that a loop over time is one launch.
 
-A recording has addresses in it, so its memory stays where it is. What a forward pass hands out for its backward pass
-lies in that memory; as long as something refers to it the plan is taken, and the next call has another one.
+A CUDA graph contains addresses, so its memory must stay where it is. The tape of a forward pass refers to that memory.
+As long as anything does, the captured pass is in use, and the next call with the same key gets another one.
 """
 
 import itertools
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 
-from rnnx.engines.gpu.backward import Backward, Given
-from rnnx.engines.gpu.device import Queue
+from rnnx.engines.gpu.backward import Backward, TapeAddresses
+from rnnx.engines.gpu.device import DeviceStream
 from rnnx.engines.gpu.forward import Forward
-from rnnx.engines.gpu.pass_key import Setup
+from rnnx.engines.gpu.pass_key import PassKey
 
-MOST = 16  # plans of a queue
-IDLE = 64  # forward calls after which an unused plan may make room for another
+MAX_PASSES = 16  # captured passes per stream
+IDLE_CALLS = 64  # forward calls after which an unused captured pass may be dropped
 
 
-class Recorded:
-    """Work that is done as it is the first time, and recorded then."""
+class CapturedLoop:
+    """A loop that runs uncaptured the first time, is captured then, and is replayed from then on."""
 
-    def __init__(self, queue: Queue, work: Callable[[], None]) -> None:
-        self._queue, self._work = queue, work
-        self._run: Callable[[], None] = self._first
+    def __init__(self, stream: DeviceStream, loop: Callable[[], None]) -> None:
+        self._stream, self._loop = stream, loop
+        self._run = self._first
 
     def __call__(self) -> None:
-        """Do the work."""
+        """Run the loop."""
         self._run()
 
     def _first(self) -> None:
-        self._work()
-        self._run = self._queue.record(self._work) or self._work
+        self._loop()
+        self._run = self._stream.capture(self._loop) or self._loop
 
 
-class Plan:
+class CapturedPass:
     """A forward pass, and the backward passes that followed it."""
 
-    def __init__(self, queue: Queue, forward: Forward) -> None:
-        self.queue, self.forward, self.used = queue, forward, 0
-        self.run_forward = Recorded(queue, forward.loop)
-        self._backward: dict[Hashable, tuple[Backward, Recorded]] = {}
-        self._alone = queue.references(forward.held.memory)
+    def __init__(self, stream: DeviceStream, key: PassKey) -> None:
+        self.stream, self.forward, self.last_used = stream, Forward(stream, key), 0
+        self.run_forward = CapturedLoop(stream, self.forward.loop)
+        self._backward: dict[Hashable, tuple[Backward, CapturedLoop]] = {}
+        self._references = stream.references(self.forward.kept.memory)
 
     @property
     def size(self) -> int:
@@ -49,64 +49,65 @@ class Plan:
 
     @property
     def free(self) -> bool:
-        """Whether nobody can see what the last call left in its memory."""
-        return self._alone is not None and self.queue.references(self.forward.held.memory) == self._alone
+        """Whether no array outside refers to its memory."""
+        references = self._references
+        return references is not None and self.stream.references(self.forward.kept.memory) == references
 
-    def backward(self, external: tuple[bool, ...], given: Given) -> tuple[Backward, Recorded]:
-        """The backward pass with cotangents of these states from outside."""
-        key = external, self.queue.precision
+    def backward(self, given: tuple[bool, ...], tape: TapeAddresses) -> tuple[Backward, CapturedLoop]:
+        """Return the backward pass for callers that give the cotangents of these states."""
+        key = given, self.stream.precision
         if key not in self._backward:
-            backward = Backward(self.queue, self.forward.setup, external, given)
-            self._backward[key] = backward, Recorded(self.queue, backward.loop)
+            backward = Backward(self.stream, self.forward.key, given, tape)
+            self._backward[key] = backward, CapturedLoop(self.stream, backward.loop)
         return self._backward[key]
 
 
-class Plans:
-    """The plans of a queue: of every setup that came twice, as far as there is room."""
+class GraphCache:
+    """The captured passes of a stream: one or more for every key that came at least twice, if there is room."""
 
-    def __init__(self, queue: Queue) -> None:
-        self._queue = queue
-        self._plans: dict[Hashable, list[Plan]] = {}
-        self._seen: Counter[Hashable] = Counter()
+    def __init__(self, stream: DeviceStream) -> None:
+        self._stream = stream
+        self._passes: dict[Hashable, list[CapturedPass]] = {}
+        self._calls: Counter[Hashable] = Counter()
         self._clock = itertools.count(1)
 
-    def __iter__(self) -> Iterator[Plan]:
-        return (plan for plans in self._plans.values() for plan in plans)
+    def __iter__(self) -> Iterator[CapturedPass]:
+        return itertools.chain.from_iterable(self._passes.values())
 
-    def take(self, setup: Setup) -> Plan | None:
-        """A plan for a call, or None: its setup came for the first time, or there is no room for it."""
-        if not self._queue.records:
+    def take(self, pass_key: PassKey) -> CapturedPass | None:
+        """Return a captured pass for a call; None if its key is new or there is no room."""
+        if not self._stream.can_capture:
             return None
-        now, key = next(self._clock), (setup, self._queue.precision)
-        plan = next((plan for plan in self._plans.get(key, ()) if plan.free), None)
-        if plan is None:
-            self._seen[key] += 1
-            if len(self._seen) > 8 * MOST:  # setups without end
-                self._seen = Counter({key: self._seen[key]})
-            if self._seen[key] < 2 or not self._make_room(setup.size, now):
+        now, key = next(self._clock), (pass_key, self._stream.precision)
+        found = next((one for one in self._passes.get(key, ()) if one.free), None)
+        if found is None:
+            self._calls[key] += 1
+            if len(self._calls) > 8 * MAX_PASSES:  # keep the counter small
+                self._calls = Counter({key: self._calls[key]})
+            if self._calls[key] < 2 or not self._make_room(pass_key.size, now):
                 return None
             try:
-                plan = Plan(self._queue, Forward(self._queue, setup))
-            except MemoryError:  # it needs more at a time than the pass as it is
-                for unused in [plan for plan in self if plan.free]:
+                found = CapturedPass(self._stream, pass_key)
+            except MemoryError:  # an uncaptured pass needs less memory at a time
+                for unused in [one for one in self if one.free]:
                     self._drop(unused)
                 return None
-            self._plans.setdefault(key, []).append(plan)
-        plan.used = now
-        return plan
+            self._passes.setdefault(key, []).append(found)
+        found.last_used = now
+        return found
 
     def _make_room(self, size: int, now: int) -> bool:
-        """Let go of plans that nothing has used for long; whether there is room then."""
-        held = sum(plan.size for plan in self)
-        idle = sorted((plan for plan in self if plan.free and now - plan.used > IDLE), key=lambda plan: plan.used)
-        while (held + size > self._queue.room or len(list(self)) >= MOST) and idle:
-            held -= idle[0].size
+        """Drop captured passes that have been idle for long; return whether there is room now."""
+        idle = sorted((p for p in self if p.free and now - p.last_used > IDLE_CALLS), key=lambda p: p.last_used)
+        while not (room := self._has_room(size)) and idle:
             self._drop(idle.pop(0))
-        return held + size <= self._queue.room and len(list(self)) < MOST
+        return room
 
-    def _drop(self, gone: Plan) -> None:
-        for key, plans in list(self._plans.items()):
-            self._plans[key] = [plan for plan in plans if plan is not gone]
-            if not self._plans[key]:
-                del self._plans[key]
-                del self._seen[key]
+    def _has_room(self, size: int) -> bool:
+        return sum(p.size for p in self) + size <= self._stream.graph_memory and len(list(self)) < MAX_PASSES
+
+    def _drop(self, dropped: CapturedPass) -> None:
+        for key, passes in list(self._passes.items()):
+            self._passes[key] = [p for p in passes if p is not dropped]
+            if not self._passes[key]:
+                del self._passes[key], self._calls[key]

@@ -1,84 +1,90 @@
-"""Into internal layout and out of it, on a queue: the launches of the kernels in ``cuda/layout.cu``.
+"""Launches of the kernels that depend on no cell: those of ``kernels/layout.cu``, and `pack`.
 
-Dimensions: T steps, m examples, n features.
+Dimensions: T steps, m examples, n features or units.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from rnnx.engines.gpu.codegen import PACK_JOBS, real_dtype
-from rnnx.engines.gpu.device import Arena, Array, Matrix, Queue
-
-Launch = Callable[..., None]
-Job = tuple[int, ...]  # source, destination, strides of rows and columns from and to, rows, columns
+from rnnx.engines.gpu.codegen import PACK_JOBS, Job, bind, parameters_of, read, real_dtype
+from rnnx.engines.gpu.device import Arena, Array, DeviceStream, Launch, Matrix
 
 INDEX = np.dtype(np.int64)
 _TILE = 32
-_CHUNK = 512  # rows whose sums one block makes
-_MOST_Y = 65535  # blocks in y
+_CHUNK = 512  # rows per partial sum
+_MAX_BLOCKS_Y = 65535
+_NO_JOB = Job._make([0] * len(Job._fields))
 
 
-def rows(
-    queue: Queue, launch: Launch, source: Array | None, target: int, shape: tuple[int, int, int], lengths: int = 0,
-    kernel: str = "rows_as_stored", *, internal: bool = False,
+def _run(
+    launch: Launch, kernel: str, blocks: tuple[int, int], threads: tuple[int, int], shared: int, **values: int
+) -> None:
+    launch(kernel, blocks, threads, bind(parameters_of(read("layout.cu"), kernel), values), shared)
+
+
+def to_time_major(
+    stream: DeviceStream, launch: Launch, source: Array | None, target: int, shape: tuple[int, int, int],
+    lengths: int = 0, kernel: str = "time_major", *, from_time_major: bool = False,
 ) -> None:  # fmt: skip
-    """An array of shape (n, m, T) or (n, m), any strides, to (T, m, n) at address `target`; None: zeros.
+    """Copy an array (n, m, T) or (n, m), any strides, to (T, m, n) at address `target`; None stands for zeros.
 
-    `internal` says that the source is (T, m, n) already.
+    `shape` is that of the target. `from_time_major` says that the source is (T, m, n), too.
     """
     n_steps, m, n = shape
-    strides: tuple[int, ...] = (1, n, m * n)
-    address = 0
+    address, (sn, sm, st) = 0, (1, n, m * n)
     if source is not None:
-        address, strides = queue.address(source), queue.strides(source)
-        strides = strides[::-1] if internal else strides
-    sn, sm, st = strides if len(strides) == 3 else (*strides, strides[0] + 1)
-    blocks = (-(-n // _TILE) * m, min(-(-n_steps // _TILE), _MOST_Y))
-    itemsize = 8  # of the widest number
-    arguments = (address, sn, sm, st, target, lengths, n_steps, m, n)
-    launch(kernel, blocks, (_TILE, 8), arguments, shared=_TILE * (_TILE + 1) * itemsize)
+        address, strides = stream.address(source), stream.strides(source)
+        strides = strides[::-1] if from_time_major else strides
+        sn, sm, st = strides if len(strides) == 3 else (*strides, strides[0] + 1)
+    blocks = (-(-n // _TILE) * m, min(-(-n_steps // _TILE), _MAX_BLOCKS_Y))
+    shared = _TILE * (_TILE + 1) * 8  # enough for float64
+    _run(
+        launch, kernel, blocks, (_TILE, 8), shared,
+        src=address, sn=sn, sm=sm, st=st, dst=target, lengths=lengths, n_steps=n_steps, m=m, n=n,
+    )  # fmt: skip
 
 
-def in_rows(queue: Queue, source: Array) -> bool:
-    """Whether an array of shape (n, m, T) lies as (T, m, n) does in C order: it can be read where it is."""
+def is_time_major(stream: DeviceStream, source: Array) -> bool:
+    """Whether an array (n, m, T) is a view of (T, m, n) in C order, so that it can be read in place."""
     n, m, n_steps = source.shape
-    wanted = ((n, 1), (m, n), (n_steps, n * m))
-    return all(size == 1 or have == want for have, (size, want) in zip(queue.strides(source), wanted, strict=True))
+    expected = ((n, 1), (m, n), (n_steps, n * m))
+    return all(size == 1 or have == want for have, (size, want) in zip(stream.strides(source), expected, strict=True))
 
 
-def job(queue: Queue, source: Array | None, target: int, rows_to: int, columns_to: int, shape: tuple[int, int]) -> Job:
-    """One matrix for `pack`; a source of one dimension is a column; None: zeros."""
+def pack_job(
+    stream: DeviceStream, source: Array | None, target: int, strides: tuple[int, int], shape: tuple[int, int]
+) -> Job:
+    """A job of `pack`: copy a matrix to an address with these strides; None stands for zeros."""
     if source is None:
-        return (0, target, 0, 0, rows_to, columns_to, *shape)
-    strides = queue.strides(source)
-    return (queue.address(source), target, strides[0], strides[1], rows_to, columns_to, *shape)
+        return Job(0, 0, 0, target, *strides, *shape)
+    row, column = stream.strides(source)
+    return Job(stream.address(source), row, column, target, *strides, *shape)
 
 
-def pack(launch: Launch, jobs: Iterable[Job]) -> None:
-    """Matrices to their places."""
-    remaining = list(jobs)
-    while remaining:
-        now, remaining = remaining[:PACK_JOBS], remaining[PACK_JOBS:]
-        largest = max(rows * columns for *_, rows, columns in now)
-        now += [(0,) * 8] * (PACK_JOBS - len(now))
-        launch("pack", (min(-(-largest // 256), 64), PACK_JOBS), (256, 1), [number for one in now for number in one])
+def pack(launch: Launch, jobs: Sequence[Job]) -> None:
+    """Copy matrices, `PACK_JOBS` per launch."""
+    for first in range(0, len(jobs), PACK_JOBS):
+        batch = list(jobs[first : first + PACK_JOBS])
+        blocks = min(-(-max(job.rows * job.columns for job in batch) // 256), 64)
+        batch += [_NO_JOB] * (PACK_JOBS - len(batch))
+        launch("pack", (blocks, PACK_JOBS), (256, 1), [value for job in batch for value in job])
 
 
-def sum_columns(queue: Queue, launch: Launch, a: Matrix, target: int) -> None:
-    """The sums of the columns of a matrix, in its dtype, at address `target`."""
-    chunk, real = max(_CHUNK, -(-a.rows // _MOST_Y)), real_dtype(a.dtype)
+def sum_columns(stream: DeviceStream, launch: Launch, a: Matrix, target: int) -> None:
+    """Write the column sums of a matrix, in its dtype, to an address."""
+    chunk, real = max(_CHUNK, -(-a.rows // _MAX_BLOCKS_Y)), real_dtype(a.dtype)
     n_chunks = -(-a.rows // chunk)
-    partial = Arena(queue, {"sums": ((n_chunks, a.columns), real)})
-    blocks, threads, shared = -(-a.columns // _TILE), (_TILE, 8), 8 * _TILE * real.itemsize
-    at = partial.address("sums")
-    launch("sums_of_chunks", (blocks, n_chunks), threads, (a.address, a.stride, a.rows, a.columns, chunk, at), shared)
-    launch("sums_of_sums", (blocks, 1), threads, (at, a.columns, n_chunks, a.columns, n_chunks, target), shared)
+    partial = Arena(stream, {"sums": ((n_chunks, a.columns), real)})
+    at, threads, shared = partial.address("sums"), (_TILE, 8), 8 * _TILE * real.itemsize
+    sizes = {"columns": a.columns, "stride": a.stride, "rows": a.rows, "chunk": chunk}
+    _run(launch, "sum_chunks", (-(-a.columns // _TILE), n_chunks), threads, shared, a=a.address, sums=at, **sizes)
+    sizes = {"columns": a.columns, "stride": a.columns, "rows": n_chunks, "chunk": n_chunks}
+    _run(launch, "sum_partial_sums", (-(-a.columns // _TILE), 1), threads, shared, a=at, sums=target, **sizes)
 
 
-def sum_by_index(launch: Launch, a: Matrix, index: int, target: Matrix) -> None:
-    """The transpose of `a` times one-hot rows, given by the addresses of their indices."""
-    blocks = -(-a.columns // 128) * target.columns
-    arguments: tuple[Any, ...] = (a.address, a.stride, index, a.rows, a.columns, target.address, target.stride)
-    launch("sums_by_index", (blocks, 1), (128, 1), arguments, shared=128 * 4)
+def scatter_add(launch: Launch, a: Matrix, index: int, target: Matrix) -> None:
+    """Write the product of the transpose of `a` with one-hot rows, whose indices are at address `index`."""
+    sizes = {"stride": a.stride, "rows": a.rows, "columns": a.columns, "dst_stride": target.stride}
+    blocks = (-(-a.columns // 128) * target.columns, 1)
+    _run(launch, "scatter_add", blocks, (128, 1), 128 * 4, a=a.address, index=index, dst=target.address, **sizes)

@@ -1,38 +1,52 @@
-"""What a pass on a queue depends on: its key, as it were."""
+"""The key under which captured passes are stored."""
 
 from typing import NamedTuple
 
 import numpy as np
 
 from rnnx.cells import Cell
+from rnnx.cells.wiring import StageWiring
+from rnnx.engines.gpu.device import DType
+from rnnx.engines.protocol import Call, Tape
 
 
-class Setup(NamedTuple):
-    """All that the memory and the work of a pass depend on."""
+class PassKey(NamedTuple):
+    """Everything that the memory layout and the work of a pass depend on."""
 
     cell: Cell
-    dtype: np.dtype
+    dtype: DType
     n_steps: int
     m: int
     n: int
     n_x: int
-    indexed: bool  # inputs are indices of one-hot columns
-    ended: bool  # examples have lengths
-    biases: tuple[bool, ...]  # per stage, whether there is a recurrent bias
-    keep: bool
+    indices: bool  # whether the inputs are indices of one-hot columns
+    has_lengths: bool
+    optional_keys: tuple[str, ...]  # the optional parameters that were given
+    keep: bool  # whether a backward pass may follow
 
-    @property
-    def size(self) -> int:
-        """About how many bytes a forward pass and a backward pass of it hold."""
-        a_step = (4 * self.n_gates + 2 * len(self.cell.states)) * self.n + 2 * self.n_x
-        return self.dtype.itemsize * (self.n_steps * self.m * a_step + self.n_gates * self.n * (self.n + self.n_x))
+    @classmethod
+    def of(cls, source: Call | Tape, *, keep: bool) -> "PassKey":
+        """The key of a forward pass, or of the backward pass through a tape."""
+        cell, dtype, has_lengths = source.cell, np.dtype(source.dtype), source.lengths is not None
+        optional = tuple(key for key in cell.optional_keys if key in source.parameters)
+        sizes = (source.n_steps, source.m, source.n_a, source.n_x)
+        return cls(cell, dtype, *sizes, source.indices, has_lengths, optional, keep)
 
     @property
     def n_gates(self) -> int:
-        """Gates of all stages."""
+        """Number of gates of all stages."""
         return len(self.cell.gates)
 
     @property
-    def beside(self) -> list[bool]:
-        """Per stage, whether the recurrent side stands beside the input side; else it is added to it."""
-        return [self.indexed or not stage.additive for stage in self.cell.stages]
+    def size(self) -> int:
+        """Estimated bytes of a forward and a backward pass together."""
+        per_row = (4 * self.n_gates + 2 * len(self.cell.states)) * self.n + 2 * self.n_x
+        return self.dtype.itemsize * (self.n_steps * self.m * per_row + self.n_gates * self.n * (self.n + self.n_x))
+
+    def has_recurrent_bias(self, stage: StageWiring) -> bool:
+        """Whether a gate of the stage has a recurrent bias."""
+        return any(gate.recurrent_bias in self.optional_keys for gate in stage.stage.gates)
+
+    def separate_sides(self, stage: StageWiring) -> bool:
+        """Whether the recurrent side has an array of its own; else it is added to the input side."""
+        return self.indices or not stage.stage.additive

@@ -1,4 +1,4 @@
-"""How exact products of float32 are on a GPU."""
+"""Precision of float32 products on a GPU."""
 
 import contextlib
 import contextvars
@@ -6,22 +6,22 @@ from collections.abc import Iterator
 
 PRECISIONS = ("ieee", "tf32")
 
-# None: what the library says.
+# None: the default of the array library.
 chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("rnnx_precision", default=None)
 
 
 @contextlib.contextmanager
 def use_precision(name: str) -> Iterator[None]:
-    """Compute the products of recurrent and dense layers on float32 arrays on a GPU so exactly, in this thread.
+    """Set the precision of matrix products on float32 arrays on a GPU, in this thread, inside the ``with`` block.
 
-    It holds inside the ``with`` block. Without it CuPy's own switch decides: "ieee", unless the environment has
-    CUPY_TF32=1.
+    It applies to recurrent and dense layers. The default is CuPy's own setting: "ieee", unless the environment
+    variable CUPY_TF32 is 1.
 
     Parameters
     ----------
     name : str
-        "ieee" (float32 throughout) or "tf32" (factors rounded to 10 bits behind the point, sums in float32; relative
-        errors of about 3e-4, on chips with tensor cores several times as fast).
+        "ieee" (float32 throughout) or "tf32" (factors rounded to a mantissa of 10 bits, sums in float32: relative
+        errors of about 3e-4, and several times as fast on GPUs with tensor cores).
 
     Raises
     ------

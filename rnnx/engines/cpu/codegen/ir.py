@@ -1,13 +1,14 @@
-"""Writing LLVM's intermediate representation: loops, addresses, and vectors with the operators of Python.
+"""A small emitter of LLVM's intermediate representation: loops, addresses, and vectors with Python's operators.
 
-The inner loops of the compiled engine are functions of 64-bit integers, which are counts, strides in bytes and
-addresses; so they can be called from anywhere by their address. L is the number of lanes of a vector.
+The inner loops of the compiled engine are functions of 64-bit integers: counts, strides in bytes and addresses. So
+they can be called from anywhere by address. L is the number of lanes of a vector.
 """
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ I64, I32, I1 = ir.IntType(64), ir.IntType(32), ir.IntType(1)
 
 @dataclass(frozen=True)
 class Machine:
-    """What of the CPU decides the shapes: bytes of a vector, and how many vectors the registers hold."""
+    """The properties of a CPU that determine the micro-kernels: bytes of a vector, and number of vector registers."""
 
     vector_bytes: int
     registers: int
@@ -28,13 +29,13 @@ class Machine:
 def _features() -> dict[str, bool]:
     try:
         return dict(binding.get_host_cpu_features())
-    except RuntimeError:  # this platform cannot say
+    except RuntimeError:  # not available on this platform
         return {}
 
 
 @lru_cache(maxsize=1)
 def machine() -> Machine:
-    """Of this CPU; of an unknown one, what every one can do."""
+    """Return the properties of this CPU; for an unknown one, those that every CPU has."""
     features = _features()
     if features.get("avx512f"):
         return Machine(64, 32)
@@ -44,12 +45,12 @@ def machine() -> Machine:
 
 
 def lanes(dtype: Any) -> int:
-    """Numbers in a vector."""
+    """Return the number of lanes of a vector."""
     return machine().vector_bytes // np.dtype(dtype).itemsize
 
 
 class Function:
-    """A function under construction: its arguments and a builder at the end of what is written so far."""
+    """A function under construction: its arguments, and a builder at the end of the code emitted so far."""
 
     def __init__(
         self, module: ir.Module, name: str, arguments: Sequence[str], dtype: Any, *, public: bool = False
@@ -64,19 +65,15 @@ class Function:
         self.ir = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * len(arguments)), name)
         if not public:
             self.ir.linkage = "internal"
-            self.ir.attributes.add("noinline")  # beside anything else it would lose its registers
+            self.ir.attributes.add("noinline")  # inlined, it would lose its registers
         self.build = ir.IRBuilder(self.ir.append_basic_block("entry"))
         for argument, given in zip(self.ir.args, arguments, strict=True):
             argument.name = given
+        self.arguments = SimpleNamespace(**dict(zip(arguments, self.ir.args, strict=True)))  # all 64-bit integers
 
-    @property
-    def arguments(self) -> tuple[ir.Value, ...]:
-        """The function's arguments, all 64-bit integers."""
-        return tuple(self.ir.args)
-
-    def call(self, function: "Function", *arguments: ir.Value) -> None:
+    def call(self, function: "Function", **arguments: ir.Value) -> None:
         """Call another function of the module."""
-        self.build.call(function.ir, arguments)
+        self.build.call(function.ir, [arguments[argument.name] for argument in function.ir.args])
 
     def end(self) -> "Function":
         """Return from the function."""
@@ -86,7 +83,7 @@ class Function:
     # --- integers -------------------------------------------------------------------------------------------
 
     def sum(self, *terms: Any) -> ir.Value:
-        """Sum of integers, given as values or as numbers."""
+        """Sum of integers, each an IR value or a Python number."""
         total, constant = None, 0
         for term in terms:
             if isinstance(term, int):
@@ -122,7 +119,7 @@ class Function:
         self.build.position_at_end(after)
 
     def least(self, limit: int, value: ir.Value) -> ir.Value:
-        """The smaller of the two."""
+        """Minimum of the two."""
         return self.build.select(self.less(value, limit), value, I64(limit))
 
     @contextlib.contextmanager
@@ -145,11 +142,11 @@ class Function:
     # --- memory ---------------------------------------------------------------------------------------------
 
     def pointer(self, address: ir.Value, kind: ir.Type) -> ir.Value:
-        """An address as a pointer to a value of this type."""
+        """An address as a pointer to this type."""
         return self.build.inttoptr(address, kind.as_pointer())
 
     def load(self, address: ir.Value, kind: ir.Type, align: int | None = None) -> ir.Value:
-        """The value at an address; aligned to a number unless said otherwise."""
+        """The value at an address; by default aligned to the size of a number."""
         loaded = self.build.load(self.pointer(address, kind))
         loaded.align = align or self.itemsize
         return loaded
@@ -159,7 +156,7 @@ class Function:
         return self.load(address, I64, 8)
 
     def load_vector(self, address: ir.Value, mask: ir.Value | None = None) -> ir.Value:
-        """A vector; lanes outside of the mask are not touched and read as zero."""
+        """A vector; lanes outside the mask are not accessed and read as zero."""
         if mask is None:
             return self.load(address, self.vector)
         pointer = self.pointer(address, self.vector)
@@ -167,7 +164,7 @@ class Function:
         return self.build.call(function, [pointer, I32(self.itemsize), mask, self.constant(0)])
 
     def store_vector(self, value: ir.Value, address: ir.Value, mask: ir.Value | None = None) -> None:
-        """Write a vector; lanes outside of the mask are not touched."""
+        """Store a vector; lanes outside the mask are not accessed."""
         pointer = self.pointer(address, self.vector)
         if mask is None:
             self.build.store(value, pointer).align = self.itemsize
@@ -191,7 +188,7 @@ class Function:
         return ir.Constant(self.vector, [float(value)] * self.lanes)
 
     def spread(self, value: ir.Value, kind: ir.Type | None = None) -> ir.Value:
-        """A vector of one number."""
+        """A vector with this value in every lane."""
         kind = ir.VectorType(kind or self.real, self.lanes)
         undefined = ir.Constant(kind, ir.Undefined)
         first = self.build.insert_element(undefined, value, I32(0))
@@ -201,7 +198,7 @@ class Function:
 
     @property
     def has_scale(self) -> bool:
-        """Whether the CPU multiplies vectors by powers of two: `Vector.scale`."""
+        """Whether the CPU has an instruction for `Vector.scale`."""
         return self.lanes * self.itemsize == 64 and bool(_features().get("avx512f"))
 
     def intrinsic(self, name: str, *arguments: ir.Value) -> ir.Value:
@@ -216,9 +213,9 @@ def declare(module: ir.Module, name: str, returns: ir.Type, arguments: Sequence[
 
 
 class Vector:
-    """A vector of numbers in a function, to be computed with as if it were one number.
+    """A vector of numbers in a function, with the operators of a number.
 
-    Sums and products may be contracted to fused multiply-adds; nothing else is rearranged.
+    Sums and products may be contracted to fused multiply-adds; nothing else is reordered.
     """
 
     def __init__(self, function: Function, value: ir.Value) -> None:
@@ -279,19 +276,19 @@ class Vector:
         return Vector(self.function, self.function.build.select(condition, self._lift(then), self._lift(otherwise)))
 
     def as_integer(self) -> "Vector":
-        """The bits, read as integers."""
+        """The bits, reinterpreted as integers."""
         kind = ir.VectorType(self.function.bits, self.function.lanes)
         return Vector(self.function, self.function.build.bitcast(self.value, kind))
 
     def as_real(self) -> "Vector":
-        """The bits, read as numbers."""
+        """The bits, reinterpreted as numbers."""
         return Vector(self.function, self.function.build.bitcast(self.value, self.function.vector))
 
     def __abs__(self) -> "Vector":
         return Vector(self.function, self.function.intrinsic("fabs", self.value))
 
     def scale(self, n: "Vector") -> "Vector":
-        """Times 2^n, for whole numbers n of any size."""
+        """Multiply by 2^n, for integral n of any magnitude."""
         f = self.function
         every, as_set = ir.Constant(ir.IntType(f.lanes), -1), I32(4)  # lanes; the rounding mode
         arguments = [self.value, n.value, self.value, every, as_set]

@@ -1,9 +1,8 @@
-"""The mathematics of a cell as compiled kernels: its own functions, run once on symbolic vectors.
+"""The math of a cell as compiled kernels: its own functions, traced once with symbolic vectors.
 
-A kernel does one stage of one time step, elementwise, on some rows (examples) by some vectors (of units). It is
-called as ``kernel(rows, vectors, arguments)``, where `arguments` is the address of a list of integers: first the
-strides in bytes, then addresses, in the order that `_forward` and `_backward` state. The variant "_tail" writes only
-the first `tail` units of one vector. Dimensions: j a row, v a vector of units, g a gate.
+A kernel does one stage of one time step, elementwise, on some rows (examples) by some vectors (of units). `leaves`
+describes how it is called; its array arguments are those of `rnnx.cells.wiring`. The variant "_tail" writes only the
+first `tail` units of one vector. Dimensions: j a row, v a vector of units, g a gate.
 """
 
 from collections.abc import Sequence
@@ -11,104 +10,87 @@ from typing import Any
 
 from llvmlite import ir
 
-from rnnx.cells import Cell, Stage
+from rnnx.cells import Cell
+from rnnx.cells.wiring import Argument, StageWiring, wiring
+from rnnx.engines.cpu.codegen import leaves
 from rnnx.engines.cpu.codegen.ir import Function, Vector
 from rnnx.engines.cpu.codegen.vector_math import make_ops
 
-# `tail`; bytes of a row of the states, of z (backward: of dz), and of zh; then come the addresses.
-N_STRIDES = 4
+
+def backward_arguments(stage: StageWiring, given: Sequence[bool]) -> list[Argument]:
+    """Arguments of the backward kernel. `given` tells for every state whether the caller gives cotangents of it."""
+    return [a for a in stage.backward_arguments() if a.role != "d_given" or given[a.number]]
 
 
-def emit_kernels(module: ir.Module, cell: Cell, dtype: Any, external: Sequence[bool]) -> None:
-    """The kernels forward_<i>, backward_<i> of all stages i.
-
-    `external` says for every state whether backward adds cotangents from outside.
-    """
-    for i, stage in enumerate(cell.stages):
-        n_in = len(cell.entering(i))
-        added = external if i == len(cell.stages) - 1 else [False] * len(stage.out)
+def emit_kernels(module: ir.Module, cell: Cell, dtype: Any, given: Sequence[bool]) -> None:
+    """Emit the kernels forward_<i>, backward_<i> of all stages i, both also _tail."""
+    for i, stage in enumerate(wiring(cell)):
         for tail in (False, True):
-            _forward(module, f"forward_{i}", stage, n_in, dtype, tail)
-            _backward(module, f"backward_{i}", stage, n_in, dtype, tail, added)
+            suffix = "_tail" if tail else ""
+            _forward(_Kernel(module, f"forward_{i}{suffix}", dtype, tail, stage.forward_arguments()), stage)
+            _backward(_Kernel(module, f"backward_{i}{suffix}", dtype, tail, backward_arguments(stage, given)), stage)
 
 
 class _Kernel:
-    """The loops around the mathematics, and the loads and stores at one place of them."""
+    """The loops over rows and vectors, and the loads and stores in them."""
 
-    def __init__(self, module: ir.Module, name: str, dtype: Any, tail: bool, n_addresses: int) -> None:
-        names = ("rows", "vectors", "arguments")
-        f = Function(module, name + ("_tail" if tail else ""), names, dtype, public=True)
-        self.f, self.rows, self.vectors = f, f.arguments[0], f.arguments[1]
-        numbers = [f.integer(f.sum(f.arguments[2], 8 * i)) for i in range(N_STRIDES + n_addresses)]
-        self.mask = f.first_lanes(numbers[0]) if tail else None
-        self.strides, self.addresses = numbers[1:N_STRIDES], numbers[N_STRIDES:]
+    def __init__(self, module: ir.Module, name: str, dtype: Any, tail: bool, arguments: Sequence[Argument]) -> None:
+        self.f = f = Function(module, name, leaves.KERNEL, dtype, public=True)
+        at, header = f.arguments.arguments, leaves.KERNEL_HEADER
+        numbers = {key: f.integer(f.sum(at, 8 * i)) for i, key in enumerate(header.names or ())}
+        self.addresses = {a: f.integer(f.sum(at, header.itemsize + 8 * i)) for i, a in enumerate(arguments)}
+        self.row, self.gates_row = numbers["row"], numbers["gates_row"]
+        self.mask = f.first_lanes(numbers["tail"]) if tail else None
+        self.ops, self.size = make_ops(dtype), f.lanes * f.itemsize
 
-    def load(self, address: ir.Value) -> Vector:
-        return Vector(self.f, self.f.load_vector(address, self.mask))
+    def places(self, role: str, offset: ir.Value) -> list[ir.Value]:
+        """Addresses of the arguments of a role, plus an offset."""
+        return [self.f.sum(address, offset) for a, address in self.addresses.items() if a.role == role]
 
-    def store(self, value: Vector, address: ir.Value) -> None:
-        self.f.store_vector(value.value, address, self.mask)
+    def load(self, role: str, offset: ir.Value) -> tuple[Vector, ...]:
+        return tuple(Vector(self.f, self.f.load_vector(place, self.mask)) for place in self.places(role, offset))
+
+    def store(self, values: Sequence[Vector], places: Sequence[ir.Value]) -> None:
+        for value, place in zip(values, places, strict=True):
+            self.f.store_vector(value.value, place, self.mask)
 
 
-def _forward(module: ir.Module, name: str, stage: Stage, n_in: int, dtype: Any, tail: bool) -> None:
-    """Addresses: z, zh (unless additive), states in, states out, saved.
+def _forward(kernel: _Kernel, stage: StageWiring) -> None:
+    """Emit a forward kernel. In zx and zh the gates of a unit vector are side by side: gate g is at (v G + g) L."""
+    f, n_gates, size = kernel.f, stage.n_gates, kernel.size
+    with f.loop(f.arguments.rows) as j, f.loop(f.arguments.vectors) as v:
+        at = f.sum(f.times(j, kernel.row), f.times(v, size))
+        at_gates = f.sum(f.times(j, kernel.gates_row), f.times(v, n_gates * size))
 
-    z and zh are lists of gates vector by vector: unit vector v of gate g stands at (v G + g) L.
-    """
-    n_gates, counts = len(stage.gates), (n_in, len(stage.out), len(stage.saved))
-    n_z = 1 if stage.additive else 2
-    kernel = _Kernel(module, name, dtype, tail, n_z + sum(counts))
-    f = kernel.f
-    size = f.lanes * f.itemsize
-    row, z_row, zh_row = kernel.strides
-    with f.loop(kernel.rows) as j, f.loop(kernel.vectors) as v:
+        def side(role: str) -> tuple[Vector, ...]:
+            (place,) = kernel.places(role, at_gates)
+            return tuple(Vector(f, f.load_vector(f.sum(place, g * size))) for g in range(n_gates))
 
-        def gates(base: ir.Value, stride: ir.Value) -> tuple[Vector, ...]:
-            at = f.sum(base, f.times(j, stride), f.times(v, n_gates * size))
-            return tuple(Vector(f, f.load_vector(f.sum(at, g * size))) for g in range(n_gates))
-
-        at = f.sum(f.times(j, row), f.times(v, size))
-        places = [f.sum(address, at) for address in kernel.addresses[n_z:]]
-        zx = gates(kernel.addresses[0], z_row)
-        # Of an additive stage zx holds the sum already, and minus zero is what adding does not change.
-        zh = (Vector(f, f.constant(-0.0)),) * n_gates if stage.additive else gates(kernel.addresses[1], zh_row)
-        new, saved = stage.forward(make_ops(dtype), zx, zh, tuple(map(kernel.load, places[:n_in])))
-        for value, place in zip((*new, *saved), places[n_in:], strict=True):
-            kernel.store(value, place)
+        zx = side("zx")
+        # An additive stage has the sum in zx; adding minus zero changes nothing.
+        zh = (Vector(f, f.constant(-0.0)),) * n_gates if stage.stage.additive else side("zh")
+        new, saved = stage.stage.forward(kernel.ops, zx, zh, kernel.load("reads", at))
+        kernel.store(new, kernel.places("writes", at))
+        kernel.store(saved, kernel.places("saves", at))
     f.end()
 
 
-def _backward(
-    module: ir.Module, name: str, stage: Stage, n_in: int, dtype: Any, tail: bool, external: Sequence[bool]
-) -> None:
-    """Addresses: cotangents out, those from outside, states before, states after, saved, dzx, dzh (unless
-    additive), cotangents in.
-
-    dzx and dzh are (rows, G, n), each row G rows of a state long.
-    """
-    n_out = len(stage.out)
-    counts = [n_out, sum(external), n_in, n_out, len(stage.saved), 1, 0 if stage.additive else 1, n_in]
-    kernel = _Kernel(module, name, dtype, tail, sum(counts))
+def _backward(kernel: _Kernel, stage: StageWiring) -> None:
+    """Emit a backward kernel. dzx and dzh are (rows, G, n)."""
     f = kernel.f
-    size = f.lanes * f.itemsize
-    row, dz_row, _ = kernel.strides
-    with f.loop(kernel.rows) as j, f.loop(kernel.vectors) as v:
-        column, remaining = f.times(v, size), iter(kernel.addresses)
-        at = f.sum(f.times(j, row), column)
-
-        def places(count: int, at: ir.Value = at, addresses: Any = remaining) -> list[ir.Value]:
-            return [f.sum(next(addresses), at) for _ in range(count)]
-
-        ds = [kernel.load(place) for place in places(n_out)]
-        outside = iter(places(sum(external)))
-        ds = [d + kernel.load(next(outside)) if more else d for d, more in zip(ds, external, strict=True)]
-        before, after, saved = (tuple(map(kernel.load, places(n))) for n in (n_in, n_out, len(stage.saved)))
-        at_dz = f.sum(f.times(j, dz_row), column)
-        dz_places = places(1 if stage.additive else 2, at_dz)
-        dzx, dzh, d_in = stage.backward(make_ops(dtype), tuple(ds), before, after, saved)
-        for place, dz in zip(dz_places, (dzx, dzh), strict=False):
-            for g, value in enumerate(dz):
-                kernel.store(value, f.sum(place, f.times(row, g)))
-        for value, place in zip(d_in, places(n_in), strict=True):
-            kernel.store(value, place)
+    with f.loop(f.arguments.rows) as j, f.loop(f.arguments.vectors) as v:
+        column = f.times(v, kernel.size)
+        at, at_gates = f.sum(f.times(j, kernel.row), column), f.sum(f.times(j, kernel.gates_row), column)
+        given = {a.number: d for a, d in zip(_of(kernel, "d_given"), kernel.load("d_given", at), strict=True)}
+        ds = [d + given[i] if i in given else d for i, d in enumerate(kernel.load("d_writes", at))]
+        values = (kernel.load(role, at) for role in ("reads", "writes", "saves"))
+        dzx, dzh, ds_prev = stage.stage.backward(kernel.ops, tuple(ds), *values)
+        for role, dz in (("dzx", dzx), ("dzh", dzh)):
+            for place in kernel.places(role, at_gates):  # none for dzh of an additive stage
+                kernel.store(dz, [f.sum(place, f.times(kernel.row, g)) for g in range(stage.n_gates)])
+        kernel.store(ds_prev, kernel.places("d_reads", at))
     f.end()
+
+
+def _of(kernel: _Kernel, role: str) -> list[Argument]:
+    return [a for a in kernel.addresses if a.role == role]

@@ -1,115 +1,140 @@
-"""The plan of a backward pass. See `builder`; dimensions as in `cpu`."""
+"""The descriptor of a backward pass. See `builder`; dimensions as in `fields`."""
 
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
 from rnnx.cells import Cell
-from rnnx.engines.cpu.codegen.gemm import K_BLOCK, ROW_BLOCK, n_vectors
-from rnnx.engines.cpu.codegen.pointwise import N_STRIDES
-from rnnx.engines.cpu.descriptor import fields as P
-from rnnx.engines.cpu.descriptor.builder import Shape, Template, lines
+from rnnx.cells.wiring import Argument, Slot, StageWiring, wiring
+from rnnx.engines.cpu.codegen.gemm import KC, MC
+from rnnx.engines.cpu.codegen.leaves import KERNEL_HEADER
+from rnnx.engines.cpu.codegen.pointwise import backward_arguments
+from rnnx.engines.cpu.descriptor.builder import MOST_PASSES, Fields, Pass, Shape, Template
+from rnnx.engines.cpu.descriptor.fields import ZERO
+from rnnx.engines.cpu.descriptor.layout import Block, Layout, lines
 from rnnx.engines.cpu.descriptor.stages import (
-    MOST_TEMPLATES,
-    Layout,
-    OverTime,
+    Places,
     conversion,
-    gate_lists,
     kernels_of,
-    parameter_shapes,
-    places_in_block,
-    pointer_values,
-    stage_values,
+    parameter_block,
+    places_of,
+    stage_fields,
 )
 
 
-def gradient_shapes(cell: Cell, dtype: np.dtype, shape: Shape) -> list[tuple[int, ...]]:
-    """Per stage dW, the sums for the biases and those for the recurrent biases, in whole vectors."""
-    n, n_x = shape.n, shape.n_x
-    shapes: list[tuple[int, ...]] = []
-    for stage in cell.stages:
-        n_c = len(stage.gates) * n
-        columns = lines(n_c * dtype.itemsize) // dtype.itemsize
-        shapes += [(n_c, n + n_x), (columns,), (columns,)]
-    return shapes
+@lru_cache(maxsize=MOST_PASSES)
+class BackwardPass(Pass):
+    """A backward pass.
 
+    Its arrays: "state 0", ...; "saved 0", ...; "x", and unless it holds indices "dx"; "d_state 0", ..., the cotangents
+    of the final states, which become those of the initial ones; "d_given 0", ..., the given cotangents of all steps;
+    "kept parameters", the first array of `kept`; "block", the first array of `block`; with lengths "lengths".
 
-@lru_cache(maxsize=MOST_TEMPLATES)
-def backward_template(
-    cell: Cell,
-    dtype: np.dtype,
-    shape: Shape,
-    threads: int,
-    wide: bool,
-    ends: bool,
-    layouts: tuple[Layout | None, ...],
-    recurrent: tuple[tuple[bool, ...], ...],
-) -> Template:
-    """The plan of a backward pass.
-
-    Bases: states, saved values, inputs, dx unless inputs are indices, cotangents of the state, those from outside that
-    are given, parameters, the block of `gradient_shapes`; lengths if there are.
+    Parameters
+    ----------
+    cell : Cell
+    dtype : numpy.dtype
+    shape : Shape
+    keys : tuple of str
+        The parameters that are there.
+    has_lengths : bool
+    layouts : tuple of Layout or None
+        For every state the layout of the given cotangents; None if there are none.
     """
-    t = Template("backward", dtype, shape, threads, wide)
-    v = t.values
-    time = OverTime(cell, [t.base() for _ in cell.states], [t.base() for _ in cell.saved], t.step, t.step)
-    v[P.X], v[P.DX], v[P.FLAT_DX] = t.base(), 0 if t.indices else t.base(), int(t.rows == t.m)
-    ds = [t.base() for _ in cell.states]
-    outside, conversions = [], []
-    for layout in layouts:
-        if layout is not None:
-            outside.append(t.base())
-            if not layout.time_major:
-                source, outside[-1] = outside[-1], t.take(t.n_steps, t.m, t.n)
-                conversions.append(conversion(t, source, layout, t.n, outside[-1], ends=False))
-    t.conversions(conversions)
-    parameters = [t.base() for _ in parameter_shapes(cell, t.n, t.n_x, recurrent)]
-    gradients = t.base()
-    if ends:
-        v[P.LENGTHS] = t.base()
-    kernels = kernels_of(cell, dtype, tuple(layout is not None for layout in layouts))
-    gates = gate_lists(t, cell, recurrent, iter(parameters))
-    stages = _backward_stages(t, cell, time, gates, kernels, ds, outside)
-    places, _ = places_in_block(t.item, tuple(gradient_shapes(cell, dtype, shape)))
-    for i, stage in enumerate(stages):
-        stage[P.DW], stage[P.DB_X], stage[P.DB_H] = (gradients + at for at in places[3 * i : 3 * i + 3])
-    most = max(stage[P.N_POINTERS] for stage in stages)
-    columns = (n_vectors(dtype, t.n) + (0 if t.indices else n_vectors(dtype, t.n_x))) * t.lanes
-    t.scratch(
-        ARGUMENTS=8 * (N_STRIDES + most),
-        BLOCK_A=K_BLOCK * (ROW_BLOCK + t.lanes) * t.item,
-        BLOCK_B=min(K_BLOCK, t.n_steps * t.m) * columns * t.item,
-    )
-    return t.finish(stages)
 
+    def __init__(
+        self,
+        cell: Cell,
+        dtype: np.dtype,
+        shape: Shape,
+        keys: tuple[str, ...],
+        has_lengths: bool,
+        layouts: tuple[Layout | None, ...],
+    ) -> None:
+        super().__init__(cell, dtype, shape)
+        self.kept = parameter_block(cell, dtype, shape, keys)
+        self.keys, self.has_lengths, self.layouts = keys, has_lengths, layouts
+        shapes: list[tuple[int, ...]] = []
+        for stage in cell.stages:  # dw, and sums for the biases and the recurrent biases, in whole vectors
+            n_c = len(stage.gates) * shape.n
+            columns = lines(n_c * dtype.itemsize) // dtype.itemsize
+            shapes += [(n_c, shape.n + shape.n_x), (columns,), (columns,)]
+        self.block = Block(dtype, shapes)
+        self.values = (*_names("state", cell.states), *_names("saved", cell.saved), "x")
+        self.d_states, self.d_given = _names("d_state", cell.states), _names("d_given", cell.states)
 
-def _backward_stages(
-    t: Template, cell: Cell, time: OverTime, gates: list[int], kernels: Any, ds: list[int], outside: list[int]
-) -> list[dict[int, int]]:
-    mid = [t.take(t.m, t.n) for _ in cell.saved]  # cotangents between the stages
-    stages = []
-    for i, stage in enumerate(cell.stages):
-        last, n_c = i == len(cell.stages) - 1, len(stage.gates) * t.n
-        d_out = ds if last else mid[cell.saved_slices[i][1]]
-        d_in = ds if i == 0 else mid[cell.saved_slices[i - 1][1]]
-        dz = [t.take(t.n_steps, t.m, n_c) for _ in range(1 if stage.additive else 2)]
-        pointers = [(d, 0, 0) for d in d_out] + [(d, t.step, 0) for d in outside if last]
-        pointers += [(*pair, 0) for pair in (*time.into(i), *time.out_of(i), *time.kept(i))]
-        pointers += [(d, t.step * len(stage.gates), 1) for d in dz] + [(d, 0, 0) for d in d_in]
-        stages.append(
-            {
-                **stage_values(cell, i, gates[i]),
-                P.W_H: t.take(n_c, n_vectors(t.dtype, t.n) * t.lanes),
-                P.W_X: 0 if t.indices else t.take(n_c, n_vectors(t.dtype, t.n_x) * t.lanes),
-                P.TABLE: t.take(t.n_x, n_vectors(t.dtype, n_c) * t.lanes) if t.indices else 0,
-                P.OPERAND: time.into(i)[0][0],
-                P.KERNEL: kernels[f"backward_{i}"],
-                P.KERNEL_TAIL: kernels[f"backward_{i}_tail"],
-                P.DZ_X: dz[0],
-                P.DZ_H: dz[-1],
-                P.D_OPERAND: d_in[0],
-                **pointer_values(t, pointers),
-            }
+    def build(self, threads: int, unit_parallel: bool) -> Template:
+        """Build the descriptor template."""
+        t = Template("backward", self.dtype, self.shape, threads, unit_parallel)
+        cell = self.cell
+        *values, x = map(t.base, self.values)
+        places = places_of(values[: len(cell.states)], values[len(cell.states) :], t.step, t.step)
+        t.fields |= {"x": x, "dx": 0 if t.indices else t.base("dx"), "flat_dx": t.rows == t.m}
+        cotangents: dict[Slot, int] = {}
+        for k, ds in enumerate(map(t.base, self.d_states)):
+            cotangents |= {Slot("state", k): ds, Slot("state", k, after=True): ds}
+        for wired in wiring(cell)[:-1]:
+            cotangents |= {slot: t.take(t.m, t.n) for slot in wired.writes}
+        given, t.fields["conversions"] = self._given(t)
+        kept = t.base("kept parameters")
+        parameters = dict(zip(self.keys, (kept + at for at in self.kept.offsets), strict=True))
+        if self.has_lengths:
+            t.fields["lengths"] = t.base("lengths")
+        t.fields["stages"] = [
+            self._stage(t, wired, places, cotangents, given) | stage_fields(t, wired, parameters, places)
+            for wired in wiring(cell)
+        ]
+        block, names = t.base("block"), ("dw", "db_x", "db_h")
+        for i, at in enumerate(self.block.offsets):
+            t.fields["stages"][i // 3][names[i % 3]] = block + at
+        columns = (t.vectors(t.n) + (0 if t.indices else t.vectors(t.n_x))) * t.lanes
+        most = max(len(stage["arguments"]) for stage in t.fields["stages"])
+        t.scratch(
+            kernel_arguments=KERNEL_HEADER.itemsize + 8 * most,
+            block_a=KC * (MC + t.lanes) * t.item,
+            block_b=min(KC, t.n_steps * t.m) * columns * t.item,
         )
-    return stages
+        return t.finish()
+
+    def _given(self, t: Template) -> tuple[dict[int, int], list[Fields]]:
+        """Return the addresses of the given cotangents by state, and the records of those to be made time-major."""
+        given, conversions = {}, []
+        for k, (name, layout) in enumerate(zip(self.d_given, self.layouts, strict=True)):
+            if layout is not None:
+                given[k] = source = t.base(name)
+                if not layout.time_major:
+                    given[k] = t.take(t.n_steps, t.m, t.n)
+                    conversions.append(conversion(t, source, layout, t.n, given[k], zero_past_end=False))
+        return given, conversions
+
+    def _stage(
+        self, t: Template, wired: StageWiring, places: Places, cotangents: dict[Slot, int], given: dict[int, int]
+    ) -> Fields:
+        n_c, step = wired.n_gates * t.n, t.step * wired.n_gates
+        sides = {a.role: t.take(t.n_steps, t.m, n_c) for a in wired.backward_arguments() if a.per_gate}
+
+        def record(a: Argument) -> Fields:
+            if a.slot is None:
+                gates = {"address": sides[a.role], "step": step, "row": t.row * wired.n_gates, "past_end": ZERO}
+                return {**gates, "vector": t.size}
+            if a.role == "d_given":
+                place = given[a.number], t.step
+            else:
+                place = (cotangents[a.slot], 0) if a.role in ("d_writes", "d_reads") else places[a.slot]
+            return {"address": place[0], "step": place[1], "row": t.row, "vector": t.size}
+
+        has_given = tuple(layout is not None for layout in self.layouts)
+        kernels = kernels_of(self.cell, t.dtype, has_given)
+        return {
+            "arguments": [record(a) for a in backward_arguments(wired, has_given)],
+            "kernel": kernels[f"backward_{wired.number}"],
+            "kernel_tail": kernels[f"backward_{wired.number}_tail"],
+            **{"dz_x": sides["dzx"], "dz_h": sides.get("dzh", sides["dzx"]), "d_operand": cotangents[wired.operand]},
+            "w_h": t.take(n_c, t.vectors(t.n) * t.lanes),
+            "w_x": 0 if t.indices else t.take(n_c, t.vectors(t.n_x) * t.lanes),
+            "table": t.take(t.n_x, t.vectors(n_c) * t.lanes) if t.indices else 0,
+        }
+
+
+def _names(name: str, of: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{name} {k}" for k in range(len(of)))

@@ -1,11 +1,10 @@
-"""Plans, put down once for all calls of the same shapes, and bound to the addresses of one call.
+"""Descriptor templates, built once for all calls of the same shapes, and bound to the arrays of one call.
 
-While a plan is put down, an address is the number of a *base* (an array of the call to come) and an offset, in one
-integer: base * 2^48 + offset. So addresses can be added to like any others. What is known already, counts and the
-addresses of functions, is an offset of base 0. See `fields` for what a plan holds.
+In a template an address is one integer, base * 2^48 + offset, where a *base* is an array of the call to come. So
+addresses can be added to like numbers. What is known already, counts and the addresses of functions, is an offset of
+base 0. See `fields` for what a descriptor holds.
 """
 
-import ctypes
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -13,41 +12,33 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rnnx.engines.cpu.codegen.copy import emit_moves
-from rnnx.engines.cpu.codegen.gemm import emit_product, panel_vectors
+from rnnx.cells import Cell
+from rnnx.engines.cpu.codegen.copy import emit_copies
+from rnnx.engines.cpu.codegen.gemm import emit_product, n_vectors, panel_vectors
 from rnnx.engines.cpu.codegen.ir import lanes
-from rnnx.engines.cpu.descriptor import fields as P
-from rnnx.engines.cpu.runtime import object_cache
-from rnnx.engines.cpu.runtime.buffer_pool import LINE
-from rnnx.engines.cpu.runtime.thread_pool import system_functions, team
+from rnnx.engines.cpu.descriptor import fields
+from rnnx.engines.cpu.descriptor.layout import address, addresses, lines
+from rnnx.engines.cpu.runtime import object_cache, thread_pool
+from rnnx.engines.cpu.runtime.buffer_pool import LINE, workspace
+from rnnx.engines.cpu.runtime.thread_pool import Work
 
+MOST_PASSES = 256  # that are kept, of each kind
 _SHIFT = 48
-_BYTE: Any = ctypes.c_char
+_WORKSPACE, _BARRIER = 1 << _SHIFT, 2 << _SHIFT
 
-
-def address(a: np.ndarray) -> int:
-    """Where the array begins."""
-    try:
-        return ctypes.addressof(_BYTE.from_buffer(a))
-    except (TypeError, ValueError, BufferError):  # read-only, empty or not contiguous; this takes a microsecond
-        return int(a.ctypes.data)
-
-
-def lines(size: int) -> int:
-    """Bytes, rounded up to whole cache lines."""
-    return -(-size // LINE) * LINE
+Fields = dict[str, Any]  # of a record: integers, or a list of the fields of other records
 
 
 @lru_cache(maxsize=16)
-def product(dtype: np.dtype, panel: int) -> int:
-    """The address of the product on panels of so many vectors."""
-    return object_cache.functions(lambda module: emit_product(module, dtype, panel))[f"product_{panel}"]
+def product(dtype: np.dtype, nv: int) -> int:
+    """Return the address of the product for micro-panels of so many vectors."""
+    return object_cache.functions(lambda module: emit_product(module, dtype, nv))[f"product_{nv}"]
 
 
 @lru_cache(maxsize=4)
-def moves(dtype: np.dtype) -> Mapping[str, int]:
-    """The addresses of the functions in `copy`."""
-    return object_cache.functions(lambda module: emit_moves(module, dtype))
+def copies(dtype: np.dtype) -> Mapping[str, int]:
+    """Return the addresses of the functions in `copy`."""
+    return object_cache.functions(lambda module: emit_copies(module, dtype))
 
 
 @lru_cache(maxsize=1)
@@ -67,15 +58,11 @@ class Shape(NamedTuple):
     m: int
     n: int
     n_x: int
-    indices: bool = False  # instead of n_x inputs a step has the index of the one that is 1
-
-    def products(self, gates: int) -> int:
-        """Multiplications of a forward pass; a backward pass has twice as many."""
-        return self.n_steps * self.m * self.n * (self.n if self.indices else self.n + self.n_x) * gates
+    indices: bool = False  # whether inputs are the indices of one-hot columns
 
 
 class Template:
-    """A plan without addresses.
+    """A descriptor without addresses.
 
     Parameters
     ----------
@@ -84,84 +71,128 @@ class Template:
     dtype : numpy.dtype
     shape : Shape
     threads : int
-    wide : bool
-        Whether the threads share the units instead of the examples.
+    unit_parallel : bool
+        Whether the threads share the units rather than the examples.
     """
 
-    WORKSPACE = 1 << _SHIFT
-
-    def __init__(self, job: str, dtype: np.dtype, shape: Shape, threads: int, wide: bool) -> None:
-        self.job, self.dtype, self.threads = job, dtype, threads
+    def __init__(self, job: str, dtype: np.dtype, shape: Shape, threads: int, unit_parallel: bool) -> None:
+        self.job, self.dtype, self.threads = _jobs()[job], dtype, threads
         self.n_steps, self.m, self.n, self.n_x, self.indices = shape
         self.lanes, self.item = lanes(dtype), dtype.itemsize
         self.size = self.lanes * self.item  # of a vector
         self.row = self.n * self.item  # of a state
         self.step = self.m * self.row
-        self.rows = self.m if wide else -(-self.m // threads)  # that a thread has at most
+        self.rows = self.m if unit_parallel else -(-self.m // threads)  # most examples of a thread
         self.workspace = 0
-        self.bases = 1
-        v = self.values = [0] * P.HEADER_SIZE
-        v[P.T], v[P.M], v[P.N], v[P.N_X], v[P.INDICES] = shape
-        v[P.ITEM], v[P.LANES], v[P.PACK], v[P.CHUNK], v[P.WIDE] = self.item, self.lanes, 1, 1, int(wide)
-        # A row of zeros; its size rounded up, so that there are few of them.
-        self._held = _zeros(1 << (max(self.n, self.n_x) * self.item + 2 * LINE).bit_length())
-        v[P.YIELD], v[P.ZEROS] = system_functions()["yield"], address(self._held)
-        leaves = moves(dtype)
-        v[P.COPY], v[P.COPY_MASKED], v[P.ADD_ROWS] = leaves["copy"], leaves["copy_masked"], leaves["add_rows"]
-        v[P.TRANSPOSE], v[P.TRANSPOSE_MASKED] = leaves["transpose"], leaves["transpose_masked"]
-        v[P.PLAIN_NV] = panel_vectors(1)
-        v[P.PLAIN_PRODUCT] = product(dtype, panel_vectors(1))
+        self._bases: list[str] = []
+        # A row of zeros. Its size is rounded up, so that there are few of them.
+        self._zeros = _zeros(1 << (max(self.n, self.n_x) * self.item + 2 * LINE).bit_length())
+        self.fields: Fields = {
+            **shape._asdict(),
+            **{"item": self.item, "lanes": self.lanes, "unit_parallel": unit_parallel, "pack": 1, "chunk": 1},
+            **{"barrier": _BARRIER, "yield_function": thread_pool.system_functions()["yield"]},
+            **{"zeros": address(self._zeros), **copies(dtype)},
+            **{"nv": panel_vectors(1), "product": product(dtype, panel_vectors(1))},
+        }
 
-    def base(self) -> int:
-        """The address of the next array of the call."""
-        self.bases += 1
-        return self.bases << _SHIFT
+    def base(self, name: str) -> int:
+        """Return the address of an array of the call."""
+        self._bases.append(name)
+        return (len(self._bases) << _SHIFT) + _BARRIER
 
     def take(self, *shape: int) -> int:
-        """The address of an array in the workspace."""
+        """Return the address of a new array in the workspace."""
         at, self.workspace = self.workspace, self.workspace + lines(math.prod(shape) * self.item)
-        return self.WORKSPACE + at
+        return _WORKSPACE + at
 
-    def append(self, values: Sequence[int]) -> int:
-        """The place of a list in the plan."""
-        place = len(self.values)
-        self.values.extend(values)
-        return place
-
-    def conversions(self, conversions: Sequence[Sequence[int]]) -> None:
-        """Arrays that the job makes time-major."""
-        self.values[P.CONVERSIONS] = self.append([value for one in conversions for value in one])
-        self.values[P.N_CONVERSIONS] = len(conversions)
+    def vectors(self, columns: int) -> int:
+        """Return the number of vectors that hold so many columns."""
+        return n_vectors(self.dtype, columns)
 
     def scratch(self, **sizes: int) -> None:
-        """Memory of every thread: a place for each name, so many bytes large."""
+        """Set the offsets of the named parts of a thread's scratch memory, so many bytes large."""
         at = 0
         for name, size in sizes.items():
-            self.values[getattr(P, name)] = at
+            self.fields[name] = at
             at += lines(size)
-        self.values[P.SCRATCH], self.values[P.SCRATCH_SIZE] = self.WORKSPACE + self.workspace, at
+        self.fields |= {"scratch": _WORKSPACE + self.workspace, "scratch_size": at}
         self.workspace += at * self.threads
 
-    def finish(self, stages: Sequence[Mapping[int, int]]) -> "Template":
-        """Add the stages; nothing can be added after them."""
-        block = [0] * (P.STAGE_SIZE * len(stages))
-        for i, stage in enumerate(stages):
-            for place, value in stage.items():
-                block[i * P.STAGE_SIZE + place] = value
-        self.values[P.N_STAGES], self.values[P.STAGES] = len(stages), self.append(block)
-        values = np.array(self.values, np.int64)
-        self.which = np.where(values < 0, 0, values >> _SHIFT)  # a stride may be negative
-        self.offsets = values - (self.which << _SHIFT)
-        self.native = _jobs()[self.job]
+    def finish(self) -> "Template":
+        """Lay out the records. Nothing can be added afterwards."""
+        integers: list[int] = []
+        _append(integers, fields.PASS, [self.fields])
+        values = np.array(integers, np.int64)
+        self._base_of = np.where(values < 0, 0, values >> _SHIFT)  # a stride may be negative
+        self._offsets = values - (self._base_of << _SHIFT)
         return self
 
-    def bind(self, addresses: Sequence[int]) -> np.ndarray:
-        """The plan, with the addresses of the workspace and of the other bases in their order."""
-        plan = self.offsets + np.array((0, *addresses), np.int64)[self.which]
-        plan[P.BARRIER] = team().barrier
-        return plan
+    def bind(self, place: int, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the descriptor, with a workspace at `place` and the arrays of a call."""
+        barrier = thread_pool.pool().barrier if self.threads > 1 else 0
+        bases = (0, place, barrier, *addresses([arrays[name] for name in self._bases]))
+        return self._offsets + np.array(bases, np.int64)[self._base_of]
 
-    def run(self, addresses: Sequence[int]) -> None:
-        """Do the job; for several threads the caller holds the team."""
-        plan = self.bind(addresses)
-        team().run(self.native, self.threads, address(plan))
+
+def _append(integers: list[int], dtype: np.dtype, records: Sequence[Fields]) -> int:
+    """Append records side by side, then the lists in their fields; return where the first one is."""
+    names, first = dtype.names or (), len(integers)
+    integers += [0] * (len(names) * len(records))
+    for i, record in enumerate(records):
+        at = first + i * len(names)
+        for name, value in record.items():
+            if isinstance(value, list):
+                integers[at + names.index(f"n_{name}")] = len(value)
+                value = 8 * (_append(integers, fields.LISTS[name], value) - at)
+            integers[at + names.index(name)] = value
+    return first
+
+
+def set_field(descriptor: np.ndarray, name: str, value: int) -> None:
+    """Set a field of the PASS record of a descriptor."""
+    descriptor[(fields.PASS.names or ()).index(name)] = value
+
+
+class Pass:
+    """A pass for given shapes, with a descriptor template for each way to share it among threads."""
+
+    def __init__(self, cell: Cell, dtype: np.dtype, shape: Shape) -> None:
+        self.cell, self.dtype, self.shape = cell, dtype, shape
+        n_steps, m, n, n_x, indices = shape
+        products = (
+            n_steps * m * n * (n if indices else n + n_x) * len(cell.gates)
+        )  # forward; backward has twice as many
+        shares = -(-n_vectors(dtype, n) // fields.UNIT_VECTORS)
+        arrays = 2 * len(cell.states) + len(cell.saved) + len(cell.gates)
+        self.work = Work(n_steps, m, products, shares, arrays if n * dtype.itemsize % LINE else 0)
+        self._templates: dict[tuple[int, bool], Template] = {}
+
+    def build(self, threads: int, unit_parallel: bool) -> Template:
+        """Build the descriptor template."""
+        raise NotImplementedError
+
+    def template(self, threads: int, unit_parallel: bool) -> Template:
+        """Return the descriptor template, built only once."""
+        key = (threads, unit_parallel)
+        if key not in self._templates:
+            self._templates[key] = self.build(threads, unit_parallel)
+        return self._templates[key]
+
+    def run(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Run the job on the arrays of a call."""
+        threads, unit_parallel = thread_pool.policy.get().split(self.work)
+        pool, held = None, False
+        try:
+            if threads > 1:
+                pool = thread_pool.pool()
+                held = pool.acquire(threads, self.work.alone_ns)
+            template = self.template(threads, unit_parallel) if held else self.template(1, False)
+            with workspace(template.workspace) as place:
+                descriptor = template.bind(place, arrays)
+                if pool is None or not held:
+                    template.job(0, 1, address(descriptor))
+                else:
+                    pool.run(template.job, threads, address(descriptor))
+        finally:
+            if pool is not None and held:
+                pool.release()

@@ -1,64 +1,67 @@
-"""The plan of a job: a list of integers (counts, strides in bytes, addresses) that `cpu` writes and `passes` reads.
+"""The descriptor of a job: records of 64-bit integers, which Python writes and the compiled loops read by name.
 
-A header, and lists that it points to by their place in the plan. The names below are places; they are shared by the
-forward and the backward plan, each of which uses what it needs. Dimensions: as in `passes`.
+Values are counts, strides in bytes, flags and addresses. A record that has a list of others, such as the gates of a
+stage, holds their number, ``n_gates``, and in ``gates`` the distance in bytes from itself to the first of them.
+
+Forward and backward passes share these records; each uses the fields that it needs. Dimensions: T steps, m examples,
+n units, n_x inputs, G gates of a stage.
 """
 
-PANEL_UNITS = 4  # vectors of units: a thread's share of them is a multiple, so that it is whole panels in every layout
+from rnnx.engines.cpu.codegen.leaves import record
 
-# fmt: off
-# --- header -------------------------------------------------------------------------------------------------
-(
-    T, M, N, N_X,               # steps, examples, units, inputs
-    INDICES,                    # 1: inputs are indices of one-hot columns, in 64 bits
-    ITEM, LANES,                # bytes of a number, numbers of a vector
-    WIDE,                       # 1: threads share the units; 0: they share the examples
-    FLAT_DX,                    # 1: dx in one product at the end; 0: step by step
-    CHUNK,                      # steps whose input sides are computed together
-    PACK,                       # 0: the weights are packed already
-    BARRIER, YIELD,             # addresses: two lines for the barrier; a function that lets others run
-    LENGTHS,                    # (m,) integers, or 0
-    ZEROS,                      # a row of zeros
-    SCRATCH, SCRATCH_SIZE,      # memory of the first thread, and bytes from there to the next one's
-    ARGUMENTS, Z, Z_SIZE, BLOCK_A, BLOCK_B,  # places in it, and bytes of a stage's z
-    COPY, COPY_MASKED, TRANSPOSE, TRANSPOSE_MASKED, ADD_ROWS,  # functions of `copy`
-    PLAIN_NV, PLAIN_PRODUCT,    # panels and product for columns that are not gates
-    X, X_ROW, X_STEP,           # the input, time-major
-    DX,                         # 0: not wanted
-    CONVERSIONS, N_CONVERSIONS,
-    COPIES, N_COPIES,           # matrices that forward copies for backward
-    OUTPUTS, N_OUTPUTS,         # of states, from step 1 on
-    STAGES, N_STAGES,
-    HEADER_SIZE,
-) = range(42)
-# --- an array to be made time-major -------------------------------------------------------------------------
-(
-    TO, FEATURES,               # (T, m, features) in C order
-    FROM, FROM_FEATURE, FROM_EXAMPLE, FROM_STEP,  # and strides; along features or steps it is contiguous
-    ENDS,                       # 1: zeros from an example's end on
-    CONVERSION_SIZE,
-) = range(8)
-# --- a stage ------------------------------------------------------------------------------------------------
-(
-    N_GATES, GATES,
-    W_H, W_X, BIAS, BIAS_H,     # packed; BIAS_H is 0 where nothing is added
-    VECTORS, NV, PRODUCT,       # of all gates: vectors, vectors of a panel, the product for such
-    NV_X,                       # the same of W_X; all of them where inputs are indices, so that its rows are whole
-    ADDITIVE, LAST,
-    OPERAND, OPERAND_STEP,      # what the recurrent weights multiply, and its stride from step to step
-    KERNEL, KERNEL_TAIL,
-    N_IN, N_OUT, N_KEPT,        # states in, states out, saved: the kernel's last pointers are in this order
-    POINTERS, N_POINTERS,       # the kernel's arrays
-    DZ_H, DZ_X,                 # (T, m, G, n)
-    D_OPERAND,                  # (m, n): where the recurrent product is added
-    DW, DB_H, DB_X,             # (G n, n + n_x), and sums padded to whole vectors
-    TABLE,                      # for inputs that are indices, else 0: see `gradients`
-    STAGE_SIZE,
-) = range(29)
-# --- a gate's parameters: addresses, and bytes of a row; units are rows ---------------------------------------
-HIDDEN, HIDDEN_ROW, INPUTS, INPUTS_ROW, GATE_BIAS, GATE_BIAS_H, GATE_SIZE = range(7)  # GATE_BIAS_H: 0 for none
-# --- a matrix to be copied; a state and the caller's copy of it; an array of a kernel --------------------------------
-COPY_FROM, COPY_FROM_ROW, COPY_ROWS, COPY_COLUMNS, COPY_TO, COPY_SIZE = range(6)
-OUTPUT_FROM, OUTPUT_TO, OUTPUT_SIZE = range(3)
-POINTER, POINTER_STEP, POINTER_GATES, POINTER_SIZE = range(4)  # at step 0, bytes of a step, 1: rows of all gates
-# fmt: on
+UNIT_VECTORS = 4  # unit-parallel threads get multiples of so many vectors of units: whole micro-panels in every layout
+
+PASS = record(
+    *("n_steps", "m", "n", "n_x"),
+    "indices",  # 1: inputs are 64-bit indices of one-hot columns
+    *("item", "lanes"),  # bytes of a number, numbers of a vector
+    "unit_parallel",  # 1: threads share the units; 0: they share the examples
+    "flat_dx",  # 1: dx is one product at the end; 0: one per step
+    "chunk",  # number of steps whose input sides are computed together
+    "pack",  # 0: the weights are packed already
+    *("barrier", "yield_function"),  # address of a BARRIER, and of the system's function that lets others run
+    "lengths",  # (m,) integers, or 0
+    "zeros",  # a row of zeros
+    *("scratch", "scratch_size"),  # scratch memory of thread 0, and bytes per thread
+    *("kernel_arguments", "z", "z_size", "block_a", "block_b"),  # offsets in it, and bytes of z per stage
+    *("copy", "copy_masked", "transpose", "transpose_masked", "add_rows"),  # addresses of the functions in `copy`
+    *("nv", "product"),  # vectors of a micro-panel, and the product for it, for columns that are not gates
+    *("x", "x_row", "x_step"),  # (T, m, n_x), or (T, m) indices
+    "dx",  # (T, m, n_x), or 0: not needed
+    *("conversions", "n_conversions"),
+    *("copies", "n_copies"),
+    *("outputs", "n_outputs"),
+    *("stages", "n_stages"),
+)
+# A public array to be copied to time-major memory. It is contiguous along features or along steps.
+CONVERSION = record("source", "feature_stride", "example_stride", "step_stride", "features", "target", "zero_past_end")
+# A parameter to be copied for the backward pass.
+COPY = record("source", "source_row", "rows", "columns", "target")
+# A state, and the caller's copy of it; both from step 1 on.
+OUTPUT = record("source", "target")
+STAGE = record(
+    *("gates", "n_gates"),
+    *("arguments", "n_arguments"),  # of the elementwise kernel
+    *("kernel", "kernel_tail"),
+    *("w_h", "w_x", "bias", "bias_h"),  # packed; bias_h is 0 without recurrent biases
+    "n_vectors",  # of all gates
+    *("nv", "product"),  # vectors of a micro-panel, and the product for it
+    "nv_x",  # the same for w_x; n_vectors if inputs are indices, so that its rows are contiguous
+    *("additive", "is_last"),
+    *("operand", "operand_step"),  # what the recurrent weights multiply, (T, m, n)
+    *("dz_h", "dz_x"),  # (T, m, G, n)
+    "d_operand",  # (m, n); the recurrent product is added to it
+    *("dw", "db_h", "db_x"),  # (G n, n + n_x), and sums padded to whole vectors
+    "table",  # packed (n_x, G n) if inputs are indices, else 0; see `loops.gradients`
+)
+# Parameters of a gate, units along rows; bias_h may be 0.
+GATE = record("w_h", "w_h_row", "w_x", "w_x_row", "bias", "bias_h")
+# An array argument of a kernel: its address at step 0 and example 0, strides from step to step, from example to example
+# and from unit vector to unit vector. With side = ZX or ZH it is the input or recurrent side, in the thread's scratch.
+ARGUMENT = record("address", "step", "row", "vector", "side", "past_end")
+ZX, ZH = 1, 2
+# `past_end`, what happens to it at steps past an example's end: nothing, zero, or the value of the step before.
+ZERO, KEEP = 1, 2
+
+LISTS = {"conversions": CONVERSION, "copies": COPY, "outputs": OUTPUT}
+LISTS |= {"stages": STAGE, "gates": GATE, "arguments": ARGUMENT}

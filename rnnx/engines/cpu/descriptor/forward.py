@@ -1,151 +1,160 @@
-"""The plan of a forward pass, and that of a single step. See `builder`; dimensions as in `cpu`."""
+"""The descriptors of a forward pass and of a single step. See `builder`; dimensions as in `fields`."""
 
 from functools import lru_cache
 
 import numpy as np
 
 from rnnx.cells import Cell
-from rnnx.engines.cpu.codegen.gemm import n_vectors, panel_vectors
-from rnnx.engines.cpu.codegen.pointwise import N_STRIDES
-from rnnx.engines.cpu.descriptor import fields as P
-from rnnx.engines.cpu.descriptor.builder import Shape, Template, lines, product
+from rnnx.cells.wiring import Argument, StageWiring, wiring
+from rnnx.engines.cpu.codegen.gemm import panel_vectors
+from rnnx.engines.cpu.codegen.leaves import KERNEL_HEADER
+from rnnx.engines.cpu.descriptor.builder import MOST_PASSES, Fields, Pass, Shape, Template, product
+from rnnx.engines.cpu.descriptor.fields import KEEP, ZERO, ZH, ZX
+from rnnx.engines.cpu.descriptor.layout import Block, Layout, lines
 from rnnx.engines.cpu.descriptor.stages import (
-    MOST_TEMPLATES,
-    Layout,
-    OverTime,
+    Places,
     conversion,
-    gate_lists,
     kernels_of,
-    parameter_shapes,
-    places_in_block,
-    pointer_values,
-    stage_values,
+    parameter_block,
+    places_of,
+    stage_fields,
 )
 
 _ROWS_OF_A_CHUNK = 48  # a thread that has all examples computes the input sides of so many rows at once
 
 
-@lru_cache(maxsize=MOST_TEMPLATES)
-def forward_shapes(cell: Cell, shape: Shape, keep: bool, own_x: bool) -> list[tuple[int, ...]]:
-    """States, saved values (without `keep` every step writes over those of the step before), inputs."""
-    n_steps, m, n, n_x, _ = shape
-    shapes: list[tuple[int, ...]] = [(n_steps + 1, m, n)] * len(cell.states)
-    shapes += [(n_steps if keep else 1, m, n)] * len(cell.saved)
-    return [*shapes, (n_steps, m, n_x) if own_x else (0,)]
+@lru_cache(maxsize=MOST_PASSES)
+class ForwardPass(Pass):
+    """A forward pass.
 
+    Its arrays: "block", the first array of `block`; "x"; with lengths "lengths"; "output 0", ... for the caller's
+    copies of the states; the parameters by key; and "kept parameters", the first array of `kept`.
 
-@lru_cache(maxsize=MOST_TEMPLATES)
-def forward_template(
-    cell: Cell,
-    dtype: np.dtype,
-    shape: Shape,
-    threads: int,
-    wide: bool,
-    keep: bool,
-    ends: bool,
-    layout: Layout | None,
-    recurrent: tuple[tuple[bool, ...], ...],
-) -> Template:
-    """The plan of a forward pass; `layout` is None for x that a job reads as it is.
-
-    Bases: the block of states, saved values and inputs; x; lengths if there are; the caller's states if they are
-    copies; the parameters; if they are kept, the block of their copies.
+    Parameters
+    ----------
+    cell : Cell
+    dtype : numpy.dtype
+    shape : Shape
+    keys : tuple of str
+        The parameters that are there.
+    keep : bool
+        Whether a backward pass may follow.
+    has_lengths : bool
+    layout : Layout or None
+        Layout of x, which is copied to `block`; None if the job reads x as it is.
     """
-    t = Template("forward", dtype, shape, threads, wide)
-    v, n_states, own = t.values, len(cell.states), keep or ends
-    block, x = t.base(), t.base()
-    places, _ = places_in_block(t.item, tuple(forward_shapes(cell, shape, keep, layout is not None)))
-    time = OverTime(
-        cell,
-        [block + at for at in places[:n_states]],
-        [block + at for at in places[n_states:-1]],
-        t.step,
-        t.step if keep else 0,
-    )
-    if ends:
-        v[P.LENGTHS] = t.base()
-    v[P.X], v[P.X_ROW] = x, 8 if t.indices else t.n_x * t.item
-    v[P.X_STEP] = t.m * v[P.X_ROW]
-    if layout is not None:
-        v[P.X] = block + places[-1]
-        t.conversions([conversion(t, x, layout, t.n_x, v[P.X], ends=True)])
-    if own:
-        pairs = [value for S in time.states for value in (S + t.step, t.base())]
-        v[P.N_OUTPUTS], v[P.OUTPUTS] = n_states, t.append(pairs)
-    shapes = parameter_shapes(cell, t.n, t.n_x, recurrent)
-    parameters = [t.base() for _ in shapes]
-    if keep:
-        copies, (to, _) = t.base(), places_in_block(t.item, tuple(shapes))
-        values = []
-        for source, (rows, columns), at in zip(parameters, shapes, to, strict=True):
-            rows, columns = (1, rows) if columns == 1 else (rows, columns)
-            values += [source, columns * t.item, rows, columns, copies + at]
-        v[P.COPIES], v[P.N_COPIES] = t.append(values), len(shapes)
-    if t.rows == t.m:
-        v[P.CHUNK] = max(1, min(t.n_steps, _ROWS_OF_A_CHUNK // t.m))
-    return _finish_forward(t, cell, time, gate_lists(t, cell, recurrent, iter(parameters)))
+
+    def __init__(
+        self,
+        cell: Cell,
+        dtype: np.dtype,
+        shape: Shape,
+        keys: tuple[str, ...],
+        keep: bool,
+        has_lengths: bool,
+        layout: Layout | None,
+    ) -> None:
+        super().__init__(cell, dtype, shape)
+        n_steps, m, n, n_x, _ = shape
+        states: list[tuple[int, ...]] = [(n_steps + 1, m, n)] * len(cell.states)
+        # Without `keep` every step overwrites the saved values of the step before.
+        saved: list[tuple[int, ...]] = [(n_steps if keep else 1, m, n)] * len(cell.saved)
+        self.block = Block(dtype, [*states, *saved, (0,) if layout is None else (n_steps, m, n_x)])
+        self.kept = parameter_block(cell, dtype, shape, keys) if keep else None
+        self.outputs = tuple(f"output {k}" for k in range(len(states))) if keep or has_lengths else ()
+        self.keys, self.has_lengths, self.layout = keys, has_lengths, layout
+
+    def build(self, threads: int, unit_parallel: bool) -> Template:
+        """Build the descriptor template."""
+        t = Template("forward", self.dtype, self.shape, threads, unit_parallel)
+        block, x, n_states = t.base("block"), t.base("x"), len(self.cell.states)
+        *places, own_x = (block + at for at in self.block.offsets)
+        states = places[:n_states]
+        if self.has_lengths:
+            t.fields["lengths"] = t.base("lengths")
+        if self.layout is not None:
+            t.fields["conversions"] = [conversion(t, x, self.layout, t.n_x, own_x, zero_past_end=True)]
+            x = own_x
+        t.fields["outputs"] = [
+            {"source": S + t.step, "target": t.base(name)} for S, name in zip(states, self.outputs, strict=False)
+        ]
+        parameters = {key: t.base(key) for key in self.keys}
+        if self.kept is not None:
+            t.fields["copies"] = _copies(t, self.kept, parameters)
+        if t.rows == t.m:
+            t.fields["chunk"] = max(1, min(t.n_steps, _ROWS_OF_A_CHUNK // t.m))
+        step = t.step if self.kept is not None else 0
+        return _finish(t, self.cell, x, parameters, places_of(states, places[n_states:], t.step, step))
 
 
-@lru_cache(maxsize=MOST_TEMPLATES)
-def step_template(
-    cell: Cell,
-    dtype: np.dtype,
-    shape: Shape,
-    threads: int,
-    wide: bool,
-    recurrent: tuple[tuple[bool, ...], ...],
-    slot: int,
-) -> Template:
-    """The plan of one step from one place of the state to the other.
+def _copies(t: Template, kept: Block, parameters: dict[str, int]) -> list[Fields]:
+    target, copies = t.base("kept parameters"), []
+    for (rows, columns), source, at in zip(kept.shapes, parameters.values(), kept.offsets, strict=True):
+        rows, columns = (1, rows) if columns == 1 else (rows, columns)
+        place = {"source": source, "source_row": columns * t.item, "target": target + at}
+        copies.append({**place, "rows": rows, "columns": columns})
+    return copies
 
-    Bases: the block of states (both places), saved values and inputs; the parameters.
+
+class Step(Pass):
+    """A single step from one of two slots of the states to the other.
+
+    Its arrays: "block", the first array of `block`; and the parameters by key.
     """
-    t = Template("forward", dtype, shape, threads, wide)
-    n_states, block = len(cell.states), t.base()
-    shapes = [*[(2, t.m, t.n)] * n_states, *[(t.m, t.n)] * len(cell.saved), (t.m, t.n_x)]
-    places, _ = places_in_block(t.item, tuple(shapes))
-    states = [block + at + slot * t.step for at in places[:n_states]]
-    time = OverTime(cell, states, [block + at for at in places[n_states:-1]], -t.step if slot else t.step, 0)
-    t.values[P.PACK] = 0
-    t.values[P.X], t.values[P.X_ROW] = block + places[-1], t.n_x * t.item
-    parameters = [t.base() for _ in parameter_shapes(cell, t.n, t.n_x, recurrent)]
-    return _finish_forward(t, cell, time, gate_lists(t, cell, recurrent, iter(parameters)))
+
+    def __init__(self, cell: Cell, dtype: np.dtype, shape: Shape, keys: tuple[str, ...], slot: int) -> None:
+        super().__init__(cell, dtype, shape)
+        _, m, n, n_x, _ = shape
+        states, saved = [(2, m, n)] * len(cell.states), [(m, n)] * len(cell.saved)
+        self.block = Block(dtype, [*states, *saved, (m, n_x)])
+        self.keys, self.slot = keys, slot
+
+    def build(self, threads: int, unit_parallel: bool) -> Template:
+        """Build the descriptor template."""
+        t = Template("forward", self.dtype, self.shape, threads, unit_parallel)
+        block, n_states = t.base("block"), len(self.cell.states)
+        *places, x = (block + at for at in self.block.offsets)
+        states = [at + self.slot * t.step for at in places[:n_states]]
+        values = places_of(states, places[n_states:], -t.step if self.slot else t.step, 0)
+        t.fields["pack"] = 0
+        return _finish(t, self.cell, x, {key: t.base(key) for key in self.keys}, values)
 
 
-def _finish_forward(t: Template, cell: Cell, time: OverTime, gates: list[int]) -> Template:
-    stages, v = _forward_stages(t, cell, time, gates), t.values
-    widest = max(stage[P.VECTORS] for stage in stages) * t.size
-    v[P.Z_SIZE] = lines(widest * t.rows * v[P.CHUNK])
-    most = max(stage[P.N_POINTERS] for stage in stages)
-    t.scratch(ARGUMENTS=8 * (N_STRIDES + 2 + most), Z=v[P.Z_SIZE] * (len(stages) + 1))
-    return t.finish(stages)
-
-
-def _forward_stages(t: Template, cell: Cell, time: OverTime, gates: list[int]) -> list[dict[int, int]]:
+def _finish(t: Template, cell: Cell, x: int, parameters: dict[str, int], places: Places) -> Template:
+    row = 8 if t.indices else t.n_x * t.item
+    t.fields |= {"x": x, "x_row": row, "x_step": t.m * row}
     kernels = kernels_of(cell, t.dtype, (True,) + (False,) * (len(cell.states) - 1))
-    stages = []
-    for i, stage in enumerate(cell.stages):
-        into, n_gates = time.into(i), len(stage.gates)
-        vectors = n_vectors(t.dtype, t.n) * n_gates
-        columns = vectors * t.lanes
-        panel = panel_vectors(n_gates)
-        stages.append(
-            {
-                **stage_values(cell, i, gates[i]),
-                P.W_H: t.take(t.n, columns),
-                P.W_X: t.take(t.n_x, columns),
-                P.BIAS: t.take(columns),
-                P.BIAS_H: 0 if stage.additive else t.take(columns),
-                P.VECTORS: vectors,
-                P.NV: panel,
-                P.NV_X: vectors if t.indices else panel,
-                P.PRODUCT: product(t.dtype, panel),
-                P.OPERAND: into[0][0],
-                P.OPERAND_STEP: into[0][1],
-                P.KERNEL: kernels[f"forward_{i}"],
-                P.KERNEL_TAIL: kernels[f"forward_{i}_tail"],
-                P.N_IN: len(into),
-                **pointer_values(t, [(*pair, 0) for pair in (*into, *time.out_of(i), *time.kept(i))]),
-            }
-        )
-    return stages
+    stages = t.fields["stages"] = [
+        {
+            **stage_fields(t, wired, parameters, places),
+            **_packed(t, wired),
+            "arguments": [_argument(t, wired, a, places) for a in wired.forward_arguments()],
+            "kernel": kernels[f"forward_{wired.number}"],
+            "kernel_tail": kernels[f"forward_{wired.number}_tail"],
+        }
+        for wired in wiring(cell)
+    ]
+    widest = max(stage["n_vectors"] for stage in stages) * t.size
+    t.fields["z_size"] = lines(widest * t.rows * t.fields["chunk"])
+    most = max(len(stage["arguments"]) for stage in stages)
+    t.scratch(kernel_arguments=KERNEL_HEADER.itemsize + 8 * most, z=t.fields["z_size"] * (len(stages) + 1))
+    return t.finish()
+
+
+def _packed(t: Template, wired: StageWiring) -> Fields:
+    """Return the fields of the packed weights of a stage."""
+    vectors, nv = t.vectors(t.n) * wired.n_gates, panel_vectors(wired.n_gates)
+    columns = vectors * t.lanes
+    return {
+        **{"w_h": t.take(t.n, columns), "w_x": t.take(t.n_x, columns), "bias": t.take(columns)},
+        "bias_h": 0 if wired.stage.additive else t.take(columns),
+        **{"n_vectors": vectors, "nv": nv, "nv_x": vectors if t.indices else nv, "product": product(t.dtype, nv)},
+    }
+
+
+def _argument(t: Template, wired: StageWiring, argument: Argument, places: Places) -> Fields:
+    if argument.slot is None:
+        return {"side": {"zx": ZX, "zh": ZH}[argument.role], "vector": t.size * wired.n_gates}
+    address, step = places[argument.slot]
+    past_end = {"reads": 0, "writes": KEEP if wired.is_last else ZERO, "saves": ZERO}[argument.role]
+    return {"address": address, "step": step, "row": t.row, "vector": t.size, "past_end": past_end}

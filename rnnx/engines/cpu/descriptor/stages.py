@@ -1,124 +1,80 @@
-"""What the plans of both directions have in common: how arrays lie, what a stage reads and writes.
+"""What the descriptors of both directions have in common: parameters, kernels and their arguments.
 
-Dimensions: as in `cpu`.
+Dimensions: as in `fields`.
 """
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from rnnx.cells import Cell
+from rnnx.cells.cell import Gate
+from rnnx.cells.wiring import Slot, StageWiring
 from rnnx.engines.cpu.codegen.pointwise import emit_kernels
-from rnnx.engines.cpu.descriptor import fields as P
-from rnnx.engines.cpu.descriptor.builder import Template, lines
+from rnnx.engines.cpu.descriptor.builder import Fields, Shape, Template
+from rnnx.engines.cpu.descriptor.layout import Block, Layout
 from rnnx.engines.cpu.runtime import object_cache
 
-MOST_TEMPLATES = 256  # that are kept, of each kind
-
-
-class Layout(NamedTuple):
-    """How a public array (features, m, T) lies in memory, as far as a job has to know."""
-
-    strides: tuple[int, ...]
-    time_major: bool  # (T, m, features) in C order as it is
-    by_feature: bool  # features are contiguous; else steps are
-
-
-def conversion(template: Template, source: int, layout: Layout, features: int, to: int, ends: bool) -> list[int]:
-    """The entry of an array that the job makes time-major."""
-    feature, example, step = layout.strides
-    return [to, features, source, template.item if layout.by_feature else feature, example, step, int(ends)]
-
-
-@lru_cache(maxsize=MOST_TEMPLATES)
-def places_in_block(item: int, shapes: tuple[tuple[int, ...], ...]) -> tuple[list[int], int]:
-    """Where the arrays of a block begin, and how large it is."""
-    places, size = [], 0
-    for shape in shapes:
-        places.append(size)
-        size += lines(math.prod(shape) * item)
-    return places, size
+Places = dict[Slot, tuple[int, int]]  # of the values of a pass: address at step 0, stride from step to step
 
 
 @lru_cache(maxsize=256)
-def kernels_of(cell: Cell, dtype: np.dtype, external: tuple[bool, ...]) -> Any:
-    """The addresses of a cell's pointwise kernels, by name."""
-    return object_cache.functions(lambda module: emit_kernels(module, cell, dtype, external))
+def kernels_of(cell: Cell, dtype: np.dtype, given: tuple[bool, ...]) -> Mapping[str, int]:
+    """Return the addresses of a cell's elementwise kernels, by name."""
+    return object_cache.functions(lambda module: emit_kernels(module, cell, dtype, given))
 
 
-class OverTime(NamedTuple):
-    """Addresses of the arrays over time, and their strides from step to step."""
-
-    cell: Cell
-    states: Sequence[int]
-    saved: Sequence[int]
-    step: int  # of the states
-    saved_step: int
-
-    def into(self, i: int) -> list[tuple[int, int]]:
-        """What enters stage i: (address at step 0, stride)."""
-        if i == 0:
-            return [(s, self.step) for s in self.states]
-        return [(k, self.saved_step) for k in self.saved[self.cell.saved_slices[i - 1][1]]]
-
-    def out_of(self, i: int) -> list[tuple[int, int]]:
-        """What leaves it."""
-        if i == len(self.cell.stages) - 1:
-            return [(s + self.step, self.step) for s in self.states]
-        return [(k, self.saved_step) for k in self.saved[self.cell.saved_slices[i][1]]]
-
-    def kept(self, i: int) -> list[tuple[int, int]]:
-        """What else it saves."""
-        return [(k, self.saved_step) for k in self.saved[self.cell.saved_slices[i][0]]]
-
-
-def parameter_shapes(cell: Cell, n: int, n_x: int, recurrent: Any) -> list[tuple[int, int]]:
-    """Shapes of the arrays of `_parameters`."""
-    shapes = []
-    for stage, biases in zip(cell.stages, recurrent, strict=True):
-        for gate, other in zip(stage.gates, biases, strict=True):
-            shapes += [(n, n_x), (n, n)] if len(gate.weights) == 2 else [(n, n + n_x)]
-            shapes += [(n, 1)] * (1 + other)
-    return shapes
-
-
-def gate_lists(
-    template: Template, cell: Cell, recurrent: tuple[tuple[bool, ...], ...], bases: Iterator[int]
-) -> list[int]:
-    """The lists of the gates' parameters, per stage, for arrays at the given bases in the order of `_parameters`."""
-    n, n_x, item = template.n, template.n_x, template.item
-    places = []
-    for stage, biases in zip(cell.stages, recurrent, strict=True):
-        values: list[int] = []
-        for gate, other in zip(stage.gates, biases, strict=True):
-            if len(gate.weights) == 2:
-                inputs, hidden = next(bases), next(bases)
-                values += [hidden, n * item, inputs, n_x * item]
-            else:
-                both = next(bases)
-                values += [both, (n + n_x) * item, both + n * item, (n + n_x) * item]
-            values += [next(bases), next(bases) if other else 0]
-        places.append(template.append(values))
+def places_of(states: list[int], saved: list[int], step: int, saved_step: int) -> Places:
+    """Return where the values of a pass are, from the addresses of the initial states and of the saved values."""
+    places: Places = {Slot("saved", k): (at, saved_step) for k, at in enumerate(saved)}
+    for k, at in enumerate(states):
+        places |= {Slot("state", k): (at, step), Slot("state", k, after=True): (at + step, step)}
     return places
 
 
-def stage_values(cell: Cell, i: int, gates: int) -> dict[int, int]:
-    """What both directions say of stage i."""
-    stage = cell.stages[i]
+def parameter_shapes(cell: Cell, shape: Shape, keys: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the parameters that are there, in their order."""
+    shapes = {key: s for gate in cell.gates for key, (_, s) in gate.shapes(shape.n_x, shape.n).items()}
+    return {key: shapes[key] for key in keys}
+
+
+@lru_cache(maxsize=256)
+def parameter_block(cell: Cell, dtype: np.dtype, shape: Shape, keys: tuple[str, ...]) -> Block:
+    """Return the block of the copies of the parameters."""
+    return Block(dtype, parameter_shapes(cell, shape, keys).values())
+
+
+def conversion(t: Template, source: int, layout: Layout, features: int, target: int, zero_past_end: bool) -> Fields:
+    """Return the record of an array to be made time-major."""
+    feature, example, step = layout.strides
     return {
-        P.N_GATES: len(stage.gates),
-        P.GATES: gates,
-        P.ADDITIVE: int(stage.additive),
-        P.LAST: int(i == len(cell.stages) - 1),
-        P.N_OUT: len(stage.out),
-        P.N_KEPT: len(stage.saved),
+        **{"source": source, "features": features, "target": target, "zero_past_end": zero_past_end},
+        **{"feature_stride": t.item if layout.by_feature else feature, "example_stride": example, "step_stride": step},
     }
 
 
-def pointer_values(template: Template, pointers: Sequence[tuple[int, int, int]]) -> dict[int, int]:
-    """The kernel's arrays: (address at step 0, stride of a step, 1 if a row has all gates)."""
-    flat = [value for pointer in pointers for value in pointer]
-    return {P.POINTERS: template.append(flat), P.N_POINTERS: len(pointers)}
+def _gate(t: Template, gate: Gate, parameters: Mapping[str, int]) -> Fields:
+    """Return the record of a gate, from the addresses of the parameters."""
+    row_h, row_x = t.row, t.n_x * t.item
+    if gate.is_joint:
+        w_h = parameters[gate.weights[0]]
+        w_x, row_h = w_h + row_h, row_h + row_x
+        row_x = row_h
+    else:
+        w_x, w_h = (parameters[key] for key in gate.weights)
+    bias_h = parameters.get(gate.recurrent_bias or "", 0)
+    return {
+        **{"w_h": w_h, "w_h_row": row_h, "w_x": w_x, "w_x_row": row_x},
+        **{"bias": parameters[gate.bias], "bias_h": bias_h},
+    }
+
+
+def stage_fields(t: Template, wired: StageWiring, parameters: Mapping[str, int], places: Places) -> Fields:
+    """Return the fields of a stage that both directions have."""
+    stage = wired.stage
+    operand, step = places[wired.operand]
+    return {
+        **{"additive": stage.additive, "is_last": wired.is_last, "operand": operand, "operand_step": step},
+        "gates": [_gate(t, gate, parameters) for gate in stage.gates],
+    }

@@ -1,126 +1,146 @@
-"""The products of a backward pass, for Numba: through the weights, and the gradients of the weights themselves.
+"""The products of a backward pass, for Numba: through the weights, and the gradients of the weights.
 
-See `passes` for what these functions have in common.
+See `passes` for what all these functions have in common.
 """
 
-from rnnx.engines.cpu.codegen.gemm import K_BLOCK, ROW_BLOCK
-from rnnx.engines.cpu.codegen.intrinsics import call5, call6, call7, call14, get
-from rnnx.engines.cpu.descriptor import fields as P
-from rnnx.engines.cpu.loops.packing import function, pack_columns, share, vectors_of
+from rnnx.engines.cpu.codegen.gemm import KC, MC
+from rnnx.engines.cpu.codegen.intrinsics import call_add_rows, call_copy, call_product, call_transpose, load
+from rnnx.engines.cpu.loops.packing import pack_columns, share, vectors_of
+from rnnx.engines.cpu.loops.records import function
 
 
 @function
-def add_product(p, dz, rows, n_k, packed, columns, v0, v1, init, ldi, out):
-    """Rows of out = init + dz W, at the columns of vectors v0 ... v1 - 1."""
-    item, lanes = get(p, P.ITEM), get(p, P.LANES)
-    column, tail = v0 * item * lanes, columns % lanes
-    vectors, product = vectors_of(p, columns), get(p, P.PLAIN_PRODUCT)
-    ld = n_k * item
-    shift = column if ldi else 0
-    call14(
-        product, packed, vectors, v0, v1, n_k, dz, ld, item, rows, init + shift, ldi, out + column, columns * item, tail
+def add_product(p, dz, rows, n_k, packed, columns, v0, v1, init, init_row, out):
+    """Compute rows of out = init + dz W for the columns of vectors v0 ... v1 - 1; init_row = 0: every row alike."""
+    column = v0 * p.item * p.lanes
+    call_product(
+        p.product,
+        w=packed,
+        n_vectors=vectors_of(p, columns),
+        v0=v0,
+        v1=v1,
+        n_k=n_k,
+        h=dz,
+        h_row=n_k * p.item,
+        h_k=p.item,
+        rows=rows,
+        init=init + (column if init_row else 0),
+        init_row=init_row,
+        z=out + column,
+        z_row=columns * p.item,
+        tail=columns % p.lanes,
     )
 
 
 @function
 def input_gradient(p, stage, first_row, rows):
-    """Rows of dx, if it is wanted; the stage that runs first begins, the others add."""
-    if get(p, P.DX) == 0:
+    """Compute rows of dx if it is needed; the stage that runs first begins, the others add."""
+    if p.dx == 0:
         return
-    n_x, item = get(p, P.N_X), get(p, P.ITEM)
-    n_k = get(stage, P.N_GATES) * get(p, P.N)
-    out = get(p, P.DX) + first_row * n_x * item
-    init, ldi = (get(p, P.ZEROS), 0) if get(stage, P.LAST) else (out, n_x * item)
-    dz = get(stage, P.DZ_X) + first_row * n_k * item
-    add_product(p, dz, rows, n_k, get(stage, P.W_X), n_x, 0, vectors_of(p, n_x), init, ldi, out)
+    n_k, row = stage.n_gates * p.n, p.n_x * p.item
+    out = p.dx + first_row * row
+    init, init_row = (p.zeros, 0) if stage.is_last else (out, row)
+    dz = stage.dz_x + first_row * n_k * p.item
+    add_product(p, dz, rows, n_k, stage.w_x, p.n_x, 0, vectors_of(p, p.n_x), init, init_row, out)
 
 
 @function
-def add_weight_gradient(p, a, lda, rows, c, b, columns, k, begins, out, ld):
-    """Rows c ... of out (+)= A B, for a block of A, transposed, and a packed block of B."""
-    item = get(p, P.ITEM)
-    out += c * ld
-    init, ldi = (get(p, P.ZEROS), 0) if begins else (out, ld)
-    vectors, tail = vectors_of(p, columns), columns % get(p, P.LANES)
-    call14(get(p, P.PLAIN_PRODUCT), b, vectors, 0, vectors, k, a, item, lda, rows, init, ldi, out, ld, tail)
+def add_weight_gradient(p, a, a_row, rows, c, b, columns, k, is_first, out, out_row):
+    """Add a block of dz, transposed, times a packed block to rows c ... of out; the first one is stored."""
+    out += c * out_row
+    n_vectors = vectors_of(p, columns)
+    call_product(
+        p.product,
+        w=b,
+        n_vectors=n_vectors,
+        v0=0,
+        v1=n_vectors,
+        n_k=k,
+        h=a,
+        h_row=p.item,
+        h_k=a_row,
+        rows=rows,
+        init=p.zeros if is_first else out,
+        init_row=0 if is_first else out_row,
+        z=out,
+        z_row=out_row,
+        tail=columns % p.lanes,
+    )
 
 
 @function
-def block_of_dz(p, dz, n_c, k0, k, c, rows, a, lda, sums):
-    """A block of dz with rows close to each other, and what it adds to the sums of its columns."""
-    item, lanes = get(p, P.ITEM), get(p, P.LANES)
-    vectors = vectors_of(p, rows)
-    call7(get(p, P.COPY), dz + (k0 * n_c + c) * item, n_c * item, k, vectors, rows % lanes, a, lda)
-    call5(get(p, P.ADD_ROWS), a, lda, k, vectors, sums + c * item)
+def block_of_dz(p, dz, n_c, k0, k, c, rows, a, a_row, sums):
+    """Copy a block of dz to contiguous memory, and add its rows to the sums of its columns."""
+    source, vectors = dz + (k0 * n_c + c) * p.item, vectors_of(p, rows)
+    call_copy(p.copy, source, n_c * p.item, k, vectors, rows % p.lanes, target=a, target_row=a_row)
+    call_add_rows(p.add_rows, a, a_row, k, vectors, sums + c * p.item)
 
 
 @function
 def pack_block(p, source, columns, k0, k, packed):
-    """Rows k0 ... k0 + k - 1 of what dz is multiplied by."""
-    row = columns * get(p, P.ITEM)
-    for panel in range(0, vectors_of(p, columns), get(p, P.PLAIN_NV)):
+    """Pack rows k0 ... k0 + k - 1 of the matrix that dz multiplies."""
+    row = columns * p.item
+    for panel in range(0, vectors_of(p, columns), p.nv):
         pack_columns(p, source + k0 * row, row, 0, k, 0, columns, panel, packed, k)
 
 
 @function
-def clear(p, place, vectors):
+def clear(p, target, vectors):
     """Fill vectors with zeros."""
-    call7(get(p, P.COPY), get(p, P.ZEROS), 0, vectors, 1, 0, place, get(p, P.LANES) * get(p, P.ITEM))
+    call_copy(p.copy, p.zeros, 0, rows=vectors, vectors=1, tail=0, target=target, target_row=p.lanes * p.item)
 
 
-# Where inputs are indices, dz^T onehot is summed up in a table (n_x, G n) that rows of dz are added to. It lies in
-# blocks of at most ROW_BLOCK columns, each with its rows close to each other; no two threads have the same block.
+# If inputs are indices, dz^T onehot is a scatter-add of the rows of dz into a table (n_x, G n). The table is stored in
+# blocks of at most MC columns, each with contiguous rows. No two threads write to the same block.
 
 
 @function
-def add_to_table(p, a, lda, k, x, table, columns):
-    """Add each row of a block of dz to the row of the table that its index says."""
+def add_to_table(p, a, a_row, k, x, table, columns):
+    """Add each row of a block of dz to the row of the table that its index names."""
     vectors = vectors_of(p, columns)
-    row = vectors * get(p, P.LANES) * get(p, P.ITEM)
+    row = vectors * p.lanes * p.item
     for r in range(k):
-        call5(get(p, P.ADD_ROWS), a + r * lda, 0, 1, vectors, table + get(x, r) * row)
+        call_add_rows(p.add_rows, a + r * a_row, 0, rows=1, vectors=vectors, sums=table + load(x, r) * row)
 
 
 @function
-def gradient_of_table(p, table, columns, out, ld):
-    """A block of the table, transposed."""
-    item, lanes, n_x = get(p, P.ITEM), get(p, P.LANES), get(p, P.N_X)
-    row = vectors_of(p, columns) * lanes * item
-    for i in range(0, n_x, lanes):
-        count = min(lanes, n_x - i)
-        transpose = get(p, P.TRANSPOSE if count == lanes else P.TRANSPOSE_MASKED)
-        call6(transpose, table + i * row, row, count, columns, out + i * item, ld)
+def gradient_of_table(p, table, columns, out, out_row):
+    """Transpose a block of the table to the gradient of the input weights."""
+    row = vectors_of(p, columns) * p.lanes * p.item
+    for i in range(0, p.n_x, p.lanes):
+        count = min(p.lanes, p.n_x - i)
+        transpose = p.transpose if count == p.lanes else p.transpose_masked
+        call_transpose(transpose, table + i * row, row, count, columns, out + i * p.item, out_row)
 
 
 @function
 def weight_gradients(me, n, p, stage, scratch):
-    """DW = dz^T [operand, x] and db = the sum of dz, over all steps and examples; rows c0 ... c1 - 1."""
-    item, lanes, n_units, n_x = get(p, P.ITEM), get(p, P.LANES), get(p, P.N), get(p, P.N_X)
-    n_c, n_k = get(stage, P.N_GATES) * n_units, get(p, P.T) * get(p, P.M)
-    a, b_h = scratch + get(p, P.BLOCK_A), scratch + get(p, P.BLOCK_B)
-    lda = (ROW_BLOCK + lanes) * item  # an odd number of cache lines: the rows do not fall on each other in the cache
-    dw, ld = get(stage, P.DW), (n_units + n_x) * item
-    c0, c1 = share(me, n, n_c, lanes)
-    table = get(stage, P.TABLE)
-    for sums in (get(stage, P.DB_X), get(stage, P.DB_H)):
+    """Compute dW = dz^T [operand, x] and db = the sum of dz, over all steps and examples: rows c0 ... c1 - 1."""
+    item, n_c, n_k = p.item, stage.n_gates * p.n, p.n_steps * p.m
+    a, b_h = scratch + p.block_a, scratch + p.block_b
+    a_row = (MC + p.lanes) * item  # an odd number of cache lines: rows map to different cache sets
+    dw_x, dw_row = stage.dw + p.n * item, (p.n + p.n_x) * item
+    c0, c1 = share(me, n, n_c, p.lanes)
+    table = stage.table
+    for sums in (stage.db_x, stage.db_h):
         clear(p, sums + c0 * item, vectors_of(p, c1 - c0))
     if table:
-        clear(p, table + c0 * n_x * item, n_x * vectors_of(p, c1 - c0))
-    for k0 in range(0, n_k, K_BLOCK):
-        k = min(K_BLOCK, n_k - k0)
-        b_x = b_h + k * vectors_of(p, n_units) * lanes * item
-        pack_block(p, get(stage, P.OPERAND), n_units, k0, k, b_h)
+        clear(p, table + c0 * p.n_x * item, p.n_x * vectors_of(p, c1 - c0))
+    for k0 in range(0, n_k, KC):
+        k = min(KC, n_k - k0)
+        b_x = b_h + k * vectors_of(p, p.n) * p.lanes * item
+        pack_block(p, stage.operand, p.n, k0, k, b_h)
         if not table:
-            pack_block(p, get(p, P.X), n_x, k0, k, b_x)
-        for c in range(c0, c1, ROW_BLOCK):
-            rows = min(ROW_BLOCK, c1 - c)
-            block_of_dz(p, get(stage, P.DZ_X), n_c, k0, k, c, rows, a, lda, get(stage, P.DB_X))
+            pack_block(p, p.x, p.n_x, k0, k, b_x)
+        for c in range(c0, c1, MC):
+            rows = min(MC, c1 - c)
+            block_of_dz(p, stage.dz_x, n_c, k0, k, c, rows, a, a_row, stage.db_x)
             if table:
-                add_to_table(p, a, lda, k, get(p, P.X) + 8 * k0, table + c * n_x * item, rows)
+                add_to_table(p, a, a_row, k, p.x + 8 * k0, table + c * p.n_x * item, rows)
             else:
-                add_weight_gradient(p, a, lda, rows, c, b_x, n_x, k, k0 == 0, dw + n_units * item, ld)
-            if not get(stage, P.ADDITIVE):
-                block_of_dz(p, get(stage, P.DZ_H), n_c, k0, k, c, rows, a, lda, get(stage, P.DB_H))
-            add_weight_gradient(p, a, lda, rows, c, b_h, n_units, k, k0 == 0, dw, ld)
-    for c in range(c0, c1 if table else c0, ROW_BLOCK):
-        gradient_of_table(p, table + c * n_x * item, min(ROW_BLOCK, c1 - c), dw + c * ld + n_units * item, ld)
+                add_weight_gradient(p, a, a_row, rows, c, b_x, p.n_x, k, k0 == 0, dw_x, dw_row)
+            if not stage.additive:
+                block_of_dz(p, stage.dz_h, n_c, k0, k, c, rows, a, a_row, stage.db_h)
+            add_weight_gradient(p, a, a_row, rows, c, b_h, p.n, k, k0 == 0, stage.dw, dw_row)
+    for c in range(c0, c1 if table else c0, MC):
+        gradient_of_table(p, table + c * p.n_x * item, min(MC, c1 - c), dw_x + c * dw_row, dw_row)

@@ -1,20 +1,22 @@
-"""Getting ready, for Numba: how threads share a job, packing weights, making arrays time-major.
+"""Preparation of a pass, for Numba: sharing a job among threads, packing weights, making arrays time-major.
 
-See `passes` for what these functions have in common.
+See `passes` for what all these functions have in common.
 """
 
-from typing import Any
+from rnnx.engines.cpu.codegen.gemm import KC
+from rnnx.engines.cpu.codegen.intrinsics import (
+    atomic_add,
+    atomic_exchange,
+    atomic_load,
+    call_copy,
+    call_transpose,
+    load,
+    pause,
+    yield_to,
+)
+from rnnx.engines.cpu.loops.records import barrier_at, conversion_of, copy_of, function, gate_of
 
-from numba import njit
-
-from rnnx.engines.cpu.codegen.gemm import K_BLOCK
-from rnnx.engines.cpu.codegen.intrinsics import add_at, atomic_get, call6, call7, get, pause, put, yield_to
-from rnnx.engines.cpu.descriptor import fields as P
-
-_SPINS = 2000  # looks at the barrier before letting other threads run
-
-_OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-function: Any = njit(**_OPTIONS)
+_SPINS = 2000  # checks of the barrier before letting other threads run
 
 
 @function
@@ -26,152 +28,170 @@ def share(me, n, total, unit):
 
 @function
 def barrier(n, p):
-    """Wait until all n threads are here."""
+    """Wait for all n threads."""
     if n == 1:
         return
-    place = get(p, P.BARRIER)
-    passed = atomic_get(place, 8)
-    if add_at(place, 0, 1) == n - 1:
-        put(place, 0, 0)
-        add_at(place, 8, 1)
+    b = barrier_at(p.barrier)
+    passed = atomic_load(b, "passed")
+    if atomic_add(b, "arrived", 1) == n - 1:
+        atomic_exchange(b, "arrived", 0)
+        atomic_add(b, "passed", 1)
         return
     spins = 0
-    while atomic_get(place, 8) == passed:
+    while atomic_load(b, "passed") == passed:
         pause()
         spins += 1
         if spins > _SPINS:
-            yield_to(get(p, P.YIELD))
+            yield_to(p.yield_function)
 
 
 @function
 def vectors_of(p, columns):
-    """Vectors that hold so many columns."""
-    return -(-columns // get(p, P.LANES))
+    """Number of vectors that hold so many columns."""
+    return -(-columns // p.lanes)
 
 
 @function
 def pack_rows_of_gates(me, n, p, stage):
-    """The weights of forward, transposed: columns are gates of units."""
-    n_units, lanes, item = get(p, P.N), get(p, P.LANES), get(p, P.ITEM)
-    n_gates, vectors = get(stage, P.N_GATES), get(stage, P.VECTORS)
-    size = lanes * item
-    u0, u1 = share(me, n, vectors_of(p, n_units), 1)
+    """Pack the weights of a forward pass, transposed: columns are units, the gates of a unit vector side by side."""
+    size = p.lanes * p.item
+    n_gates, n_vectors = stage.n_gates, stage.n_vectors
+    u0, u1 = share(me, n, vectors_of(p, p.n), 1)
     for v in range(u0 * n_gates, u1 * n_gates):
-        u, gate = v // n_gates, p + 8 * (get(stage, P.GATES) + v % n_gates * P.GATE_SIZE)
-        count = min(lanes, n_units - u * lanes)
+        u, gate = v // n_gates, gate_of(stage, v % n_gates)
+        count = min(p.lanes, p.n - u * p.lanes)
         for side in range(2):
-            n_v = get(stage, P.NV if side == 0 else P.NV_X)
-            panel = v // n_v * n_v
-            row = min(n_v, vectors - panel) * size
-            n_k = get(p, P.N) if side == 0 else get(p, P.N_X)
-            packed = get(stage, P.W_H if side == 0 else P.W_X)
-            ld = get(gate, P.HIDDEN_ROW if side == 0 else P.INPUTS_ROW)
-            source = get(gate, P.HIDDEN if side == 0 else P.INPUTS) + u * lanes * ld
-            for k0 in range(0, n_k, K_BLOCK):
-                k = min(K_BLOCK, n_k - k0)
-                target = packed + (k0 * vectors + panel * k + (v - panel)) * size
-                call6(get(p, P.TRANSPOSE), source + k0 * item, ld, count, k, target, row)
-        at = v * size
-        bias = get(gate, P.GATE_BIAS) + u * size
-        call7(get(p, P.COPY), bias, 0, 1, 1, count % lanes, get(stage, P.BIAS) + at, 0)
-        if get(stage, P.BIAS_H):
-            bias = get(gate, P.GATE_BIAS_H)
-            bias = get(p, P.ZEROS) if bias == 0 else bias + u * size
-            call7(get(p, P.COPY), bias, 0, 1, 1, count % lanes, get(stage, P.BIAS_H) + at, 0)
+            nv = stage.nv if side == 0 else stage.nv_x
+            panel = v // nv * nv
+            n_k = p.n if side == 0 else p.n_x
+            packed = stage.w_h if side == 0 else stage.w_x
+            row = gate.w_h_row if side == 0 else gate.w_x_row
+            source = (gate.w_h if side == 0 else gate.w_x) + u * p.lanes * row
+            for k0 in range(0, n_k, KC):
+                k = min(KC, n_k - k0)
+                call_transpose(
+                    p.transpose,
+                    source=source + k0 * p.item,
+                    source_row=row,
+                    count=count,
+                    n=k,
+                    target=packed + (k0 * n_vectors + panel * k + (v - panel)) * size,
+                    target_row=min(nv, n_vectors - panel) * size,
+                )
+        pack_bias(p, gate.bias, u, count, stage.bias + v * size)
+        if stage.bias_h:
+            pack_bias(p, gate.bias_h, u, count, stage.bias_h + v * size)
 
 
 @function
-def pack_columns(p, source, ld, k0, rows, first, columns, panel, packed, n_k):
-    """Rows first ... first + rows - 1 of all n_k rows, one panel of the columns."""
-    size = get(p, P.ITEM) * get(p, P.LANES)
-    vectors = vectors_of(p, columns)
-    n_v = min(get(p, P.PLAIN_NV), vectors - panel)
-    tail = columns % get(p, P.LANES) if panel + n_v == vectors else 0
-    k = min(K_BLOCK, n_k - k0)
-    target = packed + (k0 * vectors + panel * k + (first - k0) * n_v) * size
-    call7(get(p, P.COPY), source + panel * size, ld, rows, n_v, tail, target, n_v * size)
+def pack_bias(p, bias, u, count, target):
+    """Pack unit vector u of a bias, zeros if there is none."""
+    source = bias + u * p.lanes * p.item if bias else p.zeros
+    call_copy(p.copy, source, 0, rows=1, vectors=1, tail=count % p.lanes, target=target, target_row=0)
+
+
+@function
+def pack_columns(p, source, row, k0, rows, first, columns, panel, packed, n_k):
+    """Pack `rows` rows from row `first` of n_k on, in the block of k that begins at k0: one micro-panel of columns."""
+    size, n_vectors = p.item * p.lanes, vectors_of(p, columns)
+    nv = min(p.nv, n_vectors - panel)
+    k = min(KC, n_k - k0)
+    call_copy(
+        p.copy,
+        source=source + panel * size,
+        source_row=row,
+        rows=rows,
+        vectors=nv,
+        tail=columns % p.lanes if panel + nv == n_vectors else 0,
+        target=packed + (k0 * n_vectors + panel * k + (first - k0) * nv) * size,
+        target_row=nv * size,
+    )
 
 
 @function
 def pack_columns_of_gates(me, n, p, stage):
-    """The weights of backward: the sums run over gates and units."""
-    n_units, n_gates = get(p, P.N), get(stage, P.N_GATES)
-    n_k = n_gates * n_units
-    for side in range(2 if get(p, P.DX) else 1):
-        columns = get(p, P.N) if side == 0 else get(p, P.N_X)
-        packed = get(stage, P.W_H if side == 0 else P.W_X)
-        v0, v1 = share(me, n, vectors_of(p, columns), get(p, P.PLAIN_NV))
-        for panel in range(v0, v1, get(p, P.PLAIN_NV)):
-            for g in range(n_gates):
-                gate = p + 8 * (get(stage, P.GATES) + g * P.GATE_SIZE)
-                ld = get(gate, P.HIDDEN_ROW if side == 0 else P.INPUTS_ROW)
-                source = get(gate, P.HIDDEN if side == 0 else P.INPUTS)
-                k = g * n_units
-                while k < (g + 1) * n_units:  # as far as a block of k and the gate go
-                    k0 = k // K_BLOCK * K_BLOCK
-                    rows = min(k0 + K_BLOCK, (g + 1) * n_units) - k
-                    pack_columns(p, source + (k - g * n_units) * ld, ld, k0, rows, k, columns, panel, packed, n_k)
+    """Pack the weights of a backward pass: sums run over the units of all gates."""
+    n_k = stage.n_gates * p.n
+    for side in range(2 if p.dx else 1):
+        columns = p.n if side == 0 else p.n_x
+        packed = stage.w_h if side == 0 else stage.w_x
+        v0, v1 = share(me, n, vectors_of(p, columns), p.nv)
+        for panel in range(v0, v1, p.nv):
+            for g in range(stage.n_gates):
+                gate = gate_of(stage, g)
+                row = gate.w_h_row if side == 0 else gate.w_x_row
+                source = gate.w_h if side == 0 else gate.w_x
+                k = g * p.n
+                while k < (g + 1) * p.n:  # up to the end of the block of k, or of the gate
+                    k0 = k // KC * KC
+                    rows = min(k0 + KC, (g + 1) * p.n) - k
+                    pack_columns(p, source + (k - g * p.n) * row, row, k0, rows, k, columns, panel, packed, n_k)
                     k += rows
 
 
 @function
 def end_of(p, c, j):
-    """The steps of example j; all of them, unless a conversion has ENDS."""
-    n_steps, lengths = get(p, P.T), get(p, P.LENGTHS)
-    return min(n_steps, get(lengths, j)) if lengths and get(c, P.ENDS) else n_steps
+    """Steps of example j to be converted; the others become zero."""
+    return min(p.n_steps, load(p.lengths, j)) if p.lengths and c.zero_past_end else p.n_steps
 
 
 @function
 def transpose_features(p, c, v, j0, j1):
-    """One vector of features of the examples, whose steps are contiguous: they are read in the order of memory."""
-    m, item, lanes = get(p, P.M), get(p, P.ITEM), get(p, P.LANES)
-    features, ld = get(c, P.FEATURES), get(c, P.FROM_FEATURE)
-    row, count = features * item, min(lanes, features - v * lanes)
-    transpose = get(p, P.TRANSPOSE if count == lanes else P.TRANSPOSE_MASKED)
+    """Convert one vector of features whose steps are contiguous, in the order of memory."""
+    row = c.features * p.item
+    count = min(p.lanes, c.features - v * p.lanes)
     for j in range(j0, j1):
-        source = get(c, P.FROM) + j * get(c, P.FROM_EXAMPLE) + v * lanes * ld
-        target = get(c, P.TO) + j * row + v * lanes * item
-        call6(transpose, source, ld, count, end_of(p, c, j), target, m * row)
+        call_transpose(
+            p.transpose if count == p.lanes else p.transpose_masked,
+            source=c.source + j * c.example_stride + v * p.lanes * c.feature_stride,
+            source_row=c.feature_stride,
+            count=count,
+            n=end_of(p, c, j),
+            target=c.target + j * row + v * p.lanes * p.item,
+            target_row=p.m * row,
+        )
 
 
 @function
 def to_time_major(p, c, j0, j1):
-    """Examples j0 ... j1 - 1 of a public array into (T, m, features)."""
-    n_steps, m, item, lanes = get(p, P.T), get(p, P.M), get(p, P.ITEM), get(p, P.LANES)
-    features = get(c, P.FEATURES)
-    row, tail, vectors = features * item, features % lanes, vectors_of(p, features)
-    along_features = get(c, P.FROM_FEATURE) == item
+    """Convert examples j0 ... j1 - 1 of a public array to (T, m, features)."""
+    row, tail, vectors = c.features * p.item, c.features % p.lanes, vectors_of(p, c.features)
+    along_features = c.feature_stride == p.item
     if not along_features:
         for v in range(vectors):
             transpose_features(p, c, v, j0, j1)
     for j in range(j0, j1):
-        end, target = end_of(p, c, j), get(c, P.TO) + j * row
+        end, target = end_of(p, c, j), c.target + j * row
         if along_features:
-            source = get(c, P.FROM) + j * get(c, P.FROM_EXAMPLE)
-            call7(get(p, P.COPY_MASKED), source, get(c, P.FROM_STEP), end, vectors, tail, target, m * row)
-        if end < n_steps:
-            rest = target + end * m * row
-            call7(get(p, P.COPY_MASKED), get(p, P.ZEROS), 0, n_steps - end, vectors, tail, rest, m * row)
+            source = c.source + j * c.example_stride
+            call_copy(p.copy_masked, source, c.step_stride, end, vectors, tail, target, target_row=p.m * row)
+        if end < p.n_steps:
+            target += end * p.m * row
+            call_copy(p.copy_masked, p.zeros, 0, p.n_steps - end, vectors, tail, target, target_row=p.m * row)
 
 
 @function
 def convert(me, n, p):
     """Make arrays time-major: thread me's share of the examples."""
-    j0, j1 = share(me, n, get(p, P.M), 1)
-    for i in range(get(p, P.N_CONVERSIONS)):
-        to_time_major(p, p + 8 * (get(p, P.CONVERSIONS) + i * P.CONVERSION_SIZE), j0, j1)
+    j0, j1 = share(me, n, p.m, 1)
+    for i in range(p.n_conversions):
+        to_time_major(p, conversion_of(p, i), j0, j1)
 
 
 @function
-def copy_matrices(me, n, p):
-    """The weights, for a backward pass that may come after the caller has changed them."""
-    item = get(p, P.ITEM)
-    for i in range(get(p, P.N_COPIES)):
-        copy = p + 8 * (get(p, P.COPIES) + i * P.COPY_SIZE)
-        ld, columns = get(copy, P.COPY_FROM_ROW), get(copy, P.COPY_COLUMNS)
-        r0, r1 = share(me, n, get(copy, P.COPY_ROWS), 1)
-        target = get(copy, P.COPY_TO) + r0 * columns * item
-        vectors, tail = vectors_of(p, columns), columns % get(p, P.LANES)
-        call7(
-            get(p, P.COPY_MASKED), get(copy, P.COPY_FROM) + r0 * ld, ld, r1 - r0, vectors, tail, target, columns * item
+def copy_parameters(me, n, p):
+    """Copy the parameters for a backward pass; the caller may change them before it."""
+    for i in range(p.n_copies):
+        c = copy_of(p, i)
+        r0, r1 = share(me, n, c.rows, 1)
+        row = c.columns * p.item
+        call_copy(
+            p.copy_masked,
+            source=c.source + r0 * c.source_row,
+            source_row=c.source_row,
+            rows=r1 - r0,
+            vectors=vectors_of(p, c.columns),
+            tail=c.columns % p.lanes,
+            target=c.target + r0 * row,
+            target_row=row,
         )

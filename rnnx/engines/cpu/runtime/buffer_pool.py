@@ -1,25 +1,22 @@
-"""Large arrays from memory that is used again: fresh memory costs a page fault for every 4 KB, which is up to
-a third of a training step.
+"""Buffer pool for large arrays: fresh memory costs a page fault every 4 KB, up to a third of a training step.
 
-A buffer is free when nothing but the pool refers to it. Every view of it, in our caches or in the caller's
-hands, counts as a reference, so memory that somebody can still see is never given out again.
+A buffer is free when nothing but the pool refers to it. Every view of it, in the caches or with the caller, counts as a
+reference, so memory that is still in use is never handed out again.
 """
 
-import contextlib
 import math
 import os
 import sys
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-_SMALLEST = 1 << 16  # bytes; below, the C library does the same
-_LARGEST = 1 << 26  # larger ones take so long to fill that the faults do not count
-_KEPT = 1 << 28  # bytes the pool holds at most
+_SMALLEST = 1 << 16  # bytes; the C library pools smaller arrays itself
+_LARGEST = 1 << 26  # bytes; filling larger arrays takes so long that page faults do not matter
+_KEPT = 1 << 28  # bytes that the pool holds at most
 
-_WORKSPACE = 1 << 26  # bytes of a thread's workspace that are kept at most
+_WORKSPACE = 1 << 26  # bytes of workspace kept per thread at most
 LINE = 64  # bytes of a cache line
 
 _lock = threading.Lock()
@@ -28,7 +25,7 @@ _buffers: list[np.ndarray] = []
 
 
 def _unlock() -> None:
-    """The child of a fork has the lock of a thread that it does not have."""
+    """Replace the lock in the child of a fork: the thread that holds it does not exist there."""
     global _lock
     _lock = threading.Lock()
 
@@ -41,13 +38,13 @@ def _references(buffers: list[np.ndarray], i: int) -> int:
     return sys.getrefcount(buffers[i])
 
 
-# What an interpreter counts for an array that only a list holds; without such counts nothing is used again.
+# The reference count of an array that only a list holds. Without reference counts nothing is pooled.
 _COUNTS = hasattr(sys, "getrefcount") and getattr(sys, "_is_gil_enabled", lambda: True)()
 _FREE = _references([np.empty(1, np.uint8)], 0) if _COUNTS else -1
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """As np.empty, from a free buffer if there is one; large arrays begin a cache line."""
+    """Like `numpy.empty`, from a free buffer if there is one. Large arrays begin on a cache line."""
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
     if not (_COUNTS and _SMALLEST <= size <= _LARGEST):
@@ -59,36 +56,41 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 
 def _take(size: int) -> np.ndarray:
-    """A buffer of at least `size` bytes that nobody uses; the last one used stands last."""
+    """A free buffer of at least `size` bytes. Buffers are in the order of their last use."""
     free = [i for i in range(len(_buffers)) if _references(_buffers, i) == _FREE]
     fitting = [i for i in free if size <= _buffers[i].nbytes <= 2 * size]
     if fitting:
         buffer = _buffers.pop(fitting[-1])
     else:
         held = sum(b.nbytes for b in _buffers) + size
-        for i in reversed(free):  # from behind, so that the places before stay right
+        for i in reversed(free):  # from the back, so that the indices before stay valid
             if held <= _KEPT:
                 break
             held -= _buffers.pop(i).nbytes
         buffer = np.empty(size, np.uint8)
-        if held > _KEPT:  # all in use: this one is not ours to keep
+        if held > _KEPT:  # all in use: this one is not pooled
             return buffer
     _buffers.append(buffer)
     return buffer
 
 
-@contextlib.contextmanager
-def workspace(size: int) -> Iterator[int]:
-    """The address of `size` bytes that a call needs until it returns; the next call of this thread has the same.
+class workspace:
+    """A context with `size` bytes of memory on a cache line; its value is their address.
 
-    What is in them is left over. The largest that was asked for is kept, up to 64 MB.
+    The next call of this thread gets the same memory. It is not initialized. Up to 64 MB are kept per thread.
     """
-    kept: np.ndarray | None = _local.__dict__.pop("workspace", None)
-    memory = kept
-    if memory is None or memory.nbytes < size + LINE:
-        memory = np.empty(size + LINE, np.uint8) if size <= _WORKSPACE else empty((size + LINE,), np.uint8)
-    address = int(memory.ctypes.data)
-    try:
-        yield address + -address % LINE
-    finally:
-        _local.workspace = memory if size <= _WORKSPACE else kept
+
+    def __init__(self, size: int) -> None:
+        self._keep = size <= _WORKSPACE
+        self._kept: np.ndarray | None = _local.__dict__.pop("workspace", None)  # none inside another workspace
+        self._memory = self._kept
+        if self._memory is None or self._memory.nbytes < size + LINE:
+            size += LINE
+            self._memory = np.empty(size, np.uint8) if self._keep else empty((size,), np.uint8)
+
+    def __enter__(self) -> int:
+        address = int(self._memory.ctypes.data)
+        return address + -address % LINE
+
+    def __exit__(self, *_: object) -> None:
+        _local.workspace = self._memory if self._keep else self._kept

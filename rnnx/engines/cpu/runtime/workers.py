@@ -1,106 +1,94 @@
-"""How the threads of the team hand work to each other, for Numba. See `thread_pool` for what it is for.
+"""The protocol between the threads of the pool, for Numba. See `thread_pool` for its purpose, `mailbox` for its memory.
 
-The *mail* is a list of integers; every worker has a slot of its own in it. A worker that has waited for a while goes
-to sleep reading from a pipe; nobody writes to it before the worker has said that it sleeps.
+A worker that has waited for a while sleeps: it reads from a pipe, to which nobody writes before the worker has said
+that it sleeps. All functions take the index of a thread, a number of threads, and the address of the mailbox.
 """
 
-from typing import Any
-
-from numba import njit
-
 from rnnx.engines.cpu.codegen.intrinsics import (
-    add_at,
-    atomic_get,
+    address_of,
+    atomic_add,
+    atomic_exchange,
+    atomic_load,
     call_job,
     call_system,
-    exchange,
-    get,
+    item_of,
     pause,
-    put,
+    record_at,
     yield_to,
 )
-from rnnx.engines.cpu.runtime.thread_pool import (
-    ASLEEP,
-    DONE,
-    JOB,
-    N_THREADS,
-    NUMBER,
-    PLAN,
-    READ,
-    READ_END,
-    SLOT,
-    SPINS,
-    SYSTEM_YIELD,
-    WRITE,
-    WRITE_END,
-)
+from rnnx.engines.cpu.loops.records import function
+from rnnx.engines.cpu.runtime.mailbox import MAILBOX, WORKER
 
-_OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-function: Any = njit(**_OPTIONS)
 _SPINS_OF_LEADER = 2000
+
+mailbox_at = record_at(MAILBOX)
+worker_of = item_of(MAILBOX, "workers", WORKER)
 
 
 @function
-def serve(me, n, mail):
-    """The life of worker me. Ends when it is handed no job."""
-    slot = mail + 8 * SLOT * me
+def serve(me, n, address):
+    """Run jobs as worker `me`, until it is handed none."""
+    mail = mailbox_at(address)
+    worker = worker_of(mail, me)
     seen = 0
     spins = 0
     while True:
-        number = atomic_get(slot, NUMBER)
+        number = atomic_load(worker, "number")
         if number != seen:
             seen = number
-            if get(mail, JOB) == 0:
+            if mail.job == 0:
                 return
-            call_job(get(mail, JOB), me, get(mail, N_THREADS), get(mail, PLAN))
-            add_at(mail, DONE, 1)
+            call_job(mail.job, me, mail.n_threads, mail.descriptor)
+            atomic_add(mail, "done", 1)
             spins = 0
-        elif spins < get(mail, SPINS):
+        elif spins < mail.spins:
             pause()
             spins += 1
         else:
-            exchange(slot, ASLEEP, 1)
-            # Whoever finds the 1 deals with it: the leader by waking us up, we by not going to sleep.
-            if atomic_get(slot, NUMBER) == seen or exchange(slot, ASLEEP, 0) == 0:
+            atomic_exchange(worker, "asleep", 1)
+            # Whoever resets the 1 acts on it: the leader wakes this worker up, or the worker does not go to sleep.
+            if atomic_load(worker, "number") == seen or atomic_exchange(worker, "asleep", 0) == 0:
                 while True:
-                    call_system(get(mail, READ), get(slot, READ_END), slot + 8 * (READ_END + 2), 1)
-                    if atomic_get(slot, ASLEEP) == 0:  # else a signal woke us
+                    call_system(mail.read, worker.read_end, address_of(worker, "byte"), 1)
+                    if atomic_load(worker, "asleep") == 0:  # otherwise a signal interrupted the read
                         break
             spins = 0
 
 
 @function
-def wake(me, n, mail):
-    """See that workers 1 ... n - 1 do not sleep."""
+def wake(me, n, address):
+    """Wake those of workers 1 ... n - 1 that sleep."""
+    mail = mailbox_at(address)
     for i in range(1, n):
-        slot = mail + 8 * SLOT * i
-        if exchange(slot, ASLEEP, 0) == 1:
-            call_system(get(mail, WRITE), get(slot, WRITE_END), slot + 8 * (READ_END + 2), 1)
+        worker = worker_of(mail, i)
+        if atomic_exchange(worker, "asleep", 0) == 1:
+            call_system(mail.write, worker.write_end, address_of(worker, "byte"), 1)
 
 
 @function
-def _hand_out(n, mail):
+def _hand_out(n, address):
     for i in range(1, n):
-        add_at(mail + 8 * SLOT * i, NUMBER, 1)
-    wake(0, n, mail)
+        atomic_add(worker_of(mailbox_at(address), i), "number", 1)
+    wake(0, n, address)
 
 
 @function
-def lead(me, n, mail):
-    """Do the job in the mail with n - 1 workers; returns when all are done."""
-    put(mail, DONE, 0)
-    _hand_out(n, mail)
-    call_job(get(mail, JOB), 0, n, get(mail, PLAN))
+def lead(me, n, address):
+    """Run the job in the mailbox with n - 1 workers; return when all are done."""
+    mail = mailbox_at(address)
+    mail.done = 0
+    _hand_out(n, address)
+    call_job(mail.job, 0, n, mail.descriptor)
     spins = 0
-    while atomic_get(mail, DONE) < n - 1:
+    while atomic_load(mail, "done") < n - 1:
         pause()
         spins += 1
         if spins > _SPINS_OF_LEADER:
-            yield_to(get(mail, SYSTEM_YIELD))
+            yield_to(mail.yield_function)
 
 
 @function
-def dismiss(me, n, mail):
-    """Send n - 1 workers home."""
-    put(mail, JOB, 0)
-    _hand_out(n, mail)
+def shut_down(me, n, address):
+    """Let workers 1 ... n - 1 return."""
+    mailbox_at(address).job = 0
+    _hand_out(n, address)

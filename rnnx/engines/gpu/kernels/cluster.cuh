@@ -1,8 +1,8 @@
-// A whole pass in one kernel, for small hidden sizes: a cluster of blocks holds the recurrent weights in its shared
-// memory for all steps, each block those of some units, and does RNNX_ROWS examples. What one block computes it puts
-// into the memory of the others; a barrier of the cluster a stage and step, none of the grid. Needs sm_90 or later.
+// A whole pass in one kernel, for small hidden sizes. A cluster of blocks computes RNNX_ROWS examples and holds the
+// recurrent weights in its shared memory for all steps. Each block computes some of the units and writes its results to
+// the shared memory of the others. One cluster barrier per stage and step, no grid barrier. Needs sm_90 or later.
 //
-// Dimensions: `units` of a block, `rows` = gates times units, RNNX_ROWS examples.
+// Dimensions: `units` per block, `rows` = gates times units, RNNX_ROWS examples.
 // RNNX_CLUSTER, RNNX_THREADS, RNNX_PARTS and RNNX_ROW_PARTS: see rnnx.engines.gpu.cluster_codegen.
 
 #ifndef RNNX_EMULATED
@@ -14,28 +14,28 @@ __device__ __forceinline__ int cluster_rank() {
 __device__ __forceinline__ void cluster_barrier() {
   asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
-// The place in the shared memory of another block of the cluster that `p` is in this one's.
+// The address in another block's shared memory that corresponds to `p` in this block's.
 template <typename T> __device__ __forceinline__ T* cluster_peer(T* p, int rank) {
-  unsigned long long there;
-  asm volatile("mapa.u64 %0, %1, %2;" : "=l"(there) : "l"(p), "r"(rank));
-  return reinterpret_cast<T*>(there);
+  unsigned long long address;
+  asm volatile("mapa.u64 %0, %1, %2;" : "=l"(address) : "l"(p), "r"(rank));
+  return reinterpret_cast<T*>(address);
 }
 #endif
 
-// Numbers that are read at once: as many as 16 bytes hold, or all of them.
+// Numbers that one vector load reads: up to 16 bytes.
 template <typename T, int count>
-struct alignas(count * sizeof(T) < 16 ? count * sizeof(T) : 16) Several { T numbers[count]; };
-template <int count, typename T> __device__ __forceinline__ Several<T, count> several(const T* p) {
-  return *reinterpret_cast<const Several<T, count>*>(p);
+struct alignas(count * sizeof(T) < 16 ? count * sizeof(T) : 16) Vector { T numbers[count]; };
+template <int count, typename T> __device__ __forceinline__ Vector<T, count> load_vector(const T* p) {
+  return *reinterpret_cast<const Vector<T, count>*>(p);
 }
 
-template <typename T> __device__ __forceinline__ T* carve(unsigned char*& free, i64 count) {
+template <typename T> __device__ __forceinline__ T* allocate(unsigned char*& free, i64 count) {
   T* result = reinterpret_cast<T*>(free);
   free += (count * (i64)sizeof(T) + 15) / 16 * 16;
   return result;
 }
 
-// The rows of this block's units, of a length `stride` that is a multiple of four and zero from n on.
+// The weight rows of this block's units, with row stride `stride`, a multiple of four; zero from column n on.
 __device__ __forceinline__ void load_weights(
     storage* w, const storage* wh, int gates, int units, int first, int count, int n, int stride) {
   for (int e = threadIdx.x; e < gates * units * stride; e += RNNX_THREADS) {
@@ -45,7 +45,7 @@ __device__ __forceinline__ void load_weights(
   }
 }
 
-// Parts of W h, (RNNX_PARTS, RNNX_ROWS, rows); `operand` is (RNNX_ROWS, n4).
+// Partial sums of W h, (RNNX_PARTS, RNNX_ROWS, rows); `operand` is (RNNX_ROWS, n4).
 __device__ __forceinline__ void product(
     const storage* w, int rows, int stride, const real* operand, int n4, real* parts) {
   const int chunk = (n4 / 4 + RNNX_PARTS - 1) / RNNX_PARTS * 4;
@@ -56,10 +56,10 @@ __device__ __forceinline__ void product(
     #pragma unroll
     for (int j = 0; j < RNNX_ROWS; j++) sums[j] = real(0);
     for (int k = part * chunk; k < stop; k += 4) {
-      const auto weights = several<4>(w + row * stride + k);
+      const auto weights = load_vector<4>(w + row * stride + k);
       #pragma unroll
       for (int j = 0; j < RNNX_ROWS; j++) {
-        const auto h = several<4>(operand + j * n4 + k);
+        const auto h = load_vector<4>(operand + j * n4 + k);
         #pragma unroll
         for (int i = 0; i < 4; i++) sums[j] += load(weights.numbers + i) * h.numbers[i];
       }
@@ -69,19 +69,19 @@ __device__ __forceinline__ void product(
   }
 }
 
-__device__ __forceinline__ real sum_of_parts(const real* parts, int rows, int j, int row) {
+__device__ __forceinline__ real sum_parts(const real* parts, int rows, int j, int row) {
   real sum = real(0);
   #pragma unroll
   for (int part = 0; part < RNNX_PARTS; part++) sum += parts[(part * RNNX_ROWS + j) * rows + row];
   return sum;
 }
 
-// A number of this block's units, for all blocks: the operand of the next product.
-__device__ __forceinline__ void tell_all(real* place, real value) {
-  for (int rank = 0; rank < RNNX_CLUSTER; rank++) *cluster_peer(place, rank) = value;
+// Write an element of the next product's operand to the shared memory of all blocks.
+__device__ __forceinline__ void broadcast(real* target, real value) {
+  for (int rank = 0; rank < RNNX_CLUSTER; rank++) *cluster_peer(target, rank) = value;
 }
 
-// Parts of W^T dz over this block's rows, (RNNX_ROW_PARTS, RNNX_ROWS, n4); `dz` is (rows, RNNX_ROWS).
+// Partial sums of W^T dz over this block's rows, (RNNX_ROW_PARTS, RNNX_ROWS, n4); `dz` is (rows, RNNX_ROWS).
 __device__ __forceinline__ void product_back(
     const storage* w, int rows, int stride, const real* dz, int n4, real* parts) {
   const int fours = n4 / 4, chunk = (rows + RNNX_ROW_PARTS - 1) / RNNX_ROW_PARTS;
@@ -93,8 +93,8 @@ __device__ __forceinline__ void product_back(
     for (int j = 0; j < RNNX_ROWS; j++)
       for (int i = 0; i < 4; i++) sums[j][i] = real(0);
     for (int row = part * chunk; row < stop; row++) {
-      const auto weights = several<4>(w + row * stride + k);
-      const auto d = several<RNNX_ROWS>(dz + row * RNNX_ROWS);
+      const auto weights = load_vector<4>(w + row * stride + k);
+      const auto d = load_vector<RNNX_ROWS>(dz + row * RNNX_ROWS);
       #pragma unroll
       for (int j = 0; j < RNNX_ROWS; j++)
         for (int i = 0; i < 4; i++) sums[j][i] += load(weights.numbers + i) * d.numbers[j];
@@ -105,8 +105,8 @@ __device__ __forceinline__ void product_back(
   }
 }
 
-// This block's share of W^T dz to the blocks whose units it is of: `received` is (RNNX_CLUSTER, RNNX_ROWS, units).
-__device__ __forceinline__ void tell_owners(const real* parts, int n, int n4, int units, int rank, real* received) {
+// Send this block's part of W^T dz to the blocks that own the units; `received` is (RNNX_CLUSTER, RNNX_ROWS, units).
+__device__ __forceinline__ void send_to_owners(const real* parts, int n, int n4, int units, int rank, real* received) {
   for (int e = threadIdx.x; e < RNNX_ROWS * n; e += RNNX_THREADS) {
     const int j = e / n, k = e - j * n, owner = k / units;
     real sum = real(0);
@@ -116,7 +116,7 @@ __device__ __forceinline__ void tell_owners(const real* parts, int n, int n4, in
   }
 }
 
-__device__ __forceinline__ real sum_of_blocks(const real* received, int units, int j, int u) {
+__device__ __forceinline__ real sum_blocks(const real* received, int units, int j, int u) {
   real sum = real(0);
   #pragma unroll
   for (int rank = 0; rank < RNNX_CLUSTER; rank++) sum += received[(rank * RNNX_ROWS + j) * units + u];

@@ -1,15 +1,15 @@
-// Kernels that move and sum numbers: from public layout to internal layout, and what gradients need beside products.
-// They know no cell. Dimensions: T steps, m examples, n features or units.
+// Layout conversion, packing, and the sums that gradients need. These kernels depend on no cell.
+// Dimensions: T steps, m examples, n features or units.
 
-// dst (T, m, n) in C order from an array with strides (sn, sm, st), in elements; zero past an example's end; zero
-// altogether without an array. Blocks of 32 x 8 threads: x counts tiles of features times examples, y tiles of steps,
-// or there are fewer in y.
+// Copies an array with strides (sn, sm, st), in elements, to dst (T, m, n) in C order. Writes zeros past an example's
+// end, and everywhere if src is null. Blocks of 32 x 8 threads; blockIdx.x counts tiles of features times examples,
+// blockIdx.y tiles of steps (with a stride if there are more tiles than blocks).
 template <typename From, typename To>
-__device__ __forceinline__ void to_rows(
+__device__ __forceinline__ void copy_time_major(
     const From* src, i64 sn, i64 sm, i64 st, To* dst, const i64* lengths, i64 n_steps, i64 m, i64 n) {
-  RNNX_SHARED(To, tile);  // 32 rows of 33
+  RNNX_SHARED(To, tile);  // (32, 33)
   const i64 tiles = (n + 31) / 32, j = blockIdx.x / tiles, u0 = (blockIdx.x % tiles) * 32;
-  const bool by_time = st < sn;  // neighbouring threads read neighbouring numbers
+  const bool by_time = st < sn;  // the order in which reads are coalesced
   const i64 end = lengths ? lengths[j] : n_steps;
   const int x = threadIdx.x;
   for (i64 t0 = (i64)blockIdx.y * 32; t0 < n_steps; t0 += (i64)gridDim.y * 32) {
@@ -30,24 +30,24 @@ __device__ __forceinline__ void to_rows(
   }
 }
 
-extern "C" __global__ void rows_as_stored(
+extern "C" __global__ void time_major(
     const storage* src, i64 sn, i64 sm, i64 st, storage* dst, const i64* lengths, i64 n_steps, i64 m, i64 n) {
-  to_rows(src, sn, sm, st, dst, lengths, n_steps, m, n);
+  copy_time_major(src, sn, sm, st, dst, lengths, n_steps, m, n);
 }
-extern "C" __global__ void rows_widened(
+extern "C" __global__ void time_major_to_real(
     const storage* src, i64 sn, i64 sm, i64 st, real* dst, const i64* lengths, i64 n_steps, i64 m, i64 n) {
-  to_rows(src, sn, sm, st, dst, lengths, n_steps, m, n);
+  copy_time_major(src, sn, sm, st, dst, lengths, n_steps, m, n);
 }
-extern "C" __global__ void rows_narrowed(
+extern "C" __global__ void time_major_from_real(
     const real* src, i64 sn, i64 sm, i64 st, storage* dst, const i64* lengths, i64 n_steps, i64 m, i64 n) {
-  to_rows(src, sn, sm, st, dst, lengths, n_steps, m, n);
+  copy_time_major(src, sn, sm, st, dst, lengths, n_steps, m, n);
 }
 
-// Sums of the columns of (rows, columns), always in the same order: of `chunk` rows each, and then of those sums.
-// Blocks of 32 x 8 threads: x counts tiles of columns, y chunks.
+// Column sums of (rows, columns) in a fixed order: first over chunks of `chunk` rows, then over the chunks.
+// Blocks of 32 x 8 threads; blockIdx.x counts tiles of columns, blockIdx.y chunks.
 template <typename From, typename To>
 __device__ __forceinline__ void sum_columns(const From* a, i64 stride, i64 rows, i64 columns, i64 chunk, To* sums) {
-  RNNX_SHARED(real, partial);  // 8 rows of 32
+  RNNX_SHARED(real, partial);  // (8, 32)
   const i64 c = (i64)blockIdx.x * 32 + threadIdx.x, first = (i64)blockIdx.y * chunk;
   const i64 stop = first + chunk < rows ? first + chunk : rows;
   real total = real(0);
@@ -61,44 +61,43 @@ __device__ __forceinline__ void sum_columns(const From* a, i64 stride, i64 rows,
   }
 }
 
-extern "C" __global__ void sums_of_chunks(
+extern "C" __global__ void sum_chunks(
     const storage* a, i64 stride, i64 rows, i64 columns, i64 chunk, real* sums) {
   sum_columns(a, stride, rows, columns, chunk, sums);
 }
-extern "C" __global__ void sums_of_sums(const real* a, i64 stride, i64 rows, i64 columns, i64 chunk, storage* sums) {
+extern "C" __global__ void sum_partial_sums(const real* a, i64 stride, i64 rows, i64 columns, i64 chunk, storage* sums) {
   sum_columns(a, stride, rows, columns, chunk, sums);
 }
 
-// The product of the transpose of (rows, columns) with one-hot rows: column `index` of dst (columns, n_x) is the sum
-// of the rows of that index, in their order. Blocks of 128 threads: x counts n_x indices times tiles of columns.
-extern "C" __global__ void sums_by_index(
+// Scatter-add in a fixed order: column k of dst (columns, n_x) is the sum of the rows r of a (rows, columns) with
+// index[r] == k. Blocks of 128 threads; blockIdx.x counts n_x indices times tiles of columns.
+extern "C" __global__ void scatter_add(
     const storage* a, i64 stride, const i64* index, i64 rows, i64 columns, storage* dst, i64 dst_stride) {
-  RNNX_SHARED(int, here);  // the indices of 128 rows
-  const i64 tiles = (columns + 127) / 128, chosen = blockIdx.x / tiles;
+  RNNX_SHARED(int, matches);  // of 128 rows
+  const i64 tiles = (columns + 127) / 128, selected = blockIdx.x / tiles;
   const i64 c = (blockIdx.x % tiles) * 128 + threadIdx.x;
   real total = real(0);
   for (i64 r0 = 0; r0 < rows; r0 += 128) {
-    const i64 mine = r0 + threadIdx.x;
-    here[threadIdx.x] = mine < rows && index[mine] == chosen;
+    const i64 own = r0 + threadIdx.x;
+    matches[threadIdx.x] = own < rows && index[own] == selected;
     __syncthreads();
     const int stop = rows - r0 < 128 ? (int)(rows - r0) : 128;
     if (c < columns)
       for (int r = 0; r < stop; r++)
-        if (here[r]) total += load(a + (r0 + r) * stride + c);
+        if (matches[r]) total += load(a + (r0 + r) * stride + c);
     __syncthreads();
   }
-  if (c < columns) store(dst + c * dst_stride + chosen, total);
+  if (c < columns) store(dst + c * dst_stride + selected, total);
 }
 
-// One of the jobs of `pack`, see rnnx.engines.gpu.codegen: a matrix to its place, any strides on both sides; zeros
-// without a matrix.
+// Copies a matrix, with any strides on both sides; zeros if src is null. A job of `pack`, see rnnx.engines.gpu.codegen.
 __device__ __noinline__ void copy_matrix(
     const storage* src, i64 row_from, i64 column_from, storage* dst, i64 row_to, i64 column_to, i64 rows, i64 columns) {
   const i64 all = rows * columns, step = (i64)gridDim.x * blockDim.x;
   for (i64 e = (i64)blockIdx.x * blockDim.x + threadIdx.x; e < all; e += step) {
     const i64 r = e / columns, c = e - r * columns;
-    storage* place = dst + r * row_to + c * column_to;
-    if (src) *place = src[r * row_from + c * column_from];
-    else store(place, real(0));
+    storage* target = dst + r * row_to + c * column_to;
+    if (src) *target = src[r * row_from + c * column_from];
+    else store(target, real(0));
   }
 }

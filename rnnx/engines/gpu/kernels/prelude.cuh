@@ -1,14 +1,13 @@
-// What all kernels stand on: integers, numbers in memory (`storage`) and in registers (`real`), and the functions a
-// cell may call. RNNX_STORAGE and RNNX_REAL come with the compiler's options.
+// Included by all kernels: number types in memory (`storage`) and in registers (`real`), loads and stores, and the
+// vocabulary of a cell. RNNX_STORAGE and RNNX_REAL are compiler options.
 //
-// Every argument of a kernel is 64 bits wide: an address or an i64. Sequences are (T, m, n) in C order, matrices are
-// row-major.
+// Every kernel parameter is 64 bits wide: a pointer or an i64. Sequences are (T, m, n) in C order, matrices row-major.
 typedef long long i64;
 
 struct half_bits { unsigned short bits; };      // IEEE binary16
 struct bfloat16_bits { unsigned short bits; };  // the upper half of a binary32
 typedef RNNX_STORAGE storage;
-typedef RNNX_REAL real;  // float for the two halves
+typedef RNNX_REAL real;  // float for both 16-bit types
 
 __device__ __forceinline__ float load(const float* p) { return *p; }
 __device__ __forceinline__ double load(const double* p) { return *p; }
@@ -31,7 +30,7 @@ __device__ __forceinline__ void store(bfloat16_bits* p, float x) {
   asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(x));
   p->bits = bits;
 }
-// Memory that the threads of a block share. A kernel has one such array, or cuts it up.
+// The dynamic shared memory of a block. A kernel declares it once.
 #define RNNX_SHARED(type, name)                                  \
   extern __shared__ __align__(16) unsigned char rnnx_shared[];   \
   type* name = reinterpret_cast<type*>(rnnx_shared)
@@ -42,7 +41,7 @@ __device__ __forceinline__ double op_exp(double x) { return exp(x); }
 __device__ __forceinline__ float op_tanh(float x) { return tanhf(x); }
 __device__ __forceinline__ double op_tanh(double x) { return tanh(x); }
 __device__ __forceinline__ real op_sigmoid(real x) {
-  // exp of a number <= 0 neither overflows nor loses the small values at the far left.
+  // exp of a number <= 0 does not overflow, and keeps small results accurate.
   const real e = op_exp(x < real(0) ? x : -x);
   return (x < real(0) ? e : real(1)) / (real(1) + e);
 }

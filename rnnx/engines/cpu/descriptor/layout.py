@@ -1,0 +1,82 @@
+"""Where arrays lie: the layout of public arrays, and blocks of arrays in one allocation.
+
+Dimensions: T steps, m examples, n units, n_x inputs.
+"""
+
+import ctypes
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rnnx.engines.cpu.runtime.buffer_pool import LINE, empty
+
+_C_CONTIGUOUS_AND_ALIGNED = 0x101  # flags of NumPy's C interface
+_BYTE: Any = ctypes.c_char
+
+
+def address(a: np.ndarray) -> int:
+    """Return the address of the first element."""
+    try:
+        return ctypes.addressof(_BYTE.from_buffer(a))
+    except (TypeError, ValueError, BufferError):  # read-only, empty or not contiguous; this takes a microsecond
+        return int(a.ctypes.data)
+
+
+def addresses(arrays: Sequence[np.ndarray]) -> list[int]:
+    """Return the addresses of the first elements."""
+    try:
+        return list(map(ctypes.addressof, map(_BYTE.from_buffer, arrays)))
+    except (TypeError, ValueError, BufferError):
+        return list(map(address, arrays))
+
+
+def contiguous(arrays: Iterable[np.ndarray]) -> list[np.ndarray]:
+    """Return the arrays, each copied unless it is C-contiguous and aligned."""
+    ready = _C_CONTIGUOUS_AND_ALIGNED
+    return [a if a.flags.num & ready == ready else np.array(a, order="C") for a in arrays]
+
+
+def lines(size: int) -> int:
+    """Round bytes up to whole cache lines."""
+    return -(-size // LINE) * LINE
+
+
+class Block:
+    """Arrays side by side in one allocation, each beginning on a cache line."""
+
+    def __init__(self, dtype: np.dtype, shapes: Iterable[tuple[int, ...]]) -> None:
+        self.dtype, self.shapes = dtype, tuple(shapes)
+        self.offsets: list[int] = []
+        self.size = 0
+        for shape in self.shapes:
+            self.offsets.append(self.size)
+            self.size += lines(math.prod(shape) * dtype.itemsize)
+
+    def allocate(self) -> list[np.ndarray]:
+        """Return new arrays, not initialized."""
+        memory = empty((self.size + LINE,), np.uint8)
+        shift = -address(memory) % LINE
+        dtype = self.dtype
+        return [np.ndarray(s, dtype, memory, shift + at) for s, at in zip(self.shapes, self.offsets, strict=True)]
+
+
+class Layout(NamedTuple):
+    """How a public array (features, m, T) lies in memory, as far as a job needs to know."""
+
+    strides: tuple[int, ...]
+    time_major: bool  # already (T, m, features) in C order
+    by_feature: bool  # features are contiguous; otherwise steps are
+
+
+def layout_of(a: np.ndarray) -> tuple[np.ndarray, Layout]:
+    """Return the array and its layout; a copy if its layout is one that no job reads."""
+    features, _, n_steps = a.shape
+    item, flags = a.itemsize, a.flags
+    if flags.f_contiguous and flags.aligned:
+        return a.T, Layout(a.strides, True, True)  # transposed, for its address is then found faster
+    by_feature = a.strides[0] == item or features == 1
+    if not (flags.aligned and (by_feature or a.strides[2] == item or n_steps == 1)):
+        a, by_feature = np.array(a, order="F"), True
+    return a, Layout(a.strides, False, by_feature)

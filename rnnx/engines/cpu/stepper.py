@@ -1,0 +1,72 @@
+"""One step at a time, with the weights packed once."""
+
+import numpy as np
+
+from rnnx.cells.parameters import recurrent_parameters
+from rnnx.engines.cpu.descriptor.builder import Shape, set_field
+from rnnx.engines.cpu.descriptor.forward import Step
+from rnnx.engines.cpu.descriptor.layout import address, contiguous
+from rnnx.engines.cpu.runtime import thread_pool
+from rnnx.engines.cpu.runtime.buffer_pool import LINE, empty
+from rnnx.engines.protocol import Arrays, Call
+
+
+class CpuStepper:
+    """See `rnnx.engines.protocol.Stepper`. The states alternate between two slots."""
+
+    def __init__(self, call: Call) -> None:
+        cell, s0 = call.cell, call.s0
+        n, m = s0[0].shape
+        parameters = recurrent_parameters(cell, call.parameters)
+        keys = tuple(parameters)
+        passes = [Step(cell, call.dtype, Shape(1, m, n, call.n_x), keys, slot) for slot in (0, 1)]
+        self._arrays = passes[0].block.allocate()
+        self._xt = self._arrays[-1].T
+        self._states = self._arrays[: len(s0)]
+        self._results = tuple(tuple(S[slot].T for S in self._states) for slot in (1, 0))
+        for result in (*self._results[0], *self._results[1]):
+            result.flags.writeable = False  # the caller's; the next steps overwrite it
+        self._work = passes[0].work
+        threads, unit_parallel = thread_pool.policy.get().split(self._work)
+        if not unit_parallel:  # a unit-parallel descriptor also serves one thread, if the pool is taken
+            threads = 1
+        templates = [step.template(threads, unit_parallel) for step in passes]
+        # The workspace holds only packed weights and scratch memory; here it lives as long as the stepper.
+        self._workspace = empty((templates[0].workspace + LINE,), np.uint8)
+        place = address(self._workspace)
+        given = {"block": self._arrays[0], **dict(zip(keys, contiguous(parameters.values()), strict=True))}
+        self._descriptors = [template.bind(place + -place % LINE, given) for template in templates]
+        self._addresses = [address(descriptor) for descriptor in self._descriptors]
+        self._threads, self._job = threads, templates[0].job
+        self._pack()
+        self.set(s0)
+
+    def _pack(self) -> None:
+        """Pack the weights, by a step whose result is not used."""
+        for array in self._arrays:
+            array[...] = 0
+        set_field(self._descriptors[0], "pack", 1)
+        self._job(0, 1, self._addresses[0])
+        set_field(self._descriptors[0], "pack", 0)
+
+    def set(self, states: Arrays) -> None:
+        """See `Stepper`."""
+        self._slot = 0
+        for S, s in zip(self._states, states, strict=True):
+            S[0] = s.T
+
+    def step(self, xt: np.ndarray) -> Arrays:
+        """See `Stepper`."""
+        self._xt[...] = xt
+        slot = self._slot
+        self._slot = 1 - slot
+        if self._threads == 1 or not thread_pool.pool().acquire(self._threads, self._work.alone_ns):
+            self._job(0, 1, self._addresses[slot])
+            return self._results[slot]
+        pool = thread_pool.pool()
+        try:
+            set_field(self._descriptors[slot], "barrier", pool.barrier)  # the child of a fork has another one
+            pool.run(self._job, self._threads, self._addresses[slot])
+        finally:
+            pool.release()
+        return self._results[slot]

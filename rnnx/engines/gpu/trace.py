@@ -1,0 +1,94 @@
+"""A cell's functions, traced symbolically: their operations become lines of CUDA."""
+
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+
+from rnnx.cells import Cell
+from rnnx.cells.vocabulary import Ops
+from rnnx.cells.wiring import StageWiring, wiring
+
+ZERO = "real(0)"  # the variable of a result that is zero for all inputs
+
+
+class Symbol:
+    """A variable of the kernel."""
+
+    __array_ufunc__ = None  # NumPy functions raise instead of calling the operators
+
+    def __init__(self, trace: "Trace", name: str) -> None:
+        self._trace, self.name = trace, name
+
+    def _binary(self, operation: str, other: "Symbol") -> "Symbol":
+        if not isinstance(other, Symbol):
+            return NotImplemented
+        return self._trace.let(f"{self.name} {operation} {other.name}")
+
+    def __add__(self, other: "Symbol") -> "Symbol":
+        return self._binary("+", other)
+
+    def __sub__(self, other: "Symbol") -> "Symbol":
+        return self._binary("-", other)
+
+    def __mul__(self, other: "Symbol") -> "Symbol":
+        return self._binary("*", other)
+
+    def __bool__(self) -> bool:
+        raise TypeError("a cell cannot branch on a value: it is unknown when the kernel is generated")
+
+
+class Trace:
+    """The traced operations as lines of CUDA. Equal expressions share one variable."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._variables: dict[str, Symbol] = {}
+
+    def let(self, expression: str) -> Symbol:
+        """Return the variable that holds an expression."""
+        if expression not in self._variables:
+            name = f"v{len(self._variables)}"
+            self.lines.append(f"const real {name} = {expression};")
+            self._variables[expression] = Symbol(self, name)
+        return self._variables[expression]
+
+    def symbols(self, prefix: str, count: int) -> tuple[Symbol, ...]:
+        """Return variables that the kernel declares itself: prefix0, prefix1, ..."""
+        return tuple(Symbol(self, f"{prefix}{k}") for k in range(count))
+
+    def ops(self) -> Ops:
+        """Return the vocabulary of a cell."""
+
+        def function(name: str) -> Callable[[Symbol], Symbol]:
+            return lambda x: self.let(f"op_{name}({x.name})")
+
+        named = {name: function(name) for name in Ops._fields if name != "zeros_like"}
+        return Ops(**named, zeros_like=lambda x: Symbol(self, ZERO))
+
+
+def trace_forward(stage: StageWiring) -> tuple[Trace, list[str], list[str]]:
+    """Trace the forward function on zx0.., zh0.., p0.. (reads); return the variables it writes and saves."""
+    trace = Trace()
+    zx, zh = (trace.symbols(side, stage.n_gates) for side in ("zx", "zh"))
+    writes, saves = stage.stage.forward(trace.ops(), zx, zh, trace.symbols("p", len(stage.reads)))
+    return trace, _names(writes), _names(saves)
+
+
+def trace_backward(stage: StageWiring) -> tuple[Trace, list[str], list[str], list[str]]:
+    """Trace the backward function on d0.. (cotangents), p0.. (reads), q0.. (writes) and k0.. (saves).
+
+    Returns the variables of dzx, dzh and the cotangents of the reads.
+    """
+    trace = Trace()
+    counts = {"d": len(stage.writes), "p": len(stage.reads), "q": len(stage.writes), "k": len(stage.saves)}
+    dzx, dzh, d_reads = stage.stage.backward(trace.ops(), *(trace.symbols(*item) for item in counts.items()))
+    return trace, _names(dzx), _names(dzh), _names(d_reads)
+
+
+def _names(symbols: Iterable[Symbol]) -> list[str]:
+    return [symbol.name for symbol in symbols]
+
+
+@lru_cache(maxsize=256)
+def has_direct_path(cell: Cell, number: int) -> bool:
+    """Whether a stage's operand has a cotangent besides the one through the recurrent weights."""
+    return trace_backward(wiring(cell)[number])[3][0] != ZERO
