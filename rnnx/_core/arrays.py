@@ -36,18 +36,7 @@ def library_name(xp: Namespace) -> str:
 
 
 def common_namespace(arrays: Mapping[str, Any]) -> tuple[Namespace, Any]:
-    """Return the namespace and the device that all `arrays` share.
-
-    Parameters
-    ----------
-    arrays : mapping of str to array
-        Arguments by their public names, which appear in the error messages.
-
-    Returns
-    -------
-    xp : namespace
-    device : object
-        The device, as the library denotes it.
+    """Return the namespace and the device that all `arrays` share; their names appear in the error messages.
 
     Raises
     ------
@@ -96,15 +85,8 @@ def _namespace(name: str, array: Any) -> Namespace:
 def floating_dtype(xp: Namespace, floats: Mapping[str, Array], others: Mapping[str, Array]) -> Any:
     """Return the dtype to compute in: float32, or float64 if any array is float64.
 
-    CuPy arrays may also be float16 or bfloat16; the result is the common dtype.
-
-    Parameters
-    ----------
-    xp : namespace
-    floats : mapping of str to array
-        Arrays of floating dtype (the parameters).
-    others : mapping of str to array
-        Arrays that may also hold integers or booleans, which do not affect the result.
+    CuPy arrays may also be float16 or bfloat16; the result is the common dtype. Arrays in `others` may also hold
+    integers or booleans, which do not affect the result.
 
     Raises
     ------

@@ -6,18 +6,7 @@ from rnnx.functional.recurrent import recurrent_backward, recurrent_forward
 from rnnx.functional.rnn import rnn_backward, rnn_cell_backward, rnn_cell_forward, rnn_forward
 
 __all__ = [
-    "gru_backward",
-    "gru_cell_backward",
-    "gru_cell_forward",
-    "gru_forward",
-    "lstm_backward",
-    "lstm_cell_backward",
-    "lstm_cell_forward",
-    "lstm_forward",
-    "recurrent_backward",
-    "recurrent_forward",
-    "rnn_backward",
-    "rnn_cell_backward",
-    "rnn_cell_forward",
-    "rnn_forward",
-]
+    "gru_backward", "gru_cell_backward", "gru_cell_forward", "gru_forward", "lstm_backward", "lstm_cell_backward",
+    "lstm_cell_forward", "lstm_forward", "recurrent_backward", "recurrent_forward", "rnn_backward", "rnn_cell_backward",
+    "rnn_cell_forward", "rnn_forward",
+]  # fmt: skip
