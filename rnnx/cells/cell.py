@@ -170,30 +170,6 @@ class Cell:
         return names + self.stages[-1].saved
 
     @cached_property
-    def saved_slices(self) -> tuple[tuple[slice, slice], ...]:
-        """For every stage, where its saved values and its outgoing state stand in `saved`.
-
-        The last stage's outgoing state is the cell's state and stands elsewhere: its slice is empty.
-        """
-        slices, at = [], 0
-        for stage in self.stages:
-            mid = at + len(stage.saved)
-            end = mid + (0 if stage is self.stages[-1] else len(stage.out))
-            slices.append((slice(at, mid), slice(mid, end)))
-            at = end
-        return tuple(slices)
-
-    @cached_property
-    def first_gates(self) -> tuple[int, ...]:
-        """For every stage, the number of gates of the stages before it."""
-        counts = [len(stage.gates) for stage in self.stages]
-        return tuple(sum(counts[:i]) for i in range(len(counts)))
-
-    def entering(self, i: int) -> tuple[str, ...]:
-        """Names of the state that enters stage i."""
-        return self.stages[i - 1].out if i else self.states
-
-    @cached_property
     def parameter_keys(self) -> tuple[str, ...]:
         """Keys of the recurrent part that must be present, in the order of the public gradients."""
         return tuple(key for gate in self.gates for key in gate.keys)
