@@ -251,6 +251,8 @@ def test_messages(rng):
             r"`keys` must have shape \(n_k, m, T_x\) = \(3, 2, 4\); got \(3, 3, 4\)",
         ),
         (lambda: additive_attention_forward(q, k, [1.0], inputs), TypeError, "`values` must be an array"),
+        (lambda: additive_attention_forward(None, k, v, inputs), TypeError, "`queries` must be an array"),
+        (lambda: dot_product_attention_forward(None, k, v), TypeError, "`queries` must be an array"),
         (lambda: additive_attention_forward(q, k > 0, v, inputs), TypeError, "`keys` must have dtype float32 or"),
         (lambda: additive_attention_forward(q, k, v, [inputs]), TypeError, "`parameters` must be a dict of arrays"),
         (lambda: additive_attention_forward(q, k, v, None), TypeError, "`parameters` must be .*; got NoneType"),

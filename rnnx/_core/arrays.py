@@ -1,7 +1,7 @@
-"""Which library, device and dtype an array has: the only file that asks.
+"""Everything that depends on the library, device or dtype of an array.
 
-Everything else is written against the array API standard (through array-api-compat) and calls the few
-helpers at the end for what the standard leaves out.
+All other code is written against the array API standard (through array-api-compat) and calls the helpers at the end of
+this file for what the standard leaves out.
 """
 
 import importlib.util
@@ -12,7 +12,7 @@ from typing import Any
 import array_api_compat as compat
 import numpy as np
 
-Array = Any  # an array of any supported library; the checks below are made at run time
+Array = Any  # an array of any supported library, checked at run time
 Namespace = Any
 
 _IMMUTABLE = frozenset({"jax"})
@@ -23,7 +23,7 @@ _HALVES = ("float16", "bfloat16")
 
 @lru_cache(maxsize=16)
 def library_name(xp: Namespace) -> str:
-    """Short name of the library behind a namespace: "numpy", "cupy", "torch", "jax", ..."""
+    """Return the short name of a namespace's library: "numpy", "cupy", "torch", "jax", ..."""
     for name, is_namespace in (
         ("numpy", compat.is_numpy_namespace),
         ("cupy", compat.is_cupy_namespace),
@@ -36,30 +36,29 @@ def library_name(xp: Namespace) -> str:
 
 
 def common_namespace(arrays: Mapping[str, Any]) -> tuple[Namespace, Any]:
-    """The namespace and device that all `arrays` share.
+    """Return the namespace and the device that all `arrays` share.
 
     Parameters
     ----------
     arrays : mapping of str to array
-        Arguments by their public name; a name appears in the message if its array does not fit.
+        Arguments by their public names, which appear in the error messages.
 
     Returns
     -------
     xp : namespace
     device : object
-        The device, in the library's own terms.
+        The device, as the library denotes it.
 
     Raises
     ------
     TypeError
-        If something is not an array, or two arrays come from different libraries.
+        If an argument is not an array, or two arrays come from different libraries.
     ValueError
         If two arrays are on different devices.
     """
-    if arrays and {*map(type, arrays.values())} == _ONLY_NUMPY:  # the common case, quickly
+    if arrays and {*map(type, arrays.values())} == _ONLY_NUMPY:  # a shortcut for the common case
         return _numpy(), "cpu"
-    first_name, xp, device = "", None, None
-    device_name = ""
+    first_name, device_name, xp, device = "", "", None, None
     for name, array in arrays.items():
         this_xp, this_device = _namespace(name, array), compat.device(array)
         if xp is None:
@@ -80,14 +79,14 @@ def common_namespace(arrays: Mapping[str, Any]) -> tuple[Namespace, Any]:
 
 @lru_cache(maxsize=1)
 def _numpy() -> Namespace:
-    """NumPy's namespace; its import takes longer than NumPy's own, and waits until there is an array."""
+    """Return NumPy's namespace. Its import takes longer than NumPy's own, so it is postponed to the first call."""
     return compat.array_namespace(np.empty(0))
 
 
 def _namespace(name: str, array: Any) -> Namespace:
     is_array = compat.is_array_api_obj(array) and not isinstance(array, np.generic)
     if is_array and isinstance(array, np.ndarray):
-        is_array = type(array) in _EXACT_NUMPY_TYPES  # a matrix or a masked array computes something else
+        is_array = type(array) in _EXACT_NUMPY_TYPES  # not matrices or masked arrays, whose operators differ
     if not is_array:
         kind = f"{type(array).__module__}.{type(array).__qualname__}".removeprefix("builtins.")
         raise TypeError(f"`{name}` must be an array (NumPy, CuPy, ...); got {kind}")
@@ -95,9 +94,9 @@ def _namespace(name: str, array: Any) -> Namespace:
 
 
 def floating_dtype(xp: Namespace, floats: Mapping[str, Array], others: Mapping[str, Array]) -> Any:
-    """The dtype to compute in: float32, or float64 as soon as one of the arrays is float64.
+    """Return the dtype to compute in: float32, or float64 if any array is float64.
 
-    Libraries on a GPU have 16 bits, too: float16 or bfloat16 where all arrays are.
+    CuPy arrays may also be float16 or bfloat16; the result is the common dtype.
 
     Parameters
     ----------
@@ -105,12 +104,12 @@ def floating_dtype(xp: Namespace, floats: Mapping[str, Array], others: Mapping[s
     floats : mapping of str to array
         Arrays of floating dtype (the parameters).
     others : mapping of str to array
-        Arrays that may also be integer or boolean; those do not take part in the choice.
+        Arrays that may also hold integers or booleans, which do not affect the result.
 
     Raises
     ------
     TypeError
-        For any other dtype, or for float16 and bfloat16 together.
+        For any other dtype, or a mixture of float16 and bfloat16.
     """
     able = _floats(xp)
     dtypes: Any = {array.dtype for array in (*floats.values(), *others.values())}
@@ -118,20 +117,20 @@ def floating_dtype(xp: Namespace, floats: Mapping[str, Array], others: Mapping[s
         return dtypes.pop()
     dtypes = []
     for name, array in (*floats.items(), *others.items()):
-        if any(array.dtype == kind for kind in able):  # not all libraries hash them alike
+        if any(array.dtype == kind for kind in able):  # dtypes of some libraries do not hash alike
             dtypes.append(array.dtype)
         elif name in floats or not xp.isdtype(array.dtype, ("integral", "bool")):
             names = "float32 or float64" if len(able) == 2 else "float16, bfloat16, float32 or float64"
             wanted = names + ("" if name in floats else ", integer or bool")
             raise TypeError(f"`{name}` must have dtype {wanted}; got {array.dtype}")
     if len({str(dtype) for dtype in dtypes} & set(_HALVES)) == 2:
-        raise TypeError("arrays of float16 and bfloat16 do not go together")
+        raise TypeError("arrays must not mix float16 and bfloat16")
     return xp.result_type(*dtypes)
 
 
 @lru_cache(maxsize=16)
 def _floats(xp: Namespace) -> frozenset[Any]:
-    """The dtypes that a library computes in, as arrays have them."""
+    """Return the dtypes that the functions compute in, for arrays of a library."""
     kinds = (xp.float32, xp.float64)
     if compat.is_cupy_namespace(xp):
         return frozenset(map(np.dtype, kinds)) | _half_dtypes()
@@ -139,7 +138,7 @@ def _floats(xp: Namespace) -> frozenset[Any]:
 
 
 def _half_dtypes() -> frozenset[Any]:
-    """float16, and bfloat16 if there is the package that CuPy has it from."""
+    """Return float16 and, if ml_dtypes is installed, bfloat16."""
     if importlib.util.find_spec("ml_dtypes") is None:
         return frozenset({np.dtype(np.float16)})
     from ml_dtypes import bfloat16
@@ -148,12 +147,12 @@ def _half_dtypes() -> frozenset[Any]:
 
 
 def is_integer(xp: Namespace, array: Array) -> bool:
-    """Whether the array holds integers."""
+    """Return whether the array holds integers."""
     return bool(xp.isdtype(array.dtype, "integral"))
 
 
 def integer_vector(xp: Namespace, device: Any, name: str, values: Any) -> Array:
-    """`values` (a sequence of int, a NumPy array or one of the same library) as a new index array on `device`."""
+    """Copy `values` (a sequence of int, a NumPy array, or an array of the library) to an index array on `device`."""
     if isinstance(values, Sequence) and not isinstance(values, str):
         try:
             values = np.asarray(values if len(values) else np.zeros(0, np.int64))
@@ -163,46 +162,42 @@ def integer_vector(xp: Namespace, device: Any, name: str, values: Any) -> Array:
     if compat.array_namespace(values) is not xp and not compat.is_numpy_array(values):
         raise TypeError(f"`{name}` must be a sequence of int, a NumPy array or an array of the same library")
     if not is_integer(compat.array_namespace(values), values):
-        _not_integer(name, values.dtype)
+        raise TypeError(f"`{name}` must hold integers; got dtype {values.dtype}")
     if compat.is_numpy_array(values):
         values = xp.asarray(np.array(values, np.int64), device=device)
     return as_index(xp, values)
 
 
 def as_index(xp: Namespace, values: Array) -> Array:
-    """A copy in the library's index dtype: in a narrow one, steps and classes past its range would wrap."""
-    # On a GPU an array made only to look at its dtype would be a launch.
+    """Copy to the library's index dtype, because comparisons with larger numbers would wrap in a narrow dtype."""
+    # On a GPU, an array created only to learn its dtype would launch a kernel.
     return xp.astype(values, np.dtype(np.int64) if compat.is_cupy_namespace(xp) else xp.asarray(0).dtype)
 
 
-def _not_integer(name: str, dtype: Any) -> Any:
-    raise TypeError(f"`{name}` must hold integers; got dtype {dtype}")
-
-
 def is_concrete(array: Array) -> bool:
-    """Whether the values can be looked at: those of a JAX tracer, a `jax.Array` of another class, cannot."""
+    """Return whether the values can be read. Those of a JAX tracer cannot."""
     return not compat.is_jax_array(array) or type(array).__name__ == "ArrayImpl"
 
 
 def is_on_host(array: Array) -> bool:
-    """Whether looking at the values waits for no device: NumPy only."""
+    """Return whether the values can be read without waiting for a device (NumPy only)."""
     return bool(compat.is_numpy_array(array))
 
 
 def to_host(array: Array) -> np.ndarray:
-    """A NumPy array of the same values; of a NumPy array, itself."""
+    """Copy an array to NumPy; return NumPy arrays unchanged."""
     if compat.is_numpy_array(array):
         return array
     return array.get() if compat.is_cupy_array(array) else np.from_dlpack(array)
 
 
 def number(array: Array) -> Any:
-    """The value of an array of shape () as a float; of a device's the array itself, for to look at it would wait."""
+    """Return a NumPy array of shape () as a float, and an array of another library unchanged, to avoid waiting."""
     return float(array) if is_on_host(array) else array
 
 
 def numbers(values: Sequence[Any]) -> list[float]:
-    """What `number` returned, as floats: all that is on a device is fetched together."""
+    """Convert results of `number` to floats, with a single transfer for all that are on a device."""
     late = [value for value in values if compat.is_array_api_obj(value) and not is_on_host(value)]
     if not late:
         return [float(value) for value in values]
@@ -213,12 +208,12 @@ def numbers(values: Sequence[Any]) -> list[float]:
 
 
 def astype(xp: Namespace, array: Array, dtype: Any) -> Array:
-    """`array` as `dtype`, without a copy if it has it already."""
+    """Convert `array` to `dtype`; no copy if it already has it."""
     return array if array.dtype == dtype else xp.astype(array, dtype)
 
 
 def contiguous(xp: Namespace, array: Array) -> Array:
-    """`array` in C order where the library lets us choose; the same array if it is so already."""
+    """Return `array` in C order, where the library has one; no copy if it already is."""
     if compat.is_numpy_namespace(xp) or compat.is_cupy_namespace(xp):
         return xp.ascontiguousarray(array)
     if compat.is_torch_namespace(xp):
@@ -227,19 +222,19 @@ def contiguous(xp: Namespace, array: Array) -> Array:
 
 
 def clip(xp: Namespace, array: Array, most: float) -> Array:
-    """Every element to [-most, most]; NaN stays NaN."""
+    """Clip every element to [-most, most]; NaN stays NaN."""
     if is_on_host(array):
         return xp.clip(array, -most, most)
-    # CuPy's clip, as array-api-compat makes it follow the standard, waits for the device.
+    # The clip of array-api-compat for CuPy synchronizes with the device.
     bound = xp.asarray(most, dtype=array.dtype, device=device(array))
     return xp.minimum(xp.maximum(array, -bound), bound)
 
 
 def owned_copy(xp: Namespace, array: Array) -> Array:
-    """An array that shares no memory with `array` (which may be returned itself if nobody can write to it)."""
+    """Return an array that shares no memory with `array`; immutable arrays are returned unchanged."""
     return array if library_name(xp) in _IMMUTABLE else xp.asarray(array, copy=True)
 
 
 def device(array: Array) -> Any:
-    """The device of an array, in its library's terms."""
+    """Return the device of an array, as its library denotes it."""
     return compat.device(array)

@@ -1,7 +1,7 @@
-"""Public layout <-> internal layout.
+"""Conversions between the public and the internal layout, and the masks of sequence lengths.
 
-Public arrays are (n, m, T_x): features, examples, time. Inside, sequences are (T, m, n): time-major, one row
-an example, so the public array is the transpose of the internal one, a view in Fortran order.
+Public arrays are (n, m, T): features, examples, time. Internal sequences are (T, m, n): time-major, one row per
+example. The public array is the transpose of the internal one: a view in Fortran order.
 
 Dimensions: T steps, m examples, n features.
 """
@@ -13,8 +13,9 @@ from rnnx._core.arrays import Array
 
 
 def to_time_major(xp: Any, x: Array, *, own: bool = False) -> Array:
-    """(n, m, T) to (T, m, n), or (m, T) to (T, m), in C order; no copy if `x` is in Fortran order, unless it has to be
-    our own.
+    """Transpose (n, m, T) to (T, m, n), or (m, T) to (T, m), in C order.
+
+    If `x` is in Fortran order the result is a view, or a copy with `own`.
     """
     view = xp.permute_dims(x, tuple(range(x.ndim))[::-1])
     result = ns.contiguous(xp, view)
@@ -22,23 +23,23 @@ def to_time_major(xp: Any, x: Array, *, own: bool = False) -> Array:
 
 
 def to_public(xp: Any, x: Array) -> Array:
-    """(T, m, n) to (n, m, T), a view."""
+    """Transpose (T, m, n) to (n, m, T); a view."""
     return xp.permute_dims(x, (2, 1, 0))
 
 
 def valid_steps(xp: Any, lengths: Array, n_steps: int) -> Array:
-    """Boolean (T, m, 1): whether step t of example j lies before the example's end."""
+    """Return the mask of sequence lengths, boolean (T, m, 1): whether t < lengths[j]."""
     steps = xp.arange(n_steps, dtype=lengths.dtype, device=ns.device(lengths))
     return xp.expand_dims(xp.expand_dims(steps, axis=1) < xp.expand_dims(lengths, axis=0), axis=2)
 
 
 def valid_examples(xp: Any, lengths: Array, n_steps: int) -> Array:
-    """The same mask, of shape (m, T)."""
+    """Return the mask of sequence lengths as (m, T)."""
     return xp.matrix_transpose(valid_steps(xp, lengths, n_steps)[:, :, 0])
 
 
 def zero_past_end(xp: Any, a: Array, lengths: Array | None) -> Array:
-    """A public array (n, m, T), zero past each example's end; `lengths` is (m,), or None for full length."""
+    """Set a public array (n, m, T) to zero past each length; `lengths` is (m,), or None for full lengths."""
     if lengths is None:
         return a
     return xp.where(to_public(xp, valid_steps(xp, lengths, a.shape[2])), a, xp.zeros_like(a))

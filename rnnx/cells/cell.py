@@ -1,18 +1,17 @@
-"""The record that describes a recurrent cell. It holds names and functions, no mathematics and no loop.
+"""The record that describes a recurrent cell: names and functions, no mathematics and no loop.
 
-One time step of a cell is a chain of *stages*. A stage is one recurrent product and the elementwise
-mathematics around it; RNN and LSTM have one stage, the course's GRU has two because its candidate
-multiplies ``r * c_prev``, which the first stage has to compute. A stage is a pair of pure functions::
+One time step of a cell is a chain of *stages*. A stage is one recurrent product and the elementwise mathematics
+around it. RNN and LSTM have one stage. The course's GRU has two, because the recurrent product of its candidate takes
+``r * a_prev``, which the first stage computes. A stage is a pair of pure functions::
 
     forward(ops, zx, zh, s)                -> (s_next, saved)
     backward(ops, ds, s_prev, s_next, saved) -> (dzx, dzh, ds_prev)
 
-``zx`` is the input side ``W_x x_t + b`` and ``zh`` the recurrent side ``W_h s[0]``, one entry a gate.
-``s`` is the state entering the stage and ``s_next`` the state leaving it; ``s[0]`` is what the recurrent
-weights multiply. All arguments and results are tuples. The entries may be arrays, scalars or traced
-symbols, so the functions use only ``+ - *`` and calls to ``ops.<name>`` (see `rnnx.cells.vocabulary`): no literal, no
-index, no branch. ``ds_prev[0]`` carries only the direct path into ``s[0]``; the engine adds the path
-through the recurrent weights, ``W_h.T dzh``.
+``zx`` is the input side ``W_x x_t + b`` and ``zh`` the recurrent side ``W_h s[0]``, with one entry per gate. ``s`` is
+the state that enters the stage and ``s_next`` the state that leaves it. All arguments and results are tuples. Their
+entries may be arrays, scalars or traced symbols, so the functions use only ``+ - *`` and calls to ``ops.<name>`` (see
+`rnnx.cells.vocabulary`): no literals, no indexing, no branches. ``ds_prev[0]`` holds only the gradient of the direct
+path into ``s[0]``; the engine adds the path through the recurrent weights, ``W_h.T dzh``.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,15 +29,15 @@ class Gate:
     Parameters
     ----------
     weights : tuple of str
-        One key of a joint matrix (n_a, n_a + n_x), which acts on [a_prev; x_t] in that order. Or two keys: the
-        input weights (n_a, n_x) and the recurrent weights (n_a, n_a).
+        One key: a joint matrix (n_a, n_a + n_x), which acts on [a_prev; x_t] in that order. Two keys: the input
+        weights (n_a, n_x) and the recurrent weights (n_a, n_a).
     bias : str
         Key of the bias, shape (n_a, 1), on the input side.
     recurrent_bias : str or None
-        Key of an optional second bias, shape (n_a, 1), on the recurrent side. It differs from `bias` only in a cell
-        that does not merely add the two sides.
+        Key of an optional second bias, shape (n_a, 1), on the recurrent side. In an additive stage it has the same
+        effect as `bias`.
     forgets : bool
-        Whether the gate decides how much of the old state stays. Initialization treats its bias separately.
+        Whether this is a forget gate, whose bias has an initial value of its own.
     """
 
     weights: tuple[str, ...]
@@ -61,27 +60,22 @@ class Gate:
         return len(self.weights) == 1
 
     def shapes(self, n_x: int, n_a: int) -> dict[str, tuple[str, Shape]]:
-        """Every key with its shape in symbols and in numbers."""
+        """Return the shape of every parameter, in symbols and in numbers, by key."""
         matrices: list[tuple[str, Shape]] = [("(n_a, n_a + n_x)", (n_a, n_a + n_x))]
         if not self.is_joint:
             matrices = [("(n_a, n_x)", (n_a, n_x)), ("(n_a, n_a)", (n_a, n_a))]
         biases = [key for key in (self.bias, self.recurrent_bias) if key]
         return dict(zip(self.weights, matrices, strict=True)) | dict.fromkeys(biases, ("(n_a, 1)", (n_a, 1)))
 
-    def n_x(self, parameters: Mapping[str, Any]) -> int:
-        """The number of inputs, from the shape of the weights."""
-        rows, columns = parameters[self.weights[0]].shape
-        return int(columns - rows if self.is_joint else columns)
-
     def split(self, parameters: Mapping[str, Any]) -> tuple[Any, Any]:
-        """The input weights (n_a, n_x) and the recurrent weights (n_a, n_a); views."""
+        """Return the input weights (n_a, n_x) and the recurrent weights (n_a, n_a), as views."""
         if not self.is_joint:
             return parameters[self.weights[0]], parameters[self.weights[1]]
         joint = parameters[self.weights[0]]
         return joint[:, joint.shape[0] :], joint[:, : joint.shape[0]]
 
     def join(self, xp: Any, w_x: Any, w_h: Any) -> dict[str, Any]:
-        """The weights by key, from input weights (n_a, n_x) and recurrent weights (n_a, n_a)."""
+        """Return the weights by key, given the input weights (n_a, n_x) and the recurrent weights (n_a, n_a)."""
         matrices = (xp.concat([w_h, w_x], axis=1),) if self.is_joint else (w_x, w_h)
         return dict(zip(self.weights, matrices, strict=True))
 
@@ -95,13 +89,13 @@ class Stage:
     gates : tuple of Gate
         In the order of `zx` and `zh`.
     out : tuple of str
-        Names of the state that leaves the stage. For the last stage of a cell: the cell's states.
+        Names of the entries of the state that leaves the stage. Those of the last stage are the cell's states.
     saved : tuple of str
         Names of the other values that backward needs, in the order in which forward returns them.
     forward, backward : callable
-        The pair described at the top of this file.
+        The two functions of the stage, described in `rnnx.cells.cell`.
     additive : bool
-        True if the stage uses only the sums ``zx + zh``. Then dzx equals dzh and engines store it once.
+        Whether the stage uses only the sums ``zx + zh``. Then dzx equals dzh, and engines store it once.
     """
 
     gates: tuple[Gate, ...]
@@ -114,18 +108,18 @@ class Stage:
 
 @dataclass(frozen=True)
 class Cell:
-    """A recurrent cell: names, and the stages of one time step.
+    """A recurrent cell: its names and the stages of one time step.
 
     Parameters
     ----------
     name : str
-        Name in messages and tables.
+        Name used in messages and tables.
     states : tuple of str
         Names of the states carried from step to step; the first is the hidden state ``a``.
     stages : tuple of Stage
         The chain of stages; the last one's `out` equals `states`.
     cache : tuple of str
-        Names of the saved values that the public cache tuple of a step shows, in its order.
+        Names of the saved values in the public cache tuple of a step, in its order.
     head : tuple of str
         Keys of the output layer's weights and bias.
     """
@@ -148,7 +142,7 @@ class Cell:
 
     @cached_property
     def _hash(self) -> int:
-        """Kept, for it is a hash of everything; but not from process to process, in which strings hash differently."""
+        """Cached, because it covers all fields. Not pickled, because hashes of strings differ between processes."""
         return hash((self.name, self.states, self.stages, self.cache, self.head))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -161,20 +155,19 @@ class Cell:
 
     @cached_property
     def saved(self) -> tuple[str, ...]:
-        """Names of all values an engine stores per step beside the states: a stage's saved values, then,
-        unless it is the last stage, the state that leaves it.
+        """Names of all values that an engine stores per step besides the states.
+
+        For every stage: its saved values, then the state that leaves it, unless it is the last stage.
         """
-        names: tuple[str, ...] = ()
-        for stage in self.stages[:-1]:
-            names += stage.saved + stage.out
-        return names + self.stages[-1].saved
+        *first, last = self.stages
+        return (*(name for stage in first for name in stage.saved + stage.out), *last.saved)
 
     @cached_property
     def parameter_keys(self) -> tuple[str, ...]:
-        """Keys of the recurrent part that must be present, in the order of the public gradients."""
+        """Required keys of the recurrent part, in the order of the public gradients."""
         return tuple(key for gate in self.gates for key in gate.keys)
 
     @cached_property
     def optional_keys(self) -> tuple[str, ...]:
-        """Keys that may be present: the recurrent biases."""
+        """Optional keys: the recurrent biases."""
         return tuple(gate.recurrent_bias for gate in self.gates if gate.recurrent_bias)

@@ -16,8 +16,8 @@ columns of :math:`W_c` split into :math:`W_{ch}` and :math:`W_{cx}`:
 
 .. math:: \tilde c_t = \tanh(W_{cx} x_t + b_c + r_t (W_{ch} a_{t-1} + b_{hc}))
 
-The first form needs r before its second product, so it has two stages. Its first stage hands on the
-operand ``r a`` of that product, the gate u, and ``keep = (1 - u) a``, the part of the old state that stays.
+The first form needs r for its second product, so it has two stages. Its first stage passes on ``r a``, which the second
+product multiplies, the gate u, and ``keep = (1 - u) a``, the part of the old state that is kept.
 """
 
 from rnnx.cells.cell import Cell, Gate, Stage

@@ -1,4 +1,4 @@
-r"""The long short-term memory with a forget gate, no peepholes.
+r"""The long short-term memory with a forget gate and without peepholes.
 
 .. math::
 

@@ -1,4 +1,4 @@
-"""The parameters of a cell: their shapes, their order, and the stacked weights of a stage.
+"""The parameters of a cell: their shapes and order, and the stacked weights of a stage.
 
 Dimensions: n hidden units, n_x inputs, n_y outputs, G gates of a stage.
 """
@@ -13,7 +13,7 @@ from rnnx.cells.cell import Cell, Shape, Stage
 
 
 def expected_shapes(cell: Cell, n_x: int, n_a: int, n_y: int | None = None) -> dict[str, tuple[str, Shape]]:
-    """Every key a cell knows, with its shape in symbols and in numbers."""
+    """Return the shape of every parameter of a cell, in symbols and in numbers, by key."""
     shapes = {key: shape for gate in cell.gates for key, shape in gate.shapes(n_x, n_a).items()}
     if n_y is not None:
         shapes |= {cell.head[0]: ("(n_y, n_a)", (n_y, n_a)), cell.head[1]: ("(n_y, 1)", (n_y, 1))}
@@ -21,7 +21,7 @@ def expected_shapes(cell: Cell, n_x: int, n_a: int, n_y: int | None = None) -> d
 
 
 def recurrent_parameters(cell: Cell, parameters: Mapping[str, Array]) -> dict[str, Array]:
-    """The parameters of the recurrent part that are there, gate by gate: weights, bias, recurrent bias."""
+    """Return the given parameters without the output layer, gate by gate: weights, bias, recurrent bias."""
     return {key: parameters[key] for key in _recurrent_keys(cell) if key in parameters}
 
 
@@ -31,16 +31,16 @@ def _recurrent_keys(cell: Cell) -> tuple[str, ...]:
 
 
 class StageWeights(NamedTuple):
-    """The parameters of one stage, its gates stacked."""
+    """The parameters of one stage, stacked over its gates."""
 
     wx: Array  # (G n, n_x)
     wh: Array  # (G n, n)
     b: Array  # (G n,)
-    bh: Array | None  # (G n,), zero for a gate without a recurrent bias; None if no gate has one
+    bh: Array | None  # (G n,), zero for gates without a recurrent bias; None if no gate has one
 
 
 def stack_weights(xp: Any, stage: Stage, parameters: Mapping[str, Array]) -> StageWeights:
-    """The stacked parameters of one stage."""
+    """Stack the parameters of one stage."""
     wx, wh = zip(*(gate.split(parameters) for gate in stage.gates), strict=True)
     bias = [parameters[gate.bias] for gate in stage.gates]
     recurrent = [parameters.get(gate.recurrent_bias or "") for gate in stage.gates]
@@ -58,7 +58,7 @@ def stack_weights(xp: Any, stage: Stage, parameters: Mapping[str, Array]) -> Sta
 
 
 class StageGradients(NamedTuple):
-    """Gradients of the parameters of one stage, its gates stacked."""
+    """Gradients of the parameters of one stage, stacked over its gates."""
 
     w: Array  # (G n, n + n_x), acting on [operand; x_t]
     b: Array  # (G n,)
@@ -66,7 +66,7 @@ class StageGradients(NamedTuple):
 
 
 def name_gradients(xp: Any, cell: Cell, gradients: Sequence[StageGradients]) -> dict[str, Array]:
-    """The gradients by "d" + key, from the stacked ones of every stage."""
+    """Return the gradients by "d" + key, given the stacked gradients of every stage."""
     result: dict[str, Array] = {}
     for stage, (w, b, bh) in zip(cell.stages, gradients, strict=True):
         n = w.shape[0] // len(stage.gates)

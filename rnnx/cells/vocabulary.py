@@ -1,7 +1,8 @@
-"""The vocabulary a cell may use, beside ``+ - *``.
+"""The functions that a cell may call, besides ``+ - *``.
 
-An engine hands a cell an `Ops` of functions that fit what it passes: arrays of any namespace here, vectors
-in the compiled kernels (`rnnx.engines.cpu.codegen.vector_math`). A name added here must be added there too.
+An engine passes an `Ops` whose functions fit its values: arrays of any namespace here, vectors in the compiled kernels
+(`rnnx.engines.cpu.codegen.vector_math`), symbols in the CUDA code generator (`rnnx.engines.gpu.codegen`). A name added
+here must be added there, too.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 
 
 class Ops(NamedTuple):
-    """What a cell may call. Every function is elementwise, takes one argument and keeps its dtype."""
+    """The vocabulary. Every function is elementwise, takes one argument and keeps its dtype."""
 
     tanh: Callable[[Any], Any]
     sigmoid: Callable[[Any], Any]
@@ -22,10 +23,10 @@ class Ops(NamedTuple):
 
 @lru_cache(maxsize=32)
 def array_ops(xp: Any) -> Ops:
-    """The vocabulary on arrays of namespace `xp`."""
+    """Return the vocabulary for arrays of namespace `xp`."""
 
     def sigmoid(x: Any) -> Any:
-        # exp of a number <= 0 neither overflows nor loses the small values at the far left.
+        # exp of a number <= 0 never overflows, and keeps the precision of small results.
         e = xp.exp(-xp.abs(x))
         return xp.where(x < 0, e, xp.ones_like(e)) / (1 + e)
 

@@ -1,27 +1,24 @@
-"""What every stage of a cell reads, writes and saves, worked out once per cell for all engines.
+"""What every stage of a cell reads, writes and saves, computed once per cell for all engines.
 
-An engine stores arrays over time: the states, beginning with the initial ones, and the saved values. A `Slot` names one
-of them as seen from step t. An engine only has to map slots to addresses.
+An engine stores arrays over time: the states, starting with the initial ones, and the saved values. A `Slot` is one of
+them as seen from step t. Engines only map slots to addresses.
 
-The argument lists of the elementwise kernels are made here, too. The emitter of a kernel and its callers iterate over
-the same list, so they cannot disagree on an argument's position.
+The argument lists of the elementwise kernels come from here, too. The emitter of a kernel and its callers iterate over
+the same list, so they cannot disagree on the position of an argument.
 """
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from rnnx.cells.cell import Cell, Stage
 
 
 class Slot(NamedTuple):
-    """One value of a step: a state, or a saved value.
+    """A state or a saved value of a step. The cotangent of a value has the same slot."""
 
-    The cotangent of a value goes by the same slot.
-    """
-
-    kind: str  # "state" or "saved"
-    number: int  # in ``cell.states`` or ``cell.saved``
-    after: bool = False  # a state as the step leaves it; else as the step finds it
+    kind: Literal["state", "saved"]
+    number: int  # index in ``cell.states`` or ``cell.saved``
+    after: bool = False  # for a state: its value after the step, not before it
 
 
 class Argument(NamedTuple):
@@ -34,40 +31,40 @@ class Argument(NamedTuple):
     """
 
     role: str
-    number: int  # within the role
-    slot: Slot | None  # None for all gates of a stage
+    number: int  # index within the role
+    slot: Slot | None  # None for the sides, which hold all gates of the stage
 
     @property
     def per_gate(self) -> bool:
-        """Whether a row holds a number per gate and unit, not one per unit."""
+        """Whether a row has one entry per gate and unit, rather than one per unit."""
         return self.slot is None
 
 
 class StageWiring(NamedTuple):
-    """The values of one stage, in the order of its functions' arguments and results."""
+    """The slots of one stage, in the order of the arguments and results of its functions."""
 
     stage: Stage
     number: int
     is_last: bool
-    first_gate: int  # number of gates of the stages before it
+    first_gate: int  # number of gates in the earlier stages
     reads: tuple[Slot, ...]
     writes: tuple[Slot, ...]
     saves: tuple[Slot, ...]
 
     @property
     def n_gates(self) -> int:
-        """Number of gates."""
+        """Number of gates of the stage."""
         return len(self.stage.gates)
 
     @property
     def operand(self) -> Slot:
-        """What the recurrent weights multiply."""
+        """The value that the recurrent weights multiply."""
         return self.reads[0]
 
     def forward_arguments(self) -> tuple[Argument, ...]:
         """The array arguments of the forward kernel, in order.
 
-        An additive stage has no "zh": the engine has added the recurrent side to "zx".
+        An additive stage has no "zh", because the engine adds the recurrent side to "zx".
         """
         sides = ("zx",) if self.stage.additive else ("zx", "zh")
         return (
@@ -80,7 +77,7 @@ class StageWiring(NamedTuple):
     def backward_arguments(self) -> tuple[Argument, ...]:
         """The array arguments of the backward kernel, in order.
 
-        Only the last stage has "d_given". An additive stage has no "dzh": it equals "dzx".
+        Only the last stage has "d_given". An additive stage has no "dzh", because it equals "dzx".
         """
         sides = ("dzx",) if self.stage.additive else ("dzx", "dzh")
         return (
@@ -100,10 +97,7 @@ def _arguments(role: str, slots: tuple[Slot, ...]) -> tuple[Argument, ...]:
 
 @lru_cache(maxsize=256)
 def wiring(cell: Cell) -> tuple[StageWiring, ...]:
-    """The wiring of every stage of a cell.
-
-    Saved values stand stage by stage: a stage's own, then, unless it is the last one, the state that leaves it.
-    """
+    """Return the wiring of every stage of a cell. Saved values have the order of ``cell.saved``."""
     stages: list[StageWiring] = []
     reads = tuple(Slot("state", k) for k in range(len(cell.states)))
     n_saved = n_gates = 0

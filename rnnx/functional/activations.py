@@ -1,7 +1,7 @@
 """Activation functions and their backward passes, on arrays of any library.
 
-Every ``*_backward(dy, y)`` takes the *output* y of its function, not the input: that is what a forward pass
-has at hand, and mixing the two up is the most common error in hand-written backward passes.
+Every ``*_backward(dy, y)`` takes the *output* y of its function, not its input, because the output is what a forward
+pass keeps. Confusing the two is the most common error in hand-written backward passes.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from rnnx.cells.vocabulary import array_ops
 
 
 def _floating(name: str, x: Array) -> tuple[Any, Array]:
-    """Namespace, and `x` as it is or, if it holds integers, as the library's default float."""
+    """Return the namespace, and `x`, converted to the library's default float if it holds integers or booleans."""
     xp, _ = ns.common_namespace({name: x})
     if xp.isdtype(x.dtype, "real floating"):
         return xp, x
@@ -22,7 +22,7 @@ def _floating(name: str, x: Array) -> tuple[Any, Array]:
 
 
 def sigmoid(x: Array) -> Array:
-    """Logistic function, 1 / (1 + exp(-x)); never overflows.
+    """Logistic function, 1 / (1 + exp(-x)), computed without overflow.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def sigmoid(x: Array) -> Array:
     Returns
     -------
     array
-        Same shape and dtype as `x` (integers give the library's default float).
+        Same shape and dtype as `x`; integers become the library's default float.
     """
     xp, x = _floating("x", x)
     return array_ops(xp).sigmoid(x)
@@ -43,7 +43,7 @@ def sigmoid_backward(dy: Array, y: Array) -> Array:
     Parameters
     ----------
     dy, y : array, same shape
-        Cotangent of the output, and the output.
+        Cotangent of the output, and the output itself.
     """
     _pair(dy, y)
     return dy * (y - y * y)
@@ -59,7 +59,7 @@ def tanh(x: Array) -> Array:
     Returns
     -------
     array
-        Same shape and dtype as `x` (integers give the library's default float).
+        Same shape and dtype as `x`; integers become the library's default float.
     """
     xp, x = _floating("x", x)
     return array_ops(xp).tanh(x)
@@ -71,14 +71,14 @@ def tanh_backward(dy: Array, y: Array) -> Array:
     Parameters
     ----------
     dy, y : array, same shape
-        Cotangent of the output, and the output.
+        Cotangent of the output, and the output itself.
     """
     _pair(dy, y)
     return dy - dy * y * y
 
 
 def relu(x: Array) -> Array:
-    """max(x, 0); NaN stays NaN.
+    """Rectifier, max(x, 0). NaN stays NaN.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def relu(x: Array) -> Array:
     Returns
     -------
     array
-        Same shape and dtype as `x` (integers give the library's default float).
+        Same shape and dtype as `x`; integers become the library's default float.
     """
     xp, x = _floating("x", x)
     return array_ops(xp).relu(x)
@@ -99,16 +99,16 @@ def relu_backward(dy: Array, y: Array) -> Array:
     Parameters
     ----------
     dy, y : array, same shape
-        Cotangent of the output, and the output.
+        Cotangent of the output, and the output itself.
     """
     xp = _pair(dy, y)
     return xp.where(y > 0, dy, xp.zeros_like(dy))
 
 
 def softmax(x: Array) -> Array:
-    """exp(x) / sum(exp(x)) of every column, along the first axis.
+    """Softmax along the first axis, exp(x) / sum(exp(x)) of every column.
 
-    The maximum of each column is taken off first, so nothing overflows and no column underflows.
+    The maximum of each column is subtracted first, so exp cannot overflow and the sum cannot be zero.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def softmax(x: Array) -> Array:
     Returns
     -------
     array
-        Same shape; columns sum to 1.
+        Same shape and dtype as `x`; every column sums to 1.
     """
     xp, x = _floating("x", x)
     if x.ndim == 0 or x.shape[0] == 0:
@@ -128,18 +128,19 @@ def softmax(x: Array) -> Array:
 
 
 def softmax_backward(dy: Array, y: Array) -> Array:
-    """Gradient with respect to x of y = softmax(x): y * (dy - sum(dy * y)), column by column.
+    """Gradient with respect to x of y = softmax(x): y * (dy - sum(dy * y)) of every column.
 
     Parameters
     ----------
     dy, y : array, shape (n, ...)
-        Cotangent of the output, and the output.
+        Cotangent of the output, and the output itself.
     """
     xp = _pair(dy, y)
     return y * (dy - xp.sum(dy * y, axis=0, keepdims=True))
 
 
 def _pair(dy: Array, y: Array) -> Any:
+    """Check that the shapes are equal; return the namespace."""
     xp, _ = ns.common_namespace({"dy": dy, "y": y})
     if tuple(dy.shape) != tuple(y.shape):
         raise ValueError(f"`dy` must have the shape of `y`, {tuple(y.shape)}; got {tuple(dy.shape)}")

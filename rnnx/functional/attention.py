@@ -1,8 +1,8 @@
-r"""Attention: every query looks at all source positions and takes a weighted mean of the values.
+r"""Attention: each query receives a weighted mean of the values at all source positions.
 
 .. math:: \alpha_{ts} = \frac{\exp e_{ts}}{\sum_{s'} \exp e_{ts'}}, \qquad c_t = \sum_s \alpha_{ts} v_s
 
-with the score :math:`e_{ts}` of query t and key s additive or a dot product. Sources: D. Bahdanau et al.,
+The score :math:`e_{ts}` of query t and key s is additive or a dot product. Sources: D. Bahdanau et al.,
 arXiv:1409.0473; M.-T. Luong et al., arXiv:1508.04025; A. Vaswani et al., arXiv:1706.03762 (scaling).
 
 Arrays are (n, m, T): features, examples, time, with T_x source and T_y target steps.
@@ -16,17 +16,8 @@ from typing import Any
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_shape
-from rnnx.functional.attention_base import (
-    AttentionCache,
-    Call,
-    attend,
-    attend_backward,
-    check_keys,
-    checked_cache,
-    checked_call,
-    look,
-    public,
-)
+from rnnx.functional.attention_base import AttentionCache as AttentionCache
+from rnnx.functional.attention_base import attend, attend_backward, prepare, public
 
 Gradients = dict[str, Array]
 
@@ -34,7 +25,7 @@ Gradients = dict[str, Array]
 def additive_attention_forward(
     queries: Array, keys: Array, values: Array, parameters: Mapping[str, Array], *, lengths: Any = None
 ) -> tuple[Array, Array, AttentionCache]:
-    r"""Attention with the score of a small network (Bahdanau et al., arXiv:1409.0473, appendix A.1.2).
+    r"""Compute attention scored by a small network (Bahdanau et al., arXiv:1409.0473, appendix A.1.2).
 
     .. math:: e_{ts} = v_a^T \tanh(W_q q_t + W_k k_s + b_a)
 
@@ -45,36 +36,36 @@ def additive_attention_forward(
     keys : array, shape (n_k, m, T_x)
         For instance the outputs of an encoder.
     values : array, shape (n_v, m, T_x)
-        Often the same array as `keys`; the gradients are separate then, and their sum is the gradient.
+        Often the same array as `keys`; its gradient is then ``dkeys + dvalues``.
     parameters : dict of str to array
-        Wq (n_h, n_q), Wk (n_h, n_k), va (n_h, 1) and, if wanted, ba (n_h, 1).
+        Wq (n_h, n_q), Wk (n_h, n_k), va (n_h, 1) and, optionally, ba (n_h, 1).
     lengths : sequence or array of int, shape (m,), optional
-        Source steps of each example, 0 to T_x. Past an example's end nothing is read, and weights and gradients
-        are exactly zero. An example of length 0 has a context of zeros.
+        Number of source steps of each example, 0 to T_x. Entries past an example's length are ignored; weights and
+        gradients there are zero. The context of an example of length 0 is zero.
 
     Returns
     -------
     context : array, shape (n_v, m, T_y)
     weights : array, shape (m, T_y, T_x)
-        ``weights[j, t]`` says how much target step t of example j looks at each source step; it sums to 1.
+        ``weights[j, t]`` are the weights of the source steps for target step t of example j. They sum to 1.
     cache : AttentionCache
-        For `additive_attention_backward`. It holds m T_y T_x n_h numbers.
+        For `additive_attention_backward`. Its largest array has m T_y T_x n_h entries.
 
     Raises
     ------
     ValueError
         For a wrong shape, key, device or length.
     TypeError
-        For something that is not an array, arrays of two libraries, or a wrong dtype.
+        For a non-array, arrays of two libraries, or a wrong dtype.
     """
-    check_keys(parameters)
-    call = checked_call(queries, keys, values, parameters, lengths)
-    scores, h = _additive_scores(call, _from_keys(call))
-    return attend("additive", call, scores, tanh=h)
+    cache = prepare("additive", {"queries": queries, "keys": keys, "values": values}, parameters, lengths)
+    scores, h = _additive_scores(cache, _from_keys(cache))
+    context, weights = attend(cache, scores)
+    return context, ns.owned_copy(cache.xp, weights), replace(cache, weights=weights, tanh=h)
 
 
 def additive_attention_backward(dcontext: Array, cache: AttentionCache, dweights: Array | None = None) -> Gradients:
-    r"""Gradients of `additive_attention_forward`.
+    r"""Compute the gradients of `additive_attention_forward`.
 
     With :math:`h_{ts}` the hyperbolic tangent, :math:`d\alpha_{ts} = dc_t \cdot v_s` and
     :math:`de_{ts} = \alpha_{ts} (d\alpha_{ts} - \sum_{s'} \alpha_{ts'} d\alpha_{ts'})`:
@@ -82,39 +73,36 @@ def additive_attention_backward(dcontext: Array, cache: AttentionCache, dweights
     .. math:: dz_{ts} = de_{ts} \, v_a \odot (1 - h_{ts}^2), \quad dv_a = \sum_{ts} de_{ts} h_{ts}, \quad
         db_a = \sum_{ts} dz_{ts}, \quad dW_q = \sum_{ts} dz_{ts} q_t^T, \quad dW_k = \sum_{ts} dz_{ts} k_s^T
 
-    and the sums run over the examples, too.
+    where the sums also run over the examples.
 
     Parameters
     ----------
     dcontext : array, shape (n_v, m, T_y)
     cache : AttentionCache
-        What `additive_attention_forward` returned.
+        From `additive_attention_forward`.
     dweights : array, shape (m, T_y, T_x), optional
-        Cotangent of the weights, for a loss that uses them itself.
+        Cotangent of the weights, for a loss that depends on them.
 
     Returns
     -------
     gradients : dict
-        dqueries (n_q, m, T_y), dkeys (n_k, m, T_x), dvalues (n_v, m, T_x), dWq, dWk, dva and, if there is a
-        bias, dba.
+        dqueries (n_q, m, T_y), dkeys (n_k, m, T_x), dvalues (n_v, m, T_x), dWq, dWk, dva and, with a bias, dba.
 
     Raises
     ------
     ValueError, TypeError
-        For a wrong shape or library, or a cache of another function.
+        For a wrong shape or library, or the cache of another function.
     """
-    cache = checked_cache(cache, "additive", dcontext, dweights)
-    call, h = cache.call, cache.tanh
-    p, xp = call.parameters, call.xp
-    dscores, dvalues = attend_backward(dcontext, cache, dweights)
+    cache, dscores, dvalues = attend_backward("additive", dcontext, cache, dweights)
+    p, xp, h = cache.parameters, cache.xp, cache.tanh
     dz = xp.expand_dims(dscores, axis=3) * (xp.reshape(p["va"], (-1,)) * (1 - h * h))
     dfrom_queries, dfrom_keys = xp.sum(dz, axis=2), xp.sum(dz, axis=1)
     gradients = {
         "dqueries": public(xp, _times(xp, dfrom_queries, p["Wq"])),
         "dkeys": public(xp, _times(xp, dfrom_keys, p["Wk"])),
         "dvalues": dvalues,
-        "dWq": _outer_sum(xp, dfrom_queries, call.queries),
-        "dWk": _outer_sum(xp, dfrom_keys, call.keys),
+        "dWq": _outer_sum(xp, dfrom_queries, cache.queries),
+        "dWk": _outer_sum(xp, dfrom_keys, cache.keys),
         "dva": _outer_sum(xp, h, xp.expand_dims(dscores, axis=3)),
     }
     if "ba" in p:
@@ -125,7 +113,7 @@ def additive_attention_backward(dcontext: Array, cache: AttentionCache, dweights
 def dot_product_attention_forward(
     queries: Array, keys: Array, values: Array, *, scaled: bool = False, lengths: Any = None
 ) -> tuple[Array, Array, AttentionCache]:
-    r"""Attention with the dot product of query and key as the score (Luong et al., arXiv:1508.04025).
+    r"""Compute attention scored by the dot product of query and key (Luong et al., arXiv:1508.04025).
 
     .. math:: e_{ts} = q_t \cdot k_s, \qquad \text{scaled: } e_{ts} = q_t \cdot k_s / \sqrt{n}
 
@@ -134,18 +122,18 @@ def dot_product_attention_forward(
     queries : array, shape (n, m, T_y)
     keys : array, shape (n, m, T_x)
     values : array, shape (n_v, m, T_x)
-        Often the same array as `keys`; the gradients are separate then, and their sum is the gradient.
+        Often the same array as `keys`; its gradient is then ``dkeys + dvalues``.
     scaled : bool
-        Divide by the root of n (Vaswani et al., arXiv:1706.03762): scores of long vectors grow with it, and the
-        softmax saturates.
+        Divide the scores by the square root of n (Vaswani et al., arXiv:1706.03762). Without it, long vectors give
+        large scores, which saturate the softmax.
     lengths : sequence or array of int, shape (m,), optional
-        Source steps of each example, as in `additive_attention_forward`.
+        Number of source steps of each example, as in `additive_attention_forward`.
 
     Returns
     -------
     context : array, shape (n_v, m, T_y)
     weights : array, shape (m, T_y, T_x)
-        ``weights[j, t]`` says how much target step t of example j looks at each source step; it sums to 1.
+        ``weights[j, t]`` are the weights of the source steps for target step t of example j. They sum to 1.
     cache : AttentionCache
         For `dot_product_attention_backward`.
 
@@ -154,27 +142,27 @@ def dot_product_attention_forward(
     ValueError, TypeError
         As `additive_attention_forward`.
     """
-    call = checked_call(queries, keys, values, {}, lengths)
+    cache = prepare("dot_product", {"queries": queries, "keys": keys, "values": values}, None, lengths, scaled)
     if keys.shape[0] != queries.shape[0]:
         raise ValueError(f"`keys` must have as many features as `queries`, {queries.shape[0]}; got {keys.shape[0]}")
-    scale = _scale(keys, scaled)
-    return attend("dot_product", call, _dot_product_scores(call, scale), scale=scale)
+    context, weights = attend(cache, _dot_product_scores(cache))
+    return context, ns.owned_copy(cache.xp, weights), replace(cache, weights=weights)
 
 
 def dot_product_attention_backward(dcontext: Array, cache: AttentionCache, dweights: Array | None = None) -> Gradients:
-    r"""Gradients of `dot_product_attention_forward`.
+    r"""Compute the gradients of `dot_product_attention_forward`.
 
     .. math:: dq_t = \sum_s de_{ts} k_s, \qquad dk_s = \sum_t de_{ts} q_t
 
-    with :math:`de` as in `additive_attention_backward`, both divided by the root of n if scaled.
+    with :math:`de` as in `additive_attention_backward`, both divided by the square root of n if scaled.
 
     Parameters
     ----------
     dcontext : array, shape (n_v, m, T_y)
     cache : AttentionCache
-        What `dot_product_attention_forward` returned.
+        From `dot_product_attention_forward`.
     dweights : array, shape (m, T_y, T_x), optional
-        Cotangent of the weights, for a loss that uses them itself.
+        Cotangent of the weights, for a loss that depends on them.
 
     Returns
     -------
@@ -184,34 +172,32 @@ def dot_product_attention_backward(dcontext: Array, cache: AttentionCache, dweig
     Raises
     ------
     ValueError, TypeError
-        For a wrong shape or library, or a cache of another function.
+        For a wrong shape or library, or the cache of another function.
     """
-    cache = checked_cache(cache, "dot_product", dcontext, dweights)
-    call, xp = cache.call, cache.call.xp
-    dscores, dvalues = attend_backward(dcontext, cache, dweights)
-    dscores = dscores * cache.scale
+    cache, dscores, dvalues = attend_backward("dot_product", dcontext, cache, dweights)
+    xp, dscores = cache.xp, dscores * cache.scale
     return {
-        "dqueries": public(xp, dscores @ call.keys),
-        "dkeys": public(xp, xp.matrix_transpose(dscores) @ call.queries),
+        "dqueries": public(xp, dscores @ cache.keys),
+        "dkeys": public(xp, xp.matrix_transpose(dscores) @ cache.queries),
         "dvalues": dvalues,
     }
 
 
 class AttentionStream:
-    """Attention for one query after another over the same source, as a decoder needs it that writes step by step.
+    """Attention over one source for one query after another, as a decoder needs when it generates step by step.
 
-    The source is checked, copied and, by additive attention, projected once. There is no backward pass.
+    The source is checked, copied and (for additive attention) projected once. There is no backward pass.
 
     Parameters
     ----------
     keys : array, shape (n_k, m, T_x)
     values : array, shape (n_v, m, T_x)
     parameters : dict of str to array, optional
-        Those of additive attention, as for `additive_attention_forward`; None: the dot product.
+        Parameters of additive attention, as in `additive_attention_forward`; None for dot-product attention.
     scaled : bool
-        Of the dot product, as for `dot_product_attention_forward`.
+        Scale the dot products, as in `dot_product_attention_forward`.
     lengths : sequence or array of int, shape (m,), optional
-        Source steps of each example, as for `additive_attention_forward`.
+        Number of source steps of each example, as in `additive_attention_forward`.
 
     Raises
     ------
@@ -228,75 +214,64 @@ class AttentionStream:
         scaled: bool = False,
         lengths: Any = None,
     ) -> None:
-        given: Mapping[str, Array] = {} if parameters is None else parameters
-        if parameters is not None:
-            check_keys(parameters)
-        xp, device = ns.common_namespace({"keys": keys, **given})
-        like = given["Wq"].shape[-1:] if given else keys.shape[:1]
-        m = keys.shape[1] if keys.ndim == 3 else 0  # other shapes are named below
-        none = xp.zeros((*(like or (1,)), m, 0), dtype=xp.float32, device=device)
-        self._call = checked_call(none, keys, values, given, lengths)
-        self._from_keys = _from_keys(self._call) if given else None
-        self._scale = _scale(keys, scaled)
+        kind = "dot_product" if parameters is None else "additive"
+        self._source = prepare(kind, {"keys": keys, "values": values}, parameters, lengths, scaled)
+        self._from_keys = None if parameters is None else _from_keys(self._source)
 
     def step(self, queries: Array) -> tuple[Array, Array]:
-        """What the next query of every example finds.
+        """Attend with one query per example.
 
         Parameters
         ----------
         queries : array, shape (n_q, m)
-            Taken in the dtype of the source.
+            Converted to the dtype of the source.
 
         Returns
         -------
         context : array, shape (n_v, m)
         weights : array, shape (m, T_x)
         """
-        call = self._call
-        xp, m, n_q = call.xp, call.queries.shape[0], call.queries.shape[2]
-        ns.common_namespace({"keys": call.keys, "queries": queries})
-        check_shape("queries", queries, "(n_q, m)", (n_q, m))
-        rows = ns.astype(xp, xp.matrix_transpose(queries), call.keys.dtype)
-        call = replace(call, queries=xp.expand_dims(rows, axis=1))
+        source = self._source
+        n_q = source.parameters["Wq"].shape[1] if source.parameters else source.keys.shape[2]
+        ns.common_namespace({"keys": source.keys, "queries": queries})
+        check_shape("queries", queries, "(n_q, m)", (n_q, source.keys.shape[0]))
+        rows = ns.astype(source.xp, source.xp.matrix_transpose(queries), source.keys.dtype)
+        cache = replace(source, queries=rows[:, None, :])
         if self._from_keys is None:
-            scores = _dot_product_scores(call, self._scale)
+            scores = _dot_product_scores(cache)
         else:
-            scores, _ = _additive_scores(call, self._from_keys)
-        context, weights = look(call, scores)
+            scores, _ = _additive_scores(cache, self._from_keys)
+        context, weights = attend(cache, scores)
         return context[:, :, 0], weights[:, 0, :]
 
 
-def _from_keys(call: Call) -> Array:
-    """W_k k_s, (m, T_x, n_h): it serves all queries."""
-    return _times(call.xp, call.keys, call.xp.matrix_transpose(call.parameters["Wk"]))
+def _from_keys(cache: AttentionCache) -> Array:
+    """Return W_k k_s, (m, T_x, n_h), which all queries share."""
+    return _times(cache.xp, cache.keys, cache.xp.matrix_transpose(cache.parameters["Wk"]))
 
 
-def _additive_scores(call: Call, from_keys: Array) -> tuple[Array, Array]:
-    """Scores (m, T_y, T_x), and the hyperbolic tangents that they are made of, (m, T_y, T_x, n_h)."""
-    p, xp = call.parameters, call.xp
-    from_queries = _times(xp, call.queries, xp.matrix_transpose(p["Wq"]))
+def _additive_scores(cache: AttentionCache, from_keys: Array) -> tuple[Array, Array]:
+    """Return the scores (m, T_y, T_x), and the hyperbolic tangents that they are made of, (m, T_y, T_x, n_h)."""
+    p, xp = cache.parameters, cache.xp
+    from_queries = _times(xp, cache.queries, xp.matrix_transpose(p["Wq"]))
     if "ba" in p:
         from_queries = from_queries + xp.reshape(p["ba"], (-1,))
     h = xp.tanh(xp.expand_dims(from_queries, axis=2) + xp.expand_dims(from_keys, axis=1))
     return xp.reshape(_times(xp, h, p["va"]), h.shape[:3]), h
 
 
-def _scale(keys: Array, scaled: bool) -> float:
-    return 1 / math.sqrt(keys.shape[0]) if scaled else 1.0
-
-
-def _dot_product_scores(call: Call, scale: float) -> Array:
-    """Scores (m, T_y, T_x)."""
-    return (call.queries * scale) @ call.xp.matrix_transpose(call.keys)
+def _dot_product_scores(cache: AttentionCache) -> Array:
+    """Return the scores (m, T_y, T_x)."""
+    return (cache.queries * cache.scale) @ cache.xp.matrix_transpose(cache.keys)
 
 
 def _times(xp: Any, a: Array, b: Array) -> Array:
-    """(..., n) times (n, k), as one matrix product."""
+    """Multiply (..., n) by (n, k) in one matrix product."""
     rows = xp.reshape(a, (math.prod(a.shape[:-1]), a.shape[-1])) @ b
     return xp.reshape(rows, (*a.shape[:-1], b.shape[1]))
 
 
 def _outer_sum(xp: Any, a: Array, b: Array) -> Array:
-    """Sum of a b^T over all leading axes: (..., n) and (..., k) give (n, k)."""
+    """Sum a b^T over all leading axes: (..., n) and (..., k) give (n, k)."""
     rows = math.prod(a.shape[:-1])
     return xp.matrix_transpose(xp.reshape(a, (rows, a.shape[-1]))) @ xp.reshape(b, (rows, b.shape[-1]))

@@ -1,9 +1,10 @@
-"""The GRU, in the course's form and in PyTorch's; both are stated in `rnnx.cells.gru`."""
+"""The GRU in the course's form and in PyTorch's; the equations of both are in `rnnx.cells.gru`."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from rnnx._core.arrays import Array
+from rnnx.cells import Cell
 from rnnx.cells.gru import GRU, GRU_RESET_AFTER
 from rnnx.functional import recurrent
 from rnnx.functional.caches import Caches
@@ -13,7 +14,7 @@ from rnnx.functional.recurrent import NamedGradients
 def gru_cell_forward(
     xt: Array, a_prev: Array, parameters: Mapping[str, Array], *, reset_after: bool = False
 ) -> tuple[Array, Array | None, tuple[Any, ...]]:
-    """One step of a GRU.
+    """Run one step of a GRU.
 
     Parameters
     ----------
@@ -23,18 +24,18 @@ def gru_cell_forward(
         Previous hidden state.
     parameters : dict of str to array
         Wu, Wr, Wc (n_a, n_a + n_x), acting on [a_prev; xt] in that order (Wc on [r a_prev; xt]), and bu,
-        br, bc (n_a, 1); for an output also Wy (n_y, n_a), by (n_y, 1).
+        br, bc (n_a, 1); for an output layer, also Wy (n_y, n_a), by (n_y, 1).
     reset_after : bool
-        Reset gate after the product instead of before it. Then `parameters` may hold bhc (n_a, 1), the
-        recurrent bias of the candidate.
+        Apply the reset gate after the recurrent product instead of before it. `parameters` may then hold bhc
+        (n_a, 1), the recurrent bias of the candidate.
 
     Returns
     -------
     a_next : array, shape (n_a, m)
     yt_pred : array, shape (n_y, m), or None without Wy and by
     cache : tuple
-        (a_next, a_prev, ut, rt, cct, xt, parameters), for `gru_cell_backward`. With `reset_after` there is
-        hct, the recurrent side of the candidate, after cct.
+        (a_next, a_prev, ut, rt, cct, xt, parameters), for `gru_cell_backward`. With `reset_after`, hct, the
+        recurrent side of the candidate, follows cct.
 
     Raises
     ------
@@ -46,7 +47,7 @@ def gru_cell_forward(
 
 
 def gru_cell_backward(da_next: Array, cache: tuple[Any, ...], *, reset_after: bool = False) -> NamedGradients:
-    """Gradients of one step of a GRU.
+    """Compute the gradients of one step of a GRU.
 
     Parameters
     ----------
@@ -60,8 +61,7 @@ def gru_cell_backward(da_next: Array, cache: tuple[Any, ...], *, reset_after: bo
     Returns
     -------
     gradients : dict
-        dxt (n_x, m), da_prev (n_a, m), dWu, dWr, dWc (n_a, n_a + n_x), dbu, dbr, dbc (n_a, 1); dbhc if
-        bhc was given.
+        dxt (n_x, m), da_prev (n_a, m), dWu, dWr, dWc (n_a, n_a + n_x), dbu, dbr, dbc (n_a, 1); dbhc with bhc.
 
     Raises
     ------
@@ -81,35 +81,35 @@ def gru_forward(
     keep_caches: bool = True,
     reset_after: bool = False,
 ) -> tuple[Array, Array | None, Caches]:
-    """A GRU over a sequence.
+    """Run a GRU over a sequence.
 
     Parameters
     ----------
     x : array, shape (n_x, m, T_x), or (m, T_x) of integers
-        Inputs, float32 or float64; integer and bool are converted to the parameters' dtype. Or the index, 0 to
-        n_x - 1, of each one-hot column, which is then never built; past an example's end anything may stand.
+        Inputs, float32 or float64; integer and bool are converted to the parameters' dtype. A two-dimensional
+        integer array holds the indices, 0 to n_x - 1, of one-hot columns, which are never built.
     a0 : array, shape (n_a, m), or None
-        Initial hidden state; None for zeros.
+        Initial hidden state; None means zeros.
     parameters : dict of str to array
         Wu, Wr, Wc (n_a, n_a + n_x), acting on [a_prev; x_t] in that order (Wc on [r a_prev; x_t]), and bu,
-        br, bc (n_a, 1); for an output also Wy (n_y, n_a), by (n_y, 1).
+        br, bc (n_a, 1); for an output layer, also Wy (n_y, n_a), by (n_y, 1).
     lengths : sequence or array of int, shape (m,), optional
-        Steps of each example, 0 to T_x, in any order. Past an example's end its state stays as it is and
-        its outputs are zero.
+        Number of steps of each example, 0 to T_x. Entries past an example's length are ignored: its state no
+        longer changes and its outputs are zero.
     keep_caches : bool
-        False for inference: saves nothing for a backward pass.
+        False for inference: nothing is saved for a backward pass.
     reset_after : bool
-        Reset gate after the product instead of before it. Then `parameters` may hold bhc (n_a, 1), the
-        recurrent bias of the candidate.
+        Apply the reset gate after the recurrent product instead of before it. `parameters` may then hold bhc
+        (n_a, 1), the recurrent bias of the candidate.
 
     Returns
     -------
     a : array, shape (n_a, m, T_x)
-        Hidden states of all steps.
+        Hidden state after each step.
     y : array, shape (n_y, m, T_x), or None without Wy and by
         Softmax outputs.
     caches : Caches
-        Unpacks as (steps, x); for `gru_backward`. ``caches.final_state["a"]`` is the final hidden state.
+        For `gru_backward`. They unpack as (steps, x). ``caches.final_state["a"]`` is the final hidden state.
 
     Raises
     ------
@@ -130,26 +130,26 @@ def gru_backward(
     consume: bool = False,
     reset_after: bool = False,
 ) -> NamedGradients:
-    """Gradients of a GRU over a sequence, carried back through every step.
+    """Compute the gradients of `gru_forward`, through all steps.
 
     Parameters
     ----------
     da : array, shape (n_a, m, T), or None
-        Gradient with respect to the hidden states of the first T <= T_x steps; None for zeros.
+        Gradient with respect to the hidden states after the first T <= T_x steps; None means zeros.
     caches : Caches, or (steps, x)
         From `gru_forward`, or hand-built: ([cache, ...], x) with the caches of `gru_cell_forward`.
     da_final : array, shape (n_a, m), optional
-        Gradient with respect to the final hidden state, beside what `da` says of it. Needs T = T_x.
+        Gradient with respect to the final hidden state, added to that in `da`. Requires T = T_x.
     consume : bool
-        True frees the memory of `caches`, which cannot be used again.
+        Free the memory of `caches`, which cannot be used again.
     reset_after : bool
         As in `gru_forward`.
 
     Returns
     -------
     gradients : dict
-        dx (n_x, m, T), da0 (n_a, m), dWu, dWr, dWc (n_a, n_a + n_x), dbu, dbr, dbc (n_a, 1); dbhc if bhc
-        was given. No dx for inputs that are indices.
+        dx (n_x, m, T), da0 (n_a, m), dWu, dWr, dWc (n_a, n_a + n_x), dbu, dbr, dbc (n_a, 1); dbhc with bhc.
+        No dx for index inputs.
 
     Raises
     ------
@@ -162,5 +162,5 @@ def gru_backward(
     return {**recurrent.name_inputs(dx), "da0": da0, **gradients}
 
 
-def _cell(reset_after: bool) -> recurrent.Cell:
+def _cell(reset_after: bool) -> Cell:
     return GRU_RESET_AFTER if reset_after else GRU

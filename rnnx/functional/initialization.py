@@ -1,7 +1,7 @@
-"""Initial parameters, by schemes named after their source.
+"""Parameter initialization, with schemes named after their source.
 
-Random numbers are drawn by NumPy's generator, in float64, and then moved: the same seed gives the same
-parameters in every library and on every device.
+NumPy's generator draws all random numbers in float64, so the same seed gives the same parameters in every library and
+on every device.
 """
 
 from collections.abc import Callable
@@ -10,34 +10,32 @@ from typing import Any
 import numpy as np
 
 from rnnx._core.arrays import Array
+from rnnx._core.checks import integer
 from rnnx.cells import Cell, cell_of
 from rnnx.cells.parameters import expected_shapes
 
-Draw = Callable[[np.random.Generator, tuple[int, ...], int], np.ndarray]
+# (generator, shape, number of units that feed the layer) -> values
+Draw = Callable[[np.random.Generator, tuple[int, int], int], np.ndarray]
 
 
-def _small_normal(rng: np.random.Generator, shape: tuple[int, ...], n_a: int) -> np.ndarray:
-    del n_a
+def _small_normal(rng: np.random.Generator, shape: tuple[int, int], _n: int) -> np.ndarray:
     return 0.01 * rng.standard_normal(shape)
 
 
-def _torch_uniform(rng: np.random.Generator, shape: tuple[int, ...], n_a: int) -> np.ndarray:
-    return rng.uniform(-1, 1, shape) / np.sqrt(n_a)
+def _torch_uniform(rng: np.random.Generator, shape: tuple[int, int], n: int) -> np.ndarray:
+    return rng.uniform(-1, 1, shape) / np.sqrt(n)
 
 
-def _glorot_uniform(rng: np.random.Generator, shape: tuple[int, ...], n_a: int) -> np.ndarray:
-    del n_a
+def _glorot_uniform(rng: np.random.Generator, shape: tuple[int, int], _n: int) -> np.ndarray:
     return rng.uniform(-1, 1, shape) * np.sqrt(6 / sum(shape))
 
 
-def _orthogonal(rng: np.random.Generator, shape: tuple[int, ...], n_a: int) -> np.ndarray:
-    del n_a
+def _orthogonal(rng: np.random.Generator, shape: tuple[int, int], _n: int) -> np.ndarray:
     q, r = np.linalg.qr(rng.standard_normal(shape))
-    return q * np.sign(np.diag(r))  # without the signs, q is not uniformly distributed
+    return q * np.sign(np.diag(r))  # without the signs, q would not be uniformly distributed
 
 
-def _zeros(rng: np.random.Generator, shape: tuple[int, ...], n_a: int) -> np.ndarray:
-    del rng, n_a
+def _zeros(_rng: np.random.Generator, shape: tuple[int, int], _n: int) -> np.ndarray:
     return np.zeros(shape)
 
 
@@ -63,29 +61,29 @@ def initialize_parameters(
     xp: Any = None,
     device: Any = None,
 ) -> dict[str, Array]:
-    """Initial parameters of a cell, with its output layer if `n_y` is given.
+    """Initialize the parameters of a cell and, if `n_y` is given, of its output layer.
 
     Parameters
     ----------
     cell : Cell or str
-        "rnn", "lstm", "gru", "gru_reset_after", or a cell record.
+        "rnn", "lstm", "gru", "gru_reset_after", or your own cell.
     n_x, n_a, n_y : int
-        Inputs, hidden units, outputs. Without `n_y` there is no output layer.
+        Numbers of inputs, hidden units and outputs. Without `n_y` there is no output layer.
     scheme : {"keras", "torch", "course"}
         * "keras": input and output weights Glorot-uniform (X. Glorot, Y. Bengio, AISTATS 2010), recurrent
           weights of every gate orthogonal (A. Saxe et al., arXiv:1312.6120), biases zero, forget bias 1
-          (R. Jozefowicz et al., ICML 2015). Keras draws all gates as one matrix; here each gate is drawn
-          by itself.
-        * "torch": everything uniform in (-1/sqrt(n_a), 1/sqrt(n_a)), biases too.
+          (R. Jozefowicz et al., ICML 2015). Keras draws the matrix of all gates at once; here each gate is
+          drawn separately.
+        * "torch": weights and biases uniform in (-1/sqrt(n_a), 1/sqrt(n_a)).
         * "course": weights 0.01 times standard normal, biases zero.
     forget_bias : float, optional
-        Value of the bias of a forget gate (`bf` of an LSTM); default: what the scheme says.
+        Bias of the forget gates (`bf` of an LSTM); default: the value of the scheme.
     seed : int or numpy.random.Generator, optional
     dtype : {"float32", "float64"}
     xp : module, optional
         Array namespace of the result, for instance ``cupy``; default NumPy.
     device : object, optional
-        Device, in the library's own terms.
+        Device of the result, as the library denotes it.
 
     Returns
     -------
@@ -94,16 +92,20 @@ def initialize_parameters(
     Raises
     ------
     ValueError
-        For an unknown cell or scheme, or a size below 1.
+        For an unknown cell, scheme or dtype, or a size below 1.
+    TypeError
+        If a size is not an integer.
     """
     cell = cell_of(cell)
-    _check_choices({"n_x": n_x, "n_a": n_a, "n_y": n_y}, scheme, dtype)
+    n_x, n_a = integer("n_x", n_x), integer("n_a", n_a)
+    n_y = None if n_y is None else integer("n_y", n_y)
+    _check_choices(scheme, dtype)
     forget_bias = _FORGET_BIAS.get(scheme) if forget_bias is None else forget_bias
     rng = np.random.default_rng(seed)
     draw_x, draw_h, _, draw_bias = _SCHEMES[scheme]
     values: dict[str, np.ndarray] = {}
     for gate in cell.gates:
-        if gate.is_joint:  # in the order of its columns
+        if gate.is_joint:  # draw in the order of the columns
             w_h, w_x = draw_h(rng, (n_a, n_a), n_a), draw_x(rng, (n_a, n_x), n_a)
         else:
             w_x, w_h = draw_x(rng, (n_a, n_x), n_a), draw_h(rng, (n_a, n_a), n_a)
@@ -130,14 +132,14 @@ def initialize_dense(
     xp: Any = None,
     device: Any = None,
 ) -> dict[str, Array]:
-    """Initial parameters of a dense layer.
+    """Initialize the parameters of a dense layer.
 
     Parameters
     ----------
     n_in, n_out : int
-        Inputs and outputs.
+        Numbers of inputs and outputs.
     scheme, seed, dtype, xp, device
-        As for `initialize_parameters`.
+        As in `initialize_parameters`.
 
     Returns
     -------
@@ -146,10 +148,11 @@ def initialize_dense(
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         As `initialize_parameters`.
     """
-    _check_choices({"n_in": n_in, "n_out": n_out}, scheme, dtype)
+    n_in, n_out = integer("n_in", n_in), integer("n_out", n_out)
+    _check_choices(scheme, dtype)
     return _moved(_dense(np.random.default_rng(seed), n_in, n_out, scheme, ("Wy", "by")), dtype, xp, device)
 
 
@@ -160,10 +163,7 @@ def _dense(
     return {keys[0]: draw_head(rng, (n_out, n_in), n_in), keys[1]: draw_bias(rng, (n_out, 1), n_in)}
 
 
-def _check_choices(sizes: dict[str, int | None], scheme: str, dtype: str) -> None:
-    for name, size in sizes.items():
-        if size is not None and (not isinstance(size, int | np.integer) or size < 1):
-            raise ValueError(f"`{name}` must be an integer of at least 1; got {size!r}")
+def _check_choices(scheme: str, dtype: str) -> None:
     if scheme not in _SCHEMES:
         raise ValueError(f"`scheme` must be one of {sorted(_SCHEMES)}; got {scheme!r}")
     if dtype not in ("float32", "float64"):
@@ -171,7 +171,7 @@ def _check_choices(sizes: dict[str, int | None], scheme: str, dtype: str) -> Non
 
 
 def _moved(values: dict[str, np.ndarray], dtype: str, xp: Any, device: Any) -> dict[str, Array]:
-    """The values in a dtype, a library and on a device."""
+    """Convert the values to a dtype, a library and a device."""
     target: Any = np if xp is None else xp
     keywords = {} if device is None else {"device": device}
     return {key: target.asarray(value.astype(dtype), **keywords) for key, value in values.items()}

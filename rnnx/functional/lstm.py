@@ -1,4 +1,4 @@
-"""The LSTM of the course; its equations stand in `rnnx.cells.lstm`."""
+"""The course's LSTM; its equations are in `rnnx.cells.lstm`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from rnnx.functional.recurrent import NamedGradients
 def lstm_cell_forward(
     xt: Array, a_prev: Array, c_prev: Array, parameters: Mapping[str, Array]
 ) -> tuple[Array, Array, Array | None, tuple[Any, ...]]:
-    """One step of an LSTM.
+    """Run one step of an LSTM.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ def lstm_cell_forward(
         Previous hidden and cell state.
     parameters : dict of str to array
         Wf, Wi, Wc, Wo (n_a, n_a + n_x), acting on [a_prev; xt] in that order, and bf, bi, bc, bo (n_a, 1);
-        for an output also Wy (n_y, n_a), by (n_y, 1).
+        for an output layer, also Wy (n_y, n_a), by (n_y, 1).
 
     Returns
     -------
@@ -43,7 +43,7 @@ def lstm_cell_forward(
 
 
 def lstm_cell_backward(da_next: Array, dc_next: Array, cache: tuple[Any, ...]) -> NamedGradients:
-    """Gradients of one step of an LSTM.
+    """Compute the gradients of one step of an LSTM.
 
     Parameters
     ----------
@@ -76,36 +76,36 @@ def lstm_forward(
     lengths: Any = None,
     keep_caches: bool = True,
 ) -> tuple[Array, Array | None, Array, Caches]:
-    """An LSTM over a sequence.
+    """Run an LSTM over a sequence.
 
     Parameters
     ----------
     x : array, shape (n_x, m, T_x), or (m, T_x) of integers
-        Inputs, float32 or float64; integer and bool are converted to the parameters' dtype. Or the index, 0 to
-        n_x - 1, of each one-hot column, which is then never built; past an example's end anything may stand.
+        Inputs, float32 or float64; integer and bool are converted to the parameters' dtype. A two-dimensional
+        integer array holds the indices, 0 to n_x - 1, of one-hot columns, which are never built.
     a0 : array, shape (n_a, m), or None
-        Initial hidden state; None for zeros.
+        Initial hidden state; None means zeros.
     parameters : dict of str to array
         Wf, Wi, Wc, Wo (n_a, n_a + n_x), acting on [a_prev; x_t] in that order, and bf, bi, bc, bo (n_a, 1);
-        for an output also Wy (n_y, n_a), by (n_y, 1).
+        for an output layer, also Wy (n_y, n_a), by (n_y, 1).
     c0 : array, shape (n_a, m), optional
         Initial cell state; default zeros.
     lengths : sequence or array of int, shape (m,), optional
-        Steps of each example, 0 to T_x, in any order. Past an example's end its state stays as it is and
-        its outputs are zero.
+        Number of steps of each example, 0 to T_x. Entries past an example's length are ignored: its state no
+        longer changes and its outputs are zero.
     keep_caches : bool
-        False for inference: saves nothing for a backward pass.
+        False for inference: nothing is saved for a backward pass.
 
     Returns
     -------
     a : array, shape (n_a, m, T_x)
-        Hidden states of all steps.
+        Hidden state after each step.
     y : array, shape (n_y, m, T_x), or None without Wy and by
         Softmax outputs.
     c : array, shape (n_a, m, T_x)
-        Cell states of all steps.
+        Cell state after each step.
     caches : Caches
-        Unpacks as (steps, x); for `lstm_backward`. ``caches.final_state`` holds the final "a" and "c".
+        For `lstm_backward`. They unpack as (steps, x). ``caches.final_state`` holds the final "a" and "c".
 
     Raises
     ------
@@ -127,29 +127,29 @@ def lstm_backward(
     dc_final: Array | None = None,
     consume: bool = False,
 ) -> NamedGradients:
-    """Gradients of an LSTM over a sequence, carried back through every step.
+    """Compute the gradients of `lstm_forward`, through all steps.
 
-    An older notebook of the course does not carry da_prev and dc_prev from step to step; the values printed
-    there are wrong for every T_x > 1.
+    An older notebook of the course does not carry da_prev and dc_prev from step to step, so the values that it prints
+    are wrong for every T_x > 1.
 
     Parameters
     ----------
     da : array, shape (n_a, m, T), or None
-        Gradient with respect to the hidden states of the first T <= T_x steps; None for zeros.
+        Gradient with respect to the hidden states after the first T <= T_x steps; None means zeros.
     caches : Caches, or (steps, x)
         From `lstm_forward`, or hand-built: ([cache, ...], x) with the caches of `lstm_cell_forward`.
     dc : array, shape (n_a, m, T), optional
-        Gradient with respect to the returned cell states.
+        Gradient with respect to the cell states after the first T steps.
     da_final, dc_final : array, shape (n_a, m), optional
-        Gradients with respect to the final states, beside what `da` and `dc` say of them. Need T = T_x.
+        Gradients with respect to the final states, added to those in `da` and `dc`. They require T = T_x.
     consume : bool
-        True frees the memory of `caches`, which cannot be used again.
+        Free the memory of `caches`, which cannot be used again.
 
     Returns
     -------
     gradients : dict
         dx (n_x, m, T), da0 (n_a, m), dWf, dWi, dWc, dWo (n_a, n_a + n_x), dbf, dbi, dbc, dbo (n_a, 1),
-        dc0 (n_a, m). No dx for inputs that are indices.
+        dc0 (n_a, m). No dx for index inputs.
 
     Raises
     ------

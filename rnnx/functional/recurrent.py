@@ -81,7 +81,7 @@ def recurrent_backward(
     ds_final: Sequence[Array | None] = (),
     consume: bool = False,
 ) -> NamedGradients:
-    """Gradients of any cell over a sequence.
+    """Compute the gradients of `recurrent_forward`.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The Elman network of the course; its equation stands in `rnnx.cells.rnn`."""
+"""The course's Elman network; its equation is in `rnnx.cells.rnn`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from rnnx.functional.recurrent import NamedGradients
 def rnn_cell_forward(
     xt: Array, a_prev: Array, parameters: Mapping[str, Array]
 ) -> tuple[Array, Array | None, tuple[Any, ...]]:
-    """One step of an RNN: a_next = tanh(Waa a_prev + Wax xt + ba), yt_pred = softmax(Wya a_next + by).
+    """Run one step of an RNN: a_next = tanh(Waa a_prev + Wax xt + ba), yt_pred = softmax(Wya a_next + by).
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ def rnn_cell_forward(
     a_prev : array, shape (n_a, m)
         Previous hidden state.
     parameters : dict of str to array
-        Wax (n_a, n_x), Waa (n_a, n_a), ba (n_a, 1); for an output also Wya (n_y, n_a), by (n_y, 1).
+        Wax (n_a, n_x), Waa (n_a, n_a), ba (n_a, 1); for an output layer, also Wya (n_y, n_a), by (n_y, 1).
 
     Returns
     -------
@@ -41,7 +41,7 @@ def rnn_cell_forward(
 
 
 def rnn_cell_backward(da_next: Array, cache: tuple[Any, ...]) -> NamedGradients:
-    """Gradients of one step of an RNN.
+    """Compute the gradients of one step of an RNN.
 
     Parameters
     ----------
@@ -67,31 +67,31 @@ def rnn_cell_backward(da_next: Array, cache: tuple[Any, ...]) -> NamedGradients:
 def rnn_forward(
     x: Array, a0: Array | None, parameters: Mapping[str, Array], *, lengths: Any = None, keep_caches: bool = True
 ) -> tuple[Array, Array | None, Caches]:
-    """An RNN over a sequence.
+    """Run an RNN over a sequence.
 
     Parameters
     ----------
     x : array, shape (n_x, m, T_x), or (m, T_x) of integers
-        Inputs, float32 or float64; integer and bool are converted to the parameters' dtype. Or the index, 0 to
-        n_x - 1, of each one-hot column, which is then never built; past an example's end anything may stand.
+        Inputs, float32 or float64; integer and bool are converted to the parameters' dtype. A two-dimensional
+        integer array holds the indices, 0 to n_x - 1, of one-hot columns, which are never built.
     a0 : array, shape (n_a, m), or None
-        Initial hidden state; None for zeros.
+        Initial hidden state; None means zeros.
     parameters : dict of str to array
-        Wax (n_a, n_x), Waa (n_a, n_a), ba (n_a, 1); for an output also Wya (n_y, n_a), by (n_y, 1).
+        Wax (n_a, n_x), Waa (n_a, n_a), ba (n_a, 1); for an output layer, also Wya (n_y, n_a), by (n_y, 1).
     lengths : sequence or array of int, shape (m,), optional
-        Steps of each example, 0 to T_x, in any order. Past an example's end its state stays as it is and
-        its outputs are zero.
+        Number of steps of each example, 0 to T_x. Entries past an example's length are ignored: its state no
+        longer changes and its outputs are zero.
     keep_caches : bool
-        False for inference: saves nothing for a backward pass.
+        False for inference: nothing is saved for a backward pass.
 
     Returns
     -------
     a : array, shape (n_a, m, T_x)
-        Hidden states of all steps.
+        Hidden state after each step.
     y_pred : array, shape (n_y, m, T_x), or None without Wya and by
         Softmax outputs.
     caches : Caches
-        Unpacks as (steps, x); for `rnn_backward`. ``caches.final_state["a"]`` is the final hidden state.
+        For `rnn_backward`. They unpack as (steps, x). ``caches.final_state["a"]`` is the final hidden state.
 
     Raises
     ------
@@ -107,24 +107,23 @@ def rnn_forward(
 def rnn_backward(
     da: Array | None, caches: Any, *, da_final: Array | None = None, consume: bool = False
 ) -> NamedGradients:
-    """Gradients of an RNN over a sequence, carried back through every step.
+    """Compute the gradients of `rnn_forward`, through all steps.
 
     Parameters
     ----------
     da : array, shape (n_a, m, T), or None
-        Gradient with respect to the hidden states of the first T <= T_x steps; None for zeros.
+        Gradient with respect to the hidden states after the first T <= T_x steps; None means zeros.
     caches : Caches, or (steps, x)
         From `rnn_forward`, or hand-built: ([cache, ...], x) with the caches of `rnn_cell_forward`.
     da_final : array, shape (n_a, m), optional
-        Gradient with respect to the final hidden state, beside what `da` says of it. Needs T = T_x.
+        Gradient with respect to the final hidden state, added to that in `da`. Requires T = T_x.
     consume : bool
-        True frees the memory of `caches`, which cannot be used again.
+        Free the memory of `caches`, which cannot be used again.
 
     Returns
     -------
     gradients : dict
-        dx (n_x, m, T), da0 (n_a, m), dWax (n_a, n_x), dWaa (n_a, n_a), dba (n_a, 1). No dx
-        for inputs that are indices.
+        dx (n_x, m, T), da0 (n_a, m), dWax (n_a, n_x), dWaa (n_a, n_a), dba (n_a, 1). No dx for index inputs.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A recurrent layer fed one time step at a time, its state kept between the calls."""
+"""A recurrent layer that is fed one time step at a time and keeps its state between calls."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -6,33 +6,33 @@ from dataclasses import replace
 from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
+from rnnx._core.checks import integer
 from rnnx.cells import Cell, cell_of
 from rnnx.functional import arguments
 
 
 class Stream:
-    """A cell, its weights made ready once, and a state that every step moves on.
+    """Run a cell one time step at a time, with its weights packed once.
 
-    A step checks nothing and, on the compiled engine, allocates nothing: what is passed must have the shape and
-    dtype of `x` here. For whole sequences use `recurrent_forward`, which is faster per step. One thread at a time may
-    use a stream.
+    A step checks nothing and, on the `cpu` engine, allocates nothing. For whole sequences use `recurrent_forward`,
+    which is faster per step. A stream is not thread-safe.
 
     Parameters
     ----------
     cell : Cell or str
-        A cell record of your own, or the name of one in ``rnnx.CELLS``.
+        Your own cell, or the name of one in ``rnnx.CELLS``.
     parameters : dict of str to array
-        As for `recurrent_forward`; they are copied. An output layer is accepted and not used.
+        As in `recurrent_forward`; they are copied. An output layer is ignored.
     m : int
-        Number of examples that move on side by side.
+        Number of examples.
     s0 : sequence of array or None, shape (n_a, m)
-        Initial states in the order of ``cell.states``; None stands for zeros, and so do missing ones.
+        Initial states in the order of ``cell.states``; None and missing entries mean zeros.
 
     Attributes
     ----------
     cell : Cell
     engine : str
-        Name of the engine that runs.
+        Name of the engine that runs the steps.
 
     Raises
     ------
@@ -53,8 +53,7 @@ class Stream:
         self, cell: Cell | str, parameters: Mapping[str, Array], *, m: int = 1, s0: Sequence[Array | None] = ()
     ) -> None:
         self.cell = cell_of(cell)
-        if not isinstance(m, int) or m < 1:
-            raise ValueError(f"`m` must be an integer of at least 1; got {m!r}")
+        m = integer("m", m)
         arguments.check_keys(self.cell, parameters)
         states = arguments.by_state("s0", s0, self.cell, "{}0")
         given = {name: s for name, s in states.items() if s is not None}
@@ -68,18 +67,18 @@ class Stream:
         self._states: tuple[Array, ...] = self._s0
 
     def step(self, xt: Array) -> Array:
-        """Move on by one step.
+        """Run one step.
 
         Parameters
         ----------
         xt : array, shape (n_x, m)
-            In the library and dtype of the parameters. Not checked.
+            In the library and dtype of the parameters; not checked.
 
         Returns
         -------
         a : array, shape (n_a, m)
-            The new hidden state: the one that the next step starts from, not to be written to. On the compiled
-            engine its memory is used again by the step after next: copy what you want to keep.
+            The new hidden state. Do not write to it: the next step reads it. On the `cpu` engine, the step after
+            that overwrites it, so copy it if you need it longer.
         """
         self._states = self._stepper.step(xt)
         return self._states[0]
@@ -90,7 +89,7 @@ class Stream:
         return {name: ns.owned_copy(self._xp, s) for name, s in zip(self.cell.states, self._states, strict=True)}
 
     def reset(self) -> None:
-        """Go back to the initial state."""
+        """Return to the initial state."""
         self._stepper.set(self._s0)
         self._states = self._s0
 
