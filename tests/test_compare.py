@@ -71,6 +71,7 @@ def check_files(report, folder):
 
 
 @pytest.mark.parametrize(("cell", "optimizer"), [("lstm", "adam"), ("gru_reset_after", "sgd")])
+@pytest.mark.slow
 def test_torch(cell, optimizer, tmp_path):
     installed("torch")
     started = []
@@ -82,6 +83,7 @@ def test_torch(cell, optimizer, tmp_path):
     assert "torch" not in report.sides["rnnx"].versions
 
 
+@pytest.mark.slow
 def test_keras(tmp_path):
     """The GRU with two biases, and Adam, whose epsilon is not Keras's: in float64, where it shows."""
     installed("tensorflow", "keras")
@@ -147,6 +149,7 @@ def make_request():
     return runner.make_request(TEXT, Settings(9, **SMALL))
 
 
+@pytest.mark.slow
 def test_a_side_that_fails(tmp_path):
     request = make_request()
     broken = Request(request.settings, request.inputs, request.targets, {"by": request.parameters["by"]})
@@ -156,6 +159,7 @@ def test_a_side_that_fails(tmp_path):
         runner._run_sides({"mine": ("_no_side", "")}, request, None)
 
 
+@pytest.mark.slow
 def test_sides_import_nothing_from_the_present_folder(tmp_path, monkeypatch):
     """rnnx's side imports numpy; a file of that name is somebody's own."""
     (tmp_path / "numpy.py").write_text("raise RuntimeError('mine')")
@@ -190,6 +194,7 @@ def test_numbers_of_numpy(monkeypatch):
     assert json.loads(json.dumps(asdict(report.settings)))["batch_size"] == 2
 
 
+@pytest.mark.slow
 def test_the_picture_is_of_one_style(tmp_path):
     """It is written whole or not at all, and the same every time."""
     from rnnx.plots import style

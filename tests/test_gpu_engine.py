@@ -352,6 +352,7 @@ SWAP = rnnx.Cell(
 @pytest.mark.parametrize("shared", [0, 227 << 10])
 @pytest.mark.parametrize("lengths", [None, [4, 0, 2]])
 @pytest.mark.parametrize("odd", [THROUGH, SWAP], ids=lambda cell: cell.name)
+@pytest.mark.slow
 def test_cells_that_hand_things_through(queue, odd, lengths, shared, rng, monkeypatch):
     """Symbols that come back unchanged, or twice, or zero anywhere; two stages, biases on some gates, keys of two."""
     monkeypatch.setattr(type(queue), "clusters", shared)
@@ -384,6 +385,7 @@ CLUSTERS = {
 
 
 @pytest.mark.parametrize("case", CLUSTERS)
+@pytest.mark.slow
 def test_clusters_agree_with_plain(clusters, cell, case, rng):
     dtype, options = CLUSTERS[case]
     options = {"n_x": 5, "n_a": 11, "m": 4, "n_steps": 6, "n_y": 2, "scale": 0.5, **options}
@@ -401,6 +403,7 @@ def test_clusters_agree_with_plain(clusters, cell, case, rng):
     assert "backward_0" not in clusters.log
 
 
+@pytest.mark.slow
 def test_clusters_give_the_same_bits_in_any_order_of_the_threads(clusters, cell, rng, monkeypatch):
     import emulated_engine
 
@@ -413,6 +416,7 @@ def test_clusters_give_the_same_bits_in_any_order_of_the_threads(clusters, cell,
 
 @pytest.mark.parametrize("which", range(2))
 @pytest.mark.parametrize("name", ["cluster_forward", "cluster_backward"])
+@pytest.mark.slow
 def test_a_missing_barrier_is_seen(clusters, name, which, rng, monkeypatch):
     """The emulation is able to fail: without one barrier of the loop the results are others."""
     from rnnx.engines.gpu import cluster_codegen

@@ -429,6 +429,7 @@ def words(rng, n, length=4):
 
 
 @pytest.mark.parametrize("attention", ["additive", "dot"])
+@pytest.mark.slow
 def test_learns_to_reverse_words(attention):
     """More than 99 % of words that it has not seen, to the letter."""
     rng = np.random.default_rng(0)

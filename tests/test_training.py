@@ -69,6 +69,7 @@ def test_a_loss_that_is_not_finite_stops_the_run():
     st.booleans(),
     st.sampled_from([None, 4]),
 )
+@pytest.mark.slow
 def test_a_run_can_be_cut_anywhere(by, cut, evaluate_every, shuffle, segment_length):
     """State out, state into a new trainer, after any item: the same losses, parameters and counters, bit for bit."""
     text = NAMES if by == "lines" else PROSE
