@@ -71,6 +71,7 @@ def check_files(report, folder):
 
 
 @pytest.mark.parametrize(("cell", "optimizer"), [("lstm", "adam"), ("gru_reset_after", "sgd")])
+@pytest.mark.slow
 def test_torch(cell, optimizer, tmp_path):
     installed("torch")
     started = []
@@ -82,6 +83,7 @@ def test_torch(cell, optimizer, tmp_path):
     assert "torch" not in report.sides["rnnx"].versions
 
 
+@pytest.mark.slow
 def test_keras(tmp_path):
     """The GRU with two biases, and Adam with its different epsilon, in float64, where a difference shows."""
     installed("tensorflow", "keras")
