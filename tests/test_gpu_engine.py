@@ -82,7 +82,7 @@ def test_fortran_order_is_not_copied(stream, rng):
     problem = make_problem(rnnx.CELLS["lstm"], rng, 3, 4, 2, 6)
     x, ds = np.asfortranarray(problem.x), [*map(np.asfortranarray, problem.dstates)]
     for keep, moved in ((False, 0), (True, 1)):
-        stream.graphs = None
+        stream.graphs = graphs.GraphCache(stream)
         stream.log.clear()
         states, _, caches = rnnx.recurrent_forward(problem.cell, x, (), problem.parameters, keep_caches=keep)
         assert all(s.flags.f_contiguous for s in states)
@@ -194,7 +194,7 @@ def test_captured_passes_are_limited(stream, rng, monkeypatch):
     stream.log.clear()
     results(steady)
     assert stream.log.count("graph") == 2
-    monkeypatch.setattr(stream, "graph_memory", 0)
+    monkeypatch.setattr(stream, "memory", 0)
     results(make_problem(rnnx.CELLS["gru"], rng))
     stream.log.clear()
     results(make_problem(rnnx.CELLS["gru"], rng))
@@ -234,7 +234,7 @@ def test_without_capture(stream, cell, rng, monkeypatch):
         patch.setattr(stream, "capture", lambda work: None)
         for _ in range(3):
             assert_same_bits(results(problem), expected)
-    monkeypatch.setattr(stream, "graphs", None)
+    monkeypatch.setattr(stream, "graphs", graphs.GraphCache(stream))
     monkeypatch.setattr(stream, "can_capture", False)
     for _ in range(3):
         assert_same_bits(results(problem), expected)
@@ -429,7 +429,7 @@ def test_a_missing_barrier_is_detected(clusters, name, which, rng, monkeypatch):
     assert barrier in body
     broken = f"{head}{name}({loop}for (t = {body.replace(barrier, '', 1)}"
     monkeypatch.setattr(cluster_codegen, "source", lambda cell: broken)
-    monkeypatch.setattr(clusters, "graphs", None)
+    monkeypatch.setattr(clusters, "graphs", graphs.GraphCache(clusters))
     actual = results(problem)
     assert any(not np.array_equal(actual[key], expected[key]) for key in expected)
 
@@ -477,7 +477,7 @@ def test_sums(stream, rows, columns, rng):
     launches.sum_columns(stream, launcher(stream), matrix, target.address("sums"))
     assert_close(target.array("sums"), a[:, :columns].sum(axis=0), 1e-14)
     index = rng.integers(0, 6, rows)
-    wide = target.matrix("scattered").column_block(2, 6)
+    wide = target.matrix("scattered").block(0, columns, 2, 6)
     launches.scatter_add(launcher(stream), matrix, index.ctypes.data, wide)
     assert_close(target.array("scattered")[:, 2:8], a[:, :columns].T @ np.eye(6)[index], 1e-14)
     assert np.isnan(target.array("scattered")[:, [0, 1, 8]]).all()
