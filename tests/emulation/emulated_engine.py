@@ -30,7 +30,7 @@ def compiled(source, options=()):
     text = '#include "emulator.h"\n' + source
     for name in codegen.kernel_names(source):
         parameters = codegen.declared(source, name).parameters
-        given = ", ".join(f"({parameter.type})a[{i}]" for i, parameter in enumerate(parameters))
+        given = ", ".join(f"({parameter.rsplit(' ', 1)[0]})a[{i}]" for i, parameter in enumerate(parameters))
         body = re.search(rf"void (?:__\w+\([^)]*\) )*{name}\(.*?\n}}\n", source, re.DOTALL).group()
         barriers = re.search(r"RNNX_SHARED|__syncthreads|copy_time_major|sum_columns|cluster_", body)
         together = 8 if "__cluster_dims__(8, 1, 1)" in body else 1

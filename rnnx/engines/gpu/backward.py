@@ -10,7 +10,7 @@ from rnnx._core.layout import to_public
 from rnnx.cells.parameters import StageGradients, name_gradients
 from rnnx.cells.wiring import Argument, Slot, StageWiring, wiring
 from rnnx.engines.gpu import cluster_codegen
-from rnnx.engines.gpu.codegen import backward_kernel, real_dtype
+from rnnx.engines.gpu.codegen import backward_kernel, name_of, real_dtype
 from rnnx.engines.gpu.device import Arena, Array, DeviceStream, Matrix, Shapes, StepArgument
 from rnnx.engines.gpu.launches import INDEX, is_time_major, scatter_add, sum_columns, to_time_major
 from rnnx.engines.gpu.pass_key import PassKey
@@ -35,13 +35,9 @@ class Backward(Pass):
     """
 
     def __init__(
-        self,
-        stream: DeviceStream,
-        key: PassKey,
-        given: tuple[bool, ...],
-        tape: Mapping[str, int],
+        self, stream: DeviceStream, key: PassKey, given: tuple[bool, ...], tape: Mapping[str, int],
         in_place: Sequence[Array | None] = (),
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(stream, key)
         self._tape, self._given = tape, given
         self._in_place = {
@@ -122,7 +118,7 @@ class Backward(Pass):
                 return StepArgument(self.memory.address(_cotangent(slot)))
             return self._place(slot)
 
-        values = {p.name: place(p.argument) for p in kernel.parameters if p.argument}
+        values = {name_of(argument): place(argument) for argument in stage.backward_arguments()}
         # The kernel has written the direct path, to which the product is added; without one it overwrites.
         beta = int(has_direct_path(key.cell, stage.number) or key.has_lengths)
         target = self.memory.matrix(_cotangent(stage.operand))

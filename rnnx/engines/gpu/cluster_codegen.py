@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from rnnx.cells import Cell
 from rnnx.cells.wiring import Slot, StageWiring, wiring
-from rnnx.engines.gpu.codegen import Kernel, load, make_kernel, named, read
+from rnnx.engines.gpu.codegen import Kernel, load, make_kernel, read
 from rnnx.engines.gpu.trace import trace_backward, trace_forward
 
 CLUSTER, THREADS = 8, 512  # blocks per cluster; threads per block
@@ -36,7 +36,7 @@ _BEGIN = (
     "const int n4 = (int)((n + 3) / 4 * 4), stride = n4 + 4;",
     "const i64 j0 = (i64)(blockIdx.x / RNNX_CLUSTER) * RNNX_ROWS;",
 )
-_SIZES = (*named("const i64*", "lengths"), *named("i64", "n_steps", "m", "n", "row"))
+_SIZES = ("const i64* lengths", "i64 n_steps", "i64 m", "i64 n", "i64 row")
 
 
 @lru_cache(maxsize=64)
@@ -47,8 +47,9 @@ def source(cell: Cell) -> str:
 
 
 def _stored(cell: Cell) -> list[str]:
-    """Names of the arrays over time: states and saved values."""
-    return [*(f"S{k}" for k in range(len(cell.states))), *(f"K{k}" for k in range(len(cell.saved)))]
+    """Parameters for the arrays over time: states and saved values."""
+    counts = {"S": len(cell.states), "K": len(cell.saved)}
+    return [f"storage* {letter}{k}" for letter, count in counts.items() for k in range(count)]
 
 
 def _at(slot: Slot, saved_step: str = "m * n") -> str:
@@ -124,9 +125,9 @@ def forward_kernel(cell: Cell) -> Kernel:
     ``operand<i>`` holds the operand of stage i twice: one copy is read while the other is written.
     """
     stages = wiring(cell)
-    weights = (f"{name}{stage.number}" for stage in stages for name in ("wh", "bh"))
-    pointers = (*named("const i64*", "index"), *named("const storage*", "zx", "b", *weights))
-    parameters = (*pointers, *named("storage*", *_stored(cell)), *_SIZES, *named("i64", "n_x", "zx_step", "saved_step"))
+    pointers = [f"const storage* {name}{stage.number}" for stage in stages for name in ("wh", "bh")]
+    pointers += ["const i64* index", "const storage* zx", "const storage* b", *_stored(cell)]
+    parameters = (*pointers, *_SIZES, "i64 n_x", "i64 zx_step", "i64 saved_step")
     most = max(stage.n_gates for stage in stages)
     lines = [*_BEGIN, *_load_weights(stages)]
     lines += [f"real* operand{stage.number} = allocate<real>(free, 2 * RNNX_ROWS * n4);" for stage in stages]
@@ -182,10 +183,9 @@ def backward_kernel(cell: Cell) -> Kernel:
     states, and at the end those of the initial states. ``d<i>_<k>`` holds the cotangents of what stage i reads.
     """
     stages, states = wiring(cell), range(len(cell.states))
-    read_only = (*(f"d_given{k}" for k in states), *(f"wh{stage.number}" for stage in stages), *_stored(cell))
-    sides = ("dZ", *(f"dZh{stage.number}" for stage in stages if not stage.stage.additive))
-    carried = named("real*", *(f"carry{k}" for k in states))
-    parameters = (*named("const storage*", *read_only), *named("storage*", *sides), *carried, *_SIZES)
+    parameters = [*_stored(cell), *(f"const storage* wh{stage.number}" for stage in stages), "storage* dZ", *_SIZES]
+    parameters += [f"storage* dZh{stage.number}" for stage in stages if not stage.stage.additive]
+    parameters += [f"{declared}{k}" for k in states for declared in ("const storage* d_given", "real* carry")]
     most = max(stage.n_gates for stage in stages)
     lines = [*_BEGIN, *_load_weights(stages)]
     lines += [f"real* dz = allocate<real>(free, (i64){most} * units * RNNX_ROWS);"]

@@ -4,7 +4,7 @@ A kernel computes one stage of one time step, one thread per element of the stat
 the same for every cell. The kernels include ``kernels/prelude.cuh``; kernels that depend on no cell are in
 ``kernels/layout.cu``.
 
-A `Kernel` has one list of parameters: the text declares them, and a launch passes its arguments by their names.
+A `Kernel` has one list of parameters: its text declares them, and a launch passes its arguments by their names.
 
 Dimensions: m examples, n units; j an example, u a unit, e = j n + u; t the time step.
 """
@@ -64,40 +64,30 @@ def read(name: str) -> str:
 # --- kernels and their parameters ---------------------------------------------------------------------------------
 
 
-class Parameter(NamedTuple):
-    """A kernel parameter, 64 bits wide: a pointer or an integer."""
-
-    name: str
-    type: str  # in CUDA
-    argument: Argument | None = None  # what it points to, if the cell's wiring says so
-
-
 class Kernel(NamedTuple):
-    """A kernel and its parameters."""
+    """A kernel. Its parameters are 64 bits wide: pointers and integers."""
 
     name: str
-    parameters: tuple[Parameter, ...]
+    parameters: tuple[str, ...]  # declarations, such as "i64 n"
     text: str = ""
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the parameters."""
+        return [declaration.rsplit(" ", 1)[1] for declaration in self.parameters]
 
     def bind(self, values: Mapping[str, V]) -> list[V]:
         """Return the arguments, given by name, in the order of the parameters."""
         if len(values) != len(self.parameters):
-            raise TypeError(f"{self.name} has parameters {[p.name for p in self.parameters]}; got {list(values)}")
-        return [values[parameter.name] for parameter in self.parameters]
+            raise TypeError(f"{self.name} has parameters {self.names}; got {list(values)}")
+        return [values[name] for name in self.names]
 
 
-def named(type: str, *names: str) -> tuple[Parameter, ...]:  # noqa: A002
-    """Parameters of one type."""
-    return tuple(Parameter(name, type) for name in names)
-
-
-def make_kernel(name: str, parameters: Iterable[Parameter], lines: Iterable[str], attributes: str = "") -> Kernel:
+def make_kernel(name: str, parameters: Iterable[str], lines: Iterable[str], attributes: str = "") -> Kernel:
     """Generate a kernel with these parameters and lines."""
-    parameters = tuple(parameters)
-    declaration = ", ".join(f"{parameter.type} {parameter.name}" for parameter in parameters)
-    body = "\n".join(f"  {line}" for line in lines)
-    text = f'extern "C" __global__ void {attributes}{name}(\n    {declaration}) {{\n{body}\n}}\n'
-    return Kernel(name, parameters, text)
+    parameters, body = tuple(parameters), "\n".join(f"  {line}" for line in lines)
+    head = f'extern "C" __global__ void {attributes}{name}(\n    {", ".join(parameters)})'
+    return Kernel(name, parameters, f"{head} {{\n{body}\n}}\n")
 
 
 def kernel_names(text: str) -> list[str]:
@@ -110,15 +100,12 @@ def declared(text: str, name: str) -> Kernel:
     """Read the parameters of a function from its declaration in a CUDA source."""
     match = re.search(rf"\bvoid (?:__\w+\([^)]*\) )*{name}\(([^)]*)\)", text)
     assert match, name
-    types = (declaration.strip().rsplit(" ", 1) for declaration in match[1].split(","))
-    return Kernel(name, tuple(Parameter(name, type_) for type_, name in types))
+    return Kernel(name, tuple(declaration.strip() for declaration in match[1].split(",")))
 
 
-def _arrays(arguments: Iterable[Argument], reals: Sequence[str] = ()) -> list[Parameter]:
-    """Parameters for arguments of the wiring. The roles `reals` are in the dtype of the computation."""
-    names = ((argument.role if argument.per_gate else f"{argument.role}{argument.number}") for argument in arguments)
-    types = ("real*" if argument.role in reals else "storage*" for argument in arguments)
-    return [Parameter(*fields) for fields in zip(names, types, arguments, strict=True)]
+def name_of(argument: Argument) -> str:
+    """The name of the parameter for an argument of the wiring."""
+    return argument.role if argument.per_gate else f"{argument.role}{argument.number}"
 
 
 def load(letter: str, places: Iterable[str]) -> list[str]:
@@ -135,7 +122,18 @@ _ELEMENT = (
     "if (e >= m * n) return;",
     "const unsigned j = e / (unsigned)n, u = e - j * (unsigned)n;",
 )
-_SIZES = (*named("const i64*", "lengths"), *named("i64", "t", "m", "n", "row", "hrow"))
+_SIZES = ("const i64* lengths", "i64 t", "i64 m", "i64 n", "i64 row", "i64 hrow")
+
+
+def forward_arrays(stage: StageWiring) -> list[Argument]:
+    """The values of a step that the forward kernel reads and writes.
+
+    If the last stage does not read the states of the previous step itself, it has them as "previous".
+    """
+    arrays = [argument for argument in stage.forward_arguments() if not argument.per_gate]
+    if stage.is_last and stage.number:
+        arrays += [Argument("previous", k, slot._replace(after=False)) for k, slot in enumerate(stage.writes)]
+    return arrays
 
 
 @lru_cache(maxsize=256)
@@ -143,16 +141,13 @@ def forward_kernel(stage: StageWiring) -> Kernel:
     """The kernel ``forward_<stage>``.
 
     `zx` has rows of length `row`: one per example, or with `index` one per input, which `index` selects. `zh` has rows
-    of length `hrow` and is null if it was added to `zx`. `b` and `bh` are the biases; `bh` may be null. If the last
-    stage does not read the states of the previous step itself, it has them as `previous`.
+    of length `hrow` and is null if it was added to `zx`. `b` and `bh` are the biases; `bh` may be null.
 
     An index out of range gives NaN, because checking indices would have to wait for the device. Past an example's end
     the states of the previous step are copied, and the other results are zero.
     """
-    arrays = [argument for argument in stage.forward_arguments() if argument.slot]
-    if stage.is_last and stage.number:
-        arrays += [Argument("previous", k, slot._replace(after=False)) for k, slot in enumerate(stage.writes)]
-    pointers = (*named("const storage*", "zx", "zh", "b", "bh"), *named("const i64*", "index"))
+    pointers = [f"const storage* {name}" for name in ("zx", "zh", "b", "bh")]
+    pointers += ["const i64* index", *(f"storage* {name_of(argument)}" for argument in forward_arrays(stage))]
     trace, writes, saves = trace_forward(stage)
     lines = [
         *_ELEMENT,
@@ -171,8 +166,7 @@ def forward_kernel(stage: StageWiring) -> Kernel:
         previous = f"load(previous{k} + e)" if stage.number else f"p{k}"
         lines.append(f"store(writes{k} + e, past_end ? {previous if stage.is_last else ZERO} : {result});")
     lines += [f"store(saves{k} + e, past_end ? {ZERO} : {result});" for k, result in enumerate(saves)]
-    parameters = (*pointers, *_arrays(arrays), *_SIZES, *named("i64", "n_x"))
-    return make_kernel(f"forward_{stage.number}", parameters, lines)
+    return make_kernel(f"forward_{stage.number}", (*pointers, *_SIZES, "i64 n_x"), lines)
 
 
 @lru_cache(maxsize=256)
@@ -200,7 +194,8 @@ def backward_kernel(stage: StageWiring) -> Kernel:
         # Without lengths, the product with the recurrent weights overwrites a zero.
         guard = "if (lengths) " if k == 0 and result == ZERO else ""
         lines.append(f"{guard}d_reads{k}[e] = {result};")
-    arrays = _arrays(stage.backward_arguments(), reals=("d_writes", "d_reads"))
+    types = {"d_writes": "real*", "d_reads": "real*"}  # the carried cotangents; all else is stored
+    arrays = [f"{types.get(argument.role, 'storage*')} {name_of(argument)}" for argument in stage.backward_arguments()]
     return make_kernel(f"backward_{stage.number}", (*arrays, *_SIZES), lines)
 
 
@@ -219,9 +214,9 @@ class Job(NamedTuple):
 
 def _pack() -> str:
     """The kernel ``pack``: up to `PACK_JOBS` jobs in one launch, numbered by blockIdx.y."""
-    copy = declared(read("layout.cu"), "copy_matrix").parameters
-    types = {parameter.name: parameter.type for parameter in copy}
-    parameters = [Parameter(f"{field}{job}", types[field]) for job in range(PACK_JOBS) for field in Job._fields]
-    calls = (", ".join(f"{parameter.name}{job}" for parameter in copy) for job in range(PACK_JOBS))
+    copy = declared(read("layout.cu"), "copy_matrix")
+    types = {name: declaration.rsplit(" ", 1)[0] for name, declaration in zip(copy.names, copy.parameters, strict=True)}
+    parameters = [f"{types[field]} {field}{job}" for job in range(PACK_JOBS) for field in Job._fields]
+    calls = (", ".join(f"{name}{job}" for name in copy.names) for job in range(PACK_JOBS))
     lines = (f"if (blockIdx.y == {job}) copy_matrix({call});" for job, call in enumerate(calls))
     return make_kernel("pack", parameters, lines).text

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from rnnx.cells.wiring import StageWiring, wiring
 from rnnx.engines.gpu import cluster_codegen
-from rnnx.engines.gpu.codegen import forward_kernel
+from rnnx.engines.gpu.codegen import forward_arrays, forward_kernel, name_of
 from rnnx.engines.gpu.device import Arena, Array, DeviceStream, Matrix, Shapes, StepArgument
 from rnnx.engines.gpu.launches import INDEX, is_time_major, to_time_major
 from rnnx.engines.gpu.packing import pack, packed_shapes
@@ -107,8 +107,7 @@ class Forward(Pass):
         """The work of a stage. At step 0 it reads the states S<k>[before] and writes S<k>[after]."""
         key, i, kernel, size = self.key, stage.number, forward_kernel(stage), self.key.dtype.itemsize
         first, columns, row_step = stage.first_gate * key.n, stage.n_gates * key.n, key.n_gates * self.step
-        arguments = [(p.name, p.argument.slot) for p in kernel.parameters if p.argument]
-        values = {name: self._place(slot, before, after) for name, slot in arguments if slot}
+        values = {name_of(a): self._place(a.slot, before, after) for a in forward_arrays(stage) if a.slot}
         if key.indices:
             values["zx"] = StepArgument(self.address("wx") + first * size)
             values["index"] = StepArgument(self.address("X"), key.m * INDEX.itemsize)

@@ -50,12 +50,12 @@ class Pass:
         return Matrix(self.address(f"wh{stage.number}"), rows, n, n, self.key.dtype)
 
     def _bind(self, stage: StageWiring, kernel: Kernel, values: Mapping[str, StepArgument]) -> list[StepArgument]:
-        """The arguments of a stage's kernel, with the sizes."""
+        """The arguments of a stage's kernel: `values`, and those that all such kernels have."""
         key = self.key
-        sizes = {"m": key.m, "n": key.n, "row": key.n_gates * key.n, "hrow": stage.n_gates * key.n}
-        sizes["lengths"] = self.address("lengths")
-        fixed = {name: StepArgument(value) for name, value in sizes.items()}
-        return kernel.bind({**values, **fixed, "t": StepArgument(0, 1)})
+        fixed = {"m": key.m, "n": key.n, "row": key.n_gates * key.n, "hrow": stage.n_gates * key.n}
+        fixed["lengths"] = self.address("lengths")
+        constants = {name: StepArgument(value) for name, value in fixed.items()}
+        return kernel.bind({**values, **constants, "t": StepArgument(0, 1)})
 
     def _product(self, stage: StageStep, t: int) -> None:
         self.stream.gemm(stage.a.at(t), stage.b, stage.c.at(t), stage.beta)
@@ -69,7 +69,7 @@ class Pass:
         """Launch a kernel of `cluster_codegen`. Its other arguments are sizes, and arrays of the same names."""
         key, rows = self.key, self._cluster_rows
         sizes = {"n_steps": key.n_steps, "m": key.m, "n": key.n, "row": key.n_gates * key.n}
-        arrays = {parameter.name: self.address(parameter.name) for parameter in kernel.parameters}
+        arrays = {name: self.address(name) for name in kernel.names}
         launch = self.stream.kernels((cluster_codegen.source(key.cell),), (*options(key.dtype), f"-DRNNX_ROWS={rows}"))
         blocks = cluster_codegen.CLUSTER * -(-key.m // rows)
         shared = cluster_codegen.shared_bytes(key.cell, key.dtype.itemsize, key.n, rows)
