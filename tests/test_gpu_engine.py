@@ -368,6 +368,29 @@ def test_cells_that_pass_values_through(stream, odd, lengths, shared, rng, monke
         np.testing.assert_allclose(actual[name], array, atol=1e-12, err_msg=name)
 
 
+@pytest.mark.parametrize("indices", [False, True])
+@pytest.mark.parametrize("cell", [*rnnx.CELLS.values(), SWAP], ids=lambda cell: cell.name)
+def test_caches_in_another_dtype(stream, cell, indices, rng):
+    """float64 cotangents of a float32 pass: the backward pass unpacks the packed parameters, and packs them again."""
+    problem = make_problem(cell, rng, 5, 6, 3, 4)
+    problem.parameters |= {key: rng.standard_normal((6, 1)) for key in cell.optional_keys}
+    narrow = problem.astype("float32")
+    if indices:
+        narrow.x = rng.integers(0, 5, (3, 4))
+
+    def gradients():
+        _, _, caches = rnnx.recurrent_forward(cell, narrow.x, narrow.s0, narrow.parameters)
+        return rnnx.recurrent_backward(cell, problem.dstates, caches, ds_final=problem.dfinal)
+
+    actual = [gradients() for _ in range(3)][-1]
+    with rnnx.use_engine("reference"):
+        expected = gradients()
+    assert list(actual) == list(expected)
+    for name, array in expected.items():
+        assert actual[name].dtype == np.float64
+        assert_close(actual[name], array, 1e-5, name)
+
+
 # --- whole passes on thread block clusters, which are off by default ----------------------------------------------
 
 
@@ -515,6 +538,15 @@ def test_kernels_are_traced_from_the_cell(cell):
     traced, _, _ = trace.trace_forward(wiring(cell)[0])
     expressions = [line.split(" = ")[1] for line in traced.lines]
     assert len(set(expressions)) == len(expressions)
+
+
+def test_kernel_arguments_are_bound_by_name():
+    kernel = codegen.declared(codegen.read("layout.cu"), "scatter_add")
+    values = {name: i for i, name in enumerate(reversed(kernel.names))}
+    assert kernel.bind(values) == [*reversed(range(len(kernel.names)))]
+    for wrong in (values | {"extra": 1}, {key: value for key, value in values.items() if key != "index"}):
+        with pytest.raises(TypeError, match="scatter_add has parameters"):
+            kernel.bind(wrong)
 
 
 def test_untraceable_operations_raise():

@@ -1,17 +1,18 @@
-"""The CUDA source of a cell's step kernels, generated from its traced functions, and the parameter lists of kernels.
+"""The CUDA source of a cell's step kernels, generated from its traced functions.
 
 A kernel computes one stage of one time step, one thread per element of the state. The code around the mathematics is
 the same for every cell. The kernels include ``kernels/prelude.cuh``; kernels that depend on no cell are in
 ``kernels/layout.cu``.
 
-A `Kernel` has one list of parameters: its text declares them, and a launch passes its arguments by their names.
+The parameters of a kernel are declared once, in its text. A launch passes the arguments by name, see `Kernel.bind`.
 
 Dimensions: m examples, n units; j an example, u a unit, e = j n + u; t the time step.
 """
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -64,14 +65,15 @@ def read(name: str) -> str:
 # --- kernels and their parameters ---------------------------------------------------------------------------------
 
 
-class Kernel(NamedTuple):
+@dataclass(frozen=True)
+class Kernel:
     """A kernel. Its parameters are 64 bits wide: pointers and integers."""
 
     name: str
     parameters: tuple[str, ...]  # declarations, such as "i64 n"
     text: str = ""
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """Names of the parameters."""
         return [declaration.rsplit(" ", 1)[1] for declaration in self.parameters]
