@@ -191,16 +191,16 @@ def test_precision(monkeypatch):
     pytest.importorskip("cupy", reason="no CuPy")
     from rnnx.engines.gpu import cupy_device
 
-    stream, library = cupy_device.CupyStream.__new__(cupy_device.CupyStream), cupy_device._linalg
-    assert stream.precision == "ieee"
+    precision, library = cupy_device._precision, cupy_device._linalg
+    assert precision() == "ieee"
     monkeypatch.setattr(library, "get_compute_type", lambda dtype: library.COMPUTE_TYPE_TF32)
-    assert stream.precision == "tf32"
+    assert precision() == "tf32"
     with rnnx.use_precision("ieee"):
-        assert stream.precision == "ieee"
+        assert precision() == "ieee"
     monkeypatch.undo()
     with rnnx.use_precision("tf32"):
-        assert stream.precision == "tf32"
-    assert stream.precision == "ieee"
+        assert precision() == "tf32"
+    assert precision() == "ieee"
     with pytest.raises(ValueError, match=r"`name` must be one of \('ieee', 'tf32'\); got 'b'"), rnnx.use_precision("b"):
         pass
 
@@ -472,4 +472,4 @@ def test_clusters_are_a_switch(faked, monkeypatch, switch, expected):
     with module.stream_of(OnDevice) as stream:
         assert stream.cluster_shared_bytes == expected
         assert stream.can_capture == (switch == "1")
-        assert stream.graph_memory == 1 << 30
+        assert stream.graph_memory() == 1 << 30

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rnnx.engines.gpu.codegen import PACK_JOBS, Job, bind, parameters_of, read, real_dtype
+from rnnx.engines.gpu.codegen import PACK_JOBS, Job, declared, read, real_dtype
 from rnnx.engines.gpu.device import Arena, Array, DeviceStream, Launch, Matrix
 
 INDEX = np.dtype(np.int64)
@@ -20,7 +20,7 @@ _NO_JOB = Job._make([0] * len(Job._fields))
 def _run(
     launch: Launch, kernel: str, blocks: tuple[int, int], threads: tuple[int, int], shared: int, **values: int
 ) -> None:
-    launch(kernel, blocks, threads, bind(parameters_of(read("layout.cu"), kernel), values), shared)
+    launch(kernel, blocks, threads, declared(read("layout.cu"), kernel).bind(values), shared)
 
 
 def to_time_major(
