@@ -149,6 +149,7 @@ def make_request():
     return runner.make_request(TEXT, Settings(9, **SMALL))
 
 
+@pytest.mark.slow
 def test_a_side_that_fails():
     request = make_request()
     broken = Request(request.settings, request.inputs, request.targets, {"by": request.parameters["by"]})

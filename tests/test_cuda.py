@@ -64,6 +64,7 @@ def test_every_kernel_compiles_without_spills(cell, dtype, chip):
 @pytest.mark.parametrize("chip", ["sm_90", "sm_100"])  # older GPUs have no clusters
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
+@pytest.mark.slow
 def test_every_cluster_kernel_compiles_without_spills(cell, dtype, chip):
     choices = cluster_codegen.rows_choices(dtype.itemsize)
     for rows in choices if cell is CELLS[1] else choices[-1:]:

@@ -354,6 +354,7 @@ SWAP = rnnx.Cell(
 @pytest.mark.parametrize("shared", [0, 227 << 10])
 @pytest.mark.parametrize("lengths", [None, [4, 0, 2]])
 @pytest.mark.parametrize("odd", [THROUGH, SWAP], ids=lambda cell: cell.name)
+@pytest.mark.slow
 def test_cells_that_pass_values_through(stream, odd, lengths, shared, rng, monkeypatch):
     """Results that are arguments, equal or zero; two stages, recurrent biases on some gates, separate weights."""
     monkeypatch.setattr(type(stream), "cluster_shared_bytes", shared)
@@ -409,6 +410,7 @@ CLUSTERS = {
 
 
 @pytest.mark.parametrize("case", CLUSTERS)
+@pytest.mark.slow
 def test_clusters_agree_with_the_reference_engine(clusters, cell, case, rng):
     dtype, options = CLUSTERS[case]
     options = {"n_x": 5, "n_a": 11, "m": 4, "n_steps": 6, "n_y": 2, "scale": 0.5, **options}
@@ -426,6 +428,7 @@ def test_clusters_agree_with_the_reference_engine(clusters, cell, case, rng):
     assert "backward_0" not in clusters.log
 
 
+@pytest.mark.slow
 def test_clusters_give_the_same_bits_for_any_order_of_threads(clusters, cell, rng, monkeypatch):
     import emulated_engine
 
@@ -438,6 +441,7 @@ def test_clusters_give_the_same_bits_for_any_order_of_threads(clusters, cell, rn
 
 @pytest.mark.parametrize("which", range(2))
 @pytest.mark.parametrize("name", ["cluster_forward", "cluster_backward"])
+@pytest.mark.slow
 def test_a_missing_barrier_is_detected(clusters, name, which, rng, monkeypatch):
     """The emulation can fail: without one barrier of the loop the results differ."""
     from rnnx.engines.gpu import cluster_codegen
