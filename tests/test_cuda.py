@@ -461,7 +461,7 @@ def test_calls_inside_a_capture_raise(faked):
     module, _ = faked
     stream = FakeStream(5)
     stream.begin_capture()
-    with stream, pytest.raises(RuntimeError, match="rnnx cannot be captured"), module.stream_of(OnDevice):
+    with stream, pytest.raises(RuntimeError, match="calls of rnnx cannot be captured"), module.stream_of(OnDevice):
         pass
 
 

@@ -20,17 +20,18 @@ from rnnx.engines.protocol import Cotangents, Gradients
 
 
 def _cotangent(slot: Slot) -> str:
-    """Name of the array (m, n) that carries a slot's cotangent; a state after a step is the one before the next."""
+    """Name of the array that carries a slot's cotangent. A state has one array, before and after a step."""
     return f"d_{slot.kind}{slot.number}"
 
 
 class Backward(Pass):
     """A backward pass.
 
-    Its memory holds cotangents: dZ (T, m, G n) of the input sides; dZh<i> (T, m, G_i n) of the recurrent sides where
-    those differ; of the values of a step, see `_cotangent`; and dS<k> (T, m, n), the caller's, of the states of all
-    steps. `given` says which states have one. Those in `in_place` are not copied if they are time-major.
+    Arrays of cotangents: dZ (T, m, G n) for the input sides; dZh<i> (T, m, G_i n) for the recurrent sides of stage i if
+    they differ; d_state<k> and d_saved<k> (m, n) for the values of the current step; dS<k> (T, m, n) for the states of
+    all steps, from the caller.
 
+    `given` says for which states the caller has cotangents. Those in `in_place` are not copied if they are time-major.
     `tape` has the addresses of the arrays of the forward pass by name, see `Pass`.
     """
 

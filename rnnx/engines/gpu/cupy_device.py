@@ -102,7 +102,7 @@ class CupyStream(DeviceStream):
     def enter(self, stream: Any) -> None:
         """Prepare for calls on `stream`, the current one."""
         if stream.is_capturing():  # replays would write to temporary memory that others may own by then
-            raise RuntimeError("rnnx cannot be captured in a CUDA graph of yours: it captures its own loops")
+            raise RuntimeError("calls of rnnx cannot be captured in a CUDA graph: rnnx captures its own loops")
         self._stream, self.precision, self.can_capture = stream, _precision(), self._device.can_capture
         self._device.blas.use(stream.ptr, self._workspace.ptr)
 

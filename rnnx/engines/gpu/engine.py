@@ -1,8 +1,8 @@
 # ruff: noqa: D102 - methods are documented in `rnnx.engines.protocol`
 """The engine for arrays on a GPU: matrix products by a library, one fused kernel per stage and step, CUDA graphs.
 
-This file copies arguments and results between the caller's arrays and the memory of a pass. It uses no array library:
-`device.DeviceStream` is all it knows of a device.
+This file copies arguments and results between the caller's arrays and the memory of a pass. The engine depends on no
+array library, only on `device.DeviceStream`.
 
 Dimensions: T steps, m examples, n units, n_x inputs, G gates of all stages.
 """
@@ -37,7 +37,7 @@ class TapeMemory(NamedTuple):
 
 
 class GpuEngine:
-    """See `rnnx.engines.protocol.Engine`. `stream_of` opens the stream on which work on an array is done."""
+    """See `rnnx.engines.protocol.Engine`. `stream_of` gives access to the stream of an array."""
 
     def __init__(self, stream_of: StreamOf) -> None:
         self._stream_of = stream_of
@@ -45,7 +45,7 @@ class GpuEngine:
     def forward(self, call: Call, *, keep: bool) -> tuple[Arrays, Tape]:
         key, xp, states = PassKey.of(call, keep=keep), call.xp, range(len(call.cell.states))
         if call.m * call.n_a >= 2**31:
-            raise ValueError(f"m n_a must be less than 2^31 on a GPU; got {call.m} * {call.n_a}")
+            raise ValueError(f"m * n_a must be less than 2^31 on a GPU; got {call.m} * {call.n_a}")
         with self._stream_of(call.s0[0]) as stream:
             captured: CapturedPass | None = stream.graphs.take(key)
             work = captured.forward if captured else Forward(stream, key)

@@ -19,8 +19,8 @@ from rnnx.engines.protocol import Call
 class Forward(Pass):
     """A forward pass.
 
-    `kept` holds what a backward pass needs, see `Pass`; without ``keep`` only the states. `working` holds the rest,
-    among it Z (T, m, G n), the input sides. The recurrent sides are added to them, or are in Zh<i> (m, G_i n).
+    `kept` holds what a backward pass needs, see `Pass`; without ``keep`` only the states. `working` holds the rest:
+    the input sides in Z (T, m, G n), and the recurrent sides in Zh<i> (m, G_i n) unless they are added to Z.
     """
 
     def __init__(self, stream: DeviceStream, key: PassKey) -> None:
@@ -128,12 +128,12 @@ class Forward(Pass):
 
 
 class Alternating(Forward):
-    """A forward pass of one step that can be repeated: it reads one of two slots of the states and writes the other."""
+    """A forward pass of one step that can be repeated: it reads S<k>[0] and writes S<k>[1], or the reverse."""
 
     def __init__(self, stream: DeviceStream, key: PassKey) -> None:
         super().__init__(stream, key)
         self._back = [self._stage(stage, 1, 0) for stage in wiring(key.cell)]
-        self.slot = 0  # that holds the current states
+        self.slot = 0  # index of the current states
 
     def loop(self) -> None:
         """Do one step."""

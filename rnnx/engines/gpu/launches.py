@@ -84,7 +84,7 @@ def sum_columns(stream: DeviceStream, launch: Launch, a: Matrix, target: int) ->
 
 
 def scatter_add(launch: Launch, a: Matrix, index: int, target: Matrix) -> None:
-    """Write the product of the transpose of `a` with one-hot rows, whose indices are at address `index`."""
+    """Write the transpose of `a` times one-hot rows, whose indices are at address `index`, to a matrix."""
     sizes = {"stride": a.stride, "rows": a.rows, "columns": a.columns, "dst_stride": target.stride}
     blocks = (-(-a.columns // 128) * target.columns, 1)
     _run(launch, "scatter_add", blocks, (128, 1), 128 * 4, a=a.address, index=index, dst=target.address, **sizes)

@@ -39,7 +39,7 @@ class Pass:
         raise NotImplementedError
 
     def _place(self, slot: Slot, before: int = 0, after: int = 1) -> StepArgument:
-        """The address of a slot's values. At step 0 they are S<k>[before] and S<k>[after] for a state."""
+        """The address of a slot's values. At step 0 the states are S<k>[before] and S<k>[after]."""
         if slot.kind == "saved":
             return StepArgument(self.address(f"K{slot.number}"), self.step if self.key.keep else 0)
         index = after if slot.after else before
