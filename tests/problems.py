@@ -161,3 +161,57 @@ MGU = Cell(
     ),
     cache=("ft", "cct", "hct"),
 )
+
+
+# A made-up cell with three states, two stages, joint and split weights, and a stage that is not additive.
+
+
+def first_forward(ops, zx, zh, s):
+    (zr_x, zg_x), (zr_h, zg_h), (a, b, c) = zx, zh, s
+    r = ops.sigmoid(zr_x + zr_h)
+    g = ops.tanh(zg_x + zg_h)
+    return (r * a, b + g, c, a), (r, g)
+
+
+def first_backward(ops, ds, s_prev, s_next, saved):
+    (dra, dbg, dc, da), (a, _, _), (r, g) = ds, s_prev, saved
+    dr = dra * a
+    dz = (dr * (r - r * r), dbg - dbg * g * g)
+    return dz, dz, (dra * r + da, dbg, dc)
+
+
+def second_forward(ops, zx, zh, s):
+    (zn_x,), (zn_h,), (ra, bg, c, a) = zx, zh, s
+    n = ops.tanh(zn_x + bg * zn_h)
+    return (a + c * n, bg * n, c + ra), (n, zn_h)
+
+
+def second_backward(ops, ds, s_prev, s_next, saved):
+    (da, db, dc), (_, bg, c, _), (n, zn_h) = ds, s_prev, saved
+    dn = da * c + db * bg
+    dzn = dn - dn * n * n
+    return (dzn,), (dzn * bg,), (dc, db * n + dzn * zn_h, dc + da * n, da)
+
+
+TWO_STAGES = Cell(
+    name="two_stages",
+    states=("a", "b", "c"),
+    stages=(
+        Stage(
+            gates=(Gate(("Wr",), "br"), Gate(("Wgx", "Wgh"), "bg")),
+            out=("rat", "bgt", "c_kept", "a_kept"),
+            saved=("rt", "gt"),
+            forward=first_forward,
+            backward=first_backward,
+        ),
+        Stage(
+            gates=(Gate(("Wn",), "bn", recurrent_bias="bhn"),),
+            out=("a", "b", "c"),
+            saved=("nt", "hnt"),
+            forward=second_forward,
+            backward=second_backward,
+            additive=False,
+        ),
+    ),
+    cache=("rt", "nt"),
+)

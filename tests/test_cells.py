@@ -1,15 +1,18 @@
-"""The rules of the cell protocol, and user-defined cells on every engine."""
+"""The rules of the cell protocol, the wiring of cells, and user-defined cells on every engine."""
 
 import ast
 import inspect
 import textwrap
 
+import numpy as np
 import pytest
-from problems import MGU, TOLERANCE, assert_close, make_problem, numeric_gradient
+from problems import MGU, TOLERANCE, TWO_STAGES, assert_close, make_problem, numeric_gradient
 
 import rnnx
 from rnnx.cells import Cell, Gate, Stage
+from rnnx.cells.parameters import StageGradients, name_gradients, stack_weights
 from rnnx.cells.vocabulary import Ops
+from rnnx.cells.wiring import Slot, wiring
 
 ALLOWED = (
     ast.FunctionDef, ast.arguments, ast.arg, ast.Assign, ast.Return, ast.Tuple, ast.Name, ast.Load, ast.Store,
@@ -66,19 +69,23 @@ def test_broken_rules_are_found(function):
     assert broken_rules(function)
 
 
-# --- a cell that no table lists --------------------------------------------------------------------------------
+# --- cells that no table lists ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("lengths", [None, [4, 0, 5]])
-def test_own_cell_runs_on_every_engine(engine, lengths, rng):
-    (stage,) = MGU.stages
-    assert broken_rules(stage.forward) == broken_rules(stage.backward) == []
-    problem = make_problem(MGU, rng, n_y=2, lengths=lengths)
+@pytest.mark.parametrize("cell", [MGU, TWO_STAGES], ids=lambda cell: cell.name)
+def test_own_cell_runs_on_every_engine(cell, engine, lengths, rng):
+    for stage in cell.stages:
+        assert broken_rules(stage.forward) == broken_rules(stage.backward) == []
+    problem = make_problem(cell, rng, n_y=2, lengths=lengths)
+    for gate in cell.gates:
+        if gate.recurrent_bias:
+            problem.parameters[gate.recurrent_bias] = rng.standard_normal((4, 1))
     gradients = problem.gradients()
     for name, array in problem.inputs.items():
         numeric = numeric_gradient(problem.loss, array)
-        assert_close(gradients["d" + name], numeric, TOLERANCE["gradient"], f"mgu {engine} d{name}")
-    _, y, caches = rnnx.recurrent_forward(MGU, problem.x, problem.s0, problem.parameters)
+        assert_close(gradients["d" + name], numeric, TOLERANCE["gradient"], f"{cell.name} {engine} d{name}")
+    _, y, caches = rnnx.recurrent_forward(cell, problem.x, problem.s0, problem.parameters)
     assert y.shape == (2, 3, 5)
     assert caches.engine == engine
 
@@ -130,3 +137,105 @@ def test_a_pickled_cell_keeps_no_hash():
     assert copy == cell
     assert "_hash" not in copy.__dict__
     assert {cell: 1}[copy] == 1
+
+
+# --- gates, stacked parameters and wiring ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weights", [("W",), ("Wx", "Wh")], ids=["joint", "split"])
+def test_gate_weights(weights, rng):
+    """`split` and `join` are inverses, with the shapes that `shapes` promises."""
+    n_x, n_a = 3, 5
+    gate = Gate(weights, "b", recurrent_bias="bh")
+    shapes = gate.shapes(n_x, n_a)
+    assert list(shapes) == [*weights, "b", "bh"]
+    parameters = {key: rng.standard_normal(shape) for key, (_, shape) in shapes.items()}
+    w_x, w_h = gate.split(parameters)
+    assert (w_x.shape, w_h.shape) == ((n_a, n_x), (n_a, n_a))
+    joined = gate.join(np, w_x, w_h)
+    assert list(joined) == list(weights)
+    for key, array in joined.items():
+        np.testing.assert_array_equal(array, parameters[key])
+    if gate.is_joint:  # acts on [a_prev; x_t]
+        np.testing.assert_array_equal(parameters["W"], np.hstack([w_h, w_x]))
+        assert shapes["W"] == ("(n_a, n_a + n_x)", (5, 8))
+    else:
+        assert w_x is parameters["Wx"]
+        assert w_h is parameters["Wh"]
+        assert shapes["Wx"] == ("(n_a, n_x)", (5, 3))
+        assert shapes["Wh"] == ("(n_a, n_a)", (5, 5))
+    assert shapes["bh"] == ("(n_a, 1)", (5, 1))
+
+
+@pytest.mark.parametrize("with_recurrent_bias", [False, True])
+def test_stacked_parameters_and_gradients(with_recurrent_bias, rng):
+    """Gates are stacked in order, and named gradients undo the stacking."""
+    n_x, n_a = 3, 4
+    stage = Stage((Gate(("Wf",), "bf"), Gate(("Wx", "Wh"), "b", recurrent_bias="bh")), ("a",), (), None, None)
+    shapes = {key: shape for gate in stage.gates for key, (_, shape) in gate.shapes(n_x, n_a).items()}
+    parameters = {key: rng.standard_normal(shape) for key, shape in shapes.items()}
+    if not with_recurrent_bias:
+        del parameters["bh"]
+    wx, wh, b, bh = stack_weights(np, stage, parameters)
+    np.testing.assert_array_equal(wx, np.vstack([parameters["Wf"][:, n_a:], parameters["Wx"]]))
+    np.testing.assert_array_equal(wh, np.vstack([parameters["Wf"][:, :n_a], parameters["Wh"]]))
+    np.testing.assert_array_equal(b, np.vstack([parameters["bf"], parameters["b"]])[:, 0])
+    if with_recurrent_bias:
+        np.testing.assert_array_equal(bh, [0, 0, 0, 0, *parameters["bh"][:, 0]])
+    else:
+        assert bh is None
+    named = name_gradients(np, Cell("two", ("a",), (stage,)), [StageGradients(np.hstack([wh, wx]), b, bh)])
+    assert list(named) == ["d" + key for key in parameters]
+    for key, array in parameters.items():
+        np.testing.assert_array_equal(named["d" + key], array)
+
+
+@pytest.mark.parametrize("cell", [*rnnx.CELLS.values(), MGU, TWO_STAGES], ids=lambda cell: cell.name)
+def test_wiring_of_cells(cell):
+    """Slots have the names of the record; every saved value has one slot; a stage reads what the one before wrote."""
+
+    def names(slots):
+        return tuple((cell.states if slot.kind == "state" else cell.saved)[slot.number] for slot in slots)
+
+    stages, reads = wiring(cell), tuple(Slot("state", k) for k in range(len(cell.states)))
+    saved, first_gate = [], 0
+    for i, (stage, one) in enumerate(zip(cell.stages, stages, strict=True)):
+        assert (one.stage, one.number, one.first_gate, one.n_gates) == (stage, i, first_gate, len(stage.gates))
+        assert one.reads == reads
+        assert one.operand == reads[0]
+        assert names(one.saves) == stage.saved
+        assert names(one.writes) == stage.out
+        assert one.is_last == (i == len(cell.stages) - 1)
+        assert {slot.kind for slot in one.writes} == {"state" if one.is_last else "saved"}
+        assert all(slot.after == one.is_last for slot in one.writes)
+        saved += [*one.saves, *(() if one.is_last else one.writes)]
+        reads, first_gate = one.writes, first_gate + len(stage.gates)
+    assert saved == [Slot("saved", k) for k in range(len(cell.saved))]
+
+
+def test_slots_and_arguments_of_two_stages():
+    first, last = wiring(TWO_STAGES)
+    assert first.reads == (Slot("state", 0), Slot("state", 1), Slot("state", 2))
+    assert first.saves == (Slot("saved", 0), Slot("saved", 1))
+    assert first.writes == last.reads == tuple(Slot("saved", k) for k in (2, 3, 4, 5))
+    assert last.saves == (Slot("saved", 6), Slot("saved", 7))
+    assert last.writes == tuple(Slot("state", k, after=True) for k in (0, 1, 2))
+    assert (first.first_gate, last.first_gate) == (0, 2)
+
+    def counts(arguments):
+        """Number of arguments of each role, in order."""
+        for role in {a.role for a in arguments}:
+            own = [a for a in arguments if a.role == role]
+            assert [a.number for a in own] == list(range(len(own)))
+            assert arguments.index(own[-1]) - arguments.index(own[0]) == len(own) - 1
+        return {role: sum(a.role == role for a in arguments) for role in dict.fromkeys(a.role for a in arguments)}
+
+    assert counts(first.forward_arguments()) == {"zx": 1, "reads": 3, "writes": 4, "saves": 2}
+    assert counts(last.forward_arguments()) == {"zx": 1, "zh": 1, "reads": 4, "writes": 3, "saves": 2}
+    assert counts(first.backward_arguments()) == {
+        "d_writes": 4, "reads": 3, "writes": 4, "saves": 2, "dzx": 1, "d_reads": 3,
+    }  # fmt: skip
+    assert counts(last.backward_arguments()) == {
+        "d_writes": 3, "d_given": 3, "reads": 4, "writes": 3, "saves": 2, "dzx": 1, "dzh": 1, "d_reads": 4,
+    }  # fmt: skip
+    assert [a.role for a in last.backward_arguments() if a.per_gate] == ["dzx", "dzh"]
