@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import settings
-from selection import pytest_addoption, pytest_collection_modifyitems  # noqa: F401
+from selection import pytest_addoption, pytest_collection_modifyitems, pytest_configure  # noqa: F401
 
 # The object cache of this session: a temporary directory, shared with the processes that tests start.
 if "RNNX_CACHE_DIR" not in os.environ:
@@ -85,7 +85,7 @@ RUNTIMES = [
     "readonly-cpu",
     "strict-reference",
     "torch-reference",
-    "jax-reference",
+    pytest.param("jax-reference", marks=pytest.mark.slow),
 ]
 RUNTIMES += ["numpy-emulated", "readonly-emulated"]
 RUNTIMES += [pytest.param(name, marks=pytest.mark.gpu) for name in ("cupy-reference", "cupy-gpu")]

@@ -1,13 +1,21 @@
-"""`pytest --fast`: leave out tests marked slow, and most combinations of parameters of the others."""
+"""`pytest --fast`: leave out tests marked slow, and most combinations of parameters of the other tests."""
 
 import itertools
 import zlib
 
-PAIRS = ("engine", "runtime", "cell")
+from hypothesis import settings
+
+PAIR = ("engine", "cell")
 
 
 def pytest_addoption(parser):
     parser.addoption("--fast", action="store_true", help="run a selection of the tests that takes about a minute")
+
+
+def pytest_configure(config):
+    if config.getoption("fast"):
+        settings.register_profile("fast", max_examples=5)
+        settings.load_profile("fast")
 
 
 def pytest_collection_modifyitems(config, items):
@@ -21,9 +29,9 @@ def pytest_collection_modifyitems(config, items):
 
 
 def cover(items, seen):
-    """Choose items of one test that have every value of its parameters, and every pair of PAIRS new to the file.
+    """Choose items of one test that cover every value of its parameters, and every engine with every cell in a file.
 
-    `seen` holds what was covered before, and is added to. The next item is always the one that covers most.
+    The next item is always the one that adds most to what is covered. `seen` holds what is, and is updated.
     """
     left = {item: needs(item) - seen for item in sorted(items, key=lambda item: zlib.crc32(item.nodeid.encode()))}
     chosen = []
@@ -39,9 +47,10 @@ def cover(items, seen):
 
 
 def needs(item):
-    """What an item covers: its test, the values of its parameters, and pairs of engine or runtime and cell."""
+    """What an item covers: its test, the values of its parameters, and its engine with its cell."""
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     test = (item.path, item.originalname)
     found = {test, *((*test, name, id(value)) for name, value in parameters.items())}
-    pairs = itertools.combinations([name for name in PAIRS if name in parameters], 2)
-    return found | {(item.path, *(parameters[name] for name in pair)) for pair in pairs}
+    if all(name in parameters for name in PAIR):
+        found.add((item.path, *(parameters[name] for name in PAIR)))
+    return found

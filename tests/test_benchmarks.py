@@ -20,6 +20,7 @@ def gpu(*arguments):
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason=NO_COMPILER)
+@pytest.mark.slow
 def test_the_checks_pass_in_the_emulation(tmp_path):
     out = gpu("--emulate", "--quick", "--seed", 7, "--json", tmp_path / "rows.json")
     assert out.returncode == 0, out.stdout + out.stderr

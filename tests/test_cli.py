@@ -142,6 +142,7 @@ def test_evaluate(run, by):
         assert "--novelty needs a model that was trained on lines" in run("evaluate", "out", "--novelty", 20)[2]
 
 
+@pytest.mark.slow
 def test_plot(run, tmp_path):
     ok(run("train", "--text", "names.txt", *SMALL, "--output", "out"))
     paths = ok(run("plot", "out", "--text", "triatops")).splitlines()
@@ -343,6 +344,7 @@ def test_an_interrupt_before_the_record_of_an_evaluation(run, monkeypatch, tmp_p
     assert (tmp_path / "parts/best.safetensors").read_bytes() == (tmp_path / "whole/best.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(run, tmp_path):
     """SIGKILL, again and again; what goes on from the folder ends as the run that was left alone."""
     common = ["--text", "names.txt", "--hidden-size", "12", "--num-layers", "2", "--dropout", "0.2", "--epochs", "25"]
@@ -397,6 +399,7 @@ def test_text_that_the_terminal_cannot_encode(tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGINT is not sent this way on Windows")
 @pytest.mark.parametrize("twice", [False, True])
+@pytest.mark.slow
 def test_ctrl_c_writes_the_checkpoint(tmp_path, twice):
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "rnnx", "train", "--epochs", "1000", "--cell", "rnn", "--hidden-size", "16"]

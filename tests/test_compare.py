@@ -71,6 +71,7 @@ def check_files(report, folder):
 
 
 @pytest.mark.parametrize(("cell", "optimizer"), [("lstm", "adam"), ("gru_reset_after", "sgd")])
+@pytest.mark.slow
 def test_torch(cell, optimizer, tmp_path):
     installed("torch")
     started = []
@@ -82,6 +83,7 @@ def test_torch(cell, optimizer, tmp_path):
     assert "torch" not in report.sides["rnnx"].versions
 
 
+@pytest.mark.slow
 def test_keras(tmp_path):
     """The GRU with two biases, and Adam with its different epsilon, in float64, where a difference shows."""
     installed("tensorflow", "keras")
@@ -147,6 +149,7 @@ def make_request():
     return runner.make_request(TEXT, Settings(9, **SMALL))
 
 
+@pytest.mark.slow
 def test_a_side_that_fails():
     request = make_request()
     broken = Request(request.settings, request.inputs, request.targets, {"by": request.parameters["by"]})

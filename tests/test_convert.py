@@ -41,8 +41,10 @@ def torch():
     return pytest.importorskip("torch")
 
 
-# From NumPy, about how Keras converts torch's tensors.
-OF_KERAS = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+def of_keras(test):
+    """Mark a test of Keras, which is slow to import."""
+    warning = "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"  # NumPy's, of torch's tensors
+    return pytest.mark.slow(pytest.mark.filterwarnings(warning)(test))
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +146,7 @@ def keras_layer(keras, name, n_a=N_A, **options):
     return getattr(keras.layers, KERAS[name])(n_a, return_sequences=True, **extra, **options)
 
 
-@OF_KERAS
+@of_keras
 @pytest.mark.parametrize("name", KERAS)
 def test_keras_computes_the_same(keras, name, rng):
     """Two bidirectional layers of different sizes cover all cases at once."""
@@ -174,7 +176,7 @@ def run_keras(keras, layers, x):
     return keras.ops.convert_to_numpy(out).transpose(2, 0, 1)
 
 
-@OF_KERAS
+@of_keras
 @pytest.mark.parametrize("name", KERAS)
 def test_keras_layer_with_its_own_weights(keras, name, rng):
     layer = keras_layer(keras, name, bias_initializer="random_normal")  # float32, the default
@@ -188,7 +190,7 @@ def test_keras_layer_with_its_own_weights(keras, name, rng):
     assert_close(a, expected, FLOAT32, f"{name} without bias")
 
 
-@OF_KERAS
+@of_keras
 def test_keras_gradients(keras, torch, rng):
     """The two rows of a bias of a GRU both have the gradient of their sum."""
     stack = Recurrent("gru_reset_after", N_X, N_A)
@@ -204,7 +206,7 @@ def test_keras_gradients(keras, torch, rng):
         assert_close(gradients[key], gradient, FLOAT32, key)
 
 
-@OF_KERAS
+@of_keras
 def test_keras_head_and_activations(keras, rng):
     head = keras.layers.Dense(2, dtype="float64", bias_initializer="random_normal")
     x = rng.standard_normal((M, N_A))
@@ -228,7 +230,7 @@ def test_keras_head_and_activations(keras, rng):
         convert.from_keras("lstm", keras.Sequential([keras.Input((T, N_X)), keras_layer(keras, "lstm")]))
 
 
-@OF_KERAS
+@of_keras
 def test_keras_layers_that_compute_something_else(keras):
     """Only their configs, not their arrays, show that they differ from rnnx's."""
     layers = keras.layers

@@ -135,6 +135,7 @@ def test_a_pipe_can_be_read(tmp_path):
     writer.join()
 
 
+@pytest.mark.slow
 def test_memory_for_a_large_file(tmp_path):
     path = tmp_path / "large.txt"
     block = "It was a dark and stormy night; the rain fell in torrents - € ….\n"

@@ -29,7 +29,7 @@ PAGES = [
     "optimizers.md",
     "own_cell.md",
     "pictures.md",
-    "training.md",
+    pytest.param("training.md", marks=pytest.mark.slow),
 ]  # other pages have their own tests
 FENCED = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 # Not in the API reference: the command line has its own page.
@@ -89,6 +89,7 @@ def test_commands_exist():
     assert shown == set(cli.commands)
 
 
+@pytest.mark.slow
 def test_pictures_are_reproducible(tmp_path):
     pytest.importorskip("matplotlib")
     main = runpy.run_path(DOCS / "pictures" / "activations.py")["main"]
@@ -187,6 +188,7 @@ def site(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_site_has_no_broken_links(site):
     assert (site / "index.html").exists()
     assert broken_links(site) == []
@@ -223,6 +225,7 @@ def lab_modules():
     return sorted(name for name in names - core - NOT_FOR_PROGRAMS if not name.startswith("_"))
 
 
+@pytest.mark.slow
 def test_site_documents_every_public_name(site):
     names = documented(site)
     packages = ["rnnx", *(f"rnnx.{module}" for module in lab_modules())]

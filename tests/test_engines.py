@@ -204,6 +204,7 @@ def test_sleeping_threads_wake_up(short, monkeypatch, rng):
 
 
 @pytest.mark.parametrize("lengths", [None, "some"])
+@pytest.mark.slow
 def test_sizes_beyond_every_block(cell, lengths, rng):
     """More terms than a block of the products has, more rows, and more of both over time."""
     lengths = lengths and list(rng.integers(0, 6, 100))
@@ -280,6 +281,7 @@ def test_warm_up_messages():
         rnnx.warm_up("lstn")
 
 
+@pytest.mark.slow
 def test_a_worker_needs_no_more_stack_for_more_jobs():
     code = """
 import threading, numpy as np, rnnx

@@ -3,6 +3,8 @@
 import runpy
 from pathlib import Path
 
+import pytest
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -19,6 +21,7 @@ def test_time_series():
     assert ours < 0.5 * min(errors.values())
 
 
+@pytest.mark.slow
 def test_normalise_dates(capsys):
     """A third of the dates, where guessing has one in 36525; and the model answers the same out of its file."""
     right = example("normalise_dates")("scaled_dot", n_train=1500, n_held_out=50, hidden_size=48, epochs=4)

@@ -81,7 +81,7 @@ def test_fortran_order_is_not_copied(stream, rng):
     problem = make_problem(rnnx.CELLS["lstm"], rng, 3, 4, 2, 6)
     x, ds = np.asfortranarray(problem.x), [*map(np.asfortranarray, problem.dstates)]
     for keep, moved in ((False, 0), (True, 1)):
-        stream.graphs = None
+        stream.graphs = graphs.GraphCache(stream)
         stream.log.clear()
         states, _, caches = rnnx.recurrent_forward(problem.cell, x, (), problem.parameters, keep_caches=keep)
         assert all(s.flags.f_contiguous for s in states)
@@ -193,7 +193,7 @@ def test_captured_passes_are_limited(stream, rng, monkeypatch):
     stream.log.clear()
     results(steady)
     assert stream.log.count("graph") == 2
-    monkeypatch.setattr(stream, "graph_memory", 0)
+    monkeypatch.setattr(stream, "memory", 0)
     results(make_problem(rnnx.CELLS["gru"], rng))
     stream.log.clear()
     results(make_problem(rnnx.CELLS["gru"], rng))
@@ -233,7 +233,7 @@ def test_without_capture(stream, cell, rng, monkeypatch):
         patch.setattr(stream, "capture", lambda work: None)
         for _ in range(3):
             assert_same_bits(results(problem), expected)
-    monkeypatch.setattr(stream, "graphs", None)
+    monkeypatch.setattr(stream, "graphs", graphs.GraphCache(stream))
     monkeypatch.setattr(stream, "can_capture", False)
     for _ in range(3):
         assert_same_bits(results(problem), expected)
@@ -354,6 +354,7 @@ SWAP = rnnx.Cell(
 @pytest.mark.parametrize("shared", [0, 227 << 10])
 @pytest.mark.parametrize("lengths", [None, [4, 0, 2]])
 @pytest.mark.parametrize("odd", [THROUGH, SWAP], ids=lambda cell: cell.name)
+@pytest.mark.slow
 def test_cells_that_pass_values_through(stream, odd, lengths, shared, rng, monkeypatch):
     """Results that are arguments, equal or zero; two stages, recurrent biases on some gates, separate weights."""
     monkeypatch.setattr(type(stream), "cluster_shared_bytes", shared)
@@ -365,6 +366,29 @@ def test_cells_that_pass_values_through(stream, odd, lengths, shared, rng, monke
         actual = results(problem)
     for name, array in expected.items():
         np.testing.assert_allclose(actual[name], array, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("indices", [False, True])
+@pytest.mark.parametrize("cell", [*rnnx.CELLS.values(), SWAP], ids=lambda cell: cell.name)
+def test_caches_in_another_dtype(stream, cell, indices, rng):
+    """float64 cotangents of a float32 pass: the backward pass unpacks the packed parameters, and packs them again."""
+    problem = make_problem(cell, rng, 5, 6, 3, 4)
+    problem.parameters |= {key: rng.standard_normal((6, 1)) for key in cell.optional_keys}
+    narrow = problem.astype("float32")
+    if indices:
+        narrow.x = rng.integers(0, 5, (3, 4))
+
+    def gradients():
+        _, _, caches = rnnx.recurrent_forward(cell, narrow.x, narrow.s0, narrow.parameters)
+        return rnnx.recurrent_backward(cell, problem.dstates, caches, ds_final=problem.dfinal)
+
+    actual = [gradients() for _ in range(3)][-1]
+    with rnnx.use_engine("reference"):
+        expected = gradients()
+    assert list(actual) == list(expected)
+    for name, array in expected.items():
+        assert actual[name].dtype == np.float64
+        assert_close(actual[name], array, 1e-5, name)
 
 
 # --- whole passes on thread block clusters, which are off by default ----------------------------------------------
@@ -386,6 +410,7 @@ CLUSTERS = {
 
 
 @pytest.mark.parametrize("case", CLUSTERS)
+@pytest.mark.slow
 def test_clusters_agree_with_the_reference_engine(clusters, cell, case, rng):
     dtype, options = CLUSTERS[case]
     options = {"n_x": 5, "n_a": 11, "m": 4, "n_steps": 6, "n_y": 2, "scale": 0.5, **options}
@@ -403,6 +428,7 @@ def test_clusters_agree_with_the_reference_engine(clusters, cell, case, rng):
     assert "backward_0" not in clusters.log
 
 
+@pytest.mark.slow
 def test_clusters_give_the_same_bits_for_any_order_of_threads(clusters, cell, rng, monkeypatch):
     import emulated_engine
 
@@ -415,6 +441,7 @@ def test_clusters_give_the_same_bits_for_any_order_of_threads(clusters, cell, rn
 
 @pytest.mark.parametrize("which", range(2))
 @pytest.mark.parametrize("name", ["cluster_forward", "cluster_backward"])
+@pytest.mark.slow
 def test_a_missing_barrier_is_detected(clusters, name, which, rng, monkeypatch):
     """The emulation can fail: without one barrier of the loop the results differ."""
     from rnnx.engines.gpu import cluster_codegen
@@ -428,7 +455,7 @@ def test_a_missing_barrier_is_detected(clusters, name, which, rng, monkeypatch):
     assert barrier in body
     broken = f"{head}{name}({loop}for (t = {body.replace(barrier, '', 1)}"
     monkeypatch.setattr(cluster_codegen, "source", lambda cell: broken)
-    monkeypatch.setattr(clusters, "graphs", None)
+    monkeypatch.setattr(clusters, "graphs", graphs.GraphCache(clusters))
     actual = results(problem)
     assert any(not np.array_equal(actual[key], expected[key]) for key in expected)
 
@@ -476,7 +503,7 @@ def test_sums(stream, rows, columns, rng):
     launches.sum_columns(stream, launcher(stream), matrix, target.address("sums"))
     assert_close(target.array("sums"), a[:, :columns].sum(axis=0), 1e-14)
     index = rng.integers(0, 6, rows)
-    wide = target.matrix("scattered").column_block(2, 6)
+    wide = target.matrix("scattered").block(0, columns, 2, 6)
     launches.scatter_add(launcher(stream), matrix, index.ctypes.data, wide)
     assert_close(target.array("scattered")[:, 2:8], a[:, :columns].T @ np.eye(6)[index], 1e-14)
     assert np.isnan(target.array("scattered")[:, [0, 1, 8]]).all()
@@ -514,6 +541,15 @@ def test_kernels_are_traced_from_the_cell(cell):
     traced, _, _ = trace.trace_forward(wiring(cell)[0])
     expressions = [line.split(" = ")[1] for line in traced.lines]
     assert len(set(expressions)) == len(expressions)
+
+
+def test_kernel_arguments_are_bound_by_name():
+    kernel = codegen.declared(codegen.read("layout.cu"), "scatter_add")
+    values = {name: i for i, name in enumerate(reversed(kernel.names))}
+    assert kernel.bind(values) == [*reversed(range(len(kernel.names)))]
+    for wrong in (values | {"extra": 1}, {key: value for key, value in values.items() if key != "index"}):
+        with pytest.raises(TypeError, match="scatter_add has parameters"):
+            kernel.bind(wrong)
 
 
 def test_untraceable_operations_raise():

@@ -90,6 +90,7 @@ def test_any_shape_dtype_and_order(data):
         assert_close(got, want, ENGINES_TOLERANCE[dtype], str(names))
 
 
+@pytest.mark.slow
 def test_sizes_beyond_every_block(engine, cell, rng):
     """Sizes above KC, MC and NC of the products, and above the block of the scatter-add."""
     columns, indices = make_problems(
@@ -122,6 +123,7 @@ def test_every_runtime(runtime, name, lengths, rng):
     assert_same(actual, expected, CLOSE["float64"])
 
 
+@pytest.mark.slow
 def test_under_jax_jit(rng):
     jax = pytest.importorskip("jax")
     columns, indices = make_problems(rnnx.CELLS["rnn"], rng, n_steps=2)

@@ -132,6 +132,7 @@ def test_segments_have_the_gradients_of_the_whole(cell, reset_after, length, rng
         assert_close(parts.states[name], whole.states[name], 1e-13, name)
 
 
+@pytest.mark.slow
 def test_segments_need_the_memory_of_the_square_root():
     """Four times the steps need about twice the memory with segments, four times without."""
 

@@ -176,6 +176,7 @@ def test_there_are_never_many_files(cache, monkeypatch):
     assert call(5) == 15  # the newest are kept
 
 
+@pytest.mark.slow
 def test_the_second_process_compiles_nothing(tmp_path):
     """And does not even import Numba."""
     code = """

@@ -47,6 +47,7 @@ def run_checks(notebook):
                 exec(compile(source, "cell", "exec"), scope)
 
 
+@pytest.mark.slow
 def test_notebook_runs(notebook, tmp_path, monkeypatch):
     pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")

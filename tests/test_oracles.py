@@ -138,6 +138,7 @@ def test_torch_packed_sequences(torch, engine, rng):
 
 
 @pytest.mark.parametrize("lengths", [None, [2, 4, 0, 3], "traced"])
+@pytest.mark.slow
 def test_jax_grad_of_forward(cell, lengths, rng):
     """JAX's gradient of the forward function equals the backward function, both under jit."""
     jax = pytest.importorskip("jax")

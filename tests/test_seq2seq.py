@@ -431,6 +431,7 @@ def words(rng, n, length=4):
 
 
 @pytest.mark.parametrize("attention", ["additive", "dot"])
+@pytest.mark.slow
 def test_learns_to_reverse_words(attention):
     """More than 99 % of unseen words are reversed exactly."""
     rng = np.random.default_rng(0)

@@ -122,6 +122,7 @@ MACHINES = {"AVX-512": (64, 32), "AVX2": (32, 16), "NEON": (16, 32), "unknown": 
 
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.slow
 def test_shapes_for_other_cpus(machine, dtype, monkeypatch):
     """What other CPUs would run; LLVM takes vectors apart that this one does not have."""
     monkeypatch.setattr(ir, "machine", lambda: ir.Machine(*MACHINES[machine]))

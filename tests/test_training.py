@@ -69,6 +69,7 @@ def test_a_loss_that_is_not_finite_stops_the_run():
     st.booleans(),
     st.sampled_from([None, 4]),
 )
+@pytest.mark.slow
 def test_a_run_can_be_interrupted_anywhere(by, cut, evaluate_every, shuffle, segment_length):
     """Restoring the state in a new trainer after any item gives bit-identical losses, parameters and counters."""
     text = NAMES if by == "lines" else PROSE

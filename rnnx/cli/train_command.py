@@ -111,7 +111,7 @@ def _widths(_context: click.Context, _parameter: click.Parameter, value: str) ->
 @device_option
 @option("--quiet", is_flag=True, help="Do not show a progress bar.")
 @click.pass_context
-def train(context: click.Context, **options: Any) -> None:
+def train(context: click.Context, /, **options: Any) -> None:
     """Train a character model.
 
     Without options it trains on dinosaur names and invents new ones, in less than a minute. Ctrl-C saves and stops the

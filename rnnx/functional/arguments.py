@@ -200,7 +200,7 @@ def check_sequence_gradients(gradients: Mapping[str, Array], n_a: int, m: int, n
     return None if first is None else steps
 
 
-def check_steps(cell: Cell, steps: Any) -> Sequence[tuple]:
+def check_steps(cell: Cell, steps: Any) -> Sequence[tuple[Any, ...]]:
     """Check a hand-built list of cache tuples, one per step, and return it."""
     size = 2 * len(cell.states) + len(cell.cache) + 2
     if not isinstance(steps, Sequence) or isinstance(steps, str) or not steps:

@@ -13,7 +13,7 @@ from rnnx.engines.protocol import Call, Tape
 from rnnx.functional import arguments
 
 
-class Caches(Sequence):
+class Caches(Sequence[Any]):
     """The ``caches`` of a sequence function. They unpack as ``(steps, x)``, as in the course.
 
     ``steps[t]`` is the course's cache tuple of step t. Its arrays are views, created on access. Its `x` and
@@ -74,7 +74,7 @@ class Caches(Sequence):
         return f"<caches of {self.cell.name}_forward, {n_steps}, engine={self.engine!r}>"
 
 
-class Steps(Sequence):
+class Steps(Sequence[Any]):
     """The cache tuples of all steps, each created on access."""
 
     def __init__(self, caches: Caches) -> None:

@@ -45,8 +45,7 @@ def dense_forward(a: Array, W: Array, b: Array) -> Array:
     xp, _ = ns.common_namespace({"a": a, "W": W, "b": b})
     _check_dense(a, W)
     check_shape("b", b, "(n_y, 1)", (W.shape[0], 1))
-    z = engines.matmul(xp, _columns(xp, a), xp.matrix_transpose(W), xp.reshape(b, (-1,)))
-    return _uncolumns(xp, z, tuple(a.shape))
+    return dense(xp, a, W, b)
 
 
 def dense_backward(dz: Array, a: Array, W: Array) -> dict[str, Array]:
@@ -72,6 +71,17 @@ def dense_backward(dz: Array, a: Array, W: Array) -> dict[str, Array]:
     xp, _ = ns.common_namespace({"dz": dz, "a": a, "W": W})
     _check_dense(a, W)
     check_shape("dz", dz, "(n_y, m, T_x)" if a.ndim == 3 else "(n_y, m)", (W.shape[0], *a.shape[1:]))
+    return dense_gradients(xp, dz, a, W)
+
+
+def dense(xp: Any, a: Array, W: Array, b: Array) -> Array:
+    """Compute `dense_forward` without checks, for callers that have checked their arrays."""
+    z = engines.matmul(xp, _columns(xp, a), xp.matrix_transpose(W), xp.reshape(b, (-1,)))
+    return _uncolumns(xp, z, tuple(a.shape))
+
+
+def dense_gradients(xp: Any, dz: Array, a: Array, W: Array) -> dict[str, Array]:
+    """Compute `dense_backward` without checks."""
     rows = _columns(xp, dz)
     da = _uncolumns(xp, engines.matmul(xp, rows, W), tuple(a.shape))
     dW = engines.matmul(xp, xp.matrix_transpose(rows), _columns(xp, a))

@@ -151,7 +151,7 @@ def name_inputs(dx: Array | None) -> dict[str, Array]:
 
 def step_forward(
     cell: Cell, xt: Array, states: Mapping[str, Array], parameters: Mapping[str, Array]
-) -> tuple[tuple[Array, ...], Array | None, tuple]:
+) -> tuple[tuple[Array, ...], Array | None, tuple[Any, ...]]:
     """Run one step; return the states, each (n_a, m), yt_pred, and the course's cache tuple."""
     call = arguments.step_call(cell, xt, states, parameters)
     outputs, caches = schedule.forward(call, call.x, parameters, keep=True)
@@ -161,7 +161,7 @@ def step_forward(
     return tuple(s[:, :, 0] for s in outputs), None if y is None else y[:, :, 0], cache
 
 
-def step_backward(cell: Cell, ds: Mapping[str, Array], cache: tuple) -> tuple[Array, Arrays, NamedGradients]:
+def step_backward(cell: Cell, ds: Mapping[str, Array], cache: tuple[Any, ...]) -> tuple[Array, Arrays, NamedGradients]:
     """Return dxt, the cotangents of the previous states, and the parameter gradients of one step."""
     if not isinstance(cache, tuple):
         raise TypeError(f"`cache` must be the tuple that {cell.name}_cell_forward returned; got {type(cache).__name__}")

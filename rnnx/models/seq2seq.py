@@ -13,7 +13,7 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import integer
 from rnnx.data import PairBatch, pad
-from rnnx.functional.heads import dense_backward, dense_forward, softmax_cross_entropy
+from rnnx.functional.heads import dense, dense_gradients, softmax_cross_entropy
 from rnnx.functional.initialization import initialize_dense
 from rnnx.models.attention_layer import KINDS, AttentionLayer, LayerCache
 from rnnx.models.base import Model, Step
@@ -189,7 +189,7 @@ class Seq2Seq(Model):
         weights = attention = None
         if self.attention is not None:
             out, weights, attention = self.attention.forward(p, out, encoded, source_lengths, keep_caches=keep_caches)
-        z = dense_forward(out, p["Wy"], p["by"])
+        z = dense(self.xp, out, p["Wy"], p["by"])
         return z, weights, Seq2SeqCache(encoder, bridge, decoder, attention, out)
 
     def encode(
@@ -208,7 +208,7 @@ class Seq2Seq(Model):
         With `consume` the memory of `cache` is freed on the way.
         """
         p = self.parameters
-        da, dW, db = dense_backward(dz, cache.out, p["Wy"]).values()
+        da, dW, db = dense_gradients(self.xp, dz, cache.out, p["Wy"]).values()
         gradients = {"da": da, "dWy": dW, "dby": db}
         if self.attention is not None:
             assert cache.attention is not None

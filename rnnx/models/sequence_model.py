@@ -13,7 +13,7 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import integer
 from rnnx.cells import Cell
-from rnnx.functional.heads import dense_backward, dense_forward
+from rnnx.functional.heads import dense, dense_gradients
 from rnnx.functional.initialization import initialize_dense
 from rnnx.models.base import Model, Step, needed_lengths
 from rnnx.models.dropout import Masks
@@ -146,7 +146,7 @@ class SequenceModel(Model):
         if not self.per_step:  # the hidden states where each direction ends
             ends = [final[self.cell.states[0] + one.suffix] for one in self.stack.layers[-1]]
             a = ends[0] if len(ends) == 1 else self.xp.concat(ends, axis=0)
-        return dense_forward(a, self.parameters["Wy"], self.parameters["by"]), final, SequenceCache(kept, a)
+        return dense(self.xp, a, self.parameters["Wy"], self.parameters["by"]), final, SequenceCache(kept, a)
 
     def backward(
         self, dz: Array, cache: SequenceCache, ds_final: Mapping[str, Array] | None = None, *, consume: bool = False
@@ -168,7 +168,7 @@ class SequenceModel(Model):
         dict of str to array
             "d" + name for every parameter and initial state; dx unless the inputs are indices.
         """
-        da, dW, db = dense_backward(dz, cache.a, self.parameters["Wy"]).values()
+        da, dW, db = dense_gradients(self.xp, dz, cache.a, self.parameters["Wy"]).values()
         final = dict(ds_final or {})
         if not self.per_step:
             at = 0

@@ -75,12 +75,16 @@ def clip_by_global_norm(grads: Mapping[str, Array], max_norm: float) -> tuple[Tr
         The norm before clipping.
     """
     max_norm = positive("max_norm", max_norm)
-    filled = [g for g in grads.values() if 0 not in g.shape]
-    if not filled:
+    if all(0 in g.shape for g in grads.values()):
         raise ValueError("`grads` must hold at least one non-empty array")
     xp, _ = ns.common_namespace(grads)
     check_dtypes(xp, grads)
-    norm = _norm(xp, filled)
+    return scale_to_norm(xp, grads, max_norm)
+
+
+def scale_to_norm(xp: Any, grads: Mapping[str, Array], max_norm: float) -> tuple[Tree, Array]:
+    """Compute `clip_by_global_norm` without checks."""
+    norm = _norm(xp, [g for g in grads.values() if 0 not in g.shape])
     scale = _scale(xp, norm, max_norm)
     return {key: g * ns.astype(xp, scale, g.dtype) for key, g in grads.items()}, norm
 

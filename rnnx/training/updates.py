@@ -7,7 +7,8 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx.optim import Joined, clip_by_global_norm, clip_by_value
+from rnnx.optim import Joined, clip_by_value
+from rnnx.optim.clipping import scale_to_norm
 
 _NO_CLIPPING = 3e38  # no float32 gradient has a larger norm
 Arrays = dict[str, Array]
@@ -16,6 +17,7 @@ Arrays = dict[str, Array]
 class Updates:
     """Clipping and the optimizer; the base of `TrainingState`, which sets the attributes."""
 
+    model: Any
     optimizer: Any
     clip_norm: float | None
     clip_value: float | None
@@ -26,7 +28,7 @@ class Updates:
     def _clip(self, gradients: Arrays) -> tuple[Arrays, Any]:
         """Return the clipped gradients, and their norm before that as an array of shape ()."""
         with np.errstate(invalid="ignore"):  # gradients that are not finite are refused later
-            clipped, norm = clip_by_global_norm(gradients, self.clip_norm or _NO_CLIPPING)
+            clipped, norm = scale_to_norm(self.model.xp, gradients, self.clip_norm or _NO_CLIPPING)
         if self.clip_value is not None:
             clipped = clip_by_value(clipped, self.clip_value)
         return clipped, norm

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rnnx.engines.gpu import codegen, device, engine
+from rnnx.engines.gpu import codegen, device, engine, graphs
 
 COMPILER = shutil.which("g++")
 HERE = Path(__file__).parent
@@ -29,8 +29,8 @@ def compiled(source, options=()):
     """The kernels of a CUDA source: ``<name>_emulated(x, y, tx, ty, shared, seed, arguments)``."""
     text = '#include "emulator.h"\n' + source
     for name in codegen.kernel_names(source):
-        parameters = codegen.parameters_of(source, name)
-        given = ", ".join(f"({parameter.type})a[{i}]" for i, parameter in enumerate(parameters))
+        parameters = codegen.declared(source, name).parameters
+        given = ", ".join(f"({parameter.rsplit(' ', 1)[0]})a[{i}]" for i, parameter in enumerate(parameters))
         body = re.search(rf"void (?:__\w+\([^)]*\) )*{name}\(.*?\n}}\n", source, re.DOTALL).group()
         barriers = re.search(r"RNNX_SHARED|__syncthreads|copy_time_major|sum_columns|cluster_", body)
         together = 8 if "__cluster_dims__(8, 1, 1)" in body else 1
@@ -66,7 +66,7 @@ class EmulatedStream(device.DeviceStream):
     """A stream that computes at once."""
 
     def __init__(self):
-        super().__init__()
+        self.graphs = graphs.GraphCache(self)
         self.captured = None  # a list while a graph is captured
         self.log = []  # the names of all calls
         self._kernels = {}
@@ -144,7 +144,10 @@ class EmulatedStream(device.DeviceStream):
     precision = "ieee"
     cluster_shared_bytes = 0
     can_capture = True
-    graph_memory = 1 << 30
+    memory = 1 << 30
+
+    def graph_memory(self):
+        return self.memory
 
 
 def _no_deadlock(status):

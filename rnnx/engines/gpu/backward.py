@@ -3,15 +3,15 @@
 Dimensions: T steps, m examples, n units, n_x inputs, G gates of all stages, G_i gates of stage i.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rnnx._core.layout import to_public
 from rnnx.cells.parameters import StageGradients, name_gradients
 from rnnx.cells.wiring import Argument, Slot, StageWiring, wiring
 from rnnx.engines.gpu import cluster_codegen
-from rnnx.engines.gpu.codegen import backward_parameters, bind, real_dtype
-from rnnx.engines.gpu.device import Arena, Array, DeviceStream, Matrix, Shapes, StepArgument, StepMatrix
+from rnnx.engines.gpu.codegen import backward_kernel, name_of, real_dtype
+from rnnx.engines.gpu.device import Arena, Array, DeviceStream, Matrix, Shapes, StepArgument
 from rnnx.engines.gpu.launches import INDEX, is_time_major, scatter_add, sum_columns, to_time_major
 from rnnx.engines.gpu.pass_key import PassKey
 from rnnx.engines.gpu.passes import Pass, StageStep
@@ -19,46 +19,28 @@ from rnnx.engines.gpu.trace import has_direct_path
 from rnnx.engines.protocol import Cotangents, Gradients
 
 
-class TapeAddresses(NamedTuple):
-    """Where the arrays of the forward pass are."""
-
-    x: int
-    states: tuple[int, ...]
-    saved: tuple[int, ...]
-    wh: tuple[Matrix, ...]  # per stage, (G_i n, n)
-    wx: Matrix | None  # (G n, n_x); None for inputs as indices
-
-    def place(self, slot: Slot, step: int) -> StepArgument:
-        """The address of a slot's values at every step."""
-        if slot.kind == "saved":
-            return StepArgument(self.saved[slot.number], step)
-        return StepArgument(self.states[slot.number] + step * slot.after, step)
-
-
 def _cotangent(slot: Slot) -> str:
-    """Name of the array (m, n) that carries a slot's cotangent; a state after a step is the one before the next."""
+    """Name of the array that carries a slot's cotangent. A state has one array, before and after a step."""
     return f"d_{slot.kind}{slot.number}"
 
 
 class Backward(Pass):
     """A backward pass.
 
-    Its memory: the cotangents dZ (T, m, G n) of the sides; dZh<i> (T, m, G_i n) of the recurrent sides where they
-    differ; those of the values of a step, see `_cotangent`; and dS<k> (T, m, n), the caller's, of the states of all
-    steps. `given` says for which states there are any. Those in `in_place` are read where they are, if they are
-    time-major.
+    Arrays of cotangents: dZ (T, m, G n) for the input sides; dZh<i> (T, m, G_i n) for the recurrent sides of stage i if
+    they differ; d_state<k> and d_saved<k> (m, n) for the values of the current step; dS<k> (T, m, n) for the states of
+    all steps, from the caller.
+
+    `given` says for which states the caller has cotangents. Those in `in_place` are not copied if they are time-major.
+    `tape` has the addresses of the arrays of the forward pass by name, see `Pass`.
     """
 
     def __init__(
-        self,
-        stream: DeviceStream,
-        key: PassKey,
-        given: tuple[bool, ...],
-        tape: TapeAddresses,
+        self, stream: DeviceStream, key: PassKey, given: tuple[bool, ...], tape: Mapping[str, int],
         in_place: Sequence[Array | None] = (),
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(stream, key)
-        self.tape, self._given = tape, given
+        self._tape, self._given = tape, given
         self._in_place = {
             k: stream.address(d) for k, d in enumerate(in_place) if d is not None and is_time_major(stream, d)
         }
@@ -80,6 +62,10 @@ class Backward(Pass):
         """Bytes of memory."""
         return self.memory.size
 
+    def address(self, name: str) -> int:
+        """Return the address of an array; 0 if there is no array of that name."""
+        return self._tape.get(name) or self.memory.address(name)
+
     def load(self, cotangents: Cotangents, lengths: Array | None) -> None:
         """Copy the cotangents of a call to the memory of the pass."""
         stream, launch, key, memory = self.stream, self.launch, self.key, self.memory
@@ -94,8 +80,11 @@ class Backward(Pass):
 
     def loop(self) -> None:
         """Run the loop over time, without an allocation or a synchronization."""
-        if self._rows:
-            self._whole_pass("cluster_backward", cluster_codegen.backward_parameters(self.key.cell), self._addresses())
+        if self._cluster_rows:
+            states = range(len(self.key.cell.states))
+            values = {f"d_given{k}": self._given_address(k) for k in states}
+            values |= {f"carry{k}": self.memory.address(_cotangent(Slot("state", k))) for k in states}
+            self._whole_pass(cluster_codegen.backward_kernel(self.key.cell), values)
             return
         for t in reversed(range(self.key.n_steps)):
             for stage in self._stages:
@@ -106,56 +95,39 @@ class Backward(Pass):
         """The caller's cotangents of state k at all steps; 0 if there are none."""
         return self._in_place.get(k) or self.memory.address(f"dS{k}")
 
-    def _addresses(self) -> dict[str, int]:
-        """The arguments of the kernel of a whole pass, by name."""
-        cell, tape, memory, states = self.key.cell, self.tape, self.memory, range(len(self.key.cell.states))
-        dzh = [f"dZh{stage.number}" for stage in wiring(cell) if not stage.stage.additive]
-        return {
-            **{f"d_given{k}": self._given_address(k) for k in states},
-            **{f"carry{k}": memory.address(_cotangent(Slot("state", k))) for k in states},
-            **{f"wh{i}": matrix.address for i, matrix in enumerate(tape.wh)},
-            **{f"S{k}": address for k, address in enumerate(tape.states)},
-            **{f"K{k}": address for k, address in enumerate(tape.saved)},
-            **{name: memory.address(name) for name in (*dzh, "dZ", "lengths")},
-        }
-
-    def _sides(self, stage: StageWiring) -> tuple[StepMatrix, StepMatrix]:
+    def _sides(self, stage: StageWiring) -> tuple[Matrix, Matrix]:
         """The cotangents of the input side and the recurrent side of a stage."""
         key, memory, columns = self.key, self.memory, stage.n_gates * self.key.n
-        dZ = memory.matrix("dZ").row_block(0, key.m).column_block(stage.first_gate * key.n, columns)
-        dzx = StepMatrix(dZ, self.row_step)
+        dzx = memory.matrix("dZ").block(0, key.m, stage.first_gate * key.n, columns)
+        dzx = dzx._replace(step=self.step * key.n_gates)
         if stage.stage.additive:
             return dzx, dzx
-        return dzx, StepMatrix(memory.matrix(f"dZh{stage.number}").row_block(0, key.m), self.step * stage.n_gates)
+        return dzx, memory.matrix(f"dZh{stage.number}")._replace(rows=key.m, step=self.step * stage.n_gates)
 
     def _stage(self, stage: StageWiring) -> StageStep:
-        key, memory = self.key, self.memory
+        key, kernel = self.key, backward_kernel(stage)
         dzx, dzh = self._sides(stage)
 
         def place(argument: Argument) -> StepArgument:
             role, number, slot = argument
             if slot is None:
                 side = {"dzx": dzx, "dzh": dzh}[role]
-                return StepArgument(side.matrix.address, side.step)
+                return StepArgument(side.address, side.step)
             if role == "d_given":
                 return StepArgument(self._given_address(number), self.step * self._given[number])
             if role in ("d_writes", "d_reads"):
-                return StepArgument(memory.address(_cotangent(slot)))
-            return self.tape.place(slot, self.step)
+                return StepArgument(self.memory.address(_cotangent(slot)))
+            return self._place(slot)
 
-        parameters = backward_parameters(stage)
-        values = {p.name: place(p.argument) for p in parameters if p.argument}
-        values |= {**self._sizes(stage), "lengths": StepArgument(memory.address("lengths"))}
-        # The product is added to the direct path that the kernel has written, or overwrites if there is none.
+        values = {name_of(argument): place(argument) for argument in stage.backward_arguments()}
+        # The kernel has written the direct path, to which the product is added; without one it overwrites.
         beta = int(has_direct_path(key.cell, stage.number) or key.has_lengths)
-        target = StepMatrix(memory.matrix(_cotangent(stage.operand)))
-        return StageStep(
-            f"backward_{stage.number}", bind(parameters, values), dzh, self.tape.wh[stage.number], target, beta
-        )
+        target = self.memory.matrix(_cotangent(stage.operand))
+        return StageStep(kernel.name, self._bind(stage, kernel, values), dzh, self._wh(stage), target, beta)
 
     def gradients(self, xp: Any) -> Gradients:
         """Compute the gradients after the loop, in memory that belongs to the caller."""
-        stream, key, tape, memory, cell = self.stream, self.key, self.tape, self.memory, self.key.cell
+        stream, key, memory, cell = self.stream, self.key, self.memory, self.key.cell
         dtype, m, n, n_x, rows = key.dtype, key.m, key.n, key.n_x, key.n_gates * key.n
         shapes: Shapes = {"w": ((rows, n + n_x), dtype), "b": ((rows,), dtype)}
         for stage in wiring(cell):
@@ -163,13 +135,13 @@ class Backward(Pass):
                 shapes[f"bh{stage.number}"] = ((stage.n_gates * n,), dtype)
         shapes |= {f"ds{k}": ((m, n), dtype) for k in range(len(cell.states))}
         results = Arena(stream, shapes)
-        dZ, dx, dwx = memory.matrix("dZ"), None, results.matrix("w").column_block(n, n_x)
-        if tape.wx is None:
-            scatter_add(self.launch, dZ, tape.x, dwx)
+        dZ, dx, dwx = memory.matrix("dZ"), None, results.matrix("w").block(0, rows, n, n_x)
+        if key.indices:
+            scatter_add(self.launch, dZ, self.address("X"), dwx)
         else:
             own = Arena(stream, {"dX": ((key.n_steps, m, n_x), dtype)})
-            stream.gemm(dZ, tape.wx, own.matrix("dX"))
-            stream.gemm(dZ.T, Matrix(tape.x, key.n_steps * m, n_x, n_x, dtype), dwx)
+            stream.gemm(dZ, Matrix(self.address("wx"), rows, n_x, n_x, dtype), own.matrix("dX"))
+            stream.gemm(dZ.T, Matrix(self.address("X"), key.n_steps * m, n_x, n_x, dtype), dwx)
             dx = to_public(xp, own.array("dX"))
         sum_columns(stream, self.launch, dZ, results.address("b"))
         for k in range(len(cell.states)):
@@ -184,9 +156,9 @@ class Backward(Pass):
         """The gradients of a stage's parameters; those of the input weights and biases are already in `results`."""
         key, n, columns = self.key, self.key.n, stage.n_gates * self.key.n
         first, n_rows, name = stage.first_gate * n, key.n_steps * key.m, f"bh{stage.number}"
-        dzh = self._sides(stage)[1].matrix._replace(rows=n_rows)
-        operand = self.tape.place(stage.operand, self.step).base
-        target = results.matrix("w").row_block(first, columns).column_block(0, n)
+        dzh = self._sides(stage)[1]._replace(rows=n_rows)
+        operand = self._place(stage.operand).base
+        target = results.matrix("w").block(first, columns, 0, n)
         self.stream.gemm(dzh.T, Matrix(operand, n_rows, n, n, key.dtype), target)
         if name in results:
             sum_columns(self.stream, self.launch, dzh, results.address(name))

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from rnnx.cells import Cell
 from rnnx.cells.wiring import Slot, StageWiring, wiring
-from rnnx.engines.gpu.codegen import Parameters, kernel, load, named, read
+from rnnx.engines.gpu.codegen import Kernel, load, make_kernel, read
 from rnnx.engines.gpu.trace import trace_backward, trace_forward
 
 CLUSTER, THREADS = 8, 512  # blocks per cluster; threads per block
@@ -20,7 +20,7 @@ _RESIDENT = 16  # clusters that an H200 runs at once
 
 _NAMES = {"CLUSTER": CLUSTER, "THREADS": THREADS, "PARTS": PARTS, "ROW_PARTS": ROW_PARTS}
 _DEFINED = "".join(f"#define RNNX_{name} {value}\n" for name, value in _NAMES.items())
-_HEAD = f"__cluster_dims__({CLUSTER}, 1, 1) __launch_bounds__({THREADS}, 1) "
+_ATTRIBUTES = f"__cluster_dims__({CLUSTER}, 1, 1) __launch_bounds__({THREADS}, 1) "
 _ELEMENTS = "for (int a = threadIdx.x; a < RNNX_ROWS * units; a += RNNX_THREADS) {"
 _PLACE = (
     "  const int j = a / units, u = a - j * units;",
@@ -36,44 +36,20 @@ _BEGIN = (
     "const int n4 = (int)((n + 3) / 4 * 4), stride = n4 + 4;",
     "const i64 j0 = (i64)(blockIdx.x / RNNX_CLUSTER) * RNNX_ROWS;",
 )
-_SIZES = (*named("const i64*", "lengths"), *named("i64", "n_steps", "m", "n", "row"))
+_SIZES = ("const i64* lengths", "i64 n_steps", "i64 m", "i64 n", "i64 row")
 
 
 @lru_cache(maxsize=64)
 def source(cell: Cell) -> str:
     """The kernels ``cluster_forward`` and ``cluster_backward``."""
-    return "\n".join([_DEFINED, read("prelude.cuh"), read("cluster.cuh"), _forward(cell), _backward(cell)])
-
-
-@lru_cache(maxsize=64)
-def forward_parameters(cell: Cell) -> Parameters:
-    """The parameters of ``cluster_forward``.
-
-    `zx` has rows of length `row`. With `index` they are the packed input weights; else there is one per example, and
-    `zx_step` elements from step to step. A step of the saved values has `saved_step` elements.
-    """
-    weights = (f"{name}{i}" for i in range(len(cell.stages)) for name in ("wh", "bh"))
-    pointers = (*named("const i64*", "index"), *named("const storage*", "zx", "b", *weights))
-    return (*pointers, *named("storage*", *_stored(cell)), *_SIZES, *named("i64", "n_x", "zx_step", "saved_step"))
-
-
-@lru_cache(maxsize=64)
-def backward_parameters(cell: Cell) -> Parameters:
-    """The parameters of ``cluster_backward``.
-
-    `d_given` holds the caller's cotangents of the states; it may be null. `carry` holds the cotangents of the final
-    states, and in the end those of the initial states.
-    """
-    states, stages = range(len(cell.states)), wiring(cell)
-    read_only = (*(f"d_given{k}" for k in states), *(f"wh{stage.number}" for stage in stages), *_stored(cell))
-    sides = ("dZ", *(f"dZh{stage.number}" for stage in stages if not stage.stage.additive))
-    carried = named("real*", *(f"carry{k}" for k in states))
-    return (*named("const storage*", *read_only), *named("storage*", *sides), *carried, *_SIZES)
+    kernels = (forward_kernel(cell).text, backward_kernel(cell).text)
+    return "\n".join([_DEFINED, read("prelude.cuh"), read("cluster.cuh"), *kernels])
 
 
 def _stored(cell: Cell) -> list[str]:
-    """Names of the arrays over time: states and saved values."""
-    return [*(f"S{k}" for k in range(len(cell.states))), *(f"K{k}" for k in range(len(cell.saved)))]
+    """Parameters for the arrays over time: states and saved values."""
+    counts = {"S": len(cell.states), "K": len(cell.saved)}
+    return [f"storage* {letter}{k}" for letter, count in counts.items() for k in range(count)]
 
 
 def _at(slot: Slot, saved_step: str = "m * n") -> str:
@@ -139,9 +115,19 @@ def _entering(stage: StageWiring) -> list[str]:
 # --- forward ------------------------------------------------------------------------------------------------------
 
 
-def _forward(cell: Cell) -> str:
-    """All steps. ``operand<i>`` holds the operand of stage i twice: one copy is read while the other is written."""
+@lru_cache(maxsize=64)
+def forward_kernel(cell: Cell) -> Kernel:
+    """The kernel ``cluster_forward``.
+
+    `zx` has rows of length `row`. With `index` they are the packed input weights; else there is one per example, and
+    `zx_step` elements from step to step. A step of the saved values has `saved_step` elements.
+
+    ``operand<i>`` holds the operand of stage i twice: one copy is read while the other is written.
+    """
     stages = wiring(cell)
+    pointers = [f"const storage* {name}{stage.number}" for stage in stages for name in ("wh", "bh")]
+    pointers += ["const i64* index", "const storage* zx", "const storage* b", *_stored(cell)]
+    parameters = (*pointers, *_SIZES, "i64 n_x", "i64 zx_step", "i64 saved_step")
     most = max(stage.n_gates for stage in stages)
     lines = [*_BEGIN, *_load_weights(stages)]
     lines += [f"real* operand{stage.number} = allocate<real>(free, 2 * RNNX_ROWS * n4);" for stage in stages]
@@ -154,7 +140,7 @@ def _forward(cell: Cell) -> str:
     lines += ["  broadcast(operand0 + j * n4 + first + u, s0_0[a]);", "  (void)past_end;", "}", "cluster_barrier();"]
     lines += ["for (t = 0; t < n_steps; t++) {"]
     lines += [f"  {line}" for stage in stages for line in _forward_stage(stage)]
-    return kernel(_HEAD + "cluster_forward", forward_parameters(cell), [*lines, "}"])
+    return make_kernel("cluster_forward", parameters, [*lines, "}"], _ATTRIBUTES)
 
 
 def _forward_stage(stage: StageWiring) -> list[str]:
@@ -189,9 +175,17 @@ def _forward_stage(stage: StageWiring) -> list[str]:
 # --- backward -----------------------------------------------------------------------------------------------------
 
 
-def _backward(cell: Cell) -> str:
-    """All steps backward; ``d<i>_<k>`` holds the cotangents of what stage i reads."""
+@lru_cache(maxsize=64)
+def backward_kernel(cell: Cell) -> Kernel:
+    """The kernel ``cluster_backward``.
+
+    `d_given` holds the caller's cotangents of the states; it may be null. `carry` holds the cotangents of the final
+    states, and at the end those of the initial states. ``d<i>_<k>`` holds the cotangents of what stage i reads.
+    """
     stages, states = wiring(cell), range(len(cell.states))
+    parameters = [*_stored(cell), *(f"const storage* wh{stage.number}" for stage in stages), "storage* dZ", *_SIZES]
+    parameters += [f"storage* dZh{stage.number}" for stage in stages if not stage.stage.additive]
+    parameters += [f"{declared}{k}" for k in states for declared in ("const storage* d_given", "real* carry")]
     most = max(stage.n_gates for stage in stages)
     lines = [*_BEGIN, *_load_weights(stages)]
     lines += [f"real* dz = allocate<real>(free, (i64){most} * units * RNNX_ROWS);"]
@@ -204,7 +198,7 @@ def _backward(cell: Cell) -> str:
     lines += [f"  {line}" for stage in reversed(stages) for line in _backward_stage(stage)]
     lines += ["}", _ELEMENTS, *_PLACE, "  (void)past_end;"]
     lines += [f"  carry{k}[e] = d0_{k}[a];" for k in states]
-    return kernel(_HEAD + "cluster_backward", backward_parameters(cell), [*lines, "}"])
+    return make_kernel("cluster_backward", parameters, [*lines, "}"], _ATTRIBUTES)
 
 
 def _backward_stage(stage: StageWiring) -> list[str]:

@@ -1,24 +1,25 @@
-"""The CUDA source of a cell's step kernels, generated from its traced functions, and the parameter lists of kernels.
+"""The CUDA source of a cell's step kernels, generated from its traced functions.
 
 A kernel computes one stage of one time step, one thread per element of the state. The code around the mathematics is
 the same for every cell. The kernels include ``kernels/prelude.cuh``; kernels that depend on no cell are in
 ``kernels/layout.cu``.
 
-A list of `Parameter` declares a kernel, and `bind` orders the arguments of a launch by the same list.
+The parameters of a kernel are declared once, in its text. A launch passes the arguments by name, see `Kernel.bind`.
 
 Dimensions: m examples, n units; j an example, u a unit, e = j n + u; t the time step.
 """
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from rnnx.cells import Cell
-from rnnx.cells.wiring import Argument, StageWiring, wiring
+from rnnx.cells.wiring import Argument, Slot, StageWiring, wiring
 from rnnx.engines.gpu.device import DType
 from rnnx.engines.gpu.trace import ZERO, trace_backward, trace_forward
 
@@ -50,7 +51,7 @@ def real_dtype(dtype: DType) -> DType:
 @lru_cache(maxsize=64)
 def sources(cell: Cell) -> tuple[str, str]:
     """The kernels that sequences of a cell need: those of any cell, and the cell's own."""
-    kernels = [text for stage in wiring(cell) for text in (_forward(stage), _backward(stage))]
+    kernels = [kernel.text for stage in wiring(cell) for kernel in (forward_kernel(stage), backward_kernel(stage))]
     common = "\n".join([read("prelude.cuh"), read("layout.cu"), _pack()])
     return common, "\n".join([read("prelude.cuh"), *kernels])
 
@@ -61,114 +62,52 @@ def read(name: str) -> str:
     return (Path(__file__).parent / "kernels" / name).read_text(encoding="utf-8")
 
 
-# --- parameter lists ----------------------------------------------------------------------------------------------
+# --- kernels and their parameters ---------------------------------------------------------------------------------
 
 
-class Parameter(NamedTuple):
-    """A kernel parameter, 64 bits wide: a pointer or an integer."""
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel. Its parameters are 64 bits wide: pointers and integers."""
 
     name: str
-    type: str  # in CUDA
-    argument: Argument | None = None  # the value of the cell's step that it points to, if it does
+    parameters: tuple[str, ...]  # declarations, such as "i64 n"
+    text: str = ""
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Names of the parameters."""
+        return [declaration.rsplit(" ", 1)[1] for declaration in self.parameters]
+
+    def bind(self, values: Mapping[str, V]) -> list[V]:
+        """Return the arguments, given by name, in the order of the parameters."""
+        if len(values) != len(self.parameters):
+            raise TypeError(f"{self.name} has parameters {self.names}; got {list(values)}")
+        return [values[name] for name in self.names]
 
 
-Parameters = tuple[Parameter, ...]
-
-
-def named(type: str, *names: str) -> Parameters:  # noqa: A002
-    """Parameters of one type."""
-    return tuple(Parameter(name, type) for name in names)
-
-
-def bind(parameters: Iterable[Parameter], values: Mapping[str, V]) -> list[V]:
-    """Return the values, given by name, in the order of the parameters."""
-    bound = [values[parameter.name] for parameter in parameters]
-    if len(bound) != len(values):
-        raise TypeError(f"unknown kernel arguments: {sorted(values.keys() - {p.name for p in parameters})}")
-    return bound
-
-
-def kernel(name: str, parameters: Iterable[Parameter], lines: Iterable[str]) -> str:
-    """Return the text of a kernel."""
-    declared = ", ".join(f"{parameter.type} {parameter.name}" for parameter in parameters)
-    body = "\n".join(f"  {line}" for line in lines)
-    return f'extern "C" __global__ void {name}(\n    {declared}) {{\n{body}\n}}\n'
-
-
-_NAME = r'extern "C" __global__ void (?:__\w+\([^)]*\) )*(\w+)\('
+def make_kernel(name: str, parameters: Iterable[str], lines: Iterable[str], attributes: str = "") -> Kernel:
+    """Generate a kernel with these parameters and lines."""
+    parameters, body = tuple(parameters), "\n".join(f"  {line}" for line in lines)
+    head = f'extern "C" __global__ void {attributes}{name}(\n    {", ".join(parameters)})'
+    return Kernel(name, parameters, f"{head} {{\n{body}\n}}\n")
 
 
 def kernel_names(text: str) -> list[str]:
     """Return the names of the kernels in a source."""
-    return re.findall(_NAME, text)
+    return re.findall(r'extern "C" __global__ void (?:__\w+\([^)]*\) )*(\w+)\(', text)
 
 
 @lru_cache(maxsize=64)
-def parameters_of(text: str, function: str) -> Parameters:
-    """Return the parameters with which a CUDA source declares a function."""
-    match = re.search(rf"\bvoid (?:__\w+\([^)]*\) )*{function}\(([^)]*)\)", text)
-    assert match, function
-    pairs = (declared.strip().rsplit(" ", 1) for declared in match[1].split(","))
-    return tuple(Parameter(name, type_) for type_, name in pairs)
+def declared(text: str, name: str) -> Kernel:
+    """Read the parameters of a function from its declaration in a CUDA source."""
+    match = re.search(rf"\bvoid (?:__\w+\([^)]*\) )*{name}\(([^)]*)\)", text)
+    assert match, name
+    return Kernel(name, tuple(declaration.strip() for declaration in match[1].split(",")))
 
 
-_IN, _OUT = "const storage*", "storage*"
-_FORWARD_TYPES = {"reads": _IN, "writes": _OUT, "saves": _OUT, "previous": _IN}
-_BACKWARD_TYPES = {"d_writes": "const real*", "d_given": _IN, "reads": _IN, "writes": _IN, "saves": _IN}
-_BACKWARD_TYPES |= {"dzx": _OUT, "dzh": _OUT, "d_reads": "real*"}
-
-
-@lru_cache(maxsize=256)
-def forward_parameters(stage: StageWiring) -> Parameters:
-    """The parameters of the kernel ``forward_<stage>``.
-
-    `zx` has rows of length `row`: one per example, or with `index` one per input, which `index` selects. `zh` has rows
-    of length `hrow` and is null if it was added to `zx`. `b` and `bh` are the biases; `bh` may be null. If the last
-    stage does not read the states of the previous step itself, it has them as `previous`.
-    """
-    arrays = [argument for argument in stage.forward_arguments() if argument.slot]
-    if stage.is_last and stage.number:
-        arrays += [Argument("previous", k, slot._replace(after=False)) for k, slot in enumerate(stage.writes)]
-    pointers = (*named(_IN, "zx", "zh", "b", "bh"), *named("const i64*", "index", "lengths"))
-    return (*pointers, *_of_arguments(arrays, _FORWARD_TYPES), *named("i64", "t", "m", "n", "row", "hrow", "n_x"))
-
-
-@lru_cache(maxsize=256)
-def backward_parameters(stage: StageWiring) -> Parameters:
-    """The parameters of the kernel ``backward_<stage>``. The pointers "d_given" may be null."""
-    arrays = _of_arguments(stage.backward_arguments(), _BACKWARD_TYPES)
-    return (*arrays, *named("const i64*", "lengths"), *named("i64", "t", "m", "n", "row", "hrow"))
-
-
-def _of_arguments(arguments: Sequence[Argument], types: Mapping[str, str]) -> Parameters:
-    return tuple(Parameter(_name(argument), types[argument.role], argument) for argument in arguments)
-
-
-def _name(argument: Argument) -> str:
-    return argument.role if argument.slot is None else f"{argument.role}{argument.number}"
-
-
-class Job(NamedTuple):
-    """A matrix that `pack` copies: the arguments of ``copy_matrix`` in ``kernels/layout.cu``. No source: zeros."""
-
-    src: int
-    row_from: int  # stride of the source from row to row, in elements
-    column_from: int
-    dst: int
-    row_to: int
-    column_to: int
-    rows: int
-    columns: int
-
-
-# --- kernels ------------------------------------------------------------------------------------------------------
-
-
-_ELEMENT = (
-    "const unsigned e = blockIdx.x * blockDim.x + threadIdx.x;",
-    "if (e >= m * n) return;",
-    "const unsigned j = e / (unsigned)n, u = e - j * (unsigned)n;",
-)
+def name_of(argument: Argument) -> str:
+    """The name of the parameter for an argument of the wiring."""
+    return argument.role if argument.per_gate else f"{argument.role}{argument.number}"
 
 
 def load(letter: str, places: Iterable[str]) -> list[str]:
@@ -176,16 +115,41 @@ def load(letter: str, places: Iterable[str]) -> list[str]:
     return [f"const real {letter}{k} = load({place});" for k, place in enumerate(places)]
 
 
-def _elements(role: str, values: Sequence[object]) -> list[str]:
-    return [f"{role}{k} + e" for k in range(len(values))]
+def _elements(role: str, slots: Sequence[Slot]) -> list[str]:
+    return [f"{role}{k} + e" for k in range(len(slots))]
 
 
-def _forward(stage: StageWiring) -> str:
+_ELEMENT = (
+    "const unsigned e = blockIdx.x * blockDim.x + threadIdx.x;",
+    "if (e >= m * n) return;",
+    "const unsigned j = e / (unsigned)n, u = e - j * (unsigned)n;",
+)
+_SIZES = ("const i64* lengths", "i64 t", "i64 m", "i64 n", "i64 row", "i64 hrow")
+
+
+def forward_arrays(stage: StageWiring) -> list[Argument]:
+    """The values of a step that the forward kernel reads and writes.
+
+    If the last stage does not read the states of the previous step itself, it has them as "previous".
+    """
+    arrays = [argument for argument in stage.forward_arguments() if not argument.per_gate]
+    if stage.is_last and stage.number:
+        arrays += [Argument("previous", k, slot._replace(after=False)) for k, slot in enumerate(stage.writes)]
+    return arrays
+
+
+@lru_cache(maxsize=256)
+def forward_kernel(stage: StageWiring) -> Kernel:
     """The kernel ``forward_<stage>``.
+
+    `zx` has rows of length `row`: one per example, or with `index` one per input, which `index` selects. `zh` has rows
+    of length `hrow` and is null if it was added to `zx`. `b` and `bh` are the biases; `bh` may be null.
 
     An index out of range gives NaN, because checking indices would have to wait for the device. Past an example's end
     the states of the previous step are copied, and the other results are zero.
     """
+    pointers = [f"const storage* {name}" for name in ("zx", "zh", "b", "bh")]
+    pointers += ["const i64* index", *(f"storage* {name_of(argument)}" for argument in forward_arrays(stage))]
     trace, writes, saves = trace_forward(stage)
     lines = [
         *_ELEMENT,
@@ -197,26 +161,24 @@ def _forward(stage: StageWiring) -> str:
     ]
     for g in range(stage.n_gates):
         lines.append(f'const real zx{g} = (valid ? load(x + {g} * n) : real(nanf(""))) + load(b + {g} * n + u);')
-        lines.append(
-            f"const real zh{g} = (zh ? load(h + {g} * n) : real(0)) + (bh ? load(bh + {g} * n + u) : real(0));"
-        )
+        bias = f"(bh ? load(bh + {g} * n + u) : real(0))"
+        lines.append(f"const real zh{g} = (zh ? load(h + {g} * n) : real(0)) + {bias};")
     lines += [*trace.lines, "const bool past_end = lengths && t >= lengths[j];"]
     for k, result in enumerate(writes):
         previous = f"load(previous{k} + e)" if stage.number else f"p{k}"
         lines.append(f"store(writes{k} + e, past_end ? {previous if stage.is_last else ZERO} : {result});")
     lines += [f"store(saves{k} + e, past_end ? {ZERO} : {result});" for k, result in enumerate(saves)]
-    return kernel(f"forward_{stage.number}", forward_parameters(stage), lines)
+    return make_kernel(f"forward_{stage.number}", (*pointers, *_SIZES, "i64 n_x"), lines)
 
 
-def _backward(stage: StageWiring) -> str:
-    """The kernel ``backward_<stage>``.
+@lru_cache(maxsize=256)
+def backward_kernel(stage: StageWiring) -> Kernel:
+    """The kernel ``backward_<stage>``. The pointers "d_given" may be null.
 
     Past an example's end dzx and dzh are zero, and the cotangents of the states stay as they are.
     """
     trace, dzx, dzh, d_reads = trace_backward(stage)
-    sides = {"dzx": ("row", dzx), "dzh": ("hrow", dzh)}
-    if stage.stage.additive:
-        del sides["dzh"]
+    sides = {"dzx": ("row", dzx)} if stage.stage.additive else {"dzx": ("row", dzx), "dzh": ("hrow", dzh)}
     lines = [*_ELEMENT, *(f"storage* {side}_row = {side} + j * {row} + u;" for side, (row, _) in sides.items())]
     lines.append("if (lengths && t >= lengths[j]) {")
     lines += [f"  store({side}_row + {g} * n, {ZERO});" for side in sides for g in range(stage.n_gates)]
@@ -234,18 +196,29 @@ def _backward(stage: StageWiring) -> str:
         # Without lengths, the product with the recurrent weights overwrites a zero.
         guard = "if (lengths) " if k == 0 and result == ZERO else ""
         lines.append(f"{guard}d_reads{k}[e] = {result};")
-    return kernel(f"backward_{stage.number}", backward_parameters(stage), lines)
+    types = {"d_writes": "real*", "d_reads": "real*"}  # the carried cotangents; all else is stored
+    arrays = [f"{types.get(argument.role, 'storage*')} {name_of(argument)}" for argument in stage.backward_arguments()]
+    return make_kernel(f"backward_{stage.number}", (*arrays, *_SIZES), lines)
 
 
-def pack_parameters() -> Parameters:
-    """The parameters of the kernel ``pack``: the fields of `PACK_JOBS` jobs."""
-    types = {parameter.name: parameter.type for parameter in parameters_of(read("layout.cu"), "copy_matrix")}
-    return tuple(Parameter(f"{field}{job}", types[field]) for job in range(PACK_JOBS) for field in Job._fields)
+class Job(NamedTuple):
+    """A matrix that `pack` copies: the arguments of ``copy_matrix`` in ``kernels/layout.cu``. No source: zeros."""
+
+    src: int
+    row_from: int  # elements from one row of the source to the next
+    column_from: int
+    dst: int
+    row_to: int
+    column_to: int
+    rows: int
+    columns: int
 
 
 def _pack() -> str:
-    """The kernel ``pack``: up to `PACK_JOBS` matrices in one launch, counted by blockIdx.y."""
-    fields = [parameter.name for parameter in parameters_of(read("layout.cu"), "copy_matrix")]
-    calls = (", ".join(f"{field}{job}" for field in fields) for job in range(PACK_JOBS))
+    """The kernel ``pack``: up to `PACK_JOBS` jobs in one launch, numbered by blockIdx.y."""
+    copy = declared(read("layout.cu"), "copy_matrix")
+    types = {name: declaration.rsplit(" ", 1)[0] for name, declaration in zip(copy.names, copy.parameters, strict=True)}
+    parameters = [f"{types[field]} {field}{job}" for job in range(PACK_JOBS) for field in Job._fields]
+    calls = (", ".join(f"{name}{job}" for name in copy.names) for job in range(PACK_JOBS))
     lines = (f"if (blockIdx.y == {job}) copy_matrix({call});" for job, call in enumerate(calls))
-    return kernel("pack", pack_parameters(), lines)
+    return make_kernel("pack", parameters, lines).text

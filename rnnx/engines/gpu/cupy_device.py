@@ -1,3 +1,4 @@
+# ruff: noqa: D102 - methods are documented in `DeviceStream`
 """The device of CuPy arrays: CuPy's memory pool, kernels and CUDA graphs, and cuBLAS on a handle of our own.
 
 Work is queued on the stream that is current in CuPy when a function is called, on the device of its arrays.
@@ -20,6 +21,7 @@ from rnnx.engines.gpu import codegen, precision
 from rnnx.engines.gpu.cublas import WORKSPACE, Blas
 from rnnx.engines.gpu.device import DeviceStream, DType, Launch, Matrix
 from rnnx.engines.gpu.engine import GpuEngine
+from rnnx.engines.gpu.graphs import GraphCache
 from rnnx.engines.protocol import Engine
 
 _MAX_STREAMS = 16  # per device, for programs that create streams without end
@@ -79,55 +81,53 @@ def _module(device: int, text: str, options: tuple[str, ...]) -> dict[str, Any]:
     return {name: module.get_function(name) for name in codegen.kernel_names(text)}
 
 
+def _precision() -> str:
+    """The precision of `rnnx.use_precision`, by default that of CuPy's own setting."""
+    chosen = precision.chosen.get()
+    if chosen is not None:
+        return chosen
+    return "tf32" if _linalg.get_compute_type("float32") == _linalg.COMPUTE_TYPE_TF32 else "ieee"
+
+
 class CupyStream(DeviceStream):
     """A stream of CuPy."""
 
     def __init__(self, device: _Device) -> None:
-        super().__init__()
-        self._device = device
+        self._device, self.graphs = device, GraphCache(self)
+        self.cluster_shared_bytes = device.cluster_shared_bytes
         self._workspace = cupy.cuda.alloc(WORKSPACE)
         self._launchers: dict[Any, Launch] = {}
-        self._tf32 = False
         self._stream: Any = None
 
     def enter(self, stream: Any) -> None:
         """Prepare for calls on `stream`, the current one."""
         if stream.is_capturing():  # replays would write to temporary memory that others may own by then
-            raise RuntimeError("rnnx cannot be captured in a CUDA graph of yours: it captures its own loops")
-        self._stream = stream
-        self._tf32 = self.precision == "tf32"
+            raise RuntimeError("calls of rnnx cannot be captured in a CUDA graph: rnnx captures its own loops")
+        self._stream, self.precision, self.can_capture = stream, _precision(), self._device.can_capture
         self._device.blas.use(stream.ptr, self._workspace.ptr)
 
     def allocate(self, size: int) -> Any:
-        """See `DeviceStream`."""
         return cupy.cuda.alloc(size)
 
     def array(self, memory: Any, offset: int, shape: tuple[int, ...], dtype: DType) -> Any:
-        """See `DeviceStream`."""
         return cupy.ndarray(shape, dtype, memory + offset)
 
     def base(self, memory: Any) -> int:
-        """See `DeviceStream`."""
         return int(memory.ptr)
 
     def address(self, array: Any) -> int:
-        """See `DeviceStream`."""
         return int(array.data.ptr)
 
     def strides(self, array: Any) -> tuple[int, ...]:
-        """See `DeviceStream`."""
         return tuple(stride // array.itemsize for stride in array.strides)
 
     def references(self, memory: Any) -> int | None:
-        """See `DeviceStream`."""
         return sys.getrefcount(memory.mem) if _COUNTS_REFERENCES else None
 
     def gemm(self, a: Matrix, b: Matrix, c: Matrix, beta: int = 0) -> None:
-        """See `DeviceStream`."""
-        self._device.blas.gemm(a, b, c, beta, tf32=self._tf32)
+        self._device.blas.gemm(a, b, c, beta, tf32=self.precision == "tf32")
 
     def kernels(self, texts: tuple[str, ...], options: tuple[str, ...]) -> Launch:
-        """See `DeviceStream`."""
         launch = self._launchers.get((texts, options))
         if launch is None:
             number, kernels = cupy.cuda.Device().id, {}
@@ -146,7 +146,7 @@ class CupyStream(DeviceStream):
         return launch
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None] | None:
-        """See `DeviceStream`. A failure warns once, and nothing is captured on this device any more."""
+        """See `DeviceStream`. A failure warns, and nothing is captured on this device any more."""
         device, outer = self._device, self._stream
         stream = cupy.cuda.Stream(non_blocking=True)
         try:
@@ -158,7 +158,7 @@ class CupyStream(DeviceStream):
                 finally:
                     graph = stream.end_capture()
         except (RuntimeError, NotImplementedError) as error:
-            device.can_capture = False
+            device.can_capture = self.can_capture = False
             warnings.warn(f"CUDA graphs are off: {error}", RuntimeWarning, stacklevel=2)
             return None
         finally:
@@ -166,29 +166,10 @@ class CupyStream(DeviceStream):
         replay: Callable[[], None] = graph.launch  # on the stream that is current then
         return replay
 
-    @property
-    def precision(self) -> str:
-        """See `DeviceStream`: the precision of `rnnx.use_precision`, by default that of CuPy's own switch."""
-        chosen = precision.chosen.get()
-        if chosen is not None:
-            return chosen
-        return "tf32" if _linalg.get_compute_type("float32") == _linalg.COMPUTE_TYPE_TF32 else "ieee"
-
-    @property
-    def cluster_shared_bytes(self) -> int:
-        """See `DeviceStream`."""
-        return self._device.cluster_shared_bytes
-
-    @property
-    def can_capture(self) -> bool:
-        """See `DeviceStream`."""
-        return self._device.can_capture
-
-    @property
     def graph_memory(self) -> int:
-        """See `DeviceStream`: a sixteenth of the device's memory, minus what its other streams use."""
-        others = [one.graphs for one in self._device.streams.values() if one is not self and one.graphs is not None]
-        return self._device.graph_memory - sum(int(captured.size) for graphs in others for captured in graphs)
+        """Return a sixteenth of the device's memory, minus what its other streams use."""
+        others = (one.graphs for one in self._device.streams.values() if one is not self)
+        return self._device.graph_memory - sum(captured.size for graphs in others for captured in graphs)
 
 
 ENGINE: Engine = GpuEngine(stream_of)

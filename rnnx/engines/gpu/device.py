@@ -4,9 +4,8 @@
 """
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -18,7 +17,7 @@ ALIGNMENT = 256  # bytes
 
 
 class Matrix(NamedTuple):
-    """A row-major matrix in device memory, or its transpose."""
+    """A row-major matrix in device memory, or its transpose. Its address may depend on the time step."""
 
     address: int
     rows: int
@@ -26,103 +25,70 @@ class Matrix(NamedTuple):
     stride: int  # elements from one row to the next
     dtype: DType
     transposed: bool = False
+    step: int = 0  # bytes from one time step to the next
+
+    def at(self, t: int) -> "Matrix":
+        """The matrix at step t."""
+        return self._replace(address=self.address + t * self.step)
 
     @property
     def T(self) -> "Matrix":
         """The transpose; no copy."""
         return self._replace(transposed=not self.transposed)
 
-    def column_block(self, first: int, columns: int) -> "Matrix":
-        """Columns `first` to ``first + columns`` of a matrix that is not transposed."""
-        return self._replace(address=self.address + first * self.dtype.itemsize, columns=columns)
-
-    def row_block(self, first: int, rows: int) -> "Matrix":
-        """Rows `first` to ``first + rows`` of a matrix that is not transposed."""
-        return self._replace(address=self.address + first * self.stride * self.dtype.itemsize, rows=rows)
+    def block(self, row: int, rows: int, column: int, columns: int) -> "Matrix":
+        """Return a part of a matrix that is not transposed."""
+        offset = (row * self.stride + column) * self.dtype.itemsize
+        return self._replace(address=self.address + offset, rows=rows, columns=columns)
 
 
 class StepArgument(NamedTuple):
-    """A kernel argument at every time step: an address or a number that grows by `step` per time step."""
+    """A kernel argument: an address or a number that grows by `step` per time step."""
 
     base: int  # at step 0
     step: int = 0
 
 
-class StepMatrix(NamedTuple):
-    """A matrix whose address grows by `step` bytes per time step."""
-
-    matrix: Matrix  # at step 0
-    step: int = 0
-
-    def at(self, t: int) -> Matrix:
-        """The matrix at step t."""
-        return self.matrix._replace(address=self.matrix.address + t * self.step)
-
-
-class DeviceStream(ABC):
+class DeviceStream(Protocol):
     """One stream of one device. All calls are asynchronous and run in the order in which they are made."""
 
-    def __init__(self) -> None:
-        self.graphs: Any = None  # the engine's `graphs.GraphCache` for this stream
+    precision: str  # of float32 products: "ieee" or "tf32"
+    can_capture: bool  # whether `capture` may succeed
+    cluster_shared_bytes: int  # shared memory of a block if whole passes may run on thread block clusters; else 0
+    graphs: Any  # a `graphs.GraphCache` of this stream
 
-    @abstractmethod
     def allocate(self, size: int) -> Any:
         """Return `size` bytes of aligned memory, which lives as long as something refers to it."""
 
-    @abstractmethod
     def array(self, memory: Any, offset: int, shape: tuple[int, ...], dtype: DType) -> Array:
         """Return an array in C order inside such memory. It keeps the memory alive."""
 
-    @abstractmethod
     def base(self, memory: Any) -> int:
         """Return the address of the memory."""
 
-    @abstractmethod
     def address(self, array: Array) -> int:
         """Return the address of an array's first element."""
 
-    @abstractmethod
     def strides(self, array: Array) -> tuple[int, ...]:
         """Return the strides of an array, in elements."""
 
-    @abstractmethod
     def references(self, memory: Any) -> int | None:
         """Return the reference count of the memory; None if the interpreter does not count references."""
 
-    @abstractmethod
     def gemm(self, a: Matrix, b: Matrix, c: Matrix, beta: int = 0) -> None:
         """Compute C = A B + beta C, accumulated in `codegen.real_dtype`. C must not be transposed."""
 
-    @abstractmethod
     def kernels(self, texts: tuple[str, ...], options: tuple[str, ...]) -> Launch:
         """Compile CUDA sources; return ``launch(name, blocks, threads, arguments, shared=0)`` for their kernels.
 
         `blocks` and `threads` are (x, y), `arguments` are integers, `shared` is in bytes.
         """
 
-    @abstractmethod
     def capture(self, work: Callable[[], None]) -> Callable[[], None] | None:
         """Capture `work` in a CUDA graph without running it; return its replay, or None if capture failed."""
 
-    @property
-    @abstractmethod
-    def precision(self) -> str:
-        """Precision of float32 products: "ieee" or "tf32"."""
-
-    @property
-    @abstractmethod
-    def cluster_shared_bytes(self) -> int:
-        """Shared memory of a block, if whole passes may run on thread block clusters; else 0."""
-
-    @property
-    @abstractmethod
-    def can_capture(self) -> bool:
-        """Whether `capture` may succeed."""
-
-    @property
-    @abstractmethod
     def graph_memory(self) -> int:
-        """Bytes that captured passes may hold between calls."""
+        """Return the number of bytes that captured passes may hold between calls."""
 
 
 class Arena:

@@ -1,7 +1,8 @@
+# ruff: noqa: D102 - methods are documented in `rnnx.engines.protocol`
 """The engine for arrays on a GPU: matrix products by a library, one fused kernel per stage and step, CUDA graphs.
 
-This file copies arguments and results between the caller's arrays and the memory of a pass. It uses no array library:
-`device.DeviceStream` is all it knows of a device.
+This file copies arguments and results between the caller's arrays and the memory of a pass. The engine depends on no
+array library, only on `device.DeviceStream`.
 
 Dimensions: T steps, m examples, n units, n_x inputs, G gates of all stages.
 """
@@ -15,10 +16,10 @@ import numpy as np
 from rnnx._core import arrays as ns
 from rnnx._core.layout import to_public
 from rnnx.cells.parameters import recurrent_parameters
-from rnnx.engines.gpu.backward import Backward, TapeAddresses
+from rnnx.engines.gpu.backward import Backward
 from rnnx.engines.gpu.device import Arena, Array, DeviceStream, Matrix
 from rnnx.engines.gpu.forward import Alternating, Forward
-from rnnx.engines.gpu.graphs import CapturedPass, GraphCache
+from rnnx.engines.gpu.graphs import CapturedPass
 from rnnx.engines.gpu.launches import to_time_major
 from rnnx.engines.gpu.packing import PackedParameters, pack, packed_shapes
 from rnnx.engines.gpu.pass_key import PassKey
@@ -36,18 +37,17 @@ class TapeMemory(NamedTuple):
 
 
 class GpuEngine:
-    """See `rnnx.engines.protocol.Engine`. `stream_of` opens the stream on which work on an array is done."""
+    """See `rnnx.engines.protocol.Engine`. `stream_of` gives access to the stream of an array."""
 
     def __init__(self, stream_of: StreamOf) -> None:
         self._stream_of = stream_of
 
     def forward(self, call: Call, *, keep: bool) -> tuple[Arrays, Tape]:
-        """See `Engine`."""
         key, xp, states = PassKey.of(call, keep=keep), call.xp, range(len(call.cell.states))
         if call.m * call.n_a >= 2**31:
-            raise ValueError(f"m n_a must be less than 2^31 on a GPU; got {call.m} * {call.n_a}")
+            raise ValueError(f"m * n_a must be less than 2^31 on a GPU; got {call.m} * {call.n_a}")
         with self._stream_of(call.s0[0]) as stream:
-            captured = _graphs(stream).take(key)
+            captured: CapturedPass | None = stream.graphs.take(key)
             work = captured.forward if captured else Forward(stream, key)
             work.load(call)
             (captured.run_forward if captured else work.loop)()
@@ -68,34 +68,31 @@ class GpuEngine:
         return tuple(to_public(xp, a) for a in outputs), tape
 
     def backward(self, tape: Tape, cotangents: Cotangents) -> Gradients:
-        """See `Engine`."""
         assert tape.saved is not None
         own: TapeMemory | None = tape.own
         key = PassKey.of(tape, keep=True)
-        x, *arrays = (ns.contiguous(tape.xp, a) for a in (tape.x, *tape.states, *tape.saved))
+        arrays = [ns.contiguous(tape.xp, a) for a in (tape.x, *tape.states, *tape.saved)]
         given = tuple(d is not None for d in cotangents.states)
         with self._stream_of(arrays[0]) as stream:
             arena = own.arena if own else Arena(stream, packed_shapes(key))
             if own is None:
                 pack(stream, key, tape.parameters, arena)
-            addresses, n_states = tuple(map(stream.address, arrays)), len(tape.states)
-            wh = tuple(arena.matrix(f"wh{i}") for i in range(len(tape.cell.stages)))
-            wx = None if tape.indices else arena.matrix("wx")
-            places = TapeAddresses(stream.address(x), addresses[:n_states], addresses[n_states:], wh, wx)
+            names = ["X", *(f"S{k}" for k in range(len(tape.states))), *(f"K{k}" for k in range(len(tape.saved)))]
+            addresses = dict(zip(names, map(stream.address, arrays), strict=True))
+            addresses |= {name: arena.address(name) for name in packed_shapes(key)}
             captured = own.captured if own and own.key == key else None
             run: Callable[[], None]
             # A CUDA graph is valid for the stream and the addresses with which it was captured.
-            if captured and captured.stream is stream and addresses[0] == captured.forward.address("S0"):
-                work, run = captured.backward(given, places)
+            if captured and captured.stream is stream and addresses["S0"] == captured.forward.address("S0"):
+                work, run = captured.backward(given, addresses)
             else:
-                work = Backward(stream, key, given, places, in_place=cotangents.states)
+                work = Backward(stream, key, given, addresses, in_place=cotangents.states)
                 run = work.loop
             work.load(cotangents, tape.lengths)
             run()
             return work.gradients(tape.xp)
 
     def matmul(self, a: Array, b: Array, bias: Array | None = None) -> Array:
-        """See `Engine`."""
         if 0 in (*a.shape, *b.shape) or b.dtype != a.dtype:
             return a @ b if bias is None else a @ b + bias
         with self._stream_of(a) as stream:
@@ -108,7 +105,6 @@ class GpuEngine:
             return result
 
     def stepper(self, call: Call) -> "GpuStepper":
-        """See `Engine`."""
         return GpuStepper(self._stream_of, call)
 
 
@@ -124,7 +120,6 @@ class GpuStepper:
             self._slots = [tuple(state[slot, ...].T for state in states) for slot in range(2)]
 
     def step(self, xt: Array) -> Arrays:
-        """See `Stepper`."""
         with self._stream_of(xt) as stream:
             self._work.stream = stream  # the caller may have changed streams
             self._work.project(xt)
@@ -132,17 +127,9 @@ class GpuStepper:
             return self._slots[self._work.slot]
 
     def set(self, states: Arrays) -> None:
-        """See `Stepper`."""
         with self._stream_of(states[0]):
             for own, given in zip(self._slots[self._work.slot], states, strict=True):
                 own[...] = given
-
-
-def _graphs(stream: DeviceStream) -> GraphCache:
-    if stream.graphs is None:
-        stream.graphs = GraphCache(stream)
-    graphs: GraphCache = stream.graphs
-    return graphs
 
 
 def _output(work: Forward, states: Array) -> Array:

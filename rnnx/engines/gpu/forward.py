@@ -5,10 +5,10 @@ Dimensions: T steps, m examples, n units, n_x inputs, G gates of all stages, G_i
 
 from collections.abc import Mapping, Sequence
 
-from rnnx.cells.wiring import Slot, StageWiring, wiring
+from rnnx.cells.wiring import StageWiring, wiring
 from rnnx.engines.gpu import cluster_codegen
-from rnnx.engines.gpu.codegen import bind, forward_parameters
-from rnnx.engines.gpu.device import Arena, Array, DeviceStream, Matrix, Shapes, StepArgument, StepMatrix
+from rnnx.engines.gpu.codegen import forward_arrays, forward_kernel, name_of
+from rnnx.engines.gpu.device import Arena, Array, DeviceStream, Matrix, Shapes, StepArgument
 from rnnx.engines.gpu.launches import INDEX, is_time_major, to_time_major
 from rnnx.engines.gpu.packing import pack, packed_shapes
 from rnnx.engines.gpu.pass_key import PassKey
@@ -19,9 +19,8 @@ from rnnx.engines.protocol import Call
 class Forward(Pass):
     """A forward pass.
 
-    `kept` holds what a backward pass needs: states S<k> (T + 1, m, n), saved values K<k> (T, m, n), inputs X and the
-    packed parameters. `working` holds the rest: Z (T, m, G n), the sides of the gates, and Zh<i> (m, G_i n), the
-    recurrent side where it is separate. A pass without ``keep`` has only the states in `kept`, and one step of K<k>.
+    `kept` holds what a backward pass needs, see `Pass`; without ``keep`` only the states. `working` holds the rest:
+    the input sides in Z (T, m, G n), and the recurrent sides in Zh<i> (m, G_i n) unless they are added to Z.
     """
 
     def __init__(self, stream: DeviceStream, key: PassKey) -> None:
@@ -85,8 +84,8 @@ class Forward(Pass):
 
     def loop(self) -> None:
         """Run the loop over time, without an allocation or a synchronization."""
-        if self._rows:
-            self._whole_pass("cluster_forward", cluster_codegen.forward_parameters(self.key.cell), self._addresses())
+        if self._cluster_rows:
+            self._run_clusters()
             return
         for t in range(self.key.n_steps):
             self._step(self._stages, t)
@@ -96,61 +95,45 @@ class Forward(Pass):
             self._product(stage, t)
             self._elementwise(stage, t)
 
-    def _addresses(self) -> dict[str, int]:
-        """The arguments of the kernel of a whole pass, by name."""
-        key, cell = self.key, self.key.cell
-        names = [f"{name}{i}" for i in range(len(cell.stages)) for name in ("wh", "bh")]
-        names += [f"S{k}" for k in range(len(cell.states))] + [f"K{k}" for k in range(len(cell.saved))]
-        return {
-            **{name: self.address(name) for name in (*names, "b", "lengths")},
-            "zx": self.address("wx" if key.indices else "Z"),
-            "zx_step": 0 if key.indices else key.m * key.n_gates * key.n,
-            "index": self.address("X") if key.indices else 0,
-            "n_x": key.n_x,
-            "saved_step": key.m * key.n if key.keep else 0,
-        }
+    def _run_clusters(self) -> None:
+        key = self.key
+        values = {"zx": self.address("Z"), "zx_step": key.m * key.n_gates * key.n, "index": 0}
+        if key.indices:
+            values = {"zx": self.address("wx"), "zx_step": 0, "index": self.address("X")}
+        values |= {"n_x": key.n_x, "saved_step": key.m * key.n if key.keep else 0}
+        self._whole_pass(cluster_codegen.forward_kernel(key.cell), values)
 
     def _stage(self, stage: StageWiring, before: int = 0, after: int = 1) -> StageStep:
-        """The work of a stage. At step 0 it reads the states number `before` and writes the states number `after`."""
-        key, i = self.key, stage.number
-        size, columns = key.dtype.itemsize, stage.n_gates * key.n
-        offset = stage.first_gate * key.n * size
-
-        def place(slot: Slot) -> StepArgument:
-            if slot.kind == "saved":
-                return StepArgument(self.address(f"K{slot.number}"), self.step if key.keep else 0)
-            start = after if slot.after else before
-            return StepArgument(self.kept.address(f"S{slot.number}") + start * self.step, self.step)
-
-        parameters = forward_parameters(stage)
-        values = {p.name: place(p.argument.slot) for p in parameters if p.argument and p.argument.slot}
-        values["zx"] = StepArgument(self.address("Z") + offset, self.row_step)
-        values["index"] = StepArgument(0)
+        """The work of a stage. At step 0 it reads the states S<k>[before] and writes S<k>[after]."""
+        key, i, kernel, size = self.key, stage.number, forward_kernel(stage), self.key.dtype.itemsize
+        first, columns, row_step = stage.first_gate * key.n, stage.n_gates * key.n, key.n_gates * self.step
+        values = {name_of(a): self._place(a.slot, before, after) for a in forward_arrays(stage) if a.slot}
         if key.indices:
-            values["zx"] = StepArgument(self.address("wx") + offset)
+            values["zx"] = StepArgument(self.address("wx") + first * size)
             values["index"] = StepArgument(self.address("X"), key.m * INDEX.itemsize)
-        values["b"] = StepArgument(self.address("b") + offset)
-        for name, array in {"zh": f"Zh{i}", "bh": f"bh{i}", "lengths": "lengths"}.items():
-            values[name] = StepArgument(self.address(array))
-        values |= {**self._sizes(stage), "n_x": StepArgument(key.n_x)}
-        operand, weights = place(stage.operand), self.arena(f"wh{i}").matrix(f"wh{i}")
-        if key.separate_sides(stage):
-            side = StepMatrix(self.working.matrix(f"Zh{i}"))
         else:
-            Z = self.working.matrix("Z").row_block(0, key.m)
-            side = StepMatrix(Z.column_block(stage.first_gate * key.n, columns), self.row_step)
-        a = StepMatrix(Matrix(operand.base, key.m, key.n, key.n, key.dtype), operand.step)
+            values["zx"] = StepArgument(self.address("Z") + first * size, row_step)
+            values["index"] = StepArgument(0)
+        values["b"] = StepArgument(self.address("b") + first * size)
+        values |= {name: StepArgument(self.address(f"{array}{i}")) for name, array in (("zh", "Zh"), ("bh", "bh"))}
+        values["n_x"] = StepArgument(key.n_x)
+        if key.separate_sides(stage):
+            side = self.working.matrix(f"Zh{i}")
+        else:
+            side = self.working.matrix("Z").block(0, key.m, first, columns)._replace(step=row_step)
+        operand, step = self._place(stage.operand, before, after)
+        a = Matrix(operand, key.m, key.n, key.n, key.dtype, step=step)
         beta = int(not key.separate_sides(stage))
-        return StageStep(f"forward_{i}", bind(parameters, values), a, weights.T, side, beta)
+        return StageStep(kernel.name, self._bind(stage, kernel, values), a, self._wh(stage).T, side, beta)
 
 
 class Alternating(Forward):
-    """A forward pass of one step that can be repeated: it reads one of two slots of the states and writes the other."""
+    """A forward pass of one step that can be repeated: it reads S<k>[0] and writes S<k>[1], or the reverse."""
 
     def __init__(self, stream: DeviceStream, key: PassKey) -> None:
         super().__init__(stream, key)
         self._back = [self._stage(stage, 1, 0) for stage in wiring(key.cell)]
-        self.slot = 0  # that holds the current states
+        self.slot = 0  # index of the current states
 
     def loop(self) -> None:
         """Do one step."""

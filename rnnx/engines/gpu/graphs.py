@@ -6,9 +6,9 @@ As long as anything does, the captured pass is in use, and the next call with th
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 
-from rnnx.engines.gpu.backward import Backward, TapeAddresses
+from rnnx.engines.gpu.backward import Backward
 from rnnx.engines.gpu.device import DeviceStream
 from rnnx.engines.gpu.forward import Forward
 from rnnx.engines.gpu.pass_key import PassKey
@@ -53,8 +53,8 @@ class CapturedPass:
         references = self._references
         return references is not None and self.stream.references(self.forward.kept.memory) == references
 
-    def backward(self, given: tuple[bool, ...], tape: TapeAddresses) -> tuple[Backward, CapturedLoop]:
-        """Return the backward pass for callers that give the cotangents of these states."""
+    def backward(self, given: tuple[bool, ...], tape: Mapping[str, int]) -> tuple[Backward, CapturedLoop]:
+        """Return the backward pass for given cotangents of these states."""
         key = given, self.stream.precision
         if key not in self._backward:
             backward = Backward(self.stream, self.forward.key, given, tape)
@@ -104,7 +104,7 @@ class GraphCache:
         return room
 
     def _has_room(self, size: int) -> bool:
-        return sum(p.size for p in self) + size <= self._stream.graph_memory and len(list(self)) < MAX_PASSES
+        return sum(p.size for p in self) + size <= self._stream.graph_memory() and len(list(self)) < MAX_PASSES
 
     def _drop(self, dropped: CapturedPass) -> None:
         for key, passes in list(self._passes.items()):

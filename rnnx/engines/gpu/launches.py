@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rnnx.engines.gpu.codegen import PACK_JOBS, Job, bind, parameters_of, read, real_dtype
+from rnnx.engines.gpu.codegen import PACK_JOBS, Job, declared, read, real_dtype
 from rnnx.engines.gpu.device import Arena, Array, DeviceStream, Launch, Matrix
 
 INDEX = np.dtype(np.int64)
@@ -20,7 +20,7 @@ _NO_JOB = Job._make([0] * len(Job._fields))
 def _run(
     launch: Launch, kernel: str, blocks: tuple[int, int], threads: tuple[int, int], shared: int, **values: int
 ) -> None:
-    launch(kernel, blocks, threads, bind(parameters_of(read("layout.cu"), kernel), values), shared)
+    launch(kernel, blocks, threads, declared(read("layout.cu"), kernel).bind(values), shared)
 
 
 def to_time_major(
@@ -84,7 +84,7 @@ def sum_columns(stream: DeviceStream, launch: Launch, a: Matrix, target: int) ->
 
 
 def scatter_add(launch: Launch, a: Matrix, index: int, target: Matrix) -> None:
-    """Write the product of the transpose of `a` with one-hot rows, whose indices are at address `index`."""
+    """Write the transpose of `a` times one-hot rows, whose indices are at address `index`, to a matrix."""
     sizes = {"stride": a.stride, "rows": a.rows, "columns": a.columns, "dst_stride": target.stride}
     blocks = (-(-a.columns // 128) * target.columns, 1)
     _run(launch, "scatter_add", blocks, (128, 1), 128 * 4, a=a.address, index=index, dst=target.address, **sizes)

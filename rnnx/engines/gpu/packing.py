@@ -70,11 +70,8 @@ class PackedParameters(Mapping[str, Array]):
     def __getitem__(self, name: str) -> Array:
         return self._arrays[name]
 
-    def __contains__(self, name: object) -> bool:
-        return name in self._key.optional_keys or name in self._key.cell.parameter_keys
-
     def __iter__(self) -> Iterator[str]:
         return iter((*self._key.cell.parameter_keys, *self._key.optional_keys))
 
     def __len__(self) -> int:
-        return len(self._key.cell.parameter_keys) + len(self._key.optional_keys)
+        return len(tuple(iter(self)))

@@ -28,7 +28,8 @@ class PassKey(NamedTuple):
     def of(cls, source: Call | Tape, *, keep: bool) -> "PassKey":
         """The key of a forward pass, or of the backward pass through a tape."""
         cell, dtype, has_lengths = source.cell, np.dtype(source.dtype), source.lengths is not None
-        optional = tuple(key for key in cell.optional_keys if key in source.parameters)
+        given = set(source.parameters)  # not `in`, which would make arrays of packed parameters
+        optional = tuple(key for key in cell.optional_keys if key in given)
         sizes = (source.n_steps, source.m, source.n_a, source.n_x)
         return cls(cell, dtype, *sizes, source.indices, has_lengths, optional, keep)
 

@@ -1,7 +1,7 @@
 """A cell's functions, traced symbolically: their operations become lines of CUDA."""
 
 from collections.abc import Callable, Iterable
-from functools import lru_cache
+from functools import lru_cache, partialmethod
 
 from rnnx.cells import Cell
 from rnnx.cells.vocabulary import Ops
@@ -18,19 +18,14 @@ class Symbol:
     def __init__(self, trace: "Trace", name: str) -> None:
         self._trace, self.name = trace, name
 
-    def _binary(self, operation: str, other: "Symbol") -> "Symbol":
+    def _binary(self, other: "Symbol", operation: str) -> "Symbol":
         if not isinstance(other, Symbol):
             return NotImplemented
         return self._trace.let(f"{self.name} {operation} {other.name}")
 
-    def __add__(self, other: "Symbol") -> "Symbol":
-        return self._binary("+", other)
-
-    def __sub__(self, other: "Symbol") -> "Symbol":
-        return self._binary("-", other)
-
-    def __mul__(self, other: "Symbol") -> "Symbol":
-        return self._binary("*", other)
+    __add__ = partialmethod(_binary, operation="+")
+    __sub__ = partialmethod(_binary, operation="-")
+    __mul__ = partialmethod(_binary, operation="*")
 
     def __bool__(self) -> bool:
         raise TypeError("a cell cannot branch on a value: it is unknown when the kernel is generated")
