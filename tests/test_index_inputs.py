@@ -101,6 +101,7 @@ def test_sizes_beyond_every_block(engine, cell, rng):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.slow
 def test_paths_give_the_same_bits(cell, dtype, rng, monkeypatch):
     lengths = [i % 7 for i in range(23)]
     _, problem = make_problems(cell, rng, 13, 150, 23, 6, dtype=dtype, scale=0.3, lengths=lengths)

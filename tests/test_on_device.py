@@ -155,6 +155,7 @@ class ByArray(Adam):
     [*((kind(0.01), True) for kind in (SGD, Momentum, RMSProp, Adam, AdamW)), (ByArray(0.01), False)],
     ids=lambda x: "" if isinstance(x, bool) else type(x).__name__,
 )
+@pytest.mark.slow
 def test_the_update_is_one_of_one_array(device, optimizer, joined, monkeypatch):
     """Where every call is a launch; the rule of somebody's own is called as ever."""
     corpus = corpus_of("lines")
@@ -210,6 +211,7 @@ def poison(monkeypatch, at, what):
 @pytest.mark.parametrize("what", ["loss", "gradients"])
 @pytest.mark.parametrize("found_by", ["number", "look", "evaluation", "state", "epoch"])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.slow
 def test_a_run_that_diverges(device, monkeypatch, what, found_by):
     """It shows later, but the state is the one before that step, and the error names it."""
     corpus, bad = corpus_of("streams"), 4
@@ -262,6 +264,7 @@ def test_numbers_of_steps_that_were_not_done(device, monkeypatch):
         _ = steps[3].losses
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_after_a_look_at_its_error(device, monkeypatch):
     """With another learning rate, say: what was not done is done then."""
     corpus = corpus_of("lines")

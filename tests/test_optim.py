@@ -496,6 +496,7 @@ def test_a_schedule_may_end_at_zero(problem):
     np.testing.assert_array_equal(new["W"], p["W"])
 
 
+@pytest.mark.slow
 def test_the_picture_of_the_paths(tmp_path):
     """The one that is kept is of today's script; and it shows what docs/optimizers.md says of it."""
     pytest.importorskip("matplotlib")
