@@ -259,9 +259,9 @@ def test_memory_that_is_not_enough_for_a_plan(queue, rng, monkeypatch):
     assert len(list(queue.plans)) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("lengths", [None, [9, 4]])
-@pytest.mark.slow
 def test_sixteen_bits(queue, cell, dtype, lengths, rng, monkeypatch):
     """Stored in 16 bits, computed in 32: within some units of rounding of float64 on the same inputs."""
     monkeypatch.setattr(ns, "_floats", lambda xp: frozenset({np.dtype(np.float16), BFLOAT16}))
@@ -436,7 +436,6 @@ def test_a_missing_barrier_is_seen(clusters, name, which, rng, monkeypatch):
     assert any(not np.array_equal(actual[key], expected[key]) for key in expected)
 
 
-@pytest.mark.slow
 def test_weights_that_do_not_fit_go_step_by_step(clusters, rng):
     results(make_problem(rnnx.CELLS["lstm"], rng, 2, 340, 1, 2).astype("float32"))
     assert "forward_0" in clusters.log

@@ -150,12 +150,12 @@ class ByArray(Adam):
         return lambda xp, p, g, *rest, write: rule(xp, p, g / xp.max(xp.abs(g)), *rest, write=write)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "joined"),
     [*((kind(0.01), True) for kind in (SGD, Momentum, RMSProp, Adam, AdamW)), (ByArray(0.01), False)],
     ids=lambda x: "" if isinstance(x, bool) else type(x).__name__,
 )
-@pytest.mark.slow
 def test_the_update_is_one_of_one_array(device, optimizer, joined, monkeypatch):
     """Where every call is a launch; the rule of somebody's own is called as ever."""
     corpus = corpus_of("lines")
@@ -264,7 +264,6 @@ def test_numbers_of_steps_that_were_not_done(device, monkeypatch):
         _ = steps[3].losses
 
 
-@pytest.mark.slow
 def test_a_run_goes_on_after_a_look_at_its_error(device, monkeypatch):
     """With another learning rate, say: what was not done is done then."""
     corpus = corpus_of("lines")
