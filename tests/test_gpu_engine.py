@@ -261,6 +261,7 @@ def test_too_little_memory_for_a_captured_pass(stream, rng, monkeypatch):
     assert len(list(stream.graphs)) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("lengths", [None, [9, 4]])
 def test_16_bit_types(stream, cell, dtype, lengths, rng, monkeypatch):

@@ -99,6 +99,7 @@ def test_sizes_beyond_every_block(engine, cell, rng):
     assert_same(run(indices)[0], run(columns)[0], 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_paths_give_the_same_bits(cell, dtype, rng):
     lengths = [i % 7 for i in range(23)]

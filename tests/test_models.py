@@ -92,6 +92,7 @@ def test_bidirectional_gradients(cell, reset_after, per_step, rng):
 
 
 @pytest.mark.parametrize(("cell", "reset_after"), CELLS)
+@pytest.mark.slow
 def test_initial_and_final_states(cell, reset_after, rng):
     """Their cotangents, through the stack, numerically; dx too."""
     stack = Recurrent("gru_reset_after" if reset_after else cell, 3, [4, 2], bidirectional=True, name="encoder")

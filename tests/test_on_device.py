@@ -148,6 +148,7 @@ class ByArray(Adam):
         return super().update_array(p, g / u.xp.max(u.xp.abs(g)), state, u)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "joined"),
     [*((kind(0.01), True) for kind in (SGD, Momentum, RMSProp, Adam, AdamW)), (ByArray(0.01), False)],
@@ -208,6 +209,7 @@ def poison(monkeypatch, at, what):
 @pytest.mark.parametrize("what", ["loss", "gradients"])
 @pytest.mark.parametrize("found_by", ["number", "look", "evaluation", "state", "epoch"])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.slow
 def test_a_run_that_diverges(device, monkeypatch, what, found_by):
     """The error comes later, but it names the step, and the state is the one before it."""
     corpus, bad = corpus_of("streams"), 4

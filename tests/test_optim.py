@@ -504,6 +504,7 @@ def test_a_schedule_may_end_at_zero(problem):
     np.testing.assert_array_equal(new["W"], p["W"])
 
 
+@pytest.mark.slow
 def test_the_picture_of_the_paths(tmp_path):
     """The stored picture is what the script draws, and shows what docs/optimizers.md says."""
     pytest.importorskip("matplotlib")

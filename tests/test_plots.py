@@ -218,6 +218,7 @@ def test_arrays_of_any_library(runtime, rng):
 
 @given(st.integers(1, 3), st.text(st.characters(), min_size=1, max_size=8))
 @settings(max_examples=4)
+@pytest.mark.slow
 def test_any_text(n_a, text):
     """No character is lost, lacks a glyph or starts a formula."""
     values = {"ft": np.full((n_a, len(text)), 0.5)}
@@ -384,6 +385,7 @@ def test_png(figure, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "b.PNG"]  # no temporary file
 
 
+@pytest.mark.slow
 def test_svg_is_the_same_every_time(tmp_path):
     code = """
 import sys
@@ -467,6 +469,7 @@ def test_a_run_without_metrics(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), None])
+@pytest.mark.slow
 def test_plot_run_of_a_run_that_diverged(tmp_path, monkeypatch, value):
     monkeypatch.setattr(style, "to_bytes", lambda figure, suffix: b"")
     model, tokenizer = CharModel(2, 1, cell="rnn", seed=0), CharTokenizer(None).fit("ab")
