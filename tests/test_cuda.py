@@ -134,7 +134,7 @@ def call(change, dtype="float32"):
         (
             {"Wf": lambda: fake((4, 7), ml_dtypes.bfloat16), "bf": lambda: fake((4, 1), "float16")},
             TypeError,
-            "together",
+            "must not mix float16 and bfloat16",
         ),
     ],
 )
