@@ -7,7 +7,7 @@
 Every side runs in processes of its own, in turn, `--rounds` times; a figure is the median of the rounds' medians. For
 torch and rnnx that is a process a size, so that a slow moment of the machine meets both. The floor is the time that
 the products alone take at the best rate that a product of this machine shows in the same run, NumPy's BLAS or our
-micro-kernel. `peer_sides.py` has what each side is given and how it is called.
+tile. What each side is given, and how it is called, stands in `peer_sides.py`.
 """
 
 import argparse

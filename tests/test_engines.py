@@ -1,4 +1,4 @@
-"""Engines against each other, on all libraries; the choice of the engine; threads."""
+"""Engines against each other, on all libraries; which one runs; threads."""
 
 import itertools
 import math
@@ -24,7 +24,7 @@ from rnnx.engines.cpu.runtime.thread_pool import Work, use_policy
 
 
 def run(problem, asarray=lambda a: a):
-    """All results of a problem, by name."""
+    """Everything a problem returns, by name."""
     parameters = {k: asarray(v) for k, v in problem.parameters.items()}
     s0, ds, dfinal = ([asarray(a) for a in arrays] for arrays in (problem.s0, problem.dstates, problem.dfinal))
     states, y, caches = rnnx.recurrent_forward(
@@ -37,8 +37,8 @@ def run(problem, asarray=lambda a: a):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("lengths", [None, [3, 0, 6, 5]])
-def test_every_runtime_agrees_with_the_reference(runtime, cell, dtype, lengths, rng):
-    """Same values, dtype and library; read-only inputs are accepted."""
+def test_every_runtime_agrees_with_plain_numpy(runtime, cell, dtype, lengths, rng):
+    """Same values, dtype and library; inputs that may not be written to are not."""
     problem = make_problem(cell, rng, 5, 6, 4, 6, n_y=3, lengths=lengths, scale=0.5).astype(dtype)
     with rnnx.use_engine("reference"):
         expected, _ = run(problem)
@@ -53,7 +53,7 @@ def test_every_runtime_agrees_with_the_reference(runtime, cell, dtype, lengths, 
 
 @given(data=st.data())
 def test_shapes_orders_dtypes_lengths(data):
-    """Any sizes, memory orders, dtypes and lengths: the compiled engine equals the reference."""
+    """Any sizes, memory orders, dtypes and lengths: jit equals plain."""
     cell = rnnx.CELLS[data.draw(st.sampled_from(list(rnnx.CELLS)), label="cell")]
     n_x, n_a, m, n_steps = (
         data.draw(st.integers(low, 20), label=k) for k, low in zip("xamT", (1, 1, 0, 0), strict=True)
@@ -116,7 +116,7 @@ def test_use_engine_holds_for_its_thread_only():
 
 
 def test_many_threads_many_shapes(engine):
-    """Concurrent calls give the same bits as sequential ones."""
+    """Calls from several threads at once give the bits of the same calls one after the other."""
     problems = [
         make_problem(
             rnnx.CELLS[name], np.random.default_rng(i), n_x=2 + i, n_a=3 + 5 * i, m=1 + i, n_steps=4 + i, n_y=2
@@ -150,8 +150,8 @@ def spy_on_threads(monkeypatch):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("m", [1, 2, 23])
-def test_thread_policies_give_the_same_bits(cell, dtype, m, rng, monkeypatch):
-    """The result does not depend on the number of threads, nor on whether they share examples or units."""
+def test_paths_give_the_same_bits(cell, dtype, m, rng, monkeypatch):
+    """One thread or several, that share the examples or the units: it does not show in the result."""
     lengths = None if m == 1 else [i % 7 for i in range(m)]
     shares = math.ceil(math.ceil(150 / ir.lanes(dtype)) / fields.UNIT_VECTORS)
     problem = make_problem(cell, rng, 5, 150, m, 6, lengths=lengths, scale=0.3).astype(dtype)
@@ -200,7 +200,7 @@ def test_threadpoolctl_is_respected():
 
 @pytest.mark.parametrize("short", [False, True])
 def test_sleeping_threads_wake_up(short, monkeypatch, rng):
-    """Idle workers sleep. A long job wakes them up and waits for them; a short one wakes them up and runs alone."""
+    """Workers that found no job for a while sleep. A long job wakes them up; a short one does, and does not wait."""
     problem = make_problem(rnnx.CELLS["lstm"], rng, 4, 5, 6, 3)
     used = spy_on_threads(monkeypatch)
     with rnnx.use_engine("cpu"), use_policy(lambda work: (3, False), short_ns=1e9 if short else 0):
@@ -229,7 +229,7 @@ def test_sizes_beyond_every_block(cell, lengths, rng):
 
 
 def unusual(a, how):
-    """The same values in an unusual memory layout."""
+    """The same values in memory of an unusual kind."""
     if how == "unaligned":
         memory = np.zeros(a.nbytes + 1, np.uint8)[1:].view(a.dtype).reshape(a.shape)
         memory[...] = a
@@ -260,7 +260,7 @@ def test_same_input_same_bits(engine, cell, rng):
 
 
 def test_warm_up_compiles_everything():
-    """In a fresh process no later call, with arrays of any layout, compiles or loads anything."""
+    """In a fresh process: afterwards no call, of any layout of its arrays, compiles or loads anything."""
     code = """
 import numpy as np, rnnx
 from rnnx.engines.cpu.runtime import object_cache
@@ -330,7 +330,7 @@ def test_a_thread_that_outlives_the_main_one():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 def test_the_child_of_a_fork_has_threads_of_its_own():
-    """Both for calls and for a stream made before the fork."""
+    """For calls, and for a stream that was made before."""
     code = """
 import os, threading, numpy as np, rnnx
 from rnnx.engines.cpu.runtime.thread_pool import Policy, policy

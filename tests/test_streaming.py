@@ -28,7 +28,7 @@ def test_steps_are_the_sequence(runtime, cell, dtype, rng):
         for t in range(7):
             a = stream.step(runtime.asarray(problem.x[:, :, t]))
             assert_close(to_numpy(a), states[0][:, :, t], ENGINES_TOLERANCE[dtype], f"step {t}")
-            if before is not None:  # the next step does not overwrite it
+            if before is not None:  # its memory is not used again by the very next step
                 assert_close(to_numpy(before), states[0][:, :, t - 1], ENGINES_TOLERANCE[dtype], f"step {t - 1}")
             before = a
         for name, state in stream.state.items():
