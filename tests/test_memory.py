@@ -1,4 +1,4 @@
-"""Memory that the compiled engine uses again: only what nobody can see any more."""
+"""The buffer pool: memory that is still in use is never handed out again."""
 
 import numpy as np
 import pytest
@@ -18,11 +18,11 @@ def address(a):
     return a.__array_interface__["data"][0]
 
 
-def test_a_buffer_is_used_again_only_when_nobody_sees_it():
+def test_a_buffer_is_reused_only_when_nobody_refers_to_it():
     first = buffer_pool.empty((300, 100), np.float32)
     place = address(first)
     assert address(buffer_pool.empty((300, 100), np.float32)) != place
-    view = first.T[3:]  # a view of a view holds it, too
+    view = first.T[3:]  # a view of a view refers to it, too
     del first
     assert address(buffer_pool.empty((300, 100), np.float32)) != place
     memory = memoryview(view)

@@ -1,4 +1,4 @@
-"""Machine code on disk: found again, never stale, never trusted blindly, never needed."""
+"""The object cache: code is found again, never stale, never loaded if damaged, never required."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ from rnnx.engines.cpu.runtime import object_cache
 
 
 def emit(factor):
-    """The function scale(x, out): one number times a factor."""
+    """Emit the function scale(x, out): one number times a factor."""
 
     def write(module):
         f = Function(module, "scale", ("x", "out"), np.float64, public=True)
@@ -36,7 +36,7 @@ def call(factor):
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """An empty directory for the code, and nothing loaded."""
+    """An empty cache, and nothing loaded."""
     monkeypatch.setenv("RNNX_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(object_cache, "_loaded", {})
     object_cache.cache_directory.cache_clear()
@@ -82,10 +82,10 @@ def test_a_damaged_file_is_not_loaded(cache, compilations, what):
     forget()
     assert call(2) == 6
     assert len(compilations) == 2
-    assert file.read_bytes() == data  # mended
+    assert file.read_bytes() == data  # repaired
 
 
-def test_the_key_has_everything(monkeypatch):
+def test_the_cache_key_covers_everything(monkeypatch):
     """Another text, another CPU, other features, another compiler: another key."""
     keys = [
         object_cache._key("text"),
@@ -126,7 +126,7 @@ def test_the_loops_depend_on_sources_and_on_numba(monkeypatch):
 
 @pytest.mark.parametrize("where", ["below a file", "none", "open to others"])
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
-def test_no_place_for_code(where, tmp_path, monkeypatch, compilations):
+def test_no_directory_for_the_cache(where, tmp_path, monkeypatch, compilations):
     (tmp_path / "file").touch()
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
@@ -146,8 +146,8 @@ def test_no_place_for_code(where, tmp_path, monkeypatch, compilations):
 
 
 @pytest.mark.parametrize("sources", ["", "edited since"])
-def test_code_of_sources_that_are_not_what_was_imported_is_not_kept(cache, sources, monkeypatch):
-    """An upgrade or an edit while the process runs; or no sources at all."""
+def test_code_of_changed_sources_is_not_kept(cache, sources, monkeypatch):
+    """The sources change while the process runs, or there are none."""
     monkeypatch.setattr(object_cache, "_sources", lambda: sources)
     if not sources:
         monkeypatch.setattr(object_cache, "SOURCES", "")
@@ -165,7 +165,7 @@ def test_a_full_disk(cache, function, monkeypatch):
     assert list(cache.iterdir()) == []
 
 
-def test_there_are_never_many_files(cache, monkeypatch):
+def test_the_number_of_files_is_bounded(cache, monkeypatch):
     monkeypatch.setattr(object_cache, "_MOST_FILES", 3)
     for factor in range(1, 6):
         call(factor)
@@ -178,7 +178,7 @@ def test_there_are_never_many_files(cache, monkeypatch):
 
 @pytest.mark.slow
 def test_the_second_process_compiles_nothing(tmp_path):
-    """And does not even import Numba."""
+    """Nor does it import Numba."""
     code = """
 import sys, numpy as np, rnnx
 p = rnnx.initialize_parameters("lstm", 3, 5, seed=0)

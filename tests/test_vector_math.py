@@ -5,8 +5,9 @@ import ctypes
 import numpy as np
 import pytest
 
-from rnnx.engines.cpu.codegen.ir import Function, Vector, lanes
+from rnnx.engines.cpu.codegen.ir import Function, lanes
 from rnnx.engines.cpu.codegen.vector_math import make_ops
+from rnnx.engines.cpu.codegen.vectors import Vector
 from rnnx.engines.cpu.runtime import object_cache
 
 LIMIT = {np.float32: 2, np.float64: 4}

@@ -33,7 +33,8 @@ def matmul(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.n
     """See `Engine`."""
     (rows, n_k), columns = a.shape, b.shape[1]
     if a.dtype != b.dtype or not _SMALLEST < rows * n_k * columns <= _LARGEST:
-        return a @ b if bias is None else a @ b + bias
+        z: np.ndarray = a @ b
+        return z if bias is None else z + bias
     dtype, item = a.dtype, a.itemsize
     if min(a.strides) < 0 or not a.flags.aligned:
         a = np.array(a, order="C")
@@ -45,21 +46,9 @@ def matmul(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.n
     with workspace(n_k * vectors * size) as packed:
         _pack(b, packed, vectors, tail)
         run(
-            w=packed,
-            n_vectors=vectors,
-            v0=0,
-            v1=vectors,
-            n_k=n_k,
-            h=address(a),
-            h_row=a.strides[0],
-            h_k=a.strides[1],
-            rows=rows,
-            init=address(init),
-            init_row=0,
-            z=address(out),
-            z_row=columns * item,
-            tail=tail,
-        )
+            w=packed, n_vectors=vectors, v0=0, v1=vectors, n_k=n_k, h=address(a), h_row=a.strides[0], h_k=a.strides[1],
+            rows=rows, init=address(init), init_row=0, z=address(out), z_row=columns * item, tail=tail,
+        )  # fmt: skip
     return out
 
 
@@ -72,11 +61,7 @@ def _pack(b: np.ndarray, packed: int, vectors: int, tail: int) -> None:
         for panel in range(0, vectors, nv):
             width = min(nv, vectors - panel)
             copy(
-                source=source + k0 * row + panel * size,
-                source_row=row,
-                rows=k,
-                vectors=width,
-                tail=tail if panel + width == vectors else 0,
-                target=packed + (k0 * vectors + panel * k) * size,
+                source=source + k0 * row + panel * size, source_row=row, rows=k, vectors=width,
+                tail=tail if panel + width == vectors else 0, target=packed + (k0 * vectors + panel * k) * size,
                 target_row=width * size,
-            )
+            )  # fmt: skip

@@ -37,7 +37,7 @@ class CpuStepper:
         given = {"block": self._arrays[0], **dict(zip(keys, contiguous(parameters.values()), strict=True))}
         self._descriptors = [template.bind(place + -place % LINE, given) for template in templates]
         self._addresses = [address(descriptor) for descriptor in self._descriptors]
-        self._threads, self._job = threads, templates[0].job
+        self._threads, self._job = threads, templates[0].native
         self._pack()
         self.set(s0)
 

@@ -1,1 +1,1 @@
-"""Functions written in LLVM's intermediate representation: the matrix product, the cells' mathematics, copies."""
+"""Functions emitted as LLVM IR: the matrix product, elementwise kernels, copies."""

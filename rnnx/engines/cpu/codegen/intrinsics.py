@@ -1,6 +1,7 @@
 """Intrinsics that Numba lacks: records and integers by address, calls by address, atomics."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,143 +12,140 @@ from numba.core import cgutils
 from rnnx.engines.cpu.codegen import leaves
 from rnnx.engines.cpu.codegen.ir import I64
 
-intrinsic: Any = extending.intrinsic(
-    prefer_literal=True
-)  # its own annotations count the typing context among the arguments
+Emit = Callable[..., Any]  # takes a builder and the values of the arguments, returns the value of the result or None
 _BYTE = ir.IntType(8).as_pointer()
 
 
+def _intrinsic(arguments: Sequence[str], define: Callable[..., tuple[Any, Emit]]) -> Any:
+    """Return an intrinsic. ``define(*types)`` maps the types of its arguments to its signature and its code."""
+
+    def typing(*kinds: Any) -> Any:
+        signature, emit = define(*kinds)
+
+        def codegen(context: Any, builder: ir.IRBuilder, _: Any, values: Sequence[ir.Value]) -> Any:
+            result = emit(builder, *values)
+            return context.get_dummy_value() if result is None else result
+
+        return signature, codegen
+
+    scope: dict[str, Any] = {"typing": typing}
+    names = ", ".join(arguments)
+    exec(f"def function(typingctx, {names}):\n    return typing({names})", scope)
+    return extending.intrinsic(prefer_literal=True)(scope["function"])
+
+
+# --- integers -----------------------------------------------------------------------------------------------------
+
+
+def _of_integers(returns: Any) -> Callable[[Emit], Any]:
+    """Decorate the code of an intrinsic that takes 64-bit integers."""
+
+    def decorate(emit: Emit) -> Any:
+        names = list(inspect.signature(emit).parameters)[1:]
+        return _intrinsic(names, lambda *_: (returns(*[types.int64] * len(names)), emit))
+
+    return decorate
+
+
+def _element(builder: ir.IRBuilder, address: ir.Value, i: ir.Value) -> ir.Value:
+    return builder.gep(builder.inttoptr(address, I64.as_pointer()), [i])
+
+
+@_of_integers(types.int64)
+def load(builder: ir.IRBuilder, address: ir.Value, i: ir.Value) -> ir.Value:
+    """Integer i of the list at an address."""
+    return builder.load(_element(builder, address, i))
+
+
+@_of_integers(types.void)
+def store(builder: ir.IRBuilder, address: ir.Value, i: ir.Value, value: ir.Value) -> None:
+    """Set integer i of the list at an address."""
+    builder.store(value, _element(builder, address, i))
+
+
+# --- records ------------------------------------------------------------------------------------------------------
+
+
 def _field(builder: ir.IRBuilder, record: Any, pointer: ir.Value, name: str) -> ir.Value:
-    """A pointer to a field of a Numba record."""
+    """A pointer to a field of a record."""
     at = builder.add(builder.ptrtoint(pointer, I64), I64(record.offset(name)))
     return builder.inttoptr(at, I64.as_pointer())
 
 
+def _record(builder: ir.IRBuilder, record: Any, address: ir.Value) -> ir.Value:
+    """The record at an address, which for Numba is a pointer to its bytes."""
+    return builder.inttoptr(address, ir.ArrayType(ir.IntType(8), record.size).as_pointer())
+
+
 def record_at(dtype: np.dtype) -> Any:
-    """Return a function: the record at an address."""
+    """Return a function of an address: the record there."""
     record = from_dtype(dtype)
-
-    @intrinsic
-    def at(typingctx, address):
-        def codegen(context, builder, signature, args):
-            return builder.inttoptr(args[0], context.get_value_type(record))
-
-        return record(types.int64), codegen
-
-    return at
+    return _intrinsic(["address"], lambda _: (record(types.int64), lambda builder, at: _record(builder, record, at)))
 
 
 def item_of(dtype: np.dtype, name: str, items: np.dtype) -> Any:
-    """Return a function: record i of the list in field `name`, which holds its distance in bytes from the record."""
+    """Return a function of a record and i: item i of the list in a field, which holds its distance from the record."""
     owner, item = from_dtype(dtype), from_dtype(items)
 
-    @intrinsic
-    def at(typingctx, record, i):
-        def codegen(context, builder, signature, args):
-            distance = builder.load(_field(builder, owner, args[0], name))
-            first = builder.add(builder.ptrtoint(args[0], I64), distance)
-            place = builder.add(first, builder.mul(args[1], I64(items.itemsize)))
-            return builder.inttoptr(place, context.get_value_type(item))
+    def emit(builder: ir.IRBuilder, record: ir.Value, i: ir.Value) -> ir.Value:
+        first = builder.add(builder.ptrtoint(record, I64), builder.load(_field(builder, owner, record, name)))
+        return _record(builder, item, builder.add(first, builder.mul(i, I64(items.itemsize))))
 
-        return item(owner, types.int64), codegen
-
-    return at
+    return _intrinsic(["record", "i"], lambda *_: (item(owner, types.int64), emit))
 
 
-@intrinsic
-def address_of(typingctx, record, name):
-    """Address of a field of a record."""
+def _of_field(emit: Emit) -> Any:
+    """Decorate the code of an intrinsic that takes a record and the name of a field: it is given a pointer to it."""
+    names = list(inspect.signature(emit).parameters)[2:]
 
-    def codegen(context, builder, signature, args):
-        return builder.ptrtoint(_field(builder, record, args[0], name.literal_value), I64)
+    def define(record: Any, name: Any, *_: Any) -> Any:
+        def on_record(builder: ir.IRBuilder, pointer: ir.Value, _: Any, *values: ir.Value) -> Any:
+            return emit(builder, _field(builder, record, pointer, name.literal_value), *values)
 
-    return types.int64(record, name), codegen
+        return types.int64(record, name, *[types.int64] * len(names)), on_record
 
-
-@intrinsic
-def load(typingctx, address, i):
-    """Integer i of the list at an address."""
-
-    def codegen(context, builder, signature, args):
-        return builder.load(builder.gep(builder.inttoptr(args[0], I64.as_pointer()), [args[1]]))
-
-    return types.int64(types.int64, types.int64), codegen
+    return _intrinsic(["record", "name", *names], define)
 
 
-@intrinsic
-def store(typingctx, address, i, value):
-    """Set integer i of the list at an address."""
-
-    def codegen(context, builder, signature, args):
-        builder.store(args[2], builder.gep(builder.inttoptr(args[0], I64.as_pointer()), [args[1]]))
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.int64), codegen
+@_of_field
+def address_of(builder: ir.IRBuilder, field: ir.Value) -> ir.Value:
+    """Address of a field."""
+    return builder.ptrtoint(field, I64)
 
 
-@intrinsic
-def atomic_load(typingctx, record, name):
-    """Value of a field, in order with other threads."""
-
-    def codegen(context, builder, signature, args):
-        return builder.load_atomic(_field(builder, record, args[0], name.literal_value), "seq_cst", 8)
-
-    return types.int64(record, name), codegen
+@_of_field
+def atomic_load(builder: ir.IRBuilder, field: ir.Value) -> ir.Value:
+    """Value of a field, ordered with other threads."""
+    return builder.load_atomic(field, "seq_cst", 8)
 
 
-def _read_modify_write(operation: str) -> Any:
-    @intrinsic
-    def change(typingctx, record, name, value):
-        def codegen(context, builder, signature, args):
-            place = _field(builder, record, args[0], name.literal_value)
-            return builder.atomic_rmw(operation, place, args[2], "seq_cst")
-
-        return types.int64(record, name, types.int64), codegen
-
-    return change
+@_of_field
+def atomic_add(builder: ir.IRBuilder, field: ir.Value, value: ir.Value) -> ir.Value:
+    """Add to a field; the value before."""
+    return builder.atomic_rmw("add", field, value, "seq_cst")
 
 
-atomic_add = _read_modify_write("add")  # each returns the value before
-atomic_exchange = _read_modify_write("xchg")
+@_of_field
+def atomic_exchange(builder: ir.IRBuilder, field: ir.Value, value: ir.Value) -> ir.Value:
+    """Set a field; the value before."""
+    return builder.atomic_rmw("xchg", field, value, "seq_cst")
 
 
-_X86, _ARM = ("llvm.x86.sse2.pause", ()), ("llvm.aarch64.hint", (ir.Constant(ir.IntType(32), 1),))
-_PAUSES: dict[str, tuple[str, tuple[ir.Constant, ...]]] = {"x86_64": _X86, "i686": _X86, "aarch64": _ARM, "arm64": _ARM}
+# --- calls --------------------------------------------------------------------------------------------------------
 
 
-@intrinsic
-def pause(typingctx):
-    """Tell the CPU that this thread is in a spin loop."""
-    processor = binding.get_process_triple().split("-")[0]
-    name, arguments = _PAUSES.get(processor, (None, ()))
-
-    def codegen(context, builder, signature, args):
-        if name is not None:
-            kind = ir.FunctionType(ir.VoidType(), [a.type for a in arguments])
-            builder.call(builder.module.globals.get(name) or ir.Function(builder.module, kind, name), arguments)
-        return context.get_dummy_value()
-
-    return types.void(), codegen
+def _call(builder: ir.IRBuilder, address: ir.Value, returns: ir.Type, values: Sequence[ir.Value]) -> None:
+    kind = ir.FunctionType(returns, [value.type for value in values])
+    builder.call(builder.inttoptr(address, kind.as_pointer()), values)
 
 
-def _caller(arguments: Sequence[str], job: bool = False) -> Any:
+def _caller(arguments: Sequence[str]) -> Any:
     """Return a function that calls the function at an address with these arguments, by position or keyword."""
 
-    def codegen(context, builder, signature, args):
-        integers = [I64] * len(arguments)
-        if job:  # compiled by Numba: its results come first, a value and an exception, neither of which it sets
-            nothing = cgutils.alloca_once(builder, I64)  # once in a function, not once in a loop
-            kind = ir.FunctionType(ir.IntType(32), [_BYTE, _BYTE, *integers])
-            given = [builder.bitcast(nothing, _BYTE)] * 2 + list(args[1:])
-        else:
-            kind, given = ir.FunctionType(ir.VoidType(), integers), list(args[1:])
-        builder.call(builder.inttoptr(args[0], kind.as_pointer()), given)
-        return context.get_dummy_value()
+    def emit(builder: ir.IRBuilder, function: ir.Value, *values: ir.Value) -> None:
+        _call(builder, function, ir.VoidType(), values)
 
-    scope: dict[str, Any] = {"types": types, "codegen": codegen}
-    names, signature = ", ".join(arguments), ", ".join(["types.int64"] * (len(arguments) + 1))
-    exec(f"def call(typingctx, function, {names}):\n    return types.void({signature}), codegen", scope)
-    return intrinsic(scope["call"])
+    return _intrinsic(["function", *arguments], lambda *_: (types.void(*[types.int64] * (len(arguments) + 1)), emit))
 
 
 call_product = _caller(leaves.PRODUCT)
@@ -155,29 +153,39 @@ call_copy = _caller(leaves.COPY)
 call_transpose = _caller(leaves.TRANSPOSE)
 call_add_rows = _caller(leaves.ADD_ROWS)
 call_kernel = _caller(leaves.KERNEL)
-call_job = _caller(("me", "n", "descriptor"), job=True)
 
 
-@intrinsic
-def call_system(typingctx, address, descriptor, buffer, count):
+@_of_integers(types.void)
+def call_job(builder: ir.IRBuilder, function: ir.Value, me: ir.Value, n: ir.Value, descriptor: ir.Value) -> None:
+    """Call a function that Numba compiled."""
+    # Its results come first, a value and an exception, neither of which it sets. Allocated once, not once in a loop.
+    nothing = builder.bitcast(cgutils.alloca_once(builder, I64), _BYTE)  # type: ignore[no-untyped-call,unused-ignore]
+    _call(builder, function, ir.IntType(32), [nothing, nothing, me, n, descriptor])
+
+
+@_of_integers(types.void)
+def call_system(
+    builder: ir.IRBuilder, function: ir.Value, descriptor: ir.Value, buffer: ir.Value, count: ir.Value
+) -> None:
     """Call ``read`` or ``write`` of the C library."""
-
-    def codegen(context, builder, signature, args):
-        kind = ir.FunctionType(I64, [ir.IntType(32), I64, I64])
-        given = [builder.trunc(args[1], ir.IntType(32)), args[2], args[3]]
-        builder.call(builder.inttoptr(args[0], kind.as_pointer()), given)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.int64, types.int64), codegen
+    _call(builder, function, I64, [builder.trunc(descriptor, ir.IntType(32)), buffer, count])
 
 
-@intrinsic
-def yield_to(typingctx, address):
-    """Let other threads run: call the system's function at this address."""
+@_of_integers(types.void)
+def yield_to(builder: ir.IRBuilder, function: ir.Value) -> None:
+    """Let other threads run: call the system's function for that."""
+    _call(builder, function, ir.VoidType(), [])
 
-    def codegen(context, builder, signature, args):
-        kind = ir.FunctionType(ir.VoidType(), [])
-        builder.call(builder.inttoptr(args[0], kind.as_pointer()), [])
-        return context.get_dummy_value()
 
-    return types.void(types.int64), codegen
+@_of_integers(types.void)
+def pause(builder: ir.IRBuilder) -> None:
+    """Tell the CPU that this thread is in a spin loop."""
+    processor = binding.get_process_triple().split("-")[0]
+    if processor in ("x86_64", "i686"):
+        name, values = "llvm.x86.sse2.pause", []
+    elif processor in ("aarch64", "arm64"):
+        name, values = "llvm.aarch64.hint", [ir.Constant(ir.IntType(32), 1)]
+    else:
+        return
+    kind = ir.FunctionType(ir.VoidType(), [value.type for value in values])
+    builder.call(builder.module.globals.get(name) or ir.Function(builder.module, kind, name), values)

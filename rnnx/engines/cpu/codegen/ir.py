@@ -1,4 +1,4 @@
-"""A small emitter of LLVM's intermediate representation: loops, addresses, and vectors with Python's operators.
+"""A small emitter of LLVM's intermediate representation: functions, loops, loads and stores.
 
 The inner loops of the compiled engine are functions of 64-bit integers: counts, strides in bytes and addresses. So
 they can be called from anywhere by address. L is the number of lanes of a vector.
@@ -46,7 +46,8 @@ def machine() -> Machine:
 
 def lanes(dtype: Any) -> int:
     """Return the number of lanes of a vector."""
-    return machine().vector_bytes // np.dtype(dtype).itemsize
+    size: int = np.dtype(dtype).itemsize
+    return machine().vector_bytes // size
 
 
 class Function:
@@ -198,7 +199,7 @@ class Function:
 
     @property
     def has_scale(self) -> bool:
-        """Whether the CPU has an instruction for `Vector.scale`."""
+        """Whether the CPU can multiply vectors by powers of two."""
         return self.lanes * self.itemsize == 64 and bool(_features().get("avx512f"))
 
     def intrinsic(self, name: str, *arguments: ir.Value) -> ir.Value:
@@ -210,92 +211,3 @@ class Function:
 def declare(module: ir.Module, name: str, returns: ir.Type, arguments: Sequence[ir.Type]) -> ir.Function:
     """A function that LLVM provides."""
     return module.globals.get(name) or ir.Function(module, ir.FunctionType(returns, arguments), name)
-
-
-class Vector:
-    """A vector of numbers in a function, with the operators of a number.
-
-    Sums and products may be contracted to fused multiply-adds; nothing else is reordered.
-    """
-
-    def __init__(self, function: Function, value: ir.Value) -> None:
-        self.function, self.value = function, value
-
-    def _binary(self, operation: str, a: Any, b: Any, **options: Any) -> "Vector":
-        build = getattr(self.function.build, operation)
-        return Vector(self.function, build(self._lift(a), self._lift(b), **options))
-
-    def _lift(self, other: Any) -> ir.Value:
-        if isinstance(other, Vector):
-            return other.value
-        kind = self.value.type
-        if isinstance(kind.element, ir.IntType):
-            return ir.Constant(kind, [int(other)] * kind.count)
-        return self.function.constant(other)
-
-    def __add__(self, other: Any) -> "Vector":
-        if isinstance(self.value.type.element, ir.IntType):
-            return self._binary("add", self, other)
-        return self._binary("fadd", self, other, flags=("contract",))
-
-    def __sub__(self, other: Any) -> "Vector":
-        if isinstance(self.value.type.element, ir.IntType):
-            return self._binary("sub", self, other)
-        return self._binary("fsub", self, other, flags=("contract",))
-
-    def __mul__(self, other: Any) -> "Vector":
-        return self._binary("fmul", self, other, flags=("contract",))
-
-    def __truediv__(self, other: Any) -> "Vector":
-        return self._binary("fdiv", self, other)
-
-    def __radd__(self, other: Any) -> "Vector":
-        return Vector(self.function, self._lift(other)) + self
-
-    def __rsub__(self, other: Any) -> "Vector":
-        return Vector(self.function, self._lift(other)) - self
-
-    def __rmul__(self, other: Any) -> "Vector":
-        return self * other
-
-    def __rtruediv__(self, other: Any) -> "Vector":
-        return Vector(self.function, self._lift(other)) / self
-
-    def __neg__(self) -> "Vector":
-        return Vector(self.function, self.function.build.fneg(self.value))
-
-    def __lshift__(self, bits: int) -> "Vector":
-        return self._binary("shl", self, bits)
-
-    def __rshift__(self, bits: int) -> "Vector":
-        return self._binary("ashr", self, bits)
-
-    def where(self, comparison: str, limit: Any, then: Any, otherwise: Any) -> "Vector":
-        """`then` where ``self <comparison> limit`` holds, else `otherwise`; NaN compares as false."""
-        condition = self.function.build.fcmp_ordered(comparison, self.value, self._lift(limit))
-        return Vector(self.function, self.function.build.select(condition, self._lift(then), self._lift(otherwise)))
-
-    def as_integer(self) -> "Vector":
-        """The bits, reinterpreted as integers."""
-        kind = ir.VectorType(self.function.bits, self.function.lanes)
-        return Vector(self.function, self.function.build.bitcast(self.value, kind))
-
-    def as_real(self) -> "Vector":
-        """The bits, reinterpreted as numbers."""
-        return Vector(self.function, self.function.build.bitcast(self.value, self.function.vector))
-
-    def __abs__(self) -> "Vector":
-        return Vector(self.function, self.function.intrinsic("fabs", self.value))
-
-    def scale(self, n: "Vector") -> "Vector":
-        """Multiply by 2^n, for integral n of any magnitude."""
-        f = self.function
-        every, as_set = ir.Constant(ir.IntType(f.lanes), -1), I32(4)  # lanes; the rounding mode
-        arguments = [self.value, n.value, self.value, every, as_set]
-        name = f"llvm.x86.avx512.mask.scalef.{'ps' if f.itemsize == 4 else 'pd'}.512"
-        function = declare(f.module, name, f.vector, [a.type for a in arguments])
-        return Vector(f, f.build.call(function, arguments))
-
-    def copysign(self, sign: "Vector") -> "Vector":
-        """The magnitude of this vector with the signs of another."""
-        return Vector(self.function, self.function.intrinsic("copysign", self.value, sign.value))

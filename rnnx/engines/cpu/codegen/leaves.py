@@ -14,8 +14,8 @@ import numpy as np
 
 
 def record(*names: str) -> np.dtype:
-    """Return a structured dtype of 64-bit integers."""
-    return np.dtype([(name, np.int64) for name in names], align=True)
+    """Return a structured dtype of 64-bit integers; each string holds names of fields."""
+    return np.dtype([(name, np.int64) for name in " ".join(names).split()], align=True)
 
 
 # z = init + h w for columns of vectors v0 ... v1 - 1 of packed weights with n_vectors; see `gemm` for their layout.
@@ -32,7 +32,7 @@ ADD_ROWS = ("source", "source_row", "rows", "vectors", "sums")
 # address of each array argument in the order of `rnnx.cells.wiring`.
 KERNEL = ("rows", "vectors", "arguments")
 # The tail; strides of rows with one number per unit, and with one per gate and unit.
-KERNEL_HEADER = record("tail", "row", "gates_row")
+KERNEL_HEADER = record("tail row gates_row")
 
 
 def python_function(arguments: Sequence[str], address: int) -> Callable[..., None]:

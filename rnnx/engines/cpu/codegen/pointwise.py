@@ -13,8 +13,9 @@ from llvmlite import ir
 from rnnx.cells import Cell
 from rnnx.cells.wiring import Argument, StageWiring, wiring
 from rnnx.engines.cpu.codegen import leaves
-from rnnx.engines.cpu.codegen.ir import Function, Vector
+from rnnx.engines.cpu.codegen.ir import Function
 from rnnx.engines.cpu.codegen.vector_math import make_ops
+from rnnx.engines.cpu.codegen.vectors import Vector
 
 
 def backward_arguments(stage: StageWiring, given: Sequence[bool]) -> list[Argument]:

@@ -1,12 +1,12 @@
 """tanh, sigmoid and the rest of the cell vocabulary on vectors.
 
-The C library has these for one number at a time, which costs more than the matrix products of a small LSTM.
-Here they are without branches, for all lanes at once; everything is built on
+The C library computes them one number at a time, which costs more than the matrix products of a small LSTM.
+Here they have no branches and compute all lanes at once. Everything is built on
 
     exp(x) = 2^n exp(r),    n = round(x / ln 2),    |r| <= ln 2 / 2
 
-with exp(r) - 1 by its Taylor series and 2^n put together from its bits. n comes out of the rounding of
-x / ln 2 + 1.5 * 2^mantissa, whose low bits are then n as an integer; r is taken in two parts of ln 2 (Cody
+with exp(r) - 1 by its Taylor series and 2^n composed from its bits. n is the result of rounding
+x / ln 2 + 1.5 * 2^mantissa, whose low bits are then n as an integer. r is reduced with ln 2 in two parts (Cody
 and Waite), the first short enough for n times it to be exact. AVX-512 multiplies by 2^n in one instruction.
 
 Errors against the true value over the whole range, measured by tests/test_vector_math.py: at most 2 units in
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from rnnx.cells.vocabulary import Ops
-from rnnx.engines.cpu.codegen.ir import Vector
+from rnnx.engines.cpu.codegen.vectors import Vector
 
 
 def make_ops(dtype: Any) -> Ops:
@@ -29,27 +29,27 @@ def make_ops(dtype: Any) -> Ops:
     coefficients = [1 / math.factorial(k + 2) for k in range(6 if single else 12)]
     magic = 1.5 * 2.0**mantissa
     inv_ln2 = 1 / math.log(2)
-    # ln 2 cut after 15 (32) bits, and the rest, which is ln 2 - 22713 / 2^15 (ln 2 - 2977044471 / 2^32).
+    # ln 2 truncated to 15 (32) bits, and the remainder, ln 2 - 22713 / 2^15 (ln 2 - 2977044471 / 2^32).
     ln2_high = 22713 / 2**15 if single else 2977044471 / 2**32
     ln2_low = 1.4286068203094172e-06 if single else 1.9082149292705877e-10
-    tanh_limit = 10 if single else 20  # tanh of this is 1 in this dtype
-    exp_limit = 104 if single else 746  # exp of minus this is 0, of this infinite
+    tanh_limit = 10 if single else 20  # tanh of this rounds to 1
+    exp_limit = 104 if single else 746  # exp of minus this is 0, exp of this is infinite
 
     def taylor(r: Vector) -> Vector:
         """Sum of r^k / (k + 2)!, so that exp(r) = 1 + r + r^2 * sum (Horner)."""
-        total: Any = coefficients[-1]
-        for coefficient in reversed(coefficients[:-1]):
+        total = r * coefficients[-1] + coefficients[-2]
+        for coefficient in reversed(coefficients[:-2]):
             total = total * r + coefficient
         return total
 
     def reduce(x: Vector) -> tuple[Vector, Vector]:
-        """N, and exp(r) - 1."""
+        """Return n and exp(r) - 1."""
         n = (x * inv_ln2 + magic) - magic
         r = (x - n * ln2_high) - n * ln2_low
         return n, (taylor(r) * r) * r + r
 
     def power_of_two(n: Vector) -> Vector:
-        """Of an n small enough for the result to be an ordinary number."""
+        """2^n, for an n so small that it is a normal number."""
         if n.function.has_scale:
             return Vector(n.function, n.function.constant(1)).scale(n)
         return ((integer(n) + bias) << mantissa).as_real()
@@ -63,7 +63,7 @@ def make_ops(dtype: Any) -> Ops:
         if n.function.has_scale:
             return (p + 1).scale(n)
         whole = integer(n)
-        half = whole >> 1  # in two factors: 2^n itself may be too small or too large for the dtype
+        half = whole >> 1  # two factors: 2^n itself may underflow or overflow
         rest = whole - half
         return ((p + 1) * ((half + bias) << mantissa).as_real()) * ((rest + bias) << mantissa).as_real()
 
@@ -73,13 +73,13 @@ def make_ops(dtype: Any) -> Ops:
 
     def tanh(x: Vector) -> Vector:
         a = abs(x)
-        a = a.where(">", tanh_limit, tanh_limit, a)  # written so that NaN passes
+        a = a.where(">", tanh_limit, tanh_limit, a)  # NaN passes through
         n, p = reduce(a + a)
         scale = power_of_two(n)
         e = scale * p + (scale - 1)  # exp(2a) - 1, exact to the last bits also for small a
         d = e + 2
         q = e / d
-        if single:  # float32 has no bits to spare: take back the rounding error of d
+        if single:  # float32 has no spare bits: correct the rounding error of d
             back = d - e
             lost = (e - (d - back)) + (2 - back)
             q = q - (q * lost) * (0.5 - 0.5 * q)
@@ -93,7 +93,7 @@ def make_ops(dtype: Any) -> Ops:
         q = x.where("<", 0, e, 1) / d
         if single:
             lost = e - (d - 1)
-            q = q - (q * lost) * (1.5 - 0.5 * d)  # 1 / d, close enough for a correction
+            q = q - (q * lost) * (1.5 - 0.5 * d)  # approximates 1 / d, well enough for a correction
         return q
 
     def relu(x: Vector) -> Vector:

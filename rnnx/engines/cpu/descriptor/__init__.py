@@ -1,1 +1,1 @@
-"""The descriptor of a pass: the integers that the compiled loops read, and who writes them."""
+"""The descriptor of a pass: its fields, and how they are filled in."""

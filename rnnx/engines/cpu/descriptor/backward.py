@@ -7,7 +7,6 @@ import numpy as np
 from rnnx.cells import Cell
 from rnnx.cells.wiring import Argument, Slot, StageWiring, wiring
 from rnnx.engines.cpu.codegen.gemm import KC, MC
-from rnnx.engines.cpu.codegen.leaves import KERNEL_HEADER
 from rnnx.engines.cpu.codegen.pointwise import backward_arguments
 from rnnx.engines.cpu.descriptor.builder import MOST_PASSES, Fields, Pass, Shape, Template
 from rnnx.engines.cpu.descriptor.fields import ZERO
@@ -15,10 +14,12 @@ from rnnx.engines.cpu.descriptor.layout import Block, Layout, lines
 from rnnx.engines.cpu.descriptor.stages import (
     Places,
     conversion,
+    kernel_fields,
     kernels_of,
     parameter_block,
     places_of,
     stage_fields,
+    value_argument,
 )
 
 
@@ -70,66 +71,61 @@ class BackwardPass(Pass):
         *values, x = map(t.base, self.values)
         places = places_of(values[: len(cell.states)], values[len(cell.states) :], t.step, t.step)
         t.fields |= {"x": x, "dx": 0 if t.indices else t.base("dx"), "flat_dx": t.rows == t.m}
-        cotangents: dict[Slot, int] = {}
+        cotangents: Places = {}
         for k, ds in enumerate(map(t.base, self.d_states)):
-            cotangents |= {Slot("state", k): ds, Slot("state", k, after=True): ds}
+            cotangents |= {Slot("state", k): (ds, 0), Slot("state", k, after=True): (ds, 0)}
         for wired in wiring(cell)[:-1]:
-            cotangents |= {slot: t.take(t.m, t.n) for slot in wired.writes}
+            cotangents |= {slot: (t.take(t.m, t.n), 0) for slot in wired.writes}
         given, t.fields["conversions"] = self._given(t)
         kept = t.base("kept parameters")
         parameters = dict(zip(self.keys, (kept + at for at in self.kept.offsets), strict=True))
         if self.has_lengths:
             t.fields["lengths"] = t.base("lengths")
         t.fields["stages"] = [
-            self._stage(t, wired, places, cotangents, given) | stage_fields(t, wired, parameters, places)
+            stage_fields(t, wired, parameters, places) | self._stage(t, wired, places, cotangents, given)
             for wired in wiring(cell)
         ]
         block, names = t.base("block"), ("dw", "db_x", "db_h")
         for i, at in enumerate(self.block.offsets):
             t.fields["stages"][i // 3][names[i % 3]] = block + at
         columns = (t.vectors(t.n) + (0 if t.indices else t.vectors(t.n_x))) * t.lanes
-        most = max(len(stage["arguments"]) for stage in t.fields["stages"])
         t.scratch(
-            kernel_arguments=KERNEL_HEADER.itemsize + 8 * most,
             block_a=KC * (MC + t.lanes) * t.item,
             block_b=min(KC, t.n_steps * t.m) * columns * t.item,
         )
         return t.finish()
 
-    def _given(self, t: Template) -> tuple[dict[int, int], list[Fields]]:
-        """Return the addresses of the given cotangents by state, and the records of those to be made time-major."""
-        given, conversions = {}, []
+    def _given(self, t: Template) -> tuple[Places, list[Fields]]:
+        """Return where the given cotangents are, and the records of those to be made time-major."""
+        given: Places = {}
+        conversions = []
         for k, (name, layout) in enumerate(zip(self.d_given, self.layouts, strict=True)):
             if layout is not None:
-                given[k] = source = t.base(name)
+                at = source = t.base(name)
                 if not layout.time_major:
-                    given[k] = t.take(t.n_steps, t.m, t.n)
-                    conversions.append(conversion(t, source, layout, t.n, given[k], zero_past_end=False))
+                    at = t.take(t.n_steps, t.m, t.n)
+                    conversions.append(conversion(t, source, layout, t.n, at, zero_past_end=False))
+                given[Slot("state", k, after=True)] = (at, t.step)
         return given, conversions
 
-    def _stage(
-        self, t: Template, wired: StageWiring, places: Places, cotangents: dict[Slot, int], given: dict[int, int]
-    ) -> Fields:
-        n_c, step = wired.n_gates * t.n, t.step * wired.n_gates
+    def _stage(self, t: Template, wired: StageWiring, places: Places, cotangents: Places, given: Places) -> Fields:
+        n_gates, n_c = wired.n_gates, wired.n_gates * t.n
         sides = {a.role: t.take(t.n_steps, t.m, n_c) for a in wired.backward_arguments() if a.per_gate}
+        by_role = {"d_writes": cotangents, "d_reads": cotangents, "d_given": given}
 
         def record(a: Argument) -> Fields:
             if a.slot is None:
-                gates = {"address": sides[a.role], "step": step, "row": t.row * wired.n_gates, "past_end": ZERO}
-                return {**gates, "vector": t.size}
-            if a.role == "d_given":
-                place = given[a.number], t.step
-            else:
-                place = (cotangents[a.slot], 0) if a.role in ("d_writes", "d_reads") else places[a.slot]
-            return {"address": place[0], "step": place[1], "row": t.row, "vector": t.size}
+                row = {"row": t.row * n_gates, "step": t.step * n_gates, "vector": t.size}
+                return {**row, "address": sides[a.role], "past_end": ZERO}
+            return value_argument(t, by_role.get(a.role, places)[a.slot])
 
         has_given = tuple(layout is not None for layout in self.layouts)
-        kernels = kernels_of(self.cell, t.dtype, has_given)
+        arguments = [record(a) for a in backward_arguments(wired, has_given)]
         return {
-            "arguments": [record(a) for a in backward_arguments(wired, has_given)],
-            "kernel": kernels[f"backward_{wired.number}"],
-            "kernel_tail": kernels[f"backward_{wired.number}_tail"],
-            **{"dz_x": sides["dzx"], "dz_h": sides.get("dzh", sides["dzx"]), "d_operand": cotangents[wired.operand]},
+            **kernel_fields(t, wired, kernels_of(self.cell, t.dtype, has_given), arguments),
+            "dz_x": sides["dzx"],
+            "dz_h": sides.get("dzh", sides["dzx"]),
+            "d_operand": cotangents[wired.operand][0],
             "w_h": t.take(n_c, t.vectors(t.n) * t.lanes),
             "w_x": 0 if t.indices else t.take(n_c, t.vectors(t.n_x) * t.lanes),
             "table": t.take(t.n_x, t.vectors(n_c) * t.lanes) if t.indices else 0,

@@ -16,6 +16,7 @@ from rnnx.cells import Cell
 from rnnx.engines.cpu.codegen.copy import emit_copies
 from rnnx.engines.cpu.codegen.gemm import emit_product, n_vectors, panel_vectors
 from rnnx.engines.cpu.codegen.ir import lanes
+from rnnx.engines.cpu.codegen.leaves import KERNEL_HEADER
 from rnnx.engines.cpu.descriptor import fields
 from rnnx.engines.cpu.descriptor.layout import address, addresses, lines
 from rnnx.engines.cpu.runtime import object_cache, thread_pool
@@ -76,7 +77,8 @@ class Template:
     """
 
     def __init__(self, job: str, dtype: np.dtype, shape: Shape, threads: int, unit_parallel: bool) -> None:
-        self.job, self.dtype, self.threads = _jobs()[job], dtype, threads
+        self.job, self.native = job, _jobs()[job]
+        self.dtype, self.threads = dtype, threads
         self.n_steps, self.m, self.n, self.n_x, self.indices = shape
         self.lanes, self.item = lanes(dtype), dtype.itemsize
         self.size = self.lanes * self.item  # of a vector
@@ -87,13 +89,10 @@ class Template:
         self._bases: list[str] = []
         # A row of zeros. Its size is rounded up, so that there are few of them.
         self._zeros = _zeros(1 << (max(self.n, self.n_x) * self.item + 2 * LINE).bit_length())
-        self.fields: Fields = {
-            **shape._asdict(),
-            **{"item": self.item, "lanes": self.lanes, "unit_parallel": unit_parallel, "pack": 1, "chunk": 1},
-            **{"barrier": _BARRIER, "yield_function": thread_pool.system_functions()["yield"]},
-            **{"zeros": address(self._zeros), **copies(dtype)},
-            **{"nv": panel_vectors(1), "product": product(dtype, panel_vectors(1))},
-        }
+        self.fields: Fields = {**shape._asdict(), **copies(dtype), "zeros": address(self._zeros)}
+        self.fields |= {"item": self.item, "lanes": self.lanes, "unit_parallel": unit_parallel, "pack": 1, "chunk": 1}
+        self.fields |= {"barrier": _BARRIER, "yield_function": thread_pool.system_functions()["yield"]}
+        self.fields |= {"nv": panel_vectors(1), "product": product(dtype, panel_vectors(1))}
 
     def base(self, name: str) -> int:
         """Return the address of an array of the call."""
@@ -110,9 +109,10 @@ class Template:
         return n_vectors(self.dtype, columns)
 
     def scratch(self, **sizes: int) -> None:
-        """Set the offsets of the named parts of a thread's scratch memory, so many bytes large."""
+        """Lay out a thread's scratch memory: the arguments of a kernel, and the named parts, so many bytes large."""
+        most = max(len(stage["arguments"]) for stage in self.fields["stages"])
         at = 0
-        for name, size in sizes.items():
+        for name, size in {"kernel_arguments": KERNEL_HEADER.itemsize + 8 * most, **sizes}.items():
             self.fields[name] = at
             at += lines(size)
         self.fields |= {"scratch": _WORKSPACE + self.workspace, "scratch_size": at}
@@ -190,9 +190,9 @@ class Pass:
             with workspace(template.workspace) as place:
                 descriptor = template.bind(place, arrays)
                 if pool is None or not held:
-                    template.job(0, 1, address(descriptor))
+                    template.native(0, 1, address(descriptor))
                 else:
-                    pool.run(template.job, threads, address(descriptor))
+                    pool.run(template.native, threads, address(descriptor))
         finally:
             if pool is not None and held:
                 pool.release()

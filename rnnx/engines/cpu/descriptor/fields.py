@@ -12,53 +12,53 @@ from rnnx.engines.cpu.codegen.leaves import record
 UNIT_VECTORS = 4  # unit-parallel threads get multiples of so many vectors of units: whole micro-panels in every layout
 
 PASS = record(
-    *("n_steps", "m", "n", "n_x"),
+    "n_steps m n n_x",
     "indices",  # 1: inputs are 64-bit indices of one-hot columns
-    *("item", "lanes"),  # bytes of a number, numbers of a vector
+    "item lanes",  # bytes of a number, numbers of a vector
     "unit_parallel",  # 1: threads share the units; 0: they share the examples
     "flat_dx",  # 1: dx is one product at the end; 0: one per step
     "chunk",  # number of steps whose input sides are computed together
     "pack",  # 0: the weights are packed already
-    *("barrier", "yield_function"),  # address of a BARRIER, and of the system's function that lets others run
+    "barrier yield_function",  # address of a BARRIER, and of the system's function that lets others run
     "lengths",  # (m,) integers, or 0
     "zeros",  # a row of zeros
-    *("scratch", "scratch_size"),  # scratch memory of thread 0, and bytes per thread
-    *("kernel_arguments", "z", "z_size", "block_a", "block_b"),  # offsets in it, and bytes of z per stage
-    *("copy", "copy_masked", "transpose", "transpose_masked", "add_rows"),  # addresses of the functions in `copy`
-    *("nv", "product"),  # vectors of a micro-panel, and the product for it, for columns that are not gates
-    *("x", "x_row", "x_step"),  # (T, m, n_x), or (T, m) indices
+    "scratch scratch_size",  # scratch memory of thread 0, and bytes per thread
+    "kernel_arguments z z_size block_a block_b",  # offsets in it, and bytes of z per stage
+    "copy copy_masked transpose transpose_masked add_rows",  # addresses of the functions in `copy`
+    "nv product",  # vectors of a micro-panel, and the product for it, for columns that are not gates
+    "x x_row x_step",  # (T, m, n_x), or (T, m) indices
     "dx",  # (T, m, n_x), or 0: not needed
-    *("conversions", "n_conversions"),
-    *("copies", "n_copies"),
-    *("outputs", "n_outputs"),
-    *("stages", "n_stages"),
+    "conversions n_conversions",
+    "copies n_copies",
+    "outputs n_outputs",
+    "stages n_stages",
 )
 # A public array to be copied to time-major memory. It is contiguous along features or along steps.
-CONVERSION = record("source", "feature_stride", "example_stride", "step_stride", "features", "target", "zero_past_end")
+CONVERSION = record("source feature_stride example_stride step_stride features target zero_past_end")
 # A parameter to be copied for the backward pass.
-COPY = record("source", "source_row", "rows", "columns", "target")
+COPY = record("source source_row rows columns target")
 # A state, and the caller's copy of it; both from step 1 on.
-OUTPUT = record("source", "target")
+OUTPUT = record("source target")
 STAGE = record(
-    *("gates", "n_gates"),
-    *("arguments", "n_arguments"),  # of the elementwise kernel
-    *("kernel", "kernel_tail"),
-    *("w_h", "w_x", "bias", "bias_h"),  # packed; bias_h is 0 without recurrent biases
+    "gates n_gates",
+    "arguments n_arguments",  # of the elementwise kernel
+    "kernel kernel_tail",
+    "w_h w_x bias bias_h",  # packed; bias_h is 0 without recurrent biases
     "n_vectors",  # of all gates
-    *("nv", "product"),  # vectors of a micro-panel, and the product for it
+    "nv product",  # vectors of a micro-panel, and the product for it
     "nv_x",  # the same for w_x; n_vectors if inputs are indices, so that its rows are contiguous
-    *("additive", "is_last"),
-    *("operand", "operand_step"),  # what the recurrent weights multiply, (T, m, n)
-    *("dz_h", "dz_x"),  # (T, m, G, n)
+    "additive is_last",
+    "operand operand_step",  # what the recurrent weights multiply, (T, m, n)
+    "dz_h dz_x",  # (T, m, G, n)
     "d_operand",  # (m, n); the recurrent product is added to it
-    *("dw", "db_h", "db_x"),  # (G n, n + n_x), and sums padded to whole vectors
+    "dw db_h db_x",  # (G n, n + n_x), and sums padded to whole vectors
     "table",  # packed (n_x, G n) if inputs are indices, else 0; see `loops.gradients`
 )
 # Parameters of a gate, units along rows; bias_h may be 0.
-GATE = record("w_h", "w_h_row", "w_x", "w_x_row", "bias", "bias_h")
+GATE = record("w_h w_h_row w_x w_x_row bias bias_h")
 # An array argument of a kernel: its address at step 0 and example 0, strides from step to step, from example to example
 # and from unit vector to unit vector. With side = ZX or ZH it is the input or recurrent side, in the thread's scratch.
-ARGUMENT = record("address", "step", "row", "vector", "side", "past_end")
+ARGUMENT = record("address step row vector side past_end")
 ZX, ZH = 1, 2
 # `past_end`, what happens to it at steps past an example's end: nothing, zero, or the value of the step before.
 ZERO, KEEP = 1, 2

@@ -7,17 +7,18 @@ import numpy as np
 from rnnx.cells import Cell
 from rnnx.cells.wiring import Argument, StageWiring, wiring
 from rnnx.engines.cpu.codegen.gemm import panel_vectors
-from rnnx.engines.cpu.codegen.leaves import KERNEL_HEADER
 from rnnx.engines.cpu.descriptor.builder import MOST_PASSES, Fields, Pass, Shape, Template, product
 from rnnx.engines.cpu.descriptor.fields import KEEP, ZERO, ZH, ZX
 from rnnx.engines.cpu.descriptor.layout import Block, Layout, lines
 from rnnx.engines.cpu.descriptor.stages import (
     Places,
     conversion,
+    kernel_fields,
     kernels_of,
     parameter_block,
     places_of,
     stage_fields,
+    value_argument,
 )
 
 _ROWS_OF_A_CHUNK = 48  # a thread that has all examples computes the input sides of so many rows at once
@@ -124,20 +125,14 @@ def _finish(t: Template, cell: Cell, x: int, parameters: dict[str, int], places:
     row = 8 if t.indices else t.n_x * t.item
     t.fields |= {"x": x, "x_row": row, "x_step": t.m * row}
     kernels = kernels_of(cell, t.dtype, (True,) + (False,) * (len(cell.states) - 1))
-    stages = t.fields["stages"] = [
-        {
-            **stage_fields(t, wired, parameters, places),
-            **_packed(t, wired),
-            "arguments": [_argument(t, wired, a, places) for a in wired.forward_arguments()],
-            "kernel": kernels[f"forward_{wired.number}"],
-            "kernel_tail": kernels[f"forward_{wired.number}_tail"],
-        }
-        for wired in wiring(cell)
-    ]
+    stages = t.fields["stages"] = []
+    for wired in wiring(cell):
+        arguments = [_argument(t, wired, a, places) for a in wired.forward_arguments()]
+        kernel = kernel_fields(t, wired, kernels, arguments)
+        stages.append({**stage_fields(t, wired, parameters, places), **_packed(t, wired), **kernel})
     widest = max(stage["n_vectors"] for stage in stages) * t.size
     t.fields["z_size"] = lines(widest * t.rows * t.fields["chunk"])
-    most = max(len(stage["arguments"]) for stage in stages)
-    t.scratch(kernel_arguments=KERNEL_HEADER.itemsize + 8 * most, z=t.fields["z_size"] * (len(stages) + 1))
+    t.scratch(z=t.fields["z_size"] * (len(stages) + 1))
     return t.finish()
 
 
@@ -145,16 +140,14 @@ def _packed(t: Template, wired: StageWiring) -> Fields:
     """Return the fields of the packed weights of a stage."""
     vectors, nv = t.vectors(t.n) * wired.n_gates, panel_vectors(wired.n_gates)
     columns = vectors * t.lanes
-    return {
-        **{"w_h": t.take(t.n, columns), "w_x": t.take(t.n_x, columns), "bias": t.take(columns)},
-        "bias_h": 0 if wired.stage.additive else t.take(columns),
-        **{"n_vectors": vectors, "nv": nv, "nv_x": vectors if t.indices else nv, "product": product(t.dtype, nv)},
-    }
+    bias_h = 0 if wired.stage.additive else t.take(columns)
+    weights = {"w_h": t.take(t.n, columns), "w_x": t.take(t.n_x, columns), "bias": t.take(columns), "bias_h": bias_h}
+    panels = {"nv": nv, "nv_x": vectors if t.indices else nv, "product": product(t.dtype, nv)}
+    return {**weights, **panels, "n_vectors": vectors}
 
 
 def _argument(t: Template, wired: StageWiring, argument: Argument, places: Places) -> Fields:
     if argument.slot is None:
         return {"side": {"zx": ZX, "zh": ZH}[argument.role], "vector": t.size * wired.n_gates}
-    address, step = places[argument.slot]
     past_end = {"reads": 0, "writes": KEEP if wired.is_last else ZERO, "saves": ZERO}[argument.role]
-    return {"address": address, "step": step, "row": t.row, "vector": t.size, "past_end": past_end}
+    return value_argument(t, places[argument.slot], past_end)

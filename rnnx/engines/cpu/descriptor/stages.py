@@ -48,10 +48,9 @@ def parameter_block(cell: Cell, dtype: np.dtype, shape: Shape, keys: tuple[str, 
 def conversion(t: Template, source: int, layout: Layout, features: int, target: int, zero_past_end: bool) -> Fields:
     """Return the record of an array to be made time-major."""
     feature, example, step = layout.strides
-    return {
-        **{"source": source, "features": features, "target": target, "zero_past_end": zero_past_end},
-        **{"feature_stride": t.item if layout.by_feature else feature, "example_stride": example, "step_stride": step},
-    }
+    feature = t.item if layout.by_feature else feature
+    strides = {"feature_stride": feature, "example_stride": example, "step_stride": step}
+    return {**strides, "source": source, "features": features, "target": target, "zero_past_end": zero_past_end}
 
 
 def _gate(t: Template, gate: Gate, parameters: Mapping[str, int]) -> Fields:
@@ -59,22 +58,31 @@ def _gate(t: Template, gate: Gate, parameters: Mapping[str, int]) -> Fields:
     row_h, row_x = t.row, t.n_x * t.item
     if gate.is_joint:
         w_h = parameters[gate.weights[0]]
-        w_x, row_h = w_h + row_h, row_h + row_x
-        row_x = row_h
+        w_x = w_h + row_h
+        row_h = row_x = row_h + row_x
     else:
         w_x, w_h = (parameters[key] for key in gate.weights)
     bias_h = parameters.get(gate.recurrent_bias or "", 0)
-    return {
-        **{"w_h": w_h, "w_h_row": row_h, "w_x": w_x, "w_x_row": row_x},
-        **{"bias": parameters[gate.bias], "bias_h": bias_h},
-    }
+    weights = {"w_h": w_h, "w_h_row": row_h, "w_x": w_x, "w_x_row": row_x}
+    return {**weights, "bias": parameters[gate.bias], "bias_h": bias_h}
 
 
 def stage_fields(t: Template, wired: StageWiring, parameters: Mapping[str, int], places: Places) -> Fields:
     """Return the fields of a stage that both directions have."""
     stage = wired.stage
     operand, step = places[wired.operand]
-    return {
-        **{"additive": stage.additive, "is_last": wired.is_last, "operand": operand, "operand_step": step},
-        "gates": [_gate(t, gate, parameters) for gate in stage.gates],
-    }
+    gates = [_gate(t, gate, parameters) for gate in stage.gates]
+    flags = {"additive": stage.additive, "is_last": wired.is_last}
+    return {**flags, "gates": gates, "operand": operand, "operand_step": step}
+
+
+def kernel_fields(t: Template, wired: StageWiring, kernels: Mapping[str, int], arguments: list[Fields]) -> Fields:
+    """Return the fields of the elementwise kernel of a stage."""
+    name = f"{t.job}_{wired.number}"
+    return {"kernel": kernels[name], "kernel_tail": kernels[f"{name}_tail"], "arguments": arguments}
+
+
+def value_argument(t: Template, place: tuple[int, int], past_end: int = 0) -> Fields:
+    """Return the record of a kernel's argument that is a value of a step, or its cotangent."""
+    address, step = place
+    return {"address": address, "step": step, "row": t.row, "vector": t.size, "past_end": past_end}

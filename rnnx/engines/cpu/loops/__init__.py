@@ -1,1 +1,1 @@
-"""The loops of a pass, which Numba compiles."""
+"""The loops of a pass, compiled by Numba."""

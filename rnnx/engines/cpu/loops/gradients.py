@@ -14,22 +14,10 @@ def add_product(p, dz, rows, n_k, packed, columns, v0, v1, init, init_row, out):
     """Compute rows of out = init + dz W for the columns of vectors v0 ... v1 - 1; init_row = 0: every row alike."""
     column = v0 * p.item * p.lanes
     call_product(
-        p.product,
-        w=packed,
-        n_vectors=vectors_of(p, columns),
-        v0=v0,
-        v1=v1,
-        n_k=n_k,
-        h=dz,
-        h_row=n_k * p.item,
-        h_k=p.item,
-        rows=rows,
-        init=init + (column if init_row else 0),
-        init_row=init_row,
-        z=out + column,
-        z_row=columns * p.item,
-        tail=columns % p.lanes,
-    )
+        p.product, w=packed, n_vectors=vectors_of(p, columns), v0=v0, v1=v1, n_k=n_k, h=dz, h_row=n_k * p.item,
+        h_k=p.item, rows=rows, init=init + (column if init_row else 0), init_row=init_row, z=out + column,
+        z_row=columns * p.item, tail=columns % p.lanes,
+    )  # fmt: skip
 
 
 @function
@@ -50,22 +38,10 @@ def add_weight_gradient(p, a, a_row, rows, c, b, columns, k, is_first, out, out_
     out += c * out_row
     n_vectors = vectors_of(p, columns)
     call_product(
-        p.product,
-        w=b,
-        n_vectors=n_vectors,
-        v0=0,
-        v1=n_vectors,
-        n_k=k,
-        h=a,
-        h_row=p.item,
-        h_k=a_row,
-        rows=rows,
-        init=p.zeros if is_first else out,
-        init_row=0 if is_first else out_row,
-        z=out,
-        z_row=out_row,
+        p.product, w=b, n_vectors=n_vectors, v0=0, v1=n_vectors, n_k=k, h=a, h_row=p.item, h_k=a_row, rows=rows,
+        init=p.zeros if is_first else out, init_row=0 if is_first else out_row, z=out, z_row=out_row,
         tail=columns % p.lanes,
-    )
+    )  # fmt: skip
 
 
 @function

@@ -70,14 +70,10 @@ def pack_rows_of_gates(me, n, p, stage):
             for k0 in range(0, n_k, KC):
                 k = min(KC, n_k - k0)
                 call_transpose(
-                    p.transpose,
-                    source=source + k0 * p.item,
-                    source_row=row,
-                    count=count,
-                    n=k,
+                    p.transpose, source=source + k0 * p.item, source_row=row, count=count, n=k,
                     target=packed + (k0 * n_vectors + panel * k + (v - panel)) * size,
                     target_row=min(nv, n_vectors - panel) * size,
-                )
+                )  # fmt: skip
         pack_bias(p, gate.bias, u, count, stage.bias + v * size)
         if stage.bias_h:
             pack_bias(p, gate.bias_h, u, count, stage.bias_h + v * size)
@@ -97,15 +93,10 @@ def pack_columns(p, source, row, k0, rows, first, columns, panel, packed, n_k):
     nv = min(p.nv, n_vectors - panel)
     k = min(KC, n_k - k0)
     call_copy(
-        p.copy,
-        source=source + panel * size,
-        source_row=row,
-        rows=rows,
-        vectors=nv,
+        p.copy, source=source + panel * size, source_row=row, rows=rows, vectors=nv,
         tail=columns % p.lanes if panel + nv == n_vectors else 0,
-        target=packed + (k0 * n_vectors + panel * k + (first - k0) * nv) * size,
-        target_row=nv * size,
-    )
+        target=packed + (k0 * n_vectors + panel * k + (first - k0) * nv) * size, target_row=nv * size,
+    )  # fmt: skip
 
 
 @function
@@ -143,13 +134,9 @@ def transpose_features(p, c, v, j0, j1):
     for j in range(j0, j1):
         call_transpose(
             p.transpose if count == p.lanes else p.transpose_masked,
-            source=c.source + j * c.example_stride + v * p.lanes * c.feature_stride,
-            source_row=c.feature_stride,
-            count=count,
-            n=end_of(p, c, j),
-            target=c.target + j * row + v * p.lanes * p.item,
-            target_row=p.m * row,
-        )
+            source=c.source + j * c.example_stride + v * p.lanes * c.feature_stride, source_row=c.feature_stride,
+            count=count, n=end_of(p, c, j), target=c.target + j * row + v * p.lanes * p.item, target_row=p.m * row,
+        )  # fmt: skip
 
 
 @function
@@ -186,12 +173,6 @@ def copy_parameters(me, n, p):
         r0, r1 = share(me, n, c.rows, 1)
         row = c.columns * p.item
         call_copy(
-            p.copy_masked,
-            source=c.source + r0 * c.source_row,
-            source_row=c.source_row,
-            rows=r1 - r0,
-            vectors=vectors_of(p, c.columns),
-            tail=c.columns % p.lanes,
-            target=c.target + r0 * row,
-            target_row=row,
-        )
+            p.copy_masked, source=c.source + r0 * c.source_row, source_row=c.source_row, rows=r1 - r0,
+            vectors=vectors_of(p, c.columns), tail=c.columns % p.lanes, target=c.target + r0 * row, target_row=row,
+        )  # fmt: skip

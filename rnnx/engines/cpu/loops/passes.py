@@ -52,15 +52,9 @@ def write_rows(p, source, source_row, target, rows, u0, u1):
         return
     column = u0 * p.lanes * p.item
     call_copy(
-        p.copy_masked,
-        source=source + (column if source_row else 0),
-        source_row=source_row,
-        rows=rows,
-        vectors=u1 - u0,
-        tail=p.n % p.lanes if u1 * p.lanes > p.n else 0,
-        target=target + column,
-        target_row=p.n * p.item,
-    )
+        p.copy_masked, source=source + (column if source_row else 0), source_row=source_row, rows=rows, vectors=u1 - u0,
+        tail=p.n % p.lanes if u1 * p.lanes > p.n else 0, target=target + column, target_row=p.n * p.item,
+    )  # fmt: skip
 
 
 @function
@@ -137,22 +131,9 @@ def input_side(p, stage, z, z_row, t, n_steps, j0, j1, u0, u1):
             look_up(p, stage, target, z_row, x, rows, v0, v1)
             continue
         call_product(
-            stage.product,
-            w=stage.w_x,
-            n_vectors=stage.n_vectors,
-            v0=v0,
-            v1=v1,
-            n_k=p.n_x,
-            h=x,
-            h_row=p.x_row,
-            h_k=p.item,
-            rows=rows,
-            init=stage.bias + v0 * size,
-            init_row=0,
-            z=target,
-            z_row=z_row,
-            tail=0,
-        )
+            stage.product, w=stage.w_x, n_vectors=stage.n_vectors, v0=v0, v1=v1, n_k=p.n_x, h=x, h_row=p.x_row,
+            h_k=p.item, rows=rows, init=stage.bias + v0 * size, init_row=0, z=target, z_row=z_row, tail=0,
+        )  # fmt: skip
 
 
 @function
@@ -161,22 +142,11 @@ def recurrent_side(p, stage, z, zh, z_row, t, j0, j1, u0, u1):
     row, v0 = p.n * p.item, u0 * stage.n_gates
     column = v0 * p.item * p.lanes
     call_product(
-        stage.product,
-        w=stage.w_h,
-        n_vectors=stage.n_vectors,
-        v0=v0,
-        v1=u1 * stage.n_gates,
-        n_k=p.n,
-        h=stage.operand + t * stage.operand_step + j0 * row,
-        h_row=row,
-        h_k=p.item,
-        rows=j1 - j0,
-        init=(z if stage.additive else stage.bias_h) + column,
-        init_row=z_row if stage.additive else 0,
-        z=(z if stage.additive else zh) + column,
-        z_row=z_row,
-        tail=0,
-    )
+        stage.product, w=stage.w_h, n_vectors=stage.n_vectors, v0=v0, v1=u1 * stage.n_gates, n_k=p.n,
+        h=stage.operand + t * stage.operand_step + j0 * row, h_row=row, h_k=p.item, rows=j1 - j0,
+        init=(z if stage.additive else stage.bias_h) + column, init_row=z_row if stage.additive else 0,
+        z=(z if stage.additive else zh) + column, z_row=z_row, tail=0,
+    )  # fmt: skip
 
 
 @function

@@ -1,1 +1,1 @@
-"""What a compiled pass runs on: threads, kept machine code, memory."""
+"""Thread pool, object cache, buffer pool."""

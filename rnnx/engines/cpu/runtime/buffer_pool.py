@@ -52,7 +52,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     with _lock:
         buffer = _take(size + LINE)
     shift = -int(buffer.ctypes.data) % LINE
-    return buffer[shift : shift + size].view(dtype).reshape(shape)
+    return np.ndarray(shape, dtype, buffer, shift)
 
 
 def _take(size: int) -> np.ndarray:

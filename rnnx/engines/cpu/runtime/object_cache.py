@@ -1,12 +1,11 @@
-"""Machine code: compiled, kept on disk, loaded, and handed out as functions that are called by address.
+"""Object cache: compiles functions, keeps their machine code on disk, and loads it as functions called by address.
 
-Two sources: LLVM's intermediate representation, as `ir` writes it; and functions that Numba compiles. Both take
-integers only and return nothing, so compiled code is all there is to keep, and a process that finds it on disk imports
-neither Numba nor compiles.
+Functions come from LLVM IR, emitted with `codegen.ir`, or are compiled by Numba. All take integers and return nothing,
+so their machine code is all that is kept, and a process that finds it on disk neither imports Numba nor compiles.
 
-What is kept is named after a hash of everything that it depends on: the text that was compiled, the text of all modules
-of this package, the versions and settings of the compilers, and the CPU with its features. Nothing that changes any of
-it can meet old code. Trouble with the disk of any kind means compiling, not failing.
+The cache key is a hash of everything that the code depends on: the IR, the source of all modules of the CPU engine, the
+versions and settings of the compilers, the CPU and its features. So stale code is never loaded. Any error of the file
+system means compiling again, not failing.
 """
 
 import contextlib
@@ -29,29 +28,29 @@ import llvmlite
 from llvmlite import binding, ir
 
 _MOST_FILES = 256
-ROOT = Path(__file__).parent.parent  # the CPU engine: all that compiled code depends on beside its own text
+ROOT = Path(__file__).parent.parent  # the CPU engine; compiled code depends on no other file
 _DIGEST = hashlib.sha256().digest_size
 
 
 class Job:
-    """A function of three integers that Numba compiled. Called, it runs without Python's lock."""
+    """A function of three integers that Numba compiled. It runs without the GIL."""
 
     _kind = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 3)
 
     def __init__(self, address: int) -> None:
         self.address = address
         self._call = self._kind(address)
-        # Numba's own convention: a place for the result and one for an exception, which such a function has not.
+        # Numba's calling convention begins with places for a result and an exception; such a function sets neither.
         self._nothing = (ctypes.c_int64 * 4)()
         self._place = ctypes.addressof(self._nothing)
 
-    def __call__(self, me: int, n: int, plan: int) -> None:
+    def __call__(self, me: int, n: int, descriptor: int) -> None:
         """Run as thread `me` of `n`."""
-        self._call(self._place, self._place, me, n, plan)
+        self._call(self._place, self._place, me, n, descriptor)
 
 
 def loops(module: str, *names: str) -> Mapping[str, Job]:
-    """Functions of three integers in a module of this package, compiled by Numba."""
+    """Return functions of three integers from a module of the CPU engine, compiled by Numba."""
     settings = (f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("NUMBA_"))
     compiler = (importlib.metadata.version("numba"), platform.python_version(), *settings)
     key = _key(module, *names, "numba", *compiler)
@@ -60,7 +59,7 @@ def loops(module: str, *names: str) -> Mapping[str, Job]:
 
 
 def functions(emit: Callable[[ir.Module], None]) -> Mapping[str, int]:
-    """The addresses of the public functions that `emit` writes into a module."""
+    """Return the addresses of the public functions that `emit` adds to a module."""
     module = ir.Module()
     emit(module)
     text = str(module)
@@ -70,12 +69,12 @@ def functions(emit: Callable[[ir.Module], None]) -> Mapping[str, int]:
 
 # --- compiling ----------------------------------------------------------------------------------------------------
 
-Objects = list[tuple[dict[str, str], bytes]]  # by name the symbols that stand in an object file, and the file
+Objects = list[tuple[dict[str, str], bytes]]  # object files, each with the symbols of its functions by name
 
 
 @lru_cache(maxsize=1)
 def _target() -> binding.TargetMachine:
-    with contextlib.suppress(RuntimeError):  # newer versions do it by themselves
+    with contextlib.suppress(RuntimeError):  # newer versions of llvmlite do it themselves
         binding.initialize()
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
@@ -86,7 +85,7 @@ def _target() -> binding.TargetMachine:
 def _features() -> str:
     try:
         return str(binding.get_host_cpu_features().flatten())
-    except RuntimeError:  # this platform cannot say
+    except RuntimeError:  # not available on this platform
         return ""
 
 
@@ -115,11 +114,11 @@ def _compile_with_numba(module: str, names: tuple[str, ...]) -> Objects:
 
 _lock = threading.RLock()
 _loaded: dict[str, Mapping[str, int]] = {}
-_engines: list[Any] = []  # own the loaded code, which stays as long as the process: others have its addresses
+_engines: list[Any] = []  # own the loaded code, which is never freed: descriptors hold its addresses
 
 
 def _unlock() -> None:
-    """The child of a fork has the lock of a thread that it does not have."""
+    """Replace the lock in the child of a fork: the thread that holds it does not exist there."""
     global _lock
     _lock = threading.RLock()
 
@@ -134,7 +133,9 @@ def _load(key: str, build: Callable[[], Objects]) -> Mapping[str, int]:
             objects = _read(key)
             if objects is None:
                 objects = build()
-                if _sources() == SOURCES != "":  # else what was compiled may not be what the key says
+                if (
+                    _sources() == SOURCES != ""
+                ):  # otherwise the sources changed since import: the key may not fit the code
                     _write(key, objects)
             addresses: dict[str, int] = {}
             for symbols, code in objects:
@@ -149,7 +150,7 @@ def _load(key: str, build: Callable[[], Objects]) -> Mapping[str, int]:
 
 def _target_of_engine() -> binding.TargetMachine:
     _target()
-    return binding.Target.from_default_triple().create_target_machine(jit=True)  # the engine takes it over
+    return binding.Target.from_default_triple().create_target_machine(jit=True)  # the engine takes ownership
 
 
 # --- on disk ------------------------------------------------------------------------------------------------------
@@ -164,16 +165,16 @@ def _key(*texts: str) -> str:
 
 
 def _sources() -> str:
-    """The text of all modules of the CPU engine; empty where there is only compiled Python."""
+    """The source of all modules of the CPU engine; empty if there is only bytecode."""
     return "".join(path.read_text("utf-8") for path in sorted(ROOT.rglob("*.py")))
 
 
-SOURCES = _sources()  # as they are when they are imported
+SOURCES = _sources()  # at import time
 
 
 @lru_cache(maxsize=1)
 def cache_directory() -> Path | None:
-    """Where compiled code is kept; None where it cannot be, or must not: code that others can write is not run."""
+    """Return the directory of the cache. None if there is none, or others can write to it: their code must not run."""
     given = os.environ.get("RNNX_CACHE_DIR")
     if given == "":
         return None
@@ -190,12 +191,12 @@ def cache_directory() -> Path | None:
             status.st_uid == os.geteuid() and not stat.S_IMODE(status.st_mode) & 0o022
         )
         return directory if mine else None
-    except (OSError, RuntimeError):  # no home, or one that cannot be written
+    except (OSError, RuntimeError):  # no home directory, or not writable
         return None
 
 
 def _read(key: str) -> Objects | None:
-    """What is kept under a key; None if there is nothing, or not all of what was written."""
+    """Read the object files under a key; None if there are none, or the file is damaged."""
     directory = cache_directory()
     if directory is None:
         return None

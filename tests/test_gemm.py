@@ -35,7 +35,7 @@ def products(dtype, panel, machine):
 
 
 def packed(W, panel):
-    """Weights (K, C) in the layout that the head of `gemm` states, and their number of vectors."""
+    """Weights (K, C) in the layout documented in `gemm`, and their number of vectors."""
     n_k, n_c = W.shape
     lanes, vectors = ir.lanes(W.dtype), gemm.n_vectors(W.dtype, n_c)
     padded = np.zeros((n_k, vectors * lanes), W.dtype)
@@ -100,7 +100,7 @@ def test_a_row_does_not_depend_on_its_neighbours():
         assert np.array_equal(multiply(H[j : j + 1], W, gemm.panel_vectors(1))[0], whole[j])
 
 
-def test_some_panels_only():
+def test_some_micro_panels_only():
     """The columns of a range of vectors, as unit-parallel threads share them."""
     rng = np.random.default_rng(0)
     panel, lanes = gemm.panel_vectors(1), ir.lanes(np.float32)
@@ -124,7 +124,7 @@ MACHINES = {"AVX-512": (64, 32), "AVX2": (32, 16), "NEON": (16, 32), "unknown": 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.slow
 def test_shapes_for_other_cpus(machine, dtype, monkeypatch):
-    """What other CPUs would run; LLVM takes vectors apart that this one does not have."""
+    """What other CPUs would run; LLVM splits vectors that this one does not have."""
     monkeypatch.setattr(ir, "machine", lambda: ir.Machine(*MACHINES[machine]))
     monkeypatch.setattr(gemm, "machine", ir.machine)
     rng = np.random.default_rng(0)
@@ -135,8 +135,8 @@ def test_shapes_for_other_cpus(machine, dtype, monkeypatch):
             assert bounded(multiply(H, W, panel), H, W, dtype)
 
 
-def test_panels_fit_the_groups():
-    """Three gates in panels of three where four would fit, so that no panel holds part of a unit."""
+def test_micro_panels_fit_the_gates():
+    """Three gates in micro-panels of three vectors where four would fit, so that none holds part of a unit."""
     for group in range(1, 9):
         assert 1 <= gemm.panel_vectors(group) <= 4
     if ir.machine().registers == 32:
@@ -189,7 +189,7 @@ def test_copy_and_sums(dtype, rows, columns):
 @settings(max_examples=40)
 @given(st.integers(1, 70), st.integers(1, 800), st.integers(1, 140), st.sampled_from(["float32", "float64"]), st.data())
 def test_matmul(rows, n_k, columns, dtype, data):
-    """The product for the heads, for every layout of its operands; and each row as it is alone."""
+    """The product of dense layers, for every layout of its operands; each row has the bits that it has alone."""
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((rows, n_k)).astype(dtype), rng.standard_normal((n_k, columns)).astype(dtype)
     bias = rng.standard_normal(columns).astype(dtype) if data.draw(st.booleans()) else None

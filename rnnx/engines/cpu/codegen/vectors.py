@@ -1,0 +1,81 @@
+"""Vectors of numbers in a function under construction, with Python's operators."""
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+
+from rnnx.engines.cpu.codegen.ir import I32, Function, declare
+
+
+def _operator(operation: str, *, flip: bool = False, contract: bool = True) -> Callable[["Vector", Any], "Vector"]:
+    """The operator that emits LLVM's `operation`, "f" + `operation` on floats; with `flip`, of other and self."""
+
+    def apply(self: "Vector", other: Any) -> "Vector":
+        operands = (self._lift(other), self.value) if flip else (self.value, self._lift(other))
+        build = self.function.build
+        if self.is_integer:
+            return Vector(self.function, getattr(build, operation)(*operands))
+        return Vector(self.function, getattr(build, "f" + operation)(*operands, flags=("contract",) * contract))
+
+    return apply
+
+
+class Vector:
+    """A vector of numbers in a function, with the operators of a number.
+
+    Sums and products may be contracted to fused multiply-adds; nothing else is reordered.
+    """
+
+    def __init__(self, function: Function, value: ir.Value) -> None:
+        self.function, self.value = function, value
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the lanes are integers."""
+        return isinstance(self.value.type.element, ir.IntType)
+
+    def _lift(self, other: Any) -> ir.Value:
+        if isinstance(other, Vector):
+            return other.value
+        kind = self.value.type
+        return ir.Constant(kind, [int(other)] * kind.count) if self.is_integer else self.function.constant(other)
+
+    __add__, __radd__ = _operator("add"), _operator("add", flip=True)
+    __sub__, __rsub__ = _operator("sub"), _operator("sub", flip=True)
+    __mul__ = __rmul__ = _operator("mul")
+    __truediv__, __rtruediv__ = _operator("div", contract=False), _operator("div", contract=False, flip=True)
+    __lshift__, __rshift__ = _operator("shl"), _operator("ashr")  # of integers
+
+    def __neg__(self) -> "Vector":
+        return Vector(self.function, self.function.build.fneg(self.value))
+
+    def where(self, comparison: str, limit: Any, then: Any, otherwise: Any) -> "Vector":
+        """`then` where ``self <comparison> limit`` holds, else `otherwise`; NaN compares as false."""
+        condition = self.function.build.fcmp_ordered(comparison, self.value, self._lift(limit))
+        return Vector(self.function, self.function.build.select(condition, self._lift(then), self._lift(otherwise)))
+
+    def as_integer(self) -> "Vector":
+        """The bits, reinterpreted as integers."""
+        kind = ir.VectorType(self.function.bits, self.function.lanes)
+        return Vector(self.function, self.function.build.bitcast(self.value, kind))
+
+    def as_real(self) -> "Vector":
+        """The bits, reinterpreted as numbers."""
+        return Vector(self.function, self.function.build.bitcast(self.value, self.function.vector))
+
+    def __abs__(self) -> "Vector":
+        return Vector(self.function, self.function.intrinsic("fabs", self.value))
+
+    def scale(self, n: "Vector") -> "Vector":
+        """Multiply by 2^n, for integral n of any magnitude."""
+        f = self.function
+        every, as_set = ir.Constant(ir.IntType(f.lanes), -1), I32(4)  # lanes; the rounding mode
+        arguments = [self.value, n.value, self.value, every, as_set]
+        name = f"llvm.x86.avx512.mask.scalef.{'ps' if f.itemsize == 4 else 'pd'}.512"
+        function = declare(f.module, name, f.vector, [a.type for a in arguments])
+        return Vector(f, f.build.call(function, arguments))
+
+    def copysign(self, sign: "Vector") -> "Vector":
+        """The magnitude of this vector with the signs of another."""
+        return Vector(self.function, self.function.intrinsic("copysign", self.value, sign.value))
