@@ -212,6 +212,11 @@ def clip(xp: Namespace, array: Array, most: float) -> Array:
     return xp.minimum(xp.maximum(array, -bound), bound)
 
 
+def shares_memory(a: Array, b: Array) -> bool:
+    """Return whether two arrays, of which one was made from the other, may share memory."""
+    return a is b or (is_on_host(a) and np.may_share_memory(a, b))
+
+
 def owned_copy(xp: Namespace, array: Array) -> Array:
     """Return an array that shares no memory with `array`; immutable arrays are returned unchanged."""
     return array if library_name(xp) in _IMMUTABLE else xp.asarray(array, copy=True)

@@ -19,7 +19,7 @@ def to_time_major(xp: Any, x: Array, *, own: bool = False) -> Array:
     """
     view = xp.permute_dims(x, tuple(range(x.ndim))[::-1])
     result = ns.contiguous(xp, view)
-    return ns.owned_copy(xp, result) if own and result is view else result
+    return ns.owned_copy(xp, result) if own and ns.shares_memory(result, view) else result
 
 
 def to_public(xp: Any, x: Array) -> Array:

@@ -14,6 +14,7 @@ entries may be arrays, scalars or traced symbols, so the functions use only ``+ 
 path into ``s[0]``; the engine adds the path through the recurrent weights, ``W_h.T dzh``.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -136,6 +137,13 @@ class Cell:
         unknown = set(self.cache) - set(self.saved)
         if unknown:
             raise ValueError(f"cell {self.name!r} shows {sorted(unknown)} in its cache, which no stage saves")
+        keys = Counter((*self.parameter_keys, *self.optional_keys))
+        arguments = {"x", "xt", *(f"{state}{end}" for state in self.states for end in ("0", "_prev"))}
+        for key, count in keys.items():
+            if count > 1:
+                raise ValueError(f"cell {self.name!r} has more than one parameter with key {key!r}")
+            if key in arguments:
+                raise ValueError(f"cell {self.name!r} has a parameter {key!r}, but {key!r} is the name of an argument")
 
     def __hash__(self) -> int:
         return self._hash

@@ -3,7 +3,7 @@
 Dimensions: n hidden units, n_x inputs, n_y outputs, G gates of a stage.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -65,8 +65,8 @@ class StageGradients(NamedTuple):
     bh: Array | None  # (G n,)
 
 
-def name_gradients(xp: Any, cell: Cell, gradients: Sequence[StageGradients]) -> dict[str, Array]:
-    """Return the gradients by "d" + key, given the stacked gradients of every stage."""
+def name_gradients(xp: Any, cell: Cell, keys: Collection[str], gradients: Sequence[StageGradients]) -> dict[str, Array]:
+    """Return the gradients by "d" + key, given the stacked gradients of every stage and the keys of the parameters."""
     result: dict[str, Array] = {}
     for stage, (w, b, bh) in zip(cell.stages, gradients, strict=True):
         n = w.shape[0] // len(stage.gates)
@@ -78,6 +78,6 @@ def name_gradients(xp: Any, cell: Cell, gradients: Sequence[StageGradients]) -> 
                 result["d" + gate.weights[0]] = ns.contiguous(xp, w[rows, n:])
                 result["d" + gate.weights[1]] = ns.contiguous(xp, w[rows, :n])
             result["d" + gate.bias] = b[rows, None]
-            if gate.recurrent_bias and bh is not None:
-                result["d" + gate.recurrent_bias] = bh[rows, None]
+            if gate.recurrent_bias in keys and bh is not None:
+                result[f"d{gate.recurrent_bias}"] = bh[rows, None]
     return result

@@ -74,10 +74,16 @@ def register_engine(
     Raises
     ------
     ValueError
-        If there is an engine of that name already.
+        If there is an engine of that name already, or a string is not of the form "module:name".
+    TypeError
+        If `libraries` is not a tuple.
     """
     if name in _TABLE:
         raise ValueError(f"`name` must be new; there is an engine {name!r} already")
+    if isinstance(engine, str) and not all(engine.partition(":")):
+        raise ValueError(f"`engine` must be an engine or 'module:name'; got {engine!r}")
+    if not isinstance(libraries, tuple):
+        raise TypeError(f"`libraries` must be a tuple of str; got {libraries!r}")
     _TABLE[name] = _Entry(engine, libraries, requires, default)
     _able.cache_clear()
 
@@ -158,7 +164,10 @@ def _installed(name: str) -> bool:
 @lru_cache(maxsize=8)
 def _found(package: str) -> bool:
     """Whether a package can be imported; searches the disk."""
-    return importlib.util.find_spec(package) is not None
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # of the package around a submodule
+        return False
 
 
 def select(xp: Any, *, n_steps: int = 2, m: int = 1) -> str:

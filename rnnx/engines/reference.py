@@ -65,7 +65,7 @@ class ReferenceEngine:
             dbh = None if w.bh is None else xp.sum(dzh, axis=0)
             gradients.append(StageGradients(joint, xp.sum(dzx, axis=0), dbh))
         dx = None if dX is None else to_public(xp, xp.reshape(dX, tape.x.shape))
-        return Gradients(dx, tuple(map(xp.matrix_transpose, ds0)), name_gradients(xp, cell, gradients))
+        return Gradients(dx, tuple(map(xp.matrix_transpose, ds0)), name_gradients(xp, cell, tape.parameters, gradients))
 
     def matmul(self, a: Array, b: Array, bias: Array | None = None) -> Array:
         """See `Engine`."""

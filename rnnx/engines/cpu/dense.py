@@ -17,6 +17,7 @@ from rnnx.engines.cpu.descriptor.builder import copies, product
 from rnnx.engines.cpu.descriptor.layout import address
 from rnnx.engines.cpu.runtime.buffer_pool import empty, workspace
 
+_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 _SMALLEST = 1 << 18  # multiplications
 _LARGEST = 1 << 30
 
@@ -32,7 +33,8 @@ def _functions(dtype: np.dtype) -> tuple[int, int, Callable[..., None], Callable
 def matmul(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
     """See `Engine`."""
     (rows, n_k), columns = a.shape, b.shape[1]
-    if a.dtype != b.dtype or not _SMALLEST < rows * n_k * columns <= _LARGEST:
+    compiled = a.dtype == b.dtype and a.dtype in _DTYPES
+    if not compiled or not _SMALLEST < rows * n_k * columns <= _LARGEST:
         z: np.ndarray = a @ b
         return z if bias is None else z + bias
     dtype, item = a.dtype, a.itemsize

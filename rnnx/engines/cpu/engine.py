@@ -40,7 +40,8 @@ class CpuEngine:
         for S, s in zip(states, call.s0, strict=True):
             S[0] = s.T
         outputs = [empty((shape.n_steps, m, n), dtype) for _ in job.outputs]
-        arrays = {"block": block[0], "x": x, **dict(zip(keys, contiguous(parameters.values()), strict=True))}
+        arrays = {"block": block[0], "x": x}
+        arrays |= zip(job.parameters, contiguous(parameters.values()), strict=True)
         arrays |= zip(job.outputs, outputs, strict=True)
         if lengths is not None:
             arrays["lengths"] = np.ascontiguousarray(lengths, np.int64)
@@ -82,7 +83,7 @@ class CpuEngine:
         if lengths is not None:
             arrays["lengths"] = np.ascontiguousarray(lengths, np.int64)
         job.run(arrays)
-        gradients = name_gradients(tape.xp, cell, _stage_gradients(cell, n, block, keys))
+        gradients = name_gradients(tape.xp, cell, keys, _stage_gradients(cell, n, block, keys))
         return Gradients(dx, tuple([d.T for d in ds]), gradients)
 
     def matmul(self, a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
@@ -118,6 +119,7 @@ def _stage_gradients(cell: Cell, n: int, block: list[np.ndarray], keys: tuple[st
         dw, db, db_h = block[3 * i : 3 * i + 3]
         n_c = len(stage.gates) * n
         has_recurrent = any(gate.recurrent_bias in keys for gate in stage.gates)
+        db_h = db if stage.additive else db_h
         result.append(StageGradients(dw, db[:n_c], db_h[:n_c] if has_recurrent else None))
     return result
 

@@ -34,7 +34,8 @@ class CpuStepper:
         # The workspace holds only packed weights and scratch memory; here it lives as long as the stepper.
         self._workspace = empty((templates[0].workspace + LINE,), np.uint8)
         place = address(self._workspace)
-        given = {"block": self._arrays[0], **dict(zip(keys, contiguous(parameters.values()), strict=True))}
+        given = {"block": self._arrays[0]}
+        given |= zip(passes[0].parameters, contiguous(parameters.values()), strict=True)
         self._descriptors = [template.bind(place + -place % LINE, given) for template in templates]
         self._addresses = [address(descriptor) for descriptor in self._descriptors]
         self._threads, self._job = threads, templates[0].native

@@ -149,7 +149,8 @@ class Backward(Pass):
             to_time_major(
                 stream, self.launch, source, target, (1, m, n), kernel="time_major_from_real", from_time_major=True
             )
-        named = name_gradients(xp, cell, [self._stage_gradients(stage, results) for stage in wiring(cell)])
+        stages = [self._stage_gradients(stage, results) for stage in wiring(cell)]
+        named = name_gradients(xp, cell, key.optional_keys, stages)
         return Gradients(dx, tuple(results.array(f"ds{k}").T for k in range(len(cell.states))), named)
 
     def _stage_gradients(self, stage: StageWiring, results: Arena) -> StageGradients:

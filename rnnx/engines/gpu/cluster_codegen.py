@@ -125,9 +125,10 @@ def forward_kernel(cell: Cell) -> Kernel:
     ``operand<i>`` holds the operand of stage i twice: one copy is read while the other is written.
     """
     stages = wiring(cell)
-    pointers = [f"const storage* {name}{stage.number}" for stage in stages for name in ("wh", "bh")]
-    pointers += ["const i64* index", "const storage* zx", "const storage* b", *_stored(cell)]
-    parameters = (*pointers, *_SIZES, "i64 n_x", "i64 zx_step", "i64 saved_step")
+    # Register allocation depends on the order: others spill on sm_100.
+    parameters = ["const storage* zx", "i64 zx_step", "const i64* index", "const storage* b"]
+    parameters += [f"const storage* {name}{stage.number}" for stage in stages for name in ("wh", "bh")]
+    parameters += [*_stored(cell), *_SIZES, "i64 n_x", "i64 saved_step"]
     most = max(stage.n_gates for stage in stages)
     lines = [*_BEGIN, *_load_weights(stages)]
     lines += [f"real* operand{stage.number} = allocate<real>(free, 2 * RNNX_ROWS * n4);" for stage in stages]
@@ -183,9 +184,11 @@ def backward_kernel(cell: Cell) -> Kernel:
     states, and at the end those of the initial states. ``d<i>_<k>`` holds the cotangents of what stage i reads.
     """
     stages, states = wiring(cell), range(len(cell.states))
-    parameters = [*_stored(cell), *(f"const storage* wh{stage.number}" for stage in stages), "storage* dZ", *_SIZES]
+    parameters = [f"const storage* d_given{k}" for k in states]
+    parameters += [f"const storage* wh{stage.number}" for stage in stages]
+    parameters += [*_stored(cell), "storage* dZ"]
     parameters += [f"storage* dZh{stage.number}" for stage in stages if not stage.stage.additive]
-    parameters += [f"{declared}{k}" for k in states for declared in ("const storage* d_given", "real* carry")]
+    parameters += [*(f"real* carry{k}" for k in states), *_SIZES]
     most = max(stage.n_gates for stage in stages)
     lines = [*_BEGIN, *_load_weights(stages)]
     lines += [f"real* dz = allocate<real>(free, (i64){most} * units * RNNX_ROWS);"]

@@ -63,7 +63,8 @@ class ForwardPass(Pass):
         self.block = Block(dtype, [*states, *saved, (0,) if layout is None else (n_steps, m, n_x)])
         self.kept = parameter_block(cell, dtype, shape, keys) if keep else None
         self.outputs = tuple(f"output {k}" for k in range(len(states))) if keep or has_lengths else ()
-        self.keys, self.has_lengths, self.layout = keys, has_lengths, layout
+        self.keys, self.parameters = keys, names_of_parameters(keys)
+        self.has_lengths, self.layout = has_lengths, layout
 
     def build(self, threads: int, unit_parallel: bool) -> Template:
         """Build the descriptor template."""
@@ -79,7 +80,7 @@ class ForwardPass(Pass):
         t.fields["outputs"] = [
             {"source": S + t.step, "target": t.base(name)} for S, name in zip(states, self.outputs, strict=False)
         ]
-        parameters = {key: t.base(key) for key in self.keys}
+        parameters = dict(zip(self.keys, map(t.base, self.parameters), strict=True))
         if self.kept is not None:
             t.fields["copies"] = _copies(t, self.kept, parameters)
         if t.rows == t.m:
@@ -97,6 +98,11 @@ def _copies(t: Template, kept: Block, parameters: dict[str, int]) -> list[Fields
     return copies
 
 
+def names_of_parameters(keys: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the array names of parameters: a key alone could be the name of another array."""
+    return tuple(f"parameter {key}" for key in keys)
+
+
 class Step(Pass):
     """A single step from one of two slots of the states to the other.
 
@@ -108,7 +114,7 @@ class Step(Pass):
         _, m, n, n_x, _ = shape
         states, saved = [(2, m, n)] * len(cell.states), [(m, n)] * len(cell.saved)
         self.block = Block(dtype, [*states, *saved, (m, n_x)])
-        self.keys, self.slot = keys, slot
+        self.keys, self.parameters, self.slot = keys, names_of_parameters(keys), slot
 
     def build(self, threads: int, unit_parallel: bool) -> Template:
         """Build the descriptor template."""
@@ -118,7 +124,8 @@ class Step(Pass):
         states = [at + self.slot * t.step for at in places[:n_states]]
         values = places_of(states, places[n_states:], -t.step if self.slot else t.step, 0)
         t.fields["pack"] = 0
-        return _finish(t, self.cell, x, {key: t.base(key) for key in self.keys}, values)
+        parameters = dict(zip(self.keys, map(t.base, self.parameters), strict=True))
+        return _finish(t, self.cell, x, parameters, values)
 
 
 def _finish(t: Template, cell: Cell, x: int, parameters: dict[str, int], places: Places) -> Template:
@@ -129,18 +136,19 @@ def _finish(t: Template, cell: Cell, x: int, parameters: dict[str, int], places:
     for wired in wiring(cell):
         arguments = [_argument(t, wired, a, places) for a in wired.forward_arguments()]
         kernel = kernel_fields(t, wired, kernels, arguments)
-        stages.append({**stage_fields(t, wired, parameters, places), **_packed(t, wired), **kernel})
+        has_bias_h = any(gate.recurrent_bias in parameters for gate in wired.stage.gates)
+        stages.append({**stage_fields(t, wired, parameters, places), **_packed(t, wired, has_bias_h), **kernel})
     widest = max(stage["n_vectors"] for stage in stages) * t.size
     t.fields["z_size"] = lines(widest * t.rows * t.fields["chunk"])
     t.scratch(z=t.fields["z_size"] * (len(stages) + 1))
     return t.finish()
 
 
-def _packed(t: Template, wired: StageWiring) -> Fields:
+def _packed(t: Template, wired: StageWiring, has_bias_h: bool) -> Fields:
     """Return the fields of the packed weights of a stage."""
     vectors, nv = t.vectors(t.n) * wired.n_gates, panel_vectors(wired.n_gates)
     columns = vectors * t.lanes
-    bias_h = 0 if wired.stage.additive else t.take(columns)
+    bias_h = t.take(columns) if has_bias_h or not wired.stage.additive else 0
     weights = {"w_h": t.take(t.n, columns), "w_x": t.take(t.n_x, columns), "bias": t.take(columns), "bias_h": bias_h}
     panels = {"nv": nv, "nv_x": vectors if t.indices else nv, "product": product(t.dtype, nv)}
     return {**weights, **panels, "n_vectors": vectors}

@@ -8,6 +8,7 @@ from rnnx.engines.cpu.codegen.intrinsics import (
     atomic_add,
     atomic_exchange,
     atomic_load,
+    call_add_rows,
     call_copy,
     call_transpose,
     load,
@@ -77,6 +78,8 @@ def pack_rows_of_gates(me, n, p, stage):
         pack_bias(p, gate.bias, u, count, stage.bias + v * size)
         if stage.bias_h:
             pack_bias(p, gate.bias_h, u, count, stage.bias_h + v * size)
+            if stage.additive:  # the recurrent product is added to the input side, and so is its bias
+                call_add_rows(p.add_rows, stage.bias_h + v * size, 0, rows=1, vectors=1, sums=stage.bias + v * size)
 
 
 @function

@@ -1,0 +1,118 @@
+"""The edges of what engines accept: any parameter names, recurrent biases, other dtypes, memmaps."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from problems import ENGINES_TOLERANCE, TOLERANCE, assert_close, make_problem, numeric_gradient
+
+import rnnx
+from rnnx import Cell, Gate, Stage
+from rnnx.cells.rnn import backward, forward
+
+NAMES = ["block", "lengths", "output 0", "kept parameters", "dx", "dx0", "state 0", "parameter b"]
+
+
+def one_gate(gate):
+    return Cell("odd", ("a",), (Stage((gate,), ("a",), (), forward, backward),))
+
+
+def with_recurrent_biases(cell):
+    """Return the cell with a recurrent bias on every gate; in an additive stage it has the effect of the bias."""
+    stages = tuple(
+        dataclasses.replace(
+            stage,
+            gates=tuple(dataclasses.replace(gate, recurrent_bias=f"{gate.bias}_h") for gate in stage.gates),
+        )
+        for stage in cell.stages
+    )
+    return dataclasses.replace(cell, name=f"{cell.name}_with_biases", stages=stages)
+
+
+@pytest.mark.parametrize("key", NAMES)
+def test_any_key_of_a_parameter(key, engine, rng):
+    problem = make_problem(one_gate(Gate((key,), "b")), rng, lengths=[5, 2, 0])
+    with rnnx.use_engine("reference"):
+        expected = problem.gradients()
+    for name, gradient in problem.gradients().items():
+        assert_close(gradient, expected[name], 10 * ENGINES_TOLERANCE["float64"], name)
+    stream = rnnx.Stream(problem.cell, problem.parameters, m=3, s0=problem.s0)
+    (a,), _, _ = rnnx.recurrent_forward(problem.cell, problem.x, problem.s0, problem.parameters)
+    for t in range(2):
+        assert_close(stream.step(problem.x[:, :, t]), a[:, :, t], 1e-13)
+
+
+@pytest.mark.parametrize(
+    "cell", [with_recurrent_biases(rnnx.CELLS[name]) for name in ("rnn", "lstm", "gru")], ids=lambda c: c.name
+)
+def test_recurrent_biases_of_additive_stages(cell, engine, rng):
+    problem = make_problem(cell, rng, m=2, n_steps=3)
+    problem.parameters |= {key: rng.standard_normal((4, 1)) for key in cell.optional_keys}
+    found = problem.gradients()
+    for gate in cell.gates:
+        assert_close(found[f"d{gate.recurrent_bias}"], found[f"d{gate.bias}"], 1e-13)
+    key = cell.gates[0].recurrent_bias
+    numeric = numeric_gradient(problem.loss, problem.parameters[key])
+    assert_close(found[f"d{key}"], numeric, TOLERANCE["gradient"], key)
+    stream = rnnx.Stream(cell, problem.parameters, m=2, s0=problem.s0)
+    (a, *_), _, _ = rnnx.recurrent_forward(cell, problem.x, problem.s0, problem.parameters)
+    assert_close(stream.step(problem.x[:, :, 0]), a[:, :, 0], 1e-13)
+
+
+def test_no_gradient_of_a_bias_that_was_not_given(engine, rng):
+    cell = with_recurrent_biases(rnnx.CELLS["lstm"])
+    problem = make_problem(cell, rng)
+    problem.parameters = {key: a for key, a in problem.parameters.items() if key == "bi_h" or not key.endswith("_h")}
+    assert {key for key in problem.gradients() if key.endswith("_h")} == {"dbi_h"}
+
+
+@pytest.mark.parametrize(
+    ("gates", "message"),
+    [
+        ((Gate(("W",), "b"), Gate(("V",), "b")), r"more than one parameter with key 'b'"),
+        ((Gate(("x",), "b"),), r"'x' is the name of an argument"),
+        ((Gate(("W",), "a0"),), r"'a0' is the name of an argument"),
+    ],
+)
+def test_keys_that_would_be_ambiguous(gates, message):
+    with pytest.raises(ValueError, match=message):
+        Cell("odd", ("a",), (Stage(gates, ("a",), (), forward, backward),))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int64", ">f4", "longdouble"])
+def test_dense_layers_of_other_dtypes(dtype, engine, rng):
+    a, W = (rng.integers(-3, 4, shape).astype(dtype) for shape in ((64, 80, 2), (70, 64)))
+    z = rnnx.dense_forward(a, W, np.ones((70, 1), dtype))
+    expected = np.einsum("ij,jmt->imt", W.astype(float), a.astype(float)) + 1
+    assert np.array_equal(z.astype(float), expected)
+
+
+def test_a_memmap_may_change_after_forward(engine, rng, tmp_path):
+    problem = make_problem(rnnx.CELLS["lstm"], rng)
+    expected = problem.gradients()
+    x = np.memmap(tmp_path / "x", float, "w+", shape=problem.x.shape[::-1]).T
+    x[...] = problem.x
+    _, _, caches = rnnx.recurrent_forward(problem.cell, x, problem.s0, problem.parameters)
+    x[...] = 7
+    found = rnnx.recurrent_backward(problem.cell, problem.dstates, caches, ds_final=problem.dfinal)
+    for name in expected:
+        assert np.array_equal(found[name], expected[name]), name
+
+
+def test_a_missing_package_makes_no_engine_fail(rng):
+    from rnnx import engines
+
+    table = dict(engines._TABLE)
+    try:
+        rnnx.register_engine("elsewhere", "somewhere:ENGINE", ("numpy",), requires=("nothing.below", "install it"))
+        assert rnnx.engine_for(np.ones(3)) == "cpu"
+        with pytest.raises(ValueError, match=r"needs nothing\.below"), rnnx.use_engine("elsewhere"):
+            pass
+        with pytest.raises(ValueError, match=r"`engine` must be an engine or 'module:name'; got 'somewhere'"):
+            rnnx.register_engine("wrong", "somewhere")
+        with pytest.raises(TypeError, match=r"`libraries` must be a tuple of str; got 'numpy'"):
+            rnnx.register_engine("wrong", "somewhere:ENGINE", "numpy")
+    finally:
+        engines._TABLE.clear()
+        engines._TABLE.update(table)
+        engines._able.cache_clear()
