@@ -45,7 +45,7 @@ def cuda_lines() -> list[tuple[str, str]]:
 
 @lru_cache(maxsize=1)
 def _cupy() -> tuple[Any, str]:
-    """Return CuPy, and why it cannot be used or ""."""
+    """Return CuPy and "", or None and the reason why it cannot be used."""
     try:
         import cupy
     except ModuleNotFoundError as error:

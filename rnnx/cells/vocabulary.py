@@ -1,7 +1,7 @@
 """The functions that a cell may call, besides ``+ - *``.
 
 Each engine passes its own `Ops`: on arrays here, on vectors in `rnnx.engines.cpu.codegen.vector_math`, on symbols in
-`rnnx.engines.gpu.trace`. A function added here must be added there as well.
+`rnnx.engines.gpu.trace`. A function added here needs a vector version and one in ``gpu/kernels/prelude.cuh``.
 """
 
 from collections.abc import Callable
