@@ -6,8 +6,8 @@ Requirements
   without changing a later backward pass.
 * Sequences have public layout, (n, m, T). Preferably, results are F-ordered views of time-major memory (T, m, n), which
   stacked layers pass on without copies.
-* From step ``lengths[j]`` on, the state of example j is constant; its outputs, saved values and cotangents are zero, and
-  its inputs and given cotangents, even NaN, affect no result.
+* From step ``lengths[j]`` on, the state of example j is constant, its outputs, saved values and cotangents are zero,
+  and its inputs and given cotangents, even NaN, affect no result.
 * Results are bit-identical for any number of threads, and calls are thread-safe.
 * Engines are independent of the cell: they use `rnnx.cells.wiring` and the cell's own functions.
 
@@ -59,8 +59,8 @@ class Call:
 class Tape:
     """What a forward pass keeps, time-major: without ``keep``, only the final states.
 
-    `own` is private to the engine, such as packed weights. It is None on tapes built from hand-built caches or converted
-    to another dtype; the engine then uses `parameters`.
+    `own` is private to the engine, such as packed weights. It is None on a tape built from hand-built caches or
+    converted to another dtype; the engine then uses `parameters`.
     """
 
     cell: Cell
@@ -91,7 +91,7 @@ class Tape:
         return int(self.x.shape[0])
 
     def steps(self, start: int, stop: int) -> "Tape":
-        """Return the tape of steps `start` to `stop` - 1."""
+        """Return the tape of steps `start` to `stop` - 1, with `lengths` relative to `start`."""
         if start == 0 and stop == self.n_steps:
             return self
         assert self.saved is not None

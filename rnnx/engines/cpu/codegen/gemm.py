@@ -35,18 +35,18 @@ _MR = {32: {4: 6, 3: 8, 2: 12, 1: 12}, 16: {2: 6, 1: 12}}  # by number of regist
 
 
 def micro_rows(nv: int) -> int:
-    """MR for NV."""
+    """Return MR for NV."""
     return _MR[machine().registers][nv]
 
 
 def panel_vectors(group: int) -> int:
-    """NV for columns in groups of so many vectors (the gates of a unit vector): one that divides the group, if any."""
+    """Return NV for columns in groups of vectors (the gates of a unit vector): a divisor of `group` if possible."""
     widest = max(_MR[machine().registers])
     return widest - 1 if widest > 2 and group % widest and not group % (widest - 1) else widest
 
 
 def n_vectors(dtype: Any, columns: int) -> int:
-    """Number of vectors that hold so many columns."""
+    """Return the number of vectors needed for `columns` columns."""
     return -(-columns // lanes(dtype))
 
 
@@ -55,7 +55,7 @@ _PANEL_KERNEL = (*_MICRO_KERNEL, "rows")
 
 
 def _micro_kernel(module: ir.Module, dtype: Any, nv: int, mr: int, masked: bool) -> Function:
-    """z[r, :] = init[r, :] + sum over k of h[r, k] w[k, :]; masked: the last vector has `tail` columns only."""
+    """Emit z[r, :] = init[r, :] + sum_k h[r, k] w[k, :]; if masked, the last vector has only `tail` columns."""
     f = Function(module, f"micro_kernel_{mr}x{nv}{'_masked' if masked else ''}", _MICRO_KERNEL, dtype)
     a, size = f.arguments, f.lanes * f.itemsize
     every = [(r, v) for r in range(mr) for v in range(nv)]
@@ -91,7 +91,7 @@ def _micro_kernel(module: ir.Module, dtype: Any, nv: int, mr: int, masked: bool)
 
 
 def _panel_kernel(module: ir.Module, dtype: Any, nv: int, masked: bool) -> Function:
-    """Any number of rows by one micro-panel: as few micro-kernels as possible, of nearly equal height."""
+    """Multiply any number of rows by one micro-panel, in as few and as equal micro-kernels as possible."""
     tallest = micro_rows(nv)
     kernels = {mr: _micro_kernel(module, dtype, nv, mr, masked) for mr in range(1, tallest + 1)}
     f = Function(module, f"panel_kernel_{nv}{'_masked' if masked else ''}", _PANEL_KERNEL, dtype)
@@ -109,10 +109,9 @@ def _panel_kernel(module: ir.Module, dtype: Any, nv: int, masked: bool) -> Funct
 
 
 def emit_product(module: ir.Module, dtype: Any, nv: int) -> None:
-    """Emit the function product_<NV>, for micro-panels of NV vectors. `leaves` describes its arguments.
+    """Emit product_<NV>, for micro-panels of NV vectors, with the arguments declared in `leaves`.
 
-    Vector v0 must begin a micro-panel. init_row = 0 starts every row alike. With tail > 0 the last of all vectors has
-    only so many columns in `init` and `z`.
+    Vector v0 must begin a micro-panel. With init_row = 0, all rows share one `init`.
     """
     kernels = {2 * v + t: _panel_kernel(module, dtype, v, bool(t)) for v in range(1, nv + 1) for t in (0, 1)}
     f = Function(module, f"product_{nv}", leaves.PRODUCT, dtype, public=True)
