@@ -1,24 +1,22 @@
-"""A matrix product with packed weights, Z = init + H W: all products of the compiled engine.
+"""GEMM with packed weights, Z = init + H W, for all products of the compiled engine.
 
-A BLAS packs its operands in every call, while the loop over time multiplies by the same weights in every step. And
-the threads of a BLAS keep spinning after a call, on the cores that our own threads need (measured: an LSTM step up to 3
-times slower than without compiling). Hence a GEMM of our own, with the structure and the names of BLIS:
+A BLAS packs its operands in every call, but the loop over time multiplies by the same weights in every step. Its threads
+also spin after each call, on the cores that our own threads need (measured: an LSTM step up to 3 times slower than
+without compiling). This GEMM has the structure of BLIS:
 
-* W (K, C) is packed into *micro-panels* of NR columns, each contiguous and read front to back. NR is a multiple of
-  the lanes of a vector, NR = NV L;
-* the *micro-kernel* computes MR rows by one micro-panel with all MR x NV sums in registers. These, NV vectors of
-  weights and one number of H must fit the registers; `micro_rows` has MR for every NV;
-* sums longer than KC are computed in blocks, so that a block of a micro-panel stays in the cache, and more than MC
-  rows in blocks, so that they do;
-* every element is one sum over k in rising order, whatever the shapes of kernels and blocks: a row's result does
-  not depend on the other rows, so parts of a batch give the bits of the whole.
+ * W (K, C) is packed into *micro-panels* of NR = NV L columns, each contiguous.
+ * The *micro-kernel* computes MR rows by one micro-panel with all MR x NV sums in registers, next to NV vectors of
+   weights and one element of H.
+ * k is split into blocks of KC and rows into blocks of MC, which stay in the cache.
+ * Each element is summed over k in ascending order, whatever the kernel and block sizes. A row's result thus does not
+   depend on the other rows, so any part of a batch gives the bits of the whole.
 
-The micro-kernel is written in LLVM's intermediate representation because compilers do not keep the sums in registers.
-Vectors of any width and element type are legal there: LLVM splits those that the CPU does not have.
+The micro-kernel is written in LLVM IR because compilers do not keep the sums in registers. LLVM splits vectors that are
+wider than the CPU's.
 
-Packed weights: blocks of KC rows; in a block, micro-panel after micro-panel; in a micro-panel, row after row. So the
-micro-panel that begins with vector v, in the block of k rows that begins at row k0, is at offset (k0 V + v k) L, where
-V is the number of vectors of all columns. Dimensions: K length of the sums, C columns, L lanes of a vector.
+Packed weights are ordered by block of KC rows, then micro-panel, then row. The micro-panel that begins at vector v, in
+the block of k rows that begins at row k0, has offset (k0 V + v k) L, where V is the number of vectors of all columns.
+Dimensions: K summation length, C columns, L lanes of a vector.
 """
 
 from typing import Any
