@@ -1,6 +1,6 @@
 """Descriptor templates, built once per shape and bound to the arrays of each call. See `fields` for their content.
 
-A template encodes an address as base * 2^48 + offset, where a *base* is an array of a later call, so that offsets can be
+A template encodes an address as base * 2^48 + offset, where a *base* is an array of a later call, so offsets can be
 added. Known values, such as counts and the addresses of functions, have base 0.
 """
 

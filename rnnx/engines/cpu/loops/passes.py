@@ -5,8 +5,8 @@ The loops are compiled once for all cells and dtypes: they compute only addresse
 thread `me` of `n` runs; see `descriptor.fields`. Batch-parallel threads run the whole loop on their own examples,
 unit-parallel ones on their own units of all examples, with a barrier in every step.
 
-Dimensions: T steps, m examples, n units, n_x inputs, G gates of a stage, L lanes of a vector. Indices: j examples, u unit
-vectors, v vectors of gates (those of a unit vector are side by side), k terms of sums.
+Dimensions: T steps, m examples, n units, n_x inputs, G gates of a stage, L lanes of a vector. Indices: j examples,
+u unit vectors, v vectors of gates (those of a unit vector are side by side), k terms of sums.
 """
 
 from rnnx.engines.cpu.codegen.intrinsics import call_add_rows, call_copy, call_kernel, call_product, load, store
@@ -67,7 +67,7 @@ def write_past_end(p, stage, t, j, rows, u0, u1):
 
 @function
 def equal_run(p, t, j0, j1):
-    """Return the end of the run of examples from j0 that are all alive at step t or all past their end; alive?"""
+    """Return the end of the run of examples from j0 that are alike at step t, and whether they are alive."""
     if p.lengths == 0:
         return j1, True
     alive = t < load(p.lengths, j0)
