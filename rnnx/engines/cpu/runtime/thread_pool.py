@@ -29,7 +29,7 @@ from rnnx.engines.cpu.runtime.mailbox import BARRIER, MAILBOX, WORKER
 # Rough costs in nanoseconds, measured on the machine of docs/performance.md. There, a cache line moves between cores in
 # 100 to 300 ns.
 _PRODUCTS = 40  # multiplications per nanosecond
-_LEAST_ROWS = 1.5  # the cost of one example, in rows, because loading the weights takes time
+_LEAST_ROWS = 1.5  # minimum cost, in rows: loading the weights takes as long
 _WAITING = 2000  # for the barrier, per unit-parallel step
 _SHARED_LINE = 250  # per cache line that two threads write to
 _HAND_OVER = 5_000  # of a job to awake threads
