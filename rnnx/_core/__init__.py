@@ -1,1 +1,1 @@
-"""What every layer stands on: arrays of any library, checks of arguments, layouts, devices, files."""
+"""Foundations of all layers: arrays of any library, argument checks, layouts, devices, files."""

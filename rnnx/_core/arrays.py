@@ -1,7 +1,6 @@
 """Everything that depends on the library, device or dtype of an array.
 
-All other code is written against the array API standard (through array-api-compat) and calls the helpers at the end of
-this file for what the standard leaves out.
+All other code uses the array API standard (through array-api-compat), and this file for what the standard leaves out.
 """
 
 import importlib.util
@@ -23,7 +22,7 @@ _HALVES = ("float16", "bfloat16")
 
 @lru_cache(maxsize=16)
 def library_name(xp: Namespace) -> str:
-    """Return the short name of a namespace's library: "numpy", "cupy", "torch", "jax", ..."""
+    """Return the name of a namespace's library: "numpy", "cupy", "torch", "jax", ..."""
     for name, is_namespace in (
         ("numpy", compat.is_numpy_namespace),
         ("cupy", compat.is_cupy_namespace),
@@ -36,7 +35,7 @@ def library_name(xp: Namespace) -> str:
 
 
 def common_namespace(arrays: Mapping[str, Any]) -> tuple[Namespace, Any]:
-    """Return the namespace and the device that all `arrays` share; their names appear in the error messages.
+    """Return the namespace and device that all `arrays` share. Error messages use their names.
 
     Raises
     ------
@@ -45,7 +44,7 @@ def common_namespace(arrays: Mapping[str, Any]) -> tuple[Namespace, Any]:
     ValueError
         If two arrays are on different devices.
     """
-    if arrays and {*map(type, arrays.values())} == _ONLY_NUMPY:  # a shortcut for the common case
+    if arrays and {*map(type, arrays.values())} == _ONLY_NUMPY:  # fast path
         return _numpy(), "cpu"
     first_name, device_name, xp, device = "", "", None, None
     for name, array in arrays.items():
@@ -68,14 +67,14 @@ def common_namespace(arrays: Mapping[str, Any]) -> tuple[Namespace, Any]:
 
 @lru_cache(maxsize=1)
 def _numpy() -> Namespace:
-    """Return NumPy's namespace. Its import takes longer than NumPy's own, so it is postponed to the first call."""
+    """Return NumPy's namespace, imported on first use: it loads more slowly than NumPy itself."""
     return compat.array_namespace(np.empty(0))
 
 
 def _namespace(name: str, array: Any) -> Namespace:
     is_array = compat.is_array_api_obj(array) and not isinstance(array, np.generic)
     if is_array and isinstance(array, np.ndarray):
-        is_array = type(array) in _EXACT_NUMPY_TYPES  # not matrices or masked arrays, whose operators differ
+        is_array = type(array) in _EXACT_NUMPY_TYPES  # excludes matrices and masked arrays, whose operators differ
     if not is_array:
         kind = f"{type(array).__module__}.{type(array).__qualname__}".removeprefix("builtins.")
         raise TypeError(f"`{name}` must be an array (NumPy, CuPy, ...); got {kind}")
@@ -85,8 +84,7 @@ def _namespace(name: str, array: Any) -> Namespace:
 def floating_dtype(xp: Namespace, floats: Mapping[str, Array], others: Mapping[str, Array]) -> Any:
     """Return the dtype to compute in: float32, or float64 if any array is float64.
 
-    CuPy arrays may also be float16 or bfloat16; the result is the common dtype. Arrays in `others` may also hold
-    integers or booleans, which do not affect the result.
+    CuPy arrays may also be float16 or bfloat16. Arrays in `others` may hold integers or booleans, which are ignored.
 
     Raises
     ------
@@ -112,7 +110,7 @@ def floating_dtype(xp: Namespace, floats: Mapping[str, Array], others: Mapping[s
 
 @lru_cache(maxsize=16)
 def _floats(xp: Namespace) -> frozenset[Any]:
-    """Return the dtypes that the functions compute in, for arrays of a library."""
+    """Return the floating dtypes supported for a library."""
     kinds = (xp.float32, xp.float64)
     if compat.is_cupy_namespace(xp):
         return frozenset(map(np.dtype, kinds)) | _half_dtypes()
@@ -134,7 +132,7 @@ def is_integer(xp: Namespace, array: Array) -> bool:
 
 
 def integer_vector(xp: Namespace, device: Any, name: str, values: Any) -> Array:
-    """Copy `values` (a sequence of int, a NumPy array, or an array of the library) to an index array on `device`."""
+    """Copy a sequence of int, a NumPy array or an array of the library to an index array on `device`."""
     if isinstance(values, Sequence) and not isinstance(values, str):
         try:
             values = np.asarray(values if len(values) else np.zeros(0, np.int64))
@@ -151,35 +149,35 @@ def integer_vector(xp: Namespace, device: Any, name: str, values: Any) -> Array:
 
 
 def as_index(xp: Namespace, values: Array) -> Array:
-    """Copy to the library's index dtype, because comparisons with larger numbers would wrap in a narrow dtype."""
-    # On a GPU, an array created only to learn its dtype would launch a kernel.
+    """Copy to the library's index dtype: in a narrow dtype, comparisons with larger numbers would wrap."""
+    # With CuPy, `xp.asarray` would launch a kernel.
     return xp.astype(values, np.dtype(np.int64) if compat.is_cupy_namespace(xp) else xp.asarray(0).dtype)
 
 
 def is_concrete(array: Array) -> bool:
-    """Return whether the values can be read. Those of a JAX tracer cannot."""
+    """Return whether the values can be read, which is False for a JAX tracer."""
     return not compat.is_jax_array(array) or type(array).__name__ == "ArrayImpl"
 
 
 def is_on_host(array: Array) -> bool:
-    """Return whether the values can be read without waiting for a device (NumPy only)."""
+    """Return whether the values can be read without synchronizing with a device (NumPy only)."""
     return bool(compat.is_numpy_array(array))
 
 
 def to_host(array: Array) -> np.ndarray:
-    """Copy an array to NumPy; return NumPy arrays unchanged."""
+    """Copy an array to NumPy; NumPy arrays are returned unchanged."""
     if compat.is_numpy_array(array):
         return array
     return array.get() if compat.is_cupy_array(array) else np.from_dlpack(array)
 
 
 def number(array: Array) -> Any:
-    """Return a NumPy array of shape () as a float, and an array of another library unchanged, to avoid waiting."""
+    """Convert a NumPy array of shape () to a float; leave others unchanged, to avoid synchronizing."""
     return float(array) if is_on_host(array) else array
 
 
 def numbers(values: Sequence[Any]) -> list[float]:
-    """Convert results of `number` to floats, with a single transfer for all that are on a device."""
+    """Convert results of `number` to floats, with a single transfer from a device."""
     late = [value for value in values if compat.is_array_api_obj(value) and not is_on_host(value)]
     if not late:
         return [float(value) for value in values]
@@ -190,12 +188,12 @@ def numbers(values: Sequence[Any]) -> list[float]:
 
 
 def astype(xp: Namespace, array: Array, dtype: Any) -> Array:
-    """Convert `array` to `dtype`; no copy if it already has it."""
+    """Convert an array to a dtype, without a copy if it has it already."""
     return array if array.dtype == dtype else xp.astype(array, dtype)
 
 
 def contiguous(xp: Namespace, array: Array) -> Array:
-    """Return `array` in C order, where the library has one; no copy if it already is."""
+    """Return an array in C order, if the library has memory orders; no copy if it already is."""
     if compat.is_numpy_namespace(xp) or compat.is_cupy_namespace(xp):
         return xp.ascontiguousarray(array)
     if compat.is_torch_namespace(xp):
@@ -207,7 +205,7 @@ def clip(xp: Namespace, array: Array, most: float) -> Array:
     """Clip every element to [-most, most]; NaN stays NaN."""
     if is_on_host(array):
         return xp.clip(array, -most, most)
-    # The clip of array-api-compat for CuPy synchronizes with the device.
+    # For CuPy, array-api-compat's clip synchronizes with the device.
     bound = xp.asarray(most, dtype=array.dtype, device=device(array))
     return xp.minimum(xp.maximum(array, -bound), bound)
 
@@ -218,10 +216,10 @@ def shares_memory(a: Array, b: Array) -> bool:
 
 
 def owned_copy(xp: Namespace, array: Array) -> Array:
-    """Return an array that shares no memory with `array`; immutable arrays are returned unchanged."""
+    """Copy an array; immutable arrays are returned unchanged."""
     return array if library_name(xp) in _IMMUTABLE else xp.asarray(array, copy=True)
 
 
 def device(array: Array) -> Any:
-    """Return the device of an array, as its library denotes it."""
+    """Return the library's device object of an array."""
     return compat.device(array)

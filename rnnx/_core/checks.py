@@ -1,7 +1,4 @@
-"""Argument checks, made before any work is done, and their error messages.
-
-Symbols: m examples, T_x time steps.
-"""
+"""Argument checks."""
 
 import difflib
 import math
@@ -21,12 +18,12 @@ _INTERVALS = {"(-inf, inf)": "a finite number", "(0, inf)": "a positive number",
 
 
 def integer(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
-    """Return `value` as a Python int if it is a Python or NumPy integer from `least` to `most`.
+    """Convert a Python or NumPy integer from `least` to `most` to a Python int.
 
     Raises
     ------
     TypeError
-        If `value` is not an integer; booleans are not.
+        If `value` is not an integer, or is a boolean.
     ValueError
         If `value` is out of range.
     """
@@ -38,14 +35,14 @@ def integer(name: str, value: Any, least: int = 1, most: int | None = None) -> i
 
 
 def real(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
-    """Return `value` as a Python float if it is a number in `interval`, for instance "[0, 1)".
+    """Convert a number in `interval`, such as "[0, 1)", to a Python float.
 
-    A NumPy float64 would promote float32 parameters to float64; a Python float does not.
+    Unlike a NumPy float64, a Python float does not promote float32 parameters to float64.
 
     Raises
     ------
     TypeError
-        If `value` is not a single number; booleans are not.
+        If `value` is not a single number, or is a boolean.
     ValueError
         If `value` is out of range, or NaN.
     """
@@ -62,7 +59,7 @@ def real(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
 
 @lru_cache(maxsize=16)
 def _bounds(interval: str) -> tuple[float, float]:
-    """Return the smallest and the largest float in an interval."""
+    """Return the smallest and largest float in an interval."""
     low, high = map(float, interval[1:-1].split(","))
     return (
         low if interval[0] == "[" else math.nextafter(low, math.inf),
@@ -71,7 +68,7 @@ def _bounds(interval: str) -> tuple[float, float]:
 
 
 def nearest(key: str, known: Iterable[str]) -> str:
-    """Return the end of a message about an unknown name: the most similar known name, or all known names."""
+    """Return the end of an error message on an unknown name: the closest known name, or all of them."""
     names = list(known)
 
     def likeness(name: str) -> float:
@@ -82,20 +79,20 @@ def nearest(key: str, known: Iterable[str]) -> str:
 
 
 def check_shape(name: str, array: Array, symbols: str, shape: Shape) -> None:
-    """Raise unless the array has this shape; the message gives the shape in symbols and in numbers."""
+    """Raise unless the array has this shape, given in symbols and in numbers."""
     compare_shapes(name, tuple(array.shape), symbols, shape)
 
 
 def compare_shapes(name: str, actual: Shape, symbols: str, shape: Shape) -> None:
-    """Raise unless the two shapes are equal; the message names the argument."""
+    """Raise unless the two shapes are equal."""
     if actual != shape:
         raise ValueError(f"`{name}` must have shape {symbols} = {shape}; got {actual}")
 
 
 def check_lengths(xp: Any, device: Any, lengths: Any, m: int, n_steps: int) -> Array:
-    """Return `lengths` as an integer array of shape (m,), with values from 0 to T_x.
+    """Convert `lengths` to an integer array (m,) and check that it lies in [0, T_x].
 
-    Values that are already on a device are not checked, because reading them would wait for it.
+    Values on a device are not checked, because reading them would synchronize.
     """
     array = ns.integer_vector(xp, device, "lengths", lengths)
     check_shape("lengths", array, "(m,)", (m,))

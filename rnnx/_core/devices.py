@@ -1,4 +1,4 @@
-"""Devices by name. CuPy is imported only when a GPU is requested."""
+"""Lookup of devices by name. CuPy is imported only on request."""
 
 from functools import lru_cache
 from typing import Any
@@ -12,7 +12,7 @@ def by_device(name: str) -> Any:
     Raises
     ------
     ValueError
-        If the name is unknown, or CuPy or a usable GPU is missing. The message says what to install.
+        If the name is unknown, or there is no CuPy or no usable GPU. The message says what to install.
     """
     if name == "cpu":
         return None
@@ -25,7 +25,7 @@ def by_device(name: str) -> Any:
 
 
 def cuda_lines() -> list[tuple[str, str]]:
-    """Describe every GPU and the CUDA versions as (name, value) lines; or say in one line why there is no GPU."""
+    """Return (name, value) lines on each GPU and the CUDA versions, or one line on why there is no GPU."""
     cupy, problem = _cupy()
     if problem:
         return [("cuda", problem)]
@@ -45,7 +45,7 @@ def cuda_lines() -> list[tuple[str, str]]:
 
 @lru_cache(maxsize=1)
 def _cupy() -> tuple[Any, str]:
-    """Return CuPy and the reason why it cannot be used, "" if it can."""
+    """Return CuPy and "", or None and the reason why it cannot be used."""
     try:
         import cupy
     except ModuleNotFoundError as error:
@@ -59,7 +59,7 @@ def _cupy() -> tuple[Any, str]:
             return None, "CuPy finds no GPU"
     except Exception as error:
         return None, f"CuPy finds no usable GPU: install or update the NVIDIA driver ({_one_line(error)})"
-    try:  # CuPy loads CUDA libraries on first use; load them now, so that a missing one is reported here
+    try:  # loads the CUDA libraries, so that a missing one is reported here
         ones = cupy.ones((2, 2), dtype="float32")
         float((ones @ ones).sum())
     except Exception as error:

@@ -17,11 +17,10 @@ _MAX_NAME = 255  # bytes in a file name, on nearly all file systems
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
-    """Write a file so that `path` always holds either the old content or the complete new content.
+    """Write a file so that `path` always holds either the old or the complete new content.
 
     Symbolic links are followed, and an existing file keeps its permissions. If the process is killed halfway,
-    ``.<name>.rnnx.part`` stays in the folder until the next write of the same file reuses it. (On Windows every
-    write uses a new temporary name.)
+    ``.<name>.rnnx.part`` remains; the next write of the same file reuses it (except on Windows).
 
     Raises
     ------
@@ -52,7 +51,7 @@ def write_atomically(path: str | Path, data: bytes) -> None:
 
 
 def check_writable(path: str | Path) -> None:
-    """Raise unless `write_atomically` can write to `path`; a temporary file in the folder tries it out.
+    """Raise unless `write_atomically` can write to `path`. Creates a temporary file in the folder.
 
     Raises
     ------
@@ -73,8 +72,7 @@ def check_writable(path: str | Path) -> None:
 def _open_reusable(target: Path) -> BinaryIO | None:
     """Open the target's fixed temporary file, empty and locked.
 
-    Return None if another writer holds the lock, or if the file is not an ordinary file that only we use: a link, a
-    pipe, a file with a second hard link.
+    Return None if another writer holds the lock, or the file is a link, a pipe, or has a second hard link.
     """
     if fcntl is None:
         return None

@@ -1,4 +1,4 @@
-"""The table of cells. A new cell needs one file, and one entry here."""
+"""The table of built-in cells."""
 
 from rnnx._core.checks import nearest
 from rnnx.cells.cell import Cell, Gate, Stage
@@ -12,7 +12,7 @@ __all__ = ["CELLS", "Cell", "Gate", "Stage", "cell_of"]
 
 
 def cell_of(cell: Cell | str) -> Cell:
-    """Return the cell, or the one of this name in ``CELLS``."""
+    """Return a cell unchanged; look up a name in ``CELLS``."""
     if isinstance(cell, Cell):
         return cell
     if cell not in CELLS:

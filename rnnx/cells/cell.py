@@ -1,17 +1,17 @@
-"""The record that describes a recurrent cell: names and functions, no mathematics and no loop.
+"""The record that describes a recurrent cell.
 
-One time step of a cell is a chain of *stages*. A stage is one recurrent product and the elementwise mathematics
-around it. RNN and LSTM have one stage. The course's GRU has two, because the recurrent product of its candidate takes
-``r * a_prev``, which the first stage computes. A stage is a pair of pure functions::
+One time step is a chain of *stages*, each one recurrent product and the elementwise operations around it. RNN and LSTM
+have one stage. The course's GRU has two, because the recurrent product of its candidate takes ``r * a_prev``, which the
+first stage computes. A stage is a pair of pure functions::
 
     forward(ops, zx, zh, s)                -> (s_next, saved)
     backward(ops, ds, s_prev, s_next, saved) -> (dzx, dzh, ds_prev)
 
-``zx`` is the input side ``W_x x_t + b`` and ``zh`` the recurrent side ``W_h s[0]``, with one entry per gate. ``s`` is
-the state that enters the stage and ``s_next`` the state that leaves it. All arguments and results are tuples. Their
-entries may be arrays, scalars or traced symbols, so the functions use only ``+ - *`` and calls to ``ops.<name>`` (see
-`rnnx.cells.vocabulary`): no literals, no indexing, no branches. ``ds_prev[0]`` holds only the gradient of the direct
-path into ``s[0]``; the engine adds the path through the recurrent weights, ``W_h.T dzh``.
+``zx`` is the input side ``W_x x_t + b`` and ``zh`` the recurrent side ``W_h s[0]``, with one entry per gate. ``s`` and
+``s_next`` are the states before and after the stage. All arguments and results are tuples of arrays, scalars or traced
+symbols, so the functions use only ``+ - *`` and calls to ``ops.<name>`` (see `rnnx.cells.vocabulary`): no literals, no
+indexing, no branches. ``ds_prev[0]`` is the gradient along the direct path into ``s[0]``; the engine adds the path
+through the recurrent weights, ``W_h.T dzh``.
 """
 
 from collections import Counter
@@ -25,7 +25,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Gate:
-    """The parameter keys of one gate, and the layout of its weights.
+    """The parameter keys and weight layout of one gate.
 
     Parameters
     ----------
@@ -35,10 +35,9 @@ class Gate:
     bias : str
         Key of the bias, shape (n_a, 1), on the input side.
     recurrent_bias : str or None
-        Key of an optional second bias, shape (n_a, 1), on the recurrent side. In an additive stage it has the same
-        effect as `bias`.
+        Key of an optional second bias, shape (n_a, 1), on the recurrent side. Redundant in an additive stage.
     forgets : bool
-        Whether this is a forget gate, whose bias has an initial value of its own.
+        Whether this is a forget gate, which has its own initial bias.
     """
 
     weights: tuple[str, ...]
@@ -61,7 +60,7 @@ class Gate:
         return len(self.weights) == 1
 
     def shapes(self, n_x: int, n_a: int) -> dict[str, tuple[str, Shape]]:
-        """Return the shape of every parameter, in symbols and in numbers, by key."""
+        """Return each parameter's shape by key, in symbols and in numbers."""
         matrices: list[tuple[str, Shape]] = [("(n_a, n_a + n_x)", (n_a, n_a + n_x))]
         if not self.is_joint:
             matrices = [("(n_a, n_x)", (n_a, n_x)), ("(n_a, n_a)", (n_a, n_a))]
@@ -69,34 +68,34 @@ class Gate:
         return dict(zip(self.weights, matrices, strict=True)) | dict.fromkeys(biases, ("(n_a, 1)", (n_a, 1)))
 
     def split(self, parameters: Mapping[str, Any]) -> tuple[Any, Any]:
-        """Return the input weights (n_a, n_x) and the recurrent weights (n_a, n_a), as views."""
+        """Return views of the input weights (n_a, n_x) and the recurrent weights (n_a, n_a)."""
         if not self.is_joint:
             return parameters[self.weights[0]], parameters[self.weights[1]]
         joint = parameters[self.weights[0]]
         return joint[:, joint.shape[0] :], joint[:, : joint.shape[0]]
 
     def join(self, xp: Any, w_x: Any, w_h: Any) -> dict[str, Any]:
-        """Return the weights by key, given the input weights (n_a, n_x) and the recurrent weights (n_a, n_a)."""
+        """Return the weights by key; the inverse of `split`."""
         matrices = (xp.concat([w_h, w_x], axis=1),) if self.is_joint else (w_x, w_h)
         return dict(zip(self.weights, matrices, strict=True))
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One recurrent product and the elementwise mathematics around it.
+    """One recurrent product and the elementwise operations around it.
 
     Parameters
     ----------
     gates : tuple of Gate
         In the order of `zx` and `zh`.
     out : tuple of str
-        Names of the entries of the state that leaves the stage. Those of the last stage are the cell's states.
+        Names of the values that the stage returns. Those of the last stage are the cell's states.
     saved : tuple of str
-        Names of the other values that backward needs, in the order in which forward returns them.
+        Names of the other values that backward needs, in the order that forward returns them.
     forward, backward : callable
         The two functions of the stage, described in `rnnx.cells.cell`.
     additive : bool
-        Whether the stage uses only the sums ``zx + zh``. Then dzx equals dzh, and engines store it once.
+        Whether the stage uses only ``zx + zh``. Then dzx equals dzh, and engines store it once.
     """
 
     gates: tuple[Gate, ...]
@@ -109,18 +108,18 @@ class Stage:
 
 @dataclass(frozen=True)
 class Cell:
-    """A recurrent cell: its names and the stages of one time step.
+    """A recurrent cell.
 
     Parameters
     ----------
     name : str
         Name used in messages and tables.
     states : tuple of str
-        Names of the states carried from step to step; the first is the hidden state ``a``.
+        Names of the states; the first is the hidden state ``a``.
     stages : tuple of Stage
-        The chain of stages; the last one's `out` equals `states`.
+        The stages of one time step, in order; the last one's `out` equals `states`.
     cache : tuple of str
-        Names of the saved values in the public cache tuple of a step, in its order.
+        Names of the saved values in the public cache tuple of a step, in order.
     head : tuple of str
         Keys of the output layer's weights and bias.
     """
@@ -150,7 +149,7 @@ class Cell:
 
     @cached_property
     def _hash(self) -> int:
-        """Cached, because it covers all fields. Not pickled, because hashes of strings differ between processes."""
+        """Hash of all fields, cached. Not pickled, because string hashes differ between processes."""
         return hash((self.name, self.states, self.stages, self.cache, self.head))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -163,19 +162,16 @@ class Cell:
 
     @cached_property
     def saved(self) -> tuple[str, ...]:
-        """Names of all values that an engine stores per step besides the states.
-
-        For every stage: its saved values, then the state that leaves it, unless it is the last stage.
-        """
+        """Names of all values stored per step besides the states: per stage, those saved, then those passed on."""
         *first, last = self.stages
         return (*(name for stage in first for name in stage.saved + stage.out), *last.saved)
 
     @cached_property
     def parameter_keys(self) -> tuple[str, ...]:
-        """Required keys of the recurrent part, in the order of the public gradients."""
+        """Required keys without the output layer, in the order of the public gradients."""
         return tuple(key for gate in self.gates for key in gate.keys)
 
     @cached_property
     def optional_keys(self) -> tuple[str, ...]:
-        """Optional keys: the recurrent biases."""
+        """Keys of the optional recurrent biases."""
         return tuple(gate.recurrent_bias for gate in self.gates if gate.recurrent_bias)

@@ -1,13 +1,13 @@
-r"""The gated recurrent unit, in its two forms.
+r"""The two forms of the gated recurrent unit.
 
-Both weight the *new* value by the update gate, as the course does (PyTorch and Keras weight the old one):
+In both, the update gate weights the *new* value, as in the course (in PyTorch and Keras, the old one):
 
 .. math::
 
     u_t = \sigma(W_u [a_{t-1}; x_t] + b_u) \qquad r_t = \sigma(W_r [a_{t-1}; x_t] + b_r) \qquad
     a_t = u_t \tilde c_t + (1 - u_t) a_{t-1}
 
-``GRU``, the course's, resets *before* the product (K. Cho et al., arXiv:1406.1078v3):
+``GRU``, the course's form, resets *before* the product (K. Cho et al., arXiv:1406.1078v3):
 
 .. math:: \tilde c_t = \tanh(W_c [r_t a_{t-1}; x_t] + b_c)
 
@@ -16,8 +16,8 @@ columns of :math:`W_c` split into :math:`W_{ch}` and :math:`W_{cx}`:
 
 .. math:: \tilde c_t = \tanh(W_{cx} x_t + b_c + r_t (W_{ch} a_{t-1} + b_{hc}))
 
-The first form needs r for its second product, so it has two stages. Its first stage passes on ``r a``, which the second
-product multiplies, the gate u, and ``keep = (1 - u) a``, the part of the old state that is kept.
+The first form needs r for its second product, so it has two stages. The first passes on ``r a``, the operand of the
+second product, the gate u, and ``keep = (1 - u) a``.
 """
 
 from rnnx.cells.cell import Cell, Gate, Stage

@@ -6,8 +6,8 @@ r"""The long short-term memory with a forget gate and without peepholes.
     \tilde c_t &= \tanh(W_c [a_{t-1}; x_t] + b_c) &\quad o_t &= \sigma(W_o [a_{t-1}; x_t] + b_o) \\
     c_t &= f_t c_{t-1} + i_t \tilde c_t &\quad a_t &= o_t \tanh(c_t)
 
-Source: F. A. Gers, J. Schmidhuber, F. Cummins, "Learning to forget", Neural Computation 12 (2000);
-notation of the sequence-models course, gate order f, i, c, o.
+Source: F. A. Gers, J. Schmidhuber, F. Cummins, "Learning to forget", Neural Computation 12 (2000), in the notation of
+the sequence-models course. Gate order f, i, c, o.
 """
 
 from rnnx.cells.cell import Cell, Gate, Stage

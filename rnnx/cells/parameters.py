@@ -1,4 +1,4 @@
-"""The parameters of a cell: their shapes and order, and the stacked weights of a stage.
+"""Shapes and order of a cell's parameters, and the stacked weights of a stage.
 
 Dimensions: n hidden units, n_x inputs, n_y outputs, G gates of a stage.
 """
@@ -13,7 +13,7 @@ from rnnx.cells.cell import Cell, Shape, Stage
 
 
 def expected_shapes(cell: Cell, n_x: int, n_a: int, n_y: int | None = None) -> dict[str, tuple[str, Shape]]:
-    """Return the shape of every parameter of a cell, in symbols and in numbers, by key."""
+    """Return each parameter's shape by key, in symbols and in numbers."""
     shapes = {key: shape for gate in cell.gates for key, shape in gate.shapes(n_x, n_a).items()}
     if n_y is not None:
         shapes |= {cell.head[0]: ("(n_y, n_a)", (n_y, n_a)), cell.head[1]: ("(n_y, 1)", (n_y, 1))}
@@ -21,7 +21,7 @@ def expected_shapes(cell: Cell, n_x: int, n_a: int, n_y: int | None = None) -> d
 
 
 def recurrent_parameters(cell: Cell, parameters: Mapping[str, Array]) -> dict[str, Array]:
-    """Return the given parameters without the output layer, gate by gate: weights, bias, recurrent bias."""
+    """Return the parameters without the output layer, per gate: weights, bias, recurrent bias if given."""
     return {key: parameters[key] for key in _recurrent_keys(cell) if key in parameters}
 
 

@@ -4,8 +4,7 @@ r"""The Elman network with tanh.
 
     a_t = \tanh(W_{aa} a_{t-1} + W_{ax} x_t + b_a)
 
-Source: J. L. Elman, "Finding structure in time", Cognitive Science 14 (1990); notation of the
-sequence-models course.
+Source: J. L. Elman, "Finding structure in time", Cognitive Science 14 (1990).
 """
 
 from rnnx.cells.cell import Cell, Gate, Stage

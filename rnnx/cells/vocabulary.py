@@ -1,8 +1,7 @@
 """The functions that a cell may call, besides ``+ - *``.
 
-An engine passes an `Ops` whose functions fit its values: arrays of any namespace here, vectors in the compiled kernels
-(`rnnx.engines.cpu.codegen.vector_math`), symbols in the CUDA code generator (`rnnx.engines.gpu.codegen`). A name added
-here must be added there, too.
+Each engine passes its own `Ops`: on arrays here, on vectors in `rnnx.engines.cpu.codegen.vector_math`, on symbols in
+`rnnx.engines.gpu.trace`. A function added here needs a vector version and one in ``gpu/kernels/prelude.cuh``.
 """
 
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 
 
 class Ops(NamedTuple):
-    """The vocabulary. Every function is elementwise, takes one argument and keeps its dtype."""
+    """The vocabulary: elementwise functions of one argument that keep its dtype."""
 
     tanh: Callable[[Any], Any]
     sigmoid: Callable[[Any], Any]
@@ -23,10 +22,10 @@ class Ops(NamedTuple):
 
 @lru_cache(maxsize=32)
 def array_ops(xp: Any) -> Ops:
-    """Return the vocabulary for arrays of namespace `xp`."""
+    """Return the vocabulary for arrays of a namespace."""
 
     def sigmoid(x: Any) -> Any:
-        # exp of a number <= 0 never overflows, and keeps the precision of small results.
+        # exp of a number <= 0 cannot overflow and keeps small results accurate.
         e = xp.exp(-xp.abs(x))
         return xp.where(x < 0, e, xp.ones_like(e)) / (1 + e)
 

@@ -1,10 +1,8 @@
-"""What every stage of a cell reads, writes and saves, computed once per cell for all engines.
+"""What each stage of a cell reads, writes and saves, computed once per cell for all engines.
 
-An engine stores arrays over time: the states, starting with the initial ones, and the saved values. A `Slot` is one of
-them as seen from step t. Engines only map slots to addresses.
-
-The argument lists of the elementwise kernels come from here, too. The emitter of a kernel and its callers iterate over
-the same list, so they cannot disagree on the position of an argument.
+An engine stores the states, starting with the initial ones, and the saved values over time. A `Slot` names one of them
+relative to step t; engines map slots to addresses. The code generators and the callers of the elementwise kernels use
+the same argument lists from here, so they always agree on the order.
 """
 
 from functools import lru_cache
@@ -14,20 +12,19 @@ from rnnx.cells.cell import Cell, Stage
 
 
 class Slot(NamedTuple):
-    """A state or a saved value of a step. The cotangent of a value has the same slot."""
+    """A state or a saved value of a step, or its cotangent."""
 
     kind: Literal["state", "saved"]
     number: int  # index in ``cell.states`` or ``cell.saved``
-    after: bool = False  # for a state: its value after the step, not before it
+    after: bool = False  # for a state: its value after the step rather than before
 
 
 class Argument(NamedTuple):
     """One array argument of an elementwise kernel.
 
     Roles: "zx" and "zh", the input and recurrent sides of all gates; "reads", "writes" and "saves", values of the step;
-    "d_writes", the cotangents of the written values, carried from the later step or stage; "d_given", the caller's
-    cotangents of the states at this step; "dzx" and "dzh", the cotangents of the sides; "d_reads", the cotangents of
-    the values read.
+    "d_writes", "dzx", "dzh" and "d_reads", their cotangents (d_writes is carried from the later step or stage);
+    "d_given", the caller's cotangents of the states at this step.
     """
 
     role: str
@@ -36,12 +33,12 @@ class Argument(NamedTuple):
 
     @property
     def per_gate(self) -> bool:
-        """Whether a row has one entry per gate and unit, rather than one per unit."""
+        """Whether a row has one entry per gate and unit rather than one per unit."""
         return self.slot is None
 
 
 class StageWiring(NamedTuple):
-    """The slots of one stage, in the order of the arguments and results of its functions."""
+    """The slots of one stage, in the order of its functions' arguments and results."""
 
     stage: Stage
     number: int
@@ -62,10 +59,7 @@ class StageWiring(NamedTuple):
         return self.reads[0]
 
     def forward_arguments(self) -> tuple[Argument, ...]:
-        """The array arguments of the forward kernel, in order.
-
-        An additive stage has no "zh", because the engine adds the recurrent side to "zx".
-        """
+        """Arguments of the forward kernel. No "zh" if the stage is additive: the engine adds it to "zx"."""
         sides = ("zx",) if self.stage.additive else ("zx", "zh")
         return (
             *(Argument(side, 0, None) for side in sides),
@@ -75,10 +69,7 @@ class StageWiring(NamedTuple):
         )
 
     def backward_arguments(self) -> tuple[Argument, ...]:
-        """The array arguments of the backward kernel, in order.
-
-        Only the last stage has "d_given". An additive stage has no "dzh", because it equals "dzx".
-        """
+        """Arguments of the backward kernel. "d_given" in the last stage only; no "dzh" if the stage is additive."""
         sides = ("dzx",) if self.stage.additive else ("dzx", "dzh")
         return (
             *_arguments("d_writes", self.writes),
@@ -97,7 +88,7 @@ def _arguments(role: str, slots: tuple[Slot, ...]) -> tuple[Argument, ...]:
 
 @lru_cache(maxsize=256)
 def wiring(cell: Cell) -> tuple[StageWiring, ...]:
-    """Return the wiring of every stage of a cell. Saved values have the order of ``cell.saved``."""
+    """Return the wiring of each stage. Saved values are in the order of ``cell.saved``."""
     stages: list[StageWiring] = []
     reads = tuple(Slot("state", k) for k in range(len(cell.states)))
     n_saved = n_gates = 0

@@ -1,4 +1,4 @@
-"""The table of engines: which one runs the arrays of which library. `protocol` says what an engine is."""
+"""The table of engines, and the choice of one for an array library. `protocol` defines what an engine is."""
 
 import contextlib
 import contextvars
@@ -21,16 +21,16 @@ ANY_LIBRARY = ()
 
 @dataclass(frozen=True)
 class _Entry:
-    """A row of the table."""
+    """An entry of the table."""
 
-    engine: Engine | str  # the engine, or where to import it from when it is first used: "module:name"
-    libraries: tuple[str, ...] = ANY_LIBRARY  # whose arrays it runs
-    requires: tuple[str, str] | None = None  # a package beside the core, and the command that installs it
-    default: bool = True  # whether it runs those arrays unless `use_engine` says otherwise
-    compiles: bool = False  # then a call of a single step is not worth its compilation
+    engine: Engine | str  # "module:name" is imported on first use
+    libraries: tuple[str, ...] = ANY_LIBRARY  # libraries it supports; empty means any
+    requires: tuple[str, str] | None = None  # an extra package, and the command that installs it
+    default: bool = True  # False: only runs on request, by `use_engine`
+    compiles: bool = False  # True: not used for single steps by default
 
 
-# The reference engine runs what no other one does.
+# The reference engine is the fallback.
 _TABLE = {
     "reference": _Entry("rnnx.engines.reference:ENGINE"),
     "cpu": _Entry("rnnx.engines.cpu.engine:ENGINE", ("numpy",), ("numba", "pip install numba"), compiles=True),
@@ -43,7 +43,7 @@ _chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("rnnx_engin
 
 
 def engine_names() -> tuple[str, ...]:
-    """Names of all engines."""
+    """Return the names of all engines."""
     return tuple(_TABLE)
 
 
@@ -55,21 +55,20 @@ def register_engine(
     requires: tuple[str, str] | None = None,
     default: bool = True,
 ) -> None:
-    """Add an engine of your own.
+    """Register an engine.
 
     Parameters
     ----------
     name : str
-        The name for `use_engine`.
+        Name for `use_engine`.
     engine : Engine or str
-        The engine, see `rnnx.engines.protocol`; or where to import it from when it is first used, "module:name".
+        The engine (see `rnnx.engines.protocol`), or "module:name", imported on first use.
     libraries : tuple of str
-        Names of the array libraries that it runs, such as "numpy", "cupy", "torch"; empty for any library.
+        Array libraries that it supports, such as "numpy", "cupy", "torch"; empty for any library.
     requires : (str, str), optional
-        A package that must be importable, and the command that installs it.
+        A package that it needs, and the command that installs it.
     default : bool
-        Whether it runs the arrays of `libraries` from now on, ahead of the engines that were there before. False
-        leaves it to `use_engine`.
+        Whether it becomes the default engine for `libraries`. If False, it runs only under `use_engine`.
 
     Raises
     ------
@@ -89,20 +88,20 @@ def register_engine(
 
 
 def engines_of(library: str) -> tuple[str, ...]:
-    """Names of the installed engines that run arrays of a library, the default one first."""
+    """Return the names of the installed engines for a library, the default first."""
     return tuple(name for name in _able(library) if _installed(name))
 
 
 @lru_cache(maxsize=32)
 def _able(library: str) -> tuple[str, ...]:
-    """Names of the engines that run arrays of a library: default ones, the newest first, then the others."""
+    """Return the names of the engines for a library: default ones, newest first, then the others."""
     names = [name for name, entry in _TABLE.items() if not entry.libraries or library in entry.libraries]
     defaults = [name for name in names if _TABLE[name].default]
     return (*reversed(defaults), *(name for name in names if name not in defaults))
 
 
 def engine_for(*arrays: Any) -> str:
-    """Name of the engine that a sequence function runs on these arrays.
+    """Return the name of the engine that a sequence function uses for these arrays.
 
     Parameters
     ----------
@@ -113,8 +112,8 @@ def engine_for(*arrays: Any) -> str:
     -------
     str
         "reference" (a loop over the library's own functions), "cpu" (compiled, for NumPy arrays), "gpu" (CUDA
-        kernels, for CuPy arrays) or a registered engine. The single-step functions, and sequences of one step, run
-        NumPy arrays on "reference" unless `use_engine` says otherwise: they have no loop that is worth compiling.
+        kernels, for CuPy arrays) or a registered engine. Single steps of NumPy arrays run on "reference", without
+        compilation, unless `use_engine` is in effect.
     """
     xp, _ = ns.common_namespace({f"argument {i + 1}": array for i, array in enumerate(arrays)})
     return select(xp)
@@ -122,7 +121,7 @@ def engine_for(*arrays: Any) -> str:
 
 @contextlib.contextmanager
 def use_engine(name: str) -> Iterator[None]:
-    """Run everything inside the ``with`` block, in this thread, on one engine.
+    """Use one engine for all calls inside the ``with`` block, in this thread.
 
     A backward pass runs on the engine that ran its forward pass.
 
@@ -134,8 +133,7 @@ def use_engine(name: str) -> Iterator[None]:
     Raises
     ------
     ValueError
-        If there is no engine of that name, or it cannot run here (on entry), or it cannot run the arrays
-        it is given (in the call).
+        On entry, if the engine is unknown or not installed; in a call, if it does not support the arrays.
     """
     if name not in _TABLE:
         raise ValueError(f"`name` must be one of {engine_names()}; got {name!r}")
@@ -171,10 +169,7 @@ def _found(package: str) -> bool:
 
 
 def select(xp: Any, *, n_steps: int = 2, m: int = 1) -> str:
-    """Name of the engine for arrays of namespace `xp`.
-
-    A call without anything to compute runs "reference".
-    """
+    """Return the name of the engine for arrays of namespace `xp`; "reference" for empty calls."""
     library, chosen = ns.library_name(xp), _chosen.get()
     able = _able(library)
     if chosen is not None and chosen not in able:
@@ -188,7 +183,7 @@ def select(xp: Any, *, n_steps: int = 2, m: int = 1) -> str:
 
 @lru_cache(maxsize=32)
 def load(name: str) -> Engine:
-    """The engine of this name."""
+    """Return an engine by name, importing it if necessary."""
     engine = _TABLE[name].engine
     if not isinstance(engine, str):
         return engine
@@ -197,17 +192,17 @@ def load(name: str) -> Engine:
 
 
 def matmul(xp: Any, a: Array, b: Array, bias: Array | None = None) -> Array:
-    """The product a @ b + bias, by the engine for arrays of namespace `xp`."""
+    """Compute a @ b + bias on the engine for arrays of namespace `xp`."""
     return load(select(xp, m=a.shape[0])).matmul(a, b, bias)
 
 
 def warm_up(*cells: Cell | str, dtypes: tuple[str, ...] = ("float32",)) -> None:
-    """Compile ahead, so that no later call has to.
+    """Compile ahead of the first call, for the `cpu` engine.
 
     Parameters
     ----------
     *cells : str or Cell
-        Cells to compile; default: those of the table.
+        Cells to compile; default: all built-in cells.
     dtypes : tuple of str
         "float32", "float64" or both.
 

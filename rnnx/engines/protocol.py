@@ -1,21 +1,17 @@
-"""What an engine is: an object that runs whole passes over time.
+"""The interface of an engine, an object that runs whole passes over time.
 
 Requirements
 ------------
-* Arguments are never written to. Results belong to the caller: writing to them changes nothing that a later backward
-  pass computes.
-* `Engine.forward` takes and returns public layout, (n, m, T). Where it can, it returns F-ordered views of time-major
-  memory (T, m, n), so that stacked layers pass arrays on without copies.
-* From step ``lengths[j]`` on, the state of example j stays as it is; its outputs, saved values and cotangents there are
-  zero, and nothing in the inputs or cotangents there, not even NaN, reaches a result.
-* With ``keep=True`` the tape holds its arrays in memory that nobody else writes to: the caller may change `x` and the
-  parameters before the backward pass.
-* The same input gives the same bits, whatever the number of threads.
-* The calls are thread-safe.
-* An engine knows no cell by name: `rnnx.cells.wiring` tells what a stage reads, writes and saves, and the cell's own
-  functions are its mathematics. A stage with ``additive=True`` needs one cotangent array for both sides.
+* Arguments are never written to. The caller may write to results, and with ``keep=True`` to `x` and the parameters,
+  without changing a later backward pass.
+* Sequences have public layout, (n, m, T). Preferably, results are F-ordered views of time-major memory (T, m, n), which
+  stacked layers pass on without copies.
+* From step ``lengths[j]`` on, the state of example j is constant, its outputs, saved values and cotangents are zero,
+  and its inputs and given cotangents, even NaN, affect no result.
+* Results are bit-identical for any number of threads, and calls are thread-safe.
+* Engines are independent of the cell: they use `rnnx.cells.wiring` and the cell's own functions.
 
-Dimensions: T steps, m examples, n hidden units, n_x inputs, G gates of a stage.
+Dimensions: T steps, m examples, n hidden units, n_x inputs.
 """
 
 from collections.abc import Mapping
@@ -36,11 +32,11 @@ class Call:
     cell: Cell
     xp: Any
     dtype: Any
-    x: Array  # (n_x, m, T), any strides; or (m, T) indices, zero past an example's end, in memory of the call's own
+    x: Array  # (n_x, m, T), any strides; or a private copy of (m, T) indices, zero past each length
     indices: bool  # whether x holds the indices of one-hot columns
     n_x: int
     s0: Arrays  # per state, (n, m)
-    parameters: dict[str, Array]  # at least the keys of the recurrent part
+    parameters: dict[str, Array]  # with or without the output layer
     lengths: Array | None  # (m,) integers
 
     @property
@@ -61,22 +57,22 @@ class Call:
 
 @dataclass
 class Tape:
-    """What a forward pass keeps, time-major. A pass without ``keep`` keeps the final states alone.
+    """What a forward pass keeps, time-major: without ``keep``, only the final states.
 
-    `own` belongs to the engine: packed weights, the plan of a pass. It is None on a tape that no engine has made, from
-    hand-built caches or in another dtype; an engine then uses `parameters`.
+    `own` is private to the engine, such as packed weights. It is None on a tape built from hand-built caches or
+    converted to another dtype; the engine then uses `parameters`.
     """
 
     cell: Cell
     xp: Any
     dtype: Any
-    x: Array  # (T, m, n_x); or (T, m) indices; zero past an example's end
+    x: Array  # (T, m, n_x), or (T, m) indices; zero past each length
     indices: bool
     n_x: int
-    states: Arrays  # per state, (T + 1, m, n), the initial state first; without `keep` (1, m, n), the final one
-    saved: Arrays | None  # per name in cell.saved, (T, m, n), zero past an example's end; None without `keep`
+    states: Arrays  # per state, (T + 1, m, n), the initial state first; without `keep`, the final one, (1, m, n)
+    saved: Arrays | None  # per name in cell.saved, (T, m, n), zero past each length; None without `keep`
     lengths: Array | None  # (m,) integers
-    parameters: Mapping[str, Array]  # those of the recurrent part
+    parameters: Mapping[str, Array]  # without the output layer
     own: Any = None
 
     @property
@@ -95,7 +91,7 @@ class Tape:
         return int(self.x.shape[0])
 
     def steps(self, start: int, stop: int) -> "Tape":
-        """The tape of some consecutive steps; lengths count from the first of them."""
+        """Return the tape of steps `start` to `stop` - 1, with `lengths` relative to `start`."""
         if start == 0 and stop == self.n_steps:
             return self
         assert self.saved is not None
@@ -111,7 +107,7 @@ class Tape:
         )
 
     def astype(self, dtype: Any) -> "Tape":
-        """The same tape in another dtype."""
+        """Return the tape in another dtype."""
         if dtype == self.dtype or self.saved is None:
             return self
 
@@ -130,45 +126,41 @@ class Tape:
 
 
 class Cotangents(NamedTuple):
-    """What the caller gives to a backward pass; None stands for zeros."""
+    """The caller's cotangents; None means zeros."""
 
-    states: tuple[Array | None, ...]  # per state, (n, m, T): of the states of all steps
-    final: tuple[Array | None, ...]  # per state, (n, m): of the final states
+    states: tuple[Array | None, ...]  # per state, (n, m, T), for all steps
+    final: tuple[Array | None, ...]  # per state, (n, m), for the final state
 
 
 class Gradients(NamedTuple):
-    """What a backward pass returns."""
+    """The result of a backward pass."""
 
-    x: Array | None  # (n_x, m, T); None for inputs that are indices
+    x: Array | None  # (n_x, m, T); None for index inputs
     s0: Arrays  # per state, (n, m)
-    parameters: dict[str, Array]  # "d" + key, for every parameter of the recurrent part
+    parameters: dict[str, Array]  # "d" + key, without the output layer
 
 
 class Stepper(Protocol):
-    """A cell fed one time step at a time, with its weights packed once."""
+    """A cell run one time step at a time, with its weights packed once."""
 
     def step(self, xt: Array) -> Arrays:
-        """Do one step with (n_x, m), unchecked; return the states, (n, m), which the step after next may overwrite."""
+        """Run a step on (n_x, m), unchecked; return the states (n, m), valid until the step after next."""
 
     def set(self, states: Arrays) -> None:
         """Continue from these states, (n, m)."""
 
 
 class Engine(Protocol):
-    """Runs passes. See the requirements at the top of this file."""
+    """An engine; see the requirements above."""
 
     def forward(self, call: Call, *, keep: bool) -> tuple[Arrays, Tape]:
-        """Run the cell over the sequences.
-
-        Returns the states of all steps, each (n, m, T), zero past an example's end, and the tape. `keep` says
-        whether a backward pass may follow.
-        """
+        """Return the states of all steps, each (n, m, T), and the tape. With `keep`, a backward pass may follow."""
 
     def backward(self, tape: Tape, cotangents: Cotangents) -> Gradients:
-        """Go back through all steps of a tape that was kept, made by this engine or by none."""
+        """Run the backward pass over all steps of a tape from this engine or from hand-built caches."""
 
     def matmul(self, a: Array, b: Array, bias: Array | None = None) -> Array:
-        """Return a @ b + bias for (r, k), (k, c) and (c,): the product of dense layers."""
+        """Return a @ b + bias for (r, k), (k, c) and (c,), as dense layers need it."""
 
     def stepper(self, call: Call) -> Stepper:
-        """Return a stepper that starts at ``call.s0``; x of the call, of one step, only has the right shape."""
+        """Return a stepper that starts at ``call.s0``; only the shape of ``call.x``, of one step, matters."""

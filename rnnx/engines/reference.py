@@ -1,6 +1,6 @@
-"""The reference engine: a Python loop over the functions of any array library, without in-place writes.
+"""The reference engine: a Python loop over array API functions, without in-place writes, so it works under ``jax.jit``.
 
-It runs under ``jax.jit``, on read-only arrays and on strict ones. Every other engine is checked against it.
+All other engines are tested against it.
 
 Dimensions: T steps, m examples, n hidden units, n_x inputs, G gates of a stage.
 """
@@ -28,11 +28,11 @@ class ReferenceEngine:
         """See `Engine`."""
         xp, cell = call.xp, call.cell
         parameters = recurrent_parameters(cell, call.parameters)
-        if keep:  # the caller may write to the parameters and to x
+        if keep:  # the caller may later write to the parameters and x
             parameters = {key: ns.owned_copy(xp, a) for key, a in parameters.items()}
         X = to_time_major(xp, call.x, own=keep and call.lengths is None)
         valid = None if call.lengths is None else valid_steps(xp, call.lengths, call.n_steps)
-        if valid is not None and not call.indices:  # not even NaN past an example's end may reach a weight gradient
+        if valid is not None and not call.indices:  # keeps NaN in padding out of the weight gradients
             X = xp.where(valid, X, xp.zeros_like(X))
         weights = [stack_weights(xp, stage, parameters) for stage in cell.stages]
         S, K = _loop(call, X, weights, valid, keep)
@@ -52,7 +52,7 @@ class ReferenceEngine:
         xp, cell = tape.xp, tape.cell
         weights = tape.own or [stack_weights(xp, stage, tape.parameters) for stage in cell.stages]
         dZx, dZh, ds0 = _loop_back(tape, cotangents, weights)
-        # The standard has no scatter-add, hence the one-hot rows themselves.
+        # The array API standard has no scatter-add, so multiply by one-hot rows.
         rows = _one_hot(xp, tape.x, tape.n_x, tape.dtype) if tape.indices else _rows(xp, tape.x)
         dX, gradients = None, []
         for stage, w, dzx, dzh in zip(wiring(cell), weights, dZx, dZh, strict=True):
@@ -109,7 +109,7 @@ class ReferenceStepper:
 def _loop(
     call: Call, X: Array, weights: Sequence[StageWeights], valid: Array | None, keep: bool
 ) -> tuple[Arrays, Arrays]:
-    """The states, each (T + 1, m, n), and the saved values, each (T, m, n)."""
+    """Return the states, each (T + 1, m, n), and the saved values, each (T, m, n)."""
     xp, cell = call.xp, call.cell
     s0 = tuple(map(xp.matrix_transpose, call.s0))
     Zx = [_input_side(call, X, w) for w in weights]
@@ -128,7 +128,7 @@ def _loop(
 
 
 def _input_side(call: Call, X: Array, w: StageWeights) -> Array:
-    """W_x x + b of all steps, (T, m, G n); the product with a one-hot column is a column of W_x."""
+    """Return W_x x + b for all steps, (T, m, G n); indices select columns of W_x."""
     xp, columns = call.xp, call.xp.matrix_transpose(w.wx)
     product = xp.take(columns, xp.reshape(X, (-1,)), axis=0) if call.indices else _rows(xp, X) @ columns
     return xp.reshape(product + w.b, (call.n_steps, call.m, w.b.shape[0]))
@@ -137,7 +137,7 @@ def _input_side(call: Call, X: Array, w: StageWeights) -> Array:
 def _step(
     xp: Any, cell: Cell, zx: Sequence[Arrays], weights: Sequence[StageWeights], s: Arrays
 ) -> tuple[Arrays, Arrays]:
-    """One step from the input sides of every stage: the states after it, and the saved values."""
+    """Run one step, given the input sides of all stages; return the new states and the saved values."""
     saved: Arrays = ()
     for stage, w, side in zip(wiring(cell), weights, zx, strict=True):
         zh = s[0] @ xp.matrix_transpose(w.wh)
@@ -153,7 +153,7 @@ def _step(
 def _loop_back(
     tape: Tape, cotangents: Cotangents, weights: Sequence[StageWeights]
 ) -> tuple[list[Array], list[Array], Arrays]:
-    """Cotangents of zx and zh, per stage (T, m, G, n), and of the initial states, per state (m, n)."""
+    """Return the cotangents of zx and zh, per stage (T, m, G, n), and of the initial states, (m, n)."""
     xp, cell = tape.xp, tape.cell
     valid = None if tape.lengths is None else valid_steps(xp, tape.lengths, tape.n_steps)
     dS = tuple(None if d is None else to_time_major(xp, d) for d in cotangents.states)
@@ -178,7 +178,7 @@ def _loop_back(
 
 
 def _where_valid(xp: Any, here: Array | None) -> Callable[[Array, Array | None], Array]:
-    """A function that keeps the rows of the examples that have not ended; the others are of a second array, or zero."""
+    """Return a function that replaces the rows of ended examples by those of a second array, or by zero."""
 
     def keep(a: Array, other: Array | None) -> Array:
         if here is None:
@@ -192,7 +192,7 @@ def _where_valid(xp: Any, here: Array | None) -> Callable[[Array, Array | None],
 def _step_back(
     tape: Tape, t: int, ds: Arrays, weights: Sequence[StageWeights]
 ) -> tuple[list[tuple[Array, Array]], Arrays]:
-    """The stages of step t in reverse: (dzx, dzh) per stage, each (m, G, n), and the cotangent of the state before."""
+    """Run step t backward; return (dzx, dzh) per stage, each (m, G, n), and the previous states' cotangents."""
     xp, dz = tape.xp, []
 
     def values(slots: Sequence[Slot]) -> Arrays:
@@ -209,7 +209,7 @@ def _step_back(
 
 
 def _over_time(tape: Tape, slot: Slot) -> Array:
-    """The values of a slot at all steps, (T, m, n)."""
+    """Return the values of a slot at all steps, (T, m, n)."""
     if slot.kind == "state":
         states = tape.states[slot.number]
         return states[1:, :, :] if slot.after else states[: tape.n_steps, :, :]
@@ -221,23 +221,23 @@ def _over_time(tape: Tape, slot: Slot) -> Array:
 
 
 def _one_hot(xp: Any, X: Array, n_x: int, dtype: Any) -> Array:
-    """Rows (T m, n_x) with a one at each index of X."""
+    """Return one-hot rows, (T m, n_x)."""
     classes = xp.arange(n_x, dtype=X.dtype, device=ns.device(X))
     return xp.astype(xp.reshape(X, (-1, 1)) == classes, dtype)
 
 
 def _rows(xp: Any, a: Array) -> Array:
-    """(T, m, ...) to (T m, the rest)."""
+    """Reshape (T, m, ...) to two dimensions, T m rows."""
     return xp.reshape(a, (a.shape[0] * a.shape[1], math.prod(a.shape[2:])))
 
 
 def _gates(xp: Any, z: Array, like: Array) -> Arrays:
-    """(m, G n) to G arrays (m, n)."""
+    """Split (m, G n) into G arrays (m, n)."""
     m, n = like.shape
     z = xp.reshape(z, (m, z.shape[1] // n, n))
     return tuple(z[:, g, :] for g in range(z.shape[1]))
 
 
 def _stack(xp: Any, arrays: Sequence[Array], like: Array) -> Array:
-    """Stack over time; without any step, an empty array of entries like `like`."""
+    """Stack over time; `like` is a prototype for zero steps."""
     return xp.stack(list(arrays)) if arrays else xp.stack([like])[:0, ...]

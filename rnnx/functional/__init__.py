@@ -1,4 +1,4 @@
-"""The public functions of the cells, with the course's names, shapes and return orders."""
+"""The course's recurrent functions, and the same for any cell."""
 
 from rnnx.functional.gru import gru_backward, gru_cell_backward, gru_cell_forward, gru_forward
 from rnnx.functional.lstm import lstm_backward, lstm_cell_backward, lstm_cell_forward, lstm_forward

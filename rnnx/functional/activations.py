@@ -1,7 +1,6 @@
-"""Activation functions and their backward passes, on arrays of any library.
+"""Activation functions and their backward passes.
 
-Every ``*_backward(dy, y)`` takes the *output* y of its function, not its input, because the output is what a forward
-pass keeps. Confusing the two is the most common error in hand-written backward passes.
+Every ``*_backward(dy, y)`` takes the *output* y of its function, not its input.
 """
 
 from typing import Any
@@ -12,7 +11,7 @@ from rnnx.cells.vocabulary import array_ops
 
 
 def _floating(name: str, x: Array) -> tuple[Any, Array]:
-    """Return the namespace, and `x`, converted to the library's default float if it holds integers or booleans."""
+    """Return the namespace and `x`, with integers and booleans converted to the library's default float."""
     xp, _ = ns.common_namespace({name: x})
     if xp.isdtype(x.dtype, "real floating"):
         return xp, x
@@ -106,14 +105,11 @@ def relu_backward(dy: Array, y: Array) -> Array:
 
 
 def softmax(x: Array) -> Array:
-    """Softmax along the first axis, exp(x) / sum(exp(x)) of every column.
-
-    The maximum of each column is subtracted first, so exp cannot overflow and the sum cannot be zero.
+    """Softmax along the first axis: exp(x) / sum(exp(x)) for each column, computed without overflow.
 
     Parameters
     ----------
     x : array, shape (n, ...)
-        For instance (n_y, m) or (n_y, m, T_x).
 
     Returns
     -------
@@ -128,7 +124,7 @@ def softmax(x: Array) -> Array:
 
 
 def softmax_backward(dy: Array, y: Array) -> Array:
-    """Gradient with respect to x of y = softmax(x): y * (dy - sum(dy * y)) of every column.
+    """Gradient with respect to x of y = softmax(x): y * (dy - sum(dy * y)) for each column.
 
     Parameters
     ----------

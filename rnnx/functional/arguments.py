@@ -1,4 +1,4 @@
-"""Check the arguments of the recurrent functions and convert them to one dtype.
+"""Checks of the recurrent functions' arguments, and their conversion to one dtype.
 
 Symbols: n_x inputs, n_a hidden units, n_y outputs, m examples, T_x time steps.
 """
@@ -39,7 +39,7 @@ def sequence_call(
 
 
 def step_call(cell: Cell, xt: Array, states: Mapping[str, Array | None], parameters: Mapping[str, Array]) -> Call:
-    """Check the arguments of a single-step function; xt (n_x, m) becomes a sequence of one step."""
+    """Check the arguments of a single-step function; xt (n_x, m) becomes a one-step sequence."""
     return _call(cell, "xt", xt, states, parameters, None)
 
 
@@ -70,7 +70,7 @@ def _call(
 
 
 def _indices(xp: Any, name: str, x: Array, n_x: int, lengths: Array | None) -> Array:
-    """Return a copy of the indices, zero past each length. Their range is checked on the host only."""
+    """Copy the indices, with zeros past each length. Their range is checked on the host only."""
     x = ns.as_index(xp, x)
     if lengths is not None:
         x = xp.where(valid_examples(xp, lengths, x.shape[1]), x, xp.zeros_like(x))
@@ -112,7 +112,7 @@ def _check_x(name: str, x: Shape) -> tuple[int, int]:
 
 
 def by_state(name: str, arrays: Any, cell: Cell, pattern: str) -> dict[str, Array | None]:
-    """Map the arrays of a sequence, one per state, to the course's names; missing ones are None."""
+    """Key a sequence of arrays, one per state, by the course's names; missing ones are None."""
     if not isinstance(arrays, tuple | list):
         raise TypeError(f"`{name}` must be a tuple of arrays, one per state {cell.states}; got {type(arrays).__name__}")
     if len(arrays) > len(cell.states):
@@ -138,7 +138,7 @@ def _input_size(cell: Cell, parameters: Mapping[str, Shape]) -> int:
 
 
 def check_keys(cell: Cell, parameters: Mapping[str, Array]) -> None:
-    """Raise unless `parameters` holds exactly the keys of the cell, with or without its head."""
+    """Raise unless `parameters` has exactly the keys of the cell, with or without its head."""
     if not isinstance(parameters, Mapping):
         raise TypeError(f"`parameters` must be a dict of arrays; got {type(parameters).__name__}")
     _check_keys(cell, tuple(parameters))
@@ -167,7 +167,7 @@ def _hidden_size(cell: Cell, states: Mapping[str, Shape], parameters: Mapping[st
 
 
 def check_parameter_shapes(cell: Cell, parameters: Mapping[str, Array], n_x: int, n_a: int) -> None:
-    """Raise unless every parameter has its shape."""
+    """Raise unless all parameters have the right shapes."""
     _check_parameters(cell, dict(_shapes(parameters)), n_x, n_a)
 
 
@@ -184,7 +184,7 @@ def _check_parameters(cell: Cell, shapes: Mapping[str, Shape], n_x: int, n_a: in
 
 
 def check_sequence_gradients(gradients: Mapping[str, Array], n_a: int, m: int, n_steps: int) -> int | None:
-    """Check da, dc, ... of shape (n_a, m, T), T <= T_x; return T, or None without any of them."""
+    """Check da, dc, ... of shape (n_a, m, T), T <= T_x; return T, or None if there are none."""
     first: str | None = None
     steps = 0
     for name, array in gradients.items():
@@ -201,7 +201,7 @@ def check_sequence_gradients(gradients: Mapping[str, Array], n_a: int, m: int, n
 
 
 def check_steps(cell: Cell, steps: Any) -> Sequence[tuple[Any, ...]]:
-    """Check a hand-built list of cache tuples, one per step, and return it."""
+    """Check and return a hand-built list of cache tuples, one per step."""
     size = 2 * len(cell.states) + len(cell.cache) + 2
     if not isinstance(steps, Sequence) or isinstance(steps, str) or not steps:
         raise TypeError(f"`caches` must be what {cell.name}_forward returned, or ([cache, ...], x)")

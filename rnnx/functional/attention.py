@@ -1,4 +1,4 @@
-r"""Attention: each query receives a weighted mean of the values at all source positions.
+r"""Attention: for each query, a weighted mean of the values at all source positions.
 
 .. math:: \alpha_{ts} = \frac{\exp e_{ts}}{\sum_{s'} \exp e_{ts'}}, \qquad c_t = \sum_s \alpha_{ts} v_s
 
@@ -32,22 +32,20 @@ def additive_attention_forward(
     Parameters
     ----------
     queries : array, shape (n_q, m, T_y)
-        For instance the hidden states of a decoder.
     keys : array, shape (n_k, m, T_x)
-        For instance the outputs of an encoder.
     values : array, shape (n_v, m, T_x)
         Often the same array as `keys`; its gradient is then ``dkeys + dvalues``.
     parameters : dict of str to array
         Wq (n_h, n_q), Wk (n_h, n_k), va (n_h, 1) and, optionally, ba (n_h, 1).
     lengths : sequence or array of int, shape (m,), optional
         Number of source steps of each example, 0 to T_x. Entries past an example's length are ignored; weights and
-        gradients there are zero. The context of an example of length 0 is zero.
+        gradients there are zero. With length 0, so is the context.
 
     Returns
     -------
     context : array, shape (n_v, m, T_y)
     weights : array, shape (m, T_y, T_x)
-        ``weights[j, t]`` are the weights of the source steps for target step t of example j. They sum to 1.
+        ``weights[j, t]``, the weights of the source steps for target step t of example j, sum to 1.
     cache : AttentionCache
         For `additive_attention_backward`. Its largest array has m T_y T_x n_h entries.
 
@@ -124,8 +122,8 @@ def dot_product_attention_forward(
     values : array, shape (n_v, m, T_x)
         Often the same array as `keys`; its gradient is then ``dkeys + dvalues``.
     scaled : bool
-        Divide the scores by the square root of n (Vaswani et al., arXiv:1706.03762). Without it, long vectors give
-        large scores, which saturate the softmax.
+        Divide the scores by the square root of n (Vaswani et al., arXiv:1706.03762), because the large scores of
+        long vectors saturate the softmax.
     lengths : sequence or array of int, shape (m,), optional
         Number of source steps of each example, as in `additive_attention_forward`.
 
@@ -133,7 +131,7 @@ def dot_product_attention_forward(
     -------
     context : array, shape (n_v, m, T_y)
     weights : array, shape (m, T_y, T_x)
-        ``weights[j, t]`` are the weights of the source steps for target step t of example j. They sum to 1.
+        ``weights[j, t]``, the weights of the source steps for target step t of example j, sum to 1.
     cache : AttentionCache
         For `dot_product_attention_backward`.
 
@@ -184,7 +182,7 @@ def dot_product_attention_backward(dcontext: Array, cache: AttentionCache, dweig
 
 
 class AttentionStream:
-    """Attention over one source for one query after another, as a decoder needs when it generates step by step.
+    """Attention over a fixed source, one query at a time, for step-by-step decoding.
 
     The source is checked, copied and (for additive attention) projected once. There is no backward pass.
 
@@ -251,7 +249,7 @@ def _from_keys(cache: AttentionCache) -> Array:
 
 
 def _additive_scores(cache: AttentionCache, from_keys: Array) -> tuple[Array, Array]:
-    """Return the scores (m, T_y, T_x), and the hyperbolic tangents that they are made of, (m, T_y, T_x, n_h)."""
+    """Return the scores (m, T_y, T_x) and the hyperbolic tangents in them (m, T_y, T_x, n_h)."""
     p, xp = cache.parameters, cache.xp
     from_queries = _times(xp, cache.queries, xp.matrix_transpose(p["Wq"]))
     if "ba" in p:

@@ -1,7 +1,6 @@
-"""What both kinds of attention share: argument checks, the softmax over source positions, and the cache.
+"""The argument checks, masked softmax and cache that both kinds of attention share.
 
-Public arrays are (n, m, T). Internal arrays are (m, T, n), one matrix per example, so that every product is a batched
-matrix product. T_x source steps, T_y target steps.
+Public arrays are (n, m, T). Internal arrays are (m, T, n), one matrix per example, for batched matrix products.
 """
 
 import math
@@ -21,7 +20,7 @@ _SYMBOLS = {"queries": ("n_q", "T_y"), "keys": ("n_k", "T_x"), "values": ("n_v",
 
 @dataclass(frozen=True)
 class AttentionCache:
-    """Copies of the arguments of an attention function, and the values that its backward pass needs."""
+    """What the backward pass of an attention function needs, including copies of the arguments."""
 
     kind: str  # "additive" or "dot_product"
     xp: Any
@@ -35,7 +34,7 @@ class AttentionCache:
     tanh: Array = None  # (m, T_y, T_x, n_h); additive only
 
     def astype(self, dtype: Any) -> "AttentionCache":
-        """Return the cache in another dtype."""
+        """Convert all arrays."""
         arrays = {name: getattr(self, name) for name in ("queries", "keys", "values", "weights", "tanh")}
         cast = {name: ns.astype(self.xp, a, dtype) for name, a in arrays.items() if a is not None}
         parameters = {key: ns.astype(self.xp, p, dtype) for key, p in self.parameters.items()}
@@ -43,7 +42,7 @@ class AttentionCache:
 
 
 def attend(cache: AttentionCache, scores: Array) -> tuple[Array, Array]:
-    """Return the context (n_v, m, T_y) and the weights (m, T_y, T_x) for scores (m, T_y, T_x)."""
+    """Return the context (n_v, m, T_y) and the weights (m, T_y, T_x)."""
     weights = _masked_softmax(cache.xp, scores, cache.valid)
     return public(cache.xp, weights @ cache.values), weights
 
@@ -51,20 +50,20 @@ def attend(cache: AttentionCache, scores: Array) -> tuple[Array, Array]:
 def attend_backward(
     kind: str, dcontext: Array, cache: AttentionCache, dweights: Array | None
 ) -> tuple[AttentionCache, Array, Array]:
-    """Return the cache in the dtype of the backward pass, dscores (m, T_y, T_x), and dvalues (n_v, m, T_x)."""
+    """Return the cache in the backward pass's dtype, dscores (m, T_y, T_x) and dvalues (n_v, m, T_x)."""
     cache = _checked_cache(kind, dcontext, cache, dweights)
     xp, weights = cache.xp, cache.weights
     dcontext = ns.astype(xp, xp.permute_dims(dcontext, (1, 2, 0)), weights.dtype)
     total = dcontext @ xp.matrix_transpose(cache.values)
     if dweights is not None:
         total = total + ns.astype(xp, dweights, weights.dtype)
-    # Masked positions have zero weight, so their scores get zero gradient without another mask.
+    # Masked positions have zero weight, so their gradients are zero without a mask.
     dscores = weights * (total - xp.sum(weights * total, axis=2, keepdims=True))
     return cache, dscores, public(xp, xp.matrix_transpose(weights) @ dcontext)
 
 
 def _masked_softmax(xp: Any, scores: Array, valid: Array | None) -> Array:
-    """Softmax along the last axis over the valid positions; all zeros if there are none."""
+    """Softmax over the valid positions of the last axis; all zeros if there are none."""
     if scores.shape[2] == 0:
         return scores
     if valid is not None:
@@ -78,14 +77,14 @@ def _masked_softmax(xp: Any, scores: Array, valid: Array | None) -> Array:
 
 
 def public(xp: Any, a: Array) -> Array:
-    """Transpose (m, T, n) to (n, m, T); a view."""
+    """Transpose (m, T, n) to (n, m, T), as a view."""
     return xp.permute_dims(a, (2, 0, 1))
 
 
 def prepare(
     kind: str, sequences: Mapping[str, Array], parameters: Any, lengths: Any, scaled: bool = False
 ) -> AttentionCache:
-    """Check and copy the arguments: `sequences` holds queries, keys and values, for a stream no queries yet."""
+    """Check and copy the arguments. `sequences` holds keys, values and, except for a stream, queries."""
     if kind == "additive":
         _check_keys(parameters)
     arrays = {**sequences, **(parameters or {})}
@@ -105,7 +104,7 @@ def prepare(
 
 
 def _batch_major(xp: Any, a: Array, valid: Array | None) -> Array:
-    """Copy (n, m, T) to (m, T, n), with zeros where `valid` (m, T) is False: padding may hold anything, even NaN."""
+    """Copy (n, m, T) to (m, T, n), with zeros where `valid` (m, T) is False, since padding may be NaN."""
     view = xp.permute_dims(a, (1, 2, 0))
     if valid is not None:
         return xp.where(valid[:, :, None], view, xp.zeros_like(view))
@@ -127,7 +126,7 @@ def _check_sequences(sequences: Mapping[str, Array]) -> tuple[int, int]:
 
 
 def _check_keys(parameters: Any) -> None:
-    """Raise unless `parameters` holds exactly the keys of additive attention."""
+    """Raise unless `parameters` has exactly the keys of additive attention."""
     if not isinstance(parameters, Mapping):
         raise TypeError(f"`parameters` must be a dict of arrays; got {type(parameters).__name__}")
     missing = [key for key in _REQUIRED if key not in parameters]
@@ -148,7 +147,7 @@ def _check_parameters(parameters: Mapping[str, Array], sequences: Mapping[str, A
 
 
 def _checked_cache(kind: str, dcontext: Array, cache: Any, dweights: Array | None) -> AttentionCache:
-    """Check the cotangents; return the cache, in float64 if a cotangent is."""
+    """Check the cotangents; return the cache, converted to float64 if a cotangent is float64."""
     if not isinstance(cache, AttentionCache) or cache.kind != kind:
         got = f"that of {cache.kind}_attention_forward" if isinstance(cache, AttentionCache) else type(cache).__name__
         raise TypeError(f"`cache` must be what {kind}_attention_forward returned; got {got}")

@@ -1,4 +1,4 @@
-"""The `caches` of a sequence function: stacked arrays with the interface of the course's tuples."""
+"""The ``caches`` of sequence functions, backed by stacked arrays."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,14 +16,14 @@ from rnnx.functional import arguments
 class Caches(Sequence[Any]):
     """The ``caches`` of a sequence function. They unpack as ``(steps, x)``, as in the course.
 
-    ``steps[t]`` is the course's cache tuple of step t. Its arrays are views, created on access. Its `x` and
-    `parameters` are the caller's own objects; the backward pass uses copies made by the forward pass.
+    ``steps[t]`` is the course's cache tuple of step t, made of views on access. Its `x` and `parameters` are the
+    caller's own objects, but the backward pass uses copies made by the forward pass.
 
     Attributes
     ----------
     cell : Cell
     engine : str
-        Name of the engine that ran the forward pass and will run the backward pass.
+        Name of the engine of the forward and the backward pass.
     """
 
     def __init__(self, engine: str, tape: Tape, x: Array, parameters: Mapping[str, Array]) -> None:
@@ -35,10 +35,7 @@ class Caches(Sequence[Any]):
 
     @property
     def final_state(self) -> dict[str, Array]:
-        """States after the last step of each example, by name ("a", and "c" for an LSTM), each (n_a, m).
-
-        With ``lengths``, the last step of example j is ``lengths[j] - 1``.
-        """
+        """States after each example's last step, by name ("a", and "c" for an LSTM), each (n_a, m)."""
         tape = self._live()
         return {
             name: ns.owned_copy(tape.xp, tape.xp.matrix_transpose(state[-1, :, :]))
@@ -50,7 +47,7 @@ class Caches(Sequence[Any]):
         self._tape = None
 
     def tape_for(self, cell: Cell) -> Tape:
-        """Return the tape; raise if it cannot be used for a backward pass of `cell`."""
+        """Return the tape, or raise if it does not fit a backward pass of `cell`."""
         if cell != self.cell:
             raise ValueError(f"`caches` must come from a forward pass of {cell.name}; these are of {self.cell.name}")
         tape = self._live()
@@ -75,7 +72,7 @@ class Caches(Sequence[Any]):
 
 
 class Steps(Sequence[Any]):
-    """The cache tuples of all steps, each created on access."""
+    """The cache tuples of all steps, created on access."""
 
     def __init__(self, caches: Caches) -> None:
         self.caches = caches
@@ -86,7 +83,7 @@ class Steps(Sequence[Any]):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[t] for t in range(*index.indices(len(self)))]
-        t = range(len(self))[index]  # raises IndexError, counts negative indices from the end
+        t = range(len(self))[index]  # may raise IndexError
         cell, tape = self.caches.cell, self.caches.tape_for(self.caches.cell)
         assert tape.saved is not None
 
@@ -101,7 +98,7 @@ class Steps(Sequence[Any]):
 
 
 def tape_of_steps(cell: Cell, steps: Any) -> Tape:
-    """Build the tape of hand-built caches: a list of the tuples that the cell functions return."""
+    """Build a tape from a list of the tuples that the cell functions return."""
     steps = arguments.check_steps(cell, steps)
     parameters = steps[0][-1]
     if any(set(step[-1]) != set(parameters) or step[-1][k] is not parameters[k] for step in steps for k in parameters):
@@ -140,7 +137,7 @@ def tape_of_steps(cell: Cell, steps: Any) -> Tape:
 
 
 def _check_consecutive(xp: Any, new: str, after: Any, old: str, before: Any) -> None:
-    """Raise unless every step starts from the state in which the previous step ended."""
+    """Raise unless every step starts from the final state of the previous one."""
     for t, (a, b) in enumerate(zip(after, before, strict=True)):
         if a is b or not (ns.is_concrete(a) and ns.is_concrete(b)):
             continue
@@ -152,9 +149,9 @@ def _check_consecutive(xp: Any, new: str, after: Any, old: str, before: Any) -> 
 
 
 def _replayed(tape: Tape) -> dict[str, Array]:
-    """Recompute all saved values, because the public tuples do not hold all of them (the GRU's r * a_prev).
+    """Recompute all saved values, since the public tuples lack some (the GRU's r * a_prev).
 
-    All steps run in parallel, as the examples of one step.
+    All steps run at once, as examples of a single step.
     """
     xp, side_by_side = tape.xp, tape.n_steps * tape.m
 

@@ -1,4 +1,4 @@
-"""The GRU in the course's form and in PyTorch's; the equations of both are in `rnnx.cells.gru`."""
+"""The GRU in the course's and in PyTorch's form. See `rnnx.cells.gru` for the equations."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,8 +26,8 @@ def gru_cell_forward(
         Wu, Wr, Wc (n_a, n_a + n_x), acting on [a_prev; xt] in that order (Wc on [r a_prev; xt]), and bu,
         br, bc (n_a, 1); for an output layer, also Wy (n_y, n_a), by (n_y, 1).
     reset_after : bool
-        Apply the reset gate after the recurrent product instead of before it. `parameters` may then hold bhc
-        (n_a, 1), the recurrent bias of the candidate.
+        Apply the reset gate after the recurrent product, as PyTorch does, instead of before it. `parameters` may
+        then contain bhc (n_a, 1), the recurrent bias of the candidate.
 
     Returns
     -------
@@ -87,20 +87,20 @@ def gru_forward(
     ----------
     x : array, shape (n_x, m, T_x), or (m, T_x) of integers
         Inputs, float32 or float64; integer and bool are converted to the parameters' dtype. A two-dimensional
-        integer array holds the indices, 0 to n_x - 1, of one-hot columns, which are never built.
+        integer array holds indices, 0 to n_x - 1, of one-hot columns, which are never built.
     a0 : array, shape (n_a, m), or None
         Initial hidden state; None means zeros.
     parameters : dict of str to array
         Wu, Wr, Wc (n_a, n_a + n_x), acting on [a_prev; x_t] in that order (Wc on [r a_prev; x_t]), and bu,
         br, bc (n_a, 1); for an output layer, also Wy (n_y, n_a), by (n_y, 1).
     lengths : sequence or array of int, shape (m,), optional
-        Number of steps of each example, 0 to T_x. Entries past an example's length are ignored: its state no
-        longer changes and its outputs are zero.
+        Number of steps of each example, 0 to T_x. Past its length, an example's inputs are ignored, its state
+        stays constant and its outputs are zero.
     keep_caches : bool
         False for inference: nothing is saved for a backward pass.
     reset_after : bool
-        Apply the reset gate after the recurrent product instead of before it. `parameters` may then hold bhc
-        (n_a, 1), the recurrent bias of the candidate.
+        Apply the reset gate after the recurrent product, as PyTorch does, instead of before it. `parameters` may
+        then contain bhc (n_a, 1), the recurrent bias of the candidate.
 
     Returns
     -------
@@ -141,7 +141,7 @@ def gru_backward(
     da_final : array, shape (n_a, m), optional
         Gradient with respect to the final hidden state, added to that in `da`. Requires T = T_x.
     consume : bool
-        Free the memory of `caches`, which cannot be used again.
+        Free the memory of `caches`, which then cannot be used again.
     reset_after : bool
         As in `gru_forward`.
 

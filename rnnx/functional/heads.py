@@ -1,7 +1,4 @@
-"""The dense output layer, the losses, and one-hot columns, for all time steps at once.
-
-Arrays have the public layout: (n, m, T) or, for a single step, (n, m).
-"""
+"""The dense output layer, the losses, and one-hot columns, for all time steps at once."""
 
 import math
 from typing import Any
@@ -14,7 +11,7 @@ from rnnx._core.layout import to_time_major, valid_examples, zero_past_end
 
 
 def _columns(xp: Any, a: Array) -> Array:
-    """Reshape (n, m, T) to (T m, n): one row per example and step. A view if `a` is in Fortran order."""
+    """Reshape (n, m, T) to (T m, n), as a view if `a` is in Fortran order."""
     rows = math.prod(a.shape[1:])
     return xp.reshape(ns.contiguous(xp, xp.permute_dims(a, tuple(range(a.ndim))[::-1])), (rows, a.shape[0]))
 
@@ -75,7 +72,7 @@ def dense_backward(dz: Array, a: Array, W: Array) -> dict[str, Array]:
 
 
 def dense(xp: Any, a: Array, W: Array, b: Array) -> Array:
-    """Compute `dense_forward` without checks, for callers that have checked their arrays."""
+    """Compute `dense_forward` without checks."""
     z = engines.matmul(xp, _columns(xp, a), xp.matrix_transpose(W), xp.reshape(b, (-1,)))
     return _uncolumns(xp, z, tuple(a.shape))
 
@@ -121,8 +118,7 @@ def softmax_cross_entropy(z: Array, targets: Array, *, lengths: Any = None) -> t
     Raises
     ------
     ValueError, TypeError
-        For wrong shapes, dtypes or lengths, or NumPy targets out of range. In other libraries, the range of targets
-        is not checked.
+        For wrong shapes, dtypes or lengths, or NumPy targets out of range (not checked in other libraries).
     """
     xp, device = ns.common_namespace({"z": z, "targets": targets})
     if z.ndim != 3 or z.shape[0] == 0:
@@ -143,7 +139,7 @@ def softmax_cross_entropy(z: Array, targets: Array, *, lengths: Any = None) -> t
     shifted = z - xp.max(z, axis=0, keepdims=True)
     e = xp.exp(shifted)
     total = xp.sum(e, axis=0)
-    # `where` rather than a product with the mask: logits may be infinite, and entries past a length may be NaN.
+    # `where` instead of a product with the mask, because logits may be infinite and padding may be NaN.
     nll = xp.log(total) - xp.sum(xp.where(target, shifted, xp.zeros_like(z)), axis=0)
     count = xp.sum(xp.astype(valid, z.dtype))
     count = xp.maximum(count, xp.ones_like(count))
@@ -157,12 +153,11 @@ def squared_error(y: Array, targets: Array, *, lengths: Any = None) -> tuple[Arr
 
     .. math:: L = \frac{1}{N} \sum (y - target)^2, \qquad \partial L / \partial y = 2 (y - target) / N
 
-    where the sum runs over the N numbers within the lengths.
+    where the sum runs over the N entries within the lengths.
 
     Parameters
     ----------
     y : array, shape (n_y, m, T_x)
-        Predictions.
     targets : array, shape (n_y, m, T_x)
         Entries past an example's length are ignored.
     lengths : sequence or array of int, shape (m,), optional
@@ -194,14 +189,13 @@ def squared_error(y: Array, targets: Array, *, lengths: Any = None) -> tuple[Arr
 
 
 def one_hot(indices: Array, vocab_size: int, dtype: str = "float32", xp: Any = None) -> Array:
-    """Build one-hot columns, for functions that do not take indices.
+    """Build one-hot columns from indices.
 
     Parameters
     ----------
     indices : array of int, shape (m, T) or (m,)
     vocab_size : int
     dtype : str
-        Name of the result's dtype in its library.
     xp : module, optional
         Array namespace of the result, for instance ``cupy``; default: the namespace of `indices`.
 
@@ -215,8 +209,7 @@ def one_hot(indices: Array, vocab_size: int, dtype: str = "float32", xp: Any = N
     TypeError
         If `indices` does not hold integers, or `vocab_size` is not an integer.
     ValueError
-        If `vocab_size` is below 1, or a NumPy index is not from 0 to ``vocab_size - 1``. In other libraries, the range
-        of indices is not checked.
+        If `vocab_size` is below 1, or a NumPy index is not in [0, vocab_size) (not checked in other libraries).
     """
     indices = indices if xp is None else xp.asarray(indices)
     xp, device = ns.common_namespace({"indices": indices})
@@ -228,7 +221,7 @@ def one_hot(indices: Array, vocab_size: int, dtype: str = "float32", xp: Any = N
         raise ValueError(
             f"`indices` must be from 0 to vocab_size - 1 = {vocab_size - 1}; got {indices.min()} to {indices.max()}"
         )
-    # Contiguous, because the result of a comparison takes the memory order of its operands in NumPy.
+    # Contiguous, because NumPy's comparisons keep the memory order of their operands.
     time_major = to_time_major(xp, indices)
     classes = xp.arange(vocab_size, dtype=indices.dtype, device=device)
     rows = xp.astype(xp.expand_dims(time_major, axis=indices.ndim) == classes, getattr(xp, dtype))

@@ -1,7 +1,6 @@
-"""Parameter initialization, with schemes named after their source.
+"""Parameter initialization.
 
-NumPy's generator draws all random numbers in float64, so the same seed gives the same parameters in every library and
-on every device.
+NumPy draws all random numbers in float64, so a seed gives the same parameters in every library and on every device.
 """
 
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from rnnx._core.arrays import Array
 from rnnx._core.checks import integer
 from rnnx.cells import Cell, cell_of
 
-# (generator, shape, number of units that feed the layer) -> values
+# (generator, shape, fan-in) -> values
 Draw = Callable[[np.random.Generator, tuple[int, int], int], np.ndarray]
 
 
@@ -31,7 +30,7 @@ def _glorot_uniform(rng: np.random.Generator, shape: tuple[int, int], _n: int) -
 
 def _orthogonal(rng: np.random.Generator, shape: tuple[int, int], _n: int) -> np.ndarray:
     q, r = np.linalg.qr(rng.standard_normal(shape))
-    return q * np.sign(np.diag(r))  # without the signs, q would not be uniformly distributed
+    return q * np.sign(np.diag(r))  # the signs make q uniformly distributed
 
 
 def _zeros(_rng: np.random.Generator, shape: tuple[int, int], _n: int) -> np.ndarray:
@@ -70,19 +69,18 @@ def initialize_parameters(
         Numbers of inputs, hidden units and outputs. Without `n_y` there is no output layer.
     scheme : {"keras", "torch", "course"}
         * "keras": input and output weights Glorot-uniform (X. Glorot, Y. Bengio, AISTATS 2010), recurrent
-          weights of every gate orthogonal (A. Saxe et al., arXiv:1312.6120), biases zero, forget bias 1
-          (R. Jozefowicz et al., ICML 2015). Keras draws the matrix of all gates at once; here each gate is
-          drawn separately.
+          weights orthogonal (A. Saxe et al., arXiv:1312.6120), biases zero, forget bias 1 (R. Jozefowicz et al.,
+          ICML 2015). Unlike Keras, each gate is drawn separately.
         * "torch": weights and biases uniform in (-1/sqrt(n_a), 1/sqrt(n_a)).
         * "course": weights 0.01 times standard normal, biases zero.
     forget_bias : float, optional
-        Bias of the forget gates (`bf` of an LSTM); default: the value of the scheme.
+        Bias of the forget gates (`bf` of an LSTM); default: that of the scheme.
     seed : int or numpy.random.Generator, optional
     dtype : {"float32", "float64"}
     xp : module, optional
         Array namespace of the result, for instance ``cupy``; default NumPy.
     device : object, optional
-        Device of the result, as the library denotes it.
+        Device of the result, as a device object of the library.
 
     Returns
     -------
@@ -104,7 +102,7 @@ def initialize_parameters(
     draw_x, draw_h, _, draw_bias = _SCHEMES[scheme]
     values: dict[str, np.ndarray] = {}
     for gate in cell.gates:
-        if gate.is_joint:  # draw in the order of the columns
+        if gate.is_joint:  # in the order of the columns
             w_h, w_x = draw_h(rng, (n_a, n_a), n_a), draw_x(rng, (n_a, n_x), n_a)
         else:
             w_x, w_h = draw_x(rng, (n_a, n_x), n_a), draw_h(rng, (n_a, n_a), n_a)
@@ -133,7 +131,6 @@ def initialize_dense(
     Parameters
     ----------
     n_in, n_out : int
-        Numbers of inputs and outputs.
     scheme, seed, dtype, xp, device
         As in `initialize_parameters`.
 
@@ -167,7 +164,7 @@ def _check_choices(scheme: str, dtype: str) -> None:
 
 
 def _moved(values: dict[str, np.ndarray], dtype: str, xp: Any, device: Any) -> dict[str, Array]:
-    """Convert the values to a dtype, a library and a device."""
+    """Convert to a dtype, library and device."""
     target: Any = np if xp is None else xp
     keywords = {} if device is None else {"device": device}
     return {key: target.asarray(value.astype(dtype), **keywords) for key, value in values.items()}

@@ -1,4 +1,4 @@
-"""The course's LSTM; its equations are in `rnnx.cells.lstm`."""
+"""The course's LSTM. See `rnnx.cells.lstm` for the equations."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -82,7 +82,7 @@ def lstm_forward(
     ----------
     x : array, shape (n_x, m, T_x), or (m, T_x) of integers
         Inputs, float32 or float64; integer and bool are converted to the parameters' dtype. A two-dimensional
-        integer array holds the indices, 0 to n_x - 1, of one-hot columns, which are never built.
+        integer array holds indices, 0 to n_x - 1, of one-hot columns, which are never built.
     a0 : array, shape (n_a, m), or None
         Initial hidden state; None means zeros.
     parameters : dict of str to array
@@ -91,8 +91,8 @@ def lstm_forward(
     c0 : array, shape (n_a, m), optional
         Initial cell state; default zeros.
     lengths : sequence or array of int, shape (m,), optional
-        Number of steps of each example, 0 to T_x. Entries past an example's length are ignored: its state no
-        longer changes and its outputs are zero.
+        Number of steps of each example, 0 to T_x. Past its length, an example's inputs are ignored, its state
+        stays constant and its outputs are zero.
     keep_caches : bool
         False for inference: nothing is saved for a backward pass.
 
@@ -129,8 +129,8 @@ def lstm_backward(
 ) -> NamedGradients:
     """Compute the gradients of `lstm_forward`, through all steps.
 
-    An older notebook of the course does not carry da_prev and dc_prev from step to step, so the values that it prints
-    are wrong for every T_x > 1.
+    An older notebook of the course does not carry da_prev and dc_prev from step to step, so its printed gradients are
+    wrong for T_x > 1.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def lstm_backward(
     da_final, dc_final : array, shape (n_a, m), optional
         Gradients with respect to the final states, added to those in `da` and `dc`. They require T = T_x.
     consume : bool
-        Free the memory of `caches`, which cannot be used again.
+        Free the memory of `caches`, which then cannot be used again.
 
     Returns
     -------

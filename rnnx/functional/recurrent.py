@@ -1,8 +1,4 @@
-"""Run any cell over sequences and single steps: check the arguments, call the schedule, name the results.
-
-The course's functions (`rnnx.functional.rnn`, ...) call these with a fixed cell and return the results in the course's
-order.
-"""
+"""Any cell over sequences and single steps. The course's functions call these with a fixed cell."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -38,15 +34,15 @@ def recurrent_forward(
         Your own cell, or the name of one in ``rnnx.CELLS``.
     x : array, shape (n_x, m, T_x), or (m, T_x) of integers
         Inputs, float32 or float64; integer and bool are converted to the parameters' dtype. A two-dimensional
-        integer array holds the indices, 0 to n_x - 1, of one-hot columns, which are never built. An index out of
-        range is an error for NumPy arrays; for other libraries it is not checked and the result is undefined.
+        integer array holds indices, 0 to n_x - 1, of one-hot columns, which are never built. An index out of range
+        is an error for NumPy arrays; in other libraries it is not checked and the result is undefined.
     s0 : sequence of array or None, shape (n_a, m)
         Initial states in the order of ``cell.states``; None and missing entries mean zeros.
     parameters : dict of str to array
         The keys of ``cell.parameter_keys``, and those of ``cell.head`` for an output layer.
     lengths : sequence or array of int, shape (m,), optional
-        Number of steps of each example, 0 to T_x. Entries past an example's length are ignored: its state no longer
-        changes and its outputs are zero.
+        Number of steps of each example, 0 to T_x. Past its length, an example's inputs are ignored, its state stays
+        constant and its outputs are zero.
     keep_caches : bool
         False for inference: nothing is saved for a backward pass, which is faster and takes less memory.
 
@@ -91,17 +87,17 @@ def recurrent_backward(
         Cotangents of the states after the first T <= T_x steps, in the order of ``cell.states``; None and missing
         entries mean zeros.
     caches : Caches, or (steps, x)
-        What `recurrent_forward` returned.
+        From `recurrent_forward`.
     ds_final : sequence of array or None, shape (n_a, m)
         Cotangents of the final states, added to those in `ds`. Requires T = T_x.
     consume : bool
-        Free the memory of `caches`, which cannot be used again.
+        Free the memory of `caches`, which then cannot be used again.
 
     Returns
     -------
     gradients : dict
-        dx (n_x, m, T), unless the inputs are indices; d<state>0 (n_a, m) for every state; and "d" + key for every
-        recurrent parameter.
+        dx (n_x, m, T), unless the inputs are indices; d<state>0 (n_a, m) per state; "d" + key per parameter of the
+        recurrent part.
 
     Raises
     ------
@@ -145,14 +141,14 @@ def run_backward(
 
 
 def name_inputs(dx: Array | None) -> dict[str, Array]:
-    """Return {"dx": dx}, or nothing for index inputs."""
+    """Return {"dx": dx}, or {} for index inputs."""
     return {} if dx is None else {"dx": dx}
 
 
 def step_forward(
     cell: Cell, xt: Array, states: Mapping[str, Array], parameters: Mapping[str, Array]
 ) -> tuple[tuple[Array, ...], Array | None, tuple[Any, ...]]:
-    """Run one step; return the states, each (n_a, m), yt_pred, and the course's cache tuple."""
+    """Run one step; return the states (n_a, m), yt_pred and the course's cache tuple."""
     call = arguments.step_call(cell, xt, states, parameters)
     outputs, caches = schedule.forward(call, call.x, parameters, keep=True)
     y = _head(call, outputs[0])
@@ -162,7 +158,7 @@ def step_forward(
 
 
 def step_backward(cell: Cell, ds: Mapping[str, Array], cache: tuple[Any, ...]) -> tuple[Array, Arrays, NamedGradients]:
-    """Return dxt, the cotangents of the previous states, and the parameter gradients of one step."""
+    """Return dxt, the cotangents of the previous states, and the parameter gradients."""
     if not isinstance(cache, tuple):
         raise TypeError(f"`cache` must be the tuple that {cell.name}_cell_forward returned; got {type(cache).__name__}")
     arguments.check_steps(cell, [cache])
@@ -181,7 +177,7 @@ def step_backward(cell: Cell, ds: Mapping[str, Array], cache: tuple[Any, ...]) -
 
 
 def _head(call: Call, a: Array) -> Array | None:
-    """Return the softmax of the output layer, zero past each length; None without an output layer."""
+    """Return the softmax outputs, zero past each length, or None without an output layer."""
     weights, bias = (call.parameters.get(key) for key in call.cell.head)
     if weights is None:
         return None

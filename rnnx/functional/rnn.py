@@ -1,4 +1,4 @@
-"""The course's Elman network; its equation is in `rnnx.cells.rnn`."""
+"""The course's Elman network. See `rnnx.cells.rnn` for the equation."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -73,14 +73,14 @@ def rnn_forward(
     ----------
     x : array, shape (n_x, m, T_x), or (m, T_x) of integers
         Inputs, float32 or float64; integer and bool are converted to the parameters' dtype. A two-dimensional
-        integer array holds the indices, 0 to n_x - 1, of one-hot columns, which are never built.
+        integer array holds indices, 0 to n_x - 1, of one-hot columns, which are never built.
     a0 : array, shape (n_a, m), or None
         Initial hidden state; None means zeros.
     parameters : dict of str to array
         Wax (n_a, n_x), Waa (n_a, n_a), ba (n_a, 1); for an output layer, also Wya (n_y, n_a), by (n_y, 1).
     lengths : sequence or array of int, shape (m,), optional
-        Number of steps of each example, 0 to T_x. Entries past an example's length are ignored: its state no
-        longer changes and its outputs are zero.
+        Number of steps of each example, 0 to T_x. Past its length, an example's inputs are ignored, its state
+        stays constant and its outputs are zero.
     keep_caches : bool
         False for inference: nothing is saved for a backward pass.
 
@@ -118,7 +118,7 @@ def rnn_backward(
     da_final : array, shape (n_a, m), optional
         Gradient with respect to the final hidden state, added to that in `da`. Requires T = T_x.
     consume : bool
-        Free the memory of `caches`, which cannot be used again.
+        Free the memory of `caches`, which then cannot be used again.
 
     Returns
     -------

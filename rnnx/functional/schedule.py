@@ -1,7 +1,4 @@
-"""Choose the engine of a pass, run it, and keep its tape for the backward pass.
-
-This module depends neither on the array library nor on the cell.
-"""
+"""Choose the engine of a pass, run it, and keep its tape for the backward pass."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,19 +14,16 @@ from rnnx.functional.caches import Caches, Steps, tape_of_steps
 
 
 def forward(call: Call, x: Array, parameters: Mapping[str, Array], *, keep: bool) -> tuple[Arrays, Caches]:
-    """Return the states of all steps, each (n_a, m, T_x), and the caches.
-
-    `x` and `parameters` are the caller's own objects; they appear in the cache tuples.
-    """
+    """Return the states (n_a, m, T_x) and the caches, whose tuples show the caller's `x` and `parameters`."""
     name = engines.select(call.xp, n_steps=call.n_steps, m=call.m)
     states, tape = engines.load(name).forward(call, keep=keep)
     return states, Caches(name, tape, x, parameters)
 
 
 def resolve(cell: Cell, caches: Any) -> tuple[Tape, str, Caches | None]:
-    """Return the tape of a caller's `caches`, the engine of its backward pass, and the `Caches` that own it.
+    """Return the tape of a caller's `caches`, the engine of its backward pass, and the owning `Caches`.
 
-    Accepts a `Caches`, its unpacked ``(steps, x)``, or a hand-built ``([cache, ...], x)``, which has no owner.
+    Hand-built caches, ``([cache, ...], x)``, have no owner.
     """
     if isinstance(caches, Caches):
         return caches.tape_for(cell), caches.engine, caches
@@ -49,7 +43,7 @@ def resolve(cell: Cell, caches: Any) -> tuple[Tape, str, Caches | None]:
 
 
 def backward(tape: Tape, engine: str, cotangents: Cotangents, n_steps: int) -> Gradients:
-    """Return the gradients of the first `n_steps` steps: those that the cotangents cover."""
+    """Return the gradients of the first `n_steps` steps, which the cotangents cover."""
     part = tape.steps(0, n_steps)
     if n_steps == 0 and engine != "reference":  # other engines do not run empty passes
         part, engine = replace(part, own=None), "reference"

@@ -1,4 +1,4 @@
-"""A recurrent layer that is fed one time step at a time and keeps its state between calls."""
+"""Recurrent layers fed one time step at a time."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,17 +12,17 @@ from rnnx.functional import arguments
 
 
 class Stream:
-    """Run a cell one time step at a time, with its weights packed once.
+    """Run a cell one time step at a time, keeping its state and packed weights between calls.
 
-    A step checks nothing and, on the `cpu` engine, allocates nothing. For whole sequences use `recurrent_forward`,
-    which is faster per step. A stream is not thread-safe.
+    Steps check nothing and, on the `cpu` engine, allocate nothing. For whole sequences, `recurrent_forward` is faster.
+    A stream is not thread-safe.
 
     Parameters
     ----------
     cell : Cell or str
         Your own cell, or the name of one in ``rnnx.CELLS``.
     parameters : dict of str to array
-        As in `recurrent_forward`; they are copied. An output layer is ignored.
+        As in `recurrent_forward`; copied. An output layer is ignored.
     m : int
         Number of examples.
     s0 : sequence of array or None, shape (n_a, m)
@@ -78,7 +78,7 @@ class Stream:
         -------
         a : array, shape (n_a, m)
             The new hidden state. Do not write to it: the next step reads it. On the `cpu` engine, the step after
-            that overwrites it, so copy it if you need it longer.
+            next overwrites it, so copy it to keep it.
         """
         self._states = self._stepper.step(xt)
         return self._states[0]

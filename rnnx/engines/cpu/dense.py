@@ -1,8 +1,8 @@
-"""The matrix product of dense layers, by the engine's own GEMM.
+"""The matrix product of dense layers, with the engine's own GEMM.
 
-NumPy's BLAS is as fast, but its threads keep spinning for a while after every call, on the cores that the thread pool
-needs for the next pass: a training step of a character model took twice as long. Small products, for which a BLAS wakes
-no threads, and very large ones, for which its threads pay off, are left to it.
+NumPy's BLAS is as fast, but its threads spin for a while after each call, on the cores that the thread pool needs next:
+a training step of a character model took twice as long. Small products, for which a BLAS wakes no threads, and very
+large ones, where its threads pay off, still use it.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ _LARGEST = 1 << 30
 
 @lru_cache(maxsize=4)
 def _functions(dtype: np.dtype) -> tuple[int, int, Callable[..., None], Callable[..., None]]:
-    """Vectors of a micro-panel, bytes of a vector, and the functions `product` and `copy`."""
+    """Return NV, the bytes of a vector, and the functions `product` and `copy`."""
     nv = panel_vectors(1)
     run = leaves.python_function(leaves.PRODUCT, product(dtype, nv))
     return nv, dtype.itemsize * lanes(dtype), run, leaves.python_function(leaves.COPY, copies(dtype)["copy"])
@@ -55,7 +55,7 @@ def matmul(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.n
 
 
 def _pack(b: np.ndarray, packed: int, vectors: int, tail: int) -> None:
-    """Pack the rows of b; see `gemm` for the layout."""
+    """Pack b in the layout of `gemm`."""
     nv, size, _, copy = _functions(b.dtype)
     n_k, row, source = b.shape[0], b.strides[0], address(b)
     for k0 in range(0, n_k, KC):

@@ -1,9 +1,4 @@
-"""The compiled engine for NumPy arrays: one compiled job for a whole pass, on a thread pool.
-
-This file allocates the arrays of a pass and runs it on them. README.md says where everything else is.
-
-Dimensions: T steps, m examples, n units, n_x inputs.
-"""
+"""The compiled engine for NumPy arrays: allocates the arrays of a pass and runs it. Start with README.md."""
 
 import itertools
 
@@ -99,7 +94,7 @@ ENGINE: Engine = CpuEngine()
 
 
 def _inputs(call: Call, copy: bool) -> tuple[np.ndarray, Layout | None]:
-    """Return the array that the job is given as x, and its layout if the job copies it; otherwise it is time-major."""
+    """Return the job's x, and its layout if the job must copy it to time-major memory."""
     if call.indices:
         return np.asfortranarray(call.x, np.int64).T, None
     x, layout = layout_of(call.x)
@@ -125,7 +120,7 @@ def _stage_gradients(cell: Cell, n: int, block: list[np.ndarray], keys: tuple[st
 
 
 def compile_ahead(cell: Cell, dtype: str) -> None:
-    """Compile, or load, all that a cell needs, by running it on one element."""
+    """Compile or load everything that a cell needs, by running it on one element."""
 
     def ones(*shape: int) -> np.ndarray:
         return np.ones(shape, dtype)

@@ -1,4 +1,4 @@
-"""One step at a time, with the weights packed once."""
+"""Single steps, with the weights packed once."""
 
 import numpy as np
 
@@ -25,13 +25,13 @@ class CpuStepper:
         self._states = self._arrays[: len(s0)]
         self._results = tuple(tuple(S[slot].T for S in self._states) for slot in (1, 0))
         for result in (*self._results[0], *self._results[1]):
-            result.flags.writeable = False  # the caller's; the next steps overwrite it
+            result.flags.writeable = False  # later steps overwrite it
         self._work = passes[0].work
         threads, unit_parallel = thread_pool.policy.get().split(self._work)
-        if not unit_parallel:  # a unit-parallel descriptor also serves one thread, if the pool is taken
+        if not unit_parallel:  # unit-parallel descriptors also work on one thread, if the pool is busy
             threads = 1
         templates = [step.template(threads, unit_parallel) for step in passes]
-        # The workspace holds only packed weights and scratch memory; here it lives as long as the stepper.
+        # It holds the packed weights, so it must live as long as the stepper.
         self._workspace = empty((templates[0].workspace + LINE,), np.uint8)
         place = address(self._workspace)
         given = {"block": self._arrays[0]}
@@ -43,7 +43,7 @@ class CpuStepper:
         self.set(s0)
 
     def _pack(self) -> None:
-        """Pack the weights, by a step whose result is not used."""
+        """Pack the weights, by running a step and discarding its result."""
         for array in self._arrays:
             array[...] = 0
         set_field(self._descriptors[0], "pack", 1)
@@ -66,7 +66,7 @@ class CpuStepper:
             return self._results[slot]
         pool = thread_pool.pool()
         try:
-            set_field(self._descriptors[slot], "barrier", pool.barrier)  # the child of a fork has another one
+            set_field(self._descriptors[slot], "barrier", pool.barrier)  # another one after a fork
             pool.run(self._job, self._threads, self._addresses[slot])
         finally:
             pool.release()

@@ -1,4 +1,4 @@
-"""The backward pass of a cell on a stream: its memory, its cotangents, the loop over time, and the gradients.
+"""The backward pass of a cell on a stream.
 
 Dimensions: T steps, m examples, n units, n_x inputs, G gates of all stages, G_i gates of stage i.
 """
@@ -20,19 +20,18 @@ from rnnx.engines.protocol import Cotangents, Gradients
 
 
 def _cotangent(slot: Slot) -> str:
-    """Name of the array that carries a slot's cotangent. A state has one array, before and after a step."""
+    """Name of the array of a slot's cotangent. A state has one array, before and after a step."""
     return f"d_{slot.kind}{slot.number}"
 
 
 class Backward(Pass):
     """A backward pass.
 
-    Arrays of cotangents: dZ (T, m, G n) for the input sides; dZh<i> (T, m, G_i n) for the recurrent sides of stage i if
-    they differ; d_state<k> and d_saved<k> (m, n) for the values of the current step; dS<k> (T, m, n) for the states of
-    all steps, from the caller.
+    Arrays of cotangents: dZ (T, m, G n), of the input sides; dZh<i> (T, m, G_i n), of the recurrent sides of stage i if
+    they differ; d_state<k> and d_saved<k> (m, n), of the current step's values; dS<k> (T, m, n), the caller's.
 
     `given` says for which states the caller has cotangents. Those in `in_place` are not copied if they are time-major.
-    `tape` has the addresses of the arrays of the forward pass by name, see `Pass`.
+    `tape` maps the names of the forward pass's arrays to addresses, see `Pass`.
     """
 
     def __init__(
@@ -67,7 +66,7 @@ class Backward(Pass):
         return self._tape.get(name) or self.memory.address(name)
 
     def load(self, cotangents: Cotangents, lengths: Array | None) -> None:
-        """Copy the cotangents of a call to the memory of the pass."""
+        """Copy the cotangents of a call to the pass's memory."""
         stream, launch, key, memory = self.stream, self.launch, self.key, self.memory
         if lengths is not None:
             memory.array("lengths")[...] = lengths
@@ -79,7 +78,7 @@ class Backward(Pass):
                 to_time_major(stream, launch, d, memory.address(f"dS{k}"), (key.n_steps, key.m, key.n))
 
     def loop(self) -> None:
-        """Run the loop over time, without an allocation or a synchronization."""
+        """Run the loop over time, without allocating or synchronizing."""
         if self._cluster_rows:
             states = range(len(self.key.cell.states))
             values = {f"d_given{k}": self._given_address(k) for k in states}
@@ -92,11 +91,11 @@ class Backward(Pass):
                 self._product(stage, t)
 
     def _given_address(self, k: int) -> int:
-        """The caller's cotangents of state k at all steps; 0 if there are none."""
+        """Return the address of the caller's cotangents of state k, or 0."""
         return self._in_place.get(k) or self.memory.address(f"dS{k}")
 
     def _sides(self, stage: StageWiring) -> tuple[Matrix, Matrix]:
-        """The cotangents of the input side and the recurrent side of a stage."""
+        """Return the cotangents of the input and recurrent sides of a stage."""
         key, memory, columns = self.key, self.memory, stage.n_gates * self.key.n
         dzx = memory.matrix("dZ").block(0, key.m, stage.first_gate * key.n, columns)
         dzx = dzx._replace(step=self.step * key.n_gates)
@@ -120,13 +119,13 @@ class Backward(Pass):
             return self._place(slot)
 
         values = {name_of(argument): place(argument) for argument in stage.backward_arguments()}
-        # The kernel has written the direct path, to which the product is added; without one it overwrites.
+        # The product is added to the direct path that the kernel has written, if there is one.
         beta = int(has_direct_path(key.cell, stage.number) or key.has_lengths)
         target = self.memory.matrix(_cotangent(stage.operand))
         return StageStep(kernel.name, self._bind(stage, kernel, values), dzh, self._wh(stage), target, beta)
 
     def gradients(self, xp: Any) -> Gradients:
-        """Compute the gradients after the loop, in memory that belongs to the caller."""
+        """Compute the gradients after the loop, in new memory."""
         stream, key, memory, cell = self.stream, self.key, self.memory, self.key.cell
         dtype, m, n, n_x, rows = key.dtype, key.m, key.n, key.n_x, key.n_gates * key.n
         shapes: Shapes = {"w": ((rows, n + n_x), dtype), "b": ((rows,), dtype)}
@@ -154,7 +153,7 @@ class Backward(Pass):
         return Gradients(dx, tuple(results.array(f"ds{k}").T for k in range(len(cell.states))), named)
 
     def _stage_gradients(self, stage: StageWiring, results: Arena) -> StageGradients:
-        """The gradients of a stage's parameters; those of the input weights and biases are already in `results`."""
+        """Return a stage's gradients; those of the input weights and biases are already in `results`."""
         key, n, columns = self.key, self.key.n, stage.n_gates * self.key.n
         first, n_rows, name = stage.first_gate * n, key.n_steps * key.m, f"bh{stage.number}"
         dzh = self._sides(stage)[1]._replace(rows=n_rows)

@@ -1,10 +1,8 @@
 """The CUDA source of whole passes for small hidden sizes: one kernel on thread block clusters.
 
-The mathematics is traced from the cell as in `codegen`. Here the kernel contains the loop over time, and the states are
-in shared memory. The building blocks are in ``kernels/cluster.cuh``.
-
-Dimensions as in `codegen`. `a` counts the elements of a block, example `j` of the cluster by unit `u` of the block. A
-thread keeps the same elements in all steps.
+Cells are traced as in `codegen`, but the kernel contains the loop over time and keeps the states in shared memory. The
+building blocks are in ``kernels/cluster.cuh``. Dimensions as in `codegen`; `a` is an element of a block, example `j` of
+the cluster by unit `u` of the block. A thread keeps the same elements in all steps.
 """
 
 from functools import lru_cache
@@ -15,8 +13,8 @@ from rnnx.engines.gpu.codegen import Kernel, load, make_kernel, read
 from rnnx.engines.gpu.trace import trace_backward, trace_forward
 
 CLUSTER, THREADS = 8, 512  # blocks per cluster; threads per block
-PARTS, ROW_PARTS = 4, 8  # threads that share a sum: forward over its terms, backward over the rows
-_RESIDENT = 16  # clusters that an H200 runs at once
+PARTS, ROW_PARTS = 4, 8  # threads per sum, which split its terms (forward) or the rows (backward)
+_RESIDENT = 16  # clusters resident on an H200
 
 _NAMES = {"CLUSTER": CLUSTER, "THREADS": THREADS, "PARTS": PARTS, "ROW_PARTS": ROW_PARTS}
 _DEFINED = "".join(f"#define RNNX_{name} {value}\n" for name, value in _NAMES.items())
@@ -41,13 +39,13 @@ _SIZES = ("const i64* lengths", "i64 n_steps", "i64 m", "i64 n", "i64 row")
 
 @lru_cache(maxsize=64)
 def source(cell: Cell) -> str:
-    """The kernels ``cluster_forward`` and ``cluster_backward``."""
+    """Return the kernels ``cluster_forward`` and ``cluster_backward``."""
     kernels = (forward_kernel(cell).text, backward_kernel(cell).text)
     return "\n".join([_DEFINED, read("prelude.cuh"), read("cluster.cuh"), *kernels])
 
 
 def _stored(cell: Cell) -> list[str]:
-    """Parameters for the arrays over time: states and saved values."""
+    """Parameters for the states and saved values of all steps."""
     counts = {"S": len(cell.states), "K": len(cell.saved)}
     return [f"storage* {letter}{k}" for letter, count in counts.items() for k in range(count)]
 
@@ -60,9 +58,9 @@ def _at(slot: Slot, saved_step: str = "m * n") -> str:
 
 
 def rows_per_cluster(cell: Cell, itemsize: int, n: int, m: int, limit: int) -> int:
-    """Examples per cluster: so many that all clusters run at once, if the memory `limit` of a block allows it.
+    """Return the examples per cluster, so that all clusters are resident if a block's memory `limit` allows.
 
-    0 if the weights do not fit into shared memory.
+    Return 0 if the weights do not fit in shared memory.
     """
     choices = rows_choices(itemsize)
     enough = next((rows for rows in choices if -(-m // rows) <= _RESIDENT), choices[-1])
@@ -71,7 +69,7 @@ def rows_per_cluster(cell: Cell, itemsize: int, n: int, m: int, limit: int) -> i
 
 
 def rows_choices(itemsize: int) -> tuple[int, ...]:
-    """Numbers of examples per cluster whose sums fit into registers."""
+    """Numbers of examples per cluster whose sums fit in registers."""
     return (1, 2, 4) if itemsize == 8 else (1, 2, 4, 8)
 
 
@@ -108,7 +106,7 @@ def _of_elements(names: list[str]) -> list[str]:
 
 
 def _entering(stage: StageWiring) -> list[str]:
-    """Arrays of a block that hold what a stage reads."""
+    """A block's arrays of the values that a stage reads."""
     return [f"s{stage.number}_{k}" for k in range(len(stage.reads))]
 
 
@@ -117,12 +115,10 @@ def _entering(stage: StageWiring) -> list[str]:
 
 @lru_cache(maxsize=64)
 def forward_kernel(cell: Cell) -> Kernel:
-    """The kernel ``cluster_forward``.
+    """Return the kernel ``cluster_forward``.
 
-    `zx` has rows of length `row`. With `index` they are the packed input weights; else there is one per example, and
-    `zx_step` elements from step to step. A step of the saved values has `saved_step` elements.
-
-    ``operand<i>`` holds the operand of stage i twice: one copy is read while the other is written.
+    `zx` has rows of length `row`: with `index`, the packed input weights; else one per example, with stride `zx_step`
+    between steps. `saved_step` is the stride of saved values. ``operand<i>`` is double-buffered.
     """
     stages = wiring(cell)
     # Register allocation depends on the order: others spill on sm_100.
@@ -178,10 +174,10 @@ def _forward_stage(stage: StageWiring) -> list[str]:
 
 @lru_cache(maxsize=64)
 def backward_kernel(cell: Cell) -> Kernel:
-    """The kernel ``cluster_backward``.
+    """Return the kernel ``cluster_backward``.
 
-    `d_given` holds the caller's cotangents of the states; it may be null. `carry` holds the cotangents of the final
-    states, and at the end those of the initial states. ``d<i>_<k>`` holds the cotangents of what stage i reads.
+    `d_given`, the caller's cotangents of the states, may be null. `carry` holds the cotangents of the final states,
+    later those of the initial states; ``d<i>_<k>`` the cotangents of what stage i reads.
     """
     stages, states = wiring(cell), range(len(cell.states))
     parameters = [f"const storage* d_given{k}" for k in states]
@@ -208,7 +204,7 @@ def _backward_stage(stage: StageWiring) -> list[str]:
     trace, dzx, dzh, d_reads = trace_backward(stage)
     i, gates, additive = stage.number, stage.n_gates, stage.stage.additive
     later_stage = 0 if stage.is_last else i + 1
-    # Neither rows past an example's end nor rows beyond m may contribute to a product.
+    # Rows past an example's end or beyond m must not contribute to a product.
     lines = ["for (int a = threadIdx.x; a < RNNX_ROWS * units; a += RNNX_THREADS) {"]
     lines += [f"  dz[({g} * units + a % units) * RNNX_ROWS + a / units] = real(0);" for g in range(gates)]
     lines += ["}", _ELEMENTS, *_PLACE]

@@ -1,12 +1,7 @@
 """The CUDA source of a cell's step kernels, generated from its traced functions.
 
-A kernel computes one stage of one time step, one thread per element of the state. The code around the mathematics is
-the same for every cell. The kernels include ``kernels/prelude.cuh``; kernels that depend on no cell are in
-``kernels/layout.cu``.
-
-The parameters of a kernel are declared once, in its text. A launch passes the arguments by name, see `Kernel.bind`.
-
-Dimensions: m examples, n units; j an example, u a unit, e = j n + u; t the time step.
+A kernel runs one stage of one time step, with one thread per element of the state. Dimensions: m examples, n units;
+j an example, u a unit, e = j n + u; t the time step.
 """
 
 import re
@@ -38,19 +33,19 @@ V = TypeVar("V")
 
 
 def options(dtype: DType) -> tuple[str, ...]:
-    """Compiler options for arrays of a dtype."""
+    """Return the compiler options for a dtype."""
     storage, real = _C_TYPES[dtype.name]
     return (f"-DRNNX_STORAGE={storage}", f"-DRNNX_REAL={real}", "-std=c++17")
 
 
 def real_dtype(dtype: DType) -> DType:
-    """The dtype that arrays of a dtype are computed and accumulated in."""
+    """Return the dtype of computation and accumulation for arrays of a dtype."""
     return np.dtype(np.float64 if dtype.name == "float64" else np.float32)
 
 
 @lru_cache(maxsize=64)
 def sources(cell: Cell) -> tuple[str, str]:
-    """The kernels that sequences of a cell need: those of any cell, and the cell's own."""
+    """Return the sources of the kernels common to all cells, and of the cell's own."""
     kernels = [kernel.text for stage in wiring(cell) for kernel in (forward_kernel(stage), backward_kernel(stage))]
     common = "\n".join([read("prelude.cuh"), read("layout.cu"), _pack()])
     return common, "\n".join([read("prelude.cuh"), *kernels])
@@ -67,7 +62,7 @@ def read(name: str) -> str:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel. Its parameters are 64 bits wide: pointers and integers."""
+    """A kernel, with 64-bit parameters: pointers and integers."""
 
     name: str
     parameters: tuple[str, ...]  # declarations, such as "i64 n"
@@ -79,7 +74,7 @@ class Kernel:
         return [declaration.rsplit(" ", 1)[1] for declaration in self.parameters]
 
     def bind(self, values: Mapping[str, V]) -> list[V]:
-        """Return the arguments, given by name, in the order of the parameters."""
+        """Return the named arguments in the order of the parameters."""
         if len(values) != len(self.parameters):
             raise TypeError(f"{self.name} has parameters {self.names}; got {list(values)}")
         return [values[name] for name in self.names]
@@ -106,12 +101,12 @@ def declared(text: str, name: str) -> Kernel:
 
 
 def name_of(argument: Argument) -> str:
-    """The name of the parameter for an argument of the wiring."""
+    """Return the parameter name of a wiring argument."""
     return argument.role if argument.per_gate else f"{argument.role}{argument.number}"
 
 
 def load(letter: str, places: Iterable[str]) -> list[str]:
-    """Lines that load the variables letter0, letter1, ... from addresses."""
+    """Return lines that load the variables letter0, letter1, ... from addresses."""
     return [f"const real {letter}{k} = load({place});" for k, place in enumerate(places)]
 
 
@@ -128,10 +123,7 @@ _SIZES = ("const i64* lengths", "i64 t", "i64 m", "i64 n", "i64 row", "i64 hrow"
 
 
 def forward_arrays(stage: StageWiring) -> list[Argument]:
-    """The values of a step that the forward kernel reads and writes.
-
-    If the last stage does not read the states of the previous step itself, it has them as "previous".
-    """
+    """Return the values that the forward kernel reads and writes, and "previous", states it does not read itself."""
     arrays = [argument for argument in stage.forward_arguments() if not argument.per_gate]
     if stage.is_last and stage.number:
         arrays += [Argument("previous", k, slot._replace(after=False)) for k, slot in enumerate(stage.writes)]
@@ -140,13 +132,11 @@ def forward_arrays(stage: StageWiring) -> list[Argument]:
 
 @lru_cache(maxsize=256)
 def forward_kernel(stage: StageWiring) -> Kernel:
-    """The kernel ``forward_<stage>``.
+    """Return the kernel ``forward_<stage>``.
 
-    `zx` has rows of length `row`: one per example, or with `index` one per input, which `index` selects. `zh` has rows
-    of length `hrow` and is null if it was added to `zx`. `b` and `bh` are the biases; `bh` may be null.
-
-    An index out of range gives NaN, because checking indices would have to wait for the device. Past an example's end
-    the states of the previous step are copied, and the other results are zero.
+    `zx` has rows of length `row`: one per example, or one per input, selected by `index`. `zh`, with rows of length
+    `hrow`, is null if it was added to `zx`. `b` and `bh` are the biases; `bh` may be null. An index out of range gives
+    NaN, because checking would synchronize. Past an example's end, states are copied and other results are zero.
     """
     pointers = [f"const storage* {name}" for name in ("zx", "zh", "b", "bh")]
     pointers += ["const i64* index", *(f"storage* {name_of(argument)}" for argument in forward_arrays(stage))]
@@ -173,9 +163,9 @@ def forward_kernel(stage: StageWiring) -> Kernel:
 
 @lru_cache(maxsize=256)
 def backward_kernel(stage: StageWiring) -> Kernel:
-    """The kernel ``backward_<stage>``. The pointers "d_given" may be null.
+    """Return the kernel ``backward_<stage>``. The pointers "d_given" may be null.
 
-    Past an example's end dzx and dzh are zero, and the cotangents of the states stay as they are.
+    Past an example's end, dzx and dzh are zero, and the cotangents of the states are unchanged.
     """
     trace, dzx, dzh, d_reads = trace_backward(stage)
     sides = {"dzx": ("row", dzx)} if stage.stage.additive else {"dzx": ("row", dzx), "dzh": ("hrow", dzh)}
@@ -193,7 +183,7 @@ def backward_kernel(stage: StageWiring) -> Kernel:
     for side, (_, results) in sides.items():
         lines += [f"store({side}_row + {g} * n, {result});" for g, result in enumerate(results)]
     for k, result in enumerate(d_reads):
-        # Without lengths, the product with the recurrent weights overwrites a zero.
+        # Without lengths, the recurrent product overwrites it, so a zero need not be stored.
         guard = "if (lengths) " if k == 0 and result == ZERO else ""
         lines.append(f"{guard}d_reads{k}[e] = {result};")
     types = {"d_writes": "real*", "d_reads": "real*"}  # the carried cotangents; all else is stored
@@ -202,7 +192,7 @@ def backward_kernel(stage: StageWiring) -> Kernel:
 
 
 class Job(NamedTuple):
-    """A matrix that `pack` copies: the arguments of ``copy_matrix`` in ``kernels/layout.cu``. No source: zeros."""
+    """Arguments of ``copy_matrix`` in ``kernels/layout.cu``; a source of 0 means zeros."""
 
     src: int
     row_from: int  # elements from one row of the source to the next
@@ -215,7 +205,7 @@ class Job(NamedTuple):
 
 
 def _pack() -> str:
-    """The kernel ``pack``: up to `PACK_JOBS` jobs in one launch, numbered by blockIdx.y."""
+    """Return the kernel ``pack``, which runs up to `PACK_JOBS` jobs, one per blockIdx.y."""
     copy = declared(read("layout.cu"), "copy_matrix")
     types = {name: declaration.rsplit(" ", 1)[0] for name, declaration in zip(copy.names, copy.parameters, strict=True)}
     parameters = [f"{types[field]} {field}{job}" for job in range(PACK_JOBS) for field in Job._fields]

@@ -1,8 +1,7 @@
-"""Matrix products by cuBLAS, on a handle of our own.
+"""Matrix products by cuBLAS, called directly.
 
-CuPy refuses to call cuBLAS while a stream is being captured, and it copies operands that are parts of larger matrices.
-The maintained binding, nvmath-python, depends on cuda-bindings and cuda-core, and its version must match that of CUDA.
-The few functions used here have not changed since CUDA 12.
+CuPy refuses to call cuBLAS during stream capture, and copies submatrices. nvmath-python depends on cuda-bindings,
+cuda-core and a matching CUDA version. The few functions used here have not changed since CUDA 12.
 """
 
 import ctypes
@@ -14,13 +13,13 @@ from rnnx.engines.gpu.device import Matrix
 _TYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 14}
 _COMPUTE_32F, _COMPUTE_32F_FAST_TF32, _COMPUTE_64F = 68, 77, 70
 _DEFAULT_ALGORITHM = -1
-_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION = 16  # partial sums of 16-bit products are float32, too
+_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION = 16  # float32 partial sums of 16-bit products
 _LARGEST_INT = 2**31 - 1
 WORKSPACE = 32 << 20  # bytes; NVIDIA's recommendation for Hopper
 
 
 def load() -> ctypes.CDLL:
-    """Load the cuBLAS that CuPy uses, wherever it is installed."""
+    """Load the cuBLAS library that CuPy uses."""
     from cuda.pathfinder import load_nvidia_dynamic_lib
 
     found = load_nvidia_dynamic_lib("cublas").abs_path
@@ -42,7 +41,7 @@ def load() -> ctypes.CDLL:
 
 
 class Blas:
-    """A cuBLAS handle for the device that is current when it is created. One thread at a time may use it."""
+    """A cuBLAS handle for the current device. Not thread-safe."""
 
     def __init__(self, library: Any = None) -> None:
         self._library = load() if library is None else library
@@ -61,7 +60,7 @@ class Blas:
             raise RuntimeError(f"{function} failed with status {status}")
 
     def use(self, stream: int, workspace: int) -> None:
-        """Set the stream, and the address of `WORKSPACE` bytes, which setting the stream resets."""
+        """Set the stream and then, because that resets it, the workspace of `WORKSPACE` bytes."""
         self._check("cublasSetStream_v2", self._handle, stream)
         self._check("cublasSetWorkspace_v2", self._handle, workspace, WORKSPACE)
 
@@ -75,7 +74,7 @@ class Blas:
         inner = a.rows if a.transposed else a.columns
         numbers = self._numbers[compute]
         types = [_TYPES[matrix.dtype.name] for matrix in (b, a, c)]
-        # Sizes that need more than 32 bits have a function of their own.
+        # Sizes beyond 32 bits need the 64-bit interface.
         large = max(c.rows, c.columns, inner, a.stride, b.stride, c.stride) > _LARGEST_INT
         self._check(
             "cublasGemmEx_64" if large else "cublasGemmEx",

@@ -1,8 +1,5 @@
 # ruff: noqa: D102 - methods are documented in `DeviceStream`
-"""The device of CuPy arrays: CuPy's memory pool, kernels and CUDA graphs, and cuBLAS on a handle of our own.
-
-Work is queued on the stream that is current in CuPy when a function is called, on the device of its arrays.
-"""
+"""CuPy devices. Work is queued on CuPy's current stream, on the device of the arrays."""
 
 import contextlib
 import os
@@ -15,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 import cupy
-from cupy._core import _routines_linalg as _linalg  # the only place to read what CUPY_TF32 sets
+from cupy._core import _routines_linalg as _linalg  # the only way to read the CUPY_TF32 setting
 
 from rnnx.engines.gpu import codegen, precision
 from rnnx.engines.gpu.cublas import WORKSPACE, Blas
@@ -24,16 +21,16 @@ from rnnx.engines.gpu.engine import GpuEngine
 from rnnx.engines.gpu.graphs import GraphCache
 from rnnx.engines.protocol import Engine
 
-_MAX_STREAMS = 16  # per device, for programs that create streams without end
+_MAX_STREAMS = 16  # per device, for programs that keep creating streams
 _DEFAULT_SHARED = 48 << 10  # bytes of dynamic shared memory that a kernel may use without opting in
-_PER_THREAD = 2  # the handle of CUDA's per-thread default stream
+_PER_THREAD = 2  # handle of CUDA's per-thread default stream
 
 # Whether the interpreter counts references.
 _COUNTS_REFERENCES = hasattr(sys, "getrefcount") and getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 class _Device:
-    """What the streams of a device share. The lock is held while the calls of a pass are made."""
+    """What the streams of a device share. The lock is held while a pass is queued."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -53,7 +50,7 @@ _devices_lock = threading.Lock()
 
 @contextlib.contextmanager
 def stream_of(array: Any) -> Iterator["CupyStream"]:
-    """Lock the device of an array and give access to its current stream."""
+    """Lock the device of an array and yield its current stream."""
     number = array.device.id
     with cupy.cuda.Device(number):
         with _devices_lock:
@@ -75,14 +72,14 @@ def stream_of(array: Any) -> Iterator["CupyStream"]:
 
 @lru_cache(maxsize=256)
 def _module(device: int, text: str, options: tuple[str, ...]) -> dict[str, Any]:
-    """The kernels of a source on a device, by name. They are loaded here, because a capture must not load kernels."""
+    """Compile a source and load its kernels, by name, because kernels cannot be loaded during capture."""
     del device
     module = cupy.RawModule(code=text, options=options)
     return {name: module.get_function(name) for name in codegen.kernel_names(text)}
 
 
 def _precision() -> str:
-    """The precision of `rnnx.use_precision`, by default that of CuPy's own setting."""
+    """Return the precision set by `rnnx.use_precision`, by default CuPy's setting."""
     chosen = precision.chosen.get()
     if chosen is not None:
         return chosen
@@ -90,7 +87,7 @@ def _precision() -> str:
 
 
 class CupyStream(DeviceStream):
-    """A stream of CuPy."""
+    """A CuPy stream."""
 
     def __init__(self, device: _Device) -> None:
         self._device, self.graphs = device, GraphCache(self)
@@ -100,8 +97,8 @@ class CupyStream(DeviceStream):
         self._stream: Any = None
 
     def enter(self, stream: Any) -> None:
-        """Prepare for calls on `stream`, the current one."""
-        if stream.is_capturing():  # replays would write to temporary memory that others may own by then
+        """Prepare for calls on `stream`, CuPy's current stream."""
+        if stream.is_capturing():  # replays would write to temporary memory that may have been freed
             raise RuntimeError("calls of rnnx cannot be captured in a CUDA graph: rnnx captures its own loops")
         self._stream, self.precision, self.can_capture = stream, _precision(), self._device.can_capture
         self._device.blas.use(stream.ptr, self._workspace.ptr)
@@ -146,7 +143,7 @@ class CupyStream(DeviceStream):
         return launch
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None] | None:
-        """See `DeviceStream`. A failure warns, and nothing is captured on this device any more."""
+        """See `DeviceStream`. A failure warns and disables capture on this device."""
         device, outer = self._device, self._stream
         stream = cupy.cuda.Stream(non_blocking=True)
         try:

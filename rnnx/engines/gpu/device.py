@@ -1,7 +1,4 @@
-"""What the GPU engine needs from a device: memory, matrix products, kernels and CUDA graphs. No array library here.
-
-`cupy_device` implements it with CuPy. The tests implement it on the CPU with kernels from a C++ compiler.
-"""
+"""The interface of a GPU device, independent of the array library: memory, products, kernels and CUDA graphs."""
 
 import math
 from collections.abc import Callable
@@ -17,7 +14,7 @@ ALIGNMENT = 256  # bytes
 
 
 class Matrix(NamedTuple):
-    """A row-major matrix in device memory, or its transpose. Its address may depend on the time step."""
+    """A row-major matrix in device memory, or its transpose, at an address that may depend on the time step."""
 
     address: int
     rows: int
@@ -28,40 +25,40 @@ class Matrix(NamedTuple):
     step: int = 0  # bytes from one time step to the next
 
     def at(self, t: int) -> "Matrix":
-        """The matrix at step t."""
+        """Return the matrix at step t."""
         return self._replace(address=self.address + t * self.step)
 
     @property
     def T(self) -> "Matrix":
-        """The transpose; no copy."""
+        """The transpose, without a copy."""
         return self._replace(transposed=not self.transposed)
 
     def block(self, row: int, rows: int, column: int, columns: int) -> "Matrix":
-        """Return a part of a matrix that is not transposed."""
+        """Return a submatrix; the matrix must not be transposed."""
         offset = (row * self.stride + column) * self.dtype.itemsize
         return self._replace(address=self.address + offset, rows=rows, columns=columns)
 
 
 class StepArgument(NamedTuple):
-    """A kernel argument: an address or a number that grows by `step` per time step."""
+    """A kernel argument, an address or a number, that grows by `step` per time step."""
 
     base: int  # at step 0
     step: int = 0
 
 
 class DeviceStream(Protocol):
-    """One stream of one device. All calls are asynchronous and run in the order in which they are made."""
+    """One stream of one device. All calls are asynchronous and run in order."""
 
     precision: str  # of float32 products: "ieee" or "tf32"
     can_capture: bool  # whether `capture` may succeed
-    cluster_shared_bytes: int  # shared memory of a block if whole passes may run on thread block clusters; else 0
+    cluster_shared_bytes: int  # shared memory per block for passes on thread block clusters; 0 disables them
     graphs: Any  # a `graphs.GraphCache` of this stream
 
     def allocate(self, size: int) -> Any:
-        """Return `size` bytes of aligned memory, which lives as long as something refers to it."""
+        """Allocate `size` bytes of aligned memory, freed with its last reference."""
 
     def array(self, memory: Any, offset: int, shape: tuple[int, ...], dtype: DType) -> Array:
-        """Return an array in C order inside such memory. It keeps the memory alive."""
+        """Return an array in C order inside memory, which it keeps alive."""
 
     def base(self, memory: Any) -> int:
         """Return the address of the memory."""
@@ -85,7 +82,7 @@ class DeviceStream(Protocol):
         """
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None] | None:
-        """Capture `work` in a CUDA graph without running it; return its replay, or None if capture failed."""
+        """Capture `work` in a CUDA graph without running it; return a function that replays it, or None on failure."""
 
     def graph_memory(self) -> int:
         """Return the number of bytes that captured passes may hold between calls."""
@@ -117,7 +114,7 @@ class Arena:
         return self.stream.array(self.memory, self._offsets[name], shape, dtype)
 
     def matrix(self, name: str) -> Matrix:
-        """Return an array as a matrix whose rows are the last dimension."""
+        """Return an array as a matrix with one row per vector along the last dimension."""
         shape, dtype = self._arrays[name]
         columns = shape[-1]
         return Matrix(self._addresses[name], math.prod(shape) // columns, columns, columns, dtype)

@@ -1,11 +1,5 @@
 # ruff: noqa: D102 - methods are documented in `rnnx.engines.protocol`
-"""The engine for arrays on a GPU: matrix products by a library, one fused kernel per stage and step, CUDA graphs.
-
-This file copies arguments and results between the caller's arrays and the memory of a pass. The engine depends on no
-array library, only on `device.DeviceStream`.
-
-Dimensions: T steps, m examples, n units, n_x inputs, G gates of all stages.
-"""
+"""The engine for arrays on a GPU: copies between the caller's arrays and the memory of a pass. See README.md."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -29,7 +23,7 @@ StreamOf = Callable[[Array], AbstractContextManager[DeviceStream]]
 
 
 class TapeMemory(NamedTuple):
-    """What the engine keeps on a tape, as `Tape.own`."""
+    """The engine's part of a tape, `Tape.own`."""
 
     key: PassKey
     arena: Arena  # with the packed parameters
@@ -54,7 +48,7 @@ class GpuEngine:
             S = tuple(work.kept.array(f"S{k}") for k in states)
             if keep or captured or key.has_lengths:
                 outputs = tuple(_output(work, s) for s in S)
-            else:  # nothing else refers to this memory
+            else:  # no other reference to this memory
                 outputs = tuple(s[1:, ...] for s in S)
             x, saved, own = call.x.T, None, None
             parameters: Mapping[str, Array] = recurrent_parameters(call.cell, call.parameters)
@@ -82,7 +76,7 @@ class GpuEngine:
             addresses |= {name: arena.address(name) for name in packed_shapes(key)}
             captured = own.captured if own and own.key == key else None
             run: Callable[[], None]
-            # A CUDA graph is valid for the stream and the addresses with which it was captured.
+            # A CUDA graph is valid only for its stream and addresses.
             if captured and captured.stream is stream and addresses["S0"] == captured.forward.address("S0"):
                 work, run = captured.backward(given, addresses)
             else:
@@ -109,7 +103,7 @@ class GpuEngine:
 
 
 class GpuStepper:
-    """See `rnnx.engines.protocol.Stepper`: a forward pass of one step, repeated in the same memory."""
+    """See `rnnx.engines.protocol.Stepper`. Repeats a forward pass of one step in the same memory."""
 
     def __init__(self, stream_of: StreamOf, call: Call) -> None:
         self._stream_of = stream_of
@@ -133,7 +127,7 @@ class GpuStepper:
 
 
 def _output(work: Forward, states: Array) -> Array:
-    """A copy of the states after every step, (T, m, n), zero past an example's end."""
+    """Copy the states after every step, (T, m, n), with zeros past each length."""
     key, lengths = work.key, work.working.address("lengths")
     shape = (key.n_steps, key.m, key.n)
     memory = Arena(work.stream, {"S": (shape, key.dtype)})
@@ -142,7 +136,7 @@ def _output(work: Forward, states: Array) -> Array:
 
 
 def _matrix(stream: DeviceStream, a: Array) -> tuple[Matrix, Any]:
-    """An array as a matrix, and the array it points to: a copy only if neither rows nor columns are contiguous."""
+    """Return an array as a matrix, and the array that owns it: a copy unless rows or columns are contiguous."""
     for transposed, array in ((False, a), (True, a.T)):
         by_row, by_column = stream.strides(array)
         rows, columns = array.shape

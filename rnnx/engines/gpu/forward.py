@@ -1,4 +1,4 @@
-"""The forward pass of a cell on a stream: its memory, its inputs, and the loop over time.
+"""The forward pass of a cell on a stream.
 
 Dimensions: T steps, m examples, n units, n_x inputs, G gates of all stages, G_i gates of stage i.
 """
@@ -19,8 +19,8 @@ from rnnx.engines.protocol import Call
 class Forward(Pass):
     """A forward pass.
 
-    `kept` holds what a backward pass needs, see `Pass`; without ``keep`` only the states. `working` holds the rest:
-    the input sides in Z (T, m, G n), and the recurrent sides in Zh<i> (m, G_i n) unless they are added to Z.
+    `kept` holds the arrays for a backward pass, see `Pass`; without ``keep``, only the states. `working` holds the
+    input sides Z (T, m, G n) and, unless they are added to Z, the recurrent sides Zh<i> (m, G_i n).
     """
 
     def __init__(self, stream: DeviceStream, key: PassKey) -> None:
@@ -54,7 +54,7 @@ class Forward(Pass):
         return self.kept if name in self.kept else self.working
 
     def load(self, call: Call) -> None:
-        """Copy the arguments of a call to the memory of the pass, and compute the input sides."""
+        """Copy the arguments of a call to the pass's memory, and compute the input sides."""
         self.load_state(call.parameters, call.s0)
         if call.lengths is not None:
             self.working.array("lengths")[...] = call.lengths
@@ -70,10 +70,7 @@ class Forward(Pass):
             to_time_major(self.stream, self.launch, state, self.kept.address(f"S{k}"), (1, self.key.m, self.key.n))
 
     def project(self, x: Array) -> None:
-        """Compute the input sides of all steps from x (n_x, m, T), or (n_x, m) for one step.
-
-        The caller may change `x` later, so it is copied if a backward pass may follow.
-        """
+        """Compute all input sides from x (n_x, m, T), or (n_x, m) for one step; copy x for a backward pass."""
         key, lengths = self.key, self.working.address("lengths")
         X, wx = self.arena("X").matrix("X"), self.arena("wx").matrix("wx")
         if x.ndim == 3 and not key.keep and not key.has_lengths and is_time_major(self.stream, x):
@@ -83,7 +80,7 @@ class Forward(Pass):
         self.stream.gemm(X, wx.T, self.working.matrix("Z"))
 
     def loop(self) -> None:
-        """Run the loop over time, without an allocation or a synchronization."""
+        """Run the loop over time, without allocating or synchronizing."""
         if self._cluster_rows:
             self._run_clusters()
             return
@@ -104,7 +101,7 @@ class Forward(Pass):
         self._whole_pass(cluster_codegen.forward_kernel(key.cell), values)
 
     def _stage(self, stage: StageWiring, before: int = 0, after: int = 1) -> StageStep:
-        """The work of a stage. At step 0 it reads the states S<k>[before] and writes S<k>[after]."""
+        """Return the work of a stage. At step 0, it reads the states S<k>[before] and writes S<k>[after]."""
         key, i, kernel, size = self.key, stage.number, forward_kernel(stage), self.key.dtype.itemsize
         first, columns, row_step = stage.first_gate * key.n, stage.n_gates * key.n, key.n_gates * self.step
         values = {name_of(a): self._place(a.slot, before, after) for a in forward_arrays(stage) if a.slot}
@@ -128,7 +125,7 @@ class Forward(Pass):
 
 
 class Alternating(Forward):
-    """A forward pass of one step that can be repeated: it reads S<k>[0] and writes S<k>[1], or the reverse."""
+    """A repeatable forward pass of one step, which alternates between reading S<k>[0] and S<k>[1]."""
 
     def __init__(self, stream: DeviceStream, key: PassKey) -> None:
         super().__init__(stream, key)
@@ -136,6 +133,6 @@ class Alternating(Forward):
         self.slot = 0  # index of the current states
 
     def loop(self) -> None:
-        """Do one step."""
+        """Run one step."""
         self._step(self._back if self.slot else self._stages, 0)
         self.slot = 1 - self.slot

@@ -1,7 +1,7 @@
-"""Passes that are kept with their memory and captured as CUDA graphs, so that a loop over time is one launch.
+"""Passes captured as CUDA graphs, so that a loop over time is one launch.
 
-A CUDA graph contains addresses, so its memory must stay where it is. The tape of a forward pass refers to that memory.
-As long as anything does, the captured pass is in use, and the next call with the same key gets another one.
+A CUDA graph contains addresses, so a captured pass owns its memory. As long as a tape or an array refers to the memory,
+the pass is in use, and the next call with the same key gets another one.
 """
 
 import itertools
@@ -18,7 +18,7 @@ IDLE_CALLS = 64  # forward calls after which an unused captured pass may be drop
 
 
 class CapturedLoop:
-    """A loop that runs uncaptured the first time, is captured then, and is replayed from then on."""
+    """A loop that runs uncaptured once, is then captured, and replayed from then on."""
 
     def __init__(self, stream: DeviceStream, loop: Callable[[], None]) -> None:
         self._stream, self._loop = stream, loop
@@ -34,7 +34,7 @@ class CapturedLoop:
 
 
 class CapturedPass:
-    """A forward pass, and the backward passes that followed it."""
+    """A forward pass and its backward passes."""
 
     def __init__(self, stream: DeviceStream, key: PassKey) -> None:
         self.stream, self.forward, self.last_used = stream, Forward(stream, key), 0
@@ -49,12 +49,12 @@ class CapturedPass:
 
     @property
     def free(self) -> bool:
-        """Whether no array outside refers to its memory."""
+        """Whether nothing outside refers to its memory."""
         references = self._references
         return references is not None and self.stream.references(self.forward.kept.memory) == references
 
     def backward(self, given: tuple[bool, ...], tape: Mapping[str, int]) -> tuple[Backward, CapturedLoop]:
-        """Return the backward pass for given cotangents of these states."""
+        """Return the backward pass for the states with `given` cotangents."""
         key = given, self.stream.precision
         if key not in self._backward:
             backward = Backward(self.stream, self.forward.key, given, tape)
@@ -63,7 +63,7 @@ class CapturedPass:
 
 
 class GraphCache:
-    """The captured passes of a stream: one or more for every key that came at least twice, if there is room."""
+    """The captured passes of a stream, for keys that occurred at least twice."""
 
     def __init__(self, stream: DeviceStream) -> None:
         self._stream = stream
@@ -75,7 +75,7 @@ class GraphCache:
         return itertools.chain.from_iterable(self._passes.values())
 
     def take(self, pass_key: PassKey) -> CapturedPass | None:
-        """Return a captured pass for a call; None if its key is new or there is no room."""
+        """Return a free captured pass; None if the key is new or there is no room."""
         if not self._stream.can_capture:
             return None
         now, key = next(self._clock), (pass_key, self._stream.precision)
@@ -88,7 +88,7 @@ class GraphCache:
                 return None
             try:
                 found = CapturedPass(self._stream, pass_key)
-            except MemoryError:  # an uncaptured pass needs less memory at a time
+            except MemoryError:  # an uncaptured pass needs less memory at once
                 for unused in [one for one in self if one.free]:
                     self._drop(unused)
                 return None
@@ -97,7 +97,7 @@ class GraphCache:
         return found
 
     def _make_room(self, size: int, now: int) -> bool:
-        """Drop captured passes that have been idle for long; return whether there is room now."""
+        """Drop long-idle captured passes; return whether there is room."""
         idle = sorted((p for p in self if p.free and now - p.last_used > IDLE_CALLS), key=lambda p: p.last_used)
         while not (room := self._has_room(size)) and idle:
             self._drop(idle.pop(0))

@@ -1,7 +1,4 @@
-"""Launches of the kernels that depend on no cell: those of ``kernels/layout.cu``, and `pack`.
-
-Dimensions: T steps, m examples, n features or units.
-"""
+"""Launches of the kernels common to all cells: those of ``kernels/layout.cu``, and `pack`."""
 
 from collections.abc import Sequence
 
@@ -27,9 +24,9 @@ def to_time_major(
     stream: DeviceStream, launch: Launch, source: Array | None, target: int, shape: tuple[int, int, int],
     lengths: int = 0, kernel: str = "time_major", *, from_time_major: bool = False,
 ) -> None:  # fmt: skip
-    """Copy an array (n, m, T) or (n, m), any strides, to (T, m, n) at address `target`; None stands for zeros.
+    """Copy an array (n, m, T) or (n, m), or with `from_time_major` (T, m, n), to (T, m, n) at address `target`.
 
-    `shape` is that of the target. `from_time_major` says that the source is (T, m, n), too.
+    `shape` is that of the target. A source of None means zeros.
     """
     n_steps, m, n = shape
     address, (sn, sm, st) = 0, (1, n, m * n)
@@ -46,7 +43,7 @@ def to_time_major(
 
 
 def is_time_major(stream: DeviceStream, source: Array) -> bool:
-    """Whether an array (n, m, T) is a view of (T, m, n) in C order, so that it can be read in place."""
+    """Whether an array (n, m, T) is a view of (T, m, n) in C order."""
     n, m, n_steps = source.shape
     expected = ((n, 1), (m, n), (n_steps, n * m))
     return all(size == 1 or have == want for have, (size, want) in zip(stream.strides(source), expected, strict=True))
@@ -55,7 +52,7 @@ def is_time_major(stream: DeviceStream, source: Array) -> bool:
 def pack_job(
     stream: DeviceStream, source: Array | None, target: int, strides: tuple[int, int], shape: tuple[int, int]
 ) -> Job:
-    """A job of `pack`: copy a matrix to an address with these strides; None stands for zeros."""
+    """Return a job of `pack` that copies a matrix to an address with given strides; None means zeros."""
     if source is None:
         return Job(0, 0, 0, target, *strides, *shape)
     row, column = stream.strides(source)
@@ -72,7 +69,7 @@ def pack(launch: Launch, jobs: Sequence[Job]) -> None:
 
 
 def sum_columns(stream: DeviceStream, launch: Launch, a: Matrix, target: int) -> None:
-    """Write the column sums of a matrix, in its dtype, to an address."""
+    """Write the column sums of a matrix to an address, in the matrix's dtype."""
     chunk, real = max(_CHUNK, -(-a.rows // _MAX_BLOCKS_Y)), real_dtype(a.dtype)
     n_chunks = -(-a.rows // chunk)
     partial = Arena(stream, {"sums": ((n_chunks, a.columns), real)})
@@ -84,7 +81,7 @@ def sum_columns(stream: DeviceStream, launch: Launch, a: Matrix, target: int) ->
 
 
 def scatter_add(launch: Launch, a: Matrix, index: int, target: Matrix) -> None:
-    """Write the transpose of `a` times one-hot rows, whose indices are at address `index`, to a matrix."""
+    """Write a^T times one-hot rows, whose indices are at address `index`, to a matrix."""
     sizes = {"stride": a.stride, "rows": a.rows, "columns": a.columns, "dst_stride": target.stride}
     blocks = (-(-a.columns // 128) * target.columns, 1)
     _run(launch, "scatter_add", blocks, (128, 1), 128 * 4, a=a.address, index=index, dst=target.address, **sizes)

@@ -1,4 +1,4 @@
-"""Packed parameters: the gates of a stage stacked, in one `Arena`.
+"""Packed parameters: stacked over gates, in one `Arena`.
 
 Dimensions: n units, n_x inputs, G gates of all stages, G_i gates of stage i.
 """
@@ -15,7 +15,7 @@ from rnnx.engines.gpu.pass_key import PassKey
 
 
 def packed_shapes(key: PassKey) -> Shapes:
-    """Arrays: wh<i> (G_i n, n), bh<i> (G_i n,), b (G n,), and wx (G n, n_x), or (n_x, G n) for inputs as indices."""
+    """Shapes of wh<i> (G_i n, n), bh<i> (G_i n,), b (G n,) and wx (G n, n_x), or (n_x, G n) for index inputs."""
     shapes: Shapes = {}
     for stage in wiring(key.cell):
         shapes[f"wh{stage.number}"] = ((stage.n_gates * key.n, key.n), key.dtype)
@@ -30,7 +30,7 @@ def pack(stream: DeviceStream, key: PassKey, parameters: Mapping[str, Array], ar
     n, n_x, size, jobs = key.n, key.n_x, key.dtype.itemsize, []
 
     def add(source: Array | None, name: str, row: int, strides: tuple[int, int], columns: int) -> None:
-        """Copy `columns` columns to the rows of an array from `row` on."""
+        """Copy `columns` columns to rows `row` ... of an array."""
         target = arena.address(name) + row * strides[0] * size
         jobs.append(launches.pack_job(stream, source, target, strides, (n, columns)))
 
@@ -47,7 +47,7 @@ def pack(stream: DeviceStream, key: PassKey, parameters: Mapping[str, Array], ar
 
 
 class PackedParameters(Mapping[str, Array]):
-    """The parameters of a pass by key, as views of packed arrays that are made on first access."""
+    """The parameters of a pass by key, views of packed arrays made on first access."""
 
     def __init__(self, xp: Any, key: PassKey, arena: Arena) -> None:
         self._xp, self._key, self._arena = xp, key, arena

@@ -19,16 +19,16 @@ class PassKey(NamedTuple):
     m: int
     n: int
     n_x: int
-    indices: bool  # whether the inputs are indices of one-hot columns
+    indices: bool  # whether inputs are indices of one-hot columns
     has_lengths: bool
-    optional_keys: tuple[str, ...]  # the optional parameters that were given
+    optional_keys: tuple[str, ...]  # keys of the given optional parameters
     keep: bool  # whether a backward pass may follow
 
     @classmethod
     def of(cls, source: Call | Tape, *, keep: bool) -> "PassKey":
-        """The key of a forward pass, or of the backward pass through a tape."""
+        """Return the key of a forward pass, or of the backward pass through a tape."""
         cell, dtype, has_lengths = source.cell, np.dtype(source.dtype), source.lengths is not None
-        given = set(source.parameters)  # not `in`, which would make arrays of packed parameters
+        given = set(source.parameters)  # `in` would create views of packed parameters
         optional = tuple(key for key in cell.optional_keys if key in given)
         sizes = (source.n_steps, source.m, source.n_a, source.n_x)
         return cls(cell, dtype, *sizes, source.indices, has_lengths, optional, keep)
@@ -40,7 +40,7 @@ class PassKey(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Estimated bytes of a forward and a backward pass together."""
+        """Estimated bytes of a forward and a backward pass."""
         per_row = (4 * self.n_gates + 2 * len(self.cell.states)) * self.n + 2 * self.n_x
         return self.dtype.itemsize * (self.n_steps * self.m * per_row + self.n_gates * self.n * (self.n + self.n_x))
 
@@ -49,5 +49,5 @@ class PassKey(NamedTuple):
         return any(gate.recurrent_bias in self.optional_keys for gate in stage.stage.gates)
 
     def separate_sides(self, stage: StageWiring) -> bool:
-        """Whether the recurrent side has an array of its own; else it is added to the input side."""
+        """Whether the recurrent side has its own array, rather than being added to the input side."""
         return self.indices or not stage.stage.additive

@@ -1,4 +1,4 @@
-"""What the forward and the backward pass share: the kernels of a cell, and the work of one stage in one step."""
+"""What forward and backward passes share: the kernels of a cell, and the work of one stage in one step."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -24,7 +24,7 @@ class StageStep(NamedTuple):
 class Pass:
     """The kernels of a cell, launched step by step, or once for a whole pass on thread block clusters.
 
-    Arrays have names: states S<k> (T + 1, m, n), saved values K<k> (T, m, n), inputs X, and those of `packing`.
+    Names of arrays: states S<k> (T + 1, m, n), saved values K<k> (T, m, n), inputs X, and those of `packing`.
     """
 
     def __init__(self, stream: DeviceStream, key: PassKey) -> None:
@@ -39,7 +39,7 @@ class Pass:
         raise NotImplementedError
 
     def _place(self, slot: Slot, before: int = 0, after: int = 1) -> StepArgument:
-        """The address of a slot's values. At step 0 the states are S<k>[before] and S<k>[after]."""
+        """Return the address of a slot's values. At step 0, the states are S<k>[before] and S<k>[after]."""
         if slot.kind == "saved":
             return StepArgument(self.address(f"K{slot.number}"), self.step if self.key.keep else 0)
         index = after if slot.after else before
@@ -50,7 +50,7 @@ class Pass:
         return Matrix(self.address(f"wh{stage.number}"), rows, n, n, self.key.dtype)
 
     def _bind(self, stage: StageWiring, kernel: Kernel, values: Mapping[str, StepArgument]) -> list[StepArgument]:
-        """The arguments of a stage's kernel: `values`, and those that all such kernels have."""
+        """Return the arguments of a stage's kernel: `values`, and those common to all kernels."""
         key = self.key
         fixed = {"m": key.m, "n": key.n, "row": key.n_gates * key.n, "hrow": stage.n_gates * key.n}
         fixed["lengths"] = self.address("lengths")
@@ -66,7 +66,7 @@ class Pass:
         self.launch(stage.kernel, (blocks, 1), (THREADS, 1), arguments)
 
     def _whole_pass(self, kernel: Kernel, values: Mapping[str, int]) -> None:
-        """Launch a kernel of `cluster_codegen`. Its other arguments are sizes, and arrays of the same names."""
+        """Launch a kernel of `cluster_codegen`. Arguments not in `values` are sizes, and arrays by name."""
         key, rows = self.key, self._cluster_rows
         sizes = {"n_steps": key.n_steps, "m": key.m, "n": key.n, "row": key.n_gates * key.n}
         arrays = {name: self.address(name) for name in kernel.names}

@@ -12,21 +12,20 @@ chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("rnnx_precis
 
 @contextlib.contextmanager
 def use_precision(name: str) -> Iterator[None]:
-    """Set the precision of matrix products on float32 arrays on a GPU, in this thread, inside the ``with`` block.
+    """Set the precision of float32 matrix products on a GPU inside the ``with`` block, in this thread.
 
-    It applies to recurrent and dense layers. The default is CuPy's own setting: "ieee", unless the environment
-    variable CUPY_TF32 is 1.
+    Applies to recurrent and dense layers. The default is CuPy's: "ieee", unless the environment has CUPY_TF32=1.
 
     Parameters
     ----------
     name : str
-        "ieee" (float32 throughout) or "tf32" (factors rounded to a mantissa of 10 bits, sums in float32: relative
-        errors of about 3e-4, and several times as fast on GPUs with tensor cores).
+        "ieee" (float32 throughout) or "tf32" (factors rounded to 10 mantissa bits, sums in float32: relative errors of
+        about 3e-4, several times as fast on tensor cores).
 
     Raises
     ------
     ValueError
-        For another name.
+        For an unknown name.
     """
     if name not in PRECISIONS:
         raise ValueError(f"`name` must be one of {PRECISIONS}; got {name!r}")

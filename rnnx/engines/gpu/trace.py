@@ -1,4 +1,4 @@
-"""A cell's functions, traced symbolically: their operations become lines of CUDA."""
+"""Symbolic tracing of a cell's functions into CUDA code."""
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partialmethod
@@ -7,13 +7,13 @@ from rnnx.cells import Cell
 from rnnx.cells.vocabulary import Ops
 from rnnx.cells.wiring import StageWiring, wiring
 
-ZERO = "real(0)"  # the variable of a result that is zero for all inputs
+ZERO = "real(0)"  # the result of zeros_like
 
 
 class Symbol:
     """A variable of the kernel."""
 
-    __array_ufunc__ = None  # NumPy functions raise instead of calling the operators
+    __array_ufunc__ = None  # makes NumPy functions raise
 
     def __init__(self, trace: "Trace", name: str) -> None:
         self._trace, self.name = trace, name
@@ -32,7 +32,7 @@ class Symbol:
 
 
 class Trace:
-    """The traced operations as lines of CUDA. Equal expressions share one variable."""
+    """Traced operations as lines of CUDA. Equal expressions share a variable."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -47,11 +47,11 @@ class Trace:
         return self._variables[expression]
 
     def symbols(self, prefix: str, count: int) -> tuple[Symbol, ...]:
-        """Return variables that the kernel declares itself: prefix0, prefix1, ..."""
+        """Return variables declared by the kernel: prefix0, prefix1, ..."""
         return tuple(Symbol(self, f"{prefix}{k}") for k in range(count))
 
     def ops(self) -> Ops:
-        """Return the vocabulary of a cell."""
+        """Return the cell vocabulary on symbols."""
 
         def function(name: str) -> Callable[[Symbol], Symbol]:
             return lambda x: self.let(f"op_{name}({x.name})")
@@ -71,7 +71,7 @@ def trace_forward(stage: StageWiring) -> tuple[Trace, list[str], list[str]]:
 def trace_backward(stage: StageWiring) -> tuple[Trace, list[str], list[str], list[str]]:
     """Trace the backward function on d0.. (cotangents), p0.. (reads), q0.. (writes) and k0.. (saves).
 
-    Returns the variables of dzx, dzh and the cotangents of the reads.
+    Return the variables of dzx, dzh and the cotangents of the reads.
     """
     trace = Trace()
     counts = {"d": len(stage.writes), "p": len(stage.reads), "q": len(stage.writes), "k": len(stage.saves)}

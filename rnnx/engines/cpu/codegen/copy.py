@@ -1,7 +1,4 @@
-"""Kernels that copy, transpose and sum blocks of numbers. `leaves` describes their arguments.
-
-L is the number of lanes of a vector.
-"""
+"""Kernels that copy, transpose and sum blocks of numbers, with the arguments declared in `leaves`."""
 
 from typing import Any
 
@@ -12,7 +9,7 @@ from rnnx.engines.cpu.codegen.ir import I32, I64, Function
 
 
 def emit_copies(module: ir.Module, dtype: Any) -> None:
-    """Emit copy, transpose, both also _masked, and add_rows."""
+    """Emit copy, copy_masked, transpose, transpose_masked and add_rows."""
     for masked in (False, True):
         _transpose(module, dtype, masked)
         _copy(module, dtype, masked)
@@ -30,7 +27,7 @@ def _transpose(module: ir.Module, dtype: Any, masked: bool) -> None:
         block = [f.load_vector(f.sum(row, f.times(k, f.itemsize))) for row in rows]
         for i, vector in enumerate(_transposed(f, block)):
             f.store_vector(vector, f.sum(a.target, f.times(f.sum(k, i), a.target_row)), mask)
-    # The remainder goes through a square on the stack.
+    # Transpose the remainder in a square on the stack.
     square = f.build.ptrtoint(f.build.alloca(f.vector, f.lanes), I64)
     with f.loop(a.n, whole, f.lanes) as k:
         there = f.first_lanes(f.build.sub(a.n, k))
@@ -44,7 +41,7 @@ def _transpose(module: ir.Module, dtype: Any, masked: bool) -> None:
 
 
 def _transposed(f: Function, block: list[ir.Value]) -> list[ir.Value]:
-    """Transpose a square of L vectors: swap the off-diagonal quarters of smaller and smaller squares."""
+    """Transpose a square of L vectors by swapping off-diagonal quarters, recursively."""
     block, distance, kind = list(block), f.lanes // 2, ir.VectorType(I32, f.lanes)
     while distance:
         low = [i if not i & distance else f.lanes + i - distance for i in range(f.lanes)]

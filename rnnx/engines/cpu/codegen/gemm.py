@@ -1,24 +1,22 @@
-"""A matrix product with packed weights, Z = init + H W: all products of the compiled engine.
+"""GEMM with packed weights, Z = init + H W, for all products of the compiled engine.
 
-A BLAS packs its operands in every call, while the loop over time multiplies by the same weights in every step. And
-the threads of a BLAS keep spinning after a call, on the cores that our own threads need (measured: an LSTM step up to 3
-times slower than without compiling). Hence a GEMM of our own, with the structure and the names of BLIS:
+A BLAS packs its operands in every call, but the loop over time reuses the same weights in every step. BLAS threads
+also spin after each call, on the cores that the thread pool needs: with a BLAS, a compiled LSTM step was up to 3
+times slower than an uncompiled one. This GEMM has the structure of BLIS:
 
-* W (K, C) is packed into *micro-panels* of NR columns, each contiguous and read front to back. NR is a multiple of
-  the lanes of a vector, NR = NV L;
-* the *micro-kernel* computes MR rows by one micro-panel with all MR x NV sums in registers. These, NV vectors of
-  weights and one number of H must fit the registers; `micro_rows` has MR for every NV;
-* sums longer than KC are computed in blocks, so that a block of a micro-panel stays in the cache, and more than MC
-  rows in blocks, so that they do;
-* every element is one sum over k in rising order, whatever the shapes of kernels and blocks: a row's result does
-  not depend on the other rows, so parts of a batch give the bits of the whole.
+ * W (K, C) is packed into *micro-panels* of NR = NV L columns, each contiguous.
+ * The *micro-kernel* computes MR rows by one micro-panel with all MR x NV sums in registers, next to NV vectors of
+   weights and one element of H.
+ * k is split into blocks of KC and rows into blocks of MC, which stay in the cache.
+ * Each element is summed over k in ascending order, whatever the kernel and block sizes. A row's result thus does not
+   depend on the other rows, so any part of a batch gives the bits of the whole.
 
-The micro-kernel is written in LLVM's intermediate representation because compilers do not keep the sums in registers.
-Vectors of any width and element type are legal there: LLVM splits those that the CPU does not have.
+The micro-kernel is written in LLVM IR because compilers do not keep the sums in registers. LLVM splits vectors that are
+wider than the CPU's.
 
-Packed weights: blocks of KC rows; in a block, micro-panel after micro-panel; in a micro-panel, row after row. So the
-micro-panel that begins with vector v, in the block of k rows that begins at row k0, is at offset (k0 V + v k) L, where
-V is the number of vectors of all columns. Dimensions: K length of the sums, C columns, L lanes of a vector.
+Packed weights are ordered by block of KC rows, then micro-panel, then row. The micro-panel that begins at vector v, in
+the block of k rows that begins at row k0, has offset (k0 V + v k) L, where V is the number of vectors of all columns.
+Dimensions: K summation length, C columns, L lanes of a vector.
 """
 
 from typing import Any
@@ -35,18 +33,18 @@ _MR = {32: {4: 6, 3: 8, 2: 12, 1: 12}, 16: {2: 6, 1: 12}}  # by number of regist
 
 
 def micro_rows(nv: int) -> int:
-    """MR for NV."""
+    """Return MR for NV."""
     return _MR[machine().registers][nv]
 
 
 def panel_vectors(group: int) -> int:
-    """NV for columns in groups of so many vectors (the gates of a unit vector): one that divides the group, if any."""
+    """Return NV for columns in groups of vectors (the gates of a unit vector): a divisor of `group` if possible."""
     widest = max(_MR[machine().registers])
     return widest - 1 if widest > 2 and group % widest and not group % (widest - 1) else widest
 
 
 def n_vectors(dtype: Any, columns: int) -> int:
-    """Number of vectors that hold so many columns."""
+    """Return the number of vectors needed for `columns` columns."""
     return -(-columns // lanes(dtype))
 
 
@@ -55,7 +53,7 @@ _PANEL_KERNEL = (*_MICRO_KERNEL, "rows")
 
 
 def _micro_kernel(module: ir.Module, dtype: Any, nv: int, mr: int, masked: bool) -> Function:
-    """z[r, :] = init[r, :] + sum over k of h[r, k] w[k, :]; masked: the last vector has `tail` columns only."""
+    """Emit z[r, :] = init[r, :] + sum_k h[r, k] w[k, :]; if masked, the last vector has only `tail` columns."""
     f = Function(module, f"micro_kernel_{mr}x{nv}{'_masked' if masked else ''}", _MICRO_KERNEL, dtype)
     a, size = f.arguments, f.lanes * f.itemsize
     every = [(r, v) for r in range(mr) for v in range(nv)]
@@ -91,7 +89,7 @@ def _micro_kernel(module: ir.Module, dtype: Any, nv: int, mr: int, masked: bool)
 
 
 def _panel_kernel(module: ir.Module, dtype: Any, nv: int, masked: bool) -> Function:
-    """Any number of rows by one micro-panel: as few micro-kernels as possible, of nearly equal height."""
+    """Multiply any number of rows by one micro-panel, in as few and as equal micro-kernels as possible."""
     tallest = micro_rows(nv)
     kernels = {mr: _micro_kernel(module, dtype, nv, mr, masked) for mr in range(1, tallest + 1)}
     f = Function(module, f"panel_kernel_{nv}{'_masked' if masked else ''}", _PANEL_KERNEL, dtype)
@@ -109,10 +107,9 @@ def _panel_kernel(module: ir.Module, dtype: Any, nv: int, masked: bool) -> Funct
 
 
 def emit_product(module: ir.Module, dtype: Any, nv: int) -> None:
-    """Emit the function product_<NV>, for micro-panels of NV vectors. `leaves` describes its arguments.
+    """Emit product_<NV>, for micro-panels of NV vectors, with the arguments declared in `leaves`.
 
-    Vector v0 must begin a micro-panel. init_row = 0 starts every row alike. With tail > 0 the last of all vectors has
-    only so many columns in `init` and `z`.
+    Vector v0 must begin a micro-panel. With init_row = 0, all rows share one `init`.
     """
     kernels = {2 * v + t: _panel_kernel(module, dtype, v, bool(t)) for v in range(1, nv + 1) for t in (0, 1)}
     f = Function(module, f"product_{nv}", leaves.PRODUCT, dtype, public=True)

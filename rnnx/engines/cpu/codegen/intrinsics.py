@@ -1,4 +1,4 @@
-"""Intrinsics that Numba lacks: records and integers by address, calls by address, atomics."""
+"""Numba intrinsics: access to records and integers by address, calls by address, atomics."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -12,12 +12,12 @@ from numba.core import cgutils
 from rnnx.engines.cpu.codegen import leaves
 from rnnx.engines.cpu.codegen.ir import I64
 
-Emit = Callable[..., Any]  # takes a builder and the values of the arguments, returns the value of the result or None
+Emit = Callable[..., Any]  # (builder, *argument values) -> result value or None
 _BYTE = ir.IntType(8).as_pointer()
 
 
 def _intrinsic(arguments: Sequence[str], define: Callable[..., tuple[Any, Emit]]) -> Any:
-    """Return an intrinsic. ``define(*types)`` maps the types of its arguments to its signature and its code."""
+    """Make an intrinsic; ``define(*types)`` returns its signature and code for given argument types."""
 
     def typing(*kinds: Any) -> Any:
         signature, emit = define(*kinds)
@@ -38,7 +38,7 @@ def _intrinsic(arguments: Sequence[str], define: Callable[..., tuple[Any, Emit]]
 
 
 def _of_integers(returns: Any) -> Callable[[Emit], Any]:
-    """Decorate the code of an intrinsic that takes 64-bit integers."""
+    """Make an intrinsic of 64-bit integers from its code."""
 
     def decorate(emit: Emit) -> Any:
         names = list(inspect.signature(emit).parameters)[1:]
@@ -53,13 +53,13 @@ def _element(builder: ir.IRBuilder, address: ir.Value, i: ir.Value) -> ir.Value:
 
 @_of_integers(types.int64)
 def load(builder: ir.IRBuilder, address: ir.Value, i: ir.Value) -> ir.Value:
-    """Integer i of the list at an address."""
+    """Load integer i of the array at an address."""
     return builder.load(_element(builder, address, i))
 
 
 @_of_integers(types.void)
 def store(builder: ir.IRBuilder, address: ir.Value, i: ir.Value, value: ir.Value) -> None:
-    """Set integer i of the list at an address."""
+    """Store integer i of the array at an address."""
     builder.store(value, _element(builder, address, i))
 
 
@@ -67,24 +67,24 @@ def store(builder: ir.IRBuilder, address: ir.Value, i: ir.Value, value: ir.Value
 
 
 def _field(builder: ir.IRBuilder, record: Any, pointer: ir.Value, name: str) -> ir.Value:
-    """A pointer to a field of a record."""
+    """Return a pointer to a field of a record."""
     at = builder.add(builder.ptrtoint(pointer, I64), I64(record.offset(name)))
     return builder.inttoptr(at, I64.as_pointer())
 
 
 def _record(builder: ir.IRBuilder, record: Any, address: ir.Value) -> ir.Value:
-    """The record at an address, which for Numba is a pointer to its bytes."""
+    """Return the record at an address, for Numba a pointer to its bytes."""
     return builder.inttoptr(address, ir.ArrayType(ir.IntType(8), record.size).as_pointer())
 
 
 def record_at(dtype: np.dtype) -> Any:
-    """Return a function of an address: the record there."""
+    """Return a function that maps an address to the record there."""
     record = from_dtype(dtype)
     return _intrinsic(["address"], lambda _: (record(types.int64), lambda builder, at: _record(builder, record, at)))
 
 
 def item_of(dtype: np.dtype, name: str, items: np.dtype) -> Any:
-    """Return a function of a record and i: item i of the list in a field, which holds its distance from the record."""
+    """Return a function (record, i) -> item i of the list whose offset from the record is in field `name`."""
     owner, item = from_dtype(dtype), from_dtype(items)
 
     def emit(builder: ir.IRBuilder, record: ir.Value, i: ir.Value) -> ir.Value:
@@ -95,7 +95,7 @@ def item_of(dtype: np.dtype, name: str, items: np.dtype) -> Any:
 
 
 def _of_field(emit: Emit) -> Any:
-    """Decorate the code of an intrinsic that takes a record and the name of a field: it is given a pointer to it."""
+    """Make an intrinsic of a record and a field name from code that takes a pointer to the field."""
     names = list(inspect.signature(emit).parameters)[2:]
 
     def define(record: Any, name: Any, *_: Any) -> Any:
@@ -109,25 +109,25 @@ def _of_field(emit: Emit) -> Any:
 
 @_of_field
 def address_of(builder: ir.IRBuilder, field: ir.Value) -> ir.Value:
-    """Address of a field."""
+    """Return the address of a field."""
     return builder.ptrtoint(field, I64)
 
 
 @_of_field
 def atomic_load(builder: ir.IRBuilder, field: ir.Value) -> ir.Value:
-    """Value of a field, ordered with other threads."""
+    """Load a field atomically."""
     return builder.load_atomic(field, "seq_cst", 8)
 
 
 @_of_field
 def atomic_add(builder: ir.IRBuilder, field: ir.Value, value: ir.Value) -> ir.Value:
-    """Add to a field; the value before."""
+    """Add to a field atomically; return the previous value."""
     return builder.atomic_rmw("add", field, value, "seq_cst")
 
 
 @_of_field
 def atomic_exchange(builder: ir.IRBuilder, field: ir.Value, value: ir.Value) -> ir.Value:
-    """Set a field; the value before."""
+    """Set a field atomically; return the previous value."""
     return builder.atomic_rmw("xchg", field, value, "seq_cst")
 
 
@@ -140,7 +140,7 @@ def _call(builder: ir.IRBuilder, address: ir.Value, returns: ir.Type, values: Se
 
 
 def _caller(arguments: Sequence[str]) -> Any:
-    """Return a function that calls the function at an address with these arguments, by position or keyword."""
+    """Return a function that calls an address with these arguments, by position or keyword."""
 
     def emit(builder: ir.IRBuilder, function: ir.Value, *values: ir.Value) -> None:
         _call(builder, function, ir.VoidType(), values)
@@ -157,8 +157,8 @@ call_kernel = _caller(leaves.KERNEL)
 
 @_of_integers(types.void)
 def call_job(builder: ir.IRBuilder, function: ir.Value, me: ir.Value, n: ir.Value, descriptor: ir.Value) -> None:
-    """Call a function that Numba compiled."""
-    # Its results come first, a value and an exception, neither of which it sets. Allocated once, not once in a loop.
+    """Call a function compiled by Numba."""
+    # Numba passes pointers for the result and the exception first; the job sets neither. One slot serves both.
     nothing = builder.bitcast(cgutils.alloca_once(builder, I64), _BYTE)  # type: ignore[no-untyped-call,unused-ignore]
     _call(builder, function, ir.IntType(32), [nothing, nothing, me, n, descriptor])
 
@@ -173,13 +173,13 @@ def call_system(
 
 @_of_integers(types.void)
 def yield_to(builder: ir.IRBuilder, function: ir.Value) -> None:
-    """Let other threads run: call the system's function for that."""
+    """Call the system's yield function."""
     _call(builder, function, ir.VoidType(), [])
 
 
 @_of_integers(types.void)
 def pause(builder: ir.IRBuilder) -> None:
-    """Tell the CPU that this thread is in a spin loop."""
+    """Emit the CPU's spin-loop hint."""
     processor = binding.get_process_triple().split("-")[0]
     if processor in ("x86_64", "i686"):
         name, values = "llvm.x86.sse2.pause", []

@@ -1,8 +1,4 @@
-"""A small emitter of LLVM's intermediate representation: functions, loops, loads and stores.
-
-The inner loops of the compiled engine are functions of 64-bit integers: counts, strides in bytes and addresses. So
-they can be called from anywhere by address. L is the number of lanes of a vector.
-"""
+"""A small emitter of LLVM IR: functions of 64-bit integers (counts, addresses, strides in bytes), loops, vectors."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +15,7 @@ I64, I32, I1 = ir.IntType(64), ir.IntType(32), ir.IntType(1)
 
 @dataclass(frozen=True)
 class Machine:
-    """The properties of a CPU that determine the micro-kernels: bytes of a vector, and number of vector registers."""
+    """Bytes of a vector, and number of vector registers."""
 
     vector_bytes: int
     registers: int
@@ -35,7 +31,7 @@ def _features() -> dict[str, bool]:
 
 @lru_cache(maxsize=1)
 def machine() -> Machine:
-    """Return the properties of this CPU; for an unknown one, those that every CPU has."""
+    """Return the properties of this CPU, or a safe minimum for an unknown one."""
     features = _features()
     if features.get("avx512f"):
         return Machine(64, 32)
@@ -51,7 +47,7 @@ def lanes(dtype: Any) -> int:
 
 
 class Function:
-    """A function under construction: its arguments, and a builder at the end of the code emitted so far."""
+    """A function under construction."""
 
     def __init__(
         self, module: ir.Module, name: str, arguments: Sequence[str], dtype: Any, *, public: bool = False
@@ -66,7 +62,7 @@ class Function:
         self.ir = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * len(arguments)), name)
         if not public:
             self.ir.linkage = "internal"
-            self.ir.attributes.add("noinline")  # inlined, it would lose its registers
+            self.ir.attributes.add("noinline")  # inlining would spill its registers
         self.build = ir.IRBuilder(self.ir.append_basic_block("entry"))
         for argument, given in zip(self.ir.args, arguments, strict=True):
             argument.name = given
@@ -77,14 +73,14 @@ class Function:
         self.build.call(function.ir, [arguments[argument.name] for argument in function.ir.args])
 
     def end(self) -> "Function":
-        """Return from the function."""
+        """Emit the return instruction."""
         self.build.ret_void()
         return self
 
     # --- integers -------------------------------------------------------------------------------------------
 
     def sum(self, *terms: Any) -> ir.Value:
-        """Sum of integers, each an IR value or a Python number."""
+        """Add integers, each an IR value or a Python int."""
         total, constant = None, 0
         for term in terms:
             if isinstance(term, int):
@@ -96,16 +92,16 @@ class Function:
         return self.build.add(total, I64(constant)) if constant else total
 
     def times(self, a: ir.Value, b: Any) -> ir.Value:
-        """Product of two integers."""
+        """Multiply two integers."""
         return self.build.mul(a, I64(b) if isinstance(b, int) else b)
 
     def less(self, a: ir.Value, b: Any) -> ir.Value:
-        """Whether a < b, both signed."""
+        """Compare signed integers, a < b."""
         return self.build.icmp_signed("<", a, I64(b) if isinstance(b, int) else b)
 
     @contextlib.contextmanager
     def loop(self, stop: ir.Value, start: Any = 0, step: int = 1) -> Iterator[ir.Value]:
-        """The body of ``for i in range(start, stop, step)``."""
+        """Emit ``for i in range(start, stop, step)`` around the ``with`` block."""
         head, body, after = (self.ir.append_basic_block(name) for name in ("head", "body", "after"))
         before = self.build.block
         self.build.branch(head)
@@ -120,12 +116,12 @@ class Function:
         self.build.position_at_end(after)
 
     def least(self, limit: int, value: ir.Value) -> ir.Value:
-        """Minimum of the two."""
+        """Return the minimum of two integers."""
         return self.build.select(self.less(value, limit), value, I64(limit))
 
     @contextlib.contextmanager
     def cases(self, value: ir.Value) -> Iterator[Callable[[int], Any]]:
-        """A switch: ``with f.cases(value) as case`` and, for every number, ``with case(number)``."""
+        """Emit a switch: ``with f.cases(value) as case``, then ``with case(number)`` for each case."""
         done = self.ir.append_basic_block("done")
         switch = self.build.switch(value, done)
 
@@ -143,21 +139,21 @@ class Function:
     # --- memory ---------------------------------------------------------------------------------------------
 
     def pointer(self, address: ir.Value, kind: ir.Type) -> ir.Value:
-        """An address as a pointer to this type."""
+        """Convert an address to a pointer."""
         return self.build.inttoptr(address, kind.as_pointer())
 
     def load(self, address: ir.Value, kind: ir.Type, align: int | None = None) -> ir.Value:
-        """The value at an address; by default aligned to the size of a number."""
+        """Load a value; by default aligned to the size of a number."""
         loaded = self.build.load(self.pointer(address, kind))
         loaded.align = align or self.itemsize
         return loaded
 
     def integer(self, address: ir.Value) -> ir.Value:
-        """The 64-bit integer at an address."""
+        """Load a 64-bit integer."""
         return self.load(address, I64, 8)
 
     def load_vector(self, address: ir.Value, mask: ir.Value | None = None) -> ir.Value:
-        """A vector; lanes outside the mask are not accessed and read as zero."""
+        """Load a vector; lanes outside the mask are not accessed and read as zero."""
         if mask is None:
             return self.load(address, self.vector)
         pointer = self.pointer(address, self.vector)
@@ -178,18 +174,18 @@ class Function:
         return declare(self.module, name, returns, arguments)
 
     def first_lanes(self, count: ir.Value) -> ir.Value:
-        """The mask of the first `count` lanes."""
+        """Return the mask of the first `count` lanes."""
         indices = ir.Constant(ir.VectorType(I64, self.lanes), list(range(self.lanes)))
         return self.build.icmp_signed("<", indices, self.spread(count, I64))
 
     # --- vectors --------------------------------------------------------------------------------------------
 
     def constant(self, value: Any) -> ir.Constant:
-        """A vector with the same number in every lane."""
+        """Return a constant with the same number in every lane."""
         return ir.Constant(self.vector, [float(value)] * self.lanes)
 
     def spread(self, value: ir.Value, kind: ir.Type | None = None) -> ir.Value:
-        """A vector with this value in every lane."""
+        """Broadcast a value to all lanes."""
         kind = ir.VectorType(kind or self.real, self.lanes)
         undefined = ir.Constant(kind, ir.Undefined)
         first = self.build.insert_element(undefined, value, I32(0))
@@ -199,15 +195,15 @@ class Function:
 
     @property
     def has_scale(self) -> bool:
-        """Whether the CPU can multiply vectors by powers of two."""
+        """Whether the CPU has an instruction that multiplies vectors by powers of two."""
         return self.lanes * self.itemsize == 64 and bool(_features().get("avx512f"))
 
     def intrinsic(self, name: str, *arguments: ir.Value) -> ir.Value:
-        """The result of an LLVM intrinsic on vectors."""
+        """Call an LLVM intrinsic on vectors."""
         full = f"llvm.{name}.v{self.lanes}f{8 * self.itemsize}"
         return self.build.call(declare(self.module, full, self.vector, [a.type for a in arguments]), arguments)
 
 
 def declare(module: ir.Module, name: str, returns: ir.Type, arguments: Sequence[ir.Type]) -> ir.Function:
-    """A function that LLVM provides."""
+    """Declare an LLVM intrinsic."""
     return module.globals.get(name) or ir.Function(module, ir.FunctionType(returns, arguments), name)

@@ -1,9 +1,7 @@
-"""The functions that are called by address: the arguments of each, declared once.
+"""Argument lists of the functions called by address, shared by the code generator and all callers.
 
-The code generator names its arguments after these lists, the compiled loops call through `intrinsics` and Python
-through `python_function`, each with the same names. All arguments are 64-bit integers: counts, addresses, and strides
-in bytes (``..._row``: from row to row). A vector is L numbers; ``tail`` is how many numbers the last vector of a row
-holds, 0 if all L.
+Arguments are 64-bit integers: counts, addresses, and strides in bytes (``..._row``, between rows). ``tail`` is the
+number of elements in the last vector of a row, or 0 if it is full. L is the number of lanes of a vector.
 """
 
 import ctypes
@@ -14,29 +12,29 @@ import numpy as np
 
 
 def record(*names: str) -> np.dtype:
-    """Return a structured dtype of 64-bit integers; each string holds names of fields."""
+    """Return a structured dtype of 64-bit integers; each string is a list of field names."""
     return np.dtype([(name, np.int64) for name in " ".join(names).split()], align=True)
 
 
-# z = init + h w for columns of vectors v0 ... v1 - 1 of packed weights with n_vectors; see `gemm` for their layout.
+# z = init + h w for vectors v0 ... v1 - 1 of the n_vectors of packed weights; see `gemm` for their layout.
 # h[r, k] is at h + r h_row + k h_k. `init` and `z` are the addresses of the first column.
 PRODUCT = ("w", "n_vectors", "v0", "v1", "n_k", "h", "h_row", "h_k", "rows", "init", "init_row", "z", "z_row", "tail")
 # Copy rows of whole vectors, the last one padded with zeros. copy_masked writes no padding.
 COPY = ("source", "source_row", "rows", "vectors", "tail", "target", "target_row")
-# target[k, r] = source[r, k] for r < count <= L and k < n. Rows of the target are written as whole vectors, those past
-# `count` with copies; transpose_masked writes only `count` numbers of each.
+# target[k, r] = source[r, k] for r < count <= L and k < n. Rows of the target are written as whole vectors, padded with
+# copies; transpose_masked writes only `count` numbers of each.
 TRANSPOSE = ("source", "source_row", "count", "n", "target", "target_row")
 # sums += the sum of all rows.
 ADD_ROWS = ("source", "source_row", "rows", "vectors", "sums")
-# One stage of a step on some rows and unit vectors. `arguments` is the address of a KERNEL_HEADER, followed by the
-# address of each array argument in the order of `rnnx.cells.wiring`.
+# Elementwise part of a stage. `arguments` is the address of a KERNEL_HEADER, followed by the addresses of the array
+# arguments in the order of `rnnx.cells.wiring`.
 KERNEL = ("rows", "vectors", "arguments")
-# The tail; strides of rows with one number per unit, and with one per gate and unit.
+# The tail, and the strides of rows with one number per unit, and with one per gate and unit.
 KERNEL_HEADER = record("tail row gates_row")
 
 
 def python_function(arguments: Sequence[str], address: int) -> Callable[..., None]:
-    """Return the function at an address, callable from Python by position or keyword."""
+    """Make the function at an address callable from Python, by position or keyword."""
     native = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * len(arguments))(address)
     names = ", ".join(arguments)
     scope: dict[str, Any] = {"native": native}

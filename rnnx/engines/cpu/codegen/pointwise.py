@@ -1,8 +1,7 @@
-"""The math of a cell as compiled kernels: its own functions, traced once with symbolic vectors.
+"""Elementwise kernels of a cell, traced from its own functions with symbolic vectors.
 
-A kernel does one stage of one time step, elementwise, on some rows (examples) by some vectors (of units). `leaves`
-describes how it is called; its array arguments are those of `rnnx.cells.wiring`. The variant "_tail" writes only the
-first `tail` units of one vector. Dimensions: j a row, v a vector of units, g a gate.
+A kernel runs one stage of one time step on rows (examples) by vectors (of units). Its array arguments are those of
+`rnnx.cells.wiring`. The variant "_tail" writes only the first `tail` units of one vector.
 """
 
 from collections.abc import Sequence
@@ -19,12 +18,12 @@ from rnnx.engines.cpu.codegen.vectors import Vector
 
 
 def backward_arguments(stage: StageWiring, given: Sequence[bool]) -> list[Argument]:
-    """Arguments of the backward kernel. `given` tells for every state whether the caller gives cotangents of it."""
+    """Arguments of the backward kernel. `given` tells for which states the caller gives cotangents."""
     return [a for a in stage.backward_arguments() if a.role != "d_given" or given[a.number]]
 
 
 def emit_kernels(module: ir.Module, cell: Cell, dtype: Any, given: Sequence[bool]) -> None:
-    """Emit the kernels forward_<i>, backward_<i> of all stages i, both also _tail."""
+    """Emit forward_<i>, backward_<i> and their _tail variants for all stages i."""
     for i, stage in enumerate(wiring(cell)):
         for tail in (False, True):
             suffix = "_tail" if tail else ""
@@ -33,7 +32,7 @@ def emit_kernels(module: ir.Module, cell: Cell, dtype: Any, given: Sequence[bool
 
 
 class _Kernel:
-    """The loops over rows and vectors, and the loads and stores in them."""
+    """Loops over rows and vectors, with their loads and stores."""
 
     def __init__(self, module: ir.Module, name: str, dtype: Any, tail: bool, arguments: Sequence[Argument]) -> None:
         self.f = f = Function(module, name, leaves.KERNEL, dtype, public=True)
@@ -45,7 +44,7 @@ class _Kernel:
         self.ops, self.size = make_ops(dtype), f.lanes * f.itemsize
 
     def places(self, role: str, offset: ir.Value) -> list[ir.Value]:
-        """Addresses of the arguments of a role, plus an offset."""
+        """Return the addresses of the arguments of a role, plus an offset."""
         return [self.f.sum(address, offset) for a, address in self.addresses.items() if a.role == role]
 
     def load(self, role: str, offset: ir.Value) -> tuple[Vector, ...]:
@@ -57,7 +56,7 @@ class _Kernel:
 
 
 def _forward(kernel: _Kernel, stage: StageWiring) -> None:
-    """Emit a forward kernel. In zx and zh the gates of a unit vector are side by side: gate g is at (v G + g) L."""
+    """Emit a forward kernel. In zx and zh, gate g of unit vector v is at (v G + g) L."""
     f, n_gates, size = kernel.f, stage.n_gates, kernel.size
     with f.loop(f.arguments.rows) as j, f.loop(f.arguments.vectors) as v:
         at = f.sum(f.times(j, kernel.row), f.times(v, size))
@@ -68,7 +67,7 @@ def _forward(kernel: _Kernel, stage: StageWiring) -> None:
             return tuple(Vector(f, f.load_vector(f.sum(place, g * size))) for g in range(n_gates))
 
         zx = side("zx")
-        # An additive stage has the sum in zx; adding minus zero changes nothing.
+        # In an additive stage, zx is the sum; adding -0.0 is exact.
         zh = (Vector(f, f.constant(-0.0)),) * n_gates if stage.stage.additive else side("zh")
         new, saved = stage.stage.forward(kernel.ops, zx, zh, kernel.load("reads", at))
         kernel.store(new, kernel.places("writes", at))

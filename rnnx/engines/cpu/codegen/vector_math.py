@@ -1,16 +1,15 @@
-"""tanh, sigmoid and the rest of the cell vocabulary on vectors.
+"""The cell vocabulary on vectors, without branches.
 
-The C library computes them one number at a time, which costs more than the matrix products of a small LSTM.
-Here they have no branches and compute all lanes at once. Everything is built on
+The C library's scalar functions would cost more than the matrix products of a small LSTM. Everything is built on
 
     exp(x) = 2^n exp(r),    n = round(x / ln 2),    |r| <= ln 2 / 2
 
-with exp(r) - 1 by its Taylor series and 2^n composed from its bits. n is the result of rounding
-x / ln 2 + 1.5 * 2^mantissa, whose low bits are then n as an integer. r is reduced with ln 2 in two parts (Cody
-and Waite), the first short enough for n times it to be exact. AVX-512 multiplies by 2^n in one instruction.
+with exp(r) - 1 by its Taylor series and 2^n composed from its bits. Rounding x / ln 2 + 1.5 * 2^mantissa leaves n as
+an integer in the low bits. r is reduced with ln 2 in two parts (Cody and Waite), the first short enough for its product
+with n to be exact. AVX-512 multiplies by 2^n in one instruction.
 
-Errors against the true value over the whole range, measured by tests/test_vector_math.py: at most 2 units in
-the last place (ulp) for float32, 4 for float64. NaN stays NaN, infinities give the limits.
+Maximum error over the whole range, measured by tests/test_vector_math.py: 2 ulp for float32, 4 for float64. NaN stays
+NaN; infinities give the limits.
 """
 
 import math
@@ -23,7 +22,7 @@ from rnnx.engines.cpu.codegen.vectors import Vector
 
 
 def make_ops(dtype: Any) -> Ops:
-    """The cell vocabulary on vectors of one dtype, float32 or float64."""
+    """Return the cell vocabulary on vectors of float32 or float64."""
     single = np.dtype(dtype) == np.float32
     mantissa, bias = (23, 127) if single else (52, 1023)
     coefficients = [1 / math.factorial(k + 2) for k in range(6 if single else 12)]
@@ -32,8 +31,8 @@ def make_ops(dtype: Any) -> Ops:
     # ln 2 truncated to 15 (32) bits, and the remainder, ln 2 - 22713 / 2^15 (ln 2 - 2977044471 / 2^32).
     ln2_high = 22713 / 2**15 if single else 2977044471 / 2**32
     ln2_low = 1.4286068203094172e-06 if single else 1.9082149292705877e-10
-    tanh_limit = 10 if single else 20  # tanh of this rounds to 1
-    exp_limit = 104 if single else 746  # exp of minus this is 0, exp of this is infinite
+    tanh_limit = 10 if single else 20  # tanh rounds to 1 from here on
+    exp_limit = 104 if single else 746  # exp(-limit) is 0, exp(limit) infinite
 
     def taylor(r: Vector) -> Vector:
         """Sum of r^k / (k + 2)!, so that exp(r) = 1 + r + r^2 * sum (Horner)."""
@@ -49,7 +48,7 @@ def make_ops(dtype: Any) -> Ops:
         return n, (taylor(r) * r) * r + r
 
     def power_of_two(n: Vector) -> Vector:
-        """2^n, for an n so small that it is a normal number."""
+        """Return 2^n for integral n within the exponent range of normal numbers."""
         if n.function.has_scale:
             return Vector(n.function, n.function.constant(1)).scale(n)
         return ((integer(n) + bias) << mantissa).as_real()
@@ -63,7 +62,7 @@ def make_ops(dtype: Any) -> Ops:
         if n.function.has_scale:
             return (p + 1).scale(n)
         whole = integer(n)
-        half = whole >> 1  # two factors: 2^n itself may underflow or overflow
+        half = whole >> 1  # two factors, because 2^n may underflow or overflow
         rest = whole - half
         return ((p + 1) * ((half + bias) << mantissa).as_real()) * ((rest + bias) << mantissa).as_real()
 
@@ -76,7 +75,7 @@ def make_ops(dtype: Any) -> Ops:
         a = a.where(">", tanh_limit, tanh_limit, a)  # NaN passes through
         n, p = reduce(a + a)
         scale = power_of_two(n)
-        e = scale * p + (scale - 1)  # exp(2a) - 1, exact to the last bits also for small a
+        e = scale * p + (scale - 1)  # exp(2a) - 1, accurate for small a too
         d = e + 2
         q = e / d
         if single:  # float32 has no spare bits: correct the rounding error of d
@@ -93,7 +92,7 @@ def make_ops(dtype: Any) -> Ops:
         q = x.where("<", 0, e, 1) / d
         if single:
             lost = e - (d - 1)
-            q = q - (q * lost) * (1.5 - 0.5 * d)  # approximates 1 / d, well enough for a correction
+            q = q - (q * lost) * (1.5 - 0.5 * d)  # approximates 1 / d
         return q
 
     def relu(x: Vector) -> Vector:

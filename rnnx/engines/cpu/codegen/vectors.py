@@ -1,4 +1,4 @@
-"""Vectors of numbers in a function under construction, with Python's operators."""
+"""Symbolic vectors with Python's operators, which emit code."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ from rnnx.engines.cpu.codegen.ir import I32, Function, declare
 
 
 def _operator(operation: str, *, flip: bool = False, contract: bool = True) -> Callable[["Vector", Any], "Vector"]:
-    """The operator that emits LLVM's `operation`, "f" + `operation` on floats; with `flip`, of other and self."""
+    """Return an operator that emits LLVM's `operation`, "f" + `operation` on floats; `flip` swaps operands."""
 
     def apply(self: "Vector", other: Any) -> "Vector":
         operands = (self._lift(other), self.value) if flip else (self.value, self._lift(other))
@@ -22,9 +22,9 @@ def _operator(operation: str, *, flip: bool = False, contract: bool = True) -> C
 
 
 class Vector:
-    """A vector of numbers in a function, with the operators of a number.
+    """A vector in a function under construction.
 
-    Sums and products may be contracted to fused multiply-adds; nothing else is reordered.
+    Sums and products may be contracted to fused multiply-adds, but are never reordered.
     """
 
     def __init__(self, function: Function, value: ir.Value) -> None:
@@ -51,17 +51,17 @@ class Vector:
         return Vector(self.function, self.function.build.fneg(self.value))
 
     def where(self, comparison: str, limit: Any, then: Any, otherwise: Any) -> "Vector":
-        """`then` where ``self <comparison> limit`` holds, else `otherwise`; NaN compares as false."""
+        """Select `then` where ``self <comparison> limit``, else `otherwise`; NaN compares as false."""
         condition = self.function.build.fcmp_ordered(comparison, self.value, self._lift(limit))
         return Vector(self.function, self.function.build.select(condition, self._lift(then), self._lift(otherwise)))
 
     def as_integer(self) -> "Vector":
-        """The bits, reinterpreted as integers."""
+        """Reinterpret the bits as integers."""
         kind = ir.VectorType(self.function.bits, self.function.lanes)
         return Vector(self.function, self.function.build.bitcast(self.value, kind))
 
     def as_real(self) -> "Vector":
-        """The bits, reinterpreted as numbers."""
+        """Reinterpret the bits as floating-point numbers."""
         return Vector(self.function, self.function.build.bitcast(self.value, self.function.vector))
 
     def __abs__(self) -> "Vector":
@@ -77,5 +77,5 @@ class Vector:
         return Vector(f, f.build.call(function, arguments))
 
     def copysign(self, sign: "Vector") -> "Vector":
-        """The magnitude of this vector with the signs of another."""
+        """Combine this vector's magnitudes with the signs of another."""
         return Vector(self.function, self.function.intrinsic("copysign", self.value, sign.value))

@@ -1,1 +1,1 @@
-"""The descriptor of a pass: its fields, and how they are filled in."""
+"""The descriptor of a pass."""

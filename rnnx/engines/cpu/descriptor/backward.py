@@ -1,4 +1,4 @@
-"""The descriptor of a backward pass. See `builder`; dimensions as in `fields`."""
+"""The descriptor of a backward pass. Dimensions as in `fields`."""
 
 from functools import lru_cache
 
@@ -27,9 +27,9 @@ from rnnx.engines.cpu.descriptor.stages import (
 class BackwardPass(Pass):
     """A backward pass.
 
-    Its arrays: "state 0", ...; "saved 0", ...; "x", and unless it holds indices "dx"; "d_state 0", ..., the cotangents
-    of the final states, which become those of the initial ones; "d_given 0", ..., the given cotangents of all steps;
-    "kept parameters", the first array of `kept`; "block", the first array of `block`; with lengths "lengths".
+    Its arrays: "state 0", ...; "saved 0", ...; "x"; "dx", except for index inputs; "d_state 0", ..., the cotangents of
+    the final states, overwritten by those of the initial ones; "d_given 0", ..., the caller's cotangents of all steps;
+    "kept parameters", the first array of `kept`; "block", the first array of `block`; "lengths", if given.
 
     Parameters
     ----------
@@ -37,10 +37,10 @@ class BackwardPass(Pass):
     dtype : numpy.dtype
     shape : Shape
     keys : tuple of str
-        The parameters that are there.
+        Keys of the given parameters.
     has_lengths : bool
     layouts : tuple of Layout or None
-        For every state the layout of the given cotangents; None if there are none.
+        Per state, the layout of the caller's cotangents; None if there are none.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class BackwardPass(Pass):
         self.kept = parameter_block(cell, dtype, shape, keys)
         self.keys, self.has_lengths, self.layouts = keys, has_lengths, layouts
         shapes: list[tuple[int, ...]] = []
-        for stage in cell.stages:  # dw, and sums for the biases and the recurrent biases, in whole vectors
+        for stage in cell.stages:  # dw, and the sums for both biases, in whole vectors
             n_c = len(stage.gates) * shape.n
             columns = lines(n_c * dtype.itemsize) // dtype.itemsize
             shapes += [(n_c, shape.n + shape.n_x), (columns,), (columns,)]
@@ -96,7 +96,7 @@ class BackwardPass(Pass):
         return t.finish()
 
     def _given(self, t: Template) -> tuple[Places, list[Fields]]:
-        """Return where the given cotangents are, and the records of those to be made time-major."""
+        """Return the places of the given cotangents, and the conversions of those that are not time-major."""
         given: Places = {}
         conversions = []
         for k, (name, layout) in enumerate(zip(self.d_given, self.layouts, strict=True)):

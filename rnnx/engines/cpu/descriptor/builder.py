@@ -1,8 +1,7 @@
-"""Descriptor templates, built once for all calls of the same shapes, and bound to the arrays of one call.
+"""Descriptor templates, built once per shape and bound to the arrays of each call. See `fields` for their content.
 
-In a template an address is one integer, base * 2^48 + offset, where a *base* is an array of the call to come. So
-addresses can be added to like numbers. What is known already, counts and the addresses of functions, is an offset of
-base 0. See `fields` for what a descriptor holds.
+A template encodes an address as base * 2^48 + offset, where a *base* is an array of a later call, so offsets can be
+added. Known values, such as counts and the addresses of functions, have base 0.
 """
 
 import math
@@ -23,22 +22,22 @@ from rnnx.engines.cpu.runtime import object_cache, thread_pool
 from rnnx.engines.cpu.runtime.buffer_pool import LINE, workspace
 from rnnx.engines.cpu.runtime.thread_pool import Work
 
-MOST_PASSES = 256  # that are kept, of each kind
+MOST_PASSES = 256  # cached, of each kind
 _SHIFT = 48
 _WORKSPACE, _BARRIER = 1 << _SHIFT, 2 << _SHIFT
 
-Fields = dict[str, Any]  # of a record: integers, or a list of the fields of other records
+Fields = dict[str, Any]  # of a record: integers, or lists of other records' fields
 
 
 @lru_cache(maxsize=16)
 def product(dtype: np.dtype, nv: int) -> int:
-    """Return the address of the product for micro-panels of so many vectors."""
+    """Return the address of the product for micro-panels of `nv` vectors."""
     return object_cache.functions(lambda module: emit_product(module, dtype, nv))[f"product_{nv}"]
 
 
 @lru_cache(maxsize=4)
 def copies(dtype: np.dtype) -> Mapping[str, int]:
-    """Return the addresses of the functions in `copy`."""
+    """Return the addresses of the functions in `codegen.copy`."""
     return object_cache.functions(lambda module: emit_copies(module, dtype))
 
 
@@ -59,7 +58,7 @@ class Shape(NamedTuple):
     m: int
     n: int
     n_x: int
-    indices: bool = False  # whether inputs are the indices of one-hot columns
+    indices: bool = False  # whether inputs are indices of one-hot columns
 
 
 class Template:
@@ -73,7 +72,7 @@ class Template:
     shape : Shape
     threads : int
     unit_parallel : bool
-        Whether the threads share the units rather than the examples.
+        Whether threads share the units rather than the examples.
     """
 
     def __init__(self, job: str, dtype: np.dtype, shape: Shape, threads: int, unit_parallel: bool) -> None:
@@ -84,10 +83,10 @@ class Template:
         self.size = self.lanes * self.item  # of a vector
         self.row = self.n * self.item  # of a state
         self.step = self.m * self.row
-        self.rows = self.m if unit_parallel else -(-self.m // threads)  # most examples of a thread
+        self.rows = self.m if unit_parallel else -(-self.m // threads)  # examples per thread, at most
         self.workspace = 0
         self._bases: list[str] = []
-        # A row of zeros. Its size is rounded up, so that there are few of them.
+        # A row of zeros. Sizes are rounded up, so that few are cached.
         self._zeros = _zeros(1 << (max(self.n, self.n_x) * self.item + 2 * LINE).bit_length())
         self.fields: Fields = {**shape._asdict(), **copies(dtype), "zeros": address(self._zeros)}
         self.fields |= {"item": self.item, "lanes": self.lanes, "unit_parallel": unit_parallel, "pack": 1, "chunk": 1}
@@ -95,21 +94,21 @@ class Template:
         self.fields |= {"nv": panel_vectors(1), "product": product(dtype, panel_vectors(1))}
 
     def base(self, name: str) -> int:
-        """Return the address of an array of the call."""
+        """Return the encoded address of an array of the call."""
         self._bases.append(name)
         return (len(self._bases) << _SHIFT) + _BARRIER
 
     def take(self, *shape: int) -> int:
-        """Return the address of a new array in the workspace."""
+        """Allocate an array in the workspace; return its encoded address."""
         at, self.workspace = self.workspace, self.workspace + lines(math.prod(shape) * self.item)
         return _WORKSPACE + at
 
     def vectors(self, columns: int) -> int:
-        """Return the number of vectors that hold so many columns."""
+        """Return the number of vectors needed for `columns` columns."""
         return n_vectors(self.dtype, columns)
 
     def scratch(self, **sizes: int) -> None:
-        """Lay out a thread's scratch memory: the arguments of a kernel, and the named parts, so many bytes large."""
+        """Lay out a thread's scratch memory: the kernel arguments, then named parts of given sizes in bytes."""
         most = max(len(stage["arguments"]) for stage in self.fields["stages"])
         at = 0
         for name, size in {"kernel_arguments": KERNEL_HEADER.itemsize + 8 * most, **sizes}.items():
@@ -119,7 +118,7 @@ class Template:
         self.workspace += at * self.threads
 
     def finish(self) -> "Template":
-        """Lay out the records. Nothing can be added afterwards."""
+        """Lay out the records, after which nothing can be added."""
         integers: list[int] = []
         _append(integers, fields.PASS, [self.fields])
         values = np.array(integers, np.int64)
@@ -128,14 +127,14 @@ class Template:
         return self
 
     def bind(self, place: int, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return the descriptor, with a workspace at `place` and the arrays of a call."""
+        """Return the descriptor for the arrays of a call and a workspace at address `place`."""
         barrier = thread_pool.pool().barrier if self.threads > 1 else 0
         bases = (0, place, barrier, *addresses([arrays[name] for name in self._bases]))
         return self._offsets + np.array(bases, np.int64)[self._base_of]
 
 
 def _append(integers: list[int], dtype: np.dtype, records: Sequence[Fields]) -> int:
-    """Append records side by side, then the lists in their fields; return where the first one is."""
+    """Append records, then the lists in their fields; return the index of the first record."""
     names, first = dtype.names or (), len(integers)
     integers += [0] * (len(names) * len(records))
     for i, record in enumerate(records):
@@ -154,7 +153,7 @@ def set_field(descriptor: np.ndarray, name: str, value: int) -> None:
 
 
 class Pass:
-    """A pass for given shapes, with a descriptor template for each way to share it among threads."""
+    """A pass for given shapes, with one descriptor template per way to share it among threads."""
 
     def __init__(self, cell: Cell, dtype: np.dtype, shape: Shape) -> None:
         self.cell, self.dtype, self.shape = cell, dtype, shape
@@ -172,7 +171,7 @@ class Pass:
         raise NotImplementedError
 
     def template(self, threads: int, unit_parallel: bool) -> Template:
-        """Return the descriptor template, built only once."""
+        """Return the cached descriptor template."""
         key = (threads, unit_parallel)
         if key not in self._templates:
             self._templates[key] = self.build(threads, unit_parallel)

@@ -1,43 +1,41 @@
 """The descriptor of a job: records of 64-bit integers, which Python writes and the compiled loops read by name.
 
-Values are counts, strides in bytes, flags and addresses. A record that has a list of others, such as the gates of a
-stage, holds their number, ``n_gates``, and in ``gates`` the distance in bytes from itself to the first of them.
-
-Forward and backward passes share these records; each uses the fields that it needs. Dimensions: T steps, m examples,
-n units, n_x inputs, G gates of a stage.
+Values are counts, strides in bytes, flags and addresses. A list of records, such as the gates of a stage, is a count,
+``n_gates``, and in ``gates`` the offset in bytes from the owning record to the first item. Forward and backward passes
+share these records. Dimensions: T steps, m examples, n units, n_x inputs, G gates of a stage.
 """
 
 from rnnx.engines.cpu.codegen.leaves import record
 
-UNIT_VECTORS = 4  # unit-parallel threads get multiples of so many vectors of units: whole micro-panels in every layout
+UNIT_VECTORS = 4  # granularity of unit-parallel shares: whole micro-panels in every layout
 
 PASS = record(
     "n_steps m n n_x",
     "indices",  # 1: inputs are 64-bit indices of one-hot columns
-    "item lanes",  # bytes of a number, numbers of a vector
+    "item lanes",  # bytes of a number, numbers per vector
     "unit_parallel",  # 1: threads share the units; 0: they share the examples
     "flat_dx",  # 1: dx is one product at the end; 0: one per step
-    "chunk",  # number of steps whose input sides are computed together
+    "chunk",  # steps whose input sides are computed in one product
     "pack",  # 0: the weights are packed already
-    "barrier yield_function",  # address of a BARRIER, and of the system's function that lets others run
+    "barrier yield_function",  # addresses of a BARRIER and of the system's yield function
     "lengths",  # (m,) integers, or 0
     "zeros",  # a row of zeros
     "scratch scratch_size",  # scratch memory of thread 0, and bytes per thread
     "kernel_arguments z z_size block_a block_b",  # offsets in it, and bytes of z per stage
-    "copy copy_masked transpose transpose_masked add_rows",  # addresses of the functions in `copy`
-    "nv product",  # vectors of a micro-panel, and the product for it, for columns that are not gates
+    "copy copy_masked transpose transpose_masked add_rows",  # addresses of the functions in `codegen.copy`
+    "nv product",  # micro-panels of columns other than gates: their vectors, and the product
     "x x_row x_step",  # (T, m, n_x), or (T, m) indices
-    "dx",  # (T, m, n_x), or 0: not needed
+    "dx",  # (T, m, n_x), or 0 if not needed
     "conversions n_conversions",
     "copies n_copies",
     "outputs n_outputs",
     "stages n_stages",
 )
-# A public array to be copied to time-major memory. It is contiguous along features or along steps.
+# A public array to copy to time-major memory. It is contiguous along features or along steps.
 CONVERSION = record("source feature_stride example_stride step_stride features target zero_past_end")
-# A parameter to be copied for the backward pass.
+# A parameter to copy for the backward pass.
 COPY = record("source source_row rows columns target")
-# A state, and the caller's copy of it; both from step 1 on.
+# A state, and the caller's copy of it, both from step 1 on.
 OUTPUT = record("source target")
 STAGE = record(
     "gates n_gates",
@@ -45,22 +43,22 @@ STAGE = record(
     "kernel kernel_tail",
     "w_h w_x bias bias_h",  # packed; bias_h is 0 without recurrent biases
     "n_vectors",  # of all gates
-    "nv product",  # vectors of a micro-panel, and the product for it
-    "nv_x",  # the same for w_x; n_vectors if inputs are indices, so that its rows are contiguous
+    "nv product",  # vectors of a micro-panel, and the product
+    "nv_x",  # for w_x; n_vectors for index inputs, which need contiguous rows
     "additive is_last",
     "operand operand_step",  # what the recurrent weights multiply, (T, m, n)
     "dz_h dz_x",  # (T, m, G, n)
     "d_operand",  # (m, n); the recurrent product is added to it
     "dw db_h db_x",  # (G n, n + n_x), and sums padded to whole vectors
-    "table",  # packed (n_x, G n) if inputs are indices, else 0; see `loops.gradients`
+    "table",  # packed (n_x, G n) for index inputs, else 0; see `loops.gradients`
 )
 # Parameters of a gate, units along rows; bias_h may be 0.
 GATE = record("w_h w_h_row w_x w_x_row bias bias_h")
-# An array argument of a kernel: its address at step 0 and example 0, strides from step to step, from example to example
-# and from unit vector to unit vector. With side = ZX or ZH it is the input or recurrent side, in the thread's scratch.
+# An array argument of a kernel: its address at step 0 and example 0, and strides between steps, examples and unit
+# vectors. With side = ZX or ZH it is the input or recurrent side, in the thread's scratch memory.
 ARGUMENT = record("address step row vector side past_end")
 ZX, ZH = 1, 2
-# `past_end`, what happens to it at steps past an example's end: nothing, zero, or the value of the step before.
+# `past_end`: the value at steps past an example's end, 0 for no change, zero, or that of the previous step.
 ZERO, KEEP = 1, 2
 
 LISTS = {"conversions": CONVERSION, "copies": COPY, "outputs": OUTPUT}

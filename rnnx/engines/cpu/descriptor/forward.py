@@ -1,4 +1,4 @@
-"""The descriptors of a forward pass and of a single step. See `builder`; dimensions as in `fields`."""
+"""The descriptors of a forward pass and of a single step. Dimensions as in `fields`."""
 
 from functools import lru_cache
 
@@ -21,15 +21,15 @@ from rnnx.engines.cpu.descriptor.stages import (
     value_argument,
 )
 
-_ROWS_OF_A_CHUNK = 48  # a thread that has all examples computes the input sides of so many rows at once
+_ROWS_OF_A_CHUNK = 48  # for a thread with all examples: rows of input sides computed in one product
 
 
 @lru_cache(maxsize=MOST_PASSES)
 class ForwardPass(Pass):
     """A forward pass.
 
-    Its arrays: "block", the first array of `block`; "x"; with lengths "lengths"; "output 0", ... for the caller's
-    copies of the states; the parameters by key; and "kept parameters", the first array of `kept`.
+    Its arrays: "block", the first array of `block`; "x"; "lengths", if given; "output 0", ..., the caller's copies of
+    the states; the parameters by key; "kept parameters", the first array of `kept`.
 
     Parameters
     ----------
@@ -37,12 +37,12 @@ class ForwardPass(Pass):
     dtype : numpy.dtype
     shape : Shape
     keys : tuple of str
-        The parameters that are there.
+        Keys of the given parameters.
     keep : bool
         Whether a backward pass may follow.
     has_lengths : bool
     layout : Layout or None
-        Layout of x, which is copied to `block`; None if the job reads x as it is.
+        Layout of x, which the job copies to `block`; None if it reads x in place.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class ForwardPass(Pass):
         super().__init__(cell, dtype, shape)
         n_steps, m, n, n_x, _ = shape
         states: list[tuple[int, ...]] = [(n_steps + 1, m, n)] * len(cell.states)
-        # Without `keep` every step overwrites the saved values of the step before.
+        # Without `keep`, every step overwrites the saved values of the previous one.
         saved: list[tuple[int, ...]] = [(n_steps if keep else 1, m, n)] * len(cell.saved)
         self.block = Block(dtype, [*states, *saved, (0,) if layout is None else (n_steps, m, n_x)])
         self.kept = parameter_block(cell, dtype, shape, keys) if keep else None
@@ -104,9 +104,9 @@ def names_of_parameters(keys: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class Step(Pass):
-    """A single step from one of two slots of the states to the other.
+    """A single step from one slot of the states to the other.
 
-    Its arrays: "block", the first array of `block`; and the parameters by key.
+    Its arrays: "block", the first array of `block`; the parameters by key.
     """
 
     def __init__(self, cell: Cell, dtype: np.dtype, shape: Shape, keys: tuple[str, ...], slot: int) -> None:

@@ -1,7 +1,4 @@
-"""Where arrays lie: the layout of public arrays, and blocks of arrays in one allocation.
-
-Dimensions: T steps, m examples, n units, n_x inputs.
-"""
+"""Memory layouts of public arrays, and blocks of arrays in one allocation."""
 
 import ctypes
 import math
@@ -12,7 +9,7 @@ import numpy as np
 
 from rnnx.engines.cpu.runtime.buffer_pool import LINE, empty
 
-_C_CONTIGUOUS_AND_ALIGNED = 0x101  # flags of NumPy's C interface
+_C_CONTIGUOUS_AND_ALIGNED = 0x101  # flags of NumPy's C API
 _BYTE: Any = ctypes.c_char
 
 
@@ -20,7 +17,7 @@ def address(a: np.ndarray) -> int:
     """Return the address of the first element."""
     try:
         return ctypes.addressof(_BYTE.from_buffer(a))
-    except (TypeError, ValueError, BufferError):  # read-only, empty or not contiguous; this takes a microsecond
+    except (TypeError, ValueError, BufferError):  # read-only, empty or not contiguous: slower
         return int(a.ctypes.data)
 
 
@@ -33,18 +30,18 @@ def addresses(arrays: Sequence[np.ndarray]) -> list[int]:
 
 
 def contiguous(arrays: Iterable[np.ndarray]) -> list[np.ndarray]:
-    """Return the arrays, each copied unless it is C-contiguous and aligned."""
+    """Copy the arrays that are not C-contiguous and aligned."""
     ready = _C_CONTIGUOUS_AND_ALIGNED
     return [a if a.flags.num & ready == ready else np.array(a, order="C") for a in arrays]
 
 
 def lines(size: int) -> int:
-    """Round bytes up to whole cache lines."""
+    """Round a size in bytes up to whole cache lines."""
     return -(-size // LINE) * LINE
 
 
 class Block:
-    """Arrays side by side in one allocation, each beginning on a cache line."""
+    """Arrays side by side in one allocation, each aligned to a cache line."""
 
     def __init__(self, dtype: np.dtype, shapes: Iterable[tuple[int, ...]]) -> None:
         self.dtype, self.shapes = dtype, tuple(shapes)
@@ -55,7 +52,7 @@ class Block:
             self.size += lines(math.prod(shape) * dtype.itemsize)
 
     def allocate(self) -> list[np.ndarray]:
-        """Return new arrays, not initialized."""
+        """Return new, uninitialized arrays."""
         memory = empty((self.size + LINE,), np.uint8)
         shift = -address(memory) % LINE
         dtype = self.dtype
@@ -63,7 +60,7 @@ class Block:
 
 
 class Layout(NamedTuple):
-    """How a public array (features, m, T) lies in memory, as far as a job needs to know."""
+    """The memory layout of a public array (features, m, T)."""
 
     strides: tuple[int, ...]
     time_major: bool  # already (T, m, features) in C order
@@ -71,11 +68,11 @@ class Layout(NamedTuple):
 
 
 def layout_of(a: np.ndarray) -> tuple[np.ndarray, Layout]:
-    """Return the array and its layout; a copy if its layout is one that no job reads."""
+    """Return an array and its layout, or a copy if no job can read that layout."""
     features, _, n_steps = a.shape
     item, flags = a.itemsize, a.flags
     if flags.f_contiguous and flags.aligned:
-        return a.T, Layout(a.strides, True, True)  # transposed, for its address is then found faster
+        return a.T, Layout(a.strides, True, True)  # `address` is faster for C order
     by_feature = a.strides[0] == item or features == 1
     if not (flags.aligned and (by_feature or a.strides[2] == item or n_steps == 1)):
         a, by_feature = np.array(a, order="F"), True

@@ -1,7 +1,4 @@
-"""What the descriptors of both directions have in common: parameters, kernels and their arguments.
-
-Dimensions: as in `fields`.
-"""
+"""What forward and backward descriptors share: parameters, kernels and their arguments."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -16,7 +13,7 @@ from rnnx.engines.cpu.descriptor.builder import Fields, Shape, Template
 from rnnx.engines.cpu.descriptor.layout import Block, Layout
 from rnnx.engines.cpu.runtime import object_cache
 
-Places = dict[Slot, tuple[int, int]]  # of the values of a pass: address at step 0, stride from step to step
+Places = dict[Slot, tuple[int, int]]  # address at step 0, and stride between steps
 
 
 @lru_cache(maxsize=256)
@@ -26,7 +23,7 @@ def kernels_of(cell: Cell, dtype: np.dtype, given: tuple[bool, ...]) -> Mapping[
 
 
 def places_of(states: list[int], saved: list[int], step: int, saved_step: int) -> Places:
-    """Return where the values of a pass are, from the addresses of the initial states and of the saved values."""
+    """Return the places of a pass's values, given the addresses of the initial states and saved values."""
     places: Places = {Slot("saved", k): (at, saved_step) for k, at in enumerate(saved)}
     for k, at in enumerate(states):
         places |= {Slot("state", k): (at, step), Slot("state", k, after=True): (at + step, step)}
@@ -34,19 +31,19 @@ def places_of(states: list[int], saved: list[int], step: int, saved_step: int) -
 
 
 def parameter_shapes(cell: Cell, shape: Shape, keys: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the parameters that are there, in their order."""
+    """Return the shapes of the given parameters, in order."""
     shapes = {key: s for gate in cell.gates for key, (_, s) in gate.shapes(shape.n_x, shape.n).items()}
     return {key: shapes[key] for key in keys}
 
 
 @lru_cache(maxsize=256)
 def parameter_block(cell: Cell, dtype: np.dtype, shape: Shape, keys: tuple[str, ...]) -> Block:
-    """Return the block of the copies of the parameters."""
+    """Return the block for copies of the parameters."""
     return Block(dtype, parameter_shapes(cell, shape, keys).values())
 
 
 def conversion(t: Template, source: int, layout: Layout, features: int, target: int, zero_past_end: bool) -> Fields:
-    """Return the record of an array to be made time-major."""
+    """Return the record of an array to convert to time-major layout."""
     feature, example, step = layout.strides
     feature = t.item if layout.by_feature else feature
     strides = {"feature_stride": feature, "example_stride": example, "step_stride": step}
@@ -54,7 +51,7 @@ def conversion(t: Template, source: int, layout: Layout, features: int, target: 
 
 
 def _gate(t: Template, gate: Gate, parameters: Mapping[str, int]) -> Fields:
-    """Return the record of a gate, from the addresses of the parameters."""
+    """Return the record of a gate, given the addresses of the parameters."""
     row_h, row_x = t.row, t.n_x * t.item
     if gate.is_joint:
         w_h = parameters[gate.weights[0]]
@@ -68,7 +65,7 @@ def _gate(t: Template, gate: Gate, parameters: Mapping[str, int]) -> Fields:
 
 
 def stage_fields(t: Template, wired: StageWiring, parameters: Mapping[str, int], places: Places) -> Fields:
-    """Return the fields of a stage that both directions have."""
+    """Return the fields of a stage that both directions use."""
     stage = wired.stage
     operand, step = places[wired.operand]
     gates = [_gate(t, gate, parameters) for gate in stage.gates]
@@ -83,6 +80,6 @@ def kernel_fields(t: Template, wired: StageWiring, kernels: Mapping[str, int], a
 
 
 def value_argument(t: Template, place: tuple[int, int], past_end: int = 0) -> Fields:
-    """Return the record of a kernel's argument that is a value of a step, or its cotangent."""
+    """Return the record of a kernel argument that is a value of a step or its cotangent."""
     address, step = place
     return {"address": address, "step": step, "row": t.row, "vector": t.size, "past_end": past_end}

@@ -1,1 +1,1 @@
-"""The loops of a pass, compiled by Numba."""
+"""The loops over time, compiled by Numba."""

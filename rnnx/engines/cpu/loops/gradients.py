@@ -1,7 +1,4 @@
-"""The products of a backward pass, for Numba: through the weights, and the gradients of the weights.
-
-See `passes` for what all these functions have in common.
-"""
+"""The products of a backward pass, for Numba. See `passes` for the conventions."""
 
 from rnnx.engines.cpu.codegen.gemm import KC, MC
 from rnnx.engines.cpu.codegen.intrinsics import call_add_rows, call_copy, call_product, call_transpose, load
@@ -11,7 +8,7 @@ from rnnx.engines.cpu.loops.records import function
 
 @function
 def add_product(p, dz, rows, n_k, packed, columns, v0, v1, init, init_row, out):
-    """Compute rows of out = init + dz W for the columns of vectors v0 ... v1 - 1; init_row = 0: every row alike."""
+    """Compute out = init + dz W for vectors v0 ... v1 - 1 of the columns; init_row = 0 repeats one row."""
     column = v0 * p.item * p.lanes
     call_product(
         p.product, w=packed, n_vectors=vectors_of(p, columns), v0=v0, v1=v1, n_k=n_k, h=dz, h_row=n_k * p.item,
@@ -22,7 +19,7 @@ def add_product(p, dz, rows, n_k, packed, columns, v0, v1, init, init_row, out):
 
 @function
 def input_gradient(p, stage, first_row, rows):
-    """Compute rows of dx if it is needed; the stage that runs first begins, the others add."""
+    """Compute rows of dx, if needed; the stage that runs first overwrites, the others add."""
     if p.dx == 0:
         return
     n_k, row = stage.n_gates * p.n, p.n_x * p.item
@@ -34,7 +31,7 @@ def input_gradient(p, stage, first_row, rows):
 
 @function
 def add_weight_gradient(p, a, a_row, rows, c, b, columns, k, is_first, out, out_row):
-    """Add a block of dz, transposed, times a packed block to rows c ... of out; the first one is stored."""
+    """Add dz^T times a packed matrix, for a block of k, to `rows` rows of out from row c; overwrite if first."""
     out += c * out_row
     n_vectors = vectors_of(p, columns)
     call_product(
@@ -46,7 +43,7 @@ def add_weight_gradient(p, a, a_row, rows, c, b, columns, k, is_first, out, out_
 
 @function
 def block_of_dz(p, dz, n_c, k0, k, c, rows, a, a_row, sums):
-    """Copy a block of dz to contiguous memory, and add its rows to the sums of its columns."""
+    """Copy a block of dz to contiguous memory, and add its rows to the column sums."""
     source, vectors = dz + (k0 * n_c + c) * p.item, vectors_of(p, rows)
     call_copy(p.copy, source, n_c * p.item, k, vectors, rows % p.lanes, target=a, target_row=a_row)
     call_add_rows(p.add_rows, a, a_row, k, vectors, sums + c * p.item)
@@ -66,13 +63,13 @@ def clear(p, target, vectors):
     call_copy(p.copy, p.zeros, 0, rows=vectors, vectors=1, tail=0, target=target, target_row=p.lanes * p.item)
 
 
-# If inputs are indices, dz^T onehot is a scatter-add of the rows of dz into a table (n_x, G n). The table is stored in
-# blocks of at most MC columns, each with contiguous rows. No two threads write to the same block.
+# For index inputs, dz^T onehot is a scatter-add of the rows of dz into a table (n_x, G n). It is stored in blocks of at
+# most MC columns with contiguous rows. No two threads write to the same block.
 
 
 @function
 def add_to_table(p, a, a_row, k, x, table, columns):
-    """Add each row of a block of dz to the row of the table that its index names."""
+    """Scatter-add the rows of a block of dz into the table."""
     vectors = vectors_of(p, columns)
     row = vectors * p.lanes * p.item
     for r in range(k):
@@ -81,7 +78,7 @@ def add_to_table(p, a, a_row, k, x, table, columns):
 
 @function
 def gradient_of_table(p, table, columns, out, out_row):
-    """Transpose a block of the table to the gradient of the input weights."""
+    """Transpose a block of the table into the gradient of the input weights."""
     row = vectors_of(p, columns) * p.lanes * p.item
     for i in range(0, p.n_x, p.lanes):
         count = min(p.lanes, p.n_x - i)
@@ -91,10 +88,10 @@ def gradient_of_table(p, table, columns, out, out_row):
 
 @function
 def weight_gradients(me, n, p, stage, scratch):
-    """Compute dW = dz^T [operand, x] and db = the sum of dz, over all steps and examples: rows c0 ... c1 - 1."""
+    """Compute this thread's rows of dW = dz^T [operand, x] and db = sum of dz, over all steps and examples."""
     item, n_c, n_k = p.item, stage.n_gates * p.n, p.n_steps * p.m
     a, b_h = scratch + p.block_a, scratch + p.block_b
-    a_row = (MC + p.lanes) * item  # an odd number of cache lines: rows map to different cache sets
+    a_row = (MC + p.lanes) * item  # an odd number of cache lines, to spread rows over cache sets
     dw_x, dw_row = stage.dw + p.n * item, (p.n + p.n_x) * item
     c0, c1 = share(me, n, n_c, p.lanes)
     table = stage.table

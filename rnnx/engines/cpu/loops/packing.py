@@ -1,7 +1,4 @@
-"""Preparation of a pass, for Numba: sharing a job among threads, packing weights, making arrays time-major.
-
-See `passes` for what all these functions have in common.
-"""
+"""Preparation of a pass, for Numba: sharing work, packing weights, conversion to time-major layout."""
 
 from rnnx.engines.cpu.codegen.gemm import KC
 from rnnx.engines.cpu.codegen.intrinsics import (
@@ -17,12 +14,12 @@ from rnnx.engines.cpu.codegen.intrinsics import (
 )
 from rnnx.engines.cpu.loops.records import barrier_at, conversion_of, copy_of, function, gate_of
 
-_SPINS = 2000  # checks of the barrier before letting other threads run
+_SPINS = 2000  # checks of the barrier before yielding to other threads
 
 
 @function
 def share(me, n, total, unit):
-    """Begin and end of thread me's part of `total`, in multiples of `unit`."""
+    """Return the bounds of thread me's part of `total`, in multiples of `unit`."""
     units = -(-total // unit)
     return min(units * me // n * unit, total), min(units * (me + 1) // n * unit, total)
 
@@ -48,13 +45,13 @@ def barrier(n, p):
 
 @function
 def vectors_of(p, columns):
-    """Number of vectors that hold so many columns."""
+    """Return the number of vectors needed for `columns` columns."""
     return -(-columns // p.lanes)
 
 
 @function
 def pack_rows_of_gates(me, n, p, stage):
-    """Pack the weights of a forward pass, transposed: columns are units, the gates of a unit vector side by side."""
+    """Pack the weights of a forward pass, transposed, with the gates of each unit vector side by side."""
     size = p.lanes * p.item
     n_gates, n_vectors = stage.n_gates, stage.n_vectors
     u0, u1 = share(me, n, vectors_of(p, p.n), 1)
@@ -84,14 +81,14 @@ def pack_rows_of_gates(me, n, p, stage):
 
 @function
 def pack_bias(p, bias, u, count, target):
-    """Pack unit vector u of a bias, zeros if there is none."""
+    """Pack unit vector u of a bias, or zeros if there is none."""
     source = bias + u * p.lanes * p.item if bias else p.zeros
     call_copy(p.copy, source, 0, rows=1, vectors=1, tail=count % p.lanes, target=target, target_row=0)
 
 
 @function
 def pack_columns(p, source, row, k0, rows, first, columns, panel, packed, n_k):
-    """Pack `rows` rows from row `first` of n_k on, in the block of k that begins at k0: one micro-panel of columns."""
+    """Pack rows `first` ... of n_k into one micro-panel, within the block of k that begins at k0."""
     size, n_vectors = p.item * p.lanes, vectors_of(p, columns)
     nv = min(p.nv, n_vectors - panel)
     k = min(KC, n_k - k0)
@@ -104,7 +101,7 @@ def pack_columns(p, source, row, k0, rows, first, columns, panel, packed, n_k):
 
 @function
 def pack_columns_of_gates(me, n, p, stage):
-    """Pack the weights of a backward pass: sums run over the units of all gates."""
+    """Pack the weights of a backward pass, which sums over the units of all gates."""
     n_k = stage.n_gates * p.n
     for side in range(2 if p.dx else 1):
         columns = p.n if side == 0 else p.n_x
@@ -125,13 +122,13 @@ def pack_columns_of_gates(me, n, p, stage):
 
 @function
 def end_of(p, c, j):
-    """Steps of example j to be converted; the others become zero."""
+    """Return the number of steps of example j to convert; the rest become zero."""
     return min(p.n_steps, load(p.lengths, j)) if p.lengths and c.zero_past_end else p.n_steps
 
 
 @function
 def transpose_features(p, c, v, j0, j1):
-    """Convert one vector of features whose steps are contiguous, in the order of memory."""
+    """Convert one vector of features of an array whose steps are contiguous."""
     row = c.features * p.item
     count = min(p.lanes, c.features - v * p.lanes)
     for j in range(j0, j1):
@@ -162,7 +159,7 @@ def to_time_major(p, c, j0, j1):
 
 @function
 def convert(me, n, p):
-    """Make arrays time-major: thread me's share of the examples."""
+    """Convert thread me's share of the examples to time-major layout."""
     j0, j1 = share(me, n, p.m, 1)
     for i in range(p.n_conversions):
         to_time_major(p, conversion_of(p, i), j0, j1)
@@ -170,7 +167,7 @@ def convert(me, n, p):
 
 @function
 def copy_parameters(me, n, p):
-    """Copy the parameters for a backward pass; the caller may change them before it."""
+    """Copy the parameters, which the caller may change before the backward pass."""
     for i in range(p.n_copies):
         c = copy_of(p, i)
         r0, r1 = share(me, n, c.rows, 1)

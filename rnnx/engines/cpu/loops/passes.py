@@ -1,14 +1,12 @@
-"""The loops of the compiled engine, for Numba: one step, and the jobs that are whole passes.
+"""The loops over time, for Numba, and the jobs that are whole passes.
 
-They know neither cell nor dtype: they handle counts, addresses and strides in bytes, and call the functions that do the
-arithmetic by address (`codegen.gemm`, `codegen.pointwise`, `codegen.copy`). So they are compiled once for all cells. A
-*job* is a function ``(me, n, descriptor)`` that thread `me` of `n` runs; see `descriptor.fields`.
+The loops are compiled once for all cells and dtypes: they compute only addresses, and call the functions of
+`codegen.gemm`, `codegen.pointwise` and `codegen.copy` by address. A *job* is a function ``(me, n, descriptor)`` that
+thread `me` of `n` runs; see `descriptor.fields`. Batch-parallel threads run the whole loop on their own examples,
+unit-parallel ones on their own units of all examples, with a barrier in every step.
 
-Threads share a job in one of two ways. *Batch-parallel*: each thread runs the whole loop on its own examples.
-*Unit-parallel*: each thread runs it on its own units, for all examples, and waits for the others in every step.
-
-Dimensions: T steps, m examples, n units, n_x inputs, G gates of a stage, L numbers of a vector. j counts examples,
-u vectors of units, v vectors of gates (unit vector by unit vector, the gates of one side by side), k the terms of sums.
+Dimensions: T steps, m examples, n units, n_x inputs, G gates of a stage, L lanes of a vector. Indices: j examples,
+u unit vectors, v vectors of gates (those of a unit vector are side by side), k terms of sums.
 """
 
 from rnnx.engines.cpu.codegen.intrinsics import call_add_rows, call_copy, call_kernel, call_product, load, store
@@ -28,10 +26,7 @@ from rnnx.engines.cpu.loops.records import HEADER_SIZE, argument_of, function, h
 
 @function
 def run_kernel(p, stage, arguments, z, zh, t, j, rows, u0, u1):
-    """Run the elementwise math of step t on rows from example j on and unit vectors u0 ... u1 - 1.
-
-    z and zh are the addresses of the sides of example j.
-    """
+    """Run the elementwise kernel of step t on `rows` examples from j, whose sides are at z and zh."""
     tail = p.n % p.lanes if u1 * p.lanes > p.n else 0
     header_at(arguments).tail = tail
     for part in range(2):
@@ -47,7 +42,7 @@ def run_kernel(p, stage, arguments, z, zh, t, j, rows, u0, u1):
 
 @function
 def write_rows(p, source, source_row, target, rows, u0, u1):
-    """Copy rows of a state, or with source_row = 0 the same row, to unit vectors u0 ... u1 - 1."""
+    """Copy rows to unit vectors u0 ... u1 - 1 of a state; source_row = 0 repeats one row."""
     if u0 == u1:
         return
     column = u0 * p.lanes * p.item
@@ -59,7 +54,7 @@ def write_rows(p, source, source_row, target, rows, u0, u1):
 
 @function
 def write_past_end(p, stage, t, j, rows, u0, u1):
-    """Write what a kernel would write at step t, for examples past their end: states stay, all else is zero."""
+    """Write the kernel's results at step t for examples past their end: states stay, all else is zero."""
     row = p.n * p.item
     for i in range(stage.n_arguments):
         a = argument_of(stage, i)
@@ -72,7 +67,7 @@ def write_past_end(p, stage, t, j, rows, u0, u1):
 
 @function
 def equal_run(p, t, j0, j1):
-    """End of the run of examples from j0 on that are all before their end at step t, or all past it; which."""
+    """Return the end of the run of examples from j0 that are alike at step t, and whether they are alive."""
     if p.lengths == 0:
         return j1, True
     alive = t < load(p.lengths, j0)
@@ -84,7 +79,7 @@ def equal_run(p, t, j0, j1):
 
 @function
 def write_outputs(p, t, j, rows, u0, u1, alive):
-    """Write the caller's copies of the states of step t, zero past an example's end."""
+    """Write the caller's copies of the states of step t, zero past each length."""
     row = p.n * p.item
     at = (t * p.m + j) * row
     for i in range(p.n_outputs):
@@ -98,7 +93,7 @@ def write_outputs(p, t, j, rows, u0, u1, alive):
 
 @function
 def part_of(me, n, p):
-    """Examples j0 ... j1 - 1 and unit vectors u0 ... u1 - 1 of a thread."""
+    """Return j0, j1, u0, u1: a thread's examples and unit vectors."""
     unit_vectors = vectors_of(p, p.n)
     if p.unit_parallel:
         u0, u1 = share(me, n, unit_vectors, UNIT_VECTORS)
@@ -109,7 +104,7 @@ def part_of(me, n, p):
 
 @function
 def look_up(p, stage, z, z_row, x, rows, v0, v1):
-    """Z = W_x x + b for `rows` one-hot columns x, given by their indices: rows of the packed W_x."""
+    """Compute Z = W_x x + b for `rows` indices of one-hot columns x, from rows of the packed W_x."""
     size = p.item * p.lanes
     row, table = stage.n_vectors * size, stage.w_x + v0 * size
     call_copy(p.copy, stage.bias + v0 * size, 0, rows, vectors=v1 - v0, tail=0, target=z, target_row=z_row)
@@ -119,7 +114,7 @@ def look_up(p, stage, z, z_row, x, rows, v0, v1):
 
 @function
 def input_side(p, stage, z, z_row, t, n_steps, j0, j1, u0, u1):
-    """Z = W_x x + b for n_steps steps from t on."""
+    """Compute Z = W_x x + b for n_steps steps from t."""
     size, rows, times = p.item * p.lanes, j1 - j0, n_steps
     if rows == p.m:
         rows, times = rows * n_steps, 1
@@ -138,7 +133,7 @@ def input_side(p, stage, z, z_row, t, n_steps, j0, j1, u0, u1):
 
 @function
 def recurrent_side(p, stage, z, zh, z_row, t, j0, j1, u0, u1):
-    """Zh = W_h h + b_h; an additive stage adds W_h h to z."""
+    """Compute Zh = W_h h + b_h; in an additive stage, add W_h h to z."""
     row, v0 = p.n * p.item, u0 * stage.n_gates
     column = v0 * p.item * p.lanes
     call_product(
@@ -151,7 +146,7 @@ def recurrent_side(p, stage, z, zh, z_row, t, j0, j1, u0, u1):
 
 @function
 def forward_stage(p, stage, arguments, z, zh, z_row, t, j0, j1, u0, u1):
-    """Run one stage of step t: the recurrent product, then the elementwise math."""
+    """Run one stage of step t: the recurrent product, then the elementwise kernel."""
     recurrent_side(p, stage, z, zh, z_row, t, j0, j1, u0, u1)
     header = header_at(arguments)
     header.row, header.gates_row = p.n * p.item, z_row
@@ -184,7 +179,7 @@ def forward(me, n, descriptor):
         for i in range(p.n_stages):
             stage = stage_of(p, i)
             z_row = stage.n_vectors * p.item * p.lanes
-            # The input sides of the stages are side by side, each with room for a whole chunk; then comes zh.
+            # The input sides of all stages, a chunk each, are side by side, followed by zh.
             z, zh = scratch + p.z + i * p.z_size, scratch + p.z + p.n_stages * p.z_size
             if t % p.chunk == 0:
                 input_side(p, stage, z, z_row, t, min(p.chunk, p.n_steps - t), j0, j1, u0, u1)
@@ -199,7 +194,7 @@ def forward(me, n, descriptor):
 
 @function
 def backward_stage(n, p, stage, arguments, t, j0, j1, u0, u1):
-    """Run one stage of step t backward: the elementwise math, then the recurrent product."""
+    """Run one stage of step t backward: the elementwise kernel, then the recurrent product."""
     row, n_k = p.n * p.item, stage.n_gates * p.n
     header = header_at(arguments)
     header.row, header.gates_row = row, n_k * p.item

@@ -1,4 +1,4 @@
-"""The records of a descriptor, for Numba: see `descriptor.fields`."""
+"""The records of `descriptor.fields`, for Numba."""
 
 from typing import Any
 

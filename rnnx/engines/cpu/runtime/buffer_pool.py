@@ -1,7 +1,6 @@
-"""Buffer pool for large arrays: fresh memory costs a page fault every 4 KB, up to a third of a training step.
+"""Buffer pool for large arrays, which avoids page faults (up to a third of a training step).
 
-A buffer is free when nothing but the pool refers to it. Every view of it, in the caches or with the caller, counts as a
-reference, so memory that is still in use is never handed out again.
+A buffer is free when only the pool refers to it. Views hold references, so memory in use is never handed out.
 """
 
 import math
@@ -12,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-_SMALLEST = 1 << 16  # bytes; the C library pools smaller arrays itself
-_LARGEST = 1 << 26  # bytes; filling larger arrays takes so long that page faults do not matter
-_KEPT = 1 << 28  # bytes that the pool holds at most
+_SMALLEST = 1 << 16  # bytes; malloc pools smaller arrays
+_LARGEST = 1 << 26  # bytes; page faults do not matter for larger arrays
+_KEPT = 1 << 28  # bytes in the pool, at most
 
-_WORKSPACE = 1 << 26  # bytes of workspace kept per thread at most
+_WORKSPACE = 1 << 26  # bytes of workspace kept per thread, at most
 LINE = 64  # bytes of a cache line
 
 _lock = threading.Lock()
@@ -25,7 +24,7 @@ _buffers: list[np.ndarray] = []
 
 
 def _unlock() -> None:
-    """Replace the lock in the child of a fork: the thread that holds it does not exist there."""
+    """Replace the lock in the child of a fork, where its holder does not exist."""
     global _lock
     _lock = threading.Lock()
 
@@ -38,13 +37,13 @@ def _references(buffers: list[np.ndarray], i: int) -> int:
     return sys.getrefcount(buffers[i])
 
 
-# The reference count of an array that only a list holds. Without reference counts nothing is pooled.
+# The reference count of an array that only a list refers to. Without reference counts, nothing is pooled.
 _COUNTS = hasattr(sys, "getrefcount") and getattr(sys, "_is_gil_enabled", lambda: True)()
 _FREE = _references([np.empty(1, np.uint8)], 0) if _COUNTS else -1
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Like `numpy.empty`, from a free buffer if there is one. Large arrays begin on a cache line."""
+    """Like `numpy.empty`, in a free buffer if possible. Large arrays are aligned to a cache line."""
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
     if not (_COUNTS and _SMALLEST <= size <= _LARGEST):
@@ -56,33 +55,33 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 
 def _take(size: int) -> np.ndarray:
-    """A free buffer of at least `size` bytes. Buffers are in the order of their last use."""
+    """Return a free buffer of at least `size` bytes. Buffers are ordered by last use."""
     free = [i for i in range(len(_buffers)) if _references(_buffers, i) == _FREE]
     fitting = [i for i in free if size <= _buffers[i].nbytes <= 2 * size]
     if fitting:
         buffer = _buffers.pop(fitting[-1])
     else:
         held = sum(b.nbytes for b in _buffers) + size
-        for i in reversed(free):  # from the back, so that the indices before stay valid
+        for i in reversed(free):  # backwards, so that earlier indices stay valid
             if held <= _KEPT:
                 break
             held -= _buffers.pop(i).nbytes
         buffer = np.empty(size, np.uint8)
-        if held > _KEPT:  # all in use: this one is not pooled
+        if held > _KEPT:  # too much is in use: do not pool this one
             return buffer
     _buffers.append(buffer)
     return buffer
 
 
 class workspace:
-    """A context with `size` bytes of memory on a cache line; its value is their address.
+    """Context manager for `size` bytes of uninitialized, cache-aligned memory; yields their address.
 
-    The next call of this thread gets the same memory. It is not initialized. Up to 64 MB are kept per thread.
+    Each thread keeps up to 64 MB for its next call.
     """
 
     def __init__(self, size: int) -> None:
         self._keep = size <= _WORKSPACE
-        self._kept: np.ndarray | None = _local.__dict__.pop("workspace", None)  # none inside another workspace
+        self._kept: np.ndarray | None = _local.__dict__.pop("workspace", None)  # None inside another workspace
         self._memory = self._kept
         if self._memory is None or self._memory.nbytes < size + LINE:
             size += LINE

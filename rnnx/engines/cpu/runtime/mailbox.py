@@ -1,7 +1,4 @@
-"""The memory through which threads hand each other work: records that `thread_pool` and `workers` share.
-
-Fields that other threads poll are cache lines apart.
-"""
+"""The records through which threads hand out work. Fields that other threads poll are on separate cache lines."""
 
 from typing import Any
 
@@ -22,11 +19,11 @@ MAILBOX = _record(
     job=0,
     descriptor=8,
     n_threads=16,
-    read=24,  # addresses of functions of the C library
+    read=24,  # addresses of C library functions
     write=32,
     yield_function=40,
-    spins=48,  # checks for a job before a worker goes to sleep
-    workers=56,  # bytes from here to the list of WORKER
+    spins=48,  # checks for a job before a worker sleeps
+    workers=56,  # offset in bytes of the list of WORKER
     done=LINE,  # workers that have finished the job
 )
 WORKER = _record(4 * LINE, number=0, asleep=LINE, read_end=2 * LINE, write_end=2 * LINE + 8, byte=2 * LINE + 16)

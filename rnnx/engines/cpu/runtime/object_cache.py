@@ -1,11 +1,10 @@
-"""Object cache: compiles functions, keeps their machine code on disk, and loads it as functions called by address.
+"""Object cache: compiles functions, caches their machine code on disk, and loads it for calls by address.
 
-Functions come from LLVM IR, emitted with `codegen.ir`, or are compiled by Numba. All take integers and return nothing,
-so their machine code is all that is kept, and a process that finds it on disk neither imports Numba nor compiles.
+Functions come from LLVM IR or from Numba. All take integers and return nothing, so the machine code is sufficient: a
+process that finds it on disk neither imports Numba nor compiles.
 
-The cache key is a hash of everything that the code depends on: the IR, the source of all modules of the CPU engine, the
-versions and settings of the compilers, the CPU and its features. So stale code is never loaded. Any error of the file
-system means compiling again, not failing.
+The cache key is a hash of the IR, the source of all modules of the CPU engine, the versions and settings of the
+compilers, and the CPU and its features, so stale code is never loaded. After a file system error, code is recompiled.
 """
 
 import contextlib
@@ -28,19 +27,19 @@ import llvmlite
 from llvmlite import binding, ir
 
 _MOST_FILES = 256
-ROOT = Path(__file__).parent.parent  # the CPU engine; compiled code depends on no other file
+ROOT = Path(__file__).parent.parent  # the CPU engine; compiled code depends on no other files
 _DIGEST = hashlib.sha256().digest_size
 
 
 class Job:
-    """A function of three integers that Numba compiled. It runs without the GIL."""
+    """A function of three integers compiled by Numba. It runs without the GIL."""
 
     _kind = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 3)
 
     def __init__(self, address: int) -> None:
         self.address = address
         self._call = self._kind(address)
-        # Numba's calling convention begins with places for a result and an exception; such a function sets neither.
+        # Numba's calling convention begins with pointers for a result and an exception; jobs set neither.
         self._nothing = (ctypes.c_int64 * 4)()
         self._place = ctypes.addressof(self._nothing)
 
@@ -50,7 +49,7 @@ class Job:
 
 
 def loops(module: str, *names: str) -> Mapping[str, Job]:
-    """Return functions of three integers from a module of the CPU engine, compiled by Numba."""
+    """Compile functions of three integers in a module of the CPU engine with Numba."""
     settings = (f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("NUMBA_"))
     compiler = (importlib.metadata.version("numba"), platform.python_version(), *settings)
     key = _key(module, *names, "numba", *compiler)
@@ -59,7 +58,7 @@ def loops(module: str, *names: str) -> Mapping[str, Job]:
 
 
 def functions(emit: Callable[[ir.Module], None]) -> Mapping[str, int]:
-    """Return the addresses of the public functions that `emit` adds to a module."""
+    """Compile a module; return the addresses of the public functions that `emit` adds to it."""
     module = ir.Module()
     emit(module)
     text = str(module)
@@ -69,12 +68,12 @@ def functions(emit: Callable[[ir.Module], None]) -> Mapping[str, int]:
 
 # --- compiling ----------------------------------------------------------------------------------------------------
 
-Objects = list[tuple[dict[str, str], bytes]]  # object files, each with the symbols of its functions by name
+Objects = list[tuple[dict[str, str], bytes]]  # object files, each with its functions' symbols by name
 
 
 @lru_cache(maxsize=1)
 def _target() -> binding.TargetMachine:
-    with contextlib.suppress(RuntimeError):  # newer versions of llvmlite do it themselves
+    with contextlib.suppress(RuntimeError):  # automatic in newer versions of llvmlite
         binding.initialize()
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
@@ -114,11 +113,11 @@ def _compile_with_numba(module: str, names: tuple[str, ...]) -> Objects:
 
 _lock = threading.RLock()
 _loaded: dict[str, Mapping[str, int]] = {}
-_engines: list[Any] = []  # own the loaded code, which is never freed: descriptors hold its addresses
+_engines: list[Any] = []  # own the loaded code; never freed, because descriptors hold its addresses
 
 
 def _unlock() -> None:
-    """Replace the lock in the child of a fork: the thread that holds it does not exist there."""
+    """Replace the lock in the child of a fork, where its holder does not exist."""
     global _lock
     _lock = threading.RLock()
 
@@ -133,9 +132,7 @@ def _load(key: str, build: Callable[[], Objects]) -> Mapping[str, int]:
             objects = _read(key)
             if objects is None:
                 objects = build()
-                if (
-                    _sources() == SOURCES != ""
-                ):  # otherwise the sources changed since import: the key may not fit the code
+                if _sources() == SOURCES != "":  # sources changed since import would not match the key
                     _write(key, objects)
             addresses: dict[str, int] = {}
             for symbols, code in objects:
@@ -165,7 +162,7 @@ def _key(*texts: str) -> str:
 
 
 def _sources() -> str:
-    """The source of all modules of the CPU engine; empty if there is only bytecode."""
+    """Return the source of all modules of the CPU engine; empty if there is only bytecode."""
     return "".join(path.read_text("utf-8") for path in sorted(ROOT.rglob("*.py")))
 
 
@@ -174,7 +171,7 @@ SOURCES = _sources()  # at import time
 
 @lru_cache(maxsize=1)
 def cache_directory() -> Path | None:
-    """Return the directory of the cache. None if there is none, or others can write to it: their code must not run."""
+    """Return the cache directory; None if there is none, or, for safety, if others can write to it."""
     given = os.environ.get("RNNX_CACHE_DIR")
     if given == "":
         return None
@@ -196,7 +193,7 @@ def cache_directory() -> Path | None:
 
 
 def _read(key: str) -> Objects | None:
-    """Read the object files under a key; None if there are none, or the file is damaged."""
+    """Read the object files of a key; None if missing or damaged."""
     directory = cache_directory()
     if directory is None:
         return None

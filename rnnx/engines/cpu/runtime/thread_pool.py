@@ -1,13 +1,12 @@
-"""A pool of threads that run a job together, and the policy that decides how many and how they share it.
+"""The thread pool, and the policy that decides how many threads share a job, and how.
 
-A job of a millisecond leaves no time to wake a thread up, so an idle worker spins for a fraction of a millisecond
-before it goes to sleep. Jobs and waiting are compiled code that runs without the GIL. One caller at a time has the
-pool; meanwhile others run their jobs on their own thread. Results do not depend on the number of threads.
+Waking a thread takes too long for a job of a millisecond, so idle workers spin for up to two milliseconds before they
+sleep. Jobs and waiting are compiled code without the GIL. One caller at a time has the pool; meanwhile others run their
+jobs on their own thread. Results do not depend on the number of threads.
 
-The policy is `split` unless `use_policy` sets another one. Examples of a batch are independent, so as a rule each
-thread runs the whole loop over time on its own examples (batch-parallel). With few examples each thread would read all
-weights for little work; then the threads share the units and wait for each other in every step (unit-parallel). Both
-costs include that of cache lines that two threads write to, and are compared with that of one thread.
+The policy is `split` unless `use_policy` sets another one. Usually each thread runs the whole loop over time on its own
+examples (batch-parallel). With few examples, each thread would read all weights for little work, so the threads share
+the units instead and synchronize in every step (unit-parallel). The policy takes the cheaper way, or a single thread.
 """
 
 import atexit
@@ -27,22 +26,22 @@ import numpy as np
 from rnnx.engines.cpu.runtime import object_cache
 from rnnx.engines.cpu.runtime.mailbox import BARRIER, MAILBOX, WORKER
 
-# Costs in nanoseconds, measured on the machine of docs/performance.md: roughly right is enough. A cache line moves
-# between cores in 100 to 300 ns there; the policy assumes a slow one.
+# Rough costs in nanoseconds, measured on the machine of docs/performance.md. There, a cache line moves between cores in
+# 100 to 300 ns.
 _PRODUCTS = 40  # multiplications per nanosecond
-_LEAST_ROWS = 1.5  # one example costs as much as this many: loading the weights takes just as long
-_WAITING = 2000  # for each other, per unit-parallel step
-_SHARED_LINE = 250  # a cache line that two threads write to
-_HAND_OVER = 5_000  # of a job to threads that are awake
-_WAKING_UP = 500_000  # shorter jobs do not wait for sleeping threads
+_LEAST_ROWS = 1.5  # minimum cost, in rows: loading the weights takes as long
+_WAITING = 2000  # for the barrier, per unit-parallel step
+_SHARED_LINE = 250  # per cache line that two threads write to
+_HAND_OVER = 5_000  # of a job to awake threads
+_WAKING_UP = 500_000  # jobs shorter than this do not wait for sleeping threads
 
 _MOST_THREADS = 256
-_SPINS = 80_000  # checks for a job before going to sleep: two milliseconds, longer than _WAKING_UP
+_SPINS = 80_000  # checks for a job before sleeping: two milliseconds, longer than _WAKING_UP
 
 
 @lru_cache(maxsize=1)
 def system_functions() -> dict[str, int]:
-    """Return the addresses of read, write and yield of the C library."""
+    """Return the addresses of the C library's read, write and yield functions."""
     if sys.platform == "win32":
         runtime, kernel = ctypes.CDLL("ucrtbase"), ctypes.WinDLL("kernel32")
         functions = {"read": runtime._read, "write": runtime._write, "yield": kernel.SwitchToThread}
@@ -56,16 +55,16 @@ def system_functions() -> dict[str, int]:
 
 
 def max_threads() -> int:
-    """Number of cores this process may use, limited by OMP_NUM_THREADS, NUMBA_NUM_THREADS and threadpoolctl."""
+    """Return the number of usable cores, limited by OMP_NUM_THREADS, NUMBA_NUM_THREADS and threadpoolctl."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    # OMP_NUM_THREADS may be a list; its first number is for the outermost loop.
+    # OMP_NUM_THREADS may be a list; the first number is for the outermost level.
     given = (os.environ.get(name, "").split(",")[0].strip() for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"))
     limits = [int(limit) for limit in given if limit.isdigit()]
     return max(1, min(cores, *limits, _limit_of_threadpoolctl(cores), _MOST_THREADS))
 
 
 def _limit_of_threadpoolctl(cores: int) -> int:
-    """The number of threads of NumPy's BLAS, which is what threadpoolctl limits."""
+    """Return the number of threads of NumPy's BLAS, which threadpoolctl limits."""
     if "threadpoolctl" not in sys.modules:
         return cores
     return min((blas.get_num_threads() or cores for blas in _blas_controllers()), default=cores)
@@ -83,18 +82,18 @@ class Work:
 
     n_steps: int
     m: int  # examples
-    products: int  # multiplications of the whole job
-    shares: int  # parts into which the units can be divided
+    products: int  # multiplications in total
+    shares: int  # parts the units can be divided into
     shared_lines: int  # cache lines that neighbouring examples share, per step
 
     @cached_property
     def alone_ns(self) -> float:
-        """Nanoseconds that one thread needs, roughly."""
+        """Estimated nanoseconds on one thread."""
         return self.products / _PRODUCTS * max(self.m, _LEAST_ROWS) / self.m
 
 
 def split(work: Work) -> tuple[int, bool]:
-    """Return how many threads run a job, and whether they share its units rather than its examples."""
+    """Return the number of threads for a job, and whether it is unit-parallel."""
     best, choice = work.alone_ns, (1, False)
     if best <= 2 * _HAND_OVER:
         return choice
@@ -116,7 +115,7 @@ class Policy:
     """How jobs are shared among threads."""
 
     split: Callable[[Work], tuple[int, bool]] = split
-    short_ns: float = _WAKING_UP  # jobs that take less than this do not wait for sleeping threads
+    short_ns: float = _WAKING_UP  # shorter jobs do not wait for sleeping threads
 
 
 policy: ContextVar[Policy] = ContextVar("rnnx_thread_policy", default=Policy())  # noqa: B039
@@ -124,7 +123,7 @@ policy: ContextVar[Policy] = ContextVar("rnnx_thread_policy", default=Policy()) 
 
 @contextlib.contextmanager
 def use_policy(split: Callable[[Work], tuple[int, bool]], short_ns: float = 0) -> Iterator[None]:
-    """Share all jobs of this context in another way. By default every job waits for sleeping threads."""
+    """Set the policy of this context. By default, every job waits for sleeping threads."""
     token = policy.set(Policy(split, short_ns))
     try:
         yield
@@ -135,18 +134,18 @@ def use_policy(split: Callable[[Work], tuple[int, bool]], short_ns: float = 0) -
 # --- threads ------------------------------------------------------------------------------------------------------
 
 
-_kept: list[np.ndarray] = []  # memory that a worker or a descriptor may read until the process ends
+_kept: list[np.ndarray] = []  # memory that workers or descriptors may read until the process ends
 
 
 def _shared_record(dtype: np.dtype) -> tuple[np.ndarray, int]:
-    """A record of zeros that is never freed, and its address."""
+    """Allocate a zeroed record that is never freed; return it and its address."""
     record = np.zeros((), dtype)
     _kept.append(record)
     return record, int(record.ctypes.data)
 
 
 class ThreadPool:
-    """The threads, each started when it is first needed."""
+    """The threads, started on demand."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -161,10 +160,10 @@ class ThreadPool:
         self.mail["workers"], self.mail["spins"] = workers - self.address, _SPINS
 
     def acquire(self, n: int, nanoseconds: float) -> bool:
-        """Reserve the pool for a job of n threads that takes one thread so long.
+        """Reserve the pool for n threads and a job that takes one thread `nanoseconds`.
 
-        Returns False, and the caller runs the job alone, if the pool is taken, if no more threads can be started, or if
-        they sleep and the job would be done before they are awake; then they are woken for the next one.
+        Return False if the caller should run the job alone, because the pool is taken, no more threads can be started,
+        or they sleep and the job is too short to wait for them. Sleeping threads are woken for the next job.
         """
         held = ready = False
         try:
@@ -180,7 +179,7 @@ class ThreadPool:
         try:
             while len(self.threads) < n - 1:
                 self._start()
-        except (RuntimeError, OSError):  # the interpreter is shutting down, or there are no more threads or pipes
+        except (RuntimeError, OSError):  # the interpreter shuts down, or threads or pipes ran out
             return False
         if short and started < n - 1:
             return False
@@ -194,7 +193,7 @@ class ThreadPool:
         self.lock.release()
 
     def run(self, job: object_cache.Job, n: int, descriptor: int) -> None:
-        """Run a job on n threads, the calling one among them. For n > 1 the caller holds the pool."""
+        """Run a job on n threads, including the calling one. For n > 1, the caller must hold the pool."""
         if n == 1:
             job(0, 1, descriptor)
             return
@@ -209,7 +208,7 @@ class ThreadPool:
         thread = threading.Thread(target=self.functions["serve"], args=arguments, name=f"rnnx-{me}", daemon=True)
         if worker["write_end"] == 0:
             worker["read_end"], worker["write_end"] = os.pipe()
-        self.threads.append(thread)  # first: `start` may be interrupted when the thread is running already
+        self.threads.append(thread)  # first, because `start` may be interrupted after the thread has started
         try:
             thread.start()
         except RuntimeError:
@@ -217,7 +216,7 @@ class ThreadPool:
             raise
 
     def shut_down(self) -> None:
-        """Let the threads end; no others are started."""
+        """End the threads and start no others."""
         self.closed = True
         if self.lock.acquire(timeout=1):
             self.functions["shut_down"](0, len(self.threads) + 1, self.address)
@@ -243,7 +242,7 @@ def pool() -> ThreadPool:
 
 
 def _forget_pool() -> None:
-    """Drop the pool in the child of a fork, which does not have its threads."""
+    """Drop the pool in the child of a fork, which lacks its threads."""
     global _pool, _starting
     if _pool is not None:
         atexit.unregister(_pool.shut_down)

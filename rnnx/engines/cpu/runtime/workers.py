@@ -1,7 +1,7 @@
-"""The protocol between the threads of the pool, for Numba. See `thread_pool` for its purpose, `mailbox` for its memory.
+"""The protocol between the pool's threads, for Numba, on the records of `mailbox`.
 
-A worker that has waited for a while sleeps: it reads from a pipe, to which nobody writes before the worker has said
-that it sleeps. All functions take the index of a thread, a number of threads, and the address of the mailbox.
+A worker sleeps by reading from a pipe, to which others write only after it has set its "asleep" flag. Arguments are a
+thread's index, the number of threads, and the address of the mailbox.
 """
 
 from rnnx.engines.cpu.codegen.intrinsics import (
@@ -27,7 +27,7 @@ worker_of = item_of(MAILBOX, "workers", WORKER)
 
 @function
 def serve(me, n, address):
-    """Run jobs as worker `me`, until it is handed none."""
+    """Run jobs as worker `me` until shutdown."""
     mail = mailbox_at(address)
     worker = worker_of(mail, me)
     seen = 0
@@ -46,18 +46,18 @@ def serve(me, n, address):
             spins += 1
         else:
             atomic_exchange(worker, "asleep", 1)
-            # Whoever resets the 1 acts on it: the leader wakes this worker up, or the worker does not go to sleep.
+            # Whoever resets the flag acts on it: either the leader wakes this worker, or the worker does not sleep.
             if atomic_load(worker, "number") == seen or atomic_exchange(worker, "asleep", 0) == 0:
                 while True:
                     call_system(mail.read, worker.read_end, address_of(worker, "byte"), 1)
-                    if atomic_load(worker, "asleep") == 0:  # otherwise a signal interrupted the read
+                    if atomic_load(worker, "asleep") == 0:  # else a signal interrupted the read
                         break
             spins = 0
 
 
 @function
 def wake(me, n, address):
-    """Wake those of workers 1 ... n - 1 that sleep."""
+    """Wake the sleeping ones of workers 1 ... n - 1."""
     mail = mailbox_at(address)
     for i in range(1, n):
         worker = worker_of(mail, i)
@@ -74,7 +74,7 @@ def _hand_out(n, address):
 
 @function
 def lead(me, n, address):
-    """Run the job in the mailbox with n - 1 workers; return when all are done."""
+    """Run the job in the mailbox with n - 1 workers, and wait for them."""
     mail = mailbox_at(address)
     mail.done = 0
     _hand_out(n, address)
@@ -89,6 +89,6 @@ def lead(me, n, address):
 
 @function
 def shut_down(me, n, address):
-    """Let workers 1 ... n - 1 return."""
+    """End workers 1 ... n - 1."""
     mailbox_at(address).job = 0
     _hand_out(n, address)

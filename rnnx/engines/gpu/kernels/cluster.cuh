@@ -1,9 +1,8 @@
-// A whole pass in one kernel, for small hidden sizes. A cluster of blocks computes RNNX_ROWS examples and holds the
-// recurrent weights in its shared memory for all steps. Each block computes some of the units and writes its results to
-// the shared memory of the others. One cluster barrier per stage and step, no grid barrier. Needs sm_90 or later.
+// A whole pass in one kernel, for small hidden sizes (sm_90 or later). A cluster of blocks runs RNNX_ROWS examples and
+// keeps the recurrent weights in shared memory for all steps. Each block computes some units and writes its results
+// to the shared memory of the others, with one cluster barrier per stage and step and no grid barrier.
 //
-// Dimensions: `units` per block, `rows` = gates times units, RNNX_ROWS examples.
-// RNNX_CLUSTER, RNNX_THREADS, RNNX_PARTS and RNNX_ROW_PARTS: see rnnx.engines.gpu.cluster_codegen.
+// Dimensions: `units` per block, `rows` = gates times units. For the macros see rnnx.engines.gpu.cluster_codegen.
 
 #ifndef RNNX_EMULATED
 __device__ __forceinline__ int cluster_rank() {
@@ -22,7 +21,7 @@ template <typename T> __device__ __forceinline__ T* cluster_peer(T* p, int rank)
 }
 #endif
 
-// Numbers that one vector load reads: up to 16 bytes.
+// The numbers of one vector load, aligned to at most 16 bytes.
 template <typename T, int count>
 struct alignas(count * sizeof(T) < 16 ? count * sizeof(T) : 16) Vector { T numbers[count]; };
 template <int count, typename T> __device__ __forceinline__ Vector<T, count> load_vector(const T* p) {
@@ -35,7 +34,7 @@ template <typename T> __device__ __forceinline__ T* allocate(unsigned char*& fre
   return result;
 }
 
-// The weight rows of this block's units, with row stride `stride`, a multiple of four; zero from column n on.
+// Load the weight rows of this block's units. The row stride is a multiple of four; columns from n on are zero.
 __device__ __forceinline__ void load_weights(
     storage* w, const storage* wh, int gates, int units, int first, int count, int n, int stride) {
   for (int e = threadIdx.x; e < gates * units * stride; e += RNNX_THREADS) {
@@ -105,7 +104,7 @@ __device__ __forceinline__ void product_back(
   }
 }
 
-// Send this block's part of W^T dz to the blocks that own the units; `received` is (RNNX_CLUSTER, RNNX_ROWS, units).
+// Send this block's part of W^T dz to the units' owners; `received` is (RNNX_CLUSTER, RNNX_ROWS, units).
 __device__ __forceinline__ void send_to_owners(const real* parts, int n, int n4, int units, int rank, real* received) {
   for (int e = threadIdx.x; e < RNNX_ROWS * n; e += RNNX_THREADS) {
     const int j = e / n, k = e - j * n, owner = k / units;

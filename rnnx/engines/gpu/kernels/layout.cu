@@ -1,15 +1,15 @@
-// Layout conversion, packing, and the sums that gradients need. These kernels depend on no cell.
+// Layout conversion, packing and sums for gradients: the kernels common to all cells.
 // Dimensions: T steps, m examples, n features or units.
 
-// Copies an array with strides (sn, sm, st), in elements, to dst (T, m, n) in C order. Writes zeros past an example's
-// end, and everywhere if src is null. Blocks of 32 x 8 threads; blockIdx.x counts tiles of features times examples,
-// blockIdx.y tiles of steps (with a stride if there are more tiles than blocks).
+// Copy an array with strides (sn, sm, st), in elements, to dst (T, m, n) in C order. Write zeros past each length, and
+// everywhere if src is null. Blocks of 32 x 8 threads; blockIdx.x counts tiles of features times examples, blockIdx.y
+// tiles of steps, in a grid-stride loop.
 template <typename From, typename To>
 __device__ __forceinline__ void copy_time_major(
     const From* src, i64 sn, i64 sm, i64 st, To* dst, const i64* lengths, i64 n_steps, i64 m, i64 n) {
   RNNX_SHARED(To, tile);  // (32, 33)
   const i64 tiles = (n + 31) / 32, j = blockIdx.x / tiles, u0 = (blockIdx.x % tiles) * 32;
-  const bool by_time = st < sn;  // the order in which reads are coalesced
+  const bool by_time = st < sn;  // for coalesced reads
   const i64 end = lengths ? lengths[j] : n_steps;
   const int x = threadIdx.x;
   for (i64 t0 = (i64)blockIdx.y * 32; t0 < n_steps; t0 += (i64)gridDim.y * 32) {
@@ -90,7 +90,7 @@ extern "C" __global__ void scatter_add(
   if (c < columns) store(dst + c * dst_stride + selected, total);
 }
 
-// Copies a matrix, with any strides on both sides; zeros if src is null. A job of `pack`, see rnnx.engines.gpu.codegen.
+// Copy a matrix between any strides, or zeros if src is null: a job of `pack` in rnnx.engines.gpu.codegen.
 __device__ __noinline__ void copy_matrix(
     const storage* src, i64 row_from, i64 column_from, storage* dst, i64 row_to, i64 column_to, i64 rows, i64 columns) {
   const i64 all = rows * columns, step = (i64)gridDim.x * blockDim.x;

@@ -1,7 +1,6 @@
-// Included by all kernels: number types in memory (`storage`) and in registers (`real`), loads and stores, and the
-// vocabulary of a cell. RNNX_STORAGE and RNNX_REAL are compiler options.
-//
-// Every kernel parameter is 64 bits wide: a pointer or an i64. Sequences are (T, m, n) in C order, matrices row-major.
+// Included by all kernels: number types in memory (`storage`) and in registers (`real`), loads and stores, and the cell
+// vocabulary. RNNX_STORAGE and RNNX_REAL are compiler options. Every kernel parameter is a pointer or an i64. Sequences
+// are (T, m, n) in C order, matrices row-major.
 typedef long long i64;
 
 struct half_bits { unsigned short bits; };      // IEEE binary16
@@ -41,7 +40,7 @@ __device__ __forceinline__ double op_exp(double x) { return exp(x); }
 __device__ __forceinline__ float op_tanh(float x) { return tanhf(x); }
 __device__ __forceinline__ double op_tanh(double x) { return tanh(x); }
 __device__ __forceinline__ real op_sigmoid(real x) {
-  // exp of a number <= 0 does not overflow, and keeps small results accurate.
+  // exp of a number <= 0 cannot overflow and keeps small results accurate.
   const real e = op_exp(x < real(0) ? x : -x);
   return (x < real(0) ? e : real(1)) / (real(1) + e);
 }
