@@ -96,9 +96,9 @@ class Windows(_Continuous, Shuffled[Batch]):
 class Streams(_Continuous):
     """A continuous text for truncated BPTT, read in order in `batch_size` parallel streams.
 
-    The text is split into `batch_size` consecutive streams of equal length. Every batch holds the next `seq_length` steps
-    of all streams (the last batch may hold fewer), and ``continues`` is True for all batches but the first. If the steps
-    do not divide evenly, up to ``batch_size - 1`` steps are dropped.
+    The text is split into `batch_size` consecutive streams of equal length. Every batch holds the next `seq_length`
+    steps of all streams (the last batch may hold fewer), and ``continues`` is True for all batches but the first. If
+    the steps do not divide evenly, up to ``batch_size - 1`` steps are dropped.
 
     Parameters
     ----------
