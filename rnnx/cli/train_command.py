@@ -1,4 +1,4 @@
-"""``rnnx train``."""
+"""The command ``rnnx train``."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ _POSITIVE_INT = IntRange(1)
 
 
 def _widths(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, ...]:
-    """Parse the units of all layers, or of each."""
+    """Parse the units of all layers, or of each layer."""
     parts = value.split(",")
     if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
         raise click.BadParameter(f"{value!r} is not a positive integer or a comma-separated list of them")

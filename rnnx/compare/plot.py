@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from rnnx.compare.comparison import Comparison
 from rnnx.plots import style
 
-# The curves coincide: later ones are thinner and dashed, so that earlier ones remain visible.
+# The curves coincide, so later ones are thinner and dashed to keep earlier ones visible.
 LINES: tuple[tuple[Any, float], ...] = (("-", 4), ((0, (5, 4)), 2.5), ((0, (1, 3)), 2))
 _LEGEND: dict[str, Any] = {"frameon": True, "framealpha": 0.9, "edgecolor": "none"}
 

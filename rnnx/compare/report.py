@@ -56,7 +56,7 @@ class Report(Comparison):
         )
 
     def _rows(self) -> list[tuple[str, list[str]]]:
-        """Names and cells of the table."""
+        """Return the names and cells of the table."""
         sides, n = self.sides, self.settings.steps
         drift = {label: self.loss_differences(label) for label in sides}
 
@@ -88,24 +88,13 @@ class Report(Comparison):
         ]
 
     def figure(self) -> "Figure":
-        """Plot the losses, their differences and the step times.
-
-        Returns
-        -------
-        matplotlib.figure.Figure
-        """
+        """Plot the losses, their differences and the step times, and return the `matplotlib.figure.Figure`."""
         from rnnx.compare.plot import draw
 
         return draw(self)
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write report.txt, report.json, losses.csv and comparison.png.
-
-        Returns
-        -------
-        list of pathlib.Path
-            The files.
-        """
+        """Write report.txt, report.json, losses.csv and comparison.png, and return their paths."""
         from rnnx import plots
 
         folder = Path(folder)

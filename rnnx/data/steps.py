@@ -31,12 +31,8 @@ class Rows:
 class Steps:
     """The steps of a text, numbered across all pieces, in any array library.
 
-    Parameters
-    ----------
-    indices : array of int, shape (n,)
-        The text; n >= 2.
-    pieces : sequence of (start, stop), optional
-        Parts of the text to use, at least 2 characters each; default: all of it. No step crosses a piece boundary.
+    The text has at least 2 characters. `pieces` are the parts (start, stop) of it to use, at least 2 characters each;
+    default: all of it. No step crosses a piece boundary.
     """
 
     def __init__(self, indices: Array, pieces: Pieces | None = None) -> None:

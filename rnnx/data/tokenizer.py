@@ -133,7 +133,7 @@ class CharTokenizer:
         ----------
         text : str
         dtype : dtype
-            An integer dtype that holds ``vocab_size - 1``, as `index_dtype` does.
+            An integer dtype that holds ``vocab_size - 1``, such as `index_dtype`.
 
         Returns
         -------

@@ -1,6 +1,6 @@
 """Attention as a layer between a decoder and the head.
 
-Dimensions: n decoder features, n_e encoder features, m examples, T_x source steps, T_y target steps.
+Dimensions: n decoder and n_e encoder features, m examples, T_x source and T_y target steps.
 """
 
 from collections.abc import Callable, Mapping
@@ -86,23 +86,9 @@ class AttentionLayer:
         *,
         keep_caches: bool = True,
     ) -> tuple[Array, Array, LayerCache | None]:
-        """Attend to the source at every decoder step.
+        """Attend from decoder states a (n, m, T_y) to encoder outputs (n_e, m, T_x), with optional source lengths (m,).
 
-        Parameters
-        ----------
-        parameters : dict of str to array
-        a : array, shape (n, m, T_y)
-        encoded : array, shape (n_e, m, T_x)
-        lengths : array of int, shape (m,), optional
-            Source lengths.
-        keep_caches : bool
-            False saves nothing for a backward pass; the cache is then None.
-
-        Returns
-        -------
-        out : array, shape (n, m, T_y)
-        weights : array, shape (m, T_y, T_x)
-        cache : LayerCache or None
+        Return the outputs (n, m, T_y), the attention weights (m, T_y, T_x), and a cache unless `keep_caches` is False.
         """
         if self.kind == "additive":
             own = self._own(parameters)

@@ -95,17 +95,7 @@ class CharStream:
         self._stream = model.stack.stream(model.parameters, m, states)
 
     def read(self, indices: np.ndarray) -> Array:
-        """Read the next character of every text.
-
-        Parameters
-        ----------
-        indices : array of int, shape (m,)
-
-        Returns
-        -------
-        logits : array, shape (vocab_size, m)
-            Logits of the following character.
-        """
+        """Read the next character of every text, indices (m,); return the logits of the following ones, (vocab_size, m)."""
         return self._weights @ self._stream.step(self._columns(indices)) + self._bias
 
     @property

@@ -1,7 +1,4 @@
-"""Step-by-step decoding: one-hot columns, and greedy decoding with an encoder-decoder model.
-
-Dimensions: m examples, T_x source steps, T_y target steps.
-"""
+"""Step-by-step decoding. Dimensions: m examples, T_x source steps, T_y target steps."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

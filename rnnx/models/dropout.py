@@ -33,21 +33,10 @@ class Masks:
         return replace(self, start=start)
 
     def draw(self, place: str, rate: float, like: Array) -> Array:
-        """Return an inverted-dropout mask: zero with probability `rate`, else 1 / (1 - rate).
+        """Return an inverted-dropout mask (N. Srivastava et al., JMLR 15 (2014)): zero with probability `rate`, else 1 / (1 - rate).
 
-        Source: N. Srivastava et al., JMLR 15 (2014).
-
-        Parameters
-        ----------
-        place : str
-            Name of the layer whose output is masked.
-        rate : float, 0 <= rate < 1
-        like : array, shape (n, m, T)
-            Gives the shape, library, device and dtype.
-
-        Returns
-        -------
-        array, shape (n, m, T)
+        `place` names the layer whose output is masked; `like`, shape (n, m, T), gives the shape, library, device and
+        dtype.
         """
         n, m, n_steps = like.shape
         key = np.random.SeedSequence([*self.seed, zlib.crc32(place.encode())]).generate_state(2, np.uint64)

@@ -1,7 +1,4 @@
-"""Sequence to sequence: an encoder reads the source, and a decoder with attention predicts the target.
-
-Dimensions: n features, m examples, T_x source steps, T_y target steps.
-"""
+"""Sequence to sequence. Dimensions: n features, m examples, T_x source steps, T_y target steps."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

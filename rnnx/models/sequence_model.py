@@ -1,7 +1,4 @@
-"""A recurrent stack with a dense head: the base class of the single-sequence models.
-
-Dimensions: n_y outputs, n hidden units, m examples, T steps.
-"""
+"""The base of single-sequence models. Dimensions: n_y outputs, n hidden units, m examples, T steps."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -151,22 +148,10 @@ class SequenceModel(Model):
     def backward(
         self, dz: Array, cache: SequenceCache, ds_final: Mapping[str, Array] | None = None, *, consume: bool = False
     ) -> Parameters:
-        """Compute the gradients of `forward`.
+        """Compute the gradients of `forward` from the cotangents of z and, optionally, of the final states.
 
-        Parameters
-        ----------
-        dz : array, shape of z
-            Cotangent of the outputs.
-        cache : SequenceCache
-        ds_final : dict of str to array, optional
-            Cotangents of the final states, by name.
-        consume : bool
-            Free `cache` along the way.
-
-        Returns
-        -------
-        dict of str to array
-            "d" + name for every parameter and initial state; dx unless the inputs are indices.
+        Return "d" + name for every parameter and initial state, and dx unless the inputs are indices. See
+        `Recurrent.backward`.
         """
         da, dW, db = dense_gradients(self.xp, dz, cache.a, self.parameters["Wy"]).values()
         final = dict(ds_final or {})

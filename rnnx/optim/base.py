@@ -27,29 +27,11 @@ class Optimizer(Checked):
         return ()
 
     def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
-        """Update one parameter.
-
-        Parameters
-        ----------
-        p, g : array
-            The parameter and its gradient.
-        state : tuple of array
-            In the order of `slots`.
-        u : Update
-
-        Returns
-        -------
-        p, *state : tuple of array
-        """
+        """Return a parameter and its state after a step with gradient g; `state` is in the order of `slots`."""
         raise NotImplementedError
 
     def init(self, parameters: Mapping[str, Array]) -> Tree:
-        """Return the initial state: zeros in the shapes and dtypes of the parameters, with keys such as "v.dW".
-
-        Parameters
-        ----------
-        parameters : dict of str to array
-        """
+        """Return the initial state: zeros like the parameters, with keys such as "v.dW"."""
         return zeros(parameters, self.slots)
 
     def update(

@@ -1,7 +1,7 @@
 """Parameters and optimizer state joined into single arrays.
 
-On a device every function call is a kernel launch. The update rules in `ELEMENTWISE` give the same result on one long
-array as on many short ones, with far fewer launches.
+On a device every call is a kernel launch. The rules in `ELEMENTWISE` give the same result on one long array as on
+many short ones, with far fewer launches.
 """
 
 import math

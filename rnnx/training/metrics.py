@@ -1,4 +1,4 @@
-"""The metrics of a run as JSON lines and CSV, one line for every step and evaluation."""
+"""The metrics of a run as JSON lines and CSV, with one line per step and evaluation."""
 
 import csv
 import io
@@ -20,8 +20,7 @@ class MetricsWriter:
     ----------
     folder : path
     after_step : int
-        Step of the checkpoint from which the run resumes; existing lines of later steps are dropped. 0 starts new
-        files.
+        Step of the checkpoint that the run resumes from; lines of later steps are dropped. 0 starts new files.
     evaluated : int
         Step of the checkpoint's last evaluation.
     """
@@ -47,14 +46,7 @@ class MetricsWriter:
         self._rows = csv.DictWriter(self._table, COLUMNS, lineterminator="\n")
 
     def write(self, progress: Progress, seconds: float) -> None:
-        """Append a line to each file.
-
-        Parameters
-        ----------
-        progress : Progress
-        seconds : float
-            Time since this process began to train; the time of earlier processes is added.
-        """
+        """Append a line to each file. `seconds` is this process's training time; that of earlier processes is added."""
         values = {**progress.as_dict(), "seconds": round(self.seconds + seconds, 3)}
         record = {name: values[name] for name in COLUMNS}
         self._lines.write(json.dumps(record) + "\n")
@@ -79,7 +71,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     Parameters
     ----------
     path : path
-        ``metrics.jsonl``, or its folder. An incomplete last line, left by a killed run, is ignored.
+        ``metrics.jsonl`` or its folder. An incomplete last line, left by a killed run, is ignored.
 
     Raises
     ------
@@ -92,7 +84,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 
 
 def _records(path: Path, strict: bool) -> Iterator[dict[str, Any]]:
-    """Yield the records of a file; at a damaged line raise if `strict`, else stop."""
+    """Yield the records of a file; at a damaged line, raise if `strict`, otherwise stop."""
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines[:-1], start=1):  # after the last newline: nothing, or half a line
         try:
