@@ -69,7 +69,7 @@ def slow_checks(runner):
 
 
 def tests_of_every_library():
-    """Return the test files that need a GPU: those with marked tests, or on the cupy-gpu and cupy-reference runtimes."""
+    """Return the test files that need a GPU: those with marked tests or on the cupy-gpu and cupy-reference runtimes."""
     files = sorted((ROOT / "tests").glob("test_*.py"))
     return [str(file) for file in files if re.search(r"\bruntime\b|mark\.gpu", file.read_text(encoding="utf-8"))]
 
@@ -152,7 +152,7 @@ PARTS = (("a", checks), ("b", times), ("a", slow_checks), ("c", costs), ("d", tr
 
 
 def be_child(function, options, arguments, target):
-    """Run one function from the files in this folder, writing its rows as they arrive."""
+    """Run one function from the files in this folder and write its rows as they arrive."""
     for name in ("gpu_device", "gpu_checks", "gpu_resources", "gpu_times", "gpu_costs", "gpu_training"):
         found = importlib.import_module(name).CHILDREN.get(function)
         if found:

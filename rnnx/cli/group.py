@@ -85,7 +85,7 @@ device_option = click.option(
 
 
 def load_characters(run: str, device: str = "cpu") -> tuple[checkpoints.Checkpoint, CharTokenizer]:
-    """Load the checkpoint and tokenizer of a character model from a run folder or file; raise ValueError if it is none."""
+    """Load the checkpoint and tokenizer of a character model, or raise ValueError or OSError if there is none."""
     path = Path(run)
     if path.is_dir() and not checkpoints.file_of(path).exists():
         raise ValueError(f"{path} is not the folder of a run: it contains no {checkpoints.FILE_NAME}")

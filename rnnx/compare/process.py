@@ -69,10 +69,7 @@ def child() -> None:
 
 
 def in_turn(calls: Mapping[K, Callable[[], T]], rounds: int = 1) -> dict[K, list[T]]:
-    """Make every call once per round, in the same order, so that a slow phase of the machine affects all of them.
-
-    Return the results of each call, one per round.
-    """
+    """Make every call once per round, in the same order, so that a slow phase of the machine affects all alike."""
     results: dict[K, list[T]] = {label: [] for label in calls}
     for _ in range(rounds):
         for label, f in calls.items():

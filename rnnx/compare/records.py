@@ -27,7 +27,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Request:
-    """The task of one side: the inputs and targets of every step, (steps, m, T), and a `CharModel`'s initial parameters."""
+    """The task of one side: inputs and targets of every step, (steps, m, T), and initial `CharModel` parameters."""
 
     settings: Settings
     inputs: np.ndarray

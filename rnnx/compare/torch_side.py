@@ -43,7 +43,7 @@ class TorchSide(Side):
         self.optimizer = rule(self.net.parameters(), lr=s.learning_rate)
 
     def _hold_second_biases(self) -> None:
-        """Keep recurrent biases at zero where they are only added to the input biases. See `keras_side.hold_second_biases`."""
+        """Keep recurrent biases at zero where they are only added; see `keras_side.hold_second_biases`."""
         for key, p in self.net.rnn.named_parameters():
             if key.startswith("bias_hh"):
                 trained = torch.zeros_like(p)

@@ -1,4 +1,4 @@
-"""What both converters share: a layer's gates as blocks of rows (n_a hidden units, n_x inputs, k gates); stack names."""
+"""What both converters share: a layer's gates as blocks of rows (n_a units, n_x inputs, k gates); stack names."""
 
 import re
 from collections.abc import Mapping, Sequence

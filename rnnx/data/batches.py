@@ -68,7 +68,7 @@ class Shuffled(ABC, Generic[BatchT]):
         return -(-len(self) // integer("batch_size", batch_size))
 
     def batches(self, batch_size: int, rng: np.random.Generator | None = None, start: int = 0) -> Iterator[BatchT]:
-        """Iterate over all examples once, in order or shuffled by `rng`; skip the first `start` batches without building them."""
+        """Iterate over all examples once, in order or shuffled by `rng`, without building the first `start` batches."""
         return map(self.gather, batched(len(self), batch_size, rng, start))
 
 

@@ -36,8 +36,7 @@ def split_lines(
 def _numbers_of_equal(lines: Sequence[np.ndarray]) -> np.ndarray:
     """Number the distinct lines in order of first appearance; return the number of every line.
 
-    Comparing 64-bit digests fits in memory for millions of lines. A collision would only put two different lines on
-    the same side of the split.
+    Lines are compared by 64-bit digests to save memory; a collision only puts two lines on the same side of the split.
     """
     digests = (hashlib.blake2b(line.tobytes(), digest_size=8).digest() for line in lines)
     keys = np.fromiter((int.from_bytes(digest, "big") for digest in digests), np.uint64, len(lines))

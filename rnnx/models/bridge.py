@@ -76,10 +76,7 @@ class Bridge:
         return {state: out for state, (_, out) in cache.items()}, cache
 
     def backward(self, parameters: Mapping[str, Array], ds: Mapping[str, Array], cache: BridgeCache) -> Parameters:
-        """Compute the gradients of `forward`, "d" + name for every encoder state and parameter.
-
-        `ds` holds the cotangents of the decoder's initial states, "d" + name.
-        """
+        """Compute the gradients of `forward`, "d" + name, from the cotangents ("d" + name) of its results."""
         if not self.projects:
             return {"d" + link.sources[0]: ds["d" + link.state] for link in self.links}
         gradients: Parameters = {}

@@ -95,7 +95,7 @@ class CharStream:
         self._stream = model.stack.stream(model.parameters, m, states)
 
     def read(self, indices: np.ndarray) -> Array:
-        """Read the next character of every text, indices (m,); return the logits of the following ones, (vocab_size, m)."""
+        """Read the next character of every text, shape (m,); return the next characters' logits (vocab_size, m)."""
         return self._weights @ self._stream.step(self._columns(indices)) + self._bias
 
     @property

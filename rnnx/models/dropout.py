@@ -33,10 +33,10 @@ class Masks:
         return replace(self, start=start)
 
     def draw(self, place: str, rate: float, like: Array) -> Array:
-        """Return an inverted-dropout mask (N. Srivastava et al., JMLR 15 (2014)): zero with probability `rate`, else 1 / (1 - rate).
+        """Return an inverted-dropout mask: zero with probability `rate`, else 1 / (1 - rate).
 
         `place` names the layer whose output is masked; `like`, shape (n, m, T), gives the shape, library, device and
-        dtype.
+        dtype. Source: N. Srivastava et al., JMLR 15 (2014).
         """
         n, m, n_steps = like.shape
         key = np.random.SeedSequence([*self.seed, zlib.crc32(place.encode())]).generate_state(2, np.uint64)

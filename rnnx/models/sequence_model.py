@@ -116,7 +116,7 @@ class SequenceModel(Model):
         masks: Masks | None = None,
         keep_caches: bool = True,
     ) -> tuple[Array, States, SequenceCache]:
-        """Compute the head's outputs (logits, if the model has a softmax).
+        """Compute the head's outputs: logits or, for a regressor, the predicted numbers.
 
         Parameters
         ----------

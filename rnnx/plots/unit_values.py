@@ -62,10 +62,9 @@ def scale(name: str, array: np.ndarray) -> tuple[str, float, float]:
 
 
 def most_varied(arrays: Mapping[str, np.ndarray], n: int) -> list[int]:
-    """Return, in ascending order, the n units whose hidden state has the largest variance over time.
+    """Return, in ascending order, the n units whose hidden state varies most over time; on a tie, the lower ones.
 
     The unbounded cell state would rank units that merely drift first. Without a hidden state, use the last array.
-    Ties go to the lower index.
     """
     checks.integer("n_units", n)
     variance = arrays.get("a", list(arrays.values())[-1]).var(axis=1)

@@ -111,10 +111,7 @@ class _Step:
 
 
 class PendingSteps:
-    """Steps whose numbers are still on a device, along with a flag there: whether all losses and gradients were finite.
-
-    Fetched numbers are processed in step order, in the same way as numbers on the host.
-    """
+    """Steps whose numbers are still on a device, with a flag there: whether all losses and gradients are finite."""
 
     max_steps = 100  # limits the memory, and how late a diverged run is noticed
 
@@ -137,10 +134,10 @@ class PendingSteps:
         self._steps.append(_Step(*step))
 
     def fetch(self, at: Counters) -> tuple[Counters, dict[str, Array] | None, FloatingPointError | None]:
-        """Fetch the numbers of all steps and forget the steps.
+        """Fetch the numbers of all steps, given the counters after the last one, and forget the steps.
 
-        `at` are the counters after the last step. Return the counters with the numbers, None, None. If a step was not
-        finite, return the counters before that step, its initial states, and an error.
+        Return the counters with the numbers, None, None; or, if a step was not finite, the counters before it, its
+        initial states, and an error.
         """
         values = ns.numbers([number for step in self._steps for number in (step.loss, step.norm)])
         known = self._steps[0].before if self._steps else at
