@@ -32,7 +32,7 @@ CELLS = ("rnn", "lstm", "gru", "gru_reset_after")
 PRECISIONS = ("float64", "float32", "tf32", "float16", "bfloat16")
 OPTIONAL = ("numba", "ml_dtypes", "pytest", "hypothesis", "array_api_strict", "torch")
 OPTIONAL += ("safetensors", "tqdm", "click", "asv")
-PARALLEL = 6  # processes at once, where nothing is timed
+PARALLEL = 6  # concurrent processes, where nothing is timed
 LIMIT = 470.0  # seconds for everything
 
 

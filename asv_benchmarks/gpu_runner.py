@@ -57,7 +57,7 @@ class Runner:
             except subprocess.TimeoutExpired:
                 status = f"stopped after {limit:.0f} s"
             finally:
-                if process.poll() is None:  # with its own children
+                if process.poll() is None:  # including its own children
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
         said = log.read_text(errors="replace")

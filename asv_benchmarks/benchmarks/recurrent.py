@@ -153,7 +153,7 @@ class TrainStep(_Recurrent):
         z = rnnx.dense_forward(states[0], W, b)
         _, dz = rnnx.softmax_cross_entropy(z, self.targets)
         head = rnnx.dense_backward(dz, states[0], W)
-        da, *d_head = head.values() if isinstance(head, dict) else head  # a tuple in commits of before November 2026
+        da, *d_head = head.values() if isinstance(head, dict) else head  # a tuple in commits before November 2026
         gradients = rnnx.recurrent_backward(cell, (da,), caches, consume=True)
         gradients.update({"d" + key: d for key, d in zip(self.head, d_head, strict=True)})
         self.optimizer.update(self.all_parameters, gradients, self.state, 1)

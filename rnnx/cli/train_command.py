@@ -13,7 +13,7 @@ from rnnx.data import CORPORA
 from rnnx.optim import OPTIMIZERS
 from rnnx.training import Run, Settings, free_folder
 
-INTERRUPTED = 130  # the exit code of a program that Ctrl-C stopped, by the convention of shells
+INTERRUPTED = 130  # the shells' exit code for a program stopped by Ctrl-C
 _ON_RESUME = ("epochs", "iterations", "patience", "evaluate_every", "text")  # settings that --resume may change
 _NOT_SETTINGS = ("resume", "output", "device", "sample_every", "temperature", "save_every", "quiet")
 _POSITIVE_INT = IntRange(1)

@@ -82,7 +82,7 @@ def environment(threads: int | None = None, folders: Sequence[str | Path] = ()) 
     variables = {**os.environ, **_ENVIRONMENT}
     home = str(Path(rnnx.__file__).resolve().parent.parent)
     paths = [str(folder) for folder in folders]
-    if home != str(Path(sysconfig.get_path("purelib")).resolve()):  # an installed rnnx is found without our help
+    if home != str(Path(sysconfig.get_path("purelib")).resolve()):  # an installed rnnx needs no path
         paths.append(home)
     if paths:
         before = variables.get("PYTHONPATH")

@@ -137,7 +137,7 @@ def dense_from_keras(weights: Any, *, keys: tuple[str, str] = ("Wy", "by"), grad
     parameters : dict of str to numpy.ndarray
         Copies of the weights (n_y, n_a) and the bias (n_y, 1).
     """
-    config = _config(weights, "layer")  # the layer inside TimeDistributed
+    config = _config(weights, "layer")  # of the layer inside TimeDistributed
     if config.get("activation", "linear") not in ("linear", "softmax"):
         raise ValueError(f"the layer's activation must be 'linear' or 'softmax'; got {config['activation']!r}")
     if "input_dim" in config:

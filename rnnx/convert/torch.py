@@ -186,7 +186,7 @@ def _by_suffix(state: Mapping[str, Any], prefix: str) -> dict[str, dict[str, Any
     for key, value in state.items():
         rest = key[len(prefix) :]
         if not key.startswith(prefix) or "." in rest:
-            continue  # of another module
+            continue  # belongs to another module
         if rest.startswith("weight_hr"):
             raise ValueError(f"`weights` has a projection ({key!r}, proj_size > 0), which rnnx does not support")
         match = _KEY.fullmatch(rest)

@@ -17,7 +17,7 @@ from rnnx.data.split import NOTHING_HELD_OUT, split_lines, split_text
 from rnnx.data.tokenizer import NEWLINE, CharTokenizer
 from rnnx.data.windows import Lines, Streams, Windows
 
-_PATH_LENGTH = 300  # a shorter text without a newline may be a path by mistake
+_PATH_LENGTH = 300  # a shorter text without a newline may be a path passed by mistake
 
 
 @dataclass(frozen=True)

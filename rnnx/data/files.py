@@ -50,7 +50,7 @@ class TextFile:
             try:
                 text = decoder.decode(data, final=not data)
             except UnicodeDecodeError as error:
-                place = at - len(error.object) + error.start  # the object of the error ends where the data ends
+                place = at - len(error.object) + error.start  # error.object ends where the data ends
                 line = 1 + sum(text.count(NEWLINE) for text in self._decoded(place))
                 raise ValueError(
                     f"{self.path} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {place}, line {line}"
@@ -198,7 +198,7 @@ def _collect(parts: Iterable[np.ndarray], n: int, dtype: np.dtype, in_file: bool
             indices[at : at + len(part)] = part[: n - at]
             at += len(part)
     else:
-        with tempfile.TemporaryFile() as file:  # written, not mapped: a full disk then raises instead of a signal
+        with tempfile.TemporaryFile() as file:  # not mapped, so that a full disk raises an error, not a signal
             for part in parts:
                 file.write(part.data)
                 at += len(part)

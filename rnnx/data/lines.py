@@ -9,7 +9,7 @@ import numpy as np
 from rnnx.data.tokenizer import NEWLINE
 
 _MAX_UINT32 = (1 << 32) - 1
-_LIST_LINES, _LIST_LENGTH = 20, 64  # least number of lines of a list, greatest number of characters in each
+_LIST_LINES, _LIST_LENGTH = 20, 64  # minimum lines of a list, maximum characters per line
 
 
 class LineViews(Sequence[np.ndarray]):

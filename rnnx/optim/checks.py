@@ -65,7 +65,7 @@ def check_update(
             check_shape(name, array, f"(the shape of {key})", tuple(p.shape))
         if name in state and array.dtype != p.dtype:
             raise TypeError(f"`{name}` must have the dtype of {key}, {p.dtype}; got {array.dtype}")
-        if getattr(p, "requires_grad", False):  # the graph of torch would grow with every step
+        if getattr(p, "requires_grad", False):  # torch's graph would grow with every step
             raise ValueError(f"`{key}` must not require a gradient of torch; pass its detach()")
     check_dtypes(xp, parameters)
     for dtype in {p.dtype for p in parameters.values()}:

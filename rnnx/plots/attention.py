@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from rnnx.plots import characters, style
 
-_LABELS = 100  # most tick labels on one axis; of a longer text every second, third, ... character is labeled
+_LABELS = 100  # maximum tick labels per axis; longer texts label every k-th character
 
 
 def attention_map(weights: Any, source: Sequence[str], target: Sequence[str], *, title: str | None = None) -> Figure:

@@ -47,7 +47,7 @@ STYLE: Any = {
     "legend.fontsize": 8,
     "legend.frameon": False,
     "image.interpolation": "nearest",
-    "agg.path.chunksize": 10000,  # a noisy curve of many steps is too long for one path
+    "agg.path.chunksize": 10000,  # a long noisy curve exceeds the limits of one path
     "svg.hashsalt": "rnnx",  # the same figure gives the same file
     "svg.fonttype": "path",
     "text.usetex": False,

@@ -113,7 +113,7 @@ class _Step:
 class PendingSteps:
     """Steps whose numbers are still on a device, with a flag there: whether all losses and gradients are finite."""
 
-    max_steps = 100  # limits the memory, and how late a diverged run is noticed
+    max_steps = 100  # limits memory, and the delay in noticing a diverged run
 
     def __init__(self) -> None:
         self._steps: list[_Step] = []

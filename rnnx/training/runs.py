@@ -130,7 +130,7 @@ class Run:
         return patience is not None and self.trainer.counters.since_best >= patience
 
     def train(self, save_every: float = 30.0) -> Generator[Progress, None, None]:
-        """Train to the end and write metrics, saving every `save_every` seconds, at the end and on any error."""
+        """Train to the end, yielding every `Progress`; write metrics, and save every `save_every` seconds and on exit."""
         settings, trainer = self.settings, self.trainer
         items = trainer.run(
             self.corpus.train,
@@ -186,7 +186,7 @@ class Run:
 
     def _save(self, name: str, arrays: dict[str, Array]) -> None:
         text = self.settings.text
-        training = {  # the path of the text is absolute, so that it is valid in other folders
+        training = {  # an absolute text path stays valid in other folders
             "settings": {**asdict(self.settings), "text": None if text is None else str(Path(text).absolute())},
             "by": self.corpus.by,
             "split": self.corpus.split,

@@ -81,7 +81,7 @@ class TrainingState(Updates):
         gradients, norm = self._clip(step.gradients)
         check_finite("the gradients are", float(norm), number)
         new = self.counters.after_step(count).with_numbers(step.loss, float(norm), count)
-        self.whole = False  # until all of it is done: an interrupt may come anywhere
+        self.whole = False  # until the update is complete; an interrupt may come anywhere
         arrays = self._update_on_host(self.model.parameters, self.optimizer_state, gradients, number)
         self._take(arrays, step.states, new)
         return self._progress(step.loss)

@@ -22,12 +22,12 @@ class Updates:
     clip_norm: float | None
     clip_value: float | None
     in_place: bool
-    _owned: Arrays | None = None  # parameters that nobody else refers to
+    _owned: Arrays | None = None  # parameters without other references
     _joined: Joined | None = None
 
     def _clip(self, gradients: Arrays) -> tuple[Arrays, Any]:
         """Return the clipped gradients, and their norm before clipping as an array of shape ()."""
-        with np.errstate(invalid="ignore"):  # gradients that are not finite are refused later
+        with np.errstate(invalid="ignore"):  # non-finite gradients are rejected later
             clipped, norm = scale_to_norm(self.model.xp, gradients, self.clip_norm or _NO_CLIPPING)
         if self.clip_value is not None:
             clipped = clip_by_value(clipped, self.clip_value)
@@ -37,7 +37,7 @@ class Updates:
         """Update NumPy arrays with clipped gradients, in place if allowed."""
         if not self.in_place:
             return self.optimizer.update(parameters, gradients, state, t)
-        if self._owned is not parameters:  # never write to the arrays of others
+        if self._owned is not parameters:  # never write to arrays that others hold
             parameters, state = copies(parameters), copies(state)
         self._owned, state = self.optimizer.update(parameters, gradients, state, t, in_place=True)
         return self._owned, state
