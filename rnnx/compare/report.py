@@ -88,13 +88,24 @@ class Report(Comparison):
         ]
 
     def figure(self) -> "Figure":
-        """Plot the losses, their differences and the step times, and return the `matplotlib.figure.Figure`."""
+        """Plot the losses, their differences and the step times.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+        """
         from rnnx.compare.plot import draw
 
         return draw(self)
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write report.txt, report.json, losses.csv and comparison.png, and return their paths."""
+        """Write report.txt, report.json, losses.csv and comparison.png.
+
+        Returns
+        -------
+        list of pathlib.Path
+            The files.
+        """
         from rnnx import plots
 
         folder = Path(folder)

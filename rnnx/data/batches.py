@@ -68,7 +68,16 @@ class Shuffled(ABC, Generic[BatchT]):
         return -(-len(self) // integer("batch_size", batch_size))
 
     def batches(self, batch_size: int, rng: np.random.Generator | None = None, start: int = 0) -> Iterator[BatchT]:
-        """Iterate over all examples once, in order or shuffled by `rng`, without building the first `start` batches."""
+        """Iterate over all examples once.
+
+        Parameters
+        ----------
+        batch_size : int
+        rng : numpy.random.Generator, optional
+            Shuffles the examples; by default they keep their order.
+        start : int
+            Number of batches to skip without building them.
+        """
         return map(self.gather, batched(len(self), batch_size, rng, start))
 
 

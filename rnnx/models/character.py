@@ -95,7 +95,17 @@ class CharStream:
         self._stream = model.stack.stream(model.parameters, m, states)
 
     def read(self, indices: np.ndarray) -> Array:
-        """Read the next character of every text, shape (m,); return the next characters' logits (vocab_size, m)."""
+        """Read the next character of every text.
+
+        Parameters
+        ----------
+        indices : array of int, shape (m,)
+
+        Returns
+        -------
+        logits : array, shape (vocab_size, m)
+            Logits of the following character.
+        """
         return self._weights @ self._stream.step(self._columns(indices)) + self._bias
 
     @property

@@ -35,8 +35,19 @@ class Masks:
     def draw(self, place: str, rate: float, like: Array) -> Array:
         """Return an inverted-dropout mask: zero with probability `rate`, else 1 / (1 - rate).
 
-        `place` names the layer whose output is masked; `like`, shape (n, m, T), gives the shape, library, device and
-        dtype. Source: N. Srivastava et al., JMLR 15 (2014).
+        Source: N. Srivastava et al., JMLR 15 (2014).
+
+        Parameters
+        ----------
+        place : str
+            Name of the layer whose output is masked.
+        rate : float, 0 <= rate < 1
+        like : array, shape (n, m, T)
+            Gives the shape, library, device and dtype.
+
+        Returns
+        -------
+        array, shape (n, m, T)
         """
         n, m, n_steps = like.shape
         key = np.random.SeedSequence([*self.seed, zlib.crc32(place.encode())]).generate_state(2, np.uint64)

@@ -200,7 +200,10 @@ class Seq2Seq(Model):
         return encoded, states, cache, bridge
 
     def backward(self, dz: Array, cache: Seq2SeqCache, *, consume: bool = False) -> Parameters:
-        """Compute the gradients of `forward`, "d" + name, from the cotangent of z; `consume` frees `cache`."""
+        """Compute the gradients of `forward`, "d" + name for every parameter, from the cotangent of z.
+
+        With `consume`, free `cache` along the way.
+        """
         p = self.parameters
         da, dW, db = dense_gradients(self.xp, dz, cache.out, p["Wy"]).values()
         gradients = {"da": da, "dWy": dW, "dby": db}

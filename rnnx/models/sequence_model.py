@@ -148,10 +148,22 @@ class SequenceModel(Model):
     def backward(
         self, dz: Array, cache: SequenceCache, ds_final: Mapping[str, Array] | None = None, *, consume: bool = False
     ) -> Parameters:
-        """Compute the gradients of `forward` from the cotangents of z and, optionally, of the final states.
+        """Compute the gradients of `forward`.
 
-        Return "d" + name for every parameter and initial state, and dx unless the inputs are indices. See
-        `Recurrent.backward`.
+        Parameters
+        ----------
+        dz : array, shape of z
+            Cotangent of the outputs.
+        cache : SequenceCache
+        ds_final : dict of str to array, optional
+            Cotangents of the final states, by name.
+        consume : bool
+            Free `cache` along the way.
+
+        Returns
+        -------
+        dict of str to array
+            "d" + name for every parameter and initial state; dx unless the inputs are indices.
         """
         da, dW, db = dense_gradients(self.xp, dz, cache.a, self.parameters["Wy"]).values()
         final = dict(ds_final or {})

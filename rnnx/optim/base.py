@@ -27,11 +27,30 @@ class Optimizer(Checked):
         return ()
 
     def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
-        """Return a parameter and its state after a step with gradient g; `state` is in the order of `slots`."""
+        """Return one parameter and its state after a step.
+
+        Parameters
+        ----------
+        p, g : array
+            The parameter and its gradient.
+        state : tuple of array
+            In the order of `slots`.
+        u : Update
+        """
         raise NotImplementedError
 
     def init(self, parameters: Mapping[str, Array]) -> Tree:
-        """Return the initial state: zeros like the parameters, with keys such as "v.dW"."""
+        """Return the initial state.
+
+        Parameters
+        ----------
+        parameters : dict of str to array
+
+        Returns
+        -------
+        dict of str to array
+            Zeros like the parameters, with keys such as "v.dW".
+        """
         return zeros(parameters, self.slots)
 
     def update(

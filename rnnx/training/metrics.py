@@ -46,7 +46,14 @@ class MetricsWriter:
         self._rows = csv.DictWriter(self._table, COLUMNS, lineterminator="\n")
 
     def write(self, progress: Progress, seconds: float) -> None:
-        """Append a line to each file. `seconds` is this process's training time; that of earlier processes is added."""
+        """Append a line to each file.
+
+        Parameters
+        ----------
+        progress : Progress
+        seconds : float
+            Training time of this process; the time of earlier processes is added.
+        """
         values = {**progress.as_dict(), "seconds": round(self.seconds + seconds, 3)}
         record = {name: values[name] for name in COLUMNS}
         self._lines.write(json.dumps(record) + "\n")

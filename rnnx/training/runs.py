@@ -130,7 +130,17 @@ class Run:
         return patience is not None and self.trainer.counters.since_best >= patience
 
     def train(self, save_every: float = 30.0) -> Generator[Progress, None, None]:
-        """Train to the end, yielding every `Progress`; write metrics, and save every `save_every` seconds and on exit."""
+        """Train to the end and write metrics; save regularly, at the end and on any error.
+
+        Parameters
+        ----------
+        save_every : float
+            Seconds between checkpoints.
+
+        Yields
+        ------
+        Progress
+        """
         settings, trainer = self.settings, self.trainer
         items = trainer.run(
             self.corpus.train,
