@@ -1,13 +1,12 @@
-"""A character model trained for the same number of epochs by rnnx and by PyTorch: losses and times. Not run by asv.
+"""Loss and time of a character model trained by rnnx and by PyTorch for the same number of epochs. Not run by asv.
 
     python asv_benchmarks/character_training.py TEXT --epochs 5
 
-Both sides have the same architecture (one-hot characters, one or more LSTM layers, a dense layer), text, split,
-batches, initialization scheme (uniform, torch's default), update rule, learning rate and clipping, but each side draws
-its own weights. torch.nn.LSTM has two biases per gate, of which only the sum matters; with Adam that sum moves twice as
-fast. So the second one stays zero, unless --two-biases is given.
-Each side runs in a process of its own, in turn, on all cores. Times cover training alone: not loading the text, the
-first step (compilation) or the evaluations.
+Both sides use the same architecture (one-hot characters, LSTM layers, a dense layer), text, split, batches,
+initialization scheme (uniform, torch's default), update rule, learning rate and clipping, but draw their own weights.
+torch.nn.LSTM has two biases per gate, of which only the sum matters; with Adam that sum would move twice as fast, so
+the second bias stays zero unless --two-biases is given. The sides run in separate processes, alternately, on all cores.
+Times exclude loading the text, the first step (compilation) and evaluations.
 """
 
 import argparse
@@ -26,7 +25,7 @@ def corpus_of(o: dict[str, Any]) -> Corpus:
 
 
 def batches(corpus: Corpus, o: dict[str, Any], epoch: int):
-    """The same batches on both sides."""
+    """Yield the batches of an epoch, the same on both sides."""
     return corpus.train.batches(o["batch_size"], np.random.default_rng([o["seed"], epoch]))
 
 

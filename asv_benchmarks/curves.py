@@ -1,7 +1,7 @@
 """How the cost of forward and backward grows with T_x and m. ``python curves.py [FIGURE]``. Not run by asv.
 
-LSTM, float32, n_x = 64, n_a = 128. The table shows milliseconds, and microseconds per example and step: the latter
-should fall to a constant and never jump up.
+LSTM, float32, n_x = 64, n_a = 128. The table shows milliseconds, and microseconds per example and step, which should
+fall to a constant without jumps.
 """
 
 import sys
@@ -14,7 +14,7 @@ BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 17, 24, 32, 48, 64, 65, 96, 128, 192, 256)
 
 
 def measure():
-    """(title, [(count, milliseconds, microseconds per example and step)])."""
+    """Return [(title, [(count, milliseconds, microseconds per example and step)])]."""
     curves = []
     for title, sizes in (
         ("steps, m = 32", [(T, (64, 128, 32, T)) for T in LENGTHS]),

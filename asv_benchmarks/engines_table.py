@@ -1,7 +1,7 @@
 """The CPU engine against the reference engine, and its compile times. ``python engines_table.py``. Not run by asv.
 
-Every engine runs in processes of its own, in turn, three times; the table shows the median of the medians. The last
-column is the rate of the cpu engine's train step relative to the rate of NumPy's GEMM at n = 1024 in the same run.
+The engines run in separate processes, alternately, three times; the table shows the median of the medians. The last
+column is the rate of the CPU engine's training step relative to NumPy's GEMM at n = 1024 in the same run.
 """
 
 import argparse
@@ -19,7 +19,7 @@ ROUNDS = 3
 
 
 def measure(engine, cell, dtype):
-    """Milliseconds of forward and of a train step (forward and backward) by size; seconds of the first call."""
+    """Return the milliseconds of forward and of a training step by size, and the seconds of the first call."""
     import rnnx
 
     result = {}
@@ -46,7 +46,7 @@ def measure(engine, cell, dtype):
 
 
 def gemm_rate(dtype):
-    """GFLOP/s of a square matrix product."""
+    """Return GFLOP/s of a square matrix product."""
     a = np.random.default_rng(0).standard_normal((1024, 1024)).astype(dtype)
     return 2 * 1024**3 / median_ms(lambda: a @ a) / 1e6
 

@@ -1,12 +1,12 @@
-"""Everything to run on a machine with a GPU, in one command of about eight minutes. The last output is a table.
+"""All checks and benchmarks for a machine with a GPU, in one command of about eight minutes that ends with a table.
 
 ``python asv_benchmarks/gpu.py``                   everything
 ``python asv_benchmarks/gpu.py --quick``           fewer shapes and steps
 ``python asv_benchmarks/gpu.py --parts a,b``       a: checks, b: times against torch, c: costs, d: training
 ``python asv_benchmarks/gpu.py --emulate``         the checks on the CPU, with the emulated engine: needs g++
 
-Every part runs in processes of its own with a time limit, so that a failure or a hang affects nothing else. The exit
-status is 1 if a check failed and 2 without a GPU. Nothing is downloaded. Only the ``--json`` file and the caches of
+Every part runs in separate processes with a time limit, so that a failure or a hang affects nothing else. The exit
+status is 1 if a check failed and 2 without a GPU. Nothing is downloaded; only the ``--json`` file and the caches of
 CuPy and the tests are written.
 """
 
@@ -32,15 +32,12 @@ CELLS = ("rnn", "lstm", "gru", "gru_reset_after")
 PRECISIONS = ("float64", "float32", "tf32", "float16", "bfloat16")
 OPTIONAL = ("numba", "ml_dtypes", "pytest", "hypothesis", "array_api_strict", "torch")
 OPTIONAL += ("safetensors", "tqdm", "click", "asv")
-PARALLEL = 6  # processes at once, where nothing is timed
+PARALLEL = 6  # concurrent processes, where nothing is timed
 LIMIT = 470.0  # seconds for everything
 
 
-# --- the parts ----------------------------------------------------------------------------------------------------
-
-
 def checks(runner):
-    """Check every cell and precision against float64, in parallel; then what must run alone."""
+    """Check every cell and precision against float64, in parallel, and then the cases that must run alone."""
     options = runner.options
     cells, precisions = list(CELLS), [p for p in PRECISIONS if not (options["emulate"] and p == "tf32")]
     if options["emulate"] and options["quick"]:  # each compiles for several seconds
@@ -72,7 +69,7 @@ def slow_checks(runner):
 
 
 def tests_of_every_library():
-    """Test files with tests that need a GPU: marked tests, and those on the runtimes cupy-gpu and cupy-reference."""
+    """Return the test files that need a GPU: those with marked tests or on the cupy-gpu and cupy-reference runtimes."""
     files = sorted((ROOT / "tests").glob("test_*.py"))
     return [str(file) for file in files if re.search(r"\bruntime\b|mark\.gpu", file.read_text(encoding="utf-8"))]
 
@@ -80,7 +77,7 @@ def tests_of_every_library():
 def pytest(runner, name, limit, *arguments):
     if missing := [name for name in ("pytest", "hypothesis") if importlib.util.find_spec(name) is None]:
         return [row(f"pytest {name}", "skipped", f"no {' and no '.join(missing)}")]
-    # Without installed plugins, and without errors for the warnings of other libraries.
+    # Disable installed plugins, and errors for the warnings of other libraries.
     command = [sys.executable, "-m", "pytest", "-v", "--tb=short", "-p", "no:cacheprovider"]
     for kind in ("UserWarning", "DeprecationWarning", "FutureWarning"):
         command += ["-W", f"default::{kind}"]
@@ -115,7 +112,7 @@ def sanitizer(runner, kind, *options):
 
 
 def times(runner):
-    """Time every side in a process of its own."""
+    """Time every side in a separate process."""
     runner.add("rates", 60)
     switches = {"eager": {"RNNX_CUDA_GRAPHS": "0"}, "clusters": {"RNNX_CUDA_CLUSTERS": "1"}}
     for side, limit in (("rnnx", 80), ("C order", 60), ("eager", 60), ("clusters", 40), ("reference", 45)):
@@ -150,15 +147,12 @@ def costs(runner):
     runner.add("costs", 60)
 
 
-# The most important parts come first: the time may run out.
+# The most important parts come first, because time may run out.
 PARTS = (("a", checks), ("b", times), ("a", slow_checks), ("c", costs), ("d", training), ("c", asv))
 
 
-# --- the command --------------------------------------------------------------------------------------------------
-
-
 def be_child(function, options, arguments, target):
-    """Run one function of the files in this folder, and write its rows as they come."""
+    """Run one function from the files in this folder and write its rows as they arrive."""
     for name in ("gpu_device", "gpu_checks", "gpu_resources", "gpu_times", "gpu_costs", "gpu_training"):
         found = importlib.import_module(name).CHILDREN.get(function)
         if found:

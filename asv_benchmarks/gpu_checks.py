@@ -9,7 +9,7 @@ from gpu_problems import call, forward, make, reference, results, same_bits, upl
 
 import rnnx
 
-# Relative errors, in norm of the whole array, against float64 on the same inputs.
+# Relative errors, in the norm of the whole array, against float64 on the same inputs.
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "tf32": 3e-3, "float16": 1e-2, "bfloat16": 5e-2}
 ODD, MIDDLE, LARGE = (5, 7, 3, 6), (48, 64, 27, 9), (128, 256, 64, 20)  # (n_x, n_a, m, T)
 
@@ -18,11 +18,8 @@ def device_of(options, **keywords):
     return Emulation() if options["emulate"] else Gpu(**keywords)
 
 
-# --- every case --------------------------------------------------------------------------------------------------
-
-
 def cases(options, cell, precision):
-    """All sizes, both kinds of inputs, with and without lengths: eager, captured, replayed twice."""
+    """Check all sizes, both kinds of inputs, with and without lengths: eager, captured, replayed twice."""
     device, failures, worst, done = device_of(options), [], (0.0, ""), 0
     small = options["quick"] and options["emulate"]
     sizes = [ODD] if small else [ODD, MIDDLE] if options["emulate"] else [ODD, MIDDLE, LARGE]
@@ -46,7 +43,7 @@ def cases(options, cell, precision):
 
 
 def _case(device, cell, rng, size, precision, indexed, ended):
-    """Failures of one case, its largest error and the array of it. Two problems take turns."""
+    """Return the failures of one case, its largest error and that error's array. Two problems alternate."""
     problems = [make(cell, rng, size, precision, indexed=indexed, ended=ended) for _ in range(2)]
     eager = [call(device, problem, precision, order) for problem, order in zip(problems, "CF", strict=True)]
     before = device.counts["replayed"]
@@ -65,15 +62,12 @@ def _case(device, cell, rng, size, precision, indexed, ended):
     return wrong, error, array
 
 
-# --- concurrency -----------------------------------------------------------------------------------------------------
-
-
 def several(rng, size, names):
     return [make(rnnx.CELLS[name], rng, size) for name in names]
 
 
 def forwards_before_backward(options):
-    """Three forward passes of one cache key before their backward passes."""
+    """Run three forward passes with one cache key before their backward passes."""
     device, failures = device_of(options), []
     problems = several(np.random.default_rng(options["seed"]), ODD if options["emulate"] else MIDDLE, ["lstm"] * 3)
     expected = [call(device, problem) for problem in problems]
@@ -90,7 +84,7 @@ def forwards_before_backward(options):
 
 
 def threads(options):
-    """Problems of two cells on four threads: all on one stream, then each on a stream of its own."""
+    """Run two cells on four threads: first all on one stream, then each on its own."""
     device = device_of(options)
     rng, names = np.random.default_rng(options["seed"]), ["lstm", "gru"] * (2 if options["quick"] else 4)
     problems = several(rng, ODD if options["emulate"] else MIDDLE, names)
@@ -112,7 +106,7 @@ def threads(options):
 
 
 def streams(options):
-    """Inputs that a slow kernel produces on a non-blocking stream; then two such streams at once."""
+    """Use inputs that a slow kernel produces on a non-blocking stream, then two such streams at once."""
     device = Gpu()
     problems = several(np.random.default_rng(options["seed"]), MIDDLE, ["lstm", "gru"])
     expected = [call(device, problem) for problem in problems]
@@ -146,7 +140,7 @@ def streams(options):
 
 
 def _there_and_back(device, wait, queues, given, expected):
-    """Forward on one stream, backward on another that waits for the first by an event."""
+    """Run forward on one stream, and backward on another that waits for the first by an event."""
     failures = []
     for turn in range(4):
         with queues[0], device.use():

@@ -13,7 +13,7 @@ from rnnx.engines.gpu.device import Matrix
 
 
 def rates(options):
-    """TFLOP/s of one large product in each precision, with the cuBLAS call that the engine makes."""
+    """Measure TFLOP/s of one large product in each precision, with the engine's cuBLAS call."""
     clock, n = CupyClock(), 4096 if options["quick"] else 8192
     device, rng = gpu_device.Gpu(watched=False), np.random.default_rng(0)
     from rnnx.engines.gpu import cupy_device
@@ -29,7 +29,7 @@ def rates(options):
 
 
 def costs(options):
-    """Time on the host of every kind of call, and on the device of a node of a CUDA graph."""
+    """Measure the host time of every kind of call, and the device time of a CUDA graph node."""
     del options
     clock, device = CupyClock(), gpu_device.Gpu(watched=False)
     nothing = device.xp.RawKernel('extern "C" __global__ void nothing(long long a, long long b) {}', "nothing")
@@ -61,7 +61,7 @@ def costs(options):
 
 
 def _costs_of_products(clock, device):
-    """A small matrix product, by the engine's cuBLAS call and by CuPy."""
+    """Measure a small matrix product, by the engine's cuBLAS call and by CuPy."""
     from rnnx.engines.gpu import cupy_device
 
     arrays = [device.to_device(np.ones((64, 64), np.float32)) for _ in range(3)]
@@ -73,7 +73,7 @@ def _costs_of_products(clock, device):
 
 
 def _last_captured_pass(array):
-    """The captured pass that the engine used last on the current stream."""
+    """Return the captured pass that the engine last used on the current stream."""
     from rnnx.engines.gpu import cupy_device
 
     with cupy_device.stream_of(array) as stream:
@@ -85,7 +85,7 @@ def _cost(name, value):
 
 
 def _host_us(clock, f, calls=200):
-    """Median microseconds on the host per call, over batches small enough for the launch queue."""
+    """Return the median host time per call in microseconds, over batches small enough for the launch queue."""
     found = []
     for _ in range(7):
         clock.synchronize()

@@ -1,6 +1,6 @@
-"""The devices of the checks of `gpu.py`, CuPy's current GPU or its emulation on the CPU, and their problems.
+"""Devices for the checks of `gpu.py`: CuPy's current GPU, or its emulation on the CPU.
 
-Both fill new memory with NaN, so that a read of uninitialized memory shows.
+Both fill new memory with NaN, to expose reads of uninitialized memory.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ extern "C" __global__ void wait(long long cycles) {
 
 
 def dtype_of(precision):
-    """The NumPy dtype of a precision."""
+    """Return the NumPy dtype of a precision."""
     if precision != "bfloat16":
         return np.dtype(PRECISIONS[precision])
     import ml_dtypes
@@ -38,7 +38,7 @@ def dtype_of(precision):
 
 
 def products(precision):
-    """Context manager for the precision of float32 products."""
+    """Return a context manager that sets the precision of float32 products."""
     return rnnx.use_precision("tf32" if precision == "tf32" else "ieee")
 
 
@@ -52,14 +52,14 @@ class Device:
         self.counts = {"captured": 0, "replayed": 0, "allocations during capture": 0}
 
     def use(self, precision="float32"):
-        """Context manager in which the engine runs, in this thread only."""
+        """Return a context manager that runs the engine, in this thread only."""
         block = contextlib.ExitStack()
         block.enter_context(rnnx.use_engine(self.engine))
         block.enter_context(products(precision))
         return block
 
     def stream(self):
-        """Context manager with a stream of its own."""
+        """Return a context manager with a new stream."""
         return contextlib.nullcontext()
 
     def count_replays(self, kind):
@@ -91,7 +91,7 @@ class Device:
         return np.array(a)
 
     def synchronize(self):
-        """Wait for the device. Raises if its context is broken."""
+        """Wait for the device; raise if its context is broken."""
 
 
 class Gpu(Device):
@@ -150,16 +150,13 @@ class Emulation(Device):
 
 
 def outcome(name, failures, detail=""):
-    """One row of the table."""
+    """Return one row of the table."""
     said = "; ".join(failures[:3]) + (f"; and {len(failures) - 3} more" if len(failures) > 3 else "")
     return {"kind": "check", "name": name, "status": "FAILED" if failures else "ok", "detail": said or detail}
 
 
-# --- the machine --------------------------------------------------------------------------------------------------
-
-
 def machine(options):
-    """One row: the GPU and the versions, or why there is no GPU."""
+    """Return a row with the GPU and the versions, or the reason why there is no GPU."""
     if options["emulate"]:
         yield {"kind": "machine", "text": f"emulation on the CPU, NumPy {np.__version__}"}
         return

@@ -1,4 +1,4 @@
-"""The problems of the checks of `gpu.py`, and how they are run and compared."""
+"""Problems for the checks of `gpu.py`: making, running and comparing them."""
 
 import numpy as np
 from gpu_device import dtype_of  # makes rnnx and the modules of the tests importable
@@ -7,7 +7,7 @@ import rnnx
 
 
 def make(cell, rng, size, precision="float32", *, indexed=False, ended=False):
-    """A problem as in the tests, with every optional parameter. `ended`: with lengths, from 0 to T."""
+    """Make a problem as in the tests, with every optional parameter; with `ended`, also lengths from 0 to T."""
     from problems import make_problem
 
     n_x, n_a, m, n_steps = size
@@ -22,7 +22,7 @@ def make(cell, rng, size, precision="float32", *, indexed=False, ended=False):
 
 
 def reference(problem):
-    """The results of a problem in float64, by the reference engine."""
+    """Return the float64 results of a problem, from the reference engine."""
     wide = problem.astype("float64")
     if problem.x.ndim == 2:
         wide.x = problem.x
@@ -44,7 +44,7 @@ def upload(device, problem, order="C"):
 
 
 def forward(problem):
-    """The states of all steps, and the caches."""
+    """Return the states of all steps, and the caches."""
     states, _, caches = rnnx.recurrent_forward(
         problem.cell, problem.x, problem.s0, problem.parameters, lengths=problem.lengths
     )
@@ -52,14 +52,14 @@ def forward(problem):
 
 
 def results(problem, states, caches):
-    """All outputs and gradients of a problem by name, after a backward pass."""
+    """Run backward and return all outputs and gradients of a problem by name."""
     final = {f"final {name}": state for name, state in caches.final_state.items()}
     gradients = rnnx.recurrent_backward(problem.cell, problem.dstates, caches, ds_final=problem.dfinal)
     return {**dict(zip(problem.cell.states, states, strict=True)), **final, **gradients}
 
 
 def call(device, problem, precision="float32", order="C"):
-    """The results of a problem on the device, as NumPy arrays."""
+    """Return the results of a problem on the device, as NumPy arrays."""
     given = upload(device, problem, order)
     with device.use(precision):
         found = results(given, *forward(given))
@@ -67,12 +67,12 @@ def call(device, problem, precision="float32", order="C"):
 
 
 def same_bits(first, second):
-    """Whether two results are equal bit for bit."""
+    """Return whether two results are bit-identical."""
     return list(first) == list(second) and all(a.tobytes() == second[name].tobytes() for name, a in first.items())
 
 
 def worst_error(actual, expected):
-    """The largest relative error in norm, and the name of its array."""
+    """Return the largest relative error in norm, and the name of its array."""
     errors = {}
     for name, want in expected.items():
         difference = np.linalg.norm(actual[name].astype(np.float64) - want) / max(np.linalg.norm(want), 1e-300)

@@ -13,7 +13,7 @@ import rnnx
 
 
 def memory(options):
-    """Memory does not grow over a thousand steps."""
+    """Check that memory does not grow over a thousand steps."""
     device, n = Gpu(watched=False), 200 if options["quick"] else 1000
     pool, given = device.xp.get_default_memory_pool(), []
     for indexed in (False, True):
@@ -38,7 +38,7 @@ def memory(options):
 
 
 def waiting(options):
-    """A pass does not synchronize, according to CuPy and to the time that the host needs while the device is busy."""
+    """Check that a pass does not synchronize, according to CuPy and to the host time while the device is busy."""
     device = Gpu(watched=False)
     wait = device.xp.RawKernel(WAIT, "wait")
     for indexed, ended in ((False, False), (True, False), (False, True)):
@@ -61,7 +61,7 @@ def waiting(options):
 
 
 def _waits(device, wait, step):
-    """CuPy's report of synchronization; seconds of the host for a step behind queued work, and of the device."""
+    """Return CuPy's synchronization warnings, and the host and device seconds of a step behind queued work."""
     import cupyx
 
     seen = ""
@@ -83,7 +83,7 @@ def _waits(device, wait, step):
 
 
 def tiny(options):
-    """Every kernel once or twice, for compute-sanitizer, without a memory pool."""
+    """Run every kernel once or twice, for compute-sanitizer, without a memory pool."""
     device, rng = Gpu(watched=False), np.random.default_rng(options["seed"])
     device.xp.cuda.set_allocator(None)
     for name, indexed, ended in (("lstm", False, False), ("gru", True, True), ("rnn", False, True)):

@@ -1,4 +1,4 @@
-"""The child processes of `gpu.py`: each with a time limit, and rows in a file as they come."""
+"""The child processes of `gpu.py`, each with a time limit; they write rows to a file as they arrive."""
 
 import json
 import os
@@ -22,7 +22,7 @@ class Runner:
         self.end = time.monotonic() + options["limit"]
 
     def child(self, function, limit, *arguments, name="", command=(), **environment):
-        """Rows of a function in the files of this folder, run in a process of its own. A failure adds a row."""
+        """Run a function from the files in this folder in a new process; return its rows. A failure adds a row."""
         name = name or " ".join([function, *map(str, arguments)])
         target = Path(tempfile.mkstemp(dir=self.folder)[1])
         given = json.dumps([function, self.options, arguments, str(target)])
@@ -57,7 +57,7 @@ class Runner:
             except subprocess.TimeoutExpired:
                 status = f"stopped after {limit:.0f} s"
             finally:
-                if process.poll() is None:  # with its own children
+                if process.poll() is None:  # including its own children
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
         said = log.read_text(errors="replace")

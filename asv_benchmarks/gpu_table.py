@@ -11,7 +11,7 @@ and torch; torch does not flatten bfloat16 weights into one buffer, so cuDNN cop
 
 
 def table(rows):
-    """All tables as text. The first line describes the machine."""
+    """Format all tables as text. The first line describes the machine."""
     of = {kind: [row for row in rows if row["kind"] == kind] for kind in ("machine", "torch", "check")}
     lines = ["; ".join(row["text"] for row in of["machine"] + of["torch"])]
     lines += ["", "checks; errors are relative, in norm; the largest of all outputs and gradients"]

@@ -1,8 +1,8 @@
 """The times of `gpu.py`: passes of rnnx and of torch (cuDNN). One function per child process.
 
-Every side gets the layout that suits it: rnnx Fortran-ordered (n_x, m, T), as its own functions return them ("rnnx"),
-or C-ordered, as users make them ("C order"); torch (T, m, n_x). A *forward* keeps what a backward pass needs; a *step*
-is forward and backward, with the gradients of the inputs, the initial states and all parameters.
+Every side gets its preferred layout: rnnx Fortran-ordered (n_x, m, T), as its own functions return it ("rnnx"), or
+C-ordered, as users make it ("C order"); torch (T, m, n_x). A *forward* keeps what a backward pass needs; a *step* is
+forward and backward, with the gradients of the inputs, the initial states and all parameters.
 """
 
 import contextlib
@@ -16,16 +16,13 @@ import numpy as np
 
 SIZES = [(128, 256, 64, 100), (512, 1024, 64, 50), (1024, 1024, 128, 256), (27, 128, 32, 50), (64, 512, 1, 200)]
 QUICK = [SIZES[0], SIZES[4]]
-# Sides that are timed on some sizes and precisions only: the loop of CuPy's own functions; thread-block clusters.
+# Sides timed only at some sizes and precisions: the loop of CuPy functions, and thread-block clusters.
 SOME = {"reference": (SIZES[:2], ("float32",)), "clusters": ((SIZES[0], SIZES[3]), ("float32", "float16"))}
 PRECISIONS = {
     "lstm": ("float32", "tf32", "float16", "bfloat16"),
     "gru_reset_after": ("float32", "tf32", "float16"),
 }
 LEAST, MOST, SECONDS = 20, 60, 0.2  # of timed calls
-
-
-# --- clocks -------------------------------------------------------------------------------------------------------
 
 
 class CupyClock:
@@ -51,8 +48,8 @@ class TorchClock:
 
 
 def measure(clock, f):
-    """Median milliseconds per call of back-to-back calls, their middle 80 % spread, and the median microseconds that
-    a single call occupies the host.
+    """Return the median milliseconds per call of back-to-back calls, their middle 80 % spread, and the host's median
+    microseconds for a single call.
     """
     for _ in range(5):  # eager, captured, replayed
         f()
@@ -79,11 +76,8 @@ def measure(clock, f):
     return {"ms": median, "spread": (high - low) / median, "host_us": 1e6 * statistics.median(host)}
 
 
-# --- sides --------------------------------------------------------------------------------------------------------
-
-
 def normal(rng, shape, scale=1.0):
-    """Normal float32 numbers. Large arrays repeat a small block, to save the time of drawing them."""
+    """Return normal float32 numbers. Large arrays repeat a small block, which is faster than drawing them."""
     size = int(np.prod(shape))
     block = rng.standard_normal(min(size, 1 << 20), dtype=np.float32) * np.float32(scale)
     return np.resize(block, size).reshape(shape)
@@ -150,7 +144,7 @@ class Torch:
 
 
 def times(options, side):
-    """All rows of a side: "rnnx", "C order", "eager" (without CUDA graphs), "clusters", "reference", "torch"."""
+    """Return all rows of a side: "rnnx", "C order", "eager" (without CUDA graphs), "clusters", "reference", "torch"."""
     clock = TorchClock() if side == "torch" else CupyClock()
     if side == "torch":
         yield versions_of_torch()
@@ -164,7 +158,7 @@ def times(options, side):
 
 
 def _times(clock, side, row):
-    """The rows of a forward pass and of a step. A failure becomes a row."""
+    """Return the rows of a forward pass and of a step. A failure becomes a row."""
     arguments = row["cell"], row["precision"], row["size"]
     try:
         with _engine(side, row["precision"]):

@@ -11,7 +11,7 @@ SECONDS = 3.0
 
 
 def training(options, device, hidden_size):
-    """One row: whole steps of the `Trainer` of a character model."""
+    """Time whole steps of a character model's `Trainer`, as one row."""
     from gpu_device import ROOT  # noqa: F401 - makes rnnx importable
 
     from rnnx.training import Run, Settings
@@ -33,7 +33,7 @@ def training(options, device, hidden_size):
 
 
 def _text():
-    """Random words over 28 characters."""
+    """Return random words over 28 characters."""
     rng = np.random.default_rng(0)
     letters = rng.integers(ord("a"), ord("z") + 1, CHARACTERS).astype(np.uint8)
     letters[rng.random(CHARACTERS) < 0.18] = ord(" ")
@@ -42,7 +42,7 @@ def _text():
 
 
 def _steps(run, n):
-    """Seconds for n steps. Only the last loss is read, which synchronizes."""
+    """Return the seconds for n steps. Only the last loss is read, which synchronizes."""
     trainer = run.trainer
     start = time.perf_counter()
     *_, last = trainer.run(run.corpus.train, iterations=trainer.step + n, batch_size=BATCH)

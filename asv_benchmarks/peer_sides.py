@@ -17,7 +17,7 @@ from shared import GATES
 
 
 def problem(dtype, size):
-    """x and da, time-major: (T, m, n_x) and (T, m, n_a)."""
+    """Return x and da, time-major: (T, m, n_x) and (T, m, n_a)."""
     n_x, n_a, m, n_steps = size
     rng = np.random.default_rng(0)
     return tuple(rng.standard_normal((n_steps, m, n)).astype(dtype) for n in (n_x, n_a))
@@ -49,13 +49,13 @@ class Rnnx:
 
 
 class RnnxF(Rnnx):
-    """The public functions, arrays in Fortran order, as the functions return them and pass them between layers."""
+    """The public functions, arrays in Fortran order, as the functions return them."""
 
     order = "F"
 
 
 class Torch:
-    """torch.nn modules (oneDNN for the float32 LSTM), sequences time-major."""
+    """torch.nn modules (oneDNN for the float32 LSTM), time-major sequences."""
 
     def __init__(self, cell, dtype, size):
         import torch
@@ -143,7 +143,7 @@ class Jax:
 
 
 class Keras:
-    """Keras layers on TensorFlow in a tf.function, batch first as Keras requires."""
+    """Keras layers on TensorFlow in a tf.function, batch-first as Keras requires."""
 
     def __init__(self, cell, dtype, size):
         warnings.simplefilter("ignore")
@@ -171,7 +171,7 @@ class Keras:
 
 
 class Course:
-    """The loops of the course in NumPy: [a; x] concatenated, one product per gate, weight gradients step by step."""
+    """The course's NumPy loops: [a; x] concatenated, one product per gate, weight gradients summed step by step."""
 
     def __init__(self, cell, dtype, size):
         if cell != "lstm":

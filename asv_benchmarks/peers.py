@@ -1,13 +1,12 @@
-"""rnnx against torch, Keras, JAX and the loops of the course, on this machine. Not run by asv.
+"""rnnx against torch, Keras, JAX and the course's loops, on this machine. Not run by asv.
 
 ``python asv_benchmarks/peers.py``                 the LSTM in float32 against torch
 ``python asv_benchmarks/peers.py --all``           everything; about an hour
 ``python asv_benchmarks/peers.py --plot FILE``     plot the ratios in an earlier ``--json`` file
 
-Every side runs in processes of its own, in turn, `--rounds` times; a figure is the median of the rounds' medians.
-rnnx and torch get a process per size, so that a slow phase of the machine affects both. "Of floor" is rnnx's rate of
-operations relative to the fastest matrix product in the same run, by NumPy's BLAS or our micro-kernel. `peer_sides.py`
-defines the inputs and calls of every side.
+The sides run in separate processes, alternately, for `--rounds` rounds; a result is the median of the rounds' medians.
+rnnx and torch get a process per size, so that a slow phase of the machine affects both. "Of floor" is rnnx's FLOP rate
+relative to the fastest matrix product in the same run, by NumPy's BLAS or our micro-kernel.
 """
 
 import argparse
@@ -40,7 +39,7 @@ _SEPARATE = {"rnnx", "rnnx_f", "torch"}  # these start quickly: a process per si
 
 
 def measure(side, job, cell, dtype, sizes):
-    """Milliseconds of every size, or the MiB that five steps add to the process."""
+    """Return milliseconds by size, or the MiB that five steps add to the process."""
     results = {}
     for size in sizes:
         try:
@@ -56,7 +55,7 @@ def measure(side, job, cell, dtype, sizes):
 
 
 def gemm_rate(dtype):
-    """The best GFLOP/s of a product: NumPy's BLAS at some shapes, and our micro-kernel on all threads."""
+    """Return the best GFLOP/s of a product: NumPy's BLAS at some shapes, and our micro-kernel on all threads."""
     rng, rates = np.random.default_rng(0), []
     for m, k, n in ((1024, 1024, 1024), (2048, 2048, 2048), (4096, 1024, 64), (6400, 256, 1024)):
         a, b = (rng.standard_normal(shape).astype(dtype) for shape in ((m, k), (k, n)))
@@ -65,7 +64,7 @@ def gemm_rate(dtype):
 
 
 def micro_kernel_rate(dtype):
-    """GFLOP/s of the micro-kernel on all threads at once: 96 rows by 512 terms by 1024 columns each."""
+    """Return GFLOP/s of the micro-kernel on all threads at once: 96 rows by 512 terms by 1024 columns each."""
     from concurrent.futures import ThreadPoolExecutor
 
     from rnnx.engines.cpu.codegen import gemm, ir, leaves
@@ -92,7 +91,7 @@ def micro_kernel_rate(dtype):
 
 
 def run(job, cell, dtype, sides, sizes, rounds):
-    """For every side the results of every round, by size."""
+    """Return every side's results by size, one per round."""
 
     def call(side, sizes):
         return functools.partial(child, "peers:measure", side, job, cell, dtype, sizes)
@@ -132,7 +131,7 @@ def compare(job, cell, dtype, peers, sizes, rounds):
 
 
 def print_summary(peer, medians, runs):
-    """Print the geometric mean and the worst of the ratios of a peer, and the means of the single rounds."""
+    """Print the geometric mean and the worst of a peer's ratios, and the means of the individual rounds."""
 
     def ratios(peer, rnnx):
         return [peer[size] / rnnx[size] for size in peer]
@@ -149,7 +148,7 @@ def print_summary(peer, medians, runs):
 
 
 def draw(source, target):
-    """Plot the ratio over the size, one line per table."""
+    """Plot the ratio over the size, with one line per table."""
     from rnnx import plots
     from rnnx.plots import style
 

@@ -1,11 +1,11 @@
-"""What recomputed segments and index inputs save: a step of a character model. Not run by asv.
+"""Savings from recomputed segments and index inputs, in a step of a character model. Not run by asv.
 
 ``python asv_benchmarks/segments.py``              both tables; half a minute and 1 GiB
 
-*Segments*: one `train_step` of an LSTM on long texts, in a process each: without segments, with segments of the square
-root of the length, and with segments of 512 steps. The memory is what the step adds to the process after a warm-up on
-a short text. *Indices*: forward and backward of the recurrent layer from indices, and from the equivalent one-hot
-columns, in turn in one process, with one thread.
+*Segments*: one `train_step` of an LSTM on long texts, each in a new process: without segments, with segments of the
+square root of the length, and with segments of 512 steps. Memory is what the step adds to the process after a warm-up
+on a short text. *Indices*: forward and backward of the recurrent layer from indices and from the equivalent one-hot
+columns, alternately in one process, with one thread.
 """
 
 import time
@@ -18,7 +18,7 @@ SEGMENTS = (None, 91, 512)
 
 
 def step(segment_length):
-    """MiB that one step adds to the process, and its seconds."""
+    """Return the MiB that one step adds to the process, and its seconds."""
     from rnnx.data import Batch
     from rnnx.models import CharModel
 
@@ -36,7 +36,7 @@ def step(segment_length):
 
 
 def index_ratio(n_x=VOCABULARY, n_a=128, m=32, n_steps=64, rounds=60):
-    """Least milliseconds of forward and backward: from indices, and from one-hot columns."""
+    """Return the shortest times of forward and backward in ms: from indices, and from one-hot columns."""
     import rnnx
 
     rng = np.random.default_rng(0)

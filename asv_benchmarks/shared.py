@@ -1,4 +1,4 @@
-"""What the scripts of this folder share: operation counts, the clock, memory, child processes. Not run by asv."""
+"""What the scripts in this folder share: operation counts, timing, memory, child processes. Not run by asv."""
 
 import os
 import platform
@@ -13,14 +13,14 @@ LEAST_SECONDS, LEAST_CALLS = 0.5, 7
 
 
 def flops(job, cell, size):
-    """Floating-point operations of the matrix products: a backward pass has twice as many as a forward pass."""
+    """Return the FLOPs of the matrix products; a backward pass has twice as many as a forward pass."""
     n_x, n_a, m, n_steps = size
     steps = 1 if job == "stream" else n_steps
     return (3 if job == "step" else 1) * 2 * GATES[cell] * n_a * (n_x + n_a) * m * steps
 
 
 def median_ms(f):
-    """Median time of a call in milliseconds, after two warm-up calls."""
+    """Return the median time of a call in milliseconds, after two warm-up calls."""
     f()
     f()
     times = []
@@ -32,7 +32,7 @@ def median_ms(f):
 
 
 def added_mib(f):
-    """Peak resident memory during a call minus the resident memory before it, in MiB."""
+    """Return the peak resident memory during a call minus that before it, in MiB."""
     from rnnx.compare.side import PeakMemory
 
     memory = PeakMemory()
@@ -41,14 +41,14 @@ def added_mib(f):
 
 
 def child(target, *arguments, threads=None):
-    """The result of "module:function" of this folder in a process of its own."""
+    """Run "module:function" of this folder in a new process and return its result."""
     from rnnx.compare import process
 
     return process.call(target, *arguments, threads=threads, folders=[Path(__file__).parent])[0]
 
 
 def versions():
-    """Machine and libraries in one line."""
+    """Describe machine and libraries in one line."""
     found = []
     for name in ("numpy", "numba", "llvmlite", "torch", "jax", "keras", "tensorflow"):
         try:

@@ -1,1 +1,1 @@
-"""Benchmarks of rnnx for asv: one file per area of the library; shared code is in `common`."""
+"""asv benchmarks of rnnx: one file per area of the library, with shared code in `common`."""

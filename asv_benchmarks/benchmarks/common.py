@@ -1,15 +1,15 @@
-"""What all benchmarks share: profile, engines, seeds, warm-up, synchronization. Contains no benchmark.
+"""What all benchmarks share: profile, engines, seeds, warm-up, synchronization.
 
 A new benchmark is a class in the file of its area. Four rules keep results comparable:
 
-* The parameter lists are literal, the same on every machine and for every commit. ``setup`` raises
-  NotImplementedError to skip what cannot run; a list is never shortened.
+* Parameter lists are literals, identical on every machine and for every commit. To skip what cannot run, ``setup``
+  raises NotImplementedError.
 * Random numbers come from ``self.rng``, seeded in ``setup``.
-* Nothing compiles in a ``time_*`` method: ``setup`` ends with ``self.warm_up(...)``.
+* Nothing compiles in a ``time_*`` method, because ``setup`` ends with ``self.warm_up(...)``.
 * A ``time_*`` method ends with ``self.synchronize()``, because calls on a GPU are asynchronous.
 
-Files use ``import rnnx`` only: a name that an old commit lacks then fails where it is used, and the rest of the
-suite still loads. CuPy is not imported at the top, because asv imports all files in every process.
+Files only ``import rnnx``, so that a name missing in an old commit fails where it is used and the rest of the suite
+still loads. CuPy is not imported at the top, because asv imports all files in every process.
 """
 
 import contextlib
@@ -23,10 +23,10 @@ import rnnx
 # Array library and engine.
 ENGINES = ("numpy-reference", "numpy-cpu", "cupy-reference", "cupy-gpu")
 _FORMER_NAMES = {"reference": "plain", "cpu": "jit", "gpu": "fused"}  # in commits before November 2026
-# For functions that no engine runs.
+# For functions that do not depend on the engine.
 LIBRARIES = ("numpy-reference", "cupy-reference")
 
-# (warm-up in seconds, (least samples, most samples, seconds of sampling))
+# (warm-up seconds, (minimum samples, maximum samples, seconds of sampling))
 _PROFILES = {
     "fast": (0.0, (2, 10, 0.5)),  # all benchmarks in about ten minutes
     "regular": (0.5, (5, 100, 5.0)),  # results to keep
@@ -37,10 +37,10 @@ if _profile not in _PROFILES:
 
 
 class Benchmark:
-    """How asv takes its samples.
+    """Sampling settings for asv.
 
-    asv runs every combination of parameters in `rounds` processes, and a process takes half a second to start. So
-    there is one round with all repetitions. `number` is 1 since ``setup`` runs before every timed call anyway.
+    asv runs every parameter combination in `rounds` processes, each of which takes half a second to start, so one round
+    does all repetitions. `number` is 1 because ``setup`` runs before every timed call anyway.
     """
 
     timer = timeit.default_timer  # wall-clock time: the engines are multithreaded
@@ -53,13 +53,7 @@ class Benchmark:
 class EngineBenchmark(Benchmark):
     """A benchmark whose first parameter is the engine. Subclasses append theirs.
 
-    Attributes
-    ----------
-    xp : module
-        Array library.
-    rng : numpy.random.Generator
-    synchronize : callable
-        Waits for the device.
+    ``self.xp`` is the array library; ``self.synchronize()`` waits for the device.
     """
 
     params = (ENGINES,)
@@ -80,11 +74,11 @@ class EngineBenchmark(Benchmark):
         self._block.close()
 
     def sequence(self, dtype, n, m, T):
-        """Normal random numbers (n, m, T), in the memory order that rnnx uses without copying."""
+        """Return standard normal numbers (n, m, T) in the memory order that rnnx uses without copying."""
         return self.xp.asarray(self.rng.standard_normal((T, m, n), dtype=dtype)).T
 
     def warm_up(self, params, *calls):
-        """Run what will be timed: compile, start threads, fill memory pools."""
+        """Run the calls to be timed: compile, start threads, fill memory pools."""
         if not self._warm:  # asv runs setup before every sample
             for call in calls:
                 for _ in range(
@@ -96,7 +90,7 @@ class EngineBenchmark(Benchmark):
 
 
 def _load(library):
-    """The array library and a function that waits for its device."""
+    """Return the array library and a function that waits for its device."""
     if library == "numpy":
         return np, lambda: None
     try:

@@ -1,4 +1,4 @@
-"""What a new process does before it computes: the import and the first call.
+"""The start of a new process: the import and the first call.
 
 The methods return source code, (timed, untimed setup), that asv runs in a new interpreter per sample.
 """
@@ -20,7 +20,7 @@ class Import(Benchmark):
 
 
 class FirstCall(Benchmark):
-    """The first call on the cpu engine, for a cell with one stage and one with two."""
+    """The first call on the CPU engine, for a cell with one stage and one with two."""
 
     param_names = ("cell",)
     params = (("lstm", "gru"),)
@@ -31,9 +31,9 @@ class FirstCall(Benchmark):
         subprocess.run([sys.executable, "-c", f"import rnnx; rnnx.warm_up({cell!r})"], check=True)
 
     def timeraw_with_nothing_on_disk(self, cell):
-        """Everything is compiled."""
+        """Compile everything."""
         return f"rnnx.warm_up({cell!r})", "import os; os.environ['RNNX_CACHE_DIR'] = ''; import rnnx"
 
     def timeraw_second_process(self, cell):
-        """The object cache holds what `setup` compiled."""
+        """Load what `setup` compiled from the object cache."""
         return f"rnnx.warm_up({cell!r})", "import rnnx"

@@ -1,7 +1,6 @@
-"""The sequence functions of all cells on all engines, and the matrix products that bound them from below.
+"""All cells' sequence functions on all engines, and the matrix products that bound their times from below.
 
-Every class is a grid of engine, cell, dtype and size = (n_x, n_a, m, T_x). Every cell in rnnx's table has an entry in
-`CELLS` here.
+Every class is a grid of engine, cell, dtype and size = (n_x, n_a, m, T_x). `CELLS` needs an entry for every rnnx cell.
 """
 
 import numpy as np
@@ -61,7 +60,7 @@ class RecurrentInference(_Recurrent):
 
 
 class RecurrentBackward(_Recurrent):
-    """Backward alone, with a cotangent for the hidden state of every step."""
+    """Backward alone, with a cotangent of every step's hidden state."""
 
     def setup(self, engine, cell, dtype, size):
         super().setup(engine, cell, dtype, size)
@@ -129,7 +128,7 @@ class PeakMemory(_Recurrent):
 
 
 class TrainStep(_Recurrent):
-    """A whole training step: forward, dense head, loss, backward, Adam."""
+    """A full training step: forward, dense head, loss, backward, Adam."""
 
     params = (*EngineBenchmark.params, CELLS, ("float32",), (MIXED, PRODUCTS))
     n_y = 64
@@ -154,7 +153,7 @@ class TrainStep(_Recurrent):
         z = rnnx.dense_forward(states[0], W, b)
         _, dz = rnnx.softmax_cross_entropy(z, self.targets)
         head = rnnx.dense_backward(dz, states[0], W)
-        da, *d_head = head.values() if isinstance(head, dict) else head  # a tuple in commits of before November 2026
+        da, *d_head = head.values() if isinstance(head, dict) else head  # a tuple in commits before November 2026
         gradients = rnnx.recurrent_backward(cell, (da,), caches, consume=True)
         gradients.update({"d" + key: d for key, d in zip(self.head, d_head, strict=True)})
         self.optimizer.update(self.all_parameters, gradients, self.state, 1)
@@ -162,11 +161,11 @@ class TrainStep(_Recurrent):
 
 
 class GemmFloor(Benchmark):
-    """NumPy's matrix products alone, in the shapes of a cell with this number of gates.
+    """NumPy's matrix products alone, in the shapes of a cell with 1 (rnn), 3 (both forms of gru) or 4 (lstm) gates.
 
-    One gate: rnn; three: both forms of gru; four: lstm. A forward pass needs the input product and the recurrent
-    products, a backward pass the recurrent products (transposed) and the gradient products. The rest of a pass's time
-    is overhead. Small recurrent products can be faster than BLAS's.
+    A forward pass needs the input product and the recurrent products, a backward pass the recurrent products
+    (transposed) and the gradient products. The rest of a pass is overhead. Small recurrent products can be faster than
+    BLAS's.
     """
 
     param_names = ("gates", "dtype", "size")

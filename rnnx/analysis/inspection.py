@@ -1,7 +1,4 @@
-"""Gates, states and gradient norms inside a network, as arrays. `rnnx.plots` draws them.
-
-Dimensions: T steps, m examples, n_a hidden units, n_x inputs.
-"""
+"""Gates, states and gradient norms as arrays. Dimensions: T steps, m examples, n_a hidden units, n_x inputs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -31,9 +28,8 @@ def gate_values(caches: Any) -> dict[str, Array]:
     Returns
     -------
     values : dict of str to array, shape (n_a, m, T)
-        Under the names of the course: first the gates in the cache tuple of a step (ft, it, cct, ot of an LSTM; ut,
-        rt, cct of a GRU), then the states after each step (a, c). Entries past an example's length are zero. The
-        arrays are copies.
+        Under the course's names: first the gates in a step's cache tuple (ft, it, cct, ot of an LSTM; ut, rt, cct of a
+        GRU), then the states after each step (a, c). Entries past an example's length are zero. The arrays are copies.
 
     Raises
     ------
@@ -60,7 +56,7 @@ def state_gradients(caches: Any, ds_final: Any, ds: Sequence[Array | None] = ())
         The result of a forward function. They are not consumed.
     ds_final : array, shape (n_a, m), or sequence of array or None
         Gradient of the loss with respect to the final state: one array for the hidden state, or one per state in the
-        order of ``cell.states``. None or a missing one means zeros.
+        order of ``cell.states``. None, or a missing one, means zeros.
     ds : sequence of array or None, shape (n_a, m, T)
         Gradients with respect to the states of every step, as in `rnnx.recurrent_backward`, for a loss at every step
         or a layer below another one.
@@ -75,7 +71,7 @@ def state_gradients(caches: Any, ds_final: Any, ds: Sequence[Array | None] = ())
     Raises
     ------
     ValueError, TypeError
-        As `rnnx.recurrent_backward`.
+        As for `rnnx.recurrent_backward`.
     """
     return _walk_back(caches, ds_final, ds)[0]
 
@@ -86,7 +82,7 @@ def gradient_norms(caches: Any, ds_final: Any, ds: Sequence[Array | None] = (), 
     Parameters
     ----------
     caches, ds_final, ds
-        As in `state_gradients`.
+        As for `state_gradients`.
     per_example : bool
         Return one norm per example instead of one for all examples.
 
@@ -99,7 +95,7 @@ def gradient_norms(caches: Any, ds_final: Any, ds: Sequence[Array | None] = (), 
     Raises
     ------
     ValueError, TypeError
-        As `state_gradients`.
+        As for `state_gradients`.
     """
     gradients = list(state_gradients(caches, ds_final, ds).values())
     xp, _ = ns.common_namespace({"gradients": gradients[0]})
@@ -113,7 +109,7 @@ def text_values(model: Any, tokenizer: Any, text: str) -> list[dict[str, Array]]
     ----------
     model : CharModel
     tokenizer : CharTokenizer
-        The model's.
+        The model's tokenizer.
     text : str
         At least one character.
 
@@ -132,22 +128,22 @@ def text_values(model: Any, tokenizer: Any, text: str) -> list[dict[str, Array]]
 
 
 def text_gradient_norms(model: Any, tokenizer: Any, text: str) -> list[Array]:
-    """Compute the norms of a character model's gradient when it predicts the last character of a text.
+    """Compute gradient norms of a character model that predicts the last character of a text.
 
-    The loss is the negative log-likelihood of ``text[-1]`` after the characters before it.
+    The loss is the negative log-likelihood of ``text[-1]`` given the characters before it.
 
     Parameters
     ----------
     model : CharModel
     tokenizer : CharTokenizer
-        The model's.
+        The model's tokenizer.
     text : str
         At least two characters.
 
     Returns
     -------
     layers : list of array, shape (len(text),)
-        For each layer the norms of the gradient with respect to its state after t characters.
+        For each layer, the norm of the gradient with respect to its state after t characters.
 
     Raises
     ------
@@ -171,7 +167,7 @@ def text_gradient_norms(model: Any, tokenizer: Any, text: str) -> list[Array]:
 
 
 def _indices(tokenizer: Any, text: str, least: int) -> np.ndarray:
-    """Indices of the characters, shape (1, T)."""
+    """Return the indices of the characters, shape (1, T)."""
     if not isinstance(text, str):
         raise TypeError(f"`text` must be a str; got {type(text).__name__}")
     if len(text) < least:
@@ -186,7 +182,7 @@ def _read(model: Any, indices: np.ndarray) -> tuple[Array, list[Caches]]:
 
 
 def _owner(caches: Any) -> Caches:
-    """Return the caches object, also from its two unpacked halves."""
+    """Return the caches object, even if it was passed as (steps, x)."""
     if isinstance(caches, tuple | list) and len(caches) == 2 and isinstance(caches[0], Steps):
         return caches[0].caches
     if not isinstance(caches, Caches):
@@ -197,7 +193,7 @@ def _owner(caches: Any) -> Caches:
 
 
 def _walk_back(caches: Any, ds_final: Any, ds: Sequence[Array | None], inputs: bool = False) -> tuple[States, Array]:
-    """Step by step back: cotangents of the states (n_a, m, T + 1), and of the inputs (n_x, m, T) if asked for."""
+    """Run backward step by step; return the cotangents of states (n_a, m, T + 1) and, with `inputs`, x (n_x, m, T)."""
     owner = _owner(caches)
     cell = owner.cell
     tape, here, entering = _cotangents(cell, owner.tape_for(cell), ds_final, ds)
@@ -218,7 +214,7 @@ def _walk_back(caches: Any, ds_final: Any, ds: Sequence[Array | None], inputs: b
 def _cotangents(
     cell: Cell, tape: Tape, ds_final: Any, ds: Sequence[Array | None]
 ) -> tuple[Tape, tuple[Array, ...], tuple[Array | None, ...]]:
-    """Checked and in one dtype: the tape, the cotangent of every final state, and those that enter at each step."""
+    """Check and convert to one dtype: the tape, the cotangents of the final states, and those added at each step."""
     xp, m, n_a = tape.xp, tape.m, tape.n_a
     ds_final = ds_final if isinstance(ds_final, tuple | list) else (ds_final,)
     named = arguments.by_state("ds_final", ds_final, cell, "d{}_final") | arguments.by_state(
@@ -240,12 +236,12 @@ def _cotangents(
 
 
 def _entering(tape: Tape, d: Array | None) -> Array | None:
-    """A cotangent of all steps (n_a, m, T), zero past an example's end, where there is no output."""
+    """Return the cotangents added at each step (n_a, m, T), zero past an example's end, where there is no output."""
     return None if d is None else layout.zero_past_end(tape.xp, ns.astype(tape.xp, d, tape.dtype), tape.lengths)
 
 
 def _norms(xp: Any, gradients: Array, axes: tuple[int, ...]) -> Array:
-    """Euclidean norms over some axes, scaled so that no square overflows or underflows."""
+    """Return Euclidean norms over some axes, scaled so that no square overflows or underflows."""
     if 0 in gradients.shape:  # no examples: the norm is 0
         return xp.sum(gradients, axis=axes)
     largest = xp.max(xp.abs(gradients), axis=axes, keepdims=True)

@@ -23,7 +23,7 @@ class NGram:
     Parameters
     ----------
     order : int
-        The model predicts a character from at most `order` - 1 preceding characters of the same sequence.
+        A prediction uses at most `order` - 1 preceding characters of the same sequence.
     vocab_size : int
     """
 
@@ -41,7 +41,7 @@ class NGram:
         return self
 
     def losses(self, dataset: Dataset) -> list[float]:
-        """Return the loss on a dataset, in nats per character, for the orders 1, 2, ..., `order`."""
+        """Return the losses on a dataset, in nats per character, for orders 1 to `order`."""
         sums, n = [0.0] * self.order, 0
         for inputs, target in _positions(dataset, self.order):
             p = 1 / self.vocab_size
@@ -57,7 +57,7 @@ class NGram:
 
 
 def _positions(dataset: Dataset, order: int) -> Iterator[tuple[tuple[int, ...], int]]:
-    """Yield every target of the dataset with the preceding characters, at most order - 1."""
+    """Yield every target of the dataset with its at most order - 1 preceding characters."""
     row: tuple[int, ...] = ()
     for batch in dataset.batches(1):  # with batch size 1, streams are the whole text in order
         for inputs, targets in batch.rows():

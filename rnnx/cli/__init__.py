@@ -1,4 +1,4 @@
-"""The command line: all printing and all exit codes. The computations are in the packages below it."""
+"""The command line: printing and exit codes. The computations are in the packages that it calls."""
 
 from rnnx.cli.commands import compare, evaluate, plot, sample
 from rnnx.cli.group import cli

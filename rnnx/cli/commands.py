@@ -1,4 +1,4 @@
-"""The commands that use a trained model: ``rnnx sample``, ``evaluate`` and ``plot``; and ``rnnx compare``."""
+"""The commands ``rnnx sample``, ``evaluate`` and ``plot``, which use a trained model, and ``rnnx compare``."""
 
 import math
 from pathlib import Path
@@ -99,7 +99,7 @@ def evaluate(run: str, text: str | None, part: str, batch_size: int, **options: 
 
 
 def _whole(text: str, loaded: Checkpoint) -> Corpus:
-    """A text file as a corpus without a validation part."""
+    """Return a text file as a corpus without a validation set."""
     by, length = loaded.training["by"], Settings.of(loaded).seq_length
     path = Path(text)
     return make_corpus(path.stem, path, by=by, seq_length=length, tokenizer=loaded.tokenizer, validation=None)

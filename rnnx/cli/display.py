@@ -16,7 +16,7 @@ from rnnx.training import Progress, Run
 
 
 class Display:
-    """Train a run and print its progress."""
+    """Trains a run and prints its progress."""
 
     def __init__(self, run: Run, options: dict[str, Any]) -> None:
         self.run, self.options = run, options
@@ -80,7 +80,7 @@ class Display:
         )
 
     def interrupted(self) -> None:
-        """Say how to resume."""
+        """Print how to resume."""
         click.echo(f"stopped in epoch {self.run.trainer.epoch}; ", nl=False)
         if self.run.trainer.step:
             click.echo(f"resume with: rnnx train --resume {shlex.quote(str(self.run.folder))}")

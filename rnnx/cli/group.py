@@ -1,4 +1,4 @@
-"""The command group, and what its commands share."""
+"""The command group, and what commands share."""
 
 import contextlib
 import math
@@ -18,10 +18,10 @@ FRACTION = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 
 class Group(click.Group):
-    """A group that lists its commands in the order in which a user needs them."""
+    """A group that lists its commands in the order in which they were added."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of the commands in the order in which they were added."""
+        """Return the command names in that order."""
         del ctx
         return list(self.commands)
 
@@ -52,7 +52,7 @@ def cli() -> None:
 
 @contextlib.contextmanager
 def errors_as_messages() -> Iterator[None]:
-    """Turn errors that a user can cause into one-line messages."""
+    """Turn errors that users can cause into one-line messages."""
     try:
         yield
     except (ValueError, TypeError, FloatingPointError, ImportError, RuntimeError) as error:
@@ -85,13 +85,7 @@ device_option = click.option(
 
 
 def load_characters(run: str, device: str = "cpu") -> tuple[checkpoints.Checkpoint, CharTokenizer]:
-    """Load the checkpoint and the tokenizer of a character model from the folder of a run or a checkpoint file.
-
-    Raises
-    ------
-    ValueError, OSError
-        If there is none.
-    """
+    """Load the checkpoint and tokenizer of a character model, or raise ValueError or OSError if there is none."""
     path = Path(run)
     if path.is_dir() and not checkpoints.file_of(path).exists():
         raise ValueError(f"{path} is not the folder of a run: it contains no {checkpoints.FILE_NAME}")

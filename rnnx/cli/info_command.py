@@ -1,4 +1,4 @@
-"""``rnnx info``."""
+"""The command ``rnnx info``."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -13,7 +13,7 @@ from rnnx.cli.group import errors_as_messages, load_characters
 from rnnx.engines import engines_of
 from rnnx.training import Settings
 
-# Array libraries, and the distributions that provide them.
+# Array libraries, and the packages that provide them.
 _LIBRARIES = {
     "numpy": ("numpy",),
     "cupy": ("cupy-cuda13x", "cupy-cuda12x", "cupy-cuda11x", "cupy"),
@@ -57,7 +57,7 @@ def _machine() -> list[tuple[str, Any]]:
 
 
 def _library(library: str) -> str:
-    """Version and engines of an array library."""
+    """Return the version and engines of an array library."""
     found = [(package, found) for package in _LIBRARIES[library] if (found := _version(package))]
     if not found:
         return _NOT_INSTALLED
@@ -66,7 +66,7 @@ def _library(library: str) -> str:
 
 
 def _version(package: str) -> str:
-    """Version of a package, or "" if it is not installed."""
+    """Return the version of a package, or "" if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

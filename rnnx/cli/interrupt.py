@@ -1,4 +1,4 @@
-"""Handling of Ctrl-C during training."""
+"""Ctrl-C during training."""
 
 import contextlib
 import signal
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Interrupt:
-    """Turn Ctrl-C into a request that the training loop checks between steps. A second Ctrl-C interrupts at once."""
+    """Turns Ctrl-C into a request that the training loop checks between steps. A second Ctrl-C interrupts at once."""
 
     def __init__(self) -> None:
         self.requested = False

@@ -1,4 +1,4 @@
-"""``rnnx train``."""
+"""The command ``rnnx train``."""
 
 from typing import Any
 
@@ -13,14 +13,14 @@ from rnnx.data import CORPORA
 from rnnx.optim import OPTIMIZERS
 from rnnx.training import Run, Settings, free_folder
 
-INTERRUPTED = 130  # the exit code of a program that Ctrl-C stopped, by the convention of shells
+INTERRUPTED = 130  # the shells' exit code for a program stopped by Ctrl-C
 _ON_RESUME = ("epochs", "iterations", "patience", "evaluate_every", "text")  # settings that --resume may change
 _NOT_SETTINGS = ("resume", "output", "device", "sample_every", "temperature", "save_every", "quiet")
 _POSITIVE_INT = IntRange(1)
 
 
 def _widths(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, ...]:
-    """Parse the units of all layers, or of each."""
+    """Parse the units of all layers, or of each layer."""
     parts = value.split(",")
     if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
         raise click.BadParameter(f"{value!r} is not a positive integer or a comma-separated list of them")

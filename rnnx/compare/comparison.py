@@ -1,4 +1,4 @@
-"""The results of all sides, and how far they differ."""
+"""The results of all sides, and the differences between them."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -25,13 +25,13 @@ class Comparison:
         return np.abs(self.sides[label].losses - reference) / np.abs(reference)
 
     def gradient_errors(self, label: str) -> dict[str, float]:
-        """Relative difference, in norm, of each gradient of the first batch from rnnx's."""
+        """Relative difference, in norm, of each first-batch gradient from rnnx's."""
         theirs = self.sides[label].gradients
         return {key: _relative(theirs[key], own) for key, own in self.sides[REFERENCE].gradients.items()}
 
     @property
     def tolerance(self) -> float:
-        """Relative difference up to which losses and gradients agree: 1e-5 for float32, 1e-10 for float64."""
+        """Largest relative difference of losses and gradients that agree: 1e-5 for float32, 1e-10 for float64."""
         return TOLERANCE[self.settings.dtype]
 
     @property
@@ -45,7 +45,7 @@ class Comparison:
 
     @property
     def warm_up(self) -> int:
-        """Number of first steps that the median time excludes."""
+        """Number of initial steps that the median time excludes."""
         return max(1, min(10, self.settings.steps // 10))
 
     def step_seconds(self, label: str) -> float:
@@ -53,7 +53,7 @@ class Comparison:
         return float(np.median(self.sides[label].seconds[self.warm_up :]))
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything but the gradients as values that JSON can hold."""
+        """Return everything but the gradients as JSON-compatible values."""
         return {
             "peer": self.peer,
             "settings": asdict(self.settings),
@@ -77,6 +77,6 @@ class Comparison:
 
 
 def _relative(actual: np.ndarray, desired: np.ndarray) -> float:
-    """Relative difference in norm; NaN, which agrees with nothing, if an entry is NaN."""
+    """Relative difference in norm; NaN, which never agrees, if an entry is NaN."""
     difference, norm = np.linalg.norm(actual - desired), np.linalg.norm(desired)
     return float(difference / norm) if norm else float(difference)

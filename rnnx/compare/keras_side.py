@@ -1,4 +1,4 @@
-"""TensorFlow's sides: `model.fit` and a loop with GradientTape. The only file that imports tensorflow and keras."""
+"""TensorFlow's sides, `model.fit` and a GradientTape loop. Only this file imports tensorflow and keras."""
 
 import functools
 import time
@@ -19,8 +19,8 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8
 def hold_second_biases(bias: Any) -> Any:
     """Keep recurrent biases (the second row) at zero where they are only added to the input biases.
 
-    If both were trained, their sum would learn twice as fast as rnnx's single bias. The last third, the recurrent
-    bias of the candidate, is a parameter of its own.
+    If both were trained, their sum would learn twice as fast as rnnx's single bias. The last third, the candidate's
+    recurrent bias, is a separate parameter.
     """
     k = bias.shape[1] // 3
     mask = np.ones((2, 3 * k))
@@ -37,11 +37,10 @@ KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 class PaperAdam(keras.optimizers.Adam):
-    """Adam as in algorithm 1 of its paper, as in rnnx and torch.
+    """Adam as in algorithm 1 of its paper, like rnnx and torch.
 
-    Keras divides by sqrt(s) + epsilon ("epsilon hat" at the end of the paper's section 2) instead of
-    sqrt(s / (1 - beta_2^t)) + epsilon. With epsilon sqrt(1 - beta_2^t) at step t the two are the same. Keras also
-    rounds the betas to float32, whatever the dtype of the variables.
+    Keras divides by sqrt(s) + epsilon ("epsilon hat" in section 2) instead of sqrt(s / (1 - beta_2^t)) + epsilon.
+    Replacing its epsilon by epsilon sqrt(1 - beta_2^t) makes them equal. Keras also rounds the betas to float32.
     """
 
     def __init__(self, learning_rate: float) -> None:
@@ -60,7 +59,7 @@ class PaperAdam(keras.optimizers.Adam):
 
 
 class Recorder(keras.callbacks.Callback):
-    """Record the loss and the end time of every batch: Keras itself reports the mean loss since the epoch began."""
+    """Record the loss and end time of every batch, because Keras reports only the mean loss over the epoch so far."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,14 +79,7 @@ class Recorder(keras.callbacks.Callback):
 
 
 class KerasSide(Side):
-    """`model.fit`, or a tf.function with GradientTape.
-
-    Parameters
-    ----------
-    request : Request
-    loop : bool
-        Whether to train with the tf.function.
-    """
+    """`model.fit` or, with `loop`, a tf.function with GradientTape."""
 
     def __init__(self, request: Request, loop: bool) -> None:
         s = request.settings
@@ -149,7 +141,7 @@ class KerasSide(Side):
 
 
 def build(s: Settings) -> tuple[Any, list[Any], Any]:
-    """The model from (m, T) indices to (m, T, vocab_size) logits, its recurrent layers and its dense layer."""
+    """Return the model from (m, T) indices to (m, T, vocab_size) logits, its recurrent layers and its dense layer."""
     kind, options = KINDS[s.cell]
     layers = [kind(s.hidden_size, return_sequences=True, **options) for _ in range(s.num_layers)]
     head = keras.layers.Dense(s.vocab_size)

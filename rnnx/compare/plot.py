@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from rnnx.compare.comparison import Comparison
 from rnnx.plots import style
 
-# The curves coincide: later ones are thinner and dashed, so that earlier ones remain visible.
+# The curves coincide, so later ones are thinner and dashed to keep earlier ones visible.
 LINES: tuple[tuple[Any, float], ...] = (("-", 4), ((0, (5, 4)), 2.5), ((0, (1, 3)), 2))
 _LEGEND: dict[str, Any] = {"frameon": True, "framealpha": 0.9, "edgecolor": "none"}
 
@@ -46,7 +46,7 @@ def _differences(axes: Axes, comparison: Comparison, colors: dict[str, str]) -> 
     for (line, _), label in list(zip(LINES, comparison.sides, strict=False))[1:]:
         d = comparison.loss_differences(label)
         steps = np.arange(1, len(d) + 1)
-        d = np.where(d > 0, d, np.nan)  # losses that are equal bit for bit have no place on a logarithmic axis
+        d = np.where(d > 0, d, np.nan)  # identical losses have no place on a logarithmic axis
         axes.plot(steps, d, color=colors[label], ls=line, marker=".", ms=4, lw=1.5, label=label)
     axes.axhline(comparison.tolerance, color="0.4", lw=1, ls=":", label="tolerance after one update")
     axes.set(yscale="log", title="relative difference from rnnx's loss", xlabel="step")

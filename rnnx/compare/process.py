@@ -1,4 +1,4 @@
-"""Call a function in a fresh Python process: pickled arguments in, a pickled result out."""
+"""Function calls in a fresh Python process: pickled arguments in, a pickled result out."""
 
 import importlib
 import os
@@ -27,29 +27,10 @@ _LINES = 12  # lines of stderr that the message about a failed process quotes
 def call(
     target: str, *arguments: Any, label: str = "", threads: int | None = None, folders: Sequence[str | Path] = ()
 ) -> tuple[Any, float]:
-    """Call a function in a process of its own.
+    """Call the function "module:name" in a new process; return its result and the seconds until its module is imported.
 
-    The process uses this rnnx and the CPU, and imports nothing from the current folder.
-
-    Parameters
-    ----------
-    target : str
-        "module:function".
-    *arguments
-        Anything that can be pickled.
-    label : str
-        Name of the process in error messages; default: `target` and the arguments.
-    threads : int, optional
-        Number of threads for the numerical libraries; default: the choice of each library.
-    folders : sequence of path
-        Additional folders to import modules from.
-
-    Returns
-    -------
-    result
-        The return value of the function.
-    start_seconds : float
-        Time from starting the process until the module is imported.
+    The process uses this rnnx and the CPU, and imports nothing from the current folder; `folders` are additional import
+    folders. `threads` limits the numerical libraries, and `label` names the process in error messages.
 
     Raises
     ------
@@ -88,13 +69,7 @@ def child() -> None:
 
 
 def in_turn(calls: Mapping[K, Callable[[], T]], rounds: int = 1) -> dict[K, list[T]]:
-    """Make every call once per round, in the same order: a slow phase of the machine then affects all of them.
-
-    Returns
-    -------
-    dict of list
-        The results of each call, one per round.
-    """
+    """Make every call once per round, in the same order, so that a slow phase of the machine affects all alike."""
     results: dict[K, list[T]] = {label: [] for label in calls}
     for _ in range(rounds):
         for label, f in calls.items():
@@ -103,11 +78,11 @@ def in_turn(calls: Mapping[K, Callable[[], T]], rounds: int = 1) -> dict[K, list
 
 
 def environment(threads: int | None = None, folders: Sequence[str | Path] = ()) -> dict[str, str]:
-    """Environment variables of a new process."""
+    """Return the environment variables of a new process."""
     variables = {**os.environ, **_ENVIRONMENT}
     home = str(Path(rnnx.__file__).resolve().parent.parent)
     paths = [str(folder) for folder in folders]
-    if home != str(Path(sysconfig.get_path("purelib")).resolve()):  # an installed rnnx is found without our help
+    if home != str(Path(sysconfig.get_path("purelib")).resolve()):  # an installed rnnx needs no path
         paths.append(home)
     if paths:
         before = variables.get("PYTHONPATH")

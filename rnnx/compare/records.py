@@ -27,16 +27,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Request:
-    """The task of one side.
-
-    Attributes
-    ----------
-    settings : Settings
-    inputs, targets : array of int, shape (steps, m, T)
-        The batch of every step.
-    parameters : dict of str to array
-        Initial parameters of a `rnnx.models.CharModel`.
-    """
+    """The task of one side: inputs and targets of every step, (steps, m, T), and initial `CharModel` parameters."""
 
     settings: Settings
     inputs: np.ndarray
@@ -51,17 +42,17 @@ class Result:
     Attributes
     ----------
     losses : array, shape (steps,)
-        Loss of every batch before the update of its step, in nats per character.
+        Loss of every batch before its update, in nats per character.
     seconds : array, shape (steps,)
-        Wall-clock time of every step. The first step includes compilation.
+        Wall-clock time of every step. The first one includes compilation.
     gradients : dict of str to array
-        Gradients of the first batch's loss at the initial parameters, under rnnx's names.
+        Gradients of the first batch at the initial parameters, under rnnx's names.
     start_seconds : float
         Time from starting the process until everything is imported.
     memory_start, memory_peak : float or None
         Resident memory before training and its peak during training, in MiB; None where the system does not report it.
     versions : dict of str to str
-        Versions of the libraries.
+        Library versions.
     """
 
     losses: np.ndarray

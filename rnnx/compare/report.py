@@ -56,7 +56,7 @@ class Report(Comparison):
         )
 
     def _rows(self) -> list[tuple[str, list[str]]]:
-        """Names and cells of the table."""
+        """Return the names and cells of the table."""
         sides, n = self.sides, self.settings.steps
         drift = {label: self.loss_differences(label) for label in sides}
 

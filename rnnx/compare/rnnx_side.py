@@ -1,4 +1,4 @@
-"""rnnx's side: model, gradients and optimizer of the public interface."""
+"""rnnx's side, using the public model, gradients and optimizer."""
 
 import sys
 
@@ -13,7 +13,7 @@ from rnnx.models import CharModel
 
 
 def make_model(s: Settings, seed: np.random.Generator | int = 0) -> CharModel:
-    """The model of the settings, with random initial parameters."""
+    """Return the model of the settings, with random initial parameters."""
     name = "gru" if s.cell == "gru_reset_after" else s.cell
     return CharModel(
         s.vocab_size, s.hidden_size, s.num_layers, cell=name, reset_after=name != s.cell, seed=seed, dtype=s.dtype

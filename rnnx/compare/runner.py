@@ -1,4 +1,4 @@
-"""Make the task, run the sides one after the other, collect their results."""
+"""Make the task, run the sides one after the other, and collect their results."""
 
 import importlib.util
 from collections.abc import Callable
@@ -64,8 +64,8 @@ def run(
 
     The model has a one-hot input, recurrent layers and a dense layer; the loss is the mean cross-entropy per
     character. With "keras" there are three sides: rnnx, Keras's ``model.fit``, and a TensorFlow loop with
-    GradientTape under ``tf.function``. With "torch" there are two: rnnx and a training loop. Each side runs in a
-    process of its own, on the CPU, one after the other.
+    GradientTape under ``tf.function``. With "torch" there are two: rnnx and a training loop. The sides run on the CPU,
+    one after the other, in separate processes.
 
     Parameters
     ----------
@@ -88,11 +88,11 @@ def run(
     seed : int
         Seed of the initial weights and the windows.
     optimizer : {"sgd", "adam"}
-        Adam uses betas 0.9 and 0.999 and epsilon 1e-8 as in algorithm 1 of its paper, on all sides.
+        On all sides, Adam uses betas 0.9 and 0.999 and epsilon 1e-8 as in algorithm 1 of its paper.
     learning_rate : float
     dtype : {"float32", "float64"}
     threads : int, optional
-        Threads of each side. Default: the default of each library.
+        Threads per side; default: each library's choice.
     output : path, optional
         Folder for report.txt, report.json, losses.csv and comparison.png, created if missing.
     progress : callable, optional
@@ -143,7 +143,7 @@ def run(
 
 
 def _read(dataset: str, text: str | Path | None) -> np.ndarray:
-    """A text as indices of its own characters."""
+    """Return a text as indices in its own vocabulary."""
     if text is None and dataset not in CORPORA:
         raise ValueError(f"`dataset` must be one of {list(CORPORA)}; got {dataset!r}")
     words = CORPORA[dataset]() if text is None else read_text(text)

@@ -1,4 +1,4 @@
-"""What all sides share: the order of the measurements, the clock, the memory."""
+"""What all sides share: the order of measurements, timing, memory."""
 
 import contextlib
 import sys
@@ -21,7 +21,7 @@ class Side(ABC):
     versions: dict[str, str]
 
     def train(self) -> tuple[list[float], list[float]]:
-        """Losses and seconds of all steps."""
+        """Run all steps and return their losses and seconds."""
         losses, seconds = [], []
         for inputs, targets in zip(self.request.inputs, self.request.targets, strict=True):
             before = time.perf_counter()
@@ -35,22 +35,22 @@ class Side(ABC):
 
     @abstractmethod
     def first_gradients(self) -> Arrays:
-        """Gradients of the first batch at the current parameters, under rnnx's names."""
+        """Return the gradients of the first batch at the current parameters, under rnnx's names."""
 
 
 def measure(start: Callable[[Request], Side], request: Request) -> Result:
-    """Train one side and measure it. The caller knows the start time of the process and fills in `start_seconds`."""
+    """Train one side and measure it. The caller fills in `start_seconds`, which only it knows."""
     memory = PeakMemory()
     side = start(request)
     losses, seconds = side.train()
     peak = memory.peak()
-    # On a new model and after training: computed before, they would warm up what the first step must pay for.
+    # On a new model and after training: computed earlier, they would take the warm-up cost off the first step.
     gradients = start(request).first_gradients()
     return Result(np.array(losses, np.float64), np.array(seconds), gradients, np.nan, memory.start, peak, side.versions)
 
 
 class PeakMemory:
-    """Resident memory of this process when the object was made (`start`), and its peak since then, in MiB."""
+    """Resident memory of this process at creation (`start`), and its peak since then, in MiB."""
 
     def __init__(self) -> None:
         self.start = _resident("VmRSS")
@@ -58,7 +58,7 @@ class PeakMemory:
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
     def peak(self) -> float | None:
-        """The peak so far."""
+        """Return the peak so far."""
         return _resident("VmHWM")
 
 

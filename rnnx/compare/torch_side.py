@@ -1,4 +1,4 @@
-"""torch's side: the training loop of its tutorials. The only file that imports torch."""
+"""torch's side, the training loop of its tutorials. Only this file imports torch."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ KINDS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru_reset_after": nn.GRU}
 
 
 class Net(nn.Module):
-    """One-hot input, recurrent layers, a dense layer; (T, m) indices to (T, m, vocab_size) logits."""
+    """One-hot input, recurrent layers, a dense layer; from (T, m) indices to (T, m, vocab_size) logits."""
 
     def __init__(self, kind: type, vocab_size: int, hidden_size: int, num_layers: int, dtype: torch.dtype) -> None:
         super().__init__()
@@ -20,7 +20,7 @@ class Net(nn.Module):
         self.head = nn.Linear(hidden_size, vocab_size, dtype=dtype)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Logits of the next character."""
+        """Return the logits of the next character."""
         one_hot = nn.functional.one_hot(inputs, self.head.out_features).to(self.head.weight.dtype)
         return self.head(self.rnn(one_hot)[0])
 
@@ -43,11 +43,7 @@ class TorchSide(Side):
         self.optimizer = rule(self.net.parameters(), lr=s.learning_rate)
 
     def _hold_second_biases(self) -> None:
-        """Keep recurrent biases at zero where they are only added to the input biases.
-
-        If both were trained, their sum would learn twice as fast as rnnx's single bias. The recurrent bias of a GRU's
-        candidate is a parameter of its own.
-        """
+        """Keep recurrent biases at zero where they are only added; see `keras_side.hold_second_biases`."""
         for key, p in self.net.rnn.named_parameters():
             if key.startswith("bias_hh"):
                 trained = torch.zeros_like(p)
@@ -63,7 +59,7 @@ class TorchSide(Side):
         return recurrent | convert.dense_from_torch(found, prefix="head.", gradients=True)
 
     def _loss(self, inputs: np.ndarray, targets: np.ndarray) -> torch.Tensor:
-        """Mean over all characters. torch's default layout is time-major."""
+        """Return the mean loss over all characters, in torch's default time-major layout."""
         logits = self.net(torch.from_numpy(inputs.T))
         return nn.functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(targets.T).flatten())
 

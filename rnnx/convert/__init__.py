@@ -10,13 +10,13 @@ weights            (n_a, n_a + n_x) per gate,       (k n_a, n_x), (k n_a, n_a)  
                    on [a; x]
 LSTM gates         f, i, c, o                       i, f, g, o                    i, f, c, o
 GRU gates          u, r, c                          r, z, n                       z, r, h
-GRU's new value    u c~ + (1 - u) a                 (1 - z) n + z h               (1 - z) hh + z h
+GRU's new state    u c~ + (1 - u) a                 (1 - z) n + z h               (1 - z) hh + z h
 biases             one per gate; a second one       two per gate                  one per gate; two rows for
                    (bhc) in gru_reset_after                                       a GRU with reset_after
 =================  ===============================  ============================  =============================
 
-So u = 1 - z, and weights and bias of u have the opposite sign. Where a cell only adds the two biases of a gate, rnnx
-stores their sum. In the other direction the sum becomes the input bias, and the recurrent bias is zero.
+So u = 1 - z, and the weights and bias of u have the opposite sign. Where a cell only adds the two biases of a gate,
+rnnx stores their sum. In the other direction the sum becomes the input bias, and the recurrent bias is zero.
 """
 
 from rnnx.convert.keras import dense_from_keras, dense_to_keras, from_keras, to_keras

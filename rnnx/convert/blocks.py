@@ -1,7 +1,4 @@
-"""What both converters share: the gates of a layer as blocks of rows, and the parameter names of a stack.
-
-n_a hidden units, n_x inputs, k gates.
-"""
+"""What both converters share: a layer's gates as blocks of rows (n_a units, n_x inputs, k gates); stack names."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -18,7 +15,7 @@ from rnnx.functional import arguments
 
 Arrays = dict[str, np.ndarray]
 
-# The order of the gates in each library, by the key of the bias.
+# The gate order in each library, by bias key.
 _ORDERS: dict[str, dict[str, tuple[str, ...]]] = {
     "torch": {"rnn": ("ba",), "lstm": ("bi", "bf", "bc", "bo"), "gru_reset_after": ("br", "bu", "bc")},
     "Keras": {
@@ -33,7 +30,7 @@ _NEGATED = ("bu",)  # u weights the new value, z of the peers the old one: u = 1
 
 @dataclass(frozen=True)
 class Blocks:
-    """Weights of one layer and direction: n_a rows per gate, in the order of the peer."""
+    """Weights of one layer and direction, with n_a rows per gate in the peer's order."""
 
     w_x: np.ndarray  # (k n_a, n_x)
     w_h: np.ndarray  # (k n_a, n_a)
@@ -52,7 +49,7 @@ class Blocks:
 
 
 def peer_gates(peer: str, cell: Cell | str) -> tuple[Cell, tuple[Gate, ...]]:
-    """Return the cell and its gates in the order of the peer."""
+    """Return the cell and its gates in the peer's order."""
     cell = cell_of(cell)
     if CELLS.get(cell.name) != cell or cell.name not in _ORDERS[peer]:
         hint = "; its GRU is 'gru_reset_after'" if cell.name == "gru" else ""
@@ -62,7 +59,7 @@ def peer_gates(peer: str, cell: Cell | str) -> tuple[Cell, tuple[Gate, ...]]:
 
 
 def pack(gates: Sequence[Gate], parameters: Mapping[str, np.ndarray]) -> Blocks:
-    """The blocks of checked parameters."""
+    """Pack checked parameters into blocks."""
     rows = []
     for gate in gates:
         w_x, w_h = gate.split(parameters)
@@ -74,7 +71,7 @@ def pack(gates: Sequence[Gate], parameters: Mapping[str, np.ndarray]) -> Blocks:
 
 
 def unpack(cell: Cell, gates: Sequence[Gate], blocks: Blocks, gradients: bool) -> Arrays:
-    """Unpack blocks into parameters, in the order of the cell's keys. The arrays are copies."""
+    """Copy blocks into parameters, in the order of the cell's keys."""
     values: Arrays = {}
     for j, gate in enumerate(gates):
         rows = slice(j * blocks.n_a, (j + 1) * blocks.n_a)
@@ -92,7 +89,7 @@ def unpack(cell: Cell, gates: Sequence[Gate], blocks: Blocks, gradients: bool) -
 def parts_of(cell: Cell, parameters: Mapping[str, Array], name: str) -> dict[str, Arrays]:
     """Return the checked parameters of every layer and direction by suffix ("_l0", "_l0_reverse", "_l1", ...).
 
-    Keys of a single cell, without suffix, give one part with the suffix "".
+    Keys without suffix, of a single cell, give one part with the suffix "".
     """
     if not isinstance(parameters, Mapping):
         raise TypeError(f"`parameters` must be a dict of arrays; got {type(parameters).__name__}")
@@ -127,7 +124,7 @@ def _checked(cell: Cell, suffix: str, parameters: dict[str, Array]) -> Arrays:
 
 
 def stack_suffixes(what: str, found: Mapping[str, Any]) -> list[str]:
-    """Return the suffixes of a stack in order, after checking that none is missing."""
+    """Return a stack's suffixes in order, after checking that none is missing."""
     if not found:
         raise ValueError(f"`{what}` contains no weights of a recurrent layer")
     num_layers = 1 + max(int(re.findall(r"\d+", suffix)[0]) for suffix in found)
@@ -157,7 +154,7 @@ def check_chain(blocks: Mapping[str, Blocks], equal: bool = False) -> None:
 
 
 def named(parts: Mapping[str, Arrays], stack: bool, name: str, gradients: bool) -> Arrays:
-    """Merge the parameters of all parts into one dict, under the names of a stack or of the cell."""
+    """Merge the parameters of all parts into one dict, under a stack's or the cell's names."""
     if not stack and name:
         raise ValueError("`name` needs stack=True")
     if not stack and len(parts) > 1:
@@ -171,7 +168,7 @@ def named(parts: Mapping[str, Arrays], stack: bool, name: str, gradients: bool) 
 
 
 def peer_array(name: str, value: Any, ndim: int) -> np.ndarray:
-    """Convert an array of a peer to NumPy."""
+    """Convert a peer's array to NumPy."""
     if callable(getattr(value, "detach", None)):  # a torch tensor, which may require gradients or be on a GPU
         value = value.detach().cpu()
     try:

@@ -1,4 +1,4 @@
-"""The layout of Keras's SimpleRNN, LSTM, GRU, Bidirectional and Dense: lists of arrays as from get_weights."""
+"""Weight layouts of Keras's SimpleRNN, LSTM, GRU, Bidirectional and Dense: lists of arrays as from get_weights."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ _ACTIVATIONS = {"activation": "tanh", "recurrent_activation": "sigmoid"}
 
 
 def to_keras(cell: Cell | str, parameters: Mapping[str, Array], *, name: str = "") -> list[Any]:
-    """Convert parameters to the weights of SimpleRNN, LSTM or GRU, also in Bidirectional.
+    """Convert parameters to the weights of SimpleRNN, LSTM or GRU, optionally in Bidirectional.
 
     Parameters
     ----------
@@ -30,9 +30,9 @@ def to_keras(cell: Cell | str, parameters: Mapping[str, Array], *, name: str = "
     Returns
     -------
     list of numpy.ndarray, or list of such lists
-        For a cell: kernel (n_x, k n_a), recurrent kernel (n_a, k n_a) and bias (k n_a,), or (2, k n_a) for
-        "gru_reset_after": the argument of ``layer.set_weights``. For a stack: one such list per layer; a bidirectional
-        layer has the arrays of both directions in one list, forward first.
+        For a cell, the argument of ``layer.set_weights``: kernel (n_x, k n_a), recurrent kernel (n_a, k n_a) and bias
+        (k n_a,), or (2, k n_a) for "gru_reset_after". For a stack, one such list per layer; a bidirectional layer has
+        the arrays of both directions in one list, forward first.
 
     Raises
     ------
@@ -55,12 +55,12 @@ def to_keras(cell: Cell | str, parameters: Mapping[str, Array], *, name: str = "
 def from_keras(
     cell: Cell | str, weights: Any, *, stack: bool = False, name: str = "", gradients: bool = False
 ) -> Arrays:
-    """Convert the weights of SimpleRNN, LSTM or GRU, also in Bidirectional, to parameters.
+    """Convert the weights of SimpleRNN, LSTM or GRU, optionally in Bidirectional, to parameters.
 
     Parameters
     ----------
     cell : Cell or str
-        As in `to_keras`.
+        As for `to_keras`.
     weights : Keras layer, list of array, or a list of either
         A layer or the result of its get_weights(); for a stack, a list with one of these per layer. A missing bias
         (use_bias=False) becomes zeros.
@@ -70,8 +70,8 @@ def from_keras(
     name : str
         Name of the stack in the returned keys.
     gradients : bool
-        Whether `weights` are gradients with respect to Keras's weights. The result then contains the gradients with
-        respect to rnnx's parameters, under "d" + key.
+        Whether `weights` are gradients with respect to Keras's weights. The result is then the gradients with respect
+        to rnnx's parameters, under "d" + key.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def from_keras(
     Raises
     ------
     ValueError
-        If a shape is wrong, the weights belong to another cell, or the layer has other activations, reads backwards
+        If a shape is wrong, the weights belong to another cell, or the layer has other activations, runs backwards
         (outside Bidirectional), or has a merge_mode other than "concat".
     TypeError
         If `weights` is not a layer or a list of float32 or float64 arrays.
@@ -114,7 +114,7 @@ def dense_to_keras(parameters: Mapping[str, Array], *, keys: tuple[str, str] = (
     Returns
     -------
     list of numpy.ndarray
-        kernel (n_a, n_y) and bias (n_y,).
+        Kernel (n_a, n_y) and bias (n_y,).
     """
     weights, bias = blocks.head_arrays(parameters, keys)
     return [np.ascontiguousarray(weights.T), bias]
@@ -137,7 +137,7 @@ def dense_from_keras(weights: Any, *, keys: tuple[str, str] = ("Wy", "by"), grad
     parameters : dict of str to numpy.ndarray
         Copies of the weights (n_y, n_a) and the bias (n_y, 1).
     """
-    config = _config(weights, "layer")  # the layer inside TimeDistributed
+    config = _config(weights, "layer")  # of the layer inside TimeDistributed
     if config.get("activation", "linear") not in ("linear", "softmax"):
         raise ValueError(f"the layer's activation must be 'linear' or 'softmax'; got {config['activation']!r}")
     if "input_dim" in config:
@@ -170,7 +170,7 @@ def _arrays(layer: Any) -> Sequence[Any]:
 
 
 def _check_config(cell: Cell, layer: Any) -> None:
-    """Check what a layer computes, which its arrays do not show."""
+    """Check the layer's settings, which its arrays do not show."""
     merge = getattr(layer, "merge_mode", "concat")
     if merge != "concat":
         raise ValueError(f"merge_mode of a bidirectional layer must be 'concat'; got {merge!r}")
@@ -182,7 +182,7 @@ def _check_config(cell: Cell, layer: Any) -> None:
 
 
 def _check_half(cell: Cell, layer: Any, backwards: bool) -> None:
-    """Check that one direction computes what rnnx's cell does, and reads in this direction."""
+    """Check that one direction computes the same as rnnx's cell, in the expected direction."""
     config = _config(layer, "cell")
     if "cells" in config:
         raise ValueError("the layer has a list of cells; use one layer per cell")

@@ -1,4 +1,4 @@
-"""The layout of torch.nn.RNN, LSTM, GRU (and their cells) and Linear."""
+"""Weight layouts of torch.nn.RNN, LSTM, GRU (and their cells) and Linear."""
 
 import re
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ def to_torch(cell: Cell | str, parameters: Mapping[str, Array], *, prefix: str =
         Parameters of a cell ("Wf", ...) or a stack ("Wf_l0", "Wf_l0_reverse", "Wf_l1", ...). Other keys are ignored;
         for an output layer see `dense_to_torch`.
     prefix : str
-        Prefix of the returned keys: the place of the layer in its module, for instance "rnn.".
+        Prefix of the returned keys, the layer's path in its module, for instance "rnn.".
     name : str
         Name of the stack in the keys of `parameters` ("encoder" for "Wf_encoder_l0").
 
@@ -34,7 +34,7 @@ def to_torch(cell: Cell | str, parameters: Mapping[str, Array], *, prefix: str =
     -------
     dict of str to numpy.ndarray
         weight_ih_l<k> (k n_a, n_x), weight_hh_l<k> (k n_a, n_a), bias_ih_l<k> and bias_hh_l<k> (k n_a,), in the
-        dtype of `parameters`, the wider one if there are two. To load them:
+        widest dtype of `parameters`. To load them:
         ``module.load_state_dict({k: torch.from_numpy(v) for k, v in to_torch(cell, parameters).items()})``.
 
     Raises
@@ -73,15 +73,15 @@ def from_torch(
     weights : torch.nn.Module, or dict of str to array
         The layer, its state_dict(), or arrays under the same names. Missing biases (bias=False) become zeros.
     prefix : str
-        Prefix of the keys of this layer, for instance "rnn." if `weights` is a whole model.
+        Prefix of this layer's keys, for instance "rnn." if `weights` is a whole model.
     stack : bool
         Whether to return the names of a stack, "Wf_l0", "Wf_l0_reverse", ... Otherwise the names are "Wf", ..., which
         requires a single layer and direction.
     name : str
         Name of the stack in the returned keys.
     gradients : bool
-        Whether `weights` are gradients with respect to torch's weights. The result then contains the gradients with
-        respect to rnnx's parameters, under "d" + key.
+        Whether `weights` are gradients with respect to torch's weights. The result is then the gradients with respect
+        to rnnx's parameters, under "d" + key.
 
     Returns
     -------
@@ -186,7 +186,7 @@ def _by_suffix(state: Mapping[str, Any], prefix: str) -> dict[str, dict[str, Any
     for key, value in state.items():
         rest = key[len(prefix) :]
         if not key.startswith(prefix) or "." in rest:
-            continue  # of another module
+            continue  # belongs to another module
         if rest.startswith("weight_hr"):
             raise ValueError(f"`weights` has a projection ({key!r}, proj_size > 0), which rnnx does not support")
         match = _KEY.fullmatch(rest)

@@ -1,7 +1,4 @@
-"""Batches of sequences, and the order in which a dataset hands them out.
-
-Dimensions: m sequences of a batch, T steps.
-"""
+"""Batches of m sequences of T steps, and the order in which a dataset yields them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -17,18 +14,17 @@ BatchT = TypeVar("BatchT")
 
 @dataclass(frozen=True)
 class Batch:
-    """Sequences of a batch, padded with zeros at the end.
+    """A batch of sequences, zero-padded at the end.
 
     Attributes
     ----------
     inputs, targets : array of int, shape (m, T)
-        Indices of characters; targets[j, t] is the character after inputs[j, t]. Models of other sequences define
-        their own inputs and targets. The arrays are NumPy's, or in the model's library and on its device.
+        Character indices; targets[j, t] is the character after inputs[j, t]. Models of other sequences define their own
+        inputs and targets. NumPy arrays, or arrays of the model's library on its device.
     lengths : array of int, shape (m,), or None
-        Steps of each example; None means that every example has T steps.
+        Sequence lengths; None if every example has T steps.
     continues : bool
-        Whether the sequences continue those of the previous batch, whose final states are then the initial states of
-        this one.
+        Whether the sequences continue those of the previous batch, so that its final states are the initial states.
     """
 
     inputs: Any
@@ -37,14 +33,14 @@ class Batch:
     continues: bool = False
 
     def rows(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield the inputs and targets of each example without padding."""
+        """Yield the unpadded inputs and targets of each example."""
         for j, (inputs, targets) in enumerate(zip(self.inputs, self.targets, strict=True)):
             end = None if self.lengths is None else self.lengths[j]
             yield inputs[:end], targets[:end]
 
 
 class Dataset(Protocol):
-    """The interface that the trainer needs."""
+    """The dataset interface that the trainer needs."""
 
     def __len__(self) -> int:
         """Return the number of examples, or of steps of a continuous text."""
@@ -53,11 +49,11 @@ class Dataset(Protocol):
         """Return the number of batches per epoch."""
 
     def batches(self, batch_size: int, rng: np.random.Generator | None = None, start: int = 0) -> Iterator[Batch]:
-        """Iterate over one epoch without its first `start` batches, in a fixed order or in one drawn from `rng`."""
+        """Iterate over one epoch in order, or shuffled by `rng`, skipping the first `start` batches."""
 
 
 class Shuffled(ABC, Generic[BatchT]):
-    """Base of datasets whose examples are independent; a subclass defines `__len__` and `gather`."""
+    """Base class of datasets of independent examples; subclasses define `__len__` and `gather`."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -65,13 +61,7 @@ class Shuffled(ABC, Generic[BatchT]):
 
     @abstractmethod
     def gather(self, chosen: np.ndarray) -> BatchT:
-        """Build the batch of some examples.
-
-        Parameters
-        ----------
-        chosen : array of int, shape (m,)
-            Numbers of the examples, from 0.
-        """
+        """Build a batch from the examples with these indices, shape (m,)."""
 
     def n_batches(self, batch_size: int) -> int:
         """Return the number of batches per epoch; the last one may be smaller."""
@@ -84,15 +74,15 @@ class Shuffled(ABC, Generic[BatchT]):
         ----------
         batch_size : int
         rng : numpy.random.Generator, optional
-            Shuffles the examples; by default they come in their own order.
+            Shuffles the examples; by default they keep their order.
         start : int
-            Batches to skip. They are not built.
+            Number of batches to skip without building them.
         """
         return map(self.gather, batched(len(self), batch_size, rng, start))
 
 
 def batched(n: int, batch_size: int, rng: np.random.Generator | None, start: int) -> Iterator[np.ndarray]:
-    """Split the numbers from 0 to n - 1, shuffled if there is an `rng`, into batches; skip the first `start`."""
+    """Split the indices 0 to n - 1, shuffled if `rng` is given, into batches; skip the first `start`."""
     batch_size, start = integer("batch_size", batch_size), integer("start", start, 0)
     firsts = range(start * batch_size, n, batch_size)
     if rng is None:
@@ -102,7 +92,7 @@ def batched(n: int, batch_size: int, rng: np.random.Generator | None, start: int
 
 
 def pad(sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Stack sequences of integers as rows, padded with zeros at the end.
+    """Stack integer sequences as rows, zero-padded at the end.
 
     Returns
     -------
@@ -117,14 +107,7 @@ def pad(sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def pad_shifted(sequences: Sequence[np.ndarray], token: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Stack sequences for next-token prediction: inputs begin with `token`, targets end with it.
-
-    Returns
-    -------
-    inputs, targets : array of int64, shape (m, T)
-    lengths : array of int64, shape (m,)
-        With the token.
-    """
+    """Pad inputs that start with `token`, and targets that end with it, (m, T); return them and the lengths (m,)."""
     lengths = np.array([len(sequence) + 1 for sequence in sequences], np.int64)
     inputs, targets = np.zeros((2, len(sequences), lengths.max(initial=0)), np.int64)
     for before, after, sequence in zip(inputs, targets, sequences, strict=True):

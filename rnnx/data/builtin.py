@@ -1,4 +1,4 @@
-"""Texts that need no download."""
+"""Built-in texts, which need no download."""
 
 from collections.abc import Callable
 from importlib import resources
@@ -7,14 +7,14 @@ from rnnx.data.tokenizer import NEWLINE
 
 
 def dinosaur_names() -> str:
-    """Return genus names of dinosaurs, one per line."""
+    """Return dinosaur genus names, one per line."""
     return resources.files("rnnx").joinpath("data/texts/dinosaurs.txt").read_text(encoding="utf-8")
 
 
 def python_prose() -> str:
-    """Return Python's help texts on its language, in the order of their titles, about 465,000 characters.
+    """Return Python's language help topics, sorted by title, about 465,000 characters.
 
-    The text differs between versions of Python: state the version with a loss.
+    The text depends on the Python version, so report the version along with a loss.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A text as a training set and a validation set."""
+"""Training and validation sets made from a text."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -17,12 +17,12 @@ from rnnx.data.split import NOTHING_HELD_OUT, split_lines, split_text
 from rnnx.data.tokenizer import NEWLINE, CharTokenizer
 from rnnx.data.windows import Lines, Streams, Windows
 
-_PATH_LENGTH = 300  # a shorter text without a newline may be a path by mistake
+_PATH_LENGTH = 300  # a shorter text without a newline may be a path passed by mistake
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text as datasets for training and validation.
+    """Training and validation datasets of a text.
 
     Attributes
     ----------
@@ -33,9 +33,9 @@ class Corpus:
     train, validation : Lines, Windows or Streams
         `validation` is None if nothing is held out.
     split : str
-        How the validation set was chosen, in words. Losses of different splits are not comparable.
+        Description of the split. Losses of different splits are not comparable.
     fingerprint : str
-        SHA-256 of the text, with which a resumed run checks that the text is the same.
+        SHA-256 of the text; a resumed run uses it to check that the text is unchanged.
     """
 
     name: str
@@ -67,43 +67,43 @@ def make_corpus(
     min_count: int = 1,
     tokenizer: CharTokenizer | None = None,
 ) -> Corpus:
-    """Make the datasets of a text.
+    """Make training and validation datasets from a text.
 
     Parameters
     ----------
     name : str
-        For messages and file names.
+        Used in messages and file names.
     text : str or Path
-        A text, or the Path of a UTF-8 file of any size, which is read piece by piece.
+        A text, or the Path of a UTF-8 file of any size, which is read in chunks.
     by : {"auto", "lines", "windows", "streams"}
-        "lines": every non-empty line is an independent sequence; random lines are held out, equal lines together.
-        "windows": the text is one sequence, cut into independent windows. "streams": the text is one sequence, read
-        in order, with states carried from batch to batch. "auto": lines if the text has at least 20 of them, none
-        longer than 64 characters, and at most one blank line for ten others; else windows.
+        "lines": every non-empty line is an independent sequence; random lines are held out, and identical lines stay
+        together. "windows": the text is one sequence, cut into independent windows. "streams": the text is one
+        sequence, read in order, with states carried from batch to batch. "auto": lines if the text has at least 20,
+        none longer than 64 characters, and at most one blank line per ten; otherwise windows.
     seq_length : int
-        Steps of a window, or of a batch of streams.
+        Steps per window, or per batch of streams.
     seed : int
-        Seed for choosing lines to hold out.
+        Seed for choosing the held-out lines.
     validation : float or None
-        Fraction to hold out (of the distinct lines), between 0 and 1. None holds out nothing, as for a text on which
-        a trained model is evaluated.
+        Fraction to hold out (of the distinct lines), between 0 and 1. None holds out nothing, for example to evaluate a
+        trained model on the whole text.
     split : {"tail", "blocks"}
-        Part of a continuous text to hold out. "tail": its end. "blocks": the end of each of `n_blocks` equal blocks.
-        No target of one set has its input in the other: the first character after each cut is predicted in neither.
+        Which part of a continuous text to hold out: its end, or the end of each of `n_blocks` equal blocks. The first
+        character after each cut is a target in neither set, because its input is in the other set.
     n_blocks : int
     oov_token : str or None
-        See `CharTokenizer`. By default there is none: the vocabulary holds all characters of the text unless
-        `min_count` excludes some, and a token that never occurs in training is not learned.
+        See `CharTokenizer`. The default is none: the vocabulary holds all characters of the text unless `min_count`
+        excludes some, and a token that never occurs in training is not learned.
     min_count : int
-        Characters that occur less often become `oov_token`; newlines never do.
+        Rarer characters become `oov_token`; newlines never do.
     tokenizer : CharTokenizer, optional
-        The tokenizer of a trained model, used unchanged. By default one is fitted to the text.
+        The tokenizer of a trained model, used unchanged. By default a tokenizer is fitted to the text.
 
     Raises
     ------
     ValueError
         If an argument is out of range, the text is too short to hold something out, a str is the name of a file, or
-        the vocabulary of `tokenizer` lacks a character; for a file, also as `open_text`.
+        the vocabulary of `tokenizer` lacks a character; for a file, also as for `open_text`.
     OSError
         If the file cannot be read.
     """
@@ -166,7 +166,7 @@ def _check_size(
 
 
 class _Slices:
-    """A text in memory, piece by piece, with newlines as line ends like the text of a file."""
+    """A text in memory, iterated in chunks, with line ends normalized to newlines as for a file."""
 
     def __init__(self, text: str) -> None:
         if not isinstance(text, str):

@@ -1,7 +1,4 @@
-"""A dataset of sequences in arrays, in any array library.
-
-Dimensions: n sequences, n_x features of a step, n_y target values, T steps.
-"""
+"""A dataset of n sequences in arrays of any library: n_x features, n_y target values, T steps."""
 
 import copy
 from collections.abc import Sequence
@@ -20,11 +17,11 @@ class Examples(Shuffled[Batch]):
     Parameters
     ----------
     inputs : array, shape (n_x, n, T), or array of int, shape (n, T)
-        Numbers, or the indices of one-hot columns.
+        Features, or indices of one-hot columns.
     targets : array of int, shape (n,) or (n, T), or array of float, shape (n_y, n) or (n_y, n, T)
-        Integers are classes, floats are values; per sequence or per step.
+        Class indices (integers) or values to predict (floats), per sequence or per step.
     lengths : sequence of int, shape (n,), optional
-        Steps of each example, 0 to T.
+        Sequence lengths, 0 to T.
 
     Attributes
     ----------
@@ -36,7 +33,7 @@ class Examples(Shuffled[Batch]):
     ValueError
         If shapes do not match, or a length is out of range.
     TypeError
-        If indices or lengths are not integers, or something is not a real number.
+        If indices or lengths are not integers, or other values are not real numbers.
     """
 
     def __init__(self, inputs: np.ndarray, targets: np.ndarray, lengths: Sequence[int] | np.ndarray | None = None):
@@ -70,7 +67,7 @@ class Examples(Shuffled[Batch]):
         return there
 
     def gather(self, chosen: np.ndarray) -> Batch:
-        """Build the batch of some examples."""
+        """Build a batch from the examples with these indices."""
         there: Any = self._xp.asarray(chosen, device=self._device)
         inputs = self._xp.take(self.inputs, there, axis=self.inputs.ndim - 2)
         targets = self._xp.take(self.targets, there, axis=self._axis)

@@ -1,4 +1,4 @@
-"""Text files of any size, read piece by piece and encoded as compact arrays of indices."""
+"""Text files of any size, read in chunks and encoded as compact index arrays."""
 
 import codecs
 import hashlib
@@ -22,7 +22,7 @@ MEMORY_LIMIT = 256 << 20  # bytes; larger index arrays are mapped from a file
 
 
 class TextFile:
-    """A UTF-8 text file. Iterating yields its text piece by piece, any number of times. See `open_text`."""
+    """A UTF-8 text file that can be iterated in chunks any number of times. See `open_text`."""
 
     def __init__(self, path: str | Path, piece: int = PIECE) -> None:
         self.path, self._piece = path, piece
@@ -50,7 +50,7 @@ class TextFile:
             try:
                 text = decoder.decode(data, final=not data)
             except UnicodeDecodeError as error:
-                place = at - len(error.object) + error.start  # the object of the error ends where the data ends
+                place = at - len(error.object) + error.start  # error.object ends where the data ends
                 line = 1 + sum(text.count(NEWLINE) for text in self._decoded(place))
                 raise ValueError(
                     f"{self.path} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {place}, line {line}"
@@ -80,16 +80,16 @@ def _copy(stream: BinaryIO) -> BinaryIO:
 
 
 def open_text(path: str | Path) -> TextFile:
-    """Open a UTF-8 text file as an iterable of pieces, in a ``with`` statement.
+    """Open a UTF-8 text file as an iterable of chunks, in a ``with`` statement.
 
-    Line ends become newlines; a byte order mark is dropped.
+    Line ends become newlines, and a byte order mark is dropped.
 
     Raises
     ------
     ValueError
-        If the file holds only white space, or, while it is read, if it is not UTF-8; the message gives the place.
+        If the file is blank, or, during reading, if it is not UTF-8; the message gives the position.
     OSError
-        If the file cannot be read, or is a folder.
+        If the file cannot be read or is a directory.
 
     Examples
     --------
@@ -100,7 +100,7 @@ def open_text(path: str | Path) -> TextFile:
 
 
 def read_text(path: str | Path) -> str:
-    """Read a whole UTF-8 text file. Line ends become newlines; a byte order mark is dropped.
+    """Read a whole UTF-8 text file. Line ends become newlines, and a byte order mark is dropped.
 
     Raises
     ------
@@ -118,10 +118,10 @@ class EncodedText:
     Attributes
     ----------
     indices : array of unsigned int, shape (n,)
-        In the smallest sufficient dtype. A large text is mapped from a temporary file, which is deleted with the array.
+        In the smallest sufficient dtype. A large text is mapped from a temporary file, deleted along with the array.
     tokenizer : CharTokenizer
     fingerprint : str
-        SHA-256 of the text in UTF-8 with line ends as newlines.
+        SHA-256 of the UTF-8 text with normalized line ends.
     """
 
     indices: np.ndarray
@@ -132,17 +132,15 @@ class EncodedText:
 def encode_file(
     path: str | Path, tokenizer: CharTokenizer | None = None, *, memory_limit: int = MEMORY_LIMIT
 ) -> EncodedText:
-    """Encode a UTF-8 text file of any size.
-
-    The file is read twice, piece by piece, so that memory holds no more than the indices.
+    """Encode a UTF-8 text file of any size, reading it twice in chunks so that only the indices stay in memory.
 
     Parameters
     ----------
     path : str or Path
     tokenizer : CharTokenizer, optional
-        Default: a new one without `oov_token`, fitted to the text.
+        Default: a new tokenizer without `oov_token`, fitted to the text.
     memory_limit : int
-        Bytes. Larger index arrays are mapped from a temporary file in `tempfile.gettempdir()`.
+        In bytes. Larger index arrays are mapped from a temporary file in `tempfile.gettempdir()`.
 
     Raises
     ------
@@ -165,10 +163,10 @@ def encode(
     min_count: int = 1,
     memory_limit: int = MEMORY_LIMIT,
 ) -> EncodedText:
-    """Encode a text that is given in pieces and can be iterated twice. See `encode_file`.
+    """Encode a text given in chunks that can be iterated twice. See `encode_file`.
 
-    With `fit`, the tokenizer first learns the vocabulary. It keeps newlines however rare they are; with `lines`, it
-    has one even if the text has none, because lines end with a newline.
+    With `fit`, the tokenizer first learns the vocabulary. Newlines are kept even if rare; with `lines` the vocabulary
+    always has one, because lines end with it.
     """
     counts = count_characters(pieces)
     n = counts.total()
@@ -192,7 +190,7 @@ def encode(
 
 
 def _collect(parts: Iterable[np.ndarray], n: int, dtype: np.dtype, in_file: bool) -> np.ndarray:
-    """Join parts to one array of n indices, in memory or mapped from a file that is deleted with it."""
+    """Join chunks into one array of n indices, in memory or mapped from a file that is deleted along with it."""
     at = 0
     if not in_file:
         indices = np.empty(n, dtype)
@@ -200,7 +198,7 @@ def _collect(parts: Iterable[np.ndarray], n: int, dtype: np.dtype, in_file: bool
             indices[at : at + len(part)] = part[: n - at]
             at += len(part)
     else:
-        with tempfile.TemporaryFile() as file:  # written, not mapped: a full disk then raises instead of a signal
+        with tempfile.TemporaryFile() as file:  # not mapped, so that a full disk raises an error, not a signal
             for part in parts:
                 file.write(part.data)
                 at += len(part)

@@ -1,7 +1,4 @@
-"""Lines of a text that is given piece by piece.
-
-Dimension: n lines.
-"""
+"""Lines of a text given in chunks."""
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,17 +9,11 @@ import numpy as np
 from rnnx.data.tokenizer import NEWLINE
 
 _MAX_UINT32 = (1 << 32) - 1
-_LIST_LINES, _LIST_LENGTH = 20, 64  # least number of lines of a list, greatest number of characters in each
+_LIST_LINES, _LIST_LENGTH = 20, 64  # minimum lines of a list, maximum characters per line
 
 
 class LineViews(Sequence[np.ndarray]):
-    """Lines as views of a text's indices: a list of arrays would need more memory than the text.
-
-    Parameters
-    ----------
-    indices : array of int
-    starts, stops : array of int, shape (n,)
-    """
+    """Lines as views of a text's indices; a list of arrays would need more memory than the text."""
 
     def __init__(self, indices: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> None:
         self.indices, self.starts, self.stops = indices, starts, stops
@@ -41,7 +32,7 @@ class LineViews(Sequence[np.ndarray]):
 
 
 def line_bounds(pieces: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the starts and stops of all lines that are not blank, in 32 bits if they fit."""
+    """Return the starts and stops of all non-blank lines, in 32 bits if they fit."""
     bounds = array("I")
     for start, stop, blank in _lines(pieces):
         if stop > _MAX_UINT32 and bounds.typecode == "I":

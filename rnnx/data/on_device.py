@@ -1,4 +1,4 @@
-"""Datasets on a device: the arrays are copied there once, and each step only sends the positions of its rows."""
+"""Datasets copied to a device once, so that each step sends only row positions."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,8 +12,8 @@ from rnnx.data.windows import Lines, Streams, Windows
 def to_device_of(dataset: Any, like: Mapping[str, Array]) -> Any:
     """Copy a dataset to the device of some arrays.
 
-    The dataset itself is returned for NumPy arrays, and if its class is not one of this package: a subclass may build
-    batches in its own way.
+    Return it unchanged for NumPy arrays, and if its class is from another package, because a subclass may build batches
+    in its own way.
     """
     if type(dataset) not in (Examples, Lines, Streams, Windows) or all(map(ns.is_on_host, like.values())):
         return dataset

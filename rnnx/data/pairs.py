@@ -1,7 +1,4 @@
-"""A dataset of sequence pairs, a source and a target each.
-
-Dimensions: m pairs of a batch, T_x source and T_y target steps.
-"""
+"""A dataset of sequence pairs: m pairs per batch, T_x source steps, T_y target steps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +11,7 @@ from rnnx.data.batches import Shuffled, pad, pad_shifted
 
 @dataclass(frozen=True)
 class PairBatch:
-    """Pairs of a batch, padded with zeros at the end.
+    """A batch of pairs, zero-padded at the end.
 
     Attributes
     ----------
@@ -37,17 +34,17 @@ class PairBatch:
 
     @property
     def lengths(self) -> np.ndarray:
-        """The target lengths, which count the terms of the loss."""
+        """The target lengths; their sum is the number of terms in the loss."""
         return self.target_lengths
 
 
 class Pairs(Shuffled[PairBatch]):
-    """A dataset of sources and targets.
+    """A dataset of source and target sequences.
 
     Parameters
     ----------
     sources, targets : sequence of array of int, shape (T,)
-        Equally many sources and targets. Single sequences may be empty.
+        As many sources as targets; individual sequences may be empty.
     end_token : int
         Index, in the target vocabulary, of the token that starts and ends every target.
 
@@ -83,7 +80,7 @@ class Pairs(Shuffled[PairBatch]):
         return len(self.sources)
 
     def gather(self, chosen: np.ndarray) -> PairBatch:
-        """Build the batch of some pairs."""
+        """Build a batch from the pairs with these indices."""
         return PairBatch(
             *pad([self.sources[i] for i in chosen]), *pad_shifted([self.targets[i] for i in chosen], self.end_token)
         )

@@ -1,4 +1,4 @@
-"""Which part of a text is held out for validation."""
+"""Splits of a text into training and validation parts."""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,15 +16,7 @@ _ROUNDING = 1e-9  # so that 0.29 of 100 is 29, although 0.29 * 100 is 28.999...
 def split_lines(
     name: str, lines: Sequence[np.ndarray], seed: int, validation: float
 ) -> tuple[np.ndarray, np.ndarray, str]:
-    """Hold out random lines, equal lines together.
-
-    Returns
-    -------
-    train, held_out : array of int
-        Numbers of lines.
-    words : str
-        The split in words.
-    """
+    """Hold out random lines, keeping identical lines together; return both sets of line indices and a description."""
     numbers = _numbers_of_equal(lines)
     distinct = int(numbers.max()) + 1
     if distinct < 2:
@@ -44,8 +36,7 @@ def split_lines(
 def _numbers_of_equal(lines: Sequence[np.ndarray]) -> np.ndarray:
     """Number the distinct lines in order of first appearance; return the number of every line.
 
-    Lines are compared by a 64-bit digest, which fits in memory for millions of lines. A collision would only put two
-    different lines on the same side of the split.
+    Lines are compared by 64-bit digests to save memory; a collision only puts two lines on the same side of the split.
     """
     digests = (hashlib.blake2b(line.tobytes(), digest_size=8).digest() for line in lines)
     keys = np.fromiter((int.from_bytes(digest, "big") for digest in digests), np.uint64, len(lines))
@@ -56,14 +47,7 @@ def _numbers_of_equal(lines: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def split_text(name: str, n: int, n_blocks: int, validation: float | None) -> tuple[Pieces, Pieces, str]:
-    """Hold out the end of every block of a text of n characters.
-
-    Returns
-    -------
-    train, held_out : sequence of (start, stop)
-    words : str
-        The split in words.
-    """
+    """Hold out the end of every block of a text; return (start, stop) pieces of both sets and a description."""
     n_blocks = integer("n_blocks", n_blocks)
     if validation is None:
         return [(0, n)], [], NOTHING_HELD_OUT

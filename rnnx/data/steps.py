@@ -1,7 +1,7 @@
 """The steps of a text, gathered into batches in any array library.
 
-A text is an array of character indices of any integer dtype; it may be a memory map. A step is a character and its
-target, the next character. Dimensions: n characters, m rows of a batch, T steps of a batch.
+A text is an array of n character indices of any integer dtype, possibly a memory map. A step is a character and its
+target, the next character. A batch has m rows of T steps.
 """
 
 import copy
@@ -21,7 +21,7 @@ Pieces = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a batch: the number of each row's first step, (m,), and how many steps it has, (m,)."""
+    """The rows of a batch: the index of each row's first step, (m,), and its number of steps, (m,)."""
 
     firsts: np.ndarray
     lengths: np.ndarray
@@ -29,15 +29,10 @@ class Rows:
 
 
 class Steps:
-    """The steps of a text, numbered over all pieces, in any array library.
+    """The steps of a text, numbered across all pieces, in any array library.
 
-    Parameters
-    ----------
-    indices : array of int, shape (n,)
-        The text; n >= 2.
-    pieces : sequence of (start, stop), optional
-        The parts of the text to use, at least 2 characters each; default: the whole text. No step crosses the
-        boundary of a piece.
+    The text has at least 2 characters. `pieces` are the parts (start, stop) of it to use, at least 2 characters each;
+    default: all of it. No step crosses a piece boundary.
     """
 
     def __init__(self, indices: Array, pieces: Pieces | None = None) -> None:
@@ -55,7 +50,7 @@ class Steps:
         return int(self.ends[-1])
 
     def on_device(self, xp: Any, device: Any) -> "Steps":
-        """Copy the text to a device; batches then have the text's own dtype, or the next common one."""
+        """Copy the text to a device; batches keep its dtype, or the next common one."""
         there, (start, stop) = copy.copy(self), self._range
         there._xp, there._device = xp, device
         common = next(t for t in (np.uint8, np.int32, np.int64) if np.can_cast(self.text.dtype, t) or t is np.int64)

@@ -1,4 +1,4 @@
-"""A tokenizer of characters."""
+"""A character tokenizer."""
 
 import json
 import operator
@@ -24,8 +24,8 @@ class CharTokenizer:
     Parameters
     ----------
     oov_token : str or None
-        Token with index 0 for characters out of vocabulary; None makes them an error. If the token is a single
-        character, it also represents that character.
+        Token with index 0 for out-of-vocabulary characters; with None they are an error. A single-character token also
+        represents that character.
 
     Examples
     --------
@@ -47,12 +47,12 @@ class CharTokenizer:
 
     @classmethod
     def from_vocab(cls, tokens: Sequence[str], oov_token: str | None = None) -> "CharTokenizer":
-        """Create the tokenizer of a given vocabulary.
+        """Create a tokenizer with a given vocabulary.
 
         Parameters
         ----------
         tokens : sequence of str
-            Distinct characters in the order of their indices, including `oov_token` if there is one.
+            Distinct characters in index order, including `oov_token` if there is one.
         oov_token : str or None
 
         Raises
@@ -69,7 +69,7 @@ class CharTokenizer:
         self._tokens = tokens
         self._oov_index = None if self.oov_token is None else tokens.index(self.oov_token)
         known = [(ord(token), i) for i, token in enumerate(tokens) if len(token) == 1]
-        # Indexed by code point; the last entry serves all larger ones. -1: unknown, and there is no `oov_token`.
+        # Indexed by code point; the last entry covers all larger ones. -1: unknown, and there is no `oov_token`.
         unknown = -1 if self._oov_index is None else self._oov_index
         self._table = np.full(max(known, default=(0, 0))[0] + 2, unknown, np.int32)
         for point, i in known:
@@ -82,27 +82,27 @@ class CharTokenizer:
 
     @property
     def oov_index(self) -> int | None:
-        """Index of `oov_token`, or None. It stands for no character, so samplers exclude it."""
+        """Index of `oov_token`, or None. Samplers exclude it, because it is not a character."""
         return self._oov_index
 
     @property
     def index_dtype(self) -> np.dtype:
-        """The smallest unsigned dtype for the indices."""
+        """The smallest unsigned dtype that holds the indices."""
         return np.min_scalar_type(max(self.vocab_size - 1, 0))
 
     def get_vocab(self) -> list[str]:
-        """Return the tokens in the order of their indices."""
+        """Return the tokens in index order."""
         return list(self._tokens)
 
     def fit(self, texts: str | Iterable[str], *, min_count: int = 1) -> "CharTokenizer":
-        """Learn the vocabulary, sorted by code point, and replace the old one.
+        """Learn the vocabulary, sorted by code point, replacing the old one.
 
         Parameters
         ----------
         texts : str or iterable of str
-            Texts, or the pieces of one text; iterated once.
+            Texts, or the chunks of one text; iterated once.
         min_count : int
-            Characters that occur less often are out of vocabulary.
+            Rarer characters are out of vocabulary.
 
         Returns
         -------
@@ -133,7 +133,7 @@ class CharTokenizer:
         ----------
         text : str
         dtype : dtype
-            An integer dtype that holds ``vocab_size - 1``, as `index_dtype` does.
+            An integer dtype that holds ``vocab_size - 1``, such as `index_dtype`.
 
         Returns
         -------
@@ -160,14 +160,14 @@ class CharTokenizer:
         return indices.astype(dtype)
 
     def check_known(self, characters: Iterable[str]) -> None:
-        """Raise ValueError if a character has no index; the message names up to ten."""
+        """Raise ValueError if a character has no index; the message lists up to ten."""
         unknown = [] if self.oov_token is not None else sorted(set(characters) - set(self._tokens))
         if unknown:
             more = f" and {len(unknown) - _MAX_NAMED} more" if len(unknown) > _MAX_NAMED else ""
             raise ValueError(f"the vocabulary does not hold {', '.join(map(repr, unknown[:_MAX_NAMED]))}{more}")
 
     def decode(self, indices: Iterable[Any]) -> str:
-        """Convert a sequence of indices to a text.
+        """Convert a sequence of indices to text.
 
         Raises
         ------
@@ -191,12 +191,12 @@ class CharTokenizer:
         return [self.decode(sequence) for sequence in sequences]
 
     def to_dict(self) -> dict[str, Any]:
-        """Describe the tokenizer by plain values, for JSON and `from_dict`."""
+        """Return the tokenizer as plain values, for JSON and `from_dict`."""
         return {"format": FORMAT, "version": VERSION, "oov_token": self.oov_token, "vocabulary": self.get_vocab()}
 
     @classmethod
     def from_dict(cls, values: Any) -> "CharTokenizer":
-        """Create the tokenizer that `to_dict` described.
+        """Create a tokenizer from the result of `to_dict`.
 
         Raises
         ------
@@ -216,17 +216,17 @@ class CharTokenizer:
         raise ValueError(f"the tokenizer has format version {version}; this rnnx reads up to {VERSION}: update rnnx")
 
     def save(self, path: str | Path) -> None:
-        """Write the tokenizer as a JSON file, atomically."""
+        """Write the tokenizer to a JSON file, atomically."""
         write_atomically(path, (json.dumps(self.to_dict()) + "\n").encode("ascii"))
 
     @classmethod
     def load(cls, path: str | Path) -> "CharTokenizer":
-        """Read a file that `save` wrote.
+        """Read a file written by `save`.
 
         Raises
         ------
         ValueError
-            As `from_dict`, and if the file is not JSON.
+            As for `from_dict`, and if the file is not JSON.
         OSError
             If the file cannot be read.
         """

@@ -1,4 +1,4 @@
-"""Which characters a text has, and which lists of characters are a vocabulary."""
+"""Counting characters and checking vocabularies."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def count_characters(texts: str | Iterable[str]) -> Counter[str]:
-    """Count the characters of a text, or of several texts together."""
+    """Count the characters of one text, or of several together."""
     if isinstance(texts, bytes | bytearray):
         raise TypeError("`texts` must be a str or an iterable of str; got bytes")
     counts: Counter[str] = Counter()

@@ -1,7 +1,4 @@
-"""Datasets of texts: independent lines, independent windows, and streams that carry states from batch to batch.
-
-Dimensions: n characters, m sequences of a batch, T steps of a batch.
-"""
+"""Datasets of texts: independent lines, independent windows, and streams that carry states from batch to batch."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -15,12 +12,12 @@ from rnnx.data.steps import Pieces, Rows, Steps
 
 
 class Lines(Shuffled[Batch]):
-    """Independent lines: each starts after a newline and ends with one.
+    """Independent lines; each is predicted after a newline and ends with one.
 
     Parameters
     ----------
     sequences : sequence of array of int
-        The lines without their newlines; a line is accessed only when a batch needs it.
+        The lines without newlines; a line is accessed only when a batch needs it.
     newline : int
         Index of the newline.
     """
@@ -34,14 +31,14 @@ class Lines(Shuffled[Batch]):
         return len(self.sequences)
 
     def gather(self, chosen: np.ndarray) -> Batch:
-        """Build the batch of some lines."""
+        """Build a batch from the lines with these indices."""
         if self._on_device is None:
             return Batch(*pad_shifted([self.sequences[i] for i in chosen], self.newline))
         steps, rows = self._on_device
         return steps.gather(Rows(rows.firsts[chosen], rows.lengths[chosen]))
 
     def on_device(self, xp: Any, device: Any) -> "Lines":
-        """Copy the lines to a device, joined to one text with a newline before each and after the last."""
+        """Copy the lines to a device as one text with a newline before each line and after the last."""
         newline = np.array([self.newline], np.min_scalar_type(self.newline))
         text = np.concatenate([part for s in self.sequences for part in (newline, s)] + [newline])
         lengths = np.array([len(s) + 1 for s in self.sequences])
@@ -52,7 +49,7 @@ class Lines(Shuffled[Batch]):
 
 
 class _Continuous:
-    """A continuous text, and the number of steps that belong together."""
+    """A continuous text and the number of steps per window or batch."""
 
     def __init__(self, indices: np.ndarray, seq_length: int, pieces: Pieces | None = None) -> None:
         self._steps = Steps(indices, pieces)
@@ -73,10 +70,10 @@ class Windows(_Continuous, Shuffled[Batch]):
     indices : array of int, shape (n,)
         The text; n >= 2.
     seq_length : int
-        Steps of a window; the last window of a piece may be shorter.
+        Steps per window; the last window of a piece may be shorter.
     pieces : sequence of (start, stop), optional
-        The parts of the text to use, at least 2 characters each; default: the whole text. No window crosses the
-        boundary of a piece, and every target lies in the same piece as its input.
+        Parts of the text to use, at least 2 characters each; default: all of it. No window crosses a piece boundary,
+        and every target lies in the same piece as its input.
     """
 
     def __init__(self, indices: np.ndarray, seq_length: int, pieces: Pieces | None = None) -> None:
@@ -89,7 +86,7 @@ class Windows(_Continuous, Shuffled[Batch]):
         return int(self._ends[-1])
 
     def gather(self, chosen: np.ndarray) -> Batch:
-        """Build the batch of some windows."""
+        """Build a batch from the windows with these indices."""
         piece = np.searchsorted(self._ends, chosen, side="right")
         end = self._steps.ends[piece]
         firsts = end - self._steps.sizes[piece] + (chosen - self._firsts[piece]) * self.seq_length
@@ -97,31 +94,30 @@ class Windows(_Continuous, Shuffled[Batch]):
 
 
 class Streams(_Continuous):
-    """A continuous text for truncated BPTT, read in order by as many streams as a batch has examples.
+    """A continuous text for truncated BPTT, read in order in `batch_size` parallel streams.
 
-    The steps of the text are split into `batch_size` consecutive streams of equal length. Every batch holds the next
-    `seq_length` steps of all streams (the last batch may hold fewer), and ``continues`` is True for all batches but the
-    first. If the steps do not divide evenly, up to ``batch_size - 1`` steps are dropped.
+    The text is split into `batch_size` consecutive streams of equal length. Every batch holds the next `seq_length`
+    steps of all streams (the last batch may hold fewer), and ``continues`` is True for all batches but the first. If
+    the steps do not divide evenly, up to ``batch_size - 1`` steps are dropped.
 
     Parameters
     ----------
     indices : array of int, shape (n,)
         The text; n >= 2.
     seq_length : int
-        Steps of a batch.
+        Steps per batch.
     pieces : sequence of (start, stop), optional
-        The parts of the text to use, at least 2 characters each; default: the whole text. Every target lies in the
-        same piece as its input. Streams run across pieces as if they were one text: at a boundary the carried states
-        belong to the previous piece, which the first characters of the next one soon overwrite.
+        Parts of the text to use, at least 2 characters each; default: all of it. Every target lies in the same piece as
+        its input. Streams run across pieces as if they were one text: after a boundary the carried states come from the
+        previous piece, but the first characters of the next one soon overwrite them.
 
     Notes
     -----
     Every stream starts from zero states, so on a small text losses of different batch sizes are not quite comparable.
-    With a batch size of 1 nothing is dropped.
     """
 
     def __len__(self) -> int:
-        """Return the number of steps: all characters but the first of each piece."""
+        """Return the number of steps: all characters except the first of each piece."""
         return len(self._steps)
 
     def n_batches(self, batch_size: int) -> int:
@@ -142,9 +138,9 @@ class Streams(_Continuous):
         batch_size : int
             Number of streams.
         rng : numpy.random.Generator, optional
-            Draws the step to begin with; the text then wraps around.
+            Chooses the first step; the text then wraps around.
         start : int
-            Batches to skip. They are not built.
+            Number of batches to skip without building them.
 
         Raises
         ------

@@ -31,7 +31,7 @@ __all__ = [
     "square_root_segments",
 ]
 
-# Models by their names in a checkpoint.
+# Model classes by their names in checkpoints.
 MODELS: dict[str, type[Model]] = {
     model.kind: model for model in (CharModel, SequenceClassifier, SequenceRegressor, Seq2Seq)
 }

@@ -1,6 +1,6 @@
 """Attention as a layer between a decoder and the head.
 
-Dimensions: n, n_e features of decoder and encoder outputs, m examples, T_x source and T_y target steps.
+Dimensions: n decoder and n_e encoder features, m examples, T_x source and T_y target steps.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ _SUFFIX = "_attention"
 
 @dataclass(frozen=True)
 class LayerCache:
-    """What `AttentionLayer.backward` needs."""
+    """Cache for `AttentionLayer.backward`."""
 
     attention: AttentionCache
     encoded: Array  # (n_e, m, T_x)
@@ -40,19 +40,13 @@ class LayerCache:
 
 
 class AttentionLayer:
-    r"""Combines the hidden states of a decoder with their contexts in the outputs of an encoder. It holds no arrays.
+    r"""Combines decoder states with their contexts from the encoder outputs. It holds no arrays.
 
     .. math:: \tilde a_t = \tanh(W_c [c_t; a_t] + b_c)
 
     with the context :math:`c_t` of query :math:`a_t` (M.-T. Luong et al., arXiv:1508.04025, equation 5, plus a bias).
     Keys and values are the encoder outputs. For a dot product of different sizes the keys are :math:`W_k h_s`, which
-    is Luong's "general" score.
-
-    Parameters
-    ----------
-    kind : {"additive", "dot", "scaled_dot"}
-    n, n_encoded : int
-        Features of the decoder and encoder outputs.
+    is Luong's "general" score. `kind` is "additive", "dot" or "scaled_dot".
     """
 
     def __init__(self, kind: str, n: int, n_encoded: int) -> None:
@@ -71,7 +65,7 @@ class AttentionLayer:
         return {key + _SUFFIX: shape for key, shape in shapes.items()}
 
     def initialize(self, rng: np.random.Generator, **options: Any) -> Parameters:
-        """Return initial parameters, drawn like those of a head."""
+        """Return initial parameters, drawn like those of the head."""
         result: Parameters = {}
         for name, shape in self.shapes().items():
             if name.startswith("va"):  # like a head with one output
@@ -92,23 +86,9 @@ class AttentionLayer:
         *,
         keep_caches: bool = True,
     ) -> tuple[Array, Array, LayerCache | None]:
-        """Attend to the source from every step of the decoder.
+        """Attend from decoder states a (n, m, T_y) to encoder outputs (n_e, m, T_x), with optional source lengths (m,).
 
-        Parameters
-        ----------
-        parameters : dict of str to array
-        a : array, shape (n, m, T_y)
-        encoded : array, shape (n_encoded, m, T_x)
-        lengths : array of int, shape (m,), optional
-            Steps of each source.
-        keep_caches : bool
-            False saves nothing for a backward pass, and the cache is None.
-
-        Returns
-        -------
-        out : array, shape (n, m, T_y)
-        weights : array, shape (m, T_y, T_x)
-        cache : LayerCache or None
+        Return the outputs (n, m, T_y), the attention weights (m, T_y, T_x), and a cache unless `keep_caches` is False.
         """
         if self.kind == "additive":
             own = self._own(parameters)
@@ -120,7 +100,7 @@ class AttentionLayer:
         return out, weights, LayerCache(cache, encoded, joined, out) if keep_caches else None
 
     def stream(self, parameters: Mapping[str, Array], encoded: Array, lengths: Any = None) -> "LayerStream":
-        """Run `forward` one decoder step at a time; what depends on the source alone is computed once."""
+        """Run `forward` one decoder step at a time, computing only once what depends on the source alone."""
         if self.kind == "additive":
             attention = AttentionStream(encoded, encoded, self._own(parameters), lengths=lengths)
         else:
@@ -129,11 +109,11 @@ class AttentionLayer:
         return LayerStream(attention, lambda context, a: self._combine(parameters, context, a)[0])
 
     def _own(self, parameters: Mapping[str, Array]) -> Parameters:
-        """Return the parameters of the additive score under the names of its function."""
+        """Return the additive score's parameters under the names that its function uses."""
         return {key: parameters[key + _SUFFIX] for key in _ADDITIVE}
 
     def _keys(self, parameters: Mapping[str, Array], encoded: Array) -> Array:
-        """Return the keys of the dot product."""
+        """Return the keys of the dot-product score."""
         if not self.projects:
             return encoded
         xp, _ = ns.common_namespace({"encoded": encoded})
@@ -146,7 +126,7 @@ class AttentionLayer:
         return tanh(dense_forward(joined, parameters["Wc" + _SUFFIX], parameters["bc" + _SUFFIX])), joined
 
     def backward(self, parameters: Mapping[str, Array], dout: Array, cache: LayerCache) -> Parameters:
-        """Return the gradients of `forward`: da (n, m, T_y), dencoded (n_e, m, T_x), and "d" + name of parameters."""
+        """Return the gradients of `forward`: da (n, m, T_y), dencoded (n_e, m, T_x), and "d" + parameter name."""
         dz = tanh_backward(dout, cache.out)
         djoined, dWc, dbc = dense_backward(dz, cache.joined, parameters["Wc" + _SUFFIX]).values()
         gradients = {"dWc": dWc, "dbc": dbc}

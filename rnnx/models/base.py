@@ -1,4 +1,4 @@
-"""The interface of all models: parameters by name, a config to rebuild the model, a summary, and a training step."""
+"""The interface of all models: named parameters, a config to rebuild the model, a summary, and a training step."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -29,11 +29,11 @@ class Model(ABC):
     Attributes
     ----------
     parameters : dict of str to array
-        An optimizer replaces the dict, or writes to its arrays.
+        An optimizer replaces the dict or writes to its arrays.
     xp, device, dtype : object
         Array namespace, device and dtype of the parameters.
     config : dict
-        Plain values; ``type(model)(**model.config, parameters=model.parameters)`` is the same model.
+        Plain values; ``type(model)(**model.config, parameters=model.parameters)`` rebuilds the model.
     """
 
     kind: ClassVar[str]  # the name in checkpoints
@@ -67,14 +67,14 @@ class Model(ABC):
         ----------
         batch : Batch
         states : dict of str to array, optional
-            Initial states, for models that carry them from batch to batch. They are constants: no gradient flows back
-            beyond them (truncated BPTT).
+            Initial states, for models that carry them from batch to batch. They are treated as constants (truncated
+            BPTT).
         masks : Masks, optional
             Dropout masks.
         segment_length : int, optional
-            Keep only the states of every `segment_length`-th step, and recompute the others in the backward pass. The
-            gradients are those of the whole sequence, for the memory of T / segment_length + segment_length steps
-            and one more forward pass.
+            Keep only the states of every `segment_length`-th step and recompute the others in the backward pass. The
+            gradients are still those of the whole sequence. This needs the memory of T / segment_length +
+            segment_length steps and one more forward pass.
         """
 
     @abstractmethod
@@ -87,15 +87,15 @@ class Model(ABC):
         return step.loss, step.gradients
 
     def loss(self, batch: Any) -> float:
-        """Return the mean loss of a batch, without dropout; for texts in nats per character."""
+        """Return the mean loss of a batch without dropout; for texts, in nats per character."""
         return ns.numbers([self.evaluate_step(batch)[0]])[0]
 
     def vocab_sizes(self) -> dict[str, int]:
-        """Return the vocabulary sizes of the model's tokenizers, by their names in a checkpoint."""
+        """Return the vocabulary size of each tokenizer, by its name in a checkpoint."""
         return {}
 
     def count(self, batch: Any) -> int:
-        """Return the number of terms whose mean is the loss."""
+        """Return the number of terms that the loss averages."""
         return int(np.sum(batch.lengths))
 
     def set_parameters(self, parameters: Mapping[str, Array]) -> None:
@@ -121,7 +121,7 @@ class Model(ABC):
 
     @property
     def n_parameters(self) -> int:
-        """Number of elements of all parameters."""
+        """Total number of parameter elements."""
         return sum(int(np.prod(shape)) for shape in self.shapes().values())
 
     def summary(self) -> str:
@@ -135,14 +135,14 @@ class Model(ABC):
         return "\n".join(lines)
 
     def array(self, values: Any) -> Array:
-        """Convert values of a batch to the library of the parameters; floats also to their dtype."""
+        """Convert batch values to the library of the parameters, and floats to their dtype."""
         if isinstance(values, np.ndarray | list | tuple):
             values = self.xp.asarray(np.ascontiguousarray(values), device=self.device)
         return values if ns.is_integer(self.xp, values) else ns.astype(self.xp, values, self.dtype)
 
 
 def needed_lengths(lengths: Any, m: int, n_steps: int) -> Any:
-    """Return None if NumPy lengths say that every example has all steps; masks are then unnecessary."""
+    """Return None if NumPy lengths say that every example has all steps, because masks are then unnecessary."""
     if isinstance(lengths, np.ndarray) and lengths.shape == (m,) and m and (lengths == n_steps).all():
         return None
     return lengths

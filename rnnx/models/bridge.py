@@ -1,4 +1,4 @@
-"""From the final states of an encoder to the initial states of a decoder with the same widths."""
+"""The bridge from an encoder's final states to the initial states of a decoder of the same widths."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ BridgeCache = dict[str, tuple[Array, Array]]  # per state: the concatenated enco
 
 
 class _Link(NamedTuple):
-    """A state of the decoder, and the states of the encoder that it is made of: one per direction."""
+    """A decoder state and the encoder states that it is computed from, one per direction."""
 
     state: str
     sources: tuple[str, ...]
@@ -28,16 +28,12 @@ class _Link(NamedTuple):
 class Bridge:
     r"""Connects the states of two stacks, layer by layer and state by state. It holds no arrays.
 
-    The states of an encoder with one direction are passed on unchanged. Those of both directions are projected,
+    A unidirectional encoder's states are passed on unchanged. Those of a bidirectional encoder are projected,
 
     .. math:: s_0 = \tanh(W [\overrightarrow{s}; \overleftarrow{s}] + b),
 
-    similar to D. Bahdanau et al., arXiv:1409.0473, appendix A.2.2, who use only the backward states.
-
-    Parameters
-    ----------
-    encoder, decoder : Recurrent
-        With the same cell and widths; the decoder has one direction.
+    similar to D. Bahdanau et al., arXiv:1409.0473, appendix A.2.2, who use only the backward states. Both stacks need
+    the same cell and widths, and a unidirectional decoder.
     """
 
     def __init__(self, encoder: Recurrent, decoder: Recurrent) -> None:
@@ -61,7 +57,7 @@ class Bridge:
         return result
 
     def initialize(self, rng: np.random.Generator, **options: Any) -> Parameters:
-        """Return initial parameters, drawn like those of a head."""
+        """Return initial parameters, drawn like those of the head."""
         result: Parameters = {}
         for _, _, name, size in self.links if self.projects else ():
             head = initialize_dense(2 * size, size, seed=rng, **options)
@@ -69,7 +65,7 @@ class Bridge:
         return result
 
     def forward(self, parameters: Mapping[str, Array], final: States) -> tuple[States, BridgeCache]:
-        """Compute the initial states of the decoder from the final states of the encoder."""
+        """Compute the decoder's initial states from the encoder's final states."""
         if not self.projects:
             return {link.state: final[link.sources[0]] for link in self.links}, {}
         xp, _ = ns.common_namespace(final)
@@ -80,20 +76,7 @@ class Bridge:
         return {state: out for state, (_, out) in cache.items()}, cache
 
     def backward(self, parameters: Mapping[str, Array], ds: Mapping[str, Array], cache: BridgeCache) -> Parameters:
-        """Compute the gradients of `forward`.
-
-        Parameters
-        ----------
-        parameters : dict of str to array
-        ds : dict of str to array
-            Cotangents of the decoder's initial states, "d" + name.
-        cache : BridgeCache
-
-        Returns
-        -------
-        dict of str to array
-            "d" + name for every final state of the encoder and every parameter.
-        """
+        """Compute the gradients of `forward`, "d" + name, from the cotangents ("d" + name) of its results."""
         if not self.projects:
             return {"d" + link.sources[0]: ds["d" + link.state] for link in self.links}
         gradients: Parameters = {}

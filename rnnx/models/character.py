@@ -19,14 +19,13 @@ _KEYWORDS = sorted(set(Options.__annotations__) - {"bidirectional", "per_step"})
 
 
 class CharModel(SequenceModel):
-    """Predicts the next character: indices, recurrent layers, a dense layer, softmax.
+    """Predicts the next character: one-hot indices, recurrent layers, a dense layer, softmax.
 
     Parameters
     ----------
     vocab_size : int
-        Number of characters.
     hidden_size : int or sequence of int
-        Units of every layer, or of each one.
+        Units per layer: one number for all layers, or one per layer.
     num_layers : int
     cell, reset_after, dropout, seed, scheme, dtype, xp, device, parameters
         As for `SequenceClassifier`.
@@ -34,7 +33,7 @@ class CharModel(SequenceModel):
     Raises
     ------
     ValueError
-        As `SequenceClassifier`.
+        As for `SequenceClassifier`.
 
     Examples
     --------
@@ -78,7 +77,7 @@ class CharModel(SequenceModel):
         return sample(self, tokenizer, **options)
 
     def stream(self, m: int = 1, states: Mapping[str, Array] | None = None) -> "CharStream":
-        """Read m texts side by side, one character at a time, from their beginning or from given states."""
+        """Read m texts in parallel, one character at a time, from the beginning or from given states."""
         return CharStream(self, m, states)
 
     def __repr__(self) -> str:
@@ -86,7 +85,7 @@ class CharModel(SequenceModel):
 
 
 class CharStream:
-    """m texts that a model reads one character at a time. See `CharModel.stream`."""
+    """Reads m texts one character at a time. See `CharModel.stream`."""
 
     def __init__(self, model: CharModel, m: int, states: Mapping[str, Array] | None) -> None:
         weights, bias = model.parameters["Wy"], model.parameters["by"]
@@ -105,11 +104,11 @@ class CharStream:
         Returns
         -------
         logits : array, shape (vocab_size, m)
-            Logits of the character after it.
+            Logits of the following character.
         """
         return self._weights @ self._stream.step(self._columns(indices)) + self._bias
 
     @property
     def states(self) -> States:
-        """Copies of the states, from which another stream, or `CharModel.forward`, can continue."""
+        """Copies of the states, from which another stream or `CharModel.forward` can continue."""
         return self._stream.states

@@ -1,7 +1,4 @@
-"""Decoding one step at a time: one-hot columns, and greedy decoding with an encoder-decoder model.
-
-Dimensions: m examples, T_x source and T_y target steps.
-"""
+"""Step-by-step decoding. Dimensions: m examples, T_x source steps, T_y target steps."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -26,16 +23,16 @@ def one_hot_columns(vocab_size: int, like: Array) -> Callable[[np.ndarray], Arra
 
 
 class Prediction(NamedTuple):
-    """Targets written by a model.
+    """Target sequences predicted by a model.
 
     Attributes
     ----------
     indices : numpy.ndarray of int, shape (m, T_y)
         Padded with the end token.
     lengths : numpy.ndarray of int, shape (m,)
-        Steps of each example before its end token; T_y if the end token was not written.
+        Steps before the end token, or T_y if the model never predicted it.
     weights : array, shape (m, T_y, T_x), or None
-        Attention weights, in the library of the parameters; zero after the step that wrote the end token.
+        Attention weights, in the library of the parameters; zero after the step that predicted the end token.
     """
 
     indices: np.ndarray
@@ -44,7 +41,7 @@ class Prediction(NamedTuple):
 
 
 def decode(model: Any, source: Array, source_lengths: Any, max_length: int) -> Prediction:
-    """Write targets with a `Seq2Seq` model; see `Seq2Seq.predict`."""
+    """Decode greedily with a `Seq2Seq` model; see `Seq2Seq.predict`."""
     xp, (m, n_source) = model.xp, (int(size) for size in source.shape)
     if m == 0:
         empty = None if model.attention is None else xp.zeros((0, 0, n_source), dtype=model.dtype, device=model.device)

@@ -1,4 +1,4 @@
-"""Dropout masks that are a function of their position, not of what was drawn before."""
+"""Dropout masks that depend on their position alone, not on earlier draws."""
 
 import zlib
 from dataclasses import dataclass, replace
@@ -14,8 +14,8 @@ from rnnx._core.arrays import Array
 class Masks:
     """The dropout masks of one optimizer step.
 
-    A mask is a function of the seed, the layer and the time step alone. A sequence therefore has the same masks
-    whether it runs as a whole or in segments, and a resumed run needs no saved generator state.
+    A mask depends only on the seed, the layer and the time step. A sequence therefore gets the same masks whether it
+    runs as a whole or in segments, and a resumed run needs no saved generator state.
 
     Parameters
     ----------
@@ -29,11 +29,11 @@ class Masks:
     start: int = 0
 
     def at(self, start: int) -> "Masks":
-        """Return the masks for a segment that begins at this time step."""
+        """Return the masks of a segment that starts at this time step."""
         return replace(self, start=start)
 
     def draw(self, place: str, rate: float, like: Array) -> Array:
-        """Return a mask of inverted dropout: zero with probability `rate`, else 1 / (1 - rate).
+        """Return an inverted-dropout mask: zero with probability `rate`, else 1 / (1 - rate).
 
         Source: N. Srivastava et al., JMLR 15 (2014).
 
@@ -43,7 +43,7 @@ class Masks:
             Name of the layer whose output is masked.
         rate : float, 0 <= rate < 1
         like : array, shape (n, m, T)
-            Array that gives the shape, library, device and dtype.
+            Gives the shape, library, device and dtype.
 
         Returns
         -------

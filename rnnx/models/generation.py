@@ -1,4 +1,4 @@
-"""Sampling texts from a character model."""
+"""Sampling text from a character model."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,19 +24,19 @@ def sample(
     stop: str | None = NEWLINE,
     seed: int | np.random.Generator | None = None,
 ) -> list[str]:
-    """Sample texts, all at once.
+    """Sample several texts in parallel.
 
     Parameters
     ----------
     model : CharModel
-        Or another object with a `stream` method like its.
+        Or another object with an equivalent `stream` method.
     tokenizer : CharTokenizer
     start : str or sequence of str
-        Prompt: the beginning of every text, or of each of the `n` texts.
+        Prompt for all texts, or one for each of the `n` texts.
     n : int
         Number of texts.
     temperature : float, >= 0
-        Divisor of the logits. Below 1 it favors likely characters; 0 always takes the most likely one.
+        Divides the logits. Values below 1 favor likely characters; 0 always takes the most likely one.
     top_k : int, optional
         Sample only from the `top_k` most likely characters.
     top_p : float, 0 < top_p <= 1, optional
@@ -45,7 +45,7 @@ def sample(
     max_length : int
         Maximum number of characters after `start`.
     stop : str or None
-        A text ends before this character. None: it ends only by its length.
+        A text ends before this character; with None, only at `max_length`.
     seed : int or numpy.random.Generator, optional
 
     Returns
@@ -102,7 +102,7 @@ def draw(
     ----------
     logits : array, shape (vocab_size, n)
     rng : numpy.random.Generator
-        Draws one number per column, but none at temperature 0.
+        Draws one number per column, or none at temperature 0.
     temperature, top_k, top_p
         As for `sample`.
     never : int, optional
@@ -134,8 +134,7 @@ def draw(
 def _prompts(tokenizer: CharTokenizer, starts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices that the model reads first, (n, L), and the length of each row.
 
-    A text begins after a newline. If the vocabulary has none, it begins with its own first character, or with the
-    first one of the vocabulary.
+    A text begins after a newline or, if the vocabulary has none, with its own first character or the vocabulary's.
     """
     vocabulary = tokenizer.get_vocab()
     first = NEWLINE if NEWLINE in vocabulary else ""

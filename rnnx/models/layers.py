@@ -1,7 +1,4 @@
-"""The layers of a stack: their sizes, names and directions.
-
-Dimensions: n features, m examples, T steps.
-"""
+"""The sizes, names and directions of a stack's layers. Dimensions: n features, m examples, T steps."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +26,7 @@ class Direction:
     reverse: bool
 
     def own(self, cell: Cell, parameters: Mapping[str, Array]) -> Parameters:
-        """Return the layer's parameters under the names of the cell."""
+        """Return the layer's parameters under the cell's names."""
         missing = [key + self.suffix for key in cell.parameter_keys if key + self.suffix not in parameters]
         if missing:
             raise ValueError(f"`parameters` lack {missing}")
@@ -38,7 +35,7 @@ class Direction:
 
 
 def check_widths(hidden_size: int | Sequence[int], num_layers: int = 1) -> tuple[int, ...]:
-    """Return the number of units of every layer."""
+    """Return the number of units per layer."""
     if isinstance(hidden_size, int | np.integer):
         widths: tuple[Any, ...] = (hidden_size,) * integer("num_layers", num_layers)
     else:
@@ -51,7 +48,7 @@ def check_widths(hidden_size: int | Sequence[int], num_layers: int = 1) -> tuple
 
 
 def reverse_steps(x: Array, lengths: Any = None) -> Array:
-    """Reverse the steps of every example of x, (n, m, T) or (m, T); padding stays in place."""
+    """Reverse the steps of every example of x, (n, m, T) or (m, T), leaving padding in place."""
     xp, device = ns.common_namespace({"x": x})
     if lengths is None:
         return xp.flip(x, axis=-1)

@@ -1,7 +1,7 @@
-"""A stack of recurrent layers: any widths, one or two directions, dropout between the layers. It holds no arrays.
+"""A stack of recurrent layers of any widths, in one or two directions, with dropout between layers. It holds no arrays.
 
-The names of parameters and states have torch's suffixes: "Wf_l0", "c_l1", "Wf_l0_reverse"; a stack named "encoder"
-has "Wf_encoder_l0". Dimensions: n features, m examples, T steps.
+Parameter and state names have torch's suffixes: "Wf_l0", "c_l1", "Wf_l0_reverse"; a stack named "encoder" has
+"Wf_encoder_l0". Dimensions: n features, m examples, T steps.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ from rnnx.models.layers import Direction, Parameters, States, check_widths, conc
 
 @dataclass
 class StackCache:
-    """What `Recurrent.backward` needs."""
+    """Cache for `Recurrent.backward`."""
 
     layers: list[list[Caches]]  # per layer, per direction, forward first
     masks: list[Array | None]  # dropout masks of the layers' outputs
@@ -39,17 +39,16 @@ class Recurrent:
     cell : str or Cell
         "rnn", "lstm", "gru", "gru_reset_after", or a cell record.
     input_size : int
-        Features of x.
     hidden_size : int or sequence of int
-        Units of every layer, or of each one.
+        Units per layer: one number for all layers, or one per layer.
     num_layers : int
-        Number of layers, if `hidden_size` is one number.
+        Number of layers if `hidden_size` is an integer.
     bidirectional : bool
         Run every layer in both directions and concatenate the outputs.
     dropout : float, 0 <= dropout < 1
-        Probability of dropping an output of a layer in training; the last layer has no dropout.
+        Dropout probability of a layer's outputs in training, except for the last layer.
     name : str
-        Part of the parameter names, which distinguishes several stacks.
+        Part of the parameter names, to distinguish several stacks.
 
     Attributes
     ----------
@@ -119,29 +118,29 @@ class Recurrent:
         Parameters
         ----------
         parameters : dict of str to array
-            May hold other parameters too.
+            May also hold other parameters.
         x : array, shape (input_size, m, T), or array of int, shape (m, T)
-            Inputs, or the indices of one-hot columns.
+            Inputs, or indices of one-hot columns.
         states : dict of str to array, shape (n, m), optional
-            Initial states by the names in `state_names`; missing ones are zero.
+            Initial states by name (see `state_names`); missing ones are zero.
         lengths : sequence or array of int, shape (m,), optional
-            Steps of each example. The reverse direction begins at the end of each example.
+            Sequence lengths. The reverse direction starts at the end of each example.
         keep_caches : bool
             False saves nothing for a backward pass.
         masks : Masks, optional
-            Dropout masks. Without them there is no dropout, as in evaluation.
+            Dropout masks; without them there is no dropout, as in evaluation.
 
         Returns
         -------
         out : array, shape (output_size, m, T)
         states : dict of str to array, shape (n, m)
-            The states after each example's last step; for a reverse layer, after its first step.
+            The states after each example's last step, or after its first step in a reverse layer.
         cache : StackCache
 
         Raises
         ------
         ValueError, TypeError
-            As `rnnx.recurrent_forward`.
+            As for `rnnx.recurrent_forward`.
         """
         given = self._named("states", states)
         final: States = {}
@@ -173,12 +172,12 @@ class Recurrent:
         Parameters
         ----------
         dout : array, shape (output_size, m, T), or None
-            Cotangent of the outputs; None stands for zeros.
+            Cotangent of the outputs; None means zeros.
         cache : StackCache
         ds_final : dict of str to array, shape (n, m), optional
-            Cotangents of the final states, by the names in `state_names`.
+            Cotangents of the final states by name (see `state_names`).
         consume : bool
-            Free the memory of `cache` layer by layer; it cannot be used again.
+            Free `cache` layer by layer, after which it cannot be used again.
 
         Returns
         -------
@@ -211,7 +210,7 @@ class Recurrent:
     def stream(
         self, parameters: Mapping[str, Array], m: int = 1, states: Mapping[str, Array] | None = None
     ) -> "StackStream":
-        """Run the stack one time step at a time, without dropout; it must not be bidirectional."""
+        """Run the stack one time step at a time, without dropout. It must not be bidirectional."""
         if self.bidirectional:
             raise ValueError("a bidirectional stack cannot run step by step: its reverse layers begin at the end")
         return StackStream(self, parameters, m, self._named("states", states))
@@ -229,7 +228,7 @@ class Recurrent:
 
 
 class StackStream:
-    """A stack that runs step by step. See `Recurrent.stream` and `rnnx.Stream`."""
+    """A stack that runs one step at a time. See `Recurrent.stream` and `rnnx.Stream`."""
 
     def __init__(self, stack: Recurrent, parameters: Mapping[str, Array], m: int, states: Mapping[str, Array]) -> None:
         self._streams: dict[str, Stream] = {}
@@ -238,12 +237,12 @@ class StackStream:
             self._streams[one.suffix] = Stream(stack.cell, one.own(stack.cell, parameters), m=m, s0=s0)
 
     def step(self, xt: Array) -> Array:
-        """Run one step: from xt (input_size, m) to the hidden state of the last layer, as `rnnx.Stream.step`."""
+        """Run one step, from xt (input_size, m) to the last layer's hidden state, like `rnnx.Stream.step`."""
         for stream in self._streams.values():
             xt = stream.step(xt)
         return xt
 
     @property
     def states(self) -> States:
-        """Copies of the current states, by the names in `Recurrent.state_names`."""
+        """Copies of the current states by name (see `Recurrent.state_names`)."""
         return {state + suffix: s for suffix, stream in self._streams.items() for state, s in stream.state.items()}

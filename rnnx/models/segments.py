@@ -12,23 +12,12 @@ from rnnx.models.layers import Parameters, States
 
 
 def square_root_segments(n_steps: int) -> int:
-    """Return the `segment_length` that needs least memory for sequences of n_steps steps."""
+    """Return the `segment_length` that needs the least memory for sequences of n_steps steps."""
     return max(1, math.isqrt(max(n_steps - 1, 0)) + 1)
 
 
 def train_in_segments(model: Any, batch: Any, states: States, masks: Masks | None, length: int) -> Step:
-    """Return the loss and the gradients of a whole batch, with the memory of one segment and all initial states.
-
-    Parameters
-    ----------
-    model : SequenceModel
-    batch : Batch
-    states : dict of str to array
-        Initial states.
-    masks : Masks or None
-    length : int
-        Steps of a segment.
-    """
+    """Return the loss and gradients of a whole batch, in the memory of one segment and all initial states."""
     parts = _segments(batch, masks, length)
     total = max(model.count(batch), 1)
     before = [states]
@@ -51,7 +40,7 @@ def train_in_segments(model: Any, batch: Any, states: States, masks: Masks | Non
 
 
 def _segments(batch: Any, masks: Masks | None, length: int) -> list[tuple[Batch, Masks | None]]:
-    """Split a batch, and its dropout masks, into segments."""
+    """Split a batch and its dropout masks into segments."""
     parts, n_steps = [], batch.inputs.shape[-1]
     for t in range(0, n_steps, length):
         steps = slice(t, min(t + length, n_steps))

@@ -1,7 +1,4 @@
-"""Sequence to sequence: an encoder reads the source, a decoder with attention writes the target.
-
-Dimensions: n features, m examples, T_x source and T_y target steps.
-"""
+"""Sequence to sequence. Dimensions: n features, m examples, T_x source steps, T_y target steps."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +24,7 @@ from rnnx.models.sequence_model import named_cell
 
 @dataclass
 class Seq2SeqCache:
-    """What `Seq2Seq.backward` needs."""
+    """Cache for `Seq2Seq.backward`."""
 
     encoder: StackCache
     bridge: BridgeCache
@@ -39,24 +36,24 @@ class Seq2SeqCache:
 class Seq2Seq(Model):
     r"""Encoder and decoder with attention.
 
-    Each layer of the decoder starts from the final states of the same layer of the encoder. Those of a bidirectional
-    encoder are projected first, :math:`s_0 = \tanh(W [\overrightarrow{s}; \overleftarrow{s}] + b)`. The decoder reads
-    the target shifted by one step (teacher forcing). Attention follows the decoder (M.-T. Luong et al.,
-    arXiv:1508.04025, without input feeding), so that all steps of a target run in one pass:
+    Each decoder layer starts from the final states of the same encoder layer. Those of a bidirectional encoder are
+    projected first, :math:`s_0 = \tanh(W [\overrightarrow{s}; \overleftarrow{s}] + b)`. The decoder reads the target
+    shifted by one step (teacher forcing). Attention follows the decoder (M.-T. Luong et al., arXiv:1508.04025, without
+    input feeding), so that all steps of a target run in one pass:
     :math:`\tilde a_t = \tanh(W_c [c_t; a_t] + b_c)` is the input of the head.
 
     Parameters
     ----------
     source_vocab_size, target_vocab_size : int
     hidden_size : int or sequence of int
-        Units of every layer, or of each one; the same in the encoder (in each direction) and the decoder.
+        Units per layer, the same in the encoder (per direction) and the decoder.
     num_layers : int
-        Layers of the encoder, and of the decoder.
+        Number of encoder layers, and of decoder layers.
     attention : {"additive", "dot", "scaled_dot", None}
-        With None the decoder sees the source through its initial states only.
+        With None, the decoder depends on the source through its initial states only.
     bidirectional_encoder : bool
     end_token : int
-        Index in the target vocabulary that starts and ends every target.
+        Index in the target vocabulary of the token that starts and ends every target.
     cell, reset_after, dropout, seed, scheme, dtype, xp, device, parameters
         As for `SequenceClassifier`.
 
@@ -150,7 +147,7 @@ class Seq2Seq(Model):
         masks: Masks | None = None,
         keep_caches: bool = True,
     ) -> tuple[Array, Array | None, Seq2SeqCache]:
-        """Compute the outputs of the head, before softmax, for known targets.
+        """Compute the logits for given targets (teacher forcing).
 
         Parameters
         ----------
@@ -195,7 +192,7 @@ class Seq2Seq(Model):
     def encode(
         self, source: Array, lengths: Any, masks: Masks | None, keep: bool
     ) -> tuple[Array, States, StackCache, BridgeCache]:
-        """Return the encoder outputs, the initial states of the decoder, and the caches of both."""
+        """Return the encoder outputs, the decoder's initial states, and both caches."""
         encoded, final, cache = self.encoder.forward(
             self.parameters, source, lengths=lengths, masks=masks, keep_caches=keep
         )
@@ -205,7 +202,7 @@ class Seq2Seq(Model):
     def backward(self, dz: Array, cache: Seq2SeqCache, *, consume: bool = False) -> Parameters:
         """Compute the gradients of `forward`, "d" + name for every parameter, from the cotangent of z.
 
-        With `consume` the memory of `cache` is freed on the way.
+        With `consume`, free `cache` along the way.
         """
         p = self.parameters
         da, dW, db = dense_gradients(self.xp, dz, cache.out, p["Wy"]).values()
@@ -220,7 +217,7 @@ class Seq2Seq(Model):
         return {"d" + name: gradients["d" + name] for name in p}
 
     def vocab_sizes(self) -> dict[str, int]:
-        """Return the vocabulary sizes of the tokenizers of sources and targets."""
+        """Return the source and target vocabulary sizes."""
         return {"tokenizer": self.encoder.input_size, "target_tokenizer": self.target_vocab_size}
 
     def evaluate_step(self, batch: PairBatch, *, states: States | None = None) -> tuple[Any, States]:
@@ -238,24 +235,24 @@ class Seq2Seq(Model):
         return Step(loss, self.backward(dz, cache, consume=True), {})
 
     def predict(self, source: Any, source_lengths: Any = None, *, max_length: int) -> Prediction:
-        """Write targets by greedy decoding: the most likely character at every step, until the end token.
+        """Decode greedily: take the most likely character at every step, until the end token.
 
         Parameters
         ----------
         source : array of int, shape (m, T_x)
         source_lengths : sequence or array of int, shape (m,), optional
         max_length : int
-            Maximum number of steps, including the one that writes the end token.
+            Maximum number of steps, including the one that predicts the end token.
 
         Returns
         -------
         Prediction
-            indices, lengths and attention weights.
+            Indices, lengths and attention weights.
 
         Raises
         ------
         ValueError, TypeError
-            As `forward`, and if `max_length` is not an integer of at least 1.
+            As for `forward`, and if `max_length` is not an integer of at least 1.
         """
         integer("max_length", max_length)
         return decode(self, self.indices("source", source), source_lengths, max_length)

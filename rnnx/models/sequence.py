@@ -10,23 +10,23 @@ from rnnx.models.sequence_model import Options, SequenceModel
 
 
 class SequenceClassifier(SequenceModel):
-    """Classifies sequences, or every step of them.
+    """Classifies sequences, or each of their steps.
 
     Parameters
     ----------
     input_size : int
-        Features of a step, or number of distinct indices.
+        Features per step, or number of distinct indices.
     hidden_size : int or sequence of int
-        Units of every layer, or of each one.
+        Units per layer: one number for all layers, or one per layer.
     num_classes : int
     num_layers : int
     cell : {"lstm", "gru", "rnn"}
     reset_after : bool
-        Use the GRU of PyTorch and of Keras' default instead of the course's.
+        Use the GRU of PyTorch and Keras (the default there) instead of the course's.
     bidirectional : bool
         Run every layer in both directions.
     dropout : float
-        Dropout between the layers, in training.
+        Dropout between layers, in training.
     per_step : bool
         Predict a class for every step (targets (m, T)) instead of one for the sequence (targets (m,)).
     seed : int, optional
@@ -70,16 +70,16 @@ class SequenceClassifier(SequenceModel):
 
 
 class SequenceRegressor(SequenceModel):
-    """Predicts numbers for a sequence, or for every step of it, by least squares.
+    """Predicts numbers for a sequence, or for each of its steps, by least squares.
 
     Parameters
     ----------
     input_size : int
-        Features of a step.
+        Features per step.
     hidden_size : int or sequence of int
-        Units of every layer, or of each one.
+        Units per layer: one number for all layers, or one per layer.
     output_size : int
-        Numbers to predict.
+        How many numbers to predict.
     num_layers, cell, reset_after, bidirectional, dropout, seed, scheme, dtype, xp, device, parameters
         As for `SequenceClassifier`.
     per_step : bool
@@ -88,7 +88,7 @@ class SequenceRegressor(SequenceModel):
     Raises
     ------
     ValueError
-        As `SequenceClassifier`.
+        As for `SequenceClassifier`.
     """
 
     kind = "regressor"

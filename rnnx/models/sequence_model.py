@@ -1,7 +1,4 @@
-"""A recurrent stack with a dense head: the base of the models of single sequences.
-
-Dimensions: n_y outputs, n hidden units, m examples, T steps.
-"""
+"""The base of single-sequence models. Dimensions: n_y outputs, n hidden units, m examples, T steps."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +23,7 @@ CELLS = ("rnn", "lstm", "gru")
 
 
 class Options(TypedDict, total=False):
-    """Keywords of all models."""
+    """Keyword arguments of all models."""
 
     cell: str
     reset_after: bool
@@ -43,14 +40,14 @@ class Options(TypedDict, total=False):
 
 @dataclass
 class SequenceCache:
-    """What `SequenceModel.backward` needs."""
+    """Cache for `SequenceModel.backward`."""
 
     stack: StackCache
     a: Array  # (n, m, T), or (n, m): the input of the head
 
 
 class SequenceModel(Model):
-    """A recurrent stack with a dense head at every step, or on the final hidden states.
+    """A recurrent stack with a dense head, at every step or on the final hidden states.
 
     See `rnnx.models.SequenceClassifier` for the parameters.
     """
@@ -102,7 +99,7 @@ class SequenceModel(Model):
 
     @property
     def cell(self) -> Cell:
-        """The record of the cell."""
+        """The cell record."""
         return self.stack.cell
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -119,12 +116,12 @@ class SequenceModel(Model):
         masks: Masks | None = None,
         keep_caches: bool = True,
     ) -> tuple[Array, States, SequenceCache]:
-        """Compute the outputs of the head, before softmax.
+        """Compute the head's outputs: logits or, for a regressor, the predicted numbers.
 
         Parameters
         ----------
         inputs : array, shape (input_size, m, T), or array of int, shape (m, T)
-            Numbers, or the indices of one-hot columns.
+            Features, or indices of one-hot columns.
         lengths : sequence or array of int, shape (m,), optional
         states : dict of str to array, optional
             Initial states of the stack, as returned by a previous call; default zeros.
@@ -161,7 +158,7 @@ class SequenceModel(Model):
         ds_final : dict of str to array, optional
             Cotangents of the final states, by name.
         consume : bool
-            Free the memory of `cache` on the way.
+            Free `cache` along the way.
 
         Returns
         -------
@@ -190,7 +187,7 @@ class SequenceModel(Model):
         return ns.number(loss), dz[:, :, 0]
 
     def count(self, batch: Any) -> int:
-        """Return the number of steps, or of examples, whose mean is the loss."""
+        """Return the number of steps or examples that the loss averages."""
         m, n_steps = batch.inputs.shape[-2:]
         if self.per_step:
             return int(m * n_steps if batch.lengths is None else np.sum(batch.lengths))
@@ -226,7 +223,7 @@ class SequenceModel(Model):
 
 
 def named_cell(cell: str, reset_after: bool) -> str:
-    """Return the name in the table of cells of a cell as users specify it."""
+    """Return the name in the cell table of a cell as users specify it."""
     if cell not in CELLS:
         raise ValueError(f"`cell` must be one of {list(CELLS)}; got {cell!r}")
     if reset_after and cell != "gru":

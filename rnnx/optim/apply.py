@@ -12,10 +12,10 @@ Arrays = tuple[Array, ...]
 
 
 class Update(NamedTuple):
-    """A step, and whether it writes to parameters and state.
+    """A step, and whether it writes to the parameters and state.
 
-    With `write`, arrays are updated in place where the library allows it (JAX does not: augmented assignment then
-    makes a new array); otherwise no input is written to. The operations and the results are bit-identical.
+    With `write`, arrays are updated in place where the library allows it (in JAX, augmented assignment makes a new
+    array); otherwise no input is written to. Both ways are bit-identical.
     """
 
     xp: Any
@@ -37,24 +37,10 @@ def apply_rule(
     state: Mapping[str, Array],
     in_place: bool = False,
 ) -> tuple[Tree, Tree]:
-    """Update every parameter and its state.
+    """Update every parameter and its state, and return both as new dicts.
 
-    Parameters
-    ----------
-    rule : callable
-        ``rule(p, g, state, update) -> (p, *state)`` for one parameter.
-    slots : tuple of str
-        Names of the state arrays of a parameter; the keys of `state` are slot + ".d" + parameter.
-    rate : float
-    t : int
-        Number of the step.
-    parameters, grads, state : mapping of str to array
-    in_place : bool
-
-    Returns
-    -------
-    parameters, state : dict of str to array
-        New dicts. In place, they hold the same arrays where these are writable.
+    `rule` is ``rule(p, g, state, update) -> (p, *state)`` for one parameter; the keys of `state` are slot + ".d" +
+    parameter. In place, the new dicts hold the same arrays where these are writable.
     """
     xp = check_update(parameters, grads, state, slots)
     if in_place:
@@ -76,7 +62,7 @@ def apply_rule(
 
 
 def join(**trees: Mapping[str, Array]) -> Tree:
-    """Merge dicts, with the dict's name before each key: "v.dW"."""
+    """Merge dicts, prefixing each key with the dict's name: "v.dW"."""
     return {f"{slot}.{key}": a for slot, tree in trees.items() for key, a in tree.items()}
 
 

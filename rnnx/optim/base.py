@@ -11,7 +11,7 @@ from rnnx.optim.schedules import learning_rate_at
 
 
 class Optimizer(Checked):
-    """Base of all optimizers: hyper-parameters only; the state is a dict of arrays.
+    """Base class of optimizers: it holds hyper-parameters only, and the state is a dict of arrays.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class Optimizer(Checked):
         raise NotImplementedError
 
     def init(self, parameters: Mapping[str, Array]) -> Tree:
-        """Return the state before the first step.
+        """Return the initial state.
 
         Parameters
         ----------
@@ -49,7 +49,7 @@ class Optimizer(Checked):
         Returns
         -------
         dict of str to array
-            Zeros in the shapes and dtypes of the parameters; keys such as "v.dW".
+            Zeros like the parameters, with keys such as "v.dW".
         """
         return zeros(parameters, self.slots)
 
@@ -74,8 +74,8 @@ class Optimizer(Checked):
         t : int
             Number of this step, from 1.
         in_place : bool
-            Write to the arrays of `parameters` and `state` where the library allows it (NumPy, CuPy, torch); other
-            arrays (JAX's, read-only ones) are replaced, so always continue with the returned dicts. The result is
+            Write to the arrays of `parameters` and `state` where the library allows it (NumPy, CuPy, torch). Others
+            (JAX's, read-only ones) are replaced, so always continue with the returned dicts. The result is
             bit-identical and needs no second set of arrays. No array may occur twice, and gradients must not be views
             of parameters.
 
@@ -87,9 +87,8 @@ class Optimizer(Checked):
         Raises
         ------
         ValueError, TypeError
-            Before anything is written: if a gradient is missing, a shape, dtype or library does not match, or the
-            state belongs to another optimizer or other parameters. (An interrupt can leave an update in place
-            incomplete.)
+            Before anything is written, if a gradient is missing, a shape, dtype or library does not match, or the state
+            belongs to another optimizer or other parameters. (An interrupt can leave an in-place update incomplete.)
         """
         rate = learning_rate_at(self.learning_rate, t)
         return apply_rule(self.update_array, self.slots, rate, integer("t", t), parameters, grads, state, in_place)

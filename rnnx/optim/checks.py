@@ -21,7 +21,7 @@ def flag(name: str, value: Any) -> bool:
     return value
 
 
-# Types of the fields of `Checked` records, each with its check.
+# Field types of `Checked` records, each with its check.
 Positive = Annotated[float, positive]
 NotNegative = Annotated[float, not_negative]
 BelowOne = Annotated[float, below_one]
@@ -48,7 +48,7 @@ def _checks(cls: Any) -> dict[str, Any]:
 def check_update(
     parameters: Mapping[str, Array], grads: Mapping[str, Array], state: Mapping[str, Array], slots: tuple[str, ...]
 ) -> Any:
-    """Return the namespace of parameters, gradients and state, after checking that they match."""
+    """Check that parameters, gradients and state match, and return their namespace."""
     missing = ["d" + key for key in parameters if "d" + key not in grads]
     if missing:
         raise ValueError(f"`grads` must hold a gradient for every parameter; missing {missing}")
@@ -65,7 +65,7 @@ def check_update(
             check_shape(name, array, f"(the shape of {key})", tuple(p.shape))
         if name in state and array.dtype != p.dtype:
             raise TypeError(f"`{name}` must have the dtype of {key}, {p.dtype}; got {array.dtype}")
-        if getattr(p, "requires_grad", False):  # the graph of torch would grow with every step
+        if getattr(p, "requires_grad", False):  # torch's graph would grow with every step
             raise ValueError(f"`{key}` must not require a gradient of torch; pass its detach()")
     check_dtypes(xp, parameters)
     for dtype in {p.dtype for p in parameters.values()}:
@@ -77,7 +77,7 @@ def check_update(
 
 
 def check_dtypes(xp: Any, arrays: Mapping[str, Array], kinds: str | tuple[str, ...] = "real floating") -> None:
-    """Raise unless all dtypes are of these kinds, in the terms of the array API."""
+    """Raise unless all dtypes are of these kinds, as the array API names them."""
     for dtype in {a.dtype for a in arrays.values()}:  # usually one
         if not xp.isdtype(dtype, kinds):
             name = next(name for name, a in arrays.items() if a.dtype == dtype)
@@ -85,7 +85,7 @@ def check_dtypes(xp: Any, arrays: Mapping[str, Array], kinds: str | tuple[str, .
 
 
 def check_distinct(arrays: Mapping[str, Array]) -> None:
-    """Raise if an array has two names: an update in place of the first would change the second."""
+    """Raise if an array has two names: updating one in place would also change the other."""
     names: dict[int, str] = {}
     for name, array in arrays.items():
         if id(array) in names:

@@ -20,7 +20,7 @@ def clip_by_value(grads: Mapping[str, Array], max_value: float) -> Tree:
     Returns
     -------
     dict of str to array
-        New arrays. NaN stays NaN.
+        New arrays; NaN stays NaN.
     """
     max_value = positive("max_value", max_value)
     if not grads:
@@ -30,7 +30,7 @@ def clip_by_value(grads: Mapping[str, Array], max_value: float) -> Tree:
 
 
 def clip_by_norm(grads: Mapping[str, Array], max_norm: float) -> Tree:
-    """Scale each gradient separately so that its norm is at most `max_norm` (Keras' clipnorm).
+    """Scale each gradient separately so that its norm is at most `max_norm` (Keras's clipnorm).
 
     Unlike `clip_by_global_norm`, this changes the direction of the step.
 
@@ -42,7 +42,7 @@ def clip_by_norm(grads: Mapping[str, Array], max_norm: float) -> Tree:
     Returns
     -------
     dict of str to array
-        New arrays. A gradient with a NaN or an infinity becomes NaN everywhere.
+        New arrays. A gradient that contains NaN or infinity becomes all NaN.
     """
     max_norm = positive("max_norm", max_norm)
     if not grads:
@@ -70,7 +70,7 @@ def clip_by_global_norm(grads: Mapping[str, Array], max_norm: float) -> tuple[Tr
     Returns
     -------
     grads : dict of str to array
-        New arrays of the same dtypes. With a NaN or an infinity in any of them, all become NaN.
+        New arrays of the same dtypes. If any contains NaN or infinity, all become NaN.
     norm : array, shape ()
         The norm before clipping.
     """
@@ -90,9 +90,9 @@ def scale_to_norm(xp: Any, grads: Mapping[str, Array], max_norm: float) -> tuple
 
 
 def _norm(xp: Any, arrays: list[Array]) -> Array:
-    """Return the norm of all elements of non-empty arrays, in the widest of their dtypes."""
+    """Return the global norm of non-empty arrays, in the widest of their dtypes."""
     dtype = xp.result_type(*{a.dtype for a in arrays})
-    # Divided by the largest element, so that squares of large gradients do not overflow.
+    # Divide by the largest element so that squares of large gradients do not overflow.
     largest = xp.max(xp.stack([ns.astype(xp, xp.max(xp.abs(a)), dtype) for a in arrays]))
     unit = xp.where(largest > 0, largest, xp.ones_like(largest))
     parts = []

@@ -1,4 +1,4 @@
-"""Convert optimizers and schedules to plain values, for checkpoints, and back."""
+"""Conversion of optimizers and schedules to and from plain values, for checkpoints."""
 
 import inspect
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from rnnx.optim.schedules import SCHEDULES
 
 
 def optimizer_config(optimizer: Any) -> dict[str, Any]:
-    """Describe an optimizer by plain values.
+    """Describe an optimizer by plain values, which can be passed to ``json.dumps``.
 
     Parameters
     ----------
@@ -20,8 +20,8 @@ def optimizer_config(optimizer: Any) -> dict[str, Any]:
     Returns
     -------
     dict
-        "name" and the hyper-parameters: strings, numbers and booleans. A schedule is a dict with its name in
-        `SCHEDULES` under "schedule", and its values. The result can be passed to ``json.dumps``.
+        "name" and the hyper-parameters: strings, numbers and booleans. A schedule is a dict of its values, with its
+        name in `SCHEDULES` under "schedule".
 
     Raises
     ------
@@ -32,7 +32,7 @@ def optimizer_config(optimizer: Any) -> dict[str, Any]:
 
 
 def optimizer_from_config(config: Mapping[str, Any]) -> Any:
-    """Create the optimizer that `optimizer_config` described.
+    """Create an optimizer from the result of `optimizer_config`.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Parameters and optimizer state joined into single arrays.
 
-On a device every function call is a kernel launch. The rules of the optimizers in `ELEMENTWISE` give the same result
-on one long array as on many short ones, with far fewer launches.
+On a device every call is a kernel launch. The rules in `ELEMENTWISE` give the same result on one long array as on
+many short ones, with far fewer launches.
 """
 
 import math
@@ -19,7 +19,7 @@ _ALL = "all"  # the key of a joined array
 
 
 class Flat:
-    """The layout of arrays of one dtype in the array they are joined into."""
+    """The layout of several arrays of one dtype within a joined array."""
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
         self._shapes = {name: tuple(a.shape) for name, a in arrays.items()}
@@ -28,7 +28,7 @@ class Flat:
         self._gap = self._xp.zeros((_ALIGNMENT,), dtype=first.dtype, device=device)
 
     def join(self, arrays: Mapping[str, Array], pattern: str = "{}") -> Array:
-        """Join the arrays with the names that fill `pattern`, with zeros in the gaps."""
+        """Join the arrays whose names fill `pattern`, with zeros in the gaps."""
         pieces = []
         for name, shape in self._shapes.items():
             pieces.append(self._xp.reshape(arrays[pattern.format(name)], (-1,)))
@@ -38,7 +38,7 @@ class Flat:
         return self._xp.concat(pieces)
 
     def split(self, joined: Array, pattern: str = "{}") -> dict[str, Array]:
-        """Return the single arrays, as views where the library has views."""
+        """Return the individual arrays, as views where the library has views."""
         at, parts = 0, {}
         for name, shape in self._shapes.items():
             size = math.prod(shape)
@@ -61,8 +61,8 @@ class Joined:
     def of(cls, optimizer: Any, parameters: Tree, state: Tree) -> "Joined | None":
         """Join the arrays if that cannot change the result; otherwise return None.
 
-        The optimizer's rule must be elementwise (a subclass may look at whole arrays), all dtypes must be the same,
-        and the state must hold nothing else.
+        The update rule must be elementwise (a subclass may use whole arrays), all dtypes must be equal, and the state
+        must hold nothing else.
         """
         if type(optimizer) not in ELEMENTWISE:
             return None
@@ -72,7 +72,7 @@ class Joined:
         return cls(parameters, state, optimizer.slots)
 
     def matches(self, parameters: Tree, state: Tree) -> bool:
-        """Return whether these are the dicts of the last step, not replaced by someone else."""
+        """Return whether these are the dicts of the last step."""
         return self._views[0] is parameters and self._views[1] is state
 
     def gradients(self, gradients: Mapping[str, Array]) -> Tree:

@@ -1,7 +1,7 @@
 """Optimizers: hyper-parameters in a frozen dataclass, the state in a dict of arrays.
 
 The update rules are those of torch.optim's classes of the same names. A new optimizer is one class with `init` and
-`update` (or, below `Optimizer`, with fields, `slots` and `update_array`) and one line in `OPTIMIZERS`.
+`update` (or a subclass of `Optimizer` with fields, `slots` and `update_array`) and one line in `OPTIMIZERS`.
 In the rules, p is the parameter and g its gradient; v, s and m are the state.
 """
 
@@ -44,9 +44,9 @@ class Momentum(Optimizer):
 
         v \leftarrow \mu v + (1 - d) g, \qquad \theta \leftarrow \theta - \alpha v
 
-    and with `nesterov` :math:`\theta \leftarrow \theta - \alpha (g + \mu v)`, where v is the new one. The
-    course's function, `update_parameters_with_momentum`, uses ``v = beta * v + (1 - beta) * g``. It takes the same
-    steps with ``learning_rate / (1 - momentum)``, ten times the rate at 0.9.
+    and with `nesterov` :math:`\theta \leftarrow \theta - \alpha (g + \mu v)`, with the new v. The course's function,
+    `update_parameters_with_momentum`, uses ``v = beta * v + (1 - beta) * g`` and takes the same steps with
+    ``learning_rate / (1 - momentum)``, ten times the rate at 0.9.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ class Momentum(Optimizer):
 
 @dataclass(frozen=True)
 class RMSProp(Optimizer):
-    r"""RMSProp: every gradient is divided by the root mean square of its history; torch's RMSprop.
+    r"""RMSProp: divides each gradient by the root mean square of its history; torch's RMSprop.
 
     .. math::
 
@@ -103,8 +103,8 @@ class RMSProp(Optimizer):
         \theta \leftarrow \theta - \eta \frac{g}{\sqrt{s} + \epsilon}
 
     With `centered`, the variance :math:`s - m^2` with :math:`m \leftarrow \alpha m + (1 - \alpha) g` replaces s
-    (A. Graves, arXiv:1308.0850). The variance of a nearly constant gradient is almost zero and its steps become very
-    large, so use a larger epsilon, such as 1e-4. With `momentum`, a velocity
+    (A. Graves, arXiv:1308.0850). A nearly constant gradient has almost no variance and makes very large steps, so use
+    a larger epsilon, such as 1e-4. With `momentum`, a velocity
     :math:`v \leftarrow \mu v + g / (\sqrt{s} + \epsilon)` replaces the fraction.
 
     Parameters
@@ -199,7 +199,7 @@ class Adam(Optimizer):
 
 @dataclass(frozen=True)
 class AdamW(Adam):
-    """Adam with decoupled weight decay: ``p -= learning_rate * weight_decay * p`` before its step.
+    """Adam with decoupled weight decay, ``p -= learning_rate * weight_decay * p`` before each Adam step.
 
     See `update_parameters_with_adamw`.
 

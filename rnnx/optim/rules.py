@@ -15,7 +15,7 @@ def initialize_adam(parameters: Mapping[str, Array]) -> tuple[Tree, Tree]:
 
 
 def initialize_velocity(parameters: Mapping[str, Array]) -> Tree:
-    """Return zeros like the parameters: the velocity of momentum, or the mean square of RMSProp.
+    """Return zeros like the parameters: momentum's velocity, or RMSProp's mean square.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ def initialize_velocity(parameters: Mapping[str, Array]) -> Tree:
     Returns
     -------
     dict of str to array
-        Keys "d" + key of the parameter, same shapes and dtypes.
+        "d" + key for each parameter, with its shape and dtype.
     """
     return split(zeros(parameters, ("v",)), "v")
 
@@ -61,8 +61,8 @@ def update_parameters_with_momentum(
 
         v \leftarrow \beta v + (1 - \beta) g, \qquad \theta \leftarrow \theta - \alpha v
 
-    and with `nesterov` :math:`\theta \leftarrow \theta - \alpha (\beta v + (1 - \beta) g)`, where v is the new
-    one. `Momentum`, like torch, adds the whole gradient, ``v = momentum * v + g``. It takes the same steps with
+    and with `nesterov` :math:`\theta \leftarrow \theta - \alpha (\beta v + (1 - \beta) g)`, with the new v. `Momentum`,
+    like torch, adds the whole gradient, ``v = momentum * v + g``, and takes the same steps with
     ``learning_rate * (1 - beta)``, a tenth of the rate at 0.9.
 
     Source: B. T. Polyak, 1964; Nesterov form: I. Sutskever et al., ICML 2013.
@@ -87,7 +87,7 @@ def update_parameters_with_momentum(
 
 @dataclass(frozen=True)
 class _CourseMomentum(Momentum):
-    """Every gradient is dampened by beta, which may be 0."""
+    """Momentum that dampens every gradient by beta, which may be 0."""
 
     def __post_init__(self) -> None:
         Optimizer.__post_init__(self)
@@ -221,7 +221,7 @@ def _step(
     t: int = 1,
     **trees: Mapping[str, Array],
 ) -> tuple[Tree, ...]:
-    """Take a step whose state is passed and returned as one dict per slot."""
+    """Take a step with the state passed and returned as one dict per slot."""
     for name, tree in trees.items():
         missing = ["d" + key for key in parameters if "d" + key not in tree]
         if missing:

@@ -27,7 +27,7 @@ def learning_rate_at(learning_rate: float | Schedule, t: int) -> float:
     learning_rate : float or callable
         A number, or a function of the step number.
     t : int
-        Number of the step, from 1.
+        Step number, from 1.
 
     Returns
     -------
@@ -36,7 +36,7 @@ def learning_rate_at(learning_rate: float | Schedule, t: int) -> float:
     Raises
     ------
     ValueError
-        If `t` is below 1, or a schedule returns a negative number or one that is not finite.
+        If `t` is below 1, or a schedule returns a number that is negative or not finite.
     TypeError
         If a schedule does not return a number.
     """
@@ -59,14 +59,14 @@ class _Schedule(Checked, ABC):
 
 @dataclass(frozen=True)
 class StepDecay(_Schedule):
-    r"""Multiply by `factor` after every `every` steps, like torch's StepLR.
+    r"""Multiply by `factor` every `every` steps, like torch's StepLR.
 
     :math:`\alpha_t = \alpha f^{\lfloor (t - 1) / n \rfloor}`
 
     Parameters
     ----------
     initial : float
-        The rate of the first `every` steps.
+        Rate of the first `every` steps.
     every : int
     factor : float, in (0, 1]
     """
@@ -81,14 +81,14 @@ class StepDecay(_Schedule):
 
 @dataclass(frozen=True)
 class ExponentialDecay(_Schedule):
-    r"""Multiply by `rate` over `every` steps, like Keras' ExponentialDecay (torch's ExponentialLR with every = 1).
+    r"""Multiply by `rate` over `every` steps, like Keras's ExponentialDecay (torch's ExponentialLR with every = 1).
 
     :math:`\alpha_t = \alpha r^{(t - 1) / n}`
 
     Parameters
     ----------
     initial : float
-        The rate of the first step.
+        Rate of the first step.
     rate : float, in (0, 1]
     every : int
     """
@@ -103,14 +103,14 @@ class ExponentialDecay(_Schedule):
 
 @dataclass(frozen=True)
 class InverseTimeDecay(_Schedule):
-    r"""Inverse time decay, like Keras' InverseTimeDecay: :math:`\alpha_t = \alpha / (1 + r (t - 1) / n)`.
+    r"""Inverse time decay, like Keras's InverseTimeDecay: :math:`\alpha_t = \alpha / (1 + r (t - 1) / n)`.
 
-    In the course, t counts epochs: set `every` to the number of steps of an epoch.
+    In the course, t counts epochs: set `every` to the number of steps per epoch.
 
     Parameters
     ----------
     initial : float
-        The rate of the first step.
+        Rate of the first step.
     rate : float, >= 0
     every : int
     """
@@ -125,7 +125,7 @@ class InverseTimeDecay(_Schedule):
 
 @dataclass(frozen=True)
 class LinearWarmup(_Schedule):
-    r"""Rise linearly to the first rate of `then`, which takes over after `steps` steps.
+    r"""Rise linearly to the initial rate of `then`, which takes over after `steps` steps.
 
     :math:`\alpha_t = \beta_1 t / n` for t up to n = `steps`, then :math:`\beta_{t - n}`.
 
@@ -156,12 +156,12 @@ class CosineDecay(_Schedule):
     Parameters
     ----------
     initial : float
-        The rate of the first step; with `warmup`, the highest rate.
+        Rate of the first step; with `warmup`, the highest rate.
     steps : int
         Total number of steps, including the warm-up.
     final : float, >= 0
     warmup : int
-        Number of steps that first rise linearly to `initial`; the wave then spans the remaining steps.
+        Number of initial steps that rise linearly to `initial`; the wave then spans the remaining steps.
     """
 
     initial: Positive

@@ -1,7 +1,7 @@
 """Plots of training curves, activations, gradients, attention and weights.
 
-The functions take arrays, dicts or caches, return a ``matplotlib.figure.Figure`` and leave the global state of
-matplotlib alone (no pyplot, no display). `save` writes a figure as PNG or SVG.
+The functions take arrays, dicts or caches, return a ``matplotlib.figure.Figure``, and do not touch matplotlib's global
+state (no pyplot, no display). `save` writes a figure as PNG or SVG.
 """
 
 try:

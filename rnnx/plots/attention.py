@@ -7,11 +7,11 @@ from matplotlib.figure import Figure
 
 from rnnx.plots import characters, style
 
-_LABELS = 100  # most tick labels on one axis; of a longer text every second, third, ... character is labeled
+_LABELS = 100  # maximum tick labels per axis; longer texts label every k-th character
 
 
 def attention_map(weights: Any, source: Sequence[str], target: Sequence[str], *, title: str | None = None) -> Figure:
-    """Plot attention weights, one row per written character and one column per read character.
+    """Plot attention weights, with one row per target token and one column per source token.
 
     Parameters
     ----------

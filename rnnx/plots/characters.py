@@ -1,4 +1,4 @@
-"""Characters in figures: visible white space, and escapes for what the fonts cannot show."""
+"""Characters in figures: visible white space, and escapes for missing glyphs."""
 
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ BLANKS = frozenset(_VISIBLE.values())
 
 
 def fonts(monospace: bool = False) -> list[str]:
-    """Font families for text, including the user's: matplotlib takes the first that has a glyph."""
+    """Font families for text, including the user's; matplotlib uses the first that has the glyph."""
     families = [str(family) for family in matplotlib.rcParams["font.family"]]
     return ["monospace", *families] if monospace else families
 
@@ -25,7 +25,7 @@ def visible(characters: Iterable[str], monospace: bool = True) -> list[str]:
 
 
 def printable(text: str) -> str:
-    """Escape the characters of a name or title that the fonts lack."""
+    """Escape the characters of a name or title that have no glyph."""
     known = _known(False)
     return "".join(c if c == " " else _printable(c, known) for c in text)
 
@@ -54,7 +54,7 @@ def _code_points(path: str) -> frozenset[int]:
 
 
 def label_ticks(axis: Any, places: Sequence[float], characters: Sequence[str], rotate: bool) -> None:
-    """Label ticks with characters. `rotate` turns long labels, such as escapes, upright."""
+    """Label ticks with characters; `rotate` makes long labels, such as escapes, vertical."""
     labels = visible(characters)
     axis.set_ticks(places, labels, fontfamily=fonts(True), parse_math=False)
     for label, text in zip(axis.get_ticklabels(), labels, strict=True):

@@ -29,7 +29,7 @@ def gate_activations(
     values : Caches, or dict of str to array, shape (n_a, m, T) or (n_a, T)
         The result of a forward function or of a function in `rnnx.analysis`.
     text : str or sequence of str, optional
-        The T characters that were read. Default: the steps are numbered.
+        The T input characters. By default the steps are numbered.
     units : sequence of int, optional
         The rows, from top to bottom. Default: the `n_units` units whose hidden state varies most over the text, in
         ascending order.
@@ -37,14 +37,14 @@ def gate_activations(
     example : int
         Index of the example, below m.
     start, max_steps : int
-        The range of steps to show.
+        First step and maximum number of steps to show.
     title : str, optional
 
     Returns
     -------
     matplotlib.figure.Figure
-        One panel per gate and state. Values from 0 to 1 have a sequential color map, signed values a diverging one
-        that is white at 0.
+        One panel per gate and state. Values from 0 to 1 use a sequential color map, signed values a diverging one that
+        is white at 0.
 
     Raises
     ------

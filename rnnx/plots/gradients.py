@@ -15,8 +15,8 @@ def gradient_norms(curves: Mapping[str, Any], *, title: str | None = None) -> Fi
     Parameters
     ----------
     curves : dict of str to array, shape (T + 1,)
-        For each network the result of `rnnx.analysis.gradient_norms`: entry t is the norm of the gradient with
-        respect to the state after t steps. The loss depends on the last state.
+        Per network, the result of `rnnx.analysis.gradient_norms`: entry t is the norm of the gradient with respect to
+        the state after t steps.
     title : str, optional
 
     Returns

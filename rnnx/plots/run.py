@@ -21,12 +21,12 @@ def plot_run(
     text: str,
     format: str = "png",  # noqa: A002
 ) -> list[Path]:
-    """Plot the training and the inside of a character model, and write the files.
+    """Plot the training metrics, gates, gradients and weights of a character model, and write the files.
 
     Parameters
     ----------
     metrics : list of dict
-        The result of `rnnx.training.read_metrics`. Without a finite loss there is no plot of the training.
+        The result of `rnnx.training.read_metrics`. Training curves are plotted only if there is a finite loss.
     model : CharModel
     tokenizer : CharTokenizer
     folder : str or Path

@@ -1,4 +1,4 @@
-"""What all figures share: colors, fonts, axes, legends, files. Other packages may draw with it."""
+"""What all figures share: colors, fonts, axes, legends, files. Other packages may use it."""
 
 import io
 import math
@@ -17,8 +17,8 @@ from rnnx._core import arrays as ns
 from rnnx._core.files import write_atomically
 from rnnx.plots.characters import printable
 
-# M. Okabe, K. Ito, "Color universal design" (2008): distinguishable with any kind of color vision. Without its yellow,
-# which is too light for a line.
+# M. Okabe, K. Ito, "Color universal design" (2008), without its yellow, which is too light for a line:
+# distinguishable with any kind of color vision.
 BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK = COLORS = (
     *("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000"),
 )
@@ -47,7 +47,7 @@ STYLE: Any = {
     "legend.fontsize": 8,
     "legend.frameon": False,
     "image.interpolation": "nearest",
-    "agg.path.chunksize": 10000,  # a noisy curve of many steps is too long for one path
+    "agg.path.chunksize": 10000,  # a long noisy curve exceeds the limits of one path
     "svg.hashsalt": "rnnx",  # the same figure gives the same file
     "svg.fonttype": "path",
     "text.usetex": False,
@@ -56,10 +56,10 @@ FORMATS = (".png", ".svg")
 
 
 class Picture(Figure):
-    """A figure that is drawn in the style of this package, and shown by notebooks."""
+    """A figure that is drawn in the style of this package and shown by notebooks."""
 
     def draw(self, renderer: Any) -> None:
-        """Draw in the style: matplotlib makes ticks only now."""
+        """Draw in the style, because matplotlib creates ticks only when drawing."""
         with style():
             super().draw(renderer)
 
@@ -68,21 +68,19 @@ class Picture(Figure):
 
 
 def style() -> Any:
-    """Return the context manager in which to make and draw a figure."""
+    """Return the context manager for creating and drawing a figure."""
     return matplotlib.rc_context(STYLE)
 
 
 def new_figure(width: float, height: float) -> Picture:
-    """Make an empty figure of this size in inches, with a layout without overlaps."""
+    """Make an empty figure of this size in inches, with a layout that avoids overlaps."""
     figure = Picture(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Write a figure to a file, atomically.
-
-    The same figure gives the same file, byte for byte.
+    """Write a figure to a file, atomically. The same figure always gives the same bytes.
 
     Parameters
     ----------
@@ -93,7 +91,7 @@ def save(figure: Figure, path: str | Path) -> None:
     Raises
     ------
     ValueError
-        If `path` has another ending.
+        If `path` has another extension.
     OSError
         If the file cannot be written.
     """
@@ -128,7 +126,7 @@ def to_numpy(name: str, values: Any) -> np.ndarray:
 
 
 def set_title(axes: Axes, title: str, **options: Any) -> None:
-    """Set a title verbatim: a dollar sign does not start a formula."""
+    """Set a title verbatim; a dollar sign does not start a formula."""
     axes.set_title(printable(title), parse_math=False, **options)
 
 
@@ -156,7 +154,7 @@ def step_axis(axes: Axes) -> None:
 def log_axis(axes: Axes, values: Iterable[np.ndarray]) -> None:
     """Make the vertical axis logarithmic around the positive values, with plain numbers as tick labels.
 
-    A short range has ticks at 1, 2 and 5 of every decade. Without a positive value the axis stays linear.
+    A short range has ticks at 1, 2 and 5 of every decade. Without positive values the axis stays linear.
     """
     logs = np.log10([v for array in values for v in array if 0 < v < math.inf])
     if not len(logs):

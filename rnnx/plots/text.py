@@ -27,17 +27,16 @@ def text_activation(
     max_lines: int = 24,
     title: str | None = None,
 ) -> Figure:
-    """Plot a text whose characters are colored by the activation of one unit at each step.
+    """Plot a text with each character colored by the activation of one unit at its step.
 
-    After A. Karpathy, J. Johnson, L. Fei-Fei, "Visualizing and understanding recurrent networks",
-    arXiv:1506.02078.
+    After A. Karpathy, J. Johnson, L. Fei-Fei, "Visualizing and understanding recurrent networks", arXiv:1506.02078.
 
     Parameters
     ----------
     values : Caches, or dict of str to array, shape (n_a, m, T) or (n_a, T), or one such array
         The result of a forward function or of a function in `rnnx.analysis`.
     text : str
-        The T characters that were read.
+        The T input characters.
     unit : int, optional
         Default: the unit whose hidden state varies most.
     name : str, optional
@@ -81,7 +80,7 @@ def text_activation(
 
 
 def _draw_text(lines: Sequence[str], values: np.ndarray, scale: tuple[str, float, float]) -> Figure:
-    """Draw every character on a field of its color."""
+    """Draw every character on a background of its color."""
     cmap, low, high = scale
     mappable = ScalarMappable(Normalize(low, high), colormaps[cmap])
     labels = [
@@ -106,7 +105,7 @@ def _draw_text(lines: Sequence[str], values: np.ndarray, scale: tuple[str, float
 
 
 def _write(axes: Axes, x: float, y: float, label: str, color: np.ndarray) -> None:
-    """Write one character, black or white depending on its field; white space faintly."""
+    """Write one character, black or white depending on its background; white space faintly."""
     light = np.dot(color[:3], (0.299, 0.587, 0.114)) > 0.5
     axes.text(
         x,

@@ -1,4 +1,4 @@
-"""Training curves of one run or several."""
+"""Training curves of one or more runs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -29,9 +29,9 @@ def training_curves(
     metrics : list of dict, or dict of str to list of dict
         The records of one run as returned by `rnnx.training.read_metrics`, or of several runs by name. Keys: step,
         loss, smooth_loss, validation_loss, grad_norm, learning_rate; all but step may be missing or None. A record
-        with a validation loss is an evaluation, and its loss is not the loss of a step.
+        with a validation loss is an evaluation, and its loss is not that of a step.
     smoothing : int, optional
-        Time constant in steps of the smoothed loss, a centered exponential average. Default: a hundredth of the run,
+        Time constant, in steps, of the smoothed loss, a centered exponential average. Default: a hundredth of the run,
         at least 5. With 0, plot the `smooth_loss` of the records, which takes about a thousand steps to forget its
         initial value.
     unit : str
@@ -72,7 +72,7 @@ def training_curves(
 
 
 def _is_worth_a_panel(runs: Mapping[str, Records], key: str) -> bool:
-    """Whether a column has values and, if it is the learning rate, is not constant."""
+    """Whether a column has values and, for the learning rate, is not constant."""
     values = np.concatenate([_column(records, key)[1] for records in runs.values()])
     return len(values) > 0 and (key != "learning_rate" or len(np.unique(values)) > 1)
 
@@ -94,7 +94,7 @@ def has_losses(records: Records) -> bool:
 
 
 def _column(records: Records, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps that have a value for a key, and the values."""
+    """Return the steps that have a value for a key, and the values."""
     pairs = [(r["step"], r[key]) for r in records if r.get(key) is not None]
     return np.array([p[0] for p in pairs], np.float64), np.array([p[1] for p in pairs], np.float64)
 
@@ -135,7 +135,7 @@ def _draw_losses(axes: Axes, runs: Mapping[str, Records], smoothing: int | None)
 
 
 def _smoothed(records: Records, steps: Records, smoothing: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Average the losses around every step with weights that decay exponentially on both sides, without lag."""
+    """Average the losses around every step with weights that decay exponentially on both sides, to avoid a lag."""
     at, losses = _column(steps, "loss")
     if smoothing == 0 or len(at) < 2:
         return _column(records, "smooth_loss")
@@ -147,7 +147,7 @@ def _smoothed(records: Records, steps: Records, smoothing: int | None) -> tuple[
 
 
 def _both_sides(values: np.ndarray, keep: float) -> np.ndarray:
-    """The sum over s of values[s] * keep ** abs(t - s), for every t."""
+    """Return the sum over s of values[s] * keep ** abs(t - s), for every t."""
     before, after = values.copy(), values.copy()
     for t in range(1, len(values)):
         before[t] += keep * before[t - 1]
@@ -156,7 +156,7 @@ def _both_sides(values: np.ndarray, keep: float) -> np.ndarray:
 
 
 def _explain(axes: Axes) -> None:
-    """Explain the kinds of lines in the title: the legend names the runs."""
+    """Explain the kinds of lines in the title, because the legend names the runs."""
     axes.set_title("thin: batch, thick: smoothed, points: validation", fontsize=8, color="#555555")
 
 
@@ -173,6 +173,6 @@ def _draw_column(axes: Axes, runs: Mapping[str, Records], key: str) -> None:
 
 
 def _run_style(k: int) -> tuple[str, str]:
-    """Colour and line style of run k."""
+    """Return the color and line style of run k."""
     n = len(style.COLORS)
     return style.COLORS[k % n], style.LINES[k // n % len(style.LINES)]

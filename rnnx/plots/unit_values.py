@@ -1,4 +1,4 @@
-"""Activations for plotting: arrays (n_a, T) of one example, selected units, color scales."""
+"""Activations for plotting: (n_a, T) arrays of one example, selected units, color scales."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,12 +26,12 @@ _SIGNED = {"cct", "hct", "a", "c"}
 
 
 def describe(name: str) -> str:
-    """Name a gate or state in words and as in the equations."""
+    """Name a gate or state in words and by its symbol."""
     return f"{_NAMES[name]} {name}" if name in _NAMES else name
 
 
 def arrays(values: Any, example: int) -> dict[str, np.ndarray]:
-    """Gates and states of one example by name, each a NumPy array (n_a, T)."""
+    """Return the gates and states of one example by name, each a NumPy array (n_a, T)."""
     if isinstance(values, Caches | tuple):
         values = gate_values(values)
     if not isinstance(values, Mapping) or not values:
@@ -51,7 +51,7 @@ def arrays(values: Any, example: int) -> dict[str, np.ndarray]:
 
 
 def scale(name: str, array: np.ndarray) -> tuple[str, float, float]:
-    """Color map and range, the same for all texts: 0 to 1 for a gate, -1 to 1 for values bounded by tanh."""
+    """Return the color map and a range that does not depend on the text: 0 to 1 for gates, -1 to 1 for tanh values."""
     finite = array[np.isfinite(array)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     signed = name in _SIGNED or (name not in _SIGMOIDS and low < 0)
@@ -62,10 +62,9 @@ def scale(name: str, array: np.ndarray) -> tuple[str, float, float]:
 
 
 def most_varied(arrays: Mapping[str, np.ndarray], n: int) -> list[int]:
-    """Indices, in ascending order, of the n units whose hidden state has the largest variance over time.
+    """Return, in ascending order, the n units whose hidden state varies most over time; on a tie, the lower ones.
 
-    The cell state would not do: it is unbounded, and a unit that only drifts would come first. Without a hidden state
-    the last array counts. Ties go to the lower index.
+    The unbounded cell state would rank units that merely drift first. Without a hidden state, use the last array.
     """
     checks.integer("n_units", n)
     variance = arrays.get("a", list(arrays.values())[-1]).var(axis=1)
@@ -79,7 +78,7 @@ def check_text(text: Sequence[str] | None, n_steps: int) -> None:
 
 
 def check_units(units: Sequence[int], n_a: int) -> list[int]:
-    """Return the units as integers after checking their range."""
+    """Check the range of the units and return them as integers."""
     rows = [checks.integer("units", unit, 0, n_a - 1) for unit in units]
     if not rows:
         raise ValueError("`units` must contain at least one unit")

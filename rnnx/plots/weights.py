@@ -28,7 +28,7 @@ _COLUMNS = 4
 
 
 def weight_histograms(parameters: Mapping[str, Any], *, bins: int = 60, title: str | None = None) -> Figure:
-    """Plot the histogram of every parameter, with the gates of a layer side by side.
+    """Plot a histogram of every parameter, with the gates of a layer side by side.
 
     Matrices that act on [a_prev; x_t] show their two parts separately. All matrices share one horizontal axis, and so
     do all biases.
@@ -44,7 +44,7 @@ def weight_histograms(parameters: Mapping[str, Any], *, bins: int = 60, title: s
     Returns
     -------
     matplotlib.figure.Figure
-        The title of a panel gives name, shape and the number of non-finite values, which are not drawn.
+        A panel's title gives the name, the shape and the number of non-finite values, which are not drawn.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def weight_histograms(parameters: Mapping[str, Any], *, bins: int = 60, title: s
 
 
 def _rows(arrays: Mapping[str, np.ndarray]) -> list[list[str]]:
-    """Names of the panels by row: layer by layer, matrices before biases."""
+    """Return the panel names by row: layer by layer, matrices before biases."""
     groups: dict[tuple[str, bool], list[str]] = {}
     for name, array in arrays.items():
         head = name in _HEADS
@@ -96,7 +96,7 @@ def _is_bias(name: str, array: np.ndarray) -> bool:
 
 
 def _edges(arrays: list[np.ndarray], bins: int) -> np.ndarray:
-    """Bin edges over all finite values."""
+    """Return bin edges over all finite values."""
     finite = [a[np.isfinite(a)] for a in arrays]
     values = np.concatenate(finite) if finite else np.zeros(0)
     low, high = (values.min(), values.max()) if values.size else (0.0, 0.0)
@@ -122,7 +122,7 @@ def _draw(axes: Axes, name: str, array: np.ndarray, edges: np.ndarray) -> set[st
 
 
 def _parts(name: str, array: np.ndarray) -> dict[str, np.ndarray]:
-    """Split a parameter by what it acts on, state or input. Parameters outside cells are not split."""
+    """Split a parameter into its parts for the state and the input. Parameters outside cells are not split."""
     if "_" in name and not _OF_A_CELL.fullmatch(name):
         return {_OTHER: array}
     key = name.partition("_")[0]

@@ -1,4 +1,4 @@
-"""The training loop, and the files of a run: metrics, checkpoints, settings."""
+"""The training loop and the files of a run: metrics, checkpoints, settings."""
 
 from rnnx.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from rnnx.training.metrics import MetricsWriter, read_metrics

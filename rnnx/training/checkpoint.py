@@ -1,7 +1,6 @@
 """Checkpoints: a model in one safetensors file, which contains no code, with a JSON description in its header.
 
-The checkpoint of a run also holds what is needed to resume it: the optimizer state, the states carried from batch to
-batch, and the counters. Random numbers are functions of the seed and the counters.
+To resume a run, it also holds the optimizer state, the states carried between batches, and the counters.
 """
 
 import hashlib
@@ -29,19 +28,19 @@ FILE_NAME = "model.safetensors"  # in the folder of a run
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model with its tokenizers and the state of its training.
+    """A model with its tokenizers and training state.
 
     Attributes
     ----------
     model : Model
     tokenizer : CharTokenizer or None
-        For the texts of the model; for sources, if the model has sources and targets.
+        For the model's texts, or for its sources if it has sources and targets.
     training : dict
         Plain values: corpus, settings, counters, ...
     arrays : dict of str to array
-        The arrays of `Trainer.state`, for resuming the run.
+        The arrays of `Trainer.state`, to resume the run.
     target_tokenizer : CharTokenizer or None
-        For targets, if the model has sources and targets.
+        For targets, if the model has them.
     """
 
     model: Any
@@ -75,16 +74,16 @@ def load_checkpoint(path: str | Path, *, xp: Any = None, device: Any = None) -> 
     Parameters
     ----------
     path : path
-        The file, or the folder of a run.
+        A checkpoint file or a run folder.
     xp : module, optional
         Array namespace to load into, for instance ``cupy``; default NumPy.
     device : object, optional
-        Device, in the library's own terms.
+        Device, as the library names it.
 
     Raises
     ------
     ValueError
-        If the file is not a checkpoint, is damaged, or has a newer version.
+        If the file is not a checkpoint, is damaged, or comes from a newer version.
     OSError
         If the file cannot be read.
     """
@@ -107,7 +106,7 @@ def load_checkpoint(path: str | Path, *, xp: Any = None, device: Any = None) -> 
 
 
 def file_of(path: str | Path) -> Path:
-    """Return the checkpoint in the folder of a run, or the path of a file unchanged."""
+    """Return the checkpoint in a run folder, or a file path unchanged."""
     return Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
 
 
@@ -132,7 +131,7 @@ def _checkpoint(description: Mapping[str, Any], tensors: Mapping[str, np.ndarray
 
 
 def _digest(description: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
-    """Return the SHA-256 of the whole content, with which `load_checkpoint` detects flipped bits."""
+    """Return the SHA-256 of all content, by which `load_checkpoint` detects corruption."""
     result = hashlib.sha256(json.dumps(description).encode())
     for name in sorted(tensors):
         a = tensors[name]
@@ -141,7 +140,7 @@ def _digest(description: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -
 
 
 def _tokenizers(description: Mapping[str, Any], model: Model) -> dict[str, CharTokenizer]:
-    """Return the tokenizers that are present, after checking their sizes."""
+    """Return the tokenizers in the file after checking their sizes."""
     found, sizes = {}, model.vocab_sizes()
     for name in TOKENIZERS:
         values = description.get(name)  # earlier versions had no second tokenizer

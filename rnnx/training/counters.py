@@ -1,4 +1,4 @@
-"""Where a run is and when it evaluates and ends."""
+"""The position in a run, and when the run evaluates and ends."""
 
 from dataclasses import dataclass, replace
 
@@ -27,7 +27,7 @@ class Counters:
         return replace(self, step=self.step + 1, batch=self.batch + 1, count=self.count + count)
 
     def with_numbers(self, loss: float, norm: float, count: int) -> "Counters":
-        """Add the loss of a step, a mean over `count` terms, and the norm of its gradients."""
+        """Add a step's loss, a mean over `count` terms, and its gradient norm."""
         smooth = loss if self.smooth_loss is None else 0.999 * self.smooth_loss + 0.001 * loss
         return replace(self, total=self.total + loss * count, smooth_loss=smooth, grad_norm=norm)
 
@@ -72,5 +72,5 @@ class Limits:
         return out_of_patience or past or (self.iterations is not None and at.step >= self.iterations)
 
     def ended_after_epoch(self, at: Counters) -> bool:
-        """Return whether the run is over when no batch of the current epoch is left."""
+        """Return whether the run is over once the current epoch has no batches left."""
         return self.ended(at) or (self.epochs is not None and at.epoch >= self.epochs)

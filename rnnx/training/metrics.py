@@ -1,4 +1,4 @@
-"""The metrics of a run as JSON lines and CSV, one line for every step and evaluation."""
+"""The metrics of a run as JSON lines and CSV, with one line per step and evaluation."""
 
 import csv
 import io
@@ -20,8 +20,7 @@ class MetricsWriter:
     ----------
     folder : path
     after_step : int
-        Step of the checkpoint from which the run resumes; existing lines of later steps are dropped. 0 starts new
-        files.
+        Step of the checkpoint that the run resumes from; lines of later steps are dropped. 0 starts new files.
     evaluated : int
         Step of the checkpoint's last evaluation.
     """
@@ -53,7 +52,7 @@ class MetricsWriter:
         ----------
         progress : Progress
         seconds : float
-            Time since this process began to train; the time of earlier processes is added.
+            Training time of this process; the time of earlier processes is added.
         """
         values = {**progress.as_dict(), "seconds": round(self.seconds + seconds, 3)}
         record = {name: values[name] for name in COLUMNS}
@@ -79,7 +78,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     Parameters
     ----------
     path : path
-        ``metrics.jsonl``, or its folder. An incomplete last line, left by a killed run, is ignored.
+        ``metrics.jsonl`` or its folder. An incomplete last line, left by a killed run, is ignored.
 
     Raises
     ------
@@ -92,7 +91,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 
 
 def _records(path: Path, strict: bool) -> Iterator[dict[str, Any]]:
-    """Yield the records of a file; at a damaged line raise if `strict`, else stop."""
+    """Yield the records of a file; at a damaged line, raise if `strict`, otherwise stop."""
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines[:-1], start=1):  # after the last newline: nothing, or half a line
         try:

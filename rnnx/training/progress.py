@@ -1,4 +1,4 @@
-"""What a run reports about its steps. On a device the numbers of a step are fetched later than the step is done."""
+"""What a run reports about its steps. On a device, a step's numbers are fetched after the step is done."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from rnnx.training.counters import Counters
 
 
 class Numbers(NamedTuple):
-    """The numbers of a step that may still be on a device."""
+    """The numbers of a step, which may still be on a device."""
 
     loss: float
     smooth_loss: float | None
@@ -22,31 +22,31 @@ class Numbers(NamedTuple):
 class Progress:
     """One optimizer step, or an evaluation.
 
-    On a device other than the CPU, `loss`, `smooth_loss` and `grad_norm` stay there until one of them is read. Then
-    the numbers of all steps so far are fetched together.
+    On a device, `loss`, `smooth_loss` and `grad_norm` stay there until one of them is read, which fetches the numbers
+    of all steps so far.
 
     Attributes
     ----------
     step, epoch : int
         Steps done; the current epoch, from 1.
     loss : float
-        Loss of this step's batch or, in an evaluation, the exact mean over the epoch so far, in the unit of the model:
-        nats per character for a character model.
+        Loss of this step's batch or, in an evaluation, the exact mean over the epoch so far, in the model's unit: nats
+        per character for a character model.
     smooth_loss : float
-        Smoothed loss, 0.999 of the old value and 0.001 of the new one. It starts at log(vocab_size), the loss of a
-        uniform guess, and for models without a vocabulary at the first loss.
+        Exponential average of the loss, with weight 0.001 for the new value. It starts at log(vocab_size), the loss of
+        a uniform guess, or for models without a vocabulary at the first loss.
     validation_loss : float or None
-        Of an evaluation with a validation set.
+        In an evaluation with a validation set.
     learning_rate : float
     grad_norm : float
-        Global norm of the gradients of the last step before clipping.
+        Global gradient norm of the last step, before clipping.
     evaluation : bool
 
     Raises
     ------
     FloatingPointError
-        When a fetched number is read, and the loss or the gradients of this step or an earlier one were not finite.
-        The step was not done then.
+        When a fetched number is read, if the loss or the gradients of this step or an earlier one were not finite. The
+        step was then not applied.
     """
 
     step: int
@@ -95,7 +95,7 @@ class Progress:
 
 
 def check_finite(what: str, value: float, step: int) -> None:
-    """Raise unless a loss, or a norm of gradients, is finite."""
+    """Raise unless a loss or a gradient norm is finite."""
     if not math.isfinite(value):
         raise FloatingPointError(f"{what} {value} at step {step}; a smaller learning rate may help")
 
@@ -111,12 +111,9 @@ class _Step:
 
 
 class PendingSteps:
-    """Steps whose numbers are still on a device, with a flag there: whether all losses and gradients were finite.
+    """Steps whose numbers are still on a device, with a flag there: whether all losses and gradients are finite."""
 
-    When the numbers arrive, they are processed in the order of the steps, in the same way as numbers on the host.
-    """
-
-    max_steps = 100  # limits the memory, and how late a diverged run is noticed
+    max_steps = 100  # limits memory, and the delay in noticing a diverged run
 
     def __init__(self) -> None:
         self._steps: list[_Step] = []
@@ -126,31 +123,21 @@ class PendingSteps:
         return len(self._steps)
 
     def finite(self, loss: Any, norm: Array) -> Array:
-        """Return whether this step and all pending ones are finite, as a boolean on the device."""
+        """Return, as a boolean on the device, whether this step and all pending ones are finite."""
         xp, device = ns.common_namespace({"norm": norm})
         finite = xp.isfinite(norm) & xp.isfinite(xp.asarray(loss, device=device))
         return finite if self._finite is None else self._finite & finite
 
     def add(self, finite: Array, *step: Any) -> None:
-        """Add a step, which was done if `finite`; the other arguments are those of `_Step`."""
+        """Add a step, which was applied if `finite`; the other arguments are those of `_Step`."""
         self._finite = finite
         self._steps.append(_Step(*step))
 
     def fetch(self, at: Counters) -> tuple[Counters, dict[str, Array] | None, FloatingPointError | None]:
-        """Fetch the numbers of all steps and forget the steps.
+        """Fetch the numbers of all steps, given the counters after the last one, and forget the steps.
 
-        Parameters
-        ----------
-        at : Counters
-            After the last step.
-
-        Returns
-        -------
-        counters : Counters
-            With the numbers. If a step was not finite, the counters before that step.
-        states : dict of str to array, or None
-            If a step was not finite, its initial states.
-        error : FloatingPointError or None
+        Return the counters with the numbers, None, None; or, if a step was not finite, the counters before it, its
+        initial states, and an error.
         """
         values = ns.numbers([number for step in self._steps for number in (step.loss, step.norm)])
         known = self._steps[0].before if self._steps else at

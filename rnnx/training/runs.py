@@ -93,7 +93,7 @@ class Run:
 
     @classmethod
     def resume(cls, folder: str | Path, device: str = "cpu", **changes: Any) -> "Run":
-        """Resume the run in a folder, bit-identical to a run that was not interrupted.
+        """Resume the run in a folder, bit-identical to an uninterrupted run.
 
         Parameters
         ----------
@@ -101,9 +101,8 @@ class Run:
             The folder, or the checkpoint in it.
         device : {"cpu", "cuda"}
         **changes
-            Settings of the length of the run: epochs, iterations, patience, evaluate_every. They make it a different
-            run: a cosine schedule is recomputed, and exhausted patience starts again. Also `text`, if the file has
-            moved.
+            New values of epochs, iterations, patience or evaluate_every. They make it a different run: a cosine
+            schedule is recomputed, and exhausted patience starts again. Also `text`, if the file has moved.
 
         Raises
         ------
@@ -190,14 +189,14 @@ class Run:
                 yield progress
 
     def save(self) -> None:
-        """Write the checkpoint, unless it would be useless: no step yet, an interrupted step, parameters not finite."""
+        """Write the checkpoint, unless there is no step yet, a step was interrupted, or parameters are not finite."""
         self.trainer.settle()
         if self.trainer.step and self.trainer.whole and _finite(self.model.parameters):
             self._save(checkpoints.FILE_NAME, self.trainer.state()[1])
 
     def _save(self, name: str, arrays: dict[str, Array]) -> None:
         text = self.settings.text
-        training = {  # the path of the text is absolute, so that it is valid in other folders
+        training = {  # an absolute text path stays valid in other folders
             "settings": {**asdict(self.settings), "text": None if text is None else str(Path(text).absolute())},
             "by": self.corpus.by,
             "split": self.corpus.split,
@@ -215,7 +214,7 @@ def _finite(arrays: dict[str, Array]) -> bool:
 
 
 def free_folder(parent: str | Path, name: str) -> Path:
-    """Return a new folder: parent/name, or the first of parent/name-2, ... that does not exist."""
+    """Return the first of parent/name, parent/name-2, ... that does not exist."""
     folder, number = Path(parent) / name, 1
     while folder.exists():
         number += 1
@@ -224,7 +223,7 @@ def free_folder(parent: str | Path, name: str) -> Path:
 
 
 def _check_folder(folder: Path) -> None:
-    """Raise unless a checkpoint can be written to the folder; create nothing."""
+    """Raise unless a checkpoint can be written to the folder, without creating anything."""
     existing = folder
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent

@@ -71,7 +71,7 @@ class Settings:
         return Path(self.text).stem if self.text else self.dataset
 
     def same_corpus(self, checkpoint: checkpoints.Checkpoint) -> Corpus:
-        """Make the datasets again from which a checkpoint was trained.
+        """Rebuild the datasets that a checkpoint was trained on.
 
         Raises
         ------
@@ -90,12 +90,12 @@ class Settings:
         return corpus
 
     def corpus(self, tokenizer: CharTokenizer | None = None) -> Corpus:
-        """Make the datasets, with the tokenizer of a trained model if one is given.
+        """Make the datasets, with the tokenizer of a trained model if given.
 
         Raises
         ------
         ValueError, OSError
-            As `rnnx.data.make_corpus`.
+            As for `rnnx.data.make_corpus`.
         """
         if not self.text and self.dataset not in CORPORA:
             raise ValueError(f"`dataset` must be one of {sorted(CORPORA)}; got {self.dataset!r}")

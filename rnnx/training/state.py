@@ -1,7 +1,7 @@
 """The state of a training run, and one optimizer step.
 
-On a device other than the CPU the host runs ahead: it fetches the losses of the steps when one is read, before an
-evaluation, and after a fixed number of steps; see `rnnx.training.progress`.
+On a device the host runs ahead: it fetches the losses when one is read, before an evaluation, and after a fixed number
+of steps; see `rnnx.training.progress`.
 """
 
 import inspect
@@ -51,7 +51,7 @@ class TrainingState(Updates):
 
     @property
     def step(self) -> int:
-        """Optimizer steps done; on a device, until `settle`, steps launched."""
+        """Optimizer steps done; on a device, steps launched, until `settle`."""
         return self.counters.step
 
     @property
@@ -60,7 +60,7 @@ class TrainingState(Updates):
         return self.counters.epoch
 
     def _learn(self, batch: Any) -> Progress:
-        """Do one optimizer step completely, or not at all."""
+        """Apply one optimizer step completely, or not at all."""
         if len(self._pending) >= self._pending.max_steps:
             self._check_settled()
         carried = getattr(batch, "continues", False)
@@ -81,15 +81,15 @@ class TrainingState(Updates):
         gradients, norm = self._clip(step.gradients)
         check_finite("the gradients are", float(norm), number)
         new = self.counters.after_step(count).with_numbers(step.loss, float(norm), count)
-        self.whole = False  # until all of it is done: an interrupt may come anywhere
+        self.whole = False  # until the update is complete; an interrupt may come anywhere
         arrays = self._update_on_host(self.model.parameters, self.optimizer_state, gradients, number)
         self._take(arrays, step.states, new)
         return self._progress(step.loss)
 
     def _launch_update(self, step: Step, count: int, carried: bool) -> Progress:
-        """Launch the update on a device, which skips it if loss or gradients are not finite; wait for nothing.
+        """Launch the update on a device without waiting; it is skipped there if loss or gradients are not finite.
 
-        Initial states are kept, for an error, only if they were carried.
+        Initial states are kept, in case of an error, only if they were carried.
         """
         at, number = self.counters, self.step + 1
         *arrays, norm, finite = self._update_on_device(
@@ -111,7 +111,7 @@ class TrainingState(Updates):
         self.counters, self.whole = counters, True
 
     def settle(self) -> None:
-        """Fetch all numbers that are still on a device. If a step was not finite, return to the state before it."""
+        """Fetch all numbers still on a device. If a step was not finite, return to the state before it."""
         if len(self._pending):
             self.counters, states, self._error = self._pending.fetch(self.counters)
             self.states = self.states if states is None else states
@@ -136,7 +136,7 @@ class TrainingState(Updates):
         Raises
         ------
         ValueError
-            If an update was interrupted halfway, because then there is no state of a step.
+            If an update was interrupted halfway, so that the arrays belong to no step.
         """
         self._check_whole()
         self.settle()
@@ -145,7 +145,7 @@ class TrainingState(Updates):
         return asdict(self.counters), arrays
 
     def restore(self, values: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
-        """Continue from what `state` returned. The run is then bit-identical to one that was not interrupted.
+        """Continue from the result of `state`, bit-identical to an uninterrupted run.
 
         Raises
         ------

@@ -28,19 +28,19 @@ class Trainer(TrainingState):
     optimizer : object
         With ``init``, ``update`` and ``learning_rate``, like the classes in `rnnx.optim`.
     clip_norm : float, optional
-        Largest global norm of the gradients.
+        Maximum global norm of the gradients.
     clip_value : float, optional
-        Largest absolute value of a gradient element; applied after `clip_norm`.
+        Maximum absolute value of a gradient element; applied after `clip_norm`.
     seed : int
         Seed for the order of batches and for dropout.
     shuffle : bool
-        False takes the batches in the order of the dataset.
+        False keeps the batches in dataset order.
     segment_length : int, optional
-        Recompute the states inside segments of this many steps during the backward pass; see `CharModel.train_step`.
+        Recompute the states within segments of this many steps in the backward pass; see `CharModel.train_step`.
     in_place : bool
         Update NumPy parameters and optimizer state in place: bit-identical, and faster. The trainer then works on its
         own copies, and the next step overwrites the arrays in ``model.parameters``, so copy what you want to keep.
-        Otherwise, and on other libraries, every step makes new arrays.
+        Otherwise, and in other libraries, every step makes new arrays.
 
     Raises
     ------
@@ -65,12 +65,12 @@ class Trainer(TrainingState):
         ----------
         train, validation : Dataset
         epochs, iterations : int
-            Total epochs or optimizer steps of the run; it ends when it reaches the first of them.
+            Total epochs or optimizer steps; the run ends when it reaches either.
         batch_size : int
         evaluate_every : int, optional
             Steps between evaluations; default: an epoch. The run also ends with an evaluation.
         patience : int, optional
-            Stop after this many evaluations in a row without a better validation loss.
+            Stop after this many consecutive evaluations without a better validation loss.
 
         Yields
         ------
@@ -83,7 +83,7 @@ class Trainer(TrainingState):
             If neither `epochs` nor `iterations` is given, or a number is below 1.
         FloatingPointError
             If a loss is not finite. The parameters are those before that step. On a device the error may come some
-            steps later; no step after the failed one changed the parameters.
+            steps later, but no step after the failed one changed the parameters.
         """
         limits = Limits(epochs, iterations, batch_size, evaluate_every, patience)
         if patience is not None and validation is None:
@@ -138,7 +138,7 @@ class Trainer(TrainingState):
         callbacks : iterable of callable
             Called with the trainer and the `Progress` after every item. A callback that returns True ends the run.
         progress_bar : bool
-            Show a progress bar of tqdm.
+            Show a tqdm progress bar.
 
         Returns
         -------
@@ -181,7 +181,7 @@ def evaluate(model: Model, dataset: Dataset, batch_size: int) -> float:
     Returns
     -------
     float
-        In the unit of the model; nats per character for a character model.
+        In the model's unit; nats per character for a character model.
     """
     losses, counts = [], []
     states: dict[str, Array] = {}

@@ -1,4 +1,4 @@
-"""How the gradients of a step change parameters and optimizer state, on the host and on a device."""
+"""Updates of parameters and optimizer state from gradients, on the host and on a device."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,12 +22,12 @@ class Updates:
     clip_norm: float | None
     clip_value: float | None
     in_place: bool
-    _owned: Arrays | None = None  # parameters that nobody else refers to
+    _owned: Arrays | None = None  # parameters without other references
     _joined: Joined | None = None
 
     def _clip(self, gradients: Arrays) -> tuple[Arrays, Any]:
-        """Return the clipped gradients, and their norm before that as an array of shape ()."""
-        with np.errstate(invalid="ignore"):  # gradients that are not finite are refused later
+        """Return the clipped gradients, and their norm before clipping as an array of shape ()."""
+        with np.errstate(invalid="ignore"):  # non-finite gradients are rejected later
             clipped, norm = scale_to_norm(self.model.xp, gradients, self.clip_norm or _NO_CLIPPING)
         if self.clip_value is not None:
             clipped = clip_by_value(clipped, self.clip_value)
@@ -37,7 +37,7 @@ class Updates:
         """Update NumPy arrays with clipped gradients, in place if allowed."""
         if not self.in_place:
             return self.optimizer.update(parameters, gradients, state, t)
-        if self._owned is not parameters:  # never write to the arrays of others
+        if self._owned is not parameters:  # never write to arrays that others hold
             parameters, state = copies(parameters), copies(state)
         self._owned, state = self.optimizer.update(parameters, gradients, state, t, in_place=True)
         return self._owned, state
@@ -45,21 +45,10 @@ class Updates:
     def _update_on_device(
         self, parameters: Arrays, state: Arrays, gradients: Arrays, t: int, finite: Any
     ) -> tuple[Arrays, Arrays, Array, Array]:
-        """Update arrays on a device, without waiting for it, if loss and gradients are finite.
+        """Update arrays on a device, without waiting, if loss and gradients are finite.
 
-        Parameters
-        ----------
-        parameters, state, gradients : dict of str to array
-        t : int
-        finite : callable
-            Called with the norm of the gradients; returns a boolean on the device.
-
-        Returns
-        -------
-        parameters, state : dict of str to array
-            New arrays; if not finite, with the old values.
-        norm : array, shape ()
-        finite : array, shape ()
+        `finite` is called with the gradient norm and returns a boolean on the device. Return new parameters and state
+        (if not finite, with the old values), the norm and the boolean, both of shape ().
         """
         if self._joined is None or not self._joined.matches(parameters, state):
             self._joined = Joined.of(self.optimizer, parameters, state)
