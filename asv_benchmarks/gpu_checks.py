@@ -38,7 +38,7 @@ def cases(options, cell, precision):
                     device.synchronize()  # raises if the CUDA context is broken
                 done += 1
     if device.counts["allocations during capture"]:
-        failures.append(f"{device.counts['allocations in a recording']} allocations during capture")
+        failures.append(f"{device.counts['allocations during capture']} allocations during capture")
     yield outcome(f"{cell} {precision}", failures, f"{done} cases x 4 calls, worst {worst[0]:.1e} ({worst[1]})")
 
 
