@@ -184,7 +184,8 @@ def test_stacked_parameters_and_gradients(with_recurrent_bias, rng):
         np.testing.assert_array_equal(bh, [0, 0, 0, 0, *parameters["bh"][:, 0]])
     else:
         assert bh is None
-    named = name_gradients(np, Cell("two", ("a",), (stage,)), [StageGradients(np.hstack([wh, wx]), b, bh)])
+    gradients = [StageGradients(np.hstack([wh, wx]), b, bh)]
+    named = name_gradients(np, Cell("two", ("a",), (stage,)), parameters, gradients)
     assert list(named) == ["d" + key for key in parameters]
     for key, array in parameters.items():
         np.testing.assert_array_equal(named["d" + key], array)
