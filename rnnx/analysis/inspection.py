@@ -203,7 +203,7 @@ def _walk_back(caches: Any, ds_final: Any, ds: Sequence[Array | None], inputs: b
         here = tuple(d if more is None else d + more[:, :, t - 1] for d, more in zip(here, entering, strict=True))
         found.append(here)
         one_step = tape.steps(t - 1, t)
-        dx, here, _ = schedule.backward(one_step, owner.engine, Cotangents((None,) * len(here), here), 1)
+        dx, here, _ = schedule.backward(one_step, owner.engine, Cotangents((None,) * len(here), here))
         dxs.append(dx)
     found.append(here)
     columns = zip(cell.states, zip(*found[::-1], strict=True), strict=True)

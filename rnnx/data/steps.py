@@ -13,7 +13,7 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.layout import valid_steps
+from rnnx._core.layout import valid_examples
 from rnnx.data.batches import Batch
 
 Pieces = Sequence[tuple[int, int]]
@@ -70,7 +70,7 @@ class Steps:
         inputs, targets = (xp.reshape(self._take(at), (m, n_steps)) for at in (places, places + 1))
         if rows.lengths.min() < n_steps:
             lengths: Any = xp.asarray(rows.lengths, device=self._device)
-            valid = xp.matrix_transpose(valid_steps(xp, lengths, n_steps)[:, :, 0])
+            valid = valid_examples(xp, lengths, n_steps)
             inputs, targets = (xp.where(valid, a, xp.zeros_like(a)) for a in (inputs, targets))
         return Batch(inputs, targets, rows.lengths, rows.continues)
 

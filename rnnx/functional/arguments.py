@@ -35,12 +35,12 @@ def sequence_call(
     parameters : mapping of str to array
     lengths : sequence or array of int, shape (m,), or None
     """
-    return _call(cell, "x", x, states, parameters, lengths)
+    return _call(cell, "x", x, states, parameters, lengths, one_step=False)
 
 
 def step_call(cell: Cell, xt: Array, states: Mapping[str, Array | None], parameters: Mapping[str, Array]) -> Call:
     """Check the arguments of a single-step function; xt (n_x, m) becomes a one-step sequence."""
-    return _call(cell, "xt", xt, states, parameters, None)
+    return _call(cell, "xt", xt, states, parameters, None, one_step=True)
 
 
 def _call(
@@ -50,13 +50,15 @@ def _call(
     states: Mapping[str, Array | None],
     parameters: Mapping[str, Array],
     lengths: Any,
+    *,
+    one_step: bool,
 ) -> Call:
     check_keys(cell, parameters)
     given = {name: array for name, array in states.items() if array is not None}
     xp, device = ns.common_namespace({x_name: x, **given, **parameters})
-    one_step = x_name == "xt"
     indices = not one_step and x.ndim == 2 and ns.is_integer(xp, x)
-    n_x, n_a, m = _sizes(cell, x_name, tuple(x.shape), indices, _shapes(given), _shapes(parameters))
+    shapes = tuple(x.shape), _shapes(given), _shapes(parameters)
+    n_x, n_a, m = _sizes(cell, x_name, *shapes, indices, one_step)
     dtype = ns.floating_dtype(xp, parameters, {x_name: x, **given})
     zeros = None if len(given) == len(states) else xp.zeros((n_a, m), dtype=dtype, device=device)
     ends = None if lengths is None else check_lengths(xp, device, lengths, m, x.shape[-1])
@@ -88,12 +90,13 @@ def _sizes(
     cell: Cell,
     x_name: str,
     x: Shape,
-    indices: bool,
     states: tuple[tuple[str, Shape], ...],
     parameters: tuple[tuple[str, Shape], ...],
+    indices: bool,
+    one_step: bool,
 ) -> tuple[int, int, int]:
     """Check all shapes and return n_x, n_a and m."""
-    n_x, m = (_input_size(cell, dict(parameters)), x[0]) if indices else _check_x(x_name, x)
+    n_x, m = (_input_size(cell, dict(parameters)), x[0]) if indices else _check_x(x_name, x, one_step)
     n_a = _hidden_size(cell, dict(states), dict(parameters))
     for name, shape in states:
         compare_shapes(name, shape, "(n_a, m)", (n_a, m))
@@ -101,10 +104,10 @@ def _sizes(
     return n_x, n_a, m
 
 
-def _check_x(name: str, x: Shape) -> tuple[int, int]:
-    symbols = "(n_x, m)" if name == "xt" else "(n_x, m, T_x)"
+def _check_x(name: str, x: Shape, one_step: bool) -> tuple[int, int]:
+    symbols = "(n_x, m)" if one_step else "(n_x, m, T_x)"
     if len(x) != symbols.count(",") + 1:
-        other = "" if name == "xt" else ", or (m, T_x) if it holds integers, which select one-hot columns"
+        other = "" if one_step else ", or (m, T_x) if it holds integers, which select one-hot columns"
         raise ValueError(f"`{name}` must have shape {symbols}{other}; got {x}")
     if x[0] == 0:
         raise ValueError(f"`{name}` must have shape {symbols} with n_x >= 1; got {x}")

@@ -134,7 +134,8 @@ def run_backward(
         return tuple(None if d is None else ns.astype(xp, d, dtype) for d in arrays.values())
 
     cotangents = Cotangents(cast(ds), cast(ds_final))
-    gradients = schedule.backward(tape.astype(dtype), engine, cotangents, tape.n_steps if steps is None else steps)
+    part = tape.steps(0, tape.n_steps if steps is None else steps).astype(dtype)
+    gradients = schedule.backward(part, engine, cotangents)
     if consume and owner is not None:
         owner.consume()
     return gradients

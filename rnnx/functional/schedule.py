@@ -42,9 +42,8 @@ def resolve(cell: Cell, caches: Any) -> tuple[Tape, str, Caches | None]:
     return tape, engines.select(tape.xp, n_steps=tape.n_steps, m=tape.m), None
 
 
-def backward(tape: Tape, engine: str, cotangents: Cotangents, n_steps: int) -> Gradients:
-    """Return the gradients of the first `n_steps` steps, which the cotangents cover."""
-    part = tape.steps(0, n_steps)
-    if n_steps == 0 and engine != "reference":  # other engines do not run empty passes
-        part, engine = replace(part, own=None), "reference"
-    return engines.load(engine).backward(part, cotangents)
+def backward(tape: Tape, engine: str, cotangents: Cotangents) -> Gradients:
+    """Return the gradients of all steps of a tape."""
+    if tape.n_steps == 0 and engine != "reference":  # other engines do not run empty passes
+        tape, engine = replace(tape, own=None), "reference"
+    return engines.load(engine).backward(tape, cotangents)
