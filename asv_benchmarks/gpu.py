@@ -132,7 +132,9 @@ def training(runner):
 def asv(runner):
     """Run the GPU rows of the asv suite for the LSTM."""
     if importlib.util.find_spec("asv") is None or not (ROOT / ".git").exists():
-        runner.rows.append(row("asv, rows of cupy-gpu", "skipped", "asv is not installed, or this is no repository"))
+        runner.rows.append(
+            row("asv, rows of cupy-gpu", "skipped", "asv is not installed, or this is not a git repository")
+        )
         return
     rows = r"recurrent\.(RecurrentForward|TrainStep).*cupy-gpu.*lstm.*float32"
     command = f"cd {HERE} && {sys.executable} -m asv machine --yes && {sys.executable} -m asv run --quick --python=same"

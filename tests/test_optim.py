@@ -211,11 +211,11 @@ def test_in_place_writes_nothing_after_a_failed_check(problem):
             r"`state` must be what init .*; missing \['v.dW', 'v.db'",
         ),
         (lambda u: u(p, grads, {**state, "m.dW": p["W"]}, 1), ValueError, r"unknown \['m.dW'\]"),
-        (lambda u: u(p, {**grads, "dW": p["W"]}, state, 1), ValueError, "`W` and `dW` are one array"),
+        (lambda u: u(p, {**grads, "dW": p["W"]}, state, 1), ValueError, "`W` and `dW` are the same array"),
         (
             lambda u: u(tied, {**grads, "dW2": grads["dW"].copy()}, optimizer.init(tied), 1),
             ValueError,
-            "`W` and `W2` are one array",
+            "`W` and `W2` are the same array",
         ),
     ):
         with pytest.raises(error, match=message):

@@ -163,9 +163,9 @@ GOOD = CharTokenizer().fit("ab").to_dict()
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ([], "not a tokenizer of rnnx"),
-        ({}, "not a tokenizer of rnnx"),
-        ({**GOOD, "format": "other"}, "not a tokenizer of rnnx"),
+        ([], "it is not an rnnx tokenizer"),
+        ({}, "it is not an rnnx tokenizer"),
+        ({**GOOD, "format": "other"}, "it is not an rnnx tokenizer"),
         ({**GOOD, "version": 2}, "format version 2; this rnnx reads up to 1: update rnnx"),
         ({**GOOD, "version": "1"}, "damaged: `version` must be an integer of at least 1; got '1'"),
         ({**GOOD, "version": 0}, "damaged: `version` must be an integer of at least 1; got 0"),

@@ -128,11 +128,9 @@ def _lines_of(dataset: Dataset | None, corpus: Corpus) -> set[str]:
 
 @click.command()
 @run_argument
-@option("--text", show_default="a sample from the model", help="Text that the model reads in the plots.")
+@option("--text", show_default="a sample from the model", help="Input text for the plots.")
 @option("--format", type=Choice(["png", "svg"]), default="png", help="Image format.")
-@option(
-    "--output", type=click.Path(file_okay=False), show_default="RUN", help="Folder in which to create the folder plots."
-)
+@option("--output", type=click.Path(file_okay=False), show_default="RUN", help="Parent of the plots folder.")
 def plot(run: str, text: str | None, format: str, output: str | None) -> None:  # noqa: A002
     """Plot a run.
 

@@ -98,7 +98,7 @@ def _widths(_context: click.Context, _parameter: click.Parameter, value: str) ->
     "0 chooses the length that needs the least memory. The gradients are the same.",
 )
 @option("--seed", type=IntRange(0), default=0, help="Random seed. Same seed, same result, bit for bit.")
-@option("--deterministic", is_flag=True, help="Take the batches in the order of the text instead of shuffling.")
+@option("--deterministic", is_flag=True, help="Keep the batches in text order instead of shuffling.")
 # run
 @option("--output", type=click.Path(), show_default="runs/DATASET-CELL", help="Folder of the run.")
 @option("--resume", type=click.Path(), metavar="RUN", help="Resume the run in this folder.")

@@ -133,7 +133,7 @@ def run(
     _check(peer, read, settings)
     _check_installed(PEERS[peer].modules, f"the comparison with {peer}", PEERS[peer].install)
     if output is not None:
-        _check_installed(("matplotlib",), "the figure of a comparison", "pip install 'rnnx[lab]'")
+        _check_installed(("matplotlib",), "the comparison figure", "pip install 'rnnx[lab]'")
         Path(output).mkdir(parents=True, exist_ok=True)
     sides = {"rnnx": "rnnx_side:run", **PEERS[peer].sides}
     report = Report(peer, settings, _run_sides(sides, make_request(read, settings), progress))

@@ -204,7 +204,7 @@ class CharTokenizer:
             If the values do not describe a tokenizer, are inconsistent, or come from a newer version of rnnx.
         """
         if not isinstance(values, Mapping) or values.get("format") != FORMAT:
-            raise ValueError("it is not a tokenizer of rnnx")
+            raise ValueError("it is not an rnnx tokenizer")
         try:
             version = integer("version", values.get("version"))
             if version <= VERSION:

@@ -90,6 +90,6 @@ def check_distinct(arrays: Mapping[str, Array]) -> None:
     for name, array in arrays.items():
         if id(array) in names:
             raise ValueError(
-                f"`{names[id(array)]}` and `{name}` are one array; in place, writing one would change the other"
+                f"`{names[id(array)]}` and `{name}` are the same array; an in-place update would change both"
             )
         names[id(array)] = name

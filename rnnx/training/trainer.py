@@ -100,7 +100,7 @@ class Trainer(TrainingState):
         batch_size = limits.batch_size
         n_batches = train.n_batches(batch_size)
         if n_batches == 0:
-            raise ValueError("the training set has no batch")
+            raise ValueError("the training set is empty")
         while True:
             if limits.evaluates(self.counters, n_batches):  # also if a resumed run stopped just before an evaluation
                 yield self._evaluated(validation, batch_size)
