@@ -1,0 +1,200 @@
+"""The course's character model, with the names and shapes of the assignment. See `rnnx.course`."""
+
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rnnx import functional
+from rnnx._core.checks import integer
+from rnnx.course.passes import Pass, backward_pass, forward_pass, one_hot_rows, unpack
+from rnnx.functional.activations import softmax
+
+Parameters = MutableMapping[str, np.ndarray]
+Steps = Mapping[int, np.ndarray]  # from step to column (n, 1)
+Cache = tuple[Steps, Steps, Steps]  # probabilities, hidden states (from step -1), inputs
+
+
+class Rows(Steps):
+    """The rows of an array, as columns (n, 1) by step; made when asked for."""
+
+    def __init__(self, array: np.ndarray, first: int = 0) -> None:
+        self.array, self.steps = array, range(first, first + len(array))
+
+    def __getitem__(self, t: int) -> np.ndarray:
+        if t not in self.steps:
+            raise KeyError(t)
+        return self.array[t - self.steps[0]][:, None]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+def initialize_parameters(n_a: int, n_x: int, n_y: int) -> dict[str, np.ndarray]:
+    """Initialize the character model as the assignment does: 0.01 times the normal numbers of NumPy's seed 1.
+
+    The values equal the assignment's. The global random state of NumPy stays as it is.
+
+    Parameters
+    ----------
+    n_a, n_x, n_y : int
+        Numbers of hidden units, inputs and outputs.
+
+    Returns
+    -------
+    dict of str to array, float64
+        Wax, Waa, Wya, b, by.
+    """
+    n_a, n_x, n_y = (integer(name, n) for name, n in (("n_a", n_a), ("n_x", n_x), ("n_y", n_y)))
+    random = np.random.RandomState(1)
+    weights = {"Wax": (n_a, n_x), "Waa": (n_a, n_a), "Wya": (n_y, n_a)}
+    parameters = {key: random.randn(*shape) * 0.01 for key, shape in weights.items()}
+    return {**parameters, "b": np.zeros((n_a, 1)), "by": np.zeros((n_y, 1))}
+
+
+def rnn_step_forward(
+    parameters: Mapping[str, np.ndarray], a_prev: np.ndarray, x: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Run one step of the character model.
+
+    Parameters
+    ----------
+    parameters : dict of str to array
+    a_prev : array, shape (n_a, 1)
+    x : array, shape (n_x, 1)
+
+    Returns
+    -------
+    a_next : array, shape (n_a, 1)
+    p_t : array, shape (n_y, 1)
+        Probabilities of the next character.
+    """
+    Wax, Waa, Wya, b, by = unpack(parameters)
+    a_next = np.tanh(Wax @ x + Waa @ a_prev + b)
+    return a_next, softmax(Wya @ a_next + by)
+
+
+def rnn_step_backward(
+    dy: np.ndarray,
+    gradients: Parameters,
+    parameters: Mapping[str, np.ndarray],
+    x: np.ndarray,
+    a: np.ndarray,
+    a_prev: np.ndarray,
+) -> Parameters:
+    """Go back through one step; add to the gradients in place.
+
+    Parameters
+    ----------
+    dy : array, shape (n_y, 1)
+        Gradient of the loss with respect to the logits of the step.
+    gradients : dict of str to array
+        dWax, dWaa, dWya, db, dby, and da_next (n_a, 1): the gradient that arrives from the step after.
+    parameters : dict of str to array
+    x, a, a_prev : array, shape (n_x, 1), (n_a, 1), (n_a, 1)
+        Input, new and previous hidden state of the step.
+
+    Returns
+    -------
+    dict of str to array
+        `gradients`, whose da_next is now that of the step before.
+    """
+    _, Waa, Wya, _, _ = unpack(parameters)
+    dz = (1 - a * a) * (Wya.T @ dy + gradients["da_next"])
+    for key, d in {"Wya": dy @ a.T, "by": dy, "Wax": dz @ x.T, "Waa": dz @ a_prev.T, "b": dz}.items():
+        gradients["d" + key] += d
+    gradients["da_next"] = Waa.T @ dz
+    return gradients
+
+
+def rnn_forward(x: Any, *args: Any, **options: Any) -> Any:
+    """Run an RNN over a sequence, with the signature of either assignment.
+
+    * ``rnn_forward(x, a0, parameters)`` with x of shape (n_x, m, T_x) is `rnnx.rnn_forward`.
+    * ``rnn_forward(X, Y, a0, parameters, vocab_size=27)`` with a list of T indices is that of the character model.
+
+    Parameters
+    ----------
+    X : sequence of int or None
+        Characters, from 0 to vocab_size - 1. None is a vector of zeros, the input of the first step.
+    Y : sequence of int
+        The character that follows each one of `X`.
+    a0 : array, shape (n_a, 1)
+    parameters : dict of str to array
+    vocab_size : int
+
+    Returns
+    -------
+    loss : float
+        The sum of the cross-entropies of the T steps.
+    cache : tuple
+        Dicts from step to array: the probabilities (n_y, 1), the hidden states (n_a, 1) from step -1, which is `a0`,
+        and the one-hot inputs (n_x, 1).
+
+    Raises
+    ------
+    ValueError
+        If a character is not in the vocabulary, `X` and `Y` differ in length, or a key or a shape is wrong.
+    """
+    if _is_array_of_sequences(x):
+        return functional.rnn_forward(x, *args, **options)
+    return _characters_forward(x, *args, **options)
+
+
+def rnn_backward(da: Any, *args: Any, **options: Any) -> Any:
+    """Compute the gradients of `rnn_forward`, with the signature of either assignment.
+
+    * ``rnn_backward(da, caches)`` with da of shape (n_a, m, T) is `rnnx.rnn_backward`.
+    * ``rnn_backward(X, Y, parameters, cache)`` is that of the character model.
+
+    Parameters
+    ----------
+    X, Y, parameters, cache
+        As passed to and returned by `rnn_forward`.
+
+    Returns
+    -------
+    gradients : dict of str to array
+        dWax, dWaa, dWya, db, dby, and da_next (n_a, 1), the gradient with respect to `a0`.
+    a : dict of int to array, shape (n_a, 1)
+        The hidden states of the cache.
+    """
+    if _is_array_of_sequences(da):
+        return functional.rnn_backward(da, *args, **options)
+    return _characters_backward(da, *args, **options)
+
+
+def _is_array_of_sequences(x: Any) -> bool:
+    return getattr(x, "ndim", 1) != 1
+
+
+def _characters_forward(
+    X: Sequence[int | None],
+    Y: Sequence[int],
+    a0: np.ndarray,
+    parameters: Mapping[str, np.ndarray],
+    vocab_size: int = 27,
+) -> tuple[float, Cache]:
+    loss, (x, states, y, _) = forward_pass(X, Y, a0, parameters, vocab_size)
+    return loss, (Rows(y), Rows(states, -1), Rows(x))
+
+
+def _characters_backward(
+    X: Sequence[int | None], Y: Sequence[int | None], parameters: Mapping[str, np.ndarray], cache: Cache
+) -> tuple[dict[str, np.ndarray], Steps]:
+    probabilities, a, inputs = cache
+    if len(inputs) != len(X):
+        raise ValueError(f"`cache` must hold the {len(X)} steps of `X`; got {len(inputs)}")
+    correct = one_hot_rows("Y", Y, len(parameters["by"]))
+    arrays = Pass(_stack(inputs, 0, len(X)), _stack(a, -1, len(X)), _stack(probabilities, 0, len(X)), correct)
+    return backward_pass(parameters, arrays), a
+
+
+def _stack(columns: Steps, first: int, end: int) -> np.ndarray:
+    """Return the columns of the steps from `first` to `end` - 1 as rows."""
+    if isinstance(columns, Rows):
+        return columns.array
+    return np.concatenate([columns[t] for t in range(first, end)]).reshape(end - first, -1)

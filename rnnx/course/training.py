@@ -1,0 +1,204 @@
+"""Training and sampling of the course's character model. See `rnnx.course` for dimensions and parameters."""
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rnnx._core.checks import integer, real
+from rnnx.course.characters import initialize_parameters, rnn_step_forward
+from rnnx.course.passes import KEYS, backward_pass, forward_pass
+
+MAX_LENGTH = 50  # of a sampled name
+PRINT_EVERY = 2000  # iterations
+
+
+def clip(gradients: Mapping[str, np.ndarray], maxValue: float) -> dict[str, np.ndarray]:
+    """Clip every element of the gradients to [-maxValue, maxValue], in place.
+
+    Parameters
+    ----------
+    gradients : dict of str to array
+        dWax, dWaa, dWya, db, dby; other keys are ignored.
+    maxValue : float
+
+    Returns
+    -------
+    dict of str to array
+        The five clipped arrays.
+    """
+    limit, clipped = real("maxValue", maxValue, "[0, inf)"), {"d" + key: gradients["d" + key] for key in KEYS}
+    for array in clipped.values():
+        array.clip(-limit, limit, out=array)
+    return clipped
+
+
+def update_parameters(
+    parameters: MutableMapping[str, np.ndarray], gradients: Mapping[str, np.ndarray], lr: float
+) -> MutableMapping[str, np.ndarray]:
+    """Take one step of gradient descent, in place.
+
+    Parameters
+    ----------
+    parameters, gradients : dict of str to array
+    lr : float
+        Learning rate.
+
+    Returns
+    -------
+    dict of str to array
+        `parameters`.
+    """
+    for key in KEYS:
+        parameters[key] -= lr * gradients["d" + key]
+    return parameters
+
+
+def optimize(
+    X: Sequence[int | None],
+    Y: Sequence[int | None],
+    a_prev: np.ndarray,
+    parameters: MutableMapping[str, np.ndarray],
+    learning_rate: float = 0.01,
+) -> tuple[float, dict[str, np.ndarray], np.ndarray]:
+    """Train on one example: forward, backward, gradients clipped to [-5, 5], parameters updated in place.
+
+    Parameters
+    ----------
+    X, Y : sequence of int
+        As for `rnn_forward`; the vocabulary size is that of the parameters.
+    a_prev : array, shape (n_a, 1)
+    parameters : dict of str to array
+    learning_rate : float
+
+    Returns
+    -------
+    loss : float
+    gradients : dict of str to array
+        dWax, dWaa, dWya, db, dby.
+    a_last : array, shape (n_a, 1)
+        The last hidden state.
+    """
+    loss, arrays = forward_pass(X, Y, a_prev, parameters, len(parameters["by"]))
+    gradients = clip(backward_pass(parameters, arrays), 5)
+    update_parameters(parameters, gradients, learning_rate)
+    return loss, gradients, arrays.states[-1][:, None]
+
+
+def sample(parameters: Mapping[str, np.ndarray], char_to_ix: Mapping[str, int], seed: int) -> list[int]:
+    """Sample a name, as the assignment does: the k-th character is drawn after seeding NumPy with `seed` + 2 k.
+
+    The global random state of NumPy stays as it is.
+
+    Parameters
+    ----------
+    parameters : dict of str to array
+    char_to_ix : dict of str to int
+        Must contain the newline character, which ends a name.
+    seed : int
+
+    Returns
+    -------
+    list of int
+        At most 50 characters and the newline.
+    """
+    seed, newline = integer("seed", seed, 0), char_to_ix["\n"]
+    n_a, vocab_size = parameters["Wax"].shape
+    indices: list[int] = []
+    a, x = np.zeros((n_a, 1)), np.zeros((vocab_size, 1))
+    while len(indices) < MAX_LENGTH:
+        a, y = rnn_step_forward(parameters, a, x)
+        index = int(np.random.RandomState(seed + 2 * len(indices)).choice(vocab_size, p=y.ravel()))
+        indices.append(index)
+        if index == newline:
+            break
+        x = np.zeros((vocab_size, 1))
+        x[index] = 1
+    return [*indices, newline] if len(indices) == MAX_LENGTH else indices
+
+
+def get_sample(sample_ix: Sequence[int], ix_to_char: Mapping[int, str]) -> str:
+    """Return sampled indices as text, the first character in upper case."""
+    text = "".join(ix_to_char[ix] for ix in sample_ix)
+    return text[:1].upper() + text[1:]
+
+
+def print_sample(sample_ix: Sequence[int], ix_to_char: Mapping[int, str]) -> None:
+    """Print `get_sample`, without a newline of its own."""
+    print(get_sample(sample_ix, ix_to_char), end="")
+
+
+def get_initial_loss(vocab_size: int, seq_length: int) -> float:
+    """Return the loss of uniform predictions over `seq_length` characters."""
+    return -np.log(1.0 / vocab_size) * seq_length
+
+
+def smooth(loss: float, cur_loss: float) -> float:
+    """Return the exponential moving average of the loss after one more iteration: 0.999 old + 0.001 new."""
+    return loss * 0.999 + cur_loss * 0.001
+
+
+def model(
+    data: str | Sequence[str],
+    ix_to_char: Mapping[int, str],
+    char_to_ix: Mapping[str, int],
+    num_iterations: int = 35000,
+    n_a: int = 50,
+    dino_names: int = 7,
+    vocab_size: int = 27,
+    verbose: bool = False,
+) -> Any:
+    """Train the character model on names, one per iteration, and print sampled names every 2000 iterations.
+
+    Parameters
+    ----------
+    data : str or sequence of str
+        The whole text, one name per line, as in the older assignment (which reads the names from dinos.txt again), or
+        a list of names, as in the newer one.
+    ix_to_char, char_to_ix : dict
+    num_iterations : int
+    n_a : int
+        Number of hidden units.
+    dino_names : int
+        Number of names to sample.
+    vocab_size : int
+    verbose : bool
+        Print the first example, as the newer assignment does.
+
+    Returns
+    -------
+    parameters : dict of str to array
+    last_name : str
+        Only if `data` is a list, as in the newer assignment: the last sampled name.
+    """
+    lines = data.lower().splitlines() if isinstance(data, str) else data
+    examples, last_name = [line.strip() for line in lines], ""
+    if not examples:
+        raise ValueError("`data` must contain at least one name")
+    np.random.RandomState(0).shuffle(examples)
+    parameters = initialize_parameters(n_a, vocab_size, vocab_size)
+    loss, a_prev = get_initial_loss(vocab_size, dino_names), np.zeros((n_a, 1))
+    for j in range(integer("num_iterations", num_iterations, 0)):
+        index = j % len(examples)
+        X = [None, *(char_to_ix[character] for character in examples[index])]
+        Y = [*X[1:], char_to_ix["\n"]]
+        if verbose and j in (0, len(examples) - 1, len(examples)):
+            _describe(j, index, examples[index], X, Y)
+        curr_loss, _, a_prev = optimize(X, Y, a_prev, parameters)
+        loss = smooth(loss, curr_loss)
+        if j % PRINT_EVERY == 0:
+            print(f"Iteration: {j}, Loss: {loss:f}\n")
+            for seed in range(dino_names):
+                last_name = get_sample(sample(parameters, char_to_ix, seed), ix_to_char)
+                print(last_name, end="" if last_name.endswith("\n") else "\n")
+            print("\n")
+    return parameters if isinstance(data, str) else (parameters, last_name)
+
+
+def _describe(j: int, index: int, example: str, X: Sequence[int | None], Y: Sequence[int | None]) -> None:
+    """Print an example as the newer assignment does."""
+    print("j = ", j, "idx = ", index)
+    if j == 0:
+        print("single_example_chars", list(example))
+        print("single_example_ix", list(X[1:]))
+        print(" X = ", list(X), "\n", "Y =       ", list(Y), "\n")
