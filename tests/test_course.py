@@ -97,7 +97,7 @@ def test_a_run_prints_the_assignments_loss_and_names(names, capsys):
     out = capsys.readouterr().out
     assert out.startswith("Iteration: 0, Loss: 23.09")
     sampled = out.split("\n\n")[1].splitlines()
-    # The assignment prints Nkzxwtdmfqoeyhsqwasjkjvu first; its names are others, so the first update differs.
+    # The assignment prints Nkzxwtdmfqoeyhsqwasjkjvu first: its list of names is another, so the first update differs.
     assert len(sampled) == 7
     assert sampled[0].startswith("Nkzxwtdm")
     assert list(parameters) == list(KEYS)
@@ -109,7 +109,7 @@ def test_the_newer_assignment_passes_a_list_and_takes_the_last_name(names, capsy
     printed = capsys.readouterr().out
     newer, last_name = course.model(data.splitlines(), ix_to_char, char_to_ix, 2, verbose=True)
     verbose = capsys.readouterr().out
-    assert verbose.startswith("j =  0 idx =  0\nsingle_example_chars [")
+    assert verbose.startswith("j =  0 idx =  0\nsingle_example_chars ")
     assert verbose.endswith(printed)
     assert last_name.strip() == printed.split("\n\n")[1].splitlines()[-1]
     for key in KEYS:
@@ -212,6 +212,14 @@ def test_wrong_arguments(change, message):
     arguments = {"X": [None, 1], "Y": [1, 0], "a0": a0, "parameters": parameters, "vocab_size": 5}
     with pytest.raises((ValueError, TypeError), match=message):
         course.rnn_forward(*(arguments | change).values())
+
+
+def test_names_outside_the_vocabulary(names):
+    data, ix_to_char, char_to_ix = names
+    with pytest.raises(ValueError, match="`vocab_size` must be the size of `char_to_ix`, 27; got 26"):
+        course.model(data, ix_to_char, char_to_ix, 1, vocab_size=26)
+    with pytest.raises(ValueError, match="`data` must contain at least one name"):
+        course.model([], ix_to_char, char_to_ix, 1)
 
 
 def test_a_cache_of_another_example():

@@ -170,11 +170,18 @@ def model(
     parameters : dict of str to array
     last_name : str
         Only if `data` is a list, as in the newer assignment: the last sampled name.
+
+    Raises
+    ------
+    ValueError
+        If there are no names, or `vocab_size` is not the number of characters.
     """
     lines = data.lower().splitlines() if isinstance(data, str) else data
     examples, last_name = [line.strip() for line in lines], ""
     if not examples:
         raise ValueError("`data` must contain at least one name")
+    if vocab_size != len(char_to_ix):
+        raise ValueError(f"`vocab_size` must be the size of `char_to_ix`, {len(char_to_ix)}; got {vocab_size}")
     np.random.RandomState(0).shuffle(examples)
     parameters = initialize_parameters(n_a, vocab_size, vocab_size)
     loss, a_prev = get_initial_loss(vocab_size, dino_names), np.zeros((n_a, 1))
@@ -199,6 +206,6 @@ def _describe(j: int, index: int, example: str, X: Sequence[int | None], Y: Sequ
     """Print an example as the newer assignment does."""
     print("j = ", j, "idx = ", index)
     if j == 0:
-        print("single_example_chars", list(example))
+        print("single_example_chars", example)
         print("single_example_ix", list(X[1:]))
         print(" X = ", list(X), "\n", "Y =       ", list(Y), "\n")
