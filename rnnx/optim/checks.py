@@ -52,26 +52,26 @@ def check_update(
     missing = ["d" + key for key in parameters if "d" + key not in grads]
     if missing:
         raise ValueError(f"`grads` must hold a gradient for every parameter; missing {missing}")
-    slot_of = {f"{slot}.d{key}": key for slot in slots for key in parameters}
-    if slot_of.keys() != state.keys():
-        lacking, unknown = [k for k in slot_of if k not in state], [k for k in state if k not in slot_of]
-        found = ", ".join(f"{word} {keys}" for word, keys in (("missing", lacking), ("unknown", unknown)) if keys)
-        raise ValueError(f"`state` must be what init or the previous update returned; {found}")
+    expected = {f"{slot}.d{key}" for slot in slots for key in parameters}
+    if expected != state.keys():
+        missing, unknown = sorted(expected - state.keys()), sorted(state.keys() - expected)
+        raise ValueError(f"`state` must have the keys of init(parameters); missing {missing}, unknown {unknown}")
     used = {"d" + key: grads["d" + key] for key in parameters}
     xp, _ = ns.common_namespace({**parameters, **used, **state})
-    for name, key in {**{"d" + key: key for key in parameters}, **slot_of}.items():
-        array, p = used[name] if name in used else state[name], parameters[key]
-        if array.shape != p.shape:
-            check_shape(name, array, f"(the shape of {key})", tuple(p.shape))
-        if name in state and array.dtype != p.dtype:
-            raise TypeError(f"`{name}` must have the dtype of {key}, {p.dtype}; got {array.dtype}")
+    for key, p in parameters.items():
+        moments = {name: state[name] for name in [f"{slot}.d{key}" for slot in slots]}
+        for name, array in {"d" + key: used["d" + key], **moments}.items():
+            if array.shape != p.shape:
+                check_shape(name, array, f"(the shape of {key})", tuple(p.shape))
+            if name in moments and array.dtype != p.dtype:
+                raise TypeError(f"`{name}` must have the dtype of {key}, {p.dtype}; got {array.dtype}")
         if getattr(p, "requires_grad", False):  # torch's graph would grow with every step
-            raise ValueError(f"`{key}` must not require a gradient of torch; pass its detach()")
+            raise ValueError(f"`{key}` must not have requires_grad=True; pass `{key}.detach()`")
     check_dtypes(xp, parameters)
     for dtype in {p.dtype for p in parameters.values()}:
         if xp.finfo(dtype).bits < 32:  # squares of gradients would underflow
             key = next(key for key, p in parameters.items() if p.dtype == dtype)
-            raise TypeError(f"`{key}` must have at least 32 bits, in which small steps do not vanish; got {dtype}")
+            raise TypeError(f"`{key}` must be float32 or float64, because small steps vanish in {dtype}")
     check_dtypes(xp, used, ("real floating", "integral"))
     return xp
 

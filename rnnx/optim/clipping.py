@@ -5,7 +5,7 @@ from typing import Any
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx.optim.apply import Tree
+from rnnx.optim.base import Tree
 from rnnx.optim.checks import check_dtypes, positive
 
 
@@ -36,8 +36,8 @@ def clip_by_norm(grads: Mapping[str, Array], max_norm: float) -> Tree:
 
     Parameters
     ----------
-    grads : dict of str to array
-    max_norm : float, > 0
+    grads, max_norm
+        As for `clip_by_global_norm`.
 
     Returns
     -------
@@ -49,10 +49,10 @@ def clip_by_norm(grads: Mapping[str, Array], max_norm: float) -> Tree:
         return {}
     xp, _ = ns.common_namespace(grads)
     check_dtypes(xp, grads)
-    return {
-        key: ns.owned_copy(xp, g) if 0 in g.shape else g * _scale(xp, _norm(xp, [g]), max_norm)
-        for key, g in grads.items()
-    }
+    clipped: Tree = {}
+    for key, g in grads.items():
+        clipped |= {key: ns.owned_copy(xp, g)} if 0 in g.shape else scale_to_norm(xp, {key: g}, max_norm)[0]
+    return clipped
 
 
 def clip_by_global_norm(grads: Mapping[str, Array], max_norm: float) -> tuple[Tree, Array]:
@@ -85,7 +85,7 @@ def clip_by_global_norm(grads: Mapping[str, Array], max_norm: float) -> tuple[Tr
 def scale_to_norm(xp: Any, grads: Mapping[str, Array], max_norm: float) -> tuple[Tree, Array]:
     """Compute `clip_by_global_norm` without checks."""
     norm = _norm(xp, [g for g in grads.values() if 0 not in g.shape])
-    scale = _scale(xp, norm, max_norm)
+    scale = max_norm / xp.maximum(norm, xp.full_like(norm, max_norm))
     return {key: g * ns.astype(xp, scale, g.dtype) for key, g in grads.items()}, norm
 
 
@@ -101,7 +101,3 @@ def _norm(xp: Any, arrays: list[Array]) -> Array:
         scaled *= scaled
         parts.append(xp.sum(scaled))
     return unit * xp.sqrt(xp.sum(xp.stack(parts)))
-
-
-def _scale(xp: Any, norm: Array, max_norm: float) -> Array:
-    return max_norm / xp.maximum(norm, xp.full_like(norm, max_norm))

@@ -10,7 +10,7 @@ from typing import Any
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx.optim.apply import Tree
+from rnnx.optim.base import Tree
 from rnnx.optim.optimizers import ELEMENTWISE
 
 _ALIGNMENT = 64  # elements; every array begins at an aligned position, for fast matrix products

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from rnnx._core.arrays import Array
-from rnnx.optim.apply import Tree, join, split, zeros
-from rnnx.optim.base import Optimizer
+from rnnx.optim.base import Optimizer, Tree
 from rnnx.optim.optimizers import SGD, Adam, AdamW, Momentum, RMSProp
 
 
@@ -26,7 +26,7 @@ def initialize_velocity(parameters: Mapping[str, Array]) -> Tree:
     dict of str to array
         "d" + key for each parameter, with its shape and dtype.
     """
-    return split(zeros(parameters, ("v",)), "v")
+    return _slot(Momentum().init(parameters), "v")
 
 
 def update_parameters_with_sgd(
@@ -61,9 +61,8 @@ def update_parameters_with_momentum(
 
         v \leftarrow \beta v + (1 - \beta) g, \qquad \theta \leftarrow \theta - \alpha v
 
-    and with `nesterov` :math:`\theta \leftarrow \theta - \alpha (\beta v + (1 - \beta) g)`, with the new v. `Momentum`,
-    like torch, adds the whole gradient, ``v = momentum * v + g``, and takes the same steps with
-    ``learning_rate * (1 - beta)``, a tenth of the rate at 0.9.
+    and with `nesterov` :math:`\theta \leftarrow \theta - \alpha (\beta v + (1 - \beta) g)`, with the new v. The
+    convention of torch, in which v is a sum, is that of `Momentum`.
 
     Source: B. T. Polyak, 1964; Nesterov form: I. Sutskever et al., ICML 2013.
 
@@ -81,8 +80,7 @@ def update_parameters_with_momentum(
     -------
     parameters, v : dict of str to array
     """
-    new, new_v = _step(_CourseMomentum(learning_rate, beta, nesterov), parameters, grads, "initialize_velocity", v=v)
-    return new, new_v
+    return _step(_CourseMomentum(learning_rate, beta, nesterov), parameters, grads, v=v)
 
 
 @dataclass(frozen=True)
@@ -129,8 +127,7 @@ def update_parameters_with_rmsprop(
     -------
     parameters, s : dict of str to array
     """
-    new, new_s = _step(RMSProp(learning_rate, alpha, epsilon), parameters, grads, "initialize_velocity", s=s)
-    return new, new_s
+    return _step(RMSProp(learning_rate, alpha, epsilon), parameters, grads, s=s)
 
 
 def update_parameters_with_adam(
@@ -175,9 +172,7 @@ def update_parameters_with_adam(
     TypeError
         If arrays come from different libraries, or do not hold real floating-point numbers.
     """
-    optimizer = Adam(learning_rate, beta1, beta2, epsilon)
-    new, new_v, new_s = _step(optimizer, parameters, grads, "initialize_adam", t, v=v, s=s)
-    return new, new_v, new_s
+    return _step(Adam(learning_rate, beta1, beta2, epsilon), parameters, grads, t, v=v, s=s)
 
 
 def update_parameters_with_adamw(
@@ -208,24 +203,28 @@ def update_parameters_with_adamw(
     -------
     parameters, v, s : dict of str to array
     """
-    optimizer = AdamW(learning_rate, beta1, beta2, epsilon, weight_decay)
-    new, new_v, new_s = _step(optimizer, parameters, grads, "initialize_adam", t, v=v, s=s)
-    return new, new_v, new_s
+    return _step(AdamW(learning_rate, beta1, beta2, epsilon, weight_decay), parameters, grads, t, v=v, s=s)
 
 
 def _step(
     optimizer: Optimizer,
     parameters: Mapping[str, Array],
     grads: Mapping[str, Array],
-    origin: str,
     t: int = 1,
     **trees: Mapping[str, Array],
-) -> tuple[Tree, ...]:
+) -> Any:
     """Take a step with the state passed and returned as one dict per slot."""
-    for name, tree in trees.items():
+    state: Tree = {}
+    for slot, tree in trees.items():
         missing = ["d" + key for key in parameters if "d" + key not in tree]
         if missing:
-            raise ValueError(f"`{name}` must be what {origin} or the previous step returned; missing {missing}")
-    state = join(**{name: {"d" + key: tree["d" + key] for key in parameters} for name, tree in trees.items()})
+            origin = "initialize_velocity" if len(trees) == 1 else "initialize_adam"
+            raise ValueError(f"`{slot}` must have the keys of {origin}(parameters); missing {missing}")
+        state |= {f"{slot}.d{key}": tree["d" + key] for key in parameters}
     new, new_state = optimizer.update(parameters, grads, state, t)
-    return new, *(split(new_state, name) for name in trees)
+    return new, *(_slot(new_state, slot) for slot in trees)
+
+
+def _slot(state: Tree, slot: str) -> Tree:
+    """Return the arrays of one slot, under "d" + key."""
+    return {key.removeprefix(f"{slot}."): a for key, a in state.items() if key.startswith(f"{slot}.")}
