@@ -17,7 +17,7 @@ from rnnx.training import evaluate as mean_loss
 
 @click.command()
 @run_argument
-@option("--start", "--prompt", default="", help="Start of every text.")
+@option("--start", "--prompt", default="", help="Beginning of every text.")
 @number("--temperature", type=FloatRange(0), default=1.0, help="Lower is more conservative; 0 is greedy.")
 @option("--greedy", is_flag=True, help="Always take the most likely character, as with temperature 0.")
 @option("--top-k", type=IntRange(1), help="Sample from this many most likely characters only.")
@@ -81,9 +81,9 @@ def evaluate(run: str, text: str | None, part: str, batch_size: int, **options: 
     with errors_as_messages():
         loaded, _ = load_characters(run, options["device"])
         if text is not None and (options["baseline"] or options["novelty"]):
-            raise ValueError("--baseline and --novelty use the run's own text and cannot be combined with --text")
+            raise ValueError("--baseline and --novelty use the run's own text; they cannot be combined with --text")
         if options["novelty"] and not is_lines(loaded):
-            raise ValueError("--novelty needs a model that was trained on lines")
+            raise ValueError("--novelty requires a model trained on lines")
         corpus = Settings.of(loaded).same_corpus(loaded) if text is None else _whole(text, loaded)
         dataset = corpus.validation if part == "validation" and corpus.validation else corpus.train
         # Parallel streams each start from a zero state; with a single one no context is lost.
@@ -168,14 +168,14 @@ def plot(run: str, text: str | None, format: str, output: str | None) -> None:  
 @option("--text", type=click.Path(dir_okay=False), help="UTF-8 text file, instead of --dataset.")
 @option("--dtype", type=Choice(["float32", "float64"]), default="float32", help="Floating-point type.")
 @option("--seed", type=IntRange(0), default=0, help="Random seed of the weights and the batches.")
-@option("--threads", type=IntRange(1), show_default="those of each library", help="Threads of each side.")
-@option("--output", type=click.Path(file_okay=False), default="compare", help="Folder for report and plot.")
+@option("--threads", type=IntRange(1), show_default="each library's default", help="Threads per side.")
+@option("--output", type=click.Path(file_okay=False), default="compare", help="Folder for the report and the plot.")
 def compare(peer: str, **options: Any) -> None:
     """Compare rnnx with Keras or PyTorch.
 
-    Trains the same model on all sides, from the same weights on the same batches, each side in a process of its own.
-    Reports losses, gradients, times and memory, and plots them. keras needs TensorFlow (pip install 'rnnx[keras]'),
-    torch needs PyTorch. The exit code is 1 if the sides do not agree.
+    Trains the same model with each library, from the same weights on the same batches, each in its own process.
+    Reports losses, gradients, times and memory, and plots them. keras requires TensorFlow (pip install 'rnnx[keras]'),
+    torch requires PyTorch. The exit code is 1 if the results do not agree.
     """
     with errors_as_messages():
         from rnnx.compare import run

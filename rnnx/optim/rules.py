@@ -1,7 +1,6 @@
 """The optimizer steps of the course: pure functions on dicts of arrays of any library."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from rnnx._core.arrays import Array
@@ -36,9 +35,8 @@ def update_parameters_with_sgd(
 
     Parameters
     ----------
-    parameters, grads : dict of str to array
+    parameters, grads, learning_rate
         As for `update_parameters_with_adam`.
-    learning_rate : float
 
     Returns
     -------
@@ -68,12 +66,11 @@ def update_parameters_with_momentum(
 
     Parameters
     ----------
-    parameters, grads : dict of str to array
+    parameters, grads, learning_rate
         As for `update_parameters_with_adam`.
     v : dict of str to array
         As returned by `initialize_velocity` or the previous call.
     beta : float, in [0, 1)
-    learning_rate : float
     nesterov : bool
 
     Returns
@@ -83,12 +80,10 @@ def update_parameters_with_momentum(
     return _step(_CourseMomentum(learning_rate, beta, nesterov), parameters, grads, v=v)
 
 
-@dataclass(frozen=True)
 class _CourseMomentum(Momentum):
     """Momentum that dampens every gradient by beta, which may be 0."""
 
-    def __post_init__(self) -> None:
-        Optimizer.__post_init__(self)
+    __post_init__ = Optimizer.__post_init__
 
     def _share(self, t: int) -> float:
         del t
@@ -114,14 +109,11 @@ def update_parameters_with_rmsprop(
 
     Parameters
     ----------
-    parameters, grads : dict of str to array
-        As for `update_parameters_with_adam`.
+    parameters, grads, learning_rate, epsilon
+        As for `update_parameters_with_adam`; the learning rate is the eta above.
     s : dict of str to array
         Mean squares, as returned by `initialize_velocity` or the previous call.
-    learning_rate : float
-        The eta above.
     alpha : float, in [0, 1)
-    epsilon : float
 
     Returns
     -------
@@ -167,10 +159,8 @@ def update_parameters_with_adam(
 
     Raises
     ------
-    ValueError
-        If a gradient is missing, a shape is wrong, or a hyper-parameter is out of range.
-    TypeError
-        If arrays come from different libraries, or do not hold real floating-point numbers.
+    ValueError, TypeError
+        As for `Optimizer.update`, and if a hyper-parameter is out of range.
     """
     return _step(Adam(learning_rate, beta1, beta2, epsilon), parameters, grads, t, v=v, s=s)
 
@@ -195,9 +185,10 @@ def update_parameters_with_adamw(
 
     Parameters
     ----------
-    parameters, grads, v, s, t
+    parameters, grads, v, s, t, learning_rate, beta1, beta2, epsilon
         As for `update_parameters_with_adam`.
-    learning_rate, beta1, beta2, epsilon, weight_decay : float
+    weight_decay : float
+        The lambda above.
 
     Returns
     -------

@@ -10,6 +10,7 @@ from rnnx.data import CORPORA, CharTokenizer, Corpus, make_corpus
 from rnnx.models import CharModel
 from rnnx.optim import CosineDecay, ExponentialDecay, LinearWarmup, Optimizer, StepDecay, optimizer_from_config
 from rnnx.training import checkpoint as checkpoints
+from rnnx.training.counters import total_steps
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,15 @@ class Settings:
         """
         values = checkpoint.training.get("settings")
         if not isinstance(values, Mapping) or not isinstance(checkpoint.model, CharModel):
-            raise ValueError("the checkpoint does not belong to a run of `rnnx train`")
+            raise ValueError("the checkpoint does not belong to a training run")
         names = {f.name for f in fields(cls)}
         if set(values) != names:
-            raise ValueError(f"the settings of a run are {sorted(names)}; got {sorted(values)}")
+            raise ValueError(f"the settings in the checkpoint must have the keys {sorted(names)}; got {sorted(values)}")
         return cls(**{**values, "hidden_size": tuple(values["hidden_size"])})
+
+    def select(self, *names: str) -> dict[str, Any]:
+        """Return some settings by name."""
+        return {name: getattr(self, name) for name in names}
 
     def name(self) -> str:
         """Return the name of the text."""
@@ -75,10 +80,8 @@ class Settings:
 
         Raises
         ------
-        ValueError
-            If the text has changed.
-        OSError
-            If the text cannot be read.
+        ValueError, OSError
+            If the text has changed or cannot be read.
         """
         try:
             corpus = self.corpus(checkpoint.tokenizer)
@@ -86,7 +89,7 @@ class Settings:
         except ValueError:  # for instance, the vocabulary lacks a character
             same = False
         if not same:
-            raise ValueError(f"{self.name()} is not the text that the run has been trained on")
+            raise ValueError(f"{self.name()} differs from the text that the run was trained on")
         return corpus
 
     def corpus(self, tokenizer: CharTokenizer | None = None) -> Corpus:
@@ -103,14 +106,10 @@ class Settings:
         return make_corpus(
             self.name(),
             Path(self.text) if self.text else CORPORA[self.dataset](),
-            by=self.by,
-            seq_length=self.seq_length,
-            seed=self.seed,
-            validation=self.validation,
-            split=self.split,
             oov_token="<UNK>" if rare else None,
             min_count=self.min_count if rare else 1,
             tokenizer=tokenizer,
+            **self.select("by", "seq_length", "seed", "validation", "split"),
         )
 
     def update_rule(self, n_batches: int) -> Optimizer:
@@ -121,7 +120,7 @@ class Settings:
         ValueError
             If a value is out of range.
         """
-        steps = min(self.iterations or sys.maxsize, (self.epochs or sys.maxsize) * n_batches)
+        steps = total_steps(self.epochs, self.iterations, n_batches)
 
         def every() -> int:
             return max(1, round(min(self.decay_every * n_batches, sys.maxsize)))

@@ -1,6 +1,5 @@
 """The training loop: an iterator over steps and evaluations that prints nothing."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +10,7 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx.data import Dataset, to_device_of
 from rnnx.models import Model
-from rnnx.training.counters import Limits
+from rnnx.training.counters import Limits, total_steps
 from rnnx.training.progress import Progress
 from rnnx.training.state import TrainingState
 
@@ -87,11 +86,11 @@ class Trainer(TrainingState):
         """
         limits = Limits(epochs, iterations, batch_size, evaluate_every, patience)
         if patience is not None and validation is None:
-            raise ValueError("`patience` needs `validation`")
+            raise ValueError("`patience` requires a `validation` set")
         self.settle()
         self._error, at = None, self.counters
         if at.batch_size not in (0, batch_size) and at.batch < train.n_batches(at.batch_size):
-            raise ValueError(f"`batch_size` must be {at.batch_size} until the epoch has ended; got {batch_size}")
+            raise ValueError(f"`batch_size` must stay {at.batch_size} until the end of the epoch; got {batch_size}")
         self._check_whole()
         train, validation = (to_device_of(dataset, self.model.parameters) for dataset in (train, validation))
         return self._run(train, validation, limits)
@@ -100,7 +99,7 @@ class Trainer(TrainingState):
         batch_size = limits.batch_size
         n_batches = train.n_batches(batch_size)
         if n_batches == 0:
-            raise ValueError("the training set is empty")
+            raise ValueError("`train` must hold at least one example")
         while True:
             if limits.evaluates(self.counters, n_batches):  # also if a resumed run stopped just before an evaluation
                 yield self._evaluated(validation, batch_size)
@@ -156,8 +155,8 @@ class Trainer(TrainingState):
     def _with_bar(self, items: Iterable[Progress], train: Dataset, options: Mapping[str, Any]) -> Iterator[Progress]:
         from tqdm import tqdm
 
-        epochs = options.get("epochs") or math.inf
-        steps = min(options.get("iterations") or math.inf, epochs * train.n_batches(options.get("batch_size", 32)))
+        n_batches = train.n_batches(options.get("batch_size", 32))
+        steps = total_steps(options.get("epochs"), options.get("iterations"), n_batches)
         with tqdm(total=steps, initial=self.step, unit="step") as bar:
             for progress in items:
                 if bar.update(0 if progress.evaluation else 1):  # True if redrawn; only then is the loss fetched
