@@ -267,7 +267,7 @@ def test_iterations_and_patience_can_be_extended(run):
     ok(run("train", "--resume", "out", "--epochs", 9, "--patience", 1))
     slow = ("--learning-rate", 1e-30, "--patience", 1, "--epochs", 9)
     ok(run("train", "--text", "names.txt", "--hidden-size", 8, *slow, "--output", "slow"))
-    assert "has run out of patience" in ok(run("train", "--resume", "slow"))
+    assert "was stopped by --patience" in ok(run("train", "--resume", "slow"))
     ok(run("train", "--resume", "slow", "--patience", 1))
     assert checkpoints.load_checkpoint("slow").training["counters"]["epoch"] == 3
 

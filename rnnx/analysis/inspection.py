@@ -82,7 +82,7 @@ def gradient_norms(caches: Any, ds_final: Any, ds: Sequence[Array | None] = (), 
     Parameters
     ----------
     caches, ds_final, ds
-        As for `state_gradients`.
+        As for `state_gradients`, with the same errors.
     per_example : bool
         Return one norm per example instead of one for all examples.
 
@@ -91,11 +91,6 @@ def gradient_norms(caches: Any, ds_final: Any, ds: Sequence[Array | None] = (), 
     norms : array, shape (T + 1,) or (m, T + 1)
         Euclidean norm of the result of `state_gradients`, over all states. It overflows or underflows only if the
         gradient itself does.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As for `state_gradients`.
     """
     return _norms(state_gradients(caches, ds_final, ds), (0,) if per_example else (0, 1))
 
@@ -121,7 +116,7 @@ def text_values(model: Any, tokenizer: Any, text: str) -> list[dict[str, Array]]
     ValueError
         If the text is too short or has a character that is not in the vocabulary.
     """
-    _, caches = _read(model, _indices(tokenizer, text, 1))
+    _, _, caches = _read(model, tokenizer, text)
     return [{name: values[:, 0, :] for name, values in gate_values(layer).items()} for layer in caches]
 
 
@@ -133,24 +128,17 @@ def text_gradient_norms(model: Any, tokenizer: Any, text: str) -> list[Array]:
     Parameters
     ----------
     model, tokenizer, text
-        As for `text_values`; at least two characters.
+        As for `text_values`, with the same errors; at least two characters.
 
     Returns
     -------
     layers : list of array, shape (len(text),)
         For each layer, the norm of the gradient with respect to its state after t characters.
-
-    Raises
-    ------
-    ValueError
-        As for `text_values`.
     """
-    indices = _indices(tokenizer, text, 2)
-    logits, caches = _read(model, indices[:, :-1])
+    target, logits, caches = _read(model, tokenizer, text, hold_out=1)
     weights = model.parameters["Wy"]
     xp, device = ns.common_namespace({"Wy": weights, "logits": logits})
-    target = xp.asarray(np.ascontiguousarray(indices[:, -1:]), device=device)
-    _, dz = softmax_cross_entropy(logits[:, :, -1:], target)
+    _, dz = softmax_cross_entropy(logits[:, :, -1:], xp.asarray(target, device=device))
     ds_final: Any = (xp.matrix_transpose(weights) @ dz[:, :, 0],)
     ds: tuple[Array | None, ...] = ()
     norms = []
@@ -161,19 +149,16 @@ def text_gradient_norms(model: Any, tokenizer: Any, text: str) -> list[Array]:
     return norms[::-1]
 
 
-def _indices(tokenizer: Any, text: str, least: int) -> np.ndarray:
-    """Return the indices of the characters, shape (1, T)."""
+def _read(model: Any, tokenizer: Any, text: str, hold_out: int = 0) -> tuple[np.ndarray, Array, list[Caches]]:
+    """Run a model on all but the last `hold_out` characters; return their indices, the logits, each layer's caches."""
     if not isinstance(text, str):
         raise TypeError(f"`text` must be a str; got {type(text).__name__}")
-    if len(text) < least:
-        raise ValueError(f"`text` must have at least {least} character{'s' * (least > 1)}; got {text!r}")
-    return np.asarray(tokenizer.encode(text))[None, :]
-
-
-def _read(model: Any, indices: np.ndarray) -> tuple[Array, list[Caches]]:
-    """Run a model on (m, T) indices; return the logits and the caches of each layer."""
-    logits, _, cache = model.forward(indices)
-    return logits, [forward for forward, *_ in cache.stack.layers]
+    if len(text) <= hold_out:
+        raise ValueError(f"`text` must have at least {hold_out + 1} character{'s' * hold_out}; got {text!r}")
+    indices = np.asarray(tokenizer.encode(text))[None, :]
+    end = len(text) - hold_out
+    logits, _, cache = model.forward(indices[:, :end])
+    return np.ascontiguousarray(indices[:, end:]), logits, [forward for forward, *_ in cache.stack.layers]
 
 
 def _owner(caches: Any) -> Caches:

@@ -89,7 +89,7 @@ class Display:
         """Print samples, the best loss, and what to do next."""
         folder = shlex.quote(str(self.run.folder))
         if self.run.trainer.step == self.first_step:
-            why = "has run out of patience" if self.run.out_of_patience() else "is already complete"
+            why = "was stopped by --patience" if self.run.out_of_patience() else "is complete"
             click.echo(f"nothing to do: the run {why}; extend it with --epochs, --iterations or --patience")
         click.echo("samples:")
         for text in self._samples(10):

@@ -13,6 +13,8 @@ from rnnx.data import CharTokenizer
 from rnnx.training import checkpoint as checkpoints
 
 POSITIVE = click.FloatRange(0, min_open=True)
+BELOW_ONE = click.FloatRange(0, 1, max_open=True)
+UP_TO_ONE = click.FloatRange(0, 1, min_open=True)
 FRACTION = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 
@@ -77,7 +79,7 @@ def number(*names: str, type: Any = POSITIVE, **options: Any) -> Any:  # noqa: A
 
 run_argument = click.argument("run", type=click.Path())
 device_option = click.option(
-    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help="Device to run on. cuda needs CuPy."
+    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help="Device to run on. cuda requires CuPy."
 )
 
 

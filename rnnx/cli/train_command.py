@@ -7,7 +7,7 @@ from click import Choice, FloatRange, IntRange, option
 from click.core import ParameterSource
 
 from rnnx.cli.display import Display
-from rnnx.cli.group import FRACTION, POSITIVE, device_option, errors_as_messages, number
+from rnnx.cli.group import BELOW_ONE, FRACTION, POSITIVE, UP_TO_ONE, device_option, errors_as_messages, number
 from rnnx.cli.interrupt import Interrupt
 from rnnx.data import CORPORA
 from rnnx.optim import OPTIMIZERS
@@ -66,7 +66,7 @@ def _setting(names: str, type: Any, help: str, **options: Any) -> Any:  # noqa: 
     default=",".join(map(str, Settings.hidden_size)),
 )
 @_setting("--num-layers", _COUNT, "Number of recurrent layers.")
-@_setting("--dropout", FloatRange(0, 1, max_open=True), "Dropout rate between layers.")
+@_setting("--dropout", BELOW_ONE, "Dropout rate between layers.")
 @_setting("--scheme", Choice(["keras", "torch", "course"]), "Initialization of the parameters.")
 @_setting("--dtype", Choice(["float32", "float64"]), "Floating-point type.")
 # training
@@ -75,7 +75,7 @@ def _setting(names: str, type: Any, help: str, **options: Any) -> Any:  # noqa: 
 @_setting("--batch-size", _COUNT, "Sequences per step.")
 @_setting("--optimizer", Choice([*OPTIMIZERS]), "Optimizer.")
 @_setting("--learning-rate", POSITIVE, "Learning rate.")
-@_setting("--momentum", FloatRange(0, 1, max_open=True), "Momentum, for momentum and nesterov.")
+@_setting("--momentum", BELOW_ONE, "Momentum of the momentum and nesterov optimizers.")
 @_setting("--weight-decay", FloatRange(0), "Weight decay.", show_default="the optimizer's")
 @_setting(
     "--decay",
@@ -83,7 +83,7 @@ def _setting(names: str, type: Any, help: str, **options: Any) -> Any:  # noqa: 
     "Learning-rate schedule. cosine spans the whole run and is recomputed when --resume extends it.",
 )
 @_setting("--decay-every", POSITIVE, "Epochs after which step and exponential decay multiply by --decay-factor.")
-@_setting("--decay-factor", FloatRange(0, 1, min_open=True), "Factor of step and exponential decay.")
+@_setting("--decay-factor", UP_TO_ONE, "Factor of step and exponential decay.")
 @_setting("--warmup", IntRange(0), "Steps over which the learning rate rises from zero.")
 @_setting("--clip-norm", POSITIVE, "Clip the global gradient norm to this value.")
 @_setting("--clip-value", POSITIVE, "Clip every gradient entry to this absolute value.")
@@ -101,7 +101,7 @@ def _setting(names: str, type: Any, help: str, **options: Any) -> Any:  # noqa: 
 @option("--output", type=click.Path(), show_default="runs/DATASET-CELL", help="Run folder.")
 @option("--resume", type=click.Path(), metavar="RUN", help="Resume the run in this folder.")
 @option("--sample-every", type=IntRange(0), default=3, help="Evaluations between samples; 0 samples only at the end.")
-@number("--temperature", type=FloatRange(0), default=0.8, help="Temperature of the samples.")
+@number("--temperature", type=FloatRange(0), default=0.8, help="Sampling temperature.")
 @number("--save-every", type=FloatRange(0), default=30.0, help="Seconds between checkpoints.")
 @device_option
 @option("--quiet", is_flag=True, help="Hide the progress bar.")

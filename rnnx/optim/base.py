@@ -1,12 +1,11 @@
 """The base class of optimizers."""
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import integer
-from rnnx.optim.checks import Checked, check_distinct, check_update
+from rnnx.optim.checks import Checked, Named, check_distinct, check_update
 from rnnx.optim.schedules import learning_rate_at
 
 Tree = dict[str, Array]
@@ -63,43 +62,18 @@ class Optimizer(Checked):
         return ()
 
     def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
-        """Return one parameter and its state after a step.
-
-        Parameters
-        ----------
-        p, g : array
-            The parameter and its gradient.
-        state : tuple of array
-            In the order of `slots`.
-        u : Update
-        """
+        """Return parameter p and its state after a step with gradient g; the state is in the order of `slots`."""
         raise NotImplementedError
 
-    def init(self, parameters: Mapping[str, Array]) -> Tree:
-        """Return the initial state.
-
-        Parameters
-        ----------
-        parameters : dict of str to array
-
-        Returns
-        -------
-        dict of str to array
-            Zeros like the parameters, with keys such as "v.dW".
-        """
+    def init(self, parameters: Named) -> Tree:
+        """Return the initial state: zeros like the parameters, with keys such as "v.dW"."""
         if not self.slots:
             return {}
         xp, _ = ns.common_namespace(parameters)
         return {f"{slot}.d{key}": xp.zeros_like(p) for slot in self.slots for key, p in parameters.items()}
 
     def update(
-        self,
-        parameters: Mapping[str, Array],
-        grads: Mapping[str, Array],
-        state: Mapping[str, Array],
-        t: int,
-        *,
-        in_place: bool = False,
+        self, parameters: Named, grads: Named, state: Named, t: int, *, in_place: bool = False
     ) -> tuple[Tree, Tree]:
         """Take one step.
 
@@ -148,3 +122,8 @@ class Optimizer(Checked):
             new[key], *moments = self.update_array(p, g, tuple(moments), Update(xp, rate, t, write))
             new_state.update(zip(names, moments, strict=True))
         return new, new_state
+
+
+def with_prefix(arrays: Named, prefix: str) -> Tree:
+    """Return the arrays whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}

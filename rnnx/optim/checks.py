@@ -9,6 +9,8 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_shape, integer, real
 
+Named = Mapping[str, Array]  # arrays by name
+
 positive = partial(real, interval="(0, inf)")
 not_negative = partial(real, interval="[0, inf)")
 below_one = partial(real, interval="[0, 1)")
@@ -45,9 +47,7 @@ def _checks(cls: Any) -> dict[str, Any]:
     return {field.name: hints[field.name].__metadata__[0] for field in fields(cls)}
 
 
-def check_update(
-    parameters: Mapping[str, Array], grads: Mapping[str, Array], state: Mapping[str, Array], slots: tuple[str, ...]
-) -> Any:
+def check_update(parameters: Named, grads: Named, state: Named, slots: tuple[str, ...]) -> Any:
     """Check that parameters, gradients and state match, and return their namespace."""
     missing = ["d" + key for key in parameters if "d" + key not in grads]
     if missing:
@@ -76,7 +76,7 @@ def check_update(
     return xp
 
 
-def check_dtypes(xp: Any, arrays: Mapping[str, Array], kinds: str | tuple[str, ...] = "real floating") -> None:
+def check_dtypes(xp: Any, arrays: Named, kinds: str | tuple[str, ...] = "real floating") -> None:
     """Raise unless all dtypes are of these kinds, as the array API names them."""
     for dtype in {a.dtype for a in arrays.values()}:  # usually one
         if not xp.isdtype(dtype, kinds):
@@ -84,12 +84,10 @@ def check_dtypes(xp: Any, arrays: Mapping[str, Array], kinds: str | tuple[str, .
             raise TypeError(f"`{name}` must hold real floating-point numbers; got {dtype}")
 
 
-def check_distinct(arrays: Mapping[str, Array]) -> None:
+def check_distinct(arrays: Named) -> None:
     """Raise if an array has two names: updating one in place would also change the other."""
     names: dict[int, str] = {}
     for name, array in arrays.items():
-        if id(array) in names:
-            raise ValueError(
-                f"`{names[id(array)]}` and `{name}` are the same array; an in-place update would change both"
-            )
-        names[id(array)] = name
+        first = names.setdefault(id(array), name)
+        if first != name:
+            raise ValueError(f"`{first}` and `{name}` are the same array; an in-place update would change both")

@@ -1,21 +1,20 @@
 """Gradient clipping for dicts of arrays of any library."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx.optim.base import Tree
-from rnnx.optim.checks import check_dtypes, positive
+from rnnx.optim.checks import Named, check_dtypes, positive
 
 
-def clip_by_value(grads: Mapping[str, Array], max_value: float) -> Tree:
+def clip_by_value(grads: Named, max_value: float) -> Tree:
     """Clip every element to [-max_value, max_value].
 
     Parameters
     ----------
     grads : dict of str to array
-    max_value : float, > 0
+    max_value : float > 0
 
     Returns
     -------
@@ -29,7 +28,7 @@ def clip_by_value(grads: Mapping[str, Array], max_value: float) -> Tree:
     return {key: ns.clip(xp, g, max_value) for key, g in grads.items()}
 
 
-def clip_by_norm(grads: Mapping[str, Array], max_norm: float) -> Tree:
+def clip_by_norm(grads: Named, max_norm: float) -> Tree:
     """Scale each gradient separately so that its norm is at most `max_norm` (Keras's clipnorm).
 
     Unlike `clip_by_global_norm`, this changes the direction of the step.
@@ -55,7 +54,7 @@ def clip_by_norm(grads: Mapping[str, Array], max_norm: float) -> Tree:
     return clipped
 
 
-def clip_by_global_norm(grads: Mapping[str, Array], max_norm: float) -> tuple[Tree, Array]:
+def clip_by_global_norm(grads: Named, max_norm: float) -> tuple[Tree, Array]:
     """Scale all gradients by one factor so that their global norm is at most `max_norm`.
 
     Pass only the gradients of the parameters, because dx and da0 would count too.
@@ -65,7 +64,7 @@ def clip_by_global_norm(grads: Mapping[str, Array], max_norm: float) -> tuple[Tr
     Parameters
     ----------
     grads : dict of str to array
-    max_norm : float, > 0
+    max_norm : float > 0
 
     Returns
     -------
@@ -82,7 +81,7 @@ def clip_by_global_norm(grads: Mapping[str, Array], max_norm: float) -> tuple[Tr
     return scale_to_norm(xp, grads, max_norm)
 
 
-def scale_to_norm(xp: Any, grads: Mapping[str, Array], max_norm: float) -> tuple[Tree, Array]:
+def scale_to_norm(xp: Any, grads: Named, max_norm: float) -> tuple[Tree, Array]:
     """Compute `clip_by_global_norm` without checks."""
     norm = _norm(xp, [g for g in grads.values() if 0 not in g.shape])
     scale = max_norm / xp.maximum(norm, xp.full_like(norm, max_norm))

@@ -41,10 +41,8 @@ def optimizer_from_config(config: Mapping[str, Any]) -> Any:
 
     Raises
     ------
-    ValueError
-        If a name or key is unknown, a key is missing, or a value is out of range.
-    TypeError
-        If `config` is not a mapping, or a value has the wrong type.
+    ValueError, TypeError
+        If a name or key is unknown, a key is missing, or a value is out of range or has the wrong type.
     """
     return _built("config", "name", config, OPTIMIZERS)
 

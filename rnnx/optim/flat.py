@@ -5,12 +5,12 @@ many short ones, with far fewer launches.
 """
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx.optim.base import Tree
+from rnnx.optim.checks import Named
 from rnnx.optim.optimizers import ELEMENTWISE
 
 _ALIGNMENT = 64  # elements; every array begins at an aligned position, for fast matrix products
@@ -48,7 +48,7 @@ class Joined:
         """Return whether these are the dicts of the last step."""
         return self._views[0] is parameters and self._views[1] is state
 
-    def gradients(self, gradients: Mapping[str, Array]) -> Tree:
+    def gradients(self, gradients: Named) -> Tree:
         """Join the gradients of the parameters."""
         return {f"d{_ALL}": self._join(gradients, "d{}")}
 
@@ -62,7 +62,7 @@ class Joined:
         self._views = self._split(parameters[_ALL]), {name: views[name] for name in names}
         return self._views
 
-    def _join(self, arrays: Mapping[str, Array], pattern: str = "{}") -> Array:
+    def _join(self, arrays: Named, pattern: str = "{}") -> Array:
         """Join the arrays whose names fill `pattern`, with zeros in the gaps."""
         pieces = []
         for name, shape in self._shapes.items():

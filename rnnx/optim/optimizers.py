@@ -49,14 +49,13 @@ class Momentum(Optimizer):
 
     Parameters
     ----------
-    learning_rate : float or schedule
+    learning_rate, weight_decay
+        As for `SGD`.
     momentum : float, in [0, 1)
     nesterov : bool
         Nesterov momentum; needs `momentum` > 0 and no dampening.
     dampening : float, in [0, 1)
         The d above; as in torch, the gradient of the first step is not dampened.
-    weight_decay : float
-        As for `SGD`.
     """
 
     learning_rate: LearningRate = 0.01
@@ -77,15 +76,11 @@ class Momentum(Optimizer):
 
     def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
         """See `Optimizer.update_array`."""
-        (v,), g, share = state, _decayed(p, g, self.weight_decay), self._share(u.t)
-        if share != 1:
-            g = share * g
+        (v,), g = state, _decayed(p, g, self.weight_decay)
+        if self.dampening and u.t > 1:
+            g = (1 - self.dampening) * g
         v = u.accumulate(v, self.momentum, g)
         return u.subtract(p, u.rate * (g + self.momentum * v if self.nesterov else v)), v
-
-    def _share(self, t: int) -> float:
-        """Return the factor of the gradient."""
-        return 1.0 if t == 1 else 1 - self.dampening
 
 
 @dataclass(frozen=True)
@@ -99,13 +94,10 @@ class RMSProp(Optimizer):
 
     Parameters
     ----------
-    learning_rate : float or schedule
-    alpha : float, in [0, 1)
-    epsilon : float
-    momentum : float, in [0, 1)
+    learning_rate, epsilon, weight_decay
+        As for `Adam`.
+    alpha, momentum : float, in [0, 1)
     centered : bool
-    weight_decay : float
-        As for `SGD`.
     """
 
     learning_rate: LearningRate = 0.001
@@ -142,7 +134,7 @@ class Adam(Optimizer):
     ----------
     learning_rate : float or schedule
     beta1, beta2 : float, in [0, 1)
-    epsilon : float
+    epsilon : float > 0
     weight_decay : float
         As for `SGD`; decoupled decay (`AdamW`) usually works better.
     """

@@ -1,57 +1,35 @@
 """The optimizer steps of the course: pure functions on dicts of arrays of any library."""
 
-from collections.abc import Mapping
 from typing import Any
 
-from rnnx._core.arrays import Array
-from rnnx.optim.base import Optimizer, Tree
+from rnnx.optim.base import Optimizer, Tree, with_prefix
+from rnnx.optim.checks import Named, below_one
 from rnnx.optim.optimizers import SGD, Adam, AdamW, Momentum, RMSProp
 
 
-def initialize_adam(parameters: Mapping[str, Array]) -> tuple[Tree, Tree]:
+def initialize_adam(parameters: Named) -> tuple[Tree, Tree]:
     """Return zero moment estimates v, s for Adam and AdamW; see `initialize_velocity`."""
     return initialize_velocity(parameters), initialize_velocity(parameters)
 
 
-def initialize_velocity(parameters: Mapping[str, Array]) -> Tree:
-    """Return zeros like the parameters: momentum's velocity, or RMSProp's mean square.
-
-    Parameters
-    ----------
-    parameters : dict of str to array
-
-    Returns
-    -------
-    dict of str to array
-        "d" + key for each parameter, with its shape and dtype.
-    """
-    return _slot(Momentum().init(parameters), "v")
+def initialize_velocity(parameters: Named) -> Tree:
+    """Return zeros like the parameters, under "d" + key: momentum's velocity, or RMSProp's mean square."""
+    return with_prefix(Momentum().init(parameters), "v.")
 
 
-def update_parameters_with_sgd(
-    parameters: Mapping[str, Array], grads: Mapping[str, Array], learning_rate: float = 0.01
-) -> Tree:
-    """Take one step of gradient descent, p - learning_rate * dp.
+def update_parameters_with_sgd(parameters: Named, grads: Named, learning_rate: float = 0.01) -> Tree:
+    """Take one step of gradient descent: return p - learning_rate * dp for every parameter p.
 
     Parameters
     ----------
     parameters, grads, learning_rate
         As for `update_parameters_with_adam`.
-
-    Returns
-    -------
-    parameters : dict of str to array
     """
     return SGD(learning_rate).update(parameters, grads, {}, 1)[0]
 
 
 def update_parameters_with_momentum(
-    parameters: Mapping[str, Array],
-    grads: Mapping[str, Array],
-    v: Mapping[str, Array],
-    beta: float = 0.9,
-    learning_rate: float = 0.01,
-    nesterov: bool = False,
+    parameters: Named, grads: Named, v: Named, beta: float = 0.9, learning_rate: float = 0.01, nesterov: bool = False
 ) -> tuple[Tree, Tree]:
     r"""Take one step of gradient descent with momentum, in the course's convention: v is a mean of gradients.
 
@@ -77,23 +55,21 @@ def update_parameters_with_momentum(
     -------
     parameters, v : dict of str to array
     """
-    return _step(_CourseMomentum(learning_rate, beta, nesterov), parameters, grads, v=v)
+    beta = below_one("beta", beta)
+    optimizer = _DampenedMomentum(learning_rate, beta, nesterov, dampening=beta)
+    return _step(optimizer, parameters, grads, 2, v=v)  # torch's rule does not dampen step 1
 
 
-class _CourseMomentum(Momentum):
-    """Momentum that dampens every gradient by beta, which may be 0."""
+class _DampenedMomentum(Momentum):
+    """Momentum that allows any `momentum` and `dampening` with `nesterov`."""
 
     __post_init__ = Optimizer.__post_init__
 
-    def _share(self, t: int) -> float:
-        del t
-        return 1 - self.momentum
-
 
 def update_parameters_with_rmsprop(
-    parameters: Mapping[str, Array],
-    grads: Mapping[str, Array],
-    s: Mapping[str, Array],
+    parameters: Named,
+    grads: Named,
+    s: Named,
     learning_rate: float = 0.001,
     alpha: float = 0.99,
     epsilon: float = 1e-8,
@@ -123,10 +99,10 @@ def update_parameters_with_rmsprop(
 
 
 def update_parameters_with_adam(
-    parameters: Mapping[str, Array],
-    grads: Mapping[str, Array],
-    v: Mapping[str, Array],
-    s: Mapping[str, Array],
+    parameters: Named,
+    grads: Named,
+    v: Named,
+    s: Named,
     t: int,
     learning_rate: float = 0.01,
     beta1: float = 0.9,
@@ -166,10 +142,10 @@ def update_parameters_with_adam(
 
 
 def update_parameters_with_adamw(
-    parameters: Mapping[str, Array],
-    grads: Mapping[str, Array],
-    v: Mapping[str, Array],
-    s: Mapping[str, Array],
+    parameters: Named,
+    grads: Named,
+    v: Named,
+    s: Named,
     t: int,
     learning_rate: float = 0.001,
     beta1: float = 0.9,
@@ -197,13 +173,7 @@ def update_parameters_with_adamw(
     return _step(AdamW(learning_rate, beta1, beta2, epsilon, weight_decay), parameters, grads, t, v=v, s=s)
 
 
-def _step(
-    optimizer: Optimizer,
-    parameters: Mapping[str, Array],
-    grads: Mapping[str, Array],
-    t: int = 1,
-    **trees: Mapping[str, Array],
-) -> Any:
+def _step(optimizer: Optimizer, parameters: Named, grads: Named, t: int = 1, **trees: Named) -> Any:
     """Take a step with the state passed and returned as one dict per slot."""
     state: Tree = {}
     for slot, tree in trees.items():
@@ -213,9 +183,4 @@ def _step(
             raise ValueError(f"`{slot}` must have the keys of {origin}(parameters); missing {missing}")
         state |= {f"{slot}.d{key}": tree["d" + key] for key in parameters}
     new, new_state = optimizer.update(parameters, grads, state, t)
-    return new, *(_slot(new_state, slot) for slot in trees)
-
-
-def _slot(state: Tree, slot: str) -> Tree:
-    """Return the arrays of one slot, under "d" + key."""
-    return {key.removeprefix(f"{slot}."): a for key, a in state.items() if key.startswith(f"{slot}.")}
+    return new, *(with_prefix(new_state, f"{slot}.") for slot in trees)

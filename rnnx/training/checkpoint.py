@@ -19,6 +19,7 @@ from rnnx._core.arrays import Array
 from rnnx._core.files import write_atomically
 from rnnx.data import CharTokenizer
 from rnnx.models import MODELS, Model
+from rnnx.optim.base import with_prefix
 
 FORMAT = "rnnx-checkpoint"
 VERSION = 1
@@ -87,7 +88,7 @@ def load_checkpoint(path: str | Path, *, xp: Any = None, device: Any = None) -> 
     OSError
         If the file cannot be read.
     """
-    path = file_of(path)
+    path = Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
     path.open("rb").close()  # `safe_open` does not distinguish a missing file from a bad one
     try:
         with safe_open(path, framework="numpy") as file:
@@ -104,27 +105,21 @@ def load_checkpoint(path: str | Path, *, xp: Any = None, device: Any = None) -> 
         raise ValueError(f"{path} is a damaged checkpoint: {error}") from None
 
 
-def file_of(path: str | Path) -> Path:
-    """Return the checkpoint in a run folder, or a file path unchanged."""
-    return Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
-
-
 def load_run(path: str | Path, xp: Any) -> Checkpoint:
     """Load a checkpoint file, or the checkpoint of a run folder; a folder without one is a ValueError."""
-    if Path(path).is_dir() and not file_of(path).exists():
+    if Path(path).is_dir() and not (Path(path) / FILE_NAME).exists():
         raise ValueError(f"{path} is not a run folder: it contains no {FILE_NAME}")
     return load_checkpoint(path, xp=xp)
 
 
 def _checkpoint(description: Mapping[str, Any], tensors: Mapping[str, np.ndarray], xp: Any, device: Any) -> Checkpoint:
-    parameters: dict[str, Array] = {}
-    rest: dict[str, Array] = {}
     for name, a in tensors.items():
         if a.dtype not in (np.float32, np.float64) or not np.isfinite(a).all():
             raise ValueError(f"{name} must hold finite float32 or float64 numbers")
-        of_model = name.startswith("model/")
-        array = (xp or np).asarray(a, **({} if device is None else {"device": device}))
-        (parameters if of_model else rest)[name.removeprefix("model/")] = array
+    keywords = {} if device is None else {"device": device}
+    arrays = {name: (xp or np).asarray(a, **keywords) for name, a in tensors.items()}
+    parameters = with_prefix(arrays, "model/")
+    rest = {name: a for name, a in arrays.items() if not name.startswith("model/")}
     kind, config, training = description["model"], description["config"], description["training"]
     if kind not in MODELS:
         raise ValueError(f"unknown model kind {kind!r}; known kinds are {sorted(MODELS)}")

@@ -33,7 +33,7 @@ class Counters:
         return replace(self, total=self.total + loss * count, smooth_loss=smooth, grad_norm=norm)
 
     def with_numbers_of(self, other: "Counters") -> "Counters":
-        """Take the sums and the last gradient norm of other counters."""
+        """Copy the losses and the gradient norm from other counters."""
         return replace(self, total=other.total, smooth_loss=other.smooth_loss, grad_norm=other.grad_norm)
 
     def after_evaluation(self, loss: float | None) -> "Counters":

@@ -41,14 +41,7 @@ class MetricsWriter:
         self._rows = csv.DictWriter(self._table, COLUMNS, lineterminator="\n")
 
     def write(self, progress: Progress, seconds: float) -> None:
-        """Append a line to each file.
-
-        Parameters
-        ----------
-        progress : Progress
-        seconds : float
-            Training time of this process; the time of earlier processes is added.
-        """
+        """Append a line to each file; `seconds` is the training time of this process, without that of earlier ones."""
         values = {**progress.as_dict(), "seconds": round(self.seconds + seconds, 3)}
         record = {name: values[name] for name in COLUMNS}
         self._lines.write(json.dumps(record) + "\n")
@@ -61,10 +54,8 @@ class MetricsWriter:
 
     def close(self) -> None:
         """Close both files."""
-        try:
+        with self._table:
             self._lines.close()
-        finally:
-            self._table.close()
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
@@ -77,10 +68,8 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 
     Raises
     ------
-    ValueError
-        If a line is damaged; the message gives its number.
-    OSError
-        If the file cannot be read.
+    ValueError, OSError
+        If a line is damaged (the message gives its number), or the file cannot be read.
     """
     return list(_records(Path(path) / "metrics.jsonl" if Path(path).is_dir() else Path(path), strict=True))
 

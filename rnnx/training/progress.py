@@ -11,7 +11,7 @@ from rnnx.training.counters import Counters
 
 
 class Numbers(NamedTuple):
-    """The numbers of a step, which may still be on a device."""
+    """The numbers of a step."""
 
     loss: float
     smooth_loss: float | None

@@ -119,31 +119,16 @@ class Run:
         return patience is not None and self.trainer.counters.since_best >= patience
 
     def train(self, save_every: float = 30.0) -> Generator[Progress, None, None]:
-        """Train to the end and write metrics; save regularly, at the end and on any error.
-
-        Parameters
-        ----------
-        save_every : float
-            Seconds between checkpoints.
-
-        Yields
-        ------
-        Progress
-        """
+        """Train to the end and write metrics; save every `save_every` seconds, at the end and on any error."""
         trainer = self.trainer
         limits = self.settings.select("epochs", "iterations", "batch_size", "evaluate_every", "patience")
         items = trainer.run(self.corpus.train, self.corpus.validation, **limits)
         self.folder.mkdir(parents=True, exist_ok=True)
         metrics = MetricsWriter(self.folder, trainer.step, trainer.counters.evaluated)
         started = saved = time.perf_counter()
-        newest: Progress | None = None
         unrecorded: deque[tuple[Progress, float]] = deque()  # the numbers of some are still on a device
 
         def record() -> None:
-            nonlocal newest
-            if newest is not None:
-                unrecorded.append((newest, time.perf_counter() - started))
-                newest = None
             while unrecorded and unrecorded[0][0].known:
                 progress, seconds = unrecorded[0]
                 metrics.write(progress, seconds)
@@ -152,15 +137,15 @@ class Run:
                 unrecorded.popleft()
 
         def record_all() -> None:
-            trainer.settle()  # steps without numbers after this were not done
+            trainer.settle()  # steps that still have no numbers were not applied
             record()
 
         with ExitStack() as last:  # all three run after any error, even if one of them fails
             last.callback(self.save)
             last.callback(metrics.close)
             last.callback(record_all)
-            for newest in items:
-                progress = newest
+            for progress in items:
+                unrecorded.append((progress, time.perf_counter() - started))
                 record()
                 if time.perf_counter() - saved >= save_every:
                     record_all()

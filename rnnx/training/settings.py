@@ -52,13 +52,7 @@ class Settings:
 
     @classmethod
     def of(cls, checkpoint: checkpoints.Checkpoint) -> "Settings":
-        """Read the settings of a run from its checkpoint.
-
-        Raises
-        ------
-        ValueError
-            If the checkpoint does not belong to a run, or a name is missing or unknown.
-        """
+        """Read the settings of a run from its checkpoint; raise ValueError if it has none, or other names."""
         values = checkpoint.training.get("settings")
         if not isinstance(values, Mapping) or not isinstance(checkpoint.model, CharModel):
             raise ValueError("the checkpoint does not belong to a training run")
@@ -76,13 +70,7 @@ class Settings:
         return Path(self.text).stem if self.text else self.dataset
 
     def same_corpus(self, checkpoint: checkpoints.Checkpoint) -> Corpus:
-        """Rebuild the datasets that a checkpoint was trained on.
-
-        Raises
-        ------
-        ValueError, OSError
-            If the text has changed or cannot be read.
-        """
+        """Rebuild the datasets of a checkpoint; raise ValueError if the text has changed, OSError if unreadable."""
         try:
             corpus = self.corpus(checkpoint.tokenizer)
             same = corpus.fingerprint == checkpoint.training.get("fingerprint")
@@ -93,13 +81,7 @@ class Settings:
         return corpus
 
     def corpus(self, tokenizer: CharTokenizer | None = None) -> Corpus:
-        """Make the datasets, with the tokenizer of a trained model if given.
-
-        Raises
-        ------
-        ValueError, OSError
-            As for `rnnx.data.make_corpus`.
-        """
+        """Make the datasets, with the tokenizer of a trained model if given; errors are those of `make_corpus`."""
         if not self.text and self.dataset not in CORPORA:
             raise ValueError(f"`dataset` must be one of {sorted(CORPORA)}; got {self.dataset!r}")
         rare = tokenizer is None and self.min_count > 1
@@ -113,13 +95,7 @@ class Settings:
         )
 
     def update_rule(self, n_batches: int) -> Optimizer:
-        """Return the optimizer, for epochs of n_batches batches.
-
-        Raises
-        ------
-        ValueError
-            If a value is out of range.
-        """
+        """Return the optimizer, for epochs of n_batches batches; raise ValueError if a value is out of range."""
         steps = total_steps(self.epochs, self.iterations, n_batches)
 
         def every() -> int:
@@ -136,10 +112,8 @@ class Settings:
         if not 0 <= self.warmup < steps:
             raise ValueError(f"`warmup` must be at least 0 and below the {steps} steps of the run; got {self.warmup}")
         rate = schedules[self.decay]()
-        config: dict[str, Any] = {
-            "name": self.optimizer,
-            "learning_rate": LinearWarmup(rate, self.warmup) if self.warmup else rate,
-        }
+        rate = LinearWarmup(rate, self.warmup) if self.warmup else rate
+        config: dict[str, Any] = {"name": self.optimizer, "learning_rate": rate}
         if self.optimizer in ("momentum", "nesterov"):
             config["momentum"] = self.momentum
         if self.weight_decay is not None:

@@ -17,6 +17,7 @@ from rnnx._core.arrays import Array
 from rnnx._core.checks import integer, real
 from rnnx.models import Masks, Step
 from rnnx.optim import Joined, clip_by_value, learning_rate_at
+from rnnx.optim.base import with_prefix
 from rnnx.optim.clipping import scale_to_norm
 from rnnx.training.counters import Counters
 from rnnx.training.progress import Numbers, PendingSteps, Progress, check_finite
@@ -164,10 +165,7 @@ class TrainingState:
     def state(self) -> tuple[dict[str, Any], Arrays]:
         """Return everything except the model and the settings: plain values, and arrays by name.
 
-        Raises
-        ------
-        ValueError
-            If an update was interrupted, so that the arrays belong to no step.
+        Raises ValueError if an update was interrupted, so that the arrays belong to no step.
         """
         self._check_whole()
         self.settle()
@@ -178,15 +176,9 @@ class TrainingState:
     def restore(self, values: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
         """Continue from the result of `state`, bit-identical to an uninterrupted run.
 
-        Raises
-        ------
-        ValueError
-            If the state does not match the model and the optimizer.
+        Raises ValueError if the state does not match the model and the optimizer.
         """
-        optimizer, states = (
-            {key.removeprefix(prefix): a for key, a in arrays.items() if key.startswith(prefix)}
-            for prefix in ("optimizer/", "state/")
-        )
+        optimizer, states = (with_prefix(arrays, prefix) for prefix in ("optimizer/", "state/"))
         expected = self.optimizer.init(self.model.parameters)
         if {k: tuple(a.shape) for k, a in optimizer.items()} != {k: tuple(a.shape) for k, a in expected.items()}:
             raise ValueError("the optimizer state in `arrays` does not match the model and the optimizer")

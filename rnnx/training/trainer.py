@@ -26,11 +26,11 @@ class Trainer(TrainingState):
     model : Model
     optimizer : object
         With ``init``, ``update`` and ``learning_rate``, like the classes in `rnnx.optim`.
-    clip_norm : float, optional
+    clip_norm : float > 0, optional
         Maximum global norm of the gradients.
-    clip_value : float, optional
+    clip_value : float > 0, optional
         Maximum absolute value of a gradient element; applied after `clip_norm`.
-    seed : int
+    seed : int >= 0
         Seed for the order of batches and for dropout.
     shuffle : bool
         False keeps the batches in dataset order.
@@ -40,11 +40,6 @@ class Trainer(TrainingState):
         Update NumPy parameters and optimizer state in place: bit-identical, and faster. The trainer then works on its
         own copies, and the next step overwrites the arrays in ``model.parameters``, so copy what you want to keep.
         Otherwise, and in other libraries, every step makes new arrays.
-
-    Raises
-    ------
-    ValueError
-        If a number is out of range.
     """
 
     def run(
@@ -58,7 +53,9 @@ class Trainer(TrainingState):
         evaluate_every: int | None = None,
         patience: int | None = None,
     ) -> Iterator[Progress]:
-        """Train from the current state until the run has a total number of epochs or steps.
+        """Train from the current state until the run reaches a total number of epochs or steps.
+
+        Yields a `Progress` after every step and every evaluation.
 
         Parameters
         ----------
@@ -70,11 +67,6 @@ class Trainer(TrainingState):
             Steps between evaluations; default: an epoch. The run also ends with an evaluation.
         patience : int, optional
             Stop after this many consecutive evaluations without a better validation loss.
-
-        Yields
-        ------
-        Progress
-            After every step and every evaluation.
 
         Raises
         ------
@@ -147,8 +139,7 @@ class Trainer(TrainingState):
         progress, callbacks = None, list(callbacks)
         items: Iterable[Progress] = self.run(train, validation, **options)
         for progress in self._with_bar(items, train, options) if progress_bar else items:
-            answers = [callback(self, progress) for callback in callbacks]
-            if any(answer is True for answer in answers):
+            if True in [callback(self, progress) is True for callback in callbacks]:  # all of them are called
                 break
         return progress
 
@@ -175,13 +166,7 @@ class Trainer(TrainingState):
 
 
 def evaluate(model: Model, dataset: Dataset, batch_size: int) -> float:
-    """Return the mean loss of a model over a dataset, without dropout.
-
-    Returns
-    -------
-    float
-        In the model's unit; nats per character for a character model.
-    """
+    """Return the mean loss of a model over a dataset, without dropout: nats per character for a character model."""
     losses, counts = [], []
     states: dict[str, Array] = {}
     for batch in dataset.batches(batch_size):
