@@ -37,8 +37,8 @@ def update_parameters_with_momentum(
 
         v \leftarrow \beta v + (1 - \beta) g, \qquad \theta \leftarrow \theta - \alpha v
 
-    and with `nesterov` :math:`\theta \leftarrow \theta - \alpha (\beta v + (1 - \beta) g)`, with the new v. The
-    convention of torch, in which v is a sum, is that of `Momentum`.
+    and with `nesterov` :math:`\theta \leftarrow \theta - \alpha (\beta v + (1 - \beta) g)`, with the new v.
+    `Momentum` follows torch's convention, in which v is a sum.
 
     Source: B. T. Polyak, 1964; Nesterov form: I. Sutskever et al., ICML 2013.
 
@@ -61,7 +61,7 @@ def update_parameters_with_momentum(
 
 
 class _DampenedMomentum(Momentum):
-    """Momentum that allows any `momentum` and `dampening` with `nesterov`."""
+    """Momentum that allows `nesterov` with dampening and with `momentum` = 0."""
 
     __post_init__ = Optimizer.__post_init__
 

@@ -119,7 +119,10 @@ class Run:
         return patience is not None and self.trainer.counters.since_best >= patience
 
     def train(self, save_every: float = 30.0) -> Generator[Progress, None, None]:
-        """Train to the end and write metrics; save every `save_every` seconds, at the end and on any error."""
+        """Train to the end, writing metrics and yielding each `Progress`.
+
+        Saves every `save_every` seconds, at the end and on any error.
+        """
         trainer = self.trainer
         limits = self.settings.select("epochs", "iterations", "batch_size", "evaluate_every", "patience")
         items = trainer.run(self.corpus.train, self.corpus.validation, **limits)
