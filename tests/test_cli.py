@@ -54,7 +54,7 @@ def test_train_and_sample(run, cell, tmp_path):
     assert out.count("validation ") == 2 + 1
     assert "samples:" in out
     folder = tmp_path / "runs" / f"names-{cell}"
-    assert f"the run is in runs/names-{cell}" in out
+    assert f"run saved in runs/names-{cell}" in out
     assert sorted(p.name for p in folder.iterdir()) == [
         "best.safetensors",
         "metrics.csv",
@@ -139,7 +139,7 @@ def test_evaluate(run, by):
     if by == "lines":
         assert "lines sampled at temperature 1" in ok(run("evaluate", "out", "--novelty", 20))
     else:
-        assert "--novelty needs a model that was trained on lines" in run("evaluate", "out", "--novelty", 20)[2]
+        assert "--novelty requires a model trained on lines" in run("evaluate", "out", "--novelty", 20)[2]
 
 
 @pytest.mark.slow
@@ -177,16 +177,16 @@ def test_user_mistakes_are_one_line(run, tmp_path):
         (["train", "--reset-after"], "`reset_after` is an option of the GRU; got it for 'lstm'"),
         (["train", "--warmup", "100000"], "`warmup` must be at least 0 and below the"),
         (["train", "--resume", "nowhere"], "Error: nowhere"),
-        (["train", "--resume", "."], "is not the folder of a run"),
-        (["train", "--resume", ""], "--resume is empty"),
-        (["train", "--text", ""], "--text is empty"),
+        (["train", "--resume", "."], "is not a run folder"),
+        (["train", "--resume", ""], "--resume must not be empty"),
+        (["train", "--text", ""], "--text must not be empty"),
         (["train", "--text", "names.txt", "--dataset", "dinos"], "--text and --dataset cannot be combined"),
         (["train", "--dropout", "0.5"], "`dropout` is applied between layers"),
         (["train", "--hidden-size", "100000000"], "too large for this machine"),
         (["train", "--seq-length", "1" + 30 * "0"], "Invalid value for '--seq-length'"),
         (["train", "--device", "cuda"], "Error: `device` 'cuda'"),
         (["sample", "nowhere"], "Error: nowhere: No such file or directory"),
-        (["sample", "."], "is not the folder of a run"),
+        (["sample", "."], "is not a run folder"),
         (["sample", "names.txt"], "Error: names.txt is not a checkpoint, or is damaged"),
         (["sample", "names.txt", "--temperature", "-1"], "Invalid value for '--temperature'"),
         (["evaluate", "names.txt"], "is not a checkpoint"),
@@ -237,7 +237,7 @@ def test_resume(run, tmp_path):
     ok(run("train", "--text", "names.txt", *SMALL, "--output", "whole", "--epochs", 4))
     ok(run("train", "--text", "names.txt", *SMALL, "--output", "parts"))
     out = ok(run("train", "--resume", "parts", "--epochs", 4))
-    assert ", from step " in out
+    assert ", resuming after step " in out
     assert (tmp_path / "parts/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
     assert (tmp_path / "parts/best.safetensors").read_bytes() == (tmp_path / "whole/best.safetensors").read_bytes()
     assert _without_times("parts") == _without_times("whole")
@@ -252,10 +252,8 @@ def test_resume(run, tmp_path):
     (tmp_path / "names.txt").write_text(NAMES + "\nnewosaurus")
     assert "best validation loss" in ok(run("train", "--resume", "parts", "--text", "moved.txt"))
     (tmp_path / "moved.txt").write_text(NAMES + "\nnewosaurus")
-    assert (
-        "moved is not the text that the run has been trained on" in run("train", "--resume", "parts", "--epochs", 6)[2]
-    )
-    assert "already holds a run" in run("train", "--output", "parts")[2]
+    assert "moved differs from the text that" in run("train", "--resume", "parts", "--epochs", 6)[2]
+    assert "already contains a run" in run("train", "--output", "parts")[2]
 
 
 def _without_times(folder):
@@ -269,7 +267,7 @@ def test_iterations_and_patience_can_be_extended(run):
     ok(run("train", "--resume", "out", "--epochs", 9, "--patience", 1))
     slow = ("--learning-rate", 1e-30, "--patience", 1, "--epochs", 9)
     ok(run("train", "--text", "names.txt", "--hidden-size", 8, *slow, "--output", "slow"))
-    assert "has reached its patience" in ok(run("train", "--resume", "slow"))
+    assert "was stopped by --patience" in ok(run("train", "--resume", "slow"))
     ok(run("train", "--resume", "slow", "--patience", 1))
     assert checkpoints.load_checkpoint("slow").training["counters"]["epoch"] == 3
 

@@ -159,7 +159,7 @@ def test_any_size(n_a, m, n_steps, name, ragged):
         ((np.ones((4, 2)),), ValueError, r"`da_final` must have shape \(n_a, m\) = \(4, 3\); got \(4, 2\)"),
         (((None, np.ones(4)),), ValueError, r"`dc_final` must have shape"),
         ((np.ones((4, 3)), (np.ones((4, 3, 2)),)), ValueError, r"`da` must have shape \(n_a, m, T_x\) = \(4, 3, 5\)"),
-        (((None, None),), ValueError, "`ds_final` must hold the gradient of at least one state"),
+        (((None, None),), ValueError, "`ds_final` and `ds` must hold at least one gradient"),
         (([np.ones((4, 3))] * 3,), ValueError, "`ds_final` must hold at most one array per state"),
         (("grad",), TypeError, "`da_final` must be an array"),
     ],
@@ -173,9 +173,7 @@ def test_wrong_cotangents(plain, rng, arguments, error, message):
 def test_wrong_caches(plain, rng):
     problem = make_problem(rnnx.CELLS["lstm"], rng)
     for wrong in (None, [1, 2], ([], problem.x), rnnx.lstm_cell_forward):
-        with pytest.raises(
-            TypeError, match="`caches` must be the caches of a sequence, as a forward function returns them; got"
-        ):
+        with pytest.raises(TypeError, match="`caches` must be the caches of a sequence, from a forward function; got"):
             inspection.gate_values(wrong)
     _, _, caches = run(problem, keep_caches=False)
     with pytest.raises(ValueError, match="keep_caches=False"):

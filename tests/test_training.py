@@ -150,7 +150,7 @@ def test_an_interrupted_update_is_noticed(monkeypatch):
     assert not trainer.whole
     monkeypatch.undo()
     for go_on in (lambda: run(trainer, corpus, epochs=1), trainer.state):
-        with pytest.raises(ValueError, match="an update was interrupted halfway"):
+        with pytest.raises(ValueError, match="the last update was interrupted"):
             go_on()
     _, other = make_trainer()
     trainer.restore(*other.state())
@@ -186,7 +186,7 @@ def test_arrays_of_others_are_not_modified():
 def test_the_batch_size_stays_within_an_epoch():
     corpus, trainer = make_trainer()
     run(trainer, corpus, iterations=2)
-    with pytest.raises(ValueError, match="`batch_size` must be 8 until the epoch has ended; got 4"):
+    with pytest.raises(ValueError, match="`batch_size` must stay 8 until the end of the epoch; got 4"):
         run(trainer, corpus, epochs=2, batch_size=4)
     run(trainer, corpus, epochs=1)
     run(trainer, corpus, epochs=2, batch_size=4)
@@ -268,7 +268,7 @@ def test_single_examples_and_order():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "one of `epochs` and `iterations` must be given"),
+        ({}, "`epochs` or `iterations` is required"),
         ({"epochs": 0}, "`epochs` must be an integer of at least 1; got 0"),
         ({"epochs": 1.5}, "`epochs` must be an integer of at least 1; got 1.5"),
         ({"epochs": 1, "batch_size": 0}, "`batch_size` must be an integer of at least 1; got 0"),
@@ -285,9 +285,9 @@ def test_a_state_that_does_not_match_is_refused():
     _, trainer = make_trainer()
     values, arrays = trainer.state()
     other = Trainer(CharModel(5, 3, seed=0), Adam())
-    with pytest.raises(ValueError, match="the state of the optimizer does not match"):
+    with pytest.raises(ValueError, match="the optimizer state in `arrays` does not match"):
         other.restore(values, arrays)
-    with pytest.raises(ValueError, match="the counters of a run are"):
+    with pytest.raises(ValueError, match="`values` must have the keys"):
         trainer.restore({"step": 1}, arrays)
     with pytest.raises(ValueError, match="`clip_norm` must be a positive number; got 0"):
         make_trainer(clip_norm=0)
@@ -317,7 +317,7 @@ def test_metrics(tmp_path):
     assert [r["step"] for r in kept] == [1, 2, 3, 4]
     assert kept[-1]["seconds"] == kept[-2]["seconds"] + 1.0
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nfoo\n')
-    with pytest.raises(ValueError, match=r"metrics.jsonl, line 1: not a record of metrics"):
+    with pytest.raises(ValueError, match=r"metrics.jsonl, line 1: not a metrics record"):
         read_metrics(tmp_path)
     MetricsWriter(tmp_path, after_step=9).close()  # a resumed run keeps the lines before the damage
     assert read_metrics(tmp_path) == []

@@ -82,7 +82,7 @@ def gradient_norms(caches: Any, ds_final: Any, ds: Sequence[Array | None] = (), 
     Parameters
     ----------
     caches, ds_final, ds
-        As for `state_gradients`.
+        As for `state_gradients`, with the same errors.
     per_example : bool
         Return one norm per example instead of one for all examples.
 
@@ -91,15 +91,8 @@ def gradient_norms(caches: Any, ds_final: Any, ds: Sequence[Array | None] = (), 
     norms : array, shape (T + 1,) or (m, T + 1)
         Euclidean norm of the result of `state_gradients`, over all states. It overflows or underflows only if the
         gradient itself does.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As for `state_gradients`.
     """
-    gradients = list(state_gradients(caches, ds_final, ds).values())
-    xp, _ = ns.common_namespace({"gradients": gradients[0]})
-    return _norms(xp, xp.concat(gradients, axis=0), (0,) if per_example else (0, 1))
+    return _norms(state_gradients(caches, ds_final, ds), (0,) if per_example else (0, 1))
 
 
 def text_values(model: Any, tokenizer: Any, text: str) -> list[dict[str, Array]]:
@@ -121,9 +114,9 @@ def text_values(model: Any, tokenizer: Any, text: str) -> list[dict[str, Array]]
     Raises
     ------
     ValueError
-        If the text is empty or has a character that is not in the vocabulary.
+        If the text is too short or has a character that is not in the vocabulary.
     """
-    _, caches = _read(model, _indices(tokenizer, text, 1))
+    _, _, caches = _read(model, tokenizer, text)
     return [{name: values[:, 0, :] for name, values in gate_values(layer).items()} for layer in caches]
 
 
@@ -134,51 +127,38 @@ def text_gradient_norms(model: Any, tokenizer: Any, text: str) -> list[Array]:
 
     Parameters
     ----------
-    model : CharModel
-    tokenizer : CharTokenizer
-        The model's tokenizer.
-    text : str
-        At least two characters.
+    model, tokenizer, text
+        As for `text_values`, with the same errors; at least two characters.
 
     Returns
     -------
     layers : list of array, shape (len(text),)
         For each layer, the norm of the gradient with respect to its state after t characters.
-
-    Raises
-    ------
-    ValueError
-        If the text is too short or has a character that is not in the vocabulary.
     """
-    indices = _indices(tokenizer, text, 2)
-    logits, caches = _read(model, indices[:, :-1])
+    target, logits, caches = _read(model, tokenizer, text, hold_out=1)
     weights = model.parameters["Wy"]
     xp, device = ns.common_namespace({"Wy": weights, "logits": logits})
-    target = xp.asarray(np.ascontiguousarray(indices[:, -1:]), device=device)
-    _, dz = softmax_cross_entropy(logits[:, :, -1:], target)
+    _, dz = softmax_cross_entropy(logits[:, :, -1:], xp.asarray(target, device=device))
     ds_final: Any = (xp.matrix_transpose(weights) @ dz[:, :, 0],)
     ds: tuple[Array | None, ...] = ()
     norms = []
     for layer in reversed(caches):
         gradients, dx = _walk_back(layer, ds_final, ds, inputs=layer is not caches[0])
-        norms.append(_norms(xp, xp.concat(list(gradients.values()), axis=0), (0, 1)))
+        norms.append(_norms(gradients, (0, 1)))
         ds_final, ds = (), (dx,)
     return norms[::-1]
 
 
-def _indices(tokenizer: Any, text: str, least: int) -> np.ndarray:
-    """Return the indices of the characters, shape (1, T)."""
+def _read(model: Any, tokenizer: Any, text: str, hold_out: int = 0) -> tuple[np.ndarray, Array, list[Caches]]:
+    """Run a model on all but the last `hold_out` characters; return their indices, the logits, each layer's caches."""
     if not isinstance(text, str):
         raise TypeError(f"`text` must be a str; got {type(text).__name__}")
-    if len(text) < least:
-        raise ValueError(f"`text` must have at least {least} character{'s' * (least > 1)}; got {text!r}")
-    return np.asarray(tokenizer.encode(text))[None, :]
-
-
-def _read(model: Any, indices: np.ndarray) -> tuple[Array, list[Caches]]:
-    """Run a model on (m, T) indices; return the logits and the caches of each layer."""
-    logits, _, cache = model.forward(indices)
-    return logits, [forward for forward, *_ in cache.stack.layers]
+    if len(text) <= hold_out:
+        raise ValueError(f"`text` must have at least {hold_out + 1} character{'s' * hold_out}; got {text!r}")
+    indices = np.asarray(tokenizer.encode(text))[None, :]
+    end = len(text) - hold_out
+    logits, _, cache = model.forward(indices[:, :end])
+    return np.ascontiguousarray(indices[:, end:]), logits, [forward for forward, *_ in cache.stack.layers]
 
 
 def _owner(caches: Any) -> Caches:
@@ -186,9 +166,7 @@ def _owner(caches: Any) -> Caches:
     if isinstance(caches, tuple | list) and len(caches) == 2 and isinstance(caches[0], Steps):
         return caches[0].caches
     if not isinstance(caches, Caches):
-        raise TypeError(
-            f"`caches` must be the caches of a sequence, as a forward function returns them; got {caches!r:.80}"
-        )
+        raise TypeError(f"`caches` must be the caches of a sequence, from a forward function; got {caches!r:.80}")
     return caches
 
 
@@ -217,12 +195,11 @@ def _cotangents(
     """Check and convert to one dtype: the tape, the cotangents of the final states, and those added at each step."""
     xp, m, n_a = tape.xp, tape.m, tape.n_a
     ds_final = ds_final if isinstance(ds_final, tuple | list) else (ds_final,)
-    named = arguments.by_state("ds_final", ds_final, cell, "d{}_final") | arguments.by_state(
-        "ds", tuple(ds), cell, "d{}"
-    )
+    named = arguments.by_state("ds_final", ds_final, cell, "d{}_final")
+    named |= arguments.by_state("ds", tuple(ds), cell, "d{}")
     given = {name: d for name, d in named.items() if d is not None}
     if not given:
-        raise ValueError("`ds_final` must hold the gradient of at least one state; got None for all of them")
+        raise ValueError("`ds_final` and `ds` must hold at least one gradient; got None for every state")
     ns.common_namespace({"caches": tape.states[0], **given})
     for name, d in given.items():
         final = name.endswith("_final")
@@ -232,18 +209,19 @@ def _cotangents(
     tape = tape.astype(dtype)
     zeros = xp.zeros_like(xp.matrix_transpose(tape.states[0][0, :, :]))
     at_end = tuple(zeros if (d := named[f"d{s}_final"]) is None else ns.astype(xp, d, dtype) for s in cell.states)
-    return tape, at_end, tuple(_entering(tape, named[f"d{s}"]) for s in cell.states)
+    entering = tuple(  # there is no output past an example's end
+        None if (d := named[f"d{s}"]) is None else layout.zero_past_end(xp, ns.astype(xp, d, dtype), tape.lengths)
+        for s in cell.states
+    )
+    return tape, at_end, entering
 
 
-def _entering(tape: Tape, d: Array | None) -> Array | None:
-    """Return the cotangents added at each step (n_a, m, T), zero past an example's end, where there is no output."""
-    return None if d is None else layout.zero_past_end(tape.xp, ns.astype(tape.xp, d, tape.dtype), tape.lengths)
-
-
-def _norms(xp: Any, gradients: Array, axes: tuple[int, ...]) -> Array:
-    """Return Euclidean norms over some axes, scaled so that no square overflows or underflows."""
-    if 0 in gradients.shape:  # no examples: the norm is 0
-        return xp.sum(gradients, axis=axes)
-    largest = xp.max(xp.abs(gradients), axis=axes, keepdims=True)
+def _norms(gradients: States, axes: tuple[int, ...]) -> Array:
+    """Return Euclidean norms of all states over some axes, scaled so that no square overflows or underflows."""
+    xp, _ = ns.common_namespace(gradients)
+    all_states = xp.concat(list(gradients.values()), axis=0)
+    if 0 in all_states.shape:  # no examples: the norm is 0
+        return xp.sum(all_states, axis=axes)
+    largest = xp.max(xp.abs(all_states), axis=axes, keepdims=True)
     scale = xp.where(largest > 0, largest, xp.ones_like(largest))
-    return xp.squeeze(scale, axis=axes) * xp.sqrt(xp.sum((gradients / scale) ** 2, axis=axes))
+    return xp.squeeze(scale, axis=axes) * xp.sqrt(xp.sum((all_states / scale) ** 2, axis=axes))

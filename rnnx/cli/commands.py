@@ -8,7 +8,7 @@ import click
 from click import Choice, FloatRange, IntRange, option
 
 from rnnx.analysis.ngram import NGram
-from rnnx.cli.group import device_option, errors_as_messages, is_lines, load_characters, number, run_argument
+from rnnx.cli.group import UP_TO_ONE, device_option, errors_as_messages, is_lines, load_characters, number, run_argument
 from rnnx.data import CORPORA, Corpus, Dataset, make_corpus
 from rnnx.models import generation
 from rnnx.training import Checkpoint, Settings
@@ -17,26 +17,20 @@ from rnnx.training import evaluate as mean_loss
 
 @click.command()
 @run_argument
-@option("--start", "--prompt", default="", help="Start of every text.")
+@option("--start", "--prompt", default="", help="Text that every sample begins with.")
 @number("--temperature", type=FloatRange(0), default=1.0, help="Lower is more conservative; 0 is greedy.")
 @option("--greedy", is_flag=True, help="Always take the most likely character, as with temperature 0.")
-@option("--top-k", type=IntRange(1), help="Sample from this many most likely characters only.")
-@number(
-    "--top-p",
-    type=FloatRange(0, 1, min_open=True),
-    help="Sample from the most likely characters with this total probability only.",
-)
+@option("--top-k", type=IntRange(1), help="Sample only from this many most likely characters.")
+@number("--top-p", type=UP_TO_ONE, help="Sample only from the most likely characters with this total probability.")
 @option("-n", "--number", type=IntRange(1), default=1, help="Number of texts.")
 @option("--length", type=IntRange(1), show_default="60 for lines, otherwise 500", help="Maximum number of characters.")
-@option(
-    "--stop", show_default="end of line for lines, otherwise none", help="Stop a text at this character. '' for none."
-)
+@option("--stop", show_default="newline for lines, otherwise none", help="Stop a text at this character; '' for none.")
 @option("--seed", type=IntRange(0), help="Random seed. Same seed, same texts.")
 @device_option
 def sample(run: str, start: str, number: int, length: int | None, greedy: bool, **options: Any) -> None:
     """Sample texts from a trained model.
 
-    RUN is the folder of a run or a checkpoint file.
+    RUN is a run folder or a checkpoint file.
 
     \b
     Example:
@@ -62,7 +56,7 @@ def sample(run: str, start: str, number: int, length: int | None, greedy: bool, 
 @click.command()
 @run_argument
 @option("--text", type=click.Path(dir_okay=False), help="Evaluate on all of this file instead of the run's text.")
-@option("--part", type=Choice(["validation", "train"]), default="validation", help="Part of the run's text.")
+@option("--part", type=Choice(["validation", "train"]), default="validation", help="Part of the run's text to use.")
 @option("--batch-size", type=IntRange(1), default=64, help="Sequences per batch.")
 @option("--baseline", type=IntRange(1, 12), help="Also evaluate n-gram models up to this order, fitted to the text.")
 @option("--novelty", type=IntRange(1), help="Sample this many lines and count those not in the training part.")
@@ -72,7 +66,7 @@ def sample(run: str, start: str, number: int, length: int | None, greedy: bool, 
 def evaluate(run: str, text: str | None, part: str, batch_size: int, **options: Any) -> None:
     """Measure the loss of a trained model.
 
-    Optionally also the loss of n-gram models, and the novelty of sampled lines.
+    Can also measure the loss of n-gram models and the novelty of sampled lines.
 
     \b
     Example:
@@ -81,9 +75,9 @@ def evaluate(run: str, text: str | None, part: str, batch_size: int, **options: 
     with errors_as_messages():
         loaded, _ = load_characters(run, options["device"])
         if text is not None and (options["baseline"] or options["novelty"]):
-            raise ValueError("--baseline and --novelty use the run's own text and cannot be combined with --text")
+            raise ValueError("--baseline and --novelty use the run's own text; they cannot be combined with --text")
         if options["novelty"] and not is_lines(loaded):
-            raise ValueError("--novelty needs a model that was trained on lines")
+            raise ValueError("--novelty requires a model trained on lines")
         corpus = Settings.of(loaded).same_corpus(loaded) if text is None else _whole(text, loaded)
         dataset = corpus.validation if part == "validation" and corpus.validation else corpus.train
         # Parallel streams each start from a zero state; with a single one no context is lost.
@@ -130,7 +124,7 @@ def _lines_of(dataset: Dataset | None, corpus: Corpus) -> set[str]:
 @run_argument
 @option("--text", show_default="a sample from the model", help="Input text for the plots.")
 @option("--format", type=Choice(["png", "svg"]), default="png", help="Image format.")
-@option("--output", type=click.Path(file_okay=False), show_default="RUN", help="Parent of the plots folder.")
+@option("--output", type=click.Path(file_okay=False), show_default="RUN", help="Folder for the subfolder plots.")
 def plot(run: str, text: str | None, format: str, output: str | None) -> None:  # noqa: A002
     """Plot a run.
 
@@ -168,14 +162,14 @@ def plot(run: str, text: str | None, format: str, output: str | None) -> None:  
 @option("--text", type=click.Path(dir_okay=False), help="UTF-8 text file, instead of --dataset.")
 @option("--dtype", type=Choice(["float32", "float64"]), default="float32", help="Floating-point type.")
 @option("--seed", type=IntRange(0), default=0, help="Random seed of the weights and the batches.")
-@option("--threads", type=IntRange(1), show_default="those of each library", help="Threads of each side.")
-@option("--output", type=click.Path(file_okay=False), default="compare", help="Folder for report and plot.")
+@option("--threads", type=IntRange(1), show_default="each library's default", help="Threads per side.")
+@option("--output", type=click.Path(file_okay=False), default="compare", help="Folder for the report and the plot.")
 def compare(peer: str, **options: Any) -> None:
     """Compare rnnx with Keras or PyTorch.
 
-    Trains the same model on all sides, from the same weights on the same batches, each side in a process of its own.
-    Reports losses, gradients, times and memory, and plots them. keras needs TensorFlow (pip install 'rnnx[keras]'),
-    torch needs PyTorch. The exit code is 1 if the sides do not agree.
+    Trains the same model in both libraries, from the same weights on the same batches, each in its own process.
+    Reports losses, gradients, times and memory, and plots them. keras requires TensorFlow (pip install 'rnnx[keras]'),
+    torch requires PyTorch. The exit code is 1 if the results do not agree.
     """
     with errors_as_messages():
         from rnnx.compare import run

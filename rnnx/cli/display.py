@@ -1,6 +1,5 @@
 """What ``rnnx train`` prints."""
 
-import math
 import shlex
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import rnnx
 from rnnx.cli.interrupt import Interrupt
 from rnnx.models.generation import sample
 from rnnx.training import Progress, Run
+from rnnx.training.counters import total_steps
 
 
 class Display:
@@ -30,17 +30,16 @@ class Display:
         engine = rnnx.engine_for(*model.parameters.values())
         click.echo(run.corpus.summary())
         click.echo(f"{repr(model.stack).strip('<>')}, {model.n_parameters:,} parameters, {engine} engine", nl=False)
-        click.echo(f", from step {run.trainer.step} on" if run.trainer.step else "")
+        click.echo(f", resuming after step {run.trainer.step}" if run.trainer.step else "")
         if engine == "cpu":
-            click.echo("compiling (takes a few seconds the first time on a machine) ...")
+            click.echo("compiling (takes a few seconds on first use) ...")
             rnnx.warm_up(model.cell, dtypes=(run.settings.dtype,))
 
     def train(self, interrupt: Interrupt) -> None:
         """Train to the end or until an interrupt, with a progress bar on a terminal."""
         settings, trainer = self.run.settings, self.run.trainer
         n_batches = self.run.corpus.train.n_batches(settings.batch_size)
-        epochs = math.inf if settings.epochs is None else settings.epochs * n_batches
-        steps = min(epochs, settings.iterations or math.inf)
+        steps = total_steps(settings.epochs, settings.iterations, n_batches)
         disable = True if self.options["quiet"] else None  # None: only on a terminal
         items = self.run.train(self.options["save_every"])
         with tqdm(total=steps, initial=trainer.step, unit="step", disable=disable, leave=False) as bar:
@@ -81,25 +80,23 @@ class Display:
 
     def interrupted(self) -> None:
         """Print how to resume."""
-        click.echo(f"stopped in epoch {self.run.trainer.epoch}; ", nl=False)
+        what_next = "no step was completed"
         if self.run.trainer.step:
-            click.echo(f"resume with: rnnx train --resume {shlex.quote(str(self.run.folder))}")
-        else:
-            click.echo("no step was completed")
+            what_next = f"resume with: rnnx train --resume {shlex.quote(str(self.run.folder))}"
+        click.echo(f"stopped in epoch {self.run.trainer.epoch}; {what_next}")
 
     def finish(self) -> None:
         """Print samples, the best loss, and what to do next."""
         folder = shlex.quote(str(self.run.folder))
         if self.run.trainer.step == self.first_step:
-            limit = "its patience" if self.run.out_of_patience() else "its last step"
-            click.echo(f"nothing to do: the run has reached {limit}; ", nl=False)
-            click.echo("extend it with --epochs, --iterations or --patience")
+            why = "was stopped by --patience" if self.run.out_of_patience() else "is complete"
+            click.echo(f"nothing to do: the run {why}; extend it with --epochs, --iterations or --patience")
         click.echo("samples:")
         for text in self._samples(10):
             click.echo("    " + text.replace("\n", "\n    "))
         best = self.run.trainer.counters.best_loss
         click.echo(f"best validation loss {best:.4f} nats per character ({self.run.corpus.split})")
-        click.echo(f"{time.perf_counter() - self.started:.0f} s; the run is in {folder}")
+        click.echo(f"{time.perf_counter() - self.started:.0f} s; run saved in {folder}")
         start = f"--start {shlex.quote(letters)} " if (letters := self._example_start()) else ""
         click.echo(f"more samples: rnnx sample {folder} {start}--temperature 0.8; plots: rnnx plot {folder}")
 

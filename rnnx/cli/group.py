@@ -3,7 +3,6 @@
 import contextlib
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import click
@@ -14,15 +13,15 @@ from rnnx.data import CharTokenizer
 from rnnx.training import checkpoint as checkpoints
 
 POSITIVE = click.FloatRange(0, min_open=True)
+BELOW_ONE = click.FloatRange(0, 1, max_open=True)
+UP_TO_ONE = click.FloatRange(0, 1, min_open=True)
 FRACTION = click.FloatRange(0, 1, min_open=True, max_open=True)
 
 
 class Group(click.Group):
-    """A group that lists its commands in the order in which they were added."""
+    """A command group whose help lists the commands in the order in which they were added."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the command names in that order."""
-        del ctx
+    def list_commands(self, _ctx: click.Context) -> list[str]:  # noqa: D102
         return list(self.commands)
 
 
@@ -80,18 +79,15 @@ def number(*names: str, type: Any = POSITIVE, **options: Any) -> Any:  # noqa: A
 
 run_argument = click.argument("run", type=click.Path())
 device_option = click.option(
-    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help="Device to run on. cuda needs CuPy."
+    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help="Device to run on. cuda requires CuPy."
 )
 
 
 def load_characters(run: str, device: str = "cpu") -> tuple[checkpoints.Checkpoint, CharTokenizer]:
-    """Load the checkpoint and tokenizer of a character model, or raise ValueError or OSError if there is none."""
-    path = Path(run)
-    if path.is_dir() and not checkpoints.file_of(path).exists():
-        raise ValueError(f"{path} is not the folder of a run: it contains no {checkpoints.FILE_NAME}")
-    loaded = checkpoints.load_checkpoint(path, xp=by_device(device))
+    """Load a character model's checkpoint and tokenizer; raise ValueError or OSError if there is none."""
+    loaded = checkpoints.load_run(run, by_device(device))
     if loaded.tokenizer is None or loaded.model.kind != "characters":
-        raise ValueError(f"{path} does not contain a character model")
+        raise ValueError(f"{run} does not contain a character model")
     return loaded, loaded.tokenizer
 
 

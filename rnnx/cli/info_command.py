@@ -1,7 +1,7 @@
 """The command ``rnnx info``."""
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from typing import Any
 
 import click
@@ -13,13 +13,7 @@ from rnnx.cli.group import errors_as_messages, load_characters
 from rnnx.engines import engines_of
 from rnnx.training import Settings
 
-# Array libraries, and the packages that provide them.
-_LIBRARIES = {
-    "numpy": ("numpy",),
-    "cupy": ("cupy-cuda13x", "cupy-cuda12x", "cupy-cuda11x", "cupy"),
-    "torch": ("torch",),
-    "jax": ("jax",),
-}
+_LIBRARIES = ("numpy", "cupy", "torch", "jax")
 _OTHERS = ("numba", "llvmlite", "array-api-compat", "safetensors", "matplotlib", "tensorflow")
 _NOT_INSTALLED = "not installed"
 
@@ -27,7 +21,7 @@ _NOT_INSTALLED = "not installed"
 @click.command()
 @click.argument("run", type=click.Path(), required=False)
 def info(run: str | None) -> None:
-    """Describe this machine or a run.
+    """Show information about this machine or a run.
 
     Without RUN: array libraries and their engines, devices, versions. With RUN: the model, its text, its progress and
     its settings.
@@ -52,25 +46,24 @@ def _machine() -> list[tuple[str, Any]]:
         ("cpu", f"{max_threads()} threads"),
         *cuda_lines(),
         ("object cache", cache_directory() or "none"),
-        *((package, _version(package) or _NOT_INSTALLED) for package in _OTHERS),
+        *((package, _version(package)) for package in _OTHERS),
     ]
 
 
 def _library(library: str) -> str:
-    """Return the version and engines of an array library."""
-    found = [(package, found) for package in _LIBRARIES[library] if (found := _version(package))]
-    if not found:
+    """Return the version and engines of an array library; the package of CuPy has another name."""
+    packages = dict.fromkeys(packages_distributions().get(library, ()))
+    if not packages:
         return _NOT_INSTALLED
-    versions = ", ".join(found if package == library else f"{found} ({package})" for package, found in found)
+    versions = ", ".join(version(p) if p == library else f"{version(p)} ({p})" for p in packages)
     return f"{versions}; engines: {', '.join(engines_of(library))}"
 
 
 def _version(package: str) -> str:
-    """Return the version of a package, or "" if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
-        return ""
+        return _NOT_INSTALLED
 
 
 def _about(run: str) -> list[tuple[str, Any]]:

@@ -7,7 +7,7 @@ from click import Choice, FloatRange, IntRange, option
 from click.core import ParameterSource
 
 from rnnx.cli.display import Display
-from rnnx.cli.group import FRACTION, device_option, errors_as_messages, number
+from rnnx.cli.group import BELOW_ONE, FRACTION, POSITIVE, UP_TO_ONE, device_option, errors_as_messages, number
 from rnnx.cli.interrupt import Interrupt
 from rnnx.data import CORPORA
 from rnnx.optim import OPTIMIZERS
@@ -16,7 +16,7 @@ from rnnx.training import Run, Settings, free_folder
 INTERRUPTED = 130  # the shells' exit code for a program stopped by Ctrl-C
 _ON_RESUME = ("epochs", "iterations", "patience", "evaluate_every", "text")  # settings that --resume may change
 _NOT_SETTINGS = ("resume", "output", "device", "sample_every", "temperature", "save_every", "quiet")
-_POSITIVE_INT = IntRange(1)
+_COUNT = IntRange(1)
 
 
 def _widths(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, ...]:
@@ -27,89 +27,84 @@ def _widths(_context: click.Context, _parameter: click.Parameter, value: str) ->
     return tuple(map(int, parts))
 
 
+def _setting(names: str, type: Any, help: str, **options: Any) -> Any:  # noqa: A002
+    """Declare an option for the setting of the same name, with its default."""
+    declare = number if isinstance(type, FloatRange) else option
+    first, *others = names.split()
+    default = getattr(Settings, first.removeprefix("--").replace("-", "_"))
+    return declare(first, *others, **{"type": type, "help": help, "default": default, **options})
+
+
 @click.command()
 # data
-@option("--dataset", type=Choice([*CORPORA]), default="dinos", help="Built-in text.")
-@option("--text", type=click.Path(dir_okay=False), help="UTF-8 text file to train on, of any size.")
-@option(
+@_setting("--dataset", Choice([*CORPORA]), "Built-in text.")
+@_setting("--text", click.Path(dir_okay=False), "UTF-8 text file to train on, of any size.")
+@_setting(
     "--by",
-    type=Choice(["auto", "lines", "windows", "streams"]),
-    default="auto",
-    help="How to split the text into sequences. lines: one sequence per line. windows: pieces of the text. streams: "
-    "the text in order, with the state carried from batch to batch (truncated BPTT). auto: lines if it is a list, "
+    Choice(["auto", "lines", "windows", "streams"]),
+    "How to split the text into sequences. lines: one sequence per line. windows: pieces of the text. streams: the "
+    "text in order, with the state carried from batch to batch (truncated BPTT). auto: lines if the text is a list, "
     "otherwise windows.",
 )
-@option("--seq-length", type=IntRange(1, 10**9), default=64, help="Characters per window, or per step of streams.")
-@option(
+@_setting("--seq-length", IntRange(1, 10**9), "Characters per window, or per step of streams.")
+@_setting(
     "--split",
-    type=Choice(["tail", "blocks"]),
-    default="tail",
-    help="What to hold out of windows and streams. tail: the end of the text. blocks: the end of each of ten blocks.",
+    Choice(["tail", "blocks"]),
+    "What to hold out of windows and streams. tail: the end of the text. blocks: the end of each of ten blocks.",
 )
-@number("--validation", type=FRACTION, default=0.1, help="Fraction of the text held out for validation.")
-@option("--min-count", type=_POSITIVE_INT, default=1, help="Treat characters that occur less often as unknown.")
+@_setting("--validation", FRACTION, "Fraction of the text held out for validation.")
+@_setting("--min-count", _COUNT, "Treat characters that occur less often as unknown.")
 # model
-@option("--cell", "--model", type=Choice(["rnn", "lstm", "gru"]), default="lstm", help="Recurrent cell.")
-@option("--reset-after", is_flag=True, help="Use the GRU of PyTorch and Keras instead of the course's.")
-@option(
-    "--hidden-size",
-    "--rnn-size",
+@_setting("--cell --model", Choice(["rnn", "lstm", "gru"]), "Recurrent cell.")
+@option("--reset-after", is_flag=True, help="Use the GRU variant of PyTorch and Keras instead of the course's.")
+@_setting(
+    "--hidden-size --rnn-size",
+    str,
+    "Units per layer; 256,128 for unequal layers.",
     callback=_widths,
     metavar="INTEGERS",
-    default="128",
-    help="Units per layer; 256,128 for unequal layers.",
+    default=",".join(map(str, Settings.hidden_size)),
 )
-@option("--num-layers", type=_POSITIVE_INT, default=1, help="Number of recurrent layers.")
-@number("--dropout", type=FloatRange(0, 1, max_open=True), default=0.0, help="Dropout rate between layers.")
-@option(
-    "--scheme",
-    type=Choice(["keras", "torch", "course"]),
-    default="keras",
-    help="Initialization of the parameters.",
-)
-@option("--dtype", type=Choice(["float32", "float64"]), default="float32", help="Floating-point type.")
+@_setting("--num-layers", _COUNT, "Number of recurrent layers.")
+@_setting("--dropout", BELOW_ONE, "Dropout rate between layers.")
+@_setting("--scheme", Choice(["keras", "torch", "course"]), "Initialization of the parameters.")
+@_setting("--dtype", Choice(["float32", "float64"]), "Floating-point type.")
 # training
-@option("--epochs", type=_POSITIVE_INT, show_default=str(Settings.epochs), help="Passes over the text.")
-@option("--iterations", type=_POSITIVE_INT, help="Training steps, instead of --epochs.")
-@option("--batch-size", type=_POSITIVE_INT, default=16, help="Sequences per step.")
-@option("--optimizer", type=Choice([*OPTIMIZERS]), default="adam", help="Optimizer.")
-@number("--learning-rate", default=0.003, help="Learning rate.")
-@number("--momentum", type=FloatRange(0, 1, max_open=True), default=0.9, help="Momentum, for momentum and nesterov.")
-@number("--weight-decay", type=FloatRange(0), show_default="that of the optimizer", help="Weight decay.")
-@option(
+@_setting("--epochs", _COUNT, "Passes over the text.", default=None, show_default=str(Settings.epochs))
+@_setting("--iterations", _COUNT, "Training steps, instead of --epochs.")
+@_setting("--batch-size", _COUNT, "Sequences per step.")
+@_setting("--optimizer", Choice([*OPTIMIZERS]), "Optimizer.")
+@_setting("--learning-rate", POSITIVE, "Learning rate.")
+@_setting("--momentum", BELOW_ONE, "Momentum of the momentum and nesterov optimizers.")
+@_setting("--weight-decay", FloatRange(0), "Weight decay.", show_default="the optimizer's")
+@_setting(
     "--decay",
-    type=Choice(["none", "step", "exponential", "cosine"]),
-    default="none",
-    help="Learning-rate schedule. With cosine, the schedule spans the whole run and is recomputed when --resume "
-    "extends it.",
+    Choice(["none", "step", "exponential", "cosine"]),
+    "Learning-rate schedule. cosine spans the whole run and is recomputed when --resume extends it.",
 )
-@number("--decay-every", default=1.0, help="Epochs in which step and exponential decay apply --decay-factor.")
-@number(
-    "--decay-factor", type=FloatRange(0, 1, min_open=True), default=0.5, help="Factor of step and exponential decay."
-)
-@option("--warmup", type=IntRange(0), default=0, help="Steps over which the learning rate rises from zero.")
-@number("--clip-norm", default=5.0, help="Clip the global gradient norm to this value.")
-@number("--clip-value", help="Clip every gradient entry to this absolute value.")
-@option("--patience", type=_POSITIVE_INT, help="Stop after this many evaluations without improvement.")
-@option(
+@_setting("--decay-every", POSITIVE, "Epochs after which step and exponential decay multiply by --decay-factor.")
+@_setting("--decay-factor", UP_TO_ONE, "Factor of step and exponential decay.")
+@_setting("--warmup", IntRange(0), "Steps over which the learning rate rises from zero.")
+@_setting("--clip-norm", POSITIVE, "Clip the global gradient norm to this value.")
+@_setting("--clip-value", POSITIVE, "Clip every gradient entry to this absolute value.")
+@_setting("--patience", _COUNT, "Stop after this many evaluations without improvement.")
+@_setting(
     "--segment-length",
-    type=IntRange(0),
-    help="Save memory on long sequences: store one state per this many steps and recompute the rest during backward. "
-    "0 chooses the length that needs the least memory. The gradients are the same.",
+    IntRange(0),
+    "Save memory on long sequences: store one state per this many steps and recompute the rest during backward. "
+    "0 picks the length that needs the least memory. The gradients are the same.",
 )
-@option("--seed", type=IntRange(0), default=0, help="Random seed. Same seed, same result, bit for bit.")
+@_setting("--seed", IntRange(0), "Random seed. Same seed, same result, bit for bit.")
 @option("--deterministic", is_flag=True, help="Keep the batches in text order instead of shuffling.")
+@_setting("--evaluate-every", _COUNT, "Steps between evaluations.", show_default="one epoch")
 # run
-@option("--output", type=click.Path(), show_default="runs/DATASET-CELL", help="Folder of the run.")
+@option("--output", type=click.Path(), show_default="runs/DATASET-CELL", help="Run folder.")
 @option("--resume", type=click.Path(), metavar="RUN", help="Resume the run in this folder.")
-@option("--evaluate-every", type=_POSITIVE_INT, show_default="one epoch", help="Steps between evaluations.")
-@option(
-    "--sample-every", type=IntRange(0), default=3, help="Evaluations between samples; 0 for samples at the end only."
-)
-@number("--temperature", type=FloatRange(0), default=0.8, help="Temperature of the samples.")
+@option("--sample-every", type=IntRange(0), default=3, help="Evaluations between samples; 0 samples only at the end.")
+@number("--temperature", type=FloatRange(0), default=0.8, help="Sampling temperature.")
 @number("--save-every", type=FloatRange(0), default=30.0, help="Seconds between checkpoints.")
 @device_option
-@option("--quiet", is_flag=True, help="Do not show a progress bar.")
+@option("--quiet", is_flag=True, help="Hide the progress bar.")
 @click.pass_context
 def train(context: click.Context, /, **options: Any) -> None:
     """Train a character model.
@@ -126,7 +121,7 @@ def train(context: click.Context, /, **options: Any) -> None:
     with errors_as_messages(), Interrupt() as interrupt:
         for name in ("text", "resume", "output"):
             if options[name] == "":
-                raise ValueError(f"--{name} is empty")
+                raise ValueError(f"--{name} must not be empty")
         run = _started(context, options) if options["resume"] is None else _resumed(context, options)
         display = Display(run, options)
         display.describe()

@@ -1,13 +1,48 @@
 """The base class of optimizers."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import integer
-from rnnx.optim.apply import Arrays, Tree, Update, apply_rule, zeros
-from rnnx.optim.checks import Checked
+from rnnx.optim.checks import Checked, Named, check_distinct, check_update
 from rnnx.optim.schedules import learning_rate_at
+
+Tree = dict[str, Array]
+Arrays = tuple[Array, ...]
+
+
+class Update(NamedTuple):
+    """A step, and whether it writes to the parameters and state.
+
+    With `write`, arrays are updated in place where the library allows it (in JAX, augmented assignment makes a new
+    array); otherwise no input is written to. Both ways are bit-identical.
+    """
+
+    xp: Any
+    rate: float
+    t: int
+    write: bool
+
+    def scale(self, a: Array, factor: float) -> Array:
+        """Return factor * a."""
+        if not self.write:
+            return a * factor
+        a *= factor
+        return a
+
+    def accumulate(self, a: Array, factor: float, term: Array) -> Array:
+        """Return factor * a + term."""
+        a = self.scale(a, factor)
+        a += term
+        return a
+
+    def subtract(self, p: Array, step: Array) -> Array:
+        """Return p - step."""
+        if not self.write:
+            return p - step
+        p -= step
+        return p
 
 
 class Optimizer(Checked):
@@ -27,40 +62,18 @@ class Optimizer(Checked):
         return ()
 
     def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
-        """Return one parameter and its state after a step.
-
-        Parameters
-        ----------
-        p, g : array
-            The parameter and its gradient.
-        state : tuple of array
-            In the order of `slots`.
-        u : Update
-        """
+        """Return parameter p and its state after a step with gradient g; the state is in the order of `slots`."""
         raise NotImplementedError
 
-    def init(self, parameters: Mapping[str, Array]) -> Tree:
-        """Return the initial state.
-
-        Parameters
-        ----------
-        parameters : dict of str to array
-
-        Returns
-        -------
-        dict of str to array
-            Zeros like the parameters, with keys such as "v.dW".
-        """
-        return zeros(parameters, self.slots)
+    def init(self, parameters: Named) -> Tree:
+        """Return the initial state: zeros like the parameters, with keys such as "v.dW"."""
+        if not self.slots:
+            return {}
+        xp, _ = ns.common_namespace(parameters)
+        return {f"{slot}.d{key}": xp.zeros_like(p) for slot in self.slots for key, p in parameters.items()}
 
     def update(
-        self,
-        parameters: Mapping[str, Array],
-        grads: Mapping[str, Array],
-        state: Mapping[str, Array],
-        t: int,
-        *,
-        in_place: bool = False,
+        self, parameters: Named, grads: Named, state: Named, t: int, *, in_place: bool = False
     ) -> tuple[Tree, Tree]:
         """Take one step.
 
@@ -90,5 +103,27 @@ class Optimizer(Checked):
             Before anything is written, if a gradient is missing, a shape, dtype or library does not match, or the state
             belongs to another optimizer or other parameters. (An interrupt can leave an in-place update incomplete.)
         """
+        t, slots = integer("t", t), self.slots
         rate = learning_rate_at(self.learning_rate, t)
-        return apply_rule(self.update_array, self.slots, rate, integer("t", t), parameters, grads, state, in_place)
+        xp = check_update(parameters, grads, state, slots)
+        if in_place:
+            check_distinct({**parameters, **{"d" + key: grads["d" + key] for key in parameters}, **state})
+        new: Tree = {}
+        new_state: Tree = {}
+        for key in parameters:
+            names = [f"{slot}.d{key}" for slot in slots]
+            arrays = [parameters[key], *[state[name] for name in names]]
+            # NumPy arrays may be read-only; arrays without flags are not.
+            write = in_place and False not in [getattr(getattr(a, "flags", None), "writeable", True) for a in arrays]
+            if not write and not arrays[0].shape:  # NumPy would return scalars for 0-d arrays
+                arrays, write = [ns.owned_copy(xp, a) for a in arrays], True
+            p, *moments = arrays
+            g = ns.astype(xp, grads["d" + key], p.dtype)
+            new[key], *moments = self.update_array(p, g, tuple(moments), Update(xp, rate, t, write))
+            new_state.update(zip(names, moments, strict=True))
+        return new, new_state
+
+
+def with_prefix(arrays: Named, prefix: str) -> Tree:
+    """Return the arrays whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}

@@ -9,6 +9,8 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_shape, integer, real
 
+Named = Mapping[str, Array]  # arrays by name
+
 positive = partial(real, interval="(0, inf)")
 not_negative = partial(real, interval="[0, inf)")
 below_one = partial(real, interval="[0, 1)")
@@ -45,38 +47,36 @@ def _checks(cls: Any) -> dict[str, Any]:
     return {field.name: hints[field.name].__metadata__[0] for field in fields(cls)}
 
 
-def check_update(
-    parameters: Mapping[str, Array], grads: Mapping[str, Array], state: Mapping[str, Array], slots: tuple[str, ...]
-) -> Any:
+def check_update(parameters: Named, grads: Named, state: Named, slots: tuple[str, ...]) -> Any:
     """Check that parameters, gradients and state match, and return their namespace."""
     missing = ["d" + key for key in parameters if "d" + key not in grads]
     if missing:
         raise ValueError(f"`grads` must hold a gradient for every parameter; missing {missing}")
-    slot_of = {f"{slot}.d{key}": key for slot in slots for key in parameters}
-    if slot_of.keys() != state.keys():
-        lacking, unknown = [k for k in slot_of if k not in state], [k for k in state if k not in slot_of]
-        found = ", ".join(f"{word} {keys}" for word, keys in (("missing", lacking), ("unknown", unknown)) if keys)
-        raise ValueError(f"`state` must be what init or the previous update returned; {found}")
+    expected = {f"{slot}.d{key}" for slot in slots for key in parameters}
+    if expected != state.keys():
+        missing, unknown = sorted(expected - state.keys()), sorted(state.keys() - expected)
+        raise ValueError(f"`state` must have the keys of init(parameters); missing {missing}, unknown {unknown}")
     used = {"d" + key: grads["d" + key] for key in parameters}
     xp, _ = ns.common_namespace({**parameters, **used, **state})
-    for name, key in {**{"d" + key: key for key in parameters}, **slot_of}.items():
-        array, p = used[name] if name in used else state[name], parameters[key]
-        if array.shape != p.shape:
-            check_shape(name, array, f"(the shape of {key})", tuple(p.shape))
-        if name in state and array.dtype != p.dtype:
-            raise TypeError(f"`{name}` must have the dtype of {key}, {p.dtype}; got {array.dtype}")
+    for key, p in parameters.items():
+        moments = {name: state[name] for name in [f"{slot}.d{key}" for slot in slots]}
+        for name, array in {"d" + key: used["d" + key], **moments}.items():
+            if array.shape != p.shape:
+                check_shape(name, array, f"(the shape of {key})", tuple(p.shape))
+            if name in moments and array.dtype != p.dtype:
+                raise TypeError(f"`{name}` must have the dtype of {key}, {p.dtype}; got {array.dtype}")
         if getattr(p, "requires_grad", False):  # torch's graph would grow with every step
-            raise ValueError(f"`{key}` must not require a gradient of torch; pass its detach()")
+            raise ValueError(f"`{key}` must not have requires_grad=True; pass `{key}.detach()`")
     check_dtypes(xp, parameters)
     for dtype in {p.dtype for p in parameters.values()}:
         if xp.finfo(dtype).bits < 32:  # squares of gradients would underflow
             key = next(key for key, p in parameters.items() if p.dtype == dtype)
-            raise TypeError(f"`{key}` must have at least 32 bits, in which small steps do not vanish; got {dtype}")
+            raise TypeError(f"`{key}` must be float32 or float64, because small steps vanish in {dtype}")
     check_dtypes(xp, used, ("real floating", "integral"))
     return xp
 
 
-def check_dtypes(xp: Any, arrays: Mapping[str, Array], kinds: str | tuple[str, ...] = "real floating") -> None:
+def check_dtypes(xp: Any, arrays: Named, kinds: str | tuple[str, ...] = "real floating") -> None:
     """Raise unless all dtypes are of these kinds, as the array API names them."""
     for dtype in {a.dtype for a in arrays.values()}:  # usually one
         if not xp.isdtype(dtype, kinds):
@@ -84,12 +84,10 @@ def check_dtypes(xp: Any, arrays: Mapping[str, Array], kinds: str | tuple[str, .
             raise TypeError(f"`{name}` must hold real floating-point numbers; got {dtype}")
 
 
-def check_distinct(arrays: Mapping[str, Array]) -> None:
+def check_distinct(arrays: Named) -> None:
     """Raise if an array has two names: updating one in place would also change the other."""
     names: dict[int, str] = {}
     for name, array in arrays.items():
-        if id(array) in names:
-            raise ValueError(
-                f"`{names[id(array)]}` and `{name}` are the same array; an in-place update would change both"
-            )
-        names[id(array)] = name
+        first = names.setdefault(id(array), name)
+        if first != name:
+            raise ValueError(f"`{first}` and `{name}` are the same array; an in-place update would change both")

@@ -1,21 +1,20 @@
 """Gradient clipping for dicts of arrays of any library."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx.optim.apply import Tree
-from rnnx.optim.checks import check_dtypes, positive
+from rnnx.optim.base import Tree
+from rnnx.optim.checks import Named, check_dtypes, positive
 
 
-def clip_by_value(grads: Mapping[str, Array], max_value: float) -> Tree:
+def clip_by_value(grads: Named, max_value: float) -> Tree:
     """Clip every element to [-max_value, max_value].
 
     Parameters
     ----------
     grads : dict of str to array
-    max_value : float, > 0
+    max_value : float > 0
 
     Returns
     -------
@@ -29,15 +28,15 @@ def clip_by_value(grads: Mapping[str, Array], max_value: float) -> Tree:
     return {key: ns.clip(xp, g, max_value) for key, g in grads.items()}
 
 
-def clip_by_norm(grads: Mapping[str, Array], max_norm: float) -> Tree:
+def clip_by_norm(grads: Named, max_norm: float) -> Tree:
     """Scale each gradient separately so that its norm is at most `max_norm` (Keras's clipnorm).
 
     Unlike `clip_by_global_norm`, this changes the direction of the step.
 
     Parameters
     ----------
-    grads : dict of str to array
-    max_norm : float, > 0
+    grads, max_norm
+        As for `clip_by_global_norm`.
 
     Returns
     -------
@@ -49,13 +48,13 @@ def clip_by_norm(grads: Mapping[str, Array], max_norm: float) -> Tree:
         return {}
     xp, _ = ns.common_namespace(grads)
     check_dtypes(xp, grads)
-    return {
-        key: ns.owned_copy(xp, g) if 0 in g.shape else g * _scale(xp, _norm(xp, [g]), max_norm)
-        for key, g in grads.items()
-    }
+    clipped: Tree = {}
+    for key, g in grads.items():
+        clipped |= {key: ns.owned_copy(xp, g)} if 0 in g.shape else scale_to_norm(xp, {key: g}, max_norm)[0]
+    return clipped
 
 
-def clip_by_global_norm(grads: Mapping[str, Array], max_norm: float) -> tuple[Tree, Array]:
+def clip_by_global_norm(grads: Named, max_norm: float) -> tuple[Tree, Array]:
     """Scale all gradients by one factor so that their global norm is at most `max_norm`.
 
     Pass only the gradients of the parameters, because dx and da0 would count too.
@@ -65,7 +64,7 @@ def clip_by_global_norm(grads: Mapping[str, Array], max_norm: float) -> tuple[Tr
     Parameters
     ----------
     grads : dict of str to array
-    max_norm : float, > 0
+    max_norm : float > 0
 
     Returns
     -------
@@ -82,10 +81,10 @@ def clip_by_global_norm(grads: Mapping[str, Array], max_norm: float) -> tuple[Tr
     return scale_to_norm(xp, grads, max_norm)
 
 
-def scale_to_norm(xp: Any, grads: Mapping[str, Array], max_norm: float) -> tuple[Tree, Array]:
+def scale_to_norm(xp: Any, grads: Named, max_norm: float) -> tuple[Tree, Array]:
     """Compute `clip_by_global_norm` without checks."""
     norm = _norm(xp, [g for g in grads.values() if 0 not in g.shape])
-    scale = _scale(xp, norm, max_norm)
+    scale = max_norm / xp.maximum(norm, xp.full_like(norm, max_norm))
     return {key: g * ns.astype(xp, scale, g.dtype) for key, g in grads.items()}, norm
 
 
@@ -101,7 +100,3 @@ def _norm(xp: Any, arrays: list[Array]) -> Array:
         scaled *= scaled
         parts.append(xp.sum(scaled))
     return unit * xp.sqrt(xp.sum(xp.stack(parts)))
-
-
-def _scale(xp: Any, norm: Array, max_norm: float) -> Array:
-    return max_norm / xp.maximum(norm, xp.full_like(norm, max_norm))

@@ -41,10 +41,8 @@ def optimizer_from_config(config: Mapping[str, Any]) -> Any:
 
     Raises
     ------
-    ValueError
-        If a name or key is unknown, a key is missing, or a value is out of range.
-    TypeError
-        If `config` is not a mapping, or a value has the wrong type.
+    ValueError, TypeError
+        If a name or key is unknown, a key is missing, or a value is out of range or has the wrong type.
     """
     return _built("config", "name", config, OPTIMIZERS)
 
@@ -52,7 +50,7 @@ def optimizer_from_config(config: Mapping[str, Any]) -> Any:
 def _plain(what: str, label: str, record: Any, table: Mapping[str, Any]) -> dict[str, Any]:
     name = next((name for name, cls in table.items() if cls is type(record)), None)
     if name is None:
-        raise TypeError(f"`{what}` must be of a class in {[*table]} to be saved; got {record!r}")
+        raise TypeError(f"`{what}` must be one of {[*table]} to be saved; got {record!r}")
     values = {field.name: getattr(record, field.name) for field in fields(record)}
     return {label: name, **{k: _plain(k, "schedule", v, SCHEDULES) if callable(v) else v for k, v in values.items()}}
 
@@ -69,7 +67,7 @@ def _built(what: str, label: str, config: Any, table: Mapping[str, Any]) -> Any:
     missing = [key for key, p in known.items() if p.default is p.empty and key not in values]
     if unknown or missing:
         problem = f"unknown {unknown}" if unknown else f"missing {missing}"
-        raise ValueError(f"`{what}` of {name} may hold {[label, *known]}; {problem}")
+        raise ValueError(f"`{what}` for {name} takes keys {[label, *known]}; {problem}")
     return table[name](
         **{k: _built(k, "schedule", v, SCHEDULES) if isinstance(v, Mapping) else v for k, v in values.items()}
     )

@@ -5,12 +5,12 @@ many short ones, with far fewer launches.
 """
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx.optim.apply import Tree
+from rnnx.optim.base import Tree
+from rnnx.optim.checks import Named
 from rnnx.optim.optimizers import ELEMENTWISE
 
 _ALIGNMENT = 64  # elements; every array begins at an aligned position, for fast matrix products
@@ -18,44 +18,17 @@ _ALIGNMENT = 64  # elements; every array begins at an aligned position, for fast
 _ALL = "all"  # the key of a joined array
 
 
-class Flat:
-    """The layout of several arrays of one dtype within a joined array."""
-
-    def __init__(self, arrays: Mapping[str, Array]) -> None:
-        self._shapes = {name: tuple(a.shape) for name, a in arrays.items()}
-        first = next(iter(arrays.values()))
-        self._xp, device = ns.common_namespace(arrays)
-        self._gap = self._xp.zeros((_ALIGNMENT,), dtype=first.dtype, device=device)
-
-    def join(self, arrays: Mapping[str, Array], pattern: str = "{}") -> Array:
-        """Join the arrays whose names fill `pattern`, with zeros in the gaps."""
-        pieces = []
-        for name, shape in self._shapes.items():
-            pieces.append(self._xp.reshape(arrays[pattern.format(name)], (-1,)))
-            gap = -math.prod(shape) % _ALIGNMENT
-            if gap:
-                pieces.append(self._gap[:gap])
-        return self._xp.concat(pieces)
-
-    def split(self, joined: Array, pattern: str = "{}") -> dict[str, Array]:
-        """Return the individual arrays, as views where the library has views."""
-        at, parts = 0, {}
-        for name, shape in self._shapes.items():
-            size = math.prod(shape)
-            parts[pattern.format(name)] = self._xp.reshape(joined[at : at + size], shape)
-            at += size + -size % _ALIGNMENT
-        return parts
-
-
 class Joined:
     """Parameters and optimizer state, each joined into one array, and the dicts of views that users see."""
 
     def __init__(self, parameters: Tree, state: Tree, slots: tuple[str, ...]) -> None:
-        self._flat, self._slots = Flat(parameters), slots
-        self._names = [f"{slot}.d{name}" for name in parameters for slot in slots]  # in the order of an update
-        moments = {f"{slot}.d{_ALL}": self._flat.join(state, slot + ".d{}") for slot in slots}
-        self.arrays = {_ALL: self._flat.join(parameters)}, moments
-        self._views = parameters, state
+        self._xp, device = ns.common_namespace(parameters)
+        dtype = next(iter(parameters.values())).dtype
+        self._gap = self._xp.zeros((_ALIGNMENT,), dtype=dtype, device=device)
+        self._shapes = {name: tuple(a.shape) for name, a in parameters.items()}
+        self._slots, self._views = slots, (parameters, state)
+        moments = {f"{slot}.d{_ALL}": self._join(state, slot + ".d{}") for slot in slots}
+        self.arrays = {_ALL: self._join(parameters)}, moments
 
     @classmethod
     def of(cls, optimizer: Any, parameters: Tree, state: Tree) -> "Joined | None":
@@ -75,15 +48,35 @@ class Joined:
         """Return whether these are the dicts of the last step."""
         return self._views[0] is parameters and self._views[1] is state
 
-    def gradients(self, gradients: Mapping[str, Array]) -> Tree:
+    def gradients(self, gradients: Named) -> Tree:
         """Join the gradients of the parameters."""
-        return {f"d{_ALL}": self._flat.join(gradients, "d{}")}
+        return {f"d{_ALL}": self._join(gradients, "d{}")}
 
-    def replace(self, arrays: tuple[Tree, ...]) -> tuple[Tree, Tree]:
+    def replace(self, arrays: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
         """Replace the joined arrays and return the dicts of their views."""
-        parameters, state = self.arrays = arrays[0], arrays[1]
+        parameters, state = self.arrays = arrays
         views: Tree = {}
         for slot in self._slots:
-            views |= self._flat.split(state[f"{slot}.d{_ALL}"], slot + ".d{}")
-        self._views = self._flat.split(parameters[_ALL]), {name: views[name] for name in self._names}
+            views |= self._split(state[f"{slot}.d{_ALL}"], slot + ".d{}")
+        names = [f"{slot}.d{name}" for name in self._shapes for slot in self._slots]  # in the order of an update
+        self._views = self._split(parameters[_ALL]), {name: views[name] for name in names}
         return self._views
+
+    def _join(self, arrays: Named, pattern: str = "{}") -> Array:
+        """Join the arrays whose names fill `pattern`, with zeros in the gaps."""
+        pieces = []
+        for name, shape in self._shapes.items():
+            pieces.append(self._xp.reshape(arrays[pattern.format(name)], (-1,)))
+            gap = -math.prod(shape) % _ALIGNMENT
+            if gap:
+                pieces.append(self._gap[:gap])
+        return self._xp.concat(pieces)
+
+    def _split(self, joined: Array, pattern: str = "{}") -> Tree:
+        """Return the individual arrays, as views where the library has views."""
+        at, parts = 0, {}
+        for name, shape in self._shapes.items():
+            size = math.prod(shape)
+            parts[pattern.format(name)] = self._xp.reshape(joined[at : at + size], shape)
+            at += size + -size % _ALIGNMENT
+        return parts

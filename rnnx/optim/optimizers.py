@@ -10,8 +10,7 @@ from functools import partial
 from typing import Any
 
 from rnnx._core.arrays import Array
-from rnnx.optim.apply import Arrays, Update
-from rnnx.optim.base import Optimizer
+from rnnx.optim.base import Arrays, Optimizer, Update
 from rnnx.optim.checks import BelowOne, Flag, NotNegative, Positive
 from rnnx.optim.schedules import LearningRate
 
@@ -33,7 +32,7 @@ class SGD(Optimizer):
     def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
         """See `Optimizer.update_array`."""
         del state
-        return (_subtract(u, p, u.rate * _decayed(p, g, self.weight_decay)),)
+        return (u.subtract(p, u.rate * _decayed(p, g, self.weight_decay)),)
 
 
 @dataclass(frozen=True)
@@ -45,19 +44,18 @@ class Momentum(Optimizer):
         v \leftarrow \mu v + (1 - d) g, \qquad \theta \leftarrow \theta - \alpha v
 
     and with `nesterov` :math:`\theta \leftarrow \theta - \alpha (g + \mu v)`, with the new v. The course's function,
-    `update_parameters_with_momentum`, uses ``v = beta * v + (1 - beta) * g`` and takes the same steps with
-    ``learning_rate / (1 - momentum)``, ten times the rate at 0.9.
+    `update_parameters_with_momentum`, takes the same steps with ``learning_rate / (1 - momentum)``, ten times the rate
+    at 0.9.
 
     Parameters
     ----------
-    learning_rate : float or schedule
+    learning_rate, weight_decay
+        As for `SGD`.
     momentum : float, in [0, 1)
     nesterov : bool
         Nesterov momentum; needs `momentum` > 0 and no dampening.
     dampening : float, in [0, 1)
         The d above; as in torch, the gradient of the first step is not dampened.
-    weight_decay : float
-        Adds ``weight_decay * p`` to the gradient of p.
     """
 
     learning_rate: LearningRate = 0.01
@@ -65,6 +63,8 @@ class Momentum(Optimizer):
     nesterov: Flag = False
     dampening: BelowOne = 0.0
     weight_decay: NotNegative = 0.0
+
+    slots = ("v",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,33 +74,18 @@ class Momentum(Optimizer):
                 f"got momentum = {self.momentum}, dampening = {self.dampening}"
             )
 
-    @property
-    def slots(self) -> tuple[str, ...]:
-        """The velocity v."""
-        return ("v",)
-
     def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
         """See `Optimizer.update_array`."""
-        (v,), g, share = state, _decayed(p, g, self.weight_decay), self._share(u.t)
-        if share != 1:
-            g = share * g
-        v = _scale(u, v, self.momentum)
-        v += g
-        return _subtract(u, p, u.rate * (g + self.momentum * v if self.nesterov else v)), v
-
-    def _share(self, t: int) -> float:
-        """Return the factor of the gradient."""
-        return 1.0 if t == 1 else 1 - self.dampening
+        (v,), g = state, _decayed(p, g, self.weight_decay)
+        if self.dampening and u.t > 1:
+            g = (1 - self.dampening) * g
+        v = u.accumulate(v, self.momentum, g)
+        return u.subtract(p, u.rate * (g + self.momentum * v if self.nesterov else v)), v
 
 
 @dataclass(frozen=True)
 class RMSProp(Optimizer):
-    r"""RMSProp: divides each gradient by the root mean square of its history; torch's RMSprop.
-
-    .. math::
-
-        s \leftarrow \alpha s + (1 - \alpha) g^2, \qquad
-        \theta \leftarrow \theta - \eta \frac{g}{\sqrt{s} + \epsilon}
+    r"""RMSProp; torch's RMSprop. See `update_parameters_with_rmsprop` for the equations.
 
     With `centered`, the variance :math:`s - m^2` with :math:`m \leftarrow \alpha m + (1 - \alpha) g` replaces s
     (A. Graves, arXiv:1308.0850). A nearly constant gradient has almost no variance and makes very large steps, so use
@@ -109,14 +94,10 @@ class RMSProp(Optimizer):
 
     Parameters
     ----------
-    learning_rate : float or schedule
-        The eta above.
-    alpha : float, in [0, 1)
-    epsilon : float
-    momentum : float, in [0, 1)
+    learning_rate, epsilon, weight_decay
+        As for `Adam`.
+    alpha, momentum : float, in [0, 1)
     centered : bool
-    weight_decay : float
-        Adds ``weight_decay * p`` to the gradient of p.
     """
 
     learning_rate: LearningRate = 0.001
@@ -133,25 +114,16 @@ class RMSProp(Optimizer):
 
     def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
         """See `Optimizer.update_array`."""
-        (s, *rest), g = state, _decayed(p, g, self.weight_decay)
-        s = _scale(u, s, self.alpha)
-        s += (1 - self.alpha) * (g * g)
-        new, variance = [s], s
+        g, moments = _decayed(p, g, self.weight_decay), dict(zip(self.slots, state, strict=True))
+        variance = moments["s"] = u.accumulate(moments["s"], self.alpha, (1 - self.alpha) * (g * g))
         if self.centered:
-            m, *rest = rest
-            m = _scale(u, m, self.alpha)
-            m += (1 - self.alpha) * g
-            new.append(m)
+            m = moments["m"] = u.accumulate(moments["m"], self.alpha, (1 - self.alpha) * g)
             # Rounding can make the variance of a constant gradient negative.
-            variance = u.xp.maximum(s - m * m, u.xp.zeros_like(s))
+            variance = u.xp.maximum(variance - m * m, u.xp.zeros_like(m))
         step = g / (u.xp.sqrt(variance) + self.epsilon)
         if self.momentum:
-            (v,) = rest
-            v = _scale(u, v, self.momentum)
-            v += step
-            new.append(v)
-            step = v
-        return _subtract(u, p, u.rate * step), *new
+            step = moments["v"] = u.accumulate(moments["v"], self.momentum, step)
+        return u.subtract(p, u.rate * step), *moments.values()
 
 
 @dataclass(frozen=True)
@@ -162,9 +134,9 @@ class Adam(Optimizer):
     ----------
     learning_rate : float or schedule
     beta1, beta2 : float, in [0, 1)
-    epsilon : float
+    epsilon : float > 0
     weight_decay : float
-        Adds ``weight_decay * p`` to the gradient of p; decoupled decay (`AdamW`) usually works better.
+        As for `SGD`; decoupled decay (`AdamW`) usually works better.
     """
 
     learning_rate: LearningRate = 0.001
@@ -173,10 +145,7 @@ class Adam(Optimizer):
     epsilon: Positive = 1e-8
     weight_decay: NotNegative = 0.0
 
-    @property
-    def slots(self) -> tuple[str, ...]:
-        """The first moment v and the second moment s."""
-        return ("v", "s")
+    slots = ("v", "s")
 
     def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
         """See `Optimizer.update_array`."""
@@ -184,38 +153,34 @@ class Adam(Optimizer):
 
     def _adam(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
         v, s = state
-        v = _scale(u, v, self.beta1)
-        v += (1 - self.beta1) * g
-        s = _scale(u, s, self.beta2)
-        s += (1 - self.beta2) * (g * g)
+        v = u.accumulate(v, self.beta1, (1 - self.beta1) * g)
+        s = u.accumulate(s, self.beta2, (1 - self.beta2) * (g * g))
         # Numerator and denominator are both multiplied by sqrt(1 - beta2**t), which saves one pass over the array.
         root = (1 - self.beta2**u.t) ** 0.5
         denominator = u.xp.sqrt(s)
         denominator += self.epsilon * root
         step = v / denominator
         step *= u.rate * root / (1 - self.beta1**u.t)
-        return _subtract(u, p, step), v, s
+        return u.subtract(p, step), v, s
 
 
 @dataclass(frozen=True)
 class AdamW(Adam):
-    """Adam with decoupled weight decay, ``p -= learning_rate * weight_decay * p`` before each Adam step.
-
-    See `update_parameters_with_adamw`.
+    """Adam with decoupled weight decay; see `update_parameters_with_adamw`.
 
     Parameters
     ----------
-    learning_rate : float or schedule
-    beta1, beta2 : float, in [0, 1)
-    epsilon : float
+    learning_rate, beta1, beta2, epsilon
+        As for `Adam`.
     weight_decay : float
+        Each step first subtracts ``learning_rate * weight_decay * p`` from p.
     """
 
     weight_decay: NotNegative = 0.01
 
     def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
         """See `Optimizer.update_array`."""
-        return self._adam(_scale(u, p, 1 - u.rate * self.weight_decay), g, state, u)
+        return self._adam(u.scale(p, 1 - u.rate * self.weight_decay), g, state, u)
 
 
 # `optimizer_config` uses the first name of a class.
@@ -236,17 +201,3 @@ ELEMENTWISE = (SGD, Momentum, RMSProp, Adam, AdamW)
 def _decayed(p: Array, g: Array, weight_decay: float) -> Array:
     """Return the gradient of loss + weight_decay / 2 * p**2."""
     return g + weight_decay * p if weight_decay else g
-
-
-def _scale(u: Update, a: Array, factor: float) -> Array:
-    if not u.write:
-        return a * factor
-    a *= factor
-    return a
-
-
-def _subtract(u: Update, p: Array, step: Array) -> Array:
-    if not u.write:
-        return p - step
-    p -= step
-    return p

@@ -1,59 +1,35 @@
 """The optimizer steps of the course: pure functions on dicts of arrays of any library."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Any
 
-from rnnx._core.arrays import Array
-from rnnx.optim.apply import Tree, join, split, zeros
-from rnnx.optim.base import Optimizer
+from rnnx.optim.base import Optimizer, Tree, with_prefix
+from rnnx.optim.checks import Named, below_one
 from rnnx.optim.optimizers import SGD, Adam, AdamW, Momentum, RMSProp
 
 
-def initialize_adam(parameters: Mapping[str, Array]) -> tuple[Tree, Tree]:
+def initialize_adam(parameters: Named) -> tuple[Tree, Tree]:
     """Return zero moment estimates v, s for Adam and AdamW; see `initialize_velocity`."""
     return initialize_velocity(parameters), initialize_velocity(parameters)
 
 
-def initialize_velocity(parameters: Mapping[str, Array]) -> Tree:
-    """Return zeros like the parameters: momentum's velocity, or RMSProp's mean square.
+def initialize_velocity(parameters: Named) -> Tree:
+    """Return zeros like the parameters, under "d" + key: momentum's velocity, or RMSProp's mean square."""
+    return with_prefix(Momentum().init(parameters), "v.")
+
+
+def update_parameters_with_sgd(parameters: Named, grads: Named, learning_rate: float = 0.01) -> Tree:
+    """Take one step of gradient descent: return p - learning_rate * dp for every parameter p.
 
     Parameters
     ----------
-    parameters : dict of str to array
-
-    Returns
-    -------
-    dict of str to array
-        "d" + key for each parameter, with its shape and dtype.
-    """
-    return split(zeros(parameters, ("v",)), "v")
-
-
-def update_parameters_with_sgd(
-    parameters: Mapping[str, Array], grads: Mapping[str, Array], learning_rate: float = 0.01
-) -> Tree:
-    """Take one step of gradient descent, p - learning_rate * dp.
-
-    Parameters
-    ----------
-    parameters, grads : dict of str to array
+    parameters, grads, learning_rate
         As for `update_parameters_with_adam`.
-    learning_rate : float
-
-    Returns
-    -------
-    parameters : dict of str to array
     """
     return SGD(learning_rate).update(parameters, grads, {}, 1)[0]
 
 
 def update_parameters_with_momentum(
-    parameters: Mapping[str, Array],
-    grads: Mapping[str, Array],
-    v: Mapping[str, Array],
-    beta: float = 0.9,
-    learning_rate: float = 0.01,
-    nesterov: bool = False,
+    parameters: Named, grads: Named, v: Named, beta: float = 0.9, learning_rate: float = 0.01, nesterov: bool = False
 ) -> tuple[Tree, Tree]:
     r"""Take one step of gradient descent with momentum, in the course's convention: v is a mean of gradients.
 
@@ -61,46 +37,39 @@ def update_parameters_with_momentum(
 
         v \leftarrow \beta v + (1 - \beta) g, \qquad \theta \leftarrow \theta - \alpha v
 
-    and with `nesterov` :math:`\theta \leftarrow \theta - \alpha (\beta v + (1 - \beta) g)`, with the new v. `Momentum`,
-    like torch, adds the whole gradient, ``v = momentum * v + g``, and takes the same steps with
-    ``learning_rate * (1 - beta)``, a tenth of the rate at 0.9.
+    and with `nesterov` :math:`\theta \leftarrow \theta - \alpha (\beta v + (1 - \beta) g)`, with the new v.
+    `Momentum` follows torch's convention, in which v is a sum.
 
     Source: B. T. Polyak, 1964; Nesterov form: I. Sutskever et al., ICML 2013.
 
     Parameters
     ----------
-    parameters, grads : dict of str to array
+    parameters, grads, learning_rate
         As for `update_parameters_with_adam`.
     v : dict of str to array
         As returned by `initialize_velocity` or the previous call.
     beta : float, in [0, 1)
-    learning_rate : float
     nesterov : bool
 
     Returns
     -------
     parameters, v : dict of str to array
     """
-    new, new_v = _step(_CourseMomentum(learning_rate, beta, nesterov), parameters, grads, "initialize_velocity", v=v)
-    return new, new_v
+    beta = below_one("beta", beta)
+    optimizer = _DampenedMomentum(learning_rate, beta, nesterov, dampening=beta)
+    return _step(optimizer, parameters, grads, 2, v=v)  # torch's rule does not dampen step 1
 
 
-@dataclass(frozen=True)
-class _CourseMomentum(Momentum):
-    """Momentum that dampens every gradient by beta, which may be 0."""
+class _DampenedMomentum(Momentum):
+    """Momentum that allows `nesterov` with dampening and with `momentum` = 0."""
 
-    def __post_init__(self) -> None:
-        Optimizer.__post_init__(self)
-
-    def _share(self, t: int) -> float:
-        del t
-        return 1 - self.momentum
+    __post_init__ = Optimizer.__post_init__
 
 
 def update_parameters_with_rmsprop(
-    parameters: Mapping[str, Array],
-    grads: Mapping[str, Array],
-    s: Mapping[str, Array],
+    parameters: Named,
+    grads: Named,
+    s: Named,
     learning_rate: float = 0.001,
     alpha: float = 0.99,
     epsilon: float = 1e-8,
@@ -116,28 +85,24 @@ def update_parameters_with_rmsprop(
 
     Parameters
     ----------
-    parameters, grads : dict of str to array
-        As for `update_parameters_with_adam`.
+    parameters, grads, learning_rate, epsilon
+        As for `update_parameters_with_adam`; the learning rate is the eta above.
     s : dict of str to array
         Mean squares, as returned by `initialize_velocity` or the previous call.
-    learning_rate : float
-        The eta above.
     alpha : float, in [0, 1)
-    epsilon : float
 
     Returns
     -------
     parameters, s : dict of str to array
     """
-    new, new_s = _step(RMSProp(learning_rate, alpha, epsilon), parameters, grads, "initialize_velocity", s=s)
-    return new, new_s
+    return _step(RMSProp(learning_rate, alpha, epsilon), parameters, grads, s=s)
 
 
 def update_parameters_with_adam(
-    parameters: Mapping[str, Array],
-    grads: Mapping[str, Array],
-    v: Mapping[str, Array],
-    s: Mapping[str, Array],
+    parameters: Named,
+    grads: Named,
+    v: Named,
+    s: Named,
     t: int,
     learning_rate: float = 0.01,
     beta1: float = 0.9,
@@ -170,21 +135,17 @@ def update_parameters_with_adam(
 
     Raises
     ------
-    ValueError
-        If a gradient is missing, a shape is wrong, or a hyper-parameter is out of range.
-    TypeError
-        If arrays come from different libraries, or do not hold real floating-point numbers.
+    ValueError, TypeError
+        As for `Optimizer.update`, and if a hyper-parameter is out of range.
     """
-    optimizer = Adam(learning_rate, beta1, beta2, epsilon)
-    new, new_v, new_s = _step(optimizer, parameters, grads, "initialize_adam", t, v=v, s=s)
-    return new, new_v, new_s
+    return _step(Adam(learning_rate, beta1, beta2, epsilon), parameters, grads, t, v=v, s=s)
 
 
 def update_parameters_with_adamw(
-    parameters: Mapping[str, Array],
-    grads: Mapping[str, Array],
-    v: Mapping[str, Array],
-    s: Mapping[str, Array],
+    parameters: Named,
+    grads: Named,
+    v: Named,
+    s: Named,
     t: int,
     learning_rate: float = 0.001,
     beta1: float = 0.9,
@@ -200,32 +161,26 @@ def update_parameters_with_adamw(
 
     Parameters
     ----------
-    parameters, grads, v, s, t
+    parameters, grads, v, s, t, learning_rate, beta1, beta2, epsilon
         As for `update_parameters_with_adam`.
-    learning_rate, beta1, beta2, epsilon, weight_decay : float
+    weight_decay : float
+        The lambda above.
 
     Returns
     -------
     parameters, v, s : dict of str to array
     """
-    optimizer = AdamW(learning_rate, beta1, beta2, epsilon, weight_decay)
-    new, new_v, new_s = _step(optimizer, parameters, grads, "initialize_adam", t, v=v, s=s)
-    return new, new_v, new_s
+    return _step(AdamW(learning_rate, beta1, beta2, epsilon, weight_decay), parameters, grads, t, v=v, s=s)
 
 
-def _step(
-    optimizer: Optimizer,
-    parameters: Mapping[str, Array],
-    grads: Mapping[str, Array],
-    origin: str,
-    t: int = 1,
-    **trees: Mapping[str, Array],
-) -> tuple[Tree, ...]:
+def _step(optimizer: Optimizer, parameters: Named, grads: Named, t: int = 1, **trees: Named) -> Any:
     """Take a step with the state passed and returned as one dict per slot."""
-    for name, tree in trees.items():
+    state: Tree = {}
+    for slot, tree in trees.items():
         missing = ["d" + key for key in parameters if "d" + key not in tree]
         if missing:
-            raise ValueError(f"`{name}` must be what {origin} or the previous step returned; missing {missing}")
-    state = join(**{name: {"d" + key: tree["d" + key] for key in parameters} for name, tree in trees.items()})
+            origin = "initialize_velocity" if len(trees) == 1 else "initialize_adam"
+            raise ValueError(f"`{slot}` must have the keys of {origin}(parameters); missing {missing}")
+        state |= {f"{slot}.d{key}": tree["d" + key] for key in parameters}
     new, new_state = optimizer.update(parameters, grads, state, t)
-    return new, *(split(new_state, name) for name in trees)
+    return new, *(with_prefix(new_state, f"{slot}.") for slot in trees)

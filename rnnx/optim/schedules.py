@@ -29,16 +29,10 @@ def learning_rate_at(learning_rate: float | Schedule, t: int) -> float:
     t : int
         Step number, from 1.
 
-    Returns
-    -------
-    float
-
     Raises
     ------
-    ValueError
-        If `t` is below 1, or a schedule returns a number that is negative or not finite.
-    TypeError
-        If a schedule does not return a number.
+    ValueError, TypeError
+        If `t` is not a positive integer, or a schedule does not return a finite number of at least 0.
     """
     t = integer("t", t)
     if callable(learning_rate):

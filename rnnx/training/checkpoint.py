@@ -19,6 +19,7 @@ from rnnx._core.arrays import Array
 from rnnx._core.files import write_atomically
 from rnnx.data import CharTokenizer
 from rnnx.models import MODELS, Model
+from rnnx.optim.base import with_prefix
 
 FORMAT = "rnnx-checkpoint"
 VERSION = 1
@@ -87,9 +88,8 @@ def load_checkpoint(path: str | Path, *, xp: Any = None, device: Any = None) -> 
     OSError
         If the file cannot be read.
     """
-    path = file_of(path)
-    with open(path, "rb"):  # `safe_open` does not distinguish a missing file from a bad one
-        pass
+    path = Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
+    path.open("rb").close()  # `safe_open` does not distinguish a missing file from a bad one
     try:
         with safe_open(path, framework="numpy") as file:
             description = _description(path, file.metadata() or {})
@@ -99,34 +99,35 @@ def load_checkpoint(path: str | Path, *, xp: Any = None, device: Any = None) -> 
     try:
         checkpoint = _checkpoint(description, tensors, xp, device)
         if description.pop("digest") != _digest(description, tensors):
-            raise ValueError("its content does not match its checksum")
+            raise ValueError("the checksum does not match")
         return checkpoint
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is a damaged checkpoint: {error}") from None
 
 
-def file_of(path: str | Path) -> Path:
-    """Return the checkpoint in a run folder, or a file path unchanged."""
-    return Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
+def load_run(path: str | Path, xp: Any) -> Checkpoint:
+    """Load a checkpoint file, or the checkpoint of a run folder; a folder without one is a ValueError."""
+    if Path(path).is_dir() and not (Path(path) / FILE_NAME).exists():
+        raise ValueError(f"{path} is not a run folder: it contains no {FILE_NAME}")
+    return load_checkpoint(path, xp=xp)
 
 
 def _checkpoint(description: Mapping[str, Any], tensors: Mapping[str, np.ndarray], xp: Any, device: Any) -> Checkpoint:
     for name, a in tensors.items():
         if a.dtype not in (np.float32, np.float64) or not np.isfinite(a).all():
             raise ValueError(f"{name} must hold finite float32 or float64 numbers")
-    target: Any = np if xp is None else xp
     keywords = {} if device is None else {"device": device}
-    arrays = {name: target.asarray(a, **keywords) for name, a in tensors.items()}
-    parameters = {name.removeprefix("model/"): a for name, a in arrays.items() if name.startswith("model/")}
+    arrays = {name: (xp or np).asarray(a, **keywords) for name, a in tensors.items()}
+    parameters = with_prefix(arrays, "model/")
+    rest = {name: a for name, a in arrays.items() if not name.startswith("model/")}
     kind, config, training = description["model"], description["config"], description["training"]
     if kind not in MODELS:
-        raise ValueError(f"unknown kind of model {kind!r}; known are {sorted(MODELS)}")
+        raise ValueError(f"unknown model kind {kind!r}; known kinds are {sorted(MODELS)}")
     if not isinstance(config, dict) or not isinstance(training, dict):
-        raise ValueError("config and training must be objects")
+        raise ValueError("config and training must be JSON objects")
     if not parameters:
-        raise ValueError("it holds no parameters")
+        raise ValueError("it contains no parameters")
     model = MODELS[kind](**{**config, "parameters": parameters})
-    rest = {name: a for name, a in arrays.items() if not name.startswith("model/")}
     return Checkpoint(model, training=training, arrays=rest, **_tokenizers(description, model))
 
 
@@ -147,7 +148,7 @@ def _tokenizers(description: Mapping[str, Any], model: Model) -> dict[str, CharT
         if values is not None:
             found[name] = tokenizer = CharTokenizer.from_dict(values)
             if tokenizer.vocab_size != sizes.get(name, tokenizer.vocab_size):
-                raise ValueError(f"{name} has {tokenizer.vocab_size} characters, the model {sizes[name]}")
+                raise ValueError(f"{name} has {tokenizer.vocab_size} characters; the model has {sizes[name]}")
     return found
 
 
@@ -160,7 +161,7 @@ def _description(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     except (KeyError, RecursionError, TypeError, ValueError):
         ours, version = False, 0
     if not ours:
-        raise ValueError(f"{path} is not a checkpoint of rnnx")
+        raise ValueError(f"{path} is not an rnnx checkpoint")
     if version > VERSION:
-        raise ValueError(f"{path} has format version {version}; this rnnx reads up to {VERSION}: update rnnx")
+        raise ValueError(f"{path} has format version {version}; this rnnx reads versions up to {VERSION}: update rnnx")
     return description

@@ -1,5 +1,6 @@
 """The position in a run, and when the run evaluates and ends."""
 
+import sys
 from dataclasses import dataclass, replace
 
 from rnnx._core.checks import integer
@@ -31,6 +32,10 @@ class Counters:
         smooth = loss if self.smooth_loss is None else 0.999 * self.smooth_loss + 0.001 * loss
         return replace(self, total=self.total + loss * count, smooth_loss=smooth, grad_norm=norm)
 
+    def with_numbers_of(self, other: "Counters") -> "Counters":
+        """Copy the losses and the gradient norm from other counters."""
+        return replace(self, total=other.total, smooth_loss=other.smooth_loss, grad_norm=other.grad_norm)
+
     def after_evaluation(self, loss: float | None) -> "Counters":
         """Return the counters after an evaluation with this validation loss."""
         new = replace(self, evaluated=self.step, validation_loss=loss)
@@ -39,6 +44,11 @@ class Counters:
         if self.best_loss is None or loss < self.best_loss:
             return replace(new, best_loss=loss, since_best=0)
         return replace(new, since_best=self.since_best + 1)
+
+
+def total_steps(epochs: int | None, iterations: int | None, n_batches: int) -> int:
+    """Return the number of steps of a run, or sys.maxsize if nothing limits it."""
+    return min(iterations or sys.maxsize, (epochs or sys.maxsize) * n_batches)
 
 
 @dataclass(frozen=True)
@@ -53,7 +63,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         if self.epochs is None and self.iterations is None:
-            raise ValueError("one of `epochs` and `iterations` must be given")
+            raise ValueError("`epochs` or `iterations` is required")
         for name, value in vars(self).items():
             if value is not None:
                 integer(name, value)

@@ -26,34 +26,22 @@ class MetricsWriter:
     """
 
     def __init__(self, folder: str | Path, after_step: int = 0, evaluated: int = 0) -> None:
-        self.folder = Path(folder)
-        records = []
-        if after_step and (self.folder / "metrics.jsonl").exists():
-            for record in _records(self.folder / "metrics.jsonl", strict=False):
-                last = evaluated if record["validation_loss"] is not None else after_step
-                if record["step"] <= last:
-                    records.append(record)
+        lines, table = Path(folder) / "metrics.jsonl", Path(folder) / "metrics.csv"
+        kept = _records(lines, strict=False) if after_step and lines.exists() else ()
+        records = [r for r in kept if r["step"] <= (after_step if r["validation_loss"] is None else evaluated)]
         self.seconds = records[-1]["seconds"] if records else 0.0
-        lines = "".join(json.dumps(record) + "\n" for record in records)
-        write_atomically(self.folder / "metrics.jsonl", lines.encode())
-        table = io.StringIO()
-        writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(records)
-        write_atomically(self.folder / "metrics.csv", table.getvalue().encode())
-        self._lines = (self.folder / "metrics.jsonl").open("a", encoding="utf-8")
-        self._table = (self.folder / "metrics.csv").open("a", encoding="utf-8", newline="")
+        write_atomically(lines, "".join(json.dumps(record) + "\n" for record in records).encode())
+        text = io.StringIO()
+        rows = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        rows.writeheader()
+        rows.writerows(records)
+        write_atomically(table, text.getvalue().encode())
+        self._lines = lines.open("a", encoding="utf-8")
+        self._table = table.open("a", encoding="utf-8", newline="")
         self._rows = csv.DictWriter(self._table, COLUMNS, lineterminator="\n")
 
     def write(self, progress: Progress, seconds: float) -> None:
-        """Append a line to each file.
-
-        Parameters
-        ----------
-        progress : Progress
-        seconds : float
-            Training time of this process; the time of earlier processes is added.
-        """
+        """Append a line to each file; `seconds` is the training time of this process, without that of earlier ones."""
         values = {**progress.as_dict(), "seconds": round(self.seconds + seconds, 3)}
         record = {name: values[name] for name in COLUMNS}
         self._lines.write(json.dumps(record) + "\n")
@@ -66,10 +54,8 @@ class MetricsWriter:
 
     def close(self) -> None:
         """Close both files."""
-        try:
+        with self._table:
             self._lines.close()
-        finally:
-            self._table.close()
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
@@ -82,10 +68,8 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 
     Raises
     ------
-    ValueError
-        If a line is not a record; the message gives its number.
-    OSError
-        If the file cannot be read.
+    ValueError, OSError
+        If a line is damaged (the message gives its number), or the file cannot be read.
     """
     return list(_records(Path(path) / "metrics.jsonl" if Path(path).is_dir() else Path(path), strict=True))
 
@@ -99,5 +83,5 @@ def _records(path: Path, strict: bool) -> Iterator[dict[str, Any]]:
             yield {name: record[name] for name in COLUMNS}
         except (KeyError, TypeError, ValueError):
             if strict:
-                raise ValueError(f"{path}, line {number}: not a record of metrics") from None
+                raise ValueError(f"{path}, line {number}: not a metrics record") from None
             return

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from rnnx._core import arrays as ns
@@ -11,7 +11,7 @@ from rnnx.training.counters import Counters
 
 
 class Numbers(NamedTuple):
-    """The numbers of a step, which may still be on a device."""
+    """The numbers of a step."""
 
     loss: float
     smooth_loss: float | None
@@ -55,22 +55,12 @@ class Progress:
     numbers: Numbers | None = None  # None: still on a device
     validation_loss: float | None = None
     evaluation: bool = False
-    fetch: Callable[[], None] | None = field(default=None, compare=False, repr=False)  # sets `numbers`, or raises
+    fetch: Callable[[], None] | None = field(default=None, compare=False, repr=False)  # sets `numbers` or `error`
+    error: str | None = field(default=None, compare=False, repr=False)
 
-    @property
-    def loss(self) -> float:
-        """The loss."""
-        return self._fetched().loss
-
-    @property
-    def smooth_loss(self) -> float | None:
-        """The smoothed loss."""
-        return self._fetched().smooth_loss
-
-    @property
-    def grad_norm(self) -> float:
-        """The norm of the gradients."""
-        return self._fetched().grad_norm
+    loss = property(lambda self: self._fetched().loss, doc="The loss.")
+    smooth_loss = property(lambda self: self._fetched().smooth_loss, doc="The smoothed loss.")
+    grad_norm = property(lambda self: self._fetched().grad_norm, doc="The norm of the gradients.")
 
     @property
     def known(self) -> bool:
@@ -78,10 +68,10 @@ class Progress:
         return self.numbers is not None
 
     def _fetched(self) -> Numbers:
-        if self.numbers is None:
-            assert self.fetch is not None
+        if self.numbers is None and self.error is None and self.fetch is not None:
             self.fetch()
-            return self._fetched()  # the step may have failed: `fetch` then raises
+        if self.numbers is None:
+            raise FloatingPointError(self.error)
         return self.numbers
 
     def as_dict(self) -> dict[str, Any]:
@@ -140,29 +130,18 @@ class PendingSteps:
         initial states, and an error.
         """
         values = ns.numbers([number for step in self._steps for number in (step.loss, step.norm)])
-        known = self._steps[0].before if self._steps else at
-        states, error = None, None
+        known, states, error = self._steps[0].before, None, None
         for step, loss, norm in zip(self._steps, values[::2], values[1::2], strict=True):
-            before = replace(step.before, total=known.total, smooth_loss=known.smooth_loss, grad_norm=known.grad_norm)
-            try:
-                check_finite("the loss is", loss, before.step + 1)
-                check_finite("the gradients are", norm, before.step + 1)
-            except FloatingPointError as found:
-                at, states, error = before, step.states, found
-                break
-            known = before.with_numbers(loss, norm, step.count)
-            step.progress.numbers = Numbers(loss, known.smooth_loss, norm)
-        else:
-            at = replace(at, total=known.total, smooth_loss=known.smooth_loss, grad_norm=known.grad_norm)
-        for step in self._steps:
-            if error is not None and not step.progress.known:
-                step.progress.fetch = _raising(str(error))
+            if error is None:
+                before = step.before.with_numbers_of(known)
+                try:
+                    check_finite("the loss is", loss, before.step + 1)
+                    check_finite("the gradients are", norm, before.step + 1)
+                    known = before.with_numbers(loss, norm, step.count)
+                    step.progress.numbers = Numbers(loss, known.smooth_loss, norm)
+                except FloatingPointError as found:
+                    at, states, error = before, step.states, found
+            if error is not None:
+                step.progress.error = str(error)
         self._steps, self._finite = [], None
-        return at, states, error
-
-
-def _raising(message: str) -> Callable[[], None]:
-    def fetch() -> None:
-        raise FloatingPointError(message)
-
-    return fetch
+        return at if error else at.with_numbers_of(known), states, error

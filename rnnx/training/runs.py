@@ -45,11 +45,8 @@ class Run:
         self.trainer = Trainer(
             model,
             settings.update_rule(corpus.train.n_batches(settings.batch_size)),
-            clip_norm=settings.clip_norm,
-            clip_value=settings.clip_value,
-            seed=settings.seed,
-            shuffle=settings.shuffle,
             segment_length=square_root_segments(settings.seq_length) if segment == "sqrt" else segment,
+            **settings.select("clip_norm", "clip_value", "seed", "shuffle"),
         )
 
     @classmethod
@@ -59,31 +56,25 @@ class Run:
         Parameters
         ----------
         folder : path
-            May exist, but must not hold a run.
+            May exist, but must not contain a run.
         settings : Settings
         device : {"cpu", "cuda"}
 
         Raises
         ------
         ValueError, OSError
-            If a setting is out of range, the text is unsuitable, or the folder holds a run or is not writable.
+            If a setting is out of range, the text is unsuitable, or the folder contains a run or is not writable.
         """
         folder = Path(folder)
         if (folder / checkpoints.FILE_NAME).exists():
-            raise ValueError(f"{folder} already holds a run: resume it, or choose another folder")
+            raise ValueError(f"{folder} already contains a run: resume it, or choose another folder")
         xp = by_device(device)
         corpus = settings.corpus()
         model = CharModel(
             corpus.tokenizer.vocab_size,
             settings.hidden_size if len(settings.hidden_size) > 1 else settings.hidden_size[0],
-            settings.num_layers,
-            cell=settings.cell,
-            reset_after=settings.reset_after,
-            dropout=settings.dropout,
-            seed=settings.seed,
-            scheme=settings.scheme,
-            dtype=settings.dtype,
             xp=xp,
+            **settings.select("num_layers", "cell", "reset_after", "dropout", "seed", "scheme", "dtype"),
         )
         if corpus.validation is not None:
             corpus.validation.n_batches(settings.batch_size)  # raises if the text is too short for streams
@@ -111,14 +102,12 @@ class Run:
         """
         path = Path(folder)
         folder = path.parent if path.is_file() else path
-        if path.is_dir() and not (path / checkpoints.FILE_NAME).exists():
-            raise ValueError(f"{path} holds no {checkpoints.FILE_NAME}: it is not the folder of a run")
-        loaded = checkpoints.load_checkpoint(path, xp=by_device(device))
+        loaded = checkpoints.load_run(path, by_device(device))
         settings = replace(Settings.of(loaded), **changes)
         counters = loaded.training.get("counters")
         run = cls(folder, settings, settings.same_corpus(loaded), loaded.model)
         if not isinstance(counters, dict) or (counters.get("step") and not loaded.arrays):
-            raise ValueError(f"{path} holds a model, but no run to resume")
+            raise ValueError(f"{path} contains a model, but no training state to resume from")
         run.trainer.restore(counters, loaded.arrays)
         if set(changes) - {"text"} and run.out_of_patience():
             run.trainer.counters = replace(run.trainer.counters, since_best=0)
@@ -130,39 +119,19 @@ class Run:
         return patience is not None and self.trainer.counters.since_best >= patience
 
     def train(self, save_every: float = 30.0) -> Generator[Progress, None, None]:
-        """Train to the end and write metrics; save regularly, at the end and on any error.
+        """Train to the end, writing metrics and yielding each `Progress`.
 
-        Parameters
-        ----------
-        save_every : float
-            Seconds between checkpoints.
-
-        Yields
-        ------
-        Progress
+        Saves every `save_every` seconds, at the end and on any error.
         """
-        settings, trainer = self.settings, self.trainer
-        items = trainer.run(
-            self.corpus.train,
-            self.corpus.validation,
-            epochs=settings.epochs,
-            iterations=settings.iterations,
-            batch_size=settings.batch_size,
-            evaluate_every=settings.evaluate_every,
-            patience=settings.patience,
-        )
+        trainer = self.trainer
+        limits = self.settings.select("epochs", "iterations", "batch_size", "evaluate_every", "patience")
+        items = trainer.run(self.corpus.train, self.corpus.validation, **limits)
         self.folder.mkdir(parents=True, exist_ok=True)
-        counters = trainer.counters
-        metrics = MetricsWriter(self.folder, counters.step, counters.evaluated)
+        metrics = MetricsWriter(self.folder, trainer.step, trainer.counters.evaluated)
         started = saved = time.perf_counter()
-        newest: Progress | None = None
         unrecorded: deque[tuple[Progress, float]] = deque()  # the numbers of some are still on a device
 
         def record() -> None:
-            nonlocal newest
-            if newest is not None:
-                unrecorded.append((newest, time.perf_counter() - started))
-                newest = None
             while unrecorded and unrecorded[0][0].known:
                 progress, seconds = unrecorded[0]
                 metrics.write(progress, seconds)
@@ -171,15 +140,15 @@ class Run:
                 unrecorded.popleft()
 
         def record_all() -> None:
-            trainer.settle()  # steps without numbers after this were not done
+            trainer.settle()  # steps that still have no numbers were not applied
             record()
 
         with ExitStack() as last:  # all three run after any error, even if one of them fails
             last.callback(self.save)
             last.callback(metrics.close)
             last.callback(record_all)
-            for newest in items:
-                progress = newest
+            for progress in items:
+                unrecorded.append((progress, time.perf_counter() - started))
                 record()
                 if time.perf_counter() - saved >= save_every:
                     record_all()
@@ -224,9 +193,7 @@ def free_folder(parent: str | Path, name: str) -> Path:
 
 def _check_folder(folder: Path) -> None:
     """Raise unless a checkpoint can be written to the folder, without creating anything."""
-    existing = folder
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
+    existing = next((path for path in (folder, *folder.parents) if path.exists()), folder)
     if not existing.is_dir():
         raise ValueError(f"cannot write to {folder}: {existing} is not a folder")
     check_writable(existing / checkpoints.FILE_NAME)

@@ -10,6 +10,7 @@ from rnnx.data import CORPORA, CharTokenizer, Corpus, make_corpus
 from rnnx.models import CharModel
 from rnnx.optim import CosineDecay, ExponentialDecay, LinearWarmup, Optimizer, StepDecay, optimizer_from_config
 from rnnx.training import checkpoint as checkpoints
+from rnnx.training.counters import total_steps
 
 
 @dataclass(frozen=True)
@@ -51,77 +52,51 @@ class Settings:
 
     @classmethod
     def of(cls, checkpoint: checkpoints.Checkpoint) -> "Settings":
-        """Read the settings of a run from its checkpoint.
-
-        Raises
-        ------
-        ValueError
-            If the checkpoint does not belong to a run, or a name is missing or unknown.
-        """
+        """Read the settings of a run from its checkpoint; raise ValueError if it has none, or other names."""
         values = checkpoint.training.get("settings")
         if not isinstance(values, Mapping) or not isinstance(checkpoint.model, CharModel):
-            raise ValueError("the checkpoint does not belong to a run of `rnnx train`")
+            raise ValueError("the checkpoint does not belong to a training run")
         names = {f.name for f in fields(cls)}
         if set(values) != names:
-            raise ValueError(f"the settings of a run are {sorted(names)}; got {sorted(values)}")
+            raise ValueError(f"the settings in the checkpoint must have the keys {sorted(names)}; got {sorted(values)}")
         return cls(**{**values, "hidden_size": tuple(values["hidden_size"])})
+
+    def select(self, *names: str) -> dict[str, Any]:
+        """Return some settings by name."""
+        return {name: getattr(self, name) for name in names}
 
     def name(self) -> str:
         """Return the name of the text."""
         return Path(self.text).stem if self.text else self.dataset
 
     def same_corpus(self, checkpoint: checkpoints.Checkpoint) -> Corpus:
-        """Rebuild the datasets that a checkpoint was trained on.
-
-        Raises
-        ------
-        ValueError
-            If the text has changed.
-        OSError
-            If the text cannot be read.
-        """
+        """Rebuild the datasets of a checkpoint; raise ValueError if the text has changed, OSError if unreadable."""
         try:
             corpus = self.corpus(checkpoint.tokenizer)
             same = corpus.fingerprint == checkpoint.training.get("fingerprint")
         except ValueError:  # for instance, the vocabulary lacks a character
             same = False
         if not same:
-            raise ValueError(f"{self.name()} is not the text that the run has been trained on")
+            raise ValueError(f"{self.name()} differs from the text that the run was trained on")
         return corpus
 
     def corpus(self, tokenizer: CharTokenizer | None = None) -> Corpus:
-        """Make the datasets, with the tokenizer of a trained model if given.
-
-        Raises
-        ------
-        ValueError, OSError
-            As for `rnnx.data.make_corpus`.
-        """
+        """Make the datasets, with the tokenizer of a trained model if given; errors are those of `make_corpus`."""
         if not self.text and self.dataset not in CORPORA:
             raise ValueError(f"`dataset` must be one of {sorted(CORPORA)}; got {self.dataset!r}")
         rare = tokenizer is None and self.min_count > 1
         return make_corpus(
             self.name(),
             Path(self.text) if self.text else CORPORA[self.dataset](),
-            by=self.by,
-            seq_length=self.seq_length,
-            seed=self.seed,
-            validation=self.validation,
-            split=self.split,
             oov_token="<UNK>" if rare else None,
             min_count=self.min_count if rare else 1,
             tokenizer=tokenizer,
+            **self.select("by", "seq_length", "seed", "validation", "split"),
         )
 
     def update_rule(self, n_batches: int) -> Optimizer:
-        """Return the optimizer, for epochs of n_batches batches.
-
-        Raises
-        ------
-        ValueError
-            If a value is out of range.
-        """
-        steps = min(self.iterations or sys.maxsize, (self.epochs or sys.maxsize) * n_batches)
+        """Return the optimizer, for epochs of n_batches batches; raise ValueError if a value is out of range."""
+        steps = total_steps(self.epochs, self.iterations, n_batches)
 
         def every() -> int:
             return max(1, round(min(self.decay_every * n_batches, sys.maxsize)))
@@ -137,10 +112,8 @@ class Settings:
         if not 0 <= self.warmup < steps:
             raise ValueError(f"`warmup` must be at least 0 and below the {steps} steps of the run; got {self.warmup}")
         rate = schedules[self.decay]()
-        config: dict[str, Any] = {
-            "name": self.optimizer,
-            "learning_rate": LinearWarmup(rate, self.warmup) if self.warmup else rate,
-        }
+        rate = LinearWarmup(rate, self.warmup) if self.warmup else rate
+        config: dict[str, Any] = {"name": self.optimizer, "learning_rate": rate}
         if self.optimizer in ("momentum", "nesterov"):
             config["momentum"] = self.momentum
         if self.weight_decay is not None:

@@ -6,22 +6,28 @@ of steps; see `rnnx.training.progress`.
 
 import inspect
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import integer, real
 from rnnx.models import Masks, Step
-from rnnx.optim import learning_rate_at
+from rnnx.optim import Joined, clip_by_value, learning_rate_at
+from rnnx.optim.base import with_prefix
+from rnnx.optim.clipping import scale_to_norm
 from rnnx.training.counters import Counters
 from rnnx.training.progress import Numbers, PendingSteps, Progress, check_finite
-from rnnx.training.updates import Updates, copies
+
+Arrays = dict[str, Array]
+_NO_CLIPPING = 3e38  # no float32 gradient has a larger norm
 
 
 @dataclass
-class TrainingState(Updates):
+class TrainingState:
     """The state of a run; see `rnnx.training.Trainer` for the parameters."""
 
     model: Any
@@ -33,11 +39,13 @@ class TrainingState(Updates):
     segment_length: int | None = None
     in_place: bool = True
     counters: Counters = field(default_factory=Counters)
-    optimizer_state: dict[str, Array] = field(default_factory=dict)
-    states: dict[str, Array] = field(default_factory=dict)  # carried from batch to batch
+    optimizer_state: Arrays = field(default_factory=dict)
+    states: Arrays = field(default_factory=dict)  # carried from batch to batch
     whole: bool = True  # False: an update was interrupted, and the state is not that of any step
     _pending: PendingSteps = field(default_factory=PendingSteps, init=False, repr=False)
     _error: FloatingPointError | None = field(default=None, init=False, repr=False)  # of the current run
+    _owned: Arrays | None = field(default=None, init=False, repr=False)  # parameters without other references
+    _joined: Joined | None = field(default=None, init=False, repr=False)  # on a device
 
     def __post_init__(self) -> None:
         self.optimizer_state = self.optimizer_state or self.optimizer.init(self.model.parameters)
@@ -76,13 +84,19 @@ class TrainingState(Updates):
 
     def _update(self, step: Step, count: int) -> Progress:
         """Update on the host, if loss and gradients are finite."""
-        number = self.step + 1
+        number, parameters, state = self.step + 1, self.model.parameters, self.optimizer_state
         check_finite("the loss is", step.loss, number)
         gradients, norm = self._clip(step.gradients)
         check_finite("the gradients are", float(norm), number)
         new = self.counters.after_step(count).with_numbers(step.loss, float(norm), count)
         self.whole = False  # until the update is complete; an interrupt may come anywhere
-        arrays = self._update_on_host(self.model.parameters, self.optimizer_state, gradients, number)
+        if self.in_place:
+            if self._owned is not parameters:  # never write to arrays that others hold
+                parameters, state = _copies(parameters), _copies(state)
+            arrays = self.optimizer.update(parameters, gradients, state, number, in_place=True)
+            self._owned = arrays[0]
+        else:
+            arrays = self.optimizer.update(parameters, gradients, state, number)
         self._take(arrays, step.states, new)
         return self._progress(step.loss)
 
@@ -92,13 +106,7 @@ class TrainingState(Updates):
         Initial states are kept, in case of an error, only if they were carried.
         """
         at, number = self.counters, self.step + 1
-        *arrays, norm, finite = self._update_on_device(
-            self.model.parameters,
-            self.optimizer_state,
-            step.gradients,
-            number,
-            lambda norm: self._pending.finite(step.loss, norm),
-        )
+        arrays, norm, finite = self._update_on_device(step, number)
         rate = learning_rate_at(self.optimizer.learning_rate, number)
         progress = Progress(number, at.epoch, rate, fetch=self.settle)
         self.whole = False
@@ -106,7 +114,31 @@ class TrainingState(Updates):
         self._take(arrays, step.states, at.after_step(count))
         return progress
 
-    def _take(self, arrays: Iterable[dict[str, Array]], states: dict[str, Array], counters: Counters) -> None:
+    def _update_on_device(self, step: Step, number: int) -> tuple[tuple[Arrays, Arrays], Array, Array]:
+        """Return new parameters and state, or the old ones if not finite; the gradient norm; and whether finite."""
+        parameters, state = self.model.parameters, self.optimizer_state
+        if self._joined is None or not self._joined.matches(parameters, state):
+            self._joined = Joined.of(self.optimizer, parameters, state)
+        joined = self._joined
+        old = joined.arrays if joined else (parameters, state)
+        gradients, norm = self._clip(joined.gradients(step.gradients) if joined else step.gradients)
+        finite = self._pending.finite(step.loss, norm)
+        xp, _ = ns.common_namespace({"norm": norm})
+        updated = self.optimizer.update(old[0], gradients, old[1], number)
+        new_parameters, new_state = (
+            {name: xp.where(finite, a, before[name]) for name, a in after.items()}
+            for after, before in zip(updated, old, strict=True)
+        )
+        new = new_parameters, new_state
+        return joined.replace(new) if joined else new, norm, finite
+
+    def _clip(self, gradients: Arrays) -> tuple[Arrays, Array]:
+        """Return the clipped gradients, and their norm before clipping as an array of shape ()."""
+        with np.errstate(invalid="ignore"):  # non-finite gradients are rejected later
+            clipped, norm = scale_to_norm(self.model.xp, gradients, self.clip_norm or _NO_CLIPPING)
+        return clipped if self.clip_value is None else clip_by_value(clipped, self.clip_value), norm
+
+    def _take(self, arrays: tuple[Arrays, Arrays], states: Arrays, counters: Counters) -> None:
         (self.model.parameters, self.optimizer_state), self.states = arrays, states
         self.counters, self.whole = counters, True
 
@@ -128,15 +160,12 @@ class TrainingState(Updates):
 
     def _check_whole(self) -> None:
         if not self.whole:
-            raise ValueError("an update was interrupted halfway: resume from a checkpoint")
+            raise ValueError("the last update was interrupted; resume from a checkpoint")
 
-    def state(self) -> tuple[dict[str, Any], dict[str, Array]]:
+    def state(self) -> tuple[dict[str, Any], Arrays]:
         """Return everything except the model and the settings: plain values, and arrays by name.
 
-        Raises
-        ------
-        ValueError
-            If an update was interrupted halfway, so that the arrays belong to no step.
+        Raises ValueError if an update was interrupted, so that the arrays belong to no step.
         """
         self._check_whole()
         self.settle()
@@ -147,18 +176,21 @@ class TrainingState(Updates):
     def restore(self, values: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
         """Continue from the result of `state`, bit-identical to an uninterrupted run.
 
-        Raises
-        ------
-        ValueError
-            If the state does not match the model and the optimizer.
+        Raises ValueError if the state does not match the model and the optimizer.
         """
-        optimizer = {key.partition("/")[2]: a for key, a in arrays.items() if key.startswith("optimizer/")}
+        optimizer, states = (with_prefix(arrays, prefix) for prefix in ("optimizer/", "state/"))
         expected = self.optimizer.init(self.model.parameters)
         if {k: tuple(a.shape) for k, a in optimizer.items()} != {k: tuple(a.shape) for k, a in expected.items()}:
-            raise ValueError("the state of the optimizer does not match the model and the optimizer")
+            raise ValueError("the optimizer state in `arrays` does not match the model and the optimizer")
         if set(values) != set(asdict(self.counters)):
-            raise ValueError(f"the counters of a run are {sorted(asdict(self.counters))}; got {sorted(values)}")
+            raise ValueError(f"`values` must have the keys {sorted(asdict(self.counters))}; got {sorted(values)}")
         self.settle()
         self.counters, self._error = Counters(**values), None
-        self.optimizer_state, self.whole = copies(optimizer), True
-        self.states = {key.partition("/")[2]: a for key, a in arrays.items() if key.startswith("state/")}
+        self.optimizer_state, self.states, self.whole = _copies(optimizer), states, True
+
+
+def _copies(arrays: Mapping[str, Array]) -> Arrays:
+    if not arrays:
+        return {}
+    xp, _ = ns.common_namespace(arrays)
+    return {name: ns.owned_copy(xp, a) for name, a in arrays.items()}

@@ -1,6 +1,5 @@
 """The training loop: an iterator over steps and evaluations that prints nothing."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +10,7 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx.data import Dataset, to_device_of
 from rnnx.models import Model
-from rnnx.training.counters import Limits
+from rnnx.training.counters import Limits, total_steps
 from rnnx.training.progress import Progress
 from rnnx.training.state import TrainingState
 
@@ -27,11 +26,11 @@ class Trainer(TrainingState):
     model : Model
     optimizer : object
         With ``init``, ``update`` and ``learning_rate``, like the classes in `rnnx.optim`.
-    clip_norm : float, optional
+    clip_norm : float > 0, optional
         Maximum global norm of the gradients.
-    clip_value : float, optional
+    clip_value : float > 0, optional
         Maximum absolute value of a gradient element; applied after `clip_norm`.
-    seed : int
+    seed : int >= 0
         Seed for the order of batches and for dropout.
     shuffle : bool
         False keeps the batches in dataset order.
@@ -41,11 +40,6 @@ class Trainer(TrainingState):
         Update NumPy parameters and optimizer state in place: bit-identical, and faster. The trainer then works on its
         own copies, and the next step overwrites the arrays in ``model.parameters``, so copy what you want to keep.
         Otherwise, and in other libraries, every step makes new arrays.
-
-    Raises
-    ------
-    ValueError
-        If a number is out of range.
     """
 
     def run(
@@ -59,7 +53,9 @@ class Trainer(TrainingState):
         evaluate_every: int | None = None,
         patience: int | None = None,
     ) -> Iterator[Progress]:
-        """Train from the current state until the run has a total number of epochs or steps.
+        """Train from the current state until the run reaches a total number of epochs or steps.
+
+        Yields a `Progress` after every step and every evaluation.
 
         Parameters
         ----------
@@ -72,11 +68,6 @@ class Trainer(TrainingState):
         patience : int, optional
             Stop after this many consecutive evaluations without a better validation loss.
 
-        Yields
-        ------
-        Progress
-            After every step and every evaluation.
-
         Raises
         ------
         ValueError
@@ -87,11 +78,11 @@ class Trainer(TrainingState):
         """
         limits = Limits(epochs, iterations, batch_size, evaluate_every, patience)
         if patience is not None and validation is None:
-            raise ValueError("`patience` needs `validation`")
+            raise ValueError("`patience` requires a `validation` set")
         self.settle()
         self._error, at = None, self.counters
         if at.batch_size not in (0, batch_size) and at.batch < train.n_batches(at.batch_size):
-            raise ValueError(f"`batch_size` must be {at.batch_size} until the epoch has ended; got {batch_size}")
+            raise ValueError(f"`batch_size` must stay {at.batch_size} until the end of the epoch; got {batch_size}")
         self._check_whole()
         train, validation = (to_device_of(dataset, self.model.parameters) for dataset in (train, validation))
         return self._run(train, validation, limits)
@@ -100,7 +91,7 @@ class Trainer(TrainingState):
         batch_size = limits.batch_size
         n_batches = train.n_batches(batch_size)
         if n_batches == 0:
-            raise ValueError("the training set is empty")
+            raise ValueError("`train` must hold at least one example")
         while True:
             if limits.evaluates(self.counters, n_batches):  # also if a resumed run stopped just before an evaluation
                 yield self._evaluated(validation, batch_size)
@@ -148,16 +139,15 @@ class Trainer(TrainingState):
         progress, callbacks = None, list(callbacks)
         items: Iterable[Progress] = self.run(train, validation, **options)
         for progress in self._with_bar(items, train, options) if progress_bar else items:
-            answers = [callback(self, progress) for callback in callbacks]
-            if any(answer is True for answer in answers):
+            if True in [callback(self, progress) is True for callback in callbacks]:  # all of them are called
                 break
         return progress
 
     def _with_bar(self, items: Iterable[Progress], train: Dataset, options: Mapping[str, Any]) -> Iterator[Progress]:
         from tqdm import tqdm
 
-        epochs = options.get("epochs") or math.inf
-        steps = min(options.get("iterations") or math.inf, epochs * train.n_batches(options.get("batch_size", 32)))
+        n_batches = train.n_batches(options.get("batch_size", 32))
+        steps = total_steps(options.get("epochs"), options.get("iterations"), n_batches)
         with tqdm(total=steps, initial=self.step, unit="step") as bar:
             for progress in items:
                 if bar.update(0 if progress.evaluation else 1):  # True if redrawn; only then is the loss fetched
@@ -176,13 +166,7 @@ class Trainer(TrainingState):
 
 
 def evaluate(model: Model, dataset: Dataset, batch_size: int) -> float:
-    """Return the mean loss of a model over a dataset, without dropout.
-
-    Returns
-    -------
-    float
-        In the model's unit; nats per character for a character model.
-    """
+    """Return the mean loss of a model over a dataset, without dropout: nats per character for a character model."""
     losses, counts = [], []
     states: dict[str, Array] = {}
     for batch in dataset.batches(batch_size):
