@@ -13,7 +13,7 @@ from rnnx.compare import process
 from rnnx.compare.records import Request, Result, Settings
 from rnnx.compare.report import Report
 from rnnx.compare.rnnx_side import make_model
-from rnnx.data import CORPORA, CharTokenizer, read_text
+from rnnx.data import CharTokenizer, find_text, read_text
 
 
 class Peer(NamedTuple):
@@ -75,7 +75,7 @@ def run(
     vocab_size : int, optional
         Number of characters, at least 2. Default: the largest index plus 1.
     dataset : str
-        A built-in text, one of ``rnnx.data.CORPORA``, used if neither `indices` nor `text` is given.
+        The name of a text, as for `rnnx.data.find_text`, used if neither `indices` nor `text` is given.
     text : path, optional
         A UTF-8 file, used if `indices` is not given.
     hidden_size, num_layers : int
@@ -144,9 +144,8 @@ def run(
 
 def _read(dataset: str, text: str | Path | None) -> np.ndarray:
     """Return a text as indices in its own vocabulary."""
-    if text is None and dataset not in CORPORA:
-        raise ValueError(f"`dataset` must be one of {list(CORPORA)}; got {dataset!r}")
-    words = CORPORA[dataset]() if text is None else read_text(text)
+    found = find_text(dataset) if text is None else Path(text)
+    words = read_text(found) if isinstance(found, Path) else found
     return CharTokenizer(None).fit(words).encode(words)
 
 

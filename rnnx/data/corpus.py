@@ -13,6 +13,7 @@ from rnnx._core.checks import real
 from rnnx.data.batches import Dataset
 from rnnx.data.files import PIECE, EncodedText, encode, open_text
 from rnnx.data.lines import LineViews, line_bounds, looks_like_list
+from rnnx.data.lowercase import Lowercase
 from rnnx.data.split import NOTHING_HELD_OUT, split_lines, split_text
 from rnnx.data.tokenizer import NEWLINE, CharTokenizer
 from rnnx.data.windows import Lines, Streams, Windows
@@ -66,6 +67,7 @@ def make_corpus(
     oov_token: str | None = None,
     min_count: int = 1,
     tokenizer: CharTokenizer | None = None,
+    lower: bool = False,
 ) -> Corpus:
     """Make training and validation datasets from a text.
 
@@ -98,6 +100,8 @@ def make_corpus(
         Rarer characters become `oov_token`; newlines never do.
     tokenizer : CharTokenizer, optional
         The tokenizer of a trained model, used unchanged. By default a tokenizer is fitted to the text.
+    lower : bool
+        Convert the text to lower case first.
 
     Raises
     ------
@@ -108,7 +112,8 @@ def make_corpus(
         If the file cannot be read.
     """
     _check_choices(by, split, validation, tokenizer is not None and (oov_token is not None or min_count != 1))
-    with open_text(text) if isinstance(text, Path) else nullcontext(_Slices(text)) as pieces:
+    with open_text(text) if isinstance(text, Path) else nullcontext(_Slices(text)) as read:
+        pieces = Lowercase(read) if lower else read
         if by == "auto":
             by = "lines" if looks_like_list(pieces) else "windows"
         if by == "lines" and split == "blocks":
