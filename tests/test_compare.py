@@ -154,16 +154,16 @@ def test_a_side_that_fails():
     request = make_request()
     broken = Request(request.settings, request.inputs, request.targets, {"by": request.parameters["by"]})
     with pytest.raises(RuntimeError, match=r"the process of mine exited with 1:\n(.*\n)*ValueError: `parameters` must"):
-        runner._run_sides({"mine": "rnnx_side:run"}, broken)
+        runner._run_sides({"mine": "rnnx_side:RnnxSide"}, broken)
     with pytest.raises(RuntimeError, match="No module named"):
-        runner._run_sides({"mine": "_no_side:run"}, request)
+        runner._run_sides({"mine": "_no_side:Side"}, request)
 
 
 def test_sides_import_nothing_from_the_current_folder(tmp_path, monkeypatch):
     """rnnx's side imports numpy; the current folder may have a file of that name."""
     (tmp_path / "numpy.py").write_text("raise RuntimeError('mine')")
     monkeypatch.chdir(tmp_path)
-    results = runner._run_sides({"mine": "rnnx_side:run"}, make_request())
+    results = runner._run_sides({"mine": "rnnx_side:RnnxSide"}, make_request())
     assert len(results["mine"].losses) == SMALL["steps"]
     assert 0 < results["mine"].start_seconds < 60
 

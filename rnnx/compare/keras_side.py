@@ -1,8 +1,6 @@
 """TensorFlow's sides, `model.fit` and a GradientTape loop. Only this file imports tensorflow and keras."""
 
-import functools
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -10,8 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from rnnx import convert
-from rnnx.compare.records import Arrays, Request, Result, Settings
-from rnnx.compare.side import Side, measure
+from rnnx.compare.records import Arrays, Request, Settings
+from rnnx.compare.side import Side
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 
@@ -78,12 +76,13 @@ class Recorder(keras.callbacks.Callback):
         self.ends.append(time.perf_counter())
 
 
-class KerasSide(Side):
-    """`model.fit` or, with `loop`, a tf.function with GradientTape."""
+class Loop(Side):
+    """A tf.function with GradientTape."""
 
-    def __init__(self, request: Request, loop: bool) -> None:
+    def __init__(self, request: Request) -> None:
+        super().__init__(request)
         s = request.settings
-        self.request, self.loop, self._compiled_step = request, loop, tf.function(self._step)
+        self._compiled_step = tf.function(self._step)
         # TensorFlow accepts the number of threads only before its first operation.
         if s.threads is not None and tf.config.threading.get_intra_op_parallelism_threads() != s.threads:
             tf.config.threading.set_intra_op_parallelism_threads(s.threads)
@@ -98,32 +97,13 @@ class KerasSide(Side):
         rule = {"sgd": keras.optimizers.SGD, "adam": PaperAdam}[s.optimizer]
         self.optimizer = rule(learning_rate=s.learning_rate)
 
-    def train(self) -> tuple[list[float], list[float]]:  # noqa: D102
-        if self.loop:
-            return super().train()
-        self.model.compile(self.optimizer, self.loss)
-        recorder = Recorder()
-        before = time.perf_counter()
-        self.model.fit(
-            self._batches(),
-            steps_per_epoch=self.request.settings.steps,
-            epochs=1,
-            shuffle=False,
-            verbose=0,
-            callbacks=[recorder],
-        )
-        return recorder.losses, list(np.diff([before, *recorder.ends]))
-
-    def _batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        yield from zip(self.request.inputs, self.request.targets, strict=True)
-
     def first_gradients(self) -> Arrays:  # noqa: D102
         _, gradients = self._loss_and_gradients(
             tf.constant(self.request.inputs[0]), tf.constant(self.request.targets[0])
         )
         *recurrent, kernel, bias = gradients
         layers = [recurrent[at : at + 3] for at in range(0, len(recurrent), 3)]
-        found = convert.from_keras(self.request.settings.cell, layers, stack=True, gradients=True)
+        found = convert.from_keras(self.settings.cell, layers, stack=True, gradients=True)
         return found | convert.dense_from_keras([kernel, bias], gradients=True)
 
     def _loss_and_gradients(self, inputs: Any, targets: Any) -> tuple[Any, list[Any]]:
@@ -140,6 +120,24 @@ class KerasSide(Side):
         return loss
 
 
+class Fit(Loop):
+    """`model.fit`."""
+
+    def train(self) -> tuple[list[float], list[float]]:  # noqa: D102
+        self.model.compile(self.optimizer, self.loss)
+        recorder = Recorder()
+        batches = zip(self.request.inputs, self.request.targets, strict=True)
+        before = time.perf_counter()
+        self.model.fit(
+            (batch for batch in batches),  # Keras accepts generators, but no other iterators
+            steps_per_epoch=self.settings.steps,
+            shuffle=False,
+            verbose=0,
+            callbacks=[recorder],
+        )
+        return recorder.losses, list(np.diff([before, *recorder.ends]))
+
+
 def build(s: Settings) -> tuple[Any, list[Any], Any]:
     """Return the model from (m, T) indices to (m, T, vocab_size) logits, its recurrent layers and its dense layer."""
     kind, options = KINDS[s.cell]
@@ -150,13 +148,3 @@ def build(s: Settings) -> tuple[Any, list[Any], Any]:
     for layer in layers:
         out = layer(out)
     return keras.Model(inputs, head(out)), layers, head
-
-
-def fit(request: Request) -> Result:
-    """Train with `model.fit` and measure."""
-    return measure(functools.partial(KerasSide, loop=False), request)
-
-
-def loop(request: Request) -> Result:
-    """Train with a tf.function and measure."""
-    return measure(functools.partial(KerasSide, loop=True), request)

@@ -1,6 +1,7 @@
 """Function calls in a fresh Python process: pickled arguments in, a pickled result out."""
 
 import importlib
+import operator
 import os
 import pickle
 import subprocess
@@ -62,7 +63,7 @@ def child() -> None:
     """Run in the new process: import the function, call it, write the result."""
     target, request, result, started = sys.argv[1:]
     module, function = target.split(":")
-    f = getattr(importlib.import_module(module), function)
+    f = operator.attrgetter(function)(importlib.import_module(module))
     start_seconds = time.time() - float(started)
     value = f(*pickle.loads(Path(request).read_bytes()))
     Path(result).write_bytes(pickle.dumps((value, start_seconds)))

@@ -1,6 +1,6 @@
 """The records that a comparison passes between processes: settings, request, result."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -61,4 +61,4 @@ class Result:
     start_seconds: float
     memory_start: float | None
     memory_peak: float | None
-    versions: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str]

@@ -21,7 +21,7 @@ class Peer(NamedTuple):
 
     modules: tuple[str, ...]  # that must be installed
     install: str  # the command that installs them
-    sides: dict[str, str]  # label: function of this package that runs the side
+    sides: dict[str, str]  # label: module and class of the side
     cells: tuple[str, ...]
 
 
@@ -29,11 +29,11 @@ PEERS = {
     "keras": Peer(
         ("tensorflow", "keras"),
         "pip install 'rnnx[keras]'",
-        {"Keras fit": "keras_side:fit", "TensorFlow loop": "keras_side:loop"},
+        {"Keras fit": "keras_side:Fit", "TensorFlow loop": "keras_side:Loop"},
         ("rnn", "lstm", "gru", "gru_reset_after"),
     ),
     "torch": Peer(
-        ("torch",), "pip install torch", {"torch loop": "torch_side:run"}, ("rnn", "lstm", "gru_reset_after")
+        ("torch",), "pip install torch", {"torch loop": "torch_side:TorchSide"}, ("rnn", "lstm", "gru_reset_after")
     ),
 }
 OPTIMIZERS = ("sgd", "adam")
@@ -135,7 +135,7 @@ def run(
     if output is not None:
         _check_installed(("matplotlib",), "the comparison figure", "pip install 'rnnx[lab]'")
         Path(output).mkdir(parents=True, exist_ok=True)
-    sides = {"rnnx": "rnnx_side:run", **PEERS[peer].sides}
+    sides = {"rnnx": "rnnx_side:RnnxSide", **PEERS[peer].sides}
     report = Report(peer, settings, _run_sides(sides, make_request(read, settings), progress))
     if output is not None:
         report.save(output)
@@ -189,11 +189,11 @@ def make_request(text: np.ndarray, s: Settings) -> Request:
 def _run_sides(
     sides: dict[str, str], request: Request, progress: Callable[[str], None] | None = None
 ) -> dict[str, Result]:
-    def run_side(label: str, function: str) -> Result:
+    results = {}
+    for label, side in sides.items():
         if progress is not None:
             progress(label)
-        target, threads = f"rnnx.compare.{function}", request.settings.threads
-        result, start_seconds = process.call(target, request, label=label, threads=threads)
-        return replace(result, start_seconds=start_seconds)
-
-    return {label: run_side(label, function) for label, function in sides.items()}
+        threads = request.settings.threads
+        result, start_seconds = process.call(f"rnnx.compare.{side}.run", request, label=label, threads=threads)
+        results[label] = replace(result, start_seconds=start_seconds)
+    return results

@@ -4,7 +4,6 @@ import contextlib
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,23 @@ MIB = 2**20
 class Side(ABC):
     """One way to train the model of a request."""
 
-    request: Request
     versions: dict[str, str]
+
+    def __init__(self, request: Request) -> None:
+        self.request, self.settings = request, request.settings
+
+    @classmethod
+    def run(cls, request: Request) -> Result:
+        """Train and measure. The caller fills in `start_seconds`, which only it knows."""
+        memory = PeakMemory()
+        side = cls(request)
+        losses, seconds = side.train()
+        peak = memory.peak()
+        # On a new model and after training: computed earlier, they would take the warm-up cost off the first step.
+        gradients = cls(request).first_gradients()
+        return Result(
+            np.array(losses, np.float64), np.array(seconds), gradients, np.nan, memory.start, peak, side.versions
+        )
 
     def train(self) -> tuple[list[float], list[float]]:
         """Run all steps and return their losses and seconds."""
@@ -36,17 +50,6 @@ class Side(ABC):
     @abstractmethod
     def first_gradients(self) -> Arrays:
         """Return the gradients of the first batch at the current parameters, under rnnx's names."""
-
-
-def measure(start: Callable[[Request], Side], request: Request) -> Result:
-    """Train one side and measure it. The caller fills in `start_seconds`, which only it knows."""
-    memory = PeakMemory()
-    side = start(request)
-    losses, seconds = side.train()
-    peak = memory.peak()
-    # On a new model and after training: computed earlier, they would take the warm-up cost off the first step.
-    gradients = start(request).first_gradients()
-    return Result(np.array(losses, np.float64), np.array(seconds), gradients, np.nan, memory.start, peak, side.versions)
 
 
 class PeakMemory:

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from rnnx import convert
-from rnnx.compare.records import Arrays, Request, Result
-from rnnx.compare.side import Side, measure
+from rnnx.compare.records import Arrays, Request
+from rnnx.compare.side import Side
 
 KINDS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru_reset_after": nn.GRU}
 
@@ -29,10 +29,10 @@ class TorchSide(Side):
     """`torch.nn` and `torch.optim`."""
 
     def __init__(self, request: Request) -> None:
+        super().__init__(request)
         s = request.settings
         if s.threads is not None:
             torch.set_num_threads(s.threads)
-        self.request = request
         self.versions = {"torch": str(torch.__version__)}
         self.net = Net(KINDS[s.cell], s.vocab_size, s.hidden_size, s.num_layers, getattr(torch, s.dtype))
         state = convert.to_torch(s.cell, request.parameters, prefix="rnn.")
@@ -47,15 +47,14 @@ class TorchSide(Side):
         for key, p in self.net.rnn.named_parameters():
             if key.startswith("bias_hh"):
                 trained = torch.zeros_like(p)
-                if self.request.settings.cell == "gru_reset_after":
-                    trained[-self.request.settings.hidden_size :] = 1
+                if self.settings.cell == "gru_reset_after":
+                    trained[-self.settings.hidden_size :] = 1
                 p.register_hook(trained.mul)
 
     def first_gradients(self) -> Arrays:  # noqa: D102
         self._loss(self.request.inputs[0], self.request.targets[0]).backward()
         found = {key: p.grad for key, p in self.net.named_parameters()}
-        cell = self.request.settings.cell
-        recurrent = convert.from_torch(cell, found, prefix="rnn.", stack=True, gradients=True)
+        recurrent = convert.from_torch(self.settings.cell, found, prefix="rnn.", stack=True, gradients=True)
         return recurrent | convert.dense_from_torch(found, prefix="head.", gradients=True)
 
     def _loss(self, inputs: np.ndarray, targets: np.ndarray) -> torch.Tensor:
@@ -69,8 +68,3 @@ class TorchSide(Side):
         loss.backward()
         self.optimizer.step()
         return loss.item()
-
-
-def run(request: Request) -> Result:
-    """Train and measure."""
-    return measure(TorchSide, request)
