@@ -56,26 +56,6 @@ class PaperAdam(keras.optimizers.Adam):
         """Keras's constructor sets it."""
 
 
-class Recorder(keras.callbacks.Callback):
-    """Record the loss and end time of every batch, because Keras reports only the mean loss over the epoch so far."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.losses: list[float] = []
-        self.ends: list[float] = []
-
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        """Reset the running mean."""
-        del batch, logs
-        self.model.reset_metrics()
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Record loss and time."""
-        del batch
-        self.losses.append(float(logs["loss"]))
-        self.ends.append(time.perf_counter())
-
-
 class Loop(Side):
     """A tf.function with GradientTape."""
 
@@ -89,19 +69,17 @@ class Loop(Side):
             tf.config.threading.set_inter_op_parallelism_threads(s.threads)
         self.versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
         keras.config.set_floatx(s.dtype)
-        self.model, self.layers, self.head = build(s)
-        for layer, weights in zip(self.layers, convert.to_keras(s.cell, request.parameters), strict=True):
+        self.model, layers, head = build(s)
+        for layer, weights in zip(layers, convert.to_keras(s.cell, request.parameters), strict=True):
             layer.set_weights(weights)
-        self.head.set_weights(convert.dense_to_keras(request.parameters))
+        head.set_weights(convert.dense_to_keras(request.parameters))
         self.loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         rule = {"sgd": keras.optimizers.SGD, "adam": PaperAdam}[s.optimizer]
         self.optimizer = rule(learning_rate=s.learning_rate)
 
     def first_gradients(self) -> Arrays:  # noqa: D102
-        _, gradients = self._loss_and_gradients(
-            tf.constant(self.request.inputs[0]), tf.constant(self.request.targets[0])
-        )
-        *recurrent, kernel, bias = gradients
+        inputs, targets = tf.constant(self.request.inputs[0]), tf.constant(self.request.targets[0])
+        _, (*recurrent, kernel, bias) = self._loss_and_gradients(inputs, targets)
         layers = [recurrent[at : at + 3] for at in range(0, len(recurrent), 3)]
         found = convert.from_keras(self.settings.cell, layers, stack=True, gradients=True)
         return found | convert.dense_from_keras([kernel, bias], gradients=True)
@@ -124,18 +102,26 @@ class Fit(Loop):
     """`model.fit`."""
 
     def train(self) -> tuple[list[float], list[float]]:  # noqa: D102
+        losses: list[float] = []
+        times: list[float] = []
+
+        def record(_batch: int, logs: dict[str, Any]) -> None:
+            losses.append(float(logs["loss"]))
+            times.append(time.perf_counter())
+
+        def reset(*_: Any, **__: Any) -> None:  # because Keras reports the mean loss since the last reset
+            self.model.reset_metrics()
+
         self.model.compile(self.optimizer, self.loss)
-        recorder = Recorder()
-        batches = zip(self.request.inputs, self.request.targets, strict=True)
-        before = time.perf_counter()
+        times.append(time.perf_counter())
         self.model.fit(
-            (batch for batch in batches),  # Keras accepts generators, but no other iterators
+            (batch for batch in zip(self.request.inputs, self.request.targets, strict=True)),
             steps_per_epoch=self.settings.steps,
             shuffle=False,
             verbose=0,
-            callbacks=[recorder],
+            callbacks=[keras.callbacks.LambdaCallback(on_train_batch_begin=reset, on_train_batch_end=record)],
         )
-        return recorder.losses, list(np.diff([before, *recorder.ends]))
+        return losses, list(np.diff(times))
 
 
 def build(s: Settings) -> tuple[Any, list[Any], Any]:

@@ -15,9 +15,8 @@ from rnnx.models import CharModel
 def make_model(s: Settings, seed: np.random.Generator | int = 0) -> CharModel:
     """Return the model of the settings, with random initial parameters."""
     name = "gru" if s.cell == "gru_reset_after" else s.cell
-    return CharModel(
-        s.vocab_size, s.hidden_size, s.num_layers, cell=name, reset_after=name != s.cell, seed=seed, dtype=s.dtype
-    )
+    sizes = s.vocab_size, s.hidden_size, s.num_layers
+    return CharModel(*sizes, cell=name, reset_after=name != s.cell, seed=seed, dtype=s.dtype)
 
 
 class RnnxSide(Side):

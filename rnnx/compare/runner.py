@@ -94,7 +94,7 @@ def run(
     threads : int, optional
         Threads per side; default: each library's choice.
     output : path, optional
-        Folder for report.txt, report.json, losses.csv and comparison.png, created if missing.
+        Folder for the files that `Report.save` writes, created if missing.
     progress : callable, optional
         Called with the label of each side before it starts.
 
@@ -155,20 +155,21 @@ def _check_indices(indices: Any) -> np.ndarray:
     if text.ndim != 1 or not np.issubdtype(text.dtype, np.integer):
         raise TypeError(f"`indices` must be integers of shape (n,); got {text.dtype} of shape {text.shape}")
     if text.size == 0 or text.min() < 0:
-        raise ValueError("`indices` must contain at least one index and none below 0")
+        raise ValueError(f"`indices` must be a non-empty array of non-negative integers; got {indices!r}")
     return text
 
 
 def _check(peer: str, text: np.ndarray, s: Settings) -> None:
     if s.vocab_size <= text.max():
-        raise ValueError(f"`vocab_size` must be above the largest index, {text.max()}; got {s.vocab_size}")
+        raise ValueError(f"`vocab_size` must be greater than the largest index, {text.max()}; got {s.vocab_size}")
     if len(text) <= s.seq_length:
-        raise ValueError(f"`indices` must have more than seq_length = {s.seq_length} characters; got {len(text)}")
+        raise ValueError(f"`seq_length` must be less than the length of the text, {len(text)}; got {s.seq_length}")
     choices = {"cell": PEERS[peer].cells, "optimizer": OPTIMIZERS, "dtype": ("float32", "float64")}
     for name, allowed in choices.items():
-        if getattr(s, name) not in allowed:
-            hint = "; torch's GRU is 'gru_reset_after'" if getattr(s, name) == "gru" else ""
-            raise ValueError(f"`{name}` must be one of {list(allowed)} with {peer}; got {getattr(s, name)!r}{hint}")
+        value = getattr(s, name)
+        if value not in allowed:
+            hint = "; torch's GRU is 'gru_reset_after'" if value == "gru" else ""
+            raise ValueError(f"`{name}` must be one of {list(allowed)} with {peer}; got {value!r}{hint}")
 
 
 def _check_installed(modules: tuple[str, ...], what: str, install: str) -> None:

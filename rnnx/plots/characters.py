@@ -53,6 +53,12 @@ def _code_points(path: str) -> frozenset[int]:
     return frozenset(font_manager.get_font(path).get_charmap())
 
 
+def check_length(name: str, text: Sequence[str], size: int) -> None:
+    """Raise unless there is one character or token per step."""
+    if len(text) != size:
+        raise ValueError(f"`{name}` must have length {size}, one character per step; got {len(text)}")
+
+
 def label_ticks(axis: Any, places: Sequence[float], characters: Sequence[str], rotate: bool) -> None:
     """Label ticks with characters; `rotate` makes long labels, such as escapes, vertical."""
     labels = visible(characters)

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from rnnx.plots import style
 
 
+@style.style()
 def gradient_norms(curves: Mapping[str, Any], *, title: str | None = None) -> Figure:
     """Plot gradient norms over the time steps on a logarithmic scale, to see where they vanish or explode.
 
@@ -29,37 +30,24 @@ def gradient_norms(curves: Mapping[str, Any], *, title: str | None = None) -> Fi
     ValueError
         If there is no curve, or a curve is empty, not one-dimensional, or negative.
     """
-    if not isinstance(curves, Mapping) or not curves:
-        raise ValueError("`curves` must be a dict of at least one array of norms")
-    arrays = {name: _checked(name, values) for name, values in curves.items()}
-    with style.style():
-        figure = style.new_figure(7.5, 4.0)
-        axes = figure.subplots()
-        handles = []
-        for k, values in enumerate(arrays.values()):
-            line = axes.plot(
-                np.arange(len(values)),
-                np.where(values > 0, values, np.nan),
-                color=style.COLORS[k % len(style.COLORS)],
-                ls=style.LINES[k % len(style.LINES)],
-                marker="o" if len(values) == 1 else None,
-            )
-            handles += line
-        style.log_axis(axes, arrays.values())
-        axes.grid(True)
-        style.step_axis(axes)
-        axes.set_xlabel("time step t  (the loss is at the right end)")
-        axes.set_ylabel("norm of ∂loss / ∂(state after step t)")
-        style.set_suptitle(figure, title or "Gradient norms over time")
-        style.add_legend(figure, handles, list(arrays))
+    arrays = style.all_to_numpy("curves", curves, "curves[{!r}]")
+    for name, norms in arrays.items():
+        if norms.ndim != 1 or not len(norms):
+            raise ValueError(f"`curves[{name!r}]` must be a non-empty array of shape (T + 1,); got shape {norms.shape}")
+        if (norms < 0).any():
+            raise ValueError(f"`curves[{name!r}]` must not be negative; got {norms.min()}")
+    figure = style.new_figure(7.5, 4.0, title or "Gradient norms over time")
+    axes = figure.subplots()
+    for k, norms in enumerate(arrays.values()):
+        axes.plot(
+            np.where(norms > 0, norms, np.nan),
+            color=style.COLORS[k % len(style.COLORS)],
+            ls=style.LINES[k % len(style.LINES)],
+            marker="o" if len(norms) == 1 else None,
+        )
+    style.log_axis(axes, arrays.values())
+    axes.grid(True)
+    style.step_axis(axes)
+    axes.set(xlabel="time step t  (the loss is at the right end)", ylabel="norm of ∂loss / ∂(state after step t)")
+    style.add_legend(figure, axes.lines, list(arrays))
     return figure
-
-
-def _checked(name: str, values: Any) -> np.ndarray:
-    what = f"curves[{name!r}]"
-    array = style.to_numpy(what, values)
-    if array.ndim != 1 or not len(array):
-        raise ValueError(f"`{what}` must have shape (T + 1,); got {array.shape}")
-    if (array < 0).any():
-        raise ValueError(f"`{what}` must not be negative; got {array.min()}")
-    return array

@@ -12,9 +12,11 @@ from rnnx._core import checks
 from rnnx.plots import characters, style
 
 Records = Sequence[Mapping[str, Any]]
+Curve = tuple[np.ndarray, np.ndarray]  # steps and values
 _SMALL_PANELS = {"grad_norm": "gradient norm", "learning_rate": "learning rate"}
 
 
+@style.style()
 def training_curves(
     metrics: Records | Mapping[str, Records],
     *,
@@ -52,28 +54,27 @@ def training_curves(
     _check(runs)
     if smoothing is not None:
         checks.integer("smoothing", smoothing, 0)
-    keys = [key for key in _SMALL_PANELS if _is_worth_a_panel(runs, key)]
-    with style.style():
-        figure = style.new_figure(7.0, 3.9 + 1.1 * len(keys))
-        ratios = [3.2, *[1.0] * len(keys)]
-        panels = figure.subplots(1 + len(keys), 1, sharex=True, height_ratios=ratios, squeeze=False)[:, 0]
-        handles, names = _draw_losses(panels[0], runs, smoothing)
-        panels[0].set_ylabel(f"loss [{characters.printable(unit)}]", parse_math=False)
-        for axes, key in zip(panels[1:], keys, strict=True):
-            _draw_column(axes, runs, key)
-        for axes in panels:
-            axes.grid(True)
-        figure.align_ylabels()
-        panels[-1].set_xlabel("optimizer step")
-        style.step_axis(panels[-1])
-        style.set_suptitle(figure, title or ("Training" if len(runs) == 1 else "Training runs"))
-        style.add_legend(figure, handles, names)
+    columns = {key: [_column(records, key) for records in runs.values()] for key in _SMALL_PANELS}
+    shown = {key: curves for key, curves in columns.items() if _is_worth_a_panel(key, curves)}
+    figure = style.new_figure(7.0, 3.9 + 1.1 * len(shown), title or ("Training" if len(runs) == 1 else "Training runs"))
+    ratios = [3.2, *[1.0] * len(shown)]
+    panels = figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios, squeeze=False)[:, 0]
+    handles, names = _draw_losses(panels[0], runs, smoothing)
+    panels[0].set_ylabel(f"loss [{characters.printable(unit)}]", parse_math=False)
+    for axes, (key, curves) in zip(panels[1:], shown.items(), strict=True):
+        _draw_small_panel(axes, key, curves)
+    for axes in panels:
+        axes.grid(True)
+    figure.align_ylabels()
+    panels[-1].set_xlabel("optimizer step")
+    style.step_axis(panels[-1])
+    style.add_legend(figure, handles, names)
     return figure
 
 
-def _is_worth_a_panel(runs: Mapping[str, Records], key: str) -> bool:
-    """Whether a column has values and, for the learning rate, is not constant."""
-    values = np.concatenate([_column(records, key)[1] for records in runs.values()])
+def _is_worth_a_panel(key: str, curves: Sequence[Curve]) -> bool:
+    """Whether there are values and, for the learning rate, different ones."""
+    values = np.concatenate([values for _, values in curves])
     return len(values) > 0 and (key != "learning_rate" or len(np.unique(values)) > 1)
 
 
@@ -93,10 +94,10 @@ def has_losses(records: Records) -> bool:
     return any(np.isfinite(_column(records, key)[1]).any() for key in ("loss", "smooth_loss", "validation_loss"))
 
 
-def _column(records: Records, key: str) -> tuple[np.ndarray, np.ndarray]:
+def _column(records: Records, key: str) -> Curve:
     """Return the steps that have a value for a key, and the values."""
-    pairs = [(r["step"], r[key]) for r in records if r.get(key) is not None]
-    return np.array([p[0] for p in pairs], np.float64), np.array([p[1] for p in pairs], np.float64)
+    pairs = np.array([(r["step"], r[key]) for r in records if r.get(key) is not None], np.float64).reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1]
 
 
 def _draw_losses(axes: Axes, runs: Mapping[str, Records], smoothing: int | None) -> tuple[list[Any], list[str]]:
@@ -107,34 +108,25 @@ def _draw_losses(axes: Axes, runs: Mapping[str, Records], smoothing: int | None)
     for k, (name, records) in enumerate(runs.items()):
         color, line = _run_style(k)
         steps = [r for r in records if r.get("validation_loss") is None] or records
+        batch: dict[str, Any] = {"color": style.SKY if alone else color, "alpha": 0.7 if alone else 0.35}
+        points: dict[str, Any] = {"marker": "o", "markersize": 4, "markeredgecolor": "white", "markeredgewidth": 0.5}
+        points["color"] = style.VERMILLION if alone else color
         drawn = {
-            "batch": axes.plot(
-                *_column(steps, "loss"), color=style.SKY if alone else color, lw=0.6, alpha=0.7 if alone else 0.35
-            ),
+            "batch": axes.plot(*_column(steps, "loss"), lw=0.6, **batch),
             "smoothed": axes.plot(*_smoothed(records, steps, smoothing), color=color, ls=line),
-            "validation": axes.plot(
-                *_column(records, "validation_loss"),
-                color=style.VERMILLION if alone else color,
-                lw=0.8,
-                ls=":",
-                marker="o",
-                markersize=4,
-                markeredgecolor="white",
-                markeredgewidth=0.5,
-            ),
+            "validation": axes.plot(*_column(records, "validation_loss"), lw=0.8, ls=":", **points),
         }
         kinds = {kind: lines[0] for kind, lines in drawn.items() if len(np.asarray(lines[0].get_xdata()))}
         if alone:
-            handles, names = list(kinds.values()), list(kinds)
-        else:
-            handles.append(kinds.get("smoothed") or next(iter(kinds.values())))
-            names.append(name)
-    if not alone:
-        _explain(axes)
+            return list(kinds.values()), list(kinds)
+        handles.append(kinds.get("smoothed") or next(iter(kinds.values())))
+        names.append(name)
+    # The legend names the runs, so the title explains the lines.
+    axes.set_title("thin: batch, thick: smoothed, points: validation", fontsize=8, color="#555555")
     return handles, names
 
 
-def _smoothed(records: Records, steps: Records, smoothing: int | None) -> tuple[np.ndarray, np.ndarray]:
+def _smoothed(records: Records, steps: Records, smoothing: int | None) -> Curve:
     """Average the losses around every step with weights that decay exponentially on both sides, to avoid a lag."""
     at, losses = _column(steps, "loss")
     if smoothing == 0 or len(at) < 2:
@@ -155,21 +147,15 @@ def _both_sides(values: np.ndarray, keep: float) -> np.ndarray:
     return before + after - values
 
 
-def _explain(axes: Axes) -> None:
-    """Explain the kinds of lines in the title, because the legend names the runs."""
-    axes.set_title("thin: batch, thick: smoothed, points: validation", fontsize=8, color="#555555")
-
-
-def _draw_column(axes: Axes, runs: Mapping[str, Records], key: str) -> None:
-    columns = [_column(records, key) for records in runs.values()]
-    for k, (steps, values) in enumerate(columns):
+def _draw_small_panel(axes: Axes, key: str, curves: Sequence[Curve]) -> None:
+    for k, curve in enumerate(curves):
         color, line = _run_style(k)
-        axes.plot(steps, values, color=color, ls=line, lw=0.8 if key == "grad_norm" else 1.4)
+        axes.plot(*curve, color=color, ls=line, lw=0.8 if key == "grad_norm" else 1.4)
     axes.set_ylabel(_SMALL_PANELS[key])
     if key == "grad_norm":
-        style.log_axis(axes, [values for _, values in columns])
+        style.log_axis(axes, [values for _, values in curves])
     else:
-        axes.set_ylim(bottom=min(0, *(values.min(initial=0) for _, values in columns)))
+        axes.set_ylim(bottom=min(values.min(initial=0) for _, values in curves))
 
 
 def _run_style(k: int) -> tuple[str, str]:
