@@ -113,7 +113,7 @@ def test_only_a_peers_side_imports_the_peer():
     ("arguments", "error", "message"),
     [
         ({"peer": "jax"}, ValueError, r"`peer` must be one of \['keras', 'torch'\]; got 'jax'"),
-        ({"cell": "gru"}, ValueError, "`cell` .* with torch; got 'gru'; torch's GRU is 'gru_reset_after'"),
+        ({"cell": "gru"}, ValueError, "`cell` .* for torch; got 'gru'; torch's GRU is 'gru_reset_after'"),
         ({"cell": "mgu"}, ValueError, "`cell` must be one of"),
         ({"optimizer": "rms"}, ValueError, "`optimizer` must be one of"),
         ({"dtype": "float16"}, ValueError, "`dtype` must be one of"),
@@ -233,8 +233,8 @@ def test_the_figure(tmp_path):
 def test_what_is_read(tmp_path):
     path = tmp_path / "text.txt"
     path.write_text("abcab", encoding="utf-8")
-    assert runner._read("", path).tolist() == [0, 1, 2, 0, 1]
-    assert len(set(runner._read("dinos", None))) == 53
+    assert runner._read(None, "", path).tolist() == [0, 1, 2, 0, 1]
+    assert len(set(runner._read(None, "dinos", None))) == 53
     with pytest.raises(ValueError, match=r"`dataset` must be one of .*; got 'dino'"):
         compare.run("torch", dataset="dino")
 

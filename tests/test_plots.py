@@ -509,7 +509,7 @@ ONE = np.zeros((2, 3))
             ValueError,
             r"`metrics\['a'\]` must contain a finite loss",
         ),
-        (lambda: plots.training_curves([{"loss": 1.0}]), TypeError, "a list of records: dicts with the key 'step'"),
+        (lambda: plots.training_curves([{"loss": 1.0}]), TypeError, "a list of dicts with the key 'step'"),
         (
             lambda: plots.training_curves(records(), smoothing=-1),
             ValueError,
@@ -529,8 +529,8 @@ ONE = np.zeros((2, 3))
             ValueError,
             "`text` must have length 3, one char",
         ),
-        (lambda: plots.gate_activations({}, "ab"), TypeError, "`values` must be caches or a dict of arrays"),
-        (lambda: plots.gate_activations(ONE, "abc"), TypeError, "`values` must be caches or a dict"),
+        (lambda: plots.gate_activations({}, "ab"), TypeError, "`values` must be caches or a non-empty dict of arrays"),
+        (lambda: plots.gate_activations(ONE, "abc"), TypeError, "`values` must be caches or a non-empty dict"),
         (lambda: plots.gate_activations({"a": ONE[:, :0]}), ValueError, "`a` must be a non-empty array of shape"),
         (lambda: plots.gate_activations({"a": ONE, "c": ONE.T}), ValueError, "the same n_a and T; got"),
         (

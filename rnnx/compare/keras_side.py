@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from rnnx import convert
-from rnnx.compare.records import Arrays, Request, Settings
+from rnnx.compare.records import Arrays, Request
 from rnnx.compare.side import Side
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
@@ -69,7 +69,14 @@ class Loop(Side):
             tf.config.threading.set_inter_op_parallelism_threads(s.threads)
         self.versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
         keras.config.set_floatx(s.dtype)
-        self.model, layers, head = build(s)
+        kind, options = KINDS[s.cell]
+        layers = [kind(s.hidden_size, return_sequences=True, **options) for _ in range(s.num_layers)]
+        head = keras.layers.Dense(s.vocab_size)
+        inputs = keras.Input((s.seq_length,), dtype="int64")
+        out = keras.ops.one_hot(inputs, s.vocab_size, dtype=s.dtype)
+        for layer in layers:
+            out = layer(out)
+        self.model = keras.Model(inputs, head(out))
         for layer, weights in zip(layers, convert.to_keras(s.cell, request.parameters), strict=True):
             layer.set_weights(weights)
         head.set_weights(convert.dense_to_keras(request.parameters))
@@ -115,6 +122,7 @@ class Fit(Loop):
         self.model.compile(self.optimizer, self.loss)
         times.append(time.perf_counter())
         self.model.fit(
+            # A generator, because Keras accepts no other iterator.
             (batch for batch in zip(self.request.inputs, self.request.targets, strict=True)),
             steps_per_epoch=self.settings.steps,
             shuffle=False,
@@ -122,15 +130,3 @@ class Fit(Loop):
             callbacks=[keras.callbacks.LambdaCallback(on_train_batch_begin=reset, on_train_batch_end=record)],
         )
         return losses, list(np.diff(times))
-
-
-def build(s: Settings) -> tuple[Any, list[Any], Any]:
-    """Return the model from (m, T) indices to (m, T, vocab_size) logits, its recurrent layers and its dense layer."""
-    kind, options = KINDS[s.cell]
-    layers = [kind(s.hidden_size, return_sequences=True, **options) for _ in range(s.num_layers)]
-    head = keras.layers.Dense(s.vocab_size)
-    inputs = keras.Input((s.seq_length,), dtype="int64")
-    out = keras.ops.one_hot(inputs, s.vocab_size, dtype=s.dtype)
-    for layer in layers:
-        out = layer(out)
-    return keras.Model(inputs, head(out)), layers, head

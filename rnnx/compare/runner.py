@@ -115,7 +115,7 @@ def run(
     """
     if peer not in PEERS:
         raise ValueError(f"`peer` must be one of {sorted(PEERS)}; got {peer!r}")
-    read = _read(dataset, text) if indices is None else _check_indices(indices)
+    read = _read(indices, dataset, text)
     settings = Settings(
         vocab_size=checks.integer("vocab_size", int(read.max()) + 1 if vocab_size is None else vocab_size, 2),
         hidden_size=checks.integer("hidden_size", hidden_size),
@@ -142,21 +142,19 @@ def run(
     return report
 
 
-def _read(dataset: str, text: str | Path | None) -> np.ndarray:
-    """Return a text as indices in its own vocabulary."""
-    if text is None and dataset not in CORPORA:
-        raise ValueError(f"`dataset` must be one of {list(CORPORA)}; got {dataset!r}")
-    words = CORPORA[dataset]() if text is None else read_text(text)
-    return CharTokenizer(None).fit(words).encode(words)
-
-
-def _check_indices(indices: Any) -> np.ndarray:
-    text = np.asarray(indices)
-    if text.ndim != 1 or not np.issubdtype(text.dtype, np.integer):
-        raise TypeError(f"`indices` must be integers of shape (n,); got {text.dtype} of shape {text.shape}")
-    if text.size == 0 or text.min() < 0:
+def _read(indices: Any, dataset: str, text: str | Path | None) -> np.ndarray:
+    """Return the text as indices, those of a file or a built-in text in its own vocabulary."""
+    if indices is None:
+        if text is None and dataset not in CORPORA:
+            raise ValueError(f"`dataset` must be one of {list(CORPORA)}; got {dataset!r}")
+        words = CORPORA[dataset]() if text is None else read_text(text)
+        return CharTokenizer(None).fit(words).encode(words)
+    read = np.asarray(indices)
+    if read.ndim != 1 or not np.issubdtype(read.dtype, np.integer):
+        raise TypeError(f"`indices` must be integers of shape (n,); got dtype {read.dtype} and shape {read.shape}")
+    if read.size == 0 or read.min() < 0:
         raise ValueError(f"`indices` must be a non-empty array of non-negative integers; got {indices!r}")
-    return text
+    return read
 
 
 def _check(peer: str, text: np.ndarray, s: Settings) -> None:
@@ -169,7 +167,7 @@ def _check(peer: str, text: np.ndarray, s: Settings) -> None:
         value = getattr(s, name)
         if value not in allowed:
             hint = "; torch's GRU is 'gru_reset_after'" if value == "gru" else ""
-            raise ValueError(f"`{name}` must be one of {list(allowed)} with {peer}; got {value!r}{hint}")
+            raise ValueError(f"`{name}` must be one of {list(allowed)} for {peer}; got {value!r}{hint}")
 
 
 def _check_installed(modules: tuple[str, ...], what: str, install: str) -> None:

@@ -10,8 +10,6 @@ import numpy as np
 
 from rnnx.compare.records import Arrays, Request, Result
 
-MIB = 2**20
-
 
 class Side(ABC):
     """One way to train the model of a request."""
@@ -30,9 +28,7 @@ class Side(ABC):
         peak = memory.peak()
         # On a new model and after training: computed earlier, they would take the warm-up cost off the first step.
         gradients = cls(request).first_gradients()
-        return Result(
-            np.array(losses, np.float64), np.array(seconds), gradients, np.nan, memory.start, peak, side.versions
-        )
+        return Result(np.array(losses), np.array(seconds), gradients, np.nan, memory.start, peak, side.versions)
 
     def train(self) -> tuple[list[float], list[float]]:
         """Run all steps and return their losses and seconds."""
@@ -69,9 +65,9 @@ def _resident(field: str) -> float | None:
     with contextlib.suppress(OSError):  # not getrusage first: on Linux the peak of a child starts at its parent's
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
             if line.startswith(field):
-                return int(line.split()[1]) * 1024 / MIB
+                return int(line.split()[1]) / 1024
     if sys.platform == "darwin":
         import resource
 
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MIB
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return None

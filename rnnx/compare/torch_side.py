@@ -11,20 +11,6 @@ from rnnx.compare.side import Side
 KINDS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru_reset_after": nn.GRU}
 
 
-class Net(nn.Module):
-    """One-hot input, recurrent layers, a dense layer; from (T, m) indices to (T, m, vocab_size) logits."""
-
-    def __init__(self, kind: type, vocab_size: int, hidden_size: int, num_layers: int, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.rnn = kind(vocab_size, hidden_size, num_layers, dtype=dtype)
-        self.head = nn.Linear(hidden_size, vocab_size, dtype=dtype)
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return the logits of the next character."""
-        one_hot = nn.functional.one_hot(inputs, self.head.out_features).to(self.head.weight.dtype)
-        return self.head(self.rnn(one_hot)[0])
-
-
 class TorchSide(Side):
     """`torch.nn` and `torch.optim`."""
 
@@ -34,7 +20,9 @@ class TorchSide(Side):
         if s.threads is not None:
             torch.set_num_threads(s.threads)
         self.versions = {"torch": str(torch.__version__)}
-        self.net = Net(KINDS[s.cell], s.vocab_size, s.hidden_size, s.num_layers, getattr(torch, s.dtype))
+        dtype = getattr(torch, s.dtype)
+        rnn = KINDS[s.cell](s.vocab_size, s.hidden_size, s.num_layers, dtype=dtype)
+        self.net = nn.ModuleDict({"rnn": rnn, "head": nn.Linear(s.hidden_size, s.vocab_size, dtype=dtype)})
         state = convert.to_torch(s.cell, request.parameters, prefix="rnn.")
         state |= convert.dense_to_torch(request.parameters, prefix="head.")
         self.net.load_state_dict({key: torch.from_numpy(a) for key, a in state.items()})
@@ -44,7 +32,7 @@ class TorchSide(Side):
 
     def _hold_second_biases(self) -> None:
         """Keep recurrent biases at zero where they are only added; see `keras_side.hold_second_biases`."""
-        for key, p in self.net.rnn.named_parameters():
+        for key, p in self.net["rnn"].named_parameters():
             if key.startswith("bias_hh"):
                 trained = torch.zeros_like(p)
                 if self.settings.cell == "gru_reset_after":
@@ -59,7 +47,8 @@ class TorchSide(Side):
 
     def _loss(self, inputs: np.ndarray, targets: np.ndarray) -> torch.Tensor:
         """Return the mean loss over all characters, in torch's default time-major layout."""
-        logits = self.net(torch.from_numpy(inputs.T))
+        x = nn.functional.one_hot(torch.from_numpy(inputs.T), self.settings.vocab_size)
+        logits = self.net["head"](self.net["rnn"](x.to(getattr(torch, self.settings.dtype)))[0])
         return nn.functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(targets.T).flatten())
 
     def step(self, inputs: np.ndarray, targets: np.ndarray) -> float:  # noqa: D102

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,8 +19,7 @@ Arrays = dict[str, np.ndarray]
 _NEGATED = ("bu",)  # u weights the new value, z of the peers the old one: u = 1 - z = sigmoid(-(argument of z))
 
 
-@dataclass(frozen=True)
-class Blocks:
+class Blocks(NamedTuple):
     """Weights of one layer and direction, with n_a rows per gate in the peer's order."""
 
     w_x: np.ndarray  # (k n_a, n_x)
@@ -32,13 +31,7 @@ class Blocks:
     def of(cls, w_x: np.ndarray, w_h: np.ndarray, *biases: np.ndarray) -> "Blocks":
         """Replace missing biases by zeros."""
         zeros = np.zeros_like(w_x[:, 0])
-        b_x, b_h, *_ = (*biases, zeros, zeros)
-        return cls(w_x, w_h, b_x, b_h)
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """The sizes n_a and n_x."""
-        return self.w_h.shape[1], self.w_x.shape[1]
+        return cls(w_x, w_h, *(*biases, zeros, zeros)[:2])
 
 
 @dataclass(frozen=True)
@@ -53,8 +46,8 @@ class Peer:
         """Return the cell, after checking that the library has it."""
         cell = cell_of(cell)
         if CELLS.get(cell.name) != cell or cell.name not in self.orders:
-            hint = "; its GRU is 'gru_reset_after'" if cell.name == "gru" else ""
-            raise ValueError(f"{self.name} has the cells {list(self.orders)}; got {cell.name!r}{hint}")
+            hint = f"; the GRU of {self.name} is 'gru_reset_after'" if cell.name == "gru" else ""
+            raise ValueError(f"`cell` must be one of {list(self.orders)} for {self.name}; got {cell.name!r}{hint}")
         return cell
 
     def to_blocks(self, cell: Cell, parameters: Mapping[str, Array], name: str) -> dict[str, Blocks]:
@@ -71,7 +64,7 @@ class Peer:
         if not stack and name:
             raise ValueError("`name` requires stack=True")
         if not stack and len(blocks) > 1:
-            raise ValueError(f"`weights` has {len(blocks)} layers and directions, {list(blocks)}: pass stack=True")
+            raise ValueError(f"`weights` contains several layers or directions, {list(blocks)}: pass stack=True")
         middle, d = "_" + name if name else "", "d" if gradients else ""
         return {
             d + key + (middle + suffix if stack else ""): a
@@ -86,16 +79,16 @@ class Peer:
     def _check_sizes(self, blocks: Mapping[str, Blocks]) -> None:
         """Raise unless each layer fits the one below, and both directions have the same sizes."""
         directions = 2 if any(suffix.endswith("_reverse") for suffix in blocks) else 1
-        parts = [(suffix[1:], *block.sizes) for suffix, block in blocks.items()]
+        parts = [(suffix[1:], block.w_h.shape[1], block.w_x.shape[1]) for suffix, block in blocks.items()]
         for at, (suffix, n_a, n_x) in enumerate(parts):
             forward, *sizes = parts[at - at % directions]
             if [n_a, n_x] != sizes:
-                raise ValueError(f"{suffix} must have [n_a, n_x] = {sizes}, the sizes of {forward}; got {[n_a, n_x]}")
+                raise ValueError(f"{suffix} must have the same [n_a, n_x] as {forward}, {sizes}; got {[n_a, n_x]}")
             if self.same_size and n_a != parts[0][1]:
                 raise ValueError(f"{self.name} requires the same n_a in all layers; got {[p[1] for p in parts]}")
             outputs = directions * parts[at - directions][1]
             if at >= directions and n_x != outputs:
-                raise ValueError(f"{suffix} must have n_x = {outputs}, the outputs of the layer below; got {n_x}")
+                raise ValueError(f"{suffix} must have n_x = {outputs}, the output size of the layer below; got {n_x}")
 
 
 def _pack(gates: Sequence[Gate], parameters: Mapping[str, np.ndarray]) -> Blocks:
@@ -112,17 +105,15 @@ def _pack(gates: Sequence[Gate], parameters: Mapping[str, np.ndarray]) -> Blocks
 def _unpack(cell: Cell, gates: Sequence[Gate], blocks: Blocks, gradients: bool) -> Arrays:
     """Copy blocks into parameters, in the order of the cell's keys."""
     values: Arrays = {}
-    n_a, _ = blocks.sizes
+    n_a = blocks.w_h.shape[1]
     for j, gate in enumerate(gates):
-        rows = slice(j * n_a, (j + 1) * n_a)
         sign = -1 if gate.bias in _NEGATED else 1
-        w_x, w_h = sign * blocks.w_x[rows], sign * blocks.w_h[rows]
-        b_x, b_h = sign * blocks.b_x[rows, None], sign * blocks.b_h[rows, None]
+        w_x, w_h, b_x, b_h = (sign * a[j * n_a : (j + 1) * n_a] for a in blocks)
         values |= gate.join(np, w_x, w_h)
         if gate.recurrent_bias:
-            values |= {gate.bias: b_x, gate.recurrent_bias: b_h}
+            values |= {gate.bias: b_x[:, None], gate.recurrent_bias: b_h[:, None]}
         else:  # both biases have the gradient of their sum
-            values[gate.bias] = b_x if gradients else b_x + b_h
+            values[gate.bias] = (b_x if gradients else b_x + b_h)[:, None]
     return {key: values[key] for key in (*cell.parameter_keys, *cell.optional_keys)}
 
 
@@ -161,13 +152,13 @@ def _checked(cell: Cell, suffix: str, parameters: dict[str, Array]) -> Arrays:
 def _stack_suffixes(what: str, found: Mapping[str, Any]) -> list[str]:
     """Return a stack's suffixes in order, after checking that none is missing."""
     if not found:
-        raise ValueError(f"`{what}` contains no weights of a recurrent layer")
+        raise ValueError(f"`{what}` must contain the weights of a recurrent layer; got none")
     num_layers = 1 + max(int(re.findall(r"\d+", suffix)[0]) for suffix in found)
     directions = ("", "_reverse") if any(suffix.endswith("_reverse") for suffix in found) else ("",)
     suffixes = [f"_l{layer}{direction}" for layer in range(num_layers) for direction in directions]
     missing = [suffix for suffix in suffixes if suffix not in found]
     if missing:
-        raise ValueError(f"`{what}` has layers and directions {sorted(found)}; missing {missing}")
+        raise ValueError(f"`{what}` must contain every layer and direction; got {sorted(found)}; missing {missing}")
     return suffixes
 
 

@@ -35,10 +35,8 @@ def to_keras(cell: Cell | str, parameters: Mapping[str, Array], *, name: str = "
 
     Raises
     ------
-    ValueError
-        If the cell is not built in, or a key or a shape is wrong.
-    TypeError
-        If a parameter is not a float32 or float64 array.
+    ValueError, TypeError
+        As for `to_torch`, but Keras has every built-in cell, and the layers may have any hidden sizes.
     """
     cell = _KERAS.cell(cell)
     layers: dict[str, list[np.ndarray]] = {}
@@ -78,14 +76,16 @@ def from_keras(
         If `weights` is not a layer or a list of float32 or float64 arrays.
     """
     cell = _KERAS.cell(cell)
-    layers = list(weights) if _is_stack(weights) else [weights]
+    first = weights[0] if isinstance(weights, list | tuple) and weights else None
+    layers = list(weights) if _is_layer(first) or isinstance(first, list | tuple) else [weights]
     parts: dict[str, Blocks] = {}
     for index, layer in enumerate(layers):
         _check_config(cell, layer)
         arrays = _arrays(layer)
-        half = len(arrays) // 2 if len(arrays) in (4, 6) else len(arrays)
-        for direction, at in (("", 0), ("_reverse", half))[: len(arrays) // half if half else 1]:
-            parts[f"_l{index}{direction}"] = _read(cell, arrays[at : at + half])
+        middle = len(arrays) // 2
+        halves = (arrays[:middle], arrays[middle:]) if len(arrays) in (4, 6) else (arrays,)
+        for direction, half in zip(("", "_reverse"), halves, strict=False):
+            parts[f"_l{index}{direction}"] = _read(cell, half)
     return _KERAS.to_parameters(cell, parts, stack, name, gradients)
 
 
@@ -125,7 +125,7 @@ def dense_from_keras(weights: Any, *, keys: tuple[str, str] = ("Wy", "by"), grad
     if config.get("activation", "linear") not in ("linear", "softmax"):
         raise ValueError(f"activation of the layer must be 'linear' or 'softmax'; got {config['activation']!r}")
     if "input_dim" in config:
-        raise ValueError("`weights` must belong to a dense layer; got an embedding")
+        raise ValueError("`weights` must be a dense layer; got an embedding")
     arrays = _arrays(weights)
     if len(arrays) not in (1, 2):
         raise ValueError(f"`weights` of a dense layer must be [kernel, bias] or [kernel]; got {len(arrays)} arrays")
@@ -137,15 +137,10 @@ def _is_layer(weights: Any) -> bool:
     return callable(getattr(weights, "get_weights", None))
 
 
-def _is_stack(weights: Any) -> bool:
-    first = weights[0] if isinstance(weights, list | tuple) and weights else None
-    return _is_layer(first) or isinstance(first, list | tuple)
-
-
 def _arrays(layer: Any) -> Sequence[Any]:
     """Return the arrays of one layer in the order of get_weights."""
     if hasattr(layer, "layers"):
-        raise ValueError("`weights` must be recurrent layers, not a model: pass layers from model.layers")
+        raise ValueError("`weights` must be a layer or a list of layers; got a model: pass layers from model.layers")
     arrays = layer.get_weights() if _is_layer(layer) else layer
     if not isinstance(arrays, list | tuple):
         raise TypeError(f"`weights` must be a Keras layer or a list of arrays; got {type(layer).__name__}")

@@ -50,8 +50,8 @@ def to_torch(cell: Cell | str, parameters: Mapping[str, Array], *, prefix: str =
     layers = _TORCH.to_blocks(_TORCH.cell(cell), parameters, name)
     return {
         f"{prefix}{key}{suffix or '_l0'}": a
-        for suffix, b in layers.items()
-        for key, a in (("weight_ih", b.w_x), ("weight_hh", b.w_h), ("bias_ih", b.b_x), ("bias_hh", b.b_h))
+        for suffix, layer in layers.items()
+        for key, a in zip(_LAYER, layer, strict=True)
     }
 
 
@@ -139,7 +139,7 @@ def dense_from_torch(
     keys : (str, str)
         The keys of the result.
     prefix, gradients
-        As in `from_torch`.
+        As for `from_torch`.
 
     Returns
     -------
@@ -147,10 +147,10 @@ def dense_from_torch(
         Copies of the weights (n_y, n_a) and the bias (n_y, 1).
     """
     if hasattr(_module(weights, prefix), "num_embeddings"):  # its array looks like the weights of a layer without bias
-        raise ValueError("`weights` must belong to a linear layer; got an embedding")
+        raise ValueError("`weights` must be a linear layer; got an embedding")
     state = _state_dict(weights)
     if f"{prefix}weight" not in state:
-        raise ValueError(f"`weights` must have the key {prefix + 'weight'!r}; it has {_some(state)}")
+        raise ValueError(f"`weights` must have the key {prefix + 'weight'!r}; got {_some(state)}")
     named = {prefix + key: (shape, state[prefix + key]) for key, shape in _LINEAR.items() if prefix + key in state}
     return blocks.head_parameters(keys, gradients, *blocks.peer_arrays(named))
 
@@ -185,7 +185,7 @@ def _by_suffix(state: Mapping[str, Any], prefix: str) -> dict[str, dict[str, Any
             raise ValueError(f"unknown key {key!r} in `weights` of a recurrent layer")
         found.setdefault(match[2] or "_l0", {})[match[1]] = value  # no suffix: torch.nn.LSTMCell
     if not found:
-        raise ValueError(f"`weights` has no key like {prefix + 'weight_ih_l0'!r}; it has {_some(state)}")
+        raise ValueError(f"`weights` must have keys such as {prefix + 'weight_ih_l0'!r}; got {_some(state)}")
     return found
 
 
@@ -199,6 +199,6 @@ def _read(cell: Cell, prefix: str, suffix: str, found: Mapping[str, Any]) -> Blo
     needed = [key for key in _LAYER if has_biases or key.startswith("weight")]
     missing = [f"{prefix}{key}{suffix}" for key in needed if key not in found]
     if missing:
-        raise ValueError(f"`weights` must have the keys {', '.join(missing)}")
+        raise ValueError(f"missing keys in `weights`: {', '.join(missing)}")
     named = {f"{prefix}{key}{suffix}": (_LAYER[key], found[key]) for key in needed}
     return Blocks.of(*blocks.peer_arrays(named, cell))

@@ -45,8 +45,7 @@ def attention_map(weights: Any, source: Sequence[str], target: Sequence[str], *,
     axes.xaxis.tick_top()
     axes.xaxis.set_label_position("top")
     for axis, text in ((axes.xaxis, source), (axes.yaxis, target)):
-        every = -(-len(text) // _LABELS)
-        characters.label_ticks(axis, range(0, len(text), every), list(text)[::every], rotate=axis is axes.xaxis)
+        characters.label_ticks(axis, text, every=-(-len(text) // _LABELS))
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set(xlabel="read", ylabel="written")

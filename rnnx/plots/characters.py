@@ -56,13 +56,13 @@ def _code_points(path: str) -> frozenset[int]:
 def check_length(name: str, text: Sequence[str], size: int) -> None:
     """Raise unless there is one character or token per step."""
     if len(text) != size:
-        raise ValueError(f"`{name}` must have length {size}, one character per step; got {len(text)}")
+        raise ValueError(f"`{name}` must have length {size}, one character or token per step; got {len(text)}")
 
 
-def label_ticks(axis: Any, places: Sequence[float], characters: Sequence[str], rotate: bool) -> None:
-    """Label ticks with characters; `rotate` makes long labels, such as escapes, vertical."""
-    labels = visible(characters)
-    axis.set_ticks(places, labels, fontfamily=fonts(True), parse_math=False)
-    for label, text in zip(axis.get_ticklabels(), labels, strict=True):
-        if rotate and len(text) > 1:
-            label.set_rotation(90)
+def label_ticks(axis: Any, text: Sequence[str], every: int = 1) -> None:
+    """Label every k-th tick with its character; long labels, such as escapes, are vertical on a horizontal axis."""
+    labels = visible(list(text)[::every])
+    axis.set_ticks(range(0, len(text), every), labels, fontfamily=fonts(True), parse_math=False)
+    for tick, label in zip(axis.get_ticklabels(), labels, strict=True):
+        if axis.axis_name == "x" and len(label) > 1:
+            tick.set_rotation(90)

@@ -66,21 +66,19 @@ def gate_activations(
         rows = [checks.integer("units", unit, 0, n_a - 1) for unit in units]
     if not rows:
         raise ValueError("`units` must contain at least one unit")
-    height = max(0.7, 0.11 * len(rows) + 0.32)
+    size = max(4.5, 1.4 + 0.115 * (stop - start)), 0.7 + max(0.7, 0.11 * len(rows) + 0.32) * len(arrays)
     part = f", steps {start} to {stop - 1} of {n_steps}" if stop - start < n_steps else ""
-    figure = style.new_figure(
-        max(4.5, 1.4 + 0.115 * (stop - start)), 0.7 + height * len(arrays), (title or "Gates and states") + part
-    )
+    figure = style.new_figure(*size, (title or "Gates and states") + part)
     panels = figure.subplots(len(arrays), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (name, array) in zip(panels, arrays.items(), strict=True):
         _draw_panel(figure, axes, name, array[rows], rows)
     if text is None:
-        axes.set_xlabel("step")
-        style.step_axis(axes)
-        axes.xaxis.set_major_formatter(lambda place, _: f"{start + place:.0f}")
+        panels[-1].set_xlabel("step")
+        style.step_axis(panels[-1])
+        panels[-1].xaxis.set_major_formatter(lambda place, _: f"{start + place:.0f}")
     else:
-        characters.label_ticks(axes.xaxis, range(stop - start), list(text)[start:stop], rotate=True)
-        axes.tick_params(axis="x", length=0, pad=1)
+        characters.label_ticks(panels[-1].xaxis, text[start:stop])
+        panels[-1].tick_params(axis="x", length=0, pad=1)
     return figure
 
 
@@ -88,7 +86,7 @@ def _draw_panel(figure: Figure, axes: Axes, name: str, array: np.ndarray, rows: 
     """Draw one heat map with its color bar."""
     cmap, low, high = unit_values.scale(name, array)
     image = axes.imshow(array, aspect="auto", cmap=cmap, vmin=low, vmax=high)
-    every = max(1, -(-len(rows) // 12))
+    every = -(-len(rows) // 12)
     axes.set_yticks(range(0, len(rows), every), [str(unit) for unit in rows[::every]], fontsize=6)
     axes.tick_params(axis="both", length=0)
     axes.spines[:].set_visible(False)

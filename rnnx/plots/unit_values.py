@@ -10,24 +10,19 @@ from rnnx.analysis.inspection import gate_values
 from rnnx.functional.caches import Caches
 from rnnx.plots import style
 
-_NAMES = {
+_SIGMOIDS = {
     "ft": "forget gate",
     "it": "input gate",
     "ot": "output gate",
     "ut": "update gate",
     "rt": "reset gate",
-    "cct": "candidate",
-    "hct": "candidate, recurrent side",
-    "a": "hidden state",
-    "c": "cell state",
 }
-_SIGMOIDS = {"ft", "it", "ot", "ut", "rt"}
-_SIGNED = {"cct", "hct", "a", "c"}
+_SIGNED = {"cct": "candidate", "hct": "candidate, recurrent side", "a": "hidden state", "c": "cell state"}
 
 
 def describe(name: str) -> str:
     """Name a gate or state in words and by its symbol."""
-    return f"{_NAMES[name]} {name}" if name in _NAMES else name
+    return f"{(_SIGMOIDS | _SIGNED).get(name, '')} {name}".strip()
 
 
 def arrays(values: Any, example: int) -> dict[str, np.ndarray]:
@@ -35,7 +30,7 @@ def arrays(values: Any, example: int) -> dict[str, np.ndarray]:
     if isinstance(values, Caches | tuple):
         values = gate_values(values)
     if not isinstance(values, Mapping) or not values:
-        raise TypeError(f"`values` must be caches or a dict of arrays by name; got {type(values).__name__}")
+        raise TypeError(f"`values` must be caches or a non-empty dict of arrays; got {type(values).__name__}")
     result: dict[str, np.ndarray] = {}
     for name, value in values.items():
         array = style.to_numpy(name, value)

@@ -1,4 +1,4 @@
-"""Training curves of one or more runs."""
+"""Training curves of one or more runs, and gradient norms over time."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -84,9 +84,9 @@ def _check(runs: Mapping[str, Records]) -> None:
     for name, records in runs.items():
         what = f"`metrics[{name!r}]`" if name else "`metrics`"
         if not isinstance(records, list | tuple) or not all(isinstance(r, Mapping) and "step" in r for r in records):
-            raise TypeError(f"{what} must be a list of records: dicts with the key 'step'")
+            raise TypeError(f"{what} must be a list of dicts with the key 'step'")
         if not has_losses(records):
-            raise ValueError(f"{what} must contain a finite loss; its {len(records)} records have none")
+            raise ValueError(f"{what} must contain a finite loss; none of its {len(records)} records has one")
 
 
 def has_losses(records: Records) -> bool:
@@ -162,3 +162,47 @@ def _run_style(k: int) -> tuple[str, str]:
     """Return the color and line style of run k."""
     n = len(style.COLORS)
     return style.COLORS[k % n], style.LINES[k // n % len(style.LINES)]
+
+
+@style.style()
+def gradient_norms(curves: Mapping[str, Any], *, title: str | None = None) -> Figure:
+    """Plot gradient norms over the time steps on a logarithmic scale, to see where they vanish or explode.
+
+    Parameters
+    ----------
+    curves : dict of str to array, shape (T + 1,)
+        Per network, the result of `rnnx.analysis.gradient_norms`: entry t is the norm of the gradient with respect to
+        the state after t steps.
+    title : str, optional
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Zero norms, from gradients that underflowed, are omitted.
+
+    Raises
+    ------
+    ValueError
+        If there is no curve, or a curve is empty, not one-dimensional, or negative.
+    """
+    arrays = style.all_to_numpy("curves", curves, "curves[{!r}]")
+    for name, norms in arrays.items():
+        if norms.ndim != 1 or not len(norms):
+            raise ValueError(f"`curves[{name!r}]` must be a non-empty array of shape (T + 1,); got shape {norms.shape}")
+        if (norms < 0).any():
+            raise ValueError(f"`curves[{name!r}]` must not be negative; got {norms.min()}")
+    figure = style.new_figure(7.5, 4.0, title or "Gradient norms over time")
+    axes = figure.subplots()
+    for k, norms in enumerate(arrays.values()):
+        axes.plot(
+            np.where(norms > 0, norms, np.nan),
+            color=style.COLORS[k % len(style.COLORS)],
+            ls=style.LINES[k % len(style.LINES)],
+            marker="o" if len(norms) == 1 else None,
+        )
+    style.log_axis(axes, arrays.values())
+    axes.grid(True)
+    style.step_axis(axes)
+    axes.set(xlabel="time step t  (the loss is at the right end)", ylabel="norm of ∂loss / ∂(state after step t)")
+    style.add_legend(figure, axes.lines, list(arrays))
+    return figure
