@@ -1,5 +1,6 @@
 """Characters in figures: visible white space, and escapes for missing glyphs."""
 
+import contextlib
 import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -18,9 +19,9 @@ def fonts(monospace: bool = False) -> list[str]:
     return ["monospace", *families] if monospace else families
 
 
-def visible(characters: Iterable[str], monospace: bool = True) -> list[str]:
-    """Make every character visible: white space as symbols, characters without a glyph as escapes."""
-    known = _known(monospace)
+def visible(characters: Iterable[str]) -> list[str]:
+    """Make every character visible: white space as symbols, characters without a monospace glyph as escapes."""
+    known = _known(True)
     return ["".join(_VISIBLE.get(c) or _printable(c, known) for c in token) for token in characters]
 
 
@@ -40,11 +41,9 @@ def _printable(character: str, known: frozenset[int]) -> str:
 def _known(monospace: bool) -> frozenset[int]:
     files = []
     for family in fonts(monospace):
-        properties = font_manager.FontProperties(family=[family])
-        try:
+        with contextlib.suppress(ValueError):  # font not installed
+            properties = font_manager.FontProperties(family=[family])
             files.append(font_manager.findfont(properties, fallback_to_default=False))
-        except ValueError:  # font not installed
-            continue
     return frozenset().union(*map(_code_points, files or [font_manager.findfont("DejaVu Sans")]))
 
 

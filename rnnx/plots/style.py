@@ -183,7 +183,7 @@ def log_axis(axes: Axes, values: Iterable[np.ndarray]) -> None:
 
 def add_color_bar(figure: Figure, mappable: Any, axes: Axes, **options: Any) -> Any:
     """Add a slim color bar to the right of the axes."""
-    bar = figure.colorbar(mappable, ax=axes, pad=0.01, **{"fraction": 0.03, **options})
+    bar = figure.colorbar(mappable, ax=axes, pad=0.01, fraction=0.03, **options)
     bar.ax.tick_params(labelsize=7, length=2)
     bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
     outline: Any = bar.outline
