@@ -14,7 +14,7 @@ from rnnx.compare.side import Side
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
-def hold_second_biases(bias: Any) -> Any:
+def freeze_second_biases(bias: Any) -> Any:
     """Keep recurrent biases (the second row) at zero where they are only added to the input biases.
 
     If both were trained, their sum would learn twice as fast as rnnx's single bias. The last third, the candidate's
@@ -30,7 +30,7 @@ KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "rnn": (keras.layers.SimpleRNN, {}),
     "lstm": (keras.layers.LSTM, {}),
     "gru": (keras.layers.GRU, {"reset_after": False}),
-    "gru_reset_after": (keras.layers.GRU, {"reset_after": True, "bias_constraint": hold_second_biases}),
+    "gru_reset_after": (keras.layers.GRU, {"reset_after": True, "bias_constraint": freeze_second_biases}),
 }
 
 
@@ -53,7 +53,7 @@ class PaperAdam(keras.optimizers.Adam):
 
     @epsilon.setter
     def epsilon(self, value: float) -> None:
-        """Keras's constructor sets it."""
+        """Ignore the value that Keras's constructor sets."""
 
 
 class Loop(Side):

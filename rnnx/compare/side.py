@@ -21,12 +21,12 @@ class Side(ABC):
 
     @classmethod
     def run(cls, request: Request) -> Result:
-        """Train and measure. The caller fills in `start_seconds`, which only it knows."""
+        """Train and measure. The caller sets `start_seconds`."""
         memory = PeakMemory()
         side = cls(request)
         losses, seconds = side.train()
         peak = memory.peak()
-        # On a new model and after training: computed earlier, they would take the warm-up cost off the first step.
+        # On a new model and after training: computed first, they would take the warm-up cost out of the first step.
         gradients = cls(request).first_gradients()
         return Result(np.array(losses), np.array(seconds), gradients, np.nan, memory.start, peak, side.versions)
 

@@ -26,12 +26,12 @@ class TorchSide(Side):
         state = convert.to_torch(s.cell, request.parameters, prefix="rnn.")
         state |= convert.dense_to_torch(request.parameters, prefix="head.")
         self.net.load_state_dict({key: torch.from_numpy(a) for key, a in state.items()})
-        self._hold_second_biases()
+        self._freeze_second_biases()
         rule = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[s.optimizer]  # Adam's epsilon is 1e-8, as in rnnx
         self.optimizer = rule(self.net.parameters(), lr=s.learning_rate)
 
-    def _hold_second_biases(self) -> None:
-        """Keep recurrent biases at zero where they are only added; see `keras_side.hold_second_biases`."""
+    def _freeze_second_biases(self) -> None:
+        """Keep recurrent biases at zero where they are only added; see `keras_side.freeze_second_biases`."""
         for key, p in self.net["rnn"].named_parameters():
             if key.startswith("bias_hh"):
                 trained = torch.zeros_like(p)

@@ -16,7 +16,7 @@ from rnnx.functional import arguments
 
 Arrays = dict[str, np.ndarray]
 
-_NEGATED = ("bu",)  # u weights the new value, z of the peers the old one: u = 1 - z = sigmoid(-(argument of z))
+_NEGATED = ("bu",)  # u weights the new value, the peers' z the old one: u = 1 - z = sigmoid(-(argument of z))
 
 
 class Blocks(NamedTuple):
@@ -132,7 +132,7 @@ def _parts_of(cell: Cell, parameters: Mapping[str, Array], name: str) -> dict[st
                 parts.setdefault(match[2], {})[match[1]] = a
     suffixes = _stack_suffixes("parameters", parts) if "" not in parts else [""]
     checked = {suffix: _checked(cell, suffix, parts[suffix]) for suffix in suffixes}
-    dtype = np.result_type(*(a for part in checked.values() for a in part.values()))  # layers of peers have one dtype
+    dtype = np.result_type(*(a for part in checked.values() for a in part.values()))  # a peer's layer has one dtype
     return {suffix: {key: a.astype(dtype, copy=False) for key, a in part.items()} for suffix, part in checked.items()}
 
 

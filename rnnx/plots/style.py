@@ -1,4 +1,4 @@
-"""What all figures share: colors, fonts, axes, legends, files. Other packages may use it."""
+"""What all figures share: colors, fonts, axes, legends, files. `rnnx.compare` uses it too."""
 
 import contextlib
 import io
@@ -131,7 +131,7 @@ def to_numpy(name: str, values: Any) -> np.ndarray:
 
 
 def all_to_numpy(name: str, arrays: Any, pattern: str = "{}") -> dict[str, np.ndarray]:
-    """Convert a dict of at least one array; errors name an array by a pattern of its key."""
+    """Convert a non-empty dict of arrays; `pattern` makes a key the name of its array in messages."""
     if not isinstance(arrays, Mapping) or not arrays:
         raise ValueError(f"`{name}` must be a non-empty dict of arrays; got {type(arrays).__name__}")
     return {key: to_numpy(pattern.format(key), values) for key, values in arrays.items()}
