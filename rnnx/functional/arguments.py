@@ -17,42 +17,20 @@ from rnnx.cells.parameters import expected_shapes
 from rnnx.engines.protocol import Call
 
 
-def sequence_call(
+def checked_call(
     cell: Cell,
     x: Array,
     states: Mapping[str, Array | None],
     parameters: Mapping[str, Array],
     lengths: Any = None,
-) -> Call:
-    """Check the arguments of a sequence function.
-
-    Parameters
-    ----------
-    cell : Cell
-    x : array, shape (n_x, m, T_x), or (m, T_x) of integers
-    states : mapping of name to array of shape (n_a, m) or None
-        In the order of ``cell.states``; None means zeros.
-    parameters : mapping of str to array
-    lengths : sequence or array of int, shape (m,), or None
-    """
-    return _call(cell, "x", x, states, parameters, lengths, one_step=False)
-
-
-def step_call(cell: Cell, xt: Array, states: Mapping[str, Array | None], parameters: Mapping[str, Array]) -> Call:
-    """Check the arguments of a single-step function; xt (n_x, m) becomes a one-step sequence."""
-    return _call(cell, "xt", xt, states, parameters, None, one_step=True)
-
-
-def _call(
-    cell: Cell,
-    x_name: str,
-    x: Array,
-    states: Mapping[str, Array | None],
-    parameters: Mapping[str, Array],
-    lengths: Any,
     *,
-    one_step: bool,
+    one_step: bool = False,
 ) -> Call:
+    """Check the arguments of a forward pass. A single step is passed on as a sequence of one step.
+
+    `states` holds arrays (n_a, m), or None for zeros, in the order of ``cell.states``.
+    """
+    x_name = "xt" if one_step else "x"
     check_keys(cell, parameters)
     given = {name: array for name, array in states.items() if array is not None}
     xp, device = ns.common_namespace({x_name: x, **given, **parameters})

@@ -107,7 +107,9 @@ def tape_of_steps(cell: Cell, steps: Any) -> Tape:
     names = [*after, *before, *cell.cache, "xt"]
     columns = dict(zip(names, zip(*steps, strict=True), strict=False))  # all but the parameters
     calls = [
-        arguments.step_call(cell, columns["xt"][t], {name: columns[name][t] for name in before}, parameters)
+        arguments.checked_call(
+            cell, columns["xt"][t], {name: columns[name][t] for name in before}, parameters, one_step=True
+        )
         for t in range(len(steps))
     ]
     first = calls[0]

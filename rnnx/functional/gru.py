@@ -6,9 +6,14 @@ from typing import Any
 from rnnx._core.arrays import Array
 from rnnx.cells import Cell
 from rnnx.cells.gru import GRU, GRU_RESET_AFTER
-from rnnx.functional import recurrent
 from rnnx.functional.caches import Caches
-from rnnx.functional.recurrent import NamedGradients
+from rnnx.functional.recurrent import (
+    NamedGradients,
+    recurrent_backward,
+    recurrent_forward,
+    step_backward,
+    step_forward,
+)
 
 
 def gru_cell_forward(
@@ -40,9 +45,9 @@ def gru_cell_forward(
     Raises
     ------
     ValueError, TypeError
-        For wrong shapes, keys, dtypes, or arrays of two libraries or devices.
+        As `recurrent_forward`.
     """
-    (a_next,), yt_pred, cache = recurrent.step_forward(_cell(reset_after), xt, {"a_prev": a_prev}, parameters)
+    (a_next,), yt_pred, cache = step_forward(_cell(reset_after), xt, {"a_prev": a_prev}, parameters)
     return a_next, yt_pred, cache
 
 
@@ -56,7 +61,7 @@ def gru_cell_backward(da_next: Array, cache: tuple[Any, ...], *, reset_after: bo
     cache : tuple
         From `gru_cell_forward`.
     reset_after : bool
-        As in `gru_cell_forward`.
+        As for `gru_cell_forward`.
 
     Returns
     -------
@@ -66,10 +71,9 @@ def gru_cell_backward(da_next: Array, cache: tuple[Any, ...], *, reset_after: bo
     Raises
     ------
     ValueError, TypeError
-        For wrong shapes or dtypes, or a cache of another cell.
+        As `recurrent_backward`.
     """
-    dxt, (da_prev,), gradients = recurrent.step_backward(_cell(reset_after), {"da_next": da_next}, cache)
-    return {"dxt": dxt, "da_prev": da_prev, **gradients}
+    return step_backward(_cell(reset_after), {"da_next": da_next}, cache)
 
 
 def gru_forward(
@@ -86,21 +90,16 @@ def gru_forward(
     Parameters
     ----------
     x : array, shape (n_x, m, T_x), or (m, T_x) of integers
-        Inputs, float32 or float64; integer and bool are converted to the parameters' dtype. A two-dimensional
-        integer array holds indices, 0 to n_x - 1, of one-hot columns, which are never built.
+        Inputs, or indices of one-hot inputs, as for `recurrent_forward`.
     a0 : array, shape (n_a, m), or None
         Initial hidden state; None means zeros.
     parameters : dict of str to array
-        Wu, Wr, Wc (n_a, n_a + n_x), acting on [a_prev; x_t] in that order (Wc on [r a_prev; x_t]), and bu,
-        br, bc (n_a, 1); for an output layer, also Wy (n_y, n_a), by (n_y, 1).
+        As for `gru_cell_forward`.
     lengths : sequence or array of int, shape (m,), optional
-        Number of steps of each example, 0 to T_x. Past its length, an example's inputs are ignored, its state
-        stays constant and its outputs are zero.
     keep_caches : bool
-        False for inference: nothing is saved for a backward pass.
+        As for `recurrent_forward`.
     reset_after : bool
-        Apply the reset gate after the recurrent product, as PyTorch does, instead of before it. `parameters` may
-        then contain bhc (n_a, 1), the recurrent bias of the candidate.
+        As for `gru_cell_forward`.
 
     Returns
     -------
@@ -114,11 +113,10 @@ def gru_forward(
     Raises
     ------
     ValueError, TypeError
-        For wrong shapes, keys, lengths, dtypes, arrays of two libraries or devices, or indices out of range.
+        As `recurrent_forward`.
     """
-    (a,), y, caches = recurrent.recurrent_forward(
-        _cell(reset_after), x, (a0,), parameters, lengths=lengths, keep_caches=keep_caches
-    )
+    cell = _cell(reset_after)
+    (a,), y, caches = recurrent_forward(cell, x, (a0,), parameters, lengths=lengths, keep_caches=keep_caches)
     return a, y, caches
 
 
@@ -141,9 +139,9 @@ def gru_backward(
     da_final : array, shape (n_a, m), optional
         Gradient with respect to the final hidden state, added to that in `da`. Requires T = T_x.
     consume : bool
-        Free the memory of `caches`, which then cannot be used again.
+        As for `recurrent_backward`.
     reset_after : bool
-        As in `gru_forward`.
+        As for `gru_cell_forward`.
 
     Returns
     -------
@@ -154,12 +152,9 @@ def gru_backward(
     Raises
     ------
     ValueError, TypeError
-        For wrong shapes or dtypes, or `caches` of another cell or already consumed.
+        As `recurrent_backward`.
     """
-    dx, (da0,), gradients = recurrent.run_backward(
-        _cell(reset_after), {"da": da}, {"da_final": da_final}, caches, consume
-    )
-    return {**recurrent.name_inputs(dx), "da0": da0, **gradients}
+    return recurrent_backward(_cell(reset_after), (da,), caches, ds_final=(da_final,), consume=consume)
 
 
 def _cell(reset_after: bool) -> Cell:

@@ -5,9 +5,14 @@ from typing import Any
 
 from rnnx._core.arrays import Array
 from rnnx.cells.lstm import LSTM
-from rnnx.functional import recurrent
 from rnnx.functional.caches import Caches
-from rnnx.functional.recurrent import NamedGradients
+from rnnx.functional.recurrent import (
+    NamedGradients,
+    recurrent_backward,
+    recurrent_forward,
+    step_backward,
+    step_forward,
+)
 
 
 def lstm_cell_forward(
@@ -35,10 +40,10 @@ def lstm_cell_forward(
     Raises
     ------
     ValueError, TypeError
-        For wrong shapes, keys, dtypes, or arrays of two libraries or devices.
+        As `recurrent_forward`.
     """
     states = {"a_prev": a_prev, "c_prev": c_prev}
-    (a_next, c_next), yt_pred, cache = recurrent.step_forward(LSTM, xt, states, parameters)
+    (a_next, c_next), yt_pred, cache = step_forward(LSTM, xt, states, parameters)
     return a_next, c_next, yt_pred, cache
 
 
@@ -60,11 +65,9 @@ def lstm_cell_backward(da_next: Array, dc_next: Array, cache: tuple[Any, ...]) -
     Raises
     ------
     ValueError, TypeError
-        For wrong shapes or dtypes, or a cache of another cell.
+        As `recurrent_backward`.
     """
-    cotangents = {"da_next": da_next, "dc_next": dc_next}
-    dxt, (da_prev, dc_prev), gradients = recurrent.step_backward(LSTM, cotangents, cache)
-    return {"dxt": dxt, "da_prev": da_prev, "dc_prev": dc_prev, **gradients}
+    return step_backward(LSTM, {"da_next": da_next, "dc_next": dc_next}, cache)
 
 
 def lstm_forward(
@@ -81,20 +84,16 @@ def lstm_forward(
     Parameters
     ----------
     x : array, shape (n_x, m, T_x), or (m, T_x) of integers
-        Inputs, float32 or float64; integer and bool are converted to the parameters' dtype. A two-dimensional
-        integer array holds indices, 0 to n_x - 1, of one-hot columns, which are never built.
+        Inputs, or indices of one-hot inputs, as for `recurrent_forward`.
     a0 : array, shape (n_a, m), or None
         Initial hidden state; None means zeros.
     parameters : dict of str to array
-        Wf, Wi, Wc, Wo (n_a, n_a + n_x), acting on [a_prev; x_t] in that order, and bf, bi, bc, bo (n_a, 1);
-        for an output layer, also Wy (n_y, n_a), by (n_y, 1).
+        As for `lstm_cell_forward`.
     c0 : array, shape (n_a, m), optional
         Initial cell state; default zeros.
     lengths : sequence or array of int, shape (m,), optional
-        Number of steps of each example, 0 to T_x. Past its length, an example's inputs are ignored, its state
-        stays constant and its outputs are zero.
     keep_caches : bool
-        False for inference: nothing is saved for a backward pass.
+        As for `recurrent_forward`.
 
     Returns
     -------
@@ -110,11 +109,9 @@ def lstm_forward(
     Raises
     ------
     ValueError, TypeError
-        For wrong shapes, keys, lengths, dtypes, arrays of two libraries or devices, or indices out of range.
+        As `recurrent_forward`.
     """
-    (a, c), y, caches = recurrent.recurrent_forward(
-        LSTM, x, (a0, c0), parameters, lengths=lengths, keep_caches=keep_caches
-    )
+    (a, c), y, caches = recurrent_forward(LSTM, x, (a0, c0), parameters, lengths=lengths, keep_caches=keep_caches)
     return a, y, c, caches
 
 
@@ -143,7 +140,7 @@ def lstm_backward(
     da_final, dc_final : array, shape (n_a, m), optional
         Gradients with respect to the final states, added to those in `da` and `dc`. They require T = T_x.
     consume : bool
-        Free the memory of `caches`, which then cannot be used again.
+        As for `recurrent_backward`.
 
     Returns
     -------
@@ -154,8 +151,8 @@ def lstm_backward(
     Raises
     ------
     ValueError, TypeError
-        For wrong shapes or dtypes, or `caches` of another cell or already consumed.
+        As `recurrent_backward`.
     """
-    final = {"da_final": da_final, "dc_final": dc_final}
-    dx, (da0, dc0), gradients = recurrent.run_backward(LSTM, {"da": da, "dc": dc}, final, caches, consume)
-    return {**recurrent.name_inputs(dx), "da0": da0, **gradients, "dc0": dc0}
+    gradients = recurrent_backward(LSTM, (da, dc), caches, ds_final=(da_final, dc_final), consume=consume)
+    gradients["dc0"] = gradients.pop("dc0")  # last, after the course's gradients
+    return gradients

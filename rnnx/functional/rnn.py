@@ -5,9 +5,14 @@ from typing import Any
 
 from rnnx._core.arrays import Array
 from rnnx.cells.rnn import RNN
-from rnnx.functional import recurrent
 from rnnx.functional.caches import Caches
-from rnnx.functional.recurrent import NamedGradients
+from rnnx.functional.recurrent import (
+    NamedGradients,
+    recurrent_backward,
+    recurrent_forward,
+    step_backward,
+    step_forward,
+)
 
 
 def rnn_cell_forward(
@@ -34,9 +39,9 @@ def rnn_cell_forward(
     Raises
     ------
     ValueError, TypeError
-        For wrong shapes, keys, dtypes, or arrays of two libraries or devices.
+        As `recurrent_forward`.
     """
-    (a_next,), yt_pred, cache = recurrent.step_forward(RNN, xt, {"a_prev": a_prev}, parameters)
+    (a_next,), yt_pred, cache = step_forward(RNN, xt, {"a_prev": a_prev}, parameters)
     return a_next, yt_pred, cache
 
 
@@ -58,10 +63,9 @@ def rnn_cell_backward(da_next: Array, cache: tuple[Any, ...]) -> NamedGradients:
     Raises
     ------
     ValueError, TypeError
-        For wrong shapes or dtypes, or a cache of another cell.
+        As `recurrent_backward`.
     """
-    dxt, (da_prev,), gradients = recurrent.step_backward(RNN, {"da_next": da_next}, cache)
-    return {"dxt": dxt, "da_prev": da_prev, **gradients}
+    return step_backward(RNN, {"da_next": da_next}, cache)
 
 
 def rnn_forward(
@@ -72,17 +76,14 @@ def rnn_forward(
     Parameters
     ----------
     x : array, shape (n_x, m, T_x), or (m, T_x) of integers
-        Inputs, float32 or float64; integer and bool are converted to the parameters' dtype. A two-dimensional
-        integer array holds indices, 0 to n_x - 1, of one-hot columns, which are never built.
+        Inputs, or indices of one-hot inputs, as for `recurrent_forward`.
     a0 : array, shape (n_a, m), or None
         Initial hidden state; None means zeros.
     parameters : dict of str to array
-        Wax (n_a, n_x), Waa (n_a, n_a), ba (n_a, 1); for an output layer, also Wya (n_y, n_a), by (n_y, 1).
+        As for `rnn_cell_forward`.
     lengths : sequence or array of int, shape (m,), optional
-        Number of steps of each example, 0 to T_x. Past its length, an example's inputs are ignored, its state
-        stays constant and its outputs are zero.
     keep_caches : bool
-        False for inference: nothing is saved for a backward pass.
+        As for `recurrent_forward`.
 
     Returns
     -------
@@ -96,11 +97,9 @@ def rnn_forward(
     Raises
     ------
     ValueError, TypeError
-        For wrong shapes, keys, lengths, dtypes, arrays of two libraries or devices, or indices out of range.
+        As `recurrent_forward`.
     """
-    (a,), y_pred, caches = recurrent.recurrent_forward(
-        RNN, x, (a0,), parameters, lengths=lengths, keep_caches=keep_caches
-    )
+    (a,), y_pred, caches = recurrent_forward(RNN, x, (a0,), parameters, lengths=lengths, keep_caches=keep_caches)
     return a, y_pred, caches
 
 
@@ -118,7 +117,7 @@ def rnn_backward(
     da_final : array, shape (n_a, m), optional
         Gradient with respect to the final hidden state, added to that in `da`. Requires T = T_x.
     consume : bool
-        Free the memory of `caches`, which then cannot be used again.
+        As for `recurrent_backward`.
 
     Returns
     -------
@@ -128,7 +127,6 @@ def rnn_backward(
     Raises
     ------
     ValueError, TypeError
-        For wrong shapes or dtypes, or `caches` of another cell or already consumed.
+        As `recurrent_backward`.
     """
-    dx, (da0,), gradients = recurrent.run_backward(RNN, {"da": da}, {"da_final": da_final}, caches, consume)
-    return {**recurrent.name_inputs(dx), "da0": da0, **gradients}
+    return recurrent_backward(RNN, (da,), caches, ds_final=(da_final,), consume=consume)

@@ -60,7 +60,7 @@ class Stream:
         xp, device = ns.common_namespace({**parameters, **given})
         dtype = ns.floating_dtype(xp, parameters, given)
         x = xp.zeros((arguments.input_size(self.cell, parameters), m), dtype=dtype, device=device)
-        call = arguments.step_call(self.cell, x, states, parameters)
+        call = arguments.checked_call(self.cell, x, states, parameters, one_step=True)
         self._xp, self.engine = xp, engines.select(xp)
         self._s0 = tuple(ns.owned_copy(xp, s) for s in call.s0)
         self._stepper = engines.load(self.engine).stepper(replace(call, s0=self._s0))
