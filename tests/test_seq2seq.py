@@ -295,7 +295,7 @@ def test_messages_about_source_and_target(rng):
     with pytest.raises(TypeError, match="`source` must be an array"):
         model.predict("abc", max_length=2)
     xp = pytest.importorskip("array_api_strict")
-    with pytest.raises(TypeError, match="`source` must be arrays of one library"):
+    with pytest.raises(TypeError, match="`source` must come from the same array library"):
         model.predict(xp.asarray(good), max_length=2)
 
 

@@ -53,15 +53,15 @@ def common_namespace(arrays: Mapping[str, Any]) -> tuple[Namespace, Any]:
             first_name, xp = name, this_xp
         elif this_xp is not xp:
             raise TypeError(
-                f"`{first_name}` and `{name}` must be arrays of one library; "
+                f"`{first_name}` and `{name}` must come from the same array library; "
                 f"got {library_name(xp)} and {library_name(this_xp)}"
             )
         if device is None:  # a JAX tracer has none
             device_name, device = name, this_device
         elif this_device is not None and this_device != device:
-            raise ValueError(f"`{device_name}` and `{name}` must be on one device; got {device} and {this_device}")
+            raise ValueError(f"`{device_name}` and `{name}` must be on the same device; got {device} and {this_device}")
     if xp is None:
-        raise TypeError("no array was given")
+        raise TypeError("expected at least one array; got none")
     return xp, device
 
 
@@ -100,11 +100,11 @@ def floating_dtype(xp: Namespace, floats: Mapping[str, Array], others: Mapping[s
         if any(array.dtype == kind for kind in able):  # dtypes of some libraries do not hash alike
             dtypes.append(array.dtype)
         elif name in floats or not xp.isdtype(array.dtype, ("integral", "bool")):
-            names = "float32 or float64" if len(able) == 2 else "float16, bfloat16, float32 or float64"
-            wanted = names + ("" if name in floats else ", integer or bool")
-            raise TypeError(f"`{name}` must have dtype {wanted}; got {array.dtype}")
+            names = (*(_HALVES if len(able) > 2 else ()), "float32", "float64")
+            *first, last = names if name in floats else (*names, "integer", "bool")
+            raise TypeError(f"`{name}` must have dtype {', '.join(first)} or {last}; got {array.dtype}")
     if len({str(dtype) for dtype in dtypes} & set(_HALVES)) == 2:
-        raise TypeError("arrays must not mix float16 and bfloat16")
+        raise TypeError("float16 and bfloat16 arrays cannot be mixed")
     return xp.result_type(*dtypes)
 
 
@@ -137,10 +137,11 @@ def integer_vector(xp: Namespace, device: Any, name: str, values: Any) -> Array:
         try:
             values = np.asarray(values if len(values) else np.zeros(0, np.int64))
         except ValueError:
-            raise TypeError(f"`{name}` must be a sequence of int") from None
+            raise TypeError(f"`{name}` must be a sequence of int; got a nested sequence") from None
     common_namespace({name: values})
     if compat.array_namespace(values) is not xp and not compat.is_numpy_array(values):
-        raise TypeError(f"`{name}` must be a sequence of int, a NumPy array or an array of the same library")
+        got = library_name(compat.array_namespace(values))
+        raise TypeError(f"`{name}` must be a sequence of int or an array of NumPy or the same library; got {got}")
     if not is_integer(compat.array_namespace(values), values):
         raise TypeError(f"`{name}` must hold integers; got dtype {values.dtype}")
     if compat.is_numpy_array(values):

@@ -56,9 +56,9 @@ def _cupy() -> tuple[Any, str]:
         return None, f"CuPy cannot be imported: {_one_line(error)}; {_INSTALL}"
     try:
         if cupy.cuda.runtime.getDeviceCount() == 0:
-            return None, "CuPy finds no GPU"
+            return None, "no GPU was found"
     except Exception as error:
-        return None, f"CuPy finds no usable GPU: install or update the NVIDIA driver ({_one_line(error)})"
+        return None, f"no usable GPU was found: install or update the NVIDIA driver ({_one_line(error)})"
     try:  # loads the CUDA libraries, so that a missing one is reported here
         ones = cupy.ones((2, 2), dtype="float32")
         float((ones @ ones).sum())

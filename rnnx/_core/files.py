@@ -62,9 +62,9 @@ def check_writable(path: str | Path) -> None:
     """
     target = Path(path).resolve()
     if not target.parent.is_dir():
-        raise ValueError(f"cannot write {path}: there is no folder {Path(path).parent}")
+        raise ValueError(f"cannot write {path}: the folder {Path(path).parent} does not exist")
     if target.exists() and not target.is_file():
-        raise ValueError(f"cannot write {path}: it exists and is not a file")
+        raise ValueError(f"cannot write {path}: it exists but is not a file")
     with tempfile.TemporaryFile(dir=target.parent) as file:
         os.fsync(file.fileno())
 

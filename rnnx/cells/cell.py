@@ -135,14 +135,14 @@ class Cell:
             raise ValueError(f"the last stage of cell {self.name!r} must return the cell's states {self.states}")
         unknown = set(self.cache) - set(self.saved)
         if unknown:
-            raise ValueError(f"cell {self.name!r} shows {sorted(unknown)} in its cache, which no stage saves")
+            raise ValueError(f"`cache` of cell {self.name!r} contains {sorted(unknown)}, which no stage saves")
         keys = Counter((*self.parameter_keys, *self.optional_keys))
         arguments = {"x", "xt", *(f"{state}{end}" for state in self.states for end in ("0", "_prev"))}
         for key, count in keys.items():
             if count > 1:
-                raise ValueError(f"cell {self.name!r} has more than one parameter with key {key!r}")
+                raise ValueError(f"cell {self.name!r} has duplicate parameter key {key!r}")
             if key in arguments:
-                raise ValueError(f"cell {self.name!r} has a parameter {key!r}, but {key!r} is the name of an argument")
+                raise ValueError(f"cell {self.name!r} has parameter key {key!r}, which is an argument name")
 
     def __hash__(self) -> int:
         return self._hash

@@ -113,11 +113,7 @@ def parts_of(cell: Cell, parameters: Mapping[str, Array], name: str) -> dict[str
 def _checked(cell: Cell, suffix: str, parameters: dict[str, Array]) -> Arrays:
     """Check one layer and direction; return NumPy arrays."""
     try:
-        arguments.check_keys(cell, parameters)
-        xp, _ = ns.common_namespace(parameters)
-        ns.floating_dtype(xp, parameters, {})
-        n_a = parameters[cell.gates[0].bias].shape[0] if parameters[cell.gates[0].bias].ndim else 0
-        arguments.check_parameter_shapes(cell, parameters, arguments.input_size(cell, parameters), n_a)
+        arguments.check_parameters(cell, parameters)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{error} (in {suffix[1:]})" if suffix else str(error)) from None
     return {key: ns.to_host(a) for key, a in parameters.items()}

@@ -10,7 +10,7 @@ from typing import Any
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import Shape, check_lengths, compare_shapes, nearest
+from rnnx._core.checks import Shape, check_indices, check_lengths, compare_shapes, nearest
 from rnnx._core.layout import valid_examples
 from rnnx.cells import Cell
 from rnnx.cells.parameters import expected_shapes
@@ -36,12 +36,12 @@ def checked_call(
     xp, device = ns.common_namespace({x_name: x, **given, **parameters})
     indices = not one_step and x.ndim == 2 and ns.is_integer(xp, x)
     shapes = tuple(x.shape), _shapes(given), _shapes(parameters)
-    n_x, n_a, m = _sizes(cell, x_name, *shapes, indices, one_step)
+    n_x, n_a, m = _sizes(cell, *shapes, indices, one_step)
     dtype = ns.floating_dtype(xp, parameters, {x_name: x, **given})
     zeros = None if len(given) == len(states) else xp.zeros((n_a, m), dtype=dtype, device=device)
     ends = None if lengths is None else check_lengths(xp, device, lengths, m, x.shape[-1])
     if indices:
-        x = _indices(xp, x_name, x, n_x, ends)
+        x = _checked_indices(xp, x, n_x, ends)
     else:
         x = ns.astype(xp, xp.expand_dims(x, axis=2) if one_step else x, dtype)
     s0 = tuple([zeros if array is None else ns.astype(xp, array, dtype) for array in states.values()])
@@ -49,13 +49,12 @@ def checked_call(
     return Call(cell, xp, dtype, x, indices, n_x, s0, cast, ends)
 
 
-def _indices(xp: Any, name: str, x: Array, n_x: int, lengths: Array | None) -> Array:
-    """Copy the indices, with zeros past each length. Their range is checked on the host only."""
+def _checked_indices(xp: Any, x: Array, n_x: int, lengths: Array | None) -> Array:
+    """Copy the indices, with zeros past each length."""
     x = ns.as_index(xp, x)
     if lengths is not None:
         x = xp.where(valid_examples(xp, lengths, x.shape[1]), x, xp.zeros_like(x))
-    if ns.is_on_host(x) and x.size and (x.min() < 0 or x.max() >= n_x):
-        raise ValueError(f"`{name}` must hold indices from 0 to n_x - 1 = {n_x - 1}; got {x.min()} to {x.max()}")
+    check_indices("x", x, "n_x", n_x)
     return x
 
 
@@ -66,7 +65,6 @@ def _shapes(arrays: Mapping[str, Array]) -> tuple[tuple[str, Shape], ...]:
 @lru_cache(maxsize=256)  # training passes the same shapes at every step; errors are not cached
 def _sizes(
     cell: Cell,
-    x_name: str,
     x: Shape,
     states: tuple[tuple[str, Shape], ...],
     parameters: tuple[tuple[str, Shape], ...],
@@ -74,18 +72,19 @@ def _sizes(
     one_step: bool,
 ) -> tuple[int, int, int]:
     """Check all shapes and return n_x, n_a and m."""
-    n_x, m = (_input_size(cell, dict(parameters)), x[0]) if indices else _check_x(x_name, x, one_step)
-    n_a = _hidden_size(cell, dict(states), dict(parameters))
+    n_x, m = (_input_size(cell, dict(parameters)), x[0]) if indices else _check_x(x, one_step)
+    n_a = _hidden_size(cell, dict(states + parameters))
     for name, shape in states:
         compare_shapes(name, shape, "(n_a, m)", (n_a, m))
-    _check_parameters(cell, dict(parameters), n_x, n_a)
+    _check_parameter_shapes(cell, dict(parameters), n_x, n_a)
     return n_x, n_a, m
 
 
-def _check_x(name: str, x: Shape, one_step: bool) -> tuple[int, int]:
-    symbols = "(n_x, m)" if one_step else "(n_x, m, T_x)"
+def _check_x(x: Shape, one_step: bool) -> tuple[int, int]:
+    name, symbols, other = "x", "(n_x, m, T_x)", ", or (m, T_x) for integer indices"
+    if one_step:
+        name, symbols, other = "xt", "(n_x, m)", ""
     if len(x) != symbols.count(",") + 1:
-        other = "" if one_step else ", or (m, T_x) if it holds integers, which select one-hot columns"
         raise ValueError(f"`{name}` must have shape {symbols}{other}; got {x}")
     if x[0] == 0:
         raise ValueError(f"`{name}` must have shape {symbols} with n_x >= 1; got {x}")
@@ -95,16 +94,22 @@ def _check_x(name: str, x: Shape, one_step: bool) -> tuple[int, int]:
 def by_state(name: str, arrays: Any, cell: Cell, pattern: str) -> dict[str, Array | None]:
     """Key a sequence of arrays, one per state, by the course's names; missing ones are None."""
     if not isinstance(arrays, tuple | list):
-        raise TypeError(f"`{name}` must be a tuple of arrays, one per state {cell.states}; got {type(arrays).__name__}")
+        raise TypeError(f"`{name}` must be a tuple with one array per state {cell.states}; got {type(arrays).__name__}")
     if len(arrays) > len(cell.states):
-        raise ValueError(f"`{name}` must hold at most one array per state {cell.states}; got {len(arrays)}")
+        raise ValueError(f"`{name}` must have at most one array per state {cell.states}; got {len(arrays)}")
     missing = [None] * (len(cell.states) - len(arrays))
     return {pattern.format(state): a for state, a in zip(cell.states, [*arrays, *missing], strict=True)}
 
 
-def input_size(cell: Cell, parameters: Mapping[str, Array]) -> int:
-    """Return n_x, read from the shapes of the weights."""
-    return _input_size(cell, dict(_shapes(parameters)))
+def check_parameters(cell: Cell, parameters: Mapping[str, Array]) -> int:
+    """Check parameters without inputs; return n_x."""
+    check_keys(cell, parameters)
+    xp, _ = ns.common_namespace(parameters)
+    ns.floating_dtype(xp, parameters, {})
+    shapes = dict(_shapes(parameters))
+    n_x = _input_size(cell, shapes)
+    _check_parameter_shapes(cell, shapes, n_x, _hidden_size(cell, shapes))
+    return n_x
 
 
 def _input_size(cell: Cell, parameters: Mapping[str, Shape]) -> int:
@@ -137,9 +142,9 @@ def _check_keys(cell: Cell, keys: tuple[str, ...]) -> None:
         raise ValueError(f"`parameters` of {cell.name} must have keys {list(required)}; missing {missing}")
 
 
-def _hidden_size(cell: Cell, states: Mapping[str, Shape], parameters: Mapping[str, Shape]) -> int:
+def _hidden_size(cell: Cell, shapes: Mapping[str, Shape]) -> int:
     """Return the n_a that most arrays agree on, so that an error names the one that differs."""
-    shapes = {**states, **{key: parameters[key] for key in cell.parameter_keys}}
+    shapes = {name: shape for name, shape in shapes.items() if name not in (*cell.head, *cell.optional_keys)}
     votes = Counter(shape[0] for shape in shapes.values() if shape)
     n_a = votes.most_common(1)[0][0] if votes else 0
     if n_a == 0:
@@ -147,12 +152,7 @@ def _hidden_size(cell: Cell, states: Mapping[str, Shape], parameters: Mapping[st
     return n_a
 
 
-def check_parameter_shapes(cell: Cell, parameters: Mapping[str, Array], n_x: int, n_a: int) -> None:
-    """Raise unless all parameters have the right shapes."""
-    _check_parameters(cell, dict(_shapes(parameters)), n_x, n_a)
-
-
-def _check_parameters(cell: Cell, shapes: Mapping[str, Shape], n_x: int, n_a: int) -> None:
+def _check_parameter_shapes(cell: Cell, shapes: Mapping[str, Shape], n_x: int, n_a: int) -> None:
     n_y = None
     if cell.head[0] in shapes:
         head = shapes[cell.head[0]]
@@ -166,34 +166,29 @@ def _check_parameters(cell: Cell, shapes: Mapping[str, Shape], n_x: int, n_a: in
 
 def check_sequence_gradients(gradients: Mapping[str, Array], n_a: int, m: int, n_steps: int) -> int | None:
     """Check da, dc, ... of shape (n_a, m, T), T <= T_x; return T, or None if there are none."""
-    first: str | None = None
-    steps = 0
+    steps = {}
     for name, array in gradients.items():
-        if array.ndim != 3 or tuple(array.shape[:2]) != (n_a, m) or array.shape[2] > n_steps:
-            raise ValueError(
-                f"`{name}` must have shape (n_a, m, T) = ({n_a}, {m}, T) with T <= T_x = {n_steps}; "
-                f"got {tuple(array.shape)}"
-            )
-        if first is None:
-            first, steps = name, array.shape[2]
-        elif array.shape[2] != steps:
-            raise ValueError(f"`{name}` must cover as many steps as `{first}`, {steps}; got {array.shape[2]}")
-    return None if first is None else steps
+        shape = tuple(array.shape)
+        if len(shape) != 3 or shape[:2] != (n_a, m) or shape[2] > n_steps:
+            expected = f"(n_a, m, T) = ({n_a}, {m}, T) with T <= T_x = {n_steps}"
+            raise ValueError(f"`{name}` must have shape {expected}; got {shape}")
+        steps[name] = shape[2]
+    if len({*steps.values()}) > 1:
+        raise ValueError(f"gradients of sequences must have the same number of steps; got {steps}")
+    return next(iter(steps.values()), None)
 
 
 def check_steps(cell: Cell, steps: Any) -> Sequence[tuple[Any, ...]]:
     """Check and return a hand-built list of cache tuples, one per step."""
     size = 2 * len(cell.states) + len(cell.cache) + 2
     if not isinstance(steps, Sequence) or isinstance(steps, str) or not steps:
-        raise TypeError(f"`caches` must be what {cell.name}_forward returned, or ([cache, ...], x)")
+        raise TypeError(f"`caches` must contain a list of caches, one per step; got {steps!r:.40}")
     for step in steps:
         if not isinstance(step, tuple | list) or len(step) != size or not isinstance(step[-1], Mapping):
             raise ValueError(
                 f"a cache of {cell.name} must be a tuple of {size} entries ending in (xt, parameters), "
-                f"as {cell.name}_cell_forward returns it; this may be the cache of another cell"
+                f"as returned by {cell.name}_cell_forward; this one may belong to another cell"
             )
         if getattr(step[-2], "ndim", 2) == 1:
-            raise ValueError(
-                "cache tuples of index inputs cannot be used apart from their `caches`: pass `caches` itself"
-            )
+            raise ValueError("cache tuples of index inputs work only as part of their `caches`; pass `caches` itself")
     return steps

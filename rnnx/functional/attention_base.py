@@ -1,6 +1,6 @@
-"""The argument checks, masked softmax and cache that both kinds of attention share.
+"""The scores, masked softmax, cache and argument checks of both kinds of attention.
 
-Public arrays are (n, m, T). Internal arrays are (m, T, n), one matrix per example, for batched matrix products.
+Internal arrays are (m, T, n), one matrix per example, for batched matrix products.
 """
 
 import math
@@ -20,7 +20,7 @@ _SYMBOLS = {"queries": ("n_q", "T_y"), "keys": ("n_k", "T_x"), "values": ("n_v",
 
 @dataclass(frozen=True)
 class AttentionCache:
-    """What the backward pass of an attention function needs, including copies of the arguments."""
+    """What the backward pass of an attention function needs, with copies of the arguments."""
 
     kind: str  # "additive" or "dot_product"
     xp: Any
@@ -35,35 +35,61 @@ class AttentionCache:
 
     def astype(self, dtype: Any) -> "AttentionCache":
         """Convert all arrays."""
+        if dtype == self.weights.dtype:
+            return self
         arrays = {name: getattr(self, name) for name in ("queries", "keys", "values", "weights", "tanh")}
         cast = {name: ns.astype(self.xp, a, dtype) for name, a in arrays.items() if a is not None}
         parameters = {key: ns.astype(self.xp, p, dtype) for key, p in self.parameters.items()}
         return replace(self, **cast, parameters=parameters)
 
 
-def attend(cache: AttentionCache, scores: Array) -> tuple[Array, Array]:
-    """Return the context (n_v, m, T_y) and the weights (m, T_y, T_x)."""
-    weights = _masked_softmax(cache.xp, scores, cache.valid)
-    return public(cache.xp, weights @ cache.values), weights
+def project_keys(cache: AttentionCache) -> Array:
+    """Return W_k k_s, (m, T_x, n_h), which the additive scores of all queries share."""
+    return times(cache.xp, cache.keys, cache.xp.matrix_transpose(cache.parameters["Wk"]))
+
+
+def attend(cache: AttentionCache, projected_keys: Array | None = None) -> tuple[Array, AttentionCache]:
+    """Return the context (n_v, m, T_y), and the cache with the weights. Without projected keys, scores are products."""
+    xp, p, h = cache.xp, cache.parameters, None
+    if projected_keys is None:
+        scores = (cache.queries * cache.scale) @ xp.matrix_transpose(cache.keys)
+    else:
+        projected = times(xp, cache.queries, xp.matrix_transpose(p["Wq"]))
+        if "ba" in p:
+            projected = projected + xp.reshape(p["ba"], (-1,))
+        h = xp.tanh(xp.expand_dims(projected, axis=2) + xp.expand_dims(projected_keys, axis=1))
+        scores = xp.reshape(times(xp, h, p["va"]), h.shape[:3])
+    weights = _masked_softmax(xp, scores, cache.valid)
+    return public(xp, weights @ cache.values), replace(cache, weights=weights, tanh=h)
 
 
 def attend_backward(
-    kind: str, dcontext: Array, cache: AttentionCache, dweights: Array | None
+    kind: str, dcontext: Array, cache: Any, dweights: Array | None
 ) -> tuple[AttentionCache, Array, Array]:
-    """Return the cache in the backward pass's dtype, dscores (m, T_y, T_x) and dvalues (n_v, m, T_x)."""
-    cache = _checked_cache(kind, dcontext, cache, dweights)
-    xp, weights = cache.xp, cache.weights
-    dcontext = ns.astype(xp, xp.permute_dims(dcontext, (1, 2, 0)), weights.dtype)
+    """Check the cotangents; return the cache in their dtype, dscores (m, T_y, T_x) and dvalues (n_v, m, T_x)."""
+    expected = f"{kind}_attention_forward"
+    source = f"{cache.kind}_attention_forward" if isinstance(cache, AttentionCache) else type(cache).__name__
+    if source != expected:
+        raise TypeError(f"`cache` must come from {expected}; got {source}")
+    m, n_target, n_source = cache.weights.shape
+    given = {"dcontext": dcontext} | ({} if dweights is None else {"dweights": dweights})
+    ns.common_namespace({"cache": cache.weights, **given})
+    check_shape("dcontext", dcontext, "(n_v, m, T_y)", (cache.values.shape[2], m, n_target))
+    if dweights is not None:
+        check_shape("dweights", dweights, "(m, T_y, T_x)", (m, n_target, n_source))
+    xp, dtype = cache.xp, ns.floating_dtype(cache.xp, {"cache": cache.weights}, given)
+    cache = cache.astype(dtype)
+    dcontext = ns.astype(xp, xp.permute_dims(dcontext, (1, 2, 0)), dtype)
     total = dcontext @ xp.matrix_transpose(cache.values)
     if dweights is not None:
-        total = total + ns.astype(xp, dweights, weights.dtype)
+        total = total + ns.astype(xp, dweights, dtype)
     # Masked positions have zero weight, so their gradients are zero without a mask.
-    dscores = weights * (total - xp.sum(weights * total, axis=2, keepdims=True))
-    return cache, dscores, public(xp, xp.matrix_transpose(weights) @ dcontext)
+    dscores = cache.weights * (total - xp.sum(cache.weights * total, axis=2, keepdims=True))
+    return cache, dscores, public(xp, xp.matrix_transpose(cache.weights) @ dcontext)
 
 
 def _masked_softmax(xp: Any, scores: Array, valid: Array | None) -> Array:
-    """Softmax over the valid positions of the last axis; all zeros if there are none."""
+    """Softmax over the valid positions of the last axis; zeros if there are none."""
     if scores.shape[2] == 0:
         return scores
     if valid is not None:
@@ -79,6 +105,18 @@ def _masked_softmax(xp: Any, scores: Array, valid: Array | None) -> Array:
 def public(xp: Any, a: Array) -> Array:
     """Transpose (m, T, n) to (n, m, T), as a view."""
     return xp.permute_dims(a, (2, 0, 1))
+
+
+def times(xp: Any, a: Array, b: Array) -> Array:
+    """Multiply (..., n) by (n, k) in one matrix product."""
+    rows = xp.reshape(a, (math.prod(a.shape[:-1]), a.shape[-1])) @ b
+    return xp.reshape(rows, (*a.shape[:-1], b.shape[1]))
+
+
+def outer_sum(xp: Any, a: Array, b: Array) -> Array:
+    """Sum a b^T over all leading axes: (..., n) and (..., k) give (n, k)."""
+    rows = math.prod(a.shape[:-1])
+    return xp.matrix_transpose(xp.reshape(a, (rows, a.shape[-1]))) @ xp.reshape(b, (rows, b.shape[-1]))
 
 
 def prepare(
@@ -126,14 +164,13 @@ def _check_sequences(sequences: Mapping[str, Array]) -> tuple[int, int]:
 
 
 def _check_keys(parameters: Any) -> None:
-    """Raise unless `parameters` has exactly the keys of additive attention."""
     if not isinstance(parameters, Mapping):
         raise TypeError(f"`parameters` must be a dict of arrays; got {type(parameters).__name__}")
     missing = [key for key in _REQUIRED if key not in parameters]
     unknown = [key for key in parameters if key not in _REQUIRED + _OPTIONAL]
     if missing or unknown:
         what = f"missing {missing}" if missing else f"unknown {unknown}"
-        raise ValueError(f"`parameters` must have keys {list(_REQUIRED)} and may have {list(_OPTIONAL)}; {what}")
+        raise ValueError(f"`parameters` must have keys {list(_REQUIRED)}, optionally {list(_OPTIONAL)}; {what}")
 
 
 def _check_parameters(parameters: Mapping[str, Array], sequences: Mapping[str, Array]) -> None:
@@ -144,18 +181,3 @@ def _check_parameters(parameters: Mapping[str, Array], sequences: Mapping[str, A
     expected = {"Wq": ("(n_h, n_q)", (n_h, n_q)), "Wk": ("(n_h, n_k)", (n_h, n_k))}
     for key, array in parameters.items():
         check_shape(key, array, *expected.get(key, ("(n_h, 1)", (n_h, 1))))
-
-
-def _checked_cache(kind: str, dcontext: Array, cache: Any, dweights: Array | None) -> AttentionCache:
-    """Check the cotangents; return the cache, converted to float64 if a cotangent is float64."""
-    if not isinstance(cache, AttentionCache) or cache.kind != kind:
-        got = f"that of {cache.kind}_attention_forward" if isinstance(cache, AttentionCache) else type(cache).__name__
-        raise TypeError(f"`cache` must be what {kind}_attention_forward returned; got {got}")
-    m, n_target, n_source = cache.weights.shape
-    given = {"dcontext": dcontext} | ({} if dweights is None else {"dweights": dweights})
-    ns.common_namespace({"cache": cache.weights, **given})
-    check_shape("dcontext", dcontext, "(n_v, m, T_y)", (cache.values.shape[2], m, n_target))
-    if dweights is not None:
-        check_shape("dweights", dweights, "(m, T_y, T_x)", (m, n_target, n_source))
-    dtype = ns.floating_dtype(cache.xp, {"cache": cache.weights}, given)
-    return cache if dtype == cache.weights.dtype else cache.astype(dtype)

@@ -6,7 +6,7 @@ from typing import Any
 from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_lengths, check_shape, integer
+from rnnx._core.checks import check_indices, check_lengths, check_shape, integer
 from rnnx._core.layout import to_time_major, valid_examples, zero_past_end
 
 
@@ -131,8 +131,7 @@ def softmax_cross_entropy(z: Array, targets: Array, *, lengths: Any = None) -> t
     if lengths is not None:
         valid = valid_examples(xp, check_lengths(xp, device, lengths, m, n_steps), n_steps)
     targets = ns.as_index(xp, targets)
-    if ns.is_on_host(targets) and bool(xp.any(valid & ((targets < 0) | (targets >= n_y)))):
-        raise ValueError(f"`targets` must be from 0 to n_y - 1 = {n_y - 1}")
+    check_indices("targets", targets[valid] if ns.is_on_host(targets) else targets, "n_y", n_y)
 
     classes = xp.reshape(xp.arange(n_y, dtype=targets.dtype, device=device), (n_y, 1, 1))
     target = classes == xp.expand_dims(targets, axis=0)
@@ -217,10 +216,7 @@ def one_hot(indices: Array, vocab_size: int, dtype: str = "float32", xp: Any = N
         raise TypeError(f"`indices` must hold integers; got dtype {indices.dtype}")
     vocab_size = integer("vocab_size", vocab_size)
     indices = ns.as_index(xp, indices)
-    if ns.is_on_host(indices) and indices.size and not (indices.min() >= 0 and indices.max() < vocab_size):
-        raise ValueError(
-            f"`indices` must be from 0 to vocab_size - 1 = {vocab_size - 1}; got {indices.min()} to {indices.max()}"
-        )
+    check_indices("indices", indices, "vocab_size", vocab_size)
     # Contiguous, because NumPy's comparisons keep the memory order of their operands.
     time_major = to_time_major(xp, indices)
     classes = xp.arange(vocab_size, dtype=indices.dtype, device=device)

@@ -126,7 +126,7 @@ def step_forward(
 def step_backward(cell: Cell, ds: Mapping[str, Array], cache: tuple[Any, ...]) -> NamedGradients:
     """Return the gradients of one step: dxt, d<state>_prev per state, "d" + key per parameter."""
     if not isinstance(cache, tuple):
-        raise TypeError(f"`cache` must be a tuple from {cell.name}_cell_forward; got {type(cache).__name__}")
+        raise TypeError(f"`cache` must come from {cell.name}_cell_forward; got {type(cache).__name__}")
     # The step is a sequence of length one, so its cotangents are those of the final states.
     dx, ds_prev, gradients = _backward(cell, dict.fromkeys(cell.states), ds, "cache", ([cache], None))
     assert dx is not None  # single steps take no indices
@@ -152,7 +152,7 @@ def _backward(
     for name, d in given_final.items():
         check_shape(name, d, "(n_a, m)", (tape.n_a, tape.m))
         if steps is not None and steps < tape.n_steps:
-            raise ValueError(f"`{name}` needs `{next(iter(given))}` for all T_x = {tape.n_steps} steps; got {steps}")
+            raise ValueError(f"`{name}` requires `{next(iter(given))}` for all T_x = {tape.n_steps} steps; got {steps}")
     xp, dtype = tape.xp, ns.floating_dtype(tape.xp, {}, arrays)
 
     def cast(arrays: Mapping[str, Array | None]) -> tuple[Array | None, ...]:

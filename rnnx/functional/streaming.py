@@ -54,12 +54,10 @@ class Stream:
     ) -> None:
         self.cell = cell_of(cell)
         m = integer("m", m)
-        arguments.check_keys(self.cell, parameters)
+        n_x = arguments.check_parameters(self.cell, parameters)
         states = arguments.by_state("s0", s0, self.cell, "{}0")
-        given = {name: s for name, s in states.items() if s is not None}
-        xp, device = ns.common_namespace({**parameters, **given})
-        dtype = ns.floating_dtype(xp, parameters, given)
-        x = xp.zeros((arguments.input_size(self.cell, parameters), m), dtype=dtype, device=device)
+        xp, device = ns.common_namespace(parameters)
+        x = xp.zeros((n_x, m), dtype=parameters[self.cell.parameter_keys[0]].dtype, device=device)
         call = arguments.checked_call(self.cell, x, states, parameters, one_step=True)
         self._xp, self.engine = xp, engines.select(xp)
         self._s0 = tuple(ns.owned_copy(xp, s) for s in call.s0)
