@@ -14,7 +14,6 @@ import numpy as np
 Array = Any  # an array of any supported library, checked at run time
 Namespace = Any
 
-_IMMUTABLE = frozenset({"jax"})
 _EXACT_NUMPY_TYPES = (np.ndarray, np.memmap)
 _ONLY_NUMPY = {np.ndarray}
 _HALVES = ("float16", "bfloat16")
@@ -23,27 +22,11 @@ _HALVES = ("float16", "bfloat16")
 @lru_cache(maxsize=16)
 def library_name(xp: Namespace) -> str:
     """Return the name of a namespace's library: "numpy", "cupy", "torch", "jax", ..."""
-    for name, is_namespace in (
-        ("numpy", compat.is_numpy_namespace),
-        ("cupy", compat.is_cupy_namespace),
-        ("torch", compat.is_torch_namespace),
-        ("jax", compat.is_jax_namespace),
-    ):
-        if is_namespace(xp):
-            return name
-    return str(xp.__name__).split(".")[0]
+    return str(xp.__name__).removeprefix("array_api_compat.").split(".")[0]
 
 
 def common_namespace(arrays: Mapping[str, Any]) -> tuple[Namespace, Any]:
-    """Return the namespace and device that all `arrays` share. Error messages use their names.
-
-    Raises
-    ------
-    TypeError
-        If an argument is not an array, or two arrays come from different libraries.
-    ValueError
-        If two arrays are on different devices.
-    """
+    """Return the namespace and device that all `arrays` share, or raise an error with their names."""
     if arrays and {*map(type, arrays.values())} == _ONLY_NUMPY:  # fast path
         return _numpy(), "cpu"
     first_name, device_name, xp, device = "", "", None, None
@@ -84,12 +67,7 @@ def _namespace(name: str, array: Any) -> Namespace:
 def floating_dtype(xp: Namespace, floats: Mapping[str, Array], others: Mapping[str, Array]) -> Any:
     """Return the dtype to compute in: float32, or float64 if any array is float64.
 
-    CuPy arrays may also be float16 or bfloat16. Arrays in `others` may hold integers or booleans, which are ignored.
-
-    Raises
-    ------
-    TypeError
-        For any other dtype, or a mixture of float16 and bfloat16.
+    CuPy arrays may also be float16 or bfloat16. Integers and booleans, allowed in `others` only, are ignored.
     """
     able = _floats(xp)
     dtypes: Any = {array.dtype for array in (*floats.values(), *others.values())}
@@ -111,19 +89,15 @@ def floating_dtype(xp: Namespace, floats: Mapping[str, Array], others: Mapping[s
 @lru_cache(maxsize=16)
 def _floats(xp: Namespace) -> frozenset[Any]:
     """Return the floating dtypes supported for a library."""
-    kinds = (xp.float32, xp.float64)
+    kinds = {xp.float32, xp.float64}
     if compat.is_cupy_namespace(xp):
-        return frozenset(map(np.dtype, kinds)) | _half_dtypes()
-    return frozenset(map(np.dtype, kinds) if compat.is_numpy_namespace(xp) else kinds)
+        kinds.add(np.float16)
+        if importlib.util.find_spec("ml_dtypes") is not None:
+            from ml_dtypes import bfloat16
 
-
-def _half_dtypes() -> frozenset[Any]:
-    """Return float16 and, if ml_dtypes is installed, bfloat16."""
-    if importlib.util.find_spec("ml_dtypes") is None:
-        return frozenset({np.dtype(np.float16)})
-    from ml_dtypes import bfloat16
-
-    return frozenset({np.dtype(np.float16), np.dtype(bfloat16)})
+            kinds.add(bfloat16)
+    is_numpy_dtype = compat.is_numpy_namespace(xp) or compat.is_cupy_namespace(xp)
+    return frozenset(map(np.dtype, kinds) if is_numpy_dtype else kinds)
 
 
 def is_integer(xp: Namespace, array: Array) -> bool:
@@ -193,13 +167,16 @@ def astype(xp: Namespace, array: Array, dtype: Any) -> Array:
     return array if array.dtype == dtype else xp.astype(array, dtype)
 
 
-def contiguous(xp: Namespace, array: Array) -> Array:
-    """Return an array in C order, if the library has memory orders; no copy if it already is."""
+def contiguous(xp: Namespace, array: Array, *, own: bool = False) -> Array:
+    """Return an array in C order, if the library has memory orders. It is copied if necessary, and always if `own`."""
+    result = array
     if compat.is_numpy_namespace(xp) or compat.is_cupy_namespace(xp):
-        return xp.ascontiguousarray(array)
-    if compat.is_torch_namespace(xp):
-        return array.contiguous()
-    return array
+        result = xp.ascontiguousarray(array)
+    elif compat.is_torch_namespace(xp):
+        result = array.contiguous()
+    if own and (result is array or (is_on_host(result) and np.may_share_memory(result, array))):
+        return owned_copy(xp, result)
+    return result
 
 
 def clip(xp: Namespace, array: Array, most: float) -> Array:
@@ -211,14 +188,9 @@ def clip(xp: Namespace, array: Array, most: float) -> Array:
     return xp.minimum(xp.maximum(array, -bound), bound)
 
 
-def shares_memory(a: Array, b: Array) -> bool:
-    """Return whether two arrays, of which one was made from the other, may share memory."""
-    return a is b or (is_on_host(a) and np.may_share_memory(a, b))
-
-
 def owned_copy(xp: Namespace, array: Array) -> Array:
     """Copy an array; immutable arrays are returned unchanged."""
-    return array if library_name(xp) in _IMMUTABLE else xp.asarray(array, copy=True)
+    return array if compat.is_jax_namespace(xp) else xp.asarray(array, copy=True)
 
 
 def device(array: Array) -> Any:

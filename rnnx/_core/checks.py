@@ -18,15 +18,7 @@ _INTERVALS = {"(-inf, inf)": "a finite number", "(0, inf)": "a positive number",
 
 
 def integer(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
-    """Convert a Python or NumPy integer from `least` to `most` to a Python int.
-
-    Raises
-    ------
-    TypeError
-        If `value` is not an integer, or is a boolean.
-    ValueError
-        If `value` is out of range.
-    """
+    """Convert a Python or NumPy integer from `least` to `most` to a Python int; booleans are not integers."""
     is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if is_integer and value >= least and (most is None or value <= most):
         return int(value)
@@ -38,13 +30,6 @@ def real(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
     """Convert a number in `interval`, such as "[0, 1)", to a Python float.
 
     Unlike a NumPy float64, a Python float does not promote float32 parameters to float64.
-
-    Raises
-    ------
-    TypeError
-        If `value` is not a single number, or is a boolean.
-    ValueError
-        If `value` is out of range, or NaN.
     """
     if isinstance(value, bool | np.bool_) or not hasattr(value, "__float__"):
         raise TypeError(f"`{name}` must be a number; got {type(value).__name__}")

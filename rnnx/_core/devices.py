@@ -7,13 +7,7 @@ _INSTALL = "pip install 'rnnx[cuda13]' (or 'rnnx[cuda12]' for an older driver)"
 
 
 def by_device(name: str) -> Any:
-    """Return the array namespace of a device: None (NumPy) for "cpu", CuPy for "cuda".
-
-    Raises
-    ------
-    ValueError
-        If the name is unknown, or there is no CuPy or no usable GPU. The message says what to install.
-    """
+    """Return the array namespace of a device: None (NumPy) for "cpu", CuPy for "cuda"."""
     if name == "cpu":
         return None
     if name != "cuda":
@@ -64,10 +58,8 @@ def _cupy() -> tuple[Any, str]:
         float((ones @ ones).sum())
     except Exception as error:
         package = "cupy-cuda12x" if cupy.cuda.runtime.runtimeGetVersion() < 13000 else "cupy-cuda13x"
-        return (
-            None,
-            f"a CUDA library is missing or has the wrong version: pip install '{package}[ctk]' ({_one_line(error)})",
-        )
+        problem = f"a CUDA library is missing or has the wrong version: pip install '{package}[ctk]'"
+        return None, f"{problem} ({_one_line(error)})"
     return cupy, ""
 
 

@@ -146,8 +146,7 @@ def _batch_major(xp: Any, a: Array, valid: Array | None) -> Array:
     view = xp.permute_dims(a, (1, 2, 0))
     if valid is not None:
         return xp.where(valid[:, :, None], view, xp.zeros_like(view))
-    copy = ns.contiguous(xp, view)
-    return ns.owned_copy(xp, copy) if copy is view else copy
+    return ns.contiguous(xp, view, own=True)
 
 
 def _check_sequences(sequences: Mapping[str, Array]) -> tuple[int, int]:

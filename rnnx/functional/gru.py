@@ -7,13 +7,7 @@ from rnnx._core.arrays import Array
 from rnnx.cells import Cell
 from rnnx.cells.gru import GRU, GRU_RESET_AFTER
 from rnnx.functional.caches import Caches
-from rnnx.functional.recurrent import (
-    NamedGradients,
-    recurrent_backward,
-    recurrent_forward,
-    step_backward,
-    step_forward,
-)
+from rnnx.functional.recurrent import recurrent_backward, recurrent_forward, step_backward, step_forward
 
 
 def gru_cell_forward(
@@ -51,7 +45,7 @@ def gru_cell_forward(
     return a_next, yt_pred, cache
 
 
-def gru_cell_backward(da_next: Array, cache: tuple[Any, ...], *, reset_after: bool = False) -> NamedGradients:
+def gru_cell_backward(da_next: Array, cache: tuple[Any, ...], *, reset_after: bool = False) -> dict[str, Array]:
     """Compute the gradients of one step of a GRU.
 
     Parameters
@@ -127,7 +121,7 @@ def gru_backward(
     da_final: Array | None = None,
     consume: bool = False,
     reset_after: bool = False,
-) -> NamedGradients:
+) -> dict[str, Array]:
     """Compute the gradients of `gru_forward`, through all steps.
 
     Parameters

@@ -7,18 +7,17 @@ from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_indices, check_lengths, check_shape, integer
-from rnnx._core.layout import to_time_major, valid_examples, zero_past_end
+from rnnx._core.layout import reverse_axes, to_time_major, valid_examples, zero_past_end
 
 
 def _columns(xp: Any, a: Array) -> Array:
     """Reshape (n, m, T) to (T m, n), as a view if `a` is in Fortran order."""
-    rows = math.prod(a.shape[1:])
-    return xp.reshape(ns.contiguous(xp, xp.permute_dims(a, tuple(range(a.ndim))[::-1])), (rows, a.shape[0]))
+    return xp.reshape(to_time_major(xp, a), (math.prod(a.shape[1:]), a.shape[0]))
 
 
 def _uncolumns(xp: Any, rows: Array, shape: tuple[int, ...]) -> Array:
     """Reshape (T m, n) to (n, m, T)."""
-    return xp.permute_dims(xp.reshape(rows, (*shape[:0:-1], rows.shape[1])), tuple(range(len(shape)))[::-1])
+    return reverse_axes(xp, xp.reshape(rows, (*shape[:0:-1], rows.shape[1])))
 
 
 def dense_forward(a: Array, W: Array, b: Array) -> Array:
@@ -63,7 +62,7 @@ def dense_backward(dz: Array, a: Array, W: Array) -> dict[str, Array]:
     Raises
     ------
     ValueError, TypeError
-        For wrong shapes, or arrays of two libraries or devices.
+        As `dense_forward`.
     """
     xp, _ = ns.common_namespace({"dz": dz, "a": a, "W": W})
     _check_dense(a, W)
@@ -105,7 +104,7 @@ def softmax_cross_entropy(z: Array, targets: Array, *, lengths: Any = None) -> t
     z : array, shape (n_y, m, T_x)
         Logits.
     targets : array of int, shape (m, T_x)
-        Class indices, 0 to n_y - 1. Entries past an example's length are ignored.
+        Class indices in [0, n_y). Entries past an example's length are ignored.
     lengths : sequence or array of int, shape (m,), optional
         Number of steps of each example; default T_x.
 
@@ -118,7 +117,7 @@ def softmax_cross_entropy(z: Array, targets: Array, *, lengths: Any = None) -> t
     Raises
     ------
     ValueError, TypeError
-        For wrong shapes, dtypes or lengths, or NumPy targets out of range (not checked in other libraries).
+        For wrong shapes, dtypes or lengths, or NumPy targets out of range; other libraries' are not checked.
     """
     xp, device = ns.common_namespace({"z": z, "targets": targets})
     if z.ndim != 3 or z.shape[0] == 0:
@@ -158,9 +157,8 @@ def squared_error(y: Array, targets: Array, *, lengths: Any = None) -> tuple[Arr
     ----------
     y : array, shape (n_y, m, T_x)
     targets : array, shape (n_y, m, T_x)
-        Entries past an example's length are ignored.
     lengths : sequence or array of int, shape (m,), optional
-        Number of steps of each example; default T_x.
+        As for `softmax_cross_entropy`.
 
     Returns
     -------
@@ -205,10 +203,8 @@ def one_hot(indices: Array, vocab_size: int, dtype: str = "float32", xp: Any = N
 
     Raises
     ------
-    TypeError
-        If `indices` does not hold integers, or `vocab_size` is not an integer.
-    ValueError
-        If `vocab_size` is below 1, or a NumPy index is not in [0, vocab_size) (not checked in other libraries).
+    ValueError, TypeError
+        If `vocab_size` is not a positive integer, or `indices` are not integers, or NumPy indices out of range.
     """
     indices = indices if xp is None else xp.asarray(indices)
     xp, device = ns.common_namespace({"indices": indices})
@@ -220,5 +216,4 @@ def one_hot(indices: Array, vocab_size: int, dtype: str = "float32", xp: Any = N
     # Contiguous, because NumPy's comparisons keep the memory order of their operands.
     time_major = to_time_major(xp, indices)
     classes = xp.arange(vocab_size, dtype=indices.dtype, device=device)
-    rows = xp.astype(xp.expand_dims(time_major, axis=indices.ndim) == classes, getattr(xp, dtype))
-    return xp.permute_dims(rows, tuple(range(rows.ndim))[::-1])
+    return reverse_axes(xp, xp.astype(xp.expand_dims(time_major, axis=indices.ndim) == classes, getattr(xp, dtype)))

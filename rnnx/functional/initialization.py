@@ -80,7 +80,7 @@ def initialize_parameters(
     xp : module, optional
         Array namespace of the result, for instance ``cupy``; default NumPy.
     device : object, optional
-        Device of the result, as a device object of the library.
+        Device of the result, a device object of the library.
 
     Returns
     -------
@@ -88,10 +88,8 @@ def initialize_parameters(
 
     Raises
     ------
-    ValueError
-        For an unknown cell, scheme or dtype, or a size below 1.
-    TypeError
-        If a size is not an integer.
+    ValueError, TypeError
+        For an unknown cell, scheme or dtype, or a size that is not a positive integer.
     """
     cell = cell_of(cell)
     n_x, n_a = integer("n_x", n_x), integer("n_a", n_a)
@@ -111,9 +109,11 @@ def initialize_parameters(
             values[bias] = draw_bias(rng, (n_a, 1), n_a)
         if gate.forgets and forget_bias is not None:
             values[gate.bias] = np.full((n_a, 1), float(forget_bias))
+    parameters = _convert(values, dtype, xp, device)
     if n_y is not None:
-        values |= _dense(rng, n_a, n_y, scheme, cell.head)
-    return _moved(values, dtype, xp, device)
+        head = initialize_dense(n_a, n_y, scheme=scheme, seed=rng, dtype=dtype, xp=xp, device=device)
+        parameters |= zip(cell.head, head.values(), strict=True)
+    return parameters
 
 
 def initialize_dense(
@@ -126,34 +126,13 @@ def initialize_dense(
     xp: Any = None,
     device: Any = None,
 ) -> dict[str, Array]:
-    """Initialize the parameters of a dense layer.
-
-    Parameters
-    ----------
-    n_in, n_out : int
-    scheme, seed, dtype, xp, device
-        As in `initialize_parameters`.
-
-    Returns
-    -------
-    parameters : dict of str to array
-        Wy (n_out, n_in) and by (n_out, 1).
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `initialize_parameters`.
-    """
+    """Initialize Wy (n_out, n_in) and by (n_out, 1) of a dense layer; options as for `initialize_parameters`."""
     n_in, n_out = integer("n_in", n_in), integer("n_out", n_out)
     _check_choices(scheme, dtype)
-    return _moved(_dense(np.random.default_rng(seed), n_in, n_out, scheme, ("Wy", "by")), dtype, xp, device)
-
-
-def _dense(
-    rng: np.random.Generator, n_in: int, n_out: int, scheme: str, keys: tuple[str, str]
-) -> dict[str, np.ndarray]:
-    _, _, draw_head, draw_bias = _SCHEMES[scheme]
-    return {keys[0]: draw_head(rng, (n_out, n_in), n_in), keys[1]: draw_bias(rng, (n_out, 1), n_in)}
+    rng = np.random.default_rng(seed)
+    _, _, draw_weights, draw_bias = _SCHEMES[scheme]
+    values = {"Wy": draw_weights(rng, (n_out, n_in), n_in), "by": draw_bias(rng, (n_out, 1), n_in)}
+    return _convert(values, dtype, xp, device)
 
 
 def _check_choices(scheme: str, dtype: str) -> None:
@@ -163,7 +142,7 @@ def _check_choices(scheme: str, dtype: str) -> None:
         raise ValueError(f"`dtype` must be 'float32' or 'float64'; got {dtype!r}")
 
 
-def _moved(values: dict[str, np.ndarray], dtype: str, xp: Any, device: Any) -> dict[str, Array]:
+def _convert(values: dict[str, np.ndarray], dtype: str, xp: Any, device: Any) -> dict[str, Array]:
     """Convert to a dtype, library and device."""
     target: Any = np if xp is None else xp
     keywords = {} if device is None else {"device": device}

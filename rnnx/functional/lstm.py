@@ -6,13 +6,7 @@ from typing import Any
 from rnnx._core.arrays import Array
 from rnnx.cells.lstm import LSTM
 from rnnx.functional.caches import Caches
-from rnnx.functional.recurrent import (
-    NamedGradients,
-    recurrent_backward,
-    recurrent_forward,
-    step_backward,
-    step_forward,
-)
+from rnnx.functional.recurrent import recurrent_backward, recurrent_forward, step_backward, step_forward
 
 
 def lstm_cell_forward(
@@ -47,7 +41,7 @@ def lstm_cell_forward(
     return a_next, c_next, yt_pred, cache
 
 
-def lstm_cell_backward(da_next: Array, dc_next: Array, cache: tuple[Any, ...]) -> NamedGradients:
+def lstm_cell_backward(da_next: Array, dc_next: Array, cache: tuple[Any, ...]) -> dict[str, Array]:
     """Compute the gradients of one step of an LSTM.
 
     Parameters
@@ -123,7 +117,7 @@ def lstm_backward(
     da_final: Array | None = None,
     dc_final: Array | None = None,
     consume: bool = False,
-) -> NamedGradients:
+) -> dict[str, Array]:
     """Compute the gradients of `lstm_forward`, through all steps.
 
     An older notebook of the course does not carry da_prev and dc_prev from step to step, so its printed gradients are

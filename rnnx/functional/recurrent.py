@@ -14,8 +14,6 @@ from rnnx.functional.activations import softmax
 from rnnx.functional.caches import Caches
 from rnnx.functional.heads import dense_forward
 
-NamedGradients = dict[str, Array]  # "d" + name
-
 
 def recurrent_forward(
     cell: Cell | str,
@@ -76,7 +74,7 @@ def recurrent_backward(
     *,
     ds_final: Sequence[Array | None] = (),
     consume: bool = False,
-) -> NamedGradients:
+) -> dict[str, Array]:
     """Compute the gradients of `recurrent_forward`.
 
     Parameters
@@ -123,7 +121,7 @@ def step_forward(
     return tuple(s[:, :, 0] for s in outputs), None if y is None else y[:, :, 0], cache
 
 
-def step_backward(cell: Cell, ds: Mapping[str, Array], cache: tuple[Any, ...]) -> NamedGradients:
+def step_backward(cell: Cell, ds: Mapping[str, Array], cache: tuple[Any, ...]) -> dict[str, Array]:
     """Return the gradients of one step: dxt, d<state>_prev per state, "d" + key per parameter."""
     if not isinstance(cache, tuple):
         raise TypeError(f"`cache` must come from {cell.name}_cell_forward; got {type(cache).__name__}")

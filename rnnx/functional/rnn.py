@@ -6,13 +6,7 @@ from typing import Any
 from rnnx._core.arrays import Array
 from rnnx.cells.rnn import RNN
 from rnnx.functional.caches import Caches
-from rnnx.functional.recurrent import (
-    NamedGradients,
-    recurrent_backward,
-    recurrent_forward,
-    step_backward,
-    step_forward,
-)
+from rnnx.functional.recurrent import recurrent_backward, recurrent_forward, step_backward, step_forward
 
 
 def rnn_cell_forward(
@@ -45,7 +39,7 @@ def rnn_cell_forward(
     return a_next, yt_pred, cache
 
 
-def rnn_cell_backward(da_next: Array, cache: tuple[Any, ...]) -> NamedGradients:
+def rnn_cell_backward(da_next: Array, cache: tuple[Any, ...]) -> dict[str, Array]:
     """Compute the gradients of one step of an RNN.
 
     Parameters
@@ -105,7 +99,7 @@ def rnn_forward(
 
 def rnn_backward(
     da: Array | None, caches: Any, *, da_final: Array | None = None, consume: bool = False
-) -> NamedGradients:
+) -> dict[str, Array]:
     """Compute the gradients of `rnn_forward`, through all steps.
 
     Parameters
