@@ -13,7 +13,6 @@ from rnnx._core.arrays import Array
 
 Shape = tuple[int, ...]
 
-
 _INTERVALS = {"(-inf, inf)": "a finite number", "(0, inf)": "a positive number", "[0, inf)": "a number of at least 0"}
 
 
@@ -61,6 +60,17 @@ def nearest(key: str, known: Iterable[str]) -> str:
 
     best = max(names, key=likeness)
     return f"; did you mean {best!r}?" if likeness(best) > 0.3 else f"; expected one of {names}"
+
+
+def check_keys(owner: str, keys: Iterable[str], required: Sequence[str], optional: Sequence[str]) -> None:
+    """Raise unless `parameters` of `owner` has all required keys, and no others than the optional ones."""
+    keys, known = tuple(keys), (*required, *optional)
+    for key in keys:
+        if key not in known:
+            raise ValueError(f"unknown key {key!r} in `parameters` of {owner}{nearest(str(key), known)}")
+    missing = [key for key in required if key not in keys]
+    if missing:
+        raise ValueError(f"`parameters` of {owner} must have keys {list(required)}; missing {missing}")
 
 
 def check_shape(name: str, array: Array, symbols: str, shape: Shape) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-Shape = tuple[int, ...]
+from rnnx._core.checks import Shape
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,13 @@ from typing import Any
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import Shape, check_indices, check_lengths, compare_shapes, nearest
+from rnnx._core.checks import Shape, check_indices, check_keys, check_lengths, compare_shapes
 from rnnx._core.layout import valid_examples
 from rnnx.cells import Cell
 from rnnx.cells.parameters import expected_shapes
 from rnnx.engines.protocol import Call
+
+NamedShapes = tuple[tuple[str, Shape], ...]
 
 
 def checked_call(
@@ -31,7 +33,7 @@ def checked_call(
     `states` holds arrays (n_a, m), or None for zeros, in the order of ``cell.states``.
     """
     x_name = "xt" if one_step else "x"
-    check_keys(cell, parameters)
+    _check_dict(cell, parameters)
     given = {name: array for name, array in states.items() if array is not None}
     xp, device = ns.common_namespace({x_name: x, **given, **parameters})
     indices = not one_step and x.ndim == 2 and ns.is_integer(xp, x)
@@ -58,18 +60,13 @@ def _checked_indices(xp: Any, x: Array, n_x: int, lengths: Array | None) -> Arra
     return x
 
 
-def _shapes(arrays: Mapping[str, Array]) -> tuple[tuple[str, Shape], ...]:
+def _shapes(arrays: Mapping[str, Array]) -> NamedShapes:
     return tuple([(name, tuple(array.shape)) for name, array in arrays.items()])
 
 
 @lru_cache(maxsize=256)  # training passes the same shapes at every step; errors are not cached
 def _sizes(
-    cell: Cell,
-    x: Shape,
-    states: tuple[tuple[str, Shape], ...],
-    parameters: tuple[tuple[str, Shape], ...],
-    indices: bool,
-    one_step: bool,
+    cell: Cell, x: Shape, states: NamedShapes, parameters: NamedShapes, indices: bool, one_step: bool
 ) -> tuple[int, int, int]:
     """Check all shapes and return n_x, n_a and m."""
     n_x, m = (_input_size(cell, dict(parameters)), x[0]) if indices else _check_x(x, one_step)
@@ -103,7 +100,7 @@ def by_state(name: str, arrays: Any, cell: Cell, pattern: str) -> dict[str, Arra
 
 def check_parameters(cell: Cell, parameters: Mapping[str, Array]) -> int:
     """Check parameters without inputs; return n_x."""
-    check_keys(cell, parameters)
+    _check_dict(cell, parameters)
     xp, _ = ns.common_namespace(parameters)
     ns.floating_dtype(xp, parameters, {})
     shapes = dict(_shapes(parameters))
@@ -123,8 +120,7 @@ def _input_size(cell: Cell, parameters: Mapping[str, Shape]) -> int:
     return Counter(sizes.values()).most_common(1)[0][0]
 
 
-def check_keys(cell: Cell, parameters: Mapping[str, Array]) -> None:
-    """Raise unless `parameters` has exactly the keys of the cell, with or without its head."""
+def _check_dict(cell: Cell, parameters: Mapping[str, Array]) -> None:
     if not isinstance(parameters, Mapping):
         raise TypeError(f"`parameters` must be a dict of arrays; got {type(parameters).__name__}")
     _check_keys(cell, tuple(parameters))
@@ -132,14 +128,8 @@ def check_keys(cell: Cell, parameters: Mapping[str, Array]) -> None:
 
 @lru_cache(maxsize=256)
 def _check_keys(cell: Cell, keys: tuple[str, ...]) -> None:
-    known = (*cell.parameter_keys, *cell.head, *cell.optional_keys)
-    for key in keys:
-        if key not in known:
-            raise ValueError(f"unknown key {key!r} in `parameters` of {cell.name}{nearest(str(key), known)}")
-    required = cell.parameter_keys + (cell.head if any(key in keys for key in cell.head) else ())
-    missing = [key for key in required if key not in keys]
-    if missing:
-        raise ValueError(f"`parameters` of {cell.name} must have keys {list(required)}; missing {missing}")
+    head = cell.head if any(key in keys for key in cell.head) else ()
+    check_keys(cell.name, keys, cell.parameter_keys + head, cell.head + cell.optional_keys)
 
 
 def _hidden_size(cell: Cell, shapes: Mapping[str, Shape]) -> int:

@@ -127,12 +127,7 @@ def dot_product_attention_forward(
     context : array, shape (n_v, m, T_y)
     weights : array, shape (m, T_y, T_x)
     cache : AttentionCache
-        As from `additive_attention_forward`, for `dot_product_attention_backward`.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `additive_attention_forward`.
+        As from `additive_attention_forward`, with the same errors.
     """
     cache = prepare("dot_product", {"queries": queries, "keys": keys, "values": values}, None, lengths, scaled)
     if keys.shape[0] != queries.shape[0]:
@@ -142,7 +137,7 @@ def dot_product_attention_forward(
 
 
 def dot_product_attention_backward(dcontext: Array, cache: AttentionCache, dweights: Array | None = None) -> Gradients:
-    r"""Compute the gradients of `dot_product_attention_forward`.
+    r"""Compute the gradients of `dot_product_attention_forward`. Errors are those of `additive_attention_backward`.
 
     .. math:: dq_t = \sum_s de_{ts} k_s, \qquad dk_s = \sum_t de_{ts} q_t
 
@@ -159,11 +154,6 @@ def dot_product_attention_backward(dcontext: Array, cache: AttentionCache, dweig
     -------
     gradients : dict
         dqueries (n, m, T_y), dkeys (n, m, T_x), dvalues (n_v, m, T_x).
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `additive_attention_backward`.
     """
     cache, dscores, dvalues = attend_backward("dot_product", dcontext, cache, dweights)
     xp, dscores = cache.xp, dscores * cache.scale
@@ -184,16 +174,10 @@ class AttentionStream:
     keys : array, shape (n_k, m, T_x)
     values : array, shape (n_v, m, T_x)
     parameters : dict of str to array, optional
-        As for `additive_attention_forward`; None for dot-product attention.
+        None for dot-product attention.
     scaled : bool
-        As for `dot_product_attention_forward`.
     lengths : sequence or array of int, shape (m,), optional
-        As for `additive_attention_forward`.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `additive_attention_forward`.
+        As for the forward functions, with the same errors.
     """
 
     def __init__(

@@ -10,11 +10,9 @@ from typing import Any
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_lengths, check_shape
+from rnnx._core.checks import check_keys, check_lengths, check_shape
 from rnnx._core.layout import valid_examples
 
-_REQUIRED = ("Wq", "Wk", "va")
-_OPTIONAL = ("ba",)
 _SYMBOLS = {"queries": ("n_q", "T_y"), "keys": ("n_k", "T_x"), "values": ("n_v", "T_x")}
 
 
@@ -124,7 +122,9 @@ def prepare(
 ) -> AttentionCache:
     """Check and copy the arguments. `sequences` holds keys, values and, except for a stream, queries."""
     if kind == "additive":
-        _check_keys(parameters)
+        if not isinstance(parameters, Mapping):
+            raise TypeError(f"`parameters` must be a dict of arrays; got {type(parameters).__name__}")
+        check_keys("additive attention", parameters, ("Wq", "Wk", "va"), ("ba",))
     arrays = {**sequences, **(parameters or {})}
     xp, device = ns.common_namespace(arrays)
     dtype = ns.floating_dtype(xp, arrays, {})
@@ -160,16 +160,6 @@ def _check_sequences(sequences: Mapping[str, Array]) -> tuple[int, int]:
         n, steps = _SYMBOLS[name]
         check_shape(name, sequences[name], f"({n}, m, {steps})", (sequences[name].shape[0], m, n_steps))
     return m, n_steps
-
-
-def _check_keys(parameters: Any) -> None:
-    if not isinstance(parameters, Mapping):
-        raise TypeError(f"`parameters` must be a dict of arrays; got {type(parameters).__name__}")
-    missing = [key for key in _REQUIRED if key not in parameters]
-    unknown = [key for key in parameters if key not in _REQUIRED + _OPTIONAL]
-    if missing or unknown:
-        what = f"missing {missing}" if missing else f"unknown {unknown}"
-        raise ValueError(f"`parameters` must have keys {list(_REQUIRED)}, optionally {list(_OPTIONAL)}; {what}")
 
 
 def _check_parameters(parameters: Mapping[str, Array], sequences: Mapping[str, Array]) -> None:

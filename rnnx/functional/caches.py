@@ -104,18 +104,16 @@ def tape_of_steps(cell: Cell, steps: Any) -> Tape:
     if any(set(step[-1]) != set(parameters) or step[-1][k] is not parameters[k] for step in steps for k in parameters):
         raise ValueError("all caches must have the same `parameters`")
     after, before = [f"{s}_next" for s in cell.states], [f"{s}_prev" for s in cell.states]
-    names = [*after, *before, *cell.cache, "xt"]
-    columns = dict(zip(names, zip(*steps, strict=True), strict=False))  # all but the parameters
+    *values, xts, _ = zip(*steps, strict=True)
+    columns = dict(zip((*after, *before, *cell.cache), values, strict=True))
     calls = [
-        arguments.checked_call(
-            cell, columns["xt"][t], {name: columns[name][t] for name in before}, parameters, one_step=True
-        )
-        for t in range(len(steps))
+        arguments.checked_call(cell, xt, {name: columns[name][t] for name in before}, parameters, one_step=True)
+        for t, xt in enumerate(xts)
     ]
     first = calls[0]
-    for name in (*after, *before, *cell.cache):
-        for array in columns[name]:
-            ns.common_namespace({"xt": columns["xt"][0], name: array})
+    for name, column in columns.items():
+        for array in column:
+            ns.common_namespace({"xt": xts[0], name: array})
             checks.check_shape(name, array, "(n_a, m)", (first.n_a, first.m))
     xp = first.xp
     dtype = ns.floating_dtype(

@@ -13,7 +13,7 @@ from rnnx.functional.recurrent import recurrent_backward, recurrent_forward, ste
 def gru_cell_forward(
     xt: Array, a_prev: Array, parameters: Mapping[str, Array], *, reset_after: bool = False
 ) -> tuple[Array, Array | None, tuple[Any, ...]]:
-    """Run one step of a GRU.
+    """Run one step of a GRU. Errors are those of `gru_forward`.
 
     Parameters
     ----------
@@ -35,18 +35,13 @@ def gru_cell_forward(
     cache : tuple
         (a_next, a_prev, ut, rt, cct, xt, parameters), for `gru_cell_backward`. With `reset_after`, hct, the
         recurrent side of the candidate, follows cct.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `recurrent_forward`.
     """
     (a_next,), yt_pred, cache = step_forward(_cell(reset_after), xt, {"a_prev": a_prev}, parameters)
     return a_next, yt_pred, cache
 
 
 def gru_cell_backward(da_next: Array, cache: tuple[Any, ...], *, reset_after: bool = False) -> dict[str, Array]:
-    """Compute the gradients of one step of a GRU.
+    """Compute the gradients of one step of a GRU. Errors are those of `gru_backward`.
 
     Parameters
     ----------
@@ -61,11 +56,6 @@ def gru_cell_backward(da_next: Array, cache: tuple[Any, ...], *, reset_after: bo
     -------
     gradients : dict
         dxt (n_x, m), da_prev (n_a, m), dWu, dWr, dWc (n_a, n_a + n_x), dbu, dbr, dbc (n_a, 1); dbhc with bhc.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `recurrent_backward`.
     """
     return step_backward(_cell(reset_after), {"da_next": da_next}, cache)
 
@@ -79,7 +69,7 @@ def gru_forward(
     keep_caches: bool = True,
     reset_after: bool = False,
 ) -> tuple[Array, Array | None, Caches]:
-    """Run a GRU over a sequence.
+    """Run a GRU over a sequence. Errors are those of `recurrent_forward`.
 
     Parameters
     ----------
@@ -103,11 +93,6 @@ def gru_forward(
         Softmax outputs.
     caches : Caches
         For `gru_backward`. They unpack as (steps, x). ``caches.final_state["a"]`` is the final hidden state.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `recurrent_forward`.
     """
     cell = _cell(reset_after)
     (a,), y, caches = recurrent_forward(cell, x, (a0,), parameters, lengths=lengths, keep_caches=keep_caches)
@@ -122,7 +107,7 @@ def gru_backward(
     consume: bool = False,
     reset_after: bool = False,
 ) -> dict[str, Array]:
-    """Compute the gradients of `gru_forward`, through all steps.
+    """Compute the gradients of `gru_forward`, through all steps. Errors are those of `recurrent_backward`.
 
     Parameters
     ----------
@@ -142,11 +127,6 @@ def gru_backward(
     gradients : dict
         dx (n_x, m, T), da0 (n_a, m), dWu, dWr, dWc (n_a, n_a + n_x), dbu, dbr, dbc (n_a, 1); dbhc with bhc.
         No dx for index inputs.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `recurrent_backward`.
     """
     return recurrent_backward(_cell(reset_after), (da,), caches, ds_final=(da_final,), consume=consume)
 

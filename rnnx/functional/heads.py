@@ -45,7 +45,7 @@ def dense_forward(a: Array, W: Array, b: Array) -> Array:
 
 
 def dense_backward(dz: Array, a: Array, W: Array) -> dict[str, Array]:
-    """Compute the gradients of `dense_forward`.
+    """Compute the gradients of `dense_forward`, with the same errors.
 
     Parameters
     ----------
@@ -58,11 +58,6 @@ def dense_backward(dz: Array, a: Array, W: Array) -> dict[str, Array]:
     -------
     gradients : dict
         da (shape of a), dW (n_y, n_a), db (n_y, 1).
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `dense_forward`.
     """
     xp, _ = ns.common_namespace({"dz": dz, "a": a, "W": W})
     _check_dense(a, W)

@@ -3,7 +3,6 @@
 NumPy draws all random numbers in float64, so a seed gives the same parameters in every library and on every device.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,38 +11,27 @@ from rnnx._core.arrays import Array
 from rnnx._core.checks import integer
 from rnnx.cells import Cell, cell_of
 
-# (generator, shape, fan-in) -> values
-Draw = Callable[[np.random.Generator, tuple[int, int], int], np.ndarray]
-
-
-def _small_normal(rng: np.random.Generator, shape: tuple[int, int], _n: int) -> np.ndarray:
-    return 0.01 * rng.standard_normal(shape)
-
-
-def _torch_uniform(rng: np.random.Generator, shape: tuple[int, int], n: int) -> np.ndarray:
-    return rng.uniform(-1, 1, shape) / np.sqrt(n)
-
-
-def _glorot_uniform(rng: np.random.Generator, shape: tuple[int, int], _n: int) -> np.ndarray:
-    return rng.uniform(-1, 1, shape) * np.sqrt(6 / sum(shape))
-
-
-def _orthogonal(rng: np.random.Generator, shape: tuple[int, int], _n: int) -> np.ndarray:
-    q, r = np.linalg.qr(rng.standard_normal(shape))
-    return q * np.sign(np.diag(r))  # the signs make q uniformly distributed
-
-
-def _zeros(_rng: np.random.Generator, shape: tuple[int, int], _n: int) -> np.ndarray:
-    return np.zeros(shape)
-
-
-# Scheme -> (input weights, recurrent weights, head weights, biases)
-_SCHEMES: dict[str, tuple[Draw, Draw, Draw, Draw]] = {
-    "course": (_small_normal, _small_normal, _small_normal, _zeros),
-    "keras": (_glorot_uniform, _orthogonal, _glorot_uniform, _zeros),
-    "torch": (_torch_uniform, _torch_uniform, _torch_uniform, _torch_uniform),
+# Scheme -> distributions of input weights, recurrent weights, head weights and biases
+_SCHEMES = {
+    "course": ("small normal", "small normal", "small normal", "zeros"),
+    "keras": ("Glorot uniform", "orthogonal", "Glorot uniform", "zeros"),
+    "torch": ("fan-in uniform", "fan-in uniform", "fan-in uniform", "fan-in uniform"),
 }
 _FORGET_BIAS = {"keras": 1.0}
+
+
+def _draw(distribution: str, rng: np.random.Generator, shape: tuple[int, int], fan_in: int) -> np.ndarray:
+    match distribution:
+        case "small normal":
+            return 0.01 * rng.standard_normal(shape)
+        case "fan-in uniform":
+            return rng.uniform(-1, 1, shape) / np.sqrt(fan_in)
+        case "Glorot uniform":
+            return rng.uniform(-1, 1, shape) * np.sqrt(6 / sum(shape))
+        case "orthogonal":
+            q, r = np.linalg.qr(rng.standard_normal(shape))
+            return q * np.sign(np.diag(r))  # the signs make q uniformly distributed
+    return np.zeros(shape)
 
 
 def initialize_parameters(
@@ -97,16 +85,16 @@ def initialize_parameters(
     _check_choices(scheme, dtype)
     forget_bias = _FORGET_BIAS.get(scheme) if forget_bias is None else forget_bias
     rng = np.random.default_rng(seed)
-    draw_x, draw_h, _, draw_bias = _SCHEMES[scheme]
+    of_x, of_h, _, of_bias = _SCHEMES[scheme]
     values: dict[str, np.ndarray] = {}
     for gate in cell.gates:
         if gate.is_joint:  # in the order of the columns
-            w_h, w_x = draw_h(rng, (n_a, n_a), n_a), draw_x(rng, (n_a, n_x), n_a)
+            w_h, w_x = _draw(of_h, rng, (n_a, n_a), n_a), _draw(of_x, rng, (n_a, n_x), n_a)
         else:
-            w_x, w_h = draw_x(rng, (n_a, n_x), n_a), draw_h(rng, (n_a, n_a), n_a)
+            w_x, w_h = _draw(of_x, rng, (n_a, n_x), n_a), _draw(of_h, rng, (n_a, n_a), n_a)
         values |= gate.join(np, w_x, w_h)
         for bias in filter(None, (gate.bias, gate.recurrent_bias)):
-            values[bias] = draw_bias(rng, (n_a, 1), n_a)
+            values[bias] = _draw(of_bias, rng, (n_a, 1), n_a)
         if gate.forgets and forget_bias is not None:
             values[gate.bias] = np.full((n_a, 1), float(forget_bias))
     parameters = _convert(values, dtype, xp, device)
@@ -130,8 +118,8 @@ def initialize_dense(
     n_in, n_out = integer("n_in", n_in), integer("n_out", n_out)
     _check_choices(scheme, dtype)
     rng = np.random.default_rng(seed)
-    _, _, draw_weights, draw_bias = _SCHEMES[scheme]
-    values = {"Wy": draw_weights(rng, (n_out, n_in), n_in), "by": draw_bias(rng, (n_out, 1), n_in)}
+    *_, of_weights, of_bias = _SCHEMES[scheme]
+    values = {"Wy": _draw(of_weights, rng, (n_out, n_in), n_in), "by": _draw(of_bias, rng, (n_out, 1), n_in)}
     return _convert(values, dtype, xp, device)
 
 

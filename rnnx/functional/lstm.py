@@ -12,7 +12,7 @@ from rnnx.functional.recurrent import recurrent_backward, recurrent_forward, ste
 def lstm_cell_forward(
     xt: Array, a_prev: Array, c_prev: Array, parameters: Mapping[str, Array]
 ) -> tuple[Array, Array, Array | None, tuple[Any, ...]]:
-    """Run one step of an LSTM.
+    """Run one step of an LSTM. Errors are those of `lstm_forward`.
 
     Parameters
     ----------
@@ -30,11 +30,6 @@ def lstm_cell_forward(
     yt_pred : array, shape (n_y, m), or None without Wy and by
     cache : tuple
         (a_next, c_next, a_prev, c_prev, ft, it, cct, ot, xt, parameters), for `lstm_cell_backward`.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `recurrent_forward`.
     """
     states = {"a_prev": a_prev, "c_prev": c_prev}
     (a_next, c_next), yt_pred, cache = step_forward(LSTM, xt, states, parameters)
@@ -42,7 +37,7 @@ def lstm_cell_forward(
 
 
 def lstm_cell_backward(da_next: Array, dc_next: Array, cache: tuple[Any, ...]) -> dict[str, Array]:
-    """Compute the gradients of one step of an LSTM.
+    """Compute the gradients of one step of an LSTM. Errors are those of `lstm_backward`.
 
     Parameters
     ----------
@@ -55,11 +50,6 @@ def lstm_cell_backward(da_next: Array, dc_next: Array, cache: tuple[Any, ...]) -
     -------
     gradients : dict
         dxt (n_x, m), da_prev, dc_prev (n_a, m), dWf, dWi, dWc, dWo (n_a, n_a + n_x), dbf, dbi, dbc, dbo (n_a, 1).
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `recurrent_backward`.
     """
     return step_backward(LSTM, {"da_next": da_next, "dc_next": dc_next}, cache)
 
@@ -73,7 +63,7 @@ def lstm_forward(
     lengths: Any = None,
     keep_caches: bool = True,
 ) -> tuple[Array, Array | None, Array, Caches]:
-    """Run an LSTM over a sequence.
+    """Run an LSTM over a sequence. Errors are those of `recurrent_forward`.
 
     Parameters
     ----------
@@ -99,11 +89,6 @@ def lstm_forward(
         Cell state after each step.
     caches : Caches
         For `lstm_backward`. They unpack as (steps, x). ``caches.final_state`` holds the final "a" and "c".
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `recurrent_forward`.
     """
     (a, c), y, caches = recurrent_forward(LSTM, x, (a0, c0), parameters, lengths=lengths, keep_caches=keep_caches)
     return a, y, c, caches
@@ -118,7 +103,7 @@ def lstm_backward(
     dc_final: Array | None = None,
     consume: bool = False,
 ) -> dict[str, Array]:
-    """Compute the gradients of `lstm_forward`, through all steps.
+    """Compute the gradients of `lstm_forward`, through all steps. Errors are those of `recurrent_backward`.
 
     An older notebook of the course does not carry da_prev and dc_prev from step to step, so its printed gradients are
     wrong for T_x > 1.
@@ -141,11 +126,6 @@ def lstm_backward(
     gradients : dict
         dx (n_x, m, T), da0 (n_a, m), dWf, dWi, dWc, dWo (n_a, n_a + n_x), dbf, dbi, dbc, dbo (n_a, 1),
         dc0 (n_a, m). No dx for index inputs.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `recurrent_backward`.
     """
     gradients = recurrent_backward(LSTM, (da, dc), caches, ds_final=(da_final, dc_final), consume=consume)
     gradients["dc0"] = gradients.pop("dc0")  # last, after the course's gradients

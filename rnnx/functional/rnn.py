@@ -12,7 +12,9 @@ from rnnx.functional.recurrent import recurrent_backward, recurrent_forward, ste
 def rnn_cell_forward(
     xt: Array, a_prev: Array, parameters: Mapping[str, Array]
 ) -> tuple[Array, Array | None, tuple[Any, ...]]:
-    """Run one step of an RNN: a_next = tanh(Waa a_prev + Wax xt + ba), yt_pred = softmax(Wya a_next + by).
+    """Run one step of an RNN. Errors are those of `rnn_forward`.
+
+    a_next = tanh(Waa a_prev + Wax xt + ba), yt_pred = softmax(Wya a_next + by).
 
     Parameters
     ----------
@@ -29,18 +31,13 @@ def rnn_cell_forward(
     yt_pred : array, shape (n_y, m), or None without Wya and by
     cache : tuple
         (a_next, a_prev, xt, parameters), for `rnn_cell_backward`.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `recurrent_forward`.
     """
     (a_next,), yt_pred, cache = step_forward(RNN, xt, {"a_prev": a_prev}, parameters)
     return a_next, yt_pred, cache
 
 
 def rnn_cell_backward(da_next: Array, cache: tuple[Any, ...]) -> dict[str, Array]:
-    """Compute the gradients of one step of an RNN.
+    """Compute the gradients of one step of an RNN. Errors are those of `rnn_backward`.
 
     Parameters
     ----------
@@ -53,11 +50,6 @@ def rnn_cell_backward(da_next: Array, cache: tuple[Any, ...]) -> dict[str, Array
     -------
     gradients : dict
         dxt (n_x, m), da_prev (n_a, m), dWax (n_a, n_x), dWaa (n_a, n_a), dba (n_a, 1).
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `recurrent_backward`.
     """
     return step_backward(RNN, {"da_next": da_next}, cache)
 
@@ -65,7 +57,7 @@ def rnn_cell_backward(da_next: Array, cache: tuple[Any, ...]) -> dict[str, Array
 def rnn_forward(
     x: Array, a0: Array | None, parameters: Mapping[str, Array], *, lengths: Any = None, keep_caches: bool = True
 ) -> tuple[Array, Array | None, Caches]:
-    """Run an RNN over a sequence.
+    """Run an RNN over a sequence. Errors are those of `recurrent_forward`.
 
     Parameters
     ----------
@@ -87,11 +79,6 @@ def rnn_forward(
         Softmax outputs.
     caches : Caches
         For `rnn_backward`. They unpack as (steps, x). ``caches.final_state["a"]`` is the final hidden state.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `recurrent_forward`.
     """
     (a,), y_pred, caches = recurrent_forward(RNN, x, (a0,), parameters, lengths=lengths, keep_caches=keep_caches)
     return a, y_pred, caches
@@ -100,7 +87,7 @@ def rnn_forward(
 def rnn_backward(
     da: Array | None, caches: Any, *, da_final: Array | None = None, consume: bool = False
 ) -> dict[str, Array]:
-    """Compute the gradients of `rnn_forward`, through all steps.
+    """Compute the gradients of `rnn_forward`, through all steps. Errors are those of `recurrent_backward`.
 
     Parameters
     ----------
@@ -117,10 +104,5 @@ def rnn_backward(
     -------
     gradients : dict
         dx (n_x, m, T), da0 (n_a, m), dWax (n_a, n_x), dWaa (n_a, n_a), dba (n_a, 1). No dx for index inputs.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `recurrent_backward`.
     """
     return recurrent_backward(RNN, (da,), caches, ds_final=(da_final,), consume=consume)
