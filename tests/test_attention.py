@@ -273,7 +273,7 @@ def test_messages(rng):
         ),
         (lambda: AttentionStream(k, v).step([1.0]), TypeError, "`queries` must be an array"),
         (lambda: additive_attention_forward(q, k, v, {"Wq": inputs["Wq"]}), ValueError, r"missing \['Wk', 'va'\]"),
-        (lambda: additive_attention_forward(q, k, v, {**inputs, "b": q}), ValueError, "additive attention; did you mean"),
+        (lambda: additive_attention_forward(q, k, v, {**inputs, "b": q}), ValueError, "unknown key 'b'"),
         (
             lambda: additive_attention_forward(q, k, v, {**inputs, "Wk": inputs["Wq"]}),
             ValueError,

@@ -1,8 +1,7 @@
 """The record that describes a recurrent cell.
 
 One time step is a chain of *stages*, each one recurrent product and the elementwise operations around it. RNN and LSTM
-have one stage. The course's GRU has two, because the recurrent product of its candidate takes ``r * a_prev``, which the
-first stage computes. A stage is a pair of pure functions::
+have one stage, the course's GRU two. A stage is a pair of pure functions::
 
     forward(ops, zx, zh, s)                -> (s_next, saved)
     backward(ops, ds, s_prev, s_next, saved) -> (dzx, dzh, ds_prev)
@@ -82,7 +81,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class Stage:
-    """One recurrent product and the elementwise operations around it.
+    """A stage of a cell.
 
     Parameters
     ----------

@@ -85,7 +85,7 @@ def additive_attention_backward(dcontext: Array, cache: AttentionCache, dweights
     Raises
     ------
     ValueError, TypeError
-        For a wrong shape or library, or the cache of another function.
+        For wrong shapes or libraries, or the cache of another function.
     """
     cache, dscores, dvalues = attend_backward("additive", dcontext, cache, dweights)
     p, xp, h = cache.parameters, cache.xp, cache.tanh
@@ -127,7 +127,7 @@ def dot_product_attention_forward(
     context : array, shape (n_v, m, T_y)
     weights : array, shape (m, T_y, T_x)
     cache : AttentionCache
-        As from `additive_attention_forward`, with the same errors.
+        As from `additive_attention_forward`, which raises the same errors.
     """
     cache = prepare("dot_product", {"queries": queries, "keys": keys, "values": values}, None, lengths, scaled)
     if keys.shape[0] != queries.shape[0]:
@@ -167,7 +167,8 @@ def dot_product_attention_backward(dcontext: Array, cache: AttentionCache, dweig
 class AttentionStream:
     """Attention over a fixed source, one query at a time, for step-by-step decoding.
 
-    The source is checked, copied and (for additive attention) projected once. There is no backward pass.
+    The source is checked, copied and (for additive attention) projected once. There is no backward pass. Arguments and
+    errors are those of `additive_attention_forward` and `dot_product_attention_forward`.
 
     Parameters
     ----------
@@ -177,7 +178,6 @@ class AttentionStream:
         None for dot-product attention.
     scaled : bool
     lengths : sequence or array of int, shape (m,), optional
-        As for the forward functions, with the same errors.
     """
 
     def __init__(

@@ -112,7 +112,7 @@ def softmax_cross_entropy(z: Array, targets: Array, *, lengths: Any = None) -> t
     Raises
     ------
     ValueError, TypeError
-        For wrong shapes, dtypes or lengths, or NumPy targets out of range; other libraries' are not checked.
+        For wrong shapes, dtypes or lengths, or NumPy targets out of range (those of other libraries are not checked).
     """
     xp, device = ns.common_namespace({"z": z, "targets": targets})
     if z.ndim != 3 or z.shape[0] == 0:
@@ -199,7 +199,7 @@ def one_hot(indices: Array, vocab_size: int, dtype: str = "float32", xp: Any = N
     Raises
     ------
     ValueError, TypeError
-        If `vocab_size` is not a positive integer, or `indices` are not integers, or NumPy indices out of range.
+        If `vocab_size` is not a positive integer, `indices` are not integers, or NumPy indices are out of range.
     """
     indices = indices if xp is None else xp.asarray(indices)
     xp, device = ns.common_namespace({"indices": indices})

@@ -31,8 +31,7 @@ def lstm_cell_forward(
     cache : tuple
         (a_next, c_next, a_prev, c_prev, ft, it, cct, ot, xt, parameters), for `lstm_cell_backward`.
     """
-    states = {"a_prev": a_prev, "c_prev": c_prev}
-    (a_next, c_next), yt_pred, cache = step_forward(LSTM, xt, states, parameters)
+    (a_next, c_next), yt_pred, cache = step_forward(LSTM, xt, {"a_prev": a_prev, "c_prev": c_prev}, parameters)
     return a_next, c_next, yt_pred, cache
 
 

@@ -55,10 +55,8 @@ def recurrent_forward(
 
     Raises
     ------
-    ValueError
-        For a wrong shape, key, device, length or index.
-    TypeError
-        For a non-array, arrays of two libraries, or a wrong dtype.
+    ValueError, TypeError
+        For wrong shapes, keys, dtypes, lengths or indices, or arrays of two libraries or devices.
     """
     cell = cell_of(cell)
     states = arguments.by_state("s0", s0, cell, "{}0")
@@ -100,7 +98,7 @@ def recurrent_backward(
     Raises
     ------
     ValueError, TypeError
-        For a wrong shape, dtype or library, or `caches` of another cell or already consumed.
+        For wrong shapes, dtypes or libraries, or `caches` of another cell or already consumed.
     """
     cell = cell_of(cell)
     named = arguments.by_state("ds", ds, cell, "d{}")

@@ -14,8 +14,8 @@ from rnnx.functional import arguments
 class Stream:
     """Run a cell one time step at a time, keeping its state and packed weights between calls.
 
-    Steps check nothing and, on the `cpu` engine, allocate nothing. For whole sequences, `recurrent_forward` is faster.
-    A stream is not thread-safe.
+    `step` does not check its argument and, on the `cpu` engine, allocates no memory. For whole sequences,
+    `recurrent_forward` is faster. A stream is not thread-safe. Errors are those of `recurrent_forward`.
 
     Parameters
     ----------
@@ -33,11 +33,6 @@ class Stream:
     cell : Cell
     engine : str
         Name of the engine that runs the steps.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `recurrent_forward`.
 
     Examples
     --------
