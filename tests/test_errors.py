@@ -205,7 +205,7 @@ def test_mixed_devices():
         ({"da": np.zeros((5, 4))}, "`da` must have shape (n_a, m, T) = (5, 4, T) with T <= T_x = 6; got (5, 4)"),
         (
             {"da": np.zeros((5, 4, 6)), "dc": np.zeros((5, 4, 5))},
-            "gradients of sequences must have the same number of steps; got {'da': 6, 'dc': 5}",
+            "sequence gradients must have the same number of steps; got {'da': 6, 'dc': 5}",
         ),
         (
             {"da": np.zeros((5, 4, 5)), "da_final": A0},

@@ -82,7 +82,7 @@ def softmax(x: Array) -> Array:
 
 
 def softmax_backward(dy: Array, y: Array) -> Array:
-    """Gradient with respect to x of y = softmax(x): y * (dy - sum(dy * y)) for each column, shape (n, ...)."""
+    """Gradient with respect to x of y = softmax(x): y * (dy - sum(dy * y)) per column; both have shape (n, ...)."""
     xp = _check_pair(dy, y)
     return y * (dy - xp.sum(dy * y, axis=0, keepdims=True))
 

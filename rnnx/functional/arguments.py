@@ -43,21 +43,15 @@ def checked_call(
     zeros = None if len(given) == len(states) else xp.zeros((n_a, m), dtype=dtype, device=device)
     ends = None if lengths is None else check_lengths(xp, device, lengths, m, x.shape[-1])
     if indices:
-        x = _checked_indices(xp, x, n_x, ends)
+        x = ns.as_index(xp, x)
+        if ends is not None:
+            x = xp.where(valid_examples(xp, ends, x.shape[1]), x, xp.zeros_like(x))
+        check_indices("x", x, "n_x", n_x)
     else:
         x = ns.astype(xp, xp.expand_dims(x, axis=2) if one_step else x, dtype)
     s0 = tuple([zeros if array is None else ns.astype(xp, array, dtype) for array in states.values()])
     cast = {key: array if array.dtype == dtype else xp.astype(array, dtype) for key, array in parameters.items()}
     return Call(cell, xp, dtype, x, indices, n_x, s0, cast, ends)
-
-
-def _checked_indices(xp: Any, x: Array, n_x: int, lengths: Array | None) -> Array:
-    """Copy the indices, with zeros past each length."""
-    x = ns.as_index(xp, x)
-    if lengths is not None:
-        x = xp.where(valid_examples(xp, lengths, x.shape[1]), x, xp.zeros_like(x))
-    check_indices("x", x, "n_x", n_x)
-    return x
 
 
 def _shapes(arrays: Mapping[str, Array]) -> NamedShapes:
@@ -164,7 +158,7 @@ def check_sequence_gradients(gradients: Mapping[str, Array], n_a: int, m: int, n
             raise ValueError(f"`{name}` must have shape {expected}; got {shape}")
         steps[name] = shape[2]
     if len({*steps.values()}) > 1:
-        raise ValueError(f"gradients of sequences must have the same number of steps; got {steps}")
+        raise ValueError(f"sequence gradients must have the same number of steps; got {steps}")
     return next(iter(steps.values()), None)
 
 

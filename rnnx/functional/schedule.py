@@ -45,6 +45,6 @@ def resolve(cell: Cell, caches: Any) -> tuple[Tape, str, Caches | None]:
 
 def backward(tape: Tape, engine: str, cotangents: Cotangents) -> Gradients:
     """Return the gradients of all steps of a tape."""
-    if tape.n_steps == 0 and engine != "reference":  # other engines do not run empty passes
+    if tape.n_steps == 0 and engine != "reference":  # other engines cannot run empty passes
         tape, engine = replace(tape, own=None), "reference"
     return engines.load(engine).backward(tape, cotangents)
