@@ -35,10 +35,8 @@ def common_namespace(arrays: Mapping[str, Any]) -> tuple[Namespace, Any]:
         if xp is None:
             first_name, xp = name, this_xp
         elif this_xp is not xp:
-            raise TypeError(
-                f"`{first_name}` and `{name}` must come from the same array library; "
-                f"got {library_name(xp)} and {library_name(this_xp)}"
-            )
+            got = f"{library_name(xp)} and {library_name(this_xp)}"
+            raise TypeError(f"`{first_name}` and `{name}` must come from the same array library; got {got}")
         if device is None:  # a JAX tracer has none
             device_name, device = name, this_device
         elif this_device is not None and this_device != device:

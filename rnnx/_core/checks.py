@@ -94,15 +94,13 @@ def check_lengths(xp: Any, device: Any, lengths: Any, m: int, n_steps: int) -> A
     if m and isinstance(lengths, Sequence | np.ndarray):
         values = np.asarray(lengths)
         if values.min() < 0 or values.max() > n_steps:
-            raise ValueError(
-                f"`lengths` must be in [0, T_x] = [0, {n_steps}]; got values from {values.min()} to {values.max()}"
-            )
+            got = f"values from {values.min()} to {values.max()}"
+            raise ValueError(f"`lengths` must be in [0, T_x] = [0, {n_steps}]; got {got}")
     return array
 
 
 def check_indices(name: str, values: Array, symbol: str, stop: int) -> None:
     """Raise unless all indices are in [0, stop). Values on a device are not checked."""
     if ns.is_on_host(values) and values.size and (values.min() < 0 or values.max() >= stop):
-        raise ValueError(
-            f"`{name}` must be in [0, {symbol}) = [0, {stop}); got values from {values.min()} to {values.max()}"
-        )
+        got = f"values from {values.min()} to {values.max()}"
+        raise ValueError(f"`{name}` must be in [0, {symbol}) = [0, {stop}); got {got}")

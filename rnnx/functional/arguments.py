@@ -6,6 +6,7 @@ Symbols: n_x inputs, n_a hidden units, n_y outputs, m examples, T_x time steps.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import zip_longest
 from typing import Any
 
 from rnnx._core import arrays as ns
@@ -88,8 +89,7 @@ def by_state(name: str, arrays: Any, cell: Cell, pattern: str) -> dict[str, Arra
         raise TypeError(f"`{name}` must be a tuple with one array per state {cell.states}; got {type(arrays).__name__}")
     if len(arrays) > len(cell.states):
         raise ValueError(f"`{name}` must have at most one array per state {cell.states}; got {len(arrays)}")
-    missing = [None] * (len(cell.states) - len(arrays))
-    return {pattern.format(state): a for state, a in zip(cell.states, [*arrays, *missing], strict=True)}
+    return dict(zip_longest([pattern.format(state) for state in cell.states], arrays))
 
 
 def check_parameters(cell: Cell, parameters: Mapping[str, Array]) -> int:

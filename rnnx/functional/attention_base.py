@@ -47,7 +47,10 @@ def project_keys(cache: AttentionCache) -> Array:
 
 
 def attend(cache: AttentionCache, projected_keys: Array | None = None) -> tuple[Array, AttentionCache]:
-    """Return the context (n_v, m, T_y), and the cache with the weights; without projected keys, of the dot product."""
+    """Return the context (n_v, m, T_y), and the cache with the weights.
+
+    With `projected_keys` the scores are additive, otherwise dot products.
+    """
     xp, p, h = cache.xp, cache.parameters, None
     if projected_keys is None:
         scores = (cache.queries * cache.scale) @ xp.matrix_transpose(cache.keys)
