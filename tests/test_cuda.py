@@ -120,10 +120,10 @@ def call(change, dtype="float32"):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"x": np.zeros((3, 2, 5), np.float32)}, TypeError, "`x` and `a0` must be arrays of one library; got numpy"),
-        ({"Wi": np.zeros((4, 7), np.float32)}, TypeError, "`x` and `Wi` must be arrays of one library; got cupy and"),
+        ({"x": np.zeros((3, 2, 5), np.float32)}, TypeError, "`x` and `a0` must come from the same array library"),
+        ({"Wi": np.zeros((4, 7), np.float32)}, TypeError, "the same array library; got cupy and numpy"),
         ({"x": lambda: fake((3, 2))}, ValueError, r"`x` must have shape \(n_x, m, T_x\)"),
-        ({"bo": lambda: fake((4, 1), device=1)}, ValueError, "`x` and `bo` must be on one device; got .*0.*1"),
+        ({"bo": lambda: fake((4, 1), device=1)}, ValueError, "`x` and `bo` must be on the same device; got .*0.*1"),
         (
             {"Wf": lambda: fake((4, 6))},
             ValueError,
@@ -134,7 +134,7 @@ def call(change, dtype="float32"):
         (
             {"Wf": lambda: fake((4, 7), ml_dtypes.bfloat16), "bf": lambda: fake((4, 1), "float16")},
             TypeError,
-            "must not mix float16 and bfloat16",
+            "float16 and bfloat16 arrays cannot be mixed",
         ),
     ],
 )

@@ -69,9 +69,9 @@ def test_no_gradient_of_a_bias_that_was_not_given(engine, rng):
 @pytest.mark.parametrize(
     ("gates", "message"),
     [
-        ((Gate(("W",), "b"), Gate(("V",), "b")), r"more than one parameter with key 'b'"),
-        ((Gate(("x",), "b"),), r"'x' is the name of an argument"),
-        ((Gate(("W",), "a0"),), r"'a0' is the name of an argument"),
+        ((Gate(("W",), "b"), Gate(("V",), "b")), "duplicate parameter key 'b'"),
+        ((Gate(("x",), "b"),), "'x', which is an argument name"),
+        ((Gate(("W",), "a0"),), "'a0', which is an argument name"),
     ],
 )
 def test_keys_that_would_be_ambiguous(gates, message):

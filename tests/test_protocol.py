@@ -7,7 +7,7 @@ from problems import assert_close, make_problem
 import rnnx
 from rnnx import engines
 from rnnx.engines.protocol import Cotangents
-from rnnx.functional.arguments import sequence_call
+from rnnx.functional.arguments import checked_call
 
 REFERENCE = engines.load("reference")
 
@@ -149,7 +149,7 @@ def test_backward_runs_on_the_engine_of_its_forward_pass(toy, rng):
 def make_tape(problem, keep=True):
     names = [f"{s}0" for s in problem.cell.states]
     states = dict(zip(names, problem.s0, strict=True))
-    call = sequence_call(problem.cell, problem.x, states, problem.parameters, problem.lengths)
+    call = checked_call(problem.cell, problem.x, states, problem.parameters, problem.lengths)
     return REFERENCE.forward(call, keep=keep)[1]
 
 

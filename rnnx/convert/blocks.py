@@ -139,11 +139,7 @@ def _parts_of(cell: Cell, parameters: Mapping[str, Array], name: str) -> dict[st
 def _checked(cell: Cell, suffix: str, parameters: dict[str, Array]) -> Arrays:
     """Check one layer and direction; return NumPy arrays."""
     try:
-        arguments.check_keys(cell, parameters)
-        xp, _ = ns.common_namespace(parameters)
-        ns.floating_dtype(xp, parameters, {})
-        n_x = arguments.input_size(cell, parameters)
-        arguments.check_parameter_shapes(cell, parameters, n_x, parameters[cell.gates[0].weights[0]].shape[0])
+        arguments.check_parameters(cell, parameters)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{error} (in {suffix[1:]})" if suffix else str(error)) from None
     return {key: ns.to_host(a) for key, a in parameters.items()}
