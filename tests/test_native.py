@@ -96,7 +96,7 @@ def test_the_cache_key_covers_everything(monkeypatch):
     changes = [
         (object_cache.binding, "get_host_cpu_name", lambda: "other"),
         (object_cache.binding, "get_process_triple", lambda: "riscv64-unknown-linux-gnu"),
-        (object_cache, "_features", lambda: "+other"),
+        (object_cache, "features", lambda: object_cache.binding.FeatureMap(other=True)),
         (object_cache.llvmlite, "__version__", "0.0"),
     ]
     for where, name, value in changes:

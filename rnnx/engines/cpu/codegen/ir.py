@@ -22,20 +22,20 @@ class Machine:
 
 
 @lru_cache(maxsize=1)
-def _features() -> dict[str, bool]:
+def features() -> Any:
+    """Return the features of this CPU, a dictionary with a method `flatten`."""
     try:
-        return dict(binding.get_host_cpu_features())
+        return binding.get_host_cpu_features()
     except RuntimeError:  # not available on this platform
-        return {}
+        return binding.FeatureMap()
 
 
 @lru_cache(maxsize=1)
 def machine() -> Machine:
     """Return the properties of this CPU, or a safe minimum for an unknown one."""
-    features = _features()
-    if features.get("avx512f"):
+    if features().get("avx512f"):
         return Machine(64, 32)
-    if features.get("avx"):
+    if features().get("avx"):
         return Machine(32, 16)
     return Machine(16, 32 if binding.get_process_triple().startswith(("aarch64", "arm64")) else 16)
 
@@ -196,7 +196,7 @@ class Function:
     @property
     def has_scale(self) -> bool:
         """Whether the CPU has an instruction that multiplies vectors by powers of two."""
-        return self.lanes * self.itemsize == 64 and bool(_features().get("avx512f"))
+        return self.lanes * self.itemsize == 64 and bool(features().get("avx512f"))
 
     def intrinsic(self, name: str, *arguments: ir.Value) -> ir.Value:
         """Call an LLVM intrinsic on vectors."""

@@ -81,8 +81,10 @@ def _backward(kernel: _Kernel, stage: StageWiring) -> None:
     with f.loop(f.arguments.rows) as j, f.loop(f.arguments.vectors) as v:
         column = f.times(v, kernel.size)
         at, at_gates = f.sum(f.times(j, kernel.row), column), f.sum(f.times(j, kernel.gates_row), column)
-        given = {a.number: d for a, d in zip(_of(kernel, "d_given"), kernel.load("d_given", at), strict=True)}
-        ds = [d + given[i] if i in given else d for i, d in enumerate(kernel.load("d_writes", at))]
+        numbers = [a.number for a in kernel.addresses if a.role == "d_given"]
+        given, ds = kernel.load("d_given", at), list(kernel.load("d_writes", at))
+        for i, d in zip(numbers, given, strict=True):
+            ds[i] = ds[i] + d
         values = (kernel.load(role, at) for role in ("reads", "writes", "saves"))
         dzx, dzh, ds_prev = stage.stage.backward(kernel.ops, tuple(ds), *values)
         for role, dz in (("dzx", dzx), ("dzh", dzh)):
@@ -90,7 +92,3 @@ def _backward(kernel: _Kernel, stage: StageWiring) -> None:
                 kernel.store(dz, [f.sum(place, f.times(kernel.row, g)) for g in range(stage.n_gates)])
         kernel.store(ds_prev, kernel.places("d_reads", at))
     f.end()
-
-
-def _of(kernel: _Kernel, role: str) -> list[Argument]:
-    return [a for a in kernel.addresses if a.role == role]

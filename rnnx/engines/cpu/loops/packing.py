@@ -50,28 +50,28 @@ def vectors_of(p, columns):
 
 
 @function
-def pack_rows_of_gates(me, n, p, stage):
+def pack_rows(p, stage, v, u, count, source, row, n_k, packed, nv):
+    """Pack `count` rows of weights, those of unit vector u of a gate, as vector v of all gates."""
+    size, panel = p.lanes * p.item, v // nv * nv
+    for k0 in range(0, n_k, KC):
+        k = min(KC, n_k - k0)
+        call_transpose(
+            p.transpose, source=source + u * p.lanes * row + k0 * p.item, source_row=row, count=count, n=k,
+            target=packed + (k0 * stage.n_vectors + panel * k + (v - panel)) * size,
+            target_row=min(nv, stage.n_vectors - panel) * size,
+        )  # fmt: skip
+
+
+@function
+def pack_forward(me, n, p, stage):
     """Pack the weights of a forward pass, transposed, with the gates of each unit vector side by side."""
-    size = p.lanes * p.item
-    n_gates, n_vectors = stage.n_gates, stage.n_vectors
+    size, n_gates = p.lanes * p.item, stage.n_gates
     u0, u1 = share(me, n, vectors_of(p, p.n), 1)
     for v in range(u0 * n_gates, u1 * n_gates):
         u, gate = v // n_gates, gate_of(stage, v % n_gates)
         count = min(p.lanes, p.n - u * p.lanes)
-        for side in range(2):
-            nv = stage.nv if side == 0 else stage.nv_x
-            panel = v // nv * nv
-            n_k = p.n if side == 0 else p.n_x
-            packed = stage.w_h if side == 0 else stage.w_x
-            row = gate.w_h_row if side == 0 else gate.w_x_row
-            source = (gate.w_h if side == 0 else gate.w_x) + u * p.lanes * row
-            for k0 in range(0, n_k, KC):
-                k = min(KC, n_k - k0)
-                call_transpose(
-                    p.transpose, source=source + k0 * p.item, source_row=row, count=count, n=k,
-                    target=packed + (k0 * n_vectors + panel * k + (v - panel)) * size,
-                    target_row=min(nv, n_vectors - panel) * size,
-                )  # fmt: skip
+        pack_rows(p, stage, v, u, count, gate.w_h, gate.w_h_row, p.n, stage.w_h, stage.nv)
+        pack_rows(p, stage, v, u, count, gate.w_x, gate.w_x_row, p.n_x, stage.w_x, stage.nv_x)
         pack_bias(p, gate.bias, u, count, stage.bias + v * size)
         if stage.bias_h:
             pack_bias(p, gate.bias_h, u, count, stage.bias_h + v * size)
@@ -100,7 +100,7 @@ def pack_columns(p, source, row, k0, rows, first, columns, panel, packed, n_k):
 
 
 @function
-def pack_columns_of_gates(me, n, p, stage):
+def pack_backward(me, n, p, stage):
     """Pack the weights of a backward pass, which sums over the units of all gates."""
     n_k = stage.n_gates * p.n
     for side in range(2 if p.dx else 1):
@@ -159,20 +159,12 @@ def to_time_major(p, c, j0, j1):
 
 @function
 def convert(me, n, p):
-    """Convert thread me's share of the examples to time-major layout."""
+    """Convert thread me's examples to time-major layout, and copy its share of the parameters for the backward pass."""
     j0, j1 = share(me, n, p.m, 1)
     for i in range(p.n_conversions):
         to_time_major(p, conversion_of(p, i), j0, j1)
-
-
-@function
-def copy_parameters(me, n, p):
-    """Copy the parameters, which the caller may change before the backward pass."""
     for i in range(p.n_copies):
         c = copy_of(p, i)
-        r0, r1 = share(me, n, c.rows, 1)
-        row = c.columns * p.item
-        call_copy(
-            p.copy_masked, source=c.source + r0 * c.source_row, source_row=c.source_row, rows=r1 - r0,
-            vectors=vectors_of(p, c.columns), tail=c.columns % p.lanes, target=c.target + r0 * row, target_row=row,
-        )  # fmt: skip
+        first, end = share(me, n, c.size, p.lanes)
+        at, size = first * p.item, end - first
+        call_copy(p.copy_masked, c.source + at, 0, 1, vectors_of(p, size), size % p.lanes, c.target + at, 0)

@@ -12,15 +12,7 @@ u unit vectors, v vectors of gates (those of a unit vector are side by side), k 
 from rnnx.engines.cpu.codegen.intrinsics import call_add_rows, call_copy, call_kernel, call_product, load, store
 from rnnx.engines.cpu.descriptor.fields import KEEP, UNIT_VECTORS, ZH, ZX
 from rnnx.engines.cpu.loops.gradients import add_product, input_gradient, weight_gradients
-from rnnx.engines.cpu.loops.packing import (
-    barrier,
-    convert,
-    copy_parameters,
-    pack_columns_of_gates,
-    pack_rows_of_gates,
-    share,
-    vectors_of,
-)
+from rnnx.engines.cpu.loops.packing import barrier, convert, pack_backward, pack_forward, share, vectors_of
 from rnnx.engines.cpu.loops.records import HEADER_SIZE, argument_of, function, header_at, output_of, pass_at, stage_of
 
 
@@ -79,13 +71,31 @@ def equal_run(p, t, j0, j1):
 
 @function
 def write_outputs(p, t, j, rows, u0, u1, alive):
-    """Write the caller's copies of the states of step t, zero past each length."""
+    """Write the caller's copies of the states of step t, if any, zero past each length."""
     row = p.n * p.item
     at = (t * p.m + j) * row
     for i in range(p.n_outputs):
         output = output_of(p, i)
         source = output.source + at if alive else p.zeros
         write_rows(p, source, row if alive else 0, output.target + at, rows, u0, u1)
+
+
+@function
+def elementwise(p, stage, arguments, z, zh, gates_row, t, j0, j1, u0, u1):
+    """Run the elementwise part of step t; z and zh are the sides in a forward pass."""
+    header = header_at(arguments)
+    header.row, header.gates_row = p.n * p.item, gates_row
+    j = j0
+    while j < j1:
+        end, alive = equal_run(p, t, j, j1)
+        if alive:
+            at = (j - j0) * gates_row
+            run_kernel(p, stage, arguments, z + at, zh + at, t, j, end - j, u0, u1)
+        else:
+            write_past_end(p, stage, t, j, end - j, u0, u1)
+        if stage.is_last:
+            write_outputs(p, t, j, end - j, u0, u1, alive)
+        j = end
 
 
 # --- forward ------------------------------------------------------------------------------------------------------
@@ -145,32 +155,12 @@ def recurrent_side(p, stage, z, zh, z_row, t, j0, j1, u0, u1):
 
 
 @function
-def forward_stage(p, stage, arguments, z, zh, z_row, t, j0, j1, u0, u1):
-    """Run one stage of step t: the recurrent product, then the elementwise kernel."""
-    recurrent_side(p, stage, z, zh, z_row, t, j0, j1, u0, u1)
-    header = header_at(arguments)
-    header.row, header.gates_row = p.n * p.item, z_row
-    j = j0
-    while j < j1:
-        end, alive = equal_run(p, t, j, j1)
-        if alive:
-            at = (j - j0) * z_row
-            run_kernel(p, stage, arguments, z + at, zh + at, t, j, end - j, u0, u1)
-        else:
-            write_past_end(p, stage, t, j, end - j, u0, u1)
-        if stage.is_last:
-            write_outputs(p, t, j, end - j, u0, u1, alive)
-        j = end
-
-
-@function
 def forward(me, n, descriptor):
     """Run thread me's part of a forward pass."""
     p = pass_at(descriptor)
     if p.pack:
         for i in range(p.n_stages):
-            pack_rows_of_gates(me, n, p, stage_of(p, i))
-    copy_parameters(me, n, p)
+            pack_forward(me, n, p, stage_of(p, i))
     convert(me, n, p)
     barrier(n, p)
     j0, j1, u0, u1 = part_of(me, n, p)
@@ -184,7 +174,8 @@ def forward(me, n, descriptor):
             if t % p.chunk == 0:
                 input_side(p, stage, z, z_row, t, min(p.chunk, p.n_steps - t), j0, j1, u0, u1)
             z += t % p.chunk * (j1 - j0) * z_row
-            forward_stage(p, stage, scratch + p.kernel_arguments, z, zh, z_row, t, j0, j1, u0, u1)
+            recurrent_side(p, stage, z, zh, z_row, t, j0, j1, u0, u1)
+            elementwise(p, stage, scratch + p.kernel_arguments, z, zh, z_row, t, j0, j1, u0, u1)
             if p.unit_parallel:
                 barrier(n, p)
 
@@ -194,18 +185,9 @@ def forward(me, n, descriptor):
 
 @function
 def backward_stage(n, p, stage, arguments, t, j0, j1, u0, u1):
-    """Run one stage of step t backward: the elementwise kernel, then the recurrent product."""
+    """Run one stage of step t backward: the elementwise part, then the recurrent product."""
     row, n_k = p.n * p.item, stage.n_gates * p.n
-    header = header_at(arguments)
-    header.row, header.gates_row = row, n_k * p.item
-    j = j0
-    while j < j1:
-        end, alive = equal_run(p, t, j, j1)
-        if alive:
-            run_kernel(p, stage, arguments, 0, 0, t, j, end - j, u0, u1)
-        else:
-            write_past_end(p, stage, t, j, end - j, u0, u1)
-        j = end
+    elementwise(p, stage, arguments, 0, 0, n_k * p.item, t, j0, j1, u0, u1)
     if p.unit_parallel:
         barrier(n, p)
     first = t * p.m + j0
@@ -220,7 +202,7 @@ def backward(me, n, descriptor):
     """Run thread me's part of a backward pass."""
     p = pass_at(descriptor)
     for i in range(p.n_stages):
-        pack_columns_of_gates(me, n, p, stage_of(p, i))
+        pack_backward(me, n, p, stage_of(p, i))
     convert(me, n, p)
     barrier(n, p)
     j0, j1, u0, u1 = part_of(me, n, p)

@@ -26,6 +26,8 @@ from typing import Any
 import llvmlite
 from llvmlite import binding, ir
 
+from rnnx.engines.cpu.codegen.ir import features
+
 _MOST_FILES = 256
 ROOT = Path(__file__).parent.parent  # the CPU engine; compiled code depends on no other files
 _DIGEST = hashlib.sha256().digest_size
@@ -72,26 +74,19 @@ Objects = list[tuple[dict[str, str], bytes]]  # object files, each with its func
 
 
 @lru_cache(maxsize=1)
-def _target() -> binding.TargetMachine:
+def _target() -> binding.Target:
     with contextlib.suppress(RuntimeError):  # automatic in newer versions of llvmlite
         binding.initialize()
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
-    target = binding.Target.from_default_triple()
-    return target.create_target_machine(cpu=binding.get_host_cpu_name(), features=_features(), opt=3, jit=True)
-
-
-def _features() -> str:
-    try:
-        return str(binding.get_host_cpu_features().flatten())
-    except RuntimeError:  # not available on this platform
-        return ""
+    return binding.Target.from_default_triple()
 
 
 def _compile(text: str) -> bytes:
     parsed = binding.parse_assembly(text)
     parsed.verify()
-    return bytes(_target().emit_object(parsed))
+    cpu = {"cpu": binding.get_host_cpu_name(), "features": features().flatten()}
+    return bytes(_target().create_target_machine(**cpu, opt=3, jit=True).emit_object(parsed))
 
 
 def _compile_with_numba(module: str, names: tuple[str, ...]) -> Objects:
@@ -136,7 +131,8 @@ def _load(key: str, build: Callable[[], Objects]) -> Mapping[str, int]:
                     _write(key, objects)
             addresses: dict[str, int] = {}
             for symbols, code in objects:
-                engine = binding.create_mcjit_compiler(binding.parse_assembly(""), _target_of_engine())
+                machine = _target().create_target_machine(jit=True)  # the engine takes ownership
+                engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
                 engine.add_object_file(binding.ObjectFileRef.from_data(code))
                 engine.finalize_object()
                 _engines.append(engine)
@@ -145,17 +141,12 @@ def _load(key: str, build: Callable[[], Objects]) -> Mapping[str, int]:
         return _loaded[key]
 
 
-def _target_of_engine() -> binding.TargetMachine:
-    _target()
-    return binding.Target.from_default_triple().create_target_machine(jit=True)  # the engine takes ownership
-
-
 # --- on disk ------------------------------------------------------------------------------------------------------
 
 
 def _key(*texts: str) -> str:
     digest = hashlib.sha256()
-    cpu = (binding.get_process_triple(), binding.get_host_cpu_name(), _features())
+    cpu = (binding.get_process_triple(), binding.get_host_cpu_name(), features().flatten())
     for text in (SOURCES, *texts, *cpu, llvmlite.__version__, str(binding.llvm_version_info)):
         digest.update(f"{len(text)} {text}".encode())
     return digest.hexdigest()
@@ -179,17 +170,15 @@ def cache_directory() -> Path | None:
         if given is None:
             import platformdirs
 
-            directory = Path(platformdirs.user_cache_dir("rnnx", appauthor=False))
-        else:
-            directory = Path(given)
+            given = platformdirs.user_cache_dir("rnnx", appauthor=False)
+        directory = Path(given)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = directory.stat()
-        mine = not hasattr(os, "geteuid") or (
-            status.st_uid == os.geteuid() and not stat.S_IMODE(status.st_mode) & 0o022
-        )
-        return directory if mine else None
     except (OSError, RuntimeError):  # no home directory, or not writable
         return None
+    if hasattr(os, "geteuid") and (status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o022):
+        return None
+    return directory
 
 
 def _read(key: str) -> Objects | None:
