@@ -32,11 +32,6 @@ MC = 96
 _MR = {32: {4: 6, 3: 8, 2: 12, 1: 12}, 16: {2: 6, 1: 12}}  # by number of registers and NV
 
 
-def micro_rows(nv: int) -> int:
-    """Return MR for NV."""
-    return _MR[machine().registers][nv]
-
-
 def panel_vectors(group: int) -> int:
     """Return NV for columns in groups of vectors (the gates of a unit vector): a divisor of `group` if possible."""
     widest = max(_MR[machine().registers])
@@ -90,7 +85,7 @@ def _micro_kernel(module: ir.Module, dtype: Any, nv: int, mr: int, masked: bool)
 
 def _panel_kernel(module: ir.Module, dtype: Any, nv: int, masked: bool) -> Function:
     """Multiply any number of rows by one micro-panel, in as few and as equal micro-kernels as possible."""
-    tallest = micro_rows(nv)
+    tallest = _MR[machine().registers][nv]
     kernels = {mr: _micro_kernel(module, dtype, nv, mr, masked) for mr in range(1, tallest + 1)}
     f = Function(module, f"panel_kernel_{nv}{'_masked' if masked else ''}", _PANEL_KERNEL, dtype)
     a = f.arguments
@@ -99,10 +94,7 @@ def _panel_kernel(module: ir.Module, dtype: Any, nv: int, masked: bool) -> Funct
         begin, end = (f.build.sdiv(f.times(a.rows, f.sum(block, i)), number) for i in (0, 1))
         strides = {"h": a.h_row, "init": a.init_row, "z": a.z_row}
         here = {name: f.sum(getattr(a, name), f.times(row, begin)) for name, row in strides.items()}
-        with f.cases(f.build.sub(end, begin)) as case:
-            for mr, kernel in kernels.items():
-                with case(mr):
-                    f.call(kernel, **vars(a) | here)
+        f.dispatch(f.build.sub(end, begin), kernels, **vars(a) | here)
     return f.end()
 
 
@@ -126,8 +118,5 @@ def emit_product(module: ir.Module, dtype: Any, nv: int) -> None:
         here = {"w": w, "h": h, "n_k": k, "init": init, "init_row": init_row, "z": z, "rows": rows}
         vectors = f.least(nv, f.build.sub(a.v1, v))
         has_tail = f.build.and_(f.build.icmp_signed("==", f.sum(v, vectors), a.n_vectors), f.less(I64(0), a.tail))
-        with f.cases(f.sum(f.times(vectors, 2), f.build.zext(has_tail, I64))) as case:
-            for key, kernel in kernels.items():
-                with case(key):
-                    f.call(kernel, **vars(a) | here)
+        f.dispatch(f.sum(f.times(vectors, 2), f.build.zext(has_tail, I64)), kernels, **vars(a) | here)
     f.end()

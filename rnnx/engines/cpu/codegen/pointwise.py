@@ -12,7 +12,7 @@ from llvmlite import ir
 from rnnx.cells import Cell
 from rnnx.cells.wiring import Argument, StageWiring, wiring
 from rnnx.engines.cpu.codegen import leaves
-from rnnx.engines.cpu.codegen.ir import Function
+from rnnx.engines.cpu.codegen.ir import I64, Function
 from rnnx.engines.cpu.codegen.vector_math import make_ops
 from rnnx.engines.cpu.codegen.vectors import Vector
 
@@ -37,8 +37,8 @@ class _Kernel:
     def __init__(self, module: ir.Module, name: str, dtype: Any, tail: bool, arguments: Sequence[Argument]) -> None:
         self.f = f = Function(module, name, leaves.KERNEL, dtype, public=True)
         at, header = f.arguments.arguments, leaves.KERNEL_HEADER
-        numbers = {key: f.integer(f.sum(at, 8 * i)) for i, key in enumerate(header.names or ())}
-        self.addresses = {a: f.integer(f.sum(at, header.itemsize + 8 * i)) for i, a in enumerate(arguments)}
+        numbers = {key: f.load(f.sum(at, 8 * i), I64) for i, key in enumerate(header.names or ())}
+        self.addresses = {a: f.load(f.sum(at, header.itemsize + 8 * i), I64) for i, a in enumerate(arguments)}
         self.row, self.gates_row = numbers["row"], numbers["gates_row"]
         self.mask = f.first_lanes(numbers["tail"]) if tail else None
         self.ops, self.size = make_ops(dtype), f.lanes * f.itemsize

@@ -104,19 +104,18 @@ def pack_backward(me, n, p, stage):
     """Pack the weights of a backward pass, which sums over the units of all gates."""
     n_k = stage.n_gates * p.n
     for side in range(2 if p.dx else 1):
-        columns = p.n if side == 0 else p.n_x
-        packed = stage.w_h if side == 0 else stage.w_x
+        columns, packed = (p.n, stage.w_h) if side == 0 else (p.n_x, stage.w_x)
         v0, v1 = share(me, n, vectors_of(p, columns), p.nv)
         for panel in range(v0, v1, p.nv):
             for g in range(stage.n_gates):
                 gate = gate_of(stage, g)
-                row = gate.w_h_row if side == 0 else gate.w_x_row
-                source = gate.w_h if side == 0 else gate.w_x
-                k = g * p.n
-                while k < (g + 1) * p.n:  # up to the end of the block of k, or of the gate
+                source, row = (gate.w_h, gate.w_h_row) if side == 0 else (gate.w_x, gate.w_x_row)
+                k, end = g * p.n, (g + 1) * p.n
+                while k < end:  # up to the end of the block of k, or of the gate
                     k0 = k // KC * KC
-                    rows = min(k0 + KC, (g + 1) * p.n) - k
-                    pack_columns(p, source + (k - g * p.n) * row, row, k0, rows, k, columns, panel, packed, n_k)
+                    rows = min(k0 + KC, end) - k
+                    pack_columns(p, source, row, k0, rows, k, columns, panel, packed, n_k)
+                    source += rows * row
                     k += rows
 
 
@@ -127,26 +126,18 @@ def end_of(p, c, j):
 
 
 @function
-def transpose_features(p, c, v, j0, j1):
-    """Convert one vector of features of an array whose steps are contiguous."""
-    row = c.features * p.item
-    count = min(p.lanes, c.features - v * p.lanes)
-    for j in range(j0, j1):
-        call_transpose(
-            p.transpose if count == p.lanes else p.transpose_masked,
-            source=c.source + j * c.example_stride + v * p.lanes * c.feature_stride, source_row=c.feature_stride,
-            count=count, n=end_of(p, c, j), target=c.target + j * row + v * p.lanes * p.item, target_row=p.m * row,
-        )  # fmt: skip
-
-
-@function
 def to_time_major(p, c, j0, j1):
     """Convert examples j0 ... j1 - 1 of a public array to (T, m, features)."""
     row, tail, vectors = c.features * p.item, c.features % p.lanes, vectors_of(p, c.features)
     along_features = c.feature_stride == p.item
-    if not along_features:
-        for v in range(vectors):
-            transpose_features(p, c, v, j0, j1)
+    for v in range(0 if along_features else vectors):
+        count = min(p.lanes, c.features - v * p.lanes)
+        for j in range(j0, j1):
+            call_transpose(
+                p.transpose if count == p.lanes else p.transpose_masked,
+                source=c.source + j * c.example_stride + v * p.lanes * c.feature_stride, source_row=c.feature_stride,
+                count=count, n=end_of(p, c, j), target=c.target + j * row + v * p.lanes * p.item, target_row=p.m * row,
+            )  # fmt: skip
     for j in range(j0, j1):
         end, target = end_of(p, c, j), c.target + j * row
         if along_features:

@@ -98,9 +98,6 @@ def elementwise(p, stage, arguments, z, zh, gates_row, t, j0, j1, u0, u1):
         j = end
 
 
-# --- forward ------------------------------------------------------------------------------------------------------
-
-
 @function
 def part_of(me, n, p):
     """Return j0, j1, u0, u1: a thread's examples and unit vectors."""
@@ -180,23 +177,6 @@ def forward(me, n, descriptor):
                 barrier(n, p)
 
 
-# --- backward -----------------------------------------------------------------------------------------------------
-
-
-@function
-def backward_stage(n, p, stage, arguments, t, j0, j1, u0, u1):
-    """Run one stage of step t backward: the elementwise part, then the recurrent product."""
-    row, n_k = p.n * p.item, stage.n_gates * p.n
-    elementwise(p, stage, arguments, 0, 0, n_k * p.item, t, j0, j1, u0, u1)
-    if p.unit_parallel:
-        barrier(n, p)
-    first = t * p.m + j0
-    out = stage.d_operand + j0 * row
-    add_product(p, stage.dz_h + first * n_k * p.item, j1 - j0, n_k, stage.w_h, p.n, u0, u1, out, row, out)
-    if not p.flat_dx:
-        input_gradient(p, stage, first, j1 - j0)
-
-
 @function
 def backward(me, n, descriptor):
     """Run thread me's part of a backward pass."""
@@ -206,10 +186,18 @@ def backward(me, n, descriptor):
     convert(me, n, p)
     barrier(n, p)
     j0, j1, u0, u1 = part_of(me, n, p)
-    scratch = p.scratch + me * p.scratch_size
+    scratch, row = p.scratch + me * p.scratch_size, p.n * p.item
     for t in range(p.n_steps - 1, -1, -1):
         for i in range(p.n_stages - 1, -1, -1):
-            backward_stage(n, p, stage_of(p, i), scratch + p.kernel_arguments, t, j0, j1, u0, u1)
+            stage = stage_of(p, i)
+            n_k, first = stage.n_gates * p.n, t * p.m + j0
+            elementwise(p, stage, scratch + p.kernel_arguments, 0, 0, n_k * p.item, t, j0, j1, u0, u1)
+            if p.unit_parallel:
+                barrier(n, p)
+            dz, out = stage.dz_h + first * n_k * p.item, stage.d_operand + j0 * row
+            add_product(p, dz, j1 - j0, n_k, stage.w_h, p.n, u0, u1, out, row, out)
+            if not p.flat_dx:
+                input_gradient(p, stage, first, j1 - j0)
     barrier(n, p)
     for i in range(p.n_stages - 1, -1, -1):
         stage = stage_of(p, i)

@@ -19,9 +19,9 @@ import stat
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import llvmlite
 from llvmlite import binding, ir
@@ -53,10 +53,12 @@ class Job:
 def loops(module: str, *names: str) -> Mapping[str, Job]:
     """Compile functions of three integers in a module of the CPU engine with Numba."""
     settings = (f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("NUMBA_"))
-    compiler = (importlib.metadata.version("numba"), platform.python_version(), *settings)
-    key = _key(module, *names, "numba", *compiler)
-    addresses = _load(key, lambda: _compile_with_numba(module, names))
-    return {name: Job(address) for name, address in addresses.items()}
+    compiler = ("numba", importlib.metadata.version("numba"), platform.python_version(), *settings)
+    jobs = {}
+    for name in names:
+        addresses = _load(_key(module, name, *compiler), partial(_compile_with_numba, module, name))
+        jobs[name] = Job(addresses[name])
+    return jobs
 
 
 def functions(emit: Callable[[ir.Module], None]) -> Mapping[str, int]:
@@ -65,12 +67,17 @@ def functions(emit: Callable[[ir.Module], None]) -> Mapping[str, int]:
     emit(module)
     text = str(module)
     public = {f.name: f.name for f in module.functions if not f.is_declaration and f.linkage != "internal"}
-    return _load(_key(text), lambda: [(public, _compile(text))])
+    return _load(_key(text), lambda: Object(public, _compile(text)))
 
 
 # --- compiling ----------------------------------------------------------------------------------------------------
 
-Objects = list[tuple[dict[str, str], bytes]]  # object files, each with its functions' symbols by name
+
+class Object(NamedTuple):
+    """An object file."""
+
+    symbols: dict[str, str]  # of its functions, by name
+    code: bytes
 
 
 @lru_cache(maxsize=1)
@@ -89,19 +96,16 @@ def _compile(text: str) -> bytes:
     return bytes(_target().create_target_machine(**cpu, opt=3, jit=True).emit_object(parsed))
 
 
-def _compile_with_numba(module: str, names: tuple[str, ...]) -> Objects:
+def _compile_with_numba(module: str, name: str) -> Object:
     from numba import types
 
-    objects: Objects = []
-    for name in names:
-        function = getattr(importlib.import_module(f"rnnx.engines.cpu.{module}"), name)
-        signature = (types.int64,) * 3
-        function.compile(signature)
-        compiled = function.overloads[signature]
-        _, kind, (code, _) = compiled.library.serialize_using_object_code()
-        assert kind == "object"
-        objects.append(({name: compiled.fndesc.llvm_func_name}, bytes(code)))
-    return objects
+    function = getattr(importlib.import_module(f"rnnx.engines.cpu.{module}"), name)
+    signature = (types.int64,) * 3
+    function.compile(signature)
+    compiled = function.overloads[signature]
+    _, kind, (code, _) = compiled.library.serialize_using_object_code()
+    assert kind == "object"
+    return Object({name: compiled.fndesc.llvm_func_name}, bytes(code))
 
 
 # --- loading ------------------------------------------------------------------------------------------------------
@@ -121,23 +125,21 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_unlock)
 
 
-def _load(key: str, build: Callable[[], Objects]) -> Mapping[str, int]:
+def _load(key: str, build: Callable[[], Object]) -> Mapping[str, int]:
+    """Return the addresses of the functions of a key, built unless they are loaded or on disk."""
     with _lock:
         if key not in _loaded:
-            objects = _read(key)
-            if objects is None:
-                objects = build()
+            built = _read(key)
+            if built is None:
+                built = build()
                 if _sources() == SOURCES != "":  # sources changed since import would not match the key
-                    _write(key, objects)
-            addresses: dict[str, int] = {}
-            for symbols, code in objects:
-                machine = _target().create_target_machine(jit=True)  # the engine takes ownership
-                engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
-                engine.add_object_file(binding.ObjectFileRef.from_data(code))
-                engine.finalize_object()
-                _engines.append(engine)
-                addresses |= {name: engine.get_function_address(symbol) for name, symbol in symbols.items()}
-            _loaded[key] = addresses
+                    _write(key, built)
+            machine = _target().create_target_machine(jit=True)  # the engine takes ownership
+            engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
+            engine.add_object_file(binding.ObjectFileRef.from_data(built.code))
+            engine.finalize_object()
+            _engines.append(engine)
+            _loaded[key] = {name: engine.get_function_address(symbol) for name, symbol in built.symbols.items()}
         return _loaded[key]
 
 
@@ -181,8 +183,8 @@ def cache_directory() -> Path | None:
     return directory
 
 
-def _read(key: str) -> Objects | None:
-    """Read the object files of a key; None if missing or damaged."""
+def _read(key: str) -> Object | None:
+    """Read the object file of a key; None if missing or damaged."""
     directory = cache_directory()
     if directory is None:
         return None
@@ -193,20 +195,15 @@ def _read(key: str) -> Objects | None:
     digest, payload = data[:_DIGEST], data[_DIGEST:]
     if hashlib.sha256(payload).digest() != digest:
         return None
-    head, _, codes = payload.partition(b"\n")
-    objects: Objects = []
-    for symbols, size in json.loads(head):
-        objects.append((symbols, codes[:size]))
-        codes = codes[size:]
-    return objects
+    symbols, _, code = payload.partition(b"\n")
+    return Object(json.loads(symbols), code)
 
 
-def _write(key: str, objects: Objects) -> None:
+def _write(key: str, built: Object) -> None:
     directory = cache_directory()
     if directory is None:
         return
-    head = json.dumps([[symbols, len(code)] for symbols, code in objects]).encode()
-    payload = b"\n".join([head, b"".join(code for _, code in objects)])
+    payload = json.dumps(built.symbols).encode() + b"\n" + built.code
     with contextlib.suppress(OSError):
         handle, temporary = tempfile.mkstemp(dir=directory)
         try:
