@@ -48,7 +48,7 @@ class ReferenceEngine:
         weights = tape.own or [stack_weights(xp, stage, tape.parameters) for stage in cell.stages]
         dZ, ds0 = _loop_back(tape, cotangents, weights)
         # The array API standard has no scatter-add, so multiply by one-hot rows.
-        rows = _one_hot(xp, tape.x, tape.n_x, tape.dtype) if tape.indices else _rows(xp, tape.x)
+        rows = _one_hot(tape) if tape.indices else _rows(xp, tape.x)
         dX, gradients = None, []
         for stage, w, sides in zip(wiring(cell), weights, dZ, strict=True):
             dzx, dzh = (_rows(xp, dz) for dz in sides)
@@ -194,10 +194,10 @@ def _where(xp: Any, valid: Array | None, a: Array, other: Array | None = None) -
     return a if valid is None else xp.where(valid, a, xp.zeros_like(a) if other is None else other)
 
 
-def _one_hot(xp: Any, X: Array, n_x: int, dtype: Any) -> Array:
-    """Return one-hot rows, (T m, n_x)."""
-    classes = xp.arange(n_x, dtype=X.dtype, device=ns.device(X))
-    return xp.astype(xp.reshape(X, (-1, 1)) == classes, dtype)
+def _one_hot(tape: Tape) -> Array:
+    """Return the inputs as one-hot rows, (T m, n_x)."""
+    classes = tape.xp.arange(tape.n_x, dtype=tape.x.dtype, device=ns.device(tape.x))
+    return tape.xp.astype(tape.xp.reshape(tape.x, (-1, 1)) == classes, tape.dtype)
 
 
 def _rows(xp: Any, a: Array) -> Array:

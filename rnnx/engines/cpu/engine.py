@@ -39,9 +39,9 @@ class CpuEngine:
         arrays = {"block": block[0], "x": x}
         arrays |= zip(job.parameters, contiguous(parameters.values()), strict=True)
         arrays |= zip(job.outputs, outputs, strict=True)
-        own = None
+        own = kept = None
         if keep:
-            own = job.kept.allocate()
+            own, kept = job.kept.allocate(), saved
             arrays["kept parameters"], parameters = own[0], dict(zip(keys, own, strict=True))
         job.run(arrays, lengths)
         if not outputs:
@@ -49,7 +49,6 @@ class CpuEngine:
         if not keep:
             states = tuple([S[-1:].copy() for S in states])
         X = x if layout is None else block[-1]
-        kept = saved if keep else None
         tape = Tape(cell, call.xp, dtype, X, call.indices, call.n_x, states, kept, lengths, parameters, own)
         return tuple([a.T for a in outputs]), tape
 
@@ -103,10 +102,8 @@ def _stage_gradients(key: PassKey, block: list[np.ndarray]) -> list[StageGradien
     result = []
     for i, stage in enumerate(key.cell.stages):
         dw, db, db_h = block[3 * i : 3 * i + 3]
-        n_c = len(stage.gates) * key.n
         has_recurrent = any(gate.recurrent_bias in key.keys for gate in stage.gates)
-        db_h = db if stage.additive else db_h
-        result.append(StageGradients(dw, db[:n_c], db_h[:n_c] if has_recurrent else None))
+        result.append(StageGradients(dw, db, (db if stage.additive else db_h) if has_recurrent else None))
     return result
 
 

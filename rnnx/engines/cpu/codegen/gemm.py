@@ -1,8 +1,8 @@
 """GEMM with packed weights, Z = init + H W, for all products of the compiled engine.
 
-A BLAS packs its operands in every call, but the loop over time reuses the same weights in every step. BLAS threads
-also spin after each call, on the cores that the thread pool needs: with a BLAS, a compiled LSTM step was up to 3
-times slower than an uncompiled one. This GEMM has the structure of BLIS:
+A BLAS packs its operands in every call, but the loop over time reuses the same weights. BLAS threads also spin after
+each call, on the cores that the thread pool needs: with a BLAS, a compiled LSTM step was up to 3 times slower than an
+uncompiled one. This GEMM has the structure of BLIS:
 
  * W (K, C) is packed into *micro-panels* of NR = NV L columns, each contiguous.
  * The *micro-kernel* computes MR rows by one micro-panel with all MR x NV sums in registers, next to NV vectors of

@@ -33,9 +33,6 @@ def _intrinsic(arguments: Sequence[str], define: Callable[..., tuple[Any, Emit]]
     return extending.intrinsic(prefer_literal=True)(scope["function"])
 
 
-# --- integers -----------------------------------------------------------------------------------------------------
-
-
 def _of_integers(returns: Any) -> Callable[[Emit], Any]:
     """Make an intrinsic of 64-bit integers from its code."""
 
@@ -56,9 +53,6 @@ def load(builder: ir.IRBuilder, address: ir.Value, i: ir.Value) -> ir.Value:
 def store(builder: ir.IRBuilder, address: ir.Value, i: ir.Value, value: ir.Value) -> None:
     """Store integer i of the array at an address."""
     builder.store(value, builder.gep(builder.inttoptr(address, I64.as_pointer()), [i]))
-
-
-# --- records ------------------------------------------------------------------------------------------------------
 
 
 def _field(builder: ir.IRBuilder, record: Any, pointer: ir.Value, name: str) -> ir.Value:
@@ -124,9 +118,6 @@ def atomic_add(builder: ir.IRBuilder, field: ir.Value, value: ir.Value) -> ir.Va
 def atomic_exchange(builder: ir.IRBuilder, field: ir.Value, value: ir.Value) -> ir.Value:
     """Set a field atomically; return the previous value."""
     return builder.atomic_rmw("xchg", field, value, "seq_cst")
-
-
-# --- calls --------------------------------------------------------------------------------------------------------
 
 
 def _call(builder: ir.IRBuilder, address: ir.Value, returns: ir.Type, values: Sequence[ir.Value]) -> None:

@@ -54,7 +54,6 @@ class Function:
     ) -> None:
         self.itemsize, self.lanes = np.dtype(dtype).itemsize, lanes(dtype)
         self.real = ir.FloatType() if self.itemsize == 4 else ir.DoubleType()
-        self.bits = ir.IntType(8 * self.itemsize)
         self.vector = ir.VectorType(self.real, self.lanes)
         self.mask = ir.VectorType(I1, self.lanes)
         self.module = module
@@ -169,9 +168,8 @@ class Function:
         kind = ir.VectorType(kind or self.real, self.lanes)
         undefined = ir.Constant(kind, ir.Undefined)
         first = self.build.insert_element(undefined, value, I32(0))
-        return self.build.shuffle_vector(
-            first, undefined, ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
-        )
+        zeros = ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
+        return self.build.shuffle_vector(first, undefined, zeros)
 
     @property
     def has_scale(self) -> bool:

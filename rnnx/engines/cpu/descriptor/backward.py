@@ -7,7 +7,7 @@ from rnnx.engines.cpu.codegen.gemm import KC, MC
 from rnnx.engines.cpu.codegen.pointwise import backward_arguments
 from rnnx.engines.cpu.descriptor.builder import Fields, PassKey, Template
 from rnnx.engines.cpu.descriptor.fields import ZERO
-from rnnx.engines.cpu.descriptor.layout import Block, Layout, lines
+from rnnx.engines.cpu.descriptor.layout import Block, Layout
 from rnnx.engines.cpu.descriptor.stages import MOST_PASSES, Pass, Places, names, places_of
 
 
@@ -24,12 +24,12 @@ class BackwardPass(Pass):
 
     def __init__(self, key: PassKey, layouts: tuple[Layout | None, ...]) -> None:
         super().__init__(key)
-        cell, item = key.cell, key.dtype.itemsize
+        cell = key.cell
         self.layouts, self.given = layouts, tuple(layout is not None for layout in layouts)
         shapes: list[tuple[int, ...]] = []
-        for stage in cell.stages:  # dw, and the sums for both biases, in whole vectors
+        for stage in cell.stages:  # dw, and the sums for both biases, which are written in whole vectors
             n_c = len(stage.gates) * key.n
-            shapes += [(n_c, key.n + key.n_x), (lines(n_c * item) // item,), (lines(n_c * item) // item,)]
+            shapes += [(n_c, key.n + key.n_x), (n_c,), (n_c,)]
         self.block = Block(key.dtype, shapes)
         self.values = (*names("state", cell.states), *names("saved", cell.saved), "x")
         self.d_states, self.d_given = names("d_state", cell.states), names("d_given", cell.states)
@@ -66,7 +66,7 @@ class BackwardPass(Pass):
                 at = source = t.base(name)
                 if not layout.time_major:
                     at = t.take(t.n_steps, t.m, t.n)
-                    t.fields["conversions"].append(t.conversion(source, layout, t.n, at, zero_past_end=False))
+                    t.fields["conversions"].append(t.conversion(source, layout, t.n, at))
                 given[Slot("state", k, after=True)] = (at, t.step)
         return given
 

@@ -98,11 +98,11 @@ class Template:
         """Return the number of vectors needed for `columns` columns."""
         return n_vectors(self.dtype, columns)
 
-    def conversion(self, source: int, layout: Layout, features: int, target: int, zero_past_end: bool) -> Fields:
+    def conversion(self, source: int, layout: Layout, features: int, target: int) -> Fields:
         """Return the record of an array to convert to time-major layout."""
         feature, example, step = layout.strides
         strides = {"feature_stride": feature, "example_stride": example, "step_stride": step}
-        return {**strides, "source": source, "features": features, "target": target, "zero_past_end": zero_past_end}
+        return {**strides, "source": source, "features": features, "target": target}
 
     def value(self, place: tuple[int, int], past_end: int = 0) -> Fields:
         """Return the record of a kernel argument that is a value of a step or its cotangent."""

@@ -42,7 +42,7 @@ class ForwardPass(Pass):
         *places, own_x = (block + at for at in self.block.offsets)
         states = [S + self.slot * t.step for S in places[:n_states]]
         if self.layout is not None:
-            t.fields["conversions"] = [t.conversion(x, self.layout, t.n_x, own_x, zero_past_end=True)]
+            t.fields["conversions"] = [t.conversion(x, self.layout, t.n_x, own_x)]
             x = own_x
         outputs = zip(states, self.outputs, strict=False)  # there may be none
         t.fields["outputs"] = [{"source": S + t.step, "target": t.base(name)} for S, name in outputs]

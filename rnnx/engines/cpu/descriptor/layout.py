@@ -41,7 +41,7 @@ def lines(size: int) -> int:
 
 
 class Block:
-    """Arrays side by side in one allocation, each aligned to a cache line."""
+    """Arrays side by side in one allocation, each aligned to a cache line and padded to whole lines."""
 
     def __init__(self, dtype: np.dtype, shapes: Iterable[tuple[int, ...]]) -> None:
         self.dtype, self.shapes = dtype, tuple(shapes)

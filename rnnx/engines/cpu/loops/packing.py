@@ -1,20 +1,8 @@
 """Preparation of a pass, for Numba: sharing work, packing weights, conversion to time-major layout."""
 
 from rnnx.engines.cpu.codegen.gemm import KC
-from rnnx.engines.cpu.codegen.intrinsics import (
-    atomic_add,
-    atomic_exchange,
-    atomic_load,
-    call_add_rows,
-    call_copy,
-    call_transpose,
-    load,
-    pause,
-    yield_to,
-)
-from rnnx.engines.cpu.loops.records import barrier_at, conversion_of, copy_of, function, gate_of
-
-_SPINS = 2000  # checks of the barrier before yielding to other threads
+from rnnx.engines.cpu.codegen.intrinsics import call_add_rows, call_copy, call_transpose, load
+from rnnx.engines.cpu.loops.records import conversion_of, copy_of, function, gate_of
 
 
 @function
@@ -22,25 +10,6 @@ def share(me, n, total, unit):
     """Return the bounds of thread me's part of `total`, in multiples of `unit`."""
     units = -(-total // unit)
     return min(units * me // n * unit, total), min(units * (me + 1) // n * unit, total)
-
-
-@function
-def barrier(n, p):
-    """Wait for all n threads."""
-    if n == 1:
-        return
-    b = barrier_at(p.barrier)
-    passed = atomic_load(b, "passed")
-    if atomic_add(b, "arrived", 1) == n - 1:
-        atomic_exchange(b, "arrived", 0)
-        atomic_add(b, "passed", 1)
-        return
-    spins = 0
-    while atomic_load(b, "passed") == passed:
-        pause()
-        spins += 1
-        if spins > _SPINS:
-            yield_to(p.yield_function)
 
 
 @function
@@ -120,14 +89,14 @@ def pack_backward(me, n, p, stage):
 
 
 @function
-def end_of(p, c, j):
-    """Return the number of steps of example j to convert; the rest become zero."""
-    return min(p.n_steps, load(p.lengths, j)) if p.lengths and c.zero_past_end else p.n_steps
+def end_of(p, j):
+    """Return the number of steps of example j."""
+    return min(p.n_steps, load(p.lengths, j)) if p.lengths else p.n_steps
 
 
 @function
 def to_time_major(p, c, j0, j1):
-    """Convert examples j0 ... j1 - 1 of a public array to (T, m, features)."""
+    """Convert examples j0 ... j1 - 1 of a public array to (T, m, features), zero past each length."""
     row, tail, vectors = c.features * p.item, c.features % p.lanes, vectors_of(p, c.features)
     along_features = c.feature_stride == p.item
     for v in range(0 if along_features else vectors):
@@ -136,10 +105,10 @@ def to_time_major(p, c, j0, j1):
             call_transpose(
                 p.transpose if count == p.lanes else p.transpose_masked,
                 source=c.source + j * c.example_stride + v * p.lanes * c.feature_stride, source_row=c.feature_stride,
-                count=count, n=end_of(p, c, j), target=c.target + j * row + v * p.lanes * p.item, target_row=p.m * row,
+                count=count, n=end_of(p, j), target=c.target + j * row + v * p.lanes * p.item, target_row=p.m * row,
             )  # fmt: skip
     for j in range(j0, j1):
-        end, target = end_of(p, c, j), c.target + j * row
+        end, target = end_of(p, j), c.target + j * row
         if along_features:
             source = c.source + j * c.example_stride
             call_copy(p.copy_masked, source, c.step_stride, end, vectors, tail, target, target_row=p.m * row)

@@ -12,8 +12,9 @@ u unit vectors, v vectors of gates (those of a unit vector are side by side), k 
 from rnnx.engines.cpu.codegen.intrinsics import call_add_rows, call_copy, call_kernel, call_product, load, store
 from rnnx.engines.cpu.descriptor.fields import KEEP, UNIT_VECTORS, ZH, ZX
 from rnnx.engines.cpu.loops.gradients import add_product, input_gradient, weight_gradients
-from rnnx.engines.cpu.loops.packing import barrier, convert, pack_backward, pack_forward, share, vectors_of
+from rnnx.engines.cpu.loops.packing import convert, pack_backward, pack_forward, share, vectors_of
 from rnnx.engines.cpu.loops.records import HEADER_SIZE, argument_of, function, header_at, output_of, pass_at, stage_of
+from rnnx.engines.cpu.runtime.workers import barrier
 
 
 @function

@@ -54,11 +54,8 @@ def loops(module: str, *names: str) -> Mapping[str, Job]:
     """Compile functions of three integers in a module of the CPU engine with Numba."""
     settings = (f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("NUMBA_"))
     compiler = ("numba", importlib.metadata.version("numba"), platform.python_version(), *settings)
-    jobs = {}
-    for name in names:
-        addresses = _load(_key(module, name, *compiler), partial(_compile_with_numba, module, name))
-        jobs[name] = Job(addresses[name])
-    return jobs
+    keys = {name: _key(module, name, *compiler) for name in names}
+    return {name: Job(_load(keys[name], partial(_compile_with_numba, module, name))[name]) for name in names}
 
 
 def functions(emit: Callable[[ir.Module], None]) -> Mapping[str, int]:
