@@ -19,6 +19,9 @@ from rnnx.cells.vocabulary import array_ops
 from rnnx.cells.wiring import Slot, wiring
 from rnnx.engines.protocol import Arrays, Call, Cotangents, Engine, Gradients, Tape
 
+Weights = Sequence[StageWeights]
+Sides = tuple[Array, Array]  # (dzx, dzh)
+
 
 class ReferenceEngine:
     """See `rnnx.engines.protocol.Engine`."""
@@ -94,9 +97,7 @@ class ReferenceStepper:
         self._states = states
 
 
-def _loop(
-    call: Call, X: Array, weights: Sequence[StageWeights], valid: Array | None, keep: bool
-) -> tuple[Arrays, Arrays]:
+def _loop(call: Call, X: Array, weights: Weights, valid: Array | None, keep: bool) -> tuple[Arrays, Arrays]:
     """Return the states, each (T + 1, m, n), and the saved values, each (T, m, n)."""
     xp, cell = call.xp, call.cell
     s0 = tuple(map(xp.matrix_transpose, call.s0))
@@ -119,9 +120,7 @@ def _input_side(call: Call, X: Array, w: StageWeights) -> Array:
     return xp.reshape(product + w.b, (call.n_steps, call.m, w.b.shape[0]))
 
 
-def _step(
-    xp: Any, cell: Cell, zx: Sequence[Array], weights: Sequence[StageWeights], s: Arrays
-) -> tuple[Arrays, Arrays]:
+def _step(xp: Any, cell: Cell, zx: Sequence[Array], weights: Weights, s: Arrays) -> tuple[Arrays, Arrays]:
     """Run one step, given the input sides (m, G n) of all stages; return the new states and the saved values."""
     saved: Arrays = ()
     for stage, w, side in zip(wiring(cell), weights, zx, strict=True):
@@ -132,9 +131,7 @@ def _step(
     return s, saved
 
 
-def _loop_back(
-    tape: Tape, cotangents: Cotangents, weights: Sequence[StageWeights]
-) -> tuple[list[tuple[Array, Array]], Arrays]:
+def _loop_back(tape: Tape, cotangents: Cotangents, weights: Weights) -> tuple[list[Sides], Arrays]:
     """Return the cotangents of zx and zh per stage, each (T, m, G, n), and of the initial states, (m, n)."""
     xp = tape.xp
     valid = None if tape.lengths is None else valid_steps(xp, tape.lengths, tape.n_steps)
@@ -161,9 +158,7 @@ def _loop_back(
     return dZ, ds
 
 
-def _step_back(
-    tape: Tape, t: int, ds: Arrays, weights: Sequence[StageWeights]
-) -> tuple[list[tuple[Array, Array]], Arrays]:
+def _step_back(tape: Tape, t: int, ds: Arrays, weights: Weights) -> tuple[list[Sides], Arrays]:
     """Run step t backward; return (dzx, dzh) per stage, each (m, G, n), and the previous states' cotangents."""
     xp, dz = tape.xp, []
 

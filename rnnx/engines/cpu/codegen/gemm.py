@@ -99,10 +99,7 @@ def _panel_kernel(module: ir.Module, dtype: Any, nv: int, masked: bool) -> Funct
 
 
 def emit_product(module: ir.Module, dtype: Any, nv: int) -> None:
-    """Emit product_<NV>, for micro-panels of NV vectors, with the arguments declared in `leaves`.
-
-    Vector v0 must begin a micro-panel. With init_row = 0, all rows share one `init`.
-    """
+    """Emit product_<NV>, for micro-panels of NV vectors. Vector v0 must begin one; init_row = 0 repeats one row."""
     kernels = {2 * v + t: _panel_kernel(module, dtype, v, bool(t)) for v in range(1, nv + 1) for t in (0, 1)}
     f = Function(module, f"product_{nv}", leaves.PRODUCT, dtype, public=True)
     a, size = f.arguments, f.lanes * f.itemsize

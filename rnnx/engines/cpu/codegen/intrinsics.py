@@ -150,11 +150,9 @@ def call_job(builder: ir.IRBuilder, function: ir.Value, me: ir.Value, n: ir.Valu
 
 
 @_of_integers(types.void)
-def call_system(
-    builder: ir.IRBuilder, function: ir.Value, descriptor: ir.Value, buffer: ir.Value, count: ir.Value
-) -> None:
+def call_system(builder: ir.IRBuilder, function: ir.Value, file: ir.Value, buffer: ir.Value, count: ir.Value) -> None:
     """Call ``read`` or ``write`` of the C library."""
-    _call(builder, function, I64, [builder.trunc(descriptor, I32), buffer, count])
+    _call(builder, function, I64, [builder.trunc(file, I32), buffer, count])
 
 
 @_of_integers(types.void)

@@ -42,8 +42,7 @@ def machine() -> Machine:
 
 def lanes(dtype: Any) -> int:
     """Return the number of lanes of a vector."""
-    size: int = np.dtype(dtype).itemsize
-    return machine().vector_bytes // size
+    return int(machine().vector_bytes // np.dtype(dtype).itemsize)
 
 
 class Function:

@@ -40,9 +40,8 @@ class BackwardPass(Pass):
         *values, x = map(t.base, self.values)
         places = places_of(values[: len(cell.states)], values[len(cell.states) :], t.step, t.step)
         t.fields |= {"x": x, "dx": 0 if t.indices else t.base("dx"), "flat_dx": t.rows == t.m}
-        cotangents: Places = {}
-        for k, ds in enumerate(map(t.base, self.d_states)):
-            cotangents |= {Slot("state", k): (ds, 0), Slot("state", k, after=True): (ds, 0)}
+        d_states = enumerate(map(t.base, self.d_states))
+        cotangents = {Slot("state", k, after): (ds, 0) for k, ds in d_states for after in (False, True)}
         for wired in wiring(cell)[:-1]:
             cotangents |= {slot: (t.take(t.m, t.n), 0) for slot in wired.writes}
         given = self._given(t)

@@ -98,16 +98,12 @@ def places_of(states: Sequence[int], saved: Sequence[int], step: int, saved_step
 
 
 def _gate(t: Template, gate: Gate, parameters: Mapping[str, int]) -> Fields:
-    row_h, row_x = t.row, t.n_x * t.item
+    biases = {"bias": parameters[gate.bias], "bias_h": parameters.get(gate.recurrent_bias or "", 0)}
     if gate.is_joint:
-        w_h = parameters[gate.weights[0]]
-        w_x = w_h + row_h
-        row_h = row_x = row_h + row_x
-    else:
-        w_x, w_h = (parameters[key] for key in gate.weights)
-    bias_h = parameters.get(gate.recurrent_bias or "", 0)
-    weights = {"w_h": w_h, "w_h_row": row_h, "w_x": w_x, "w_x_row": row_x}
-    return {**weights, "bias": parameters[gate.bias], "bias_h": bias_h}
+        w, row = parameters[gate.weights[0]], t.row + t.n_x * t.item
+        return {"w_h": w, "w_h_row": row, "w_x": w + t.row, "w_x_row": row, **biases}
+    w_x, w_h = (parameters[key] for key in gate.weights)
+    return {"w_h": w_h, "w_h_row": t.row, "w_x": w_x, "w_x_row": t.n_x * t.item, **biases}
 
 
 def names(of: str, values: Sequence[object]) -> tuple[str, ...]:

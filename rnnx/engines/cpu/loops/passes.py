@@ -71,21 +71,10 @@ def equal_run(p, t, j0, j1):
 
 
 @function
-def write_outputs(p, t, j, rows, u0, u1, alive):
-    """Write the caller's copies of the states of step t, if any, zero past each length."""
-    row = p.n * p.item
-    at = (t * p.m + j) * row
-    for i in range(p.n_outputs):
-        output = output_of(p, i)
-        source = output.source + at if alive else p.zeros
-        write_rows(p, source, row if alive else 0, output.target + at, rows, u0, u1)
-
-
-@function
 def elementwise(p, stage, arguments, z, zh, gates_row, t, j0, j1, u0, u1):
     """Run the elementwise part of step t; z and zh are the sides in a forward pass."""
-    header = header_at(arguments)
-    header.row, header.gates_row = p.n * p.item, gates_row
+    header, row = header_at(arguments), p.n * p.item
+    header.row, header.gates_row = row, gates_row
     j = j0
     while j < j1:
         end, alive = equal_run(p, t, j, j1)
@@ -94,8 +83,11 @@ def elementwise(p, stage, arguments, z, zh, gates_row, t, j0, j1, u0, u1):
             run_kernel(p, stage, arguments, z + at, zh + at, t, j, end - j, u0, u1)
         else:
             write_past_end(p, stage, t, j, end - j, u0, u1)
-        if stage.is_last:
-            write_outputs(p, t, j, end - j, u0, u1, alive)
+        at = (t * p.m + j) * row
+        for i in range(p.n_outputs if stage.is_last else 0):  # the caller's copies of the states
+            output = output_of(p, i)
+            source, source_row = (output.source + at, row) if alive else (p.zeros, 0)
+            write_rows(p, source, source_row, output.target + at, end - j, u0, u1)
         j = end
 
 
@@ -111,32 +103,26 @@ def part_of(me, n, p):
 
 
 @function
-def look_up(p, stage, z, z_row, x, rows, v0, v1):
-    """Compute Z = W_x x + b for `rows` indices of one-hot columns x, from rows of the packed W_x."""
-    size = p.item * p.lanes
-    row, table = stage.n_vectors * size, stage.w_x + v0 * size
-    call_copy(p.copy, stage.bias + v0 * size, 0, rows, vectors=v1 - v0, tail=0, target=z, target_row=z_row)
-    for r in range(rows):
-        call_add_rows(p.add_rows, table + load(x, r) * row, 0, rows=1, vectors=v1 - v0, sums=z + r * z_row)
-
-
-@function
 def input_side(p, stage, z, z_row, t, n_steps, j0, j1, u0, u1):
-    """Compute Z = W_x x + b for n_steps steps from t."""
+    """Compute Z = W_x x + b for n_steps steps from t; indices of one-hot columns select rows of the packed W_x."""
     size, rows, times = p.item * p.lanes, j1 - j0, n_steps
     if rows == p.m:
         rows, times = rows * n_steps, 1
     v0, v1 = u0 * stage.n_gates, u1 * stage.n_gates
+    bias = stage.bias + v0 * size
     for i in range(times):
         x = p.x + (t + i) * p.x_step + j0 * p.x_row
         target = z + i * rows * z_row + v0 * size
         if p.indices:
-            look_up(p, stage, target, z_row, x, rows, v0, v1)
-            continue
-        call_product(
-            stage.product, w=stage.w_x, n_vectors=stage.n_vectors, v0=v0, v1=v1, n_k=p.n_x, h=x, h_row=p.x_row,
-            h_k=p.item, rows=rows, init=stage.bias + v0 * size, init_row=0, z=target, z_row=z_row, tail=0,
-        )  # fmt: skip
+            call_copy(p.copy, bias, 0, rows, vectors=v1 - v0, tail=0, target=target, target_row=z_row)
+            for r in range(rows):
+                w = stage.w_x + (load(x, r) * stage.n_vectors + v0) * size
+                call_add_rows(p.add_rows, w, 0, rows=1, vectors=v1 - v0, sums=target + r * z_row)
+        else:
+            call_product(
+                stage.product, w=stage.w_x, n_vectors=stage.n_vectors, v0=v0, v1=v1, n_k=p.n_x, h=x, h_row=p.x_row,
+                h_k=p.item, rows=rows, init=bias, init_row=0, z=target, z_row=z_row, tail=0,
+            )  # fmt: skip
 
 
 @function

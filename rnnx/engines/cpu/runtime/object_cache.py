@@ -126,11 +126,12 @@ def _load(key: str, build: Callable[[], Object]) -> Mapping[str, int]:
     """Return the addresses of the functions of a key, built unless they are loaded or on disk."""
     with _lock:
         if key not in _loaded:
-            built = _read(key)
+            directory = cache_directory()
+            built = None if directory is None else _read(directory / f"{key}.o")
             if built is None:
                 built = build()
-                if _sources() == SOURCES != "":  # sources changed since import would not match the key
-                    _write(key, built)
+                if directory is not None and _sources() == SOURCES != "":  # changed sources would not match the key
+                    _write(directory / f"{key}.o", built)
             machine = _target().create_target_machine(jit=True)  # the engine takes ownership
             engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
             engine.add_object_file(binding.ObjectFileRef.from_data(built.code))
@@ -180,13 +181,10 @@ def cache_directory() -> Path | None:
     return directory
 
 
-def _read(key: str) -> Object | None:
-    """Read the object file of a key; None if missing or damaged."""
-    directory = cache_directory()
-    if directory is None:
-        return None
+def _read(path: Path) -> Object | None:
+    """Read an object file; None if missing or damaged."""
     try:
-        data = (directory / f"{key}.o").read_bytes()
+        data = path.read_bytes()
     except OSError:
         return None
     digest, payload = data[:_DIGEST], data[_DIGEST:]
@@ -196,20 +194,17 @@ def _read(key: str) -> Object | None:
     return Object(json.loads(symbols), code)
 
 
-def _write(key: str, built: Object) -> None:
-    directory = cache_directory()
-    if directory is None:
-        return
+def _write(path: Path, built: Object) -> None:
     payload = json.dumps(built.symbols).encode() + b"\n" + built.code
     with contextlib.suppress(OSError):
-        handle, temporary = tempfile.mkstemp(dir=directory)
+        handle, temporary = tempfile.mkstemp(dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(hashlib.sha256(payload).digest() + payload)
-            os.replace(temporary, directory / f"{key}.o")
+            os.replace(temporary, path)
         except BaseException:
             os.unlink(temporary)
             raise
-        kept = sorted(directory.glob("*.o"), key=lambda path: path.stat().st_mtime)
-        for path in kept[:-_MOST_FILES]:
-            path.unlink()
+        kept = sorted(path.parent.glob("*.o"), key=lambda file: file.stat().st_mtime)
+        for old in kept[:-_MOST_FILES]:
+            old.unlink()
