@@ -1,4 +1,4 @@
-"""The table of engines, and the choice of one for an array library. `protocol` defines an engine."""
+"""The table of engines, and the choice of one for an array library. `protocol` defines their interface."""
 
 import contextlib
 import contextvars
@@ -19,12 +19,10 @@ from rnnx.engines.protocol import Engine
 
 @dataclass(frozen=True)
 class _Entry:
-    """A row of the table."""
-
     engine: Engine | str  # "module:name" is imported on first use
     libraries: tuple[str, ...] = ()  # libraries it supports; empty means any
     requires: tuple[str, str] | None = None  # an extra package, and the command that installs it
-    default: bool = True  # False: only runs on request, by `use_engine`
+    default: bool = True  # False: runs only under `use_engine`
     compiles: bool = False  # True: not used for single steps by default
 
 
@@ -159,7 +157,7 @@ def _installed(name: str) -> bool:
 
 @lru_cache(maxsize=8)
 def _found(package: str) -> bool:
-    """Whether a package can be imported; searches the disk."""
+    """Return whether a package can be imported; cached, because it searches the disk."""
     try:
         return importlib.util.find_spec(package) is not None
     except ModuleNotFoundError:  # of the package around a submodule
@@ -195,12 +193,12 @@ def matmul(xp: Any, a: Array, b: Array, bias: Array | None = None) -> Array:
 
 
 def warm_up(*cells: Cell | str, dtypes: tuple[str, ...] = ("float32",)) -> None:
-    """Compile ahead of the first call, for the `cpu` engine.
+    """Compile the `cpu` engine's code ahead of the first call.
 
     Parameters
     ----------
     *cells : str or Cell
-        Cells to compile; default: all built-in cells.
+        Cells to compile. Default: all built-in cells.
     dtypes : tuple of str
         "float32", "float64" or both.
 

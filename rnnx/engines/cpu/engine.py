@@ -72,13 +72,12 @@ class CpuEngine:
         arrays |= zip(job.values, contiguous([*tape.states, *(tape.saved or ()), X]), strict=True)
         arrays |= zip(job.d_states, ds, strict=True)
         arrays |= {name: pair[0] for name, pair in zip(job.d_given, given, strict=True) if pair is not None}
-        dx = None
-        if not tape.indices:
-            arrays["dx"] = dX = empty(tape.x.shape, dtype)
-            dx = dX.T
+        dx = None if tape.indices else empty(tape.x.shape, dtype)
+        if dx is not None:
+            arrays["dx"] = dx
         job.run(arrays, lengths)
         gradients = name_gradients(tape.xp, cell, keys, _stage_gradients(key, block))
-        return Gradients(dx, tuple([d.T for d in ds]), gradients)
+        return Gradients(None if dx is None else dx.T, tuple([d.T for d in ds]), gradients)
 
     def matmul(self, a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
         return dense.matmul(a, b, bias)

@@ -84,7 +84,7 @@ def _micro_kernel(module: ir.Module, dtype: Any, nv: int, mr: int, masked: bool)
 
 
 def _panel_kernel(module: ir.Module, dtype: Any, nv: int, masked: bool) -> Function:
-    """Multiply any number of rows by one micro-panel, in as few and as equal micro-kernels as possible."""
+    """Multiply any number of rows by one micro-panel, in as few micro-kernels of nearly equal height as possible."""
     tallest = _MR[machine().registers][nv]
     kernels = {mr: _micro_kernel(module, dtype, nv, mr, masked) for mr in range(1, tallest + 1)}
     f = Function(module, f"panel_kernel_{nv}{'_masked' if masked else ''}", _PANEL_KERNEL, dtype)

@@ -8,15 +8,15 @@ from rnnx.engines.cpu.codegen.pointwise import backward_arguments
 from rnnx.engines.cpu.descriptor.builder import Fields, PassKey, Template
 from rnnx.engines.cpu.descriptor.fields import ZERO
 from rnnx.engines.cpu.descriptor.layout import Block, Layout
-from rnnx.engines.cpu.descriptor.stages import MOST_PASSES, Pass, Places, names, places_of
+from rnnx.engines.cpu.descriptor.stages import Pass, Places, names, places_of
 
 
-@lru_cache(maxsize=MOST_PASSES)
+@lru_cache(maxsize=256)
 class BackwardPass(Pass):
     """A backward pass. `layouts`: per state, the layout of the caller's cotangents of all steps; None if not given.
 
-    Its arrays: "state 0", ...; "saved 0", ...; "x"; "dx", except for index inputs; "d_state 0", ..., the cotangents of
-    the final states, overwritten by those of the initial ones; "d_given 0", ..., the caller's cotangents of all steps;
+    The job's arrays: "state 0", ...; "saved 0", ...; "x"; "dx", except for index inputs; "d_state 0", ..., the
+    cotangents of the final states, overwritten by those of the initial ones; "d_given 0", ..., the caller's cotangents;
     "kept parameters", the first array of `kept`; "block", the first array of `block`; "lengths", if given.
     """
 

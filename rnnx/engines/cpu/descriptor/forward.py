@@ -8,16 +8,16 @@ from rnnx.engines.cpu.codegen.gemm import panel_vectors
 from rnnx.engines.cpu.descriptor.builder import Fields, PassKey, Template, product
 from rnnx.engines.cpu.descriptor.fields import KEEP, ZERO, ZH, ZX
 from rnnx.engines.cpu.descriptor.layout import Block, Layout, lines
-from rnnx.engines.cpu.descriptor.stages import MOST_PASSES, Pass, Places, names, places_of
+from rnnx.engines.cpu.descriptor.stages import Pass, Places, names, places_of
 
 _ROWS_OF_A_CHUNK = 48  # for a thread with all examples: rows of input sides computed in one product
 
 
-@lru_cache(maxsize=MOST_PASSES)
+@lru_cache(maxsize=256)
 class ForwardPass(Pass):
-    """A forward pass; with `keep`, a backward pass may follow. In a stepper, `slot` is where the initial states are.
+    """A forward pass; with `keep`, a backward pass may follow. In a stepper, the states begin in `slot` 0 or 1.
 
-    The job copies an x of this layout to `block`; None if it reads x in place. Its arrays: "block", the first array of
+    `layout`: that of an x to copy to `block`, or None to read x in place. The job's arrays: "block", the first array of
     `block`; "x"; "lengths", if given; "output 0", ..., the caller's copies of the states; the `parameters`;
     "kept parameters", the first array of `kept`.
     """

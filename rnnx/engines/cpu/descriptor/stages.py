@@ -18,8 +18,6 @@ from rnnx.engines.cpu.runtime import object_cache, thread_pool
 from rnnx.engines.cpu.runtime.buffer_pool import LINE, workspace
 from rnnx.engines.cpu.runtime.thread_policy import Work, policy
 
-MOST_PASSES = 256  # cached, of each kind
-
 Places = dict[Slot, tuple[int, int]]  # address at step 0, and stride between steps
 
 

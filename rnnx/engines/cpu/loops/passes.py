@@ -60,14 +60,14 @@ def write_past_end(p, stage, t, j, rows, u0, u1):
 
 @function
 def equal_run(p, t, j0, j1):
-    """Return the end of the run of examples from j0 that are alike at step t, and whether they are alive."""
+    """Return the end of a run of examples from j0, all active or all past their end at step t, and whether active."""
     if p.lengths == 0:
         return j1, True
-    alive = t < load(p.lengths, j0)
+    active = t < load(p.lengths, j0)
     j = j0 + 1
-    while j < j1 and (t < load(p.lengths, j)) == alive:
+    while j < j1 and (t < load(p.lengths, j)) == active:
         j += 1
-    return j, alive
+    return j, active
 
 
 @function
@@ -77,8 +77,8 @@ def elementwise(p, stage, arguments, z, zh, gates_row, t, j0, j1, u0, u1):
     header.row, header.gates_row = row, gates_row
     j = j0
     while j < j1:
-        end, alive = equal_run(p, t, j, j1)
-        if alive:
+        end, active = equal_run(p, t, j, j1)
+        if active:
             at = (j - j0) * gates_row
             run_kernel(p, stage, arguments, z + at, zh + at, t, j, end - j, u0, u1)
         else:
@@ -86,7 +86,7 @@ def elementwise(p, stage, arguments, z, zh, gates_row, t, j0, j1, u0, u1):
         at = (t * p.m + j) * row
         for i in range(p.n_outputs if stage.is_last else 0):  # the caller's copies of the states
             output = output_of(p, i)
-            source, source_row = (output.source + at, row) if alive else (p.zeros, 0)
+            source, source_row = (output.source + at, row) if active else (p.zeros, 0)
             write_rows(p, source, source_row, output.target + at, end - j, u0, u1)
         j = end
 

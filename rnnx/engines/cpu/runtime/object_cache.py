@@ -29,7 +29,6 @@ from llvmlite import binding, ir
 from rnnx.engines.cpu.codegen.ir import features
 
 _MOST_FILES = 256
-ROOT = Path(__file__).parent.parent  # the CPU engine; compiled code depends on no other files
 _DIGEST = hashlib.sha256().digest_size
 
 
@@ -153,8 +152,8 @@ def _key(*texts: str) -> str:
 
 
 def _sources() -> str:
-    """Return the source of all modules of the CPU engine; empty if there is only bytecode."""
-    return "".join(path.read_text("utf-8") for path in sorted(ROOT.rglob("*.py")))
+    """Return the source of the CPU engine, all that compiled code depends on; empty if there is only bytecode."""
+    return "".join(path.read_text("utf-8") for path in sorted(Path(__file__).parent.parent.rglob("*.py")))
 
 
 SOURCES = _sources()  # at import time

@@ -2,7 +2,7 @@
 
 Usually each thread runs the whole loop over time on its own examples (batch-parallel). With few examples, each thread
 would read all weights for little work, so the threads share the units instead and synchronize in every step
-(unit-parallel). The policy takes the cheaper way, or a single thread.
+(unit-parallel). The policy picks the faster way, or a single thread.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
 """The thread pool.
 
 Waking a thread takes too long for a job of a millisecond, so idle workers spin for up to two milliseconds before they
-sleep. Jobs and waiting are compiled code without the GIL. One caller at a time has the pool; meanwhile others run their
-jobs on their own thread. Results do not depend on the number of threads.
+sleep. Jobs and waiting are compiled code that runs without the GIL. One caller at a time holds the pool; meanwhile, the
+others run their jobs on their own threads. Results do not depend on the number of threads.
 """
 
 import atexit

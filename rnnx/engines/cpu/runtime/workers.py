@@ -57,7 +57,7 @@ def serve(me, n, address):
 
 @function
 def wake(me, n, address):
-    """Wake the sleeping ones of workers 1 ... n - 1."""
+    """Wake those of workers 1 ... n - 1 that sleep."""
     mail = mailbox_at(address)
     for i in range(1, n):
         worker = worker_of(mail, i)
