@@ -106,7 +106,7 @@ def test_a_missing_package_makes_no_engine_fail(rng):
     try:
         rnnx.register_engine("elsewhere", "somewhere:ENGINE", ("numpy",), requires=("nothing.below", "install it"))
         assert rnnx.engine_for(np.ones(3)) == "cpu"
-        with pytest.raises(ValueError, match=r"needs nothing\.below"), rnnx.use_engine("elsewhere"):
+        with pytest.raises(ValueError, match=r"requires nothing\.below"), rnnx.use_engine("elsewhere"):
             pass
         with pytest.raises(ValueError, match=r"`engine` must be an engine or 'module:name'; got 'somewhere'"):
             rnnx.register_engine("wrong", "somewhere")

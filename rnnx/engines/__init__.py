@@ -179,7 +179,7 @@ def select(xp: Any, *, n_steps: int = 2, m: int = 1) -> str:
 
 @lru_cache(maxsize=32)
 def load(name: str) -> Engine:
-    """Return an engine by name, importing it if necessary."""
+    """Return an engine by name, imported on first use."""
     engine = _TABLE[name].engine
     if not isinstance(engine, str):
         return engine

@@ -77,8 +77,7 @@ class BackwardPass(Pass):
         def record(a: Argument) -> Fields:
             if a.slot is not None:
                 return t.value(by_role.get(a.role, places)[a.slot])
-            side = t.value((sides[a.role], t.step * wired.n_gates), ZERO)
-            return side | {"row": t.row * wired.n_gates}
+            return t.value((sides[a.role], t.step * wired.n_gates), ZERO) | {"row": t.row * wired.n_gates}
 
         return {
             "arguments": [record(a) for a in backward_arguments(wired, self.given)],

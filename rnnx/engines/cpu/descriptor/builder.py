@@ -105,9 +105,9 @@ class Template:
         return {**strides, "source": source, "features": features, "target": target}
 
     def value(self, place: tuple[int, int], past_end: int = 0) -> Fields:
-        """Return the record of a kernel argument that is a value of a step or its cotangent."""
-        address, step = place
-        return {"address": address, "step": step, "row": self.row, "vector": self.size, "past_end": past_end}
+        """Return the record of a kernel argument that is a value of a step, or its cotangent, at (address, step)."""
+        strides = {"step": place[1], "row": self.row, "vector": self.size}
+        return {"address": place[0], **strides, "past_end": past_end}
 
     def finish(self, **scratch: int) -> "Template":
         """Lay out the records and the scratch memory: kernel arguments, then parts of given sizes in bytes."""
