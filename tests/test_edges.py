@@ -106,9 +106,9 @@ def test_a_missing_package_makes_no_engine_fail(rng):
     try:
         rnnx.register_engine("elsewhere", "somewhere:ENGINE", ("numpy",), requires=("nothing.below", "install it"))
         assert rnnx.engine_for(np.ones(3)) == "cpu"
-        with pytest.raises(ValueError, match=r"needs nothing\.below"), rnnx.use_engine("elsewhere"):
+        with pytest.raises(ValueError, match=r"requires nothing\.below"), rnnx.use_engine("elsewhere"):
             pass
-        with pytest.raises(ValueError, match=r"`engine` must be an engine or 'module:name'; got 'somewhere'"):
+        with pytest.raises(ValueError, match=r"`engine` must be an engine or a string 'module:name'; got 'somewhere'"):
             rnnx.register_engine("wrong", "somewhere")
         with pytest.raises(TypeError, match=r"`libraries` must be a tuple of str; got 'numpy'"):
             rnnx.register_engine("wrong", "somewhere:ENGINE", "numpy")

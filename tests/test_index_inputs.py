@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from problems import ENGINES_TOLERANCE, TOLERANCE, assert_close, make_problem, numeric_gradient, run
 
 import rnnx
-from rnnx.engines.cpu.runtime.thread_pool import use_policy
+from rnnx.engines.cpu.runtime.thread_policy import use_policy
 
 CLOSE = {"float32": ENGINES_TOLERANCE["float32"], "float64": 1e-13}
 
