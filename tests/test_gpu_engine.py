@@ -489,7 +489,7 @@ def test_to_time_major(stream, shape, order, lengths, rng):
     ends = rng.integers(0, n_steps + 1, m)
     target = Arena(stream, {"rows": ((n_steps, m, n), base.dtype)})
     address = ends.ctypes.data if lengths else 0
-    launches.to_time_major(stream, launcher(stream), base, target.address("rows"), (n_steps, m, n), address)
+    launches.to_time_major(stream, launcher(stream), base, target.addresses["rows"], (n_steps, m, n), address)
     expected = base.transpose(2, 1, 0).copy()
     if lengths:
         expected[np.arange(n_steps)[:, None] >= ends] = 0
@@ -501,7 +501,7 @@ def test_sums(stream, rows, columns, rng):
     a = rng.standard_normal((rows, columns + 3))
     matrix = Matrix(a.ctypes.data, rows, columns, columns + 3, a.dtype)
     target = Arena(stream, {"sums": ((columns,), a.dtype), "scattered": ((columns, 9), a.dtype)})
-    launches.sum_columns(stream, launcher(stream), matrix, target.address("sums"))
+    launches.sum_columns(stream, launcher(stream), matrix, target.addresses["sums"])
     assert_close(target.array("sums"), a[:, :columns].sum(axis=0), 1e-14)
     index = rng.integers(0, 6, rows)
     wide = target.matrix("scattered").block(0, columns, 2, 6)

@@ -176,15 +176,15 @@ def _forward_stage(stage: StageWiring) -> list[str]:
 def backward_kernel(cell: Cell) -> Kernel:
     """Return the kernel ``cluster_backward``.
 
-    `d_given`, the caller's cotangents of the states, may be null. `carry` holds the cotangents of the final states,
-    later those of the initial states; ``d<i>_<k>`` the cotangents of what stage i reads.
+    Arrays have the names of `Backward`; dS<k> may be null. At the end, d_state<k> hold the cotangents of the initial
+    states. In shared memory, d<i>_<k> hold those of what stage i reads.
     """
     stages, states = wiring(cell), range(len(cell.states))
-    parameters = [f"const storage* d_given{k}" for k in states]
+    parameters = [f"const storage* dS{k}" for k in states]
     parameters += [f"const storage* wh{stage.number}" for stage in stages]
     parameters += [*_stored(cell), "storage* dZ"]
     parameters += [f"storage* dZh{stage.number}" for stage in stages if not stage.stage.additive]
-    parameters += [*(f"real* carry{k}" for k in states), *_SIZES]
+    parameters += [*(f"real* d_state{k}" for k in states), *_SIZES]
     most = max(stage.n_gates for stage in stages)
     lines = [*_BEGIN, *_load_weights(stages)]
     lines += [f"real* dz = allocate<real>(free, (i64){most} * units * RNNX_ROWS);"]
@@ -192,11 +192,11 @@ def backward_kernel(cell: Cell) -> Kernel:
     lines += ["real* received = allocate<real>(free, (i64)2 * RNNX_CLUSTER * RNNX_ROWS * units);"]
     lines += _of_elements([f"d{stage.number}_{k}" for stage in stages for k in range(len(stage.reads))])
     lines += ["i64 t = -1;", "int buffer = 0;", _ELEMENTS, *_PLACE, "  (void)past_end;"]
-    lines += [f"  d0_{k}[a] = carry{k}[e];" for k in states]
+    lines += [f"  d0_{k}[a] = d_state{k}[e];" for k in states]
     lines += ["}", "cluster_barrier();", "for (t = n_steps - 1; t >= 0; t--) {"]
     lines += [f"  {line}" for stage in reversed(stages) for line in _backward_stage(stage)]
     lines += ["}", _ELEMENTS, *_PLACE, "  (void)past_end;"]
-    lines += [f"  carry{k}[e] = d0_{k}[a];" for k in states]
+    lines += [f"  d_state{k}[e] = d0_{k}[a];" for k in states]
     return make_kernel("cluster_backward", parameters, [*lines, "}"], _ATTRIBUTES)
 
 
@@ -216,7 +216,7 @@ def _backward_stage(stage: StageWiring) -> list[str]:
         lines += [f"    store({side} + {g} * n, real(0));" for g in range(gates)]
     lines += ["    continue;", "  }"]
     for k in range(len(stage.writes)):
-        given = f" + (d_given{k} ? load(d_given{k} + t * m * n + e) : real(0))" if stage.is_last else ""
+        given = f" + (dS{k} ? load(dS{k} + t * m * n + e) : real(0))" if stage.is_last else ""
         lines.append(f"  const real d{k} = d{later_stage}_{k}[a]{given};")
     for letter, slots in (("p", stage.reads), ("q", stage.writes), ("k", stage.saves)):
         lines += [f"  {line}" for line in load(letter, map(_at, slots))]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -22,7 +22,7 @@ THREADS = 128  # threads per block of the step kernels
 PACK_JOBS = 16  # matrices per launch of `pack`
 
 # dtype -> the C++ types in memory and in registers
-_C_TYPES = {
+C_TYPES = {
     "float32": ("float", "float"),
     "float64": ("double", "double"),
     "float16": ("half_bits", "float"),
@@ -34,7 +34,7 @@ V = TypeVar("V")
 
 def options(dtype: DType) -> tuple[str, ...]:
     """Return the compiler options for a dtype."""
-    storage, real = _C_TYPES[dtype.name]
+    storage, real = C_TYPES[dtype.name]
     return (f"-DRNNX_STORAGE={storage}", f"-DRNNX_REAL={real}", "-std=c++17")
 
 
@@ -191,24 +191,10 @@ def backward_kernel(stage: StageWiring) -> Kernel:
     return make_kernel(f"backward_{stage.number}", (*arrays, *_SIZES), lines)
 
 
-class Job(NamedTuple):
-    """Arguments of ``copy_matrix`` in ``kernels/layout.cu``; a source of 0 means zeros."""
-
-    src: int
-    row_from: int  # elements from one row of the source to the next
-    column_from: int
-    dst: int
-    row_to: int
-    column_to: int
-    rows: int
-    columns: int
-
-
 def _pack() -> str:
-    """Return the kernel ``pack``, which runs up to `PACK_JOBS` jobs, one per blockIdx.y."""
+    """Return the kernel ``pack``, which calls ``copy_matrix`` up to `PACK_JOBS` times, once per blockIdx.y."""
     copy = declared(read("layout.cu"), "copy_matrix")
-    types = {name: declaration.rsplit(" ", 1)[0] for name, declaration in zip(copy.names, copy.parameters, strict=True)}
-    parameters = [f"{types[field]} {field}{job}" for job in range(PACK_JOBS) for field in Job._fields]
+    parameters = [f"{declaration}{job}" for job in range(PACK_JOBS) for declaration in copy.parameters]
     calls = (", ".join(f"{name}{job}" for name in copy.names) for job in range(PACK_JOBS))
     lines = (f"if (blockIdx.y == {job}) copy_matrix({call});" for job, call in enumerate(calls))
     return make_kernel("pack", parameters, lines).text

@@ -11,8 +11,9 @@ from rnnx._core import arrays as ns
 from rnnx._core.layout import to_public
 from rnnx.cells.parameters import recurrent_parameters
 from rnnx.engines.gpu.backward import Backward
+from rnnx.engines.gpu.codegen import C_TYPES
 from rnnx.engines.gpu.device import Arena, Array, DeviceStream, Matrix
-from rnnx.engines.gpu.forward import Alternating, Forward
+from rnnx.engines.gpu.forward import Forward
 from rnnx.engines.gpu.graphs import CapturedPass
 from rnnx.engines.gpu.launches import to_time_major
 from rnnx.engines.gpu.packing import PackedParameters, pack, packed_shapes
@@ -38,13 +39,11 @@ class GpuEngine:
 
     def forward(self, call: Call, *, keep: bool) -> tuple[Arrays, Tape]:
         key, xp, states = PassKey.of(call, keep=keep), call.xp, range(len(call.cell.states))
-        if call.m * call.n_a >= 2**31:
-            raise ValueError(f"m * n_a must be less than 2^31 on a GPU; got {call.m} * {call.n_a}")
         with self._stream_of(call.s0[0]) as stream:
             captured: CapturedPass | None = stream.graphs.take(key)
             work = captured.forward if captured else Forward(stream, key)
             work.load(call)
-            (captured.run_forward if captured else work.loop)()
+            work.run()
             S = tuple(work.kept.array(f"S{k}") for k in states)
             if keep or captured or key.has_lengths:
                 outputs = tuple(_output(work, s) for s in S)
@@ -64,30 +63,28 @@ class GpuEngine:
     def backward(self, tape: Tape, cotangents: Cotangents) -> Gradients:
         assert tape.saved is not None
         own: TapeMemory | None = tape.own
-        key = PassKey.of(tape, keep=True)
-        arrays = [ns.contiguous(tape.xp, a) for a in (tape.x, *tape.states, *tape.saved)]
+        key, arrays = PassKey.of(tape, keep=True), {"X": tape.x}
+        arrays |= {f"S{k}": array for k, array in enumerate(tape.states)}
+        arrays |= {f"K{k}": array for k, array in enumerate(tape.saved)}
+        arrays = {name: ns.contiguous(tape.xp, array) for name, array in arrays.items()}
         given = tuple(d is not None for d in cotangents.states)
-        with self._stream_of(arrays[0]) as stream:
+        with self._stream_of(arrays["X"]) as stream:
             arena = own.arena if own else Arena(stream, packed_shapes(key))
             if own is None:
-                pack(stream, key, tape.parameters, arena)
-            names = ["X", *(f"S{k}" for k in range(len(tape.states))), *(f"K{k}" for k in range(len(tape.saved)))]
-            addresses = dict(zip(names, map(stream.address, arrays), strict=True))
-            addresses |= {name: arena.address(name) for name in packed_shapes(key)}
+                pack(stream, key, tape.parameters, arena.addresses)
+            addresses = arena.addresses | {name: stream.address(array) for name, array in arrays.items()}
             captured = own.captured if own and own.key == key else None
-            run: Callable[[], None]
             # A CUDA graph is valid only for its stream and addresses.
             if captured and captured.stream is stream and addresses["S0"] == captured.forward.address("S0"):
-                work, run = captured.backward(given, addresses)
+                work = captured.backward(given, addresses)
             else:
                 work = Backward(stream, key, given, addresses, in_place=cotangents.states)
-                run = work.loop
             work.load(cotangents, tape.lengths)
-            run()
+            work.run()
             return work.gradients(tape.xp)
 
     def matmul(self, a: Array, b: Array, bias: Array | None = None) -> Array:
-        if 0 in (*a.shape, *b.shape) or b.dtype != a.dtype:
+        if 0 in (*a.shape, *b.shape) or b.dtype != a.dtype or a.dtype.name not in C_TYPES:
             return a @ b if bias is None else a @ b + bias
         with self._stream_of(a) as stream:
             (left, _a), (right, _b) = _matrix(stream, a), _matrix(stream, b)  # copies live until the end of the block
@@ -103,35 +100,40 @@ class GpuEngine:
 
 
 class GpuStepper:
-    """See `rnnx.engines.protocol.Stepper`. Repeats a forward pass of one step in the same memory."""
+    """See `rnnx.engines.protocol.Stepper`.
+
+    Repeats a forward pass of one step in the same memory, alternately from S<k>[0] to S<k>[1] and back.
+    """
 
     def __init__(self, stream_of: StreamOf, call: Call) -> None:
-        self._stream_of = stream_of
+        self._stream_of, self._now = stream_of, 0  # index of the current states
         with stream_of(call.s0[0]) as stream:
-            self._work = Alternating(stream, PassKey.of(call, keep=False))
+            self._work = Forward(stream, PassKey.of(call, keep=False))
             self._work.load_state(call.parameters, call.s0)
+            self._stages = [self._work.stages(now, 1 - now) for now in range(2)]
             states = [self._work.kept.array(f"S{k}") for k in range(len(call.cell.states))]
-            self._slots = [tuple(state[slot, ...].T for state in states) for slot in range(2)]
+            self._states = [tuple(state[now, ...].T for state in states) for now in range(2)]
 
     def step(self, xt: Array) -> Arrays:
         with self._stream_of(xt) as stream:
             self._work.stream = stream  # the caller may have changed streams
             self._work.project(xt)
-            self._work.loop()
-            return self._slots[self._work.slot]
+            self._work.step(self._stages[self._now], 0)
+            self._now = 1 - self._now
+            return self._states[self._now]
 
     def set(self, states: Arrays) -> None:
         with self._stream_of(states[0]):
-            for own, given in zip(self._slots[self._work.slot], states, strict=True):
+            for own, given in zip(self._states[self._now], states, strict=True):
                 own[...] = given
 
 
 def _output(work: Forward, states: Array) -> Array:
     """Copy the states after every step, (T, m, n), with zeros past each length."""
-    key, lengths = work.key, work.working.address("lengths")
-    shape = (key.n_steps, key.m, key.n)
+    key, shape = work.key, (work.key.n_steps, work.key.m, work.key.n)
     memory = Arena(work.stream, {"S": (shape, key.dtype)})
-    to_time_major(work.stream, work.launch, states[1:, ...], memory.address("S"), shape, lengths, from_time_major=True)
+    target, lengths = memory.addresses["S"], work.address("lengths")
+    to_time_major(work.stream, work.launch, states[1:, ...].T, target, shape, lengths)
     return memory.array("S")
 
 

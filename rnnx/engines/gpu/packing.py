@@ -1,16 +1,16 @@
-"""Packed parameters: stacked over gates, in one `Arena`.
+"""The arrays that a tape refers to, and packed parameters: stacked over gates.
 
-Dimensions: n units, n_x inputs, G gates of all stages, G_i gates of stage i.
+Dimensions: T steps, m examples, n units, n_x inputs, G gates of all stages, G_i gates of stage i.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
 from rnnx.cells.wiring import wiring
-from rnnx.engines.gpu import launches
-from rnnx.engines.gpu.codegen import options, sources
-from rnnx.engines.gpu.device import Arena, Array, DeviceStream, Shapes
+from rnnx.engines.gpu.codegen import PACK_JOBS, declared, options, read, sources
+from rnnx.engines.gpu.device import INDEX, Arena, Array, DeviceStream, Shapes
 from rnnx.engines.gpu.pass_key import PassKey
 
 
@@ -25,14 +25,32 @@ def packed_shapes(key: PassKey) -> Shapes:
     return {**shapes, "wx": ((key.n_x, rows) if key.indices else (rows, key.n_x), key.dtype), "b": ((rows,), key.dtype)}
 
 
-def pack(stream: DeviceStream, key: PassKey, parameters: Mapping[str, Array], arena: Arena) -> None:
+def tape_shapes(key: PassKey) -> Shapes:
+    """Shapes of states S<k> (T + 1, m, n), saved values K<k> (T, m, n), inputs X (T, m, n_x), and `packed_shapes`.
+
+    Index inputs are (T, m). Without `keep`, K<k> hold one step.
+    """
+    cell, n_steps, m, n = key.cell, key.n_steps, key.m, key.n
+    return {
+        **{f"S{k}": ((n_steps + 1, m, n), key.dtype) for k in range(len(cell.states))},
+        **{f"K{k}": ((n_steps if key.keep else 1, m, n), key.dtype) for k in range(len(cell.saved))},
+        "X": ((n_steps, m), INDEX) if key.indices else ((n_steps, m, key.n_x), key.dtype),
+        **packed_shapes(key),
+    }
+
+
+def pack(stream: DeviceStream, key: PassKey, parameters: Mapping[str, Array], addresses: Mapping[str, int]) -> None:
     """Fill the arrays of `packed_shapes`."""
-    n, n_x, size, jobs = key.n, key.n_x, key.dtype.itemsize, []
+    n, n_x, job, jobs = key.n, key.n_x, declared(read("layout.cu"), "copy_matrix"), []
 
     def add(source: Array | None, name: str, row: int, strides: tuple[int, int], columns: int) -> None:
-        """Copy `columns` columns to rows `row` ... of an array."""
-        target = arena.address(name) + row * strides[0] * size
-        jobs.append(launches.pack_job(stream, source, target, strides, (n, columns)))
+        """Copy `columns` columns, or zeros, to rows `row` ... of an array."""
+        src, (row_from, column_from) = 0, (0, 0)
+        if source is not None:
+            src, (row_from, column_from) = stream.address(source), stream.strides(source)
+        dst, (row_to, column_to) = addresses[name] + row * strides[0] * key.dtype.itemsize, strides
+        values = {"src": src, "row_from": row_from, "column_from": column_from, "rows": n, "columns": columns}
+        jobs.append(job.bind({**values, "dst": dst, "row_to": row_to, "column_to": column_to}))
 
     for stage in wiring(key.cell):
         for g, gate in enumerate(stage.stage.gates):
@@ -43,7 +61,11 @@ def pack(stream: DeviceStream, key: PassKey, parameters: Mapping[str, Array], ar
             add(parameters[gate.bias], "b", row, (1, 1), 1)
             if key.has_recurrent_bias(stage):
                 add(parameters.get(gate.recurrent_bias or ""), f"bh{stage.number}", g * n, (1, 1), 1)
-    launches.pack(stream.kernels(sources(key.cell), options(key.dtype)), jobs)
+    launch, blocks = stream.kernels(sources(key.cell), options(key.dtype)), min(-(-n * max(n, n_x) // 256), 64)
+    for first in range(0, len(jobs), PACK_JOBS):
+        batch = jobs[first : first + PACK_JOBS]
+        unused = [0] * len(job.names) * (PACK_JOBS - len(batch))
+        launch("pack", (blocks, len(batch)), (256, 1), [*itertools.chain(*batch), *unused])
 
 
 class PackedParameters(Mapping[str, Array]):

@@ -26,7 +26,12 @@ class PassKey(NamedTuple):
 
     @classmethod
     def of(cls, source: Call | Tape, *, keep: bool) -> "PassKey":
-        """Return the key of a forward pass, or of the backward pass through a tape."""
+        """Return the key of a forward pass, or of the backward pass through a tape.
+
+        Raise ValueError if the kernels cannot count the elements of a state.
+        """
+        if source.m * source.n_a >= 2**31:
+            raise ValueError(f"m * n_a must be less than 2^31 on a GPU; got m = {source.m}, n_a = {source.n_a}")
         cell, dtype, has_lengths = source.cell, np.dtype(source.dtype), source.lengths is not None
         given = set(source.parameters)  # `in` would create views of packed parameters
         optional = tuple(key for key in cell.optional_keys if key in given)

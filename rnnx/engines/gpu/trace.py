@@ -3,9 +3,8 @@
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partialmethod
 
-from rnnx.cells import Cell
 from rnnx.cells.vocabulary import Ops
-from rnnx.cells.wiring import StageWiring, wiring
+from rnnx.cells.wiring import StageWiring
 
 ZERO = "real(0)"  # the result of zeros_like
 
@@ -68,6 +67,7 @@ def trace_forward(stage: StageWiring) -> tuple[Trace, list[str], list[str]]:
     return trace, _names(writes), _names(saves)
 
 
+@lru_cache(maxsize=256)
 def trace_backward(stage: StageWiring) -> tuple[Trace, list[str], list[str], list[str]]:
     """Trace the backward function on d0.. (cotangents), p0.. (reads), q0.. (writes) and k0.. (saves).
 
@@ -81,9 +81,3 @@ def trace_backward(stage: StageWiring) -> tuple[Trace, list[str], list[str], lis
 
 def _names(symbols: Iterable[Symbol]) -> list[str]:
     return [symbol.name for symbol in symbols]
-
-
-@lru_cache(maxsize=256)
-def has_direct_path(cell: Cell, number: int) -> bool:
-    """Whether a stage's operand has a cotangent besides the one through the recurrent weights."""
-    return trace_backward(wiring(cell)[number])[3][0] != ZERO
