@@ -82,9 +82,14 @@ class Kernel:
 
 def make_kernel(name: str, parameters: Iterable[str], lines: Iterable[str], attributes: str = "") -> Kernel:
     """Generate a kernel with these parameters and lines."""
-    parameters, body = tuple(parameters), "\n".join(f"  {line}" for line in lines)
+    parameters = tuple(parameters)
     head = f'extern "C" __global__ void {attributes}{name}(\n    {", ".join(parameters)})'
-    return Kernel(name, parameters, f"{head} {{\n{body}\n}}\n")
+    return Kernel(name, parameters, "\n".join([*block(head, lines), ""]))
+
+
+def block(head: str, lines: Iterable[str]) -> list[str]:
+    """Return lines in braces after a head."""
+    return [head + " {", *(f"  {line}" for line in lines), "}"]
 
 
 def kernel_names(text: str) -> list[str]:
@@ -151,8 +156,8 @@ def forward_kernel(stage: StageWiring) -> Kernel:
     ]
     for g in range(stage.n_gates):
         lines.append(f'const real zx{g} = (valid ? load(x + {g} * n) : real(nanf(""))) + load(b + {g} * n + u);')
-        bias = f"(bh ? load(bh + {g} * n + u) : real(0))"
-        lines.append(f"const real zh{g} = (zh ? load(h + {g} * n) : real(0)) + {bias};")
+        bias = f"(bh ? load(bh + {g} * n + u) : {ZERO})"
+        lines.append(f"const real zh{g} = (zh ? load(h + {g} * n) : {ZERO}) + {bias};")
     lines += [*trace.lines, "const bool past_end = lengths && t >= lengths[j];"]
     for k, result in enumerate(writes):
         previous = f"load(previous{k} + e)" if stage.number else f"p{k}"
@@ -170,15 +175,13 @@ def backward_kernel(stage: StageWiring) -> Kernel:
     trace, dzx, dzh, d_reads = trace_backward(stage)
     sides = {"dzx": ("row", dzx)} if stage.stage.additive else {"dzx": ("row", dzx), "dzh": ("hrow", dzh)}
     lines = [*_ELEMENT, *(f"storage* {side}_row = {side} + j * {row} + u;" for side, (row, _) in sides.items())]
-    lines.append("if (lengths && t >= lengths[j]) {")
-    lines += [f"  store({side}_row + {g} * n, {ZERO});" for side in sides for g in range(stage.n_gates)]
-    lines += ["  return;", "}"]
+    zeros = [f"store({side}_row + {g} * n, {ZERO});" for side in sides for g in range(stage.n_gates)]
+    lines += block("if (lengths && t >= lengths[j])", [*zeros, "return;"])
     for k in range(len(stage.writes)):
         given = f" + (d_given{k} ? load(d_given{k} + e) : {ZERO})" if stage.is_last else ""
         lines.append(f"const real d{k} = d_writes{k}[e]{given};")
-    values = {"reads": ("p", stage.reads), "writes": ("q", stage.writes), "saves": ("k", stage.saves)}
-    for role, (letter, slots) in values.items():
-        lines += load(letter, _elements(role, slots))
+    for letter, role in (("p", "reads"), ("q", "writes"), ("k", "saves")):
+        lines += load(letter, _elements(role, getattr(stage, role)))
     lines += trace.lines
     for side, (_, results) in sides.items():
         lines += [f"store({side}_row + {g} * n, {result});" for g, result in enumerate(results)]
