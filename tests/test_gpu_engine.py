@@ -451,10 +451,10 @@ def test_a_missing_barrier_is_detected(clusters, name, which, rng, monkeypatch):
     expected = results(problem)
     text = cluster_codegen.source(problem.cell)
     head, kernel = text.split(f"{name}(", 1)
-    loop, body = kernel.split("for (t = ", 1)
+    loop, body = kernel.split("for (i64 t = ", 1)
     barrier = ("__syncthreads();", "cluster_barrier();")[which]
     assert barrier in body
-    broken = f"{head}{name}({loop}for (t = {body.replace(barrier, '', 1)}"
+    broken = f"{head}{name}({loop}for (i64 t = {body.replace(barrier, '', 1)}"
     monkeypatch.setattr(cluster_codegen, "source", lambda cell: broken)
     monkeypatch.setattr(clusters, "graphs", graphs.GraphCache(clusters))
     actual = results(problem)
@@ -475,8 +475,8 @@ def test_clusters_are_off(stream, rng):
 # --- layout kernels -----------------------------------------------------------------------------------------------
 
 
-def launcher(stream, dtype="float64"):
-    return stream.kernels(codegen.sources(rnnx.CELLS["rnn"]), codegen.options(np.dtype(dtype)))
+def launcher(stream):
+    return launches.Launcher(stream, rnnx.CELLS["rnn"], np.dtype("float64"))
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (33, 2, 40), (70, 3, 5), (5, 1, 65)])
@@ -489,7 +489,7 @@ def test_to_time_major(stream, shape, order, lengths, rng):
     ends = rng.integers(0, n_steps + 1, m)
     target = Arena(stream, {"rows": ((n_steps, m, n), base.dtype)})
     address = ends.ctypes.data if lengths else 0
-    launches.to_time_major(stream, launcher(stream), base, target.addresses["rows"], (n_steps, m, n), address)
+    launcher(stream).to_time_major(base, target.addresses["rows"], (n_steps, m, n), address)
     expected = base.transpose(2, 1, 0).copy()
     if lengths:
         expected[np.arange(n_steps)[:, None] >= ends] = 0
@@ -501,11 +501,11 @@ def test_sums(stream, rows, columns, rng):
     a = rng.standard_normal((rows, columns + 3))
     matrix = Matrix(a.ctypes.data, rows, columns, columns + 3, a.dtype)
     target = Arena(stream, {"sums": ((columns,), a.dtype), "scattered": ((columns, 9), a.dtype)})
-    launches.sum_columns(stream, launcher(stream), matrix, target.addresses["sums"])
+    launcher(stream).sum_columns(matrix, target.addresses["sums"])
     assert_close(target.array("sums"), a[:, :columns].sum(axis=0), 1e-14)
     index = rng.integers(0, 6, rows)
     wide = target.matrix("scattered").block(0, columns, 2, 6)
-    launches.scatter_add(launcher(stream), matrix, index.ctypes.data, wide)
+    launcher(stream).scatter_add(matrix, index.ctypes.data, wide)
     assert_close(target.array("scattered")[:, 2:8], a[:, :columns].T @ np.eye(6)[index], 1e-14)
     assert np.isnan(target.array("scattered")[:, [0, 1, 8]]).all()
 

@@ -12,7 +12,6 @@ from rnnx.cells.wiring import Argument, Slot, StageWiring, wiring
 from rnnx.engines.gpu import cluster_codegen
 from rnnx.engines.gpu.codegen import backward_kernel, name_of, real_dtype
 from rnnx.engines.gpu.device import INDEX, Arena, Array, DeviceStream, Matrix, Shapes, StepArgument
-from rnnx.engines.gpu.launches import is_time_major, scatter_add, sum_columns, to_time_major
 from rnnx.engines.gpu.pass_key import PassKey
 from rnnx.engines.gpu.passes import Pass, StageStep
 from rnnx.engines.gpu.trace import ZERO, trace_backward
@@ -31,7 +30,7 @@ class Backward(Pass):
     they differ; d_state<k> and d_saved<k> (m, n), of the current step's values; dS<k> (T, m, n), the caller's.
 
     `given` says for which states the caller has cotangents. Those in `in_place` are not copied if they are time-major.
-    `tape` maps the names in `packing.tape_shapes` to addresses.
+    `tape` maps the names in `PassKey.tape_shapes` to addresses.
     """
 
     def __init__(
@@ -41,7 +40,7 @@ class Backward(Pass):
         super().__init__(stream, key, captured=captured)
         self.addresses |= tape
         for k, d in enumerate(in_place):
-            if d is not None and is_time_major(stream, d):
+            if d is not None and self.is_time_major(d):
                 self.addresses[f"dS{k}"] = stream.address(d)
         dtype, n_steps, m, n = key.dtype, key.n_steps, key.m, key.n
         shapes: Shapes = {"dZ": ((n_steps, m, key.n_gates * n), dtype)}
@@ -58,15 +57,15 @@ class Backward(Pass):
 
     def load(self, cotangents: Cotangents, lengths: Array | None) -> None:
         """Copy the cotangents of a call to the pass's memory."""
-        stream, launch, key = self.stream, self.launch, self.key
+        key = self.key
         if lengths is not None:
             self.memory.array("lengths")[...] = lengths
         for k, d in enumerate(cotangents.final):
             target = self.address(_cotangent(Slot("state", k)))
-            to_time_major(stream, launch, d, target, (1, key.m, key.n), kernel="time_major_to_real")
+            self.to_time_major(d, target, (1, key.m, key.n), kernel="time_major_to_real")
         for k in self._copied:
             target = self.address(f"dS{k}")
-            to_time_major(stream, launch, cotangents.states[k], target, (key.n_steps, key.m, key.n))
+            self.to_time_major(cotangents.states[k], target, (key.n_steps, key.m, key.n))
 
     def loop(self) -> None:
         """Run the loop over time, without allocating or synchronizing."""
@@ -109,23 +108,23 @@ class Backward(Pass):
 
     def gradients(self, xp: Any) -> Gradients:
         """Compute the gradients after the loop, in new memory."""
-        stream, launch, key, states = self.stream, self.launch, self.key, range(len(self.key.cell.states))
+        stream, key, states = self.stream, self.key, range(len(self.key.cell.states))
         dtype, m, n, n_x, rows = key.dtype, key.m, key.n, key.n_x, key.n_gates * key.n
         shapes: Shapes = {"w": ((rows, n + n_x), dtype), "b": ((rows,), dtype)}
         shapes |= {name: shape for name, shape in self.shapes.items() if name.startswith("bh")}
         results = Arena(stream, shapes | {f"ds{k}": ((m, n), dtype) for k in states})
         dZ, dx, dwx = self.matrix("dZ"), None, results.matrix("w").block(0, rows, n, n_x)
         if key.indices:
-            scatter_add(launch, dZ, self.address("X"), dwx)
+            self.scatter_add(dZ, self.address("X"), dwx)
         else:
             own = Arena(stream, {"dX": ((key.n_steps, m, n_x), dtype)})
             stream.gemm(dZ, self.matrix("wx"), own.matrix("dX"))
             stream.gemm(dZ.T, self.matrix("X"), dwx)
             dx = to_public(xp, own.array("dX"))
-        sum_columns(stream, launch, dZ, results.addresses["b"])
+        self.sum_columns(dZ, results.addresses["b"])
         for k in states:
             source, target = self.memory.array(_cotangent(Slot("state", k))).T, results.addresses[f"ds{k}"]
-            to_time_major(stream, launch, source, target, (1, m, n), kernel="time_major_from_real")
+            self.to_time_major(source, target, (1, m, n), kernel="time_major_from_real")
         stages = [self._stage_gradients(stage, results) for stage in wiring(key.cell)]
         named = name_gradients(xp, key.cell, key.optional_keys, stages)
         return Gradients(dx, tuple(results.array(f"ds{k}").T for k in states), named)
@@ -139,6 +138,6 @@ class Backward(Pass):
         self.stream.gemm(dzh.T, operand, results.matrix("w").block(first, columns, 0, n))
         if key.has_recurrent_bias(stage):
             name = f"bh{stage.number}"
-            sum_columns(self.stream, self.launch, dzh, results.addresses[name])
+            self.sum_columns(dzh, results.addresses[name])
             bh = results.array(name)
         return StageGradients(results.array("w")[rows, :], results.array("b")[rows], bh)

@@ -147,18 +147,19 @@ def _forward_stage(stage: StageWiring) -> list[str]:
     for g in range(gates):
         at, bias = f"{stage.first_gate + g} * n", f"(bh{i} ? load(bh{i} + {g} * n + first + u) : {ZERO})"
         body.append(f'const real zx{g} = (valid ? load(x + {at}) : real(nanf(""))) + load(b + {at} + first + u);')
-        body.append(f"const real zh{g} = sum_parts(parts, {gates} * units, j, {g} * units + u) + {bias};")
+        body.append(f"const real zh{g} = sum_parts<RNNX_PARTS>(parts, {gates} * units, j, {g} * units + u) + {bias};")
     body += trace.lines
+
+    def store(slot: Slot, value: str) -> str:
+        return f"store({_at(slot, 'saved_step')}, {value});"
+
     for k, (slot, result) in enumerate(zip(stage.writes, writes, strict=True)):
         element = f"s{next_stage}_{k}[a]"
         if stage.is_last:
-            body += [f"if (!past_end) {element} = {result};", f"store({_at(slot)}, {element});"]
+            body += [f"if (!past_end) {element} = {result};", store(slot, element)]
         else:
-            body += [f"{element} = {result};", f"store({_at(slot, 'saved_step')}, past_end ? {ZERO} : {result});"]
-    body += [
-        f"store({_at(slot, 'saved_step')}, past_end ? {ZERO} : {result});"
-        for slot, result in zip(stage.saves, saves, strict=True)
-    ]
+            body += [f"{element} = {result};", store(slot, f"past_end ? {ZERO} : {result}")]
+    body += [store(slot, f"past_end ? {ZERO} : {result}") for slot, result in zip(stage.saves, saves, strict=True)]
     half = later if stage.is_last else now
     body.append(f"broadcast(operand{next_stage} + {half} + j * n4 + first + u, s{next_stage}_0[a]);")
     product = f"product(w{i}, {gates} * units, stride, operand{i} + {now}, n4, parts);"
@@ -217,6 +218,6 @@ def _backward_stage(stage: StageWiring) -> list[str]:
         *(*block(_ELEMENTS, zeros), *_for_elements(*body), "__syncthreads();"),
         *(f"product_back(w{i}, {stage.n_gates} * units, stride, dz, n4, parts);", "__syncthreads();"),
         *(f"send_to_owners(parts, (int)n, n4, units, rank, {now});", "cluster_barrier();"),
-        *_for_elements(f"if (!past_end) d{i}_0[a] += sum_blocks({now}, units, j, u);"),
+        *_for_elements(f"if (!past_end) d{i}_0[a] += sum_parts<RNNX_CLUSTER>({now}, units, j, u);"),
         "buffer ^= 1;",
     ]

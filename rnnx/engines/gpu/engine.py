@@ -1,8 +1,9 @@
 # ruff: noqa: D102 - methods are documented in `rnnx.engines.protocol`
 """The engine for arrays on a GPU: copies between the caller's arrays and the memory of a pass. See README.md."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,13 +11,12 @@ import numpy as np
 from rnnx._core import arrays as ns
 from rnnx._core.layout import to_public
 from rnnx.cells.parameters import recurrent_parameters
+from rnnx.cells.wiring import wiring
 from rnnx.engines.gpu.backward import Backward
 from rnnx.engines.gpu.codegen import C_TYPES
 from rnnx.engines.gpu.device import Arena, Array, DeviceStream, Matrix
 from rnnx.engines.gpu.forward import Forward
 from rnnx.engines.gpu.graphs import CapturedPass
-from rnnx.engines.gpu.launches import to_time_major
-from rnnx.engines.gpu.packing import PackedParameters, pack, packed_shapes
 from rnnx.engines.gpu.pass_key import PassKey
 from rnnx.engines.protocol import Arrays, Call, Cotangents, Gradients, Tape
 
@@ -29,6 +29,37 @@ class TapeMemory(NamedTuple):
     key: PassKey
     arena: Arena  # with the packed parameters
     captured: CapturedPass | None  # the owner of the memory, if the pass is captured
+
+
+class PackedParameters(Mapping[str, Array]):
+    """The parameters of a pass by key, made of packed arrays on first access."""
+
+    def __init__(self, xp: Any, key: PassKey, arena: Arena) -> None:
+        self._xp, self._key, self._arena = xp, key, arena
+
+    @cached_property
+    def _arrays(self) -> dict[str, Array]:
+        key, arena = self._key, self._arena
+        arrays: dict[str, Array] = {}
+        w_x = arena.array("wx").T if key.indices else arena.array("wx")
+        for stage in wiring(key.cell):
+            for g, gate in enumerate(stage.stage.gates):
+                own, row = slice(g * key.n, (g + 1) * key.n), (stage.first_gate + g) * key.n
+                rows = slice(row, row + key.n)
+                arrays |= gate.join(self._xp, w_x[rows, :], arena.array(f"wh{stage.number}")[own, :])
+                arrays[gate.bias] = arena.array("b")[rows, None]
+                if gate.recurrent_bias in key.optional_keys:
+                    arrays[gate.recurrent_bias] = arena.array(f"bh{stage.number}")[own, None]
+        return arrays
+
+    def __getitem__(self, name: str) -> Array:
+        return self._arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((*self._key.cell.parameter_keys, *self._key.optional_keys))
+
+    def __len__(self) -> int:
+        return len(tuple(iter(self)))
 
 
 class GpuEngine:
@@ -69,9 +100,7 @@ class GpuEngine:
         arrays = {name: ns.contiguous(tape.xp, array) for name, array in arrays.items()}
         given = tuple(d is not None for d in cotangents.states)
         with self._stream_of(arrays["X"]) as stream:
-            arena = own.arena if own else Arena(stream, packed_shapes(key))
-            if own is None:
-                pack(stream, key, tape.parameters, arena.addresses)
+            arena = own.arena if own else Arena(stream, key.packed_shapes())
             addresses = arena.addresses | {name: stream.address(array) for name, array in arrays.items()}
             captured = own.captured if own and own.key == key else None
             # A CUDA graph is valid only for its stream and addresses.
@@ -79,6 +108,8 @@ class GpuEngine:
                 work = captured.backward(given, addresses)
             else:
                 work = Backward(stream, key, given, addresses, in_place=cotangents.states)
+            if own is None:
+                work.load_parameters(tape.parameters)
             work.load(cotangents, tape.lengths)
             work.run()
             return work.gradients(tape.xp)
@@ -109,7 +140,7 @@ class GpuStepper:
         self._stream_of, self._now = stream_of, 0  # index of the current states
         with stream_of(call.s0[0]) as stream:
             self._work = Forward(stream, PassKey.of(call, keep=False))
-            self._work.load_state(call.parameters, call.s0)
+            self._work.load_state(call)
             self._stages = [self._work.stages(now, 1 - now) for now in range(2)]
             states = [self._work.kept.array(f"S{k}") for k in range(len(call.cell.states))]
             self._states = [tuple(state[now, ...].T for state in states) for now in range(2)]
@@ -133,7 +164,7 @@ def _output(work: Forward, states: Array) -> Array:
     key, shape = work.key, (work.key.n_steps, work.key.m, work.key.n)
     memory = Arena(work.stream, {"S": (shape, key.dtype)})
     target, lengths = memory.addresses["S"], work.address("lengths")
-    to_time_major(work.stream, work.launch, states[1:, ...].T, target, shape, lengths)
+    work.to_time_major(states[1:, ...].T, target, shape, lengths)
     return memory.array("S")
 
 

@@ -3,14 +3,12 @@
 Dimensions: T steps, m examples, n units, n_x inputs, G gates of all stages, G_i gates of stage i.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from rnnx.cells.wiring import StageWiring, wiring
 from rnnx.engines.gpu import cluster_codegen
 from rnnx.engines.gpu.codegen import forward_arrays, forward_kernel, name_of
 from rnnx.engines.gpu.device import INDEX, Array, DeviceStream, Matrix, Shapes, StepArgument
-from rnnx.engines.gpu.launches import is_time_major, to_time_major
-from rnnx.engines.gpu.packing import pack
 from rnnx.engines.gpu.pass_key import PassKey
 from rnnx.engines.gpu.passes import Pass, StageStep
 from rnnx.engines.protocol import Call
@@ -39,7 +37,7 @@ class Forward(Pass):
 
     def load(self, call: Call) -> None:
         """Copy the arguments of a call to the pass's memory, and compute the input sides."""
-        self.load_state(call.parameters, call.s0)
+        self.load_state(call)
         if call.lengths is not None:
             self.working.array("lengths")[...] = call.lengths
         if call.indices:
@@ -47,20 +45,19 @@ class Forward(Pass):
         else:
             self.project(call.x)
 
-    def load_state(self, parameters: Mapping[str, Array], s0: Sequence[Array]) -> None:
+    def load_state(self, call: Call) -> None:
         """Copy the parameters and the initial states."""
-        pack(self.stream, self.key, parameters, self.addresses)
-        for k, state in enumerate(s0):
-            to_time_major(self.stream, self.launch, state, self.address(f"S{k}"), (1, self.key.m, self.key.n))
+        self.load_parameters(call.parameters)
+        for k, state in enumerate(call.s0):
+            self.to_time_major(state, self.address(f"S{k}"), (1, self.key.m, self.key.n))
 
     def project(self, x: Array) -> None:
         """Compute all input sides from x (n_x, m, T), or (n_x, m) for one step; copy x for a backward pass."""
         key, X = self.key, self.matrix("X")
-        if x.ndim == 3 and not key.keep and not key.has_lengths and is_time_major(self.stream, x):
+        if x.ndim == 3 and not key.keep and not key.has_lengths and self.is_time_major(x):
             X = X._replace(address=self.stream.address(x))
         else:
-            shape = (key.n_steps, key.m, key.n_x)
-            to_time_major(self.stream, self.launch, x, X.address, shape, self.address("lengths"))
+            self.to_time_major(x, X.address, (key.n_steps, key.m, key.n_x), self.address("lengths"))
         self.stream.gemm(X, self.matrix("wx").T, self.matrix("Z"))
 
     def loop(self) -> None:

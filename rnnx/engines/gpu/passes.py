@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from rnnx.cells.wiring import Slot, StageWiring
+from rnnx.cells.wiring import Slot, StageWiring, wiring
 from rnnx.engines.gpu import cluster_codegen
-from rnnx.engines.gpu.codegen import THREADS, Kernel, options, sources
-from rnnx.engines.gpu.device import Arena, DeviceStream, Matrix, Shapes, StepArgument
-from rnnx.engines.gpu.packing import tape_shapes
+from rnnx.engines.gpu.codegen import THREADS, Kernel, declared, options, read
+from rnnx.engines.gpu.device import Arena, Array, DeviceStream, Matrix, Shapes, StepArgument
+from rnnx.engines.gpu.launches import Launcher
 from rnnx.engines.gpu.pass_key import PassKey
 
 
@@ -22,17 +22,16 @@ class StageStep(NamedTuple):
     beta: int
 
 
-class Pass:
+class Pass(Launcher):
     """The kernels of a cell, launched step by step, or once for a whole pass on thread block clusters.
 
-    Arrays are known by name: those of `packing.tape_shapes`, and the pass's own. With `captured`, the loop is captured
+    Arrays are known by name: those of `PassKey.tape_shapes`, and the pass's own. With `captured`, the loop is captured
     as a CUDA graph after its first run, and replayed from then on.
     """
 
     def __init__(self, stream: DeviceStream, key: PassKey, *, captured: bool) -> None:
-        self.stream, self.key = stream, key
-        self.launch = stream.kernels(sources(key.cell), options(key.dtype))
-        self.shapes: Shapes = tape_shapes(key)
+        super().__init__(stream, key.cell, key.dtype)
+        self.key, self.shapes = key, key.tape_shapes()
         self.addresses: dict[str, int] = {}
         self._state_bytes = key.m * key.n * key.dtype.itemsize  # of one state, or one gate, in one step
         limit, sizes = stream.cluster_shared_bytes, (key.dtype.itemsize, key.n, key.m)
@@ -59,6 +58,30 @@ class Pass:
         self.shapes |= shapes
         self.addresses |= arena.addresses
         return arena
+
+    def load_parameters(self, parameters: Mapping[str, Array]) -> None:
+        """Fill the arrays of `PassKey.packed_shapes`."""
+        key, n, job, jobs = self.key, self.key.n, declared(read("layout.cu"), "copy_matrix"), []
+
+        def add(source: Array | None, name: str, row: int, strides: tuple[int, int], columns: int) -> None:
+            """Copy `columns` columns, or zeros, to rows `row` ... of an array."""
+            src, (row_from, column_from) = 0, (0, 0)
+            if source is not None:
+                src, (row_from, column_from) = self.stream.address(source), self.stream.strides(source)
+            dst, (row_to, column_to) = self.address(name) + row * strides[0] * key.dtype.itemsize, strides
+            values = {"src": src, "row_from": row_from, "column_from": column_from, "rows": n, "columns": columns}
+            jobs.append(job.bind({**values, "dst": dst, "row_to": row_to, "column_to": column_to}))
+
+        for stage in wiring(key.cell):
+            for g, gate in enumerate(stage.stage.gates):
+                w_x, w_h = gate.split(parameters)
+                row = (stage.first_gate + g) * n
+                add(w_h, f"wh{stage.number}", g * n, (n, 1), n)
+                add(w_x, "wx", row, (1, key.n_gates * n) if key.indices else (key.n_x, 1), key.n_x)
+                add(parameters[gate.bias], "b", row, (1, 1), 1)
+                if key.has_recurrent_bias(stage):
+                    add(parameters.get(gate.recurrent_bias or ""), f"bh{stage.number}", g * n, (1, 1), 1)
+        self.pack(jobs, n * max(n, key.n_x))
 
     def address(self, name: str) -> int:
         """Return the address of an array; 0 if there is no array of that name."""

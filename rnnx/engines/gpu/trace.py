@@ -1,7 +1,7 @@
 """Symbolic tracing of a cell's functions into CUDA code."""
 
-from collections.abc import Callable, Iterable
-from functools import lru_cache, partialmethod
+from collections.abc import Iterable
+from functools import lru_cache, partial, partialmethod
 
 from rnnx.cells.vocabulary import Ops
 from rnnx.cells.wiring import StageWiring
@@ -51,12 +51,11 @@ class Trace:
 
     def ops(self) -> Ops:
         """Return the cell vocabulary on symbols."""
-
-        def function(name: str) -> Callable[[Symbol], Symbol]:
-            return lambda x: self.let(f"op_{name}({x.name})")
-
-        named = {name: function(name) for name in Ops._fields if name != "zeros_like"}
+        named = {name: partial(self._apply, name) for name in Ops._fields if name != "zeros_like"}
         return Ops(**named, zeros_like=lambda x: Symbol(self, ZERO))
+
+    def _apply(self, name: str, x: Symbol) -> Symbol:
+        return self.let(f"op_{name}({x.name})")
 
 
 def trace_forward(stage: StageWiring) -> tuple[Trace, list[str], list[str]]:
