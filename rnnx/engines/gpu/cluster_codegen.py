@@ -9,7 +9,9 @@ from functools import lru_cache
 
 from rnnx.cells import Cell
 from rnnx.cells.wiring import Slot, StageWiring, wiring
-from rnnx.engines.gpu.codegen import Kernel, block, load, make_kernel, read
+from rnnx.engines.gpu.codegen import Kernel, block, load, make_kernel, read, real_dtype
+from rnnx.engines.gpu.device import DType
+from rnnx.engines.gpu.pass_key import PassKey
 from rnnx.engines.gpu.trace import ZERO, trace_backward, trace_forward
 
 CLUSTER, THREADS = 8, 512  # blocks per cluster; threads per block
@@ -51,15 +53,14 @@ def _at(slot: Slot, saved_step: str = "m * n") -> str:
     return f"S{slot.number} + {'(t + 1)' if slot.after else 't'} * m * n + e"
 
 
-def rows_per_cluster(cell: Cell, itemsize: int, n: int, m: int, limit: int) -> int:
+def rows_per_cluster(key: PassKey, limit: int) -> int:
     """Return the examples per cluster, so that all clusters are resident if a block's memory `limit` allows.
 
     Return 0 if the weights do not fit in shared memory.
     """
-    choices = rows_choices(itemsize)
-    enough = next((rows for rows in choices if -(-m // rows) <= _RESIDENT), choices[-1])
-    fitting = [rows for rows in choices if rows <= enough and shared_bytes(cell, itemsize, n, rows) <= limit]
-    return fitting[-1] if fitting else 0
+    choices = rows_choices(key.dtype.itemsize)
+    enough = next((rows for rows in choices if -(-key.m // rows) <= _RESIDENT), choices[-1])
+    return max((rows for rows in choices if rows <= enough and shared_bytes(key, rows) <= limit), default=0)
 
 
 def rows_choices(itemsize: int) -> tuple[int, ...]:
@@ -67,22 +68,20 @@ def rows_choices(itemsize: int) -> tuple[int, ...]:
     return (1, 2, 4) if itemsize == 8 else (1, 2, 4, 8)
 
 
-def shared_bytes(cell: Cell, itemsize: int, n: int, rows: int) -> int:
+def shared_bytes(key: PassKey, rows: int) -> int:
     """Upper bound of the shared memory of a block, forward and backward."""
-    real = 8 if itemsize == 8 else 4
-    units, n4 = -(-n // CLUSTER), -(-n // 4) * 4
-    gates = [len(stage.gates) for stage in cell.stages]
-    weights = sum(_rounded(g * units * (n4 + 4) * itemsize) for g in gates)
-    states = max(len(stage.out) for stage in cell.stages) + len(cell.states)
-    own = (len(cell.stages) + 1) * states * _rounded(rows * units * real)
-    forward = _rounded(2 * rows * n4 * real) * len(gates) + _rounded(PARTS * rows * max(gates) * units * real)
-    backward = _rounded(rows * max(gates) * units * real) + _rounded(ROW_PARTS * rows * n4 * real)
-    backward += _rounded(2 * CLUSTER * rows * units * real)
+    stages, real, units, n4 = key.cell.stages, real_dtype(key.dtype), -(-key.n // CLUSTER), -(-key.n // 4) * 4
+    gates = [len(stage.gates) for stage in stages]
+
+    def array(count: int, dtype: DType = real) -> int:
+        return -(-count * dtype.itemsize // 16) * 16
+
+    weights = sum(array(g * units * (n4 + 4), key.dtype) for g in gates)
+    states = max(len(stage.out) for stage in stages) + len(key.cell.states)
+    own = (len(stages) + 1) * states * array(rows * units)
+    forward = array(2 * rows * n4) * len(gates) + array(PARTS * rows * max(gates) * units)
+    backward = array(rows * max(gates) * units) + array(ROW_PARTS * rows * n4) + array(2 * CLUSTER * rows * units)
     return weights + own + max(forward, backward)
-
-
-def _rounded(size: int) -> int:
-    return -(-size // 16) * 16
 
 
 def _for_elements(*body: str) -> list[str]:
@@ -103,8 +102,8 @@ def _load_weights(stages: tuple[StageWiring, ...]) -> list[str]:
     return lines
 
 
-def _allocate_per_read(letter: str, stages: tuple[StageWiring, ...]) -> list[str]:
-    """Allocate <letter><i>_<k>, with a number per element of the block, for every value k that stage i reads."""
+def _allocate_reads(letter: str, stages: tuple[StageWiring, ...]) -> list[str]:
+    """Allocate <letter><i>_<k>, an array of the block's elements per value that stage i reads."""
     names = [f"{letter}{stage.number}_{k}" for stage in stages for k in range(len(stage.reads))]
     return [f"real* {name} = allocate<real>(free, RNNX_ROWS * units);" for name in names]
 
@@ -126,7 +125,7 @@ def forward_kernel(cell: Cell) -> Kernel:
     lines = [*_BEGIN, *_load_weights(stages)]
     lines += [f"real* operand{stage.number} = allocate<real>(free, 2 * RNNX_ROWS * n4);" for stage in stages]
     lines.append(f"real* parts = allocate<real>(free, (i64)RNNX_PARTS * RNNX_ROWS * {most} * units);")
-    lines += _allocate_per_read("s", stages)
+    lines += _allocate_reads("s", stages)
     zeros = [f"operand{stage.number}[a] = real(0);" for stage in stages]
     lines += block("for (int a = threadIdx.x; a < 2 * RNNX_ROWS * n4; a += RNNX_THREADS)", zeros)
     initial = [f"s0_{k}[a] = load(S{k} + e);" for k in range(len(cell.states))]
@@ -184,7 +183,7 @@ def backward_kernel(cell: Cell) -> Kernel:
     lines.append(f"real* dz = allocate<real>(free, (i64){most} * units * RNNX_ROWS);")
     lines.append("real* parts = allocate<real>(free, (i64)RNNX_ROW_PARTS * RNNX_ROWS * n4);")
     lines.append("real* received = allocate<real>(free, (i64)2 * RNNX_CLUSTER * RNNX_ROWS * units);")
-    lines += [*_allocate_per_read("d", stages), "int buffer = 0;"]
+    lines += [*_allocate_reads("d", stages), "int buffer = 0;"]
     lines += [*_for_elements(*(f"d0_{k}[a] = d_state{k}[e];" for k in states)), "cluster_barrier();"]
     step = [line for stage in reversed(stages) for line in _backward_stage(stage)]
     lines += block("for (i64 t = n_steps - 1; t >= 0; t--)", step)

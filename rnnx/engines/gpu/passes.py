@@ -34,8 +34,7 @@ class Pass(Launcher):
         self.key, self.shapes = key, key.tape_shapes()
         self.addresses: dict[str, int] = {}
         self._state_bytes = key.m * key.n * key.dtype.itemsize  # of one state, or one gate, in one step
-        limit, sizes = stream.cluster_shared_bytes, (key.dtype.itemsize, key.n, key.m)
-        self._cluster_rows = cluster_codegen.rows_per_cluster(key.cell, *sizes, limit) if limit else 0
+        self._cluster_rows = cluster_codegen.rows_per_cluster(key, stream.cluster_shared_bytes)
         self._captured = captured
         self._replay: Callable[[], None] | None = None
 
@@ -70,7 +69,7 @@ class Pass(Launcher):
                 src, (row_from, column_from) = self.stream.address(source), self.stream.strides(source)
             dst, (row_to, column_to) = self.address(name) + row * strides[0] * key.dtype.itemsize, strides
             values = {"src": src, "row_from": row_from, "column_from": column_from, "rows": n, "columns": columns}
-            jobs.append(job.bind({**values, "dst": dst, "row_to": row_to, "column_to": column_to}))
+            jobs.append(job.bind(values | {"dst": dst, "row_to": row_to, "column_to": column_to}))
 
         for stage in wiring(key.cell):
             for g, gate in enumerate(stage.stage.gates):
@@ -117,9 +116,7 @@ class Pass(Launcher):
         """Launch a kernel of `cluster_codegen`. Arguments not in `values` are sizes, and arrays by name."""
         key, rows = self.key, self._cluster_rows
         sizes = {"n_steps": key.n_steps, "m": key.m, "n": key.n, "row": key.n_gates * key.n}
-        arrays = {name: self.address(name) for name in kernel.names}
+        arguments = kernel.bind({**{name: self.address(name) for name in kernel.names}, **sizes, **values})
         launch = self.stream.kernels((cluster_codegen.source(key.cell),), (*options(key.dtype), f"-DRNNX_ROWS={rows}"))
-        blocks = cluster_codegen.CLUSTER * -(-key.m // rows)
-        shared = cluster_codegen.shared_bytes(key.cell, key.dtype.itemsize, key.n, rows)
-        arguments = kernel.bind({**arrays, **sizes, **values})
+        blocks, shared = cluster_codegen.CLUSTER * -(-key.m // rows), cluster_codegen.shared_bytes(key, rows)
         launch(kernel.name, (blocks, 1), (cluster_codegen.THREADS, 1), arguments, shared=shared)
