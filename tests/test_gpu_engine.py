@@ -18,6 +18,8 @@ from rnnx._core import arrays as ns
 from rnnx.cells.wiring import wiring
 from rnnx.engines.gpu import codegen, graphs, launches, trace
 from rnnx.engines.gpu.device import Arena, Matrix
+from rnnx.engines.gpu.pass_key import PassKey
+from rnnx.engines.protocol import Call, Tape
 
 pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason=NO_COMPILER)
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -238,6 +240,32 @@ def test_without_capture(stream, cell, rng, monkeypatch):
     for _ in range(3):
         assert_same_bits(results(problem), expected)
     assert not list(stream.graphs)  # they would only hold memory
+
+
+def test_a_failed_capture_is_not_repeated(stream, cell, rng, monkeypatch):
+    """The backward pass of a captured forward pass does not try again."""
+    attempts = []
+
+    def fails(work):
+        attempts.append(work)
+        stream.can_capture = False
+
+    monkeypatch.setattr(stream, "capture", fails)
+    problem = make_problem(cell, rng)
+    expected = results(problem)
+    for _ in range(3):
+        assert_same_bits(results(problem), expected)
+    assert len(attempts) == 1
+
+
+def test_sizes_that_the_kernels_cannot_count(stream):
+    """Checked in every pass, before any memory is allocated."""
+    x, state = (np.broadcast_to(np.float32(0), shape) for shape in ((1, 2**16, 1), (2**15, 2**16)))
+    call = Call(rnnx.CELLS["rnn"], np, np.dtype("float32"), x, False, 1, (state,), {}, None)
+    tape = Tape(call.cell, np, call.dtype, x.T, False, 1, (state.T[None],), (), None, {})
+    for source in (call, tape):
+        with pytest.raises(ValueError, match=r"m \* n_a must be less than 2\^31 on a GPU; got m = 65536, n_a = 32768"):
+            PassKey.of(source, keep=True)
 
 
 def test_too_little_memory_for_a_captured_pass(stream, rng, monkeypatch):
@@ -523,6 +551,8 @@ def test_products_of_any_memory_order(stream, r, k, c, rng):
     for left, right in itertools.product(orders(a), orders(b)):
         np.testing.assert_allclose(ENGINE.matmul(left, right, bias), a @ b + bias, rtol=1e-13)
     assert ENGINE.matmul(a, b).flags.c_contiguous
+    whole = np.ones((r, k), np.int64), np.ones((k, c), np.int64)
+    np.testing.assert_array_equal(ENGINE.matmul(*whole), np.full((r, c), k), strict=True)
 
 
 # --- code generation ----------------------------------------------------------------------------------------------

@@ -29,26 +29,25 @@ class Backward(Pass):
     Arrays of cotangents: dZ (T, m, G n), of the input sides; dZh<i> (T, m, G_i n), of the recurrent sides of stage i if
     they differ; d_state<k> and d_saved<k> (m, n), of the current step's values; dS<k> (T, m, n), the caller's.
 
-    `given` says for which states the caller has cotangents. Those in `in_place` are not copied if they are time-major.
+    `given` are the caller's cotangents or None. Unless captured, the pass reads those in place that are time-major.
     `tape` maps the names in `PassKey.tape_shapes` to addresses.
     """
 
     def __init__(
-        self, stream: DeviceStream, key: PassKey, given: tuple[bool, ...], tape: Mapping[str, int],
-        in_place: Sequence[Array | None] = (), *, captured: bool = False,
+        self, stream: DeviceStream, key: PassKey, given: Sequence[Array | None], tape: Mapping[str, int],
+        *, captured: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(stream, key, captured=captured)
         self.addresses |= tape
-        for k, d in enumerate(in_place):
-            if d is not None and self.is_time_major(d):
-                self.addresses[f"dS{k}"] = stream.address(d)
+        present = {k: d for k, d in enumerate(given) if d is not None}
+        self._copied = [k for k, d in present.items() if captured or not self.is_time_major(d)]
+        self.addresses |= {f"dS{k}": stream.address(d) for k, d in present.items() if k not in self._copied}
         dtype, n_steps, m, n = key.dtype, key.n_steps, key.m, key.n
         shapes: Shapes = {"dZ": ((n_steps, m, key.n_gates * n), dtype)}
         for stage in wiring(key.cell):
             shapes |= {_cotangent(slot): ((m, n), real_dtype(dtype)) for slot in stage.reads}
             if not stage.stage.additive:
                 shapes[f"dZh{stage.number}"] = ((n_steps, m, stage.n_gates * n), dtype)
-        self._copied = [k for k, is_given in enumerate(given) if is_given and f"dS{k}" not in self.addresses]
         shapes |= {f"dS{k}": ((n_steps, m, n), dtype) for k in self._copied}
         if key.has_lengths:
             shapes["lengths"] = ((m,), INDEX)

@@ -98,16 +98,15 @@ class GpuEngine:
         arrays |= {f"S{k}": array for k, array in enumerate(tape.states)}
         arrays |= {f"K{k}": array for k, array in enumerate(tape.saved)}
         arrays = {name: ns.contiguous(tape.xp, array) for name, array in arrays.items()}
-        given = tuple(d is not None for d in cotangents.states)
         with self._stream_of(arrays["X"]) as stream:
             arena = own.arena if own else Arena(stream, key.packed_shapes())
             addresses = arena.addresses | {name: stream.address(array) for name, array in arrays.items()}
             captured = own.captured if own and own.key == key else None
             # A CUDA graph is valid only for its stream and addresses.
             if captured and captured.stream is stream and addresses["S0"] == captured.forward.address("S0"):
-                work = captured.backward(given, addresses)
+                work = captured.backward(cotangents.states, addresses)
             else:
-                work = Backward(stream, key, given, addresses, in_place=cotangents.states)
+                work = Backward(stream, key, cotangents.states, addresses)
             if own is None:
                 work.load_parameters(tape.parameters)
             work.load(cotangents, tape.lengths)
@@ -174,6 +173,6 @@ def _matrix(stream: DeviceStream, a: Array) -> tuple[Matrix, Any]:
         by_row, by_column = stream.strides(array)
         rows, columns = array.shape
         if (by_column == 1 or columns == 1) and (by_row >= columns or rows == 1):
-            matrix = Matrix(stream.address(array), rows, columns, max(by_row, columns), np.dtype(a.dtype))
-            return (matrix.T if transposed else matrix), array
+            stride, dtype = max(by_row, columns), np.dtype(a.dtype)
+            return Matrix(stream.address(array), rows, columns, stride, dtype, transposed), array
     return _matrix(stream, a.copy())

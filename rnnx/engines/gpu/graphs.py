@@ -6,7 +6,8 @@ the pass is in use, and the next call with the same key gets another one.
 
 import itertools
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any
 
 from rnnx.engines.gpu.backward import Backward
 from rnnx.engines.gpu.device import DeviceStream
@@ -38,9 +39,9 @@ class CapturedPass:
         references = self._references
         return references is not None and self.stream.references(self.forward.kept.memory) == references
 
-    def backward(self, given: tuple[bool, ...], tape: Mapping[str, int]) -> Backward:
+    def backward(self, given: Sequence[Any], tape: Mapping[str, int]) -> Backward:
         """Return the backward pass for the states with `given` cotangents."""
-        key = given, self.stream.precision
+        key = tuple(d is not None for d in given), self.stream.precision
         if key not in self._backward:
             self._backward[key] = Backward(self.stream, self.forward.key, given, tape, captured=True)
         return self._backward[key]

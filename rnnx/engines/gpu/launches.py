@@ -1,10 +1,7 @@
-"""Launches of the kernels common to all cells, those of ``kernels/layout.cu`` and ``pack``."""
-
-import itertools
-from collections.abc import Sequence
+"""Launches of the kernels of ``kernels/layout.cu``, which are common to all cells."""
 
 from rnnx.cells import Cell
-from rnnx.engines.gpu.codegen import PACK_JOBS, declared, options, read, real_dtype, sources
+from rnnx.engines.gpu.codegen import declared, options, read, real_dtype, sources
 from rnnx.engines.gpu.device import Arena, Array, DeviceStream, DType, Matrix
 
 _TILE = 32
@@ -61,11 +58,3 @@ class Launcher:
         sizes = {"stride": a.stride, "rows": a.rows, "columns": a.columns, "dst_stride": target.stride}
         blocks = (-(-a.columns // 128) * target.columns, 1)
         self._run("scatter_add", blocks, (128, 1), 128 * 4, a=a.address, index=index, dst=target.address, **sizes)
-
-    def pack(self, jobs: Sequence[Sequence[int]], size: int) -> None:
-        """Copy matrices of at most `size` elements. A job holds the arguments of ``copy_matrix``."""
-        blocks = min(-(-size // 256), 64)
-        for first in range(0, len(jobs), PACK_JOBS):
-            batch = jobs[first : first + PACK_JOBS]
-            unused = [0] * len(batch[0]) * (PACK_JOBS - len(batch))
-            self.launch("pack", (blocks, len(batch)), (256, 1), [*itertools.chain(*batch), *unused])

@@ -1,11 +1,12 @@
 """What forward and backward passes share: the kernels of a cell, and the work of one stage in one step."""
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from rnnx.cells.wiring import Slot, StageWiring, wiring
 from rnnx.engines.gpu import cluster_codegen
-from rnnx.engines.gpu.codegen import THREADS, Kernel, declared, options, read
+from rnnx.engines.gpu.codegen import PACK_JOBS, THREADS, Kernel, declared, options, read
 from rnnx.engines.gpu.device import Arena, Array, DeviceStream, Matrix, Shapes, StepArgument
 from rnnx.engines.gpu.launches import Launcher
 from rnnx.engines.gpu.pass_key import PassKey
@@ -80,7 +81,11 @@ class Pass(Launcher):
                 add(parameters[gate.bias], "b", row, (1, 1), 1)
                 if key.has_recurrent_bias(stage):
                     add(parameters.get(gate.recurrent_bias or ""), f"bh{stage.number}", g * n, (1, 1), 1)
-        self.pack(jobs, n * max(n, key.n_x))
+        blocks = min(-(-n * max(n, key.n_x) // 256), 64)
+        for first in range(0, len(jobs), PACK_JOBS):
+            batch = jobs[first : first + PACK_JOBS]
+            unused = [0] * len(job.names) * (PACK_JOBS - len(batch))
+            self.launch("pack", (blocks, len(batch)), (256, 1), [*itertools.chain(*batch), *unused])
 
     def address(self, name: str) -> int:
         """Return the address of an array; 0 if there is no array of that name."""
