@@ -8,6 +8,7 @@ import itertools
 import re
 import subprocess
 import sys
+import threading
 
 import ml_dtypes
 import numpy as np
@@ -431,6 +432,22 @@ def test_every_stream_has_its_own_object(faked):
     with FakeStream(5), module.stream_of(OnDevice) as stream:
         assert stream is not seen[5]
     assert len(module._devices[0].streams) == module._MAX_STREAMS
+
+
+def test_threads_do_not_share_a_per_thread_default_stream(faked):
+    """Not even one after another: CUDA may run the work of a finished thread's stream later."""
+    module, _ = faked
+    seen = []
+
+    def use():
+        with FakeStream(2), module.stream_of(OnDevice) as stream:
+            seen.append(stream)
+
+    for _ in range(3):
+        thread = threading.Thread(target=use)
+        thread.start()
+        thread.join()
+    assert len(set(map(id, seen))) == 3
 
 
 def test_a_graph_is_captured_on_a_new_stream_and_replayed_on_the_current_one(faked):
