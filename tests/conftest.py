@@ -98,7 +98,7 @@ def runtime(request):
     return make_runtime(request.param)
 
 
-# Thread policies of the compiled engine: see rnnx.engines.cpu.runtime.thread_pool.
+# Thread policies of the compiled engine: see rnnx.engines.cpu.runtime.thread_policy.
 PATHS = {
     "alone": lambda work: (1, False),
     "batch_parallel": lambda work: (min(3, work.m), False),
@@ -114,7 +114,7 @@ def engine(request):
         pytest.skip(NO_COMPILER)
     policy = contextlib.nullcontext()
     if path:
-        from rnnx.engines.cpu.runtime.thread_pool import use_policy
+        from rnnx.engines.cpu.runtime.thread_policy import use_policy
 
         policy = use_policy(PATHS[path])
     with rnnx.use_engine(name), policy:

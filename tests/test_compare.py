@@ -113,7 +113,7 @@ def test_only_a_peers_side_imports_the_peer():
     ("arguments", "error", "message"),
     [
         ({"peer": "jax"}, ValueError, r"`peer` must be one of \['keras', 'torch'\]; got 'jax'"),
-        ({"cell": "gru"}, ValueError, "`cell` .* with torch; got 'gru'; torch's GRU is 'gru_reset_after'"),
+        ({"cell": "gru"}, ValueError, "`cell` .* for torch; got 'gru'; torch's GRU is 'gru_reset_after'"),
         ({"cell": "mgu"}, ValueError, "`cell` must be one of"),
         ({"optimizer": "rms"}, ValueError, "`optimizer` must be one of"),
         ({"dtype": "float16"}, ValueError, "`dtype` must be one of"),
@@ -122,13 +122,13 @@ def test_only_a_peers_side_imports_the_peer():
         ({"batch_size": 1.5}, TypeError, "`batch_size`"),
         ({"threads": 0}, ValueError, "`threads`"),
         ({"learning_rate": float("nan")}, ValueError, "`learning_rate` must be a positive number; got nan"),
-        ({"vocab_size": 8}, ValueError, "above the largest index, 8; got 8"),
+        ({"vocab_size": 8}, ValueError, "greater than the largest index, 8; got 8"),
         ({"learning_rate": "a"}, TypeError, "`learning_rate` must be a number; got str"),
         ({"indices": TEXT * 0}, ValueError, "`vocab_size` must be an integer of at least 2; got 1"),
         ({"steps": np.int64(1)}, ValueError, r"`steps` must be an integer of at least 2; got np.int64\(1\)"),
-        ({"seq_length": 500}, ValueError, "more than seq_length = 500 characters; got 500"),
+        ({"seq_length": 500}, ValueError, "`seq_length` must be less than the length of the text, 500; got 500"),
         ({"indices": TEXT * 1.0}, TypeError, "`indices` must be integers"),
-        ({"indices": TEXT - 5}, ValueError, "at least one index and none below 0"),
+        ({"indices": TEXT - 5}, ValueError, "non-empty array of non-negative integers"),
     ],
 )
 def test_mistakes(arguments, error, message):
@@ -153,17 +153,17 @@ def make_request():
 def test_a_side_that_fails():
     request = make_request()
     broken = Request(request.settings, request.inputs, request.targets, {"by": request.parameters["by"]})
-    with pytest.raises(RuntimeError, match=r"the process of mine exited with 1:\n(.*\n)*ValueError: `parameters` must"):
-        runner._run_sides({"mine": "rnnx_side:run"}, broken)
+    with pytest.raises(RuntimeError, match=r"mine exited with code 1:\n(.*\n)*ValueError: `parameters` must"):
+        runner._run_sides({"mine": "rnnx_side:RnnxSide"}, broken)
     with pytest.raises(RuntimeError, match="No module named"):
-        runner._run_sides({"mine": "_no_side:run"}, request)
+        runner._run_sides({"mine": "_no_side:Side"}, request)
 
 
 def test_sides_import_nothing_from_the_current_folder(tmp_path, monkeypatch):
     """rnnx's side imports numpy; the current folder may have a file of that name."""
     (tmp_path / "numpy.py").write_text("raise RuntimeError('mine')")
     monkeypatch.chdir(tmp_path)
-    results = runner._run_sides({"mine": "rnnx_side:run"}, make_request())
+    results = runner._run_sides({"mine": "rnnx_side:RnnxSide"}, make_request())
     assert len(results["mine"].losses) == SMALL["steps"]
     assert 0 < results["mine"].start_seconds < 60
 
@@ -178,7 +178,7 @@ def test_a_function_in_a_process_of_its_own(tmp_path):
     assert (threads, arguments) == ("3", ({"a": (1, None)}, "b"))
     assert seconds > 0
     (tmp_path / "mine.py").write_text("import os, signal\n\ndef f():\n    os.kill(os.getpid(), signal.SIGTERM)")
-    with pytest.raises(RuntimeError, match=r"the process of mine:f\(\) (was killed by signal 15|exited with 15)$"):
+    with pytest.raises(RuntimeError, match=r"the process of mine:f\(\) (was killed by signal 15|exited with code 15)$"):
         process.call("mine:f", folders=[tmp_path])
 
 
@@ -233,8 +233,8 @@ def test_the_figure(tmp_path):
 def test_what_is_read(tmp_path):
     path = tmp_path / "text.txt"
     path.write_text("abcab", encoding="utf-8")
-    assert runner._read("", path).tolist() == [0, 1, 2, 0, 1]
-    assert len(set(runner._read("dinos", None))) == 53
+    assert runner._read(None, "", path).tolist() == [0, 1, 2, 0, 1]
+    assert len(set(runner._read(None, "dinos", None))) == 53
     with pytest.raises(ValueError, match=r"`dataset` must be one of .*; got 'dino'"):
         compare.run("torch", dataset="dino")
 

@@ -269,9 +269,9 @@ def test_examples():
             np.zeros(3, int),
             [4, 5, 1],
             ValueError,
-            "`lengths` must be from 0 to T_x = 4; got 1 to 5",
+            r"`lengths` must be in \[0, T_x\] = \[0, 4\]; got values from 1 to 5",
         ),
-        (np.zeros((2, 3, 4)), np.zeros(3, int), [4, -1, 1], ValueError, "from 0 to T_x = 4; got -1 to 4"),
+        (np.zeros((2, 3, 4)), np.zeros(3, int), [4, -1, 1], ValueError, "got values from -1 to 4"),
     ],
 )
 def test_invalid_examples(inputs, targets, lengths, error, message):

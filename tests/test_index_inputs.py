@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from problems import ENGINES_TOLERANCE, TOLERANCE, assert_close, make_problem, numeric_gradient, run
 
 import rnnx
-from rnnx.engines.cpu.runtime.thread_pool import use_policy
+from rnnx.engines.cpu.runtime.thread_policy import use_policy
 
 CLOSE = {"float32": ENGINES_TOLERANCE["float32"], "float64": 1e-13}
 
@@ -163,7 +163,7 @@ def test_caches_show_the_indices(engine, rng):
     assert len(steps) == 5
     for how in (caches, (steps, x)):
         assert "dx" not in rnnx.lstm_backward(problem.dstates[0], how)
-    message = "cache tuples of index inputs cannot be used apart from their `caches`"
+    message = "cache tuples of index inputs work only as part of their `caches`"
     for how in ((list(steps), x), (list(steps), None)):
         with pytest.raises(ValueError, match=message):
             rnnx.lstm_backward(problem.dstates[0], how)
@@ -245,16 +245,15 @@ def test_no_one_hot_matrix_is_built(rng):
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        ([[0, 1], [7, 2]], "`x` must hold indices from 0 to n_x - 1 = 6; got 0 to 7"),
-        ([[0, -1], [3, 2]], "`x` must hold indices from 0 to n_x - 1 = 6; got -1 to 3"),
-        (np.array([[2**63, 0]], np.uint64), f"`x` must hold indices from 0 to n_x - 1 = 6; got {-(2**63)} to 0"),
+        ([[0, 1], [7, 2]], "`x` must be in [0, n_x) = [0, 7); got values from 0 to 7"),
+        ([[0, -1], [3, 2]], "`x` must be in [0, n_x) = [0, 7); got values from -1 to 3"),
+        (np.array([[2**63, 0]], np.uint64), f"`x` must be in [0, n_x) = [0, 7); got values from {-(2**63)} to 0"),
         (
             [[0.0, 1.0]],
-            "`x` must have shape (n_x, m, T_x), or (m, T_x) if it holds integers, which select one-hot columns; "
-            "got (1, 2)",
+            "`x` must have shape (n_x, m, T_x), or (m, T_x) for integer indices; got (1, 2)",
         ),
-        ([[True]], "`x` must have shape (n_x, m, T_x), or (m, T_x) if it holds integers, which select one-hot"),
-        ([0, 1], "`x` must have shape (n_x, m, T_x), or (m, T_x) if it holds integers, which select one-hot"),
+        ([[True]], "`x` must have shape (n_x, m, T_x), or (m, T_x) for integer indices"),
+        ([0, 1], "`x` must have shape (n_x, m, T_x), or (m, T_x) for integer indices"),
     ],
 )
 def test_messages(x, message, engine):
@@ -276,4 +275,4 @@ def test_messages_about_other_arguments(rng):
     check("`Wf` must have shape (n_a, n_a + n_x) with n_x >= 1; got (5, 5)", p=none)
     check("`a0` must have shape (n_a, m) = (5, 4); got (5, 3)", a0=np.zeros((5, 3)))
     check("`lengths` must have shape (m,) = (4,); got (7,)", lengths=[1] * 7)
-    check("`lengths` must be from 0 to T_x = 6; got 1 to 7", lengths=[1, 2, 3, 7])
+    check("`lengths` must be in [0, T_x] = [0, 6]; got values from 1 to 7", lengths=[1, 2, 3, 7])

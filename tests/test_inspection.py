@@ -160,7 +160,7 @@ def test_any_size(n_a, m, n_steps, name, ragged):
         (((None, np.ones(4)),), ValueError, r"`dc_final` must have shape"),
         ((np.ones((4, 3)), (np.ones((4, 3, 2)),)), ValueError, r"`da` must have shape \(n_a, m, T_x\) = \(4, 3, 5\)"),
         (((None, None),), ValueError, "`ds_final` and `ds` must hold at least one gradient"),
-        (([np.ones((4, 3))] * 3,), ValueError, "`ds_final` must hold at most one array per state"),
+        (([np.ones((4, 3))] * 3,), ValueError, "`ds_final` must have at most one array per state"),
         (("grad",), TypeError, "`da_final` must be an array"),
     ],
 )

@@ -96,7 +96,7 @@ def test_the_cache_key_covers_everything(monkeypatch):
     changes = [
         (object_cache.binding, "get_host_cpu_name", lambda: "other"),
         (object_cache.binding, "get_process_triple", lambda: "riscv64-unknown-linux-gnu"),
-        (object_cache, "_features", lambda: "+other"),
+        (object_cache, "features", lambda: object_cache.binding.FeatureMap(other=True)),
         (object_cache.llvmlite, "__version__", "0.0"),
     ]
     for where, name, value in changes:
@@ -110,8 +110,7 @@ def test_the_cache_key_covers_everything(monkeypatch):
 def test_the_loops_depend_on_sources_and_on_numba(monkeypatch):
     assert "def forward(me, n, descriptor)" in object_cache.SOURCES
     keys = []
-    monkeypatch.setattr(object_cache, "_load", lambda key, build: keys.append(key) or {})
-    object_cache.loops("loops.passes", "forward")
+    monkeypatch.setattr(object_cache, "_load", lambda key, build: keys.append(key) or {"forward": 0, "backward": 0})
     object_cache.loops("loops.passes", "forward", "backward")
     monkeypatch.setattr(object_cache, "SOURCES", "changed")
     object_cache.loops("loops.passes", "forward")

@@ -490,7 +490,7 @@ def test_messages_about_plain_values(config, error, message):
             ValueError,
             r"`learning_rate\(7\)` must be a number of at least 0; got nan",
         ),
-        (lambda: Adam().init({}), TypeError, "no array was given"),
+        (lambda: Adam().init({}), TypeError, "expected at least one array; got none"),
     ],
 )
 def test_messages_about_optimizers_and_schedules(call, error, message):

@@ -295,7 +295,7 @@ def test_messages_about_source_and_target(rng):
     with pytest.raises(TypeError, match="`source` must be an array"):
         model.predict("abc", max_length=2)
     xp = pytest.importorskip("array_api_strict")
-    with pytest.raises(TypeError, match="`source` must be arrays of one library"):
+    with pytest.raises(TypeError, match="`source` must come from the same array library"):
         model.predict(xp.asarray(good), max_length=2)
 
 
@@ -319,7 +319,7 @@ def test_max_length(rng):
 def test_the_source_is_prepared_once(attention, rng, monkeypatch):
     """Prediction checks, copies and projects the keys once, not at every step."""
     calls = []
-    for name in ("prepare", "_from_keys"):
+    for name in ("prepare", "project_keys"):
         original = getattr(rnnx.functional.attention, name)
         monkeypatch.setattr(rnnx.functional.attention, name, lambda *args, f=original: calls.append(f) or f(*args))
     model = random_model(rng, attention=attention)

@@ -13,20 +13,11 @@ from rnnx._core.arrays import Array
 
 Shape = tuple[int, ...]
 
-
 _INTERVALS = {"(-inf, inf)": "a finite number", "(0, inf)": "a positive number", "[0, inf)": "a number of at least 0"}
 
 
 def integer(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
-    """Convert a Python or NumPy integer from `least` to `most` to a Python int.
-
-    Raises
-    ------
-    TypeError
-        If `value` is not an integer, or is a boolean.
-    ValueError
-        If `value` is out of range.
-    """
+    """Convert a Python or NumPy integer from `least` to `most` to a Python int; booleans are not integers."""
     is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if is_integer and value >= least and (most is None or value <= most):
         return int(value)
@@ -38,13 +29,6 @@ def real(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
     """Convert a number in `interval`, such as "[0, 1)", to a Python float.
 
     Unlike a NumPy float64, a Python float does not promote float32 parameters to float64.
-
-    Raises
-    ------
-    TypeError
-        If `value` is not a single number, or is a boolean.
-    ValueError
-        If `value` is out of range, or NaN.
     """
     if isinstance(value, bool | np.bool_) or not hasattr(value, "__float__"):
         raise TypeError(f"`{name}` must be a number; got {type(value).__name__}")
@@ -75,7 +59,18 @@ def nearest(key: str, known: Iterable[str]) -> str:
         return difflib.SequenceMatcher(None, key, name).ratio()
 
     best = max(names, key=likeness)
-    return f"; did you mean {best!r}?" if likeness(best) > 0.3 else f"; known are {names}"
+    return f"; did you mean {best!r}?" if likeness(best) > 0.3 else f"; expected one of {names}"
+
+
+def check_keys(owner: str, keys: Iterable[str], required: Sequence[str], optional: Sequence[str]) -> None:
+    """Raise unless `parameters` of `owner` has all required keys, and no others than the optional ones."""
+    keys, known = tuple(keys), (*required, *optional)
+    for key in keys:
+        if key not in known:
+            raise ValueError(f"unknown key {key!r} in `parameters` of {owner}{nearest(str(key), known)}")
+    missing = [key for key in required if key not in keys]
+    if missing:
+        raise ValueError(f"`parameters` of {owner} must have keys {list(required)}; missing {missing}")
 
 
 def check_shape(name: str, array: Array, symbols: str, shape: Shape) -> None:
@@ -99,5 +94,13 @@ def check_lengths(xp: Any, device: Any, lengths: Any, m: int, n_steps: int) -> A
     if m and isinstance(lengths, Sequence | np.ndarray):
         values = np.asarray(lengths)
         if values.min() < 0 or values.max() > n_steps:
-            raise ValueError(f"`lengths` must be from 0 to T_x = {n_steps}; got {values.min()} to {values.max()}")
+            got = f"values from {values.min()} to {values.max()}"
+            raise ValueError(f"`lengths` must be in [0, T_x] = [0, {n_steps}]; got {got}")
     return array
+
+
+def check_indices(name: str, values: Array, symbol: str, stop: int) -> None:
+    """Raise unless all indices are in [0, stop). Values on a device are not checked."""
+    if ns.is_on_host(values) and values.size and (values.min() < 0 or values.max() >= stop):
+        got = f"values from {values.min()} to {values.max()}"
+        raise ValueError(f"`{name}` must be in [0, {symbol}) = [0, {stop}); got {got}")

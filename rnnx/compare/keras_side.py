@@ -1,8 +1,6 @@
 """TensorFlow's sides, `model.fit` and a GradientTape loop. Only this file imports tensorflow and keras."""
 
-import functools
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -10,13 +8,13 @@ import numpy as np
 import tensorflow as tf
 
 from rnnx import convert
-from rnnx.compare.records import Arrays, Request, Result, Settings
-from rnnx.compare.side import Side, measure
+from rnnx.compare.records import Arrays, Request
+from rnnx.compare.side import Side
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
-def hold_second_biases(bias: Any) -> Any:
+def freeze_second_biases(bias: Any) -> Any:
     """Keep recurrent biases (the second row) at zero where they are only added to the input biases.
 
     If both were trained, their sum would learn twice as fast as rnnx's single bias. The last third, the candidate's
@@ -32,7 +30,7 @@ KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "rnn": (keras.layers.SimpleRNN, {}),
     "lstm": (keras.layers.LSTM, {}),
     "gru": (keras.layers.GRU, {"reset_after": False}),
-    "gru_reset_after": (keras.layers.GRU, {"reset_after": True, "bias_constraint": hold_second_biases}),
+    "gru_reset_after": (keras.layers.GRU, {"reset_after": True, "bias_constraint": freeze_second_biases}),
 }
 
 
@@ -55,75 +53,42 @@ class PaperAdam(keras.optimizers.Adam):
 
     @epsilon.setter
     def epsilon(self, value: float) -> None:
-        """Keras's constructor sets it."""
+        """Ignore the value that Keras's constructor sets."""
 
 
-class Recorder(keras.callbacks.Callback):
-    """Record the loss and end time of every batch, because Keras reports only the mean loss over the epoch so far."""
+class Loop(Side):
+    """A tf.function with GradientTape."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.losses: list[float] = []
-        self.ends: list[float] = []
-
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        """Reset the running mean."""
-        del batch, logs
-        self.model.reset_metrics()
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Record loss and time."""
-        del batch
-        self.losses.append(float(logs["loss"]))
-        self.ends.append(time.perf_counter())
-
-
-class KerasSide(Side):
-    """`model.fit` or, with `loop`, a tf.function with GradientTape."""
-
-    def __init__(self, request: Request, loop: bool) -> None:
+    def __init__(self, request: Request) -> None:
+        super().__init__(request)
         s = request.settings
-        self.request, self.loop, self._compiled_step = request, loop, tf.function(self._step)
+        self._compiled_step = tf.function(self._step)
         # TensorFlow accepts the number of threads only before its first operation.
         if s.threads is not None and tf.config.threading.get_intra_op_parallelism_threads() != s.threads:
             tf.config.threading.set_intra_op_parallelism_threads(s.threads)
             tf.config.threading.set_inter_op_parallelism_threads(s.threads)
         self.versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
         keras.config.set_floatx(s.dtype)
-        self.model, self.layers, self.head = build(s)
-        for layer, weights in zip(self.layers, convert.to_keras(s.cell, request.parameters), strict=True):
+        kind, options = KINDS[s.cell]
+        layers = [kind(s.hidden_size, return_sequences=True, **options) for _ in range(s.num_layers)]
+        head = keras.layers.Dense(s.vocab_size)
+        inputs = keras.Input((s.seq_length,), dtype="int64")
+        out = keras.ops.one_hot(inputs, s.vocab_size, dtype=s.dtype)
+        for layer in layers:
+            out = layer(out)
+        self.model = keras.Model(inputs, head(out))
+        for layer, weights in zip(layers, convert.to_keras(s.cell, request.parameters), strict=True):
             layer.set_weights(weights)
-        self.head.set_weights(convert.dense_to_keras(request.parameters))
+        head.set_weights(convert.dense_to_keras(request.parameters))
         self.loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         rule = {"sgd": keras.optimizers.SGD, "adam": PaperAdam}[s.optimizer]
         self.optimizer = rule(learning_rate=s.learning_rate)
 
-    def train(self) -> tuple[list[float], list[float]]:  # noqa: D102
-        if self.loop:
-            return super().train()
-        self.model.compile(self.optimizer, self.loss)
-        recorder = Recorder()
-        before = time.perf_counter()
-        self.model.fit(
-            self._batches(),
-            steps_per_epoch=self.request.settings.steps,
-            epochs=1,
-            shuffle=False,
-            verbose=0,
-            callbacks=[recorder],
-        )
-        return recorder.losses, list(np.diff([before, *recorder.ends]))
-
-    def _batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        yield from zip(self.request.inputs, self.request.targets, strict=True)
-
     def first_gradients(self) -> Arrays:  # noqa: D102
-        _, gradients = self._loss_and_gradients(
-            tf.constant(self.request.inputs[0]), tf.constant(self.request.targets[0])
-        )
-        *recurrent, kernel, bias = gradients
+        inputs, targets = tf.constant(self.request.inputs[0]), tf.constant(self.request.targets[0])
+        _, (*recurrent, kernel, bias) = self._loss_and_gradients(inputs, targets)
         layers = [recurrent[at : at + 3] for at in range(0, len(recurrent), 3)]
-        found = convert.from_keras(self.request.settings.cell, layers, stack=True, gradients=True)
+        found = convert.from_keras(self.settings.cell, layers, stack=True, gradients=True)
         return found | convert.dense_from_keras([kernel, bias], gradients=True)
 
     def _loss_and_gradients(self, inputs: Any, targets: Any) -> tuple[Any, list[Any]]:
@@ -140,23 +105,28 @@ class KerasSide(Side):
         return loss
 
 
-def build(s: Settings) -> tuple[Any, list[Any], Any]:
-    """Return the model from (m, T) indices to (m, T, vocab_size) logits, its recurrent layers and its dense layer."""
-    kind, options = KINDS[s.cell]
-    layers = [kind(s.hidden_size, return_sequences=True, **options) for _ in range(s.num_layers)]
-    head = keras.layers.Dense(s.vocab_size)
-    inputs = keras.Input((s.seq_length,), dtype="int64")
-    out = keras.ops.one_hot(inputs, s.vocab_size, dtype=s.dtype)
-    for layer in layers:
-        out = layer(out)
-    return keras.Model(inputs, head(out)), layers, head
+class Fit(Loop):
+    """`model.fit`."""
 
+    def train(self) -> tuple[list[float], list[float]]:  # noqa: D102
+        losses: list[float] = []
+        times: list[float] = []
 
-def fit(request: Request) -> Result:
-    """Train with `model.fit` and measure."""
-    return measure(functools.partial(KerasSide, loop=False), request)
+        def record(_batch: int, logs: dict[str, Any]) -> None:
+            losses.append(float(logs["loss"]))
+            times.append(time.perf_counter())
 
+        def reset(*_: Any, **__: Any) -> None:  # because Keras reports the mean loss since the last reset
+            self.model.reset_metrics()
 
-def loop(request: Request) -> Result:
-    """Train with a tf.function and measure."""
-    return measure(functools.partial(KerasSide, loop=True), request)
+        self.model.compile(self.optimizer, self.loss)
+        times.append(time.perf_counter())
+        self.model.fit(
+            # A generator, because Keras accepts no other iterator.
+            (batch for batch in zip(self.request.inputs, self.request.targets, strict=True)),
+            steps_per_epoch=self.settings.steps,
+            shuffle=False,
+            verbose=0,
+            callbacks=[keras.callbacks.LambdaCallback(on_train_batch_begin=reset, on_train_batch_end=record)],
+        )
+        return losses, list(np.diff(times))

@@ -1,6 +1,6 @@
 """The records that a comparison passes between processes: settings, request, result."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -37,28 +37,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Result:
-    """The measurements of one side.
+    """The measurements of one side."""
 
-    Attributes
-    ----------
-    losses : array, shape (steps,)
-        Loss of every batch before its update, in nats per character.
-    seconds : array, shape (steps,)
-        Wall-clock time of every step. The first one includes compilation.
-    gradients : dict of str to array
-        Gradients of the first batch at the initial parameters, under rnnx's names.
-    start_seconds : float
-        Time from starting the process until everything is imported.
-    memory_start, memory_peak : float or None
-        Resident memory before training and its peak during training, in MiB; None where the system does not report it.
-    versions : dict of str to str
-        Library versions.
-    """
-
-    losses: np.ndarray
-    seconds: np.ndarray
-    gradients: Arrays
-    start_seconds: float
-    memory_start: float | None
-    memory_peak: float | None
-    versions: dict[str, str] = field(default_factory=dict)
+    losses: np.ndarray  # (steps,): of every batch before its update, in nats per character
+    seconds: np.ndarray  # (steps,): wall-clock time of every step; the first one includes compilation
+    gradients: Arrays  # of the first batch at the initial parameters, under rnnx's names
+    start_seconds: float  # from starting the process until everything is imported
+    memory_start: float | None  # resident memory before training, in MiB; None where the system does not report it
+    memory_peak: float | None  # its peak during training, likewise
+    versions: dict[str, str]  # of the libraries

@@ -21,7 +21,7 @@ class Peer(NamedTuple):
 
     modules: tuple[str, ...]  # that must be installed
     install: str  # the command that installs them
-    sides: dict[str, str]  # label: function of this package that runs the side
+    sides: dict[str, str]  # label: module and class of the side
     cells: tuple[str, ...]
 
 
@@ -29,11 +29,11 @@ PEERS = {
     "keras": Peer(
         ("tensorflow", "keras"),
         "pip install 'rnnx[keras]'",
-        {"Keras fit": "keras_side:fit", "TensorFlow loop": "keras_side:loop"},
+        {"Keras fit": "keras_side:Fit", "TensorFlow loop": "keras_side:Loop"},
         ("rnn", "lstm", "gru", "gru_reset_after"),
     ),
     "torch": Peer(
-        ("torch",), "pip install torch", {"torch loop": "torch_side:run"}, ("rnn", "lstm", "gru_reset_after")
+        ("torch",), "pip install torch", {"torch loop": "torch_side:TorchSide"}, ("rnn", "lstm", "gru_reset_after")
     ),
 }
 OPTIMIZERS = ("sgd", "adam")
@@ -94,7 +94,7 @@ def run(
     threads : int, optional
         Threads per side; default: each library's choice.
     output : path, optional
-        Folder for report.txt, report.json, losses.csv and comparison.png, created if missing.
+        Folder for the files that `Report.save` writes, created if missing.
     progress : callable, optional
         Called with the label of each side before it starts.
 
@@ -115,7 +115,7 @@ def run(
     """
     if peer not in PEERS:
         raise ValueError(f"`peer` must be one of {sorted(PEERS)}; got {peer!r}")
-    read = _read(dataset, text) if indices is None else _check_indices(indices)
+    read = _read(indices, dataset, text)
     settings = Settings(
         vocab_size=checks.integer("vocab_size", int(read.max()) + 1 if vocab_size is None else vocab_size, 2),
         hidden_size=checks.integer("hidden_size", hidden_size),
@@ -135,39 +135,38 @@ def run(
     if output is not None:
         _check_installed(("matplotlib",), "the comparison figure", "pip install 'rnnx[lab]'")
         Path(output).mkdir(parents=True, exist_ok=True)
-    sides = {"rnnx": "rnnx_side:run", **PEERS[peer].sides}
+    sides = {"rnnx": "rnnx_side:RnnxSide", **PEERS[peer].sides}
     report = Report(peer, settings, _run_sides(sides, make_request(read, settings), progress))
     if output is not None:
         report.save(output)
     return report
 
 
-def _read(dataset: str, text: str | Path | None) -> np.ndarray:
-    """Return a text as indices in its own vocabulary."""
-    found = find_text(dataset) if text is None else Path(text)
-    words = read_text(found) if isinstance(found, Path) else found
-    return CharTokenizer(None).fit(words).encode(words)
-
-
-def _check_indices(indices: Any) -> np.ndarray:
-    text = np.asarray(indices)
-    if text.ndim != 1 or not np.issubdtype(text.dtype, np.integer):
-        raise TypeError(f"`indices` must be integers of shape (n,); got {text.dtype} of shape {text.shape}")
-    if text.size == 0 or text.min() < 0:
-        raise ValueError("`indices` must contain at least one index and none below 0")
-    return text
+def _read(indices: Any, dataset: str, text: str | Path | None) -> np.ndarray:
+    """Return the text as indices, those of a file or a built-in text in its own vocabulary."""
+    if indices is None:
+        found = find_text(dataset) if text is None else Path(text)
+        words = read_text(found) if isinstance(found, Path) else found
+        return CharTokenizer(None).fit(words).encode(words)
+    read = np.asarray(indices)
+    if read.ndim != 1 or not np.issubdtype(read.dtype, np.integer):
+        raise TypeError(f"`indices` must be integers of shape (n,); got dtype {read.dtype} and shape {read.shape}")
+    if read.size == 0 or read.min() < 0:
+        raise ValueError(f"`indices` must be a non-empty array of non-negative integers; got {indices!r}")
+    return read
 
 
 def _check(peer: str, text: np.ndarray, s: Settings) -> None:
     if s.vocab_size <= text.max():
-        raise ValueError(f"`vocab_size` must be above the largest index, {text.max()}; got {s.vocab_size}")
+        raise ValueError(f"`vocab_size` must be greater than the largest index, {text.max()}; got {s.vocab_size}")
     if len(text) <= s.seq_length:
-        raise ValueError(f"`indices` must have more than seq_length = {s.seq_length} characters; got {len(text)}")
+        raise ValueError(f"`seq_length` must be less than the length of the text, {len(text)}; got {s.seq_length}")
     choices = {"cell": PEERS[peer].cells, "optimizer": OPTIMIZERS, "dtype": ("float32", "float64")}
     for name, allowed in choices.items():
-        if getattr(s, name) not in allowed:
-            hint = "; torch's GRU is 'gru_reset_after'" if getattr(s, name) == "gru" else ""
-            raise ValueError(f"`{name}` must be one of {list(allowed)} with {peer}; got {getattr(s, name)!r}{hint}")
+        value = getattr(s, name)
+        if value not in allowed:
+            hint = "; torch's GRU is 'gru_reset_after'" if value == "gru" else ""
+            raise ValueError(f"`{name}` must be one of {list(allowed)} for {peer}; got {value!r}{hint}")
 
 
 def _check_installed(modules: tuple[str, ...], what: str, install: str) -> None:
@@ -188,11 +187,11 @@ def make_request(text: np.ndarray, s: Settings) -> Request:
 def _run_sides(
     sides: dict[str, str], request: Request, progress: Callable[[str], None] | None = None
 ) -> dict[str, Result]:
-    def run_side(label: str, function: str) -> Result:
+    results = {}
+    for label, side in sides.items():
         if progress is not None:
             progress(label)
-        target, threads = f"rnnx.compare.{function}", request.settings.threads
-        result, start_seconds = process.call(target, request, label=label, threads=threads)
-        return replace(result, start_seconds=start_seconds)
-
-    return {label: run_side(label, function) for label, function in sides.items()}
+        threads = request.settings.threads
+        result, start_seconds = process.call(f"rnnx.compare.{side}.run", request, label=label, threads=threads)
+        results[label] = replace(result, start_seconds=start_seconds)
+    return results

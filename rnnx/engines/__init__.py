@@ -1,4 +1,4 @@
-"""The table of engines, and the choice of one for an array library. `protocol` defines what an engine is."""
+"""The table of engines, and the choice of one for an array library. `protocol` defines their interface."""
 
 import contextlib
 import contextvars
@@ -16,17 +16,13 @@ from rnnx.cells import CELLS, Cell, cell_of
 from rnnx.engines.gpu.precision import use_precision as use_precision
 from rnnx.engines.protocol import Engine
 
-ANY_LIBRARY = ()
-
 
 @dataclass(frozen=True)
 class _Entry:
-    """An entry of the table."""
-
     engine: Engine | str  # "module:name" is imported on first use
-    libraries: tuple[str, ...] = ANY_LIBRARY  # libraries it supports; empty means any
+    libraries: tuple[str, ...] = ()  # libraries it supports; empty means any
     requires: tuple[str, str] | None = None  # an extra package, and the command that installs it
-    default: bool = True  # False: only runs on request, by `use_engine`
+    default: bool = True  # False: runs only under `use_engine`
     compiles: bool = False  # True: not used for single steps by default
 
 
@@ -50,7 +46,7 @@ def engine_names() -> tuple[str, ...]:
 def register_engine(
     name: str,
     engine: Engine | str,
-    libraries: tuple[str, ...] = ANY_LIBRARY,
+    libraries: tuple[str, ...] = (),
     *,
     requires: tuple[str, str] | None = None,
     default: bool = True,
@@ -73,14 +69,14 @@ def register_engine(
     Raises
     ------
     ValueError
-        If there is an engine of that name already, or a string is not of the form "module:name".
+        If `name` is taken, or `engine` is a string not of the form "module:name".
     TypeError
         If `libraries` is not a tuple.
     """
     if name in _TABLE:
-        raise ValueError(f"`name` must be new; there is an engine {name!r} already")
+        raise ValueError(f"`name` {name!r} is already registered")
     if isinstance(engine, str) and not all(engine.partition(":")):
-        raise ValueError(f"`engine` must be an engine or 'module:name'; got {engine!r}")
+        raise ValueError(f"`engine` must be an engine or a string 'module:name'; got {engine!r}")
     if not isinstance(libraries, tuple):
         raise TypeError(f"`libraries` must be a tuple of str; got {libraries!r}")
     _TABLE[name] = _Entry(engine, libraries, requires, default)
@@ -148,7 +144,7 @@ def use_engine(name: str) -> Iterator[None]:
 def _require(name: str) -> None:
     if not _installed(name):
         package, command = _TABLE[name].requires or ("", "")
-        raise ValueError(f"engine {name!r} needs {package}, installed ({command}) and not disabled")
+        raise ValueError(f"engine {name!r} requires {package}, which is disabled or not installed ({command})")
 
 
 def _installed(name: str) -> bool:
@@ -161,7 +157,7 @@ def _installed(name: str) -> bool:
 
 @lru_cache(maxsize=8)
 def _found(package: str) -> bool:
-    """Whether a package can be imported; searches the disk."""
+    """Return whether a package can be imported; cached, because it searches the disk."""
     try:
         return importlib.util.find_spec(package) is not None
     except ModuleNotFoundError:  # of the package around a submodule
@@ -173,7 +169,7 @@ def select(xp: Any, *, n_steps: int = 2, m: int = 1) -> str:
     library, chosen = ns.library_name(xp), _chosen.get()
     able = _able(library)
     if chosen is not None and chosen not in able:
-        raise ValueError(f"engine {chosen!r} does not run {library} arrays; {list(able)} do")
+        raise ValueError(f"engine {chosen!r} does not support {library} arrays; use one of {list(able)}")
     if n_steps == 0 or m == 0:
         return "reference"
     if chosen is not None:
@@ -183,7 +179,7 @@ def select(xp: Any, *, n_steps: int = 2, m: int = 1) -> str:
 
 @lru_cache(maxsize=32)
 def load(name: str) -> Engine:
-    """Return an engine by name, importing it if necessary."""
+    """Return an engine by name, imported on first use."""
     engine = _TABLE[name].engine
     if not isinstance(engine, str):
         return engine
@@ -197,12 +193,12 @@ def matmul(xp: Any, a: Array, b: Array, bias: Array | None = None) -> Array:
 
 
 def warm_up(*cells: Cell | str, dtypes: tuple[str, ...] = ("float32",)) -> None:
-    """Compile ahead of the first call, for the `cpu` engine.
+    """Compile the `cpu` engine's code ahead of the first call.
 
     Parameters
     ----------
     *cells : str or Cell
-        Cells to compile; default: all built-in cells.
+        Cells to compile. Default: all built-in cells.
     dtypes : tuple of str
         "float32", "float64" or both.
 
@@ -214,7 +210,7 @@ def warm_up(*cells: Cell | str, dtypes: tuple[str, ...] = ("float32",)) -> None:
     _require("cpu")
     for dtype in dtypes:
         if dtype not in ("float32", "float64"):
-            raise ValueError(f"`dtypes` must hold 'float32' and 'float64' only; got {dtype!r}")
+            raise ValueError(f"`dtypes` must be 'float32' or 'float64'; got {dtype!r}")
     from rnnx.engines.cpu.engine import compile_ahead
 
     for cell in cells or CELLS:

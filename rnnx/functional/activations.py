@@ -10,16 +10,6 @@ from rnnx._core.arrays import Array
 from rnnx.cells.vocabulary import array_ops
 
 
-def _floating(name: str, x: Array) -> tuple[Any, Array]:
-    """Return the namespace and `x`, with integers and booleans converted to the library's default float."""
-    xp, _ = ns.common_namespace({name: x})
-    if xp.isdtype(x.dtype, "real floating"):
-        return xp, x
-    if not xp.isdtype(x.dtype, ("integral", "bool")):
-        raise TypeError(f"`{name}` must be real; got dtype {x.dtype}")
-    return xp, xp.astype(x, xp.asarray(0.0).dtype)
-
-
 def sigmoid(x: Array) -> Array:
     """Logistic function, 1 / (1 + exp(-x)), computed without overflow.
 
@@ -30,9 +20,9 @@ def sigmoid(x: Array) -> Array:
     Returns
     -------
     array
-        Same shape and dtype as `x`; integers become the library's default float.
+        Same shape and dtype as `x`; integers and booleans become the library's default float.
     """
-    xp, x = _floating("x", x)
+    xp, x = _floating(x)
     return array_ops(xp).sigmoid(x)
 
 
@@ -44,63 +34,31 @@ def sigmoid_backward(dy: Array, y: Array) -> Array:
     dy, y : array, same shape
         Cotangent of the output, and the output itself.
     """
-    _pair(dy, y)
+    _check_pair(dy, y)
     return dy * (y - y * y)
 
 
 def tanh(x: Array) -> Array:
-    """Hyperbolic tangent.
-
-    Parameters
-    ----------
-    x : array, any shape
-
-    Returns
-    -------
-    array
-        Same shape and dtype as `x`; integers become the library's default float.
-    """
-    xp, x = _floating("x", x)
+    """Hyperbolic tangent; `x` and the result as for `sigmoid`."""
+    xp, x = _floating(x)
     return array_ops(xp).tanh(x)
 
 
 def tanh_backward(dy: Array, y: Array) -> Array:
-    """Gradient with respect to x of y = tanh(x): dy * (1 - y^2).
-
-    Parameters
-    ----------
-    dy, y : array, same shape
-        Cotangent of the output, and the output itself.
-    """
-    _pair(dy, y)
+    """Gradient with respect to x of y = tanh(x): dy * (1 - y^2); `dy` and `y` as for `sigmoid_backward`."""
+    _check_pair(dy, y)
     return dy - dy * y * y
 
 
 def relu(x: Array) -> Array:
-    """Rectifier, max(x, 0). NaN stays NaN.
-
-    Parameters
-    ----------
-    x : array, any shape
-
-    Returns
-    -------
-    array
-        Same shape and dtype as `x`; integers become the library's default float.
-    """
-    xp, x = _floating("x", x)
+    """Rectifier, max(x, 0), which keeps NaN; `x` and the result as for `sigmoid`."""
+    xp, x = _floating(x)
     return array_ops(xp).relu(x)
 
 
 def relu_backward(dy: Array, y: Array) -> Array:
-    """Gradient with respect to x of y = relu(x): dy where y > 0, else 0.
-
-    Parameters
-    ----------
-    dy, y : array, same shape
-        Cotangent of the output, and the output itself.
-    """
-    xp = _pair(dy, y)
+    """Gradient with respect to x of y = relu(x): dy where y > 0, else 0; `dy` and `y` as for `sigmoid_backward`."""
+    xp = _check_pair(dy, y)
     return xp.where(y > 0, dy, xp.zeros_like(dy))
 
 
@@ -114,9 +72,9 @@ def softmax(x: Array) -> Array:
     Returns
     -------
     array
-        Same shape and dtype as `x`; every column sums to 1.
+        Shape and dtype as for `sigmoid`; every column sums to 1.
     """
-    xp, x = _floating("x", x)
+    xp, x = _floating(x)
     if x.ndim == 0 or x.shape[0] == 0:
         raise ValueError(f"`x` must have shape (n, ...) with n >= 1; got {tuple(x.shape)}")
     e = xp.exp(x - xp.max(x, axis=0, keepdims=True))
@@ -124,20 +82,24 @@ def softmax(x: Array) -> Array:
 
 
 def softmax_backward(dy: Array, y: Array) -> Array:
-    """Gradient with respect to x of y = softmax(x): y * (dy - sum(dy * y)) for each column.
-
-    Parameters
-    ----------
-    dy, y : array, shape (n, ...)
-        Cotangent of the output, and the output itself.
-    """
-    xp = _pair(dy, y)
+    """Gradient with respect to x of y = softmax(x): y * (dy - sum(dy * y)) per column; both have shape (n, ...)."""
+    xp = _check_pair(dy, y)
     return y * (dy - xp.sum(dy * y, axis=0, keepdims=True))
 
 
-def _pair(dy: Array, y: Array) -> Any:
+def _floating(x: Array) -> tuple[Any, Array]:
+    """Return the namespace and `x`, with integers and booleans converted to the library's default float."""
+    xp, _ = ns.common_namespace({"x": x})
+    if xp.isdtype(x.dtype, "real floating"):
+        return xp, x
+    if not xp.isdtype(x.dtype, ("integral", "bool")):
+        raise TypeError(f"`x` must be real-valued; got dtype {x.dtype}")
+    return xp, xp.astype(x, xp.asarray(0.0).dtype)
+
+
+def _check_pair(dy: Array, y: Array) -> Any:
     """Check that the shapes are equal; return the namespace."""
     xp, _ = ns.common_namespace({"dy": dy, "y": y})
     if tuple(dy.shape) != tuple(y.shape):
-        raise ValueError(f"`dy` must have the shape of `y`, {tuple(y.shape)}; got {tuple(dy.shape)}")
+        raise ValueError(f"`dy` must have the same shape as `y`, {tuple(y.shape)}; got {tuple(dy.shape)}")
     return xp

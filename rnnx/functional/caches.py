@@ -49,10 +49,10 @@ class Caches(Sequence[Any]):
     def tape_for(self, cell: Cell) -> Tape:
         """Return the tape, or raise if it does not fit a backward pass of `cell`."""
         if cell != self.cell:
-            raise ValueError(f"`caches` must come from a forward pass of {cell.name}; these are of {self.cell.name}")
+            raise ValueError(f"`caches` must come from a forward pass of {cell.name}; got caches of {self.cell.name}")
         tape = self._live()
         if tape.saved is None:
-            raise ValueError("`caches` hold nothing for a backward pass: forward ran with keep_caches=False")
+            raise ValueError("`caches` contain no saved values: the forward pass ran with keep_caches=False")
         return tape
 
     def _live(self) -> Tape:
@@ -102,18 +102,18 @@ def tape_of_steps(cell: Cell, steps: Any) -> Tape:
     steps = arguments.check_steps(cell, steps)
     parameters = steps[0][-1]
     if any(set(step[-1]) != set(parameters) or step[-1][k] is not parameters[k] for step in steps for k in parameters):
-        raise ValueError("all caches must hold the same `parameters`")
+        raise ValueError("all caches must have the same `parameters`")
     after, before = [f"{s}_next" for s in cell.states], [f"{s}_prev" for s in cell.states]
-    names = [*after, *before, *cell.cache, "xt"]
-    columns = dict(zip(names, zip(*steps, strict=True), strict=False))  # all but the parameters
+    *values, xts, _ = zip(*steps, strict=True)
+    columns = dict(zip((*after, *before, *cell.cache), values, strict=True))
     calls = [
-        arguments.step_call(cell, columns["xt"][t], {name: columns[name][t] for name in before}, parameters)
-        for t in range(len(steps))
+        arguments.checked_call(cell, xt, {name: columns[name][t] for name in before}, parameters, one_step=True)
+        for t, xt in enumerate(xts)
     ]
     first = calls[0]
-    for name in (*after, *before, *cell.cache):
-        for array in columns[name]:
-            ns.common_namespace({"xt": columns["xt"][0], name: array})
+    for name, column in columns.items():
+        for array in column:
+            ns.common_namespace({"xt": xts[0], name: array})
             checks.check_shape(name, array, "(n_a, m)", (first.n_a, first.m))
     xp = first.xp
     dtype = ns.floating_dtype(
@@ -143,8 +143,8 @@ def _check_consecutive(xp: Any, new: str, after: Any, old: str, before: Any) -> 
             continue
         if not bool(xp.all((a == b) | ((a != a) & (b != b)))):
             raise ValueError(
-                f"`caches` must be of consecutive steps: `{new}` of step {t} is not `{old}` of step {t + 1}; "
-                "for other steps, call the cell's backward function step by step"
+                f"`caches` must cover consecutive steps: `{new}` of step {t} differs from `{old}` of step {t + 1}; "
+                "for other steps, call the cell's backward function once per step"
             )
 
 

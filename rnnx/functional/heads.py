@@ -6,19 +6,18 @@ from typing import Any
 from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_lengths, check_shape, integer
-from rnnx._core.layout import to_time_major, valid_examples, zero_past_end
+from rnnx._core.checks import check_indices, check_lengths, check_shape, integer
+from rnnx._core.layout import reverse_axes, to_time_major, valid_examples, zero_past_end
 
 
 def _columns(xp: Any, a: Array) -> Array:
     """Reshape (n, m, T) to (T m, n), as a view if `a` is in Fortran order."""
-    rows = math.prod(a.shape[1:])
-    return xp.reshape(ns.contiguous(xp, xp.permute_dims(a, tuple(range(a.ndim))[::-1])), (rows, a.shape[0]))
+    return xp.reshape(to_time_major(xp, a), (math.prod(a.shape[1:]), a.shape[0]))
 
 
 def _uncolumns(xp: Any, rows: Array, shape: tuple[int, ...]) -> Array:
     """Reshape (T m, n) to (n, m, T)."""
-    return xp.permute_dims(xp.reshape(rows, (*shape[:0:-1], rows.shape[1])), tuple(range(len(shape)))[::-1])
+    return reverse_axes(xp, xp.reshape(rows, (*shape[:0:-1], rows.shape[1])))
 
 
 def dense_forward(a: Array, W: Array, b: Array) -> Array:
@@ -46,7 +45,7 @@ def dense_forward(a: Array, W: Array, b: Array) -> Array:
 
 
 def dense_backward(dz: Array, a: Array, W: Array) -> dict[str, Array]:
-    """Compute the gradients of `dense_forward`.
+    """Compute the gradients of `dense_forward`, with the same errors.
 
     Parameters
     ----------
@@ -59,11 +58,6 @@ def dense_backward(dz: Array, a: Array, W: Array) -> dict[str, Array]:
     -------
     gradients : dict
         da (shape of a), dW (n_y, n_a), db (n_y, 1).
-
-    Raises
-    ------
-    ValueError, TypeError
-        For wrong shapes, or arrays of two libraries or devices.
     """
     xp, _ = ns.common_namespace({"dz": dz, "a": a, "W": W})
     _check_dense(a, W)
@@ -105,7 +99,7 @@ def softmax_cross_entropy(z: Array, targets: Array, *, lengths: Any = None) -> t
     z : array, shape (n_y, m, T_x)
         Logits.
     targets : array of int, shape (m, T_x)
-        Class indices, 0 to n_y - 1. Entries past an example's length are ignored.
+        Class indices in [0, n_y). Entries past an example's length are ignored.
     lengths : sequence or array of int, shape (m,), optional
         Number of steps of each example; default T_x.
 
@@ -118,7 +112,7 @@ def softmax_cross_entropy(z: Array, targets: Array, *, lengths: Any = None) -> t
     Raises
     ------
     ValueError, TypeError
-        For wrong shapes, dtypes or lengths, or NumPy targets out of range (not checked in other libraries).
+        For wrong shapes, dtypes or lengths, or NumPy targets out of range (those of other libraries are not checked).
     """
     xp, device = ns.common_namespace({"z": z, "targets": targets})
     if z.ndim != 3 or z.shape[0] == 0:
@@ -131,8 +125,7 @@ def softmax_cross_entropy(z: Array, targets: Array, *, lengths: Any = None) -> t
     if lengths is not None:
         valid = valid_examples(xp, check_lengths(xp, device, lengths, m, n_steps), n_steps)
     targets = ns.as_index(xp, targets)
-    if ns.is_on_host(targets) and bool(xp.any(valid & ((targets < 0) | (targets >= n_y)))):
-        raise ValueError(f"`targets` must be from 0 to n_y - 1 = {n_y - 1}")
+    check_indices("targets", targets[valid] if ns.is_on_host(targets) else targets, "n_y", n_y)
 
     classes = xp.reshape(xp.arange(n_y, dtype=targets.dtype, device=device), (n_y, 1, 1))
     target = classes == xp.expand_dims(targets, axis=0)
@@ -159,9 +152,8 @@ def squared_error(y: Array, targets: Array, *, lengths: Any = None) -> tuple[Arr
     ----------
     y : array, shape (n_y, m, T_x)
     targets : array, shape (n_y, m, T_x)
-        Entries past an example's length are ignored.
     lengths : sequence or array of int, shape (m,), optional
-        Number of steps of each example; default T_x.
+        As for `softmax_cross_entropy`.
 
     Returns
     -------
@@ -206,10 +198,8 @@ def one_hot(indices: Array, vocab_size: int, dtype: str = "float32", xp: Any = N
 
     Raises
     ------
-    TypeError
-        If `indices` does not hold integers, or `vocab_size` is not an integer.
-    ValueError
-        If `vocab_size` is below 1, or a NumPy index is not in [0, vocab_size) (not checked in other libraries).
+    ValueError, TypeError
+        If `vocab_size` is not a positive integer, `indices` are not integers, or NumPy indices are out of range.
     """
     indices = indices if xp is None else xp.asarray(indices)
     xp, device = ns.common_namespace({"indices": indices})
@@ -217,12 +207,8 @@ def one_hot(indices: Array, vocab_size: int, dtype: str = "float32", xp: Any = N
         raise TypeError(f"`indices` must hold integers; got dtype {indices.dtype}")
     vocab_size = integer("vocab_size", vocab_size)
     indices = ns.as_index(xp, indices)
-    if ns.is_on_host(indices) and indices.size and not (indices.min() >= 0 and indices.max() < vocab_size):
-        raise ValueError(
-            f"`indices` must be from 0 to vocab_size - 1 = {vocab_size - 1}; got {indices.min()} to {indices.max()}"
-        )
+    check_indices("indices", indices, "vocab_size", vocab_size)
     # Contiguous, because NumPy's comparisons keep the memory order of their operands.
     time_major = to_time_major(xp, indices)
     classes = xp.arange(vocab_size, dtype=indices.dtype, device=device)
-    rows = xp.astype(xp.expand_dims(time_major, axis=indices.ndim) == classes, getattr(xp, dtype))
-    return xp.permute_dims(rows, tuple(range(rows.ndim))[::-1])
+    return reverse_axes(xp, xp.astype(xp.expand_dims(time_major, axis=indices.ndim) == classes, getattr(xp, dtype)))

@@ -14,8 +14,8 @@ from rnnx.functional import arguments
 class Stream:
     """Run a cell one time step at a time, keeping its state and packed weights between calls.
 
-    Steps check nothing and, on the `cpu` engine, allocate nothing. For whole sequences, `recurrent_forward` is faster.
-    A stream is not thread-safe.
+    `step` does not check its argument and, on the `cpu` engine, allocates no memory. For whole sequences,
+    `recurrent_forward` is faster. A stream is not thread-safe. Errors are those of `recurrent_forward`.
 
     Parameters
     ----------
@@ -34,11 +34,6 @@ class Stream:
     engine : str
         Name of the engine that runs the steps.
 
-    Raises
-    ------
-    ValueError, TypeError
-        As `recurrent_forward`.
-
     Examples
     --------
     >>> import numpy as np, rnnx
@@ -54,13 +49,11 @@ class Stream:
     ) -> None:
         self.cell = cell_of(cell)
         m = integer("m", m)
-        arguments.check_keys(self.cell, parameters)
+        n_x = arguments.check_parameters(self.cell, parameters)
         states = arguments.by_state("s0", s0, self.cell, "{}0")
-        given = {name: s for name, s in states.items() if s is not None}
-        xp, device = ns.common_namespace({**parameters, **given})
-        dtype = ns.floating_dtype(xp, parameters, given)
-        x = xp.zeros((arguments.input_size(self.cell, parameters), m), dtype=dtype, device=device)
-        call = arguments.step_call(self.cell, x, states, parameters)
+        xp, device = ns.common_namespace(parameters)
+        x = xp.zeros((n_x, m), dtype=parameters[self.cell.parameter_keys[0]].dtype, device=device)
+        call = arguments.checked_call(self.cell, x, states, parameters, one_step=True)
         self._xp, self.engine = xp, engines.select(xp)
         self._s0 = tuple(ns.owned_copy(xp, s) for s in call.s0)
         self._stepper = engines.load(self.engine).stepper(replace(call, s0=self._s0))

@@ -17,11 +17,11 @@ from rnnx.engines.cpu.codegen.intrinsics import (
     yield_to,
 )
 from rnnx.engines.cpu.loops.records import function
-from rnnx.engines.cpu.runtime.mailbox import MAILBOX, WORKER
+from rnnx.engines.cpu.runtime.mailbox import BARRIER, MAILBOX, WORKER
 
-_SPINS_OF_LEADER = 2000
+_SPINS = 2000  # checks for other threads before yielding to them
 
-mailbox_at = record_at(MAILBOX)
+mailbox_at, barrier_at = record_at(MAILBOX), record_at(BARRIER)
 worker_of = item_of(MAILBOX, "workers", WORKER)
 
 
@@ -57,7 +57,7 @@ def serve(me, n, address):
 
 @function
 def wake(me, n, address):
-    """Wake the sleeping ones of workers 1 ... n - 1."""
+    """Wake those of workers 1 ... n - 1 that sleep."""
     mail = mailbox_at(address)
     for i in range(1, n):
         worker = worker_of(mail, i)
@@ -83,7 +83,7 @@ def lead(me, n, address):
     while atomic_load(mail, "done") < n - 1:
         pause()
         spins += 1
-        if spins > _SPINS_OF_LEADER:
+        if spins > _SPINS:
             yield_to(mail.yield_function)
 
 
@@ -92,3 +92,22 @@ def shut_down(me, n, address):
     """End workers 1 ... n - 1."""
     mailbox_at(address).job = 0
     _hand_out(n, address)
+
+
+@function
+def barrier(n, p):
+    """Wait for all n threads of a pass."""
+    if n == 1:
+        return
+    b = barrier_at(p.barrier)
+    passed = atomic_load(b, "passed")
+    if atomic_add(b, "arrived", 1) == n - 1:
+        atomic_exchange(b, "arrived", 0)
+        atomic_add(b, "passed", 1)
+        return
+    spins = 0
+    while atomic_load(b, "passed") == passed:
+        pause()
+        spins += 1
+        if spins > _SPINS:
+            yield_to(p.yield_function)
