@@ -10,6 +10,7 @@ from click import Choice, FloatRange, IntRange, option
 from rnnx.analysis.ngram import NGram
 from rnnx.cli.group import (
     UP_TO_ONE,
+    Command,
     device_option,
     errors_as_messages,
     is_lines,
@@ -24,7 +25,7 @@ from rnnx.training import Checkpoint, Settings
 from rnnx.training import evaluate as mean_loss
 
 
-@click.command()
+@click.command(cls=Command)
 @run_argument
 @option("--start", "--prompt", default="", help="Text that every sample begins with.")
 @number("--temperature", type=FloatRange(0), default=1.0, help="Lower is more conservative; 0 is greedy.")
@@ -62,7 +63,7 @@ def sample(run: str, start: str, number: int, length: int | None, greedy: bool, 
         click.echo(text)
 
 
-@click.command()
+@click.command(cls=Command)
 @run_argument
 @option("--text", type=click.Path(dir_okay=False), help="Evaluate on all of this file instead of the run's text.")
 @option("--part", type=Choice(["validation", "train"]), default="validation", help="Part of the run's text to use.")
@@ -129,7 +130,7 @@ def _lines_of(dataset: Dataset | None, corpus: Corpus) -> set[str]:
     return {corpus.tokenizer.decode(targets[:-1]) for batch in batches for _, targets in batch.rows()}
 
 
-@click.command()
+@click.command(cls=Command)
 @run_argument
 @option("--text", show_default="a sample from the model", help="Input text for the plots.")
 @option("--format", type=Choice(["png", "svg"]), default="png", help="Image format.")
@@ -158,7 +159,7 @@ def plot(run: str, text: str | None, format: str, output: str | None) -> None:  
             click.echo(path)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("peer", type=Choice(["keras", "torch"]))
 @option("--cell", type=Choice(["rnn", "lstm", "gru", "gru-reset-after"]), default="lstm", help="Recurrent cell.")
 @option("--hidden-size", type=IntRange(1), default=128, help="Units per layer.")

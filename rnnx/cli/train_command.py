@@ -7,12 +7,11 @@ from click import Choice, FloatRange, IntRange, option
 from click.core import ParameterSource
 
 from rnnx.cli.display import Display
-from rnnx.cli.group import BELOW_ONE, FRACTION, POSITIVE, UP_TO_ONE, device_option, errors_as_messages, number
+from rnnx.cli.group import BELOW_ONE, FRACTION, POSITIVE, UP_TO_ONE, Command, device_option, errors_as_messages, number
 from rnnx.cli.interrupt import Interrupt
 from rnnx.optim import OPTIMIZERS
 from rnnx.training import Run, Settings, free_folder
 
-INTERRUPTED = 130  # the shells' exit code for a program stopped by Ctrl-C
 _ON_RESUME = ("epochs", "iterations", "patience", "evaluate_every", "text")  # settings that --resume may change
 _NOT_SETTINGS = ("resume", "output", "device", "sample_every", "temperature", "save_every", "quiet")
 _COUNT = IntRange(1)
@@ -34,7 +33,7 @@ def _setting(names: str, type: Any, help: str, **options: Any) -> Any:  # noqa: 
     return declare(first, *others, **{"type": type, "help": help, "default": default, **options})
 
 
-@click.command()
+@click.command(cls=Command)
 # data
 @_setting(
     "--dataset",
@@ -115,8 +114,8 @@ def _setting(names: str, type: Any, help: str, **options: Any) -> Any:  # noqa: 
 def train(context: click.Context, /, **options: Any) -> None:
     """Train a character model.
 
-    Without options it trains on dinosaur names and invents new ones, in less than a minute. Ctrl-C saves and stops the
-    run; --resume continues it, also after a crash.
+    Without options it trains on dinosaur names and invents new ones, in less than a minute. Ctrl-C, SIGTERM and
+    SIGHUP save and stop the run; --resume continues it, also after a crash.
 
     \b
     Examples:
@@ -134,7 +133,7 @@ def train(context: click.Context, /, **options: Any) -> None:
         display.train(interrupt)
         if interrupt.requested:
             display.interrupted()
-            raise SystemExit(INTERRUPTED)
+            raise SystemExit(interrupt.exit_code)
         display.finish()
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 
 from rnnx._core.checks import integer
 
+SMOOTHING = 0.99  # decay of `smooth_loss` per step
+
 
 @dataclass
 class Counters:
@@ -28,8 +30,9 @@ class Counters:
         return replace(self, step=self.step + 1, batch=self.batch + 1, count=self.count + count)
 
     def with_numbers(self, loss: float, norm: float, count: int) -> "Counters":
-        """Add a step's loss, a mean over `count` terms, and its gradient norm."""
-        smooth = loss if self.smooth_loss is None else 0.999 * self.smooth_loss + 0.001 * loss
+        """Add the loss of the next step, a mean over `count` terms, and its gradient norm."""
+        weight = (1 - SMOOTHING) / (1 - SMOOTHING ** (self.step + 1))  # from 1, the mean of all losses, to 0.01
+        smooth = loss if self.smooth_loss is None else self.smooth_loss + weight * (loss - self.smooth_loss)
         return replace(self, total=self.total + loss * count, smooth_loss=smooth, grad_norm=norm)
 
     def with_numbers_of(self, other: "Counters") -> "Counters":

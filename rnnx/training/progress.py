@@ -33,8 +33,8 @@ class Progress:
         Loss of this step's batch or, in an evaluation, the exact mean over the epoch so far, in the model's unit: nats
         per character for a character model.
     smooth_loss : float
-        Exponential average of the loss, with weight 0.001 for the new value. It starts at log(vocab_size), the loss of
-        a uniform guess, or for models without a vocabulary at the first loss.
+        Moving average of `loss` over about the last hundred steps: exponential, with a decay of 0.99 per step, and
+        corrected for its start, so that it is the mean of all losses at first.
     validation_loss : float or None
         In an evaluation with a validation set.
     learning_rate : float

@@ -5,7 +5,6 @@ of steps; see `rnnx.training.progress`.
 """
 
 import inspect
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -54,8 +53,6 @@ class TrainingState:
                 setattr(self, name, real(name, getattr(self, name), "(0, inf)"))
         self.seed = integer("seed", self.seed, 0)
         self.in_place = self.in_place and "in_place" in inspect.signature(self.optimizer.update).parameters
-        if self.counters.smooth_loss is None and hasattr(self.model, "vocab_size"):
-            self.counters.smooth_loss = math.log(self.model.vocab_size)
 
     @property
     def step(self) -> int:
@@ -88,7 +85,7 @@ class TrainingState:
         check_finite("the loss is", step.loss, number)
         gradients, norm = self._clip(step.gradients)
         check_finite("the gradients are", float(norm), number)
-        new = self.counters.after_step(count).with_numbers(step.loss, float(norm), count)
+        new = self.counters.with_numbers(step.loss, float(norm), count).after_step(count)
         self.whole = False  # until the update is complete; an interrupt may come anywhere
         if self.in_place:
             if self._owned is not parameters:  # never write to arrays that others hold

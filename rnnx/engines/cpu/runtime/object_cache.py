@@ -19,6 +19,7 @@ import stat
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,7 +94,10 @@ def _compile(text: str) -> bytes:
 
 
 def _compile_with_numba(module: str, name: str) -> Object:
-    from numba import types
+    try:
+        from numba import types
+    except ValueError as error:  # for instance NUMBA_NUM_THREADS=0
+        raise ValueError(f"Numba cannot be imported: {error} Check the environment variables NUMBA_*") from None
 
     function = getattr(importlib.import_module(f"rnnx.engines.cpu.{module}"), name)
     signature = (types.int64,) * 3
@@ -106,6 +110,7 @@ def _compile_with_numba(module: str, name: str) -> Object:
 
 # --- loading ------------------------------------------------------------------------------------------------------
 
+on_compile: ContextVar[Callable[[], object]] = ContextVar("rnnx_on_compile", default=lambda: None)
 _lock = threading.RLock()
 _loaded: dict[str, Mapping[str, int]] = {}
 _engines: list[Any] = []  # own the loaded code; never freed, because descriptors hold its addresses
@@ -128,6 +133,7 @@ def _load(key: str, build: Callable[[], Object]) -> Mapping[str, int]:
             directory = cache_directory()
             built = None if directory is None else _read(directory / f"{key}.o")
             if built is None:
+                on_compile.get()()
                 built = build()
                 if directory is not None and _sources() == SOURCES != "":  # changed sources would not match the key
                     _write(directory / f"{key}.o", built)
