@@ -274,7 +274,7 @@ def test_config_summary_and_messages(rng):
         (np.array([1, 2, 3]), r"got shape \(3,\), dtype int64"),
         (np.zeros((2, 3, 1), int), r"got shape \(2, 3, 1\), dtype int64"),
         (np.zeros((2, 3)), r"got shape \(2, 3\), dtype float64"),
-        ([[1, 2], [1]], "rows of one length"),
+        ([[1, 2], [1]], "rows of equal length"),
         (["ab", "c"], r"got shape \(2,\), dtype <U2"),
     ],
 )
@@ -290,7 +290,7 @@ def test_messages_about_indices(bad, got, rng):
 
 def test_messages_about_source_and_target(rng):
     model, good = random_model(rng), np.zeros((2, 3), int)
-    with pytest.raises(ValueError, match="`source` and `target_in` must have as many rows; got 2 and 1"):
+    with pytest.raises(ValueError, match="`target_in` must have m = 2 rows, like `source`; got 1"):
         model.forward(good, good[:1])
     with pytest.raises(TypeError, match="`source` must be an array"):
         model.predict("abc", max_length=2)

@@ -22,7 +22,7 @@ from rnnx.functional.attention import (
 )
 from rnnx.functional.heads import dense_backward, dense_forward
 from rnnx.functional.initialization import initialize_dense
-from rnnx.models.layers import Parameters
+from rnnx.models.layers import Dense, Layer, Parameters, Seed, Shapes
 
 KINDS = ("additive", "dot", "scaled_dot")
 _ADDITIVE = ("Wq", "Wk", "va", "ba")
@@ -39,7 +39,7 @@ class LayerCache:
     out: Array  # (n, m, T_y)
 
 
-class AttentionLayer:
+class AttentionLayer(Layer):
     r"""Combines decoder states with their contexts from the encoder outputs. It holds no arrays.
 
     .. math:: \tilde a_t = \tanh(W_c [c_t; a_t] + b_c)
@@ -50,31 +50,30 @@ class AttentionLayer:
     """
 
     def __init__(self, kind: str, n: int, n_encoded: int) -> None:
+        if kind not in KINDS:
+            raise ValueError(f"`attention` must be one of {[*KINDS, None]}; got {kind!r}")
         self.kind, self.n, self.n_encoded = kind, n, n_encoded
-        self.projects = kind != "additive" and n != n_encoded
+        self._projects = kind != "additive" and n != n_encoded
+        self._combination = Dense("c" + _SUFFIX, n_encoded + n, n)
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def shapes(self) -> Shapes:
         """Return the shape of every parameter."""
         n, n_encoded = self.n, self.n_encoded
-        shapes: dict[str, tuple[int, ...]] = {}
+        shapes: Shapes = {}
         if self.kind == "additive":
             shapes = {"Wq": (n, n), "Wk": (n, n_encoded), "va": (n, 1), "ba": (n, 1)}
-        elif self.projects:
+        elif self._projects:
             shapes = {"Wk": (n, n_encoded)}
-        shapes |= {"Wc": (n, n_encoded + n), "bc": (n, 1)}
-        return {key + _SUFFIX: shape for key, shape in shapes.items()}
+        return {key + _SUFFIX: shape for key, shape in shapes.items()} | self._combination.shapes()
 
-    def initialize(self, rng: np.random.Generator, **options: Any) -> Parameters:
-        """Return initial parameters, drawn like those of the head."""
-        result: Parameters = {}
-        for name, shape in self.shapes().items():
-            if name.startswith("va"):  # like a head with one output
-                row = initialize_dense(shape[0], 1, seed=rng, **options)["Wy"]
-                xp, _ = ns.common_namespace({name: row})
-                result[name] = xp.reshape(row, shape)
-            else:
-                head = initialize_dense(shape[1], shape[0], seed=rng, **options)
-                result[name] = head["Wy" if name.startswith("W") else "by"]
+    def initialize(self, seed: Seed = None, **options: Any) -> Parameters:
+        """Return initial parameters, each drawn like those of a head of its own."""
+        rng, result = np.random.default_rng(seed), Parameters()
+        for name, (rows, columns) in self.shapes().items():
+            n_in, n_out = (rows, 1) if name.startswith("va") else (columns, rows)
+            drawn = initialize_dense(n_in, n_out, seed=rng, **options)["by" if name.startswith("b") else "Wy"]
+            xp, _ = ns.common_namespace({name: drawn})
+            result[name] = xp.reshape(drawn, (rows, columns))
         return result
 
     def forward(
@@ -90,67 +89,53 @@ class AttentionLayer:
 
         Return the outputs (n, m, T_y), the attention weights (m, T_y, T_x), and a cache unless `keep_caches` is False.
         """
-        if self.kind == "additive":
-            own = self._own(parameters)
-            context, weights, cache = additive_attention_forward(a, encoded, encoded, own, lengths=lengths)
+        keys, own = self._keys(parameters, encoded)
+        if own is not None:
+            context, weights, cache = additive_attention_forward(a, keys, encoded, own, lengths=lengths)
         else:
-            keys, scaled = self._keys(parameters, encoded), self.kind == "scaled_dot"
+            scaled = self.kind == "scaled_dot"
             context, weights, cache = dot_product_attention_forward(a, keys, encoded, scaled=scaled, lengths=lengths)
         out, joined = self._combine(parameters, context, a)
         return out, weights, LayerCache(cache, encoded, joined, out) if keep_caches else None
 
-    def stream(self, parameters: Mapping[str, Array], encoded: Array, lengths: Any = None) -> "LayerStream":
-        """Run `forward` one decoder step at a time, computing only once what depends on the source alone."""
+    def stream(
+        self, parameters: Mapping[str, Array], encoded: Array, lengths: Any = None
+    ) -> Callable[[Array], tuple[Array, Array]]:
+        """Return a function from the decoder states (n, m) of one step to outputs (n, m) and weights (m, T_x).
+
+        What depends on the source alone is computed once.
+        """
+        keys, own = self._keys(parameters, encoded)
+        attention = AttentionStream(keys, encoded, own, scaled=self.kind == "scaled_dot", lengths=lengths)
+
+        def step(a: Array) -> tuple[Array, Array]:
+            context, weights = attention.step(a)
+            return self._combine(parameters, context, a)[0], weights
+
+        return step
+
+    def _keys(self, parameters: Mapping[str, Array], encoded: Array) -> tuple[Array, Parameters | None]:
+        """Return the keys and, for the additive score, its parameters under the names of its function."""
         if self.kind == "additive":
-            attention = AttentionStream(encoded, encoded, self._own(parameters), lengths=lengths)
-        else:
-            keys = self._keys(parameters, encoded)
-            attention = AttentionStream(keys, encoded, scaled=self.kind == "scaled_dot", lengths=lengths)
-        return LayerStream(attention, lambda context, a: self._combine(parameters, context, a)[0])
-
-    def _own(self, parameters: Mapping[str, Array]) -> Parameters:
-        """Return the additive score's parameters under the names that its function uses."""
-        return {key: parameters[key + _SUFFIX] for key in _ADDITIVE}
-
-    def _keys(self, parameters: Mapping[str, Array], encoded: Array) -> Array:
-        """Return the keys of the dot-product score."""
-        if not self.projects:
-            return encoded
+            return encoded, {key: parameters[key + _SUFFIX] for key in _ADDITIVE}
+        if not self._projects:
+            return encoded, None
         xp, _ = ns.common_namespace({"encoded": encoded})
-        return dense_forward(encoded, parameters["Wk" + _SUFFIX], xp.zeros_like(parameters["bc" + _SUFFIX]))
+        return dense_forward(encoded, parameters["Wk" + _SUFFIX], xp.zeros_like(parameters["bc" + _SUFFIX])), None
 
     def _combine(self, parameters: Mapping[str, Array], context: Array, a: Array) -> tuple[Array, Array]:
         """Return the output and [context; a], with or without a time axis."""
         xp, _ = ns.common_namespace({"a": a})
         joined = xp.concat([context, a], axis=0)
-        return tanh(dense_forward(joined, parameters["Wc" + _SUFFIX], parameters["bc" + _SUFFIX])), joined
+        return tanh(self._combination.forward(parameters, joined)), joined
 
     def backward(self, parameters: Mapping[str, Array], dout: Array, cache: LayerCache) -> Parameters:
         """Return the gradients of `forward`: da (n, m, T_y), dencoded (n_e, m, T_x), and "d" + parameter name."""
-        dz = tanh_backward(dout, cache.out)
-        djoined, dWc, dbc = dense_backward(dz, cache.joined, parameters["Wc" + _SUFFIX]).values()
-        gradients = {"dWc": dWc, "dbc": dbc}
-        dcontext = djoined[: self.n_encoded, :, :]
-        if self.kind == "additive":
-            found = additive_attention_backward(dcontext, cache.attention)
-            gradients |= {"d" + key: found["d" + key] for key in _ADDITIVE}
-        else:
-            found = dot_product_attention_backward(dcontext, cache.attention)
-        dkeys = found["dkeys"]
-        if self.projects:
-            dkeys, gradients["dWk"], _ = dense_backward(dkeys, cache.encoded, parameters["Wk" + _SUFFIX]).values()
-        da = found["dqueries"] + djoined[self.n_encoded :, :, :]
-        return {"da": da, "dencoded": dkeys + found["dvalues"], **{key + _SUFFIX: d for key, d in gradients.items()}}
-
-
-@dataclass(frozen=True)
-class LayerStream:
-    """An attention layer that runs step by step. See `AttentionLayer.stream`."""
-
-    attention: AttentionStream
-    combine: Callable[[Array, Array], Array]
-
-    def step(self, a: Array) -> tuple[Array, Array]:
-        """Run one step: from decoder states (n, m) to outputs (n, m) and weights (m, T_x)."""
-        context, weights = self.attention.step(a)
-        return self.combine(context, a), weights
+        djoined, gradients = self._combination.backward(parameters, tanh_backward(dout, cache.out), cache.joined)
+        of_score = additive_attention_backward if self.kind == "additive" else dot_product_attention_backward
+        found = of_score(djoined[: self.n_encoded, :, :], cache.attention)
+        dqueries, dkeys, dvalues = (found.pop(key) for key in ("dqueries", "dkeys", "dvalues"))
+        if self._projects:
+            dkeys, found["dWk"], _ = dense_backward(dkeys, cache.encoded, parameters["Wk" + _SUFFIX]).values()
+        gradients |= {key + _SUFFIX: d for key, d in found.items()}
+        return {"da": dqueries + djoined[self.n_encoded :, :, :], "dencoded": dkeys + dvalues, **gradients}

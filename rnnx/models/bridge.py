@@ -1,16 +1,12 @@
 """The bridge from an encoder's final states to the initial states of a decoder of the same widths."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx.functional.activations import tanh, tanh_backward
-from rnnx.functional.heads import dense_backward, dense_forward
-from rnnx.functional.initialization import initialize_dense
-from rnnx.models.layers import Parameters, States
+from rnnx.models.layers import Dense, Layer, Parameters, States
 from rnnx.models.recurrent import Recurrent
 
 BridgeCache = dict[str, tuple[Array, Array]]  # per state: the concatenated encoder states, and the decoder state
@@ -21,11 +17,10 @@ class _Link(NamedTuple):
 
     state: str
     sources: tuple[str, ...]
-    name: str  # of its parameters, after "W" and "b"
-    size: int
+    dense: Dense
 
 
-class Bridge:
+class Bridge(Layer):
     r"""Connects the states of two stacks, layer by layer and state by state. It holds no arrays.
 
     A unidirectional encoder's states are passed on unchanged. Those of a bidirectional encoder are projected,
@@ -37,51 +32,35 @@ class Bridge:
     """
 
     def __init__(self, encoder: Recurrent, decoder: Recurrent) -> None:
-        self.projects = encoder.bidirectional
-        self.links = [
+        self._links = [
             _Link(
                 state + into.suffix,
-                tuple(state + one.suffix for one in layer),
-                f"{state}_bridge_l{k}",
-                into.hidden_size,
+                tuple([state + one.suffix for one in layer]),
+                Dense(f"{state}_bridge_l{k}", 2 * into.hidden_size, into.hidden_size),
             )
             for k, (layer, (into,)) in enumerate(zip(encoder.layers, decoder.layers, strict=True))
             for state in decoder.cell.states
         ]
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shape of every parameter."""
-        result: dict[str, tuple[int, ...]] = {}
-        for _, _, name, size in self.links if self.projects else ():
-            result |= {"W" + name: (size, 2 * size), "b" + name: (size, 1)}
-        return result
-
-    def initialize(self, rng: np.random.Generator, **options: Any) -> Parameters:
-        """Return initial parameters, drawn like those of the head."""
-        result: Parameters = {}
-        for _, _, name, size in self.links if self.projects else ():
-            head = initialize_dense(2 * size, size, seed=rng, **options)
-            result |= {"W" + name: head["Wy"], "b" + name: head["by"]}
-        return result
+        self.parts = [link.dense for link in self._links] if encoder.bidirectional else []
 
     def forward(self, parameters: Mapping[str, Array], final: States) -> tuple[States, BridgeCache]:
         """Compute the decoder's initial states from the encoder's final states."""
-        if not self.projects:
-            return {link.state: final[link.sources[0]] for link in self.links}, {}
+        if not self.parts:
+            return {link.state: final[link.sources[0]] for link in self._links}, {}
         xp, _ = ns.common_namespace(final)
         cache: BridgeCache = {}
-        for state, sources, name, _ in self.links:
+        for state, sources, dense in self._links:
             s = xp.concat([final[source] for source in sources], axis=0)
-            cache[state] = s, tanh(dense_forward(s, parameters["W" + name], parameters["b" + name]))
+            cache[state] = s, tanh(dense.forward(parameters, s))
         return {state: out for state, (_, out) in cache.items()}, cache
 
     def backward(self, parameters: Mapping[str, Array], ds: Mapping[str, Array], cache: BridgeCache) -> Parameters:
         """Compute the gradients of `forward`, "d" + name, from the cotangents ("d" + name) of its results."""
-        if not self.projects:
-            return {"d" + link.sources[0]: ds["d" + link.state] for link in self.links}
+        if not self.parts:
+            return {"d" + link.sources[0]: ds["d" + link.state] for link in self._links}
         gradients: Parameters = {}
-        for state, (forward, reverse), name, size in self.links:
+        for state, (forward, reverse), dense in self._links:
             s, out = cache[state]
-            d, dW, db = dense_backward(tanh_backward(ds["d" + state], out), s, parameters["W" + name]).values()
-            gradients |= {"d" + forward: d[:size, :], "d" + reverse: d[size:, :], f"dW{name}": dW, f"db{name}": db}
+            d, own = dense.backward(parameters, tanh_backward(ds["d" + state], out), s)
+            gradients |= {"d" + forward: d[: dense.n_out, :], "d" + reverse: d[dense.n_out :, :], **own}
         return gradients
