@@ -111,7 +111,7 @@ def test_a_tokenizer_of_another_size(trained):
     [
         ({"temperature": -1}, "`temperature` must be a number of at least 0; got -1"),
         ({"n": 0}, "`n` must be an integer of at least 1; got 0"),
-        ({"start": "Ž"}, "the vocabulary does not hold 'Ž'"),
+        ({"start": "Ž"}, "the vocabulary does not contain 'Ž'"),
         ({"start": ["a"], "n": 2}, "`start` must be one text, or one for each of the 2 texts; got 1"),
         ({"max_length": 2.5}, "`max_length` must be an integer of at least 1; got 2.5"),
         ({"top_k": 0}, "`top_k` must be an integer of at least 1; got 0"),

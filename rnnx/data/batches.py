@@ -53,7 +53,7 @@ class Dataset(Protocol):
 
 
 class Shuffled(ABC, Generic[BatchT]):
-    """Base class of datasets of independent examples; subclasses define `__len__` and `gather`."""
+    """Base of datasets of independent examples; subclasses define `__len__` and `gather`."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -78,17 +78,10 @@ class Shuffled(ABC, Generic[BatchT]):
         start : int
             Number of batches to skip without building them.
         """
-        return map(self.gather, batched(len(self), batch_size, rng, start))
-
-
-def batched(n: int, batch_size: int, rng: np.random.Generator | None, start: int) -> Iterator[np.ndarray]:
-    """Split the indices 0 to n - 1, shuffled if `rng` is given, into batches; skip the first `start`."""
-    batch_size, start = integer("batch_size", batch_size), integer("start", start, 0)
-    firsts = range(start * batch_size, n, batch_size)
-    if rng is None:
-        return (np.arange(at, min(at + batch_size, n)) for at in firsts)
-    order = rng.permutation(n)
-    return (order[at : at + batch_size] for at in firsts)
+        batch_size, start = integer("batch_size", batch_size), integer("start", start, 0)
+        order: Any = range(len(self)) if rng is None else rng.permutation(len(self))
+        firsts = range(start * batch_size, len(self), batch_size)
+        return (self.gather(np.asarray(order[at : at + batch_size])) for at in firsts)
 
 
 def pad(sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -108,10 +101,8 @@ def pad(sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 def pad_shifted(sequences: Sequence[np.ndarray], token: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pad inputs that start with `token`, and targets that end with it, (m, T); return them and the lengths (m,)."""
-    lengths = np.array([len(sequence) + 1 for sequence in sequences], np.int64)
-    inputs, targets = np.zeros((2, len(sequences), lengths.max(initial=0)), np.int64)
-    for before, after, sequence in zip(inputs, targets, sequences, strict=True):
-        n = len(sequence)
-        before[0] = after[n] = token
-        before[1 : n + 1] = after[:n] = sequence
-    return inputs, targets, lengths
+    padded, lengths = pad(sequences)
+    column = np.full((len(padded), 1), token)
+    inputs, targets = np.hstack([column, padded]), np.hstack([padded, np.zeros_like(column)])
+    targets[np.arange(len(padded)), lengths] = token
+    return inputs, targets, lengths + 1

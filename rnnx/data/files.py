@@ -8,6 +8,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -21,7 +22,7 @@ PIECE = 1 << 18  # bytes of a file, or characters of a text, read at a time
 MEMORY_LIMIT = 256 << 20  # bytes; larger index arrays are mapped from a file
 
 
-class TextFile:
+class TextFile(AbstractContextManager["TextFile"]):
     """A UTF-8 text file that can be iterated in chunks any number of times. See `open_text`."""
 
     def __init__(self, path: str | Path, piece: int = PIECE) -> None:
@@ -29,7 +30,10 @@ class TextFile:
         self._file: BinaryIO = open(path, "rb")  # noqa: SIM115  # closed by `close`
         try:
             if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):  # a pipe can be read only once
-                self._file = _copy(self._file)
+                copy = tempfile.TemporaryFile()  # noqa: SIM115
+                with self._file as pipe:
+                    self._file = copy
+                    shutil.copyfileobj(pipe, copy)
             if not any(piece.strip() for piece in self):
                 raise ValueError(f"{path} is empty")
         except BaseException:
@@ -64,19 +68,8 @@ class TextFile:
         """Close the file."""
         self._file.close()
 
-    def __enter__(self) -> "TextFile":
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _copy(stream: BinaryIO) -> BinaryIO:
-    """Copy a stream to a file that is deleted when it is closed."""
-    copy = tempfile.TemporaryFile()  # noqa: SIM115
-    with stream:
-        shutil.copyfileobj(stream, copy)
-    return copy
 
 
 def open_text(path: str | Path) -> TextFile:
@@ -176,7 +169,7 @@ def encode(
         tokenizer.fit_counts(counts, min_count=min_count)
     tokenizer.check_known(counts)
     if lines and NEWLINE not in tokenizer.get_vocab():
-        raise ValueError("`tokenizer` must hold the newline, which ends a line")
+        raise ValueError("the vocabulary of `tokenizer` must contain the newline, which ends every line")
     digest = hashlib.sha256()
     dtype = tokenizer.index_dtype
 
@@ -205,5 +198,5 @@ def _collect(parts: Iterable[np.ndarray], n: int, dtype: np.dtype, in_file: bool
             file.flush()
             indices = np.memmap(file, dtype, "r", shape=(at,))
     if at != n:
-        raise ValueError("the text changed while it was read")
+        raise ValueError("the text changed while it was being read")
     return indices
