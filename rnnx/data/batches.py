@@ -19,12 +19,12 @@ class Batch:
     Attributes
     ----------
     inputs, targets : array of int, shape (m, T)
-        Character indices; targets[j, t] is the character after inputs[j, t]. Models of other sequences define their own
-        inputs and targets. NumPy arrays, or arrays of the model's library on its device.
+        Character indices; targets[j, t] is the character after inputs[j, t]. Other models define their own. NumPy
+        arrays, or arrays of the model's library on its device.
     lengths : array of int, shape (m,), or None
         Sequence lengths; None if every example has T steps.
     continues : bool
-        Whether the sequences continue those of the previous batch, so that its final states are the initial states.
+        Whether the final states of the previous batch are the initial states of this one.
     """
 
     inputs: Any

@@ -79,10 +79,8 @@ def open_text(path: str | Path) -> TextFile:
 
     Raises
     ------
-    ValueError
-        If the file is blank, or, during reading, if it is not UTF-8; the message gives the position.
-    OSError
-        If the file cannot be read or is a directory.
+    ValueError, OSError
+        If the file is blank or cannot be read or, during reading, if it is not UTF-8.
 
     Examples
     --------
@@ -93,13 +91,7 @@ def open_text(path: str | Path) -> TextFile:
 
 
 def read_text(path: str | Path) -> str:
-    """Read a whole UTF-8 text file. Line ends become newlines, and a byte order mark is dropped.
-
-    Raises
-    ------
-    ValueError, OSError
-        As for `open_text`.
-    """
+    """Read a whole UTF-8 text file, as `open_text` does."""
     with open_text(path) as pieces:
         return "".join(pieces)
 
@@ -137,10 +129,8 @@ def encode_file(
 
     Raises
     ------
-    ValueError
-        As for `open_text`, and if the vocabulary of `tokenizer` lacks a character.
-    OSError
-        If the file cannot be read, or the temporary file cannot be written.
+    ValueError, OSError
+        As for `open_text`, and if `tokenizer` lacks a character or the temporary file cannot be written.
     """
     new = CharTokenizer(None) if tokenizer is None else tokenizer
     with open_text(path) as pieces:
@@ -156,10 +146,9 @@ def encode(
     min_count: int = 1,
     memory_limit: int = MEMORY_LIMIT,
 ) -> EncodedText:
-    """Encode a text given in chunks that can be iterated twice. See `encode_file`.
+    """Encode a text given in chunks that can be iterated twice, after fitting the tokenizer if `fit` is True.
 
-    With `fit`, the tokenizer first learns the vocabulary. Newlines are kept even if rare; with `lines` the vocabulary
-    always has one, because lines end with it.
+    Newlines are kept even if rare; with `lines` the vocabulary always has one, because lines end with it.
     """
     counts = count_characters(pieces)
     n = counts.total()
@@ -183,7 +172,7 @@ def encode(
 
 
 def _collect(parts: Iterable[np.ndarray], n: int, dtype: np.dtype, in_file: bool) -> np.ndarray:
-    """Join chunks into one array of n indices, in memory or mapped from a file that is deleted along with it."""
+    """Join chunks into an array of n indices, in memory or mapped from a file that is deleted along with it."""
     at = 0
     if not in_file:
         indices = np.empty(n, dtype)

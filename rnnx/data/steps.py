@@ -42,7 +42,7 @@ class Steps:
         self.ends = np.cumsum(self.sizes)
         self._range = int(starts.min()), int(stops.max())
         self._map = self.ends, stops - 1 - self.ends  # from the number of a step to its place in the text
-        self._start = int(starts[0])  # with one piece, this is the whole mapping
+        self._start = int(starts[0])  # with one piece, this is the whole map
         self._dtype: Any = np.int64
         self._xp, self._device = ns.common_namespace({"indices": text})
 
@@ -99,7 +99,9 @@ def _check_pieces(pieces: Pieces | None, n: int) -> list[tuple[int, int]]:
     checked = [(0, n)] if pieces is None else [(int(start), int(stop)) for start, stop in pieces]
     for start, stop in checked:
         if not 0 <= start <= stop - 2 <= n - 2:
-            raise ValueError(f"a piece must be (start, stop) of at least 2 of the {n} characters; got {(start, stop)}")
+            raise ValueError(
+                f"every piece must be (start, stop), 0 <= start <= stop - 2 <= {n - 2}; got {(start, stop)}"
+            )
     if not checked:
-        raise ValueError("`pieces` must hold at least one piece")
+        raise ValueError("`pieces` must not be empty")
     return checked

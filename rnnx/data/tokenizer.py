@@ -67,7 +67,7 @@ class CharTokenizer:
         Raises
         ------
         ValueError
-            If there is no token, a token is repeated or not a single character, or `oov_token` is missing.
+            If the vocabulary is empty, or a token is repeated, missing or not a single character.
         """
         tokenizer = cls(oov_token)
         check_vocabulary(tokens, oov_token)
@@ -90,7 +90,7 @@ class CharTokenizer:
         return list(self._tokens)
 
     def fit(self, texts: str | Iterable[str], *, min_count: int = 1) -> "CharTokenizer":
-        """Learn the vocabulary, sorted by code point, replacing the old one.
+        """Learn the vocabulary, sorted by code point, replacing the old one; return the tokenizer itself.
 
         Parameters
         ----------
@@ -98,11 +98,6 @@ class CharTokenizer:
             Texts, or the chunks of one text; iterated once.
         min_count : int
             Rarer characters are out of vocabulary.
-
-        Returns
-        -------
-        CharTokenizer
-            This tokenizer.
 
         Raises
         ------
@@ -137,10 +132,8 @@ class CharTokenizer:
 
         Raises
         ------
-        ValueError
-            If a character is unknown and there is no `oov_token`, or an index does not fit in `dtype`.
-        TypeError
-            If `dtype` is not an integer dtype.
+        ValueError, TypeError
+            If a character is unknown and there is no `oov_token`, or `dtype` cannot hold the indices.
         """
         if not isinstance(text, str):
             raise TypeError(f"`text` must be a str; got {type(text).__name__}")
@@ -156,20 +149,14 @@ class CharTokenizer:
         return indices.astype(dtype)
 
     def check_known(self, characters: Iterable[str]) -> None:
-        """Raise ValueError if a character has no index; the message lists up to ten."""
+        """Raise ValueError if a character has no index, naming up to ten."""
         unknown = [] if self.oov_token is not None else sorted(set(characters) - set(self._tokens))
         if unknown:
             more = f" and {len(unknown) - _MAX_NAMED} more" if len(unknown) > _MAX_NAMED else ""
             raise ValueError(f"the vocabulary does not contain {', '.join(map(repr, unknown[:_MAX_NAMED]))}{more}")
 
     def decode(self, indices: Iterable[Any]) -> str:
-        """Convert a sequence of indices to text.
-
-        Raises
-        ------
-        ValueError
-            If an index is out of range.
-        """
+        """Convert a sequence of indices to text. Raise ValueError if one is not in [0, vocab_size)."""
         places = [operator.index(i) for i in (indices.tolist() if isinstance(indices, np.ndarray) else indices)]
         if places and not 0 <= min(places) <= max(places) < self.vocab_size:
             wrong = next(i for i in places if not 0 <= i < self.vocab_size)
@@ -197,7 +184,7 @@ class CharTokenizer:
         Raises
         ------
         ValueError
-            If the values do not describe a tokenizer, are inconsistent, or come from a newer version of rnnx.
+            If the values are not those of a tokenizer, are inconsistent, or come from a newer version of rnnx.
         """
         if not isinstance(values, Mapping) or values.get("format") != FORMAT:
             raise ValueError("not an rnnx tokenizer")
@@ -223,10 +210,8 @@ class CharTokenizer:
 
         Raises
         ------
-        ValueError
-            As for `from_dict`, and if the file is not JSON.
-        OSError
-            If the file cannot be read.
+        ValueError, OSError
+            As for `from_dict`, and if the file cannot be read or is not JSON.
         """
         try:
             return cls.from_dict(json.loads(Path(path).read_bytes()))

@@ -38,7 +38,7 @@ class Lines(Shuffled[Batch]):
         return steps.gather(Rows(rows.firsts[chosen], rows.lengths[chosen]))
 
     def on_device(self, xp: Any, device: Any) -> "Lines":
-        """Copy the lines to a device as one text with a newline before each line and after the last."""
+        """Copy the lines to a device, as one text with a newline before each line and after the last."""
         newline = np.array([self.newline], np.min_scalar_type(self.newline))
         text = np.concatenate([part for s in self.sequences for part in (newline, s)] + [newline])
         lengths = np.array([len(s) + 1 for s in self.sequences])
@@ -72,8 +72,8 @@ class Windows(_Continuous, Shuffled[Batch]):
     seq_length : int
         Steps per window; the last window of a piece may be shorter.
     pieces : sequence of (start, stop), optional
-        Parts of the text to use, at least 2 characters each; default: all of it. No window crosses a piece boundary,
-        and every target lies in the same piece as its input.
+        Parts of the text to use, at least 2 characters each; default: all of it. A window and its targets lie in one
+        piece.
     """
 
     def __init__(self, indices: np.ndarray, seq_length: int, pieces: Pieces | None = None) -> None:
@@ -96,20 +96,17 @@ class Windows(_Continuous, Shuffled[Batch]):
 class Streams(_Continuous):
     """A continuous text for truncated BPTT, read in order in `batch_size` parallel streams.
 
-    The text is split into `batch_size` consecutive streams of equal length. Every batch holds the next `seq_length`
-    steps of all streams (the last batch may hold fewer), and ``continues`` is True for all batches but the first. If
-    the steps do not divide evenly, up to ``batch_size - 1`` steps are dropped.
+    The text is split into `batch_size` consecutive streams of equal length, dropping up to ``batch_size - 1`` steps.
+    Every batch holds the next `seq_length` steps of all streams (the last batch may hold fewer), and ``continues`` is
+    True for all batches but the first.
 
     Parameters
     ----------
-    indices : array of int, shape (n,)
-        The text; n >= 2.
+    indices, pieces
+        As for `Windows`. Streams run across pieces as if they were one text: after a boundary the carried states come
+        from the previous piece, but the first characters of the next one soon overwrite them.
     seq_length : int
         Steps per batch.
-    pieces : sequence of (start, stop), optional
-        Parts of the text to use, at least 2 characters each; default: all of it. Every target lies in the same piece as
-        its input. Streams run across pieces as if they were one text: after a boundary the carried states come from the
-        previous piece, but the first characters of the next one soon overwrite them.
 
     Notes
     -----
@@ -121,13 +118,7 @@ class Streams(_Continuous):
         return len(self._steps)
 
     def n_batches(self, batch_size: int) -> int:
-        """Return the number of batches per epoch.
-
-        Raises
-        ------
-        ValueError
-            If the text is too short for `batch_size` streams.
-        """
+        """Return the number of batches per epoch. Raise ValueError if the text has fewer than `batch_size` steps."""
         return -(-self._steps_per_stream(batch_size) // self.seq_length)
 
     def batches(self, batch_size: int, rng: np.random.Generator | None = None, start: int = 0) -> Iterator[Batch]:
@@ -145,7 +136,7 @@ class Streams(_Continuous):
         Raises
         ------
         ValueError
-            If the text is too short for `batch_size` streams.
+            As for `n_batches`.
         """
         steps, start = self._steps_per_stream(batch_size), integer("start", start, 0)
         offset = 0 if rng is None else int(rng.integers(len(self)))
@@ -158,8 +149,5 @@ class Streams(_Continuous):
     def _steps_per_stream(self, batch_size: int) -> int:
         steps = len(self) // integer("batch_size", batch_size)
         if steps == 0:
-            raise ValueError(
-                f"the text is too short for `batch_size` = {batch_size} streams: it has {len(self)} steps; "
-                "use a smaller batch size"
-            )
+            raise ValueError(f"the text is too short for `batch_size` = {batch_size} streams: it has {len(self)} steps")
         return steps
