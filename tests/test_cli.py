@@ -181,7 +181,7 @@ def test_user_mistakes_are_one_line(run, tmp_path):
         (["train", "--resume", ""], "--resume is empty"),
         (["train", "--text", ""], "--text is empty"),
         (["train", "--text", "names.txt", "--dataset", "dinos"], "--text and --dataset cannot be combined"),
-        (["train", "--dropout", "0.5"], "`dropout` is applied between layers"),
+        (["train", "--dropout", "0.5"], "`dropout` must be 0 for a single layer"),
         (["train", "--hidden-size", "100000000"], "too large for this machine"),
         (["train", "--seq-length", "1" + 30 * "0"], "Invalid value for '--seq-length'"),
         (["train", "--device", "cuda"], "Error: `device` 'cuda'"),

@@ -258,7 +258,7 @@ def test_config_summary_and_messages(rng):
         ({"dropout": "x"}, "`dropout` must be a number; got str"),
         ({"cell": "transformer"}, "`cell` must be one of"),
         ({"hidden_size": 0}, "`hidden_size` must be an integer of at least 1; got 0"),
-        ({"parameters": {}}, "`parameters` must hold"),
+        ({"parameters": {}}, "`parameters` must contain"),
     ):
         with pytest.raises((ValueError, TypeError), match=message):
             Seq2Seq(SOURCE_VOCAB, TARGET_VOCAB, **options)

@@ -107,14 +107,12 @@ class Model(Layer, ABC):
         ----------
         batch : Batch
         states : dict of str to array, optional
-            Initial states, for models that carry them from batch to batch. They are treated as constants (truncated
-            BPTT).
+            Initial states, treated as constants (truncated BPTT), for models that carry them from batch to batch.
         masks : Masks, optional
-            Dropout masks.
         segment_length : int, optional
             Keep only the states of every `segment_length`-th step and recompute the others in the backward pass. The
-            gradients are still those of the whole sequence. This needs the memory of T / segment_length +
-            segment_length steps and one more forward pass.
+            gradients are unchanged. This needs the memory of T / segment_length + segment_length steps and one more
+            forward pass.
         """
         if segment_length is not None:
             if not self.runs_in_segments:
@@ -156,19 +154,17 @@ class Model(Layer, ABC):
 
         Raises
         ------
-        ValueError
-            If a name is missing or unknown, or a shape is wrong.
-        TypeError
-            If arrays come from different libraries, or a dtype is not float32 or float64.
+        ValueError, TypeError
+            If a name is missing or unknown, a shape or dtype is wrong, or arrays come from different libraries.
         """
         expected = self.shapes()
         missing = [name for name in expected if name not in parameters]
         unknown = [name for name in parameters if name not in expected]
         if missing or unknown:
-            raise ValueError(f"`parameters` must hold {list(expected)}; missing {missing}, unknown {unknown}")
+            raise ValueError(f"`parameters` must contain {list(expected)}; missing {missing}, unknown {unknown}")
         xp, _ = ns.common_namespace(parameters)
         for name, shape in expected.items():
-            check_shape(name, parameters[name], "(as the config says)", shape)
+            check_shape(name, parameters[name], "(from the config)", shape)
         ns.floating_dtype(xp, parameters, {})
         self.parameters = {name: parameters[name] for name in expected}
 

@@ -1,4 +1,4 @@
-"""Dropout masks that depend on their position alone, not on earlier draws."""
+"""Dropout masks."""
 
 import zlib
 from dataclasses import dataclass, replace
@@ -43,11 +43,7 @@ class Masks:
             Name of the layer whose output is masked.
         rate : float, 0 <= rate < 1
         like : array, shape (n, m, T)
-            Gives the shape, library, device and dtype.
-
-        Returns
-        -------
-        array, shape (n, m, T)
+            An array of the shape, library, device and dtype of the mask.
         """
         n, m, n_steps = like.shape
         key = np.random.SeedSequence([*self.seed, zlib.crc32(place.encode())]).generate_state(2, np.uint64)

@@ -1,7 +1,7 @@
-"""A stack of recurrent layers of any widths, in one or two directions, with dropout between layers. It holds no arrays.
+"""Stacks of recurrent layers. Dimensions: n features, m examples, T steps.
 
 Parameter and state names have torch's suffixes: "Wf_l0", "c_l1", "Wf_l0_reverse"; a stack named "encoder" has
-"Wf_encoder_l0". Dimensions: n features, m examples, T steps.
+"Wf_encoder_l0".
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ class StackCache:
 
 
 class Recurrent(Layer):
-    """A stack of recurrent layers.
+    """A stack of recurrent layers in one or both directions, with dropout between layers. It holds no arrays.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class Recurrent(Layer):
         self.input_size = size = integer("input_size", input_size)
         self.bidirectional, self.dropout, self.name = bool(bidirectional), real("dropout", dropout, "[0, 1)"), name
         if self.dropout and len(widths) == 1:
-            raise ValueError("`dropout` is applied between layers; this stack has one layer")
+            raise ValueError(f"`dropout` must be 0 for a single layer, because it acts between layers; got {dropout}")
         self.layers: list[list[Direction]] = []
         prefix = f"_{name}_l" if name else "_l"
         for k, width in enumerate(widths):
@@ -101,19 +101,19 @@ class Recurrent(Layer):
         x : array, shape (input_size, m, T), or array of int, shape (m, T)
             Inputs, or indices of one-hot columns.
         states : dict of str to array, shape (n, m), optional
-            Initial states by name (see `state_names`); missing ones are zero.
+            Initial states, named as in `state_names`; missing ones are zero.
         lengths : sequence or array of int, shape (m,), optional
-            Sequence lengths. The reverse direction starts at the end of each example.
+            Reverse layers start at the end of each example.
         keep_caches : bool
             False saves nothing for a backward pass.
         masks : Masks, optional
-            Dropout masks; without them there is no dropout, as in evaluation.
+            Without them there is no dropout, as in evaluation.
 
         Returns
         -------
         out : array, shape (output_size, m, T)
         states : dict of str to array, shape (n, m)
-            The states after each example's last step, or after its first step in a reverse layer.
+            After each example's last step, or after its first step in a reverse layer.
         cache : StackCache
 
         Raises
@@ -154,9 +154,9 @@ class Recurrent(Layer):
             Cotangent of the outputs; None means zeros.
         cache : StackCache
         ds_final : dict of str to array, shape (n, m), optional
-            Cotangents of the final states by name (see `state_names`).
+            Cotangents of the final states, named as in `state_names`.
         consume : bool
-            Free `cache` layer by layer, after which it cannot be used again.
+            Free `cache` layer by layer; it cannot be used again.
 
         Returns
         -------
@@ -192,7 +192,7 @@ class Recurrent(Layer):
     def _named(self, what: str, arrays: Mapping[str, Array] | None) -> dict[str, Array]:
         unknown = [name for name in arrays or () if name not in self.state_names]
         if unknown:
-            raise ValueError(f"`{what}` may only hold {list(self.state_names)}; got {unknown}")
+            raise ValueError(f"`{what}` must only contain {list(self.state_names)}; got {unknown}")
         return dict(arrays or {})
 
     def __repr__(self) -> str:

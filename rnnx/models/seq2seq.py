@@ -37,16 +37,14 @@ class Seq2Seq(Model):
     Each decoder layer starts from the final states of the same encoder layer. Those of a bidirectional encoder are
     projected first, :math:`s_0 = \tanh(W [\overrightarrow{s}; \overleftarrow{s}] + b)`. The decoder reads the target
     shifted by one step (teacher forcing). Attention follows the decoder (M.-T. Luong et al., arXiv:1508.04025, without
-    input feeding), so that all steps of a target run in one pass:
-    :math:`\tilde a_t = \tanh(W_c [c_t; a_t] + b_c)` is the input of the head.
+    input feeding), so that all steps of a target run in one pass; the head reads
+    :math:`\tilde a_t = \tanh(W_c [c_t; a_t] + b_c)`.
 
     Parameters
     ----------
     source_vocab_size, target_vocab_size : int
-    hidden_size : int or sequence of int
-        Units per layer, the same in the encoder (per direction) and the decoder.
-    num_layers : int
-        Number of encoder layers, and of decoder layers.
+    hidden_size, num_layers
+        As for `SequenceClassifier`, the same in the encoder (per direction) and the decoder.
     attention : {"additive", "dot", "scaled_dot", None}
         With None, the decoder depends on the source through its initial states only.
     bidirectional_encoder : bool
@@ -58,8 +56,7 @@ class Seq2Seq(Model):
     Raises
     ------
     ValueError
-        If a size is below 1, the cell or attention is unknown, the end token is not in the vocabulary, or the dropout
-        is not in [0, 1).
+        As for `SequenceClassifier`, and if the attention is unknown or the end token is not in the vocabulary.
 
     Examples
     --------
@@ -131,10 +128,8 @@ class Seq2Seq(Model):
         source : array of int, shape (m, T_x)
         target_in : array of int, shape (m, T_y)
         source_lengths, target_lengths : sequence or array of int, shape (m,), optional
-        masks : Masks, optional
-            Dropout masks, for training.
-        keep_caches : bool
-            False saves nothing for a backward pass.
+        masks, keep_caches
+            As for `Recurrent.forward`.
 
         Returns
         -------
@@ -145,10 +140,8 @@ class Seq2Seq(Model):
 
         Raises
         ------
-        ValueError
-            If source or target are not integers of these shapes, or an index or a length is out of range.
-        TypeError
-            If arrays are not in the library of the parameters.
+        ValueError, TypeError
+            If arrays are not integers of these shapes in the library of the parameters, or a value is out of range.
         """
         p = self.parameters
         source, target_in = self.indices("source", source), self.indices("target_in", target_in)
@@ -177,10 +170,7 @@ class Seq2Seq(Model):
         return encoded, states, cache, bridge
 
     def backward(self, dz: Array, cache: Seq2SeqCache, *, consume: bool = False) -> Parameters:
-        """Compute the gradients of `forward`, "d" + name for every parameter, from the cotangent of z.
-
-        With `consume`, free `cache` along the way.
-        """
+        """Compute "d" + name for every parameter from the cotangent of z; with `consume`, free `cache` meanwhile."""
         p = self.parameters
         da, gradients = self.head.backward(p, dz, cache.out)
         gradients["da"] = da
@@ -225,12 +215,11 @@ class Seq2Seq(Model):
         Returns
         -------
         Prediction
-            Indices, lengths and attention weights.
 
         Raises
         ------
         ValueError, TypeError
-            As for `forward`, and if `max_length` is not an integer of at least 1.
+            As for `forward`, and if `max_length` is not a positive integer.
         """
         integer("max_length", max_length)
         return decode(self, self.indices("source", source), source_lengths, max_length)
@@ -238,7 +227,7 @@ class Seq2Seq(Model):
     def translate(
         self, texts: Sequence[str], source_tokenizer: Any, target_tokenizer: Any, *, max_length: int
     ) -> list[str]:
-        """Predict a target text of at most `max_length` characters for every source text, with two `CharTokenizer`."""
+        """Predict a target text of at most `max_length` characters for every source text, given two `CharTokenizer`."""
         source, source_lengths = pad(source_tokenizer.texts_to_sequences(texts))
         indices, lengths, _ = self.predict(source, source_lengths, max_length=max_length)
         return target_tokenizer.sequences_to_texts([row[:n] for row, n in zip(indices, lengths, strict=True)])

@@ -23,15 +23,11 @@ class SequenceClassifier(SequenceModel):
     cell : {"lstm", "gru", "rnn"}
     reset_after : bool
         Use the GRU of PyTorch and Keras (the default there) instead of the course's.
-    bidirectional : bool
-        Run every layer in both directions.
-    dropout : float
-        Dropout between layers, in training.
+    bidirectional, dropout
+        As for `Recurrent`.
     per_step : bool
         Predict a class for every step (targets (m, T)) instead of one for the sequence (targets (m,)).
-    seed : int, optional
-        Seed of the initial parameters.
-    scheme, dtype, xp, device
+    seed, scheme, dtype, xp, device
         As for `rnnx.initialize_parameters`.
     parameters : dict of str to array, optional
         Parameters to use instead of new ones.
@@ -76,11 +72,9 @@ class SequenceRegressor(SequenceModel):
     ----------
     input_size : int
         Features per step.
-    hidden_size : int or sequence of int
-        Units per layer: one number for all layers, or one per layer.
     output_size : int
         How many numbers to predict.
-    num_layers, cell, reset_after, bidirectional, dropout, seed, scheme, dtype, xp, device, parameters
+    hidden_size, num_layers, cell, reset_after, bidirectional, dropout, seed, scheme, dtype, xp, device, parameters
         As for `SequenceClassifier`.
     per_step : bool
         Predict at every step (targets (output_size, m, T)) instead of at the end (targets (output_size, m)).

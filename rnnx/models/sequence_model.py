@@ -37,10 +37,7 @@ class SequenceCache:
 
 
 class SequenceModel(Model):
-    """A recurrent stack with a dense head, at every step or on the final hidden states.
-
-    See `rnnx.models.SequenceClassifier` for the parameters.
-    """
+    """A recurrent stack and a dense head, at every step or on the final hidden states; see `SequenceClassifier`."""
 
     _loss: Loss
     _output_name: ClassVar[str]  # of the number of outputs, in the config
@@ -98,13 +95,8 @@ class SequenceModel(Model):
         ----------
         inputs : array, shape (input_size, m, T), or array of int, shape (m, T)
             Features, or indices of one-hot columns.
-        lengths : sequence or array of int, shape (m,), optional
-        states : dict of str to array, optional
-            Initial states of the stack, as returned by a previous call; default zeros.
-        masks : Masks, optional
-            Dropout masks, for training.
-        keep_caches : bool
-            False saves nothing for a backward pass.
+        lengths, states, masks, keep_caches
+            As for `Recurrent.forward`.
 
         Returns
         -------
@@ -129,16 +121,12 @@ class SequenceModel(Model):
         Parameters
         ----------
         dz : array, shape of z
-            Cotangent of the outputs.
-        cache : SequenceCache
-        ds_final : dict of str to array, optional
-            Cotangents of the final states, by name.
-        consume : bool
-            Free `cache` along the way.
+        cache, ds_final, consume
+            As for `Recurrent.backward`.
 
         Returns
         -------
-        dict of str to array
+        gradients : dict
             "d" + name for every parameter and initial state; dx unless the inputs are indices.
         """
         da, gradients = self.head.backward(self.parameters, dz, cache.a)
