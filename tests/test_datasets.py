@@ -197,7 +197,7 @@ def test_errors_come_before_the_first_batch():
                 kind(wrong, 2)
         for piece in ((0, 6), (-1, 3), (2, 3), (3, 2)):
             with pytest.raises(
-                ValueError, match=r"every piece must be \(start, stop\), 0 <= start <= stop - 2 <= 3; got"
+                ValueError, match=r"`pieces` must have at least 2 characters each, in \[0, 5\]; got \(start, stop\) = "
             ):
                 kind(text, 2, [piece])
         with pytest.raises(ValueError, match="`pieces` must not be empty"):

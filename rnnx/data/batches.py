@@ -1,7 +1,7 @@
 """Batches of m sequences of T steps, and the order in which a dataset yields them."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -52,12 +52,8 @@ class Dataset(Protocol):
         """Iterate over one epoch in order, or shuffled by `rng`, skipping the first `start` batches."""
 
 
-class Shuffled(ABC, Generic[BatchT]):
+class Shuffled(Sized, Generic[BatchT]):
     """Base of datasets of independent examples; subclasses define `__len__` and `gather`."""
-
-    @abstractmethod
-    def __len__(self) -> int:
-        """Return the number of examples."""
 
     @abstractmethod
     def gather(self, chosen: np.ndarray) -> BatchT:
@@ -74,7 +70,7 @@ class Shuffled(ABC, Generic[BatchT]):
         ----------
         batch_size : int
         rng : numpy.random.Generator, optional
-            Shuffles the examples; by default they keep their order.
+            Shuffles the examples.
         start : int
             Number of batches to skip without building them.
         """

@@ -20,29 +20,15 @@ _PATH_LENGTH = 300  # a shorter text without a newline may be a path passed by m
 
 @dataclass(frozen=True)
 class Corpus:
-    """Training and validation datasets of a text.
-
-    Attributes
-    ----------
-    name : str
-    by : str
-        "lines", "windows" or "streams".
-    tokenizer : CharTokenizer
-    train, validation : Lines, Windows or Streams
-        `validation` is None if nothing is held out.
-    split : str
-        Description of the split. Losses of different splits are not comparable.
-    fingerprint : str
-        SHA-256 of the text; a resumed run uses it to check that the text is unchanged.
-    """
+    """Training and validation datasets of a text."""
 
     name: str
-    by: str
+    by: str  # "lines", "windows" or "streams"
     tokenizer: CharTokenizer
-    train: Dataset
-    validation: Dataset | None
-    split: str
-    fingerprint: str
+    train: Dataset  # Lines, Windows or Streams
+    validation: Dataset | None  # None if nothing is held out
+    split: str  # a description; losses of different splits are not comparable
+    fingerprint: str  # SHA-256 of the text, by which a resumed run sees that it is unchanged
 
     def summary(self) -> str:
         """Describe the training set, the split and the vocabulary in one line."""
@@ -97,11 +83,9 @@ def make_corpus(
 
     Raises
     ------
-    ValueError
-        If an argument is out of range, the text is too short to hold something out, a str is the name of a file, or
-        the vocabulary of `tokenizer` lacks a character; for a file, also as for `open_text`.
-    OSError
-        If the file cannot be read.
+    ValueError, OSError
+        As for `open_text`, and if an argument is out of range, the text is too short, a str is the name of a file, or
+        the vocabulary of `tokenizer` lacks a character.
     """
     _check_choices(by, split, validation)
     if tokenizer is not None and (oov_token is not None or min_count != 1):

@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -41,15 +42,15 @@ class TextFile(AbstractContextManager["TextFile"]):
             raise
 
     def __iter__(self) -> Iterator[str]:
-        return self._decoded(None)
+        return self._decoded(sys.maxsize)
 
-    def _decoded(self, stop: int | None) -> Iterator[str]:
+    def _decoded(self, stop: int) -> Iterator[str]:
         """Yield the text of the first `stop` bytes."""
         decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")(), translate=True)
         at = 0
         while True:
             self._file.seek(at)  # every time, because two iterations may alternate
-            data = self._file.read(self._piece if stop is None else min(self._piece, stop - at))
+            data = self._file.read(min(self._piece, stop - at))
             at += len(data)
             try:
                 text = decoder.decode(data, final=not data)
@@ -100,18 +101,12 @@ def read_text(path: str | Path) -> str:
 class EncodedText:
     """A text as indices.
 
-    Attributes
-    ----------
-    indices : array of unsigned int, shape (n,)
-        In the smallest sufficient dtype. A large text is mapped from a temporary file, deleted along with the array.
-    tokenizer : CharTokenizer
-    fingerprint : str
-        SHA-256 of the UTF-8 text with normalized line ends.
+    Large texts are mapped from a temporary file, which is deleted along with the array.
     """
 
-    indices: np.ndarray
+    indices: np.ndarray  # unsigned int (n,), in the smallest sufficient dtype
     tokenizer: CharTokenizer
-    fingerprint: str
+    fingerprint: str  # SHA-256 of the UTF-8 text with normalized line ends
 
 
 def encode_file(

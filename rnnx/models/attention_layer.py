@@ -11,15 +11,8 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
+from rnnx.functional import attention
 from rnnx.functional.activations import tanh, tanh_backward
-from rnnx.functional.attention import (
-    AttentionCache,
-    AttentionStream,
-    additive_attention_backward,
-    additive_attention_forward,
-    dot_product_attention_backward,
-    dot_product_attention_forward,
-)
 from rnnx.functional.heads import dense_backward, dense_forward
 from rnnx.functional.initialization import initialize_dense
 from rnnx.models.layers import Dense, Layer, Parameters, Seed, Shapes
@@ -33,7 +26,7 @@ _SUFFIX = "_attention"
 class LayerCache:
     """Cache for `AttentionLayer.backward`."""
 
-    attention: AttentionCache
+    scores: attention.AttentionCache
     encoded: Array  # (n_e, m, T_x)
     joined: Array  # (n_e + n, m, T_y), [context; a]
     out: Array  # (n, m, T_y)
@@ -91,10 +84,12 @@ class AttentionLayer(Layer):
         """
         keys, own = self._keys(parameters, encoded)
         if own is not None:
-            context, weights, cache = additive_attention_forward(a, keys, encoded, own, lengths=lengths)
+            context, weights, cache = attention.additive_attention_forward(a, keys, encoded, own, lengths=lengths)
         else:
             scaled = self.kind == "scaled_dot"
-            context, weights, cache = dot_product_attention_forward(a, keys, encoded, scaled=scaled, lengths=lengths)
+            context, weights, cache = attention.dot_product_attention_forward(
+                a, keys, encoded, scaled=scaled, lengths=lengths
+            )
         out, joined = self._combine(parameters, context, a)
         return out, weights, LayerCache(cache, encoded, joined, out) if keep_caches else None
 
@@ -106,10 +101,10 @@ class AttentionLayer(Layer):
         What depends on the source alone is computed once.
         """
         keys, own = self._keys(parameters, encoded)
-        attention = AttentionStream(keys, encoded, own, scaled=self.kind == "scaled_dot", lengths=lengths)
+        stream = attention.AttentionStream(keys, encoded, own, scaled=self.kind == "scaled_dot", lengths=lengths)
 
         def step(a: Array) -> tuple[Array, Array]:
-            context, weights = attention.step(a)
+            context, weights = stream.step(a)
             return self._combine(parameters, context, a)[0], weights
 
         return step
@@ -132,8 +127,12 @@ class AttentionLayer(Layer):
     def backward(self, parameters: Mapping[str, Array], dout: Array, cache: LayerCache) -> Parameters:
         """Return the gradients of `forward`: da (n, m, T_y), dencoded (n_e, m, T_x), and "d" + parameter name."""
         djoined, gradients = self._combination.backward(parameters, tanh_backward(dout, cache.out), cache.joined)
-        of_score = additive_attention_backward if self.kind == "additive" else dot_product_attention_backward
-        found = of_score(djoined[: self.n_encoded, :, :], cache.attention)
+        of_score = (
+            attention.additive_attention_backward
+            if self.kind == "additive"
+            else attention.dot_product_attention_backward
+        )
+        found = of_score(djoined[: self.n_encoded, :, :], cache.scores)
         dqueries, dkeys, dvalues = (found.pop(key) for key in ("dqueries", "dkeys", "dvalues"))
         if self._projects:
             dkeys, found["dWk"], _ = dense_backward(dkeys, cache.encoded, parameters["Wk" + _SUFFIX]).values()

@@ -1,7 +1,6 @@
 """The bridge from an encoder's final states to the initial states of a decoder of the same widths."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
@@ -10,14 +9,6 @@ from rnnx.models.layers import Dense, Layer, Parameters, States
 from rnnx.models.recurrent import Recurrent
 
 BridgeCache = dict[str, tuple[Array, Array]]  # per state: the concatenated encoder states, and the decoder state
-
-
-class _Link(NamedTuple):
-    """A decoder state and the encoder states that it is computed from, one per direction."""
-
-    state: str
-    sources: tuple[str, ...]
-    dense: Dense
 
 
 class Bridge(Layer):
@@ -32,21 +23,18 @@ class Bridge(Layer):
     """
 
     def __init__(self, encoder: Recurrent, decoder: Recurrent) -> None:
-        self._links = [
-            _Link(
-                state + into.suffix,
-                tuple([state + one.suffix for one in layer]),
-                Dense(f"{state}_bridge_l{k}", 2 * into.hidden_size, into.hidden_size),
-            )
-            for k, (layer, (into,)) in enumerate(zip(encoder.layers, decoder.layers, strict=True))
-            for state in decoder.cell.states
-        ]
-        self.parts = [link.dense for link in self._links] if encoder.bidirectional else []
+        # A decoder state, the encoder states that it is computed from, one per direction, and the layer between them.
+        self._links: list[tuple[str, list[str], Dense]] = []
+        for k, (layer, (into,)) in enumerate(zip(encoder.layers, decoder.layers, strict=True)):
+            for state in decoder.cell.states:
+                dense = Dense(f"{state}_bridge_l{k}", 2 * into.hidden_size, into.hidden_size)
+                self._links.append((state + into.suffix, [state + one.suffix for one in layer], dense))
+        self.parts = [dense for _, _, dense in self._links] if encoder.bidirectional else []
 
     def forward(self, parameters: Mapping[str, Array], final: States) -> tuple[States, BridgeCache]:
         """Compute the decoder's initial states from the encoder's final states."""
         if not self.parts:
-            return {link.state: final[link.sources[0]] for link in self._links}, {}
+            return {state: final[source] for state, (source,), _ in self._links}, {}
         xp, _ = ns.common_namespace(final)
         cache: BridgeCache = {}
         for state, sources, dense in self._links:
@@ -57,7 +45,7 @@ class Bridge(Layer):
     def backward(self, parameters: Mapping[str, Array], ds: Mapping[str, Array], cache: BridgeCache) -> Parameters:
         """Compute the gradients of `forward`, "d" + name, from the cotangents ("d" + name) of its results."""
         if not self.parts:
-            return {"d" + link.sources[0]: ds["d" + link.state] for link in self._links}
+            return {"d" + source: ds["d" + state] for state, (source,), _ in self._links}
         gradients: Parameters = {}
         for state, (forward, reverse), dense in self._links:
             s, out = cache[state]

@@ -58,9 +58,13 @@ def sample(
     ValueError
         If an argument is out of range, or the vocabulary lacks a character of `start`.
     """
-    n = integer("n", n)
+    n, max_length = integer("n", n), integer("max_length", max_length)
     starts = [start] * n if isinstance(start, str) else list(start)
-    _check(n, starts, temperature, top_k, top_p, max_length, stop)
+    if len(starts) != n:
+        raise ValueError(f"`start` must be one text or a sequence of n = {n} texts; got {len(starts)} texts")
+    if stop is not None and len(stop) != 1:
+        raise ValueError(f"`stop` must be one character; got {stop!r}")
+    _check_options(temperature, top_k, top_p)
     outputs = getattr(model, "vocab_size", tokenizer.vocab_size)
     if outputs != tokenizer.vocab_size:
         raise ValueError(f"`tokenizer` must have vocab_size = {outputs}, like `model`; got {tokenizer.vocab_size}")
@@ -96,7 +100,7 @@ def draw(
     top_p: float | None = None,
     never: int | None = None,
 ) -> np.ndarray:
-    """Sample one index per column.
+    """Sample one index per column, (n,), except for the index `never`.
 
     Parameters
     ----------
@@ -105,12 +109,6 @@ def draw(
         Draws one number per column, or none at temperature 0.
     temperature, top_k, top_p
         As for `sample`.
-    never : int, optional
-        An index that is never sampled.
-
-    Returns
-    -------
-    array of int, shape (n,)
     """
     z = np.array(ns.to_host(logits), np.float64)
     if never is not None:
@@ -144,14 +142,9 @@ def _prompts(tokenizer: CharTokenizer, starts: list[str]) -> tuple[np.ndarray, n
     return pad([tokenizer.encode(first + start or known[0]) for start in starts])
 
 
-def _check(n: int, starts: list[str], temperature: Any, top_k: Any, top_p: Any, max_length: Any, stop: Any) -> None:
-    integer("max_length", max_length)
-    if len(starts) != n:
-        raise ValueError(f"`start` must be one text or a sequence of n = {n} texts; got {len(starts)} texts")
+def _check_options(temperature: Any, top_k: Any, top_p: Any) -> None:
     real("temperature", temperature, "[0, inf)")
     if top_k is not None:
         integer("top_k", top_k)
     if top_p is not None:
         real("top_p", top_p, "(0, 1]")
-    if stop is not None and len(stop) != 1:
-        raise ValueError(f"`stop` must be one character; got {stop!r}")

@@ -207,19 +207,10 @@ class Seq2Seq(Model):
 
         Parameters
         ----------
-        source : array of int, shape (m, T_x)
-        source_lengths : sequence or array of int, shape (m,), optional
-        max_length : int
+        source, source_lengths
+            As for `forward`, also in their errors.
+        max_length : int, >= 1
             Maximum number of steps, including the one that predicts the end token.
-
-        Returns
-        -------
-        Prediction
-
-        Raises
-        ------
-        ValueError, TypeError
-            As for `forward`, and if `max_length` is not a positive integer.
         """
         integer("max_length", max_length)
         return decode(self, self.indices("source", source), source_lengths, max_length)

@@ -16,10 +16,9 @@ class SequenceClassifier(SequenceModel):
     ----------
     input_size : int
         Features per step, or number of distinct indices.
-    hidden_size : int or sequence of int
-        Units per layer: one number for all layers, or one per layer.
+    hidden_size, num_layers
+        As for `Recurrent`.
     num_classes : int
-    num_layers : int
     cell : {"lstm", "gru", "rnn"}
     reset_after : bool
         Use the GRU of PyTorch and Keras (the default there) instead of the course's.
@@ -34,8 +33,8 @@ class SequenceClassifier(SequenceModel):
 
     Raises
     ------
-    ValueError
-        If a size is below 1, parameters do not match, the cell is unknown, or the dropout is not in [0, 1).
+    ValueError, TypeError
+        If an argument is out of range, or parameters do not match.
 
     Examples
     --------
@@ -70,18 +69,17 @@ class SequenceRegressor(SequenceModel):
 
     Parameters
     ----------
-    input_size : int
-        Features per step.
     output_size : int
         How many numbers to predict.
-    hidden_size, num_layers, cell, reset_after, bidirectional, dropout, seed, scheme, dtype, xp, device, parameters
+    input_size, hidden_size, num_layers, cell, reset_after, bidirectional, dropout, seed, scheme, dtype, xp, device
+    parameters
         As for `SequenceClassifier`.
     per_step : bool
         Predict at every step (targets (output_size, m, T)) instead of at the end (targets (output_size, m)).
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         As for `SequenceClassifier`.
     """
 
