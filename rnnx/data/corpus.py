@@ -60,10 +60,10 @@ def make_corpus(
     text : str or Path
         A text, or the Path of a UTF-8 file of any size, which is read in chunks.
     by : {"auto", "lines", "windows", "streams"}
-        "lines": every non-empty line is an independent sequence; random lines are held out, and identical lines stay
-        together. "windows": the text is one sequence, cut into independent windows. "streams": the text is one
-        sequence, read in order, with states carried from batch to batch. "auto": lines if the text has at least 20,
-        none longer than 64 characters, and at most one blank line per ten; otherwise windows.
+        "lines": every non-blank line is an independent sequence; random lines are held out, and identical lines stay
+        together. "windows": the text is cut into independent windows. "streams": the text is read in order, with states
+        carried from batch to batch. "auto": lines if the text has at least 20, none longer than 64 characters, and at
+        most one blank line per ten; otherwise windows.
     seq_length : int
         Steps per window, or per batch of streams.
     seed : int

@@ -19,7 +19,6 @@ class Lines(Shuffled[Batch]):
     sequences : sequence of array of int
         The lines without newlines; a line is accessed only when a batch needs it.
     newline : int
-        Index of the newline.
     """
 
     def __init__(self, sequences: Sequence[np.ndarray], newline: int) -> None:

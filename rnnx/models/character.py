@@ -24,8 +24,8 @@ class CharModel(SequenceModel):
     Parameters
     ----------
     vocab_size : int
-    hidden_size, num_layers, cell, reset_after, dropout, seed, scheme, dtype, xp, device, parameters
-        As for `SequenceClassifier`.
+    hidden_size, num_layers, **options
+        As for `SequenceClassifier`, without `bidirectional` and `per_step`.
 
     Raises
     ------

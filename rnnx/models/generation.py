@@ -64,7 +64,11 @@ def sample(
         raise ValueError(f"`start` must be one text or a sequence of n = {n} texts; got {len(starts)} texts")
     if stop is not None and len(stop) != 1:
         raise ValueError(f"`stop` must be one character; got {stop!r}")
-    _check_options(temperature, top_k, top_p)
+    real("temperature", temperature, "[0, inf)")
+    if top_k is not None:
+        integer("top_k", top_k)
+    if top_p is not None:
+        real("top_p", top_p, "(0, 1]")
     outputs = getattr(model, "vocab_size", tokenizer.vocab_size)
     if outputs != tokenizer.vocab_size:
         raise ValueError(f"`tokenizer` must have vocab_size = {outputs}, like `model`; got {tokenizer.vocab_size}")
@@ -140,11 +144,3 @@ def _prompts(tokenizer: CharTokenizer, starts: list[str]) -> tuple[np.ndarray, n
     if not known:
         raise ValueError("the vocabulary of `tokenizer` must contain a character to start with")
     return pad([tokenizer.encode(first + start or known[0]) for start in starts])
-
-
-def _check_options(temperature: Any, top_k: Any, top_p: Any) -> None:
-    real("temperature", temperature, "[0, inf)")
-    if top_k is not None:
-        integer("top_k", top_k)
-    if top_p is not None:
-        real("top_p", top_p, "(0, 1]")

@@ -72,12 +72,10 @@ class Recurrent(Layer):
             raise ValueError(f"`dropout` must be 0 for a single layer, because it acts between layers; got {dropout}")
         self.layers: list[list[Direction]] = []
         prefix = f"_{name}_l" if name else "_l"
+        ends = ("", "_reverse") if bidirectional else ("",)
         for k, width in enumerate(widths):
-            sides = [Direction(self.cell, f"{prefix}{k}", size, width, reverse=False)]
-            if bidirectional:
-                sides.append(Direction(self.cell, f"{prefix}{k}_reverse", size, width, reverse=True))
-            self.layers.append(sides)
-            size = width * len(sides)
+            self.layers.append([Direction(self.cell, f"{prefix}{k}{end}", size, width, end != "") for end in ends])
+            size = width * len(ends)
         self.output_size = size
         self.parts = directions = [one for layer in self.layers for one in layer]
         self.state_names = tuple([name for one in directions for name in one.state_names])
@@ -97,15 +95,13 @@ class Recurrent(Layer):
         Parameters
         ----------
         parameters : dict of str to array
-            May also hold other parameters.
+            May also contain others.
         x : array, shape (input_size, m, T), or array of int, shape (m, T)
             Inputs, or indices of one-hot columns.
         states : dict of str to array, shape (n, m), optional
             Initial states, named as in `state_names`; missing ones are zero.
-        lengths : sequence or array of int, shape (m,), optional
-            Reverse layers start at the end of each example.
-        keep_caches : bool
-            False saves nothing for a backward pass.
+        lengths, keep_caches
+            As for `rnnx.recurrent_forward`. Reverse layers start at the end of each example.
         masks : Masks, optional
             Without them there is no dropout, as in evaluation.
 
@@ -151,10 +147,10 @@ class Recurrent(Layer):
         Parameters
         ----------
         dout : array, shape (output_size, m, T), or None
-            Cotangent of the outputs; None means zeros.
+            None means zeros.
         cache : StackCache
         ds_final : dict of str to array, shape (n, m), optional
-            Cotangents of the final states, named as in `state_names`.
+            Cotangents of the final states.
         consume : bool
             Free `cache` layer by layer; it cannot be used again.
 

@@ -11,9 +11,8 @@ from rnnx._core.arrays import Array
 from rnnx._core.checks import integer
 from rnnx.data import PairBatch, pad
 from rnnx.functional.heads import softmax_cross_entropy
-from rnnx.models.attention_layer import AttentionLayer, LayerCache
 from rnnx.models.base import Initialization, Model
-from rnnx.models.bridge import Bridge, BridgeCache
+from rnnx.models.connections import AttentionLayer, Bridge, BridgeCache, LayerCache
 from rnnx.models.decoding import Prediction, decode
 from rnnx.models.dropout import Masks
 from rnnx.models.layers import Dense, Parameters, States, check_widths, named_cell

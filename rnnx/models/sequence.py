@@ -71,11 +71,10 @@ class SequenceRegressor(SequenceModel):
     ----------
     output_size : int
         How many numbers to predict.
-    input_size, hidden_size, num_layers, cell, reset_after, bidirectional, dropout, seed, scheme, dtype, xp, device
-    parameters
-        As for `SequenceClassifier`.
     per_step : bool
         Predict at every step (targets (output_size, m, T)) instead of at the end (targets (output_size, m)).
+    input_size, hidden_size, num_layers, **options
+        As for `SequenceClassifier`.
 
     Raises
     ------

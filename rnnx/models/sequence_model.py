@@ -9,7 +9,6 @@ import numpy as np
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import integer
-from rnnx.cells import Cell
 from rnnx.models.base import Initialization, Model
 from rnnx.models.dropout import Masks
 from rnnx.models.layers import Dense, Parameters, States, check_widths, named_cell
@@ -73,12 +72,8 @@ class SequenceModel(Model):
             "bidirectional": self.stack.bidirectional,
             "per_step": self.per_step,
         }
+        self.cell = self.stack.cell
         super().__init__([self.stack, self.head], config, **initialization)
-
-    @property
-    def cell(self) -> Cell:
-        """The cell record."""
-        return self.stack.cell
 
     def forward(
         self,
