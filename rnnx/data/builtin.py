@@ -14,12 +14,7 @@ def dinosaur_names() -> str:
 def python_prose() -> str:
     """Return Python's language help topics, sorted by title, about 465,000 characters.
 
-    The text depends on the Python version.
-
-    Raises
-    ------
-    ValueError
-        If this Python installation lacks the help texts.
+    The text depends on the Python version. Raise ValueError if this installation lacks it.
     """
     try:
         from pydoc_data.topics import topics

@@ -99,10 +99,7 @@ def read_text(path: str | Path) -> str:
 
 @dataclass(frozen=True)
 class EncodedText:
-    """A text as indices.
-
-    Large texts are mapped from a temporary file, which is deleted along with the array.
-    """
+    """A text as indices; large ones are mapped from a temporary file, which is deleted along with the array."""
 
     indices: np.ndarray  # unsigned int (n,), in the smallest sufficient dtype
     tokenizer: CharTokenizer
@@ -118,7 +115,7 @@ def encode_file(
     ----------
     path : str or Path
     tokenizer : CharTokenizer, optional
-        Default: a new tokenizer without `oov_token`, fitted to the text.
+        By default a new one without `oov_token` is fitted to the text.
     memory_limit : int
         In bytes. Larger index arrays are mapped from a temporary file in `tempfile.gettempdir()`.
 

@@ -56,18 +56,13 @@ class CharTokenizer:
 
     @classmethod
     def from_vocab(cls, tokens: Sequence[str], oov_token: str | None = None) -> "CharTokenizer":
-        """Create a tokenizer with a given vocabulary.
+        """Create a tokenizer with a given vocabulary. Raise ValueError if it is not as described.
 
         Parameters
         ----------
         tokens : sequence of str
-            Distinct characters in index order, including `oov_token` if there is one.
+            At least one, in index order: distinct characters, including `oov_token` if there is one.
         oov_token : str or None
-
-        Raises
-        ------
-        ValueError
-            If the vocabulary is empty, or a token is repeated, missing or not a single character.
         """
         tokenizer = cls(oov_token)
         check_vocabulary(tokens, oov_token)
@@ -179,13 +174,7 @@ class CharTokenizer:
 
     @classmethod
     def from_dict(cls, values: Any) -> "CharTokenizer":
-        """Create a tokenizer from the result of `to_dict`.
-
-        Raises
-        ------
-        ValueError
-            If the values are not those of a tokenizer, are inconsistent, or come from a newer version of rnnx.
-        """
+        """Create a tokenizer from the result of `to_dict`. Raise ValueError if it is damaged or from a newer rnnx."""
         if not isinstance(values, Mapping) or values.get("format") != FORMAT:
             raise ValueError("not an rnnx tokenizer")
         try:
@@ -206,13 +195,7 @@ class CharTokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> "CharTokenizer":
-        """Read a file written by `save`.
-
-        Raises
-        ------
-        ValueError, OSError
-            As for `from_dict`, and if the file cannot be read or is not JSON.
-        """
+        """Read a file written by `save`. Raise ValueError as `from_dict` does, or OSError if it cannot be read."""
         try:
             return cls.from_dict(json.loads(Path(path).read_bytes()))
         except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):

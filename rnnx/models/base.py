@@ -10,8 +10,7 @@ import numpy as np
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_shape, integer
-from rnnx.models.dropout import Masks
-from rnnx.models.layers import Layer, Parameters, Seed, States
+from rnnx.models.layers import Layer, Masks, Parameters, Seed, States
 from rnnx.models.segments import train_in_segments
 
 
@@ -150,13 +149,7 @@ class Model(Layer, ABC):
         return int(np.sum(batch.lengths))
 
     def set_parameters(self, parameters: Mapping[str, Array]) -> None:
-        """Replace all parameters.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If a name is missing or unknown, a shape or dtype is wrong, or arrays come from different libraries.
-        """
+        """Replace all parameters. Raise ValueError or TypeError if names, shapes, dtypes or libraries are wrong."""
         expected = self.shapes()
         missing = [name for name in expected if name not in parameters]
         unknown = [name for name in parameters if name not in expected]

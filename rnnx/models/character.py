@@ -25,12 +25,7 @@ class CharModel(SequenceModel):
     ----------
     vocab_size : int
     hidden_size, num_layers, **options
-        As for `SequenceClassifier`, without `bidirectional` and `per_step`.
-
-    Raises
-    ------
-    ValueError
-        As for `SequenceClassifier`.
+        As for `SequenceClassifier`, with its errors and without `bidirectional` and `per_step`.
 
     Examples
     --------

@@ -14,8 +14,7 @@ from rnnx.cells import Cell, cell_of
 from rnnx.functional import recurrent_backward, recurrent_forward
 from rnnx.functional.caches import Caches
 from rnnx.functional.streaming import Stream
-from rnnx.models.dropout import Masks
-from rnnx.models.layers import Direction, Layer, States, check_widths, concatenate
+from rnnx.models.layers import Direction, Layer, Masks, States, check_widths, concatenate
 
 
 @dataclass

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from rnnx.data import Batch
-from rnnx.models.dropout import Masks
-from rnnx.models.layers import Parameters, States
+from rnnx.models.layers import Masks, Parameters, States
 
 
 def square_root_segments(n_steps: int) -> int:

@@ -14,8 +14,7 @@ from rnnx.functional.heads import softmax_cross_entropy
 from rnnx.models.base import Initialization, Model
 from rnnx.models.connections import AttentionLayer, Bridge, BridgeCache, LayerCache
 from rnnx.models.decoding import Prediction, decode
-from rnnx.models.dropout import Masks
-from rnnx.models.layers import Dense, Parameters, States, check_widths, named_cell
+from rnnx.models.layers import Dense, Masks, Parameters, States, check_widths, named_cell
 from rnnx.models.recurrent import Recurrent, StackCache
 
 
@@ -145,9 +144,8 @@ class Seq2Seq(Model):
         p = self.parameters
         source, target_in = self.indices("source", source), self.indices("target_in", target_in)
         if target_in.shape[0] != source.shape[0]:
-            raise ValueError(
-                f"`target_in` must have m = {source.shape[0]} rows, like `source`; got {target_in.shape[0]}"
-            )
+            m = source.shape[0]
+            raise ValueError(f"`target_in` must have m = {m} rows, like `source`; got {target_in.shape[0]}")
         encoded, states, encoder, bridge = self.encode(source, source_lengths, masks, keep_caches)
         out, _, decoder = self.decoder.forward(
             p, target_in, states, lengths=target_lengths, masks=masks, keep_caches=keep_caches

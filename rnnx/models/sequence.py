@@ -74,12 +74,7 @@ class SequenceRegressor(SequenceModel):
     per_step : bool
         Predict at every step (targets (output_size, m, T)) instead of at the end (targets (output_size, m)).
     input_size, hidden_size, num_layers, **options
-        As for `SequenceClassifier`.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As for `SequenceClassifier`.
+        As for `SequenceClassifier`, with its errors.
     """
 
     kind = "regressor"

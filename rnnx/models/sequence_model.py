@@ -10,8 +10,7 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import integer
 from rnnx.models.base import Initialization, Model
-from rnnx.models.dropout import Masks
-from rnnx.models.layers import Dense, Parameters, States, check_widths, named_cell
+from rnnx.models.layers import Dense, Masks, Parameters, States, check_widths, named_cell
 from rnnx.models.recurrent import Recurrent, StackCache
 
 Loss = Callable[..., tuple[Array, Array]]
