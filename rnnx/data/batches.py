@@ -53,7 +53,7 @@ class Shuffled(Sized, Generic[BatchT]):
         return -(-len(self) // integer("batch_size", batch_size))
 
     def batches(self, batch_size: int, rng: np.random.Generator | None = None, start: int = 0) -> Iterator[BatchT]:
-        """Iterate over all examples once, shuffled by `rng`, skipping the first `start` batches without building them."""
+        """Iterate over all examples once, shuffled if `rng` is given, without building the first `start` batches."""
         batch_size, start = integer("batch_size", batch_size), integer("start", start, 0)
         order: Any = range(len(self)) if rng is None else rng.permutation(len(self))
         firsts = range(start * batch_size, len(self), batch_size)
