@@ -174,7 +174,7 @@ def test_user_mistakes_are_one_line(run, tmp_path):
         (["train", "--cell", "lsmt"], "'lsmt' is not one of 'rnn', 'lstm', 'gru'"),
         (["train", "--learning-rate", "0"], "Invalid value for '--learning-rate'"),
         (["train", "--hidden-size", "8,x"], "'8,x' is not a positive integer or a comma-separated list"),
-        (["train", "--reset-after"], "`reset_after` is an option of the GRU; got it for 'lstm'"),
+        (["train", "--reset-after"], "`reset_after` is only for `cell` = 'gru'; got 'lstm'"),
         (["train", "--warmup", "100000"], "`warmup` must be at least 0 and below the"),
         (["train", "--resume", "nowhere"], "Error: nowhere"),
         (["train", "--resume", "."], "is not the folder of a run"),
