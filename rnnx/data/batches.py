@@ -1,7 +1,7 @@
 """Batches of m sequences of T steps, and the order in which a dataset yields them."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -14,23 +14,12 @@ BatchT = TypeVar("BatchT")
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch of sequences, zero-padded at the end.
+    """A batch of sequences, zero-padded at the end, in NumPy or in the model's library and on its device."""
 
-    Attributes
-    ----------
-    inputs, targets : array of int, shape (m, T)
-        Character indices; targets[j, t] is the character after inputs[j, t]. Models of other sequences define their own
-        inputs and targets. NumPy arrays, or arrays of the model's library on its device.
-    lengths : array of int, shape (m,), or None
-        Sequence lengths; None if every example has T steps.
-    continues : bool
-        Whether the sequences continue those of the previous batch, so that its final states are the initial states.
-    """
-
-    inputs: Any
-    targets: Any
-    lengths: np.ndarray | None
-    continues: bool = False
+    inputs: Any  # for texts int (m, T), character indices; models of other sequences define their own
+    targets: Any  # for texts int (m, T): targets[j, t] is the character after inputs[j, t]
+    lengths: np.ndarray | None  # int (m,); None if every example has T steps
+    continues: bool = False  # whether the final states of the previous batch are the initial states of this one
 
     def rows(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the unpadded inputs and targets of each example."""
@@ -52,12 +41,8 @@ class Dataset(Protocol):
         """Iterate over one epoch in order, or shuffled by `rng`, skipping the first `start` batches."""
 
 
-class Shuffled(ABC, Generic[BatchT]):
-    """Base class of datasets of independent examples; subclasses define `__len__` and `gather`."""
-
-    @abstractmethod
-    def __len__(self) -> int:
-        """Return the number of examples."""
+class Shuffled(Sized, Generic[BatchT]):
+    """Base of datasets of independent examples; subclasses define `__len__` and `gather`."""
 
     @abstractmethod
     def gather(self, chosen: np.ndarray) -> BatchT:
@@ -68,27 +53,11 @@ class Shuffled(ABC, Generic[BatchT]):
         return -(-len(self) // integer("batch_size", batch_size))
 
     def batches(self, batch_size: int, rng: np.random.Generator | None = None, start: int = 0) -> Iterator[BatchT]:
-        """Iterate over all examples once.
-
-        Parameters
-        ----------
-        batch_size : int
-        rng : numpy.random.Generator, optional
-            Shuffles the examples; by default they keep their order.
-        start : int
-            Number of batches to skip without building them.
-        """
-        return map(self.gather, batched(len(self), batch_size, rng, start))
-
-
-def batched(n: int, batch_size: int, rng: np.random.Generator | None, start: int) -> Iterator[np.ndarray]:
-    """Split the indices 0 to n - 1, shuffled if `rng` is given, into batches; skip the first `start`."""
-    batch_size, start = integer("batch_size", batch_size), integer("start", start, 0)
-    firsts = range(start * batch_size, n, batch_size)
-    if rng is None:
-        return (np.arange(at, min(at + batch_size, n)) for at in firsts)
-    order = rng.permutation(n)
-    return (order[at : at + batch_size] for at in firsts)
+        """Iterate over all examples once, shuffled if `rng` is given, without building the first `start` batches."""
+        batch_size, start = integer("batch_size", batch_size), integer("start", start, 0)
+        order: Any = range(len(self)) if rng is None else rng.permutation(len(self))
+        firsts = range(start * batch_size, len(self), batch_size)
+        return (self.gather(np.asarray(order[at : at + batch_size])) for at in firsts)
 
 
 def pad(sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -108,10 +77,8 @@ def pad(sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 def pad_shifted(sequences: Sequence[np.ndarray], token: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pad inputs that start with `token`, and targets that end with it, (m, T); return them and the lengths (m,)."""
-    lengths = np.array([len(sequence) + 1 for sequence in sequences], np.int64)
-    inputs, targets = np.zeros((2, len(sequences), lengths.max(initial=0)), np.int64)
-    for before, after, sequence in zip(inputs, targets, sequences, strict=True):
-        n = len(sequence)
-        before[0] = after[n] = token
-        before[1 : n + 1] = after[:n] = sequence
-    return inputs, targets, lengths
+    padded, lengths = pad(sequences)
+    column = np.full((len(padded), 1), token)
+    inputs, targets = np.hstack([column, padded]), np.hstack([padded, np.zeros_like(column)])
+    targets[np.arange(len(padded)), lengths] = token
+    return inputs, targets, lengths + 1

@@ -21,7 +21,7 @@ class Examples(Shuffled[Batch]):
     targets : array of int, shape (n,) or (n, T), or array of float, shape (n_y, n) or (n_y, n, T)
         Class indices (integers) or values to predict (floats), per sequence or per step.
     lengths : sequence of int, shape (n,), optional
-        Sequence lengths, 0 to T.
+        0 to T.
 
     Attributes
     ----------
@@ -30,23 +30,18 @@ class Examples(Shuffled[Batch]):
 
     Raises
     ------
-    ValueError
-        If shapes do not match, or a length is out of range.
-    TypeError
-        If indices or lengths are not integers, or other values are not real numbers.
+    ValueError, TypeError
+        If shapes do not match, a length is out of range, or a dtype is wrong.
     """
 
     def __init__(self, inputs: np.ndarray, targets: np.ndarray, lengths: Sequence[int] | np.ndarray | None = None):
         self.inputs, self.targets = np.asarray(inputs), np.asarray(targets)
         self.indices = self.inputs.ndim == 2
         if self.inputs.ndim not in (2, 3):
-            raise ValueError(f"`inputs` must have shape (n_x, n, T), or (n, T) of integers; got {self.inputs.shape}")
+            raise ValueError(f"`inputs` must have shape (n_x, n, T), or (n, T) for indices; got {self.inputs.shape}")
         if self.inputs.dtype.kind not in ("iu" if self.indices else "fiub"):
-            kind = "indices, integers" if self.indices else "real numbers"
-            raise TypeError(
-                f"`inputs` of {self.inputs.ndim} axes must hold {kind}; got shape {self.inputs.shape}, "
-                f"dtype {self.inputs.dtype}"
-            )
+            expected = "(n, T) must hold indices" if self.indices else "(n_x, n, T) must hold real numbers"
+            raise TypeError(f"`inputs` of shape {expected}; got dtype {self.inputs.dtype}")
         self._size, n_steps = self.inputs.shape[-2:]
         self._axis = _check_targets(self.targets, self._size, n_steps)
         self._xp, self._device = ns.common_namespace({"inputs": self.inputs})
@@ -61,9 +56,8 @@ class Examples(Shuffled[Batch]):
         """Copy inputs and targets to a device."""
         there = copy.copy(self)
         there._xp, there._device = xp, device
-        there.inputs, there.targets = (
-            xp.asarray(np.ascontiguousarray(a), device=device) for a in (self.inputs, self.targets)
-        )
+        there.inputs = xp.asarray(np.ascontiguousarray(self.inputs), device=device)
+        there.targets = xp.asarray(np.ascontiguousarray(self.targets), device=device)
         return there
 
     def gather(self, chosen: np.ndarray) -> Batch:
@@ -77,14 +71,13 @@ class Examples(Shuffled[Batch]):
 def _check_targets(targets: np.ndarray, n: int, n_steps: int) -> int:
     """Return the axis of the examples."""
     if targets.dtype.kind not in "fiub":
-        raise TypeError(f"`targets` must hold integers, which are classes, or floats; got dtype {targets.dtype}")
-    classes = targets.dtype.kind != "f"
-    shape = targets.shape if classes else targets.shape[1:]
-    if (targets.ndim == 0) or shape not in ((n,), (n, n_steps)):
-        what = "classes, of shape (n,) or (n, T)" if classes else "values, of shape (n_y, n) or (n_y, n, T)"
-        other = "; values must be floats" if classes else "; classes must be integers"
+        raise TypeError(f"`targets` must hold class indices or floats; got dtype {targets.dtype}")
+    axis, kind, shapes = 0, "class indices", "(n,) or (n, T)"
+    if targets.dtype.kind == "f":
+        axis, kind, shapes = 1, "floats", "(n_y, n) or (n_y, n, T)"
+    if targets.shape[axis:] not in ((n,), (n, n_steps)):
         raise ValueError(
-            f"`targets` of dtype {targets.dtype} are {what}, with n = {n} and T = {n_steps} as in `inputs`; "
-            f"got {targets.shape}{other}"
+            f"`targets` must have shape {shapes} for {kind}, with n = {n} and T = {n_steps} as in `inputs`; "
+            f"got {targets.shape}, dtype {targets.dtype}"
         )
-    return 0 if classes else 1
+    return axis

@@ -6,8 +6,10 @@ import io
 import os
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -21,7 +23,7 @@ PIECE = 1 << 18  # bytes of a file, or characters of a text, read at a time
 MEMORY_LIMIT = 256 << 20  # bytes; larger index arrays are mapped from a file
 
 
-class TextFile:
+class TextFile(AbstractContextManager["TextFile"]):
     """A UTF-8 text file that can be iterated in chunks any number of times. See `open_text`."""
 
     def __init__(self, path: str | Path, piece: int = PIECE) -> None:
@@ -29,7 +31,10 @@ class TextFile:
         self._file: BinaryIO = open(path, "rb")  # noqa: SIM115  # closed by `close`
         try:
             if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):  # a pipe can be read only once
-                self._file = _copy(self._file)
+                copy = tempfile.TemporaryFile()  # noqa: SIM115
+                with self._file as pipe:
+                    self._file = copy
+                    shutil.copyfileobj(pipe, copy)
             if not any(piece.strip() for piece in self):
                 raise ValueError(f"{path} is empty")
         except BaseException:
@@ -37,15 +42,15 @@ class TextFile:
             raise
 
     def __iter__(self) -> Iterator[str]:
-        return self._decoded(None)
+        return self._decoded(sys.maxsize)
 
-    def _decoded(self, stop: int | None) -> Iterator[str]:
+    def _decoded(self, stop: int) -> Iterator[str]:
         """Yield the text of the first `stop` bytes."""
         decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")(), translate=True)
         at = 0
         while True:
             self._file.seek(at)  # every time, because two iterations may alternate
-            data = self._file.read(self._piece if stop is None else min(self._piece, stop - at))
+            data = self._file.read(min(self._piece, stop - at))
             at += len(data)
             try:
                 text = decoder.decode(data, final=not data)
@@ -64,19 +69,8 @@ class TextFile:
         """Close the file."""
         self._file.close()
 
-    def __enter__(self) -> "TextFile":
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _copy(stream: BinaryIO) -> BinaryIO:
-    """Copy a stream to a file that is deleted when it is closed."""
-    copy = tempfile.TemporaryFile()  # noqa: SIM115
-    with stream:
-        shutil.copyfileobj(stream, copy)
-    return copy
 
 
 def open_text(path: str | Path) -> TextFile:
@@ -86,10 +80,8 @@ def open_text(path: str | Path) -> TextFile:
 
     Raises
     ------
-    ValueError
-        If the file is blank, or, during reading, if it is not UTF-8; the message gives the position.
-    OSError
-        If the file cannot be read or is a directory.
+    ValueError, OSError
+        If the file is blank or cannot be read or, during reading, if it is not UTF-8.
 
     Examples
     --------
@@ -100,33 +92,18 @@ def open_text(path: str | Path) -> TextFile:
 
 
 def read_text(path: str | Path) -> str:
-    """Read a whole UTF-8 text file. Line ends become newlines, and a byte order mark is dropped.
-
-    Raises
-    ------
-    ValueError, OSError
-        As for `open_text`.
-    """
+    """Read a whole UTF-8 text file, as `open_text` does."""
     with open_text(path) as pieces:
         return "".join(pieces)
 
 
 @dataclass(frozen=True)
 class EncodedText:
-    """A text as indices.
+    """A text as indices; large ones are mapped from a temporary file, which is deleted along with the array."""
 
-    Attributes
-    ----------
-    indices : array of unsigned int, shape (n,)
-        In the smallest sufficient dtype. A large text is mapped from a temporary file, deleted along with the array.
-    tokenizer : CharTokenizer
-    fingerprint : str
-        SHA-256 of the UTF-8 text with normalized line ends.
-    """
-
-    indices: np.ndarray
+    indices: np.ndarray  # unsigned int (n,), in the smallest sufficient dtype
     tokenizer: CharTokenizer
-    fingerprint: str
+    fingerprint: str  # SHA-256 of the UTF-8 text with normalized line ends
 
 
 def encode_file(
@@ -138,16 +115,14 @@ def encode_file(
     ----------
     path : str or Path
     tokenizer : CharTokenizer, optional
-        Default: a new tokenizer without `oov_token`, fitted to the text.
+        By default a new one without `oov_token` is fitted to the text.
     memory_limit : int
         In bytes. Larger index arrays are mapped from a temporary file in `tempfile.gettempdir()`.
 
     Raises
     ------
-    ValueError
-        As for `open_text`, and if the vocabulary of `tokenizer` lacks a character.
-    OSError
-        If the file cannot be read, or the temporary file cannot be written.
+    ValueError, OSError
+        As for `open_text`, and if `tokenizer` lacks a character or the temporary file cannot be written.
     """
     new = CharTokenizer(None) if tokenizer is None else tokenizer
     with open_text(path) as pieces:
@@ -163,10 +138,9 @@ def encode(
     min_count: int = 1,
     memory_limit: int = MEMORY_LIMIT,
 ) -> EncodedText:
-    """Encode a text given in chunks that can be iterated twice. See `encode_file`.
+    """Encode a text given in chunks that can be iterated twice, after fitting the tokenizer if `fit` is True.
 
-    With `fit`, the tokenizer first learns the vocabulary. Newlines are kept even if rare; with `lines` the vocabulary
-    always has one, because lines end with it.
+    Newlines are kept even if rare; with `lines` the vocabulary always has one, because lines end with it.
     """
     counts = count_characters(pieces)
     n = counts.total()
@@ -176,7 +150,7 @@ def encode(
         tokenizer.fit_counts(counts, min_count=min_count)
     tokenizer.check_known(counts)
     if lines and NEWLINE not in tokenizer.get_vocab():
-        raise ValueError("`tokenizer` must hold the newline, which ends a line")
+        raise ValueError("the vocabulary of `tokenizer` must contain the newline, which ends every line")
     digest = hashlib.sha256()
     dtype = tokenizer.index_dtype
 
@@ -190,7 +164,7 @@ def encode(
 
 
 def _collect(parts: Iterable[np.ndarray], n: int, dtype: np.dtype, in_file: bool) -> np.ndarray:
-    """Join chunks into one array of n indices, in memory or mapped from a file that is deleted along with it."""
+    """Join chunks into an array of n indices, in memory or mapped from a file that is deleted along with it."""
     at = 0
     if not in_file:
         indices = np.empty(n, dtype)
@@ -205,5 +179,5 @@ def _collect(parts: Iterable[np.ndarray], n: int, dtype: np.dtype, in_file: bool
             file.flush()
             indices = np.memmap(file, dtype, "r", shape=(at,))
     if at != n:
-        raise ValueError("the text changed while it was read")
+        raise ValueError("the text changed while it was being read")
     return indices

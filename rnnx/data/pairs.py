@@ -11,25 +11,13 @@ from rnnx.data.batches import Shuffled, pad, pad_shifted
 
 @dataclass(frozen=True)
 class PairBatch:
-    """A batch of pairs, zero-padded at the end.
+    """A batch of pairs in arrays of int, zero-padded at the end."""
 
-    Attributes
-    ----------
-    source : array of int, shape (m, T_x)
-    source_lengths : array of int, shape (m,)
-    target_in : array of int, shape (m, T_y)
-        Decoder inputs: the end token, then the target.
-    target_out : array of int, shape (m, T_y)
-        Expected outputs: the target, then the end token.
-    target_lengths : array of int, shape (m,)
-        Including the end token.
-    """
-
-    source: np.ndarray
-    source_lengths: np.ndarray
-    target_in: np.ndarray
-    target_out: np.ndarray
-    target_lengths: np.ndarray
+    source: np.ndarray  # (m, T_x)
+    source_lengths: np.ndarray  # (m,)
+    target_in: np.ndarray  # (m, T_y), the decoder inputs: the end token, then the target
+    target_out: np.ndarray  # (m, T_y), the expected outputs: the target, then the end token
+    target_lengths: np.ndarray  # (m,), including the end token
     continues: bool = False  # pairs are independent
 
     @property
@@ -39,20 +27,20 @@ class PairBatch:
 
 
 class Pairs(Shuffled[PairBatch]):
-    """A dataset of source and target sequences.
+    """Pairs of a source and a target sequence.
 
     Parameters
     ----------
     sources, targets : sequence of array of int, shape (T,)
-        As many sources as targets; individual sequences may be empty.
+        Equally many; a sequence may be empty.
     end_token : int
         Index, in the target vocabulary, of the token that starts and ends every target.
 
     Raises
     ------
     ValueError
-        If the numbers of sources and targets differ or are zero, a sequence does not hold indices, or a target
-        contains the end token.
+        If the numbers of sources and targets differ or are zero, a sequence is not one of indices, or a target contains
+        the end token.
 
     Examples
     --------
@@ -67,14 +55,13 @@ class Pairs(Shuffled[PairBatch]):
     def __init__(self, sources: Sequence[np.ndarray], targets: Sequence[np.ndarray], end_token: int) -> None:
         if len(sources) != len(targets) or not len(sources):
             raise ValueError(
-                "there must be at least one source, and as many targets as sources; "
-                f"got {len(sources)} sources and {len(targets)} targets"
+                f"`sources` and `targets` must have the same length, at least 1; got {len(sources)} and {len(targets)}"
             )
         self.end_token = integer("end_token", end_token, 0)
         self.sources, self.targets = _sequences("sources", sources), _sequences("targets", targets)
         for i, target in enumerate(self.targets):
             if self.end_token in target:
-                raise ValueError(f"`targets` must not hold `end_token`, {self.end_token}; number {i} does")
+                raise ValueError(f"`targets` must not contain `end_token` = {self.end_token}; targets[{i}] does")
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -92,15 +79,14 @@ def _sequences(name: str, sequences: Sequence[np.ndarray]) -> list[np.ndarray]:
     for i, sequence in enumerate(sequences):
         try:
             array = np.asarray(sequence)
-        except ValueError:  # rows of different lengths
-            raise ValueError(f"`{name}` must hold 1-D arrays of int; number {i} has rows") from None
+        except ValueError:
+            raise ValueError(f"`{name}` must be 1-D arrays of int; {name}[{i}] has rows of different lengths") from None
         if array.shape == (0,):
             array = np.zeros(0, np.int64)  # NumPy makes floats of an empty list
         if array.ndim != 1 or array.dtype.kind not in "iu":
-            raise ValueError(
-                f"`{name}` must hold 1-D arrays of int; number {i} has shape {array.shape}, dtype {array.dtype}"
-            )
-        if array.size and array.min() < 0:
-            raise ValueError(f"`{name}` must hold indices of at least 0; number {i} has {array.min()}")
+            got = f"{name}[{i}] has shape {array.shape}, dtype {array.dtype}"
+            raise ValueError(f"`{name}` must be 1-D arrays of int; {got}")
+        if array.min(initial=0) < 0:
+            raise ValueError(f"`{name}` must be indices of at least 0; {name}[{i}] contains {array.min()}")
         result.append(array.astype(np.int64, copy=False))
     return result

@@ -24,16 +24,8 @@ class CharModel(SequenceModel):
     Parameters
     ----------
     vocab_size : int
-    hidden_size : int or sequence of int
-        Units per layer: one number for all layers, or one per layer.
-    num_layers : int
-    cell, reset_after, dropout, seed, scheme, dtype, xp, device, parameters
-        As for `SequenceClassifier`.
-
-    Raises
-    ------
-    ValueError
-        As for `SequenceClassifier`.
+    hidden_size, num_layers, **options
+        As for `SequenceClassifier`, with its errors and without `bidirectional` and `per_step`.
 
     Examples
     --------
@@ -54,7 +46,7 @@ class CharModel(SequenceModel):
     ) -> None:
         unknown = sorted(set(options) - set(_KEYWORDS))  # both directions would see the next character
         if unknown:
-            raise TypeError(f"CharModel takes {_KEYWORDS}; got {unknown}")
+            raise TypeError(f"CharModel has the options {_KEYWORDS}; got {unknown}")
         self.vocab_size = integer("vocab_size", vocab_size)
         options["per_step"] = True
         super().__init__(vocab_size, hidden_size, vocab_size, num_layers, **options)
@@ -95,17 +87,7 @@ class CharStream:
         self._stream = model.stack.stream(model.parameters, m, states)
 
     def read(self, indices: np.ndarray) -> Array:
-        """Read the next character of every text.
-
-        Parameters
-        ----------
-        indices : array of int, shape (m,)
-
-        Returns
-        -------
-        logits : array, shape (vocab_size, m)
-            Logits of the following character.
-        """
+        """Read the next character of every text, (m,), and return the logits of the one after it, (vocab_size, m)."""
         return self._weights @ self._stream.step(self._columns(indices)) + self._bias
 
     @property

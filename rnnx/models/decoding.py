@@ -7,7 +7,7 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx.functional.heads import dense_forward, one_hot
+from rnnx.functional.heads import one_hot
 
 _LARGE = 1000  # taking columns of an identity matrix is faster, but the matrix has vocab_size^2 elements
 
@@ -23,21 +23,11 @@ def one_hot_columns(vocab_size: int, like: Array) -> Callable[[np.ndarray], Arra
 
 
 class Prediction(NamedTuple):
-    """Target sequences predicted by a model.
+    """Target sequences predicted by a model."""
 
-    Attributes
-    ----------
-    indices : numpy.ndarray of int, shape (m, T_y)
-        Padded with the end token.
-    lengths : numpy.ndarray of int, shape (m,)
-        Steps before the end token, or T_y if the model never predicted it.
-    weights : array, shape (m, T_y, T_x), or None
-        Attention weights, in the library of the parameters; zero after the step that predicted the end token.
-    """
-
-    indices: np.ndarray
-    lengths: np.ndarray
-    weights: Array | None
+    indices: np.ndarray  # int (m, T_y), padded with the end token
+    lengths: np.ndarray  # int (m,), the steps before the end token, or T_y if it was never predicted
+    weights: Array | None  # attention weights (m, T_y, T_x), zero after the step that predicted the end token
 
 
 def decode(model: Any, source: Array, source_lengths: Any, max_length: int) -> Prediction:
@@ -49,16 +39,16 @@ def decode(model: Any, source: Array, source_lengths: Any, max_length: int) -> P
     p = model.parameters
     encoded, states, _, _ = model.encode(source, source_lengths, None, False)
     decoder, columns = model.decoder.stream(p, m, states), one_hot_columns(model.target_vocab_size, p["Wy"])
-    attention = None if model.attention is None else model.attention.stream(p, encoded, source_lengths)
+    attend = None if model.attention is None else model.attention.stream(p, encoded, source_lengths)
     written, weights = [np.full(m, model.end_token)], []
     running = np.ones(m, bool)
     while running.any() and len(written) <= max_length:
         out = decoder.step(columns(written[-1]))
-        if attention is not None:
-            out, row = attention.step(out)
+        if attend is not None:
+            out, row = attend(out)
             mask = xp.astype(xp.asarray(running, device=model.device), model.dtype)
             weights.append(row * mask[:, None])
-        best = ns.to_host(xp.argmax(dense_forward(out, p["Wy"], p["by"]), axis=0))
+        best = ns.to_host(xp.argmax(model.head.forward(p, out), axis=0))
         written.append(np.where(running, best, model.end_token))
         running = running & (best != model.end_token)
     indices = np.stack(written[1:], axis=1)

@@ -16,30 +16,25 @@ class SequenceClassifier(SequenceModel):
     ----------
     input_size : int
         Features per step, or number of distinct indices.
-    hidden_size : int or sequence of int
-        Units per layer: one number for all layers, or one per layer.
+    hidden_size, num_layers
+        As for `Recurrent`.
     num_classes : int
-    num_layers : int
     cell : {"lstm", "gru", "rnn"}
     reset_after : bool
         Use the GRU of PyTorch and Keras (the default there) instead of the course's.
-    bidirectional : bool
-        Run every layer in both directions.
-    dropout : float
-        Dropout between layers, in training.
+    bidirectional, dropout
+        As for `Recurrent`.
     per_step : bool
         Predict a class for every step (targets (m, T)) instead of one for the sequence (targets (m,)).
-    seed : int, optional
-        Seed of the initial parameters.
-    scheme, dtype, xp, device
+    seed, scheme, dtype, xp, device
         As for `rnnx.initialize_parameters`.
     parameters : dict of str to array, optional
         Parameters to use instead of new ones.
 
     Raises
     ------
-    ValueError
-        If a size is below 1, parameters do not match, the cell is unknown, or the dropout is not in [0, 1).
+    ValueError, TypeError
+        If an argument is out of range, or parameters do not match.
 
     Examples
     --------
@@ -74,21 +69,12 @@ class SequenceRegressor(SequenceModel):
 
     Parameters
     ----------
-    input_size : int
-        Features per step.
-    hidden_size : int or sequence of int
-        Units per layer: one number for all layers, or one per layer.
     output_size : int
         How many numbers to predict.
-    num_layers, cell, reset_after, bidirectional, dropout, seed, scheme, dtype, xp, device, parameters
-        As for `SequenceClassifier`.
     per_step : bool
         Predict at every step (targets (output_size, m, T)) instead of at the end (targets (output_size, m)).
-
-    Raises
-    ------
-    ValueError
-        As for `SequenceClassifier`.
+    input_size, hidden_size, num_layers, **options
+        As for `SequenceClassifier`, with its errors.
     """
 
     kind = "regressor"
