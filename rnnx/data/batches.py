@@ -14,12 +14,23 @@ BatchT = TypeVar("BatchT")
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch of sequences, zero-padded at the end, in NumPy or in the model's library and on its device."""
+    """A batch of sequences, zero-padded at the end.
 
-    inputs: Any  # for texts int (m, T), character indices; models of other sequences define their own
-    targets: Any  # for texts int (m, T): targets[j, t] is the character after inputs[j, t]
-    lengths: np.ndarray | None  # int (m,); None if every example has T steps
-    continues: bool = False  # whether the final states of the previous batch are the initial states of this one
+    Attributes
+    ----------
+    inputs, targets : array of int, shape (m, T)
+        Character indices; targets[j, t] is the character after inputs[j, t]. Models of other sequences define their own
+        inputs and targets. NumPy arrays, or arrays of the model's library on its device.
+    lengths : array of int, shape (m,), or None
+        Sequence lengths; None if every example has T steps.
+    continues : bool
+        Whether the sequences continue those of the previous batch, so that its final states are the initial states.
+    """
+
+    inputs: Any
+    targets: Any
+    lengths: np.ndarray | None
+    continues: bool = False
 
     def rows(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the unpadded inputs and targets of each example."""

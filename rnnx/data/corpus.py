@@ -20,15 +20,29 @@ _PATH_LENGTH = 300  # a shorter text without a newline may be a path passed by m
 
 @dataclass(frozen=True)
 class Corpus:
-    """Training and validation datasets of a text."""
+    """Training and validation datasets of a text.
+
+    Attributes
+    ----------
+    name : str
+    by : str
+        "lines", "windows" or "streams".
+    tokenizer : CharTokenizer
+    train, validation : Lines, Windows or Streams
+        `validation` is None if nothing is held out.
+    split : str
+        Description of the split. Losses of different splits are not comparable.
+    fingerprint : str
+        SHA-256 of the text; a resumed run uses it to check that the text is unchanged.
+    """
 
     name: str
-    by: str  # "lines", "windows" or "streams"
+    by: str
     tokenizer: CharTokenizer
-    train: Dataset  # Lines, Windows or Streams
-    validation: Dataset | None  # None if nothing is held out
-    split: str  # a description; losses of different splits are not comparable
-    fingerprint: str  # SHA-256 of the text, by which a resumed run sees that it is unchanged
+    train: Dataset
+    validation: Dataset | None
+    split: str
+    fingerprint: str
 
     def summary(self) -> str:
         """Describe the training set, the split and the vocabulary in one line."""

@@ -99,11 +99,20 @@ def read_text(path: str | Path) -> str:
 
 @dataclass(frozen=True)
 class EncodedText:
-    """A text as indices; large ones are mapped from a temporary file, which is deleted along with the array."""
+    """A text as indices.
 
-    indices: np.ndarray  # unsigned int (n,), in the smallest sufficient dtype
+    Attributes
+    ----------
+    indices : array of unsigned int, shape (n,)
+        In the smallest sufficient dtype. A large text is mapped from a temporary file, deleted along with the array.
+    tokenizer : CharTokenizer
+    fingerprint : str
+        SHA-256 of the UTF-8 text with normalized line ends.
+    """
+
+    indices: np.ndarray
     tokenizer: CharTokenizer
-    fingerprint: str  # SHA-256 of the UTF-8 text with normalized line ends
+    fingerprint: str
 
 
 def encode_file(

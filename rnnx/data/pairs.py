@@ -11,13 +11,25 @@ from rnnx.data.batches import Shuffled, pad, pad_shifted
 
 @dataclass(frozen=True)
 class PairBatch:
-    """A batch of pairs in arrays of int, zero-padded at the end."""
+    """A batch of pairs, zero-padded at the end.
 
-    source: np.ndarray  # (m, T_x)
-    source_lengths: np.ndarray  # (m,)
-    target_in: np.ndarray  # (m, T_y), the decoder inputs: the end token, then the target
-    target_out: np.ndarray  # (m, T_y), the expected outputs: the target, then the end token
-    target_lengths: np.ndarray  # (m,), including the end token
+    Attributes
+    ----------
+    source : array of int, shape (m, T_x)
+    source_lengths : array of int, shape (m,)
+    target_in : array of int, shape (m, T_y)
+        Decoder inputs: the end token, then the target.
+    target_out : array of int, shape (m, T_y)
+        Expected outputs: the target, then the end token.
+    target_lengths : array of int, shape (m,)
+        Including the end token.
+    """
+
+    source: np.ndarray
+    source_lengths: np.ndarray
+    target_in: np.ndarray
+    target_out: np.ndarray
+    target_lengths: np.ndarray
     continues: bool = False  # pairs are independent
 
     @property

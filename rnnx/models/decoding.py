@@ -23,11 +23,21 @@ def one_hot_columns(vocab_size: int, like: Array) -> Callable[[np.ndarray], Arra
 
 
 class Prediction(NamedTuple):
-    """Target sequences predicted by a model."""
+    """Target sequences predicted by a model.
 
-    indices: np.ndarray  # int (m, T_y), padded with the end token
-    lengths: np.ndarray  # int (m,), the steps before the end token, or T_y if it was never predicted
-    weights: Array | None  # attention weights (m, T_y, T_x), zero after the step that predicted the end token
+    Attributes
+    ----------
+    indices : numpy.ndarray of int, shape (m, T_y)
+        Padded with the end token.
+    lengths : numpy.ndarray of int, shape (m,)
+        Steps before the end token, or T_y if the model never predicted it.
+    weights : array, shape (m, T_y, T_x), or None
+        Attention weights, in the library of the parameters; zero after the step that predicted the end token.
+    """
+
+    indices: np.ndarray
+    lengths: np.ndarray
+    weights: Array | None
 
 
 def decode(model: Any, source: Array, source_lengths: Any, max_length: int) -> Prediction:

@@ -164,10 +164,17 @@ class Masks:
 
     A mask depends only on the seed, the layer and the time step. A sequence therefore gets the same masks whether it
     runs as a whole or in segments, and a resumed run needs no saved generator state.
+
+    Parameters
+    ----------
+    seed : tuple of int
+        For instance (seed of the run, number of the optimizer step).
+    start : int
+        First time step of the sequence.
     """
 
-    seed: tuple[int, ...]  # for instance (seed of the run, number of the optimizer step)
-    start: int = 0  # first time step of the sequence
+    seed: tuple[int, ...]
+    start: int = 0
 
     def at(self, start: int) -> "Masks":
         """Return the masks of a segment that starts at this time step."""
