@@ -1,13 +1,16 @@
 """Text files of any size, read in chunks and encoded as compact index arrays."""
 
 import codecs
+import ctypes
 import hashlib
 import io
+import mmap
 import os
 import shutil
 import stat
 import sys
 import tempfile
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -186,7 +189,27 @@ def _collect(parts: Iterable[np.ndarray], n: int, dtype: np.dtype, in_file: bool
                 file.write(part.data)
                 at += len(part)
             file.flush()
-            indices = np.memmap(file, dtype, "r", shape=(at,))
+            indices = _mapped(file, dtype) if at == n else np.empty(0, dtype)
     if at != n:
         raise ValueError("the text changed while it was being read")
     return indices
+
+
+def _mapped(file: BinaryIO, dtype: np.dtype) -> np.ndarray:
+    """Map a file as a read-only array that needs no file descriptor.
+
+    Python's `mmap` keeps a copy of the descriptor and closes it at the end. By then, the number may be that of another
+    file, if the program has closed all descriptors, as daemons do.
+    """
+    if sys.platform == "win32":
+        return np.memmap(file, dtype, "r")
+    library, size = ctypes.CDLL(None, use_errno=True), os.fstat(file.fileno()).st_size
+    library.mmap.restype = ctypes.c_void_p
+    library.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    library.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    address = library.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, file.fileno(), 0)
+    if address == ctypes.c_void_p(-1).value:
+        raise OSError(ctypes.get_errno(), f"cannot map a file of {size} bytes: {os.strerror(ctypes.get_errno())}")
+    memory = (ctypes.c_char * size).from_address(address)
+    weakref.finalize(memory, library.munmap, address, size).atexit = False  # threads may still read
+    return np.frombuffer(memoryview(memory).toreadonly(), dtype)
