@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lab import NAMES, PROSE
+from lab import NAMES, ok
 
 import rnnx
-from rnnx.__main__ import main
 from rnnx.data import make_corpus
 from rnnx.engines import engines_of
 from rnnx.models import CharModel
@@ -22,29 +21,6 @@ from rnnx.training import checkpoint as checkpoints
 from rnnx.training import read_metrics
 
 SMALL = ("--hidden-size", 8, "--epochs", 2, "--sample-every", 1)
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
-    """Run the command in a folder of its own and return (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "names.txt").write_text(NAMES)
-    (tmp_path / "prose.txt").write_text(PROSE)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["rnnx", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        captured = capsys.readouterr()
-        return exit_.value.code or 0, captured.out, captured.err
-
-    return call
-
-
-def ok(result):
-    code, out, err = result
-    assert code == 0, err
-    return out
 
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])

@@ -17,10 +17,11 @@ from rnnx.cli.group import (
     errors_as_messages,
     is_lines,
     load_characters,
+    lowered,
     number,
     run_argument,
 )
-from rnnx.data import CORPORA, Corpus, Dataset, make_corpus
+from rnnx.data import Corpus, Dataset, make_corpus
 from rnnx.models import generation
 from rnnx.training import Checkpoint, Settings, free_folder
 from rnnx.training import evaluate as mean_loss
@@ -54,7 +55,7 @@ def sample(run: str, start: str, number: int, length: int | None, greedy: bool, 
         texts = generation.sample(
             loaded.model,
             tokenizer,
-            start=start,
+            start=lowered(loaded, start),
             n=number,
             max_length=length or (60 if lines else 500),
             stop=("\n" if lines else None) if stop is None else stop.replace("\\n", "\n") or None,
@@ -105,9 +106,9 @@ def evaluate(run: str, text: str | None, part: str, batch_size: int, **options: 
 
 def _whole(text: str, loaded: Checkpoint) -> Corpus:
     """Return a text file as a corpus without a validation set."""
-    by, length = loaded.training["by"], Settings.of(loaded).seq_length
-    path = Path(text)
-    return make_corpus(path.stem, path, by=by, seq_length=length, tokenizer=loaded.tokenizer, validation=None)
+    by, path = loaded.training["by"], Path(text)
+    options = Settings.of(loaded).select("seq_length", "lower")
+    return make_corpus(path.stem, path, by=by, tokenizer=loaded.tokenizer, validation=None, **options)
 
 
 def _print_loss(name: str, loss: float) -> None:
@@ -153,6 +154,7 @@ def plot(run: str, text: str | None, format: str, output: str | None) -> None:  
         if text is None:  # a long one shows more
             options: dict[str, Any] = {"temperature": 0.5, "max_length": 60, "seed": 0, "stop": "\n" if lines else None}
             text = max(generation.sample(loaded.model, tokenizer, n=8, **options), key=len)
+        text = lowered(loaded, text)
         if lines:  # training sequences begin with a newline
             text = "\n" + text.removeprefix("\n")
         for path in plots.plot_run(metrics, loaded.model, tokenizer, output or folder, text, format=format):
@@ -170,7 +172,7 @@ def plot(run: str, text: str | None, format: str, output: str | None) -> None:  
 @option("--steps", "--iterations", type=IntRange(2), default=100, help="Training steps.")
 @option("--optimizer", type=Choice(["sgd", "adam"]), default="adam", help="Optimizer.")
 @number("--learning-rate", default=0.003, help="Learning rate.")
-@option("--dataset", type=Choice([*CORPORA]), default="pydoc", help="Built-in text.")
+@option("--dataset", metavar="NAME", default="pydoc", help="Text by name, as for rnnx train.")
 @option("--text", type=click.Path(dir_okay=False), help="UTF-8 text file, instead of --dataset.")
 @option("--dtype", type=Choice(["float32", "float64"]), default="float32", help="Floating-point type.")
 @option("--seed", type=IntRange(0), default=0, help="Random seed of the weights and the batches.")

@@ -110,6 +110,12 @@ def load_characters(run: str, device: str = "cpu") -> tuple[checkpoints.Checkpoi
     return loaded, loaded.tokenizer
 
 
+def lowered(loaded: checkpoints.Checkpoint, text: str) -> str:
+    """Return a text in lower case if the model was trained on lower case."""
+    settings = loaded.training.get("settings")
+    return text.lower() if isinstance(settings, dict) and settings.get("lower") is True else text
+
+
 def is_lines(loaded: checkpoints.Checkpoint) -> bool:
     """Whether the model was trained on lines."""
     return loaded.training.get("by") == "lines"

@@ -19,7 +19,6 @@ from rnnx.cli.group import (
     on_command_line,
 )
 from rnnx.cli.interrupt import Interrupt
-from rnnx.data import CORPORA
 from rnnx.optim import OPTIMIZERS
 from rnnx.training import Run, Settings, free_folder
 
@@ -47,8 +46,15 @@ def _setting(names: str, type: Any, help: str, **options: Any) -> Any:  # noqa: 
 
 @click.command()
 # data
-@_setting("--dataset", Choice([*CORPORA]), "Built-in text.")
+@_setting(
+    "--dataset",
+    str,
+    "Text by name: dinos or pydoc, which are built in; NAME for the file data/NAME.txt; shakespeare, which is "
+    "downloaded once.",
+    metavar="NAME",
+)
 @_setting("--text", click.Path(dir_okay=False), "UTF-8 text file to train on, of any size.")
+@option("--lower", is_flag=True, help="Convert the text to lower case, and later the --start of samples.")
 @_setting(
     "--by",
     Choice(["auto", "lines", "windows", "streams"]),

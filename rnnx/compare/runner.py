@@ -74,7 +74,7 @@ def run(
     vocab_size : int, optional
         Number of characters, at least 2. Default: the largest index plus 1.
     dataset : str
-        A built-in text, one of ``rnnx.data.CORPORA``, used if neither `indices` nor `text` is given.
+        The name of a text, as for `rnnx.data.find_text`, used if neither `indices` nor `text` is given.
     text : path, optional
         A regular UTF-8 file, instead of `indices` and `dataset`.
     hidden_size, num_layers : int

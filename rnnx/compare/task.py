@@ -8,7 +8,7 @@ import numpy as np
 
 from rnnx.compare.records import Request, Settings
 from rnnx.compare.rnnx_side import make_model
-from rnnx.data import CORPORA, CharTokenizer, encode_file
+from rnnx.data import CharTokenizer, encode_file, find_text
 from rnnx.data.files import encode
 
 OPTIMIZERS, DTYPES = ("sgd", "adam"), ("float32", "float64")
@@ -18,9 +18,7 @@ MOST_LAYERS, MOST_THREADS = 1000, 1024
 def read(indices: Any, dataset: str, text: str | Path | None) -> tuple[np.ndarray, list[str] | None]:
     """Return a text as indices, and its vocabulary unless the caller gave the indices."""
     if indices is None:
-        if text is None and (not isinstance(dataset, str) or dataset not in CORPORA):
-            raise ValueError(f"`dataset` must be one of {list(CORPORA)}; got {dataset!r}")
-        found = CORPORA[dataset]() if text is None else _regular_file(text)
+        found = find_text(dataset) if text is None else _regular_file(text)
         encoded = encode_file(found) if isinstance(found, Path) else encode([found], CharTokenizer(None), fit=True)
         return encoded.indices, encoded.tokenizer.get_vocab()
     if text is not None:

@@ -40,7 +40,7 @@ class Run:
     """
 
     def __init__(self, folder: Path, settings: Settings, corpus: Corpus, model: CharModel) -> None:
-        self.folder, self.settings, self.corpus, self.model = folder, settings, corpus, model
+        self.folder, self.settings, self.corpus, self.model = folder, settings.located(), corpus, model
         segment: Any = settings.segment_length
         self.trainer = Trainer(
             model,
@@ -164,9 +164,8 @@ class Run:
             self._save(checkpoints.FILE_NAME, self.trainer.state()[1])
 
     def _save(self, name: str, arrays: dict[str, Array]) -> None:
-        text = self.settings.text
-        training = {  # an absolute text path stays valid in other folders
-            "settings": {**asdict(self.settings), "text": None if text is None else str(Path(text).absolute())},
+        training = {
+            "settings": asdict(self.settings),
             "by": self.corpus.by,
             "split": self.corpus.split,
             "fingerprint": self.corpus.fingerprint,
