@@ -14,6 +14,7 @@ from rnnx.compare.records import Request, Result, Settings
 from rnnx.compare.report import Report
 from rnnx.compare.rnnx_side import make_model
 from rnnx.data import CORPORA, CharTokenizer, read_text
+from rnnx.training.finite import check_finite
 
 
 class Peer(NamedTuple):
@@ -110,6 +111,8 @@ def run(
         If the peer is not installed, or `output` is given and matplotlib is not.
     RuntimeError
         If a side fails. The message ends with the last lines of its stderr.
+    FloatingPointError
+        If a loss is not finite.
     OSError
         If `output` cannot be written.
     """
@@ -196,4 +199,8 @@ def _run_sides(
         result, start_seconds = process.call(target, request, label=label, threads=threads)
         return replace(result, start_seconds=start_seconds)
 
-    return {label: run_side(label, function) for label, function in sides.items()}
+    results = {label: run_side(label, function) for label, function in sides.items()}
+    for label, side in results.items():
+        for step, loss in enumerate(side.losses, start=1):
+            check_finite(f"the loss of {label} is", float(loss), step)
+    return results

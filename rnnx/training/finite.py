@@ -18,11 +18,14 @@ def check_finite(what: str, value: float, step: int, batch: Any = None, paramete
 
 def cause(batch: Any, parameters: Mapping[str, Array], step: int | None = None) -> str:
     """Return the likely cause of a loss that is not finite; `step` is the number of the training step, if it is one."""
-    found = not_finite(batch)
+    if found := not_finite(batch):
+        return found
+    if step is not None and step > 1:
+        return "a smaller learning rate may help"
     for name, p in parameters.items():
-        if not found and ns.is_on_host(p) and not np.isfinite(p).all():
-            found = f"the parameter `{name}` is not finite"
-    return found or ("a smaller learning rate may help" if (step or 0) > 1 else "inputs or parameters are too large")
+        if ns.is_on_host(p) and not np.isfinite(p).all():
+            return f"the parameter `{name}` is not finite"
+    return "inputs or parameters are too large"
 
 
 def check_dataset(name: str, dataset: Any, model: Any, batch_size: int) -> None:
