@@ -1,5 +1,6 @@
 """The command ``rnnx train``."""
 
+import contextlib
 from typing import Any
 
 import click
@@ -155,8 +156,16 @@ def _started(context: click.Context, options: dict[str, Any]) -> Run:
     if given["segment_length"] == 0:
         given["segment_length"] = "sqrt"
     settings = Settings(**given)
-    folder = options["output"] or free_folder("runs", f"{settings.name()}-{settings.cell}")
-    return Run.start(folder, settings, options["device"])
+    if options["output"]:
+        return Run.start(options["output"], settings, options["device"])
+    folder = free_folder("runs", f"{settings.name()}-{settings.cell}")
+    try:
+        return Run.start(folder, settings, options["device"])
+    except BaseException:
+        with contextlib.suppress(OSError):  # only if they are empty
+            folder.rmdir()
+            folder.parent.rmdir()
+        raise
 
 
 def _resumed(context: click.Context, options: dict[str, Any]) -> Run:

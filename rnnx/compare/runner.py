@@ -1,7 +1,6 @@
 """Make the task, run the sides one after the other, and collect their results."""
 
 import importlib.util
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -12,6 +11,7 @@ from rnnx._core import checks
 from rnnx.compare import process, task
 from rnnx.compare.records import Request, Result, Settings
 from rnnx.compare.report import NAMES, Report
+from rnnx.training.finite import check_finite
 
 
 class Peer(NamedTuple):
@@ -187,8 +187,6 @@ def _run_sides(
         threads = request.settings.threads
         result, start_seconds = process.call(f"rnnx.compare.{side}.run", request, label=label, threads=threads)
         for step, loss in enumerate(result.losses.tolist(), 1):
-            if not math.isfinite(loss):
-                advice = "; a smaller learning rate may help" if step > 1 else ""
-                raise FloatingPointError(f"the loss of {label} is {loss} at step {step}{advice}")
+            check_finite(f"the loss of {label} is", loss, step)
         results[label] = replace(result, start_seconds=start_seconds)
     return results
