@@ -84,6 +84,8 @@ class Trainer(TrainingState):
         if at.batch_size not in (0, batch_size) and at.batch < train.n_batches(at.batch_size):
             raise ValueError(f"`batch_size` must stay {at.batch_size} until the end of the epoch; got {batch_size}")
         self._check_whole()
+        for name, dataset in (("train", train), ("validation", validation)):
+            self.model.check(name, dataset)
         train, validation = (to_device_of(dataset, self.model.parameters) for dataset in (train, validation))
         return self._run(train, validation, limits)
 
@@ -167,6 +169,7 @@ class Trainer(TrainingState):
 
 def evaluate(model: Model, dataset: Dataset, batch_size: int) -> float:
     """Return the mean loss of a model over a dataset, without dropout: nats per character for a character model."""
+    model.check("dataset", dataset)
     losses, counts = [], []
     states: dict[str, Array] = {}
     for batch in dataset.batches(batch_size):
