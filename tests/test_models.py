@@ -264,7 +264,10 @@ def test_models_on_other_libraries(runtime):
         (lambda: CharModel(5, 0), "`hidden_size` must be an integer of at least 1; got 0"),
         (lambda: CharModel(5, [4, 3], 3), "`hidden_size` must be one integer or a sequence of num_layers = 3; got"),
         (lambda: CharModel(5, num_layers=0), "`num_layers` must be an integer of at least 1; got 0"),
-        (lambda: CharModel(5, cell="lsmt"), r"`cell` must be one of \['rnn', 'lstm', 'gru'\]; got 'lsmt'"),
+        (
+            lambda: CharModel(5, cell="lsmt"),
+            r"`cell` must be one of \['rnn', 'lstm', 'gru'\], or a rnnx.Cell; got 'lsmt'",
+        ),
         (lambda: CharModel(5, reset_after=True), "`reset_after` is only for `cell` = 'gru'; got 'lstm'"),
         (lambda: CharModel(5, dropout=1.0), r"`dropout` must be a number in \[0, 1\); got 1.0"),
         (lambda: CharModel(5, parameters={}), "`parameters` must contain .* missing"),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rnnx._core.checks import integer
-from rnnx.data.batches import Batch, Shuffled, pad_shifted
+from rnnx.data.batches import Batch, Shuffled, check_rows, pad_shifted
 from rnnx.data.steps import Pieces, Steps
 
 
@@ -22,6 +22,7 @@ class Lines(Shuffled[Batch]):
     """
 
     def __init__(self, sequences: Sequence[np.ndarray], newline: int) -> None:
+        check_rows("sequences", sequences)
         self.sequences = sequences
         self.newline = integer("newline", newline, 0)
         self._on_device: tuple[Steps, np.ndarray, np.ndarray] | None = (

@@ -88,10 +88,17 @@ class Model(Layer, ABC):
         """Return at least the gradients of all parameters, from the cotangent of the outputs."""
 
     @abstractmethod
+    def checked(self, batch: Any) -> Any:
+        """Check a batch and return it with arrays in place of lists, and integers in place of boolean classes.
+
+        Raise ValueError or TypeError, in terms of the attributes of the batch, if it does not fit the model.
+        """
+
+    @abstractmethod
     def run(
         self, batch: Any, states: States | None, masks: Masks | None, keep_caches: bool
     ) -> tuple[Array, States, Any]:
-        """Return the outputs for a batch, the final states, and a cache for `backward`."""
+        """Return the outputs for a checked batch, the final states, and a cache for `backward`."""
 
     @abstractmethod
     def compare(self, z: Array, batch: Any) -> tuple[Any, Array]:
@@ -112,7 +119,13 @@ class Model(Layer, ABC):
             Keep only the states of every `segment_length`-th step and recompute the others in the backward pass. The
             gradients are unchanged. This needs the memory of T / segment_length + segment_length steps and one more
             forward pass.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the batch, the states or the segment length do not fit the model.
         """
+        batch = self.checked(batch)
         if segment_length is not None:
             if not self.runs_in_segments:
                 raise ValueError("`segment_length` needs a unidirectional model with an output at every step")
@@ -128,6 +141,7 @@ class Model(Layer, ABC):
 
     def evaluate_step(self, batch: Any, *, states: States | None = None) -> tuple[Any, States]:
         """Return the loss without dropout, as in `Step`, and the final states."""
+        batch = self.checked(batch)
         z, final, _ = self.run(batch, states, None, False)
         return self.compare(z, batch)[0], final
 
@@ -176,8 +190,28 @@ class Model(Layer, ABC):
         lines.append(f"  {'total':<{width}}  {'':>14}  {self.n_parameters:>12,}  {self.dtype}")
         return "\n".join(lines)
 
-    def array(self, values: Any) -> Array:
-        """Convert batch values to the library of the parameters, and floats to their dtype."""
-        if isinstance(values, np.ndarray | list | tuple):
+    def check(self, name: str, dataset: Any) -> None:
+        """Check all examples of a dataset of `rnnx.data` at once; others are checked batch by batch.
+
+        Raise ValueError or TypeError if it does not fit the model.
+        """
+        if callable(getattr(dataset, "extremes", None)):
+            try:
+                self.checked(dataset.extremes())
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"`{name}` does not fit the model: {error}") from None
+
+    def array(self, values: Array, name: str = "batch") -> Array:
+        """Convert an array to the library of the parameters, and floats to their dtype."""
+        if isinstance(values, np.ndarray):
             values = self.xp.asarray(np.ascontiguousarray(values), device=self.device)
+        else:
+            ns.common_namespace({"parameters": next(iter(self.parameters.values())), name: values})
         return values if ns.is_integer(self.xp, values) else ns.astype(self.xp, values, self.dtype)
+
+
+def check_attributes(model: Model, batch: Any, dataset: str, names: Sequence[str]) -> None:
+    """Raise unless a batch has the attributes of those of a dataset."""
+    if not all(hasattr(batch, name) for name in names):
+        words = f"with the attributes {', '.join(names)}, as `rnnx.data.{dataset}` yields them"
+        raise TypeError(f"`batch` of {type(model).__name__} must be a batch {words}; got {type(batch).__name__}")
