@@ -56,7 +56,9 @@ class Runtime:
 
 
 def to_numpy(a):
-    """Copy an array of any library to NumPy; the package itself never does this silently."""
+    """Convert an array of any library to NumPy; the package itself never does this silently."""
+    if isinstance(a, np.ndarray):  # NumPy 2.0 cannot export read-only arrays
+        return a
     return a.get() if hasattr(a, "get") else np.from_dlpack(a)
 
 

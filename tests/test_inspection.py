@@ -226,5 +226,5 @@ def test_wrong_texts(model):
             function(model, TOKENIZER, "a"[: least - 1])
         with pytest.raises(TypeError, match="`text` must be a str; got list"):
             function(model, TOKENIZER, ["a", "d"])
-        with pytest.raises(ValueError, match="the vocabulary does not hold 'z'"):
+        with pytest.raises(ValueError, match="the vocabulary does not contain 'z'"):
             function(model, TOKENIZER, "azd")

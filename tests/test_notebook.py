@@ -162,7 +162,7 @@ def test_figures_are_reproducible(notebook, tmp_path, monkeypatch):
         drawn = (tmp_path / f"{name}.svg").read_bytes()
         assert drawn == (tmp_path / "again" / f"{name}.svg").read_bytes()
         committed = (DOCS / "figures" / f"{name}.svg").read_bytes()
-        assert drawn.count(b"<path") == committed.count(b"<path")
+        assert drawn.count(b"<path d") == committed.count(b"<path d")  # definitions of glyphs depend on Matplotlib
 
 
 def faults(drawing):

@@ -489,7 +489,7 @@ def test_plot_run_of_a_run_that_diverged(tmp_path, monkeypatch, value):
 def test_plot_run_refuses_before_it_writes(tmp_path, text, kind):
     tokenizer = CharTokenizer(None).fit("ab")
     model = CharModel(2, 3, seed=0)
-    with pytest.raises(ValueError, match=r"`text` must|the vocabulary does not hold|`format` must be"):
+    with pytest.raises(ValueError, match=r"`text` must|the vocabulary does not contain|`format` must be"):
         plots.plot_run(records(), model, tokenizer, tmp_path / "run", text, format=kind)
     assert not list(tmp_path.iterdir())
 

@@ -84,18 +84,18 @@ def compare_shapes(name: str, actual: Shape, symbols: str, shape: Shape) -> None
         raise ValueError(f"`{name}` must have shape {symbols} = {shape}; got {actual}")
 
 
-def check_lengths(xp: Any, device: Any, lengths: Any, m: int, n_steps: int) -> Array:
+def check_lengths(xp: Any, device: Any, lengths: Any, m: int, n_steps: int, name: str = "lengths") -> Array:
     """Convert `lengths` to an integer array (m,) and check that it lies in [0, T_x].
 
     Values on a device are not checked, because reading them would synchronize.
     """
-    array = ns.integer_vector(xp, device, "lengths", lengths)
-    check_shape("lengths", array, "(m,)", (m,))
+    array = ns.integer_vector(xp, device, name, lengths)
+    check_shape(name, array, "(m,)", (m,))
     if m and isinstance(lengths, Sequence | np.ndarray):
         values = np.asarray(lengths)
         if values.min() < 0 or values.max() > n_steps:
             got = f"values from {values.min()} to {values.max()}"
-            raise ValueError(f"`lengths` must be in [0, T_x] = [0, {n_steps}]; got {got}")
+            raise ValueError(f"`{name}` must be in [0, T_x] = [0, {n_steps}]; got {got}")
     return array
 
 

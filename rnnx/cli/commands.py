@@ -1,6 +1,7 @@
 """The commands ``rnnx sample``, ``evaluate`` and ``plot``, which use a trained model, and ``rnnx compare``."""
 
 import math
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from rnnx.analysis.ngram import NGram
 from rnnx.cli.group import (
     UP_TO_ONE,
     Command,
+    check_one_text,
+    check_paths,
     device_option,
     errors_as_messages,
     is_lines,
@@ -21,7 +24,7 @@ from rnnx.cli.group import (
 )
 from rnnx.data import Corpus, Dataset, make_corpus
 from rnnx.models import generation
-from rnnx.training import Checkpoint, Settings
+from rnnx.training import Checkpoint, Settings, free_folder
 from rnnx.training import evaluate as mean_loss
 
 
@@ -161,12 +164,13 @@ def plot(run: str, text: str | None, format: str, output: str | None) -> None:  
 
 @click.command(cls=Command)
 @click.argument("peer", type=Choice(["keras", "torch"]))
-@option("--cell", type=Choice(["rnn", "lstm", "gru", "gru-reset-after"]), default="lstm", help="Recurrent cell.")
-@option("--hidden-size", type=IntRange(1), default=128, help="Units per layer.")
+@option("--cell", "--model", type=Choice(["rnn", "lstm", "gru"]), default="lstm", help="Recurrent cell.")
+@option("--reset-after", is_flag=True, help="Use the GRU variant of PyTorch and Keras instead of the course's.")
+@option("--hidden-size", "--rnn-size", type=IntRange(1), default=128, help="Units per layer.")
 @option("--num-layers", type=IntRange(1), default=1, help="Number of recurrent layers.")
 @option("--batch-size", type=IntRange(1), default=32, help="Sequences per step.")
 @option("--seq-length", type=IntRange(1), default=64, help="Characters per sequence.")
-@option("--steps", type=IntRange(2), default=100, help="Training steps.")
+@option("--steps", "--iterations", type=IntRange(2), default=100, help="Training steps.")
 @option("--optimizer", type=Choice(["sgd", "adam"]), default="adam", help="Optimizer.")
 @number("--learning-rate", default=0.003, help="Learning rate.")
 @option("--dataset", metavar="NAME", default="pydoc", help="Text by name, as for rnnx train.")
@@ -174,19 +178,31 @@ def plot(run: str, text: str | None, format: str, output: str | None) -> None:  
 @option("--dtype", type=Choice(["float32", "float64"]), default="float32", help="Floating-point type.")
 @option("--seed", type=IntRange(0), default=0, help="Random seed of the weights and the batches.")
 @option("--threads", type=IntRange(1), show_default="each library's default", help="Threads per side.")
-@option("--output", type=click.Path(file_okay=False), default="compare", help="Folder for the report and the plot.")
-def compare(peer: str, **options: Any) -> None:
+@option(
+    "--output",
+    type=click.Path(file_okay=False),
+    show_default="runs/compare-PEER",
+    help="Folder for the report and the plot.",
+)
+@click.pass_context
+def compare(context: click.Context, /, peer: str, **options: Any) -> None:
     """Compare rnnx with Keras or PyTorch.
 
     Trains the same model in both libraries, from the same weights on the same batches, each in its own process.
-    Reports losses, gradients, times and memory, and plots them. keras requires TensorFlow (pip install 'rnnx[keras]'),
-    torch requires PyTorch. The exit code is 1 if the results do not agree.
+    Reports losses, gradients, times and memory, and plots them. keras requires TensorFlow (pip install 'rnnx[keras]')
+    and also trains a model class with an Embedding layer; torch requires PyTorch. The exit code is 1 if the results do
+    not agree.
     """
     with errors_as_messages():
         from rnnx.compare import run
 
-        options["cell"] = options["cell"].replace("-", "_")
+        check_paths(options, "text", "output")
+        check_one_text(context, options)
+        if peer == "torch" and options["cell"] == "gru" and not options["reset_after"]:
+            raise ValueError("PyTorch's GRU resets after the product: add --reset-after")
+        folder = options["output"] = options["output"] or str(free_folder("runs", f"compare-{peer}"))
         report = run(peer, **options, progress=lambda label: click.echo(f"{label} ...", err=True))
     click.echo(report.text())
+    click.echo(f"report saved in {shlex.quote(folder)}")
     if not report.agrees:
         raise SystemExit(1)

@@ -3,10 +3,11 @@
 import contextlib
 import math
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 import rnnx
 from rnnx._core.devices import by_device
@@ -106,6 +107,24 @@ run_argument = click.argument("run", type=click.Path())
 device_option = click.option(
     "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help="Device to run on. cuda requires CuPy."
 )
+
+
+def check_paths(options: Mapping[str, Any], *names: str) -> None:
+    """Raise if an option is an empty path."""
+    for name in names:
+        if options[name] == "":
+            raise ValueError(f"--{name} must not be empty")
+
+
+def on_command_line(context: click.Context, name: str) -> bool:
+    """Whether an option was given."""
+    return context.get_parameter_source(name) == ParameterSource.COMMANDLINE
+
+
+def check_one_text(context: click.Context, options: Mapping[str, Any]) -> None:
+    """Raise if both --text and --dataset were given."""
+    if options["text"] is not None and on_command_line(context, "dataset"):
+        raise ValueError("--text and --dataset cannot be combined")
 
 
 def load_characters(run: str, device: str = "cpu") -> tuple[checkpoints.Checkpoint, CharTokenizer]:

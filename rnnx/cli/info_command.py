@@ -34,7 +34,7 @@ def info(run: str | None) -> None:
 
 
 def _machine() -> list[tuple[str, Any]]:
-    from rnnx.engines.cpu.runtime.object_cache import cache_directory
+    from rnnx.engines.cpu.runtime.object_files import cache_directory
     from rnnx.engines.cpu.runtime.thread_policy import max_threads
 
     return [

@@ -1,13 +1,25 @@
 """The command ``rnnx train``."""
 
+import contextlib
 from typing import Any
 
 import click
 from click import Choice, FloatRange, IntRange, option
-from click.core import ParameterSource
 
 from rnnx.cli.display import Display
-from rnnx.cli.group import BELOW_ONE, FRACTION, POSITIVE, UP_TO_ONE, Command, device_option, errors_as_messages, number
+from rnnx.cli.group import (
+    BELOW_ONE,
+    FRACTION,
+    POSITIVE,
+    UP_TO_ONE,
+    Command,
+    check_one_text,
+    check_paths,
+    device_option,
+    errors_as_messages,
+    number,
+    on_command_line,
+)
 from rnnx.cli.interrupt import Interrupt
 from rnnx.optim import OPTIMIZERS
 from rnnx.training import Run, Settings, free_folder
@@ -124,9 +136,7 @@ def train(context: click.Context, /, **options: Any) -> None:
       rnnx train --resume runs/poems-lstm --epochs 60
     """  # noqa: D301
     with errors_as_messages(), Interrupt() as interrupt:
-        for name in ("text", "resume", "output"):
-            if options[name] == "":
-                raise ValueError(f"--{name} must not be empty")
+        check_paths(options, "text", "resume", "output")
         run = _started(context, options) if options["resume"] is None else _resumed(context, options)
         display = Display(run, options)
         display.describe()
@@ -137,13 +147,8 @@ def train(context: click.Context, /, **options: Any) -> None:
         display.finish()
 
 
-def _on_command_line(context: click.Context, name: str) -> bool:
-    return context.get_parameter_source(name) == ParameterSource.COMMANDLINE
-
-
 def _started(context: click.Context, options: dict[str, Any]) -> Run:
-    if options["text"] is not None and _on_command_line(context, "dataset"):
-        raise ValueError("--text and --dataset cannot be combined")
+    check_one_text(context, options)
     given = {name: value for name, value in options.items() if name not in _NOT_SETTINGS}
     given["shuffle"] = not given.pop("deterministic")
     if given["epochs"] is None and given["iterations"] is None:
@@ -151,12 +156,20 @@ def _started(context: click.Context, options: dict[str, Any]) -> Run:
     if given["segment_length"] == 0:
         given["segment_length"] = "sqrt"
     settings = Settings(**given)
-    folder = options["output"] or free_folder("runs", f"{settings.name()}-{settings.cell}")
-    return Run.start(folder, settings, options["device"])
+    if options["output"]:
+        return Run.start(options["output"], settings, options["device"])
+    folder = free_folder("runs", f"{settings.name()}-{settings.cell}")
+    try:
+        return Run.start(folder, settings, options["device"])
+    except BaseException:
+        with contextlib.suppress(OSError):  # only if they are empty
+            folder.rmdir()
+            folder.parent.rmdir()
+        raise
 
 
 def _resumed(context: click.Context, options: dict[str, Any]) -> Run:
-    given = [name for name in options if _on_command_line(context, name)]
+    given = [name for name in options if on_command_line(context, name)]
     fixed = [name for name in given if name not in (*_ON_RESUME, *_NOT_SETTINGS) or name == "output"]
     if fixed:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in fixed)

@@ -19,17 +19,12 @@ def dinosaur_names() -> str:
 def python_prose() -> str:
     """Return Python's language help topics, sorted by title, about 465,000 characters.
 
-    The text depends on the Python version, so report the version along with a loss.
-
-    Raises
-    ------
-    ValueError
-        If this Python installation does not contain the help texts.
+    The text depends on the Python version. Raise ValueError if this installation lacks it.
     """
     try:
         from pydoc_data.topics import topics
     except ImportError:
-        raise ValueError("this installation of Python has no help texts (the module pydoc_data.topics)") from None
+        raise ValueError("this Python installation lacks its help texts (module pydoc_data.topics)") from None
     return NEWLINE.join(topics[title] for title in sorted(topics))
 
 

@@ -17,6 +17,7 @@ from safetensors.numpy import save as to_bytes
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.files import write_atomically
+from rnnx.cells import Cell
 from rnnx.data import CharTokenizer
 from rnnx.models import MODELS, Model
 from rnnx.optim.base import with_prefix
@@ -52,7 +53,17 @@ class Checkpoint:
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint atomically."""
+    """Write a checkpoint atomically.
+
+    Raises ValueError for a model with a cell of your own, because the file contains no code. Save its parameters
+    instead, for instance with ``numpy.savez``, and pass them to a new model with the same cell.
+    """
+    cell = checkpoint.model.config.get("cell")
+    if isinstance(cell, Cell):
+        raise ValueError(
+            f"`checkpoint` must not contain a model with a cell of your own, {cell.name!r}: a checkpoint contains no code; "
+            "save `model.parameters`, for instance with numpy.savez"
+        )
     tokenizers = {name: getattr(checkpoint, name) for name in TOKENIZERS}
     description = {
         "format": FORMAT,

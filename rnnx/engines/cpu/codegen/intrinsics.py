@@ -97,12 +97,6 @@ def _of_field(emit: Emit) -> Any:
 
 
 @_of_field
-def address_of(builder: ir.IRBuilder, field: ir.Value) -> ir.Value:
-    """Return the address of a field."""
-    return builder.ptrtoint(field, I64)
-
-
-@_of_field
 def atomic_load(builder: ir.IRBuilder, field: ir.Value) -> ir.Value:
     """Load a field atomically."""
     return builder.load_atomic(field, "seq_cst", 8)
@@ -150,9 +144,15 @@ def call_job(builder: ir.IRBuilder, function: ir.Value, me: ir.Value, n: ir.Valu
 
 
 @_of_integers(types.void)
-def call_system(builder: ir.IRBuilder, function: ir.Value, file: ir.Value, buffer: ir.Value, count: ir.Value) -> None:
-    """Call ``read`` or ``write`` of the C library."""
-    _call(builder, function, I64, [builder.trunc(file, I32), buffer, count])
+def acquire_lock(builder: ir.IRBuilder, function: ir.Value, lock: ir.Value) -> None:
+    """Call ``PyThread_acquire_lock``, and wait for the lock."""
+    _call(builder, function, I32, [lock, I32(1)])
+
+
+@_of_integers(types.void)
+def release_lock(builder: ir.IRBuilder, function: ir.Value, lock: ir.Value) -> None:
+    """Call ``PyThread_release_lock``."""
+    _call(builder, function, ir.VoidType(), [lock])
 
 
 @_of_integers(types.void)

@@ -16,8 +16,9 @@ def _record(*lines: str) -> np.dtype:
     return dtype
 
 
-# `job`, `read`, `write` and `yield_function` are addresses; `spins` is the number of checks for a job before a worker
-# sleeps, `workers` the offset in bytes of the list of WORKER, `done` the number of workers that have finished the job.
-MAILBOX = _record("job descriptor n_threads read write yield_function spins workers", "done")
-WORKER = _record("number", "asleep", "read_end write_end byte", "")
+# `job`, `acquire`, `release`, `yield_function` and `lock` are addresses; `spins` is the number of checks for a job
+# before a worker sleeps, `workers` the offset in bytes of the list of WORKER, `done` the number of workers that have
+# finished the job.
+MAILBOX = _record("job descriptor n_threads acquire release yield_function spins workers", "done")
+WORKER = _record("number", "asleep", "lock", "")
 BARRIER = _record("arrived", "passed")

@@ -4,7 +4,7 @@ Functions come from LLVM IR or from Numba. All take integers and return nothing,
 process that finds it on disk neither imports Numba nor compiles.
 
 The cache key is a hash of the IR, the source of all modules of the CPU engine, the versions and settings of the
-compilers, and the CPU and its features, so stale code is never loaded. After a file system error, code is recompiled.
+compilers, and the CPU and its features, so stale code is never loaded. `object_files` reads and writes the files.
 """
 
 import contextlib
@@ -15,8 +15,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import stat
-import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -28,9 +26,7 @@ import llvmlite
 from llvmlite import binding, ir
 
 from rnnx.engines.cpu.codegen.ir import features
-
-_MOST_FILES = 256
-_DIGEST = hashlib.sha256().digest_size
+from rnnx.engines.cpu.runtime import object_files
 
 
 class Job:
@@ -75,6 +71,16 @@ class Object(NamedTuple):
 
     symbols: dict[str, str]  # of its functions, by name
     code: bytes
+
+    def pack(self) -> bytes:
+        """Return the content of a file."""
+        return json.dumps(self.symbols).encode() + b"\n" + self.code
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "Object":
+        """Restore what `pack` returned."""
+        symbols, _, code = data.partition(b"\n")
+        return cls(json.loads(symbols), code)
 
 
 @lru_cache(maxsize=1)
@@ -130,13 +136,12 @@ def _load(key: str, build: Callable[[], Object]) -> Mapping[str, int]:
     """Return the addresses of the functions of a key, built unless they are loaded or on disk."""
     with _lock:
         if key not in _loaded:
-            directory = cache_directory()
-            built = None if directory is None else _read(directory / f"{key}.o")
-            if built is None:
+            stored = object_files.read(key)
+            if stored is None:
                 on_compile.get()()
-                built = build()
-                if directory is not None and _sources() == SOURCES != "":  # changed sources would not match the key
-                    _write(directory / f"{key}.o", built)
+            built = build() if stored is None else Object.unpack(stored)
+            if stored is None and _sources() == SOURCES != "":  # changed sources would not match the key
+                object_files.write(key, built.pack())
             machine = _target().create_target_machine(jit=True)  # the engine takes ownership
             engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
             engine.add_object_file(binding.ObjectFileRef.from_data(built.code))
@@ -146,7 +151,7 @@ def _load(key: str, build: Callable[[], Object]) -> Mapping[str, int]:
         return _loaded[key]
 
 
-# --- on disk ------------------------------------------------------------------------------------------------------
+# --- the cache key ------------------------------------------------------------------------------------------------
 
 
 def _key(*texts: str) -> str:
@@ -163,53 +168,3 @@ def _sources() -> str:
 
 
 SOURCES = _sources()  # at import time
-
-
-@lru_cache(maxsize=1)
-def cache_directory() -> Path | None:
-    """Return the cache directory; None if there is none, or, for safety, if others can write to it."""
-    given = os.environ.get("RNNX_CACHE_DIR")
-    if given == "":
-        return None
-    try:
-        if given is None:
-            import platformdirs
-
-            given = platformdirs.user_cache_dir("rnnx", appauthor=False)
-        directory = Path(given)
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = directory.stat()
-    except (OSError, RuntimeError):  # no home directory, or not writable
-        return None
-    if hasattr(os, "geteuid") and (status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o022):
-        return None
-    return directory
-
-
-def _read(path: Path) -> Object | None:
-    """Read an object file; None if missing or damaged."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return None
-    digest, payload = data[:_DIGEST], data[_DIGEST:]
-    if hashlib.sha256(payload).digest() != digest:
-        return None
-    symbols, _, code = payload.partition(b"\n")
-    return Object(json.loads(symbols), code)
-
-
-def _write(path: Path, built: Object) -> None:
-    payload = json.dumps(built.symbols).encode() + b"\n" + built.code
-    with contextlib.suppress(OSError):
-        handle, temporary = tempfile.mkstemp(dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(hashlib.sha256(payload).digest() + payload)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-        kept = sorted(path.parent.glob("*.o"), key=lambda file: file.stat().st_mtime)
-        for old in kept[:-_MOST_FILES]:
-            old.unlink()

@@ -23,14 +23,30 @@ _SPINS = 80_000  # checks for a job before sleeping: two milliseconds, longer th
 
 @lru_cache(maxsize=1)
 def system_functions() -> dict[str, int]:
-    """Return the addresses of the C library's read, write and yield functions."""
+    """Return the addresses of functions that acquire and release a lock, and that yield to other threads.
+
+    Python's locks work on all systems, without the GIL, and own no file descriptor, unlike pipes: a descriptor that the
+    program closes may belong to another file when a thread uses it.
+    """
     if sys.platform == "win32":
-        runtime, kernel = ctypes.CDLL("ucrtbase"), ctypes.WinDLL("kernel32")
-        functions = {"read": runtime._read, "write": runtime._write, "yield": kernel.SwitchToThread}
+        yield_function = ctypes.WinDLL("kernel32").SwitchToThread
     else:
-        library = ctypes.CDLL(None)
-        functions = {"read": library.read, "write": library.write, "yield": library.sched_yield}
+        yield_function = ctypes.CDLL(None).sched_yield
+    functions = {
+        "acquire": ctypes.pythonapi.PyThread_acquire_lock,
+        "release": ctypes.pythonapi.PyThread_release_lock,
+        "yield": yield_function,
+    }
     return {name: ctypes.cast(function, ctypes.c_void_p).value or 0 for name, function in functions.items()}
+
+
+def _held_lock() -> int:
+    """Return the address of a lock that is held. It is never freed."""
+    lock = ctypes.PYFUNCTYPE(ctypes.c_void_p)(("PyThread_allocate_lock", ctypes.pythonapi))()
+    if lock is None:
+        raise MemoryError
+    ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int)(system_functions()["acquire"])(lock, 0)
+    return int(lock)
 
 
 _kept: list[np.ndarray] = []  # memory that workers or descriptors may read until the process ends
@@ -55,7 +71,8 @@ class ThreadPool:
         self.workers, workers = _shared_record(np.dtype((WORKER, MOST_THREADS)))
         self.barrier = _shared_record(BARRIER)[1]
         system = system_functions()
-        self.mail["read"], self.mail["write"], self.mail["yield_function"] = map(system.get, ("read", "write", "yield"))
+        self.mail["acquire"], self.mail["release"] = system["acquire"], system["release"]
+        self.mail["yield_function"] = system["yield"]
         self.mail["workers"], self.mail["spins"] = workers - self.address, _SPINS
 
     def acquire(self, n: int, nanoseconds: float) -> bool:
@@ -78,7 +95,7 @@ class ThreadPool:
         try:
             while len(self.threads) < n - 1:
                 self._start()
-        except (RuntimeError, OSError):  # the interpreter shuts down, or threads or pipes ran out
+        except (RuntimeError, MemoryError):  # the interpreter shuts down, or threads ran out
             return False
         if short and started < n - 1:
             return False
@@ -102,8 +119,8 @@ class ThreadPool:
         worker["number"] = worker["asleep"] = 0
         arguments = (me, 0, self.address)
         thread = threading.Thread(target=self.functions["serve"], args=arguments, name=f"rnnx-{me}", daemon=True)
-        if worker["write_end"] == 0:
-            worker["read_end"], worker["write_end"] = os.pipe()
+        if worker["lock"] == 0:
+            worker["lock"] = _held_lock()
         self.threads.append(thread)  # first, because `start` may be interrupted after the thread has started
         try:
             thread.start()

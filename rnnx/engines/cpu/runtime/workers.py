@@ -1,19 +1,19 @@
 """The protocol between the pool's threads, for Numba, on the records of `mailbox`.
 
-A worker sleeps by reading from a pipe, to which others write only after it has set its "asleep" flag. Arguments are a
-thread's index, the number of threads, and the address of the mailbox.
+A worker sleeps by waiting for its lock, which is always held: whoever resets the worker's "asleep" flag releases it
+once. Arguments are a thread's index, the number of threads, and the address of the mailbox.
 """
 
 from rnnx.engines.cpu.codegen.intrinsics import (
-    address_of,
+    acquire_lock,
     atomic_add,
     atomic_exchange,
     atomic_load,
     call_job,
-    call_system,
     item_of,
     pause,
     record_at,
+    release_lock,
     yield_to,
 )
 from rnnx.engines.cpu.loops.records import function
@@ -48,10 +48,7 @@ def serve(me, n, address):
             atomic_exchange(worker, "asleep", 1)
             # Whoever resets the flag acts on it: either the leader wakes this worker, or the worker does not sleep.
             if atomic_load(worker, "number") == seen or atomic_exchange(worker, "asleep", 0) == 0:
-                while True:
-                    call_system(mail.read, worker.read_end, address_of(worker, "byte"), 1)
-                    if atomic_load(worker, "asleep") == 0:  # else a signal interrupted the read
-                        break
+                acquire_lock(mail.acquire, worker.lock)
             spins = 0
 
 
@@ -62,7 +59,7 @@ def wake(me, n, address):
     for i in range(1, n):
         worker = worker_of(mail, i)
         if atomic_exchange(worker, "asleep", 0) == 1:
-            call_system(mail.write, worker.write_end, address_of(worker, "byte"), 1)
+            release_lock(mail.release, worker.lock)
 
 
 @function
