@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from rnnx.data.formats import SIZE, foreign_format
 from rnnx.data.tokenizer import NEWLINE, CharTokenizer
 from rnnx.data.vocabulary import count_characters
 
@@ -38,6 +39,9 @@ class TextFile(AbstractContextManager["TextFile"]):
                 with self._file as pipe:
                     self._file = copy
                     shutil.copyfileobj(pipe, copy)
+            self._file.seek(0)
+            if found := foreign_format(self._file.read(SIZE)):
+                raise ValueError(f"{path} is {found}")
             if not any(piece.strip() for piece in self):
                 raise ValueError(f"{path} is empty")
         except BaseException:
@@ -61,7 +65,8 @@ class TextFile(AbstractContextManager["TextFile"]):
                 place = at - len(error.object) + error.start  # error.object ends where the data ends
                 line = 1 + sum(text.count(NEWLINE) for text in self._decoded(place))
                 raise ValueError(
-                    f"{self.path} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {place}, line {line}"
+                    f"{self.path} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {place}, "
+                    f"line {line}; convert it from its encoding, for instance with: iconv -f WINDOWS-1252 -t UTF-8"
                 ) from None
             if text:
                 yield text

@@ -35,7 +35,7 @@ def training_curves(
     smoothing : int, optional
         Time constant, in steps, of the smoothed loss, a centered exponential average of the loss. By default the
         smoothed loss is the `smooth_loss` of the records, which ``rnnx train`` prints: an average over about the last
-        hundred steps.
+        tenth of the steps, but at most a hundred.
     unit : str
         Unit of the loss.
     title : str, optional

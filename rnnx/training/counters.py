@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 
 from rnnx._core.checks import integer
 
-SMOOTHING = 0.99  # decay of `smooth_loss` per step
-
 
 @dataclass
 class Counters:
@@ -31,7 +29,7 @@ class Counters:
 
     def with_numbers(self, loss: float, norm: float, count: int) -> "Counters":
         """Add the loss of the next step, a mean over `count` terms, and its gradient norm."""
-        weight = (1 - SMOOTHING) / (1 - SMOOTHING ** (self.step + 1))  # from 1, the mean of all losses, to 0.01
+        weight = max(0.01, 10 / (self.step + 10))  # an average over the last tenth, so that it forgets the beginning
         smooth = loss if self.smooth_loss is None else self.smooth_loss + weight * (loss - self.smooth_loss)
         return replace(self, total=self.total + loss * count, smooth_loss=smooth, grad_norm=norm)
 

@@ -33,8 +33,8 @@ class Progress:
         Loss of this step's batch or, in an evaluation, the exact mean over the epoch so far, in the model's unit: nats
         per character for a character model.
     smooth_loss : float
-        Moving average of `loss` over about the last hundred steps: exponential, with a decay of 0.99 per step, and
-        corrected for its start, so that it is the mean of all losses at first.
+        Moving average of `loss` over about the last tenth of the steps, but at most a hundred. It begins with the first
+        loss; after n steps, a new loss has the weight max(0.01, 10 / (n + 9)).
     validation_loss : float or None
         In an evaluation with a validation set.
     learning_rate : float
