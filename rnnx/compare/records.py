@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rnnx.models.layers import named_cell
+from rnnx.models.layers import chosen_cell
 
 Arrays = dict[str, np.ndarray]
 PROMPT, CONTINUATION = 16, 80  # characters of a sample: at most so many of the first batch, and of the model
@@ -31,7 +31,7 @@ class Settings:
     @property
     def cell_name(self) -> str:
         """The cell's name in rnnx's table of cells."""
-        return named_cell(self.cell, self.reset_after)
+        return chosen_cell(self.cell, self.reset_after)[0].name
 
 
 @dataclass(frozen=True)
