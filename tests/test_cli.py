@@ -424,7 +424,7 @@ def test_compare(run, tmp_path, monkeypatch):
     calls = []
 
     def compared(peer, *, output, progress, **options):
-        Path(output).mkdir(parents=True)
+        Path(output).mkdir(parents=True, exist_ok=True)
         calls.append({"output": output, **options})
         return SimpleNamespace(agrees=True, text=lambda: "a table")
 

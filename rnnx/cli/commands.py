@@ -20,11 +20,12 @@ from rnnx.cli.group import (
     load_characters,
     lowered,
     number,
+    output_folder,
     run_argument,
 )
 from rnnx.data import Corpus, Dataset, make_corpus
 from rnnx.models import generation
-from rnnx.training import Checkpoint, Settings, free_folder
+from rnnx.training import Checkpoint, Settings
 from rnnx.training import evaluate as mean_loss
 
 
@@ -200,8 +201,8 @@ def compare(context: click.Context, /, peer: str, **options: Any) -> None:
         check_one_text(context, options)
         if peer == "torch" and options["cell"] == "gru" and not options["reset_after"]:
             raise ValueError("PyTorch's GRU resets after the product: add --reset-after")
-        folder = options["output"] = options["output"] or str(free_folder("runs", f"compare-{peer}"))
-        report = run(peer, **options, progress=lambda label: click.echo(f"{label} ...", err=True))
+        with output_folder(options.pop("output"), f"compare-{peer}") as folder:
+            report = run(peer, output=folder, **options, progress=lambda label: click.echo(f"{label} ...", err=True))
     click.echo(report.text())
     click.echo(f"report saved in {shlex.quote(folder)}")
     if not report.agrees:

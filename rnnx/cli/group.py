@@ -4,6 +4,7 @@ import contextlib
 import math
 import signal
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,6 +14,7 @@ import rnnx
 from rnnx._core.devices import by_device
 from rnnx.data import CharTokenizer
 from rnnx.training import checkpoint as checkpoints
+from rnnx.training import free_folder
 
 POSITIVE = click.FloatRange(0, min_open=True)
 BELOW_ONE = click.FloatRange(0, 1, max_open=True)
@@ -125,6 +127,20 @@ def check_one_text(context: click.Context, options: Mapping[str, Any]) -> None:
     """Raise if both --text and --dataset were given."""
     if options["text"] is not None and on_command_line(context, "dataset"):
         raise ValueError("--text and --dataset cannot be combined")
+
+
+@contextlib.contextmanager
+def output_folder(output: str | None, name: str) -> Iterator[str]:
+    """Return `output` or, without one, a new folder in runs, which an error removes if it is still empty."""
+    folder = Path(output) if output else free_folder("runs", name)
+    try:
+        yield str(folder)
+    except BaseException:
+        if not output:
+            with contextlib.suppress(OSError):  # they are not empty
+                folder.rmdir()
+                folder.parent.rmdir()
+        raise
 
 
 def load_characters(run: str, device: str = "cpu") -> tuple[checkpoints.Checkpoint, CharTokenizer]:

@@ -1,6 +1,5 @@
 """The command ``rnnx train``."""
 
-import contextlib
 from typing import Any
 
 import click
@@ -19,10 +18,11 @@ from rnnx.cli.group import (
     errors_as_messages,
     number,
     on_command_line,
+    output_folder,
 )
 from rnnx.cli.interrupt import Interrupt
 from rnnx.optim import OPTIMIZERS
-from rnnx.training import Run, Settings, free_folder
+from rnnx.training import Run, Settings
 
 _ON_RESUME = ("epochs", "iterations", "patience", "evaluate_every", "text")  # settings that --resume may change
 _NOT_SETTINGS = ("resume", "output", "device", "sample_every", "temperature", "save_every", "quiet")
@@ -156,16 +156,8 @@ def _started(context: click.Context, options: dict[str, Any]) -> Run:
     if given["segment_length"] == 0:
         given["segment_length"] = "sqrt"
     settings = Settings(**given)
-    if options["output"]:
-        return Run.start(options["output"], settings, options["device"])
-    folder = free_folder("runs", f"{settings.name()}-{settings.cell}")
-    try:
+    with output_folder(options["output"], f"{settings.name()}-{settings.cell}") as folder:
         return Run.start(folder, settings, options["device"])
-    except BaseException:
-        with contextlib.suppress(OSError):  # only if they are empty
-            folder.rmdir()
-            folder.parent.rmdir()
-        raise
 
 
 def _resumed(context: click.Context, options: dict[str, Any]) -> Run:

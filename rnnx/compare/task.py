@@ -10,6 +10,7 @@ from rnnx.compare.records import Request, Settings
 from rnnx.compare.rnnx_side import make_model
 from rnnx.data import CharTokenizer, encode_file, find_text
 from rnnx.data.files import encode
+from rnnx.models.layers import CELLS
 
 OPTIMIZERS, DTYPES = ("sgd", "adam"), ("float32", "float64")
 MOST_LAYERS, MOST_THREADS = 1000, 1024
@@ -18,6 +19,8 @@ MOST_LAYERS, MOST_THREADS = 1000, 1024
 def read(indices: Any, dataset: str, text: str | Path | None) -> tuple[np.ndarray, list[str] | None]:
     """Return a text as indices, and its vocabulary unless the caller gave the indices."""
     if indices is None:
+        if not isinstance(dataset, str):
+            raise TypeError(f"`dataset` must be a str; got {dataset!r}")
         found = find_text(dataset) if text is None else _regular_file(text)
         encoded = encode_file(found) if isinstance(found, Path) else encode([found], CharTokenizer(None), fit=True)
         return encoded.indices, encoded.tokenizer.get_vocab()
@@ -46,11 +49,11 @@ def check(peer: str, text: np.ndarray, s: Settings) -> None:
         raise ValueError(f"`vocab_size` must be greater than the largest index, {text.max()}; got {s.vocab_size}")
     if len(text) <= s.seq_length:
         raise ValueError(f"`seq_length` must be less than the length of the text, {len(text)}; got {s.seq_length}")
-    for name, allowed in {"optimizer": OPTIMIZERS, "dtype": DTYPES}.items():
+    for name, allowed in {"cell": CELLS, "optimizer": OPTIMIZERS, "dtype": DTYPES}.items():
         value = getattr(s, name)
         if not isinstance(value, str) or value not in allowed:
             raise ValueError(f"`{name}` must be one of {list(allowed)}; got {value!r}")
-    if s.cell_name == "gru" and peer == "torch":  # `cell_name` checks the cell
+    if s.cell_name == "gru" and peer == "torch":  # `cell_name` checks `reset_after`
         raise ValueError("`reset_after` must be True for `cell` = 'gru' with torch, which has no other GRU; got False")
     _check_memory(s)
 
