@@ -11,6 +11,7 @@ from rnnx.analysis.ngram import NGram
 from rnnx.cli.group import UP_TO_ONE, device_option, errors_as_messages, is_lines, load_characters, number, run_argument
 from rnnx.data import CORPORA, Corpus, Dataset, make_corpus
 from rnnx.models import generation
+from rnnx.models.layers import MOST_LAYERS
 from rnnx.training import Checkpoint, Settings
 from rnnx.training import evaluate as mean_loss
 
@@ -152,7 +153,7 @@ def plot(run: str, text: str | None, format: str, output: str | None) -> None:  
 @click.argument("peer", type=Choice(["keras", "torch"]))
 @option("--cell", type=Choice(["rnn", "lstm", "gru", "gru-reset-after"]), default="lstm", help="Recurrent cell.")
 @option("--hidden-size", type=IntRange(1), default=128, help="Units per layer.")
-@option("--num-layers", type=IntRange(1), default=1, help="Number of recurrent layers.")
+@option("--num-layers", type=IntRange(1, MOST_LAYERS), default=1, help="Number of recurrent layers.")
 @option("--batch-size", type=IntRange(1), default=32, help="Sequences per step.")
 @option("--seq-length", type=IntRange(1), default=64, help="Characters per sequence.")
 @option("--steps", type=IntRange(2), default=100, help="Training steps.")

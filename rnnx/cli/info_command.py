@@ -12,6 +12,7 @@ from rnnx._core.devices import cuda_lines
 from rnnx.cli.group import errors_as_messages, load_characters
 from rnnx.engines import engines_of
 from rnnx.training import Settings
+from rnnx.training.counters import Counters
 
 _LIBRARIES = ("numpy", "cupy", "torch", "jax")
 _OTHERS = ("numba", "llvmlite", "array-api-compat", "safetensors", "matplotlib", "tensorflow")
@@ -68,12 +69,12 @@ def _version(package: str) -> str:
 
 def _about(run: str) -> list[tuple[str, Any]]:
     loaded, tokenizer = load_characters(run)
-    settings, counters = Settings.of(loaded), loaded.training["counters"]
+    settings, counters = Settings.of(loaded), Counters.of(loaded.training.get("counters"))
     return [
         ("model", loaded.model.summary().replace("\n", "\n" + " " * 19)),
         ("characters", repr("".join(tokenizer.get_vocab()))),
         ("trained on", f"{settings.text or settings.dataset} ({loaded.training['split']})"),
-        ("progress", f"step {counters['step']}, epoch {counters['epoch']}"),
-        ("validation loss", f"{counters['validation_loss']} (best {counters['best_loss']}) nats per character"),
+        ("progress", f"step {counters.step}, epoch {counters.epoch}"),
+        ("validation loss", f"{counters.validation_loss} (best {counters.best_loss}) nats per character"),
         *((name, value) for name, value in sorted(loaded.training["settings"].items()) if value is not None),
     ]

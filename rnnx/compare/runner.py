@@ -14,7 +14,6 @@ from rnnx.compare.records import Request, Result, Settings
 from rnnx.compare.report import Report
 from rnnx.compare.rnnx_side import make_model
 from rnnx.data import CORPORA, CharTokenizer, read_text
-from rnnx.training.finite import check_finite
 
 
 class Peer(NamedTuple):
@@ -201,6 +200,8 @@ def _run_sides(
 
     results = {label: run_side(label, function) for label, function in sides.items()}
     for label, side in results.items():
-        for step, loss in enumerate(side.losses, start=1):
-            check_finite(f"the loss of {label} is", float(loss), step)
+        bad = np.flatnonzero(~np.isfinite(side.losses))
+        if bad.size:
+            hint = "; a smaller `learning_rate` may help" if bad[0] else ""
+            raise FloatingPointError(f"the loss of {label} is {side.losses[bad[0]]} at step {bad[0] + 1}{hint}")
     return results

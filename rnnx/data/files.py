@@ -3,9 +3,6 @@
 import codecs
 import hashlib
 import io
-import os
-import shutil
-import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,6 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from rnnx._core.files import open_regular
 from rnnx.data.tokenizer import NEWLINE, CharTokenizer
 from rnnx.data.vocabulary import count_characters
 
@@ -26,10 +24,8 @@ class TextFile:
 
     def __init__(self, path: str | Path, piece: int = PIECE) -> None:
         self.path, self._piece = path, piece
-        self._file: BinaryIO = open(path, "rb")  # noqa: SIM115  # closed by `close`
+        self._file: BinaryIO = open_regular(path)  # closed by `close`
         try:
-            if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):  # a pipe can be read only once
-                self._file = _copy(self._file)
             if not any(piece.strip() for piece in self):
                 raise ValueError(f"{path} is empty")
         except BaseException:
@@ -71,14 +67,6 @@ class TextFile:
         self.close()
 
 
-def _copy(stream: BinaryIO) -> BinaryIO:
-    """Copy a stream to a file that is deleted when it is closed."""
-    copy = tempfile.TemporaryFile()  # noqa: SIM115
-    with stream:
-        shutil.copyfileobj(stream, copy)
-    return copy
-
-
 def open_text(path: str | Path) -> TextFile:
     """Open a UTF-8 text file as an iterable of chunks, in a ``with`` statement.
 
@@ -87,7 +75,8 @@ def open_text(path: str | Path) -> TextFile:
     Raises
     ------
     ValueError
-        If the file is blank, or, during reading, if it is not UTF-8; the message gives the position.
+        If the file is blank or not a regular file, or, during reading, if it is not UTF-8; the message gives the
+        position.
     OSError
         If the file cannot be read or is a directory.
 

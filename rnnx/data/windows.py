@@ -10,6 +10,8 @@ from rnnx._core.checks import integer
 from rnnx.data.batches import Batch, Shuffled, pad_shifted
 from rnnx.data.steps import Pieces, Rows, Steps
 
+MOST_STEPS = 10**9  # larger numbers could overflow in the arithmetic with indices
+
 
 class Lines(Shuffled[Batch]):
     """Independent lines; each is predicted after a newline and ends with one.
@@ -53,7 +55,7 @@ class _Continuous:
 
     def __init__(self, indices: np.ndarray, seq_length: int, pieces: Pieces | None = None) -> None:
         self._steps = Steps(indices, pieces)
-        self.indices, self.seq_length = self._steps.text, integer("seq_length", seq_length)
+        self.indices, self.seq_length = self._steps.text, min(integer("seq_length", seq_length), MOST_STEPS)
 
     def on_device(self, xp: Any, device: Any) -> Any:
         """Copy the text to a device."""

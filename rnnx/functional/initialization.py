@@ -3,14 +3,16 @@
 NumPy draws all random numbers in float64, so a seed gives the same parameters in every library and on every device.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from rnnx._core.arrays import Array
-from rnnx._core.checks import integer
+from rnnx._core.checks import check_memory, integer
 from rnnx.cells import Cell, cell_of
+from rnnx.cells.parameters import expected_shapes
 
 # (generator, shape, fan-in) -> values
 Draw = Callable[[np.random.Generator, tuple[int, int], int], np.ndarray]
@@ -97,6 +99,8 @@ def initialize_parameters(
     n_x, n_a = integer("n_x", n_x), integer("n_a", n_a)
     n_y = None if n_y is None else integer("n_y", n_y)
     _check_choices(scheme, dtype)
+    sizes = f"the parameters of {n_x} inputs and {n_a} units"
+    check_memory(sizes, 8 * sum(math.prod(shape) for _, shape in expected_shapes(cell, n_x, n_a).values()))
     forget_bias = _FORGET_BIAS.get(scheme) if forget_bias is None else forget_bias
     rng = np.random.default_rng(seed)
     draw_x, draw_h, _, draw_bias = _SCHEMES[scheme]
@@ -152,6 +156,7 @@ def initialize_dense(
 def _dense(
     rng: np.random.Generator, n_in: int, n_out: int, scheme: str, keys: tuple[str, str]
 ) -> dict[str, np.ndarray]:
+    check_memory(f"the parameters of {n_in} inputs and {n_out} outputs", 8 * n_in * n_out)
     _, _, draw_head, draw_bias = _SCHEMES[scheme]
     return {keys[0]: draw_head(rng, (n_out, n_in), n_in), keys[1]: draw_bias(rng, (n_out, 1), n_in)}
 

@@ -1,5 +1,6 @@
 """The interface of all models: named parameters, a config to rebuild the model, a summary, and a training step."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_shape
+from rnnx._core.checks import check_shape, listed
 from rnnx.models.dropout import Masks
 from rnnx.models.layers import Parameters, States
 
@@ -112,7 +113,9 @@ class Model(ABC):
         missing = [name for name in expected if name not in parameters]
         unknown = [name for name in parameters if name not in expected]
         if missing or unknown:
-            raise ValueError(f"`parameters` must hold {list(expected)}; missing {missing}, unknown {unknown}")
+            raise ValueError(
+                f"`parameters` must hold {listed([*expected])}; missing {listed(missing)}, unknown {listed(unknown)}"
+            )
         xp, _ = ns.common_namespace(parameters)
         for name, shape in expected.items():
             check_shape(name, parameters[name], "(as the config says)", shape)
@@ -122,7 +125,7 @@ class Model(ABC):
     @property
     def n_parameters(self) -> int:
         """Total number of parameter elements."""
-        return sum(int(np.prod(shape)) for shape in self.shapes().values())
+        return sum(math.prod(shape) for shape in self.shapes().values())
 
     def summary(self) -> str:
         """Return a table of the parameters and their shapes."""
@@ -130,7 +133,7 @@ class Model(ABC):
         width = max(map(len, shapes))
         lines = [repr(self).strip("<>")]
         for name, shape in shapes.items():
-            lines.append(f"  {name:<{width}}  {shape!s:>14}  {int(np.prod(shape)):>12,}")
+            lines.append(f"  {name:<{width}}  {shape!s:>14}  {math.prod(shape):>12,}")
         lines.append(f"  {'total':<{width}}  {'':>14}  {self.n_parameters:>12,}  {self.dtype}")
         return "\n".join(lines)
 

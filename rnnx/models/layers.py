@@ -14,6 +14,7 @@ from rnnx.cells import Cell
 
 Parameters = dict[str, Array]
 States = dict[str, Array]
+MOST_LAYERS = 10_000
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,11 @@ class Direction:
 def check_widths(hidden_size: int | Sequence[int], num_layers: int = 1) -> tuple[int, ...]:
     """Return the number of units per layer."""
     if isinstance(hidden_size, int | np.integer):
-        widths: tuple[Any, ...] = (hidden_size,) * integer("num_layers", num_layers)
+        widths: tuple[Any, ...] = (hidden_size,) * integer("num_layers", num_layers, most=MOST_LAYERS)
     else:
         widths = tuple(hidden_size) if isinstance(hidden_size, Sequence) else (hidden_size,)
+        if len(widths) > MOST_LAYERS:
+            raise ValueError(f"`hidden_size` must hold at most {MOST_LAYERS} numbers; got {len(widths)}")
         if num_layers not in (1, len(widths)) or not widths:
             raise ValueError(
                 f"`hidden_size` must hold one number for each of the {num_layers} layers; got {hidden_size}"

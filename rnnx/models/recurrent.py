@@ -4,6 +4,7 @@ Parameter and state names have torch's suffixes: "Wf_l0", "c_l1", "Wf_l0_reverse
 "Wf_encoder_l0". Dimensions: n features, m examples, T steps.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rnnx._core.arrays import Array
-from rnnx._core.checks import integer, real
+from rnnx._core.checks import check_memory, integer, real
 from rnnx.cells import Cell, cell_of
 from rnnx.cells.parameters import expected_shapes
 from rnnx.functional import recurrent_backward, recurrent_forward
@@ -96,6 +97,7 @@ class Recurrent:
 
     def initialize(self, seed: int | np.random.Generator | None = None, **options: Any) -> Parameters:
         """Return initial parameters; the options are those of `rnnx.initialize_parameters`."""
+        check_memory("the parameters", 4 * sum(map(math.prod, self.shapes().values())))
         rng = np.random.default_rng(seed)
         result: Parameters = {}
         for one in self._directions():

@@ -25,12 +25,14 @@ from rnnx._core.locks import FolderLock
 from rnnx.data import Corpus
 from rnnx.models import CharModel, square_root_segments
 from rnnx.training import checkpoint as checkpoints
+from rnnx.training.counters import Limits
 from rnnx.training.metrics import MetricsWriter
 from rnnx.training.progress import Progress
 from rnnx.training.settings import Settings
 from rnnx.training.trainer import Trainer
 
 BEST_NAME = "best.safetensors"
+_LIMITS = ("epochs", "iterations", "batch_size", "evaluate_every", "patience")
 
 
 class Run:
@@ -52,6 +54,7 @@ class Run:
     ) -> None:
         self.folder, self.settings, self.corpus, self.model, self._lock = folder, settings, corpus, model, lock
         segment: Any = settings.segment_length
+        Limits(**settings.select(*_LIMITS))  # checked now, and not at the first step
         self.trainer = Trainer(
             model,
             settings.update_rule(corpus.train.n_batches(settings.batch_size)),
@@ -154,7 +157,7 @@ class Run:
         Saves every `save_every` seconds, at the end and on any error.
         """
         trainer = self.trainer
-        limits = self.settings.select("epochs", "iterations", "batch_size", "evaluate_every", "patience")
+        limits = self.settings.select(*_LIMITS)
         items = trainer.run(self.corpus.train, self.corpus.validation, **limits)
         lock = self._hold()
         metrics = MetricsWriter(self.folder, trainer.step, trainer.counters.evaluated)
