@@ -13,6 +13,7 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
+from rnnx._core.copying import Portable
 from rnnx._core.layout import valid_examples
 from rnnx.data.batches import Batch
 
@@ -28,7 +29,7 @@ class Rows:
     continues: bool = False
 
 
-class Steps:
+class Steps(Portable):
     """The steps of a text, numbered across all pieces, in any array library.
 
     The text has at least 2 characters. `pieces` are the parts (start, stop) of it to use, at least 2 characters each;

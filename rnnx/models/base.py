@@ -11,6 +11,7 @@ import numpy as np
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_shape, listed
+from rnnx._core.copying import Portable
 from rnnx.models.dropout import Masks
 from rnnx.models.layers import Parameters, States
 
@@ -24,7 +25,7 @@ class Step:
     states: States  # after the last step, for a batch that continues
 
 
-class Model(ABC):
+class Model(Portable, ABC):
     """A model and its parameters.
 
     Attributes

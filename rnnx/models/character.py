@@ -94,6 +94,13 @@ class CharStream:
         self._columns = one_hot_columns(model.vocab_size, weights)
         self._stream = model.stack.stream(model.parameters, m, states)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_columns": None}  # a function
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._columns = one_hot_columns(self._weights.shape[0], self._weights)
+
     def read(self, indices: np.ndarray) -> Array:
         """Read the next character of every text.
 

@@ -59,6 +59,11 @@ class TrainingState:
         if self.counters.smooth_loss is None and hasattr(self.model, "vocab_size"):
             self.counters.smooth_loss = math.log(self.model.vocab_size)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the attributes for a copy or a pickle, which shares no arrays that later steps overwrite."""
+        self.settle()
+        return {**vars(self), "_owned": None, "_spare": None, "_joined": None}
+
     @property
     def step(self) -> int:
         """Optimizer steps done; on a device, steps launched, until `settle`."""
