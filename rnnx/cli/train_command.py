@@ -21,6 +21,7 @@ from rnnx.cli.group import (
     output_folder,
 )
 from rnnx.cli.interrupt import Interrupt
+from rnnx.models.layers import MOST_LAYERS
 from rnnx.optim import OPTIMIZERS
 from rnnx.training import Run, Settings
 
@@ -32,8 +33,8 @@ _COUNT = IntRange(1)
 def _widths(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, ...]:
     """Parse the units of all layers, or of each layer."""
     parts = value.split(",")
-    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise click.BadParameter(f"{value!r} is not a positive integer or a comma-separated list of them")
+    if not all(part.strip().isdecimal() and len(part) < 10 and int(part) > 0 for part in parts):
+        raise click.BadParameter(f"{value[:50]!r} is not a positive integer or a comma-separated list of them")
     return tuple(map(int, parts))
 
 
@@ -82,7 +83,7 @@ def _setting(names: str, type: Any, help: str, **options: Any) -> Any:  # noqa: 
     metavar="INTEGERS",
     default=",".join(map(str, Settings.hidden_size)),
 )
-@_setting("--num-layers", _COUNT, "Number of recurrent layers.")
+@_setting("--num-layers", IntRange(1, MOST_LAYERS), "Number of recurrent layers.")
 @_setting("--dropout", BELOW_ONE, "Dropout rate between layers.")
 @_setting("--scheme", Choice(["keras", "torch", "course"]), "Initialization of the parameters.")
 @_setting("--dtype", Choice(["float32", "float64"]), "Floating-point type.")

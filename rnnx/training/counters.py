@@ -1,9 +1,18 @@
 """The position in a run, and when the run evaluates and ends."""
 
 import sys
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
-from rnnx._core.checks import integer
+from rnnx._core.checks import integer, listed, real
+
+
+def _number(name: str, kind: Any, value: Any) -> Any:
+    """Check the value of a counter."""
+    if kind is int:
+        return integer(name, value, 0, sys.maxsize)
+    return None if value is None and kind is not float else real(name, value)
 
 
 @dataclass
@@ -22,6 +31,18 @@ class Counters:
     evaluated: int = 0  # step of the last evaluation
     best_loss: float | None = None
     since_best: int = 0  # evaluations
+
+    @classmethod
+    def of(cls, values: Any) -> "Counters":
+        """Return the counters with these plain values, which may come from a file; ValueError if they are wrong."""
+        names = {f.name for f in fields(cls)}
+        if not isinstance(values, Mapping) or set(values) != names:
+            got = listed(sorted(map(repr, values))) if isinstance(values, Mapping) else type(values).__name__
+            raise ValueError(f"`values` must have the keys {sorted(names)}; got {got}")
+        try:
+            return cls(**{f.name: _number(f.name, f.type, values[f.name]) for f in fields(cls)})
+        except TypeError as error:
+            raise ValueError(f"wrong counters: {error}") from None
 
     def after_step(self, count: int) -> "Counters":
         """Return the counters after a step whose loss is not known yet."""

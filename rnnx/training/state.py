@@ -56,6 +56,11 @@ class TrainingState:
         self.seed = integer("seed", self.seed, 0)
         self.in_place = self.in_place and "out" in inspect.signature(self.optimizer.update).parameters
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the attributes for a copy or a pickle, which shares no arrays that later steps overwrite."""
+        self.settle()
+        return {**vars(self), "_owned": None, "_spare": None, "_joined": None}
+
     @property
     def step(self) -> int:
         """Optimizer steps done; on a device, steps launched, until `settle`."""
@@ -208,10 +213,11 @@ class TrainingState:
         expected = self.optimizer.init(self.model.parameters)
         if {k: tuple(a.shape) for k, a in optimizer.items()} != {k: tuple(a.shape) for k, a in expected.items()}:
             raise ValueError("the optimizer state in `arrays` does not match the model and the optimizer")
-        if set(values) != set(asdict(self.counters)):
-            raise ValueError(f"`values` must have the keys {sorted(asdict(self.counters))}; got {sorted(values)}")
+        if any(a.dtype != expected[k].dtype for k, a in optimizer.items()):
+            raise ValueError("the optimizer state in `arrays` must have the dtypes of the parameters")
+        counters = Counters.of(values)
         self.settle()
-        self._replace(counters=Counters(**values), _error=None, optimizer_state=copies(optimizer), states=states)
+        self._replace(counters=counters, _error=None, optimizer_state=copies(optimizer), states=states)
 
 
 def _like(arrays: Mapping[str, Array]) -> Arrays:
