@@ -123,3 +123,28 @@ def test_a_missing_package_makes_no_engine_fail(rng):
         engines._TABLE.clear()
         engines._TABLE.update(table)
         engines._able.cache_clear()
+
+
+def test_an_engine_registered_during_a_choice_is_found_by_the_next(monkeypatch):
+    class Racing:
+        """The entry of an engine for another library, whose thread registers an engine now."""
+
+        default = True
+
+        @property
+        def libraries(self):
+            if "late" not in engines._TABLE:
+                rnnx.register_engine("late", "somewhere:ENGINE", ("nothing",))
+            return ("another",)
+
+    table = dict(engines._TABLE)
+    try:
+        engines._TABLE["racing"] = Racing()
+        engines._able.cache_clear()
+        monkeypatch.setattr(engines, "_installed", lambda name: True)
+        assert engines.engines_of("nothing") == ("reference",)
+        assert engines.engines_of("nothing")[0] == "late"
+    finally:
+        engines._TABLE.clear()
+        engines._TABLE.update(table)
+        engines._able.cache_clear()

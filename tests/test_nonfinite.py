@@ -99,6 +99,8 @@ def scaled(value, scale, dtype):
 @pytest.mark.parametrize("scale", [1e-310, 1e-160, 1e-40, 1e-25, 1.0, 1e3, 1e5])
 def test_an_underflow_is_no_error(engine, scale, dtype):
     """Whatever the error state of the caller, results are the same; an overflow is an error if the caller wants it."""
+    if engine == "emulated":
+        pytest.skip("a GPU has no error state")
     for call in fuzz.calls(np.random.default_rng(0)):
         if not call.function.__module__.startswith("rnnx"):
             continue
@@ -106,7 +108,7 @@ def test_an_underflow_is_no_error(engine, scale, dtype):
             arguments = {name: scaled(value, scale, dtype) for name, value in call.arguments.items()}
             expected = fuzz.flat(call.function(**arguments))
         for how in ("raise", "warn"):
-            with np.errstate(under=how), warnings.catch_warnings():
+            with np.errstate(over="ignore", invalid="ignore", under=how), warnings.catch_warnings():
                 warnings.simplefilter("error", RuntimeWarning)
                 found = fuzz.flat(call.function(**arguments))
             assert all(np.array_equal(*pair, equal_nan=True) for pair in zip(found, expected, strict=True)), call.name
