@@ -280,8 +280,6 @@ def test_predictions_in_batches(make, bidirectional, per_step, engine, rng):
             parts = model.predict(inputs, ends, batch_size=size)
             assert_close(parts, whole, TOLERANCE["float32"])
             assert parts.dtype == whole.dtype
-            if engine.startswith("cpu") and not per_step:
-                np.testing.assert_array_equal(parts, whole)
     assert model.predict(inputs[:, :0]).shape[1] == 0
     with pytest.raises(ValueError, match="`batch_size` must be an integer of at least 1; got 0"):
         model.predict(inputs, batch_size=0)

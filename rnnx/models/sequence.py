@@ -68,8 +68,8 @@ class SequenceClassifier(SequenceModel):
         inputs, lengths
             As for `forward`, also in their errors.
         batch_size : int, optional
-            Most examples in one pass; default: as many as keep its memory at a few hundred megabytes. On the cpu engine
-            the result for a sequence does not depend on it; elsewhere, and per step, the last digits may.
+            Most examples in one pass; default: as many as keep its memory at a few hundred megabytes. The last digits
+            of the result may depend on it, because an engine divides the work by the size of the batch.
         """
         return softmax(self.outputs(inputs, lengths, None, batch_size)[0])
 
