@@ -1,5 +1,7 @@
 """Weights to and from torch and Keras: the same outputs and gradients on both sides, and round trips."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,7 +10,8 @@ from problems import TOLERANCE, assert_close
 
 import rnnx
 from rnnx import convert
-from rnnx.models import Recurrent
+from rnnx.data import move_padding_to_end
+from rnnx.models import Recurrent, SequenceRegressor
 
 N_X, N_A, M, T = 5, 4, 3, 6
 TORCH = {"rnn": "RNN", "lstm": "LSTM", "gru_reset_after": "GRU"}
@@ -226,7 +229,7 @@ def test_keras_head_and_activations(keras, rng):
     summed.build((M, T, N_X))
     with pytest.raises(ValueError, match="merge_mode"):
         convert.from_keras("lstm", summed, stack=True)
-    with pytest.raises(ValueError, match=r"pass layers from model\.layers"):
+    with pytest.raises(ValueError, match=r"got a model: pass model\.layers\[0\]$"):
         convert.from_keras("lstm", keras.Sequential([keras.Input((T, N_X)), keras_layer(keras, "lstm")]))
 
 
@@ -499,3 +502,115 @@ def test_mistakes_about_keras(rng):
         convert.from_keras("lstm", [kernel, recurrent, bias, kernel[:3], recurrent, bias], stack=True)
     with pytest.raises(ValueError, match="got 3 arrays"):
         convert.dense_from_keras([kernel, bias, bias])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_torchscript_modules(torch):
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.head = torch.nn.LSTM(3, 5), torch.nn.Linear(5, 2)
+
+        def forward(self, x):
+            return self.head(self.rnn(x)[0])
+
+    net = Net()
+    for module in (torch.jit.script(net), torch.jit.trace(net, torch.zeros(2, 1, 3)), torch.nn.DataParallel(net)):
+        prefix = "module." if isinstance(module, torch.nn.DataParallel) else ""
+        for ours, theirs in (
+            (convert.from_torch("lstm", module, prefix=f"{prefix}rnn."), convert.from_torch("lstm", net.rnn)),
+            (convert.dense_from_torch(module, prefix=f"{prefix}head."), convert.dense_from_torch(net.head)),
+        ):
+            assert all(np.array_equal(ours[key], theirs[key]) for key in theirs)
+    relu = torch.jit.script(torch.nn.RNN(3, 5, nonlinearity="relu"))
+    with pytest.raises(ValueError, match="nonlinearity of the layer must be 'tanh'; got 'relu'"):
+        convert.from_torch("rnn", relu)
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "model.module."])
+def test_a_prefix_is_suggested(wrapper):
+    state = {f"{wrapper}rnn.{key}": a for key, a in lstm_state().items()} | {f"{wrapper}head.weight": np.ones((2, 4))}
+    for prefix in ("", "rnn.", f"{wrapper}rnn"):
+        with pytest.raises(ValueError, match=re.escape(f": pass prefix='{wrapper}rnn.'")):
+            convert.from_torch("lstm", state, prefix=prefix)
+    assert convert.from_torch("lstm", state, prefix=f"{wrapper}rnn.")
+    with pytest.raises(ValueError, match=re.escape(f": pass prefix='{wrapper}head.'")):
+        convert.dense_from_torch(state, prefix="head.")
+    with pytest.raises(TypeError, match=re.escape("got one of dicts: pass weights['state_dict']")):
+        convert.from_torch("lstm", {"state_dict": state})
+
+
+@pytest.mark.parametrize("convert_weights", ["torch", "keras"])
+@pytest.mark.parametrize("dtype", ["int64", "complex64", "object", "U1", "M8[D]", "float16", "masked"])
+def test_dtypes_of_weights(convert_weights, dtype):
+    def bad(a):
+        return np.ma.masked_equal(a, 2) if dtype == "masked" else a.astype(dtype)
+
+    message = "must not be a masked array" if dtype == "masked" else "must have dtype float32 or float64; got"
+    calls = {
+        "torch": (
+            lambda: convert.from_torch("lstm", {key: bad(a) for key, a in lstm_state().items()}),
+            lambda: convert.dense_from_torch({"weight": bad(np.ones((2, 3)))}),
+        ),
+        "keras": (
+            lambda: convert.from_keras("lstm", [bad(np.ones((3, 16))), bad(np.ones((4, 16))), bad(np.ones(16))]),
+            lambda: convert.dense_from_keras([bad(np.ones((2, 3)))]),
+        ),
+    }
+    for call in calls[convert_weights]:
+        with pytest.raises(TypeError, match=message):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: convert.from_torch("lstm", None), "weights"),
+        (lambda: convert.from_torch("lstm", lstm_state(), prefix=None), "prefix"),
+        (lambda: convert.from_torch("lstm", lstm_state(), name=3, stack=True), "name"),
+        (lambda: convert.from_torch("lstm", {3: np.ones((2, 2))}), "weights"),
+        (lambda: convert.dense_from_torch(np.ones((2, 3))), "weights"),
+        (lambda: convert.dense_from_torch({"weight": np.ones((2, 3))}, keys="Wy"), "keys"),
+        (lambda: convert.dense_from_torch({"weight": np.ones((2, 3))}, keys=None), "keys"),
+        (lambda: convert.dense_to_torch(None), "parameters"),
+        (lambda: convert.dense_to_torch([np.ones((2, 3))]), "parameters"),
+        (lambda: convert.dense_to_keras({"Wy": 1}, keys=("Wy",)), "keys"),
+        (lambda: convert.to_torch("lstm", {}, prefix=3), "prefix"),
+        (lambda: convert.to_keras("lstm", {}, name=None), "name"),
+        (lambda: convert.from_keras("lstm", None), "weights"),
+        (lambda: convert.from_keras("lstm", np.ones((3, 16))), "weights"),
+        (lambda: convert.dense_from_keras("abc"), "weights"),
+    ],
+)
+def test_wrong_containers(call, name):
+    with pytest.raises(TypeError, match=f"`{name}` must be"):
+        call()
+
+
+@of_keras
+def test_keras_models_that_mask_steps(keras, rng):
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((7, 3)),
+            layers.Masking(0.0),
+            layers.LSTM(5, return_sequences=True),
+            layers.LSTM(4),
+            layers.Dense(1),
+        ]
+    )
+    with pytest.raises(
+        ValueError, match=r"pass \[model.layers\[1\], model.layers\[2\]\], stack=True. It masks .*padding_to_end"
+    ):
+        convert.from_keras("lstm", model, stack=True)
+    with pytest.raises(ValueError, match=r"got a layer Masking: leave it out; .*move_padding_to_end"):
+        convert.from_keras("lstm", model.layers, stack=True)
+    with pytest.raises(ValueError, match="got a layer Dense: convert it with `dense_from_keras`"):
+        convert.from_keras("lstm", model.layers[1:], stack=True)
+    parameters = convert.from_keras("lstm", model.layers[1:3], stack=True)
+    ours = SequenceRegressor(3, [5, 4], 1, parameters=parameters | convert.dense_from_keras(model.layers[-1]))
+    inputs = rng.standard_normal((4, 7, 3)).astype("float32")
+    inputs[0, :3], inputs[1, 2:4], inputs[2, :1], inputs[2, 5:] = 0, 0, 0, 0
+    moved, lengths = move_padding_to_end(inputs.transpose(2, 0, 1))
+    assert lengths.tolist() == [4, 5, 4, 7]
+    assert_close(ours.predict(moved, lengths).T, model.predict(inputs, verbose=0), TOLERANCE["float32"])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from rnnx.data import Examples, Lines, Streams, Windows
+from rnnx.data import Examples, Lines, Streams, Windows, move_padding_to_end
 
 DTYPES = st.sampled_from([np.uint8, np.uint16, np.int32, np.int64])
 
@@ -297,3 +297,20 @@ def test_examples():
 def test_invalid_examples(inputs, targets, lengths, error, message):
     with pytest.raises(error, match=message):
         Examples(inputs, targets, lengths)
+
+
+def test_padding_moves_to_the_end(rng):
+    inputs = rng.standard_normal((2, 3, 5))
+    inputs[:, 0, :2], inputs[0, 1, 3], inputs[:, 2] = -1, -1, -1
+    moved, lengths = move_padding_to_end(inputs, value=-1)
+    assert lengths.tolist() == [3, 5, 0]
+    np.testing.assert_array_equal(moved[:, 0], np.hstack([inputs[:, 0, 2:], np.zeros((2, 2))]))
+    np.testing.assert_array_equal(moved[:, 1], inputs[:, 1])
+    assert not moved[:, 2].any()
+    moved, lengths = move_padding_to_end([[0, 3, 0], [1, 0, 2]])
+    assert (moved.tolist(), lengths.tolist()) == ([[3, 0, 0], [1, 2, 0]], [1, 2])
+    for bad in (None, np.zeros(3), [["a"]], np.ma.masked_equal(np.zeros((2, 2)), 1)):
+        with pytest.raises((ValueError, TypeError), match="`inputs` must"):
+            move_padding_to_end(bad)
+    with pytest.raises(TypeError, match="`value` must be a number"):
+        move_padding_to_end(inputs, value="0")

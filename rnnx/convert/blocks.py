@@ -179,17 +179,33 @@ def peer_arrays(named: Mapping[str, tuple[str, Any]], cell: Cell | None = None) 
     return list(arrays.values())
 
 
+def check_texts(**texts: str) -> None:
+    """Raise unless the arguments are str."""
+    for name, text in texts.items():
+        if not isinstance(text, str):
+            raise TypeError(f"`{name}` must be a str; got {type(text).__name__}")
+
+
+def check_keys(keys: Any) -> None:
+    """Raise unless `keys` names the weights and the bias of an output layer."""
+    if not isinstance(keys, tuple | list) or len(keys) != 2 or not all(isinstance(key, str) for key in keys):
+        raise TypeError(f"`keys` must be two str, of the weights and the bias; got {keys!r:.60}")
+
+
 def _dims(shape: str) -> list[str]:
     return shape.strip("(,)").split(", ")
 
 
 def _to_numpy(name: str, value: Any) -> np.ndarray:
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"`{name}` must not be a masked array")
     if callable(getattr(value, "detach", None)):  # a torch tensor, which may require gradients or be on a GPU
         value = value.detach().cpu()
     try:
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"`{name}` must be an array: {error}") from None
+        reason = str(error).partition("\n")[0]
+        raise TypeError(f"`{name}` must be an array: {reason}") from None
     if array.dtype not in (np.float32, np.float64):
         raise TypeError(f"`{name}` must have dtype float32 or float64; got {array.dtype}")
     return array
@@ -197,6 +213,9 @@ def _to_numpy(name: str, value: Any) -> np.ndarray:
 
 def head_arrays(parameters: Mapping[str, Array], keys: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
     """Return copies of the weights (n_y, n_a) and the bias (n_y,) of an output layer."""
+    check_keys(keys)
+    if not isinstance(parameters, Mapping):
+        raise TypeError(f"`parameters` must be a dict of arrays; got {type(parameters).__name__}")
     missing = [key for key in keys if key not in parameters]
     if missing:
         raise ValueError(f"`parameters` must have the keys {list(keys)} of an output layer; missing {missing}")
@@ -214,6 +233,7 @@ def head_arrays(parameters: Mapping[str, Array], keys: tuple[str, str]) -> tuple
 
 def head_parameters(keys: tuple[str, str], gradients: bool, weights: np.ndarray, *biases: np.ndarray) -> Arrays:
     """Return the parameters of an output layer, as copies; a missing bias becomes zeros."""
+    check_keys(keys)
     bias = biases[0] if biases else np.zeros_like(weights[:, 0])
     d = "d" if gradients else ""
     return {d + keys[0]: np.array(weights, order="C"), d + keys[1]: bias[:, None].copy()}

@@ -13,6 +13,15 @@ from rnnx.convert.blocks import Arrays, Blocks
 _LAYER = {"kernel": "(n_x, k n_a)", "recurrent_kernel": "(n_a, k n_a)", "bias": "(k n_a,)"}
 _DENSE = {"kernel": "(n_a, n_y)", "bias": "(n_y,)"}
 _LSTM, _GRU = ("bi", "bf", "bc", "bo"), ("bu", "br", "bc")
+_PADDING = "rnnx has `lengths`, which mean padding at the end: move it there with `rnnx.data.move_padding_to_end`"
+_OTHER_LAYERS = {
+    "Masking": f"leave it out; {_PADDING}",
+    "Embedding": "its rows have no counterpart; pass the embedded inputs, or indices for one-hot columns",
+    "Dense": "convert it with `dense_from_keras`",
+    "TimeDistributed": "convert it with `dense_from_keras`",
+    "Dropout": "leave it out",
+    "InputLayer": "leave it out",
+}
 _KERAS = blocks.Peer("Keras", {"rnn": ("ba",), "lstm": _LSTM, "gru": _GRU, "gru_reset_after": _GRU})
 
 
@@ -39,6 +48,7 @@ def to_keras(cell: Cell | str, parameters: Mapping[str, Array], *, name: str = "
         As for `to_torch`, but Keras has every built-in cell, and the layers may have any hidden sizes.
     """
     cell = _KERAS.cell(cell)
+    blocks.check_texts(name=name)
     layers: dict[str, list[np.ndarray]] = {}
     for suffix, b in _KERAS.to_blocks(cell, parameters, name).items():
         bias = np.stack([b.b_x, b.b_h]) if cell.optional_keys else b.b_x
@@ -76,6 +86,7 @@ def from_keras(
         If `weights` is not a layer or a list of float32 or float64 arrays.
     """
     cell = _KERAS.cell(cell)
+    blocks.check_texts(name=name)
     first = weights[0] if isinstance(weights, list | tuple) and weights else None
     layers = list(weights) if _is_layer(first) or isinstance(first, list | tuple) else [weights]
     parts: dict[str, Blocks] = {}
@@ -140,15 +151,27 @@ def _is_layer(weights: Any) -> bool:
 def _arrays(layer: Any) -> Sequence[Any]:
     """Return the arrays of one layer in the order of get_weights."""
     if hasattr(layer, "layers"):
-        raise ValueError("`weights` must be a layer or a list of layers; got a model: pass layers from model.layers")
+        raise ValueError(f"`weights` must be a layer or a list of layers; got a model: {_layers_to_pass(layer.layers)}")
     arrays = layer.get_weights() if _is_layer(layer) else layer
     if not isinstance(arrays, list | tuple):
         raise TypeError(f"`weights` must be a Keras layer or a list of arrays; got {type(layer).__name__}")
     return arrays
 
 
+def _layers_to_pass(layers: Sequence[Any]) -> str:
+    """Return the end of the error message for a model: which of its layers to pass."""
+    is_recurrent = [hasattr(layer, "cell") or hasattr(layer, "forward_layer") for layer in layers]
+    recurrent = [f"model.layers[{i}]" for i, found in enumerate(is_recurrent) if found] or ["layers from model.layers"]
+    masks = any(type(layer).__name__ == "Masking" or getattr(layer, "mask_zero", False) for layer in layers)
+    which = f"[{', '.join(recurrent)}], stack=True" if len(recurrent) > 1 else recurrent[0]
+    return f"pass {which}" + (f". It masks steps; {_PADDING}" if masks else "")
+
+
 def _check_config(cell: Cell, layer: Any) -> None:
-    """Check the layer's settings, which its arrays do not show."""
+    """Check the kind of the layer and its settings, which its arrays do not show."""
+    kind = type(layer).__name__
+    if kind in _OTHER_LAYERS:
+        raise ValueError(f"`weights` must be recurrent layers; got a layer {kind}: {_OTHER_LAYERS[kind]}")
     merge = getattr(layer, "merge_mode", "concat")
     if merge != "concat":
         raise ValueError(f"merge_mode of a bidirectional layer must be 'concat'; got {merge!r}")

@@ -1,7 +1,7 @@
 """Weight layouts of torch.nn.RNN, LSTM, GRU (and their cells) and Linear."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rnnx._core.arrays import Array
@@ -47,6 +47,7 @@ def to_torch(cell: Cell | str, parameters: Mapping[str, Array], *, prefix: str =
     TypeError
         If a parameter is not a float32 or float64 array.
     """
+    blocks.check_texts(prefix=prefix, name=name)
     layers = _TORCH.to_blocks(_TORCH.cell(cell), parameters, name)
     return {
         f"{prefix}{key}{suffix or '_l0'}": a
@@ -97,6 +98,7 @@ def from_torch(
         If `weights` is not a module or a dict of float32 or float64 arrays.
     """
     cell = _TORCH.cell(cell)
+    blocks.check_texts(prefix=prefix, name=name)
     nonlinearity = getattr(_module(weights, prefix), "nonlinearity", "tanh")
     if nonlinearity != "tanh":
         raise ValueError(f"nonlinearity of the layer must be 'tanh'; got {nonlinearity!r}")
@@ -124,6 +126,7 @@ def dense_to_torch(
     dict of str to numpy.ndarray
         weight (n_y, n_a) and bias (n_y,).
     """
+    blocks.check_texts(prefix=prefix)
     weights, bias = blocks.head_arrays(parameters, keys)
     return {f"{prefix}weight": weights, f"{prefix}bias": bias}
 
@@ -146,29 +149,32 @@ def dense_from_torch(
     parameters : dict of str to numpy.ndarray
         Copies of the weights (n_y, n_a) and the bias (n_y, 1).
     """
+    blocks.check_texts(prefix=prefix)
     if hasattr(_module(weights, prefix), "num_embeddings"):  # its array looks like the weights of a layer without bias
         raise ValueError("`weights` must be a linear layer; got an embedding")
     state = _state_dict(weights)
     if f"{prefix}weight" not in state:
-        raise ValueError(f"`weights` must have the key {prefix + 'weight'!r}; got {_some(state)}")
+        matrices = (key for key, a in state.items() if key.endswith(".weight") and getattr(a, "ndim", 0) == 2)
+        hint = _prefix_hint(key.removesuffix("weight") for key in matrices)
+        raise ValueError(f"`weights` must have the key {prefix + 'weight'!r}; got {_some(state)}{hint}")
     named = {prefix + key: (shape, state[prefix + key]) for key, shape in _LINEAR.items() if prefix + key in state}
     return blocks.head_parameters(keys, gradients, *blocks.peer_arrays(named))
 
 
 def _state_dict(weights: Any) -> Mapping[str, Any]:
     state = weights.state_dict() if callable(getattr(weights, "state_dict", None)) else weights
-    if not isinstance(state, Mapping):
+    if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
         raise TypeError(f"`weights` must be a torch module or a dict of arrays; got {type(weights).__name__}")
+    for key, value in state.items():
+        if isinstance(value, Mapping):
+            raise TypeError(f"`weights` must be a dict of arrays; got one of dicts: pass weights[{key!r}]")
     return state
 
 
 def _module(weights: Any, prefix: str) -> Any:
-    """Return the module at this prefix, or None if there is none."""
-    find = getattr(weights, "get_submodule", None)
-    try:
-        return find(prefix.rstrip(".")) if callable(find) else weights
-    except AttributeError:
-        return None  # the message about the keys is clearer
+    """Return the module at this prefix, also of a TorchScript module, or None if there is none."""
+    modules = getattr(weights, "named_modules", None)
+    return dict(modules()).get(prefix.rstrip(".")) if callable(modules) else weights
 
 
 def _by_suffix(state: Mapping[str, Any], prefix: str) -> dict[str, dict[str, Any]]:
@@ -185,8 +191,15 @@ def _by_suffix(state: Mapping[str, Any], prefix: str) -> dict[str, dict[str, Any
             raise ValueError(f"unknown key {key!r} in `weights` of a recurrent layer")
         found.setdefault(match[2] or "_l0", {})[match[1]] = value  # no suffix: torch.nn.LSTMCell
     if not found:
-        raise ValueError(f"`weights` must have keys such as {prefix + 'weight_ih_l0'!r}; got {_some(state)}")
+        hint = _prefix_hint(key.removesuffix("weight_ih_l0") for key in state if key.endswith("weight_ih_l0"))
+        raise ValueError(f"`weights` must have keys such as {prefix + 'weight_ih_l0'!r}; got {_some(state)}{hint}")
     return found
+
+
+def _prefix_hint(prefixes: Iterable[str]) -> str:
+    """Return the end of an error message: the prefixes of suitable layers, for instance of a wrapped module."""
+    found = [f"prefix={prefix!r}" for prefix in prefixes][:3]
+    return f": pass {' or '.join(found)}" if found else ""
 
 
 def _some(state: Mapping[str, Any]) -> str:

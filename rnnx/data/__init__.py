@@ -6,6 +6,7 @@ from rnnx.data.corpus import Corpus, make_corpus
 from rnnx.data.examples import Examples
 from rnnx.data.files import EncodedText, TextFile, encode_file, open_text, read_text
 from rnnx.data.on_device import to_device_of
+from rnnx.data.padding import move_padding_to_end
 from rnnx.data.pairs import PairBatch, Pairs
 from rnnx.data.tokenizer import NEWLINE, CharTokenizer
 from rnnx.data.vocabulary import count_characters
@@ -31,6 +32,7 @@ __all__ = [
     "encode_file",
     "find_text",
     "make_corpus",
+    "move_padding_to_end",
     "open_text",
     "pad",
     "python_prose",

@@ -13,7 +13,6 @@ from rnnx.functional.heads import softmax_cross_entropy
 from rnnx.models.decoding import one_hot_columns
 from rnnx.models.generation import sample
 from rnnx.models.layers import States
-from rnnx.models.passes import join
 from rnnx.models.sequence_model import Options, SequenceModel
 
 _KEYWORDS = sorted(set(Options.__annotations__) - {"bidirectional", "per_step"})
@@ -70,9 +69,8 @@ class CharModel(SequenceModel):
 
         `inputs`, `lengths` and `states` are those of `forward`, `batch_size` that of `SequenceClassifier.predict`.
         """
-        passes = [(softmax(z), final) for z, final in self.in_batches(inputs, lengths, states, batch_size)]
-        final = {name: join(self.xp, [one[name] for _, one in passes]) for name in self.stack.state_names}
-        return join(self.xp, [p for p, _ in passes]), final
+        z, final = self.outputs(inputs, lengths, states, batch_size)
+        return softmax(z), final
 
     def generate(self, tokenizer: Any, **options: Any) -> list[str]:
         """Sample texts; the options are those of `rnnx.models.sample`."""

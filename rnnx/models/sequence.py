@@ -6,7 +6,6 @@ from typing import Any, Unpack
 from rnnx._core.arrays import Array
 from rnnx.functional.activations import softmax
 from rnnx.functional.heads import softmax_cross_entropy, squared_error
-from rnnx.models.passes import join
 from rnnx.models.sequence_model import Options, SequenceModel
 
 
@@ -69,10 +68,10 @@ class SequenceClassifier(SequenceModel):
         inputs, lengths
             As for `forward`, also in their errors.
         batch_size : int, optional
-            Most examples in one pass; default: as many as keep its memory at a few hundred megabytes. The result does
-            not depend on it on the cpu engine; on others, the last digits may.
+            Most examples in one pass; default: as many as keep its memory at a few hundred megabytes. The last digits
+            of the result may depend on it, because an engine divides the work by the size of the batch.
         """
-        return join(self.xp, [softmax(z) for z, _ in self.in_batches(inputs, lengths, None, batch_size)])
+        return softmax(self.outputs(inputs, lengths, None, batch_size)[0])
 
 
 class SequenceRegressor(SequenceModel):
@@ -98,4 +97,4 @@ class SequenceRegressor(SequenceModel):
 
         The arguments are those of `SequenceClassifier.predict`.
         """
-        return join(self.xp, [z for z, _ in self.in_batches(inputs, lengths, None, batch_size)])
+        return self.outputs(inputs, lengths, None, batch_size)[0]

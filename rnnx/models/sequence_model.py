@@ -1,6 +1,6 @@
 """The base of single-sequence models. Dimensions: n_y outputs, n hidden units, m examples, T steps."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Unpack
 
@@ -14,7 +14,7 @@ from rnnx.cells import Cell
 from rnnx.data import Batch
 from rnnx.models.base import Initialization, Model, check_attributes
 from rnnx.models.layers import Dense, Masks, Parameters, States, check_widths, chosen_cell
-from rnnx.models.passes import batch_slices
+from rnnx.models.passes import batch_slices, join
 from rnnx.models.recurrent import Recurrent, StackCache
 
 _ATTRIBUTES = ("inputs", "targets", "lengths")
@@ -119,6 +119,13 @@ class SequenceModel(Model):
         self, inputs: Array, lengths: Any, states: Mapping[str, Array] | None, masks: Masks | None, keep_caches: bool
     ) -> tuple[Array, States, SequenceCache]:
         """Compute `forward` of checked inputs."""
+        a, final, kept = self._features(inputs, lengths, states, masks, keep_caches)
+        return self.head.forward(self.parameters, a), final, SequenceCache(kept, a)
+
+    def _features(
+        self, inputs: Array, lengths: Any, states: Mapping[str, Array] | None, masks: Masks | None, keep_caches: bool
+    ) -> tuple[Array, States, StackCache]:
+        """Compute the inputs of the head, (n, m, T) or (n, m), the final states and the cache of the stack."""
         x = self.array(inputs, "inputs")
         a, final, kept = self.stack.forward(
             self.parameters, x, states, lengths=lengths, keep_caches=keep_caches, masks=masks
@@ -126,7 +133,7 @@ class SequenceModel(Model):
         if not self.per_step:  # the hidden states where each direction ends
             ends = [final[one.state_names[0]] for one in self.stack.layers[-1]]
             a = ends[0] if len(ends) == 1 else self.xp.concat(ends, axis=0)
-        return self.head.forward(self.parameters, a), final, SequenceCache(kept, a)
+        return a, final, kept
 
     def backward(
         self, dz: Array, cache: SequenceCache, ds_final: Mapping[str, Array] | None = None, *, consume: bool = False
@@ -152,24 +159,29 @@ class SequenceModel(Model):
                 final[name] = final[name] + part if name in final else part
         return gradients | self.stack.backward(da if self.per_step else None, cache.stack, final, consume=consume)
 
-    def in_batches(
+    def outputs(
         self, inputs: Any, lengths: Any, states: Mapping[str, Array] | None, batch_size: int | None
-    ) -> Iterator[tuple[Array, States]]:
-        """Yield the outputs and final states of at most `batch_size` examples at a time, by default a bounded number.
+    ) -> tuple[Array, States]:
+        """Compute the outputs and final states in passes of at most `batch_size` examples.
 
-        Each batch is cut to the length of its longest example, unless there are outputs for every step.
+        Without outputs for every step, a pass is cut to the length of its longest example, and the head runs once.
         """
         inputs = check_inputs("inputs", inputs, self._sizes, lengths)
         m, n_steps = inputs.shape[-2:]
         if lengths is not None:
             check_lengths(self.xp, self.device, lengths, m, n_steps)
         self.stack.check_states("states", states, m)
-        ends = host_lengths(lengths)
+        ends, results, finals = host_lengths(lengths), [], []
         for part in batch_slices(m, n_steps, self.stack, batch_size):
             stop = n_steps if ends is None or self.per_step else int(ends[part].max(initial=1))
             own_lengths = None if lengths is None else lengths[part]
             own_states = {name: s[:, part] for name, s in (states or {}).items()}
-            yield self._forward(inputs[..., part, :stop], own_lengths, own_states, None, False)[:2]
+            a, final, _ = self._features(inputs[..., part, :stop], own_lengths, own_states, None, False)
+            results.append(self.head.forward(self.parameters, a) if self.per_step else a)
+            finals.append(final)
+        z = join(self.xp, results)
+        states = {name: join(self.xp, [final[name] for final in finals]) for name in self.stack.state_names}
+        return z if self.per_step else self.head.forward(self.parameters, z), states
 
     def checked(self, batch: Any) -> Batch:
         """Check a batch; see `Model.checked`."""

@@ -70,8 +70,8 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     cell = checkpoint.model.config.get("cell")
     if isinstance(cell, Cell):
         raise ValueError(
-            f"`checkpoint` must not contain a model with a cell of your own, {cell.name!r}: a checkpoint contains no "
-            "code; save `model.parameters`, for instance with numpy.savez"
+            f"`checkpoint` must not hold a model with a cell of your own, {cell.name!r}: it contains no code; "
+            "save `model.parameters`, for instance with numpy.savez"
         )
     tokenizers = {name: getattr(checkpoint, name) for name in TOKENIZERS}
     description = _plain(
