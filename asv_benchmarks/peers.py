@@ -69,9 +69,9 @@ def micro_kernel_rate(dtype):
 
     from rnnx.engines.cpu.codegen import gemm, ir, leaves
     from rnnx.engines.cpu.descriptor import builder
-    from rnnx.engines.cpu.runtime import thread_pool
+    from rnnx.engines.cpu.runtime import thread_policy
 
-    threads, (rows, n_k, columns) = thread_pool.max_threads(), (96, 512, 1024)
+    threads, (rows, n_k, columns) = thread_policy.max_threads(), (96, 512, 1024)
     panel = gemm.panel_vectors(4)
     product = leaves.python_function(leaves.PRODUCT, builder.product(dtype, panel))
     vectors, item = columns // ir.lanes(dtype), dtype.itemsize

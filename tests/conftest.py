@@ -56,7 +56,9 @@ class Runtime:
 
 
 def to_numpy(a):
-    """Copy an array of any library to NumPy; the package itself never does this silently."""
+    """Convert an array of any library to NumPy; the package itself never does this silently."""
+    if isinstance(a, np.ndarray):  # NumPy 2.0 cannot export read-only arrays
+        return a
     return a.get() if hasattr(a, "get") else np.from_dlpack(a)
 
 
@@ -98,7 +100,7 @@ def runtime(request):
     return make_runtime(request.param)
 
 
-# Thread policies of the compiled engine: see rnnx.engines.cpu.runtime.thread_pool.
+# Thread policies of the compiled engine: see rnnx.engines.cpu.runtime.thread_policy.
 PATHS = {
     "alone": lambda work: (1, False),
     "batch_parallel": lambda work: (min(3, work.m), False),
@@ -114,7 +116,7 @@ def engine(request):
         pytest.skip(NO_COMPILER)
     policy = contextlib.nullcontext()
     if path:
-        from rnnx.engines.cpu.runtime.thread_pool import use_policy
+        from rnnx.engines.cpu.runtime.thread_policy import use_policy
 
         policy = use_policy(PATHS[path])
     with rnnx.use_engine(name), policy:
@@ -129,3 +131,24 @@ def cell(request):
 @pytest.fixture
 def rng():
     return np.random.default_rng(20261120)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Run the command `rnnx` in a folder of its own and return (exit code, stdout, stderr)."""
+    from lab import NAMES, PROSE
+
+    from rnnx.__main__ import main
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "names.txt").write_text(NAMES)
+    (tmp_path / "prose.txt").write_text(PROSE)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["rnnx", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        captured = capsys.readouterr()
+        return exit_.value.code or 0, captured.out, captured.err
+
+    return call

@@ -123,7 +123,7 @@ def test_records_are_checked():
     stage = rnnx.CELLS["rnn"].stages[0]
     with pytest.raises(ValueError, match=r"last stage of cell 'bad' must return the cell's states \('h',\)"):
         Cell("bad", ("h",), (stage,))
-    with pytest.raises(ValueError, match=r"cell 'bad' shows \['zt'\] in its cache, which no stage saves"):
+    with pytest.raises(ValueError, match=r"`cache` of cell 'bad' contains \['zt'\], which no stage saves"):
         Cell("bad", ("a",), (stage,), cache=("zt",))
 
 

@@ -162,7 +162,7 @@ def test_foreign_newer_and_inconsistent_files(saved, tmp_path):
         ({**good, "config": {**good["config"], "hidden_size": 10**9}}, "is a damaged checkpoint: "),
         ({**good, "config": {**good["config"], "xp": "os"}}, "is a damaged checkpoint: "),
         ({**good, "tokenizer": {"tokens": [1] * 15}}, "is a damaged checkpoint: "),
-        ({**good, "tokenizer": None, "target_tokenizer": "x"}, "is a damaged checkpoint: it is not an rnnx tokenizer"),
+        ({**good, "tokenizer": None, "target_tokenizer": "x"}, "is a damaged checkpoint: not an rnnx tokenizer"),
     ):
         text = description if isinstance(description, str) else json.dumps(description)
         save_file(tensors, path, None if description is None else {"rnnx": text})

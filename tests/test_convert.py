@@ -216,17 +216,17 @@ def test_keras_head_and_activations(keras, rng):
     assert all(np.array_equal(a, b) for a, b in zip(convert.dense_to_keras(p), head.get_weights(), strict=True))
     relu = keras_layer(keras, "lstm", activation="relu")
     relu.build((M, T, N_X))
-    with pytest.raises(ValueError, match="activation must be 'tanh'; got 'relu'"):
+    with pytest.raises(ValueError, match="activation of the layer must be 'tanh' for cell 'lstm'; got 'relu'"):
         convert.from_keras("lstm", relu)
     gru = keras_layer(keras, "gru_reset_after")
     gru.build((M, T, N_X))
-    with pytest.raises(ValueError, match="reset_after=True, which is cell 'gru_reset_after'"):
+    with pytest.raises(ValueError, match="reset_after of the layer must be False for cell 'gru'; got True"):
         convert.from_keras("gru", gru)
     summed = keras.layers.Bidirectional(keras_layer(keras, "lstm"), merge_mode="sum")
     summed.build((M, T, N_X))
     with pytest.raises(ValueError, match="merge_mode"):
         convert.from_keras("lstm", summed, stack=True)
-    with pytest.raises(ValueError, match=r"pass a list from model\.layers"):
+    with pytest.raises(ValueError, match=r"pass layers from model\.layers"):
         convert.from_keras("lstm", keras.Sequential([keras.Input((T, N_X)), keras_layer(keras, "lstm")]))
 
 
@@ -238,9 +238,9 @@ def test_keras_layers_that_compute_something_else(keras):
         layers.LSTM(N_A), backward_layer=layers.LSTM(N_A, go_backwards=True, activation="relu")
     )
     for layer, stack, message in (
-        (layers.LSTM(N_A, go_backwards=True), False, "go_backwards of the layer must be False; got True"),
-        (bidirectional, True, "activation must be 'tanh'; got 'relu'"),
-        (layers.RNN(layers.LSTMCell(N_A, activation="relu")), False, "activation must be 'tanh'; got 'relu'"),
+        (layers.LSTM(N_A, go_backwards=True), False, "go_backwards of the layer must be False .* got True"),
+        (bidirectional, True, "activation .* must be 'tanh' .* got 'relu'"),
+        (layers.RNN(layers.LSTMCell(N_A, activation="relu")), False, "activation .* must be 'tanh' .* got 'relu'"),
         (layers.RNN([layers.LSTMCell(N_X), layers.LSTMCell(N_X)]), True, "a list of cells"),
     ):
         layer.build((M, T, N_X))
@@ -256,9 +256,9 @@ def test_keras_layers_that_compute_something_else(keras):
     embedding = layers.Embedding(5, N_A)
     embedding.build((M, T))
     for layer, message in (
-        (layers.Dense(2, activation="relu"), "activation must be 'linear' or 'softmax'; got 'relu'"),
+        (layers.Dense(2, activation="relu"), "activation of the layer must be 'linear' or 'softmax'; got 'relu'"),
         (layers.TimeDistributed(layers.Dense(2, activation="tanh")), "got 'tanh'"),
-        (embedding, "must belong to a dense layer; got an embedding"),
+        (embedding, "must be a dense layer; got an embedding"),
     ):
         if not layer.built:
             layer.build((M, T, N_A))
@@ -352,31 +352,35 @@ def lstm_state():
 
 
 TORCH_MISTAKES = {
-    "gru": (lambda: ("gru", lstm_state(), {}), ValueError, "its GRU is 'gru_reset_after'"),
+    "gru": (lambda: ("gru", lstm_state(), {}), ValueError, "the GRU of torch is 'gru_reset_after'"),
     "unknown": (lambda: ("lstmm", lstm_state(), {}), ValueError, "did you mean 'lstm'"),
     "not a module": (lambda: ("lstm", [1], {}), TypeError, "must be a torch module or a dict of arrays; got list"),
     "other cell": (
         lambda: ("gru_reset_after", lstm_state(), {}),
         ValueError,
-        r"`weight_hh_l0` must have shape \(3 n_a, n_a\), for cell 'gru_reset_after', = \(12, 4\); got \(16, 4\)",
+        r"`weight_ih_l0` must have shape \(k n_a, n_x\) = \(12, 5\) for cell 'gru_reset_after' \(k = 3\); got",
     ),
     "projection": (lambda: ("lstm", {**lstm_state(), "weight_hr_l0": np.ones((2, 4))}, {}), ValueError, "proj_size"),
-    "relu": (lambda: ("rnn", Module({}, nonlinearity="relu"), {}), ValueError, "nonlinearity must be tanh.*'relu'"),
+    "relu": (
+        lambda: ("rnn", Module({}, nonlinearity="relu"), {}),
+        ValueError,
+        "must be 'tanh'; got 'relu'",
+    ),
     "unknown key": (lambda: ("lstm", {**lstm_state(), "bias": np.ones(3)}, {}), ValueError, "unknown key 'bias'"),
     "prefix": (
         lambda: ("lstm", {f"rnn.{k}": v for k, v in lstm_state().items()}, {}),
         ValueError,
-        "no key like 'weight_ih_l0'; it has 'rnn.weight_ih_l0'",
+        "keys such as 'weight_ih_l0'; got 'rnn.weight_ih_l0'",
     ),
     "missing weight": (
         lambda: ("lstm", {k: v for k, v in lstm_state().items() if k != "weight_hh_l0"}, {}),
         ValueError,
-        "must have the keys weight_hh_l0",
+        "missing keys in `weights`: weight_hh_l0",
     ),
     "one bias": (
         lambda: ("lstm", {k: v for k, v in lstm_state().items() if k != "bias_ih_l0"}, {}),
         ValueError,
-        "must have the keys bias_ih_l0",
+        "missing keys in `weights`: bias_ih_l0",
     ),
     "gap": (
         lambda: ("lstm", {**lstm_state(), "weight_ih_l2": np.ones((16, 4)), "weight_hh_l2": np.ones((16, 4))}, {}),
@@ -386,16 +390,24 @@ TORCH_MISTAKES = {
     "layers do not fit": (
         lambda: ("lstm", lstm_state() | {k.replace("l0", "l1"): v for k, v in lstm_state().items()}, {"stack": True}),
         ValueError,
-        "l1 must have 4 inputs, the outputs of the layer below; got 5",
+        "l1 must have n_x = 4, the output size of the layer below; got 5",
     ),
     "a stack as a cell": (
         lambda: ("lstm", lstm_state() | {f"weight_{k}_l1": np.ones((16, 4)) for k in ("ih", "hh")}, {}),
         ValueError,
         "pass stack=True",
     ),
-    "name without stack": (lambda: ("lstm", lstm_state(), {"name": "encoder"}), ValueError, "`name` needs stack=True"),
+    "name without stack": (
+        lambda: ("lstm", lstm_state(), {"name": "encoder"}),
+        ValueError,
+        "`name` requires stack=True",
+    ),
     "dtype": (lambda: ("lstm", {k: v.astype("f2") for k, v in lstm_state().items()}, {}), TypeError, "got float16"),
-    "dimensions": (lambda: ("lstm", {**lstm_state(), "bias_hh_l0": np.ones((16, 1))}, {}), ValueError, "1 dimension"),
+    "dimensions": (
+        lambda: ("lstm", {**lstm_state(), "bias_hh_l0": np.ones((16, 1))}, {}),
+        ValueError,
+        r"non-empty .* \(k n_a,\)",
+    ),
     "bias": (lambda: ("lstm", {**lstm_state(), "bias_hh_l0": np.ones(4)}, {}), ValueError, r"`bias_hh_l0` .* \(16,\)"),
 }
 
@@ -421,7 +433,7 @@ def test_projection_and_relu_of_torch_itself(torch):
 def test_an_embedding_is_no_linear_layer(torch):
     model = torch.nn.Sequential(torch.nn.Embedding(5, 3), torch.nn.Linear(3, 2, bias=False))
     for weights, prefix in ((model[0], ""), (model, "0.")):
-        with pytest.raises(ValueError, match="must belong to a linear layer; got an embedding"):
+        with pytest.raises(ValueError, match="must be a linear layer; got an embedding"):
             convert.dense_from_torch(weights, prefix=prefix)
     assert convert.dense_from_torch(model, prefix="1.")["Wy"].shape == (2, 3)
 
@@ -441,7 +453,7 @@ def test_a_layer_has_one_dtype(rng):
 
 def test_mistakes_about_parameters(rng):
     p = cell_parameters("lstm", rng)
-    with pytest.raises(ValueError, match="its GRU is 'gru_reset_after'"):
+    with pytest.raises(ValueError, match="the GRU of torch is 'gru_reset_after'"):
         convert.to_torch("gru", cell_parameters("gru", rng))
     with pytest.raises(ValueError, match="missing \\['bo'\\]"):
         convert.to_torch("lstm", {k: a for k, a in p.items() if k != "bo"})
@@ -449,14 +461,14 @@ def test_mistakes_about_parameters(rng):
         convert.to_keras("gru", cell_parameters("gru_reset_after", rng))
     with pytest.raises(ValueError, match=r"`Wi` must have shape .* got \(4, 8\)"):
         convert.to_torch("lstm", {**p, "Wi": np.ones((4, 8))})
-    with pytest.raises(ValueError, match="contains no weights of a recurrent layer"):
+    with pytest.raises(ValueError, match="must contain the weights of a recurrent layer"):
         convert.to_torch("lstm", {"Wy": np.ones((2, 2))})
     with pytest.raises(TypeError, match="must be a dict"):
         convert.to_torch("lstm", [p])
     with pytest.raises(TypeError, match="`bo` must be an array"):
         convert.to_torch("lstm", {**p, "bo": [1]})
     unequal = random_parameters(Recurrent("lstm", 2, (3, 4), 2), rng)
-    with pytest.raises(ValueError, match=r"the same hidden size in all layers; got \[3, 4\]"):
+    with pytest.raises(ValueError, match=r"the same n_a in all layers; got \[3, 4\]"):
         convert.to_torch("lstm", unequal)
     with pytest.raises(ValueError, match=r"`bf` must have shape .* \(in l1\)"):
         convert.to_keras("lstm", {**unequal, "bf_l1": np.ones((4, 2))})
@@ -475,15 +487,15 @@ def test_mistakes_about_keras(rng):
         convert.from_keras("lstm", {})
     with pytest.raises(ValueError, match="got 0 arrays"):
         convert.from_keras("lstm", [])
-    with pytest.raises(ValueError, match=r"`recurrent_kernel` .*for cell 'gru', = \(4, 12\); got \(4, 16\)"):
+    with pytest.raises(ValueError, match=r"`kernel` .* = \(5, 12\) for cell 'gru' \(k = 3\); got \(5, 16\)"):
         convert.from_keras("gru", [kernel, recurrent, bias])
-    with pytest.raises(ValueError, match=r"`bias` .* = \(16,\); got \(2, 16\)"):
+    with pytest.raises(ValueError, match=r"`bias` .* of shape \(k n_a,\); got shape \(2, 16\)"):
         convert.from_keras("lstm", [kernel, recurrent, np.stack([bias, bias])])
     with pytest.raises(ValueError, match=r"`kernel` .* got \(5, 8\)"):
         convert.from_keras("lstm", [kernel[:, :8], recurrent, bias])
     with pytest.raises(ValueError, match="pass stack=True"):
         convert.from_keras("lstm", [kernel, recurrent, bias] * 2)
-    with pytest.raises(ValueError, match="l0_reverse must have the sizes of l0"):
+    with pytest.raises(ValueError, match=r"l0_reverse must have .* as l0, \[4, 5\]; got \[4, 3\]"):
         convert.from_keras("lstm", [kernel, recurrent, bias, kernel[:3], recurrent, bias], stack=True)
     with pytest.raises(ValueError, match="got 3 arrays"):
         convert.dense_from_keras([kernel, bias, bias])

@@ -54,7 +54,7 @@ MISSING = "libnvrtc.so.13: cannot open shared object file"
     ("module", "message"),
     [
         (None, r"CuPy is not installed: pip install 'rnnx\[cuda13\]' \(or 'rnnx\[cuda12\]' for an older driver\)"),
-        (fake_cupy(getDeviceCount=lambda: 0), "CuPy finds no GPU"),
+        (fake_cupy(getDeviceCount=lambda: 0), "no GPU was found"),
         (fake_cupy(getDeviceCount=fail), rf"install or update the NVIDIA driver \(Broken: {MISSING}\)"),
         (fake_cupy(ones=fail), rf"pip install 'cupy-cuda12x\[ctk\]' \(Broken: {MISSING}\)"),
     ],

@@ -19,8 +19,8 @@ from problems import ENGINES_TOLERANCE, assert_close, make_problem, run
 import rnnx
 from rnnx.engines.cpu.codegen import ir
 from rnnx.engines.cpu.descriptor import fields
-from rnnx.engines.cpu.runtime import thread_pool
-from rnnx.engines.cpu.runtime.thread_pool import Work, use_policy
+from rnnx.engines.cpu.runtime import thread_policy, thread_pool
+from rnnx.engines.cpu.runtime.thread_policy import Work, use_policy
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -85,7 +85,10 @@ def test_engine_for_says_what_runs():
     assert rnnx.engine_for(x) == "cpu"
     strict = pytest.importorskip("array_api_strict")
     assert rnnx.engine_for(strict.zeros(3)) == "reference"
-    with rnnx.use_engine("cpu"), pytest.raises(ValueError, match="engine 'cpu' does not run array_api_strict arrays"):
+    with (
+        rnnx.use_engine("cpu"),
+        pytest.raises(ValueError, match="engine 'cpu' does not support array_api_strict arrays"),
+    ):
         rnnx.engine_for(strict.zeros(3))
 
 
@@ -156,10 +159,10 @@ def test_paths_give_the_same_bits(cell, dtype, m, rng, monkeypatch):
 
 
 def test_the_thread_policy(monkeypatch):
-    monkeypatch.setattr(thread_pool, "max_threads", lambda: 4)
+    monkeypatch.setattr(thread_policy, "max_threads", lambda: 4)
 
     def split(n_steps, m, products, shares, shared_lines=0):
-        return thread_pool.split(Work(n_steps, m, products, shares, shared_lines))
+        return thread_policy.split(Work(n_steps, m, products, shares, shared_lines))
 
     assert split(10, 64, 1000, shares=8) == (1, False)  # not worth a hand-over
     assert split(10, 64, 10**8, shares=8) == (4, False)
@@ -173,17 +176,21 @@ def test_the_thread_policy(monkeypatch):
 
 def test_thread_limits_are_respected(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert thread_pool.max_threads() == 1
+    assert thread_policy.max_threads() == 1
     monkeypatch.setenv("OMP_NUM_THREADS", "")
     monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
-    assert thread_pool.max_threads() >= 1
+    assert thread_policy.max_threads() >= 1
+    everything = thread_policy.max_threads()
+    for junk in ("²", "-1", "0", "0x4", "1.5", "dynamic", " ", "٣", "9" * 5000, "1e3", "\N{ROMAN NUMERAL FOUR}"):
+        monkeypatch.setenv("OMP_NUM_THREADS", junk)
+        assert thread_policy.max_threads() == everything, junk
 
 
 def test_threadpoolctl_is_respected():
     threadpoolctl = pytest.importorskip("threadpoolctl")
-    thread_pool._blas_controllers.cache_clear()
+    thread_policy._blas_controllers.cache_clear()
     with threadpoolctl.threadpool_limits(1):
-        assert thread_pool.max_threads() == 1
+        assert thread_policy.max_threads() == 1
 
 
 @pytest.mark.parametrize("short", [False, True])
@@ -275,7 +282,7 @@ print(len(before) > 0, len(set(object_cache._loaded) - before))
 
 
 def test_warm_up_messages():
-    with pytest.raises(ValueError, match="`dtypes` must hold 'float32' and 'float64' only; got 'float16'"):
+    with pytest.raises(ValueError, match="`dtypes` must be 'float32' or 'float64'; got 'float16'"):
         rnnx.warm_up("rnn", dtypes=("float16",))
     with pytest.raises(ValueError, match="`cell` must be a Cell or one of"):
         rnnx.warm_up("lstn")
@@ -285,7 +292,7 @@ def test_warm_up_messages():
 def test_a_worker_needs_no_more_stack_for_more_jobs():
     code = """
 import threading, numpy as np, rnnx
-from rnnx.engines.cpu.runtime.thread_pool import Policy, policy
+from rnnx.engines.cpu.runtime.thread_policy import Policy, policy
 policy.set(Policy(lambda work: (2, True), short_ns=0))
 threading.stack_size(1 << 16)
 stream = rnnx.Stream("rnn", rnnx.initialize_parameters("rnn", 2, 200, seed=0))
@@ -300,7 +307,7 @@ print(threading.active_count())
 
 AFTER_THE_END = """
 import contextvars, threading, numpy as np, rnnx
-from rnnx.engines.cpu.runtime.thread_pool import Policy, policy
+from rnnx.engines.cpu.runtime.thread_policy import Policy, policy
 policy.set(Policy(lambda work: (3, False)))
 p = rnnx.initialize_parameters("rnn", 2, 3, seed=0)
 def call(what):
@@ -323,7 +330,7 @@ def test_the_child_of_a_fork_has_threads_of_its_own():
     """For calls, and for a stream that was made before."""
     code = """
 import os, threading, numpy as np, rnnx
-from rnnx.engines.cpu.runtime.thread_pool import Policy, policy
+from rnnx.engines.cpu.runtime.thread_policy import Policy, policy
 policy.set(Policy(lambda work: (3, True), short_ns=0))
 p = rnnx.initialize_parameters("rnn", 2, 200, seed=0)
 stream = rnnx.Stream("rnn", p, m=6)

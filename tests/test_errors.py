@@ -84,8 +84,7 @@ def test_parameter_keys(x, p):
     [
         (
             (N_X, M),
-            "`x` must have shape (n_x, m, T_x), or (m, T_x) if it holds integers, which select one-hot columns; "
-            "got (3, 4)",
+            "`x` must have shape (n_x, m, T_x), or (m, T_x) for integer indices; got (3, 4)",
         ),
         ((0, M, T), "`x` must have shape (n_x, m, T_x) with n_x >= 1; got (0, 4, 6)"),
         ((4, M, T), "`Wf` must have shape (n_a, n_a + n_x) = (5, 9); got (5, 8)"),
@@ -110,7 +109,7 @@ def test_states(x, p):
     check(TypeError, "`a0` must be an array (NumPy, CuPy, ...); got float", lambda: rnnx.lstm_forward(x, 0.0, p))
     check(
         TypeError,
-        "`x` must have dtype float32 or float64, integer or bool; got complex128",
+        "`x` must have dtype float32, float64, integer or bool; got complex128",
         lambda: rnnx.lstm_forward(x + 0j, A0, p),
     )
     check(
@@ -120,7 +119,7 @@ def test_states(x, p):
     )
     check(
         ValueError,
-        "`s0` must hold at most one array per state ('a',); got 2",
+        "`s0` must have at most one array per state ('a',); got 2",
         lambda: rnnx.recurrent_forward("rnn", x, (A0, A0), rnnx.initialize_parameters("rnn", N_X, N_A)),
     )
 
@@ -144,13 +143,13 @@ def test_cell_function_arguments(x, p):
     )
     check(
         ValueError,
-        "a cache of rnn must be a tuple of 4 entries ending in (xt, parameters), as rnn_cell_forward returns it; "
-        "this may be the cache of another cell",
+        "`cache` of rnn must be a tuple of 4 entries ending in (xt, parameters), as returned by rnn_cell_forward; "
+        "this one may belong to another cell",
         lambda: rnnx.rnn_cell_backward(A0, cache),
     )
     check(
         TypeError,
-        "`cache` must be the tuple that lstm_cell_forward returned; got list",
+        "`cache` must come from lstm_cell_forward; got list",
         lambda: rnnx.lstm_cell_backward(A0, A0, list(cache)),
     )
 
@@ -159,8 +158,8 @@ def test_cell_function_arguments(x, p):
     ("lengths", "error", "message"),
     [
         ([1, 2, 3], ValueError, "`lengths` must have shape (m,) = (4,); got (3,)"),
-        ([1, 2, 3, 7], ValueError, "`lengths` must be from 0 to T_x = 6; got 1 to 7"),
-        ([1, 2, 3, -1], ValueError, "`lengths` must be from 0 to T_x = 6; got -1 to 3"),
+        ([1, 2, 3, 7], ValueError, "`lengths` must be in [0, T_x] = [0, 6]; got values from 1 to 7"),
+        ([1, 2, 3, -1], ValueError, "`lengths` must be in [0, T_x] = [0, 6]; got values from -1 to 3"),
         ([1.0, 2, 3, 4], TypeError, "`lengths` must hold integers; got dtype float64"),
         (np.ones(4), TypeError, "`lengths` must hold integers; got dtype float64"),
         (3, TypeError, "`lengths` must be an array (NumPy, CuPy, ...); got int"),
@@ -174,18 +173,18 @@ def test_mixed_libraries(x, p):
     torch = pytest.importorskip("torch")
     check(
         TypeError,
-        "`x` and `a0` must be arrays of one library; got numpy and torch",
+        "`x` and `a0` must come from the same array library; got numpy and torch",
         lambda: rnnx.lstm_forward(x, torch.zeros(5, 4), p),
     )
     check(
         TypeError,
-        "`x` and `bo` must be arrays of one library; got numpy and torch",
+        "`x` and `bo` must come from the same array library; got numpy and torch",
         lambda: rnnx.lstm_forward(x, A0, {**p, "bo": torch.zeros(5, 1)}),
     )
     _, _, _, caches = rnnx.lstm_forward(x, A0, p)
     check(
         TypeError,
-        "`caches` and `da` must be arrays of one library; got numpy and torch",
+        "`caches` and `da` must come from the same array library; got numpy and torch",
         lambda: rnnx.lstm_backward(torch.zeros(5, 4, 6), caches),
     )
 
@@ -194,7 +193,7 @@ def test_mixed_devices():
     strict = pytest.importorskip("array_api_strict")
     p = rnnx.initialize_parameters("rnn", N_X, N_A, xp=strict, device=strict.Device("CPU_DEVICE"))
     x = strict.zeros((N_X, M, T), dtype=strict.float32, device=strict.Device("device1"))
-    with pytest.raises(ValueError, match=r"`x` and `Wax` must be on one device; got .*device1.* and .*CPU_DEVICE"):
+    with pytest.raises(ValueError, match=r"`x` and `Wax` must be on the same device; got .*device1.* and .*CPU_DEVICE"):
         rnnx.rnn_forward(x, None, p)
 
 
@@ -206,11 +205,11 @@ def test_mixed_devices():
         ({"da": np.zeros((5, 4))}, "`da` must have shape (n_a, m, T) = (5, 4, T) with T <= T_x = 6; got (5, 4)"),
         (
             {"da": np.zeros((5, 4, 6)), "dc": np.zeros((5, 4, 5))},
-            "`dc` must cover as many steps as `da`, 6; got 5",
+            "sequence gradients must have the same number of steps; got {'da': 6, 'dc': 5}",
         ),
         (
             {"da": np.zeros((5, 4, 5)), "da_final": A0},
-            "`da_final` needs `da` for all T_x = 6 steps; got 5",
+            "`da_final` requires `da` for all T_x = 6 steps; got 5",
         ),
         ({"da": None, "dc_final": A0.T}, "`dc_final` must have shape (n_a, m) = (5, 4); got (4, 5)"),
     ],
@@ -225,20 +224,23 @@ def test_caches(x, p):
     da = np.zeros((N_A, M, T))
     check(
         ValueError,
-        "`caches` must come from a forward pass of rnn; these are of lstm",
+        "`caches` must come from a forward pass of rnn; got caches of lstm",
         lambda: rnnx.rnn_backward(da, caches),
     )
-    wrong = "`caches` must be what lstm_forward returned, or ([cache, ...], x)"
-    for nonsense in (None, 5, [], ([], x), (x, x), (None, x)):
-        check(TypeError, wrong, lambda nonsense=nonsense: rnnx.lstm_backward(da, nonsense))
+    wrong = "`caches` must come from lstm_forward or be ([cache, ...], x); got "
+    for nonsense, got in ((None, "NoneType"), (5, "int"), ([], "list")):
+        check(TypeError, wrong + got, lambda nonsense=nonsense: rnnx.lstm_backward(da, nonsense))
+    for nonsense in ([], x, None):
+        message = f"`caches` must contain a list of caches, one per step; got {nonsense!r:.40}"
+        check(TypeError, message, lambda nonsense=nonsense: rnnx.lstm_backward(da, (nonsense, x)))
     steps = list(caches[0])
     check(
         ValueError,
-        "`caches` must hold one cache per step of `x`, of shape (3, 4, 6); got 5",
+        "`caches` must have one cache per step of `x`, which has shape (3, 4, 6); got 5",
         lambda: rnnx.lstm_backward(da[:, :, :5], (steps[:5], x)),
     )
     steps[2] = (*steps[2][:-1], {k: v.copy() for k, v in p.items()})
-    check(ValueError, "all caches must hold the same `parameters`", lambda: rnnx.lstm_backward(da, (steps, x)))
+    check(ValueError, "all caches must have the same `parameters`", lambda: rnnx.lstm_backward(da, (steps, x)))
 
 
 def test_cell_names(x, p):
@@ -262,17 +264,17 @@ def test_number_of_states_of_generic_functions(x):
     da = np.zeros((N_A, M, T))
     check(
         ValueError,
-        "`ds` must hold at most one array per state ('a',); got 2",
+        "`ds` must have at most one array per state ('a',); got 2",
         lambda: rnnx.recurrent_backward("rnn", (da, da), caches),
     )
     check(
         TypeError,
-        "`ds` must be a tuple of arrays, one per state ('a',); got ndarray",
+        "`ds` must be a tuple with one array per state ('a',); got ndarray",
         lambda: rnnx.recurrent_backward("rnn", da, caches),
     )
     check(
         TypeError,
-        "`s0` must be a tuple of arrays, one per state ('a',); got NoneType",
+        "`s0` must be a tuple with one array per state ('a',); got NoneType",
         lambda: rnnx.recurrent_forward("rnn", x, None, p),
     )
 
@@ -302,13 +304,13 @@ def test_entries_of_hand_built_caches(x, p):
     )
     check(
         ValueError,
-        "`a_next` must have shape (n_a, m); got (5,)",
+        "`a_next` must have shape (n_a, m) = (5, 4); got (5,)",
         lambda: back(A0, A0, changed(0, np.zeros(5))),
     )
     torch = pytest.importorskip("torch")
     check(
         TypeError,
-        "`xt` and `c_next` must be arrays of one library; got numpy and torch",
+        "`xt` and `c_next` must come from the same array library; got numpy and torch",
         lambda: back(A0, A0, changed(1, torch.zeros(5, 4))),
     )
 
@@ -323,14 +325,14 @@ def test_hand_built_caches_must_be_consecutive(x, p):
             c = 0 * c
     check(
         ValueError,
-        "`caches` must be of consecutive steps: `c_next` of step 1 is not `c_prev` of step 2; "
-        "for other steps, call the cell's backward function step by step",
+        "`caches` must cover consecutive steps: `c_next` of step 1 differs from `c_prev` of step 2; "
+        "for other steps, call the cell's backward function once per step",
         lambda: rnnx.lstm_backward(np.zeros((N_A, M, 3)), (steps, x[:, :, :3])),
     )
 
 
 def test_no_arrays():
-    check(TypeError, "no array was given", rnnx.engine_for)
+    check(TypeError, "expected at least one array; got none", rnnx.engine_for)
     check(
         ValueError,
         "n_a must be at least 1; got `Wax` (0, 3), `Waa` (0, 0), `ba` (0, 1)",
@@ -343,18 +345,18 @@ def test_no_arrays():
 def test_ragged_lengths(x, p):
     check(
         TypeError,
-        "`lengths` must be a sequence of int",
+        "`lengths` must be a sequence of int; got a nested sequence",
         lambda: rnnx.lstm_forward(x, A0, p, lengths=[[1], [2, 3], 4, 5]),
     )
     check(
         TypeError,
-        "`lengths` must be a sequence of int, a NumPy array or an array of the same library",
+        "`lengths` must be a sequence of int or an array of NumPy or the same library; got torch",
         lambda: rnnx.lstm_forward(x, A0, p, lengths=pytest.importorskip("torch").tensor([1, 2, 3, 4])),
     )
 
 
 def test_an_engine_that_cannot_run_here(monkeypatch):
-    message = "engine 'cpu' needs numba, installed (pip install numba) and not disabled"
+    message = "engine 'cpu' requires numba, which is disabled or not installed (pip install numba)"
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
     assert rnnx.engine_for(np.zeros(3)) == "reference"
     check(ValueError, message, lambda: rnnx.use_engine("cpu").__enter__())

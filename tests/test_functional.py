@@ -217,7 +217,7 @@ def test_without_caches(name, engine, rng):
     for one, other in zip(with_caches[:3], without[:3], strict=True):
         assert (one is None and other is None) or np.array_equal(one, other)
     np.testing.assert_array_equal(with_caches[3].final_state["a"], without[3].final_state["a"])
-    with pytest.raises(ValueError, match="hold nothing for a backward pass: forward ran with keep_caches=False"):
+    with pytest.raises(ValueError, match="contain no saved values: the forward pass ran with keep_caches=False"):
         public(name, "backward")(np.zeros((N_A, M, T)), without[3])
 
 

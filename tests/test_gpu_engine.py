@@ -18,6 +18,8 @@ from rnnx._core import arrays as ns
 from rnnx.cells.wiring import wiring
 from rnnx.engines.gpu import codegen, graphs, launches, trace
 from rnnx.engines.gpu.device import Arena, Matrix
+from rnnx.engines.gpu.pass_key import PassKey
+from rnnx.engines.protocol import Call, Tape
 
 pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason=NO_COMPILER)
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -240,6 +242,32 @@ def test_without_capture(stream, cell, rng, monkeypatch):
     assert not list(stream.graphs)  # they would only hold memory
 
 
+def test_a_failed_capture_is_not_repeated(stream, cell, rng, monkeypatch):
+    """The backward pass of a captured forward pass does not try again."""
+    attempts = []
+
+    def fails(work):
+        attempts.append(work)
+        stream.can_capture = False
+
+    monkeypatch.setattr(stream, "capture", fails)
+    problem = make_problem(cell, rng)
+    expected = results(problem)
+    for _ in range(3):
+        assert_same_bits(results(problem), expected)
+    assert len(attempts) == 1
+
+
+def test_sizes_that_the_kernels_cannot_count(stream):
+    """Checked in every pass, before any memory is allocated."""
+    x, state = (np.broadcast_to(np.float32(0), shape) for shape in ((1, 2**16, 1), (2**15, 2**16)))
+    call = Call(rnnx.CELLS["rnn"], np, np.dtype("float32"), x, False, 1, (state,), {}, None)
+    tape = Tape(call.cell, np, call.dtype, x.T, False, 1, (state.T[None],), (), None, {})
+    for source in (call, tape):
+        with pytest.raises(ValueError, match=r"m \* n_a must be less than 2\^31 on a GPU; got m = 65536, n_a = 32768"):
+            PassKey.of(source, keep=True)
+
+
 def test_too_little_memory_for_a_captured_pass(stream, rng, monkeypatch):
     """Captured passes that are not in use are dropped, and the pass runs uncaptured."""
     first, second = (make_problem(rnnx.CELLS["rnn"], rng, n_steps=n) for n in (4, 5))
@@ -451,10 +479,10 @@ def test_a_missing_barrier_is_detected(clusters, name, which, rng, monkeypatch):
     expected = results(problem)
     text = cluster_codegen.source(problem.cell)
     head, kernel = text.split(f"{name}(", 1)
-    loop, body = kernel.split("for (t = ", 1)
+    loop, body = kernel.split("for (i64 t = ", 1)
     barrier = ("__syncthreads();", "cluster_barrier();")[which]
     assert barrier in body
-    broken = f"{head}{name}({loop}for (t = {body.replace(barrier, '', 1)}"
+    broken = f"{head}{name}({loop}for (i64 t = {body.replace(barrier, '', 1)}"
     monkeypatch.setattr(cluster_codegen, "source", lambda cell: broken)
     monkeypatch.setattr(clusters, "graphs", graphs.GraphCache(clusters))
     actual = results(problem)
@@ -475,8 +503,8 @@ def test_clusters_are_off(stream, rng):
 # --- layout kernels -----------------------------------------------------------------------------------------------
 
 
-def launcher(stream, dtype="float64"):
-    return stream.kernels(codegen.sources(rnnx.CELLS["rnn"]), codegen.options(np.dtype(dtype)))
+def launcher(stream):
+    return launches.Launcher(stream, rnnx.CELLS["rnn"], np.dtype("float64"))
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (33, 2, 40), (70, 3, 5), (5, 1, 65)])
@@ -489,7 +517,7 @@ def test_to_time_major(stream, shape, order, lengths, rng):
     ends = rng.integers(0, n_steps + 1, m)
     target = Arena(stream, {"rows": ((n_steps, m, n), base.dtype)})
     address = ends.ctypes.data if lengths else 0
-    launches.to_time_major(stream, launcher(stream), base, target.address("rows"), (n_steps, m, n), address)
+    launcher(stream).to_time_major(base, target.addresses["rows"], (n_steps, m, n), address)
     expected = base.transpose(2, 1, 0).copy()
     if lengths:
         expected[np.arange(n_steps)[:, None] >= ends] = 0
@@ -501,11 +529,11 @@ def test_sums(stream, rows, columns, rng):
     a = rng.standard_normal((rows, columns + 3))
     matrix = Matrix(a.ctypes.data, rows, columns, columns + 3, a.dtype)
     target = Arena(stream, {"sums": ((columns,), a.dtype), "scattered": ((columns, 9), a.dtype)})
-    launches.sum_columns(stream, launcher(stream), matrix, target.address("sums"))
+    launcher(stream).sum_columns(matrix, target.addresses["sums"])
     assert_close(target.array("sums"), a[:, :columns].sum(axis=0), 1e-14)
     index = rng.integers(0, 6, rows)
     wide = target.matrix("scattered").block(0, columns, 2, 6)
-    launches.scatter_add(launcher(stream), matrix, index.ctypes.data, wide)
+    launcher(stream).scatter_add(matrix, index.ctypes.data, wide)
     assert_close(target.array("scattered")[:, 2:8], a[:, :columns].T @ np.eye(6)[index], 1e-14)
     assert np.isnan(target.array("scattered")[:, [0, 1, 8]]).all()
 
@@ -523,6 +551,8 @@ def test_products_of_any_memory_order(stream, r, k, c, rng):
     for left, right in itertools.product(orders(a), orders(b)):
         np.testing.assert_allclose(ENGINE.matmul(left, right, bias), a @ b + bias, rtol=1e-13)
     assert ENGINE.matmul(a, b).flags.c_contiguous
+    whole = np.ones((r, k), np.int64), np.ones((k, c), np.int64)
+    np.testing.assert_array_equal(ENGINE.matmul(*whole), np.full((r, c), k), strict=True)
 
 
 # --- code generation ----------------------------------------------------------------------------------------------

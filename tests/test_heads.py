@@ -16,7 +16,7 @@ def test_activation_gradients(name, rng):
     x, dy = rng.standard_normal((4, 3, 2)), rng.standard_normal((4, 3, 2))
     numeric = numeric_gradient(lambda: float(np.sum(f(x) * dy)), x)
     assert_close(backward(dy, f(x)), numeric, TOLERANCE["gradient"], name)
-    with pytest.raises(ValueError, match=r"`dy` must have the shape of `y`, \(4, 3, 2\); got \(4, 3\)"):
+    with pytest.raises(ValueError, match=r"`dy` must have the same shape as `y`, \(4, 3, 2\); got \(4, 3\)"):
         backward(dy[:, :, 0], f(x))
 
 
@@ -34,7 +34,7 @@ def test_activations_of_integers_and_invalid_inputs():
     assert rnnx.tanh(np.zeros(2, "float32")).dtype == np.float32
     with pytest.raises(TypeError, match="`x` must be an array"):
         rnnx.tanh([1.0])
-    with pytest.raises(TypeError, match="`x` must be real; got dtype complex128"):
+    with pytest.raises(TypeError, match="`x` must have dtype float32, float64, integer or bool; got complex128"):
         rnnx.tanh(np.zeros(2, complex))
     with pytest.raises(ValueError, match=r"`x` must have shape \(n, ...\) with n >= 1; got \(0, 3\)"):
         rnnx.softmax(np.zeros((0, 3)))
@@ -112,7 +112,7 @@ def test_head_messages(rng):
         (
             lambda: rnnx.softmax_cross_entropy(z, np.full((2, 4), 3)),
             ValueError,
-            "`targets` must be from 0 to n_y - 1 = 2",
+            r"`targets` must be in \[0, n_y\) = \[0, 3\); got values from",
         ),
         (
             lambda: rnnx.softmax_cross_entropy(z[0], np.zeros((2, 4), int)),
@@ -176,9 +176,9 @@ def test_one_hot_of_other_libraries():
 
 
 def test_one_hot_errors():
-    with pytest.raises(ValueError, match="`indices` must be from 0 to vocab_size - 1 = 2; got 0 to 3"):
+    with pytest.raises(ValueError, match=r"`indices` must be in \[0, vocab_size\) = \[0, 3\); got values from 0 to 3"):
         rnnx.one_hot(np.array([0, 3]), 3)
-    with pytest.raises(ValueError, match="got -1 to 0"):
+    with pytest.raises(ValueError, match="got values from -1 to 0"):
         rnnx.one_hot(np.array([0, -1]), 3)
     with pytest.raises(TypeError, match="`indices` must hold integers; got dtype float64"):
         rnnx.one_hot(np.zeros((2, 2)), 3)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from problems import ENGINES_TOLERANCE, TOLERANCE, assert_close, make_problem, numeric_gradient, run
 
 import rnnx
-from rnnx.engines.cpu.runtime.thread_pool import use_policy
+from rnnx.engines.cpu.runtime.thread_policy import use_policy
 
 CLOSE = {"float32": ENGINES_TOLERANCE["float32"], "float64": 1e-13}
 
@@ -163,12 +163,38 @@ def test_caches_show_the_indices(engine, rng):
     assert len(steps) == 5
     for how in (caches, (steps, x)):
         assert "dx" not in rnnx.lstm_backward(problem.dstates[0], how)
-    message = "cache tuples of index inputs cannot be used apart from their `caches`"
-    for how in ((list(steps), x), (list(steps), None)):
-        with pytest.raises(ValueError, match=message):
-            rnnx.lstm_backward(problem.dstates[0], how)
-    with pytest.raises(ValueError, match=message):
-        rnnx.lstm_cell_backward(problem.s0[0], problem.s0[1], steps[0])
+
+
+@pytest.mark.parametrize("name", ["rnn", "lstm", "gru", "gru_reset_after"])
+def test_a_step_of_the_caches_goes_back_alone(name, engine, rng):
+    """Its gradients are those of the same step on one-hot columns, without dxt."""
+    cell = rnnx.CELLS[name]
+    columns, indices = make_problems(cell, rng)
+    course, options = name.removesuffix("_reset_after"), {"reset_after": True} if "after" in name else {}
+    backward, cell_backward = (getattr(rnnx, f"{course}_{kind}") for kind in ("backward", "cell_backward"))
+    found = []
+    for p in (columns, indices):
+        _, _, (steps, x) = rnnx.recurrent_forward(cell, p.x, p.s0, p.parameters)
+        whole = backward(p.dstates[0], ([*steps], x), **options)
+        found.append(
+            [cell_backward(*p.dfinal, steps[2], **options), whole, backward(p.dstates[0], ([*steps], None), **options)]
+        )
+    for with_columns, with_indices in zip(*found, strict=True):
+        assert [*with_indices] == [key for key in with_columns if key not in ("dx", "dxt")]
+        for key, gradient in with_indices.items():
+            assert_close(gradient, with_columns[key], 1e-12, key)
+
+
+def test_wrong_steps_of_index_inputs(rng):
+    columns, indices = make_problems(rnnx.CELLS["lstm"], rng)
+    *_, (steps, x) = rnnx.lstm_forward(indices.x, None, indices.parameters)
+    *_, (others, _) = rnnx.lstm_forward(columns.x, None, indices.parameters)
+    with pytest.raises(ValueError, match="or all indices of shape"):
+        rnnx.lstm_backward(indices.dstates[0], ([steps[0], others[1]], None))
+    with pytest.raises(ValueError, match=r"`caches` must have one cache per step of `x`, .* \(4, 5\); got 2"):
+        rnnx.lstm_backward(indices.dstates[0], ([*steps[:2]], x))
+    with pytest.raises(ValueError, match=r"`x` must be in \[0, n_x\)"):
+        rnnx.lstm_cell_backward(indices.s0[0], indices.s0[1], (*steps[0][:-2], x[:, 0] + 99, indices.parameters))
 
 
 def test_x_may_change_before_backward(engine, cell, rng):
@@ -245,16 +271,15 @@ def test_no_one_hot_matrix_is_built(rng):
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        ([[0, 1], [7, 2]], "`x` must hold indices from 0 to n_x - 1 = 6; got 0 to 7"),
-        ([[0, -1], [3, 2]], "`x` must hold indices from 0 to n_x - 1 = 6; got -1 to 3"),
-        (np.array([[2**63, 0]], np.uint64), f"`x` must hold indices from 0 to n_x - 1 = 6; got {-(2**63)} to 0"),
+        ([[0, 1], [7, 2]], "`x` must be in [0, n_x) = [0, 7); got values from 0 to 7"),
+        ([[0, -1], [3, 2]], "`x` must be in [0, n_x) = [0, 7); got values from -1 to 3"),
+        (np.array([[2**63, 0]], np.uint64), f"`x` must be in [0, n_x) = [0, 7); got values from {-(2**63)} to 0"),
         (
             [[0.0, 1.0]],
-            "`x` must have shape (n_x, m, T_x), or (m, T_x) if it holds integers, which select one-hot columns; "
-            "got (1, 2)",
+            "`x` must have shape (n_x, m, T_x), or (m, T_x) for integer indices; got (1, 2)",
         ),
-        ([[True]], "`x` must have shape (n_x, m, T_x), or (m, T_x) if it holds integers, which select one-hot"),
-        ([0, 1], "`x` must have shape (n_x, m, T_x), or (m, T_x) if it holds integers, which select one-hot"),
+        ([[True]], "`x` must have shape (n_x, m, T_x), or (m, T_x) for integer indices"),
+        ([0, 1], "`x` must have shape (n_x, m, T_x), or (m, T_x) for integer indices"),
     ],
 )
 def test_messages(x, message, engine):
@@ -276,4 +301,4 @@ def test_messages_about_other_arguments(rng):
     check("`Wf` must have shape (n_a, n_a + n_x) with n_x >= 1; got (5, 5)", p=none)
     check("`a0` must have shape (n_a, m) = (5, 4); got (5, 3)", a0=np.zeros((5, 3)))
     check("`lengths` must have shape (m,) = (4,); got (7,)", lengths=[1] * 7)
-    check("`lengths` must be from 0 to T_x = 6; got 1 to 7", lengths=[1, 2, 3, 7])
+    check("`lengths` must be in [0, T_x] = [0, 6]; got values from 1 to 7", lengths=[1, 2, 3, 7])

@@ -160,7 +160,7 @@ def test_any_size(n_a, m, n_steps, name, ragged):
         (((None, np.ones(4)),), ValueError, r"`dc_final` must have shape"),
         ((np.ones((4, 3)), (np.ones((4, 3, 2)),)), ValueError, r"`da` must have shape \(n_a, m, T_x\) = \(4, 3, 5\)"),
         (((None, None),), ValueError, "`ds_final` and `ds` must hold at least one gradient"),
-        (([np.ones((4, 3))] * 3,), ValueError, "`ds_final` must hold at most one array per state"),
+        (([np.ones((4, 3))] * 3,), ValueError, "`ds_final` must have at most one array per state"),
         (("grad",), TypeError, "`da_final` must be an array"),
     ],
 )
@@ -226,5 +226,5 @@ def test_wrong_texts(model):
             function(model, TOKENIZER, "a"[: least - 1])
         with pytest.raises(TypeError, match="`text` must be a str; got list"):
             function(model, TOKENIZER, ["a", "d"])
-        with pytest.raises(ValueError, match="the vocabulary does not hold 'z'"):
+        with pytest.raises(ValueError, match="the vocabulary does not contain 'z'"):
             function(model, TOKENIZER, "azd")

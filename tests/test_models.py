@@ -19,7 +19,7 @@ from rnnx.models import (
     SequenceRegressor,
     square_root_segments,
 )
-from rnnx.models.recurrent import reverse_steps
+from rnnx.models.layers import reverse_steps
 
 CELLS = [("rnn", False), ("lstm", False), ("gru", False), ("gru", True)]
 
@@ -256,22 +256,28 @@ def test_models_on_other_libraries(runtime):
     [
         (lambda: CharModel(0), "`vocab_size` must be an integer of at least 1; got 0"),
         (lambda: CharModel(5, 8.0), "`hidden_size` must be an integer of at least 1; got 8.0"),
-        (lambda: CharModel(5, dropout=0.5), "`dropout` is applied between layers; this stack has one layer"),
-        (lambda: CharModel(5, 4, seed=0).stream(1, {"a0": 1}), "`states` may only hold"),
+        (
+            lambda: CharModel(5, dropout=0.5),
+            "`dropout` must be 0 for a single layer, because it acts between layers; got 0.5",
+        ),
+        (lambda: CharModel(5, 4, seed=0).stream(1, {"a0": 1}), "`states` must only contain"),
         (lambda: CharModel(5, 0), "`hidden_size` must be an integer of at least 1; got 0"),
-        (lambda: CharModel(5, [4, 3], 3), "`hidden_size` must hold one number for each of the 3 layers"),
+        (lambda: CharModel(5, [4, 3], 3), "`hidden_size` must be one integer or a sequence of num_layers = 3; got"),
         (lambda: CharModel(5, num_layers=0), "`num_layers` must be an integer of at least 1; got 0"),
-        (lambda: CharModel(5, cell="lsmt"), r"`cell` must be one of \['rnn', 'lstm', 'gru'\]; got 'lsmt'"),
-        (lambda: CharModel(5, reset_after=True), "`reset_after` is an option of the GRU; got it for 'lstm'"),
+        (
+            lambda: CharModel(5, cell="lsmt"),
+            r"`cell` must be one of \['rnn', 'lstm', 'gru'\], or a rnnx.Cell; got 'lsmt'",
+        ),
+        (lambda: CharModel(5, reset_after=True), "`reset_after` is only for `cell` = 'gru'; got 'lstm'"),
         (lambda: CharModel(5, dropout=1.0), r"`dropout` must be a number in \[0, 1\); got 1.0"),
-        (lambda: CharModel(5, parameters={}), "`parameters` must hold .* missing"),
-        (lambda: CharModel(5, 4).forward(np.zeros((2, 3), int), states={"b": 1}), "`states` may only hold"),
+        (lambda: CharModel(5, parameters={}), "`parameters` must contain .* missing"),
+        (lambda: CharModel(5, 4).forward(np.zeros((2, 3), int), states={"b": 1}), "`states` must only contain"),
         (lambda: SequenceClassifier(3, 4, 2, bidirectional=True).stack.stream({}), "cannot run step by step"),
         (
             lambda: SequenceClassifier(3, 4, 2).train_step(
                 Batch(np.zeros((3, 1, 2)), np.zeros(1, int), None), segment_length=1
             ),
-            "`segment_length` needs a model of one direction",
+            "`segment_length` needs a unidirectional model",
         ),
         (
             lambda: CharModel(5, 4, parameters={**CharModel(5, 4).parameters, "Wy": np.zeros((5, 3), "float32")}),
@@ -287,9 +293,9 @@ def test_messages(make, message):
 def test_names_that_are_not_there(rng):
     model = CharModel(5, 4, seed=0)
     _, _, cache = model.forward(np.zeros((1, 2), int))
-    with pytest.raises(ValueError, match=r"`ds_final` may only hold \['a_l0', 'c_l0'\]; got \['c0_l0'\]"):
+    with pytest.raises(ValueError, match=r"`ds_final` must only contain \['a_l0', 'c_l0'\]; got \['c0_l0'\]"):
         model.stack.backward(None, cache.stack, {"c0_l0": np.zeros((4, 1))})
-    with pytest.raises(TypeError, match=r"CharModel takes .*; got \['bidirectional'\]"):
+    with pytest.raises(TypeError, match=r"CharModel has the options .*; got \['bidirectional'\]"):
         CharModel(5, bidirectional=True)
 
 

@@ -80,10 +80,11 @@ def test_training_curves_of_one_run():
         batch, np.stack([steps, 3 / steps + 0.1 * (-1.0) ** steps], axis=1)
     )  # without the loss of the evaluations, 99
     assert np.array_equal(validation, np.stack([steps[9::10], 4 / steps[9::10]], axis=1))
-    keep = np.exp(-1 / 5)
+    assert np.array_equal(smoothed, np.stack([steps, 3.5 - steps / 100], axis=1))  # as recorded
+    averaged = lines(plots.training_curves(rows, smoothing=5).axes[0])[1]
     for t in (1, 2, 40):
-        weights = keep ** np.abs(steps - t)
-        assert smoothed[t - 1, 1] == pytest.approx(weights @ batch[:, 1] / weights.sum())
+        weights = np.exp(-1 / 5) ** np.abs(steps - t)
+        assert averaged[t - 1, 1] == pytest.approx(weights @ batch[:, 1] / weights.sum())
     assert np.array_equal(lines(norm)[0][-1], [40, 2 / 40])
     assert norm.get_yscale() == "log"
     assert np.array_equal(lines(rate)[0][0], [1, 0.1])
@@ -99,7 +100,7 @@ def test_training_curves_of_one_run():
 
 def test_the_recorded_smooth_loss_and_another_unit():
     rows = records()
-    loss = plots.training_curves(rows, smoothing=0, unit="squared $ error $").axes[0]
+    loss = plots.training_curves(rows, unit="squared $ error $").axes[0]
     assert lines(loss)[1][0, 1] == rows[0]["smooth_loss"]
     assert loss.get_ylabel() == "loss [squared $ error $]"
     slow, fast = (lines(plots.training_curves(rows, smoothing=s).axes[0])[1] for s in (30, 1))
@@ -488,7 +489,7 @@ def test_plot_run_of_a_run_that_diverged(tmp_path, monkeypatch, value):
 def test_plot_run_refuses_before_it_writes(tmp_path, text, kind):
     tokenizer = CharTokenizer(None).fit("ab")
     model = CharModel(2, 3, seed=0)
-    with pytest.raises(ValueError, match=r"`text` must|the vocabulary does not hold|`format` must be"):
+    with pytest.raises(ValueError, match=r"`text` must|the vocabulary does not contain|`format` must be"):
         plots.plot_run(records(), model, tokenizer, tmp_path / "run", text, format=kind)
     assert not list(tmp_path.iterdir())
 
@@ -509,21 +510,29 @@ ONE = np.zeros((2, 3))
             ValueError,
             r"`metrics\['a'\]` must contain a finite loss",
         ),
-        (lambda: plots.training_curves([{"loss": 1.0}]), TypeError, "a list of records: dicts with the key 'step'"),
+        (lambda: plots.training_curves([{"loss": 1.0}]), TypeError, "a list of dicts with the key 'step'"),
         (
-            lambda: plots.training_curves(records(), smoothing=-1),
+            lambda: plots.training_curves(records(), smoothing=0),
             ValueError,
-            "`smoothing` must be an integer of at least 0; got -1",
+            "`smoothing` must be an integer of at least 1; got 0",
         ),
-        (lambda: plots.gradient_norms({}), ValueError, "`curves` must be a dict of at least one array"),
-        (lambda: plots.gradient_norms({"a": ONE}), ValueError, r"`curves\['a'\]` must have shape \(T \+ 1,\); got"),
+        (lambda: plots.gradient_norms({}), ValueError, "`curves` must be a non-empty dict of arrays"),
+        (
+            lambda: plots.gradient_norms({"a": ONE}),
+            ValueError,
+            r"`curves\['a'\]` .* of shape \(T \+ 1,\); got",
+        ),
         (lambda: plots.gradient_norms({"a": [1.0, -1.0]}), ValueError, "must not be negative; got -1.0"),
         (lambda: plots.gradient_norms({"a": "abc"}), TypeError, r"`curves\['a'\]` must be an array"),
-        (lambda: plots.gradient_norms({"a": ["b"]}), TypeError, "must hold real numbers; got dtype"),
-        (lambda: plots.gate_activations({"a": ONE}, "ab"), ValueError, "`text` must have 3 characters, one per step"),
-        (lambda: plots.gate_activations({}, "ab"), TypeError, "`values` must be caches or a dict of arrays"),
-        (lambda: plots.gate_activations(ONE, "abc"), TypeError, "`values` must be caches or a dict"),
-        (lambda: plots.gate_activations({"a": ONE[:, :0]}), ValueError, "`a` must have shape"),
+        (lambda: plots.gradient_norms({"a": ["b"]}), TypeError, "must contain real numbers; got dtype"),
+        (
+            lambda: plots.gate_activations({"a": ONE}, "ab"),
+            ValueError,
+            "`text` must have length 3, one char",
+        ),
+        (lambda: plots.gate_activations({}, "ab"), TypeError, "`values` must be caches or a non-empty dict of arrays"),
+        (lambda: plots.gate_activations(ONE, "abc"), TypeError, "`values` must be caches or a non-empty dict"),
+        (lambda: plots.gate_activations({"a": ONE[:, :0]}), ValueError, "`a` must be a non-empty array of shape"),
         (lambda: plots.gate_activations({"a": ONE, "c": ONE.T}), ValueError, "the same n_a and T; got"),
         (
             lambda: plots.gate_activations({"a": ONE}, units=[2]),
@@ -550,11 +559,15 @@ ONE = np.zeros((2, 3))
         ),
         (lambda: plots.text_activation({"a": ONE}, "abc", name="ft"), ValueError, r"`name` must be one of \['a'\]"),
         (lambda: plots.text_activation({"a": ONE}, "abc", width=0), ValueError, "`width` must be an integer"),
-        (lambda: plots.text_activation({"a": ONE}, "ab"), ValueError, "`text` must have 3 characters"),
-        (lambda: plots.attention_map(ONE, "ab", "ab"), ValueError, "`source` must have 3 characters"),
-        (lambda: plots.attention_map(ONE, "abc", "a"), ValueError, "`target` must have 2 characters"),
-        (lambda: plots.attention_map(ONE[0], "abc", "a"), ValueError, r"\(T_target, T_source\), neither 0"),
-        (lambda: plots.weight_histograms({}), ValueError, "`parameters` must be a dict of at least one array"),
+        (lambda: plots.text_activation({"a": ONE}, "ab"), ValueError, "`text` must have length 3"),
+        (lambda: plots.attention_map(ONE, "ab", "ab"), ValueError, "`source` must have length 3"),
+        (lambda: plots.attention_map(ONE, "abc", "a"), ValueError, "`target` must have length 2"),
+        (
+            lambda: plots.attention_map(ONE[0], "abc", "a"),
+            ValueError,
+            r"of shape \(T_target, T_source\); got",
+        ),
+        (lambda: plots.weight_histograms({}), ValueError, "`parameters` must be a non-empty dict of arrays"),
         (lambda: plots.weight_histograms({"W": ONE}, bins=0), ValueError, "`bins` must be an integer of at least 1"),
     ],
 )

@@ -7,7 +7,7 @@ from problems import assert_close, make_problem
 import rnnx
 from rnnx import engines
 from rnnx.engines.protocol import Cotangents
-from rnnx.functional.arguments import sequence_call
+from rnnx.functional.arguments import checked_call
 
 REFERENCE = engines.load("reference")
 
@@ -90,7 +90,7 @@ def test_another_engine_runs_on_request(toy, rng):
         assert forward(problem)[1].engine == "toy"
     assert toy.calls == ["forward"]
     strict = pytest.importorskip("array_api_strict")
-    message = "engine 'toy' does not run array_api_strict arrays"
+    message = "engine 'toy' does not support array_api_strict arrays"
     with rnnx.use_engine("toy"), pytest.raises(ValueError, match=message):
         rnnx.engine_for(strict.zeros(3))
 
@@ -98,7 +98,7 @@ def test_another_engine_runs_on_request(toy, rng):
 def test_names_of_engines_are_unique(toy):
     rnnx.register_engine("toy", toy, ("numpy",))
     for name in ("toy", "reference"):
-        with pytest.raises(ValueError, match=f"`name` must be new; there is an engine '{name}' already"):
+        with pytest.raises(ValueError, match=f"`name` '{name}' is already registered"):
             rnnx.register_engine(name, toy)
 
 
@@ -117,7 +117,7 @@ def test_an_engine_without_its_package_is_not_chosen(toy):
     before = rnnx.engine_for(np.zeros(3))
     rnnx.register_engine("toy", toy, ("numpy",), requires=("no_such_package", "pip install none"))
     assert rnnx.engine_for(np.zeros(3)) == before
-    message = r"engine 'toy' needs no_such_package, installed \(pip install none\)"
+    message = r"engine 'toy' requires no_such_package, which is disabled or not installed \(pip install none\)"
     with pytest.raises(ValueError, match=message), rnnx.use_engine("toy"):
         pass
 
@@ -149,7 +149,7 @@ def test_backward_runs_on_the_engine_of_its_forward_pass(toy, rng):
 def make_tape(problem, keep=True):
     names = [f"{s}0" for s in problem.cell.states]
     states = dict(zip(names, problem.s0, strict=True))
-    call = sequence_call(problem.cell, problem.x, states, problem.parameters, problem.lengths)
+    call = checked_call(problem.cell, problem.x, states, problem.parameters, problem.lengths)
     return REFERENCE.forward(call, keep=keep)[1]
 
 

@@ -99,10 +99,10 @@ def test_reading_by_character_matches_the_sequence(trained, engine):
 
 
 def test_a_tokenizer_of_another_size(trained):
-    with pytest.raises(ValueError, match="the model has 15 characters, the tokenizer 3"):
+    with pytest.raises(ValueError, match="`tokenizer` must have vocab_size = 15, like `model`; got 3"):
         sample(trained[0], CharTokenizer(None).fit("ab\n"))
     only_unknown = CharTokenizer.from_vocab(["<UNK>"], "<UNK>")
-    with pytest.raises(ValueError, match="no character to begin with"):
+    with pytest.raises(ValueError, match="must contain a character to start with"):
         sample(CharModel(1, 2, seed=0), only_unknown)
 
 
@@ -110,10 +110,10 @@ def test_a_tokenizer_of_another_size(trained):
     ("keywords", "message"),
     [
         ({"temperature": -1}, "`temperature` must be a number of at least 0; got -1"),
-        ({"n": 0}, "`n` must be an integer of at least 1; got 0"),
-        ({"start": "Ž"}, "the vocabulary does not hold 'Ž'"),
-        ({"start": ["a"], "n": 2}, "`start` must be one text, or one for each of the 2 texts; got 1"),
-        ({"max_length": 2.5}, "`max_length` must be an integer of at least 1; got 2.5"),
+        ({"n": 0}, "`n` must be an integer from 1 to 1000000; got 0"),
+        ({"start": "Ž"}, "the vocabulary does not contain 'Ž'"),
+        ({"start": ["a"], "n": 2}, "`start` must be one text or a sequence of n = 2 texts; got 1"),
+        ({"max_length": 2.5}, "`max_length` must be an integer from 1 to 1000000; got 2.5"),
         ({"top_k": 0}, "`top_k` must be an integer of at least 1; got 0"),
         ({"top_p": 0.0}, r"`top_p` must be a number in \(0, 1\]; got 0.0"),
         ({"stop": "ab"}, "`stop` must be one character; got 'ab'"),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from problems import ENGINES_TOLERANCE, assert_close, make_problem
 
 import rnnx
-from rnnx.engines.cpu.runtime import thread_pool
+from rnnx.engines.cpu.runtime import thread_policy, thread_pool
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -49,9 +49,9 @@ def test_any_shape(name, n_x, n_a, m):
 def test_large_steps_on_several_threads(cell, rng):
     """The same bits, whether the thread pool is free or not."""
     problem = make_problem(cell, rng, 9, 300, 2, 5, scale=0.1).astype("float32")
-    with thread_pool.use_policy(lambda work: (1, False)):
+    with thread_policy.use_policy(lambda work: (1, False)):
         alone = rnnx.Stream(cell, problem.parameters, m=2)
-    with thread_pool.use_policy(lambda work: (3, True)):
+    with thread_policy.use_policy(lambda work: (3, True)):
         shared = rnnx.Stream(cell, problem.parameters, m=2)
         for t in range(5):
             expected = alone.step(problem.x[:, :, t]).copy()
@@ -115,8 +115,8 @@ def test_steps_allocate_no_arrays(rng):
         (("lstn",), {}, "`cell` must be a Cell or one of"),
         ((), {"m": 0}, "`m` must be an integer of at least 1; got 0"),
         ((), {"s0": (np.zeros((4, 2)),)}, r"`a0` must have shape \(n_a, m\) = \(4, 1\); got \(4, 2\)"),
-        ((), {"s0": 3}, "`s0` must be a tuple of arrays"),
-        ((), {"s0": (None,) * 3}, "`s0` must hold at most one array per state"),
+        ((), {"s0": 3}, "`s0` must be a tuple with one array per state"),
+        ((), {"s0": (None,) * 3}, "`s0` must have at most one array per state"),
         ((), {"Wf": np.zeros((4, 4))}, r"`Wf` must have shape \(n_a, n_a \+ n_x\) with n_x >= 1; got \(4, 4\)"),
         ((), {"Wi": np.zeros((4, 8))}, r"`Wi` must have shape \(n_a, n_a \+ n_x\) = \(4, 7\); got \(4, 8\)"),
         ((), {"Wq": np.zeros((4, 8))}, "unknown key 'Wq'"),

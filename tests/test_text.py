@@ -36,11 +36,11 @@ def test_unknown_characters_become_the_oov_token(known, text):
 def test_unknown_characters_are_an_error_without_it():
     tokenizer = CharTokenizer(None).fit("abc")
     assert tokenizer.oov_index is None
-    with pytest.raises(ValueError, match=r"^the vocabulary does not hold 'x', 'z'$"):
+    with pytest.raises(ValueError, match=r"^the vocabulary does not contain 'x', 'z'$"):
         tokenizer.encode("zaxz")
-    with pytest.raises(ValueError, match=r"hold 'A', 'B', 'C', 'D', 'E', 'F', 'G', 'H', 'I', 'J' and 2 more$"):
+    with pytest.raises(ValueError, match=r"contain 'A', 'B', 'C', 'D', 'E', 'F', 'G', 'H', 'I', 'J' and 2 more$"):
         tokenizer.encode("LKJIHGFEDCBAabc")
-    with pytest.raises(ValueError, match=r"hold '\\U0010ffff'"):  # beyond the end of the table
+    with pytest.raises(ValueError, match=r"contain '\\U0010ffff'"):  # beyond the end of the table
         tokenizer.texts_to_sequences(["ab", "\U0010ffff"])
 
 
@@ -59,13 +59,13 @@ def test_fit():
     assert "2 tokens, oov_token='<UNK>'" in repr(tokenizer)
     assert CharTokenizer(None).fit("xx", min_count=2).vocab_size == 1
     for nothing in ("", [], ["", ""]):
-        with pytest.raises(ValueError, match="there is no text to learn a vocabulary from"):
+        with pytest.raises(ValueError, match="`texts` must contain at least one character"):
             CharTokenizer().fit(nothing)
-    with pytest.raises(ValueError, match="`min_count` of 2 needs an `oov_token`"):
+    with pytest.raises(ValueError, match="`min_count` = 2 requires an `oov_token`"):
         CharTokenizer(None).fit("xyx", min_count=2)
     with pytest.raises(ValueError, match="`min_count` must be an integer of at least 1; got 0"):
         CharTokenizer().fit("x", min_count=0)
-    with pytest.raises(TypeError, match="`texts` must hold str; got int"):
+    with pytest.raises(TypeError, match="got an element of type int"):
         CharTokenizer().fit(["a", 1])
     with pytest.raises(TypeError, match="got bytes"):
         CharTokenizer().fit(b"a")
@@ -85,13 +85,13 @@ def test_encode_and_decode_check_what_they_get():
     assert tokenizer.encode("ab").dtype == np.int64
     assert tokenizer.encode("ab", tokenizer.index_dtype).dtype == np.uint8
     assert tokenizer.decode(np.array([0, 2], np.uint8)) == tokenizer.decode([np.int64(0), 2]) == "ac"
-    with pytest.raises(ValueError, match="`indices` must be from 0 to vocab_size - 1 = 2; got -1"):
+    with pytest.raises(ValueError, match=r"`indices` must be in .*= \[0, 3\); got -1"):
         tokenizer.decode([0, -1])
     with pytest.raises(ValueError, match="got 3"):
         tokenizer.decode(np.array([3]))
     with pytest.raises(TypeError):
         tokenizer.decode([0.5])
-    with pytest.raises(TypeError, match="`texts` must be a list of str; got a str"):
+    with pytest.raises(TypeError, match="`texts` must be a list of str; got str"):
         tokenizer.texts_to_sequences("abc")
     with pytest.raises(TypeError, match="`text` must be a str; got list"):
         tokenizer.encode(["a"])
@@ -145,7 +145,7 @@ def test_every_truncation_is_an_error(tmp_path):
     whole = path.read_bytes()
     for n in range(len(whole) - 1):  # the last byte is a newline
         path.write_bytes(whole[:n])
-        with pytest.raises(ValueError, match=r"tokenizer\.json is not a tokenizer file, or is damaged"):
+        with pytest.raises(ValueError, match=r"tokenizer\.json is not a tokenizer, or is damaged"):
             CharTokenizer.load(path)
 
 
@@ -153,7 +153,7 @@ def test_every_truncation_is_an_error(tmp_path):
 def test_a_file_of_something_else(tmp_path, content):
     path = tmp_path / "t.json"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"t\.json is not a tokenizer file, or is damaged: it is not JSON"):
+    with pytest.raises(ValueError, match=r"t\.json is not a tokenizer, or is damaged: invalid JSON"):
         CharTokenizer.load(path)
 
 
@@ -163,22 +163,22 @@ GOOD = CharTokenizer().fit("ab").to_dict()
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ([], "it is not an rnnx tokenizer"),
-        ({}, "it is not an rnnx tokenizer"),
-        ({**GOOD, "format": "other"}, "it is not an rnnx tokenizer"),
-        ({**GOOD, "version": 2}, "format version 2; this rnnx reads up to 1: update rnnx"),
-        ({**GOOD, "version": "1"}, "damaged: `version` must be an integer of at least 1; got '1'"),
-        ({**GOOD, "version": 0}, "damaged: `version` must be an integer of at least 1; got 0"),
-        ({k: v for k, v in GOOD.items() if k != "oov_token"}, "damaged: 'oov_token' is missing"),
+        ([], "not an rnnx tokenizer"),
+        ({}, "not an rnnx tokenizer"),
+        ({**GOOD, "format": "other"}, "not an rnnx tokenizer"),
+        ({**GOOD, "version": 2}, "format version 2 requires a newer rnnx"),
+        ({**GOOD, "version": "1"}, "damaged tokenizer: `version` must be an integer of at least 1; got '1'"),
+        ({**GOOD, "version": 0}, "damaged tokenizer: `version` must be an integer of at least 1; got 0"),
+        ({k: v for k, v in GOOD.items() if k != "oov_token"}, "damaged tokenizer: 'oov_token' is missing"),
         ({**GOOD, "vocabulary": []}, "a non-empty list of characters"),
         ({**GOOD, "vocabulary": "ab"}, "a non-empty list of characters"),
         ({**GOOD, "vocabulary": None}, "a non-empty list of characters"),
-        ({**GOOD, "vocabulary": ["<UNK>", "a", "a"]}, "'a' occurs twice"),
-        ({**GOOD, "vocabulary": ["<UNK>", "a", 1]}, "single characters, or `oov_token`; got 1"),
-        ({**GOOD, "vocabulary": ["<UNK>", "a", ["b"]]}, "single characters, or `oov_token`; got "),
-        ({**GOOD, "vocabulary": ["<UNK>", "ab"]}, "single characters, or `oov_token`; got 'ab'"),
-        ({**GOOD, "vocabulary": ["a"]}, "must hold `oov_token`, '<UNK>'"),
-        ({**GOOD, "oov_token": None}, "single characters, or `oov_token`; got '<UNK>'"),
+        ({**GOOD, "vocabulary": ["<UNK>", "a", "a"]}, "duplicates; got 'a'"),
+        ({**GOOD, "vocabulary": ["<UNK>", "a", 1]}, "single characters and `oov_token`; got 1"),
+        ({**GOOD, "vocabulary": ["<UNK>", "a", ["b"]]}, "single characters and `oov_token`; got "),
+        ({**GOOD, "vocabulary": ["<UNK>", "ab"]}, "single characters and `oov_token`; got 'ab'"),
+        ({**GOOD, "vocabulary": ["a"]}, "must contain `oov_token`, '<UNK>'"),
+        ({**GOOD, "oov_token": None}, "single characters and `oov_token`; got '<UNK>'"),
         ({**GOOD, "oov_token": 3}, "`oov_token` must be None or a non-empty string"),
     ],
 )

@@ -11,6 +11,7 @@ Point = tuple[float, float]
 INK = "#1f2933"
 QUIET = "#616e7c"  # remarks
 BACK = "#b42318"  # everything that flows backward
+BAND = "#f8d0cb"  # behind a line that is the subject of a figure
 FILL = {
     "sigmoid": "#cfe3f6",
     "tanh": "#fbe0b5",
@@ -69,6 +70,11 @@ class Drawing:
             self.axes.add_patch(Polygon(corners, color=color, linewidth=0, zorder=4))
             line[-1] = base
         self.axes.plot(*zip(*line, strict=True), color=color, linewidth=width, solid_joinstyle="round", zorder=2)
+
+    def band(self, start: Point, end: Point) -> None:
+        """Mark a line with a broad band behind it."""
+        ends = zip(start, end, strict=True)
+        self.axes.plot(*ends, color=BAND, linewidth=18, solid_capstyle="butt", zorder=1)
 
     def save(self, path: Path) -> None:
         """Write an SVG, or another format by suffix, without a date or random identifiers."""

@@ -4,17 +4,18 @@ All other code uses the array API standard (through array-api-compat), and this 
 """
 
 import importlib.util
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, wraps
+from types import MappingProxyType
+from typing import Any, TypeVar, cast
 
 import array_api_compat as compat
 import numpy as np
 
 Array = Any  # an array of any supported library, checked at run time
 Namespace = Any
+F = TypeVar("F", bound=Callable[..., Any])
 
-_IMMUTABLE = frozenset({"jax"})
 _EXACT_NUMPY_TYPES = (np.ndarray, np.memmap)
 _ONLY_NUMPY = {np.ndarray}
 _HALVES = ("float16", "bfloat16")
@@ -23,27 +24,11 @@ _HALVES = ("float16", "bfloat16")
 @lru_cache(maxsize=16)
 def library_name(xp: Namespace) -> str:
     """Return the name of a namespace's library: "numpy", "cupy", "torch", "jax", ..."""
-    for name, is_namespace in (
-        ("numpy", compat.is_numpy_namespace),
-        ("cupy", compat.is_cupy_namespace),
-        ("torch", compat.is_torch_namespace),
-        ("jax", compat.is_jax_namespace),
-    ):
-        if is_namespace(xp):
-            return name
-    return str(xp.__name__).split(".")[0]
+    return str(xp.__name__).removeprefix("array_api_compat.").split(".")[0]
 
 
 def common_namespace(arrays: Mapping[str, Any]) -> tuple[Namespace, Any]:
-    """Return the namespace and device that all `arrays` share. Error messages use their names.
-
-    Raises
-    ------
-    TypeError
-        If an argument is not an array, or two arrays come from different libraries.
-    ValueError
-        If two arrays are on different devices.
-    """
+    """Return the namespace and device that all `arrays` share, or raise an error with their names."""
     if arrays and {*map(type, arrays.values())} == _ONLY_NUMPY:  # fast path
         return _numpy(), "cpu"
     first_name, device_name, xp, device = "", "", None, None
@@ -52,16 +37,14 @@ def common_namespace(arrays: Mapping[str, Any]) -> tuple[Namespace, Any]:
         if xp is None:
             first_name, xp = name, this_xp
         elif this_xp is not xp:
-            raise TypeError(
-                f"`{first_name}` and `{name}` must be arrays of one library; "
-                f"got {library_name(xp)} and {library_name(this_xp)}"
-            )
+            got = f"{library_name(xp)} and {library_name(this_xp)}"
+            raise TypeError(f"`{first_name}` and `{name}` must come from the same array library; got {got}")
         if device is None:  # a JAX tracer has none
             device_name, device = name, this_device
         elif this_device is not None and this_device != device:
-            raise ValueError(f"`{device_name}` and `{name}` must be on one device; got {device} and {this_device}")
+            raise ValueError(f"`{device_name}` and `{name}` must be on the same device; got {device} and {this_device}")
     if xp is None:
-        raise TypeError("no array was given")
+        raise TypeError("expected at least one array; got none")
     return xp, device
 
 
@@ -77,19 +60,83 @@ def _namespace(name: str, array: Any) -> Namespace:
         is_array = type(array) in _EXACT_NUMPY_TYPES  # excludes matrices and masked arrays, whose operators differ
     if not is_array:
         kind = f"{type(array).__module__}.{type(array).__qualname__}".removeprefix("builtins.")
-        raise TypeError(f"`{name}` must be an array (NumPy, CuPy, ...); got {kind}")
+        raise TypeError(f"`{name}` must be an array (NumPy, CuPy, ...); got {kind}{_remedy(array)}")
     return compat.array_namespace(array)
+
+
+def _remedy(array: Any) -> str:
+    """Return the end of the error message for an object that is not an array: what makes it one."""
+    if isinstance(array, np.ma.MaskedArray):
+        return ": its mask would be lost; fill the missing values first, for instance with `.filled(0)`"
+    if isinstance(array, np.ndarray):
+        return ": pass it through `numpy.asarray`"
+    return ": pass `.to_numpy()`" if callable(getattr(array, "to_numpy", None)) else ""
+
+
+def from_lists(name: str, values: Any) -> Any:
+    """Convert nested sequences of numbers to a NumPy array; other values are returned as they are."""
+    if not isinstance(values, list | tuple):
+        return values
+    for value in values:
+        if isinstance(value, np.ma.MaskedArray | np.matrix):
+            _namespace(name, value)
+    try:
+        return np.asarray(values)
+    except ValueError:
+        got = "lists of different lengths; pad them with `rnnx.data.pad`"
+        raise ValueError(f"`{name}` must have rows of equal length; got {got}") from None
+
+
+def check_real(name: str, array: Array) -> None:
+    """Raise unless the array holds real numbers or booleans. Text, dates, objects and complex numbers do not count."""
+    xp, _ = common_namespace({name: array})
+    if array.dtype in _floats(xp) or xp.isdtype(array.dtype, ("integral", "real floating", "bool")):
+        return
+    raise TypeError(f"`{name}` must hold real numbers; got dtype {array.dtype}")
+
+
+def bools_to_integers(xp: Namespace, array: Array) -> Array:
+    """Convert booleans to 0 and 1, as class indices; other arrays are returned as they are."""
+    return xp.astype(array, xp.asarray(0).dtype) if array.dtype == xp.bool else array
+
+
+def ignore_underflow(function: F) -> F:
+    """Decorate a pure function whose small results may become zero, even if the caller has called ``np.seterr``."""
+
+    @wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except (FloatingPointError, RuntimeWarning):  # to set the error state in every call would take longer
+            pass
+        with np.errstate(under="ignore"):
+            return function(*args, **kwargs)
+
+    return cast(F, wrapper)
+
+
+def as_floats(
+    data: Mapping[str, Any], parameters: Mapping[str, Any] = MappingProxyType({})
+) -> tuple[Namespace, Any, list[Array]]:
+    """Check named arrays and convert them to one floating dtype; return namespace, device and arrays, `data` first.
+
+    Only `data` may be integers or booleans.
+    """
+    arrays = [*data.values(), *parameters.values()]
+    if {*map(type, arrays)} == _ONLY_NUMPY:  # fast path
+        dtypes = {array.dtype for array in arrays}
+        if len(dtypes) == 1 and dtypes <= _floats(_numpy()):
+            return _numpy(), "cpu", arrays
+    xp, device = common_namespace({**data, **parameters})
+    dtype = floating_dtype(xp, parameters, data)
+    return xp, device, [astype(xp, array, dtype) for array in arrays]
 
 
 def floating_dtype(xp: Namespace, floats: Mapping[str, Array], others: Mapping[str, Array]) -> Any:
     """Return the dtype to compute in: float32, or float64 if any array is float64.
 
-    CuPy arrays may also be float16 or bfloat16. Arrays in `others` may hold integers or booleans, which are ignored.
-
-    Raises
-    ------
-    TypeError
-        For any other dtype, or a mixture of float16 and bfloat16.
+    CuPy arrays may also be float16 or bfloat16. Integers and booleans, allowed in `others` only, are ignored; if there
+    is nothing else, the result is the library's default.
     """
     able = _floats(xp)
     dtypes: Any = {array.dtype for array in (*floats.values(), *others.values())}
@@ -100,35 +147,46 @@ def floating_dtype(xp: Namespace, floats: Mapping[str, Array], others: Mapping[s
         if any(array.dtype == kind for kind in able):  # dtypes of some libraries do not hash alike
             dtypes.append(array.dtype)
         elif name in floats or not xp.isdtype(array.dtype, ("integral", "bool")):
-            names = "float32 or float64" if len(able) == 2 else "float16, bfloat16, float32 or float64"
-            wanted = names + ("" if name in floats else ", integer or bool")
-            raise TypeError(f"`{name}` must have dtype {wanted}; got {array.dtype}")
+            names = (*(_HALVES if len(able) > 2 else ()), "float32", "float64")
+            *first, last = names if name in floats else (*names, "integer", "bool")
+            raise TypeError(f"`{name}` must have dtype {', '.join(first)} or {last}; got {array.dtype}")
     if len({str(dtype) for dtype in dtypes} & set(_HALVES)) == 2:
-        raise TypeError("arrays must not mix float16 and bfloat16")
-    return xp.result_type(*dtypes)
+        raise TypeError("float16 and bfloat16 arrays cannot be mixed")
+    return xp.result_type(*dtypes) if dtypes else xp.asarray(0.0).dtype
 
 
 @lru_cache(maxsize=16)
 def _floats(xp: Namespace) -> frozenset[Any]:
     """Return the floating dtypes supported for a library."""
-    kinds = (xp.float32, xp.float64)
+    kinds = {xp.float32, xp.float64}
     if compat.is_cupy_namespace(xp):
-        return frozenset(map(np.dtype, kinds)) | _half_dtypes()
-    return frozenset(map(np.dtype, kinds) if compat.is_numpy_namespace(xp) else kinds)
+        kinds.add(np.float16)
+        if importlib.util.find_spec("ml_dtypes") is not None:
+            from ml_dtypes import bfloat16
+
+            kinds.add(bfloat16)
+    is_numpy_dtype = compat.is_numpy_namespace(xp) or compat.is_cupy_namespace(xp)
+    return frozenset(map(np.dtype, kinds) if is_numpy_dtype else kinds)
 
 
-def _half_dtypes() -> frozenset[Any]:
-    """Return float16 and, if ml_dtypes is installed, bfloat16."""
-    if importlib.util.find_spec("ml_dtypes") is None:
-        return frozenset({np.dtype(np.float16)})
-    from ml_dtypes import bfloat16
-
-    return frozenset({np.dtype(np.float16), np.dtype(bfloat16)})
+def dtype_named(xp: Namespace, argument: str, name: Any) -> Any:
+    """Return the floating dtype called `name`, such as "float32"."""
+    able = _floats(xp)
+    dtypes = {str(kind): kind for kind in able} if len(able) > 2 else {"float32": xp.float32, "float64": xp.float64}
+    if str(name) not in dtypes:
+        raise ValueError(f"`{argument}` must be one of {sorted(dtypes)}; got {name!r:.60}")
+    return dtypes[str(name)]
 
 
 def is_integer(xp: Namespace, array: Array) -> bool:
     """Return whether the array holds integers."""
     return bool(xp.isdtype(array.dtype, "integral"))
+
+
+def check_library(name: str, xp: Any) -> None:
+    """Raise unless `xp` is an array namespace, or None for the default."""
+    if xp is not None and not callable(getattr(xp, "asarray", None)):
+        raise TypeError(f"`{name}` must be an array namespace such as numpy or cupy; got {xp!r:.60}")
 
 
 def integer_vector(xp: Namespace, device: Any, name: str, values: Any) -> Array:
@@ -137,10 +195,11 @@ def integer_vector(xp: Namespace, device: Any, name: str, values: Any) -> Array:
         try:
             values = np.asarray(values if len(values) else np.zeros(0, np.int64))
         except ValueError:
-            raise TypeError(f"`{name}` must be a sequence of int") from None
+            raise TypeError(f"`{name}` must be a sequence of int; got a nested sequence") from None
     common_namespace({name: values})
     if compat.array_namespace(values) is not xp and not compat.is_numpy_array(values):
-        raise TypeError(f"`{name}` must be a sequence of int, a NumPy array or an array of the same library")
+        got = library_name(compat.array_namespace(values))
+        raise TypeError(f"`{name}` must be a sequence of int or an array of NumPy or the same library; got {got}")
     if not is_integer(compat.array_namespace(values), values):
         raise TypeError(f"`{name}` must hold integers; got dtype {values.dtype}")
     if compat.is_numpy_array(values):
@@ -192,13 +251,16 @@ def astype(xp: Namespace, array: Array, dtype: Any) -> Array:
     return array if array.dtype == dtype else xp.astype(array, dtype)
 
 
-def contiguous(xp: Namespace, array: Array) -> Array:
-    """Return an array in C order, if the library has memory orders; no copy if it already is."""
+def contiguous(xp: Namespace, array: Array, *, own: bool = False) -> Array:
+    """Return an array in C order, if the library has memory orders. It is copied if necessary, and always if `own`."""
+    result = array
     if compat.is_numpy_namespace(xp) or compat.is_cupy_namespace(xp):
-        return xp.ascontiguousarray(array)
-    if compat.is_torch_namespace(xp):
-        return array.contiguous()
-    return array
+        result = xp.ascontiguousarray(array)
+    elif compat.is_torch_namespace(xp):
+        result = array.contiguous()
+    if own and (result is array or (is_on_host(result) and np.may_share_memory(result, array))):
+        return owned_copy(xp, result)
+    return result
 
 
 def clip(xp: Namespace, array: Array, most: float) -> Array:
@@ -210,14 +272,9 @@ def clip(xp: Namespace, array: Array, most: float) -> Array:
     return xp.minimum(xp.maximum(array, -bound), bound)
 
 
-def shares_memory(a: Array, b: Array) -> bool:
-    """Return whether two arrays, of which one was made from the other, may share memory."""
-    return a is b or (is_on_host(a) and np.may_share_memory(a, b))
-
-
 def owned_copy(xp: Namespace, array: Array) -> Array:
     """Copy an array; immutable arrays are returned unchanged."""
-    return array if library_name(xp) in _IMMUTABLE else xp.asarray(array, copy=True)
+    return array if compat.is_jax_namespace(xp) else xp.asarray(array, copy=True)
 
 
 def device(array: Array) -> Any:

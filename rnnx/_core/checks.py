@@ -14,51 +14,88 @@ from rnnx._core.arrays import Array
 
 Shape = tuple[int, ...]
 
-
+_LARGEST = 2**63 - 1  # so that every integer fits in an array
+_MOST_ELEMENTS = 2**32  # of one array that is made from sizes: 16 GiB in float32
 _INTERVALS = {"(-inf, inf)": "a finite number", "(0, inf)": "a positive number", "[0, inf)": "a number of at least 0"}
 
 
 def integer(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
-    """Convert a Python or NumPy integer from `least` to `most` to a Python int.
-
-    Raises
-    ------
-    TypeError
-        If `value` is not an integer, or is a boolean.
-    ValueError
-        If `value` is out of range.
-    """
-    is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if is_integer and value >= least and (most is None or value <= most):
+    """Convert a Python or NumPy integer from `least` to `most` to a Python int; booleans are not integers."""
+    is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool | np.timedelta64)
+    if is_integer and least <= value <= (_LARGEST if most is None else most):
         return int(value)
     expected = f"an integer of at least {least}" if most is None else f"an integer from {least} to {most}"
-    raise (ValueError if is_integer else TypeError)(f"`{name}` must be {expected}; got {value!r}")
+    if most is None and is_integer and value > _LARGEST:
+        expected = "an integer below 2**63"
+    raise (ValueError if is_integer else TypeError)(f"`{name}` must be {expected}; got {value!r:.60}")
+
+
+def check_size(shape: Shape, **sizes: int) -> None:
+    """Raise if an array of this shape would be too large, naming the argument with the largest size."""
+    if math.prod(shape) > _MOST_ELEMENTS:
+        name = max(sizes, key=lambda name: sizes[name])
+        raise ValueError(
+            f"`{name}` = {sizes[name]} is too large: an array of shape {shape} would have more than 2**32 elements"
+        )
+
+
+def flag(name: str, value: Any) -> bool:
+    """Convert True or False, also NumPy's, to a Python bool."""
+    if value is True or value is False:
+        return value
+    if isinstance(value, np.bool_):
+        return bool(value)
+    raise TypeError(f"`{name}` must be True or False; got {value!r:.60}")
+
+
+def generator(name: str, seed: Any) -> np.random.Generator:
+    """Return the random generator of a seed: an integer, None (a random seed), or a generator, returned unchanged."""
+    if seed is None or isinstance(seed, np.random.Generator):
+        return np.random.default_rng(seed)
+    is_integer = isinstance(seed, int | np.integer) and not isinstance(seed, bool | np.timedelta64)
+    if is_integer and seed >= 0:
+        return np.random.default_rng(int(seed))
+    expected = "an integer of at least 0, a numpy.random.Generator or None"
+    raise (ValueError if is_integer else TypeError)(f"`{name}` must be {expected}; got {seed!r:.60}")
+
+
+def choice(name: str, value: Any, options: Iterable[str]) -> str:
+    """Return `value` if it is one of the options."""
+    options = sorted(options)
+    if not isinstance(value, str):
+        raise TypeError(f"`{name}` must be one of {options}; got {value!r:.60}")
+    if value not in options:
+        raise ValueError(f"`{name}` must be one of {options}; got {value!r:.60}")
+    return value
 
 
 def real(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
     """Convert a number in `interval`, such as "[0, 1)", to a Python float.
 
     Unlike a NumPy float64, a Python float does not promote float32 parameters to float64.
-
-    Raises
-    ------
-    TypeError
-        If `value` is not a single number, or is a boolean.
-    ValueError
-        If `value` is out of range, or NaN.
     """
+    if type(value) is not float:
+        value = _float(name, value)
+    low, high = _bounds(interval)
+    if low <= value <= high:
+        return value
+    raise ValueError(f"`{name}` must be {_INTERVALS.get(interval, f'a number in {interval}')}; got {value}")
+
+
+def _float(name: str, value: Any) -> float:
+    """Convert a number, of Python or another library, to a Python float."""
     if isinstance(value, bool | np.bool_) or not hasattr(value, "__float__"):
         raise TypeError(f"`{name}` must be a number; got {type(value).__name__}")
     if getattr(value, "shape", ()) != ():
         raise TypeError(f"`{name}` must be a number; got an array of shape {tuple(value.shape)}")
+    if getattr(getattr(value, "dtype", None), "kind", "f") not in "fiu":  # NumPy converts strings, dates and complex
+        raise TypeError(f"`{name}` must be a number; got {value!r:.60}")
     try:
-        result = float(value)
-    except OverflowError:  # an integer above the largest float
-        result = math.inf if value > 0 else -math.inf
-    low, high = _bounds(interval)
-    if low <= result <= high:
-        return result
-    raise ValueError(f"`{name}` must be {_INTERVALS.get(interval, f'a number in {interval}')}; got {value}")
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"`{name}` must be a number that fits in a float; got {value!r:.60}") from None
+    except Exception:  # each library has its own errors
+        raise TypeError(f"`{name}` must be a real number; got {value!r:.60}") from None
 
 
 @lru_cache(maxsize=16)
@@ -100,7 +137,18 @@ def nearest(key: str, known: Iterable[str]) -> str:
         return difflib.SequenceMatcher(None, key, name).ratio()
 
     best = max(names, key=likeness)
-    return f"; did you mean {best!r}?" if likeness(best) > 0.3 else f"; known are {names}"
+    return f"; did you mean {best!r}?" if likeness(best) > 0.3 else f"; expected one of {names}"
+
+
+def check_keys(owner: str, keys: Iterable[str], required: Sequence[str], optional: Sequence[str]) -> None:
+    """Raise unless `parameters` of `owner` has all required keys, and no others than the optional ones."""
+    keys, known = tuple(keys), (*required, *optional)
+    for key in keys:
+        if key not in known:
+            raise ValueError(f"unknown key {key!r} in `parameters` of {owner}{nearest(str(key), known)}")
+    missing = [key for key in required if key not in keys]
+    if missing:
+        raise ValueError(f"`parameters` of {owner} must have keys {list(required)}; missing {missing}")
 
 
 def check_shape(name: str, array: Array, symbols: str, shape: Shape) -> None:
@@ -114,15 +162,23 @@ def compare_shapes(name: str, actual: Shape, symbols: str, shape: Shape) -> None
         raise ValueError(f"`{name}` must have shape {symbols} = {shape}; got {actual}")
 
 
-def check_lengths(xp: Any, device: Any, lengths: Any, m: int, n_steps: int) -> Array:
+def check_lengths(xp: Any, device: Any, lengths: Any, m: int, n_steps: int, name: str = "lengths") -> Array:
     """Convert `lengths` to an integer array (m,) and check that it lies in [0, T_x].
 
     Values on a device are not checked, because reading them would synchronize.
     """
-    array = ns.integer_vector(xp, device, "lengths", lengths)
-    check_shape("lengths", array, "(m,)", (m,))
+    array = ns.integer_vector(xp, device, name, lengths)
+    check_shape(name, array, "(m,)", (m,))
     if m and isinstance(lengths, Sequence | np.ndarray):
         values = np.asarray(lengths)
         if values.min() < 0 or values.max() > n_steps:
-            raise ValueError(f"`lengths` must be from 0 to T_x = {n_steps}; got {values.min()} to {values.max()}")
+            got = f"values from {values.min()} to {values.max()}"
+            raise ValueError(f"`{name}` must be in [0, T_x] = [0, {n_steps}]; got {got}")
     return array
+
+
+def check_indices(name: str, values: Array, symbol: str, stop: int) -> None:
+    """Raise unless all indices are in [0, stop). Values on a device are not checked."""
+    if ns.is_on_host(values) and values.size and (values.min() < 0 or values.max() >= stop):
+        got = f"values from {values.min()} to {values.max()}"
+        raise ValueError(f"`{name}` must be in [0, {symbol}) = [0, {stop}); got {got}")

@@ -7,13 +7,7 @@ _INSTALL = "pip install 'rnnx[cuda13]' (or 'rnnx[cuda12]' for an older driver)"
 
 
 def by_device(name: str) -> Any:
-    """Return the array namespace of a device: None (NumPy) for "cpu", CuPy for "cuda".
-
-    Raises
-    ------
-    ValueError
-        If the name is unknown, or there is no CuPy or no usable GPU. The message says what to install.
-    """
+    """Return the array namespace of a device: None (NumPy) for "cpu", CuPy for "cuda"."""
     if name == "cpu":
         return None
     if name != "cuda":
@@ -56,18 +50,16 @@ def _cupy() -> tuple[Any, str]:
         return None, f"CuPy cannot be imported: {_one_line(error)}; {_INSTALL}"
     try:
         if cupy.cuda.runtime.getDeviceCount() == 0:
-            return None, "CuPy finds no GPU"
+            return None, "no GPU was found"
     except Exception as error:
-        return None, f"CuPy finds no usable GPU: install or update the NVIDIA driver ({_one_line(error)})"
+        return None, f"no usable GPU was found: install or update the NVIDIA driver ({_one_line(error)})"
     try:  # loads the CUDA libraries, so that a missing one is reported here
         ones = cupy.ones((2, 2), dtype="float32")
         float((ones @ ones).sum())
     except Exception as error:
         package = "cupy-cuda12x" if cupy.cuda.runtime.runtimeGetVersion() < 13000 else "cupy-cuda13x"
-        return (
-            None,
-            f"a CUDA library is missing or has the wrong version: pip install '{package}[ctk]' ({_one_line(error)})",
-        )
+        problem = f"a CUDA library is missing or has the wrong version: pip install '{package}[ctk]'"
+        return None, f"{problem} ({_one_line(error)})"
     return cupy, ""
 
 

@@ -22,19 +22,13 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     Symbolic links are followed, and an existing file keeps its permissions. If the process is killed halfway,
     ``.<name>.rnnx.part`` remains; the next write of the same file reuses it (except on Windows, and unless another user
     owns it).
-
-    Raises
-    ------
-    OSError
-        If the file cannot be written. No temporary file is left behind.
     """
     target = Path(path).resolve()
     try:
         mode = stat.S_IMODE(target.stat().st_mode)
     except FileNotFoundError:
         mode = None
-    file = _open_reusable(target) or _open_new(target)
-    with file:
+    with _open_reusable(target) or (target.parent / f".{secrets.token_hex(8)}.rnnx.part").open("xb") as file:
         try:
             file.write(data)
             file.flush()
@@ -78,20 +72,12 @@ def read_regular(path: str | Path, most: int) -> bytes:
 
 
 def check_writable(path: str | Path) -> None:
-    """Raise unless `write_atomically` can write to `path`. Creates a temporary file in the folder.
-
-    Raises
-    ------
-    ValueError
-        If the folder does not exist, or `path` exists and is not a file.
-    OSError
-        If the folder is not writable.
-    """
+    """Raise unless `write_atomically` can write to `path`. Creates a temporary file in the folder."""
     target = Path(path).resolve()
     if not target.parent.is_dir():
-        raise ValueError(f"cannot write {path}: there is no folder {Path(path).parent}")
+        raise ValueError(f"cannot write {path}: the folder {Path(path).parent} does not exist")
     if target.exists() and not target.is_file():
-        raise ValueError(f"cannot write {path}: it exists and is not a file")
+        raise ValueError(f"cannot write {path}: it exists but is not a file")
     with tempfile.TemporaryFile(dir=target.parent) as file:
         os.fsync(file.fileno())
 
@@ -109,7 +95,7 @@ def _open_reusable(target: Path) -> BinaryIO | None:
         name = f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:32]}.rnnx.part"
     try:
         file = open(target.parent / name, "r+b", opener=_create_without_following)  # noqa: SIM115
-    except OSError:  # `_open_new` either succeeds or raises the same error
+    except OSError:  # opening a new file either succeeds or raises the same error
         return None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -131,7 +117,3 @@ def _create_without_following(path: str, flags: int) -> int:
 
 def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for a writer
-
-
-def _open_new(target: Path) -> BinaryIO:
-    return (target.parent / f".{secrets.token_hex(8)}.rnnx.part").open("xb")

@@ -12,9 +12,12 @@ from rnnx._core.arrays import Array
 
 def to_time_major(xp: Any, x: Array, *, own: bool = False) -> Array:
     """Transpose (n, m, T) to (T, m, n), or (m, T) to (T, m), in C order; with `own`, never return a view."""
-    view = xp.permute_dims(x, tuple(range(x.ndim))[::-1])
-    result = ns.contiguous(xp, view)
-    return ns.owned_copy(xp, result) if own and ns.shares_memory(result, view) else result
+    return ns.contiguous(xp, reverse_axes(xp, x), own=own)
+
+
+def reverse_axes(xp: Any, x: Array) -> Array:
+    """Reverse the axes, as a view."""
+    return xp.permute_dims(x, tuple(range(x.ndim))[::-1])
 
 
 def to_public(xp: Any, x: Array) -> Array:

@@ -1,8 +1,7 @@
 """The record that describes a recurrent cell.
 
 One time step is a chain of *stages*, each one recurrent product and the elementwise operations around it. RNN and LSTM
-have one stage. The course's GRU has two, because the recurrent product of its candidate takes ``r * a_prev``, which the
-first stage computes. A stage is a pair of pure functions::
+have one stage, the course's GRU two. A stage is a pair of pure functions::
 
     forward(ops, zx, zh, s)                -> (s_next, saved)
     backward(ops, ds, s_prev, s_next, saved) -> (dzx, dzh, ds_prev)
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-Shape = tuple[int, ...]
+from rnnx._core.checks import Shape
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class Stage:
-    """One recurrent product and the elementwise operations around it.
+    """A stage of a cell.
 
     Parameters
     ----------
@@ -135,14 +134,14 @@ class Cell:
             raise ValueError(f"the last stage of cell {self.name!r} must return the cell's states {self.states}")
         unknown = set(self.cache) - set(self.saved)
         if unknown:
-            raise ValueError(f"cell {self.name!r} shows {sorted(unknown)} in its cache, which no stage saves")
+            raise ValueError(f"`cache` of cell {self.name!r} contains {sorted(unknown)}, which no stage saves")
         keys = Counter((*self.parameter_keys, *self.optional_keys))
         arguments = {"x", "xt", *(f"{state}{end}" for state in self.states for end in ("0", "_prev"))}
         for key, count in keys.items():
             if count > 1:
-                raise ValueError(f"cell {self.name!r} has more than one parameter with key {key!r}")
+                raise ValueError(f"cell {self.name!r} has duplicate parameter key {key!r}")
             if key in arguments:
-                raise ValueError(f"cell {self.name!r} has a parameter {key!r}, but {key!r} is the name of an argument")
+                raise ValueError(f"cell {self.name!r} has parameter key {key!r}, which is an argument name")
 
     def __hash__(self) -> int:
         return self._hash

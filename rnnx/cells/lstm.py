@@ -38,12 +38,7 @@ LSTM = Cell(
     states=("a", "c"),
     stages=(
         Stage(
-            gates=(
-                Gate(("Wf",), "bf", forgets=True),
-                Gate(("Wi",), "bi"),
-                Gate(("Wc",), "bc"),
-                Gate(("Wo",), "bo"),
-            ),
+            gates=tuple(Gate((f"W{gate}",), f"b{gate}", forgets=gate == "f") for gate in "fico"),
             out=("a", "c"),
             saved=("ft", "it", "cct", "ot"),
             forward=forward,

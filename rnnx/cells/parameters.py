@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx.cells.cell import Cell, Shape, Stage
+from rnnx._core.checks import Shape
+from rnnx.cells.cell import Cell, Stage
 
 
 def expected_shapes(cell: Cell, n_x: int, n_a: int, n_y: int | None = None) -> dict[str, tuple[str, Shape]]:
@@ -42,19 +43,17 @@ class StageWeights(NamedTuple):
 def stack_weights(xp: Any, stage: Stage, parameters: Mapping[str, Array]) -> StageWeights:
     """Stack the parameters of one stage."""
     wx, wh = zip(*(gate.split(parameters) for gate in stage.gates), strict=True)
-    bias = [parameters[gate.bias] for gate in stage.gates]
-    recurrent = [parameters.get(gate.recurrent_bias or "") for gate in stage.gates]
+    biases = [parameters[gate.bias] for gate in stage.gates]
+    recurrent = [gate.recurrent_bias or "" for gate in stage.gates]
 
-    def matrix(parts: Sequence[Array]) -> Array:
+    def stack(parts: Sequence[Array]) -> Array:
         return ns.contiguous(xp, xp.concat(list(parts), axis=0))
 
-    def vector(columns: Sequence[Array]) -> Array:
-        return xp.concat([xp.reshape(column, (-1,)) for column in columns])
-
     bh = None
-    if any(b is not None for b in recurrent):
-        bh = vector([xp.zeros_like(like) if b is None else b for b, like in zip(recurrent, bias, strict=True)])
-    return StageWeights(matrix(wx), matrix(wh), vector(bias), bh)
+    if any(key in parameters for key in recurrent):
+        zeros = xp.zeros_like(biases[0])
+        bh = xp.reshape(stack([parameters.get(key, zeros) for key in recurrent]), (-1,))
+    return StageWeights(stack(wx), stack(wh), xp.reshape(stack(biases), (-1,)), bh)
 
 
 class StageGradients(NamedTuple):

@@ -61,29 +61,18 @@ class StageWiring(NamedTuple):
     def forward_arguments(self) -> tuple[Argument, ...]:
         """Arguments of the forward kernel. No "zh" if the stage is additive: the engine adds it to "zx"."""
         sides = ("zx",) if self.stage.additive else ("zx", "zh")
-        return (
-            *(Argument(side, 0, None) for side in sides),
-            *_arguments("reads", self.reads),
-            *_arguments("writes", self.writes),
-            *_arguments("saves", self.saves),
-        )
+        return self._arguments(*sides, "reads", "writes", "saves")
 
     def backward_arguments(self) -> tuple[Argument, ...]:
         """Arguments of the backward kernel. "d_given" in the last stage only; no "dzh" if the stage is additive."""
+        given = ("d_given",) if self.is_last else ()
         sides = ("dzx",) if self.stage.additive else ("dzx", "dzh")
-        return (
-            *_arguments("d_writes", self.writes),
-            *(_arguments("d_given", self.writes) if self.is_last else ()),
-            *_arguments("reads", self.reads),
-            *_arguments("writes", self.writes),
-            *_arguments("saves", self.saves),
-            *(Argument(side, 0, None) for side in sides),
-            *_arguments("d_reads", self.reads),
-        )
+        return self._arguments("d_writes", *given, "reads", "writes", "saves", *sides, "d_reads")
 
-
-def _arguments(role: str, slots: tuple[Slot, ...]) -> tuple[Argument, ...]:
-    return tuple(Argument(role, i, slot) for i, slot in enumerate(slots))
+    def _arguments(self, *roles: str) -> tuple[Argument, ...]:
+        slots = {"reads": self.reads, "writes": self.writes, "saves": self.saves}
+        slots |= {"d_reads": self.reads, "d_writes": self.writes, "d_given": self.writes}
+        return tuple(Argument(role, i, slot) for role in roles for i, slot in enumerate(slots.get(role, (None,))))
 
 
 @lru_cache(maxsize=256)

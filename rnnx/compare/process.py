@@ -1,6 +1,7 @@
 """Function calls in a fresh Python process: pickled arguments in, a pickled result out."""
 
 import importlib
+import operator
 import os
 import pickle
 import subprocess
@@ -19,7 +20,7 @@ T = TypeVar("T")
 
 # No log messages, no GPU, and Keras on TensorFlow whatever its configuration file says.
 _ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "KERAS_BACKEND": "tensorflow"}
-_THREADS = ("OMP", "OPENBLAS", "MKL", "NUMBA", "VECLIB")  # prefixes of the variables that the libraries read
+_THREADS = tuple(f"{name}_THREADS" for name in ("OMP_NUM", "OPENBLAS_NUM", "MKL_NUM", "NUMBA_NUM", "VECLIB_MAXIMUM"))
 _CODE = "from rnnx.compare.process import child; child()"
 _LINES = 12  # lines of stderr that the message about a failed process quotes
 
@@ -29,13 +30,8 @@ def call(
 ) -> tuple[Any, float]:
     """Call the function "module:name" in a new process; return its result and the seconds until its module is imported.
 
-    The process uses this rnnx and the CPU, and imports nothing from the current folder; `folders` are additional import
-    folders. `threads` limits the numerical libraries, and `label` names the process in error messages.
-
-    Raises
-    ------
-    RuntimeError
-        If the process fails. The message ends with the last lines of its stderr.
+    The process runs this rnnx on the CPU and imports nothing from the current folder; `folders` are further import
+    folders. `threads` limits the numerical libraries, and `label` names the process in the RuntimeError of a failure.
     """
     with tempfile.TemporaryDirectory(prefix="rnnx-") as folder:
         request, result = Path(folder) / "request.pickle", Path(folder) / "result.pickle"
@@ -50,9 +46,9 @@ def call(
             check=False,
         )
         if done.returncode == 0:
-            value, start_seconds = pickle.loads(result.read_bytes())
-            return value, start_seconds
-    how = f"was killed by signal {-done.returncode}" if done.returncode < 0 else f"exited with {done.returncode}"
+            return pickle.loads(result.read_bytes())
+    code = done.returncode
+    how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
     stderr = "\n".join(done.stderr.strip().splitlines()[-_LINES:])
     name = label or f"{target}{arguments}"
     raise RuntimeError(f"the process of {name} {how}" + (f":\n{stderr}" if stderr else ""))
@@ -62,7 +58,7 @@ def child() -> None:
     """Run in the new process: import the function, call it, write the result."""
     target, request, result, started = sys.argv[1:]
     module, function = target.split(":")
-    f = getattr(importlib.import_module(module), function)
+    f = operator.attrgetter(function)(importlib.import_module(module))
     start_seconds = time.time() - float(started)
     value = f(*pickle.loads(Path(request).read_bytes()))
     Path(result).write_bytes(pickle.dumps((value, start_seconds)))
@@ -85,9 +81,7 @@ def environment(threads: int | None = None, folders: Sequence[str | Path] = ()) 
     if home != str(Path(sysconfig.get_path("purelib")).resolve()):  # an installed rnnx needs no path
         paths.append(home)
     if paths:
-        before = variables.get("PYTHONPATH")
-        variables["PYTHONPATH"] = os.pathsep.join([*paths, before] if before else paths)
+        variables["PYTHONPATH"] = os.pathsep.join([*paths, *filter(None, [variables.get("PYTHONPATH")])])
     if threads is not None:
-        names = (f"{name}_{'MAXIMUM' if name == 'VECLIB' else 'NUM'}_THREADS" for name in _THREADS)
-        variables.update(dict.fromkeys(names, str(threads)))
+        variables |= dict.fromkeys(_THREADS, str(threads))
     return variables

@@ -1,10 +1,13 @@
 """The records that a comparison passes between processes: settings, request, result."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
+from rnnx.models.layers import chosen_cell
+
 Arrays = dict[str, np.ndarray]
+PROMPT, CONTINUATION = 16, 80  # characters of a sample: at most so many of the first batch, and of the model
 
 
 @dataclass(frozen=True)
@@ -15,6 +18,7 @@ class Settings:
     hidden_size: int = 128
     num_layers: int = 1
     cell: str = "lstm"
+    reset_after: bool = False
     batch_size: int = 32
     seq_length: int = 64
     steps: int = 100
@@ -23,6 +27,11 @@ class Settings:
     learning_rate: float = 0.003
     dtype: str = "float32"
     threads: int | None = None
+
+    @property
+    def cell_name(self) -> str:
+        """The cell's name in rnnx's table of cells."""
+        return chosen_cell(self.cell, self.reset_after)[0].name
 
 
 @dataclass(frozen=True)
@@ -34,31 +43,23 @@ class Request:
     targets: np.ndarray
     parameters: Arrays
 
+    @property
+    def prompt(self) -> np.ndarray:
+        """The beginning of the first sequence, which samples continue."""
+        return self.inputs[0, 0, :PROMPT]
+
 
 @dataclass(frozen=True)
 class Result:
-    """The measurements of one side.
+    """The measurements of one side."""
 
-    Attributes
-    ----------
-    losses : array, shape (steps,)
-        Loss of every batch before its update, in nats per character.
-    seconds : array, shape (steps,)
-        Wall-clock time of every step. The first one includes compilation.
-    gradients : dict of str to array
-        Gradients of the first batch at the initial parameters, under rnnx's names.
-    start_seconds : float
-        Time from starting the process until everything is imported.
-    memory_start, memory_peak : float or None
-        Resident memory before training and its peak during training, in MiB; None where the system does not report it.
-    versions : dict of str to str
-        Library versions.
-    """
-
-    losses: np.ndarray
-    seconds: np.ndarray
-    gradients: Arrays
-    start_seconds: float
-    memory_start: float | None
-    memory_peak: float | None
-    versions: dict[str, str] = field(default_factory=dict)
+    losses: np.ndarray  # (steps,): of every batch before its update, in nats per character
+    seconds: np.ndarray  # (steps,): wall-clock time of every step; the first one includes compilation
+    gradients: Arrays  # of the first batch at the initial parameters, under rnnx's names
+    start_seconds: float  # from starting the process until everything is imported
+    memory_start: float | None  # resident memory before training, in MiB; None where the system does not report it
+    memory_peak: float | None  # its peak during training, likewise
+    versions: dict[str, str]  # of the libraries
+    checked_losses: int = 2  # so many must agree with rnnx's
+    note: str = ""  # how the side's model differs from rnnx's
+    sample: np.ndarray | None = None  # indices: the request's prompt, continued by the trained model

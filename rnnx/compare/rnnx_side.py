@@ -6,30 +6,29 @@ import numpy as np
 
 import rnnx
 from rnnx import optim
-from rnnx.compare.records import Arrays, Request, Result, Settings
-from rnnx.compare.side import Side, measure
+from rnnx.compare.records import CONTINUATION, Arrays, Request, Settings
+from rnnx.compare.side import Side
 from rnnx.data import Batch
 from rnnx.models import CharModel
+from rnnx.models.generation import draw
 
 
 def make_model(s: Settings, seed: np.random.Generator | int = 0) -> CharModel:
     """Return the model of the settings, with random initial parameters."""
-    name = "gru" if s.cell == "gru_reset_after" else s.cell
-    return CharModel(
-        s.vocab_size, s.hidden_size, s.num_layers, cell=name, reset_after=name != s.cell, seed=seed, dtype=s.dtype
-    )
+    sizes = s.vocab_size, s.hidden_size, s.num_layers
+    return CharModel(*sizes, cell=s.cell, reset_after=s.reset_after, seed=seed, dtype=s.dtype)
 
 
 class RnnxSide(Side):
     """`rnnx.models.CharModel` and `rnnx.optim`."""
 
     def __init__(self, request: Request) -> None:
-        s = request.settings
-        self.request = request
+        super().__init__(request)
         self.versions = {"rnnx": rnnx.__version__, "numpy": np.__version__, "python": sys.version.split()[0]}
-        self.model = make_model(s)
+        self.model = make_model(self.settings)
         self.model.set_parameters({key: a.copy() for key, a in request.parameters.items()})
-        self.optimizer = {"sgd": optim.SGD, "adam": optim.Adam}[s.optimizer](s.learning_rate)
+        rule = {"sgd": optim.SGD, "adam": optim.Adam}[self.settings.optimizer]
+        self.optimizer = rule(self.settings.learning_rate)
         self.state = self.optimizer.init(self.model.parameters)
         self.t = 0
 
@@ -46,7 +45,10 @@ class RnnxSide(Side):
         self.model.parameters, self.state = self.optimizer.update(self.model.parameters, gradients, self.state, self.t)
         return loss
 
-
-def run(request: Request) -> Result:
-    """Train and measure."""
-    return measure(RnnxSide, request)
+    def sample(self) -> np.ndarray:  # noqa: D102
+        rng, stream, text = np.random.default_rng(self.settings.seed), self.model.stream(), list(self.request.prompt)
+        for at in range(len(text) + CONTINUATION - 1):
+            logits = stream.read(np.array([text[at]]))
+            if at + 1 == len(text):
+                text.append(draw(logits, rng)[0])
+        return np.array(text)

@@ -1,9 +1,10 @@
 """What both converters share: a layer's gates as blocks of rows (n_a units, n_x inputs, k gates); stack names."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,21 +16,10 @@ from rnnx.functional import arguments
 
 Arrays = dict[str, np.ndarray]
 
-# The gate order in each library, by bias key.
-_ORDERS: dict[str, dict[str, tuple[str, ...]]] = {
-    "torch": {"rnn": ("ba",), "lstm": ("bi", "bf", "bc", "bo"), "gru_reset_after": ("br", "bu", "bc")},
-    "Keras": {
-        "rnn": ("ba",),
-        "lstm": ("bi", "bf", "bc", "bo"),
-        "gru": ("bu", "br", "bc"),
-        "gru_reset_after": ("bu", "br", "bc"),
-    },
-}
-_NEGATED = ("bu",)  # u weights the new value, z of the peers the old one: u = 1 - z = sigmoid(-(argument of z))
+_NEGATED = ("bu",)  # u weights the new value, the peers' z the old one: u = 1 - z = sigmoid(-(argument of z))
 
 
-@dataclass(frozen=True)
-class Blocks:
+class Blocks(NamedTuple):
     """Weights of one layer and direction, with n_a rows per gate in the peer's order."""
 
     w_x: np.ndarray  # (k n_a, n_x)
@@ -37,60 +27,98 @@ class Blocks:
     b_x: np.ndarray  # (k n_a,)
     b_h: np.ndarray  # (k n_a,)
 
-    @property
-    def n_a(self) -> int:
-        """Number of hidden units."""
-        return int(self.w_h.shape[1])
-
-    @property
-    def n_x(self) -> int:
-        """Number of inputs."""
-        return int(self.w_x.shape[1])
+    @classmethod
+    def of(cls, w_x: np.ndarray, w_h: np.ndarray, *biases: np.ndarray) -> "Blocks":
+        """Replace missing biases by zeros."""
+        zeros = np.zeros_like(w_x[:, 0])
+        return cls(w_x, w_h, *(*biases, zeros, zeros)[:2])
 
 
-def peer_gates(peer: str, cell: Cell | str) -> tuple[Cell, tuple[Gate, ...]]:
-    """Return the cell and its gates in the peer's order."""
-    cell = cell_of(cell)
-    if CELLS.get(cell.name) != cell or cell.name not in _ORDERS[peer]:
-        hint = "; its GRU is 'gru_reset_after'" if cell.name == "gru" else ""
-        raise ValueError(f"{peer} has cells for {list(_ORDERS[peer])}; got {cell.name!r}{hint}")
-    by_bias = {gate.bias: gate for gate in cell.gates}
-    return cell, tuple(by_bias[key] for key in _ORDERS[peer][cell.name])
+@dataclass(frozen=True)
+class Peer:
+    """A library's cells and stacks. Blocks are keyed by suffix: "_l0", "_l0_reverse", "_l1", ..."""
+
+    name: str
+    orders: dict[str, tuple[str, ...]]  # per cell, the bias keys of its gates in the library's order
+    same_size: bool = False  # whether all layers of a stack have the same hidden size
+
+    def cell(self, cell: Cell | str) -> Cell:
+        """Return the cell, after checking that the library has it."""
+        cell = cell_of(cell)
+        if CELLS.get(cell.name) != cell or cell.name not in self.orders:
+            hint = f"; the GRU of {self.name} is 'gru_reset_after'" if cell.name == "gru" else ""
+            raise ValueError(f"`cell` must be one of {list(self.orders)} for {self.name}; got {cell.name!r}{hint}")
+        return cell
+
+    def to_blocks(self, cell: Cell, parameters: Mapping[str, Array], name: str) -> dict[str, Blocks]:
+        """Pack the parameters of a stack, or of a single cell under the suffix ""."""
+        parts = _parts_of(cell, parameters, name)
+        blocks = {suffix: _pack(self._gates(cell), part) for suffix, part in parts.items()}
+        self._check_sizes(blocks)
+        return blocks
+
+    def to_parameters(self, cell: Cell, found: Mapping[str, Blocks], stack: bool, name: str, gradients: bool) -> Arrays:
+        """Unpack blocks into parameters under the names of a stack or a cell."""
+        blocks = {suffix: found[suffix] for suffix in _stack_suffixes("weights", found)}
+        self._check_sizes(blocks)
+        if not stack and name:
+            raise ValueError("`name` requires stack=True")
+        if not stack and len(blocks) > 1:
+            raise ValueError(f"`weights` contains several layers or directions, {list(blocks)}: pass stack=True")
+        middle, d = "_" + name if name else "", "d" if gradients else ""
+        return {
+            d + key + (middle + suffix if stack else ""): a
+            for suffix, part in blocks.items()
+            for key, a in _unpack(cell, self._gates(cell), part, gradients).items()
+        }
+
+    def _gates(self, cell: Cell) -> list[Gate]:
+        by_bias = {gate.bias: gate for gate in cell.gates}
+        return [by_bias[key] for key in self.orders[cell.name]]
+
+    def _check_sizes(self, blocks: Mapping[str, Blocks]) -> None:
+        """Raise unless each layer fits the one below, and both directions have the same sizes."""
+        directions = 2 if any(suffix.endswith("_reverse") for suffix in blocks) else 1
+        parts = [(suffix[1:], block.w_h.shape[1], block.w_x.shape[1]) for suffix, block in blocks.items()]
+        for at, (suffix, n_a, n_x) in enumerate(parts):
+            forward, *sizes = parts[at - at % directions]
+            if [n_a, n_x] != sizes:
+                raise ValueError(f"{suffix} must have the same [n_a, n_x] as {forward}, {sizes}; got {[n_a, n_x]}")
+            if self.same_size and n_a != parts[0][1]:
+                raise ValueError(f"{self.name} requires the same n_a in all layers; got {[p[1] for p in parts]}")
+            outputs = directions * parts[at - directions][1]
+            if at >= directions and n_x != outputs:
+                raise ValueError(f"{suffix} must have n_x = {outputs}, the output size of the layer below; got {n_x}")
 
 
-def pack(gates: Sequence[Gate], parameters: Mapping[str, np.ndarray]) -> Blocks:
+def _pack(gates: Sequence[Gate], parameters: Mapping[str, np.ndarray]) -> Blocks:
     """Pack checked parameters into blocks."""
     rows = []
     for gate in gates:
-        w_x, w_h = gate.split(parameters)
-        b_x = parameters[gate.bias][:, 0]
-        second = parameters.get(gate.recurrent_bias) if gate.recurrent_bias else None
-        b_h = np.zeros_like(b_x) if second is None else second[:, 0]
-        rows.append([-a if gate.bias in _NEGATED else a for a in (w_x, w_h, b_x, b_h)])
+        b_x = parameters[gate.bias]
+        b_h = parameters.get(gate.recurrent_bias or "", np.zeros_like(b_x))
+        sign = -1 if gate.bias in _NEGATED else 1
+        rows.append([sign * a for a in (*gate.split(parameters), b_x[:, 0], b_h[:, 0])])
     return Blocks(*(np.concatenate(parts) for parts in zip(*rows, strict=True)))
 
 
-def unpack(cell: Cell, gates: Sequence[Gate], blocks: Blocks, gradients: bool) -> Arrays:
+def _unpack(cell: Cell, gates: Sequence[Gate], blocks: Blocks, gradients: bool) -> Arrays:
     """Copy blocks into parameters, in the order of the cell's keys."""
     values: Arrays = {}
+    n_a = blocks.w_h.shape[1]
     for j, gate in enumerate(gates):
-        rows = slice(j * blocks.n_a, (j + 1) * blocks.n_a)
         sign = -1 if gate.bias in _NEGATED else 1
-        w_x, w_h = sign * blocks.w_x[rows], sign * blocks.w_h[rows]
-        b_x, b_h = sign * blocks.b_x[rows, None], sign * blocks.b_h[rows, None]
+        w_x, w_h, b_x, b_h = (sign * a[j * n_a : (j + 1) * n_a] for a in blocks)
         values |= gate.join(np, w_x, w_h)
         if gate.recurrent_bias:
-            values |= {gate.bias: b_x, gate.recurrent_bias: b_h}
+            values |= {gate.bias: b_x[:, None], gate.recurrent_bias: b_h[:, None]}
         else:  # both biases have the gradient of their sum
-            values[gate.bias] = b_x if gradients else b_x + b_h
+            values[gate.bias] = (b_x if gradients else b_x + b_h)[:, None]
     return {key: values[key] for key in (*cell.parameter_keys, *cell.optional_keys)}
 
 
-def parts_of(cell: Cell, parameters: Mapping[str, Array], name: str) -> dict[str, Arrays]:
-    """Return the checked parameters of every layer and direction by suffix ("_l0", "_l0_reverse", "_l1", ...).
-
-    Keys without suffix, of a single cell, give one part with the suffix "".
-    """
+def _parts_of(cell: Cell, parameters: Mapping[str, Array], name: str) -> dict[str, Arrays]:
+    """Return the checked parameters of every layer and direction by suffix; "" for the keys of a single cell."""
     if not isinstance(parameters, Mapping):
         raise TypeError(f"`parameters` must be a dict of arrays; got {type(parameters).__name__}")
     known = {*cell.parameter_keys, *cell.optional_keys}
@@ -102,83 +130,68 @@ def parts_of(cell: Cell, parameters: Mapping[str, Array], name: str) -> dict[str
         for key, a in parameters.items():
             if match := pattern.fullmatch(key):
                 parts.setdefault(match[2], {})[match[1]] = a
-    suffixes = stack_suffixes("parameters", parts) if "" not in parts else [""]
+    suffixes = _stack_suffixes("parameters", parts) if "" not in parts else [""]
     checked = {suffix: _checked(cell, suffix, parts[suffix]) for suffix in suffixes}
-    dtype = np.result_type(
-        *(a for part in checked.values() for a in part.values())
-    )  # layers of the peers have a single dtype
+    dtype = np.result_type(*(a for part in checked.values() for a in part.values()))  # a peer's layer has one dtype
     return {suffix: {key: a.astype(dtype, copy=False) for key, a in part.items()} for suffix, part in checked.items()}
 
 
 def _checked(cell: Cell, suffix: str, parameters: dict[str, Array]) -> Arrays:
     """Check one layer and direction; return NumPy arrays."""
     try:
-        arguments.check_keys(cell, parameters)
-        xp, _ = ns.common_namespace(parameters)
-        ns.floating_dtype(xp, parameters, {})
-        n_a = parameters[cell.gates[0].bias].shape[0] if parameters[cell.gates[0].bias].ndim else 0
-        arguments.check_parameter_shapes(cell, parameters, arguments.input_size(cell, parameters), n_a)
+        arguments.check_parameters(cell, parameters)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{error} (in {suffix[1:]})" if suffix else str(error)) from None
     return {key: ns.to_host(a) for key, a in parameters.items()}
 
 
-def stack_suffixes(what: str, found: Mapping[str, Any]) -> list[str]:
+def _stack_suffixes(what: str, found: Mapping[str, Any]) -> list[str]:
     """Return a stack's suffixes in order, after checking that none is missing."""
     if not found:
-        raise ValueError(f"`{what}` contains no weights of a recurrent layer")
+        raise ValueError(f"`{what}` must contain the weights of a recurrent layer; got none")
     num_layers = 1 + max(int(re.findall(r"\d+", suffix)[0]) for suffix in found)
     directions = ("", "_reverse") if any(suffix.endswith("_reverse") for suffix in found) else ("",)
     suffixes = [f"_l{layer}{direction}" for layer in range(num_layers) for direction in directions]
     missing = [suffix for suffix in suffixes if suffix not in found]
     if missing:
-        raise ValueError(f"`{what}` has layers and directions {sorted(found)}; missing {missing}")
+        raise ValueError(f"`{what}` must contain every layer and direction; got {sorted(found)}; missing {missing}")
     return suffixes
 
 
-def check_chain(blocks: Mapping[str, Blocks], equal: bool = False) -> None:
-    """Raise unless each layer fits the one below and, if `equal`, all have the same hidden size."""
-    directions = 2 if any(suffix.endswith("_reverse") for suffix in blocks) else 1
-    parts = list(blocks.items())
-    for at, (suffix, block) in enumerate(parts):
-        first = parts[at - at % directions][1]
-        if (block.n_a, block.n_x) != (first.n_a, first.n_x):
-            raise ValueError(f"{suffix[1:]} must have the sizes of {parts[at - 1][0][1:]}, the other direction")
-        if equal and block.n_a != parts[0][1].n_a:
-            raise ValueError(
-                f"torch requires the same hidden size in all layers; got {[b.n_a for b in blocks.values()]}"
-            )
-        below = parts[at - at % directions - 1][1].n_a * directions
-        if at >= directions and block.n_x != below:
-            raise ValueError(f"{suffix[1:]} must have {below} inputs, the outputs of the layer below; got {block.n_x}")
+def peer_arrays(named: Mapping[str, tuple[str, Any]], cell: Cell | None = None) -> list[np.ndarray]:
+    """Convert a peer's arrays to NumPy and check their shapes, given in symbols, for instance "(k n_a, n_x)".
+
+    The cell has k gates; the size of every other symbol comes from an array in which it stands alone.
+    """
+    arrays: Arrays = {}
+    sizes: dict[str, int] = {}
+    for name, (shape, value) in named.items():
+        arrays[name] = array = _to_numpy(name, value)
+        if array.ndim != len(_dims(shape)) or 0 in array.shape:
+            raise ValueError(f"`{name}` must be a non-empty array of shape {shape}; got shape {array.shape}")
+        sizes |= zip(_dims(shape), array.shape, strict=True)
+    sizes |= {"2": 2, "k": len(cell.gates) if cell else 0}
+    for name, (shape, _) in named.items():
+        expected = tuple(math.prod(sizes[symbol] for symbol in dim.split()) for dim in _dims(shape))
+        if arrays[name].shape != expected:
+            of = f" for cell {cell.name!r} (k = {sizes['k']})" if cell else ""
+            raise ValueError(f"`{name}` must have shape {shape} = {expected}{of}; got {arrays[name].shape}")
+    return list(arrays.values())
 
 
-def named(parts: Mapping[str, Arrays], stack: bool, name: str, gradients: bool) -> Arrays:
-    """Merge the parameters of all parts into one dict, under a stack's or the cell's names."""
-    if not stack and name:
-        raise ValueError("`name` needs stack=True")
-    if not stack and len(parts) > 1:
-        raise ValueError(f"`weights` has {len(parts)} layers and directions, {list(parts)}: pass stack=True")
-    middle, d = "_" + name if name else "", "d" if gradients else ""
-    return {
-        d + key + (middle + suffix if stack else ""): a
-        for suffix, parameters in parts.items()
-        for key, a in parameters.items()
-    }
+def _dims(shape: str) -> list[str]:
+    return shape.strip("(,)").split(", ")
 
 
-def peer_array(name: str, value: Any, ndim: int) -> np.ndarray:
-    """Convert a peer's array to NumPy."""
+def _to_numpy(name: str, value: Any) -> np.ndarray:
     if callable(getattr(value, "detach", None)):  # a torch tensor, which may require gradients or be on a GPU
         value = value.detach().cpu()
     try:
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"`{name}` must be an array; {error}") from None
+        raise TypeError(f"`{name}` must be an array: {error}") from None
     if array.dtype not in (np.float32, np.float64):
         raise TypeError(f"`{name}` must have dtype float32 or float64; got {array.dtype}")
-    if array.ndim != ndim or 0 in array.shape:
-        raise ValueError(f"`{name}` must have {ndim} dimension{'s' * (ndim > 1)}, none empty; got shape {array.shape}")
     return array
 
 
@@ -187,9 +200,10 @@ def head_arrays(parameters: Mapping[str, Array], keys: tuple[str, str]) -> tuple
     missing = [key for key in keys if key not in parameters]
     if missing:
         raise ValueError(f"`parameters` must have the keys {list(keys)} of an output layer; missing {missing}")
-    weights, bias = (parameters[key] for key in keys)
-    xp, _ = ns.common_namespace(dict(zip(keys, (weights, bias), strict=True)))
-    ns.floating_dtype(xp, {key: parameters[key] for key in keys}, {})
+    head = {key: parameters[key] for key in keys}
+    xp, _ = ns.common_namespace(head)
+    ns.floating_dtype(xp, head, {})
+    weights, bias = head.values()
     if weights.ndim != 2:
         raise ValueError(f"`{keys[0]}` must have shape (n_y, n_a); got {tuple(weights.shape)}")
     checks.check_shape(keys[1], bias, "(n_y, 1)", (weights.shape[0], 1))
@@ -198,10 +212,8 @@ def head_arrays(parameters: Mapping[str, Array], keys: tuple[str, str]) -> tuple
     return weights.astype(dtype), bias.astype(dtype)
 
 
-def head_parameters(
-    weights: np.ndarray, bias: np.ndarray, keys: tuple[str, str], names: tuple[str, str], gradients: bool
-) -> Arrays:
-    """Return the parameters of an output layer from weights (n_y, n_a) and bias (n_y,), as copies."""
-    checks.check_shape(names[1], bias, "(n_y,)", (weights.shape[0],))
+def head_parameters(keys: tuple[str, str], gradients: bool, weights: np.ndarray, *biases: np.ndarray) -> Arrays:
+    """Return the parameters of an output layer, as copies; a missing bias becomes zeros."""
+    bias = biases[0] if biases else np.zeros_like(weights[:, 0])
     d = "d" if gradients else ""
     return {d + keys[0]: np.array(weights, order="C"), d + keys[1]: bias[:, None].copy()}

@@ -5,13 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from rnnx._core import checks
 from rnnx._core.arrays import Array
 from rnnx.cells import Cell
 from rnnx.convert import blocks
 from rnnx.convert.blocks import Arrays, Blocks
 
-_ACTIVATIONS = {"activation": "tanh", "recurrent_activation": "sigmoid"}
+_LAYER = {"kernel": "(n_x, k n_a)", "recurrent_kernel": "(n_a, k n_a)", "bias": "(k n_a,)"}
+_DENSE = {"kernel": "(n_a, n_y)", "bias": "(n_y,)"}
+_LSTM, _GRU = ("bi", "bf", "bc", "bo"), ("bu", "br", "bc")
+_KERAS = blocks.Peer("Keras", {"rnn": ("ba",), "lstm": _LSTM, "gru": _GRU, "gru_reset_after": _GRU})
 
 
 def to_keras(cell: Cell | str, parameters: Mapping[str, Array], *, name: str = "") -> list[Any]:
@@ -21,11 +23,8 @@ def to_keras(cell: Cell | str, parameters: Mapping[str, Array], *, name: str = "
     ----------
     cell : Cell or str
         "rnn", "lstm", "gru" (Keras's GRU(reset_after=False)) or "gru_reset_after" (Keras's default).
-    parameters : dict of str to array
-        Parameters of a cell ("Wf", ...) or a stack ("Wf_l0", "Wf_l0_reverse", "Wf_l1", ...). Other keys are ignored;
-        for an output layer see `dense_to_keras`.
-    name : str
-        Name of the stack in the keys of `parameters`.
+    parameters, name
+        As for `to_torch`.
 
     Returns
     -------
@@ -36,16 +35,12 @@ def to_keras(cell: Cell | str, parameters: Mapping[str, Array], *, name: str = "
 
     Raises
     ------
-    ValueError
-        If the cell is not built in, or a key or a shape is wrong.
-    TypeError
-        If a parameter is not a float32 or float64 array.
+    ValueError, TypeError
+        As for `to_torch`, but Keras has every built-in cell, and the layers may have any hidden sizes.
     """
-    cell, gates = blocks.peer_gates("Keras", cell)
-    parts = {s: blocks.pack(gates, p) for s, p in blocks.parts_of(cell, parameters, name).items()}
-    blocks.check_chain(parts)
+    cell = _KERAS.cell(cell)
     layers: dict[str, list[np.ndarray]] = {}
-    for suffix, b in parts.items():
+    for suffix, b in _KERAS.to_blocks(cell, parameters, name).items():
         bias = np.stack([b.b_x, b.b_h]) if cell.optional_keys else b.b_x
         arrays = [np.ascontiguousarray(b.w_x.T), np.ascontiguousarray(b.w_h.T), bias]
         layers.setdefault(suffix.removesuffix("_reverse"), []).extend(arrays)
@@ -64,14 +59,8 @@ def from_keras(
     weights : Keras layer, list of array, or a list of either
         A layer or the result of its get_weights(); for a stack, a list with one of these per layer. A missing bias
         (use_bias=False) becomes zeros.
-    stack : bool
-        Whether to return the names of a stack, "Wf_l0", "Wf_l0_reverse", ... Otherwise the names are "Wf", ..., which
-        requires a single layer and direction.
-    name : str
-        Name of the stack in the returned keys.
-    gradients : bool
-        Whether `weights` are gradients with respect to Keras's weights. The result is then the gradients with respect
-        to rnnx's parameters, under "d" + key.
+    stack, name, gradients
+        As for `from_torch`.
 
     Returns
     -------
@@ -86,19 +75,18 @@ def from_keras(
     TypeError
         If `weights` is not a layer or a list of float32 or float64 arrays.
     """
-    cell, gates = blocks.peer_gates("Keras", cell)
-    layers = list(weights) if _is_stack(weights) else [weights]
+    cell = _KERAS.cell(cell)
+    first = weights[0] if isinstance(weights, list | tuple) and weights else None
+    layers = list(weights) if _is_layer(first) or isinstance(first, list | tuple) else [weights]
     parts: dict[str, Blocks] = {}
     for index, layer in enumerate(layers):
         _check_config(cell, layer)
         arrays = _arrays(layer)
-        half = len(arrays) // 2 if len(arrays) in (4, 6) else len(arrays)
-        for direction, at in (("", 0), ("_reverse", half))[: len(arrays) // half if half else 1]:
-            parts[f"_l{index}{direction}"] = _read(cell, len(gates), arrays[at : at + half])
-    blocks.stack_suffixes("weights", parts)
-    blocks.check_chain(parts)
-    unpacked = {suffix: blocks.unpack(cell, gates, part, gradients) for suffix, part in parts.items()}
-    return blocks.named(unpacked, stack, name, gradients)
+        middle = len(arrays) // 2
+        halves = (arrays[:middle], arrays[middle:]) if len(arrays) in (4, 6) else (arrays,)
+        for direction, half in zip(("", "_reverse"), halves, strict=False):
+            parts[f"_l{index}{direction}"] = _read(cell, half)
+    return _KERAS.to_parameters(cell, parts, stack, name, gradients)
 
 
 def dense_to_keras(parameters: Mapping[str, Array], *, keys: tuple[str, str] = ("Wy", "by")) -> list[np.ndarray]:
@@ -106,10 +94,8 @@ def dense_to_keras(parameters: Mapping[str, Array], *, keys: tuple[str, str] = (
 
     Parameters
     ----------
-    parameters : dict of str to array
-        Contains the weights (n_y, n_a) and the bias (n_y, 1), among others.
-    keys : (str, str)
-        The keys of weights and bias.
+    parameters, keys
+        As for `dense_to_torch`.
 
     Returns
     -------
@@ -127,10 +113,8 @@ def dense_from_keras(weights: Any, *, keys: tuple[str, str] = ("Wy", "by"), grad
     ----------
     weights : Keras layer, or list of array
         The activation of a layer must be linear or softmax: rnnx's output layer computes the logits.
-    keys : (str, str)
-        The keys of the result.
-    gradients : bool
-        As in `from_keras`.
+    keys, gradients
+        As for `dense_from_torch`.
 
     Returns
     -------
@@ -139,30 +123,24 @@ def dense_from_keras(weights: Any, *, keys: tuple[str, str] = ("Wy", "by"), grad
     """
     config = _config(weights, "layer")  # of the layer inside TimeDistributed
     if config.get("activation", "linear") not in ("linear", "softmax"):
-        raise ValueError(f"the layer's activation must be 'linear' or 'softmax'; got {config['activation']!r}")
+        raise ValueError(f"activation of the layer must be 'linear' or 'softmax'; got {config['activation']!r}")
     if "input_dim" in config:
-        raise ValueError("`weights` must belong to a dense layer; got an embedding")
+        raise ValueError("`weights` must be a dense layer; got an embedding")
     arrays = _arrays(weights)
     if len(arrays) not in (1, 2):
         raise ValueError(f"`weights` of a dense layer must be [kernel, bias] or [kernel]; got {len(arrays)} arrays")
-    kernel = blocks.peer_array("kernel", arrays[0], 2)
-    bias = blocks.peer_array("bias", arrays[1], 1) if len(arrays) == 2 else np.zeros_like(kernel[0])
-    return blocks.head_parameters(kernel.T, bias, keys, ("kernel", "bias"), gradients)
+    kernel, *bias = blocks.peer_arrays({key: (_DENSE[key], a) for key, a in zip(_DENSE, arrays, strict=False)})
+    return blocks.head_parameters(keys, gradients, kernel.T, *bias)
 
 
 def _is_layer(weights: Any) -> bool:
     return callable(getattr(weights, "get_weights", None))
 
 
-def _is_stack(weights: Any) -> bool:
-    first = weights[0] if isinstance(weights, list | tuple) and weights else None
-    return _is_layer(first) or isinstance(first, list | tuple)
-
-
 def _arrays(layer: Any) -> Sequence[Any]:
     """Return the arrays of one layer in the order of get_weights."""
     if hasattr(layer, "layers"):
-        raise ValueError("`weights` must be recurrent layers, not a model: pass a list from model.layers")
+        raise ValueError("`weights` must be a layer or a list of layers; got a model: pass layers from model.layers")
     arrays = layer.get_weights() if _is_layer(layer) else layer
     if not isinstance(arrays, list | tuple):
         raise TypeError(f"`weights` must be a Keras layer or a list of arrays; got {type(layer).__name__}")
@@ -174,28 +152,18 @@ def _check_config(cell: Cell, layer: Any) -> None:
     merge = getattr(layer, "merge_mode", "concat")
     if merge != "concat":
         raise ValueError(f"merge_mode of a bidirectional layer must be 'concat'; got {merge!r}")
-    if hasattr(layer, "forward_layer"):
-        _check_half(cell, layer.forward_layer, backwards=False)
-        _check_half(cell, layer.backward_layer, backwards=True)
-    else:
-        _check_half(cell, layer, backwards=False)
-
-
-def _check_half(cell: Cell, layer: Any, backwards: bool) -> None:
-    """Check that one direction computes the same as rnnx's cell, in the expected direction."""
-    config = _config(layer, "cell")
-    if "cells" in config:
-        raise ValueError("the layer has a list of cells; use one layer per cell")
-    for key, wanted in _ACTIVATIONS.items():
-        if config.get(key, wanted) != wanted:
-            raise ValueError(f"the layer's {key} must be {wanted!r}; got {config[key]!r}")
-    if config.get("go_backwards", backwards) != backwards:
-        half = "the backward half of a bidirectional layer" if backwards else "the layer"
-        raise ValueError(f"go_backwards of {half} must be {backwards}; got {config['go_backwards']}")
-    resets_after = config.get("reset_after")
-    if cell.name.startswith("gru") and resets_after is not None and resets_after != bool(cell.optional_keys):
-        right = "gru_reset_after" if resets_after else "gru"
-        raise ValueError(f"the layer has reset_after={resets_after}, which is cell {right!r}; got {cell.name!r}")
+    halves = (layer.forward_layer, layer.backward_layer) if hasattr(layer, "forward_layer") else (layer,)
+    for half, backwards in zip(halves, (False, True), strict=False):
+        config = _config(half, "cell")
+        if "cells" in config:
+            raise ValueError("a layer with a list of cells cannot be converted; use one layer per cell")
+        wanted = {"activation": "tanh", "recurrent_activation": "sigmoid", "go_backwards": backwards}
+        if cell.name.startswith("gru"):
+            wanted["reset_after"] = bool(cell.optional_keys)
+        for key, value in wanted.items():
+            if config.get(key, value) != value:
+                name = f"{'backward ' * backwards}layer"
+                raise ValueError(f"{key} of the {name} must be {value!r} for cell {cell.name!r}; got {config[key]!r}")
 
 
 def _config(layer: Any, inner: str) -> dict[str, Any]:
@@ -208,26 +176,14 @@ def _config(layer: Any, inner: str) -> dict[str, Any]:
     return config
 
 
-def _read(cell: Cell, k: int, arrays: Sequence[Any]) -> Blocks:
-    """Check the shapes of one layer and direction."""
+def _read(cell: Cell, arrays: Sequence[Any]) -> Blocks:
+    """Check the arrays of one layer and direction."""
     if len(arrays) not in (2, 3):
         raise ValueError(
             "`weights` of a layer must be [kernel, recurrent_kernel] or [kernel, recurrent_kernel, bias], twice if "
             f"bidirectional; got {len(arrays)} arrays"
         )
-    kernel, recurrent = (
-        blocks.peer_array(key, a, 2) for key, a in zip(("kernel", "recurrent_kernel"), arrays[:2], strict=True)
-    )
-    n_a = recurrent.shape[0]
-    symbol, of = f"{k} n_a" if k > 1 else "n_a", f", for cell {cell.name!r},"
-    checks.check_shape("recurrent_kernel", recurrent, f"(n_a, {symbol}){of}", (n_a, k * n_a))
-    checks.check_shape("kernel", kernel, f"(n_x, {symbol}){of}", (kernel.shape[0], k * n_a))
-    b_x = b_h = np.zeros(k * n_a, kernel.dtype)
-    if len(arrays) == 3:
-        two = bool(cell.optional_keys)
-        symbols = f"(2, {symbol})" if two else f"({symbol},)"
-        bias = np.asarray(arrays[2])
-        checks.check_shape("bias", bias, f"{symbols}{of}", (2, k * n_a) if two else (k * n_a,))
-        bias = blocks.peer_array("bias", bias, bias.ndim)
-        b_x, b_h = bias if two else (bias, b_h)
-    return Blocks(kernel.T, recurrent.T, b_x, b_h)
+    shapes = _LAYER | ({"bias": "(2, k n_a)"} if cell.optional_keys else {})
+    named = {key: (shapes[key], a) for key, a in zip(shapes, arrays, strict=False)}
+    kernel, recurrent, *bias = blocks.peer_arrays(named, cell)
+    return Blocks.of(kernel.T, recurrent.T, *(np.atleast_2d(*bias) if bias else ()))

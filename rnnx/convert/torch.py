@@ -4,14 +4,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from rnnx._core import checks
 from rnnx._core.arrays import Array
 from rnnx.cells import Cell
 from rnnx.convert import blocks
 from rnnx.convert.blocks import Arrays, Blocks
 
+_TORCH = blocks.Peer(
+    "torch", {"rnn": ("ba",), "lstm": ("bi", "bf", "bc", "bo"), "gru_reset_after": ("br", "bu", "bc")}, same_size=True
+)
+_LAYER = {"weight_ih": "(k n_a, n_x)", "weight_hh": "(k n_a, n_a)", "bias_ih": "(k n_a,)", "bias_hh": "(k n_a,)"}
+_LINEAR = {"weight": "(n_y, n_a)", "bias": "(n_y,)"}
 _KEY = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh)(_l\d+(?:_reverse)?)?")
 
 
@@ -45,13 +47,11 @@ def to_torch(cell: Cell | str, parameters: Mapping[str, Array], *, prefix: str =
     TypeError
         If a parameter is not a float32 or float64 array.
     """
-    cell, gates = blocks.peer_gates("torch", cell)
-    parts = {s or "_l0": blocks.pack(gates, p) for s, p in blocks.parts_of(cell, parameters, name).items()}
-    blocks.check_chain(parts, equal=True)
+    layers = _TORCH.to_blocks(_TORCH.cell(cell), parameters, name)
     return {
-        f"{prefix}{key}{suffix}": a
-        for suffix, b in parts.items()
-        for key, a in (("weight_ih", b.w_x), ("weight_hh", b.w_h), ("bias_ih", b.b_x), ("bias_hh", b.b_h))
+        f"{prefix}{key}{suffix or '_l0'}": a
+        for suffix, layer in layers.items()
+        for key, a in zip(_LAYER, layer, strict=True)
     }
 
 
@@ -96,14 +96,13 @@ def from_torch(
     TypeError
         If `weights` is not a module or a dict of float32 or float64 arrays.
     """
-    cell, gates = blocks.peer_gates("torch", cell)
-    _check_nonlinearity(_module(weights, prefix))
-    found = _by_suffix(_state_dict(weights), prefix)
-    suffixes = blocks.stack_suffixes("weights", found)
-    parts = {suffix: _read(cell, len(gates), prefix, suffix, found[suffix]) for suffix in suffixes}
-    blocks.check_chain(parts, equal=True)
-    unpacked = {suffix: blocks.unpack(cell, gates, part, gradients) for suffix, part in parts.items()}
-    return blocks.named(unpacked, stack, name, gradients)
+    cell = _TORCH.cell(cell)
+    nonlinearity = getattr(_module(weights, prefix), "nonlinearity", "tanh")
+    if nonlinearity != "tanh":
+        raise ValueError(f"nonlinearity of the layer must be 'tanh'; got {nonlinearity!r}")
+    layers = _by_suffix(_state_dict(weights), prefix)
+    found = {suffix: _read(cell, prefix, suffix, arrays) for suffix, arrays in layers.items()}
+    return _TORCH.to_parameters(cell, found, stack, name, gradients)
 
 
 def dense_to_torch(
@@ -140,7 +139,7 @@ def dense_from_torch(
     keys : (str, str)
         The keys of the result.
     prefix, gradients
-        As in `from_torch`.
+        As for `from_torch`.
 
     Returns
     -------
@@ -148,14 +147,12 @@ def dense_from_torch(
         Copies of the weights (n_y, n_a) and the bias (n_y, 1).
     """
     if hasattr(_module(weights, prefix), "num_embeddings"):  # its array looks like the weights of a layer without bias
-        raise ValueError("`weights` must belong to a linear layer; got an embedding")
+        raise ValueError("`weights` must be a linear layer; got an embedding")
     state = _state_dict(weights)
-    names = (f"{prefix}weight", f"{prefix}bias")
-    if names[0] not in state:
-        raise ValueError(f"`weights` must have the key {names[0]!r}; it has {_some(state)}")
-    weight = blocks.peer_array(names[0], state[names[0]], 2)
-    bias = blocks.peer_array(names[1], state[names[1]], 1) if names[1] in state else np.zeros_like(weight[:, 0])
-    return blocks.head_parameters(weight, bias, keys, names, gradients)
+    if f"{prefix}weight" not in state:
+        raise ValueError(f"`weights` must have the key {prefix + 'weight'!r}; got {_some(state)}")
+    named = {prefix + key: (shape, state[prefix + key]) for key, shape in _LINEAR.items() if prefix + key in state}
+    return blocks.head_parameters(keys, gradients, *blocks.peer_arrays(named))
 
 
 def _state_dict(weights: Any) -> Mapping[str, Any]:
@@ -174,12 +171,6 @@ def _module(weights: Any, prefix: str) -> Any:
         return None  # the message about the keys is clearer
 
 
-def _check_nonlinearity(module: Any) -> None:
-    nonlinearity = getattr(module, "nonlinearity", "tanh")
-    if nonlinearity != "tanh":
-        raise ValueError(f"the RNN's nonlinearity must be tanh; this module has {nonlinearity!r}")
-
-
 def _by_suffix(state: Mapping[str, Any], prefix: str) -> dict[str, dict[str, Any]]:
     """Group the arrays by layer and direction."""
     found: dict[str, dict[str, Any]] = {}
@@ -194,7 +185,7 @@ def _by_suffix(state: Mapping[str, Any], prefix: str) -> dict[str, dict[str, Any
             raise ValueError(f"unknown key {key!r} in `weights` of a recurrent layer")
         found.setdefault(match[2] or "_l0", {})[match[1]] = value  # no suffix: torch.nn.LSTMCell
     if not found:
-        raise ValueError(f"`weights` has no key like {prefix + 'weight_ih_l0'!r}; it has {_some(state)}")
+        raise ValueError(f"`weights` must have keys such as {prefix + 'weight_ih_l0'!r}; got {_some(state)}")
     return found
 
 
@@ -202,23 +193,12 @@ def _some(state: Mapping[str, Any]) -> str:
     return ", ".join(map(repr, list(state)[:4])) + (", ..." if len(state) > 4 else "")
 
 
-def _read(cell: Cell, k: int, prefix: str, suffix: str, state: dict[str, Any]) -> Blocks:
-    """Check the shapes of one layer and direction."""
-    missing = [f"{prefix}{key}{suffix}" for key in ("weight_ih", "weight_hh") if key not in state]
-    if len({"bias_ih", "bias_hh"} & set(state)) == 1:
-        missing += [f"{prefix}{key}{suffix}" for key in ("bias_ih", "bias_hh") if key not in state]
+def _read(cell: Cell, prefix: str, suffix: str, found: Mapping[str, Any]) -> Blocks:
+    """Check the arrays of one layer and direction."""
+    has_biases = any(key.startswith("bias") for key in found)
+    needed = [key for key in _LAYER if has_biases or key.startswith("weight")]
+    missing = [f"{prefix}{key}{suffix}" for key in needed if key not in found]
     if missing:
-        raise ValueError(f"`weights` must have the keys {', '.join(missing)}")
-    arrays = {
-        key: blocks.peer_array(prefix + key + suffix, a, 2 if key.startswith("weight") else 1)
-        for key, a in state.items()
-    }
-    rows, n_a = k * arrays["weight_hh"].shape[1], arrays["weight_hh"].shape[1]
-    symbol = f"{k} n_a" if k > 1 else "n_a"
-    zeros = np.zeros(rows, arrays["weight_ih"].dtype)
-    arrays = {"bias_ih": zeros, "bias_hh": zeros, **arrays}
-    shapes = {"weight_hh": (rows, n_a), "weight_ih": (rows, arrays["weight_ih"].shape[1])}
-    for key, shape in {**shapes, "bias_ih": (rows,), "bias_hh": (rows,)}.items():
-        symbols = f"({symbol}, {'n_x' if key == 'weight_ih' else 'n_a'})" if len(shape) == 2 else f"({symbol},)"
-        checks.check_shape(f"{prefix}{key}{suffix}", arrays[key], f"{symbols}, for cell {cell.name!r},", shape)
-    return Blocks(arrays["weight_ih"], arrays["weight_hh"], arrays["bias_ih"], arrays["bias_hh"])
+        raise ValueError(f"missing keys in `weights`: {', '.join(missing)}")
+    named = {f"{prefix}{key}{suffix}": (_LAYER[key], found[key]) for key in needed}
+    return Blocks.of(*blocks.peer_arrays(named, cell))

@@ -1,7 +1,7 @@
 """Batches of m sequences of T steps, and the order in which a dataset yields them."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -52,12 +52,8 @@ class Dataset(Protocol):
         """Iterate over one epoch in order, or shuffled by `rng`, skipping the first `start` batches."""
 
 
-class Shuffled(ABC, Generic[BatchT]):
-    """Base class of datasets of independent examples; subclasses define `__len__` and `gather`."""
-
-    @abstractmethod
-    def __len__(self) -> int:
-        """Return the number of examples."""
+class Shuffled(Sized, Generic[BatchT]):
+    """Base of datasets of independent examples; subclasses define `__len__` and `gather`."""
 
     @abstractmethod
     def gather(self, chosen: np.ndarray) -> BatchT:
@@ -68,27 +64,34 @@ class Shuffled(ABC, Generic[BatchT]):
         return -(-len(self) // integer("batch_size", batch_size))
 
     def batches(self, batch_size: int, rng: np.random.Generator | None = None, start: int = 0) -> Iterator[BatchT]:
-        """Iterate over all examples once.
-
-        Parameters
-        ----------
-        batch_size : int
-        rng : numpy.random.Generator, optional
-            Shuffles the examples; by default they keep their order.
-        start : int
-            Number of batches to skip without building them.
-        """
-        return map(self.gather, batched(len(self), batch_size, rng, start))
+        """Iterate over all examples once, shuffled if `rng` is given, without building the first `start` batches."""
+        batch_size, start = integer("batch_size", batch_size), integer("start", start, 0)
+        order: Any = range(len(self)) if rng is None else rng.permutation(len(self))
+        firsts = range(start * batch_size, len(self), batch_size)
+        return (self.gather(np.asarray(order[at : at + batch_size])) for at in firsts)
 
 
-def batched(n: int, batch_size: int, rng: np.random.Generator | None, start: int) -> Iterator[np.ndarray]:
-    """Split the indices 0 to n - 1, shuffled if `rng` is given, into batches; skip the first `start`."""
-    batch_size, start = integer("batch_size", batch_size), integer("start", start, 0)
-    firsts = range(start * batch_size, n, batch_size)
-    if rng is None:
-        return (np.arange(at, min(at + batch_size, n)) for at in firsts)
-    order = rng.permutation(n)
-    return (order[at : at + batch_size] for at in firsts)
+def check_rows(name: str, sequences: Any) -> None:
+    """Raise TypeError unless this is a sequence, such as a list, of the rows of a dataset."""
+    is_list = isinstance(sequences, Sequence | np.ndarray) and getattr(sequences, "ndim", 1) > 0
+    if not is_list or isinstance(sequences, np.ma.MaskedArray | str | bytes):
+        raise TypeError(f"`{name}` must be a list of arrays of int, shape (T,); got {type(sequences).__name__}")
+
+
+def index_row(name: str, row: Any, i: int) -> np.ndarray:
+    """Return row i of a list of sequences of indices as an array, shape (T,)."""
+    try:
+        array = np.asarray(row)
+    except (TypeError, ValueError):
+        raise ValueError(f"`{name}` must be 1-D arrays of int; {name}[{i}] has rows of different lengths") from None
+    if array.shape == (0,):
+        array = np.zeros(0, np.int64)  # NumPy makes floats of an empty list
+    if isinstance(row, np.ma.MaskedArray):
+        raise ValueError(f"`{name}` must be 1-D arrays of int; {name}[{i}] is a masked array")
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        got = f"{name}[{i}] has shape {array.shape}, dtype {array.dtype}"
+        raise ValueError(f"`{name}` must be 1-D arrays of int; {got}")
+    return array
 
 
 def pad(sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -98,20 +101,25 @@ def pad(sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     -------
     padded : array of int64, shape (m, T)
     lengths : array of int64, shape (m,)
+
+    Raises
+    ------
+    ValueError, TypeError
+        If `sequences` is not a list of 1-D arrays or lists of int.
     """
-    lengths = np.array([len(sequence) for sequence in sequences], np.int64)
-    padded = np.zeros((len(sequences), lengths.max(initial=0)), np.int64)
-    for row, sequence in zip(padded, sequences, strict=True):
-        row[: len(sequence)] = sequence
+    check_rows("sequences", sequences)
+    rows = [index_row("sequences", sequence, i) for i, sequence in enumerate(sequences)]
+    lengths = np.array([len(row) for row in rows], np.int64)
+    padded = np.zeros((len(rows), lengths.max(initial=0)), np.int64)
+    for padded_row, row in zip(padded, rows, strict=True):
+        padded_row[: len(row)] = row
     return padded, lengths
 
 
 def pad_shifted(sequences: Sequence[np.ndarray], token: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pad inputs that start with `token`, and targets that end with it, (m, T); return them and the lengths (m,)."""
-    lengths = np.array([len(sequence) + 1 for sequence in sequences], np.int64)
-    inputs, targets = np.zeros((2, len(sequences), lengths.max(initial=0)), np.int64)
-    for before, after, sequence in zip(inputs, targets, sequences, strict=True):
-        n = len(sequence)
-        before[0] = after[n] = token
-        before[1 : n + 1] = after[:n] = sequence
-    return inputs, targets, lengths
+    padded, lengths = pad(sequences)
+    column = np.full((len(padded), 1), token)
+    inputs, targets = np.hstack([column, padded]), np.hstack([padded, np.zeros_like(column)])
+    targets[np.arange(len(padded)), lengths] = token
+    return inputs, targets, lengths + 1

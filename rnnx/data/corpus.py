@@ -1,19 +1,18 @@
 """Training and validation sets made from a text."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 
-import numpy as np
-
 from rnnx._core.checks import real
 from rnnx.data.batches import Dataset
-from rnnx.data.files import PIECE, EncodedText, encode, open_text
+from rnnx.data.files import PIECE, encode, open_text
 from rnnx.data.lines import LineViews, line_bounds, looks_like_list
-from rnnx.data.split import NOTHING_HELD_OUT, split_lines, split_text
+from rnnx.data.lowercase import Lowercase
+from rnnx.data.split import split_lines, split_text
 from rnnx.data.tokenizer import NEWLINE, CharTokenizer
 from rnnx.data.windows import Lines, Streams, Windows
 
@@ -66,6 +65,7 @@ def make_corpus(
     oov_token: str | None = None,
     min_count: int = 1,
     tokenizer: CharTokenizer | None = None,
+    lower: bool = False,
 ) -> Corpus:
     """Make training and validation datasets from a text.
 
@@ -76,103 +76,86 @@ def make_corpus(
     text : str or Path
         A text, or the Path of a UTF-8 file of any size, which is read in chunks.
     by : {"auto", "lines", "windows", "streams"}
-        "lines": every non-empty line is an independent sequence; random lines are held out, and identical lines stay
-        together. "windows": the text is one sequence, cut into independent windows. "streams": the text is one
-        sequence, read in order, with states carried from batch to batch. "auto": lines if the text has at least 20,
-        none longer than 64 characters, and at most one blank line per ten; otherwise windows.
+        "lines": every non-blank line is an independent sequence; random lines are held out, and identical lines stay
+        together. "windows": the text is cut into independent windows. "streams": the text is read in order, with states
+        carried from batch to batch. "auto": lines if the text has at least 20, none longer than 64 characters, and at
+        most one blank line per ten; otherwise windows.
     seq_length : int
         Steps per window, or per batch of streams.
     seed : int
         Seed for choosing the held-out lines.
     validation : float or None
-        Fraction to hold out (of the distinct lines), between 0 and 1. None holds out nothing, for example to evaluate a
-        trained model on the whole text.
+        Fraction to hold out (of the distinct lines), between 0 and 1. None holds out nothing.
     split : {"tail", "blocks"}
-        Which part of a continuous text to hold out: its end, or the end of each of `n_blocks` equal blocks. The first
-        character after each cut is a target in neither set, because its input is in the other set.
+        Hold out the end of a continuous text, or the end of each of `n_blocks` equal blocks. The first character after
+        a cut is a target in neither set, because its input is in the other set.
     n_blocks : int
     oov_token : str or None
-        See `CharTokenizer`. The default is none: the vocabulary holds all characters of the text unless `min_count`
-        excludes some, and a token that never occurs in training is not learned.
+        See `CharTokenizer`. By default there is none, because a token that never occurs in training is not learned.
     min_count : int
         Rarer characters become `oov_token`; newlines never do.
     tokenizer : CharTokenizer, optional
-        The tokenizer of a trained model, used unchanged. By default a tokenizer is fitted to the text.
+        Used unchanged. By default a new one is fitted to the text.
+    lower : bool
+        Convert the text to lower case first.
 
     Raises
     ------
-    ValueError
-        If an argument is out of range, the text is too short to hold something out, a str is the name of a file, or
-        the vocabulary of `tokenizer` lacks a character; for a file, also as for `open_text`.
-    OSError
-        If the file cannot be read.
+    ValueError, OSError
+        As for `open_text`, and if an argument is out of range, the text is too short, a str is the name of a file, or
+        the vocabulary of `tokenizer` lacks a character.
     """
-    _check_choices(by, split, validation, tokenizer is not None and (oov_token is not None or min_count != 1))
-    with open_text(text) if isinstance(text, Path) else nullcontext(_Slices(text)) as pieces:
+    _check_choices(by, split, validation)
+    if tokenizer is not None and (oov_token is not None or min_count != 1):
+        raise ValueError("`oov_token` and `min_count` must not be given with `tokenizer`, whose vocabulary is fixed")
+    with open_text(text) if isinstance(text, Path) else nullcontext(_Slices(text)) as read:
+        chunks = Lowercase(read) if lower else read
         if by == "auto":
-            by = "lines" if looks_like_list(pieces) else "windows"
+            by = "lines" if looks_like_list(chunks) else "windows"
         if by == "lines" and split == "blocks":
             raise ValueError("`split` must be 'tail' for lines, which are held out at random; got 'blocks'")
-        bounds = line_bounds(pieces) if by == "lines" else None
-        _check_size(name, pieces, bounds, validation)
+        bounds = line_bounds(chunks) if by == "lines" else None
+        if bounds is not None:
+            _check_size(name, "line", len(bounds[0]), 1)
+        else:
+            start = "".join(islice(chain.from_iterable(chunks), 20))
+            _check_size(name, "character", len(start), 2 if validation is None else 20)
         new = CharTokenizer(oov_token) if tokenizer is None else tokenizer
-        encoded = encode(pieces, new, fit=tokenizer is None, lines=by == "lines", min_count=min_count)
+        encoded = encode(chunks, new, fit=tokenizer is None, lines=by == "lines", min_count=min_count)
     if bounds is not None:
-        return _of_lines(name, encoded, LineViews(encoded.indices, *bounds), seed, validation)
-    n = len(encoded.indices)
-    train, held_out, words = split_text(name, n, 1 if split == "tail" else n_blocks, validation)
-    kind = Windows if by == "windows" else Streams
-    held = kind(encoded.indices, seq_length, held_out) if held_out else None
-    new_train = kind(encoded.indices, seq_length, train)
-    return Corpus(name, by, encoded.tokenizer, new_train, held, words, encoded.fingerprint)
-
-
-def _of_lines(name: str, encoded: EncodedText, lines: LineViews, seed: int, validation: float | None) -> Corpus:
-    newline = int(encoded.tokenizer.encode(NEWLINE)[0])
-
-    def dataset(chosen: np.ndarray) -> Lines:
-        return Lines(LineViews(lines.indices, lines.starts[chosen], lines.stops[chosen]), newline)
-
-    if validation is None:
-        train, held, words = dataset(np.arange(len(lines))), None, NOTHING_HELD_OUT
+        lines, newline = LineViews(encoded.indices, *bounds), int(encoded.tokenizer.encode(NEWLINE)[0])
+        parts, words = split_lines(name, lines, seed, validation)
+        sets: list[Dataset] = [Lines(lines[part], newline) for part in parts]
     else:
-        chosen, held_out, words = split_lines(name, lines, seed, validation)
-        train, held = dataset(chosen), dataset(held_out)
-    return Corpus(name, "lines", encoded.tokenizer, train, held, words, encoded.fingerprint)
+        kind = Windows if by == "windows" else Streams
+        pieces, words = split_text(name, len(encoded.indices), 1 if split == "tail" else n_blocks, validation)
+        sets = [kind(encoded.indices, seq_length, part) for part in pieces]
+    held_out = None if validation is None else sets[1]
+    return Corpus(name, by, encoded.tokenizer, sets[0], held_out, words, encoded.fingerprint)
 
 
-def _check_choices(by: str, split: str, validation: float | None, two_vocabularies: bool) -> None:
+def _check_choices(by: str, split: str, validation: float | None) -> None:
     if by not in ("auto", "lines", "windows", "streams"):
         raise ValueError(f"`by` must be 'auto', 'lines', 'windows' or 'streams'; got {by!r}")
     if split not in ("tail", "blocks"):
         raise ValueError(f"`split` must be 'tail' or 'blocks'; got {split!r}")
     if validation is not None:
         real("validation", validation, "(0, 1)")
-    if two_vocabularies:
-        raise ValueError("`oov_token` and `min_count` are for a new tokenizer; one was given")
 
 
-def _check_size(
-    name: str, pieces: Iterable[str], bounds: tuple[np.ndarray, np.ndarray] | None, validation: float | None
-) -> None:
-    if bounds is not None:
-        n, least, unit, purpose = len(bounds[0]), 2, "line", " to train on one and hold one out"
-    else:
-        n, least, unit, purpose = len(list(islice(chain.from_iterable(pieces), 20))), 20, "character", ""
-    if validation is None:
-        least, purpose = (1, "") if bounds is not None else (2, "")
+def _check_size(name: str, unit: str, n: int, least: int) -> None:
     if n < least:
-        raise ValueError(f"{name} must have at least {least} {unit}{'s' * (least > 1)}{purpose}; got {n}")
+        raise ValueError(f"{name} must have at least {least} {unit}{'s' * (least > 1)}; got {n}")
 
 
 class _Slices:
-    """A text in memory, iterated in chunks, with line ends normalized to newlines as for a file."""
+    """A text in memory, iterated in chunks, with line ends normalized as in a file."""
 
     def __init__(self, text: str) -> None:
         if not isinstance(text, str):
             raise TypeError(f"`text` must be a str or a Path; got {type(text).__name__}")
         if len(text) < _PATH_LENGTH and NEWLINE not in text and os.path.isfile(text):
-            raise ValueError(f"`text` must be a text, or the Path of a file; to read this file, pass Path({text!r})")
+            raise ValueError(f"`text` must be a text or a Path; to read this file, pass Path({text!r})")
         self.text = text.replace("\r\n", NEWLINE).replace("\r", NEWLINE)
 
     def __iter__(self) -> Iterator[str]:

@@ -1,10 +1,16 @@
 """Text files of any size, read in chunks and encoded as compact index arrays."""
 
 import codecs
+import ctypes
 import hashlib
 import io
+import mmap
+import os
+import sys
 import tempfile
+import weakref
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -12,6 +18,7 @@ from typing import BinaryIO
 import numpy as np
 
 from rnnx._core.files import open_regular
+from rnnx.data.formats import SIZE, foreign_format
 from rnnx.data.tokenizer import NEWLINE, CharTokenizer
 from rnnx.data.vocabulary import count_characters
 
@@ -19,13 +26,16 @@ PIECE = 1 << 18  # bytes of a file, or characters of a text, read at a time
 MEMORY_LIMIT = 256 << 20  # bytes; larger index arrays are mapped from a file
 
 
-class TextFile:
+class TextFile(AbstractContextManager["TextFile"]):
     """A UTF-8 text file that can be iterated in chunks any number of times. See `open_text`."""
 
     def __init__(self, path: str | Path, piece: int = PIECE) -> None:
         self.path, self._piece = path, piece
         self._file: BinaryIO = open_regular(path)  # closed by `close`
         try:
+            if found := foreign_format(self._file.read(SIZE)):
+                raise ValueError(f"{path} is {found}")
+            self._file.seek(0)
             if not any(piece.strip() for piece in self):
                 raise ValueError(f"{path} is empty")
         except BaseException:
@@ -33,15 +43,15 @@ class TextFile:
             raise
 
     def __iter__(self) -> Iterator[str]:
-        return self._decoded(None)
+        return self._decoded(sys.maxsize)
 
-    def _decoded(self, stop: int | None) -> Iterator[str]:
+    def _decoded(self, stop: int) -> Iterator[str]:
         """Yield the text of the first `stop` bytes."""
         decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")(), translate=True)
         at = 0
         while True:
             self._file.seek(at)  # every time, because two iterations may alternate
-            data = self._file.read(self._piece if stop is None else min(self._piece, stop - at))
+            data = self._file.read(min(self._piece, stop - at))
             at += len(data)
             try:
                 text = decoder.decode(data, final=not data)
@@ -49,7 +59,8 @@ class TextFile:
                 place = at - len(error.object) + error.start  # error.object ends where the data ends
                 line = 1 + sum(text.count(NEWLINE) for text in self._decoded(place))
                 raise ValueError(
-                    f"{self.path} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {place}, line {line}"
+                    f"{self.path} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {place}, "
+                    f"line {line}; convert it from its encoding, for instance with: iconv -f WINDOWS-1252 -t UTF-8"
                 ) from None
             if text:
                 yield text
@@ -59,9 +70,6 @@ class TextFile:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-    def __enter__(self) -> "TextFile":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -74,11 +82,8 @@ def open_text(path: str | Path) -> TextFile:
 
     Raises
     ------
-    ValueError
-        If the file is blank or not a regular file, or, during reading, if it is not UTF-8; the message gives the
-        position.
-    OSError
-        If the file cannot be read or is a directory.
+    ValueError, OSError
+        If the file is blank, not a regular file, or cannot be read or, during reading, if it is not UTF-8.
 
     Examples
     --------
@@ -89,13 +94,7 @@ def open_text(path: str | Path) -> TextFile:
 
 
 def read_text(path: str | Path) -> str:
-    """Read a whole UTF-8 text file. Line ends become newlines, and a byte order mark is dropped.
-
-    Raises
-    ------
-    ValueError, OSError
-        As for `open_text`.
-    """
+    """Read a whole UTF-8 text file, as `open_text` does."""
     with open_text(path) as pieces:
         return "".join(pieces)
 
@@ -127,16 +126,14 @@ def encode_file(
     ----------
     path : str or Path
     tokenizer : CharTokenizer, optional
-        Default: a new tokenizer without `oov_token`, fitted to the text.
+        By default a new one without `oov_token` is fitted to the text.
     memory_limit : int
         In bytes. Larger index arrays are mapped from a temporary file in `tempfile.gettempdir()`.
 
     Raises
     ------
-    ValueError
-        As for `open_text`, and if the vocabulary of `tokenizer` lacks a character.
-    OSError
-        If the file cannot be read, or the temporary file cannot be written.
+    ValueError, OSError
+        As for `open_text`, and if `tokenizer` lacks a character or the temporary file cannot be written.
     """
     new = CharTokenizer(None) if tokenizer is None else tokenizer
     with open_text(path) as pieces:
@@ -152,10 +149,9 @@ def encode(
     min_count: int = 1,
     memory_limit: int = MEMORY_LIMIT,
 ) -> EncodedText:
-    """Encode a text given in chunks that can be iterated twice. See `encode_file`.
+    """Encode a text given in chunks that can be iterated twice, after fitting the tokenizer if `fit` is True.
 
-    With `fit`, the tokenizer first learns the vocabulary. Newlines are kept even if rare; with `lines` the vocabulary
-    always has one, because lines end with it.
+    Newlines are kept even if rare; with `lines` the vocabulary always has one, because lines end with it.
     """
     counts = count_characters(pieces)
     n = counts.total()
@@ -165,7 +161,7 @@ def encode(
         tokenizer.fit_counts(counts, min_count=min_count)
     tokenizer.check_known(counts)
     if lines and NEWLINE not in tokenizer.get_vocab():
-        raise ValueError("`tokenizer` must hold the newline, which ends a line")
+        raise ValueError("the vocabulary of `tokenizer` must contain the newline, which ends every line")
     digest = hashlib.sha256()
     dtype = tokenizer.index_dtype
 
@@ -179,7 +175,7 @@ def encode(
 
 
 def _collect(parts: Iterable[np.ndarray], n: int, dtype: np.dtype, in_file: bool) -> np.ndarray:
-    """Join chunks into one array of n indices, in memory or mapped from a file that is deleted along with it."""
+    """Join chunks into an array of n indices, in memory or mapped from a file that is deleted along with it."""
     at = 0
     if not in_file:
         indices = np.empty(n, dtype)
@@ -192,7 +188,27 @@ def _collect(parts: Iterable[np.ndarray], n: int, dtype: np.dtype, in_file: bool
                 file.write(part.data)
                 at += len(part)
             file.flush()
-            indices = np.memmap(file, dtype, "r", shape=(at,))
+            indices = _mapped(file, dtype) if at == n else np.empty(0, dtype)
     if at != n:
-        raise ValueError("the text changed while it was read")
+        raise ValueError("the text changed while it was being read")
     return indices
+
+
+def _mapped(file: BinaryIO, dtype: np.dtype) -> np.ndarray:
+    """Map a file as a read-only array that needs no file descriptor.
+
+    Python's `mmap` keeps a copy of the descriptor and closes it at the end. By then, the number may be that of another
+    file, if the program has closed all descriptors, as daemons do.
+    """
+    if sys.platform == "win32":
+        return np.memmap(file, dtype, "r")
+    library, size = ctypes.CDLL(None, use_errno=True), os.fstat(file.fileno()).st_size
+    library.mmap.restype = ctypes.c_void_p
+    library.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    library.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    address = library.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, file.fileno(), 0)
+    if address == ctypes.c_void_p(-1).value:
+        raise OSError(ctypes.get_errno(), f"cannot map a file of {size} bytes: {os.strerror(ctypes.get_errno())}")
+    memory = (ctypes.c_char * size).from_address(address)
+    weakref.finalize(memory, library.munmap, address, size).atexit = False  # threads may still read
+    return np.frombuffer(memoryview(memory).toreadonly(), dtype)

@@ -2,7 +2,7 @@
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from typing import overload
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +13,7 @@ _LIST_LINES, _LIST_LENGTH = 20, 64  # minimum lines of a list, maximum character
 
 
 class LineViews(Sequence[np.ndarray]):
-    """Lines as views of a text's indices; a list of arrays would need more memory than the text."""
+    """Lines as views of a text's indices, in less memory than a list of arrays."""
 
     def __init__(self, indices: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> None:
         self.indices, self.starts, self.stops = indices, starts, stops
@@ -21,14 +21,9 @@ class LineViews(Sequence[np.ndarray]):
     def __len__(self) -> int:
         return len(self.starts)
 
-    @overload
-    def __getitem__(self, i: int) -> np.ndarray: ...
-    @overload
-    def __getitem__(self, i: slice) -> "LineViews": ...
-    def __getitem__(self, i: int | slice) -> "np.ndarray | LineViews":
-        if isinstance(i, slice):
-            return LineViews(self.indices, self.starts[i], self.stops[i])
-        return self.indices[self.starts[i] : self.stops[i]]
+    def __getitem__(self, i: Any) -> Any:
+        starts, stops = self.starts[i], self.stops[i]
+        return LineViews(self.indices, starts, stops) if np.ndim(starts) else self.indices[starts:stops]
 
 
 def line_bounds(pieces: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:

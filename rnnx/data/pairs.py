@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rnnx._core.checks import integer
-from rnnx.data.batches import Shuffled, pad, pad_shifted
+from rnnx.data.batches import Shuffled, check_rows, index_row, pad, pad_shifted
 
 
 @dataclass(frozen=True)
@@ -39,20 +39,20 @@ class PairBatch:
 
 
 class Pairs(Shuffled[PairBatch]):
-    """A dataset of source and target sequences.
+    """Pairs of a source and a target sequence.
 
     Parameters
     ----------
     sources, targets : sequence of array of int, shape (T,)
-        As many sources as targets; individual sequences may be empty.
+        Equally many; a sequence may be empty.
     end_token : int
         Index, in the target vocabulary, of the token that starts and ends every target.
 
     Raises
     ------
-    ValueError
-        If the numbers of sources and targets differ or are zero, a sequence does not hold indices, or a target
-        contains the end token.
+    ValueError, TypeError
+        If the numbers of sources and targets differ or are zero, a sequence is not one of indices, or a target contains
+        the end token.
 
     Examples
     --------
@@ -65,19 +65,28 @@ class Pairs(Shuffled[PairBatch]):
     """
 
     def __init__(self, sources: Sequence[np.ndarray], targets: Sequence[np.ndarray], end_token: int) -> None:
+        check_rows("sources", sources)
+        check_rows("targets", targets)
         if len(sources) != len(targets) or not len(sources):
             raise ValueError(
-                "there must be at least one source, and as many targets as sources; "
-                f"got {len(sources)} sources and {len(targets)} targets"
+                f"`sources` and `targets` must have the same length, at least 1; got {len(sources)} and {len(targets)}"
             )
         self.end_token = integer("end_token", end_token, 0)
         self.sources, self.targets = _sequences("sources", sources), _sequences("targets", targets)
         for i, target in enumerate(self.targets):
             if self.end_token in target:
-                raise ValueError(f"`targets` must not hold `end_token`, {self.end_token}; number {i} does")
+                raise ValueError(f"`targets` must not contain `end_token` = {self.end_token}; targets[{i}] does")
 
     def __len__(self) -> int:
         return len(self.sources)
+
+    def extremes(self) -> PairBatch:
+        """Return a batch of one pair with the largest indices, for checks; they are never negative."""
+        source, target = (
+            np.array([[max((int(s.max(initial=0)) for s in rows), default=0)]]) for rows in (self.sources, self.targets)
+        )
+        one = np.ones(1, np.int64)
+        return PairBatch(source, one, np.maximum(target, self.end_token), target, one)
 
     def gather(self, chosen: np.ndarray) -> PairBatch:
         """Build a batch from the pairs with these indices."""
@@ -90,17 +99,8 @@ def _sequences(name: str, sequences: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Check the sequences and convert them to int64."""
     result = []
     for i, sequence in enumerate(sequences):
-        try:
-            array = np.asarray(sequence)
-        except ValueError:  # rows of different lengths
-            raise ValueError(f"`{name}` must hold 1-D arrays of int; number {i} has rows") from None
-        if array.shape == (0,):
-            array = np.zeros(0, np.int64)  # NumPy makes floats of an empty list
-        if array.ndim != 1 or array.dtype.kind not in "iu":
-            raise ValueError(
-                f"`{name}` must hold 1-D arrays of int; number {i} has shape {array.shape}, dtype {array.dtype}"
-            )
-        if array.size and array.min() < 0:
-            raise ValueError(f"`{name}` must hold indices of at least 0; number {i} has {array.min()}")
+        array = index_row(name, sequence, i)
+        if array.min(initial=0) < 0:
+            raise ValueError(f"`{name}` must be indices of at least 0; {name}[{i}] contains {array.min()}")
         result.append(array.astype(np.int64, copy=False))
     return result

@@ -9,28 +9,32 @@ import numpy as np
 from rnnx._core.checks import integer
 from rnnx.data.steps import Pieces
 
-NOTHING_HELD_OUT = "nothing held out"
+_NOTHING = "nothing held out"
 _ROUNDING = 1e-9  # so that 0.29 of 100 is 29, although 0.29 * 100 is 28.999...
 
 
 def split_lines(
-    name: str, lines: Sequence[np.ndarray], seed: int, validation: float
-) -> tuple[np.ndarray, np.ndarray, str]:
-    """Hold out random lines, keeping identical lines together; return both sets of line indices and a description."""
+    name: str, lines: Sequence[np.ndarray], seed: int, validation: float | None
+) -> tuple[list[np.ndarray], str]:
+    """Hold out random lines, keeping identical lines together.
+
+    Return the numbers of the lines of the training set and, if `validation` is given, of the validation set, and a
+    description.
+    """
+    if validation is None:
+        return [np.arange(len(lines))], _NOTHING
     numbers = _numbers_of_equal(lines)
     distinct = int(numbers.max()) + 1
     if distinct < 2:
-        raise ValueError(f"{name} must have at least 2 different lines to train on one and hold one out; got 1")
+        raise ValueError(f"{name} must have at least 2 different lines, so that one can be held out; got 1")
     order = np.random.default_rng(seed).permutation(distinct)
     wanted = min(max(1, int(distinct * validation + _ROUNDING)), distinct - 1)
-    ranks = np.empty_like(order)
-    ranks[order] = np.arange(distinct)
-    ranks = ranks[numbers]
+    ranks = np.argsort(order)[numbers]
     chosen, count = np.argsort(ranks, kind="stable"), int((ranks < wanted).sum())
     words = f"{count} of {len(lines)} lines held out at random"
     if distinct < len(lines):
         words += f", {wanted} of {distinct} different ones"
-    return chosen[count:], chosen[:count], words
+    return [chosen[count:], chosen[:count]], words
 
 
 def _numbers_of_equal(lines: Sequence[np.ndarray]) -> np.ndarray:
@@ -41,23 +45,21 @@ def _numbers_of_equal(lines: Sequence[np.ndarray]) -> np.ndarray:
     digests = (hashlib.blake2b(line.tobytes(), digest_size=8).digest() for line in lines)
     keys = np.fromiter((int.from_bytes(digest, "big") for digest in digests), np.uint64, len(lines))
     _, firsts, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    numbers = np.empty_like(firsts)
-    numbers[np.argsort(firsts)] = np.arange(len(firsts))
-    return numbers[inverse]
+    return np.argsort(np.argsort(firsts))[inverse]
 
 
-def split_text(name: str, n: int, n_blocks: int, validation: float | None) -> tuple[Pieces, Pieces, str]:
-    """Hold out the end of every block of a text; return (start, stop) pieces of both sets and a description."""
+def split_text(name: str, n: int, n_blocks: int, validation: float | None) -> tuple[list[Pieces], str]:
+    """Hold out the end of every block of a text; return (start, stop) pieces as `split_lines` returns numbers."""
     n_blocks = integer("n_blocks", n_blocks)
     if validation is None:
-        return [(0, n)], [], NOTHING_HELD_OUT
+        return [[(0, n)]], _NOTHING
     edges = [i * n // n_blocks for i in range(n_blocks + 1)]
     cuts = [stop - max(2, int((stop - start) * validation + _ROUNDING)) for start, stop in pairwise(edges)]
     train, held = list(zip(edges, cuts, strict=False)), list(zip(cuts, edges[1:], strict=True))
     if any(cut - start < 2 for start, cut in train):
-        parts = "" if n_blocks == 1 else f" of {n_blocks} blocks"
-        raise ValueError(f"{name} is too short, with {n} characters, to hold out {validation:g}{parts}")
+        parts = "" if n_blocks == 1 else f" of each of {n_blocks} blocks"
+        raise ValueError(f"{name} is too short to hold out {validation:g}{parts}: it has {n} characters")
     count = sum(stop - cut for cut, stop in held)
     if n_blocks == 1:
-        return train, held, f"last {count} of {n} characters held out"
-    return train, held, f"{count} of {n} characters held out, in {n_blocks} blocks spread evenly over the text"
+        return [train, held], f"last {count} of {n} characters held out"
+    return [train, held], f"{count} of {n} characters held out, in {n_blocks} blocks spread evenly over the text"

@@ -5,9 +5,9 @@ target, the next character. A batch has m rows of T steps.
 """
 
 import copy
+import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -20,15 +20,6 @@ from rnnx.data.batches import Batch
 Pieces = Sequence[tuple[int, int]]
 
 
-@dataclass(frozen=True)
-class Rows:
-    """The rows of a batch: the index of each row's first step, (m,), and its number of steps, (m,)."""
-
-    firsts: np.ndarray
-    lengths: np.ndarray
-    continues: bool = False
-
-
 class Steps(Portable):
     """The steps of a text, numbered across all pieces, in any array library.
 
@@ -37,43 +28,44 @@ class Steps(Portable):
     """
 
     def __init__(self, indices: Array, pieces: Pieces | None = None) -> None:
-        self.text = text = _check_indices(indices)
+        self.indices = self._text = text = _check_indices(indices)
         starts, stops = np.array(_check_pieces(pieces, len(text)), np.int64).T
         self.sizes = stops - 1 - starts
         self.ends = np.cumsum(self.sizes)
         self._range = int(starts.min()), int(stops.max())
         self._map = self.ends, stops - 1 - self.ends  # from the number of a step to its place in the text
-        self._start = int(starts[0])  # with one piece, this is the whole mapping
+        self._start = int(starts[0])  # with one piece, this is the whole map
         self._dtype: Any = np.int64
         self._xp, self._device = ns.common_namespace({"indices": text})
 
-    def __len__(self) -> int:
-        return int(self.ends[-1])
-
-    def on_device(self, xp: Any, device: Any) -> "Steps":
+    def on_device(self, xp: Any, device: Any) -> Self:
         """Copy the text to a device; batches keep its dtype, or the next common one."""
         there, (start, stop) = copy.copy(self), self._range
         there._xp, there._device = xp, device
-        common = next(t for t in (np.uint8, np.int32, np.int64) if np.can_cast(self.text.dtype, t) or t is np.int64)
-        there.text = xp.asarray(np.ascontiguousarray(self.text[start:stop], common), device=device)
-        there._dtype = there.text.dtype
+        common = next(t for t in (np.uint8, np.int32, np.int64) if np.can_cast(self._text.dtype, t) or t is np.int64)
+        there._text = xp.asarray(np.ascontiguousarray(self._text[start:stop], common), device=device)
+        there._dtype = there._text.dtype
         ends, shifts = self._map
         there._map = xp.asarray(ends, device=device), xp.asarray(shifts - start, device=device)
         there._start -= start
         return there
 
-    def gather(self, rows: Rows) -> Batch:
-        """Build a batch; row numbers wrap around at the end of the text."""
-        xp, m, n_steps = self._xp, len(rows.firsts), int(rows.lengths.max())
+    def extremes(self) -> Batch:
+        """Return all characters as one row, without a copy, for checks."""
+        text = self.indices[None, slice(*self._range)]
+        return Batch(text[:, :-1], text[:, 1:], None)
+
+    def rows(self, firsts: np.ndarray, lengths: np.ndarray, continues: bool = False) -> Batch:
+        """Build a batch of rows with these first steps and lengths, (m,), which wrap around at the end of the text."""
+        xp, m, n_steps = self._xp, len(firsts), int(lengths.max())
         steps = xp.arange(n_steps, dtype=xp.int64, device=self._device)[None, :]
-        numbers = (xp.asarray(rows.firsts, device=self._device)[:, None] + steps) % len(self)
+        numbers = (xp.asarray(firsts, device=self._device)[:, None] + steps) % int(self.ends[-1])
         places = self._places(xp.reshape(numbers, (-1,)))
         inputs, targets = (xp.reshape(self._take(at), (m, n_steps)) for at in (places, places + 1))
-        if rows.lengths.min() < n_steps:
-            lengths: Any = xp.asarray(rows.lengths, device=self._device)
-            valid = valid_examples(xp, lengths, n_steps)
+        if lengths.min() < n_steps:
+            valid = valid_examples(xp, xp.asarray(lengths, device=self._device), n_steps)
             inputs, targets = (xp.where(valid, a, xp.zeros_like(a)) for a in (inputs, targets))
-        return Batch(inputs, targets, rows.lengths, rows.continues)
+        return Batch(inputs, targets, lengths, continues)
 
     def _places(self, numbers: Array) -> Array:
         ends, shifts = self._map
@@ -82,12 +74,14 @@ class Steps(Portable):
         return numbers + self._xp.take(shifts, self._xp.searchsorted(ends, numbers, side="right"), axis=0)
 
     def _take(self, places: Array) -> Array:
-        if ns.is_on_host(self.text):  # `take` would copy the whole text if it is not contiguous
-            return self.text[places].astype(self._dtype)
-        return self._xp.take(self.text, places, axis=0)
+        if ns.is_on_host(self._text):  # `take` would copy the whole text if it is not contiguous
+            return self._text[places].astype(self._dtype)
+        return self._xp.take(self._text, places, axis=0)
 
 
 def _check_indices(indices: Any) -> np.ndarray:
+    indices = ns.from_lists("indices", indices)
+    ns.check_real("indices", indices)
     array = np.asarray(indices)  # a view of a memory map
     if array.ndim != 1 or len(array) < 2 or array.dtype.kind not in "iu":
         raise ValueError(
@@ -97,10 +91,16 @@ def _check_indices(indices: Any) -> np.ndarray:
 
 
 def _check_pieces(pieces: Pieces | None, n: int) -> list[tuple[int, int]]:
-    checked = [(0, n)] if pieces is None else [(int(start), int(stop)) for start, stop in pieces]
+    try:
+        checked = (
+            [(0, n)] if pieces is None else [(operator.index(start), operator.index(stop)) for start, stop in pieces]
+        )
+    except (TypeError, ValueError):
+        raise TypeError("`pieces` must be a sequence of (start, stop), two integers each") from None
     for start, stop in checked:
         if not 0 <= start <= stop - 2 <= n - 2:
-            raise ValueError(f"a piece must be (start, stop) of at least 2 of the {n} characters; got {(start, stop)}")
+            got = f"(start, stop) = {(start, stop)}"
+            raise ValueError(f"`pieces` must have at least 2 characters each, in [0, {n}]; got {got}")
     if not checked:
-        raise ValueError("`pieces` must hold at least one piece")
+        raise ValueError("`pieces` must not be empty")
     return checked

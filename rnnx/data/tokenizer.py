@@ -28,6 +28,15 @@ class CharTokenizer:
         Token with index 0 for out-of-vocabulary characters; with None they are an error. A single-character token also
         represents that character.
 
+    Attributes
+    ----------
+    vocab_size : int
+        Number of tokens, including `oov_token`.
+    oov_index : int or None
+        Index of `oov_token`. Samplers exclude it, because it is not a character.
+    index_dtype : dtype
+        The smallest unsigned dtype that holds the indices.
+
     Examples
     --------
     >>> from rnnx.data import CharTokenizer
@@ -48,18 +57,13 @@ class CharTokenizer:
 
     @classmethod
     def from_vocab(cls, tokens: Sequence[str], oov_token: str | None = None) -> "CharTokenizer":
-        """Create a tokenizer with a given vocabulary.
+        """Create a tokenizer with a given vocabulary. Raise ValueError if it is not as described.
 
         Parameters
         ----------
         tokens : sequence of str
-            Distinct characters in index order, including `oov_token` if there is one.
+            At least one, in index order: distinct characters, including `oov_token` if there is one.
         oov_token : str or None
-
-        Raises
-        ------
-        ValueError
-            If there is no token, a token is repeated or not a single character, or `oov_token` is missing.
         """
         tokenizer = cls(oov_token)
         check_vocabulary(tokens, oov_token)
@@ -67,36 +71,22 @@ class CharTokenizer:
         return tokenizer
 
     def _set_vocabulary(self, tokens: list[str]) -> None:
-        self._tokens = tokens
-        self._oov_index = None if self.oov_token is None else tokens.index(self.oov_token)
+        self._tokens, self.vocab_size = tokens, len(tokens)
+        self.oov_index = None if self.oov_token is None else tokens.index(self.oov_token)
+        self.index_dtype = np.min_scalar_type(max(len(tokens) - 1, 0))
         known = [(ord(token), i) for i, token in enumerate(tokens) if len(token) == 1]
         # Indexed by code point; the last entry covers all larger ones. -1: unknown, and there is no `oov_token`.
-        unknown = -1 if self._oov_index is None else self._oov_index
+        unknown = -1 if self.oov_index is None else self.oov_index
         self._table = np.full(max(known, default=(0, 0))[0] + 2, unknown, np.int32)
         for point, i in known:
             self._table[point] = i
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of tokens, including `oov_token`."""
-        return len(self._tokens)
-
-    @property
-    def oov_index(self) -> int | None:
-        """Index of `oov_token`, or None. Samplers exclude it, because it is not a character."""
-        return self._oov_index
-
-    @property
-    def index_dtype(self) -> np.dtype:
-        """The smallest unsigned dtype that holds the indices."""
-        return np.min_scalar_type(max(self.vocab_size - 1, 0))
 
     def get_vocab(self) -> list[str]:
         """Return the tokens in index order."""
         return list(self._tokens)
 
     def fit(self, texts: str | Iterable[str], *, min_count: int = 1) -> "CharTokenizer":
-        """Learn the vocabulary, sorted by code point, replacing the old one.
+        """Learn the vocabulary, sorted by code point, replacing the old one; return the tokenizer itself.
 
         Parameters
         ----------
@@ -104,10 +94,6 @@ class CharTokenizer:
             Texts, or the chunks of one text; iterated once.
         min_count : int
             Rarer characters are out of vocabulary.
-
-        Returns
-        -------
-        self : CharTokenizer
 
         Raises
         ------
@@ -120,9 +106,9 @@ class CharTokenizer:
         """Learn the vocabulary from the counts of `count_characters`; see `fit`."""
         min_count = integer("min_count", min_count)
         if not counts:
-            raise ValueError("there is no text to learn a vocabulary from")
+            raise ValueError("`texts` must contain at least one character")
         if self.oov_token is None and min(counts.values()) < min_count:
-            raise ValueError(f"`min_count` of {min_count} needs an `oov_token`, which replaces the rare characters")
+            raise ValueError(f"`min_count` = {min_count} requires an `oov_token` to replace rare characters")
         frequent = {character for character, count in counts.items() if count >= min_count} - {self.oov_token}
         self._set_vocabulary(([] if self.oov_token is None else [self.oov_token]) + sorted(frequent))
         return self
@@ -142,10 +128,8 @@ class CharTokenizer:
 
         Raises
         ------
-        ValueError
-            If a character is not in the vocabulary and there is no `oov_token`, or an index does not fit in `dtype`.
-        TypeError
-            If `dtype` is not an integer dtype.
+        ValueError, TypeError
+            If a character is unknown and there is no `oov_token`, or `dtype` cannot hold the indices.
         """
         if not isinstance(text, str):
             raise TypeError(f"`text` must be a str; got {type(text).__name__}")
@@ -156,35 +140,29 @@ class CharTokenizer:
             raise ValueError(f"`dtype` must hold vocab_size - 1 = {self.vocab_size - 1}; got {dtype}")
         points = code_points(text)
         indices = self._table[np.minimum(points, len(self._table) - 1)]
-        if self._oov_index is None and indices.size and indices.min() < 0:
+        if self.oov_index is None and indices.size and indices.min() < 0:
             self.check_known(text)
         return indices.astype(dtype)
 
     def check_known(self, characters: Iterable[str]) -> None:
-        """Raise ValueError if a character has no index; the message lists up to ten."""
+        """Raise ValueError if a character has no index, naming up to ten."""
         unknown = [] if self.oov_token is not None else sorted(set(characters) - set(self._tokens))
         if unknown:
             more = f" and {len(unknown) - _MAX_NAMED} more" if len(unknown) > _MAX_NAMED else ""
-            raise ValueError(f"the vocabulary does not hold {', '.join(map(repr, unknown[:_MAX_NAMED]))}{more}")
+            raise ValueError(f"the vocabulary does not contain {', '.join(map(repr, unknown[:_MAX_NAMED]))}{more}")
 
     def decode(self, indices: Iterable[Any]) -> str:
-        """Convert a sequence of indices to text.
-
-        Raises
-        ------
-        ValueError
-            If an index is out of range.
-        """
+        """Convert a sequence of indices to text. Raise ValueError if one is not in [0, vocab_size)."""
         places = [operator.index(i) for i in (indices.tolist() if isinstance(indices, np.ndarray) else indices)]
-        if places and not (min(places) >= 0 and max(places) < self.vocab_size):
+        if places and not 0 <= min(places) <= max(places) < self.vocab_size:
             wrong = next(i for i in places if not 0 <= i < self.vocab_size)
-            raise ValueError(f"`indices` must be from 0 to vocab_size - 1 = {self.vocab_size - 1}; got {wrong}")
+            raise ValueError(f"`indices` must be in [0, vocab_size) = [0, {self.vocab_size}); got {wrong}")
         return "".join([self._tokens[i] for i in places])
 
     def texts_to_sequences(self, texts: Iterable[str]) -> list[np.ndarray]:
         """Encode a list of texts."""
         if isinstance(texts, str):
-            raise TypeError("`texts` must be a list of str; got a str: use `encode`")
+            raise TypeError("`texts` must be a list of str; got str (use `encode` for a single text)")
         return [self.encode(text) for text in texts]
 
     def sequences_to_texts(self, sequences: Iterable[Iterable[Any]]) -> list[str]:
@@ -197,24 +175,20 @@ class CharTokenizer:
 
     @classmethod
     def from_dict(cls, values: Any) -> "CharTokenizer":
-        """Create a tokenizer from the result of `to_dict`.
-
-        Raises
-        ------
-        ValueError
-            If the values do not describe a tokenizer, are inconsistent, or come from a newer version of rnnx.
-        """
+        """Create a tokenizer from the result of `to_dict`. Raise ValueError if it is damaged or from a newer rnnx."""
         if not isinstance(values, Mapping) or values.get("format") != FORMAT:
-            raise ValueError("it is not an rnnx tokenizer")
+            raise ValueError("not an rnnx tokenizer")
         try:
             version = integer("version", values.get("version"))
             if version <= VERSION:
                 return cls.from_vocab(values["vocabulary"], values["oov_token"])
         except KeyError as error:
-            raise ValueError(f"the tokenizer is damaged: {error} is missing") from None
+            raise ValueError(f"damaged tokenizer: {error} is missing") from None
         except (TypeError, ValueError) as error:
-            raise ValueError(f"the tokenizer is damaged: {error}") from None
-        raise ValueError(f"the tokenizer has format version {version}; this rnnx reads up to {VERSION}: update rnnx")
+            raise ValueError(f"damaged tokenizer: {error}") from None
+        raise ValueError(
+            f"tokenizer format version {version} requires a newer rnnx; this one supports versions up to {VERSION}"
+        )
 
     def save(self, path: str | Path) -> None:
         """Write the tokenizer to a JSON file, atomically."""
@@ -222,20 +196,12 @@ class CharTokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> "CharTokenizer":
-        """Read a file written by `save`.
-
-        Raises
-        ------
-        ValueError
-            As for `from_dict`, and if the file is not JSON.
-        OSError
-            If the file cannot be read.
-        """
+        """Read a file written by `save`. Raise ValueError as `from_dict` does, or OSError if it cannot be read."""
         data = read_regular(path, _MAX_BYTES)
         try:
             return cls.from_dict(json.loads(data))
         except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
-            raise ValueError(f"{path} is not a tokenizer file, or is damaged: it is not JSON") from None
+            raise ValueError(f"{path} is not a tokenizer, or is damaged: invalid JSON") from None
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 

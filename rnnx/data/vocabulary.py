@@ -8,13 +8,15 @@ import numpy as np
 
 
 def count_characters(texts: str | Iterable[str]) -> Counter[str]:
-    """Count the characters of one text, or of several together."""
+    """Count the characters of one or more texts."""
     if isinstance(texts, bytes | bytearray):
         raise TypeError("`texts` must be a str or an iterable of str; got bytes")
     counts: Counter[str] = Counter()
     for text in [texts] if isinstance(texts, str) else texts:
         if not isinstance(text, str):
-            raise TypeError(f"`texts` must hold str; got {type(text).__name__}")
+            raise TypeError(
+                f"`texts` must be a str or an iterable of str; got an element of type {type(text).__name__}"
+            )
         if len(text) < 1024:  # NumPy's call overhead dominates for short texts
             counts.update(text)
         else:
@@ -31,12 +33,12 @@ def code_points(text: str) -> np.ndarray:
 def check_vocabulary(tokens: Any, oov_token: str | None) -> None:
     """Raise unless `tokens` is a list of distinct characters, including `oov_token` if there is one."""
     if not isinstance(tokens, Sequence) or isinstance(tokens, str) or not tokens:
-        raise ValueError("the vocabulary must be a non-empty list of characters")
+        raise ValueError(f"the vocabulary must be a non-empty list of characters; got {tokens!r}")
     for token in tokens:
         if not isinstance(token, str) or (len(token) != 1 and token != oov_token):
-            raise ValueError(f"the vocabulary must hold single characters, or `oov_token`; got {token!r}")
+            raise ValueError(f"the vocabulary must consist of single characters and `oov_token`; got {token!r}")
     if len(set(tokens)) != len(tokens):
         twice = next(token for token, count in Counter(tokens).items() if count > 1)
-        raise ValueError(f"the vocabulary must not repeat a character; {twice!r} occurs twice")
+        raise ValueError(f"the vocabulary must not contain duplicates; got {twice!r} more than once")
     if oov_token is not None and oov_token not in tokens:
-        raise ValueError(f"the vocabulary must hold `oov_token`, {oov_token!r}")
+        raise ValueError(f"the vocabulary must contain `oov_token`, {oov_token!r}")

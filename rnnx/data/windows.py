@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from rnnx._core.checks import integer
-from rnnx.data.batches import Batch, Shuffled, pad_shifted
-from rnnx.data.steps import Pieces, Rows, Steps
+from rnnx.data.batches import Batch, Shuffled, check_rows, pad_shifted
+from rnnx.data.steps import Pieces, Steps
 
 MOST_STEPS = 10**9  # larger numbers could overflow in the arithmetic with indices
 
@@ -21,13 +21,15 @@ class Lines(Shuffled[Batch]):
     sequences : sequence of array of int
         The lines without newlines; a line is accessed only when a batch needs it.
     newline : int
-        Index of the newline.
     """
 
     def __init__(self, sequences: Sequence[np.ndarray], newline: int) -> None:
+        check_rows("sequences", sequences)
         self.sequences = sequences
         self.newline = integer("newline", newline, 0)
-        self._on_device: tuple[Steps, Rows] | None = None  # all lines as one text, and their places in it
+        self._on_device: tuple[Steps, np.ndarray, np.ndarray] | None = (
+            None  # one text, with the rows' starts and lengths
+        )
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -36,35 +38,20 @@ class Lines(Shuffled[Batch]):
         """Build a batch from the lines with these indices."""
         if self._on_device is None:
             return Batch(*pad_shifted([self.sequences[i] for i in chosen], self.newline))
-        steps, rows = self._on_device
-        return steps.gather(Rows(rows.firsts[chosen], rows.lengths[chosen]))
+        steps, firsts, lengths = self._on_device
+        return steps.rows(firsts[chosen], lengths[chosen])
 
     def on_device(self, xp: Any, device: Any) -> "Lines":
-        """Copy the lines to a device as one text with a newline before each line and after the last."""
+        """Copy the lines to a device, as one text with a newline before each line and after the last."""
         newline = np.array([self.newline], np.min_scalar_type(self.newline))
         text = np.concatenate([part for s in self.sequences for part in (newline, s)] + [newline])
         lengths = np.array([len(s) + 1 for s in self.sequences])
         there = copy.copy(self)
-        steps = Steps(text).on_device(xp, device)
-        there._on_device = steps, Rows(np.cumsum(lengths) - lengths, lengths)
+        there._on_device = Steps(text).on_device(xp, device), np.cumsum(lengths) - lengths, lengths
         return there
 
 
-class _Continuous:
-    """A continuous text and the number of steps per window or batch."""
-
-    def __init__(self, indices: np.ndarray, seq_length: int, pieces: Pieces | None = None) -> None:
-        self._steps = Steps(indices, pieces)
-        self.indices, self.seq_length = self._steps.text, min(integer("seq_length", seq_length), MOST_STEPS)
-
-    def on_device(self, xp: Any, device: Any) -> Any:
-        """Copy the text to a device."""
-        there = copy.copy(self)
-        there._steps = self._steps.on_device(xp, device)
-        return there
-
-
-class Windows(_Continuous, Shuffled[Batch]):
+class Windows(Steps, Shuffled[Batch]):
     """A continuous text, cut into independent windows of equal length.
 
     Parameters
@@ -74,94 +61,75 @@ class Windows(_Continuous, Shuffled[Batch]):
     seq_length : int
         Steps per window; the last window of a piece may be shorter.
     pieces : sequence of (start, stop), optional
-        Parts of the text to use, at least 2 characters each; default: all of it. No window crosses a piece boundary,
-        and every target lies in the same piece as its input.
+        Parts of the text to use, at least 2 characters each; default: all of it. A window and its targets lie in one
+        piece.
     """
 
     def __init__(self, indices: np.ndarray, seq_length: int, pieces: Pieces | None = None) -> None:
-        super().__init__(indices, seq_length, pieces)
-        counts = -(-self._steps.sizes // self.seq_length)
-        self._ends = np.cumsum(counts)  # windows up to the end of each piece
-        self._firsts = self._ends - counts
+        super().__init__(indices, pieces)
+        self.seq_length = min(integer("seq_length", seq_length), MOST_STEPS)
+        counts = -(-self.sizes // self.seq_length)
+        self._last = np.cumsum(counts)  # windows up to the end of each piece
+        self._firsts = self._last - counts
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return int(self._last[-1])
 
     def gather(self, chosen: np.ndarray) -> Batch:
         """Build a batch from the windows with these indices."""
-        piece = np.searchsorted(self._ends, chosen, side="right")
-        end = self._steps.ends[piece]
-        firsts = end - self._steps.sizes[piece] + (chosen - self._firsts[piece]) * self.seq_length
-        return self._steps.gather(Rows(firsts, np.minimum(self.seq_length, end - firsts)))
+        piece = np.searchsorted(self._last, chosen, side="right")
+        end = self.ends[piece]
+        firsts = end - self.sizes[piece] + (chosen - self._firsts[piece]) * self.seq_length
+        return self.rows(firsts, np.minimum(self.seq_length, end - firsts))
 
 
-class Streams(_Continuous):
+class Streams(Steps):
     """A continuous text for truncated BPTT, read in order in `batch_size` parallel streams.
 
-    The text is split into `batch_size` consecutive streams of equal length. Every batch holds the next `seq_length`
-    steps of all streams (the last batch may hold fewer), and ``continues`` is True for all batches but the first. If
-    the steps do not divide evenly, up to ``batch_size - 1`` steps are dropped.
+    The text is split into `batch_size` consecutive streams of equal length, dropping up to ``batch_size - 1`` steps.
+    Every batch holds the next `seq_length` steps of all streams (the last batch may hold fewer), and ``continues`` is
+    True for all batches but the first.
 
     Parameters
     ----------
-    indices : array of int, shape (n,)
-        The text; n >= 2.
+    indices, pieces
+        As for `Windows`. Streams run across pieces as if they were one text: after a boundary the carried states come
+        from the previous piece, but the first characters of the next one soon overwrite them.
     seq_length : int
         Steps per batch.
-    pieces : sequence of (start, stop), optional
-        Parts of the text to use, at least 2 characters each; default: all of it. Every target lies in the same piece as
-        its input. Streams run across pieces as if they were one text: after a boundary the carried states come from the
-        previous piece, but the first characters of the next one soon overwrite them.
 
     Notes
     -----
     Every stream starts from zero states, so on a small text losses of different batch sizes are not quite comparable.
     """
 
+    def __init__(self, indices: np.ndarray, seq_length: int, pieces: Pieces | None = None) -> None:
+        super().__init__(indices, pieces)
+        self.seq_length = min(integer("seq_length", seq_length), MOST_STEPS)
+
     def __len__(self) -> int:
         """Return the number of steps: all characters except the first of each piece."""
-        return len(self._steps)
+        return int(self.ends[-1])
 
     def n_batches(self, batch_size: int) -> int:
-        """Return the number of batches per epoch.
-
-        Raises
-        ------
-        ValueError
-            If the text is too short for `batch_size` streams.
-        """
+        """Return the number of batches per epoch. Raise ValueError if the text has fewer than `batch_size` steps."""
         return -(-self._steps_per_stream(batch_size) // self.seq_length)
 
     def batches(self, batch_size: int, rng: np.random.Generator | None = None, start: int = 0) -> Iterator[Batch]:
-        """Iterate over all steps in order.
+        """Iterate over all steps, as `Windows.batches` does over windows, in `batch_size` streams.
 
-        Parameters
-        ----------
-        batch_size : int
-            Number of streams.
-        rng : numpy.random.Generator, optional
-            Chooses the first step; the text then wraps around.
-        start : int
-            Number of batches to skip without building them.
-
-        Raises
-        ------
-        ValueError
-            If the text is too short for `batch_size` streams.
+        The text is read in order; `rng` chooses the first step, and the text then wraps around.
         """
         steps, start = self._steps_per_stream(batch_size), integer("start", start, 0)
         offset = 0 if rng is None else int(rng.integers(len(self)))
         firsts = offset + steps * np.arange(batch_size)
         return (
-            self._steps.gather(Rows(firsts + at, np.full(batch_size, min(self.seq_length, steps - at)), at > 0))
+            self.rows(firsts + at, np.full(batch_size, min(self.seq_length, steps - at)), at > 0)
             for at in range(start * self.seq_length, steps, self.seq_length)
         )
 
     def _steps_per_stream(self, batch_size: int) -> int:
         steps = len(self) // integer("batch_size", batch_size)
         if steps == 0:
-            raise ValueError(
-                f"the text is too short for `batch_size` = {batch_size} streams: it has {len(self)} steps; "
-                "use a smaller batch size"
-            )
+            raise ValueError(f"the text is too short for `batch_size` = {batch_size} streams: it has {len(self)} steps")
         return steps

@@ -1,32 +1,29 @@
-"""The table of engines, and the choice of one for an array library. `protocol` defines what an engine is."""
+"""The table of engines, and the choice of one for an array library. `protocol` defines their interface."""
 
 import contextlib
 import contextvars
 import importlib
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
+from rnnx._core.checks import flag
 from rnnx.cells import CELLS, Cell, cell_of
 from rnnx.engines.gpu.precision import use_precision as use_precision
 from rnnx.engines.protocol import Engine
 
-ANY_LIBRARY = ()
-
 
 @dataclass(frozen=True)
 class _Entry:
-    """An entry of the table."""
-
     engine: Engine | str  # "module:name" is imported on first use
-    libraries: tuple[str, ...] = ANY_LIBRARY  # libraries it supports; empty means any
+    libraries: tuple[str, ...] = ()  # libraries it supports; empty means any
     requires: tuple[str, str] | None = None  # an extra package, and the command that installs it
-    default: bool = True  # False: only runs on request, by `use_engine`
+    default: bool = True  # False: runs only under `use_engine`
     compiles: bool = False  # True: not used for single steps by default
 
 
@@ -50,7 +47,7 @@ def engine_names() -> tuple[str, ...]:
 def register_engine(
     name: str,
     engine: Engine | str,
-    libraries: tuple[str, ...] = ANY_LIBRARY,
+    libraries: tuple[str, ...] = (),
     *,
     requires: tuple[str, str] | None = None,
     default: bool = True,
@@ -73,29 +70,31 @@ def register_engine(
     Raises
     ------
     ValueError
-        If there is an engine of that name already, or a string is not of the form "module:name".
+        If `name` is taken, or `engine` is a string not of the form "module:name".
     TypeError
         If `libraries` is not a tuple.
     """
-    if name in _TABLE:
-        raise ValueError(f"`name` must be new; there is an engine {name!r} already")
     if isinstance(engine, str) and not all(engine.partition(":")):
-        raise ValueError(f"`engine` must be an engine or 'module:name'; got {engine!r}")
+        raise ValueError(f"`engine` must be an engine or a string 'module:name'; got {engine!r}")
     if not isinstance(libraries, tuple):
         raise TypeError(f"`libraries` must be a tuple of str; got {libraries!r}")
-    _TABLE[name] = _Entry(engine, libraries, requires, default)
-    _able.cache_clear()
+    entry = _Entry(engine, libraries, requires, flag("default", default))
+    if _TABLE.setdefault(name, entry) is not entry:
+        raise ValueError(f"`name` {name!r} is already registered")
 
 
 def engines_of(library: str) -> tuple[str, ...]:
     """Return the names of the installed engines for a library, the default first."""
-    return tuple(name for name in _able(library) if _installed(name))
+    return tuple(name for name in _able(library, engine_names()) if _installed(name))
 
 
 @lru_cache(maxsize=32)
-def _able(library: str) -> tuple[str, ...]:
-    """Return the names of the engines for a library: default ones, newest first, then the others."""
-    names = [name for name, entry in _TABLE.items() if not entry.libraries or library in entry.libraries]
+def _able(library: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Return those of all engines that are for a library: default ones, newest first, then the others.
+
+    `names` are those of all engines, so that a result from before a registration is not used after it.
+    """
+    names = [name for name in names if not _TABLE[name].libraries or library in _TABLE[name].libraries]
     defaults = [name for name in names if _TABLE[name].default]
     return (*reversed(defaults), *(name for name in names if name not in defaults))
 
@@ -148,7 +147,7 @@ def use_engine(name: str) -> Iterator[None]:
 def _require(name: str) -> None:
     if not _installed(name):
         package, command = _TABLE[name].requires or ("", "")
-        raise ValueError(f"engine {name!r} needs {package}, installed ({command}) and not disabled")
+        raise ValueError(f"engine {name!r} requires {package}, which is disabled or not installed ({command})")
 
 
 def _installed(name: str) -> bool:
@@ -161,7 +160,7 @@ def _installed(name: str) -> bool:
 
 @lru_cache(maxsize=8)
 def _found(package: str) -> bool:
-    """Whether a package can be imported; searches the disk."""
+    """Return whether a package can be imported; cached, because it searches the disk."""
     try:
         return importlib.util.find_spec(package) is not None
     except ModuleNotFoundError:  # of the package around a submodule
@@ -171,9 +170,9 @@ def _found(package: str) -> bool:
 def select(xp: Any, *, n_steps: int = 2, m: int = 1) -> str:
     """Return the name of the engine for arrays of namespace `xp`; "reference" for empty calls."""
     library, chosen = ns.library_name(xp), _chosen.get()
-    able = _able(library)
+    able = _able(library, tuple(_TABLE))
     if chosen is not None and chosen not in able:
-        raise ValueError(f"engine {chosen!r} does not run {library} arrays; {list(able)} do")
+        raise ValueError(f"engine {chosen!r} does not support {library} arrays; use one of {list(able)}")
     if n_steps == 0 or m == 0:
         return "reference"
     if chosen is not None:
@@ -183,7 +182,7 @@ def select(xp: Any, *, n_steps: int = 2, m: int = 1) -> str:
 
 @lru_cache(maxsize=32)
 def load(name: str) -> Engine:
-    """Return an engine by name, importing it if necessary."""
+    """Return an engine by name, imported on first use."""
     engine = _TABLE[name].engine
     if not isinstance(engine, str):
         return engine
@@ -196,15 +195,19 @@ def matmul(xp: Any, a: Array, b: Array, bias: Array | None = None) -> Array:
     return load(select(xp, m=a.shape[0])).matmul(a, b, bias)
 
 
-def warm_up(*cells: Cell | str, dtypes: tuple[str, ...] = ("float32",)) -> None:
-    """Compile ahead of the first call, for the `cpu` engine.
+def warm_up(
+    *cells: Cell | str, dtypes: tuple[str, ...] = ("float32",), on_compile: Callable[[], object] | None = None
+) -> None:
+    """Compile the `cpu` engine's code ahead of the first call.
 
     Parameters
     ----------
     *cells : str or Cell
-        Cells to compile; default: all built-in cells.
+        Cells to compile. Default: all built-in cells.
     dtypes : tuple of str
         "float32", "float64" or both.
+    on_compile : callable, optional
+        Called once, without arguments, before code is compiled; not called if the object cache holds all code.
 
     Raises
     ------
@@ -214,9 +217,15 @@ def warm_up(*cells: Cell | str, dtypes: tuple[str, ...] = ("float32",)) -> None:
     _require("cpu")
     for dtype in dtypes:
         if dtype not in ("float32", "float64"):
-            raise ValueError(f"`dtypes` must hold 'float32' and 'float64' only; got {dtype!r}")
+            raise ValueError(f"`dtypes` must be 'float32' or 'float64'; got {dtype!r}")
     from rnnx.engines.cpu.engine import compile_ahead
+    from rnnx.engines.cpu.runtime import object_cache
 
-    for cell in cells or CELLS:
-        for dtype in dtypes:
-            compile_ahead(cell_of(cell), dtype)
+    calls = [on_compile] if on_compile else []
+    token = object_cache.on_compile.set(lambda: calls and calls.pop()())
+    try:
+        for cell in cells or CELLS:
+            for dtype in dtypes:
+                compile_ahead(cell_of(cell), dtype)
+    finally:
+        object_cache.on_compile.reset(token)

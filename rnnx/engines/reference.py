@@ -1,3 +1,4 @@
+# ruff: noqa: D102 - methods are documented in `rnnx.engines.protocol`
 """The reference engine: a Python loop over array API functions, without in-place writes, so it works under ``jax.jit``.
 
 All other engines are tested against it.
@@ -6,7 +7,7 @@ Dimensions: T steps, m examples, n hidden units, n_x inputs, G gates of a stage.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rnnx._core import arrays as ns
@@ -18,62 +19,61 @@ from rnnx.cells.vocabulary import array_ops
 from rnnx.cells.wiring import Slot, wiring
 from rnnx.engines.protocol import Arrays, Call, Cotangents, Engine, Gradients, Tape
 
-Values = dict[Slot, Array]  # of one step, each (m, n)
+Weights = Sequence[StageWeights]
+Sides = tuple[Array, Array]  # (dzx, dzh)
 
 
 class ReferenceEngine:
     """See `rnnx.engines.protocol.Engine`."""
 
+    @ns.ignore_underflow
     def forward(self, call: Call, *, keep: bool) -> tuple[Arrays, Tape]:
-        """See `Engine`."""
         xp, cell = call.xp, call.cell
         parameters = recurrent_parameters(cell, call.parameters)
         if keep:  # the caller may later write to the parameters and x
             parameters = {key: ns.owned_copy(xp, a) for key, a in parameters.items()}
         X = to_time_major(xp, call.x, own=keep and call.lengths is None)
         valid = None if call.lengths is None else valid_steps(xp, call.lengths, call.n_steps)
-        if valid is not None and not call.indices:  # keeps NaN in padding out of the weight gradients
-            X = xp.where(valid, X, xp.zeros_like(X))
+        if not call.indices:
+            X = _where(xp, valid, X)  # keeps NaN in padding out of the weight gradients
         weights = [stack_weights(xp, stage, parameters) for stage in cell.stages]
-        S, K = _loop(call, X, weights, valid, keep)
-        outputs = tuple(s[1:, :, :] for s in S)
-        if valid is not None:
-            outputs = tuple(xp.where(valid, a, xp.zeros_like(a)) for a in outputs)
-        elif keep:
+        S, saved = _loop(call, X, weights, valid, keep)
+        outputs = tuple(_where(xp, valid, s[1:, :, :]) for s in S)
+        if keep and valid is None:
             outputs = tuple(ns.owned_copy(xp, a) for a in outputs)
         if not keep:
             S = tuple(ns.owned_copy(xp, s[-1:, :, :]) for s in S)
-        saved, own = (K, weights) if keep else (None, None)
-        tape = Tape(cell, xp, call.dtype, X, call.indices, call.n_x, S, saved, call.lengths, parameters, own)
+        kept, own = (saved, weights) if keep else (None, None)
+        tape = Tape(cell, xp, call.dtype, X, call.indices, call.n_x, S, kept, call.lengths, parameters, own)
         return tuple(to_public(xp, a) for a in outputs), tape
 
+    @ns.ignore_underflow
     def backward(self, tape: Tape, cotangents: Cotangents) -> Gradients:
-        """See `Engine`."""
         xp, cell = tape.xp, tape.cell
         weights = tape.own or [stack_weights(xp, stage, tape.parameters) for stage in cell.stages]
-        dZx, dZh, ds0 = _loop_back(tape, cotangents, weights)
-        # The array API standard has no scatter-add, so multiply by one-hot rows.
-        rows = _one_hot(xp, tape.x, tape.n_x, tape.dtype) if tape.indices else _rows(xp, tape.x)
+        dZ, ds0 = _loop_back(tape, cotangents, weights)
+        rows = _one_hot(tape) if tape.indices else _rows(xp, tape.x)
+        valid = None if tape.lengths is None else valid_steps(xp, tape.lengths, tape.n_steps)
         dX, gradients = None, []
-        for stage, w, dzx, dzh in zip(wiring(cell), weights, dZx, dZh, strict=True):
-            dzx, dzh = _rows(xp, dzx), _rows(xp, dzh)
+        for stage, w, sides in zip(wiring(cell), weights, dZ, strict=True):
+            dzx, dzh = (_rows(xp, dz) for dz in sides)
             if not tape.indices:
                 through = dzx @ w.wx
                 dX = through if dX is None else dX + through
             operand = _rows(xp, _over_time(tape, stage.operand))
-            joint = xp.concat((xp.matrix_transpose(dzh) @ operand, xp.matrix_transpose(dzx) @ rows), axis=1)
+            of_inputs = _scatter_add(xp, dzx, rows) if tape.indices else xp.matrix_transpose(dzx) @ rows
+            joint = xp.concat((xp.matrix_transpose(dzh) @ operand, of_inputs), axis=1)
             dbh = None if w.bh is None else xp.sum(dzh, axis=0)
             gradients.append(StageGradients(joint, xp.sum(dzx, axis=0), dbh))
-        dx = None if dX is None else to_public(xp, xp.reshape(dX, tape.x.shape))
+        dx = None if dX is None else to_public(xp, _where(xp, valid, xp.reshape(dX, tape.x.shape)))
         return Gradients(dx, tuple(map(xp.matrix_transpose, ds0)), name_gradients(xp, cell, tape.parameters, gradients))
 
+    @ns.ignore_underflow
     def matmul(self, a: Array, b: Array, bias: Array | None = None) -> Array:
-        """See `Engine`."""
         result = a @ b
         return result if bias is None else result + bias
 
     def stepper(self, call: Call) -> "ReferenceStepper":
-        """See `Engine`."""
         return ReferenceStepper(call)
 
 
@@ -89,40 +89,31 @@ class ReferenceStepper:
         parameters = {key: ns.owned_copy(xp, a) for key, a in call.parameters.items()}
         self._weights = [stack_weights(xp, stage, parameters) for stage in call.cell.stages]
 
+    @ns.ignore_underflow
     def step(self, xt: Array) -> Arrays:
-        """See `Stepper`."""
         xp = self._xp
         x, s = xp.matrix_transpose(xt), tuple(map(xp.matrix_transpose, self._states))
         zx = [x @ xp.matrix_transpose(w.wx) + w.b for w in self._weights]
-        s, _ = _step(xp, self._cell, [_gates(xp, z, s[0]) for z in zx], self._weights, s)
+        s, _ = _step(xp, self._cell, zx, self._weights, s)
         self._states = tuple(map(xp.matrix_transpose, s))
         return self._states
 
     def set(self, states: Arrays) -> None:
-        """See `Stepper`."""
         self._states = states
 
 
-# --- forward ------------------------------------------------------------------------------------------------------
-
-
-def _loop(
-    call: Call, X: Array, weights: Sequence[StageWeights], valid: Array | None, keep: bool
-) -> tuple[Arrays, Arrays]:
+def _loop(call: Call, X: Array, weights: Weights, valid: Array | None, keep: bool) -> tuple[Arrays, Arrays]:
     """Return the states, each (T + 1, m, n), and the saved values, each (T, m, n)."""
     xp, cell = call.xp, call.cell
     s0 = tuple(map(xp.matrix_transpose, call.s0))
     Zx = [_input_side(call, X, w) for w in weights]
     states, saved = [s0], []
     for t in range(call.n_steps):
-        s, values = _step(xp, cell, [_gates(xp, z[t, ...], s0[0]) for z in Zx], weights, states[-1])
-        if valid is not None:
-            here = valid[t, ...]
-            s = tuple(xp.where(here, new, old) for new, old in zip(s, states[-1], strict=True))
-            values = tuple(xp.where(here, v, xp.zeros_like(v)) for v in values)
-        states.append(s)
+        here = None if valid is None else valid[t, ...]
+        s, values = _step(xp, cell, [z[t, ...] for z in Zx], weights, states[-1])
+        states.append(tuple(_where(xp, here, new, old) for new, old in zip(s, states[-1], strict=True)))
         if keep:
-            saved.append(values)
+            saved.append([_where(xp, here, v) for v in values])
     S = tuple(xp.stack(list(column)) for column in zip(*states, strict=True))
     return S, tuple(_stack(xp, [v[k] for v in saved], like=s0[0]) for k in range(len(cell.saved)))
 
@@ -134,64 +125,45 @@ def _input_side(call: Call, X: Array, w: StageWeights) -> Array:
     return xp.reshape(product + w.b, (call.n_steps, call.m, w.b.shape[0]))
 
 
-def _step(
-    xp: Any, cell: Cell, zx: Sequence[Arrays], weights: Sequence[StageWeights], s: Arrays
-) -> tuple[Arrays, Arrays]:
-    """Run one step, given the input sides of all stages; return the new states and the saved values."""
+def _step(xp: Any, cell: Cell, zx: Sequence[Array], weights: Weights, s: Arrays) -> tuple[Arrays, Arrays]:
+    """Run one step, given the input sides (m, G n) of all stages; return the new states and the saved values."""
     saved: Arrays = ()
     for stage, w, side in zip(wiring(cell), weights, zx, strict=True):
         zh = s[0] @ xp.matrix_transpose(w.wh)
         zh = zh if w.bh is None else zh + w.bh
-        s, kept = stage.stage.forward(array_ops(xp), side, _gates(xp, zh, s[0]), s)
+        s, kept = stage.stage.forward(array_ops(xp), _gates(xp, side, s[0]), _gates(xp, zh, s[0]), s)
         saved += (*kept, *(() if stage.is_last else s))
     return s, saved
 
 
-# --- backward -----------------------------------------------------------------------------------------------------
-
-
-def _loop_back(
-    tape: Tape, cotangents: Cotangents, weights: Sequence[StageWeights]
-) -> tuple[list[Array], list[Array], Arrays]:
-    """Return the cotangents of zx and zh, per stage (T, m, G, n), and of the initial states, (m, n)."""
-    xp, cell = tape.xp, tape.cell
+def _loop_back(tape: Tape, cotangents: Cotangents, weights: Weights) -> tuple[list[Sides], Arrays]:
+    """Return the cotangents of zx and zh per stage, each (T, m, G, n), and of the initial states, (m, n)."""
+    xp = tape.xp
     valid = None if tape.lengths is None else valid_steps(xp, tape.lengths, tape.n_steps)
-    dS = tuple(None if d is None else to_time_major(xp, d) for d in cotangents.states)
+    dS = tuple(None if d is None else _where(xp, valid, to_time_major(xp, d)) for d in cotangents.states)
     ds = tuple(
         xp.zeros_like(s[0, :, :]) if d is None else ns.owned_copy(xp, xp.matrix_transpose(d))
         for d, s in zip(cotangents.final, tape.states, strict=True)
     )
     steps = []
     for t in range(tape.n_steps - 1, -1, -1):
-        keep = _where_valid(xp, None if valid is None else valid[t, ...])
-        given = (None if D is None else keep(D[t, ...], None) for D in dS)
-        ds = tuple(d if more is None else d + more for d, more in zip(ds, given, strict=True))
-        dz, ds_prev = _step_back(tape, t, ds, weights)
-        steps.append([tuple(keep(d, None) for d in pair) for pair in dz])
-        ds = tuple(keep(new, old) for new, old in zip(ds_prev, ds, strict=True))
-    dZx, dZh = [], []
-    for i, stage in enumerate(cell.stages):
+        ds = tuple(d if D is None else d + D[t, ...] for d, D in zip(ds, dS, strict=True))
+        step, ds_prev = _step_back(tape, t, ds, weights)
+        steps.append(step)
+        here = None if valid is None else valid[t, ...]
+        ds = tuple(_where(xp, here, new, old) for new, old in zip(ds_prev, ds, strict=True))
+    dZ = []
+    for i, stage in enumerate(tape.cell.stages):
         like = xp.stack([ds[0]] * len(stage.gates), axis=1)
-        dZx.append(_stack(xp, [step[i][0] for step in reversed(steps)], like))
-        dZh.append(dZx[i] if stage.additive else _stack(xp, [step[i][1] for step in reversed(steps)], like))
-    return dZx, dZh, ds
+        n_sides = 1 if stage.additive else 2
+        dz = [_stack(xp, [step[i][side] for step in reversed(steps)], like) for side in range(n_sides)]
+        if valid is not None:
+            dz = [_where(xp, xp.expand_dims(valid, axis=3), side) for side in dz]
+        dZ.append((dz[0], dz[-1]))
+    return dZ, ds
 
 
-def _where_valid(xp: Any, here: Array | None) -> Callable[[Array, Array | None], Array]:
-    """Return a function that replaces the rows of ended examples by those of a second array, or by zero."""
-
-    def keep(a: Array, other: Array | None) -> Array:
-        if here is None:
-            return a
-        mask = xp.expand_dims(here, axis=2) if a.ndim == 3 else here
-        return xp.where(mask, a, xp.zeros_like(a) if other is None else other)
-
-    return keep
-
-
-def _step_back(
-    tape: Tape, t: int, ds: Arrays, weights: Sequence[StageWeights]
-) -> tuple[list[tuple[Array, Array]], Arrays]:
+def _step_back(tape: Tape, t: int, ds: Arrays, weights: Weights) -> tuple[list[Sides], Arrays]:
     """Run step t backward; return (dzx, dzh) per stage, each (m, G, n), and the previous states' cotangents."""
     xp, dz = tape.xp, []
 
@@ -217,13 +189,24 @@ def _over_time(tape: Tape, slot: Slot) -> Array:
     return tape.saved[slot.number]
 
 
-# --- shapes -------------------------------------------------------------------------------------------------------
+def _where(xp: Any, valid: Array | None, a: Array, other: Array | None = None) -> Array:
+    """Replace `a` past each length by `other`, or by zero; None means full lengths."""
+    return a if valid is None else xp.where(valid, a, xp.zeros_like(a) if other is None else other)
 
 
-def _one_hot(xp: Any, X: Array, n_x: int, dtype: Any) -> Array:
-    """Return one-hot rows, (T m, n_x)."""
-    classes = xp.arange(n_x, dtype=X.dtype, device=ns.device(X))
-    return xp.astype(xp.reshape(X, (-1, 1)) == classes, dtype)
+def _one_hot(tape: Tape) -> Array:
+    """Return the inputs as one-hot rows, (T m, n_x)."""
+    classes = tape.xp.arange(tape.n_x, dtype=tape.x.dtype, device=ns.device(tape.x))
+    return tape.xp.astype(tape.xp.reshape(tape.x, (-1, 1)) == classes, tape.dtype)
+
+
+def _scatter_add(xp: Any, dz: Array, one_hot: Array) -> Array:
+    """Return dz^T onehot, since the array API standard has no scatter-add; NaN only in columns with a NaN in dz."""
+    if not ns.is_on_host(dz) or (finite := xp.isfinite(dz)).all():
+        return xp.matrix_transpose(dz) @ one_hot
+    spoiled = xp.matrix_transpose(xp.astype(~finite, dz.dtype)) @ one_hot
+    product = xp.matrix_transpose(xp.where(finite, dz, xp.zeros_like(dz))) @ one_hot
+    return xp.where(spoiled > 0, xp.full_like(product, math.nan), product)
 
 
 def _rows(xp: Any, a: Array) -> Array:

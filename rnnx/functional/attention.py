@@ -8,7 +8,6 @@ arXiv:1409.0473; M.-T. Luong et al., arXiv:1508.04025; A. Vaswani et al., arXiv:
 Arrays are (n, m, T): features, examples, time, with T_x source and T_y target steps.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,7 +16,7 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_shape
 from rnnx.functional.attention_base import AttentionCache as AttentionCache
-from rnnx.functional.attention_base import attend, attend_backward, prepare, public
+from rnnx.functional.attention_base import attend, attend_backward, outer_sum, prepare, project_keys, public, times
 
 Gradients = dict[str, Array]
 
@@ -32,6 +31,7 @@ def additive_attention_forward(
     Parameters
     ----------
     queries : array, shape (n_q, m, T_y)
+        Integer and bool arguments are converted to the dtype of the floating ones.
     keys : array, shape (n_k, m, T_x)
     values : array, shape (n_v, m, T_x)
         Often the same array as `keys`; its gradient is then ``dkeys + dvalues``.
@@ -51,17 +51,15 @@ def additive_attention_forward(
 
     Raises
     ------
-    ValueError
-        For a wrong shape, key, device or length.
-    TypeError
-        For a non-array, arrays of two libraries, or a wrong dtype.
+    ValueError, TypeError
+        For wrong shapes, keys, lengths or dtypes, or arrays of two libraries or devices.
     """
     cache = prepare("additive", {"queries": queries, "keys": keys, "values": values}, parameters, lengths)
-    scores, h = _additive_scores(cache, _from_keys(cache))
-    context, weights = attend(cache, scores)
-    return context, ns.owned_copy(cache.xp, weights), replace(cache, weights=weights, tanh=h)
+    context, cache = attend(cache, project_keys(cache))
+    return context, ns.owned_copy(cache.xp, cache.weights), cache
 
 
+@ns.ignore_underflow
 def additive_attention_backward(dcontext: Array, cache: AttentionCache, dweights: Array | None = None) -> Gradients:
     r"""Compute the gradients of `additive_attention_forward`.
 
@@ -89,19 +87,19 @@ def additive_attention_backward(dcontext: Array, cache: AttentionCache, dweights
     Raises
     ------
     ValueError, TypeError
-        For a wrong shape or library, or the cache of another function.
+        For wrong shapes or libraries, or the cache of another function.
     """
     cache, dscores, dvalues = attend_backward("additive", dcontext, cache, dweights)
     p, xp, h = cache.parameters, cache.xp, cache.tanh
     dz = xp.expand_dims(dscores, axis=3) * (xp.reshape(p["va"], (-1,)) * (1 - h * h))
     dfrom_queries, dfrom_keys = xp.sum(dz, axis=2), xp.sum(dz, axis=1)
     gradients = {
-        "dqueries": public(xp, _times(xp, dfrom_queries, p["Wq"])),
-        "dkeys": public(xp, _times(xp, dfrom_keys, p["Wk"])),
+        "dqueries": public(xp, times(xp, dfrom_queries, p["Wq"])),
+        "dkeys": public(xp, times(xp, dfrom_keys, p["Wk"])),
         "dvalues": dvalues,
-        "dWq": _outer_sum(xp, dfrom_queries, cache.queries),
-        "dWk": _outer_sum(xp, dfrom_keys, cache.keys),
-        "dva": _outer_sum(xp, h, xp.expand_dims(dscores, axis=3)),
+        "dWq": outer_sum(xp, dfrom_queries, cache.queries),
+        "dWk": outer_sum(xp, dfrom_keys, cache.keys),
+        "dva": outer_sum(xp, h, xp.expand_dims(dscores, axis=3)),
     }
     if "ba" in p:
         gradients["dba"] = xp.expand_dims(xp.sum(dfrom_queries, axis=(0, 1)), axis=1)
@@ -120,35 +118,29 @@ def dot_product_attention_forward(
     queries : array, shape (n, m, T_y)
     keys : array, shape (n, m, T_x)
     values : array, shape (n_v, m, T_x)
-        Often the same array as `keys`; its gradient is then ``dkeys + dvalues``.
     scaled : bool
         Divide the scores by the square root of n (Vaswani et al., arXiv:1706.03762), because the large scores of
         long vectors saturate the softmax.
     lengths : sequence or array of int, shape (m,), optional
-        Number of source steps of each example, as in `additive_attention_forward`.
+        As for `additive_attention_forward`.
 
     Returns
     -------
     context : array, shape (n_v, m, T_y)
     weights : array, shape (m, T_y, T_x)
-        ``weights[j, t]``, the weights of the source steps for target step t of example j, sum to 1.
     cache : AttentionCache
-        For `dot_product_attention_backward`.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `additive_attention_forward`.
+        As from `additive_attention_forward`, which raises the same errors.
     """
     cache = prepare("dot_product", {"queries": queries, "keys": keys, "values": values}, None, lengths, scaled)
     if keys.shape[0] != queries.shape[0]:
-        raise ValueError(f"`keys` must have as many features as `queries`, {queries.shape[0]}; got {keys.shape[0]}")
-    context, weights = attend(cache, _dot_product_scores(cache))
-    return context, ns.owned_copy(cache.xp, weights), replace(cache, weights=weights)
+        raise ValueError(f"`queries` and `keys` must have equal sizes n; got {queries.shape[0]} and {keys.shape[0]}")
+    context, cache = attend(cache)
+    return context, ns.owned_copy(cache.xp, cache.weights), cache
 
 
+@ns.ignore_underflow
 def dot_product_attention_backward(dcontext: Array, cache: AttentionCache, dweights: Array | None = None) -> Gradients:
-    r"""Compute the gradients of `dot_product_attention_forward`.
+    r"""Compute the gradients of `dot_product_attention_forward`. Errors are those of `additive_attention_backward`.
 
     .. math:: dq_t = \sum_s de_{ts} k_s, \qquad dk_s = \sum_t de_{ts} q_t
 
@@ -160,17 +152,11 @@ def dot_product_attention_backward(dcontext: Array, cache: AttentionCache, dweig
     cache : AttentionCache
         From `dot_product_attention_forward`.
     dweights : array, shape (m, T_y, T_x), optional
-        Cotangent of the weights, for a loss that depends on them.
 
     Returns
     -------
     gradients : dict
         dqueries (n, m, T_y), dkeys (n, m, T_x), dvalues (n_v, m, T_x).
-
-    Raises
-    ------
-    ValueError, TypeError
-        For a wrong shape or library, or the cache of another function.
     """
     cache, dscores, dvalues = attend_backward("dot_product", dcontext, cache, dweights)
     xp, dscores = cache.xp, dscores * cache.scale
@@ -184,23 +170,17 @@ def dot_product_attention_backward(dcontext: Array, cache: AttentionCache, dweig
 class AttentionStream:
     """Attention over a fixed source, one query at a time, for step-by-step decoding.
 
-    The source is checked, copied and (for additive attention) projected once. There is no backward pass.
+    The source is checked, copied and (for additive attention) projected once. There is no backward pass. Arguments and
+    errors are those of `additive_attention_forward` and `dot_product_attention_forward`.
 
     Parameters
     ----------
     keys : array, shape (n_k, m, T_x)
     values : array, shape (n_v, m, T_x)
     parameters : dict of str to array, optional
-        Parameters of additive attention, as in `additive_attention_forward`; None for dot-product attention.
+        None for dot-product attention.
     scaled : bool
-        Scale the dot products, as in `dot_product_attention_forward`.
     lengths : sequence or array of int, shape (m,), optional
-        Number of source steps of each example, as in `additive_attention_forward`.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `additive_attention_forward`.
     """
 
     def __init__(
@@ -214,8 +194,9 @@ class AttentionStream:
     ) -> None:
         kind = "dot_product" if parameters is None else "additive"
         self._source = prepare(kind, {"keys": keys, "values": values}, parameters, lengths, scaled)
-        self._from_keys = None if parameters is None else _from_keys(self._source)
+        self._from_keys = None if parameters is None else project_keys(self._source)
 
+    @ns.ignore_underflow
     def step(self, queries: Array) -> tuple[Array, Array]:
         """Attend with one query per example.
 
@@ -233,43 +214,7 @@ class AttentionStream:
         n_q = source.parameters["Wq"].shape[1] if source.parameters else source.keys.shape[2]
         ns.common_namespace({"keys": source.keys, "queries": queries})
         check_shape("queries", queries, "(n_q, m)", (n_q, source.keys.shape[0]))
+        ns.floating_dtype(source.xp, {}, {"queries": queries})
         rows = ns.astype(source.xp, source.xp.matrix_transpose(queries), source.keys.dtype)
-        cache = replace(source, queries=rows[:, None, :])
-        if self._from_keys is None:
-            scores = _dot_product_scores(cache)
-        else:
-            scores, _ = _additive_scores(cache, self._from_keys)
-        context, weights = attend(cache, scores)
-        return context[:, :, 0], weights[:, 0, :]
-
-
-def _from_keys(cache: AttentionCache) -> Array:
-    """Return W_k k_s, (m, T_x, n_h), which all queries share."""
-    return _times(cache.xp, cache.keys, cache.xp.matrix_transpose(cache.parameters["Wk"]))
-
-
-def _additive_scores(cache: AttentionCache, from_keys: Array) -> tuple[Array, Array]:
-    """Return the scores (m, T_y, T_x) and the hyperbolic tangents in them (m, T_y, T_x, n_h)."""
-    p, xp = cache.parameters, cache.xp
-    from_queries = _times(xp, cache.queries, xp.matrix_transpose(p["Wq"]))
-    if "ba" in p:
-        from_queries = from_queries + xp.reshape(p["ba"], (-1,))
-    h = xp.tanh(xp.expand_dims(from_queries, axis=2) + xp.expand_dims(from_keys, axis=1))
-    return xp.reshape(_times(xp, h, p["va"]), h.shape[:3]), h
-
-
-def _dot_product_scores(cache: AttentionCache) -> Array:
-    """Return the scores (m, T_y, T_x)."""
-    return (cache.queries * cache.scale) @ cache.xp.matrix_transpose(cache.keys)
-
-
-def _times(xp: Any, a: Array, b: Array) -> Array:
-    """Multiply (..., n) by (n, k) in one matrix product."""
-    rows = xp.reshape(a, (math.prod(a.shape[:-1]), a.shape[-1])) @ b
-    return xp.reshape(rows, (*a.shape[:-1], b.shape[1]))
-
-
-def _outer_sum(xp: Any, a: Array, b: Array) -> Array:
-    """Sum a b^T over all leading axes: (..., n) and (..., k) give (n, k)."""
-    rows = math.prod(a.shape[:-1])
-    return xp.matrix_transpose(xp.reshape(a, (rows, a.shape[-1]))) @ xp.reshape(b, (rows, b.shape[-1]))
+        context, cache = attend(replace(source, queries=rows[:, None, :]), self._from_keys)
+        return context[:, :, 0], cache.weights[:, 0, :]

@@ -1,6 +1,6 @@
-"""The argument checks, masked softmax and cache that both kinds of attention share.
+"""The scores, masked softmax, cache and argument checks of both kinds of attention.
 
-Public arrays are (n, m, T). Internal arrays are (m, T, n), one matrix per example, for batched matrix products.
+Internal arrays are (m, T, n), one matrix per example, for batched matrix products.
 """
 
 import math
@@ -10,17 +10,15 @@ from typing import Any
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_lengths, check_shape
+from rnnx._core.checks import check_keys, check_lengths, check_shape, flag
 from rnnx._core.layout import valid_examples
 
-_REQUIRED = ("Wq", "Wk", "va")
-_OPTIONAL = ("ba",)
 _SYMBOLS = {"queries": ("n_q", "T_y"), "keys": ("n_k", "T_x"), "values": ("n_v", "T_x")}
 
 
 @dataclass(frozen=True)
 class AttentionCache:
-    """What the backward pass of an attention function needs, including copies of the arguments."""
+    """What the backward pass of an attention function needs, with copies of the arguments."""
 
     kind: str  # "additive" or "dot_product"
     xp: Any
@@ -35,35 +33,67 @@ class AttentionCache:
 
     def astype(self, dtype: Any) -> "AttentionCache":
         """Convert all arrays."""
+        if dtype == self.weights.dtype:
+            return self
         arrays = {name: getattr(self, name) for name in ("queries", "keys", "values", "weights", "tanh")}
         cast = {name: ns.astype(self.xp, a, dtype) for name, a in arrays.items() if a is not None}
         parameters = {key: ns.astype(self.xp, p, dtype) for key, p in self.parameters.items()}
         return replace(self, **cast, parameters=parameters)
 
 
-def attend(cache: AttentionCache, scores: Array) -> tuple[Array, Array]:
-    """Return the context (n_v, m, T_y) and the weights (m, T_y, T_x)."""
-    weights = _masked_softmax(cache.xp, scores, cache.valid)
-    return public(cache.xp, weights @ cache.values), weights
+@ns.ignore_underflow
+def project_keys(cache: AttentionCache) -> Array:
+    """Return W_k k_s, (m, T_x, n_h), which the additive scores of all queries share."""
+    return times(cache.xp, cache.keys, cache.xp.matrix_transpose(cache.parameters["Wk"]))
 
 
+@ns.ignore_underflow
+def attend(cache: AttentionCache, projected_keys: Array | None = None) -> tuple[Array, AttentionCache]:
+    """Return the context (n_v, m, T_y), and the cache with the weights.
+
+    With `projected_keys` the scores are additive, otherwise dot products.
+    """
+    xp, p, h = cache.xp, cache.parameters, None
+    if projected_keys is None:
+        scores = (cache.queries * cache.scale) @ xp.matrix_transpose(cache.keys)
+    else:
+        projected = times(xp, cache.queries, xp.matrix_transpose(p["Wq"]))
+        if "ba" in p:
+            projected = projected + xp.reshape(p["ba"], (-1,))
+        h = xp.tanh(xp.expand_dims(projected, axis=2) + xp.expand_dims(projected_keys, axis=1))
+        scores = xp.reshape(times(xp, h, p["va"]), h.shape[:3])
+    weights = _masked_softmax(xp, scores, cache.valid)
+    return public(xp, weights @ cache.values), replace(cache, weights=weights, tanh=h)
+
+
+@ns.ignore_underflow
 def attend_backward(
-    kind: str, dcontext: Array, cache: AttentionCache, dweights: Array | None
+    kind: str, dcontext: Array, cache: Any, dweights: Array | None
 ) -> tuple[AttentionCache, Array, Array]:
-    """Return the cache in the backward pass's dtype, dscores (m, T_y, T_x) and dvalues (n_v, m, T_x)."""
-    cache = _checked_cache(kind, dcontext, cache, dweights)
-    xp, weights = cache.xp, cache.weights
-    dcontext = ns.astype(xp, xp.permute_dims(dcontext, (1, 2, 0)), weights.dtype)
+    """Check the cotangents; return the cache in their dtype, dscores (m, T_y, T_x) and dvalues (n_v, m, T_x)."""
+    expected = f"{kind}_attention_forward"
+    source = f"{cache.kind}_attention_forward" if isinstance(cache, AttentionCache) else type(cache).__name__
+    if source != expected:
+        raise TypeError(f"`cache` must come from {expected}; got {source}")
+    m, n_target, n_source = cache.weights.shape
+    given = {"dcontext": dcontext} | ({} if dweights is None else {"dweights": dweights})
+    ns.common_namespace({"cache": cache.weights, **given})
+    check_shape("dcontext", dcontext, "(n_v, m, T_y)", (cache.values.shape[2], m, n_target))
+    if dweights is not None:
+        check_shape("dweights", dweights, "(m, T_y, T_x)", (m, n_target, n_source))
+    xp, dtype = cache.xp, ns.floating_dtype(cache.xp, {"cache": cache.weights}, given)
+    cache = cache.astype(dtype)
+    dcontext = ns.astype(xp, xp.permute_dims(dcontext, (1, 2, 0)), dtype)
     total = dcontext @ xp.matrix_transpose(cache.values)
     if dweights is not None:
-        total = total + ns.astype(xp, dweights, weights.dtype)
+        total = total + ns.astype(xp, dweights, dtype)
     # Masked positions have zero weight, so their gradients are zero without a mask.
-    dscores = weights * (total - xp.sum(weights * total, axis=2, keepdims=True))
-    return cache, dscores, public(xp, xp.matrix_transpose(weights) @ dcontext)
+    dscores = cache.weights * (total - xp.sum(cache.weights * total, axis=2, keepdims=True))
+    return cache, dscores, public(xp, xp.matrix_transpose(cache.weights) @ dcontext)
 
 
 def _masked_softmax(xp: Any, scores: Array, valid: Array | None) -> Array:
-    """Softmax over the valid positions of the last axis; all zeros if there are none."""
+    """Softmax over the valid positions of the last axis; zeros if there are none."""
     if scores.shape[2] == 0:
         return scores
     if valid is not None:
@@ -81,15 +111,29 @@ def public(xp: Any, a: Array) -> Array:
     return xp.permute_dims(a, (2, 0, 1))
 
 
+def times(xp: Any, a: Array, b: Array) -> Array:
+    """Multiply (..., n) by (n, k) in one matrix product."""
+    rows = xp.reshape(a, (math.prod(a.shape[:-1]), a.shape[-1])) @ b
+    return xp.reshape(rows, (*a.shape[:-1], b.shape[1]))
+
+
+def outer_sum(xp: Any, a: Array, b: Array) -> Array:
+    """Sum a b^T over all leading axes: (..., n) and (..., k) give (n, k)."""
+    rows = math.prod(a.shape[:-1])
+    return xp.matrix_transpose(xp.reshape(a, (rows, a.shape[-1]))) @ xp.reshape(b, (rows, b.shape[-1]))
+
+
 def prepare(
     kind: str, sequences: Mapping[str, Array], parameters: Any, lengths: Any, scaled: bool = False
 ) -> AttentionCache:
     """Check and copy the arguments. `sequences` holds keys, values and, except for a stream, queries."""
     if kind == "additive":
-        _check_keys(parameters)
+        if not isinstance(parameters, Mapping):
+            raise TypeError(f"`parameters` must be a dict of arrays; got {type(parameters).__name__}")
+        check_keys("additive attention", parameters, ("Wq", "Wk", "va"), ("ba",))
     arrays = {**sequences, **(parameters or {})}
     xp, device = ns.common_namespace(arrays)
-    dtype = ns.floating_dtype(xp, arrays, {})
+    dtype = ns.floating_dtype(xp, parameters or {}, sequences)
     m, n_steps = _check_sequences(sequences)
     if kind == "additive":
         _check_parameters(parameters, sequences)
@@ -99,7 +143,7 @@ def prepare(
     arrays = {name: ns.astype(xp, a, dtype) for name, a in arrays.items()}
     own = {name: _batch_major(xp, arrays[name], None if name == "queries" else valid) for name in sequences}
     copies = {key: ns.owned_copy(xp, arrays[key]) for key in parameters or ()}
-    scale = 1 / math.sqrt(sequences["keys"].shape[0]) if scaled else 1.0
+    scale = 1 / math.sqrt(sequences["keys"].shape[0]) if flag("scaled", scaled) else 1.0
     return AttentionCache(kind, xp, parameters=copies, valid=valid, scale=scale, **own)
 
 
@@ -108,8 +152,7 @@ def _batch_major(xp: Any, a: Array, valid: Array | None) -> Array:
     view = xp.permute_dims(a, (1, 2, 0))
     if valid is not None:
         return xp.where(valid[:, :, None], view, xp.zeros_like(view))
-    copy = ns.contiguous(xp, view)
-    return ns.owned_copy(xp, copy) if copy is view else copy
+    return ns.contiguous(xp, view, own=True)
 
 
 def _check_sequences(sequences: Mapping[str, Array]) -> tuple[int, int]:
@@ -125,17 +168,6 @@ def _check_sequences(sequences: Mapping[str, Array]) -> tuple[int, int]:
     return m, n_steps
 
 
-def _check_keys(parameters: Any) -> None:
-    """Raise unless `parameters` has exactly the keys of additive attention."""
-    if not isinstance(parameters, Mapping):
-        raise TypeError(f"`parameters` must be a dict of arrays; got {type(parameters).__name__}")
-    missing = [key for key in _REQUIRED if key not in parameters]
-    unknown = [key for key in parameters if key not in _REQUIRED + _OPTIONAL]
-    if missing or unknown:
-        what = f"missing {missing}" if missing else f"unknown {unknown}"
-        raise ValueError(f"`parameters` must have keys {list(_REQUIRED)} and may have {list(_OPTIONAL)}; {what}")
-
-
 def _check_parameters(parameters: Mapping[str, Array], sequences: Mapping[str, Array]) -> None:
     Wq, n_k = parameters["Wq"], sequences["keys"].shape[0]
     if Wq.ndim != 2 or Wq.shape[0] == 0:
@@ -144,18 +176,3 @@ def _check_parameters(parameters: Mapping[str, Array], sequences: Mapping[str, A
     expected = {"Wq": ("(n_h, n_q)", (n_h, n_q)), "Wk": ("(n_h, n_k)", (n_h, n_k))}
     for key, array in parameters.items():
         check_shape(key, array, *expected.get(key, ("(n_h, 1)", (n_h, 1))))
-
-
-def _checked_cache(kind: str, dcontext: Array, cache: Any, dweights: Array | None) -> AttentionCache:
-    """Check the cotangents; return the cache, converted to float64 if a cotangent is float64."""
-    if not isinstance(cache, AttentionCache) or cache.kind != kind:
-        got = f"that of {cache.kind}_attention_forward" if isinstance(cache, AttentionCache) else type(cache).__name__
-        raise TypeError(f"`cache` must be what {kind}_attention_forward returned; got {got}")
-    m, n_target, n_source = cache.weights.shape
-    given = {"dcontext": dcontext} | ({} if dweights is None else {"dweights": dweights})
-    ns.common_namespace({"cache": cache.weights, **given})
-    check_shape("dcontext", dcontext, "(n_v, m, T_y)", (cache.values.shape[2], m, n_target))
-    if dweights is not None:
-        check_shape("dweights", dweights, "(m, T_y, T_x)", (m, n_target, n_source))
-    dtype = ns.floating_dtype(cache.xp, {"cache": cache.weights}, given)
-    return cache if dtype == cache.weights.dtype else cache.astype(dtype)

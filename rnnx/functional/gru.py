@@ -4,17 +4,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from rnnx._core.arrays import Array
+from rnnx._core.checks import flag
 from rnnx.cells import Cell
 from rnnx.cells.gru import GRU, GRU_RESET_AFTER
-from rnnx.functional import recurrent
 from rnnx.functional.caches import Caches
-from rnnx.functional.recurrent import NamedGradients
+from rnnx.functional.recurrent import recurrent_backward, recurrent_forward, step_backward, step_forward
 
 
 def gru_cell_forward(
     xt: Array, a_prev: Array, parameters: Mapping[str, Array], *, reset_after: bool = False
 ) -> tuple[Array, Array | None, tuple[Any, ...]]:
-    """Run one step of a GRU.
+    """Run one step of a GRU. Errors are those of `gru_forward`.
 
     Parameters
     ----------
@@ -36,18 +36,13 @@ def gru_cell_forward(
     cache : tuple
         (a_next, a_prev, ut, rt, cct, xt, parameters), for `gru_cell_backward`. With `reset_after`, hct, the
         recurrent side of the candidate, follows cct.
-
-    Raises
-    ------
-    ValueError, TypeError
-        For wrong shapes, keys, dtypes, or arrays of two libraries or devices.
     """
-    (a_next,), yt_pred, cache = recurrent.step_forward(_cell(reset_after), xt, {"a_prev": a_prev}, parameters)
+    (a_next,), yt_pred, cache = step_forward(_cell(reset_after), xt, {"a_prev": a_prev}, parameters)
     return a_next, yt_pred, cache
 
 
-def gru_cell_backward(da_next: Array, cache: tuple[Any, ...], *, reset_after: bool = False) -> NamedGradients:
-    """Compute the gradients of one step of a GRU.
+def gru_cell_backward(da_next: Array, cache: tuple[Any, ...], *, reset_after: bool = False) -> dict[str, Array]:
+    """Compute the gradients of one step of a GRU. Errors are those of `gru_backward`.
 
     Parameters
     ----------
@@ -56,20 +51,15 @@ def gru_cell_backward(da_next: Array, cache: tuple[Any, ...], *, reset_after: bo
     cache : tuple
         From `gru_cell_forward`.
     reset_after : bool
-        As in `gru_cell_forward`.
+        As for `gru_cell_forward`.
 
     Returns
     -------
     gradients : dict
         dxt (n_x, m), da_prev (n_a, m), dWu, dWr, dWc (n_a, n_a + n_x), dbu, dbr, dbc (n_a, 1); dbhc with bhc.
-
-    Raises
-    ------
-    ValueError, TypeError
-        For wrong shapes or dtypes, or a cache of another cell.
+        No dxt for a step taken from the caches of index inputs.
     """
-    dxt, (da_prev,), gradients = recurrent.step_backward(_cell(reset_after), {"da_next": da_next}, cache)
-    return {"dxt": dxt, "da_prev": da_prev, **gradients}
+    return step_backward(_cell(reset_after), {"da_next": da_next}, cache)
 
 
 def gru_forward(
@@ -81,26 +71,21 @@ def gru_forward(
     keep_caches: bool = True,
     reset_after: bool = False,
 ) -> tuple[Array, Array | None, Caches]:
-    """Run a GRU over a sequence.
+    """Run a GRU over a sequence. Errors are those of `recurrent_forward`.
 
     Parameters
     ----------
     x : array, shape (n_x, m, T_x), or (m, T_x) of integers
-        Inputs, float32 or float64; integer and bool are converted to the parameters' dtype. A two-dimensional
-        integer array holds indices, 0 to n_x - 1, of one-hot columns, which are never built.
+        Inputs, or indices of one-hot inputs, as for `recurrent_forward`.
     a0 : array, shape (n_a, m), or None
         Initial hidden state; None means zeros.
     parameters : dict of str to array
-        Wu, Wr, Wc (n_a, n_a + n_x), acting on [a_prev; x_t] in that order (Wc on [r a_prev; x_t]), and bu,
-        br, bc (n_a, 1); for an output layer, also Wy (n_y, n_a), by (n_y, 1).
+        As for `gru_cell_forward`.
     lengths : sequence or array of int, shape (m,), optional
-        Number of steps of each example, 0 to T_x. Past its length, an example's inputs are ignored, its state
-        stays constant and its outputs are zero.
     keep_caches : bool
-        False for inference: nothing is saved for a backward pass.
+        As for `recurrent_forward`.
     reset_after : bool
-        Apply the reset gate after the recurrent product, as PyTorch does, instead of before it. `parameters` may
-        then contain bhc (n_a, 1), the recurrent bias of the candidate.
+        As for `gru_cell_forward`.
 
     Returns
     -------
@@ -110,15 +95,9 @@ def gru_forward(
         Softmax outputs.
     caches : Caches
         For `gru_backward`. They unpack as (steps, x). ``caches.final_state["a"]`` is the final hidden state.
-
-    Raises
-    ------
-    ValueError, TypeError
-        For wrong shapes, keys, lengths, dtypes, arrays of two libraries or devices, or indices out of range.
     """
-    (a,), y, caches = recurrent.recurrent_forward(
-        _cell(reset_after), x, (a0,), parameters, lengths=lengths, keep_caches=keep_caches
-    )
+    cell = _cell(reset_after)
+    (a,), y, caches = recurrent_forward(cell, x, (a0,), parameters, lengths=lengths, keep_caches=keep_caches)
     return a, y, caches
 
 
@@ -129,8 +108,8 @@ def gru_backward(
     da_final: Array | None = None,
     consume: bool = False,
     reset_after: bool = False,
-) -> NamedGradients:
-    """Compute the gradients of `gru_forward`, through all steps.
+) -> dict[str, Array]:
+    """Compute the gradients of `gru_forward`, through all steps. Errors are those of `recurrent_backward`.
 
     Parameters
     ----------
@@ -141,26 +120,18 @@ def gru_backward(
     da_final : array, shape (n_a, m), optional
         Gradient with respect to the final hidden state, added to that in `da`. Requires T = T_x.
     consume : bool
-        Free the memory of `caches`, which then cannot be used again.
+        As for `recurrent_backward`.
     reset_after : bool
-        As in `gru_forward`.
+        As for `gru_cell_forward`.
 
     Returns
     -------
     gradients : dict
         dx (n_x, m, T), da0 (n_a, m), dWu, dWr, dWc (n_a, n_a + n_x), dbu, dbr, dbc (n_a, 1); dbhc with bhc.
         No dx for index inputs.
-
-    Raises
-    ------
-    ValueError, TypeError
-        For wrong shapes or dtypes, or `caches` of another cell or already consumed.
     """
-    dx, (da0,), gradients = recurrent.run_backward(
-        _cell(reset_after), {"da": da}, {"da_final": da_final}, caches, consume
-    )
-    return {**recurrent.name_inputs(dx), "da0": da0, **gradients}
+    return recurrent_backward(_cell(reset_after), (da,), caches, ds_final=(da_final,), consume=consume)
 
 
 def _cell(reset_after: bool) -> Cell:
-    return GRU_RESET_AFTER if reset_after else GRU
+    return GRU_RESET_AFTER if flag("reset_after", reset_after) else GRU

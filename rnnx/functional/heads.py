@@ -6,19 +6,18 @@ from typing import Any
 from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_lengths, check_shape, integer
-from rnnx._core.layout import to_time_major, valid_examples, zero_past_end
+from rnnx._core.checks import check_indices, check_lengths, check_shape, check_size, integer
+from rnnx._core.layout import reverse_axes, to_time_major, valid_examples, zero_past_end
 
 
 def _columns(xp: Any, a: Array) -> Array:
     """Reshape (n, m, T) to (T m, n), as a view if `a` is in Fortran order."""
-    rows = math.prod(a.shape[1:])
-    return xp.reshape(ns.contiguous(xp, xp.permute_dims(a, tuple(range(a.ndim))[::-1])), (rows, a.shape[0]))
+    return xp.reshape(to_time_major(xp, a), (math.prod(a.shape[1:]), a.shape[0]))
 
 
 def _uncolumns(xp: Any, rows: Array, shape: tuple[int, ...]) -> Array:
     """Reshape (T m, n) to (n, m, T)."""
-    return xp.permute_dims(xp.reshape(rows, (*shape[:0:-1], rows.shape[1])), tuple(range(len(shape)))[::-1])
+    return reverse_axes(xp, xp.reshape(rows, (*shape[:0:-1], rows.shape[1])))
 
 
 def dense_forward(a: Array, W: Array, b: Array) -> Array:
@@ -27,6 +26,7 @@ def dense_forward(a: Array, W: Array, b: Array) -> Array:
     Parameters
     ----------
     a : array, shape (n_a, m, T_x) or (n_a, m)
+        Integer and bool are converted to the dtype of `W` and `b`.
     W : array, shape (n_y, n_a)
     b : array, shape (n_y, 1)
 
@@ -37,16 +37,17 @@ def dense_forward(a: Array, W: Array, b: Array) -> Array:
     Raises
     ------
     ValueError, TypeError
-        For wrong shapes, or arrays of two libraries or devices.
+        For wrong shapes or dtypes, or arrays of two libraries or devices.
     """
-    xp, _ = ns.common_namespace({"a": a, "W": W, "b": b})
+    xp, _, (a, W, b) = ns.as_floats({"a": a}, {"W": W, "b": b})
     _check_dense(a, W)
     check_shape("b", b, "(n_y, 1)", (W.shape[0], 1))
-    return dense(xp, a, W, b)
+    z = engines.matmul(xp, _columns(xp, a), xp.matrix_transpose(W), xp.reshape(b, (-1,)))
+    return _uncolumns(xp, z, tuple(a.shape))
 
 
 def dense_backward(dz: Array, a: Array, W: Array) -> dict[str, Array]:
-    """Compute the gradients of `dense_forward`.
+    """Compute the gradients of `dense_forward`, with the same errors.
 
     Parameters
     ----------
@@ -59,26 +60,10 @@ def dense_backward(dz: Array, a: Array, W: Array) -> dict[str, Array]:
     -------
     gradients : dict
         da (shape of a), dW (n_y, n_a), db (n_y, 1).
-
-    Raises
-    ------
-    ValueError, TypeError
-        For wrong shapes, or arrays of two libraries or devices.
     """
-    xp, _ = ns.common_namespace({"dz": dz, "a": a, "W": W})
+    xp, _, (dz, a, W) = ns.as_floats({"dz": dz, "a": a}, {"W": W})
     _check_dense(a, W)
     check_shape("dz", dz, "(n_y, m, T_x)" if a.ndim == 3 else "(n_y, m)", (W.shape[0], *a.shape[1:]))
-    return dense_gradients(xp, dz, a, W)
-
-
-def dense(xp: Any, a: Array, W: Array, b: Array) -> Array:
-    """Compute `dense_forward` without checks."""
-    z = engines.matmul(xp, _columns(xp, a), xp.matrix_transpose(W), xp.reshape(b, (-1,)))
-    return _uncolumns(xp, z, tuple(a.shape))
-
-
-def dense_gradients(xp: Any, dz: Array, a: Array, W: Array) -> dict[str, Array]:
-    """Compute `dense_backward` without checks."""
     rows = _columns(xp, dz)
     da = _uncolumns(xp, engines.matmul(xp, rows, W), tuple(a.shape))
     dW = engines.matmul(xp, xp.matrix_transpose(rows), _columns(xp, a))
@@ -92,6 +77,7 @@ def _check_dense(a: Array, W: Array) -> None:
         raise ValueError(f"`W` must have shape (n_y, n_a) = (n_y, {a.shape[0]}); got {tuple(W.shape)}")
 
 
+@ns.ignore_underflow
 def softmax_cross_entropy(z: Array, targets: Array, *, lengths: Any = None) -> tuple[Array, Array]:
     r"""Compute the mean negative log-likelihood of `targets` under softmax(z), and its gradient.
 
@@ -103,9 +89,9 @@ def softmax_cross_entropy(z: Array, targets: Array, *, lengths: Any = None) -> t
     Parameters
     ----------
     z : array, shape (n_y, m, T_x)
-        Logits.
+        Logits; integer and bool are converted to the library's default float.
     targets : array of int, shape (m, T_x)
-        Class indices, 0 to n_y - 1. Entries past an example's length are ignored.
+        Class indices in [0, n_y). Entries past an example's length are ignored.
     lengths : sequence or array of int, shape (m,), optional
         Number of steps of each example; default T_x.
 
@@ -118,9 +104,10 @@ def softmax_cross_entropy(z: Array, targets: Array, *, lengths: Any = None) -> t
     Raises
     ------
     ValueError, TypeError
-        For wrong shapes, dtypes or lengths, or NumPy targets out of range (not checked in other libraries).
+        For wrong shapes, dtypes or lengths, or NumPy targets out of range (those of other libraries are not checked).
     """
-    xp, device = ns.common_namespace({"z": z, "targets": targets})
+    ns.common_namespace({"z": z, "targets": targets})
+    xp, device, (z,) = ns.as_floats({"z": z})
     if z.ndim != 3 or z.shape[0] == 0:
         raise ValueError(f"`z` must have shape (n_y, m, T_x) with n_y >= 1; got {tuple(z.shape)}")
     n_y, m, n_steps = z.shape
@@ -131,8 +118,7 @@ def softmax_cross_entropy(z: Array, targets: Array, *, lengths: Any = None) -> t
     if lengths is not None:
         valid = valid_examples(xp, check_lengths(xp, device, lengths, m, n_steps), n_steps)
     targets = ns.as_index(xp, targets)
-    if ns.is_on_host(targets) and bool(xp.any(valid & ((targets < 0) | (targets >= n_y)))):
-        raise ValueError(f"`targets` must be from 0 to n_y - 1 = {n_y - 1}")
+    check_indices("targets", targets[valid] if ns.is_on_host(targets) else targets, "n_y", n_y)
 
     classes = xp.reshape(xp.arange(n_y, dtype=targets.dtype, device=device), (n_y, 1, 1))
     target = classes == xp.expand_dims(targets, axis=0)
@@ -148,6 +134,7 @@ def softmax_cross_entropy(z: Array, targets: Array, *, lengths: Any = None) -> t
     return loss, xp.where(xp.expand_dims(valid, axis=0), dz, xp.zeros_like(dz))
 
 
+@ns.ignore_underflow
 def squared_error(y: Array, targets: Array, *, lengths: Any = None) -> tuple[Array, Array]:
     r"""Compute the mean squared error and its gradient.
 
@@ -159,9 +146,9 @@ def squared_error(y: Array, targets: Array, *, lengths: Any = None) -> tuple[Arr
     ----------
     y : array, shape (n_y, m, T_x)
     targets : array, shape (n_y, m, T_x)
-        Entries past an example's length are ignored.
+        Both are converted to one floating dtype: that of the one that is floating, or the wider one.
     lengths : sequence or array of int, shape (m,), optional
-        Number of steps of each example; default T_x.
+        As for `softmax_cross_entropy`.
 
     Returns
     -------
@@ -172,14 +159,14 @@ def squared_error(y: Array, targets: Array, *, lengths: Any = None) -> tuple[Arr
     Raises
     ------
     ValueError, TypeError
-        For wrong shapes or lengths, or arrays of two libraries or devices.
+        For wrong shapes, dtypes or lengths, or arrays of two libraries or devices.
     """
-    xp, device = ns.common_namespace({"y": y, "targets": targets})
+    xp, device, (y, targets) = ns.as_floats({"y": y, "targets": targets})
     if y.ndim != 3:
         raise ValueError(f"`y` must have shape (n_y, m, T_x); got {tuple(y.shape)}")
     n_y, m, n_steps = y.shape
     check_shape("targets", targets, "(n_y, m, T_x)", (n_y, m, n_steps))
-    difference = y - ns.astype(xp, targets, y.dtype)
+    difference = y - targets
     count = max(n_y * m * n_steps, 1)
     if lengths is not None:
         checked = check_lengths(xp, device, lengths, m, n_steps)
@@ -194,8 +181,10 @@ def one_hot(indices: Array, vocab_size: int, dtype: str = "float32", xp: Any = N
     Parameters
     ----------
     indices : array of int, shape (m, T) or (m,)
+        With `xp`, also a list.
     vocab_size : int
-    dtype : str
+    dtype : {"float32", "float64"}
+        With CuPy, also "float16" and "bfloat16".
     xp : module, optional
         Array namespace of the result, for instance ``cupy``; default: the namespace of `indices`.
 
@@ -206,23 +195,31 @@ def one_hot(indices: Array, vocab_size: int, dtype: str = "float32", xp: Any = N
 
     Raises
     ------
-    TypeError
-        If `indices` does not hold integers, or `vocab_size` is not an integer.
-    ValueError
-        If `vocab_size` is below 1, or a NumPy index is not in [0, vocab_size) (not checked in other libraries).
+    ValueError, TypeError
+        If `vocab_size` is not a positive integer, `indices` are not integers, or NumPy indices are out of range; for
+        an unknown dtype, or a result of more than 2**32 elements.
     """
-    indices = indices if xp is None else xp.asarray(indices)
+    vocab_size = integer("vocab_size", vocab_size)
+    if xp is None or not isinstance(indices, list | tuple):
+        ns.common_namespace({"indices": indices})
+    indices = indices if xp is None else _converted(xp, indices)
     xp, device = ns.common_namespace({"indices": indices})
+    dtype = ns.dtype_named(xp, "dtype", dtype)
     if not ns.is_integer(xp, indices):
         raise TypeError(f"`indices` must hold integers; got dtype {indices.dtype}")
-    vocab_size = integer("vocab_size", vocab_size)
+    check_size((vocab_size, *indices.shape), vocab_size=vocab_size)
     indices = ns.as_index(xp, indices)
-    if ns.is_on_host(indices) and indices.size and not (indices.min() >= 0 and indices.max() < vocab_size):
-        raise ValueError(
-            f"`indices` must be from 0 to vocab_size - 1 = {vocab_size - 1}; got {indices.min()} to {indices.max()}"
-        )
+    check_indices("indices", indices, "vocab_size", vocab_size)
     # Contiguous, because NumPy's comparisons keep the memory order of their operands.
     time_major = to_time_major(xp, indices)
     classes = xp.arange(vocab_size, dtype=indices.dtype, device=device)
-    rows = xp.astype(xp.expand_dims(time_major, axis=indices.ndim) == classes, getattr(xp, dtype))
-    return xp.permute_dims(rows, tuple(range(rows.ndim))[::-1])
+    return reverse_axes(xp, xp.astype(xp.expand_dims(time_major, axis=indices.ndim) == classes, dtype))
+
+
+def _converted(xp: Any, indices: Any) -> Array:
+    """Convert indices to the library `xp`."""
+    ns.check_library("xp", xp)
+    try:
+        return xp.asarray(indices)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"`indices` must be an array of int that `xp` can convert; got {error}") from None

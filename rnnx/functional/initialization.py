@@ -3,49 +3,36 @@
 NumPy draws all random numbers in float64, so a seed gives the same parameters in every library and on every device.
 """
 
-import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_memory, integer
+from rnnx._core.checks import check_size, choice, generator, integer, real
 from rnnx.cells import Cell, cell_of
-from rnnx.cells.parameters import expected_shapes
 
-# (generator, shape, fan-in) -> values
-Draw = Callable[[np.random.Generator, tuple[int, int], int], np.ndarray]
-
-
-def _small_normal(rng: np.random.Generator, shape: tuple[int, int], _n: int) -> np.ndarray:
-    return 0.01 * rng.standard_normal(shape)
-
-
-def _torch_uniform(rng: np.random.Generator, shape: tuple[int, int], n: int) -> np.ndarray:
-    return rng.uniform(-1, 1, shape) / np.sqrt(n)
-
-
-def _glorot_uniform(rng: np.random.Generator, shape: tuple[int, int], _n: int) -> np.ndarray:
-    return rng.uniform(-1, 1, shape) * np.sqrt(6 / sum(shape))
-
-
-def _orthogonal(rng: np.random.Generator, shape: tuple[int, int], _n: int) -> np.ndarray:
-    q, r = np.linalg.qr(rng.standard_normal(shape))
-    return q * np.sign(np.diag(r))  # the signs make q uniformly distributed
-
-
-def _zeros(_rng: np.random.Generator, shape: tuple[int, int], _n: int) -> np.ndarray:
-    return np.zeros(shape)
-
-
-# Scheme -> (input weights, recurrent weights, head weights, biases)
-_SCHEMES: dict[str, tuple[Draw, Draw, Draw, Draw]] = {
-    "course": (_small_normal, _small_normal, _small_normal, _zeros),
-    "keras": (_glorot_uniform, _orthogonal, _glorot_uniform, _zeros),
-    "torch": (_torch_uniform, _torch_uniform, _torch_uniform, _torch_uniform),
+# Scheme -> distributions of input weights, recurrent weights, head weights and biases
+_SCHEMES = {
+    "course": ("small normal", "small normal", "small normal", "zeros"),
+    "keras": ("Glorot uniform", "orthogonal", "Glorot uniform", "zeros"),
+    "torch": ("fan-in uniform", "fan-in uniform", "fan-in uniform", "fan-in uniform"),
 }
 _FORGET_BIAS = {"keras": 1.0}
+
+
+def _draw(distribution: str, rng: np.random.Generator, shape: tuple[int, int], fan_in: int) -> np.ndarray:
+    match distribution:
+        case "small normal":
+            return 0.01 * rng.standard_normal(shape)
+        case "fan-in uniform":
+            return rng.uniform(-1, 1, shape) / np.sqrt(fan_in)
+        case "Glorot uniform":
+            return rng.uniform(-1, 1, shape) * np.sqrt(6 / sum(shape))
+        case "orthogonal":
+            q, r = np.linalg.qr(rng.standard_normal(shape))
+            return q * np.sign(np.diag(r))  # the signs make q uniformly distributed
+    return np.zeros(shape)
 
 
 def initialize_parameters(
@@ -82,7 +69,7 @@ def initialize_parameters(
     xp : module, optional
         Array namespace of the result, for instance ``cupy``; default NumPy.
     device : object, optional
-        Device of the result, as a device object of the library.
+        Device of the result, a device object of the library.
 
     Returns
     -------
@@ -90,34 +77,34 @@ def initialize_parameters(
 
     Raises
     ------
-    ValueError
-        For an unknown cell, scheme or dtype, or a size below 1.
-    TypeError
-        If a size is not an integer.
+    ValueError, TypeError
+        For an unknown cell, scheme or dtype, or a size that is not a positive integer.
     """
     cell = cell_of(cell)
     n_x, n_a = integer("n_x", n_x), integer("n_a", n_a)
-    n_y = None if n_y is None else integer("n_y", n_y)
-    _check_choices(scheme, dtype)
-    sizes = f"the parameters of {n_x} inputs and {n_a} units"
-    check_memory(sizes, 8 * sum(math.prod(shape) for _, shape in expected_shapes(cell, n_x, n_a).values()))
-    forget_bias = _FORGET_BIAS.get(scheme) if forget_bias is None else forget_bias
-    rng = np.random.default_rng(seed)
-    draw_x, draw_h, _, draw_bias = _SCHEMES[scheme]
+    if n_y is not None:
+        check_size((integer("n_y", n_y), n_a), n_y=n_y, n_a=n_a)
+    _check_choices(scheme, dtype, xp)
+    check_size((n_a, n_a + n_x), n_x=n_x, n_a=n_a)
+    forget_bias = _FORGET_BIAS.get(scheme) if forget_bias is None else real("forget_bias", forget_bias)
+    rng = generator("seed", seed)
+    of_x, of_h, _, of_bias = _SCHEMES[scheme]
     values: dict[str, np.ndarray] = {}
     for gate in cell.gates:
         if gate.is_joint:  # in the order of the columns
-            w_h, w_x = draw_h(rng, (n_a, n_a), n_a), draw_x(rng, (n_a, n_x), n_a)
+            w_h, w_x = _draw(of_h, rng, (n_a, n_a), n_a), _draw(of_x, rng, (n_a, n_x), n_a)
         else:
-            w_x, w_h = draw_x(rng, (n_a, n_x), n_a), draw_h(rng, (n_a, n_a), n_a)
+            w_x, w_h = _draw(of_x, rng, (n_a, n_x), n_a), _draw(of_h, rng, (n_a, n_a), n_a)
         values |= gate.join(np, w_x, w_h)
         for bias in filter(None, (gate.bias, gate.recurrent_bias)):
-            values[bias] = draw_bias(rng, (n_a, 1), n_a)
+            values[bias] = _draw(of_bias, rng, (n_a, 1), n_a)
         if gate.forgets and forget_bias is not None:
-            values[gate.bias] = np.full((n_a, 1), float(forget_bias))
+            values[gate.bias] = np.full((n_a, 1), forget_bias)
+    parameters = _convert(values, dtype, xp, device)
     if n_y is not None:
-        values |= _dense(rng, n_a, n_y, scheme, cell.head)
-    return _moved(values, dtype, xp, device)
+        head = initialize_dense(n_a, n_y, scheme=scheme, seed=rng, dtype=dtype, xp=xp, device=device)
+        parameters |= zip(cell.head, head.values(), strict=True)
+    return parameters
 
 
 def initialize_dense(
@@ -130,45 +117,24 @@ def initialize_dense(
     xp: Any = None,
     device: Any = None,
 ) -> dict[str, Array]:
-    """Initialize the parameters of a dense layer.
-
-    Parameters
-    ----------
-    n_in, n_out : int
-    scheme, seed, dtype, xp, device
-        As in `initialize_parameters`.
-
-    Returns
-    -------
-    parameters : dict of str to array
-        Wy (n_out, n_in) and by (n_out, 1).
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `initialize_parameters`.
-    """
+    """Initialize Wy (n_out, n_in) and by (n_out, 1) of a dense layer; options as for `initialize_parameters`."""
     n_in, n_out = integer("n_in", n_in), integer("n_out", n_out)
-    _check_choices(scheme, dtype)
-    return _moved(_dense(np.random.default_rng(seed), n_in, n_out, scheme, ("Wy", "by")), dtype, xp, device)
+    _check_choices(scheme, dtype, xp)
+    check_size((n_out, n_in), n_in=n_in, n_out=n_out)
+    rng = generator("seed", seed)
+    *_, of_weights, of_bias = _SCHEMES[scheme]
+    values = {"Wy": _draw(of_weights, rng, (n_out, n_in), n_in), "by": _draw(of_bias, rng, (n_out, 1), n_in)}
+    return _convert(values, dtype, xp, device)
 
 
-def _dense(
-    rng: np.random.Generator, n_in: int, n_out: int, scheme: str, keys: tuple[str, str]
-) -> dict[str, np.ndarray]:
-    check_memory(f"the parameters of {n_in} inputs and {n_out} outputs", 8 * n_in * n_out)
-    _, _, draw_head, draw_bias = _SCHEMES[scheme]
-    return {keys[0]: draw_head(rng, (n_out, n_in), n_in), keys[1]: draw_bias(rng, (n_out, 1), n_in)}
+def _check_choices(scheme: str, dtype: str, xp: Any) -> None:
+    choice("scheme", scheme, _SCHEMES)
+    if not isinstance(dtype, str | np.dtype) or dtype not in ("float32", "float64"):
+        raise ValueError(f"`dtype` must be 'float32' or 'float64'; got {dtype!r:.60}")
+    ns.check_library("xp", xp)
 
 
-def _check_choices(scheme: str, dtype: str) -> None:
-    if scheme not in _SCHEMES:
-        raise ValueError(f"`scheme` must be one of {sorted(_SCHEMES)}; got {scheme!r}")
-    if dtype not in ("float32", "float64"):
-        raise ValueError(f"`dtype` must be 'float32' or 'float64'; got {dtype!r}")
-
-
-def _moved(values: dict[str, np.ndarray], dtype: str, xp: Any, device: Any) -> dict[str, Array]:
+def _convert(values: dict[str, np.ndarray], dtype: str, xp: Any, device: Any) -> dict[str, Array]:
     """Convert to a dtype, library and device."""
     target: Any = np if xp is None else xp
     keywords = {} if device is None else {"device": device}

@@ -5,15 +5,14 @@ from typing import Any
 
 from rnnx._core.arrays import Array
 from rnnx.cells.lstm import LSTM
-from rnnx.functional import recurrent
 from rnnx.functional.caches import Caches
-from rnnx.functional.recurrent import NamedGradients
+from rnnx.functional.recurrent import recurrent_backward, recurrent_forward, step_backward, step_forward
 
 
 def lstm_cell_forward(
     xt: Array, a_prev: Array, c_prev: Array, parameters: Mapping[str, Array]
 ) -> tuple[Array, Array, Array | None, tuple[Any, ...]]:
-    """Run one step of an LSTM.
+    """Run one step of an LSTM. Errors are those of `lstm_forward`.
 
     Parameters
     ----------
@@ -31,19 +30,13 @@ def lstm_cell_forward(
     yt_pred : array, shape (n_y, m), or None without Wy and by
     cache : tuple
         (a_next, c_next, a_prev, c_prev, ft, it, cct, ot, xt, parameters), for `lstm_cell_backward`.
-
-    Raises
-    ------
-    ValueError, TypeError
-        For wrong shapes, keys, dtypes, or arrays of two libraries or devices.
     """
-    states = {"a_prev": a_prev, "c_prev": c_prev}
-    (a_next, c_next), yt_pred, cache = recurrent.step_forward(LSTM, xt, states, parameters)
+    (a_next, c_next), yt_pred, cache = step_forward(LSTM, xt, {"a_prev": a_prev, "c_prev": c_prev}, parameters)
     return a_next, c_next, yt_pred, cache
 
 
-def lstm_cell_backward(da_next: Array, dc_next: Array, cache: tuple[Any, ...]) -> NamedGradients:
-    """Compute the gradients of one step of an LSTM.
+def lstm_cell_backward(da_next: Array, dc_next: Array, cache: tuple[Any, ...]) -> dict[str, Array]:
+    """Compute the gradients of one step of an LSTM. Errors are those of `lstm_backward`.
 
     Parameters
     ----------
@@ -56,15 +49,9 @@ def lstm_cell_backward(da_next: Array, dc_next: Array, cache: tuple[Any, ...]) -
     -------
     gradients : dict
         dxt (n_x, m), da_prev, dc_prev (n_a, m), dWf, dWi, dWc, dWo (n_a, n_a + n_x), dbf, dbi, dbc, dbo (n_a, 1).
-
-    Raises
-    ------
-    ValueError, TypeError
-        For wrong shapes or dtypes, or a cache of another cell.
+        No dxt for a step taken from the caches of index inputs.
     """
-    cotangents = {"da_next": da_next, "dc_next": dc_next}
-    dxt, (da_prev, dc_prev), gradients = recurrent.step_backward(LSTM, cotangents, cache)
-    return {"dxt": dxt, "da_prev": da_prev, "dc_prev": dc_prev, **gradients}
+    return step_backward(LSTM, {"da_next": da_next, "dc_next": dc_next}, cache)
 
 
 def lstm_forward(
@@ -76,25 +63,21 @@ def lstm_forward(
     lengths: Any = None,
     keep_caches: bool = True,
 ) -> tuple[Array, Array | None, Array, Caches]:
-    """Run an LSTM over a sequence.
+    """Run an LSTM over a sequence. Errors are those of `recurrent_forward`.
 
     Parameters
     ----------
     x : array, shape (n_x, m, T_x), or (m, T_x) of integers
-        Inputs, float32 or float64; integer and bool are converted to the parameters' dtype. A two-dimensional
-        integer array holds indices, 0 to n_x - 1, of one-hot columns, which are never built.
+        Inputs, or indices of one-hot inputs, as for `recurrent_forward`.
     a0 : array, shape (n_a, m), or None
         Initial hidden state; None means zeros.
     parameters : dict of str to array
-        Wf, Wi, Wc, Wo (n_a, n_a + n_x), acting on [a_prev; x_t] in that order, and bf, bi, bc, bo (n_a, 1);
-        for an output layer, also Wy (n_y, n_a), by (n_y, 1).
+        As for `lstm_cell_forward`.
     c0 : array, shape (n_a, m), optional
         Initial cell state; default zeros.
     lengths : sequence or array of int, shape (m,), optional
-        Number of steps of each example, 0 to T_x. Past its length, an example's inputs are ignored, its state
-        stays constant and its outputs are zero.
     keep_caches : bool
-        False for inference: nothing is saved for a backward pass.
+        As for `recurrent_forward`.
 
     Returns
     -------
@@ -106,15 +89,8 @@ def lstm_forward(
         Cell state after each step.
     caches : Caches
         For `lstm_backward`. They unpack as (steps, x). ``caches.final_state`` holds the final "a" and "c".
-
-    Raises
-    ------
-    ValueError, TypeError
-        For wrong shapes, keys, lengths, dtypes, arrays of two libraries or devices, or indices out of range.
     """
-    (a, c), y, caches = recurrent.recurrent_forward(
-        LSTM, x, (a0, c0), parameters, lengths=lengths, keep_caches=keep_caches
-    )
+    (a, c), y, caches = recurrent_forward(LSTM, x, (a0, c0), parameters, lengths=lengths, keep_caches=keep_caches)
     return a, y, c, caches
 
 
@@ -126,8 +102,8 @@ def lstm_backward(
     da_final: Array | None = None,
     dc_final: Array | None = None,
     consume: bool = False,
-) -> NamedGradients:
-    """Compute the gradients of `lstm_forward`, through all steps.
+) -> dict[str, Array]:
+    """Compute the gradients of `lstm_forward`, through all steps. Errors are those of `recurrent_backward`.
 
     An older notebook of the course does not carry da_prev and dc_prev from step to step, so its printed gradients are
     wrong for T_x > 1.
@@ -143,19 +119,14 @@ def lstm_backward(
     da_final, dc_final : array, shape (n_a, m), optional
         Gradients with respect to the final states, added to those in `da` and `dc`. They require T = T_x.
     consume : bool
-        Free the memory of `caches`, which then cannot be used again.
+        As for `recurrent_backward`.
 
     Returns
     -------
     gradients : dict
         dx (n_x, m, T), da0 (n_a, m), dWf, dWi, dWc, dWo (n_a, n_a + n_x), dbf, dbi, dbc, dbo (n_a, 1),
         dc0 (n_a, m). No dx for index inputs.
-
-    Raises
-    ------
-    ValueError, TypeError
-        For wrong shapes or dtypes, or `caches` of another cell or already consumed.
     """
-    final = {"da_final": da_final, "dc_final": dc_final}
-    dx, (da0, dc0), gradients = recurrent.run_backward(LSTM, {"da": da, "dc": dc}, final, caches, consume)
-    return {**recurrent.name_inputs(dx), "da0": da0, **gradients, "dc0": dc0}
+    gradients = recurrent_backward(LSTM, (da, dc), caches, ds_final=(da_final, dc_final), consume=consume)
+    gradients["dc0"] = gradients.pop("dc0")  # last, after the course's gradients
+    return gradients

@@ -5,16 +5,14 @@ from typing import Any
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_shape
+from rnnx._core.checks import check_shape, flag
 from rnnx._core.layout import zero_past_end
 from rnnx.cells import Cell, cell_of
-from rnnx.engines.protocol import Arrays, Call, Cotangents, Gradients
+from rnnx.engines.protocol import Call, Cotangents, Gradients
 from rnnx.functional import arguments, schedule
 from rnnx.functional.activations import softmax
 from rnnx.functional.caches import Caches
 from rnnx.functional.heads import dense_forward
-
-NamedGradients = dict[str, Array]  # "d" + name
 
 
 def recurrent_forward(
@@ -34,8 +32,8 @@ def recurrent_forward(
         Your own cell, or the name of one in ``rnnx.CELLS``.
     x : array, shape (n_x, m, T_x), or (m, T_x) of integers
         Inputs, float32 or float64; integer and bool are converted to the parameters' dtype. A two-dimensional
-        integer array holds indices, 0 to n_x - 1, of one-hot columns, which are never built. An index out of range
-        is an error for NumPy arrays; in other libraries it is not checked and the result is undefined.
+        integer array holds indices, 0 to n_x - 1, of one-hot columns, which are never built. Only NumPy indices are
+        checked; in other libraries, an index out of range gives an undefined result.
     s0 : sequence of array or None, shape (n_a, m)
         Initial states in the order of ``cell.states``; None and missing entries mean zeros.
     parameters : dict of str to array
@@ -57,15 +55,13 @@ def recurrent_forward(
 
     Raises
     ------
-    ValueError
-        For a wrong shape, key, device, length or index.
-    TypeError
-        For a non-array, arrays of two libraries, or a wrong dtype.
+    ValueError, TypeError
+        For wrong shapes, keys, dtypes, lengths or indices, or arrays of two libraries or devices.
     """
     cell = cell_of(cell)
     states = arguments.by_state("s0", s0, cell, "{}0")
-    call = arguments.sequence_call(cell, x, states, parameters, lengths)
-    outputs, caches = schedule.forward(call, x, parameters, keep=keep_caches)
+    call = arguments.checked_call(cell, x, states, parameters, lengths)
+    outputs, caches = schedule.forward(call, x, parameters, keep=flag("keep_caches", keep_caches))
     return outputs, _head(call, outputs[0]), caches
 
 
@@ -76,7 +72,7 @@ def recurrent_backward(
     *,
     ds_final: Sequence[Array | None] = (),
     consume: bool = False,
-) -> NamedGradients:
+) -> dict[str, Array]:
     """Compute the gradients of `recurrent_forward`.
 
     Parameters
@@ -102,33 +98,59 @@ def recurrent_backward(
     Raises
     ------
     ValueError, TypeError
-        For a wrong shape, dtype or library, or `caches` of another cell or already consumed.
+        For wrong shapes, dtypes or libraries, or `caches` of another cell or already consumed.
     """
     cell = cell_of(cell)
     named = arguments.by_state("ds", ds, cell, "d{}")
     final = arguments.by_state("ds_final", ds_final, cell, "d{}_final")
-    dx, ds0, gradients = run_backward(cell, named, final, caches, consume)
-    return {**name_inputs(dx), **{f"d{name}0": d for name, d in zip(cell.states, ds0, strict=True)}, **gradients}
+    dx, ds0, gradients = _backward(cell, named, final, "caches", caches, consume)
+    inputs = {} if dx is None else {"dx": dx}
+    return {**inputs, **{f"d{state}0": d for state, d in zip(cell.states, ds0, strict=True)}, **gradients}
 
 
-def run_backward(
+def step_forward(
+    cell: Cell, xt: Array, states: Mapping[str, Array], parameters: Mapping[str, Array]
+) -> tuple[tuple[Array, ...], Array | None, tuple[Any, ...]]:
+    """Run one step; return the states (n_a, m), yt_pred and the course's cache tuple."""
+    call = arguments.checked_call(cell, xt, states, parameters, one_step=True)
+    outputs, caches = schedule.forward(call, call.x, parameters, keep=True)
+    y = _head(call, outputs[0])
+    cache = (*caches[0][0][:-2], xt, parameters)
+    return tuple(s[:, :, 0] for s in outputs), None if y is None else y[:, :, 0], cache
+
+
+def step_backward(cell: Cell, ds: Mapping[str, Array], cache: tuple[Any, ...]) -> dict[str, Array]:
+    """Return the gradients of one step: dxt (not for indices), d<state>_prev per state, "d" + key per parameter."""
+    if not isinstance(cache, tuple):
+        raise TypeError(f"`cache` must come from {cell.name}_cell_forward; got {type(cache).__name__}")
+    # The step is a sequence of length one, so its cotangents are those of the final states.
+    dx, ds_prev, gradients = _backward(cell, dict.fromkeys(cell.states), ds, "cache", ([cache], None))
+    previous = {f"d{state}_prev": d for state, d in zip(cell.states, ds_prev, strict=True)}
+    inputs = {} if dx is None else {"dxt": dx[:, :, 0]}
+    return {**inputs, **previous, **gradients}
+
+
+def _backward(
     cell: Cell,
     ds: Mapping[str, Array | None],
     ds_final: Mapping[str, Array | None],
+    caches_name: str,
     caches: Any,
     consume: bool = False,
 ) -> Gradients:
     """Check the cotangents, keyed by their public names, and run the backward pass."""
+    consume = flag("consume", consume)
     tape, engine, owner = schedule.resolve(cell, caches)
     given = {name: d for name, d in ds.items() if d is not None}
     given_final = {name: d for name, d in ds_final.items() if d is not None}
-    ns.common_namespace({"caches": tape.states[0], **given, **given_final})
+    arrays = {caches_name: tape.states[0], **given, **given_final}
+    ns.common_namespace(arrays)
     steps = arguments.check_sequence_gradients(given, tape.n_a, tape.m, tape.n_steps)
     for name, d in given_final.items():
         check_shape(name, d, "(n_a, m)", (tape.n_a, tape.m))
         if steps is not None and steps < tape.n_steps:
-            raise ValueError(f"`{name}` needs `{next(iter(given))}` for all T_x = {tape.n_steps} steps; got {steps}")
-    xp, dtype = tape.xp, ns.floating_dtype(tape.xp, {}, {"caches": tape.states[0], **given, **given_final})
+            raise ValueError(f"`{name}` requires `{next(iter(given))}` for all T_x = {tape.n_steps} steps; got {steps}")
+    xp, dtype = tape.xp, ns.floating_dtype(tape.xp, {}, arrays)
 
     def cast(arrays: Mapping[str, Array | None]) -> tuple[Array | None, ...]:
         return tuple(None if d is None else ns.astype(xp, d, dtype) for d in arrays.values())
@@ -139,42 +161,6 @@ def run_backward(
     if consume and owner is not None:
         owner.consume()
     return gradients
-
-
-def name_inputs(dx: Array | None) -> dict[str, Array]:
-    """Return {"dx": dx}, or {} for index inputs."""
-    return {} if dx is None else {"dx": dx}
-
-
-def step_forward(
-    cell: Cell, xt: Array, states: Mapping[str, Array], parameters: Mapping[str, Array]
-) -> tuple[tuple[Array, ...], Array | None, tuple[Any, ...]]:
-    """Run one step; return the states (n_a, m), yt_pred and the course's cache tuple."""
-    call = arguments.step_call(cell, xt, states, parameters)
-    outputs, caches = schedule.forward(call, call.x, parameters, keep=True)
-    y = _head(call, outputs[0])
-    cache = caches[0][0]
-    cache = (*cache[: len(cache) - 2], xt, parameters)
-    return tuple(s[:, :, 0] for s in outputs), None if y is None else y[:, :, 0], cache
-
-
-def step_backward(cell: Cell, ds: Mapping[str, Array], cache: tuple[Any, ...]) -> tuple[Array, Arrays, NamedGradients]:
-    """Return dxt, the cotangents of the previous states, and the parameter gradients."""
-    if not isinstance(cache, tuple):
-        raise TypeError(f"`cache` must be the tuple that {cell.name}_cell_forward returned; got {type(cache).__name__}")
-    arguments.check_steps(cell, [cache])
-    ns.common_namespace({"cache": cache[0], **{name: d for name, d in ds.items() if d is not None}})
-    if cache[0].ndim != 2:
-        raise ValueError(f"`{cell.states[0]}_next` must have shape (n_a, m); got {tuple(cache[0].shape)}")
-    n_a, m = cache[0].shape
-    sequence: dict[str, Array | None] = {}
-    for name, d in ds.items():
-        if d is not None:
-            check_shape(name, d, "(n_a, m)", (n_a, m))
-        sequence[name] = None if d is None else d[:, :, None]
-    dx, ds_prev, gradients = run_backward(cell, sequence, dict.fromkeys(ds), ([cache], None))
-    assert dx is not None  # single steps take no indices
-    return dx[:, :, 0], ds_prev, gradients
 
 
 def _head(call: Call, a: Array) -> Array | None:

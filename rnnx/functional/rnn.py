@@ -5,15 +5,16 @@ from typing import Any
 
 from rnnx._core.arrays import Array
 from rnnx.cells.rnn import RNN
-from rnnx.functional import recurrent
 from rnnx.functional.caches import Caches
-from rnnx.functional.recurrent import NamedGradients
+from rnnx.functional.recurrent import recurrent_backward, recurrent_forward, step_backward, step_forward
 
 
 def rnn_cell_forward(
     xt: Array, a_prev: Array, parameters: Mapping[str, Array]
 ) -> tuple[Array, Array | None, tuple[Any, ...]]:
-    """Run one step of an RNN: a_next = tanh(Waa a_prev + Wax xt + ba), yt_pred = softmax(Wya a_next + by).
+    """Run one step of an RNN. Errors are those of `rnn_forward`.
+
+    a_next = tanh(Waa a_prev + Wax xt + ba), yt_pred = softmax(Wya a_next + by).
 
     Parameters
     ----------
@@ -30,18 +31,13 @@ def rnn_cell_forward(
     yt_pred : array, shape (n_y, m), or None without Wya and by
     cache : tuple
         (a_next, a_prev, xt, parameters), for `rnn_cell_backward`.
-
-    Raises
-    ------
-    ValueError, TypeError
-        For wrong shapes, keys, dtypes, or arrays of two libraries or devices.
     """
-    (a_next,), yt_pred, cache = recurrent.step_forward(RNN, xt, {"a_prev": a_prev}, parameters)
+    (a_next,), yt_pred, cache = step_forward(RNN, xt, {"a_prev": a_prev}, parameters)
     return a_next, yt_pred, cache
 
 
-def rnn_cell_backward(da_next: Array, cache: tuple[Any, ...]) -> NamedGradients:
-    """Compute the gradients of one step of an RNN.
+def rnn_cell_backward(da_next: Array, cache: tuple[Any, ...]) -> dict[str, Array]:
+    """Compute the gradients of one step of an RNN. Errors are those of `rnn_backward`.
 
     Parameters
     ----------
@@ -54,35 +50,27 @@ def rnn_cell_backward(da_next: Array, cache: tuple[Any, ...]) -> NamedGradients:
     -------
     gradients : dict
         dxt (n_x, m), da_prev (n_a, m), dWax (n_a, n_x), dWaa (n_a, n_a), dba (n_a, 1).
-
-    Raises
-    ------
-    ValueError, TypeError
-        For wrong shapes or dtypes, or a cache of another cell.
+        No dxt for a step taken from the caches of index inputs.
     """
-    dxt, (da_prev,), gradients = recurrent.step_backward(RNN, {"da_next": da_next}, cache)
-    return {"dxt": dxt, "da_prev": da_prev, **gradients}
+    return step_backward(RNN, {"da_next": da_next}, cache)
 
 
 def rnn_forward(
     x: Array, a0: Array | None, parameters: Mapping[str, Array], *, lengths: Any = None, keep_caches: bool = True
 ) -> tuple[Array, Array | None, Caches]:
-    """Run an RNN over a sequence.
+    """Run an RNN over a sequence. Errors are those of `recurrent_forward`.
 
     Parameters
     ----------
     x : array, shape (n_x, m, T_x), or (m, T_x) of integers
-        Inputs, float32 or float64; integer and bool are converted to the parameters' dtype. A two-dimensional
-        integer array holds indices, 0 to n_x - 1, of one-hot columns, which are never built.
+        Inputs, or indices of one-hot inputs, as for `recurrent_forward`.
     a0 : array, shape (n_a, m), or None
         Initial hidden state; None means zeros.
     parameters : dict of str to array
-        Wax (n_a, n_x), Waa (n_a, n_a), ba (n_a, 1); for an output layer, also Wya (n_y, n_a), by (n_y, 1).
+        As for `rnn_cell_forward`.
     lengths : sequence or array of int, shape (m,), optional
-        Number of steps of each example, 0 to T_x. Past its length, an example's inputs are ignored, its state
-        stays constant and its outputs are zero.
     keep_caches : bool
-        False for inference: nothing is saved for a backward pass.
+        As for `recurrent_forward`.
 
     Returns
     -------
@@ -92,22 +80,15 @@ def rnn_forward(
         Softmax outputs.
     caches : Caches
         For `rnn_backward`. They unpack as (steps, x). ``caches.final_state["a"]`` is the final hidden state.
-
-    Raises
-    ------
-    ValueError, TypeError
-        For wrong shapes, keys, lengths, dtypes, arrays of two libraries or devices, or indices out of range.
     """
-    (a,), y_pred, caches = recurrent.recurrent_forward(
-        RNN, x, (a0,), parameters, lengths=lengths, keep_caches=keep_caches
-    )
+    (a,), y_pred, caches = recurrent_forward(RNN, x, (a0,), parameters, lengths=lengths, keep_caches=keep_caches)
     return a, y_pred, caches
 
 
 def rnn_backward(
     da: Array | None, caches: Any, *, da_final: Array | None = None, consume: bool = False
-) -> NamedGradients:
-    """Compute the gradients of `rnn_forward`, through all steps.
+) -> dict[str, Array]:
+    """Compute the gradients of `rnn_forward`, through all steps. Errors are those of `recurrent_backward`.
 
     Parameters
     ----------
@@ -118,17 +99,11 @@ def rnn_backward(
     da_final : array, shape (n_a, m), optional
         Gradient with respect to the final hidden state, added to that in `da`. Requires T = T_x.
     consume : bool
-        Free the memory of `caches`, which then cannot be used again.
+        As for `recurrent_backward`.
 
     Returns
     -------
     gradients : dict
         dx (n_x, m, T), da0 (n_a, m), dWax (n_a, n_x), dWaa (n_a, n_a), dba (n_a, 1). No dx for index inputs.
-
-    Raises
-    ------
-    ValueError, TypeError
-        For wrong shapes or dtypes, or `caches` of another cell or already consumed.
     """
-    dx, (da0,), gradients = recurrent.run_backward(RNN, {"da": da}, {"da_final": da_final}, caches, consume)
-    return {**recurrent.name_inputs(dx), "da0": da0, **gradients}
+    return recurrent_backward(RNN, (da,), caches, ds_final=(da_final,), consume=consume)

@@ -28,15 +28,17 @@ def resolve(cell: Cell, caches: Any) -> tuple[Tape, str, Caches | None]:
     if isinstance(caches, Caches):
         return caches.tape_for(cell), caches.engine, caches
     if not isinstance(caches, tuple | list) or len(caches) != 2:
-        raise TypeError(f"`caches` must be what {cell.name}_forward returned, or ([cache, ...], x)")
+        got = type(caches).__name__
+        raise TypeError(f"`caches` must come from {cell.name}_forward or be ([cache, ...], x); got {got}")
     steps, x = caches
     if isinstance(steps, Steps):
         return resolve(cell, steps.caches)
     if x is not None:
         ns.common_namespace({"x": x})
-        if len(arguments.check_steps(cell, steps)) != (x.shape[2] if x.ndim == 3 else -1):
+        n_dims = 1 + getattr(arguments.check_steps(cell, steps)[0][-2], "ndim", 2)  # 2 if the inputs are indices
+        if len(steps) != (x.shape[-1] if x.ndim == n_dims else -1):
             raise ValueError(
-                f"`caches` must hold one cache per step of `x`, of shape {tuple(x.shape)}; got {len(steps)}"
+                f"`caches` must have one cache per step of `x`, which has shape {tuple(x.shape)}; got {len(steps)}"
             )
     tape = tape_of_steps(cell, steps)
     return tape, engines.select(tape.xp, n_steps=tape.n_steps, m=tape.m), None
@@ -44,6 +46,6 @@ def resolve(cell: Cell, caches: Any) -> tuple[Tape, str, Caches | None]:
 
 def backward(tape: Tape, engine: str, cotangents: Cotangents) -> Gradients:
     """Return the gradients of all steps of a tape."""
-    if tape.n_steps == 0 and engine != "reference":  # other engines do not run empty passes
+    if tape.n_steps == 0 and engine != "reference":  # other engines cannot run empty passes
         tape, engine = replace(tape, own=None), "reference"
     return engines.load(engine).backward(tape, cotangents)

@@ -3,8 +3,8 @@
 from rnnx.models.base import Model, Step
 from rnnx.models.character import CharModel, CharStream
 from rnnx.models.decoding import Prediction
-from rnnx.models.dropout import Masks
 from rnnx.models.generation import draw, sample
+from rnnx.models.layers import Masks
 from rnnx.models.recurrent import Recurrent, StackCache, StackStream
 from rnnx.models.segments import square_root_segments
 from rnnx.models.seq2seq import Seq2Seq

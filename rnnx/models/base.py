@@ -1,19 +1,30 @@
-"""The interface of all models: named parameters, a config to rebuild the model, a summary, and a training step."""
+"""The base of all models: named parameters, a config to rebuild the model, a summary, and a training step."""
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_shape, listed
+from rnnx._core.checks import check_shape, integer, listed
 from rnnx._core.copying import Portable
-from rnnx.models.dropout import Masks
-from rnnx.models.layers import Parameters, States
+from rnnx.models.layers import Layer, Masks, Parameters, Seed, States
+from rnnx.models.segments import train_in_segments
+
+
+class Initialization(TypedDict, total=False):
+    """Keyword arguments of all models, with the defaults of `rnnx.initialize_parameters`."""
+
+    seed: Seed
+    scheme: str
+    dtype: str
+    xp: Any
+    device: Any
+    parameters: Mapping[str, Array] | None  # instead of new ones
 
 
 @dataclass(frozen=True)
@@ -25,7 +36,7 @@ class Step:
     states: States  # after the last step, for a batch that continues
 
 
-class Model(Portable, ABC):
+class Model(Portable, Layer, ABC):
     """A model and its parameters.
 
     Attributes
@@ -40,7 +51,26 @@ class Model(Portable, ABC):
 
     kind: ClassVar[str]  # the name in checkpoints
     config: dict[str, Any]
+    runs_in_segments = False
     _parameters: Parameters = {}  # noqa: RUF012  # replaced, never written to
+
+    def __init__(
+        self,
+        parts: Sequence[Layer],
+        config: dict[str, Any],
+        *,
+        seed: Seed = None,
+        scheme: str = "keras",
+        dtype: str = "float32",
+        xp: Any = None,
+        device: Any = None,
+        parameters: Mapping[str, Array] | None = None,
+    ) -> None:
+        self.parts, self.config = parts, config
+        if parameters is None:
+            self.parameters = self.initialize(seed, scheme=scheme, dtype=dtype, xp=xp, device=device)
+        else:
+            self.set_parameters(parameters)
 
     @property
     def parameters(self) -> Parameters:
@@ -56,10 +86,26 @@ class Model(Portable, ABC):
         self._parameters = parameters
 
     @abstractmethod
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shape of every parameter."""
+    def backward(self, dz: Array, cache: Any, *, consume: bool = False) -> Parameters:
+        """Return at least the gradients of all parameters, from the cotangent of the outputs."""
 
     @abstractmethod
+    def checked(self, batch: Any) -> Any:
+        """Check a batch and return it with arrays in place of lists, and integers in place of boolean classes.
+
+        Raise ValueError or TypeError, in terms of the attributes of the batch, if it does not fit the model.
+        """
+
+    @abstractmethod
+    def run(
+        self, batch: Any, states: States | None, masks: Masks | None, keep_caches: bool
+    ) -> tuple[Array, States, Any]:
+        """Return the outputs for a checked batch, the final states, and a cache for `backward`."""
+
+    @abstractmethod
+    def compare(self, z: Array, batch: Any) -> tuple[Any, Array]:
+        """Return the loss of the outputs, as in `Step`, and its gradient."""
+
     def train_step(
         self, batch: Any, *, states: States | None = None, masks: Masks | None = None, segment_length: int | None = None
     ) -> Step:
@@ -69,19 +115,37 @@ class Model(Portable, ABC):
         ----------
         batch : Batch
         states : dict of str to array, optional
-            Initial states, for models that carry them from batch to batch. They are treated as constants (truncated
-            BPTT).
+            Initial states, treated as constants (truncated BPTT), for models that carry them from batch to batch.
         masks : Masks, optional
-            Dropout masks.
         segment_length : int, optional
             Keep only the states of every `segment_length`-th step and recompute the others in the backward pass. The
-            gradients are still those of the whole sequence. This needs the memory of T / segment_length +
-            segment_length steps and one more forward pass.
-        """
+            gradients are unchanged. This needs the memory of T / segment_length + segment_length steps and one more
+            forward pass.
 
-    @abstractmethod
+        Raises
+        ------
+        ValueError, TypeError
+            If the batch, the states or the segment length do not fit the model.
+        """
+        batch = self.checked(batch)
+        if segment_length is not None:
+            if not self.runs_in_segments:
+                raise ValueError("`segment_length` needs a unidirectional model with an output at every step")
+            if integer("segment_length", segment_length) < batch.inputs.shape[-1]:
+                return Step(*train_in_segments(self, batch, states or {}, masks, segment_length))
+        z, final, cache = self.run(batch, states, masks, True)
+        loss, dz = self.compare(z, batch)
+        return Step(loss, self.own_gradients(self.backward(dz, cache, consume=True)), final)
+
+    def own_gradients(self, gradients: Parameters) -> Parameters:
+        """Return the gradients of the parameters only."""
+        return {"d" + name: gradients["d" + name] for name in self.parameters}
+
     def evaluate_step(self, batch: Any, *, states: States | None = None) -> tuple[Any, States]:
         """Return the loss without dropout, as in `Step`, and the final states."""
+        batch = self.checked(batch)
+        z, final, _ = self.run(batch, states, None, False)
+        return self.compare(z, batch)[0], final
 
     def loss_and_gradients(self, batch: Any, *, masks: Masks | None = None) -> tuple[Any, Parameters]:
         """Return the loss of a batch, as in `Step`, and the gradients by "d" + name of the parameter."""
@@ -101,25 +165,17 @@ class Model(Portable, ABC):
         return int(np.sum(batch.lengths))
 
     def set_parameters(self, parameters: Mapping[str, Array]) -> None:
-        """Replace all parameters.
-
-        Raises
-        ------
-        ValueError
-            If a name is missing or unknown, or a shape is wrong.
-        TypeError
-            If arrays come from different libraries, or a dtype is not float32 or float64.
-        """
+        """Replace all parameters. Raise ValueError or TypeError if names, shapes, dtypes or libraries are wrong."""
         expected = self.shapes()
         missing = [name for name in expected if name not in parameters]
         unknown = [name for name in parameters if name not in expected]
         if missing or unknown:
             raise ValueError(
-                f"`parameters` must hold {listed([*expected])}; missing {listed(missing)}, unknown {listed(unknown)}"
+                f"`parameters` must contain {listed([*expected])}; missing {listed(missing)}, unknown {listed(unknown)}"
             )
         xp, _ = ns.common_namespace(parameters)
         for name, shape in expected.items():
-            check_shape(name, parameters[name], "(as the config says)", shape)
+            check_shape(name, parameters[name], "(from the config)", shape)
         ns.floating_dtype(xp, parameters, {})
         self.parameters = {name: parameters[name] for name in expected}
 
@@ -138,15 +194,28 @@ class Model(Portable, ABC):
         lines.append(f"  {'total':<{width}}  {'':>14}  {self.n_parameters:>12,}  {self.dtype}")
         return "\n".join(lines)
 
-    def array(self, values: Any) -> Array:
-        """Convert batch values to the library of the parameters, and floats to their dtype."""
-        if isinstance(values, np.ndarray | list | tuple):
+    def check(self, name: str, dataset: Any) -> None:
+        """Check all examples of a dataset of `rnnx.data` at once; others are checked batch by batch.
+
+        Raise ValueError or TypeError if it does not fit the model.
+        """
+        if callable(getattr(dataset, "extremes", None)):
+            try:
+                self.checked(dataset.extremes())
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"`{name}` does not fit the model: {error}") from None
+
+    def array(self, values: Array, name: str = "batch") -> Array:
+        """Convert an array to the library of the parameters, and floats to their dtype."""
+        if isinstance(values, np.ndarray):
             values = self.xp.asarray(np.ascontiguousarray(values), device=self.device)
+        else:
+            ns.common_namespace({"parameters": next(iter(self.parameters.values())), name: values})
         return values if ns.is_integer(self.xp, values) else ns.astype(self.xp, values, self.dtype)
 
 
-def needed_lengths(lengths: Any, m: int, n_steps: int) -> Any:
-    """Return None if NumPy lengths say that every example has all steps, because masks are then unnecessary."""
-    if isinstance(lengths, np.ndarray) and lengths.shape == (m,) and m and (lengths == n_steps).all():
-        return None
-    return lengths
+def check_attributes(model: Model, batch: Any, dataset: str, names: Sequence[str]) -> None:
+    """Raise unless a batch has the attributes of those of a dataset."""
+    if not all(hasattr(batch, name) for name in names):
+        words = f"with the attributes {', '.join(names)}, as `rnnx.data.{dataset}` yields them"
+        raise TypeError(f"`batch` of {type(model).__name__} must be a batch {words}; got {type(batch).__name__}")

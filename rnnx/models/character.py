@@ -7,12 +7,13 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import integer
+from rnnx._core.checks import check_indices, check_shape, integer
 from rnnx.functional.activations import softmax
 from rnnx.functional.heads import softmax_cross_entropy
 from rnnx.models.decoding import one_hot_columns
 from rnnx.models.generation import sample
 from rnnx.models.layers import States
+from rnnx.models.passes import join
 from rnnx.models.sequence_model import Options, SequenceModel
 
 _KEYWORDS = sorted(set(Options.__annotations__) - {"bidirectional", "per_step"})
@@ -24,16 +25,8 @@ class CharModel(SequenceModel):
     Parameters
     ----------
     vocab_size : int
-    hidden_size : int or sequence of int
-        Units per layer: one number for all layers, or one per layer.
-    num_layers : int
-    cell, reset_after, dropout, seed, scheme, dtype, xp, device, parameters
-        As for `SequenceClassifier`.
-
-    Raises
-    ------
-    ValueError
-        As for `SequenceClassifier`.
+    hidden_size, num_layers, **options
+        As for `SequenceClassifier`, with its errors and without `bidirectional` and `per_step`.
 
     Examples
     --------
@@ -47,14 +40,14 @@ class CharModel(SequenceModel):
 
     kind = "characters"
     _loss = staticmethod(softmax_cross_entropy)
-    _output_name = "vocab_size"
+    _input_name = _output_name = "vocab_size"
 
     def __init__(
         self, vocab_size: int, hidden_size: int | Sequence[int] = 128, num_layers: int = 1, **options: Unpack[Options]
     ) -> None:
         unknown = sorted(set(options) - set(_KEYWORDS))  # both directions would see the next character
         if unknown:
-            raise TypeError(f"CharModel takes {_KEYWORDS}; got {unknown}")
+            raise TypeError(f"CharModel has the options {_KEYWORDS}; got {unknown}")
         self.vocab_size = integer("vocab_size", vocab_size)
         options["per_step"] = True
         super().__init__(vocab_size, hidden_size, vocab_size, num_layers, **options)
@@ -66,11 +59,20 @@ class CharModel(SequenceModel):
         return {"tokenizer": self.vocab_size}
 
     def predict(
-        self, inputs: Any, lengths: Any = None, states: Mapping[str, Array] | None = None
+        self,
+        inputs: Any,
+        lengths: Any = None,
+        states: Mapping[str, Array] | None = None,
+        *,
+        batch_size: int | None = None,
     ) -> tuple[Array, States]:
-        """Return the probabilities of the next character at every step, (vocab_size, m, T), and the final states."""
-        z, final, _ = self.forward(inputs, lengths=lengths, states=states, keep_caches=False)
-        return softmax(z), final
+        """Return the probabilities of the next character at every step, (vocab_size, m, T), and the final states.
+
+        `inputs`, `lengths` and `states` are those of `forward`, `batch_size` that of `SequenceClassifier.predict`.
+        """
+        passes = [(softmax(z), final) for z, final in self.in_batches(inputs, lengths, states, batch_size)]
+        final = {name: join(self.xp, [one[name] for _, one in passes]) for name in self.stack.state_names}
+        return join(self.xp, [p for p, _ in passes]), final
 
     def generate(self, tokenizer: Any, **options: Any) -> list[str]:
         """Sample texts; the options are those of `rnnx.models.sample`."""
@@ -93,6 +95,16 @@ class CharStream:
         self._weights, self._bias = ns.owned_copy(xp, weights), ns.owned_copy(xp, bias)
         self._columns = one_hot_columns(model.vocab_size, weights)
         self._stream = model.stack.stream(model.parameters, m, states)
+        self._m, self._vocab_size = m, model.vocab_size
+
+    def _checked(self, indices: Any) -> np.ndarray:
+        indices = ns.from_lists("indices", indices)
+        xp, _ = ns.common_namespace({"indices": indices})
+        if not ns.is_integer(xp, indices):
+            raise TypeError(f"`indices` must hold integers; got dtype {indices.dtype}")
+        check_shape("indices", indices, "(m,)", (self._m,))
+        check_indices("indices", indices, "vocab_size", self._vocab_size)
+        return indices
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_columns": None}  # a function
@@ -102,17 +114,8 @@ class CharStream:
         self._columns = one_hot_columns(self._weights.shape[0], self._weights)
 
     def read(self, indices: np.ndarray) -> Array:
-        """Read the next character of every text.
-
-        Parameters
-        ----------
-        indices : array of int, shape (m,)
-
-        Returns
-        -------
-        logits : array, shape (vocab_size, m)
-            Logits of the following character.
-        """
+        """Read the next character of every text, (m,), and return the logits of the one after it, (vocab_size, m)."""
+        indices = self._checked(indices)
         return self._weights @ self._stream.step(self._columns(indices)) + self._bias
 
     @property

@@ -1,14 +1,15 @@
 """Step-by-step decoding. Dimensions: m examples, T_x source steps, T_y target steps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx.functional.heads import dense_forward, one_hot
+from rnnx.functional.heads import one_hot
 
+MAX_LENGTH = 1_000_000  # of predicted and sampled sequences: a model may never predict their end
 _LARGE = 1000  # taking columns of an identity matrix is faster, but the matrix has vocab_size^2 elements
 
 
@@ -40,6 +41,26 @@ class Prediction(NamedTuple):
     weights: Array | None
 
 
+def joined(xp: Any, parts: Sequence[Prediction], end_token: int) -> Prediction:
+    """Join the predictions of several passes, padded to the longest one with the end token and with zero weights."""
+    if len(parts) == 1:
+        return parts[0]
+    longest = max(part.indices.shape[1] for part in parts)
+    indices = np.full((sum(map(len, (part.indices for part in parts))), longest), end_token)
+    weights, first = [], 0
+    for part in parts:
+        m, n_steps = part.indices.shape
+        indices[first : first + m, :n_steps] = part.indices
+        first += m
+        if part.weights is not None:
+            shape, like = (m, longest - n_steps, part.weights.shape[2]), part.weights
+            padding = xp.zeros(shape, dtype=like.dtype, device=ns.device(like))
+            weights.append(xp.concat([like, padding], axis=1))
+    return Prediction(
+        indices, np.concatenate([part.lengths for part in parts]), xp.concat(weights, axis=0) if weights else None
+    )
+
+
 def decode(model: Any, source: Array, source_lengths: Any, max_length: int) -> Prediction:
     """Decode greedily with a `Seq2Seq` model; see `Seq2Seq.predict`."""
     xp, (m, n_source) = model.xp, (int(size) for size in source.shape)
@@ -49,16 +70,16 @@ def decode(model: Any, source: Array, source_lengths: Any, max_length: int) -> P
     p = model.parameters
     encoded, states, _, _ = model.encode(source, source_lengths, None, False)
     decoder, columns = model.decoder.stream(p, m, states), one_hot_columns(model.target_vocab_size, p["Wy"])
-    attention = None if model.attention is None else model.attention.stream(p, encoded, source_lengths)
+    attend = None if model.attention is None else model.attention.stream(p, encoded, source_lengths)
     written, weights = [np.full(m, model.end_token)], []
     running = np.ones(m, bool)
     while running.any() and len(written) <= max_length:
         out = decoder.step(columns(written[-1]))
-        if attention is not None:
-            out, row = attention.step(out)
+        if attend is not None:
+            out, row = attend(out)
             mask = xp.astype(xp.asarray(running, device=model.device), model.dtype)
             weights.append(row * mask[:, None])
-        best = ns.to_host(xp.argmax(dense_forward(out, p["Wy"], p["by"]), axis=0))
+        best = ns.to_host(xp.argmax(model.head.forward(p, out), axis=0))
         written.append(np.where(running, best, model.end_token))
         running = running & (best != model.end_token)
     indices = np.stack(written[1:], axis=1)

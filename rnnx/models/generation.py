@@ -9,6 +9,7 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import integer, real
 from rnnx.data import NEWLINE, CharTokenizer, pad
+from rnnx.models.decoding import MAX_LENGTH
 
 
 def sample(
@@ -29,7 +30,7 @@ def sample(
     Parameters
     ----------
     model : CharModel
-        Or another object with an equivalent `stream` method.
+        Or an object with an equivalent `stream` method.
     tokenizer : CharTokenizer
     start : str or sequence of str
         Prompt for all texts, or one for each of the `n` texts.
@@ -38,11 +39,11 @@ def sample(
     temperature : float, >= 0
         Divides the logits. Values below 1 favor likely characters; 0 always takes the most likely one.
     top_k : int, optional
-        Sample only from the `top_k` most likely characters.
+        Sample only from this many of the most likely characters.
     top_p : float, 0 < top_p <= 1, optional
         Sample only from the smallest set of characters with this total probability, after the temperature
         (A. Holtzman et al., arXiv:1904.09751).
-    max_length : int
+    max_length : int, 1 to 1,000,000
         Maximum number of characters after `start`.
     stop : str or None
         A text ends before this character; with None, only at `max_length`.
@@ -58,12 +59,20 @@ def sample(
     ValueError
         If an argument is out of range, or the vocabulary lacks a character of `start`.
     """
-    n = integer("n", n)
+    n, max_length = integer("n", n, 1, MAX_LENGTH), integer("max_length", max_length, 1, MAX_LENGTH)
     starts = [start] * n if isinstance(start, str) else list(start)
-    _check(n, starts, temperature, top_k, top_p, max_length, stop)
+    if len(starts) != n:
+        raise ValueError(f"`start` must be one text or a sequence of n = {n} texts; got {len(starts)} texts")
+    if stop is not None and len(stop) != 1:
+        raise ValueError(f"`stop` must be one character; got {stop!r}")
+    real("temperature", temperature, "[0, inf)")
+    if top_k is not None:
+        integer("top_k", top_k)
+    if top_p is not None:
+        real("top_p", top_p, "(0, 1]")
     outputs = getattr(model, "vocab_size", tokenizer.vocab_size)
     if outputs != tokenizer.vocab_size:
-        raise ValueError(f"the model has {outputs} characters, the tokenizer {tokenizer.vocab_size}")
+        raise ValueError(f"`tokenizer` must have vocab_size = {outputs}, like `model`; got {tokenizer.vocab_size}")
     rng = np.random.default_rng(seed)
     vocabulary, never = tokenizer.get_vocab(), tokenizer.oov_index
     prompts, lengths = _prompts(tokenizer, starts)
@@ -96,7 +105,7 @@ def draw(
     top_p: float | None = None,
     never: int | None = None,
 ) -> np.ndarray:
-    """Sample one index per column.
+    """Sample one index per column, (n,), except for the index `never`.
 
     Parameters
     ----------
@@ -105,12 +114,6 @@ def draw(
         Draws one number per column, or none at temperature 0.
     temperature, top_k, top_p
         As for `sample`.
-    never : int, optional
-        An index that is never sampled.
-
-    Returns
-    -------
-    array of int, shape (n,)
     """
     z = np.array(ns.to_host(logits), np.float64)
     if never is not None:
@@ -140,18 +143,5 @@ def _prompts(tokenizer: CharTokenizer, starts: list[str]) -> tuple[np.ndarray, n
     first = NEWLINE if NEWLINE in vocabulary else ""
     known = [token for i, token in enumerate(vocabulary) if i != tokenizer.oov_index]
     if not known:
-        raise ValueError("the vocabulary has no character to begin with")
+        raise ValueError("the vocabulary of `tokenizer` must contain a character to start with")
     return pad([tokenizer.encode(first + start or known[0]) for start in starts])
-
-
-def _check(n: int, starts: list[str], temperature: Any, top_k: Any, top_p: Any, max_length: Any, stop: Any) -> None:
-    integer("max_length", max_length)
-    if len(starts) != n:
-        raise ValueError(f"`start` must be one text, or one for each of the {n} texts; got {len(starts)}")
-    real("temperature", temperature, "[0, inf)")
-    if top_k is not None:
-        integer("top_k", top_k)
-    if top_p is not None:
-        real("top_p", top_p, "(0, 1]")
-    if stop is not None and len(stop) != 1:
-        raise ValueError(f"`stop` must be one character; got {stop!r}")

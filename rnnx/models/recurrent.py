@@ -1,26 +1,21 @@
-"""A stack of recurrent layers of any widths, in one or two directions, with dropout between layers. It holds no arrays.
+"""Stacks of recurrent layers. Dimensions: n features, m examples, T steps.
 
 Parameter and state names have torch's suffixes: "Wf_l0", "c_l1", "Wf_l0_reverse"; a stack named "encoder" has
-"Wf_encoder_l0". Dimensions: n features, m examples, T steps.
+"Wf_encoder_l0".
 """
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_memory, integer, real
+from rnnx._core.checks import compare_shapes, integer, real
 from rnnx.cells import Cell, cell_of
-from rnnx.cells.parameters import expected_shapes
 from rnnx.functional import recurrent_backward, recurrent_forward
 from rnnx.functional.caches import Caches
-from rnnx.functional.initialization import initialize_parameters
 from rnnx.functional.streaming import Stream
-from rnnx.models.dropout import Masks
-from rnnx.models.layers import Direction, Parameters, States, check_widths, concatenate, reverse_steps
+from rnnx.models.layers import Direction, Layer, Masks, States, check_widths, concatenate
 
 
 @dataclass
@@ -32,8 +27,8 @@ class StackCache:
     lengths: Any
 
 
-class Recurrent:
-    """A stack of recurrent layers.
+class Recurrent(Layer):
+    """A stack of recurrent layers in one or both directions, with dropout between layers. It holds no arrays.
 
     Parameters
     ----------
@@ -74,36 +69,16 @@ class Recurrent:
         self.input_size = size = integer("input_size", input_size)
         self.bidirectional, self.dropout, self.name = bool(bidirectional), real("dropout", dropout, "[0, 1)"), name
         if self.dropout and len(widths) == 1:
-            raise ValueError("`dropout` is applied between layers; this stack has one layer")
+            raise ValueError(f"`dropout` must be 0 for a single layer, because it acts between layers; got {dropout}")
         self.layers: list[list[Direction]] = []
         prefix = f"_{name}_l" if name else "_l"
+        ends = ("", "_reverse") if bidirectional else ("",)
         for k, width in enumerate(widths):
-            ends = ("", "_reverse") if bidirectional else ("",)
-            self.layers.append([Direction(f"{prefix}{k}{end}", size, width, end != "") for end in ends])
+            self.layers.append([Direction(self.cell, f"{prefix}{k}{end}", size, width, end != "") for end in ends])
             size = width * len(ends)
         self.output_size = size
-        self.state_names = tuple(f"{state}{one.suffix}" for one in self._directions() for state in self.cell.states)
-
-    def _directions(self) -> Iterator[Direction]:
-        return (one for layer in self.layers for one in layer)
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shape of every parameter."""
-        shapes: dict[str, tuple[int, ...]] = {}
-        for one in self._directions():
-            expected = expected_shapes(self.cell, one.input_size, one.hidden_size)
-            shapes |= {key + one.suffix: shape for key, (_, shape) in expected.items()}
-        return shapes
-
-    def initialize(self, seed: int | np.random.Generator | None = None, **options: Any) -> Parameters:
-        """Return initial parameters; the options are those of `rnnx.initialize_parameters`."""
-        check_memory("the parameters", 4 * sum(map(math.prod, self.shapes().values())))
-        rng = np.random.default_rng(seed)
-        result: Parameters = {}
-        for one in self._directions():
-            values = initialize_parameters(self.cell, one.input_size, one.hidden_size, seed=rng, **options)
-            result |= {key + one.suffix: value for key, value in values.items()}
-        return result
+        self.parts = directions = [one for layer in self.layers for one in layer]
+        self.state_names = tuple([name for one in directions for name in one.state_names])
 
     def forward(
         self,
@@ -120,23 +95,21 @@ class Recurrent:
         Parameters
         ----------
         parameters : dict of str to array
-            May also hold other parameters.
+            May also contain others.
         x : array, shape (input_size, m, T), or array of int, shape (m, T)
             Inputs, or indices of one-hot columns.
         states : dict of str to array, shape (n, m), optional
-            Initial states by name (see `state_names`); missing ones are zero.
-        lengths : sequence or array of int, shape (m,), optional
-            Sequence lengths. The reverse direction starts at the end of each example.
-        keep_caches : bool
-            False saves nothing for a backward pass.
+            Initial states, named as in `state_names`; missing ones are zero.
+        lengths, keep_caches
+            As for `rnnx.recurrent_forward`. Reverse layers start at the end of each example.
         masks : Masks, optional
-            Dropout masks; without them there is no dropout, as in evaluation.
+            Without them there is no dropout, as in evaluation.
 
         Returns
         -------
         out : array, shape (output_size, m, T)
         states : dict of str to array, shape (n, m)
-            The states after each example's last step, or after its first step in a reverse layer.
+            After each example's last step, or after its first step in a reverse layer.
         cache : StackCache
 
         Raises
@@ -144,19 +117,22 @@ class Recurrent:
         ValueError, TypeError
             As for `rnnx.recurrent_forward`.
         """
-        given = self._named("states", states)
+        if getattr(x, "ndim", 0) == 3 and x.shape[0] != self.input_size:
+            compare_shapes("x", tuple(x.shape), "(input_size, m, T)", (self.input_size, *x.shape[1:]))
+        m = x.shape[-2] if getattr(x, "ndim", 0) in (2, 3) else None
+        given = self.check_states("states", states, m)
         final: States = {}
         cache = StackCache([], [], lengths)
         for k, layer in enumerate(self.layers):
             outs, kept = [], []
             for one in layer:
-                s0 = tuple([given.get(state + one.suffix) for state in self.cell.states])
-                inputs = reverse_steps(x, lengths) if one.reverse else x
+                s0 = tuple([given.get(name) for name in one.state_names])
+                inputs, own = one.oriented(x, lengths), one.own(parameters)
                 (a, *_), _, caches = recurrent_forward(
-                    self.cell, inputs, s0, one.own(self.cell, parameters), lengths=lengths, keep_caches=keep_caches
+                    self.cell, inputs, s0, own, lengths=lengths, keep_caches=keep_caches
                 )
-                outs.append(reverse_steps(a, lengths) if one.reverse else a)
-                final |= {state + one.suffix: s for state, s in caches.final_state.items()}
+                outs.append(one.oriented(a, lengths))
+                final |= zip(one.state_names, caches.final_state.values(), strict=True)
                 kept.append(caches)
             x, mask = concatenate(outs), None
             if masks is not None and self.dropout and k < len(self.layers) - 1:
@@ -174,39 +150,34 @@ class Recurrent:
         Parameters
         ----------
         dout : array, shape (output_size, m, T), or None
-            Cotangent of the outputs; None means zeros.
+            None means zeros.
         cache : StackCache
         ds_final : dict of str to array, shape (n, m), optional
-            Cotangents of the final states by name (see `state_names`).
+            Cotangents of the final states.
         consume : bool
-            Free `cache` layer by layer, after which it cannot be used again.
+            Free `cache` layer by layer; it cannot be used again.
 
         Returns
         -------
         gradients : dict
             "d" + name for every parameter and every initial state; dx (input_size, m, T) unless x holds indices.
         """
-        final = self._named("ds_final", ds_final)
+        final = self.check_states("ds_final", ds_final, None)
         gradients: dict[str, Array] = {}
-        d: Array | None = dout
-        for k in range(len(self.layers) - 1, -1, -1):
-            mask, at, parts = cache.masks[k], 0, []
+        d = dout
+        for layer, kept, mask in zip(self.layers[::-1], cache.layers[::-1], cache.masks[::-1], strict=True):
             if mask is not None and d is not None:
                 d = d * mask
-            for one, caches in zip(self.layers[k], cache.layers[k], strict=True):
-                da = None if d is None else d[at : at + one.hidden_size, :, :]
-                at += one.hidden_size
-                if one.reverse and da is not None:
-                    da = reverse_steps(da, cache.lengths)
-                dstates = tuple([final.get(state + one.suffix) for state in self.cell.states])
+            parts = []
+            for one, caches in zip(layer, kept, strict=True):
+                da = None if d is None else one.oriented(d[one.rows, :, :], cache.lengths)
+                dstates = tuple([final.get(name) for name in one.state_names])
                 found = recurrent_backward(self.cell, (da,), caches, ds_final=dstates, consume=consume)
-                dx = found.pop("dx", None)
-                if dx is not None:
-                    parts.append(reverse_steps(dx, cache.lengths) if one.reverse else dx)
+                parts.append(one.oriented(found.pop("dx", None), cache.lengths))
                 for state in self.cell.states:
                     gradients[f"d{state}{one.suffix}"] = found.pop(f"d{state}0")
                 gradients |= {key + one.suffix: value for key, value in found.items()}
-            d = None if not parts else parts[0] if len(parts) == 1 else parts[0] + parts[1]
+            d = parts[0] if parts[0] is None or len(parts) == 1 else parts[0] + parts[1]
         return gradients if d is None else {**gradients, "dx": d}
 
     def stream(
@@ -214,14 +185,26 @@ class Recurrent:
     ) -> "StackStream":
         """Run the stack one time step at a time, without dropout. It must not be bidirectional."""
         if self.bidirectional:
-            raise ValueError("a bidirectional stack cannot run step by step: its reverse layers begin at the end")
-        return StackStream(self, parameters, m, self._named("states", states))
+            raise ValueError("a bidirectional stack cannot run step by step: its reverse layers start at the last step")
+        return StackStream(self, parameters, m, self.check_states("states", states, integer("m", m, 0)))
 
-    def _named(self, what: str, arrays: Mapping[str, Array] | None) -> dict[str, Array]:
-        unknown = [name for name in arrays or () if name not in self.state_names]
+    def check_states(self, what: str, arrays: Mapping[str, Array] | None, m: int | None) -> dict[str, Array]:
+        """Check states (n, m), or their cotangents, by name; m may be unknown. Return them as a dict."""
+        if not arrays and (arrays is None or isinstance(arrays, Mapping)):
+            return {}
+        if not isinstance(arrays, Mapping):
+            raise TypeError(f"`{what}` must be a dict of arrays by name; got {type(arrays).__name__}")
+        unknown = [name for name in arrays if name not in self.state_names]
         if unknown:
-            raise ValueError(f"`{what}` may only hold {list(self.state_names)}; got {unknown}")
-        return dict(arrays or {})
+            raise ValueError(f"`{what}` must only contain {list(self.state_names)}; got {unknown}")
+        arrays = {name: s for name, s in arrays.items() if s is not None}
+        if arrays:
+            ns.common_namespace({f"{what}[{name!r}]": s for name, s in arrays.items()})
+        widths = {name: one.hidden_size for layer in self.layers for one in layer for name in one.state_names}
+        for name, s in arrays.items():
+            own_m = s.shape[-1] if m is None and s.ndim == 2 else m
+            compare_shapes(f"{what}[{name!r}]", tuple(s.shape), "(n, m)", (widths[name], own_m or 0))
+        return arrays
 
     def __repr__(self) -> str:
         widths = "-".join(str(layer[0].hidden_size) for layer in self.layers)
@@ -235,8 +218,8 @@ class StackStream:
     def __init__(self, stack: Recurrent, parameters: Mapping[str, Array], m: int, states: Mapping[str, Array]) -> None:
         self._streams: dict[str, Stream] = {}
         for (one,) in stack.layers:
-            s0 = tuple(states.get(state + one.suffix) for state in stack.cell.states)
-            self._streams[one.suffix] = Stream(stack.cell, one.own(stack.cell, parameters), m=m, s0=s0)
+            s0 = tuple([states.get(name) for name in one.state_names])
+            self._streams[one.suffix] = Stream(stack.cell, one.own(parameters), m=m, s0=s0)
 
     def step(self, xt: Array) -> Array:
         """Run one step, from xt (input_size, m) to the last layer's hidden state, like `rnnx.Stream.step`."""

@@ -6,9 +6,7 @@ from typing import Any
 import numpy as np
 
 from rnnx.data import Batch
-from rnnx.models.base import Step
-from rnnx.models.dropout import Masks
-from rnnx.models.layers import Parameters, States
+from rnnx.models.layers import Masks, Parameters, States
 
 
 def square_root_segments(n_steps: int) -> int:
@@ -16,27 +14,28 @@ def square_root_segments(n_steps: int) -> int:
     return max(1, math.isqrt(max(n_steps - 1, 0)) + 1)
 
 
-def train_in_segments(model: Any, batch: Any, states: States, masks: Masks | None, length: int) -> Step:
-    """Return the loss and gradients of a whole batch, in the memory of one segment and all initial states."""
+def train_in_segments(
+    model: Any, batch: Any, states: States, masks: Masks | None, length: int
+) -> tuple[Any, Parameters, States]:
+    """Return the loss, gradients and final states of a batch, in the memory of one segment and all initial states."""
     parts = _segments(batch, masks, length)
     total = max(model.count(batch), 1)
     before = [states]
     for part, there in parts[:-1]:
         options = {"lengths": part.lengths, "masks": there, "keep_caches": False}
         before.append(model.stack.forward(model.parameters, model.array(part.inputs), before[-1], **options)[1])
-    loss, gradients, final = 0.0, Parameters(), States()
-    ds_final: States = {}
+    loss, gradients, final, ds_final = 0.0, Parameters(), States(), States()
     for (part, there), initial in zip(reversed(parts), reversed(before), strict=True):
         z, after, cache = model.forward(part.inputs, lengths=part.lengths, states=initial, masks=there)
         final = final or after
-        part_loss, dz = model.compare(z, part, part.lengths)
+        part_loss, dz = model.compare(z, part)
         weight = model.count(part) / total
         found = model.backward(dz * weight, cache, ds_final, consume=True)
         loss += part_loss * weight
         ds_final = {name: found[f"d{name}"] for name in model.stack.state_names}
         own = model.own_gradients(found)
         gradients = {key: gradients[key] + d for key, d in own.items()} if gradients else own
-    return Step(loss, gradients, final)
+    return loss, gradients, final
 
 
 def _segments(batch: Any, masks: Masks | None, length: int) -> list[tuple[Batch, Masks | None]]:

@@ -1,25 +1,22 @@
 """Sequence to sequence. Dimensions: n features, m examples, T_x source steps, T_y target steps."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Unpack
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import integer
+from rnnx._core.checks import check_lengths, check_shape, integer
+from rnnx._core.inputs import check_index_rows
+from rnnx.cells import Cell
 from rnnx.data import PairBatch, pad
-from rnnx.functional.heads import dense, dense_gradients, softmax_cross_entropy
-from rnnx.functional.initialization import initialize_dense
-from rnnx.models.attention_layer import KINDS, AttentionLayer, LayerCache
-from rnnx.models.base import Model, Step
-from rnnx.models.bridge import Bridge, BridgeCache
-from rnnx.models.decoding import Prediction, decode
-from rnnx.models.dropout import Masks
-from rnnx.models.layers import Parameters, States, check_widths
+from rnnx.functional.heads import softmax_cross_entropy
+from rnnx.models.base import Initialization, Model, check_attributes
+from rnnx.models.connections import AttentionLayer, Bridge, BridgeCache, LayerCache
+from rnnx.models.decoding import MAX_LENGTH, Prediction, decode, joined
+from rnnx.models.layers import Dense, Masks, Parameters, States, check_widths, chosen_cell
+from rnnx.models.passes import batch_slices
 from rnnx.models.recurrent import Recurrent, StackCache
-from rnnx.models.sequence_model import named_cell
 
 
 @dataclass
@@ -39,16 +36,14 @@ class Seq2Seq(Model):
     Each decoder layer starts from the final states of the same encoder layer. Those of a bidirectional encoder are
     projected first, :math:`s_0 = \tanh(W [\overrightarrow{s}; \overleftarrow{s}] + b)`. The decoder reads the target
     shifted by one step (teacher forcing). Attention follows the decoder (M.-T. Luong et al., arXiv:1508.04025, without
-    input feeding), so that all steps of a target run in one pass:
-    :math:`\tilde a_t = \tanh(W_c [c_t; a_t] + b_c)` is the input of the head.
+    input feeding), so that all steps of a target run in one pass; the head reads
+    :math:`\tilde a_t = \tanh(W_c [c_t; a_t] + b_c)`.
 
     Parameters
     ----------
     source_vocab_size, target_vocab_size : int
-    hidden_size : int or sequence of int
-        Units per layer, the same in the encoder (per direction) and the decoder.
-    num_layers : int
-        Number of encoder layers, and of decoder layers.
+    hidden_size, num_layers
+        As for `SequenceClassifier`, the same in the encoder (per direction) and the decoder.
     attention : {"additive", "dot", "scaled_dot", None}
         With None, the decoder depends on the source through its initial states only.
     bidirectional_encoder : bool
@@ -60,8 +55,7 @@ class Seq2Seq(Model):
     Raises
     ------
     ValueError
-        If a size is below 1, the cell or attention is unknown, the end token is not in the vocabulary, or the dropout
-        is not in [0, 1).
+        As for `SequenceClassifier`, and if the attention is unknown or the end token is not in the vocabulary.
 
     Examples
     --------
@@ -81,61 +75,39 @@ class Seq2Seq(Model):
         hidden_size: int | Sequence[int] = 128,
         num_layers: int = 1,
         *,
-        cell: str = "lstm",
+        cell: str | Cell = "lstm",
         reset_after: bool = False,
         attention: str | None = "additive",
         bidirectional_encoder: bool = True,
         dropout: float = 0.0,
         end_token: int = 0,
-        seed: int | np.random.Generator | None = None,
-        scheme: str = "keras",
-        dtype: str = "float32",
-        xp: Any = None,
-        device: Any = None,
-        parameters: Mapping[str, Array] | None = None,
+        **initialization: Unpack[Initialization],
     ) -> None:
-        widths = check_widths(hidden_size, num_layers)
+        widths, (record, of_cell) = check_widths(hidden_size, num_layers), chosen_cell(cell, reset_after)
         source_size = integer("source_vocab_size", source_vocab_size)
         self.target_vocab_size = integer("target_vocab_size", target_vocab_size)
         self.end_token = integer("end_token", end_token, 0, self.target_vocab_size - 1)
-        if attention is not None and attention not in KINDS:
-            raise ValueError(f"`attention` must be one of {[*KINDS, None]}; got {attention!r}")
-        record, n = named_cell(cell, reset_after), widths[-1]
         self.encoder = Recurrent(
             record, source_size, widths, bidirectional=bidirectional_encoder, dropout=dropout, name="encoder"
         )
         self.decoder = Recurrent(record, self.target_vocab_size, widths, dropout=dropout, name="decoder")
         self.bridge = Bridge(self.encoder, self.decoder)
-        self.attention = None if attention is None else AttentionLayer(attention, n, self.encoder.output_size)
-        self.config = {
+        self.attention = None
+        if attention is not None:
+            self.attention = AttentionLayer(attention, widths[-1], self.encoder.output_size)
+        self.head = Dense("y", widths[-1], self.target_vocab_size)
+        config = {
             "source_vocab_size": source_size,
             "target_vocab_size": self.target_vocab_size,
             "hidden_size": list(widths),
-            "cell": cell,
-            "reset_after": bool(reset_after),
+            **of_cell,
             "attention": attention,
             "bidirectional_encoder": self.encoder.bidirectional,
             "dropout": self.encoder.dropout,
             "end_token": self.end_token,
         }
-        if parameters is None:
-            self.parameters = self._initial(seed, scheme=scheme, dtype=dtype, xp=xp, device=device)
-        else:
-            self.set_parameters(parameters)
-
-    def _initial(self, seed: int | np.random.Generator | None, **options: Any) -> Parameters:
-        rng = np.random.default_rng(seed)
-        parameters = self.encoder.initialize(rng, **options) | self.decoder.initialize(rng, **options)
-        parameters |= self.bridge.initialize(rng, **options)
-        if self.attention is not None:
-            parameters |= self.attention.initialize(rng, **options)
-        return parameters | initialize_dense(self.decoder.output_size, self.target_vocab_size, seed=rng, **options)
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shape of every parameter."""
-        attention = {} if self.attention is None else self.attention.shapes()
-        head = {"Wy": (self.target_vocab_size, self.decoder.output_size), "by": (self.target_vocab_size, 1)}
-        return {**self.encoder.shapes(), **self.decoder.shapes(), **self.bridge.shapes(), **attention, **head}
+        attentions = [] if self.attention is None else [self.attention]
+        super().__init__([self.encoder, self.decoder, self.bridge, *attentions, self.head], config, **initialization)
 
     def forward(
         self,
@@ -154,10 +126,8 @@ class Seq2Seq(Model):
         source : array of int, shape (m, T_x)
         target_in : array of int, shape (m, T_y)
         source_lengths, target_lengths : sequence or array of int, shape (m,), optional
-        masks : Masks, optional
-            Dropout masks, for training.
-        keep_caches : bool
-            False saves nothing for a backward pass.
+        masks, keep_caches
+            As for `Recurrent.forward`.
 
         Returns
         -------
@@ -168,17 +138,23 @@ class Seq2Seq(Model):
 
         Raises
         ------
-        ValueError
-            If source or target are not integers of these shapes, or an index or a length is out of range.
-        TypeError
-            If arrays are not in the library of the parameters.
+        ValueError, TypeError
+            If arrays are not integers of these shapes in the library of the parameters, or a value is out of range.
         """
-        p = self.parameters
-        source, target_in = self.indices("source", source), self.indices("target_in", target_in)
-        if target_in.shape[0] != source.shape[0]:
-            raise ValueError(
-                f"`source` and `target_in` must have as many rows; got {source.shape[0]} and {target_in.shape[0]}"
-            )
+        source, target_in = self._checked_indices(source, source_lengths, target_in, target_lengths)
+        return self._forward(source, target_in, source_lengths, target_lengths, masks, keep_caches)
+
+    def _forward(
+        self,
+        source: Array,
+        target_in: Array,
+        source_lengths: Any,
+        target_lengths: Any,
+        masks: Masks | None,
+        keep_caches: bool,
+    ) -> tuple[Array, Array | None, Seq2SeqCache]:
+        """Compute `forward` of checked indices."""
+        p, source, target_in = self.parameters, self.array(source, "source"), self.array(target_in, "target_in")
         encoded, states, encoder, bridge = self.encode(source, source_lengths, masks, keep_caches)
         out, _, decoder = self.decoder.forward(
             p, target_in, states, lengths=target_lengths, masks=masks, keep_caches=keep_caches
@@ -186,7 +162,7 @@ class Seq2Seq(Model):
         weights = attention = None
         if self.attention is not None:
             out, weights, attention = self.attention.forward(p, out, encoded, source_lengths, keep_caches=keep_caches)
-        z = dense(self.xp, out, p["Wy"], p["by"])
+        z = self.head.forward(p, out)
         return z, weights, Seq2SeqCache(encoder, bridge, decoder, attention, out)
 
     def encode(
@@ -200,13 +176,10 @@ class Seq2Seq(Model):
         return encoded, states, cache, bridge
 
     def backward(self, dz: Array, cache: Seq2SeqCache, *, consume: bool = False) -> Parameters:
-        """Compute the gradients of `forward`, "d" + name for every parameter, from the cotangent of z.
-
-        With `consume`, free `cache` along the way.
-        """
+        """Compute "d" + name for every parameter from the cotangent of z; with `consume`, free `cache` meanwhile."""
         p = self.parameters
-        da, dW, db = dense_gradients(self.xp, dz, cache.out, p["Wy"]).values()
-        gradients = {"da": da, "dWy": dW, "dby": db}
+        da, gradients = self.head.backward(p, dz, cache.out)
+        gradients["da"] = da
         if self.attention is not None:
             assert cache.attention is not None
             gradients |= self.attention.backward(p, da, cache.attention)
@@ -214,83 +187,90 @@ class Seq2Seq(Model):
         gradients |= self.bridge.backward(p, gradients, cache.bridge)
         ds_final = {name: gradients["d" + name] for name in self.encoder.state_names}
         gradients |= self.encoder.backward(gradients.get("dencoded"), cache.encoder, ds_final, consume=consume)
-        return {"d" + name: gradients["d" + name] for name in p}
+        return self.own_gradients(gradients)
 
     def vocab_sizes(self) -> dict[str, int]:
         """Return the source and target vocabulary sizes."""
         return {"tokenizer": self.encoder.input_size, "target_tokenizer": self.target_vocab_size}
 
-    def evaluate_step(self, batch: PairBatch, *, states: States | None = None) -> tuple[Any, States]:
-        """Return the loss without dropout, as in `Step`; there are no states."""
-        del states
-        return self._compare(batch, None, False)[0], {}
+    def _checked_indices(
+        self, source: Any, source_lengths: Any, target_in: Any, target_lengths: Any
+    ) -> tuple[Array, Array]:
+        """Return the source and the decoder inputs as arrays, after checking them and their lengths."""
+        source = self._checked_source(source, source_lengths)
+        target_in = check_index_rows("target_in", target_in, "target_vocab_size", self.target_vocab_size)
+        m, n_target = target_in.shape
+        if m != source.shape[0]:
+            raise ValueError(f"`target_in` must have m = {source.shape[0]} rows, like `source`; got {m}")
+        if target_lengths is not None:
+            check_lengths(self.xp, self.device, target_lengths, m, n_target, "target_lengths")
+        return source, target_in
 
-    def train_step(
-        self, batch: Any, *, states: States | None = None, masks: Masks | None = None, segment_length: int | None = None
-    ) -> Step:
-        """Return the loss and the gradients of a batch; see `Model.train_step`."""
-        if states or segment_length is not None:
-            raise ValueError("a seq2seq model neither carries states nor recomputes segments")
-        loss, dz, cache = self._compare(batch, masks, True)
-        return Step(loss, self.backward(dz, cache, consume=True), {})
+    def _checked_source(self, source: Any, lengths: Any) -> Array:
+        source = check_index_rows("source", source, "source_vocab_size", self.encoder.input_size, lengths)
+        if lengths is not None:
+            m, n_steps = source.shape
+            check_lengths(self.xp, self.device, lengths, m, n_steps, "source_lengths")
+        return source
 
-    def predict(self, source: Any, source_lengths: Any = None, *, max_length: int) -> Prediction:
+    def checked(self, batch: Any) -> PairBatch:
+        """Check a batch; see `Model.checked`."""
+        names = [field.name for field in fields(PairBatch)][:5]
+        check_attributes(self, batch, "Pairs", names)
+        _, source_lengths, _, target_out, lengths = (getattr(batch, name) for name in names)
+        source, target_in = self._checked_indices(batch.source, source_lengths, batch.target_in, lengths)
+        target_out = check_index_rows("target_out", target_out, "target_vocab_size", self.target_vocab_size, lengths)
+        check_shape("target_out", target_out, "(m, T_y)", tuple(target_in.shape))
+        return PairBatch(source, source_lengths, target_in, target_out, lengths)
+
+    def run(
+        self, batch: PairBatch, states: States | None, masks: Masks | None, keep_caches: bool
+    ) -> tuple[Array, States, Seq2SeqCache]:
+        """Compute the logits of a batch; there are no states."""
+        if states:
+            raise ValueError(f"`states` must be empty for Seq2Seq, which carries none; got {list(states)}")
+        z, _, cache = self._forward(
+            batch.source, batch.target_in, batch.source_lengths, batch.target_lengths, masks, keep_caches
+        )
+        return z, {}, cache
+
+    def compare(self, z: Array, batch: PairBatch) -> tuple[Any, Array]:
+        """Return the loss of the logits, as in `Step`, and its gradient."""
+        loss, dz = softmax_cross_entropy(z, self.array(batch.target_out, "target_out"), lengths=batch.target_lengths)
+        return ns.number(loss), dz
+
+    def predict(
+        self, source: Any, source_lengths: Any = None, *, max_length: int, batch_size: int | None = None
+    ) -> Prediction:
         """Decode greedily: take the most likely character at every step, until the end token.
 
         Parameters
         ----------
-        source : array of int, shape (m, T_x)
-        source_lengths : sequence or array of int, shape (m,), optional
-        max_length : int
+        source, source_lengths
+            As for `forward`, also in their errors.
+        max_length : int, 1 to 1,000,000
             Maximum number of steps, including the one that predicts the end token.
-
-        Returns
-        -------
-        Prediction
-            Indices, lengths and attention weights.
-
-        Raises
-        ------
-        ValueError, TypeError
-            As for `forward`, and if `max_length` is not an integer of at least 1.
+        batch_size : int, optional
+            As for `SequenceClassifier.predict`.
         """
-        integer("max_length", max_length)
-        return decode(self, self.indices("source", source), source_lengths, max_length)
+        integer("max_length", max_length, 1, MAX_LENGTH)
+        source = self._checked_source(source, source_lengths)
+        parts = []
+        m, n_steps = source.shape
+        for part in batch_slices(m, n_steps, self.encoder, batch_size):
+            lengths = None if source_lengths is None else source_lengths[part]
+            parts.append(decode(self, self.array(source[part, :], "source"), lengths, max_length))
+        return joined(self.xp, parts, self.end_token)
 
     def translate(
         self, texts: Sequence[str], source_tokenizer: Any, target_tokenizer: Any, *, max_length: int
     ) -> list[str]:
-        """Predict a target text of at most `max_length` characters for every source text, with two `CharTokenizer`."""
+        """Predict a target text of at most `max_length` characters for every source text, given two `CharTokenizer`."""
+        if isinstance(texts, str) or not isinstance(texts, Sequence):
+            raise TypeError(f"`texts` must be a sequence of str; got {type(texts).__name__}")
         source, source_lengths = pad(source_tokenizer.texts_to_sequences(texts))
         indices, lengths, _ = self.predict(source, source_lengths, max_length=max_length)
         return target_tokenizer.sequences_to_texts([row[:n] for row, n in zip(indices, lengths, strict=True)])
-
-    def indices(self, name: str, values: Any) -> Array:
-        """Check indices (m, T) and convert them to the library of the parameters."""
-        if isinstance(values, list | tuple):
-            try:
-                values = np.asarray(values)
-            except ValueError:
-                raise ValueError(f"`{name}` must have rows of one length; see `rnnx.data.pad`") from None
-        others = {} if isinstance(values, np.ndarray) else {"parameters": self.parameters["Wy"]}
-        xp, _ = ns.common_namespace({**others, name: values})
-        if values.ndim != 2 or not ns.is_integer(xp, values):
-            raise ValueError(
-                f"`{name}` must hold integers, in shape (m, T); got shape {tuple(values.shape)}, dtype {values.dtype}"
-            )
-        return self.array(values)
-
-    def _compare(self, batch: PairBatch, masks: Masks | None, keep: bool) -> tuple[Any, Array, Seq2SeqCache]:
-        z, _, cache = self.forward(
-            batch.source,
-            batch.target_in,
-            source_lengths=batch.source_lengths,
-            target_lengths=batch.target_lengths,
-            masks=masks,
-            keep_caches=keep,
-        )
-        loss, dz = softmax_cross_entropy(z, self.array(batch.target_out), lengths=batch.target_lengths)
-        return ns.number(loss), dz, cache
 
     def __repr__(self) -> str:
         attention = "no" if self.attention is None else self.attention.kind

@@ -6,6 +6,7 @@ from typing import Any, Unpack
 from rnnx._core.arrays import Array
 from rnnx.functional.activations import softmax
 from rnnx.functional.heads import softmax_cross_entropy, squared_error
+from rnnx.models.passes import join
 from rnnx.models.sequence_model import Options, SequenceModel
 
 
@@ -16,30 +17,26 @@ class SequenceClassifier(SequenceModel):
     ----------
     input_size : int
         Features per step, or number of distinct indices.
-    hidden_size : int or sequence of int
-        Units per layer: one number for all layers, or one per layer.
+    hidden_size, num_layers
+        As for `Recurrent`.
     num_classes : int
-    num_layers : int
-    cell : {"lstm", "gru", "rnn"}
+    cell : {"lstm", "gru", "rnn"} or Cell
+        A cell of your own cannot be saved in a checkpoint, which contains no code.
     reset_after : bool
         Use the GRU of PyTorch and Keras (the default there) instead of the course's.
-    bidirectional : bool
-        Run every layer in both directions.
-    dropout : float
-        Dropout between layers, in training.
+    bidirectional, dropout
+        As for `Recurrent`.
     per_step : bool
         Predict a class for every step (targets (m, T)) instead of one for the sequence (targets (m,)).
-    seed : int, optional
-        Seed of the initial parameters.
-    scheme, dtype, xp, device
+    seed, scheme, dtype, xp, device
         As for `rnnx.initialize_parameters`.
     parameters : dict of str to array, optional
         Parameters to use instead of new ones.
 
     Raises
     ------
-    ValueError
-        If a size is below 1, parameters do not match, the cell is unknown, or the dropout is not in [0, 1).
+    ValueError, TypeError
+        If an argument is out of range, or parameters do not match.
 
     Examples
     --------
@@ -64,9 +61,18 @@ class SequenceClassifier(SequenceModel):
     ) -> None:
         super().__init__(input_size, hidden_size, num_classes, num_layers, **options)
 
-    def predict(self, inputs: Any, lengths: Any = None) -> Array:
-        """Return the class probabilities, (num_classes, m), or (num_classes, m, T) per step."""
-        return softmax(self.forward(inputs, lengths=lengths, keep_caches=False)[0])
+    def predict(self, inputs: Any, lengths: Any = None, *, batch_size: int | None = None) -> Array:
+        """Return the class probabilities, (num_classes, m), or (num_classes, m, T) per step.
+
+        Parameters
+        ----------
+        inputs, lengths
+            As for `forward`, also in their errors.
+        batch_size : int, optional
+            Most examples in one pass; default: as many as keep its memory at a few hundred megabytes. The result does
+            not depend on it on the cpu engine; on others, the last digits may.
+        """
+        return join(self.xp, [softmax(z) for z, _ in self.in_batches(inputs, lengths, None, batch_size)])
 
 
 class SequenceRegressor(SequenceModel):
@@ -74,27 +80,22 @@ class SequenceRegressor(SequenceModel):
 
     Parameters
     ----------
-    input_size : int
-        Features per step.
-    hidden_size : int or sequence of int
-        Units per layer: one number for all layers, or one per layer.
     output_size : int
         How many numbers to predict.
-    num_layers, cell, reset_after, bidirectional, dropout, seed, scheme, dtype, xp, device, parameters
-        As for `SequenceClassifier`.
     per_step : bool
         Predict at every step (targets (output_size, m, T)) instead of at the end (targets (output_size, m)).
-
-    Raises
-    ------
-    ValueError
-        As for `SequenceClassifier`.
+    input_size, hidden_size, num_layers, **options
+        As for `SequenceClassifier`, with its errors.
     """
 
     kind = "regressor"
+    _classes = False
     _loss = staticmethod(squared_error)
     _output_name = "output_size"
 
-    def predict(self, inputs: Any, lengths: Any = None) -> Array:
-        """Return the predicted numbers, (output_size, m), or (output_size, m, T) per step."""
-        return self.forward(inputs, lengths=lengths, keep_caches=False)[0]
+    def predict(self, inputs: Any, lengths: Any = None, *, batch_size: int | None = None) -> Array:
+        """Return the predicted numbers, (output_size, m), or (output_size, m, T) per step.
+
+        The arguments are those of `SequenceClassifier.predict`.
+        """
+        return join(self.xp, [z for z, _ in self.in_batches(inputs, lengths, None, batch_size)])

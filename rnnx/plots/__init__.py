@@ -10,12 +10,11 @@ except ImportError as error:
     raise ImportError("rnnx.plots needs matplotlib: pip install 'rnnx[lab]'") from error
 
 from rnnx.plots.attention import attention_map
+from rnnx.plots.curves import gradient_norms, training_curves
 from rnnx.plots.gates import gate_activations
-from rnnx.plots.gradients import gradient_norms
 from rnnx.plots.run import plot_run
 from rnnx.plots.style import save
 from rnnx.plots.text import text_activation
-from rnnx.plots.training import training_curves
 from rnnx.plots.weights import weight_histograms
 
 __all__ = [

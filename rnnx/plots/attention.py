@@ -10,6 +10,7 @@ from rnnx.plots import characters, style
 _LABELS = 100  # maximum tick labels per axis; longer texts label every k-th character
 
 
+@style.style()
 def attention_map(weights: Any, source: Sequence[str], target: Sequence[str], *, title: str | None = None) -> Figure:
     """Plot attention weights, with one row per target token and one column per source token.
 
@@ -32,25 +33,21 @@ def attention_map(weights: Any, source: Sequence[str], target: Sequence[str], *,
     """
     array = style.to_numpy("weights", weights)
     if array.ndim != 2 or 0 in array.shape:
-        raise ValueError(f"`weights` must have shape (T_target, T_source), neither 0; got {array.shape}")
-    for name, text, size in (("target", target, array.shape[0]), ("source", source, array.shape[1])):
-        if len(text) != size:
-            raise ValueError(f"`{name}` must have {size} characters, to match `weights`; got {len(text)}")
+        raise ValueError(f"`weights` must be a non-empty array of shape (T_target, T_source); got shape {array.shape}")
     rows, columns = array.shape
-    with style.style():
-        cell = min(0.26, 9 / max(rows, columns))
-        figure = style.new_figure(max(2.6, 1.6 + cell * columns), max(1.8, 1.2 + cell * rows))
-        axes = figure.subplots()
-        image = axes.imshow(array, cmap=style.SEQUENTIAL, vmin=0, vmax=max(1.0, array.max()))
-        axes.xaxis.tick_top()
-        axes.xaxis.set_label_position("top")
-        for axis, text in ((axes.xaxis, source), (axes.yaxis, target)):
-            every = -(-len(text) // _LABELS)
-            characters.label_ticks(axis, range(0, len(text), every), list(text)[::every], rotate=axis is axes.xaxis)
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
-        axes.set_xlabel("read")
-        axes.set_ylabel("written")
-        figure.colorbar(image, ax=axes, label="attention weight", shrink=0.8)
-        style.set_suptitle(figure, title or "Attention")
+    characters.check_length("target", target, rows)
+    characters.check_length("source", source, columns)
+    cell = min(0.26, 9 / max(rows, columns))
+    size = max(2.6, 1.6 + cell * columns), max(1.8, 1.2 + cell * rows)
+    figure = style.new_figure(*size, title or "Attention")
+    axes = figure.subplots()
+    image = axes.imshow(array, cmap=style.SEQUENTIAL, vmin=0, vmax=max(1.0, array.max()))
+    axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
+    for axis, text in ((axes.xaxis, source), (axes.yaxis, target)):
+        characters.label_ticks(axis, text, every=-(-len(text) // _LABELS))
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set(xlabel="read", ylabel="written")
+    figure.colorbar(image, ax=axes, label="attention weight", shrink=0.8)
     return figure

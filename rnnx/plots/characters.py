@@ -1,5 +1,6 @@
 """Characters in figures: visible white space, and escapes for missing glyphs."""
 
+import contextlib
 import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -18,9 +19,9 @@ def fonts(monospace: bool = False) -> list[str]:
     return ["monospace", *families] if monospace else families
 
 
-def visible(characters: Iterable[str], monospace: bool = True) -> list[str]:
-    """Make every character visible: white space as symbols, characters without a glyph as escapes."""
-    known = _known(monospace)
+def visible(characters: Iterable[str]) -> list[str]:
+    """Make every character visible: white space as symbols, characters without a monospace glyph as escapes."""
+    known = _known(True)
     return ["".join(_VISIBLE.get(c) or _printable(c, known) for c in token) for token in characters]
 
 
@@ -40,11 +41,9 @@ def _printable(character: str, known: frozenset[int]) -> str:
 def _known(monospace: bool) -> frozenset[int]:
     files = []
     for family in fonts(monospace):
-        properties = font_manager.FontProperties(family=[family])
-        try:
+        with contextlib.suppress(ValueError):  # font not installed
+            properties = font_manager.FontProperties(family=[family])
             files.append(font_manager.findfont(properties, fallback_to_default=False))
-        except ValueError:  # font not installed
-            continue
     return frozenset().union(*map(_code_points, files or [font_manager.findfont("DejaVu Sans")]))
 
 
@@ -53,10 +52,16 @@ def _code_points(path: str) -> frozenset[int]:
     return frozenset(font_manager.get_font(path).get_charmap())
 
 
-def label_ticks(axis: Any, places: Sequence[float], characters: Sequence[str], rotate: bool) -> None:
-    """Label ticks with characters; `rotate` makes long labels, such as escapes, vertical."""
-    labels = visible(characters)
-    axis.set_ticks(places, labels, fontfamily=fonts(True), parse_math=False)
-    for label, text in zip(axis.get_ticklabels(), labels, strict=True):
-        if rotate and len(text) > 1:
-            label.set_rotation(90)
+def check_length(name: str, text: Sequence[str], size: int) -> None:
+    """Raise unless there is one character or token per step."""
+    if len(text) != size:
+        raise ValueError(f"`{name}` must have length {size}, one character or token per step; got {len(text)}")
+
+
+def label_ticks(axis: Any, text: Sequence[str], every: int = 1) -> None:
+    """Label every k-th tick with its character; long labels, such as escapes, are vertical on a horizontal axis."""
+    labels = visible(list(text)[::every])
+    axis.set_ticks(range(0, len(text), every), labels, fontfamily=fonts(True), parse_math=False)
+    for tick, label in zip(axis.get_ticklabels(), labels, strict=True):
+        if axis.axis_name == "x" and len(label) > 1:
+            tick.set_rotation(90)

@@ -11,6 +11,7 @@ from rnnx._core import checks
 from rnnx.plots import characters, style, unit_values
 
 
+@style.style()
 def gate_activations(
     values: Any,
     text: Sequence[str] | None = None,
@@ -53,36 +54,39 @@ def gate_activations(
     """
     arrays = unit_values.arrays(values, example)
     n_a, n_steps = next(iter(arrays.values())).shape
-    unit_values.check_text(text, n_steps)
+    if text is not None:
+        characters.check_length("text", text, n_steps)
     checks.integer("max_steps", max_steps)
     checks.integer("start", start, 0, n_steps - 1)
-    shown = slice(start, min(start + max_steps, n_steps))
-    arrays = {name: array[:, shown] for name, array in arrays.items()}
-    rows = unit_values.most_varied(arrays, n_units) if units is None else unit_values.check_units(units, n_a)
-    steps = range(shown.start, shown.stop)
-    with style.style():
-        height = max(0.7, 0.11 * len(rows) + 0.32)
-        figure = style.new_figure(max(4.5, 1.4 + 0.115 * len(steps)), 0.7 + height * len(arrays))
-        panels = figure.subplots(len(arrays), 1, sharex=True, squeeze=False)[:, 0]
-        for axes, (name, array) in zip(panels, arrays.items(), strict=True):
-            _draw_panel(figure, axes, name, array, rows)
-        if text is None:
-            panels[-1].set_xlabel("step")
-            style.step_axis(panels[-1])
-            panels[-1].xaxis.set_major_formatter(lambda place, _: f"{start + place:.0f}")
-        else:
-            characters.label_ticks(panels[-1].xaxis, range(len(steps)), list(text)[shown], rotate=True)
-            panels[-1].tick_params(axis="x", length=0, pad=1)
-        part = f", steps {shown.start} to {shown.stop - 1} of {n_steps}" if len(steps) < n_steps else ""
-        style.set_suptitle(figure, (title or "Gates and states") + part)
+    stop = min(start + max_steps, n_steps)
+    arrays = {name: array[:, start:stop] for name, array in arrays.items()}
+    if units is None:
+        rows = unit_values.most_varied(arrays, n_units)
+    else:
+        rows = [checks.integer("units", unit, 0, n_a - 1) for unit in units]
+    if not rows:
+        raise ValueError("`units` must contain at least one unit")
+    size = max(4.5, 1.4 + 0.115 * (stop - start)), 0.7 + max(0.7, 0.11 * len(rows) + 0.32) * len(arrays)
+    part = f", steps {start} to {stop - 1} of {n_steps}" if stop - start < n_steps else ""
+    figure = style.new_figure(*size, (title or "Gates and states") + part)
+    panels = figure.subplots(len(arrays), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (name, array) in zip(panels, arrays.items(), strict=True):
+        _draw_panel(figure, axes, name, array[rows], rows)
+    if text is None:
+        panels[-1].set_xlabel("step")
+        style.step_axis(panels[-1])
+        panels[-1].xaxis.set_major_formatter(lambda place, _: f"{start + place:.0f}")
+    else:
+        characters.label_ticks(panels[-1].xaxis, text[start:stop])
+        panels[-1].tick_params(axis="x", length=0, pad=1)
     return figure
 
 
 def _draw_panel(figure: Figure, axes: Axes, name: str, array: np.ndarray, rows: Sequence[int]) -> None:
     """Draw one heat map with its color bar."""
-    cmap, low, high = unit_values.scale(name, array[rows])
-    image = axes.imshow(array[rows], aspect="auto", cmap=cmap, vmin=low, vmax=high)
-    every = max(1, -(-len(rows) // 12))
+    cmap, low, high = unit_values.scale(name, array)
+    image = axes.imshow(array, aspect="auto", cmap=cmap, vmin=low, vmax=high)
+    every = -(-len(rows) // 12)
     axes.set_yticks(range(0, len(rows), every), [str(unit) for unit in rows[::every]], fontsize=6)
     axes.tick_params(axis="both", length=0)
     axes.spines[:].set_visible(False)

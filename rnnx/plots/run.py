@@ -6,10 +6,9 @@ from typing import Any
 
 from rnnx.analysis import inspection
 from rnnx.plots import style
+from rnnx.plots.curves import gradient_norms, has_losses, training_curves
 from rnnx.plots.gates import gate_activations
-from rnnx.plots.gradients import gradient_norms
 from rnnx.plots.text import text_activation
-from rnnx.plots.training import has_losses, training_curves
 from rnnx.plots.weights import weight_histograms
 
 
@@ -64,7 +63,7 @@ def plot_run(
     )
     plots = Path(folder) / "plots"
     plots.mkdir(parents=True, exist_ok=True)
-    paths = [plots / f"{name}.{format}" for name in figures]
-    for path, figure in zip(paths, figures.values(), strict=True):
+    paths = {plots / f"{name}.{format}": figure for name, figure in figures.items()}
+    for path, figure in paths.items():
         style.save(figure, path)
-    return paths
+    return list(paths)

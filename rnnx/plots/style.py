@@ -1,8 +1,9 @@
-"""What all figures share: colors, fonts, axes, legends, files. Other packages may use it."""
+"""What all figures share: colors, fonts, axes, legends, files. `rnnx.compare` uses it too."""
 
+import contextlib
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,27 +56,31 @@ STYLE: Any = {
 FORMATS = (".png", ".svg")
 
 
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """Create and draw figures in the style of this package, as a context manager or as a decorator."""
+    with matplotlib.rc_context(STYLE):
+        yield
+
+
 class Picture(Figure):
     """A figure that is drawn in the style of this package and shown by notebooks."""
 
+    @style()  # also here, because matplotlib creates ticks only when drawing
     def draw(self, renderer: Any) -> None:
-        """Draw in the style, because matplotlib creates ticks only when drawing."""
-        with style():
-            super().draw(renderer)
+        """Draw in the style."""
+        super().draw(renderer)
 
     def _repr_png_(self) -> bytes:
         return to_bytes(self, ".png")
 
 
-def style() -> Any:
-    """Return the context manager for creating and drawing a figure."""
-    return matplotlib.rc_context(STYLE)
-
-
-def new_figure(width: float, height: float) -> Picture:
-    """Make an empty figure of this size in inches, with a layout that avoids overlaps."""
+def new_figure(width: float, height: float, title: str = "") -> Picture:
+    """Make an empty figure of this size in inches, with a layout that avoids overlaps. The title appears verbatim."""
     figure = Picture(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
+    if title:
+        figure.suptitle(printable(title), x=0.01, ha="left", parse_math=False)
     return figure
 
 
@@ -103,14 +108,14 @@ def save(figure: Figure, path: str | Path) -> None:
     write_atomically(path, to_bytes(figure, suffix))
 
 
+@style()
 def to_bytes(figure: Figure, suffix: str) -> bytes:
     """Encode a figure as PNG or SVG, without a date or a program version."""
     buffer = io.BytesIO()
     options: dict[str, Any] = {"metadata": {"Date": None, "Creator": None}}
     if suffix == ".png":
         options = {"metadata": {"Software": None}, "pil_kwargs": {"optimize": True}}
-    with style():
-        figure.savefig(buffer, format=suffix[1:], **options)
+    figure.savefig(buffer, format=suffix[1:], **options)
     return buffer.getvalue()
 
 
@@ -121,18 +126,20 @@ def to_numpy(name: str, values: Any) -> np.ndarray:
     ns.common_namespace({name: values})
     values = ns.to_host(values)
     if values.dtype.kind not in "fiub":
-        raise TypeError(f"`{name}` must hold real numbers; got dtype {values.dtype}")
+        raise TypeError(f"`{name}` must contain real numbers; got dtype {values.dtype}")
     return values.astype(np.float64)
+
+
+def all_to_numpy(name: str, arrays: Any, pattern: str = "{}") -> dict[str, np.ndarray]:
+    """Convert a non-empty dict of arrays; `pattern` makes a key the name of its array in messages."""
+    if not isinstance(arrays, Mapping) or not arrays:
+        raise ValueError(f"`{name}` must be a non-empty dict of arrays; got {type(arrays).__name__}")
+    return {key: to_numpy(pattern.format(key), values) for key, values in arrays.items()}
 
 
 def set_title(axes: Axes, title: str, **options: Any) -> None:
     """Set a title verbatim; a dollar sign does not start a formula."""
     axes.set_title(printable(title), parse_math=False, **options)
-
-
-def set_suptitle(figure: Figure, title: str) -> None:
-    """Set the left-aligned title of the whole figure, verbatim."""
-    figure.suptitle(printable(title), x=0.01, ha="left", parse_math=False)
 
 
 def add_legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
@@ -176,7 +183,7 @@ def log_axis(axes: Axes, values: Iterable[np.ndarray]) -> None:
 
 def add_color_bar(figure: Figure, mappable: Any, axes: Axes, **options: Any) -> Any:
     """Add a slim color bar to the right of the axes."""
-    bar = figure.colorbar(mappable, ax=axes, pad=0.01, **{"fraction": 0.03, **options})
+    bar = figure.colorbar(mappable, ax=axes, pad=0.01, fraction=0.03, **options)
     bar.ax.tick_params(labelsize=7, length=2)
     bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
     outline: Any = bar.outline

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -16,6 +15,7 @@ from rnnx.functional.caches import Caches
 from rnnx.plots import characters, style, unit_values
 
 
+@style.style()
 def text_activation(
     values: Any,
     text: str,
@@ -34,7 +34,7 @@ def text_activation(
     Parameters
     ----------
     values : Caches, or dict of str to array, shape (n_a, m, T) or (n_a, T), or one such array
-        The result of a forward function or of a function in `rnnx.analysis`.
+        As for `gate_activations`.
     text : str
         The T input characters.
     unit : int, optional
@@ -42,7 +42,6 @@ def text_activation(
     name : str, optional
         The gate or state. Default: the last one, c for an LSTM and a otherwise.
     example : int
-        Index of the example, below m.
     width, max_lines : int
         Maximum length and number of lines. Lines break after spaces where possible.
     title : str, optional
@@ -63,62 +62,53 @@ def text_activation(
     if name not in arrays:
         raise ValueError(f"`name` must be one of {list(arrays)}; got {name!r}")
     array = arrays[name]
-    unit_values.check_text(text, array.shape[1])
+    characters.check_length("text", text, array.shape[1])
     checks.integer("width", width)
     checks.integer("max_lines", max_lines)
-    unit = (
-        unit_values.most_varied(arrays, 1)[0] if unit is None else checks.integer("unit", unit, 0, array.shape[0] - 1)
-    )
-    lines = wrap(text, width)
-    hidden = len(text) - sum(map(len, lines[:max_lines]))
-    with style.style():
-        figure = _draw_text(lines[:max_lines], array[unit], unit_values.scale(name, array[unit]))
-        part = f", the first {len(text) - hidden} of {len(text)} characters" if hidden else ""
-        what = unit_values.describe(name)
-        style.set_suptitle(figure, (title or f"Unit {unit}, {what}") + part)
-    return figure
+    n_a = array.shape[0]
+    unit = unit_values.most_varied(arrays, 1)[0] if unit is None else checks.integer("unit", unit, 0, n_a - 1)
+    lines = wrap(text, width)[:max_lines]
+    shown = sum(map(len, lines))
+    part = f", the first {shown} of {len(text)} characters" if shown < len(text) else ""
+    title = (title or f"Unit {unit}, {unit_values.describe(name)}") + part
+    return _draw_text(lines, array[unit], unit_values.scale(name, array[unit]), title)
 
 
-def _draw_text(lines: Sequence[str], values: np.ndarray, scale: tuple[str, float, float]) -> Figure:
-    """Draw every character on a background of its color."""
+def _draw_text(lines: Sequence[str], values: np.ndarray, scale: tuple[str, float, float], title: str) -> Figure:
+    """Draw every character, black or white, on a background of its color."""
     cmap, low, high = scale
     mappable = ScalarMappable(Normalize(low, high), colormaps[cmap])
     labels = [
         [" " if c == " " else label for c, label in zip(line, characters.visible(line), strict=True)] for line in lines
     ]
     columns = max(20, *(sum(map(len, line)) for line in labels))
-    figure = style.new_figure(0.8 + 0.082 * columns, 0.6 + 0.185 * len(lines))
+    figure = style.new_figure(0.8 + 0.082 * columns, 0.6 + 0.185 * len(lines), title)
     axes = figure.subplots()
     fields = np.ones((len(lines), columns, 4))
-    ends = np.cumsum([len(line) for line in lines])
+    colors = iter(mappable.to_rgba(values))
     for row, line in enumerate(labels):
-        colors = mappable.to_rgba(values[ends[row] - len(line) : ends[row]])
         column = 0
-        for label, color in zip(line, colors, strict=True):
+        for label in line:
+            color = next(colors)
             fields[row, column : column + len(label)] = color  # escapes are several columns wide
-            _write(axes, column + (len(label) - 1) / 2, row, label, color)
+            light = np.dot(color[:3], (0.299, 0.587, 0.114)) > 0.5
+            axes.text(
+                column + (len(label) - 1) / 2,
+                row,
+                label,
+                ha="center",
+                va="center_baseline",
+                fontsize=8,
+                fontfamily=characters.fonts(True),
+                color="black" if light else "white",
+                alpha=0.35 if label in characters.BLANKS else 1.0,
+                parse_math=False,
+            )
             column += len(label)
     axes.imshow(fields, aspect="auto")
     axes.set_axis_off()
     style.add_color_bar(figure, mappable, axes)
     return figure
-
-
-def _write(axes: Axes, x: float, y: float, label: str, color: np.ndarray) -> None:
-    """Write one character, black or white depending on its background; white space faintly."""
-    light = np.dot(color[:3], (0.299, 0.587, 0.114)) > 0.5
-    axes.text(
-        x,
-        y,
-        label,
-        ha="center",
-        va="center_baseline",
-        fontsize=8,
-        fontfamily=characters.fonts(True),
-        color="black" if light else "white",
-        alpha=0.35 if label in characters.BLANKS else 1.0,
-        parse_math=False,
-    )
 
 
 def wrap(text: str, width: int) -> list[str]:

@@ -1,6 +1,6 @@
 """Activations for plotting: (n_a, T) arrays of one example, selected units, color scales."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,24 +10,19 @@ from rnnx.analysis.inspection import gate_values
 from rnnx.functional.caches import Caches
 from rnnx.plots import style
 
-_NAMES = {
+_SIGMOIDS = {
     "ft": "forget gate",
     "it": "input gate",
     "ot": "output gate",
     "ut": "update gate",
     "rt": "reset gate",
-    "cct": "candidate",
-    "hct": "candidate, recurrent side",
-    "a": "hidden state",
-    "c": "cell state",
 }
-_SIGMOIDS = {"ft", "it", "ot", "ut", "rt"}
-_SIGNED = {"cct", "hct", "a", "c"}
+_SIGNED = {"cct": "candidate", "hct": "candidate, recurrent side", "a": "hidden state", "c": "cell state"}
 
 
 def describe(name: str) -> str:
     """Name a gate or state in words and by its symbol."""
-    return f"{_NAMES[name]} {name}" if name in _NAMES else name
+    return f"{(_SIGMOIDS | _SIGNED).get(name, '')} {name}".strip()
 
 
 def arrays(values: Any, example: int) -> dict[str, np.ndarray]:
@@ -35,30 +30,30 @@ def arrays(values: Any, example: int) -> dict[str, np.ndarray]:
     if isinstance(values, Caches | tuple):
         values = gate_values(values)
     if not isinstance(values, Mapping) or not values:
-        raise TypeError(f"`values` must be caches or a dict of arrays by name; got {type(values).__name__}")
+        raise TypeError(f"`values` must be caches or a non-empty dict of arrays; got {type(values).__name__}")
     result: dict[str, np.ndarray] = {}
     for name, value in values.items():
         array = style.to_numpy(name, value)
         if array.ndim == 3:
             array = array[:, checks.integer("example", example, 0, array.shape[1] - 1), :]
         if array.ndim != 2 or 0 in array.shape:
-            raise ValueError(f"`{name}` must have shape (n_a, m, T) or (n_a, T), without a 0; got {value.shape}")
+            what = f"a non-empty array of shape (n_a, m, T) or (n_a, T); got shape {np.shape(value)}"
+            raise ValueError(f"`{name}` must be {what}")
         result[name] = array
     shapes = {array.shape for array in result.values()}
     if len(shapes) > 1:
-        raise ValueError(f"all arrays in `values` must have the same n_a and T; got {sorted(shapes)}")
+        raise ValueError(f"all arrays in `values` must have the same n_a and T; got (n_a, T) = {sorted(shapes)}")
     return result
 
 
 def scale(name: str, array: np.ndarray) -> tuple[str, float, float]:
     """Return the color map and a range that does not depend on the text: 0 to 1 for gates, -1 to 1 for tanh values."""
     finite = array[np.isfinite(array)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-    signed = name in _SIGNED or (name not in _SIGMOIDS and low < 0)
-    if signed:
-        most = max(1.0, -low, high)
+    low, high = finite.min(initial=0.0), finite.max(initial=0.0)
+    if name in _SIGNED or (name not in _SIGMOIDS and low < 0):
+        most = float(max(1.0, -low, high))
         return style.DIVERGING, -most, most
-    return style.SEQUENTIAL, 0.0, max(1.0, high)
+    return style.SEQUENTIAL, 0.0, float(max(1.0, high))
 
 
 def most_varied(arrays: Mapping[str, np.ndarray], n: int) -> list[int]:
@@ -69,17 +64,3 @@ def most_varied(arrays: Mapping[str, np.ndarray], n: int) -> list[int]:
     checks.integer("n_units", n)
     variance = arrays.get("a", list(arrays.values())[-1]).var(axis=1)
     return sorted(int(unit) for unit in np.argsort(-np.nan_to_num(variance, nan=-1.0), kind="stable")[:n])
-
-
-def check_text(text: Sequence[str] | None, n_steps: int) -> None:
-    """Raise unless the text has one character per step."""
-    if text is not None and len(text) != n_steps:
-        raise ValueError(f"`text` must have {n_steps} characters, one per step; got {len(text)}")
-
-
-def check_units(units: Sequence[int], n_a: int) -> list[int]:
-    """Check the range of the units and return them as integers."""
-    rows = [checks.integer("units", unit, 0, n_a - 1) for unit in units]
-    if not rows:
-        raise ValueError("`units` must contain at least one unit")
-    return rows

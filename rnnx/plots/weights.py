@@ -14,19 +14,18 @@ from rnnx.cells import CELLS
 from rnnx.plots import style
 
 _GATES = [gate.weights for cell in CELLS.values() for gate in cell.gates]
-_JOINT = {
-    weights[0] for weights in _GATES if len(weights) == 1
-}  # on [a_prev; x_t]: the first n_a columns are recurrent
+# Matrices on [a_prev; x_t]: the first n_a columns are recurrent.
+_JOINT = {weights[0] for weights in _GATES if len(weights) == 1}
 _SPLIT = dict(weights for weights in _GATES if len(weights) == 2)  # input weights: recurrent weights
 _HEADS = {key for cell in CELLS.values() for key in cell.head}
-_OF_A_CELL = re.compile(
-    r"[^_]+(_(?!bridge_).+)?_l\d+(_reverse)?"
-)  # in a stack; not the bridge between encoder and decoder
+# Parameters of a stack, but not of the bridge between encoder and decoder.
+_OF_A_CELL = re.compile(r"[^_]+(_(?!bridge_).+)?_l\d+(_reverse)?")
 _KINDS = {"recurrent weights": style.BLUE, "input weights": style.ORANGE, "other": "#777777"}
 _RECURRENT, _INPUT, _OTHER = _KINDS
 _COLUMNS = 4
 
 
+@style.style()
 def weight_histograms(parameters: Mapping[str, Any], *, bins: int = 60, title: str | None = None) -> Figure:
     """Plot a histogram of every parameter, with the gates of a layer side by side.
 
@@ -51,31 +50,26 @@ def weight_histograms(parameters: Mapping[str, Any], *, bins: int = 60, title: s
     ValueError
         If there are no parameters.
     """
-    if not isinstance(parameters, Mapping) or not parameters:
-        raise ValueError("`parameters` must be a dict of at least one array")
     checks.integer("bins", bins)
-    arrays = {name: style.to_numpy(name, values) for name, values in parameters.items()}
+    arrays = style.all_to_numpy("parameters", parameters)
     rows = _rows(arrays)
     edges = {kind: _edges([a for n, a in arrays.items() if _is_bias(n, a) == kind], bins) for kind in (False, True)}
-    with style.style():
-        width = max(map(len, rows))
-        figure = style.new_figure(2.1 * width + 0.6, 1.35 * len(rows) + 0.8)
-        panels = figure.subplots(len(rows), width, squeeze=False)
-        used: set[str] = set()
-        for row, names in zip(panels, rows, strict=True):
-            for axes in row[len(names) :]:
-                axes.set_axis_off()
-            for axes, name in zip(row, names, strict=False):
-                used |= _draw(axes, name, arrays[name], edges[_is_bias(name, arrays[name])])
-        for axes in panels[:, 0]:
-            axes.set_ylabel("count", fontsize=8)
-        figure.align_ylabels(list(panels[:, 0]))
-        for axes in panels[-1, : len(rows[-1])]:
-            axes.set_xlabel("value", fontsize=8)
-        style.set_suptitle(figure, title or "Parameters")
-        kinds = [kind for kind in _KINDS if kind in used and kind != _OTHER]
-        if kinds:
-            style.add_legend(figure, [Patch(color=_KINDS[kind], alpha=0.7) for kind in kinds], kinds)
+    width = max(map(len, rows))
+    figure = style.new_figure(2.1 * width + 0.6, 1.35 * len(rows) + 0.8, title or "Parameters")
+    panels = figure.subplots(len(rows), width, squeeze=False)
+    used: set[str] = set()
+    for row, names in zip(panels, rows, strict=True):
+        row[0].set_ylabel("count", fontsize=8)
+        for axes, name in zip(row, names, strict=False):
+            used |= _draw(axes, name, arrays[name], edges[_is_bias(name, arrays[name])])
+        for axes in row[len(names) :]:
+            axes.set_axis_off()
+    figure.align_ylabels(list(panels[:, 0]))
+    for axes in panels[-1, : len(rows[-1])]:
+        axes.set_xlabel("value", fontsize=8)
+    kinds = [kind for kind in _KINDS if kind in used and kind != _OTHER]
+    if kinds:
+        style.add_legend(figure, [Patch(color=_KINDS[kind], alpha=0.7) for kind in kinds], kinds)
     return figure
 
 
@@ -97,12 +91,8 @@ def _is_bias(name: str, array: np.ndarray) -> bool:
 
 def _edges(arrays: list[np.ndarray], bins: int) -> np.ndarray:
     """Return bin edges over all finite values."""
-    finite = [a[np.isfinite(a)] for a in arrays]
-    values = np.concatenate(finite) if finite else np.zeros(0)
-    low, high = (values.min(), values.max()) if values.size else (0.0, 0.0)
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    return np.linspace(low, high, bins + 1)
+    values = np.concatenate([a[np.isfinite(a)] for a in arrays] or [np.zeros(0)])
+    return np.histogram_bin_edges(values if values.size else np.zeros(1), bins)
 
 
 def _draw(axes: Axes, name: str, array: np.ndarray, edges: np.ndarray) -> set[str]:
@@ -112,9 +102,8 @@ def _draw(axes: Axes, name: str, array: np.ndarray, edges: np.ndarray) -> set[st
         counts, _ = np.histogram(part[np.isfinite(part)], edges)
         axes.stairs(counts, edges, fill=True, color=_KINDS[kind], alpha=0.35)
         axes.stairs(counts, edges, color=_KINDS[kind], linewidth=1)
-    lost = array.size - int(np.isfinite(array).sum())
-    note = f", {lost} not finite" if lost else ""
-    style.set_title(axes, f"{name}  {tuple(array.shape)}{note}", fontsize=8)
+    lost = np.count_nonzero(~np.isfinite(array))
+    style.set_title(axes, f"{name}  {array.shape}" + (f", {lost} not finite" if lost else ""), fontsize=8)
     axes.margins(x=0.03)
     axes.set_ylim(bottom=0)
     axes.locator_params(nbins=4)

@@ -18,6 +18,7 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import integer
 from rnnx._core.files import open_regular, write_atomically
+from rnnx.cells import Cell
 from rnnx.data import CharTokenizer
 from rnnx.models import MODELS, Model
 from rnnx.optim.base import with_prefix
@@ -60,10 +61,18 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     ------
     ValueError, TypeError
         Before anything is written, if the checkpoint holds what a file cannot hold: numbers that are not finite, arrays
-        of other dtypes, a tokenizer that does not fit the model, values in `training` that are not plain.
+        of other dtypes, a tokenizer that does not fit the model, values in `training` that are not plain, or a model
+        with a cell of your own, which is code. Save the parameters of such a model instead, for instance with
+        ``numpy.savez``, and pass them to a new model with the same cell.
     OSError
         If the file cannot be written.
     """
+    cell = checkpoint.model.config.get("cell")
+    if isinstance(cell, Cell):
+        raise ValueError(
+            f"`checkpoint` must not contain a model with a cell of your own, {cell.name!r}: a checkpoint contains no "
+            "code; save `model.parameters`, for instance with numpy.savez"
+        )
     tokenizers = {name: getattr(checkpoint, name) for name in TOKENIZERS}
     description = _plain(
         {

@@ -49,8 +49,9 @@ class Counters:
         return replace(self, step=self.step + 1, batch=self.batch + 1, count=self.count + count)
 
     def with_numbers(self, loss: float, norm: float, count: int) -> "Counters":
-        """Add a step's loss, a mean over `count` terms, and its gradient norm."""
-        smooth = loss if self.smooth_loss is None else 0.999 * self.smooth_loss + 0.001 * loss
+        """Add the loss of the next step, a mean over `count` terms, and its gradient norm."""
+        weight = max(0.01, 10 / (self.step + 10))  # an average over the last tenth, so that it forgets the beginning
+        smooth = loss if self.smooth_loss is None else self.smooth_loss + weight * (loss - self.smooth_loss)
         return replace(self, total=self.total + loss * count, smooth_loss=smooth, grad_norm=norm)
 
     def with_numbers_of(self, other: "Counters") -> "Counters":

@@ -45,26 +45,29 @@ class MetricsWriter:
         rows.writeheader()
         rows.writerows(records)
         write_atomically(table, text.getvalue().encode())
-        self._lines = lines.open("a", encoding="utf-8")
-        self._table = table.open("a", encoding="utf-8", newline="")
-        self._rows = csv.DictWriter(self._table, COLUMNS, lineterminator="\n")
+        self._lines, self._table = (lines, io.StringIO()), (table, io.StringIO())  # with what is not written yet
+        self._rows = csv.DictWriter(self._table[1], COLUMNS, lineterminator="\n")
 
     def write(self, progress: Progress, seconds: float) -> None:
         """Append a line to each file; `seconds` is the training time of this process, without that of earlier ones."""
         values = {**progress.as_dict(), "seconds": round(self.seconds + seconds, 3)}
         record = {name: values[name] for name in COLUMNS}
-        self._lines.write(json.dumps(record) + "\n")
         self._rows.writerow(record)
+        if self._lines[1].write(json.dumps(record) + "\n") and self._lines[1].tell() >= io.DEFAULT_BUFFER_SIZE:
+            self.flush()
 
     def flush(self) -> None:
-        """Flush both files to the operating system."""
-        self._lines.flush()
-        self._table.flush()
+        """Write to both files. They are not kept open: the program may close all descriptors, as daemons do."""
+        for path, text in (self._lines, self._table):
+            data = text.getvalue()
+            text.seek(0)
+            text.truncate()
+            with path.open("a", encoding="utf-8", newline="") as file:
+                file.write(data)
 
     def close(self) -> None:
-        """Close both files."""
-        with self._table:
-            self._lines.close()
+        """Write the rest."""
+        self.flush()
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:

@@ -52,7 +52,8 @@ class Run:
     def __init__(
         self, folder: Path, settings: Settings, corpus: Corpus, model: CharModel, lock: FolderLock | None = None
     ) -> None:
-        self.folder, self.settings, self.corpus, self.model, self._lock = folder, settings, corpus, model, lock
+        self.folder, self.settings, self.corpus, self.model = folder, settings.located(), corpus, model
+        self._lock = lock
         segment: Any = settings.segment_length
         Limits(**settings.select(*_LIMITS))  # checked now, and not at the first step
         self.trainer = Trainer(
@@ -215,9 +216,8 @@ class Run:
                     lock.release()
 
     def _save(self, name: str, arrays: dict[str, Array]) -> None:
-        text = self.settings.text
-        training = {  # an absolute text path stays valid in other folders
-            "settings": {**asdict(self.settings), "text": None if text is None else str(Path(text).absolute())},
+        training = {
+            "settings": asdict(self.settings),
             "by": self.corpus.by,
             "split": self.corpus.split,
             "fingerprint": self.corpus.fingerprint,

@@ -2,26 +2,30 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 
 from rnnx._core.checks import real
-from rnnx.data import CORPORA, CharTokenizer, Corpus, make_corpus
+from rnnx.data import CharTokenizer, Corpus, find_text, make_corpus
+from rnnx.data.builtin import file_in_data
 from rnnx.models import CharModel
 from rnnx.optim import CosineDecay, ExponentialDecay, LinearWarmup, Optimizer, StepDecay, optimizer_from_config
 from rnnx.training import checkpoint as checkpoints
 from rnnx.training.counters import total_steps
+
+_NEW = {"lower"}  # settings that checkpoints of earlier versions do not hold
 
 
 @dataclass(frozen=True)
 class Settings:
     """Everything that determines what a run computes, as plain values with the defaults of ``rnnx train``."""
 
-    dataset: str = "dinos"  # a name in CORPORA
+    dataset: str = "dinos"  # a name that `rnnx.data.find_text` knows
     text: str | None = None  # a file, instead of `dataset`
+    lower: bool = False
     by: str = "auto"
     split: str = "tail"
     validation: float = 0.1
@@ -64,7 +68,8 @@ class Settings:
         if not isinstance(values, Mapping) or not isinstance(checkpoint.model, CharModel):
             raise ValueError("the checkpoint does not belong to a training run")
         names = [f.name for f in fields(cls)]
-        missing, unknown = [name for name in names if name not in values], [key for key in values if key not in names]
+        missing = [name for name in names if name not in values and name not in _NEW]
+        unknown = [key for key in values if key not in names]
         if missing or unknown:
             raise ValueError(f"wrong settings in the checkpoint: missing {missing[:5]}, unknown {unknown[:5]}")
         for name in ("by", "split", "fingerprint"):
@@ -78,6 +83,11 @@ class Settings:
     def select(self, *names: str) -> dict[str, Any]:
         """Return some settings by name."""
         return {name: getattr(self, name) for name in names}
+
+    def located(self) -> "Settings":
+        """Return these settings with the absolute path of the text file, if there is one, for use in any folder."""
+        file = self.text or file_in_data(self.dataset)
+        return replace(self, text=str(Path(file).absolute())) if file else self
 
     def name(self) -> str:
         """Return the name of the text."""
@@ -95,17 +105,15 @@ class Settings:
         return corpus
 
     def corpus(self, tokenizer: CharTokenizer | None = None) -> Corpus:
-        """Make the datasets, with the tokenizer of a trained model if given; errors are those of `make_corpus`."""
-        if not self.text and self.dataset not in CORPORA:
-            raise ValueError(f"`dataset` must be one of {sorted(CORPORA)}; got {self.dataset!r}")
+        """Make the datasets, with the tokenizer of a trained model if given; see `find_text` and `make_corpus`."""
         rare = tokenizer is None and self.min_count > 1
         return make_corpus(
             self.name(),
-            Path(self.text) if self.text else CORPORA[self.dataset](),
+            Path(self.text) if self.text else find_text(self.dataset),
             oov_token="<UNK>" if rare else None,
             min_count=self.min_count if rare else 1,
             tokenizer=tokenizer,
-            **self.select("by", "seq_length", "seed", "validation", "split"),
+            **self.select("by", "seq_length", "seed", "validation", "split", "lower"),
         )
 
     def update_rule(self, n_batches: int) -> Optimizer:

@@ -5,7 +5,6 @@ of steps; see `rnnx.training.progress`.
 """
 
 import inspect
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -56,8 +55,6 @@ class TrainingState:
                 setattr(self, name, real(name, getattr(self, name), "(0, inf)"))
         self.seed = integer("seed", self.seed, 0)
         self.in_place = self.in_place and "out" in inspect.signature(self.optimizer.update).parameters
-        if self.counters.smooth_loss is None and hasattr(self.model, "vocab_size"):
-            self.counters.smooth_loss = math.log(self.model.vocab_size)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the attributes for a copy or a pickle, which shares no arrays that later steps overwrite."""
@@ -118,7 +115,7 @@ class TrainingState:
         gradients, norm = self._clip(step.gradients)
         check_finite("the gradients are", float(norm), number, batch, parameters)
         count = self.model.count(batch)
-        counters = self.counters.after_step(count).with_numbers(step.loss, float(norm), count)
+        counters = self.counters.with_numbers(step.loss, float(norm), count).after_step(count)
         new = {"states": step.states, "counters": counters}
         if self.in_place:
             owned = self._owned is parameters  # never write to arrays that others hold

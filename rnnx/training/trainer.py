@@ -93,6 +93,7 @@ class Trainer(TrainingState):
             raise ValueError(f"`batch_size` must stay {at.batch_size} until the end of the epoch; got {batch_size}")
         for name, dataset in (("train", train), ("validation", validation)):
             if dataset is not None:
+                self.model.check(name, dataset)
                 check_dataset(name, dataset, self.model, batch_size)
         train, validation = (to_device_of(dataset, self.model.parameters) for dataset in (train, validation))
         return self._run(train, validation, limits)
@@ -207,11 +208,12 @@ def evaluate(model: Model, dataset: Dataset, batch_size: int) -> float:
 
     Raises
     ------
-    ValueError
-        If the dataset is empty.
+    ValueError, TypeError
+        If the dataset is empty, or does not fit the model.
     FloatingPointError
         If the loss of a batch is not finite.
     """
+    model.check("dataset", dataset)
     losses, counts = [], []
     states: dict[str, Array] = {}
     for batch in dataset.batches(batch_size):

@@ -10,9 +10,10 @@ from functools import lru_cache
 
 import numpy as np
 
+from rnnx._core import arrays as ns
 from rnnx.engines.cpu.codegen import leaves
 from rnnx.engines.cpu.codegen.gemm import KC, n_vectors, panel_vectors
-from rnnx.engines.cpu.codegen.ir import lanes
+from rnnx.engines.cpu.codegen.ir import lanes, machine
 from rnnx.engines.cpu.descriptor.builder import copies, product
 from rnnx.engines.cpu.descriptor.layout import address
 from rnnx.engines.cpu.runtime.buffer_pool import empty, workspace
@@ -23,17 +24,17 @@ _LARGEST = 1 << 30
 
 
 @lru_cache(maxsize=4)
-def _functions(dtype: np.dtype) -> tuple[int, int, Callable[..., None], Callable[..., None]]:
-    """Return NV, the bytes of a vector, and the functions `product` and `copy`."""
-    nv = panel_vectors(1)
-    run = leaves.python_function(leaves.PRODUCT, product(dtype, nv))
-    return nv, dtype.itemsize * lanes(dtype), run, leaves.python_function(leaves.COPY, copies(dtype)["copy"])
+def _functions(dtype: np.dtype) -> tuple[Callable[..., None], Callable[..., None]]:
+    """Return the functions `product` and `copy`."""
+    run = leaves.python_function(leaves.PRODUCT, product(dtype, panel_vectors(1)))
+    return run, leaves.python_function(leaves.COPY, copies(dtype)["copy"])
 
 
+@ns.ignore_underflow
 def matmul(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
     """See `Engine`."""
     (rows, n_k), columns = a.shape, b.shape[1]
-    compiled = a.dtype == b.dtype and a.dtype in _DTYPES
+    compiled = a.dtype == b.dtype and a.dtype in _DTYPES and (bias is None or bias.dtype == a.dtype)
     if not compiled or not _SMALLEST < rows * n_k * columns <= _LARGEST:
         z: np.ndarray = a @ b
         return z if bias is None else z + bias
@@ -41,11 +42,11 @@ def matmul(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.n
     if min(a.strides) < 0 or not a.flags.aligned:
         a = np.array(a, order="C")
     b = np.ascontiguousarray(b)
-    _, size, run, _ = _functions(dtype)
-    vectors, tail = n_vectors(dtype, columns), columns % (size // item)
+    run, _ = _functions(dtype)
+    vectors, tail = n_vectors(dtype, columns), columns % lanes(dtype)
     out = empty((rows, columns), dtype)
     init = np.zeros(columns, dtype) if bias is None else np.ascontiguousarray(bias, dtype)
-    with workspace(n_k * vectors * size) as packed:
+    with workspace(n_k * vectors * machine().vector_bytes) as packed:
         _pack(b, packed, vectors, tail)
         run(
             w=packed, n_vectors=vectors, v0=0, v1=vectors, n_k=n_k, h=address(a), h_row=a.strides[0], h_k=a.strides[1],
@@ -56,7 +57,7 @@ def matmul(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.n
 
 def _pack(b: np.ndarray, packed: int, vectors: int, tail: int) -> None:
     """Pack b in the layout of `gemm`."""
-    nv, size, _, copy = _functions(b.dtype)
+    nv, size, (_, copy) = panel_vectors(1), machine().vector_bytes, _functions(b.dtype)
     n_k, row, source = b.shape[0], b.strides[0], address(b)
     for k0 in range(0, n_k, KC):
         k = min(KC, n_k - k0)

@@ -1,3 +1,4 @@
+# ruff: noqa: D102 - methods are documented in `rnnx.engines.protocol`
 """The compiled engine for NumPy arrays: allocates the arrays of a pass and runs it. Start with README.md."""
 
 import itertools
@@ -5,12 +6,12 @@ import itertools
 import numpy as np
 
 from rnnx.cells import Cell
-from rnnx.cells.parameters import StageGradients, name_gradients, recurrent_parameters
+from rnnx.cells.parameters import StageGradients, expected_shapes, name_gradients, recurrent_parameters
 from rnnx.engines.cpu import dense
 from rnnx.engines.cpu.descriptor.backward import BackwardPass
-from rnnx.engines.cpu.descriptor.builder import Shape
+from rnnx.engines.cpu.descriptor.builder import PassKey
 from rnnx.engines.cpu.descriptor.forward import ForwardPass
-from rnnx.engines.cpu.descriptor.layout import Block, Layout, contiguous, layout_of
+from rnnx.engines.cpu.descriptor.layout import Layout, contiguous, layout_of
 from rnnx.engines.cpu.descriptor.stages import kernels_of
 from rnnx.engines.cpu.runtime.buffer_pool import empty
 from rnnx.engines.cpu.runtime.thread_pool import pool
@@ -22,71 +23,66 @@ class CpuEngine:
     """See `rnnx.engines.protocol.Engine`."""
 
     def forward(self, call: Call, *, keep: bool) -> tuple[Arrays, Tape]:
-        """See `Engine`."""
         cell, dtype, lengths, n_states = call.cell, call.dtype, call.lengths, len(call.s0)
         n, m = call.s0[0].shape
-        shape = Shape(call.x.shape[-1], m, n, call.n_x, call.indices)
+        n_steps = call.x.shape[-1]
         x, layout = _inputs(call, copy=keep or lengths is not None)
         parameters = recurrent_parameters(cell, call.parameters)
         keys = tuple(parameters)
-        job = ForwardPass(cell, dtype, shape, keys, keep, lengths is not None, layout)
+        key = PassKey(cell, dtype, n_steps, m, n, call.n_x, call.indices, keys, lengths is not None)
+        job = ForwardPass(key, keep, layout)
         block = job.block.allocate()
         states, saved = tuple(block[:n_states]), tuple(block[n_states:-1])
         for S, s in zip(states, call.s0, strict=True):
             S[0] = s.T
-        outputs = [empty((shape.n_steps, m, n), dtype) for _ in job.outputs]
+        outputs = [empty((n_steps, m, n), dtype) for _ in job.outputs]
         arrays = {"block": block[0], "x": x}
         arrays |= zip(job.parameters, contiguous(parameters.values()), strict=True)
         arrays |= zip(job.outputs, outputs, strict=True)
-        if lengths is not None:
-            arrays["lengths"] = np.ascontiguousarray(lengths, np.int64)
-        own = None
-        if job.kept is not None:
-            own = job.kept.allocate()
+        own = kept = None
+        if keep:
+            own, kept = job.kept.allocate(), saved
             arrays["kept parameters"], parameters = own[0], dict(zip(keys, own, strict=True))
-        job.run(arrays)
+        job.run(arrays, lengths)
         if not outputs:
             outputs = [S[1:] for S in states]
         if not keep:
             states = tuple([S[-1:].copy() for S in states])
         X = x if layout is None else block[-1]
-        kept = saved if keep else None
         tape = Tape(cell, call.xp, dtype, X, call.indices, call.n_x, states, kept, lengths, parameters, own)
         return tuple([a.T for a in outputs]), tape
 
     def backward(self, tape: Tape, cotangents: Cotangents) -> Gradients:
-        """See `Engine`."""
-        cell, dtype, lengths, indices = tape.cell, tape.dtype, tape.lengths, tape.indices
+        cell, dtype, lengths = tape.cell, tape.dtype, tape.lengths
         n_steps, m = tape.x.shape[:2]
-        n = tape.states[0].shape[2]
+        n, keys = tape.states[0].shape[2], tuple(tape.parameters)
         given = [None if d is None else layout_of(d) for d in cotangents.states]
         layouts = tuple([None if pair is None else pair[1] for pair in given])
-        shape, keys = Shape(n_steps, m, n, tape.n_x, indices), tuple(tape.parameters)
-        job = BackwardPass(cell, dtype, shape, keys, lengths is not None, layouts)
+        key = PassKey(cell, dtype, n_steps, m, n, tape.n_x, tape.indices, keys, lengths is not None)
+        job = BackwardPass(key, layouts)
         ds = [np.zeros((m, n), dtype) if d is None else np.array(d.T, order="C") for d in cotangents.final]
-        kept = tape.own or _filled(job.kept, list(tape.parameters.values()))
+        kept = tape.own
+        if kept is None:
+            kept = job.kept.allocate()
+            for array, value in zip(kept, tape.parameters.values(), strict=True):
+                array[...] = value
         block = job.block.allocate()
-        X = np.ascontiguousarray(tape.x, np.int64) if indices else tape.x
+        X = np.ascontiguousarray(tape.x, np.int64) if tape.indices else tape.x
         arrays = {"block": block[0], "kept parameters": kept[0]}
         arrays |= zip(job.values, contiguous([*tape.states, *(tape.saved or ()), X]), strict=True)
         arrays |= zip(job.d_states, ds, strict=True)
         arrays |= {name: pair[0] for name, pair in zip(job.d_given, given, strict=True) if pair is not None}
-        dx = None
-        if not indices:
-            arrays["dx"] = dX = empty(tape.x.shape, dtype)
-            dx = dX.T
-        if lengths is not None:
-            arrays["lengths"] = np.ascontiguousarray(lengths, np.int64)
-        job.run(arrays)
-        gradients = name_gradients(tape.xp, cell, keys, _stage_gradients(cell, n, block, keys))
-        return Gradients(dx, tuple([d.T for d in ds]), gradients)
+        dx = None if tape.indices else empty(tape.x.shape, dtype)
+        if dx is not None:
+            arrays["dx"] = dx
+        job.run(arrays, lengths)
+        gradients = name_gradients(tape.xp, cell, keys, _stage_gradients(key, block))
+        return Gradients(None if dx is None else dx.T, tuple([d.T for d in ds]), gradients)
 
     def matmul(self, a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
-        """See `Engine`."""
         return dense.matmul(a, b, bias)
 
     def stepper(self, call: Call) -> CpuStepper:
-        """See `Engine`."""
         return CpuStepper(call)
 
 
@@ -101,33 +97,20 @@ def _inputs(call: Call, copy: bool) -> tuple[np.ndarray, Layout | None]:
     return x, layout if copy or not layout.time_major else None
 
 
-def _filled(block: Block, values: list[np.ndarray]) -> list[np.ndarray]:
-    arrays = block.allocate()
-    for array, value in zip(arrays, values, strict=True):
-        array[...] = value
-    return arrays
-
-
-def _stage_gradients(cell: Cell, n: int, block: list[np.ndarray], keys: tuple[str, ...]) -> list[StageGradients]:
+def _stage_gradients(key: PassKey, block: list[np.ndarray]) -> list[StageGradients]:
     result = []
-    for i, stage in enumerate(cell.stages):
+    for i, stage in enumerate(key.cell.stages):
         dw, db, db_h = block[3 * i : 3 * i + 3]
-        n_c = len(stage.gates) * n
-        has_recurrent = any(gate.recurrent_bias in keys for gate in stage.gates)
-        db_h = db if stage.additive else db_h
-        result.append(StageGradients(dw, db[:n_c], db_h[:n_c] if has_recurrent else None))
+        has_recurrent = any(gate.recurrent_bias in key.keys for gate in stage.gates)
+        result.append(StageGradients(dw, db, (db if stage.additive else db_h) if has_recurrent else None))
     return result
 
 
 def compile_ahead(cell: Cell, dtype: str) -> None:
     """Compile or load everything that a cell needs, by running it on one element."""
-
-    def ones(*shape: int) -> np.ndarray:
-        return np.ones(shape, dtype)
-
-    parameters = {key: ones(*shape) for gate in cell.gates for key, (_, shape) in gate.shapes(1, 1).items()}
-    n_states, x = len(cell.states), ones(1, 1, 2)
-    call = Call(cell, np, x.dtype, x, False, 1, (ones(1, 1),) * n_states, parameters, None)
+    parameters = {key: np.ones(shape, dtype) for key, (_, shape) in expected_shapes(cell, 1, 1).items()}
+    n_states, x, s0 = len(cell.states), np.ones((1, 1, 2), dtype), np.ones((1, 1), dtype)
+    call = Call(cell, np, x.dtype, x, False, 1, (s0,) * n_states, parameters, None)
     _, tape = ENGINE.forward(call, keep=True)
     ENGINE.backward(tape, Cotangents((x,) + (None,) * (n_states - 1), (None,) * n_states))
     for given in itertools.product((False, True), repeat=n_states):

@@ -1,13 +1,15 @@
+# ruff: noqa: D102 - methods are documented in `rnnx.engines.protocol`
 """Single steps, with the weights packed once."""
 
 import numpy as np
 
 from rnnx.cells.parameters import recurrent_parameters
-from rnnx.engines.cpu.descriptor.builder import Shape, set_field
-from rnnx.engines.cpu.descriptor.forward import Step
+from rnnx.engines.cpu.descriptor.builder import PassKey, set_field
+from rnnx.engines.cpu.descriptor.forward import ForwardPass
 from rnnx.engines.cpu.descriptor.layout import address, contiguous
 from rnnx.engines.cpu.runtime import thread_pool
 from rnnx.engines.cpu.runtime.buffer_pool import LINE, empty
+from rnnx.engines.cpu.runtime.thread_policy import policy
 from rnnx.engines.protocol import Arrays, Call
 
 
@@ -15,49 +17,41 @@ class CpuStepper:
     """See `rnnx.engines.protocol.Stepper`. The states alternate between two slots."""
 
     def __init__(self, call: Call) -> None:
-        cell, s0 = call.cell, call.s0
-        n, m = s0[0].shape
-        parameters = recurrent_parameters(cell, call.parameters)
-        keys = tuple(parameters)
-        passes = [Step(cell, call.dtype, Shape(1, m, n, call.n_x), keys, slot) for slot in (0, 1)]
-        self._arrays = passes[0].block.allocate()
-        self._xt = self._arrays[-1].T
-        self._states = self._arrays[: len(s0)]
+        n, m = call.s0[0].shape
+        parameters = recurrent_parameters(call.cell, call.parameters)
+        key = PassKey(call.cell, call.dtype, 1, m, n, call.n_x, False, tuple(parameters), False)
+        passes = [ForwardPass(key, False, None, slot) for slot in (0, 1)]
+        block, X = passes[0].block.allocate(), np.zeros((m, call.n_x), call.dtype)
+        for array in block:
+            array[...] = 0
+        self._xt, self._states = X.T, block[: len(call.s0)]
         self._results = tuple(tuple(S[slot].T for S in self._states) for slot in (1, 0))
         for result in (*self._results[0], *self._results[1]):
             result.flags.writeable = False  # later steps overwrite it
         self._work = passes[0].work
-        threads, unit_parallel = thread_pool.policy.get().split(self._work)
+        threads, unit_parallel = policy.get().split(self._work)
         if not unit_parallel:  # unit-parallel descriptors also work on one thread, if the pool is busy
             threads = 1
         templates = [step.template(threads, unit_parallel) for step in passes]
         # It holds the packed weights, so it must live as long as the stepper.
         self._workspace = empty((templates[0].workspace + LINE,), np.uint8)
         place = address(self._workspace)
-        given = {"block": self._arrays[0]}
-        given |= zip(passes[0].parameters, contiguous(parameters.values()), strict=True)
-        self._descriptors = [template.bind(place + -place % LINE, given) for template in templates]
+        arrays = {"block": block[0], "x": X}
+        arrays |= zip(passes[0].parameters, contiguous(parameters.values()), strict=True)
+        self._descriptors = [template.bind(place + -place % LINE, arrays) for template in templates]
         self._addresses = [address(descriptor) for descriptor in self._descriptors]
         self._threads, self._job = threads, templates[0].native
-        self._pack()
-        self.set(s0)
-
-    def _pack(self) -> None:
-        """Pack the weights, by running a step and discarding its result."""
-        for array in self._arrays:
-            array[...] = 0
-        set_field(self._descriptors[0], "pack", 1)
-        self._job(0, 1, self._addresses[0])
-        set_field(self._descriptors[0], "pack", 0)
+        self._job(0, 1, self._addresses[0])  # packs the weights; its result is discarded
+        for descriptor in self._descriptors:
+            set_field(descriptor, "pack", 0)
+        self.set(call.s0)
 
     def set(self, states: Arrays) -> None:
-        """See `Stepper`."""
         self._slot = 0
         for S, s in zip(self._states, states, strict=True):
             S[0] = s.T
 
     def step(self, xt: np.ndarray) -> Arrays:
-        """See `Stepper`."""
         self._xt[...] = xt
         slot = self._slot
         self._slot = 1 - slot

@@ -9,8 +9,10 @@ from functools import lru_cache
 
 from rnnx.cells import Cell
 from rnnx.cells.wiring import Slot, StageWiring, wiring
-from rnnx.engines.gpu.codegen import Kernel, load, make_kernel, read
-from rnnx.engines.gpu.trace import trace_backward, trace_forward
+from rnnx.engines.gpu.codegen import Kernel, block, load, make_kernel, read, real_dtype
+from rnnx.engines.gpu.device import DType
+from rnnx.engines.gpu.pass_key import PassKey
+from rnnx.engines.gpu.trace import ZERO, trace_backward, trace_forward
 
 CLUSTER, THREADS = 8, 512  # blocks per cluster; threads per block
 PARTS, ROW_PARTS = 4, 8  # threads per sum, which split its terms (forward) or the rows (backward)
@@ -19,13 +21,6 @@ _RESIDENT = 16  # clusters resident on an H200
 _NAMES = {"CLUSTER": CLUSTER, "THREADS": THREADS, "PARTS": PARTS, "ROW_PARTS": ROW_PARTS}
 _DEFINED = "".join(f"#define RNNX_{name} {value}\n" for name, value in _NAMES.items())
 _ATTRIBUTES = f"__cluster_dims__({CLUSTER}, 1, 1) __launch_bounds__({THREADS}, 1) "
-_ELEMENTS = "for (int a = threadIdx.x; a < RNNX_ROWS * units; a += RNNX_THREADS) {"
-_PLACE = (
-    "  const int j = a / units, u = a - j * units;",
-    "  if (u >= count || j0 + j >= m) continue;",
-    "  const i64 e = (j0 + j) * n + first + u;",
-    "  const bool past_end = lengths && t >= lengths[j0 + j];",
-)
 _BEGIN = (
     "RNNX_SHARED(unsigned char, shared);",
     "unsigned char* free = shared;",
@@ -34,6 +29,7 @@ _BEGIN = (
     "const int n4 = (int)((n + 3) / 4 * 4), stride = n4 + 4;",
     "const i64 j0 = (i64)(blockIdx.x / RNNX_CLUSTER) * RNNX_ROWS;",
 )
+_ELEMENTS = "for (int a = threadIdx.x; a < RNNX_ROWS * units; a += RNNX_THREADS)"
 _SIZES = ("const i64* lengths", "i64 n_steps", "i64 m", "i64 n", "i64 row")
 
 
@@ -57,15 +53,14 @@ def _at(slot: Slot, saved_step: str = "m * n") -> str:
     return f"S{slot.number} + {'(t + 1)' if slot.after else 't'} * m * n + e"
 
 
-def rows_per_cluster(cell: Cell, itemsize: int, n: int, m: int, limit: int) -> int:
+def rows_per_cluster(key: PassKey, limit: int) -> int:
     """Return the examples per cluster, so that all clusters are resident if a block's memory `limit` allows.
 
     Return 0 if the weights do not fit in shared memory.
     """
-    choices = rows_choices(itemsize)
-    enough = next((rows for rows in choices if -(-m // rows) <= _RESIDENT), choices[-1])
-    fitting = [rows for rows in choices if rows <= enough and shared_bytes(cell, itemsize, n, rows) <= limit]
-    return fitting[-1] if fitting else 0
+    choices = rows_choices(key.dtype.itemsize)
+    enough = next((rows for rows in choices if -(-key.m // rows) <= _RESIDENT), choices[-1])
+    return max((rows for rows in choices if rows <= enough and shared_bytes(key, rows) <= limit), default=0)
 
 
 def rows_choices(itemsize: int) -> tuple[int, ...]:
@@ -73,22 +68,29 @@ def rows_choices(itemsize: int) -> tuple[int, ...]:
     return (1, 2, 4) if itemsize == 8 else (1, 2, 4, 8)
 
 
-def shared_bytes(cell: Cell, itemsize: int, n: int, rows: int) -> int:
+def shared_bytes(key: PassKey, rows: int) -> int:
     """Upper bound of the shared memory of a block, forward and backward."""
-    real = 8 if itemsize == 8 else 4
-    units, n4 = -(-n // CLUSTER), -(-n // 4) * 4
-    gates = [len(stage.gates) for stage in cell.stages]
-    weights = sum(_rounded(g * units * (n4 + 4) * itemsize) for g in gates)
-    states = max(len(stage.out) for stage in cell.stages) + len(cell.states)
-    own = (len(cell.stages) + 1) * states * _rounded(rows * units * real)
-    forward = _rounded(2 * rows * n4 * real) * len(gates) + _rounded(PARTS * rows * max(gates) * units * real)
-    backward = _rounded(rows * max(gates) * units * real) + _rounded(ROW_PARTS * rows * n4 * real)
-    backward += _rounded(2 * CLUSTER * rows * units * real)
+    stages, real, units, n4 = key.cell.stages, real_dtype(key.dtype), -(-key.n // CLUSTER), -(-key.n // 4) * 4
+    gates = [len(stage.gates) for stage in stages]
+
+    def array(count: int, dtype: DType = real) -> int:
+        return -(-count * dtype.itemsize // 16) * 16
+
+    weights = sum(array(g * units * (n4 + 4), key.dtype) for g in gates)
+    states = max(len(stage.out) for stage in stages) + len(key.cell.states)
+    own = (len(stages) + 1) * states * array(rows * units)
+    forward = array(2 * rows * n4) * len(gates) + array(PARTS * rows * max(gates) * units)
+    backward = array(rows * max(gates) * units) + array(ROW_PARTS * rows * n4) + array(2 * CLUSTER * rows * units)
     return weights + own + max(forward, backward)
 
 
-def _rounded(size: int) -> int:
-    return -(-size // 16) * 16
+def _for_elements(*body: str) -> list[str]:
+    """Return a loop over the block's elements."""
+    place = ["const int j = a / units, u = a - j * units;", "if (u >= count || j0 + j >= m) continue;"]
+    place.append("const i64 e = (j0 + j) * n + first + u;")
+    if any("past_end" in line for line in body):
+        place.append("const bool past_end = lengths && t >= lengths[j0 + j];")
+    return block(_ELEMENTS, [*place, *body])
 
 
 def _load_weights(stages: tuple[StageWiring, ...]) -> list[str]:
@@ -100,17 +102,10 @@ def _load_weights(stages: tuple[StageWiring, ...]) -> list[str]:
     return lines
 
 
-def _of_elements(names: list[str]) -> list[str]:
-    """Arrays with one number per element of the block."""
+def _allocate_reads(letter: str, stages: tuple[StageWiring, ...]) -> list[str]:
+    """Allocate <letter><i>_<k>, an array of the block's elements per value that stage i reads."""
+    names = [f"{letter}{stage.number}_{k}" for stage in stages for k in range(len(stage.reads))]
     return [f"real* {name} = allocate<real>(free, RNNX_ROWS * units);" for name in names]
-
-
-def _entering(stage: StageWiring) -> list[str]:
-    """A block's arrays of the values that a stage reads."""
-    return [f"s{stage.number}_{k}" for k in range(len(stage.reads))]
-
-
-# --- forward ------------------------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=64)
@@ -118,7 +113,8 @@ def forward_kernel(cell: Cell) -> Kernel:
     """Return the kernel ``cluster_forward``.
 
     `zx` has rows of length `row`: with `index`, the packed input weights; else one per example, with stride `zx_step`
-    between steps. `saved_step` is the stride of saved values. ``operand<i>`` is double-buffered.
+    between steps. `saved_step` is the stride of saved values. In shared memory, ``operand<i>`` is double-buffered, and
+    s<i>_<k> hold the values that stage i reads.
     """
     stages = wiring(cell)
     # Register allocation depends on the order: others spill on sm_100.
@@ -129,106 +125,98 @@ def forward_kernel(cell: Cell) -> Kernel:
     lines = [*_BEGIN, *_load_weights(stages)]
     lines += [f"real* operand{stage.number} = allocate<real>(free, 2 * RNNX_ROWS * n4);" for stage in stages]
     lines.append(f"real* parts = allocate<real>(free, (i64)RNNX_PARTS * RNNX_ROWS * {most} * units);")
-    lines += _of_elements([name for stage in stages for name in _entering(stage)])
-    lines += ["for (int a = threadIdx.x; a < 2 * RNNX_ROWS * n4; a += RNNX_THREADS) {"]
-    lines += [*(f"  operand{stage.number}[a] = real(0);" for stage in stages), "}"]
-    lines += ["cluster_barrier();", "i64 t = -1;", _ELEMENTS, *_PLACE]
-    lines += [f"  {name}[a] = load(S{k} + e);" for k, name in enumerate(_entering(stages[0]))]
-    lines += ["  broadcast(operand0 + j * n4 + first + u, s0_0[a]);", "  (void)past_end;", "}", "cluster_barrier();"]
-    lines += ["for (t = 0; t < n_steps; t++) {"]
-    lines += [f"  {line}" for stage in stages for line in _forward_stage(stage)]
-    return make_kernel("cluster_forward", parameters, [*lines, "}"], _ATTRIBUTES)
+    lines += _allocate_reads("s", stages)
+    zeros = [f"operand{stage.number}[a] = real(0);" for stage in stages]
+    lines += block("for (int a = threadIdx.x; a < 2 * RNNX_ROWS * n4; a += RNNX_THREADS)", zeros)
+    initial = [f"s0_{k}[a] = load(S{k} + e);" for k in range(len(cell.states))]
+    lines += ["cluster_barrier();", *_for_elements(*initial, "broadcast(operand0 + j * n4 + first + u, s0_0[a]);")]
+    step = [line for stage in stages for line in _forward_stage(stage)]
+    lines += ["cluster_barrier();", *block("for (i64 t = 0; t < n_steps; t++)", step)]
+    return make_kernel("cluster_forward", parameters, lines, _ATTRIBUTES)
 
 
 def _forward_stage(stage: StageWiring) -> list[str]:
     trace, writes, saves = trace_forward(stage)
     i, gates, next_stage = stage.number, stage.n_gates, 0 if stage.is_last else stage.number + 1
     now, later = "(t & 1) * RNNX_ROWS * n4", "((t + 1) & 1) * RNNX_ROWS * n4"
-    lines = [f"product(w{i}, {gates} * units, stride, operand{i} + {now}, n4, parts);", "__syncthreads();"]
-    lines += [_ELEMENTS, *_PLACE, "  const i64 selected = index ? index[t * m + j0 + j] : j0 + j;"]
-    lines += ["  const bool valid = !index || (selected >= 0 && selected < n_x);"]
-    lines += ["  const storage* x = zx + t * zx_step + selected * row + first + u;"]
-    lines += [f"  const real p{k} = {name}[a];" for k, name in enumerate(_entering(stage))]
+    body = ["const i64 selected = index ? index[t * m + j0 + j] : j0 + j;"]
+    body.append("const bool valid = !index || (selected >= 0 && selected < n_x);")
+    body.append("const storage* x = zx + t * zx_step + selected * row + first + u;")
+    body += [f"const real p{k} = s{i}_{k}[a];" for k in range(len(stage.reads))]
     for g in range(gates):
-        at, here = f"{stage.first_gate + g} * n", f"{g} * units + u"
-        lines.append(f'  const real zx{g} = (valid ? load(x + {at}) : real(nanf(""))) + load(b + {at} + first + u);')
-        bias = f"(bh{i} ? load(bh{i} + {g} * n + first + u) : real(0))"
-        lines.append(f"  const real zh{g} = sum_parts(parts, {gates} * units, j, {here}) + {bias};")
-    lines += [f"  {line}" for line in trace.lines]
+        at, bias = f"{stage.first_gate + g} * n", f"(bh{i} ? load(bh{i} + {g} * n + first + u) : {ZERO})"
+        body.append(f'const real zx{g} = (valid ? load(x + {at}) : real(nanf(""))) + load(b + {at} + first + u);')
+        body.append(f"const real zh{g} = sum_parts<RNNX_PARTS>(parts, {gates} * units, j, {g} * units + u) + {bias};")
+    body += trace.lines
+
+    def store(slot: Slot, value: str) -> str:
+        return f"store({_at(slot, 'saved_step')}, {value});"
+
     for k, (slot, result) in enumerate(zip(stage.writes, writes, strict=True)):
         element = f"s{next_stage}_{k}[a]"
         if stage.is_last:
-            lines += [f"  if (!past_end) {element} = {result};", f"  store({_at(slot)}, {element});"]
+            body += [f"if (!past_end) {element} = {result};", store(slot, element)]
         else:
-            lines += [f"  {element} = {result};"]
-            lines += [f"  store({_at(slot, 'saved_step')}, past_end ? real(0) : {result});"]
-    for slot, result in zip(stage.saves, saves, strict=True):
-        lines.append(f"  store({_at(slot, 'saved_step')}, past_end ? real(0) : {result});")
+            body += [f"{element} = {result};", store(slot, f"past_end ? {ZERO} : {result}")]
+    body += [store(slot, f"past_end ? {ZERO} : {result}") for slot, result in zip(stage.saves, saves, strict=True)]
     half = later if stage.is_last else now
-    lines.append(f"  broadcast(operand{next_stage} + {half} + j * n4 + first + u, s{next_stage}_0[a]);")
-    return [*lines, "}", "cluster_barrier();"]
-
-
-# --- backward -----------------------------------------------------------------------------------------------------
+    body.append(f"broadcast(operand{next_stage} + {half} + j * n4 + first + u, s{next_stage}_0[a]);")
+    product = f"product(w{i}, {gates} * units, stride, operand{i} + {now}, n4, parts);"
+    return [product, "__syncthreads();", *_for_elements(*body), "cluster_barrier();"]
 
 
 @lru_cache(maxsize=64)
 def backward_kernel(cell: Cell) -> Kernel:
     """Return the kernel ``cluster_backward``.
 
-    `d_given`, the caller's cotangents of the states, may be null. `carry` holds the cotangents of the final states,
-    later those of the initial states; ``d<i>_<k>`` the cotangents of what stage i reads.
+    Arrays have the names of `Backward`; dS<k> may be null. At the end, d_state<k> hold the cotangents of the initial
+    states. In shared memory, d<i>_<k> hold those of the values that stage i reads.
     """
     stages, states = wiring(cell), range(len(cell.states))
-    parameters = [f"const storage* d_given{k}" for k in states]
+    parameters = [f"const storage* dS{k}" for k in states]
     parameters += [f"const storage* wh{stage.number}" for stage in stages]
     parameters += [*_stored(cell), "storage* dZ"]
     parameters += [f"storage* dZh{stage.number}" for stage in stages if not stage.stage.additive]
-    parameters += [*(f"real* carry{k}" for k in states), *_SIZES]
+    parameters += [*(f"real* d_state{k}" for k in states), *_SIZES]
     most = max(stage.n_gates for stage in stages)
     lines = [*_BEGIN, *_load_weights(stages)]
-    lines += [f"real* dz = allocate<real>(free, (i64){most} * units * RNNX_ROWS);"]
-    lines += ["real* parts = allocate<real>(free, (i64)RNNX_ROW_PARTS * RNNX_ROWS * n4);"]
-    lines += ["real* received = allocate<real>(free, (i64)2 * RNNX_CLUSTER * RNNX_ROWS * units);"]
-    lines += _of_elements([f"d{stage.number}_{k}" for stage in stages for k in range(len(stage.reads))])
-    lines += ["i64 t = -1;", "int buffer = 0;", _ELEMENTS, *_PLACE, "  (void)past_end;"]
-    lines += [f"  d0_{k}[a] = carry{k}[e];" for k in states]
-    lines += ["}", "cluster_barrier();", "for (t = n_steps - 1; t >= 0; t--) {"]
-    lines += [f"  {line}" for stage in reversed(stages) for line in _backward_stage(stage)]
-    lines += ["}", _ELEMENTS, *_PLACE, "  (void)past_end;"]
-    lines += [f"  carry{k}[e] = d0_{k}[a];" for k in states]
-    return make_kernel("cluster_backward", parameters, [*lines, "}"], _ATTRIBUTES)
+    lines.append(f"real* dz = allocate<real>(free, (i64){most} * units * RNNX_ROWS);")
+    lines.append("real* parts = allocate<real>(free, (i64)RNNX_ROW_PARTS * RNNX_ROWS * n4);")
+    lines.append("real* received = allocate<real>(free, (i64)2 * RNNX_CLUSTER * RNNX_ROWS * units);")
+    lines += [*_allocate_reads("d", stages), "int buffer = 0;"]
+    lines += [*_for_elements(*(f"d0_{k}[a] = d_state{k}[e];" for k in states)), "cluster_barrier();"]
+    step = [line for stage in reversed(stages) for line in _backward_stage(stage)]
+    lines += block("for (i64 t = n_steps - 1; t >= 0; t--)", step)
+    lines += _for_elements(*(f"d_state{k}[e] = d0_{k}[a];" for k in states))
+    return make_kernel("cluster_backward", parameters, lines, _ATTRIBUTES)
 
 
 def _backward_stage(stage: StageWiring) -> list[str]:
     trace, dzx, dzh, d_reads = trace_backward(stage)
-    i, gates, additive = stage.number, stage.n_gates, stage.stage.additive
-    later_stage = 0 if stage.is_last else i + 1
-    # Rows past an example's end or beyond m must not contribute to a product.
-    lines = ["for (int a = threadIdx.x; a < RNNX_ROWS * units; a += RNNX_THREADS) {"]
-    lines += [f"  dz[({g} * units + a % units) * RNNX_ROWS + a / units] = real(0);" for g in range(gates)]
-    lines += ["}", _ELEMENTS, *_PLACE]
-    lines.append(f"  storage* zx = dZ + (t * m + j0 + j) * row + {stage.first_gate} * n + first + u;")
-    if not additive:
-        lines.append(f"  storage* zh = dZh{i} + (t * m + j0 + j) * {gates} * n + first + u;")
-    lines.append("  if (past_end) {")
-    for side in ("zx",) if additive else ("zx", "zh"):
-        lines += [f"    store({side} + {g} * n, real(0));" for g in range(gates)]
-    lines += ["    continue;", "  }"]
+    i, gates, later_stage = stage.number, range(stage.n_gates), 0 if stage.is_last else stage.number + 1
+    sides = {"zx": (f"dZ + (t * m + j0 + j) * row + {stage.first_gate} * n", dzx)}
+    if not stage.stage.additive:
+        sides["zh"] = (f"dZh{i} + (t * m + j0 + j) * {stage.n_gates} * n", dzh)
+    body = [f"storage* {side} = {row} + first + u;" for side, (row, _) in sides.items()]
+    zeros = [f"store({side} + {g} * n, {ZERO});" for side in sides for g in gates]
+    body += block("if (past_end)", [*zeros, "continue;"])
     for k in range(len(stage.writes)):
-        given = f" + (d_given{k} ? load(d_given{k} + t * m * n + e) : real(0))" if stage.is_last else ""
-        lines.append(f"  const real d{k} = d{later_stage}_{k}[a]{given};")
+        given = f" + (dS{k} ? load(dS{k} + t * m * n + e) : {ZERO})" if stage.is_last else ""
+        body.append(f"const real d{k} = d{later_stage}_{k}[a]{given};")
     for letter, slots in (("p", stage.reads), ("q", stage.writes), ("k", stage.saves)):
-        lines += [f"  {line}" for line in load(letter, map(_at, slots))]
-    lines += [f"  {line}" for line in trace.lines]
-    for g in range(gates):
-        lines.append(f"  store(zx + {g} * n, {dzx[g]});")
-        lines += [] if additive else [f"  store(zh + {g} * n, {dzh[g]});"]
-        lines.append(f"  dz[({g} * units + u) * RNNX_ROWS + j] = {dzh[g]};")
-    lines += [f"  d{i}_{k}[a] = {result};" for k, result in enumerate(d_reads)]
-    lines += ["}", "__syncthreads();", f"product_back(w{i}, {gates} * units, stride, dz, n4, parts);"]
+        body += load(letter, map(_at, slots))
+    body += trace.lines
+    for g in gates:
+        body += [f"store({side} + {g} * n, {results[g]});" for side, (_, results) in sides.items()]
+        body.append(f"dz[({g} * units + u) * RNNX_ROWS + j] = {dzh[g]};")
+    body += [f"d{i}_{k}[a] = {result};" for k, result in enumerate(d_reads)]
+    # Rows past an example's end or beyond m must not contribute to a product.
+    zeros = [f"dz[({g} * units + a % units) * RNNX_ROWS + a / units] = {ZERO};" for g in gates]
     now = "received + buffer * RNNX_CLUSTER * RNNX_ROWS * units"
-    lines += ["__syncthreads();", f"send_to_owners(parts, (int)n, n4, units, rank, {now});", "cluster_barrier();"]
-    sum_ = f"sum_blocks({now}, units, j, u)"
-    lines += [_ELEMENTS, *_PLACE, f"  if (!past_end) d{i}_0[a] += {sum_};", "}", "buffer ^= 1;"]
-    return lines
+    return [
+        *(*block(_ELEMENTS, zeros), *_for_elements(*body), "__syncthreads();"),
+        *(f"product_back(w{i}, {stage.n_gates} * units, stride, dz, n4, parts);", "__syncthreads();"),
+        *(f"send_to_owners(parts, (int)n, n4, units, rank, {now});", "cluster_barrier();"),
+        *_for_elements(f"if (!past_end) d{i}_0[a] += sum_parts<RNNX_CLUSTER>({now}, units, j, u);"),
+        "buffer ^= 1;",
+    ]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -22,7 +22,7 @@ THREADS = 128  # threads per block of the step kernels
 PACK_JOBS = 16  # matrices per launch of `pack`
 
 # dtype -> the C++ types in memory and in registers
-_C_TYPES = {
+C_TYPES = {
     "float32": ("float", "float"),
     "float64": ("double", "double"),
     "float16": ("half_bits", "float"),
@@ -34,7 +34,7 @@ V = TypeVar("V")
 
 def options(dtype: DType) -> tuple[str, ...]:
     """Return the compiler options for a dtype."""
-    storage, real = _C_TYPES[dtype.name]
+    storage, real = C_TYPES[dtype.name]
     return (f"-DRNNX_STORAGE={storage}", f"-DRNNX_REAL={real}", "-std=c++17")
 
 
@@ -82,9 +82,14 @@ class Kernel:
 
 def make_kernel(name: str, parameters: Iterable[str], lines: Iterable[str], attributes: str = "") -> Kernel:
     """Generate a kernel with these parameters and lines."""
-    parameters, body = tuple(parameters), "\n".join(f"  {line}" for line in lines)
+    parameters = tuple(parameters)
     head = f'extern "C" __global__ void {attributes}{name}(\n    {", ".join(parameters)})'
-    return Kernel(name, parameters, f"{head} {{\n{body}\n}}\n")
+    return Kernel(name, parameters, "\n".join([*block(head, lines), ""]))
+
+
+def block(head: str, lines: Iterable[str]) -> list[str]:
+    """Return lines in braces after a head."""
+    return [head + " {", *(f"  {line}" for line in lines), "}"]
 
 
 def kernel_names(text: str) -> list[str]:
@@ -151,8 +156,8 @@ def forward_kernel(stage: StageWiring) -> Kernel:
     ]
     for g in range(stage.n_gates):
         lines.append(f'const real zx{g} = (valid ? load(x + {g} * n) : real(nanf(""))) + load(b + {g} * n + u);')
-        bias = f"(bh ? load(bh + {g} * n + u) : real(0))"
-        lines.append(f"const real zh{g} = (zh ? load(h + {g} * n) : real(0)) + {bias};")
+        bias = f"(bh ? load(bh + {g} * n + u) : {ZERO})"
+        lines.append(f"const real zh{g} = (zh ? load(h + {g} * n) : {ZERO}) + {bias};")
     lines += [*trace.lines, "const bool past_end = lengths && t >= lengths[j];"]
     for k, result in enumerate(writes):
         previous = f"load(previous{k} + e)" if stage.number else f"p{k}"
@@ -165,20 +170,22 @@ def forward_kernel(stage: StageWiring) -> Kernel:
 def backward_kernel(stage: StageWiring) -> Kernel:
     """Return the kernel ``backward_<stage>``. The pointers "d_given" may be null.
 
-    Past an example's end, dzx and dzh are zero, and the cotangents of the states are unchanged.
+    Past an example's end, dzx and dzh are zero, and the cotangents of the states are unchanged. The next product
+    would still make them NaN if a weight is infinite, so an example's last step reads `d_final0` instead.
     """
     trace, dzx, dzh, d_reads = trace_backward(stage)
     sides = {"dzx": ("row", dzx)} if stage.stage.additive else {"dzx": ("row", dzx), "dzh": ("hrow", dzh)}
     lines = [*_ELEMENT, *(f"storage* {side}_row = {side} + j * {row} + u;" for side, (row, _) in sides.items())]
-    lines.append("if (lengths && t >= lengths[j]) {")
-    lines += [f"  store({side}_row + {g} * n, {ZERO});" for side in sides for g in range(stage.n_gates)]
-    lines += ["  return;", "}"]
+    zeros = [f"store({side}_row + {g} * n, {ZERO});" for side in sides for g in range(stage.n_gates)]
+    lines += block("if (lengths && t >= lengths[j])", [*zeros, "return;"])
     for k in range(len(stage.writes)):
         given = f" + (d_given{k} ? load(d_given{k} + e) : {ZERO})" if stage.is_last else ""
-        lines.append(f"const real d{k} = d_writes{k}[e]{given};")
-    values = {"reads": ("p", stage.reads), "writes": ("q", stage.writes), "saves": ("k", stage.saves)}
-    for role, (letter, slots) in values.items():
-        lines += load(letter, _elements(role, slots))
+        value = f"d_writes{k}[e]"
+        if stage.is_last and k == 0:
+            value = f"(lengths && t + 1 == lengths[j] ? d_final0 : d_writes{k})[e]"
+        lines.append(f"const real d{k} = {value}{given};")
+    for letter, role in (("p", "reads"), ("q", "writes"), ("k", "saves")):
+        lines += load(letter, _elements(role, getattr(stage, role)))
     lines += trace.lines
     for side, (_, results) in sides.items():
         lines += [f"store({side}_row + {g} * n, {result});" for g, result in enumerate(results)]
@@ -188,27 +195,14 @@ def backward_kernel(stage: StageWiring) -> Kernel:
         lines.append(f"{guard}d_reads{k}[e] = {result};")
     types = {"d_writes": "real*", "d_reads": "real*"}  # the carried cotangents; all else is stored
     arrays = [f"{types.get(argument.role, 'storage*')} {name_of(argument)}" for argument in stage.backward_arguments()]
+    arrays += ["const real* d_final0"] if stage.is_last else []
     return make_kernel(f"backward_{stage.number}", (*arrays, *_SIZES), lines)
 
 
-class Job(NamedTuple):
-    """Arguments of ``copy_matrix`` in ``kernels/layout.cu``; a source of 0 means zeros."""
-
-    src: int
-    row_from: int  # elements from one row of the source to the next
-    column_from: int
-    dst: int
-    row_to: int
-    column_to: int
-    rows: int
-    columns: int
-
-
 def _pack() -> str:
-    """Return the kernel ``pack``, which runs up to `PACK_JOBS` jobs, one per blockIdx.y."""
+    """Return the kernel ``pack``, which calls ``copy_matrix`` up to `PACK_JOBS` times, once per blockIdx.y."""
     copy = declared(read("layout.cu"), "copy_matrix")
-    types = {name: declaration.rsplit(" ", 1)[0] for name, declaration in zip(copy.names, copy.parameters, strict=True)}
-    parameters = [f"{types[field]} {field}{job}" for job in range(PACK_JOBS) for field in Job._fields]
+    parameters = [f"{declaration}{job}" for job in range(PACK_JOBS) for declaration in copy.parameters]
     calls = (", ".join(f"{name}{job}" for name in copy.names) for job in range(PACK_JOBS))
     lines = (f"if (blockIdx.y == {job}) copy_matrix({call});" for job, call in enumerate(calls))
     return make_kernel("pack", parameters, lines).text

@@ -24,7 +24,7 @@ def load() -> ctypes.CDLL:
 
     found = load_nvidia_dynamic_lib("cublas").abs_path
     if found is None:
-        raise ImportError("cuBLAS was not found: pip install 'rnnx[cuda13]' (or 'rnnx[cuda12]' for an older driver)")
+        raise ImportError("cuBLAS not found; run pip install 'rnnx[cuda13]', or 'rnnx[cuda12]' for older drivers")
     library = ctypes.CDLL(found)
     pointer, integer = ctypes.c_void_p, ctypes.c_int
     library.cublasCreate_v2.argtypes = [pointer]
@@ -48,11 +48,8 @@ class Blas:
         self._handle = ctypes.c_void_p()
         self._check("cublasCreate_v2", ctypes.byref(self._handle))
         self._check("cublasSetMathMode", self._handle, _MATH_DISALLOW_REDUCED_PRECISION_REDUCTION)
-        self._numbers = {
-            _COMPUTE_64F: tuple(ctypes.pointer(ctypes.c_double(x)) for x in (0, 1)),
-            _COMPUTE_32F: tuple(ctypes.pointer(ctypes.c_float(x)) for x in (0, 1)),
-        }
-        self._numbers[_COMPUTE_32F_FAST_TF32] = self._numbers[_COMPUTE_32F]
+        numbers = {4: ctypes.c_float, 8: ctypes.c_double}
+        self._numbers = {size: [ctypes.pointer(kind(x)) for x in (0, 1)] for size, kind in numbers.items()}
 
     def _check(self, function: str, *arguments: Any) -> None:
         status = getattr(self._library, function)(*arguments)
@@ -66,13 +63,9 @@ class Blas:
 
     def gemm(self, a: Matrix, b: Matrix, c: Matrix, beta: int, *, tf32: bool) -> None:
         """Compute C = A B + beta C. cuBLAS is column-major, so it computes the transpose, B^T A^T."""
-        compute = _COMPUTE_32F_FAST_TF32 if tf32 else _COMPUTE_32F
-        if a.dtype.itemsize == 8:
-            compute = _COMPUTE_64F
-        elif a.dtype.itemsize == 2:
-            compute = _COMPUTE_32F
-        inner = a.rows if a.transposed else a.columns
-        numbers = self._numbers[compute]
+        size, inner = a.dtype.itemsize, a.rows if a.transposed else a.columns
+        compute = {2: _COMPUTE_32F, 4: _COMPUTE_32F_FAST_TF32 if tf32 else _COMPUTE_32F, 8: _COMPUTE_64F}[size]
+        numbers = self._numbers[max(size, 4)]
         types = [_TYPES[matrix.dtype.name] for matrix in (b, a, c)]
         # Sizes beyond 32 bits need the 64-bit interface.
         large = max(c.rows, c.columns, inner, a.stride, b.stride, c.stride) > _LARGEST_INT

@@ -6,8 +6,7 @@ import os
 import sys
 import threading
 import warnings
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -24,8 +23,6 @@ from rnnx.engines.protocol import Engine
 _MAX_STREAMS = 16  # per device, for programs that keep creating streams
 _DEFAULT_SHARED = 48 << 10  # bytes of dynamic shared memory that a kernel may use without opting in
 _PER_THREAD = 2  # handle of CUDA's per-thread default stream
-
-# Whether the interpreter counts references.
 _COUNTS_REFERENCES = hasattr(sys, "getrefcount") and getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
@@ -35,13 +32,13 @@ class _Device:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.blas = Blas()
-        self.streams: OrderedDict[Any, CupyStream] = OrderedDict()
+        self.streams: dict[Hashable, CupyStream] = {}  # the latest last
         self.can_capture = os.environ.get("RNNX_CUDA_GRAPHS", "1") != "0"
         self.graph_memory = int(cupy.cuda.runtime.memGetInfo()[1]) // 16
-        clusters = os.environ.get("RNNX_CUDA_CLUSTERS", "0") == "1"
-        clusters = int(cupy.cuda.Device().compute_capability) >= 90 and clusters
-        shared = "MaxSharedMemoryPerBlockOptin"
-        self.cluster_shared_bytes = int(cupy.cuda.Device().attributes[shared]) if clusters else 0
+        gpu, clusters = cupy.cuda.Device(), os.environ.get("RNNX_CUDA_CLUSTERS", "0") == "1"
+        self.cluster_shared_bytes = 0
+        if clusters and int(gpu.compute_capability) >= 90:
+            self.cluster_shared_bytes = int(gpu.attributes["MaxSharedMemoryPerBlockOptin"])
 
 
 _devices: dict[int, _Device] = {}
@@ -54,18 +51,14 @@ def stream_of(array: Any) -> Iterator["CupyStream"]:
     number = array.device.id
     with cupy.cuda.Device(number):
         with _devices_lock:
-            device = _devices.get(number)
-            if device is None:
-                device = _devices[number] = _Device()
+            device = _devices[number] = _devices.get(number) or _Device()
         stream = cupy.cuda.get_current_stream()
-        key = (stream.ptr, threading.get_ident()) if stream.ptr == _PER_THREAD else stream.ptr
+        key = (stream.ptr, threading.current_thread() if stream.ptr == _PER_THREAD else None)
         with device.lock:
-            own = device.streams.get(key)
-            if own is None:
-                own = device.streams[key] = CupyStream(device)
-                if len(device.streams) > _MAX_STREAMS:
-                    device.streams.popitem(last=False)
-            device.streams.move_to_end(key)
+            own = device.streams.pop(key, None) or CupyStream(device)
+            device.streams[key] = own
+            if len(device.streams) > _MAX_STREAMS:
+                del device.streams[next(iter(device.streams))]
             own.enter(stream)
             yield own
 
@@ -78,12 +71,25 @@ def _module(device: int, text: str, options: tuple[str, ...]) -> dict[str, Any]:
     return {name: module.get_function(name) for name in codegen.kernel_names(text)}
 
 
+@lru_cache(maxsize=256)
+def _launch(device: int, texts: tuple[str, ...], options: tuple[str, ...]) -> Launch:
+    kernels = {name: kernel for text in texts for name, kernel in _module(device, text, options).items()}
+
+    def launch(
+        name: str, blocks: Sequence[int], threads: Sequence[int], arguments: Sequence[int], shared: int = 0
+    ) -> None:
+        kernel = kernels[name]
+        if shared > _DEFAULT_SHARED and kernel.max_dynamic_shared_size_bytes < shared:
+            kernel.max_dynamic_shared_size_bytes = shared
+        kernel(tuple(blocks), tuple(threads), tuple(arguments), shared_mem=shared)
+
+    return launch
+
+
 def _precision() -> str:
     """Return the precision set by `rnnx.use_precision`, by default CuPy's setting."""
-    chosen = precision.chosen.get()
-    if chosen is not None:
-        return chosen
-    return "tf32" if _linalg.get_compute_type("float32") == _linalg.COMPUTE_TYPE_TF32 else "ieee"
+    default = "tf32" if _linalg.get_compute_type("float32") == _linalg.COMPUTE_TYPE_TF32 else "ieee"
+    return precision.chosen.get() or default
 
 
 class CupyStream(DeviceStream):
@@ -93,13 +99,12 @@ class CupyStream(DeviceStream):
         self._device, self.graphs = device, GraphCache(self)
         self.cluster_shared_bytes = device.cluster_shared_bytes
         self._workspace = cupy.cuda.alloc(WORKSPACE)
-        self._launchers: dict[Any, Launch] = {}
-        self._stream: Any = None
+        self._stream: Any = None  # CuPy's; this reference keeps its handle from being reused
 
     def enter(self, stream: Any) -> None:
         """Prepare for calls on `stream`, CuPy's current stream."""
         if stream.is_capturing():  # replays would write to temporary memory that may have been freed
-            raise RuntimeError("calls of rnnx cannot be captured in a CUDA graph: rnnx captures its own loops")
+            raise RuntimeError("rnnx functions cannot be called during stream capture; rnnx captures its own loops")
         self._stream, self.precision, self.can_capture = stream, _precision(), self._device.can_capture
         self._device.blas.use(stream.ptr, self._workspace.ptr)
 
@@ -125,22 +130,7 @@ class CupyStream(DeviceStream):
         self._device.blas.gemm(a, b, c, beta, tf32=self.precision == "tf32")
 
     def kernels(self, texts: tuple[str, ...], options: tuple[str, ...]) -> Launch:
-        launch = self._launchers.get((texts, options))
-        if launch is None:
-            number, kernels = cupy.cuda.Device().id, {}
-            for text in texts:
-                kernels.update(_module(number, text, options))
-
-            def launch(
-                name: str, blocks: Sequence[int], threads: Sequence[int], arguments: Sequence[int], shared: int = 0
-            ) -> None:
-                kernel = kernels[name]
-                if shared > _DEFAULT_SHARED and kernel.max_dynamic_shared_size_bytes < shared:
-                    kernel.max_dynamic_shared_size_bytes = shared
-                kernel(tuple(blocks), tuple(threads), tuple(arguments), shared_mem=shared)
-
-            self._launchers[texts, options] = launch
-        return launch
+        return _launch(cupy.cuda.Device().id, texts, options)
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None] | None:
         """See `DeviceStream`. A failure warns and disables capture on this device."""
@@ -156,7 +146,7 @@ class CupyStream(DeviceStream):
                     graph = stream.end_capture()
         except (RuntimeError, NotImplementedError) as error:
             device.can_capture = self.can_capture = False
-            warnings.warn(f"CUDA graphs are off: {error}", RuntimeWarning, stacklevel=2)
+            warnings.warn(f"CUDA graphs disabled because stream capture failed: {error}", RuntimeWarning, stacklevel=2)
             return None
         finally:
             device.blas.use(outer.ptr, self._workspace.ptr)
@@ -165,8 +155,8 @@ class CupyStream(DeviceStream):
 
     def graph_memory(self) -> int:
         """Return a sixteenth of the device's memory, minus what its other streams use."""
-        others = (one.graphs for one in self._device.streams.values() if one is not self)
-        return self._device.graph_memory - sum(captured.size for graphs in others for captured in graphs)
+        others = (one for one in self._device.streams.values() if one is not self)
+        return self._device.graph_memory - sum(captured.size for other in others for captured in other.graphs)
 
 
 ENGINE: Engine = GpuEngine(stream_of)

@@ -11,6 +11,7 @@ DType = np.dtype[Any]
 Launch = Callable[..., None]  # (name, blocks, threads, arguments, shared=0); see `DeviceStream.kernels`
 Shapes = dict[str, tuple[tuple[int, ...], DType]]  # shape and dtype of arrays by name
 ALIGNMENT = 256  # bytes
+INDEX = np.dtype(np.int64)  # of lengths and index inputs
 
 
 class Matrix(NamedTuple):
@@ -27,6 +28,11 @@ class Matrix(NamedTuple):
     def at(self, t: int) -> "Matrix":
         """Return the matrix at step t."""
         return self._replace(address=self.address + t * self.step)
+
+    @classmethod
+    def of(cls, address: int, shape: tuple[int, ...], dtype: DType) -> "Matrix":
+        """Return an array in C order as a matrix with one row per vector along the last dimension."""
+        return cls(address, math.prod(shape[:-1]), shape[-1], shape[-1], dtype)
 
     @property
     def T(self) -> "Matrix":
@@ -92,29 +98,18 @@ class Arena:
     """Named arrays in one block of device memory."""
 
     def __init__(self, stream: DeviceStream, arrays: Shapes) -> None:
-        self.stream, self._arrays, self._offsets, size = stream, dict(arrays), {}, 0
+        self.stream, self._arrays, self._offsets, self.size = stream, arrays, dict[str, int](), 0
         for name, (shape, dtype) in arrays.items():
-            self._offsets[name] = size
-            size += -(-math.prod(shape) * dtype.itemsize // ALIGNMENT) * ALIGNMENT
-        self.size = size
-        self.memory = stream.allocate(max(size, 1))
+            self._offsets[name] = self.size
+            self.size += -(-math.prod(shape) * dtype.itemsize // ALIGNMENT) * ALIGNMENT
+        self.memory = stream.allocate(max(self.size, 1))
         base = stream.base(self.memory)
-        self._addresses = {name: base + offset for name, offset in self._offsets.items()}
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._addresses
-
-    def address(self, name: str) -> int:
-        """Return the address of an array; 0 if there is no array of that name."""
-        return self._addresses.get(name, 0)
+        self.addresses = {name: base + offset for name, offset in self._offsets.items()}
 
     def array(self, name: str) -> Array:
         """Return a new array object."""
-        shape, dtype = self._arrays[name]
-        return self.stream.array(self.memory, self._offsets[name], shape, dtype)
+        return self.stream.array(self.memory, self._offsets[name], *self._arrays[name])
 
     def matrix(self, name: str) -> Matrix:
-        """Return an array as a matrix with one row per vector along the last dimension."""
-        shape, dtype = self._arrays[name]
-        columns = shape[-1]
-        return Matrix(self._addresses[name], math.prod(shape) // columns, columns, columns, dtype)
+        """Return an array as a matrix, see `Matrix.of`."""
+        return Matrix.of(self.addresses[name], *self._arrays[name])

@@ -1,8 +1,9 @@
 # ruff: noqa: D102 - methods are documented in `rnnx.engines.protocol`
 """The engine for arrays on a GPU: copies between the caller's arrays and the memory of a pass. See README.md."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,12 +11,12 @@ import numpy as np
 from rnnx._core import arrays as ns
 from rnnx._core.layout import to_public
 from rnnx.cells.parameters import recurrent_parameters
+from rnnx.cells.wiring import wiring
 from rnnx.engines.gpu.backward import Backward
+from rnnx.engines.gpu.codegen import C_TYPES
 from rnnx.engines.gpu.device import Arena, Array, DeviceStream, Matrix
-from rnnx.engines.gpu.forward import Alternating, Forward
+from rnnx.engines.gpu.forward import Forward
 from rnnx.engines.gpu.graphs import CapturedPass
-from rnnx.engines.gpu.launches import to_time_major
-from rnnx.engines.gpu.packing import PackedParameters, pack, packed_shapes
 from rnnx.engines.gpu.pass_key import PassKey
 from rnnx.engines.protocol import Arrays, Call, Cotangents, Gradients, Tape
 
@@ -30,6 +31,37 @@ class TapeMemory(NamedTuple):
     captured: CapturedPass | None  # the owner of the memory, if the pass is captured
 
 
+class PackedParameters(Mapping[str, Array]):
+    """The parameters of a pass by key, made of packed arrays on first access."""
+
+    def __init__(self, xp: Any, key: PassKey, arena: Arena) -> None:
+        self._xp, self._key, self._arena = xp, key, arena
+
+    @cached_property
+    def _arrays(self) -> dict[str, Array]:
+        key, arena = self._key, self._arena
+        arrays: dict[str, Array] = {}
+        w_x = arena.array("wx").T if key.indices else arena.array("wx")
+        for stage in wiring(key.cell):
+            for g, gate in enumerate(stage.stage.gates):
+                own, row = slice(g * key.n, (g + 1) * key.n), (stage.first_gate + g) * key.n
+                rows = slice(row, row + key.n)
+                arrays |= gate.join(self._xp, w_x[rows, :], arena.array(f"wh{stage.number}")[own, :])
+                arrays[gate.bias] = arena.array("b")[rows, None]
+                if gate.recurrent_bias in key.optional_keys:
+                    arrays[gate.recurrent_bias] = arena.array(f"bh{stage.number}")[own, None]
+        return arrays
+
+    def __getitem__(self, name: str) -> Array:
+        return self._arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((*self._key.cell.parameter_keys, *self._key.optional_keys))
+
+    def __len__(self) -> int:
+        return len(tuple(iter(self)))
+
+
 class GpuEngine:
     """See `rnnx.engines.protocol.Engine`. `stream_of` gives access to the stream of an array."""
 
@@ -38,13 +70,11 @@ class GpuEngine:
 
     def forward(self, call: Call, *, keep: bool) -> tuple[Arrays, Tape]:
         key, xp, states = PassKey.of(call, keep=keep), call.xp, range(len(call.cell.states))
-        if call.m * call.n_a >= 2**31:
-            raise ValueError(f"m * n_a must be less than 2^31 on a GPU; got {call.m} * {call.n_a}")
         with self._stream_of(call.s0[0]) as stream:
             captured: CapturedPass | None = stream.graphs.take(key)
             work = captured.forward if captured else Forward(stream, key)
             work.load(call)
-            (captured.run_forward if captured else work.loop)()
+            work.run()
             S = tuple(work.kept.array(f"S{k}") for k in states)
             if keep or captured or key.has_lengths:
                 outputs = tuple(_output(work, s) for s in S)
@@ -64,30 +94,28 @@ class GpuEngine:
     def backward(self, tape: Tape, cotangents: Cotangents) -> Gradients:
         assert tape.saved is not None
         own: TapeMemory | None = tape.own
-        key = PassKey.of(tape, keep=True)
-        arrays = [ns.contiguous(tape.xp, a) for a in (tape.x, *tape.states, *tape.saved)]
-        given = tuple(d is not None for d in cotangents.states)
-        with self._stream_of(arrays[0]) as stream:
-            arena = own.arena if own else Arena(stream, packed_shapes(key))
-            if own is None:
-                pack(stream, key, tape.parameters, arena)
-            names = ["X", *(f"S{k}" for k in range(len(tape.states))), *(f"K{k}" for k in range(len(tape.saved)))]
-            addresses = dict(zip(names, map(stream.address, arrays), strict=True))
-            addresses |= {name: arena.address(name) for name in packed_shapes(key)}
+        key, arrays = PassKey.of(tape, keep=True), {"X": tape.x}
+        arrays |= {f"S{k}": array for k, array in enumerate(tape.states)}
+        arrays |= {f"K{k}": array for k, array in enumerate(tape.saved)}
+        arrays = {name: ns.contiguous(tape.xp, array) for name, array in arrays.items()}
+        with self._stream_of(arrays["X"]) as stream:
+            arena = own.arena if own else Arena(stream, key.packed_shapes())
+            addresses = arena.addresses | {name: stream.address(array) for name, array in arrays.items()}
             captured = own.captured if own and own.key == key else None
-            run: Callable[[], None]
             # A CUDA graph is valid only for its stream and addresses.
             if captured and captured.stream is stream and addresses["S0"] == captured.forward.address("S0"):
-                work, run = captured.backward(given, addresses)
+                work = captured.backward(cotangents.states, addresses)
             else:
-                work = Backward(stream, key, given, addresses, in_place=cotangents.states)
-                run = work.loop
+                work = Backward(stream, key, cotangents.states, addresses)
+            if own is None:
+                work.load_parameters(tape.parameters)
             work.load(cotangents, tape.lengths)
-            run()
+            work.run()
             return work.gradients(tape.xp)
 
     def matmul(self, a: Array, b: Array, bias: Array | None = None) -> Array:
-        if 0 in (*a.shape, *b.shape) or b.dtype != a.dtype:
+        same = b.dtype == a.dtype and (bias is None or bias.dtype == a.dtype)
+        if 0 in (*a.shape, *b.shape) or not same or a.dtype.name not in C_TYPES:
             return a @ b if bias is None else a @ b + bias
         with self._stream_of(a) as stream:
             (left, _a), (right, _b) = _matrix(stream, a), _matrix(stream, b)  # copies live until the end of the block
@@ -103,35 +131,40 @@ class GpuEngine:
 
 
 class GpuStepper:
-    """See `rnnx.engines.protocol.Stepper`. Repeats a forward pass of one step in the same memory."""
+    """See `rnnx.engines.protocol.Stepper`.
+
+    Repeats a forward pass of one step in the same memory, alternately from S<k>[0] to S<k>[1] and back.
+    """
 
     def __init__(self, stream_of: StreamOf, call: Call) -> None:
-        self._stream_of = stream_of
+        self._stream_of, self._now = stream_of, 0  # index of the current states
         with stream_of(call.s0[0]) as stream:
-            self._work = Alternating(stream, PassKey.of(call, keep=False))
-            self._work.load_state(call.parameters, call.s0)
+            self._work = Forward(stream, PassKey.of(call, keep=False))
+            self._work.load_state(call)
+            self._stages = [self._work.stages(now, 1 - now) for now in range(2)]
             states = [self._work.kept.array(f"S{k}") for k in range(len(call.cell.states))]
-            self._slots = [tuple(state[slot, ...].T for state in states) for slot in range(2)]
+            self._states = [tuple(state[now, ...].T for state in states) for now in range(2)]
 
     def step(self, xt: Array) -> Arrays:
         with self._stream_of(xt) as stream:
             self._work.stream = stream  # the caller may have changed streams
             self._work.project(xt)
-            self._work.loop()
-            return self._slots[self._work.slot]
+            self._work.step(self._stages[self._now], 0)
+            self._now = 1 - self._now
+            return self._states[self._now]
 
     def set(self, states: Arrays) -> None:
         with self._stream_of(states[0]):
-            for own, given in zip(self._slots[self._work.slot], states, strict=True):
+            for own, given in zip(self._states[self._now], states, strict=True):
                 own[...] = given
 
 
 def _output(work: Forward, states: Array) -> Array:
     """Copy the states after every step, (T, m, n), with zeros past each length."""
-    key, lengths = work.key, work.working.address("lengths")
-    shape = (key.n_steps, key.m, key.n)
+    key, shape = work.key, (work.key.n_steps, work.key.m, work.key.n)
     memory = Arena(work.stream, {"S": (shape, key.dtype)})
-    to_time_major(work.stream, work.launch, states[1:, ...], memory.address("S"), shape, lengths, from_time_major=True)
+    target, lengths = memory.addresses["S"], work.address("lengths")
+    work.to_time_major(states[1:, ...].T, target, shape, lengths)
     return memory.array("S")
 
 
@@ -141,6 +174,6 @@ def _matrix(stream: DeviceStream, a: Array) -> tuple[Matrix, Any]:
         by_row, by_column = stream.strides(array)
         rows, columns = array.shape
         if (by_column == 1 or columns == 1) and (by_row >= columns or rows == 1):
-            matrix = Matrix(stream.address(array), rows, columns, max(by_row, columns), np.dtype(a.dtype))
-            return (matrix.T if transposed else matrix), array
+            stride, dtype = max(by_row, columns), np.dtype(a.dtype)
+            return Matrix(stream.address(array), rows, columns, stride, dtype, transposed), array
     return _matrix(stream, a.copy())

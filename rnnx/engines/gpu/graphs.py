@@ -6,7 +6,8 @@ the pass is in use, and the next call with the same key gets another one.
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any
 
 from rnnx.engines.gpu.backward import Backward
 from rnnx.engines.gpu.device import DeviceStream
@@ -17,35 +18,20 @@ MAX_PASSES = 16  # captured passes per stream
 IDLE_CALLS = 64  # forward calls after which an unused captured pass may be dropped
 
 
-class CapturedLoop:
-    """A loop that runs uncaptured once, is then captured, and replayed from then on."""
-
-    def __init__(self, stream: DeviceStream, loop: Callable[[], None]) -> None:
-        self._stream, self._loop = stream, loop
-        self._run = self._first
-
-    def __call__(self) -> None:
-        """Run the loop."""
-        self._run()
-
-    def _first(self) -> None:
-        self._loop()
-        self._run = self._stream.capture(self._loop) or self._loop
-
-
 class CapturedPass:
     """A forward pass and its backward passes."""
 
     def __init__(self, stream: DeviceStream, key: PassKey) -> None:
-        self.stream, self.forward, self.last_used = stream, Forward(stream, key), 0
-        self.run_forward = CapturedLoop(stream, self.forward.loop)
-        self._backward: dict[Hashable, tuple[Backward, CapturedLoop]] = {}
+        self.stream, self.key, self.last_used = stream, (key, stream.precision), 0
+        self.forward = Forward(stream, key, captured=True)
+        self._backward: dict[Hashable, Backward] = {}
         self._references = stream.references(self.forward.kept.memory)
 
     @property
     def size(self) -> int:
         """Bytes of memory."""
-        return self.forward.size + sum(backward.size for backward, _ in self._backward.values())
+        arenas = (self.forward.kept, self.forward.working, *(one.memory for one in self._backward.values()))
+        return sum(arena.size for arena in arenas)
 
     @property
     def free(self) -> bool:
@@ -53,12 +39,11 @@ class CapturedPass:
         references = self._references
         return references is not None and self.stream.references(self.forward.kept.memory) == references
 
-    def backward(self, given: tuple[bool, ...], tape: Mapping[str, int]) -> tuple[Backward, CapturedLoop]:
+    def backward(self, given: Sequence[Any], tape: Mapping[str, int]) -> Backward:
         """Return the backward pass for the states with `given` cotangents."""
-        key = given, self.stream.precision
+        key = tuple(d is not None for d in given), self.stream.precision
         if key not in self._backward:
-            backward = Backward(self.stream, self.forward.key, given, tape)
-            self._backward[key] = backward, CapturedLoop(self.stream, backward.loop)
+            self._backward[key] = Backward(self.stream, self.forward.key, given, tape, captured=True)
         return self._backward[key]
 
 
@@ -67,19 +52,19 @@ class GraphCache:
 
     def __init__(self, stream: DeviceStream) -> None:
         self._stream = stream
-        self._passes: dict[Hashable, list[CapturedPass]] = {}
+        self._passes: list[CapturedPass] = []
         self._calls: Counter[Hashable] = Counter()
         self._clock = itertools.count(1)
 
     def __iter__(self) -> Iterator[CapturedPass]:
-        return itertools.chain.from_iterable(self._passes.values())
+        return iter(self._passes)
 
     def take(self, pass_key: PassKey) -> CapturedPass | None:
         """Return a free captured pass; None if the key is new or there is no room."""
         if not self._stream.can_capture:
             return None
         now, key = next(self._clock), (pass_key, self._stream.precision)
-        found = next((one for one in self._passes.get(key, ()) if one.free), None)
+        found = next((one for one in self if one.key == key and one.free), None)
         if found is None:
             self._calls[key] += 1
             if len(self._calls) > 8 * MAX_PASSES:  # keep the counter small
@@ -92,7 +77,7 @@ class GraphCache:
                 for unused in [one for one in self if one.free]:
                     self._drop(unused)
                 return None
-            self._passes.setdefault(key, []).append(found)
+            self._passes.append(found)
         found.last_used = now
         return found
 
@@ -104,10 +89,9 @@ class GraphCache:
         return room
 
     def _has_room(self, size: int) -> bool:
-        return sum(p.size for p in self) + size <= self._stream.graph_memory() and len(list(self)) < MAX_PASSES
+        return sum(p.size for p in self) + size <= self._stream.graph_memory() and len(self._passes) < MAX_PASSES
 
     def _drop(self, dropped: CapturedPass) -> None:
-        for key, passes in list(self._passes.items()):
-            self._passes[key] = [p for p in passes if p is not dropped]
-            if not self._passes[key]:
-                del self._passes[key], self._calls[key]
+        self._passes.remove(dropped)
+        if all(one.key != dropped.key for one in self):
+            del self._calls[dropped.key]

@@ -1,12 +1,14 @@
 """What forward and backward passes share: the kernels of a cell, and the work of one stage in one step."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from rnnx.cells.wiring import Slot, StageWiring
+from rnnx.cells.wiring import Slot, StageWiring, wiring
 from rnnx.engines.gpu import cluster_codegen
-from rnnx.engines.gpu.codegen import THREADS, Kernel, options, sources
-from rnnx.engines.gpu.device import DeviceStream, Matrix, StepArgument
+from rnnx.engines.gpu.codegen import PACK_JOBS, THREADS, Kernel, declared, options, read
+from rnnx.engines.gpu.device import Arena, Array, DeviceStream, Matrix, Shapes, StepArgument
+from rnnx.engines.gpu.launches import Launcher
 from rnnx.engines.gpu.pass_key import PassKey
 
 
@@ -21,41 +23,91 @@ class StageStep(NamedTuple):
     beta: int
 
 
-class Pass:
+class Pass(Launcher):
     """The kernels of a cell, launched step by step, or once for a whole pass on thread block clusters.
 
-    Names of arrays: states S<k> (T + 1, m, n), saved values K<k> (T, m, n), inputs X, and those of `packing`.
+    Arrays are known by name: those of `PassKey.tape_shapes`, and the pass's own. With `captured`, the loop is captured
+    as a CUDA graph after its first run, and replayed from then on.
     """
 
-    def __init__(self, stream: DeviceStream, key: PassKey) -> None:
-        self.stream, self.key = stream, key
-        self.launch = stream.kernels(sources(key.cell), options(key.dtype))
-        self.step = key.m * key.n * key.dtype.itemsize  # bytes of one state, or of one gate, in one step
-        limit, sizes = stream.cluster_shared_bytes, (key.dtype.itemsize, key.n, key.m)
-        self._cluster_rows = cluster_codegen.rows_per_cluster(key.cell, *sizes, limit) if limit else 0
+    def __init__(self, stream: DeviceStream, key: PassKey, *, captured: bool) -> None:
+        super().__init__(stream, key.cell, key.dtype)
+        self.key, self.shapes = key, key.tape_shapes()
+        self.addresses: dict[str, int] = {}
+        self._state_bytes = key.m * key.n * key.dtype.itemsize  # of one state, or one gate, in one step
+        self._cluster_rows = cluster_codegen.rows_per_cluster(key, stream.cluster_shared_bytes)
+        self._captured = captured
+        self._replay: Callable[[], None] | None = None
+
+    def loop(self) -> None:
+        """Run the loop over time, without allocating or synchronizing."""
+        raise NotImplementedError
+
+    def run(self) -> None:
+        """Run or replay the loop."""
+        if self._replay:
+            self._replay()
+            return
+        self.loop()
+        if self._captured and self.stream.can_capture:
+            self._replay = self.stream.capture(self.loop) or self.loop
+
+    def allocate(self, shapes: Shapes) -> Arena:
+        """Allocate arrays of the pass."""
+        arena = Arena(self.stream, shapes)
+        self.shapes |= shapes
+        self.addresses |= arena.addresses
+        return arena
+
+    def load_parameters(self, parameters: Mapping[str, Array]) -> None:
+        """Fill the arrays of `PassKey.packed_shapes`."""
+        key, n, job, jobs = self.key, self.key.n, declared(read("layout.cu"), "copy_matrix"), []
+
+        def add(source: Array | None, name: str, row: int, strides: tuple[int, int], columns: int) -> None:
+            """Copy `columns` columns, or zeros, to rows `row` ... of an array."""
+            src, (row_from, column_from) = 0, (0, 0)
+            if source is not None:
+                src, (row_from, column_from) = self.stream.address(source), self.stream.strides(source)
+            dst, (row_to, column_to) = self.address(name) + row * strides[0] * key.dtype.itemsize, strides
+            values = {"src": src, "row_from": row_from, "column_from": column_from, "rows": n, "columns": columns}
+            jobs.append(job.bind(values | {"dst": dst, "row_to": row_to, "column_to": column_to}))
+
+        for stage in wiring(key.cell):
+            for g, gate in enumerate(stage.stage.gates):
+                w_x, w_h = gate.split(parameters)
+                row = (stage.first_gate + g) * n
+                add(w_h, f"wh{stage.number}", g * n, (n, 1), n)
+                add(w_x, "wx", row, (1, key.n_gates * n) if key.indices else (key.n_x, 1), key.n_x)
+                add(parameters[gate.bias], "b", row, (1, 1), 1)
+                if key.has_recurrent_bias(stage):
+                    add(parameters.get(gate.recurrent_bias or ""), f"bh{stage.number}", g * n, (1, 1), 1)
+        blocks = min(-(-n * max(n, key.n_x) // 256), 64)
+        for first in range(0, len(jobs), PACK_JOBS):
+            batch = jobs[first : first + PACK_JOBS]
+            unused = [0] * len(job.names) * (PACK_JOBS - len(batch))
+            self.launch("pack", (blocks, len(batch)), (256, 1), [*itertools.chain(*batch), *unused])
 
     def address(self, name: str) -> int:
         """Return the address of an array; 0 if there is no array of that name."""
-        raise NotImplementedError
+        return self.addresses.get(name, 0)
+
+    def matrix(self, name: str) -> Matrix:
+        """Return an array as a matrix, see `Matrix.of`."""
+        return Matrix.of(self.addresses[name], *self.shapes[name])
 
     def _place(self, slot: Slot, before: int = 0, after: int = 1) -> StepArgument:
         """Return the address of a slot's values. At step 0, the states are S<k>[before] and S<k>[after]."""
+        size = self._state_bytes
         if slot.kind == "saved":
-            return StepArgument(self.address(f"K{slot.number}"), self.step if self.key.keep else 0)
-        index = after if slot.after else before
-        return StepArgument(self.address(f"S{slot.number}") + index * self.step, self.step)
+            return StepArgument(self.address(f"K{slot.number}"), size if self.key.keep else 0)
+        return StepArgument(self.address(f"S{slot.number}") + (after if slot.after else before) * size, size)
 
-    def _wh(self, stage: StageWiring) -> Matrix:
-        n, rows = self.key.n, stage.n_gates * self.key.n
-        return Matrix(self.address(f"wh{stage.number}"), rows, n, n, self.key.dtype)
-
-    def _bind(self, stage: StageWiring, kernel: Kernel, values: Mapping[str, StepArgument]) -> list[StepArgument]:
+    def _bind(self, stage: StageWiring, kernel: Kernel, values: Mapping[str, StepArgument | int]) -> list[StepArgument]:
         """Return the arguments of a stage's kernel: `values`, and those common to all kernels."""
         key = self.key
-        fixed = {"m": key.m, "n": key.n, "row": key.n_gates * key.n, "hrow": stage.n_gates * key.n}
-        fixed["lengths"] = self.address("lengths")
-        constants = {name: StepArgument(value) for name, value in fixed.items()}
-        return kernel.bind({**values, **constants, "t": StepArgument(0, 1)})
+        sizes = {"m": key.m, "n": key.n, "row": key.n_gates * key.n, "hrow": stage.n_gates * key.n}
+        arguments = kernel.bind({**values, **sizes, "lengths": self.address("lengths"), "t": StepArgument(0, 1)})
+        return [value if isinstance(value, StepArgument) else StepArgument(value) for value in arguments]
 
     def _product(self, stage: StageStep, t: int) -> None:
         self.stream.gemm(stage.a.at(t), stage.b, stage.c.at(t), stage.beta)
@@ -65,13 +117,11 @@ class Pass:
         arguments = [base + t * step for base, step in stage.arguments]
         self.launch(stage.kernel, (blocks, 1), (THREADS, 1), arguments)
 
-    def _whole_pass(self, kernel: Kernel, values: Mapping[str, int]) -> None:
+    def _whole_pass(self, kernel: Kernel, **values: int) -> None:
         """Launch a kernel of `cluster_codegen`. Arguments not in `values` are sizes, and arrays by name."""
         key, rows = self.key, self._cluster_rows
         sizes = {"n_steps": key.n_steps, "m": key.m, "n": key.n, "row": key.n_gates * key.n}
-        arrays = {name: self.address(name) for name in kernel.names}
+        arguments = kernel.bind({**{name: self.address(name) for name in kernel.names}, **sizes, **values})
         launch = self.stream.kernels((cluster_codegen.source(key.cell),), (*options(key.dtype), f"-DRNNX_ROWS={rows}"))
-        blocks = cluster_codegen.CLUSTER * -(-key.m // rows)
-        shared = cluster_codegen.shared_bytes(key.cell, key.dtype.itemsize, key.n, rows)
-        arguments = kernel.bind({**arrays, **sizes, **values})
+        blocks, shared = cluster_codegen.CLUSTER * -(-key.m // rows), cluster_codegen.shared_bytes(key, rows)
         launch(kernel.name, (blocks, 1), (cluster_codegen.THREADS, 1), arguments, shared=shared)

@@ -1,11 +1,10 @@
 """Symbolic tracing of a cell's functions into CUDA code."""
 
-from collections.abc import Callable, Iterable
-from functools import lru_cache, partialmethod
+from collections.abc import Iterable
+from functools import lru_cache, partial, partialmethod
 
-from rnnx.cells import Cell
 from rnnx.cells.vocabulary import Ops
-from rnnx.cells.wiring import StageWiring, wiring
+from rnnx.cells.wiring import StageWiring
 
 ZERO = "real(0)"  # the result of zeros_like
 
@@ -52,12 +51,11 @@ class Trace:
 
     def ops(self) -> Ops:
         """Return the cell vocabulary on symbols."""
-
-        def function(name: str) -> Callable[[Symbol], Symbol]:
-            return lambda x: self.let(f"op_{name}({x.name})")
-
-        named = {name: function(name) for name in Ops._fields if name != "zeros_like"}
+        named = {name: partial(self._apply, name) for name in Ops._fields if name != "zeros_like"}
         return Ops(**named, zeros_like=lambda x: Symbol(self, ZERO))
+
+    def _apply(self, name: str, x: Symbol) -> Symbol:
+        return self.let(f"op_{name}({x.name})")
 
 
 def trace_forward(stage: StageWiring) -> tuple[Trace, list[str], list[str]]:
@@ -68,6 +66,7 @@ def trace_forward(stage: StageWiring) -> tuple[Trace, list[str], list[str]]:
     return trace, _names(writes), _names(saves)
 
 
+@lru_cache(maxsize=256)
 def trace_backward(stage: StageWiring) -> tuple[Trace, list[str], list[str], list[str]]:
     """Trace the backward function on d0.. (cotangents), p0.. (reads), q0.. (writes) and k0.. (saves).
 
@@ -81,9 +80,3 @@ def trace_backward(stage: StageWiring) -> tuple[Trace, list[str], list[str], lis
 
 def _names(symbols: Iterable[Symbol]) -> list[str]:
     return [symbol.name for symbol in symbols]
-
-
-@lru_cache(maxsize=256)
-def has_direct_path(cell: Cell, number: int) -> bool:
-    """Whether a stage's operand has a cotangent besides the one through the recurrent weights."""
-    return trace_backward(wiring(cell)[number])[3][0] != ZERO

@@ -1,8 +1,8 @@
 """GEMM with packed weights, Z = init + H W, for all products of the compiled engine.
 
-A BLAS packs its operands in every call, but the loop over time reuses the same weights in every step. BLAS threads
-also spin after each call, on the cores that the thread pool needs: with a BLAS, a compiled LSTM step was up to 3
-times slower than an uncompiled one. This GEMM has the structure of BLIS:
+A BLAS packs its operands in every call, but the loop over time reuses the same weights. BLAS threads also spin after
+each call, on the cores that the thread pool needs: with a BLAS, a compiled LSTM step was up to 3 times slower than an
+uncompiled one. This GEMM has the structure of BLIS:
 
  * W (K, C) is packed into *micro-panels* of NR = NV L columns, each contiguous.
  * The *micro-kernel* computes MR rows by one micro-panel with all MR x NV sums in registers, next to NV vectors of
@@ -30,11 +30,6 @@ KC = 384
 MC = 96
 
 _MR = {32: {4: 6, 3: 8, 2: 12, 1: 12}, 16: {2: 6, 1: 12}}  # by number of registers and NV
-
-
-def micro_rows(nv: int) -> int:
-    """Return MR for NV."""
-    return _MR[machine().registers][nv]
 
 
 def panel_vectors(group: int) -> int:
@@ -89,8 +84,8 @@ def _micro_kernel(module: ir.Module, dtype: Any, nv: int, mr: int, masked: bool)
 
 
 def _panel_kernel(module: ir.Module, dtype: Any, nv: int, masked: bool) -> Function:
-    """Multiply any number of rows by one micro-panel, in as few and as equal micro-kernels as possible."""
-    tallest = micro_rows(nv)
+    """Multiply any number of rows by one micro-panel, in as few micro-kernels of nearly equal height as possible."""
+    tallest = _MR[machine().registers][nv]
     kernels = {mr: _micro_kernel(module, dtype, nv, mr, masked) for mr in range(1, tallest + 1)}
     f = Function(module, f"panel_kernel_{nv}{'_masked' if masked else ''}", _PANEL_KERNEL, dtype)
     a = f.arguments
@@ -99,18 +94,12 @@ def _panel_kernel(module: ir.Module, dtype: Any, nv: int, masked: bool) -> Funct
         begin, end = (f.build.sdiv(f.times(a.rows, f.sum(block, i)), number) for i in (0, 1))
         strides = {"h": a.h_row, "init": a.init_row, "z": a.z_row}
         here = {name: f.sum(getattr(a, name), f.times(row, begin)) for name, row in strides.items()}
-        with f.cases(f.build.sub(end, begin)) as case:
-            for mr, kernel in kernels.items():
-                with case(mr):
-                    f.call(kernel, **vars(a) | here)
+        f.dispatch(f.build.sub(end, begin), kernels, **vars(a) | here)
     return f.end()
 
 
 def emit_product(module: ir.Module, dtype: Any, nv: int) -> None:
-    """Emit product_<NV>, for micro-panels of NV vectors, with the arguments declared in `leaves`.
-
-    Vector v0 must begin a micro-panel. With init_row = 0, all rows share one `init`.
-    """
+    """Emit product_<NV>, for micro-panels of NV vectors. Vector v0 must begin one; init_row = 0 repeats one row."""
     kernels = {2 * v + t: _panel_kernel(module, dtype, v, bool(t)) for v in range(1, nv + 1) for t in (0, 1)}
     f = Function(module, f"product_{nv}", leaves.PRODUCT, dtype, public=True)
     a, size = f.arguments, f.lanes * f.itemsize
@@ -126,8 +115,5 @@ def emit_product(module: ir.Module, dtype: Any, nv: int) -> None:
         here = {"w": w, "h": h, "n_k": k, "init": init, "init_row": init_row, "z": z, "rows": rows}
         vectors = f.least(nv, f.build.sub(a.v1, v))
         has_tail = f.build.and_(f.build.icmp_signed("==", f.sum(v, vectors), a.n_vectors), f.less(I64(0), a.tail))
-        with f.cases(f.sum(f.times(vectors, 2), f.build.zext(has_tail, I64))) as case:
-            for key, kernel in kernels.items():
-                with case(key):
-                    f.call(kernel, **vars(a) | here)
+        f.dispatch(f.sum(f.times(vectors, 2), f.build.zext(has_tail, I64)), kernels, **vars(a) | here)
     f.end()

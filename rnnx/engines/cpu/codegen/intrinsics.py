@@ -10,10 +10,9 @@ from numba import extending, from_dtype, types
 from numba.core import cgutils
 
 from rnnx.engines.cpu.codegen import leaves
-from rnnx.engines.cpu.codegen.ir import I64
+from rnnx.engines.cpu.codegen.ir import I32, I64, declare
 
 Emit = Callable[..., Any]  # (builder, *argument values) -> result value or None
-_BYTE = ir.IntType(8).as_pointer()
 
 
 def _intrinsic(arguments: Sequence[str], define: Callable[..., tuple[Any, Emit]]) -> Any:
@@ -34,9 +33,6 @@ def _intrinsic(arguments: Sequence[str], define: Callable[..., tuple[Any, Emit]]
     return extending.intrinsic(prefer_literal=True)(scope["function"])
 
 
-# --- integers -----------------------------------------------------------------------------------------------------
-
-
 def _of_integers(returns: Any) -> Callable[[Emit], Any]:
     """Make an intrinsic of 64-bit integers from its code."""
 
@@ -47,23 +43,16 @@ def _of_integers(returns: Any) -> Callable[[Emit], Any]:
     return decorate
 
 
-def _element(builder: ir.IRBuilder, address: ir.Value, i: ir.Value) -> ir.Value:
-    return builder.gep(builder.inttoptr(address, I64.as_pointer()), [i])
-
-
 @_of_integers(types.int64)
 def load(builder: ir.IRBuilder, address: ir.Value, i: ir.Value) -> ir.Value:
     """Load integer i of the array at an address."""
-    return builder.load(_element(builder, address, i))
+    return builder.load(builder.gep(builder.inttoptr(address, I64.as_pointer()), [i]))
 
 
 @_of_integers(types.void)
 def store(builder: ir.IRBuilder, address: ir.Value, i: ir.Value, value: ir.Value) -> None:
     """Store integer i of the array at an address."""
-    builder.store(value, _element(builder, address, i))
-
-
-# --- records ------------------------------------------------------------------------------------------------------
+    builder.store(value, builder.gep(builder.inttoptr(address, I64.as_pointer()), [i]))
 
 
 def _field(builder: ir.IRBuilder, record: Any, pointer: ir.Value, name: str) -> ir.Value:
@@ -108,12 +97,6 @@ def _of_field(emit: Emit) -> Any:
 
 
 @_of_field
-def address_of(builder: ir.IRBuilder, field: ir.Value) -> ir.Value:
-    """Return the address of a field."""
-    return builder.ptrtoint(field, I64)
-
-
-@_of_field
 def atomic_load(builder: ir.IRBuilder, field: ir.Value) -> ir.Value:
     """Load a field atomically."""
     return builder.load_atomic(field, "seq_cst", 8)
@@ -129,9 +112,6 @@ def atomic_add(builder: ir.IRBuilder, field: ir.Value, value: ir.Value) -> ir.Va
 def atomic_exchange(builder: ir.IRBuilder, field: ir.Value, value: ir.Value) -> ir.Value:
     """Set a field atomically; return the previous value."""
     return builder.atomic_rmw("xchg", field, value, "seq_cst")
-
-
-# --- calls --------------------------------------------------------------------------------------------------------
 
 
 def _call(builder: ir.IRBuilder, address: ir.Value, returns: ir.Type, values: Sequence[ir.Value]) -> None:
@@ -159,16 +139,20 @@ call_kernel = _caller(leaves.KERNEL)
 def call_job(builder: ir.IRBuilder, function: ir.Value, me: ir.Value, n: ir.Value, descriptor: ir.Value) -> None:
     """Call a function compiled by Numba."""
     # Numba passes pointers for the result and the exception first; the job sets neither. One slot serves both.
-    nothing = builder.bitcast(cgutils.alloca_once(builder, I64), _BYTE)  # type: ignore[no-untyped-call,unused-ignore]
-    _call(builder, function, ir.IntType(32), [nothing, nothing, me, n, descriptor])
+    nothing = cgutils.alloca_once(builder, I64)  # type: ignore[no-untyped-call,unused-ignore]
+    _call(builder, function, I32, [nothing, nothing, me, n, descriptor])
 
 
 @_of_integers(types.void)
-def call_system(
-    builder: ir.IRBuilder, function: ir.Value, descriptor: ir.Value, buffer: ir.Value, count: ir.Value
-) -> None:
-    """Call ``read`` or ``write`` of the C library."""
-    _call(builder, function, I64, [builder.trunc(descriptor, ir.IntType(32)), buffer, count])
+def acquire_lock(builder: ir.IRBuilder, function: ir.Value, lock: ir.Value) -> None:
+    """Call ``PyThread_acquire_lock``, and wait for the lock."""
+    _call(builder, function, I32, [lock, I32(1)])
+
+
+@_of_integers(types.void)
+def release_lock(builder: ir.IRBuilder, function: ir.Value, lock: ir.Value) -> None:
+    """Call ``PyThread_release_lock``."""
+    _call(builder, function, ir.VoidType(), [lock])
 
 
 @_of_integers(types.void)
@@ -184,8 +168,7 @@ def pause(builder: ir.IRBuilder) -> None:
     if processor in ("x86_64", "i686"):
         name, values = "llvm.x86.sse2.pause", []
     elif processor in ("aarch64", "arm64"):
-        name, values = "llvm.aarch64.hint", [ir.Constant(ir.IntType(32), 1)]
+        name, values = "llvm.aarch64.hint", [I32(1)]
     else:
         return
-    kind = ir.FunctionType(ir.VoidType(), [value.type for value in values])
-    builder.call(builder.module.globals.get(name) or ir.Function(builder.module, kind, name), values)
+    builder.call(declare(builder.module, name, ir.VoidType(), [value.type for value in values]), values)

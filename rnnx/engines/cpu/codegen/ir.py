@@ -1,7 +1,7 @@
 """A small emitter of LLVM IR: functions of 64-bit integers (counts, addresses, strides in bytes), loops, vectors."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import SimpleNamespace
@@ -22,28 +22,27 @@ class Machine:
 
 
 @lru_cache(maxsize=1)
-def _features() -> dict[str, bool]:
+def features() -> Any:
+    """Return the features of this CPU, a dictionary with a method `flatten`."""
     try:
-        return dict(binding.get_host_cpu_features())
+        return binding.get_host_cpu_features()
     except RuntimeError:  # not available on this platform
-        return {}
+        return binding.FeatureMap()
 
 
 @lru_cache(maxsize=1)
 def machine() -> Machine:
     """Return the properties of this CPU, or a safe minimum for an unknown one."""
-    features = _features()
-    if features.get("avx512f"):
+    if features().get("avx512f"):
         return Machine(64, 32)
-    if features.get("avx"):
+    if features().get("avx"):
         return Machine(32, 16)
     return Machine(16, 32 if binding.get_process_triple().startswith(("aarch64", "arm64")) else 16)
 
 
 def lanes(dtype: Any) -> int:
     """Return the number of lanes of a vector."""
-    size: int = np.dtype(dtype).itemsize
-    return machine().vector_bytes // size
+    return int(machine().vector_bytes // np.dtype(dtype).itemsize)
 
 
 class Function:
@@ -52,10 +51,8 @@ class Function:
     def __init__(
         self, module: ir.Module, name: str, arguments: Sequence[str], dtype: Any, *, public: bool = False
     ) -> None:
-        self.dtype = np.dtype(dtype)
-        self.itemsize, self.lanes = self.dtype.itemsize, lanes(dtype)
+        self.itemsize, self.lanes = np.dtype(dtype).itemsize, lanes(dtype)
         self.real = ir.FloatType() if self.itemsize == 4 else ir.DoubleType()
-        self.bits = ir.IntType(8 * self.itemsize)
         self.vector = ir.VectorType(self.real, self.lanes)
         self.mask = ir.VectorType(I1, self.lanes)
         self.module = module
@@ -68,16 +65,10 @@ class Function:
             argument.name = given
         self.arguments = SimpleNamespace(**dict(zip(arguments, self.ir.args, strict=True)))  # all 64-bit integers
 
-    def call(self, function: "Function", **arguments: ir.Value) -> None:
-        """Call another function of the module."""
-        self.build.call(function.ir, [arguments[argument.name] for argument in function.ir.args])
-
     def end(self) -> "Function":
         """Emit the return instruction."""
         self.build.ret_void()
         return self
-
-    # --- integers -------------------------------------------------------------------------------------------
 
     def sum(self, *terms: Any) -> ir.Value:
         """Add integers, each an IR value or a Python int."""
@@ -119,38 +110,27 @@ class Function:
         """Return the minimum of two integers."""
         return self.build.select(self.less(value, limit), value, I64(limit))
 
-    @contextlib.contextmanager
-    def cases(self, value: ir.Value) -> Iterator[Callable[[int], Any]]:
-        """Emit a switch: ``with f.cases(value) as case``, then ``with case(number)`` for each case."""
+    def dispatch(self, number: ir.Value, functions: dict[int, "Function"], **arguments: ir.Value) -> None:
+        """Emit a call of one of these functions of the module, by number; no call for any other number."""
         done = self.ir.append_basic_block("done")
-        switch = self.build.switch(value, done)
-
-        @contextlib.contextmanager
-        def case(number: int) -> Iterator[None]:
-            block = self.ir.append_basic_block(f"case_{number}")
-            switch.add_case(I64(number), block)
+        switch = self.build.switch(number, done)
+        for case, function in functions.items():
+            block = self.ir.append_basic_block(f"case_{case}")
+            switch.add_case(I64(case), block)
             self.build.position_at_end(block)
-            yield
+            self.build.call(function.ir, [arguments[argument.name] for argument in function.ir.args])
             self.build.branch(done)
-
-        yield case
         self.build.position_at_end(done)
-
-    # --- memory ---------------------------------------------------------------------------------------------
 
     def pointer(self, address: ir.Value, kind: ir.Type) -> ir.Value:
         """Convert an address to a pointer."""
         return self.build.inttoptr(address, kind.as_pointer())
 
-    def load(self, address: ir.Value, kind: ir.Type, align: int | None = None) -> ir.Value:
-        """Load a value; by default aligned to the size of a number."""
+    def load(self, address: ir.Value, kind: ir.Type) -> ir.Value:
+        """Load a 64-bit integer, a number or a vector, aligned to the size of its elements."""
         loaded = self.build.load(self.pointer(address, kind))
-        loaded.align = align or self.itemsize
+        loaded.align = 8 if kind == I64 else self.itemsize
         return loaded
-
-    def integer(self, address: ir.Value) -> ir.Value:
-        """Load a 64-bit integer."""
-        return self.load(address, I64, 8)
 
     def load_vector(self, address: ir.Value, mask: ir.Value | None = None) -> ir.Value:
         """Load a vector; lanes outside the mask are not accessed and read as zero."""
@@ -178,8 +158,6 @@ class Function:
         indices = ir.Constant(ir.VectorType(I64, self.lanes), list(range(self.lanes)))
         return self.build.icmp_signed("<", indices, self.spread(count, I64))
 
-    # --- vectors --------------------------------------------------------------------------------------------
-
     def constant(self, value: Any) -> ir.Constant:
         """Return a constant with the same number in every lane."""
         return ir.Constant(self.vector, [float(value)] * self.lanes)
@@ -189,14 +167,13 @@ class Function:
         kind = ir.VectorType(kind or self.real, self.lanes)
         undefined = ir.Constant(kind, ir.Undefined)
         first = self.build.insert_element(undefined, value, I32(0))
-        return self.build.shuffle_vector(
-            first, undefined, ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
-        )
+        zeros = ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
+        return self.build.shuffle_vector(first, undefined, zeros)
 
     @property
     def has_scale(self) -> bool:
         """Whether the CPU has an instruction that multiplies vectors by powers of two."""
-        return self.lanes * self.itemsize == 64 and bool(_features().get("avx512f"))
+        return self.lanes * self.itemsize == 64 and bool(features().get("avx512f"))
 
     def intrinsic(self, name: str, *arguments: ir.Value) -> ir.Value:
         """Call an LLVM intrinsic on vectors."""

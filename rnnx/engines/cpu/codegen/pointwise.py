@@ -12,7 +12,7 @@ from llvmlite import ir
 from rnnx.cells import Cell
 from rnnx.cells.wiring import Argument, StageWiring, wiring
 from rnnx.engines.cpu.codegen import leaves
-from rnnx.engines.cpu.codegen.ir import Function
+from rnnx.engines.cpu.codegen.ir import I64, Function
 from rnnx.engines.cpu.codegen.vector_math import make_ops
 from rnnx.engines.cpu.codegen.vectors import Vector
 
@@ -37,8 +37,8 @@ class _Kernel:
     def __init__(self, module: ir.Module, name: str, dtype: Any, tail: bool, arguments: Sequence[Argument]) -> None:
         self.f = f = Function(module, name, leaves.KERNEL, dtype, public=True)
         at, header = f.arguments.arguments, leaves.KERNEL_HEADER
-        numbers = {key: f.integer(f.sum(at, 8 * i)) for i, key in enumerate(header.names or ())}
-        self.addresses = {a: f.integer(f.sum(at, header.itemsize + 8 * i)) for i, a in enumerate(arguments)}
+        numbers = {key: f.load(f.sum(at, 8 * i), I64) for i, key in enumerate(header.names or ())}
+        self.addresses = {a: f.load(f.sum(at, header.itemsize + 8 * i), I64) for i, a in enumerate(arguments)}
         self.row, self.gates_row = numbers["row"], numbers["gates_row"]
         self.mask = f.first_lanes(numbers["tail"]) if tail else None
         self.ops, self.size = make_ops(dtype), f.lanes * f.itemsize
@@ -81,8 +81,10 @@ def _backward(kernel: _Kernel, stage: StageWiring) -> None:
     with f.loop(f.arguments.rows) as j, f.loop(f.arguments.vectors) as v:
         column = f.times(v, kernel.size)
         at, at_gates = f.sum(f.times(j, kernel.row), column), f.sum(f.times(j, kernel.gates_row), column)
-        given = {a.number: d for a, d in zip(_of(kernel, "d_given"), kernel.load("d_given", at), strict=True)}
-        ds = [d + given[i] if i in given else d for i, d in enumerate(kernel.load("d_writes", at))]
+        numbers = [a.number for a in kernel.addresses if a.role == "d_given"]
+        given, ds = kernel.load("d_given", at), list(kernel.load("d_writes", at))
+        for i, d in zip(numbers, given, strict=True):
+            ds[i] = ds[i] + d
         values = (kernel.load(role, at) for role in ("reads", "writes", "saves"))
         dzx, dzh, ds_prev = stage.stage.backward(kernel.ops, tuple(ds), *values)
         for role, dz in (("dzx", dzx), ("dzh", dzh)):
@@ -90,7 +92,3 @@ def _backward(kernel: _Kernel, stage: StageWiring) -> None:
                 kernel.store(dz, [f.sum(place, f.times(kernel.row, g)) for g in range(stage.n_gates)])
         kernel.store(ds_prev, kernel.places("d_reads", at))
     f.end()
-
-
-def _of(kernel: _Kernel, role: str) -> list[Argument]:
-    return [a for a in kernel.addresses if a.role == role]

@@ -23,85 +23,83 @@ from rnnx.engines.cpu.codegen.vectors import Vector
 
 def make_ops(dtype: Any) -> Ops:
     """Return the cell vocabulary on vectors of float32 or float64."""
-    single = np.dtype(dtype) == np.float32
-    mantissa, bias = (23, 127) if single else (52, 1023)
-    coefficients = [1 / math.factorial(k + 2) for k in range(6 if single else 12)]
-    magic = 1.5 * 2.0**mantissa
-    inv_ln2 = 1 / math.log(2)
-    # ln 2 truncated to 15 (32) bits, and the remainder, ln 2 - 22713 / 2^15 (ln 2 - 2977044471 / 2^32).
-    ln2_high = 22713 / 2**15 if single else 2977044471 / 2**32
-    ln2_low = 1.4286068203094172e-06 if single else 1.9082149292705877e-10
-    tanh_limit = 10 if single else 20  # tanh rounds to 1 from here on
-    exp_limit = 104 if single else 746  # exp(-limit) is 0, exp(limit) infinite
+    vectors = _VectorMath(np.dtype(dtype) == np.float32)
+    return Ops(
+        vectors.tanh,
+        vectors.sigmoid,
+        relu=lambda x: x.where("<", 0, 0, x),
+        heaviside=lambda x: x.where(">", 0, 1, 0),
+        exp=vectors.exp,
+        zeros_like=lambda x: Vector(x.function, x.function.constant(0)),
+    )
 
-    def taylor(r: Vector) -> Vector:
-        """Sum of r^k / (k + 2)!, so that exp(r) = 1 + r + r^2 * sum (Horner)."""
-        total = r * coefficients[-1] + coefficients[-2]
-        for coefficient in reversed(coefficients[:-2]):
+
+class _VectorMath:
+    """exp, tanh and sigmoid on vectors of float32 (`single`) or float64."""
+
+    def __init__(self, single: bool) -> None:
+        self.single = single
+        self.mantissa, self.bias = (23, 127) if single else (52, 1023)
+        self.coefficients = [1 / math.factorial(k + 2) for k in range(6 if single else 12)]
+        self.magic = 1.5 * 2.0**self.mantissa
+        # ln 2 truncated to 15 (32) bits, and the remainder, ln 2 - 22713 / 2^15 (ln 2 - 2977044471 / 2^32).
+        self.ln2_high = 22713 / 2**15 if single else 2977044471 / 2**32
+        self.ln2_low = 1.4286068203094172e-06 if single else 1.9082149292705877e-10
+        self.tanh_limit = 10 if single else 20  # tanh rounds to 1 from here on
+        self.exp_limit = 104 if single else 746  # exp(-limit) is 0, exp(limit) infinite
+
+    def reduce(self, x: Vector) -> tuple[Vector, Vector]:
+        """Return n and exp(r) - 1, which is r + r^2 * sum of r^k / (k + 2)! (Horner)."""
+        n = (x * (1 / math.log(2)) + self.magic) - self.magic
+        r = (x - n * self.ln2_high) - n * self.ln2_low
+        total = r * self.coefficients[-1] + self.coefficients[-2]
+        for coefficient in reversed(self.coefficients[:-2]):
             total = total * r + coefficient
-        return total
+        return n, (total * r) * r + r
 
-    def reduce(x: Vector) -> tuple[Vector, Vector]:
-        """Return n and exp(r) - 1."""
-        n = (x * inv_ln2 + magic) - magic
-        r = (x - n * ln2_high) - n * ln2_low
-        return n, (taylor(r) * r) * r + r
+    def integer(self, n: Vector) -> Vector:
+        magic_bits = Vector(n.function, n.function.constant(self.magic)).as_integer()
+        return (n + self.magic).as_integer() - magic_bits
 
-    def power_of_two(n: Vector) -> Vector:
-        """Return 2^n for integral n within the exponent range of normal numbers."""
-        if n.function.has_scale:
-            return Vector(n.function, n.function.constant(1)).scale(n)
-        return ((integer(n) + bias) << mantissa).as_real()
+    def power_of_two(self, n: Vector) -> Vector:
+        """Return 2^n for integers n within the exponent range of normal numbers."""
+        return ((n + self.bias) << self.mantissa).as_real()
 
-    def integer(n: Vector) -> Vector:
-        magic_bits = Vector(n.function, n.function.constant(magic)).as_integer()
-        return (n + magic).as_integer() - magic_bits
-
-    def exp_clamped(x: Vector) -> Vector:
-        n, p = reduce(x)
+    def exp_clamped(self, x: Vector) -> Vector:
+        n, p = self.reduce(x)
         if n.function.has_scale:
             return (p + 1).scale(n)
-        whole = integer(n)
+        whole = self.integer(n)
         half = whole >> 1  # two factors, because 2^n may underflow or overflow
         rest = whole - half
-        return ((p + 1) * ((half + bias) << mantissa).as_real()) * ((rest + bias) << mantissa).as_real()
+        return ((p + 1) * self.power_of_two(half)) * self.power_of_two(rest)
 
-    def exp(x: Vector) -> Vector:
-        low = x.where("<", -exp_limit, -exp_limit, x)
-        return exp_clamped(low.where(">", exp_limit, exp_limit, low))
+    def exp(self, x: Vector) -> Vector:
+        low = x.where("<", -self.exp_limit, -self.exp_limit, x)
+        return self.exp_clamped(low.where(">", self.exp_limit, self.exp_limit, low))
 
-    def tanh(x: Vector) -> Vector:
+    def tanh(self, x: Vector) -> Vector:
         a = abs(x)
-        a = a.where(">", tanh_limit, tanh_limit, a)  # NaN passes through
-        n, p = reduce(a + a)
-        scale = power_of_two(n)
+        a = a.where(">", self.tanh_limit, self.tanh_limit, a)  # NaN passes through
+        n, p = self.reduce(a + a)
+        one = Vector(n.function, n.function.constant(1))
+        scale = one.scale(n) if n.function.has_scale else self.power_of_two(self.integer(n))
         e = scale * p + (scale - 1)  # exp(2a) - 1, accurate for small a too
         d = e + 2
         q = e / d
-        if single:  # float32 has no spare bits: correct the rounding error of d
+        if self.single:  # float32 has no spare bits: correct the rounding error of d
             back = d - e
             lost = (e - (d - back)) + (2 - back)
             q = q - (q * lost) * (0.5 - 0.5 * q)
         return q.copysign(x)
 
-    def sigmoid(x: Vector) -> Vector:
+    def sigmoid(self, x: Vector) -> Vector:
         a = abs(x)
-        a = a.where(">", exp_limit, exp_limit, a)
-        e = exp_clamped(-a)
+        a = a.where(">", self.exp_limit, self.exp_limit, a)
+        e = self.exp_clamped(-a)
         d = 1 + e
         q = x.where("<", 0, e, 1) / d
-        if single:
+        if self.single:
             lost = e - (d - 1)
             q = q - (q * lost) * (1.5 - 0.5 * d)  # approximates 1 / d
         return q
-
-    def relu(x: Vector) -> Vector:
-        return x.where("<", 0, 0, x)
-
-    def heaviside(x: Vector) -> Vector:
-        return x.where(">", 0, 1, 0)
-
-    def zeros_like(x: Vector) -> Vector:
-        return Vector(x.function, x.function.constant(0))
-
-    return Ops(tanh, sigmoid, relu, heaviside, exp, zeros_like)

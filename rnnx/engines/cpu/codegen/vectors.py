@@ -29,11 +29,7 @@ class Vector:
 
     def __init__(self, function: Function, value: ir.Value) -> None:
         self.function, self.value = function, value
-
-    @property
-    def is_integer(self) -> bool:
-        """Whether the lanes are integers."""
-        return isinstance(self.value.type.element, ir.IntType)
+        self.is_integer = isinstance(value.type.element, ir.IntType)
 
     def _lift(self, other: Any) -> ir.Value:
         if isinstance(other, Vector):
@@ -57,7 +53,7 @@ class Vector:
 
     def as_integer(self) -> "Vector":
         """Reinterpret the bits as integers."""
-        kind = ir.VectorType(self.function.bits, self.function.lanes)
+        kind = ir.VectorType(ir.IntType(8 * self.function.itemsize), self.function.lanes)
         return Vector(self.function, self.function.build.bitcast(self.value, kind))
 
     def as_real(self) -> "Vector":

@@ -17,12 +17,10 @@ from rnnx.engines.cpu.codegen.gemm import emit_product, n_vectors, panel_vectors
 from rnnx.engines.cpu.codegen.ir import lanes
 from rnnx.engines.cpu.codegen.leaves import KERNEL_HEADER
 from rnnx.engines.cpu.descriptor import fields
-from rnnx.engines.cpu.descriptor.layout import address, addresses, lines
+from rnnx.engines.cpu.descriptor.layout import Layout, address, addresses, lines
 from rnnx.engines.cpu.runtime import object_cache, thread_pool
-from rnnx.engines.cpu.runtime.buffer_pool import LINE, workspace
-from rnnx.engines.cpu.runtime.thread_pool import Work
+from rnnx.engines.cpu.runtime.buffer_pool import LINE
 
-MOST_PASSES = 256  # cached, of each kind
 _SHIFT = 48
 _WORKSPACE, _BARRIER = 1 << _SHIFT, 2 << _SHIFT
 
@@ -51,34 +49,26 @@ def _zeros(size: int) -> np.ndarray:
     return np.zeros(size, np.uint8)
 
 
-class Shape(NamedTuple):
-    """The sizes of a pass."""
+class PassKey(NamedTuple):
+    """What the descriptor templates of forward and backward passes depend on."""
 
+    cell: Cell
+    dtype: np.dtype
     n_steps: int
     m: int
     n: int
     n_x: int
-    indices: bool = False  # whether inputs are indices of one-hot columns
+    indices: bool  # whether inputs are indices of one-hot columns
+    keys: tuple[str, ...]  # of the given parameters
+    has_lengths: bool
 
 
 class Template:
-    """A descriptor without addresses.
+    """A descriptor without addresses, for threads that share the examples or, if `unit_parallel`, the units."""
 
-    Parameters
-    ----------
-    job : str
-        "forward" or "backward".
-    dtype : numpy.dtype
-    shape : Shape
-    threads : int
-    unit_parallel : bool
-        Whether threads share the units rather than the examples.
-    """
-
-    def __init__(self, job: str, dtype: np.dtype, shape: Shape, threads: int, unit_parallel: bool) -> None:
-        self.job, self.native = job, _jobs()[job]
-        self.dtype, self.threads = dtype, threads
-        self.n_steps, self.m, self.n, self.n_x, self.indices = shape
+    def __init__(self, job: str, key: PassKey, threads: int, unit_parallel: bool) -> None:
+        _, dtype, self.n_steps, self.m, self.n, self.n_x, self.indices, *_ = key
+        self.native, self.dtype, self.threads = _jobs()[job], dtype, threads
         self.lanes, self.item = lanes(dtype), dtype.itemsize
         self.size = self.lanes * self.item  # of a vector
         self.row = self.n * self.item  # of a state
@@ -88,7 +78,8 @@ class Template:
         self._bases: list[str] = []
         # A row of zeros. Sizes are rounded up, so that few are cached.
         self._zeros = _zeros(1 << (max(self.n, self.n_x) * self.item + 2 * LINE).bit_length())
-        self.fields: Fields = {**shape._asdict(), **copies(dtype), "zeros": address(self._zeros)}
+        self.fields: Fields = {**copies(dtype), "zeros": address(self._zeros)}
+        self.fields |= {"n_steps": self.n_steps, "m": self.m, "n": self.n, "n_x": self.n_x, "indices": self.indices}
         self.fields |= {"item": self.item, "lanes": self.lanes, "unit_parallel": unit_parallel, "pack": 1, "chunk": 1}
         self.fields |= {"barrier": _BARRIER, "yield_function": thread_pool.system_functions()["yield"]}
         self.fields |= {"nv": panel_vectors(1), "product": product(dtype, panel_vectors(1))}
@@ -107,18 +98,26 @@ class Template:
         """Return the number of vectors needed for `columns` columns."""
         return n_vectors(self.dtype, columns)
 
-    def scratch(self, **sizes: int) -> None:
-        """Lay out a thread's scratch memory: the kernel arguments, then named parts of given sizes in bytes."""
-        most = max(len(stage["arguments"]) for stage in self.fields["stages"])
-        at = 0
-        for name, size in {"kernel_arguments": KERNEL_HEADER.itemsize + 8 * most, **sizes}.items():
-            self.fields[name] = at
-            at += lines(size)
-        self.fields |= {"scratch": _WORKSPACE + self.workspace, "scratch_size": at}
-        self.workspace += at * self.threads
+    def conversion(self, source: int, layout: Layout, features: int, target: int) -> Fields:
+        """Return the record of an array to convert to time-major layout."""
+        feature, example, step = layout.strides
+        strides = {"feature_stride": feature, "example_stride": example, "step_stride": step}
+        return {**strides, "source": source, "features": features, "target": target}
 
-    def finish(self) -> "Template":
-        """Lay out the records, after which nothing can be added."""
+    def value(self, place: tuple[int, int], past_end: int = 0) -> Fields:
+        """Return the record of a kernel argument that is a value of a step, or its cotangent, at (address, step)."""
+        strides = {"step": place[1], "row": self.row, "vector": self.size}
+        return {"address": place[0], **strides, "past_end": past_end}
+
+    def finish(self, **scratch: int) -> "Template":
+        """Lay out the records and the scratch memory: kernel arguments, then parts of given sizes in bytes."""
+        most = max(len(stage["arguments"]) for stage in self.fields["stages"])
+        size = 0
+        for name, part in {"kernel_arguments": KERNEL_HEADER.itemsize + 8 * most, **scratch}.items():
+            self.fields[name] = size
+            size += lines(part)
+        self.fields |= {"scratch": _WORKSPACE + self.workspace, "scratch_size": size}
+        self.workspace += size * self.threads
         integers: list[int] = []
         _append(integers, fields.PASS, [self.fields])
         values = np.array(integers, np.int64)
@@ -150,48 +149,3 @@ def _append(integers: list[int], dtype: np.dtype, records: Sequence[Fields]) -> 
 def set_field(descriptor: np.ndarray, name: str, value: int) -> None:
     """Set a field of the PASS record of a descriptor."""
     descriptor[(fields.PASS.names or ()).index(name)] = value
-
-
-class Pass:
-    """A pass for given shapes, with one descriptor template per way to share it among threads."""
-
-    def __init__(self, cell: Cell, dtype: np.dtype, shape: Shape) -> None:
-        self.cell, self.dtype, self.shape = cell, dtype, shape
-        n_steps, m, n, n_x, indices = shape
-        products = (
-            n_steps * m * n * (n if indices else n + n_x) * len(cell.gates)
-        )  # forward; backward has twice as many
-        shares = -(-n_vectors(dtype, n) // fields.UNIT_VECTORS)
-        arrays = 2 * len(cell.states) + len(cell.saved) + len(cell.gates)
-        self.work = Work(n_steps, m, products, shares, arrays if n * dtype.itemsize % LINE else 0)
-        self._templates: dict[tuple[int, bool], Template] = {}
-
-    def build(self, threads: int, unit_parallel: bool) -> Template:
-        """Build the descriptor template."""
-        raise NotImplementedError
-
-    def template(self, threads: int, unit_parallel: bool) -> Template:
-        """Return the cached descriptor template."""
-        key = (threads, unit_parallel)
-        if key not in self._templates:
-            self._templates[key] = self.build(threads, unit_parallel)
-        return self._templates[key]
-
-    def run(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Run the job on the arrays of a call."""
-        threads, unit_parallel = thread_pool.policy.get().split(self.work)
-        pool, held = None, False
-        try:
-            if threads > 1:
-                pool = thread_pool.pool()
-                held = pool.acquire(threads, self.work.alone_ns)
-            template = self.template(threads, unit_parallel) if held else self.template(1, False)
-            with workspace(template.workspace) as place:
-                descriptor = template.bind(place, arrays)
-                if pool is None or not held:
-                    template.native(0, 1, address(descriptor))
-                else:
-                    pool.run(template.native, threads, address(descriptor))
-        finally:
-            if pool is not None and held:
-                pool.release()

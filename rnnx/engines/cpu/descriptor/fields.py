@@ -31,10 +31,10 @@ PASS = record(
     "outputs n_outputs",
     "stages n_stages",
 )
-# A public array to copy to time-major memory. It is contiguous along features or along steps.
-CONVERSION = record("source feature_stride example_stride step_stride features target zero_past_end")
-# A parameter to copy for the backward pass.
-COPY = record("source source_row rows columns target")
+# A public array to copy to time-major memory, zero past each length. It is contiguous along features or along steps.
+CONVERSION = record("source feature_stride example_stride step_stride features target")
+# A parameter, `size` numbers, to copy for the backward pass because the caller may change it.
+COPY = record("source target size")
 # A state, and the caller's copy of it, both from step 1 on.
 OUTPUT = record("source target")
 STAGE = record(

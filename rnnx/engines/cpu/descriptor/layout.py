@@ -41,7 +41,7 @@ def lines(size: int) -> int:
 
 
 class Block:
-    """Arrays side by side in one allocation, each aligned to a cache line."""
+    """Arrays side by side in one allocation, each aligned to a cache line and padded to whole lines."""
 
     def __init__(self, dtype: np.dtype, shapes: Iterable[tuple[int, ...]]) -> None:
         self.dtype, self.shapes = dtype, tuple(shapes)
@@ -63,8 +63,7 @@ class Layout(NamedTuple):
     """The memory layout of a public array (features, m, T)."""
 
     strides: tuple[int, ...]
-    time_major: bool  # already (T, m, features) in C order
-    by_feature: bool  # features are contiguous; otherwise steps are
+    time_major: bool  # already (T, m, features) in C order; else features or steps are contiguous
 
 
 def layout_of(a: np.ndarray) -> tuple[np.ndarray, Layout]:
@@ -72,8 +71,7 @@ def layout_of(a: np.ndarray) -> tuple[np.ndarray, Layout]:
     features, _, n_steps = a.shape
     item, flags = a.itemsize, a.flags
     if flags.f_contiguous and flags.aligned:
-        return a.T, Layout(a.strides, True, True)  # `address` is faster for C order
-    by_feature = a.strides[0] == item or features == 1
-    if not (flags.aligned and (by_feature or a.strides[2] == item or n_steps == 1)):
-        a, by_feature = np.array(a, order="F"), True
-    return a, Layout(a.strides, False, by_feature)
+        return a.T, Layout((item, *a.strides[1:]), True)  # `address` is faster for C order
+    if not (flags.aligned and (features == 1 or a.strides[0] == item or a.strides[2] == item or n_steps == 1)):
+        a = np.array(a, order="F")
+    return a, Layout((item if features == 1 else a.strides[0], *a.strides[1:]), False)

@@ -1,19 +1,84 @@
-"""What forward and backward descriptors share: parameters, kernels and their arguments."""
+"""What forward and backward passes share: the choice of threads, parameters, stages and their kernels."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
 
 from rnnx.cells import Cell
 from rnnx.cells.cell import Gate
+from rnnx.cells.parameters import expected_shapes
 from rnnx.cells.wiring import Slot, StageWiring
+from rnnx.engines.cpu.codegen.gemm import n_vectors
 from rnnx.engines.cpu.codegen.pointwise import emit_kernels
-from rnnx.engines.cpu.descriptor.builder import Fields, Shape, Template
-from rnnx.engines.cpu.descriptor.layout import Block, Layout
-from rnnx.engines.cpu.runtime import object_cache
+from rnnx.engines.cpu.descriptor.builder import Fields, PassKey, Template
+from rnnx.engines.cpu.descriptor.fields import UNIT_VECTORS
+from rnnx.engines.cpu.descriptor.layout import Block, address
+from rnnx.engines.cpu.runtime import object_cache, thread_pool
+from rnnx.engines.cpu.runtime.buffer_pool import LINE, workspace
+from rnnx.engines.cpu.runtime.thread_policy import Work, policy
 
 Places = dict[Slot, tuple[int, int]]  # address at step 0, and stride between steps
+
+
+class Pass:
+    """A pass, with a descriptor template for each way to share it among threads."""
+
+    job: str
+    given: tuple[bool, ...]  # for which states the caller gives cotangents
+
+    def __init__(self, key: PassKey) -> None:
+        cell, dtype, n_steps, m, n, n_x, indices, keys, _ = key
+        self.key = key
+        shapes = expected_shapes(cell, n_x, n)
+        self.kept = Block(dtype, [shapes[name][1] for name in keys])  # copies of the parameters
+        products = n_steps * m * n * (n if indices else n + n_x) * len(cell.gates)  # backward has twice as many
+        shares = -(-n_vectors(dtype, n) // UNIT_VECTORS)
+        arrays = 2 * len(cell.states) + len(cell.saved) + len(cell.gates)
+        self.work = Work(n_steps, m, products, shares, arrays if n * dtype.itemsize % LINE else 0)
+        self._templates: dict[tuple[int, bool], Template] = {}
+
+    def fill(self, t: Template) -> dict[str, int]:
+        """Set a template's fields; return the parts of a thread's scratch memory, with sizes in bytes."""
+        raise NotImplementedError
+
+    def stage(self, t: Template, wired: StageWiring, parameters: Mapping[str, int], places: Places) -> Fields:
+        """Return the fields of a stage that both directions use."""
+        kernels, name = kernels_of(self.key.cell, t.dtype, self.given), f"{self.job}_{wired.number}"
+        operand, step = places[wired.operand]
+        gates = [_gate(t, gate, parameters) for gate in wired.stage.gates]
+        kernel = {"kernel": kernels[name], "kernel_tail": kernels[f"{name}_tail"]}
+        flags = {"additive": wired.stage.additive, "is_last": wired.is_last}
+        return {**flags, **kernel, "gates": gates, "operand": operand, "operand_step": step}
+
+    def template(self, threads: int, unit_parallel: bool) -> Template:
+        """Return the descriptor template, built on first use."""
+        choice = (threads, unit_parallel)
+        if choice not in self._templates:
+            t = Template(self.job, self.key, threads, unit_parallel)
+            if self.key.has_lengths:
+                t.fields["lengths"] = t.base("lengths")
+            self._templates[choice] = t.finish(**self.fill(t))
+        return self._templates[choice]
+
+    def run(self, arrays: dict[str, np.ndarray], lengths: np.ndarray | None) -> None:
+        """Run the job on the arrays of a call."""
+        if lengths is not None:
+            arrays["lengths"] = np.ascontiguousarray(lengths, np.int64)
+        threads, unit_parallel = policy.get().split(self.work)
+        if threads > 1 and not thread_pool.pool().acquire(threads, self.work.alone_ns):
+            threads, unit_parallel = 1, False
+        try:
+            template = self.template(threads, unit_parallel)
+            with workspace(template.workspace) as place:
+                descriptor = template.bind(place, arrays)
+                if threads == 1:
+                    template.native(0, 1, address(descriptor))
+                else:
+                    thread_pool.pool().run(template.native, threads, address(descriptor))
+        finally:
+            if threads > 1:
+                thread_pool.pool().release()
 
 
 @lru_cache(maxsize=256)
@@ -22,7 +87,7 @@ def kernels_of(cell: Cell, dtype: np.dtype, given: tuple[bool, ...]) -> Mapping[
     return object_cache.functions(lambda module: emit_kernels(module, cell, dtype, given))
 
 
-def places_of(states: list[int], saved: list[int], step: int, saved_step: int) -> Places:
+def places_of(states: Sequence[int], saved: Sequence[int], step: int, saved_step: int) -> Places:
     """Return the places of a pass's values, given the addresses of the initial states and saved values."""
     places: Places = {Slot("saved", k): (at, saved_step) for k, at in enumerate(saved)}
     for k, at in enumerate(states):
@@ -30,56 +95,15 @@ def places_of(states: list[int], saved: list[int], step: int, saved_step: int) -
     return places
 
 
-def parameter_shapes(cell: Cell, shape: Shape, keys: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the given parameters, in order."""
-    shapes = {key: s for gate in cell.gates for key, (_, s) in gate.shapes(shape.n_x, shape.n).items()}
-    return {key: shapes[key] for key in keys}
-
-
-@lru_cache(maxsize=256)
-def parameter_block(cell: Cell, dtype: np.dtype, shape: Shape, keys: tuple[str, ...]) -> Block:
-    """Return the block for copies of the parameters."""
-    return Block(dtype, parameter_shapes(cell, shape, keys).values())
-
-
-def conversion(t: Template, source: int, layout: Layout, features: int, target: int, zero_past_end: bool) -> Fields:
-    """Return the record of an array to convert to time-major layout."""
-    feature, example, step = layout.strides
-    feature = t.item if layout.by_feature else feature
-    strides = {"feature_stride": feature, "example_stride": example, "step_stride": step}
-    return {**strides, "source": source, "features": features, "target": target, "zero_past_end": zero_past_end}
-
-
 def _gate(t: Template, gate: Gate, parameters: Mapping[str, int]) -> Fields:
-    """Return the record of a gate, given the addresses of the parameters."""
-    row_h, row_x = t.row, t.n_x * t.item
+    biases = {"bias": parameters[gate.bias], "bias_h": parameters.get(gate.recurrent_bias or "", 0)}
     if gate.is_joint:
-        w_h = parameters[gate.weights[0]]
-        w_x = w_h + row_h
-        row_h = row_x = row_h + row_x
-    else:
-        w_x, w_h = (parameters[key] for key in gate.weights)
-    bias_h = parameters.get(gate.recurrent_bias or "", 0)
-    weights = {"w_h": w_h, "w_h_row": row_h, "w_x": w_x, "w_x_row": row_x}
-    return {**weights, "bias": parameters[gate.bias], "bias_h": bias_h}
+        w, row = parameters[gate.weights[0]], t.row + t.n_x * t.item
+        return {"w_h": w, "w_h_row": row, "w_x": w + t.row, "w_x_row": row, **biases}
+    w_x, w_h = (parameters[key] for key in gate.weights)
+    return {"w_h": w_h, "w_h_row": t.row, "w_x": w_x, "w_x_row": t.n_x * t.item, **biases}
 
 
-def stage_fields(t: Template, wired: StageWiring, parameters: Mapping[str, int], places: Places) -> Fields:
-    """Return the fields of a stage that both directions use."""
-    stage = wired.stage
-    operand, step = places[wired.operand]
-    gates = [_gate(t, gate, parameters) for gate in stage.gates]
-    flags = {"additive": stage.additive, "is_last": wired.is_last}
-    return {**flags, "gates": gates, "operand": operand, "operand_step": step}
-
-
-def kernel_fields(t: Template, wired: StageWiring, kernels: Mapping[str, int], arguments: list[Fields]) -> Fields:
-    """Return the fields of the elementwise kernel of a stage."""
-    name = f"{t.job}_{wired.number}"
-    return {"kernel": kernels[name], "kernel_tail": kernels[f"{name}_tail"], "arguments": arguments}
-
-
-def value_argument(t: Template, place: tuple[int, int], past_end: int = 0) -> Fields:
-    """Return the record of a kernel argument that is a value of a step or its cotangent."""
-    address, step = place
-    return {"address": address, "step": step, "row": t.row, "vector": t.size, "past_end": past_end}
+def names(of: str, values: Sequence[object]) -> tuple[str, ...]:
+    """Return the array names of numbered values."""
+    return tuple(f"{of} {k}" for k in range(len(values)))

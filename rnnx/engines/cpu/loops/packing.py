@@ -1,20 +1,8 @@
 """Preparation of a pass, for Numba: sharing work, packing weights, conversion to time-major layout."""
 
 from rnnx.engines.cpu.codegen.gemm import KC
-from rnnx.engines.cpu.codegen.intrinsics import (
-    atomic_add,
-    atomic_exchange,
-    atomic_load,
-    call_add_rows,
-    call_copy,
-    call_transpose,
-    load,
-    pause,
-    yield_to,
-)
-from rnnx.engines.cpu.loops.records import barrier_at, conversion_of, copy_of, function, gate_of
-
-_SPINS = 2000  # checks of the barrier before yielding to other threads
+from rnnx.engines.cpu.codegen.intrinsics import call_add_rows, call_copy, call_transpose, load
+from rnnx.engines.cpu.loops.records import conversion_of, copy_of, function, gate_of
 
 
 @function
@@ -25,53 +13,34 @@ def share(me, n, total, unit):
 
 
 @function
-def barrier(n, p):
-    """Wait for all n threads."""
-    if n == 1:
-        return
-    b = barrier_at(p.barrier)
-    passed = atomic_load(b, "passed")
-    if atomic_add(b, "arrived", 1) == n - 1:
-        atomic_exchange(b, "arrived", 0)
-        atomic_add(b, "passed", 1)
-        return
-    spins = 0
-    while atomic_load(b, "passed") == passed:
-        pause()
-        spins += 1
-        if spins > _SPINS:
-            yield_to(p.yield_function)
-
-
-@function
 def vectors_of(p, columns):
     """Return the number of vectors needed for `columns` columns."""
     return -(-columns // p.lanes)
 
 
 @function
-def pack_rows_of_gates(me, n, p, stage):
+def pack_rows(p, stage, v, u, count, source, row, n_k, packed, nv):
+    """Pack `count` rows of weights, those of unit vector u of a gate, as vector v of all gates."""
+    size, panel = p.lanes * p.item, v // nv * nv
+    for k0 in range(0, n_k, KC):
+        k = min(KC, n_k - k0)
+        call_transpose(
+            p.transpose, source=source + u * p.lanes * row + k0 * p.item, source_row=row, count=count, n=k,
+            target=packed + (k0 * stage.n_vectors + panel * k + (v - panel)) * size,
+            target_row=min(nv, stage.n_vectors - panel) * size,
+        )  # fmt: skip
+
+
+@function
+def pack_forward(me, n, p, stage):
     """Pack the weights of a forward pass, transposed, with the gates of each unit vector side by side."""
-    size = p.lanes * p.item
-    n_gates, n_vectors = stage.n_gates, stage.n_vectors
+    size, n_gates = p.lanes * p.item, stage.n_gates
     u0, u1 = share(me, n, vectors_of(p, p.n), 1)
     for v in range(u0 * n_gates, u1 * n_gates):
         u, gate = v // n_gates, gate_of(stage, v % n_gates)
         count = min(p.lanes, p.n - u * p.lanes)
-        for side in range(2):
-            nv = stage.nv if side == 0 else stage.nv_x
-            panel = v // nv * nv
-            n_k = p.n if side == 0 else p.n_x
-            packed = stage.w_h if side == 0 else stage.w_x
-            row = gate.w_h_row if side == 0 else gate.w_x_row
-            source = (gate.w_h if side == 0 else gate.w_x) + u * p.lanes * row
-            for k0 in range(0, n_k, KC):
-                k = min(KC, n_k - k0)
-                call_transpose(
-                    p.transpose, source=source + k0 * p.item, source_row=row, count=count, n=k,
-                    target=packed + (k0 * n_vectors + panel * k + (v - panel)) * size,
-                    target_row=min(nv, n_vectors - panel) * size,
-                )  # fmt: skip
+        pack_rows(p, stage, v, u, count, gate.w_h, gate.w_h_row, p.n, stage.w_h, stage.nv)
+        pack_rows(p, stage, v, u, count, gate.w_x, gate.w_x_row, p.n_x, stage.w_x, stage.nv_x)
         pack_bias(p, gate.bias, u, count, stage.bias + v * size)
         if stage.bias_h:
             pack_bias(p, gate.bias_h, u, count, stage.bias_h + v * size)
@@ -100,55 +69,46 @@ def pack_columns(p, source, row, k0, rows, first, columns, panel, packed, n_k):
 
 
 @function
-def pack_columns_of_gates(me, n, p, stage):
+def pack_backward(me, n, p, stage):
     """Pack the weights of a backward pass, which sums over the units of all gates."""
     n_k = stage.n_gates * p.n
     for side in range(2 if p.dx else 1):
-        columns = p.n if side == 0 else p.n_x
-        packed = stage.w_h if side == 0 else stage.w_x
+        columns, packed = (p.n, stage.w_h) if side == 0 else (p.n_x, stage.w_x)
         v0, v1 = share(me, n, vectors_of(p, columns), p.nv)
         for panel in range(v0, v1, p.nv):
             for g in range(stage.n_gates):
                 gate = gate_of(stage, g)
-                row = gate.w_h_row if side == 0 else gate.w_x_row
-                source = gate.w_h if side == 0 else gate.w_x
-                k = g * p.n
-                while k < (g + 1) * p.n:  # up to the end of the block of k, or of the gate
+                source, row = (gate.w_h, gate.w_h_row) if side == 0 else (gate.w_x, gate.w_x_row)
+                k, end = g * p.n, (g + 1) * p.n
+                while k < end:  # up to the end of the block of k, or of the gate
                     k0 = k // KC * KC
-                    rows = min(k0 + KC, (g + 1) * p.n) - k
-                    pack_columns(p, source + (k - g * p.n) * row, row, k0, rows, k, columns, panel, packed, n_k)
+                    rows = min(k0 + KC, end) - k
+                    pack_columns(p, source, row, k0, rows, k, columns, panel, packed, n_k)
+                    source += rows * row
                     k += rows
 
 
 @function
-def end_of(p, c, j):
-    """Return the number of steps of example j to convert; the rest become zero."""
-    return min(p.n_steps, load(p.lengths, j)) if p.lengths and c.zero_past_end else p.n_steps
-
-
-@function
-def transpose_features(p, c, v, j0, j1):
-    """Convert one vector of features of an array whose steps are contiguous."""
-    row = c.features * p.item
-    count = min(p.lanes, c.features - v * p.lanes)
-    for j in range(j0, j1):
-        call_transpose(
-            p.transpose if count == p.lanes else p.transpose_masked,
-            source=c.source + j * c.example_stride + v * p.lanes * c.feature_stride, source_row=c.feature_stride,
-            count=count, n=end_of(p, c, j), target=c.target + j * row + v * p.lanes * p.item, target_row=p.m * row,
-        )  # fmt: skip
+def end_of(p, j):
+    """Return the number of steps of example j."""
+    return min(p.n_steps, load(p.lengths, j)) if p.lengths else p.n_steps
 
 
 @function
 def to_time_major(p, c, j0, j1):
-    """Convert examples j0 ... j1 - 1 of a public array to (T, m, features)."""
+    """Convert examples j0 ... j1 - 1 of a public array to (T, m, features), zero past each length."""
     row, tail, vectors = c.features * p.item, c.features % p.lanes, vectors_of(p, c.features)
     along_features = c.feature_stride == p.item
-    if not along_features:
-        for v in range(vectors):
-            transpose_features(p, c, v, j0, j1)
+    for v in range(0 if along_features else vectors):
+        count = min(p.lanes, c.features - v * p.lanes)
+        for j in range(j0, j1):
+            call_transpose(
+                p.transpose if count == p.lanes else p.transpose_masked,
+                source=c.source + j * c.example_stride + v * p.lanes * c.feature_stride, source_row=c.feature_stride,
+                count=count, n=end_of(p, j), target=c.target + j * row + v * p.lanes * p.item, target_row=p.m * row,
+            )  # fmt: skip
     for j in range(j0, j1):
-        end, target = end_of(p, c, j), c.target + j * row
+        end, target = end_of(p, j), c.target + j * row
         if along_features:
             source = c.source + j * c.example_stride
             call_copy(p.copy_masked, source, c.step_stride, end, vectors, tail, target, target_row=p.m * row)
@@ -159,20 +119,12 @@ def to_time_major(p, c, j0, j1):
 
 @function
 def convert(me, n, p):
-    """Convert thread me's share of the examples to time-major layout."""
+    """Convert thread me's examples to time-major layout, and copy its share of the parameters for the backward pass."""
     j0, j1 = share(me, n, p.m, 1)
     for i in range(p.n_conversions):
         to_time_major(p, conversion_of(p, i), j0, j1)
-
-
-@function
-def copy_parameters(me, n, p):
-    """Copy the parameters, which the caller may change before the backward pass."""
     for i in range(p.n_copies):
         c = copy_of(p, i)
-        r0, r1 = share(me, n, c.rows, 1)
-        row = c.columns * p.item
-        call_copy(
-            p.copy_masked, source=c.source + r0 * c.source_row, source_row=c.source_row, rows=r1 - r0,
-            vectors=vectors_of(p, c.columns), tail=c.columns % p.lanes, target=c.target + r0 * row, target_row=row,
-        )  # fmt: skip
+        first, end = share(me, n, c.size, p.lanes)
+        at, size = first * p.item, end - first
+        call_copy(p.copy_masked, c.source + at, 0, 1, vectors_of(p, size), size % p.lanes, c.target + at, 0)

@@ -11,17 +11,10 @@ u unit vectors, v vectors of gates (those of a unit vector are side by side), k 
 
 from rnnx.engines.cpu.codegen.intrinsics import call_add_rows, call_copy, call_kernel, call_product, load, store
 from rnnx.engines.cpu.descriptor.fields import KEEP, UNIT_VECTORS, ZH, ZX
-from rnnx.engines.cpu.loops.gradients import add_product, input_gradient, weight_gradients
-from rnnx.engines.cpu.loops.packing import (
-    barrier,
-    convert,
-    copy_parameters,
-    pack_columns_of_gates,
-    pack_rows_of_gates,
-    share,
-    vectors_of,
-)
+from rnnx.engines.cpu.loops.gradients import add_product, clear_past_end, input_gradient, weight_gradients
+from rnnx.engines.cpu.loops.packing import convert, pack_backward, pack_forward, share, vectors_of
 from rnnx.engines.cpu.loops.records import HEADER_SIZE, argument_of, function, header_at, output_of, pass_at, stage_of
+from rnnx.engines.cpu.runtime.workers import barrier
 
 
 @function
@@ -67,28 +60,35 @@ def write_past_end(p, stage, t, j, rows, u0, u1):
 
 @function
 def equal_run(p, t, j0, j1):
-    """Return the end of the run of examples from j0 that are alike at step t, and whether they are alive."""
+    """Return the end of a run of examples from j0, all active or all past their end at step t, and whether active."""
     if p.lengths == 0:
         return j1, True
-    alive = t < load(p.lengths, j0)
+    active = t < load(p.lengths, j0)
     j = j0 + 1
-    while j < j1 and (t < load(p.lengths, j)) == alive:
+    while j < j1 and (t < load(p.lengths, j)) == active:
         j += 1
-    return j, alive
+    return j, active
 
 
 @function
-def write_outputs(p, t, j, rows, u0, u1, alive):
-    """Write the caller's copies of the states of step t, zero past each length."""
-    row = p.n * p.item
-    at = (t * p.m + j) * row
-    for i in range(p.n_outputs):
-        output = output_of(p, i)
-        source = output.source + at if alive else p.zeros
-        write_rows(p, source, row if alive else 0, output.target + at, rows, u0, u1)
-
-
-# --- forward ------------------------------------------------------------------------------------------------------
+def elementwise(p, stage, arguments, z, zh, gates_row, t, j0, j1, u0, u1):
+    """Run the elementwise part of step t; z and zh are the sides in a forward pass."""
+    header, row = header_at(arguments), p.n * p.item
+    header.row, header.gates_row = row, gates_row
+    j = j0
+    while j < j1:
+        end, active = equal_run(p, t, j, j1)
+        if active:
+            at = (j - j0) * gates_row
+            run_kernel(p, stage, arguments, z + at, zh + at, t, j, end - j, u0, u1)
+        else:
+            write_past_end(p, stage, t, j, end - j, u0, u1)
+        at = (t * p.m + j) * row
+        for i in range(p.n_outputs if stage.is_last else 0):  # the caller's copies of the states
+            output = output_of(p, i)
+            source, source_row = (output.source + at, row) if active else (p.zeros, 0)
+            write_rows(p, source, source_row, output.target + at, end - j, u0, u1)
+        j = end
 
 
 @function
@@ -103,32 +103,26 @@ def part_of(me, n, p):
 
 
 @function
-def look_up(p, stage, z, z_row, x, rows, v0, v1):
-    """Compute Z = W_x x + b for `rows` indices of one-hot columns x, from rows of the packed W_x."""
-    size = p.item * p.lanes
-    row, table = stage.n_vectors * size, stage.w_x + v0 * size
-    call_copy(p.copy, stage.bias + v0 * size, 0, rows, vectors=v1 - v0, tail=0, target=z, target_row=z_row)
-    for r in range(rows):
-        call_add_rows(p.add_rows, table + load(x, r) * row, 0, rows=1, vectors=v1 - v0, sums=z + r * z_row)
-
-
-@function
 def input_side(p, stage, z, z_row, t, n_steps, j0, j1, u0, u1):
-    """Compute Z = W_x x + b for n_steps steps from t."""
+    """Compute Z = W_x x + b for n_steps steps from t; indices of one-hot columns select rows of the packed W_x."""
     size, rows, times = p.item * p.lanes, j1 - j0, n_steps
     if rows == p.m:
         rows, times = rows * n_steps, 1
     v0, v1 = u0 * stage.n_gates, u1 * stage.n_gates
+    bias = stage.bias + v0 * size
     for i in range(times):
         x = p.x + (t + i) * p.x_step + j0 * p.x_row
         target = z + i * rows * z_row + v0 * size
         if p.indices:
-            look_up(p, stage, target, z_row, x, rows, v0, v1)
-            continue
-        call_product(
-            stage.product, w=stage.w_x, n_vectors=stage.n_vectors, v0=v0, v1=v1, n_k=p.n_x, h=x, h_row=p.x_row,
-            h_k=p.item, rows=rows, init=stage.bias + v0 * size, init_row=0, z=target, z_row=z_row, tail=0,
-        )  # fmt: skip
+            call_copy(p.copy, bias, 0, rows, vectors=v1 - v0, tail=0, target=target, target_row=z_row)
+            for r in range(rows):
+                w = stage.w_x + (load(x, r) * stage.n_vectors + v0) * size
+                call_add_rows(p.add_rows, w, 0, rows=1, vectors=v1 - v0, sums=target + r * z_row)
+        else:
+            call_product(
+                stage.product, w=stage.w_x, n_vectors=stage.n_vectors, v0=v0, v1=v1, n_k=p.n_x, h=x, h_row=p.x_row,
+                h_k=p.item, rows=rows, init=bias, init_row=0, z=target, z_row=z_row, tail=0,
+            )  # fmt: skip
 
 
 @function
@@ -145,32 +139,12 @@ def recurrent_side(p, stage, z, zh, z_row, t, j0, j1, u0, u1):
 
 
 @function
-def forward_stage(p, stage, arguments, z, zh, z_row, t, j0, j1, u0, u1):
-    """Run one stage of step t: the recurrent product, then the elementwise kernel."""
-    recurrent_side(p, stage, z, zh, z_row, t, j0, j1, u0, u1)
-    header = header_at(arguments)
-    header.row, header.gates_row = p.n * p.item, z_row
-    j = j0
-    while j < j1:
-        end, alive = equal_run(p, t, j, j1)
-        if alive:
-            at = (j - j0) * z_row
-            run_kernel(p, stage, arguments, z + at, zh + at, t, j, end - j, u0, u1)
-        else:
-            write_past_end(p, stage, t, j, end - j, u0, u1)
-        if stage.is_last:
-            write_outputs(p, t, j, end - j, u0, u1, alive)
-        j = end
-
-
-@function
 def forward(me, n, descriptor):
     """Run thread me's part of a forward pass."""
     p = pass_at(descriptor)
     if p.pack:
         for i in range(p.n_stages):
-            pack_rows_of_gates(me, n, p, stage_of(p, i))
-    copy_parameters(me, n, p)
+            pack_forward(me, n, p, stage_of(p, i))
     convert(me, n, p)
     barrier(n, p)
     j0, j1, u0, u1 = part_of(me, n, p)
@@ -184,35 +158,22 @@ def forward(me, n, descriptor):
             if t % p.chunk == 0:
                 input_side(p, stage, z, z_row, t, min(p.chunk, p.n_steps - t), j0, j1, u0, u1)
             z += t % p.chunk * (j1 - j0) * z_row
-            forward_stage(p, stage, scratch + p.kernel_arguments, z, zh, z_row, t, j0, j1, u0, u1)
+            recurrent_side(p, stage, z, zh, z_row, t, j0, j1, u0, u1)
+            elementwise(p, stage, scratch + p.kernel_arguments, z, zh, z_row, t, j0, j1, u0, u1)
             if p.unit_parallel:
                 barrier(n, p)
 
 
-# --- backward -----------------------------------------------------------------------------------------------------
-
-
 @function
-def backward_stage(n, p, stage, arguments, t, j0, j1, u0, u1):
-    """Run one stage of step t backward: the elementwise kernel, then the recurrent product."""
-    row, n_k = p.n * p.item, stage.n_gates * p.n
-    header = header_at(arguments)
-    header.row, header.gates_row = row, n_k * p.item
-    j = j0
+def recurrent_gradient(p, stage, t, j0, j1, u0, u1):
+    """Add dz_h W_h to the cotangents of the operand, except past an example's end: zero times infinity is NaN."""
+    n_k, row, j = stage.n_gates * p.n, p.n * p.item, j0
     while j < j1:
-        end, alive = equal_run(p, t, j, j1)
-        if alive:
-            run_kernel(p, stage, arguments, 0, 0, t, j, end - j, u0, u1)
-        else:
-            write_past_end(p, stage, t, j, end - j, u0, u1)
+        end, active = equal_run(p, t, j, j1)
+        if active:
+            dz, out = stage.dz_h + (t * p.m + j) * n_k * p.item, stage.d_operand + j * row
+            add_product(p, dz, end - j, n_k, stage.w_h, p.n, u0, u1, out, row, out)
         j = end
-    if p.unit_parallel:
-        barrier(n, p)
-    first = t * p.m + j0
-    out = stage.d_operand + j0 * row
-    add_product(p, stage.dz_h + first * n_k * p.item, j1 - j0, n_k, stage.w_h, p.n, u0, u1, out, row, out)
-    if not p.flat_dx:
-        input_gradient(p, stage, first, j1 - j0)
 
 
 @function
@@ -220,18 +181,26 @@ def backward(me, n, descriptor):
     """Run thread me's part of a backward pass."""
     p = pass_at(descriptor)
     for i in range(p.n_stages):
-        pack_columns_of_gates(me, n, p, stage_of(p, i))
+        pack_backward(me, n, p, stage_of(p, i))
     convert(me, n, p)
     barrier(n, p)
     j0, j1, u0, u1 = part_of(me, n, p)
     scratch = p.scratch + me * p.scratch_size
     for t in range(p.n_steps - 1, -1, -1):
         for i in range(p.n_stages - 1, -1, -1):
-            backward_stage(n, p, stage_of(p, i), scratch + p.kernel_arguments, t, j0, j1, u0, u1)
+            stage = stage_of(p, i)
+            gates_row = stage.n_gates * p.n * p.item
+            elementwise(p, stage, scratch + p.kernel_arguments, 0, 0, gates_row, t, j0, j1, u0, u1)
+            if p.unit_parallel:
+                barrier(n, p)
+            recurrent_gradient(p, stage, t, j0, j1, u0, u1)
+            if not p.flat_dx:
+                input_gradient(p, stage, t * p.m + j0, j1 - j0)
     barrier(n, p)
+    r0, r1 = share(me, n, p.n_steps * p.m, 1)
     for i in range(p.n_stages - 1, -1, -1):
         stage = stage_of(p, i)
         weight_gradients(me, n, p, stage, scratch)
         if p.flat_dx:
-            r0, r1 = share(me, n, p.n_steps * p.m, 1)
             input_gradient(p, stage, r0, r1 - r0)
+    clear_past_end(p, r0, r1)

@@ -7,7 +7,6 @@ from numba import njit
 from rnnx.engines.cpu.codegen.intrinsics import item_of, record_at
 from rnnx.engines.cpu.codegen.leaves import KERNEL_HEADER
 from rnnx.engines.cpu.descriptor import fields
-from rnnx.engines.cpu.runtime.mailbox import BARRIER
 
 _OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 function: Any = njit(**_OPTIONS)
@@ -15,7 +14,6 @@ function: Any = njit(**_OPTIONS)
 HEADER_SIZE = KERNEL_HEADER.itemsize
 pass_at = record_at(fields.PASS)
 header_at = record_at(KERNEL_HEADER)
-barrier_at = record_at(BARRIER)
 conversion_of = item_of(fields.PASS, "conversions", fields.CONVERSION)
 copy_of = item_of(fields.PASS, "copies", fields.COPY)
 output_of = item_of(fields.PASS, "outputs", fields.OUTPUT)

@@ -4,7 +4,7 @@ Functions come from LLVM IR or from Numba. All take integers and return nothing,
 process that finds it on disk neither imports Numba nor compiles.
 
 The cache key is a hash of the IR, the source of all modules of the CPU engine, the versions and settings of the
-compilers, and the CPU and its features, so stale code is never loaded. After a file system error, code is recompiled.
+compilers, and the CPU and its features, so stale code is never loaded. `object_files` reads and writes the files.
 """
 
 import contextlib
@@ -15,20 +15,18 @@ import importlib.metadata
 import json
 import os
 import platform
-import stat
-import tempfile
 import threading
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from contextvars import ContextVar
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import llvmlite
 from llvmlite import binding, ir
 
-_MOST_FILES = 256
-ROOT = Path(__file__).parent.parent  # the CPU engine; compiled code depends on no other files
-_DIGEST = hashlib.sha256().digest_size
+from rnnx.engines.cpu.codegen.ir import features
+from rnnx.engines.cpu.runtime import object_files
 
 
 class Job:
@@ -51,10 +49,9 @@ class Job:
 def loops(module: str, *names: str) -> Mapping[str, Job]:
     """Compile functions of three integers in a module of the CPU engine with Numba."""
     settings = (f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("NUMBA_"))
-    compiler = (importlib.metadata.version("numba"), platform.python_version(), *settings)
-    key = _key(module, *names, "numba", *compiler)
-    addresses = _load(key, lambda: _compile_with_numba(module, names))
-    return {name: Job(address) for name, address in addresses.items()}
+    compiler = ("numba", importlib.metadata.version("numba"), platform.python_version(), *settings)
+    keys = {name: _key(module, name, *compiler) for name in names}
+    return {name: Job(_load(keys[name], partial(_compile_with_numba, module, name))[name]) for name in names}
 
 
 def functions(emit: Callable[[ir.Module], None]) -> Mapping[str, int]:
@@ -63,54 +60,63 @@ def functions(emit: Callable[[ir.Module], None]) -> Mapping[str, int]:
     emit(module)
     text = str(module)
     public = {f.name: f.name for f in module.functions if not f.is_declaration and f.linkage != "internal"}
-    return _load(_key(text), lambda: [(public, _compile(text))])
+    return _load(_key(text), lambda: Object(public, _compile(text)))
 
 
 # --- compiling ----------------------------------------------------------------------------------------------------
 
-Objects = list[tuple[dict[str, str], bytes]]  # object files, each with its functions' symbols by name
+
+class Object(NamedTuple):
+    """An object file."""
+
+    symbols: dict[str, str]  # of its functions, by name
+    code: bytes
+
+    def pack(self) -> bytes:
+        """Return the content of a file."""
+        return json.dumps(self.symbols).encode() + b"\n" + self.code
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "Object":
+        """Restore what `pack` returned."""
+        symbols, _, code = data.partition(b"\n")
+        return cls(json.loads(symbols), code)
 
 
 @lru_cache(maxsize=1)
-def _target() -> binding.TargetMachine:
+def _target() -> binding.Target:
     with contextlib.suppress(RuntimeError):  # automatic in newer versions of llvmlite
         binding.initialize()
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
-    target = binding.Target.from_default_triple()
-    return target.create_target_machine(cpu=binding.get_host_cpu_name(), features=_features(), opt=3, jit=True)
-
-
-def _features() -> str:
-    try:
-        return str(binding.get_host_cpu_features().flatten())
-    except RuntimeError:  # not available on this platform
-        return ""
+    return binding.Target.from_default_triple()
 
 
 def _compile(text: str) -> bytes:
     parsed = binding.parse_assembly(text)
     parsed.verify()
-    return bytes(_target().emit_object(parsed))
+    cpu = {"cpu": binding.get_host_cpu_name(), "features": features().flatten()}
+    return bytes(_target().create_target_machine(**cpu, opt=3, jit=True).emit_object(parsed))
 
 
-def _compile_with_numba(module: str, names: tuple[str, ...]) -> Objects:
-    from numba import types
+def _compile_with_numba(module: str, name: str) -> Object:
+    try:
+        from numba import types
+    except ValueError as error:  # for instance NUMBA_NUM_THREADS=0
+        raise ValueError(f"Numba cannot be imported: {error} Check the environment variables NUMBA_*") from None
 
-    objects: Objects = []
-    for name in names:
-        function = getattr(importlib.import_module(f"rnnx.engines.cpu.{module}"), name)
-        signature = (types.int64,) * 3
-        function.compile(signature)
-        compiled = function.overloads[signature]
-        _, kind, (code, _) = compiled.library.serialize_using_object_code()
-        assert kind == "object"
-        objects.append(({name: compiled.fndesc.llvm_func_name}, bytes(code)))
-    return objects
+    function = getattr(importlib.import_module(f"rnnx.engines.cpu.{module}"), name)
+    signature = (types.int64,) * 3
+    function.compile(signature)
+    compiled = function.overloads[signature]
+    _, kind, (code, _) = compiled.library.serialize_using_object_code()
+    assert kind == "object"
+    return Object({name: compiled.fndesc.llvm_func_name}, bytes(code))
 
 
 # --- loading ------------------------------------------------------------------------------------------------------
 
+on_compile: ContextVar[Callable[[], object]] = ContextVar("rnnx_on_compile", default=lambda: None)
 _lock = threading.RLock()
 _loaded: dict[str, Mapping[str, int]] = {}
 _engines: list[Any] = []  # own the loaded code; never freed, because descriptors hold its addresses
@@ -126,107 +132,39 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_unlock)
 
 
-def _load(key: str, build: Callable[[], Objects]) -> Mapping[str, int]:
+def _load(key: str, build: Callable[[], Object]) -> Mapping[str, int]:
+    """Return the addresses of the functions of a key, built unless they are loaded or on disk."""
     with _lock:
         if key not in _loaded:
-            objects = _read(key)
-            if objects is None:
-                objects = build()
-                if _sources() == SOURCES != "":  # sources changed since import would not match the key
-                    _write(key, objects)
-            addresses: dict[str, int] = {}
-            for symbols, code in objects:
-                engine = binding.create_mcjit_compiler(binding.parse_assembly(""), _target_of_engine())
-                engine.add_object_file(binding.ObjectFileRef.from_data(code))
-                engine.finalize_object()
-                _engines.append(engine)
-                addresses |= {name: engine.get_function_address(symbol) for name, symbol in symbols.items()}
-            _loaded[key] = addresses
+            stored = object_files.read(key)
+            if stored is None:
+                on_compile.get()()
+            built = build() if stored is None else Object.unpack(stored)
+            if stored is None and _sources() == SOURCES != "":  # changed sources would not match the key
+                object_files.write(key, built.pack())
+            machine = _target().create_target_machine(jit=True)  # the engine takes ownership
+            engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
+            engine.add_object_file(binding.ObjectFileRef.from_data(built.code))
+            engine.finalize_object()
+            _engines.append(engine)
+            _loaded[key] = {name: engine.get_function_address(symbol) for name, symbol in built.symbols.items()}
         return _loaded[key]
 
 
-def _target_of_engine() -> binding.TargetMachine:
-    _target()
-    return binding.Target.from_default_triple().create_target_machine(jit=True)  # the engine takes ownership
-
-
-# --- on disk ------------------------------------------------------------------------------------------------------
+# --- the cache key ------------------------------------------------------------------------------------------------
 
 
 def _key(*texts: str) -> str:
     digest = hashlib.sha256()
-    cpu = (binding.get_process_triple(), binding.get_host_cpu_name(), _features())
+    cpu = (binding.get_process_triple(), binding.get_host_cpu_name(), features().flatten())
     for text in (SOURCES, *texts, *cpu, llvmlite.__version__, str(binding.llvm_version_info)):
         digest.update(f"{len(text)} {text}".encode())
     return digest.hexdigest()
 
 
 def _sources() -> str:
-    """Return the source of all modules of the CPU engine; empty if there is only bytecode."""
-    return "".join(path.read_text("utf-8") for path in sorted(ROOT.rglob("*.py")))
+    """Return the source of the CPU engine, all that compiled code depends on; empty if there is only bytecode."""
+    return "".join(path.read_text("utf-8") for path in sorted(Path(__file__).parent.parent.rglob("*.py")))
 
 
 SOURCES = _sources()  # at import time
-
-
-@lru_cache(maxsize=1)
-def cache_directory() -> Path | None:
-    """Return the cache directory; None if there is none, or, for safety, if others can write to it."""
-    given = os.environ.get("RNNX_CACHE_DIR")
-    if given == "":
-        return None
-    try:
-        if given is None:
-            import platformdirs
-
-            directory = Path(platformdirs.user_cache_dir("rnnx", appauthor=False))
-        else:
-            directory = Path(given)
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = directory.stat()
-        mine = not hasattr(os, "geteuid") or (
-            status.st_uid == os.geteuid() and not stat.S_IMODE(status.st_mode) & 0o022
-        )
-        return directory if mine else None
-    except (OSError, RuntimeError):  # no home directory, or not writable
-        return None
-
-
-def _read(key: str) -> Objects | None:
-    """Read the object files of a key; None if missing or damaged."""
-    directory = cache_directory()
-    if directory is None:
-        return None
-    try:
-        data = (directory / f"{key}.o").read_bytes()
-    except OSError:
-        return None
-    digest, payload = data[:_DIGEST], data[_DIGEST:]
-    if hashlib.sha256(payload).digest() != digest:
-        return None
-    head, _, codes = payload.partition(b"\n")
-    objects: Objects = []
-    for symbols, size in json.loads(head):
-        objects.append((symbols, codes[:size]))
-        codes = codes[size:]
-    return objects
-
-
-def _write(key: str, objects: Objects) -> None:
-    directory = cache_directory()
-    if directory is None:
-        return
-    head = json.dumps([[symbols, len(code)] for symbols, code in objects]).encode()
-    payload = b"\n".join([head, b"".join(code for _, code in objects)])
-    with contextlib.suppress(OSError):
-        handle, temporary = tempfile.mkstemp(dir=directory)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(hashlib.sha256(payload).digest() + payload)
-            os.replace(temporary, directory / f"{key}.o")
-        except BaseException:
-            os.unlink(temporary)
-            raise
-        kept = sorted(directory.glob("*.o"), key=lambda path: path.stat().st_mtime)
-        for path in kept[:-_MOST_FILES]:
-            path.unlink()

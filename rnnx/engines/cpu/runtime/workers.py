@@ -1,27 +1,27 @@
 """The protocol between the pool's threads, for Numba, on the records of `mailbox`.
 
-A worker sleeps by reading from a pipe, to which others write only after it has set its "asleep" flag. Arguments are a
-thread's index, the number of threads, and the address of the mailbox.
+A worker sleeps by waiting for its lock, which is always held: whoever resets the worker's "asleep" flag releases it
+once. Arguments are a thread's index, the number of threads, and the address of the mailbox.
 """
 
 from rnnx.engines.cpu.codegen.intrinsics import (
-    address_of,
+    acquire_lock,
     atomic_add,
     atomic_exchange,
     atomic_load,
     call_job,
-    call_system,
     item_of,
     pause,
     record_at,
+    release_lock,
     yield_to,
 )
 from rnnx.engines.cpu.loops.records import function
-from rnnx.engines.cpu.runtime.mailbox import MAILBOX, WORKER
+from rnnx.engines.cpu.runtime.mailbox import BARRIER, MAILBOX, WORKER
 
-_SPINS_OF_LEADER = 2000
+_SPINS = 2000  # checks for other threads before yielding to them
 
-mailbox_at = record_at(MAILBOX)
+mailbox_at, barrier_at = record_at(MAILBOX), record_at(BARRIER)
 worker_of = item_of(MAILBOX, "workers", WORKER)
 
 
@@ -48,21 +48,18 @@ def serve(me, n, address):
             atomic_exchange(worker, "asleep", 1)
             # Whoever resets the flag acts on it: either the leader wakes this worker, or the worker does not sleep.
             if atomic_load(worker, "number") == seen or atomic_exchange(worker, "asleep", 0) == 0:
-                while True:
-                    call_system(mail.read, worker.read_end, address_of(worker, "byte"), 1)
-                    if atomic_load(worker, "asleep") == 0:  # else a signal interrupted the read
-                        break
+                acquire_lock(mail.acquire, worker.lock)
             spins = 0
 
 
 @function
 def wake(me, n, address):
-    """Wake the sleeping ones of workers 1 ... n - 1."""
+    """Wake those of workers 1 ... n - 1 that sleep."""
     mail = mailbox_at(address)
     for i in range(1, n):
         worker = worker_of(mail, i)
         if atomic_exchange(worker, "asleep", 0) == 1:
-            call_system(mail.write, worker.write_end, address_of(worker, "byte"), 1)
+            release_lock(mail.release, worker.lock)
 
 
 @function
@@ -83,7 +80,7 @@ def lead(me, n, address):
     while atomic_load(mail, "done") < n - 1:
         pause()
         spins += 1
-        if spins > _SPINS_OF_LEADER:
+        if spins > _SPINS:
             yield_to(mail.yield_function)
 
 
@@ -92,3 +89,22 @@ def shut_down(me, n, address):
     """End workers 1 ... n - 1."""
     mailbox_at(address).job = 0
     _hand_out(n, address)
+
+
+@function
+def barrier(n, p):
+    """Wait for all n threads of a pass."""
+    if n == 1:
+        return
+    b = barrier_at(p.barrier)
+    passed = atomic_load(b, "passed")
+    if atomic_add(b, "arrived", 1) == n - 1:
+        atomic_exchange(b, "arrived", 0)
+        atomic_add(b, "passed", 1)
+        return
+    spins = 0
+    while atomic_load(b, "passed") == passed:
+        pause()
+        spins += 1
+        if spins > _SPINS:
+            yield_to(p.yield_function)

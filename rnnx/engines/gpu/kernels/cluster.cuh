@@ -68,10 +68,11 @@ __device__ __forceinline__ void product(
   }
 }
 
-__device__ __forceinline__ real sum_parts(const real* parts, int rows, int j, int row) {
+// The sum over the first dimension of (count, RNNX_ROWS, columns).
+template <int count> __device__ __forceinline__ real sum_parts(const real* parts, int columns, int j, int column) {
   real sum = real(0);
   #pragma unroll
-  for (int part = 0; part < RNNX_PARTS; part++) sum += parts[(part * RNNX_ROWS + j) * rows + row];
+  for (int part = 0; part < count; part++) sum += parts[(part * RNNX_ROWS + j) * columns + column];
   return sum;
 }
 
@@ -108,16 +109,7 @@ __device__ __forceinline__ void product_back(
 __device__ __forceinline__ void send_to_owners(const real* parts, int n, int n4, int units, int rank, real* received) {
   for (int e = threadIdx.x; e < RNNX_ROWS * n; e += RNNX_THREADS) {
     const int j = e / n, k = e - j * n, owner = k / units;
-    real sum = real(0);
-    #pragma unroll
-    for (int part = 0; part < RNNX_ROW_PARTS; part++) sum += parts[(part * RNNX_ROWS + j) * n4 + k];
+    const real sum = sum_parts<RNNX_ROW_PARTS>(parts, n4, j, k);
     cluster_peer(received, owner)[(rank * RNNX_ROWS + j) * units + k - owner * units] = sum;
   }
-}
-
-__device__ __forceinline__ real sum_blocks(const real* received, int units, int j, int u) {
-  real sum = real(0);
-  #pragma unroll
-  for (int rank = 0; rank < RNNX_CLUSTER; rank++) sum += received[(rank * RNNX_ROWS + j) * units + u];
-  return sum;
 }
