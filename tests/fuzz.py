@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import rnnx
-from rnnx import models, optim
+from rnnx import analysis, models, optim
 from rnnx.data import Examples
 from rnnx.training import Trainer
 
@@ -67,12 +67,62 @@ def calls(rng: np.random.Generator) -> list[Call]:
         *_, cache = add(one, xt=x[:, :, 0], **states, parameters=parameters)
         d_states = {name.replace("prev", "next"): array(N_A, M) for name in states}
         add(one_back, **{f"d{name}": value for name, value in d_states.items()}, cache=cache)
+    parameters = rnnx.initialize_parameters("gru_reset_after", N_X, N_A, N_Y, seed=1, dtype="float64")
+    (a,), _, caches = add(
+        rnnx.recurrent_forward, cell="gru_reset_after", x=x, s0=(a0,), parameters=parameters, lengths=[6, 3, 0, 1, 6],
+        keep_caches=True,
+    )  # fmt: skip
+    add(rnnx.recurrent_backward, cell="gru_reset_after", ds=(array(*a.shape),), caches=caches, consume=False)
+    add(rnnx.recurrent_forward, "index inputs", cell="gru_reset_after", x=labels, s0=(a0,), parameters=parameters)
+    add(analysis.gate_values, caches=caches)
+    add(analysis.gradient_norms, caches=caches, ds_final=array(N_A, M), per_example=False)
+    add(stream_steps, cell="gru_reset_after", parameters=parameters, m=M, xt=x[:, :, 0])
+    add_settings(add)
     keys, values, queries = array(N_A, M, T), array(N_X, M, T), array(N_A, M, 2)
     _, _, cache = add(rnnx.dot_product_attention_forward, queries=queries, keys=keys, values=values)
     add(rnnx.dot_product_attention_backward, dcontext=array(N_X, M, 2), cache=cache)
+    weights = {"Wq": array(2, N_A), "Wk": array(2, N_A), "va": array(2, 1), "ba": array(2, 1)}
+    _, _, cache = add(
+        rnnx.additive_attention_forward,
+        queries=queries,
+        keys=keys,
+        values=values,
+        parameters=weights,
+        lengths=[6, 3, 0, 1, 6],
+    )
+    add(rnnx.additive_attention_backward, dcontext=array(N_X, M, 2), cache=cache, dweights=array(M, 2, T))
     add_optimizers(add, array)
     add_models(add, rng)
     return found
+
+
+def stream_steps(cell: Any, parameters: Any, m: Any, xt: Any) -> Any:
+    """Run two steps of a stream."""
+    stream = rnnx.Stream(cell, parameters, m=m)
+    stream.step(xt)
+    return stream.step(xt).copy()
+
+
+def add_settings(add: Callable[..., Any]) -> None:
+    """Add the functions on plain values."""
+    add(
+        rnnx.initialize_parameters, cell="lstm", n_x=N_X, n_a=N_A, n_y=N_Y, scheme="keras", forget_bias=1.0, seed=0,
+        dtype="float64",
+    )  # fmt: skip
+    schedules = {
+        optim.StepDecay: {"initial": 0.1, "every": 3, "factor": 0.5},
+        optim.ExponentialDecay: {"initial": 0.1, "rate": 0.9, "every": 3},
+        optim.InverseTimeDecay: {"initial": 0.1, "rate": 0.9, "every": 3},
+        optim.LinearWarmup: {"then": 0.1, "steps": 5},
+        optim.CosineDecay: {"initial": 0.1, "steps": 9, "final": 0.01, "warmup": 2},
+    }
+    for schedule, options in schedules.items():
+
+        def rate(t: Any, schedule: Any = schedule, **options: Any) -> Any:
+            return schedule(**options)(t)
+
+        add(rate, schedule.__name__, t=4, **options)
+    add(optim.learning_rate_at, learning_rate=0.1, t=4)
 
 
 def add_optimizers(add: Callable[..., Any], array: Callable[..., np.ndarray]) -> None:

@@ -253,7 +253,11 @@ def test_messages(rng):
         (lambda: additive_attention_forward(q, k, [1.0], inputs), TypeError, "`values` must be an array"),
         (lambda: additive_attention_forward(None, k, v, inputs), TypeError, "`queries` must be an array"),
         (lambda: dot_product_attention_forward(None, k, v), TypeError, "`queries` must be an array"),
-        (lambda: additive_attention_forward(q, k > 0, v, inputs), TypeError, "`keys` must have dtype float32 or"),
+        (
+            lambda: additive_attention_forward(q, k * 1j, v, inputs),
+            TypeError,
+            "`keys` must have dtype float32, float64",
+        ),
         (lambda: additive_attention_forward(q, k, v, [inputs]), TypeError, "`parameters` must be a dict of arrays"),
         (lambda: additive_attention_forward(q, k, v, None), TypeError, "`parameters` must be .*; got NoneType"),
         (lambda: additive_attention_forward(q, k, v, {}), ValueError, r"missing \['Wq', 'Wk', 'va'\]"),

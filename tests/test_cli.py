@@ -205,12 +205,32 @@ def test_help_and_version(run):
     assert {"cupy", "torch", "jax", "numba"} <= set(about)
 
 
+@pytest.mark.parametrize(
+    "sizes",
+    [("--num-layers", 100_000_000), ("--hidden-size", "9" * 5000), ("--hidden-size", 999_999_999)],
+)
+def test_sizes_that_no_machine_has_are_an_error_at_once(run, sizes, tmp_path):
+    before = sorted(tmp_path.iterdir())
+    code, _, err = run("train", "--text", "names.txt", *sizes, "--output", "out")
+    assert code in (1, 2)
+    assert "Traceback" not in err
+    assert len(err) < 500
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_device_is_not_read(run):
+    """The text of a checkpoint may be any path; only regular files are read."""
+    for path in ("/dev/zero", "/dev/stdin"):
+        if os.path.exists(path):
+            assert "is not a regular file" in run("train", "--text", path, "--output", "out")[2]
+
+
 # --- resuming ----------------------------------------------------------------------------------------------------
 
 
 def test_resume(run, tmp_path):
     """Two epochs and two more equal four, bit for bit. Only settings that limit the run can change."""
-    ok(run("train", "--text", "names.txt", *SMALL, "--output", "whole", "--epochs", 4))
+    ok(run("train", "--text", "names.txt", *SMALL[:2], *SMALL[4:], "--output", "whole", "--epochs", 4))
     ok(run("train", "--text", "names.txt", *SMALL, "--output", "parts"))
     out = ok(run("train", "--resume", "parts", "--epochs", 4))
     assert ", resuming after step " in out

@@ -329,6 +329,13 @@ def test_numbers_of_numpy(monkeypatch):
     assert json.loads(json.dumps(asdict(report.settings)))["batch_size"] == 2
 
 
+def test_a_loss_that_is_not_finite_is_an_error(monkeypatch):
+    monkeypatch.setattr(runner, "_check_installed", lambda *_: None)
+    monkeypatch.setattr(process, "call", lambda *_, **__: (result([4.0, float("nan")], [3.0]), 1.0))
+    with pytest.raises(FloatingPointError, match="the loss of rnnx is nan at step 2; a smaller `learning_rate` may"):
+        compare.run("torch", TEXT, steps=2)
+
+
 def test_the_figure(tmp_path):
     """The figure has the style of rnnx.plots, and its file is the same every time."""
     from rnnx.plots import style

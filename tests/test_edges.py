@@ -7,7 +7,7 @@ import pytest
 from problems import ENGINES_TOLERANCE, TOLERANCE, assert_close, make_problem, numeric_gradient
 
 import rnnx
-from rnnx import Cell, Gate, Stage
+from rnnx import Cell, Gate, Stage, engines
 from rnnx.cells.rnn import backward, forward
 
 NAMES = ["block", "lengths", "output 0", "kept parameters", "dx", "dx0", "state 0", "parameter b"]
@@ -79,12 +79,21 @@ def test_keys_that_would_be_ambiguous(gates, message):
         Cell("odd", ("a",), (Stage(gates, ("a",), (), forward, backward),))
 
 
-@pytest.mark.parametrize("dtype", ["float16", "int64", ">f4", "longdouble"])
-def test_dense_layers_of_other_dtypes(dtype, engine, rng):
-    a, W = (rng.integers(-3, 4, shape).astype(dtype) for shape in ((64, 80, 2), (70, 64)))
-    z = rnnx.dense_forward(a, W, np.ones((70, 1), dtype))
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "bool", "float32", "float64"])
+@pytest.mark.parametrize("m", [1, 80])
+def test_dense_layers_of_other_dtypes(dtype, m, engine, rng):
+    a, W = rng.integers(0, 4, (64, m, 2)).astype(dtype), rng.integers(-3, 4, (70, 64)).astype("float32")
+    z = rnnx.dense_forward(a, W, np.ones((70, 1), "float32"))
+    assert z.dtype == ("float64" if dtype == "float64" else "float32")
     expected = np.einsum("ij,jmt->imt", W.astype(float), a.astype(float)) + 1
     assert np.array_equal(z.astype(float), expected)
+
+
+@pytest.mark.parametrize("m", [1, 8000])
+def test_the_dtype_of_a_product_and_a_bias(m, engine):
+    """It depends on the dtypes only, not on the size."""
+    a, b = np.ones((m, 64), np.float32), np.ones((64, 64), np.float32)
+    assert engines.load(engine).matmul(a, b, np.ones(64)).dtype == np.float64
 
 
 def test_a_memmap_may_change_after_forward(engine, rng, tmp_path):
@@ -100,8 +109,6 @@ def test_a_memmap_may_change_after_forward(engine, rng, tmp_path):
 
 
 def test_a_missing_package_makes_no_engine_fail(rng):
-    from rnnx import engines
-
     table = dict(engines._TABLE)
     try:
         rnnx.register_engine("elsewhere", "somewhere:ENGINE", ("numpy",), requires=("nothing.below", "install it"))
@@ -112,6 +119,31 @@ def test_a_missing_package_makes_no_engine_fail(rng):
             rnnx.register_engine("wrong", "somewhere")
         with pytest.raises(TypeError, match=r"`libraries` must be a tuple of str; got 'numpy'"):
             rnnx.register_engine("wrong", "somewhere:ENGINE", "numpy")
+    finally:
+        engines._TABLE.clear()
+        engines._TABLE.update(table)
+        engines._able.cache_clear()
+
+
+def test_an_engine_registered_during_a_choice_is_found_by_the_next(monkeypatch):
+    class Racing:
+        """The entry of an engine for another library, whose thread registers an engine now."""
+
+        default = True
+
+        @property
+        def libraries(self):
+            if "late" not in engines._TABLE:
+                rnnx.register_engine("late", "somewhere:ENGINE", ("nothing",))
+            return ("another",)
+
+    table = dict(engines._TABLE)
+    try:
+        engines._TABLE["racing"] = Racing()
+        engines._able.cache_clear()
+        monkeypatch.setattr(engines, "_installed", lambda name: True)
+        assert engines.engines_of("nothing") == ("reference",)
+        assert engines.engines_of("nothing")[0] == "late"
     finally:
         engines._TABLE.clear()
         engines._TABLE.update(table)

@@ -180,6 +180,10 @@ def test_thread_limits_are_respected(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "")
     monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
     assert thread_policy.max_threads() >= 1
+    everything = thread_policy.max_threads()
+    for junk in ("²", "-1", "0", "0x4", "1.5", "dynamic", " ", "٣", "9" * 5000, "1e3", "\N{ROMAN NUMERAL FOUR}"):
+        monkeypatch.setenv("OMP_NUM_THREADS", junk)
+        assert thread_policy.max_threads() == everything, junk
 
 
 def test_threadpoolctl_is_respected():

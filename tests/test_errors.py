@@ -143,7 +143,7 @@ def test_cell_function_arguments(x, p):
     )
     check(
         ValueError,
-        "a cache of rnn must be a tuple of 4 entries ending in (xt, parameters), as returned by rnn_cell_forward; "
+        "`cache` of rnn must be a tuple of 4 entries ending in (xt, parameters), as returned by rnn_cell_forward; "
         "this one may belong to another cell",
         lambda: rnnx.rnn_cell_backward(A0, cache),
     )

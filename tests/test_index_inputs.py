@@ -163,12 +163,38 @@ def test_caches_show_the_indices(engine, rng):
     assert len(steps) == 5
     for how in (caches, (steps, x)):
         assert "dx" not in rnnx.lstm_backward(problem.dstates[0], how)
-    message = "cache tuples of index inputs work only as part of their `caches`"
-    for how in ((list(steps), x), (list(steps), None)):
-        with pytest.raises(ValueError, match=message):
-            rnnx.lstm_backward(problem.dstates[0], how)
-    with pytest.raises(ValueError, match=message):
-        rnnx.lstm_cell_backward(problem.s0[0], problem.s0[1], steps[0])
+
+
+@pytest.mark.parametrize("name", ["rnn", "lstm", "gru", "gru_reset_after"])
+def test_a_step_of_the_caches_goes_back_alone(name, engine, rng):
+    """Its gradients are those of the same step on one-hot columns, without dxt."""
+    cell = rnnx.CELLS[name]
+    columns, indices = make_problems(cell, rng)
+    course, options = name.removesuffix("_reset_after"), {"reset_after": True} if "after" in name else {}
+    backward, cell_backward = (getattr(rnnx, f"{course}_{kind}") for kind in ("backward", "cell_backward"))
+    found = []
+    for p in (columns, indices):
+        _, _, (steps, x) = rnnx.recurrent_forward(cell, p.x, p.s0, p.parameters)
+        whole = backward(p.dstates[0], ([*steps], x), **options)
+        found.append(
+            [cell_backward(*p.dfinal, steps[2], **options), whole, backward(p.dstates[0], ([*steps], None), **options)]
+        )
+    for with_columns, with_indices in zip(*found, strict=True):
+        assert [*with_indices] == [key for key in with_columns if key not in ("dx", "dxt")]
+        for key, gradient in with_indices.items():
+            assert_close(gradient, with_columns[key], 1e-12, key)
+
+
+def test_wrong_steps_of_index_inputs(rng):
+    columns, indices = make_problems(rnnx.CELLS["lstm"], rng)
+    *_, (steps, x) = rnnx.lstm_forward(indices.x, None, indices.parameters)
+    *_, (others, _) = rnnx.lstm_forward(columns.x, None, indices.parameters)
+    with pytest.raises(ValueError, match="or all indices of shape"):
+        rnnx.lstm_backward(indices.dstates[0], ([steps[0], others[1]], None))
+    with pytest.raises(ValueError, match=r"`caches` must have one cache per step of `x`, .* \(4, 5\); got 2"):
+        rnnx.lstm_backward(indices.dstates[0], ([*steps[:2]], x))
+    with pytest.raises(ValueError, match=r"`x` must be in \[0, n_x\)"):
+        rnnx.lstm_cell_backward(indices.s0[0], indices.s0[1], (*steps[0][:-2], x[:, 0] + 99, indices.parameters))
 
 
 def test_x_may_change_before_backward(engine, cell, rng):

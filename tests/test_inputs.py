@@ -279,7 +279,8 @@ def test_predictions_in_batches(make, bidirectional, per_step, engine, rng):
         for size in (1, 4, 23, 100):
             parts = model.predict(inputs, ends, batch_size=size)
             assert_close(parts, whole, TOLERANCE["float32"])
-            assert parts.shape == whole.shape and parts.dtype == whole.dtype
+            assert parts.shape == whole.shape
+            assert parts.dtype == whole.dtype
             if engine == "cpu":
                 np.testing.assert_array_equal(parts, whole)
     assert model.predict(inputs[:, :0]).shape[1] == 0
@@ -320,7 +321,8 @@ def test_the_default_bounds_the_size_of_a_pass(monkeypatch):
     forward = model._forward
     monkeypatch.setattr(model, "_forward", lambda inputs, *rest: seen.append(inputs.shape) or forward(inputs, *rest))
     model.predict(np.zeros((1, 400, 784), "float32"))
-    assert len(seen) > 1 and all(128 * m * n_steps <= 2**24 for _, m, n_steps in seen)
+    assert len(seen) > 1
+    assert all(128 * m * n_steps <= 2**24 for _, m, n_steps in seen)
 
 
 def test_batches_are_cut_to_their_longest_example(rng):
@@ -384,5 +386,5 @@ def test_records_of_built_in_cells():
         assert model.cell is rnnx.CELLS[name]
     with pytest.raises(ValueError, match="`reset_after` is only for `cell` = 'gru'; got the cell 'mine'"):
         CharModel(5, 4, cell=own_cell(), reset_after=True)
-    with pytest.raises(TypeError, match="`cell` must be one of .*, or a rnnx.Cell; got 3"):
+    with pytest.raises(TypeError, match=r"`cell` must be one of .*, or a rnnx.Cell; got 3"):
         CharModel(5, 4, cell=3)

@@ -1,5 +1,7 @@
 """The buffer pool: memory that is still in use is never handed out again."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -77,3 +79,19 @@ def test_two_forwards_before_a_backward(rng):
             np.testing.assert_array_equal(a, states)
             for key, gradient in rnnx.gru_backward(np.ones_like(a), caches).items():
                 np.testing.assert_array_equal(gradient, expected[key])
+
+
+def test_a_finalizer_may_allocate_while_its_thread_changes_the_pool(monkeypatch):
+    take, results = buffer_pool._take, []
+
+    def interrupted(size):
+        results.append(buffer_pool.empty((1 << 17,), np.uint8))
+        return take(size)
+
+    monkeypatch.setattr(buffer_pool, "_take", interrupted)
+    thread = threading.Thread(target=lambda: results.append(buffer_pool.empty((1 << 17,), np.uint8)), daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    inner, outer = results
+    assert not np.may_share_memory(inner, outer)

@@ -198,7 +198,7 @@ def test_in_place_writes_nothing_after_a_failed_check(problem):
     tied = {"W": p["W"], "b": p["b"], "W2": p["W"]}
     for call, error, message in (
         (lambda u: u(p, {**grads, "db": p["W"]}, state, 1), ValueError, r"`db` must have shape"),
-        (lambda u: u(p, {**grads, "db": grads["db"] * 1j}, state, 1), TypeError, "`db` must hold real floating-point"),
+        (lambda u: u(p, {**grads, "db": grads["db"] * 1j}, state, 1), TypeError, "`db` must hold real numbers"),
         (lambda u: u(p, grads, {**state, "s.db": p["W"]}, 1), ValueError, r"`s.db` must have shape"),
         (
             lambda u: u(p, grads, {**state, "s.db": state["s.db"].astype("float32")}, 1),
@@ -624,7 +624,10 @@ def test_messages(problem):
             r"`v` must have the keys of initialize_adam\(parameters\); missing \['dW', 'db'\]",
         ),
         (lambda: rnnx.clip_by_global_norm({}, 1), "`grads` must hold at least one non-empty array"),
-        (lambda: rnnx.clip_by_global_norm({"dW": np.ones(2, int)}, 1), "`dW` must hold real floating-point numbers"),
+        (
+            lambda: rnnx.clip_by_global_norm({"dW": np.ones(2) * 1j}, 1),
+            "`dW` must have dtype float32, float64, integer",
+        ),
         (lambda: optim.clip_by_norm(grads, -1), "`max_norm` must be a positive number; got -1"),
         (
             lambda: optim.update_parameters_with_momentum(p, grads, {}),

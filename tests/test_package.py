@@ -5,7 +5,9 @@ import inspect
 import re
 import subprocess
 import sys
+import tomllib
 import types
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,15 @@ assert {"models", "plots"} <= set(dir(rnnx))
     assert python(code) == "CharModel Trainer Corpus"
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         rnnx.nothing  # noqa: B018
+
+
+def test_every_dependency_has_a_lower_bound():
+    """That is true: CI installs the lowest versions and runs the fast tests."""
+    root = SOURCE.parent
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    given = [*project["dependencies"], *chain.from_iterable(project["optional-dependencies"].values())]
+    assert [d for d in given if not re.search(r">=|==", d) and not d.startswith("rnnx[")] == []
+    assert "--resolution lowest-direct" in (root / ".ci" / "run").read_text(encoding="utf-8")
 
 
 def test_version():

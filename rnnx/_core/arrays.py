@@ -4,15 +4,17 @@ All other code uses the array API standard (through array-api-compat), and this 
 """
 
 import importlib.util
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, wraps
+from types import MappingProxyType
+from typing import Any, TypeVar, cast
 
 import array_api_compat as compat
 import numpy as np
 
 Array = Any  # an array of any supported library, checked at run time
 Namespace = Any
+F = TypeVar("F", bound=Callable[..., Any])
 
 _EXACT_NUMPY_TYPES = (np.ndarray, np.memmap)
 _ONLY_NUMPY = {np.ndarray}
@@ -98,10 +100,43 @@ def bools_to_integers(xp: Namespace, array: Array) -> Array:
     return xp.astype(array, xp.asarray(0).dtype) if array.dtype == xp.bool else array
 
 
+def ignore_underflow(function: F) -> F:
+    """Decorate a pure function whose small results may become zero, even if the caller has called ``np.seterr``."""
+
+    @wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except (FloatingPointError, RuntimeWarning):  # to set the error state in every call would take longer
+            pass
+        with np.errstate(under="ignore"):
+            return function(*args, **kwargs)
+
+    return cast(F, wrapper)
+
+
+def as_floats(
+    data: Mapping[str, Any], parameters: Mapping[str, Any] = MappingProxyType({})
+) -> tuple[Namespace, Any, list[Array]]:
+    """Check named arrays and convert them to one floating dtype; return namespace, device and arrays, `data` first.
+
+    Only `data` may be integers or booleans.
+    """
+    arrays = [*data.values(), *parameters.values()]
+    if {*map(type, arrays)} == _ONLY_NUMPY:  # fast path
+        dtypes = {array.dtype for array in arrays}
+        if len(dtypes) == 1 and dtypes <= _floats(_numpy()):
+            return _numpy(), "cpu", arrays
+    xp, device = common_namespace({**data, **parameters})
+    dtype = floating_dtype(xp, parameters, data)
+    return xp, device, [astype(xp, array, dtype) for array in arrays]
+
+
 def floating_dtype(xp: Namespace, floats: Mapping[str, Array], others: Mapping[str, Array]) -> Any:
     """Return the dtype to compute in: float32, or float64 if any array is float64.
 
-    CuPy arrays may also be float16 or bfloat16. Integers and booleans, allowed in `others` only, are ignored.
+    CuPy arrays may also be float16 or bfloat16. Integers and booleans, allowed in `others` only, are ignored; if there
+    is nothing else, the result is the library's default.
     """
     able = _floats(xp)
     dtypes: Any = {array.dtype for array in (*floats.values(), *others.values())}
@@ -117,7 +152,7 @@ def floating_dtype(xp: Namespace, floats: Mapping[str, Array], others: Mapping[s
             raise TypeError(f"`{name}` must have dtype {', '.join(first)} or {last}; got {array.dtype}")
     if len({str(dtype) for dtype in dtypes} & set(_HALVES)) == 2:
         raise TypeError("float16 and bfloat16 arrays cannot be mixed")
-    return xp.result_type(*dtypes)
+    return xp.result_type(*dtypes) if dtypes else xp.asarray(0.0).dtype
 
 
 @lru_cache(maxsize=16)
@@ -134,9 +169,24 @@ def _floats(xp: Namespace) -> frozenset[Any]:
     return frozenset(map(np.dtype, kinds) if is_numpy_dtype else kinds)
 
 
+def dtype_named(xp: Namespace, argument: str, name: Any) -> Any:
+    """Return the floating dtype called `name`, such as "float32"."""
+    able = _floats(xp)
+    dtypes = {str(kind): kind for kind in able} if len(able) > 2 else {"float32": xp.float32, "float64": xp.float64}
+    if str(name) not in dtypes:
+        raise ValueError(f"`{argument}` must be one of {sorted(dtypes)}; got {name!r:.60}")
+    return dtypes[str(name)]
+
+
 def is_integer(xp: Namespace, array: Array) -> bool:
     """Return whether the array holds integers."""
     return bool(xp.isdtype(array.dtype, "integral"))
+
+
+def check_library(name: str, xp: Any) -> None:
+    """Raise unless `xp` is an array namespace, or None for the default."""
+    if xp is not None and not callable(getattr(xp, "asarray", None)):
+        raise TypeError(f"`{name}` must be an array namespace such as numpy or cupy; got {xp!r:.60}")
 
 
 def integer_vector(xp: Namespace, device: Any, name: str, values: Any) -> Array:

@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import os
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -13,16 +14,59 @@ from rnnx._core.arrays import Array
 
 Shape = tuple[int, ...]
 
+_LARGEST = 2**63 - 1  # so that every integer fits in an array
+_MOST_ELEMENTS = 2**32  # of one array that is made from sizes: 16 GiB in float32
 _INTERVALS = {"(-inf, inf)": "a finite number", "(0, inf)": "a positive number", "[0, inf)": "a number of at least 0"}
 
 
 def integer(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
     """Convert a Python or NumPy integer from `least` to `most` to a Python int; booleans are not integers."""
-    is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if is_integer and value >= least and (most is None or value <= most):
+    is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool | np.timedelta64)
+    if is_integer and least <= value <= (_LARGEST if most is None else most):
         return int(value)
     expected = f"an integer of at least {least}" if most is None else f"an integer from {least} to {most}"
-    raise (ValueError if is_integer else TypeError)(f"`{name}` must be {expected}; got {value!r}")
+    if most is None and is_integer and value > _LARGEST:
+        expected = "an integer below 2**63"
+    raise (ValueError if is_integer else TypeError)(f"`{name}` must be {expected}; got {value!r:.60}")
+
+
+def check_size(shape: Shape, **sizes: int) -> None:
+    """Raise if an array of this shape would be too large, naming the argument with the largest size."""
+    if math.prod(shape) > _MOST_ELEMENTS:
+        name = max(sizes, key=lambda name: sizes[name])
+        raise ValueError(
+            f"`{name}` = {sizes[name]} is too large: an array of shape {shape} would have more than 2**32 elements"
+        )
+
+
+def flag(name: str, value: Any) -> bool:
+    """Convert True or False, also NumPy's, to a Python bool."""
+    if value is True or value is False:
+        return value
+    if isinstance(value, np.bool_):
+        return bool(value)
+    raise TypeError(f"`{name}` must be True or False; got {value!r:.60}")
+
+
+def generator(name: str, seed: Any) -> np.random.Generator:
+    """Return the random generator of a seed: an integer, None (a random seed), or a generator, returned unchanged."""
+    if seed is None or isinstance(seed, np.random.Generator):
+        return np.random.default_rng(seed)
+    is_integer = isinstance(seed, int | np.integer) and not isinstance(seed, bool | np.timedelta64)
+    if is_integer and seed >= 0:
+        return np.random.default_rng(int(seed))
+    expected = "an integer of at least 0, a numpy.random.Generator or None"
+    raise (ValueError if is_integer else TypeError)(f"`{name}` must be {expected}; got {seed!r:.60}")
+
+
+def choice(name: str, value: Any, options: Iterable[str]) -> str:
+    """Return `value` if it is one of the options."""
+    options = sorted(options)
+    if not isinstance(value, str):
+        raise TypeError(f"`{name}` must be one of {options}; got {value!r:.60}")
+    if value not in options:
+        raise ValueError(f"`{name}` must be one of {options}; got {value!r:.60}")
+    return value
 
 
 def real(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
@@ -30,15 +74,28 @@ def real(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
 
     Unlike a NumPy float64, a Python float does not promote float32 parameters to float64.
     """
+    if type(value) is not float:
+        value = _float(name, value)
+    low, high = _bounds(interval)
+    if low <= value <= high:
+        return value
+    raise ValueError(f"`{name}` must be {_INTERVALS.get(interval, f'a number in {interval}')}; got {value}")
+
+
+def _float(name: str, value: Any) -> float:
+    """Convert a number, of Python or another library, to a Python float."""
     if isinstance(value, bool | np.bool_) or not hasattr(value, "__float__"):
         raise TypeError(f"`{name}` must be a number; got {type(value).__name__}")
     if getattr(value, "shape", ()) != ():
         raise TypeError(f"`{name}` must be a number; got an array of shape {tuple(value.shape)}")
-    result = float(value)
-    low, high = _bounds(interval)
-    if low <= result <= high:
-        return result
-    raise ValueError(f"`{name}` must be {_INTERVALS.get(interval, f'a number in {interval}')}; got {value}")
+    if getattr(getattr(value, "dtype", None), "kind", "f") not in "fiu":  # NumPy converts strings, dates and complex
+        raise TypeError(f"`{name}` must be a number; got {value!r:.60}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"`{name}` must be a number that fits in a float; got {value!r:.60}") from None
+    except Exception:  # each library has its own errors
+        raise TypeError(f"`{name}` must be a real number; got {value!r:.60}") from None
 
 
 @lru_cache(maxsize=16)
@@ -49,6 +106,27 @@ def _bounds(interval: str) -> tuple[float, float]:
         low if interval[0] == "[" else math.nextafter(low, math.inf),
         high if interval[-1] == "]" else math.nextafter(high, -math.inf),
     )
+
+
+def check_memory(what: str, n_bytes: int) -> None:
+    """Raise unless this machine has this much memory."""
+    if n_bytes > _memory():
+        need, has = min(n_bytes >> 30, 10**9), _memory() >> 30
+        raise ValueError(f"{what} need {need:,} GiB of memory; this machine has {has:,}")
+
+
+@lru_cache(maxsize=1)
+def _memory() -> int:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # unknown, as on Windows
+        return 1 << 42
+
+
+def listed(names: Sequence[Any]) -> str:
+    """Return the first names of a list that may be long."""
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return f"{[*names[:8]]}{more}"
 
 
 def nearest(key: str, known: Iterable[str]) -> str:

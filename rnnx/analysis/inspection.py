@@ -92,7 +92,8 @@ def gradient_norms(caches: Any, ds_final: Any, ds: Sequence[Array | None] = (), 
         Euclidean norm of the result of `state_gradients`, over all states. It overflows or underflows only if the
         gradient itself does.
     """
-    return _norms(state_gradients(caches, ds_final, ds), (0,) if per_example else (0, 1))
+    axes = (0,) if checks.flag("per_example", per_example) else (0, 1)
+    return _norms(state_gradients(caches, ds_final, ds), axes)
 
 
 def text_values(model: Any, tokenizer: Any, text: str) -> list[dict[str, Array]]:
@@ -170,6 +171,7 @@ def _owner(caches: Any) -> Caches:
     return caches
 
 
+@ns.ignore_underflow
 def _walk_back(caches: Any, ds_final: Any, ds: Sequence[Array | None], inputs: bool = False) -> tuple[States, Array]:
     """Run backward step by step; return the cotangents of states (n_a, m, T + 1) and, with `inputs`, x (n_x, m, T)."""
     owner = _owner(caches)
@@ -196,7 +198,7 @@ def _cotangents(
     xp, m, n_a = tape.xp, tape.m, tape.n_a
     ds_final = ds_final if isinstance(ds_final, tuple | list) else (ds_final,)
     named = arguments.by_state("ds_final", ds_final, cell, "d{}_final")
-    named |= arguments.by_state("ds", tuple(ds), cell, "d{}")
+    named |= arguments.by_state("ds", ds, cell, "d{}")
     given = {name: d for name, d in named.items() if d is not None}
     if not given:
         raise ValueError("`ds_final` and `ds` must hold at least one gradient; got None for every state")
@@ -216,6 +218,7 @@ def _cotangents(
     return tape, at_end, entering
 
 
+@ns.ignore_underflow
 def _norms(gradients: States, axes: tuple[int, ...]) -> Array:
     """Return Euclidean norms of all states over some axes, scaled so that no square overflows or underflows."""
     xp, _ = ns.common_namespace(gradients)

@@ -15,6 +15,8 @@ def cell_of(cell: Cell | str) -> Cell:
     """Return a cell unchanged; look up a name in ``CELLS``."""
     if isinstance(cell, Cell):
         return cell
+    if not isinstance(cell, str):
+        raise TypeError(f"`cell` must be a Cell or one of {sorted(CELLS)}; got {cell!r:.60}")
     if cell not in CELLS:
         raise ValueError(f"`cell` must be a Cell or one of {sorted(CELLS)}; got {cell!r}{nearest(str(cell), CELLS)}")
     return CELLS[cell]

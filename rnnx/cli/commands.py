@@ -11,6 +11,7 @@ from click import Choice, FloatRange, IntRange, option
 from rnnx.analysis.ngram import NGram
 from rnnx.cli.group import (
     UP_TO_ONE,
+    Command,
     check_one_text,
     check_paths,
     device_option,
@@ -24,11 +25,12 @@ from rnnx.cli.group import (
 )
 from rnnx.data import Corpus, Dataset, make_corpus
 from rnnx.models import generation
+from rnnx.models.layers import MOST_LAYERS
 from rnnx.training import Checkpoint, Settings
 from rnnx.training import evaluate as mean_loss
 
 
-@click.command()
+@click.command(cls=Command)
 @run_argument
 @option("--start", "--prompt", default="", help="Text that every sample begins with.")
 @number("--temperature", type=FloatRange(0), default=1.0, help="Lower is more conservative; 0 is greedy.")
@@ -66,7 +68,7 @@ def sample(run: str, start: str, number: int, length: int | None, greedy: bool, 
         click.echo(text)
 
 
-@click.command()
+@click.command(cls=Command)
 @run_argument
 @option("--text", type=click.Path(dir_okay=False), help="Evaluate on all of this file instead of the run's text.")
 @option("--part", type=Choice(["validation", "train"]), default="validation", help="Part of the run's text to use.")
@@ -133,7 +135,7 @@ def _lines_of(dataset: Dataset | None, corpus: Corpus) -> set[str]:
     return {corpus.tokenizer.decode(targets[:-1]) for batch in batches for _, targets in batch.rows()}
 
 
-@click.command()
+@click.command(cls=Command)
 @run_argument
 @option("--text", show_default="a sample from the model", help="Input text for the plots.")
 @option("--format", type=Choice(["png", "svg"]), default="png", help="Image format.")
@@ -162,12 +164,12 @@ def plot(run: str, text: str | None, format: str, output: str | None) -> None:  
             click.echo(path)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("peer", type=Choice(["keras", "torch"]))
 @option("--cell", "--model", type=Choice(["rnn", "lstm", "gru"]), default="lstm", help="Recurrent cell.")
 @option("--reset-after", is_flag=True, help="Use the GRU variant of PyTorch and Keras instead of the course's.")
 @option("--hidden-size", "--rnn-size", type=IntRange(1), default=128, help="Units per layer.")
-@option("--num-layers", type=IntRange(1), default=1, help="Number of recurrent layers.")
+@option("--num-layers", type=IntRange(1, MOST_LAYERS), default=1, help="Number of recurrent layers.")
 @option("--batch-size", type=IntRange(1), default=32, help="Sequences per step.")
 @option("--seq-length", type=IntRange(1), default=64, help="Characters per sequence.")
 @option("--steps", "--iterations", type=IntRange(2), default=100, help="Training steps.")

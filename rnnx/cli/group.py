@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,17 @@ POSITIVE = click.FloatRange(0, min_open=True)
 BELOW_ONE = click.FloatRange(0, 1, max_open=True)
 UP_TO_ONE = click.FloatRange(0, 1, min_open=True)
 FRACTION = click.FloatRange(0, 1, min_open=True, max_open=True)
+
+
+class Command(click.Command):
+    """A command that refuses repeated options; click would silently use the last one."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:  # noqa: D102
+        given = self.make_parser(ctx).parse_args(list(args))[2]
+        for parameter in given:
+            if isinstance(parameter, click.Option) and given.count(parameter) > 1:
+                raise click.UsageError(f"{' / '.join(parameter.opts)} must be given only once", ctx)
+        return super().parse_args(ctx, args)
 
 
 class Group(click.Group):
@@ -52,20 +64,33 @@ def cli() -> None:
     """  # noqa: D301
 
 
+def printable(text: str) -> str:
+    """Escape the control characters of a text, which may come from a file, except newlines."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
 @contextlib.contextmanager
 def errors_as_messages() -> Iterator[None]:
     """Turn errors that users can cause into one-line messages."""
     try:
         yield
+        return
     except (ValueError, TypeError, FloatingPointError, ImportError, RuntimeError) as error:
-        raise click.ClickException(str(error)) from None
+        message = str(error)
     except BrokenPipeError:  # the reader of our output is gone
         raise SystemExit(1) from None
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        raise click.ClickException(f"{where}{error.strerror or error}") from None
+        message = f"{error.filename}: " if error.filename else ""
+        message += error.strerror or str(error)
     except (MemoryError, OverflowError) as error:
-        raise click.ClickException(f"too large for this machine: {error or 'out of memory'}") from None
+        message = f"too large for this machine: {str(error) or 'out of memory'}"
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # safetensors, without memory
+            raise
+        message = f"too large for this machine: {error}"
+    raise click.ClickException(printable(message))
 
 
 def finite(_context: click.Context, _parameter: click.Parameter, value: float | None) -> float | None:

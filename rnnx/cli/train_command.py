@@ -11,6 +11,7 @@ from rnnx.cli.group import (
     FRACTION,
     POSITIVE,
     UP_TO_ONE,
+    Command,
     check_one_text,
     check_paths,
     device_option,
@@ -20,10 +21,10 @@ from rnnx.cli.group import (
     output_folder,
 )
 from rnnx.cli.interrupt import Interrupt
+from rnnx.models.layers import MOST_LAYERS
 from rnnx.optim import OPTIMIZERS
 from rnnx.training import Run, Settings
 
-INTERRUPTED = 130  # the shells' exit code for a program stopped by Ctrl-C
 _ON_RESUME = ("epochs", "iterations", "patience", "evaluate_every", "text")  # settings that --resume may change
 _NOT_SETTINGS = ("resume", "output", "device", "sample_every", "temperature", "save_every", "quiet")
 _COUNT = IntRange(1)
@@ -32,8 +33,8 @@ _COUNT = IntRange(1)
 def _widths(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, ...]:
     """Parse the units of all layers, or of each layer."""
     parts = value.split(",")
-    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise click.BadParameter(f"{value!r} is not a positive integer or a comma-separated list of them")
+    if not all(part.strip().isdecimal() and len(part) < 10 and int(part) > 0 for part in parts):
+        raise click.BadParameter(f"{value[:50]!r} is not a positive integer or a comma-separated list of them")
     return tuple(map(int, parts))
 
 
@@ -45,7 +46,7 @@ def _setting(names: str, type: Any, help: str, **options: Any) -> Any:  # noqa: 
     return declare(first, *others, **{"type": type, "help": help, "default": default, **options})
 
 
-@click.command()
+@click.command(cls=Command)
 # data
 @_setting(
     "--dataset",
@@ -82,7 +83,7 @@ def _setting(names: str, type: Any, help: str, **options: Any) -> Any:  # noqa: 
     metavar="INTEGERS",
     default=",".join(map(str, Settings.hidden_size)),
 )
-@_setting("--num-layers", _COUNT, "Number of recurrent layers.")
+@_setting("--num-layers", IntRange(1, MOST_LAYERS), "Number of recurrent layers.")
 @_setting("--dropout", BELOW_ONE, "Dropout rate between layers.")
 @_setting("--scheme", Choice(["keras", "torch", "course"]), "Initialization of the parameters.")
 @_setting("--dtype", Choice(["float32", "float64"]), "Floating-point type.")
@@ -126,8 +127,8 @@ def _setting(names: str, type: Any, help: str, **options: Any) -> Any:  # noqa: 
 def train(context: click.Context, /, **options: Any) -> None:
     """Train a character model.
 
-    Without options it trains on dinosaur names and invents new ones, in less than a minute. Ctrl-C saves and stops the
-    run; --resume continues it, also after a crash.
+    Without options it trains on dinosaur names and invents new ones, in less than a minute. Ctrl-C, SIGTERM and
+    SIGHUP save and stop the run; --resume continues it, also after a crash.
 
     \b
     Examples:
@@ -143,7 +144,7 @@ def train(context: click.Context, /, **options: Any) -> None:
         display.train(interrupt)
         if interrupt.requested:
             display.interrupted()
-            raise SystemExit(INTERRUPTED)
+            raise SystemExit(interrupt.exit_code)
         display.finish()
 
 

@@ -8,10 +8,11 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.checks import check_lengths
+from rnnx._core.copying import Portable
 from rnnx.data.batches import Batch, Shuffled
 
 
-class Examples(Shuffled[Batch]):
+class Examples(Portable, Shuffled[Batch]):
     """Sequences with targets, for `rnnx.models.SequenceClassifier` and `rnnx.models.SequenceRegressor`.
 
     Parameters

@@ -13,13 +13,14 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
+from rnnx._core.copying import Portable
 from rnnx._core.layout import valid_examples
 from rnnx.data.batches import Batch
 
 Pieces = Sequence[tuple[int, int]]
 
 
-class Steps:
+class Steps(Portable):
     """The steps of a text, numbered across all pieces, in any array library.
 
     The text has at least 2 characters. `pieces` are the parts (start, stop) of it to use, at least 2 characters each;

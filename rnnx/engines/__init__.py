@@ -5,13 +5,14 @@ import contextvars
 import importlib
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
+from rnnx._core.checks import flag
 from rnnx.cells import CELLS, Cell, cell_of
 from rnnx.engines.gpu.precision import use_precision as use_precision
 from rnnx.engines.protocol import Engine
@@ -73,25 +74,27 @@ def register_engine(
     TypeError
         If `libraries` is not a tuple.
     """
-    if name in _TABLE:
-        raise ValueError(f"`name` {name!r} is already registered")
     if isinstance(engine, str) and not all(engine.partition(":")):
         raise ValueError(f"`engine` must be an engine or a string 'module:name'; got {engine!r}")
     if not isinstance(libraries, tuple):
         raise TypeError(f"`libraries` must be a tuple of str; got {libraries!r}")
-    _TABLE[name] = _Entry(engine, libraries, requires, default)
-    _able.cache_clear()
+    entry = _Entry(engine, libraries, requires, flag("default", default))
+    if _TABLE.setdefault(name, entry) is not entry:
+        raise ValueError(f"`name` {name!r} is already registered")
 
 
 def engines_of(library: str) -> tuple[str, ...]:
     """Return the names of the installed engines for a library, the default first."""
-    return tuple(name for name in _able(library) if _installed(name))
+    return tuple(name for name in _able(library, engine_names()) if _installed(name))
 
 
 @lru_cache(maxsize=32)
-def _able(library: str) -> tuple[str, ...]:
-    """Return the names of the engines for a library: default ones, newest first, then the others."""
-    names = [name for name, entry in _TABLE.items() if not entry.libraries or library in entry.libraries]
+def _able(library: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Return those of all engines that are for a library: default ones, newest first, then the others.
+
+    `names` are those of all engines, so that a result from before a registration is not used after it.
+    """
+    names = [name for name in names if not _TABLE[name].libraries or library in _TABLE[name].libraries]
     defaults = [name for name in names if _TABLE[name].default]
     return (*reversed(defaults), *(name for name in names if name not in defaults))
 
@@ -167,7 +170,7 @@ def _found(package: str) -> bool:
 def select(xp: Any, *, n_steps: int = 2, m: int = 1) -> str:
     """Return the name of the engine for arrays of namespace `xp`; "reference" for empty calls."""
     library, chosen = ns.library_name(xp), _chosen.get()
-    able = _able(library)
+    able = _able(library, tuple(_TABLE))
     if chosen is not None and chosen not in able:
         raise ValueError(f"engine {chosen!r} does not support {library} arrays; use one of {list(able)}")
     if n_steps == 0 or m == 0:
@@ -192,7 +195,9 @@ def matmul(xp: Any, a: Array, b: Array, bias: Array | None = None) -> Array:
     return load(select(xp, m=a.shape[0])).matmul(a, b, bias)
 
 
-def warm_up(*cells: Cell | str, dtypes: tuple[str, ...] = ("float32",)) -> None:
+def warm_up(
+    *cells: Cell | str, dtypes: tuple[str, ...] = ("float32",), on_compile: Callable[[], object] | None = None
+) -> None:
     """Compile the `cpu` engine's code ahead of the first call.
 
     Parameters
@@ -201,6 +206,8 @@ def warm_up(*cells: Cell | str, dtypes: tuple[str, ...] = ("float32",)) -> None:
         Cells to compile. Default: all built-in cells.
     dtypes : tuple of str
         "float32", "float64" or both.
+    on_compile : callable, optional
+        Called once, without arguments, before code is compiled; not called if the object cache holds all code.
 
     Raises
     ------
@@ -212,7 +219,13 @@ def warm_up(*cells: Cell | str, dtypes: tuple[str, ...] = ("float32",)) -> None:
         if dtype not in ("float32", "float64"):
             raise ValueError(f"`dtypes` must be 'float32' or 'float64'; got {dtype!r}")
     from rnnx.engines.cpu.engine import compile_ahead
+    from rnnx.engines.cpu.runtime import object_cache
 
-    for cell in cells or CELLS:
-        for dtype in dtypes:
-            compile_ahead(cell_of(cell), dtype)
+    calls = [on_compile] if on_compile else []
+    token = object_cache.on_compile.set(lambda: calls and calls.pop()())
+    try:
+        for cell in cells or CELLS:
+            for dtype in dtypes:
+                compile_ahead(cell_of(cell), dtype)
+    finally:
+        object_cache.on_compile.reset(token)

@@ -8,6 +8,12 @@ Requirements
   stacked layers pass on without copies.
 * From step ``lengths[j]`` on, the state of example j is constant, its outputs, saved values and cotangents are zero,
   and its inputs and given cotangents, even NaN, affect no result.
+* NaN and infinity propagate as in the equations: an array element is affected only by what it depends on. So an example
+  past its end is not affected by infinite weights, and its gradients there are zero. There is one exception: a state
+  that is not finite makes the gradients of the recurrent weights NaN for as long as it stays constant. For index
+  inputs, the gradient of a column of weights depends only on the steps with its index (on the reference engine, only
+  for NumPy arrays). Engines add in different orders, so where a product or sum overflows, the result may be infinity on
+  one and NaN on another.
 * Results are bit-identical for any number of threads, and calls are thread-safe.
 * Engines are independent of the cell: they use `rnnx.cells.wiring` and the cell's own functions.
 
@@ -20,6 +26,7 @@ from typing import Any, NamedTuple, Protocol
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
+from rnnx._core.copying import Portable
 from rnnx.cells import Cell
 
 Arrays = tuple[Array, ...]
@@ -56,7 +63,7 @@ class Call:
 
 
 @dataclass
-class Tape:
+class Tape(Portable):
     """What a forward pass keeps, time-major: without ``keep``, only the final states.
 
     `own` is private to the engine, such as packed weights. It is None on a tape built from hand-built caches or
@@ -74,6 +81,10 @@ class Tape:
     lengths: Array | None  # (m,) integers
     parameters: Mapping[str, Array]  # without the output layer
     own: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {**super().__getstate__(), "own": None}  # it may hold addresses
+        return {**state, "parameters": dict(self.parameters)}  # or an engine's own mapping
 
     @property
     def n_a(self) -> int:

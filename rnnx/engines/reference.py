@@ -26,6 +26,7 @@ Sides = tuple[Array, Array]  # (dzx, dzh)
 class ReferenceEngine:
     """See `rnnx.engines.protocol.Engine`."""
 
+    @ns.ignore_underflow
     def forward(self, call: Call, *, keep: bool) -> tuple[Arrays, Tape]:
         xp, cell = call.xp, call.cell
         parameters = recurrent_parameters(cell, call.parameters)
@@ -46,12 +47,13 @@ class ReferenceEngine:
         tape = Tape(cell, xp, call.dtype, X, call.indices, call.n_x, S, kept, call.lengths, parameters, own)
         return tuple(to_public(xp, a) for a in outputs), tape
 
+    @ns.ignore_underflow
     def backward(self, tape: Tape, cotangents: Cotangents) -> Gradients:
         xp, cell = tape.xp, tape.cell
         weights = tape.own or [stack_weights(xp, stage, tape.parameters) for stage in cell.stages]
         dZ, ds0 = _loop_back(tape, cotangents, weights)
-        # The array API standard has no scatter-add, so multiply by one-hot rows.
         rows = _one_hot(tape) if tape.indices else _rows(xp, tape.x)
+        valid = None if tape.lengths is None else valid_steps(xp, tape.lengths, tape.n_steps)
         dX, gradients = None, []
         for stage, w, sides in zip(wiring(cell), weights, dZ, strict=True):
             dzx, dzh = (_rows(xp, dz) for dz in sides)
@@ -59,12 +61,14 @@ class ReferenceEngine:
                 through = dzx @ w.wx
                 dX = through if dX is None else dX + through
             operand = _rows(xp, _over_time(tape, stage.operand))
-            joint = xp.concat((xp.matrix_transpose(dzh) @ operand, xp.matrix_transpose(dzx) @ rows), axis=1)
+            of_inputs = _scatter_add(xp, dzx, rows) if tape.indices else xp.matrix_transpose(dzx) @ rows
+            joint = xp.concat((xp.matrix_transpose(dzh) @ operand, of_inputs), axis=1)
             dbh = None if w.bh is None else xp.sum(dzh, axis=0)
             gradients.append(StageGradients(joint, xp.sum(dzx, axis=0), dbh))
-        dx = None if dX is None else to_public(xp, xp.reshape(dX, tape.x.shape))
+        dx = None if dX is None else to_public(xp, _where(xp, valid, xp.reshape(dX, tape.x.shape)))
         return Gradients(dx, tuple(map(xp.matrix_transpose, ds0)), name_gradients(xp, cell, tape.parameters, gradients))
 
+    @ns.ignore_underflow
     def matmul(self, a: Array, b: Array, bias: Array | None = None) -> Array:
         result = a @ b
         return result if bias is None else result + bias
@@ -85,6 +89,7 @@ class ReferenceStepper:
         parameters = {key: ns.owned_copy(xp, a) for key, a in call.parameters.items()}
         self._weights = [stack_weights(xp, stage, parameters) for stage in call.cell.stages]
 
+    @ns.ignore_underflow
     def step(self, xt: Array) -> Arrays:
         xp = self._xp
         x, s = xp.matrix_transpose(xt), tuple(map(xp.matrix_transpose, self._states))
@@ -193,6 +198,15 @@ def _one_hot(tape: Tape) -> Array:
     """Return the inputs as one-hot rows, (T m, n_x)."""
     classes = tape.xp.arange(tape.n_x, dtype=tape.x.dtype, device=ns.device(tape.x))
     return tape.xp.astype(tape.xp.reshape(tape.x, (-1, 1)) == classes, tape.dtype)
+
+
+def _scatter_add(xp: Any, dz: Array, one_hot: Array) -> Array:
+    """Return dz^T onehot, since the array API standard has no scatter-add; NaN only in columns with a NaN in dz."""
+    if not ns.is_on_host(dz) or (finite := xp.isfinite(dz)).all():
+        return xp.matrix_transpose(dz) @ one_hot
+    spoiled = xp.matrix_transpose(xp.astype(~finite, dz.dtype)) @ one_hot
+    product = xp.matrix_transpose(xp.where(finite, dz, xp.zeros_like(dz))) @ one_hot
+    return xp.where(spoiled > 0, xp.full_like(product, math.nan), product)
 
 
 def _rows(xp: Any, a: Array) -> Array:

@@ -170,9 +170,9 @@ def check_steps(cell: Cell, steps: Any) -> Sequence[tuple[Any, ...]]:
     for step in steps:
         if not isinstance(step, tuple | list) or len(step) != size or not isinstance(step[-1], Mapping):
             raise ValueError(
-                f"a cache of {cell.name} must be a tuple of {size} entries ending in (xt, parameters), "
+                f"`cache` of {cell.name} must be a tuple of {size} entries ending in (xt, parameters), "
                 f"as returned by {cell.name}_cell_forward; this one may belong to another cell"
             )
-        if getattr(step[-2], "ndim", 2) == 1:
-            raise ValueError("cache tuples of index inputs work only as part of their `caches`; pass `caches` itself")
+    if len({getattr(step[-2], "ndim", 2) for step in steps}) > 1:
+        raise ValueError("all caches must have an `xt` of shape (n_x, m), or all indices of shape (m,); got both")
     return steps

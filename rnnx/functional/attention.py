@@ -31,6 +31,7 @@ def additive_attention_forward(
     Parameters
     ----------
     queries : array, shape (n_q, m, T_y)
+        Integer and bool arguments are converted to the dtype of the floating ones.
     keys : array, shape (n_k, m, T_x)
     values : array, shape (n_v, m, T_x)
         Often the same array as `keys`; its gradient is then ``dkeys + dvalues``.
@@ -58,6 +59,7 @@ def additive_attention_forward(
     return context, ns.owned_copy(cache.xp, cache.weights), cache
 
 
+@ns.ignore_underflow
 def additive_attention_backward(dcontext: Array, cache: AttentionCache, dweights: Array | None = None) -> Gradients:
     r"""Compute the gradients of `additive_attention_forward`.
 
@@ -136,6 +138,7 @@ def dot_product_attention_forward(
     return context, ns.owned_copy(cache.xp, cache.weights), cache
 
 
+@ns.ignore_underflow
 def dot_product_attention_backward(dcontext: Array, cache: AttentionCache, dweights: Array | None = None) -> Gradients:
     r"""Compute the gradients of `dot_product_attention_forward`. Errors are those of `additive_attention_backward`.
 
@@ -193,6 +196,7 @@ class AttentionStream:
         self._source = prepare(kind, {"keys": keys, "values": values}, parameters, lengths, scaled)
         self._from_keys = None if parameters is None else project_keys(self._source)
 
+    @ns.ignore_underflow
     def step(self, queries: Array) -> tuple[Array, Array]:
         """Attend with one query per example.
 
@@ -210,6 +214,7 @@ class AttentionStream:
         n_q = source.parameters["Wq"].shape[1] if source.parameters else source.keys.shape[2]
         ns.common_namespace({"keys": source.keys, "queries": queries})
         check_shape("queries", queries, "(n_q, m)", (n_q, source.keys.shape[0]))
+        ns.floating_dtype(source.xp, {}, {"queries": queries})
         rows = ns.astype(source.xp, source.xp.matrix_transpose(queries), source.keys.dtype)
         context, cache = attend(replace(source, queries=rows[:, None, :]), self._from_keys)
         return context[:, :, 0], cache.weights[:, 0, :]

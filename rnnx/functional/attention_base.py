@@ -10,7 +10,7 @@ from typing import Any
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_keys, check_lengths, check_shape
+from rnnx._core.checks import check_keys, check_lengths, check_shape, flag
 from rnnx._core.layout import valid_examples
 
 _SYMBOLS = {"queries": ("n_q", "T_y"), "keys": ("n_k", "T_x"), "values": ("n_v", "T_x")}
@@ -41,11 +41,13 @@ class AttentionCache:
         return replace(self, **cast, parameters=parameters)
 
 
+@ns.ignore_underflow
 def project_keys(cache: AttentionCache) -> Array:
     """Return W_k k_s, (m, T_x, n_h), which the additive scores of all queries share."""
     return times(cache.xp, cache.keys, cache.xp.matrix_transpose(cache.parameters["Wk"]))
 
 
+@ns.ignore_underflow
 def attend(cache: AttentionCache, projected_keys: Array | None = None) -> tuple[Array, AttentionCache]:
     """Return the context (n_v, m, T_y), and the cache with the weights.
 
@@ -64,6 +66,7 @@ def attend(cache: AttentionCache, projected_keys: Array | None = None) -> tuple[
     return public(xp, weights @ cache.values), replace(cache, weights=weights, tanh=h)
 
 
+@ns.ignore_underflow
 def attend_backward(
     kind: str, dcontext: Array, cache: Any, dweights: Array | None
 ) -> tuple[AttentionCache, Array, Array]:
@@ -130,7 +133,7 @@ def prepare(
         check_keys("additive attention", parameters, ("Wq", "Wk", "va"), ("ba",))
     arrays = {**sequences, **(parameters or {})}
     xp, device = ns.common_namespace(arrays)
-    dtype = ns.floating_dtype(xp, arrays, {})
+    dtype = ns.floating_dtype(xp, parameters or {}, sequences)
     m, n_steps = _check_sequences(sequences)
     if kind == "additive":
         _check_parameters(parameters, sequences)
@@ -140,7 +143,7 @@ def prepare(
     arrays = {name: ns.astype(xp, a, dtype) for name, a in arrays.items()}
     own = {name: _batch_major(xp, arrays[name], None if name == "queries" else valid) for name in sequences}
     copies = {key: ns.owned_copy(xp, arrays[key]) for key in parameters or ()}
-    scale = 1 / math.sqrt(sequences["keys"].shape[0]) if scaled else 1.0
+    scale = 1 / math.sqrt(sequences["keys"].shape[0]) if flag("scaled", scaled) else 1.0
     return AttentionCache(kind, xp, parameters=copies, valid=valid, scale=scale, **own)
 
 

@@ -106,10 +106,7 @@ def tape_of_steps(cell: Cell, steps: Any) -> Tape:
     after, before = [f"{s}_next" for s in cell.states], [f"{s}_prev" for s in cell.states]
     *values, xts, _ = zip(*steps, strict=True)
     columns = dict(zip((*after, *before, *cell.cache), values, strict=True))
-    calls = [
-        arguments.checked_call(cell, xt, {name: columns[name][t] for name in before}, parameters, one_step=True)
-        for t, xt in enumerate(xts)
-    ]
+    calls = [_step(cell, xt, {name: columns[name][t] for name in before}, parameters) for t, xt in enumerate(xts)]
     first = calls[0]
     for name, column in columns.items():
         for array in column:
@@ -117,7 +114,9 @@ def tape_of_steps(cell: Cell, steps: Any) -> Tape:
             checks.check_shape(name, array, "(n_a, m)", (first.n_a, first.m))
     xp = first.xp
     dtype = ns.floating_dtype(
-        xp, {f"cache {t}": call.x for t, call in enumerate(calls)}, {n: a for n in after + before for a in columns[n]}
+        xp,
+        {f"cache {t}": call.s0[0] for t, call in enumerate(calls)},
+        {n: a for n in after + before for a in columns[n]},
     )
 
     def stack(arrays: Any) -> Array:
@@ -126,14 +125,23 @@ def tape_of_steps(cell: Cell, steps: Any) -> Tape:
     for new, old in zip(after, before, strict=True):
         _check_consecutive(xp, new, columns[new][:-1], old, columns[old][1:])
     states = tuple(stack([*columns[o], columns[n][-1]]) for n, o in zip(after, before, strict=True))
-    x = stack([call.x[:, :, 0] for call in calls])
+    indices = first.indices
+    x = xp.stack([call.x[:, 0] for call in calls]) if indices else stack([call.x[:, :, 0] for call in calls])
     own = {key: ns.astype(xp, a, dtype) for key, a in recurrent_parameters(cell, first.parameters).items()}
     saved = {name: stack(columns[name]) for name in cell.cache}
-    tape = Tape(cell, xp, dtype, x, False, first.n_x, states, None, None, own)
+    tape = Tape(cell, xp, dtype, x, indices, first.n_x, states, None, None, own)
     if set(cell.saved) - set(saved):
         saved = _replayed(tape) | saved
     tape.saved = tuple(saved[name] for name in cell.saved)
     return tape
+
+
+def _step(cell: Cell, xt: Array, states: Mapping[str, Array], parameters: Mapping[str, Array]) -> Call:
+    """Check the arguments of one step, whose input may be indices (m,)."""
+    xp, _ = ns.common_namespace({"xt": xt})
+    if xt.ndim == 1 and ns.is_integer(xp, xt):
+        return arguments.checked_call(cell, xp.expand_dims(xt, axis=1), states, parameters)
+    return arguments.checked_call(cell, xt, states, parameters, one_step=True)
 
 
 def _check_consecutive(xp: Any, new: str, after: Any, old: str, before: Any) -> None:
@@ -159,8 +167,9 @@ def _replayed(tape: Tape) -> dict[str, Array]:
         return xp.matrix_transpose(xp.reshape(a, (side_by_side, n)))
 
     s0 = tuple(columns(s[: tape.n_steps, :, :], tape.n_a) for s in tape.states)
-    x = xp.expand_dims(columns(tape.x, tape.n_x), axis=2)
-    call = Call(tape.cell, xp, tape.dtype, x, False, tape.n_x, s0, dict(tape.parameters), None)
+    x = tape.x if tape.indices else columns(tape.x, tape.n_x)
+    x = xp.reshape(x, (side_by_side, 1)) if tape.indices else xp.expand_dims(x, axis=2)
+    call = Call(tape.cell, xp, tape.dtype, x, tape.indices, tape.n_x, s0, dict(tape.parameters), None)
     saved = engines.load("reference").forward(call, keep=True)[1].saved
     assert saved is not None
     shape = (tape.n_steps, tape.m, tape.n_a)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rnnx._core.arrays import Array
+from rnnx._core.checks import flag
 from rnnx.cells import Cell
 from rnnx.cells.gru import GRU, GRU_RESET_AFTER
 from rnnx.functional.caches import Caches
@@ -56,6 +57,7 @@ def gru_cell_backward(da_next: Array, cache: tuple[Any, ...], *, reset_after: bo
     -------
     gradients : dict
         dxt (n_x, m), da_prev (n_a, m), dWu, dWr, dWc (n_a, n_a + n_x), dbu, dbr, dbc (n_a, 1); dbhc with bhc.
+        No dxt for a step taken from the caches of index inputs.
     """
     return step_backward(_cell(reset_after), {"da_next": da_next}, cache)
 
@@ -132,4 +134,4 @@ def gru_backward(
 
 
 def _cell(reset_after: bool) -> Cell:
-    return GRU_RESET_AFTER if reset_after else GRU
+    return GRU_RESET_AFTER if flag("reset_after", reset_after) else GRU

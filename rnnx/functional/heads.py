@@ -6,7 +6,7 @@ from typing import Any
 from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_indices, check_lengths, check_shape, integer
+from rnnx._core.checks import check_indices, check_lengths, check_shape, check_size, integer
 from rnnx._core.layout import reverse_axes, to_time_major, valid_examples, zero_past_end
 
 
@@ -26,6 +26,7 @@ def dense_forward(a: Array, W: Array, b: Array) -> Array:
     Parameters
     ----------
     a : array, shape (n_a, m, T_x) or (n_a, m)
+        Integer and bool are converted to the dtype of `W` and `b`.
     W : array, shape (n_y, n_a)
     b : array, shape (n_y, 1)
 
@@ -36,12 +37,13 @@ def dense_forward(a: Array, W: Array, b: Array) -> Array:
     Raises
     ------
     ValueError, TypeError
-        For wrong shapes, or arrays of two libraries or devices.
+        For wrong shapes or dtypes, or arrays of two libraries or devices.
     """
-    xp, _ = ns.common_namespace({"a": a, "W": W, "b": b})
+    xp, _, (a, W, b) = ns.as_floats({"a": a}, {"W": W, "b": b})
     _check_dense(a, W)
     check_shape("b", b, "(n_y, 1)", (W.shape[0], 1))
-    return dense(xp, a, W, b)
+    z = engines.matmul(xp, _columns(xp, a), xp.matrix_transpose(W), xp.reshape(b, (-1,)))
+    return _uncolumns(xp, z, tuple(a.shape))
 
 
 def dense_backward(dz: Array, a: Array, W: Array) -> dict[str, Array]:
@@ -59,20 +61,9 @@ def dense_backward(dz: Array, a: Array, W: Array) -> dict[str, Array]:
     gradients : dict
         da (shape of a), dW (n_y, n_a), db (n_y, 1).
     """
-    xp, _ = ns.common_namespace({"dz": dz, "a": a, "W": W})
+    xp, _, (dz, a, W) = ns.as_floats({"dz": dz, "a": a}, {"W": W})
     _check_dense(a, W)
     check_shape("dz", dz, "(n_y, m, T_x)" if a.ndim == 3 else "(n_y, m)", (W.shape[0], *a.shape[1:]))
-    return dense_gradients(xp, dz, a, W)
-
-
-def dense(xp: Any, a: Array, W: Array, b: Array) -> Array:
-    """Compute `dense_forward` without checks."""
-    z = engines.matmul(xp, _columns(xp, a), xp.matrix_transpose(W), xp.reshape(b, (-1,)))
-    return _uncolumns(xp, z, tuple(a.shape))
-
-
-def dense_gradients(xp: Any, dz: Array, a: Array, W: Array) -> dict[str, Array]:
-    """Compute `dense_backward` without checks."""
     rows = _columns(xp, dz)
     da = _uncolumns(xp, engines.matmul(xp, rows, W), tuple(a.shape))
     dW = engines.matmul(xp, xp.matrix_transpose(rows), _columns(xp, a))
@@ -86,6 +77,7 @@ def _check_dense(a: Array, W: Array) -> None:
         raise ValueError(f"`W` must have shape (n_y, n_a) = (n_y, {a.shape[0]}); got {tuple(W.shape)}")
 
 
+@ns.ignore_underflow
 def softmax_cross_entropy(z: Array, targets: Array, *, lengths: Any = None) -> tuple[Array, Array]:
     r"""Compute the mean negative log-likelihood of `targets` under softmax(z), and its gradient.
 
@@ -97,7 +89,7 @@ def softmax_cross_entropy(z: Array, targets: Array, *, lengths: Any = None) -> t
     Parameters
     ----------
     z : array, shape (n_y, m, T_x)
-        Logits.
+        Logits; integer and bool are converted to the library's default float.
     targets : array of int, shape (m, T_x)
         Class indices in [0, n_y). Entries past an example's length are ignored.
     lengths : sequence or array of int, shape (m,), optional
@@ -114,7 +106,8 @@ def softmax_cross_entropy(z: Array, targets: Array, *, lengths: Any = None) -> t
     ValueError, TypeError
         For wrong shapes, dtypes or lengths, or NumPy targets out of range (those of other libraries are not checked).
     """
-    xp, device = ns.common_namespace({"z": z, "targets": targets})
+    ns.common_namespace({"z": z, "targets": targets})
+    xp, device, (z,) = ns.as_floats({"z": z})
     if z.ndim != 3 or z.shape[0] == 0:
         raise ValueError(f"`z` must have shape (n_y, m, T_x) with n_y >= 1; got {tuple(z.shape)}")
     n_y, m, n_steps = z.shape
@@ -141,6 +134,7 @@ def softmax_cross_entropy(z: Array, targets: Array, *, lengths: Any = None) -> t
     return loss, xp.where(xp.expand_dims(valid, axis=0), dz, xp.zeros_like(dz))
 
 
+@ns.ignore_underflow
 def squared_error(y: Array, targets: Array, *, lengths: Any = None) -> tuple[Array, Array]:
     r"""Compute the mean squared error and its gradient.
 
@@ -152,6 +146,7 @@ def squared_error(y: Array, targets: Array, *, lengths: Any = None) -> tuple[Arr
     ----------
     y : array, shape (n_y, m, T_x)
     targets : array, shape (n_y, m, T_x)
+        Both are converted to one floating dtype: that of the one that is floating, or the wider one.
     lengths : sequence or array of int, shape (m,), optional
         As for `softmax_cross_entropy`.
 
@@ -164,14 +159,14 @@ def squared_error(y: Array, targets: Array, *, lengths: Any = None) -> tuple[Arr
     Raises
     ------
     ValueError, TypeError
-        For wrong shapes or lengths, or arrays of two libraries or devices.
+        For wrong shapes, dtypes or lengths, or arrays of two libraries or devices.
     """
-    xp, device = ns.common_namespace({"y": y, "targets": targets})
+    xp, device, (y, targets) = ns.as_floats({"y": y, "targets": targets})
     if y.ndim != 3:
         raise ValueError(f"`y` must have shape (n_y, m, T_x); got {tuple(y.shape)}")
     n_y, m, n_steps = y.shape
     check_shape("targets", targets, "(n_y, m, T_x)", (n_y, m, n_steps))
-    difference = y - ns.astype(xp, targets, y.dtype)
+    difference = y - targets
     count = max(n_y * m * n_steps, 1)
     if lengths is not None:
         checked = check_lengths(xp, device, lengths, m, n_steps)
@@ -186,8 +181,10 @@ def one_hot(indices: Array, vocab_size: int, dtype: str = "float32", xp: Any = N
     Parameters
     ----------
     indices : array of int, shape (m, T) or (m,)
+        With `xp`, also a list.
     vocab_size : int
-    dtype : str
+    dtype : {"float32", "float64"}
+        With CuPy, also "float16" and "bfloat16".
     xp : module, optional
         Array namespace of the result, for instance ``cupy``; default: the namespace of `indices`.
 
@@ -199,16 +196,30 @@ def one_hot(indices: Array, vocab_size: int, dtype: str = "float32", xp: Any = N
     Raises
     ------
     ValueError, TypeError
-        If `vocab_size` is not a positive integer, `indices` are not integers, or NumPy indices are out of range.
+        If `vocab_size` is not a positive integer, `indices` are not integers, or NumPy indices are out of range; for
+        an unknown dtype, or a result of more than 2**32 elements.
     """
-    indices = indices if xp is None else xp.asarray(indices)
+    vocab_size = integer("vocab_size", vocab_size)
+    if xp is None or not isinstance(indices, list | tuple):
+        ns.common_namespace({"indices": indices})
+    indices = indices if xp is None else _converted(xp, indices)
     xp, device = ns.common_namespace({"indices": indices})
+    dtype = ns.dtype_named(xp, "dtype", dtype)
     if not ns.is_integer(xp, indices):
         raise TypeError(f"`indices` must hold integers; got dtype {indices.dtype}")
-    vocab_size = integer("vocab_size", vocab_size)
+    check_size((vocab_size, *indices.shape), vocab_size=vocab_size)
     indices = ns.as_index(xp, indices)
     check_indices("indices", indices, "vocab_size", vocab_size)
     # Contiguous, because NumPy's comparisons keep the memory order of their operands.
     time_major = to_time_major(xp, indices)
     classes = xp.arange(vocab_size, dtype=indices.dtype, device=device)
-    return reverse_axes(xp, xp.astype(xp.expand_dims(time_major, axis=indices.ndim) == classes, getattr(xp, dtype)))
+    return reverse_axes(xp, xp.astype(xp.expand_dims(time_major, axis=indices.ndim) == classes, dtype))
+
+
+def _converted(xp: Any, indices: Any) -> Array:
+    """Convert indices to the library `xp`."""
+    ns.check_library("xp", xp)
+    try:
+        return xp.asarray(indices)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"`indices` must be an array of int that `xp` can convert; got {error}") from None

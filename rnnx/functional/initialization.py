@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import integer
+from rnnx._core.checks import check_size, choice, generator, integer, real
 from rnnx.cells import Cell, cell_of
 
 # Scheme -> distributions of input weights, recurrent weights, head weights and biases
@@ -81,10 +82,12 @@ def initialize_parameters(
     """
     cell = cell_of(cell)
     n_x, n_a = integer("n_x", n_x), integer("n_a", n_a)
-    n_y = None if n_y is None else integer("n_y", n_y)
-    _check_choices(scheme, dtype)
-    forget_bias = _FORGET_BIAS.get(scheme) if forget_bias is None else forget_bias
-    rng = np.random.default_rng(seed)
+    if n_y is not None:
+        check_size((integer("n_y", n_y), n_a), n_y=n_y, n_a=n_a)
+    _check_choices(scheme, dtype, xp)
+    check_size((n_a, n_a + n_x), n_x=n_x, n_a=n_a)
+    forget_bias = _FORGET_BIAS.get(scheme) if forget_bias is None else real("forget_bias", forget_bias)
+    rng = generator("seed", seed)
     of_x, of_h, _, of_bias = _SCHEMES[scheme]
     values: dict[str, np.ndarray] = {}
     for gate in cell.gates:
@@ -96,7 +99,7 @@ def initialize_parameters(
         for bias in filter(None, (gate.bias, gate.recurrent_bias)):
             values[bias] = _draw(of_bias, rng, (n_a, 1), n_a)
         if gate.forgets and forget_bias is not None:
-            values[gate.bias] = np.full((n_a, 1), float(forget_bias))
+            values[gate.bias] = np.full((n_a, 1), forget_bias)
     parameters = _convert(values, dtype, xp, device)
     if n_y is not None:
         head = initialize_dense(n_a, n_y, scheme=scheme, seed=rng, dtype=dtype, xp=xp, device=device)
@@ -116,18 +119,19 @@ def initialize_dense(
 ) -> dict[str, Array]:
     """Initialize Wy (n_out, n_in) and by (n_out, 1) of a dense layer; options as for `initialize_parameters`."""
     n_in, n_out = integer("n_in", n_in), integer("n_out", n_out)
-    _check_choices(scheme, dtype)
-    rng = np.random.default_rng(seed)
+    _check_choices(scheme, dtype, xp)
+    check_size((n_out, n_in), n_in=n_in, n_out=n_out)
+    rng = generator("seed", seed)
     *_, of_weights, of_bias = _SCHEMES[scheme]
     values = {"Wy": _draw(of_weights, rng, (n_out, n_in), n_in), "by": _draw(of_bias, rng, (n_out, 1), n_in)}
     return _convert(values, dtype, xp, device)
 
 
-def _check_choices(scheme: str, dtype: str) -> None:
-    if scheme not in _SCHEMES:
-        raise ValueError(f"`scheme` must be one of {sorted(_SCHEMES)}; got {scheme!r}")
-    if dtype not in ("float32", "float64"):
-        raise ValueError(f"`dtype` must be 'float32' or 'float64'; got {dtype!r}")
+def _check_choices(scheme: str, dtype: str, xp: Any) -> None:
+    choice("scheme", scheme, _SCHEMES)
+    if not isinstance(dtype, str | np.dtype) or dtype not in ("float32", "float64"):
+        raise ValueError(f"`dtype` must be 'float32' or 'float64'; got {dtype!r:.60}")
+    ns.check_library("xp", xp)
 
 
 def _convert(values: dict[str, np.ndarray], dtype: str, xp: Any, device: Any) -> dict[str, Array]:

@@ -49,6 +49,7 @@ def lstm_cell_backward(da_next: Array, dc_next: Array, cache: tuple[Any, ...]) -
     -------
     gradients : dict
         dxt (n_x, m), da_prev, dc_prev (n_a, m), dWf, dWi, dWc, dWo (n_a, n_a + n_x), dbf, dbi, dbc, dbo (n_a, 1).
+        No dxt for a step taken from the caches of index inputs.
     """
     return step_backward(LSTM, {"da_next": da_next, "dc_next": dc_next}, cache)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_shape
+from rnnx._core.checks import check_shape, flag
 from rnnx._core.layout import zero_past_end
 from rnnx.cells import Cell, cell_of
 from rnnx.engines.protocol import Call, Cotangents, Gradients
@@ -61,7 +61,7 @@ def recurrent_forward(
     cell = cell_of(cell)
     states = arguments.by_state("s0", s0, cell, "{}0")
     call = arguments.checked_call(cell, x, states, parameters, lengths)
-    outputs, caches = schedule.forward(call, x, parameters, keep=keep_caches)
+    outputs, caches = schedule.forward(call, x, parameters, keep=flag("keep_caches", keep_caches))
     return outputs, _head(call, outputs[0]), caches
 
 
@@ -120,14 +120,14 @@ def step_forward(
 
 
 def step_backward(cell: Cell, ds: Mapping[str, Array], cache: tuple[Any, ...]) -> dict[str, Array]:
-    """Return the gradients of one step: dxt, d<state>_prev per state, "d" + key per parameter."""
+    """Return the gradients of one step: dxt (not for indices), d<state>_prev per state, "d" + key per parameter."""
     if not isinstance(cache, tuple):
         raise TypeError(f"`cache` must come from {cell.name}_cell_forward; got {type(cache).__name__}")
     # The step is a sequence of length one, so its cotangents are those of the final states.
     dx, ds_prev, gradients = _backward(cell, dict.fromkeys(cell.states), ds, "cache", ([cache], None))
-    assert dx is not None  # single steps take no indices
     previous = {f"d{state}_prev": d for state, d in zip(cell.states, ds_prev, strict=True)}
-    return {"dxt": dx[:, :, 0], **previous, **gradients}
+    inputs = {} if dx is None else {"dxt": dx[:, :, 0]}
+    return {**inputs, **previous, **gradients}
 
 
 def _backward(
@@ -139,6 +139,7 @@ def _backward(
     consume: bool = False,
 ) -> Gradients:
     """Check the cotangents, keyed by their public names, and run the backward pass."""
+    consume = flag("consume", consume)
     tape, engine, owner = schedule.resolve(cell, caches)
     given = {name: d for name, d in ds.items() if d is not None}
     given_final = {name: d for name, d in ds_final.items() if d is not None}

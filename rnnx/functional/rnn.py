@@ -50,6 +50,7 @@ def rnn_cell_backward(da_next: Array, cache: tuple[Any, ...]) -> dict[str, Array
     -------
     gradients : dict
         dxt (n_x, m), da_prev (n_a, m), dWax (n_a, n_x), dWaa (n_a, n_a), dba (n_a, 1).
+        No dxt for a step taken from the caches of index inputs.
     """
     return step_backward(RNN, {"da_next": da_next}, cache)
 

@@ -35,7 +35,8 @@ def resolve(cell: Cell, caches: Any) -> tuple[Tape, str, Caches | None]:
         return resolve(cell, steps.caches)
     if x is not None:
         ns.common_namespace({"x": x})
-        if len(arguments.check_steps(cell, steps)) != (x.shape[2] if x.ndim == 3 else -1):
+        n_dims = 1 + getattr(arguments.check_steps(cell, steps)[0][-2], "ndim", 2)  # 2 if the inputs are indices
+        if len(steps) != (x.shape[-1] if x.ndim == n_dims else -1):
             raise ValueError(
                 f"`caches` must have one cache per step of `x`, which has shape {tuple(x.shape)}; got {len(steps)}"
             )

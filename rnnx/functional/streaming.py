@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import integer
+from rnnx._core.checks import check_shape, check_size, integer
 from rnnx.cells import Cell, cell_of
 from rnnx.functional import arguments
 
@@ -14,7 +15,7 @@ from rnnx.functional import arguments
 class Stream:
     """Run a cell one time step at a time, keeping its state and packed weights between calls.
 
-    `step` does not check its argument and, on the `cpu` engine, allocates no memory. For whole sequences,
+    On the `cpu` engine, `step` allocates no memory for inputs of the parameters' dtype. For whole sequences,
     `recurrent_forward` is faster. A stream is not thread-safe. Errors are those of `recurrent_forward`.
 
     Parameters
@@ -52,12 +53,15 @@ class Stream:
         n_x = arguments.check_parameters(self.cell, parameters)
         states = arguments.by_state("s0", s0, self.cell, "{}0")
         xp, device = ns.common_namespace(parameters)
+        check_size((n_x, m), n_x=n_x, m=m)
         x = xp.zeros((n_x, m), dtype=parameters[self.cell.parameter_keys[0]].dtype, device=device)
         call = arguments.checked_call(self.cell, x, states, parameters, one_step=True)
         self._xp, self.engine = xp, engines.select(xp)
         self._s0 = tuple(ns.owned_copy(xp, s) for s in call.s0)
+        self._parameters = {key: ns.owned_copy(xp, a) for key, a in parameters.items()}  # for copies of the stream
         self._stepper = engines.load(self.engine).stepper(replace(call, s0=self._s0))
         self._states: tuple[Array, ...] = self._s0
+        self._expected = type(call.x), call.dtype, (n_x, m)
 
     def step(self, xt: Array) -> Array:
         """Run one step.
@@ -65,7 +69,7 @@ class Stream:
         Parameters
         ----------
         xt : array, shape (n_x, m)
-            In the library and dtype of the parameters; not checked.
+            In the library of the parameters; converted to their dtype.
 
         Returns
         -------
@@ -73,8 +77,19 @@ class Stream:
             The new hidden state. Do not write to it: the next step reads it. On the `cpu` engine, the step after
             next overwrites it, so copy it to keep it.
         """
+        kind, dtype, shape = self._expected
+        if type(xt) is not kind or xt.dtype != dtype or xt.shape != shape:
+            xt = self._converted(xt)
         self._states = self._stepper.step(xt)
         return self._states[0]
+
+    @ns.ignore_underflow
+    def _converted(self, xt: Array) -> Array:
+        _, dtype, shape = self._expected
+        ns.common_namespace({"parameters": self._s0[0], "xt": xt})
+        ns.floating_dtype(self._xp, {}, {"xt": xt})
+        check_shape("xt", xt, "(n_x, m)", shape)
+        return ns.astype(self._xp, xt, dtype)
 
     @property
     def state(self) -> dict[str, Array]:
@@ -86,6 +101,20 @@ class Stream:
         self._stepper.set(self._s0)
         self._states = self._s0
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (self.cell, self.engine, self._parameters, self._s0, tuple(self.state.values()))
+
     def __repr__(self) -> str:
         n_a, m = self._s0[0].shape
         return f"<stream of {self.cell.name}, n_a={n_a}, m={m}, engine={self.engine!r}>"
+
+
+def _restored(
+    cell: Cell, engine: str, parameters: Mapping[str, Array], s0: tuple[Array, ...], states: tuple[Array, ...]
+) -> Stream:
+    """Rebuild a copied or pickled stream."""
+    with engines.use_engine(engine):
+        stream = Stream(cell, parameters, m=s0[0].shape[1], s0=s0)
+    stream._stepper.set(states)
+    stream._states = states
+    return stream

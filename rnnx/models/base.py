@@ -1,5 +1,6 @@
 """The base of all models: named parameters, a config to rebuild the model, a summary, and a training step."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_shape, integer
+from rnnx._core.checks import check_shape, integer, listed
+from rnnx._core.copying import Portable
 from rnnx.models.layers import Layer, Masks, Parameters, Seed, States
 from rnnx.models.segments import train_in_segments
 
@@ -34,7 +36,7 @@ class Step:
     states: States  # after the last step, for a batch that continues
 
 
-class Model(Layer, ABC):
+class Model(Portable, Layer, ABC):
     """A model and its parameters.
 
     Attributes
@@ -168,7 +170,9 @@ class Model(Layer, ABC):
         missing = [name for name in expected if name not in parameters]
         unknown = [name for name in parameters if name not in expected]
         if missing or unknown:
-            raise ValueError(f"`parameters` must contain {list(expected)}; missing {missing}, unknown {unknown}")
+            raise ValueError(
+                f"`parameters` must contain {listed([*expected])}; missing {listed(missing)}, unknown {listed(unknown)}"
+            )
         xp, _ = ns.common_namespace(parameters)
         for name, shape in expected.items():
             check_shape(name, parameters[name], "(from the config)", shape)
@@ -178,7 +182,7 @@ class Model(Layer, ABC):
     @property
     def n_parameters(self) -> int:
         """Total number of parameter elements."""
-        return sum(int(np.prod(shape)) for shape in self.shapes().values())
+        return sum(math.prod(shape) for shape in self.shapes().values())
 
     def summary(self) -> str:
         """Return a table of the parameters and their shapes."""
@@ -186,7 +190,7 @@ class Model(Layer, ABC):
         width = max(map(len, shapes))
         lines = [repr(self).strip("<>")]
         for name, shape in shapes.items():
-            lines.append(f"  {name:<{width}}  {shape!s:>14}  {int(np.prod(shape)):>12,}")
+            lines.append(f"  {name:<{width}}  {shape!s:>14}  {math.prod(shape):>12,}")
         lines.append(f"  {'total':<{width}}  {'':>14}  {self.n_parameters:>12,}  {self.dtype}")
         return "\n".join(lines)
 

@@ -106,6 +106,13 @@ class CharStream:
         check_indices("indices", indices, "vocab_size", self._vocab_size)
         return indices
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_columns": None}  # a function
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._columns = one_hot_columns(self._weights.shape[0], self._weights)
+
     def read(self, indices: np.ndarray) -> Array:
         """Read the next character of every text, (m,), and return the logits of the one after it, (vocab_size, m)."""
         indices = self._checked(indices)

@@ -3,6 +3,7 @@
 Dimensions: n features, m examples, T steps.
 """
 
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import integer
+from rnnx._core.checks import check_memory, integer
 from rnnx._core.layout import to_public, to_time_major
 from rnnx.cells import CELLS as CELL_TABLE
 from rnnx.cells import Cell, cell_of
@@ -26,6 +27,7 @@ Shapes = dict[str, tuple[int, ...]]
 Seed = int | np.random.Generator | None
 
 CELLS = ("rnn", "lstm", "gru")
+MOST_LAYERS = 10_000
 
 
 class Layer:
@@ -39,6 +41,7 @@ class Layer:
 
     def initialize(self, seed: Seed = None, **options: Any) -> Parameters:
         """Return initial parameters; the options are those of `rnnx.initialize_parameters`."""
+        check_memory("the parameters", 4 * sum(map(math.prod, self.shapes().values())))
         rng = np.random.default_rng(seed)
         return {name: value for part in self.parts for name, value in part.initialize(rng, **options).items()}
 
@@ -133,9 +136,11 @@ def chosen_cell(cell: Cell | str, reset_after: bool) -> tuple[Cell, dict[str, An
 def check_widths(hidden_size: int | Sequence[int], num_layers: int = 1) -> tuple[int, ...]:
     """Return the number of units per layer."""
     if isinstance(hidden_size, int | np.integer):
-        widths: tuple[Any, ...] = (hidden_size,) * integer("num_layers", num_layers)
+        widths: tuple[Any, ...] = (hidden_size,) * integer("num_layers", num_layers, most=MOST_LAYERS)
     else:
         widths = tuple(hidden_size) if isinstance(hidden_size, Sequence) else (hidden_size,)
+        if len(widths) > MOST_LAYERS:
+            raise ValueError(f"`hidden_size` must hold at most {MOST_LAYERS} numbers; got {len(widths)}")
         if num_layers not in (1, len(widths)) or not widths:
             raise ValueError(
                 f"`hidden_size` must be one integer or a sequence of num_layers = {num_layers}; got {hidden_size}"

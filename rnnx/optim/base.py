@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import integer
-from rnnx.optim.checks import Checked, Named, check_distinct, check_update
+from rnnx._core.checks import flag, integer
+from rnnx.optim.checks import Checked, Named, check_distinct, check_mapping, check_parameters, check_update
 from rnnx.optim.schedules import learning_rate_at
 
 Tree = dict[str, Array]
@@ -74,11 +76,14 @@ class Optimizer(Checked):
 
     def init(self, parameters: Named) -> Tree:
         """Return the initial state: zeros like the parameters, with keys such as "v.dW"."""
+        check_mapping("parameters", parameters)
         if not self.slots:
             return {}
         xp, _ = ns.common_namespace(parameters)
+        check_parameters(xp, parameters)
         return {f"{slot}.d{key}": xp.zeros_like(p) for slot in self.slots for key, p in parameters.items()}
 
+    @np.errstate(under="ignore")
     def update(
         self,
         parameters: Named,
@@ -124,7 +129,7 @@ class Optimizer(Checked):
         t, slots = integer("t", t), self.slots
         rate = learning_rate_at(self.learning_rate, t)
         xp = check_update(parameters, grads, state, slots)
-        if in_place:
+        if flag("in_place", in_place):
             check_distinct({**parameters, **{"d" + key: grads["d" + key] for key in parameters}, **state})
         new: Tree = {}
         new_state: Tree = {}

@@ -7,20 +7,13 @@ from typing import Annotated, Any, get_type_hints
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_shape, integer, real
+from rnnx._core.checks import check_shape, flag, integer, real
 
 Named = Mapping[str, Array]  # arrays by name
 
 positive = partial(real, interval="(0, inf)")
 not_negative = partial(real, interval="[0, inf)")
 below_one = partial(real, interval="[0, 1)")
-
-
-def flag(name: str, value: Any) -> bool:
-    """Return `value` if it is True or False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"`{name}` must be True or False; got {value!r}")
-    return value
 
 
 # Field types of `Checked` records, each with its check.
@@ -49,6 +42,8 @@ def _checks(cls: Any) -> dict[str, Any]:
 
 def check_update(parameters: Named, grads: Named, state: Named, slots: tuple[str, ...]) -> Any:
     """Check that parameters, gradients and state match, and return their namespace."""
+    for name, arrays in (("parameters", parameters), ("grads", grads), ("state", state)):
+        check_mapping(name, arrays)
     missing = ["d" + key for key in parameters if "d" + key not in grads]
     if missing:
         raise ValueError(f"`grads` must hold a gradient for every parameter; missing {missing}")
@@ -67,21 +62,30 @@ def check_update(parameters: Named, grads: Named, state: Named, slots: tuple[str
                 raise TypeError(f"`{name}` must have the dtype of {key}, {p.dtype}; got {array.dtype}")
         if getattr(p, "requires_grad", False):  # torch's graph would grow with every step
             raise ValueError(f"`{key}` must not have requires_grad=True; pass `{key}.detach()`")
-    check_dtypes(xp, parameters)
-    for dtype in {p.dtype for p in parameters.values()}:
-        if xp.finfo(dtype).bits < 32:  # squares of gradients would underflow
-            key = next(key for key, p in parameters.items() if p.dtype == dtype)
-            raise TypeError(f"`{key}` must be float32 or float64, because small steps vanish in {dtype}")
-    check_dtypes(xp, used, ("real floating", "integral"))
+    check_parameters(xp, parameters)
+    for dtype in {g.dtype for g in used.values()}:  # usually one; gradients may be narrower than parameters
+        if not xp.isdtype(dtype, ("real floating", "integral", "bool")):
+            name = next(name for name, g in used.items() if g.dtype == dtype)
+            raise TypeError(f"`{name}` must hold real numbers; got {dtype}")
     return xp
 
 
-def check_dtypes(xp: Any, arrays: Named, kinds: str | tuple[str, ...] = "real floating") -> None:
-    """Raise unless all dtypes are of these kinds, as the array API names them."""
-    for dtype in {a.dtype for a in arrays.values()}:  # usually one
-        if not xp.isdtype(dtype, kinds):
-            name = next(name for name, a in arrays.items() if a.dtype == dtype)
-            raise TypeError(f"`{name}` must hold real floating-point numbers; got {dtype}")
+def check_parameters(xp: Any, parameters: Named) -> None:
+    """Raise unless all dtypes are float32 or float64."""
+    for dtype in {p.dtype for p in parameters.values()}:
+        if str(dtype).endswith("float16"):  # squares of gradients would underflow
+            key = next(key for key, p in parameters.items() if p.dtype == dtype)
+            raise TypeError(f"`{key}` must be float32 or float64, because small steps vanish in {dtype}")
+    ns.floating_dtype(xp, parameters, {})
+
+
+def check_mapping(name: str, arrays: Any) -> None:
+    """Raise unless `arrays` is a dict with strings as keys."""
+    if not isinstance(arrays, Mapping):
+        raise TypeError(f"`{name}` must be a dict of arrays; got {type(arrays).__name__}")
+    for key in arrays:
+        if not isinstance(key, str):
+            raise TypeError(f"`{name}` must have strings as keys; got {key!r:.60}")
 
 
 def check_distinct(arrays: Named) -> None:

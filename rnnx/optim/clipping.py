@@ -5,7 +5,7 @@ from typing import Any
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx.optim.base import Tree
-from rnnx.optim.checks import Named, check_dtypes, positive
+from rnnx.optim.checks import Named, check_mapping, positive
 
 
 def clip_by_value(grads: Named, max_value: float) -> Tree:
@@ -14,6 +14,7 @@ def clip_by_value(grads: Named, max_value: float) -> Tree:
     Parameters
     ----------
     grads : dict of str to array
+        Integer and bool arrays are converted to the dtype of the floating ones.
     max_value : float > 0
 
     Returns
@@ -22,9 +23,7 @@ def clip_by_value(grads: Named, max_value: float) -> Tree:
         New arrays; NaN stays NaN.
     """
     max_value = positive("max_value", max_value)
-    if not grads:
-        return {}
-    xp, _ = ns.common_namespace(grads)
+    xp, grads = _floating(grads)
     return {key: ns.clip(xp, g, max_value) for key, g in grads.items()}
 
 
@@ -44,10 +43,7 @@ def clip_by_norm(grads: Named, max_norm: float) -> Tree:
         New arrays. A gradient that contains NaN or infinity becomes all NaN.
     """
     max_norm = positive("max_norm", max_norm)
-    if not grads:
-        return {}
-    xp, _ = ns.common_namespace(grads)
-    check_dtypes(xp, grads)
+    xp, grads = _floating(grads)
     clipped: Tree = {}
     for key, g in grads.items():
         clipped |= {key: ns.owned_copy(xp, g)} if 0 in g.shape else scale_to_norm(xp, {key: g}, max_norm)[0]
@@ -64,23 +60,37 @@ def clip_by_global_norm(grads: Named, max_norm: float) -> tuple[Tree, Array]:
     Parameters
     ----------
     grads : dict of str to array
+        Integer and bool arrays are converted to the dtype of the floating ones.
     max_norm : float > 0
 
     Returns
     -------
     grads : dict of str to array
-        New arrays of the same dtypes. If any contains NaN or infinity, all become NaN.
+        New arrays of the same floating dtypes. If any contains NaN or infinity, all become NaN.
     norm : array, shape ()
         The norm before clipping.
     """
     max_norm = positive("max_norm", max_norm)
+    xp, grads = _floating(grads)
     if all(0 in g.shape for g in grads.values()):
         raise ValueError("`grads` must hold at least one non-empty array")
-    xp, _ = ns.common_namespace(grads)
-    check_dtypes(xp, grads)
     return scale_to_norm(xp, grads, max_norm)
 
 
+def _floating(grads: Named) -> tuple[Any, Named]:
+    """Check gradients; return their namespace, and the gradients with integers converted to the others' dtype."""
+    check_mapping("grads", grads)
+    if not grads:
+        return None, {}
+    xp, _ = ns.common_namespace(grads)
+    dtype = ns.floating_dtype(xp, {}, grads)
+    if all(g.dtype == dtype for g in grads.values()):
+        return xp, grads
+    is_data = {key: xp.isdtype(g.dtype, ("integral", "bool")) for key, g in grads.items()}
+    return xp, {key: xp.astype(g, dtype) if is_data[key] else g for key, g in grads.items()}
+
+
+@ns.ignore_underflow
 def scale_to_norm(xp: Any, grads: Named, max_norm: float) -> tuple[Tree, Array]:
     """Compute `clip_by_global_norm` without checks."""
     norm = _norm(xp, [g for g in grads.values() if 0 not in g.shape])

@@ -3,7 +3,7 @@
 from typing import Any
 
 from rnnx.optim.base import Optimizer, Tree, with_prefix
-from rnnx.optim.checks import Named, below_one
+from rnnx.optim.checks import Named, below_one, check_mapping
 from rnnx.optim.optimizers import SGD, Adam, AdamW, Momentum, RMSProp
 
 
@@ -176,7 +176,9 @@ def update_parameters_with_adamw(
 def _step(optimizer: Optimizer, parameters: Named, grads: Named, t: int = 1, **trees: Named) -> Any:
     """Take a step with the state passed and returned as one dict per slot."""
     state: Tree = {}
+    check_mapping("parameters", parameters)
     for slot, tree in trees.items():
+        check_mapping(slot, tree)
         missing = ["d" + key for key in parameters if "d" + key not in tree]
         if missing:
             origin = "initialize_velocity" if len(trees) == 1 else "initialize_adam"

@@ -36,7 +36,12 @@ def learning_rate_at(learning_rate: float | Schedule, t: int) -> float:
     """
     t = integer("t", t)
     if callable(learning_rate):
-        return not_negative(f"learning_rate({t})", learning_rate(t))
+        try:
+            rate = learning_rate(t)
+        except TypeError as error:
+            expected = "a number or a function of the step number"
+            raise TypeError(f"`learning_rate` must be {expected}; learning_rate({t}) failed: {error}") from error
+        return not_negative(f"learning_rate({t})", rate)
     return positive("learning_rate", learning_rate)
 
 

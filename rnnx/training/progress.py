@@ -33,8 +33,8 @@ class Progress:
         Loss of this step's batch or, in an evaluation, the exact mean over the epoch so far, in the model's unit: nats
         per character for a character model.
     smooth_loss : float
-        Exponential average of the loss, with weight 0.001 for the new value. It starts at log(vocab_size), the loss of
-        a uniform guess, or for models without a vocabulary at the first loss.
+        Moving average of `loss` over about the last tenth of the steps, but at most a hundred. It begins with the first
+        loss; after n steps, a new loss has the weight max(0.01, 10 / (n + 9)).
     validation_loss : float or None
         In an evaluation with a validation set.
     learning_rate : float

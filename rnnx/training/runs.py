@@ -25,12 +25,14 @@ from rnnx._core.locks import FolderLock
 from rnnx.data import Corpus
 from rnnx.models import CharModel, square_root_segments
 from rnnx.training import checkpoint as checkpoints
+from rnnx.training.counters import Limits
 from rnnx.training.metrics import MetricsWriter
 from rnnx.training.progress import Progress
 from rnnx.training.settings import Settings
 from rnnx.training.trainer import Trainer
 
 BEST_NAME = "best.safetensors"
+_LIMITS = ("epochs", "iterations", "batch_size", "evaluate_every", "patience")
 
 
 class Run:
@@ -53,6 +55,7 @@ class Run:
         self.folder, self.settings, self.corpus, self.model = folder, settings.located(), corpus, model
         self._lock = lock
         segment: Any = settings.segment_length
+        Limits(**settings.select(*_LIMITS))  # checked now, and not at the first step
         self.trainer = Trainer(
             model,
             settings.update_rule(corpus.train.n_batches(settings.batch_size)),
@@ -155,7 +158,7 @@ class Run:
         Saves every `save_every` seconds, at the end and on any error.
         """
         trainer = self.trainer
-        limits = self.settings.select("epochs", "iterations", "batch_size", "evaluate_every", "patience")
+        limits = self.settings.select(*_LIMITS)
         items = trainer.run(self.corpus.train, self.corpus.validation, **limits)
         lock = self._hold()
         metrics = MetricsWriter(self.folder, trainer.step, trainer.counters.evaluated)

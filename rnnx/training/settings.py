@@ -4,8 +4,11 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
+
+from rnnx._core.checks import real
 from rnnx.data import CharTokenizer, Corpus, find_text, make_corpus
 from rnnx.data.builtin import file_in_data
 from rnnx.models import CharModel
@@ -54,16 +57,28 @@ class Settings:
     shuffle: bool = True
     segment_length: int | str | None = None  # "sqrt": the length that needs least memory
 
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            object.__setattr__(self, f.name, _checked(f.name, f.type, getattr(self, f.name)))
+
     @classmethod
     def of(cls, checkpoint: checkpoints.Checkpoint) -> "Settings":
-        """Read the settings of a run from its checkpoint; raise ValueError if it has none, or other names."""
+        """Read the settings of a run from its checkpoint; raise ValueError if it has none, or wrong ones."""
         values = checkpoint.training.get("settings")
         if not isinstance(values, Mapping) or not isinstance(checkpoint.model, CharModel):
             raise ValueError("the checkpoint does not belong to a training run")
-        names = {f.name for f in fields(cls)}
-        if not names - _NEW <= set(values) <= names:
-            raise ValueError(f"the settings in the checkpoint must have the keys {sorted(names)}; got {sorted(values)}")
-        return cls(**{**values, "hidden_size": tuple(values["hidden_size"])})
+        names = [f.name for f in fields(cls)]
+        missing = [name for name in names if name not in values and name not in _NEW]
+        unknown = [key for key in values if key not in names]
+        if missing or unknown:
+            raise ValueError(f"wrong settings in the checkpoint: missing {missing[:5]}, unknown {unknown[:5]}")
+        for name in ("by", "split", "fingerprint"):
+            if not isinstance(checkpoint.training.get(name), str):
+                raise ValueError(f"the checkpoint does not belong to a training run: it has no `{name}`")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ValueError(f"wrong settings in the checkpoint: {error}") from None
 
     def select(self, *names: str) -> dict[str, Any]:
         """Return some settings by name."""
@@ -126,3 +141,21 @@ class Settings:
         if self.weight_decay is not None:
             config["weight_decay"] = self.weight_decay
         return optimizer_from_config(config)
+
+
+def _checked(name: str, kind: Any, value: Any) -> Any:
+    """Return a setting as a plain value, after checking its type; ranges are checked where the setting is used."""
+    kinds = get_args(kind) if kind not in (bool, int, float, str) and get_args(kind)[-1:] != (...,) else (kind,)
+    if value is None and type(None) in kinds:
+        return None
+    for one in kinds:
+        if one is float and isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool):
+            return real(name, value)
+        if one is int and isinstance(value, int | np.integer) and not isinstance(value, bool):
+            return int(value)
+        if one in (str, bool) and isinstance(value, one):
+            return value
+        if get_args(one)[-1:] == (...,) and isinstance(value, list | tuple):
+            return tuple(_checked(name, int, item) for item in value)
+    words = kind.__name__ if isinstance(kind, type) else str(kind)
+    raise TypeError(f"`{name}` must be {words}; got {value!r}")

@@ -5,7 +5,6 @@ of steps; see `rnnx.training.progress`.
 """
 
 import inspect
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -56,8 +55,11 @@ class TrainingState:
                 setattr(self, name, real(name, getattr(self, name), "(0, inf)"))
         self.seed = integer("seed", self.seed, 0)
         self.in_place = self.in_place and "out" in inspect.signature(self.optimizer.update).parameters
-        if self.counters.smooth_loss is None and hasattr(self.model, "vocab_size"):
-            self.counters.smooth_loss = math.log(self.model.vocab_size)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the attributes for a copy or a pickle, which shares no arrays that later steps overwrite."""
+        self.settle()
+        return {**vars(self), "_owned": None, "_spare": None, "_joined": None}
 
     @property
     def step(self) -> int:
@@ -113,7 +115,7 @@ class TrainingState:
         gradients, norm = self._clip(step.gradients)
         check_finite("the gradients are", float(norm), number, batch, parameters)
         count = self.model.count(batch)
-        counters = self.counters.after_step(count).with_numbers(step.loss, float(norm), count)
+        counters = self.counters.with_numbers(step.loss, float(norm), count).after_step(count)
         new = {"states": step.states, "counters": counters}
         if self.in_place:
             owned = self._owned is parameters  # never write to arrays that others hold
@@ -211,10 +213,11 @@ class TrainingState:
         expected = self.optimizer.init(self.model.parameters)
         if {k: tuple(a.shape) for k, a in optimizer.items()} != {k: tuple(a.shape) for k, a in expected.items()}:
             raise ValueError("the optimizer state in `arrays` does not match the model and the optimizer")
-        if set(values) != set(asdict(self.counters)):
-            raise ValueError(f"`values` must have the keys {sorted(asdict(self.counters))}; got {sorted(values)}")
+        if any(a.dtype != expected[k].dtype for k, a in optimizer.items()):
+            raise ValueError("the optimizer state in `arrays` must have the dtypes of the parameters")
+        counters = Counters.of(values)
         self.settle()
-        self._replace(counters=Counters(**values), _error=None, optimizer_state=copies(optimizer), states=states)
+        self._replace(counters=counters, _error=None, optimizer_state=copies(optimizer), states=states)
 
 
 def _like(arrays: Mapping[str, Array]) -> Arrays:

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from rnnx._core import arrays as ns
 from rnnx.engines.cpu.codegen import leaves
 from rnnx.engines.cpu.codegen.gemm import KC, n_vectors, panel_vectors
 from rnnx.engines.cpu.codegen.ir import lanes, machine
@@ -29,10 +30,11 @@ def _functions(dtype: np.dtype) -> tuple[Callable[..., None], Callable[..., None
     return run, leaves.python_function(leaves.COPY, copies(dtype)["copy"])
 
 
+@ns.ignore_underflow
 def matmul(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
     """See `Engine`."""
     (rows, n_k), columns = a.shape, b.shape[1]
-    compiled = a.dtype == b.dtype and a.dtype in _DTYPES
+    compiled = a.dtype == b.dtype and a.dtype in _DTYPES and (bias is None or bias.dtype == a.dtype)
     if not compiled or not _SMALLEST < rows * n_k * columns <= _LARGEST:
         z: np.ndarray = a @ b
         return z if bias is None else z + bias

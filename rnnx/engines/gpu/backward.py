@@ -27,7 +27,8 @@ class Backward(Pass):
     """A backward pass.
 
     Arrays of cotangents: dZ (T, m, G n), of the input sides; dZh<i> (T, m, G_i n), of the recurrent sides of stage i if
-    they differ; d_state<k> and d_saved<k> (m, n), of the current step's values; dS<k> (T, m, n), the caller's.
+    they differ; d_state<k> and d_saved<k> (m, n), of the current step's values; dS<k> (T, m, n), the caller's; with
+    lengths, d_final0 (m, n), the caller's for the final state.
 
     `given` are the caller's cotangents or None. Unless captured, the pass reads those in place that are time-major.
     `tape` maps the names in `PassKey.tape_shapes` to addresses.
@@ -50,7 +51,7 @@ class Backward(Pass):
                 shapes[f"dZh{stage.number}"] = ((n_steps, m, stage.n_gates * n), dtype)
         shapes |= {f"dS{k}": ((n_steps, m, n), dtype) for k in self._copied}
         if key.has_lengths:
-            shapes["lengths"] = ((m,), INDEX)
+            shapes |= {"lengths": ((m,), INDEX), "d_final0": ((m, n), real_dtype(dtype))}
         self.memory = self.allocate(shapes)
         self._stages = [self._stage(stage) for stage in reversed(wiring(key.cell))]
 
@@ -62,6 +63,8 @@ class Backward(Pass):
         for k, d in enumerate(cotangents.final):
             target = self.address(_cotangent(Slot("state", k)))
             self.to_time_major(d, target, (1, key.m, key.n), kernel="time_major_to_real")
+        if lengths is not None:
+            self.memory.array("d_final0")[...] = self.memory.array(_cotangent(Slot("state", 0)))
         for k in self._copied:
             target = self.address(f"dS{k}")
             self.to_time_major(cotangents.states[k], target, (key.n_steps, key.m, key.n))
@@ -100,6 +103,8 @@ class Backward(Pass):
             return self._place(slot)
 
         values = {name_of(argument): place(argument) for argument in stage.backward_arguments()}
+        if stage.is_last:
+            values["d_final0"] = self.address("d_final0")
         # The product is added to the direct path that the kernel has written, if there is one.
         beta = int(trace_backward(stage)[3][0] != ZERO or key.has_lengths)
         arguments, wh = self._bind(stage, kernel, values), self.matrix(f"wh{stage.number}")
@@ -120,7 +125,12 @@ class Backward(Pass):
             stream.gemm(dZ, self.matrix("wx"), own.matrix("dX"))
             stream.gemm(dZ.T, self.matrix("X"), dwx)
             dx = to_public(xp, own.array("dX"))
+            if key.has_lengths:  # zero times an infinite weight is NaN
+                self.to_time_major(dx, own.addresses["dX"], (key.n_steps, m, n_x), self.address("lengths"))
         self.sum_columns(dZ, results.addresses["b"])
+        if key.has_lengths:
+            d0, final, lengths = map(self.memory.array, (_cotangent(Slot("state", 0)), "d_final0", "lengths"))
+            xp.copyto(d0, final, where=lengths[:, None] == 0)
         for k in states:
             source, target = self.memory.array(_cotangent(Slot("state", k))).T, results.addresses[f"ds{k}"]
             self.to_time_major(source, target, (1, m, n), kernel="time_major_from_real")

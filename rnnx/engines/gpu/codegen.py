@@ -170,7 +170,8 @@ def forward_kernel(stage: StageWiring) -> Kernel:
 def backward_kernel(stage: StageWiring) -> Kernel:
     """Return the kernel ``backward_<stage>``. The pointers "d_given" may be null.
 
-    Past an example's end, dzx and dzh are zero, and the cotangents of the states are unchanged.
+    Past an example's end, dzx and dzh are zero, and the cotangents of the states are unchanged. The next product
+    would still make them NaN if a weight is infinite, so an example's last step reads `d_final0` instead.
     """
     trace, dzx, dzh, d_reads = trace_backward(stage)
     sides = {"dzx": ("row", dzx)} if stage.stage.additive else {"dzx": ("row", dzx), "dzh": ("hrow", dzh)}
@@ -179,7 +180,10 @@ def backward_kernel(stage: StageWiring) -> Kernel:
     lines += block("if (lengths && t >= lengths[j])", [*zeros, "return;"])
     for k in range(len(stage.writes)):
         given = f" + (d_given{k} ? load(d_given{k} + e) : {ZERO})" if stage.is_last else ""
-        lines.append(f"const real d{k} = d_writes{k}[e]{given};")
+        value = f"d_writes{k}[e]"
+        if stage.is_last and k == 0:
+            value = f"(lengths && t + 1 == lengths[j] ? d_final0 : d_writes{k})[e]"
+        lines.append(f"const real d{k} = {value}{given};")
     for letter, role in (("p", "reads"), ("q", "writes"), ("k", "saves")):
         lines += load(letter, _elements(role, getattr(stage, role)))
     lines += trace.lines
@@ -191,6 +195,7 @@ def backward_kernel(stage: StageWiring) -> Kernel:
         lines.append(f"{guard}d_reads{k}[e] = {result};")
     types = {"d_writes": "real*", "d_reads": "real*"}  # the carried cotangents; all else is stored
     arrays = [f"{types.get(argument.role, 'storage*')} {name_of(argument)}" for argument in stage.backward_arguments()]
+    arrays += ["const real* d_final0"] if stage.is_last else []
     return make_kernel(f"backward_{stage.number}", (*arrays, *_SIZES), lines)
 
 

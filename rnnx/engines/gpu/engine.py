@@ -114,7 +114,8 @@ class GpuEngine:
             return work.gradients(tape.xp)
 
     def matmul(self, a: Array, b: Array, bias: Array | None = None) -> Array:
-        if 0 in (*a.shape, *b.shape) or b.dtype != a.dtype or a.dtype.name not in C_TYPES:
+        same = b.dtype == a.dtype and (bias is None or bias.dtype == a.dtype)
+        if 0 in (*a.shape, *b.shape) or not same or a.dtype.name not in C_TYPES:
             return a @ b if bias is None else a @ b + bias
         with self._stream_of(a) as stream:
             (left, _a), (right, _b) = _matrix(stream, a), _matrix(stream, b)  # copies live until the end of the block

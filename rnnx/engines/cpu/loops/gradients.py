@@ -30,6 +30,20 @@ def input_gradient(p, stage, first_row, rows):
 
 
 @function
+def clear_past_end(p, r0, r1):
+    """Set rows r0 ... r1 - 1 of dx to zero past each length, where infinite weights have made them NaN."""
+    if p.dx == 0 or p.lengths == 0:
+        return
+    row = p.n_x * p.item
+    for r in range(r0, r1):
+        if r // p.m >= load(p.lengths, r % p.m):
+            call_copy(
+                p.copy_masked, p.zeros, 0, rows=1, vectors=vectors_of(p, p.n_x), tail=p.n_x % p.lanes,
+                target=p.dx + r * row, target_row=row,
+            )  # fmt: skip
+
+
+@function
 def add_weight_gradient(p, a, a_row, rows, c, b, columns, k, is_first, out, out_row):
     """Add dz^T times a packed matrix, for a block of k, to `rows` rows of out from row c; overwrite if first."""
     out += c * out_row

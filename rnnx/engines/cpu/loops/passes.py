@@ -11,7 +11,7 @@ u unit vectors, v vectors of gates (those of a unit vector are side by side), k 
 
 from rnnx.engines.cpu.codegen.intrinsics import call_add_rows, call_copy, call_kernel, call_product, load, store
 from rnnx.engines.cpu.descriptor.fields import KEEP, UNIT_VECTORS, ZH, ZX
-from rnnx.engines.cpu.loops.gradients import add_product, input_gradient, weight_gradients
+from rnnx.engines.cpu.loops.gradients import add_product, clear_past_end, input_gradient, weight_gradients
 from rnnx.engines.cpu.loops.packing import convert, pack_backward, pack_forward, share, vectors_of
 from rnnx.engines.cpu.loops.records import HEADER_SIZE, argument_of, function, header_at, output_of, pass_at, stage_of
 from rnnx.engines.cpu.runtime.workers import barrier
@@ -165,6 +165,18 @@ def forward(me, n, descriptor):
 
 
 @function
+def recurrent_gradient(p, stage, t, j0, j1, u0, u1):
+    """Add dz_h W_h to the cotangents of the operand, except past an example's end: zero times infinity is NaN."""
+    n_k, row, j = stage.n_gates * p.n, p.n * p.item, j0
+    while j < j1:
+        end, active = equal_run(p, t, j, j1)
+        if active:
+            dz, out = stage.dz_h + (t * p.m + j) * n_k * p.item, stage.d_operand + j * row
+            add_product(p, dz, end - j, n_k, stage.w_h, p.n, u0, u1, out, row, out)
+        j = end
+
+
+@function
 def backward(me, n, descriptor):
     """Run thread me's part of a backward pass."""
     p = pass_at(descriptor)
@@ -173,22 +185,22 @@ def backward(me, n, descriptor):
     convert(me, n, p)
     barrier(n, p)
     j0, j1, u0, u1 = part_of(me, n, p)
-    scratch, row = p.scratch + me * p.scratch_size, p.n * p.item
+    scratch = p.scratch + me * p.scratch_size
     for t in range(p.n_steps - 1, -1, -1):
         for i in range(p.n_stages - 1, -1, -1):
             stage = stage_of(p, i)
-            n_k, first = stage.n_gates * p.n, t * p.m + j0
-            elementwise(p, stage, scratch + p.kernel_arguments, 0, 0, n_k * p.item, t, j0, j1, u0, u1)
+            gates_row = stage.n_gates * p.n * p.item
+            elementwise(p, stage, scratch + p.kernel_arguments, 0, 0, gates_row, t, j0, j1, u0, u1)
             if p.unit_parallel:
                 barrier(n, p)
-            dz, out = stage.dz_h + first * n_k * p.item, stage.d_operand + j0 * row
-            add_product(p, dz, j1 - j0, n_k, stage.w_h, p.n, u0, u1, out, row, out)
+            recurrent_gradient(p, stage, t, j0, j1, u0, u1)
             if not p.flat_dx:
-                input_gradient(p, stage, first, j1 - j0)
+                input_gradient(p, stage, t * p.m + j0, j1 - j0)
     barrier(n, p)
+    r0, r1 = share(me, n, p.n_steps * p.m, 1)
     for i in range(p.n_stages - 1, -1, -1):
         stage = stage_of(p, i)
         weight_gradients(me, n, p, stage, scratch)
         if p.flat_dx:
-            r0, r1 = share(me, n, p.n_steps * p.m, 1)
             input_gradient(p, stage, r0, r1 - r0)
+    clear_past_end(p, r0, r1)

@@ -18,15 +18,18 @@ _KEPT = 1 << 28  # bytes in the pool, at most
 _WORKSPACE = 1 << 26  # bytes of workspace kept per thread, at most
 LINE = 64  # bytes of a cache line
 
-_lock = threading.Lock()
+# A finalizer or signal handler may run, and make arrays, while its own thread changes the pool. The lock lets it in,
+# and `_busy` makes it take memory of its own.
+_lock = threading.RLock()
+_busy = False
 _local = threading.local()
 _buffers: list[np.ndarray] = []
 
 
 def _unlock() -> None:
     """Replace the lock in the child of a fork, where its holder does not exist."""
-    global _lock
-    _lock = threading.Lock()
+    global _lock, _busy
+    _lock, _busy = threading.RLock(), False
 
 
 if hasattr(os, "register_at_fork"):
@@ -48,10 +51,22 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     size = math.prod(shape) * dtype.itemsize
     if not (_COUNTS and _SMALLEST <= size <= _LARGEST):
         return np.empty(shape, dtype)
-    with _lock:
-        buffer = _take(size + LINE)
+    buffer = _pooled(size + LINE)
     shift = -int(buffer.ctypes.data) % LINE
     return np.ndarray(shape, dtype, buffer, shift)
+
+
+def _pooled(size: int) -> np.ndarray:
+    """Return a buffer of the pool, or a new one inside another call of this function in the same thread."""
+    global _busy
+    with _lock:
+        if _busy:
+            return np.empty(size, np.uint8)
+        _busy = True
+        try:
+            return _take(size)
+        finally:
+            _busy = False
 
 
 def _take(size: int) -> np.ndarray:

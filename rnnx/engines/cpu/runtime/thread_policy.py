@@ -7,6 +7,7 @@ would read all weights for little work, so the threads share the units instead a
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -25,13 +26,15 @@ _WAKING_UP = 500_000  # jobs shorter than this do not wait for sleeping threads
 
 MOST_THREADS = 256
 
+_POSITIVE = re.compile("0*[1-9][0-9]{0,9}")  # `str.isdigit` also accepts digits that `int` does not, such as "²"
+
 
 def max_threads() -> int:
     """Return the number of usable cores, limited by OMP_NUM_THREADS, NUMBA_NUM_THREADS and threadpoolctl."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # OMP_NUM_THREADS may be a list; the first number is for the outermost level.
     given = (os.environ.get(name, "").split(",")[0].strip() for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"))
-    limits = [int(limit) for limit in given if limit.isdigit()]
+    limits = [int(limit) for limit in given if _POSITIVE.fullmatch(limit)]  # anything else is ignored
     if "threadpoolctl" in sys.modules:
         limits += [blas.get_num_threads() or cores for blas in _blas_controllers()]
     return max(1, min(cores, *limits, MOST_THREADS))
