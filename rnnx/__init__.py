@@ -1,5 +1,7 @@
 """Recurrent networks with explicit forward and hand-derived backward passes, on any array library."""
 
+from rnnx._core import startup as _startup  # noqa: F401, I001  # first, for Ctrl-C while the rest is imported
+
 import importlib
 from types import ModuleType
 

@@ -131,3 +131,24 @@ def cell(request):
 @pytest.fixture
 def rng():
     return np.random.default_rng(20261120)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Run the command `rnnx` in a folder of its own and return (exit code, stdout, stderr)."""
+    from lab import NAMES, PROSE
+
+    from rnnx.__main__ import main
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "names.txt").write_text(NAMES)
+    (tmp_path / "prose.txt").write_text(PROSE)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["rnnx", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        captured = capsys.readouterr()
+        return exit_.value.code or 0, captured.out, captured.err
+
+    return call

@@ -1,4 +1,4 @@
-"""A small corpus and trainers for tests."""
+"""A small corpus, trainers, and results of commands, for tests."""
 
 from rnnx.data import make_corpus
 from rnnx.models import CharModel
@@ -16,3 +16,10 @@ def make_trainer(seed=0, cell="lstm", text=NAMES, by="auto", length=10, model=()
     char_model = CharModel(corpus.tokenizer.vocab_size, 12, **options)
     keywords = {"optimizer": Adam(learning_rate=0.01), **keywords}
     return corpus, Trainer(char_model, seed=seed, **keywords)
+
+
+def ok(result):
+    """Return what a command printed; it must have succeeded."""
+    code, out, err = result
+    assert code == 0, err
+    return out

@@ -2,14 +2,16 @@
 
 import json
 import os
+import tracemalloc
 
 import numpy as np
 import pytest
-from lab import make_trainer
+from lab import NAMES, make_trainer
 from safetensors.numpy import load_file, save_file
 
 from rnnx.data import CharTokenizer
 from rnnx.models import MODELS, CharModel, Seq2Seq, SequenceClassifier, SequenceRegressor
+from rnnx.training import Run, Settings, read_metrics
 from rnnx.training import checkpoint as checkpoints
 
 
@@ -85,9 +87,9 @@ def test_two_tokenizers(tmp_path):
         (source, source, "target_tokenizer has 6 characters; the model has 4"),
         (None, source, "target_tokenizer has 6 characters; the model has 4"),
     ):
-        checkpoints.save_checkpoint(path, checkpoints.Checkpoint(model, one, target_tokenizer=other))
-        with pytest.raises(ValueError, match=f"is a damaged checkpoint: {message}"):
-            checkpoints.load_checkpoint(path)
+        with pytest.raises(ValueError, match=f"cannot save .*: {message}"):
+            checkpoints.save_checkpoint(path, checkpoints.Checkpoint(model, one, target_tokenizer=other))
+        assert path.read_bytes() == first
 
 
 def test_on_another_library(saved):
@@ -169,15 +171,152 @@ def test_foreign_newer_and_inconsistent_files(saved, tmp_path):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_bad_numbers(trained, tmp_path, value):
+def test_bad_numbers(trained, saved, monkeypatch, value):
+    """They are not saved, and not loaded if another program saved them."""
     corpus, trainer = trained
-    parameters = trainer.model.parameters
+    before, parameters = saved.read_bytes(), trainer.model.parameters
     for key, array in (("Wy", np.full_like(parameters["Wy"], value)), ("by", parameters["by"].astype(np.int32))):
         bad = CharModel(**trainer.model.config, parameters=parameters)
         bad.parameters = {**parameters, key: array}
-        checkpoints.save_checkpoint(tmp_path / "m", checkpoints.Checkpoint(bad, corpus.tokenizer))
-        with pytest.raises(ValueError, match=f"{key} must hold finite float32 or float64 numbers"):
-            checkpoints.load_checkpoint(tmp_path / "m")
+        message = f"{key} must hold finite float32 or float64 numbers"
+        with pytest.raises(ValueError, match=f"cannot save .*: model/{message}"):
+            checkpoints.save_checkpoint(saved, checkpoints.Checkpoint(bad, corpus.tokenizer))
+        assert saved.read_bytes() == before
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoints, "_checkpoint", lambda *_: None)
+            checkpoints.save_checkpoint(saved.parent / "bad", checkpoints.Checkpoint(bad, corpus.tokenizer))
+        with pytest.raises(ValueError, match=f"damaged checkpoint: model/{message}"):
+            checkpoints.load_checkpoint(saved.parent / "bad")
+
+
+class Other(CharModel):
+    kind = "other"
+
+
+def test_what_can_be_saved_can_be_loaded(tmp_path):
+    """Everything else is an error before anything is written."""
+    path, model = tmp_path / "m", SequenceClassifier(1, 4, 2, seed=0)
+    arrays = {"classes": np.array([3, 7]), "used": np.array([True]), "scaler/mean": np.array([1.5])}
+    training = {"mean": np.float32(1.5), "n": np.int64(3), "ok": np.bool_(True), "shape": (1, 2), "nan": float("nan")}
+    checkpoints.save_checkpoint(path, checkpoints.Checkpoint(model, training=training, arrays=arrays))
+    loaded = checkpoints.load_checkpoint(path)
+    assert loaded.arrays.keys() == arrays.keys()
+    for name, a in arrays.items():
+        assert np.array_equal(loaded.arrays[name], a)
+        assert loaded.arrays[name].dtype == a.dtype
+    assert str(loaded.training) == "{'mean': 1.5, 'n': 3, 'ok': True, 'shape': [1, 2], 'nan': nan}"
+    before = path.read_bytes()
+    for wrong, error, message in (
+        ({"arrays": {"mean": np.array([np.nan])}}, ValueError, "mean must hold finite float32 or float64 numbers, int"),
+        ({"arrays": {"mean": np.array([1j])}}, ValueError, "mean must hold finite float32"),
+        ({"arrays": {"optimizer/v": np.array([1])}}, ValueError, "optimizer/v must hold finite float32"),
+        ({"arrays": {"names": np.array(["a"])}}, ValueError, "names must hold finite float32"),
+        ({"arrays": {"mean": [1.5]}}, TypeError, "`mean` must be an array"),
+        ({"arrays": {"model/Wy": np.zeros(1)}}, ValueError, "a name in `arrays` must be a string that does not begin"),
+        ({"arrays": {3: np.zeros(1)}}, ValueError, "a name in `arrays` must be a string"),
+        (
+            {"training": {"a": np.zeros(2)}},
+            TypeError,
+            r"`training` and .* must hold plain values .*: got numpy.ndarray",
+        ),
+        ({"training": {"a": object()}}, TypeError, r"must hold plain values .*: got object"),
+        ({"training": {(1, 2): 3}}, TypeError, "must hold plain values"),
+        ({"training": [1]}, ValueError, "config and training must be JSON objects"),
+        ({"model": Other(5, 3, seed=0)}, ValueError, "unknown model kind 'other'"),
+        ({"tokenizer": CharTokenizer(None).fit("ab"), "model": CharModel(5, 3, seed=0)}, ValueError, "tokenizer has 2"),
+    ):
+        with pytest.raises(error, match=message):
+            checkpoints.save_checkpoint(path, checkpoints.Checkpoint(**{"model": model, **wrong}))
+        assert path.read_bytes() == before
+
+
+def rewritten(path, change):
+    """Change the description in a checkpoint, and its digest."""
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        description = json.loads(json.loads(file.read(size))["__metadata__"]["rnnx"])
+    change(description)
+    tensors = load_file(path)
+    description.pop("digest")
+    description["digest"] = checkpoints._digest(description, tensors)
+    save_file(tensors, path, {"rnnx": json.dumps(description)})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with a short run."""
+    (tmp_path / "names.txt").write_text(NAMES, encoding="utf-8")
+    settings = Settings(text=str(tmp_path / "names.txt"), hidden_size=(4,), epochs=1)
+    list(Run.start(tmp_path / "run", settings).train())
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d["training"].pop("counters"), "contains a model, but no training state"),
+        (lambda d: d["training"]["counters"].pop("step"), "`values` must have the keys"),
+        (lambda d: d["training"]["counters"].update(step="1"), "wrong counters: `step` must be an integer"),
+        (lambda d: d["training"]["counters"].update(step=-1), "`step` must be an integer from 0"),
+        (lambda d: d["training"]["counters"].update(epoch=10**30), "`epoch` must be an integer from 0"),
+        (lambda d: d["training"]["counters"].update(best_loss=float("nan")), "`best_loss` must be a finite number"),
+        (lambda d: d["training"]["counters"].update(total=None), "`total` must be a number; got NoneType"),
+        (lambda d: d["training"].pop("split"), "it has no `split`"),
+        (lambda d: d["training"].update(by=3), "it has no `by`"),
+        (lambda d: d["training"]["settings"].pop("cell"), r"missing \['cell'\], unknown \[\]"),
+        (lambda d: d["training"]["settings"].update(batch_size="x"), "`batch_size` must be int; got 'x'"),
+        (lambda d: d["training"]["settings"].update(hidden_size=8), "`hidden_size` must be tuple.*; got 8"),
+        (lambda d: d["training"]["settings"].update(dataset=[]), "`dataset` must be str"),
+        (lambda d: d["training"]["settings"].update(epochs=0), "`epochs` must be an integer of at least 1"),
+        (lambda d: d["training"]["settings"].update(text="/dev/zero"), "not a regular file|zero differs from the text"),
+        (lambda d: d.update(version=float("inf")), "is not an rnnx checkpoint"),
+        (lambda d: d.update(version=True), "is not an rnnx checkpoint"),
+        (lambda d: d["config"].update(num_layers=300_000_000, hidden_size=4), "`num_layers` must be an integer from 1"),
+        (lambda d: d["config"].update(num_layers=10_000, hidden_size=4), "and 79994 more; missing"),
+        (lambda d: d["config"].update(hidden_size=[4] * 100_000), "at most 10000 numbers; got 100000"),
+        (lambda d: d["config"].update(hidden_size=10**30), "`Wf_l0` must have shape|damaged"),
+        (lambda d: d["config"].update({"\x1b[31m": 1}), r"damaged.*\\x1b"),
+        (lambda d: d["config"].update(dropout=10**400), "`dropout` must be"),
+    ],
+)
+def test_content_is_checked_before_it_is_used(folder, change, message):
+    """Resuming is a ValueError of one short line, and allocates little."""
+    path = folder / checkpoints.FILE_NAME
+    rewritten(path, change)
+    changed = path.read_bytes()
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=message) as error:
+            Run.resume(folder)
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
+    assert len(str(error.value)) < 500
+    assert str(error.value).isprintable()
+    assert path.read_bytes() == changed
+
+
+def test_settings_are_plain_values():
+    settings = Settings(hidden_size=[np.int64(3)], learning_rate=np.float32(0.5), epochs=np.int32(2))
+    assert (settings.hidden_size, settings.learning_rate, settings.epochs) == ((3,), 0.5, 2)
+    assert {type(value) for value in vars(settings).values()} <= {str, int, float, bool, tuple, type(None)}
+    for wrong in ({"epochs": 1.5}, {"seed": True}, {"shuffle": 1}, {"cell": None}, {"hidden_size": (2.5,)}):
+        with pytest.raises(TypeError, match=f"`{next(iter(wrong))}` must be"):
+            Settings(**wrong)
+
+
+def test_a_damaged_line_of_metrics_does_not_block_the_run(folder):
+    path = folder / "metrics.jsonl"
+    lines = path.read_bytes().splitlines()
+    n = len(lines)
+    damage = [b"\xff", b"null", b"[" * 100_000, lines[1].replace(b'"step": 2', b'"step": "2"')]
+    path.write_bytes(b"\n".join([lines[0], *damage, *lines[1:]]) + b"\n")
+    with pytest.raises(ValueError, match=r"metrics.jsonl, line 2: not a metrics record"):
+        read_metrics(path)
+    run = Run.resume(folder, epochs=2)
+    with pytest.warns(UserWarning, match=r"metrics.jsonl: dropped damaged lines: \[2, 3, 4, 5\]"):
+        list(run.train())
+    assert len(read_metrics(path)) == 2 * n
 
 
 def test_a_failed_write_leaves_the_old_file(trained, saved, monkeypatch):

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lab import NAMES, PROSE
+from lab import NAMES, ok
 
 import rnnx
-from rnnx.__main__ import main
 from rnnx.data import make_corpus
 from rnnx.engines import engines_of
 from rnnx.models import CharModel
@@ -22,29 +21,6 @@ from rnnx.training import checkpoint as checkpoints
 from rnnx.training import read_metrics
 
 SMALL = ("--hidden-size", 8, "--epochs", 2, "--sample-every", 1)
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
-    """Run the command in a folder of its own and return (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "names.txt").write_text(NAMES)
-    (tmp_path / "prose.txt").write_text(PROSE)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["rnnx", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        captured = capsys.readouterr()
-        return exit_.value.code or 0, captured.out, captured.err
-
-    return call
-
-
-def ok(result):
-    code, out, err = result
-    assert code == 0, err
-    return out
 
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
@@ -229,12 +205,32 @@ def test_help_and_version(run):
     assert {"cupy", "torch", "jax", "numba"} <= set(about)
 
 
+@pytest.mark.parametrize(
+    "sizes",
+    [("--num-layers", 100_000_000), ("--hidden-size", "9" * 5000), ("--hidden-size", 999_999_999)],
+)
+def test_sizes_that_no_machine_has_are_an_error_at_once(run, sizes, tmp_path):
+    before = sorted(tmp_path.iterdir())
+    code, _, err = run("train", "--text", "names.txt", *sizes, "--output", "out")
+    assert code in (1, 2)
+    assert "Traceback" not in err
+    assert len(err) < 500
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_device_is_not_read(run):
+    """The text of a checkpoint may be any path; only regular files are read."""
+    for path in ("/dev/zero", "/dev/stdin"):
+        if os.path.exists(path):
+            assert "is not a regular file" in run("train", "--text", path, "--output", "out")[2]
+
+
 # --- resuming ----------------------------------------------------------------------------------------------------
 
 
 def test_resume(run, tmp_path):
     """Two epochs and two more equal four, bit for bit. Only settings that limit the run can change."""
-    ok(run("train", "--text", "names.txt", *SMALL, "--output", "whole", "--epochs", 4))
+    ok(run("train", "--text", "names.txt", *SMALL[:2], *SMALL[4:], "--output", "whole", "--epochs", 4))
     ok(run("train", "--text", "names.txt", *SMALL, "--output", "parts"))
     out = ok(run("train", "--resume", "parts", "--epochs", 4))
     assert ", resuming after step " in out
@@ -425,3 +421,67 @@ def test_without_the_extra_the_command_says_what_to_install():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert result.stderr.strip() == "rnnx: the command line needs click; install it with: pip install 'rnnx[lab]'"
+
+
+# --- comparisons -------------------------------------------------------------------------------------------------
+
+
+def test_compare(run, tmp_path, monkeypatch):
+    """Options for the same things are those of train, and every comparison has a folder of its own."""
+    from types import SimpleNamespace
+
+    from rnnx import compare
+    from rnnx.cli.commands import compare as command
+    from rnnx.cli.train_command import train
+
+    names = {option.name: set(option.opts) for option in train.params}
+    shared = [option for option in command.params if option.name in names]
+    assert {option.name for option in shared} > {"cell", "reset_after", "hidden_size", "num_layers", "seq_length"}
+    for option in shared:
+        assert set(option.opts) == names[option.name]
+        if option.name == "cell":
+            assert option.type.choices == next(p for p in train.params if p.name == "cell").type.choices
+    calls = []
+
+    def compared(peer, *, output, progress, **options):
+        Path(output).mkdir(parents=True, exist_ok=True)
+        calls.append({"output": output, **options})
+        return SimpleNamespace(agrees=True, text=lambda: "a table")
+
+    monkeypatch.setattr(compare, "run", compared)
+    out = ok(run("compare", "keras", "--model", "gru", "--rnn-size", 8, "--iterations", 5))
+    assert out == f"a table\nreport saved in {Path('runs/compare-keras')}\n"
+    ok(run("compare", "torch", "--cell", "gru", "--reset-after"))
+    ok(run("compare", "keras", "--output", "mine"))
+    ok(run("compare", "keras"))
+    folders = [Path("runs/compare-keras"), Path("runs/compare-torch"), Path("mine"), Path("runs/compare-keras-2")]
+    assert [Path(call["output"]) for call in calls] == folders
+    assert (calls[0]["cell"], calls[0]["hidden_size"], calls[0]["steps"]) == ("gru", 8, 5)
+    assert [call["reset_after"] for call in calls[:2]] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["torch", "--cell", "gru"], "PyTorch's GRU resets after the product: add --reset-after"),
+        (["torch", "--reset-after"], "`reset_after` is only for `cell` = 'gru'"),
+        (["torch", "--text", "names.txt", "--dataset", "dinos"], "--text and --dataset cannot be combined"),
+        (["torch", "--text", ""], "--text must not be empty"),
+        (["torch", "--output", ""], "--output must not be empty"),
+        (["torch", "--text", "missing.txt"], "missing.txt: No such file"),
+        (["torch", "--text", "names.txt", "--seq-length", 9999], "`seq_length` must be less than the length"),
+        (["torch", "--num-layers", 10**8], "`num_layers` must be an integer from 1 to 1000"),
+        (["torch", "--hidden-size", 10**9], "GiB of memory"),
+        (["torch", "--output", "names.txt"], "names.txt"),
+    ],
+)
+def test_compare_refuses(run, arguments, message, tmp_path, monkeypatch):
+    from rnnx.compare import process, runner
+
+    monkeypatch.setattr(runner, "_check_installed", lambda *_: None)
+    monkeypatch.setattr(process, "call", None)
+    code, out, err = run("compare", *arguments)
+    assert code in (1, 2)
+    assert message in err
+    assert "Traceback" not in out + err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["names.txt", "prose.txt"]

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,8 @@ import pytest
 
 import rnnx
 from rnnx import compare
-from rnnx.compare import process, runner
-from rnnx.compare.records import Request, Result, Settings
+from rnnx.compare import process, runner, task
+from rnnx.compare.records import CONTINUATION, Request, Result, Settings
 from rnnx.compare.report import Report
 
 SMALL = {"hidden_size": 12, "num_layers": 2, "batch_size": 3, "seq_length": 7, "steps": 4, "learning_rate": 0.01}
@@ -31,7 +31,7 @@ def installed(*modules):
 def check(report, labels, folder, tolerance="1e-05"):
     assert list(report.sides) == labels
     for label in labels[1:]:
-        assert report.loss_differences(label)[:2].max() <= 1e-5
+        assert report.loss_differences(label)[: report.sides[label].checked_losses].max() <= 1e-5
         errors = report.gradient_errors(label)
         assert len(errors) == len(report.sides[label].gradients) > 2
         assert {"dWy", "dby"} < set(errors)
@@ -70,13 +70,20 @@ def check_files(report, folder):
     assert [float(row[1]) for row in rows] == report.sides["rnnx"].losses.tolist()
 
 
-@pytest.mark.parametrize(("cell", "optimizer"), [("lstm", "adam"), ("gru_reset_after", "sgd")])
+@pytest.mark.parametrize(("cell", "optimizer"), [("lstm", "adam"), ("gru", "sgd")])
 @pytest.mark.slow
 def test_torch(cell, optimizer, tmp_path):
     installed("torch")
     started = []
     report = compare.run(
-        "torch", TEXT, cell=cell, optimizer=optimizer, output=tmp_path / "out", progress=started.append, **SMALL
+        "torch",
+        TEXT,
+        cell=cell,
+        reset_after=cell == "gru",
+        optimizer=optimizer,
+        output=tmp_path / "out",
+        progress=started.append,
+        **SMALL,
     )
     check(report, ["rnnx", "torch loop"], tmp_path / "out")
     assert started == ["rnnx", "torch loop"]
@@ -87,8 +94,22 @@ def test_torch(cell, optimizer, tmp_path):
 def test_keras(tmp_path):
     """The GRU with two biases, and Adam with its different epsilon, in float64, where a difference shows."""
     installed("tensorflow", "keras")
-    report = compare.run("keras", TEXT, cell="gru_reset_after", dtype="float64", output=tmp_path, threads=1, **SMALL)
-    check(report, ["rnnx", "Keras fit", "TensorFlow loop"], tmp_path, "1e-10")
+    words = "".join(chr(97 + index) for index in TEXT)
+    (tmp_path / "words.txt").write_text(words, encoding="utf-8")
+    options = {"cell": "gru", "reset_after": True, "dtype": "float64", "output": tmp_path, "threads": 1}
+    report = compare.run("keras", text=tmp_path / "words.txt", **options, **SMALL)
+    check(report, ["rnnx", "Keras fit", "TensorFlow loop", "Keras subclass"], tmp_path, "1e-10")
+    # The embedding of the model class is trained too.
+    assert report.loss_differences("Keras subclass")[0] <= 1e-10
+    assert report.loss_differences("Keras subclass")[1:].min() > 1e-6
+    samples = report.samples()
+    assert set(samples) == {"rnnx", "Keras subclass"}
+    (prompt,) = {sample[: SMALL["seq_length"]] for sample in samples.values()}
+    assert prompt in words
+    for sample in samples.values():
+        assert len(sample) == SMALL["seq_length"] + CONTINUATION
+        assert set(sample) <= set(words)
+        assert repr(sample) in report.text()
 
 
 def test_only_a_peers_side_imports_the_peer():
@@ -113,7 +134,22 @@ def test_only_a_peers_side_imports_the_peer():
     ("arguments", "error", "message"),
     [
         ({"peer": "jax"}, ValueError, r"`peer` must be one of \['keras', 'torch'\]; got 'jax'"),
-        ({"cell": "gru"}, ValueError, "`cell` .* for torch; got 'gru'; torch's GRU is 'gru_reset_after'"),
+        ({"peer": ["torch"]}, ValueError, r"`peer` must be one of \['keras', 'torch'\]; got \['torch'\]"),
+        ({"cell": "gru"}, ValueError, "`reset_after` must be True for `cell` = 'gru' with torch"),
+        ({"cell": "gru_reset_after"}, ValueError, r"`cell` must be one of \['rnn', 'lstm', 'gru'\]; got 'gru_reset_"),
+        ({"reset_after": True}, ValueError, "`reset_after` is only for `cell` = 'gru'; got 'lstm'"),
+        ({"dtype": np.arange(2)}, ValueError, "`dtype` must be one of"),
+        ({"progress": 3}, TypeError, "`progress` must be callable; got int"),
+        ({"text": "a.txt"}, ValueError, "`indices` and `text` cannot be combined"),
+        ({"indices": None, "text": 0}, TypeError, "`text` must be the path of a file; got 0"),
+        ({"indices": None, "text": ""}, ValueError, "`text` must be the path of a file; got ''"),
+        ({"indices": None, "dataset": ["dinos"]}, TypeError, r"`dataset` must be a str; got \['dinos'\]"),
+        ({"num_layers": 10**8}, ValueError, "`num_layers` must be an integer from 1 to 1000; got 100000000"),
+        ({"threads": 10**6}, ValueError, "`threads` must be an integer from 1 to 1024; got 1000000"),
+        ({"hidden_size": 10**7}, ValueError, "`hidden_size` = 10000000, .* need .* GiB of memory; this machine has"),
+        ({"vocab_size": 10**12}, ValueError, "`vocab_size` = 1000000000000 need .* GiB of memory"),
+        ({"batch_size": 10**12}, ValueError, "`batch_size` = 1000000000000, .* need .* GiB of memory"),
+        ({"steps": 10**12}, ValueError, "`steps` = 1000000000000, .* need .* GiB of memory"),
         ({"cell": "mgu"}, ValueError, "`cell` must be one of"),
         ({"optimizer": "rms"}, ValueError, "`optimizer` must be one of"),
         ({"dtype": "float16"}, ValueError, "`dtype` must be one of"),
@@ -131,7 +167,9 @@ def test_only_a_peers_side_imports_the_peer():
         ({"indices": TEXT - 5}, ValueError, "non-empty array of non-negative integers"),
     ],
 )
-def test_mistakes(arguments, error, message):
+def test_mistakes(arguments, error, message, monkeypatch):
+    """No process starts."""
+    monkeypatch.setattr(process, "call", None)
     with pytest.raises(error, match=message):
         compare.run(**{"peer": "torch", "indices": TEXT, **SMALL, **arguments})
 
@@ -145,8 +183,83 @@ def test_a_peer_that_is_not_installed(peer, command, monkeypatch):
         compare.run(peer, TEXT, **SMALL)
 
 
-def make_request():
-    return runner.make_request(TEXT, Settings(9, **SMALL))
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        ("folder", ValueError, "`text` must be a regular file; .*text.txt is not"),
+        ("pipe", ValueError, "`text` must be a regular file; .*text.txt is not"),
+        (None, FileNotFoundError, "text.txt"),
+        (b"", ValueError, "text.txt is empty"),
+        (b" \n", ValueError, "text.txt is empty"),
+        (b"ab", ValueError, "`seq_length` must be less than the length of the text, 2; got 7"),
+        (b"a" * 50, ValueError, "`vocab_size` must be an integer of at least 2; got 1"),
+        (b"\xff" * 50, ValueError, "text.txt is not UTF-8"),
+    ],
+)
+def test_files_that_are_no_text(content, error, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "call", None)
+    path = tmp_path / "text.txt"
+    if content == "folder":
+        path.mkdir()
+    elif content == "pipe":
+        if not hasattr(os, "mkfifo"):
+            pytest.skip("no named pipes")
+        os.mkfifo(path)
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises(error, match=message):
+        compare.run("torch", text=path, output=tmp_path / "out", **SMALL)
+    assert not (tmp_path / "out").exists()
+
+
+def make_request(**settings):
+    return task.make_request(TEXT, Settings(9, **{**SMALL, **settings}))
+
+
+@pytest.mark.parametrize(
+    ("label", "side", "modules"),
+    [
+        ("rnnx", "rnnx_side:RnnxSide", ()),
+        pytest.param("torch loop", "torch_side:TorchSide", ("torch",), marks=pytest.mark.slow),
+        pytest.param("Keras subclass", "keras_side:Subclass", ("tensorflow", "keras"), marks=pytest.mark.slow),
+    ],
+)
+def test_a_loss_that_is_not_finite(label, side, modules):
+    installed(*modules)
+    request = make_request(optimizer="sgd", learning_rate=1e38, steps=9)
+    message = rf"^the loss of {label} is (nan|inf) at step \d; a smaller learning rate may help$"
+    with pytest.raises(FloatingPointError, match=message):
+        runner._run_sides({label: side}, request)
+
+
+def test_the_folder_of_a_report(tmp_path, monkeypatch):
+    """A comparison never writes over another one or over other files, and leaves no trace of a failure."""
+    monkeypatch.setattr(runner, "_check_installed", lambda *_: None)
+    results = {name: result([4.0, 2.0, 1.0, 0.5], [3.0, 4.0], 1.0) for name in ("rnnx", "torch loop")}
+    monkeypatch.setattr(runner, "_run_sides", lambda *_: results)
+    folder = tmp_path / "a" / "b"
+    compare.run("torch", TEXT, output=folder, **SMALL)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert len(before) == 4
+    monkeypatch.setattr(runner, "_run_sides", None)
+    with pytest.raises(ValueError, match=r"`output` must not contain a report; .*b contains report.txt"):
+        compare.run("torch", TEXT, output=folder, **SMALL)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "losses.csv").write_text("mine")
+    with pytest.raises(ValueError, match=r"mine contains losses\.csv"):
+        compare.run("torch", TEXT, output=tmp_path / "mine", **SMALL)
+
+    def meanwhile(*_):
+        with pytest.raises(ValueError, match="must not contain a report"):
+            compare.run("torch", TEXT, output=tmp_path / "c" / "d", **SMALL)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "_run_sides", meanwhile)
+    with pytest.raises(KeyboardInterrupt):
+        compare.run("torch", TEXT, output=tmp_path / "c" / "d", **SMALL)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "mine"]
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["losses.csv"]
 
 
 @pytest.mark.slow
@@ -216,6 +329,13 @@ def test_numbers_of_numpy(monkeypatch):
     assert json.loads(json.dumps(asdict(report.settings)))["batch_size"] == 2
 
 
+def test_a_loss_that_is_not_finite_is_an_error(monkeypatch):
+    monkeypatch.setattr(runner, "_check_installed", lambda *_: None)
+    monkeypatch.setattr(process, "call", lambda *_, **__: (result([4.0, float("nan")], [3.0]), 1.0))
+    with pytest.raises(FloatingPointError, match="the loss of rnnx is nan at step 2; a smaller `learning_rate` may"):
+        compare.run("torch", TEXT, steps=2)
+
+
 def test_the_figure(tmp_path):
     """The figure has the style of rnnx.plots, and its file is the same every time."""
     from rnnx.plots import style
@@ -233,9 +353,10 @@ def test_the_figure(tmp_path):
 def test_what_is_read(tmp_path):
     path = tmp_path / "text.txt"
     path.write_text("abcab", encoding="utf-8")
-    assert runner._read(None, "", path).tolist() == [0, 1, 2, 0, 1]
-    assert len(set(runner._read(None, "dinos", None))) == 53
-    with pytest.raises(ValueError, match=r"`dataset` must be one of .*; got 'dino'"):
+    indices, vocabulary = task.read(None, "", path)
+    assert (indices.tolist(), vocabulary) == ([0, 1, 2, 0, 1], ["a", "b", "c"])
+    assert len(set(task.read(None, "dinos", None)[0])) == 53
+    with pytest.raises(ValueError, match="there is no dataset 'dino'; there are dinos, "):
         compare.run("torch", dataset="dino")
 
 
@@ -269,3 +390,23 @@ def test_the_verdict(losses, gradient, agrees):
     assert report.agrees == agrees
     assert ("DO NOT AGREE" in report.text()) != agrees
     assert "unknown" in report.text()  # memory, on a system that does not report it
+
+
+def test_a_model_that_is_not_the_same():
+    """Only its first loss and its gradients count; the report says why, and shows its sample next to rnnx's."""
+    own, other = result([4.0, 2.0, 0.0], [3.0, 4.0]), result([4.0, 1.0, 0.0], [3.0, 4.0])
+    other = replace(other, checked_losses=1, note="is trained otherwise.", sample=np.array([1, 0, 2]))
+    sides = {"rnnx": replace(own, sample=np.array([1, 2, 0])), "Keras subclass": other}
+    report = Report("keras", Settings(9, **{**SMALL, "steps": 3}), sides, ["a", "b", "\n"])
+    assert report.agrees
+    assert report.loss_differences("Keras subclass").tolist() == [0, 0.5, 0]  # also where the loss is 0
+    assert report.samples() == {"rnnx": "b\na", "Keras subclass": "ba\n"}
+    assert "\nKeras subclass is trained otherwise.\n" in report.text()
+    assert [line.split() for line in report.text().splitlines() if "'" in line][1:] == [
+        ["rnnx", "'b\\na'"],
+        ["Keras", "subclass", "'ba\\n'"],
+    ]
+    assert json.loads(json.dumps(report.as_dict()))["samples"] == report.samples()
+    assert replace(report, vocabulary=None).samples()["rnnx"] == "1 2 0"
+    assert replace(report, sides={"rnnx": sides["rnnx"], "torch loop": own}).samples() == {}
+    assert not replace(report, sides={**sides, "rnnx": result([5.0, 2.0, 0.0], [3.0, 4.0])}).agrees

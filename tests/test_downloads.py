@@ -1,12 +1,14 @@
-"""Texts that are downloaded once, from a local HTTP server."""
+"""Texts by name, and those that are downloaded once, from a local HTTP server."""
 
 import hashlib
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from lab import NAMES, ok
 
-from rnnx.data import downloads
+from rnnx.data import CORPORA, downloads, find_text
+from rnnx.training import Settings
 
 TEXT = b"First Citizen:\nBefore we proceed any further, hear me speak.\n" * 40
 
@@ -100,3 +102,76 @@ def test_the_real_source_is_tiny_shakespeare():
     source = downloads.SOURCES["shakespeare"]
     assert source.url.startswith("https://")
     assert len(source.sha256) == 64
+
+
+# --- the command line --------------------------------------------------------------------------------------------
+
+TINY = ("--hidden-size", 4, "--cell", "rnn", "--iterations", 2, "--batch-size", 4)
+
+
+def test_train_on_a_download(server, run, tmp_path):
+    for _ in range(2):
+        out = ok(run("train", "--dataset", "shakespeare", *TINY))
+        assert "shakespeare: 40 windows to train on" in out or "shakespeare: " in out
+    assert server.requests == 1
+    assert "best validation loss" in ok(run("train", "--resume", "runs/shakespeare-rnn", "--iterations", 4))
+    assert "validation part" in ok(run("evaluate", "runs/shakespeare-rnn"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"content": TEXT[:-1] + b"!"}, "is not the expected file: its SHA-256 checksum is wrong; without a network, "),
+        ({"content": TEXT[:1000]}, "the transfer broke off"),
+        ({"status": 404}, "(HTTP status 404); without a network, save the file as data/shakespeare.txt, or pass it"),
+        (None, "(no connection); without a network, save the file as data/shakespeare.txt, or pass it with --text"),
+    ],
+)
+def test_a_failed_download_is_one_line(server, run, tmp_path, change, message):
+    server.server_close() if change is None else vars(server).update(change)
+    code, _, err = run("train", "--dataset", "shakespeare", *TINY)
+    assert code == 1
+    assert message in err
+    assert err.startswith("Error: ")
+    assert err.count("\n") == 1
+    assert kept(tmp_path) == []
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "data").mkdir(exist_ok=True)  # the way out that the message names
+    (tmp_path / "data" / "shakespeare.txt").write_bytes(TEXT)
+    ok(run("train", "--dataset", "shakespeare", *TINY))
+
+
+def test_a_file_in_the_folder_data(run, tmp_path, monkeypatch):
+    """It is found by name, and its run resumes from another folder."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "beasts.txt").write_text(NAMES)
+    assert "beasts: 54 lines to train on" in ok(run("train", "--dataset", "beasts", *TINY))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert "resuming after step 2" in ok(run("train", "--resume", "../runs/beasts-rnn", "--iterations", 4))
+    assert str(tmp_path / "data" / "beasts.txt") in ok(run("info", "../runs/beasts-rnn"))
+    assert "beasts, validation part" in ok(run("evaluate", "../runs/beasts-rnn"))
+
+
+def test_order_of_names(tmp_path, monkeypatch):
+    """Built-in texts come first, then files, then downloads."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    for name in ("dinos", "shakespeare"):
+        (tmp_path / "data" / f"{name}.txt").write_text("a text of one's own")
+    assert find_text("dinos") == CORPORA["dinos"]()
+    assert find_text("shakespeare") == tmp_path / "data" / "shakespeare.txt"
+
+
+@pytest.mark.parametrize("name", ["poem", "", ".", "../names", "names.txt", "data/beasts", "a\0b", "Dinos"])
+@pytest.mark.parametrize("command", [("train",), ("compare", "torch")])
+def test_unknown_names_list_those_that_there_are(run, tmp_path, name, command):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "beasts.txt").write_text(NAMES)
+    code, _, err = run(*command, "--dataset", name)
+    assert code == 1
+    assert f"Error: there is no dataset {name!r}; there are dinos, dinosaurs, pydoc (built in), shakespeare" in err
+    assert "(downloaded), beasts (data/*.txt). A file data/NAME.txt adds one" in err
+    assert err.count("\n") == 1
+    with pytest.raises(ValueError, match="there is no dataset"):
+        Settings(dataset=name).corpus()

@@ -5,11 +5,15 @@ import signal
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from rnnx import compare
 from rnnx._core import files
-from rnnx._core.files import check_writable, write_atomically
+from rnnx._core.files import check_writable, read_regular, write_atomically
+from rnnx.data import CharTokenizer, read_text
+from rnnx.training import load_checkpoint, read_metrics
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="links and permissions of POSIX")
 
@@ -100,6 +104,44 @@ def test_two_writers_do_not_collide(tmp_path, monkeypatch):
     assert depth == 3
     assert path.read_bytes() == b"first"
     assert os.listdir(tmp_path) == ["file"]
+
+
+@posix
+def test_a_temporary_file_of_another_user_is_not_used(tmp_path, monkeypatch):
+    path, part = tmp_path / "file", tmp_path / ".file.rnnx.part"
+    part.write_bytes(b"open elsewhere")
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert part.read_bytes() == b"open elsewhere"
+
+
+READERS = {
+    "bytes": lambda path: read_regular(path, 100),
+    "checkpoint": load_checkpoint,
+    "metrics": read_metrics,
+    "tokenizer": CharTokenizer.load,
+    "text": read_text,
+    "comparison": lambda path: compare.run("torch", text=path),
+}
+
+
+@posix
+@pytest.mark.parametrize("name", READERS)
+def test_only_regular_files_are_read(tmp_path, name):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(ValueError, match=f"cannot read {path}: it is not a regular file"):
+            READERS[name](path)
+
+
+def test_files_are_bounded(tmp_path):
+    with pytest.raises(OSError, match=r"folder|directory|denied"):
+        read_regular(tmp_path / "folder", 100)
+    (tmp_path / "file").write_bytes(b"x" * 100)
+    assert read_regular(tmp_path / "file", 100) == b"x" * 100
+    with pytest.raises(ValueError, match="it is larger than 0 MiB"):
+        read_regular(tmp_path / "file", 99)
 
 
 @posix

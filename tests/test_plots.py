@@ -80,10 +80,11 @@ def test_training_curves_of_one_run():
         batch, np.stack([steps, 3 / steps + 0.1 * (-1.0) ** steps], axis=1)
     )  # without the loss of the evaluations, 99
     assert np.array_equal(validation, np.stack([steps[9::10], 4 / steps[9::10]], axis=1))
-    keep = np.exp(-1 / 5)
+    assert np.array_equal(smoothed, np.stack([steps, 3.5 - steps / 100], axis=1))  # as recorded
+    averaged = lines(plots.training_curves(rows, smoothing=5).axes[0])[1]
     for t in (1, 2, 40):
-        weights = keep ** np.abs(steps - t)
-        assert smoothed[t - 1, 1] == pytest.approx(weights @ batch[:, 1] / weights.sum())
+        weights = np.exp(-1 / 5) ** np.abs(steps - t)
+        assert averaged[t - 1, 1] == pytest.approx(weights @ batch[:, 1] / weights.sum())
     assert np.array_equal(lines(norm)[0][-1], [40, 2 / 40])
     assert norm.get_yscale() == "log"
     assert np.array_equal(lines(rate)[0][0], [1, 0.1])
@@ -99,7 +100,7 @@ def test_training_curves_of_one_run():
 
 def test_the_recorded_smooth_loss_and_another_unit():
     rows = records()
-    loss = plots.training_curves(rows, smoothing=0, unit="squared $ error $").axes[0]
+    loss = plots.training_curves(rows, unit="squared $ error $").axes[0]
     assert lines(loss)[1][0, 1] == rows[0]["smooth_loss"]
     assert loss.get_ylabel() == "loss [squared $ error $]"
     slow, fast = (lines(plots.training_curves(rows, smoothing=s).axes[0])[1] for s in (30, 1))
@@ -511,9 +512,9 @@ ONE = np.zeros((2, 3))
         ),
         (lambda: plots.training_curves([{"loss": 1.0}]), TypeError, "a list of dicts with the key 'step'"),
         (
-            lambda: plots.training_curves(records(), smoothing=-1),
+            lambda: plots.training_curves(records(), smoothing=0),
             ValueError,
-            "`smoothing` must be an integer of at least 0; got -1",
+            "`smoothing` must be an integer of at least 1; got 0",
         ),
         (lambda: plots.gradient_norms({}), ValueError, "`curves` must be a non-empty dict of arrays"),
         (

@@ -110,10 +110,10 @@ def test_a_tokenizer_of_another_size(trained):
     ("keywords", "message"),
     [
         ({"temperature": -1}, "`temperature` must be a number of at least 0; got -1"),
-        ({"n": 0}, "`n` must be an integer of at least 1; got 0"),
+        ({"n": 0}, "`n` must be an integer from 1 to 1000000; got 0"),
         ({"start": "Ž"}, "the vocabulary does not contain 'Ž'"),
         ({"start": ["a"], "n": 2}, "`start` must be one text or a sequence of n = 2 texts; got 1"),
-        ({"max_length": 2.5}, "`max_length` must be an integer of at least 1; got 2.5"),
+        ({"max_length": 2.5}, "`max_length` must be an integer from 1 to 1000000; got 2.5"),
         ({"top_k": 0}, "`top_k` must be an integer of at least 1; got 0"),
         ({"top_p": 0.0}, r"`top_p` must be a number in \(0, 1\]; got 0.0"),
         ({"stop": "ab"}, "`stop` must be one character; got 'ab'"),

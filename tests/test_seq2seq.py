@@ -264,7 +264,7 @@ def test_config_summary_and_messages(rng):
             Seq2Seq(SOURCE_VOCAB, TARGET_VOCAB, **options)
     with pytest.raises(ValueError, match="`target_vocab_size` must be an integer of at least 1; got 0"):
         Seq2Seq(3, 0)
-    with pytest.raises(ValueError, match="`max_length` must be an integer of at least 1; got 0"):
+    with pytest.raises(ValueError, match="`max_length` must be an integer from 1 to 1000000; got 0"):
         model.predict(batch.source, max_length=0)
 
 
@@ -275,16 +275,16 @@ def test_config_summary_and_messages(rng):
         (np.zeros((2, 3, 1), int), r"got shape \(2, 3, 1\), dtype int64"),
         (np.zeros((2, 3)), r"got shape \(2, 3\), dtype float64"),
         ([[1, 2], [1]], "rows of equal length"),
-        (["ab", "c"], r"got shape \(2,\), dtype <U2"),
+        (["ab", "c"], "got dtype <U2"),
     ],
 )
 def test_messages_about_indices(bad, got, rng):
     model, good = random_model(rng), np.zeros((2, 3), int)
-    with pytest.raises(ValueError, match=f"`source` must .*{got}"):
+    with pytest.raises((ValueError, TypeError), match=f"`source` must .*{got}"):
         model.predict(bad, max_length=2)
-    with pytest.raises(ValueError, match=f"`source` must .*{got}"):
+    with pytest.raises((ValueError, TypeError), match=f"`source` must .*{got}"):
         model.forward(bad, good)
-    with pytest.raises(ValueError, match=f"`target_in` must .*{got}"):
+    with pytest.raises((ValueError, TypeError), match=f"`target_in` must .*{got}"):
         model.forward(good, bad)
 
 
@@ -295,7 +295,7 @@ def test_messages_about_source_and_target(rng):
     with pytest.raises(TypeError, match="`source` must be an array"):
         model.predict("abc", max_length=2)
     xp = pytest.importorskip("array_api_strict")
-    with pytest.raises(TypeError, match="`source` must come from the same array library"):
+    with pytest.raises(TypeError, match="`parameters` and `source` must come from the same array library"):
         model.predict(xp.asarray(good), max_length=2)
 
 
@@ -311,7 +311,7 @@ def test_max_length(rng):
         assert model.translate(sources, tokenizer, tokenizer, max_length=n) == [text[:n] for text in long]
     assert 0 < sum(len(text) < 9 for text in long) < len(sources)
     assert model.translate([], tokenizer, tokenizer, max_length=3) == []
-    with pytest.raises(ValueError, match="`max_length` must be an integer of at least 1; got 0"):
+    with pytest.raises(ValueError, match="`max_length` must be an integer from 1 to 1000000; got 0"):
         model.translate(sources, tokenizer, tokenizer, max_length=0)
 
 

@@ -58,8 +58,44 @@ def _namespace(name: str, array: Any) -> Namespace:
         is_array = type(array) in _EXACT_NUMPY_TYPES  # excludes matrices and masked arrays, whose operators differ
     if not is_array:
         kind = f"{type(array).__module__}.{type(array).__qualname__}".removeprefix("builtins.")
-        raise TypeError(f"`{name}` must be an array (NumPy, CuPy, ...); got {kind}")
+        raise TypeError(f"`{name}` must be an array (NumPy, CuPy, ...); got {kind}{_remedy(array)}")
     return compat.array_namespace(array)
+
+
+def _remedy(array: Any) -> str:
+    """Return the end of the error message for an object that is not an array: what makes it one."""
+    if isinstance(array, np.ma.MaskedArray):
+        return ": its mask would be lost; fill the missing values first, for instance with `.filled(0)`"
+    if isinstance(array, np.ndarray):
+        return ": pass it through `numpy.asarray`"
+    return ": pass `.to_numpy()`" if callable(getattr(array, "to_numpy", None)) else ""
+
+
+def from_lists(name: str, values: Any) -> Any:
+    """Convert nested sequences of numbers to a NumPy array; other values are returned as they are."""
+    if not isinstance(values, list | tuple):
+        return values
+    for value in values:
+        if isinstance(value, np.ma.MaskedArray | np.matrix):
+            _namespace(name, value)
+    try:
+        return np.asarray(values)
+    except ValueError:
+        got = "lists of different lengths; pad them with `rnnx.data.pad`"
+        raise ValueError(f"`{name}` must have rows of equal length; got {got}") from None
+
+
+def check_real(name: str, array: Array) -> None:
+    """Raise unless the array holds real numbers or booleans. Text, dates, objects and complex numbers do not count."""
+    xp, _ = common_namespace({name: array})
+    if array.dtype in _floats(xp) or xp.isdtype(array.dtype, ("integral", "real floating", "bool")):
+        return
+    raise TypeError(f"`{name}` must hold real numbers; got dtype {array.dtype}")
+
+
+def bools_to_integers(xp: Namespace, array: Array) -> Array:
+    """Convert booleans to 0 and 1, as class indices; other arrays are returned as they are."""
+    return xp.astype(array, xp.asarray(0).dtype) if array.dtype == xp.bool else array
 
 
 def floating_dtype(xp: Namespace, floats: Mapping[str, Array], others: Mapping[str, Array]) -> Any:

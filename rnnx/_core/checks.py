@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import os
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -34,7 +35,10 @@ def real(name: str, value: Any, interval: str = "(-inf, inf)") -> float:
         raise TypeError(f"`{name}` must be a number; got {type(value).__name__}")
     if getattr(value, "shape", ()) != ():
         raise TypeError(f"`{name}` must be a number; got an array of shape {tuple(value.shape)}")
-    result = float(value)
+    try:
+        result = float(value)
+    except OverflowError:  # an integer above the largest float
+        result = math.inf if value > 0 else -math.inf
     low, high = _bounds(interval)
     if low <= result <= high:
         return result
@@ -49,6 +53,27 @@ def _bounds(interval: str) -> tuple[float, float]:
         low if interval[0] == "[" else math.nextafter(low, math.inf),
         high if interval[-1] == "]" else math.nextafter(high, -math.inf),
     )
+
+
+def check_memory(what: str, n_bytes: int) -> None:
+    """Raise unless this machine has this much memory."""
+    if n_bytes > _memory():
+        need, has = min(n_bytes >> 30, 10**9), _memory() >> 30
+        raise ValueError(f"{what} need {need:,} GiB of memory; this machine has {has:,}")
+
+
+@lru_cache(maxsize=1)
+def _memory() -> int:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # unknown, as on Windows
+        return 1 << 42
+
+
+def listed(names: Sequence[Any]) -> str:
+    """Return the first names of a list that may be long."""
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return f"{[*names[:8]]}{more}"
 
 
 def nearest(key: str, known: Iterable[str]) -> str:
@@ -84,18 +109,18 @@ def compare_shapes(name: str, actual: Shape, symbols: str, shape: Shape) -> None
         raise ValueError(f"`{name}` must have shape {symbols} = {shape}; got {actual}")
 
 
-def check_lengths(xp: Any, device: Any, lengths: Any, m: int, n_steps: int) -> Array:
+def check_lengths(xp: Any, device: Any, lengths: Any, m: int, n_steps: int, name: str = "lengths") -> Array:
     """Convert `lengths` to an integer array (m,) and check that it lies in [0, T_x].
 
     Values on a device are not checked, because reading them would synchronize.
     """
-    array = ns.integer_vector(xp, device, "lengths", lengths)
-    check_shape("lengths", array, "(m,)", (m,))
+    array = ns.integer_vector(xp, device, name, lengths)
+    check_shape(name, array, "(m,)", (m,))
     if m and isinstance(lengths, Sequence | np.ndarray):
         values = np.asarray(lengths)
         if values.min() < 0 or values.max() > n_steps:
             got = f"values from {values.min()} to {values.max()}"
-            raise ValueError(f"`lengths` must be in [0, T_x] = [0, {n_steps}]; got {got}")
+            raise ValueError(f"`{name}` must be in [0, T_x] = [0, {n_steps}]; got {got}")
     return array
 
 

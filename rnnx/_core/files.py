@@ -1,4 +1,4 @@
-"""Atomic file writes."""
+"""Atomic file writes, and reads of regular files only."""
 
 import hashlib
 import os
@@ -20,7 +20,8 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     """Write a file so that `path` always holds either the old or the complete new content.
 
     Symbolic links are followed, and an existing file keeps its permissions. If the process is killed halfway,
-    ``.<name>.rnnx.part`` remains; the next write of the same file reuses it (except on Windows).
+    ``.<name>.rnnx.part`` remains; the next write of the same file reuses it (except on Windows, and unless another user
+    owns it).
     """
     target = Path(path).resolve()
     try:
@@ -44,6 +45,32 @@ def write_atomically(path: str | Path, data: bytes) -> None:
             raise
 
 
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a regular file for reading.
+
+    Raises
+    ------
+    ValueError
+        If it is a pipe or a device: they may have no end, and a path may come from a file of somebody else.
+    OSError
+        If it cannot be read, or is a folder.
+    """
+    file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise ValueError(f"cannot read {path}: it is not a regular file")
+
+
+def read_regular(path: str | Path, most: int) -> bytes:
+    """Read a regular file of at most `most` bytes. Raises like `open_regular`, and ValueError if it is larger."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise ValueError(f"cannot read {path}: it is larger than {most >> 20} MiB")
+        return file.read(size)
+
+
 def check_writable(path: str | Path) -> None:
     """Raise unless `write_atomically` can write to `path`. Creates a temporary file in the folder."""
     target = Path(path).resolve()
@@ -58,7 +85,8 @@ def check_writable(path: str | Path) -> None:
 def _open_reusable(target: Path) -> BinaryIO | None:
     """Open the target's fixed temporary file, empty and locked.
 
-    Return None if another writer holds the lock, or the file is a link, a pipe, or has a second hard link.
+    Return None if another writer holds the lock, or the file is a link, a pipe, has a second hard link, or belongs to
+    another user, who could go on writing to it.
     """
     if fcntl is None:
         return None
@@ -73,7 +101,8 @@ def _open_reusable(target: Path) -> BinaryIO | None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         found = os.fstat(file.fileno())
         # Another writer may have renamed or removed the file between `open` and `flock`.
-        if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and os.path.samestat(found, os.lstat(file.name)):
+        mine = stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid == os.geteuid()
+        if mine and os.path.samestat(found, os.lstat(file.name)):
             file.truncate(0)
             return file
     except OSError:
@@ -84,3 +113,7 @@ def _open_reusable(target: Path) -> BinaryIO | None:
 
 def _create_without_following(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for a writer

@@ -1,6 +1,7 @@
 """The commands ``rnnx sample``, ``evaluate`` and ``plot``, which use a trained model, and ``rnnx compare``."""
 
 import math
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,28 @@ import click
 from click import Choice, FloatRange, IntRange, option
 
 from rnnx.analysis.ngram import NGram
-from rnnx.cli.group import UP_TO_ONE, device_option, errors_as_messages, is_lines, load_characters, number, run_argument
-from rnnx.data import CORPORA, Corpus, Dataset, make_corpus
+from rnnx.cli.group import (
+    UP_TO_ONE,
+    Command,
+    check_one_text,
+    check_paths,
+    device_option,
+    errors_as_messages,
+    is_lines,
+    load_characters,
+    lowered,
+    number,
+    output_folder,
+    run_argument,
+)
+from rnnx.data import Corpus, Dataset, make_corpus
 from rnnx.models import generation
+from rnnx.models.layers import MOST_LAYERS
 from rnnx.training import Checkpoint, Settings
 from rnnx.training import evaluate as mean_loss
 
 
-@click.command()
+@click.command(cls=Command)
 @run_argument
 @option("--start", "--prompt", default="", help="Text that every sample begins with.")
 @number("--temperature", type=FloatRange(0), default=1.0, help="Lower is more conservative; 0 is greedy.")
@@ -43,7 +58,7 @@ def sample(run: str, start: str, number: int, length: int | None, greedy: bool, 
         texts = generation.sample(
             loaded.model,
             tokenizer,
-            start=start,
+            start=lowered(loaded, start),
             n=number,
             max_length=length or (60 if lines else 500),
             stop=("\n" if lines else None) if stop is None else stop.replace("\\n", "\n") or None,
@@ -53,7 +68,7 @@ def sample(run: str, start: str, number: int, length: int | None, greedy: bool, 
         click.echo(text)
 
 
-@click.command()
+@click.command(cls=Command)
 @run_argument
 @option("--text", type=click.Path(dir_okay=False), help="Evaluate on all of this file instead of the run's text.")
 @option("--part", type=Choice(["validation", "train"]), default="validation", help="Part of the run's text to use.")
@@ -94,9 +109,9 @@ def evaluate(run: str, text: str | None, part: str, batch_size: int, **options: 
 
 def _whole(text: str, loaded: Checkpoint) -> Corpus:
     """Return a text file as a corpus without a validation set."""
-    by, length = loaded.training["by"], Settings.of(loaded).seq_length
-    path = Path(text)
-    return make_corpus(path.stem, path, by=by, seq_length=length, tokenizer=loaded.tokenizer, validation=None)
+    by, path = loaded.training["by"], Path(text)
+    options = Settings.of(loaded).select("seq_length", "lower")
+    return make_corpus(path.stem, path, by=by, tokenizer=loaded.tokenizer, validation=None, **options)
 
 
 def _print_loss(name: str, loss: float) -> None:
@@ -120,7 +135,7 @@ def _lines_of(dataset: Dataset | None, corpus: Corpus) -> set[str]:
     return {corpus.tokenizer.decode(targets[:-1]) for batch in batches for _, targets in batch.rows()}
 
 
-@click.command()
+@click.command(cls=Command)
 @run_argument
 @option("--text", show_default="a sample from the model", help="Input text for the plots.")
 @option("--format", type=Choice(["png", "svg"]), default="png", help="Image format.")
@@ -142,40 +157,54 @@ def plot(run: str, text: str | None, format: str, output: str | None) -> None:  
         if text is None:  # a long one shows more
             options: dict[str, Any] = {"temperature": 0.5, "max_length": 60, "seed": 0, "stop": "\n" if lines else None}
             text = max(generation.sample(loaded.model, tokenizer, n=8, **options), key=len)
+        text = lowered(loaded, text)
         if lines:  # training sequences begin with a newline
             text = "\n" + text.removeprefix("\n")
         for path in plots.plot_run(metrics, loaded.model, tokenizer, output or folder, text, format=format):
             click.echo(path)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("peer", type=Choice(["keras", "torch"]))
-@option("--cell", type=Choice(["rnn", "lstm", "gru", "gru-reset-after"]), default="lstm", help="Recurrent cell.")
-@option("--hidden-size", type=IntRange(1), default=128, help="Units per layer.")
-@option("--num-layers", type=IntRange(1), default=1, help="Number of recurrent layers.")
+@option("--cell", "--model", type=Choice(["rnn", "lstm", "gru"]), default="lstm", help="Recurrent cell.")
+@option("--reset-after", is_flag=True, help="Use the GRU variant of PyTorch and Keras instead of the course's.")
+@option("--hidden-size", "--rnn-size", type=IntRange(1), default=128, help="Units per layer.")
+@option("--num-layers", type=IntRange(1, MOST_LAYERS), default=1, help="Number of recurrent layers.")
 @option("--batch-size", type=IntRange(1), default=32, help="Sequences per step.")
 @option("--seq-length", type=IntRange(1), default=64, help="Characters per sequence.")
-@option("--steps", type=IntRange(2), default=100, help="Training steps.")
+@option("--steps", "--iterations", type=IntRange(2), default=100, help="Training steps.")
 @option("--optimizer", type=Choice(["sgd", "adam"]), default="adam", help="Optimizer.")
 @number("--learning-rate", default=0.003, help="Learning rate.")
-@option("--dataset", type=Choice([*CORPORA]), default="pydoc", help="Built-in text.")
+@option("--dataset", metavar="NAME", default="pydoc", help="Text by name, as for rnnx train.")
 @option("--text", type=click.Path(dir_okay=False), help="UTF-8 text file, instead of --dataset.")
 @option("--dtype", type=Choice(["float32", "float64"]), default="float32", help="Floating-point type.")
 @option("--seed", type=IntRange(0), default=0, help="Random seed of the weights and the batches.")
 @option("--threads", type=IntRange(1), show_default="each library's default", help="Threads per side.")
-@option("--output", type=click.Path(file_okay=False), default="compare", help="Folder for the report and the plot.")
-def compare(peer: str, **options: Any) -> None:
+@option(
+    "--output",
+    type=click.Path(file_okay=False),
+    show_default="runs/compare-PEER",
+    help="Folder for the report and the plot.",
+)
+@click.pass_context
+def compare(context: click.Context, /, peer: str, **options: Any) -> None:
     """Compare rnnx with Keras or PyTorch.
 
     Trains the same model in both libraries, from the same weights on the same batches, each in its own process.
-    Reports losses, gradients, times and memory, and plots them. keras requires TensorFlow (pip install 'rnnx[keras]'),
-    torch requires PyTorch. The exit code is 1 if the results do not agree.
+    Reports losses, gradients, times and memory, and plots them. keras requires TensorFlow (pip install 'rnnx[keras]')
+    and also trains a model class with an Embedding layer; torch requires PyTorch. The exit code is 1 if the results do
+    not agree.
     """
     with errors_as_messages():
         from rnnx.compare import run
 
-        options["cell"] = options["cell"].replace("-", "_")
-        report = run(peer, **options, progress=lambda label: click.echo(f"{label} ...", err=True))
+        check_paths(options, "text", "output")
+        check_one_text(context, options)
+        if peer == "torch" and options["cell"] == "gru" and not options["reset_after"]:
+            raise ValueError("PyTorch's GRU resets after the product: add --reset-after")
+        with output_folder(options.pop("output"), f"compare-{peer}") as folder:
+            report = run(peer, output=folder, **options, progress=lambda label: click.echo(f"{label} ...", err=True))
     click.echo(report.text())
+    click.echo(f"report saved in {shlex.quote(folder)}")
     if not report.agrees:
         raise SystemExit(1)

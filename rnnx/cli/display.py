@@ -1,5 +1,6 @@
 """What ``rnnx train`` prints."""
 
+import contextlib
 import shlex
 import time
 from collections.abc import Callable
@@ -25,15 +26,15 @@ class Display:
         self.started = time.perf_counter()
 
     def describe(self) -> None:
-        """Print the corpus, the model and the engine, and compile."""
+        """Print the corpus, the model and the engine, and compile unless the object cache holds the code."""
         run, model = self.run, self.run.model
         engine = rnnx.engine_for(*model.parameters.values())
         click.echo(run.corpus.summary())
         click.echo(f"{repr(model.stack).strip('<>')}, {model.n_parameters:,} parameters, {engine} engine", nl=False)
         click.echo(f", resuming after step {run.trainer.step}" if run.trainer.step else "")
         if engine == "cpu":
-            click.echo("compiling (takes a few seconds on first use) ...")
-            rnnx.warm_up(model.cell, dtypes=(run.settings.dtype,))
+            text = "compiling (takes a few seconds on first use) ..."
+            rnnx.warm_up(model.cell, dtypes=(run.settings.dtype,), on_compile=lambda: click.echo(text))
 
     def train(self, interrupt: Interrupt) -> None:
         """Train to the end or until an interrupt, with a progress bar on a terminal."""
@@ -50,16 +51,16 @@ class Display:
                     if progress.evaluation:
                         self._evaluated(progress, bar.write)
                     elif bar.update():  # only when the bar is redrawn: reading the loss synchronizes with the device
-                        bar.set_postfix(loss=f"{progress.loss:.3f}", smooth=f"{progress.smooth_loss:.3f}")
+                        bar.set_postfix(loss=f"{progress.loss:.3f}", smoothed=f"{progress.smooth_loss:.3f}")
             finally:
-                with interrupt.ignored():
+                with interrupt.held():
                     items.close()  # saves the checkpoint
 
     def _evaluated(self, progress: Progress, write: Callable[[str], Any]) -> None:
         self.evaluations += 1
         write(
             f"epoch {progress.epoch:3d}  step {progress.step:6d}  loss {progress.loss:.4f}  "
-            f"smooth {progress.smooth_loss:.4f}  validation {progress.validation_loss:.4f} nats per character"
+            f"smoothed {progress.smooth_loss:.4f}  validation {progress.validation_loss:.4f} nats per character"
         )
         every = self.options["sample_every"]
         if every and self.evaluations % every == 0:
@@ -83,7 +84,8 @@ class Display:
         what_next = "no step was completed"
         if self.run.trainer.step:
             what_next = f"resume with: rnnx train --resume {shlex.quote(str(self.run.folder))}"
-        click.echo(f"stopped in epoch {self.run.trainer.epoch}; {what_next}")
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            click.echo(f"stopped in epoch {self.run.trainer.epoch}; {what_next}")
 
     def finish(self) -> None:
         """Print samples, the best loss, and what to do next."""

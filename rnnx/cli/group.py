@@ -2,20 +2,35 @@
 
 import contextlib
 import math
-from collections.abc import Iterator
+import signal
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 import rnnx
 from rnnx._core.devices import by_device
 from rnnx.data import CharTokenizer
 from rnnx.training import checkpoint as checkpoints
+from rnnx.training import free_folder
 
 POSITIVE = click.FloatRange(0, min_open=True)
 BELOW_ONE = click.FloatRange(0, 1, max_open=True)
 UP_TO_ONE = click.FloatRange(0, 1, min_open=True)
 FRACTION = click.FloatRange(0, 1, min_open=True, max_open=True)
+
+
+class Command(click.Command):
+    """A command that refuses repeated options; click would silently use the last one."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:  # noqa: D102
+        given = self.make_parser(ctx).parse_args(list(args))[2]
+        for parameter in given:
+            if isinstance(parameter, click.Option) and given.count(parameter) > 1:
+                raise click.UsageError(f"{' / '.join(parameter.opts)} must be given only once", ctx)
+        return super().parse_args(ctx, args)
 
 
 class Group(click.Group):
@@ -49,20 +64,33 @@ def cli() -> None:
     """  # noqa: D301
 
 
+def printable(text: str) -> str:
+    """Escape the control characters of a text, which may come from a file, except newlines."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
 @contextlib.contextmanager
 def errors_as_messages() -> Iterator[None]:
     """Turn errors that users can cause into one-line messages."""
     try:
         yield
+        return
     except (ValueError, TypeError, FloatingPointError, ImportError, RuntimeError) as error:
-        raise click.ClickException(str(error)) from None
+        message = str(error)
     except BrokenPipeError:  # the reader of our output is gone
         raise SystemExit(1) from None
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        raise click.ClickException(f"{where}{error.strerror or error}") from None
+        message = f"{error.filename}: " if error.filename else ""
+        message += error.strerror or str(error)
     except (MemoryError, OverflowError) as error:
-        raise click.ClickException(f"too large for this machine: {error or 'out of memory'}") from None
+        message = f"too large for this machine: {str(error) or 'out of memory'}"
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # safetensors, without memory
+            raise
+        message = f"too large for this machine: {error}"
+    raise click.ClickException(printable(message))
 
 
 def finite(_context: click.Context, _parameter: click.Parameter, value: float | None) -> float | None:
@@ -83,12 +111,50 @@ device_option = click.option(
 )
 
 
+def check_paths(options: Mapping[str, Any], *names: str) -> None:
+    """Raise if an option is an empty path."""
+    for name in names:
+        if options[name] == "":
+            raise ValueError(f"--{name} must not be empty")
+
+
+def on_command_line(context: click.Context, name: str) -> bool:
+    """Whether an option was given."""
+    return context.get_parameter_source(name) == ParameterSource.COMMANDLINE
+
+
+def check_one_text(context: click.Context, options: Mapping[str, Any]) -> None:
+    """Raise if both --text and --dataset were given."""
+    if options["text"] is not None and on_command_line(context, "dataset"):
+        raise ValueError("--text and --dataset cannot be combined")
+
+
+@contextlib.contextmanager
+def output_folder(output: str | None, name: str) -> Iterator[str]:
+    """Return `output` or, without one, a new folder in runs, which an error removes if it is still empty."""
+    folder = Path(output) if output else free_folder("runs", name)
+    try:
+        yield str(folder)
+    except BaseException:
+        if not output:
+            with contextlib.suppress(OSError):  # they are not empty
+                folder.rmdir()
+                folder.parent.rmdir()
+        raise
+
+
 def load_characters(run: str, device: str = "cpu") -> tuple[checkpoints.Checkpoint, CharTokenizer]:
     """Load a character model's checkpoint and tokenizer; raise ValueError or OSError if there is none."""
     loaded = checkpoints.load_run(run, by_device(device))
     if loaded.tokenizer is None or loaded.model.kind != "characters":
         raise ValueError(f"{run} does not contain a character model")
     return loaded, loaded.tokenizer
+
+
+def lowered(loaded: checkpoints.Checkpoint, text: str) -> str:
+    """Return a text in lower case if the model was trained on lower case."""
+    settings = loaded.training.get("settings")
+    return text.lower() if isinstance(settings, dict) and settings.get("lower") is True else text
 
 
 def is_lines(loaded: checkpoints.Checkpoint) -> bool:

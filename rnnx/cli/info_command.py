@@ -9,16 +9,16 @@ import numpy as np
 
 import rnnx
 from rnnx._core.devices import cuda_lines
-from rnnx.cli.group import errors_as_messages, load_characters
+from rnnx.cli.group import Command, errors_as_messages, printable
 from rnnx.engines import engines_of
-from rnnx.training import Settings
+from rnnx.training import checkpoint as checkpoints
 
 _LIBRARIES = ("numpy", "cupy", "torch", "jax")
 _OTHERS = ("numba", "llvmlite", "array-api-compat", "safetensors", "matplotlib", "tensorflow")
 _NOT_INSTALLED = "not installed"
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run", type=click.Path(), required=False)
 def info(run: str | None) -> None:
     """Show information about this machine or a run.
@@ -29,7 +29,8 @@ def info(run: str | None) -> None:
     with errors_as_messages():
         lines = _machine() if run is None else _about(run)
     for name, value in lines:
-        click.echo(f"{name:<18} {value}")
+        text = f"{value:.6g}" if isinstance(value, float) else str(value)
+        click.echo(printable(f"{name:<18} {text}"))
 
 
 def _machine() -> list[tuple[str, Any]]:
@@ -67,13 +68,27 @@ def _version(package: str) -> str:
 
 
 def _about(run: str) -> list[tuple[str, Any]]:
-    loaded, tokenizer = load_characters(run)
-    settings, counters = Settings.of(loaded), loaded.training["counters"]
-    return [
-        ("model", loaded.model.summary().replace("\n", "\n" + " " * 19)),
-        ("characters", repr("".join(tokenizer.get_vocab()))),
-        ("trained on", f"{settings.text or settings.dataset} ({loaded.training['split']})"),
-        ("progress", f"step {counters['step']}, epoch {counters['epoch']}"),
-        ("validation loss", f"{counters['validation_loss']} (best {counters['best_loss']}) nats per character"),
-        *((name, value) for name, value in sorted(loaded.training["settings"].items()) if value is not None),
-    ]
+    loaded = checkpoints.load_run(run, np)
+    lines: list[tuple[str, Any]] = [("model", loaded.model.summary().replace("\n", "\n" + " " * 19))]
+    for name in checkpoints.TOKENIZERS:
+        tokenizer = getattr(loaded, name)
+        if tokenizer is not None:
+            lines.append((name.replace("tokenizer", "characters"), repr("".join(tokenizer.get_vocab()))))
+    training = dict(loaded.training)
+    counters, settings = (training.pop(name, None) for name in ("counters", "settings"))
+    settings = settings if isinstance(settings, dict) else {"settings": settings}
+    if {"text", "dataset", "split"} <= settings.keys():
+        # The text decides what `by` and `split` mean, so this says what was done, not what was asked for.
+        text, dataset, _ = (settings.pop(name) for name in ("text", "dataset", "split"))
+        lines.append(("trained on", f"{text or dataset} ({training.pop('split', 'unknown split')})"))
+        settings["by"] = training.pop("by", None)
+    if isinstance(counters, dict):
+        lines.append(("progress", f"step {counters.get('step')}, epoch {counters.get('epoch')}"))
+        last, best = (_loss(counters.get(name)) for name in ("validation_loss", "best_loss"))
+        unit = " nats per character" if loaded.model.kind == "characters" else ""
+        lines.append(("validation loss", f"{last} (best {best}){unit}"))
+    return lines + [(name, value) for name, value in sorted((settings | training).items()) if value is not None]
+
+
+def _loss(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else "none"

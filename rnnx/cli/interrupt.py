@@ -1,41 +1,59 @@
-"""Ctrl-C during training."""
+"""Signals during training that ask it to end: Ctrl-C, SIGTERM, and SIGHUP when a terminal is closed."""
 
 import contextlib
+import errno
 import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
 
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
 
 class Interrupt:
-    """Turns Ctrl-C into a request that the training loop checks between steps. A second Ctrl-C interrupts at once."""
+    """Turns signals into a request that the training loop checks between steps. A second one interrupts at once."""
 
     def __init__(self) -> None:
-        self.requested = False
-        self._before: Any = None
+        self._signal: int | None = None
+        self._held = False
+        self._before: dict[int, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has come."""
+        return self._signal is not None
+
+    @property
+    def exit_code(self) -> int:
+        """The shells' exit code for a program that the signal ended."""
+        return 128 + (self._signal or 0)
 
     def __enter__(self) -> "Interrupt":
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._request)
+            for number in _SIGNALS:
+                before = signal.getsignal(number)
+                if number == signal.SIGINT or before != signal.SIG_IGN:  # nohup ignores SIGHUP
+                    self._before[number] = before
+                    signal.signal(number, self._request)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before or signal.SIG_DFL)
+        terminal_closed = isinstance(error, OSError) and error.errno == errno.EIO
+        if self.requested and (terminal_closed or isinstance(error, KeyboardInterrupt)):
+            raise SystemExit(self.exit_code) from None
 
-    def _request(self, *_: object) -> None:
-        if self.requested:
+    def _request(self, number: int, _frame: object) -> None:
+        if self.requested and not self._held:
             raise KeyboardInterrupt
-        self.requested = True
+        self._signal = self._signal or number
 
     @contextlib.contextmanager
-    def ignored(self) -> Iterator[None]:
-        """Ignore Ctrl-C, for instance while a file is written."""
-        if self._before is None:
-            yield
-            return
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    def held(self) -> Iterator[None]:
+        """Interrupt nothing, for instance while a file is written."""
+        self._held = True
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, self._request)
+            self._held = False

@@ -4,16 +4,27 @@ from typing import Any
 
 import click
 from click import Choice, FloatRange, IntRange, option
-from click.core import ParameterSource
 
 from rnnx.cli.display import Display
-from rnnx.cli.group import BELOW_ONE, FRACTION, POSITIVE, UP_TO_ONE, device_option, errors_as_messages, number
+from rnnx.cli.group import (
+    BELOW_ONE,
+    FRACTION,
+    POSITIVE,
+    UP_TO_ONE,
+    Command,
+    check_one_text,
+    check_paths,
+    device_option,
+    errors_as_messages,
+    number,
+    on_command_line,
+    output_folder,
+)
 from rnnx.cli.interrupt import Interrupt
-from rnnx.data import CORPORA
+from rnnx.models.layers import MOST_LAYERS
 from rnnx.optim import OPTIMIZERS
-from rnnx.training import Run, Settings, free_folder
+from rnnx.training import Run, Settings
 
-INTERRUPTED = 130  # the shells' exit code for a program stopped by Ctrl-C
 _ON_RESUME = ("epochs", "iterations", "patience", "evaluate_every", "text")  # settings that --resume may change
 _NOT_SETTINGS = ("resume", "output", "device", "sample_every", "temperature", "save_every", "quiet")
 _COUNT = IntRange(1)
@@ -22,8 +33,8 @@ _COUNT = IntRange(1)
 def _widths(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, ...]:
     """Parse the units of all layers, or of each layer."""
     parts = value.split(",")
-    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise click.BadParameter(f"{value!r} is not a positive integer or a comma-separated list of them")
+    if not all(part.strip().isdecimal() and len(part) < 10 and int(part) > 0 for part in parts):
+        raise click.BadParameter(f"{value[:50]!r} is not a positive integer or a comma-separated list of them")
     return tuple(map(int, parts))
 
 
@@ -35,10 +46,17 @@ def _setting(names: str, type: Any, help: str, **options: Any) -> Any:  # noqa: 
     return declare(first, *others, **{"type": type, "help": help, "default": default, **options})
 
 
-@click.command()
+@click.command(cls=Command)
 # data
-@_setting("--dataset", Choice([*CORPORA]), "Built-in text.")
+@_setting(
+    "--dataset",
+    str,
+    "Text by name: dinos or pydoc, which are built in; NAME for the file data/NAME.txt; shakespeare, which is "
+    "downloaded once.",
+    metavar="NAME",
+)
 @_setting("--text", click.Path(dir_okay=False), "UTF-8 text file to train on, of any size.")
+@option("--lower", is_flag=True, help="Convert the text to lower case, and later the --start of samples.")
 @_setting(
     "--by",
     Choice(["auto", "lines", "windows", "streams"]),
@@ -65,7 +83,7 @@ def _setting(names: str, type: Any, help: str, **options: Any) -> Any:  # noqa: 
     metavar="INTEGERS",
     default=",".join(map(str, Settings.hidden_size)),
 )
-@_setting("--num-layers", _COUNT, "Number of recurrent layers.")
+@_setting("--num-layers", IntRange(1, MOST_LAYERS), "Number of recurrent layers.")
 @_setting("--dropout", BELOW_ONE, "Dropout rate between layers.")
 @_setting("--scheme", Choice(["keras", "torch", "course"]), "Initialization of the parameters.")
 @_setting("--dtype", Choice(["float32", "float64"]), "Floating-point type.")
@@ -109,8 +127,8 @@ def _setting(names: str, type: Any, help: str, **options: Any) -> Any:  # noqa: 
 def train(context: click.Context, /, **options: Any) -> None:
     """Train a character model.
 
-    Without options it trains on dinosaur names and invents new ones, in less than a minute. Ctrl-C saves and stops the
-    run; --resume continues it, also after a crash.
+    Without options it trains on dinosaur names and invents new ones, in less than a minute. Ctrl-C, SIGTERM and
+    SIGHUP save and stop the run; --resume continues it, also after a crash.
 
     \b
     Examples:
@@ -119,26 +137,19 @@ def train(context: click.Context, /, **options: Any) -> None:
       rnnx train --resume runs/poems-lstm --epochs 60
     """  # noqa: D301
     with errors_as_messages(), Interrupt() as interrupt:
-        for name in ("text", "resume", "output"):
-            if options[name] == "":
-                raise ValueError(f"--{name} must not be empty")
+        check_paths(options, "text", "resume", "output")
         run = _started(context, options) if options["resume"] is None else _resumed(context, options)
         display = Display(run, options)
         display.describe()
         display.train(interrupt)
         if interrupt.requested:
             display.interrupted()
-            raise SystemExit(INTERRUPTED)
+            raise SystemExit(interrupt.exit_code)
         display.finish()
 
 
-def _on_command_line(context: click.Context, name: str) -> bool:
-    return context.get_parameter_source(name) == ParameterSource.COMMANDLINE
-
-
 def _started(context: click.Context, options: dict[str, Any]) -> Run:
-    if options["text"] is not None and _on_command_line(context, "dataset"):
-        raise ValueError("--text and --dataset cannot be combined")
+    check_one_text(context, options)
     given = {name: value for name, value in options.items() if name not in _NOT_SETTINGS}
     given["shuffle"] = not given.pop("deterministic")
     if given["epochs"] is None and given["iterations"] is None:
@@ -146,12 +157,12 @@ def _started(context: click.Context, options: dict[str, Any]) -> Run:
     if given["segment_length"] == 0:
         given["segment_length"] = "sqrt"
     settings = Settings(**given)
-    folder = options["output"] or free_folder("runs", f"{settings.name()}-{settings.cell}")
-    return Run.start(folder, settings, options["device"])
+    with output_folder(options["output"], f"{settings.name()}-{settings.cell}") as folder:
+        return Run.start(folder, settings, options["device"])
 
 
 def _resumed(context: click.Context, options: dict[str, Any]) -> Run:
-    given = [name for name in options if _on_command_line(context, name)]
+    given = [name for name in options if on_command_line(context, name)]
     fixed = [name for name in given if name not in (*_ON_RESUME, *_NOT_SETTINGS) or name == "output"]
     if fixed:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in fixed)

@@ -9,7 +9,7 @@ from rnnx.compare.report import Report
 from rnnx.plots import style
 
 # The curves coincide, so later ones are thinner and dashed to keep earlier ones visible.
-LINES: tuple[tuple[Any, float], ...] = (("-", 4), ((0, (5, 4)), 2.5), ((0, (1, 3)), 2))
+LINES: tuple[tuple[Any, float], ...] = (("-", 4), ((0, (5, 4)), 2.5), ((0, (1, 3)), 2), ("-", 1))
 
 
 @style.style()
@@ -19,7 +19,7 @@ def draw(report: Report) -> Figure:
     figure = style.new_figure(
         11.5,
         3.8,
-        f"{s.cell}, {s.num_layers} x {s.hidden_size} units, batches of {s.batch_size} x {s.seq_length}, "
+        f"{s.cell_name}, {s.num_layers} x {s.hidden_size} units, batches of {s.batch_size} x {s.seq_length}, "
         f"{s.optimizer} {s.learning_rate:g}, {s.dtype}",
     )
     losses, differences, times = figure.subplots(1, 3, width_ratios=(1.2, 1.2, 1))
@@ -35,7 +35,8 @@ def draw(report: Report) -> Figure:
         seconds = 1000 * report.sides[label].seconds[report.warm_up :]
         median = 1000 * report.step_seconds(label)
         spread = np.abs(np.quantile(seconds, (0.1, 0.9)) - median)[:, None]
-        times.bar(f"{label}\n{median:.3g} ms", median, 0.6, color=color, yerr=spread, ecolor="0.3", capsize=4)
+        name = label.replace(" ", "\n")
+        times.bar(f"{name}\n{median:.3g} ms", median, 0.6, color=color, yerr=spread, ecolor="0.3", capsize=4)
     differences.axhline(report.tolerance, color="0.4", lw=1, ls=":", label="tolerance after one update")
     losses.set(title="loss of every step's batch", xlabel="step", ylabel="nats per character")
     differences.set(yscale="log", title="relative difference from rnnx's loss", xlabel="step")

@@ -6,17 +6,17 @@ import numpy as np
 
 import rnnx
 from rnnx import optim
-from rnnx.compare.records import Arrays, Request, Settings
+from rnnx.compare.records import CONTINUATION, Arrays, Request, Settings
 from rnnx.compare.side import Side
 from rnnx.data import Batch
 from rnnx.models import CharModel
+from rnnx.models.generation import draw
 
 
 def make_model(s: Settings, seed: np.random.Generator | int = 0) -> CharModel:
     """Return the model of the settings, with random initial parameters."""
-    name = "gru" if s.cell == "gru_reset_after" else s.cell
     sizes = s.vocab_size, s.hidden_size, s.num_layers
-    return CharModel(*sizes, cell=name, reset_after=name != s.cell, seed=seed, dtype=s.dtype)
+    return CharModel(*sizes, cell=s.cell, reset_after=s.reset_after, seed=seed, dtype=s.dtype)
 
 
 class RnnxSide(Side):
@@ -44,3 +44,11 @@ class RnnxSide(Side):
         loss, gradients = self._gradients(inputs, targets)
         self.model.parameters, self.state = self.optimizer.update(self.model.parameters, gradients, self.state, self.t)
         return loss
+
+    def sample(self) -> np.ndarray:  # noqa: D102
+        rng, stream, text = np.random.default_rng(self.settings.seed), self.model.stream(), list(self.request.prompt)
+        for at in range(len(text) + CONTINUATION - 1):
+            logits = stream.read(np.array([text[at]]))
+            if at + 1 == len(text):
+                text.append(draw(logits, rng)[0])
+        return np.array(text)

@@ -1,19 +1,17 @@
 """Make the task, run the sides one after the other, and collect their results."""
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from rnnx._core import checks
-from rnnx.compare import process
+from rnnx.compare import process, task
 from rnnx.compare.records import Request, Result, Settings
-from rnnx.compare.report import Report
-from rnnx.compare.rnnx_side import make_model
-from rnnx.data import CORPORA, CharTokenizer, read_text
+from rnnx.compare.report import NAMES, Report
+from rnnx.training.finite import check_finite
 
 
 class Peer(NamedTuple):
@@ -22,21 +20,20 @@ class Peer(NamedTuple):
     modules: tuple[str, ...]  # that must be installed
     install: str  # the command that installs them
     sides: dict[str, str]  # label: module and class of the side
-    cells: tuple[str, ...]
 
 
 PEERS = {
     "keras": Peer(
         ("tensorflow", "keras"),
         "pip install 'rnnx[keras]'",
-        {"Keras fit": "keras_side:Fit", "TensorFlow loop": "keras_side:Loop"},
-        ("rnn", "lstm", "gru", "gru_reset_after"),
+        {
+            "Keras fit": "keras_side:Fit",
+            "TensorFlow loop": "keras_side:Loop",
+            "Keras subclass": "keras_side:Subclass",
+        },
     ),
-    "torch": Peer(
-        ("torch",), "pip install torch", {"torch loop": "torch_side:TorchSide"}, ("rnn", "lstm", "gru_reset_after")
-    ),
+    "torch": Peer(("torch",), "pip install torch", {"torch loop": "torch_side:TorchSide"}),
 }
-OPTIMIZERS = ("sgd", "adam")
 
 
 def run(
@@ -49,6 +46,7 @@ def run(
     hidden_size: int = 128,
     num_layers: int = 1,
     cell: str = "lstm",
+    reset_after: bool = False,
     batch_size: int = 32,
     seq_length: int = 64,
     steps: int = 100,
@@ -63,9 +61,10 @@ def run(
     """Train the same character model with rnnx and a peer: same initial weights, same batches, same update rule.
 
     The model has a one-hot input, recurrent layers and a dense layer; the loss is the mean cross-entropy per
-    character. With "keras" there are three sides: rnnx, Keras's ``model.fit``, and a TensorFlow loop with
-    GradientTape under ``tf.function``. With "torch" there are two: rnnx and a training loop. The sides run on the CPU,
-    one after the other, in separate processes.
+    character. With "keras" there are four sides: rnnx, Keras's ``model.fit``, a TensorFlow loop with GradientTape under
+    ``tf.function``, and ``fit`` of a subclass of ``keras.Model`` with an Embedding layer, which also samples a text.
+    With "torch" there are two: rnnx and a training loop. The sides run on the CPU, one after the other, in separate
+    processes.
 
     Parameters
     ----------
@@ -75,12 +74,13 @@ def run(
     vocab_size : int, optional
         Number of characters, at least 2. Default: the largest index plus 1.
     dataset : str
-        A built-in text, one of ``rnnx.data.CORPORA``, used if neither `indices` nor `text` is given.
+        The name of a text, as for `rnnx.data.find_text`, used if neither `indices` nor `text` is given.
     text : path, optional
-        A UTF-8 file, used if `indices` is not given.
+        A regular UTF-8 file, instead of `indices` and `dataset`.
     hidden_size, num_layers : int
-    cell : {"lstm", "gru", "gru_reset_after", "rnn"}
-        torch has no "gru", which applies the reset gate before the product.
+    cell : {"rnn", "lstm", "gru"}
+    reset_after : bool
+        With "gru", apply the reset gate after the product. torch has no other GRU.
     batch_size, seq_length : int
         Windows per batch and characters per window.
     steps : int, >= 2
@@ -94,7 +94,7 @@ def run(
     threads : int, optional
         Threads per side; default: each library's choice.
     output : path, optional
-        Folder for the files that `Report.save` writes, created if missing.
+        Folder for the files that `Report.save` writes, created if missing. It must not contain a report.
     progress : callable, optional
         Called with the label of each side before it starts.
 
@@ -105,22 +105,27 @@ def run(
     Raises
     ------
     ValueError, TypeError
-        If an argument is invalid.
+        If an argument is invalid, before any process starts.
     ModuleNotFoundError
         If the peer is not installed, or `output` is given and matplotlib is not.
+    FloatingPointError
+        If a loss is not finite. The message names the side and the step.
     RuntimeError
         If a side fails. The message ends with the last lines of its stderr.
     OSError
-        If `output` cannot be written.
+        If `text` cannot be read or `output` cannot be written.
     """
-    if peer not in PEERS:
+    if not isinstance(peer, str) or peer not in PEERS:
         raise ValueError(f"`peer` must be one of {sorted(PEERS)}; got {peer!r}")
-    read = _read(indices, dataset, text)
+    if progress is not None and not callable(progress):
+        raise TypeError(f"`progress` must be callable; got {type(progress).__name__}")
+    read, vocabulary = task.read(indices, dataset, text)
     settings = Settings(
         vocab_size=checks.integer("vocab_size", int(read.max()) + 1 if vocab_size is None else vocab_size, 2),
         hidden_size=checks.integer("hidden_size", hidden_size),
-        num_layers=checks.integer("num_layers", num_layers),
+        num_layers=checks.integer("num_layers", num_layers, most=task.MOST_LAYERS),
         cell=cell,
+        reset_after=bool(reset_after),
         batch_size=checks.integer("batch_size", batch_size),
         seq_length=checks.integer("seq_length", seq_length),
         steps=checks.integer("steps", steps, 2),
@@ -128,46 +133,19 @@ def run(
         optimizer=optimizer,
         learning_rate=checks.real("learning_rate", learning_rate, "(0, inf)"),
         dtype=dtype,
-        threads=None if threads is None else checks.integer("threads", threads),
+        threads=None if threads is None else checks.integer("threads", threads, most=task.MOST_THREADS),
     )
-    _check(peer, read, settings)
+    task.check(peer, read, settings)
     _check_installed(PEERS[peer].modules, f"the comparison with {peer}", PEERS[peer].install)
     if output is not None:
         _check_installed(("matplotlib",), "the comparison figure", "pip install 'rnnx[lab]'")
-        Path(output).mkdir(parents=True, exist_ok=True)
     sides = {"rnnx": "rnnx_side:RnnxSide", **PEERS[peer].sides}
-    report = Report(peer, settings, _run_sides(sides, make_request(read, settings), progress))
-    if output is not None:
-        report.save(output)
+    with nullcontext() if output is None else _reserved(Path(output)):
+        results = _run_sides(sides, task.make_request(read, settings), progress)
+        report = Report(peer, settings, results, vocabulary)
+        if output is not None:
+            report.save(output)
     return report
-
-
-def _read(indices: Any, dataset: str, text: str | Path | None) -> np.ndarray:
-    """Return the text as indices, those of a file or a built-in text in its own vocabulary."""
-    if indices is None:
-        if text is None and dataset not in CORPORA:
-            raise ValueError(f"`dataset` must be one of {list(CORPORA)}; got {dataset!r}")
-        words = CORPORA[dataset]() if text is None else read_text(text)
-        return CharTokenizer(None).fit(words).encode(words)
-    read = np.asarray(indices)
-    if read.ndim != 1 or not np.issubdtype(read.dtype, np.integer):
-        raise TypeError(f"`indices` must be integers of shape (n,); got dtype {read.dtype} and shape {read.shape}")
-    if read.size == 0 or read.min() < 0:
-        raise ValueError(f"`indices` must be a non-empty array of non-negative integers; got {indices!r}")
-    return read
-
-
-def _check(peer: str, text: np.ndarray, s: Settings) -> None:
-    if s.vocab_size <= text.max():
-        raise ValueError(f"`vocab_size` must be greater than the largest index, {text.max()}; got {s.vocab_size}")
-    if len(text) <= s.seq_length:
-        raise ValueError(f"`seq_length` must be less than the length of the text, {len(text)}; got {s.seq_length}")
-    choices = {"cell": PEERS[peer].cells, "optimizer": OPTIMIZERS, "dtype": ("float32", "float64")}
-    for name, allowed in choices.items():
-        value = getattr(s, name)
-        if value not in allowed:
-            hint = "; torch's GRU is 'gru_reset_after'" if value == "gru" else ""
-            raise ValueError(f"`{name}` must be one of {list(allowed)} for {peer}; got {value!r}{hint}")
 
 
 def _check_installed(modules: tuple[str, ...], what: str, install: str) -> None:
@@ -176,23 +154,39 @@ def _check_installed(modules: tuple[str, ...], what: str, install: str) -> None:
             raise ModuleNotFoundError(f"{what} needs {module}: {install}", name=module)
 
 
-def make_request(text: np.ndarray, s: Settings) -> Request:
-    """Draw initial weights and batches."""
-    rng = np.random.default_rng(s.seed)
-    model = make_model(s, rng)
-    starts = rng.integers(len(text) - s.seq_length, size=(s.steps, s.batch_size, 1))
-    places = starts + np.arange(s.seq_length)
-    return Request(s, text[places].astype(np.int64), text[places + 1].astype(np.int64), model.parameters)
+@contextmanager
+def _reserved(folder: Path) -> Iterator[None]:
+    """Create the folder and an empty report in it, so that no other comparison writes there; undo it after an error."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in NAMES:
+        if (folder / name).exists():
+            raise ValueError(f"`output` must not contain a report; {folder} contains {name}")
+    (folder / NAMES[0]).open("x").close()  # exclusively: another comparison may have started at the same time
+    try:
+        yield
+    except BaseException:
+        for name in NAMES:
+            (folder / name).unlink(missing_ok=True)
+        for made in (folder, *folder.parents):
+            if made == existing:
+                break
+            with suppress(OSError):  # somebody else uses it
+                made.rmdir()
+        raise
 
 
 def _run_sides(
     sides: dict[str, str], request: Request, progress: Callable[[str], None] | None = None
 ) -> dict[str, Result]:
+    """Run the sides in turn; raise FloatingPointError if a loss is not finite."""
     results = {}
     for label, side in sides.items():
         if progress is not None:
             progress(label)
         threads = request.settings.threads
         result, start_seconds = process.call(f"rnnx.compare.{side}.run", request, label=label, threads=threads)
+        for step, loss in enumerate(result.losses.tolist(), 1):
+            check_finite(f"the loss of {label} is", loss, step)
         results[label] = replace(result, start_seconds=start_seconds)
     return results

@@ -1,6 +1,7 @@
 """What all sides share: the order of measurements, timing, memory."""
 
 import contextlib
+import math
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -15,6 +16,8 @@ class Side(ABC):
     """One way to train the model of a request."""
 
     versions: dict[str, str]
+    checked_losses = 2  # the first one and the one after an update must equal rnnx's
+    note = ""  # how the model differs from rnnx's, for the report
 
     def __init__(self, request: Request) -> None:
         self.request, self.settings = request, request.settings
@@ -26,17 +29,31 @@ class Side(ABC):
         side = cls(request)
         losses, seconds = side.train()
         peak = memory.peak()
+        sample = side.sample() if np.isfinite(losses).all() else None
         # On a new model and after training: computed first, they would take the warm-up cost out of the first step.
         gradients = cls(request).first_gradients()
-        return Result(np.array(losses), np.array(seconds), gradients, np.nan, memory.start, peak, side.versions)
+        return Result(
+            losses=np.array(losses),
+            seconds=np.array(seconds),
+            gradients=gradients,
+            start_seconds=np.nan,
+            memory_start=memory.start,
+            memory_peak=peak,
+            versions=side.versions,
+            checked_losses=cls.checked_losses,
+            note=cls.note,
+            sample=sample,
+        )
 
     def train(self) -> tuple[list[float], list[float]]:
-        """Run all steps and return their losses and seconds."""
+        """Run all steps, up to a loss that is not finite; return their losses and seconds."""
         losses, seconds = [], []
         for inputs, targets in zip(self.request.inputs, self.request.targets, strict=True):
             before = time.perf_counter()
             losses.append(float(self.step(inputs, targets)))
             seconds.append(time.perf_counter() - before)
+            if not math.isfinite(losses[-1]):
+                break
         return losses, seconds
 
     @abstractmethod
@@ -46,6 +63,10 @@ class Side(ABC):
     @abstractmethod
     def first_gradients(self) -> Arrays:
         """Return the gradients of the first batch at the current parameters, under rnnx's names."""
+
+    def sample(self) -> np.ndarray | None:
+        """Return the request's prompt, continued by the model; None if the side samples no text."""
+        return None
 
 
 class PeakMemory:

@@ -8,7 +8,7 @@ from rnnx import convert
 from rnnx.compare.records import Arrays, Request
 from rnnx.compare.side import Side
 
-KINDS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru_reset_after": nn.GRU}
+KINDS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 
 
 class TorchSide(Side):
@@ -23,7 +23,7 @@ class TorchSide(Side):
         dtype = getattr(torch, s.dtype)
         rnn = KINDS[s.cell](s.vocab_size, s.hidden_size, s.num_layers, dtype=dtype)
         self.net = nn.ModuleDict({"rnn": rnn, "head": nn.Linear(s.hidden_size, s.vocab_size, dtype=dtype)})
-        state = convert.to_torch(s.cell, request.parameters, prefix="rnn.")
+        state = convert.to_torch(s.cell_name, request.parameters, prefix="rnn.")
         state |= convert.dense_to_torch(request.parameters, prefix="head.")
         self.net.load_state_dict({key: torch.from_numpy(a) for key, a in state.items()})
         self._freeze_second_biases()
@@ -35,14 +35,14 @@ class TorchSide(Side):
         for key, p in self.net["rnn"].named_parameters():
             if key.startswith("bias_hh"):
                 trained = torch.zeros_like(p)
-                if self.settings.cell == "gru_reset_after":
+                if self.settings.cell == "gru":
                     trained[-self.settings.hidden_size :] = 1
                 p.register_hook(trained.mul)
 
     def first_gradients(self) -> Arrays:  # noqa: D102
         self._loss(self.request.inputs[0], self.request.targets[0]).backward()
         found = {key: p.grad for key, p in self.net.named_parameters()}
-        recurrent = convert.from_torch(self.settings.cell, found, prefix="rnn.", stack=True, gradients=True)
+        recurrent = convert.from_torch(self.settings.cell_name, found, prefix="rnn.", stack=True, gradients=True)
         return recurrent | convert.dense_from_torch(found, prefix="head.", gradients=True)
 
     def _loss(self, inputs: np.ndarray, targets: np.ndarray) -> torch.Tensor:

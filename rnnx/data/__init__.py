@@ -1,7 +1,7 @@
 """Texts, tokenizers, and datasets that yield batches."""
 
 from rnnx.data.batches import Batch, Dataset, pad
-from rnnx.data.builtin import CORPORA, dinosaur_names, python_prose
+from rnnx.data.builtin import CORPORA, dinosaur_names, find_text, python_prose
 from rnnx.data.corpus import Corpus, make_corpus
 from rnnx.data.examples import Examples
 from rnnx.data.files import EncodedText, TextFile, encode_file, open_text, read_text
@@ -29,6 +29,7 @@ __all__ = [
     "count_characters",
     "dinosaur_names",
     "encode_file",
+    "find_text",
     "make_corpus",
     "open_text",
     "pad",

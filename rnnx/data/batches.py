@@ -71,6 +71,29 @@ class Shuffled(Sized, Generic[BatchT]):
         return (self.gather(np.asarray(order[at : at + batch_size])) for at in firsts)
 
 
+def check_rows(name: str, sequences: Any) -> None:
+    """Raise TypeError unless this is a sequence, such as a list, of the rows of a dataset."""
+    is_list = isinstance(sequences, Sequence | np.ndarray) and getattr(sequences, "ndim", 1) > 0
+    if not is_list or isinstance(sequences, np.ma.MaskedArray | str | bytes):
+        raise TypeError(f"`{name}` must be a list of arrays of int, shape (T,); got {type(sequences).__name__}")
+
+
+def index_row(name: str, row: Any, i: int) -> np.ndarray:
+    """Return row i of a list of sequences of indices as an array, shape (T,)."""
+    try:
+        array = np.asarray(row)
+    except (TypeError, ValueError):
+        raise ValueError(f"`{name}` must be 1-D arrays of int; {name}[{i}] has rows of different lengths") from None
+    if array.shape == (0,):
+        array = np.zeros(0, np.int64)  # NumPy makes floats of an empty list
+    if isinstance(row, np.ma.MaskedArray):
+        raise ValueError(f"`{name}` must be 1-D arrays of int; {name}[{i}] is a masked array")
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        got = f"{name}[{i}] has shape {array.shape}, dtype {array.dtype}"
+        raise ValueError(f"`{name}` must be 1-D arrays of int; {got}")
+    return array
+
+
 def pad(sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Stack integer sequences as rows, zero-padded at the end.
 
@@ -78,11 +101,18 @@ def pad(sequences: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     -------
     padded : array of int64, shape (m, T)
     lengths : array of int64, shape (m,)
+
+    Raises
+    ------
+    ValueError, TypeError
+        If `sequences` is not a list of 1-D arrays or lists of int.
     """
-    lengths = np.array([len(sequence) for sequence in sequences], np.int64)
-    padded = np.zeros((len(sequences), lengths.max(initial=0)), np.int64)
-    for row, sequence in zip(padded, sequences, strict=True):
-        row[: len(sequence)] = sequence
+    check_rows("sequences", sequences)
+    rows = [index_row("sequences", sequence, i) for i, sequence in enumerate(sequences)]
+    lengths = np.array([len(row) for row in rows], np.int64)
+    padded = np.zeros((len(rows), lengths.max(initial=0)), np.int64)
+    for padded_row, row in zip(padded, rows, strict=True):
+        padded_row[: len(row)] = row
     return padded, lengths
 
 

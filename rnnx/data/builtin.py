@@ -1,9 +1,14 @@
-"""Built-in texts, which need no download."""
+"""Texts by name: built in, in the folder ``data``, or downloaded."""
 
 from collections.abc import Callable
 from importlib import resources
+from pathlib import Path
 
+from rnnx.data.downloads import SOURCES, downloaded
 from rnnx.data.tokenizer import NEWLINE
+
+_FOLDER = Path("data")  # in the current folder
+_MOST_LISTED = 20
 
 
 def dinosaur_names() -> str:
@@ -24,3 +29,45 @@ def python_prose() -> str:
 
 
 CORPORA: dict[str, Callable[[], str]] = {"dinos": dinosaur_names, "dinosaurs": dinosaur_names, "pydoc": python_prose}
+
+
+def find_text(name: str) -> str | Path:
+    """Return a text by its name on the command line.
+
+    Parameters
+    ----------
+    name : str
+        In this order: a name in `CORPORA`; the name of a file ``data/NAME.txt`` in the current folder, without the
+        ending; "shakespeare", which is downloaded once into the user's data folder (or ``RNNX_DATA_DIR``).
+
+    Returns
+    -------
+    str or Path
+        A built-in text, or the path of a UTF-8 file.
+
+    Raises
+    ------
+    ValueError
+        If there is no such text; the message lists those that there are. Also if a download has a wrong checksum.
+    OSError, ImportError
+        If a text cannot be downloaded, or pooch is not installed.
+    """
+    if name in CORPORA:
+        return CORPORA[name]()
+    if (file := file_in_data(name)) is not None:
+        return file
+    if name in SOURCES:
+        return downloaded(name)
+    files = sorted(path.stem for path in _FOLDER.glob("*.txt") if file_in_data(path.stem))
+    known = f"{', '.join(CORPORA)} (built in), {', '.join(SOURCES)} (downloaded)"
+    if files:
+        more = ", ..." if len(files) > _MOST_LISTED else ""
+        known += f", {', '.join(files[:_MOST_LISTED])}{more} ({_FOLDER}/*.txt)"
+    raise ValueError(f"there is no dataset {name!r}; there are {known}. A file {_FOLDER}/NAME.txt adds one")
+
+
+def file_in_data(name: str) -> Path | None:
+    """Return the absolute path of ``data/NAME.txt``; None if it does not exist, or a built-in text has the name."""
+    file = _FOLDER / f"{name}.txt"
+    found = name not in CORPORA and Path(name).name == name and file.is_file()
+    return file.absolute() if found else None

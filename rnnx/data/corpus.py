@@ -11,6 +11,7 @@ from rnnx._core.checks import real
 from rnnx.data.batches import Dataset
 from rnnx.data.files import PIECE, encode, open_text
 from rnnx.data.lines import LineViews, line_bounds, looks_like_list
+from rnnx.data.lowercase import Lowercase
 from rnnx.data.split import split_lines, split_text
 from rnnx.data.tokenizer import NEWLINE, CharTokenizer
 from rnnx.data.windows import Lines, Streams, Windows
@@ -64,6 +65,7 @@ def make_corpus(
     oov_token: str | None = None,
     min_count: int = 1,
     tokenizer: CharTokenizer | None = None,
+    lower: bool = False,
 ) -> Corpus:
     """Make training and validation datasets from a text.
 
@@ -94,6 +96,8 @@ def make_corpus(
         Rarer characters become `oov_token`; newlines never do.
     tokenizer : CharTokenizer, optional
         Used unchanged. By default a new one is fitted to the text.
+    lower : bool
+        Convert the text to lower case first.
 
     Raises
     ------
@@ -104,7 +108,8 @@ def make_corpus(
     _check_choices(by, split, validation)
     if tokenizer is not None and (oov_token is not None or min_count != 1):
         raise ValueError("`oov_token` and `min_count` must not be given with `tokenizer`, whose vocabulary is fixed")
-    with open_text(text) if isinstance(text, Path) else nullcontext(_Slices(text)) as chunks:
+    with open_text(text) if isinstance(text, Path) else nullcontext(_Slices(text)) as read:
+        chunks = Lowercase(read) if lower else read
         if by == "auto":
             by = "lines" if looks_like_list(chunks) else "windows"
         if by == "lines" and split == "blocks":

@@ -64,6 +64,7 @@ def _reason(error: Exception) -> str:
     """Return the cause of a failed request in a few words, without nested representations."""
     response = getattr(error, "response", None)
     if response is not None:
+        response.close()  # pooch leaves it open
         return f"HTTP status {response.status_code}"
     return {
         "ConnectionError": "no connection",

@@ -8,20 +8,21 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.checks import check_lengths
+from rnnx._core.copying import Portable
 from rnnx.data.batches import Batch, Shuffled
 
 
-class Examples(Shuffled[Batch]):
+class Examples(Portable, Shuffled[Batch]):
     """Sequences with targets, for `rnnx.models.SequenceClassifier` and `rnnx.models.SequenceRegressor`.
 
     Parameters
     ----------
     inputs : array, shape (n_x, n, T), or array of int, shape (n, T)
         Features, or indices of one-hot columns.
-    targets : array of int, shape (n,) or (n, T), or array of float, shape (n_y, n) or (n_y, n, T)
-        Class indices (integers) or values to predict (floats), per sequence or per step.
+    targets : array of int or bool, shape (n,) or (n, T), or array of float, shape (n_y, n) or (n_y, n, T)
+        Class indices (integers; False and True are 0 and 1) or values to predict (floats), per sequence or per step.
     lengths : sequence of int, shape (n,), optional
-        0 to T.
+        0 to T. A batch is cut to its longest example.
 
     Attributes
     ----------
@@ -35,15 +36,16 @@ class Examples(Shuffled[Batch]):
     """
 
     def __init__(self, inputs: np.ndarray, targets: np.ndarray, lengths: Sequence[int] | np.ndarray | None = None):
-        self.inputs, self.targets = np.asarray(inputs), np.asarray(targets)
+        self.inputs = _on_host("inputs", inputs)
+        self.targets = ns.bools_to_integers(np, _on_host("targets", targets))
         self.indices = self.inputs.ndim == 2
         if self.inputs.ndim not in (2, 3):
             raise ValueError(f"`inputs` must have shape (n_x, n, T), or (n, T) for indices; got {self.inputs.shape}")
-        if self.inputs.dtype.kind not in ("iu" if self.indices else "fiub"):
-            expected = "(n, T) must hold indices" if self.indices else "(n_x, n, T) must hold real numbers"
-            raise TypeError(f"`inputs` of shape {expected}; got dtype {self.inputs.dtype}")
+        if self.indices and not ns.is_integer(np, self.inputs):
+            hint = "; for one feature per step, pass inputs[None]"
+            raise TypeError(f"`inputs` of shape (n, T) must hold indices; got dtype {self.inputs.dtype}{hint}")
         self._size, n_steps = self.inputs.shape[-2:]
-        self._axis = _check_targets(self.targets, self._size, n_steps)
+        self._axis = _check_targets(self.targets, self.inputs.shape)
         self._xp, self._device = ns.common_namespace({"inputs": self.inputs})
         self.lengths: np.ndarray | None = None
         if lengths is not None:
@@ -65,19 +67,44 @@ class Examples(Shuffled[Batch]):
         there: Any = self._xp.asarray(chosen, device=self._device)
         inputs = self._xp.take(self.inputs, there, axis=self.inputs.ndim - 2)
         targets = self._xp.take(self.targets, there, axis=self._axis)
-        return Batch(inputs, targets, None if self.lengths is None else self.lengths[chosen])
+        if self.lengths is None:
+            return Batch(inputs, targets, None)
+        lengths = self.lengths[chosen]
+        stop = max(int(lengths.max()), 1)
+        if targets.ndim > self._axis + 1:
+            targets = targets[..., :stop]
+        return Batch(inputs[..., :stop], targets, lengths)
+
+    def extremes(self) -> Batch:
+        """Return all examples as one batch, without a copy, for checks."""
+        return Batch(self.inputs, self.targets, self.lengths)
 
 
-def _check_targets(targets: np.ndarray, n: int, n_steps: int) -> int:
+def _on_host(name: str, values: Any) -> np.ndarray:
+    """Return an array of real numbers in NumPy; nested lists are converted."""
+    array = ns.from_lists(name, values)
+    ns.check_real(name, array)
+    if not ns.is_on_host(array):
+        raise TypeError(f"`{name}` must be a NumPy array; got one of another library")
+    return array
+
+
+def _check_targets(targets: np.ndarray, inputs: tuple[int, ...]) -> int:
     """Return the axis of the examples."""
-    if targets.dtype.kind not in "fiub":
-        raise TypeError(f"`targets` must hold class indices or floats; got dtype {targets.dtype}")
+    n, n_steps = inputs[-2:]
     axis, kind, shapes = 0, "class indices", "(n,) or (n, T)"
     if targets.dtype.kind == "f":
         axis, kind, shapes = 1, "floats", "(n_y, n) or (n_y, n, T)"
-    if targets.shape[axis:] not in ((n,), (n, n_steps)):
-        raise ValueError(
-            f"`targets` must have shape {shapes} for {kind}, with n = {n} and T = {n_steps} as in `inputs`; "
-            f"got {targets.shape}, dtype {targets.dtype}"
-        )
-    return axis
+    if targets.ndim > axis and targets.shape[axis:] in ((n,), (n, n_steps)):
+        return axis
+    expected = f"`targets` must have shape {shapes} for {kind}, with n = {n} and T = {n_steps} as in `inputs`"
+    hint = ""
+    if len(inputs) == 3 and inputs[0] in targets.shape[:2] and n not in targets.shape:
+        hint = f"; `inputs` of shape {inputs} look like batch-first, (n, T, n_x): pass inputs.transpose(2, 0, 1)"
+    elif axis == 0 and targets.ndim > 1 and n in targets.shape:
+        hint = "; floats for regression, argmax for one-hot classes"
+    elif axis == 1 and targets.shape in ((n,), (n, n_steps)):
+        hint = "; pass targets[None] for regression, targets.astype(int) for class indices"
+    elif axis == 1 and targets.shape[:1] == (n,):
+        hint = "; for (n, n_y), pass targets.T"
+    raise ValueError(f"{expected}; got {targets.shape}, dtype {targets.dtype}{hint}")

@@ -6,8 +6,6 @@ import hashlib
 import io
 import mmap
 import os
-import shutil
-import stat
 import sys
 import tempfile
 import weakref
@@ -19,6 +17,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from rnnx._core.files import open_regular
+from rnnx.data.formats import SIZE, foreign_format
 from rnnx.data.tokenizer import NEWLINE, CharTokenizer
 from rnnx.data.vocabulary import count_characters
 
@@ -31,13 +31,11 @@ class TextFile(AbstractContextManager["TextFile"]):
 
     def __init__(self, path: str | Path, piece: int = PIECE) -> None:
         self.path, self._piece = path, piece
-        self._file: BinaryIO = open(path, "rb")  # noqa: SIM115  # closed by `close`
+        self._file: BinaryIO = open_regular(path)  # closed by `close`
         try:
-            if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):  # a pipe can be read only once
-                copy = tempfile.TemporaryFile()  # noqa: SIM115
-                with self._file as pipe:
-                    self._file = copy
-                    shutil.copyfileobj(pipe, copy)
+            if found := foreign_format(self._file.read(SIZE)):
+                raise ValueError(f"{path} is {found}")
+            self._file.seek(0)
             if not any(piece.strip() for piece in self):
                 raise ValueError(f"{path} is empty")
         except BaseException:
@@ -61,7 +59,8 @@ class TextFile(AbstractContextManager["TextFile"]):
                 place = at - len(error.object) + error.start  # error.object ends where the data ends
                 line = 1 + sum(text.count(NEWLINE) for text in self._decoded(place))
                 raise ValueError(
-                    f"{self.path} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {place}, line {line}"
+                    f"{self.path} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {place}, "
+                    f"line {line}; convert it from its encoding, for instance with: iconv -f WINDOWS-1252 -t UTF-8"
                 ) from None
             if text:
                 yield text
@@ -84,7 +83,7 @@ def open_text(path: str | Path) -> TextFile:
     Raises
     ------
     ValueError, OSError
-        If the file is blank or cannot be read or, during reading, if it is not UTF-8.
+        If the file is blank, not a regular file, or cannot be read or, during reading, if it is not UTF-8.
 
     Examples
     --------

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rnnx._core.checks import integer
-from rnnx.data.batches import Shuffled, pad, pad_shifted
+from rnnx.data.batches import Shuffled, check_rows, index_row, pad, pad_shifted
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Pairs(Shuffled[PairBatch]):
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         If the numbers of sources and targets differ or are zero, a sequence is not one of indices, or a target contains
         the end token.
 
@@ -65,6 +65,8 @@ class Pairs(Shuffled[PairBatch]):
     """
 
     def __init__(self, sources: Sequence[np.ndarray], targets: Sequence[np.ndarray], end_token: int) -> None:
+        check_rows("sources", sources)
+        check_rows("targets", targets)
         if len(sources) != len(targets) or not len(sources):
             raise ValueError(
                 f"`sources` and `targets` must have the same length, at least 1; got {len(sources)} and {len(targets)}"
@@ -78,6 +80,14 @@ class Pairs(Shuffled[PairBatch]):
     def __len__(self) -> int:
         return len(self.sources)
 
+    def extremes(self) -> PairBatch:
+        """Return a batch of one pair with the largest indices, for checks; they are never negative."""
+        source, target = (
+            np.array([[max((int(s.max(initial=0)) for s in rows), default=0)]]) for rows in (self.sources, self.targets)
+        )
+        one = np.ones(1, np.int64)
+        return PairBatch(source, one, np.maximum(target, self.end_token), target, one)
+
     def gather(self, chosen: np.ndarray) -> PairBatch:
         """Build a batch from the pairs with these indices."""
         return PairBatch(
@@ -89,15 +99,7 @@ def _sequences(name: str, sequences: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Check the sequences and convert them to int64."""
     result = []
     for i, sequence in enumerate(sequences):
-        try:
-            array = np.asarray(sequence)
-        except ValueError:
-            raise ValueError(f"`{name}` must be 1-D arrays of int; {name}[{i}] has rows of different lengths") from None
-        if array.shape == (0,):
-            array = np.zeros(0, np.int64)  # NumPy makes floats of an empty list
-        if array.ndim != 1 or array.dtype.kind not in "iu":
-            got = f"{name}[{i}] has shape {array.shape}, dtype {array.dtype}"
-            raise ValueError(f"`{name}` must be 1-D arrays of int; {got}")
+        array = index_row(name, sequence, i)
         if array.min(initial=0) < 0:
             raise ValueError(f"`{name}` must be indices of at least 0; {name}[{i}] contains {array.min()}")
         result.append(array.astype(np.int64, copy=False))

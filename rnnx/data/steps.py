@@ -5,6 +5,7 @@ target, the next character. A batch has m rows of T steps.
 """
 
 import copy
+import operator
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -12,13 +13,14 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
+from rnnx._core.copying import Portable
 from rnnx._core.layout import valid_examples
 from rnnx.data.batches import Batch
 
 Pieces = Sequence[tuple[int, int]]
 
 
-class Steps:
+class Steps(Portable):
     """The steps of a text, numbered across all pieces, in any array library.
 
     The text has at least 2 characters. `pieces` are the parts (start, stop) of it to use, at least 2 characters each;
@@ -48,6 +50,11 @@ class Steps:
         there._start -= start
         return there
 
+    def extremes(self) -> Batch:
+        """Return all characters as one row, without a copy, for checks."""
+        text = self.indices[None, slice(*self._range)]
+        return Batch(text[:, :-1], text[:, 1:], None)
+
     def rows(self, firsts: np.ndarray, lengths: np.ndarray, continues: bool = False) -> Batch:
         """Build a batch of rows with these first steps and lengths, (m,), which wrap around at the end of the text."""
         xp, m, n_steps = self._xp, len(firsts), int(lengths.max())
@@ -73,6 +80,8 @@ class Steps:
 
 
 def _check_indices(indices: Any) -> np.ndarray:
+    indices = ns.from_lists("indices", indices)
+    ns.check_real("indices", indices)
     array = np.asarray(indices)  # a view of a memory map
     if array.ndim != 1 or len(array) < 2 or array.dtype.kind not in "iu":
         raise ValueError(
@@ -82,7 +91,12 @@ def _check_indices(indices: Any) -> np.ndarray:
 
 
 def _check_pieces(pieces: Pieces | None, n: int) -> list[tuple[int, int]]:
-    checked = [(0, n)] if pieces is None else [(int(start), int(stop)) for start, stop in pieces]
+    try:
+        checked = (
+            [(0, n)] if pieces is None else [(operator.index(start), operator.index(stop)) for start, stop in pieces]
+        )
+    except (TypeError, ValueError):
+        raise TypeError("`pieces` must be a sequence of (start, stop), two integers each") from None
     for start, stop in checked:
         if not 0 <= start <= stop - 2 <= n - 2:
             got = f"(start, stop) = {(start, stop)}"

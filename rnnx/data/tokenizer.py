@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from rnnx._core.checks import integer
-from rnnx._core.files import write_atomically
+from rnnx._core.files import read_regular, write_atomically
 from rnnx.data.vocabulary import check_vocabulary, code_points, count_characters
 
 NEWLINE = "\n"
 FORMAT = "rnnx-char-tokenizer"
 VERSION = 1
+_MAX_BYTES = 64 << 20  # of a file; all of Unicode takes 15 MiB
 _MAX_NAMED = 10  # unknown characters in a message
 
 
@@ -196,8 +197,9 @@ class CharTokenizer:
     @classmethod
     def load(cls, path: str | Path) -> "CharTokenizer":
         """Read a file written by `save`. Raise ValueError as `from_dict` does, or OSError if it cannot be read."""
+        data = read_regular(path, _MAX_BYTES)
         try:
-            return cls.from_dict(json.loads(Path(path).read_bytes()))
+            return cls.from_dict(json.loads(data))
         except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
             raise ValueError(f"{path} is not a tokenizer, or is damaged: invalid JSON") from None
         except ValueError as error:

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from rnnx._core.checks import integer
-from rnnx.data.batches import Batch, Shuffled, pad_shifted
+from rnnx.data.batches import Batch, Shuffled, check_rows, pad_shifted
 from rnnx.data.steps import Pieces, Steps
+
+MOST_STEPS = 10**9  # larger numbers could overflow in the arithmetic with indices
 
 
 class Lines(Shuffled[Batch]):
@@ -22,6 +24,7 @@ class Lines(Shuffled[Batch]):
     """
 
     def __init__(self, sequences: Sequence[np.ndarray], newline: int) -> None:
+        check_rows("sequences", sequences)
         self.sequences = sequences
         self.newline = integer("newline", newline, 0)
         self._on_device: tuple[Steps, np.ndarray, np.ndarray] | None = (
@@ -64,7 +67,7 @@ class Windows(Steps, Shuffled[Batch]):
 
     def __init__(self, indices: np.ndarray, seq_length: int, pieces: Pieces | None = None) -> None:
         super().__init__(indices, pieces)
-        self.seq_length = integer("seq_length", seq_length)
+        self.seq_length = min(integer("seq_length", seq_length), MOST_STEPS)
         counts = -(-self.sizes // self.seq_length)
         self._last = np.cumsum(counts)  # windows up to the end of each piece
         self._firsts = self._last - counts
@@ -102,7 +105,7 @@ class Streams(Steps):
 
     def __init__(self, indices: np.ndarray, seq_length: int, pieces: Pieces | None = None) -> None:
         super().__init__(indices, pieces)
-        self.seq_length = integer("seq_length", seq_length)
+        self.seq_length = min(integer("seq_length", seq_length), MOST_STEPS)
 
     def __len__(self) -> int:
         """Return the number of steps: all characters except the first of each piece."""

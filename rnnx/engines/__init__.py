@@ -5,7 +5,7 @@ import contextvars
 import importlib
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
@@ -192,7 +192,9 @@ def matmul(xp: Any, a: Array, b: Array, bias: Array | None = None) -> Array:
     return load(select(xp, m=a.shape[0])).matmul(a, b, bias)
 
 
-def warm_up(*cells: Cell | str, dtypes: tuple[str, ...] = ("float32",)) -> None:
+def warm_up(
+    *cells: Cell | str, dtypes: tuple[str, ...] = ("float32",), on_compile: Callable[[], object] | None = None
+) -> None:
     """Compile the `cpu` engine's code ahead of the first call.
 
     Parameters
@@ -201,6 +203,8 @@ def warm_up(*cells: Cell | str, dtypes: tuple[str, ...] = ("float32",)) -> None:
         Cells to compile. Default: all built-in cells.
     dtypes : tuple of str
         "float32", "float64" or both.
+    on_compile : callable, optional
+        Called once, without arguments, before code is compiled; not called if the object cache holds all code.
 
     Raises
     ------
@@ -212,7 +216,13 @@ def warm_up(*cells: Cell | str, dtypes: tuple[str, ...] = ("float32",)) -> None:
         if dtype not in ("float32", "float64"):
             raise ValueError(f"`dtypes` must be 'float32' or 'float64'; got {dtype!r}")
     from rnnx.engines.cpu.engine import compile_ahead
+    from rnnx.engines.cpu.runtime import object_cache
 
-    for cell in cells or CELLS:
-        for dtype in dtypes:
-            compile_ahead(cell_of(cell), dtype)
+    calls = [on_compile] if on_compile else []
+    token = object_cache.on_compile.set(lambda: calls and calls.pop()())
+    try:
+        for cell in cells or CELLS:
+            for dtype in dtypes:
+                compile_ahead(cell_of(cell), dtype)
+    finally:
+        object_cache.on_compile.reset(token)

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Protocol
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
+from rnnx._core.copying import Portable
 from rnnx.cells import Cell
 
 Arrays = tuple[Array, ...]
@@ -56,7 +57,7 @@ class Call:
 
 
 @dataclass
-class Tape:
+class Tape(Portable):
     """What a forward pass keeps, time-major: without ``keep``, only the final states.
 
     `own` is private to the engine, such as packed weights. It is None on a tape built from hand-built caches or
@@ -74,6 +75,10 @@ class Tape:
     lengths: Array | None  # (m,) integers
     parameters: Mapping[str, Array]  # without the output layer
     own: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {**super().__getstate__(), "own": None}  # it may hold addresses
+        return {**state, "parameters": dict(self.parameters)}  # or an engine's own mapping
 
     @property
     def n_a(self) -> int:

@@ -3,13 +3,15 @@
 NumPy draws all random numbers in float64, so a seed gives the same parameters in every library and on every device.
 """
 
+import math
 from typing import Any
 
 import numpy as np
 
 from rnnx._core.arrays import Array
-from rnnx._core.checks import integer
+from rnnx._core.checks import check_memory, integer
 from rnnx.cells import Cell, cell_of
+from rnnx.cells.parameters import expected_shapes
 
 # Scheme -> distributions of input weights, recurrent weights, head weights and biases
 _SCHEMES = {
@@ -83,6 +85,8 @@ def initialize_parameters(
     n_x, n_a = integer("n_x", n_x), integer("n_a", n_a)
     n_y = None if n_y is None else integer("n_y", n_y)
     _check_choices(scheme, dtype)
+    sizes = f"the parameters of {n_x} inputs and {n_a} units"
+    check_memory(sizes, 8 * sum(math.prod(shape) for _, shape in expected_shapes(cell, n_x, n_a).values()))
     forget_bias = _FORGET_BIAS.get(scheme) if forget_bias is None else forget_bias
     rng = np.random.default_rng(seed)
     of_x, of_h, _, of_bias = _SCHEMES[scheme]
@@ -117,6 +121,7 @@ def initialize_dense(
     """Initialize Wy (n_out, n_in) and by (n_out, 1) of a dense layer; options as for `initialize_parameters`."""
     n_in, n_out = integer("n_in", n_in), integer("n_out", n_out)
     _check_choices(scheme, dtype)
+    check_memory(f"the parameters of {n_in} inputs and {n_out} outputs", 8 * n_in * n_out)
     rng = np.random.default_rng(seed)
     *_, of_weights, of_bias = _SCHEMES[scheme]
     values = {"Wy": _draw(of_weights, rng, (n_out, n_in), n_in), "by": _draw(of_bias, rng, (n_out, 1), n_in)}

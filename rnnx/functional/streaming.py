@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from rnnx import engines
 from rnnx._core import arrays as ns
@@ -56,6 +57,7 @@ class Stream:
         call = arguments.checked_call(self.cell, x, states, parameters, one_step=True)
         self._xp, self.engine = xp, engines.select(xp)
         self._s0 = tuple(ns.owned_copy(xp, s) for s in call.s0)
+        self._parameters = {key: ns.owned_copy(xp, a) for key, a in parameters.items()}  # for copies of the stream
         self._stepper = engines.load(self.engine).stepper(replace(call, s0=self._s0))
         self._states: tuple[Array, ...] = self._s0
 
@@ -86,6 +88,20 @@ class Stream:
         self._stepper.set(self._s0)
         self._states = self._s0
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (self.cell, self.engine, self._parameters, self._s0, tuple(self.state.values()))
+
     def __repr__(self) -> str:
         n_a, m = self._s0[0].shape
         return f"<stream of {self.cell.name}, n_a={n_a}, m={m}, engine={self.engine!r}>"
+
+
+def _restored(
+    cell: Cell, engine: str, parameters: Mapping[str, Array], s0: tuple[Array, ...], states: tuple[Array, ...]
+) -> Stream:
+    """Rebuild a copied or pickled stream."""
+    with engines.use_engine(engine):
+        stream = Stream(cell, parameters, m=s0[0].shape[1], s0=s0)
+    stream._stepper.set(states)
+    stream._states = states
+    return stream

@@ -1,5 +1,6 @@
 """The base of all models: named parameters, a config to rebuild the model, a summary, and a training step."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_shape, integer
+from rnnx._core.checks import check_shape, integer, listed
+from rnnx._core.copying import Portable
 from rnnx.models.layers import Layer, Masks, Parameters, Seed, States
 from rnnx.models.segments import train_in_segments
 
@@ -34,7 +36,7 @@ class Step:
     states: States  # after the last step, for a batch that continues
 
 
-class Model(Layer, ABC):
+class Model(Portable, Layer, ABC):
     """A model and its parameters.
 
     Attributes
@@ -88,10 +90,17 @@ class Model(Layer, ABC):
         """Return at least the gradients of all parameters, from the cotangent of the outputs."""
 
     @abstractmethod
+    def checked(self, batch: Any) -> Any:
+        """Check a batch and return it with arrays in place of lists, and integers in place of boolean classes.
+
+        Raise ValueError or TypeError, in terms of the attributes of the batch, if it does not fit the model.
+        """
+
+    @abstractmethod
     def run(
         self, batch: Any, states: States | None, masks: Masks | None, keep_caches: bool
     ) -> tuple[Array, States, Any]:
-        """Return the outputs for a batch, the final states, and a cache for `backward`."""
+        """Return the outputs for a checked batch, the final states, and a cache for `backward`."""
 
     @abstractmethod
     def compare(self, z: Array, batch: Any) -> tuple[Any, Array]:
@@ -112,7 +121,13 @@ class Model(Layer, ABC):
             Keep only the states of every `segment_length`-th step and recompute the others in the backward pass. The
             gradients are unchanged. This needs the memory of T / segment_length + segment_length steps and one more
             forward pass.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the batch, the states or the segment length do not fit the model.
         """
+        batch = self.checked(batch)
         if segment_length is not None:
             if not self.runs_in_segments:
                 raise ValueError("`segment_length` needs a unidirectional model with an output at every step")
@@ -128,6 +143,7 @@ class Model(Layer, ABC):
 
     def evaluate_step(self, batch: Any, *, states: States | None = None) -> tuple[Any, States]:
         """Return the loss without dropout, as in `Step`, and the final states."""
+        batch = self.checked(batch)
         z, final, _ = self.run(batch, states, None, False)
         return self.compare(z, batch)[0], final
 
@@ -154,7 +170,9 @@ class Model(Layer, ABC):
         missing = [name for name in expected if name not in parameters]
         unknown = [name for name in parameters if name not in expected]
         if missing or unknown:
-            raise ValueError(f"`parameters` must contain {list(expected)}; missing {missing}, unknown {unknown}")
+            raise ValueError(
+                f"`parameters` must contain {listed([*expected])}; missing {listed(missing)}, unknown {listed(unknown)}"
+            )
         xp, _ = ns.common_namespace(parameters)
         for name, shape in expected.items():
             check_shape(name, parameters[name], "(from the config)", shape)
@@ -164,7 +182,7 @@ class Model(Layer, ABC):
     @property
     def n_parameters(self) -> int:
         """Total number of parameter elements."""
-        return sum(int(np.prod(shape)) for shape in self.shapes().values())
+        return sum(math.prod(shape) for shape in self.shapes().values())
 
     def summary(self) -> str:
         """Return a table of the parameters and their shapes."""
@@ -172,12 +190,32 @@ class Model(Layer, ABC):
         width = max(map(len, shapes))
         lines = [repr(self).strip("<>")]
         for name, shape in shapes.items():
-            lines.append(f"  {name:<{width}}  {shape!s:>14}  {int(np.prod(shape)):>12,}")
+            lines.append(f"  {name:<{width}}  {shape!s:>14}  {math.prod(shape):>12,}")
         lines.append(f"  {'total':<{width}}  {'':>14}  {self.n_parameters:>12,}  {self.dtype}")
         return "\n".join(lines)
 
-    def array(self, values: Any) -> Array:
-        """Convert batch values to the library of the parameters, and floats to their dtype."""
-        if isinstance(values, np.ndarray | list | tuple):
+    def check(self, name: str, dataset: Any) -> None:
+        """Check all examples of a dataset of `rnnx.data` at once; others are checked batch by batch.
+
+        Raise ValueError or TypeError if it does not fit the model.
+        """
+        if callable(getattr(dataset, "extremes", None)):
+            try:
+                self.checked(dataset.extremes())
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"`{name}` does not fit the model: {error}") from None
+
+    def array(self, values: Array, name: str = "batch") -> Array:
+        """Convert an array to the library of the parameters, and floats to their dtype."""
+        if isinstance(values, np.ndarray):
             values = self.xp.asarray(np.ascontiguousarray(values), device=self.device)
+        else:
+            ns.common_namespace({"parameters": next(iter(self.parameters.values())), name: values})
         return values if ns.is_integer(self.xp, values) else ns.astype(self.xp, values, self.dtype)
+
+
+def check_attributes(model: Model, batch: Any, dataset: str, names: Sequence[str]) -> None:
+    """Raise unless a batch has the attributes of those of a dataset."""
+    if not all(hasattr(batch, name) for name in names):
+        words = f"with the attributes {', '.join(names)}, as `rnnx.data.{dataset}` yields them"
+        raise TypeError(f"`batch` of {type(model).__name__} must be a batch {words}; got {type(batch).__name__}")

@@ -7,12 +7,13 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import integer
+from rnnx._core.checks import check_indices, check_shape, integer
 from rnnx.functional.activations import softmax
 from rnnx.functional.heads import softmax_cross_entropy
 from rnnx.models.decoding import one_hot_columns
 from rnnx.models.generation import sample
 from rnnx.models.layers import States
+from rnnx.models.passes import join
 from rnnx.models.sequence_model import Options, SequenceModel
 
 _KEYWORDS = sorted(set(Options.__annotations__) - {"bidirectional", "per_step"})
@@ -39,7 +40,7 @@ class CharModel(SequenceModel):
 
     kind = "characters"
     _loss = staticmethod(softmax_cross_entropy)
-    _output_name = "vocab_size"
+    _input_name = _output_name = "vocab_size"
 
     def __init__(
         self, vocab_size: int, hidden_size: int | Sequence[int] = 128, num_layers: int = 1, **options: Unpack[Options]
@@ -58,11 +59,20 @@ class CharModel(SequenceModel):
         return {"tokenizer": self.vocab_size}
 
     def predict(
-        self, inputs: Any, lengths: Any = None, states: Mapping[str, Array] | None = None
+        self,
+        inputs: Any,
+        lengths: Any = None,
+        states: Mapping[str, Array] | None = None,
+        *,
+        batch_size: int | None = None,
     ) -> tuple[Array, States]:
-        """Return the probabilities of the next character at every step, (vocab_size, m, T), and the final states."""
-        z, final, _ = self.forward(inputs, lengths=lengths, states=states, keep_caches=False)
-        return softmax(z), final
+        """Return the probabilities of the next character at every step, (vocab_size, m, T), and the final states.
+
+        `inputs`, `lengths` and `states` are those of `forward`, `batch_size` that of `SequenceClassifier.predict`.
+        """
+        passes = [(softmax(z), final) for z, final in self.in_batches(inputs, lengths, states, batch_size)]
+        final = {name: join(self.xp, [one[name] for _, one in passes]) for name in self.stack.state_names}
+        return join(self.xp, [p for p, _ in passes]), final
 
     def generate(self, tokenizer: Any, **options: Any) -> list[str]:
         """Sample texts; the options are those of `rnnx.models.sample`."""
@@ -85,9 +95,27 @@ class CharStream:
         self._weights, self._bias = ns.owned_copy(xp, weights), ns.owned_copy(xp, bias)
         self._columns = one_hot_columns(model.vocab_size, weights)
         self._stream = model.stack.stream(model.parameters, m, states)
+        self._m, self._vocab_size = m, model.vocab_size
+
+    def _checked(self, indices: Any) -> np.ndarray:
+        indices = ns.from_lists("indices", indices)
+        xp, _ = ns.common_namespace({"indices": indices})
+        if not ns.is_integer(xp, indices):
+            raise TypeError(f"`indices` must hold integers; got dtype {indices.dtype}")
+        check_shape("indices", indices, "(m,)", (self._m,))
+        check_indices("indices", indices, "vocab_size", self._vocab_size)
+        return indices
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_columns": None}  # a function
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._columns = one_hot_columns(self._weights.shape[0], self._weights)
 
     def read(self, indices: np.ndarray) -> Array:
         """Read the next character of every text, (m,), and return the logits of the one after it, (vocab_size, m)."""
+        indices = self._checked(indices)
         return self._weights @ self._stream.step(self._columns(indices)) + self._bias
 
     @property

@@ -1,6 +1,6 @@
 """Step-by-step decoding. Dimensions: m examples, T_x source steps, T_y target steps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +9,7 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx.functional.heads import one_hot
 
+MAX_LENGTH = 1_000_000  # of predicted and sampled sequences: a model may never predict their end
 _LARGE = 1000  # taking columns of an identity matrix is faster, but the matrix has vocab_size^2 elements
 
 
@@ -38,6 +39,26 @@ class Prediction(NamedTuple):
     indices: np.ndarray
     lengths: np.ndarray
     weights: Array | None
+
+
+def joined(xp: Any, parts: Sequence[Prediction], end_token: int) -> Prediction:
+    """Join the predictions of several passes, padded to the longest one with the end token and with zero weights."""
+    if len(parts) == 1:
+        return parts[0]
+    longest = max(part.indices.shape[1] for part in parts)
+    indices = np.full((sum(map(len, (part.indices for part in parts))), longest), end_token)
+    weights, first = [], 0
+    for part in parts:
+        m, n_steps = part.indices.shape
+        indices[first : first + m, :n_steps] = part.indices
+        first += m
+        if part.weights is not None:
+            shape, like = (m, longest - n_steps, part.weights.shape[2]), part.weights
+            padding = xp.zeros(shape, dtype=like.dtype, device=ns.device(like))
+            weights.append(xp.concat([like, padding], axis=1))
+    return Prediction(
+        indices, np.concatenate([part.lengths for part in parts]), xp.concat(weights, axis=0) if weights else None
+    )
 
 
 def decode(model: Any, source: Array, source_lengths: Any, max_length: int) -> Prediction:

@@ -9,6 +9,7 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import integer, real
 from rnnx.data import NEWLINE, CharTokenizer, pad
+from rnnx.models.decoding import MAX_LENGTH
 
 
 def sample(
@@ -42,7 +43,7 @@ def sample(
     top_p : float, 0 < top_p <= 1, optional
         Sample only from the smallest set of characters with this total probability, after the temperature
         (A. Holtzman et al., arXiv:1904.09751).
-    max_length : int
+    max_length : int, 1 to 1,000,000
         Maximum number of characters after `start`.
     stop : str or None
         A text ends before this character; with None, only at `max_length`.
@@ -58,7 +59,7 @@ def sample(
     ValueError
         If an argument is out of range, or the vocabulary lacks a character of `start`.
     """
-    n, max_length = integer("n", n), integer("max_length", max_length)
+    n, max_length = integer("n", n, 1, MAX_LENGTH), integer("max_length", max_length, 1, MAX_LENGTH)
     starts = [start] * n if isinstance(start, str) else list(start)
     if len(starts) != n:
         raise ValueError(f"`start` must be one text or a sequence of n = {n} texts; got {len(starts)} texts")

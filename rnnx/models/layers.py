@@ -3,6 +3,7 @@
 Dimensions: n features, m examples, T steps.
 """
 
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,9 +13,10 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import integer
+from rnnx._core.checks import check_memory, integer
 from rnnx._core.layout import to_public, to_time_major
-from rnnx.cells import Cell
+from rnnx.cells import CELLS as CELL_TABLE
+from rnnx.cells import Cell, cell_of
 from rnnx.cells.parameters import expected_shapes
 from rnnx.functional.heads import dense_backward, dense_forward
 from rnnx.functional.initialization import initialize_dense, initialize_parameters
@@ -25,6 +27,7 @@ Shapes = dict[str, tuple[int, ...]]
 Seed = int | np.random.Generator | None
 
 CELLS = ("rnn", "lstm", "gru")
+MOST_LAYERS = 10_000
 
 
 class Layer:
@@ -38,6 +41,7 @@ class Layer:
 
     def initialize(self, seed: Seed = None, **options: Any) -> Parameters:
         """Return initial parameters; the options are those of `rnnx.initialize_parameters`."""
+        check_memory("the parameters", 4 * sum(map(math.prod, self.shapes().values())))
         rng = np.random.default_rng(seed)
         return {name: value for part in self.parts for name, value in part.initialize(rng, **options).items()}
 
@@ -112,21 +116,31 @@ class Direction(Layer):
         return reverse_steps(x, lengths) if self.reverse and x is not None else x
 
 
-def named_cell(cell: str, reset_after: bool) -> str:
-    """Return the name in the cell table of a cell as users specify it."""
-    if cell not in CELLS:
-        raise ValueError(f"`cell` must be one of {list(CELLS)}; got {cell!r}")
-    if reset_after and cell != "gru":
-        raise ValueError(f"`reset_after` is only for `cell` = 'gru'; got {cell!r}")
-    return "gru_reset_after" if reset_after else cell
+def chosen_cell(cell: Cell | str, reset_after: bool) -> tuple[Cell, dict[str, Any]]:
+    """Return the cell that the arguments of a model choose, and their values for its config."""
+    if isinstance(cell, Cell) and CELL_TABLE.get(cell.name) != cell:
+        if reset_after:
+            raise ValueError(f"`reset_after` is only for `cell` = 'gru'; got the cell {cell.name!r}")
+        return cell, {"cell": cell, "reset_after": False}
+    name = cell.name if isinstance(cell, Cell) else cell
+    if isinstance(cell, Cell) and name == "gru_reset_after":
+        name, reset_after = "gru", True
+    if not isinstance(name, str) or name not in CELLS:
+        kind = ValueError if isinstance(name, str) else TypeError
+        raise kind(f"`cell` must be one of {list(CELLS)}, or a rnnx.Cell; got {name!r:.60}")
+    if reset_after and name != "gru":
+        raise ValueError(f"`reset_after` is only for `cell` = 'gru'; got {name!r}")
+    return cell_of(f"{name}_reset_after" if reset_after else name), {"cell": name, "reset_after": bool(reset_after)}
 
 
 def check_widths(hidden_size: int | Sequence[int], num_layers: int = 1) -> tuple[int, ...]:
     """Return the number of units per layer."""
     if isinstance(hidden_size, int | np.integer):
-        widths: tuple[Any, ...] = (hidden_size,) * integer("num_layers", num_layers)
+        widths: tuple[Any, ...] = (hidden_size,) * integer("num_layers", num_layers, most=MOST_LAYERS)
     else:
         widths = tuple(hidden_size) if isinstance(hidden_size, Sequence) else (hidden_size,)
+        if len(widths) > MOST_LAYERS:
+            raise ValueError(f"`hidden_size` must hold at most {MOST_LAYERS} numbers; got {len(widths)}")
         if num_layers not in (1, len(widths)) or not widths:
             raise ValueError(
                 f"`hidden_size` must be one integer or a sequence of num_layers = {num_layers}; got {hidden_size}"

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import integer, real
+from rnnx._core.checks import compare_shapes, integer, real
 from rnnx.cells import Cell, cell_of
 from rnnx.functional import recurrent_backward, recurrent_forward
 from rnnx.functional.caches import Caches
@@ -116,7 +117,10 @@ class Recurrent(Layer):
         ValueError, TypeError
             As for `rnnx.recurrent_forward`.
         """
-        given = self._named("states", states)
+        if getattr(x, "ndim", 0) == 3 and x.shape[0] != self.input_size:
+            compare_shapes("x", tuple(x.shape), "(input_size, m, T)", (self.input_size, *x.shape[1:]))
+        m = x.shape[-2] if getattr(x, "ndim", 0) in (2, 3) else None
+        given = self.check_states("states", states, m)
         final: States = {}
         cache = StackCache([], [], lengths)
         for k, layer in enumerate(self.layers):
@@ -158,7 +162,7 @@ class Recurrent(Layer):
         gradients : dict
             "d" + name for every parameter and every initial state; dx (input_size, m, T) unless x holds indices.
         """
-        final = self._named("ds_final", ds_final)
+        final = self.check_states("ds_final", ds_final, None)
         gradients: dict[str, Array] = {}
         d = dout
         for layer, kept, mask in zip(self.layers[::-1], cache.layers[::-1], cache.masks[::-1], strict=True):
@@ -182,13 +186,25 @@ class Recurrent(Layer):
         """Run the stack one time step at a time, without dropout. It must not be bidirectional."""
         if self.bidirectional:
             raise ValueError("a bidirectional stack cannot run step by step: its reverse layers start at the last step")
-        return StackStream(self, parameters, m, self._named("states", states))
+        return StackStream(self, parameters, m, self.check_states("states", states, integer("m", m, 0)))
 
-    def _named(self, what: str, arrays: Mapping[str, Array] | None) -> dict[str, Array]:
-        unknown = [name for name in arrays or () if name not in self.state_names]
+    def check_states(self, what: str, arrays: Mapping[str, Array] | None, m: int | None) -> dict[str, Array]:
+        """Check states (n, m), or their cotangents, by name; m may be unknown. Return them as a dict."""
+        if not arrays and (arrays is None or isinstance(arrays, Mapping)):
+            return {}
+        if not isinstance(arrays, Mapping):
+            raise TypeError(f"`{what}` must be a dict of arrays by name; got {type(arrays).__name__}")
+        unknown = [name for name in arrays if name not in self.state_names]
         if unknown:
             raise ValueError(f"`{what}` must only contain {list(self.state_names)}; got {unknown}")
-        return dict(arrays or {})
+        arrays = {name: s for name, s in arrays.items() if s is not None}
+        if arrays:
+            ns.common_namespace({f"{what}[{name!r}]": s for name, s in arrays.items()})
+        widths = {name: one.hidden_size for layer in self.layers for one in layer for name in one.state_names}
+        for name, s in arrays.items():
+            own_m = s.shape[-1] if m is None and s.ndim == 2 else m
+            compare_shapes(f"{what}[{name!r}]", tuple(s.shape), "(n, m)", (widths[name], own_m or 0))
+        return arrays
 
     def __repr__(self) -> str:
         widths = "-".join(str(layer[0].hidden_size) for layer in self.layers)

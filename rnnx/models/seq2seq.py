@@ -1,20 +1,21 @@
 """Sequence to sequence. Dimensions: n features, m examples, T_x source steps, T_y target steps."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Unpack
-
-import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import integer
+from rnnx._core.checks import check_lengths, check_shape, integer
+from rnnx._core.inputs import check_index_rows
+from rnnx.cells import Cell
 from rnnx.data import PairBatch, pad
 from rnnx.functional.heads import softmax_cross_entropy
-from rnnx.models.base import Initialization, Model
+from rnnx.models.base import Initialization, Model, check_attributes
 from rnnx.models.connections import AttentionLayer, Bridge, BridgeCache, LayerCache
-from rnnx.models.decoding import Prediction, decode
-from rnnx.models.layers import Dense, Masks, Parameters, States, check_widths, named_cell
+from rnnx.models.decoding import MAX_LENGTH, Prediction, decode, joined
+from rnnx.models.layers import Dense, Masks, Parameters, States, check_widths, chosen_cell
+from rnnx.models.passes import batch_slices
 from rnnx.models.recurrent import Recurrent, StackCache
 
 
@@ -74,7 +75,7 @@ class Seq2Seq(Model):
         hidden_size: int | Sequence[int] = 128,
         num_layers: int = 1,
         *,
-        cell: str = "lstm",
+        cell: str | Cell = "lstm",
         reset_after: bool = False,
         attention: str | None = "additive",
         bidirectional_encoder: bool = True,
@@ -82,7 +83,7 @@ class Seq2Seq(Model):
         end_token: int = 0,
         **initialization: Unpack[Initialization],
     ) -> None:
-        widths, record = check_widths(hidden_size, num_layers), named_cell(cell, reset_after)
+        widths, (record, of_cell) = check_widths(hidden_size, num_layers), chosen_cell(cell, reset_after)
         source_size = integer("source_vocab_size", source_vocab_size)
         self.target_vocab_size = integer("target_vocab_size", target_vocab_size)
         self.end_token = integer("end_token", end_token, 0, self.target_vocab_size - 1)
@@ -99,8 +100,7 @@ class Seq2Seq(Model):
             "source_vocab_size": source_size,
             "target_vocab_size": self.target_vocab_size,
             "hidden_size": list(widths),
-            "cell": cell,
-            "reset_after": bool(reset_after),
+            **of_cell,
             "attention": attention,
             "bidirectional_encoder": self.encoder.bidirectional,
             "dropout": self.encoder.dropout,
@@ -141,11 +141,20 @@ class Seq2Seq(Model):
         ValueError, TypeError
             If arrays are not integers of these shapes in the library of the parameters, or a value is out of range.
         """
-        p = self.parameters
-        source, target_in = self.indices("source", source), self.indices("target_in", target_in)
-        if target_in.shape[0] != source.shape[0]:
-            m = source.shape[0]
-            raise ValueError(f"`target_in` must have m = {m} rows, like `source`; got {target_in.shape[0]}")
+        source, target_in = self._checked_indices(source, source_lengths, target_in, target_lengths)
+        return self._forward(source, target_in, source_lengths, target_lengths, masks, keep_caches)
+
+    def _forward(
+        self,
+        source: Array,
+        target_in: Array,
+        source_lengths: Any,
+        target_lengths: Any,
+        masks: Masks | None,
+        keep_caches: bool,
+    ) -> tuple[Array, Array | None, Seq2SeqCache]:
+        """Compute `forward` of checked indices."""
+        p, source, target_in = self.parameters, self.array(source, "source"), self.array(target_in, "target_in")
         encoded, states, encoder, bridge = self.encode(source, source_lengths, masks, keep_caches)
         out, _, decoder = self.decoder.forward(
             p, target_in, states, lengths=target_lengths, masks=masks, keep_caches=keep_caches
@@ -184,56 +193,84 @@ class Seq2Seq(Model):
         """Return the source and target vocabulary sizes."""
         return {"tokenizer": self.encoder.input_size, "target_tokenizer": self.target_vocab_size}
 
+    def _checked_indices(
+        self, source: Any, source_lengths: Any, target_in: Any, target_lengths: Any
+    ) -> tuple[Array, Array]:
+        """Return the source and the decoder inputs as arrays, after checking them and their lengths."""
+        source = self._checked_source(source, source_lengths)
+        target_in = check_index_rows("target_in", target_in, "target_vocab_size", self.target_vocab_size)
+        m, n_target = target_in.shape
+        if m != source.shape[0]:
+            raise ValueError(f"`target_in` must have m = {source.shape[0]} rows, like `source`; got {m}")
+        if target_lengths is not None:
+            check_lengths(self.xp, self.device, target_lengths, m, n_target, "target_lengths")
+        return source, target_in
+
+    def _checked_source(self, source: Any, lengths: Any) -> Array:
+        source = check_index_rows("source", source, "source_vocab_size", self.encoder.input_size, lengths)
+        if lengths is not None:
+            m, n_steps = source.shape
+            check_lengths(self.xp, self.device, lengths, m, n_steps, "source_lengths")
+        return source
+
+    def checked(self, batch: Any) -> PairBatch:
+        """Check a batch; see `Model.checked`."""
+        names = [field.name for field in fields(PairBatch)][:5]
+        check_attributes(self, batch, "Pairs", names)
+        _, source_lengths, _, target_out, lengths = (getattr(batch, name) for name in names)
+        source, target_in = self._checked_indices(batch.source, source_lengths, batch.target_in, lengths)
+        target_out = check_index_rows("target_out", target_out, "target_vocab_size", self.target_vocab_size, lengths)
+        check_shape("target_out", target_out, "(m, T_y)", tuple(target_in.shape))
+        return PairBatch(source, source_lengths, target_in, target_out, lengths)
+
     def run(
         self, batch: PairBatch, states: States | None, masks: Masks | None, keep_caches: bool
     ) -> tuple[Array, States, Seq2SeqCache]:
         """Compute the logits of a batch; there are no states."""
         if states:
             raise ValueError(f"`states` must be empty for Seq2Seq, which carries none; got {list(states)}")
-        lengths = {"source_lengths": batch.source_lengths, "target_lengths": batch.target_lengths}
-        z, _, cache = self.forward(batch.source, batch.target_in, **lengths, masks=masks, keep_caches=keep_caches)
+        z, _, cache = self._forward(
+            batch.source, batch.target_in, batch.source_lengths, batch.target_lengths, masks, keep_caches
+        )
         return z, {}, cache
 
     def compare(self, z: Array, batch: PairBatch) -> tuple[Any, Array]:
         """Return the loss of the logits, as in `Step`, and its gradient."""
-        loss, dz = softmax_cross_entropy(z, self.array(batch.target_out), lengths=batch.target_lengths)
+        loss, dz = softmax_cross_entropy(z, self.array(batch.target_out, "target_out"), lengths=batch.target_lengths)
         return ns.number(loss), dz
 
-    def predict(self, source: Any, source_lengths: Any = None, *, max_length: int) -> Prediction:
+    def predict(
+        self, source: Any, source_lengths: Any = None, *, max_length: int, batch_size: int | None = None
+    ) -> Prediction:
         """Decode greedily: take the most likely character at every step, until the end token.
 
         Parameters
         ----------
         source, source_lengths
             As for `forward`, also in their errors.
-        max_length : int, >= 1
+        max_length : int, 1 to 1,000,000
             Maximum number of steps, including the one that predicts the end token.
+        batch_size : int, optional
+            As for `SequenceClassifier.predict`.
         """
-        integer("max_length", max_length)
-        return decode(self, self.indices("source", source), source_lengths, max_length)
+        integer("max_length", max_length, 1, MAX_LENGTH)
+        source = self._checked_source(source, source_lengths)
+        parts = []
+        m, n_steps = source.shape
+        for part in batch_slices(m, n_steps, self.encoder, batch_size):
+            lengths = None if source_lengths is None else source_lengths[part]
+            parts.append(decode(self, self.array(source[part, :], "source"), lengths, max_length))
+        return joined(self.xp, parts, self.end_token)
 
     def translate(
         self, texts: Sequence[str], source_tokenizer: Any, target_tokenizer: Any, *, max_length: int
     ) -> list[str]:
         """Predict a target text of at most `max_length` characters for every source text, given two `CharTokenizer`."""
+        if isinstance(texts, str) or not isinstance(texts, Sequence):
+            raise TypeError(f"`texts` must be a sequence of str; got {type(texts).__name__}")
         source, source_lengths = pad(source_tokenizer.texts_to_sequences(texts))
         indices, lengths, _ = self.predict(source, source_lengths, max_length=max_length)
         return target_tokenizer.sequences_to_texts([row[:n] for row, n in zip(indices, lengths, strict=True)])
-
-    def indices(self, name: str, values: Any) -> Array:
-        """Check indices (m, T) and convert them to the library of the parameters."""
-        if isinstance(values, list | tuple):
-            try:
-                values = np.asarray(values)
-            except ValueError:
-                raise ValueError(f"`{name}` must have rows of equal length; pad them with `rnnx.data.pad`") from None
-        others = {} if isinstance(values, np.ndarray) else {"parameters": self.parameters["Wy"]}
-        xp, _ = ns.common_namespace({**others, name: values})
-        if values.ndim != 2 or not ns.is_integer(xp, values):
-            raise ValueError(
-                f"`{name}` must hold integers, shape (m, T); got shape {tuple(values.shape)}, dtype {values.dtype}"
-            )
-        return self.array(values)
 
     def __repr__(self) -> str:
         attention = "no" if self.attention is None else self.attention.kind

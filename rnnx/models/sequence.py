@@ -6,6 +6,7 @@ from typing import Any, Unpack
 from rnnx._core.arrays import Array
 from rnnx.functional.activations import softmax
 from rnnx.functional.heads import softmax_cross_entropy, squared_error
+from rnnx.models.passes import join
 from rnnx.models.sequence_model import Options, SequenceModel
 
 
@@ -19,7 +20,8 @@ class SequenceClassifier(SequenceModel):
     hidden_size, num_layers
         As for `Recurrent`.
     num_classes : int
-    cell : {"lstm", "gru", "rnn"}
+    cell : {"lstm", "gru", "rnn"} or Cell
+        A cell of your own cannot be saved in a checkpoint, which contains no code.
     reset_after : bool
         Use the GRU of PyTorch and Keras (the default there) instead of the course's.
     bidirectional, dropout
@@ -59,9 +61,18 @@ class SequenceClassifier(SequenceModel):
     ) -> None:
         super().__init__(input_size, hidden_size, num_classes, num_layers, **options)
 
-    def predict(self, inputs: Any, lengths: Any = None) -> Array:
-        """Return the class probabilities, (num_classes, m), or (num_classes, m, T) per step."""
-        return softmax(self.forward(inputs, lengths=lengths, keep_caches=False)[0])
+    def predict(self, inputs: Any, lengths: Any = None, *, batch_size: int | None = None) -> Array:
+        """Return the class probabilities, (num_classes, m), or (num_classes, m, T) per step.
+
+        Parameters
+        ----------
+        inputs, lengths
+            As for `forward`, also in their errors.
+        batch_size : int, optional
+            Most examples in one pass; default: as many as keep its memory at a few hundred megabytes. The result does
+            not depend on it on the cpu engine; on others, the last digits may.
+        """
+        return join(self.xp, [softmax(z) for z, _ in self.in_batches(inputs, lengths, None, batch_size)])
 
 
 class SequenceRegressor(SequenceModel):
@@ -78,9 +89,13 @@ class SequenceRegressor(SequenceModel):
     """
 
     kind = "regressor"
+    _classes = False
     _loss = staticmethod(squared_error)
     _output_name = "output_size"
 
-    def predict(self, inputs: Any, lengths: Any = None) -> Array:
-        """Return the predicted numbers, (output_size, m), or (output_size, m, T) per step."""
-        return self.forward(inputs, lengths=lengths, keep_caches=False)[0]
+    def predict(self, inputs: Any, lengths: Any = None, *, batch_size: int | None = None) -> Array:
+        """Return the predicted numbers, (output_size, m), or (output_size, m, T) per step.
+
+        The arguments are those of `SequenceClassifier.predict`.
+        """
+        return join(self.xp, [z for z, _ in self.in_batches(inputs, lengths, None, batch_size)])

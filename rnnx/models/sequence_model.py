@@ -1,6 +1,6 @@
 """The base of single-sequence models. Dimensions: n_y outputs, n hidden units, m examples, T steps."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Unpack
 
@@ -8,10 +8,16 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import integer
-from rnnx.models.base import Initialization, Model
-from rnnx.models.layers import Dense, Masks, Parameters, States, check_widths, named_cell
+from rnnx._core.checks import check_lengths, integer
+from rnnx._core.inputs import Sizes, check_inputs, check_targets, host_lengths
+from rnnx.cells import Cell
+from rnnx.data import Batch
+from rnnx.models.base import Initialization, Model, check_attributes
+from rnnx.models.layers import Dense, Masks, Parameters, States, check_widths, chosen_cell
+from rnnx.models.passes import batch_slices
 from rnnx.models.recurrent import Recurrent, StackCache
+
+_ATTRIBUTES = ("inputs", "targets", "lengths")
 
 Loss = Callable[..., tuple[Array, Array]]
 
@@ -19,7 +25,7 @@ Loss = Callable[..., tuple[Array, Array]]
 class Options(Initialization, total=False):
     """Keyword arguments of all models of single sequences."""
 
-    cell: str
+    cell: str | Cell
     reset_after: bool
     bidirectional: bool
     dropout: float
@@ -38,6 +44,8 @@ class SequenceModel(Model):
     """A recurrent stack and a dense head, at every step or on the final hidden states; see `SequenceClassifier`."""
 
     _loss: Loss
+    _classes: ClassVar[bool] = True  # whether the targets are class indices
+    _input_name: ClassVar[str] = "input_size"
     _output_name: ClassVar[str]  # of the number of outputs, in the config
 
     def __init__(
@@ -47,7 +55,7 @@ class SequenceModel(Model):
         output_size: int = 1,
         num_layers: int = 1,
         *,
-        cell: str = "lstm",
+        cell: str | Cell = "lstm",
         reset_after: bool = False,
         bidirectional: bool = False,
         dropout: float = 0.0,
@@ -56,14 +64,14 @@ class SequenceModel(Model):
     ) -> None:
         self.per_step, self.output_size = bool(per_step), integer(self._output_name, output_size)
         widths = check_widths(hidden_size, num_layers)
-        self.stack = Recurrent(
-            named_cell(cell, reset_after), input_size, widths, bidirectional=bidirectional, dropout=dropout
-        )
+        record, of_cell = chosen_cell(cell, reset_after)
+        self.stack = Recurrent(record, input_size, widths, bidirectional=bidirectional, dropout=dropout)
+        sizes = self.stack.input_size, self._input_name, self.output_size, self._output_name
+        self._sizes = Sizes(self._classes, *sizes, self.per_step)
         self.runs_in_segments = self.per_step and not self.stack.bidirectional
         self.head = Dense("y", self.stack.output_size, self.output_size)
         config = {
-            "cell": cell,
-            "reset_after": bool(reset_after),
+            **of_cell,
             "hidden_size": list(widths),
             "dropout": self.stack.dropout,
             "input_size": self.stack.input_size,
@@ -98,9 +106,22 @@ class SequenceModel(Model):
         states : dict of str to array
             After each example's last step.
         cache : SequenceCache
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument has a wrong type, shape or dtype, or an index or a length is out of range.
         """
+        inputs = check_inputs("inputs", inputs, self._sizes, lengths)
+        return self._forward(inputs, lengths, states, masks, keep_caches)
+
+    def _forward(
+        self, inputs: Array, lengths: Any, states: Mapping[str, Array] | None, masks: Masks | None, keep_caches: bool
+    ) -> tuple[Array, States, SequenceCache]:
+        """Compute `forward` of checked inputs."""
+        x = self.array(inputs, "inputs")
         a, final, kept = self.stack.forward(
-            self.parameters, self.array(inputs), states, lengths=lengths, keep_caches=keep_caches, masks=masks
+            self.parameters, x, states, lengths=lengths, keep_caches=keep_caches, masks=masks
         )
         if not self.per_step:  # the hidden states where each direction ends
             ends = [final[one.state_names[0]] for one in self.stack.layers[-1]]
@@ -131,16 +152,46 @@ class SequenceModel(Model):
                 final[name] = final[name] + part if name in final else part
         return gradients | self.stack.backward(da if self.per_step else None, cache.stack, final, consume=consume)
 
+    def in_batches(
+        self, inputs: Any, lengths: Any, states: Mapping[str, Array] | None, batch_size: int | None
+    ) -> Iterator[tuple[Array, States]]:
+        """Yield the outputs and final states of at most `batch_size` examples at a time, by default a bounded number.
+
+        Each batch is cut to the length of its longest example, unless there are outputs for every step.
+        """
+        inputs = check_inputs("inputs", inputs, self._sizes, lengths)
+        m, n_steps = inputs.shape[-2:]
+        if lengths is not None:
+            check_lengths(self.xp, self.device, lengths, m, n_steps)
+        self.stack.check_states("states", states, m)
+        ends = host_lengths(lengths)
+        for part in batch_slices(m, n_steps, self.stack, batch_size):
+            stop = n_steps if ends is None or self.per_step else int(ends[part].max(initial=1))
+            own_lengths = None if lengths is None else lengths[part]
+            own_states = {name: s[:, part] for name, s in (states or {}).items()}
+            yield self._forward(inputs[..., part, :stop], own_lengths, own_states, None, False)[:2]
+
+    def checked(self, batch: Any) -> Batch:
+        """Check a batch; see `Model.checked`."""
+        check_attributes(self, batch, "Examples" if self._input_name == "input_size" else "Lines", _ATTRIBUTES)
+        lengths = batch.lengths
+        inputs = check_inputs("inputs", batch.inputs, self._sizes, lengths)
+        m, n_steps = inputs.shape[-2:]
+        if lengths is not None:
+            check_lengths(self.xp, self.device, lengths, m, n_steps)
+        targets = check_targets("targets", batch.targets, m, n_steps, self._sizes, lengths)
+        return Batch(inputs, targets, lengths, getattr(batch, "continues", False))
+
     def run(
         self, batch: Any, states: States | None, masks: Masks | None, keep_caches: bool
     ) -> tuple[Array, States, SequenceCache]:
         """Compute the outputs for a batch."""
         lengths = _needed_lengths(batch)
-        return self.forward(batch.inputs, lengths=lengths, states=states, masks=masks, keep_caches=keep_caches)
+        return self._forward(batch.inputs, lengths, states, masks, keep_caches)
 
     def compare(self, z: Array, batch: Any) -> tuple[Any, Array]:
         """Return the loss of the outputs, as in `Step`, and its gradient."""
-        targets = self.array(batch.targets)
+        targets = self.array(batch.targets, "targets")
         if self.per_step:
             loss, dz = type(self)._loss(z, targets, lengths=_needed_lengths(batch))
             return ns.number(loss), dz

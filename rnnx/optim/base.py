@@ -1,5 +1,6 @@
 """The base class of optimizers."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from rnnx._core import arrays as ns
@@ -16,18 +17,22 @@ class Update(NamedTuple):
     """A step, and whether it writes to the parameters and state.
 
     With `write`, arrays are updated in place where the library allows it (in JAX, augmented assignment makes a new
-    array); otherwise no input is written to. Both ways are bit-identical.
+    array); otherwise no input is written to. With `out` as well, NumPy arrays are left alone and the results written to
+    the arrays that it holds for their ids. All ways are bit-identical.
     """
 
     xp: Any
     rate: float
     t: int
     write: bool
+    out: Mapping[int, Array] = {}
 
     def scale(self, a: Array, factor: float) -> Array:
         """Return factor * a."""
         if not self.write:
             return a * factor
+        if id(a) in self.out:
+            return self.xp.multiply(a, factor, out=self.out[id(a)])
         a *= factor
         return a
 
@@ -41,6 +46,8 @@ class Update(NamedTuple):
         """Return p - step."""
         if not self.write:
             return p - step
+        if id(p) in self.out:
+            return self.xp.subtract(p, step, out=self.out[id(p)])
         p -= step
         return p
 
@@ -73,7 +80,14 @@ class Optimizer(Checked):
         return {f"{slot}.d{key}": xp.zeros_like(p) for slot in self.slots for key, p in parameters.items()}
 
     def update(
-        self, parameters: Named, grads: Named, state: Named, t: int, *, in_place: bool = False
+        self,
+        parameters: Named,
+        grads: Named,
+        state: Named,
+        t: int,
+        *,
+        in_place: bool = False,
+        out: tuple[Named, Named] | None = None,
     ) -> tuple[Tree, Tree]:
         """Take one step.
 
@@ -91,6 +105,9 @@ class Optimizer(Checked):
             (JAX's, read-only ones) are replaced, so always continue with the returned dicts. The result is
             bit-identical and needs no second set of arrays. No array may occur twice, and gradients must not be views
             of parameters.
+        out : pair of dict of str to array, optional
+            NumPy arrays like `parameters` and `state`, to which the result is written; bit-identical. Until the update
+            is complete, the arguments are the only valid state, and afterwards their arrays can be the next `out`.
 
         Returns
         -------
@@ -101,7 +118,8 @@ class Optimizer(Checked):
         ------
         ValueError, TypeError
             Before anything is written, if a gradient is missing, a shape, dtype or library does not match, or the state
-            belongs to another optimizer or other parameters. (An interrupt can leave an in-place update incomplete.)
+            belongs to another optimizer or other parameters. (An interrupt can leave an in-place update incomplete;
+            with `out`, the arguments stay as they were.)
         """
         t, slots = integer("t", t), self.slots
         rate = learning_rate_at(self.learning_rate, t)
@@ -113,13 +131,17 @@ class Optimizer(Checked):
         for key in parameters:
             names = [f"{slot}.d{key}" for slot in slots]
             arrays = [parameters[key], *[state[name] for name in names]]
-            # NumPy arrays may be read-only; arrays without flags are not.
-            write = in_place and False not in [getattr(getattr(a, "flags", None), "writeable", True) for a in arrays]
+            targets: dict[int, Array] = {}
+            if out is not None:
+                write, results = True, [out[0][key], *[out[1][name] for name in names]]
+                targets = {id(a): target for a, target in zip(arrays, results, strict=True)}
+            else:  # NumPy arrays may be read-only; arrays without flags are not
+                write = in_place and all(getattr(getattr(a, "flags", None), "writeable", True) for a in arrays)
             if not write and not arrays[0].shape:  # NumPy would return scalars for 0-d arrays
                 arrays, write = [ns.owned_copy(xp, a) for a in arrays], True
             p, *moments = arrays
             g = ns.astype(xp, grads["d" + key], p.dtype)
-            new[key], *moments = self.update_array(p, g, tuple(moments), Update(xp, rate, t, write))
+            new[key], *moments = self.update_array(p, g, tuple(moments), Update(xp, rate, t, write, targets))
             new_state.update(zip(names, moments, strict=True))
         return new, new_state
 

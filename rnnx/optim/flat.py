@@ -4,6 +4,7 @@ On a device every call is a kernel launch. The rules in `ELEMENTWISE` give the s
 many short ones, with far fewer launches.
 """
 
+import copy
 import math
 from typing import Any
 
@@ -19,14 +20,14 @@ _ALL = "all"  # the key of a joined array
 
 
 class Joined:
-    """Parameters and optimizer state, each joined into one array, and the dicts of views that users see."""
+    """Parameters and optimizer state, each joined into one array (`arrays`), and the dicts of views that users see."""
 
     def __init__(self, parameters: Tree, state: Tree, slots: tuple[str, ...]) -> None:
         self._xp, device = ns.common_namespace(parameters)
         dtype = next(iter(parameters.values())).dtype
         self._gap = self._xp.zeros((_ALIGNMENT,), dtype=dtype, device=device)
         self._shapes = {name: tuple(a.shape) for name, a in parameters.items()}
-        self._slots, self._views = slots, (parameters, state)
+        self._slots, self.views = slots, (parameters, state)
         moments = {f"{slot}.d{_ALL}": self._join(state, slot + ".d{}") for slot in slots}
         self.arrays = {_ALL: self._join(parameters)}, moments
 
@@ -46,21 +47,22 @@ class Joined:
 
     def matches(self, parameters: Tree, state: Tree) -> bool:
         """Return whether these are the dicts of the last step."""
-        return self._views[0] is parameters and self._views[1] is state
+        return self.views[0] is parameters and self.views[1] is state
 
     def gradients(self, gradients: Named) -> Tree:
         """Join the gradients of the parameters."""
         return {f"d{_ALL}": self._join(gradients, "d{}")}
 
-    def replace(self, arrays: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
-        """Replace the joined arrays and return the dicts of their views."""
-        parameters, state = self.arrays = arrays
+    def replace(self, arrays: tuple[Tree, Tree]) -> "Joined":
+        """Return a copy with other joined arrays of the same shapes."""
+        new = copy.copy(self)
+        parameters, state = new.arrays = arrays
         views: Tree = {}
         for slot in self._slots:
             views |= self._split(state[f"{slot}.d{_ALL}"], slot + ".d{}")
         names = [f"{slot}.d{name}" for name in self._shapes for slot in self._slots]  # in the order of an update
-        self._views = self._split(parameters[_ALL]), {name: views[name] for name in names}
-        return self._views
+        new.views = self._split(parameters[_ALL]), {name: views[name] for name in names}
+        return new
 
     def _join(self, arrays: Named, pattern: str = "{}") -> Array:
         """Join the arrays whose names fill `pattern`, with zeros in the gaps."""

@@ -33,9 +33,9 @@ def training_curves(
         loss, smooth_loss, validation_loss, grad_norm, learning_rate; all but step may be missing or None. A record
         with a validation loss is an evaluation, and its loss is not that of a step.
     smoothing : int, optional
-        Time constant, in steps, of the smoothed loss, a centered exponential average. Default: a hundredth of the run,
-        at least 5. With 0, plot the `smooth_loss` of the records, which takes about a thousand steps to forget its
-        initial value.
+        Time constant, in steps, of the smoothed loss, a centered exponential average of the loss. By default the
+        smoothed loss is the `smooth_loss` of the records, which ``rnnx train`` prints: an average over about the last
+        tenth of the steps, but at most a hundred.
     unit : str
         Unit of the loss.
     title : str, optional
@@ -53,7 +53,7 @@ def training_curves(
     runs = {"": metrics} if not isinstance(metrics, Mapping) else metrics
     _check(runs)
     if smoothing is not None:
-        checks.integer("smoothing", smoothing, 0)
+        checks.integer("smoothing", smoothing)
     columns = {key: [_column(records, key) for records in runs.values()] for key in _SMALL_PANELS}
     shown = {key: curves for key, curves in columns.items() if _is_worth_a_panel(key, curves)}
     figure = style.new_figure(7.0, 3.9 + 1.1 * len(shown), title or ("Training" if len(runs) == 1 else "Training runs"))
@@ -113,7 +113,7 @@ def _draw_losses(axes: Axes, runs: Mapping[str, Records], smoothing: int | None)
         points["color"] = style.VERMILLION if alone else color
         drawn = {
             "batch": axes.plot(*_column(steps, "loss"), lw=0.6, **batch),
-            "smoothed": axes.plot(*_smoothed(records, steps, smoothing), color=color, ls=line),
+            "smoothed": axes.plot(*_smoothed(steps, smoothing), color=color, ls=line),
             "validation": axes.plot(*_column(records, "validation_loss"), lw=0.8, ls=":", **points),
         }
         kinds = {kind: lines[0] for kind, lines in drawn.items() if len(np.asarray(lines[0].get_xdata()))}
@@ -126,12 +126,12 @@ def _draw_losses(axes: Axes, runs: Mapping[str, Records], smoothing: int | None)
     return handles, names
 
 
-def _smoothed(records: Records, steps: Records, smoothing: int | None) -> Curve:
-    """Average the losses around every step with weights that decay exponentially on both sides, to avoid a lag."""
+def _smoothed(steps: Records, smoothing: int | None) -> Curve:
+    """Return the recorded average or, with `smoothing`, one with weights on both sides of a step, which has no lag."""
+    if smoothing is None:
+        return _column(steps, "smooth_loss")
     at, losses = _column(steps, "loss")
-    if smoothing == 0 or len(at) < 2:
-        return _column(records, "smooth_loss")
-    keep = math.exp(-1 / (smoothing or max(5, len(at) / 100)))
+    keep = math.exp(-1 / smoothing)
     finite = np.isfinite(losses)
     losses, weights = np.where(finite, losses, 0.0), finite.astype(float)
     total, weight = (_both_sides(a, keep) for a in (losses, weights))

@@ -16,7 +16,9 @@ from safetensors.numpy import save as to_bytes
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.files import write_atomically
+from rnnx._core.checks import integer
+from rnnx._core.files import open_regular, write_atomically
+from rnnx.cells import Cell
 from rnnx.data import CharTokenizer
 from rnnx.models import MODELS, Model
 from rnnx.optim.base import with_prefix
@@ -37,9 +39,10 @@ class Checkpoint:
     tokenizer : CharTokenizer or None
         For the model's texts, or for its sources if it has sources and targets.
     training : dict
-        Plain values: corpus, settings, counters, ...
+        Plain values, as JSON has them: corpus, settings, counters, ...
     arrays : dict of str to array
-        The arrays of `Trainer.state`, to resume the run.
+        The arrays of `Trainer.state`, to resume the run; and any others of finite float32 or float64 numbers, integers
+        or booleans.
     target_tokenizer : CharTokenizer or None
         For targets, if the model has them.
     """
@@ -52,21 +55,65 @@ class Checkpoint:
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint atomically."""
+    """Write a checkpoint atomically, after checking that `load_checkpoint` will accept it.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Before anything is written, if the checkpoint holds what a file cannot hold: numbers that are not finite, arrays
+        of other dtypes, a tokenizer that does not fit the model, values in `training` that are not plain, or a model
+        with a cell of your own, which is code. Save the parameters of such a model instead, for instance with
+        ``numpy.savez``, and pass them to a new model with the same cell.
+    OSError
+        If the file cannot be written.
+    """
+    cell = checkpoint.model.config.get("cell")
+    if isinstance(cell, Cell):
+        raise ValueError(
+            f"`checkpoint` must not contain a model with a cell of your own, {cell.name!r}: a checkpoint contains no "
+            "code; save `model.parameters`, for instance with numpy.savez"
+        )
     tokenizers = {name: getattr(checkpoint, name) for name in TOKENIZERS}
-    description = {
-        "format": FORMAT,
-        "version": VERSION,
-        "model": checkpoint.model.kind,
-        "config": checkpoint.model.config,
-        **{name: None if one is None else one.to_dict() for name, one in tokenizers.items()},
-        "training": checkpoint.training,
-    }
+    description = _plain(
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            "model": checkpoint.model.kind,
+            "config": checkpoint.model.config,
+            **{name: None if one is None else one.to_dict() for name, one in tokenizers.items()},
+            "training": checkpoint.training,
+        }
+    )
+    for name, a in checkpoint.arrays.items():
+        if not isinstance(name, str) or name.startswith("model/"):
+            raise ValueError(f"a name in `arrays` must be a string that does not begin with 'model/'; got {name!r}")
+        ns.common_namespace({name: a})
     tensors = {f"model/{name}": a for name, a in checkpoint.model.parameters.items()} | checkpoint.arrays
     host = {name: np.ascontiguousarray(ns.to_host(a)) for name, a in tensors.items()}
+    try:
+        _checkpoint(description, host, None, None)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"cannot save {path}: {error}") from None
     description["digest"] = _digest(description, host)
     metadata = {"rnnx": json.dumps(description)}  # a single key, because safetensors writes several in random order
     write_atomically(path, to_bytes(host, metadata))
+
+
+def _plain(description: dict[str, Any]) -> dict[str, Any]:
+    """Return the description as it will be read: NumPy's numbers are Python's, and tuples are lists."""
+
+    def number(value: Any) -> Any:
+        if isinstance(value, np.generic):
+            return value.item()
+        kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+        raise TypeError(f"got {kind}")
+
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(description, default=number))
+    except (RecursionError, TypeError, ValueError) as error:
+        wanted = "plain values (numbers, strings, lists, dicts); arrays belong in `arrays`"
+        raise TypeError(f"`training` and the config of a model must hold {wanted}: {error}") from None
+    return plain
 
 
 def load_checkpoint(path: str | Path, *, xp: Any = None, device: Any = None) -> Checkpoint:
@@ -84,25 +131,25 @@ def load_checkpoint(path: str | Path, *, xp: Any = None, device: Any = None) -> 
     Raises
     ------
     ValueError
-        If the file is not a checkpoint, is damaged, or comes from a newer version.
+        If the file is not a checkpoint, is damaged, is not a regular file, or comes from a newer version.
     OSError
         If the file cannot be read.
     """
     path = Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
-    path.open("rb").close()  # `safe_open` does not distinguish a missing file from a bad one
+    open_regular(path).close()  # `safe_open` does not distinguish a missing file from a bad one
     try:
         with safe_open(path, framework="numpy") as file:
             description = _description(path, file.metadata() or {})
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a checkpoint, or is damaged ({error})") from None
+        raise ValueError(f"{path} is not a checkpoint, or is damaged ({_line(error)})") from None
     try:
         checkpoint = _checkpoint(description, tensors, xp, device)
         if description.pop("digest") != _digest(description, tensors):
             raise ValueError("the checksum does not match")
         return checkpoint
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is a damaged checkpoint: {error}") from None
+        raise ValueError(f"{path} is a damaged checkpoint: {_line(error)}") from None
 
 
 def load_run(path: str | Path, xp: Any) -> Checkpoint:
@@ -112,10 +159,20 @@ def load_run(path: str | Path, xp: Any) -> Checkpoint:
     return load_checkpoint(path, xp=xp)
 
 
+def _line(error: Exception) -> str:
+    """Return an error about the content of a file as one short line of printable characters."""
+    text = str(error)
+    return (text if text.isprintable() else repr(text)[1:-1])[:300]
+
+
 def _checkpoint(description: Mapping[str, Any], tensors: Mapping[str, np.ndarray], xp: Any, device: Any) -> Checkpoint:
     for name, a in tensors.items():
+        is_training = name.startswith(("model/", "optimizer/", "state/"))
+        if a.dtype.kind in "biu" and not is_training:
+            continue
         if a.dtype not in (np.float32, np.float64) or not np.isfinite(a).all():
-            raise ValueError(f"{name} must hold finite float32 or float64 numbers")
+            others = "" if is_training else ", integers or booleans"
+            raise ValueError(f"{name} must hold finite float32 or float64 numbers{others}")
     keywords = {} if device is None else {"device": device}
     arrays = {name: (xp or np).asarray(a, **keywords) for name, a in tensors.items()}
     parameters = with_prefix(arrays, "model/")
@@ -157,7 +214,7 @@ def _description(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     try:
         description = json.loads(metadata["rnnx"])
         ours = description["format"] == FORMAT
-        version = int(description["version"])
+        version = integer("version", description["version"])
     except (KeyError, RecursionError, TypeError, ValueError):
         ours, version = False, 0
     if not ours:

@@ -1,9 +1,18 @@
 """The position in a run, and when the run evaluates and ends."""
 
 import sys
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
-from rnnx._core.checks import integer
+from rnnx._core.checks import integer, listed, real
+
+
+def _number(name: str, kind: Any, value: Any) -> Any:
+    """Check the value of a counter."""
+    if kind is int:
+        return integer(name, value, 0, sys.maxsize)
+    return None if value is None and kind is not float else real(name, value)
 
 
 @dataclass
@@ -23,13 +32,26 @@ class Counters:
     best_loss: float | None = None
     since_best: int = 0  # evaluations
 
+    @classmethod
+    def of(cls, values: Any) -> "Counters":
+        """Return the counters with these plain values, which may come from a file; ValueError if they are wrong."""
+        names = {f.name for f in fields(cls)}
+        if not isinstance(values, Mapping) or set(values) != names:
+            got = listed(sorted(map(repr, values))) if isinstance(values, Mapping) else type(values).__name__
+            raise ValueError(f"`values` must have the keys {sorted(names)}; got {got}")
+        try:
+            return cls(**{f.name: _number(f.name, f.type, values[f.name]) for f in fields(cls)})
+        except TypeError as error:
+            raise ValueError(f"wrong counters: {error}") from None
+
     def after_step(self, count: int) -> "Counters":
         """Return the counters after a step whose loss is not known yet."""
         return replace(self, step=self.step + 1, batch=self.batch + 1, count=self.count + count)
 
     def with_numbers(self, loss: float, norm: float, count: int) -> "Counters":
-        """Add a step's loss, a mean over `count` terms, and its gradient norm."""
-        smooth = loss if self.smooth_loss is None else 0.999 * self.smooth_loss + 0.001 * loss
+        """Add the loss of the next step, a mean over `count` terms, and its gradient norm."""
+        weight = max(0.01, 10 / (self.step + 10))  # an average over the last tenth, so that it forgets the beginning
+        smooth = loss if self.smooth_loss is None else self.smooth_loss + weight * (loss - self.smooth_loss)
         return replace(self, total=self.total + loss * count, smooth_loss=smooth, grad_norm=norm)
 
     def with_numbers_of(self, other: "Counters") -> "Counters":

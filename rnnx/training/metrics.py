@@ -3,13 +3,15 @@
 import csv
 import io
 import json
-from collections.abc import Iterator
+import warnings
 from pathlib import Path
 from typing import Any
 
-from rnnx._core.files import write_atomically
+from rnnx._core.checks import integer, listed, real
+from rnnx._core.files import read_regular, write_atomically
 from rnnx.training.progress import Progress
 
+_MAX_BYTES = 1 << 30
 COLUMNS = ("step", "epoch", "loss", "smooth_loss", "validation_loss", "learning_rate", "grad_norm", "seconds")
 
 
@@ -23,11 +25,18 @@ class MetricsWriter:
         Step of the checkpoint that the run resumes from; lines of later steps are dropped. 0 starts new files.
     evaluated : int
         Step of the checkpoint's last evaluation.
+
+    Warns
+    -----
+    UserWarning
+        If lines of the earlier run are damaged. The others are kept.
     """
 
     def __init__(self, folder: str | Path, after_step: int = 0, evaluated: int = 0) -> None:
         lines, table = Path(folder) / "metrics.jsonl", Path(folder) / "metrics.csv"
-        kept = _records(lines, strict=False) if after_step and lines.exists() else ()
+        kept, damaged = _records(lines) if after_step and lines.exists() else ([], [])
+        if damaged:
+            warnings.warn(f"{lines}: dropped damaged lines: {listed(damaged)}", UserWarning, stacklevel=2)
         records = [r for r in kept if r["step"] <= (after_step if r["validation_loss"] is None else evaluated)]
         self.seconds = records[-1]["seconds"] if records else 0.0
         write_atomically(lines, "".join(json.dumps(record) + "\n" for record in records).encode())
@@ -74,17 +83,29 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     ValueError, OSError
         If a line is damaged (the message gives its number), or the file cannot be read.
     """
-    return list(_records(Path(path) / "metrics.jsonl" if Path(path).is_dir() else Path(path), strict=True))
+    path = Path(path) / "metrics.jsonl" if Path(path).is_dir() else Path(path)
+    records, damaged = _records(path)
+    if damaged:
+        raise ValueError(f"{path}, line {damaged[0]}: not a metrics record")
+    return records
 
 
-def _records(path: Path, strict: bool) -> Iterator[dict[str, Any]]:
-    """Yield the records of a file; at a damaged line, raise if `strict`, otherwise stop."""
-    lines = path.read_bytes().split(b"\n")
+def _records(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """Return the records of a file, and the numbers of the damaged lines."""
+    records, damaged = [], []
+    lines = read_regular(path, _MAX_BYTES).split(b"\n")
     for number, line in enumerate(lines[:-1], start=1):  # after the last newline: nothing, or half a line
         try:
-            record = json.loads(line)
-            yield {name: record[name] for name in COLUMNS}
-        except (KeyError, TypeError, ValueError):
-            if strict:
-                raise ValueError(f"{path}, line {number}: not a metrics record") from None
-            return
+            values = json.loads(line)
+            records.append({name: _checked(name, values[name]) for name in COLUMNS})
+        except (KeyError, RecursionError, TypeError, ValueError):
+            damaged.append(number)
+    return records, damaged
+
+
+def _checked(name: str, value: Any) -> Any:
+    if name in ("step", "epoch"):
+        return integer(name, value, 0, 2**63 - 1)
+    if value is not None or name not in ("smooth_loss", "validation_loss"):
+        real(name, value)
+    return value

@@ -1,13 +1,13 @@
 """What a run reports about its steps. On a device, a step's numbers are fetched after the step is done."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx.training.counters import Counters
+from rnnx.training.finite import check_finite
 
 
 class Numbers(NamedTuple):
@@ -33,8 +33,8 @@ class Progress:
         Loss of this step's batch or, in an evaluation, the exact mean over the epoch so far, in the model's unit: nats
         per character for a character model.
     smooth_loss : float
-        Exponential average of the loss, with weight 0.001 for the new value. It starts at log(vocab_size), the loss of
-        a uniform guess, or for models without a vocabulary at the first loss.
+        Moving average of `loss` over about the last tenth of the steps, but at most a hundred. It begins with the first
+        loss; after n steps, a new loss has the weight max(0.01, 10 / (n + 9)).
     validation_loss : float or None
         In an evaluation with a validation set.
     learning_rate : float
@@ -84,12 +84,6 @@ class Progress:
         return {**self.__dict__, "fetch": None}  # a copy does not refer to the trainer
 
 
-def check_finite(what: str, value: float, step: int) -> None:
-    """Raise unless a loss or a gradient norm is finite."""
-    if not math.isfinite(value):
-        raise FloatingPointError(f"{what} {value} at step {step}; a smaller learning rate may help")
-
-
 @dataclass(frozen=True)
 class _Step:
     before: Counters  # without the numbers of pending steps
@@ -100,38 +94,37 @@ class _Step:
     progress: Progress
 
 
+@dataclass(frozen=True)
 class PendingSteps:
     """Steps whose numbers are still on a device, with a flag there: whether all losses and gradients are finite."""
 
-    max_steps = 100  # limits memory, and the delay in noticing a diverged run
+    max_steps: ClassVar[int] = 100  # limits memory, and the delay in noticing a diverged run
 
-    def __init__(self) -> None:
-        self._steps: list[_Step] = []
-        self._finite: Array | None = None
+    steps: tuple[_Step, ...] = ()
+    all_finite: Array | None = None
 
     def __len__(self) -> int:
-        return len(self._steps)
+        return len(self.steps)
 
     def finite(self, loss: Any, norm: Array) -> Array:
         """Return, as a boolean on the device, whether this step and all pending ones are finite."""
         xp, device = ns.common_namespace({"norm": norm})
         finite = xp.isfinite(norm) & xp.isfinite(xp.asarray(loss, device=device))
-        return finite if self._finite is None else self._finite & finite
+        return finite if self.all_finite is None else self.all_finite & finite
 
-    def add(self, finite: Array, *step: Any) -> None:
-        """Add a step, which was applied if `finite`; the other arguments are those of `_Step`."""
-        self._finite = finite
-        self._steps.append(_Step(*step))
+    def add(self, finite: Array, *step: Any) -> "PendingSteps":
+        """Return these steps and one more, which was applied if `finite`; the other arguments are those of `_Step`."""
+        return PendingSteps((*self.steps, _Step(*step)), finite)
 
     def fetch(self, at: Counters) -> tuple[Counters, dict[str, Array] | None, FloatingPointError | None]:
-        """Fetch the numbers of all steps, given the counters after the last one, and forget the steps.
+        """Fetch the numbers of all steps, given the counters after the last one.
 
         Return the counters with the numbers, None, None; or, if a step was not finite, the counters before it, its
         initial states, and an error.
         """
-        values = ns.numbers([number for step in self._steps for number in (step.loss, step.norm)])
-        known, states, error = self._steps[0].before, None, None
-        for step, loss, norm in zip(self._steps, values[::2], values[1::2], strict=True):
+        values = ns.numbers([number for step in self.steps for number in (step.loss, step.norm)])
+        known, states, error = self.steps[0].before, None, None
+        for step, loss, norm in zip(self.steps, values[::2], values[1::2], strict=True):
             if error is None:
                 before = step.before.with_numbers_of(known)
                 try:
@@ -143,5 +136,4 @@ class PendingSteps:
                     at, states, error = before, step.states, found
             if error is not None:
                 step.progress.error = str(error)
-        self._steps, self._finite = [], None
         return at if error else at.with_numbers_of(known), states, error

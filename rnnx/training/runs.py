@@ -4,6 +4,10 @@ The folder holds ``model.safetensors``, from which the run can resume; ``best.sa
 validation loss; ``metrics.jsonl`` and ``metrics.csv``.
 """
 
+import contextlib
+import errno
+import itertools
+import os
 import time
 from collections import deque
 from collections.abc import Generator
@@ -17,19 +21,25 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.devices import by_device
 from rnnx._core.files import check_writable
+from rnnx._core.locks import FolderLock
 from rnnx.data import Corpus
 from rnnx.models import CharModel, square_root_segments
 from rnnx.training import checkpoint as checkpoints
+from rnnx.training.counters import Limits
 from rnnx.training.metrics import MetricsWriter
 from rnnx.training.progress import Progress
 from rnnx.training.settings import Settings
 from rnnx.training.trainer import Trainer
 
 BEST_NAME = "best.safetensors"
+_LIMITS = ("epochs", "iterations", "batch_size", "evaluate_every", "patience")
 
 
 class Run:
     """A training run in a folder, created by `start` or `resume`.
+
+    It locks the folder until the end of `train`, or until it is closed or no longer referred to: another run in the
+    same folder is an error that names the other process. The lock does not outlive its process.
 
     Attributes
     ----------
@@ -39,9 +49,13 @@ class Run:
     trainer : Trainer
     """
 
-    def __init__(self, folder: Path, settings: Settings, corpus: Corpus, model: CharModel) -> None:
-        self.folder, self.settings, self.corpus, self.model = folder, settings, corpus, model
+    def __init__(
+        self, folder: Path, settings: Settings, corpus: Corpus, model: CharModel, lock: FolderLock | None = None
+    ) -> None:
+        self.folder, self.settings, self.corpus, self.model = folder, settings.located(), corpus, model
+        self._lock = lock
         segment: Any = settings.segment_length
+        Limits(**settings.select(*_LIMITS))  # checked now, and not at the first step
         self.trainer = Trainer(
             model,
             settings.update_rule(corpus.train.n_batches(settings.batch_size)),
@@ -51,7 +65,7 @@ class Run:
 
     @classmethod
     def start(cls, folder: str | Path, settings: Settings, device: str = "cpu") -> "Run":
-        """Create a new run. Nothing is written before the first step.
+        """Create a new run. Nothing but a lock is written before the first step.
 
         Parameters
         ----------
@@ -63,9 +77,20 @@ class Run:
         Raises
         ------
         ValueError, OSError
-            If a setting is out of range, the text is unsuitable, or the folder contains a run or is not writable.
+            If a setting is out of range, the text is unsuitable, or the folder contains a run, is in use or is not
+            writable.
         """
         folder = Path(folder)
+        _check_folder(folder)
+        lock = FolderLock(folder)
+        try:
+            return cls._new(folder, settings, device, lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def _new(cls, folder: Path, settings: Settings, device: str, lock: FolderLock) -> "Run":
         if (folder / checkpoints.FILE_NAME).exists():
             raise ValueError(f"{folder} already contains a run: resume it, or choose another folder")
         xp = by_device(device)
@@ -78,9 +103,7 @@ class Run:
         )
         if corpus.validation is not None:
             corpus.validation.n_batches(settings.batch_size)  # raises if the text is too short for streams
-        run = cls(folder, settings, corpus, model)
-        _check_folder(folder)
-        return run
+        return cls(folder, settings, corpus, model, lock)
 
     @classmethod
     def resume(cls, folder: str | Path, device: str = "cpu", **changes: Any) -> "Run":
@@ -98,14 +121,25 @@ class Run:
         Raises
         ------
         ValueError, OSError
-            If there is no run to resume, or its text has changed.
+            If there is no run to resume, it is in use, or its text has changed.
         """
         path = Path(folder)
         folder = path.parent if path.is_file() else path
+        if not folder.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
+        lock = FolderLock(folder)
+        try:
+            return cls._resumed(path, folder, device, changes, lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def _resumed(cls, path: Path, folder: Path, device: str, changes: dict[str, Any], lock: FolderLock) -> "Run":
         loaded = checkpoints.load_run(path, by_device(device))
         settings = replace(Settings.of(loaded), **changes)
         counters = loaded.training.get("counters")
-        run = cls(folder, settings, settings.same_corpus(loaded), loaded.model)
+        run = cls(folder, settings, settings.same_corpus(loaded), loaded.model, lock)
         if not isinstance(counters, dict) or (counters.get("step") and not loaded.arrays):
             raise ValueError(f"{path} contains a model, but no training state to resume from")
         run.trainer.restore(counters, loaded.arrays)
@@ -124,9 +158,9 @@ class Run:
         Saves every `save_every` seconds, at the end and on any error.
         """
         trainer = self.trainer
-        limits = self.settings.select("epochs", "iterations", "batch_size", "evaluate_every", "patience")
+        limits = self.settings.select(*_LIMITS)
         items = trainer.run(self.corpus.train, self.corpus.validation, **limits)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = self._hold()
         metrics = MetricsWriter(self.folder, trainer.step, trainer.counters.evaluated)
         started = saved = time.perf_counter()
         unrecorded: deque[tuple[Progress, float]] = deque()  # the numbers of some are still on a device
@@ -143,7 +177,8 @@ class Run:
             trainer.settle()  # steps that still have no numbers were not applied
             record()
 
-        with ExitStack() as last:  # all three run after any error, even if one of them fails
+        with ExitStack() as last:  # all of them run after any error, even if one of them fails
+            last.callback(lock.release)
             last.callback(self.save)
             last.callback(metrics.close)
             last.callback(record_all)
@@ -157,16 +192,32 @@ class Run:
                     saved = time.perf_counter()
                 yield progress
 
+    def _hold(self) -> FolderLock:
+        """Lock the folder, unless this run holds it."""
+        if self._lock is None or not self._lock.held:
+            self._lock = FolderLock(self.folder)
+        return self._lock
+
+    def close(self) -> None:
+        """Let other runs use the folder."""
+        if self._lock is not None:
+            self._lock.release()
+
     def save(self) -> None:
-        """Write the checkpoint, unless there is no step yet, a step was interrupted, or parameters are not finite."""
-        self.trainer.settle()
-        if self.trainer.step and self.trainer.whole and _finite(self.model.parameters):
-            self._save(checkpoints.FILE_NAME, self.trainer.state()[1])
+        """Write the checkpoint, unless there is no step yet, or a number is not finite."""
+        arrays = self.trainer.state()[1]
+        if self.trainer.step and _finite({**self.model.parameters, **arrays}):
+            was_held = self._lock is not None and self._lock.held
+            lock = self._hold()
+            try:
+                self._save(checkpoints.FILE_NAME, arrays)
+            finally:
+                if not was_held:
+                    lock.release()
 
     def _save(self, name: str, arrays: dict[str, Array]) -> None:
-        text = self.settings.text
-        training = {  # an absolute text path stays valid in other folders
-            "settings": {**asdict(self.settings), "text": None if text is None else str(Path(text).absolute())},
+        training = {
+            "settings": asdict(self.settings),
             "by": self.corpus.by,
             "split": self.corpus.split,
             "fingerprint": self.corpus.fingerprint,
@@ -183,12 +234,17 @@ def _finite(arrays: dict[str, Array]) -> bool:
 
 
 def free_folder(parent: str | Path, name: str) -> Path:
-    """Return the first of parent/name, parent/name-2, ... that does not exist."""
-    folder, number = Path(parent) / name, 1
-    while folder.exists():
-        number += 1
-        folder = Path(parent) / f"{name}-{number}"
-    return folder
+    """Create and return the first of parent/name, parent/name-2, ... that does not exist.
+
+    Processes that call it at the same time get different folders.
+    """
+    Path(parent).mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        folder = Path(parent) / (name if number == 1 else f"{name}-{number}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+    raise AssertionError
 
 
 def _check_folder(folder: Path) -> None:

@@ -2,23 +2,30 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from rnnx.data import CORPORA, CharTokenizer, Corpus, make_corpus
+import numpy as np
+
+from rnnx._core.checks import real
+from rnnx.data import CharTokenizer, Corpus, find_text, make_corpus
+from rnnx.data.builtin import file_in_data
 from rnnx.models import CharModel
 from rnnx.optim import CosineDecay, ExponentialDecay, LinearWarmup, Optimizer, StepDecay, optimizer_from_config
 from rnnx.training import checkpoint as checkpoints
 from rnnx.training.counters import total_steps
+
+_NEW = {"lower"}  # settings that checkpoints of earlier versions do not hold
 
 
 @dataclass(frozen=True)
 class Settings:
     """Everything that determines what a run computes, as plain values with the defaults of ``rnnx train``."""
 
-    dataset: str = "dinos"  # a name in CORPORA
+    dataset: str = "dinos"  # a name that `rnnx.data.find_text` knows
     text: str | None = None  # a file, instead of `dataset`
+    lower: bool = False
     by: str = "auto"
     split: str = "tail"
     validation: float = 0.1
@@ -50,20 +57,37 @@ class Settings:
     shuffle: bool = True
     segment_length: int | str | None = None  # "sqrt": the length that needs least memory
 
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            object.__setattr__(self, f.name, _checked(f.name, f.type, getattr(self, f.name)))
+
     @classmethod
     def of(cls, checkpoint: checkpoints.Checkpoint) -> "Settings":
-        """Read the settings of a run from its checkpoint; raise ValueError if it has none, or other names."""
+        """Read the settings of a run from its checkpoint; raise ValueError if it has none, or wrong ones."""
         values = checkpoint.training.get("settings")
         if not isinstance(values, Mapping) or not isinstance(checkpoint.model, CharModel):
             raise ValueError("the checkpoint does not belong to a training run")
-        names = {f.name for f in fields(cls)}
-        if set(values) != names:
-            raise ValueError(f"the settings in the checkpoint must have the keys {sorted(names)}; got {sorted(values)}")
-        return cls(**{**values, "hidden_size": tuple(values["hidden_size"])})
+        names = [f.name for f in fields(cls)]
+        missing = [name for name in names if name not in values and name not in _NEW]
+        unknown = [key for key in values if key not in names]
+        if missing or unknown:
+            raise ValueError(f"wrong settings in the checkpoint: missing {missing[:5]}, unknown {unknown[:5]}")
+        for name in ("by", "split", "fingerprint"):
+            if not isinstance(checkpoint.training.get(name), str):
+                raise ValueError(f"the checkpoint does not belong to a training run: it has no `{name}`")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ValueError(f"wrong settings in the checkpoint: {error}") from None
 
     def select(self, *names: str) -> dict[str, Any]:
         """Return some settings by name."""
         return {name: getattr(self, name) for name in names}
+
+    def located(self) -> "Settings":
+        """Return these settings with the absolute path of the text file, if there is one, for use in any folder."""
+        file = self.text or file_in_data(self.dataset)
+        return replace(self, text=str(Path(file).absolute())) if file else self
 
     def name(self) -> str:
         """Return the name of the text."""
@@ -81,17 +105,15 @@ class Settings:
         return corpus
 
     def corpus(self, tokenizer: CharTokenizer | None = None) -> Corpus:
-        """Make the datasets, with the tokenizer of a trained model if given; errors are those of `make_corpus`."""
-        if not self.text and self.dataset not in CORPORA:
-            raise ValueError(f"`dataset` must be one of {sorted(CORPORA)}; got {self.dataset!r}")
+        """Make the datasets, with the tokenizer of a trained model if given; see `find_text` and `make_corpus`."""
         rare = tokenizer is None and self.min_count > 1
         return make_corpus(
             self.name(),
-            Path(self.text) if self.text else CORPORA[self.dataset](),
+            Path(self.text) if self.text else find_text(self.dataset),
             oov_token="<UNK>" if rare else None,
             min_count=self.min_count if rare else 1,
             tokenizer=tokenizer,
-            **self.select("by", "seq_length", "seed", "validation", "split"),
+            **self.select("by", "seq_length", "seed", "validation", "split", "lower"),
         )
 
     def update_rule(self, n_batches: int) -> Optimizer:
@@ -119,3 +141,21 @@ class Settings:
         if self.weight_decay is not None:
             config["weight_decay"] = self.weight_decay
         return optimizer_from_config(config)
+
+
+def _checked(name: str, kind: Any, value: Any) -> Any:
+    """Return a setting as a plain value, after checking its type; ranges are checked where the setting is used."""
+    kinds = get_args(kind) if kind not in (bool, int, float, str) and get_args(kind)[-1:] != (...,) else (kind,)
+    if value is None and type(None) in kinds:
+        return None
+    for one in kinds:
+        if one is float and isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool):
+            return real(name, value)
+        if one is int and isinstance(value, int | np.integer) and not isinstance(value, bool):
+            return int(value)
+        if one in (str, bool) and isinstance(value, one):
+            return value
+        if get_args(one)[-1:] == (...,) and isinstance(value, list | tuple):
+            return tuple(_checked(name, int, item) for item in value)
+    words = kind.__name__ if isinstance(kind, type) else str(kind)
+    raise TypeError(f"`{name}` must be {words}; got {value!r}")

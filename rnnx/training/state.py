@@ -5,7 +5,6 @@ of steps; see `rnnx.training.progress`.
 """
 
 import inspect
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -20,7 +19,8 @@ from rnnx.optim import Joined, clip_by_value, learning_rate_at
 from rnnx.optim.base import with_prefix
 from rnnx.optim.clipping import scale_to_norm
 from rnnx.training.counters import Counters
-from rnnx.training.progress import Numbers, PendingSteps, Progress, check_finite
+from rnnx.training.finite import check_finite
+from rnnx.training.progress import Numbers, PendingSteps, Progress
 
 Arrays = dict[str, Array]
 _NO_CLIPPING = 3e38  # no float32 gradient has a larger norm
@@ -41,10 +41,11 @@ class TrainingState:
     counters: Counters = field(default_factory=Counters)
     optimizer_state: Arrays = field(default_factory=dict)
     states: Arrays = field(default_factory=dict)  # carried from batch to batch
-    whole: bool = True  # False: an update was interrupted, and the state is not that of any step
+    _next: dict[str, Any] = field(default_factory=dict, init=False, repr=False)  # see `_replace`
     _pending: PendingSteps = field(default_factory=PendingSteps, init=False, repr=False)
     _error: FloatingPointError | None = field(default=None, init=False, repr=False)  # of the current run
     _owned: Arrays | None = field(default=None, init=False, repr=False)  # parameters without other references
+    _spare: tuple[Arrays, Arrays] | None = field(default=None, init=False, repr=False)  # memory for the next update
     _joined: Joined | None = field(default=None, init=False, repr=False)  # on a device
 
     def __post_init__(self) -> None:
@@ -53,9 +54,12 @@ class TrainingState:
             if getattr(self, name) is not None:
                 setattr(self, name, real(name, getattr(self, name), "(0, inf)"))
         self.seed = integer("seed", self.seed, 0)
-        self.in_place = self.in_place and "in_place" in inspect.signature(self.optimizer.update).parameters
-        if self.counters.smooth_loss is None and hasattr(self.model, "vocab_size"):
-            self.counters.smooth_loss = math.log(self.model.vocab_size)
+        self.in_place = self.in_place and "out" in inspect.signature(self.optimizer.update).parameters
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the attributes for a copy or a pickle, which shares no arrays that later steps overwrite."""
+        self.settle()
+        return {**vars(self), "_owned": None, "_spare": None, "_joined": None}
 
     @property
     def step(self) -> int:
@@ -66,6 +70,25 @@ class TrainingState:
     def epoch(self) -> int:
         """The current epoch, from 1; 0 before the first one."""
         return self.counters.epoch
+
+    def _replace(self, **values: Any) -> None:
+        """Set attributes (`parameters` is the model's): all of them, or none if an interrupt comes before.
+
+        An interrupt (the stop button of a notebook) may come between any two operations. From the first line on, the
+        values are set here or by the next `_finish`.
+        """
+        self._next = values
+        try:
+            self._finish()
+        except BaseException:
+            self._finish()
+            raise
+
+    def _finish(self) -> None:
+        """Finish an interrupted `_replace`."""
+        for name, value in self._next.items():
+            setattr(self.model if name == "parameters" else self, name, value)
+        self._next = {}
 
     def _learn(self, batch: Any) -> Progress:
         """Apply one optimizer step completely, or not at all."""
@@ -79,25 +102,29 @@ class TrainingState:
             segment_length=self.segment_length,
         )
         on_host = all(map(ns.is_on_host, self.model.parameters.values()))
-        count = self.model.count(batch)
-        return self._update(step, count) if on_host else self._launch_update(step, count, carried)
+        return self._update(step, batch) if on_host else self._launch_update(step, self.model.count(batch), carried)
 
-    def _update(self, step: Step, count: int) -> Progress:
-        """Update on the host, if loss and gradients are finite."""
+    def _update(self, step: Step, batch: Any) -> Progress:
+        """Update on the host, if loss and gradients are finite.
+
+        An update in place alternates between two sets of arrays, so that the old state is there until the new one is
+        complete.
+        """
         number, parameters, state = self.step + 1, self.model.parameters, self.optimizer_state
-        check_finite("the loss is", step.loss, number)
+        check_finite("the loss is", step.loss, number, batch, parameters)
         gradients, norm = self._clip(step.gradients)
-        check_finite("the gradients are", float(norm), number)
-        new = self.counters.after_step(count).with_numbers(step.loss, float(norm), count)
-        self.whole = False  # until the update is complete; an interrupt may come anywhere
+        check_finite("the gradients are", float(norm), number, batch, parameters)
+        count = self.model.count(batch)
+        counters = self.counters.with_numbers(step.loss, float(norm), count).after_step(count)
+        new = {"states": step.states, "counters": counters}
         if self.in_place:
-            if self._owned is not parameters:  # never write to arrays that others hold
-                parameters, state = _copies(parameters), _copies(state)
-            arrays = self.optimizer.update(parameters, gradients, state, number, in_place=True)
-            self._owned = arrays[0]
+            owned = self._owned is parameters  # never write to arrays that others hold
+            out = self._spare if owned and self._spare else (_like(parameters), _like(state))
+            arrays = self.optimizer.update(parameters, gradients, state, number, out=out)
+            new |= {"_owned": arrays[0], "_spare": (parameters, state) if owned else None}
         else:
             arrays = self.optimizer.update(parameters, gradients, state, number)
-        self._take(arrays, step.states, new)
+        self._replace(parameters=arrays[0], optimizer_state=arrays[1], **new)
         return self._progress(step.loss)
 
     def _launch_update(self, step: Step, count: int, carried: bool) -> Progress:
@@ -106,20 +133,25 @@ class TrainingState:
         Initial states are kept, in case of an error, only if they were carried.
         """
         at, number = self.counters, self.step + 1
-        arrays, norm, finite = self._update_on_device(step, number)
+        (parameters, state), joined, norm, finite = self._update_on_device(step, number)
         rate = learning_rate_at(self.optimizer.learning_rate, number)
         progress = Progress(number, at.epoch, rate, fetch=self.settle)
-        self.whole = False
-        self._pending.add(finite, at, self.states if carried else {}, step.loss, norm, count, progress)
-        self._take(arrays, step.states, at.after_step(count))
+        self._replace(
+            parameters=parameters,
+            optimizer_state=state,
+            states=step.states,
+            counters=at.after_step(count),
+            _joined=joined,
+            _pending=self._pending.add(finite, at, self.states if carried else {}, step.loss, norm, count, progress),
+        )
         return progress
 
-    def _update_on_device(self, step: Step, number: int) -> tuple[tuple[Arrays, Arrays], Array, Array]:
-        """Return new parameters and state, or the old ones if not finite; the gradient norm; and whether finite."""
+    def _update_on_device(self, step: Step, number: int) -> tuple[tuple[Arrays, Arrays], Joined | None, Array, Array]:
+        """Return new parameters and state, or the old ones if not finite; these joined; the norm; whether finite."""
         parameters, state = self.model.parameters, self.optimizer_state
-        if self._joined is None or not self._joined.matches(parameters, state):
-            self._joined = Joined.of(self.optimizer, parameters, state)
         joined = self._joined
+        if joined is None or not joined.matches(parameters, state):
+            joined = Joined.of(self.optimizer, parameters, state)
         old = joined.arrays if joined else (parameters, state)
         gradients, norm = self._clip(joined.gradients(step.gradients) if joined else step.gradients)
         finite = self._pending.finite(step.loss, norm)
@@ -130,7 +162,10 @@ class TrainingState:
             for after, before in zip(updated, old, strict=True)
         )
         new = new_parameters, new_state
-        return joined.replace(new) if joined else new, norm, finite
+        if joined is None:
+            return new, None, norm, finite
+        joined = joined.replace(new)
+        return joined.views, joined, norm, finite
 
     def _clip(self, gradients: Arrays) -> tuple[Arrays, Array]:
         """Return the clipped gradients, and their norm before clipping as an array of shape ()."""
@@ -138,15 +173,13 @@ class TrainingState:
             clipped, norm = scale_to_norm(self.model.xp, gradients, self.clip_norm or _NO_CLIPPING)
         return clipped if self.clip_value is None else clip_by_value(clipped, self.clip_value), norm
 
-    def _take(self, arrays: tuple[Arrays, Arrays], states: Arrays, counters: Counters) -> None:
-        (self.model.parameters, self.optimizer_state), self.states = arrays, states
-        self.counters, self.whole = counters, True
-
     def settle(self) -> None:
         """Fetch all numbers still on a device. If a step was not finite, return to the state before it."""
+        self._finish()
         if len(self._pending):
-            self.counters, states, self._error = self._pending.fetch(self.counters)
-            self.states = self.states if states is None else states
+            counters, states, error = self._pending.fetch(self.counters)
+            states = self.states if states is None else states
+            self._replace(counters=counters, states=states, _error=error, _pending=PendingSteps())
 
     def _check_settled(self) -> None:
         self.settle()
@@ -158,16 +191,14 @@ class TrainingState:
         rate = learning_rate_at(self.optimizer.learning_rate, max(at.step, 1))
         return Progress(at.step, at.epoch, rate, Numbers(loss, at.smooth_loss, at.grad_norm), **evaluation)
 
-    def _check_whole(self) -> None:
-        if not self.whole:
-            raise ValueError("the last update was interrupted; resume from a checkpoint")
+    @property
+    def whole(self) -> bool:
+        """Whether the state is that of a step. Always true: this finishes an interrupted update."""
+        self._finish()
+        return True
 
     def state(self) -> tuple[dict[str, Any], Arrays]:
-        """Return everything except the model and the settings: plain values, and arrays by name.
-
-        Raises ValueError if an update was interrupted, so that the arrays belong to no step.
-        """
-        self._check_whole()
+        """Return everything except the model and the settings: plain values, and arrays by name."""
         self.settle()
         arrays = {f"optimizer/{key}": a for key, a in self.optimizer_state.items()}
         arrays |= {f"state/{key}": a for key, a in self.states.items()}
@@ -182,14 +213,19 @@ class TrainingState:
         expected = self.optimizer.init(self.model.parameters)
         if {k: tuple(a.shape) for k, a in optimizer.items()} != {k: tuple(a.shape) for k, a in expected.items()}:
             raise ValueError("the optimizer state in `arrays` does not match the model and the optimizer")
-        if set(values) != set(asdict(self.counters)):
-            raise ValueError(f"`values` must have the keys {sorted(asdict(self.counters))}; got {sorted(values)}")
+        if any(a.dtype != expected[k].dtype for k, a in optimizer.items()):
+            raise ValueError("the optimizer state in `arrays` must have the dtypes of the parameters")
+        counters = Counters.of(values)
         self.settle()
-        self.counters, self._error = Counters(**values), None
-        self.optimizer_state, self.states, self.whole = _copies(optimizer), states, True
+        self._replace(counters=counters, _error=None, optimizer_state=copies(optimizer), states=states)
 
 
-def _copies(arrays: Mapping[str, Array]) -> Arrays:
+def _like(arrays: Mapping[str, Array]) -> Arrays:
+    return {name: np.empty_like(a, subok=False) for name, a in arrays.items()}
+
+
+def copies(arrays: Mapping[str, Array]) -> Arrays:
+    """Copy arrays."""
     if not arrays:
         return {}
     xp, _ = ns.common_namespace(arrays)

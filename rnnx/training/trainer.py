@@ -1,5 +1,8 @@
 """The training loop: an iterator over steps and evaluations that prints nothing."""
 
+import itertools
+import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,8 +14,9 @@ from rnnx._core.arrays import Array
 from rnnx.data import Dataset, to_device_of
 from rnnx.models import Model
 from rnnx.training.counters import Limits, total_steps
+from rnnx.training.finite import cause, check_dataset
 from rnnx.training.progress import Progress
-from rnnx.training.state import TrainingState
+from rnnx.training.state import TrainingState, copies
 
 Callback = Callable[["Trainer", "Progress"], Any]
 
@@ -20,6 +24,9 @@ Callback = Callable[["Trainer", "Progress"], Any]
 @dataclass
 class Trainer(TrainingState):
     """A training run. Between two items of `run` its state is consistent, and `state` returns all of it.
+
+    An interrupt (Ctrl-C, the stop button of a notebook) may come at any moment: the step in hand is finished or undone,
+    and the next `run` or `fit` goes on.
 
     Parameters
     ----------
@@ -37,9 +44,9 @@ class Trainer(TrainingState):
     segment_length : int, optional
         Recompute the states within segments of this many steps in the backward pass; see `CharModel.train_step`.
     in_place : bool
-        Update NumPy parameters and optimizer state in place: bit-identical, and faster. The trainer then works on its
-        own copies, and the next step overwrites the arrays in ``model.parameters``, so copy what you want to keep.
-        Otherwise, and in other libraries, every step makes new arrays.
+        Write NumPy parameters and optimizer state to two sets of arrays in turn: bit-identical, and faster. Later steps
+        then overwrite the arrays in ``model.parameters``, so copy what you want to keep. Otherwise, and in other
+        libraries, every step makes new arrays.
     """
 
     def run(
@@ -71,9 +78,10 @@ class Trainer(TrainingState):
         Raises
         ------
         ValueError
-            If neither `epochs` nor `iterations` is given, or a number is below 1.
+            If neither `epochs` nor `iterations` is given, a number is below 1, or a dataset is empty.
         FloatingPointError
-            If a loss is not finite. The parameters are those before that step. On a device the error may come some
+            Before the first step, if an input or target of `Examples` is not finite. Later, if a loss is not finite,
+            also in an evaluation. The parameters are those before that step. On a device the error may come some
             steps later, but no step after the failed one changed the parameters.
         """
         limits = Limits(epochs, iterations, batch_size, evaluate_every, patience)
@@ -83,15 +91,16 @@ class Trainer(TrainingState):
         self._error, at = None, self.counters
         if at.batch_size not in (0, batch_size) and at.batch < train.n_batches(at.batch_size):
             raise ValueError(f"`batch_size` must stay {at.batch_size} until the end of the epoch; got {batch_size}")
-        self._check_whole()
+        for name, dataset in (("train", train), ("validation", validation)):
+            if dataset is not None:
+                self.model.check(name, dataset)
+                check_dataset(name, dataset, self.model, batch_size)
         train, validation = (to_device_of(dataset, self.model.parameters) for dataset in (train, validation))
         return self._run(train, validation, limits)
 
     def _run(self, train: Dataset, validation: Dataset | None, limits: Limits) -> Iterator[Progress]:
         batch_size = limits.batch_size
         n_batches = train.n_batches(batch_size)
-        if n_batches == 0:
-            raise ValueError("`train` must hold at least one example")
         while True:
             if limits.evaluates(self.counters, n_batches):  # also if a resumed run stopped just before an evaluation
                 yield self._evaluated(validation, batch_size)
@@ -120,6 +129,7 @@ class Trainer(TrainingState):
         *,
         callbacks: Iterable[Callback] = (),
         progress_bar: bool = False,
+        restore_best: bool = False,
         **options: Any,
     ) -> Progress | None:
         """Run to the end. The options are those of `run`.
@@ -130,18 +140,43 @@ class Trainer(TrainingState):
             Called with the trainer and the `Progress` after every item. A callback that returns True ends the run.
         progress_bar : bool
             Show a tqdm progress bar.
+        restore_best : bool
+            At the end, replace the model's parameters by those of the evaluation with the lowest validation loss. The
+            optimizer state and the counters remain those of the last step. An error or an interrupt restores nothing.
 
         Returns
         -------
         Progress or None
             The last item.
+
+        Warns
+        -----
+        UserWarning
+            If the run had already ended, so that there was nothing to do.
         """
+        if restore_best and validation is None:
+            raise ValueError("`restore_best` requires a `validation` set")
         progress, callbacks = None, list(callbacks)
+        best, parameters = math.inf, None
         items: Iterable[Progress] = self.run(train, validation, **options)
         for progress in self._with_bar(items, train, options) if progress_bar else items:
+            if restore_best and progress.validation_loss is not None and progress.validation_loss < best:
+                best, parameters = progress.validation_loss, copies(self.model.parameters)
             if True in [callback(self, progress) is True for callback in callbacks]:  # all of them are called
                 break
+        if parameters is not None:
+            self.model.parameters = parameters
+        if progress is None:
+            warnings.warn(self._nothing_to_do(options.get("patience")), UserWarning, stacklevel=2)
         return progress
+
+    def _nothing_to_do(self, patience: int | None) -> str:
+        """Return why a run did nothing."""
+        at = self.counters
+        why = "`epochs` and `iterations` are totals, not numbers of further ones"
+        if patience is not None and at.since_best >= patience:
+            why = f"the last {at.since_best} evaluations were not better, and `patience` is {patience}"
+        return f"nothing to do: the run has ended after epoch {at.epoch}, step {at.step}; {why}"
 
     def _with_bar(self, items: Iterable[Progress], train: Dataset, options: Mapping[str, Any]) -> Iterator[Progress]:
         from tqdm import tqdm
@@ -156,24 +191,42 @@ class Trainer(TrainingState):
 
     def _evaluated(self, validation: Dataset | None, batch_size: int) -> Progress:
         self._check_settled()
-        loss = None if validation is None else self.evaluate(validation, batch_size)
+        try:
+            loss = None if validation is None else self.evaluate(validation, batch_size)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"in the evaluation after step {self.step}, {error}") from None
         self.counters = at = self.counters.after_evaluation(loss)
         return self._progress(at.total / max(at.count, 1), validation_loss=loss, evaluation=True)
 
     def evaluate(self, dataset: Dataset, batch_size: int) -> float:
-        """Return the mean loss over a dataset, without dropout."""
+        """Return the mean loss over a dataset, without dropout; see `rnnx.training.evaluate`."""
         return evaluate(self.model, dataset, batch_size)
 
 
 def evaluate(model: Model, dataset: Dataset, batch_size: int) -> float:
-    """Return the mean loss of a model over a dataset, without dropout: nats per character for a character model."""
+    """Return the mean loss of a model over a dataset, without dropout: nats per character for a character model.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the dataset is empty, or does not fit the model.
+    FloatingPointError
+        If the loss of a batch is not finite.
+    """
+    model.check("dataset", dataset)
     losses, counts = [], []
     states: dict[str, Array] = {}
     for batch in dataset.batches(batch_size):
         loss, states = model.evaluate_step(batch, states=states if getattr(batch, "continues", False) else None)
         losses.append(loss)
         counts.append(model.count(batch))
+    if not sum(counts):
+        raise ValueError("`dataset` must hold at least one example of at least one step")
     total = 0.0
-    for loss, terms in zip(ns.numbers(losses), counts, strict=True):  # not `sum`, which may round differently
-        total += loss * terms
-    return total / max(sum(counts), 1)
+    for number, (loss, terms) in enumerate(zip(ns.numbers(losses), counts, strict=True)):
+        if not math.isfinite(loss):
+            batch = next(itertools.islice(dataset.batches(batch_size), number, None))
+            why = cause(batch, model.parameters)
+            raise FloatingPointError(f"the loss of batch {number + 1} is {loss}; {why}")
+        total += loss * terms  # not `sum`, which may round differently
+    return total / sum(counts)

@@ -17,6 +17,7 @@ import os
 import platform
 import threading
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,7 +100,10 @@ def _compile(text: str) -> bytes:
 
 
 def _compile_with_numba(module: str, name: str) -> Object:
-    from numba import types
+    try:
+        from numba import types
+    except ValueError as error:  # for instance NUMBA_NUM_THREADS=0
+        raise ValueError(f"Numba cannot be imported: {error} Check the environment variables NUMBA_*") from None
 
     function = getattr(importlib.import_module(f"rnnx.engines.cpu.{module}"), name)
     signature = (types.int64,) * 3
@@ -112,6 +116,7 @@ def _compile_with_numba(module: str, name: str) -> Object:
 
 # --- loading ------------------------------------------------------------------------------------------------------
 
+on_compile: ContextVar[Callable[[], object]] = ContextVar("rnnx_on_compile", default=lambda: None)
 _lock = threading.RLock()
 _loaded: dict[str, Mapping[str, int]] = {}
 _engines: list[Any] = []  # own the loaded code; never freed, because descriptors hold its addresses
@@ -132,7 +137,9 @@ def _load(key: str, build: Callable[[], Object]) -> Mapping[str, int]:
     with _lock:
         if key not in _loaded:
             stored = object_files.read(key)
-            built = Object.unpack(stored) if stored is not None else build()
+            if stored is None:
+                on_compile.get()()
+            built = build() if stored is None else Object.unpack(stored)
             if stored is None and _sources() == SOURCES != "":  # changed sources would not match the key
                 object_files.write(key, built.pack())
             machine = _target().create_target_machine(jit=True)  # the engine takes ownership

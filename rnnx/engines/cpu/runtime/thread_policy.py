@@ -7,6 +7,7 @@ would read all weights for little work, so the threads share the units instead a
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -31,7 +32,7 @@ def max_threads() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # OMP_NUM_THREADS may be a list; the first number is for the outermost level.
     given = (os.environ.get(name, "").split(",")[0].strip() for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"))
-    limits = [int(limit) for limit in given if limit.isdigit()]
+    limits = [int(limit) for limit in given if re.fullmatch("[0-9]{1,9}", limit)]
     if "threadpoolctl" in sys.modules:
         limits += [blas.get_num_threads() or cores for blas in _blas_controllers()]
     return max(1, min(cores, *limits, MOST_THREADS))

@@ -1,0 +1,136 @@
+"""Checks of the sequences and targets that users give to datasets and models, in the words of the caller.
+
+Dimensions: n features, m examples, T steps, n_y outputs.
+"""
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rnnx._core import arrays as ns
+from rnnx._core.arrays import Array
+from rnnx._core.checks import Shape, check_indices, check_lengths
+from rnnx._core.layout import valid_examples
+
+
+class Sizes(NamedTuple):
+    """What a model expects of its inputs and targets, and the names of the sizes."""
+
+    classes: bool  # whether the targets are class indices
+    size: int
+    size_name: str
+    n_y: int
+    n_y_name: str
+    per_step: bool
+
+
+def check_inputs(name: str, values: Any, sizes: Sizes, lengths: Any = None) -> Array:
+    """Return sequences (n, m, T) of numbers, or (m, T) of indices, as an array; lists are converted.
+
+    Indices on the host must be in range, except past the (valid) `lengths`.
+    """
+    array = ns.from_lists(name, values)
+    ns.check_real(name, array)
+    xp, _ = ns.common_namespace({name: array})
+    indices = array.ndim == 2 and ns.is_integer(xp, array)
+    if not indices:
+        _check_sequences(name, tuple(array.shape), str(array.dtype), sizes.size, sizes.size_name)
+    else:
+        check_valid_indices(name, array, sizes.size_name, sizes.size, lengths)
+    return array
+
+
+@lru_cache(maxsize=256)  # errors are not cached
+def _check_sequences(name: str, shape: Shape, dtype: str, n: int, symbol: str) -> None:
+    if len(shape) == 3 and shape[0] == n:
+        return
+    expected = f"`{name}` must have shape ({symbol}, m, T) = ({n}, m, T), or (m, T) for integer indices"
+    raise ValueError(f"{expected}; got {shape}, dtype {dtype}{_axes_hint(name, shape, n, symbol)}")
+
+
+def _axes_hint(name: str, shape: Shape, n: int, symbol: str) -> str:
+    """Return the end of a message: what the axes seem to be, and how to reorder them."""
+    if len(shape) == 3 and shape[2] == n:
+        return f"; this looks like batch-first, (m, T, {symbol}): pass {name}.transpose(2, 0, 1)"
+    if len(shape) == 3 and shape[1] == n:
+        return f"; this looks like (m, {symbol}, T): pass {name}.transpose(1, 0, 2)"
+    if len(shape) == 2 and n in (1, shape[0]):
+        axes, index = ("(m, T)", "None") if n == 1 else (f"one sequence, ({symbol}, T)", ":, None")
+        return f"; this looks like {axes}: pass {name}[{index}]"
+    if len(shape) == 2 and shape[1] == n:
+        return f"; this looks like one sequence, (T, {symbol}): pass {name}.T[:, None]"
+    return ""
+
+
+def check_valid_indices(name: str, array: Array, symbol: str, stop: int, lengths: Any = None) -> None:
+    """Raise unless all indices (m, T) within the lengths are in [0, stop). Values on a device are not checked."""
+    if not ns.is_on_host(array) or not array.size or (array.min() >= 0 and array.max() < stop):
+        return
+    if lengths is not None:
+        xp, device = ns.common_namespace({name: array})
+        array = array[valid_examples(xp, check_lengths(xp, device, lengths, *array.shape), array.shape[1])]
+    check_indices(name, array, symbol, stop)
+
+
+def check_targets(name: str, values: Any, m: int, n_steps: int, sizes: Sizes, lengths: Any = None) -> Array:
+    """Return class indices (m,) or (m, T), or numbers (n_y, m) or (n_y, m, T), as an array.
+
+    Booleans become the classes 0 and 1. Classes on the host must be in range, except past the (valid) `lengths`.
+    """
+    array = ns.from_lists(name, values)
+    ns.check_real(name, array)
+    xp, _ = ns.common_namespace({name: array})
+    if sizes.classes:
+        array = ns.bools_to_integers(xp, array)
+    _check_target_shape(name, tuple(array.shape), str(array.dtype), ns.is_integer(xp, array), m, n_steps, sizes)
+    if sizes.classes:
+        ends = lengths if sizes.per_step else None
+        check_valid_indices(name, array if sizes.per_step else array[:, None], sizes.n_y_name, sizes.n_y, ends)
+    return array
+
+
+@lru_cache(maxsize=256)  # errors are not cached
+def _check_target_shape(
+    name: str, shape: Shape, dtype: str, integers: bool, m: int, n_steps: int, sizes: Sizes
+) -> None:
+    named = {} if sizes.classes else {sizes.n_y_name: sizes.n_y}
+    named |= {"m": m, "T": n_steps} if sizes.per_step else {"m": m}
+    expected = tuple(named.values())
+    if shape == expected and (integers or not sizes.classes):
+        return
+    kind = "class indices (integers)" if sizes.classes else "numbers"
+    symbols = f"({', '.join(named)}{',' * (len(named) == 1)})"
+    hint = _target_hint(name, shape, integers, expected, sizes)
+    raise ValueError(f"`{name}` must be {kind} of shape {symbols} = {expected}; got {shape}, dtype {dtype}{hint}")
+
+
+def _target_hint(name: str, shape: Shape, integers: bool, expected: Shape, sizes: Sizes) -> str:
+    """Return the end of a message: what the targets seem to be, and how to convert them."""
+    if sizes.classes:
+        if shape == expected:
+            return f"; classes are integers: pass {name}.astype(int)"
+        if len(shape) == len(expected) + 1 and sizes.n_y in shape:
+            return f"; this looks like one-hot classes: pass {name}.argmax(axis={shape.index(sizes.n_y)})"
+        return ""
+    if shape == expected[1:]:
+        number = f"{name}.astype(float)" if integers else name
+        return f": pass {number}[None]" if sizes.n_y == 1 else ""
+    return f": pass {name}.T" if shape == expected[::-1] else ""
+
+
+def check_index_rows(name: str, values: Any, symbol: str, stop: int, lengths: Any = None) -> Array:
+    """Return indices (m, T) as an array; those on the host must be in [0, stop), except past the lengths."""
+    array = ns.from_lists(name, values)
+    ns.check_real(name, array)
+    xp, _ = ns.common_namespace({name: array})
+    if array.ndim != 2 or not ns.is_integer(xp, array):
+        got = f"shape {tuple(array.shape)}, dtype {array.dtype}"
+        raise ValueError(f"`{name}` must hold integers, shape (m, T); got {got}")
+    check_valid_indices(name, array, symbol, stop, lengths)
+    return array
+
+
+def host_lengths(lengths: Any) -> np.ndarray | None:
+    """Return lengths as a NumPy array if they can be read without synchronizing, else None."""
+    return np.asarray(lengths) if isinstance(lengths, list | tuple | np.ndarray) else None

@@ -1,0 +1,143 @@
+"""Locks of folders, held by a process."""
+
+import contextlib
+import json
+import os
+import platform
+import stat
+import weakref
+from pathlib import Path
+from typing import Any, BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+NAME = ".rnnx.lock"
+_LOCKED_BYTE = 1 << 30  # on Windows: past the content, which locked bytes would hide from others
+
+
+class FolderLock:
+    """A lock of a folder, from creation to `release` or the end of the process, however it ends.
+
+    It is an operating system lock on a file in the folder, so that a file left by a dead process means nothing. The
+    file names the process that holds the lock. `release` removes it, and those folders that the lock created and that
+    are empty. On a file system without locks, nothing is locked.
+
+    Parameters
+    ----------
+    folder : Path
+        Created if missing.
+
+    Raises
+    ------
+    ValueError
+        If another process, or another lock of this process, holds the folder.
+    OSError
+        If the folder or the file cannot be created.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder = folder.absolute()
+        created = [path for path in (folder, *folder.parents) if not path.exists()]
+        try:
+            self._file = _locked(folder)
+        except BaseException:
+            _remove(created)
+            raise
+        self.release = weakref.finalize(self, _release, self._file, folder / NAME, created, os.getpid())
+
+    @property
+    def held(self) -> bool:
+        """Whether the lock is still held."""
+        return self.release.alive
+
+
+def _locked(folder: Path) -> BinaryIO:
+    """Open and lock the file of a folder, and write this process to it."""
+    path = folder / NAME
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            file = open(path, "r+b", buffering=0, opener=_open)  # noqa: SIM115
+        except FileNotFoundError:  # another process has just removed the empty folder
+            continue
+        try:
+            _lock(file)
+            # Another process may have removed the file between `open` and the lock.
+            if _is_at(file, path):
+                file.truncate(0)
+                file.write(json.dumps({"process": os.getpid(), "machine": platform.node()}).encode())
+                return file
+        except BlockingIOError:
+            owner = _owner(file)
+            file.close()
+            raise ValueError(f"{folder} is in use by {owner}, or choose another folder") from None
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+
+
+def _open(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o644)
+
+
+def _lock(file: BinaryIO) -> None:
+    """Lock an open file; raise BlockingIOError if it is locked."""
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        raise ValueError(f"{file.name} must be a regular file")
+    if fcntl is None:
+        import msvcrt
+
+        lock: Any = msvcrt
+        file.seek(_LOCKED_BYTE)
+        try:
+            lock.locking(file.fileno(), lock.LK_NBLCK, 1)
+        except OSError as error:
+            raise BlockingIOError(*error.args) from None
+        file.seek(0)
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # a file system without locks
+        return
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _owner(file: BinaryIO) -> str:
+    """Describe the holder of a lock, as far as its file says, and what to do."""
+    try:
+        about = json.loads(file.read(1000))
+        process, machine = int(about["process"]), str(about["machine"])[:60]
+    except (KeyError, OSError, TypeError, ValueError):
+        return "another process: wait for it"
+    if machine != platform.node():
+        return f"process {process} on {machine!r}: wait for it"
+    return "another run of this process: close it" if process == os.getpid() else f"process {process}: wait for it"
+
+
+def _release(file: BinaryIO, path: Path, created: list[Path], process: int) -> None:
+    if os.getpid() == process:  # in a forked child the lock is the parent's
+        if fcntl is None:
+            file.close()  # Windows removes no open files
+        with contextlib.suppress(OSError):
+            path.unlink()
+        _remove(created)
+    file.close()
+
+
+def _remove(folders: list[Path]) -> None:
+    """Remove empty folders, the innermost first."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()

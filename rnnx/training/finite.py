@@ -1,0 +1,57 @@
+"""Checks of losses, gradients and datasets. Their messages name the likely cause of NaN and infinity."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from rnnx._core import arrays as ns
+from rnnx._core.arrays import Array
+
+
+def check_finite(what: str, value: float, step: int, batch: Any = None, parameters: Mapping[str, Array] = {}) -> None:
+    """Raise unless a loss or a gradient norm is finite."""
+    if not math.isfinite(value):
+        raise FloatingPointError(f"{what} {value} at step {step}; {cause(batch, parameters, step)}")
+
+
+def cause(batch: Any, parameters: Mapping[str, Array], step: int | None = None) -> str:
+    """Return the likely cause of a loss that is not finite; `step` is the number of the training step, if it is one."""
+    if found := not_finite(batch):
+        return found
+    if step is not None and step > 1:
+        return "a smaller learning rate may help"
+    for name, p in parameters.items():
+        if ns.is_on_host(p) and not np.isfinite(p).all():
+            return f"the parameter `{name}` is not finite"
+    return "inputs or parameters are too large"
+
+
+def check_dataset(name: str, dataset: Any, model: Any, batch_size: int) -> None:
+    """Raise unless a dataset has at least one term of the loss, and its numbers are finite as far as they are known."""
+    if not dataset.n_batches(batch_size) or not any(model.count(batch) for batch in dataset.batches(batch_size)):
+        raise ValueError(f"`{name}` must hold at least one example" + (" of at least one step" if len(dataset) else ""))
+    if found := not_finite(dataset):
+        raise FloatingPointError(f"`{name}` is not usable: {found}")
+
+
+def not_finite(data: Any) -> str:
+    """Return where the inputs or targets of a batch or of `Examples` are not finite; "" if they are, or are unknown.
+
+    Values past an example's length do not count.
+    """
+    for name in ("inputs", "targets"):
+        a = getattr(data, name, None)
+        if a is None or not ns.is_on_host(a) or a.dtype.kind != "f" or not a.size:
+            continue
+        with np.errstate(invalid="ignore"):
+            if math.isfinite(a.min()) and math.isfinite(a.max()):
+                continue
+        bad = ~np.isfinite(a)
+        if data.lengths is not None and a.ndim == 3:
+            bad &= np.arange(a.shape[-1]) < np.asarray(data.lengths)[:, None]
+        if bad.any():
+            place = tuple(np.argwhere(bad)[0].tolist())
+            return f"`{name}` hold {a[place]} at index {place}"
+    return ""
