@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -210,5 +210,6 @@ def _mapped(file: BinaryIO, dtype: np.dtype) -> np.ndarray:
     if address == ctypes.c_void_p(-1).value:
         raise OSError(ctypes.get_errno(), f"cannot map a file of {size} bytes: {os.strerror(ctypes.get_errno())}")
     memory = (ctypes.c_char * size).from_address(address)
-    weakref.finalize(memory, library.munmap, address, size).atexit = False  # threads may still read
+    unmap: Any = weakref.finalize(memory, library.munmap, address, size)
+    unmap.atexit = False  # threads may still read
     return np.frombuffer(memoryview(memory).toreadonly(), dtype)
