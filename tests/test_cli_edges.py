@@ -37,7 +37,7 @@ COMMAND = [sys.executable, "-m", "rnnx"]
         (["sample", "run", "--start", "a", "--prompt", "b"], "--start / --prompt"),
         (["evaluate", "run", "--seed", "1", "--seed", "1"], "--seed"),
         (["plot", "run", "--format", "png", "--format", "svg"], "--format"),
-        (["compare", "torch", "--steps", "9", "--steps", "8"], "--steps"),
+        (["compare", "torch", "--optimizer", "sgd", "--optimizer", "adam"], "--optimizer"),
     ],
 )
 def test_an_option_given_twice_is_an_error(run, tmp_path, arguments, name):

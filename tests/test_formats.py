@@ -31,12 +31,12 @@ FILES = {
     "utf-32-be": (TEXT.encode("utf-32-be"), "is UTF-32 text"),
     "gzip": (gzip.compress(TEXT.encode()), "is a gzip file; decompress it first"),
     "bzip2": (bz2.compress(TEXT.encode()), "is a bzip2 file; decompress"),
-    "xz": (lzma.compress(TEXT.encode()), "is a xz file; decompress"),
+    "xz": (lzma.compress(TEXT.encode()), "is an xz file; decompress"),
     "zip": (zipped(), r"is a zip file, or a document in one \(docx, odt, epub, ...\); extract its text"),
     "pdf": (b"%PDF-1.4\n" + TEXT.encode(), "is a PDF document; export its text as UTF-8"),
     "rtf": (b"{\\rtf1\\ansi " + TEXT.encode(), "is an RTF document; export"),
     "png": (b"\x89PNG\r\n\x1a\n" + bytes(50), "is a PNG image, not a text"),
-    "latin-1": (("caf\u00e9 " + TEXT).encode("latin-1"), "byte 0xe9 at offset 3, line 1; convert it from its encoding"),
+    "latin-1": (("caf\u00e9 " + TEXT).encode("latin-1"), "byte 0xe9 at offset 3, line 1$"),
 }
 
 
@@ -46,7 +46,7 @@ def test_files_of_other_formats(tmp_path, name):
     path = tmp_path / "t.txt"
     path.write_bytes(data)
     for read in (open_text, read_text, encode_file, lambda path: make_corpus("t", path)):
-        with pytest.raises(ValueError, match=r"t.txt is .*" + message) as info:
+        with pytest.raises(ValueError, match=r"t.txt .*" + message) as info:
             for _ in read(path):
                 pass
         assert "\n" not in str(info.value)

@@ -59,8 +59,7 @@ class TextFile(AbstractContextManager["TextFile"]):
                 place = at - len(error.object) + error.start  # error.object ends where the data ends
                 line = 1 + sum(text.count(NEWLINE) for text in self._decoded(place))
                 raise ValueError(
-                    f"{self.path} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {place}, "
-                    f"line {line}; convert it from its encoding, for instance with: iconv -f WINDOWS-1252 -t UTF-8"
+                    f"{self.path} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {place}, line {line}"
                 ) from None
             if text:
                 yield text

@@ -8,8 +8,8 @@ _ENCODINGS = {  # byte order marks; UTF-32 first, because a mark of UTF-16 begin
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
-_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "Zstandard"}
-_COMPRESSED |= {b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!\x1a\x07": "RAR"}
+_COMPRESSED = {b"\x1f\x8b": "a gzip", b"BZh": "a bzip2", b"\xfd7zXZ\0": "an xz", b"\x28\xb5\x2f\xfd": "a Zstandard"}
+_COMPRESSED |= {b"7z\xbc\xaf\x27\x1c": "a 7z", b"Rar!\x1a\x07": "a RAR"}
 _DOCUMENTS = {
     b"%PDF-": "a PDF document",
     b"{\\rtf": "an RTF document",
@@ -30,7 +30,7 @@ def foreign_format(head: bytes) -> str | None:
     if encoding := first(_ENCODINGS) or _zeros(head):
         return f"{encoding} text; convert it to UTF-8, for instance with: iconv -f {encoding} -t UTF-8"
     if name := first(_COMPRESSED):
-        return f"a {name} file; decompress it first"
+        return f"{name} file; decompress it first"
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return "a zip file, or a document in one (docx, odt, epub, ...); extract its text first"
     if name := first(_DOCUMENTS):
