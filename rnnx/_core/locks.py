@@ -42,11 +42,12 @@ class FolderLock:
         folder = folder.absolute()
         created = [path for path in (folder, *folder.parents) if not path.exists()]
         try:
-            self._file = _locked(folder)
+            descriptor = _locked(folder)
         except BaseException:
             _remove(created)
             raise
-        self.release = weakref.finalize(self, _release, self._file, folder / NAME, created, os.getpid())
+        identity = os.fstat(descriptor)
+        self.release = weakref.finalize(self, _release, descriptor, identity, folder / NAME, created, os.getpid())
 
     @property
     def held(self) -> bool:
@@ -54,8 +55,8 @@ class FolderLock:
         return self.release.alive
 
 
-def _locked(folder: Path) -> BinaryIO:
-    """Open and lock the file of a folder, and write this process to it."""
+def _locked(folder: Path) -> int:
+    """Open and lock the file of a folder, and write this process to it; return a descriptor that holds the lock."""
     path = folder / NAME
     while True:
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,15 +70,11 @@ def _locked(folder: Path) -> BinaryIO:
             if _is_at(file, path):
                 file.truncate(0)
                 file.write(json.dumps({"process": os.getpid(), "machine": platform.node()}).encode())
-                return file
+                return os.dup(file.fileno())
         except BlockingIOError:
-            owner = _owner(file)
+            raise ValueError(f"{folder} is in use by {_owner(file)}, or choose another folder") from None
+        finally:
             file.close()
-            raise ValueError(f"{folder} is in use by {owner}, or choose another folder") from None
-        except BaseException:
-            file.close()
-            raise
-        file.close()
 
 
 def _open(path: str, flags: int) -> int:
@@ -126,14 +123,22 @@ def _owner(file: BinaryIO) -> str:
     return "another run of this process: close it" if process == os.getpid() else f"process {process}: wait for it"
 
 
-def _release(file: BinaryIO, path: Path, created: list[Path], process: int) -> None:
+def _release(descriptor: int, identity: os.stat_result, path: Path, created: list[Path], process: int) -> None:
     if os.getpid() == process:  # in a forked child the lock is the parent's
         if fcntl is None:
-            file.close()  # Windows removes no open files
+            _close(descriptor, identity)  # Windows removes no open files
         with contextlib.suppress(OSError):
             path.unlink()
         _remove(created)
-    file.close()
+    if fcntl is not None:
+        _close(descriptor, identity)
+
+
+def _close(descriptor: int, identity: os.stat_result) -> None:
+    """Close a descriptor, unless the program has closed it and now uses its number for another file."""
+    with contextlib.suppress(OSError):
+        if os.path.samestat(os.fstat(descriptor), identity):
+            os.close(descriptor)
 
 
 def _remove(folders: list[Path]) -> None:

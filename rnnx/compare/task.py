@@ -13,7 +13,7 @@ from rnnx.data.files import encode
 from rnnx.models.layers import CELLS
 
 OPTIMIZERS, DTYPES = ("sgd", "adam"), ("float32", "float64")
-MOST_LAYERS, MOST_THREADS = 1000, 1024
+MOST_THREADS = 1024
 
 
 def read(indices: Any, dataset: str, text: str | Path | None) -> tuple[np.ndarray, list[str] | None]:
