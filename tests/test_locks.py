@@ -129,14 +129,14 @@ def test_without_locks_of_the_file_system(tmp_path, monkeypatch):
 def test_runs_started_together(tmp_path):
     """Default folders are distinct; of two runs with one folder, one ends with an error."""
     (tmp_path / "names.txt").write_text(NAMES, encoding="utf-8")
-    command = [sys.executable, "-m", "rnnx", "train", "--text", "names.txt", "--hidden-size", "4", "--epochs", "2"]
+    command = [sys.executable, "-m", "rnnx", "train", "--text", "names.txt", "--hidden-size", "4"]
 
     def start(*options):
         return subprocess.Popen(
             [*command, "--quiet", *options], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
-    together = [start(), start(), start("--epochs", "400", "--output", "x")]
+    together = [start("--epochs", "2"), start("--epochs", "2"), start("--epochs", "400", "--output", "x")]
     while not (tmp_path / "x" / NAME).exists():
         assert together[2].poll() is None
     late = start("--output", "x")

@@ -25,7 +25,6 @@ from rnnx.cli.group import (
 )
 from rnnx.data import Corpus, Dataset, make_corpus
 from rnnx.models import generation
-from rnnx.models.layers import MOST_LAYERS
 from rnnx.training import Checkpoint, Settings
 from rnnx.training import evaluate as mean_loss
 
@@ -169,7 +168,7 @@ def plot(run: str, text: str | None, format: str, output: str | None) -> None:  
 @option("--cell", "--model", type=Choice(["rnn", "lstm", "gru"]), default="lstm", help="Recurrent cell.")
 @option("--reset-after", is_flag=True, help="Use the GRU variant of PyTorch and Keras instead of the course's.")
 @option("--hidden-size", "--rnn-size", type=IntRange(1), default=128, help="Units per layer.")
-@option("--num-layers", type=IntRange(1, MOST_LAYERS), default=1, help="Number of recurrent layers.")
+@option("--num-layers", type=IntRange(1), default=1, help="Number of recurrent layers.")
 @option("--batch-size", type=IntRange(1), default=32, help="Sequences per step.")
 @option("--seq-length", type=IntRange(1), default=64, help="Characters per sequence.")
 @option("--steps", "--iterations", type=IntRange(2), default=100, help="Training steps.")
