@@ -144,7 +144,7 @@ def test_only_a_peers_side_imports_the_peer():
         ({"indices": None, "text": 0}, TypeError, "`text` must be the path of a file; got 0"),
         ({"indices": None, "text": ""}, ValueError, "`text` must be the path of a file; got ''"),
         ({"indices": None, "dataset": ["dinos"]}, TypeError, r"`dataset` must be a str; got \['dinos'\]"),
-        ({"num_layers": 10**8}, ValueError, "`num_layers` must be an integer from 1 to 1000; got 100000000"),
+        ({"num_layers": 10**8}, ValueError, "`num_layers` must be an integer from 1 to 10000; got 100000000"),
         ({"threads": 10**6}, ValueError, "`threads` must be an integer from 1 to 1024; got 1000000"),
         ({"hidden_size": 10**7}, ValueError, "`hidden_size` = 10000000, .* need .* GiB of memory; this machine has"),
         ({"vocab_size": 10**12}, ValueError, "`vocab_size` = 1000000000000 need .* GiB of memory"),

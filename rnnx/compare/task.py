@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from rnnx._core import checks
 from rnnx.compare.records import Request, Settings
 from rnnx.compare.rnnx_side import make_model
 from rnnx.data import CharTokenizer, encode_file, find_text
 from rnnx.data.files import encode
-from rnnx.models.layers import CELLS
+from rnnx.models.layers import CELLS, MOST_LAYERS
 
 OPTIMIZERS, DTYPES = ("sgd", "adam"), ("float32", "float64")
 MOST_THREADS = 1024
@@ -60,10 +61,6 @@ def check(peer: str, text: np.ndarray, s: Settings) -> None:
 
 def _check_memory(s: Settings) -> None:
     """Raise if a side needs more memory than the machine has, by a low estimate."""
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):  # Windows
-        return
     number, n, characters = np.dtype(s.dtype).itemsize, s.hidden_size, s.batch_size * s.seq_length
     gates = {"rnn": 1, "lstm": 4, "gru": 3}[s.cell]
     weights = gates * n * (s.vocab_size + n + (s.num_layers - 1) * 2 * n) + s.vocab_size * n
@@ -73,11 +70,7 @@ def _check_memory(s: Settings) -> None:
         ("steps", "batch_size", "seq_length"): 16 * s.steps * characters,  # int64 inputs and targets
     }
     for names, need in needs.items():
-        if need > memory:
-            sizes = ", ".join(f"`{name}` = {getattr(s, name)}" for name in names)
-            raise ValueError(
-                f"{sizes} need {need / 2**30:,.0f} GiB of memory; this machine has {memory / 2**30:.0f} GiB"
-            )
+        checks.check_memory(", ".join(f"`{name}` = {getattr(s, name)}" for name in names), need)
 
 
 def make_request(text: np.ndarray, s: Settings) -> Request:
