@@ -114,7 +114,8 @@ def test_states(x, p):
     )
     check(
         TypeError,
-        "`x` must be an array (NumPy, CuPy, ...); got numpy.ma.MaskedArray",
+        "`x` must be an array (NumPy, CuPy, ...); got numpy.ma.MaskedArray, whose mask would be lost: "
+        "fill the missing values first",
         lambda: rnnx.lstm_forward(np.ma.masked_array(x), A0, p),
     )
     check(
