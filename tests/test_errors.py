@@ -114,8 +114,8 @@ def test_states(x, p):
     )
     check(
         TypeError,
-        "`x` must be an array (NumPy, CuPy, ...); got numpy.ma.MaskedArray: its mask would be lost; "
-        "fill the missing values first, for instance with `.filled(0)`",
+        "`x` must be an array (NumPy, CuPy, ...); got numpy.ma.MaskedArray, whose mask would be lost: "
+        "fill the missing values first",
         lambda: rnnx.lstm_forward(np.ma.masked_array(x), A0, p),
     )
     check(

@@ -67,7 +67,7 @@ def _namespace(name: str, array: Any) -> Namespace:
 def _remedy(array: Any) -> str:
     """Return the end of the error message for an object that is not an array: what makes it one."""
     if isinstance(array, np.ma.MaskedArray):
-        return ": its mask would be lost; fill the missing values first, for instance with `.filled(0)`"
+        return ", whose mask would be lost: fill the missing values first"
     if isinstance(array, np.ndarray):
         return ": pass it through `numpy.asarray`"
     return ": pass `.to_numpy()`" if callable(getattr(array, "to_numpy", None)) else ""
