@@ -14,6 +14,9 @@ import numpy as np
 Array = Any  # an array of any supported library, checked at run time
 Namespace = Any
 
+# Decorator: a result that is too small for its dtype is 0, also where the caller has asked NumPy to raise an error.
+underflow_is_zero = np.errstate(under="ignore")
+
 _EXACT_NUMPY_TYPES = (np.ndarray, np.memmap)
 _ONLY_NUMPY = {np.ndarray}
 _HALVES = ("float16", "bfloat16")

@@ -216,6 +216,7 @@ def _cotangents(
     return tape, at_end, entering
 
 
+@ns.underflow_is_zero
 def _norms(gradients: States, axes: tuple[int, ...]) -> Array:
     """Return Euclidean norms of all states over some axes, scaled so that no square overflows or underflows."""
     xp, _ = ns.common_namespace(gradients)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from rnnx import functional
+from rnnx._core.arrays import underflow_is_zero
 from rnnx._core.checks import integer
 from rnnx.course.passes import Pass, backward_pass, forward_pass, one_hot_rows, unpack
 from rnnx.functional.activations import softmax
@@ -55,6 +56,7 @@ def initialize_parameters(n_a: int, n_x: int, n_y: int) -> dict[str, np.ndarray]
     return {**parameters, "b": np.zeros((n_a, 1)), "by": np.zeros((n_y, 1))}
 
 
+@underflow_is_zero
 def rnn_step_forward(
     parameters: Mapping[str, np.ndarray], a_prev: np.ndarray, x: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -77,6 +79,7 @@ def rnn_step_forward(
     return a_next, softmax(Wya @ a_next + by)
 
 
+@underflow_is_zero
 def rnn_step_backward(
     dy: np.ndarray,
     gradients: Parameters,

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rnnx._core.arrays import underflow_is_zero
 from rnnx._core.checks import check_shape
 from rnnx.course.recurrence import loops
 
@@ -25,6 +26,7 @@ class Pass(NamedTuple):
     correct: np.ndarray  # (T, n_y): `Y`, one-hot
 
 
+@underflow_is_zero
 def forward_pass(
     X: Sequence[int | None],
     Y: Sequence[int | None],
@@ -51,6 +53,7 @@ def forward_pass(
     return np.log(total).sum() - (logits * correct).sum(), Pass(x, states, y, correct)
 
 
+@underflow_is_zero
 def backward_pass(parameters: Mapping[str, np.ndarray], arrays: Pass) -> dict[str, np.ndarray]:
     """Return the gradients of a pass."""
     _, Waa, Wya, _, _ = unpack(parameters)

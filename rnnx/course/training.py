@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from rnnx._core.arrays import underflow_is_zero
 from rnnx._core.checks import integer, real
 from rnnx.course.characters import initialize_parameters, rnn_step_forward
 from rnnx.course.passes import KEYS, backward_pass, forward_pass
@@ -33,6 +34,7 @@ def clip(gradients: Mapping[str, np.ndarray], maxValue: float) -> dict[str, np.n
     return clipped
 
 
+@underflow_is_zero
 def update_parameters(
     parameters: MutableMapping[str, np.ndarray], gradients: Mapping[str, np.ndarray], lr: float
 ) -> MutableMapping[str, np.ndarray]:
@@ -85,6 +87,7 @@ def optimize(
     return loss, gradients, arrays.states[-1][:, None]
 
 
+@underflow_is_zero
 def sample(parameters: Mapping[str, np.ndarray], char_to_ix: Mapping[str, int], seed: int) -> list[int]:
     """Sample a name, as the assignment does: the k-th character is drawn after seeding NumPy with `seed` + 2 k.
 

@@ -26,6 +26,7 @@ Sides = tuple[Array, Array]  # (dzx, dzh)
 class ReferenceEngine:
     """See `rnnx.engines.protocol.Engine`."""
 
+    @ns.underflow_is_zero
     def forward(self, call: Call, *, keep: bool) -> tuple[Arrays, Tape]:
         xp, cell = call.xp, call.cell
         parameters = recurrent_parameters(cell, call.parameters)
@@ -46,6 +47,7 @@ class ReferenceEngine:
         tape = Tape(cell, xp, call.dtype, X, call.indices, call.n_x, S, kept, call.lengths, parameters, own)
         return tuple(to_public(xp, a) for a in outputs), tape
 
+    @ns.underflow_is_zero
     def backward(self, tape: Tape, cotangents: Cotangents) -> Gradients:
         xp, cell = tape.xp, tape.cell
         weights = tape.own or [stack_weights(xp, stage, tape.parameters) for stage in cell.stages]
@@ -65,6 +67,7 @@ class ReferenceEngine:
         dx = None if dX is None else to_public(xp, xp.reshape(dX, tape.x.shape))
         return Gradients(dx, tuple(map(xp.matrix_transpose, ds0)), name_gradients(xp, cell, tape.parameters, gradients))
 
+    @ns.underflow_is_zero
     def matmul(self, a: Array, b: Array, bias: Array | None = None) -> Array:
         result = a @ b
         return result if bias is None else result + bias
@@ -85,6 +88,7 @@ class ReferenceStepper:
         parameters = {key: ns.owned_copy(xp, a) for key, a in call.parameters.items()}
         self._weights = [stack_weights(xp, stage, parameters) for stage in call.cell.stages]
 
+    @ns.underflow_is_zero
     def step(self, xt: Array) -> Arrays:
         xp = self._xp
         x, s = xp.matrix_transpose(xt), tuple(map(xp.matrix_transpose, self._states))

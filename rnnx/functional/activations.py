@@ -10,6 +10,7 @@ from rnnx._core.arrays import Array
 from rnnx.cells.vocabulary import array_ops
 
 
+@ns.underflow_is_zero
 def sigmoid(x: Array) -> Array:
     """Logistic function, 1 / (1 + exp(-x)), computed without overflow.
 
@@ -26,6 +27,7 @@ def sigmoid(x: Array) -> Array:
     return array_ops(xp).sigmoid(x)
 
 
+@ns.underflow_is_zero
 def sigmoid_backward(dy: Array, y: Array) -> Array:
     """Gradient with respect to x of y = sigmoid(x): dy * (y - y^2).
 
@@ -38,12 +40,14 @@ def sigmoid_backward(dy: Array, y: Array) -> Array:
     return dy * (y - y * y)
 
 
+@ns.underflow_is_zero
 def tanh(x: Array) -> Array:
     """Hyperbolic tangent; `x` and the result as for `sigmoid`."""
     xp, x = _floating(x)
     return array_ops(xp).tanh(x)
 
 
+@ns.underflow_is_zero
 def tanh_backward(dy: Array, y: Array) -> Array:
     """Gradient with respect to x of y = tanh(x): dy * (1 - y^2); `dy` and `y` as for `sigmoid_backward`."""
     _check_pair(dy, y)
@@ -62,6 +66,7 @@ def relu_backward(dy: Array, y: Array) -> Array:
     return xp.where(y > 0, dy, xp.zeros_like(dy))
 
 
+@ns.underflow_is_zero
 def softmax(x: Array) -> Array:
     """Softmax along the first axis: exp(x) / sum(exp(x)) for each column, computed without overflow.
 
@@ -81,6 +86,7 @@ def softmax(x: Array) -> Array:
     return e / xp.sum(e, axis=0, keepdims=True)
 
 
+@ns.underflow_is_zero
 def softmax_backward(dy: Array, y: Array) -> Array:
     """Gradient with respect to x of y = softmax(x): y * (dy - sum(dy * y)) per column; both have shape (n, ...)."""
     xp = _check_pair(dy, y)

@@ -21,6 +21,7 @@ from rnnx.functional.attention_base import attend, attend_backward, outer_sum, p
 Gradients = dict[str, Array]
 
 
+@ns.underflow_is_zero
 def additive_attention_forward(
     queries: Array, keys: Array, values: Array, parameters: Mapping[str, Array], *, lengths: Any = None
 ) -> tuple[Array, Array, AttentionCache]:
@@ -58,6 +59,7 @@ def additive_attention_forward(
     return context, ns.owned_copy(cache.xp, cache.weights), cache
 
 
+@ns.underflow_is_zero
 def additive_attention_backward(dcontext: Array, cache: AttentionCache, dweights: Array | None = None) -> Gradients:
     r"""Compute the gradients of `additive_attention_forward`.
 
@@ -104,6 +106,7 @@ def additive_attention_backward(dcontext: Array, cache: AttentionCache, dweights
     return gradients
 
 
+@ns.underflow_is_zero
 def dot_product_attention_forward(
     queries: Array, keys: Array, values: Array, *, scaled: bool = False, lengths: Any = None
 ) -> tuple[Array, Array, AttentionCache]:
@@ -136,6 +139,7 @@ def dot_product_attention_forward(
     return context, ns.owned_copy(cache.xp, cache.weights), cache
 
 
+@ns.underflow_is_zero
 def dot_product_attention_backward(dcontext: Array, cache: AttentionCache, dweights: Array | None = None) -> Gradients:
     r"""Compute the gradients of `dot_product_attention_forward`. Errors are those of `additive_attention_backward`.
 
@@ -193,6 +197,7 @@ class AttentionStream:
         self._source = prepare(kind, {"keys": keys, "values": values}, parameters, lengths, scaled)
         self._from_keys = None if parameters is None else project_keys(self._source)
 
+    @ns.underflow_is_zero
     def step(self, queries: Array) -> tuple[Array, Array]:
         """Attend with one query per example.
 

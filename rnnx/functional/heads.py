@@ -65,12 +65,14 @@ def dense_backward(dz: Array, a: Array, W: Array) -> dict[str, Array]:
     return dense_gradients(xp, dz, a, W)
 
 
+@ns.underflow_is_zero
 def dense(xp: Any, a: Array, W: Array, b: Array) -> Array:
     """Compute `dense_forward` without checks."""
     z = engines.matmul(xp, _columns(xp, a), xp.matrix_transpose(W), xp.reshape(b, (-1,)))
     return _uncolumns(xp, z, tuple(a.shape))
 
 
+@ns.underflow_is_zero
 def dense_gradients(xp: Any, dz: Array, a: Array, W: Array) -> dict[str, Array]:
     """Compute `dense_backward` without checks."""
     rows = _columns(xp, dz)
@@ -86,6 +88,7 @@ def _check_dense(a: Array, W: Array) -> None:
         raise ValueError(f"`W` must have shape (n_y, n_a) = (n_y, {a.shape[0]}); got {tuple(W.shape)}")
 
 
+@ns.underflow_is_zero
 def softmax_cross_entropy(z: Array, targets: Array, *, lengths: Any = None) -> tuple[Array, Array]:
     r"""Compute the mean negative log-likelihood of `targets` under softmax(z), and its gradient.
 
@@ -141,6 +144,7 @@ def softmax_cross_entropy(z: Array, targets: Array, *, lengths: Any = None) -> t
     return loss, xp.where(xp.expand_dims(valid, axis=0), dz, xp.zeros_like(dz))
 
 
+@ns.underflow_is_zero
 def squared_error(y: Array, targets: Array, *, lengths: Any = None) -> tuple[Array, Array]:
     r"""Compute the mean squared error and its gradient.
 

@@ -106,6 +106,7 @@ class CharStream:
         check_indices("indices", indices, "vocab_size", self._vocab_size)
         return indices
 
+    @ns.underflow_is_zero
     def read(self, indices: np.ndarray) -> Array:
         """Read the next character of every text, (m,), and return the logits of the one after it, (vocab_size, m)."""
         indices = self._checked(indices)

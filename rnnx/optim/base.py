@@ -79,6 +79,7 @@ class Optimizer(Checked):
         xp, _ = ns.common_namespace(parameters)
         return {f"{slot}.d{key}": xp.zeros_like(p) for slot in self.slots for key, p in parameters.items()}
 
+    @ns.underflow_is_zero
     def update(
         self,
         parameters: Named,

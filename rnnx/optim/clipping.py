@@ -28,6 +28,7 @@ def clip_by_value(grads: Named, max_value: float) -> Tree:
     return {key: ns.clip(xp, g, max_value) for key, g in grads.items()}
 
 
+@ns.underflow_is_zero
 def clip_by_norm(grads: Named, max_norm: float) -> Tree:
     """Scale each gradient separately so that its norm is at most `max_norm` (Keras's clipnorm).
 
@@ -54,6 +55,7 @@ def clip_by_norm(grads: Named, max_norm: float) -> Tree:
     return clipped
 
 
+@ns.underflow_is_zero
 def clip_by_global_norm(grads: Named, max_norm: float) -> tuple[Tree, Array]:
     """Scale all gradients by one factor so that their global norm is at most `max_norm`.
 
@@ -81,6 +83,7 @@ def clip_by_global_norm(grads: Named, max_norm: float) -> tuple[Tree, Array]:
     return scale_to_norm(xp, grads, max_norm)
 
 
+@ns.underflow_is_zero
 def scale_to_norm(xp: Any, grads: Named, max_norm: float) -> tuple[Tree, Array]:
     """Compute `clip_by_global_norm` without checks."""
     norm = _norm(xp, [g for g in grads.values() if 0 not in g.shape])

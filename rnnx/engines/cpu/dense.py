@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from rnnx._core.arrays import underflow_is_zero
 from rnnx.engines.cpu.codegen import leaves
 from rnnx.engines.cpu.codegen.gemm import KC, n_vectors, panel_vectors
 from rnnx.engines.cpu.codegen.ir import lanes, machine
@@ -29,6 +30,7 @@ def _functions(dtype: np.dtype) -> tuple[Callable[..., None], Callable[..., None
     return run, leaves.python_function(leaves.COPY, copies(dtype)["copy"])
 
 
+@underflow_is_zero
 def matmul(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
     """See `Engine`."""
     (rows, n_k), columns = a.shape, b.shape[1]
