@@ -310,3 +310,32 @@ def test_settings_of_numba_that_numba_refuses(tmp_path):
     assert result.stderr.startswith("Error: Numba cannot be imported: ")
     assert result.stderr.endswith("Check the environment variables NUMBA_*\n")
     assert json.dumps(result.stderr).count("\\n") == 1
+
+
+# --- newlines in samples -----------------------------------------------------------------------------------------
+
+
+def test_what_sample_prints_at_a_newline(run, monkeypatch):
+    """Lines end before it; other texts contain it; --stop says otherwise."""
+    ok(run("train", *SMALL, "--output", "lines"))
+    ok(run("train", "--text", "prose.txt", "--by", "windows", *SMALL[2:], "--output", "windows"))
+    draws = {}
+
+    def drawn(logits, *_):
+        vocabulary = draws["tokenizer"].get_vocab()
+        draws["n"] += 1
+        character = "\n" if draws["n"] % 3 == draws["first"] else "n"
+        return np.full(logits.shape[1], vocabulary.index(character))
+
+    monkeypatch.setattr("rnnx.models.generation.draw", drawn)
+
+    def sampled(folder, *options, first=0):
+        draws.update(tokenizer=load_checkpoint(folder).tokenizer, n=0, first=first)
+        return ok(run("sample", folder, "--start", "t", "--length", 5, *options))
+
+    assert sampled("lines") == "tnn\n"
+    assert sampled("lines", first=1) == "t\n"  # the newline came first
+    assert sampled("lines", "--stop", "") == "tnn\nnn\n"
+    assert sampled("windows") == "tnn\nnn\n"
+    assert sampled("windows", "--stop", "\\n") == "tnn\n"
+    assert sampled("windows", "--stop", "n") == "t\n"

@@ -38,7 +38,11 @@ from rnnx.training import evaluate as mean_loss
 @number("--top-p", type=UP_TO_ONE, help="Sample only from the most likely characters with this total probability.")
 @option("-n", "--number", type=IntRange(1), default=1, help="Number of texts.")
 @option("--length", type=IntRange(1), show_default="60 for lines, otherwise 500", help="Maximum number of characters.")
-@option("--stop", show_default="newline for lines, otherwise none", help="Stop a text at this character; '' for none.")
+@option(
+    "--stop",
+    show_default="newline for lines, otherwise none",
+    help="End a text before this character, '\\n' for a newline; '' for none.",
+)
 @option("--seed", type=IntRange(0), help="Random seed. Same seed, same texts.")
 @device_option
 def sample(run: str, start: str, number: int, length: int | None, greedy: bool, **options: Any) -> None:

@@ -55,6 +55,7 @@ def initialize_parameters(n_a: int, n_x: int, n_y: int) -> dict[str, np.ndarray]
     return {**parameters, "b": np.zeros((n_a, 1)), "by": np.zeros((n_y, 1))}
 
 
+@np.errstate(under="ignore")
 def rnn_step_forward(
     parameters: Mapping[str, np.ndarray], a_prev: np.ndarray, x: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -77,6 +78,7 @@ def rnn_step_forward(
     return a_next, softmax(Wya @ a_next + by)
 
 
+@np.errstate(under="ignore")
 def rnn_step_backward(
     dy: np.ndarray,
     gradients: Parameters,

@@ -25,6 +25,7 @@ class Pass(NamedTuple):
     correct: np.ndarray  # (T, n_y): `Y`, one-hot
 
 
+@np.errstate(under="ignore")
 def forward_pass(
     X: Sequence[int | None],
     Y: Sequence[int | None],
@@ -51,6 +52,7 @@ def forward_pass(
     return np.log(total).sum() - (logits * correct).sum(), Pass(x, states, y, correct)
 
 
+@np.errstate(under="ignore")
 def backward_pass(parameters: Mapping[str, np.ndarray], arrays: Pass) -> dict[str, np.ndarray]:
     """Return the gradients of a pass."""
     _, Waa, Wya, _, _ = unpack(parameters)

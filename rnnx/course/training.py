@@ -33,6 +33,7 @@ def clip(gradients: Mapping[str, np.ndarray], maxValue: float) -> dict[str, np.n
     return clipped
 
 
+@np.errstate(under="ignore")
 def update_parameters(
     parameters: MutableMapping[str, np.ndarray], gradients: Mapping[str, np.ndarray], lr: float
 ) -> MutableMapping[str, np.ndarray]:
@@ -85,6 +86,7 @@ def optimize(
     return loss, gradients, arrays.states[-1][:, None]
 
 
+@np.errstate(under="ignore")
 def sample(parameters: Mapping[str, np.ndarray], char_to_ix: Mapping[str, int], seed: int) -> list[int]:
     """Sample a name, as the assignment does: the k-th character is drawn after seeding NumPy with `seed` + 2 k.
 

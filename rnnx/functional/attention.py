@@ -21,6 +21,7 @@ from rnnx.functional.attention_base import attend, attend_backward, outer_sum, p
 Gradients = dict[str, Array]
 
 
+@ns.ignore_underflow
 def additive_attention_forward(
     queries: Array, keys: Array, values: Array, parameters: Mapping[str, Array], *, lengths: Any = None
 ) -> tuple[Array, Array, AttentionCache]:
@@ -106,6 +107,7 @@ def additive_attention_backward(dcontext: Array, cache: AttentionCache, dweights
     return gradients
 
 
+@ns.ignore_underflow
 def dot_product_attention_forward(
     queries: Array, keys: Array, values: Array, *, scaled: bool = False, lengths: Any = None
 ) -> tuple[Array, Array, AttentionCache]:

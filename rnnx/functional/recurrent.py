@@ -108,6 +108,7 @@ def recurrent_backward(
     return {**inputs, **{f"d{state}0": d for state, d in zip(cell.states, ds0, strict=True)}, **gradients}
 
 
+@ns.ignore_underflow
 def step_forward(
     cell: Cell, xt: Array, states: Mapping[str, Array], parameters: Mapping[str, Array]
 ) -> tuple[tuple[Array, ...], Array | None, tuple[Any, ...]]:
@@ -119,6 +120,7 @@ def step_forward(
     return tuple(s[:, :, 0] for s in outputs), None if y is None else y[:, :, 0], cache
 
 
+@ns.ignore_underflow
 def step_backward(cell: Cell, ds: Mapping[str, Array], cache: tuple[Any, ...]) -> dict[str, Array]:
     """Return the gradients of one step: dxt (not for indices), d<state>_prev per state, "d" + key per parameter."""
     if not isinstance(cache, tuple):

@@ -111,6 +111,7 @@ class CharStream:
         self.__dict__.update(state)
         self._columns = one_hot_columns(self._weights.shape[0], self._weights)
 
+    @ns.ignore_underflow
     def read(self, indices: np.ndarray) -> Array:
         """Read the next character of every text, (m,), and return the logits of the one after it, (vocab_size, m)."""
         indices = self._checked(indices)

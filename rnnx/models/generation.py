@@ -46,13 +46,14 @@ def sample(
     max_length : int, 1 to 1,000,000
         Maximum number of characters after `start`.
     stop : str or None
-        A text ends before this character; with None, only at `max_length`.
+        A text ends before this character, by default the newline; with None, only at `max_length`, and newlines are
+        part of the text.
     seed : int or numpy.random.Generator, optional
 
     Returns
     -------
     list of str
-        Including `start`, without `stop`.
+        Including `start`, without `stop`; only `start` if `stop` is sampled first.
 
     Raises
     ------
@@ -97,6 +98,7 @@ def sample(
     return [begin + "".join(characters) for begin, characters in zip(starts, texts, strict=True)]
 
 
+@np.errstate(under="ignore")
 def draw(
     logits: Array,
     rng: np.random.Generator,

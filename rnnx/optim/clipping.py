@@ -27,6 +27,7 @@ def clip_by_value(grads: Named, max_value: float) -> Tree:
     return {key: ns.clip(xp, g, max_value) for key, g in grads.items()}
 
 
+@ns.ignore_underflow
 def clip_by_norm(grads: Named, max_norm: float) -> Tree:
     """Scale each gradient separately so that its norm is at most `max_norm` (Keras's clipnorm).
 
@@ -50,6 +51,7 @@ def clip_by_norm(grads: Named, max_norm: float) -> Tree:
     return clipped
 
 
+@ns.ignore_underflow
 def clip_by_global_norm(grads: Named, max_norm: float) -> tuple[Tree, Array]:
     """Scale all gradients by one factor so that their global norm is at most `max_norm`.
 
