@@ -11,6 +11,7 @@ from rnnx._core import checks
 from rnnx.compare import process, task
 from rnnx.compare.records import Request, Result, Settings
 from rnnx.compare.report import NAMES, Report
+from rnnx.models.layers import MOST_LAYERS
 from rnnx.training.finite import check_finite
 
 
@@ -123,7 +124,7 @@ def run(
     settings = Settings(
         vocab_size=checks.integer("vocab_size", int(read.max()) + 1 if vocab_size is None else vocab_size, 2),
         hidden_size=checks.integer("hidden_size", hidden_size),
-        num_layers=checks.integer("num_layers", num_layers, most=task.MOST_LAYERS),
+        num_layers=checks.integer("num_layers", num_layers, most=MOST_LAYERS),
         cell=cell,
         reset_after=bool(reset_after),
         batch_size=checks.integer("batch_size", batch_size),

@@ -11,7 +11,7 @@ from rnnx.compare.records import Request, Settings
 from rnnx.compare.rnnx_side import make_model
 from rnnx.data import CharTokenizer, encode_file, find_text
 from rnnx.data.files import encode
-from rnnx.models.layers import CELLS, MOST_LAYERS
+from rnnx.models.layers import CELLS
 
 OPTIMIZERS, DTYPES = ("sgd", "adam"), ("float32", "float64")
 MOST_THREADS = 1024
