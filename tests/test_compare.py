@@ -332,7 +332,7 @@ def test_numbers_of_numpy(monkeypatch):
 def test_a_loss_that_is_not_finite_is_an_error(monkeypatch):
     monkeypatch.setattr(runner, "_check_installed", lambda *_: None)
     monkeypatch.setattr(process, "call", lambda *_, **__: (result([4.0, float("nan")], [3.0]), 1.0))
-    with pytest.raises(FloatingPointError, match="the loss of rnnx is nan at step 2; a smaller `learning_rate` may"):
+    with pytest.raises(FloatingPointError, match="the loss of rnnx is nan at step 2; a smaller learning rate may"):
         compare.run("torch", TEXT, steps=2)
 
 
