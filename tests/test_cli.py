@@ -470,7 +470,7 @@ def test_compare(run, tmp_path, monkeypatch):
         (["torch", "--output", ""], "--output must not be empty"),
         (["torch", "--text", "missing.txt"], "missing.txt: No such file"),
         (["torch", "--text", "names.txt", "--seq-length", 9999], "`seq_length` must be less than the length"),
-        (["torch", "--num-layers", 10**8], "100000000 is not in the range 1<=x<=10000"),
+        (["torch", "--num-layers", 10**8], "`num_layers` must be an integer from 1 to 10000; got 100000000"),
         (["torch", "--hidden-size", 10**9], "GiB of memory"),
         (["torch", "--output", "names.txt"], "names.txt"),
     ],

@@ -112,7 +112,9 @@ def check_memory(what: str, n_bytes: int) -> None:
     """Raise unless this machine has this much memory."""
     if n_bytes > _memory():
         need, has = min(n_bytes >> 30, 10**9), _memory() >> 30
-        raise ValueError(f"{what} need {need:,} GiB of memory; this machine has {has:,}")
+        raise ValueError(
+            f"{what} need {need:,} GiB of memory; this machine has {has:,}: reduce `hidden_size` or a vocabulary"
+        )
 
 
 @lru_cache(maxsize=1)

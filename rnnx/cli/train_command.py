@@ -21,7 +21,7 @@ from rnnx.cli.group import (
     output_folder,
 )
 from rnnx.cli.interrupt import Interrupt
-from rnnx.models.layers import MOST_LAYERS
+from rnnx.data import find_text
 from rnnx.optim import OPTIMIZERS
 from rnnx.training import Run, Settings
 
@@ -83,7 +83,7 @@ def _setting(names: str, type: Any, help: str, **options: Any) -> Any:  # noqa: 
     metavar="INTEGERS",
     default=",".join(map(str, Settings.hidden_size)),
 )
-@_setting("--num-layers", IntRange(1, MOST_LAYERS), "Number of recurrent layers.")
+@_setting("--num-layers", _COUNT, "Number of recurrent layers.")
 @_setting("--dropout", BELOW_ONE, "Dropout rate between layers.")
 @_setting("--scheme", Choice(["keras", "torch", "course"]), "Initialization of the parameters.")
 @_setting("--dtype", Choice(["float32", "float64"]), "Floating-point type.")
@@ -157,6 +157,8 @@ def _started(context: click.Context, options: dict[str, Any]) -> Run:
     if given["segment_length"] == 0:
         given["segment_length"] = "sqrt"
     settings = Settings(**given)
+    if settings.text is None:
+        find_text(settings.dataset)  # raises if there is none, before a folder gets its name
     with output_folder(options["output"], f"{settings.name()}-{settings.cell}") as folder:
         return Run.start(folder, settings, options["device"])
 
