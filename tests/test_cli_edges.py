@@ -100,6 +100,7 @@ def test_the_smoothed_loss_has_one_name_and_one_value(run):
     np.testing.assert_array_equal(curve.get_ydata(), [r["smooth_loss"] for r in steps])
 
 
+@pytest.mark.slow
 def test_compiling_is_printed_only_before_something_is_compiled(tmp_path):
     environment = {**os.environ, "RNNX_CACHE_DIR": str(tmp_path / "cache")}
     command = [*COMMAND, "train", "--cell", "rnn", "--hidden-size", "4", "--iterations", "1", "--batch-size", "4"]
