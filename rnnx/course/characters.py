@@ -7,8 +7,12 @@ import numpy as np
 
 from rnnx import functional
 from rnnx._core.checks import integer
+from rnnx.cells.rnn import RNN
+from rnnx.cells.vocabulary import array_ops
 from rnnx.course.passes import Pass, backward_pass, forward_pass, one_hot_rows, unpack
 from rnnx.functional.activations import softmax
+
+_STAGE, _OPS = RNN.stages[0], array_ops(np)
 
 Parameters = MutableMapping[str, np.ndarray]
 Steps = Mapping[int, np.ndarray]  # from step to column (n, 1)
@@ -74,7 +78,7 @@ def rnn_step_forward(
         Probabilities of the next character.
     """
     Wax, Waa, Wya, b, by = unpack(parameters)
-    a_next = np.tanh(Wax @ x + Waa @ a_prev + b)
+    (a_next,), _ = _STAGE.forward(_OPS, (Wax @ x + b,), (Waa @ a_prev,), (a_prev,))
     return a_next, softmax(Wya @ a_next + by)
 
 
@@ -105,7 +109,7 @@ def rnn_step_backward(
         `gradients`, whose da_next is now that of the step before.
     """
     _, Waa, Wya, _, _ = unpack(parameters)
-    dz = (1 - a * a) * (Wya.T @ dy + gradients["da_next"])
+    (dz,), _, _ = _STAGE.backward(_OPS, (Wya.T @ dy + gradients["da_next"],), (a_prev,), (a,), ())
     for key, d in {"Wya": dy @ a.T, "by": dy, "Wax": dz @ x.T, "Waa": dz @ a_prev.T, "b": dz}.items():
         gradients["d" + key] += d
     gradients["da_next"] = Waa.T @ dz

@@ -191,12 +191,6 @@ class TrainingState:
         rate = learning_rate_at(self.optimizer.learning_rate, max(at.step, 1))
         return Progress(at.step, at.epoch, rate, Numbers(loss, at.smooth_loss, at.grad_norm), **evaluation)
 
-    @property
-    def whole(self) -> bool:
-        """Whether the state is that of a step. Always true: this finishes an interrupted update."""
-        self._finish()
-        return True
-
     def state(self) -> tuple[dict[str, Any], Arrays]:
         """Return everything except the model and the settings: plain values, and arrays by name."""
         self.settle()
