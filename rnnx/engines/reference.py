@@ -131,7 +131,7 @@ def _step(xp: Any, cell: Cell, zx: Sequence[Array], weights: Weights, s: Arrays)
     for stage, w, side in zip(wiring(cell), weights, zx, strict=True):
         zh = s[0] @ xp.matrix_transpose(w.wh)
         zh = zh if w.bh is None else zh + w.bh
-        s, kept = stage.stage.forward(array_ops(xp), _gates(xp, side, s[0]), _gates(xp, zh, s[0]), s)
+        s, kept = stage.stage.forward(array_ops(xp), _gates(side, s[0]), _gates(zh, s[0]), s)
         saved += (*kept, *(() if stage.is_last else s))
     return s, saved
 
@@ -214,11 +214,10 @@ def _rows(xp: Any, a: Array) -> Array:
     return xp.reshape(a, (a.shape[0] * a.shape[1], math.prod(a.shape[2:])))
 
 
-def _gates(xp: Any, z: Array, like: Array) -> Arrays:
+def _gates(z: Array, like: Array) -> Arrays:
     """Split (m, G n) into G arrays (m, n)."""
-    m, n = like.shape
-    z = xp.reshape(z, (m, z.shape[1] // n, n))
-    return tuple(z[:, g, :] for g in range(z.shape[1]))
+    n = like.shape[1]
+    return tuple([z[:, at : at + n] for at in range(0, z.shape[1], n)])
 
 
 def _stack(xp: Any, arrays: Sequence[Array], like: Array) -> Array:
