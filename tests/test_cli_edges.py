@@ -169,7 +169,10 @@ def test_info_prints_no_control_characters(run):
 posix = pytest.mark.skipif(os.name == "nt", reason="signals are not sent this way on Windows")
 
 
-def start(folder, before="pass", **options):
+HEEDED = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)"  # also where the tests run under nohup
+
+
+def start(folder, before=HEEDED, **options):
     arguments = ["--epochs", "1000", "--cell", "rnn", "--hidden-size", "16", "--save-every", "1000"]
     command, environment = before_the_command(before, "train", *arguments), {**os.environ, "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, env=environment, text=True, **options)
@@ -228,7 +231,7 @@ def test_nohup_keeps_a_run_alive(tmp_path):
 def test_a_closed_terminal_saves_the_run(tmp_path):
     """The process writes to the terminal that goes away, and gets SIGHUP."""
     terminal, other_end = pty.openpty()
-    take = "import fcntl, os, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0)"
+    take = f"{HEEDED}; import fcntl, os, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0)"
     command = before_the_command(take, "train", "--epochs", "1000", "--cell", "rnn", "--hidden-size", "16")
     process = subprocess.Popen(command, cwd=tmp_path, stdin=other_end, stdout=other_end, stderr=other_end)
     os.close(other_end)
