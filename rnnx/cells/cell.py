@@ -6,11 +6,14 @@ have one stage, the course's GRU two. A stage is a pair of pure functions::
     forward(ops, zx, zh, s)                -> (s_next, saved)
     backward(ops, ds, s_prev, s_next, saved) -> (dzx, dzh, ds_prev)
 
-``zx`` is the input side ``W_x x_t + b`` and ``zh`` the recurrent side ``W_h s[0]``, with one entry per gate. ``s`` and
-``s_next`` are the states before and after the stage. All arguments and results are tuples of arrays, scalars or traced
-symbols, so the functions use only ``+ - *`` and calls to ``ops.<name>`` (see `rnnx.cells.vocabulary`): no literals, no
-indexing, no branches. ``ds_prev[0]`` is the gradient along the direct path into ``s[0]``; the engine adds the path
-through the recurrent weights, ``W_h.T dzh``.
+``zx`` is the input side ``W_x x_t + b``, with one entry per gate that has one, and ``zh`` the recurrent side
+``W_h s[0]``, likewise. ``s`` and ``s_next`` are the states before and after the stage. All arguments and results are
+tuples of arrays, scalars or traced symbols, so the functions use only ``+ - *`` and calls to ``ops.<name>`` (see
+`rnnx.cells.vocabulary`): no literals, no indexing, no branches. ``ds_prev[0]`` is the gradient along the direct path
+into ``s[0]``; the engine adds the path through the recurrent weights, ``W_h.T dzh``.
+
+A stage with vectors or inputs passes them to both functions as one more argument, ``given``, the vectors first, and
+backward returns their gradients ``dgiven`` as one more result.
 """
 
 from collections import Counter
@@ -21,6 +24,8 @@ from typing import Any
 
 from rnnx._core.checks import Shape
 
+SIDES = ("h", "xh", "x")  # in the order of a stage's gates
+
 
 @dataclass(frozen=True)
 class Gate:
@@ -29,53 +34,64 @@ class Gate:
     Parameters
     ----------
     weights : tuple of str
-        One key: a joint matrix (n_a, n_a + n_x), which acts on [a_prev; x_t] in that order. Two keys: the input
-        weights (n_a, n_x) and the recurrent weights (n_a, n_a).
-    bias : str
-        Key of the bias, shape (n_a, 1), on the input side.
+        One key: a joint matrix (n_a, n_a + n_x), which acts on [a_prev; x_t] in that order; of a gate with one side,
+        its input weights (n_a, n_x) or recurrent weights (n_a, n_a). Two keys: the input weights and the recurrent
+        weights.
+    bias : str or None
+        Key of the bias, shape (n_a, 1), on the input side; None for a gate without one.
     recurrent_bias : str or None
         Key of an optional second bias, shape (n_a, 1), on the recurrent side. Redundant in an additive stage.
     forgets : bool
         Whether this is a forget gate, which has its own initial bias.
+    sides : {"xh", "x", "h"}
+        The sides that the gate has: input, recurrent, or both.
     """
 
     weights: tuple[str, ...]
-    bias: str
+    bias: str | None
     recurrent_bias: str | None = None
     forgets: bool = False
+    sides: str = "xh"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.weights, tuple) or len(self.weights) not in (1, 2):
-            raise ValueError(f"`weights` of a gate must be a tuple of one or two keys; got {self.weights!r}")
+        if self.sides not in SIDES:
+            raise ValueError(f"`sides` of a gate must be one of {list(SIDES)}; got {self.sides!r}")
+        allowed, what = ((1, 2), "one or two keys") if self.sides == "xh" else ((1,), "one key")
+        if not isinstance(self.weights, tuple) or len(self.weights) not in allowed:
+            raise ValueError(f"`weights` of a gate must be a tuple of {what}; got {self.weights!r}")
+        if (self.bias is None) != (self.sides == "h") or (self.recurrent_bias and self.sides != "xh"):
+            got = f"sides {self.sides!r}, bias {self.bias!r}, recurrent bias {self.recurrent_bias!r}"
+            raise ValueError(f"a gate needs a `bias` if it has an input side, and has no other; got {got}")
 
     @property
     def keys(self) -> tuple[str, ...]:
         """The required keys, weights first."""
-        return (*self.weights, self.bias)
+        return self.weights if self.bias is None else (*self.weights, self.bias)
 
     @property
     def is_joint(self) -> bool:
         """Whether one matrix holds the recurrent and the input weights."""
-        return len(self.weights) == 1
+        return len(self.weights) == 1 and self.sides == "xh"
 
     def shapes(self, n_x: int, n_a: int) -> dict[str, tuple[str, Shape]]:
         """Return each parameter's shape by key, in symbols and in numbers."""
-        matrices: list[tuple[str, Shape]] = [("(n_a, n_a + n_x)", (n_a, n_a + n_x))]
-        if not self.is_joint:
-            matrices = [("(n_a, n_x)", (n_a, n_x)), ("(n_a, n_a)", (n_a, n_a))]
+        sides: dict[str, tuple[str, Shape]] = {"x": ("(n_a, n_x)", (n_a, n_x)), "h": ("(n_a, n_a)", (n_a, n_a))}
+        matrices = [("(n_a, n_a + n_x)", (n_a, n_a + n_x))] if self.is_joint else [sides[side] for side in self.sides]
         biases = [key for key in (self.bias, self.recurrent_bias) if key]
         return dict(zip(self.weights, matrices, strict=True)) | dict.fromkeys(biases, ("(n_a, 1)", (n_a, 1)))
 
     def split(self, parameters: Mapping[str, Any]) -> tuple[Any, Any]:
-        """Return views of the input weights (n_a, n_x) and the recurrent weights (n_a, n_a)."""
-        if not self.is_joint:
-            return parameters[self.weights[0]], parameters[self.weights[1]]
-        joint = parameters[self.weights[0]]
-        return joint[:, joint.shape[0] :], joint[:, : joint.shape[0]]
+        """Return views of the input weights (n_a, n_x) and the recurrent weights (n_a, n_a); None for a missing side."""
+        first = parameters[self.weights[0]]
+        if self.is_joint:
+            return first[:, first.shape[0] :], first[:, : first.shape[0]]
+        by_side = dict(zip(self.sides, (parameters[key] for key in self.weights), strict=True))
+        return by_side.get("x"), by_side.get("h")
 
     def join(self, xp: Any, w_x: Any, w_h: Any) -> dict[str, Any]:
         """Return the weights by key; the inverse of `split`."""
-        matrices = (xp.concat([w_h, w_x], axis=1),) if self.is_joint else (w_x, w_h)
+        by_side = {"x": w_x, "h": w_h}
+        matrices = [xp.concat([w_h, w_x], axis=1)] if self.is_joint else [by_side[side] for side in self.sides]
         return dict(zip(self.weights, matrices, strict=True))
 
 
@@ -86,7 +102,7 @@ class Stage:
     Parameters
     ----------
     gates : tuple of Gate
-        In the order of `zx` and `zh`.
+        In the order of `zx` and `zh`: first those with only a recurrent side, last those with only an input side.
     out : tuple of str
         Names of the values that the stage returns. Those of the last stage are the cell's states.
     saved : tuple of str
@@ -94,7 +110,11 @@ class Stage:
     forward, backward : callable
         The two functions of the stage, described in `rnnx.cells.cell`.
     additive : bool
-        Whether the stage uses only ``zx + zh``. Then dzx equals dzh, and engines store it once.
+        Whether the stage uses only ``zx + zh`` of gates with both sides. Then dzx equals dzh, and engines store it once.
+    vectors : tuple of str
+        Keys of learnable numbers per unit, shape (n_a, 1), used without a product.
+    inputs : tuple of str
+        Names of inputs besides x, with one number per unit.
     """
 
     gates: tuple[Gate, ...]
@@ -103,6 +123,24 @@ class Stage:
     forward: Callable[..., Any]
     backward: Callable[..., Any]
     additive: bool = True
+    vectors: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        order = [SIDES.index(gate.sides) for gate in self.gates]
+        if order != sorted(order):
+            got = [gate.sides for gate in self.gates]
+            raise ValueError(f"`gates` of a stage must be in the order of sides {list(SIDES)}; got {got}")
+
+    @cached_property
+    def of_inputs(self) -> tuple[Gate, ...]:
+        """The gates with an input side, in the order of `zx`."""
+        return tuple(gate for gate in self.gates if "x" in gate.sides)
+
+    @cached_property
+    def recurrent(self) -> tuple[Gate, ...]:
+        """The gates with a recurrent side, in the order of `zh`."""
+        return tuple(gate for gate in self.gates if "h" in gate.sides)
 
 
 @dataclass(frozen=True)
@@ -135,11 +173,11 @@ class Cell:
         unknown = set(self.cache) - set(self.saved)
         if unknown:
             raise ValueError(f"`cache` of cell {self.name!r} contains {sorted(unknown)}, which no stage saves")
-        keys = Counter((*self.parameter_keys, *self.optional_keys))
+        keys = Counter((*self.parameter_keys, *self.optional_keys, *self.head, *self.inputs))
         arguments = {"x", "xt", *(f"{state}{end}" for state in self.states for end in ("0", "_prev"))}
         for key, count in keys.items():
             if count > 1:
-                raise ValueError(f"cell {self.name!r} has duplicate parameter key {key!r}")
+                raise ValueError(f"cell {self.name!r} has duplicate key {key!r} of a parameter or an input")
             if key in arguments:
                 raise ValueError(f"cell {self.name!r} has parameter key {key!r}, which is an argument name")
 
@@ -168,7 +206,17 @@ class Cell:
     @cached_property
     def parameter_keys(self) -> tuple[str, ...]:
         """Required keys without the output layer, in the order of the public gradients."""
-        return tuple(key for gate in self.gates for key in gate.keys)
+        return (*(key for gate in self.gates for key in gate.keys), *self.vectors)
+
+    @cached_property
+    def vectors(self) -> tuple[str, ...]:
+        """Keys of the vectors, stage by stage."""
+        return tuple(key for stage in self.stages for key in stage.vectors)
+
+    @cached_property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs besides x, stage by stage."""
+        return tuple(name for stage in self.stages for name in stage.inputs)
 
     @cached_property
     def optional_keys(self) -> tuple[str, ...]:

@@ -16,67 +16,82 @@ from rnnx.cells.cell import Cell, Stage
 def expected_shapes(cell: Cell, n_x: int, n_a: int, n_y: int | None = None) -> dict[str, tuple[str, Shape]]:
     """Return each parameter's shape by key, in symbols and in numbers."""
     shapes = {key: shape for gate in cell.gates for key, shape in gate.shapes(n_x, n_a).items()}
+    shapes |= dict.fromkeys(cell.vectors, ("(n_a, 1)", (n_a, 1)))
     if n_y is not None:
         shapes |= {cell.head[0]: ("(n_y, n_a)", (n_y, n_a)), cell.head[1]: ("(n_y, 1)", (n_y, 1))}
     return shapes
 
 
 def recurrent_parameters(cell: Cell, parameters: Mapping[str, Array]) -> dict[str, Array]:
-    """Return the parameters without the output layer, per gate: weights, bias, recurrent bias if given."""
+    """Return the parameters without the output layer: per gate weights, bias, recurrent bias if given; vectors."""
     return {key: parameters[key] for key in _recurrent_keys(cell) if key in parameters}
 
 
 @lru_cache(maxsize=256)
 def _recurrent_keys(cell: Cell) -> tuple[str, ...]:
-    return tuple(key for gate in cell.gates for key in (*gate.keys, gate.recurrent_bias) if key)
+    return (*(key for gate in cell.gates for key in (*gate.keys, gate.recurrent_bias) if key), *cell.vectors)
 
 
 class StageWeights(NamedTuple):
-    """The parameters of one stage, stacked over its gates."""
+    """The parameters of one stage, stacked over the gates that have them."""
 
-    wx: Array  # (G n, n_x)
-    wh: Array  # (G n, n)
-    b: Array  # (G n,)
-    bh: Array | None  # (G n,), zero for gates without a recurrent bias; None if no gate has one
+    wx: Array | None  # (G_x n, n_x); None without such gates
+    wh: Array | None  # (G_h n, n)
+    b: Array | None  # (G_x n,)
+    bh: Array | None  # (G_h n,), zero for gates without a recurrent bias; None if no gate has one
+    vectors: tuple[Array, ...]  # (n,)
 
 
 def stack_weights(xp: Any, stage: Stage, parameters: Mapping[str, Array]) -> StageWeights:
     """Stack the parameters of one stage."""
-    wx, wh = zip(*(gate.split(parameters) for gate in stage.gates), strict=True)
-    biases = [parameters[gate.bias] for gate in stage.gates]
-    recurrent = [gate.recurrent_bias or "" for gate in stage.gates]
 
-    def stack(parts: Sequence[Array]) -> Array:
-        return ns.contiguous(xp, xp.concat(list(parts), axis=0))
+    def stack(parts: Sequence[Array]) -> Array | None:
+        return ns.contiguous(xp, xp.concat(list(parts), axis=0)) if parts else None
 
+    def flat(array: Array | None) -> Array | None:
+        return None if array is None else xp.reshape(array, (-1,))
+
+    wx = stack([gate.split(parameters)[0] for gate in stage.of_inputs])
+    wh = stack([gate.split(parameters)[1] for gate in stage.recurrent])
+    b = stack([parameters[gate.bias] for gate in stage.of_inputs if gate.bias])
     bh = None
-    if any(key in parameters for key in recurrent):
-        zeros = xp.zeros_like(biases[0])
-        bh = xp.reshape(stack([parameters.get(key, zeros) for key in recurrent]), (-1,))
-    return StageWeights(stack(wx), stack(wh), xp.reshape(stack(biases), (-1,)), bh)
+    if any(gate.recurrent_bias in parameters for gate in stage.recurrent):
+        biases = [gate.recurrent_bias or "" for gate in stage.recurrent]
+        zeros = xp.zeros_like(next(parameters[key] for key in biases if key in parameters))
+        bh = stack([parameters.get(key, zeros) for key in biases])
+    vectors = tuple(xp.reshape(parameters[key], (-1,)) for key in stage.vectors)
+    return StageWeights(wx, wh, flat(b), flat(bh), vectors)
 
 
 class StageGradients(NamedTuple):
-    """Gradients of the parameters of one stage, stacked over its gates."""
+    """Gradients of the parameters of one stage, stacked over its gates. Parts that a gate lacks are undefined.
+
+    V is the number of vectors, whose gradients follow those of the biases.
+    """
 
     w: Array  # (G n, n + n_x), acting on [operand; x_t]
-    b: Array  # (G n,)
+    b: Array  # ((G + V) n,)
     bh: Array | None  # (G n,)
 
 
 def name_gradients(xp: Any, cell: Cell, keys: Collection[str], gradients: Sequence[StageGradients]) -> dict[str, Array]:
     """Return the gradients by "d" + key, given the stacked gradients of every stage and the keys of the parameters."""
     result: dict[str, Array] = {}
+    vectors: dict[str, Array] = {}
     for stage, (w, b, bh) in zip(cell.stages, gradients, strict=True):
-        n = w.shape[0] // len(stage.gates)
+        n = b.shape[0] // max(len(stage.gates) + len(stage.vectors), 1)
         for g, gate in enumerate(stage.gates):
             rows = slice(g * n, (g + 1) * n)
             if gate.is_joint:
                 result["d" + gate.weights[0]] = w[rows, :]
             else:
-                result["d" + gate.weights[0]] = ns.contiguous(xp, w[rows, n:])
-                result["d" + gate.weights[1]] = ns.contiguous(xp, w[rows, :n])
-            result["d" + gate.bias] = b[rows, None]
+                columns = {"x": slice(n, None), "h": slice(0, n)}
+                for side, key in zip(gate.sides, gate.weights, strict=True):
+                    result["d" + key] = ns.contiguous(xp, w[rows, columns[side]])
+            if gate.bias:
+                result["d" + gate.bias] = b[rows, None]
             if gate.recurrent_bias in keys and bh is not None:
                 result[f"d{gate.recurrent_bias}"] = bh[rows, None]
-    return result
+        for k, key in enumerate(stage.vectors, len(stage.gates)):
+            vectors["d" + key] = b[k * n : (k + 1) * n, None]
+    return result | vectors

@@ -1,35 +1,36 @@
 """What each stage of a cell reads, writes and saves, computed once per cell for all engines.
 
-An engine stores the states, starting with the initial ones, and the saved values over time. A `Slot` names one of them
-relative to step t; engines map slots to addresses. The code generators and the callers of the elementwise kernels use
-the same argument lists from here, so they always agree on the order.
+An engine stores the states, starting with the initial ones, the saved values and the extra inputs over time. A `Slot`
+names one of them relative to step t, or a vector of parameters; engines map slots to addresses. The code generators and
+the callers of the elementwise kernels use the same argument lists from here, so they always agree on the order.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from rnnx.cells.cell import Cell, Stage
 
 
 class Slot(NamedTuple):
-    """A state or a saved value of a step, or its cotangent."""
+    """A value of a step, or its cotangent."""
 
-    kind: Literal["state", "saved"]
-    number: int  # index in ``cell.states`` or ``cell.saved``
+    kind: Literal["state", "saved", "vector", "input"]
+    number: int  # index in ``cell.states``, ``cell.saved``, ``cell.vectors`` or ``cell.inputs``
     after: bool = False  # for a state: its value after the step rather than before
 
 
 class Argument(NamedTuple):
     """One array argument of an elementwise kernel.
 
-    Roles: "zx" and "zh", the input and recurrent sides of all gates; "reads", "writes" and "saves", values of the step;
-    "d_writes", "dzx", "dzh" and "d_reads", their cotangents (d_writes is carried from the later step or stage);
-    "d_given", the caller's cotangents of the states at this step.
+    Roles: "zx" and "zh", the input and recurrent sides of the gates; "reads", "writes" and "saves", values of the step;
+    "given", the vectors and extra inputs; "d_writes", "dzx", "dzh", "d_reads" and "d_inputs", cotangents (d_writes is
+    carried from the later step or stage); "d_given", the caller's cotangents of the states at this step.
     """
 
     role: str
     number: int  # index within the role
-    slot: Slot | None  # None for the sides, which hold all gates of the stage
+    slot: Slot | None  # None for the sides, which hold several gates
 
     @property
     def per_gate(self) -> bool:
@@ -47,6 +48,8 @@ class StageWiring(NamedTuple):
     reads: tuple[Slot, ...]
     writes: tuple[Slot, ...]
     saves: tuple[Slot, ...]
+    vectors: tuple[Slot, ...]
+    inputs: tuple[Slot, ...]
 
     @property
     def n_gates(self) -> int:
@@ -54,24 +57,74 @@ class StageWiring(NamedTuple):
         return len(self.stage.gates)
 
     @property
+    def n_zx(self) -> int:
+        """Number of gates with an input side, the last ones."""
+        return len(self.stage.of_inputs)
+
+    @property
+    def n_zh(self) -> int:
+        """Number of gates with a recurrent side, the first ones."""
+        return len(self.stage.recurrent)
+
+    @property
+    def adds_sides(self) -> bool:
+        """Whether the recurrent side can be added to the input side before the kernel."""
+        return self.stage.additive and self.n_zx == self.n_zh == self.n_gates
+
+    @property
     def operand(self) -> Slot:
         """The value that the recurrent weights multiply."""
         return self.reads[0]
 
+    @property
+    def blocks(self) -> dict[str, range]:
+        """The blocks of n numbers in a row of "dzx" and of "dzh": one per gate, then, in dzx, one per vector.
+
+        In an additive stage, which stores one cotangent for both sides, both are parts of the same row.
+        """
+        end = self.n_gates + len(self.vectors)
+        if self.stage.additive:
+            return {"dzx": range(self.n_gates - self.n_zx, end), "dzh": range(self.n_zh)}
+        return {"dzx": range(self.n_zx + len(self.vectors)), "dzh": range(self.n_zh)}
+
+    def forward(self, ops: Any, zx: Any, zh: Any, s: Any, given: Any) -> tuple[Any, Any]:
+        """Call the stage's forward function."""
+        more = (given,) if self.vectors or self.inputs else ()
+        s_next, saved = self.stage.forward(ops, zx, zh, s, *more)
+        return s_next, saved
+
+    def backward(
+        self, ops: Any, ds: Any, s_prev: Any, s_next: Any, saved: Any, given: Any
+    ) -> tuple[dict[str, Sequence[Any]], Any, Any]:
+        """Call the stage's backward function; return the rows of dzx and dzh, see `blocks`, ds_prev and d_inputs.
+
+        An additive stage has no row of dzh: all is in that of dzx.
+        """
+        more = (given,) if self.vectors or self.inputs else ()
+        dzx, dzh, ds_prev, *rest = self.stage.backward(ops, ds, s_prev, s_next, saved, *more)
+        (d_given,) = rest or ((),)
+        d_vectors, d_inputs = d_given[: len(self.vectors)], d_given[len(self.vectors) :]
+        if self.stage.additive:
+            return {"dzx": (*dzh[: self.n_gates - self.n_zx], *dzx, *d_vectors)}, ds_prev, d_inputs
+        return {"dzx": (*dzx, *d_vectors), "dzh": dzh}, ds_prev, d_inputs
+
     def forward_arguments(self) -> tuple[Argument, ...]:
-        """Arguments of the forward kernel. No "zh" if the stage is additive: the engine adds it to "zx"."""
-        sides = ("zx",) if self.stage.additive else ("zx", "zh")
-        return self._arguments(*sides, "reads", "writes", "saves")
+        """Arguments of the forward kernel. No "zh" if the engine adds it to "zx"."""
+        sides = ("zx",) if self.n_zx else ()
+        sides += ("zh",) if self.n_zh and not self.adds_sides else ()
+        return self._arguments(*sides, "reads", "writes", "saves", "given")
 
     def backward_arguments(self) -> tuple[Argument, ...]:
         """Arguments of the backward kernel. "d_given" in the last stage only; no "dzh" if the stage is additive."""
         given = ("d_given",) if self.is_last else ()
-        sides = ("dzx",) if self.stage.additive else ("dzx", "dzh")
-        return self._arguments("d_writes", *given, "reads", "writes", "saves", *sides, "d_reads")
+        blocks = self.blocks
+        sides = ("dzx",) if blocks["dzx"] or self.stage.additive else ()
+        sides += ("dzh",) if blocks["dzh"] and not self.stage.additive else ()
+        return self._arguments("d_writes", *given, "reads", "writes", "saves", "given", *sides, "d_reads", "d_inputs")
 
     def _arguments(self, *roles: str) -> tuple[Argument, ...]:
-        slots = {"reads": self.reads, "writes": self.writes, "saves": self.saves}
-        slots |= {"d_reads": self.reads, "d_writes": self.writes, "d_given": self.writes}
+        slots = {"reads": self.reads, "writes": self.writes, "saves": self.saves, "given": self.vectors + self.inputs}
+        slots |= {"d_reads": self.reads, "d_writes": self.writes, "d_given": self.writes, "d_inputs": self.inputs}
         return tuple(Argument(role, i, slot) for role in roles for i, slot in enumerate(slots.get(role, (None,))))
 
 
@@ -90,7 +143,9 @@ def wiring(cell: Cell) -> tuple[StageWiring, ...]:
         else:
             writes = tuple(Slot("saved", n_saved + k) for k in range(len(stage.out)))
             n_saved += len(writes)
-        stages.append(StageWiring(stage, i, is_last, n_gates, reads, writes, saves))
+        vectors = tuple(Slot("vector", cell.vectors.index(key)) for key in stage.vectors)
+        inputs = tuple(Slot("input", cell.inputs.index(name)) for name in stage.inputs)
+        stages.append(StageWiring(stage, i, is_last, n_gates, reads, writes, saves, vectors, inputs))
         n_gates += len(stage.gates)
         reads = writes
     return tuple(stages)

@@ -45,6 +45,7 @@ class Call:
     s0: Arrays  # per state, (n, m)
     parameters: dict[str, Array]  # with or without the output layer
     lengths: Array | None  # (m,) integers
+    inputs: Arrays = ()  # per name in cell.inputs, (n, m, T), any strides
 
     @property
     def n_a(self) -> int:
@@ -81,6 +82,7 @@ class Tape(Portable):
     lengths: Array | None  # (m,) integers
     parameters: Mapping[str, Array]  # without the output layer
     own: Any = None
+    inputs: Arrays = ()  # per name in cell.inputs, (T, m, n); zero past each length; empty without `keep`
 
     def __getstate__(self) -> dict[str, Any]:
         state = {**super().__getstate__(), "own": None}  # it may hold addresses
@@ -114,6 +116,7 @@ class Tape(Portable):
             x=self.x[start:stop, ...],
             states=tuple(s[start : stop + 1, ...] for s in self.states),
             saved=tuple(s[start:stop, ...] for s in self.saved),
+            inputs=tuple(e[start:stop, ...] for e in self.inputs),
             lengths=lengths,
         )
 
@@ -131,6 +134,7 @@ class Tape(Portable):
             x=self.x if self.indices else cast(self.x),
             states=tuple(map(cast, self.states)),
             saved=tuple(map(cast, self.saved)),
+            inputs=tuple(map(cast, self.inputs)),
             parameters={key: cast(value) for key, value in self.parameters.items()},
             own=None,
         )
@@ -149,13 +153,17 @@ class Gradients(NamedTuple):
     x: Array | None  # (n_x, m, T); None for index inputs
     s0: Arrays  # per state, (n, m)
     parameters: dict[str, Array]  # "d" + key, without the output layer
+    inputs: Arrays = ()  # per name in cell.inputs, (n, m, T)
 
 
 class Stepper(Protocol):
     """A cell run one time step at a time, with its weights packed once."""
 
-    def step(self, xt: Array) -> Arrays:
-        """Run a step on (n_x, m), unchecked; return the states (n, m), valid until the step after next."""
+    def step(self, xt: Array, inputs: Arrays = ()) -> Arrays:
+        """Run a step on (n_x, m) and, per name in cell.inputs, (n, m), unchecked; return the states (n, m).
+
+        They are valid until the step after next.
+        """
 
     def set(self, states: Arrays) -> None:
         """Continue from these states, (n, m)."""

@@ -36,37 +36,37 @@ class ReferenceEngine:
         valid = None if call.lengths is None else valid_steps(xp, call.lengths, call.n_steps)
         if not call.indices:
             X = _where(xp, valid, X)  # keeps NaN in padding out of the weight gradients
+        E = tuple(_where(xp, valid, to_time_major(xp, e, own=keep and valid is None)) for e in call.inputs)
         weights = [stack_weights(xp, stage, parameters) for stage in cell.stages]
-        S, saved = _loop(call, X, weights, valid, keep)
+        S, saved = _loop(call, X, E, weights, valid, keep)
         outputs = tuple(_where(xp, valid, s[1:, :, :]) for s in S)
         if keep and valid is None:
             outputs = tuple(ns.owned_copy(xp, a) for a in outputs)
         if not keep:
             S = tuple(ns.owned_copy(xp, s[-1:, :, :]) for s in S)
-        kept, own = (saved, weights) if keep else (None, None)
-        tape = Tape(cell, xp, call.dtype, X, call.indices, call.n_x, S, kept, call.lengths, parameters, own)
+        kept, own, E = (saved, weights, E) if keep else (None, None, ())
+        tape = Tape(cell, xp, call.dtype, X, call.indices, call.n_x, S, kept, call.lengths, parameters, own, E)
         return tuple(to_public(xp, a) for a in outputs), tape
 
     @ns.ignore_underflow
     def backward(self, tape: Tape, cotangents: Cotangents) -> Gradients:
         xp, cell = tape.xp, tape.cell
         weights = tape.own or [stack_weights(xp, stage, tape.parameters) for stage in cell.stages]
-        dZ, ds0 = _loop_back(tape, cotangents, weights)
-        rows = _one_hot(tape) if tape.indices else _rows(xp, tape.x)
+        dZ, dE, ds0 = _loop_back(tape, cotangents, weights)
         valid = None if tape.lengths is None else valid_steps(xp, tape.lengths, tape.n_steps)
         dX, gradients = None, []
         for stage, w, sides in zip(wiring(cell), weights, dZ, strict=True):
-            dzx, dzh = (_rows(xp, dz) for dz in sides)
-            if not tape.indices:
-                through = dzx @ w.wx
+            if w.wx is not None and not tape.indices:
+                through = _rows(xp, _blocks(sides, "dzx", stage)[:, :, : stage.n_zx, :]) @ w.wx
                 dX = through if dX is None else dX + through
-            operand = _rows(xp, _over_time(tape, stage.operand))
-            of_inputs = _scatter_add(xp, dzx, rows) if tape.indices else xp.matrix_transpose(dzx) @ rows
-            joint = xp.concat((xp.matrix_transpose(dzh) @ operand, of_inputs), axis=1)
-            dbh = None if w.bh is None else xp.sum(dzh, axis=0)
-            gradients.append(StageGradients(joint, xp.sum(dzx, axis=0), dbh))
-        dx = None if dX is None else to_public(xp, _where(xp, valid, xp.reshape(dX, tape.x.shape)))
-        return Gradients(dx, tuple(map(xp.matrix_transpose, ds0)), name_gradients(xp, cell, tape.parameters, gradients))
+            gradients.append(_stage_gradients(tape, stage, w, sides))
+        dx = None
+        if not tape.indices:
+            dX = xp.zeros_like(tape.x) if dX is None else xp.reshape(dX, tape.x.shape)
+            dx = to_public(xp, _where(xp, valid, dX))
+        named = name_gradients(xp, cell, tape.parameters, gradients)
+        d_inputs = tuple(to_public(xp, _where(xp, valid, d)) for d in dE)
+        return Gradients(dx, tuple(map(xp.matrix_transpose, ds0)), named, d_inputs)
 
     @ns.ignore_underflow
     def matmul(self, a: Array, b: Array, bias: Array | None = None) -> Array:
@@ -90,11 +90,11 @@ class ReferenceStepper:
         self._weights = [stack_weights(xp, stage, parameters) for stage in call.cell.stages]
 
     @ns.ignore_underflow
-    def step(self, xt: Array) -> Arrays:
+    def step(self, xt: Array, inputs: Arrays = ()) -> Arrays:
         xp = self._xp
         x, s = xp.matrix_transpose(xt), tuple(map(xp.matrix_transpose, self._states))
-        zx = [x @ xp.matrix_transpose(w.wx) + w.b for w in self._weights]
-        s, _ = _step(xp, self._cell, zx, self._weights, s)
+        zx = [None if w.wx is None else x @ xp.matrix_transpose(w.wx) + w.b for w in self._weights]
+        s, _ = _step(xp, self._cell, zx, self._weights, s, tuple(map(xp.matrix_transpose, inputs)))
         self._states = tuple(map(xp.matrix_transpose, s))
         return self._states
 
@@ -102,7 +102,9 @@ class ReferenceStepper:
         self._states = states
 
 
-def _loop(call: Call, X: Array, weights: Weights, valid: Array | None, keep: bool) -> tuple[Arrays, Arrays]:
+def _loop(
+    call: Call, X: Array, E: Arrays, weights: Weights, valid: Array | None, keep: bool
+) -> tuple[Arrays, Arrays]:
     """Return the states, each (T + 1, m, n), and the saved values, each (T, m, n)."""
     xp, cell = call.xp, call.cell
     s0 = tuple(map(xp.matrix_transpose, call.s0))
@@ -110,7 +112,8 @@ def _loop(call: Call, X: Array, weights: Weights, valid: Array | None, keep: boo
     states, saved = [s0], []
     for t in range(call.n_steps):
         here = None if valid is None else valid[t, ...]
-        s, values = _step(xp, cell, [z[t, ...] for z in Zx], weights, states[-1])
+        zx = [None if z is None else z[t, ...] for z in Zx]
+        s, values = _step(xp, cell, zx, weights, states[-1], tuple(e[t, ...] for e in E))
         states.append(tuple(_where(xp, here, new, old) for new, old in zip(s, states[-1], strict=True)))
         if keep:
             saved.append([_where(xp, here, v) for v in values])
@@ -118,26 +121,36 @@ def _loop(call: Call, X: Array, weights: Weights, valid: Array | None, keep: boo
     return S, tuple(_stack(xp, [v[k] for v in saved], like=s0[0]) for k in range(len(cell.saved)))
 
 
-def _input_side(call: Call, X: Array, w: StageWeights) -> Array:
-    """Return W_x x + b for all steps, (T, m, G n); indices select columns of W_x."""
+def _input_side(call: Call, X: Array, w: StageWeights) -> Array | None:
+    """Return W_x x + b for all steps, (T, m, G_x n); indices select columns of W_x."""
+    if w.wx is None or w.b is None:
+        return None
     xp, columns = call.xp, call.xp.matrix_transpose(w.wx)
     product = xp.take(columns, xp.reshape(X, (-1,)), axis=0) if call.indices else _rows(xp, X) @ columns
     return xp.reshape(product + w.b, (call.n_steps, call.m, w.b.shape[0]))
 
 
-def _step(xp: Any, cell: Cell, zx: Sequence[Array], weights: Weights, s: Arrays) -> tuple[Arrays, Arrays]:
-    """Run one step, given the input sides (m, G n) of all stages; return the new states and the saved values."""
+def _step(
+    xp: Any, cell: Cell, zx: Sequence[Array | None], weights: Weights, s: Arrays, inputs: Arrays
+) -> tuple[Arrays, Arrays]:
+    """Run one step, given the input sides (m, G_x n) of all stages; return the new states and the saved values."""
     saved: Arrays = ()
     for stage, w, side in zip(wiring(cell), weights, zx, strict=True):
-        zh = s[0] @ xp.matrix_transpose(w.wh)
+        zh = None if w.wh is None else s[0] @ xp.matrix_transpose(w.wh)
         zh = zh if w.bh is None else zh + w.bh
-        s, kept = stage.stage.forward(array_ops(xp), _gates(side, s[0]), _gates(zh, s[0]), s)
+        given = _given(stage, w, inputs, s[0])
+        s, kept = stage.forward(array_ops(xp), _gates(side, s[0]), _gates(zh, s[0]), s, given)
         saved += (*kept, *(() if stage.is_last else s))
     return s, saved
 
 
-def _loop_back(tape: Tape, cotangents: Cotangents, weights: Weights) -> tuple[list[Sides], Arrays]:
-    """Return the cotangents of zx and zh per stage, each (T, m, G, n), and of the initial states, (m, n)."""
+def _given(stage: StageWiring, w: StageWeights, inputs: Arrays, like: Array) -> Arrays:
+    """Return the vectors, repeated for every example, and the extra inputs of a stage, each (m, n)."""
+    return (*(v + 0 * like for v in w.vectors), *(inputs[slot.number] for slot in stage.inputs))
+
+
+def _loop_back(tape: Tape, cotangents: Cotangents, weights: Weights) -> tuple[list[Sides], Arrays, Arrays]:
+    """Return the cotangents of zx and zh per stage and of the extra inputs, over time, and of the initial states."""
     xp = tape.xp
     valid = None if tape.lengths is None else valid_steps(xp, tape.lengths, tape.n_steps)
     dS = tuple(None if d is None else _where(xp, valid, to_time_major(xp, d)) for d in cotangents.states)
@@ -148,36 +161,25 @@ def _loop_back(tape: Tape, cotangents: Cotangents, weights: Weights) -> tuple[li
     steps = []
     for t in range(tape.n_steps - 1, -1, -1):
         ds = tuple(d if D is None else d + D[t, ...] for d, D in zip(ds, dS, strict=True))
-        step, ds_prev = _step_back(tape, t, ds, weights)
-        steps.append(step)
+        sides, d_inputs, ds_prev = _step_back(tape, t, ds, weights)
+        steps.append((sides, d_inputs))
         here = None if valid is None else valid[t, ...]
         ds = tuple(_where(xp, here, new, old) for new, old in zip(ds_prev, ds, strict=True))
+    steps.reverse()
     dZ = []
-    for i, stage in enumerate(tape.cell.stages):
-        like = xp.stack([ds[0]] * len(stage.gates), axis=1)
-        n_sides = 1 if stage.additive else 2
-        dz = [_stack(xp, [step[i][side] for step in reversed(steps)], like) for side in range(n_sides)]
+    for i, stage in enumerate(wiring(tape.cell)):
+        like = xp.stack([ds[0]] * max(1, stage.n_gates), axis=1)
+        over_time = {role: _stack(xp, [sides[i][role] for sides, _ in steps], like) for role in ("dzx", "dzh")}
         if valid is not None:
-            dz = [_where(xp, xp.expand_dims(valid, axis=3), side) for side in dz]
-        dZ.append((dz[0], dz[-1]))
-    return dZ, ds
+            over_time = {role: _where(xp, xp.expand_dims(valid, axis=3), dz) for role, dz in over_time.items()}
+        dZ.append(over_time)
+    dE = tuple(_stack(xp, [d[k] for _, d in steps], ds[0]) for k in range(len(tape.inputs)))
+    return dZ, dE, ds
 
 
-def _step_back(tape: Tape, t: int, ds: Arrays, weights: Weights) -> tuple[list[Sides], Arrays]:
-    """Run step t backward; return (dzx, dzh) per stage, each (m, G, n), and the previous states' cotangents."""
-    xp, dz = tape.xp, []
-
-    def values(slots: Sequence[Slot]) -> Arrays:
-        return tuple(_over_time(tape, slot)[t, ...] for slot in slots)
-
-    for stage, w in zip(reversed(wiring(tape.cell)), reversed(weights), strict=True):
-        reads, writes, saves = values(stage.reads), values(stage.writes), values(stage.saves)
-        dzx, dzh, ds = stage.stage.backward(array_ops(xp), ds, reads, writes, saves)
-        both = xp.stack(list(dzx), axis=1)
-        pair = (both, both if stage.stage.additive else xp.stack(list(dzh), axis=1))
-        ds = (ds[0] + xp.reshape(pair[1], (tape.m, stage.n_gates * tape.n_a)) @ w.wh, *ds[1:])
-        dz.append(pair)
-    return dz[::-1], ds
+def _step_back(tape: Tape, t: int, ds: Arrays, weights: Weights) -> tuple[list[Sides], Arrays, Arrays]:
+    """Run step t backward; return the rows of dzx and dzh per stage and the cotangents of the inputs and states."""
+    PLACEHOLDER
 
 
 def _over_time(tape: Tape, slot: Slot) -> Array:

@@ -107,6 +107,8 @@ def _input_size(cell: Cell, parameters: Mapping[str, Shape]) -> int:
     """Return the n_x that most weights agree on, so that an error names the one that differs."""
     sizes = {}
     for gate in cell.gates:
+        if gate.sides == "h":
+            continue
         key, shape = gate.weights[0], parameters[gate.weights[0]]
         sizes[key] = (shape[1] - shape[0] if gate.is_joint else shape[1]) if len(shape) == 2 else 0
         if sizes[key] < 1:

@@ -91,15 +91,16 @@ def initialize_parameters(
     of_x, of_h, _, of_bias = _SCHEMES[scheme]
     values: dict[str, np.ndarray] = {}
     for gate in cell.gates:
-        if gate.is_joint:  # in the order of the columns
-            w_h, w_x = _draw(of_h, rng, (n_a, n_a), n_a), _draw(of_x, rng, (n_a, n_x), n_a)
-        else:
-            w_x, w_h = _draw(of_x, rng, (n_a, n_x), n_a), _draw(of_h, rng, (n_a, n_a), n_a)
-        values |= gate.join(np, w_x, w_h)
+        draw = {"x": (of_x, (n_a, n_x)), "h": (of_h, (n_a, n_a))}
+        order = "hx" if gate.is_joint else gate.sides  # in the order of the columns
+        weights = {side: _draw(draw[side][0], rng, draw[side][1], n_a) for side in order}
+        values |= gate.join(np, weights.get("x"), weights.get("h"))
         for bias in filter(None, (gate.bias, gate.recurrent_bias)):
             values[bias] = _draw(of_bias, rng, (n_a, 1), n_a)
-        if gate.forgets and forget_bias is not None:
+        if gate.forgets and gate.bias and forget_bias is not None:
             values[gate.bias] = np.full((n_a, 1), forget_bias)
+    for key in cell.vectors:
+        values[key] = _draw(of_bias, rng, (n_a, 1), n_a)
     parameters = _convert(values, dtype, xp, device)
     if n_y is not None:
         head = initialize_dense(n_a, n_y, scheme=scheme, seed=rng, dtype=dtype, xp=xp, device=device)
