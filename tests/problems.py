@@ -1,6 +1,6 @@
 """Random problems for every cell, the table of tolerances, and numeric gradients."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -39,16 +39,22 @@ class Problem:
     dstates: list
     dfinal: list
     lengths: list | None = None
+    extra: dict = field(default_factory=dict)  # the cell's inputs besides x
 
     @property
     def inputs(self) -> dict:
         """All differentiable inputs by name."""
         recurrent = {k: v for k, v in self.parameters.items() if k not in self.cell.head}
-        return {"x": self.x, **{f"{s}0": a for s, a in zip(self.cell.states, self.s0, strict=True)}, **recurrent}
+        states = {f"{s}0": a for s, a in zip(self.cell.states, self.s0, strict=True)}
+        return {"x": self.x, **states, **recurrent, **self.extra}
+
+    def forward(self) -> tuple:
+        options = {"lengths": self.lengths, "inputs": self.extra}
+        return rnnx.recurrent_forward(self.cell, self.x, self.s0, self.parameters, **options)
 
     def loss(self) -> float:
         """Inner product of the outputs and their cotangents, which may cover fewer steps than x."""
-        states, _, caches = rnnx.recurrent_forward(self.cell, self.x, self.s0, self.parameters, lengths=self.lengths)
+        states, _, caches = self.forward()
         total = sum(np.sum(s[:, :, : d.shape[2]] * d) for s, d in zip(states, self.dstates, strict=True))
         if self.dfinal:
             final = caches.final_state
@@ -56,7 +62,7 @@ class Problem:
         return float(total)
 
     def gradients(self) -> dict:
-        _, _, caches = rnnx.recurrent_forward(self.cell, self.x, self.s0, self.parameters, lengths=self.lengths)
+        _, _, caches = self.forward()
         return rnnx.recurrent_backward(self.cell, self.dstates, caches, ds_final=self.dfinal)
 
     def astype(self, dtype) -> "Problem":
@@ -72,6 +78,7 @@ class Problem:
             cast(self.dstates),
             cast(self.dfinal),
             self.lengths,
+            {k: v.astype(dtype) for k, v in self.extra.items()},
         )
 
 
@@ -92,6 +99,7 @@ def make_problem(
         [normal(n_a, m, n_steps if da_steps is None else da_steps) for _ in cell.states],
         [normal(n_a, m) for _ in cell.states] if final else [],
         lengths,
+        {name: normal(n_a, m, n_steps) for name in cell.inputs},
     )
 
 
@@ -99,8 +107,9 @@ def run(problem, asarray=lambda a: a):
     """Run forward and backward; return all results by name, and the caches."""
     parameters = {key: asarray(p) for key, p in problem.parameters.items()}
     s0, ds, dfinal = ([asarray(a) for a in arrays] for arrays in (problem.s0, problem.dstates, problem.dfinal))
+    extra = {name: asarray(a) for name, a in problem.extra.items()}
     states, y, caches = rnnx.recurrent_forward(
-        problem.cell, asarray(problem.x), s0, parameters, lengths=problem.lengths
+        problem.cell, asarray(problem.x), s0, parameters, lengths=problem.lengths, inputs=extra
     )
     gradients = rnnx.recurrent_backward(problem.cell, ds, caches, ds_final=dfinal)
     results = dict(zip(problem.cell.states, states, strict=True))
@@ -215,3 +224,102 @@ TWO_STAGES = Cell(
     ),
     cache=("rt", "nt"),
 )
+
+
+# Cells whose gates lack a side, with vectors and inputs: one without a product in the loop, one with gates of all three
+# kinds (additive or not), and one with two stages.
+
+
+def independent_forward(ops, zx, zh, s, given):
+    (z,), (a,), (u,) = zx, s, given
+    return (ops.tanh(z + u * a),), ()
+
+
+def independent_backward(ops, ds, s_prev, s_next, saved, given):
+    (da,), (a,), (new,), (u,) = ds, s_prev, s_next, given
+    dz = da - da * new * new
+    return (dz,), (), (dz * u,), (dz * a,)
+
+
+def mixed_forward(ops, zx, zh, s, given):
+    (q_x, r), (p, q_h), (a,), (v, e) = zx, zh, s, given
+    t = ops.tanh(q_x + q_h + r * p + v * a)
+    return (t * e,), (p, r, t)
+
+
+def mixed_backward(ops, ds, s_prev, s_next, saved, given):
+    (da,), (a,), (p, r, t), (v, e) = ds, s_prev, saved, given
+    dt = da * e
+    dz = dt - dt * t * t
+    return (dz, dz * p), (dz * r, dz), (dz * v,), (dz * a, da * t)
+
+
+def split_forward(ops, zx, zh, s, given):
+    (q_x, r), (p, q_h), (a,), (v, e) = zx, zh, s, given
+    h = ops.tanh(q_h)
+    t = ops.tanh(q_x + h + r * p + v * a)
+    return (t * e,), (p, r, t, h)
+
+
+def split_backward(ops, ds, s_prev, s_next, saved, given):
+    (da,), (a,), (p, r, t, h), (v, e) = ds, s_prev, saved, given
+    dt = da * e
+    dz = dt - dt * t * t
+    return (dz, dz * p), (dz * r, dz - dz * h * h), (dz * v,), (dz * a, da * t)
+
+
+def product_forward(ops, zx, zh, s, given):
+    (m_x,), (m_h,), (_, c), (e,) = zx, zh, s, given
+    return (m_x * m_h, c * e), (m_x, m_h)
+
+
+def product_backward(ops, ds, s_prev, s_next, saved, given):
+    (dm, dce), (_, c), (m_x, m_h), (e,) = ds, s_prev, saved, given
+    return (dm * m_h,), (dm * m_x,), (ops.zeros_like(dm), dce * e), (dce * c,)
+
+
+def after_product_forward(ops, zx, zh, s, given):
+    (z_x,), (z_h,), (_, ce), (v,) = zx, zh, s, given
+    c = ops.tanh(z_x + z_h) + ce
+    return (v * c, c), ()
+
+
+def after_product_backward(ops, ds, s_prev, s_next, saved, given):
+    (da, dc), (_, ce), (_, c), (v,) = ds, s_prev, s_next, given
+    dc = dc + da * v
+    t = c - ce
+    dz = (dc - dc * t * t,)
+    return dz, dz, (ops.zeros_like(da), dc), (da * c,)
+
+
+def _mixed(name: str, forward, backward, saved, additive: bool) -> Cell:
+    gates = (Gate(("Wp",), "", sides="h"), Gate(("Wq",), "bq"), Gate(("Wr",), "br", sides="x"))
+    stage = Stage(gates, ("a",), saved, forward, backward, additive, vectors=("v",), inputs=("e",))
+    return Cell(name, ("a",), (stage,))
+
+
+INDEPENDENT = Cell(
+    "independent",
+    ("a",),
+    (Stage((Gate(("W",), "b", sides="x"),), ("a",), (), independent_forward, independent_backward, vectors=("u",)),),
+)
+MIXED = _mixed("mixed", mixed_forward, mixed_backward, ("p", "r", "t"), additive=True)
+SPLIT = _mixed("split", split_forward, split_backward, ("p", "r", "t", "h"), additive=False)
+PRODUCT = Cell(
+    "product",
+    ("a", "c"),
+    (
+        Stage(
+            (Gate(("Wmx", "Wmh"), "bm"),),
+            ("m", "ce"),
+            ("mx", "mh"),
+            product_forward,
+            product_backward,
+            False,
+            (),
+            ("e",),
+        ),
+        Stage((Gate(("Wz",), "bz"),), ("a", "c"), (), after_product_forward, after_product_backward, vectors=("v",)),
+    ),
+)
+ONE_SIDED = (INDEPENDENT, MIXED, SPLIT, PRODUCT)

@@ -6,7 +6,7 @@ import textwrap
 
 import numpy as np
 import pytest
-from problems import MGU, TOLERANCE, TWO_STAGES, assert_close, make_problem, numeric_gradient
+from problems import MGU, ONE_SIDED, TOLERANCE, TWO_STAGES, assert_close, make_problem, numeric_gradient
 
 import rnnx
 from rnnx.cells import Cell, Gate, Stage
@@ -73,7 +73,7 @@ def test_broken_rules_are_found(function):
 
 
 @pytest.mark.parametrize("lengths", [None, [4, 0, 5]])
-@pytest.mark.parametrize("cell", [MGU, TWO_STAGES], ids=lambda cell: cell.name)
+@pytest.mark.parametrize("cell", [MGU, TWO_STAGES, *ONE_SIDED], ids=lambda cell: cell.name)
 def test_own_cell_runs_on_every_engine(cell, engine, lengths, rng):
     for stage in cell.stages:
         assert broken_rules(stage.forward) == broken_rules(stage.backward) == []
@@ -85,7 +85,7 @@ def test_own_cell_runs_on_every_engine(cell, engine, lengths, rng):
     for name, array in problem.inputs.items():
         numeric = numeric_gradient(problem.loss, array)
         assert_close(gradients["d" + name], numeric, TOLERANCE["gradient"], f"{cell.name} {engine} d{name}")
-    _, y, caches = rnnx.recurrent_forward(cell, problem.x, problem.s0, problem.parameters)
+    _, y, caches = problem.forward()
     assert y.shape == (2, 3, 5)
     assert caches.engine == engine
 
@@ -176,7 +176,8 @@ def test_stacked_parameters_and_gradients(with_recurrent_bias, rng):
     parameters = {key: rng.standard_normal(shape) for key, shape in shapes.items()}
     if not with_recurrent_bias:
         del parameters["bh"]
-    wx, wh, b, bh = stack_weights(np, stage, parameters)
+    wx, wh, b, bh, vectors = stack_weights(np, stage, parameters, n_x)
+    assert vectors == ()
     np.testing.assert_array_equal(wx, np.vstack([parameters["Wf"][:, n_a:], parameters["Wx"]]))
     np.testing.assert_array_equal(wh, np.vstack([parameters["Wf"][:, :n_a], parameters["Wh"]]))
     np.testing.assert_array_equal(b, np.vstack([parameters["bf"], parameters["b"]])[:, 0])

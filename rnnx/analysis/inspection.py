@@ -183,12 +183,13 @@ def _walk_back(caches: Any, ds_final: Any, ds: Sequence[Array | None], inputs: b
         here = tuple(d if more is None else d + more[:, :, t - 1] for d, more in zip(here, entering, strict=True))
         found.append(here)
         one_step = tape.steps(t - 1, t)
-        dx, here, _ = schedule.backward(one_step, owner.engine, Cotangents((None,) * len(here), here))
-        dxs.append(dx)
+        gradients = schedule.backward(one_step, owner.engine, Cotangents((None,) * len(here), here))
+        here = gradients.s0
+        dxs.append(gradients.x)
     found.append(here)
     columns = zip(cell.states, zip(*found[::-1], strict=True), strict=True)
-    gradients = {f"d{name}": xp.stack(list(values), axis=2) for name, values in columns}
-    return gradients, xp.concat(dxs[::-1], axis=2) if inputs else None
+    result = {f"d{name}": xp.stack(list(values), axis=2) for name, values in columns}
+    return result, xp.concat(dxs[::-1], axis=2) if inputs else None
 
 
 def _cotangents(

@@ -37,8 +37,8 @@ class Gate:
         One key: a joint matrix (n_a, n_a + n_x), which acts on [a_prev; x_t] in that order; of a gate with one side,
         its input weights (n_a, n_x) or recurrent weights (n_a, n_a). Two keys: the input weights and the recurrent
         weights.
-    bias : str or None
-        Key of the bias, shape (n_a, 1), on the input side; None for a gate without one.
+    bias : str
+        Key of the bias, shape (n_a, 1), on the input side; empty for a gate without that side.
     recurrent_bias : str or None
         Key of an optional second bias, shape (n_a, 1), on the recurrent side. Redundant in an additive stage.
     forgets : bool
@@ -48,7 +48,7 @@ class Gate:
     """
 
     weights: tuple[str, ...]
-    bias: str | None
+    bias: str
     recurrent_bias: str | None = None
     forgets: bool = False
     sides: str = "xh"
@@ -59,14 +59,14 @@ class Gate:
         allowed, what = ((1, 2), "one or two keys") if self.sides == "xh" else ((1,), "one key")
         if not isinstance(self.weights, tuple) or len(self.weights) not in allowed:
             raise ValueError(f"`weights` of a gate must be a tuple of {what}; got {self.weights!r}")
-        if (self.bias is None) != (self.sides == "h") or (self.recurrent_bias and self.sides != "xh"):
+        if bool(self.bias) != ("x" in self.sides) or (self.recurrent_bias and self.sides != "xh"):
             got = f"sides {self.sides!r}, bias {self.bias!r}, recurrent bias {self.recurrent_bias!r}"
             raise ValueError(f"a gate needs a `bias` if it has an input side, and has no other; got {got}")
 
     @property
     def keys(self) -> tuple[str, ...]:
         """The required keys, weights first."""
-        return self.weights if self.bias is None else (*self.weights, self.bias)
+        return (*self.weights, self.bias) if self.bias else self.weights
 
     @property
     def is_joint(self) -> bool:
@@ -81,7 +81,7 @@ class Gate:
         return dict(zip(self.weights, matrices, strict=True)) | dict.fromkeys(biases, ("(n_a, 1)", (n_a, 1)))
 
     def split(self, parameters: Mapping[str, Any]) -> tuple[Any, Any]:
-        """Return views of the input weights (n_a, n_x) and the recurrent weights (n_a, n_a); None for a missing side."""
+        """Return views of the input and recurrent weights, (n_a, n_x) and (n_a, n_a); None for a missing side."""
         first = parameters[self.weights[0]]
         if self.is_joint:
             return first[:, first.shape[0] :], first[:, : first.shape[0]]
@@ -110,7 +110,7 @@ class Stage:
     forward, backward : callable
         The two functions of the stage, described in `rnnx.cells.cell`.
     additive : bool
-        Whether the stage uses only ``zx + zh`` of gates with both sides. Then dzx equals dzh, and engines store it once.
+        Whether each gate with both sides is used only as ``zx + zh``. Then dzx equals dzh, and engines store it once.
     vectors : tuple of str
         Keys of learnable numbers per unit, shape (n_a, 1), used without a product.
     inputs : tuple of str

@@ -33,34 +33,37 @@ def _recurrent_keys(cell: Cell) -> tuple[str, ...]:
 
 
 class StageWeights(NamedTuple):
-    """The parameters of one stage, stacked over the gates that have them."""
+    """The parameters of one stage, stacked over its gates, G_x with an input side and G_h with a recurrent side."""
 
-    wx: Array | None  # (G_x n, n_x); None without such gates
-    wh: Array | None  # (G_h n, n)
-    b: Array | None  # (G_x n,)
+    wx: Array  # (G_x n, n_x)
+    wh: Array  # (G_h n, n)
+    b: Array  # (G_x n,)
     bh: Array | None  # (G_h n,), zero for gates without a recurrent bias; None if no gate has one
     vectors: tuple[Array, ...]  # (n,)
 
 
-def stack_weights(xp: Any, stage: Stage, parameters: Mapping[str, Array]) -> StageWeights:
+def stack_weights(xp: Any, stage: Stage, parameters: Mapping[str, Array], n_x: int) -> StageWeights:
     """Stack the parameters of one stage."""
+    like = parameters[next(key for key in (*(gate.weights[0] for gate in stage.gates), *stage.vectors))]
+    n = like.shape[0]
 
-    def stack(parts: Sequence[Array]) -> Array | None:
-        return ns.contiguous(xp, xp.concat(list(parts), axis=0)) if parts else None
+    def stack(parts: Sequence[Array], columns: int) -> Array:
+        if not parts:
+            return xp.zeros((0, columns), dtype=like.dtype, device=ns.device(like))
+        return ns.contiguous(xp, xp.concat(list(parts), axis=0))
 
-    def flat(array: Array | None) -> Array | None:
-        return None if array is None else xp.reshape(array, (-1,))
+    def flat(array: Array) -> Array:
+        return xp.reshape(array, (-1,))
 
-    wx = stack([gate.split(parameters)[0] for gate in stage.of_inputs])
-    wh = stack([gate.split(parameters)[1] for gate in stage.recurrent])
-    b = stack([parameters[gate.bias] for gate in stage.of_inputs if gate.bias])
+    wx = stack([gate.split(parameters)[0] for gate in stage.of_inputs], n_x)
+    wh = stack([gate.split(parameters)[1] for gate in stage.recurrent], n)
+    b = flat(stack([parameters[gate.bias] for gate in stage.of_inputs], 1))
+    recurrent = [gate.recurrent_bias or "" for gate in stage.recurrent]
     bh = None
-    if any(gate.recurrent_bias in parameters for gate in stage.recurrent):
-        biases = [gate.recurrent_bias or "" for gate in stage.recurrent]
-        zeros = xp.zeros_like(next(parameters[key] for key in biases if key in parameters))
-        bh = stack([parameters.get(key, zeros) for key in biases])
-    vectors = tuple(xp.reshape(parameters[key], (-1,)) for key in stage.vectors)
-    return StageWeights(wx, wh, flat(b), flat(bh), vectors)
+    if any(key in parameters for key in recurrent):
+        zeros = xp.zeros((n, 1), dtype=like.dtype, device=ns.device(like))
+        bh = flat(stack([parameters.get(key, zeros) for key in recurrent], 1))
+    return StageWeights(wx, wh, b, bh, tuple(flat(parameters[key]) for key in stage.vectors))
 
 
 class StageGradients(NamedTuple):

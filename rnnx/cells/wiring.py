@@ -110,16 +110,14 @@ class StageWiring(NamedTuple):
 
     def forward_arguments(self) -> tuple[Argument, ...]:
         """Arguments of the forward kernel. No "zh" if the engine adds it to "zx"."""
-        sides = ("zx",) if self.n_zx else ()
-        sides += ("zh",) if self.n_zh and not self.adds_sides else ()
-        return self._arguments(*sides, "reads", "writes", "saves", "given")
+        roles = ["zx"] * bool(self.n_zx) + ["zh"] * bool(self.n_zh and not self.adds_sides)
+        return self._arguments(*roles, "reads", "writes", "saves", "given")
 
     def backward_arguments(self) -> tuple[Argument, ...]:
         """Arguments of the backward kernel. "d_given" in the last stage only; no "dzh" if the stage is additive."""
-        given = ("d_given",) if self.is_last else ()
-        blocks = self.blocks
-        sides = ("dzx",) if blocks["dzx"] or self.stage.additive else ()
-        sides += ("dzh",) if blocks["dzh"] and not self.stage.additive else ()
+        given = ["d_given"] * self.is_last
+        sides = ["dzx"] * bool(self.blocks["dzx"] or self.stage.additive)
+        sides += ["dzh"] * bool(self.n_zh and not self.stage.additive)
         return self._arguments("d_writes", *given, "reads", "writes", "saves", "given", *sides, "d_reads", "d_inputs")
 
     def _arguments(self, *roles: str) -> tuple[Argument, ...]:

@@ -16,11 +16,11 @@ from rnnx._core.layout import to_public, to_time_major, valid_steps
 from rnnx.cells import Cell
 from rnnx.cells.parameters import StageGradients, StageWeights, name_gradients, recurrent_parameters, stack_weights
 from rnnx.cells.vocabulary import array_ops
-from rnnx.cells.wiring import Slot, wiring
+from rnnx.cells.wiring import Slot, StageWiring, wiring
 from rnnx.engines.protocol import Arrays, Call, Cotangents, Engine, Gradients, Tape
 
 Weights = Sequence[StageWeights]
-Sides = tuple[Array, Array]  # (dzx, dzh)
+Sides = dict[str, Array]  # "dzx" and "dzh", see `StageWiring.blocks`
 
 
 class ReferenceEngine:
@@ -37,7 +37,7 @@ class ReferenceEngine:
         if not call.indices:
             X = _where(xp, valid, X)  # keeps NaN in padding out of the weight gradients
         E = tuple(_where(xp, valid, to_time_major(xp, e, own=keep and valid is None)) for e in call.inputs)
-        weights = [stack_weights(xp, stage, parameters) for stage in cell.stages]
+        weights = [stack_weights(xp, stage, parameters, call.n_x) for stage in cell.stages]
         S, saved = _loop(call, X, E, weights, valid, keep)
         outputs = tuple(_where(xp, valid, s[1:, :, :]) for s in S)
         if keep and valid is None:
@@ -51,19 +51,17 @@ class ReferenceEngine:
     @ns.ignore_underflow
     def backward(self, tape: Tape, cotangents: Cotangents) -> Gradients:
         xp, cell = tape.xp, tape.cell
-        weights = tape.own or [stack_weights(xp, stage, tape.parameters) for stage in cell.stages]
+        weights = tape.own or [stack_weights(xp, stage, tape.parameters, tape.n_x) for stage in cell.stages]
         dZ, dE, ds0 = _loop_back(tape, cotangents, weights)
+        rows = _one_hot(tape) if tape.indices else _rows(xp, tape.x)
         valid = None if tape.lengths is None else valid_steps(xp, tape.lengths, tape.n_steps)
         dX, gradients = None, []
         for stage, w, sides in zip(wiring(cell), weights, dZ, strict=True):
-            if w.wx is not None and not tape.indices:
-                through = _rows(xp, _blocks(sides, "dzx", stage)[:, :, : stage.n_zx, :]) @ w.wx
+            if not tape.indices and stage.n_zx:
+                through = _rows(xp, _side(stage, sides, "dzx")) @ w.wx
                 dX = through if dX is None else dX + through
-            gradients.append(_stage_gradients(tape, stage, w, sides))
-        dx = None
-        if not tape.indices:
-            dX = xp.zeros_like(tape.x) if dX is None else xp.reshape(dX, tape.x.shape)
-            dx = to_public(xp, _where(xp, valid, dX))
+            gradients.append(_stage_gradients(tape, stage, w.bh is not None, sides, rows))
+        dx = None if dX is None else to_public(xp, _where(xp, valid, xp.reshape(dX, tape.x.shape)))
         named = name_gradients(xp, cell, tape.parameters, gradients)
         d_inputs = tuple(to_public(xp, _where(xp, valid, d)) for d in dE)
         return Gradients(dx, tuple(map(xp.matrix_transpose, ds0)), named, d_inputs)
@@ -87,13 +85,13 @@ class ReferenceStepper:
         xp = call.xp
         self._xp, self._cell, self._states = xp, call.cell, call.s0
         parameters = {key: ns.owned_copy(xp, a) for key, a in call.parameters.items()}
-        self._weights = [stack_weights(xp, stage, parameters) for stage in call.cell.stages]
+        self._weights = [stack_weights(xp, stage, parameters, call.n_x) for stage in call.cell.stages]
 
     @ns.ignore_underflow
     def step(self, xt: Array, inputs: Arrays = ()) -> Arrays:
         xp = self._xp
         x, s = xp.matrix_transpose(xt), tuple(map(xp.matrix_transpose, self._states))
-        zx = [None if w.wx is None else x @ xp.matrix_transpose(w.wx) + w.b for w in self._weights]
+        zx = [x @ xp.matrix_transpose(w.wx) + w.b for w in self._weights]
         s, _ = _step(xp, self._cell, zx, self._weights, s, tuple(map(xp.matrix_transpose, inputs)))
         self._states = tuple(map(xp.matrix_transpose, s))
         return self._states
@@ -102,9 +100,7 @@ class ReferenceStepper:
         self._states = states
 
 
-def _loop(
-    call: Call, X: Array, E: Arrays, weights: Weights, valid: Array | None, keep: bool
-) -> tuple[Arrays, Arrays]:
+def _loop(call: Call, X: Array, E: Arrays, weights: Weights, valid: Array | None, keep: bool) -> tuple[Arrays, Arrays]:
     """Return the states, each (T + 1, m, n), and the saved values, each (T, m, n)."""
     xp, cell = call.xp, call.cell
     s0 = tuple(map(xp.matrix_transpose, call.s0))
@@ -112,8 +108,7 @@ def _loop(
     states, saved = [s0], []
     for t in range(call.n_steps):
         here = None if valid is None else valid[t, ...]
-        zx = [None if z is None else z[t, ...] for z in Zx]
-        s, values = _step(xp, cell, zx, weights, states[-1], tuple(e[t, ...] for e in E))
+        s, values = _step(xp, cell, [z[t, ...] for z in Zx], weights, states[-1], tuple(e[t, ...] for e in E))
         states.append(tuple(_where(xp, here, new, old) for new, old in zip(s, states[-1], strict=True)))
         if keep:
             saved.append([_where(xp, here, v) for v in values])
@@ -121,32 +116,31 @@ def _loop(
     return S, tuple(_stack(xp, [v[k] for v in saved], like=s0[0]) for k in range(len(cell.saved)))
 
 
-def _input_side(call: Call, X: Array, w: StageWeights) -> Array | None:
+def _input_side(call: Call, X: Array, w: StageWeights) -> Array:
     """Return W_x x + b for all steps, (T, m, G_x n); indices select columns of W_x."""
-    if w.wx is None or w.b is None:
-        return None
     xp, columns = call.xp, call.xp.matrix_transpose(w.wx)
     product = xp.take(columns, xp.reshape(X, (-1,)), axis=0) if call.indices else _rows(xp, X) @ columns
     return xp.reshape(product + w.b, (call.n_steps, call.m, w.b.shape[0]))
 
 
 def _step(
-    xp: Any, cell: Cell, zx: Sequence[Array | None], weights: Weights, s: Arrays, inputs: Arrays
+    xp: Any, cell: Cell, zx: Sequence[Array], weights: Weights, s: Arrays, inputs: Arrays
 ) -> tuple[Arrays, Arrays]:
     """Run one step, given the input sides (m, G_x n) of all stages; return the new states and the saved values."""
     saved: Arrays = ()
     for stage, w, side in zip(wiring(cell), weights, zx, strict=True):
-        zh = None if w.wh is None else s[0] @ xp.matrix_transpose(w.wh)
+        zh = s[0] @ xp.matrix_transpose(w.wh)
         zh = zh if w.bh is None else zh + w.bh
-        given = _given(stage, w, inputs, s[0])
+        given = _given(xp, stage, w, inputs, s[0])
         s, kept = stage.forward(array_ops(xp), _gates(side, s[0]), _gates(zh, s[0]), s, given)
         saved += (*kept, *(() if stage.is_last else s))
     return s, saved
 
 
-def _given(stage: StageWiring, w: StageWeights, inputs: Arrays, like: Array) -> Arrays:
-    """Return the vectors, repeated for every example, and the extra inputs of a stage, each (m, n)."""
-    return (*(v + 0 * like for v in w.vectors), *(inputs[slot.number] for slot in stage.inputs))
+def _given(xp: Any, stage: StageWiring, w: StageWeights, inputs: Arrays, like: Array) -> Arrays:
+    """Return the vectors and the extra inputs of a stage, each (m, n)."""
+    vectors = (xp.broadcast_to(v, like.shape) for v in w.vectors)
+    return (*vectors, *(inputs[slot.number] for slot in stage.inputs))
 
 
 def _loop_back(tape: Tape, cotangents: Cotangents, weights: Weights) -> tuple[list[Sides], Arrays, Arrays]:
@@ -168,8 +162,9 @@ def _loop_back(tape: Tape, cotangents: Cotangents, weights: Weights) -> tuple[li
     steps.reverse()
     dZ = []
     for i, stage in enumerate(wiring(tape.cell)):
-        like = xp.stack([ds[0]] * max(1, stage.n_gates), axis=1)
-        over_time = {role: _stack(xp, [sides[i][role] for sides, _ in steps], like) for role in ("dzx", "dzh")}
+        roles = ("dzx",) if stage.stage.additive else ("dzx", "dzh")
+        like = xp.stack([ds[0]] * len(stage.blocks["dzx"]), axis=1)
+        over_time = {role: _stack(xp, [sides[i][role] for sides, _ in steps], like) for role in roles}
         if valid is not None:
             over_time = {role: _where(xp, xp.expand_dims(valid, axis=3), dz) for role, dz in over_time.items()}
         dZ.append(over_time)
@@ -178,8 +173,50 @@ def _loop_back(tape: Tape, cotangents: Cotangents, weights: Weights) -> tuple[li
 
 
 def _step_back(tape: Tape, t: int, ds: Arrays, weights: Weights) -> tuple[list[Sides], Arrays, Arrays]:
-    """Run step t backward; return the rows of dzx and dzh per stage and the cotangents of the inputs and states."""
-    PLACEHOLDER
+    """Run step t backward; return per stage (m, blocks, n), and the cotangents of the extra inputs and the states."""
+    xp, inputs = tape.xp, tuple(e[t, ...] for e in tape.inputs)
+    stages: list[Sides] = []
+    d_inputs: Arrays = ()
+
+    def values(slots: Sequence[Slot]) -> Arrays:
+        return tuple(_over_time(tape, slot)[t, ...] for slot in slots)
+
+    for stage, w in zip(reversed(wiring(tape.cell)), reversed(weights), strict=True):
+        kept = (values(stage.reads), values(stage.writes), values(stage.saves), _given(xp, stage, w, inputs, ds[0]))
+        rows, ds, d_own = stage.backward(array_ops(xp), ds, *kept)
+        none = ds[0][:, None, :][:, :0, :]
+        sides = {role: xp.stack(list(blocks), axis=1) if blocks else none for role, blocks in rows.items()}
+        if stage.n_zh:
+            dzh = _side(stage, sides, "dzh")
+            ds = (ds[0] + xp.reshape(dzh, (tape.m, w.wh.shape[0])) @ w.wh, *ds[1:])
+        stages.append(sides)
+        d_inputs = (*d_own, *d_inputs)
+    return stages[::-1], d_inputs, ds
+
+
+def _side(stage: StageWiring, sides: Sides, role: str) -> Array:
+    """Return the blocks of the gates with one side, of arrays (..., blocks, n)."""
+    first, count = stage.blocks[role].start, stage.n_zx if role == "dzx" else stage.n_zh
+    return sides[role if role in sides else "dzx"][..., first : first + count, :]
+
+
+def _stage_gradients(tape: Tape, stage: StageWiring, has_bh: bool, sides: Sides, rows: Array) -> StageGradients:
+    """Return the gradients of a stage's parameters; `rows` are the inputs, (T m, n_x)."""
+    xp, n = tape.xp, tape.n_a
+
+    def pad(part: Array, before: int = 0, after: int = 0) -> Array:
+        """Add blocks of n zero rows."""
+        zeros = [xp.zeros((k * n, *part.shape[1:]), dtype=part.dtype) if k else None for k in (before, after)]
+        return xp.concat([a for a in (zeros[0], part, zeros[1]) if a is not None], axis=0)
+
+    dzx, dzh = (_rows(xp, _side(stage, sides, role)) for role in ("dzx", "dzh"))
+    operand = _rows(xp, _over_time(tape, stage.operand))
+    of_inputs = _scatter_add(xp, dzx, rows) if tape.indices else xp.matrix_transpose(dzx) @ rows
+    only_h, only_x = stage.n_gates - stage.n_zx, stage.n_gates - stage.n_zh
+    w = xp.concat((pad(xp.matrix_transpose(dzh) @ operand, after=only_x), pad(of_inputs, before=only_h)), axis=1)
+    b = pad(xp.sum(_rows(xp, sides["dzx"]), axis=0), before=0 if stage.stage.additive else only_h)
+    bh = pad(xp.sum(dzh, axis=0), after=only_x) if has_bh else None
+    return StageGradients(w, b, bh)
 
 
 def _over_time(tape: Tape, slot: Slot) -> Array:

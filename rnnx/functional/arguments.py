@@ -5,13 +5,14 @@ Symbols: n_x inputs, n_a hidden units, n_y outputs, m examples, T_x time steps.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import zip_longest
 from typing import Any
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import Shape, check_indices, check_keys, check_lengths, compare_shapes
+from rnnx._core.checks import Shape, check_indices, check_keys, check_lengths, check_shape, compare_shapes
 from rnnx._core.layout import valid_examples
 from rnnx.cells import Cell
 from rnnx.cells.parameters import expected_shapes
@@ -26,6 +27,7 @@ def checked_call(
     states: Mapping[str, Array | None],
     parameters: Mapping[str, Array],
     lengths: Any = None,
+    inputs: Mapping[str, Array] | None = None,
     *,
     one_step: bool = False,
 ) -> Call:
@@ -35,12 +37,13 @@ def checked_call(
     """
     x_name = "xt" if one_step else "x"
     _check_dict(cell, parameters)
+    inputs = named_inputs(cell, inputs)
     given = {name: array for name, array in states.items() if array is not None}
-    xp, device = ns.common_namespace({x_name: x, **given, **parameters})
+    xp, device = ns.common_namespace({x_name: x, **given, **inputs, **parameters})
     indices = not one_step and x.ndim == 2 and ns.is_integer(xp, x)
     shapes = tuple(x.shape), _shapes(given), _shapes(parameters)
     n_x, n_a, m = _sizes(cell, *shapes, indices, one_step)
-    dtype = ns.floating_dtype(xp, parameters, {x_name: x, **given})
+    dtype = ns.floating_dtype(xp, parameters, {x_name: x, **given, **inputs})
     zeros = None if len(given) == len(states) else xp.zeros((n_a, m), dtype=dtype, device=device)
     ends = None if lengths is None else check_lengths(xp, device, lengths, m, x.shape[-1])
     if indices:
@@ -52,7 +55,32 @@ def checked_call(
         x = ns.astype(xp, xp.expand_dims(x, axis=2) if one_step else x, dtype)
     s0 = tuple([zeros if array is None else ns.astype(xp, array, dtype) for array in states.values()])
     cast = {key: array if array.dtype == dtype else xp.astype(array, dtype) for key, array in parameters.items()}
-    return Call(cell, xp, dtype, x, indices, n_x, s0, cast, ends)
+    call = Call(cell, xp, dtype, x, indices, n_x, s0, cast, ends)
+    return call if not inputs else replace(call, inputs=_cast_inputs(call, inputs, one_step))
+
+
+def named_inputs(cell: Cell, inputs: Mapping[str, Array] | None) -> dict[str, Array]:
+    """Return the extra inputs in the order of ``cell.inputs``."""
+    if not isinstance(inputs, Mapping | None):
+        raise TypeError(f"`inputs` must be a dict of arrays; got {type(inputs).__name__}")
+    given = inputs or {}
+    if {*given} != {*cell.inputs}:
+        expected = f"must have the keys {list(cell.inputs)}" if cell.inputs else "must be empty"
+        raise ValueError(f"`inputs` {expected} for cell {cell.name!r}; got {list(given)}")
+    return {name: given[name] for name in cell.inputs}
+
+
+def _cast_inputs(call: Call, inputs: Mapping[str, Array], one_step: bool) -> tuple[Array, ...]:
+    """Check the shapes of extra inputs and convert them to the dtype of the call, as sequences."""
+    symbols: str = "(n_a, m, T_x)"
+    shape: Shape = (call.n_a, call.m, call.n_steps)
+    if one_step:
+        symbols, shape = "(n_a, m)", shape[:2]
+    for name, array in inputs.items():
+        check_shape(name, array, symbols, shape)
+    xp = call.xp
+    arrays = [ns.astype(xp, array, call.dtype) for array in inputs.values()]
+    return tuple(xp.expand_dims(a, axis=2) if one_step else a for a in arrays)
 
 
 def _shapes(arrays: Mapping[str, Array]) -> NamedShapes:

@@ -22,6 +22,7 @@ def recurrent_forward(
     parameters: Mapping[str, Array],
     *,
     lengths: Any = None,
+    inputs: Mapping[str, Array] | None = None,
     keep_caches: bool = True,
 ) -> tuple[tuple[Array, ...], Array | None, Caches]:
     """Run any cell over a sequence.
@@ -41,6 +42,8 @@ def recurrent_forward(
     lengths : sequence or array of int, shape (m,), optional
         Number of steps of each example, 0 to T_x. Past its length, an example's inputs are ignored, its state stays
         constant and its outputs are zero.
+    inputs : dict of str to array, shape (n_a, m, T_x), optional
+        The inputs besides x that the cell has, by the names in ``cell.inputs``.
     keep_caches : bool
         False for inference: nothing is saved for a backward pass, which is faster and takes less memory.
 
@@ -60,7 +63,7 @@ def recurrent_forward(
     """
     cell = cell_of(cell)
     states = arguments.by_state("s0", s0, cell, "{}0")
-    call = arguments.checked_call(cell, x, states, parameters, lengths)
+    call = arguments.checked_call(cell, x, states, parameters, lengths, inputs)
     outputs, caches = schedule.forward(call, x, parameters, keep=flag("keep_caches", keep_caches))
     return outputs, _head(call, outputs[0]), caches
 
@@ -93,7 +96,7 @@ def recurrent_backward(
     -------
     gradients : dict
         dx (n_x, m, T), unless the inputs are indices; d<state>0 (n_a, m) per state; "d" + key per parameter of the
-        recurrent part.
+        recurrent part; "d" + name (n_a, m, T) per name in ``cell.inputs``.
 
     Raises
     ------
@@ -103,9 +106,10 @@ def recurrent_backward(
     cell = cell_of(cell)
     named = arguments.by_state("ds", ds, cell, "d{}")
     final = arguments.by_state("ds_final", ds_final, cell, "d{}_final")
-    dx, ds0, gradients = _backward(cell, named, final, "caches", caches, consume)
-    inputs = {} if dx is None else {"dx": dx}
-    return {**inputs, **{f"d{state}0": d for state, d in zip(cell.states, ds0, strict=True)}, **gradients}
+    dx, ds0, gradients, d_inputs = _backward(cell, named, final, "caches", caches, consume)
+    result = {} if dx is None else {"dx": dx}
+    result |= {f"d{state}0": d for state, d in zip(cell.states, ds0, strict=True)} | gradients
+    return result | {f"d{name}": d for name, d in zip(cell.inputs, d_inputs, strict=True)}
 
 
 @ns.ignore_underflow
@@ -126,7 +130,7 @@ def step_backward(cell: Cell, ds: Mapping[str, Array], cache: tuple[Any, ...]) -
     if not isinstance(cache, tuple):
         raise TypeError(f"`cache` must come from {cell.name}_cell_forward; got {type(cache).__name__}")
     # The step is a sequence of length one, so its cotangents are those of the final states.
-    dx, ds_prev, gradients = _backward(cell, dict.fromkeys(cell.states), ds, "cache", ([cache], None))
+    dx, ds_prev, gradients, _ = _backward(cell, dict.fromkeys(cell.states), ds, "cache", ([cache], None))
     previous = {f"d{state}_prev": d for state, d in zip(cell.states, ds_prev, strict=True)}
     inputs = {} if dx is None else {"dxt": dx[:, :, 0]}
     return {**inputs, **previous, **gradients}

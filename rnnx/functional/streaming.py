@@ -54,8 +54,10 @@ class Stream:
         states = arguments.by_state("s0", s0, self.cell, "{}0")
         xp, device = ns.common_namespace(parameters)
         check_size((n_x, m), n_x=n_x, m=m)
-        x = xp.zeros((n_x, m), dtype=parameters[self.cell.parameter_keys[0]].dtype, device=device)
-        call = arguments.checked_call(self.cell, x, states, parameters, one_step=True)
+        like = parameters[self.cell.parameter_keys[0]]
+        x = xp.zeros((n_x, m), dtype=like.dtype, device=device)
+        inputs = {name: xp.zeros((like.shape[0], m), dtype=like.dtype, device=device) for name in self.cell.inputs}
+        call = arguments.checked_call(self.cell, x, states, parameters, inputs=inputs, one_step=True)
         self._xp, self.engine = xp, engines.select(xp)
         self._s0 = tuple(ns.owned_copy(xp, s) for s in call.s0)
         self._parameters = {key: ns.owned_copy(xp, a) for key, a in parameters.items()}  # for copies of the stream
@@ -63,13 +65,15 @@ class Stream:
         self._states: tuple[Array, ...] = self._s0
         self._expected = type(call.x), call.dtype, (n_x, m)
 
-    def step(self, xt: Array) -> Array:
+    def step(self, xt: Array, inputs: Mapping[str, Array] | None = None) -> Array:
         """Run one step.
 
         Parameters
         ----------
         xt : array, shape (n_x, m)
             In the library of the parameters; converted to their dtype.
+        inputs : dict of str to array, shape (n_a, m), optional
+            The inputs besides x that the cell has, likewise.
 
         Returns
         -------
@@ -79,17 +83,22 @@ class Stream:
         """
         kind, dtype, shape = self._expected
         if type(xt) is not kind or xt.dtype != dtype or xt.shape != shape:
-            xt = self._converted(xt)
-        self._states = self._stepper.step(xt)
+            xt = self._converted("xt", xt, "(n_x, m)", shape)
+        if inputs or self.cell.inputs:
+            given = arguments.named_inputs(self.cell, inputs)
+            shape = tuple(self._s0[0].shape)
+            more = tuple(self._converted(name, array, "(n_a, m)", shape) for name, array in given.items())
+            self._states = self._stepper.step(xt, more)
+        else:
+            self._states = self._stepper.step(xt)
         return self._states[0]
 
     @ns.ignore_underflow
-    def _converted(self, xt: Array) -> Array:
-        _, dtype, shape = self._expected
-        ns.common_namespace({"parameters": self._s0[0], "xt": xt})
-        ns.floating_dtype(self._xp, {}, {"xt": xt})
-        check_shape("xt", xt, "(n_x, m)", shape)
-        return ns.astype(self._xp, xt, dtype)
+    def _converted(self, name: str, array: Array, symbols: str, shape: tuple[int, ...]) -> Array:
+        ns.common_namespace({"parameters": self._s0[0], name: array})
+        ns.floating_dtype(self._xp, {}, {name: array})
+        check_shape(name, array, symbols, shape)
+        return ns.astype(self._xp, array, self._expected[1])
 
     @property
     def state(self) -> dict[str, Array]:

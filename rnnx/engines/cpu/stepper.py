@@ -51,7 +51,7 @@ class CpuStepper:
         for S, s in zip(self._states, states, strict=True):
             S[0] = s.T
 
-    def step(self, xt: np.ndarray) -> Arrays:
+    def step(self, xt: np.ndarray, inputs: Arrays = ()) -> Arrays:
         self._xt[...] = xt
         slot = self._slot
         self._slot = 1 - slot

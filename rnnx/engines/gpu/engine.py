@@ -145,7 +145,7 @@ class GpuStepper:
             states = [self._work.kept.array(f"S{k}") for k in range(len(call.cell.states))]
             self._states = [tuple(state[now, ...].T for state in states) for now in range(2)]
 
-    def step(self, xt: Array) -> Arrays:
+    def step(self, xt: Array, inputs: Arrays = ()) -> Arrays:
         with self._stream_of(xt) as stream:
             self._work.stream = stream  # the caller may have changed streams
             self._work.project(xt)
