@@ -2,13 +2,14 @@
 
 from rnnx._core.checks import nearest
 from rnnx.cells.cell import Cell, Gate, Stage
+from rnnx.cells.decorator import Input, Vector, cell
 from rnnx.cells.gru import GRU, GRU_RESET_AFTER
 from rnnx.cells.lstm import LSTM
 from rnnx.cells.rnn import RNN
 
-CELLS: dict[str, Cell] = {cell.name: cell for cell in (RNN, LSTM, GRU, GRU_RESET_AFTER)}
+CELLS: dict[str, Cell] = {record.name: record for record in (RNN, LSTM, GRU, GRU_RESET_AFTER)}
 
-__all__ = ["CELLS", "Cell", "Gate", "Stage", "cell_of"]
+__all__ = ["CELLS", "Cell", "Gate", "Input", "Stage", "Vector", "cell", "cell_of"]
 
 
 def cell_of(cell: Cell | str) -> Cell:

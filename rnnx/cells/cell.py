@@ -18,7 +18,7 @@ backward returns their gradients ``dgiven`` as one more result.
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -108,7 +108,8 @@ class Stage:
     saved : tuple of str
         Names of the other values that backward needs, in the order that forward returns them.
     forward, backward : callable
-        The two functions of the stage, described in `rnnx.cells.cell`.
+        The two functions of the stage, described in `rnnx.cells.cell`. Without `backward`, a cell derives it, together
+        with `saved` and `additive`.
     additive : bool
         Whether each gate with both sides is used only as ``zx + zh``. Then dzx equals dzh, and engines store it once.
     vectors : tuple of str
@@ -121,7 +122,7 @@ class Stage:
     out: tuple[str, ...]
     saved: tuple[str, ...]
     forward: Callable[..., Any]
-    backward: Callable[..., Any]
+    backward: Any = None
     additive: bool = True
     vectors: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
@@ -144,6 +145,27 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Hoisted:
+    """Vectors that are computed once for a whole sequence, from parameters alone.
+
+    Parameters
+    ----------
+    sources : tuple of str
+        Keys of the parameters, shape (n_a, 1).
+    results : tuple of str
+        Keys of the vectors computed from them, in the stages' `vectors`.
+    forward, backward : callable
+        ``forward(ops, *sources)`` returns the results, ``backward(ops, *d_results, *sources)`` the gradients of the
+        sources.
+    """
+
+    sources: tuple[str, ...]
+    results: tuple[str, ...]
+    forward: Callable[..., Any]
+    backward: Callable[..., Any]
+
+
+@dataclass(frozen=True)
 class Cell:
     """A recurrent cell.
 
@@ -159,6 +181,13 @@ class Cell:
         Names of the saved values in the public cache tuple of a step, in order.
     head : tuple of str
         Keys of the output layer's weights and bias.
+    hoisted : Hoisted or None
+        What is computed from parameters alone.
+    initial : tuple of (str, value)
+        Initial values of vectors and biases by key: a number, or (low, high) for a uniform distribution. Others are
+        drawn as biases are.
+    definition : Definition or None
+        Where the cell comes from, if `rnnx.cell` has made it. It is then pickled by reference.
     """
 
     name: str
@@ -166,8 +195,12 @@ class Cell:
     stages: tuple[Stage, ...]
     cache: tuple[str, ...] = ()
     head: tuple[str, str] = ("Wy", "by")
+    hoisted: Hoisted | None = None
+    initial: tuple[tuple[str, Any], ...] = ()
+    definition: Any = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "stages", _with_backward(self.states, self.stages))
         if not self.stages or self.stages[-1].out != self.states:
             raise ValueError(f"the last stage of cell {self.name!r} must return the cell's states {self.states}")
         unknown = set(self.cache) - set(self.saved)
@@ -192,6 +225,34 @@ class Cell:
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_hash"}
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return super().__reduce_ex__(protocol) if self.definition is None else self.definition.reduced(self)
+
+    def __copy__(self) -> "Cell":
+        return self
+
+    def __deepcopy__(self, memo: Any) -> "Cell":
+        return self
+
+    def replace(self, **numbers: float) -> "Cell":
+        """Return the cell with other values of its numbers, the keyword arguments of its function with a default.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For a name that is not one of them, a value that is not a number, or a cell that `rnnx.cell` has not made.
+        """
+        if self.definition is None:
+            raise TypeError(f"cell {self.name!r} has no numbers to replace: `rnnx.cell` has not made it")
+        cell: Cell = self.definition.replaced(numbers)
+        return cell
+
+    def explain(self) -> str:
+        """Return the cell's forward and backward functions as text, with what is saved between them."""
+        from rnnx.cells.explain import explain
+
+        return explain(self)
+
     @cached_property
     def gates(self) -> tuple[Gate, ...]:
         """All gates, stage by stage."""
@@ -206,7 +267,9 @@ class Cell:
     @cached_property
     def parameter_keys(self) -> tuple[str, ...]:
         """Required keys without the output layer, in the order of the public gradients."""
-        return (*(key for gate in self.gates for key in gate.keys), *self.vectors)
+        hoisted = self.hoisted or Hoisted((), (), tuple, tuple)
+        vectors = [key for key in self.vectors if key not in hoisted.results]
+        return (*(key for gate in self.gates for key in gate.keys), *dict.fromkeys((*vectors, *hoisted.sources)))
 
     @cached_property
     def vectors(self) -> tuple[str, ...]:
@@ -222,3 +285,16 @@ class Cell:
     def optional_keys(self) -> tuple[str, ...]:
         """Keys of the optional recurrent biases."""
         return tuple(gate.recurrent_bias for gate in self.gates if gate.recurrent_bias)
+
+
+def _with_backward(states: tuple[str, ...], stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    """Return the stages with the missing backward functions, derived from forward."""
+    if all(stage.backward is not None for stage in stages):
+        return stages
+    from rnnx.cells.derive import complete  # the built-in cells do not need it
+
+    n_reads = [len(states), *(len(stage.out) for stage in stages)]
+    return tuple(
+        complete(stage, n, f"saved{k}_") if stage.backward is None else stage
+        for k, (stage, n) in enumerate(zip(stages, n_reads, strict=False))
+    )

@@ -16,7 +16,8 @@ from rnnx.cells.cell import Cell, Stage
 def expected_shapes(cell: Cell, n_x: int, n_a: int, n_y: int | None = None) -> dict[str, tuple[str, Shape]]:
     """Return each parameter's shape by key, in symbols and in numbers."""
     shapes = {key: shape for gate in cell.gates for key, shape in gate.shapes(n_x, n_a).items()}
-    shapes |= dict.fromkeys(cell.vectors, ("(n_a, 1)", (n_a, 1)))
+    vectors = (*cell.vectors, *(cell.hoisted.sources if cell.hoisted else ()))
+    shapes |= dict.fromkeys(vectors, ("(n_a, 1)", (n_a, 1)))
     if n_y is not None:
         shapes |= {cell.head[0]: ("(n_y, n_a)", (n_y, n_a)), cell.head[1]: ("(n_y, 1)", (n_y, 1))}
     return shapes

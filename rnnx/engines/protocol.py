@@ -21,7 +21,7 @@ Dimensions: T steps, m examples, n hidden units, n_x inputs.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 from rnnx._core import arrays as ns
@@ -83,6 +83,7 @@ class Tape(Portable):
     parameters: Mapping[str, Array]  # without the output layer
     own: Any = None
     inputs: Arrays = ()  # per name in cell.inputs, (T, m, n); zero past each length; empty without `keep`
+    sources: Mapping[str, Array] = field(default_factory=dict)  # what ``cell.hoisted`` computes vectors from
 
     def __getstate__(self) -> dict[str, Any]:
         state = {**super().__getstate__(), "own": None}  # it may hold addresses

@@ -100,8 +100,8 @@ class Steps(Sequence[Any]):
 def tape_of_steps(cell: Cell, steps: Any) -> Tape:
     """Build a tape from a list of the tuples that the cell functions return."""
     steps = arguments.check_steps(cell, steps)
-    if cell.inputs:
-        raise ValueError(f"`caches` of {cell.name} must come from its forward function: they lack {list(cell.inputs)}")
+    if cell.inputs or cell.hoisted:
+        raise ValueError(f"`caches` of {cell.name} must come from its forward function")
     parameters = steps[0][-1]
     if any(set(step[-1]) != set(parameters) or step[-1][k] is not parameters[k] for step in steps for k in parameters):
         raise ValueError("all caches must have the same `parameters`")

@@ -99,8 +99,12 @@ def initialize_parameters(
             values[bias] = _draw(of_bias, rng, (n_a, 1), n_a)
         if gate.forgets and gate.bias and forget_bias is not None:
             values[gate.bias] = np.full((n_a, 1), forget_bias)
-    for key in cell.vectors:
-        values[key] = _draw(of_bias, rng, (n_a, 1), n_a)
+    for key in cell.parameter_keys:
+        if key not in values:
+            values[key] = _draw(of_bias, rng, (n_a, 1), n_a)
+    for key, value in cell.initial:
+        low, high = value if isinstance(value, tuple) else (value, value)
+        values[key] = rng.uniform(low, high, (n_a, 1))
     parameters = _convert(values, dtype, xp, device)
     if n_y is not None:
         head = initialize_dense(n_a, n_y, scheme=scheme, seed=rng, dtype=dtype, xp=xp, device=device)

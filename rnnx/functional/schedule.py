@@ -8,6 +8,7 @@ from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx.cells import Cell
+from rnnx.cells.vocabulary import array_ops
 from rnnx.engines.protocol import Arrays, Call, Cotangents, Gradients, Tape
 from rnnx.functional import arguments
 from rnnx.functional.caches import Caches, Steps, tape_of_steps
@@ -16,8 +17,19 @@ from rnnx.functional.caches import Caches, Steps, tape_of_steps
 def forward(call: Call, x: Array, parameters: Mapping[str, Array], *, keep: bool) -> tuple[Arrays, Caches]:
     """Return the states (n_a, m, T_x) and the caches, whose tuples show the caller's `x` and `parameters`."""
     name = engines.select(call.xp, n_steps=call.n_steps, m=call.m)
-    states, tape = engines.load(name).forward(call, keep=keep)
+    states, tape = engines.load(name).forward(with_hoisted(call), keep=keep)
+    if keep and call.cell.hoisted:
+        tape.sources = {key: ns.owned_copy(call.xp, call.parameters[key]) for key in call.cell.hoisted.sources}
     return states, Caches(name, tape, x, parameters)
+
+
+def with_hoisted(call: Call) -> Call:
+    """Return the call with what the cell computes from parameters alone among them."""
+    hoisted = call.cell.hoisted
+    if hoisted is None:
+        return call
+    values = hoisted.forward(array_ops(call.xp), *(call.parameters[key] for key in hoisted.sources))
+    return replace(call, parameters={**call.parameters, **dict(zip(hoisted.results, values, strict=True))})
 
 
 def resolve(cell: Cell, caches: Any) -> tuple[Tape, str, Caches | None]:
@@ -48,4 +60,14 @@ def backward(tape: Tape, engine: str, cotangents: Cotangents) -> Gradients:
     """Return the gradients of all steps of a tape."""
     if tape.n_steps == 0 and engine != "reference":  # other engines cannot run empty passes
         tape, engine = replace(tape, own=None), "reference"
-    return engines.load(engine).backward(tape, cotangents)
+    gradients = engines.load(engine).backward(tape, cotangents)
+    hoisted = tape.cell.hoisted
+    if hoisted is None:
+        return gradients
+    found = gradients.parameters
+    ds = [found.pop("d" + key) for key in hoisted.results]
+    sources = [ns.astype(tape.xp, tape.sources[key], tape.dtype) for key in hoisted.sources]
+    of_sources = hoisted.backward(array_ops(tape.xp), *ds, *sources)
+    for key, d in zip(hoisted.sources, of_sources, strict=True):
+        found["d" + key] = found["d" + key] + d if "d" + key in found else d
+    return gradients

@@ -9,7 +9,7 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_shape, check_size, integer
 from rnnx.cells import Cell, cell_of
-from rnnx.functional import arguments
+from rnnx.functional import arguments, schedule
 
 
 class Stream:
@@ -61,7 +61,7 @@ class Stream:
         self._xp, self.engine = xp, engines.select(xp)
         self._s0 = tuple(ns.owned_copy(xp, s) for s in call.s0)
         self._parameters = {key: ns.owned_copy(xp, a) for key, a in parameters.items()}  # for copies of the stream
-        self._stepper = engines.load(self.engine).stepper(replace(call, s0=self._s0))
+        self._stepper = engines.load(self.engine).stepper(schedule.with_hoisted(replace(call, s0=self._s0)))
         self._states: tuple[Array, ...] = self._s0
         self._expected = type(call.x), call.dtype, (n_x, m)
 

@@ -1,0 +1,185 @@
+"""`rnnx.cell`: a cell from a forward function that is written as the equations of a paper."""
+
+import inspect
+import pickle
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import Any, overload
+
+from rnnx.cells.cell import Cell, Gate
+from rnnx.cells.tracing import Signature, Trace, hoist, stages_of
+
+
+@dataclass(frozen=True)
+class Vector:
+    """In the signature of a cell: a learnable number per unit, parameter shape (n_a, 1).
+
+    Parameters
+    ----------
+    initial : float or (float, float)
+        Initial value, or the bounds of a uniform distribution.
+    """
+
+    initial: float | tuple[float, float] = 0.0
+
+
+class Input:
+    """In the signature of a cell: an input besides x with one number per unit, shape (n_a, m, T_x)."""
+
+
+@overload
+def cell(function: Callable[..., Any], /) -> Cell: ...
+@overload
+def cell(*, name: str | None = None, initial: Mapping[str, Any] | None = None) -> Callable[..., Cell]: ...
+def cell(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    initial: Mapping[str, Any] | None = None,
+) -> Cell | Callable[..., Cell]:
+    """Make a cell of a function that computes one time step.
+
+    Parameters
+    ----------
+    function : callable
+        Its positional parameters are the input x and the previous states, the hidden state first; it returns the new
+        states. Its keyword-only parameters are declared by their defaults:
+
+        * ``f=Gate``: a gate. ``f(x, a)`` is W_x x + W_h a + b, with parameters ``Wf`` (n_a, n_a + n_x), acting on
+          [a; x], and ``bf`` (n_a, 1). ``f(x)`` is W_x x + b and ``f(a)`` is W_h a. Instead of the state ``a`` it may
+          be any value. A gate that is only called with one of them has ``Wf`` (n_a, n_x) or (n_a, n_a), and ``bf``
+          only with x.
+        * ``p=Vector`` or ``p=Vector(initial)``: a learnable number per unit.
+        * ``e=Input``: an input besides x, given to `recurrent_forward` as ``inputs={"e": ...}``.
+        * a number: a constant, which `Cell.replace` changes.
+
+        Values may be combined with ``+ - * /``, compared with ``> <`` for `where`, and passed to the functions in
+        `rnnx.cells.words`. The function is called once, so Python's ``if`` cannot depend on a value.
+    name : str, optional
+        Name of the cell; default: that of the function.
+    initial : dict of str to float or (float, float), optional
+        Initial values of biases and vectors by key, as for `Vector`: ``{"bf": 1.0}``.
+
+    Returns
+    -------
+    cell : Cell
+        Its backward function is derived. It is pickled by reference, so its function must then be in a module.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a signature, a value or an operation that a cell cannot have.
+
+    Examples
+    --------
+    >>> import rnnx
+    >>> from rnnx.cells.words import sigmoid, tanh
+    >>> @rnnx.cell
+    ... def minimal(x, a, *, f=rnnx.Gate, c=rnnx.Gate):
+    ...     f = sigmoid(f(x, a))
+    ...     return f * tanh(c(x, f * a)) + (1 - f) * a
+    >>> minimal.parameter_keys
+    ('Wf', 'bf', 'Wc', 'bc')
+    """
+    if function is None:
+        return lambda function: _define(Definition(function, name or function.__name__, tuple((initial or {}).items())))
+    if not inspect.isfunction(function):
+        raise TypeError(f"`rnnx.cell` takes a function; got {function!r:.60}")
+    return _define(Definition(function, name or function.__name__, ()))
+
+
+@dataclass(frozen=True)
+class Definition:
+    """Where a cell comes from."""
+
+    function: Callable[..., Any]
+    name: str
+    initial: tuple[tuple[str, Any], ...]
+    numbers: Mapping[str, float] = field(default_factory=dict)  # those that differ from the function's defaults
+
+    def replaced(self, numbers: Mapping[str, float]) -> Cell:
+        """Return the cell with other numbers."""
+        own = _signature(self.function).numbers
+        for name, value in numbers.items():
+            if name not in own:
+                raise ValueError(f"cell {self.name!r} has the numbers {list(own)}; got {name!r}")
+            if not isinstance(value, Real) or isinstance(value, bool):
+                raise TypeError(f"`{name}` must be a number; got {value!r:.60}")
+        return _define(Definition(self.function, self.name, self.initial, {**self.numbers, **numbers}))
+
+    def reduced(self, cell: Cell) -> Any:
+        """Return what pickle needs: the place of the function, under which the module holds the cell."""
+        module, place = self.function.__module__, self.function.__qualname__
+        found: Any = sys.modules.get(module)
+        for part in place.split("."):
+            found = getattr(found, part, None)
+        if not isinstance(found, Cell) or found.definition is None or found.definition.function is not self.function:
+            where = f"{module}.{place}"
+            raise pickle.PicklingError(
+                f"cell {self.name!r} cannot be pickled, because {where} does not lead to it: define it at the top "
+                "level of a module, under the name of its function"
+            )
+        return _find, (module, place, tuple(self.numbers.items()))
+
+
+def _find(module: str, place: str, numbers: tuple[tuple[str, float], ...]) -> Cell:
+    """Return a cell by the place of its function."""
+    __import__(module)
+    found: Any = sys.modules[module]
+    for part in place.split("."):
+        found = getattr(found, part)
+    cell: Cell = found
+    return cell.replace(**dict(numbers)) if numbers else cell
+
+
+def _define(definition: Definition) -> Cell:
+    signature = _signature(definition.function)
+    signature = signature._replace(numbers={**signature.numbers, **definition.numbers})
+    trace = Trace(definition.function, signature)
+    hoisted, vectors = hoist(trace)
+    defaults = {name: p.default for name, p in inspect.signature(definition.function).parameters.items()}
+    initial = {name: v.initial for name, v in defaults.items() if isinstance(v, Vector) and v.initial != 0}
+    made = Cell(
+        definition.name,
+        signature.states,
+        stages_of(trace, vectors),
+        hoisted=hoisted,
+        initial=tuple((initial | dict(definition.initial)).items()),
+        definition=definition,
+    )
+    unknown = [key for key, _ in made.initial if key not in made.parameter_keys]
+    if unknown:
+        raise ValueError(f"`initial` has {unknown}, which are not among the parameters {made.parameter_keys}")
+    return made
+
+
+def _signature(function: Callable[..., Any]) -> Signature:
+    """Read the names in the signature of a forward function."""
+    positional: list[str] = []
+    kinds: dict[str, list[str]] = {"gates": [], "vectors": [], "inputs": []}
+    numbers: dict[str, float] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        default = parameter.default
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD and default is parameter.empty:
+            positional.append(name)
+        elif parameter.kind is parameter.KEYWORD_ONLY and default is Gate:
+            kinds["gates"].append(name)
+        elif parameter.kind is parameter.KEYWORD_ONLY and (default is Vector or isinstance(default, Vector)):
+            kinds["vectors"].append(name)
+        elif parameter.kind is parameter.KEYWORD_ONLY and default is Input:
+            kinds["inputs"].append(name)
+        elif parameter.kind is parameter.KEYWORD_ONLY and isinstance(default, Real) and not isinstance(default, bool):
+            numbers[name] = float(default)
+        else:
+            expected = (
+                "x and the states, then keyword-only parameters whose defaults are Gate, Vector, Input or numbers"
+            )
+            raise TypeError(f"the function of a cell must have {expected}; got `{parameter}`")
+    if len(positional) < 2 or not kinds["gates"]:
+        raise TypeError("the function of a cell must have parameters for x, for a state and for a gate")
+    x, *states = positional
+    gates, vectors, inputs = map(tuple, kinds.values())
+    return Signature(x, tuple(states), gates, vectors, inputs, numbers)

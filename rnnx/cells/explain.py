@@ -1,0 +1,98 @@
+"""A cell's equations as text."""
+
+from collections.abc import Sequence
+
+from rnnx.cells.cell import Cell
+from rnnx.cells.expressions import Expression, Graph, symbolic_ops
+from rnnx.cells.programs import Program
+from rnnx.cells.wiring import Slot, StageWiring, wiring
+
+
+def explain(cell: Cell) -> str:
+    """Return the forward and backward functions of every stage, with the products before and between them."""
+    parts = [f"Cell {cell.name!r} with the states {', '.join(cell.states)}"]
+    if cell.hoisted:
+        graph = Graph()
+        sources = [graph.leaf(key) for key in cell.hoisted.sources]
+        results = cell.hoisted.forward(symbolic_ops(graph), *sources)
+        text = Program(sources, results).text(cell.hoisted.sources, _names(cell.hoisted.results))
+        parts.append(_block("Once per sequence", text))
+    for stage in wiring(cell):
+        title = f"Stage {stage.number + 1} of {len(cell.stages)}: " if len(cell.stages) > 1 else ""
+        parts += _Stage(cell, stage).blocks(title)
+    return "\n\n".join(parts) + "\n"
+
+
+class _Stage:
+    """The names of a stage's values."""
+
+    def __init__(self, cell: Cell, stage: StageWiring) -> None:
+        self.cell, self.stage = cell, stage
+        self.zx = [f"{_short(gate.weights[0])}_x" for gate in stage.stage.of_inputs]
+        self.zh = [f"{_short(gate.weights[0])}_h" for gate in stage.stage.recurrent]
+        self.reads, self.writes = self._values(stage.reads), self._values(stage.writes)
+        self.saved = _names(stage.stage.saved)
+        self.given = _names((*stage.stage.vectors, *stage.stage.inputs))
+
+    def _values(self, slots: Sequence[Slot]) -> list[str]:
+        names = []
+        for slot in slots:
+            if slot.kind == "state":
+                names.append(self.cell.states[slot.number] + ("" if slot.after else "_prev"))
+            else:
+                names.append(self.cell.saved[slot.number])
+        return names
+
+    def blocks(self, title: str) -> list[str]:
+        """Return the products, the forward and the backward function."""
+        products = []
+        for gate, name in zip(self.stage.stage.of_inputs, self.zx, strict=True):
+            key = f"{gate.weights[0]}[:, n_a:]" if gate.is_joint else gate.weights[0]
+            products.append(f"{name} = {key} @ x + {gate.bias}")
+        for gate, name in zip(self.stage.stage.recurrent, self.zh, strict=True):
+            key = f"{gate.weights[-1]}[:, :n_a]" if gate.is_joint else gate.weights[-1]
+            bias = f" + {gate.recurrent_bias}" if gate.recurrent_bias else ""
+            products.append(f"{name} = {key} @ {self.reads[0]}{bias}")
+        saved = f"{title}Saved: {', '.join(self.saved) or 'nothing'}"
+        forward, backward = _block(f"{title}Forward", self._forward()), _block(f"{title}Backward", self._backward())
+        return [_block(f"{title}Products", "\n".join(products)), forward, saved, backward]
+
+    def _forward(self) -> str:
+        graph = Graph()
+        sides = [_leaves(graph, names) for names in (self.zx, self.zh, self.reads, self.given)]
+        new, saved = self.stage.forward(symbolic_ops(graph), *sides)
+        program = Program([value for side in sides for value in side], [*new, *saved])
+        return program.text([*self.zx, *self.zh, *self.reads, *self.given], [*self.writes, *self.saved])
+
+    def _backward(self) -> str:
+        graph = Graph()
+        names = [[f"d{name}" for name in self.writes], self.reads, self.writes, self.saved, self.given]
+        leaves = [_leaves(graph, group) for group in names]
+        more = (leaves[4],) if self.given else ()
+        dzx, dzh, ds_prev, *rest = self.stage.stage.backward(symbolic_ops(graph), *leaves[:4], *more)
+        additive = self.stage.stage.additive
+        only_h = self.stage.n_gates - self.stage.n_zx
+        results = [f"d{name}" for name in self.zx] + [
+            f"d{name}" for name in (self.zh[:only_h] if additive else self.zh)
+        ]
+        values = [*dzx, *(dzh[:only_h] if additive else dzh), *ds_prev, *(rest[0] if rest else ())]
+        results = [f"d{name}" for name in (*sides, *self.reads, *self.given)]
+        program = Program([value for group in leaves for value in group], [graph.output(value) for value in values])
+        return program.text([name for group in names for name in group], results)
+
+
+def _leaves(graph: Graph, names: Sequence[str]) -> tuple[Expression, ...]:
+    return tuple(graph.leaf(name) for name in names)
+
+
+def _short(key: str) -> str:
+    """Return the name of a gate from the key of its weights."""
+    return key.removeprefix("W") or key
+
+
+def _names(keys: Sequence[str]) -> list[str]:
+    return [key.replace(" ", "") for key in keys]
+
+
+def _block(title: str, text: str) -> str:
+    return "\n".join([f"{title}:", *(f"    {line}" for line in text.splitlines())])

@@ -1,0 +1,248 @@
+"""From a forward function, written as the equations of a paper, to the stages of a cell.
+
+The function is called once with symbols. A gate called with x gives its input side, called with any other value its
+recurrent side: a product with that value, the *operand*. Each operand makes a stage, because a product can only begin
+when its operand is known. The rest is placed in the first stage that has everything it needs, and what a later stage
+uses is passed on from stage to stage. What depends on vectors alone is *hoisted*: computed once for the whole sequence.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from rnnx.cells.cell import SIDES, Gate, Hoisted, Stage
+from rnnx.cells.derivatives import gradients
+from rnnx.cells.expressions import Expression, Graph, reachable
+from rnnx.cells.programs import Program
+
+
+class Signature(NamedTuple):
+    """The names in the signature of a forward function."""
+
+    x: str
+    states: tuple[str, ...]
+    gates: tuple[str, ...]
+    vectors: tuple[str, ...]
+    inputs: tuple[str, ...]
+    numbers: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class StageForward:
+    """The forward function of a stage, as a program."""
+
+    program: Program
+
+    def __call__(self, ops: Any, zx: Any, zh: Any, s: Any, given: Any = ()) -> tuple[Any, Any]:
+        """Return (s_next, ()); what to save is found out when the backward function is derived."""
+        return self.program(ops, *zx, *zh, *s, *given), ()
+
+
+class _Gate:
+    """A gate in a function that is being traced."""
+
+    def __init__(self, trace: "Trace", name: str) -> None:
+        self._trace, self._name = trace, name
+
+    def __call__(self, *operands: Any) -> Expression:
+        """Return the sum of the products with the operands, and of the bias if x is one of them."""
+        if not operands:
+            raise TypeError(f"gate `{self._name}` must be called with x, a state or another value; got nothing")
+        sides = [self._trace.side(self._name, operand) for operand in operands]
+        total = sides[0]
+        for side in sides[1:]:
+            total = total + side
+        return total
+
+
+class Trace:
+    """What a forward function computes, in symbols."""
+
+    def __init__(self, function: Callable[..., Any], signature: Signature) -> None:
+        self.signature, self.graph = signature, Graph()
+        self.x = self.graph.leaf(signature.x)
+        self.states = [self.graph.leaf(name) for name in signature.states]
+        self.given = {name: self.graph.leaf(name) for name in (*signature.vectors, *signature.inputs)}
+        self.zx: dict[str, Expression] = {}
+        self.zh: dict[str, Expression] = {}
+        self.operands: dict[int, Expression] = {}  # of the recurrent sides, by the number of the side
+        gates = {name: _Gate(self, name) for name in signature.gates}
+        result = function(self.x, *self.states, **gates, **self.given, **signature.numbers)
+        results = result if isinstance(result, tuple) else (result,)
+        if len(results) != len(self.states):
+            raise ValueError(f"the cell must return its states {signature.states}; got {len(results)} values")
+        self.outputs = [self.graph.output(value) for value in results]
+        self.values = self._values()
+        self._check_use()
+        used = {value.number for value in self.values}
+        self.zx = {name: side for name, side in self.zx.items() if side.number in used}
+        self.zh = {name: side for name, side in self.zh.items() if side.number in used}
+        self.operands = {number: value for number, value in self.operands.items() if number in used}
+
+    def side(self, gate: str, operand: Any) -> Expression:
+        """Return the side of a gate that multiplies an operand."""
+        if operand is self.x:
+            return self.zx.setdefault(gate, self.graph.leaf(f"{gate}({self.signature.x})"))
+        if not isinstance(operand, Expression) or operand.graph is not self.graph or operand.is_constant:
+            raise TypeError(f"gate `{gate}` must be called with x, a state or another value; got {operand!r:.60}")
+        if gate not in self.zh:
+            self.zh[gate] = self.graph.leaf(f"{gate}(...)")
+            self.operands[self.zh[gate].number] = self.graph.output(operand)
+        if self.operands[self.zh[gate].number] is not operand:
+            raise ValueError(f"gate `{gate}` is applied to two different values besides x; use two gates")
+        return self.zh[gate]
+
+    def before(self, value: Expression) -> Sequence[Expression]:
+        """Return what a value is computed from, the operand for a recurrent side."""
+        return [self.operands[value.number]] if value.number in self.operands else value.arguments
+
+    def _values(self) -> list[Expression]:
+        """Return all values that the outputs need, each after those it is computed from."""
+        found, todo = {}, list(self.outputs)
+        while todo:
+            value = todo.pop()
+            if value.number not in found:
+                found[value.number] = value
+                todo += self.before(value)
+        return [found[number] for number in sorted(found)]
+
+    def _check_use(self) -> None:
+        numbers = {value.number for value in self.values}
+        if self.x.number in numbers:
+            raise ValueError(f"`{self.signature.x}` can only be passed to gates, which have weights for it")
+        leaves = [*self.zx.values(), *self.zh.values(), *self.given.values()]
+        used = {value.number for value in leaves} & numbers
+        named: dict[str, list[Expression]] = {name: [value] for name, value in self.given.items()}
+        for name in self.signature.gates:
+            named[name] = [side[name] for side in (self.zx, self.zh) if name in side]
+        for name, values in named.items():
+            if not used & {value.number for value in values}:
+                raise ValueError(f"`{name}` does not affect the states that the cell returns")
+
+
+def hoist(trace: Trace) -> tuple[Hoisted | None, dict[int, str]]:
+    """Return what to compute once for the whole sequence, and the keys of vectors by the numbers of their values."""
+    vectors = {trace.given[name].number: name for name in trace.signature.vectors}
+    constant, inner = set(vectors), []  # what depends on vectors alone
+    for value in trace.values:
+        arguments = [a.number for a in value.arguments if not a.is_constant]
+        if arguments and constant.issuperset(arguments) and not value.is_condition:
+            constant.add(value.number)
+            inner.append(value)
+    outside = {a.number for v in trace.values if v.number not in constant for a in v.arguments}
+    outside |= {value.number for value in (*trace.outputs, *trace.operands.values())}
+    results = [value for value in inner if value.number in outside]
+    keys = {number: name for number, name in vectors.items() if number in outside}
+    names = tuple(f"hoisted {k}" for k in range(len(results)))
+    if not results:
+        return None, keys
+    needed = {value.number for value in reachable(results)}
+    sources = [trace.given[name] for number, name in vectors.items() if number in needed]
+    ds = [trace.graph.leaf(f"d {name}") for name in names]
+    back = Program([*ds, *sources], gradients(results, ds, sources))
+    used = tuple(str(source.data) for source in sources)
+    by_number = {value.number: name for value, name in zip(results, names, strict=True)}
+    return Hoisted(used, names, Program(sources, results), back), keys | by_number
+
+
+class _Placement:
+    """In which stage each value is computed."""
+
+    def __init__(self, trace: Trace, vectors: Mapping[int, str]) -> None:
+        self.trace, self.vectors = trace, vectors
+        operands = {operand.number: operand for operand in trace.operands.values()}
+        self.operands = [operands[number] for number in sorted(operands)]
+        first = trace.states[0]
+        if self.operands and self.operands[0] is not first:
+            self.operands = [first, *(value for value in self.operands if value is not first)]
+        self.last = max(len(self.operands) - 1, 0)
+        self.stage = self._earliest()
+        self.uses = self._uses()
+        self._settle()
+
+    def before(self, value: Expression) -> Sequence[Expression]:
+        """Return the arguments of a value that the loop over time computes."""
+        return () if value.number in self.vectors else value.arguments
+
+    def _earliest(self) -> dict[int, int]:
+        """Return the first stage that has what a value needs, or -1 if every stage has."""
+        order = {operand.number: k for k, operand in enumerate(self.operands)}
+        stage = {value.number: 0 for value in self.trace.states}
+        for side in self.trace.zh.values():
+            stage[side.number] = order[self.trace.operands[side.number].number]
+        for gate, side in self.trace.zx.items():
+            stage[side.number] = stage[self.trace.zh[gate].number] if gate in self.trace.zh else -1
+        for value in self.trace.values:
+            stage.setdefault(value.number, max((stage[a.number] for a in self.before(value)), default=-1))
+        return stage
+
+    def _uses(self) -> dict[int, list[int]]:
+        """Return the numbers of the values that use each value directly."""
+        uses: dict[int, list[int]] = {}
+        for value in self.trace.values:
+            for argument in self.before(value):
+                uses.setdefault(argument.number, []).append(value.number)
+        return uses
+
+    def _settle(self) -> None:
+        """Place what could be anywhere where it is used first, and check that operands are known in time."""
+        for value in reversed(self.trace.values):
+            if self.stage[value.number] < 0 and not value.is_constant:
+                stages = [self.stage[user] for user in self.uses.get(value.number, ())]
+                stages += [k - 1 for k, operand in enumerate(self.operands) if operand is value]
+                self.stage[value.number] = max(0, min(stages, default=self.last))
+        for k, operand in enumerate(self.operands[1:], 1):
+            if self.stage[operand.number] >= k:
+                raise ValueError("the input side of a gate is needed before its recurrent side; use two gates")
+
+    def leaving(self, k: int) -> list[Expression]:
+        """Return what stage k passes on: the operand of the next stage, and what later stages use."""
+        if k == self.last:
+            return self.trace.outputs
+        operand, later = (
+            self.operands[k + 1],
+            {value.number for value in (*self.operands[k + 2 :], *self.trace.outputs)},
+        )
+        passed = [
+            value
+            for value in self.trace.values
+            if not value.is_constant
+            and value is not operand
+            and self.stage[value.number] <= k
+            and (value.number in later or any(self.stage[user] > k for user in self.uses.get(value.number, ())))
+        ]
+        return [operand, *passed]
+
+
+def stages_of(trace: Trace, vectors: Mapping[int, str]) -> tuple[Stage, ...]:
+    """Return the stages of a traced cell; `vectors` are the keys of the vectors by the numbers of their values."""
+    placement = _Placement(trace, vectors)
+    entering: Sequence[Expression] = trace.states
+    stages = []
+    for k in range(placement.last + 1):
+        here = {value.number: value for value in trace.values if placement.stage[value.number] == k}
+        gates = _gates(trace, here)
+        given = {key: here[number] for number, key in vectors.items() if number in here}
+        inputs = {name: trace.given[name] for name in trace.signature.inputs if trace.given[name].number in here}
+        zx = [trace.zx[name] for name, gate in gates.items() if "x" in gate.sides]
+        zh = [trace.zh[name] for name, gate in gates.items() if "h" in gate.sides]
+        leaving = placement.leaving(k)
+        program = Program([*zx, *zh, *entering, *given.values(), *inputs.values()], leaving)
+        out = trace.signature.states if k == placement.last else tuple(f"out{k}_{i}" for i in range(len(leaving)))
+        stages.append(
+            Stage(tuple(gates.values()), out, (), StageForward(program), vectors=tuple(given), inputs=tuple(inputs))
+        )
+        entering = leaving
+    return tuple(stages)
+
+
+def _gates(trace: Trace, here: Mapping[int, Expression]) -> dict[str, Gate]:
+    """Return the gates of a stage by name, in the order that `Stage` requires."""
+    gates = {}
+    for name in trace.signature.gates:
+        sides = "".join(
+            side for side, of in (("x", trace.zx), ("h", trace.zh)) if name in of and of[name].number in here
+        )
+        if sides:
+            gates[name] = Gate((f"W{name}",), f"b{name}" if "x" in sides else "", sides=sides)
+    return dict(sorted(gates.items(), key=lambda item: SIDES.index(item[1].sides)))
