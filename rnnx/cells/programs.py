@@ -1,0 +1,170 @@
+"""Programs: the operations that compute some values of a graph of expressions from others."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import count
+from typing import Any, NamedTuple, cast
+
+from rnnx.cells.expressions import OPERATORS, Expression, reachable
+
+_LONGEST_PART = 50  # characters of an expression within another
+
+
+class Instruction(NamedTuple):
+    """One operation of a program."""
+
+    operation: str
+    arguments: tuple[int, ...]  # values by number: first the operands, then the constants, then the earlier results
+
+
+class Program:
+    """A straight-line program: the operations that compute outputs from inputs.
+
+    Programs are values: they are equal if they do the same operations in the same order, whatever graph they come
+    from, and can be hashed and pickled.
+
+    Parameters
+    ----------
+    inputs : sequence of Expression
+        What the program is given, in this order: leaves or any other values of the graph.
+    outputs : sequence of Expression
+        What it computes. Every leaf that they depend on must be an input or be needed by inputs only.
+    """
+
+    def __init__(self, inputs: Sequence[Expression], outputs: Sequence[Expression]) -> None:
+        numbers: dict[int, int] = {}
+        for k, value in enumerate(inputs):
+            if not value.is_constant:
+                numbers.setdefault(value.number, k)
+        known = [value for value in inputs if not value.is_constant]
+        values = reachable(outputs, known)
+        constants = [value for value in values if value.is_constant]
+        order = list(_in_order(outputs, [*known, *constants], values))
+        for value in (*constants, *order):
+            if value.operation == "leaf":
+                raise ValueError(f"the outputs of the program depend on {value.data!r}, which is not an input")
+        numbers |= {value.number: len(inputs) + k for k, value in enumerate((*constants, *order))}
+        self.n_operands = len(inputs)
+        self.constants = tuple(cast(float, value.data) for value in constants)
+        self.instructions = tuple(
+            Instruction(value.operation, tuple(numbers[a.number] for a in value.arguments)) for value in order
+        )
+        self.outputs = tuple(numbers[value.number] for value in outputs)
+
+    @property
+    def _content(self) -> tuple[Any, ...]:
+        return self.n_operands, self.constants, self.instructions, self.outputs
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Program) and self._content == other._content
+
+    def __hash__(self) -> int:
+        return hash(self._content)
+
+    def __call__(self, ops: Any, *operands: Any) -> tuple[Any, ...]:
+        """Return the outputs for operands of any kind.
+
+        Operators are given constants as Python floats; words, and the caller as outputs, as ``ops.constant``.
+        """
+        if len(operands) != self.n_operands:
+            raise TypeError(f"the program takes {self.n_operands} operands; got {len(operands)}")
+        values = [*operands, *self.constants]
+        constants = range(self.n_operands, len(values))
+        whole: dict[int, Any] = {}  # constants in the form of the operands
+
+        def given(number: int) -> Any:
+            if number not in constants:
+                return values[number]
+            if number not in whole:
+                value, like = values[number], operands[0]
+                whole[number] = ops.constant(value, like) if value else ops.zeros_like(like)
+            return whole[number]
+
+        for operation, arguments in self.instructions:
+            if operation in OPERATORS:
+                values.append(OPERATORS[operation](*[values[k] for k in arguments]))
+            else:
+                values.append(getattr(ops, operation)(*map(given, arguments)))
+        return tuple(map(given, self.outputs))
+
+    def counts(self) -> Counter[str]:
+        """Return how often the program does each operation."""
+        return Counter(instruction.operation for instruction in self.instructions)
+
+    def text(self, names: Sequence[str], results: Sequence[str] = ()) -> str:
+        """Return the program as lines of Python, for people.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Names of the operands.
+        results : sequence of str
+            Names of the outputs. Without them, the last line returns the outputs.
+        """
+        return _listing(self, names, results)
+
+
+def _in_order(
+    outputs: Sequence[Expression], known: Sequence[Expression], values: Sequence[Expression]
+) -> Iterator[Expression]:
+    """Yield values in an order in which few of them wait for their use: of an operation's arguments, first the one
+    that needs most registers (Sethi and Ullman's rule, which is optimal for trees).
+    """
+    done = {value.number for value in known}
+    need = dict.fromkeys(done, 0)
+    for value in values:
+        if value.number not in done:
+            of_arguments = sorted((need[a.number] for a in value.arguments), reverse=True)
+            need[value.number] = max((n + k for k, n in enumerate(of_arguments)), default=0) or 1
+    todo = list(reversed(outputs))
+    while todo:
+        value = todo[-1]
+        missing = [a for a in value.arguments if a.number not in done]
+        if value.number in done:
+            todo.pop()
+        elif missing:
+            todo.append(max(missing, key=lambda a: need[a.number]))
+        else:
+            done.add(value.number)
+            yield todo.pop()
+
+
+class _Term(NamedTuple):
+    """An expression as text, with the precedence of its operator: from 1 for a sum to 4 for a name."""
+
+    text: str
+    precedence: int = 4
+
+    def within(self, precedence: int) -> str:
+        """Return the text, in parentheses unless its operator binds at least this strongly."""
+        return self.text if self.precedence >= precedence else f"({self.text})"
+
+
+def _term(operation: str, arguments: Sequence[_Term]) -> _Term:
+    """Write an operation. Sums of sums keep their parentheses, because their rounding depends on them."""
+    if operation == "neg":
+        return _Term(f"-{arguments[0].within(3)}", 3)
+    if operation in OPERATORS:
+        (left, right), precedence = arguments, 1 if operation in "+-" else 2
+        return _Term(f"{left.within(precedence)} {operation} {right.within(precedence + 1)}", precedence)
+    return _Term(f"{operation}({', '.join(a.text for a in arguments)})")
+
+
+def _listing(program: Program, names: Sequence[str], results: Sequence[str]) -> str:
+    """Write a program. A value that is used once is written where it is used, unless the line would be long."""
+    uses = Counter(k for instruction in program.instructions for k in instruction.arguments) + Counter(program.outputs)
+    own_names = dict(zip(reversed(program.outputs), reversed(results), strict=True)) if results else {}
+    fresh = (name for k in count() if (name := f"t{k}") not in (*names, *results))
+    terms = [_Term(name) for name in names] + [_Term(repr(c), 3 if c < 0 else 4) for c in program.constants]
+    lines = []
+    for operation, arguments in program.instructions:
+        number, term = len(terms), _term(operation, [terms[k] for k in arguments])
+        if number in own_names or uses[number] > 1 or len(term.text) > _LONGEST_PART:
+            name = own_names[number] if number in own_names else next(fresh)
+            lines.append(f"{name} = {term.text}")
+            term = _Term(name)
+        terms.append(term)
+    outputs = [terms[k].text for k in program.outputs]
+    if not results:
+        return "\n".join([*lines, f"return {', '.join(outputs)}"])
+    return "\n".join(lines + [f"{a} = {b}" for a, b in zip(results, outputs, strict=True) if a != b])
