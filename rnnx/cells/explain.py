@@ -72,9 +72,7 @@ class _Stage:
         dzx, dzh, ds_prev, *rest = self.stage.stage.backward(symbolic_ops(graph), *leaves[:4], *more)
         additive = self.stage.stage.additive
         only_h = self.stage.n_gates - self.stage.n_zx
-        results = [f"d{name}" for name in self.zx] + [
-            f"d{name}" for name in (self.zh[:only_h] if additive else self.zh)
-        ]
+        sides = [*self.zx, *(self.zh[:only_h] if additive else self.zh)]
         values = [*dzx, *(dzh[:only_h] if additive else dzh), *ds_prev, *(rest[0] if rest else ())]
         results = [f"d{name}" for name in (*sides, *self.reads, *self.given)]
         program = Program([value for group in leaves for value in group], [graph.output(value) for value in values])
