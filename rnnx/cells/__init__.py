@@ -1,8 +1,9 @@
 """The table of built-in cells."""
 
 from rnnx._core.checks import nearest
-from rnnx.cells.cell import Cell, Gate, Stage
+from rnnx.cells.cell import Cell, Stage
 from rnnx.cells.decorator import Input, Vector, cell
+from rnnx.cells.gate import Gate
 from rnnx.cells.gru import GRU, GRU_RESET_AFTER
 from rnnx.cells.lstm import LSTM
 from rnnx.cells.rnn import RNN

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, overload
 
-from rnnx.cells.cell import Cell, Gate
+from rnnx.cells.cell import Cell
+from rnnx.cells.gate import Gate
 from rnnx.cells.tracing import Signature, Trace, hoist, stages_of
 
 

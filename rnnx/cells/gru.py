@@ -20,7 +20,8 @@ The first form needs r for its second product, so it has two stages. The first p
 second product, the gate u, and ``keep = (1 - u) a``.
 """
 
-from rnnx.cells.cell import Cell, Gate, Stage
+from rnnx.cells.cell import Cell, Stage
+from rnnx.cells.gate import Gate
 
 
 def gates_forward(ops, zx, zh, s):

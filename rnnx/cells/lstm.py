@@ -10,7 +10,8 @@ Source: F. A. Gers, J. Schmidhuber, F. Cummins, "Learning to forget", Neural Com
 the sequence-models course. Gate order f, i, c, o.
 """
 
-from rnnx.cells.cell import Cell, Gate, Stage
+from rnnx.cells.cell import Cell, Stage
+from rnnx.cells.gate import Gate
 
 
 def forward(ops, zx, zh, s):

@@ -7,7 +7,8 @@ r"""The Elman network with tanh.
 Source: J. L. Elman, "Finding structure in time", Cognitive Science 14 (1990).
 """
 
-from rnnx.cells.cell import Cell, Gate, Stage
+from rnnx.cells.cell import Cell, Stage
+from rnnx.cells.gate import Gate
 
 
 def forward(ops, zx, zh, s):

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from rnnx.cells.cell import SIDES, Gate, Hoisted, Stage
+from rnnx.cells.cell import Hoisted, Stage
 from rnnx.cells.derivatives import gradients
 from rnnx.cells.expressions import Expression, Graph, reachable
+from rnnx.cells.gate import SIDES, Gate
 from rnnx.cells.programs import Program
 
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 
 from rnnx.cells import Cell
-from rnnx.cells.cell import Gate
+from rnnx.cells.gate import Gate
 from rnnx.cells.parameters import expected_shapes
 from rnnx.cells.wiring import Slot, StageWiring
 from rnnx.engines.cpu.codegen.gemm import n_vectors
