@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import rnnx
+from rnnx.cells import BUILT_IN
 
 SOURCE = Path(rnnx.__file__).parent
 # From the bottom to the top: a package imports only from itself and from those before it.
@@ -161,7 +162,7 @@ def code_of(path):
 
 def cells_named_in(code):
     """Names of cells in a source, also as a part of a longer name."""
-    names = "|".join({name.split("_")[0] for name in rnnx.CELLS})
+    names = "|".join({name.split("_")[0] for name in BUILT_IN})
     return re.findall(rf"(?<![a-z])(?:{names})(?![a-z])", code, re.IGNORECASE)
 
 

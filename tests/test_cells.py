@@ -9,7 +9,7 @@ import pytest
 from problems import MGU, ONE_SIDED, TOLERANCE, TWO_STAGES, assert_close, make_problem, numeric_gradient
 
 import rnnx
-from rnnx.cells import Cell, Gate, Stage
+from rnnx.cells import BUILT_IN, Cell, Gate, Stage
 from rnnx.cells.parameters import StageGradients, name_gradients, stack_weights
 from rnnx.cells.vocabulary import Ops
 from rnnx.cells.wiring import Slot, wiring
@@ -37,7 +37,7 @@ def broken_rules(function) -> list[str]:
     return problems
 
 
-ALL_FUNCTIONS = [f for cell in rnnx.CELLS.values() for stage in cell.stages for f in (stage.forward, stage.backward)]
+ALL_FUNCTIONS = [f for cell in BUILT_IN.values() for stage in cell.stages for f in (stage.forward, stage.backward)]
 
 
 @pytest.mark.parametrize("function", ALL_FUNCTIONS, ids=lambda f: f"{f.__module__}.{f.__name__}")
@@ -192,7 +192,7 @@ def test_stacked_parameters_and_gradients(with_recurrent_bias, rng):
         np.testing.assert_array_equal(named["d" + key], array)
 
 
-@pytest.mark.parametrize("cell", [*rnnx.CELLS.values(), MGU, TWO_STAGES], ids=lambda cell: cell.name)
+@pytest.mark.parametrize("cell", [*BUILT_IN.values(), MGU, TWO_STAGES], ids=lambda cell: cell.name)
 def test_wiring_of_cells(cell):
     """Slots have the names of the record; every saved value has one slot; a stage reads what the one before wrote."""
 

@@ -16,13 +16,14 @@ import pytest
 from problems import MGU
 
 import rnnx
+from rnnx.cells import BUILT_IN
 from rnnx.engines.gpu import cluster_codegen, codegen
 from rnnx.engines.gpu.cublas import Blas
 from rnnx.engines.gpu.device import Matrix
 
 CHIPS = ["sm_80", "sm_90", "sm_100"]
 DTYPES = [np.dtype(d) for d in ("float32", "float64", "float16", ml_dtypes.bfloat16)]
-CELLS = [*rnnx.CELLS.values(), MGU]
+CELLS = [*BUILT_IN.values(), MGU]
 
 
 # --- the compiler -------------------------------------------------------------------------------------------------

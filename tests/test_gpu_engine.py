@@ -15,6 +15,7 @@ from problems import assert_close, make_problem, run
 
 import rnnx
 from rnnx._core import arrays as ns
+from rnnx.cells import BUILT_IN
 from rnnx.cells.wiring import wiring
 from rnnx.engines.gpu import codegen, graphs, launches, trace
 from rnnx.engines.gpu.device import Arena, Matrix
@@ -398,7 +399,7 @@ def test_cells_that_pass_values_through(stream, odd, lengths, shared, rng, monke
 
 
 @pytest.mark.parametrize("indices", [False, True])
-@pytest.mark.parametrize("cell", [*rnnx.CELLS.values(), SWAP], ids=lambda cell: cell.name)
+@pytest.mark.parametrize("cell", [*BUILT_IN.values(), SWAP], ids=lambda cell: cell.name)
 def test_caches_in_another_dtype(stream, cell, indices, rng):
     """float64 cotangents of a float32 pass: the backward pass unpacks the packed parameters, and packs them again."""
     problem = make_problem(cell, rng, 5, 6, 3, 4)

@@ -9,6 +9,7 @@ from problems import TOLERANCE, assert_close, make_problem, numeric_gradient
 
 import rnnx
 from rnnx.analysis import inspection
+from rnnx.cells import BUILT_IN
 from rnnx.data import CharTokenizer
 from rnnx.models import CharModel
 
@@ -137,7 +138,7 @@ def test_gate_values_belong_to_the_caller_and_are_zero_past_the_end(cell, plain,
     assert inspection.gate_values(tuple(caches)).keys() == values.keys()  # its two halves, unpacked
 
 
-@given(st.integers(1, 4), st.integers(0, 3), st.integers(0, 5), st.sampled_from(list(rnnx.CELLS)), st.booleans())
+@given(st.integers(1, 4), st.integers(0, 3), st.integers(0, 5), st.sampled_from(list(BUILT_IN)), st.booleans())
 def test_any_size(n_a, m, n_steps, name, ragged):
     rng = np.random.default_rng([n_a, m, n_steps])
     lengths = rng.integers(0, n_steps + 1, m) if ragged else None

@@ -19,6 +19,7 @@ from matplotlib.image import AxesImage
 import rnnx
 from rnnx import plots
 from rnnx.analysis import inspection
+from rnnx.cells import BUILT_IN
 from rnnx.data import CharTokenizer
 from rnnx.models import CharModel
 from rnnx.plots import characters, style
@@ -310,7 +311,7 @@ def test_attention_over_long_texts_labels_some():
     png(figure)
 
 
-@pytest.mark.parametrize("name", list(rnnx.CELLS))
+@pytest.mark.parametrize("name", list(BUILT_IN))
 def test_weight_histograms(name):
     parameters = rnnx.initialize_parameters(name, 3, 5, 4, seed=0)
     figure = plots.weight_histograms(parameters, bins=7)

@@ -1,4 +1,7 @@
-"""The table of built-in cells."""
+"""The table of cells: the built-in ones, whose backward functions are written by hand, and the zoo."""
+
+import importlib
+from collections.abc import Iterator, Mapping
 
 from rnnx._core.checks import nearest
 from rnnx.cells.cell import Cell, Stage
@@ -8,9 +11,35 @@ from rnnx.cells.gru import GRU, GRU_RESET_AFTER
 from rnnx.cells.lstm import LSTM
 from rnnx.cells.rnn import RNN
 
-CELLS: dict[str, Cell] = {record.name: record for record in (RNN, LSTM, GRU, GRU_RESET_AFTER)}
+BUILT_IN: dict[str, Cell] = {record.name: record for record in (RNN, LSTM, GRU, GRU_RESET_AFTER)}
+ZOO = (
+    "cifg", "cornn", "fo_pool", "gru_d", "indrnn", "janet", "leaky_esn", "lem", "ligru", "lru", "lstmp", "mgu",
+    "mingru", "multiplicative_lstm", "peephole_lstm", "phased_lstm", "relu_rnn", "slstm", "sru", "ugrnn", "unicornn",
+)  # fmt: skip
 
-__all__ = ["CELLS", "Cell", "Gate", "Input", "Stage", "Vector", "cell", "cell_of"]
+__all__ = ["BUILT_IN", "CELLS", "ZOO", "Cell", "Gate", "Input", "Stage", "Vector", "cell", "cell_of"]
+
+
+class _Table(Mapping[str, Cell]):
+    """Cells by name. Those of the zoo are imported when they are looked up."""
+
+    def __getitem__(self, name: str) -> Cell:
+        if name in ZOO:
+            found: Cell = getattr(importlib.import_module(f"rnnx.cells.zoo.{name}"), name)
+            return found
+        return BUILT_IN[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in BUILT_IN or name in ZOO
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((*BUILT_IN, *ZOO))
+
+    def __len__(self) -> int:
+        return len(BUILT_IN) + len(ZOO)
+
+
+CELLS: Mapping[str, Cell] = _Table()
 
 
 def cell_of(cell: Cell | str) -> Cell:

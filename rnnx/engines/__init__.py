@@ -13,7 +13,7 @@ from typing import Any, cast
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import flag
-from rnnx.cells import CELLS, Cell, cell_of
+from rnnx.cells import BUILT_IN, Cell, cell_of
 from rnnx.engines.gpu.precision import use_precision as use_precision
 from rnnx.engines.protocol import Engine
 
@@ -224,7 +224,7 @@ def warm_up(
     calls = [on_compile] if on_compile else []
     token = object_cache.on_compile.set(lambda: calls and calls.pop()())
     try:
-        for cell in cells or CELLS:
+        for cell in cells or BUILT_IN:
             for dtype in dtypes:
                 compile_ahead(cell_of(cell), dtype)
     finally:

@@ -163,7 +163,7 @@ def _loop_back(tape: Tape, cotangents: Cotangents, weights: Weights) -> tuple[li
     dZ = []
     for i, stage in enumerate(wiring(tape.cell)):
         roles = ("dzx",) if stage.stage.additive else ("dzx", "dzh")
-        like = xp.stack([ds[0]] * len(stage.blocks["dzx"]), axis=1)
+        like = xp.stack([ds[0]] * max(stage.n_gates, 1), axis=1)[:, : len(stage.blocks["dzx"]), :]
         over_time = {role: _stack(xp, [sides[i][role] for sides, _ in steps], like) for role in roles}
         if valid is not None:
             over_time = {role: _where(xp, xp.expand_dims(valid, axis=3), dz) for role, dz in over_time.items()}

@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from rnnx._core import checks
-from rnnx.cells import CELLS
+from rnnx.cells import BUILT_IN
 from rnnx.plots import style
 
-_GATES = [gate.weights for cell in CELLS.values() for gate in cell.gates]
+_GATES = [gate.weights for cell in BUILT_IN.values() for gate in cell.gates]
 # Matrices on [a_prev; x_t]: the first n_a columns are recurrent.
 _JOINT = {weights[0] for weights in _GATES if len(weights) == 1}
 _SPLIT = dict(weights for weights in _GATES if len(weights) == 2)  # input weights: recurrent weights
-_HEADS = {key for cell in CELLS.values() for key in cell.head}
+_HEADS = {key for cell in BUILT_IN.values() for key in cell.head}
 # Parameters of a stack, but not of the bridge between encoder and decoder.
 _OF_A_CELL = re.compile(r"[^_]+(_(?!bridge_).+)?_l\d+(_reverse)?")
 _KINDS = {"recurrent weights": style.BLUE, "input weights": style.ORANGE, "other": "#777777"}

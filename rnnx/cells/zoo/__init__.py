@@ -1,0 +1,1 @@
+"""Cells from the literature, forward only: their backward functions are derived."""
