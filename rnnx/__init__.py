@@ -5,7 +5,7 @@ from rnnx._core import startup as _startup  # noqa: F401, I001  # first, for Ctr
 import importlib
 from types import ModuleType
 
-from rnnx.cells import CELLS, Cell, Gate, Stage
+from rnnx.cells import CELLS, Cell, Gate, Input, Stage, Vector, cell
 from rnnx.engines import engine_for, engine_names, register_engine, use_engine, use_precision, warm_up
 from rnnx.functional import (
     gru_backward,
@@ -40,6 +40,7 @@ from rnnx.functional.attention import (
     dot_product_attention_forward,
 )
 from rnnx.functional.caches import Caches
+from rnnx.functional.cell_check import check_cell
 from rnnx.functional.heads import dense_backward, dense_forward, one_hot, softmax_cross_entropy, squared_error
 from rnnx.functional.initialization import initialize_parameters
 from rnnx.functional.streaming import Stream
@@ -69,17 +70,18 @@ from rnnx.optim import (
 __version__ = "0.1.0"
 
 __all__ = [
-    "CELLS", "SGD", "Adam", "AdamW", "Caches", "Cell", "CosineDecay", "ExponentialDecay", "Gate", "InverseTimeDecay",
-    "LinearWarmup", "Momentum", "RMSProp", "Stage", "StepDecay", "Stream", "additive_attention_backward",
-    "additive_attention_forward", "clip_by_global_norm", "clip_by_norm", "clip_by_value", "dense_backward",
-    "dense_forward", "dot_product_attention_backward", "dot_product_attention_forward", "engine_for", "engine_names",
-    "gru_backward", "gru_cell_backward", "gru_cell_forward", "gru_forward", "initialize_adam", "initialize_parameters",
-    "initialize_velocity", "lstm_backward", "lstm_cell_backward", "lstm_cell_forward", "lstm_forward", "one_hot",
-    "recurrent_backward", "recurrent_forward", "register_engine", "relu", "relu_backward", "rnn_backward",
-    "rnn_cell_backward", "rnn_cell_forward", "rnn_forward", "sigmoid", "sigmoid_backward", "softmax",
-    "softmax_backward", "softmax_cross_entropy", "squared_error", "tanh", "tanh_backward",
-    "update_parameters_with_adam", "update_parameters_with_adamw", "update_parameters_with_momentum",
-    "update_parameters_with_rmsprop", "update_parameters_with_sgd", "use_engine", "use_precision", "warm_up",
+    "CELLS", "SGD", "Adam", "AdamW", "Caches", "Cell", "CosineDecay", "ExponentialDecay", "Gate", "Input",
+    "InverseTimeDecay", "LinearWarmup", "Momentum", "RMSProp", "Stage", "StepDecay", "Stream", "Vector",
+    "additive_attention_backward", "additive_attention_forward", "cell", "check_cell", "clip_by_global_norm",
+    "clip_by_norm", "clip_by_value", "dense_backward", "dense_forward", "dot_product_attention_backward",
+    "dot_product_attention_forward", "engine_for", "engine_names", "gru_backward", "gru_cell_backward",
+    "gru_cell_forward", "gru_forward", "initialize_adam", "initialize_parameters", "initialize_velocity",
+    "lstm_backward", "lstm_cell_backward", "lstm_cell_forward", "lstm_forward", "one_hot", "recurrent_backward",
+    "recurrent_forward", "register_engine", "relu", "relu_backward", "rnn_backward", "rnn_cell_backward",
+    "rnn_cell_forward", "rnn_forward", "sigmoid", "sigmoid_backward", "softmax", "softmax_backward",
+    "softmax_cross_entropy", "squared_error", "tanh", "tanh_backward", "update_parameters_with_adam",
+    "update_parameters_with_adamw", "update_parameters_with_momentum", "update_parameters_with_rmsprop",
+    "update_parameters_with_sgd", "use_engine", "use_precision", "warm_up",
 ]  # fmt: skip
 
 _SUBPACKAGES = ("analysis", "cli", "compare", "convert", "course", "data", "models", "optim", "plots", "training")

@@ -118,6 +118,11 @@ def engine_for(*arrays: Any) -> str:
     return select(xp)
 
 
+def installed(library: str) -> list[str]:
+    """Return the names of the engines for a library's arrays that can run here."""
+    return [name for name in _able(library, tuple(_TABLE)) if _installed(name)]
+
+
 @contextlib.contextmanager
 def use_engine(name: str) -> Iterator[None]:
     """Use one engine for all calls inside the ``with`` block, in this thread.

@@ -7,6 +7,8 @@ from typing import Any
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
+from rnnx.cells import words
+from rnnx.cells.expressions import Expression
 from rnnx.cells.vocabulary import array_ops
 
 
@@ -28,6 +30,8 @@ def sigmoid(x: Array) -> Array:
     TypeError
         If `x` is not an array of float32, float64, integer or bool (on a GPU, also float16 or bfloat16).
     """
+    if isinstance(x, Expression):  # in a cell
+        return words.sigmoid(x)
     xp, _, (x,) = ns.as_floats({"x": x})
     return array_ops(xp).sigmoid(x)
 
@@ -53,6 +57,8 @@ def sigmoid_backward(dy: Array, y: Array) -> Array:
 @ns.ignore_underflow
 def tanh(x: Array) -> Array:
     """Hyperbolic tangent; `x` and the result as for `sigmoid`."""
+    if isinstance(x, Expression):  # in a cell
+        return words.tanh(x)
     xp, _, (x,) = ns.as_floats({"x": x})
     return array_ops(xp).tanh(x)
 
@@ -67,6 +73,8 @@ def tanh_backward(dy: Array, y: Array) -> Array:
 @ns.ignore_underflow
 def relu(x: Array) -> Array:
     """Rectifier, max(x, 0), which keeps NaN; `x` and the result as for `sigmoid`."""
+    if isinstance(x, Expression):  # in a cell
+        return words.relu(x)
     xp, _, (x,) = ns.as_floats({"x": x})
     return array_ops(xp).relu(x)
 
