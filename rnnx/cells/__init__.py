@@ -10,6 +10,9 @@ from rnnx.cells.gate import Gate
 from rnnx.cells.gru import GRU, GRU_RESET_AFTER
 from rnnx.cells.lstm import LSTM
 from rnnx.cells.rnn import RNN
+from rnnx.cells.words import (
+    cos, exp, gelu, log, log_sigmoid, maximum, minimum, relu, sigmoid, sign, sin, softplus, sqrt, tanh, where,
+)  # fmt: skip
 
 BUILT_IN: dict[str, Cell] = {record.name: record for record in (RNN, LSTM, GRU, GRU_RESET_AFTER)}
 ZOO = (
@@ -17,7 +20,10 @@ ZOO = (
     "mingru", "multiplicative_lstm", "peephole_lstm", "phased_lstm", "relu_rnn", "slstm", "sru", "ugrnn", "unicornn",
 )  # fmt: skip
 
-__all__ = ["BUILT_IN", "CELLS", "ZOO", "Cell", "Gate", "Input", "Stage", "Vector", "cell", "cell_of"]
+__all__ = [
+    "BUILT_IN", "CELLS", "ZOO", "Cell", "Gate", "Input", "Stage", "Vector", "cell", "cell_of", "cos", "exp", "gelu", "log",
+    "log_sigmoid", "maximum", "minimum", "relu", "sigmoid", "sign", "sin", "softplus", "sqrt", "tanh", "where",
+]  # fmt: skip
 
 
 class _Table(Mapping[str, Cell]):
