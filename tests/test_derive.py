@@ -13,7 +13,7 @@ from problems import TOLERANCE, TWO_STAGES, assert_close, make_problem
 from words import NUMPY, random_stages, torch_words
 
 import rnnx
-from rnnx.cells import Gate, Stage, derive
+from rnnx.cells import BUILT_IN, Gate, Stage, derive
 from rnnx.cells.derivatives import RULES
 from rnnx.cells.derive import complete, derive_stage
 from rnnx.cells.expressions import OPERATORS, WORDS, Graph, symbolic_ops
@@ -21,7 +21,7 @@ from rnnx.cells.minimum_cut import minimum_cut
 from rnnx.cells.programs import Program
 from rnnx.cells.wiring import wiring
 
-STAGES = [stage for cell in (*rnnx.CELLS.values(), TWO_STAGES) for stage in wiring(cell)]
+STAGES = [stage for cell in (*BUILT_IN.values(), TWO_STAGES) for stage in wiring(cell)]
 
 
 def derived(stage):

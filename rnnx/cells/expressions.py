@@ -107,10 +107,16 @@ class Expression:
     def __bool__(self) -> bool:
         raise TypeError("a cell cannot branch on a value, which is unknown when it is traced; use ops.where")
 
-    def _compare(self, other: object) -> NoReturn:
-        raise TypeError("a cell compares values with ops.greater(a, b), and selects with ops.where")
+    def __gt__(self, other: Operand) -> "Expression":
+        return self._binary("greater", self, other)
 
-    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _compare
+    def __lt__(self, other: Operand) -> "Expression":
+        return self._binary("greater", other, self)
+
+    def _compare(self, other: object) -> NoReturn:
+        raise TypeError("a cell compares values with > and <, and selects with where")
+
+    __eq__ = __ne__ = __le__ = __ge__ = _compare
 
     def __repr__(self) -> str:
         what = self.operation if self.data is None else f"{self.operation} {self.data}"
