@@ -11,7 +11,21 @@ from rnnx.cells.gru import GRU, GRU_RESET_AFTER
 from rnnx.cells.lstm import LSTM
 from rnnx.cells.rnn import RNN
 from rnnx.cells.words import (
-    cos, exp, gelu, log, log_sigmoid, maximum, minimum, relu, sigmoid, sign, sin, softplus, sqrt, tanh, where,
+    cos,
+    exp,
+    gelu,
+    log,
+    log_sigmoid,
+    maximum,
+    minimum,
+    relu,
+    sigmoid,
+    sign,
+    sin,
+    softplus,
+    sqrt,
+    tanh,
+    where,
 )  # fmt: skip
 
 BUILT_IN: dict[str, Cell] = {record.name: record for record in (RNN, LSTM, GRU, GRU_RESET_AFTER)}
@@ -21,8 +35,8 @@ ZOO = (
 )  # fmt: skip
 
 __all__ = [
-    "BUILT_IN", "CELLS", "ZOO", "Cell", "Gate", "Input", "Stage", "Vector", "cell", "cell_of", "cos", "exp", "gelu", "log",
-    "log_sigmoid", "maximum", "minimum", "relu", "sigmoid", "sign", "sin", "softplus", "sqrt", "tanh", "where",
+    "BUILT_IN", "CELLS", "ZOO", "Cell", "Gate", "Input", "Stage", "Vector", "cell", "cell_of", "cos", "exp", "gelu",
+    "log", "log_sigmoid", "maximum", "minimum", "relu", "sigmoid", "sign", "sin", "softplus", "sqrt", "tanh", "where",
 ]  # fmt: skip
 
 
