@@ -155,9 +155,10 @@ def _choose_saved(trace: _Trace, ds: Sequence[Expression], derivatives: Sequence
         return value.number not in free and not value.is_constant
 
     used = [value for value in _forward_values(ds, derivatives) if costs(value)]
-    values = [value for value in reachable(used) if costs(value)]
+    known = reachable(used)
+    values = [value for value in known if costs(value)]
     # What depends on vectors and inputs alone has no row per example, and a condition is not a number: never saved.
-    savable = depending_on((*trace.zx, *trace.zh, *trace.s), values)
+    savable = depending_on((*trace.zx, *trace.zh, *trace.s), known)
     edges: list[tuple[_Place, _Place, int]] = [(_SOURCE, ("want", value.number), NEVER) for value in used]
     for value in values:
         want, compute = ("want", value.number), ("compute", value.number)
