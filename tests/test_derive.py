@@ -342,6 +342,16 @@ def test_what_is_free_is_not_saved():
     assert derive_stage(forward, 1, 1, 2, 2).n_saved == 0
 
 
+def test_what_depends_on_a_new_state_may_be_saved():
+    """The sigmoid in the derivative costs more than saving it; its argument is free."""
+
+    def forward(ops, zx, zh, s):
+        (a,) = s
+        return (a * a, ops.log_sigmoid(a * a)), ()
+
+    assert derive_stage(forward, 0, 0, 1).n_saved == 1
+
+
 def test_a_condition_is_not_saved():
     def forward(ops, zx, zh, s):
         (z,), (a,) = zx, s

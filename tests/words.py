@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 from hypothesis import strategies as st
 
+_erf = np.vectorize(math.erf, otypes=[np.float64])
 _erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
 NUMPY = SimpleNamespace(
@@ -26,6 +27,7 @@ NUMPY = SimpleNamespace(
     log_sigmoid=lambda x: -np.logaddexp(0, -x),
     sin=np.sin,
     cos=np.cos,
+    erf=_erf,
     gelu=lambda x: 0.5 * x * _erfc(-x / math.sqrt(2)),
     zeros_like=np.zeros_like,
     constant=lambda value, like: np.full_like(like, value),
@@ -45,7 +47,7 @@ def torch_words(torch):
     def where(condition, a, b):
         return torch.where(condition, torch.as_tensor(a).double(), torch.as_tensor(b).double())
 
-    same = ("tanh", "sigmoid", "relu", "exp", "log", "sqrt", "abs", "sign", "sin", "cos", "zeros_like")
+    same = ("tanh", "sigmoid", "relu", "exp", "log", "sqrt", "abs", "sign", "sin", "cos", "erf", "zeros_like")
     return SimpleNamespace(
         **{name: getattr(torch, name) for name in same},
         heaviside=lambda x: (x > 0).to(x.dtype),
@@ -90,6 +92,7 @@ FORMS = {
     "log_sigmoid": lambda ops, t, u, leaf: ops.log_sigmoid(t),
     "sin": lambda ops, t, u, leaf: ops.sin(t),
     "cos": lambda ops, t, u, leaf: ops.cos(t),
+    "erf": lambda ops, t, u, leaf: ops.erf(t),
     "gelu": lambda ops, t, u, leaf: ops.gelu(t),
     "zeros_like": lambda ops, t, u, leaf: t + ops.zeros_like(u),
     "constant": lambda ops, t, u, leaf: t * ops.constant(0.25, u),

@@ -27,7 +27,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
 }
 # Words by number of arguments; `zeros_like` and `constant` give constants.
 WORDS = dict.fromkeys(("tanh", "sigmoid", "relu", "heaviside", "exp", "log", "sqrt", "abs", "sign", "sin", "cos"), 1)
-WORDS |= {"softplus": 1, "log_sigmoid": 1, "gelu": 1, "maximum": 2, "minimum": 2, "greater": 2, "where": 3}
+WORDS |= {"softplus": 1, "log_sigmoid": 1, "erf": 1, "gelu": 1, "maximum": 2, "minimum": 2, "greater": 2, "where": 3}
 COMMUTATIVE = {"+", "*", "maximum", "minimum"}
 
 Operand = Any  # an Expression or a number
