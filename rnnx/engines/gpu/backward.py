@@ -27,8 +27,8 @@ def _cotangent(slot: Slot) -> str:
 class Backward(Pass):
     """A backward pass.
 
-    Arrays of cotangents: dZ (T, m, B n), of the sides and vectors; dZh<i> (T, m, G_i n), of the recurrent sides of stage
-    i unless it is additive; dE<k> (T, m, n), of the extra inputs; d_state<k> and d_saved<k> (m, n), of the current
+    Arrays of cotangents: dZ (T, m, B n), of the sides and vectors; dZh<i> (T, m, G_i n), of the recurrent sides of a
+    stage i that is not additive; dE<k> (T, m, n), of the extra inputs; d_state<k> and d_saved<k> (m, n), of the current
     step's values; dS<k> (T, m, n), the caller's; with lengths, d_final0 (m, n), the caller's for the final state.
 
     `given` are the caller's cotangents or None. Unless captured, the pass reads those in place that are time-major.
@@ -154,7 +154,7 @@ class Backward(Pass):
         """Compute the gradients of the input weights; return those of x, or None for index inputs."""
         stream, key, n, spans = self.stream, self.key, self.key.n, self.key.layout.inputs
         own = None if key.indices else Arena(stream, {"dX": ((key.n_steps, key.m, key.n_x), key.dtype)})
-        for i, ((block, row, gate), count) in enumerate(spans):
+        for i, ((block, row, gate), count) in enumerate(spans):  # dX is their sum
             dzx, dwx = self._columns(block, count), results.matrix("w").block(gate * n, count * n, n, key.n_x)
             if own is None:
                 self.scatter_add(dzx, self.address("X"), dwx)
@@ -168,9 +168,8 @@ class Backward(Pass):
         if not spans:
             dx[...] = 0
         elif key.has_lengths:  # zero times an infinite weight is NaN
-            self.to_time_major(
-                to_public(xp, dx), own.addresses["dX"], (key.n_steps, key.m, key.n_x), self.address("lengths")
-            )
+            shape = (key.n_steps, key.m, key.n_x)
+            self.to_time_major(to_public(xp, dx), own.addresses["dX"], shape, self.address("lengths"))
         return to_public(xp, dx)
 
     def _stage_gradients(self, stage: StageWiring, results: Arena) -> StageGradients:

@@ -17,10 +17,10 @@ from rnnx.engines.protocol import Call, Tape
 
 
 class Span(NamedTuple):
-    """Blocks of n rows or columns that are adjacent in several arrays."""
+    """Rows or columns that are adjacent in several arrays, in blocks of n."""
 
-    starts: tuple[int, ...]  # the first one in each array
-    count: int
+    starts: tuple[int, ...]  # in each array
+    blocks: int
 
 
 def _joined(spans: Iterable[Span]) -> tuple[Span, ...]:
@@ -28,9 +28,9 @@ def _joined(spans: Iterable[Span]) -> tuple[Span, ...]:
     joined: list[Span] = []
     for span in spans:
         last = joined[-1] if joined else None
-        if last and span.starts == tuple(start + last.count for start in last.starts):
-            joined[-1] = Span(last.starts, last.count + span.count)
-        elif span.count:
+        if last and span.starts == tuple(start + last.blocks for start in last.starts):
+            joined[-1] = Span(last.starts, last.blocks + span.blocks)
+        elif span.blocks:
             joined.append(span)
     return tuple(joined)
 
@@ -38,7 +38,7 @@ def _joined(spans: Iterable[Span]) -> tuple[Span, ...]:
 class Layout(NamedTuple):
     """Where the blocks of each stage begin in arrays over all stages; the last entry is the number of blocks.
 
-    The spans are the blocks whose products or sums are computed at once: of all gates, if all have both sides.
+    Each span is computed at once. There is one of each kind if all gates have both sides and there are no vectors.
     """
 
     zx: tuple[int, ...]  # in Z, wx and b
