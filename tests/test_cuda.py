@@ -13,7 +13,7 @@ import threading
 import ml_dtypes
 import numpy as np
 import pytest
-from problems import MGU
+from problems import MGU, ONE_SIDED
 
 import rnnx
 from rnnx.cells import BUILT_IN
@@ -55,7 +55,7 @@ def assert_no_spills(log, names):
 
 @pytest.mark.parametrize("chip", CHIPS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
+@pytest.mark.parametrize("cell", [*CELLS, *ONE_SIDED], ids=lambda cell: cell.name)
 def test_every_kernel_compiles_without_spills(cell, dtype, chip):
     common, own = codegen.sources(cell)
     for source in (own, common) if cell is CELLS[0] else (own,):

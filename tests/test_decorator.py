@@ -98,7 +98,7 @@ def test_numbers_are_replaced(rng):
     for wrong, error in (({"z": 1}, "has the numbers"), ({"k": "1"}, "must be a number"), ({"k": True}, "a number")):
         with pytest.raises((TypeError, ValueError), match=error):
             everything.replace(**wrong)
-    with pytest.raises(TypeError, match="`rnnx.cell` has not made it"):
+    with pytest.raises(TypeError, match="has no numbers to replace"):
         rnnx.CELLS["lstm"].replace(k=1)
 
 
@@ -213,7 +213,7 @@ def condition(x, a, *, g=Gate):
         (two_operands, "gate `g` is applied to two different values"),
         (too_late, "use two gates"),
         (branches, "cannot branch on a value"),
-        (numpy_function, "tanh"),
+        (numpy_function, "does not support ufuncs"),
         (of_a_number, "gate `g` must be called with x, a state or another value; got 1.0"),
         (called_without, "got nothing"),
         (collides, "duplicate key 'Wy'"),
@@ -273,17 +273,17 @@ def test_inputs_are_checked(rng):
         with pytest.raises((TypeError, ValueError), match=message):
             rnnx.recurrent_forward(*arguments, inputs=inputs)
     with pytest.raises(ValueError, match="`inputs` must be empty for cell 'gru'"):
-        rnnx.recurrent_forward(gru, problem.x, (), {}, inputs={"e": e})
+        rnnx.recurrent_forward(gru, problem.x, (), rnnx.initialize_parameters(gru, 3, 4), inputs={"e": e})
 
 
 def test_check_cell_finds_a_wrong_gradient():
     stage = rnnx.CELLS["rnn"].stages[0]
 
     def backward(ops, ds, s_prev, s_next, saved):
-        dzx, dzh, ds_prev = stage.backward(ops, ds, s_prev, s_next, saved)
+        dzx, dzh, _ = stage.backward(ops, ds, s_prev, s_next, saved)
         return dzx, dzh, ds
 
     wrong = rnnx.Cell("wrong", ("a",), (rnnx.Stage(stage.gates, ("a",), (), stage.forward, backward),))
-    with pytest.raises(ValueError, match="the gradient of `.*` of cell 'wrong' on engine 'reference' differs"):
+    with pytest.raises(ValueError, match=r"the gradient of `.*` of cell 'wrong' on engine 'reference' differs"):
         rnnx.check_cell(wrong, engine_names=["reference"])
     assert rnnx.check_cell("rnn", engine_names=["reference"])["reference"] < 1e-7

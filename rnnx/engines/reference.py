@@ -56,6 +56,8 @@ class ReferenceEngine:
         rows = _one_hot(tape) if tape.indices else _rows(xp, tape.x)
         valid = None if tape.lengths is None else valid_steps(xp, tape.lengths, tape.n_steps)
         dX, gradients = None, []
+        if not tape.indices and all(stage.n_zx == 0 for stage in wiring(cell)):
+            dX = xp.zeros_like(rows)
         for stage, w, sides in zip(wiring(cell), weights, dZ, strict=True):
             if not tape.indices and stage.n_zx:
                 through = _rows(xp, _side(stage, sides, "dzx")) @ w.wx
@@ -162,9 +164,9 @@ def _loop_back(tape: Tape, cotangents: Cotangents, weights: Weights) -> tuple[li
     steps.reverse()
     dZ = []
     for i, stage in enumerate(wiring(tape.cell)):
-        roles = ("dzx",) if stage.stage.additive else ("dzx", "dzh")
-        like = xp.stack([ds[0]] * max(stage.n_gates, 1), axis=1)[:, : len(stage.blocks["dzx"]), :]
-        over_time = {role: _stack(xp, [sides[i][role] for sides, _ in steps], like) for role in roles}
+        n_blocks = {"dzx": stage.blocks["dzx"].stop} | ({} if stage.stage.additive else {"dzh": stage.n_zh})
+        like = {role: xp.stack([ds[0]] * max(n, 1), axis=1)[:, :n, :] for role, n in n_blocks.items()}
+        over_time = {role: _stack(xp, [sides[i][role] for sides, _ in steps], like[role]) for role in n_blocks}
         if valid is not None:
             over_time = {role: _where(xp, xp.expand_dims(valid, axis=3), dz) for role, dz in over_time.items()}
         dZ.append(over_time)

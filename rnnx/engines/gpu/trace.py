@@ -59,23 +59,28 @@ class Trace:
 
 
 def trace_forward(stage: StageWiring) -> tuple[Trace, list[str], list[str]]:
-    """Trace the forward function on zx0.., zh0.., p0.. (reads); return the variables it writes and saves."""
+    """Trace the forward function on zx0.., zh0.., p0.. (reads) and g0.. (vectors and extra inputs).
+
+    Return the variables it writes and saves.
+    """
     trace = Trace()
-    zx, zh = (trace.symbols(side, stage.n_gates) for side in ("zx", "zh"))
-    writes, saves = stage.stage.forward(trace.ops(), zx, zh, trace.symbols("p", len(stage.reads)))
+    counts = {"zx": stage.n_zx, "zh": stage.n_zh, "p": len(stage.reads), "g": len(stage.vectors + stage.inputs)}
+    writes, saves = stage.forward(trace.ops(), *(trace.symbols(*item) for item in counts.items()))
     return trace, _names(writes), _names(saves)
 
 
 @lru_cache(maxsize=256)
-def trace_backward(stage: StageWiring) -> tuple[Trace, list[str], list[str], list[str]]:
-    """Trace the backward function on d0.. (cotangents), p0.. (reads), q0.. (writes) and k0.. (saves).
+def trace_backward(stage: StageWiring) -> tuple[Trace, dict[str, list[str]], list[str], list[str]]:
+    """Trace the backward function on d0.. (cotangents), p0.. (reads), q0.. (writes), k0.. (saves) and g0.. (given).
 
-    Return the variables of dzx, dzh and the cotangents of the reads.
+    Return the variables of the rows of dzx and, unless the stage is additive, dzh; and those of the cotangents of the
+    reads and of the extra inputs.
     """
     trace = Trace()
     counts = {"d": len(stage.writes), "p": len(stage.reads), "q": len(stage.writes), "k": len(stage.saves)}
-    dzx, dzh, d_reads = stage.stage.backward(trace.ops(), *(trace.symbols(*item) for item in counts.items()))
-    return trace, _names(dzx), _names(dzh), _names(d_reads)
+    counts["g"] = len(stage.vectors + stage.inputs)
+    rows, d_reads, d_inputs = stage.backward(trace.ops(), *(trace.symbols(*item) for item in counts.items()))
+    return trace, {side: _names(row) for side, row in rows.items()}, _names(d_reads), _names(d_inputs)
 
 
 def _names(symbols: Iterable[Symbol]) -> list[str]:
