@@ -52,7 +52,7 @@ def stacked(cell, parameters, n_x, transpose):
     """Return (W_x transposed or None, b, W_h transposed, vectors) per stage."""
     found = []
     for stage in cell.stages:
-        w = stack_weights(np, stage, parameters, n_x)
+        w = stack_weights(np, stage, parameters, n_x, next(iter(parameters.values())).shape[0])
         found.append((transpose(w.wx) if stage.of_inputs else None, w.b, transpose(w.wh), w.vectors))
     return found
 

@@ -171,12 +171,12 @@ def test_gate_weights(weights, rng):
 def test_stacked_parameters_and_gradients(with_recurrent_bias, rng):
     """Gates are stacked in order, and named gradients undo the stacking."""
     n_x, n_a = 3, 4
-    stage = Stage((Gate(("Wf",), "bf"), Gate(("Wx", "Wh"), "b", recurrent_bias="bh")), ("a",), (), None, None)
+    stage = Stage((Gate(("Wf",), "bf"), Gate(("Wx", "Wh"), "b", recurrent_bias="bh")), ("a",), (), len, len)
     shapes = {key: shape for gate in stage.gates for key, (_, shape) in gate.shapes(n_x, n_a).items()}
     parameters = {key: rng.standard_normal(shape) for key, shape in shapes.items()}
     if not with_recurrent_bias:
         del parameters["bh"]
-    wx, wh, b, bh, vectors = stack_weights(np, stage, parameters, n_x)
+    wx, wh, b, bh, vectors = stack_weights(np, stage, parameters, n_x, n_a)
     assert vectors == ()
     np.testing.assert_array_equal(wx, np.vstack([parameters["Wf"][:, n_a:], parameters["Wx"]]))
     np.testing.assert_array_equal(wh, np.vstack([parameters["Wf"][:, :n_a], parameters["Wh"]]))

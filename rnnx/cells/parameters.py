@@ -43,10 +43,9 @@ class StageWeights(NamedTuple):
     vectors: tuple[Array, ...]  # (n,)
 
 
-def stack_weights(xp: Any, stage: Stage, parameters: Mapping[str, Array], n_x: int) -> StageWeights:
+def stack_weights(xp: Any, stage: Stage, parameters: Mapping[str, Array], n_x: int, n: int) -> StageWeights:
     """Stack the parameters of one stage."""
-    like = parameters[next(key for key in (*(gate.weights[0] for gate in stage.gates), *stage.vectors))]
-    n = like.shape[0]
+    like = next(iter(parameters.values()))
 
     def stack(parts: Sequence[Array], columns: int) -> Array:
         if not parts:

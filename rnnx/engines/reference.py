@@ -37,7 +37,7 @@ class ReferenceEngine:
         if not call.indices:
             X = _where(xp, valid, X)  # keeps NaN in padding out of the weight gradients
         E = tuple(_where(xp, valid, to_time_major(xp, e, own=keep and valid is None)) for e in call.inputs)
-        weights = [stack_weights(xp, stage, parameters, call.n_x) for stage in cell.stages]
+        weights = [stack_weights(xp, stage, parameters, call.n_x, call.n_a) for stage in cell.stages]
         S, saved = _loop(call, X, E, weights, valid, keep)
         outputs = tuple(_where(xp, valid, s[1:, :, :]) for s in S)
         if keep and valid is None:
@@ -51,7 +51,7 @@ class ReferenceEngine:
     @ns.ignore_underflow
     def backward(self, tape: Tape, cotangents: Cotangents) -> Gradients:
         xp, cell = tape.xp, tape.cell
-        weights = tape.own or [stack_weights(xp, stage, tape.parameters, tape.n_x) for stage in cell.stages]
+        weights = tape.own or [stack_weights(xp, stage, tape.parameters, tape.n_x, tape.n_a) for stage in cell.stages]
         dZ, dE, ds0 = _loop_back(tape, cotangents, weights)
         rows = _one_hot(tape) if tape.indices else _rows(xp, tape.x)
         valid = None if tape.lengths is None else valid_steps(xp, tape.lengths, tape.n_steps)
@@ -87,7 +87,7 @@ class ReferenceStepper:
         xp = call.xp
         self._xp, self._cell, self._states = xp, call.cell, call.s0
         parameters = {key: ns.owned_copy(xp, a) for key, a in call.parameters.items()}
-        self._weights = [stack_weights(xp, stage, parameters, call.n_x) for stage in call.cell.stages]
+        self._weights = [stack_weights(xp, stage, parameters, call.n_x, call.n_a) for stage in call.cell.stages]
 
     @ns.ignore_underflow
     def step(self, xt: Array, inputs: Arrays = ()) -> Arrays:
