@@ -61,6 +61,8 @@ class ReferenceEngine:
                 through = _rows(xp, _side(stage, sides, "dzx")) @ w.wx
                 dX = through if dX is None else dX + through
             gradients.append(_stage_gradients(tape, stage, w.bh is not None, sides, rows))
+        if dX is None and not tape.indices:  # no gate has an input side
+            dX = xp.zeros_like(_rows(xp, tape.x))
         dx = None if dX is None else to_public(xp, _where(xp, valid, xp.reshape(dX, tape.x.shape)))
         named = name_gradients(xp, cell, tape.parameters, gradients)
         d_inputs = tuple(to_public(xp, _where(xp, valid, d)) for d in dE)
@@ -163,8 +165,9 @@ def _loop_back(tape: Tape, cotangents: Cotangents, weights: Weights) -> tuple[li
     dZ = []
     for i, stage in enumerate(wiring(tape.cell)):
         roles = ("dzx",) if stage.stage.additive else ("dzx", "dzh")
-        like = xp.stack([ds[0]] * len(stage.blocks["dzx"]), axis=1)
-        over_time = {role: _stack(xp, [sides[i][role] for sides, _ in steps], like) for role in roles}
+        widths = {role: stage.blocks[role].stop for role in roles}
+        none = {role: xp.stack([ds[0]] * (1 + k), axis=1)[:, :k, :] for role, k in widths.items()}
+        over_time = {role: _stack(xp, [sides[i][role] for sides, _ in steps], none[role]) for role in roles}
         if valid is not None:
             over_time = {role: _where(xp, xp.expand_dims(valid, axis=3), dz) for role, dz in over_time.items()}
         dZ.append(over_time)
