@@ -57,14 +57,12 @@ class ReferenceEngine:
         valid = None if tape.lengths is None else valid_steps(xp, tape.lengths, tape.n_steps)
         dX, gradients = None, []
         if not tape.indices and all(stage.n_zx == 0 for stage in wiring(cell)):
-            dX = xp.zeros_like(rows)
+            dX = xp.zeros_like(rows)  # no gate has an input side
         for stage, w, sides in zip(wiring(cell), weights, dZ, strict=True):
             if not tape.indices and stage.n_zx:
                 through = _rows(xp, _side(stage, sides, "dzx")) @ w.wx
                 dX = through if dX is None else dX + through
             gradients.append(_stage_gradients(tape, stage, w.bh is not None, sides, rows))
-        if dX is None and not tape.indices:  # no gate has an input side
-            dX = xp.zeros_like(_rows(xp, tape.x))
         dx = None if dX is None else to_public(xp, _where(xp, valid, xp.reshape(dX, tape.x.shape)))
         named = name_gradients(xp, cell, tape.parameters, gradients)
         d_inputs = tuple(to_public(xp, _where(xp, valid, d)) for d in dE)
