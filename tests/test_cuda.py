@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from problems import MGU, ONE_SIDED
+from words import ALL_WORDS
 
 import rnnx
 from rnnx.cells import BUILT_IN
@@ -61,6 +62,13 @@ def test_every_kernel_compiles_without_spills(cell, dtype, chip):
     for source in (own, common) if cell is CELLS[0] else (own,):
         log = compile_cuda(source, chip, codegen.options(dtype))
         assert_no_spills(log, codegen.kernel_names(source))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_every_word_of_the_vocabulary_compiles(dtype):
+    """CUDA's sine of float64 has a stack frame."""
+    log = compile_cuda(codegen.sources(ALL_WORDS)[1], CHIPS[0], codegen.options(dtype))
+    assert set(re.findall(r"(\d+) bytes spill", log)) == {"0"}
 
 
 @pytest.mark.parametrize("chip", ["sm_90", "sm_100"])  # older GPUs have no clusters

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from problems import TOLERANCE, TWO_STAGES, assert_close, make_problem
-from words import NUMPY, random_stages, torch_words
+from random_cells import NUMPY, random_stages, torch_words
 
 import rnnx
 from rnnx.cells import BUILT_IN, Gate, Stage, derive

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from words import FORMS, NUMPY, random_stages
+from random_cells import FORMS, NUMPY, random_stages
 
 from rnnx.cells.expressions import OPERATORS, WORDS, Graph, symbolic_ops
 from rnnx.cells.programs import Program

@@ -732,7 +732,31 @@ def test_kernel_arguments_are_bound_by_name():
 
 
 def test_untraceable_operations_raise():
-    (x,) = trace.Trace().symbols("x", 1)
-    for wrong in (lambda: x + 1.0, lambda: 2.0 * x, lambda: bool(x), lambda: np.tanh(x), lambda: -x):
+    traced = trace.Trace()
+    (x,), ops = traced.symbols("x", 1), traced.ops()
+    condition = ops.greater(x, 0.0)
+    wrong = [
+        lambda: bool(x), lambda: bool(condition), lambda: np.tanh(x), lambda: x + "1", lambda: condition * x,
+        lambda: ops.where(x, x, x), lambda: ops.tanh(1.0), lambda: ops.maximum(1.0, 2.0),
+        lambda: ops.greater(1.0, 2.0), lambda: ops.where(condition, 1.0, 2.0),
+    ]  # fmt: skip
+    for call in wrong:
         with pytest.raises(TypeError):
-            wrong()
+            call()
+
+
+def test_numbers_in_expressions():
+    """They are exact, and equal expressions still share a variable."""
+    traced = trace.Trace()
+    (x,), ops = traced.symbols("x", 1), traced.ops()
+    assert (1 / 3 * x).name == (1 / 3 * x).name
+    assert [(-x).name, (2 - x).name, (x / -0.0).name, abs(x).name] == ["v1", "v2", "v3", "v4"]
+    assert [ops.where(ops.greater(x, 1e300), x, 5).name, ops.where(ops.greater(x, 1e300), x, 5.0).name] == ["v6"] * 2
+    assert ops.constant(0, x).name == ops.zeros_like(x).name == trace.ZERO
+    assert ops.constant(-2.5, x).name == "real(-2.5)"
+    (x * float("inf"), x * float("nan"), 1e16 + x)
+    assert [line.split(" = ")[1] for line in traced.lines] == [
+        f"real({1 / 3!r}) * x0;", "-x0;", "real(2.0) - x0;", "x0 / real(-0.0);", "op_abs(x0);", "x0 > real(1e+300);",
+        "v5 ? x0 : real(5.0);", "x0 * (real(1.0) / real(0));", 'x0 * real(nanf(""));', "real(1e+16) + x0;",
+    ]  # fmt: skip
+    assert traced.lines[5] == "const bool v5 = x0 > real(1e+300);"

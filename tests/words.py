@@ -1,155 +1,86 @@
-"""The vocabulary of cells on NumPy and on torch, written independently of the package, and random cells."""
+"""Every word of the vocabulary, on the engines and in NumPy, and a cell that uses them all."""
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
-from hypothesis import strategies as st
 
-_erf = np.vectorize(math.erf, otypes=[np.float64])
-_erfc = np.vectorize(math.erfc, otypes=[np.float64])
-
-NUMPY = SimpleNamespace(
-    tanh=np.tanh,
-    sigmoid=lambda x: np.exp(-np.logaddexp(0, -x)),
-    relu=lambda x: np.where(x < 0, 0.0, x),
-    heaviside=lambda x: np.where(x > 0, 1.0, 0.0),
-    exp=np.exp,
-    log=np.log,
-    sqrt=np.sqrt,
-    abs=np.abs,
-    sign=np.sign,
-    maximum=np.maximum,
-    minimum=np.minimum,
-    greater=np.greater,
-    where=np.where,
-    softplus=lambda x: np.logaddexp(0, x),
-    log_sigmoid=lambda x: -np.logaddexp(0, -x),
-    sin=np.sin,
-    cos=np.cos,
-    erf=_erf,
-    gelu=lambda x: 0.5 * x * _erfc(-x / math.sqrt(2)),
-    zeros_like=np.zeros_like,
-    constant=lambda value, like: np.full_like(like, value),
-)
+from rnnx.cells import Cell, Gate, Stage
 
 
-def torch_words(torch):
-    def tensors(function):
-        """Torch's functions of two arguments take no numbers."""
-
-        def apply(*arguments):
-            like = next(a for a in arguments if isinstance(a, torch.Tensor))
-            return function(*(a if isinstance(a, torch.Tensor) else torch.full_like(like, a) for a in arguments))
-
-        return apply
-
-    def where(condition, a, b):
-        return torch.where(condition, torch.as_tensor(a).double(), torch.as_tensor(b).double())
-
-    same = ("tanh", "sigmoid", "relu", "exp", "log", "sqrt", "abs", "sign", "sin", "cos", "erf", "zeros_like")
-    return SimpleNamespace(
-        **{name: getattr(torch, name) for name in same},
-        heaviside=lambda x: (x > 0).to(x.dtype),
-        maximum=tensors(torch.maximum),
-        minimum=tensors(torch.minimum),
-        greater=tensors(torch.greater),
-        where=where,
-        softplus=lambda x: torch.logaddexp(x, torch.zeros_like(x)),
-        log_sigmoid=torch.nn.functional.logsigmoid,
-        gelu=torch.nn.functional.gelu,
-        constant=lambda value, like: torch.full_like(like, value),
-    )
+def softplus(x):
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
 
 
-# How a random cell applies a word: only where it is defined and, if it jumps, to leaves, whose values are never near
-# the jump. `t` and `u` are any values, `leaf` is a leaf.
-FORMS = {
-    "+": lambda ops, t, u, leaf: t + u,
-    "-": lambda ops, t, u, leaf: t - u,
-    "*": lambda ops, t, u, leaf: t * u,
-    "/": lambda ops, t, u, leaf: t / (1.5 + u * u),
-    "neg": lambda ops, t, u, leaf: -t,
-    "number +": lambda ops, t, u, leaf: 0.7 + t,
-    "number -": lambda ops, t, u, leaf: 2 - t,
-    "* number": lambda ops, t, u, leaf: t * -1.3,
-    "number /": lambda ops, t, u, leaf: 3.0 / (2 + ops.abs(t)),
-    "/ number": lambda ops, t, u, leaf: t / 3.0,
-    "tanh": lambda ops, t, u, leaf: ops.tanh(t),
-    "sigmoid": lambda ops, t, u, leaf: ops.sigmoid(t),
-    "relu": lambda ops, t, u, leaf: ops.relu(t),
-    "heaviside": lambda ops, t, u, leaf: ops.heaviside(leaf) * t,
-    "exp": lambda ops, t, u, leaf: ops.exp(-ops.abs(t)),
-    "log": lambda ops, t, u, leaf: ops.log(0.5 + t * t),
-    "sqrt": lambda ops, t, u, leaf: ops.sqrt(0.1 + t * t),
-    "abs": lambda ops, t, u, leaf: ops.abs(t),
-    "sign": lambda ops, t, u, leaf: ops.sign(leaf) * t,
-    "maximum": lambda ops, t, u, leaf: ops.maximum(t, u),
-    "minimum": lambda ops, t, u, leaf: ops.minimum(t, 0.3),
-    "where": lambda ops, t, u, leaf: ops.where(ops.greater(leaf, 0.1), t, u),
-    "where number": lambda ops, t, u, leaf: ops.where(ops.greater(0.2, leaf), 0.5, t),
-    "softplus": lambda ops, t, u, leaf: ops.softplus(t),
-    "log_sigmoid": lambda ops, t, u, leaf: ops.log_sigmoid(t),
-    "sin": lambda ops, t, u, leaf: ops.sin(t),
-    "cos": lambda ops, t, u, leaf: ops.cos(t),
-    "erf": lambda ops, t, u, leaf: ops.erf(t),
-    "gelu": lambda ops, t, u, leaf: ops.gelu(t),
-    "zeros_like": lambda ops, t, u, leaf: t + ops.zeros_like(u),
-    "constant": lambda ops, t, u, leaf: t * ops.constant(0.25, u),
+def erf(x):
+    return np.vectorize(math.erf, otypes=[float])(x)
+
+
+def gelu(x):
+    return np.where(x == -np.inf, 0, x * np.vectorize(math.erfc, otypes=[float])(-x / np.sqrt(2)) / 2)
+
+
+# name -> (on the engines, in NumPy); u and v are the operands
+EVERY_WORD = {
+    "tanh": (lambda ops, u, v: ops.tanh(u), lambda u, v: np.tanh(u)),
+    "sigmoid": (lambda ops, u, v: ops.sigmoid(u), lambda u, v: 1 / (1 + np.exp(-u))),
+    "relu": (lambda ops, u, v: ops.relu(u), lambda u, v: np.maximum(u, 0)),
+    "heaviside": (lambda ops, u, v: ops.heaviside(u), lambda u, v: u > 0),
+    "exp": (lambda ops, u, v: ops.exp(u), lambda u, v: np.exp(u)),
+    "zeros_like": (lambda ops, u, v: ops.zeros_like(u), lambda u, v: np.zeros_like(v)),
+    "log": (lambda ops, u, v: ops.log(u), lambda u, v: np.log(u)),
+    "sqrt": (lambda ops, u, v: ops.sqrt(u), lambda u, v: np.sqrt(u)),
+    "abs": (lambda ops, u, v: ops.abs(u), lambda u, v: np.abs(u)),
+    "sign": (lambda ops, u, v: ops.sign(u), lambda u, v: np.sign(u)),
+    "sin": (lambda ops, u, v: ops.sin(u), lambda u, v: np.sin(u)),
+    "cos": (lambda ops, u, v: ops.cos(u), lambda u, v: np.cos(u)),
+    "softplus": (lambda ops, u, v: ops.softplus(u), lambda u, v: softplus(u)),
+    "log_sigmoid": (lambda ops, u, v: ops.log_sigmoid(u), lambda u, v: -softplus(-u)),
+    "erf": (lambda ops, u, v: ops.erf(u), lambda u, v: erf(u)),
+    "gelu": (lambda ops, u, v: ops.gelu(u), lambda u, v: gelu(u)),
+    "maximum": (lambda ops, u, v: ops.maximum(u, v), lambda u, v: np.maximum(u, v)),
+    "minimum": (lambda ops, u, v: ops.minimum(u, v), lambda u, v: np.minimum(u, v)),
+    "maximum with numbers": (
+        lambda ops, u, v: ops.maximum(-0.5, ops.minimum(u, 1)),
+        lambda u, v: np.maximum(-0.5, np.minimum(u, 1)),
+    ),
+    "greater": (lambda ops, u, v: ops.where(ops.greater(u, v), 1.0, v), lambda u, v: np.where(u > v, 1.0, v)),
+    "where": (lambda ops, u, v: ops.where(ops.greater(0.5, u), v, u), lambda u, v: np.where(u < 0.5, v, u)),
+    "where, one side NaN": (
+        lambda ops, u, v: ops.where(ops.greater(u, 0.0), ops.log(u), -1),
+        lambda u, v: np.where(u > 0, np.log(u), -1),
+    ),
+    "constant": (lambda ops, u, v: ops.constant(0.1, u), lambda u, v: np.full_like(v, 0.1)),
+    "infinite constant": (lambda ops, u, v: ops.constant(-math.inf, u), lambda u, v: np.full_like(v, -np.inf)),
+    "sum of constants": (
+        lambda ops, u, v: ops.constant(0.1, u) - ops.zeros_like(u) + 2,
+        lambda u, v: np.full_like(v, 2.1),
+    ),
+    "divide": (lambda ops, u, v: u / v, lambda u, v: u / v),
+    # without cancellation
+    "numbers on the right": (
+        lambda ops, u, v: (abs(u) + 0.1) * 3 / 7.0 - -2,
+        lambda u, v: (np.abs(u) + 0.1) * 3 / 7 + 2,
+    ),
+    "numbers on the left": (
+        lambda ops, u, v: 0.1 + 3 * (2 - 1 / (1 + abs(u))),
+        lambda u, v: 0.1 + 3 * (2 - 1 / (1 + np.abs(u))),
+    ),
+    "minus and abs": (lambda ops, u, v: -abs(-u), lambda u, v: -np.abs(u)),
 }
 
 
-class RandomStage(SimpleNamespace):
-    """A forward function made of `steps`, each a form and the numbers of its operands among the values so far."""
-
-    n_h_only: int
-    n_both: int
-    n_x_only: int
-    n_reads: int
-    n_given: int
-    sums_only: bool
-    steps: list
-    outputs: list
-
-    @property
-    def n_x(self):
-        return self.n_both + self.n_x_only
-
-    @property
-    def n_h(self):
-        return self.n_h_only + self.n_both
-
-    def __call__(self, ops, zx, zh, s, v=()):
-        values = self.values(ops, zx, zh, s, v)
-        return tuple(values[-k % len(values)] for k in self.outputs), ()
-
-    def values(self, ops, zx, zh, s, v=()):
-        """Return the leaves, then the result of every step."""
-        sums = [a + b for a, b in zip(zx, zh[self.n_h_only :], strict=False)]
-        values = [*s, *v, *sums, *zh[: self.n_h_only], *zx[self.n_both :]]
-        values += [] if self.sums_only else [*zx[: self.n_both], *zh[self.n_h_only :]]
-        leaves = len(values)
-        for form, t, u, leaf in self.steps:
-            values.append(FORMS[form](ops, values[-t % len(values)], values[-u % len(values)], values[leaf % leaves]))
-        return values
-
-    def arguments(self, seed, size=3):
-        """Return random zx, zh, s, v."""
-        rng = np.random.default_rng(seed)
-        counts = (self.n_x, self.n_h, self.n_reads, self.n_given)
-        return tuple(tuple(rng.standard_normal((size,)) for _ in range(n)) for n in counts)
+def every_word_forward(ops, zx, zh, s):
+    (z_x,), (z_h,), (_, u, v, *_) = zx, zh, s
+    return (z_x + z_h, u, v, *(word(ops, u, v) for word, _ in EVERY_WORD.values())), ()
 
 
-random_stages = st.builds(
-    RandomStage,
-    n_h_only=st.integers(0, 1),
-    n_both=st.integers(0, 2),
-    n_x_only=st.integers(0, 1),
-    n_reads=st.integers(1, 3),
-    n_given=st.integers(0, 2),
-    sums_only=st.booleans(),
-    steps=st.lists(
-        st.tuples(st.sampled_from(sorted(FORMS)), *[st.integers(1, 8)] * 2, st.integers(0, 7)), min_size=1, max_size=12
-    ),
-    outputs=st.lists(st.integers(1, 5), min_size=1, max_size=3),
+def every_word_backward(ops, ds, s_prev, s_next, saved):
+    da = ds[0]
+    dz = (ops.constant(0.25, da),)
+    return dz, dz, tuple(ops.constant(k, da) for k in range(len(ds)))
+
+
+STATES = ("a", "u", "v", *EVERY_WORD)
+ALL_WORDS = Cell(
+    "all_words", STATES, (Stage((Gate(("Wx", "Wh"), "b"),), STATES, (), every_word_forward, every_word_backward),)
 )
