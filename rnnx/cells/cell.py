@@ -158,6 +158,9 @@ class Cell:
     def __reduce_ex__(self, protocol: Any) -> Any:
         return super().__reduce_ex__(protocol) if self.definition is None else self.definition.reduced(self)
 
+    def __repr__(self) -> str:
+        return f"<Cell {self.name!r} with states {', '.join(self.states)}>"
+
     def __copy__(self) -> "Cell":
         return self
 
