@@ -295,11 +295,15 @@ def test_a_failed_update_changes_nothing(change, message):
         assert gradients["dWax"].max() == 9
 
 
-@pytest.mark.parametrize("characters", [[None, 1.0], "ab", [None, "a"], [1, True, 0.5], [[1], [2]]])
+@pytest.mark.parametrize(
+    "characters", [[None, 1.0], "ab", b"ab", [None, "a"], [0, 0.5], [[1], [2]], {0, 1}, np.array(1)]
+)
 def test_characters_are_integers(characters):
     a0, parameters = problem(seed=0, n_a=4, vocab_size=5)
-    with pytest.raises(ValueError, match="`X` must hold indices from 0 to vocab_size - 1 = 4; got "):
-        course.rnn_forward(characters, [0] * len(characters), a0, parameters, 5)
+    with pytest.raises(
+        (ValueError, TypeError), match=r"`X` must (hold indices from 0 to .* = 4|be a list of indices); got "
+    ):
+        course.rnn_forward(characters, [0, 0], a0, parameters, 5)
 
 
 def test_lines_end_as_in_a_file(capsys):
@@ -349,3 +353,13 @@ def test_a_cache_of_another_example():
         course.rnn_backward([None, 1], [1, 0], others, tuple(map(dict, cache)))
     with pytest.raises(ValueError, match="`X` and `Y` must have the same length; got 2 and 1"):
         course.rnn_backward([None, 1], [1], parameters, cache)
+    *rest, inputs = map(dict, cache)
+    with pytest.raises(ValueError, match="`cache` must hold the steps 0 to 1; 1 is missing"):
+        course.rnn_backward([None, 1], [1, 0], parameters, (*rest, {0: inputs[0], 2: inputs[1]}))
+    with pytest.raises(TypeError, match="`cache` must have dtype float32 or float64; got complex128"):
+        course.rnn_backward([None, 1], [1, 0], parameters, (*rest, {0: inputs[0], 1: inputs[1] + 1j}))
+
+
+def test_a_model_that_no_machine_has():
+    with pytest.raises(ValueError, match=r"`n_y` = 2147483648 is too large: an array of shape \(4, 2147483648\)"):
+        course.initialize_parameters(4, 3, 1 << 31)

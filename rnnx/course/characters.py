@@ -6,10 +6,21 @@ from typing import Any
 import numpy as np
 
 from rnnx import functional
-from rnnx._core.checks import integer
+from rnnx._core import arrays as ns
+from rnnx._core.checks import check_size, integer
 from rnnx.cells.rnn import RNN
 from rnnx.cells.vocabulary import array_ops
-from rnnx.course.passes import Pass, backward_pass, forward_pass, one_hot_rows, pick, pick_gradients, unpack
+from rnnx.course.passes import (
+    Pass,
+    as_floats,
+    backward_pass,
+    count_steps,
+    forward_pass,
+    one_hot_rows,
+    pick,
+    pick_gradients,
+    unpack,
+)
 from rnnx.functional.activations import softmax
 
 _STAGE, _OPS = RNN.stages[0], array_ops(np)
@@ -53,6 +64,7 @@ def initialize_parameters(n_a: int, n_x: int, n_y: int) -> dict[str, np.ndarray]
         Wax, Waa, Wya, b, by.
     """
     n_a, n_x, n_y = (integer(name, n) for name, n in (("n_a", n_a), ("n_x", n_x), ("n_y", n_y)))
+    check_size((n_a, max(n_a, n_x, n_y)), n_a=n_a, n_x=n_x, n_y=n_y)
     random = np.random.RandomState(1)
     weights = {"Wax": (n_a, n_x), "Waa": (n_a, n_a), "Wya": (n_y, n_a)}
     parameters = {key: random.randn(*shape) * 0.01 for key, shape in weights.items()}
@@ -176,7 +188,7 @@ def rnn_backward(da: Any, *args: Any, **options: Any) -> Any:
 
 
 def _is_array_of_sequences(x: Any) -> bool:
-    return getattr(x, "ndim", 1) != 1
+    return getattr(x, "ndim", 1) > 1
 
 
 @np.errstate(under="ignore")
@@ -197,11 +209,9 @@ def _characters_backward(
 ) -> tuple[dict[str, np.ndarray], Steps]:
     Wax, Waa, Wya, _, by = unpack(parameters)
     probabilities, a, inputs = cache
-    n_steps = len(X)
+    n_steps = count_steps(X, Y)
     if len(inputs) != n_steps:
         raise ValueError(f"`cache` must hold the {n_steps} steps of `X`; got {len(inputs)}")
-    if len(Y) != n_steps:
-        raise ValueError(f"`X` and `Y` must have the same length; got {n_steps} and {len(Y)}")
     x, states, y = _stack(inputs, 0, n_steps), _stack(a, -1, n_steps), _stack(probabilities, 0, n_steps)
     for what, rows, shape in (
         ("inputs", x, (n_steps, Wax.shape[1])),
@@ -217,4 +227,8 @@ def _stack(columns: Steps, first: int, end: int) -> np.ndarray:
     """Return the columns of the steps from `first` to `end` - 1 as rows."""
     if isinstance(columns, Rows):
         return columns.array
-    return np.concatenate([columns[t] for t in range(first, end)]).reshape(end - first, -1)
+    try:
+        rows = [columns[t] for t in range(first, end)]
+    except KeyError as error:
+        raise ValueError(f"`cache` must hold the steps {first} to {end - 1}; {error} is missing") from None
+    return as_floats({}, {"cache": ns.from_lists("cache", rows)})[0].reshape(end - first, -1)

@@ -47,10 +47,8 @@ def forward_pass(
     `initial` is the initial state, by the name of the argument. `vocab_size` is by default that of the parameters.
     """
     a0, Wax, Waa, Wya, b, by = unpack(parameters, **initial)
-    n_steps, n_a = len(X), len(Waa)
+    n_steps, n_a = count_steps(X, Y), len(Waa)
     vocab_size = len(by) if vocab_size is None else integer("vocab_size", vocab_size)
-    if len(Y) != n_steps:
-        raise ValueError(f"`X` and `Y` must have the same length; got {n_steps} and {len(Y)}")
     compare_shapes("Wax", Wax.shape, "(n_a, vocab_size)", (n_a, vocab_size))
     compare_shapes("Wya", Wya.shape, "(vocab_size, n_a)", (vocab_size, n_a))
     x, correct = one_hot_rows("X", X, vocab_size), one_hot_rows("Y", Y, vocab_size)
@@ -95,7 +93,7 @@ def pick(owner: str, arrays: Mapping[str, np.ndarray], keys: Sequence[str], hint
 def pick_gradients(gradients: Mapping[str, np.ndarray], parameters: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return dWax, dWaa, dWya, db and dby after checking that they have the shapes of the parameters."""
     given, picked = pick("parameters", parameters, KEYS), pick("gradients", gradients, GRADIENTS)
-    as_floats(picked, given)
+    as_floats({}, {**given, **picked})
     if [array.shape for array in picked.values()] != [array.shape for array in given.values()]:
         for key, array in given.items():
             compare_shapes("d" + key, picked["d" + key].shape, f"{key}.shape", array.shape)
@@ -123,6 +121,17 @@ def _check_shapes(names: tuple[str, ...], shapes: tuple[Shape, ...]) -> None:
     axes |= {name: (rows, "1") for name, rows in _COLUMNS.items() if name in actual}
     for name, (rows, columns) in axes.items():
         compare_shapes(name, actual[name], f"({rows}, {columns})", (sizes[rows], sizes[columns]))
+
+
+def count_steps(X: Sequence[int | None], Y: Sequence[int | None]) -> int:
+    """Return the length of `X` and `Y`, which must be equal."""
+    for name, characters in (("X", X), ("Y", Y)):
+        is_list = isinstance(characters, list | tuple | range | np.ndarray) and getattr(characters, "ndim", 1) == 1
+        if not is_list or isinstance(characters, np.ma.MaskedArray):
+            raise TypeError(f"`{name}` must be a list of indices; got {type(characters).__name__}")
+    if len(X) != len(Y):
+        raise ValueError(f"`X` and `Y` must have the same length; got {len(X)} and {len(Y)}")
+    return len(X)
 
 
 def one_hot_rows(name: str, characters: Sequence[int | None], vocab_size: int) -> np.ndarray:
