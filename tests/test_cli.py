@@ -306,12 +306,12 @@ def test_metrics_that_cannot_be_written_do_not_lose_the_model(run, monkeypatch):
 
     def on_full_disk(self, *arguments):
         begin(self, *arguments)
-        self._lines = (Path("/dev/full"), self._lines[1])
+        self._paths = (Path("/dev/full"), self._paths[1])
 
     monkeypatch.setattr(MetricsWriter, "__init__", on_full_disk)
     code, _, err = run("train", "--text", "names.txt", *SMALL, "--output", "out")
     assert code == 1
-    assert "No space left" in err
+    assert err == "Error: /dev/full: No space left on device\n"
     assert checkpoints.load_checkpoint("out").training["counters"]["step"] > 0
 
 
