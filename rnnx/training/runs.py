@@ -169,7 +169,7 @@ class Run:
             while unrecorded and unrecorded[0][0].known:
                 progress, seconds = unrecorded[0]
                 metrics.write(progress, seconds)
-                if progress.evaluation and trainer.counters.since_best == 0 and progress.validation_loss:
+                if progress.evaluation and trainer.counters.since_best == 0 and progress.validation_loss is not None:
                     self._save(BEST_NAME, {})
                 unrecorded.popleft()
 
