@@ -73,31 +73,9 @@ def _remedy(array: Any) -> str:
     return ": pass `.to_numpy()`" if callable(getattr(array, "to_numpy", None)) else ""
 
 
-def from_lists(name: str, values: Any) -> Any:
-    """Convert nested sequences of numbers to a NumPy array; other values are returned as they are."""
-    if not isinstance(values, list | tuple):
-        return values
-    for value in values:
-        if isinstance(value, np.ma.MaskedArray | np.matrix):
-            _namespace(name, value)
-    try:
-        return np.asarray(values)
-    except ValueError:
-        got = "lists of different lengths; pad them with `rnnx.data.pad`"
-        raise ValueError(f"`{name}` must have rows of equal length; got {got}") from None
-
-
-def check_real(name: str, array: Array) -> None:
-    """Raise unless the array holds real numbers or booleans. Text, dates, objects and complex numbers do not count."""
-    xp, _ = common_namespace({name: array})
-    if array.dtype in _floats(xp) or xp.isdtype(array.dtype, ("integral", "real floating", "bool")):
-        return
-    raise TypeError(f"`{name}` must hold real numbers; got dtype {array.dtype}")
-
-
-def bools_to_integers(xp: Namespace, array: Array) -> Array:
-    """Convert booleans to 0 and 1, as class indices; other arrays are returned as they are."""
-    return xp.astype(array, xp.asarray(0).dtype) if array.dtype == xp.bool else array
+def is_real(xp: Namespace, array: Array) -> bool:
+    """Return whether the array holds real numbers or booleans: not text, dates, objects or complex numbers."""
+    return array.dtype in _floats(xp) or bool(xp.isdtype(array.dtype, ("integral", "real floating", "bool")))
 
 
 def ignore_underflow(function: F) -> F:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnx._core import arrays as ns
-from rnnx._core.arrays import Array
+from rnnx._core.arrays import Array, Namespace
 from rnnx._core.checks import Shape, check_indices, check_lengths
 from rnnx._core.layout import valid_examples
 
@@ -25,14 +25,45 @@ class Sizes(NamedTuple):
     per_step: bool
 
 
+def real_array(name: str, values: Any) -> tuple[Namespace, Array]:
+    """Return real numbers or booleans as an array, and its namespace; lists are converted."""
+    array = _from_lists(name, values) if isinstance(values, list | tuple) else values
+    xp, _ = ns.common_namespace({name: array})
+    if not ns.is_real(xp, array):
+        raise TypeError(f"`{name}` must hold real numbers; got dtype {array.dtype}")
+    return xp, array
+
+
+def host_array(name: str, values: Any) -> np.ndarray:
+    """Return real numbers or booleans as a NumPy array; lists are converted."""
+    _, array = real_array(name, values)
+    if not ns.is_on_host(array):
+        raise TypeError(f"`{name}` must be a NumPy array; got one of another library")
+    return array
+
+
+def _from_lists(name: str, values: list[Any] | tuple[Any, ...]) -> np.ndarray:
+    for value in values:
+        if isinstance(value, np.ma.MaskedArray | np.matrix):
+            ns.common_namespace({name: value})
+    try:
+        return np.asarray(values)
+    except ValueError:
+        got = "lists of different lengths; pad them with `rnnx.data.pad`"
+        raise ValueError(f"`{name}` must have rows of equal length; got {got}") from None
+
+
+def bools_to_integers(xp: Namespace, array: Array) -> Array:
+    """Convert booleans to 0 and 1, as class indices; other arrays are returned as they are."""
+    return xp.astype(array, xp.asarray(0).dtype) if array.dtype == xp.bool else array
+
+
 def check_inputs(name: str, values: Any, sizes: Sizes, lengths: Any = None) -> Array:
     """Return sequences (n, m, T) of numbers, or (m, T) of indices, as an array; lists are converted.
 
     Indices on the host must be in range, except past the (valid) `lengths`.
     """
-    array = ns.from_lists(name, values)
-    ns.check_real(name, array)
-    xp, _ = ns.common_namespace({name: array})
+    xp, array = real_array(name, values)
     indices = array.ndim == 2 and ns.is_integer(xp, array)
     if not indices:
         _check_sequences(name, tuple(array.shape), str(array.dtype), sizes.size, sizes.size_name)
@@ -78,11 +109,9 @@ def check_targets(name: str, values: Any, m: int, n_steps: int, sizes: Sizes, le
 
     Booleans become the classes 0 and 1. Classes on the host must be in range, except past the (valid) `lengths`.
     """
-    array = ns.from_lists(name, values)
-    ns.check_real(name, array)
-    xp, _ = ns.common_namespace({name: array})
+    xp, array = real_array(name, values)
     if sizes.classes:
-        array = ns.bools_to_integers(xp, array)
+        array = bools_to_integers(xp, array)
     _check_target_shape(name, tuple(array.shape), str(array.dtype), ns.is_integer(xp, array), m, n_steps, sizes)
     if sizes.classes:
         ends = lengths if sizes.per_step else None
@@ -121,9 +150,7 @@ def _target_hint(name: str, shape: Shape, integers: bool, expected: Shape, sizes
 
 def check_index_rows(name: str, values: Any, symbol: str, stop: int, lengths: Any = None) -> Array:
     """Return indices (m, T) as an array; those on the host must be in [0, stop), except past the lengths."""
-    array = ns.from_lists(name, values)
-    ns.check_real(name, array)
-    xp, _ = ns.common_namespace({name: array})
+    xp, array = real_array(name, values)
     if array.ndim != 2 or not ns.is_integer(xp, array):
         got = f"shape {tuple(array.shape)}, dtype {array.dtype}"
         raise ValueError(f"`{name}` must hold integers, shape (m, T); got {got}")

@@ -9,6 +9,7 @@ import numpy as np
 from rnnx._core import arrays as ns
 from rnnx._core.checks import check_lengths
 from rnnx._core.copying import Portable
+from rnnx._core.inputs import bools_to_integers, host_array
 from rnnx.data.batches import Batch, Shuffled
 
 
@@ -36,8 +37,8 @@ class Examples(Portable, Shuffled[Batch]):
     """
 
     def __init__(self, inputs: np.ndarray, targets: np.ndarray, lengths: Sequence[int] | np.ndarray | None = None):
-        self.inputs = _on_host("inputs", inputs)
-        self.targets = ns.bools_to_integers(np, _on_host("targets", targets))
+        self.inputs = host_array("inputs", inputs)
+        self.targets = bools_to_integers(np, host_array("targets", targets))
         self.indices = self.inputs.ndim == 2
         if self.inputs.ndim not in (2, 3):
             raise ValueError(f"`inputs` must have shape (n_x, n, T), or (n, T) for indices; got {self.inputs.shape}")
@@ -78,15 +79,6 @@ class Examples(Portable, Shuffled[Batch]):
     def extremes(self) -> Batch:
         """Return all examples as one batch, without a copy, for checks."""
         return Batch(self.inputs, self.targets, self.lengths)
-
-
-def _on_host(name: str, values: Any) -> np.ndarray:
-    """Return an array of real numbers in NumPy; nested lists are converted."""
-    array = ns.from_lists(name, values)
-    ns.check_real(name, array)
-    if not ns.is_on_host(array):
-        raise TypeError(f"`{name}` must be a NumPy array; got one of another library")
-    return array
 
 
 def _check_targets(targets: np.ndarray, inputs: tuple[int, ...]) -> int:

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from rnnx._core import arrays as ns
 from rnnx._core.checks import real
+from rnnx._core.inputs import host_array
 
 
 def move_padding_to_end(inputs: Any, value: float = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -40,10 +40,7 @@ def move_padding_to_end(inputs: Any, value: float = 0) -> tuple[np.ndarray, np.n
     >>> moved.tolist(), lengths.tolist()
     ([[5, 6, 0, 0], [7, 8, 0, 0]], [2, 2])
     """
-    array = ns.from_lists("inputs", inputs)
-    ns.check_real("inputs", array)
-    if not ns.is_on_host(array):
-        raise TypeError("`inputs` must be a NumPy array; got one of another library")
+    array = host_array("inputs", inputs)
     if array.ndim not in (2, 3):
         raise ValueError(f"`inputs` must have shape (n_x, m, T), or (m, T) for indices; got {array.shape}")
     padded = array == real("value", value)

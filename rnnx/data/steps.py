@@ -14,6 +14,7 @@ import numpy as np
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.copying import Portable
+from rnnx._core.inputs import real_array
 from rnnx._core.layout import valid_examples
 from rnnx.data.batches import Batch
 
@@ -80,9 +81,7 @@ class Steps(Portable):
 
 
 def _check_indices(indices: Any) -> np.ndarray:
-    indices = ns.from_lists("indices", indices)
-    ns.check_real("indices", indices)
-    array = np.asarray(indices)  # a view of a memory map
+    array = np.asarray(real_array("indices", indices)[1])  # a view of a memory map
     if array.ndim != 1 or len(array) < 2 or array.dtype.kind not in "iu":
         raise ValueError(
             f"`indices` must be integers of shape (n,) with n >= 2; got shape {array.shape}, dtype {array.dtype}"

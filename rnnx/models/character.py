@@ -8,6 +8,7 @@ import numpy as np
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_indices, check_shape, integer
+from rnnx._core.inputs import real_array
 from rnnx.functional.activations import softmax
 from rnnx.functional.heads import softmax_cross_entropy
 from rnnx.models.decoding import one_hot_columns
@@ -96,8 +97,7 @@ class CharStream:
         self._m, self._vocab_size = m, model.vocab_size
 
     def _checked(self, indices: Any) -> np.ndarray:
-        indices = ns.from_lists("indices", indices)
-        xp, _ = ns.common_namespace({"indices": indices})
+        xp, indices = real_array("indices", indices)
         if not ns.is_integer(xp, indices):
             raise TypeError(f"`indices` must hold integers; got dtype {indices.dtype}")
         check_shape("indices", indices, "(m,)", (self._m,))

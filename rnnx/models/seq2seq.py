@@ -142,26 +142,20 @@ class Seq2Seq(Model):
             If arrays are not integers of these shapes in the library of the parameters, or a value is out of range.
         """
         source, target_in = self._checked_indices(source, source_lengths, target_in, target_lengths)
-        return self._forward(source, target_in, source_lengths, target_lengths, masks, keep_caches)
+        batch = PairBatch(source, source_lengths, target_in, target_in, target_lengths)  # target_out is not needed
+        return self._forward(batch, masks, keep_caches)
 
-    def _forward(
-        self,
-        source: Array,
-        target_in: Array,
-        source_lengths: Any,
-        target_lengths: Any,
-        masks: Masks | None,
-        keep_caches: bool,
-    ) -> tuple[Array, Array | None, Seq2SeqCache]:
-        """Compute `forward` of checked indices."""
-        p, source, target_in = self.parameters, self.array(source, "source"), self.array(target_in, "target_in")
-        encoded, states, encoder, bridge = self.encode(source, source_lengths, masks, keep_caches)
+    def _forward(self, batch: PairBatch, masks: Masks | None, keep: bool) -> tuple[Array, Array | None, Seq2SeqCache]:
+        """Compute `forward` of a checked batch."""
+        p, lengths = self.parameters, batch.source_lengths
+        source, target_in = self.array(batch.source, "source"), self.array(batch.target_in, "target_in")
+        encoded, states, encoder, bridge = self.encode(source, lengths, masks, keep)
         out, _, decoder = self.decoder.forward(
-            p, target_in, states, lengths=target_lengths, masks=masks, keep_caches=keep_caches
+            p, target_in, states, lengths=batch.target_lengths, masks=masks, keep_caches=keep
         )
         weights = attention = None
         if self.attention is not None:
-            out, weights, attention = self.attention.forward(p, out, encoded, source_lengths, keep_caches=keep_caches)
+            out, weights, attention = self.attention.forward(p, out, encoded, lengths, keep_caches=keep)
         z = self.head.forward(p, out)
         return z, weights, Seq2SeqCache(encoder, bridge, decoder, attention, out)
 
@@ -229,9 +223,7 @@ class Seq2Seq(Model):
         """Compute the logits of a batch; there are no states."""
         if states:
             raise ValueError(f"`states` must be empty for Seq2Seq, which carries none; got {list(states)}")
-        z, _, cache = self._forward(
-            batch.source, batch.target_in, batch.source_lengths, batch.target_lengths, masks, keep_caches
-        )
+        z, _, cache = self._forward(batch, masks, keep_caches)
         return z, {}, cache
 
     def compare(self, z: Array, batch: PairBatch) -> tuple[Any, Array]:
