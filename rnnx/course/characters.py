@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from rnnx import functional
-from rnnx._core import arrays as ns
 from rnnx._core.checks import check_size, integer
+from rnnx._core.inputs import host_array
 from rnnx.cells.rnn import RNN
 from rnnx.cells.vocabulary import array_ops
 from rnnx.course.passes import (
@@ -231,4 +231,4 @@ def _stack(columns: Steps, first: int, end: int) -> np.ndarray:
         rows = [columns[t] for t in range(first, end)]
     except KeyError as error:
         raise ValueError(f"`cache` must hold the steps {first} to {end - 1}; {error} is missing") from None
-    return as_floats({}, {"cache": ns.from_lists("cache", rows)})[0].reshape(end - first, -1)
+    return as_floats({}, {"cache": host_array("cache", rows)})[0].reshape(end - first, -1)
