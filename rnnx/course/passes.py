@@ -15,7 +15,9 @@ from rnnx._core.checks import Shape, compare_shapes, integer, listed
 from rnnx.course.recurrence import loops
 
 KEYS = ("Wax", "Waa", "Wya", "b", "by")
+_ONLY_NUMPY, _ONLY_FLOAT64 = {np.ndarray}, {np.dtype("float64")}
 GRADIENTS = tuple("d" + key for key in KEYS)
+_LISTS = (list, tuple, range, np.ndarray)
 _COLUMNS = {
     "a0": "n_a",
     "da_next": "n_a",
@@ -48,7 +50,8 @@ def forward_pass(
     """
     a0, Wax, Waa, Wya, b, by = unpack(parameters, **initial)
     n_steps, n_a = count_steps(X, Y), len(Waa)
-    vocab_size = len(by) if vocab_size is None else integer("vocab_size", vocab_size)
+    if type(vocab_size) is not int:
+        vocab_size = len(by) if vocab_size is None else integer("vocab_size", vocab_size)
     compare_shapes("Wax", Wax.shape, "(n_a, vocab_size)", (n_a, vocab_size))
     compare_shapes("Wya", Wya.shape, "(vocab_size, n_a)", (vocab_size, n_a))
     x, correct = one_hot_rows("X", X, vocab_size), one_hot_rows("Y", Y, vocab_size)
@@ -75,8 +78,14 @@ def backward_pass(Waa: np.ndarray, Wya: np.ndarray, arrays: Pass) -> dict[str, n
 
 def unpack(parameters: Mapping[str, np.ndarray], **columns: np.ndarray) -> list[np.ndarray]:
     """Return columns such as `a0`, and Wax, Waa, Wya, b and by, after checking their types and shapes."""
-    given = pick("parameters", parameters, KEYS, "; the bias `ba` of rnnx is called `b` here")
-    arrays = as_floats(columns, given)
+    try:
+        arrays = [*columns.values(), *[parameters[key] for key in KEYS]]
+        usual = {*map(type, arrays)} == _ONLY_NUMPY and {array.dtype for array in arrays} == _ONLY_FLOAT64
+    except KeyError:
+        usual = False
+    if not usual:
+        given = pick("parameters", parameters, KEYS, "; the bias `ba` of rnnx is called `b` here")
+        arrays = as_floats(columns, given)
     _check_shapes((*columns, *KEYS), tuple([array.shape for array in arrays]))
     return arrays
 
@@ -126,7 +135,9 @@ def _check_shapes(names: tuple[str, ...], shapes: tuple[Shape, ...]) -> None:
 def count_steps(X: Sequence[int | None], Y: Sequence[int | None]) -> int:
     """Return the length of `X` and `Y`, which must be equal."""
     for name, characters in (("X", X), ("Y", Y)):
-        is_list = isinstance(characters, list | tuple | range | np.ndarray) and getattr(characters, "ndim", 1) == 1
+        if type(characters) is list:  # in nearly every call
+            continue
+        is_list = isinstance(characters, _LISTS) and getattr(characters, "ndim", 1) == 1
         if not is_list or isinstance(characters, np.ma.MaskedArray):
             raise TypeError(f"`{name}` must be a list of indices; got {type(characters).__name__}")
     if len(X) != len(Y):
