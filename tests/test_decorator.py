@@ -102,7 +102,9 @@ def test_numbers_are_replaced(rng):
         rnnx.CELLS["lstm"].replace(k=1)
 
 
-@pytest.mark.parametrize("own", [gru, everything.replace(k=3.0), rnnx.CELLS["slstm"], rnnx.CELLS["lstm"]], ids=lambda own: own.name)
+@pytest.mark.parametrize(
+    "own", [gru, everything.replace(k=3.0), rnnx.CELLS["slstm"], rnnx.CELLS["lstm"]], ids=lambda own: own.name
+)
 def test_cells_are_copied_and_pickled(own):
     assert copy.copy(own) is own
     assert copy.deepcopy(own) is own
