@@ -37,7 +37,7 @@ class CpuStepper:
         # It holds the packed weights, so it must live as long as the stepper.
         self._workspace = empty((templates[0].workspace + LINE,), np.uint8)
         place = address(self._workspace)
-        # The kernels read the vectors at every step, so the caller's may change.
+        # The kernels read the vectors of parameters at every step, and the caller's may change.
         parameters |= {key: np.array(parameters[key], order="C") for key in call.cell.vectors}
         self._vectors = [parameters[key] for key in call.cell.vectors]
         arrays = {"block": block[0]}

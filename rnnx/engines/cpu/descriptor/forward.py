@@ -43,7 +43,8 @@ class ForwardPass(Pass):
         """See `Pass`."""
         cell = self.key.cell
         n_states = len(cell.states)
-        block = [t.base("block") + at for at in self.block.offsets]
+        first = t.base("block")
+        block = [first + at for at in self.block.offsets]
         own = block[n_states + len(cell.saved) :]
         x, *inputs = self._sequences(t, own)
         states = [S + self.slot * t.step for S in block[:n_states]]
