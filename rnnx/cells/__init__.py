@@ -1,6 +1,7 @@
 """The table of built-in cells."""
 
 from rnnx._core.checks import nearest
+from rnnx._core.words import shown
 from rnnx.cells.cell import Cell, Gate, Stage
 from rnnx.cells.gru import GRU, GRU_RESET_AFTER
 from rnnx.cells.lstm import LSTM
@@ -16,7 +17,9 @@ def cell_of(cell: Cell | str) -> Cell:
     if isinstance(cell, Cell):
         return cell
     if not isinstance(cell, str):
-        raise TypeError(f"`cell` must be a Cell or one of {sorted(CELLS)}; got {cell!r:.60}")
+        raise TypeError(f"`cell` must be a Cell or one of {sorted(CELLS)}; got {shown(cell)}")
     if cell not in CELLS:
-        raise ValueError(f"`cell` must be a Cell or one of {sorted(CELLS)}; got {cell!r}{nearest(str(cell), CELLS)}")
+        raise ValueError(
+            f"`cell` must be a Cell or one of {sorted(CELLS)}; got {shown(cell)}{nearest(str(cell), CELLS)}"
+        )
     return CELLS[cell]

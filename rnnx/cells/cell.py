@@ -20,6 +20,7 @@ from functools import cached_property
 from typing import Any
 
 from rnnx._core.checks import Shape
+from rnnx._core.words import shown
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Gate:
 
     def __post_init__(self) -> None:
         if not isinstance(self.weights, tuple) or len(self.weights) not in (1, 2):
-            raise ValueError(f"`weights` of a gate must be a tuple of one or two keys; got {self.weights!r}")
+            raise ValueError(f"`weights` of a gate must be a tuple of one or two keys; got {shown(self.weights)}")
 
     @property
     def keys(self) -> tuple[str, ...]:
