@@ -250,7 +250,12 @@ def numbers(values: Sequence[Any]) -> list[float]:
 
 def astype(xp: Namespace, array: Array, dtype: Any) -> Array:
     """Convert an array to a dtype, without a copy if it has it already."""
-    return array if array.dtype == dtype else xp.astype(array, dtype)
+    return array if array.dtype == dtype else _cast(xp, array, dtype)
+
+
+@ignore_underflow
+def _cast(xp: Namespace, array: Array, dtype: Any) -> Array:
+    return xp.astype(array, dtype)
 
 
 def contiguous(xp: Namespace, array: Array, *, own: bool = False) -> Array:

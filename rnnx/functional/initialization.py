@@ -135,6 +135,7 @@ def _check_choices(scheme: str, dtype: str, xp: Any) -> None:
     ns.check_library("xp", xp)
 
 
+@ns.ignore_underflow
 def _convert(values: dict[str, np.ndarray], dtype: str, xp: Any, device: Any) -> dict[str, Array]:
     """Convert to a dtype, library and device."""
     target: Any = np if xp is None else xp
