@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Iterator, Mapping
 
 from rnnx._core.checks import nearest
+from rnnx._core.words import shown
 from rnnx.cells.cell import Cell, Stage
 from rnnx.cells.decorator import Input, Vector, cell
 from rnnx.cells.gate import Gate
@@ -67,7 +68,9 @@ def cell_of(cell: Cell | str) -> Cell:
     if isinstance(cell, Cell):
         return cell
     if not isinstance(cell, str):
-        raise TypeError(f"`cell` must be a Cell or one of {sorted(CELLS)}; got {cell!r:.60}")
+        raise TypeError(f"`cell` must be a Cell or one of {sorted(CELLS)}; got {shown(cell)}")
     if cell not in CELLS:
-        raise ValueError(f"`cell` must be a Cell or one of {sorted(CELLS)}; got {cell!r}{nearest(str(cell), CELLS)}")
+        raise ValueError(
+            f"`cell` must be a Cell or one of {sorted(CELLS)}; got {shown(cell)}{nearest(str(cell), CELLS)}"
+        )
     return CELLS[cell]
