@@ -324,7 +324,8 @@ def test_numbers_of_numpy(monkeypatch):
     """They become Python numbers, which JSON can hold."""
     monkeypatch.setattr(runner, "_check_installed", lambda *_: None)
     monkeypatch.setattr(runner, "_run_sides", lambda *_: {})
-    report = compare.run("torch", TEXT, steps=np.int64(3), batch_size=np.uint8(2), learning_rate=np.float32(0.5))
+    numbers = {"steps": np.int64(3), "batch_size": np.uint8(2), "learning_rate": np.float32(0.5)}
+    report = compare.run("torch", TEXT, **{**SMALL, **numbers})
     assert (type(report.settings.steps), type(report.settings.learning_rate)) == (int, float)
     assert json.loads(json.dumps(asdict(report.settings)))["batch_size"] == 2
 
@@ -333,7 +334,7 @@ def test_a_loss_that_is_not_finite_is_an_error(monkeypatch):
     monkeypatch.setattr(runner, "_check_installed", lambda *_: None)
     monkeypatch.setattr(process, "call", lambda *_, **__: (result([4.0, float("nan")], [3.0]), 1.0))
     with pytest.raises(FloatingPointError, match="the loss of rnnx is nan at step 2; a smaller learning rate may"):
-        compare.run("torch", TEXT, steps=2)
+        compare.run("torch", TEXT, **{**SMALL, "steps": 2})
 
 
 def test_the_figure(tmp_path):
