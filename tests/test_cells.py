@@ -79,7 +79,7 @@ def make_case(cell, lengths=None):
     rng = np.random.default_rng(1)
     problem = make_problem(cell, rng, n_y=2, lengths=lengths and list(lengths))
     problem.parameters |= {key: rng.standard_normal((4, 1)) for key in cell.optional_keys}
-    return problem, *central_differences(problem)
+    return problem, *central_differences(problem, most=30)
 
 
 @pytest.mark.parametrize("cell", [MGU, TWO_STAGES], ids=lambda cell: cell.name)

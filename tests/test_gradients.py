@@ -26,7 +26,7 @@ CASES = {
 def make_case(cell, case):
     """A problem, its loss, and numeric gradients by name."""
     problem = make_problem(cell, np.random.default_rng(1), **CASES[case])
-    return problem, *central_differences(problem, most=50)
+    return problem, *central_differences(problem, most=30)
 
 
 @pytest.mark.parametrize("case", CASES)
