@@ -119,8 +119,9 @@ def test_the_course(rng, scale):
     assert cache
 
 
-def test_plots_of_a_run(tmp_path):
+def test_plots_of_a_run(tmp_path, monkeypatch):
     plots = pytest.importorskip("rnnx.plots")
+    monkeypatch.setattr("rnnx.plots.style.to_bytes", lambda figure, suffix: figure.draw_without_rendering() or b"")
     corpus, trainer = make_trainer()
     records = [item.as_dict() for item in trainer.run(corpus.train, corpus.validation, epochs=1)]
     plots.plot_run(records, trainer.model, corpus.tokenizer, tmp_path, "tritops")
