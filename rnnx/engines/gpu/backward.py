@@ -121,7 +121,7 @@ class Backward(Pass):
             beta = int(trace_backward(stage)[2][0] != ZERO or key.has_lengths)
             wh, target = self.matrix(f"wh{stage.number}"), self.matrix(_cotangent(stage.operand))
             product = Product(self._recurrent_side(stage), wh, target, beta)
-        return StageStep(kernel.name, self._bind(stage, kernel, key.n_dz, values), product)
+        return StageStep(self._size(kernel), self._bind(stage, kernel, key.n_dz, values), product)
 
     def gradients(self, xp: Any) -> Gradients:
         """Compute the gradients after the loop, in new memory."""

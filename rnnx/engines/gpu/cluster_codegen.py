@@ -9,10 +9,10 @@ from functools import lru_cache
 
 from rnnx.cells import Cell
 from rnnx.cells.wiring import Slot, StageWiring, wiring
-from rnnx.engines.gpu.codegen import Kernel, block, load, make_kernel, read, real_dtype
+from rnnx.engines.gpu.codegen import Kernel, has_means, load, make_kernel, read, real_dtype
 from rnnx.engines.gpu.device import DType
 from rnnx.engines.gpu.pass_key import PassKey
-from rnnx.engines.gpu.trace import ZERO, trace_backward, trace_forward
+from rnnx.engines.gpu.trace import ZERO, block, trace_backward, trace_forward
 
 CLUSTER, THREADS = 8, 512  # blocks per cluster; threads per block
 PARTS, ROW_PARTS = 4, 8  # threads per sum, which split its terms (forward) or the rows (backward)
@@ -59,7 +59,7 @@ def rows_per_cluster(key: PassKey, limit: int) -> int:
     Return 0 if the weights do not fit in shared memory, or if the kernels do not support the cell.
     """
     cell = key.cell
-    if cell.vectors or cell.inputs or any(gate.sides != "xh" for gate in cell.gates):
+    if cell.vectors or cell.inputs or any(gate.sides != "xh" for gate in cell.gates) or has_means(cell):
         return 0
     choices = rows_choices(key.dtype.itemsize)
     enough = next((rows for rows in choices if -(-key.m // rows) <= _RESIDENT), choices[-1])
