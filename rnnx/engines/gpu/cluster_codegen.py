@@ -9,10 +9,11 @@ from functools import lru_cache
 
 from rnnx.cells import Cell
 from rnnx.cells.wiring import Slot, StageWiring, wiring
-from rnnx.engines.gpu.codegen import Kernel, has_means, load, make_kernel, read, real_dtype
+from rnnx.engines.gpu.codegen import has_means, load
 from rnnx.engines.gpu.device import DType
+from rnnx.engines.gpu.kernel import Kernel, block, make_kernel, read, real_dtype
 from rnnx.engines.gpu.pass_key import PassKey
-from rnnx.engines.gpu.trace import ZERO, block, trace_backward, trace_forward
+from rnnx.engines.gpu.trace import ZERO, trace_backward, trace_forward
 
 CLUSTER, THREADS = 8, 512  # blocks per cluster; threads per block
 PARTS, ROW_PARTS = 4, 8  # threads per sum, which split its terms (forward) or the rows (backward)

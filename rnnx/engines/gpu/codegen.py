@@ -1,49 +1,22 @@
 """The CUDA source of a cell's step kernels, generated from its traced functions.
 
 A kernel runs one stage of one time step, with one thread per element of the state, or, if the stage has means over
-units, one block per example, see `means`. Dimensions: m examples, n units;
-j an example, u a unit, e = j n + u; t the time step.
+units, one block per example, see `means`. Dimensions: m examples, n units; j an example, u a unit, e = j n + u; t the
+time step.
 """
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
-from pathlib import Path
-from typing import NamedTuple, TypeVar
-
-import numpy as np
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from rnnx.cells import Cell
 from rnnx.cells.wiring import Argument, Slot, StageWiring, wiring
 from rnnx.engines.gpu import means
 from rnnx.engines.gpu.device import DType
-from rnnx.engines.gpu.trace import ZERO, block, trace_backward, trace_forward
+from rnnx.engines.gpu.kernel import Kernel, LaunchSize, block, declared, make_kernel, read
+from rnnx.engines.gpu.trace import ZERO, trace_backward, trace_forward
 
-THREADS = 128  # threads per block of the step kernels
-WARP = 32  # threads
+THREADS = 128  # threads per block of the step kernels without means
 PACK_JOBS = 16  # matrices per launch of `pack`
-
-# dtype -> the C++ types in memory and in registers
-C_TYPES = {
-    "float32": ("float", "float"),
-    "float64": ("double", "double"),
-    "float16": ("half_bits", "float"),
-    "bfloat16": ("bfloat16_bits", "float"),
-}
-
-V = TypeVar("V")
-
-
-def options(dtype: DType) -> tuple[str, ...]:
-    """Return the compiler options for a dtype."""
-    storage, real = C_TYPES[dtype.name]
-    return (f"-DRNNX_STORAGE={storage}", f"-DRNNX_REAL={real}", "-std=c++17")
-
-
-def real_dtype(dtype: DType) -> DType:
-    """Return the dtype of computation and accumulation for arrays of a dtype."""
-    return np.dtype(np.float64 if dtype.name == "float64" else np.float32)
 
 
 @lru_cache(maxsize=64)
@@ -51,7 +24,7 @@ def sources(cell: Cell) -> tuple[str, str]:
     """Return the sources of the kernels common to all cells, and of the cell's own."""
     kernels = [kernel for stage in wiring(cell) for kernel in (forward_kernel(stage), backward_kernel(stage))]
     common = "\n".join([read("prelude.cuh"), read("layout.cu"), _pack()])
-    sums = [means.source(read("means.cuh"))] if has_means(cell) else []
+    sums = [means.source()] if has_means(cell) else []
     return common, "\n".join([read("prelude.cuh"), *sums, *(kernel.text for kernel in kernels)])
 
 
@@ -62,78 +35,6 @@ def has_means(cell: Cell) -> bool:
     return any(kernel.n_sums is not None for kernel in kernels)
 
 
-@lru_cache(maxsize=8)
-def read(name: str) -> str:
-    """Return the text of a file in ``kernels/``."""
-    return (Path(__file__).parent / "kernels" / name).read_text(encoding="utf-8")
-
-
-# --- kernels and their parameters ---------------------------------------------------------------------------------
-
-
-class LaunchSize(NamedTuple):
-    """How a step kernel is launched."""
-
-    kernel: str
-    blocks: int
-    threads: int  # per block
-    shared: int = 0  # bytes per block
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """A kernel, with 64-bit parameters: pointers and integers.
-
-    A kernel with means over units runs on one block per example, and has a second version, ``<name>_loop``.
-    """
-
-    name: str
-    parameters: tuple[str, ...]  # declarations, such as "i64 n"
-    text: str = ""
-    n_sums: int | None = None  # at once; None if there is a thread per element
-
-    def size(self, m: int, n: int, dtype: DType) -> "LaunchSize":
-        """Return the size of a launch of a step kernel."""
-        if self.n_sums is None:
-            return LaunchSize(self.name, -(-m * n // THREADS), THREADS)
-        itemsize = real_dtype(dtype).itemsize
-        most, warps = means.most_threads(itemsize), -(-n // WARP) * WARP
-        threads = min(most, warps)
-        name = self.name if n <= most else f"{self.name}_loop"
-        return LaunchSize(name, m, threads, means.shared_bytes(self.n_sums, threads, itemsize))
-
-    @cached_property
-    def names(self) -> list[str]:
-        """Names of the parameters."""
-        return [declaration.rsplit(" ", 1)[1] for declaration in self.parameters]
-
-    def bind(self, values: Mapping[str, V]) -> list[V]:
-        """Return the named arguments in the order of the parameters."""
-        if len(values) != len(self.parameters):
-            raise TypeError(f"{self.name} has parameters {self.names}; got {list(values)}")
-        return [values[name] for name in self.names]
-
-
-def make_kernel(name: str, parameters: Iterable[str], lines: Iterable[str], attributes: str = "") -> Kernel:
-    """Generate a kernel with these parameters and lines."""
-    parameters = tuple(parameters)
-    head = f'extern "C" __global__ void {attributes}{name}(\n    {", ".join(parameters)})'
-    return Kernel(name, parameters, "\n".join([*block(head, lines), ""]))
-
-
-def kernel_names(text: str) -> list[str]:
-    """Return the names of the kernels in a source."""
-    return re.findall(r'extern "C" __global__ void (?:__\w+\([^)]*\) )*(\w+)\(', text)
-
-
-@lru_cache(maxsize=64)
-def declared(text: str, name: str) -> Kernel:
-    """Read the parameters of a function from its declaration in a CUDA source."""
-    match = re.search(rf"\bvoid (?:__\w+\([^)]*\) )*{name}\(([^)]*)\)", text)
-    assert match, name
-    return Kernel(name, tuple(declaration.strip() for declaration in match[1].split(",")))
-
-
 def name_of(argument: Argument) -> str:
     """Return the parameter name of a wiring argument."""
     return argument.role if argument.per_gate else f"{argument.role}{argument.number}"
@@ -142,6 +43,13 @@ def name_of(argument: Argument) -> str:
 def load(letter: str, places: Iterable[str]) -> list[str]:
     """Return lines that load the variables letter0, letter1, ... from addresses."""
     return [f"const real {letter}{k} = load({place});" for k, place in enumerate(places)]
+
+
+def launch_size(kernel: Kernel, m: int, n: int, dtype: DType) -> LaunchSize:
+    """Return the size of a launch of a step kernel."""
+    if kernel.n_sums is None:
+        return LaunchSize(kernel.name, -(-m * n // THREADS), THREADS)
+    return means.launch_size(kernel, m, n, dtype)
 
 
 def _elements(role: str, slots: Sequence[Slot]) -> list[str]:
@@ -219,7 +127,7 @@ def forward_kernel(stage: StageWiring) -> Kernel:
     stores += [f"store(saves{k} + e, past_end ? {ZERO} : {result});" for k, result in enumerate(saves)]
     name, parameters = f"forward_{stage.number}", (*pointers, *_SIZES, "i64 n_x")
     if trace.has_means:
-        return _by_row(name, parameters, [*selected, past_end], values, stores)
+        return means.make_kernels(name, parameters, [*selected, past_end], values, stores)
     return make_kernel(name, parameters, [*_ELEMENT, *selected, *values, past_end, *stores])
 
 
@@ -258,22 +166,9 @@ def backward_kernel(stage: StageWiring) -> Kernel:
     name, parameters = f"backward_{stage.number}", (*arrays, *_SIZES)
     if trace.has_means:
         head = block(ended, [*means.over_units([*places, *zeros]), "return;"])
-        return _by_row(name, parameters, head, values, [*places, *stores])
+        return means.make_kernels(name, parameters, head, values, [*places, *stores])
     head = [*_ELEMENT, *places, *block(ended, [*zeros, "return;"])]
     return make_kernel(name, parameters, [*head, *values, *stores])
-
-
-def _by_row(
-    name: str, parameters: Sequence[str], head: Sequence[str], values: Sequence[str], stores: Sequence[str]
-) -> Kernel:
-    """Return the kernel of a stage with means. `head` depends on the example only; see `means.Phases` for the rest."""
-    phases = means.Phases(values, stores)
-    versions = {name: phases.with_a_unit_per_thread(), f"{name}_loop": phases.with_a_loop()}
-    kernels = [
-        make_kernel(version, parameters, [means.EXAMPLE, *head, *lines], means.ATTRIBUTES)
-        for version, lines in versions.items()
-    ]
-    return replace(kernels[0], text="\n".join(kernel.text for kernel in kernels), n_sums=phases.n_sums)
 
 
 def _pack() -> str:

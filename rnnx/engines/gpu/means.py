@@ -13,33 +13,52 @@ Dimensions as in `codegen`: j an example, u a unit of n, e = j n + u.
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from rnnx.engines.gpu.trace import MEAN, ZERO, block
+from rnnx.engines.gpu.device import DType
+from rnnx.engines.gpu.kernel import Kernel, LaunchSize, block, make_kernel, read, real_dtype
+from rnnx.engines.gpu.trace import MEAN, ZERO
 
-ATTRIBUTES = "__launch_bounds__(RNNX_MOST_THREADS, 1) "
-EXAMPLE = "const unsigned j = blockIdx.x;"
-SHARED = "RNNX_SHARED(real, shared);"
-PARTS = 16  # partial sums of a sum
-_GROUP = 8  # means that are added up at once
+_ATTRIBUTES = "__launch_bounds__(RNNX_MOST_THREADS, 1) "
+_EXAMPLE = "const unsigned j = blockIdx.x;"
 _ELEMENT = "const unsigned e = j * (unsigned)n + u;"
+_SHARED = "RNNX_SHARED(real, shared);"
 _DECLARATION = re.compile(r"const [\w*]+ (\w+) = (.*);")
-# The number of registers per thread limits the number of threads: float64 needs twice as many.
-_DEFINED = f"#define RNNX_PARTS {PARTS}\n#define RNNX_MOST_THREADS (2048 / sizeof(real))\n"
+_WARP = 32  # threads
+_PARTS = 16  # partial sums of a sum
+_GROUP = 8  # means that are added up at once
+# Threads per block, in bytes of their numbers: with more, each has too few registers.
+_MOST_BYTES = 2048
 
 
-def source(text: str) -> str:
-    """Return the text of ``kernels/means.cuh`` with the constants that it needs."""
-    return _DEFINED + text
+def source() -> str:
+    """Return the text that the kernels include."""
+    names = {"PARTS": _PARTS, "MOST_THREADS": f"({_MOST_BYTES} / sizeof(real))"}
+    return "".join(f"#define RNNX_{name} {value}\n" for name, value in names.items()) + read("means.cuh")
 
 
-def most_threads(itemsize: int) -> int:
-    """Return the largest number of threads per block, for the item size of `real`."""
-    return 2048 // itemsize
+def launch_size(kernel: Kernel, m: int, n: int, dtype: DType) -> LaunchSize:
+    """Return the size of a launch of a kernel with means."""
+    assert kernel.n_sums is not None
+    itemsize = real_dtype(dtype).itemsize
+    most = _MOST_BYTES // itemsize
+    threads = min(most, -(-n // _WARP) * _WARP)
+    # Consecutive sums use different memory, which saves a barrier.
+    shared = 2 * kernel.n_sums * (threads + _PARTS) * itemsize
+    return LaunchSize(kernel.name if n <= most else f"{kernel.name}_loop", m, threads, shared)
 
 
-def shared_bytes(n_sums: int, threads: int, itemsize: int) -> int:
-    """Return the shared memory of a block. Consecutive sums have memory of their own, so they need fewer barriers."""
-    return 2 * n_sums * (threads + PARTS) * itemsize
+def make_kernels(
+    name: str, parameters: Sequence[str], head: Sequence[str], values: Sequence[str], stores: Sequence[str]
+) -> Kernel:
+    """Generate both versions of a kernel. `head` depends on the example only; see `Phases` for the rest."""
+    phases = Phases(values, stores)
+    versions = {name: phases.with_a_unit_per_thread(), f"{name}_loop": phases.with_a_loop()}
+    kernels = [
+        make_kernel(version, parameters, [_EXAMPLE, *head, _SHARED, *lines], _ATTRIBUTES)
+        for version, lines in versions.items()
+    ]
+    return replace(kernels[0], text="\n".join(kernel.text for kernel in kernels), n_sums=phases.n_sums)
 
 
 def over_units(lines: Iterable[str]) -> list[str]:
@@ -105,7 +124,7 @@ class Phases:
 
     def with_a_unit_per_thread(self) -> list[str]:
         """Return the lines of the kernel for n <= blockDim.x. Surplus threads repeat the last unit."""
-        lines = [SHARED, "const bool inside = threadIdx.x < n;"]
+        lines = ["const bool inside = threadIdx.x < n;"]
         lines += ["const unsigned u = inside ? threadIdx.x : (unsigned)n - 1;", _ELEMENT]
         known: list[str] = []
         for number, group in enumerate(self._groups):
@@ -118,7 +137,7 @@ class Phases:
 
     def with_a_loop(self) -> list[str]:
         """Return the lines of the kernel for any n."""
-        lines, known = [SHARED], list[str]()
+        lines, known = list[str](), list[str]()
         for number, group in enumerate(self._groups):
             arguments = [self._means[name] for name in group]
             added = [f"sums{number}[{k}] += {argument};" for k, argument in enumerate(arguments)]

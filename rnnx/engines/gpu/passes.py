@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from rnnx.cells.wiring import Slot, StageWiring, wiring
 from rnnx.engines.gpu import cluster_codegen
-from rnnx.engines.gpu.codegen import PACK_JOBS, Kernel, LaunchSize, declared, options, read
+from rnnx.engines.gpu.codegen import PACK_JOBS, launch_size
 from rnnx.engines.gpu.device import Arena, Array, DeviceStream, Matrix, Shapes, StepArgument
+from rnnx.engines.gpu.kernel import Kernel, LaunchSize, declared, options, read
 from rnnx.engines.gpu.launches import Launcher
 from rnnx.engines.gpu.pass_key import PassKey
 
@@ -117,7 +118,7 @@ class Pass(Launcher):
         return StepArgument(self.address(f"S{slot.number}") + (after if slot.after else before) * size, size)
 
     def _size(self, kernel: Kernel) -> LaunchSize:
-        return kernel.size(self.key.m, self.key.n, self.key.dtype)
+        return launch_size(kernel, self.key.m, self.key.n, self.key.dtype)
 
     def _bind(
         self, stage: StageWiring, kernel: Kernel, row: int, values: Mapping[str, StepArgument | int]

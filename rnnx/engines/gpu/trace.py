@@ -148,10 +148,5 @@ def trace_backward(stage: StageWiring) -> tuple[Trace, dict[str, list[str]], lis
     return trace, {side: _names(row) for side, row in rows.items()}, _names(d_reads), _names(d_inputs)
 
 
-def block(head: str, lines: Iterable[str]) -> list[str]:
-    """Return lines in braces after a head."""
-    return [head + " {", *(f"  {line}" for line in lines), "}"]
-
-
 def _names(symbols: Iterable[Symbol]) -> list[str]:
     return [symbol.name for symbol in symbols]
