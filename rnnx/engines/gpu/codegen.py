@@ -120,15 +120,15 @@ def forward_kernel(stage: StageWiring) -> Kernel:
     pointers += ["const i64* index", *(f"storage* {name_of(argument)}" for argument in forward_arrays(stage))]
     trace, writes, saves = trace_forward(stage)
     selected, past_end = _SELECTED[: 2 * bool(stage.n_zx)], "const bool past_end = lengths && t >= lengths[j];"
-    values, stores = [*_sides(stage), *trace.lines], []
+    loads, stores = _sides(stage), []
     for k, result in enumerate(writes):
         previous = f"load(previous{k} + e)" if stage.number else f"p{k}"
         stores.append(f"store(writes{k} + e, past_end ? {previous if stage.is_last else ZERO} : {result});")
     stores += [f"store(saves{k} + e, past_end ? {ZERO} : {result});" for k, result in enumerate(saves)]
     name, parameters = f"forward_{stage.number}", (*pointers, *_SIZES, "i64 n_x")
     if trace.has_means:
-        return means.make_kernels(name, parameters, [*selected, past_end], values, stores)
-    return make_kernel(name, parameters, [*_ELEMENT, *selected, *values, past_end, *stores])
+        return means.make_kernels(name, parameters, [*selected, past_end], loads, trace.lines, stores)
+    return make_kernel(name, parameters, [*_ELEMENT, *selected, *loads, *trace.lines, past_end, *stores])
 
 
 @lru_cache(maxsize=256)
@@ -145,16 +145,16 @@ def backward_kernel(stage: StageWiring) -> Kernel:
     targets = [(f"{side}_row + {g} * n", result) for side, row in sides.items() for g, result in enumerate(row)]
     targets += [(f"d_inputs{k} + e", result) for k, result in enumerate(d_inputs)]
     ended, zeros = "if (lengths && t >= lengths[j])", [f"store({target}, {ZERO});" for target, _ in targets]
-    values = []
+    loads = []
     for k in range(len(stage.writes)):
         given = f" + (d_given{k} ? load(d_given{k} + e) : {ZERO})" if stage.is_last else ""
         value = f"d_writes{k}[e]"
         if stage.is_last and k == 0:
             value = f"(lengths && t + 1 == lengths[j] ? d_final0 : d_writes{k})[e]"
-        values.append(f"const real d{k} = {value}{given};")
+        loads.append(f"const real d{k} = {value}{given};")
     for letter, role in (("p", "reads"), ("q", "writes"), ("k", "saves")):
-        values += load(letter, _elements(role, getattr(stage, role)))
-    values += [*_load_given(stage), *trace.lines]
+        loads += load(letter, _elements(role, getattr(stage, role)))
+    loads += _load_given(stage)
     stores = [f"store({target}, {result});" for target, result in targets]
     for k, result in enumerate(d_reads):
         # Without lengths, the recurrent product overwrites it, so a zero need not be stored.
@@ -166,9 +166,9 @@ def backward_kernel(stage: StageWiring) -> Kernel:
     name, parameters = f"backward_{stage.number}", (*arrays, *_SIZES)
     if trace.has_means:
         head = block(ended, [*means.over_units([*places, *zeros]), "return;"])
-        return means.make_kernels(name, parameters, head, values, [*places, *stores])
+        return means.make_kernels(name, parameters, head, loads, trace.lines, [*places, *stores])
     head = [*_ELEMENT, *places, *block(ended, [*zeros, "return;"])]
-    return make_kernel(name, parameters, [*head, *values, *stores])
+    return make_kernel(name, parameters, [*head, *loads, *trace.lines, *stores])
 
 
 def _pack() -> str:

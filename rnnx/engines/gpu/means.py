@@ -49,10 +49,11 @@ def launch_size(kernel: Kernel, m: int, n: int, dtype: DType) -> LaunchSize:
 
 
 def make_kernels(
-    name: str, parameters: Sequence[str], head: Sequence[str], values: Sequence[str], stores: Sequence[str]
-) -> Kernel:
+    name: str, parameters: Sequence[str], head: Sequence[str],
+    loads: Sequence[str], values: Sequence[str], stores: Sequence[str],
+) -> Kernel:  # fmt: skip
     """Generate both versions of a kernel. `head` depends on the example only; see `Phases` for the rest."""
-    phases = Phases(values, stores)
+    phases = Phases(loads, values, stores)
     versions = {name: phases.with_a_unit_per_thread(), f"{name}_loop": phases.with_a_loop()}
     kernels = [
         make_kernel(version, parameters, [_EXAMPLE, *head, _SHARED, *lines], _ATTRIBUTES)
@@ -71,19 +72,19 @@ class Phases:
 
     Parameters
     ----------
-    values : sequence of str
-        Declarations of the values of a unit, each after those that it needs.
+    loads, values : sequence of str
+        Declarations of what is loaded for a unit, and of its other values, each after those that it needs.
     stores : sequence of str
         Lines that store the results of a unit. They come after all loads of this unit.
     """
 
-    def __init__(self, values: Sequence[str], stores: Sequence[str]) -> None:
+    def __init__(self, loads: Sequence[str], values: Sequence[str], stores: Sequence[str]) -> None:
         self._lines: dict[str, str] = {}
         self._uses: dict[str, list[str]] = {}
         self._stores = stores
         level: dict[str, int] = {}
         means: dict[str, str] = {}
-        for line in values:
+        for line in (*loads, *values):
             match = _DECLARATION.fullmatch(line)
             assert match, line
             name, expression = match.groups()
@@ -94,6 +95,7 @@ class Phases:
                 level[name] += 1
                 means[name] = used[0]
         self._results = self._words(" ".join(stores))
+        self._loads = [name for name in self._needed(self._results, ()) if self._lines[name] in loads]
         self._means = {name: means[name] for name in self._needed(self._results, ()) if name in means}
         by_level = [[name for name in self._means if level[name] == k] for k in sorted(set(level.values()))]
         self._groups = [names[at : at + _GROUP] for names in by_level for at in range(0, len(names), _GROUP)]
@@ -126,7 +128,8 @@ class Phases:
         """Return the lines of the kernel for n <= blockDim.x. Surplus threads repeat the last unit."""
         lines = ["const bool inside = threadIdx.x < n;"]
         lines += ["const unsigned u = inside ? threadIdx.x : (unsigned)n - 1;", _ELEMENT]
-        known: list[str] = []
+        lines += [self._lines[name] for name in self._loads]  # all at once, because barriers would separate them
+        known = [*self._loads]
         for number, group in enumerate(self._groups):
             arguments = [self._means[name] for name in group]
             lines += self._compute(arguments, known)
