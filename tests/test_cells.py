@@ -138,7 +138,7 @@ def assert_equals_numpy(actual, u, v):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_every_word_of_the_vocabulary_equals_numpy(engine, dtype, rng):
-    assert set(Ops._fields) <= set(EVERY_WORD)
+    assert set(Ops._fields) - {"mean"} <= set(EVERY_WORD)  # for means see test_means.py
     special = [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 1e30, -1e30]
     u = np.repeat([*special, *rng.normal(scale=1.5, size=30)], 7).astype(dtype)[None]
     v = np.tile([*special[:6], 2.0, *rng.standard_normal(32)], 7).astype(dtype)[None]

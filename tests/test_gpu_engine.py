@@ -19,6 +19,7 @@ from rnnx.cells import BUILT_IN
 from rnnx.cells.wiring import wiring
 from rnnx.engines.gpu import codegen, graphs, launches, trace
 from rnnx.engines.gpu.device import Arena, Matrix
+from rnnx.engines.gpu.kernel import declared, read
 from rnnx.engines.gpu.pass_key import PassKey
 from rnnx.engines.protocol import Call, Tape
 
@@ -723,7 +724,7 @@ def test_kernels_are_traced_from_the_cell(cell):
 
 
 def test_kernel_arguments_are_bound_by_name():
-    kernel = codegen.declared(codegen.read("layout.cu"), "scatter_add")
+    kernel = declared(read("layout.cu"), "scatter_add")
     values = {name: i for i, name in enumerate(reversed(kernel.names))}
     assert kernel.bind(values) == [*reversed(range(len(kernel.names)))]
     for wrong in (values | {"extra": 1}, {key: value for key, value in values.items() if key != "index"}):

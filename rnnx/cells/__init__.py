@@ -18,6 +18,7 @@ from rnnx.cells.words import (
     log,
     log_sigmoid,
     maximum,
+    mean,
     minimum,
     relu,
     sigmoid,
@@ -31,13 +32,15 @@ from rnnx.cells.words import (
 
 BUILT_IN: dict[str, Cell] = {record.name: record for record in (RNN, LSTM, GRU, GRU_RESET_AFTER)}
 ZOO = (
-    "cifg", "cornn", "fo_pool", "gru_d", "indrnn", "janet", "leaky_esn", "lem", "ligru", "lru", "lstmp", "mgu",
-    "mingru", "multiplicative_lstm", "peephole_lstm", "phased_lstm", "relu_rnn", "slstm", "sru", "ugrnn", "unicornn",
+    "cifg", "cornn", "fo_pool", "gru_d", "indrnn", "janet", "layer_norm_gru", "layer_norm_lstm", "leaky_esn", "lem",
+    "ligru", "lru", "lstmp", "mgu", "mingru", "multiplicative_lstm", "peephole_lstm", "phased_lstm", "relu_rnn",
+    "slstm", "sru", "ugrnn", "unicornn",
 )  # fmt: skip
 
 __all__ = [
     "BUILT_IN", "CELLS", "ZOO", "Cell", "Gate", "Input", "Stage", "Vector", "cell", "cell_of", "cos", "exp", "gelu",
-    "log", "log_sigmoid", "maximum", "minimum", "relu", "sigmoid", "sign", "sin", "softplus", "sqrt", "tanh", "where",
+    "log", "log_sigmoid", "maximum", "mean", "minimum", "relu", "sigmoid", "sign", "sin", "softplus", "sqrt", "tanh",
+    "where",
 ]  # fmt: skip
 
 

@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 from session_locks import alone
 
-from rnnx.engines.gpu import codegen, device, engine, graphs
+from rnnx.engines.gpu import device, engine, graphs
+from rnnx.engines.gpu.kernel import declared, kernel_names, real_dtype
 
 COMPILER = shutil.which("g++")
 HERE = Path(__file__).parent
@@ -30,8 +31,8 @@ _PLAIN = {"float32": np.float32, "float64": np.float64, "float16": np.float16}
 def compiled(source, options=()):
     """The kernels of a CUDA source: ``<name>_emulated(x, y, tx, ty, shared, seed, arguments)``."""
     text = '#include "emulator.h"\n' + source
-    for name in codegen.kernel_names(source):
-        parameters = codegen.declared(source, name).parameters
+    for name in kernel_names(source):
+        parameters = declared(source, name).parameters
         given = ", ".join(f"({parameter.rsplit(' ', 1)[0]})a[{i}]" for i, parameter in enumerate(parameters))
         body = re.search(rf"void (?:__\w+\([^)]*\) )*{name}\(.*?\n}}\n", source, re.DOTALL).group()
         barriers = re.search(r"RNNX_SHARED|__syncthreads|copy_time_major|sum_columns|cluster_", body)
@@ -118,7 +119,7 @@ class EmulatedStream(device.DeviceStream):
 
     def _gemm(self, a, b, c, beta):
         A, B, C = map(_view, (a, b, c))
-        wide = codegen.real_dtype(a.dtype)
+        wide = real_dtype(a.dtype)
         product = A.astype(wide) @ B.astype(wide)
         C[...] = product if beta == 0 else C.astype(wide) + product
 

@@ -9,7 +9,7 @@ from rnnx.engines.cpu.descriptor.forward import ForwardPass
 from rnnx.engines.cpu.descriptor.layout import address, contiguous
 from rnnx.engines.cpu.runtime import thread_pool
 from rnnx.engines.cpu.runtime.buffer_pool import LINE, empty
-from rnnx.engines.cpu.runtime.thread_policy import policy
+from rnnx.engines.cpu.runtime.thread_policy import choice
 from rnnx.engines.protocol import Arrays, Call
 
 
@@ -30,7 +30,7 @@ class CpuStepper:
         for result in (*self._results[0], *self._results[1]):
             result.flags.writeable = False  # later steps overwrite it
         self._work = passes[0].work
-        threads, unit_parallel = policy.get().split(self._work)
+        threads, unit_parallel = choice(self._work)
         if not unit_parallel:  # unit-parallel descriptors also work on one thread, if the pool is busy
             threads = 1
         templates = [step.template(threads, unit_parallel) for step in passes]

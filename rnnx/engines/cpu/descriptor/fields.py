@@ -43,6 +43,7 @@ STAGE = record(
     "n_zh n_zx",  # gates with a recurrent side, the first ones, and with an input side, the last ones
     "arguments n_arguments",  # of the elementwise kernel
     "kernel kernel_tail",
+    "whole_rows kept_rows",  # 1: the kernel takes all vectors of a row, the tail too; rows of its scratch memory
     "w_h w_x bias bias_h",  # packed; bias_h is 0 without recurrent biases
     "n_vectors_h n_vectors_x",  # of all gates with that side
     "nv_h product_h product_x",  # vectors of a micro-panel, and the products
