@@ -13,6 +13,7 @@ from rnnx.engines.protocol import Cotangents, Tape
 from rnnx.functional import arguments, schedule
 from rnnx.functional.caches import Caches, Steps
 from rnnx.functional.heads import softmax_cross_entropy
+from rnnx.functional.resets import initial_shares
 
 States = dict[str, Array]
 
@@ -40,7 +41,7 @@ def gate_values(caches: Any) -> dict[str, Array]:
     """
     owner = _owner(caches)
     cell, tape = owner.cell, owner.tape_for(owner.cell)
-    xp, saved = tape.xp, dict(zip(cell.saved, tape.saved or (), strict=True))
+    xp, saved = tape.xp, dict(zip(tape.cell.saved, tape.saved or (), strict=True))
     values = {name: saved[name] for name in cell.cache or cell.saved}
     values |= {name: state[1:, :, :] for name, state in zip(cell.states, tape.states, strict=True)}
     public = {name: layout.zero_past_end(xp, layout.to_public(xp, a), tape.lengths) for name, a in values.items()}
@@ -178,7 +179,7 @@ def _walk_back(caches: Any, ds_final: Any, ds: Sequence[Array | None], inputs: b
     cell = owner.cell
     tape, here, entering = _cotangents(cell, owner.tape_for(cell), ds_final, ds)
     xp = tape.xp
-    found, dxs = [], []
+    found, dxs, shares = [], [], []
     for t in range(tape.n_steps, 0, -1):
         here = tuple(d if more is None else d + more[:, :, t - 1] for d, more in zip(here, entering, strict=True))
         found.append(here)
@@ -186,7 +187,8 @@ def _walk_back(caches: Any, ds_final: Any, ds: Sequence[Array | None], inputs: b
         gradients = schedule.backward(one_step, owner.engine, Cotangents((None,) * len(here), here))
         here = gradients.s0
         dxs.append(gradients.x)
-    found.append(here)
+        shares.append(initial_shares(xp, tape.cell, gradients))
+    found.append(tuple(sum((share[s] for share in shares if share), d) for s, d in zip(cell.states, here, strict=True)))
     columns = zip(cell.states, zip(*found[::-1], strict=True), strict=True)
     result = {f"d{name}": xp.stack(list(values), axis=2) for name, values in columns}
     return result, xp.concat(dxs[::-1], axis=2) if inputs else None

@@ -44,8 +44,8 @@ class StageWeights(NamedTuple):
 
 
 def stack_weights(xp: Any, stage: Stage, parameters: Mapping[str, Array], n_x: int) -> StageWeights:
-    """Stack the parameters of one stage."""
-    like = parameters[next(key for key in (*(gate.weights[0] for gate in stage.gates), *stage.vectors))]
+    """Stack the parameters of one stage, given at least those of the recurrent part."""
+    like = parameters[next(iter((*(gate.weights[0] for gate in stage.gates), *stage.vectors, *parameters)))]
     n = like.shape[0]
 
     def stack(parts: Sequence[Array], columns: int) -> Array:

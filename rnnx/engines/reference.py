@@ -84,7 +84,8 @@ class ReferenceStepper:
     def __init__(self, call: Call) -> None:
         xp = call.xp
         self._xp, self._cell, self._states = xp, call.cell, call.s0
-        parameters = {key: ns.owned_copy(xp, a) for key, a in call.parameters.items()}
+        own = recurrent_parameters(call.cell, call.parameters)
+        parameters = {key: ns.owned_copy(xp, a) for key, a in own.items()}
         self._weights = [stack_weights(xp, stage, parameters, call.n_x) for stage in call.cell.stages]
 
     @ns.ignore_underflow

@@ -26,8 +26,10 @@ class Caches(Sequence[Any]):
         Name of the engine of the forward and the backward pass.
     """
 
-    def __init__(self, engine: str, tape: Tape, x: Array, parameters: Mapping[str, Array]) -> None:
-        self.cell = tape.cell
+    def __init__(
+        self, engine: str, tape: Tape, x: Array, parameters: Mapping[str, Array], cell: Cell | None = None
+    ) -> None:
+        self.cell = cell or tape.cell  # that of the tape may have more options
         self.engine = engine
         self._tape: Tape | None = tape
         self._x = x
@@ -92,7 +94,7 @@ class Steps(Sequence[Any]):
 
         after = tuple(view(s, t + 1) for s in tape.states)
         before = tuple(view(s, t) for s in tape.states)
-        saved = dict(zip(cell.saved, tape.saved, strict=True))
+        saved = dict(zip(tape.cell.saved, tape.saved, strict=True))
         gates = tuple(view(saved[name], t) for name in cell.cache)
         return (*after, *before, *gates, self.caches._x[..., t], self.caches._parameters)
 
