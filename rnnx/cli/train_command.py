@@ -85,6 +85,10 @@ def _setting(names: str, type: Any, help: str, **options: Any) -> Any:  # noqa: 
 )
 @_setting("--num-layers", _COUNT, "Number of recurrent layers.")
 @_setting("--dropout", BELOW_ONE, "Dropout rate between layers.")
+@_setting("--zoneout", BELOW_ONE, "Rate at which units keep their previous state in training.")
+@_setting(
+    "--recurrent-dropout", BELOW_ONE, "Dropout rate of what recurrent weights multiply, with one mask for all steps."
+)
 @_setting("--scheme", Choice(["keras", "torch", "course"]), "Initialization of the parameters.")
 @_setting("--dtype", Choice(["float32", "float64"]), "Floating-point type.")
 # training

@@ -1,4 +1,4 @@
-"""The layers that models are made of, and dropout. They hold no arrays.
+"""The layers that models are made of, and the masks of dropout. They hold no arrays.
 
 Dimensions: n features, m examples, T steps.
 """
@@ -178,7 +178,7 @@ def concatenate(outs: list[Array]) -> Array:
 
 @dataclass(frozen=True)
 class Masks:
-    """The dropout masks of one optimizer step.
+    """The masks of dropout and zoneout of one optimizer step.
 
     A mask depends only on the seed, the layer and the time step. A sequence therefore gets the same masks whether it
     runs as a whole or in segments, and a resumed run needs no saved generator state.
@@ -211,12 +211,15 @@ class Masks:
         like : array, shape (n, m, T)
             An array of the shape, library, device and dtype of the mask.
         """
-        n, m, n_steps = like.shape
+        return self.kept(place, rate, tuple(like.shape), like) * (1 / (1 - rate))
+
+    def kept(self, place: str, rate: float, shape: tuple[int, ...], like: Array) -> Array:
+        """Return a mask (n, m, T) that is 0 with probability `rate`, else 1, in the library and dtype of `like`."""
+        n, m, n_steps = shape
         key = np.random.SeedSequence([*self.seed, zlib.crc32(place.encode())]).generate_state(2, np.uint64)
         kept = np.empty((n_steps, m, n), bool)
         for t in range(n_steps):
             rng = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, self.start + t]))
             kept[t] = rng.random((m, n), np.float32) >= rate
         xp, device = ns.common_namespace({"like": like})
-        mask: Any = xp.astype(xp.asarray(kept, device=device), like.dtype) * (1 / (1 - rate))
-        return xp.permute_dims(mask, (2, 1, 0))
+        return xp.permute_dims(xp.astype(xp.asarray(kept, device=device), like.dtype), (2, 1, 0))

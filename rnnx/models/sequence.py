@@ -23,7 +23,7 @@ class SequenceClassifier(SequenceModel):
         A cell of your own cannot be saved in a checkpoint, which contains no code.
     reset_after : bool
         Use the GRU of PyTorch and Keras (the default there) instead of the course's.
-    bidirectional, dropout
+    bidirectional, dropout, zoneout, recurrent_dropout
         As for `Recurrent`.
     per_step : bool
         Predict a class for every step (targets (m, T)) instead of one for the sequence (targets (m,)).

@@ -99,7 +99,8 @@ class Run:
             corpus.tokenizer.vocab_size,
             settings.hidden_size if len(settings.hidden_size) > 1 else settings.hidden_size[0],
             xp=xp,
-            **settings.select("num_layers", "cell", "reset_after", "dropout", "seed", "scheme", "dtype"),
+            **settings.select("num_layers", "cell", "reset_after", "dropout", "zoneout", "recurrent_dropout"),
+            **settings.select("seed", "scheme", "dtype"),
         )
         if corpus.validation is not None:
             corpus.validation.n_batches(settings.batch_size)  # raises if the text is too short for streams
