@@ -44,7 +44,9 @@ KINDS = ["characters", "classifier", "regressor", "seq2seq"]
 
 
 @pytest.mark.parametrize("masks", [None, MASKS], ids=["evaluation", "training"])
-@pytest.mark.parametrize(("kind", "cell"), [*((kind, "lstm") for kind in KINDS), ("classifier", "gru"), ("seq2seq", "lem")])
+@pytest.mark.parametrize(
+    ("kind", "cell"), [*((kind, "lstm") for kind in KINDS), ("classifier", "gru"), ("seq2seq", "lem")]
+)
 def test_gradients_of_models_with_options(kind, cell, masks):
     model, batch = model_and_batch(kind, cell, **OPTIONS)
     loss, gradients = model.loss_and_gradients(batch, masks=masks)

@@ -16,8 +16,9 @@ ZOO = (
     "cifg", "cornn", "fo_pool", "gru_d", "indrnn", "janet", "leaky_esn", "lem", "ligru", "lru", "lstmp", "mgu",
     "mingru", "multiplicative_lstm", "peephole_lstm", "phased_lstm", "relu_rnn", "slstm", "sru", "ugrnn", "unicornn",
 )  # fmt: skip
+WITH_INPUTS = ("phased_lstm",)  # of the zoo: the cells with inputs besides x
 
-__all__ = ["BUILT_IN", "CELLS", "ZOO", "Cell", "Gate", "Input", "Stage", "Vector", "cell", "cell_of"]
+__all__ = ["BUILT_IN", "CELLS", "WITH_INPUTS", "ZOO", "Cell", "Gate", "Input", "Stage", "Vector", "cell", "cell_of"]
 
 
 class _Table(Mapping[str, Cell]):

@@ -22,6 +22,7 @@ from rnnx.cli.group import (
 )
 from rnnx.cli.interrupt import Interrupt
 from rnnx.data import find_text
+from rnnx.models.layers import CELLS
 from rnnx.optim import OPTIMIZERS
 from rnnx.training import Run, Settings
 
@@ -73,7 +74,9 @@ def _setting(names: str, type: Any, help: str, **options: Any) -> Any:  # noqa: 
 @_setting("--validation", FRACTION, "Fraction of the text held out for validation.")
 @_setting("--min-count", _COUNT, "Treat characters that occur less often as unknown.")
 # model
-@_setting("--cell --model", Choice(["rnn", "lstm", "gru"]), "Recurrent cell.")
+@_setting(
+    "--cell --model", Choice(CELLS), f"Recurrent cell: rnn, lstm, gru, or {', '.join(CELLS[3:])}.", metavar="NAME"
+)
 @option("--reset-after", is_flag=True, help="Use the GRU variant of PyTorch and Keras instead of the course's.")
 @_setting(
     "--hidden-size --rnn-size",

@@ -16,7 +16,7 @@ from rnnx._core.arrays import Array
 from rnnx._core.checks import check_memory, integer
 from rnnx._core.layout import to_public, to_time_major
 from rnnx.cells import CELLS as CELL_TABLE
-from rnnx.cells import ZOO, Cell, cell_of
+from rnnx.cells import WITH_INPUTS, ZOO, Cell, cell_of
 from rnnx.cells.parameters import expected_shapes
 from rnnx.functional.heads import dense_backward, dense_forward
 from rnnx.functional.initialization import initialize_dense, initialize_parameters
@@ -26,7 +26,7 @@ States = dict[str, Array]
 Shapes = dict[str, tuple[int, ...]]
 Seed = int | np.random.Generator | None
 
-CELLS = ("rnn", "lstm", "gru", *ZOO)
+CELLS = ("rnn", "lstm", "gru", *(name for name in ZOO if name not in WITH_INPUTS))
 MOST_LAYERS = 10_000
 
 
@@ -119,19 +119,23 @@ class Direction(Layer):
 def chosen_cell(cell: Cell | str, reset_after: bool) -> tuple[Cell, dict[str, Any]]:
     """Return the cell that the arguments of a model choose, and their values for its config."""
     if isinstance(cell, Cell) and CELL_TABLE.get(cell.name) != cell:
+        if cell.inputs:
+            raise ValueError(
+                f"`cell` {cell.name!r} has inputs besides x, which models do not have; use `rnnx.recurrent_forward`"
+            )
         if reset_after:
             raise ValueError(f"`reset_after` is only for `cell` = 'gru'; got the cell {cell.name!r}")
         return cell, {"cell": cell, "reset_after": False}
     name = cell.name if isinstance(cell, Cell) else cell
     if isinstance(cell, Cell) and name == "gru_reset_after":
         name, reset_after = "gru", True
-    if not isinstance(name, str) or name not in CELLS:
-        kind = ValueError if isinstance(name, str) else TypeError
-        raise kind(f"`cell` must be one of {list(CELLS)}, or a rnnx.Cell; got {name!r:.60}")
-    if CELL_TABLE[name].inputs:
+    if isinstance(name, str) and name in WITH_INPUTS:
         raise ValueError(
             f"`cell` {name!r} has inputs besides x, which models do not have; use `rnnx.recurrent_forward`"
         )
+    if not isinstance(name, str) or name not in CELLS:
+        kind = ValueError if isinstance(name, str) else TypeError
+        raise kind(f"`cell` must be one of {list(CELLS)}, or a rnnx.Cell; got {name!r:.60}")
     if reset_after and name != "gru":
         raise ValueError(f"`reset_after` is only for `cell` = 'gru'; got {name!r}")
     return cell_of(f"{name}_reset_after" if reset_after else name), {"cell": name, "reset_after": bool(reset_after)}
