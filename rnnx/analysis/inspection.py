@@ -9,9 +9,10 @@ from rnnx._core import arrays as ns
 from rnnx._core import checks, layout
 from rnnx._core.arrays import Array
 from rnnx.cells import Cell
+from rnnx.cells.observation import is_derived, observed
 from rnnx.engines.protocol import Cotangents, Tape
 from rnnx.functional import arguments, schedule
-from rnnx.functional.caches import Caches, Steps
+from rnnx.functional.caches import Caches, Steps, replayed
 from rnnx.functional.heads import softmax_cross_entropy
 from rnnx.functional.resets import initial_shares
 
@@ -30,7 +31,8 @@ def gate_values(caches: Any) -> dict[str, Array]:
     -------
     values : dict of str to array, shape (n_a, m, T)
         Under the course's names: first the gates in a step's cache tuple (ft, it, cct, ot of an LSTM; ut, rt, cct of a
-        GRU), then the states after each step (a, c). Entries past an example's length are zero. The arrays are copies.
+        GRU), or in a cell that `rnnx.cell` made the activations of its gates (ft of a gate f); then the states after
+        each step (a, c). Entries past an example's length are zero. The arrays are copies.
 
     Raises
     ------
@@ -42,7 +44,11 @@ def gate_values(caches: Any) -> dict[str, Array]:
     owner = _owner(caches)
     cell, tape = owner.cell, owner.tape_for(owner.cell)
     xp, saved = tape.xp, dict(zip(tape.cell.saved, tape.saved or (), strict=True))
-    values = {name: saved[name] for name in cell.cache or cell.saved}
+    names = cell.cache or cell.saved
+    if is_derived(cell) and not cell.cache:
+        with_gates, names = observed(tape.cell)
+        saved = replayed(tape, with_gates)
+    values = {name: saved[name] for name in names}
     values |= {name: state[1:, :, :] for name, state in zip(cell.states, tape.states, strict=True)}
     public = {name: layout.zero_past_end(xp, layout.to_public(xp, a), tape.lengths) for name, a in values.items()}
     return {name: ns.owned_copy(xp, a) for name, a in public.items()}
