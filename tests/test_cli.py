@@ -49,6 +49,16 @@ def test_train_and_sample(run, cell, tmp_path):
     assert (tmp_path / "other" / "model.safetensors").read_bytes() != first
 
 
+def test_cells_of_the_zoo(run):
+    text = ok(run("train", "--help"))
+    assert all(name in text for name in ("gru", "cifg", "ugrnn"))
+    assert "phased_lstm" not in text  # it has another input
+    with rnnx.use_engine("reference"):
+        out = ok(run("train", "--text", "names.txt", "--cell", "ugrnn", "--zoneout", 0.1, *SMALL))
+        assert "run saved in runs/names-ugrnn" in out
+        assert ok(run("sample", "runs/names-ugrnn", "-n", 2, "--seed", 0))
+
+
 def test_all_the_options(run):
     out = ok(
         run(
@@ -147,7 +157,7 @@ def test_user_mistakes_are_one_line(run, tmp_path):
         (["train", "--output", "names.txt/run"], "names.txt is not a folder"),
         (["train", "--temperature", "inf"], "Invalid value for '--temperature'"),
         (["train", "--temperature", "nan"], "Invalid value for '--temperature'"),
-        (["train", "--cell", "lsmt"], "'lsmt' is not one of 'rnn', 'lstm', 'gru'"),
+        (["train", "--cell", "lsmt"], "'lsmt' is not one of 'rnn', 'lstm', 'gru', 'cifg', "),
         (["train", "--learning-rate", "0"], "Invalid value for '--learning-rate'"),
         (["train", "--hidden-size", "8,x"], "'8,x' is not a positive integer or a comma-separated list"),
         (["train", "--reset-after"], "`reset_after` is only for `cell` = 'gru'; got 'lstm'"),

@@ -187,6 +187,22 @@ def integer_vector(xp: Namespace, device: Any, name: str, values: Any) -> Array:
     return as_index(xp, values)
 
 
+def boolean_array(xp: Namespace, device: Any, name: str, values: Any) -> Array:
+    """Convert nested sequences of bool, a NumPy array or an array of the library to one of the library on `device`."""
+    if isinstance(values, Sequence) and not isinstance(values, str):
+        try:
+            values = np.asarray(values)
+        except ValueError:
+            raise TypeError(f"`{name}` must be an array of bool; got rows of different lengths") from None
+    common_namespace({name: values})
+    own = compat.array_namespace(values)
+    if own is not xp and not compat.is_numpy_array(values):
+        raise TypeError(f"`{name}` must be an array of NumPy or the same library; got {library_name(own)}")
+    if not own.isdtype(values.dtype, "bool"):
+        raise TypeError(f"`{name}` must hold booleans; got dtype {values.dtype}")
+    return xp.asarray(values, device=device) if compat.is_numpy_array(values) else values
+
+
 def as_index(xp: Namespace, values: Array) -> Array:
     """Copy to the library's index dtype: in a narrow dtype, comparisons with larger numbers would wrap."""
     # With CuPy, `xp.asarray` would launch a kernel.

@@ -10,10 +10,12 @@ from rnnx._core import checks, layout
 from rnnx._core.arrays import Array
 from rnnx._core.words import shown
 from rnnx.cells import Cell
+from rnnx.cells.observation import is_derived, observed
 from rnnx.engines.protocol import Cotangents, Tape
 from rnnx.functional import arguments, schedule
-from rnnx.functional.caches import Caches, Steps
+from rnnx.functional.caches import Caches, Steps, replayed
 from rnnx.functional.heads import softmax_cross_entropy
+from rnnx.functional.resets import initial_shares
 
 States = dict[str, Array]
 
@@ -30,7 +32,8 @@ def gate_values(caches: Any) -> dict[str, Array]:
     -------
     values : dict of str to array, shape (n_a, m, T)
         Under the course's names: first the gates in a step's cache tuple (ft, it, cct, ot of an LSTM; ut, rt, cct of a
-        GRU), then the states after each step (a, c). Entries past an example's length are zero. The arrays are copies.
+        GRU), or in a cell that `rnnx.cell` made the activations of its gates (ft of a gate f); then the states after
+        each step (a, c). Entries past an example's length are zero. The arrays are copies.
 
     Raises
     ------
@@ -41,8 +44,12 @@ def gate_values(caches: Any) -> dict[str, Array]:
     """
     owner = _owner(caches)
     cell, tape = owner.cell, owner.tape_for(owner.cell)
-    xp, saved = tape.xp, dict(zip(cell.saved, tape.saved or (), strict=True))
-    values = {name: saved[name] for name in cell.cache or cell.saved}
+    xp, saved = tape.xp, dict(zip(tape.cell.saved, tape.saved or (), strict=True))
+    names = cell.cache or cell.saved
+    if is_derived(cell) and not cell.cache:
+        with_gates, names = observed(tape.cell)
+        saved = replayed(tape, with_gates)
+    values = {name: saved[name] for name in names}
     values |= {name: state[1:, :, :] for name, state in zip(cell.states, tape.states, strict=True)}
     public = {name: layout.zero_past_end(xp, layout.to_public(xp, a), tape.lengths) for name, a in values.items()}
     return {name: ns.owned_copy(xp, a) for name, a in public.items()}
@@ -179,7 +186,7 @@ def _walk_back(caches: Any, ds_final: Any, ds: Sequence[Array | None], inputs: b
     cell = owner.cell
     tape, here, entering = _cotangents(cell, owner.tape_for(cell), ds_final, ds)
     xp = tape.xp
-    found, dxs = [], []
+    found, dxs, shares = [], [], []
     for t in range(tape.n_steps, 0, -1):
         here = tuple(d if more is None else d + more[:, :, t - 1] for d, more in zip(here, entering, strict=True))
         found.append(here)
@@ -187,7 +194,8 @@ def _walk_back(caches: Any, ds_final: Any, ds: Sequence[Array | None], inputs: b
         gradients = schedule.backward(one_step, owner.engine, Cotangents((None,) * len(here), here))
         here = gradients.s0
         dxs.append(gradients.x)
-    found.append(here)
+        shares.append(initial_shares(xp, tape.cell, gradients))
+    found.append(tuple(sum((share[s] for share in shares if share), d) for s, d in zip(cell.states, here, strict=True)))
     columns = zip(cell.states, zip(*found[::-1], strict=True), strict=True)
     result = {f"d{name}": xp.stack(list(values), axis=2) for name, values in columns}
     return result, xp.concat(dxs[::-1], axis=2) if inputs else None

@@ -36,11 +36,12 @@ ZOO = (
     "ligru", "lru", "lstmp", "mgu", "mingru", "multiplicative_lstm", "peephole_lstm", "phased_lstm", "relu_rnn",
     "slstm", "sru", "ugrnn", "unicornn",
 )  # fmt: skip
+WITH_INPUTS = ("phased_lstm",)  # of the zoo: the cells with inputs besides x
 
 __all__ = [
-    "BUILT_IN", "CELLS", "ZOO", "Cell", "Gate", "Input", "Stage", "Vector", "cell", "cell_of", "cos", "exp", "gelu",
-    "log", "log_sigmoid", "maximum", "mean", "minimum", "relu", "sigmoid", "sign", "sin", "softplus", "sqrt", "tanh",
-    "where",
+    "BUILT_IN", "CELLS", "WITH_INPUTS", "ZOO", "Cell", "Gate", "Input", "Stage", "Vector", "cell", "cell_of", "cos",
+    "exp", "gelu", "log", "log_sigmoid", "maximum", "mean", "minimum", "relu", "sigmoid", "sign", "sin", "softplus",
+    "sqrt", "tanh", "where",
 ]  # fmt: skip
 
 

@@ -101,6 +101,11 @@ class Definition:
     initial: tuple[tuple[str, Any], ...]
     numbers: Mapping[str, float] = field(default_factory=dict)  # those that differ from the function's defaults
 
+    @property
+    def all_numbers(self) -> dict[str, float]:
+        """The cell's numbers by name."""
+        return {**_signature(self.function).numbers, **self.numbers}
+
     def replaced(self, numbers: Mapping[str, float]) -> Cell:
         """Return the cell with other numbers."""
         own = _signature(self.function).numbers

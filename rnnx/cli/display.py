@@ -35,7 +35,8 @@ class Display:
         click.echo(f", resuming after step {run.trainer.step}" if run.trainer.step else "")
         if engine == "cpu":
             text = "compiling (takes a few seconds on first use) ..."
-            rnnx.warm_up(model.cell, dtypes=(run.settings.dtype,), on_compile=lambda: click.echo(text))
+            cells = {model.stack.regularization.training, model.stack.regularization.evaluation}
+            rnnx.warm_up(*cells, dtypes=(run.settings.dtype,), on_compile=lambda: click.echo(text))
 
     def train(self, interrupt: Interrupt) -> None:
         """Train to the end or until an interrupt, with a progress bar on a terminal."""

@@ -22,6 +22,7 @@ from rnnx.cli.group import (
 )
 from rnnx.cli.interrupt import Interrupt
 from rnnx.data import find_text
+from rnnx.models.layers import CELLS
 from rnnx.optim import OPTIMIZERS
 from rnnx.training import Run, Settings
 
@@ -73,7 +74,9 @@ def _setting(names: str, type: Any, help: str, **options: Any) -> Any:  # noqa: 
 @_setting("--validation", FRACTION, "Fraction of the text held out for validation.")
 @_setting("--min-count", _COUNT, "Treat characters that occur less often as unknown.")
 # model
-@_setting("--cell --model", Choice(["rnn", "lstm", "gru"]), "Recurrent cell.")
+@_setting(
+    "--cell --model", Choice(CELLS), f"Recurrent cell: rnn, lstm, gru, or {', '.join(CELLS[3:])}.", metavar="NAME"
+)
 @option("--reset-after", is_flag=True, help="Use the GRU variant of PyTorch and Keras instead of the course's.")
 @_setting(
     "--hidden-size --rnn-size",
@@ -85,6 +88,10 @@ def _setting(names: str, type: Any, help: str, **options: Any) -> Any:  # noqa: 
 )
 @_setting("--num-layers", _COUNT, "Number of recurrent layers.")
 @_setting("--dropout", BELOW_ONE, "Dropout rate between layers.")
+@_setting("--zoneout", BELOW_ONE, "Rate at which units keep their previous state in training.")
+@_setting(
+    "--recurrent-dropout", BELOW_ONE, "Dropout rate of what recurrent weights multiply, with one mask for all steps."
+)
 @_setting("--scheme", Choice(["keras", "torch", "course"]), "Initialization of the parameters.")
 @_setting("--dtype", Choice(["float32", "float64"]), "Floating-point type.")
 # training

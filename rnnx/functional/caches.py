@@ -26,8 +26,10 @@ class Caches(Sequence[Any]):
         Name of the engine of the forward and the backward pass.
     """
 
-    def __init__(self, engine: str, tape: Tape, x: Array, parameters: Mapping[str, Array]) -> None:
-        self.cell = tape.cell
+    def __init__(
+        self, engine: str, tape: Tape, x: Array, parameters: Mapping[str, Array], cell: Cell | None = None
+    ) -> None:
+        self.cell = cell or tape.cell  # that of the tape may have more options
         self.engine = engine
         self._tape: Tape | None = tape
         self._x = x
@@ -92,7 +94,7 @@ class Steps(Sequence[Any]):
 
         after = tuple(view(s, t + 1) for s in tape.states)
         before = tuple(view(s, t) for s in tape.states)
-        saved = dict(zip(cell.saved, tape.saved, strict=True))
+        saved = dict(zip(tape.cell.saved, tape.saved, strict=True))
         gates = tuple(view(saved[name], t) for name in cell.cache)
         return (*after, *before, *gates, self.caches._x[..., t], self.caches._parameters)
 
@@ -133,7 +135,7 @@ def tape_of_steps(cell: Cell, steps: Any) -> Tape:
     saved = {name: stack(columns[name]) for name in cell.cache}
     tape = Tape(cell, xp, dtype, x, indices, first.n_x, states, None, None, own)
     if set(cell.saved) - set(saved):
-        saved = _replayed(tape) | saved
+        saved = replayed(tape, cell) | saved  # the public tuples lack some (the GRU's r * a_prev)
     tape.saved = tuple(saved[name] for name in cell.saved)
     return tape
 
@@ -158,8 +160,8 @@ def _check_consecutive(xp: Any, new: str, after: Any, old: str, before: Any) -> 
             )
 
 
-def _replayed(tape: Tape) -> dict[str, Array]:
-    """Recompute all saved values, since the public tuples lack some (the GRU's r * a_prev).
+def replayed(tape: Tape, cell: Cell) -> dict[str, Array]:
+    """Recompute all saved values of a cell with the same states and parameters as the tape's, each (T, m, n).
 
     All steps run at once, as examples of a single step.
     """
@@ -171,8 +173,9 @@ def _replayed(tape: Tape) -> dict[str, Array]:
     s0 = tuple(columns(s[: tape.n_steps, :, :], tape.n_a) for s in tape.states)
     x = tape.x if tape.indices else columns(tape.x, tape.n_x)
     x = xp.reshape(x, (side_by_side, 1)) if tape.indices else xp.expand_dims(x, axis=2)
-    call = Call(tape.cell, xp, tape.dtype, x, tape.indices, tape.n_x, s0, dict(tape.parameters), None)
+    inputs = tuple(xp.expand_dims(columns(e, tape.n_a), axis=2) for e in tape.inputs)
+    call = Call(cell, xp, tape.dtype, x, tape.indices, tape.n_x, s0, dict(tape.parameters), None, inputs)
     saved = engines.load("reference").forward(call, keep=True)[1].saved
     assert saved is not None
     shape = (tape.n_steps, tape.m, tape.n_a)
-    return {name: xp.reshape(value, shape) for name, value in zip(tape.cell.saved, saved, strict=True)}
+    return {name: xp.reshape(value, shape) for name, value in zip(cell.saved, saved, strict=True)}

@@ -13,6 +13,7 @@ from rnnx.functional import arguments, schedule
 from rnnx.functional.activations import softmax
 from rnnx.functional.caches import Caches
 from rnnx.functional.heads import dense_forward
+from rnnx.functional.resets import of_cell, with_resets
 
 
 def recurrent_forward(
@@ -23,6 +24,7 @@ def recurrent_forward(
     *,
     lengths: Any = None,
     inputs: Mapping[str, Array] | None = None,
+    resets: Any = None,
     keep_caches: bool = True,
 ) -> tuple[tuple[Array, ...], Array | None, Caches]:
     """Run any cell over a sequence.
@@ -44,6 +46,9 @@ def recurrent_forward(
         constant and its outputs are zero.
     inputs : dict of str to array, shape (n_a, m, T_x), optional
         The inputs besides x that the cell has, by the names in ``cell.inputs``.
+    resets : array of bool, shape (m, T_x), optional
+        NumPy or the library of x. Where it is true, an example returns to its initial states before that step, and no
+        gradient crosses: independent sequences one after another, as in packed batches and reinforcement learning.
     keep_caches : bool
         False for inference: nothing is saved for a backward pass, which is faster and takes less memory.
 
@@ -59,12 +64,14 @@ def recurrent_forward(
     Raises
     ------
     ValueError, TypeError
-        For wrong shapes, keys, dtypes, lengths or indices, or arrays of two libraries or devices.
+        For wrong shapes, keys, dtypes, lengths, resets or indices, or arrays of two libraries or devices.
     """
     cell = cell_of(cell)
     states = arguments.by_state("s0", s0, cell, "{}0")
     call = arguments.checked_call(cell, x, states, parameters, lengths, inputs)
-    outputs, caches = schedule.forward(call, x, parameters, keep=flag("keep_caches", keep_caches))
+    if resets is not None:
+        call = with_resets(call, resets)
+    outputs, caches = schedule.forward(call, x, parameters, keep=flag("keep_caches", keep_caches), cell=cell)
     return outputs, _head(call, outputs[0]), caches
 
 
@@ -95,7 +102,8 @@ def recurrent_backward(
     Returns
     -------
     gradients : dict
-        dx (n_x, m, T), unless the inputs are indices; d<state>0 (n_a, m) per state; "d" + key per parameter of the
+        dx (n_x, m, T), unless the inputs are indices; d<state>0 (n_a, m) per state, with what resets to the initial
+        state contribute; "d" + key per parameter of the
         recurrent part; "d" + name (n_a, m, T) per name in ``cell.inputs``.
 
     Raises
@@ -166,7 +174,7 @@ def _backward(
     gradients = schedule.backward(part, engine, cotangents)
     if consume and owner is not None:
         owner.consume()
-    return gradients
+    return of_cell(xp, cell, tape.cell, gradients)
 
 
 def _head(call: Call, a: Array) -> Array | None:

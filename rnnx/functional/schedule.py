@@ -14,13 +14,18 @@ from rnnx.functional import arguments
 from rnnx.functional.caches import Caches, Steps, tape_of_steps
 
 
-def forward(call: Call, x: Array, parameters: Mapping[str, Array], *, keep: bool) -> tuple[Arrays, Caches]:
-    """Return the states (n_a, m, T_x) and the caches, whose tuples show the caller's `x` and `parameters`."""
+def forward(
+    call: Call, x: Array, parameters: Mapping[str, Array], *, keep: bool, cell: Cell | None = None
+) -> tuple[Arrays, Caches]:
+    """Return the states (n_a, m, T_x) and the caches, whose tuples show the caller's `x` and `parameters`.
+
+    `cell` is the caller's, if that of the call has more options.
+    """
     name = engines.select(call.xp, n_steps=call.n_steps, m=call.m)
     states, tape = engines.load(name).forward(with_hoisted(call), keep=keep)
     if keep and call.cell.hoisted:
         tape.sources = {key: ns.owned_copy(call.xp, call.parameters[key]) for key in call.cell.hoisted.sources}
-    return states, Caches(name, tape, x, parameters)
+    return states, Caches(name, tape, x, parameters, cell)
 
 
 def with_hoisted(call: Call) -> Call:

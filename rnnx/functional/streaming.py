@@ -65,7 +65,7 @@ class Stream:
         self._states: tuple[Array, ...] = self._s0
         self._expected = type(call.x), call.dtype, (n_x, m)
 
-    def step(self, xt: Array, inputs: Mapping[str, Array] | None = None) -> Array:
+    def step(self, xt: Array, inputs: Mapping[str, Array] | None = None, *, resets: Any = None) -> Array:
         """Run one step.
 
         Parameters
@@ -74,6 +74,8 @@ class Stream:
             In the library of the parameters; converted to their dtype.
         inputs : dict of str to array, shape (n_a, m), optional
             The inputs besides x that the cell has, likewise.
+        resets : array of bool, shape (m,), optional
+            NumPy or the library of the parameters. Where it is true, an example returns to its initial state first.
 
         Returns
         -------
@@ -84,13 +86,18 @@ class Stream:
         kind, dtype, shape = self._expected
         if type(xt) is not kind or xt.dtype != dtype or xt.shape != shape:
             xt = self._converted("xt", xt, "(n_x, m)", shape)
+        if resets is not None:
+            reset = ns.boolean_array(self._xp, ns.device(self._s0[0]), "resets", resets)
+            check_shape("resets", reset, "(m,)", shape[1:])
+        more: tuple[Array, ...] = ()
         if inputs or self.cell.inputs:
             given = arguments.named_inputs(self.cell, inputs)
             shape = tuple(self._s0[0].shape)
             more = tuple(self._converted(name, array, "(n_a, m)", shape) for name, array in given.items())
-            self._states = self._stepper.step(xt, more)
-        else:
-            self._states = self._stepper.step(xt)
+        if resets is not None:
+            where = self._xp.where
+            self._stepper.set(tuple(where(reset, s0, s) for s0, s in zip(self._s0, self._states, strict=True)))
+        self._states = self._stepper.step(xt, more) if more else self._stepper.step(xt)
         return self._states[0]
 
     @ns.ignore_underflow

@@ -1,4 +1,4 @@
-"""The layers that models are made of, and dropout. They hold no arrays.
+"""The layers that models are made of, and the masks of dropout. They hold no arrays.
 
 Dimensions: n features, m examples, T steps.
 """
@@ -17,7 +17,7 @@ from rnnx._core.checks import check_memory, generator, integer
 from rnnx._core.layout import to_public, to_time_major
 from rnnx._core.words import shown
 from rnnx.cells import CELLS as CELL_TABLE
-from rnnx.cells import ZOO, Cell, cell_of
+from rnnx.cells import WITH_INPUTS, ZOO, Cell, cell_of
 from rnnx.cells.parameters import expected_shapes
 from rnnx.functional.heads import dense_backward, dense_forward
 from rnnx.functional.initialization import initialize_dense, initialize_parameters
@@ -27,7 +27,7 @@ States = dict[str, Array]
 Shapes = dict[str, tuple[int, ...]]
 Seed = int | np.random.Generator | None
 
-CELLS = ("rnn", "lstm", "gru", *ZOO)
+CELLS = ("rnn", "lstm", "gru", *(name for name in ZOO if name not in WITH_INPUTS))
 MOST_LAYERS = 10_000
 
 
@@ -120,19 +120,23 @@ class Direction(Layer):
 def chosen_cell(cell: Cell | str, reset_after: bool) -> tuple[Cell, dict[str, Any]]:
     """Return the cell that the arguments of a model choose, and their values for its config."""
     if isinstance(cell, Cell) and CELL_TABLE.get(cell.name) != cell:
+        if cell.inputs:
+            raise ValueError(
+                f"`cell` {cell.name!r} has inputs besides x, which models do not have; use `rnnx.recurrent_forward`"
+            )
         if reset_after:
             raise ValueError(f"`reset_after` is only for `cell` = 'gru'; got the cell {cell.name!r}")
         return cell, {"cell": cell, "reset_after": False}
     name = cell.name if isinstance(cell, Cell) else cell
     if isinstance(cell, Cell) and name == "gru_reset_after":
         name, reset_after = "gru", True
-    if not isinstance(name, str) or name not in CELLS:
-        kind = ValueError if isinstance(name, str) else TypeError
-        raise kind(f"`cell` must be one of {list(CELLS)}, or a rnnx.Cell; got {shown(name)}")
-    if CELL_TABLE[name].inputs:
+    if isinstance(name, str) and name in WITH_INPUTS:
         raise ValueError(
             f"`cell` {name!r} has inputs besides x, which models do not have; use `rnnx.recurrent_forward`"
         )
+    if not isinstance(name, str) or name not in CELLS:
+        kind = ValueError if isinstance(name, str) else TypeError
+        raise kind(f"`cell` must be one of {list(CELLS)}, or a rnnx.Cell; got {shown(name)}")
     if reset_after and name != "gru":
         raise ValueError(f"`reset_after` is only for `cell` = 'gru'; got {shown(name)}")
     return cell_of(f"{name}_reset_after" if reset_after else name), {"cell": name, "reset_after": bool(reset_after)}
@@ -179,7 +183,7 @@ def concatenate(outs: list[Array]) -> Array:
 
 @dataclass(frozen=True)
 class Masks:
-    """The dropout masks of one optimizer step.
+    """The masks of dropout and zoneout of one optimizer step.
 
     A mask depends only on the seed, the layer and the time step. A sequence therefore gets the same masks whether it
     runs as a whole or in segments, and a resumed run needs no saved generator state.
@@ -219,12 +223,15 @@ class Masks:
         like : array, shape (n, m, T)
             An array of the shape, library, device and dtype of the mask.
         """
-        n, m, n_steps = like.shape
+        return self.kept(place, rate, tuple(like.shape), like) * (1 / (1 - rate))
+
+    def kept(self, place: str, rate: float, shape: tuple[int, ...], like: Array) -> Array:
+        """Return a mask (n, m, T) that is 0 with probability `rate`, else 1, in the library and dtype of `like`."""
+        n, m, n_steps = shape
         key = np.random.SeedSequence([*self.seed, zlib.crc32(place.encode())]).generate_state(2, np.uint64)
         kept = np.empty((n_steps, m, n), bool)
         for t in range(n_steps):
             rng = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, self.start + t]))
             kept[t] = rng.random((m, n), np.float32) >= rate
         xp, device = ns.common_namespace({"like": like})
-        mask: Any = xp.astype(xp.asarray(kept, device=device), like.dtype) * (1 / (1 - rate))
-        return xp.permute_dims(mask, (2, 1, 0))
+        return xp.permute_dims(xp.astype(xp.asarray(kept, device=device), like.dtype), (2, 1, 0))

@@ -16,6 +16,7 @@ from rnnx.functional import recurrent_backward, recurrent_forward
 from rnnx.functional.caches import Caches
 from rnnx.functional.streaming import Stream
 from rnnx.models.layers import Direction, Layer, Masks, States, check_widths, concatenate
+from rnnx.models.regularization import Regularization, Zoneout
 
 
 @dataclass
@@ -33,7 +34,7 @@ class Recurrent(Layer):
     Parameters
     ----------
     cell : str or Cell
-        "rnn", "lstm", "gru", "gru_reset_after", or a cell record.
+        The name of a cell in ``rnnx.CELLS``, or a cell record.
     input_size : int
     hidden_size : int or sequence of int
         Units per layer: one number for all layers, or one per layer.
@@ -43,6 +44,13 @@ class Recurrent(Layer):
         Run every layer in both directions and concatenate the outputs.
     dropout : float, 0 <= dropout < 1
         Dropout probability of a layer's outputs in training, except for the last layer.
+    zoneout : float or sequence of float, 0 <= rate < 1
+        Probability with which a unit keeps its previous value at a step in training, one for all states or one per
+        state. In evaluation it keeps this part of it (D. Krueger et al., arXiv:1606.01305).
+    recurrent_dropout : float, 0 <= rate < 1
+        Dropout probability, in training, of what recurrent weights multiply: of the hidden state and, in cells with
+        more than one product, of the other operands. The mask of an example is the same at all steps (Y. Gal,
+        Z. Ghahramani, arXiv:1512.05287).
     name : str
         Part of the parameter names, to distinguish several stacks.
 
@@ -62,9 +70,12 @@ class Recurrent(Layer):
         *,
         bidirectional: bool = False,
         dropout: float = 0.0,
+        zoneout: Zoneout = 0.0,
+        recurrent_dropout: float = 0.0,
         name: str = "",
     ) -> None:
         self.cell = cell_of(cell)
+        self.regularization = Regularization.of(self.cell, zoneout, recurrent_dropout)
         widths = check_widths(hidden_size, num_layers)
         self.input_size = size = integer("input_size", input_size)
         self.bidirectional, self.dropout, self.name = bool(bidirectional), real("dropout", dropout, "[0, 1)"), name
@@ -79,6 +90,12 @@ class Recurrent(Layer):
         self.output_size = size
         self.parts = directions = [one for layer in self.layers for one in layer]
         self.state_names = tuple([name for one in directions for name in one.state_names])
+
+    @property
+    def rates(self) -> dict[str, Any]:
+        """The rates of dropout and zoneout, as plain values for a config."""
+        own = self.regularization
+        return {"dropout": self.dropout, "zoneout": own.zoneout, "recurrent_dropout": own.recurrent_dropout}
 
     def forward(
         self,
@@ -103,7 +120,7 @@ class Recurrent(Layer):
         lengths, keep_caches
             As for `rnnx.recurrent_forward`. Reverse layers start at the end of each example.
         masks : Masks, optional
-            Without them there is no dropout, as in evaluation.
+            Without them there is no dropout, and zoneout has its expected effect, as in evaluation.
 
         Returns
         -------
@@ -127,9 +144,10 @@ class Recurrent(Layer):
             outs, kept = [], []
             for one in layer:
                 s0 = tuple([given.get(name) for name in one.state_names])
-                inputs, own = one.oriented(x, lengths), one.own(parameters)
+                own = one.own(parameters)
+                cell, drawn = self.regularization.run(one, masks, x, next(iter(own.values())))
                 (a, *_), _, caches = recurrent_forward(
-                    self.cell, inputs, s0, own, lengths=lengths, keep_caches=keep_caches
+                    cell, one.oriented(x, lengths), s0, own, lengths=lengths, inputs=drawn, keep_caches=keep_caches
                 )
                 outs.append(one.oriented(a, lengths))
                 final |= zip(one.state_names, caches.final_state.values(), strict=True)
@@ -172,7 +190,9 @@ class Recurrent(Layer):
             for one, caches in zip(layer, kept, strict=True):
                 da = None if d is None else one.oriented(d[one.rows, :, :], cache.lengths)
                 dstates = tuple([final.get(name) for name in one.state_names])
-                found = recurrent_backward(self.cell, (da,), caches, ds_final=dstates, consume=consume)
+                found = recurrent_backward(caches.cell, (da,), caches, ds_final=dstates, consume=consume)
+                for mask_name in caches.cell.inputs:
+                    del found[f"d{mask_name}"]
                 parts.append(one.oriented(found.pop("dx", None), cache.lengths))
                 for state in self.cell.states:
                     gradients[f"d{state}{one.suffix}"] = found.pop(f"d{state}0")
@@ -183,7 +203,7 @@ class Recurrent(Layer):
     def stream(
         self, parameters: Mapping[str, Array], m: int = 1, states: Mapping[str, Array] | None = None
     ) -> "StackStream":
-        """Run the stack one time step at a time, without dropout. It must not be bidirectional."""
+        """Run the stack one time step at a time, as in evaluation. It must not be bidirectional."""
         if self.bidirectional:
             raise ValueError("a bidirectional stack cannot run step by step: its reverse layers start at the last step")
         return StackStream(self, parameters, m, self.check_states("states", states, integer("m", m, 0)))
@@ -219,7 +239,7 @@ class StackStream:
         self._streams: dict[str, Stream] = {}
         for (one,) in stack.layers:
             s0 = tuple([states.get(name) for name in one.state_names])
-            self._streams[one.suffix] = Stream(stack.cell, one.own(parameters), m=m, s0=s0)
+            self._streams[one.suffix] = Stream(stack.regularization.evaluation, one.own(parameters), m=m, s0=s0)
 
     def step(self, xt: Array) -> Array:
         """Run one step, from xt (input_size, m) to the last layer's hidden state, like `rnnx.Stream.step`."""

@@ -17,6 +17,7 @@ from rnnx.models.decoding import MAX_LENGTH, Prediction, decode, joined
 from rnnx.models.layers import Dense, Masks, Parameters, States, check_widths, chosen_cell
 from rnnx.models.passes import batch_slices
 from rnnx.models.recurrent import Recurrent, StackCache
+from rnnx.models.regularization import Zoneout
 
 
 @dataclass
@@ -49,7 +50,7 @@ class Seq2Seq(Model):
     bidirectional_encoder : bool
     end_token : int
         Index in the target vocabulary of the token that starts and ends every target.
-    cell, reset_after, dropout, seed, scheme, dtype, xp, device, parameters
+    cell, reset_after, dropout, zoneout, recurrent_dropout, seed, scheme, dtype, xp, device, parameters
         As for `SequenceClassifier`.
 
     Raises
@@ -80,6 +81,8 @@ class Seq2Seq(Model):
         attention: str | None = "additive",
         bidirectional_encoder: bool = True,
         dropout: float = 0.0,
+        zoneout: Zoneout = 0.0,
+        recurrent_dropout: float = 0.0,
         end_token: int = 0,
         **initialization: Unpack[Initialization],
     ) -> None:
@@ -87,10 +90,11 @@ class Seq2Seq(Model):
         source_size = integer("source_vocab_size", source_vocab_size)
         self.target_vocab_size = integer("target_vocab_size", target_vocab_size)
         self.end_token = integer("end_token", end_token, 0, self.target_vocab_size - 1)
+        rates: dict[str, Any] = {"dropout": dropout, "zoneout": zoneout, "recurrent_dropout": recurrent_dropout}
         self.encoder = Recurrent(
-            record, source_size, widths, bidirectional=bidirectional_encoder, dropout=dropout, name="encoder"
+            record, source_size, widths, bidirectional=bidirectional_encoder, name="encoder", **rates
         )
-        self.decoder = Recurrent(record, self.target_vocab_size, widths, dropout=dropout, name="decoder")
+        self.decoder = Recurrent(record, self.target_vocab_size, widths, name="decoder", **rates)
         self.bridge = Bridge(self.encoder, self.decoder)
         self.attention = None
         if attention is not None:
@@ -103,7 +107,7 @@ class Seq2Seq(Model):
             **of_cell,
             "attention": attention,
             "bidirectional_encoder": self.encoder.bidirectional,
-            "dropout": self.encoder.dropout,
+            **self.encoder.rates,
             "end_token": self.end_token,
         }
         attentions = [] if self.attention is None else [self.attention]

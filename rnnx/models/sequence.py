@@ -19,11 +19,12 @@ class SequenceClassifier(SequenceModel):
     hidden_size, num_layers
         As for `Recurrent`.
     num_classes : int
-    cell : {"lstm", "gru", "rnn"} or Cell
-        A cell of your own cannot be saved in a checkpoint, which contains no code.
+    cell : str or Cell
+        "lstm", "gru", "rnn", the name of another cell in ``rnnx.CELLS``, or a cell of your own. A checkpoint contains
+        no code, so a cell of your own is passed to `rnnx.training.load_checkpoint` again.
     reset_after : bool
         Use the GRU of PyTorch and Keras (the default there) instead of the course's.
-    bidirectional, dropout
+    bidirectional, dropout, zoneout, recurrent_dropout
         As for `Recurrent`.
     per_step : bool
         Predict a class for every step (targets (m, T)) instead of one for the sequence (targets (m,)).

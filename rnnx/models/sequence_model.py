@@ -16,6 +16,7 @@ from rnnx.models.base import Initialization, Model, check_attributes
 from rnnx.models.layers import Dense, Masks, Parameters, States, check_widths, chosen_cell
 from rnnx.models.passes import batch_slices, join
 from rnnx.models.recurrent import Recurrent, StackCache
+from rnnx.models.regularization import Zoneout
 
 _ATTRIBUTES = ("inputs", "targets", "lengths")
 
@@ -29,6 +30,8 @@ class Options(Initialization, total=False):
     reset_after: bool
     bidirectional: bool
     dropout: float
+    zoneout: Zoneout
+    recurrent_dropout: float
     per_step: bool
 
 
@@ -59,13 +62,16 @@ class SequenceModel(Model):
         reset_after: bool = False,
         bidirectional: bool = False,
         dropout: float = 0.0,
+        zoneout: Zoneout = 0.0,
+        recurrent_dropout: float = 0.0,
         per_step: bool = False,
         **initialization: Unpack[Initialization],
     ) -> None:
         self.per_step, self.output_size = bool(per_step), integer(self._output_name, output_size)
         widths = check_widths(hidden_size, num_layers)
         record, of_cell = chosen_cell(cell, reset_after)
-        self.stack = Recurrent(record, input_size, widths, bidirectional=bidirectional, dropout=dropout)
+        rates: dict[str, Any] = {"dropout": dropout, "zoneout": zoneout, "recurrent_dropout": recurrent_dropout}
+        self.stack = Recurrent(record, input_size, widths, bidirectional=bidirectional, **rates)
         sizes = self.stack.input_size, self._input_name, self.output_size, self._output_name
         self._sizes = Sizes(self._classes, *sizes, self.per_step)
         self.runs_in_segments = self.per_step and not self.stack.bidirectional
@@ -73,7 +79,7 @@ class SequenceModel(Model):
         config = {
             **of_cell,
             "hidden_size": list(widths),
-            "dropout": self.stack.dropout,
+            **self.stack.rates,
             "input_size": self.stack.input_size,
             self._output_name: self.output_size,
             "bidirectional": self.stack.bidirectional,

@@ -51,7 +51,7 @@ def plot_run(
     choice("format", format, ("png", "svg"))
     norms = inspection.text_gradient_norms(model, tokenizer, text)  # checks the text, before any work
     figures = {"training_curves": training_curves(metrics)} if has_losses(metrics) else {}
-    figures["weight_histograms"] = weight_histograms(model.parameters)
+    figures["weight_histograms"] = weight_histograms(model.parameters, cell=model.cell)
     layers = inspection.text_values(model, tokenizer, text)
     for k, values in enumerate(layers):
         end, where = (f"_l{k}", f" of layer {k}") if len(layers) > 1 else ("", "")

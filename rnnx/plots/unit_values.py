@@ -50,7 +50,7 @@ def scale(name: str, array: np.ndarray) -> tuple[str, float, float]:
     """Return the color map and a range that does not depend on the text: 0 to 1 for gates, -1 to 1 for tanh values."""
     finite = array[np.isfinite(array)]
     low, high = finite.min(initial=0.0), finite.max(initial=0.0)
-    if name in _SIGNED or (name not in _SIGMOIDS and low < 0):
+    if name in _SIGNED or low < 0:
         most = float(max(1.0, -low, high))
         return style.DIVERGING, -most, most
     return style.SEQUENTIAL, 0.0, float(max(1.0, high))

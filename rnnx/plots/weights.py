@@ -1,7 +1,7 @@
 """Histograms of parameters."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,14 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from rnnx._core import checks
-from rnnx.cells import BUILT_IN
+from rnnx.cells import BUILT_IN, Cell
 from rnnx.plots import style
 
-_GATES = [gate.weights for cell in BUILT_IN.values() for gate in cell.gates]
-# Matrices on [a_prev; x_t]: the first n_a columns are recurrent.
-_JOINT = {weights[0] for weights in _GATES if len(weights) == 1}
-_SPLIT = dict(weights for weights in _GATES if len(weights) == 2)  # input weights: recurrent weights
-_HEADS = {key for cell in BUILT_IN.values() for key in cell.head}
 # Parameters of a stack, but not of the bridge between encoder and decoder.
 _OF_A_CELL = re.compile(r"[^_]+(_(?!bridge_).+)?_l\d+(_reverse)?")
 _KINDS = {"recurrent weights": style.BLUE, "input weights": style.ORANGE, "other": "#777777"}
@@ -26,7 +21,9 @@ _COLUMNS = 4
 
 
 @style.style()
-def weight_histograms(parameters: Mapping[str, Any], *, bins: int = 60, title: str | None = None) -> Figure:
+def weight_histograms(
+    parameters: Mapping[str, Any], *, cell: Cell | None = None, bins: int = 60, title: str | None = None
+) -> Figure:
     """Plot a histogram of every parameter, with the gates of a layer side by side.
 
     Matrices that act on [a_prev; x_t] show their two parts separately. All matrices share one horizontal axis, and so
@@ -36,6 +33,8 @@ def weight_histograms(parameters: Mapping[str, Any], *, bins: int = 60, title: s
     ----------
     parameters : dict of str to array
         Parameters of a model or of a cell.
+    cell : Cell, optional
+        The cell that they belong to, if it is not a built-in one: which of its weights are recurrent.
     bins : int
         Number of bins over the range of all matrices, or of all biases.
     title : str, optional
@@ -52,8 +51,9 @@ def weight_histograms(parameters: Mapping[str, Any], *, bins: int = 60, title: s
     """
     checks.integer("bins", bins)
     arrays = style.all_to_numpy("parameters", parameters)
-    rows = _rows(arrays)
-    edges = {kind: _edges([a for n, a in arrays.items() if _is_bias(n, a) == kind], bins) for kind in (False, True)}
+    keys = _Keys(BUILT_IN.values() if cell is None else [cell])
+    rows = _rows(arrays, keys)
+    edges = {kind: _edges([a for n, a in arrays.items() if keys.is_bias(n, a) == kind], bins) for kind in (False, True)}
     width = max(map(len, rows))
     figure = style.new_figure(2.1 * width + 0.6, 1.35 * len(rows) + 0.8, title or "Parameters")
     panels = figure.subplots(len(rows), width, squeeze=False)
@@ -61,7 +61,7 @@ def weight_histograms(parameters: Mapping[str, Any], *, bins: int = 60, title: s
     for row, names in zip(panels, rows, strict=True):
         row[0].set_ylabel("count", fontsize=8)
         for axes, name in zip(row, names, strict=False):
-            used |= _draw(axes, name, arrays[name], edges[_is_bias(name, arrays[name])])
+            used |= _draw(axes, name, arrays[name], edges[keys.is_bias(name, arrays[name])], keys)
         for axes in row[len(names) :]:
             axes.set_axis_off()
     figure.align_ylabels(list(panels[:, 0]))
@@ -73,20 +73,39 @@ def weight_histograms(parameters: Mapping[str, Any], *, bins: int = 60, title: s
     return figure
 
 
-def _rows(arrays: Mapping[str, np.ndarray]) -> list[list[str]]:
+class _Keys:
+    """What the keys of cells' parameters stand for."""
+
+    def __init__(self, cells: Iterable[Cell]) -> None:
+        cells = list(cells)
+        gates = [gate for one in cells for gate in one.gates]
+        self.joint = {gate.weights[0] for gate in gates if gate.is_joint}  # the first n_a columns are recurrent
+        self.split = {
+            key: _INPUT if side == "x" else _RECURRENT
+            for gate in gates
+            if not gate.is_joint
+            for side, key in zip(gate.sides, gate.weights, strict=True)
+        }
+        self.heads = {key for one in cells for key in one.head}
+        weights = {key for gate in gates for key in gate.weights}
+        self.vectors = {key for one in cells for key in one.parameter_keys} - weights
+
+    def is_bias(self, name: str, array: np.ndarray) -> bool:
+        """Return whether a parameter is a bias, or another vector of a cell."""
+        is_vector = name.startswith("b") or name.partition("_")[0] in self.vectors
+        return is_vector and array.size == max(array.shape, default=1)
+
+
+def _rows(arrays: Mapping[str, np.ndarray], keys: _Keys) -> list[list[str]]:
     """Return the panel names by row: layer by layer, matrices before biases."""
     groups: dict[tuple[str, bool], list[str]] = {}
     for name, array in arrays.items():
-        head = name in _HEADS
+        head = name in keys.heads
         layer = "head" if head else name.partition("_")[2]
-        groups.setdefault((layer, _is_bias(name, array) and not head), []).append(name)
+        groups.setdefault((layer, keys.is_bias(name, array) and not head), []).append(name)
     layers = list(dict.fromkeys(layer for layer, _ in groups))
     ordered = [groups.get((layer, bias), []) for layer in layers for bias in (False, True)]
     return [names[at : at + _COLUMNS] for names in ordered for at in range(0, len(names), _COLUMNS)]
-
-
-def _is_bias(name: str, array: np.ndarray) -> bool:
-    return name.startswith("b") and array.size == max(array.shape, default=1)
 
 
 def _edges(arrays: list[np.ndarray], bins: int) -> np.ndarray:
@@ -95,9 +114,9 @@ def _edges(arrays: list[np.ndarray], bins: int) -> np.ndarray:
     return np.histogram_bin_edges(values if values.size else np.zeros(1), bins)
 
 
-def _draw(axes: Axes, name: str, array: np.ndarray, edges: np.ndarray) -> set[str]:
+def _draw(axes: Axes, name: str, array: np.ndarray, edges: np.ndarray, keys: _Keys) -> set[str]:
     """Draw one panel; return the kinds of weights in it."""
-    parts = _parts(name, array)
+    parts = _parts(name, array, keys)
     for kind, part in parts.items():
         counts, _ = np.histogram(part[np.isfinite(part)], edges)
         axes.stairs(counts, edges, fill=True, color=_KINDS[kind], alpha=0.35)
@@ -110,12 +129,12 @@ def _draw(axes: Axes, name: str, array: np.ndarray, edges: np.ndarray) -> set[st
     return set(parts)
 
 
-def _parts(name: str, array: np.ndarray) -> dict[str, np.ndarray]:
+def _parts(name: str, array: np.ndarray, keys: _Keys) -> dict[str, np.ndarray]:
     """Split a parameter into its parts for the state and the input. Parameters outside cells are not split."""
     if "_" in name and not _OF_A_CELL.fullmatch(name):
         return {_OTHER: array}
     key = name.partition("_")[0]
-    if key in _JOINT and array.ndim == 2 and array.shape[1] > array.shape[0]:
+    if key in keys.joint and array.ndim == 2 and array.shape[1] > array.shape[0]:
         n_a = array.shape[0]
         return {_RECURRENT: array[:, :n_a], _INPUT: array[:, n_a:]}
-    return {_INPUT if key in _SPLIT else _RECURRENT if key in _SPLIT.values() else _OTHER: array}
+    return {keys.split.get(key, _OTHER): array}

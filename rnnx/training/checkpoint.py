@@ -23,6 +23,7 @@ from rnnx.data import CharTokenizer
 from rnnx.models import MODELS, Model
 from rnnx.optim.base import with_prefix
 from rnnx.training import tensor_file
+from rnnx.training.own_cells import check_cell, identity
 
 FORMAT = "rnnx-checkpoint"
 VERSION = 1
@@ -58,31 +59,28 @@ class Checkpoint:
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint atomically, after checking that `load_checkpoint` will accept it.
 
+    A cell of your own is code, which no checkpoint contains: pass it to `load_checkpoint` again.
+
     Raises
     ------
     ValueError, TypeError
         Before anything is written, if the checkpoint holds what a file cannot hold: numbers that are not finite, arrays
-        of other dtypes, a tokenizer that does not fit the model, values in `training` that are not plain, or a model
-        with a cell of your own, which is code. Save the parameters of such a model instead, for instance with
-        ``numpy.savez``, and pass them to a new model with the same cell.
+        of other dtypes, a tokenizer that does not fit the model, or values in `training` that are not plain.
     OSError
         If the file cannot be written.
     """
-    cell = checkpoint.model.config.get("cell")
-    if isinstance(cell, Cell):
-        raise ValueError(
-            f"`checkpoint` must not hold a model with a cell of your own, {cell.name!r}: it contains no code; "
-            "save `model.parameters`, for instance with numpy.savez"
-        )
-    tokenizers = {name: getattr(checkpoint, name) for name in TOKENIZERS}
+    config, tokenizers = checkpoint.model.config, {name: getattr(checkpoint, name) for name in TOKENIZERS}
+    cell = config["cell"] if isinstance(config.get("cell"), Cell) else None
+    own = {} if cell is None else {"cell": identity(cell)}
     description = _plain(
         {
             "format": FORMAT,
             "version": VERSION,
             "model": checkpoint.model.kind,
-            "config": checkpoint.model.config,
+            "config": config if cell is None else {**config, "cell": cell.name},
             **{name: None if one is None else one.to_dict() for name, one in tokenizers.items()},
             "training": checkpoint.training,
+            **own,
         }
     )
     for name, a in checkpoint.arrays.items():
@@ -94,7 +92,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     tensors = {f"model/{name}": a for name, a in checkpoint.model.parameters.items()} | checkpoint.arrays
     host = {name: ns.to_host(a) for name, a in tensors.items()}
     try:
-        _checkpoint(description, host, None, None)
+        _checkpoint(description, host, None, None, cell)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"cannot save {path}: {error}") from None
     description["digest"] = _digest(description, host)
@@ -118,7 +116,7 @@ def _plain(description: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def load_checkpoint(path: str | Path, *, xp: Any = None, device: Any = None) -> Checkpoint:
+def load_checkpoint(path: str | Path, *, xp: Any = None, device: Any = None, cell: Cell | None = None) -> Checkpoint:
     """Read a checkpoint.
 
     Parameters
@@ -129,14 +127,19 @@ def load_checkpoint(path: str | Path, *, xp: Any = None, device: Any = None) -> 
         Array namespace to load into, for instance ``cupy``; default NumPy.
     device : object, optional
         Device, as the library names it.
+    cell : Cell, optional
+        The cell of the model, if it has a cell of your own.
 
     Raises
     ------
-    ValueError
-        If the file is not a checkpoint, is damaged, is not a regular file, or comes from a newer version.
+    ValueError, TypeError
+        If the file is not a checkpoint, is damaged, is not a regular file, or comes from a newer version; if the model
+        has a cell of your own and `cell` is missing or another one, or it has none and there is a `cell`.
     OSError
         If the file cannot be read.
     """
+    if not isinstance(cell, Cell | None):
+        raise TypeError(f"`cell` must be a rnnx.Cell or None; got {cell!r:.60}")
     path = Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
     try:
         with tensor_file.opened(path) as (metadata, content):
@@ -144,8 +147,9 @@ def load_checkpoint(path: str | Path, *, xp: Any = None, device: Any = None) -> 
             tensors = dict(content)
     except SafetensorError as error:
         raise ValueError(f"{path} is not a checkpoint, or is damaged ({_line(error)})") from None
+    check_cell(path, description, cell)
     try:
-        checkpoint = _checkpoint(description, tensors, xp, device)
+        checkpoint = _checkpoint(description, tensors, xp, device, cell)
         if description.pop("digest") != _digest(description, tensors):
             raise ValueError("the checksum does not match")
         return checkpoint
@@ -153,11 +157,11 @@ def load_checkpoint(path: str | Path, *, xp: Any = None, device: Any = None) -> 
         raise ValueError(f"{path} is a damaged checkpoint: {_line(error)}") from None
 
 
-def load_run(path: str | Path, xp: Any) -> Checkpoint:
+def load_run(path: str | Path, xp: Any, cell: Cell | None = None) -> Checkpoint:
     """Load a checkpoint file, or the checkpoint of a run folder; a folder without one is a ValueError."""
     if Path(path).is_dir() and not (Path(path) / FILE_NAME).exists():
         raise ValueError(f"{path} is not a run folder: it contains no {FILE_NAME}")
-    return load_checkpoint(path, xp=xp)
+    return load_checkpoint(path, xp=xp, cell=cell)
 
 
 def _line(error: Exception) -> str:
@@ -166,7 +170,9 @@ def _line(error: Exception) -> str:
     return (text if text.isprintable() else repr(text)[1:-1])[:300]
 
 
-def _checkpoint(description: Mapping[str, Any], tensors: Mapping[str, np.ndarray], xp: Any, device: Any) -> Checkpoint:
+def _checkpoint(
+    description: Mapping[str, Any], tensors: Mapping[str, np.ndarray], xp: Any, device: Any, cell: Cell | None
+) -> Checkpoint:
     for name, a in tensors.items():
         is_training = name.startswith(("model/", "optimizer/", "state/"))
         if a.dtype.kind in "biu" and not is_training:
@@ -185,7 +191,8 @@ def _checkpoint(description: Mapping[str, Any], tensors: Mapping[str, np.ndarray
         raise ValueError("config and training must be JSON objects")
     if not parameters:
         raise ValueError("it contains no parameters")
-    model = MODELS[kind](**{**config, "parameters": parameters})
+    own = {} if cell is None else {"cell": cell}
+    model = MODELS[kind](**{**config, **own, "parameters": parameters})
     return Checkpoint(model, training=training, arrays=rest, **_tokenizers(description, model))
 
 

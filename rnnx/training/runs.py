@@ -22,8 +22,10 @@ from rnnx._core.arrays import Array
 from rnnx._core.devices import by_device
 from rnnx._core.files import check_writable
 from rnnx._core.locks import FolderLock
+from rnnx.cells import Cell
 from rnnx.data import Corpus
 from rnnx.models import CharModel, square_root_segments
+from rnnx.models.layers import chosen_cell
 from rnnx.training import checkpoint as checkpoints
 from rnnx.training.counters import Limits
 from rnnx.training.metrics import MetricsWriter
@@ -64,7 +66,7 @@ class Run:
         )
 
     @classmethod
-    def start(cls, folder: str | Path, settings: Settings, device: str = "cpu") -> "Run":
+    def start(cls, folder: str | Path, settings: Settings, device: str = "cpu", *, cell: Cell | None = None) -> "Run":
         """Create a new run. Nothing but a lock is written before the first step.
 
         Parameters
@@ -73,6 +75,8 @@ class Run:
             May exist, but must not contain a run.
         settings : Settings
         device : {"cpu", "cuda"}
+        cell : Cell, optional
+            A cell of your own, instead of the one in `settings`. `resume` then needs it, too.
 
         Raises
         ------
@@ -84,29 +88,32 @@ class Run:
         _check_folder(folder)
         lock = FolderLock(folder)
         try:
-            return cls._new(folder, settings, device, lock)
+            return cls._new(folder, settings, device, lock, cell)
         except BaseException:
             lock.release()
             raise
 
     @classmethod
-    def _new(cls, folder: Path, settings: Settings, device: str, lock: FolderLock) -> "Run":
+    def _new(cls, folder: Path, settings: Settings, device: str, lock: FolderLock, cell: Cell | None) -> "Run":
         if (folder / checkpoints.FILE_NAME).exists():
             raise ValueError(f"{folder} already contains a run: resume it, or choose another folder")
         xp = by_device(device)
+        record, of_cell = chosen_cell(settings.cell if cell is None else cell, settings.reset_after)
+        settings = replace(settings, cell=record.name if isinstance(of_cell["cell"], Cell) else of_cell["cell"])
         corpus = settings.corpus()
         model = CharModel(
             corpus.tokenizer.vocab_size,
             settings.hidden_size if len(settings.hidden_size) > 1 else settings.hidden_size[0],
             xp=xp,
-            **settings.select("num_layers", "cell", "reset_after", "dropout", "seed", "scheme", "dtype"),
+            **of_cell,
+            **settings.select("num_layers", "dropout", "zoneout", "recurrent_dropout", "seed", "scheme", "dtype"),
         )
         if corpus.validation is not None:
             corpus.validation.n_batches(settings.batch_size)  # raises if the text is too short for streams
         return cls(folder, settings, corpus, model, lock)
 
     @classmethod
-    def resume(cls, folder: str | Path, device: str = "cpu", **changes: Any) -> "Run":
+    def resume(cls, folder: str | Path, device: str = "cpu", *, cell: Cell | None = None, **changes: Any) -> "Run":
         """Resume the run in a folder, bit-identical to an uninterrupted run.
 
         Parameters
@@ -114,6 +121,8 @@ class Run:
         folder : path
             The folder, or the checkpoint in it.
         device : {"cpu", "cuda"}
+        cell : Cell, optional
+            The cell of the run, if it is a cell of your own.
         **changes
             New values of epochs, iterations, patience or evaluate_every. They make it a different run: a cosine
             schedule is recomputed, and exhausted patience starts again. Also `text`, if the file has moved.
@@ -129,14 +138,16 @@ class Run:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
         lock = FolderLock(folder)
         try:
-            return cls._resumed(path, folder, device, changes, lock)
+            return cls._resumed(path, folder, device, changes, lock, cell)
         except BaseException:
             lock.release()
             raise
 
     @classmethod
-    def _resumed(cls, path: Path, folder: Path, device: str, changes: dict[str, Any], lock: FolderLock) -> "Run":
-        loaded = checkpoints.load_run(path, by_device(device))
+    def _resumed(
+        cls, path: Path, folder: Path, device: str, changes: dict[str, Any], lock: FolderLock, cell: Cell | None
+    ) -> "Run":
+        loaded = checkpoints.load_run(path, by_device(device), cell)
         settings = replace(Settings.of(loaded), **changes)
         counters = loaded.training.get("counters")
         run = cls(folder, settings, settings.same_corpus(loaded), loaded.model, lock)

@@ -17,7 +17,7 @@ from rnnx.optim import CosineDecay, ExponentialDecay, LinearWarmup, Optimizer, S
 from rnnx.training import checkpoint as checkpoints
 from rnnx.training.counters import total_steps
 
-_NEW = {"lower"}  # settings that checkpoints of earlier versions do not hold
+_NEW = {"lower", "zoneout", "recurrent_dropout"}  # settings that checkpoints of earlier versions do not hold
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Settings:
     hidden_size: tuple[int, ...] = (128,)
     num_layers: int = 1
     dropout: float = 0.0
+    zoneout: float = 0.0
+    recurrent_dropout: float = 0.0
     scheme: str = "keras"  # of the initial parameters
     dtype: str = "float32"
     optimizer: str = "adam"

@@ -1,0 +1,115 @@
+"""The activations of a cell's gates, for inspection.
+
+In a cell whose functions are derived, no saved value has a name of its own. Here its gates are found in the expressions
+of its forward functions. The activation of a gate is the nearest function, such as `sigmoid`, of what its weights give
+plus other values, as long as these are not a state; if there is none, what its weights give.
+"""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from rnnx.cells.cell import Cell
+from rnnx.cells.derive import DerivedBackward
+from rnnx.cells.expressions import WORDS, Expression, Graph, depending_on, reachable, symbolic_ops
+from rnnx.cells.gate import Gate
+from rnnx.cells.programs import Program
+from rnnx.cells.wiring import StageWiring, wiring
+
+
+def is_derived(cell: Cell) -> bool:
+    """Return whether a stage has a derived backward function, whose saved values have no names of their own."""
+    return any(isinstance(stage.backward, DerivedBackward) for stage in cell.stages)
+
+
+@lru_cache(maxsize=64)
+def observed(cell: Cell) -> tuple[Cell, tuple[str, ...]]:
+    """Return a cell for forward passes whose saved values include the gates' activations, and their names.
+
+    A gate with the weights ``Wf`` has the name ``ft``, as in the course. Activations that are states are left out.
+    """
+    stages, names = [], []
+    for wired in wiring(cell):
+        found, program = _Stage(wired).observed()
+        names += found
+        stages.append(
+            replace(wired.stage, saved=tuple(found), forward=_Observing(program, len(wired.stage.out)), backward=_never)
+        )
+    return replace(cell, stages=tuple(stages), cache=(), definition=None), tuple(names)
+
+
+@dataclass(frozen=True)
+class _Observing:
+    """A forward function that saves activations."""
+
+    program: Program
+    n_out: int
+
+    def __call__(self, ops: Any, zx: Any, zh: Any, s: Any, given: Any = ()) -> tuple[Any, Any]:
+        values = self.program(ops, *zx, *zh, *s, *given)
+        return values[: self.n_out], values[self.n_out :]
+
+
+def _never(*_: Any) -> Any:
+    raise AssertionError("an observed cell has no backward pass")
+
+
+class _Stage:
+    """What a stage computes, in symbols."""
+
+    def __init__(self, wired: StageWiring) -> None:
+        graph, stage = Graph(), wired.stage
+        sizes = len(stage.of_inputs), len(stage.recurrent), len(wired.reads), len(wired.vectors) + len(wired.inputs)
+        self.leaves = [
+            [graph.leaf(f"{name} {k}") for k in range(n)] for name, n in zip(("zx", "zh", "s", "v"), sizes, strict=True)
+        ]
+        self.wired = wired
+        new, _ = wired.forward(symbolic_ops(graph), *map(tuple, self.leaves))
+        self.new = [graph.output(value) for value in new]
+        self.values = reachable(self.new)
+        self.users: dict[int, list[Expression]] = {}
+        for value in self.values:
+            for argument in value.arguments:
+                self.users.setdefault(argument.number, []).append(value)
+
+    def observed(self) -> tuple[list[str], Program]:
+        """Return the names of the gates' activations, and the program for the new values and the activations."""
+        states = {value.number for value in self.new} if self.wired.is_last else set()
+        found = {f"{_short(gate)}t": self._activation(gate) for gate in self.wired.stage.gates}
+        found = {name: value for name, value in found.items() if value.number not in states}
+        inputs = [value for leaves in self.leaves for value in leaves]
+        return [*found], Program(inputs, [*self.new, *found.values()])
+
+    def _activation(self, gate: Gate) -> Expression:
+        stage = self.wired.stage
+        sides = [self.leaves[0][stage.of_inputs.index(gate)]] if "x" in gate.sides else []
+        sides += [self.leaves[1][stage.recurrent.index(gate)]] if "h" in gate.sides else []
+        common = [value for value in (*sides, *self.values) if all(value.number in self._of(side) for side in sides)]
+        allowed = {value.number for value in common}
+        words = [value for side in sides for value in self._functions(side) if value.number in allowed]
+        result = words[0] if words else common[0]
+        while words and len(after := self.users.get(result.number, [])) == 1 and len(after[0].arguments) == 1:
+            result = after[0]  # exp(-relu(z))
+        return result
+
+    def _of(self, side: Expression) -> set[int]:
+        """Return the numbers of the values that depend on a side."""
+        return depending_on([side], self.values)
+
+    def _functions(self, side: Expression) -> list[Expression]:
+        """Return the functions of a sum with a side, nearest first."""
+        variable = depending_on([value for leaves in self.leaves[:3] for value in leaves], self.values)
+        written = {value.number for value in self.new}
+        found, todo = [], [side]
+        for value in todo:  # grows
+            for user in self.users.get(value.number, []):
+                scaled = [a for a in user.arguments if a is not value and a.number in variable]
+                if WORDS.get(user.operation) == 1:
+                    found.append(user)
+                elif user.number not in written and (user.operation in {"+", "-", "neg"} or not scaled):
+                    todo.append(user)
+        return found
+
+
+def _short(gate: Gate) -> str:
+    return gate.weights[0].removeprefix("W")
