@@ -13,6 +13,7 @@ import threading
 import ml_dtypes
 import numpy as np
 import pytest
+from mean_cells import MEANS
 from problems import MGU, ONE_SIDED
 from words import ALL_WORDS
 
@@ -58,7 +59,7 @@ def assert_no_spills(log, names):
 
 @pytest.mark.parametrize("chip", CHIPS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("cell", [*CELLS, *ONE_SIDED], ids=lambda cell: cell.name)
+@pytest.mark.parametrize("cell", [*CELLS, *ONE_SIDED, *MEANS], ids=lambda cell: cell.name)
 def test_every_kernel_compiles_without_spills(cell, dtype, chip):
     common, own = codegen.sources(cell)
     for source in (own, common) if cell is CELLS[0] else (own,):

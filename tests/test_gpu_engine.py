@@ -11,7 +11,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 from conftest import NO_COMPILER
-from problems import ONE_SIDED, assert_close, make_problem, run
+from mean_cells import MEANS, NESTED, UNUSED
+from problems import ENGINES_TOLERANCE, ONE_SIDED, assert_close, make_problem, run
 
 import rnnx
 from rnnx._core import arrays as ns
@@ -25,7 +26,7 @@ from rnnx.engines.protocol import Call, Tape
 
 pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason=NO_COMPILER)
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
-any_cell = pytest.mark.parametrize("cell", [*rnnx.CELLS.values(), *ONE_SIDED], ids=lambda cell: cell.name)
+any_cell = pytest.mark.parametrize("cell", [*rnnx.CELLS.values(), *ONE_SIDED, *MEANS[:-2]], ids=lambda cell: cell.name)
 
 
 @pytest.fixture
@@ -559,6 +560,109 @@ def test_the_launches_of_one_sided_cells(stream, rng):
         stream.log.clear()
         results(make_problem(odd, rng, n_steps=7))
         assert stream.log.count("gemm") == 2 * 7 * in_loop + others
+
+
+# --- cells with means over units ----------------------------------------------------------------------------------
+
+mean_cells = pytest.mark.parametrize("odd", [*MEANS, UNUSED], ids=lambda cell: cell.name)
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+@pytest.mark.parametrize("lengths", [None, [4, 0, 2]])
+@mean_cells
+def test_means_agree_with_the_reference_engine(stream, odd, lengths, indexed, rng):
+    problem = make_problem(odd, rng, 5, 6, 3, 4, lengths=lengths)
+    problem.parameters |= {key: rng.standard_normal((6, 1)) for key in odd.optional_keys}
+    if indexed:
+        problem.x = rng.integers(0, 5, (3, 4))
+    agrees_past_the_ends(stream, problem)
+
+
+@pytest.mark.parametrize("n", [1, 3, 31, 128, 129, 300, 600])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@mean_cells
+def test_means_over_any_number_of_units(stream, odd, dtype, n, rng):
+    """Those of more than 512 units, or 256 in float64, are computed in a loop."""
+    problem = make_problem(odd, rng, 5, n, 3, 3, lengths=[3, 0, 2], scale=1 / n**0.5).astype(dtype)
+    with rnnx.use_engine("reference"):
+        expected = results(problem)
+    actual = results(problem)
+    for name, array in expected.items():
+        assert_close(actual[name], array, 10 * ENGINES_TOLERANCE[dtype], name)
+    looped = n > {"float32": 512, "float64": 256}[dtype]
+    assert ("forward_0_loop" in stream.log) == looped
+    assert ("backward_0_loop" in stream.log) == (looped and odd is not UNUSED)
+
+
+@pytest.mark.parametrize("n", [40, 300])
+@mean_cells
+def test_means_have_the_same_bits_for_any_order_of_threads(stream, odd, n, rng, monkeypatch):
+    import emulated_engine
+
+    problem = make_problem(odd, rng, 3, n, 3, 3, lengths=[3, 0, 2], scale=1 / n**0.5)
+    expected = results(problem)
+    for seed in (0, 2, 3):
+        monkeypatch.setattr(emulated_engine, "SEED", seed)
+        assert_same_bits(results(problem), expected)
+
+
+@pytest.mark.parametrize("which", range(2))
+def test_a_missing_barrier_of_the_means_is_detected(stream, which, rng, monkeypatch):
+    problem = make_problem(NESTED, rng, 3, 40, 3, 3)
+    expected = results(problem)
+    text = read("means.cuh").split("__syncthreads();")
+    assert len(text) == 3
+    broken = "__syncthreads();".join((*text[:which], text[which] + text[which + 1], *text[which + 2 :]))
+    common, own = codegen.sources(problem.cell)
+    wrong = own.replace(read("means.cuh"), broken)
+    assert wrong != own
+    monkeypatch.setattr(launches, "sources", lambda cell: (common, wrong))
+    monkeypatch.setattr(stream, "graphs", graphs.GraphCache(stream))
+    actual = results(problem)
+    assert any(not np.array_equal(actual[key], expected[key]) for key in expected)
+
+
+@pytest.mark.parametrize("n", [33, 300])
+@pytest.mark.parametrize("keep", [False, True])
+@mean_cells
+def test_a_stream_with_means(stream, odd, keep, n, rng):
+    problem = make_problem(odd, rng, 5, n, 3, 4, scale=1 / n**0.5)
+    options = {"inputs": problem.extra, "keep_caches": keep}
+    states, _, _ = rnnx.recurrent_forward(odd, problem.x, problem.s0, problem.parameters, **options)
+    steps = rnnx.Stream(odd, problem.parameters, m=3, s0=problem.s0)
+    for _ in range(2):
+        for t in range(4):
+            a = steps.step(problem.x[:, :, t], {name: e[:, :, t] for name, e in problem.extra.items()})
+            assert_close(a, states[0][:, :, t], 1e-14)
+        steps.reset()
+
+
+def test_many_means(stream, rng):
+    """More than are added up at once, and some that only unused values need."""
+
+    def forward(ops, zx, zh, s):
+        (a,) = s
+        total = zx[0] + zh[0]
+        for k in range(1, 20):
+            total = total + ops.tanh(ops.mean(a * k)) * a
+        ops.exp(ops.mean(total))
+        return (ops.tanh(total),), ()
+
+    problem = make_problem(
+        rnnx.Cell("many", ("a",), (rnnx.Stage((rnnx.Gate(("W",), "b"),), ("a",), (), forward),)), rng
+    )
+    agrees_past_the_ends(stream, problem)
+
+
+def test_means_that_nothing_uses(stream, rng):
+    def forward(ops, zx, zh, s):
+        ops.mean(s[0])
+        return (ops.tanh(zx[0] + zh[0]),), ()
+
+    problem = make_problem(
+        rnnx.Cell("unused", ("a",), (rnnx.Stage((rnnx.Gate(("W",), "b"),), ("a",), (), forward),)), rng
+    )
+    agrees_past_the_ends(stream, problem)
 
 
 # --- whole passes on thread block clusters, which are off by default ----------------------------------------------

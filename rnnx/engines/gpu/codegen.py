@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from rnnx.cells import Cell
-from rnnx.cells.wiring import Argument, Slot, StageWiring, wiring
+from rnnx.cells.wiring import Argument, Slot, StageWiring, uses_means, wiring
 from rnnx.engines.gpu import means
 from rnnx.engines.gpu.device import DType
 from rnnx.engines.gpu.kernel import Kernel, LaunchSize, block, declared, make_kernel, read
@@ -24,15 +24,8 @@ def sources(cell: Cell) -> tuple[str, str]:
     """Return the sources of the kernels common to all cells, and of the cell's own."""
     kernels = [kernel for stage in wiring(cell) for kernel in (forward_kernel(stage), backward_kernel(stage))]
     common = "\n".join([read("prelude.cuh"), read("layout.cu"), _pack()])
-    sums = [means.source()] if has_means(cell) else []
+    sums = [means.source()] if any(map(uses_means, wiring(cell))) else []
     return common, "\n".join([read("prelude.cuh"), *sums, *(kernel.text for kernel in kernels)])
-
-
-@lru_cache(maxsize=256)
-def has_means(cell: Cell) -> bool:
-    """Whether a stage of the cell, forward or backward, has means over units."""
-    kernels = (kernel for stage in wiring(cell) for kernel in (forward_kernel(stage), backward_kernel(stage)))
-    return any(kernel.n_sums is not None for kernel in kernels)
 
 
 def name_of(argument: Argument) -> str:
