@@ -8,6 +8,8 @@ one short line that names an argument. A *right answer* equals that of the same 
 
 import collections
 import contextlib
+import copy
+import functools
 import inspect
 import signal
 import sys
@@ -18,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import rnnx
-from rnnx import analysis, models, optim
+from rnnx import analysis, course, models, optim
 from rnnx.data import Examples
 from rnnx.training import Trainer
 
@@ -93,6 +95,7 @@ def calls(rng: np.random.Generator) -> list[Call]:
     add(rnnx.additive_attention_backward, dcontext=array(N_X, M, 2), cache=cache, dweights=array(M, 2, T))
     add_optimizers(add, array)
     add_models(add, rng)
+    add_course(add, rng)
     return found
 
 
@@ -197,6 +200,40 @@ def first_parameter(function: Callable[..., Any]) -> str:
 def pick(function: Callable[..., Any], *values: Any) -> dict[str, Any]:
     """Name positional arguments."""
     return dict(zip(inspect.signature(function).parameters, values, strict=False))
+
+
+def add_course(add: Callable[..., Any], rng: np.random.Generator) -> None:
+    """Add the functions of the course's character model. Those that write to their arguments get copies."""
+    shapes = {"Wax": (N_A, N_X), "Waa": (N_A, N_A), "Wya": (N_X, N_A), "b": (N_A, 1), "by": (N_X, 1)}
+    parameters = {key: rng.standard_normal(shape) for key, shape in shapes.items()}
+    a0, x, X, Y = rng.standard_normal((N_A, 1)), rng.standard_normal((N_X, 1)), [0, 2, 1], [2, 1, 0]
+
+    def on_copies(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapper(**arguments: Any) -> Any:
+            with contextlib.suppress(TypeError):  # of what cannot be copied
+                arguments = copy.deepcopy(arguments)
+            return function(**arguments)
+
+        return wrapper
+
+    def backward(X: Any, Y: Any, parameters: Any, y: Any, a: Any, inputs: Any) -> Any:
+        if not all(isinstance(one, np.ndarray) and one.ndim == 2 for one in (y, a, inputs)):
+            raise TypeError("`cache` is made of the rows of matrices")
+        rows = [dict(enumerate(list(one[:, :, None]), first)) for one, first in ((y, 0), (a, -1), (inputs, 0))]
+        return course.rnn_backward(X, Y, parameters, tuple(rows))[0]
+
+    _, cache = course.rnn_forward(X, Y, a0, parameters, N_X)
+    y, a, inputs = (np.array([step[:, 0] for step in part.values()]) for part in cache)
+    add(backward, X=X, Y=Y, parameters=parameters, y=y, a=a, inputs=inputs)
+    gradients = {"d" + key: rng.standard_normal(shape) for key, shape in shapes.items()}
+    add(course.rnn_step_forward, parameters=parameters, a_prev=a0, x=x)
+    steps = {"dy": x, "gradients": gradients | {"da_next": a0}, "parameters": parameters, "x": x, "a": a0, "a_prev": a0}
+    add(on_copies(course.rnn_step_backward), **steps)
+    add(on_copies(course.clip), gradients=gradients, maxValue=0.1)
+    add(on_copies(course.update_parameters), parameters=parameters, gradients=gradients, lr=0.1)
+    add(on_copies(course.optimize), X=X, Y=Y, a_prev=a0, parameters=parameters, learning_rate=0.1)
+    add(course.initialize_parameters, n_a=4, n_x=3, n_y=3)
 
 
 # --- changes ------------------------------------------------------------------------------------------------------

@@ -100,6 +100,43 @@ def test_the_smoothed_loss_has_one_name_and_one_value(run):
     np.testing.assert_array_equal(curve.get_ydata(), [r["smooth_loss"] for r in steps])
 
 
+@pytest.mark.skipif(os.name == "nt", reason="closes descriptors")
+def test_closed_streams(tmp_path):
+    """As a daemon or a scheduler may start the command."""
+    close = "[os.close(number) for number in (0, 1, 2)]"
+    arguments = ["--cell", "rnn", "--hidden-size", "4", "--iterations", "2", "--output", "run"]
+    result = subprocess.run(before_the_command(close, "train", *arguments), cwd=tmp_path, check=False)
+    assert result.returncode == 0
+    assert load_checkpoint(tmp_path / "run").training["counters"]["step"] == 2
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")
+@pytest.mark.parametrize("arguments", [["info"], ["--help"], ["train", "--help"], ["info", "m.safetensors"]])
+def test_output_that_cannot_be_written(tmp_path, arguments):
+    save_checkpoint(tmp_path / "m.safetensors", next(models()))
+    command = [*COMMAND, *arguments]
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60
+        )
+    assert (result.returncode, result.stderr) == (1, "Error: cannot write the output: No space left on device\n")
+
+
+def test_the_next_command_is_printed_as_a_shell_needs_it(run):
+    out = ok(run("train", *SMALL, "--output", "-a b"))
+    name = "'./-a b'" if os.name == "posix" else ""
+    assert f"run saved in {name}" in out
+    assert f"more samples: rnnx sample {name}" in out
+    ok(run("sample", "./-a b"))
+
+
+def test_the_best_loss_may_be_zero(run):
+    """A text of a single character has no surprises."""
+    Path("a.txt").write_text("a" * 100)
+    ok(run("train", "--text", "a.txt", "--hidden-size", 4, "--epochs", 1, "--output", "run"))
+    assert load_checkpoint("run/best.safetensors").training["counters"]["best_loss"] == 0
+
+
 @pytest.mark.slow
 def test_compiling_is_printed_only_before_something_is_compiled(tmp_path):
     environment = {**os.environ, "RNNX_CACHE_DIR": str(tmp_path / "cache")}
@@ -270,6 +307,16 @@ def test_ctrl_c_while_the_command_starts_prints_nothing(tmp_path):
 def test_importing_the_package_leaves_signals_alone():
     code = "import signal, rnnx; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "True\n"
+
+
+@pytest.mark.parametrize("options", [["-m", "other", "rnnx"], ["-mother", "-m", "rnnx"]])
+def test_other_programs_are_interrupted_as_usual(tmp_path, options):
+    """Also if the package that Python runs imports rnnx, and an argument has its name."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "__init__.py").write_text("import rnnx\n")
+    (tmp_path / "other" / "__main__.py").write_text("import signal; print(signal.getsignal(signal.SIGINT))\n")
+    result = subprocess.run([sys.executable, *options], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "default_int_handler" in result.stdout
 
 
 def test_ctrl_c_in_other_commands(run, monkeypatch):

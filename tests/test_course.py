@@ -222,8 +222,144 @@ def test_names_outside_the_vocabulary(names):
         course.model([], ix_to_char, char_to_ix, 1)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"Waa": np.zeros((4, 3))}, r"`Waa` must have shape \(n_a, n_a\) = \(4, 4\); got \(4, 3\)"),
+        ({"Waa": np.zeros(4)}, r"`Waa` must have shape \(n_a, n_a\) = \(4, 4\); got \(4,\)"),
+        ({"Wax": np.zeros(4)}, r"`Wax` must have 2 dimensions; got shape \(4,\)"),
+        ({"Wya": np.zeros((5, 3))}, r"`Wya` must have shape \(n_y, n_a\) = \(5, 4\); got \(5, 3\)"),
+        ({"b": np.zeros((1, 1))}, r"`b` must have shape \(n_a, 1\) = \(4, 1\); got \(1, 1\)"),
+        ({"by": np.zeros(5)}, r"`by` must have shape \(n_y, 1\) = \(5, 1\); got \(5,\)"),
+        ({"b": [[0.0]] * 4}, "`b` must be an array"),
+        ({"b": np.zeros((4, 1), complex)}, "`b` must have dtype float32 or float64; got complex128"),
+        ({"b": np.zeros((4, 1), np.float16)}, "`b` must have dtype float32 or float64; got float16"),
+    ],
+)
+def test_wrong_parameters(change, message):
+    """The compiled loops would read past the end of such arrays."""
+    a0, parameters = problem(seed=0, n_a=4, vocab_size=5)
+    X, Y, wrong, x = [None, 1], [1, 0], parameters | change, np.zeros((5, 1))
+    _, cache = course.rnn_forward(X, Y, a0, parameters, 5)
+    gradients, _ = course.rnn_backward(X, Y, parameters, cache)
+    before = {key: value.copy() for key, value in gradients.items()}
+    for call in (
+        lambda: course.rnn_forward(X, Y, a0, wrong, 5),
+        lambda: course.rnn_backward(X, Y, wrong, cache),
+        lambda: course.optimize(X, Y, a0, wrong),
+        lambda: course.rnn_step_forward(wrong, a0, x),
+        lambda: course.rnn_step_backward(x, gradients, wrong, x, a0, a0),
+        lambda: course.sample(wrong, {"\n": 0}, 0),
+    ):
+        with pytest.raises((ValueError, TypeError), match=message):
+            call()
+    assert_array_equal(gradients["dWaa"], before["dWaa"])
+
+
+def test_wrong_arrays_of_a_step():
+    a0, parameters = problem(seed=0, n_a=4, vocab_size=5)
+    x = np.zeros((5, 1))
+    gradients = {"d" + key: np.zeros_like(value) for key, value in parameters.items()} | {"da_next": np.zeros((4, 1))}
+    with pytest.raises(ValueError, match=r"`a_prev` must have shape \(n_a, 1\) = \(4, 1\); got \(4,\)"):
+        course.rnn_step_forward(parameters, np.zeros(4), x)
+    with pytest.raises(ValueError, match=r"`x` must have shape \(n_x, 1\) = \(5, 1\); got \(5, 2\)"):
+        course.rnn_step_forward(parameters, a0, np.zeros((5, 2)))
+    with pytest.raises(ValueError, match=r"`da_next` must have shape \(n_a, 1\) = \(4, 1\); got \(4,\)"):
+        course.rnn_step_backward(x, gradients | {"da_next": np.zeros(4)}, parameters, x, a0, a0)
+    with pytest.raises(ValueError, match="`gradients` must have the keys dWax, dWaa, dWya, db, dby; 'db' is missing"):
+        course.rnn_step_backward(x, {k: g for k, g in gradients.items() if k != "db"}, parameters, x, a0, a0)
+    with pytest.raises(ValueError, match=r"`a_prev` must have shape \(n_a, 1\) = \(4, 1\); got \(3, 1\)"):
+        course.optimize([None], [1], np.zeros((3, 1)), parameters)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dby": None}, "`gradients` must have the keys dWax, dWaa, dWya, db, dby; 'dby' is missing"),
+        ({"dby": np.ones((1, 1))}, r"`dby` must have shape by.shape = \(5, 1\); got \(1, 1\)"),
+        ({"dby": np.ones((5, 1), complex)}, "`dby` must have dtype"),
+    ],
+)
+def test_a_failed_update_changes_nothing(change, message):
+    _, parameters = problem(seed=0, n_a=4, vocab_size=5)
+    gradients = {"d" + key: np.full_like(value, 9) for key, value in parameters.items()} | change
+    gradients = {key: value for key, value in gradients.items() if value is not None}
+    before = {key: value.copy() for key, value in parameters.items()}
+    with pytest.raises((ValueError, TypeError), match=message):
+        course.update_parameters(parameters, gradients, 0.1)
+    for key in KEYS:
+        assert_array_equal(parameters[key], before[key])
+    if "shape" not in message:
+        with pytest.raises((ValueError, TypeError), match=message):
+            course.clip(gradients, 5)
+        assert gradients["dWax"].max() == 9
+
+
+@pytest.mark.parametrize(
+    "characters", [[None, 1.0], "ab", b"ab", [None, "a"], [0, 0.5], [[1], [2]], {0, 1}, np.array(1)]
+)
+def test_characters_are_integers(characters):
+    a0, parameters = problem(seed=0, n_a=4, vocab_size=5)
+    with pytest.raises(
+        (ValueError, TypeError), match=r"`X` must (hold indices from 0 to .* = 4|be a list of indices); got "
+    ):
+        course.rnn_forward(characters, [0, 0], a0, parameters, 5)
+
+
+def test_lines_end_as_in_a_file(capsys):
+    """The assignment reads its file again; form feeds and separators of other kinds are characters of a name."""
+    data = "ab\x0cc\nd\u2028e\n\nf\x85\n"
+    characters = sorted(set(data))
+    arguments = dict(enumerate(characters)), {character: i for i, character in enumerate(characters)}, 5, 4, 1
+    older = course.model(data, *arguments, len(characters))
+    newer, _ = course.model(["ab\x0cc", "d\u2028e", "", "f"], *arguments, len(characters))
+    capsys.readouterr()
+    for key in KEYS:
+        assert_array_equal(older[key], newer[key])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": ["ab", "é"]}, "`char_to_ix` must hold every character of the names and the newline; 'é' is missing"),
+        ({"data": ["ab", 1]}, "`data` must be a str or a sequence of str; got an element of type int"),
+        ({"data": b"ab"}, "`data` must be a str or a sequence of str; got an element of type int"),
+        ({"char_to_ix": {"a": 0, "b": 1, "c": 2}}, r"`char_to_ix` must hold .*; '\\n' is missing"),
+        ({"ix_to_char": {0: "\n", 2: "b"}}, "`ix_to_char` must hold every index of the sample; 1 is missing"),
+        ({"dino_names": "1"}, "`dino_names` must be an integer of at least 0; got '1'"),
+    ],
+)
+def test_models_are_checked_before_they_print(change, message, capsys):
+    arguments = {"data": ["ab"], "ix_to_char": {0: "\n", 1: "a", 2: "b"}, "char_to_ix": {"\n": 0, "a": 1, "b": 2}}
+    with pytest.raises((ValueError, TypeError), match=message):
+        course.model(**(arguments | {"vocab_size": 3, "num_iterations": 1} | change))
+    assert capsys.readouterr().out == ""
+    with pytest.raises(ValueError, match=r"`char_to_ix` must hold .*; '\\n' is missing"):
+        course.sample(problem(n_a=4, vocab_size=5)[1], {"a": 0}, 0)
+    with pytest.raises(ValueError, match="`ix_to_char` must hold every index of the sample; 7 is missing"):
+        course.get_sample([7], {})
+
+
 def test_a_cache_of_another_example():
     a0, parameters = problem(seed=0, n_a=4, vocab_size=5)
     _, cache = course.rnn_forward([None, 1], [1, 0], a0, parameters, 5)
     with pytest.raises(ValueError, match="`cache` must hold the 3 steps of `X`; got 2"):
         course.rnn_backward([None, 1, 2], [1, 2, 0], parameters, cache)
+    _, others = problem(seed=0, n_a=3, vocab_size=5)
+    with pytest.raises(ValueError, match=r"the hidden states in `cache` must have the sizes .* \(3, 3\); got \(3, 4\)"):
+        course.rnn_backward([None, 1], [1, 0], others, cache)
+    _, others = problem(seed=0, n_a=4, vocab_size=6)
+    with pytest.raises(ValueError, match=r"the inputs in `cache` must have the sizes .* \(2, 6\); got \(2, 5\)"):
+        course.rnn_backward([None, 1], [1, 0], others, tuple(map(dict, cache)))
+    with pytest.raises(ValueError, match="`X` and `Y` must have the same length; got 2 and 1"):
+        course.rnn_backward([None, 1], [1], parameters, cache)
+    *rest, inputs = map(dict, cache)
+    with pytest.raises(ValueError, match="`cache` must hold the steps 0 to 1; 1 is missing"):
+        course.rnn_backward([None, 1], [1, 0], parameters, (*rest, {0: inputs[0], 2: inputs[1]}))
+    with pytest.raises(TypeError, match="`cache` must hold real numbers; got dtype complex128"):
+        course.rnn_backward([None, 1], [1, 0], parameters, (*rest, {0: inputs[0], 1: inputs[1] + 1j}))
+
+
+def test_a_model_that_no_machine_has():
+    with pytest.raises(ValueError, match=r"`n_y` = 2147483648 is too large: an array of shape \(4, 2147483648\)"):
+        course.initialize_parameters(4, 3, 1 << 31)

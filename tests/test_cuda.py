@@ -13,7 +13,8 @@ import threading
 import ml_dtypes
 import numpy as np
 import pytest
-from problems import MGU
+from problems import MGU, ONE_SIDED
+from words import ALL_WORDS
 
 import rnnx
 from rnnx.cells import BUILT_IN
@@ -55,12 +56,19 @@ def assert_no_spills(log, names):
 
 @pytest.mark.parametrize("chip", CHIPS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
+@pytest.mark.parametrize("cell", [*CELLS, *ONE_SIDED], ids=lambda cell: cell.name)
 def test_every_kernel_compiles_without_spills(cell, dtype, chip):
     common, own = codegen.sources(cell)
     for source in (own, common) if cell is CELLS[0] else (own,):
         log = compile_cuda(source, chip, codegen.options(dtype))
         assert_no_spills(log, codegen.kernel_names(source))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_every_word_of_the_vocabulary_compiles(dtype):
+    """CUDA's sine of float64 has a stack frame."""
+    log = compile_cuda(codegen.sources(ALL_WORDS)[1], CHIPS[0], codegen.options(dtype))
+    assert set(re.findall(r"(\d+) bytes spill", log)) == {"0"}
 
 
 @pytest.mark.parametrize("chip", ["sm_90", "sm_100"])  # older GPUs have no clusters

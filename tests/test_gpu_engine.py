@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from conftest import NO_COMPILER
-from problems import assert_close, make_problem, run
+from problems import ONE_SIDED, assert_close, make_problem, run
 
 import rnnx
 from rnnx._core import arrays as ns
@@ -24,6 +24,7 @@ from rnnx.engines.protocol import Call, Tape
 
 pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason=NO_COMPILER)
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+any_cell = pytest.mark.parametrize("cell", [*rnnx.CELLS.values(), *ONE_SIDED], ids=lambda cell: cell.name)
 
 
 @pytest.fixture
@@ -48,6 +49,7 @@ def assert_same_bits(actual, expected):
         np.testing.assert_array_equal(actual[name], array, err_msg=name, strict=True)
 
 
+@any_cell
 @pytest.mark.parametrize("lengths", [None, [4, 0, 3]])
 @pytest.mark.parametrize("indexed", [False, True])
 def test_a_replay_gives_the_bits_of_an_uncaptured_pass(stream, cell, lengths, indexed, rng):
@@ -98,6 +100,7 @@ def test_fortran_order_is_not_copied(stream, rng):
     assert_same_bits(gradients, expected)
 
 
+@any_cell
 def test_loops_do_not_allocate(stream, cell, rng, monkeypatch):
     made, inside = [], []
     allocate = stream.allocate
@@ -229,6 +232,7 @@ def test_backward_on_another_stream_or_in_another_precision(stream, rng, monkeyp
         assert stream.log.count("graph") == n_replays
 
 
+@any_cell
 def test_without_capture(stream, cell, rng, monkeypatch):
     problem = make_problem(cell, rng)
     expected = results(problem)
@@ -243,6 +247,7 @@ def test_without_capture(stream, cell, rng, monkeypatch):
     assert not list(stream.graphs)  # they would only hold memory
 
 
+@any_cell
 def test_a_failed_capture_is_not_repeated(stream, cell, rng, monkeypatch):
     """The backward pass of a captured forward pass does not try again."""
     attempts = []
@@ -290,6 +295,7 @@ def test_too_little_memory_for_a_captured_pass(stream, rng, monkeypatch):
     assert len(list(stream.graphs)) == 2
 
 
+@any_cell
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("lengths", [None, [9, 4]])
@@ -321,12 +327,13 @@ def test_gradients_of_16_bit_types_are_summed_in_float32(stream, monkeypatch):
     assert gradients["dWax"] == 4096
 
 
+@any_cell
 def test_an_index_out_of_range_is_nan(stream, cell, rng, monkeypatch):
     """Indices on a device are not checked, because that would synchronize. A wrong one gives NaN."""
     monkeypatch.setattr(ns, "is_on_host", lambda array: False)
     problem = make_problem(cell, rng, n_x=4, m=3, n_steps=2)
     problem.x = np.array([[0, 1], [4, 2], [-1, 3]])
-    states, _, _ = rnnx.recurrent_forward(cell, problem.x, problem.s0, problem.parameters)
+    states, _, _ = rnnx.recurrent_forward(cell, problem.x, problem.s0, problem.parameters, inputs=problem.extra)
     assert np.isfinite(states[0][:, 0]).all()
     assert np.isnan(states[0][:, 1:]).all()
 
@@ -399,7 +406,7 @@ def test_cells_that_pass_values_through(stream, odd, lengths, shared, rng, monke
 
 
 @pytest.mark.parametrize("indices", [False, True])
-@pytest.mark.parametrize("cell", [*BUILT_IN.values(), SWAP], ids=lambda cell: cell.name)
+@pytest.mark.parametrize("cell", [*BUILT_IN.values(), SWAP, *ONE_SIDED], ids=lambda cell: cell.name)
 def test_caches_in_another_dtype(stream, cell, indices, rng):
     """float64 cotangents of a float32 pass: the backward pass unpacks the packed parameters, and packs them again."""
     problem = make_problem(cell, rng, 5, 6, 3, 4)
@@ -409,7 +416,7 @@ def test_caches_in_another_dtype(stream, cell, indices, rng):
         narrow.x = rng.integers(0, 5, (3, 4))
 
     def gradients():
-        _, _, caches = rnnx.recurrent_forward(cell, narrow.x, narrow.s0, narrow.parameters)
+        _, _, caches = rnnx.recurrent_forward(cell, narrow.x, narrow.s0, narrow.parameters, inputs=narrow.extra)
         return rnnx.recurrent_backward(cell, problem.dstates, caches, ds_final=problem.dfinal)
 
     actual = [gradients() for _ in range(3)][-1]
@@ -419,6 +426,138 @@ def test_caches_in_another_dtype(stream, cell, indices, rng):
     for name, array in expected.items():
         assert actual[name].dtype == np.float64
         assert_close(actual[name], array, 1e-5, name)
+
+
+# --- cells with one-sided gates, vectors and extra inputs ---------------------------------------------------------
+
+
+def weighted_forward(ops, zx, zh, s, given):
+    (a, c), (v, e) = s, given
+    return (a * v + e, c), ()
+
+
+def weighted_backward(ops, ds, s_prev, s_next, saved, given):
+    (dw, dc), (a, _), (v, _) = ds, s_prev, given
+    return (), (), (dw * v, dc), (dw * a, dw)
+
+
+def recurrent_only_forward(ops, zx, zh, s):
+    (p, q), (w, c) = zh, s
+    return (ops.tanh(p + c), w * q), (q,)
+
+
+def recurrent_only_backward(ops, ds, s_prev, s_next, saved):
+    (da, dc), (w, _), (a, _), (q,) = ds, s_prev, s_next, saved
+    dp = da - da * a * a
+    return (), (dp, dc * w), (dc * q, dp)
+
+
+# No gate reads x, and one stage has no gate at all.
+UNFED = rnnx.Cell(
+    "unfed",
+    ("a", "c"),
+    (
+        rnnx.Stage((), ("w", "ct"), (), weighted_forward, weighted_backward, vectors=("v",), inputs=("e",)),
+        rnnx.Stage(
+            tuple(rnnx.Gate((key,), "", sides="h") for key in ("U1", "U2")), ("a", "c"), ("q",),
+            recurrent_only_forward, recurrent_only_backward,
+        ),
+    ),
+)  # fmt: skip
+UNFED_SPLIT = dataclasses.replace(  # in the memory layout of stages that are not additive
+    UNFED, name="unfed split", stages=(UNFED.stages[0], dataclasses.replace(UNFED.stages[1], additive=False))
+)
+odd_cells = pytest.mark.parametrize("odd", [*ONE_SIDED, UNFED, UNFED_SPLIT], ids=lambda cell: cell.name)
+fed_cells = pytest.mark.parametrize("odd", ONE_SIDED, ids=lambda cell: cell.name)
+
+
+def agrees_past_the_ends(stream, problem):
+    """Compare with the reference engine: uncaptured, captured and replayed, with NaN past the ends of all arrays."""
+    lengths, indexed = problem.lengths or (), problem.x.ndim == 2
+    with rnnx.use_engine("reference"):
+        expected = results(problem)
+    for array in (problem.x, *problem.extra.values(), *problem.dstates):
+        for j, length in enumerate(lengths):
+            array[..., j, length:] = 3 if array is problem.x and indexed else np.nan
+    for _ in range(3):
+        actual = results(problem)
+        for name, array in expected.items():
+            assert_close(actual[name], array, 1e-13, name)
+    assert stream.log.count("graph") == 2
+    for j, length in enumerate(lengths):
+        assert not any(actual["d" + name][:, j, length:].any() for name in problem.extra)
+
+
+@pytest.mark.parametrize("lengths", [None, [4, 0, 2]])
+@odd_cells
+def test_one_sided_cells_agree_with_the_reference_engine(stream, odd, lengths, rng):
+    agrees_past_the_ends(stream, make_problem(odd, rng, 5, 6, 3, 4, lengths=lengths))
+
+
+@pytest.mark.parametrize("lengths", [None, [4, 0, 2]])
+@fed_cells
+def test_index_inputs_of_one_sided_cells(stream, odd, lengths, rng):
+    problem = make_problem(odd, rng, 5, 6, 3, 4, lengths=lengths)
+    problem.x = rng.integers(0, 5, (3, 4))
+    agrees_past_the_ends(stream, problem)
+
+
+@odd_cells
+def test_shortened_backward_passes_of_one_sided_cells(stream, odd, rng):
+    problem = make_problem(odd, rng, 5, 6, 3, 4, lengths=[4, 0, 3])
+
+    def gradients():
+        _, _, caches = problem.forward()
+        return rnnx.recurrent_backward(odd, [d[:, :, :2] for d in problem.dstates], caches)
+
+    with rnnx.use_engine("reference"):
+        expected = gradients()
+    for _ in range(3):
+        actual = gradients()
+        assert list(actual) == list(expected)
+        for name, array in expected.items():
+            assert_close(actual[name], array, 1e-13, name)
+    assert all(actual["d" + name].shape == (6, 3, 2) for name in odd.inputs)
+
+
+@odd_cells
+def test_gradients_of_extra_inputs_belong_to_the_caller(stream, odd, rng):
+    problems = [make_problem(odd, rng) for _ in range(2)]
+    for _ in range(3):
+        kept = results(problems[0])
+        copies = {name: array.copy() for name, array in kept.items()}
+        results(problems[1])
+        assert_same_bits(kept, copies)
+
+
+@odd_cells
+def test_an_empty_pass_of_a_one_sided_cell(stream, odd, rng):
+    """It runs on the reference engine."""
+    problem = make_problem(odd, rng, n_steps=0)
+    for name, array in results(problem).items():
+        value = {"dx": problem.x, **{"d" + key: a for key, a in problem.inputs.items()}}.get(name)
+        assert value is None or array.shape == value.shape, name
+
+
+@fed_cells
+def test_a_stream_of_a_one_sided_cell(stream, odd, rng):
+    problem = make_problem(odd, rng, 5, 6, 3, 4)
+    states, _, _ = problem.forward()
+    steps = rnnx.Stream(odd, problem.parameters, m=3, s0=problem.s0)
+    for _ in range(2):
+        for t in range(4):
+            a = steps.step(problem.x[:, :, t], {name: e[:, :, t] for name, e in problem.extra.items()})
+            assert_close(a, states[0][:, :, t], 1e-14)
+        steps.reset()
+
+
+def test_the_launches_of_one_sided_cells(stream, rng):
+    """No product for a side that no gate has."""
+    # Per step forward and backward, and for the inputs, dx, the input weights and the recurrent weights.
+    for odd, in_loop, others in ((ONE_SIDED[0], 0, 3), (ONE_SIDED[1], 1, 4), (UNFED, 1, 1)):
+        stream.log.clear()
+        results(make_problem(odd, rng, n_steps=7))
+        assert stream.log.count("gemm") == 2 * 7 * in_loop + others
 
 
 # --- whole passes on thread block clusters, which are off by default ----------------------------------------------
@@ -496,6 +635,13 @@ def test_weights_that_do_not_fit_run_step_by_step(clusters, rng):
     assert "cluster_forward" not in clusters.log
 
 
+@odd_cells
+def test_one_sided_cells_run_step_by_step(clusters, odd, rng):
+    results(make_problem(odd, rng))
+    assert "forward_0" in clusters.log
+    assert "cluster_forward" not in clusters.log
+
+
 def test_clusters_are_off(stream, rng):
     results(make_problem(rnnx.CELLS["rnn"], rng))
     assert "cluster_forward" not in stream.log
@@ -559,12 +705,13 @@ def test_products_of_any_memory_order(stream, r, k, c, rng):
 # --- code generation ----------------------------------------------------------------------------------------------
 
 
+@any_cell
 def test_kernels_are_traced_from_the_cell(cell):
     """Changed mathematics change the cell's own kernels only, and no expression is computed twice."""
     stage = cell.stages[-1]
 
-    def other(ops, zx, zh, s):
-        leaving, saved = stage.forward(ops, zx, zh, s)
+    def other(ops, *arguments):
+        leaving, saved = stage.forward(ops, *arguments)
         return (ops.tanh(leaving[0]), *leaving[1:]), saved
 
     changed = dataclasses.replace(cell, stages=(*cell.stages[:-1], dataclasses.replace(stage, forward=other)))
@@ -585,7 +732,31 @@ def test_kernel_arguments_are_bound_by_name():
 
 
 def test_untraceable_operations_raise():
-    (x,) = trace.Trace().symbols("x", 1)
-    for wrong in (lambda: x + 1.0, lambda: 2.0 * x, lambda: bool(x), lambda: np.tanh(x), lambda: -x):
+    traced = trace.Trace()
+    (x,), ops = traced.symbols("x", 1), traced.ops()
+    condition = ops.greater(x, 0.0)
+    wrong = [
+        lambda: bool(x), lambda: bool(condition), lambda: np.tanh(x), lambda: x + "1", lambda: condition * x,
+        lambda: ops.where(x, x, x), lambda: ops.tanh(1.0), lambda: ops.maximum(1.0, 2.0),
+        lambda: ops.greater(1.0, 2.0), lambda: ops.where(condition, 1.0, 2.0),
+    ]  # fmt: skip
+    for call in wrong:
         with pytest.raises(TypeError):
-            wrong()
+            call()
+
+
+def test_numbers_in_expressions():
+    """They are exact, and equal expressions still share a variable."""
+    traced = trace.Trace()
+    (x,), ops = traced.symbols("x", 1), traced.ops()
+    assert (1 / 3 * x).name == (1 / 3 * x).name
+    assert [(-x).name, (2 - x).name, (x / -0.0).name, abs(x).name] == ["v1", "v2", "v3", "v4"]
+    assert [ops.where(ops.greater(x, 1e300), x, 5).name, ops.where(ops.greater(x, 1e300), x, 5.0).name] == ["v6"] * 2
+    assert ops.constant(0, x).name == ops.zeros_like(x).name == trace.ZERO
+    assert ops.constant(-2.5, x).name == "real(-2.5)"
+    (x * float("inf"), x * float("nan"), 1e16 + x)
+    assert [line.split(" = ")[1] for line in traced.lines] == [
+        f"real({1 / 3!r}) * x0;", "-x0;", "real(2.0) - x0;", "x0 / real(-0.0);", "op_abs(x0);", "x0 > real(1e+300);",
+        "v5 ? x0 : real(5.0);", "x0 * (real(1.0) / real(0));", 'x0 * real(nanf(""));', "real(1e+16) + x0;",
+    ]  # fmt: skip
+    assert traced.lines[5] == "const bool v5 = x0 > real(1e+300);"

@@ -11,12 +11,6 @@ from rnnx.data import CharTokenizer
 from rnnx.models import CharModel
 
 
-@pytest.fixture(autouse=True)
-def engine():
-    with rnnx.use_engine("reference"):
-        yield
-
-
 def sigmoid(z):
     return 1 / (1 + np.exp(-z))
 
@@ -84,7 +78,7 @@ def test_gates_of_a_built_in_cell_with_zoneout(name, rng):
         np.testing.assert_allclose(values[gate][:, :, 0], expected[:, :, 0], rtol=1e-10)
 
 
-@pytest.mark.parametrize("cell", ["ugrnn", "lem", "lstmp", "sru", "mingru"])
+@pytest.mark.parametrize("cell", ["ugrnn", "lem", "lru", "slstm", "lstmp", "sru", "mingru"])
 def test_plots_of_a_model_with_any_cell(cell, tmp_path):
     pytest.importorskip("matplotlib")
     from rnnx import plots

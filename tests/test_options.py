@@ -9,13 +9,12 @@ import rnnx
 from rnnx.analysis import gradient_norms, state_gradients
 from rnnx.cells import CELLS
 from rnnx.cells.options import MASKED, RESET, dropout_mask, initial, with_options, zoneout_mask
-from rnnx.cells.vocabulary import Ops
 
 NAMES = ["rnn", "lstm", "gru", "gru_reset_after", "lem"]  # lem: two states, two stages, derived
 N_X, N_A, M, T = 3, 4, 5, 7
 
 
-@pytest.fixture(autouse=True, params=["reference"])
+@pytest.fixture(autouse=True, params=["reference", "cpu"])
 def engine(request):
     with rnnx.use_engine(request.param):
         yield request.param
@@ -228,7 +227,6 @@ def test_resets_with_inputs_vectors_and_shorter_cotangents(rng):
         np.testing.assert_allclose(value, expected[key], rtol=1e-12, atol=1e-12, err_msg=key)
 
 
-@pytest.mark.skipif("where" not in Ops._fields, reason="the vocabulary has no `where`")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_reset_stops_nan_in_states_and_gradients(name, problem, rng):
     cell, x, s0, parameters = problem(name)

@@ -17,7 +17,7 @@ OPTIONS = {"zoneout": 0.3, "recurrent_dropout": 0.25}
 MASKS = Masks((3, 1))
 
 
-@pytest.fixture(autouse=True, params=["reference"])
+@pytest.fixture(autouse=True, params=["reference", "cpu"])
 def engine(request):
     with rnnx.use_engine(request.param):
         yield request.param

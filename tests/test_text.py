@@ -63,6 +63,8 @@ def test_fit():
             CharTokenizer().fit(nothing)
     with pytest.raises(ValueError, match="`min_count` = 2 requires an `oov_token`"):
         CharTokenizer(None).fit("xyx", min_count=2)
+    with pytest.raises(ValueError, match="`min_count` = 3 leaves no character: the most frequent one occurs 2 times"):
+        CharTokenizer().fit("xyx", min_count=3)
     with pytest.raises(ValueError, match="`min_count` must be an integer of at least 1; got 0"):
         CharTokenizer().fit("x", min_count=0)
     with pytest.raises(TypeError, match="got an element of type int"):

@@ -1,6 +1,7 @@
 """The trainer: learning, reports, and runs that are interrupted anywhere."""
 
 import math
+import os
 import signal
 
 import numpy as np
@@ -502,3 +503,33 @@ def test_metrics(tmp_path):
     with pytest.warns(UserWarning, match=r"dropped damaged lines: \[1, 2\]"):
         MetricsWriter(tmp_path, after_step=9).close()
     assert read_metrics(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits the size of its files")
+def test_a_write_of_metrics_that_fails_halfway_is_repeated(tmp_path):
+    """A full disk neither loses a line nor leaves half of one, nor writes one twice."""
+    import resource
+
+    corpus, trainer = make_trainer()
+    items = run(trainer, corpus, epochs=4)
+    writer, lines = MetricsWriter(tmp_path), tmp_path / "metrics.jsonl"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for i, p in enumerate(items):
+        writer.write(p, float(i))
+        if i in (3, 5, 8):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (lines.stat().st_size + 30, limits[1]))
+            try:
+                with pytest.raises(OSError, match="File too large") as failed:
+                    writer.flush()
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            assert failed.value.filename == str(lines)
+            writer.write(p, float(i))  # a run that ends does it again
+        if i == 5:
+            writer.flush()
+    writer.close()
+    assert [(r["step"], r["validation_loss"]) for r in read_metrics(tmp_path)] == [
+        (p.step, p.validation_loss) for p in items
+    ]
+    table = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in table] == ["step", *(str(p.step) for p in items)]

@@ -10,8 +10,10 @@ import sys
 
 def is_command() -> bool:
     """Return whether this process runs ``rnnx`` or ``python -m rnnx``."""
-    program = getattr(sys, "argv", [""])[0]  # "-m" while Python imports the package of the module that it will run
-    return os.path.basename(program) in ("rnnx", "rnnx.exe") or (program == "-m" and "rnnx" in sys.orig_argv)
+    arguments = getattr(sys, "argv", [""])
+    if arguments[:1] != ["-m"]:  # what it is while Python imports the package of the module that it will run
+        return os.path.basename("".join(arguments[:1])) in ("rnnx", "rnnx.exe")
+    return sys.orig_argv[-len(arguments)] in ("rnnx", "-mrnnx")
 
 
 def interrupts_end_silently() -> None:

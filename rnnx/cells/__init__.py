@@ -10,6 +10,23 @@ from rnnx.cells.gate import Gate
 from rnnx.cells.gru import GRU, GRU_RESET_AFTER
 from rnnx.cells.lstm import LSTM
 from rnnx.cells.rnn import RNN
+from rnnx.cells.words import (
+    cos,
+    exp,
+    gelu,
+    log,
+    log_sigmoid,
+    maximum,
+    minimum,
+    relu,
+    sigmoid,
+    sign,
+    sin,
+    softplus,
+    sqrt,
+    tanh,
+    where,
+)  # fmt: skip
 
 BUILT_IN: dict[str, Cell] = {record.name: record for record in (RNN, LSTM, GRU, GRU_RESET_AFTER)}
 ZOO = (
@@ -18,7 +35,11 @@ ZOO = (
 )  # fmt: skip
 WITH_INPUTS = ("phased_lstm",)  # of the zoo: the cells with inputs besides x
 
-__all__ = ["BUILT_IN", "CELLS", "WITH_INPUTS", "ZOO", "Cell", "Gate", "Input", "Stage", "Vector", "cell", "cell_of"]
+__all__ = [
+    "BUILT_IN", "CELLS", "WITH_INPUTS", "ZOO", "Cell", "Gate", "Input", "Stage", "Vector", "cell", "cell_of", "cos",
+    "exp", "gelu", "log", "log_sigmoid", "maximum", "minimum", "relu", "sigmoid", "sign", "sin", "softplus", "sqrt",
+    "tanh", "where",
+]  # fmt: skip
 
 
 class _Table(Mapping[str, Cell]):

@@ -8,9 +8,9 @@ have one stage, the course's GRU two. A stage is a pair of pure functions::
 
 ``zx`` is the input side ``W_x x_t + b``, with one entry per gate that has one, and ``zh`` the recurrent side
 ``W_h s[0]``, likewise. ``s`` and ``s_next`` are the states before and after the stage. All arguments and results are
-tuples of arrays, scalars or traced symbols, so the functions use only ``+ - *`` and calls to ``ops.<name>`` (see
-`rnnx.cells.vocabulary`): no literals, no indexing, no branches. ``ds_prev[0]`` is the gradient along the direct path
-into ``s[0]``; the engine adds the path through the recurrent weights, ``W_h.T dzh``.
+tuples of arrays, scalars or traced symbols, so the functions use only operators, numbers and calls to ``ops.<name>``
+(see `rnnx.cells.vocabulary`): no indexing, no branches. ``ds_prev[0]`` is the gradient along the direct path into
+``s[0]``; the engine adds the path through the recurrent weights, ``W_h.T dzh``.
 
 A stage with vectors or inputs passes them to both functions as one more argument, ``given``, the vectors first, and
 backward returns their gradients ``dgiven`` as one more result.
@@ -157,6 +157,9 @@ class Cell:
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return super().__reduce_ex__(protocol) if self.definition is None else self.definition.reduced(self)
+
+    def __repr__(self) -> str:
+        return f"<Cell {self.name!r} with states {', '.join(self.states)}>"
 
     def __copy__(self) -> "Cell":
         return self

@@ -65,6 +65,7 @@ RULES: dict[str, Callable[..., Cotangents]] = {
     "log_sigmoid": lambda ops, d, y, x: (d * ops.sigmoid(-x),),
     "sin": lambda ops, d, y, x: (d * ops.cos(x),),
     "cos": lambda ops, d, y, x: (-(d * ops.sin(x)),),
+    "erf": lambda ops, d, y, x: (d * (2 / math.sqrt(math.pi) * ops.exp(-(x * x))),),
     "gelu": lambda ops, d, y, x: _gelu(ops, d, x),
     "maximum": lambda ops, d, y, a, b: _extremum(ops, d, ops.greater(a, b), ops.greater(b, a)),
     "minimum": lambda ops, d, y, a, b: _extremum(ops, d, ops.greater(b, a), ops.greater(a, b)),

@@ -31,7 +31,7 @@ from rnnx.cells.vocabulary import Ops
 # Costs in vector instructions: of operations, and of storing and loading an array.
 COSTS = {"+": 1, "-": 1, "*": 1, "neg": 1, "/": 4, "tanh": 20, "sigmoid": 20, "relu": 2, "heaviside": 2, "exp": 14}
 COSTS |= {"log": 18, "sqrt": 5, "abs": 1, "sign": 2, "softplus": 34, "log_sigmoid": 34, "sin": 20, "cos": 20}
-COSTS |= {"gelu": 36, "maximum": 1, "minimum": 1, "greater": 1, "where": 1}
+COSTS |= {"erf": 30, "gelu": 36, "maximum": 1, "minimum": 1, "greater": 1, "where": 1}
 SAVE_COST = 20
 NEVER = 10**9
 
@@ -155,9 +155,10 @@ def _choose_saved(trace: _Trace, ds: Sequence[Expression], derivatives: Sequence
         return value.number not in free and not value.is_constant
 
     used = [value for value in _forward_values(ds, derivatives) if costs(value)]
-    values = [value for value in reachable(used) if costs(value)]
+    known = reachable(used)
+    values = [value for value in known if costs(value)]
     # What depends on vectors and inputs alone has no row per example, and a condition is not a number: never saved.
-    savable = depending_on((*trace.zx, *trace.zh, *trace.s), values)
+    savable = depending_on((*trace.zx, *trace.zh, *trace.s), known)
     edges: list[tuple[_Place, _Place, int]] = [(_SOURCE, ("want", value.number), NEVER) for value in used]
     for value in values:
         want, compute = ("want", value.number), ("compute", value.number)

@@ -27,7 +27,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
 }
 # Words by number of arguments; `zeros_like` and `constant` give constants.
 WORDS = dict.fromkeys(("tanh", "sigmoid", "relu", "heaviside", "exp", "log", "sqrt", "abs", "sign", "sin", "cos"), 1)
-WORDS |= {"softplus": 1, "log_sigmoid": 1, "gelu": 1, "maximum": 2, "minimum": 2, "greater": 2, "where": 3}
+WORDS |= {"softplus": 1, "log_sigmoid": 1, "erf": 1, "gelu": 1, "maximum": 2, "minimum": 2, "greater": 2, "where": 3}
 COMMUTATIVE = {"+", "*", "maximum", "minimum"}
 
 Operand = Any  # an Expression or a number
@@ -107,10 +107,16 @@ class Expression:
     def __bool__(self) -> bool:
         raise TypeError("a cell cannot branch on a value, which is unknown when it is traced; use ops.where")
 
-    def _compare(self, other: object) -> NoReturn:
-        raise TypeError("a cell compares values with ops.greater(a, b), and selects with ops.where")
+    def __gt__(self, other: Operand) -> "Expression":
+        return self._binary("greater", self, other)
 
-    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _compare
+    def __lt__(self, other: Operand) -> "Expression":
+        return self._binary("greater", other, self)
+
+    def _compare(self, other: object) -> NoReturn:
+        raise TypeError("a cell compares values with > and <, and selects with where")
+
+    __eq__ = __ne__ = __le__ = __ge__ = _compare
 
     def __repr__(self) -> str:
         what = self.operation if self.data is None else f"{self.operation} {self.data}"

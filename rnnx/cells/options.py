@@ -16,7 +16,6 @@ from functools import lru_cache
 from typing import Any
 
 from rnnx.cells.cell import Cell, Stage
-from rnnx.cells.vocabulary import Ops
 
 RESET = "reset"  # the input that is 1 where states are reset, else 0
 MASKED = None  # instead of a rate of zoneout: the values to keep are an input
@@ -164,6 +163,4 @@ class _Wrapped:
 
 def _reset(ops: Any, reset: Any, value: Any, state: Any) -> Any:
     """Return the value where reset is 1, the state where it is 0; of the other one, NaN has no effect either."""
-    if "where" in Ops._fields:
-        return ops.where(ops.greater(reset, 0.5), value, state)
-    return state - reset * state + reset * value
+    return ops.where(ops.greater(reset, 0.5), value, state)

@@ -43,10 +43,9 @@ class StageWeights(NamedTuple):
     vectors: tuple[Array, ...]  # (n,)
 
 
-def stack_weights(xp: Any, stage: Stage, parameters: Mapping[str, Array], n_x: int) -> StageWeights:
-    """Stack the parameters of one stage, given at least those of the recurrent part."""
-    like = parameters[next(iter((*(gate.weights[0] for gate in stage.gates), *stage.vectors, *parameters)))]
-    n = like.shape[0]
+def stack_weights(xp: Any, stage: Stage, parameters: Mapping[str, Array], n_x: int, n: int) -> StageWeights:
+    """Stack the parameters of one stage."""
+    like = next(iter(parameters.values()))
 
     def stack(parts: Sequence[Array], columns: int) -> Array:
         if not parts:

@@ -101,6 +101,10 @@ class Program:
         results : sequence of str
             Names of the outputs. Without them, the last line returns the outputs.
         """
+        sizes = (len(names), len(results) or len(self.outputs))
+        if sizes != (self.n_operands, len(self.outputs)):
+            expected = f"{self.n_operands} names for the operands and {len(self.outputs)} or none for the results"
+            raise ValueError(f"a program needs {expected}; got {len(names)} and {len(results)}")
         return _listing(self, names, results)
 
 

@@ -1,7 +1,6 @@
 """The commands ``rnnx sample``, ``evaluate`` and ``plot``, which use a trained model, and ``rnnx compare``."""
 
 import math
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from rnnx.cli.group import (
     lowered,
     number,
     output_folder,
+    quoted,
     run_argument,
 )
 from rnnx.data import Corpus, Dataset, make_corpus
@@ -208,6 +208,6 @@ def compare(context: click.Context, /, peer: str, **options: Any) -> None:
         with output_folder(options.pop("output"), f"compare-{peer}") as folder:
             report = run(peer, output=folder, **options, progress=lambda label: click.echo(f"{label} ...", err=True))
     click.echo(report.text())
-    click.echo(f"report saved in {shlex.quote(folder)}")
+    click.echo(f"report saved in {quoted(folder)}")
     if not report.agrees:
         raise SystemExit(1)

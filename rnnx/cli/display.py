@@ -10,6 +10,7 @@ import click
 from tqdm import tqdm
 
 import rnnx
+from rnnx.cli.group import quoted
 from rnnx.cli.interrupt import Interrupt
 from rnnx.models.generation import sample
 from rnnx.training import Progress, Run
@@ -84,13 +85,13 @@ class Display:
         """Print how to resume."""
         what_next = "no step was completed"
         if self.run.trainer.step:
-            what_next = f"resume with: rnnx train --resume {shlex.quote(str(self.run.folder))}"
+            what_next = f"resume with: rnnx train --resume {quoted(self.run.folder)}"
         with contextlib.suppress(OSError):  # the terminal may be gone
             click.echo(f"stopped in epoch {self.run.trainer.epoch}; {what_next}")
 
     def finish(self) -> None:
         """Print samples, the best loss, and what to do next."""
-        folder = shlex.quote(str(self.run.folder))
+        folder = quoted(self.run.folder)
         if self.run.trainer.step == self.first_step:
             why = "was stopped by --patience" if self.run.out_of_patience() else "is complete"
             click.echo(f"nothing to do: the run {why}; extend it with --epochs, --iterations or --patience")

@@ -2,6 +2,8 @@
 
 import contextlib
 import math
+import os
+import shlex
 import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -103,6 +105,12 @@ def finite(_context: click.Context, _parameter: click.Parameter, value: float | 
 def number(*names: str, type: Any = POSITIVE, **options: Any) -> Any:  # noqa: A002
     """Declare an option that is a finite number."""
     return click.option(*names, type=type, callback=finite, **options)
+
+
+def quoted(path: str | Path) -> str:
+    """Return a path as an argument for a shell that is no option."""
+    text = str(path)
+    return shlex.quote(f".{os.sep}{text}" if text.startswith("-") else text)
 
 
 run_argument = click.argument("run", type=click.Path())

@@ -11,7 +11,6 @@ from rnnx.compare.records import Request, Settings
 from rnnx.compare.rnnx_side import make_model
 from rnnx.data import CharTokenizer, encode_file, find_text
 from rnnx.data.files import encode
-from rnnx.models.layers import CELLS
 
 OPTIMIZERS, DTYPES = ("sgd", "adam"), ("float32", "float64")
 MOST_THREADS = 1024
@@ -50,7 +49,7 @@ def check(peer: str, text: np.ndarray, s: Settings) -> None:
         raise ValueError(f"`vocab_size` must be greater than the largest index, {text.max()}; got {s.vocab_size}")
     if len(text) <= s.seq_length:
         raise ValueError(f"`seq_length` must be less than the length of the text, {len(text)}; got {s.seq_length}")
-    for name, allowed in {"cell": CELLS, "optimizer": OPTIMIZERS, "dtype": DTYPES}.items():
+    for name, allowed in {"cell": ("rnn", "lstm", "gru"), "optimizer": OPTIMIZERS, "dtype": DTYPES}.items():
         value = getattr(s, name)
         if not isinstance(value, str) or value not in allowed:
             raise ValueError(f"`{name}` must be one of {list(allowed)}; got {value!r}")

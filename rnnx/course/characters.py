@@ -6,10 +6,21 @@ from typing import Any
 import numpy as np
 
 from rnnx import functional
-from rnnx._core.checks import integer
+from rnnx._core.checks import check_size, integer
+from rnnx._core.inputs import host_array
 from rnnx.cells.rnn import RNN
 from rnnx.cells.vocabulary import array_ops
-from rnnx.course.passes import Pass, backward_pass, forward_pass, one_hot_rows, unpack
+from rnnx.course.passes import (
+    Pass,
+    as_floats,
+    backward_pass,
+    count_steps,
+    forward_pass,
+    one_hot_rows,
+    pick,
+    pick_gradients,
+    unpack,
+)
 from rnnx.functional.activations import softmax
 
 _STAGE, _OPS = RNN.stages[0], array_ops(np)
@@ -53,6 +64,7 @@ def initialize_parameters(n_a: int, n_x: int, n_y: int) -> dict[str, np.ndarray]
         Wax, Waa, Wya, b, by.
     """
     n_a, n_x, n_y = (integer(name, n) for name, n in (("n_a", n_a), ("n_x", n_x), ("n_y", n_y)))
+    check_size((n_a, max(n_a, n_x, n_y)), n_a=n_a, n_x=n_x, n_y=n_y)
     random = np.random.RandomState(1)
     weights = {"Wax": (n_a, n_x), "Waa": (n_a, n_a), "Wya": (n_y, n_a)}
     parameters = {key: random.randn(*shape) * 0.01 for key, shape in weights.items()}
@@ -77,7 +89,7 @@ def rnn_step_forward(
     p_t : array, shape (n_y, 1)
         Probabilities of the next character.
     """
-    Wax, Waa, Wya, b, by = unpack(parameters)
+    a_prev, x, Wax, Waa, Wya, b, by = unpack(parameters, a_prev=a_prev, x=x)
     (a_next,), _ = _STAGE.forward(_OPS, (Wax @ x + b,), (Waa @ a_prev,), (a_prev,))
     return a_next, softmax(Wya @ a_next + by)
 
@@ -108,8 +120,10 @@ def rnn_step_backward(
     dict of str to array
         `gradients`, whose da_next is now that of the step before.
     """
-    _, Waa, Wya, _, _ = unpack(parameters)
-    (dz,), _, _ = _STAGE.backward(_OPS, (Wya.T @ dy + gradients["da_next"],), (a_prev,), (a,), ())
+    columns = {"dy": dy, "x": x, "a": a, "a_prev": a_prev, **pick("gradients", gradients, ("da_next",))}
+    dy, x, a, a_prev, da_next, _, Waa, Wya, _, _ = unpack(parameters, **columns)
+    pick_gradients(gradients, parameters)
+    (dz,), _, _ = _STAGE.backward(_OPS, (Wya.T @ dy + da_next,), (a_prev,), (a,), ())
     for key, d in {"Wya": dy @ a.T, "by": dy, "Wax": dz @ x.T, "Waa": dz @ a_prev.T, "b": dz}.items():
         gradients["d" + key] += d
     gradients["da_next"] = Waa.T @ dz
@@ -174,9 +188,10 @@ def rnn_backward(da: Any, *args: Any, **options: Any) -> Any:
 
 
 def _is_array_of_sequences(x: Any) -> bool:
-    return getattr(x, "ndim", 1) != 1
+    return getattr(x, "ndim", 1) > 1
 
 
+@np.errstate(under="ignore")
 def _characters_forward(
     X: Sequence[int | None],
     Y: Sequence[int],
@@ -184,23 +199,36 @@ def _characters_forward(
     parameters: Mapping[str, np.ndarray],
     vocab_size: int = 27,
 ) -> tuple[float, Cache]:
-    loss, (x, states, y, _) = forward_pass(X, Y, a0, parameters, vocab_size)
+    loss, (x, states, y, _) = forward_pass(X, Y, {"a0": a0}, parameters, vocab_size)
     return loss, (Rows(y), Rows(states, -1), Rows(x))
 
 
+@np.errstate(under="ignore")
 def _characters_backward(
     X: Sequence[int | None], Y: Sequence[int | None], parameters: Mapping[str, np.ndarray], cache: Cache
 ) -> tuple[dict[str, np.ndarray], Steps]:
+    Wax, Waa, Wya, _, by = unpack(parameters)
     probabilities, a, inputs = cache
-    if len(inputs) != len(X):
-        raise ValueError(f"`cache` must hold the {len(X)} steps of `X`; got {len(inputs)}")
-    correct = one_hot_rows("Y", Y, len(parameters["by"]))
-    arrays = Pass(_stack(inputs, 0, len(X)), _stack(a, -1, len(X)), _stack(probabilities, 0, len(X)), correct)
-    return backward_pass(parameters, arrays), a
+    n_steps = count_steps(X, Y)
+    if len(inputs) != n_steps:
+        raise ValueError(f"`cache` must hold the {n_steps} steps of `X`; got {len(inputs)}")
+    x, states, y = _stack(inputs, 0, n_steps), _stack(a, -1, n_steps), _stack(probabilities, 0, n_steps)
+    for what, rows, shape in (
+        ("inputs", x, (n_steps, Wax.shape[1])),
+        ("hidden states", states, (n_steps + 1, len(Waa))),
+        ("probabilities", y, (n_steps, len(by))),
+    ):
+        if rows.shape != shape:
+            raise ValueError(f"the {what} in `cache` must have the sizes of `parameters`, {shape}; got {rows.shape}")
+    return backward_pass(Waa, Wya, Pass(x, states, y, one_hot_rows("Y", Y, len(by)))), a
 
 
 def _stack(columns: Steps, first: int, end: int) -> np.ndarray:
     """Return the columns of the steps from `first` to `end` - 1 as rows."""
     if isinstance(columns, Rows):
         return columns.array
-    return np.concatenate([columns[t] for t in range(first, end)]).reshape(end - first, -1)
+    try:
+        rows = [columns[t] for t in range(first, end)]
+    except KeyError as error:
+        raise ValueError(f"`cache` must hold the steps {first} to {end - 1}; {error} is missing") from None
+    return as_floats({}, {"cache": host_array("cache", rows)})[0].reshape(end - first, -1)

@@ -1,5 +1,6 @@
 """Training and sampling of the course's character model. See `rnnx.course` for dimensions and parameters."""
 
+import io
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from rnnx._core.checks import integer, real
 from rnnx.course.characters import initialize_parameters, rnn_step_forward
-from rnnx.course.passes import KEYS, backward_pass, forward_pass
+from rnnx.course.passes import GRADIENTS, KEYS, as_floats, backward_pass, forward_pass, pick, pick_gradients, unpack
 
 MAX_LENGTH = 50  # of a sampled name
 PRINT_EVERY = 2000  # iterations
@@ -27,10 +28,15 @@ def clip(gradients: Mapping[str, np.ndarray], maxValue: float) -> dict[str, np.n
     dict of str to array
         The five clipped arrays.
     """
-    limit, clipped = real("maxValue", maxValue, "[0, inf)"), {"d" + key: gradients["d" + key] for key in KEYS}
-    for array in clipped.values():
-        array.clip(-limit, limit, out=array)
+    limit, clipped = real("maxValue", maxValue, "[0, inf)"), pick("gradients", gradients, GRADIENTS)
+    as_floats({}, clipped)
+    _clip(clipped, limit)
     return clipped
+
+
+def _clip(gradients: Mapping[str, np.ndarray], limit: float) -> None:
+    for array in gradients.values():
+        array.clip(-limit, limit, out=array)
 
 
 @np.errstate(under="ignore")
@@ -50,11 +56,16 @@ def update_parameters(
     dict of str to array
         `parameters`.
     """
-    for key in KEYS:
-        parameters[key] -= lr * gradients["d" + key]
+    _update(parameters, pick_gradients(gradients, parameters), real("lr", lr))
     return parameters
 
 
+def _update(parameters: MutableMapping[str, np.ndarray], gradients: Mapping[str, np.ndarray], lr: float) -> None:
+    for key in KEYS:
+        parameters[key] -= lr * gradients["d" + key]
+
+
+@np.errstate(under="ignore")
 def optimize(
     X: Sequence[int | None],
     Y: Sequence[int | None],
@@ -80,9 +91,11 @@ def optimize(
     a_last : array, shape (n_a, 1)
         The last hidden state.
     """
-    loss, arrays = forward_pass(X, Y, a_prev, parameters, len(parameters["by"]))
-    gradients = clip(backward_pass(parameters, arrays), 5)
-    update_parameters(parameters, gradients, learning_rate)
+    learning_rate = real("learning_rate", learning_rate)
+    loss, arrays = forward_pass(X, Y, {"a_prev": a_prev}, parameters)
+    gradients = pick("gradients", backward_pass(parameters["Waa"], parameters["Wya"], arrays), GRADIENTS)
+    _clip(gradients, 5)
+    _update(parameters, gradients, learning_rate)
     return loss, gradients, arrays.states[-1][:, None]
 
 
@@ -104,8 +117,8 @@ def sample(parameters: Mapping[str, np.ndarray], char_to_ix: Mapping[str, int], 
     list of int
         At most 50 characters and the newline.
     """
-    seed, newline = integer("seed", seed, 0), char_to_ix["\n"]
-    n_a, vocab_size = parameters["Wax"].shape
+    seed, newline = integer("seed", seed, 0), _indices("\n", char_to_ix)[0]
+    n_a, vocab_size = unpack(parameters)[0].shape
     indices: list[int] = []
     a, x = np.zeros((n_a, 1)), np.zeros((vocab_size, 1))
     while len(indices) < MAX_LENGTH:
@@ -121,8 +134,21 @@ def sample(parameters: Mapping[str, np.ndarray], char_to_ix: Mapping[str, int], 
 
 def get_sample(sample_ix: Sequence[int], ix_to_char: Mapping[int, str]) -> str:
     """Return sampled indices as text, the first character in upper case."""
-    text = "".join(ix_to_char[ix] for ix in sample_ix)
+    try:
+        text = "".join([ix_to_char[ix] for ix in sample_ix])
+    except KeyError as error:
+        raise ValueError(f"`ix_to_char` must hold every index of the sample; {error} is missing") from None
     return text[:1].upper() + text[1:]
+
+
+def _indices(text: str, char_to_ix: Mapping[str, int]) -> list[int]:
+    """Return the indices of the characters of a text."""
+    try:
+        return [char_to_ix[character] for character in text]
+    except KeyError as error:
+        raise ValueError(
+            f"`char_to_ix` must hold every character of the names and the newline; {error} is missing"
+        ) from None
 
 
 def print_sample(sample_ix: Sequence[int], ix_to_char: Mapping[int, str]) -> None:
@@ -176,21 +202,20 @@ def model(
     Raises
     ------
     ValueError
-        If there are no names, or `vocab_size` is not the number of characters.
+        If there are no names, a character is not in `char_to_ix`, or `vocab_size` is not the number of characters.
     """
-    lines = data.lower().splitlines() if isinstance(data, str) else data
-    examples, last_name = [line.strip() for line in lines], ""
-    if not examples:
-        raise ValueError("`data` must contain at least one name")
+    examples, last_name = _names(data), ""
     if vocab_size != len(char_to_ix):
         raise ValueError(f"`vocab_size` must be the size of `char_to_ix`, {len(char_to_ix)}; got {vocab_size}")
+    _indices("".join([*examples, "\n"]), char_to_ix)
+    get_sample(range(vocab_size), ix_to_char)
+    integer("dino_names", dino_names, 0)
     np.random.RandomState(0).shuffle(examples)
     parameters = initialize_parameters(n_a, vocab_size, vocab_size)
     loss, a_prev = get_initial_loss(vocab_size, dino_names), np.zeros((n_a, 1))
     for j in range(integer("num_iterations", num_iterations, 0)):
         index = j % len(examples)
-        X = [None, *(char_to_ix[character] for character in examples[index])]
-        Y = [*X[1:], char_to_ix["\n"]]
+        X, Y = [None, *_indices(examples[index], char_to_ix)], _indices(examples[index] + "\n", char_to_ix)
         if verbose and j in (0, len(examples) - 1, len(examples)):
             _describe(j, index, examples[index], X, Y)
         curr_loss, _, a_prev = optimize(X, Y, a_prev, parameters)
@@ -202,6 +227,17 @@ def model(
                 print(last_name, end="" if last_name.endswith("\n") else "\n")
             print("\n")
     return parameters if isinstance(data, str) else (parameters, last_name)
+
+
+def _names(data: str | Sequence[str]) -> list[str]:
+    """Return the names in `data`; lines end as in a file."""
+    names = list(io.StringIO(data.lower(), newline=None) if isinstance(data, str) else data)
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"`data` must be a str or a sequence of str; got an element of type {type(name).__name__}")
+    if not names:
+        raise ValueError("`data` must contain at least one name")
+    return [name.strip() for name in names]
 
 
 def _describe(j: int, index: int, example: str, X: Sequence[int | None], Y: Sequence[int | None]) -> None:

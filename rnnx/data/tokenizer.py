@@ -98,7 +98,7 @@ class CharTokenizer:
         Raises
         ------
         ValueError
-            If there is no character, or there are rare characters but no `oov_token`.
+            If there is no character, all are rarer than `min_count`, or there are rare ones but no `oov_token`.
         """
         return self.fit_counts(count_characters(texts), min_count=min_count)
 
@@ -110,6 +110,11 @@ class CharTokenizer:
         if self.oov_token is None and min(counts.values()) < min_count:
             raise ValueError(f"`min_count` = {min_count} requires an `oov_token` to replace rare characters")
         frequent = {character for character, count in counts.items() if count >= min_count} - {self.oov_token}
+        if not frequent:
+            most = max(counts.values())
+            raise ValueError(
+                f"`min_count` = {min_count} leaves no character: the most frequent one occurs {most} times"
+            )
         self._set_vocabulary(([] if self.oov_token is None else [self.oov_token]) + sorted(frequent))
         return self
 

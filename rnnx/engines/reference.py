@@ -37,7 +37,7 @@ class ReferenceEngine:
         if not call.indices:
             X = _where(xp, valid, X)  # keeps NaN in padding out of the weight gradients
         E = tuple(_where(xp, valid, to_time_major(xp, e, own=keep and valid is None)) for e in call.inputs)
-        weights = [stack_weights(xp, stage, parameters, call.n_x) for stage in cell.stages]
+        weights = [stack_weights(xp, stage, parameters, call.n_x, call.n_a) for stage in cell.stages]
         S, saved = _loop(call, X, E, weights, valid, keep)
         outputs = tuple(_where(xp, valid, s[1:, :, :]) for s in S)
         if keep and valid is None:
@@ -51,11 +51,13 @@ class ReferenceEngine:
     @ns.ignore_underflow
     def backward(self, tape: Tape, cotangents: Cotangents) -> Gradients:
         xp, cell = tape.xp, tape.cell
-        weights = tape.own or [stack_weights(xp, stage, tape.parameters, tape.n_x) for stage in cell.stages]
+        weights = tape.own or [stack_weights(xp, stage, tape.parameters, tape.n_x, tape.n_a) for stage in cell.stages]
         dZ, dE, ds0 = _loop_back(tape, cotangents, weights)
         rows = _one_hot(tape) if tape.indices else _rows(xp, tape.x)
         valid = None if tape.lengths is None else valid_steps(xp, tape.lengths, tape.n_steps)
         dX, gradients = None, []
+        if not tape.indices and all(stage.n_zx == 0 for stage in wiring(cell)):
+            dX = xp.zeros_like(rows)  # no gate has an input side
         for stage, w, sides in zip(wiring(cell), weights, dZ, strict=True):
             if not tape.indices and stage.n_zx:
                 through = _rows(xp, _side(stage, sides, "dzx")) @ w.wx
@@ -84,9 +86,8 @@ class ReferenceStepper:
     def __init__(self, call: Call) -> None:
         xp = call.xp
         self._xp, self._cell, self._states = xp, call.cell, call.s0
-        own = recurrent_parameters(call.cell, call.parameters)
-        parameters = {key: ns.owned_copy(xp, a) for key, a in own.items()}
-        self._weights = [stack_weights(xp, stage, parameters, call.n_x) for stage in call.cell.stages]
+        parameters = {key: ns.owned_copy(xp, a) for key, a in call.parameters.items()}
+        self._weights = [stack_weights(xp, stage, parameters, call.n_x, call.n_a) for stage in call.cell.stages]
 
     @ns.ignore_underflow
     def step(self, xt: Array, inputs: Arrays = ()) -> Arrays:
@@ -163,9 +164,9 @@ def _loop_back(tape: Tape, cotangents: Cotangents, weights: Weights) -> tuple[li
     steps.reverse()
     dZ = []
     for i, stage in enumerate(wiring(tape.cell)):
-        roles = ("dzx",) if stage.stage.additive else ("dzx", "dzh")
-        like = xp.stack([ds[0]] * max(stage.n_gates, 1), axis=1)[:, : len(stage.blocks["dzx"]), :]
-        over_time = {role: _stack(xp, [sides[i][role] for sides, _ in steps], like) for role in roles}
+        n_blocks = {"dzx": stage.blocks["dzx"].stop} | ({} if stage.stage.additive else {"dzh": stage.n_zh})
+        like = {role: xp.stack([ds[0]] * max(n, 1), axis=1)[:, :n, :] for role, n in n_blocks.items()}
+        over_time = {role: _stack(xp, [sides[i][role] for sides, _ in steps], like[role]) for role in n_blocks}
         if valid is not None:
             over_time = {role: _where(xp, xp.expand_dims(valid, axis=3), dz) for role, dz in over_time.items()}
         dZ.append(over_time)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from rnnx._core.files import read_regular, write_atomically
 from rnnx.training.progress import Progress
 
 _MAX_BYTES = 1 << 30
+_MOST_WAITING = 40  # records that are not written yet
 COLUMNS = ("step", "epoch", "loss", "smooth_loss", "validation_loss", "learning_rate", "grad_norm", "seconds")
 
 
@@ -39,35 +41,60 @@ class MetricsWriter:
             warnings.warn(f"{lines}: dropped damaged lines: {listed(damaged)}", UserWarning, stacklevel=2)
         records = [r for r in kept if r["step"] <= (after_step if r["validation_loss"] is None else evaluated)]
         self.seconds = records[-1]["seconds"] if records else 0.0
-        write_atomically(lines, "".join(json.dumps(record) + "\n" for record in records).encode())
-        text = io.StringIO()
-        rows = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        rows.writeheader()
-        rows.writerows(records)
-        write_atomically(table, text.getvalue().encode())
-        self._lines, self._table = (lines, io.StringIO()), (table, io.StringIO())  # with what is not written yet
-        self._rows = csv.DictWriter(self._table[1], COLUMNS, lineterminator="\n")
+        self._paths = lines, table
+        texts = _json_lines(records), _rows({name: name for name in COLUMNS}, *records)
+        for path, text in zip(self._paths, texts, strict=True):
+            write_atomically(path, text.encode())
+        self._state: tuple[list[int], list[dict[str, Any]]] = [len(text.encode()) for text in texts], []
+        self._last: Progress | None = None
 
     def write(self, progress: Progress, seconds: float) -> None:
-        """Append a line to each file; `seconds` is the training time of this process, without that of earlier ones."""
+        """Append a line to each file; `seconds` is the training time of this process, without that of earlier ones.
+
+        A call with the same `progress` again, after an error or an interrupt, appends nothing.
+        """
         values = {**progress.as_dict(), "seconds": round(self.seconds + seconds, 3)}
-        record = {name: values[name] for name in COLUMNS}
-        self._rows.writerow(record)
-        if self._lines[1].write(json.dumps(record) + "\n") and self._lines[1].tell() >= io.DEFAULT_BUFFER_SIZE:
+        record, waiting = {name: values[name] for name in COLUMNS}, self._state[1]
+        if progress is not self._last:
+            waiting.append(record)
+            self._last = progress
+        if len(waiting) >= _MOST_WAITING:
             self.flush()
 
     def flush(self) -> None:
-        """Write to both files. They are not kept open: the program may close all descriptors, as daemons do."""
-        for path, text in (self._lines, self._table):
-            data = text.getvalue()
-            text.seek(0)
-            text.truncate()
-            with path.open("a", encoding="utf-8", newline="") as file:
-                file.write(data)
+        """Write to both files. What an error or an interrupt leaves half written, the next flush writes again.
+
+        They are not kept open: the program may close all descriptors, as daemons do.
+        """
+        sizes, waiting = self._state
+        texts = _json_lines(waiting), _rows(*waiting)
+        ends = [_write_at(*place) for place in zip(self._paths, sizes, texts, strict=True)]
+        self._state = ends, []
 
     def close(self) -> None:
         """Write the rest."""
         self.flush()
+
+
+def _json_lines(records: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+def _rows(*records: dict[str, Any]) -> str:
+    text = io.StringIO()
+    csv.DictWriter(text, COLUMNS, lineterminator="\n").writerows(records)
+    return text.getvalue()
+
+
+def _write_at(path: Path, size: int, text: str) -> int:
+    """Write to a file of this size, after its end; return the new size. A file that is gone or shorter is continued."""
+    try:
+        with open(path, "r+b", opener=lambda path, flags: os.open(path, flags | os.O_CREAT, 0o666)) as file:
+            file.seek(min(size, os.fstat(file.fileno()).st_size))
+            file.write(text.encode())
+            return file.tell()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:

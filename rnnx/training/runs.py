@@ -167,6 +167,11 @@ class Run:
         """Train to the end, writing metrics and yielding each `Progress`.
 
         Saves every `save_every` seconds, at the end and on any error.
+
+        Raises
+        ------
+        FloatingPointError
+            As `Trainer.run`, and if the parameters or the optimizer state are not finite, which cannot be saved.
         """
         trainer = self.trainer
         limits = self.settings.select(*_LIMITS)
@@ -180,7 +185,7 @@ class Run:
             while unrecorded and unrecorded[0][0].known:
                 progress, seconds = unrecorded[0]
                 metrics.write(progress, seconds)
-                if progress.evaluation and trainer.counters.since_best == 0 and progress.validation_loss:
+                if progress.evaluation and trainer.counters.since_best == 0 and progress.validation_loss is not None:
                     self._save(BEST_NAME, {})
                 unrecorded.popleft()
 
@@ -198,10 +203,12 @@ class Run:
                 record()
                 if time.perf_counter() - saved >= save_every:
                     record_all()
+                    self._check_finite()
                     metrics.flush()
                     self.save()
                     saved = time.perf_counter()
                 yield progress
+            self._check_finite()
 
     def _hold(self) -> FolderLock:
         """Lock the folder, unless this run holds it."""
@@ -217,7 +224,7 @@ class Run:
     def save(self) -> None:
         """Write the checkpoint, unless there is no step yet, or a number is not finite."""
         arrays = self.trainer.state()[1]
-        if self.trainer.step and _finite({**self.model.parameters, **arrays}):
+        if self.trainer.step and self._finite():
             was_held = self._lock is not None and self._lock.held
             lock = self._hold()
             try:
@@ -225,6 +232,19 @@ class Run:
             finally:
                 if not was_held:
                     lock.release()
+
+    def _finite(self) -> bool:
+        arrays = {**self.model.parameters, **self.trainer.state()[1]}
+        xp, _ = ns.common_namespace(arrays)
+        return bool(ns.to_host(xp.all(xp.stack([xp.all(xp.isfinite(a)) for a in arrays.values()]))))
+
+    def _check_finite(self) -> None:
+        """Raise if the run cannot be saved, now or later. The losses may still be finite."""
+        if not self._finite():
+            raise FloatingPointError(
+                f"the optimizer state or the parameters are not finite after step {self.trainer.step}; the run is not "
+                "saved any more. A smaller learning rate or weight decay may help"
+            )
 
     def _save(self, name: str, arrays: dict[str, Array]) -> None:
         training = {
@@ -237,11 +257,6 @@ class Run:
         }
         checkpoint = checkpoints.Checkpoint(self.model, self.corpus.tokenizer, training, arrays)
         checkpoints.save_checkpoint(self.folder / name, checkpoint)
-
-
-def _finite(arrays: dict[str, Array]) -> bool:
-    xp, _ = ns.common_namespace(arrays)
-    return bool(ns.to_host(xp.all(xp.stack([xp.all(xp.isfinite(a)) for a in arrays.values()]))))
 
 
 def free_folder(parent: str | Path, name: str) -> Path:

@@ -103,6 +103,10 @@ inline int launch_plain(unsigned x, unsigned y, unsigned tx, unsigned ty, std::f
 }
 }  // namespace emulator
 
+// Of CUDA's mathematics, what C++ lacks.
+static inline double normcdf(double x) { return erfcl(-x * 0.70710678118654752440L) / 2; }
+static inline float normcdff(float x) { return (float)normcdf((double)x); }
+
 struct half_bits; struct bfloat16_bits;
 static inline float load(const half_bits* p) { _Float16 x; memcpy(&x, p, 2); return (float)x; }
 static inline void store(half_bits* p, float x) { const _Float16 h = (_Float16)x; memcpy((void*)p, &h, 2); }

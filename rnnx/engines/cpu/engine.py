@@ -26,17 +26,22 @@ class CpuEngine:
         cell, dtype, lengths, n_states = call.cell, call.dtype, call.lengths, len(call.s0)
         n, m = call.s0[0].shape
         n_steps = call.x.shape[-1]
-        x, layout = _inputs(call, copy=keep or lengths is not None)
+        copy = keep or lengths is not None
+        sequences = [_indices(call) if call.indices else _readable(call.x, copy)]
+        if call.inputs:
+            sequences += [_readable(e, copy) for e in call.inputs]
         parameters = recurrent_parameters(cell, call.parameters)
         keys = tuple(parameters)
         key = PassKey(cell, dtype, n_steps, m, n, call.n_x, call.indices, keys, lengths is not None)
-        job = ForwardPass(key, keep, layout)
+        job = ForwardPass(key, keep, tuple([layout for _, layout in sequences]))
         block = job.block.allocate()
-        states, saved = tuple(block[:n_states]), tuple(block[n_states:-1])
+        end = n_states + len(cell.saved)
+        states, saved, copies = tuple(block[:n_states]), tuple(block[n_states:end]), block[end:]
         for S, s in zip(states, call.s0, strict=True):
             S[0] = s.T
         outputs = [empty((n_steps, m, n), dtype) for _ in job.outputs]
-        arrays = {"block": block[0], "x": x}
+        arrays = {"block": block[0]}
+        arrays |= zip(job.sequences, [array for array, _ in sequences], strict=True)
         arrays |= zip(job.parameters, contiguous(parameters.values()), strict=True)
         arrays |= zip(job.outputs, outputs, strict=True)
         own = kept = None
@@ -48,8 +53,9 @@ class CpuEngine:
             outputs = [S[1:] for S in states]
         if not keep:
             states = tuple([S[-1:].copy() for S in states])
-        X = x if layout is None else block[-1]
-        tape = Tape(cell, call.xp, dtype, X, call.indices, call.n_x, states, kept, lengths, parameters, own)
+        x, layout = sequences[0]
+        X, extra = x if layout is None else copies[0], tuple(copies[1:]) if keep else ()
+        tape = Tape(cell, call.xp, dtype, X, call.indices, call.n_x, states, kept, lengths, parameters, own, extra)
         return tuple([a.T for a in outputs]), tape
 
     def backward(self, tape: Tape, cotangents: Cotangents) -> Gradients:
@@ -69,15 +75,18 @@ class CpuEngine:
         block = job.block.allocate()
         X = np.ascontiguousarray(tape.x, np.int64) if tape.indices else tape.x
         arrays = {"block": block[0], "kept parameters": kept[0]}
-        arrays |= zip(job.values, contiguous([*tape.states, *(tape.saved or ()), X]), strict=True)
+        arrays |= zip(job.values, contiguous([*tape.states, *(tape.saved or ()), *tape.inputs, X]), strict=True)
         arrays |= zip(job.d_states, ds, strict=True)
         arrays |= {name: pair[0] for name, pair in zip(job.d_given, given, strict=True) if pair is not None}
         dx = None if tape.indices else empty(tape.x.shape, dtype)
         if dx is not None:
             arrays["dx"] = dx
+        d_inputs = [empty(e.shape, dtype) for e in tape.inputs]
+        arrays |= zip(job.d_inputs, d_inputs, strict=True)
         job.run(arrays, lengths)
         gradients = name_gradients(tape.xp, cell, keys, _stage_gradients(key, block))
-        return Gradients(None if dx is None else dx.T, tuple([d.T for d in ds]), gradients)
+        d_extra = tuple([d.T for d in d_inputs])
+        return Gradients(None if dx is None else dx.T, tuple([d.T for d in ds]), gradients, d_extra)
 
     def matmul(self, a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
         return dense.matmul(a, b, bias)
@@ -89,12 +98,15 @@ class CpuEngine:
 ENGINE: Engine = CpuEngine()
 
 
-def _inputs(call: Call, copy: bool) -> tuple[np.ndarray, Layout | None]:
-    """Return the job's x, and its layout if the job must copy it to time-major memory."""
-    if call.indices:
-        return np.asfortranarray(call.x, np.int64).T, None
-    x, layout = layout_of(call.x)
-    return x, layout if copy or not layout.time_major else None
+def _indices(call: Call) -> tuple[np.ndarray, None]:
+    """Return the job's x for index inputs, which is never copied."""
+    return np.asfortranarray(call.x, np.int64).T, None
+
+
+def _readable(a: np.ndarray, copy: bool) -> tuple[np.ndarray, Layout | None]:
+    """Return an array (features, m, T) for the job, and its layout if the job must copy it to time-major memory."""
+    a, layout = layout_of(a)
+    return a, layout if copy or not layout.time_major else None
 
 
 def _stage_gradients(key: PassKey, block: list[np.ndarray]) -> list[StageGradients]:
@@ -110,7 +122,8 @@ def compile_ahead(cell: Cell, dtype: str) -> None:
     """Compile or load everything that a cell needs, by running it on one element."""
     parameters = {key: np.ones(shape, dtype) for key, (_, shape) in expected_shapes(cell, 1, 1).items()}
     n_states, x, s0 = len(cell.states), np.ones((1, 1, 2), dtype), np.ones((1, 1), dtype)
-    call = Call(cell, np, x.dtype, x, False, 1, (s0,) * n_states, parameters, None)
+    inputs = (x,) * len(cell.inputs)
+    call = Call(cell, np, x.dtype, x, False, 1, (s0,) * n_states, parameters, None, inputs)
     _, tape = ENGINE.forward(call, keep=True)
     ENGINE.backward(tape, Cotangents((x,) + (None,) * (n_states - 1), (None,) * n_states))
     for given in itertools.product((False, True), repeat=n_states):

@@ -20,11 +20,12 @@ class CpuStepper:
         n, m = call.s0[0].shape
         parameters = recurrent_parameters(call.cell, call.parameters)
         key = PassKey(call.cell, call.dtype, 1, m, n, call.n_x, False, tuple(parameters), False)
-        passes = [ForwardPass(key, False, None, slot) for slot in (0, 1)]
+        passes = [ForwardPass(key, False, (None,) * (1 + len(call.inputs)), slot) for slot in (0, 1)]
         block, X = passes[0].block.allocate(), np.zeros((m, call.n_x), call.dtype)
         for array in block:
             array[...] = 0
-        self._xt, self._states = X.T, block[: len(call.s0)]
+        E = [np.zeros((m, n), call.dtype) for _ in call.inputs]
+        self._xt, self._inputs, self._states = X.T, [e.T for e in E], block[: len(call.s0)]
         self._results = tuple(tuple(S[slot].T for S in self._states) for slot in (1, 0))
         for result in (*self._results[0], *self._results[1]):
             result.flags.writeable = False  # later steps overwrite it
@@ -36,7 +37,11 @@ class CpuStepper:
         # It holds the packed weights, so it must live as long as the stepper.
         self._workspace = empty((templates[0].workspace + LINE,), np.uint8)
         place = address(self._workspace)
-        arrays = {"block": block[0], "x": X}
+        # The kernels read the vectors at every step, so the caller's may change.
+        parameters |= {key: np.array(parameters[key], order="C") for key in call.cell.vectors}
+        self._vectors = [parameters[key] for key in call.cell.vectors]
+        arrays = {"block": block[0]}
+        arrays |= zip(passes[0].sequences, (X, *E), strict=True)
         arrays |= zip(passes[0].parameters, contiguous(parameters.values()), strict=True)
         self._descriptors = [template.bind(place + -place % LINE, arrays) for template in templates]
         self._addresses = [address(descriptor) for descriptor in self._descriptors]
@@ -53,6 +58,9 @@ class CpuStepper:
 
     def step(self, xt: np.ndarray, inputs: Arrays = ()) -> Arrays:
         self._xt[...] = xt
+        if inputs:
+            for own, given in zip(self._inputs, inputs, strict=True):
+                own[...] = given
         slot = self._slot
         self._slot = 1 - slot
         if self._threads == 1 or not thread_pool.pool().acquire(self._threads, self._work.alone_ns):

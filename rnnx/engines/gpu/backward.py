@@ -1,6 +1,7 @@
 """The backward pass of a cell on a stream.
 
-Dimensions: T steps, m examples, n units, n_x inputs, G gates of all stages, G_i gates of stage i.
+Dimensions: T steps, m examples, n units, n_x inputs; G gates of all stages, G_i gates with a recurrent side of stage i;
+B blocks of a row of dZ, see `StageWiring.blocks`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from rnnx.engines.gpu import cluster_codegen
 from rnnx.engines.gpu.codegen import backward_kernel, name_of, real_dtype
 from rnnx.engines.gpu.device import INDEX, Arena, Array, DeviceStream, Matrix, Shapes, StepArgument
 from rnnx.engines.gpu.pass_key import PassKey
-from rnnx.engines.gpu.passes import Pass, StageStep
+from rnnx.engines.gpu.passes import Pass, Product, StageStep
 from rnnx.engines.gpu.trace import ZERO, trace_backward
 from rnnx.engines.protocol import Cotangents, Gradients
 
@@ -26,9 +27,9 @@ def _cotangent(slot: Slot) -> str:
 class Backward(Pass):
     """A backward pass.
 
-    Arrays of cotangents: dZ (T, m, G n), of the input sides; dZh<i> (T, m, G_i n), of the recurrent sides of stage i if
-    they differ; d_state<k> and d_saved<k> (m, n), of the current step's values; dS<k> (T, m, n), the caller's; with
-    lengths, d_final0 (m, n), the caller's for the final state.
+    Arrays of cotangents: dZ (T, m, B n), of the sides and vectors; dZh<i> (T, m, G_i n), of the recurrent sides of a
+    stage i that is not additive; dE<k> (T, m, n), of the extra inputs; d_state<k> and d_saved<k> (m, n), of the current
+    step's values; dS<k> (T, m, n), the caller's; with lengths, d_final0 (m, n), the caller's for the final state.
 
     `given` are the caller's cotangents or None. Unless captured, the pass reads those in place that are time-major.
     `tape` maps the names in `PassKey.tape_shapes` to addresses.
@@ -44,11 +45,12 @@ class Backward(Pass):
         self._copied = [k for k, d in present.items() if captured or not self.is_time_major(d)]
         self.addresses |= {f"dS{k}": stream.address(d) for k, d in present.items() if k not in self._copied}
         dtype, n_steps, m, n = key.dtype, key.n_steps, key.m, key.n
-        shapes: Shapes = {"dZ": ((n_steps, m, key.n_gates * n), dtype)}
+        shapes: Shapes = {"dZ": ((n_steps, m, key.n_dz * n), dtype)} if key.n_dz else {}
         for stage in wiring(key.cell):
             shapes |= {_cotangent(slot): ((m, n), real_dtype(dtype)) for slot in stage.reads}
-            if not stage.stage.additive:
-                shapes[f"dZh{stage.number}"] = ((n_steps, m, stage.n_gates * n), dtype)
+            if stage.n_zh and not stage.stage.additive:
+                shapes[f"dZh{stage.number}"] = ((n_steps, m, stage.n_zh * n), dtype)
+        shapes |= {f"dE{k}": ((n_steps, m, n), dtype) for k in range(len(key.cell.inputs))}
         shapes |= {f"dS{k}": ((n_steps, m, n), dtype) for k in self._copied}
         if key.has_lengths:
             shapes |= {"lengths": ((m,), INDEX), "d_final0": ((m, n), real_dtype(dtype))}
@@ -79,14 +81,20 @@ class Backward(Pass):
                 self._elementwise(stage, t)
                 self._product(stage, t)
 
-    def _sides(self, stage: StageWiring) -> dict[str, Matrix]:
-        """Return the cotangents of the input and recurrent sides of a stage."""
+    def _sides(self, stage: StageWiring) -> dict[str, StepArgument]:
+        """Return the addresses of the stage's blocks of dZ and dZh<i>, by role."""
         key, size = self.key, self._state_bytes
-        dzx = self.matrix("dZ").block(0, key.m, stage.first_gate * key.n, stage.n_gates * key.n)
-        dzh = dzx = dzx._replace(step=size * key.n_gates)
-        if not stage.stage.additive:
-            dzh = self.matrix(f"dZh{stage.number}")._replace(rows=key.m, step=size * stage.n_gates)
-        return {"dzx": dzx, "dzh": dzh}
+        start = key.layout.dz[stage.number] * key.n * key.dtype.itemsize
+        sides = {"dzx": StepArgument(self.address("dZ") + start, size * key.n_dz)}
+        return sides | {"dzh": StepArgument(self.address(f"dZh{stage.number}"), size * stage.n_zh)}
+
+    def _recurrent_side(self, stage: StageWiring) -> Matrix:
+        """Return the cotangents of the recurrent sides of a stage, in one step."""
+        key, columns = self.key, stage.n_zh * self.key.n
+        (address, step), stride = self._sides(stage)["dzh"], columns
+        if stage.stage.additive:
+            (address, step), stride = self._sides(stage)["dzx"], key.n_dz * key.n
+        return Matrix(address, key.m, columns, stride, key.dtype, step=step)
 
     def _stage(self, stage: StageWiring) -> StageStep:
         key, kernel, sides = self.key, backward_kernel(stage), self._sides(stage)
@@ -94,59 +102,87 @@ class Backward(Pass):
         def place(argument: Argument) -> StepArgument | int:
             role, number, slot = argument
             if slot is None:
-                return StepArgument(sides[role].address, sides[role].step)
+                return sides[role]
             if role == "d_given":
                 given = self.address(f"dS{number}")
                 return StepArgument(given, self._state_bytes) if given else 0
             if role in ("d_writes", "d_reads"):
                 return self.address(_cotangent(slot))
+            if role == "d_inputs":
+                return StepArgument(self.address(f"dE{slot.number}"), self._state_bytes)
             return self._place(slot)
 
         values = {name_of(argument): place(argument) for argument in stage.backward_arguments()}
         if stage.is_last:
             values["d_final0"] = self.address("d_final0")
-        # The product is added to the direct path that the kernel has written, if there is one.
-        beta = int(trace_backward(stage)[3][0] != ZERO or key.has_lengths)
-        arguments, wh = self._bind(stage, kernel, values), self.matrix(f"wh{stage.number}")
-        return StageStep(kernel.name, arguments, sides["dzh"], wh, self.matrix(_cotangent(stage.operand)), beta)
+        product = None
+        if stage.n_zh:
+            # It is added to the direct path that the kernel has written, if there is one.
+            beta = int(trace_backward(stage)[2][0] != ZERO or key.has_lengths)
+            wh, target = self.matrix(f"wh{stage.number}"), self.matrix(_cotangent(stage.operand))
+            product = Product(self._recurrent_side(stage), wh, target, beta)
+        return StageStep(kernel.name, self._bind(stage, kernel, key.n_dz, values), product)
 
     def gradients(self, xp: Any) -> Gradients:
         """Compute the gradients after the loop, in new memory."""
-        stream, key, states = self.stream, self.key, range(len(self.key.cell.states))
-        dtype, m, n, n_x, rows = key.dtype, key.m, key.n, key.n_x, key.n_gates * key.n
-        shapes: Shapes = {"w": ((rows, n + n_x), dtype), "b": ((rows,), dtype)}
+        key, cell, states = self.key, self.key.cell, range(len(self.key.cell.states))
+        dtype, m, n = key.dtype, key.m, key.n
+        shapes: Shapes = {"w": ((len(cell.gates) * n, n + key.n_x), dtype), "b": ((key.layout.sums[-1] * n,), dtype)}
         shapes |= {name: shape for name, shape in self.shapes.items() if name.startswith("bh")}
-        results = Arena(stream, shapes | {f"ds{k}": ((m, n), dtype) for k in states})
-        dZ, dx, dwx = self.matrix("dZ"), None, results.matrix("w").block(0, rows, n, n_x)
-        if key.indices:
-            self.scatter_add(dZ, self.address("X"), dwx)
-        else:
-            own = Arena(stream, {"dX": ((key.n_steps, m, n_x), dtype)})
-            stream.gemm(dZ, self.matrix("wx"), own.matrix("dX"))
-            stream.gemm(dZ.T, self.matrix("X"), dwx)
-            dx = to_public(xp, own.array("dX"))
-            if key.has_lengths:  # zero times an infinite weight is NaN
-                self.to_time_major(dx, own.addresses["dX"], (key.n_steps, m, n_x), self.address("lengths"))
-        self.sum_columns(dZ, results.addresses["b"])
+        results = Arena(self.stream, shapes | {f"ds{k}": ((m, n), dtype) for k in states})
+        dx = self._input_gradients(xp, results)
+        for (block, target), count in key.layout.summed:
+            of_biases = results.addresses["b"] + target * n * dtype.itemsize
+            self.sum_columns(self._columns(block, count), of_biases)
         if key.has_lengths:
             d0, final, lengths = map(self.memory.array, (_cotangent(Slot("state", 0)), "d_final0", "lengths"))
             xp.copyto(d0, final, where=lengths[:, None] == 0)
         for k in states:
             source, target = self.memory.array(_cotangent(Slot("state", k))).T, results.addresses[f"ds{k}"]
             self.to_time_major(source, target, (1, m, n), kernel="time_major_from_real")
-        stages = [self._stage_gradients(stage, results) for stage in wiring(key.cell)]
-        named = name_gradients(xp, key.cell, key.optional_keys, stages)
-        return Gradients(dx, tuple(results.array(f"ds{k}").T for k in states), named)
+        stages = [self._stage_gradients(stage, results) for stage in wiring(cell)]
+        named = name_gradients(xp, cell, key.optional_keys, stages)
+        d_inputs = tuple(to_public(xp, self.memory.array(f"dE{k}").copy()) for k in range(len(cell.inputs)))
+        return Gradients(dx, tuple(results.array(f"ds{k}").T for k in states), named, d_inputs)
+
+    def _columns(self, block: int, count: int) -> Matrix:
+        """Return blocks of dZ, with one row per step and example."""
+        key = self.key
+        return self.matrix("dZ").block(0, key.n_steps * key.m, block * key.n, count * key.n)
+
+    def _input_gradients(self, xp: Any, results: Arena) -> Array | None:
+        """Compute the gradients of the input weights; return those of x, or None for index inputs."""
+        stream, key, n, spans = self.stream, self.key, self.key.n, self.key.layout.inputs
+        own = None if key.indices else Arena(stream, {"dX": ((key.n_steps, key.m, key.n_x), key.dtype)})
+        for i, ((block, row, gate), count) in enumerate(spans):  # dX is their sum
+            dzx, dwx = self._columns(block, count), results.matrix("w").block(gate * n, count * n, n, key.n_x)
+            if own is None:
+                self.scatter_add(dzx, self.address("X"), dwx)
+            else:
+                wx = self.matrix("wx").block(row * n, count * n, 0, key.n_x)
+                stream.gemm(dzx, wx, own.matrix("dX"), int(i > 0))
+                stream.gemm(dzx.T, self.matrix("X"), dwx)
+        if own is None:
+            return None
+        dx = own.array("dX")
+        if not spans:
+            dx[...] = 0
+        elif key.has_lengths:  # zero times an infinite weight is NaN
+            shape = (key.n_steps, key.m, key.n_x)
+            self.to_time_major(to_public(xp, dx), own.addresses["dX"], shape, self.address("lengths"))
+        return to_public(xp, dx)
 
     def _stage_gradients(self, stage: StageWiring, results: Arena) -> StageGradients:
-        """Return a stage's gradients; those of the input weights and biases are already in `results`."""
-        key, n, first, columns = self.key, self.key.n, stage.first_gate * self.key.n, stage.n_gates * self.key.n
-        n_rows, rows, bh = key.n_steps * key.m, slice(first, first + columns), None
-        dzh = self._sides(stage)["dzh"]._replace(rows=n_rows)
-        operand = Matrix(self._place(stage.operand).base, n_rows, n, n, key.dtype)
-        self.stream.gemm(dzh.T, operand, results.matrix("w").block(first, columns, 0, n))
-        if key.has_recurrent_bias(stage):
-            name = f"bh{stage.number}"
-            self.sum_columns(dzh, results.addresses[name])
-            bh = results.array(name)
-        return StageGradients(results.array("w")[rows, :], results.array("b")[rows], bh)
+        """Return a stage's gradients; those of input weights, biases and vectors are already in `results`."""
+        key, n, number = self.key, self.key.n, stage.number
+        n_rows, columns, bh = key.n_steps * key.m, stage.n_zh * self.key.n, None
+        if stage.n_zh:
+            dzh = self._recurrent_side(stage)._replace(rows=n_rows)
+            operand = Matrix(self._place(stage.operand).base, n_rows, n, n, key.dtype)
+            self.stream.gemm(dzh.T, operand, results.matrix("w").block(stage.first_gate * n, columns, 0, n))
+            if key.has_recurrent_bias(stage):
+                self.sum_columns(dzh, results.addresses[f"bh{number}"])
+                bh = results.array(f"bh{number}")
+        rows = slice(stage.first_gate * n, (stage.first_gate + stage.n_gates) * n)
+        sums = slice(key.layout.sums[number] * n, key.layout.sums[number + 1] * n)
+        return StageGradients(results.array("w")[rows, :], results.array("b")[sums], bh)

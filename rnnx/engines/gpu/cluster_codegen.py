@@ -56,8 +56,11 @@ def _at(slot: Slot, saved_step: str = "m * n") -> str:
 def rows_per_cluster(key: PassKey, limit: int) -> int:
     """Return the examples per cluster, so that all clusters are resident if a block's memory `limit` allows.
 
-    Return 0 if the weights do not fit in shared memory.
+    Return 0 if the weights do not fit in shared memory, or if the kernels do not support the cell.
     """
+    cell = key.cell
+    if cell.vectors or cell.inputs or any(gate.sides != "xh" for gate in cell.gates):
+        return 0
     choices = rows_choices(key.dtype.itemsize)
     enough = next((rows for rows in choices if -(-key.m // rows) <= _RESIDENT), choices[-1])
     return max((rows for rows in choices if rows <= enough and shared_bytes(key, rows) <= limit), default=0)
@@ -192,7 +195,8 @@ def backward_kernel(cell: Cell) -> Kernel:
 
 
 def _backward_stage(stage: StageWiring) -> list[str]:
-    trace, dzx, dzh, d_reads = trace_backward(stage)
+    trace, rows, d_reads, _ = trace_backward(stage)
+    dzx, dzh = rows["dzx"], rows.get("dzh", rows["dzx"])
     i, gates, later_stage = stage.number, range(stage.n_gates), 0 if stage.is_last else stage.number + 1
     sides = {"zx": (f"dZ + (t * m + j0 + j) * row + {stage.first_gate} * n", dzx)}
     if not stage.stage.additive:

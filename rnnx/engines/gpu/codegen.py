@@ -135,30 +135,52 @@ def forward_arrays(stage: StageWiring) -> list[Argument]:
     return arrays
 
 
+def forward_sides(stage: StageWiring) -> list[str]:
+    """Return the parameters of the forward kernel for the sides that the stage's gates have."""
+    present = {"zx": stage.n_zx, "zh": stage.n_zh, "b": stage.n_zx, "bh": stage.n_zh}
+    return [name for name, count in present.items() if count]
+
+
+def _sides(stage: StageWiring) -> list[str]:
+    """Return lines that load the arguments of the forward function."""
+    lines = []
+    if stage.n_zx:
+        lines += [
+            "const i64 selected = index ? index[j] : (i64)j;",
+            "const bool valid = !index || (selected >= 0 && selected < n_x);",
+            "const storage* x = zx + selected * row + u;",
+        ]
+    if stage.n_zh:
+        lines.append("const storage* h = zh ? zh + j * hrow + u : zh;")
+    lines += [*load("p", _elements("reads", stage.reads)), *_load_given(stage)]
+    for g in range(max(stage.n_zx, stage.n_zh)):
+        if g < stage.n_zx:
+            lines.append(f'const real zx{g} = (valid ? load(x + {g} * n) : real(nanf(""))) + load(b + {g} * n + u);')
+        if g < stage.n_zh:
+            bias = f"(bh ? load(bh + {g} * n + u) : {ZERO})"
+            lines.append(f"const real zh{g} = (zh ? load(h + {g} * n) : {ZERO}) + {bias};")
+    return lines
+
+
+def _load_given(stage: StageWiring) -> list[str]:
+    """Return lines that load the vectors and extra inputs."""
+    places = {"vector": "u", "input": "e"}
+    return load("g", (f"given{k} + {places[slot.kind]}" for k, slot in enumerate(stage.vectors + stage.inputs)))
+
+
 @lru_cache(maxsize=256)
 def forward_kernel(stage: StageWiring) -> Kernel:
     """Return the kernel ``forward_<stage>``.
 
     `zx` has rows of length `row`: one per example, or one per input, selected by `index`. `zh`, with rows of length
     `hrow`, is null if it was added to `zx`. `b` and `bh` are the biases; `bh` may be null. An index out of range gives
-    NaN, because checking would synchronize. Past an example's end, states are copied and other results are zero.
+    NaN, because checking would synchronize. Past an example's end, states are copied and other results are zero. A side
+    that no gate has is no parameter.
     """
-    pointers = [f"const storage* {name}" for name in ("zx", "zh", "b", "bh")]
+    pointers = [f"const storage* {name}" for name in forward_sides(stage)]
     pointers += ["const i64* index", *(f"storage* {name_of(argument)}" for argument in forward_arrays(stage))]
     trace, writes, saves = trace_forward(stage)
-    lines = [
-        *_ELEMENT,
-        "const i64 selected = index ? index[j] : (i64)j;",
-        "const bool valid = !index || (selected >= 0 && selected < n_x);",
-        "const storage* x = zx + selected * row + u;",
-        "const storage* h = zh ? zh + j * hrow + u : zh;",
-        *load("p", _elements("reads", stage.reads)),
-    ]
-    for g in range(stage.n_gates):
-        lines.append(f'const real zx{g} = (valid ? load(x + {g} * n) : real(nanf(""))) + load(b + {g} * n + u);')
-        bias = f"(bh ? load(bh + {g} * n + u) : {ZERO})"
-        lines.append(f"const real zh{g} = (zh ? load(h + {g} * n) : {ZERO}) + {bias};")
-    lines += [*trace.lines, "const bool past_end = lengths && t >= lengths[j];"]
+    lines = [*_ELEMENT, *_sides(stage), *trace.lines, "const bool past_end = lengths && t >= lengths[j];"]
     for k, result in enumerate(writes):
         previous = f"load(previous{k} + e)" if stage.number else f"p{k}"
         lines.append(f"store(writes{k} + e, past_end ? {previous if stage.is_last else ZERO} : {result});")
@@ -170,14 +192,18 @@ def forward_kernel(stage: StageWiring) -> Kernel:
 def backward_kernel(stage: StageWiring) -> Kernel:
     """Return the kernel ``backward_<stage>``. The pointers "d_given" may be null.
 
-    Past an example's end, dzx and dzh are zero, and the cotangents of the states are unchanged. The next product
-    would still make them NaN if a weight is infinite, so an example's last step reads `d_final0` instead.
+    Past an example's end, dzx, dzh and the cotangents of extra inputs are zero, and those of the states are unchanged.
+    The next product would still make them NaN if a weight is infinite, so an example's last step reads `d_final0`
+    instead.
     """
-    trace, dzx, dzh, d_reads = trace_backward(stage)
-    sides = {"dzx": ("row", dzx)} if stage.stage.additive else {"dzx": ("row", dzx), "dzh": ("hrow", dzh)}
-    lines = [*_ELEMENT, *(f"storage* {side}_row = {side} + j * {row} + u;" for side, (row, _) in sides.items())]
-    zeros = [f"store({side}_row + {g} * n, {ZERO});" for side in sides for g in range(stage.n_gates)]
-    lines += block("if (lengths && t >= lengths[j])", [*zeros, "return;"])
+    trace, rows, d_reads, d_inputs = trace_backward(stage)
+    strides, sides = {"dzx": "row", "dzh": "hrow"}, {side: row for side, row in rows.items() if row}
+    lines = [*_ELEMENT, *(f"storage* {side}_row = {side} + j * {strides[side]} + u;" for side in sides)]
+    targets = [(f"{side}_row + {g} * n", result) for side, row in sides.items() for g, result in enumerate(row)]
+    targets += [(f"d_inputs{k} + e", result) for k, result in enumerate(d_inputs)]
+    lines += block(
+        "if (lengths && t >= lengths[j])", [*(f"store({target}, {ZERO});" for target, _ in targets), "return;"]
+    )
     for k in range(len(stage.writes)):
         given = f" + (d_given{k} ? load(d_given{k} + e) : {ZERO})" if stage.is_last else ""
         value = f"d_writes{k}[e]"
@@ -186,12 +212,10 @@ def backward_kernel(stage: StageWiring) -> Kernel:
         lines.append(f"const real d{k} = {value}{given};")
     for letter, role in (("p", "reads"), ("q", "writes"), ("k", "saves")):
         lines += load(letter, _elements(role, getattr(stage, role)))
-    lines += trace.lines
-    for side, (_, results) in sides.items():
-        lines += [f"store({side}_row + {g} * n, {result});" for g, result in enumerate(results)]
+    lines += [*_load_given(stage), *trace.lines, *(f"store({target}, {result});" for target, result in targets)]
     for k, result in enumerate(d_reads):
         # Without lengths, the recurrent product overwrites it, so a zero need not be stored.
-        guard = "if (lengths) " if k == 0 and result == ZERO else ""
+        guard = "if (lengths) " if k == 0 and result == ZERO and stage.n_zh else ""
         lines.append(f"{guard}d_reads{k}[e] = {result};")
     types = {"d_writes": "real*", "d_reads": "real*"}  # the carried cotangents; all else is stored
     arrays = [f"{types.get(argument.role, 'storage*')} {name_of(argument)}" for argument in stage.backward_arguments()]

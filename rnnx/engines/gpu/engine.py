@@ -41,16 +41,18 @@ class PackedParameters(Mapping[str, Array]):
     def _arrays(self) -> dict[str, Array]:
         key, arena = self._key, self._arena
         arrays: dict[str, Array] = {}
-        w_x = arena.array("wx").T if key.indices else arena.array("wx")
         for stage in wiring(key.cell):
-            for g, gate in enumerate(stage.stage.gates):
-                own, row = slice(g * key.n, (g + 1) * key.n), (stage.first_gate + g) * key.n
-                rows = slice(row, row + key.n)
-                arrays |= gate.join(self._xp, w_x[rows, :], arena.array(f"wh{stage.number}")[own, :])
-                arrays[gate.bias] = arena.array("b")[rows, None]
+            for gate, rows, own in key.gate_rows(stage):
+                w_x = w_h = None
+                if gate.bias:
+                    w_x = (arena.array("wx").T if key.indices else arena.array("wx"))[rows, :]
+                    arrays[gate.bias] = arena.array("b")[rows, None]
+                if "h" in gate.sides:
+                    w_h = arena.array(f"wh{stage.number}")[own, :]
+                arrays |= gate.join(self._xp, w_x, w_h)
                 if gate.recurrent_bias in key.optional_keys:
                     arrays[gate.recurrent_bias] = arena.array(f"bh{stage.number}")[own, None]
-        return arrays
+        return arrays | {name: arena.array(f"v{k}")[:, None] for k, name in enumerate(key.cell.vectors)}
 
     def __getitem__(self, name: str) -> Array:
         return self._arrays[name]
@@ -80,15 +82,17 @@ class GpuEngine:
                 outputs = tuple(_output(work, s) for s in S)
             else:  # no other reference to this memory
                 outputs = tuple(s[1:, ...] for s in S)
-            x, saved, own = call.x.T, None, None
+            x, saved, own, inputs = call.x.T, None, None, ()
             parameters: Mapping[str, Array] = recurrent_parameters(call.cell, call.parameters)
             if keep:
                 x, own = work.kept.array("X"), TapeMemory(key, work.kept, captured)
                 saved = tuple(work.kept.array(f"K{k}") for k in range(len(call.cell.saved)))
+                inputs = tuple(work.kept.array(f"E{k}") for k in range(len(call.cell.inputs)))
                 parameters = PackedParameters(xp, key, work.kept)
             else:
                 S = tuple(s[-1:, ...].copy() for s in S)
-        tape = Tape(call.cell, xp, call.dtype, x, call.indices, call.n_x, S, saved, call.lengths, parameters, own)
+        kept = (call.lengths, parameters, own, inputs)
+        tape = Tape(call.cell, xp, call.dtype, x, call.indices, call.n_x, S, saved, *kept)
         return tuple(to_public(xp, a) for a in outputs), tape
 
     def backward(self, tape: Tape, cotangents: Cotangents) -> Gradients:
@@ -97,6 +101,7 @@ class GpuEngine:
         key, arrays = PassKey.of(tape, keep=True), {"X": tape.x}
         arrays |= {f"S{k}": array for k, array in enumerate(tape.states)}
         arrays |= {f"K{k}": array for k, array in enumerate(tape.saved)}
+        arrays |= {f"E{k}": array for k, array in enumerate(tape.inputs)}
         arrays = {name: ns.contiguous(tape.xp, array) for name, array in arrays.items()}
         with self._stream_of(arrays["X"]) as stream:
             arena = own.arena if own else Arena(stream, key.packed_shapes())
@@ -149,6 +154,7 @@ class GpuStepper:
         with self._stream_of(xt) as stream:
             self._work.stream = stream  # the caller may have changed streams
             self._work.project(xt)
+            self._work.load_inputs(inputs)
             self._work.step(self._stages[self._now], 0)
             self._now = 1 - self._now
             return self._states[self._now]

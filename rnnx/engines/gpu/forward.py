@@ -1,16 +1,17 @@
 """The forward pass of a cell on a stream.
 
-Dimensions: T steps, m examples, n units, n_x inputs, G gates of all stages, G_i gates of stage i.
+Dimensions: T steps, m examples, n units, n_x inputs; G_x gates with an input side of all stages, G_i gates with a
+recurrent side of stage i.
 """
 
 from collections.abc import Sequence
 
 from rnnx.cells.wiring import StageWiring, wiring
 from rnnx.engines.gpu import cluster_codegen
-from rnnx.engines.gpu.codegen import forward_arrays, forward_kernel, name_of
+from rnnx.engines.gpu.codegen import forward_arrays, forward_kernel, forward_sides, name_of
 from rnnx.engines.gpu.device import INDEX, Array, DeviceStream, Matrix, Shapes, StepArgument
 from rnnx.engines.gpu.pass_key import PassKey
-from rnnx.engines.gpu.passes import Pass, StageStep
+from rnnx.engines.gpu.passes import Pass, Product, StageStep
 from rnnx.engines.protocol import Call
 
 
@@ -18,7 +19,7 @@ class Forward(Pass):
     """A forward pass.
 
     `kept` holds the arrays of a tape; without ``keep``, only the states. `working` holds the others, the input sides
-    Z (T, m, G n) and, unless they are added to Z, the recurrent sides Zh<i> (m, G_i n).
+    Z (T, m, G_x n) and, unless they are added to Z, the recurrent sides Zh<i> (m, G_i n).
     """
 
     def __init__(self, stream: DeviceStream, key: PassKey, *, captured: bool = False) -> None:
@@ -27,11 +28,11 @@ class Forward(Pass):
         working: Shapes = {name: shape for name, shape in self.shapes.items() if name not in kept}
         if key.has_lengths:
             working["lengths"] = ((key.m,), INDEX)
-        if not key.indices:
-            working["Z"] = ((key.n_steps, key.m, key.n_gates * key.n), key.dtype)
+        if key.n_zx and not key.indices:
+            working["Z"] = ((key.n_steps, key.m, key.n_zx * key.n), key.dtype)
         for stage in wiring(key.cell):
             if key.separate_sides(stage):
-                working[f"Zh{stage.number}"] = ((key.m, stage.n_gates * key.n), key.dtype)
+                working[f"Zh{stage.number}"] = ((key.m, stage.n_zh * key.n), key.dtype)
         self.kept, self.working = self.allocate(kept), self.allocate(working)
         self._stages = self.stages()
 
@@ -44,12 +45,19 @@ class Forward(Pass):
             (self.kept if self.key.keep else self.working).array("X")[...] = call.x.T
         else:
             self.project(call.x)
+        self.load_inputs(call.inputs)
 
     def load_state(self, call: Call) -> None:
         """Copy the parameters and the initial states."""
         self.load_parameters(call.parameters)
         for k, state in enumerate(call.s0):
             self.to_time_major(state, self.address(f"S{k}"), (1, self.key.m, self.key.n))
+
+    def load_inputs(self, inputs: Sequence[Array]) -> None:
+        """Copy the extra inputs (n, m, T), or (n, m) for one step."""
+        shape = (self.key.n_steps, self.key.m, self.key.n)
+        for k, array in enumerate(inputs):
+            self.to_time_major(array, self.address(f"E{k}"), shape, self.address("lengths"))
 
     def project(self, x: Array) -> None:
         """Compute all input sides from x (n_x, m, T), or (n_x, m) for one step; copy x for a backward pass."""
@@ -58,7 +66,8 @@ class Forward(Pass):
             X = X._replace(address=self.stream.address(x))
         else:
             self.to_time_major(x, X.address, (key.n_steps, key.m, key.n_x), self.address("lengths"))
-        self.stream.gemm(X, self.matrix("wx").T, self.matrix("Z"))
+        if key.n_zx:
+            self.stream.gemm(X, self.matrix("wx").T, self.matrix("Z"))
 
     def loop(self) -> None:
         """Run the loop over time, without allocating or synchronizing."""
@@ -76,7 +85,7 @@ class Forward(Pass):
 
     def _run_clusters(self) -> None:
         key = self.key
-        values = {"zx": self.address("Z"), "zx_step": key.m * key.n_gates * key.n, "index": 0}
+        values = {"zx": self.address("Z"), "zx_step": key.m * key.n_zx * key.n, "index": 0}
         if key.indices:
             values = {"zx": self.address("wx"), "zx_step": 0, "index": self.address("X")}
         saved_step = key.m * key.n if key.keep else 0
@@ -87,24 +96,30 @@ class Forward(Pass):
         return [self._stage(stage, before, after) for stage in wiring(self.key.cell)]
 
     def _stage(self, stage: StageWiring, before: int, after: int) -> StageStep:
-        key, i, kernel, separate = self.key, stage.number, forward_kernel(stage), self.key.separate_sides(stage)
-        first, columns, row_step = stage.first_gate * key.n, stage.n_gates * key.n, key.n_gates * self._state_bytes
-        offset = first * key.dtype.itemsize
+        key, i, kernel = self.key, stage.number, forward_kernel(stage)
+        row_step, offset = key.n_zx * self._state_bytes, key.layout.zx[i] * key.n * key.dtype.itemsize
         values: dict[str, StepArgument | int] = {
             name_of(a): self._place(a.slot, before, after) for a in forward_arrays(stage) if a.slot
         }
+        sides: dict[str, StepArgument | int] = {"b": self.address("b") + offset, "bh": self.address(f"bh{i}")}
+        sides |= {"zx": StepArgument(self.address("Z") + offset, row_step), "zh": self.address(f"Zh{i}")}
+        values |= {"index": 0, "n_x": key.n_x}
         if key.indices:
-            index = StepArgument(self.address("X"), key.m * INDEX.itemsize)
-            values |= {"zx": self.address("wx") + offset, "index": index}
-        else:
-            values |= {"zx": StepArgument(self.address("Z") + offset, row_step), "index": 0}
-        values |= {"b": self.address("b") + offset, "bh": self.address(f"bh{i}")}
-        values |= {"zh": self.address(f"Zh{i}"), "n_x": key.n_x}
+            sides["zx"] = self.address("wx") + offset
+            values["index"] = StepArgument(self.address("X"), key.m * INDEX.itemsize)
+        values |= {name: sides[name] for name in forward_sides(stage)}
+        arguments = self._bind(stage, kernel, key.n_zx, values)
+        return StageStep(kernel.name, arguments, self._recurrent_product(stage, before, after))
+
+    def _recurrent_product(self, stage: StageWiring, before: int, after: int) -> Product | None:
+        key, i, separate = self.key, stage.number, self.key.separate_sides(stage)
+        if not stage.n_zh:
+            return None
         if separate:
             side = self.matrix(f"Zh{i}")
         else:
-            side = self.matrix("Z").block(0, key.m, first, columns)._replace(step=row_step)
+            side = self.matrix("Z").block(0, key.m, key.layout.zx[i] * key.n, stage.n_zh * key.n)
+            side = side._replace(step=key.n_zx * self._state_bytes)
         operand, step = self._place(stage.operand, before, after)
         a = Matrix(operand, key.m, key.n, key.n, key.dtype, step=step)
-        arguments = self._bind(stage, kernel, values)
-        return StageStep(kernel.name, arguments, a, self.matrix(f"wh{i}").T, side, int(not separate))
+        return Product(a, self.matrix(f"wh{i}").T, side, int(not separate))

@@ -12,15 +12,21 @@ from rnnx.engines.gpu.launches import Launcher
 from rnnx.engines.gpu.pass_key import PassKey
 
 
-class StageStep(NamedTuple):
-    """The work of a stage in every step: an elementwise kernel, and the product C = A B + beta C."""
+class Product(NamedTuple):
+    """A product C = A B + beta C."""
 
-    kernel: str
-    arguments: list[StepArgument]
     a: Matrix
     b: Matrix
     c: Matrix
     beta: int
+
+
+class StageStep(NamedTuple):
+    """The work of a stage in every step: an elementwise kernel and, if a gate is recurrent, a product."""
+
+    kernel: str
+    arguments: list[StepArgument]
+    product: Product | None
 
 
 class Pass(Launcher):
@@ -62,6 +68,7 @@ class Pass(Launcher):
     def load_parameters(self, parameters: Mapping[str, Array]) -> None:
         """Fill the arrays of `PassKey.packed_shapes`."""
         key, n, job, jobs = self.key, self.key.n, declared(read("layout.cu"), "copy_matrix"), []
+        wx_strides = (1, key.n_zx * n) if key.indices else (key.n_x, 1)
 
         def add(source: Array | None, name: str, row: int, strides: tuple[int, int], columns: int) -> None:
             """Copy `columns` columns, or zeros, to rows `row` ... of an array."""
@@ -73,14 +80,17 @@ class Pass(Launcher):
             jobs.append(job.bind(values | {"dst": dst, "row_to": row_to, "column_to": column_to}))
 
         for stage in wiring(key.cell):
-            for g, gate in enumerate(stage.stage.gates):
+            for gate, row, own in key.gate_rows(stage):
                 w_x, w_h = gate.split(parameters)
-                row = (stage.first_gate + g) * n
-                add(w_h, f"wh{stage.number}", g * n, (n, 1), n)
-                add(w_x, "wx", row, (1, key.n_gates * n) if key.indices else (key.n_x, 1), key.n_x)
-                add(parameters[gate.bias], "b", row, (1, 1), 1)
-                if key.has_recurrent_bias(stage):
-                    add(parameters.get(gate.recurrent_bias or ""), f"bh{stage.number}", g * n, (1, 1), 1)
+                if w_h is not None:
+                    add(w_h, f"wh{stage.number}", own.start, (n, 1), n)
+                if w_x is not None:
+                    add(w_x, "wx", row.start, wx_strides, key.n_x)
+                    add(parameters[gate.bias], "b", row.start, (1, 1), 1)
+                if w_h is not None and key.has_recurrent_bias(stage):
+                    add(parameters.get(gate.recurrent_bias or ""), f"bh{stage.number}", own.start, (1, 1), 1)
+        for k, name in enumerate(key.cell.vectors):
+            add(parameters[name], f"v{k}", 0, (1, 1), 1)
         blocks = min(-(-n * max(n, key.n_x) // 256), 64)
         for first in range(0, len(jobs), PACK_JOBS):
             batch = jobs[first : first + PACK_JOBS]
@@ -98,19 +108,27 @@ class Pass(Launcher):
     def _place(self, slot: Slot, before: int = 0, after: int = 1) -> StepArgument:
         """Return the address of a slot's values. At step 0, the states are S<k>[before] and S<k>[after]."""
         size = self._state_bytes
+        if slot.kind == "vector":
+            return StepArgument(self.address(f"v{slot.number}"))
+        if slot.kind == "input":
+            return StepArgument(self.address(f"E{slot.number}"), size)
         if slot.kind == "saved":
             return StepArgument(self.address(f"K{slot.number}"), size if self.key.keep else 0)
         return StepArgument(self.address(f"S{slot.number}") + (after if slot.after else before) * size, size)
 
-    def _bind(self, stage: StageWiring, kernel: Kernel, values: Mapping[str, StepArgument | int]) -> list[StepArgument]:
-        """Return the arguments of a stage's kernel: `values`, and those common to all kernels."""
+    def _bind(
+        self, stage: StageWiring, kernel: Kernel, row: int, values: Mapping[str, StepArgument | int]
+    ) -> list[StepArgument]:
+        """Return the arguments of a stage's kernel: `values`, and those common to all kernels. `row` is in blocks."""
         key = self.key
-        sizes = {"m": key.m, "n": key.n, "row": key.n_gates * key.n, "hrow": stage.n_gates * key.n}
+        sizes = {"m": key.m, "n": key.n, "row": row * key.n, "hrow": stage.n_zh * key.n}
         arguments = kernel.bind({**values, **sizes, "lengths": self.address("lengths"), "t": StepArgument(0, 1)})
         return [value if isinstance(value, StepArgument) else StepArgument(value) for value in arguments]
 
     def _product(self, stage: StageStep, t: int) -> None:
-        self.stream.gemm(stage.a.at(t), stage.b, stage.c.at(t), stage.beta)
+        if stage.product:
+            a, b, c, beta = stage.product
+            self.stream.gemm(a.at(t), b, c.at(t), beta)
 
     def _elementwise(self, stage: StageStep, t: int) -> None:
         blocks = -(-self.key.m * self.key.n // THREADS)
@@ -120,7 +138,7 @@ class Pass(Launcher):
     def _whole_pass(self, kernel: Kernel, **values: int) -> None:
         """Launch a kernel of `cluster_codegen`. Arguments not in `values` are sizes, and arrays by name."""
         key, rows = self.key, self._cluster_rows
-        sizes = {"n_steps": key.n_steps, "m": key.m, "n": key.n, "row": key.n_gates * key.n}
+        sizes = {"n_steps": key.n_steps, "m": key.m, "n": key.n, "row": key.n_zx * key.n}
         arguments = kernel.bind({**{name: self.address(name) for name in kernel.names}, **sizes, **values})
         launch = self.stream.kernels((cluster_codegen.source(key.cell),), (*options(key.dtype), f"-DRNNX_ROWS={rows}"))
         blocks, shared = cluster_codegen.CLUSTER * -(-key.m // rows), cluster_codegen.shared_bytes(key, rows)

@@ -1,33 +1,64 @@
 """Symbolic tracing of a cell's functions into CUDA code."""
 
+import math
 from collections.abc import Iterable
 from functools import lru_cache, partial, partialmethod
+from typing import Any, TypeAlias, Union
 
-from rnnx.cells.vocabulary import Ops
+from rnnx.cells.vocabulary import Condition, Ops, check_operands, value_of
 from rnnx.cells.wiring import StageWiring
 
 ZERO = "real(0)"  # the result of zeros_like
 
 
+Operand: TypeAlias = Union["Symbol", float]
+
+
 class Symbol:
-    """A variable of the kernel."""
+    """A variable or a constant of the kernel."""
 
     __array_ufunc__ = None  # makes NumPy functions raise
 
     def __init__(self, trace: "Trace", name: str) -> None:
         self._trace, self.name = trace, name
 
-    def _binary(self, other: "Symbol", operation: str) -> "Symbol":
-        if not isinstance(other, Symbol):
+    def _binary(self, other: Operand, operation: str) -> "Symbol":
+        if not isinstance(other, Symbol | int | float):
             return NotImplemented
-        return self._trace.let(f"{self.name} {operation} {other.name}")
+        return self._trace.let(f"{self.name} {operation} {operand(other)}")
 
-    __add__ = partialmethod(_binary, operation="+")
-    __sub__ = partialmethod(_binary, operation="-")
-    __mul__ = partialmethod(_binary, operation="*")
+    def _flipped(self, other: float, operation: str) -> "Symbol":
+        if not isinstance(other, int | float):
+            return NotImplemented
+        return self._trace.let(f"{operand(other)} {operation} {self.name}")
+
+    __add__, __radd__ = partialmethod(_binary, operation="+"), partialmethod(_flipped, operation="+")
+    __sub__, __rsub__ = partialmethod(_binary, operation="-"), partialmethod(_flipped, operation="-")
+    __mul__, __rmul__ = partialmethod(_binary, operation="*"), partialmethod(_flipped, operation="*")
+    __truediv__, __rtruediv__ = partialmethod(_binary, operation="/"), partialmethod(_flipped, operation="/")
+
+    def __neg__(self) -> "Symbol":
+        return self._trace.let(f"-{self.name}")
+
+    def __abs__(self) -> "Symbol":
+        return self._trace.let(f"op_abs({self.name})")
 
     def __bool__(self) -> bool:
         raise TypeError("a cell cannot branch on a value: it is unknown when the kernel is generated")
+
+
+def operand(value: Operand) -> str:
+    """Return an operand as CUDA. A number becomes `real`, rounded once from a literal with all digits of a double."""
+    if isinstance(value, Symbol):
+        return value.name
+    number = float(value)
+    if number == 0 and math.copysign(1, number) == 1:
+        return ZERO
+    if math.isnan(number):
+        return 'real(nanf(""))'
+    if math.isinf(number):
+        return f"(real({math.copysign(1, number)}) / {ZERO})"
+    return f"real({number!r})"
 
 
 class Trace:
@@ -35,14 +66,17 @@ class Trace:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
-        self._variables: dict[str, Symbol] = {}
+        self._variables: dict[str, str] = {}
 
     def let(self, expression: str) -> Symbol:
         """Return the variable that holds an expression."""
+        return Symbol(self, self._declare("real", expression))
+
+    def _declare(self, kind: str, expression: str) -> str:
         if expression not in self._variables:
             name = f"v{len(self._variables)}"
-            self.lines.append(f"const real {name} = {expression};")
-            self._variables[expression] = Symbol(self, name)
+            self.lines.append(f"const {kind} {name} = {expression};")
+            self._variables[expression] = name
         return self._variables[expression]
 
     def symbols(self, prefix: str, count: int) -> tuple[Symbol, ...]:
@@ -51,31 +85,50 @@ class Trace:
 
     def ops(self) -> Ops:
         """Return the cell vocabulary on symbols."""
-        named = {name: partial(self._apply, name) for name in Ops._fields if name != "zeros_like"}
-        return Ops(**named, zeros_like=lambda x: Symbol(self, ZERO))
+        others: dict[str, Any] = {
+            "zeros_like": lambda x: Symbol(self, ZERO),
+            "constant": lambda value, like: Symbol(self, operand(value)),
+            "greater": self._greater,
+            "where": self._where,
+        }
+        return Ops(**{name: others.get(name) or partial(self._apply, name) for name in Ops._fields})
 
-    def _apply(self, name: str, x: Symbol) -> Symbol:
-        return self.let(f"op_{name}({x.name})")
+    def _apply(self, name: str, *operands: Operand) -> Symbol:
+        check_operands(*operands)
+        return self.let(f"op_{name}({', '.join(map(operand, operands))})")
+
+    def _greater(self, a: Operand, b: Operand) -> Condition:
+        check_operands(a, b)
+        return Condition(self._declare("bool", f"{operand(a)} > {operand(b)}"))
+
+    def _where(self, condition: Condition, a: Operand, b: Operand) -> Symbol:
+        check_operands(a, b)
+        return self.let(f"{value_of(condition)} ? {operand(a)} : {operand(b)}")
 
 
 def trace_forward(stage: StageWiring) -> tuple[Trace, list[str], list[str]]:
-    """Trace the forward function on zx0.., zh0.., p0.. (reads); return the variables it writes and saves."""
+    """Trace the forward function on zx0.., zh0.., p0.. (reads) and g0.. (vectors and extra inputs).
+
+    Return the variables it writes and saves.
+    """
     trace = Trace()
-    zx, zh = (trace.symbols(side, stage.n_gates) for side in ("zx", "zh"))
-    writes, saves = stage.stage.forward(trace.ops(), zx, zh, trace.symbols("p", len(stage.reads)))
+    counts = {"zx": stage.n_zx, "zh": stage.n_zh, "p": len(stage.reads), "g": len(stage.vectors + stage.inputs)}
+    writes, saves = stage.forward(trace.ops(), *(trace.symbols(*item) for item in counts.items()))
     return trace, _names(writes), _names(saves)
 
 
 @lru_cache(maxsize=256)
-def trace_backward(stage: StageWiring) -> tuple[Trace, list[str], list[str], list[str]]:
-    """Trace the backward function on d0.. (cotangents), p0.. (reads), q0.. (writes) and k0.. (saves).
+def trace_backward(stage: StageWiring) -> tuple[Trace, dict[str, list[str]], list[str], list[str]]:
+    """Trace the backward function on d0.. (cotangents), p0.. (reads), q0.. (writes), k0.. (saves) and g0.. (given).
 
-    Return the variables of dzx, dzh and the cotangents of the reads.
+    Return the variables of the rows of dzx and, unless the stage is additive, dzh; and those of the cotangents of the
+    reads and of the extra inputs.
     """
     trace = Trace()
     counts = {"d": len(stage.writes), "p": len(stage.reads), "q": len(stage.writes), "k": len(stage.saves)}
-    dzx, dzh, d_reads = stage.stage.backward(trace.ops(), *(trace.symbols(*item) for item in counts.items()))
-    return trace, _names(dzx), _names(dzh), _names(d_reads)
+    counts["g"] = len(stage.vectors + stage.inputs)
+    rows, d_reads, d_inputs = stage.backward(trace.ops(), *(trace.symbols(*item) for item in counts.items()))
+    return trace, {side: _names(row) for side, row in rows.items()}, _names(d_reads), _names(d_inputs)
 
 
 def _names(symbols: Iterable[Symbol]) -> list[str]:

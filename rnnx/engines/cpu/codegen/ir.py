@@ -1,6 +1,7 @@
 """A small emitter of LLVM IR: functions of 64-bit integers (counts, addresses, strides in bytes), loops, vectors."""
 
 import contextlib
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -69,6 +70,13 @@ class Function:
         """Emit the return instruction."""
         self.build.ret_void()
         return self
+
+    def widened(self) -> "Function":
+        """Return this function as one that computes in float64, with as many lanes per vector."""
+        wide = copy.copy(self)
+        wide.itemsize, wide.real = 8, ir.DoubleType()
+        wide.vector = ir.VectorType(wide.real, wide.lanes)
+        return wide
 
     def sum(self, *terms: Any) -> ir.Value:
         """Add integers, each an IR value or a Python int."""

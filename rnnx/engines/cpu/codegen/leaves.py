@@ -29,8 +29,8 @@ ADD_ROWS = ("source", "source_row", "rows", "vectors", "sums")
 # Elementwise part of a stage. `arguments` is the address of a KERNEL_HEADER, followed by the addresses of the array
 # arguments in the order of `rnnx.cells.wiring`.
 KERNEL = ("rows", "vectors", "arguments")
-# The tail, and the strides of rows with one number per unit, and with one per gate and unit.
-KERNEL_HEADER = record("tail row gates_row")
+# The tail, and the strides of rows with one number per unit, and of the rows of both sides.
+KERNEL_HEADER = record("tail row zx_row zh_row")
 
 
 def python_function(arguments: Sequence[str], address: int) -> Callable[..., None]:

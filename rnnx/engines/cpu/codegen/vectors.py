@@ -5,6 +5,7 @@ from typing import Any
 
 from llvmlite import ir
 
+from rnnx.cells.vocabulary import Condition, check_operands, value_of
 from rnnx.engines.cpu.codegen.ir import I32, Function, declare
 
 
@@ -27,6 +28,8 @@ class Vector:
     Sums and products may be contracted to fused multiply-adds, but are never reordered.
     """
 
+    __array_ufunc__ = None  # makes NumPy functions raise
+
     def __init__(self, function: Function, value: ir.Value) -> None:
         self.function, self.value = function, value
         self.is_integer = isinstance(value.type.element, ir.IntType)
@@ -42,14 +45,19 @@ class Vector:
     __mul__ = __rmul__ = _operator("mul")
     __truediv__, __rtruediv__ = _operator("div", contract=False), _operator("div", contract=False, flip=True)
     __lshift__, __rshift__ = _operator("shl"), _operator("ashr")  # of integers
+    __and__, __xor__ = _operator("and_"), _operator("xor")
 
     def __neg__(self) -> "Vector":
         return Vector(self.function, self.function.build.fneg(self.value))
 
     def where(self, comparison: str, limit: Any, then: Any, otherwise: Any) -> "Vector":
         """Select `then` where ``self <comparison> limit``, else `otherwise`; NaN compares as false."""
-        condition = self.function.build.fcmp_ordered(comparison, self.value, self._lift(limit))
+        compare = self.function.build.icmp_signed if self.is_integer else self.function.build.fcmp_ordered
+        condition = compare(comparison, self.value, self._lift(limit))
         return Vector(self.function, self.function.build.select(condition, self._lift(then), self._lift(otherwise)))
+
+    def __bool__(self) -> bool:
+        raise TypeError("a cell cannot branch on a value: it is unknown when the kernel is generated")
 
     def as_integer(self) -> "Vector":
         """Reinterpret the bits as integers."""
@@ -63,6 +71,19 @@ class Vector:
     def __abs__(self) -> "Vector":
         return Vector(self.function, self.function.intrinsic("fabs", self.value))
 
+    def sqrt(self) -> "Vector":
+        """Return the square root, rounded correctly."""
+        return Vector(self.function, self.function.intrinsic("sqrt", self.value))
+
+    def widened(self) -> "Vector":
+        """Convert float32 to float64."""
+        wide = self.function.widened()
+        return Vector(wide, wide.build.fpext(self.value, wide.vector))
+
+    def narrowed(self, function: Function) -> "Vector":
+        """Round float64 to float32, the numbers of a function."""
+        return Vector(function, function.build.fptrunc(self.value, function.vector))
+
     def scale(self, n: "Vector") -> "Vector":
         """Multiply by 2^n, for integral n of any magnitude."""
         f = self.function
@@ -75,3 +96,23 @@ class Vector:
     def copysign(self, sign: "Vector") -> "Vector":
         """Combine this vector's magnitudes with the signs of another."""
         return Vector(self.function, self.function.intrinsic("copysign", self.value, sign.value))
+
+
+def lifted(a: Any, b: Any) -> tuple[Vector, Vector]:
+    """Return two operands as vectors; one may be a number."""
+    check_operands(a, b)
+    function = next(x.function for x in (a, b) if isinstance(x, Vector))
+    a, b = (x if isinstance(x, Vector) else Vector(function, function.constant(x)) for x in (a, b))
+    return a, b
+
+
+def greater(a: Any, b: Any) -> Condition:
+    """Compare two operands; NaN compares as false."""
+    a, b = lifted(a, b)
+    return Condition(a.function.build.fcmp_ordered(">", a.value, b.value))
+
+
+def select(condition: Condition, a: Any, b: Any) -> Vector:
+    """Return a where a condition holds, else b."""
+    a, b = lifted(a, b)
+    return Vector(a.function, a.function.build.select(value_of(condition), a.value, b.value))

@@ -5,19 +5,21 @@ from functools import lru_cache
 from rnnx.cells.wiring import Argument, Slot, StageWiring, wiring
 from rnnx.engines.cpu.codegen.gemm import KC, MC
 from rnnx.engines.cpu.codegen.pointwise import backward_arguments
-from rnnx.engines.cpu.descriptor.builder import Fields, PassKey, Template
+from rnnx.engines.cpu.descriptor.builder import Fields, PassKey, Places, Template
 from rnnx.engines.cpu.descriptor.fields import ZERO
 from rnnx.engines.cpu.descriptor.layout import Block, Layout
-from rnnx.engines.cpu.descriptor.stages import Pass, Places, names, places_of
+from rnnx.engines.cpu.descriptor.stages import Pass, names
+from rnnx.engines.cpu.runtime.buffer_pool import LINE
 
 
 @lru_cache(maxsize=256)
 class BackwardPass(Pass):
     """A backward pass. `layouts`: per state, the layout of the caller's cotangents of all steps; None if not given.
 
-    The job's arrays: "state 0", ...; "saved 0", ...; "x"; "dx", except for index inputs; "d_state 0", ..., the
-    cotangents of the final states, overwritten by those of the initial ones; "d_given 0", ..., the caller's cotangents;
-    "kept parameters", the first array of `kept`; "block", the first array of `block`; "lengths", if given.
+    The job's arrays: "state 0", ...; "saved 0", ...; "input 0", ...; "x"; "dx", except for index inputs; "d_input 0",
+    ...; "d_state 0", ..., the cotangents of the final states, overwritten by those of the initial ones; "d_given 0",
+    ..., the caller's cotangents; "kept parameters", the first array of `kept`; "block", the first array of `block`;
+    "lengths", if given.
     """
 
     job = "backward"
@@ -27,32 +29,37 @@ class BackwardPass(Pass):
         cell = key.cell
         self.layouts, self.given = layouts, tuple(layout is not None for layout in layouts)
         shapes: list[tuple[int, ...]] = []
-        for stage in cell.stages:  # dw, and the sums for both biases, which are written in whole vectors
+        for stage in cell.stages:  # dw, and the sums for biases and vectors, which are written in whole vectors
             n_c = len(stage.gates) * key.n
-            shapes += [(n_c, key.n + key.n_x), (n_c,), (n_c,)]
-        self.block = Block(key.dtype, shapes)
-        self.values = (*names("state", cell.states), *names("saved", cell.saved), "x")
+            shapes += [(n_c, key.n + key.n_x), (n_c + len(stage.vectors) * key.n,), (n_c,)]
+        self.block = Block(key.dtype, shapes, spare=LINE)
+        self.values = (*names("state", cell.states), *names("saved", cell.saved), *names("input", cell.inputs), "x")
         self.d_states, self.d_given = names("d_state", cell.states), names("d_given", cell.states)
+        self.d_inputs = names("d_input", cell.inputs)
 
     def fill(self, t: Template) -> dict[str, int]:
         """See `Pass`."""
         cell = self.key.cell
         *values, x = map(t.base, self.values)
-        places = places_of(values[: len(cell.states)], values[len(cell.states) :], t.step, t.step)
         t.fields |= {"x": x, "dx": 0 if t.indices else t.base("dx"), "flat_dx": t.rows == t.m}
         d_states = enumerate(map(t.base, self.d_states))
         cotangents = {Slot("state", k, after): (ds, 0) for k, ds in d_states for after in (False, True)}
+        cotangents |= {Slot("input", k): (t.base(name), t.step) for k, name in enumerate(self.d_inputs)}
         for wired in wiring(cell)[:-1]:
             cotangents |= {slot: (t.take(t.m, t.n), 0) for slot in wired.writes}
         given = self._given(t)
         kept, block = t.base("kept parameters"), t.base("block")
         parameters = dict(zip(self.key.keys, (kept + at for at in self.kept.offsets), strict=True))
+        places = self.places(t, values, parameters, t.step, t.step)
         t.fields["stages"] = [
             self.stage(t, wired, parameters, places) | self._stage(t, wired, places, cotangents, given)
             for wired in wiring(cell)
         ]
-        for i, at in enumerate(self.block.offsets):
-            t.fields["stages"][i // 3][("dw", "db_x", "db_h")[i % 3]] = block + at
+        for wired, stage in zip(wiring(cell), t.fields["stages"], strict=True):
+            dw, db_x, db_h = (block + at for at in self.block.offsets[3 * wired.number : 3 * wired.number + 3])
+            first = (wired.n_gates - wired.n_zx) * t.n  # row of the first gate with an input side
+            dw_x = dw + (first * (t.n + t.n_x) + t.n) * t.item
+            stage |= {"dw_h": dw, "dw_x": dw_x, "db_h": db_h, "db_x": db_x + first * t.item}
         columns = (t.vectors(t.n) + (0 if t.indices else t.vectors(t.n_x))) * t.lanes
         return {"block_a": KC * (MC + t.lanes) * t.item, "block_b": min(KC, t.n_steps * t.m) * columns * t.item}
 
@@ -70,21 +77,30 @@ class BackwardPass(Pass):
         return given
 
     def _stage(self, t: Template, wired: StageWiring, places: Places, cotangents: Places, given: Places) -> Fields:
-        n_c = wired.n_gates * t.n
-        sides = {a.role: t.take(t.n_steps, t.m, n_c) for a in wired.backward_arguments() if a.per_gate}
-        by_role = {"d_writes": cotangents, "d_reads": cotangents, "d_given": given}
+        widths = {"dzx": wired.blocks["dzx"].stop, "dzh": wired.n_zh}
+        if wired.stage.additive:
+            widths["dzh"] = widths["dzx"]
+        sides = {a.role: t.take(t.n_steps, t.m, widths[a.role] * t.n) for a in wired.backward_arguments() if a.per_gate}
+        by_role = {"d_writes": cotangents, "d_reads": cotangents, "d_given": given, "d_inputs": cotangents}
 
         def record(a: Argument) -> Fields:
             if a.slot is not None:
-                return t.value(by_role.get(a.role, places)[a.slot])
-            return t.value((sides[a.role], t.step * wired.n_gates), ZERO) | {"row": t.row * wired.n_gates}
+                return t.value(a.slot, by_role.get(a.role, places), ZERO if a.role == "d_inputs" else 0)
+            width = widths[a.role]
+            strides = {"step": t.step * width, "row": t.row * width, "vector": t.size}
+            return {"address": sides[a.role], **strides, "past_end": ZERO}
 
+        n_h, n_x = wired.n_zh * t.n, wired.n_zx * t.n
+        dz_x = sides.get("dzx", 0)
         return {
             "arguments": [record(a) for a in backward_arguments(wired, self.given)],
-            "dz_x": sides["dzx"],
-            "dz_h": sides.get("dzh", sides["dzx"]),
+            "dz_x": dz_x + wired.blocks["dzx"].start * t.row,
+            "dz_h": sides.get("dzh", dz_x),
+            "dz_x_row": widths["dzx"] * t.row,
+            "dz_h_row": widths["dzh"] * t.row,
+            "n_sums": len(wired.blocks["dzx"]),
             "d_operand": cotangents[wired.operand][0],
-            "w_h": t.take(n_c, t.vectors(t.n) * t.lanes),
-            "w_x": 0 if t.indices else t.take(n_c, t.vectors(t.n_x) * t.lanes),
-            "table": t.take(t.n_x, t.vectors(n_c) * t.lanes) if t.indices else 0,
+            "w_h": t.take(n_h, t.vectors(t.n) * t.lanes),
+            "w_x": 0 if t.indices else t.take(n_x, t.vectors(t.n_x) * t.lanes),
+            "table": t.take(t.n_x, t.vectors(n_x) * t.lanes) if t.indices else 0,
         }

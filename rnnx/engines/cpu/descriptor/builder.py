@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnx.cells import Cell
+from rnnx.cells.wiring import Slot
 from rnnx.engines.cpu.codegen.copy import emit_copies
 from rnnx.engines.cpu.codegen.gemm import emit_product, n_vectors, panel_vectors
 from rnnx.engines.cpu.codegen.ir import lanes
@@ -25,6 +26,7 @@ _SHIFT = 48
 _WORKSPACE, _BARRIER = 1 << _SHIFT, 2 << _SHIFT
 
 Fields = dict[str, Any]  # of a record: integers, or lists of other records' fields
+Places = dict[Slot, tuple[int, int]]  # address at step 0, and stride between steps
 
 
 @lru_cache(maxsize=16)
@@ -104,10 +106,11 @@ class Template:
         strides = {"feature_stride": feature, "example_stride": example, "step_stride": step}
         return {**strides, "source": source, "features": features, "target": target}
 
-    def value(self, place: tuple[int, int], past_end: int = 0) -> Fields:
-        """Return the record of a kernel argument that is a value of a step, or its cotangent, at (address, step)."""
-        strides = {"step": place[1], "row": self.row, "vector": self.size}
-        return {"address": place[0], **strides, "past_end": past_end}
+    def value(self, slot: Slot, places: Places, past_end: int = 0) -> Fields:
+        """Return the record of a kernel argument that is a value of a step, or its cotangent."""
+        address, step = places[slot]
+        row = 0 if slot.kind == "vector" else self.row
+        return {"address": address, "step": step, "row": row, "vector": self.size, "past_end": past_end}
 
     def finish(self, **scratch: int) -> "Template":
         """Lay out the records and the scratch memory: kernel arguments, then parts of given sizes in bytes."""

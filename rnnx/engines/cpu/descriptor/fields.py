@@ -2,7 +2,8 @@
 
 Values are counts, strides in bytes, flags and addresses. A list of records, such as the gates of a stage, is a count,
 ``n_gates``, and in ``gates`` the offset in bytes from the owning record to the first item. Forward and backward passes
-share these records. Dimensions: T steps, m examples, n units, n_x inputs, G gates of a stage.
+share these records. Dimensions: T steps, m examples, n units, n_x inputs, G gates of a stage, of which G_x have an
+input side.
 """
 
 from rnnx.engines.cpu.codegen.leaves import record
@@ -39,23 +40,28 @@ COPY = record("source target size")
 OUTPUT = record("source target")
 STAGE = record(
     "gates n_gates",
+    "n_zh n_zx",  # gates with a recurrent side, the first ones, and with an input side, the last ones
     "arguments n_arguments",  # of the elementwise kernel
     "kernel kernel_tail",
     "w_h w_x bias bias_h",  # packed; bias_h is 0 without recurrent biases
-    "n_vectors",  # of all gates
-    "nv product",  # vectors of a micro-panel, and the product
-    "nv_x",  # for w_x; n_vectors for index inputs, which need contiguous rows
-    "additive is_last",
+    "n_vectors_h n_vectors_x",  # of all gates with that side
+    "nv_h product_h product_x",  # vectors of a micro-panel, and the products
+    "nv_x",  # for w_x; n_vectors_x for index inputs, which need contiguous rows
+    "adds_sides is_last",  # adds_sides: see `rnnx.cells.wiring`; both sides then share all arrays
     "operand operand_step",  # what the recurrent weights multiply, (T, m, n)
-    "dz_h dz_x",  # (T, m, G, n)
+    "dz_h dz_x",  # (T m, blocks, n), from the first block of that side: one per gate, then in dz_x one per vector
+    "dz_h_row dz_x_row",
+    "n_sums",  # blocks of dz_x that are summed over time: those of the gates with an input side, then of the vectors
     "d_operand",  # (m, n); the recurrent product is added to it
-    "dw db_h db_x",  # (G n, n + n_x), and sums padded to whole vectors
-    "table",  # packed (n_x, G n) for index inputs, else 0; see `loops.gradients`
+    "dw_h dw_x",  # in (G n, n + n_x), from the first gate with that side
+    "db_h db_x",  # sums of the blocks of dz_h and dz_x, padded to whole vectors
+    "table",  # packed (n_x, G_x n) for index inputs, else 0; see `loops.gradients`
 )
-# Parameters of a gate, units along rows; bias_h may be 0.
+# Parameters of a gate, units along rows; 0 for those it lacks.
 GATE = record("w_h w_h_row w_x w_x_row bias bias_h")
 # An array argument of a kernel: its address at step 0 and example 0, and strides between steps, examples and unit
-# vectors. With side = ZX or ZH it is the input or recurrent side, in the thread's scratch memory.
+# vectors, of parameters only the last. With side = ZX or ZH it is the input or recurrent side, in the thread's scratch
+# memory.
 ARGUMENT = record("address step row vector side past_end")
 ZX, ZH = 1, 2
 # `past_end`: the value at steps past an example's end, 0 for no change, zero, or that of the previous step.

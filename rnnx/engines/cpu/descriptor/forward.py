@@ -5,10 +5,10 @@ from math import prod
 
 from rnnx.cells.wiring import Argument, StageWiring, wiring
 from rnnx.engines.cpu.codegen.gemm import panel_vectors
-from rnnx.engines.cpu.descriptor.builder import Fields, PassKey, Template, product
+from rnnx.engines.cpu.descriptor.builder import Fields, PassKey, Places, Template, product
 from rnnx.engines.cpu.descriptor.fields import KEEP, ZERO, ZH, ZX
 from rnnx.engines.cpu.descriptor.layout import Block, Layout, lines
-from rnnx.engines.cpu.descriptor.stages import Pass, Places, names, places_of
+from rnnx.engines.cpu.descriptor.stages import Pass, names
 
 _ROWS_OF_A_CHUNK = 48  # for a thread with all examples: rows of input sides computed in one product
 
@@ -17,33 +17,36 @@ _ROWS_OF_A_CHUNK = 48  # for a thread with all examples: rows of input sides com
 class ForwardPass(Pass):
     """A forward pass; with `keep`, a backward pass may follow. In a stepper, the states begin in `slot` 0 or 1.
 
-    `layout`: that of an x to copy to `block`, or None to read x in place. The job's arrays: "block", the first array of
-    `block`; "x"; "lengths", if given; "output 0", ..., the caller's copies of the states; the `parameters`;
-    "kept parameters", the first array of `kept`.
+    `layouts`: those of x and the extra inputs to copy to `block`, or None to read one in place. The job's arrays:
+    "block", the first array of `block`; the `sequences`, x and the extra inputs; "lengths", if given; "output 0", ...,
+    the caller's copies of the states; the `parameters`; "kept parameters", the first array of `kept`.
     """
 
     job = "forward"
 
-    def __init__(self, key: PassKey, keep: bool, layout: Layout | None, slot: int = 0) -> None:
+    def __init__(self, key: PassKey, keep: bool, layouts: tuple[Layout | None, ...], slot: int = 0) -> None:
         super().__init__(key)
         cell, _, n_steps, m, n, n_x, *_ = key
-        self.keep, self.layout, self.slot = keep, layout, slot
+        self.keep, self.layouts, self.slot = keep, layouts, slot
         self.given = (True,) + (False,) * (len(cell.states) - 1)
         states = [(n_steps + 1, m, n)] * len(cell.states)
         # Without `keep`, every step overwrites the saved values of the previous one.
         saved = [(n_steps if keep else 1, m, n)] * len(cell.saved)
-        self.block = Block(key.dtype, [*states, *saved, (0,) if layout is None else (n_steps, m, n_x)])
+        features = (n_x, *[n] * len(cell.inputs))
+        copies = [(0,) if f is None else (n_steps, m, k) for f, k in zip(layouts, features, strict=True)]
+        self.block = Block(key.dtype, [*states, *saved, *copies])
+        self.sequences = ("x", *names("input", cell.inputs))
         self.outputs = names("output", cell.states) if keep or key.has_lengths else ()
         self.parameters = tuple(f"parameter {name}" for name in key.keys)  # a key may be "block"
 
     def fill(self, t: Template) -> dict[str, int]:
         """See `Pass`."""
-        block, x, n_states = t.base("block"), t.base("x"), len(self.key.cell.states)
-        *places, own_x = (block + at for at in self.block.offsets)
-        states = [S + self.slot * t.step for S in places[:n_states]]
-        if self.layout is not None:
-            t.fields["conversions"] = [t.conversion(x, self.layout, t.n_x, own_x)]
-            x = own_x
+        cell = self.key.cell
+        n_states = len(cell.states)
+        block = [t.base("block") + at for at in self.block.offsets]
+        own = block[n_states + len(cell.saved) :]
+        x, *inputs = self._sequences(t, own)
+        states = [S + self.slot * t.step for S in block[:n_states]]
         outputs = zip(states, self.outputs, strict=False)  # there may be none
         t.fields["outputs"] = [{"source": S + t.step, "target": t.base(name)} for S, name in outputs]
         sources = [t.base(name) for name in self.parameters]
@@ -56,33 +59,51 @@ class ForwardPass(Pass):
         row = 8 if t.indices else t.n_x * t.item
         t.fields |= {"x": x, "x_row": row, "x_step": t.m * row}
         step, saved_step = -t.step if self.slot else t.step, t.step if self.keep else 0
-        values = places_of(states, places[n_states:], step, saved_step)
         parameters = dict(zip(self.key.keys, sources, strict=True))
-        stages = [self._stage(t, wired, parameters, values) for wired in wiring(self.key.cell)]
-        z_size = lines(max(stage["n_vectors"] for stage in stages) * t.size * t.rows * t.fields["chunk"])
+        values = [*states, *block[n_states : n_states + len(cell.saved)], *inputs]
+        places = self.places(t, values, parameters, step, saved_step)
+        stages = [self._stage(t, wired, parameters, places) for wired in wiring(cell)]
+        widest = max(max(stage["n_vectors_x"] * t.fields["chunk"], stage["n_vectors_h"]) for stage in stages)
+        z_size = lines(widest * t.size * t.rows)
         t.fields |= {"stages": stages, "z_size": z_size}
         return {"z": z_size * (len(stages) + 1)}
 
+    def _sequences(self, t: Template, own: list[int]) -> list[int]:
+        """Return the addresses of time-major x and extra inputs; those with a layout are copied to `own`."""
+        places: list[int] = []
+        t.fields["conversions"] = []
+        for name, layout, target in zip(self.sequences, self.layouts, own, strict=True):
+            source = t.base(name)
+            if layout is not None:
+                features = t.n if places else t.n_x
+                t.fields["conversions"].append(t.conversion(source, layout, features, target))
+            places.append(source if layout is None else target)
+        return places
+
     def _stage(self, t: Template, wired: StageWiring, parameters: dict[str, int], places: Places) -> Fields:
-        vectors, nv = t.vectors(t.n) * wired.n_gates, panel_vectors(wired.n_gates)
-        columns = vectors * t.lanes
-        needs_bias_h = not wired.stage.additive or any(g.recurrent_bias in parameters for g in wired.stage.gates)
+        units = t.vectors(t.n)
+        vectors_h, nv_h = units * wired.n_zh, panel_vectors(wired.n_zh)
+        vectors_x, nv_x = units * wired.n_zx, panel_vectors(wired.n_zx)
+        needs_bias_h = not wired.adds_sides or any(g.recurrent_bias in parameters for g in wired.stage.gates)
         return {
             **self.stage(t, wired, parameters, places),
             "arguments": [_argument(t, wired, a, places) for a in wired.forward_arguments()],
-            "w_h": t.take(t.n, columns),
-            "w_x": t.take(t.n_x, columns),
-            "bias": t.take(columns),
-            "bias_h": t.take(columns) if needs_bias_h else 0,
-            "n_vectors": vectors,
-            "nv": nv,
-            "nv_x": vectors if t.indices else nv,
-            "product": product(t.dtype, nv),
+            "w_h": t.take(t.n, vectors_h * t.lanes),
+            "w_x": t.take(t.n_x, vectors_x * t.lanes),
+            "bias": t.take(vectors_x * t.lanes),
+            "bias_h": t.take(vectors_h * t.lanes) if needs_bias_h else 0,
+            "n_vectors_h": vectors_h,
+            "n_vectors_x": vectors_x,
+            "nv_h": nv_h,
+            "nv_x": vectors_x if t.indices else nv_x,
+            "product_h": product(t.dtype, nv_h),
+            "product_x": product(t.dtype, nv_x),
         }
 
 
 def _argument(t: Template, wired: StageWiring, argument: Argument, places: Places) -> Fields:
     if argument.slot is None:
-        return {"side": {"zx": ZX, "zh": ZH}[argument.role], "vector": t.size * wired.n_gates}
-    past_end = {"reads": 0, "writes": KEEP if wired.is_last else ZERO, "saves": ZERO}[argument.role]
-    return t.value(places[argument.slot], past_end)
+        side, n_gates = {"zx": (ZX, wired.n_zx), "zh": (ZH, wired.n_zh)}[argument.role]
+        return {"side": side, "vector": t.size * n_gates}
+    past_end = {"writes": KEEP if wired.is_last else ZERO, "saves": ZERO}.get(argument.role, 0)
+    return t.value(argument.slot, places, past_end)

@@ -41,15 +41,18 @@ def lines(size: int) -> int:
 
 
 class Block:
-    """Arrays side by side in one allocation, each aligned to a cache line and padded to whole lines."""
+    """Arrays side by side in one allocation, each aligned to a cache line and padded to whole lines.
 
-    def __init__(self, dtype: np.dtype, shapes: Iterable[tuple[int, ...]]) -> None:
+    `spare`: bytes after the end of each array that a job may write to.
+    """
+
+    def __init__(self, dtype: np.dtype, shapes: Iterable[tuple[int, ...]], spare: int = 0) -> None:
         self.dtype, self.shapes = dtype, tuple(shapes)
         self.offsets: list[int] = []
         self.size = 0
         for shape in self.shapes:
             self.offsets.append(self.size)
-            self.size += lines(math.prod(shape) * dtype.itemsize)
+            self.size += lines(math.prod(shape) * dtype.itemsize + spare)
 
     def allocate(self) -> list[np.ndarray]:
         """Return new, uninitialized arrays."""

@@ -11,14 +11,12 @@ from rnnx.cells.parameters import expected_shapes
 from rnnx.cells.wiring import Slot, StageWiring
 from rnnx.engines.cpu.codegen.gemm import n_vectors
 from rnnx.engines.cpu.codegen.pointwise import emit_kernels
-from rnnx.engines.cpu.descriptor.builder import Fields, PassKey, Template
+from rnnx.engines.cpu.descriptor.builder import Fields, PassKey, Places, Template
 from rnnx.engines.cpu.descriptor.fields import UNIT_VECTORS
 from rnnx.engines.cpu.descriptor.layout import Block, address
 from rnnx.engines.cpu.runtime import object_cache, thread_pool
 from rnnx.engines.cpu.runtime.buffer_pool import LINE, workspace
 from rnnx.engines.cpu.runtime.thread_policy import Work, policy
-
-Places = dict[Slot, tuple[int, int]]  # address at step 0, and stride between steps
 
 
 class Pass:
@@ -32,9 +30,11 @@ class Pass:
         self.key = key
         shapes = expected_shapes(cell, n_x, n)
         self.kept = Block(dtype, [shapes[name][1] for name in keys])  # copies of the parameters
-        products = n_steps * m * n * (n if indices else n + n_x) * len(cell.gates)  # backward has twice as many
+        sides = "".join(gate.sides for gate in cell.gates)
+        # Multiplications; backward has twice as many.
+        products = n_steps * m * n * (n * sides.count("h") + (0 if indices else n_x * sides.count("x")))
         shares = -(-n_vectors(dtype, n) // UNIT_VECTORS)
-        arrays = 2 * len(cell.states) + len(cell.saved) + len(cell.gates)
+        arrays = 2 * len(cell.states) + len(cell.saved) + len(cell.gates) + len(cell.inputs)
         self.work = Work(n_steps, m, products, shares, arrays if n * dtype.itemsize % LINE else 0)
         self._templates: dict[tuple[int, bool], Template] = {}
 
@@ -48,8 +48,25 @@ class Pass:
         operand, step = places[wired.operand]
         gates = [_gate(t, gate, parameters) for gate in wired.stage.gates]
         kernel = {"kernel": kernels[name], "kernel_tail": kernels[f"{name}_tail"]}
-        flags = {"additive": wired.stage.additive, "is_last": wired.is_last}
-        return {**flags, **kernel, "gates": gates, "operand": operand, "operand_step": step}
+        flags = {"adds_sides": wired.adds_sides, "is_last": wired.is_last}
+        counts = {"n_zh": wired.n_zh, "n_zx": wired.n_zx}
+        return {**flags, **counts, **kernel, "gates": gates, "operand": operand, "operand_step": step}
+
+    def places(
+        self, t: Template, values: Sequence[int], parameters: Mapping[str, int], step: int, saved_step: int
+    ) -> Places:
+        """Return the places of all values.
+
+        `values` are the addresses of the initial states, the saved values and the extra inputs, `parameters` those of
+        the parameters by key.
+        """
+        cell = self.key.cell
+        n_states, n_saved = len(cell.states), len(cell.saved)
+        places: Places = {Slot("vector", k): (parameters[key], 0) for k, key in enumerate(cell.vectors)}
+        for k, at in enumerate(values[:n_states]):
+            places |= {Slot("state", k): (at, step), Slot("state", k, after=True): (at + step, step)}
+        places |= {Slot("saved", k): (at, saved_step) for k, at in enumerate(values[n_states : n_states + n_saved])}
+        return places | {Slot("input", k): (at, t.step) for k, at in enumerate(values[n_states + n_saved :])}
 
     def template(self, threads: int, unit_parallel: bool) -> Template:
         """Return the descriptor template, built on first use."""
@@ -87,21 +104,15 @@ def kernels_of(cell: Cell, dtype: np.dtype, given: tuple[bool, ...]) -> Mapping[
     return object_cache.functions(lambda module: emit_kernels(module, cell, dtype, given))
 
 
-def places_of(states: Sequence[int], saved: Sequence[int], step: int, saved_step: int) -> Places:
-    """Return the places of a pass's values, given the addresses of the initial states and saved values."""
-    places: Places = {Slot("saved", k): (at, saved_step) for k, at in enumerate(saved)}
-    for k, at in enumerate(states):
-        places |= {Slot("state", k): (at, step), Slot("state", k, after=True): (at + step, step)}
-    return places
-
-
 def _gate(t: Template, gate: Gate, parameters: Mapping[str, int]) -> Fields:
-    biases = {"bias": parameters[gate.bias], "bias_h": parameters.get(gate.recurrent_bias or "", 0)}
+    fields = {"bias": parameters.get(gate.bias, 0), "bias_h": parameters.get(gate.recurrent_bias or "", 0)}
     if gate.is_joint:
         w, row = parameters[gate.weights[0]], t.row + t.n_x * t.item
-        return {"w_h": w, "w_h_row": row, "w_x": w + t.row, "w_x_row": row, **biases}
-    w_x, w_h = (parameters[key] for key in gate.weights)
-    return {"w_h": w_h, "w_h_row": t.row, "w_x": w_x, "w_x_row": t.n_x * t.item, **biases}
+        return {"w_h": w, "w_h_row": row, "w_x": w + t.row, "w_x_row": row, **fields}
+    rows = {"x": t.n_x * t.item, "h": t.row}
+    for side, key in zip(gate.sides, gate.weights, strict=True):
+        fields |= {f"w_{side}": parameters[key], f"w_{side}_row": rows[side]}
+    return fields
 
 
 def names(of: str, values: Sequence[object]) -> tuple[str, ...]:

@@ -7,11 +7,11 @@ from rnnx.engines.cpu.loops.records import function
 
 
 @function
-def add_product(p, dz, rows, n_k, packed, columns, v0, v1, init, init_row, out):
+def add_product(p, dz, dz_row, rows, n_k, packed, columns, v0, v1, init, init_row, out):
     """Compute out = init + dz W for vectors v0 ... v1 - 1 of the columns; init_row = 0 repeats one row."""
     column = v0 * p.item * p.lanes
     call_product(
-        p.product, w=packed, n_vectors=vectors_of(p, columns), v0=v0, v1=v1, n_k=n_k, h=dz, h_row=n_k * p.item,
+        p.product, w=packed, n_vectors=vectors_of(p, columns), v0=v0, v1=v1, n_k=n_k, h=dz, h_row=dz_row,
         h_k=p.item, rows=rows, init=init + (column if init_row else 0), init_row=init_row, z=out + column,
         z_row=columns * p.item, tail=columns % p.lanes,
     )  # fmt: skip
@@ -22,11 +22,15 @@ def input_gradient(p, stage, first_row, rows):
     """Compute rows of dx, if needed; the stage that runs first overwrites, the others add."""
     if p.dx == 0:
         return
-    n_k, row = stage.n_gates * p.n, p.n_x * p.item
+    row, vectors = p.n_x * p.item, vectors_of(p, p.n_x)
     out = p.dx + first_row * row
-    init, init_row = (p.zeros, 0) if stage.is_last else (out, row)
-    dz = stage.dz_x + first_row * n_k * p.item
-    add_product(p, dz, rows, n_k, stage.w_x, p.n_x, 0, vectors_of(p, p.n_x), init, init_row, out)
+    if stage.n_zx:
+        init, init_row = (p.zeros, 0) if stage.is_last else (out, row)
+        dz = stage.dz_x + first_row * stage.dz_x_row
+        n_k = stage.n_zx * p.n
+        add_product(p, dz, stage.dz_x_row, rows, n_k, stage.w_x, p.n_x, 0, vectors, init, init_row, out)
+    elif stage.is_last:
+        call_copy(p.copy_masked, p.zeros, 0, rows, vectors, p.n_x % p.lanes, target=out, target_row=row)
 
 
 @function
@@ -56,10 +60,10 @@ def add_weight_gradient(p, a, a_row, rows, c, b, columns, k, is_first, out, out_
 
 
 @function
-def block_of_dz(p, dz, n_c, k0, k, c, rows, a, a_row, sums):
+def block_of_dz(p, dz, dz_row, k0, k, c, rows, a, a_row, sums):
     """Copy a block of dz to contiguous memory, and add its rows to the column sums."""
-    source, vectors = dz + (k0 * n_c + c) * p.item, vectors_of(p, rows)
-    call_copy(p.copy, source, n_c * p.item, k, vectors, rows % p.lanes, target=a, target_row=a_row)
+    source, vectors = dz + k0 * dz_row + c * p.item, vectors_of(p, rows)
+    call_copy(p.copy, source, dz_row, k, vectors, rows % p.lanes, target=a, target_row=a_row)
     call_add_rows(p.add_rows, a, a_row, k, vectors, sums + c * p.item)
 
 
@@ -77,8 +81,8 @@ def clear(p, target, vectors):
     call_copy(p.copy, p.zeros, 0, rows=vectors, vectors=1, tail=0, target=target, target_row=p.lanes * p.item)
 
 
-# For index inputs, dz^T onehot is a scatter-add of the rows of dz into a table (n_x, G n). It is stored in blocks of at
-# most MC columns with contiguous rows. No two threads write to the same block.
+# For index inputs, dz^T onehot is a scatter-add of the rows of dz into a table (n_x, G_x n). It is stored in blocks of
+# at most MC columns with contiguous rows. No two threads write to the same block.
 
 
 @function
@@ -103,31 +107,42 @@ def gradient_of_table(p, table, columns, out, out_row):
 @function
 def weight_gradients(me, n, p, stage, scratch):
     """Compute this thread's rows of dW = dz^T [operand, x] and db = sum of dz, over all steps and examples."""
-    item, n_c, n_k = p.item, stage.n_gates * p.n, p.n_steps * p.m
+    if stage.adds_sides:
+        gradients_of_dz(me, n, p, stage, scratch, True, True)
+    else:
+        gradients_of_dz(me, n, p, stage, scratch, True, False)
+        gradients_of_dz(me, n, p, stage, scratch, False, True)
+
+
+@function
+def gradients_of_dz(me, n, p, stage, scratch, of_x, of_h):
+    """Compute the gradients of the input weights and sums, of the recurrent weights and sums, or of all at once."""
+    item, n_k = p.item, p.n_steps * p.m
+    dz, dz_row, sums = (stage.dz_x, stage.dz_x_row, stage.db_x) if of_x else (stage.dz_h, stage.dz_h_row, stage.db_h)
     a, b_h = scratch + p.block_a, scratch + p.block_b
     a_row = (MC + p.lanes) * item  # an odd number of cache lines, to spread rows over cache sets
-    dw_x, dw_row = stage.dw + p.n * item, (p.n + p.n_x) * item
-    c0, c1 = share(me, n, n_c, p.lanes)
-    table = stage.table
-    for sums in (stage.db_x, stage.db_h):
-        clear(p, sums + c0 * item, vectors_of(p, c1 - c0))
+    n_c = (stage.n_zx if of_x else stage.n_zh) * p.n
+    c0, c1 = share(me, n, stage.n_sums * p.n if of_x else n_c, p.lanes)
+    end = max(c0, min(c1, n_c))  # of the columns of gates; those of vectors follow
+    dw_row, table = (p.n + p.n_x) * item, stage.table if of_x else 0
+    clear(p, sums + c0 * item, vectors_of(p, c1 - c0))
     if table:
-        clear(p, table + c0 * p.n_x * item, p.n_x * vectors_of(p, c1 - c0))
+        clear(p, table + c0 * p.n_x * item, p.n_x * vectors_of(p, end - c0))
     for k0 in range(0, n_k, KC):
         k = min(KC, n_k - k0)
         b_x = b_h + k * vectors_of(p, p.n) * p.lanes * item
-        pack_block(p, stage.operand, p.n, k0, k, b_h)
-        if not table:
+        if of_h and c0 < end:
+            pack_block(p, stage.operand, p.n, k0, k, b_h)
+        if of_x and c0 < end and not table:
             pack_block(p, p.x, p.n_x, k0, k, b_x)
         for c in range(c0, c1, MC):
-            rows = min(MC, c1 - c)
-            block_of_dz(p, stage.dz_x, n_c, k0, k, c, rows, a, a_row, stage.db_x)
-            if table:
+            block_of_dz(p, dz, dz_row, k0, k, c, min(MC, c1 - c), a, a_row, sums)
+            rows = min(MC, end - c)
+            if rows > 0 and table:
                 add_to_table(p, a, a_row, k, p.x + 8 * k0, table + c * p.n_x * item, rows)
-            else:
-                add_weight_gradient(p, a, a_row, rows, c, b_x, p.n_x, k, k0 == 0, dw_x, dw_row)
-            if not stage.additive:
-                block_of_dz(p, stage.dz_h, n_c, k0, k, c, rows, a, a_row, stage.db_h)
-            add_weight_gradient(p, a, a_row, rows, c, b_h, p.n, k, k0 == 0, stage.dw, dw_row)
-    for c in range(c0, c1 if table else c0, MC):
-        gradient_of_table(p, table + c * p.n_x * item, min(MC, c1 - c), dw_x + c * dw_row, dw_row)
+            elif rows > 0 and of_x:
+                add_weight_gradient(p, a, a_row, rows, c, b_x, p.n_x, k, k0 == 0, stage.dw_x, dw_row)
+            if rows > 0 and of_h:
+                add_weight_gradient(p, a, a_row, rows, c, b_h, p.n, k, k0 == 0, stage.dw_h, dw_row)
+    for c in range(c0, end if table else c0, MC):
+        gradient_of_table(p, table + c * p.n_x * item, min(MC, end - c), stage.dw_x + c * dw_row, dw_row)

@@ -19,33 +19,36 @@ def vectors_of(p, columns):
 
 
 @function
-def pack_rows(p, stage, v, u, count, source, row, n_k, packed, nv):
-    """Pack `count` rows of weights, those of unit vector u of a gate, as vector v of all gates."""
+def pack_rows(p, n_vectors, v, u, count, source, row, n_k, packed, nv):
+    """Pack `count` rows of weights, those of unit vector u of a gate, as vector v of the n_vectors of all gates."""
     size, panel = p.lanes * p.item, v // nv * nv
     for k0 in range(0, n_k, KC):
         k = min(KC, n_k - k0)
         call_transpose(
             p.transpose, source=source + u * p.lanes * row + k0 * p.item, source_row=row, count=count, n=k,
-            target=packed + (k0 * stage.n_vectors + panel * k + (v - panel)) * size,
-            target_row=min(nv, stage.n_vectors - panel) * size,
+            target=packed + (k0 * n_vectors + panel * k + (v - panel)) * size,
+            target_row=min(nv, n_vectors - panel) * size,
         )  # fmt: skip
 
 
 @function
 def pack_forward(me, n, p, stage):
     """Pack the weights of a forward pass, transposed, with the gates of each unit vector side by side."""
-    size, n_gates = p.lanes * p.item, stage.n_gates
+    size = p.lanes * p.item
     u0, u1 = share(me, n, vectors_of(p, p.n), 1)
-    for v in range(u0 * n_gates, u1 * n_gates):
-        u, gate = v // n_gates, gate_of(stage, v % n_gates)
+    for v in range(u0 * stage.n_zh, u1 * stage.n_zh):
+        u, gate = v // stage.n_zh, gate_of(stage, v % stage.n_zh)
         count = min(p.lanes, p.n - u * p.lanes)
-        pack_rows(p, stage, v, u, count, gate.w_h, gate.w_h_row, p.n, stage.w_h, stage.nv)
-        pack_rows(p, stage, v, u, count, gate.w_x, gate.w_x_row, p.n_x, stage.w_x, stage.nv_x)
-        pack_bias(p, gate.bias, u, count, stage.bias + v * size)
+        pack_rows(p, stage.n_vectors_h, v, u, count, gate.w_h, gate.w_h_row, p.n, stage.w_h, stage.nv_h)
         if stage.bias_h:
             pack_bias(p, gate.bias_h, u, count, stage.bias_h + v * size)
-            if stage.additive:  # the recurrent product is added to the input side, and so is its bias
-                call_add_rows(p.add_rows, stage.bias_h + v * size, 0, rows=1, vectors=1, sums=stage.bias + v * size)
+    for v in range(u0 * stage.n_zx, u1 * stage.n_zx):
+        u, gate = v // stage.n_zx, gate_of(stage, stage.n_gates - stage.n_zx + v % stage.n_zx)
+        count = min(p.lanes, p.n - u * p.lanes)
+        pack_rows(p, stage.n_vectors_x, v, u, count, gate.w_x, gate.w_x_row, p.n_x, stage.w_x, stage.nv_x)
+        pack_bias(p, gate.bias, u, count, stage.bias + v * size)
+        if stage.bias_h and stage.adds_sides:  # the recurrent product is added to the input side, and so is its bias
+            call_add_rows(p.add_rows, stage.bias_h + v * size, 0, rows=1, vectors=1, sums=stage.bias + v * size)
 
 
 @function
@@ -71,19 +74,20 @@ def pack_columns(p, source, row, k0, rows, first, columns, panel, packed, n_k):
 @function
 def pack_backward(me, n, p, stage):
     """Pack the weights of a backward pass, which sums over the units of all gates."""
-    n_k = stage.n_gates * p.n
     for side in range(2 if p.dx else 1):
         columns, packed = (p.n, stage.w_h) if side == 0 else (p.n_x, stage.w_x)
+        n_gates = stage.n_zh if side == 0 else stage.n_zx
+        first = 0 if side == 0 else stage.n_gates - n_gates
         v0, v1 = share(me, n, vectors_of(p, columns), p.nv)
         for panel in range(v0, v1, p.nv):
-            for g in range(stage.n_gates):
-                gate = gate_of(stage, g)
+            for g in range(n_gates):
+                gate = gate_of(stage, first + g)
                 source, row = (gate.w_h, gate.w_h_row) if side == 0 else (gate.w_x, gate.w_x_row)
                 k, end = g * p.n, (g + 1) * p.n
                 while k < end:  # up to the end of the block of k, or of the gate
                     k0 = k // KC * KC
                     rows = min(k0 + KC, end) - k
-                    pack_columns(p, source, row, k0, rows, k, columns, panel, packed, n_k)
+                    pack_columns(p, source, row, k0, rows, k, columns, panel, packed, n_gates * p.n)
                     source += rows * row
                     k += rows
 

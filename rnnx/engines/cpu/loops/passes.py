@@ -71,16 +71,16 @@ def equal_run(p, t, j0, j1):
 
 
 @function
-def elementwise(p, stage, arguments, z, zh, gates_row, t, j0, j1, u0, u1):
+def elementwise(p, stage, arguments, z, z_row, zh, zh_row, t, j0, j1, u0, u1):
     """Run the elementwise part of step t; z and zh are the sides in a forward pass."""
     header, row = header_at(arguments), p.n * p.item
-    header.row, header.gates_row = row, gates_row
+    header.row, header.zx_row, header.zh_row = row, z_row, zh_row
     j = j0
     while j < j1:
         end, active = equal_run(p, t, j, j1)
         if active:
-            at = (j - j0) * gates_row
-            run_kernel(p, stage, arguments, z + at, zh + at, t, j, end - j, u0, u1)
+            at, at_h = (j - j0) * z_row, (j - j0) * zh_row
+            run_kernel(p, stage, arguments, z + at, zh + at_h, t, j, end - j, u0, u1)
         else:
             write_past_end(p, stage, t, j, end - j, u0, u1)
         at = (t * p.m + j) * row
@@ -105,10 +105,12 @@ def part_of(me, n, p):
 @function
 def input_side(p, stage, z, z_row, t, n_steps, j0, j1, u0, u1):
     """Compute Z = W_x x + b for n_steps steps from t; indices of one-hot columns select rows of the packed W_x."""
+    if stage.n_zx == 0:
+        return
     size, rows, times = p.item * p.lanes, j1 - j0, n_steps
     if rows == p.m:
         rows, times = rows * n_steps, 1
-    v0, v1 = u0 * stage.n_gates, u1 * stage.n_gates
+    v0, v1 = u0 * stage.n_zx, u1 * stage.n_zx
     bias = stage.bias + v0 * size
     for i in range(times):
         x = p.x + (t + i) * p.x_step + j0 * p.x_row
@@ -116,25 +118,27 @@ def input_side(p, stage, z, z_row, t, n_steps, j0, j1, u0, u1):
         if p.indices:
             call_copy(p.copy, bias, 0, rows, vectors=v1 - v0, tail=0, target=target, target_row=z_row)
             for r in range(rows):
-                w = stage.w_x + (load(x, r) * stage.n_vectors + v0) * size
+                w = stage.w_x + (load(x, r) * stage.n_vectors_x + v0) * size
                 call_add_rows(p.add_rows, w, 0, rows=1, vectors=v1 - v0, sums=target + r * z_row)
         else:
             call_product(
-                stage.product, w=stage.w_x, n_vectors=stage.n_vectors, v0=v0, v1=v1, n_k=p.n_x, h=x, h_row=p.x_row,
-                h_k=p.item, rows=rows, init=bias, init_row=0, z=target, z_row=z_row, tail=0,
+                stage.product_x, w=stage.w_x, n_vectors=stage.n_vectors_x, v0=v0, v1=v1, n_k=p.n_x, h=x,
+                h_row=p.x_row, h_k=p.item, rows=rows, init=bias, init_row=0, z=target, z_row=z_row, tail=0,
             )  # fmt: skip
 
 
 @function
-def recurrent_side(p, stage, z, zh, z_row, t, j0, j1, u0, u1):
-    """Compute Zh = W_h h + b_h; in an additive stage, add W_h h to z."""
-    row, v0 = p.n * p.item, u0 * stage.n_gates
+def recurrent_side(p, stage, z, zh, zh_row, t, j0, j1, u0, u1):
+    """Compute Zh = W_h h + b_h, or add W_h h to z."""
+    if stage.n_zh == 0:
+        return
+    row, v0, adds = p.n * p.item, u0 * stage.n_zh, stage.adds_sides
     column = v0 * p.item * p.lanes
     call_product(
-        stage.product, w=stage.w_h, n_vectors=stage.n_vectors, v0=v0, v1=u1 * stage.n_gates, n_k=p.n,
+        stage.product_h, w=stage.w_h, n_vectors=stage.n_vectors_h, v0=v0, v1=u1 * stage.n_zh, n_k=p.n,
         h=stage.operand + t * stage.operand_step + j0 * row, h_row=row, h_k=p.item, rows=j1 - j0,
-        init=(z if stage.additive else stage.bias_h) + column, init_row=z_row if stage.additive else 0,
-        z=(z if stage.additive else zh) + column, z_row=z_row, tail=0,
+        init=(z if adds else stage.bias_h) + column, init_row=zh_row if adds else 0,
+        z=(z if adds else zh) + column, z_row=zh_row, tail=0,
     )  # fmt: skip
 
 
@@ -152,14 +156,14 @@ def forward(me, n, descriptor):
     for t in range(p.n_steps):
         for i in range(p.n_stages):
             stage = stage_of(p, i)
-            z_row = stage.n_vectors * p.item * p.lanes
+            z_row, zh_row = stage.n_vectors_x * p.item * p.lanes, stage.n_vectors_h * p.item * p.lanes
             # The input sides of all stages, a chunk each, are side by side, followed by zh.
             z, zh = scratch + p.z + i * p.z_size, scratch + p.z + p.n_stages * p.z_size
             if t % p.chunk == 0:
                 input_side(p, stage, z, z_row, t, min(p.chunk, p.n_steps - t), j0, j1, u0, u1)
             z += t % p.chunk * (j1 - j0) * z_row
-            recurrent_side(p, stage, z, zh, z_row, t, j0, j1, u0, u1)
-            elementwise(p, stage, scratch + p.kernel_arguments, z, zh, z_row, t, j0, j1, u0, u1)
+            recurrent_side(p, stage, z, zh, zh_row, t, j0, j1, u0, u1)
+            elementwise(p, stage, scratch + p.kernel_arguments, z, z_row, zh, zh_row, t, j0, j1, u0, u1)
             if p.unit_parallel:
                 barrier(n, p)
 
@@ -167,12 +171,12 @@ def forward(me, n, descriptor):
 @function
 def recurrent_gradient(p, stage, t, j0, j1, u0, u1):
     """Add dz_h W_h to the cotangents of the operand, except past an example's end: zero times infinity is NaN."""
-    n_k, row, j = stage.n_gates * p.n, p.n * p.item, j0
-    while j < j1:
+    n_k, row, j = stage.n_zh * p.n, p.n * p.item, j0
+    while n_k and j < j1:
         end, active = equal_run(p, t, j, j1)
         if active:
-            dz, out = stage.dz_h + (t * p.m + j) * n_k * p.item, stage.d_operand + j * row
-            add_product(p, dz, end - j, n_k, stage.w_h, p.n, u0, u1, out, row, out)
+            dz, out = stage.dz_h + (t * p.m + j) * stage.dz_h_row, stage.d_operand + j * row
+            add_product(p, dz, stage.dz_h_row, end - j, n_k, stage.w_h, p.n, u0, u1, out, row, out)
         j = end
 
 
@@ -189,8 +193,8 @@ def backward(me, n, descriptor):
     for t in range(p.n_steps - 1, -1, -1):
         for i in range(p.n_stages - 1, -1, -1):
             stage = stage_of(p, i)
-            gates_row = stage.n_gates * p.n * p.item
-            elementwise(p, stage, scratch + p.kernel_arguments, 0, 0, gates_row, t, j0, j1, u0, u1)
+            arguments, x_row, h_row = scratch + p.kernel_arguments, stage.dz_x_row, stage.dz_h_row
+            elementwise(p, stage, arguments, 0, x_row, 0, h_row, t, j0, j1, u0, u1)
             if p.unit_parallel:
                 barrier(n, p)
             recurrent_gradient(p, stage, t, j0, j1, u0, u1)

@@ -46,3 +46,31 @@ __device__ __forceinline__ real op_sigmoid(real x) {
 }
 __device__ __forceinline__ real op_relu(real x) { return x < real(0) ? real(0) : x; }  // keeps NaN
 __device__ __forceinline__ real op_heaviside(real x) { return x > real(0) ? real(1) : real(0); }
+__device__ __forceinline__ float op_log(float x) { return logf(x); }
+__device__ __forceinline__ double op_log(double x) { return log(x); }
+__device__ __forceinline__ float op_sqrt(float x) { return sqrtf(x); }
+__device__ __forceinline__ double op_sqrt(double x) { return sqrt(x); }
+__device__ __forceinline__ float op_abs(float x) { return fabsf(x); }
+__device__ __forceinline__ double op_abs(double x) { return fabs(x); }
+__device__ __forceinline__ float op_sin(float x) { return sinf(x); }
+__device__ __forceinline__ double op_sin(double x) { return sin(x); }
+__device__ __forceinline__ float op_cos(float x) { return cosf(x); }
+__device__ __forceinline__ double op_cos(double x) { return cos(x); }
+__device__ __forceinline__ float op_erf(float x) { return erff(x); }
+__device__ __forceinline__ double op_erf(double x) { return erf(x); }
+__device__ __forceinline__ float log1p_of(float x) { return log1pf(x); }
+__device__ __forceinline__ double log1p_of(double x) { return log1p(x); }
+__device__ __forceinline__ float normal_cdf(float x) { return normcdff(x); }
+__device__ __forceinline__ double normal_cdf(double x) { return normcdf(x); }
+// NaN if either operand is.
+__device__ __forceinline__ real op_maximum(real a, real b) { return a > b || a != a ? a : b; }
+__device__ __forceinline__ real op_minimum(real a, real b) { return a < b || a != a ? a : b; }
+__device__ __forceinline__ real op_sign(real x) {
+  return x > real(0) ? real(1) : x < real(0) ? real(-1) : x == real(0) ? real(0) : x;
+}
+__device__ __forceinline__ real op_softplus(real x) { return op_relu(x) + log1p_of(op_exp(-op_abs(x))); }
+__device__ __forceinline__ real op_log_sigmoid(real x) { return -op_softplus(-x); }
+__device__ __forceinline__ real op_gelu(real x) {
+  const real bounded = x < real(-40) ? real(-40) : x;  // -infinity would give NaN
+  return bounded * normal_cdf(bounded);
+}

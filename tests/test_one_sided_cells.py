@@ -1,0 +1,301 @@
+"""Cells whose gates lack a side, with vectors and extra inputs: all engines, in all kinds of calls."""
+
+import itertools
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from problems import ENGINES_TOLERANCE, MIXED, ONE_SIDED, TOLERANCE, assert_close, make_problem, numeric_gradient, run
+
+import rnnx
+from rnnx.cells import Cell, Gate, Stage
+from rnnx.engines.cpu.codegen import ir
+from rnnx.engines.cpu.descriptor import fields
+from rnnx.engines.cpu.runtime.thread_policy import use_policy
+
+
+def three_forward(ops, zx, zh, s, given):
+    (z1, z2, z3), (p,), (a,), (v,) = zx, zh, s, given
+    f, t = ops.sigmoid(z1 + v * a), ops.tanh(p)
+    return (f * a + z2 * t + z3,), (f, t, z2)
+
+
+def three_backward(ops, ds, s_prev, s_next, saved, given):
+    (da,), (a,), (f, t, z2), (v,) = ds, s_prev, saved, given
+    dz1 = da * a * (f - f * f)
+    dt = da * z2
+    return (dz1, da * t, da), (dt - dt * t * t,), (da * f + dz1 * v,), (dz1 * a,)
+
+
+def hidden_forward(ops, zx, zh, s, given):
+    (z,), (e,) = zh, given
+    return (ops.tanh(z + e),), ()
+
+
+def hidden_backward(ops, ds, s_prev, s_next, saved, given):
+    (da,), (a,) = ds, s_next
+    dz = da - da * a * a
+    return (), (dz,), (ops.zeros_like(da),), (dz,)
+
+
+def decay_forward(ops, zx, zh, s, given):
+    (a,), (w, e) = s, given
+    return (w * a, e + a), ()
+
+
+def decay_backward(ops, ds, s_prev, s_next, saved, given):
+    (dwa, dea), (a,), (w, _) = ds, s_prev, given
+    return (), (), (dwa * w + dea,), (dwa * a, dea)
+
+
+def after_decay_forward(ops, zx, zh, s):
+    (z_x,), (z_h,), (_, ea) = zx, zh, s
+    t = ops.tanh(z_x + z_h)
+    return (t + ea * t,), (t,)
+
+
+def after_decay_backward(ops, ds, s_prev, s_next, saved):
+    (da,), (_, ea), (t,) = ds, s_prev, saved
+    dt = da + da * ea
+    dz = dt - dt * t * t
+    return (dz,), (dz,), (ops.zeros_like(da), da * t)
+
+
+# Three gates on one side and one on the other; no input side; a stage without gates; both biases in an additive stage.
+_X, _H = (Gate((f"W{k}",), f"b{k}", sides="x") for k in "123"), Gate(("Wh",), "", sides="h")
+THREE = Cell(
+    "three", ("a",), (Stage((_H, *_X), ("a",), ("f", "t", "z2"), three_forward, three_backward, vectors=("v",)),)
+)
+HIDDEN = Cell("hidden", ("a",), (Stage((_H,), ("a",), (), hidden_forward, hidden_backward, inputs=("e",)),))
+DECAY = Cell(
+    "decay",
+    ("a",),
+    (
+        Stage((), ("wa", "ea"), (), decay_forward, decay_backward, vectors=("w",), inputs=("e",)),
+        Stage((_H, Gate(("Wx",), "b", sides="x")), ("a",), ("t",), after_decay_forward, after_decay_backward),
+    ),
+)
+_stage = MIXED.stages[0]
+BIASED = Cell(
+    "biased",
+    ("a",),
+    (
+        Stage(
+            (_stage.gates[0], Gate(("Wq",), "bq", recurrent_bias="bhq"), _stage.gates[2]),
+            *(_stage.out, _stage.saved, _stage.forward, _stage.backward),
+            vectors=_stage.vectors,
+            inputs=_stage.inputs,
+        ),
+    ),
+)
+CELLS = [*ONE_SIDED, THREE, HIDDEN, DECAY, BIASED]
+of_cells = pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
+
+
+def problem_of(cell, rng, *sizes, indices=False, dtype="float64", **options):
+    problem = make_problem(cell, rng, *sizes, **options).astype(dtype)
+    for key in cell.optional_keys:
+        problem.parameters[key] = (options.get("scale", 1) * rng.standard_normal((sizes[1], 1))).astype(dtype)
+    if indices:
+        problem.x = rng.integers(0, sizes[0], problem.x.shape[1:])
+    return problem
+
+
+def assert_equal(actual, expected):
+    assert actual.keys() == expected.keys()
+    for name, array in actual.items():
+        assert np.array_equal(array, expected[name]), name
+
+
+def compare(problem, tolerance):
+    """Check the current engine against the reference engine."""
+    with rnnx.use_engine("reference"):
+        expected, _ = run(problem)
+    actual, _ = run(problem)
+    assert actual.keys() == expected.keys()
+    assert {array.dtype for array in actual.values()} == {problem.s0[0].dtype}
+    # Small gradients are one vector: one of one unit alone may be a sum that cancels.
+    small = [name for name, array in expected.items() if array.size < 20]
+    for names in [small] * bool(small) + [[name] for name in expected if name not in small]:
+        got, want = (np.concatenate([results[name].ravel() for name in names]) for results in (actual, expected))
+        assert_close(got, want, tolerance, f"{problem.cell.name} {names}")
+
+
+@pytest.mark.parametrize("lengths", [None, [4, 0, 5]])
+@pytest.mark.parametrize("cell", CELLS[len(ONE_SIDED) :], ids=lambda cell: cell.name)
+def test_gradients(cell, engine, lengths, rng):
+    problem = problem_of(cell, rng, 3, 4, 3, 5, lengths=lengths)
+    gradients = problem.gradients()
+    for name, array in problem.inputs.items():
+        assert_close(gradients["d" + name], numeric_gradient(problem.loss, array), TOLERANCE["gradient"], name)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@of_cells
+def test_all_widths(cell, dtype, engine, rng):
+    """Also that no vector divides, one example, one step, index inputs and cotangents of the first steps only."""
+    for n, m, n_steps in itertools.product((1, 3, 16, 17, 33), (1, 4), (1, 6)):
+        sizes = 5, n, m, n_steps
+        lengths = [3, 0, 6, 5][:m] if n_steps == 6 and n % 2 else None
+        compare(problem_of(cell, rng, *sizes, dtype=dtype, scale=0.3, lengths=lengths), ENGINES_TOLERANCE[dtype])
+        short = problem_of(cell, rng, *sizes, dtype=dtype, scale=0.3, lengths=lengths, da_steps=1, final=False)
+        compare(short, ENGINES_TOLERANCE[dtype])
+        if any("x" in gate.sides for gate in cell.gates):
+            indices = problem_of(cell, rng, *sizes, dtype=dtype, scale=0.3, lengths=lengths, indices=True)
+            compare(indices, ENGINES_TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("sizes", [(0, 3), (3, 0)], ids=["no examples", "no steps"])
+@of_cells
+def test_empty_sequences(cell, sizes, rng):
+    problem = problem_of(cell, rng, 3, 4, *sizes)
+    gradients = problem.gradients()
+    assert {name: d.shape for name, d in gradients.items()} == {"d" + k: a.shape for k, a in problem.inputs.items()}
+    for name, d in gradients.items():
+        expected = dict(zip((f"d{state}0" for state in cell.states), problem.dfinal, strict=True)).get(name)
+        assert np.array_equal(d, np.zeros_like(d) if expected is None else expected), name
+
+
+@pytest.mark.parametrize("sizes", [(7, 130, 40, 12), pytest.param((390, 400, 3, 2), marks=pytest.mark.slow)])
+@of_cells
+def test_sizes_beyond_every_block(cell, sizes, rng):
+    """More terms than a block of the products has, more rows, and more of both over time."""
+    for indices in (False, True) if any("x" in gate.sides for gate in cell.gates) else (False,):
+        problem = problem_of(cell, rng, *sizes, dtype="float32", scale=0.05, indices=indices)
+        with rnnx.use_engine("cpu"):
+            compare(problem, 1e-5)
+
+
+@pytest.mark.parametrize("indices", [False, True])
+@of_cells
+def test_nothing_past_an_end_matters(cell, indices, engine, rng):
+    """Neither x nor an extra input nor a cotangent; gradients there are zero."""
+    if indices and not any("x" in gate.sides for gate in cell.gates):
+        pytest.skip("no weights for indices")
+    lengths = [4, 0, 6, 1]
+    problem = problem_of(cell, rng, 3, 5, 4, 6, lengths=lengths, indices=indices)
+    expected, _ = run(problem)
+    past = np.arange(6) >= np.array(lengths)[:, None]
+    for array in (problem.x, *problem.extra.values(), *problem.dstates):
+        array[..., past] = 2**40 if array is problem.x and indices else np.nan
+    results, _ = run(problem)
+    assert_equal(results, expected)
+    for name in ("x", *cell.inputs):
+        if f"d{name}" in results:
+            assert not results[f"d{name}"][:, past].any(), name
+
+
+@pytest.mark.parametrize("indices", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@of_cells
+def test_threads_give_the_same_bits(cell, dtype, indices, rng):
+    if indices and not any("x" in gate.sides for gate in cell.gates):
+        pytest.skip("no weights for indices")
+    for n, m in ((150, 1), (150, 23), (3, 2)):
+        lengths = None if m == 1 else [i % 7 for i in range(m)]
+        shares = math.ceil(math.ceil(n / ir.lanes(dtype)) / fields.UNIT_VECTORS)
+        problem = problem_of(cell, rng, 5, n, m, 6, lengths=lengths, scale=0.3, dtype=dtype, indices=indices)
+        with rnnx.use_engine("cpu"), use_policy(lambda work: (1, False)):
+            alone, _ = run(problem)
+        choices = [(n, by) for n, by in itertools.product((2, 3, 7), (False, True))]
+        for choice in [*choices, (shares, True)]:  # also more threads than examples or units
+            with rnnx.use_engine("cpu"), use_policy(lambda work, choice=choice: choice):
+                shared, _ = run(problem)
+            assert_equal(shared, alone)
+
+
+@pytest.mark.parametrize("m", [1, 3])
+@pytest.mark.parametrize("cell", [cell for cell in CELLS if cell is not HIDDEN], ids=lambda cell: cell.name)
+def test_streams(cell, m, engine, rng):
+    """A stream is the sequence, and keeps its parameters and inputs of its own."""
+    problem = problem_of(cell, rng, 3, 18, m, 6)
+    (a, *_), _, _ = problem.forward()
+    parameters = {key: p.copy() for key, p in problem.parameters.items()}
+    stream = rnnx.Stream(cell, parameters, m=m, s0=problem.s0)
+    for p in parameters.values():
+        p[...] = np.nan
+    for _ in range(2):
+        for t in range(6):
+            inputs = {name: e[:, :, t].copy() for name, e in problem.extra.items()}
+            got = stream.step(problem.x[:, :, t], inputs)
+            assert_close(got, a[:, :, t], 1e-13, f"step {t}")
+            for e in inputs.values():
+                e[...] = np.nan
+        stream.reset()
+
+
+def arranged(a, how):
+    """The same values in another arrangement in memory."""
+    if how == "strided":
+        base = np.zeros((*a.shape[:-1], 2 * a.shape[-1]), a.dtype)
+        base[..., ::2] = a
+        return base[..., ::2]
+    if how == "reversed":
+        return np.ascontiguousarray(a[::-1])[::-1]
+    if how == "unaligned":
+        memory = np.zeros(a.nbytes + 1, np.uint8)[1:].view(a.dtype).reshape(a.shape)
+        memory[...] = a
+        return memory
+    out = np.array(a, order="F" if how == "F" else "C")
+    out.flags.writeable = how != "readonly"
+    return out
+
+
+@pytest.mark.parametrize("how", ["C", "F", "strided", "reversed", "unaligned", "readonly"])
+@pytest.mark.parametrize("lengths", [None, [3, 0, 6, 5]])
+@of_cells
+def test_memory_of_inputs_and_vectors(cell, how, lengths, engine, rng):
+    problem = problem_of(cell, rng, 5, 18, 4, 6, lengths=lengths)
+    expected, _ = run(problem)
+    problem.extra = {name: arranged(e, how) for name, e in problem.extra.items()}
+    problem.parameters = {key: arranged(p, how) for key, p in problem.parameters.items()}
+    results, _ = run(problem)
+    assert_equal(results, expected)
+    outputs = rnnx.recurrent_forward(
+        cell, problem.x, problem.s0, problem.parameters, lengths=lengths, inputs=problem.extra, keep_caches=False
+    )[0]
+    for name, array in zip(cell.states, outputs, strict=True):
+        assert_close(array, expected[name], ENGINES_TOLERANCE["float64"], name)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@of_cells
+def test_the_caller_may_write_to_its_arrays(cell, order, engine, rng):
+    """To inputs and parameters after a forward pass, and to a gradient after a backward pass."""
+    problem = problem_of(cell, rng, 3, 5, 4, 6)
+    expected = problem.gradients()
+    problem.extra = {name: np.array(e, order=order) for name, e in problem.extra.items()}
+    states, _, caches = problem.forward()
+    for array in (problem.x, *states, *problem.s0, *problem.extra.values(), *problem.parameters.values()):
+        array[...] = np.nan
+    for _ in range(2):
+        gradients = rnnx.recurrent_backward(cell, problem.dstates, caches, ds_final=problem.dfinal)
+        assert_equal(gradients, expected)
+        for array in gradients.values():
+            array[...] = np.nan
+
+
+def test_warm_up_compiles_everything():
+    """In a fresh process, also the code for index inputs and for several threads."""
+    code = """
+import numpy as np, rnnx
+from problems import PRODUCT, make_problem, run
+from rnnx.engines.cpu.runtime import object_cache
+rnnx.warm_up(PRODUCT, dtypes=("float32",))
+before = set(object_cache._loaded)
+rng = np.random.default_rng(0)
+for lengths in (None, [3, 0, 6]):
+    for n in (1, 64):
+        problem = make_problem(PRODUCT, rng, 4, n, 3, 6, lengths=lengths).astype("float32")
+        run(problem)
+        problem.x = rng.integers(0, 4, (3, 6))
+        run(problem)
+print(len(before) > 0, len(set(object_cache._loaded) - before))
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parent
+    )
+    assert result.stdout.split() == ["True", "0"]

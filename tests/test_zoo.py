@@ -1,0 +1,229 @@
+"""The cells of the zoo against forward functions written a second time, in torch, from the papers' equations."""
+
+import numpy as np
+import pytest
+from problems import TOLERANCE, assert_close, make_problem
+
+import rnnx
+from rnnx.cells import BUILT_IN, CELLS, ZOO
+
+
+def joint(p, gate, h, x):
+    """W [h; x] + b."""
+    import torch
+
+    return p[f"W{gate}"] @ torch.cat([h, x]) + p[f"b{gate}"]
+
+
+def of_x(p, gate, x):
+    return p[f"W{gate}"] @ x + p[f"b{gate}"]
+
+
+def sig(z):
+    return 1 / (1 + (-z).exp())
+
+
+def lstm_step(p, h, c, x):
+    """The LSTM's new states."""
+    f, i, o = (sig(joint(p, gate, h, x)) for gate in "fio")
+    c = f * c + i * joint(p, "g", h, x).tanh()
+    return o * c.tanh(), c
+
+
+def cifg(p, s, x, e):
+    (a, c) = s
+    f, o = sig(joint(p, "f", a, x)), sig(joint(p, "o", a, x))
+    c = f * c + (1 - f) * joint(p, "g", a, x).tanh()
+    return o * c.tanh(), c
+
+
+def cornn(p, s, x, e):
+    y, z = s
+    force = (joint(p, "w", y, x) + p["Wv"] @ z).tanh()
+    z = z + 0.05 * (force - 1.0 * y - 2.0 * z)
+    return y + 0.05 * z, z
+
+
+def fo_pool(p, s, x, e):
+    _, c = s
+    f, o = sig(of_x(p, "f", x)), sig(of_x(p, "o", x))
+    c = f * c + (1 - f) * of_x(p, "z", x).tanh()
+    return o * c, c
+
+
+def gru_d(p, s, x, e):
+    (a,) = s
+    a = (-of_x(p, "d", x).clamp(min=0)).exp() * a
+    u, r = sig(joint(p, "u", a, x)), sig(joint(p, "r", a, x))
+    return ((1 - u) * a + u * joint(p, "c", r * a, x).tanh(),)
+
+
+def indrnn(p, s, x, e):
+    return ((of_x(p, "g", x) + p["u"] * s[0]).clamp(min=0),)
+
+
+def janet(p, s, x, e):
+    z = joint(p, "f", s[0], x)
+    return (sig(z) * s[0] + (1 - sig(z - 1)) * joint(p, "c", s[0], x).tanh(),)
+
+
+def leaky_esn(p, s, x, e):
+    return (0.7 * s[0] + 0.3 * joint(p, "g", s[0], x).tanh(),)
+
+
+def lem(p, s, x, e):
+    y, z = s
+    d1, d2 = sig(joint(p, "d1", y, x)), sig(joint(p, "d2", y, x))
+    z = (1 - d1) * z + d1 * joint(p, "zc", y, x).tanh()
+    return (1 - d2) * y + d2 * joint(p, "c", z, x).tanh(), z
+
+
+def ligru(p, s, x, e):
+    z = sig(joint(p, "z", s[0], x))
+    return (z * s[0] + (1 - z) * joint(p, "c", s[0], x).clamp(min=0),)
+
+
+def lru(p, s, x, e):
+    import torch
+
+    eigenvalue = torch.exp(torch.complex(-p["nu"].exp(), p["theta"].exp()))
+    state = eigenvalue * torch.complex(*s) + p["gamma"].exp() * torch.complex(of_x(p, "u", x), of_x(p, "v", x))
+    return state.real, state.imag
+
+
+def lstmp(p, s, x, e):
+    a, c = lstm_step(p, *s, x)
+    return p["Wp"] @ a, c
+
+
+def mgu(p, s, x, e):
+    f = sig(joint(p, "f", s[0], x))
+    return ((1 - f) * s[0] + f * joint(p, "c", f * s[0], x).tanh(),)
+
+
+def mingru(p, s, x, e):
+    z = sig(of_x(p, "z", x))
+    return ((1 - z) * s[0] + z * of_x(p, "c", x),)
+
+
+def multiplicative_lstm(p, s, x, e):
+    a, c = s
+    n = a.shape[0]
+    m = (p["Wm"][:, n:] @ x + p["bm"]) * (p["Wm"][:, :n] @ a)
+    return lstm_step(p, m, c, x)
+
+
+def peephole_lstm(p, s, x, e):
+    a, c = s
+    f, i = sig(joint(p, "f", a, x) + p["pf"] * c), sig(joint(p, "i", a, x) + p["pi"] * c)
+    c = f * c + i * joint(p, "g", a, x).tanh()
+    return sig(joint(p, "o", a, x) + p["po"] * c) * c.tanh(), c
+
+
+def phased_lstm(p, s, x, e):
+    import torch
+
+    phase, r = e["phase"], p["r"]
+    rising, falling = 2 * phase / r, 2 - 2 * phase / r
+    k = torch.where(phase < r / 2, rising, torch.where(phase < r, falling, 0.001 * phase))
+    return tuple(k * new + (1 - k) * old for new, old in zip(lstm_step(p, *s, x), s, strict=True))
+
+
+def relu_rnn(p, s, x, e):
+    return (joint(p, "g", s[0], x).clamp(min=0),)
+
+
+def slstm(p, s, x, e):
+    """Without the state m, which only rescales c and n."""
+    import torch
+
+    a, c, n, m = s
+    i, f = joint(p, "i", a, x), torch.nn.functional.logsigmoid(joint(p, "f", a, x))
+    new = torch.maximum(f + m, i)
+    c = torch.exp(f + m - new) * c + torch.exp(i - new) * joint(p, "z", a, x).tanh()
+    n = torch.exp(f + m - new) * n + torch.exp(i - new)
+    return sig(joint(p, "o", a, x)) * c / n, c, n, new
+
+
+def sru(p, s, x, e):
+    _, c = s
+    f, r = sig(of_x(p, "f", x) + p["vf"] * c), sig(of_x(p, "r", x) + p["vr"] * c)
+    c = f * c + (1 - f) * of_x(p, "g", x)
+    return r * c + (1 - r) * of_x(p, "k", x), c
+
+
+def ugrnn(p, s, x, e):
+    g = sig(joint(p, "g", s[0], x))
+    return (g * s[0] + (1 - g) * joint(p, "c", s[0], x).tanh(),)
+
+
+def unicornn(p, s, x, e):
+    y, z = s
+    dt = 0.1 * sig(p["c"])
+    z = z - dt * ((p["w"] * y + of_x(p, "v", x)).tanh() + 0.9 * y)
+    return y + dt * z, z
+
+
+STEPS = {name: globals()[name] for name in ZOO}
+
+
+def torch_results(name, problem):
+    """Return the states and gradients of the second forward function, as `problems.run` names them."""
+    torch = pytest.importorskip("torch")
+    leaves = {key: torch.tensor(a, requires_grad=True) for key, a in problem.inputs.items()}
+    states = tuple(leaves[f"{state}0"] for state in problem.cell.states)
+    history, loss = [], 0
+    for t in range(problem.x.shape[2]):
+        extra = {key: leaves[key][:, :, t] for key in problem.extra}
+        new = STEPS[name](leaves, states, leaves["x"][:, :, t], extra)
+        active = torch.tensor([problem.lengths is None or t < n for n in problem.lengths or [0] * problem.x.shape[1]])
+        states = tuple(torch.where(active, s, old) for s, old in zip(new, states, strict=True))
+        history.append([torch.where(active, s, torch.zeros_like(s)) for s in states])
+        loss = loss + sum(
+            (s * torch.tensor(d[:, :, t])).sum() for s, d in zip(history[-1], problem.dstates, strict=True)
+        )
+    loss = loss + sum((s * torch.tensor(d)).sum() for s, d in zip(states, problem.dfinal, strict=True))
+    loss.backward()
+    over_time = [np.stack([step[k].detach().numpy() for step in history], axis=2) for k in range(len(states))]
+    gradients = {f"d{key}": leaf.grad.numpy() for key, leaf in leaves.items()}
+    return dict(zip(problem.cell.states, over_time, strict=True)) | gradients
+
+
+def zoo_problem(name, rng, lengths):
+    """Draw a problem in which the cell is far from dividing by zero."""
+    problem = make_problem(CELLS[name], rng, lengths=lengths)
+    if name == "slstm":
+        problem.s0[2][...] = 1 + np.abs(problem.s0[2])
+    if name == "phased_lstm":
+        problem.parameters["r"][...] = rng.uniform(0.3, 0.6, problem.parameters["r"].shape)
+        problem.extra["phase"][...] = rng.uniform(0, 1, problem.extra["phase"].shape)
+    return problem
+
+
+@pytest.mark.parametrize("lengths", [None, [4, 0, 5]], ids=["full", "lengths"])
+@pytest.mark.parametrize("name", ZOO)
+def test_a_cell_computes_the_equations_of_its_paper(name, engine, lengths, rng):
+    problem = zoo_problem(name, rng, lengths)
+    expected = torch_results(name, problem)
+    states, _, caches = problem.forward()
+    results = dict(zip(problem.cell.states, states, strict=True))
+    results |= rnnx.recurrent_backward(problem.cell, problem.dstates, caches, ds_final=problem.dfinal)
+    for key, value in expected.items():
+        assert_close(results[key], value, 1e-10, f"{name} {key}")
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_gradients_are_central_differences(name):
+    errors = rnnx.check_cell(name, engine_names=["reference"])
+    assert errors["reference"] < TOLERANCE["gradient"]
+
+
+def test_the_table_of_cells():
+    assert list(CELLS) == [*BUILT_IN, *ZOO]
+    assert len(CELLS) == len({*CELLS}) == len(BUILT_IN) + len(ZOO)
+    assert all(cell.name == name for name, cell in CELLS.items())
+    assert list(ZOO) == sorted(ZOO)
+    with pytest.raises(KeyError):
+        CELLS["lstn"]
+    with pytest.raises(ValueError, match="did you mean 'mgu'"):
+        rnnx.recurrent_forward("mguu", np.ones((1, 1, 1)), (), {})
