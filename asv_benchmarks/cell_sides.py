@@ -102,6 +102,7 @@ class Jax(Problem):
             name: getattr(jnp, name) for name in ("tanh", "exp", "log", "sqrt", "abs", "sin", "cos", "where", "sign")
         }
         named |= {name: getattr(jax.nn, name) for name in ("sigmoid", "relu", "softplus", "log_sigmoid", "gelu")}
+        named["mean"] = lambda x: jnp.broadcast_to(x.mean(-1, keepdims=True), x.shape)
         named |= {"maximum": jnp.maximum, "minimum": jnp.minimum, "greater": jnp.greater, "zeros_like": jnp.zeros_like}
         return SimpleNamespace(**named, constant=lambda value, like: jnp.full_like(like, value))
 
@@ -154,6 +155,7 @@ class Torch(Problem):
         names = ("tanh", "exp", "log", "sqrt", "abs", "sin", "cos", "sign", "sigmoid", "relu", "maximum", "minimum")
         named = {name: getattr(torch, name) for name in names}
         named |= {name: getattr(functional, name.replace("_", "")) for name in ("softplus", "log_sigmoid", "gelu")}
+        named["mean"] = lambda x: x.mean(-1, keepdim=True).expand(x.shape)
         named |= {"where": torch.where, "greater": torch.gt, "zeros_like": torch.zeros_like}
         return SimpleNamespace(**named, constant=lambda value, like: torch.full_like(like, value))
 

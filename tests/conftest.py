@@ -24,12 +24,16 @@ if "RNNX_CACHE_DIR" not in os.environ:
 os.environ.setdefault("JAX_ENABLE_X64", "true")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 
+sys.path.insert(0, str(Path(__file__).parent / "emulation"))
+
+from session_locks import share_object_cache
+
 import rnnx
 from rnnx import engines
 from rnnx.cells import BUILT_IN
 
+share_object_cache()
 # The GPU engine with its kernels compiled for the CPU is one more engine for NumPy arrays.
-sys.path.insert(0, str(Path(__file__).parent / "emulation"))
 engines.register_engine("emulated", "emulated_engine:ENGINE", ("numpy",), default=False)
 NO_COMPILER = "no C++ compiler (g++) for the emulation of CUDA"
 

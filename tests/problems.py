@@ -90,7 +90,7 @@ def make_problem(
     def normal(*shape):
         return rng.standard_normal(shape)
 
-    shapes = rnnx.initialize_parameters(cell, n_x, n_a, n_y, seed=0)
+    shapes = rnnx.initialize_parameters(cell, n_x, n_a, n_y, seed=0, scheme="course")  # the quickest to draw
     return Problem(
         cell,
         normal(n_x, m, n_steps),
@@ -134,6 +134,25 @@ def numeric_gradient(f, a, step=1e-6, most=None):
         gradient[i] = (above - f()) / (2 * step)
         a[i] = kept
     return gradient
+
+
+def central_differences(problem, most=None):
+    """The loss of a problem, and its numeric gradients by name: what the reference engine's forward pass gives."""
+    numbers = {name: array for name, array in problem.inputs.items() if array.dtype.kind == "f"}
+    with rnnx.use_engine("reference"):
+        return problem.loss(), {name: numeric_gradient(problem.loss, a, most=most) for name, a in numbers.items()}
+
+
+def check_gradients(problem, loss, numeric, what=""):
+    """Check an engine against `central_differences`: those of engines with the same loss to rounding are the same."""
+    assert abs(problem.loss() - loss) <= 1e-12 * max(abs(loss), 1)
+    gradients = problem.gradients()
+    assert set(gradients) == {"d" + name for name in numeric}
+    for name, expected in numeric.items():
+        gradient = gradients["d" + name]
+        expected = expected[:, :, : gradient.shape[2]] if name == "x" else expected
+        known = ~np.isnan(expected)
+        assert_close(gradient[known], expected[known], TOLERANCE["gradient"], f"{what} d{name}")
 
 
 # A cell that no table lists: the minimal gated unit (Zhou et al., arXiv:1603.09420), gated after the product.

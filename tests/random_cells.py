@@ -28,6 +28,7 @@ NUMPY = SimpleNamespace(
     sin=np.sin,
     cos=np.cos,
     erf=_erf,
+    mean=lambda x: np.broadcast_to(x.mean(-1, keepdims=True), x.shape),
     gelu=lambda x: 0.5 * x * _erfc(-x / math.sqrt(2)),
     zeros_like=np.zeros_like,
     constant=lambda value, like: np.full_like(like, value),
@@ -58,6 +59,7 @@ def torch_words(torch):
         softplus=lambda x: torch.logaddexp(x, torch.zeros_like(x)),
         log_sigmoid=torch.nn.functional.logsigmoid,
         gelu=torch.nn.functional.gelu,
+        mean=lambda x: x.mean(-1, keepdim=True).expand(x.shape),
         constant=lambda value, like: torch.full_like(like, value),
     )
 
@@ -94,6 +96,7 @@ FORMS = {
     "cos": lambda ops, t, u, leaf: ops.cos(t),
     "erf": lambda ops, t, u, leaf: ops.erf(t),
     "gelu": lambda ops, t, u, leaf: ops.gelu(t),
+    "mean": lambda ops, t, u, leaf: ops.mean(t),
     "zeros_like": lambda ops, t, u, leaf: t + ops.zeros_like(u),
     "constant": lambda ops, t, u, leaf: t * ops.constant(0.25, u),
 }

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,20 +17,23 @@ LAYERS += ["course", "analysis", "plots", "convert", "compare", "cli", "__main__
 OF_NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}  # public in spite of their names
 
 
-def modules():
-    """Every module of the package: its dotted name and its syntax tree."""
-    for path in sorted(SOURCE.rglob("*.py")):
-        parts = path.relative_to(SOURCE.parent).with_suffix("").parts
-        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        yield name, ast.parse(path.read_text(encoding="utf-8"))
+def dotted_name(path):
+    parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-MODULES = dict(modules())
+MODULES = {dotted_name(path): path for path in sorted(SOURCE.rglob("*.py"))}
+
+
+@cache
+def nodes(path):
+    """The nodes of a module's syntax tree."""
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
 
 
 def imported_names(name):
     """(module, name) of every name that a module imports, at any depth; the second is empty where none is named."""
-    for node in ast.walk(MODULES[name]):
+    for node in nodes(MODULES[name]):
         if isinstance(node, ast.Import):
             yield from ((alias.name, "") for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -58,11 +62,12 @@ def files_matching(pattern):
 
 
 @pytest.fixture
-def probe():
+def probe(tmp_path):
     """Adds a module `rnnx.probe` with this source to those that are checked."""
 
     def add(source):
-        MODULES["rnnx.probe"] = ast.parse(source)
+        MODULES["rnnx.probe"] = tmp_path / "probe.py"
+        MODULES["rnnx.probe"].write_text(source)
         return "rnnx.probe"
 
     yield add
@@ -114,7 +119,7 @@ def private_imports(name):
         aliases[imported] = full
         if any(part.startswith("_") for part in full.removeprefix("rnnx._core").split(".")):
             found.append(full)
-    for node in ast.walk(MODULES[name]):
+    for node in nodes(MODULES[name]):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in aliases:
             private = node.attr.startswith("_") and not node.attr.endswith("__") and node.attr not in OF_NAMED_TUPLES
             found += [f"{aliases[node.value.id]}.{node.attr}"] if private else []

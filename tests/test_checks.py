@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 
+import rnnx
+from rnnx import compare, data, models, training
 from rnnx._core.checks import integer, real
 
 
@@ -62,3 +64,40 @@ def test_the_ends_of_intervals():
     assert real("r", np.nextafter(1, 0), "[0, 1)") < 1
     assert real("r", 5e-324, "(0, inf)") > 0
     assert real("r", 1, "(0, 1]") == 1
+
+
+class Long:
+    def __repr__(self):
+        return "first line\n" * 50
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Long(), np.zeros((50, 50)), "x" * 1000, np.random.SeedSequence(0)],
+    ids=["object", "array", "text", "other"],
+)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda value: integer("n", value),
+        lambda value: rnnx.use_engine(value).__enter__(),
+        lambda value: rnnx.use_precision(value).__enter__(),
+        lambda value: rnnx.register_engine("new", "module:name", value),
+        lambda value: rnnx.initialize_parameters(value, 3, 4),
+        lambda value: rnnx.initialize_parameters("lstm", 3, 4, scheme=value),
+        lambda value: rnnx.initialize_parameters("lstm", 3, 4, dtype=value),
+        lambda value: models.CharModel(4, 3, cell=value),
+        lambda value: models.Seq2Seq(4, 5, 3, attention=value),
+        lambda value: data.CharTokenizer(["a", value]),
+        lambda value: data.make_corpus("text", "abc\n" * 30, by=value),
+        lambda value: data.make_corpus("text", "abc\n" * 30, split=value),
+        lambda value: training.Settings(cell=value, epochs=value),
+        lambda value: compare.run(value),
+    ],
+)
+def test_a_message_is_one_short_line(call, value):
+    with pytest.raises((TypeError, ValueError)) as error:
+        call(value)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 300
+    assert "`" in str(error.value)

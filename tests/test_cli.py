@@ -403,15 +403,6 @@ def test_an_error_in_the_output_does_not_lose_the_model(run, monkeypatch):
     assert checkpoints.load_checkpoint("out").training["counters"]["epoch"] == 1
 
 
-def test_text_that_the_terminal_cannot_encode(tmp_path):
-    (tmp_path / "cz.txt").write_text("žluťoučký kůň\núpěl ďábelské ódy\n" * 15, encoding="utf-8")
-    command = [sys.executable, "-m", "rnnx", "train", "--text", "cz.txt", "--epochs", "2", "--hidden-size", "4"]
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    command += ["--cell", "rnn", "--sample-every", "1"]
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-
-
 @pytest.mark.skipif(os.name == "nt", reason="SIGINT is not sent this way on Windows")
 @pytest.mark.parametrize("twice", [False, True])
 @pytest.mark.slow

@@ -21,6 +21,8 @@ from rnnx.cells import BUILT_IN
 from rnnx.engines.gpu import cluster_codegen, codegen
 from rnnx.engines.gpu.cublas import Blas
 from rnnx.engines.gpu.device import Matrix
+from rnnx.engines.gpu.kernel import kernel_names
+from rnnx.engines.gpu.kernel import options as compiler_options
 
 CHIPS = ["sm_80", "sm_90", "sm_100"]
 DTYPES = [np.dtype(d) for d in ("float32", "float64", "float16", ml_dtypes.bfloat16)]
@@ -60,14 +62,14 @@ def assert_no_spills(log, names):
 def test_every_kernel_compiles_without_spills(cell, dtype, chip):
     common, own = codegen.sources(cell)
     for source in (own, common) if cell is CELLS[0] else (own,):
-        log = compile_cuda(source, chip, codegen.options(dtype))
-        assert_no_spills(log, codegen.kernel_names(source))
+        log = compile_cuda(source, chip, compiler_options(dtype))
+        assert_no_spills(log, kernel_names(source))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_every_word_of_the_vocabulary_compiles(dtype):
     """CUDA's sine of float64 has a stack frame."""
-    log = compile_cuda(codegen.sources(ALL_WORDS)[1], CHIPS[0], codegen.options(dtype))
+    log = compile_cuda(codegen.sources(ALL_WORDS)[1], CHIPS[0], compiler_options(dtype))
     assert set(re.findall(r"(\d+) bytes spill", log)) == {"0"}
 
 
@@ -78,7 +80,7 @@ def test_every_word_of_the_vocabulary_compiles(dtype):
 def test_every_cluster_kernel_compiles_without_spills(cell, dtype, chip):
     choices = cluster_codegen.rows_choices(dtype.itemsize)
     for rows in choices if cell is CELLS[1] else choices[-1:]:
-        options = (*codegen.options(dtype), f"-DRNNX_ROWS={rows}")
+        options = (*compiler_options(dtype), f"-DRNNX_ROWS={rows}")
         log = compile_cuda(cluster_codegen.source(cell), chip, options)
         assert_no_spills(log, ["cluster_forward", "cluster_backward"])
 
@@ -90,8 +92,8 @@ def test_a_compile_error_is_reported():
 
 def test_kernel_names():
     common, own = codegen.sources(rnnx.CELLS["gru"])
-    assert codegen.kernel_names(own) == ["forward_0", "backward_0", "forward_1", "backward_1"]
-    assert {"pack", "time_major", "scatter_add"} <= set(codegen.kernel_names(common))
+    assert kernel_names(own) == ["forward_0", "backward_0", "forward_1", "backward_1"]
+    assert {"pack", "time_major", "scatter_add"} <= set(kernel_names(common))
 
 
 # --- CuPy arrays without a GPU ------------------------------------------------------------------------------------

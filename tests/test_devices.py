@@ -96,5 +96,5 @@ def test_a_gpu_that_does_not_answer(with_cupy):
 
 def test_names():
     assert devices.by_device("cpu") is None
-    with pytest.raises(ValueError, match="`device` must be 'cpu' or 'cuda'; got 'gpu'"):
+    with pytest.raises(ValueError, match=r"`device` must be one of \['cpu', 'cuda'\]; got 'gpu'"):
         devices.by_device("gpu")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import rnnx
+from rnnx._core.words import shown
 
 N_X, N_A, N_Y, M, T = 3, 5, 2, 4, 6
 
@@ -232,7 +233,7 @@ def test_caches(x, p):
     for nonsense, got in ((None, "NoneType"), (5, "int"), ([], "list")):
         check(TypeError, wrong + got, lambda nonsense=nonsense: rnnx.lstm_backward(da, nonsense))
     for nonsense in ([], x, None):
-        message = f"`caches` must contain a list of caches, one per step; got {nonsense!r:.40}"
+        message = f"`caches` must contain a list of caches, one per step; got {shown(nonsense)}"
         check(TypeError, message, lambda nonsense=nonsense: rnnx.lstm_backward(da, (nonsense, x)))
     steps = list(caches[0])
     check(

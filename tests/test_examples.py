@@ -30,3 +30,12 @@ def test_normalise_dates(capsys):
     assert f"exactly right: {right:.2%} of 150 dates on unseen days" in lines
     answers = [line.split()[-1] for line in lines[-9:]]
     assert sum(answer == "1999-03-07" for answer in answers) >= 5
+
+
+def test_own_cells(tmp_path):
+    """Both cells and the LSTM remember both numbers."""
+    path = tmp_path / "curves.svg"
+    curves = example("own_cells")(n_steps=12, n_train=1000, epochs=8, hidden_size=16, path=path)
+    assert path.stat().st_size > 1000
+    assert len(curves) == 3
+    assert all(len(errors) == 8 and min(errors) < 0.06 for errors in curves.values())  # 0.17 without a memory

@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 import pytest
-from problems import TOLERANCE, assert_close, make_problem, numeric_gradient
+from problems import TOLERANCE, assert_close, central_differences, check_gradients, make_problem, numeric_gradient
 
 import rnnx
 
@@ -23,27 +23,15 @@ CASES = {
 
 
 @functools.cache
-def central_differences(cell, case):
-    """A problem, its loss, and numeric gradients by name, all from the reference engine's forward pass."""
+def make_case(cell, case):
+    """A problem, its loss, and numeric gradients by name."""
     problem = make_problem(cell, np.random.default_rng(1), **CASES[case])
-    with rnnx.use_engine("reference"):
-        numeric = {name: numeric_gradient(problem.loss, array, most=100) for name, array in problem.inputs.items()}
-        return problem, problem.loss(), numeric
+    return problem, *central_differences(problem, most=30)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_against_central_differences(engine, cell, case):
-    problem, loss, numeric = central_differences(cell, case)
-    # Engines with the same loss to rounding have the same numeric gradients.
-    assert problem.loss() == pytest.approx(loss, rel=1e-12, abs=1e-12)
-    gradients = problem.gradients()
-    assert set(gradients) == {"d" + name for name in problem.inputs}
-    for name, expected in numeric.items():
-        gradient = gradients["d" + name]
-        expected = expected[:, :, : gradient.shape[2]] if name == "x" else expected
-        known = ~np.isnan(expected)
-        what = f"{cell.name} {engine} {case} d{name}"
-        assert_close(gradient[known], expected[known], TOLERANCE["gradient"], what)
+    check_gradients(*make_case(cell, case), f"{cell.name} {engine} {case}")
 
 
 def test_short_da_is_padded_with_zeros(engine, cell, rng):

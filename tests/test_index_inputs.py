@@ -1,6 +1,7 @@
 """Index inputs give the same results as one-hot columns, which are never built."""
 
 import dataclasses
+import functools
 import re
 import tracemalloc
 
@@ -9,7 +10,7 @@ import pytest
 from conftest import PATHS, to_numpy
 from hypothesis import given
 from hypothesis import strategies as st
-from problems import ENGINES_TOLERANCE, TOLERANCE, assert_close, make_problem, numeric_gradient, run
+from problems import ENGINES_TOLERANCE, assert_close, central_differences, check_gradients, make_problem, run
 
 import rnnx
 from rnnx.cells import BUILT_IN
@@ -51,15 +52,18 @@ def test_same_as_one_hot_columns(engine, cell, dtype, options, rng):
     assert_same(actual, expected, CLOSE[dtype])
 
 
-@pytest.mark.parametrize("lengths", [None, [2, 0, 4]])
-def test_numeric_gradients(engine, cell, lengths, rng):
-    _, problem = make_problems(cell, rng, 3, 3, 3, 4, lengths=lengths)
-    if cell.optional_keys:
-        problem.parameters |= {key: rng.standard_normal((3, 1)) for key in cell.optional_keys}
-    gradients = problem.gradients()
-    for name, array in problem.inputs.items():
-        if name != "x":
-            assert_close(gradients["d" + name], numeric_gradient(problem.loss, array), TOLERANCE["gradient"], name)
+@functools.cache
+def make_case(cell, lengths):
+    """A problem of indices, its loss, and numeric gradients by name."""
+    rng = np.random.default_rng(1)
+    _, problem = make_problems(cell, rng, 3, 3, 3, 4, lengths=lengths and list(lengths))
+    problem.parameters |= {key: rng.standard_normal((3, 1)) for key in cell.optional_keys}
+    return problem, *central_differences(problem)
+
+
+@pytest.mark.parametrize("lengths", [None, (2, 0, 4)])
+def test_numeric_gradients(engine, cell, lengths):
+    check_gradients(*make_case(cell, lengths), f"{cell.name} {engine}")
 
 
 @given(data=st.data())

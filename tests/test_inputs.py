@@ -314,7 +314,7 @@ def test_sequences_in_batches(attention, rng):
 
 
 def test_the_default_bounds_the_size_of_a_pass(monkeypatch):
-    model, seen = SequenceClassifier(1, 128, 10, seed=0), []
+    model, seen = SequenceClassifier(1, 128, 10, cell="rnn", seed=0), []
     forward = model._features
     monkeypatch.setattr(model, "_features", lambda inputs, *rest: seen.append(inputs.shape) or forward(inputs, *rest))
     model.predict(np.zeros((1, 400, 784), "float32"))

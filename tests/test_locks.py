@@ -40,14 +40,16 @@ def hold(folder):
 
 
 def test_a_folder_in_use_is_an_error_that_names_the_process(tmp_path, settings):
+    def start(folder):
+        return Run.start(folder, settings)
+
     list(Run.start(tmp_path / "old", settings).train())
     before = (tmp_path / "old" / "model.safetensors").read_bytes()
-    starts = [("old", lambda folder: Run.resume(folder)), ("old", lambda folder: Run.start(folder, settings))]
-    starts += [("new", lambda folder: Run.start(folder, settings))]
-    for name, start in starts:
+    for name, starts in (("old", (Run.resume, start)), ("new", (start,))):
         with hold(tmp_path / name) as process:
-            with pytest.raises(ValueError, match=f"{name} is in use by process {process.pid}: wait for it"):
-                start(tmp_path / name)
+            for one in starts:
+                with pytest.raises(ValueError, match=f"{name} is in use by process {process.pid}: wait for it"):
+                    one(tmp_path / name)
             process.stdin.close()
     assert (tmp_path / "old" / "model.safetensors").read_bytes() == before
     assert not (tmp_path / "new").exists()
@@ -126,33 +128,29 @@ def test_without_locks_of_the_file_system(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
-def test_runs_started_together(tmp_path):
+def test_runs_started_together(run, tmp_path):
     """Default folders are distinct; of two runs with one folder, one ends with an error."""
-    (tmp_path / "names.txt").write_text(NAMES, encoding="utf-8")
-    command = [sys.executable, "-m", "rnnx", "train", "--text", "names.txt", "--hidden-size", "4"]
-
-    def start(*options):
-        return subprocess.Popen(
-            [*command, "--quiet", *options], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-
-    together = [start("--epochs", "2"), start("--epochs", "2"), start("--epochs", "400", "--output", "x")]
-    while not (tmp_path / "x" / NAME).exists():
-        assert together[2].poll() is None
-    late = start("--output", "x")
-    error = late.communicate()[1]
-    assert late.returncode == 1
-    assert f"x is in use by process {together[2].pid}: wait for it, or choose another folder" in error
-    together[2].send_signal(signal.SIGTERM)
-    for process in together:
-        process.communicate()
-    assert [process.returncode for process in together[:2]] == [0, 0]
+    arguments = ("train", "--text", "names.txt", "--hidden-size", "4", "--quiet")
+    command = [sys.executable, "-m", "rnnx", *arguments, "--epochs"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    short, long = (subprocess.Popen([*command, epochs], cwd=tmp_path, **pipes) for epochs in ("2", "100000"))
+    short.communicate()
+    while not (locks := list(tmp_path.glob(f"runs/*/{NAME}"))):
+        assert long.poll() is None
+    (folder,) = (lock.parent for lock in locks)
+    code, _, error = run(*arguments, "--output", folder)
+    assert code == 1
+    assert f"{folder.name} is in use by process {long.pid}: wait for it, or choose another folder" in error
+    long.send_signal(signal.SIGTERM)
+    long.communicate()
+    assert short.returncode == 0
     assert sorted(os.listdir(tmp_path / "runs")) == ["names-lstm", "names-lstm-2"]
-    for name in ("names-lstm", "names-lstm-2"):
-        assert load_checkpoint(tmp_path / "runs" / name).training["counters"]["epoch"] == 2
+    epochs = {path.name: load_checkpoint(path).training["counters"]["epoch"] for path in tmp_path.glob("runs/*")}
+    assert epochs.pop(folder.name) > 0
+    assert list(epochs.values()) == [2]
 
 
-def test_a_failed_start_of_the_command_line_leaves_nothing(tmp_path):
-    command = [sys.executable, "-m", "rnnx", "train", "--text", "missing.txt"]
-    assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode == 1
-    assert os.listdir(tmp_path) == []
+def test_a_failed_start_of_the_command_line_leaves_nothing(run, tmp_path):
+    before = os.listdir(tmp_path)
+    assert run("train", "--text", "missing.txt")[0] == 1
+    assert os.listdir(tmp_path) == before

@@ -50,7 +50,7 @@ def test_a_text_and_a_file_in_small_chunks(tmp_path, monkeypatch, by):
             np.testing.assert_array_equal(batch.inputs, other.inputs)
 
 
-def test_the_option_lower(run, tmp_path):
+def test_the_option_lower(run, monkeypatch):
     """A run on lower case equals one on a file in lower case; prompts and other texts are converted too."""
     Path("upper.txt").write_text(NAMES.upper() + "\n\u0130guanodon")
     Path("lower.txt").write_text((NAMES.upper() + "\n\u0130guanodon").lower())
@@ -66,6 +66,7 @@ def test_the_option_lower(run, tmp_path):
     assert all(line.startswith("tri\u0307") for line in texts.splitlines())
     losses = [ok(run("evaluate", run_, "--text", text)) for run_, text in (("a", "upper.txt"), ("b", "lower.txt"))]
     assert losses[0].splitlines()[1:] == losses[1].splitlines()[1:]
+    monkeypatch.setattr("rnnx.plots.style.to_bytes", lambda figure, suffix: b"")  # drawing takes seconds
     ok(run("plot", "a", "--text", "TRITOPS"))
     assert "resuming" in ok(run("train", "--resume", "a", "--epochs", 2))
     assert "cannot be combined with --lower" in run("train", "--resume", "a", "--lower")[2]

@@ -1,4 +1,4 @@
-"""Cells whose gates lack a side, with vectors and extra inputs: all engines, in all kinds of calls."""
+"""Cells whose gates lack a side, with vectors, extra inputs and means: all engines, in all kinds of calls."""
 
 import itertools
 import math
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mean_cells import MEANS
 from problems import ENGINES_TOLERANCE, MIXED, ONE_SIDED, TOLERANCE, assert_close, make_problem, numeric_gradient, run
 
 import rnnx
@@ -91,7 +92,7 @@ BIASED = Cell(
         ),
     ),
 )
-CELLS = [*ONE_SIDED, THREE, HIDDEN, DECAY, BIASED]
+CELLS = [*ONE_SIDED, THREE, HIDDEN, DECAY, BIASED, *MEANS]
 of_cells = pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
 
 

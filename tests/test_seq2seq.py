@@ -250,7 +250,7 @@ def test_config_summary_and_messages(rng):
         "<Seq2Seq: bidirectional gru_reset_after stack, 5-3-2; gru_reset_after stack, 4-3-2; dot attention>"
     )
     for options, message in (
-        ({"attention": "general"}, r"`attention` must be one of \['additive', 'dot', 'scaled_dot', None\]"),
+        ({"attention": "general"}, r"`attention` must be one of \['additive', 'dot', 'scaled_dot'\]"),
         ({"end_token": 4}, "`end_token` must be an integer from 0 to 3; got 4"),
         ({"end_token": 0.5}, "`end_token` must be an integer from 0 to 3; got 0.5"),
         ({"end_token": True}, "`end_token` must be an integer from 0 to 3; got True"),

@@ -7,6 +7,9 @@ from lab import make_trainer
 import rnnx
 from rnnx import course
 from rnnx.analysis import NGram
+from rnnx.data import Examples
+from rnnx.models import SequenceRegressor
+from rnnx.training import Trainer
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +34,12 @@ def wide(rng, dtype, scale, *shape):
         ).astype(dtype) * np.array(scale, dtype)
 
 
+def filled(value, dtype, *shape):
+    """One number in all places; NumPy 2.0 raises where the number is subnormal in the dtype."""
+    with np.errstate(all="ignore"):
+        return np.full(shape, value, dtype)
+
+
 @pytest.mark.parametrize("scale", SCALES)
 def test_activations_and_losses(rng, dtype, scale):
     z, dy = wide(rng, dtype, scale, 4, 3, 5), wide(rng, dtype, 1e-10, 4, 3, 5)
@@ -49,7 +58,7 @@ def test_cells(rng, dtype, scale, engine, cell):
     with np.errstate(all="ignore"):
         given = rnnx.initialize_parameters(cell, 4, 4, n_y=2, seed=0, dtype=dtype)
         parameters = {key: a * np.array(scale, dtype) for key, a in given.items()}
-    x, da = wide(rng, dtype, scale, 4, 2, 6), np.full((4, 2, 6), 1e-38, dtype)
+    x, da = wide(rng, dtype, scale, 4, 2, 6), filled(1e-38, dtype, 4, 2, 6)
     with rnnx.use_engine(engine):
         for lengths in (None, [6, 3]):
             states, _, caches = rnnx.recurrent_forward(cell, x, (), parameters, lengths=lengths)
@@ -73,13 +82,13 @@ def test_the_functions_of_a_step(rng, dtype, scale, name):
 def test_attention(rng, dtype, scale):
     queries, keys = wide(rng, dtype, scale, 4, 2, 3), wide(rng, dtype, 1.0, 4, 2, 5)
     context, _, cache = rnnx.dot_product_attention_forward(queries, keys, keys)
-    rnnx.dot_product_attention_backward(np.full_like(context, 1e-38), cache)
+    rnnx.dot_product_attention_backward(filled(1e-38, dtype, *context.shape), cache)
 
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_updates(rng, dtype, scale):
     parameters = {"W": wide(rng, dtype, 1.0, 4, 3), "b": np.zeros((4, 1), dtype)}
-    gradients = {"dW": wide(rng, dtype, scale, 4, 3), "db": np.full((4, 1), 1e-30, dtype)}
+    gradients = {"dW": wide(rng, dtype, scale, 4, 3), "db": filled(1e-38, dtype, 4, 1)}
     for optimizer in (rnnx.SGD(), rnnx.Momentum(), rnnx.RMSProp(), rnnx.Adam(), rnnx.AdamW()):
         state = optimizer.init(parameters)
         for t in (1, 2, 3):
@@ -104,14 +113,28 @@ def test_training_and_sampling(cell):
 @pytest.mark.parametrize("scale", [1.0, 1e-160])
 def test_the_course(rng, scale):
     parameters = {key: a * scale for key, a in course.initialize_parameters(8, 5, 5).items()}
-    course.optimize([None, 1, 2, 3], [1, 2, 3, 0], np.full((8, 1), scale), parameters, 0.01)
+    course.optimize([None, 1, 2, 3], [1, 2, 3, 0], filled(scale, "float64", 8, 1), parameters, 0.01)
     course.sample(parameters, {c: i for i, c in enumerate("\nabcd")}, 0)
-    cache = course.rnn_step_forward(parameters, np.full((8, 1), scale), np.eye(5)[:, :1])
+    cache = course.rnn_step_forward(parameters, filled(scale, "float64", 8, 1), np.eye(5)[:, :1])
     assert cache
 
 
-def test_plots_of_a_run(tmp_path):
+def test_plots_of_a_run(tmp_path, monkeypatch):
     plots = pytest.importorskip("rnnx.plots")
+    monkeypatch.setattr("rnnx.plots.style.to_bytes", lambda figure, suffix: figure.draw_without_rendering() or b"")
     corpus, trainer = make_trainer()
     records = [item.as_dict() for item in trainer.run(corpus.train, corpus.validation, epochs=1)]
     plots.plot_run(records, trainer.model, corpus.tokenizer, tmp_path, "tritops")
+
+
+@pytest.mark.parametrize("tiny", [1e-38, 1e-60])
+def test_values_too_small_for_float32(tiny):
+    """Inputs and settings in float64 become zero or subnormal in a model of float32."""
+    inputs, targets = np.ones((2, 4, 5)), np.full((1, 4), tiny)
+    inputs[0] = tiny
+    dataset = Examples(inputs, targets)
+    model = SequenceRegressor(2, 3, num_layers=2, dropout=tiny, seed=0)
+    model.predict(inputs)
+    trainer = Trainer(model, rnnx.Adam(tiny, epsilon=1e-38), clip_norm=tiny, clip_value=tiny)
+    trainer.fit(dataset, dataset, epochs=2, batch_size=2)
+    rnnx.initialize_parameters("lstm", 2, 3, forget_bias=tiny)

@@ -12,6 +12,8 @@ from typing import Any, TypeVar, cast
 import array_api_compat as compat
 import numpy as np
 
+from rnnx._core.words import shown
+
 Array = Any  # an array of any supported library, checked at run time
 Namespace = Any
 F = TypeVar("F", bound=Callable[..., Any])
@@ -152,7 +154,7 @@ def dtype_named(xp: Namespace, argument: str, name: Any) -> Any:
     able = _floats(xp)
     dtypes = {str(kind): kind for kind in able} if len(able) > 2 else {"float32": xp.float32, "float64": xp.float64}
     if str(name) not in dtypes:
-        raise ValueError(f"`{argument}` must be one of {sorted(dtypes)}; got {name!r:.60}")
+        raise ValueError(f"`{argument}` must be one of {sorted(dtypes)}; got {shown(name)}")
     return dtypes[str(name)]
 
 
@@ -164,7 +166,7 @@ def is_integer(xp: Namespace, array: Array) -> bool:
 def check_library(name: str, xp: Any) -> None:
     """Raise unless `xp` is an array namespace, or None for the default."""
     if xp is not None and not callable(getattr(xp, "asarray", None)):
-        raise TypeError(f"`{name}` must be an array namespace such as numpy or cupy; got {xp!r:.60}")
+        raise TypeError(f"`{name}` must be an array namespace such as numpy or cupy; got {shown(xp)}")
 
 
 def integer_vector(xp: Namespace, device: Any, name: str, values: Any) -> Array:
@@ -242,7 +244,12 @@ def numbers(values: Sequence[Any]) -> list[float]:
 
 def astype(xp: Namespace, array: Array, dtype: Any) -> Array:
     """Convert an array to a dtype, without a copy if it has it already."""
-    return array if array.dtype == dtype else xp.astype(array, dtype)
+    return array if array.dtype == dtype else _cast(xp, array, dtype)
+
+
+@ignore_underflow
+def _cast(xp: Namespace, array: Array, dtype: Any) -> Array:
+    return xp.astype(array, dtype)
 
 
 def contiguous(xp: Namespace, array: Array, *, own: bool = False) -> Array:

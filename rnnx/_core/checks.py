@@ -11,6 +11,7 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
+from rnnx._core.words import shown
 
 Shape = tuple[int, ...]
 
@@ -19,15 +20,20 @@ _MOST_ELEMENTS = 2**32  # of one array that is made from sizes: 16 GiB in float3
 _INTERVALS = {"(-inf, inf)": "a finite number", "(0, inf)": "a positive number", "[0, inf)": "a number of at least 0"}
 
 
+def is_whole(value: Any) -> bool:
+    """Return whether this is an integer of Python or NumPy; booleans and time differences are none."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool | np.timedelta64)
+
+
 def integer(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
     """Convert a Python or NumPy integer from `least` to `most` to a Python int; booleans are not integers."""
-    is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool | np.timedelta64)
+    is_integer = type(value) is int or is_whole(value)
     if is_integer and least <= value <= (_LARGEST if most is None else most):
         return int(value)
     expected = f"an integer of at least {least}" if most is None else f"an integer from {least} to {most}"
     if most is None and is_integer and value > _LARGEST:
         expected = "an integer below 2**63"
-    raise (ValueError if is_integer else TypeError)(f"`{name}` must be {expected}; got {value!r:.60}")
+    raise (ValueError if is_integer else TypeError)(f"`{name}` must be {expected}; got {shown(value)}")
 
 
 def check_size(shape: Shape, **sizes: int) -> None:
@@ -45,27 +51,33 @@ def flag(name: str, value: Any) -> bool:
         return value
     if isinstance(value, np.bool_):
         return bool(value)
-    raise TypeError(f"`{name}` must be True or False; got {value!r:.60}")
+    raise TypeError(f"`{name}` must be True or False; got {shown(value)}")
 
 
 def generator(name: str, seed: Any) -> np.random.Generator:
     """Return the random generator of a seed: an integer, None (a random seed), or a generator, returned unchanged."""
     if seed is None or isinstance(seed, np.random.Generator):
         return np.random.default_rng(seed)
-    is_integer = isinstance(seed, int | np.integer) and not isinstance(seed, bool | np.timedelta64)
+    is_integer = is_whole(seed)
     if is_integer and seed >= 0:
         return np.random.default_rng(int(seed))
     expected = "an integer of at least 0, a numpy.random.Generator or None"
-    raise (ValueError if is_integer else TypeError)(f"`{name}` must be {expected}; got {seed!r:.60}")
+    raise (ValueError if is_integer else TypeError)(f"`{name}` must be {expected}; got {shown(seed)}")
+
+
+def check_generator(name: str, rng: Any) -> None:
+    """Raise unless `rng` is a NumPy random generator."""
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"`{name}` must be a numpy.random.Generator; got {shown(rng)}")
 
 
 def choice(name: str, value: Any, options: Iterable[str]) -> str:
     """Return `value` if it is one of the options."""
     options = sorted(options)
     if not isinstance(value, str):
-        raise TypeError(f"`{name}` must be one of {options}; got {value!r:.60}")
+        raise TypeError(f"`{name}` must be one of {options}; got {shown(value)}")
     if value not in options:
-        raise ValueError(f"`{name}` must be one of {options}; got {value!r:.60}")
+        raise ValueError(f"`{name}` must be one of {options}; got {shown(value)}")
     return value
 
 
@@ -89,13 +101,13 @@ def _float(name: str, value: Any) -> float:
     if getattr(value, "shape", ()) != ():
         raise TypeError(f"`{name}` must be a number; got an array of shape {tuple(value.shape)}")
     if getattr(getattr(value, "dtype", None), "kind", "f") not in "fiu":  # NumPy converts strings, dates and complex
-        raise TypeError(f"`{name}` must be a number; got {value!r:.60}")
+        raise TypeError(f"`{name}` must be a number; got {shown(value)}")
     try:
         return float(value)
     except OverflowError:
-        raise ValueError(f"`{name}` must be a number that fits in a float; got {value!r:.60}") from None
+        raise ValueError(f"`{name}` must be a number that fits in a float; got {shown(value)}") from None
     except Exception:  # each library has its own errors
-        raise TypeError(f"`{name}` must be a real number; got {value!r:.60}") from None
+        raise TypeError(f"`{name}` must be a real number; got {shown(value)}") from None
 
 
 @lru_cache(maxsize=16)
@@ -147,7 +159,7 @@ def check_keys(owner: str, keys: Iterable[str], required: Sequence[str], optiona
     keys, known = tuple(keys), (*required, *optional)
     for key in keys:
         if key not in known:
-            raise ValueError(f"unknown key {key!r} in `parameters` of {owner}{nearest(str(key), known)}")
+            raise ValueError(f"unknown key {shown(key)} in `parameters` of {owner}{nearest(str(key), known)}")
     missing = [key for key in required if key not in keys]
     if missing:
         raise ValueError(f"`parameters` of {owner} must have keys {list(required)}; missing {missing}")

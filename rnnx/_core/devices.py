@@ -3,15 +3,15 @@
 from functools import lru_cache
 from typing import Any
 
+from rnnx._core.checks import choice
+
 _INSTALL = "pip install 'rnnx[cuda13]' (or 'rnnx[cuda12]' for an older driver)"
 
 
 def by_device(name: str) -> Any:
     """Return the array namespace of a device: None (NumPy) for "cpu", CuPy for "cuda"."""
-    if name == "cpu":
+    if choice("device", name, ("cpu", "cuda")) == "cpu":
         return None
-    if name != "cuda":
-        raise ValueError(f"`device` must be 'cpu' or 'cuda'; got {name!r}")
     cupy, problem = _cupy()
     if problem:
         raise ValueError(f"`device` 'cuda': {problem}")

@@ -5,6 +5,8 @@ import os
 import secrets
 import stat
 import tempfile
+from collections.abc import Iterable
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,6 +19,11 @@ _MAX_NAME = 255  # bytes in a file name, on nearly all file systems
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
+    """Write a file as `write_pieces` does."""
+    write_pieces(path, [data])
+
+
+def write_pieces(path: str | Path, pieces: Iterable[bytes | memoryview]) -> None:
     """Write a file so that `path` always holds either the old or the complete new content.
 
     Symbolic links are followed, and an existing file keeps its permissions. If the process is killed halfway,
@@ -30,7 +37,8 @@ def write_atomically(path: str | Path, data: bytes) -> None:
         mode = None
     with _open_reusable(target) or (target.parent / f".{secrets.token_hex(8)}.rnnx.part").open("xb") as file:
         try:
-            file.write(data)
+            for piece in pieces:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
             if mode is not None:
@@ -45,7 +53,7 @@ def write_atomically(path: str | Path, data: bytes) -> None:
             raise
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+def open_regular(path: str | Path) -> BufferedReader:
     """Open a regular file for reading.
 
     Raises

@@ -8,6 +8,7 @@ import numpy as np
 from rnnx._core import arrays as ns
 from rnnx._core import checks, layout
 from rnnx._core.arrays import Array
+from rnnx._core.words import shown
 from rnnx.cells import Cell
 from rnnx.cells.observation import is_derived, observed
 from rnnx.engines.protocol import Cotangents, Tape
@@ -162,7 +163,7 @@ def _read(model: Any, tokenizer: Any, text: str, hold_out: int = 0) -> tuple[np.
     if not isinstance(text, str):
         raise TypeError(f"`text` must be a str; got {type(text).__name__}")
     if len(text) <= hold_out:
-        raise ValueError(f"`text` must have at least {hold_out + 1} character{'s' * hold_out}; got {text!r}")
+        raise ValueError(f"`text` must have at least {hold_out + 1} character{'s' * hold_out}; got {shown(text)}")
     indices = np.asarray(tokenizer.encode(text))[None, :]
     end = len(text) - hold_out
     logits, _, cache = model.forward(indices[:, :end])
@@ -174,7 +175,7 @@ def _owner(caches: Any) -> Caches:
     if isinstance(caches, tuple | list) and len(caches) == 2 and isinstance(caches[0], Steps):
         return caches[0].caches
     if not isinstance(caches, Caches):
-        raise TypeError(f"`caches` must be the caches of a sequence, from a forward function; got {caches!r:.80}")
+        raise TypeError(f"`caches` must be the caches of a sequence, from a forward function; got {shown(caches)}")
     return caches
 
 

@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Iterator, Mapping
 
 from rnnx._core.checks import nearest
+from rnnx._core.words import shown
 from rnnx.cells.cell import Cell, Stage
 from rnnx.cells.decorator import Input, Vector, cell
 from rnnx.cells.gate import Gate
@@ -17,6 +18,7 @@ from rnnx.cells.words import (
     log,
     log_sigmoid,
     maximum,
+    mean,
     minimum,
     relu,
     sigmoid,
@@ -30,15 +32,16 @@ from rnnx.cells.words import (
 
 BUILT_IN: dict[str, Cell] = {record.name: record for record in (RNN, LSTM, GRU, GRU_RESET_AFTER)}
 ZOO = (
-    "cifg", "cornn", "fo_pool", "gru_d", "indrnn", "janet", "leaky_esn", "lem", "ligru", "lru", "lstmp", "mgu",
-    "mingru", "multiplicative_lstm", "peephole_lstm", "phased_lstm", "relu_rnn", "slstm", "sru", "ugrnn", "unicornn",
+    "cifg", "cornn", "fo_pool", "gru_d", "indrnn", "janet", "layer_norm_gru", "layer_norm_lstm", "leaky_esn", "lem",
+    "ligru", "lru", "lstmp", "mgu", "mingru", "multiplicative_lstm", "peephole_lstm", "phased_lstm", "relu_rnn",
+    "slstm", "sru", "ugrnn", "unicornn",
 )  # fmt: skip
 WITH_INPUTS = ("phased_lstm",)  # of the zoo: the cells with inputs besides x
 
 __all__ = [
     "BUILT_IN", "CELLS", "WITH_INPUTS", "ZOO", "Cell", "Gate", "Input", "Stage", "Vector", "cell", "cell_of", "cos",
-    "exp", "gelu", "log", "log_sigmoid", "maximum", "minimum", "relu", "sigmoid", "sign", "sin", "softplus", "sqrt",
-    "tanh", "where",
+    "exp", "gelu", "log", "log_sigmoid", "maximum", "mean", "minimum", "relu", "sigmoid", "sign", "sin", "softplus",
+    "sqrt", "tanh", "where",
 ]  # fmt: skip
 
 
@@ -69,7 +72,9 @@ def cell_of(cell: Cell | str) -> Cell:
     if isinstance(cell, Cell):
         return cell
     if not isinstance(cell, str):
-        raise TypeError(f"`cell` must be a Cell or one of {sorted(CELLS)}; got {cell!r:.60}")
+        raise TypeError(f"`cell` must be a Cell or one of {sorted(CELLS)}; got {shown(cell)}")
     if cell not in CELLS:
-        raise ValueError(f"`cell` must be a Cell or one of {sorted(CELLS)}; got {cell!r}{nearest(str(cell), CELLS)}")
+        raise ValueError(
+            f"`cell` must be a Cell or one of {sorted(CELLS)}; got {shown(cell)}{nearest(str(cell), CELLS)}"
+        )
     return CELLS[cell]

@@ -67,6 +67,7 @@ RULES: dict[str, Callable[..., Cotangents]] = {
     "cos": lambda ops, d, y, x: (-(d * ops.sin(x)),),
     "erf": lambda ops, d, y, x: (d * (2 / math.sqrt(math.pi) * ops.exp(-(x * x))),),
     "gelu": lambda ops, d, y, x: _gelu(ops, d, x),
+    "mean": lambda ops, d, y, x: (ops.mean(d),),
     "maximum": lambda ops, d, y, a, b: _extremum(ops, d, ops.greater(a, b), ops.greater(b, a)),
     "minimum": lambda ops, d, y, a, b: _extremum(ops, d, ops.greater(b, a), ops.greater(a, b)),
     "greater": lambda ops, d, y, a, b: (None, None),

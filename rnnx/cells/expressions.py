@@ -1,4 +1,4 @@
-"""Elementwise expressions as a graph, and programs that evaluate them on operands of any kind.
+"""Expressions as a graph, and programs that evaluate them on operands of any kind.
 
 A cell's function is *traced*: it is called once with symbols instead of arrays, and every operation on a symbol adds
 a value to a `Graph`. The graph holds equal values once, so a common subexpression is found as soon as it is written a
@@ -27,7 +27,17 @@ OPERATORS: dict[str, Callable[..., Any]] = {
 }
 # Words by number of arguments; `zeros_like` and `constant` give constants.
 WORDS = dict.fromkeys(("tanh", "sigmoid", "relu", "heaviside", "exp", "log", "sqrt", "abs", "sign", "sin", "cos"), 1)
-WORDS |= {"softplus": 1, "log_sigmoid": 1, "erf": 1, "gelu": 1, "maximum": 2, "minimum": 2, "greater": 2, "where": 3}
+WORDS |= {
+    "softplus": 1,
+    "log_sigmoid": 1,
+    "erf": 1,
+    "gelu": 1,
+    "mean": 1,
+    "maximum": 2,
+    "minimum": 2,
+    "greater": 2,
+    "where": 3,
+}
 COMMUTATIVE = {"+", "*", "maximum", "minimum"}
 
 Operand = Any  # an Expression or a number
@@ -146,7 +156,7 @@ class Graph:
         for k, argument in enumerate(arguments):
             if argument.is_condition != (operation == "where" and k == 0):
                 raise TypeError("ops.greater gives a condition, the first argument of ops.where and of nothing else")
-        simplified = _simplified(self, operation, arguments) if operation in OPERATORS else None
+        simplified = _simplified(self, operation, arguments) if operation in (*OPERATORS, "mean") else None
         return self._value(operation, arguments) if simplified is None else simplified
 
     def output(self, value: Operand) -> Expression:
@@ -174,7 +184,9 @@ class Graph:
 
 
 def _simplified(graph: Graph, operation: str, arguments: tuple[Expression, ...]) -> Expression | None:
-    """Return an equal but simpler expression than an operator on these arguments, or None."""
+    """Return an equal but simpler expression than an operator, or mean, on these arguments; or None."""
+    if operation == "mean":
+        return arguments[0] if arguments[0].is_constant else None
     if all(a.is_constant for a in arguments):
         return graph.constant(OPERATORS[operation](*(a.data for a in arguments)))
     a, b = arguments[0], arguments[-1]

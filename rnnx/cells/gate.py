@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rnnx._core.checks import Shape
+from rnnx._core.words import shown
 
 SIDES = ("h", "xh", "x")  # in the order of a stage's gates
 
@@ -40,7 +41,7 @@ class Gate:
             raise ValueError(f"`sides` of a gate must be one of {list(SIDES)}; got {self.sides!r}")
         allowed, what = ((1, 2), "one or two keys") if self.sides == "xh" else ((1,), "one key")
         if not isinstance(self.weights, tuple) or len(self.weights) not in allowed:
-            raise ValueError(f"`weights` of a gate must be a tuple of {what}; got {self.weights!r}")
+            raise ValueError(f"`weights` of a gate must be a tuple of {what}; got {shown(self.weights)}")
         if bool(self.bias) != ("x" in self.sides) or (self.recurrent_bias and self.sides != "xh"):
             got = f"sides {self.sides!r}, bias {self.bias!r}, recurrent bias {self.recurrent_bias!r}"
             raise ValueError(f"a gate needs a `bias` if it has an input side, and has no other; got {got}")

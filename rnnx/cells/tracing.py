@@ -3,7 +3,8 @@
 The function is called once with symbols. A gate called with x gives its input side, called with any other value its
 recurrent side: a product with that value, the *operand*. Each operand makes a stage, because a product can only begin
 when its operand is known. The rest is placed in the first stage that has everything it needs, and what a later stage
-uses is passed on from stage to stage. What depends on vectors alone is *hoisted*: computed once for the whole sequence.
+uses is passed on from stage to stage. What depends on vectors alone is *hoisted*: computed once for the whole sequence,
+except conditions and means.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -127,7 +128,7 @@ def hoist(trace: Trace) -> tuple[Hoisted | None, dict[int, str]]:
     constant, inner = set(vectors), []  # what depends on vectors alone
     for value in trace.values:
         arguments = [a.number for a in value.arguments if not a.is_constant]
-        if arguments and constant.issuperset(arguments) and not value.is_condition:
+        if arguments and constant.issuperset(arguments) and value.operation not in ("greater", "mean"):
             constant.add(value.number)
             inner.append(value)
     outside = {a.number for v in trace.values if v.number not in constant for a in v.arguments}

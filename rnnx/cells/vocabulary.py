@@ -15,7 +15,7 @@ PairWord = Callable[[Any, Any], Any]
 
 
 class Ops(NamedTuple):
-    """The vocabulary: elementwise functions that keep the dtype. NaN stays NaN, and infinities give the limits.
+    """The vocabulary: functions that keep the dtype, elementwise but for `mean`. NaN stays NaN, infinities give limits.
 
     Where a function takes several operands, some may be Python numbers, but not all.
     """
@@ -36,6 +36,7 @@ class Ops(NamedTuple):
     log_sigmoid: Word  # log(sigmoid(x)) = -softplus(-x)
     erf: Word  # 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x
     gelu: Word  # x Phi(x) = x (1 + erf(x / sqrt(2))) / 2, accurate for negative x too
+    mean: Word  # over the units of a layer, for every example; each unit gets it
     maximum: PairWord  # NaN if either operand is
     minimum: PairWord
     greater: PairWord  # a > b, a `Condition`; false if either operand is NaN
@@ -89,6 +90,9 @@ def array_ops(xp: Any) -> Ops:
     def softplus(x: Any) -> Any:
         return relu(x) + xp.log1p(xp.exp(-xp.abs(x)))
 
+    def mean(x: Any) -> Any:
+        return xp.broadcast_to(xp.mean(x, axis=-1, keepdims=True), x.shape)  # arrays are (m, n)
+
     def constant(value: float, like: Any) -> Any:
         return xp.full_like(like, value)
 
@@ -121,6 +125,7 @@ def array_ops(xp: Any) -> Ops:
         log_sigmoid=lambda x: -softplus(-x),
         erf=partial(of_normal, gaussian.erf),
         gelu=partial(of_normal, gaussian.gelu),
+        mean=mean,
         maximum=partial(of_arrays, xp.maximum),
         minimum=partial(of_arrays, xp.minimum),
         greater=lambda a, b: Condition(of_arrays(xp.greater, a, b)),

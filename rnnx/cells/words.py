@@ -40,6 +40,7 @@ log_sigmoid = _unary("log_sigmoid", "log(sigmoid(x)).")
 sin = _unary("sin", "Sine.")
 cos = _unary("cos", "Cosine.")
 gelu = _unary("gelu", "Gaussian error linear unit.")
+mean = _unary("mean", "Mean over the units of the layer, for every example.")
 
 
 def maximum(a: Any, b: Any) -> Expression:

@@ -88,10 +88,6 @@ def errors_as_messages() -> Iterator[None]:
         message = f"too large for this machine: {str(error) or 'out of memory'}"
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":  # safetensors, without memory
-            raise
-        message = f"too large for this machine: {error}"
     raise click.ClickException(printable(message))
 
 

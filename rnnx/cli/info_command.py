@@ -1,6 +1,7 @@
 """The command ``rnnx info``."""
 
 import platform
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from typing import Any
 
@@ -37,11 +38,12 @@ def _machine() -> list[tuple[str, Any]]:
     from rnnx.engines.cpu.runtime.object_files import cache_directory
     from rnnx.engines.cpu.runtime.thread_policy import max_threads
 
+    packages = packages_distributions()  # reads what every installed package says about itself
     return [
         ("rnnx", rnnx.__version__),
         ("python", platform.python_version()),
         ("system", platform.platform()),
-        *((library, _library(library)) for library in _LIBRARIES),
+        *((library, _library(library, packages.get(library, ()))) for library in _LIBRARIES),
         ("engines", ", ".join(rnnx.engine_names())),
         ("engine for NumPy", rnnx.engine_for(np.empty(0))),
         ("cpu", f"{max_threads()} threads"),
@@ -51,12 +53,12 @@ def _machine() -> list[tuple[str, Any]]:
     ]
 
 
-def _library(library: str) -> str:
-    """Return the version and engines of an array library; the package of CuPy has another name."""
-    packages = dict.fromkeys(packages_distributions().get(library, ()))
-    if not packages:
+def _library(library: str, packages: Iterable[str]) -> str:
+    """Return the version and engines of an array library; the packages of CuPy have other names."""
+    names = dict.fromkeys(packages)
+    if not names:
         return _NOT_INSTALLED
-    versions = ", ".join(version(p) if p == library else f"{version(p)} ({p})" for p in packages)
+    versions = ", ".join(version(p) if p == library else f"{version(p)} ({p})" for p in names)
     return f"{versions}; engines: {', '.join(engines_of(library))}"
 
 

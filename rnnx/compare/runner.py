@@ -116,8 +116,7 @@ def run(
     OSError
         If `text` cannot be read or `output` cannot be written.
     """
-    if not isinstance(peer, str) or peer not in PEERS:
-        raise ValueError(f"`peer` must be one of {sorted(PEERS)}; got {peer!r}")
+    checks.choice("peer", peer, PEERS)
     if progress is not None and not callable(progress):
         raise TypeError(f"`progress` must be callable; got {type(progress).__name__}")
     read, vocabulary = task.read(indices, dataset, text)

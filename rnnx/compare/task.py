@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from rnnx._core import checks
+from rnnx._core.words import shown
 from rnnx.compare.records import Request, Settings
 from rnnx.compare.rnnx_side import make_model
 from rnnx.data import CharTokenizer, encode_file, find_text
@@ -20,7 +21,7 @@ def read(indices: Any, dataset: str, text: str | Path | None) -> tuple[np.ndarra
     """Return a text as indices, and its vocabulary unless the caller gave the indices."""
     if indices is None:
         if not isinstance(dataset, str):
-            raise TypeError(f"`dataset` must be a str; got {dataset!r}")
+            raise TypeError(f"`dataset` must be a str; got {shown(dataset)}")
         found = find_text(dataset) if text is None else _regular_file(text)
         encoded = encode_file(found) if isinstance(found, Path) else encode([found], CharTokenizer(None), fit=True)
         return encoded.indices, encoded.tokenizer.get_vocab()
@@ -30,13 +31,13 @@ def read(indices: Any, dataset: str, text: str | Path | None) -> tuple[np.ndarra
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
         raise TypeError(f"`indices` must be integers of shape (n,); got dtype {array.dtype} and shape {array.shape}")
     if array.size == 0 or array.min() < 0:
-        raise ValueError(f"`indices` must be a non-empty array of non-negative integers; got {indices!r}")
+        raise ValueError(f"`indices` must be a non-empty array of non-negative integers; got {shown(indices)}")
     return array, None
 
 
 def _regular_file(text: str | Path) -> Path:
     if not isinstance(text, str | os.PathLike) or text == "":
-        raise (ValueError if text == "" else TypeError)(f"`text` must be the path of a file; got {text!r}")
+        raise (ValueError if text == "" else TypeError)(f"`text` must be the path of a file; got {shown(text)}")
     path = Path(text)
     if path.exists() and not path.is_file():
         raise ValueError(f"`text` must be a regular file; {path} is not")
@@ -50,9 +51,7 @@ def check(peer: str, text: np.ndarray, s: Settings) -> None:
     if len(text) <= s.seq_length:
         raise ValueError(f"`seq_length` must be less than the length of the text, {len(text)}; got {s.seq_length}")
     for name, allowed in {"cell": ("rnn", "lstm", "gru"), "optimizer": OPTIMIZERS, "dtype": DTYPES}.items():
-        value = getattr(s, name)
-        if not isinstance(value, str) or value not in allowed:
-            raise ValueError(f"`{name}` must be one of {list(allowed)}; got {value!r}")
+        checks.choice(name, getattr(s, name), allowed)
     if s.cell_name == "gru" and peer == "torch":  # `cell_name` checks `reset_after`
         raise ValueError("`reset_after` must be True for `cell` = 'gru' with torch, which has no other GRU; got False")
     _check_memory(s)

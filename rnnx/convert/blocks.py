@@ -11,6 +11,7 @@ import numpy as np
 from rnnx._core import arrays as ns
 from rnnx._core import checks
 from rnnx._core.arrays import Array
+from rnnx._core.words import shown
 from rnnx.cells import CELLS, Cell, Gate, cell_of
 from rnnx.functional import arguments
 
@@ -189,7 +190,7 @@ def check_texts(**texts: str) -> None:
 def check_keys(keys: Any) -> None:
     """Raise unless `keys` names the weights and the bias of an output layer."""
     if not isinstance(keys, tuple | list) or len(keys) != 2 or not all(isinstance(key, str) for key in keys):
-        raise TypeError(f"`keys` must be two str, of the weights and the bias; got {keys!r:.60}")
+        raise TypeError(f"`keys` must be two str, of the weights and the bias; got {shown(keys)}")
 
 
 def _dims(shape: str) -> list[str]:

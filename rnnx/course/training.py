@@ -11,6 +11,7 @@ from rnnx.course.characters import initialize_parameters, rnn_step_forward
 from rnnx.course.passes import GRADIENTS, KEYS, as_floats, backward_pass, forward_pass, pick, pick_gradients, unpack
 
 MAX_LENGTH = 50  # of a sampled name
+_MOST_SEED = 2**32 - 2 * MAX_LENGTH - 1  # so that NumPy accepts the seed of every character
 PRINT_EVERY = 2000  # iterations
 
 
@@ -111,13 +112,14 @@ def sample(parameters: Mapping[str, np.ndarray], char_to_ix: Mapping[str, int], 
     char_to_ix : dict of str to int
         Must contain the newline character, which ends a name.
     seed : int
+        Below 2**32 - 100.
 
     Returns
     -------
     list of int
         At most 50 characters and the newline.
     """
-    seed, newline = integer("seed", seed, 0), _indices("\n", char_to_ix)[0]
+    seed, newline = integer("seed", seed, 0, _MOST_SEED), _indices("\n", char_to_ix)[0]
     n_a, vocab_size = unpack(parameters)[0].shape
     indices: list[int] = []
     a, x = np.zeros((n_a, 1)), np.zeros((vocab_size, 1))

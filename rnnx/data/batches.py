@@ -7,7 +7,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from rnnx._core.checks import integer
+from rnnx._core.checks import check_generator, integer
 
 BatchT = TypeVar("BatchT")
 
@@ -66,6 +66,8 @@ class Shuffled(Sized, Generic[BatchT]):
     def batches(self, batch_size: int, rng: np.random.Generator | None = None, start: int = 0) -> Iterator[BatchT]:
         """Iterate over all examples once, shuffled if `rng` is given, without building the first `start` batches."""
         batch_size, start = integer("batch_size", batch_size), integer("start", start, 0)
+        if rng is not None:
+            check_generator("rng", rng)
         order: Any = range(len(self)) if rng is None else rng.permutation(len(self))
         firsts = range(start * batch_size, len(self), batch_size)
         return (self.gather(np.asarray(order[at : at + batch_size])) for at in firsts)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
+from rnnx._core.words import shown
 from rnnx.data.downloads import SOURCES, downloaded
 from rnnx.data.tokenizer import NEWLINE
 
@@ -63,7 +64,7 @@ def find_text(name: str) -> str | Path:
     if files:
         more = ", ..." if len(files) > _MOST_LISTED else ""
         known += f", {', '.join(files[:_MOST_LISTED])}{more} ({_FOLDER}/*.txt)"
-    raise ValueError(f"there is no dataset {name!r}; there are {known}. A file {_FOLDER}/NAME.txt adds one")
+    raise ValueError(f"there is no dataset {shown(name)}; there are {known}. A file {_FOLDER}/NAME.txt adds one")
 
 
 def file_in_data(name: str) -> Path | None:

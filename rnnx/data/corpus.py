@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 
-from rnnx._core.checks import real
+from rnnx._core.checks import choice, integer, real
 from rnnx.data.batches import Dataset
 from rnnx.data.files import PIECE, encode, open_text
 from rnnx.data.lines import LineViews, line_bounds, looks_like_list
@@ -106,6 +106,7 @@ def make_corpus(
         the vocabulary of `tokenizer` lacks a character.
     """
     _check_choices(by, split, validation)
+    seed = integer("seed", seed, 0)
     if tokenizer is not None and (oov_token is not None or min_count != 1):
         raise ValueError("`oov_token` and `min_count` must not be given with `tokenizer`, whose vocabulary is fixed")
     with open_text(text) if isinstance(text, Path) else nullcontext(_Slices(text)) as read:
@@ -135,10 +136,8 @@ def make_corpus(
 
 
 def _check_choices(by: str, split: str, validation: float | None) -> None:
-    if by not in ("auto", "lines", "windows", "streams"):
-        raise ValueError(f"`by` must be 'auto', 'lines', 'windows' or 'streams'; got {by!r}")
-    if split not in ("tail", "blocks"):
-        raise ValueError(f"`split` must be 'tail' or 'blocks'; got {split!r}")
+    choice("by", by, ("auto", "lines", "windows", "streams"))
+    choice("split", split, ("tail", "blocks"))
     if validation is not None:
         real("validation", validation, "(0, 1)")
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from rnnx._core.checks import integer
 from rnnx._core.files import read_regular, write_atomically
+from rnnx._core.words import shown
 from rnnx.data.vocabulary import check_vocabulary, code_points, count_characters
 
 NEWLINE = "\n"
@@ -51,7 +52,7 @@ class CharTokenizer:
 
     def __init__(self, oov_token: str | None = "<UNK>") -> None:
         if oov_token is not None and (not isinstance(oov_token, str) or not oov_token):
-            raise TypeError(f"`oov_token` must be None or a non-empty string; got {oov_token!r}")
+            raise TypeError(f"`oov_token` must be None or a non-empty string; got {shown(oov_token)}")
         self.oov_token = oov_token
         self._set_vocabulary([] if oov_token is None else [oov_token])
 

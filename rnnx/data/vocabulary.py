@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from rnnx._core.words import shown
+
 
 def count_characters(texts: str | Iterable[str]) -> Counter[str]:
     """Count the characters of one or more texts."""
@@ -33,12 +35,12 @@ def code_points(text: str) -> np.ndarray:
 def check_vocabulary(tokens: Any, oov_token: str | None) -> None:
     """Raise unless `tokens` is a list of distinct characters, including `oov_token` if there is one."""
     if not isinstance(tokens, Sequence) or isinstance(tokens, str) or not tokens:
-        raise ValueError(f"the vocabulary must be a non-empty list of characters; got {tokens!r}")
+        raise ValueError(f"the vocabulary must be a non-empty list of characters; got {shown(tokens)}")
     for token in tokens:
         if not isinstance(token, str) or (len(token) != 1 and token != oov_token):
-            raise ValueError(f"the vocabulary must consist of single characters and `oov_token`; got {token!r}")
+            raise ValueError(f"the vocabulary must consist of single characters and `oov_token`; got {shown(token)}")
     if len(set(tokens)) != len(tokens):
         twice = next(token for token, count in Counter(tokens).items() if count > 1)
-        raise ValueError(f"the vocabulary must not contain duplicates; got {twice!r} more than once")
+        raise ValueError(f"the vocabulary must not contain duplicates; got {shown(twice)} more than once")
     if oov_token is not None and oov_token not in tokens:
         raise ValueError(f"the vocabulary must contain `oov_token`, {oov_token!r}")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnx._core.checks import integer
+from rnnx._core.checks import check_generator, integer
 from rnnx.data.batches import Batch, Shuffled, check_rows, pad_shifted
 from rnnx.data.steps import Pieces, Steps
 
@@ -121,6 +121,8 @@ class Streams(Steps):
         The text is read in order; `rng` chooses the first step, and the text then wraps around.
         """
         steps, start = self._steps_per_stream(batch_size), integer("start", start, 0)
+        if rng is not None:
+            check_generator("rng", rng)
         offset = 0 if rng is None else int(rng.integers(len(self)))
         firsts = offset + steps * np.arange(batch_size)
         return (

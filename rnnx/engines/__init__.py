@@ -12,7 +12,8 @@ from typing import Any, cast
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import flag
+from rnnx._core.checks import choice, flag
+from rnnx._core.words import shown
 from rnnx.cells import BUILT_IN, Cell, cell_of
 from rnnx.engines.gpu.precision import use_precision as use_precision
 from rnnx.engines.protocol import Engine
@@ -75,9 +76,9 @@ def register_engine(
         If `libraries` is not a tuple.
     """
     if isinstance(engine, str) and not all(engine.partition(":")):
-        raise ValueError(f"`engine` must be an engine or a string 'module:name'; got {engine!r}")
+        raise ValueError(f"`engine` must be an engine or a string 'module:name'; got {shown(engine)}")
     if not isinstance(libraries, tuple):
-        raise TypeError(f"`libraries` must be a tuple of str; got {libraries!r}")
+        raise TypeError(f"`libraries` must be a tuple of str; got {shown(libraries)}")
     entry = _Entry(engine, libraries, requires, flag("default", default))
     if _TABLE.setdefault(name, entry) is not entry:
         raise ValueError(f"`name` {name!r} is already registered")
@@ -139,8 +140,7 @@ def use_engine(name: str) -> Iterator[None]:
     ValueError
         On entry, if the engine is unknown or not installed; in a call, if it does not support the arrays.
     """
-    if name not in _TABLE:
-        raise ValueError(f"`name` must be one of {engine_names()}; got {name!r}")
+    choice("name", name, engine_names())
     _require(name)
     token = _chosen.set(name)
     try:
@@ -221,8 +221,7 @@ def warm_up(
     """
     _require("cpu")
     for dtype in dtypes:
-        if dtype not in ("float32", "float64"):
-            raise ValueError(f"`dtypes` must be 'float32' or 'float64'; got {dtype!r}")
+        choice("dtypes", dtype, ("float32", "float64"))
     from rnnx.engines.cpu.engine import compile_ahead
     from rnnx.engines.cpu.runtime import object_cache
 

@@ -14,6 +14,7 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import Shape, check_indices, check_keys, check_lengths, check_shape, compare_shapes
 from rnnx._core.layout import valid_examples
+from rnnx._core.words import shown
 from rnnx.cells import Cell
 from rnnx.cells.parameters import expected_shapes
 from rnnx.engines.protocol import Call
@@ -198,7 +199,7 @@ def check_steps(cell: Cell, steps: Any) -> Sequence[tuple[Any, ...]]:
     """Check and return a hand-built list of cache tuples, one per step."""
     size = 2 * len(cell.states) + len(cell.cache) + 2
     if not isinstance(steps, Sequence) or isinstance(steps, str) or not steps:
-        raise TypeError(f"`caches` must contain a list of caches, one per step; got {steps!r:.40}")
+        raise TypeError(f"`caches` must contain a list of caches, one per step; got {shown(steps)}")
     for step in steps:
         if not isinstance(step, tuple | list) or len(step) != size or not isinstance(step[-1], Mapping):
             raise ValueError(

@@ -10,7 +10,7 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_shape, integer, listed
+from rnnx._core.checks import check_shape, generator, integer, listed
 from rnnx._core.copying import Portable
 from rnnx.models.layers import Layer, Masks, Parameters, Seed, States
 from rnnx.models.segments import train_in_segments
@@ -67,8 +67,9 @@ class Model(Portable, Layer, ABC):
         parameters: Mapping[str, Array] | None = None,
     ) -> None:
         self.parts, self.config = parts, config
+        rng = generator("seed", seed)
         if parameters is None:
-            self.parameters = self.initialize(seed, scheme=scheme, dtype=dtype, xp=xp, device=device)
+            self.parameters = self.initialize(rng, scheme=scheme, dtype=dtype, xp=xp, device=device)
         else:
             self.set_parameters(parameters)
 

@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
+from rnnx._core.checks import choice, generator
 from rnnx.functional import attention
 from rnnx.functional.activations import tanh, tanh_backward
 from rnnx.functional.heads import dense_backward, dense_forward
@@ -46,9 +45,7 @@ class AttentionLayer(Layer):
     """
 
     def __init__(self, kind: str, n: int, n_encoded: int) -> None:
-        if kind not in KINDS:
-            raise ValueError(f"`attention` must be one of {[*KINDS, None]}; got {kind!r}")
-        self.kind, self.n, self.n_encoded = kind, n, n_encoded
+        self.kind, self.n, self.n_encoded = choice("attention", kind, KINDS), n, n_encoded
         self._projects = kind != "additive" and n != n_encoded
         self._combination = Dense("c" + _SUFFIX, n_encoded + n, n)
 
@@ -64,7 +61,7 @@ class AttentionLayer(Layer):
 
     def initialize(self, seed: Seed = None, **options: Any) -> Parameters:
         """Return initial parameters, each drawn like those of a head of its own."""
-        rng, result = np.random.default_rng(seed), Parameters()
+        rng, result = generator("seed", seed), Parameters()
         for name, (rows, columns) in self.shapes().items():
             n_in, n_out = (rows, 1) if name.startswith("va") else (columns, rows)
             drawn = initialize_dense(n_in, n_out, seed=rng, **options)["by" if name.startswith("b") else "Wy"]

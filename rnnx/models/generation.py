@@ -7,7 +7,8 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import integer, real
+from rnnx._core.checks import check_generator, generator, integer, real
+from rnnx._core.words import shown
 from rnnx.data import NEWLINE, CharTokenizer, pad
 from rnnx.models.decoding import MAX_LENGTH
 
@@ -65,7 +66,7 @@ def sample(
     if len(starts) != n:
         raise ValueError(f"`start` must be one text or a sequence of n = {n} texts; got {len(starts)} texts")
     if stop is not None and len(stop) != 1:
-        raise ValueError(f"`stop` must be one character; got {stop!r}")
+        raise ValueError(f"`stop` must be one character; got {shown(stop)}")
     real("temperature", temperature, "[0, inf)")
     if top_k is not None:
         integer("top_k", top_k)
@@ -74,7 +75,7 @@ def sample(
     outputs = getattr(model, "vocab_size", tokenizer.vocab_size)
     if outputs != tokenizer.vocab_size:
         raise ValueError(f"`tokenizer` must have vocab_size = {outputs}, like `model`; got {tokenizer.vocab_size}")
-    rng = np.random.default_rng(seed)
+    rng = generator("seed", seed)
     vocabulary, never = tokenizer.get_vocab(), tokenizer.oov_index
     prompts, lengths = _prompts(tokenizer, starts)
     texts: list[list[str]] = [[] for _ in starts]
@@ -117,6 +118,7 @@ def draw(
     temperature, top_k, top_p
         As for `sample`.
     """
+    check_generator("rng", rng)
     z = np.array(ns.to_host(logits), np.float64)
     if never is not None:
         z[never] = -np.inf

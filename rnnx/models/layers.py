@@ -13,8 +13,9 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_memory, integer
+from rnnx._core.checks import check_memory, generator, integer
 from rnnx._core.layout import to_public, to_time_major
+from rnnx._core.words import shown
 from rnnx.cells import CELLS as CELL_TABLE
 from rnnx.cells import WITH_INPUTS, ZOO, Cell, cell_of
 from rnnx.cells.parameters import expected_shapes
@@ -42,7 +43,7 @@ class Layer:
     def initialize(self, seed: Seed = None, **options: Any) -> Parameters:
         """Return initial parameters; the options are those of `rnnx.initialize_parameters`."""
         check_memory("the parameters", 4 * sum(map(math.prod, self.shapes().values())))
-        rng = np.random.default_rng(seed)
+        rng = generator("seed", seed)
         return {name: value for part in self.parts for name, value in part.initialize(rng, **options).items()}
 
 
@@ -135,9 +136,9 @@ def chosen_cell(cell: Cell | str, reset_after: bool) -> tuple[Cell, dict[str, An
         )
     if not isinstance(name, str) or name not in CELLS:
         kind = ValueError if isinstance(name, str) else TypeError
-        raise kind(f"`cell` must be one of {list(CELLS)}, or a rnnx.Cell; got {name!r:.60}")
+        raise kind(f"`cell` must be one of {list(CELLS)}, or a rnnx.Cell; got {shown(name)}")
     if reset_after and name != "gru":
-        raise ValueError(f"`reset_after` is only for `cell` = 'gru'; got {name!r}")
+        raise ValueError(f"`reset_after` is only for `cell` = 'gru'; got {shown(name)}")
     return cell_of(f"{name}_reset_after" if reset_after else name), {"cell": name, "reset_after": bool(reset_after)}
 
 
@@ -197,6 +198,13 @@ class Masks:
 
     seed: tuple[int, ...]
     start: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.seed, tuple):
+            raise TypeError(f"`seed` must be a tuple of integers; got {shown(self.seed)}")
+        for number in self.seed:
+            integer("seed", number, 0)
+        integer("start", self.start, 0)
 
     def at(self, start: int) -> "Masks":
         """Return the masks of a segment that starts at this time step."""

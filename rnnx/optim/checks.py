@@ -8,6 +8,7 @@ from typing import Annotated, Any, get_type_hints
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_shape, flag, integer, real
+from rnnx._core.words import shown
 
 Named = Mapping[str, Array]  # arrays by name
 
@@ -85,7 +86,7 @@ def check_mapping(name: str, arrays: Any) -> None:
         raise TypeError(f"`{name}` must be a dict of arrays; got {type(arrays).__name__}")
     for key in arrays:
         if not isinstance(key, str):
-            raise TypeError(f"`{name}` must have strings as keys; got {key!r:.60}")
+            raise TypeError(f"`{name}` must have strings as keys; got {shown(key)}")
 
 
 def check_distinct(arrays: Named) -> None:

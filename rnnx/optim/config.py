@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from rnnx._core.words import shown
 from rnnx.optim.optimizers import OPTIMIZERS
 from rnnx.optim.schedules import SCHEDULES
 
@@ -50,7 +51,7 @@ def optimizer_from_config(config: Mapping[str, Any]) -> Any:
 def _plain(what: str, label: str, record: Any, table: Mapping[str, Any]) -> dict[str, Any]:
     name = next((name for name, cls in table.items() if cls is type(record)), None)
     if name is None:
-        raise TypeError(f"`{what}` must be one of {[*table]} to be saved; got {record!r}")
+        raise TypeError(f"`{what}` must be one of {[*table]} to be saved; got {shown(record)}")
     values = {field.name: getattr(record, field.name) for field in fields(record)}
     return {label: name, **{k: _plain(k, "schedule", v, SCHEDULES) if callable(v) else v for k, v in values.items()}}
 
@@ -60,7 +61,7 @@ def _built(what: str, label: str, config: Any, table: Mapping[str, Any]) -> Any:
         raise TypeError(f"`{what}` must be a dict; got {type(config).__name__}")
     name = config.get(label)
     if not isinstance(name, str) or name not in table:
-        raise ValueError(f"`{label}` in `{what}` must be one of {[*table]}; got {name!r}")
+        raise ValueError(f"`{label}` in `{what}` must be one of {[*table]}; got {shown(name)}")
     known = inspect.signature(table[name]).parameters
     values = {key: value for key, value in config.items() if key != label}
     unknown = [key for key in values if key not in known]

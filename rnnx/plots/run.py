@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rnnx._core.checks import choice
 from rnnx.analysis import inspection
 from rnnx.plots import style
 from rnnx.plots.curves import gradient_norms, has_losses, training_curves
@@ -47,8 +48,7 @@ def plot_run(
     OSError
         If a file cannot be written.
     """
-    if f".{format}" not in style.FORMATS:
-        raise ValueError(f"`format` must be 'png' or 'svg'; got {format!r}")
+    choice("format", format, ("png", "svg"))
     norms = inspection.text_gradient_norms(model, tokenizer, text)  # checks the text, before any work
     figures = {"training_curves": training_curves(metrics)} if has_losses(metrics) else {}
     figures["weight_histograms"] = weight_histograms(model.parameters, cell=model.cell)

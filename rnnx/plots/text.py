@@ -59,9 +59,7 @@ def text_activation(
         values = {name or "activation": values}
     arrays = unit_values.arrays(values, example)
     name = list(arrays)[-1] if name is None else name
-    if name not in arrays:
-        raise ValueError(f"`name` must be one of {list(arrays)}; got {name!r}")
-    array = arrays[name]
+    array = arrays[checks.choice("name", name, arrays)]
     characters.check_length("text", text, array.shape[1])
     checks.integer("width", width)
     checks.integer("max_lines", max_lines)

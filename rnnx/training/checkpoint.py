@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as to_bytes
+from safetensors import SafetensorError
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import integer
-from rnnx._core.files import open_regular, write_atomically
+from rnnx._core.files import write_pieces
+from rnnx._core.words import shown
 from rnnx.cells import Cell
 from rnnx.data import CharTokenizer
 from rnnx.models import MODELS, Model
 from rnnx.optim.base import with_prefix
+from rnnx.training import tensor_file
 from rnnx.training.own_cells import check_cell, identity
 
 FORMAT = "rnnx-checkpoint"
@@ -83,18 +84,19 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         }
     )
     for name, a in checkpoint.arrays.items():
-        if not isinstance(name, str) or name.startswith("model/"):
-            raise ValueError(f"a name in `arrays` must be a string that does not begin with 'model/'; got {name!r}")
+        if not isinstance(name, str) or name.startswith("model/") or not tensor_file.is_name(name):
+            raise ValueError(
+                f"a name in `arrays` must be a string that does not begin with 'model/'; got {shown(name)}"
+            )
         ns.common_namespace({name: a})
     tensors = {f"model/{name}": a for name, a in checkpoint.model.parameters.items()} | checkpoint.arrays
-    host = {name: np.ascontiguousarray(ns.to_host(a)) for name, a in tensors.items()}
+    host = {name: ns.to_host(a) for name, a in tensors.items()}
     try:
         _checkpoint(description, host, None, None, cell)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"cannot save {path}: {error}") from None
     description["digest"] = _digest(description, host)
-    metadata = {"rnnx": json.dumps(description)}  # a single key, because safetensors writes several in random order
-    write_atomically(path, to_bytes(host, metadata))
+    write_pieces(path, tensor_file.pieces(host, {"rnnx": json.dumps(description)}))
 
 
 def _plain(description: dict[str, Any]) -> dict[str, Any]:
@@ -139,11 +141,10 @@ def load_checkpoint(path: str | Path, *, xp: Any = None, device: Any = None, cel
     if not isinstance(cell, Cell | None):
         raise TypeError(f"`cell` must be a rnnx.Cell or None; got {cell!r:.60}")
     path = Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
-    open_regular(path).close()  # `safe_open` does not distinguish a missing file from a bad one
     try:
-        with safe_open(path, framework="numpy") as file:
-            description = _description(path, file.metadata() or {})
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        with tensor_file.opened(path) as (metadata, content):
+            description = _description(path, metadata)
+            tensors = dict(content)
     except SafetensorError as error:
         raise ValueError(f"{path} is not a checkpoint, or is damaged ({_line(error)})") from None
     check_cell(path, description, cell)
@@ -200,7 +201,8 @@ def _digest(description: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -
     result = hashlib.sha256(json.dumps(description).encode())
     for name in sorted(tensors):
         a = tensors[name]
-        result.update(f"{name} {a.dtype} {a.shape}".encode() + a.tobytes())
+        result.update(f"{name} {a.dtype.newbyteorder('=')} {a.shape}".encode())
+        result.update(tensor_file.stored(a))
     return result.hexdigest()
 
 

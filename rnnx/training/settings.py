@@ -8,7 +8,8 @@ from typing import Any, get_args
 
 import numpy as np
 
-from rnnx._core.checks import real
+from rnnx._core.checks import choice, integer, is_whole, real
+from rnnx._core.words import shown
 from rnnx.data import CharTokenizer, Corpus, find_text, make_corpus
 from rnnx.data.builtin import file_in_data
 from rnnx.models import CharModel
@@ -62,6 +63,7 @@ class Settings:
     def __post_init__(self) -> None:
         for f in fields(self):
             object.__setattr__(self, f.name, _checked(f.name, f.type, getattr(self, f.name)))
+        integer("seed", self.seed, 0)
 
     @classmethod
     def of(cls, checkpoint: checkpoints.Checkpoint) -> "Settings":
@@ -131,8 +133,7 @@ class Settings:
             "exponential": lambda: ExponentialDecay(self.learning_rate, self.decay_factor, every()),
             "cosine": lambda: CosineDecay(self.learning_rate, steps - self.warmup),
         }
-        if self.decay not in schedules:
-            raise ValueError(f"`decay` must be one of {[*schedules]}; got {self.decay!r}")
+        choice("decay", self.decay, schedules)
         if not 0 <= self.warmup < steps:
             raise ValueError(f"`warmup` must be at least 0 and below the {steps} steps of the run; got {self.warmup}")
         rate = schedules[self.decay]()
@@ -151,13 +152,13 @@ def _checked(name: str, kind: Any, value: Any) -> Any:
     if value is None and type(None) in kinds:
         return None
     for one in kinds:
-        if one is float and isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool):
+        if one is float and (is_whole(value) or isinstance(value, float | np.floating)):
             return real(name, value)
-        if one is int and isinstance(value, int | np.integer) and not isinstance(value, bool):
+        if one is int and is_whole(value):
             return int(value)
         if one in (str, bool) and isinstance(value, one):
             return value
         if get_args(one)[-1:] == (...,) and isinstance(value, list | tuple):
             return tuple(_checked(name, int, item) for item in value)
     words = kind.__name__ if isinstance(kind, type) else str(kind)
-    raise TypeError(f"`{name}` must be {words}; got {value!r}")
+    raise TypeError(f"`{name}` must be {words}; got {shown(value)}")

@@ -16,11 +16,14 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from session_locks import alone
 
-from rnnx.engines.gpu import codegen, device, engine, graphs
+from rnnx.engines.gpu import device, engine, graphs
+from rnnx.engines.gpu.kernel import declared, kernel_names, real_dtype
 
 COMPILER = shutil.which("g++")
 HERE = Path(__file__).parent
+FLAGS = ("-O1", "-std=c++17", "-shared", "-fPIC", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE", "-w")
 SEED = 1  # for the order of the threads
 _PLAIN = {"float32": np.float32, "float64": np.float64, "float16": np.float16}
 
@@ -28,8 +31,8 @@ _PLAIN = {"float32": np.float32, "float64": np.float64, "float16": np.float16}
 def compiled(source, options=()):
     """The kernels of a CUDA source: ``<name>_emulated(x, y, tx, ty, shared, seed, arguments)``."""
     text = '#include "emulator.h"\n' + source
-    for name in codegen.kernel_names(source):
-        parameters = codegen.declared(source, name).parameters
+    for name in kernel_names(source):
+        parameters = declared(source, name).parameters
         given = ", ".join(f"({parameter.rsplit(' ', 1)[0]})a[{i}]" for i, parameter in enumerate(parameters))
         body = re.search(rf"void (?:__\w+\([^)]*\) )*{name}\(.*?\n}}\n", source, re.DOTALL).group()
         barriers = re.search(r"RNNX_SHARED|__syncthreads|copy_time_major|sum_columns|cluster_", body)
@@ -48,18 +51,27 @@ extern "C" int {name}_emulated(unsigned x, unsigned y, unsigned tx, unsigned ty,
 
 @cache
 def _library(text, options):
-    header = (HERE / "emulator.h").read_text()
-    key = hashlib.sha256(repr((text, header, options)).encode()).hexdigest()[:24]
-    folder = Path(os.environ["RNNX_CACHE_DIR"]) / "emulation"
+    # GCC reads a precompiled header, in a folder that comes before the header's, in less than half the time.
+    header = HERE / "emulator.h"
+    folder = Path(os.environ["RNNX_CACHE_DIR"]) / f"emulation-{_hash(header.read_text(), FLAGS)}"
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{key}.so"
-    if not target.exists():
-        source, made = folder / f"{key}.{os.getpid()}.cpp", folder / f"{key}.{os.getpid()}.so"
-        source.write_text(text)
-        flags = ["-O1", "-shared", "-fPIC", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE", "-w", f"-I{HERE}", *options]
-        subprocess.run([COMPILER, *flags, "-o", made, source], check=True)
-        made.replace(target)
+    _compile(folder / "emulator.h.gch", "-x", "c++-header", header)
+    target = folder / f"{_hash(text, options)}.so"
+    _compile(target, f"-I{folder}", f"-I{HERE}", *options, "-x", "c++", "-", text=text)
     return ctypes.CDLL(str(target))
+
+
+def _hash(*values):
+    return hashlib.sha256(repr(values).encode()).hexdigest()[:24]
+
+
+def _compile(target, *arguments, text=""):
+    """Compile to a file, unless it is there or another process is making it."""
+    with alone(target.name):
+        if not target.exists():
+            made = target.with_suffix(".part")
+            subprocess.run([COMPILER, *FLAGS, *arguments, "-o", made], input=text.encode(), check=True)
+            made.replace(target)
 
 
 class EmulatedStream(device.DeviceStream):
@@ -107,7 +119,7 @@ class EmulatedStream(device.DeviceStream):
 
     def _gemm(self, a, b, c, beta):
         A, B, C = map(_view, (a, b, c))
-        wide = codegen.real_dtype(a.dtype)
+        wide = real_dtype(a.dtype)
         product = A.astype(wide) @ B.astype(wide)
         C[...] = product if beta == 0 else C.astype(wide) + product
 

@@ -27,35 +27,36 @@ class CpuEngine:
         n, m = call.s0[0].shape
         n_steps = call.x.shape[-1]
         copy = keep or lengths is not None
-        sequences = [_indices(call) if call.indices else _readable(call.x, copy)]
-        if call.inputs:
-            sequences += [_readable(e, copy) for e in call.inputs]
+        x, layout = _indices(call) if call.indices else _readable(call.x, copy)
+        arrays, layouts = {"x": x}, [layout]
+        for k, e in enumerate(call.inputs):
+            arrays[f"input {k}"], own_layout = _readable(e, copy)
+            layouts.append(own_layout)
         parameters = recurrent_parameters(cell, call.parameters)
         keys = tuple(parameters)
         key = PassKey(cell, dtype, n_steps, m, n, call.n_x, call.indices, keys, lengths is not None)
-        job = ForwardPass(key, keep, tuple([layout for _, layout in sequences]))
+        job = ForwardPass(key, keep, tuple(layouts))
         block = job.block.allocate()
         end = n_states + len(cell.saved)
-        states, saved, copies = tuple(block[:n_states]), tuple(block[n_states:end]), block[end:]
+        states, saved = tuple(block[:n_states]), tuple(block[n_states:end])
         for S, s in zip(states, call.s0, strict=True):
             S[0] = s.T
         outputs = [empty((n_steps, m, n), dtype) for _ in job.outputs]
-        arrays = {"block": block[0]}
-        arrays |= zip(job.sequences, [array for array, _ in sequences], strict=True)
+        arrays["block"] = block[0]
         arrays |= zip(job.parameters, contiguous(parameters.values()), strict=True)
         arrays |= zip(job.outputs, outputs, strict=True)
         own = kept = None
+        inputs: Arrays = ()
         if keep:
-            own, kept = job.kept.allocate(), saved
+            own, kept, inputs = job.kept.allocate(), saved, tuple(block[end + 1 :])
             arrays["kept parameters"], parameters = own[0], dict(zip(keys, own, strict=True))
         job.run(arrays, lengths)
         if not outputs:
             outputs = [S[1:] for S in states]
         if not keep:
             states = tuple([S[-1:].copy() for S in states])
-        x, layout = sequences[0]
-        X, extra = x if layout is None else copies[0], tuple(copies[1:]) if keep else ()
-        tape = Tape(cell, call.xp, dtype, X, call.indices, call.n_x, states, kept, lengths, parameters, own, extra)
+        X = x if layout is None else block[end]
+        tape = Tape(cell, call.xp, dtype, X, call.indices, call.n_x, states, kept, lengths, parameters, own, inputs)
         return tuple([a.T for a in outputs]), tape
 
     def backward(self, tape: Tape, cotangents: Cotangents) -> Gradients:

@@ -9,7 +9,7 @@ from rnnx.engines.cpu.descriptor.forward import ForwardPass
 from rnnx.engines.cpu.descriptor.layout import address, contiguous
 from rnnx.engines.cpu.runtime import thread_pool
 from rnnx.engines.cpu.runtime.buffer_pool import LINE, empty
-from rnnx.engines.cpu.runtime.thread_policy import policy
+from rnnx.engines.cpu.runtime.thread_policy import choice
 from rnnx.engines.protocol import Arrays, Call
 
 
@@ -30,14 +30,14 @@ class CpuStepper:
         for result in (*self._results[0], *self._results[1]):
             result.flags.writeable = False  # later steps overwrite it
         self._work = passes[0].work
-        threads, unit_parallel = policy.get().split(self._work)
+        threads, unit_parallel = choice(self._work)
         if not unit_parallel:  # unit-parallel descriptors also work on one thread, if the pool is busy
             threads = 1
         templates = [step.template(threads, unit_parallel) for step in passes]
         # It holds the packed weights, so it must live as long as the stepper.
         self._workspace = empty((templates[0].workspace + LINE,), np.uint8)
         place = address(self._workspace)
-        # The kernels read the vectors at every step, so the caller's may change.
+        # The kernels read the vectors of parameters at every step, and the caller's may change.
         parameters |= {key: np.array(parameters[key], order="C") for key in call.cell.vectors}
         self._vectors = [parameters[key] for key in call.cell.vectors]
         arrays = {"block": block[0]}

@@ -11,8 +11,9 @@ from rnnx._core.layout import to_public
 from rnnx.cells.parameters import StageGradients, name_gradients
 from rnnx.cells.wiring import Argument, Slot, StageWiring, wiring
 from rnnx.engines.gpu import cluster_codegen
-from rnnx.engines.gpu.codegen import backward_kernel, name_of, real_dtype
+from rnnx.engines.gpu.codegen import backward_kernel, name_of
 from rnnx.engines.gpu.device import INDEX, Arena, Array, DeviceStream, Matrix, Shapes, StepArgument
+from rnnx.engines.gpu.kernel import real_dtype
 from rnnx.engines.gpu.pass_key import PassKey
 from rnnx.engines.gpu.passes import Pass, Product, StageStep
 from rnnx.engines.gpu.trace import ZERO, trace_backward
@@ -121,7 +122,7 @@ class Backward(Pass):
             beta = int(trace_backward(stage)[2][0] != ZERO or key.has_lengths)
             wh, target = self.matrix(f"wh{stage.number}"), self.matrix(_cotangent(stage.operand))
             product = Product(self._recurrent_side(stage), wh, target, beta)
-        return StageStep(kernel.name, self._bind(stage, kernel, key.n_dz, values), product)
+        return StageStep(self._size(kernel), self._bind(stage, kernel, key.n_dz, values), product)
 
     def gradients(self, xp: Any) -> Gradients:
         """Compute the gradients after the loop, in new memory."""

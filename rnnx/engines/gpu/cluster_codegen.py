@@ -9,8 +9,9 @@ from functools import lru_cache
 
 from rnnx.cells import Cell
 from rnnx.cells.wiring import Slot, StageWiring, wiring
-from rnnx.engines.gpu.codegen import Kernel, block, load, make_kernel, read, real_dtype
+from rnnx.engines.gpu.codegen import has_means, load
 from rnnx.engines.gpu.device import DType
+from rnnx.engines.gpu.kernel import Kernel, block, make_kernel, read, real_dtype
 from rnnx.engines.gpu.pass_key import PassKey
 from rnnx.engines.gpu.trace import ZERO, trace_backward, trace_forward
 
@@ -59,7 +60,7 @@ def rows_per_cluster(key: PassKey, limit: int) -> int:
     Return 0 if the weights do not fit in shared memory, or if the kernels do not support the cell.
     """
     cell = key.cell
-    if cell.vectors or cell.inputs or any(gate.sides != "xh" for gate in cell.gates):
+    if cell.vectors or cell.inputs or any(gate.sides != "xh" for gate in cell.gates) or has_means(cell):
         return 0
     choices = rows_choices(key.dtype.itemsize)
     enough = next((rows for rows in choices if -(-key.m // rows) <= _RESIDENT), choices[-1])

@@ -1,108 +1,38 @@
 """The CUDA source of a cell's step kernels, generated from its traced functions.
 
-A kernel runs one stage of one time step, with one thread per element of the state. Dimensions: m examples, n units;
-j an example, u a unit, e = j n + u; t the time step.
+A kernel runs one stage of one time step, with one thread per element of the state, or, if the stage has means over
+units, one block per example, see `means`. Dimensions: m examples, n units; j an example, u a unit, e = j n + u; t the
+time step.
 """
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from pathlib import Path
-from typing import TypeVar
-
-import numpy as np
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from rnnx.cells import Cell
 from rnnx.cells.wiring import Argument, Slot, StageWiring, wiring
+from rnnx.engines.gpu import means
 from rnnx.engines.gpu.device import DType
+from rnnx.engines.gpu.kernel import Kernel, LaunchSize, block, declared, make_kernel, read
 from rnnx.engines.gpu.trace import ZERO, trace_backward, trace_forward
 
-THREADS = 128  # threads per block of the step kernels
+THREADS = 128  # threads per block of the step kernels without means
 PACK_JOBS = 16  # matrices per launch of `pack`
-
-# dtype -> the C++ types in memory and in registers
-C_TYPES = {
-    "float32": ("float", "float"),
-    "float64": ("double", "double"),
-    "float16": ("half_bits", "float"),
-    "bfloat16": ("bfloat16_bits", "float"),
-}
-
-V = TypeVar("V")
-
-
-def options(dtype: DType) -> tuple[str, ...]:
-    """Return the compiler options for a dtype."""
-    storage, real = C_TYPES[dtype.name]
-    return (f"-DRNNX_STORAGE={storage}", f"-DRNNX_REAL={real}", "-std=c++17")
-
-
-def real_dtype(dtype: DType) -> DType:
-    """Return the dtype of computation and accumulation for arrays of a dtype."""
-    return np.dtype(np.float64 if dtype.name == "float64" else np.float32)
 
 
 @lru_cache(maxsize=64)
 def sources(cell: Cell) -> tuple[str, str]:
     """Return the sources of the kernels common to all cells, and of the cell's own."""
-    kernels = [kernel.text for stage in wiring(cell) for kernel in (forward_kernel(stage), backward_kernel(stage))]
+    kernels = [kernel for stage in wiring(cell) for kernel in (forward_kernel(stage), backward_kernel(stage))]
     common = "\n".join([read("prelude.cuh"), read("layout.cu"), _pack()])
-    return common, "\n".join([read("prelude.cuh"), *kernels])
+    sums = [means.source()] if has_means(cell) else []
+    return common, "\n".join([read("prelude.cuh"), *sums, *(kernel.text for kernel in kernels)])
 
 
-@lru_cache(maxsize=8)
-def read(name: str) -> str:
-    """Return the text of a file in ``kernels/``."""
-    return (Path(__file__).parent / "kernels" / name).read_text(encoding="utf-8")
-
-
-# --- kernels and their parameters ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """A kernel, with 64-bit parameters: pointers and integers."""
-
-    name: str
-    parameters: tuple[str, ...]  # declarations, such as "i64 n"
-    text: str = ""
-
-    @cached_property
-    def names(self) -> list[str]:
-        """Names of the parameters."""
-        return [declaration.rsplit(" ", 1)[1] for declaration in self.parameters]
-
-    def bind(self, values: Mapping[str, V]) -> list[V]:
-        """Return the named arguments in the order of the parameters."""
-        if len(values) != len(self.parameters):
-            raise TypeError(f"{self.name} has parameters {self.names}; got {list(values)}")
-        return [values[name] for name in self.names]
-
-
-def make_kernel(name: str, parameters: Iterable[str], lines: Iterable[str], attributes: str = "") -> Kernel:
-    """Generate a kernel with these parameters and lines."""
-    parameters = tuple(parameters)
-    head = f'extern "C" __global__ void {attributes}{name}(\n    {", ".join(parameters)})'
-    return Kernel(name, parameters, "\n".join([*block(head, lines), ""]))
-
-
-def block(head: str, lines: Iterable[str]) -> list[str]:
-    """Return lines in braces after a head."""
-    return [head + " {", *(f"  {line}" for line in lines), "}"]
-
-
-def kernel_names(text: str) -> list[str]:
-    """Return the names of the kernels in a source."""
-    return re.findall(r'extern "C" __global__ void (?:__\w+\([^)]*\) )*(\w+)\(', text)
-
-
-@lru_cache(maxsize=64)
-def declared(text: str, name: str) -> Kernel:
-    """Read the parameters of a function from its declaration in a CUDA source."""
-    match = re.search(rf"\bvoid (?:__\w+\([^)]*\) )*{name}\(([^)]*)\)", text)
-    assert match, name
-    return Kernel(name, tuple(declaration.strip() for declaration in match[1].split(",")))
+@lru_cache(maxsize=256)
+def has_means(cell: Cell) -> bool:
+    """Whether a stage of the cell, forward or backward, has means over units."""
+    kernels = (kernel for stage in wiring(cell) for kernel in (forward_kernel(stage), backward_kernel(stage)))
+    return any(kernel.n_sums is not None for kernel in kernels)
 
 
 def name_of(argument: Argument) -> str:
@@ -113,6 +43,13 @@ def name_of(argument: Argument) -> str:
 def load(letter: str, places: Iterable[str]) -> list[str]:
     """Return lines that load the variables letter0, letter1, ... from addresses."""
     return [f"const real {letter}{k} = load({place});" for k, place in enumerate(places)]
+
+
+def launch_size(kernel: Kernel, m: int, n: int, dtype: DType) -> LaunchSize:
+    """Return the size of a launch of a step kernel."""
+    if kernel.n_sums is None:
+        return LaunchSize(kernel.name, -(-m * n // THREADS), THREADS)
+    return means.launch_size(kernel, m, n, dtype)
 
 
 def _elements(role: str, slots: Sequence[Slot]) -> list[str]:
@@ -141,15 +78,17 @@ def forward_sides(stage: StageWiring) -> list[str]:
     return [name for name, count in present.items() if count]
 
 
+_SELECTED = (
+    "const i64 selected = index ? index[j] : (i64)j;",
+    "const bool valid = !index || (selected >= 0 && selected < n_x);",
+)
+
+
 def _sides(stage: StageWiring) -> list[str]:
     """Return lines that load the arguments of the forward function."""
     lines = []
     if stage.n_zx:
-        lines += [
-            "const i64 selected = index ? index[j] : (i64)j;",
-            "const bool valid = !index || (selected >= 0 && selected < n_x);",
-            "const storage* x = zx + selected * row + u;",
-        ]
+        lines.append("const storage* x = zx + selected * row + u;")
     if stage.n_zh:
         lines.append("const storage* h = zh ? zh + j * hrow + u : zh;")
     lines += [*load("p", _elements("reads", stage.reads)), *_load_given(stage)]
@@ -180,12 +119,16 @@ def forward_kernel(stage: StageWiring) -> Kernel:
     pointers = [f"const storage* {name}" for name in forward_sides(stage)]
     pointers += ["const i64* index", *(f"storage* {name_of(argument)}" for argument in forward_arrays(stage))]
     trace, writes, saves = trace_forward(stage)
-    lines = [*_ELEMENT, *_sides(stage), *trace.lines, "const bool past_end = lengths && t >= lengths[j];"]
+    selected, past_end = _SELECTED[: 2 * bool(stage.n_zx)], "const bool past_end = lengths && t >= lengths[j];"
+    loads, stores = _sides(stage), []
     for k, result in enumerate(writes):
         previous = f"load(previous{k} + e)" if stage.number else f"p{k}"
-        lines.append(f"store(writes{k} + e, past_end ? {previous if stage.is_last else ZERO} : {result});")
-    lines += [f"store(saves{k} + e, past_end ? {ZERO} : {result});" for k, result in enumerate(saves)]
-    return make_kernel(f"forward_{stage.number}", (*pointers, *_SIZES, "i64 n_x"), lines)
+        stores.append(f"store(writes{k} + e, past_end ? {previous if stage.is_last else ZERO} : {result});")
+    stores += [f"store(saves{k} + e, past_end ? {ZERO} : {result});" for k, result in enumerate(saves)]
+    name, parameters = f"forward_{stage.number}", (*pointers, *_SIZES, "i64 n_x")
+    if trace.has_means:
+        return means.make_kernels(name, parameters, [*selected, past_end], loads, trace.lines, stores)
+    return make_kernel(name, parameters, [*_ELEMENT, *selected, *loads, *trace.lines, past_end, *stores])
 
 
 @lru_cache(maxsize=256)
@@ -198,29 +141,34 @@ def backward_kernel(stage: StageWiring) -> Kernel:
     """
     trace, rows, d_reads, d_inputs = trace_backward(stage)
     strides, sides = {"dzx": "row", "dzh": "hrow"}, {side: row for side, row in rows.items() if row}
-    lines = [*_ELEMENT, *(f"storage* {side}_row = {side} + j * {strides[side]} + u;" for side in sides)]
+    places = [f"storage* {side}_row = {side} + j * {strides[side]} + u;" for side in sides]
     targets = [(f"{side}_row + {g} * n", result) for side, row in sides.items() for g, result in enumerate(row)]
     targets += [(f"d_inputs{k} + e", result) for k, result in enumerate(d_inputs)]
-    lines += block(
-        "if (lengths && t >= lengths[j])", [*(f"store({target}, {ZERO});" for target, _ in targets), "return;"]
-    )
+    ended, zeros = "if (lengths && t >= lengths[j])", [f"store({target}, {ZERO});" for target, _ in targets]
+    loads = []
     for k in range(len(stage.writes)):
         given = f" + (d_given{k} ? load(d_given{k} + e) : {ZERO})" if stage.is_last else ""
         value = f"d_writes{k}[e]"
         if stage.is_last and k == 0:
             value = f"(lengths && t + 1 == lengths[j] ? d_final0 : d_writes{k})[e]"
-        lines.append(f"const real d{k} = {value}{given};")
+        loads.append(f"const real d{k} = {value}{given};")
     for letter, role in (("p", "reads"), ("q", "writes"), ("k", "saves")):
-        lines += load(letter, _elements(role, getattr(stage, role)))
-    lines += [*_load_given(stage), *trace.lines, *(f"store({target}, {result});" for target, result in targets)]
+        loads += load(letter, _elements(role, getattr(stage, role)))
+    loads += _load_given(stage)
+    stores = [f"store({target}, {result});" for target, result in targets]
     for k, result in enumerate(d_reads):
         # Without lengths, the recurrent product overwrites it, so a zero need not be stored.
         guard = "if (lengths) " if k == 0 and result == ZERO and stage.n_zh else ""
-        lines.append(f"{guard}d_reads{k}[e] = {result};")
+        stores.append(f"{guard}d_reads{k}[e] = {result};")
     types = {"d_writes": "real*", "d_reads": "real*"}  # the carried cotangents; all else is stored
     arrays = [f"{types.get(argument.role, 'storage*')} {name_of(argument)}" for argument in stage.backward_arguments()]
     arrays += ["const real* d_final0"] if stage.is_last else []
-    return make_kernel(f"backward_{stage.number}", (*arrays, *_SIZES), lines)
+    name, parameters = f"backward_{stage.number}", (*arrays, *_SIZES)
+    if trace.has_means:
+        head = block(ended, [*means.over_units([*places, *zeros]), "return;"])
+        return means.make_kernels(name, parameters, head, loads, trace.lines, [*places, *stores])
+    head = [*_ELEMENT, *places, *block(ended, [*zeros, "return;"])]
+    return make_kernel(name, parameters, [*head, *loads, *trace.lines, *stores])
 
 
 def _pack() -> str:

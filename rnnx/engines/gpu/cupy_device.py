@@ -13,11 +13,12 @@ from typing import Any
 import cupy
 from cupy._core import _routines_linalg as _linalg  # the only way to read the CUPY_TF32 setting
 
-from rnnx.engines.gpu import codegen, precision
+from rnnx.engines.gpu import precision
 from rnnx.engines.gpu.cublas import WORKSPACE, Blas
 from rnnx.engines.gpu.device import DeviceStream, DType, Launch, Matrix
 from rnnx.engines.gpu.engine import GpuEngine
 from rnnx.engines.gpu.graphs import GraphCache
+from rnnx.engines.gpu.kernel import kernel_names
 from rnnx.engines.protocol import Engine
 
 _MAX_STREAMS = 16  # per device, for programs that keep creating streams
@@ -68,7 +69,7 @@ def _module(device: int, text: str, options: tuple[str, ...]) -> dict[str, Any]:
     """Compile a source and load its kernels, by name, because kernels cannot be loaded during capture."""
     del device
     module = cupy.RawModule(code=text, options=options)
-    return {name: module.get_function(name) for name in codegen.kernel_names(text)}
+    return {name: module.get_function(name) for name in kernel_names(text)}
 
 
 @lru_cache(maxsize=256)

@@ -79,7 +79,7 @@ class DeviceStream(Protocol):
         """Return the reference count of the memory; None if the interpreter does not count references."""
 
     def gemm(self, a: Matrix, b: Matrix, c: Matrix, beta: int = 0) -> None:
-        """Compute C = A B + beta C, accumulated in `codegen.real_dtype`. C must not be transposed."""
+        """Compute C = A B + beta C, accumulated in `kernel.real_dtype`. C must not be transposed."""
 
     def kernels(self, texts: tuple[str, ...], options: tuple[str, ...]) -> Launch:
         """Compile CUDA sources; return ``launch(name, blocks, threads, arguments, shared=0)`` for their kernels.

@@ -13,10 +13,10 @@ from rnnx._core.layout import to_public
 from rnnx.cells.parameters import recurrent_parameters
 from rnnx.cells.wiring import wiring
 from rnnx.engines.gpu.backward import Backward
-from rnnx.engines.gpu.codegen import C_TYPES
 from rnnx.engines.gpu.device import Arena, Array, DeviceStream, Matrix
 from rnnx.engines.gpu.forward import Forward
 from rnnx.engines.gpu.graphs import CapturedPass
+from rnnx.engines.gpu.kernel import C_TYPES
 from rnnx.engines.gpu.pass_key import PassKey
 from rnnx.engines.protocol import Arrays, Call, Cotangents, Gradients, Tape
 

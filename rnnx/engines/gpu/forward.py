@@ -109,7 +109,7 @@ class Forward(Pass):
             values["index"] = StepArgument(self.address("X"), key.m * INDEX.itemsize)
         values |= {name: sides[name] for name in forward_sides(stage)}
         arguments = self._bind(stage, kernel, key.n_zx, values)
-        return StageStep(kernel.name, arguments, self._recurrent_product(stage, before, after))
+        return StageStep(self._size(kernel), arguments, self._recurrent_product(stage, before, after))
 
     def _recurrent_product(self, stage: StageWiring, before: int, after: int) -> Product | None:
         key, i, separate = self.key, stage.number, self.key.separate_sides(stage)

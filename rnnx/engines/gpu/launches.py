@@ -1,8 +1,9 @@
 """Launches of the kernels of ``kernels/layout.cu``, which are common to all cells."""
 
 from rnnx.cells import Cell
-from rnnx.engines.gpu.codegen import declared, options, read, real_dtype, sources
+from rnnx.engines.gpu.codegen import sources
 from rnnx.engines.gpu.device import Arena, Array, DeviceStream, DType, Matrix
+from rnnx.engines.gpu.kernel import declared, options, read, real_dtype
 
 _TILE = 32
 _CHUNK = 512  # rows per partial sum

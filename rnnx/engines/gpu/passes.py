@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from rnnx.cells.wiring import Slot, StageWiring, wiring
 from rnnx.engines.gpu import cluster_codegen
-from rnnx.engines.gpu.codegen import PACK_JOBS, THREADS, Kernel, declared, options, read
+from rnnx.engines.gpu.codegen import PACK_JOBS, launch_size
 from rnnx.engines.gpu.device import Arena, Array, DeviceStream, Matrix, Shapes, StepArgument
+from rnnx.engines.gpu.kernel import Kernel, LaunchSize, declared, options, read
 from rnnx.engines.gpu.launches import Launcher
 from rnnx.engines.gpu.pass_key import PassKey
 
@@ -24,7 +25,7 @@ class Product(NamedTuple):
 class StageStep(NamedTuple):
     """The work of a stage in every step: an elementwise kernel and, if a gate is recurrent, a product."""
 
-    kernel: str
+    size: LaunchSize
     arguments: list[StepArgument]
     product: Product | None
 
@@ -116,6 +117,9 @@ class Pass(Launcher):
             return StepArgument(self.address(f"K{slot.number}"), size if self.key.keep else 0)
         return StepArgument(self.address(f"S{slot.number}") + (after if slot.after else before) * size, size)
 
+    def _size(self, kernel: Kernel) -> LaunchSize:
+        return launch_size(kernel, self.key.m, self.key.n, self.key.dtype)
+
     def _bind(
         self, stage: StageWiring, kernel: Kernel, row: int, values: Mapping[str, StepArgument | int]
     ) -> list[StepArgument]:
@@ -131,9 +135,9 @@ class Pass(Launcher):
             self.stream.gemm(a.at(t), b, c.at(t), beta)
 
     def _elementwise(self, stage: StageStep, t: int) -> None:
-        blocks = -(-self.key.m * self.key.n // THREADS)
+        kernel, blocks, threads, shared = stage.size
         arguments = [base + t * step for base, step in stage.arguments]
-        self.launch(stage.kernel, (blocks, 1), (THREADS, 1), arguments)
+        self.launch(kernel, (blocks, 1), (threads, 1), arguments, shared)
 
     def _whole_pass(self, kernel: Kernel, **values: int) -> None:
         """Launch a kernel of `cluster_codegen`. Arguments not in `values` are sizes, and arrays by name."""

@@ -4,6 +4,8 @@ import contextlib
 import contextvars
 from collections.abc import Iterator
 
+from rnnx._core.checks import choice
+
 # None: the default of the array library.
 chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("rnnx_precision", default=None)
 
@@ -25,8 +27,7 @@ def use_precision(name: str) -> Iterator[None]:
     ValueError
         For an unknown name.
     """
-    if name not in ("ieee", "tf32"):
-        raise ValueError(f"`name` must be 'ieee' or 'tf32'; got {name!r}")
+    choice("name", name, ("ieee", "tf32"))
     token = chosen.set(name)
     try:
         yield

@@ -9,6 +9,7 @@ from rnnx.cells.vocabulary import Condition, Ops, check_operands, value_of
 from rnnx.cells.wiring import StageWiring
 
 ZERO = "real(0)"  # the result of zeros_like
+MEAN = "mean"  # `means` computes what is declared as mean(...)
 
 
 Operand: TypeAlias = Union["Symbol", float]
@@ -21,6 +22,11 @@ class Symbol:
 
     def __init__(self, trace: "Trace", name: str) -> None:
         self._trace, self.name = trace, name
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether it is a number."""
+        return not self.name.isidentifier()
 
     def _binary(self, other: Operand, operation: str) -> "Symbol":
         if not isinstance(other, Symbol | int | float):
@@ -90,6 +96,7 @@ class Trace:
             "constant": lambda value, like: Symbol(self, operand(value)),
             "greater": self._greater,
             "where": self._where,
+            "mean": self._mean,
         }
         return Ops(**{name: others.get(name) or partial(self._apply, name) for name in Ops._fields})
 
@@ -104,6 +111,16 @@ class Trace:
     def _where(self, condition: Condition, a: Operand, b: Operand) -> Symbol:
         check_operands(a, b)
         return self.let(f"{value_of(condition)} ? {operand(a)} : {operand(b)}")
+
+    def _mean(self, x: Operand) -> Symbol:
+        check_operands(x)
+        assert isinstance(x, Symbol)
+        return x if x.is_constant else self.let(f"{MEAN}({x.name})")
+
+    @property
+    def has_means(self) -> bool:
+        """Whether a value depends on other units."""
+        return any(expression.startswith(f"{MEAN}(") for expression in self._variables)
 
 
 def trace_forward(stage: StageWiring) -> tuple[Trace, list[str], list[str]]:

@@ -99,18 +99,31 @@ class Function:
         return self.build.icmp_signed("<", a, I64(b) if isinstance(b, int) else b)
 
     @contextlib.contextmanager
-    def loop(self, stop: ir.Value, start: Any = 0, step: int = 1) -> Iterator[ir.Value]:
-        """Emit ``for i in range(start, stop, step)`` around the ``with`` block."""
+    def loop(
+        self, stop: ir.Value, start: Any = 0, step: int = 1, carried: list[ir.Value] | None = None
+    ) -> Iterator[ir.Value]:
+        """Emit ``for i in range(start, stop, step)`` around the ``with`` block.
+
+        `carried` are values that the block may replace in the list: they pass from iteration to iteration.
+        """
+        carried = [] if carried is None else carried
         head, body, after = (self.ir.append_basic_block(name) for name in ("head", "body", "after"))
         before = self.build.block
         self.build.branch(head)
         self.build.position_at_end(head)
         i = self.build.phi(I64)
         i.add_incoming(I64(start) if isinstance(start, int) else start, before)
+        phis = [self.build.phi(value.type) for value in carried]
+        for phi, value in zip(phis, carried, strict=True):
+            phi.add_incoming(value, before)
+        carried[:] = phis
         self.build.cbranch(self.less(i, stop), body, after)
         self.build.position_at_end(body)
         yield i
         i.add_incoming(self.build.add(i, I64(step)), self.build.block)
+        for phi, value in zip(phis, carried, strict=True):
+            phi.add_incoming(value, self.build.block)
+        carried[:] = phis
         self.build.branch(head)
         self.build.position_at_end(after)
 

@@ -33,6 +33,11 @@ KERNEL = ("rows", "vectors", "arguments")
 KERNEL_HEADER = record("tail row zx_row zh_row")
 
 
+def scratch_offset(n_arguments: int) -> int:
+    """Return the offset from a KERNEL_HEADER, with its arguments, to the kernel's scratch memory."""
+    return -(-(KERNEL_HEADER.itemsize + 8 * n_arguments) // 64) * 64
+
+
 def python_function(arguments: Sequence[str], address: int) -> Callable[..., None]:
     """Make the function at an address callable from Python, by position or keyword."""
     native = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * len(arguments))(address)

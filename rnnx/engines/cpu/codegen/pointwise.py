@@ -11,9 +11,9 @@ from llvmlite import ir
 
 from rnnx.cells import Cell
 from rnnx.cells.wiring import Argument, StageWiring, wiring
-from rnnx.engines.cpu.codegen import leaves
-from rnnx.engines.cpu.codegen.ir import I64, Function
-from rnnx.engines.cpu.codegen.vector_math import make_ops
+from rnnx.engines.cpu.codegen.kernel import Kernel
+from rnnx.engines.cpu.codegen.phases import phases_of
+from rnnx.engines.cpu.codegen.rows import emit_rows
 from rnnx.engines.cpu.codegen.vectors import Vector
 
 
@@ -23,46 +23,20 @@ def backward_arguments(stage: StageWiring, given: Sequence[bool]) -> list[Argume
 
 
 def emit_kernels(module: ir.Module, cell: Cell, dtype: Any, given: Sequence[bool]) -> None:
-    """Emit forward_<i>, backward_<i> and their _tail variants for all stages i."""
+    """Emit forward_<i>, backward_<i> and their _tail variants for all stages i; no variant if there are means."""
     for i, stage in enumerate(wiring(cell)):
+        of_jobs = {"forward": stage.forward_arguments(), "backward": backward_arguments(stage, given)}
         for tail in (False, True):
-            suffix = "_tail" if tail else ""
-            _forward(_Kernel(module, f"forward_{i}{suffix}", dtype, tail, stage.forward_arguments()), stage)
-            _backward(_Kernel(module, f"backward_{i}{suffix}", dtype, tail, backward_arguments(stage, given)), stage)
+            for job, arguments in of_jobs.items():
+                phases = phases_of(stage, job, tuple(given))
+                if phases and not tail:
+                    emit_rows(Kernel(module, f"{job}_{i}", dtype, tail, arguments), stage, phases)
+                elif not phases:
+                    emit = _forward if job == "forward" else _backward
+                    emit(Kernel(module, f"{job}_{i}{'_tail' if tail else ''}", dtype, tail, arguments), stage)
 
 
-class _Kernel:
-    """Loops over rows and vectors, with their loads and stores."""
-
-    def __init__(self, module: ir.Module, name: str, dtype: Any, tail: bool, arguments: Sequence[Argument]) -> None:
-        self.f = f = Function(module, name, leaves.KERNEL, dtype, public=True)
-        at, header = f.arguments.arguments, leaves.KERNEL_HEADER
-        numbers = {key: f.load(f.sum(at, 8 * i), I64) for i, key in enumerate(header.names or ())}
-        self.addresses = {a: f.load(f.sum(at, header.itemsize + 8 * i), I64) for i, a in enumerate(arguments)}
-        self.row, self.side_rows = numbers["row"], {"zx": numbers["zx_row"], "zh": numbers["zh_row"]}
-        self.mask = f.first_lanes(numbers["tail"]) if tail else None
-        self.ops, self.size = make_ops(dtype), f.lanes * f.itemsize
-
-    def places(self, role: str, offset: ir.Value) -> list[ir.Value]:
-        """Return the addresses of the arguments of a role, plus an offset."""
-        return [self.f.sum(address, offset) for a, address in self.addresses.items() if a.role == role]
-
-    def load(self, role: str, offset: ir.Value) -> tuple[Vector, ...]:
-        return tuple(Vector(self.f, self.f.load_vector(place, self.mask)) for place in self.places(role, offset))
-
-    def load_given(self, offset: ir.Value, column: ir.Value) -> tuple[Vector, ...]:
-        """Load the vectors of parameters, which are the same for all rows, and the extra inputs."""
-        given = [(a.slot, address) for a, address in self.addresses.items() if a.role == "given"]
-        offsets = (column if slot and slot.kind == "vector" else offset for slot, _ in given)
-        places = [self.f.sum(address, at) for (_, address), at in zip(given, offsets, strict=True)]
-        return tuple(Vector(self.f, self.f.load_vector(place, self.mask)) for place in places)
-
-    def store(self, values: Sequence[Vector], places: Sequence[ir.Value]) -> None:
-        for value, place in zip(values, places, strict=True):
-            self.f.store_vector(value.value, place, self.mask)
-
-
-def _forward(kernel: _Kernel, stage: StageWiring) -> None:
+def _forward(kernel: Kernel, stage: StageWiring) -> None:
     """Emit a forward kernel. In zx and zh, each of G gates, gate g of unit vector v is at (v G + g) L."""
     f, size = kernel.f, kernel.size
     with f.loop(f.arguments.rows) as j, f.loop(f.arguments.vectors) as v:
@@ -85,7 +59,7 @@ def _forward(kernel: _Kernel, stage: StageWiring) -> None:
     f.end()
 
 
-def _backward(kernel: _Kernel, stage: StageWiring) -> None:
+def _backward(kernel: Kernel, stage: StageWiring) -> None:
     """Emit a backward kernel. dzx and dzh are (rows, blocks, n)."""
     f = kernel.f
     with f.loop(f.arguments.rows) as j, f.loop(f.arguments.vectors) as v:

@@ -57,12 +57,17 @@ def make_ops(dtype: Any) -> Ops:
         log_sigmoid=lambda x: -vectors.softplus(-x),
         erf=of_normal(gaussian.erf),
         gelu=of_normal(gaussian.gelu),
+        mean=_mean,
         maximum=partial(_extreme, ">"),
         minimum=partial(_extreme, "<"),
         greater=greater,
         where=select,
         constant=_constant,
     )
+
+
+def _mean(x: Vector) -> Vector:
+    raise TypeError("`mean` needs a whole row: see `rnnx.engines.cpu.codegen.rows`")
 
 
 def _relu(x: Vector) -> Vector:

@@ -25,9 +25,9 @@ class BackwardPass(Pass):
     job = "backward"
 
     def __init__(self, key: PassKey, layouts: tuple[Layout | None, ...]) -> None:
-        super().__init__(key)
+        super().__init__(key, tuple(layout is not None for layout in layouts))
         cell = key.cell
-        self.layouts, self.given = layouts, tuple(layout is not None for layout in layouts)
+        self.layouts = layouts
         shapes: list[tuple[int, ...]] = []
         for stage in cell.stages:  # dw, and the sums for biases and vectors, which are written in whole vectors
             n_c = len(stage.gates) * key.n

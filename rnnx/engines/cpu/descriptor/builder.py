@@ -16,7 +16,7 @@ from rnnx.cells.wiring import Slot
 from rnnx.engines.cpu.codegen.copy import emit_copies
 from rnnx.engines.cpu.codegen.gemm import emit_product, n_vectors, panel_vectors
 from rnnx.engines.cpu.codegen.ir import lanes
-from rnnx.engines.cpu.codegen.leaves import KERNEL_HEADER
+from rnnx.engines.cpu.codegen.leaves import scratch_offset
 from rnnx.engines.cpu.descriptor import fields
 from rnnx.engines.cpu.descriptor.layout import Layout, address, addresses, lines
 from rnnx.engines.cpu.runtime import object_cache, thread_pool
@@ -114,9 +114,10 @@ class Template:
 
     def finish(self, **scratch: int) -> "Template":
         """Lay out the records and the scratch memory: kernel arguments, then parts of given sizes in bytes."""
-        most = max(len(stage["arguments"]) for stage in self.fields["stages"])
+        row = self.vectors(self.n) * self.size
+        most = max(scratch_offset(len(s["arguments"])) + s["kept_rows"] * row for s in self.fields["stages"])
         size = 0
-        for name, part in {"kernel_arguments": KERNEL_HEADER.itemsize + 8 * most, **scratch}.items():
+        for name, part in {"kernel_arguments": most, **scratch}.items():
             self.fields[name] = size
             size += lines(part)
         self.fields |= {"scratch": _WORKSPACE + self.workspace, "scratch_size": size}

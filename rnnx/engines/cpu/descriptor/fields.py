@@ -43,15 +43,16 @@ STAGE = record(
     "n_zh n_zx",  # gates with a recurrent side, the first ones, and with an input side, the last ones
     "arguments n_arguments",  # of the elementwise kernel
     "kernel kernel_tail",
+    "whole_rows kept_rows",  # 1: the kernel takes all vectors of a row, the tail too; rows of its scratch memory
     "w_h w_x bias bias_h",  # packed; bias_h is 0 without recurrent biases
     "n_vectors_h n_vectors_x",  # of all gates with that side
     "nv_h product_h product_x",  # vectors of a micro-panel, and the products
     "nv_x",  # for w_x; n_vectors_x for index inputs, which need contiguous rows
     "adds_sides is_last",  # adds_sides: see `rnnx.cells.wiring`; both sides then share all arrays
     "operand operand_step",  # what the recurrent weights multiply, (T, m, n)
-    "dz_h dz_x",  # (T m, blocks, n), from the first block of that side: one per gate, then in dz_x one per vector
-    "dz_h_row dz_x_row",
-    "n_sums",  # blocks of dz_x that are summed over time: those of the gates with an input side, then of the vectors
+    # (T m, blocks, n), from the first block of that side on: one per gate, then in dz_x one per vector of parameters.
+    "dz_h dz_h_row dz_x dz_x_row",
+    "n_sums",  # blocks of dz_x that are summed over time, for biases and vectors of parameters
     "d_operand",  # (m, n); the recurrent product is added to it
     "dw_h dw_x",  # in (G n, n + n_x), from the first gate with that side
     "db_h db_x",  # sums of the blocks of dz_h and dz_x, padded to whole vectors

@@ -25,10 +25,9 @@ class ForwardPass(Pass):
     job = "forward"
 
     def __init__(self, key: PassKey, keep: bool, layouts: tuple[Layout | None, ...], slot: int = 0) -> None:
-        super().__init__(key)
         cell, _, n_steps, m, n, n_x, *_ = key
         self.keep, self.layouts, self.slot = keep, layouts, slot
-        self.given = (True,) + (False,) * (len(cell.states) - 1)
+        super().__init__(key, (True,) + (False,) * (len(cell.states) - 1))
         states = [(n_steps + 1, m, n)] * len(cell.states)
         # Without `keep`, every step overwrites the saved values of the previous one.
         saved = [(n_steps if keep else 1, m, n)] * len(cell.saved)
@@ -43,7 +42,8 @@ class ForwardPass(Pass):
         """See `Pass`."""
         cell = self.key.cell
         n_states = len(cell.states)
-        block = [t.base("block") + at for at in self.block.offsets]
+        first = t.base("block")
+        block = [first + at for at in self.block.offsets]
         own = block[n_states + len(cell.saved) :]
         x, *inputs = self._sequences(t, own)
         states = [S + self.slot * t.step for S in block[:n_states]]

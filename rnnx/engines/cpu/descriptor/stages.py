@@ -8,26 +8,26 @@ import numpy as np
 from rnnx.cells import Cell
 from rnnx.cells.gate import Gate
 from rnnx.cells.parameters import expected_shapes
-from rnnx.cells.wiring import Slot, StageWiring
+from rnnx.cells.wiring import Slot, StageWiring, wiring
 from rnnx.engines.cpu.codegen.gemm import n_vectors
+from rnnx.engines.cpu.codegen.phases import Job, Phase, n_kept, phases_of
 from rnnx.engines.cpu.codegen.pointwise import emit_kernels
 from rnnx.engines.cpu.descriptor.builder import Fields, PassKey, Places, Template
 from rnnx.engines.cpu.descriptor.fields import UNIT_VECTORS
 from rnnx.engines.cpu.descriptor.layout import Block, address
 from rnnx.engines.cpu.runtime import object_cache, thread_pool
 from rnnx.engines.cpu.runtime.buffer_pool import LINE, workspace
-from rnnx.engines.cpu.runtime.thread_policy import Work, policy
+from rnnx.engines.cpu.runtime.thread_policy import Work, choice
 
 
 class Pass:
     """A pass, with a descriptor template for each way to share it among threads."""
 
-    job: str
-    given: tuple[bool, ...]  # for which states the caller gives cotangents
+    job: Job
 
-    def __init__(self, key: PassKey) -> None:
+    def __init__(self, key: PassKey, given: tuple[bool, ...]) -> None:
         cell, dtype, n_steps, m, n, n_x, indices, keys, _ = key
-        self.key = key
+        self.key, self.given = key, given  # for which states the caller gives cotangents
         shapes = expected_shapes(cell, n_x, n)
         self.kept = Block(dtype, [shapes[name][1] for name in keys])  # copies of the parameters
         sides = "".join(gate.sides for gate in cell.gates)
@@ -35,6 +35,8 @@ class Pass:
         products = n_steps * m * n * (n * sides.count("h") + (0 if indices else n_x * sides.count("x")))
         shares = -(-n_vectors(dtype, n) // UNIT_VECTORS)
         arrays = 2 * len(cell.states) + len(cell.saved) + len(cell.gates) + len(cell.inputs)
+        if any(map(self.phases, wiring(cell))):
+            shares = 0
         self.work = Work(n_steps, m, products, shares, arrays if n * dtype.itemsize % LINE else 0)
         self._templates: dict[tuple[int, bool], Template] = {}
 
@@ -42,12 +44,18 @@ class Pass:
         """Set a template's fields; return the parts of a thread's scratch memory, with sizes in bytes."""
         raise NotImplementedError
 
+    def phases(self, wired: StageWiring) -> tuple[Phase, ...]:
+        """Return the phases of a stage whose kernel takes whole rows."""
+        return phases_of(wired, self.job, self.given)
+
     def stage(self, t: Template, wired: StageWiring, parameters: Mapping[str, int], places: Places) -> Fields:
         """Return the fields of a stage that both directions use."""
         kernels, name = kernels_of(self.key.cell, t.dtype, self.given), f"{self.job}_{wired.number}"
         operand, step = places[wired.operand]
         gates = [_gate(t, gate, parameters) for gate in wired.stage.gates]
-        kernel = {"kernel": kernels[name], "kernel_tail": kernels[f"{name}_tail"]}
+        phases = self.phases(wired)
+        kernel = {"kernel": kernels[name], "kernel_tail": kernels.get(f"{name}_tail", 0)}
+        kernel |= {"whole_rows": bool(phases), "kept_rows": n_kept(phases)}
         flags = {"adds_sides": wired.adds_sides, "is_last": wired.is_last}
         counts = {"n_zh": wired.n_zh, "n_zx": wired.n_zx}
         return {**flags, **counts, **kernel, "gates": gates, "operand": operand, "operand_step": step}
@@ -82,7 +90,7 @@ class Pass:
         """Run the job on the arrays of a call."""
         if lengths is not None:
             arrays["lengths"] = np.ascontiguousarray(lengths, np.int64)
-        threads, unit_parallel = policy.get().split(self.work)
+        threads, unit_parallel = choice(self.work)
         if threads > 1 and not thread_pool.pool().acquire(threads, self.work.alone_ns):
             threads, unit_parallel = 1, False
         try:

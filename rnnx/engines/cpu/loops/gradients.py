@@ -123,7 +123,7 @@ def gradients_of_dz(me, n, p, stage, scratch, of_x, of_h):
     a_row = (MC + p.lanes) * item  # an odd number of cache lines, to spread rows over cache sets
     n_c = (stage.n_zx if of_x else stage.n_zh) * p.n
     c0, c1 = share(me, n, stage.n_sums * p.n if of_x else n_c, p.lanes)
-    end = max(c0, min(c1, n_c))  # of the columns of gates; those of vectors follow
+    end = max(c0, min(c1, n_c))  # of the columns of gates; those of vectors of parameters follow
     dw_row, table = (p.n + p.n_x) * item, stage.table if of_x else 0
     clear(p, sums + c0 * item, vectors_of(p, c1 - c0))
     if table:

@@ -22,8 +22,9 @@ def run_kernel(p, stage, arguments, z, zh, t, j, rows, u0, u1):
     """Run the elementwise kernel of step t on `rows` examples from j, whose sides are at z and zh."""
     tail = p.n % p.lanes if u1 * p.lanes > p.n else 0
     header_at(arguments).tail = tail
+    n_masked = int(tail > 0 and not stage.whole_rows)  # vectors for `kernel_tail`
     for part in range(2):
-        first, vectors = (u0, u1 - u0 - (tail > 0)) if part == 0 else (u1 - 1, int(tail > 0))
+        first, vectors = (u0, u1 - u0 - n_masked) if part == 0 else (u1 - 1, n_masked)
         if vectors == 0:
             continue
         for i in range(stage.n_arguments):

@@ -54,7 +54,7 @@ class Work:
     n_steps: int
     m: int  # examples
     products: int  # multiplications in total
-    shares: int  # parts the units can be divided into
+    shares: int  # parts the units can be divided into, 0 if they must stay together
     shared_lines: int  # cache lines that neighbouring examples share, per step
 
     @cached_property
@@ -90,6 +90,12 @@ class Policy:
 
 
 policy: ContextVar[Policy] = ContextVar("rnnx_thread_policy", default=Policy())  # noqa: B039
+
+
+def choice(work: Work) -> tuple[int, bool]:
+    """Return what the policy of this context chooses; batch-parallel if the units must stay together."""
+    threads, unit_parallel = policy.get().split(work)
+    return max(threads, 1), unit_parallel and work.shares > 0
 
 
 @contextlib.contextmanager
