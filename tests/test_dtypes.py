@@ -181,7 +181,10 @@ def test_numbers(value):
         (lambda: rnnx.one_hot(np.ones(2, int), 3, "int8"), r"^`dtype` must be one of \['float32', 'float64'\]"),
         (lambda: rnnx.one_hot(np.ma.masked_array([1, 2], [0, 1]), 3, xp=np), "^`indices` must be an array"),
         (lambda: rnnx.one_hot([[1], [1, 2]], 3, xp=np), "^`indices` must be an array"),
-        (lambda: rnnx.recurrent_forward([], np.ones((2, 3, 4)), (), {}), "^`cell` must be a Cell or one of"),
+        (
+            lambda: rnnx.recurrent_forward([], np.ones((2, 3, 4)), (), {}),
+            "^`cell` must be a Cell, or the name of one in rnnx.CELLS",
+        ),
         (lambda: rnnx.softmax_backward(np.array(1.0), np.array(1.0)), r"^`y` must have shape \(n, ...\)"),
         (lambda: rnnx.Stream("lstm", PARAMETERS, m=M).step(np.ones((2, 1))), r"^`xt` must have shape \(n_x, m\)"),
         (lambda: rnnx.gru_cell_backward(np.ones((3, M)), (1,)), "^`cache` of gru must be a tuple of 7 entries"),

@@ -69,7 +69,7 @@ def test_no_gradient_of_a_bias_that_was_not_given(engine, rng):
 @pytest.mark.parametrize(
     ("gates", "message"),
     [
-        ((Gate(("W",), "b"), Gate(("V",), "b")), "duplicate parameter key 'b'"),
+        ((Gate(("W",), "b"), Gate(("V",), "b")), "duplicate key 'b'"),
         ((Gate(("x",), "b"),), "'x', which is an argument name"),
         ((Gate(("W",), "a0"),), "'a0', which is an argument name"),
     ],

@@ -248,7 +248,7 @@ def test_caches(x, p):
 def test_cell_names(x, p):
     check(
         ValueError,
-        "`cell` must be a Cell or one of ['gru', 'gru_reset_after', 'lstm', 'rnn']; got 'lsmt'; did you mean 'lstm'?",
+        "`cell` must be a Cell, or the name of one in rnnx.CELLS; got 'lsmt'; did you mean 'lstm'?",
         lambda: rnnx.recurrent_forward("lsmt", x, (), p),
     )
 

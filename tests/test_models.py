@@ -266,7 +266,7 @@ def test_models_on_other_libraries(runtime):
         (lambda: CharModel(5, num_layers=0), "`num_layers` must be an integer from 1 to 10000; got 0"),
         (
             lambda: CharModel(5, cell="lsmt"),
-            r"`cell` must be one of \['rnn', 'lstm', 'gru', .* or a rnnx.Cell; got 'lsmt'",
+            "`cell` must be a rnnx.Cell, or the name of one in rnnx.CELLS; got 'lsmt'; did you mean 'lstm'",
         ),
         (lambda: CharModel(5, reset_after=True), "`reset_after` is only for `cell` = 'gru'; got 'lstm'"),
         (lambda: CharModel(5, dropout=1.0), r"`dropout` must be a number in \[0, 1\); got 1.0"),

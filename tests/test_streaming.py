@@ -113,7 +113,7 @@ def test_steps_allocate_no_arrays(rng):
 @pytest.mark.parametrize(
     ("arguments", "keywords", "message"),
     [
-        (("lstn",), {}, "`cell` must be a Cell or one of"),
+        (("lstn",), {}, "`cell` must be a Cell, or the name of one in rnnx.CELLS"),
         ((), {"m": 0}, "`m` must be an integer of at least 1; got 0"),
         ((), {"s0": (np.zeros((4, 2)),)}, r"`a0` must have shape \(n_a, m\) = \(4, 1\); got \(4, 2\)"),
         ((), {"s0": 3}, "`s0` must be a tuple with one array per state"),

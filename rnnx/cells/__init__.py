@@ -72,9 +72,9 @@ def cell_of(cell: Cell | str) -> Cell:
     if isinstance(cell, Cell):
         return cell
     if not isinstance(cell, str):
-        raise TypeError(f"`cell` must be a Cell or one of {sorted(CELLS)}; got {shown(cell)}")
+        raise TypeError(f"`cell` must be a Cell, or the name of one in rnnx.CELLS; got {shown(cell)}")
     if cell not in CELLS:
         raise ValueError(
-            f"`cell` must be a Cell or one of {sorted(CELLS)}; got {shown(cell)}{nearest(str(cell), CELLS)}"
+            f"`cell` must be a Cell, or the name of one in rnnx.CELLS; got {shown(cell)}{nearest(str(cell), CELLS)}"
         )
     return CELLS[cell]

@@ -13,7 +13,7 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_memory, generator, integer
+from rnnx._core.checks import check_memory, generator, integer, nearest
 from rnnx._core.layout import to_public, to_time_major
 from rnnx._core.words import shown
 from rnnx.cells import CELLS as CELL_TABLE
@@ -136,7 +136,8 @@ def chosen_cell(cell: Cell | str, reset_after: bool) -> tuple[Cell, dict[str, An
         )
     if not isinstance(name, str) or name not in CELLS:
         kind = ValueError if isinstance(name, str) else TypeError
-        raise kind(f"`cell` must be one of {list(CELLS)}, or a rnnx.Cell; got {shown(name)}")
+        hint = nearest(name, CELLS) if isinstance(name, str) else ""
+        raise kind(f"`cell` must be a rnnx.Cell, or the name of one in rnnx.CELLS; got {shown(name)}{hint}")
     if reset_after and name != "gru":
         raise ValueError(f"`reset_after` is only for `cell` = 'gru'; got {shown(name)}")
     return cell_of(f"{name}_reset_after" if reset_after else name), {"cell": name, "reset_after": bool(reset_after)}
