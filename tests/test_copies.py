@@ -11,6 +11,7 @@ from lab import make_trainer
 
 import rnnx
 from rnnx.data import Examples
+from rnnx.functional.attention import AttentionStream
 from rnnx.models import CharModel, SequenceClassifier
 
 COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda one: pickle.loads(pickle.dumps(one))}
@@ -87,3 +88,21 @@ def test_trainers(copied):
     for name, p in trainer.model.parameters.items():
         assert np.array_equal(other.model.parameters[name], p)
         assert not np.shares_memory(other.model.parameters[name], p)
+
+
+@pytest.mark.parametrize("additive", [False, True])
+def test_caches_of_attention(copied, rng, additive):
+    queries, keys = rng.standard_normal((4, 2, 3)), rng.standard_normal((4, 2, 5))
+    kind, arguments = "dot_product", ()
+    if additive:
+        shapes = {"Wq": (4, 4), "Wk": (4, 4), "va": (4, 1), "ba": (4, 1)}
+        kind, arguments = "additive", ({name: rng.standard_normal(shape) for name, shape in shapes.items()},)
+    cache = getattr(rnnx, f"{kind}_attention_forward")(queries, keys, keys, *arguments, lengths=[5, 2])[2]
+    other, backward = copied(cache), getattr(rnnx, f"{kind}_attention_backward")
+    expected = backward(queries, cache)
+    for a in (other.keys, *cache.parameters.values()):
+        assert not any(np.may_share_memory(a, b) for b in (cache.keys, *other.parameters.values()))
+    found = backward(queries, other)
+    assert {name: a.tobytes() for name, a in found.items()} == {name: a.tobytes() for name, a in expected.items()}
+    stream = AttentionStream(keys, keys, *arguments)
+    assert np.array_equal(copied(stream).step(queries[:, :, 0])[0], stream.step(queries[:, :, 0])[0])

@@ -287,7 +287,7 @@ print(len(before) > 0, len(set(object_cache._loaded) - before))
 def test_warm_up_messages():
     with pytest.raises(ValueError, match=r"`dtypes` must be one of \['float32', 'float64'\]; got 'float16'"):
         rnnx.warm_up("rnn", dtypes=("float16",))
-    with pytest.raises(ValueError, match="`cell` must be a Cell, or the name of one in rnnx.CELLS"):
+    with pytest.raises(ValueError, match=r"`cell` must be a Cell, or the name of one in rnnx.CELLS"):
         rnnx.warm_up("lstn")
 
 

@@ -144,14 +144,16 @@ def listed(names: Sequence[Any]) -> str:
 
 
 def nearest(key: str, known: Iterable[str]) -> str:
-    """Return the end of an error message on an unknown name: the closest known name, or all of them."""
+    """Return the end of an error message on an unknown name: the closest known name, or all of them if they are few."""
     names = list(known)
 
     def likeness(name: str) -> float:
         return difflib.SequenceMatcher(None, key, name).ratio()
 
     best = max(names, key=likeness)
-    return f"; did you mean {best!r}?" if likeness(best) > 0.3 else f"; expected one of {names}"
+    if likeness(best) > 0.3:
+        return f"; did you mean {best!r}?"
+    return f"; expected one of {names}" if len(names) <= 20 else ""
 
 
 def check_keys(owner: str, keys: Iterable[str], required: Sequence[str], optional: Sequence[str]) -> None:

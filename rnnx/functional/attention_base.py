@@ -11,13 +11,14 @@ from typing import Any
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_keys, check_lengths, check_shape, flag
+from rnnx._core.copying import Portable
 from rnnx._core.layout import valid_examples
 
 _SYMBOLS = {"queries": ("n_q", "T_y"), "keys": ("n_k", "T_x"), "values": ("n_v", "T_x")}
 
 
 @dataclass(frozen=True)
-class AttentionCache:
+class AttentionCache(Portable):
     """What the backward pass of an attention function needs, with copies of the arguments."""
 
     kind: str  # "additive" or "dot_product"
