@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -14,6 +15,10 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from selection import pytest_addoption, pytest_collection_modifyitems, pytest_configure  # noqa: F401
+
+# A shell ignores SIGINT for commands in the background, and so would the processes that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The object cache of this session: a temporary directory, shared with the processes that tests start.
 if "RNNX_CACHE_DIR" not in os.environ:

@@ -26,7 +26,9 @@ from rnnx.engines.protocol import Call, Tape
 
 pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason=NO_COMPILER)
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
-any_cell = pytest.mark.parametrize("cell", [*rnnx.CELLS.values(), *ONE_SIDED, *MEANS[:-2]], ids=lambda cell: cell.name)
+any_cell = pytest.mark.parametrize(
+    "cell", [*BUILT_IN.values(), rnnx.CELLS["unicornn"], *ONE_SIDED, *MEANS[:-2]], ids=lambda cell: cell.name
+)
 
 
 @pytest.fixture

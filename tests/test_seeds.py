@@ -43,6 +43,9 @@ def comparison(seed):
 # What takes a seed: `None` and generators only where that is documented.
 GENERATORS = {
     "initialize_parameters": lambda seed: rnnx.initialize_parameters("lstm", 3, 4, seed=seed),
+    "check_cell": lambda seed: rnnx.check_cell(
+        "rnn", n_x=1, n_a=1, m=1, n_steps=1, engine_names=["reference"], seed=seed
+    ),
     "models.CharModel": lambda seed: char_model(seed=seed),
     "models.CharModel, given parameters": lambda seed: char_model(seed=seed, parameters=char_model().parameters),
     "models.SequenceClassifier": lambda seed: models.SequenceClassifier(2, 3, 2, seed=seed),

@@ -34,7 +34,8 @@ def with_hoisted(call: Call) -> Call:
     if hoisted is None:
         return call
     values = hoisted.forward(array_ops(call.xp), *(call.parameters[key] for key in hoisted.sources))
-    return replace(call, parameters={**call.parameters, **dict(zip(hoisted.results, values, strict=True))})
+    vectors = [ns.astype(call.xp, value, call.dtype) for value in values]  # 16-bit types become wider
+    return replace(call, parameters={**call.parameters, **dict(zip(hoisted.results, vectors, strict=True))})
 
 
 def resolve(cell: Cell, caches: Any) -> tuple[Tape, str, Caches | None]:
@@ -74,5 +75,6 @@ def backward(tape: Tape, engine: str, cotangents: Cotangents) -> Gradients:
     sources = [ns.astype(tape.xp, tape.sources[key], tape.dtype) for key in hoisted.sources]
     of_sources = hoisted.backward(array_ops(tape.xp), *ds, *sources)
     for key, d in zip(hoisted.sources, of_sources, strict=True):
-        found["d" + key] = found["d" + key] + d if "d" + key in found else d
+        total = found["d" + key] + d if "d" + key in found else d
+        found["d" + key] = ns.astype(tape.xp, total, tape.dtype)
     return gradients
