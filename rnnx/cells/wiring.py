@@ -6,7 +6,8 @@ the callers of the elementwise kernels use the same argument lists from here, so
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any, Literal, NamedTuple
 
 from rnnx.cells.cell import Cell, Stage
@@ -38,7 +39,8 @@ class Argument(NamedTuple):
         return self.slot is None
 
 
-class StageWiring(NamedTuple):
+@dataclass(frozen=True)
+class StageWiring:
     """The slots of one stage, in the order of its functions' arguments and results."""
 
     stage: Stage
@@ -51,32 +53,32 @@ class StageWiring(NamedTuple):
     vectors: tuple[Slot, ...]
     inputs: tuple[Slot, ...]
 
-    @property
+    @cached_property
     def n_gates(self) -> int:
         """Number of gates of the stage."""
         return len(self.stage.gates)
 
-    @property
+    @cached_property
     def n_zx(self) -> int:
         """Number of gates with an input side, the last ones."""
         return len(self.stage.of_inputs)
 
-    @property
+    @cached_property
     def n_zh(self) -> int:
         """Number of gates with a recurrent side, the first ones."""
         return len(self.stage.recurrent)
 
-    @property
+    @cached_property
     def adds_sides(self) -> bool:
         """Whether the recurrent side can be added to the input side before the kernel."""
         return self.stage.additive and self.n_zx == self.n_zh == self.n_gates
 
-    @property
+    @cached_property
     def operand(self) -> Slot:
         """The value that the recurrent weights multiply."""
         return self.reads[0]
 
-    @property
+    @cached_property
     def blocks(self) -> dict[str, range]:
         """The blocks of n numbers in a row of "dzx" and of "dzh": one per gate, then, in dzx, one per vector.
 
@@ -87,10 +89,17 @@ class StageWiring(NamedTuple):
             return {"dzx": range(self.n_gates - self.n_zx, end), "dzh": range(self.n_zh)}
         return {"dzx": range(self.n_zx + len(self.vectors)), "dzh": range(self.n_zh)}
 
+    @cached_property
+    def takes_given(self) -> bool:
+        """Whether the functions take vectors or extra inputs."""
+        return bool(self.vectors or self.inputs)
+
     def forward(self, ops: Any, zx: Any, zh: Any, s: Any, given: Any) -> tuple[Any, Any]:
         """Call the stage's forward function."""
-        more = (given,) if self.vectors or self.inputs else ()
-        s_next, saved = self.stage.forward(ops, zx, zh, s, *more)
+        if self.takes_given:
+            s_next, saved = self.stage.forward(ops, zx, zh, s, given)
+        else:
+            s_next, saved = self.stage.forward(ops, zx, zh, s)
         return s_next, saved
 
     def backward(
@@ -100,9 +109,13 @@ class StageWiring(NamedTuple):
 
         An additive stage has no row of dzh: all is in that of dzx.
         """
-        more = (given,) if self.vectors or self.inputs else ()
-        dzx, dzh, ds_prev, *rest = self.stage.backward(ops, ds, s_prev, s_next, saved, *more)
-        (d_given,) = rest or ((),)
+        if not self.takes_given:
+            dzx, dzh, ds_prev = self.stage.backward(ops, ds, s_prev, s_next, saved)
+            if self.adds_sides:
+                return {"dzx": dzx}, ds_prev, ()
+            d_given: Any = ()
+        else:
+            dzx, dzh, ds_prev, d_given = self.stage.backward(ops, ds, s_prev, s_next, saved, given)
         d_vectors, d_inputs = d_given[: len(self.vectors)], d_given[len(self.vectors) :]
         if self.stage.additive:
             return {"dzx": (*dzh[: self.n_gates - self.n_zx], *dzx, *d_vectors)}, ds_prev, d_inputs

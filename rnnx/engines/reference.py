@@ -8,14 +8,14 @@ Dimensions: T steps, m examples, n hidden units, n_x inputs, G gates of a stage.
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.layout import to_public, to_time_major, valid_steps
 from rnnx.cells import Cell
 from rnnx.cells.parameters import StageGradients, StageWeights, name_gradients, recurrent_parameters, stack_weights
-from rnnx.cells.vocabulary import array_ops
+from rnnx.cells.vocabulary import Ops, array_ops
 from rnnx.cells.wiring import Slot, StageWiring, wiring
 from rnnx.engines.protocol import Arrays, Call, Cotangents, Engine, Gradients, Tape
 
@@ -85,16 +85,17 @@ class ReferenceStepper:
 
     def __init__(self, call: Call) -> None:
         xp = call.xp
-        self._xp, self._cell, self._states = xp, call.cell, call.s0
+        self._xp, self._states = xp, call.s0
         parameters = {key: ns.owned_copy(xp, a) for key, a in call.parameters.items()}
         self._weights = [stack_weights(xp, stage, parameters, call.n_x, call.n_a) for stage in call.cell.stages]
+        self._stages = _prepared(xp, call.cell, self._weights, xp.matrix_transpose(call.s0[0]))
 
     @ns.ignore_underflow
     def step(self, xt: Array, inputs: Arrays = ()) -> Arrays:
         xp = self._xp
         x, s = xp.matrix_transpose(xt), tuple(map(xp.matrix_transpose, self._states))
         zx = [x @ xp.matrix_transpose(w.wx) + w.b for w in self._weights]
-        s, _ = _step(xp, self._cell, zx, self._weights, s, tuple(map(xp.matrix_transpose, inputs)))
+        s, _ = _step(self._stages, zx, s, tuple(map(xp.matrix_transpose, inputs)))
         self._states = tuple(map(xp.matrix_transpose, s))
         return self._states
 
@@ -106,11 +107,11 @@ def _loop(call: Call, X: Array, E: Arrays, weights: Weights, valid: Array | None
     """Return the states, each (T + 1, m, n), and the saved values, each (T, m, n)."""
     xp, cell = call.xp, call.cell
     s0 = tuple(map(xp.matrix_transpose, call.s0))
-    Zx = [_input_side(call, X, w) for w in weights]
+    Zx, stages = [_input_side(call, X, w) for w in weights], _prepared(xp, cell, weights, s0[0])
     states, saved = [s0], []
     for t in range(call.n_steps):
         here = None if valid is None else valid[t, ...]
-        s, values = _step(xp, cell, [z[t, ...] for z in Zx], weights, states[-1], tuple(e[t, ...] for e in E))
+        s, values = _step(stages, [z[t, ...] for z in Zx], states[-1], tuple(e[t, ...] for e in E))
         states.append(tuple(_where(xp, here, new, old) for new, old in zip(s, states[-1], strict=True)))
         if keep:
             saved.append([_where(xp, here, v) for v in values])
@@ -125,24 +126,45 @@ def _input_side(call: Call, X: Array, w: StageWeights) -> Array:
     return xp.reshape(product + w.b, (call.n_steps, call.m, w.b.shape[0]))
 
 
-def _step(
-    xp: Any, cell: Cell, zx: Sequence[Array], weights: Weights, s: Arrays, inputs: Arrays
-) -> tuple[Arrays, Arrays]:
+class _StageForward(NamedTuple):
+    """A stage and its parameters, prepared for the loop over time."""
+
+    stage: StageWiring
+    ops: Ops
+    wh: Array  # (n, G_h n), transposed
+    bh: Array | None
+    vectors: Arrays  # (m, n)
+
+    def given(self, inputs: Arrays) -> Arrays:
+        """Return the vectors and the extra inputs of a step, each (m, n)."""
+        if not self.stage.takes_given:
+            return ()
+        return (*self.vectors, *[inputs[slot.number] for slot in self.stage.inputs])
+
+
+def _prepared(xp: Any, cell: Cell, weights: Weights, like: Array) -> list[_StageForward]:
+    """Prepare the stages for states like (m, n)."""
+    return [
+        _StageForward(
+            stage,
+            array_ops(xp),
+            xp.matrix_transpose(w.wh),
+            w.bh,
+            tuple(xp.broadcast_to(v, like.shape) for v in w.vectors),
+        )
+        for stage, w in zip(wiring(cell), weights, strict=True)
+    ]
+
+
+def _step(stages: Sequence[_StageForward], zx: Sequence[Array], s: Arrays, inputs: Arrays) -> tuple[Arrays, Arrays]:
     """Run one step, given the input sides (m, G_x n) of all stages; return the new states and the saved values."""
     saved: Arrays = ()
-    for stage, w, side in zip(wiring(cell), weights, zx, strict=True):
-        zh = s[0] @ xp.matrix_transpose(w.wh)
-        zh = zh if w.bh is None else zh + w.bh
-        given = _given(xp, stage, w, inputs, s[0])
-        s, kept = stage.forward(array_ops(xp), _gates(side, s[0]), _gates(zh, s[0]), s, given)
-        saved += (*kept, *(() if stage.is_last else s))
+    for one, side in zip(stages, zx, strict=True):
+        zh = s[0] @ one.wh
+        zh = zh if one.bh is None else zh + one.bh
+        s, kept = one.stage.forward(one.ops, _gates(side, s[0]), _gates(zh, s[0]), s, one.given(inputs))
+        saved += (*kept, *(() if one.stage.is_last else s))
     return s, saved
-
-
-def _given(xp: Any, stage: StageWiring, w: StageWeights, inputs: Arrays, like: Array) -> Arrays:
-    """Return the vectors and the extra inputs of a stage, each (m, n)."""
-    vectors = (xp.broadcast_to(v, like.shape) for v in w.vectors)
-    return (*vectors, *(inputs[slot.number] for slot in stage.inputs))
 
 
 def _loop_back(tape: Tape, cotangents: Cotangents, weights: Weights) -> tuple[list[Sides], Arrays, Arrays]:
@@ -154,10 +176,10 @@ def _loop_back(tape: Tape, cotangents: Cotangents, weights: Weights) -> tuple[li
         xp.zeros_like(s[0, :, :]) if d is None else ns.owned_copy(xp, xp.matrix_transpose(d))
         for d, s in zip(cotangents.final, tape.states, strict=True)
     )
-    steps = []
+    stages, steps = _prepared_back(tape, weights, ds[0]), []
     for t in range(tape.n_steps - 1, -1, -1):
         ds = tuple(d if D is None else d + D[t, ...] for d, D in zip(ds, dS, strict=True))
-        sides, d_inputs, ds_prev = _step_back(tape, t, ds, weights)
+        sides, d_inputs, ds_prev = _step_back(xp, stages, t, ds, tuple(e[t, ...] for e in tape.inputs))
         steps.append((sides, d_inputs))
         here = None if valid is None else valid[t, ...]
         ds = tuple(_where(xp, here, new, old) for new, old in zip(ds_prev, ds, strict=True))
@@ -174,32 +196,60 @@ def _loop_back(tape: Tape, cotangents: Cotangents, weights: Weights) -> tuple[li
     return dZ, dE, ds
 
 
-def _step_back(tape: Tape, t: int, ds: Arrays, weights: Weights) -> tuple[list[Sides], Arrays, Arrays]:
-    """Run step t backward; return per stage (m, blocks, n), and the cotangents of the extra inputs and the states."""
-    xp, inputs = tape.xp, tuple(e[t, ...] for e in tape.inputs)
-    stages: list[Sides] = []
-    d_inputs: Arrays = ()
+class _StageBack(NamedTuple):
+    """A stage, its recurrent weights (G_h n, n), and what its backward function reads, over time."""
+
+    forward: _StageForward
+    wh: Array
+    reads: Arrays
+    writes: Arrays
+    saves: Arrays
+
+
+def _prepared_back(tape: Tape, weights: Weights, like: Array) -> list[_StageBack]:
+    """Prepare the stages for a backward pass, the last one first."""
 
     def values(slots: Sequence[Slot]) -> Arrays:
-        return tuple(_over_time(tape, slot)[t, ...] for slot in slots)
+        return tuple(_over_time(tape, slot) for slot in slots)
 
-    for stage, w in zip(reversed(wiring(tape.cell)), reversed(weights), strict=True):
-        kept = (values(stage.reads), values(stage.writes), values(stage.saves), _given(xp, stage, w, inputs, ds[0]))
-        rows, ds, d_own = stage.backward(array_ops(xp), ds, *kept)
-        none = ds[0][:, None, :][:, :0, :]
-        sides = {role: xp.stack(list(blocks), axis=1) if blocks else none for role, blocks in rows.items()}
-        if stage.n_zh:
-            dzh = _side(stage, sides, "dzh")
-            ds = (ds[0] + xp.reshape(dzh, (tape.m, w.wh.shape[0])) @ w.wh, *ds[1:])
-        stages.append(sides)
+    stages = _prepared(tape.xp, tape.cell, weights, like)
+    found = [
+        _StageBack(one, w.wh, values(one.stage.reads), values(one.stage.writes), values(one.stage.saves))
+        for one, w in zip(stages, weights, strict=True)
+    ]
+    return found[::-1]
+
+
+def _step_back(
+    xp: Any, stages: Sequence[_StageBack], t: int, ds: Arrays, inputs: Arrays
+) -> tuple[list[Sides], Arrays, Arrays]:
+    """Run step t backward; return per stage (m, blocks, n), and the cotangents of the extra inputs and the states."""
+    found: list[Sides] = []
+    d_inputs: Arrays = ()
+    for (one, wh, *values), like in zip(stages, [ds[0]] * len(stages), strict=True):
+        reads, writes, saves = [tuple([a[t, ...] for a in arrays]) for arrays in values]
+        rows, ds, d_own = one.stage.backward(one.ops, ds, reads, writes, saves, one.given(inputs))
+        sides = {role: _stack_blocks(xp, blocks, like) for role, blocks in rows.items()}
+        if one.stage.n_zh:
+            dzh = _side(one.stage, sides, "dzh")
+            ds = (ds[0] + xp.reshape(dzh, (like.shape[0], wh.shape[0])) @ wh, *ds[1:])
+        found.append(sides)
         d_inputs = (*d_own, *d_inputs)
-    return stages[::-1], d_inputs, ds
+    return found[::-1], d_inputs, ds
+
+
+def _stack_blocks(xp: Any, blocks: Sequence[Array], like: Array) -> Array:
+    """Stack blocks (m, n), of which there may be none, to (m, blocks, n)."""
+    if len(blocks) > 1:
+        return xp.stack(list(blocks), axis=1)
+    return xp.expand_dims(blocks[0], axis=1) if blocks else xp.expand_dims(like, axis=1)[:, :0, :]
 
 
 def _side(stage: StageWiring, sides: Sides, role: str) -> Array:
     """Return the blocks of the gates with one side, of arrays (..., blocks, n)."""
     first, count = stage.blocks[role].start, stage.n_zx if role == "dzx" else stage.n_zh
-    return sides[role if role in sides else "dzx"][..., first : first + count, :]
+    side = sides[role if role in sides else "dzx"]
+    return side if side.shape[-2] == count else side[..., first : first + count, :]
 
 
 def _stage_gradients(tape: Tape, stage: StageWiring, has_bh: bool, sides: Sides, rows: Array) -> StageGradients:
