@@ -1,4 +1,7 @@
-"""`pytest --fast`: leave out tests marked slow, and most combinations of parameters of the other tests."""
+"""`pytest --fast`: leave out tests marked slow, and most combinations of parameters of the other tests.
+
+The emulated GPU engine, whose kernels a C++ compiler has to compile, runs in the tests of that engine only.
+"""
 
 import itertools
 import zlib
@@ -6,6 +9,7 @@ import zlib
 from hypothesis import settings
 
 PAIR = ("engine", "cell")
+EMULATED = ("test_gpu_engine.py", "test_cells.py")
 
 
 def pytest_addoption(parser):
@@ -23,9 +27,16 @@ def pytest_collection_modifyitems(config, items):
         return
     selected, seen = set(), set()
     for _, group in itertools.groupby(items, key=lambda item: (item.path, item.originalname)):
-        selected.update(cover([item for item in group if not item.get_closest_marker("slow")], seen))
+        selected.update(cover([item for item in group if not is_long(item)], seen))
     config.hook.pytest_deselected(items=[item for item in items if item not in selected])
     items[:] = [item for item in items if item in selected]
+
+
+def is_long(item):
+    """Whether a test is left out whatever it covers."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    emulated = "emulated" in map(str, parameters.values()) and item.path.name not in EMULATED
+    return emulated or item.get_closest_marker("slow") is not None
 
 
 def cover(items, seen):

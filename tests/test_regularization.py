@@ -45,7 +45,12 @@ KINDS = ["characters", "classifier", "regressor", "seq2seq"]
 
 @pytest.mark.parametrize("masks", [None, MASKS], ids=["evaluation", "training"])
 @pytest.mark.parametrize(
-    ("kind", "cell"), [*((kind, "lstm") for kind in KINDS), ("classifier", "gru"), ("seq2seq", "lem")]
+    ("kind", "cell"),
+    [
+        *((kind, "lstm") for kind in KINDS),
+        ("classifier", "gru"),
+        pytest.param("seq2seq", "lem", marks=pytest.mark.slow),
+    ],
 )
 def test_gradients_of_models_with_options(kind, cell, masks):
     model, batch = model_and_batch(kind, cell, **OPTIONS)

@@ -256,7 +256,7 @@ def test_config_summary_and_messages(rng):
         ({"end_token": True}, "`end_token` must be an integer from 0 to 3; got True"),
         ({"end_token": "a"}, "`end_token` must be an integer from 0 to 3; got 'a'"),
         ({"dropout": "x"}, "`dropout` must be a number; got str"),
-        ({"cell": "transformer"}, "`cell` must be one of"),
+        ({"cell": "transformer"}, "`cell` must be a rnnx.Cell"),
         ({"hidden_size": 0}, "`hidden_size` must be an integer of at least 1; got 0"),
         ({"parameters": {}}, "`parameters` must contain"),
     ):
