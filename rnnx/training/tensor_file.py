@@ -72,8 +72,13 @@ def opened(path: Path) -> Iterator[tuple[dict[str, str], Iterator[tuple[str, np.
         If it is not such a file, or is damaged.
     """
     with open_regular(path) as file:
-        with safe_open(path, framework="numpy"):
-            pass  # the header is right
+        try:
+            with safe_open(path, framework="numpy"):
+                pass  # the header is right
+        except OSError as error:  # old versions map the file, and hide the error's number
+            if "allocate memory" in str(error):
+                raise MemoryError(str(error)) from None
+            raise
         header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), _MOST_HEADER)))
         yield header.pop(_METADATA, None) or {}, _read(file, file.tell(), header)
 
