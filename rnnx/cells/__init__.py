@@ -15,6 +15,7 @@ from rnnx.cells.words import (
     cos,
     exp,
     gelu,
+    layer_norm,
     log,
     log_sigmoid,
     maximum,
@@ -28,7 +29,7 @@ from rnnx.cells.words import (
     sqrt,
     tanh,
     where,
-)  # fmt: skip
+)
 
 BUILT_IN: dict[str, Cell] = {record.name: record for record in (RNN, LSTM, GRU, GRU_RESET_AFTER)}
 ZOO = (
@@ -40,8 +41,8 @@ WITH_INPUTS = ("phased_lstm",)  # of the zoo: the cells with inputs besides x
 
 __all__ = [
     "BUILT_IN", "CELLS", "WITH_INPUTS", "ZOO", "Cell", "Gate", "Input", "Stage", "Vector", "cell", "cell_of", "cos",
-    "exp", "gelu", "log", "log_sigmoid", "maximum", "mean", "minimum", "relu", "sigmoid", "sign", "sin", "softplus",
-    "sqrt", "tanh", "where",
+    "exp", "gelu", "layer_norm", "log", "log_sigmoid", "maximum", "mean", "minimum", "relu", "sigmoid", "sign", "sin",
+    "softplus", "sqrt", "tanh", "where",
 ]  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from rnnx.cells.cell import Stage
 from rnnx.cells.derivatives import gradients
 from rnnx.cells.expressions import Expression, Graph, depending_on, reachable, symbolic_ops
 from rnnx.cells.minimum_cut import minimum_cut
-from rnnx.cells.programs import Program
+from rnnx.cells.programs import Program, StageForward
 from rnnx.cells.vocabulary import Ops
 
 # Costs in vector instructions: of operations, and of storing and loading an array.
@@ -37,19 +37,6 @@ NEVER = 10**9
 
 _Place = tuple[str, int]  # a node of the cut's graph: what is wanted or computed, and the value's number
 _SOURCE, _SINK = ("source", 0), ("sink", 0)
-
-
-@dataclass(frozen=True)
-class DerivedForward:
-    """The forward function of a stage as a program; it also returns what the derived backward function needs."""
-
-    program: Program
-    n_out: int
-
-    def __call__(self, ops: Ops, zx: Any, zh: Any, s: Any, v: Any = ()) -> tuple[Any, Any]:
-        """Return (s_next, saved)."""
-        values = self.program(ops, *zx, *zh, *s, *v)
-        return values[: self.n_out], values[self.n_out :]
 
 
 @dataclass(frozen=True)
@@ -72,7 +59,7 @@ class DerivedBackward:
 class DerivedStage(NamedTuple):
     """What `derive_stage` finds out."""
 
-    forward: DerivedForward
+    forward: StageForward
     backward: DerivedBackward
     n_saved: int
     additive: bool
@@ -117,7 +104,7 @@ def derive_stage(
     saved = _choose_saved(trace, ds, derivatives)
     n_both = min(n_x, n_h) if n_both is None else n_both
     return DerivedStage(
-        DerivedForward(Program(trace.arguments, (*trace.new, *saved)), len(trace.new)),
+        StageForward(Program(trace.arguments, (*trace.new, *saved)), len(trace.new)),
         DerivedBackward(Program((*ds, *trace.s, *trace.new, *saved, *trace.v), derivatives), n_x, n_h, n_given),
         n_saved=len(saved),
         additive=_is_additive(trace, n_both),
@@ -190,10 +177,10 @@ def complete(stage: Stage, n_reads: int, prefix: str = "saved") -> Stage:
     prefix : str
         Beginning of the names of the saved values; numbers follow.
     """
-    sides = [getattr(gate, "sides", "xh") for gate in stage.gates]
-    n_given = len(getattr(stage, "vectors", ())) + len(getattr(stage, "inputs", ()))
-    n_x, n_h = (sum(side in of_gate for of_gate in sides) for side in "xh")
-    derived = derive_stage(stage.forward, n_x, n_h, n_reads, n_given, sides.count("xh"))
+    n_given = len(stage.vectors) + len(stage.inputs)
+    n_both = sum(gate.sides == "xh" for gate in stage.gates)
+    n_x, n_h = len(stage.of_inputs), len(stage.recurrent)
+    derived = derive_stage(stage.forward, n_x, n_h, n_reads, n_given, n_both)
     if derived.forward.n_out != len(stage.out):
         raise ValueError(f"a stage with `out` = {stage.out} must return as many states; got {derived.forward.n_out}")
     return replace(

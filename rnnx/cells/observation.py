@@ -5,7 +5,7 @@ of its forward functions. The activation of a gate is the nearest function, such
 plus other values, as long as these are not a state; if there is none, what its weights give.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +13,7 @@ from rnnx.cells.cell import Cell
 from rnnx.cells.derive import DerivedBackward
 from rnnx.cells.expressions import WORDS, Expression, Graph, depending_on, reachable, symbolic_ops
 from rnnx.cells.gate import Gate
-from rnnx.cells.programs import Program
+from rnnx.cells.programs import Program, StageForward
 from rnnx.cells.wiring import StageWiring, wiring
 
 
@@ -33,21 +33,11 @@ def observed(cell: Cell) -> tuple[Cell, tuple[str, ...]]:
         found, program = _Stage(wired).observed()
         names += found
         stages.append(
-            replace(wired.stage, saved=tuple(found), forward=_Observing(program, len(wired.stage.out)), backward=_never)
+            replace(
+                wired.stage, saved=tuple(found), forward=StageForward(program, len(wired.stage.out)), backward=_never
+            )
         )
     return replace(cell, stages=tuple(stages), cache=(), definition=None), tuple(names)
-
-
-@dataclass(frozen=True)
-class _Observing:
-    """A forward function that saves activations."""
-
-    program: Program
-    n_out: int
-
-    def __call__(self, ops: Any, zx: Any, zh: Any, s: Any, given: Any = ()) -> tuple[Any, Any]:
-        values = self.program(ops, *zx, *zh, *s, *given)
-        return values[: self.n_out], values[self.n_out :]
 
 
 def _never(*_: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 from typing import Any, NamedTuple, cast
 
@@ -59,7 +61,15 @@ class Program:
         return isinstance(other, Program) and self._content == other._content
 
     def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Hash of the content, cached. Not pickled, because string hashes differ between processes."""
         return hash(self._content)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_hash"}
 
     def __call__(self, ops: Any, *operands: Any) -> tuple[Any, ...]:
         """Return the outputs for operands of any kind.
@@ -106,6 +116,19 @@ class Program:
             expected = f"{self.n_operands} names for the operands and {len(self.outputs)} or none for the results"
             raise ValueError(f"a program needs {expected}; got {len(names)} and {len(results)}")
         return _listing(self, names, results)
+
+
+@dataclass(frozen=True)
+class StageForward:
+    """The forward function of a stage as a program: of its values, the first `n_out` are written, the others saved."""
+
+    program: Program
+    n_out: int
+
+    def __call__(self, ops: Any, zx: Any, zh: Any, s: Any, given: Any = ()) -> tuple[Any, Any]:
+        """Return (s_next, saved)."""
+        values = self.program(ops, *zx, *zh, *s, *given)
+        return values[: self.n_out], values[self.n_out :]
 
 
 def _in_order(

@@ -8,14 +8,13 @@ except conditions and means.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from rnnx.cells.cell import Hoisted, Stage
 from rnnx.cells.derivatives import gradients
 from rnnx.cells.expressions import Expression, Graph, reachable
 from rnnx.cells.gate import SIDES, Gate
-from rnnx.cells.programs import Program
+from rnnx.cells.programs import Program, StageForward
 
 
 class Signature(NamedTuple):
@@ -27,17 +26,6 @@ class Signature(NamedTuple):
     vectors: tuple[str, ...]
     inputs: tuple[str, ...]
     numbers: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class StageForward:
-    """The forward function of a stage, as a program."""
-
-    program: Program
-
-    def __call__(self, ops: Any, zx: Any, zh: Any, s: Any, given: Any = ()) -> tuple[Any, Any]:
-        """Return (s_next, ()); what to save is found out when the backward function is derived."""
-        return self.program(ops, *zx, *zh, *s, *given), ()
 
 
 class _Gate:
@@ -201,10 +189,8 @@ class _Placement:
         """Return what stage k passes on: the operand of the next stage, and what later stages use."""
         if k == self.last:
             return self.trace.outputs
-        operand, later = (
-            self.operands[k + 1],
-            {value.number for value in (*self.operands[k + 2 :], *self.trace.outputs)},
-        )
+        operand = self.operands[k + 1]
+        later = {value.number for value in (*self.operands[k + 2 :], *self.trace.outputs)}
         passed = [
             value
             for value in self.trace.values
@@ -231,9 +217,8 @@ def stages_of(trace: Trace, vectors: Mapping[int, str]) -> tuple[Stage, ...]:
         leaving = placement.leaving(k)
         program = Program([*zx, *zh, *entering, *given.values(), *inputs.values()], leaving)
         out = trace.signature.states if k == placement.last else tuple(f"out{k}_{i}" for i in range(len(leaving)))
-        stages.append(
-            Stage(tuple(gates.values()), out, (), StageForward(program), vectors=tuple(given), inputs=tuple(inputs))
-        )
+        forward = StageForward(program, len(out))  # what to save is found out when the backward function is derived
+        stages.append(Stage(tuple(gates.values()), out, (), forward, vectors=tuple(given), inputs=tuple(inputs)))
         entering = leaving
     return tuple(stages)
 

@@ -56,3 +56,12 @@ def minimum(a: Any, b: Any) -> Expression:
 def where(condition: Expression, a: Any, b: Any) -> Expression:
     """Return `a` where a condition such as ``x > 0`` holds, else `b`."""
     return apply("where", condition, a, b)
+
+
+def layer_norm(z: Any, gain: Any, epsilon: float = 1e-5) -> Any:
+    """Return ``gain (z - mean) / sqrt(variance + epsilon)``, with mean and variance of z over the units of the layer.
+
+    Source: J. L. Ba, J. R. Kiros, G. E. Hinton, "Layer normalization", arXiv:1607.06450.
+    """
+    centred = z - mean(z)
+    return gain * (centred * (1 / sqrt(mean(centred * centred) + epsilon)))

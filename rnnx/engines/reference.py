@@ -226,7 +226,8 @@ def _step_back(
     """Run step t backward; return per stage (m, blocks, n), and the cotangents of the extra inputs and the states."""
     found: list[Sides] = []
     d_inputs: Arrays = ()
-    for (one, wh, *values), like in zip(stages, [ds[0]] * len(stages), strict=True):
+    like = ds[0]
+    for one, wh, *values in stages:
         reads, writes, saves = [tuple([a[t, ...] for a in arrays]) for arrays in values]
         rows, ds, d_own = one.stage.backward(one.ops, ds, reads, writes, saves, one.given(inputs))
         sides = {role: _stack_blocks(xp, blocks, like) for role, blocks in rows.items()}

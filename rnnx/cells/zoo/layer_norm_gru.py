@@ -13,18 +13,13 @@ with the mean :math:`\mu` and the variance :math:`v` of z over the units. Source
 
 from rnnx.cells.decorator import Vector, cell
 from rnnx.cells.gate import Gate
-from rnnx.cells.words import mean, sigmoid, sqrt, tanh
+from rnnx.cells.words import layer_norm, sigmoid, tanh
 
 GAIN = Vector(1.0)
 
 
-def normalized(z, gain):
-    z = z - mean(z)
-    return gain * (z * (1 / sqrt(mean(z * z) + 1e-5)))
-
-
 @cell
 def layer_norm_gru(x, a, *, u=Gate, r=Gate, c=Gate, gu=GAIN, gr=GAIN, gc=GAIN, sc=Vector):
-    u, r = sigmoid(u(x) + normalized(u(a), gu)), sigmoid(r(x) + normalized(r(a), gr))
-    c = tanh(c(x) + r * (normalized(c(a), gc) + sc))
+    u, r = sigmoid(u(x) + layer_norm(u(a), gu)), sigmoid(r(x) + layer_norm(r(a), gr))
+    c = tanh(c(x) + r * (layer_norm(c(a), gc) + sc))
     return u * c + (1 - u) * a

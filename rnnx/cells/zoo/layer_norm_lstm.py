@@ -13,18 +13,13 @@ with the mean :math:`\mu` and the variance :math:`v` of z over the units. Source
 
 from rnnx.cells.decorator import Vector, cell
 from rnnx.cells.gate import Gate
-from rnnx.cells.words import mean, sigmoid, sqrt, tanh
+from rnnx.cells.words import layer_norm, sigmoid, tanh
 
 GAIN = Vector(1.0)
 
 
-def normalized(z, gain):
-    z = z - mean(z)
-    return gain * (z * (1 / sqrt(mean(z * z) + 1e-5)))
-
-
 @cell(initial={"bf": 1.0})
 def layer_norm_lstm(x, a, c, *, f=Gate, i=Gate, g=Gate, o=Gate, gf=GAIN, gi=GAIN, gg=GAIN, go=GAIN, gc=GAIN, bc=Vector):
-    f, i = sigmoid(f(x) + normalized(f(a), gf)), sigmoid(i(x) + normalized(i(a), gi))
-    c = f * c + i * tanh(g(x) + normalized(g(a), gg))
-    return sigmoid(o(x) + normalized(o(a), go)) * tanh(normalized(c, gc) + bc), c
+    f, i = sigmoid(f(x) + layer_norm(f(a), gf)), sigmoid(i(x) + layer_norm(i(a), gi))
+    c = f * c + i * tanh(g(x) + layer_norm(g(a), gg))
+    return sigmoid(o(x) + layer_norm(o(a), go)) * tanh(layer_norm(c, gc) + bc), c
