@@ -97,6 +97,9 @@ FORMS = {
     "erf": lambda ops, t, u, leaf: ops.erf(t),
     "gelu": lambda ops, t, u, leaf: ops.gelu(t),
     "mean": lambda ops, t, u, leaf: ops.mean(t),
+    "normalize": lambda ops, t, u, leaf: (
+        (t - ops.mean(t)) / ops.sqrt(ops.mean((t - ops.mean(t)) * (t - ops.mean(t))) + 0.1)
+    ),
     "zeros_like": lambda ops, t, u, leaf: t + ops.zeros_like(u),
     "constant": lambda ops, t, u, leaf: t * ops.constant(0.25, u),
 }

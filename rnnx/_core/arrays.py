@@ -5,6 +5,7 @@ All other code uses the array API standard (through array-api-compat), and this 
 
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache, wraps
 from types import MappingProxyType
 from typing import Any, TypeVar, cast
@@ -93,6 +94,11 @@ def ignore_underflow(function: F) -> F:
             return function(*args, **kwargs)
 
     return cast(F, wrapper)
+
+
+def unused_errors(where: bool) -> AbstractContextManager[Any]:
+    """Return a context that ignores floating-point errors, `where` some of what NumPy computes is not used."""
+    return np.errstate(divide="ignore", over="ignore", invalid="ignore") if where else nullcontext()
 
 
 def as_floats(

@@ -136,6 +136,8 @@ class Cell:
         unknown = set(self.cache) - set(self.saved)
         if unknown:
             raise ValueError(f"`cache` of cell {self.name!r} contains {sorted(unknown)}, which no stage saves")
+        if not self.parameter_keys:
+            raise ValueError(f"cell {self.name!r} must have at least one gate or vector; got neither")
         keys = Counter((*self.parameter_keys, *self.optional_keys, *self.head, *self.inputs))
         arguments = {"x", "xt", *(f"{state}{end}" for state in self.states for end in ("0", "_prev"))}
         for key, count in keys.items():

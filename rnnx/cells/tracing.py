@@ -167,11 +167,15 @@ class _Placement:
         return stage
 
     def _uses(self) -> dict[int, list[int]]:
-        """Return the numbers of the values that use each value directly."""
+        """Return the numbers of the values that use each value directly.
+
+        A condition cannot be passed on: what uses it uses its arguments, and computes it again.
+        """
         uses: dict[int, list[int]] = {}
         for value in self.trace.values:
             for argument in self.before(value):
-                uses.setdefault(argument.number, []).append(value.number)
+                for used in argument.arguments if argument.is_condition else (argument,):
+                    uses.setdefault(used.number, []).append(value.number)
         return uses
 
     def _settle(self) -> None:
@@ -182,8 +186,12 @@ class _Placement:
                 stages += [k - 1 for k, operand in enumerate(self.operands) if operand is value]
                 self.stage[value.number] = max(0, min(stages, default=self.last))
         for k, operand in enumerate(self.operands[1:], 1):
-            if self.stage[operand.number] >= k:
-                raise ValueError("the input side of a gate is needed before its recurrent side; use two gates")
+            before = {value.number for value in reachable([operand])}
+            for gate, side in self.trace.zx.items():
+                if side.number in before and self.stage[side.number] >= k:
+                    raise ValueError(
+                        f"the input side of gate `{gate}` is needed before its recurrent side; use two gates"
+                    )
 
     def leaving(self, k: int) -> list[Expression]:
         """Return what stage k passes on: the operand of the next stage, and what later stages use."""

@@ -38,7 +38,8 @@ class ReferenceEngine:
             X = _where(xp, valid, X)  # keeps NaN in padding out of the weight gradients
         E = tuple(_where(xp, valid, to_time_major(xp, e, own=keep and valid is None)) for e in call.inputs)
         weights = [stack_weights(xp, stage, parameters, call.n_x, call.n_a) for stage in cell.stages]
-        S, saved = _loop(call, X, E, weights, valid, keep)
+        with ns.unused_errors(valid is not None):  # past the ends
+            S, saved = _loop(call, X, E, weights, valid, keep)
         outputs = tuple(_where(xp, valid, s[1:, :, :]) for s in S)
         if keep and valid is None:
             outputs = tuple(ns.owned_copy(xp, a) for a in outputs)
@@ -52,7 +53,8 @@ class ReferenceEngine:
     def backward(self, tape: Tape, cotangents: Cotangents) -> Gradients:
         xp, cell = tape.xp, tape.cell
         weights = tape.own or [stack_weights(xp, stage, tape.parameters, tape.n_x, tape.n_a) for stage in cell.stages]
-        dZ, dE, ds0 = _loop_back(tape, cotangents, weights)
+        with ns.unused_errors(tape.lengths is not None):
+            dZ, dE, ds0 = _loop_back(tape, cotangents, weights)
         rows = _one_hot(tape) if tape.indices else _rows(xp, tape.x)
         valid = None if tape.lengths is None else valid_steps(xp, tape.lengths, tape.n_steps)
         dX, gradients = None, []
