@@ -1,7 +1,22 @@
 """Cells with means over the units."""
 
 import rnnx
-from rnnx.cells import CELLS, Cell, Gate, Input, Stage, Vector, mean, sigmoid, sign, sqrt, tanh
+from rnnx.cells import (
+    CELLS,
+    Cell,
+    Gate,
+    Input,
+    Stage,
+    Vector,
+    maximum,
+    mean,
+    minimum,
+    sigmoid,
+    sign,
+    sqrt,
+    tanh,
+    where,
+)  # fmt: skip
 
 
 @rnnx.cell
@@ -29,6 +44,14 @@ def pooled(x, a, b, *, f=Gate):
     return z * sign(mean(b) + 3), mean(z) - b
 
 
+@rnnx.cell
+def extremes(x, a, *, f=Gate, v=Vector):
+    """Conditions on what a mean is computed from, on means, and on both."""
+    z = tanh(f(x, a))
+    k = z / sqrt(mean(z * z) + 0.1)
+    return where(z > 0.1, maximum(k, v), minimum(mean(k), 0.3 * a)) + where(mean(z) > 0.05, z, 0.5)
+
+
 def centred_forward(ops, zx, zh, s):
     (z_x,), (z_h,) = zx, zh
     t = ops.tanh(z_x + z_h)
@@ -51,5 +74,5 @@ CENTRED = Cell(
     "centred", ("a",), (Stage((Gate(("Wx", "Wh"), "b"),), ("a",), ("t",), centred_forward, centred_backward),)
 )
 UNUSED = Cell("unused", ("a",), (Stage((Gate(("Wx", "Wh"), "b"),), ("a",), (), unused_forward),))
-NESTED, TWO_PRODUCTS, POOLED = nested, two_products, pooled
-MEANS = [NESTED, TWO_PRODUCTS, POOLED, CENTRED, CELLS["layer_norm_lstm"], CELLS["layer_norm_gru"]]
+NESTED, TWO_PRODUCTS, POOLED, EXTREMES = nested, two_products, pooled, extremes
+MEANS = [NESTED, TWO_PRODUCTS, POOLED, EXTREMES, CENTRED, CELLS["layer_norm_lstm"], CELLS["layer_norm_gru"]]

@@ -154,7 +154,7 @@ def peephole_lstm(p, s, x, e):
 def phased_lstm(p, s, x, e):
     import torch
 
-    phase, r = e["phase"], p["r"]
+    r, phase = p["r"], torch.remainder(e["t"] / p["p"].exp() - p["s"], 1)
     rising, falling = 2 * phase / r, 2 - 2 * phase / r
     k = torch.where(phase < r / 2, rising, torch.where(phase < r, falling, 0.001 * phase))
     return tuple(k * new + (1 - k) * old for new, old in zip(lstm_step(p, *s, x), s, strict=True))
@@ -205,7 +205,6 @@ def zoo_problem(name, rng, lengths):
         problem.s0[2][...] = 1 + np.abs(problem.s0[2])
     if name == "phased_lstm":
         problem.parameters["r"][...] = rng.uniform(0.3, 0.6, problem.parameters["r"].shape)
-        problem.extra["phase"][...] = rng.uniform(0, 1, problem.extra["phase"].shape)
     return problem
 
 

@@ -34,6 +34,8 @@ class Watch:
         function = getattr(self._ops, word)
         if word in ("relu", "heaviside", "abs", "sign"):
             return lambda x: (self.check(x), function(x))[1]
+        if word == "floor":
+            return lambda x: (self.check(x - x.round()), function(x))[1]
         if word in ("greater", "maximum", "minimum"):
             return lambda a, b: (self.check(a - b), function(a, b))[1]
         return function
@@ -175,7 +177,8 @@ class Record(SimpleNamespace):
             for own, stage in zip(self.stages, cell.stages, strict=True):
                 zx = [_product(p, gate, x)(x) for gate in stage.of_inputs]
                 zh = [_product(p, gate, x)(s[0]) for gate in stage.recurrent]
-                zh = [z + p[g.recurrent_bias].T if g.recurrent_bias else z for z, g in zip(zh, stage.recurrent, strict=True)]
+                pairs = zip(zh, stage.recurrent, strict=True)
+                zh = [z + p[g.recurrent_bias].T if g.recurrent_bias else z for z, g in pairs]
                 given = [p[key].T.expand(s[0].shape) for key in stage.vectors] + [extra[key].T for key in stage.inputs]
                 values = own.values(ops, zx, zh, s, given)
                 ops.check_sizes(values)

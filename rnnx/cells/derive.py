@@ -31,7 +31,7 @@ from rnnx.cells.vocabulary import Ops
 # Costs in vector instructions: of operations, and of storing and loading an array.
 COSTS = {"+": 1, "-": 1, "*": 1, "neg": 1, "/": 4, "tanh": 20, "sigmoid": 20, "relu": 2, "heaviside": 2, "exp": 14}
 COSTS |= {"log": 18, "sqrt": 5, "abs": 1, "sign": 2, "softplus": 34, "log_sigmoid": 34, "sin": 20, "cos": 20}
-COSTS |= {"erf": 30, "gelu": 36, "mean": 4, "maximum": 1, "minimum": 1, "greater": 1, "where": 1}
+COSTS |= {"erf": 30, "gelu": 36, "floor": 5, "mean": 4, "maximum": 1, "minimum": 1, "greater": 1, "where": 1}
 SAVE_COST = 20
 NEVER = 10**9
 

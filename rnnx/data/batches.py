@@ -1,7 +1,7 @@
 """Batches of m sequences of T steps, and the order in which a dataset yields them."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -25,12 +25,15 @@ class Batch:
         Sequence lengths; None if every example has T steps.
     continues : bool
         Whether the sequences continue those of the previous batch, so that its final states are the initial states.
+    extra : dict of str to array, shape (m, T) or (n_a, m, T), or None
+        What the model's cell has besides `inputs`.
     """
 
     inputs: Any
     targets: Any
     lengths: np.ndarray | None
     continues: bool = False
+    extra: Mapping[str, Any] | None = None
 
     def rows(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the unpadded inputs and targets of each example."""

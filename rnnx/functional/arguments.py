@@ -12,10 +12,11 @@ from typing import Any
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import Shape, check_indices, check_keys, check_lengths, check_shape, compare_shapes
+from rnnx._core.checks import Shape, check_indices, check_keys, check_lengths, compare_shapes
 from rnnx._core.layout import valid_examples
 from rnnx._core.words import shown
 from rnnx.cells import Cell
+from rnnx.cells.cell import STEP
 from rnnx.cells.parameters import expected_shapes
 from rnnx.engines.protocol import Call
 
@@ -38,7 +39,7 @@ def checked_call(
     """
     x_name = "xt" if one_step else "x"
     _check_dict(cell, parameters)
-    inputs = named_inputs(cell, inputs)
+    inputs = named_inputs(cell, inputs) if inputs or cell.inputs else {}
     given = {name: array for name, array in states.items() if array is not None}
     xp, device = ns.common_namespace({x_name: x, **given, **inputs, **parameters})
     indices = not one_step and x.ndim == 2 and ns.is_integer(xp, x)
@@ -57,31 +58,45 @@ def checked_call(
     s0 = tuple([zeros if array is None else ns.astype(xp, array, dtype) for array in states.values()])
     cast = {key: array if array.dtype == dtype else xp.astype(array, dtype) for key, array in parameters.items()}
     call = Call(cell, xp, dtype, x, indices, n_x, s0, cast, ends)
-    return call if not inputs else replace(call, inputs=_cast_inputs(call, inputs, one_step))
+    return call if not cell.inputs else replace(call, inputs=_all_inputs(call, inputs, one_step))
 
 
-def named_inputs(cell: Cell, inputs: Mapping[str, Array] | None) -> dict[str, Array]:
-    """Return the extra inputs in the order of ``cell.inputs``."""
+def named_inputs(cell: Cell, inputs: Mapping[str, Array] | None, argument: str = "inputs") -> dict[str, Array]:
+    """Return the extra inputs that are given, in the order of ``cell.inputs``. Those with a default may be missing."""
     if not isinstance(inputs, Mapping | None):
-        raise TypeError(f"`inputs` must be a dict of arrays; got {type(inputs).__name__}")
-    given = inputs or {}
-    if {*given} != {*cell.inputs}:
+        raise TypeError(f"`{argument}` must be a dict of arrays; got {type(inputs).__name__}")
+    given, defaults = inputs or {}, dict(cell.defaults)
+    if not {*cell.inputs} - {*defaults} <= {*given} <= {*cell.inputs}:
         expected = f"must have the keys {list(cell.inputs)}" if cell.inputs else "must be empty"
-        raise ValueError(f"`inputs` {expected} for cell {cell.name!r}; got {list(given)}")
-    return {name: given[name] for name in cell.inputs}
+        may = f", of which {list(defaults)} may be missing," if defaults else ""
+        raise ValueError(f"`{argument}` {expected}{may} for cell {cell.name!r}; got {list(given)}")
+    return {name: given[name] for name in cell.inputs if name in given}
 
 
-def _cast_inputs(call: Call, inputs: Mapping[str, Array], one_step: bool) -> tuple[Array, ...]:
-    """Check the shapes of extra inputs and convert them to the dtype of the call, as sequences."""
-    symbols: str = "(n_a, m, T_x)"
-    shape: Shape = (call.n_a, call.m, call.n_steps)
-    if one_step:
-        symbols, shape = "(n_a, m)", shape[:2]
-    for name, array in inputs.items():
-        check_shape(name, array, symbols, shape)
-    xp = call.xp
-    arrays = [ns.astype(xp, array, call.dtype) for array in inputs.values()]
-    return tuple(xp.expand_dims(a, axis=2) if one_step else a for a in arrays)
+def check_input(name: str, array: Array, n_a: int, m: int, n_steps: int | None) -> None:
+    """Raise ValueError unless an extra input has a value per unit, or one for all; of one step, n_steps is None."""
+    steps = () if n_steps is None else (n_steps,)
+    if tuple(array.shape) not in ((m, *steps), (n_a, m, *steps)):
+        kinds = ("(n_a, m, T_x)", "(m, T_x)") if steps else ("(n_a, m)", "(m,)")
+        expected = f"{kinds[0]} = {(n_a, m, *steps)} or {kinds[1]} = {(m, *steps)}"
+        raise ValueError(f"`{name}` must have shape {expected}; got {tuple(array.shape)}")
+
+
+def _all_inputs(call: Call, given: Mapping[str, Array], one_step: bool) -> tuple[Array, ...]:
+    """Check the extra inputs that are given; return all as sequences (n_a, m, T), without copies for every unit."""
+    xp, shape, defaults = call.xp, (call.n_a, call.m, call.n_steps), dict(call.cell.defaults)
+    device, arrays = ns.device(call.s0[0]), []
+    for name in call.cell.inputs:
+        if name in given:
+            check_input(name, given[name], call.n_a, call.m, None if one_step else call.n_steps)
+            array = ns.astype(xp, given[name], call.dtype)
+            array = xp.expand_dims(array, axis=array.ndim) if one_step else array
+        elif defaults[name] == STEP:
+            array = xp.astype(xp.arange(call.n_steps, device=device), call.dtype)
+        else:
+            array = xp.full((1,), defaults[name], dtype=call.dtype, device=device)
+        arrays.append(array if tuple(array.shape) == shape else xp.broadcast_to(array, shape))
+    return tuple(arrays)
 
 
 def _shapes(arrays: Mapping[str, Array]) -> NamedShapes:

@@ -1,6 +1,7 @@
 """The ``caches`` of sequence functions, backed by stacked arrays."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from rnnx import engines
@@ -24,7 +25,11 @@ class Caches(Sequence[Any]):
     cell : Cell
     engine : str
         Name of the engine of the forward and the backward pass.
+    inputs : dict of str to int
+        The extra inputs that were given, and their numbers of dimensions.
     """
+
+    inputs: Mapping[str, int] = MappingProxyType({})
 
     def __init__(
         self, engine: str, tape: Tape, x: Array, parameters: Mapping[str, Array], cell: Cell | None = None

@@ -65,12 +65,14 @@ class CharModel(SequenceModel):
         states: Mapping[str, Array] | None = None,
         *,
         batch_size: int | None = None,
+        extra: Mapping[str, Array] | None = None,
     ) -> tuple[Array, States]:
         """Return the probabilities of the next character at every step, (vocab_size, m, T), and the final states.
 
-        `inputs`, `lengths` and `states` are those of `forward`, `batch_size` that of `SequenceClassifier.predict`.
+        `inputs`, `lengths`, `states` and `extra` are those of `forward`, `batch_size` that of
+        `SequenceClassifier.predict`.
         """
-        z, final = self.outputs(inputs, lengths, states, batch_size)
+        z, final = self.outputs(inputs, lengths, states, batch_size, extra)
         return softmax(z), final
 
     def generate(self, tokenizer: Any, **options: Any) -> list[str]:
@@ -112,10 +114,13 @@ class CharStream:
         self._columns = one_hot_columns(self._weights.shape[0], self._weights)
 
     @ns.ignore_underflow
-    def read(self, indices: np.ndarray) -> Array:
-        """Read the next character of every text, (m,), and return the logits of the one after it, (vocab_size, m)."""
+    def read(self, indices: np.ndarray, extra: Mapping[str, Array] | None = None) -> Array:
+        """Read the next character of every text, (m,), and return the logits of the one after it, (vocab_size, m).
+
+        `extra` holds the inputs besides the character that the cell has, as in `rnnx.Stream.step`.
+        """
         indices = self._checked(indices)
-        return self._weights @ self._stream.step(self._columns(indices)) + self._bias
+        return self._weights @ self._stream.step(self._columns(indices), extra) + self._bias
 
     @property
     def states(self) -> States:

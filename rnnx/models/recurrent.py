@@ -12,7 +12,9 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import compare_shapes, integer, real
 from rnnx.cells import Cell, cell_of
+from rnnx.cells.cell import STEP
 from rnnx.functional import recurrent_backward, recurrent_forward
+from rnnx.functional.arguments import check_input, named_inputs
 from rnnx.functional.caches import Caches
 from rnnx.functional.streaming import Stream
 from rnnx.models.layers import Direction, Layer, Masks, States, check_widths, concatenate
@@ -106,6 +108,7 @@ class Recurrent(Layer):
         lengths: Any = None,
         keep_caches: bool = True,
         masks: Masks | None = None,
+        extra: Mapping[str, Array] | None = None,
     ) -> tuple[Array, States, StackCache]:
         """Run the stack over sequences.
 
@@ -121,6 +124,8 @@ class Recurrent(Layer):
             As for `rnnx.recurrent_forward`. Reverse layers start at the end of each example.
         masks : Masks, optional
             Without them there is no dropout, and zoneout has its expected effect, as in evaluation.
+        extra : dict of str to array, shape (m, T) or (n, m, T), optional
+            The inputs besides x that the cell has, for all layers; see `rnnx.recurrent_forward`.
 
         Returns
         -------
@@ -138,6 +143,10 @@ class Recurrent(Layer):
             compare_shapes("x", tuple(x.shape), "(input_size, m, T)", (self.input_size, *x.shape[1:]))
         m = x.shape[-2] if getattr(x, "ndim", 0) in (2, 3) else None
         given = self.check_states("states", states, m)
+        if m is not None:
+            extra = self.check_extra(extra, *x.shape[-2:])
+        if extra is not None and self.bidirectional:
+            extra = self.with_steps(extra, x)
         final: States = {}
         cache = StackCache([], [], lengths)
         for k, layer in enumerate(self.layers):
@@ -145,9 +154,10 @@ class Recurrent(Layer):
             for one in layer:
                 s0 = tuple([given.get(name) for name in one.state_names])
                 own = one.own(parameters)
-                cell, drawn = self.regularization.run(one, masks, x, next(iter(own.values())))
+                cell, inputs = self.regularization.run(one, masks, x, next(iter(own.values())))
+                inputs |= {name: one.oriented(array, lengths) for name, array in (extra or {}).items()}
                 (a, *_), _, caches = recurrent_forward(
-                    cell, one.oriented(x, lengths), s0, own, lengths=lengths, inputs=drawn, keep_caches=keep_caches
+                    cell, one.oriented(x, lengths), s0, own, lengths=lengths, inputs=inputs, keep_caches=keep_caches
                 )
                 outs.append(one.oriented(a, lengths))
                 final |= zip(one.state_names, caches.final_state.values(), strict=True)
@@ -191,8 +201,8 @@ class Recurrent(Layer):
                 da = None if d is None else one.oriented(d[one.rows, :, :], cache.lengths)
                 dstates = tuple([final.get(name) for name in one.state_names])
                 found = recurrent_backward(caches.cell, (da,), caches, ds_final=dstates, consume=consume)
-                for mask_name in caches.cell.inputs:
-                    del found[f"d{mask_name}"]
+                for name in caches.cell.inputs:
+                    found.pop(f"d{name}", None)
                 parts.append(one.oriented(found.pop("dx", None), cache.lengths))
                 for state in self.cell.states:
                     gradients[f"d{state}{one.suffix}"] = found.pop(f"d{state}0")
@@ -207,6 +217,28 @@ class Recurrent(Layer):
         if self.bidirectional:
             raise ValueError("a bidirectional stack cannot run step by step: its reverse layers start at the last step")
         return StackStream(self, parameters, m, self.check_states("states", states, integer("m", m, 0)))
+
+    def check_extra(self, extra: Mapping[str, Array] | None, m: int, n_steps: int) -> dict[str, Array]:
+        """Check the inputs besides x, (m, T) or (n, m, T) for layers of n units."""
+        if not extra and not self.cell.inputs:
+            return {}
+        found = named_inputs(self.cell, extra, "extra")
+        for name, array in found.items():
+            for one, *_ in self.layers:
+                check_input(f"extra[{name!r}]", array, one.hidden_size, m, n_steps)
+        return found
+
+    def with_steps(self, extra: Mapping[str, Array], x: Array) -> dict[str, Array]:
+        """Return the inputs besides x, with the numbers of the steps for those that are missing and have this default.
+
+        A part of a sequence, and a reverse layer, cannot count them.
+        """
+        missing = [name for name, value in self.cell.defaults if value == STEP and name not in extra]
+        if not missing:
+            return dict(extra)
+        xp, device = ns.common_namespace({"x": x})
+        steps = xp.broadcast_to(xp.arange(x.shape[-1], device=device), tuple(x.shape[-2:]))
+        return {**extra, **dict.fromkeys(missing, steps)}
 
     def check_states(self, what: str, arrays: Mapping[str, Array] | None, m: int | None) -> dict[str, Array]:
         """Check states (n, m), or their cotangents, by name; m may be unknown. Return them as a dict."""
@@ -241,10 +273,10 @@ class StackStream:
             s0 = tuple([states.get(name) for name in one.state_names])
             self._streams[one.suffix] = Stream(stack.regularization.evaluation, one.own(parameters), m=m, s0=s0)
 
-    def step(self, xt: Array) -> Array:
+    def step(self, xt: Array, extra: Mapping[str, Array] | None = None) -> Array:
         """Run one step, from xt (input_size, m) to the last layer's hidden state, like `rnnx.Stream.step`."""
         for stream in self._streams.values():
-            xt = stream.step(xt)
+            xt = stream.step(xt, extra)
         return xt
 
     @property

@@ -1,6 +1,7 @@
 """Training on long sequences in segments, whose states are recomputed in the backward pass."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,15 +19,19 @@ def train_in_segments(
     model: Any, batch: Any, states: States, masks: Masks | None, length: int
 ) -> tuple[Any, Parameters, States]:
     """Return the loss, gradients and final states of a batch, in the memory of one segment and all initial states."""
+    batch = replace(batch, extra=model.stack.with_steps(batch.extra or {}, batch.inputs))
     parts = _segments(batch, masks, length)
     total = max(model.count(batch), 1)
     before = [states]
     for part, there in parts[:-1]:
-        options = {"lengths": part.lengths, "masks": there, "keep_caches": False}
+        extra = {name: model.array(a) for name, a in (part.extra or {}).items()}
+        options = {"lengths": part.lengths, "masks": there, "keep_caches": False, "extra": extra}
         before.append(model.stack.forward(model.parameters, model.array(part.inputs), before[-1], **options)[1])
     loss, gradients, final, ds_final = 0.0, Parameters(), States(), States()
     for (part, there), initial in zip(reversed(parts), reversed(before), strict=True):
-        z, after, cache = model.forward(part.inputs, lengths=part.lengths, states=initial, masks=there)
+        z, after, cache = model.forward(
+            part.inputs, lengths=part.lengths, states=initial, masks=there, extra=part.extra
+        )
         final = final or after
         part_loss, dz = model.compare(z, part)
         weight = model.count(part) / total
@@ -44,6 +49,7 @@ def _segments(batch: Any, masks: Masks | None, length: int) -> list[tuple[Batch,
     for t in range(0, n_steps, length):
         steps = slice(t, min(t + length, n_steps))
         lengths = None if batch.lengths is None else np.clip(np.asarray(batch.lengths) - t, 0, steps.stop - t)
-        part = Batch(batch.inputs[..., steps], batch.targets[..., steps], lengths)
+        extra = {name: a[..., steps] for name, a in batch.extra.items()}
+        part = Batch(batch.inputs[..., steps], batch.targets[..., steps], lengths, extra=extra)
         parts.append((part, None if masks is None else masks.at(masks.start + t)))
     return parts

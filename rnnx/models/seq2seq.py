@@ -87,6 +87,11 @@ class Seq2Seq(Model):
         **initialization: Unpack[Initialization],
     ) -> None:
         widths, (record, of_cell) = check_widths(hidden_size, num_layers), chosen_cell(cell, reset_after)
+        needed = [name for name in record.inputs if name not in dict(record.defaults)]
+        if needed:
+            raise ValueError(
+                f"`cell` of Seq2Seq must have no inputs besides x without a default; {record.name!r} has {needed}"
+            )
         source_size = integer("source_vocab_size", source_vocab_size)
         self.target_vocab_size = integer("target_vocab_size", target_vocab_size)
         self.end_token = integer("end_token", end_token, 0, self.target_vocab_size - 1)

@@ -9,7 +9,7 @@ import numpy as np
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_lengths, integer
-from rnnx._core.inputs import Sizes, check_inputs, check_targets, host_lengths
+from rnnx._core.inputs import Sizes, check_inputs, check_targets, host_lengths, real_array
 from rnnx.cells import Cell
 from rnnx.data import Batch
 from rnnx.models.base import Initialization, Model, check_attributes
@@ -96,6 +96,7 @@ class SequenceModel(Model):
         states: Mapping[str, Array] | None = None,
         masks: Masks | None = None,
         keep_caches: bool = True,
+        extra: Mapping[str, Array] | None = None,
     ) -> tuple[Array, States, SequenceCache]:
         """Compute the head's outputs: logits or, for a regressor, the predicted numbers.
 
@@ -103,7 +104,7 @@ class SequenceModel(Model):
         ----------
         inputs : array, shape (input_size, m, T), or array of int, shape (m, T)
             Features, or indices of one-hot columns.
-        lengths, states, masks, keep_caches
+        lengths, states, masks, keep_caches, extra
             As for `Recurrent.forward`.
 
         Returns
@@ -119,27 +120,47 @@ class SequenceModel(Model):
             If an argument has a wrong type, shape or dtype, or an index or a length is out of range.
         """
         inputs = check_inputs("inputs", inputs, self._sizes, lengths)
-        return self._forward(inputs, lengths, states, masks, keep_caches)
+        return self._forward(inputs, lengths, states, masks, keep_caches, extra)
 
     def _forward(
-        self, inputs: Array, lengths: Any, states: Mapping[str, Array] | None, masks: Masks | None, keep_caches: bool
+        self,
+        inputs: Array,
+        lengths: Any,
+        states: Mapping[str, Array] | None,
+        masks: Masks | None,
+        keep_caches: bool,
+        extra: Mapping[str, Array] | None,
     ) -> tuple[Array, States, SequenceCache]:
         """Compute `forward` of checked inputs."""
-        a, final, kept = self._features(inputs, lengths, states, masks, keep_caches)
+        a, final, kept = self._features(inputs, lengths, states, masks, keep_caches, extra)
         return self.head.forward(self.parameters, a), final, SequenceCache(kept, a)
 
     def _features(
-        self, inputs: Array, lengths: Any, states: Mapping[str, Array] | None, masks: Masks | None, keep_caches: bool
+        self,
+        inputs: Array,
+        lengths: Any,
+        states: Mapping[str, Array] | None,
+        masks: Masks | None,
+        keep_caches: bool,
+        extra: Mapping[str, Array] | None,
     ) -> tuple[Array, States, StackCache]:
         """Compute the inputs of the head, (n, m, T) or (n, m), the final states and the cache of the stack."""
         x = self.array(inputs, "inputs")
+        if extra:
+            extra = {name: self.array(a, f"extra[{name!r}]") for name, a in self._checked_extra(extra, inputs).items()}
         a, final, kept = self.stack.forward(
-            self.parameters, x, states, lengths=lengths, keep_caches=keep_caches, masks=masks
+            self.parameters, x, states, lengths=lengths, keep_caches=keep_caches, masks=masks, extra=extra
         )
         if not self.per_step:  # the hidden states where each direction ends
             ends = [final[one.state_names[0]] for one in self.stack.layers[-1]]
             a = ends[0] if len(ends) == 1 else self.xp.concat(ends, axis=0)
         return a, final, kept
+
+    def _checked_extra(self, extra: Mapping[str, Any] | None, inputs: Array) -> dict[str, Array]:
+        """Return the inputs besides x as arrays, after checking them; lists are converted."""
+        if isinstance(extra, Mapping):
+            extra = {name: real_array(f"extra[{name!r}]", values)[1] for name, values in extra.items()}
+        return self.stack.check_extra(extra, *inputs.shape[-2:])
 
     def backward(
         self, dz: Array, cache: SequenceCache, ds_final: Mapping[str, Array] | None = None, *, consume: bool = False
@@ -166,7 +187,12 @@ class SequenceModel(Model):
         return gradients | self.stack.backward(da if self.per_step else None, cache.stack, final, consume=consume)
 
     def outputs(
-        self, inputs: Any, lengths: Any, states: Mapping[str, Array] | None, batch_size: int | None
+        self,
+        inputs: Any,
+        lengths: Any,
+        states: Mapping[str, Array] | None,
+        batch_size: int | None,
+        extra: Mapping[str, Any] | None = None,
     ) -> tuple[Array, States]:
         """Compute the outputs and final states in passes of at most `batch_size` examples.
 
@@ -177,12 +203,14 @@ class SequenceModel(Model):
         if lengths is not None:
             check_lengths(self.xp, self.device, lengths, m, n_steps)
         self.stack.check_states("states", states, m)
+        extra = self._checked_extra(extra, inputs)
         ends, results, finals = host_lengths(lengths), [], []
         for part in batch_slices(m, n_steps, self.stack, batch_size):
             stop = n_steps if ends is None or self.per_step else int(ends[part].max(initial=1))
             own_lengths = None if lengths is None else lengths[part]
             own_states = {name: s[:, part] for name, s in (states or {}).items()}
-            a, final, _ = self._features(inputs[..., part, :stop], own_lengths, own_states, None, False)
+            own_extra = {name: a[..., part, :stop] for name, a in extra.items()}
+            a, final, _ = self._features(inputs[..., part, :stop], own_lengths, own_states, None, False, own_extra)
             results.append(self.head.forward(self.parameters, a) if self.per_step else a)
             finals.append(final)
         z = join(self.xp, results)
@@ -198,14 +226,15 @@ class SequenceModel(Model):
         if lengths is not None:
             check_lengths(self.xp, self.device, lengths, m, n_steps)
         targets = check_targets("targets", batch.targets, m, n_steps, self._sizes, lengths)
-        return Batch(inputs, targets, lengths, getattr(batch, "continues", False))
+        extra = self._checked_extra(getattr(batch, "extra", None), inputs)
+        return Batch(inputs, targets, lengths, getattr(batch, "continues", False), extra or None)
 
     def run(
         self, batch: Any, states: States | None, masks: Masks | None, keep_caches: bool
     ) -> tuple[Array, States, SequenceCache]:
         """Compute the outputs for a batch."""
         lengths = _needed_lengths(batch)
-        return self._forward(batch.inputs, lengths, states, masks, keep_caches)
+        return self._forward(batch.inputs, lengths, states, masks, keep_caches, batch.extra)
 
     def compare(self, z: Array, batch: Any) -> tuple[Any, Array]:
         """Return the loss of the outputs, as in `Step`, and its gradient."""

@@ -37,19 +37,20 @@ def check_dataset(name: str, dataset: Any, model: Any, batch_size: int) -> None:
 
 
 def not_finite(data: Any) -> str:
-    """Return where the inputs or targets of a batch or of `Examples` are not finite; "" if they are, or are unknown.
+    """Return where the inputs or targets of a batch or of `Examples` are not finite; "" if they are, or unknown.
 
     Values past an example's length do not count.
     """
-    for name in ("inputs", "targets"):
-        a = getattr(data, name, None)
+    arrays = {name: getattr(data, name, None) for name in ("inputs", "targets")}
+    arrays |= {f"extra[{name!r}]": a for name, a in (getattr(data, "extra", None) or {}).items()}
+    for name, a in arrays.items():
         if a is None or not ns.is_on_host(a) or a.dtype.kind != "f" or not a.size:
             continue
         with np.errstate(invalid="ignore"):
             if math.isfinite(a.min()) and math.isfinite(a.max()):
                 continue
         bad = ~np.isfinite(a)
-        if data.lengths is not None and a.ndim == 3:
+        if data.lengths is not None and (a.ndim == 3 or name.startswith("extra")):
             bad &= np.arange(a.shape[-1]) < np.asarray(data.lengths)[:, None]
         if bad.any():
             place = tuple(np.argwhere(bad)[0].tolist())

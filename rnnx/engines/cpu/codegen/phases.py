@@ -117,7 +117,8 @@ class _Planner:
         if is_mean or (arguments and all(a.number in self.uniform for a in arguments)):
             self.uniform.add(number)
         cost = sum(self.cost[a.number] for a in arguments) + COSTS.get(value.operation, 0)
-        self.cost[number] = 0 if number in self.uniform else min(cost, _COSTLY)
+        # A condition is no number that could be kept; its arguments are.
+        self.cost[number] = 0 if number in self.uniform or value.is_condition else min(cost, _COSTLY)
 
     def _averaged(self, level: int) -> dict[Name, Expression]:
         """Return the arguments of the means of a level."""
