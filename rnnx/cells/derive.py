@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from rnnx.cells.cell import Stage
 from rnnx.cells.derivatives import gradients
-from rnnx.cells.expressions import Expression, Graph, depending_on, reachable, symbolic_ops
+from rnnx.cells.expressions import Expression, Graph, depending_on, reachable, symbolic_ops, symbols
 from rnnx.cells.minimum_cut import minimum_cut
 from rnnx.cells.programs import Program, StageForward
 from rnnx.cells.vocabulary import Ops
@@ -99,7 +99,7 @@ def derive_stage(
     """
     graph = Graph()
     trace = _trace(graph, forward, n_x, n_h, n_reads, n_given)
-    ds = tuple(graph.leaf(f"ds{k}") for k in range(len(trace.new)))
+    (ds,) = symbols(graph, ds=len(trace.new))
     derivatives = gradients(trace.new, ds, trace.arguments)
     saved = _choose_saved(trace, ds, derivatives)
     n_both = min(n_x, n_h) if n_both is None else n_both
@@ -113,8 +113,7 @@ def derive_stage(
 
 def _trace(graph: Graph, forward: Callable[..., Any], n_x: int, n_h: int, n_reads: int, n_given: int) -> _Trace:
     """Call forward with symbols."""
-    sizes = {"zx": n_x, "zh": n_h, "s": n_reads, "v": n_given}
-    zx, zh, s, v = (tuple(graph.leaf(f"{name}{k}") for k in range(size)) for name, size in sizes.items())
+    zx, zh, s, v = symbols(graph, zx=n_x, zh=n_h, s=n_reads, v=n_given)
     result = forward(symbolic_ops(graph), zx, zh, s, *([v] if n_given else []))
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], tuple)):
         raise TypeError(f"the forward function of a stage must return two tuples, (s_next, saved); got {result!r:.60}")

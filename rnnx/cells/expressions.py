@@ -242,6 +242,11 @@ def symbolic_ops(graph: Graph) -> Ops:
     return cast(Ops, _SymbolicOps(graph))
 
 
+def symbols(graph: Graph, **counts: int) -> list[tuple[Expression, ...]]:
+    """Return symbols for the arguments of a function: per argument, leaves named after it and their numbers."""
+    return [tuple([graph.leaf(f"{name} {k}") for k in range(count)]) for name, count in counts.items()]
+
+
 def reachable(outputs: Iterable[Expression], known: Iterable[Expression] = ()) -> list[Expression]:
     """Return what the outputs are computed from, themselves included, arguments first.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from rnnx.cells.cell import Cell
 from rnnx.cells.derive import DerivedBackward
-from rnnx.cells.expressions import WORDS, Expression, Graph, depending_on, reachable, symbolic_ops
+from rnnx.cells.expressions import WORDS, Expression, Graph, depending_on, reachable, symbolic_ops, symbols
 from rnnx.cells.gate import Gate
 from rnnx.cells.programs import Program, StageForward
 from rnnx.cells.wiring import StageWiring, wiring
@@ -48,13 +48,11 @@ class _Stage:
     """What a stage computes, in symbols."""
 
     def __init__(self, wired: StageWiring) -> None:
-        graph, stage = Graph(), wired.stage
-        sizes = len(stage.of_inputs), len(stage.recurrent), len(wired.reads), len(wired.vectors) + len(wired.inputs)
-        self.leaves = [
-            [graph.leaf(f"{name} {k}") for k in range(n)] for name, n in zip(("zx", "zh", "s", "v"), sizes, strict=True)
-        ]
+        graph = Graph()
+        n_given = len(wired.vectors) + len(wired.inputs)
+        self.leaves = symbols(graph, zx=wired.n_zx, zh=wired.n_zh, s=len(wired.reads), given=n_given)
         self.wired = wired
-        new, _ = wired.forward(symbolic_ops(graph), *map(tuple, self.leaves))
+        new, _ = wired.forward(symbolic_ops(graph), *self.leaves)
         self.new = [graph.output(value) for value in new]
         self.values = reachable(self.new)
         self.users: dict[int, list[Expression]] = {}
