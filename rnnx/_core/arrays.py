@@ -4,6 +4,7 @@ All other code uses the array API standard (through array-api-compat), and this 
 """
 
 import importlib.util
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, wraps
 from types import MappingProxyType
@@ -20,6 +21,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _EXACT_NUMPY_TYPES = (np.ndarray, np.memmap)
 _ONLY_NUMPY = {np.ndarray}
+_DTYPE = operator.attrgetter("dtype")
 _HALVES = ("float16", "bfloat16")
 
 
@@ -50,6 +52,11 @@ def common_namespace(arrays: Mapping[str, Any]) -> tuple[Namespace, Any]:
     return xp, device
 
 
+def namespace(array: Array) -> Namespace:
+    """Return the namespace of an array that has been checked."""
+    return _numpy() if type(array) is np.ndarray else compat.array_namespace(array)
+
+
 @lru_cache(maxsize=1)
 def _numpy() -> Namespace:
     """Return NumPy's namespace, imported on first use: it loads more slowly than NumPy itself."""
@@ -57,6 +64,8 @@ def _numpy() -> Namespace:
 
 
 def _namespace(name: str, array: Any) -> Namespace:
+    if type(array) is np.ndarray:  # fast path
+        return _numpy()
     is_array = compat.is_array_api_obj(array) and not isinstance(array, np.generic)
     if is_array and isinstance(array, np.ndarray):
         is_array = type(array) in _EXACT_NUMPY_TYPES  # excludes matrices and masked arrays, whose operators differ
@@ -110,6 +119,15 @@ def as_floats(
     xp, device = common_namespace({**data, **parameters})
     dtype = floating_dtype(xp, parameters, data)
     return xp, device, [astype(xp, array, dtype) for array in arrays]
+
+
+def to_one_dtype(xp: Namespace, *arrays: Array) -> Sequence[Array]:
+    """Convert arrays that have been checked to one floating dtype, which integers do not affect."""
+    dtypes = [*map(_DTYPE, arrays)]
+    if dtypes.count(dtypes[0]) == len(dtypes):
+        return arrays
+    dtype = floating_dtype(xp, {}, {str(k): array for k, array in enumerate(arrays)})
+    return [astype(xp, array, dtype) for array in arrays]
 
 
 def floating_dtype(xp: Namespace, floats: Mapping[str, Array], others: Mapping[str, Array]) -> Any:
@@ -176,13 +194,13 @@ def integer_vector(xp: Namespace, device: Any, name: str, values: Any) -> Array:
             values = np.asarray(values if len(values) else np.zeros(0, np.int64))
         except ValueError:
             raise TypeError(f"`{name}` must be a sequence of int; got a nested sequence") from None
-    common_namespace({name: values})
-    if compat.array_namespace(values) is not xp and not compat.is_numpy_array(values):
-        got = library_name(compat.array_namespace(values))
+    own, on_host = _namespace(name, values), is_on_host(values)
+    if own is not xp and not on_host:
+        got = library_name(own)
         raise TypeError(f"`{name}` must be a sequence of int or an array of NumPy or the same library; got {got}")
-    if not is_integer(compat.array_namespace(values), values):
+    if not is_integer(own, values):
         raise TypeError(f"`{name}` must hold integers; got dtype {values.dtype}")
-    if compat.is_numpy_array(values):
+    if on_host:
         values = xp.asarray(np.array(values, np.int64), device=device)
     return as_index(xp, values)
 
@@ -194,8 +212,7 @@ def boolean_array(xp: Namespace, device: Any, name: str, values: Any) -> Array:
             values = np.asarray(values)
         except ValueError:
             raise TypeError(f"`{name}` must be an array of bool; got rows of different lengths") from None
-    common_namespace({name: values})
-    own = compat.array_namespace(values)
+    own = _namespace(name, values)
     if own is not xp and not compat.is_numpy_array(values):
         raise TypeError(f"`{name}` must be an array of NumPy or the same library; got {library_name(own)}")
     if not own.isdtype(values.dtype, "bool"):

@@ -42,6 +42,11 @@ def dense_forward(a: Array, W: Array, b: Array) -> Array:
     xp, _, (a, W, b) = ns.as_floats({"a": a}, {"W": W, "b": b})
     _check_dense(a, W)
     check_shape("b", b, "(n_y, 1)", (W.shape[0], 1))
+    return dense(xp, a, W, b)
+
+
+def dense(xp: Any, a: Array, W: Array, b: Array) -> Array:
+    """Compute `dense_forward` without checks, for arrays of one dtype."""
     z = engines.matmul(xp, _columns(xp, a), xp.matrix_transpose(W), xp.reshape(b, (-1,)))
     return _uncolumns(xp, z, tuple(a.shape))
 
@@ -61,13 +66,24 @@ def dense_backward(dz: Array, a: Array, W: Array) -> dict[str, Array]:
     gradients : dict
         da (shape of a), dW (n_y, n_a), db (n_y, 1).
     """
+    da, dW, db = dense_gradients(*checked_dense_backward(dz, a, W))
+    return {"da": da, "dW": dW, "db": db}
+
+
+def checked_dense_backward(dz: Array, a: Array, W: Array) -> tuple[Any, Array, Array, Array]:
+    """Check the arguments of `dense_backward`; return their namespace, and the arrays in one dtype."""
     xp, _, (dz, a, W) = ns.as_floats({"dz": dz, "a": a}, {"W": W})
     _check_dense(a, W)
     check_shape("dz", dz, "(n_y, m, T_x)" if a.ndim == 3 else "(n_y, m)", (W.shape[0], *a.shape[1:]))
+    return xp, dz, a, W
+
+
+def dense_gradients(xp: Any, dz: Array, a: Array, W: Array) -> tuple[Array, Array, Array]:
+    """Return da, dW and db of `dense_backward` without checks, for arrays of one dtype."""
     rows = _columns(xp, dz)
     da = _uncolumns(xp, engines.matmul(xp, rows, W), tuple(a.shape))
     dW = engines.matmul(xp, xp.matrix_transpose(rows), _columns(xp, a))
-    return {"da": da, "dW": dW, "db": xp.expand_dims(xp.sum(rows, axis=0), axis=1)}
+    return da, dW, xp.expand_dims(xp.sum(rows, axis=0), axis=1)
 
 
 def _check_dense(a: Array, W: Array) -> None:
@@ -77,7 +93,6 @@ def _check_dense(a: Array, W: Array) -> None:
         raise ValueError(f"`W` must have shape (n_y, n_a) = (n_y, {a.shape[0]}); got {tuple(W.shape)}")
 
 
-@ns.ignore_underflow
 def softmax_cross_entropy(z: Array, targets: Array, *, lengths: Any = None) -> tuple[Array, Array]:
     r"""Compute the mean negative log-likelihood of `targets` under softmax(z), and its gradient.
 
@@ -114,12 +129,18 @@ def softmax_cross_entropy(z: Array, targets: Array, *, lengths: Any = None) -> t
     check_shape("targets", targets, "(m, T_x)", (m, n_steps))
     if not ns.is_integer(xp, targets):
         raise TypeError(f"`targets` must hold integers; got dtype {targets.dtype}")
-    valid = xp.ones((m, n_steps), dtype=xp.bool, device=device)
-    if lengths is not None:
-        valid = valid_examples(xp, check_lengths(xp, device, lengths, m, n_steps), n_steps)
-    targets = ns.as_index(xp, targets)
-    check_indices("targets", targets[valid] if ns.is_on_host(targets) else targets, "n_y", n_y)
+    ends = None if lengths is None else check_lengths(xp, device, lengths, m, n_steps)
+    within = ns.is_on_host(targets) and ends is not None
+    check_indices("targets", targets[valid_examples(xp, ends, n_steps)] if within else targets, "n_y", n_y)
+    return cross_entropy(xp, z, targets, ends)
 
+
+@ns.ignore_underflow
+def cross_entropy(xp: Any, z: Array, targets: Array, ends: Array | None = None) -> tuple[Array, Array]:
+    """Compute `softmax_cross_entropy` without checks; `ends` is an array of lengths (m,), or None."""
+    (n_y, m, n_steps), device = z.shape, ns.device(z)
+    valid = xp.ones((m, n_steps), dtype=xp.bool, device=device) if ends is None else valid_examples(xp, ends, n_steps)
+    targets = ns.as_index(xp, targets)
     classes = xp.reshape(xp.arange(n_y, dtype=targets.dtype, device=device), (n_y, 1, 1))
     target = classes == xp.expand_dims(targets, axis=0)
     shifted = z - xp.max(z, axis=0, keepdims=True)
@@ -134,7 +155,6 @@ def softmax_cross_entropy(z: Array, targets: Array, *, lengths: Any = None) -> t
     return loss, xp.where(xp.expand_dims(valid, axis=0), dz, xp.zeros_like(dz))
 
 
-@ns.ignore_underflow
 def squared_error(y: Array, targets: Array, *, lengths: Any = None) -> tuple[Array, Array]:
     r"""Compute the mean squared error and its gradient.
 
@@ -166,12 +186,19 @@ def squared_error(y: Array, targets: Array, *, lengths: Any = None) -> tuple[Arr
         raise ValueError(f"`y` must have shape (n_y, m, T_x); got {tuple(y.shape)}")
     n_y, m, n_steps = y.shape
     check_shape("targets", targets, "(n_y, m, T_x)", (n_y, m, n_steps))
-    difference = y - targets
-    count = max(n_y * m * n_steps, 1)
-    if lengths is not None:
-        checked = check_lengths(xp, device, lengths, m, n_steps)
-        difference = zero_past_end(xp, difference, checked)
-        count = n_y * xp.astype(xp.maximum(xp.sum(checked), xp.asarray(1, dtype=checked.dtype, device=device)), y.dtype)
+    ends = None if lengths is None else check_lengths(xp, device, lengths, m, n_steps)
+    return squares(xp, y, targets, ends)
+
+
+@ns.ignore_underflow
+def squares(xp: Any, y: Array, targets: Array, ends: Array | None = None) -> tuple[Array, Array]:
+    """Compute `squared_error` without checks; `ends` is an array of lengths (m,), or None."""
+    y, targets = ns.to_one_dtype(xp, y, targets)
+    n_y, difference, count = y.shape[0], y - targets, max(math.prod(y.shape), 1)
+    if ends is not None:
+        difference = zero_past_end(xp, difference, ends)
+        one = xp.asarray(1, dtype=ends.dtype, device=ns.device(ends))
+        count = n_y * xp.astype(xp.maximum(xp.sum(ends), one), y.dtype)
     return xp.sum(difference * difference) / count, 2 * difference / count
 
 

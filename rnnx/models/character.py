@@ -10,7 +10,7 @@ from rnnx._core.arrays import Array
 from rnnx._core.checks import check_indices, check_shape, integer
 from rnnx._core.inputs import real_array
 from rnnx.functional.activations import softmax
-from rnnx.functional.heads import softmax_cross_entropy
+from rnnx.functional.heads import cross_entropy
 from rnnx.models.decoding import one_hot_columns
 from rnnx.models.generation import sample
 from rnnx.models.layers import States
@@ -39,7 +39,7 @@ class CharModel(SequenceModel):
     """
 
     kind = "characters"
-    _loss = staticmethod(softmax_cross_entropy)
+    _loss = staticmethod(cross_entropy)
     _input_name = _output_name = "vocab_size"
 
     def __init__(

@@ -6,11 +6,11 @@ from typing import Any, Unpack
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_lengths, check_shape, integer
+from rnnx._core.checks import check_lengths, check_shape, flag, integer
 from rnnx._core.inputs import check_index_rows
 from rnnx.cells import Cell
 from rnnx.data import PairBatch, pad
-from rnnx.functional.heads import softmax_cross_entropy
+from rnnx.functional.heads import checked_dense_backward, cross_entropy
 from rnnx.models.base import Initialization, Model, check_attributes
 from rnnx.models.connections import AttentionLayer, Bridge, BridgeCache, LayerCache
 from rnnx.models.decoding import MAX_LENGTH, Prediction, decode, joined
@@ -146,17 +146,16 @@ class Seq2Seq(Model):
             If arrays are not integers of these shapes in the library of the parameters, or a value is out of range.
         """
         source, target_in = self._checked_indices(source, source_lengths, target_in, target_lengths)
+        self.check_parameters()
         batch = PairBatch(source, source_lengths, target_in, target_in, target_lengths)  # target_out is not needed
-        return self._forward(batch, masks, keep_caches)
+        return self._forward(batch, masks, flag("keep_caches", keep_caches))
 
     def _forward(self, batch: PairBatch, masks: Masks | None, keep: bool) -> tuple[Array, Array | None, Seq2SeqCache]:
         """Compute `forward` of a checked batch."""
         p, lengths = self.parameters, batch.source_lengths
         source, target_in = self.array(batch.source, "source"), self.array(batch.target_in, "target_in")
         encoded, states, encoder, bridge = self.encode(source, lengths, masks, keep)
-        out, _, decoder = self.decoder.forward(
-            p, target_in, states, lengths=batch.target_lengths, masks=masks, keep_caches=keep
-        )
+        out, _, decoder = self.decoder.run(p, target_in, states, self._ends(batch.target_lengths), masks, keep)
         weights = attention = None
         if self.attention is not None:
             out, weights, attention = self.attention.forward(p, out, encoded, lengths, keep_caches=keep)
@@ -166,25 +165,33 @@ class Seq2Seq(Model):
     def encode(
         self, source: Array, lengths: Any, masks: Masks | None, keep: bool
     ) -> tuple[Array, States, StackCache, BridgeCache]:
-        """Return the encoder outputs, the decoder's initial states, and both caches."""
-        encoded, final, cache = self.encoder.forward(
-            self.parameters, source, lengths=lengths, masks=masks, keep_caches=keep
-        )
+        """Return the encoder outputs, the decoder's initial states, and both caches, without checks."""
+        encoded, final, cache = self.encoder.run(self.parameters, source, {}, self._ends(lengths), masks, keep)
         states, bridge = self.bridge.forward(self.parameters, final)
         return encoded, states, cache, bridge
 
     def backward(self, dz: Array, cache: Seq2SeqCache, *, consume: bool = False) -> Parameters:
         """Compute "d" + name for every parameter from the cotangent of z; with `consume`, free `cache` meanwhile."""
+        checked_dense_backward(dz, cache.out, self.parameters["Wy"])
+        for stack, own in ((self.encoder, cache.encoder), (self.decoder, cache.decoder)):
+            stack.check_cotangents(None, own, None)
+        return self._backward(dz, cache, flag("consume", consume))
+
+    def run_backward(self, dz: Array, cache: Seq2SeqCache) -> Parameters:
+        """Run `backward` without checks, and free the cache."""
+        return self._backward(dz, cache, consume=True)
+
+    def _backward(self, dz: Array, cache: Seq2SeqCache, consume: bool) -> Parameters:
         p = self.parameters
         da, gradients = self.head.backward(p, dz, cache.out)
         gradients["da"] = da
         if self.attention is not None:
             assert cache.attention is not None
             gradients |= self.attention.backward(p, da, cache.attention)
-        gradients |= self.decoder.backward(gradients["da"], cache.decoder, consume=consume)
+        gradients |= self.decoder.run_backward(gradients["da"], cache.decoder, {}, consume)
         gradients |= self.bridge.backward(p, gradients, cache.bridge)
         ds_final = {name: gradients["d" + name] for name in self.encoder.state_names}
-        gradients |= self.encoder.backward(gradients.get("dencoded"), cache.encoder, ds_final, consume=consume)
+        gradients |= self.encoder.run_backward(gradients.get("dencoded"), cache.encoder, ds_final, consume)
         return self.own_gradients(gradients)
 
     def vocab_sizes(self) -> dict[str, int]:
@@ -232,8 +239,13 @@ class Seq2Seq(Model):
 
     def compare(self, z: Array, batch: PairBatch) -> tuple[Any, Array]:
         """Return the loss of the logits, as in `Step`, and its gradient."""
-        loss, dz = softmax_cross_entropy(z, self.array(batch.target_out, "target_out"), lengths=batch.target_lengths)
+        targets = self.array(batch.target_out, "target_out")
+        loss, dz = cross_entropy(self.xp, z, targets, self._ends(batch.target_lengths))
         return ns.number(loss), dz
+
+    def _ends(self, lengths: Any) -> Array | None:
+        """Return lengths as an array."""
+        return None if lengths is None else ns.integer_vector(self.xp, self.device, "lengths", lengths)
 
     def predict(
         self, source: Any, source_lengths: Any = None, *, max_length: int, batch_size: int | None = None
@@ -251,6 +263,7 @@ class Seq2Seq(Model):
         """
         integer("max_length", max_length, 1, MAX_LENGTH)
         source = self._checked_source(source, source_lengths)
+        self.check_parameters()
         parts = []
         m, n_steps = source.shape
         for part in batch_slices(m, n_steps, self.encoder, batch_size):
