@@ -37,7 +37,7 @@ def common_namespace(arrays: Mapping[str, Any]) -> tuple[Namespace, Any]:
         return _numpy(), "cpu"
     first_name, device_name, xp, device = "", "", None, None
     for name, array in arrays.items():
-        this_xp, this_device = _namespace(name, array), compat.device(array)
+        this_xp, this_device = checked_namespace(name, array), compat.device(array)
         if xp is None:
             first_name, xp = name, this_xp
         elif this_xp is not xp:
@@ -63,7 +63,8 @@ def _numpy() -> Namespace:
     return compat.array_namespace(np.empty(0))
 
 
-def _namespace(name: str, array: Any) -> Namespace:
+def checked_namespace(name: str, array: Any) -> Namespace:
+    """Return the namespace of an array, or raise an error with its name."""
     if type(array) is np.ndarray:  # fast path
         return _numpy()
     is_array = compat.is_array_api_obj(array) and not isinstance(array, np.generic)
@@ -194,7 +195,7 @@ def integer_vector(xp: Namespace, device: Any, name: str, values: Any) -> Array:
             values = np.asarray(values if len(values) else np.zeros(0, np.int64))
         except ValueError:
             raise TypeError(f"`{name}` must be a sequence of int; got a nested sequence") from None
-    own, on_host = _namespace(name, values), is_on_host(values)
+    own, on_host = checked_namespace(name, values), is_on_host(values)
     if own is not xp and not on_host:
         got = library_name(own)
         raise TypeError(f"`{name}` must be a sequence of int or an array of NumPy or the same library; got {got}")
@@ -212,7 +213,7 @@ def boolean_array(xp: Namespace, device: Any, name: str, values: Any) -> Array:
             values = np.asarray(values)
         except ValueError:
             raise TypeError(f"`{name}` must be an array of bool; got rows of different lengths") from None
-    own = _namespace(name, values)
+    own = checked_namespace(name, values)
     if own is not xp and not compat.is_numpy_array(values):
         raise TypeError(f"`{name}` must be an array of NumPy or the same library; got {library_name(own)}")
     if not own.isdtype(values.dtype, "bool"):

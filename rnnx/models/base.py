@@ -85,9 +85,9 @@ class Model(Portable, Layer, ABC):
     @parameters.setter
     def parameters(self, parameters: Parameters) -> None:
         name, array = next(iter(parameters.items()))
-        if array is not self._parameters.get(name):  # the same object after an update in place
+        if not type(array) is np.ndarray is type(self._parameters.get(name)):
             self.xp, self.device = ns.common_namespace({name: array})
-            self.dtype = array.dtype
+        self.dtype = array.dtype
         self._parameters = parameters
 
     @abstractmethod

@@ -97,14 +97,14 @@ def scale_to_norm(xp: Any, grads: Named, max_norm: float) -> tuple[Tree, Array]:
     """Compute `clip_by_global_norm` without checks."""
     norm = _norm(xp, [g for g in grads.values() if 0 not in g.shape])
     scale = max_norm / xp.maximum(norm, xp.full_like(norm, max_norm))
-    return {key: g * ns.astype(xp, scale, g.dtype) for key, g in grads.items()}, norm
+    scales = {dtype: ns.astype(xp, scale, dtype) for dtype in {g.dtype for g in grads.values()}}
+    return {key: g * scales[g.dtype] for key, g in grads.items()}, norm
 
 
 def _norm(xp: Any, arrays: list[Array]) -> Array:
     """Return the global norm of non-empty arrays, in the widest of their dtypes."""
-    dtype = xp.result_type(*{a.dtype for a in arrays})
     # Divide by the largest element so that squares of large gradients do not overflow.
-    largest = xp.max(xp.stack([ns.astype(xp, xp.max(xp.abs(a)), dtype) for a in arrays]))
+    largest = xp.max(xp.stack(ns.to_one_dtype(xp, *[xp.max(xp.abs(a)) for a in arrays])))
     unit = xp.where(largest > 0, largest, xp.ones_like(largest))
     parts = []
     for a in arrays:
