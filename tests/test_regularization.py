@@ -10,7 +10,7 @@ import rnnx
 from rnnx.cells import CELLS
 from rnnx.data import Batch, PairBatch
 from rnnx.models import CharModel, Recurrent, Seq2Seq, SequenceClassifier, SequenceRegressor
-from rnnx.models.layers import Masks
+from rnnx.models.masks import Masks
 from rnnx.training import Checkpoint, Run, Settings, load_checkpoint, save_checkpoint
 
 OPTIONS = {"zoneout": 0.3, "recurrent_dropout": 0.25}

@@ -5,19 +5,19 @@ All other code uses the array API standard (through array-api-compat), and this 
 
 import importlib.util
 import operator
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, wraps
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import array_api_compat as compat
 import numpy as np
 
+from rnnx._core.underflow import ignore_underflow
 from rnnx._core.words import shown
 
 Array = Any  # an array of any supported library, checked at run time
 Namespace = Any
-F = TypeVar("F", bound=Callable[..., Any])
 
 _EXACT_NUMPY_TYPES = (np.ndarray, np.memmap)
 _ONLY_NUMPY = {np.ndarray}
@@ -85,24 +85,17 @@ def _remedy(array: Any) -> str:
     return ": pass `.to_numpy()`" if callable(getattr(array, "to_numpy", None)) else ""
 
 
+def namespace_beside(xp: Namespace, name: str, array: Any, expected: str = "an array") -> Namespace:
+    """Return the namespace of an array, which must be NumPy's or `xp`."""
+    own = checked_namespace(name, array)
+    if own is not xp and not is_on_host(array):
+        raise TypeError(f"`{name}` must be {expected} of NumPy or the same library; got {library_name(own)}")
+    return own
+
+
 def is_real(xp: Namespace, array: Array) -> bool:
     """Return whether the array holds real numbers or booleans: not text, dates, objects or complex numbers."""
     return array.dtype in _floats(xp) or bool(xp.isdtype(array.dtype, ("integral", "real floating", "bool")))
-
-
-def ignore_underflow(function: F) -> F:
-    """Decorate a pure function whose small results may become zero, even if the caller has called ``np.seterr``."""
-
-    @wraps(function)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(*args, **kwargs)
-        except (FloatingPointError, RuntimeWarning):  # to set the error state in every call would take longer
-            pass
-        with np.errstate(under="ignore"):
-            return function(*args, **kwargs)
-
-    return cast(F, wrapper)
 
 
 def as_floats(
@@ -182,45 +175,6 @@ def is_integer(xp: Namespace, array: Array) -> bool:
     return bool(xp.isdtype(array.dtype, "integral"))
 
 
-def check_library(name: str, xp: Any) -> None:
-    """Raise unless `xp` is an array namespace, or None for the default."""
-    if xp is not None and not callable(getattr(xp, "asarray", None)):
-        raise TypeError(f"`{name}` must be an array namespace such as numpy or cupy; got {shown(xp)}")
-
-
-def integer_vector(xp: Namespace, device: Any, name: str, values: Any) -> Array:
-    """Copy a sequence of int, a NumPy array or an array of the library to an index array on `device`."""
-    if isinstance(values, Sequence) and not isinstance(values, str):
-        try:
-            values = np.asarray(values if len(values) else np.zeros(0, np.int64))
-        except ValueError:
-            raise TypeError(f"`{name}` must be a sequence of int; got a nested sequence") from None
-    own, on_host = checked_namespace(name, values), is_on_host(values)
-    if own is not xp and not on_host:
-        got = library_name(own)
-        raise TypeError(f"`{name}` must be a sequence of int or an array of NumPy or the same library; got {got}")
-    if not is_integer(own, values):
-        raise TypeError(f"`{name}` must hold integers; got dtype {values.dtype}")
-    if on_host:
-        values = xp.asarray(np.array(values, np.int64), device=device)
-    return as_index(xp, values)
-
-
-def boolean_array(xp: Namespace, device: Any, name: str, values: Any) -> Array:
-    """Convert nested sequences of bool, a NumPy array or an array of the library to one of the library on `device`."""
-    if isinstance(values, Sequence) and not isinstance(values, str):
-        try:
-            values = np.asarray(values)
-        except ValueError:
-            raise TypeError(f"`{name}` must be an array of bool; got rows of different lengths") from None
-    own = checked_namespace(name, values)
-    if own is not xp and not compat.is_numpy_array(values):
-        raise TypeError(f"`{name}` must be an array of NumPy or the same library; got {library_name(own)}")
-    if not own.isdtype(values.dtype, "bool"):
-        raise TypeError(f"`{name}` must hold booleans; got dtype {values.dtype}")
-    return xp.asarray(values, device=device) if compat.is_numpy_array(values) else values
-
-
 def as_index(xp: Namespace, values: Array) -> Array:
     """Copy to the library's index dtype: in a narrow dtype, comparisons with larger numbers would wrap."""
     # With CuPy, `xp.asarray` would launch a kernel.
@@ -280,15 +234,6 @@ def contiguous(xp: Namespace, array: Array, *, own: bool = False) -> Array:
     if own and (result is array or (is_on_host(result) and np.may_share_memory(result, array))):
         return owned_copy(xp, result)
     return result
-
-
-def clip(xp: Namespace, array: Array, most: float) -> Array:
-    """Clip every element to [-most, most]; NaN stays NaN."""
-    if is_on_host(array):
-        return xp.clip(array, -most, most)
-    # For CuPy, array-api-compat's clip synchronizes with the device.
-    bound = xp.asarray(most, dtype=array.dtype, device=device(array))
-    return xp.minimum(xp.maximum(array, -bound), bound)
 
 
 def owned_copy(xp: Namespace, array: Array) -> Array:

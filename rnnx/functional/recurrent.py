@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import flag
 from rnnx._core.layout import zero_past_end
+from rnnx._core.underflow import ignore_underflow
 from rnnx.cells import Cell, cell_of
 from rnnx.engines.protocol import Call, Gradients
 from rnnx.functional import arguments, schedule
@@ -120,7 +120,7 @@ def recurrent_backward(
     return result | {f"d{name}": d for name, d in zip(cell.inputs, d_inputs, strict=True)}
 
 
-@ns.ignore_underflow
+@ignore_underflow
 def step_forward(
     cell: Cell, xt: Array, states: Mapping[str, Array], parameters: Mapping[str, Array]
 ) -> tuple[tuple[Array, ...], Array | None, tuple[Any, ...]]:
@@ -132,7 +132,7 @@ def step_forward(
     return tuple(s[:, :, 0] for s in outputs), None if y is None else y[:, :, 0], cache
 
 
-@ns.ignore_underflow
+@ignore_underflow
 def step_backward(cell: Cell, ds: Mapping[str, Array], cache: tuple[Any, ...]) -> dict[str, Array]:
     """Return the gradients of one step: dxt (not for indices), d<state>_prev per state, "d" + key per parameter."""
     if not isinstance(cache, tuple):

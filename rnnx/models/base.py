@@ -13,7 +13,8 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_shape, generator, integer, listed
 from rnnx._core.copying import Portable
-from rnnx.models.layers import Layer, Masks, Parameters, Seed, States
+from rnnx.models.layers import Layer, Parameters, Seed, States
+from rnnx.models.masks import Masks
 from rnnx.models.segments import train_in_segments
 
 _KIND = operator.attrgetter("shape", "dtype", "__class__")

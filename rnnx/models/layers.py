@@ -4,9 +4,8 @@ Dimensions: n features, m examples, T steps.
 """
 
 import math
-import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_memory, check_shape, generator, integer, nearest
+from rnnx._core.checks import check_memory, check_shape, generator, integer, integer_vector, nearest
 from rnnx._core.layout import to_public, to_time_major
 from rnnx._core.words import shown
 from rnnx.cells import CELLS as CELL_TABLE
@@ -179,7 +178,7 @@ def reverse_steps(x: Array, lengths: Any = None) -> Array:
         return xp.flip(x, axis=-1)
     rows = to_time_major(xp, x)  # (T, m, n) or (T, m)
     n_steps, m = rows.shape[:2]
-    ends = ns.integer_vector(xp, device, "lengths", lengths)[None, :]
+    ends = integer_vector(xp, device, "lengths", lengths)[None, :]
     steps = xp.arange(n_steps, dtype=ends.dtype, device=device)[:, None]
     from_step = xp.where(steps < ends, ends - 1 - steps, steps)
     places = from_step * m + xp.arange(m, dtype=ends.dtype, device=device)
@@ -194,59 +193,3 @@ def concatenate(outs: list[Array]) -> Array:
         return outs[0]
     xp = ns.namespace(outs[0])
     return to_public(xp, xp.concat([xp.permute_dims(a, (2, 1, 0)) for a in outs], axis=2))
-
-
-@dataclass(frozen=True)
-class Masks:
-    """The masks of dropout and zoneout of one optimizer step.
-
-    A mask depends only on the seed, the layer and the time step. A sequence therefore gets the same masks whether it
-    runs as a whole or in segments, and a resumed run needs no saved generator state.
-
-    Parameters
-    ----------
-    seed : tuple of int
-        For instance (seed of the run, number of the optimizer step).
-    start : int
-        First time step of the sequence.
-    """
-
-    seed: tuple[int, ...]
-    start: int = 0
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.seed, tuple):
-            raise TypeError(f"`seed` must be a tuple of integers; got {shown(self.seed)}")
-        for number in self.seed:
-            integer("seed", number, 0)
-        integer("start", self.start, 0)
-
-    def at(self, start: int) -> "Masks":
-        """Return the masks of a segment that starts at this time step."""
-        return replace(self, start=start)
-
-    def draw(self, place: str, rate: float, like: Array) -> Array:
-        """Return an inverted-dropout mask: zero with probability `rate`, else 1 / (1 - rate).
-
-        Source: N. Srivastava et al., JMLR 15 (2014).
-
-        Parameters
-        ----------
-        place : str
-            Name of the layer whose output is masked.
-        rate : float, 0 <= rate < 1
-        like : array, shape (n, m, T)
-            An array of the shape, library, device and dtype of the mask.
-        """
-        return self.kept(place, rate, tuple(like.shape), like) * (1 / (1 - rate))
-
-    def kept(self, place: str, rate: float, shape: tuple[int, ...], like: Array) -> Array:
-        """Return a mask (n, m, T) that is 0 with probability `rate`, else 1, in the library and dtype of `like`."""
-        n, m, n_steps = shape
-        key = np.random.SeedSequence([*self.seed, zlib.crc32(place.encode())]).generate_state(2, np.uint64)
-        kept = np.empty((n_steps, m, n), bool)
-        for t in range(n_steps):
-            rng = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, self.start + t]))
-            kept[t] = rng.random((m, n), np.float32) >= rate
-        xp, device = ns.namespace(like), ns.device(like)
-        return xp.permute_dims(xp.astype(xp.asarray(kept, device=device), like.dtype), (2, 1, 0))

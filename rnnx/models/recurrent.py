@@ -12,12 +12,14 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import compare_shapes, flag, integer, real
 from rnnx.cells import Cell, cell_of
-from rnnx.functional import arguments, schedule
+from rnnx.functional import schedule
 from rnnx.functional.arguments import checked_call, converted_call
 from rnnx.functional.caches import Caches
-from rnnx.functional.streaming import Stream
-from rnnx.models.layers import Direction, Layer, Masks, States, check_widths, concatenate
+from rnnx.models.layers import Direction, Layer, States, check_widths, concatenate
+from rnnx.models.masks import Masks
 from rnnx.models.regularization import Regularization, Zoneout
+from rnnx.models.states import check_cotangents, check_states
+from rnnx.models.streams import StackStream
 
 
 @dataclass
@@ -140,7 +142,7 @@ class Recurrent(Layer):
         m = x.shape[-2] if getattr(x, "ndim", 0) in (2, 3) else None
         own = {name: parameters[name] for name in self.shapes() if name in parameters}
         ns.common_namespace({"x": x, **own})
-        given = self.check_states("states", states, m, x)
+        given = check_states(self, "states", states, m, x)
         for one in self.directions:
             one.check(own)
         first = self.directions[0]
@@ -198,20 +200,8 @@ class Recurrent(Layer):
         gradients : dict
             "d" + name for every parameter and every initial state; dx (input_size, m, T) unless x holds indices.
         """
-        final = self.check_cotangents(dout, cache, ds_final)
+        final = check_cotangents(self, dout, cache, ds_final)
         return self.run_backward(dout, cache, final, flag("consume", consume))
-
-    def check_cotangents(
-        self, dout: Array | None, cache: StackCache, ds_final: Mapping[str, Array] | None
-    ) -> dict[str, Array]:
-        """Check the arguments of `backward`; return the cotangents of the final states."""
-        final = self.check_states("ds_final", ds_final, None)
-        for layer, kept in zip(self.layers, cache.layers, strict=True):
-            for one, caches in zip(layer, kept, strict=True):
-                of_states = {f"ds_final[{name!r}]": final.get(name) for name in one.state_names}
-                tape = caches.tape_for(caches.cell)
-                arguments.check_cotangents(tape, "cache", {"dout": dout}, of_states, self.output_size)
-        return final
 
     def run_backward(self, dout: Array | None, cache: StackCache, ds_final: States, consume: bool) -> dict[str, Array]:
         """Run `backward` without checks."""
@@ -237,60 +227,13 @@ class Recurrent(Layer):
 
     def stream(
         self, parameters: Mapping[str, Array], m: int = 1, states: Mapping[str, Array] | None = None
-    ) -> "StackStream":
+    ) -> StackStream:
         """Run the stack one time step at a time, as in evaluation. It must not be bidirectional."""
         if self.bidirectional:
             raise ValueError("a bidirectional stack cannot run step by step: its reverse layers start at the last step")
-        return StackStream(self, parameters, m, self.check_states("states", states, integer("m", m, 0)))
-
-    def check_states(
-        self, what: str, arrays: Mapping[str, Array] | None, m: int | None, like: Array | None = None
-    ) -> dict[str, Array]:
-        """Check states (n, m), or their cotangents, by name, and return them as a dict.
-
-        m may be unknown. `like` is an array in whose library and on whose device they must be.
-        """
-        if not arrays and (arrays is None or isinstance(arrays, Mapping)):
-            return {}
-        if not isinstance(arrays, Mapping):
-            raise TypeError(f"`{what}` must be a dict of arrays by name; got {type(arrays).__name__}")
-        unknown = [name for name in arrays if name not in self.state_names]
-        if unknown:
-            raise ValueError(f"`{what}` must only contain {list(self.state_names)}; got {unknown}")
-        arrays = {name: s for name, s in arrays.items() if s is not None}
-        if arrays:
-            named = {f"{what}[{name!r}]": s for name, s in arrays.items()}
-            xp, _ = ns.common_namespace(named if like is None else {"parameters": like, **named})
-            ns.floating_dtype(xp, {}, named)
-        widths = {name: one.hidden_size for layer in self.layers for one in layer for name in one.state_names}
-        for name, s in arrays.items():
-            own_m = s.shape[-1] if m is None and s.ndim == 2 else m
-            compare_shapes(f"{what}[{name!r}]", tuple(s.shape), "(n, m)", (widths[name], own_m or 0))
-        return arrays
+        return StackStream(self, parameters, m, check_states(self, "states", states, integer("m", m, 0)))
 
     def __repr__(self) -> str:
         widths = "-".join(str(layer[0].hidden_size) for layer in self.layers)
         kind = "bidirectional " if self.bidirectional else ""
         return f"<{kind}{self.cell.name} stack, {self.input_size}-{widths}>"
-
-
-class StackStream:
-    """A stack that runs one step at a time. See `Recurrent.stream` and `rnnx.Stream`."""
-
-    def __init__(self, stack: Recurrent, parameters: Mapping[str, Array], m: int, states: Mapping[str, Array]) -> None:
-        self._streams: dict[str, Stream] = {}
-        for (one,) in stack.layers:
-            one.check(parameters)
-            s0 = tuple([states.get(name) for name in one.state_names])
-            self._streams[one.suffix] = Stream(stack.regularization.evaluation, one.own(parameters), m=m, s0=s0)
-
-    def step(self, xt: Array) -> Array:
-        """Run one step, from xt (input_size, m) to the last layer's hidden state, like `rnnx.Stream.step`."""
-        for stream in self._streams.values():
-            xt = stream.step(xt)
-        return xt
-
-    @property
-    def states(self) -> States:
-        """Copies of the current states by name (see `Recurrent.state_names`)."""
-        return {state + suffix: s for suffix, stream in self._streams.items() for state, s in stream.state.items()}

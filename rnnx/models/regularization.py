@@ -12,7 +12,8 @@ from rnnx._core.arrays import Array
 from rnnx._core.checks import real
 from rnnx.cells import Cell
 from rnnx.cells.options import MASKED, dropout_mask, with_options, zoneout_mask
-from rnnx.models.layers import Direction, Masks
+from rnnx.models.layers import Direction
+from rnnx.models.masks import Masks
 
 Zoneout = float | Sequence[float]
 

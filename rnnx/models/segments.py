@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from rnnx.data import Batch
-from rnnx.models.layers import Masks, Parameters, States
+from rnnx.models.layers import Parameters, States
+from rnnx.models.masks import Masks
 
 
 def square_root_segments(n_steps: int) -> int:

@@ -8,16 +8,18 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_lengths, flag, integer
+from rnnx._core.checks import check_lengths, flag, integer, integer_vector
 from rnnx._core.inputs import Sizes, check_inputs, check_targets, host_lengths
 from rnnx.cells import Cell
 from rnnx.data import Batch
 from rnnx.functional.heads import checked_dense_backward
 from rnnx.models.base import Initialization, Model, check_attributes
-from rnnx.models.layers import Dense, Masks, Parameters, States, check_widths, chosen_cell
+from rnnx.models.layers import Dense, Parameters, States, check_widths, chosen_cell
+from rnnx.models.masks import Masks
 from rnnx.models.passes import batch_slices, join
 from rnnx.models.recurrent import Recurrent, StackCache
 from rnnx.models.regularization import Zoneout
+from rnnx.models.states import check_cotangents, check_states
 
 _ATTRIBUTES = ("inputs", "targets", "lengths")
 
@@ -77,15 +79,9 @@ class SequenceModel(Model):
         self._sizes = Sizes(self._classes, *sizes, self.per_step)
         self.runs_in_segments = self.per_step and not self.stack.bidirectional
         self.head = Dense("y", self.stack.output_size, self.output_size)
-        config = {
-            **of_cell,
-            "hidden_size": list(widths),
-            **self.stack.rates,
-            "input_size": self.stack.input_size,
-            self._output_name: self.output_size,
-            "bidirectional": self.stack.bidirectional,
-            "per_step": self.per_step,
-        }
+        config = {**of_cell, "hidden_size": list(widths), **self.stack.rates, "input_size": self.stack.input_size}
+        config |= {self._output_name: self.output_size, "bidirectional": self.stack.bidirectional}
+        config["per_step"] = self.per_step
         self.cell = self.stack.cell
         super().__init__([self.stack, self.head], config, **initialization)
 
@@ -134,7 +130,7 @@ class SequenceModel(Model):
 
     def checked_states(self, states: Mapping[str, Array] | None, m: int) -> States:
         """Check initial states for m examples, and return them as a dict."""
-        return self.stack.check_states("states", states, m, next(iter(self.parameters.values())))
+        return check_states(self.stack, "states", states, m, next(iter(self.parameters.values())))
 
     def _forward(
         self, inputs: Array, ends: Array | None, states: States, masks: Masks | None, keep: bool
@@ -171,7 +167,7 @@ class SequenceModel(Model):
             "d" + name for every parameter and initial state; dx unless the inputs are indices.
         """
         checked_dense_backward(dz, cache.a, self.parameters["Wy"])
-        final = self.stack.check_cotangents(None, cache.stack, ds_final)
+        final = check_cotangents(self.stack, None, cache.stack, ds_final)
         return self._backward(dz, cache, final, flag("consume", consume))
 
     def run_backward(self, dz: Array, cache: SequenceCache, ds_final: States | None = None) -> Parameters:
@@ -240,7 +236,7 @@ class SequenceModel(Model):
         lengths, (m, n_steps) = batch.lengths, batch.inputs.shape[-2:]
         if lengths is None or (isinstance(lengths, np.ndarray) and m and (lengths == n_steps).all()):
             return None
-        return ns.integer_vector(self.xp, self.device, "lengths", lengths)
+        return integer_vector(self.xp, self.device, "lengths", lengths)
 
     def count(self, batch: Any) -> int:
         """Return the number of steps or examples that the loss averages."""

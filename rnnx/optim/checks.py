@@ -104,7 +104,9 @@ def _check_alike(parameters: Named, used: Named, columns: list[tuple[str, ...]],
 def check_parameters(xp: Any, parameters: Named) -> None:
     """Raise unless all dtypes are float32 or float64."""
     for dtype in {p.dtype for p in parameters.values()}:
-        if dtype.itemsize == 2 and str(dtype).endswith("float16"):  # squares of gradients would underflow
+        if getattr(dtype, "itemsize", 2) == 2 and str(dtype).endswith(
+            "float16"
+        ):  # squares of gradients would underflow
             key = next(key for key, p in parameters.items() if p.dtype == dtype)
             raise TypeError(f"`{key}` must be float32 or float64, because small steps vanish in {dtype}")
     ns.floating_dtype(xp, parameters, {})

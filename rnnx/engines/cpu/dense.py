@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rnnx._core import arrays as ns
+from rnnx._core.underflow import ignore_underflow
 from rnnx.engines.cpu.codegen import leaves
 from rnnx.engines.cpu.codegen.gemm import KC, n_vectors, panel_vectors
 from rnnx.engines.cpu.codegen.ir import lanes, machine
@@ -45,7 +45,7 @@ def _vectors(dtype: np.dtype, columns: int) -> tuple[int, int]:
     return n_vectors(dtype, columns), columns % lanes(dtype)
 
 
-@ns.ignore_underflow
+@ignore_underflow
 def matmul(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
     """See `Engine`."""
     (rows, n_k), columns = a.shape, b.shape[1]
