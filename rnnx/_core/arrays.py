@@ -117,11 +117,16 @@ def as_floats(
 
 def to_one_dtype(xp: Namespace, *arrays: Array) -> Sequence[Array]:
     """Convert arrays that have been checked to one floating dtype, which integers do not affect."""
+    dtype = one_dtype(xp, arrays)
+    return [array if array.dtype == dtype else astype(xp, array, dtype) for array in arrays]
+
+
+def one_dtype(xp: Namespace, arrays: Sequence[Array]) -> Any:
+    """Return the dtype that `floating_dtype` chooses for arrays that have been checked."""
     dtypes = [*map(_DTYPE, arrays)]
     if dtypes.count(dtypes[0]) == len(dtypes):
-        return arrays
-    dtype = floating_dtype(xp, {}, {str(k): array for k, array in enumerate(arrays)})
-    return [astype(xp, array, dtype) for array in arrays]
+        return dtypes[0]
+    return floating_dtype(xp, {}, {str(k): array for k, array in enumerate(arrays)})
 
 
 def floating_dtype(xp: Namespace, floats: Mapping[str, Array], others: Mapping[str, Array]) -> Any:

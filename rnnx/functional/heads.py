@@ -133,13 +133,13 @@ def softmax_cross_entropy(z: Array, targets: Array, *, lengths: Any = None) -> t
     ends = None if lengths is None else check_lengths(xp, device, lengths, m, n_steps)
     within = ns.is_on_host(targets) and ends is not None
     check_indices("targets", targets[valid_examples(xp, ends, n_steps)] if within else targets, "n_y", n_y)
-    return cross_entropy(xp, z, targets, ends)
+    return cross_entropy(xp, device, z, targets, ends)
 
 
 @ignore_underflow
-def cross_entropy(xp: Any, z: Array, targets: Array, ends: Array | None = None) -> tuple[Array, Array]:
+def cross_entropy(xp: Any, device: Any, z: Array, targets: Array, ends: Array | None = None) -> tuple[Array, Array]:
     """Compute `softmax_cross_entropy` without checks; `ends` is an array of lengths (m,), or None."""
-    (n_y, m, n_steps), device = z.shape, ns.device(z)
+    n_y, m, n_steps = z.shape
     valid = xp.ones((m, n_steps), dtype=xp.bool, device=device) if ends is None else valid_examples(xp, ends, n_steps)
     targets = ns.as_index(xp, targets)
     classes = xp.reshape(xp.arange(n_y, dtype=targets.dtype, device=device), (n_y, 1, 1))
@@ -188,16 +188,15 @@ def squared_error(y: Array, targets: Array, *, lengths: Any = None) -> tuple[Arr
     n_y, m, n_steps = y.shape
     check_shape("targets", targets, "(n_y, m, T_x)", (n_y, m, n_steps))
     ends = None if lengths is None else check_lengths(xp, device, lengths, m, n_steps)
-    return squares(xp, y, targets, ends)
+    return squares(xp, device, y, targets, ends)
 
 
 @ignore_underflow
-def squares(xp: Any, y: Array, targets: Array, ends: Array | None = None) -> tuple[Array, Array]:
-    """Compute `squared_error` without checks; `ends` is an array of lengths (m,), or None."""
-    y, targets = ns.to_one_dtype(xp, y, targets)
+def squares(xp: Any, device: Any, y: Array, targets: Array, ends: Array | None = None) -> tuple[Array, Array]:
+    """Compute `squared_error` without checks, for arrays of one dtype; `ends` is an array of lengths (m,), or None."""
     n_y, difference, count = y.shape[0], y - targets, max(math.prod(y.shape), 1)
     if ends is not None:
         difference = zero_past_end(xp, difference, ends)
-        one = xp.asarray(1, dtype=ends.dtype, device=ns.device(ends))
+        one = xp.asarray(1, dtype=ends.dtype, device=device)
         count = n_y * xp.astype(xp.maximum(xp.sum(ends), one), y.dtype)
     return xp.sum(difference * difference) / count, 2 * difference / count

@@ -66,8 +66,8 @@ def gradients(
     tape: Tape, engine: str, ds: Mapping[str, Array | None], ds_final: Mapping[str, Array | None]
 ) -> Gradients:
     """Return the gradients for checked cotangents, per state, of the first steps or all; see `recurrent_backward`."""
-    given = {name: d for name, d in (*ds.items(), *ds_final.items()) if d is not None}
-    dtype = ns.floating_dtype(tape.xp, {}, {"caches": tape.states[0], **given})
+    given = [d for d in (*ds.values(), *ds_final.values()) if d is not None]
+    dtype = ns.one_dtype(tape.xp, [tape.states[0], *given])
     for d in ds.values():
         if d is not None:
             tape = tape.steps(0, d.shape[2])
