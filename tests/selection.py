@@ -14,7 +14,7 @@ EMULATED = ("test_gpu_engine.py", "test_cells.py")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--fast", action="store_true", help="run a selection of the tests that takes under 90 seconds")
+    parser.addoption("--fast", action="store_true", help="run a selection of the tests that takes two minutes")
 
 
 def pytest_configure(config):
