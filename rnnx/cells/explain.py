@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import chain
 
 from rnnx.cells.cell import Cell
-from rnnx.cells.expressions import Graph, symbolic_ops, symbols
+from rnnx.cells.graph import Graph, symbolic_ops, symbols
 from rnnx.cells.programs import Program
 from rnnx.cells.wiring import Slot, StageWiring, wiring
 
