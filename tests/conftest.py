@@ -133,6 +133,15 @@ def engine(request):
         yield name
 
 
+@pytest.fixture
+def restored_engines():
+    """Afterwards, unregister the engines that the test has registered."""
+    before = rnnx.engine_names()
+    yield
+    for name in set(rnnx.engine_names()) - set(before):
+        rnnx.unregister_engine(name)
+
+
 @pytest.fixture(params=list(BUILT_IN))
 def cell(request):
     return rnnx.CELLS[request.param]
