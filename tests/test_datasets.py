@@ -220,7 +220,7 @@ def test_examples():
         (np.array([[0.5, 1.5, 2.5]]), [[0.5, 1.5, 2.5]]),
         (inputs, inputs),
     ):
-        examples = Examples(inputs, targets, [4, 1, 2])
+        examples = Examples(inputs, targets, lengths=[4, 1, 2])
         (batch,) = examples.batches(3)
         np.testing.assert_array_equal(batch.inputs, inputs)
         np.testing.assert_array_equal(batch.targets, expected)
@@ -296,7 +296,7 @@ def test_examples():
 )
 def test_invalid_examples(inputs, targets, lengths, error, message):
     with pytest.raises(error, match=message):
-        Examples(inputs, targets, lengths)
+        Examples(inputs, targets, lengths=lengths)
 
 
 def test_padding_moves_to_the_end(rng):

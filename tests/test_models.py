@@ -108,7 +108,7 @@ def test_initial_and_final_states(cell, reset_after, rng):
         return np.sum(out * dout) + sum(np.sum(final[name] * dfinal[name]) for name in final)
 
     _, _, cache = stack.forward(p, x, states, lengths=lengths)
-    gradients = stack.backward(dout, cache, dfinal)
+    gradients = stack.backward(dout, cache, ds_final=dfinal)
     for name, array in {"x": x, **states, **p}.items():
         assert_close(gradients[f"d{name}"], numeric_gradient(loss, array), TOLERANCE["gradient"], name)
     assert "Wf_encoder_l0" in p or cell != "lstm"
@@ -294,7 +294,7 @@ def test_names_that_are_not_there(rng):
     model = CharModel(5, 4, seed=0)
     _, _, cache = model.forward(np.zeros((1, 2), int))
     with pytest.raises(ValueError, match=r"`ds_final` must only contain \['a_l0', 'c_l0'\]; got \['c0_l0'\]"):
-        model.stack.backward(None, cache.stack, {"c0_l0": np.zeros((4, 1))})
+        model.stack.backward(None, cache.stack, ds_final={"c0_l0": np.zeros((4, 1))})
     with pytest.raises(TypeError, match=r"CharModel has the options .*; got \['bidirectional'\]"):
         CharModel(5, bidirectional=True)
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from rnnx._core.checks import flag
 from rnnx.cells.gate import SIDES, Gate
 
 
@@ -58,6 +59,7 @@ class Stage:
     inputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        flag("additive", self.additive)
         order = [SIDES.index(gate.sides) for gate in self.gates]
         if order != sorted(order):
             got = [gate.sides for gate in self.gates]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rnnx._core.checks import Shape
+from rnnx._core.checks import Shape, flag
 from rnnx._core.words import shown
 
 SIDES = ("h", "xh", "x")  # in the order of a stage's gates
@@ -37,6 +37,7 @@ class Gate:
     sides: str = "xh"
 
     def __post_init__(self) -> None:
+        flag("forgets", self.forgets)
         if self.sides not in SIDES:
             raise ValueError(f"`sides` of a gate must be one of {list(SIDES)}; got {self.sides!r}")
         allowed, what = ((1, 2), "one or two keys") if self.sides == "xh" else ((1,), "one key")

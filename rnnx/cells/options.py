@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from rnnx._core.checks import flag
 from rnnx.cells.cell import Cell, Stage
 
 RESET = "reset"  # the input that is 1 where states are reset, else 0
@@ -59,6 +60,7 @@ def with_options(cell: Cell, *, resets: bool = False, zoneout: Rates = (), recur
     ValueError
         If the cell has no recurrent product for dropout.
     """
+    resets, recurrent_dropout = flag("resets", resets), flag("recurrent_dropout", recurrent_dropout)
     if recurrent_dropout and not any(stage.recurrent for stage in cell.stages):
         raise ValueError(f"cell {cell.name!r} has no recurrent weights, so recurrent dropout has no effect on it")
     zones = tuple((k, rate) for k, rate in enumerate(zoneout) if rate != 0)

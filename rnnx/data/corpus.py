@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 
-from rnnx._core.checks import choice, integer, real
+from rnnx._core.checks import choice, flag, integer, real
 from rnnx.data.batches import Dataset
 from rnnx.data.files import PIECE, encode, open_text
 from rnnx.data.lines import LineViews, line_bounds, looks_like_list
@@ -106,7 +106,7 @@ def make_corpus(
         the vocabulary of `tokenizer` lacks a character.
     """
     _check_choices(by, split, validation)
-    seed = integer("seed", seed, 0)
+    seed, lower = integer("seed", seed, 0), flag("lower", lower)
     if tokenizer is not None and (oov_token is not None or min_count != 1):
         raise ValueError("`oov_token` and `min_count` must not be given with `tokenizer`, whose vocabulary is fixed")
     with open_text(text) if isinstance(text, Path) else nullcontext(_Slices(text)) as read:

@@ -36,7 +36,9 @@ class Examples(Portable, Shuffled[Batch]):
         If shapes do not match, a length is out of range, or a dtype is wrong.
     """
 
-    def __init__(self, inputs: np.ndarray, targets: np.ndarray, lengths: Sequence[int] | np.ndarray | None = None):
+    def __init__(
+        self, inputs: np.ndarray, targets: np.ndarray, *, lengths: Sequence[int] | np.ndarray | None = None
+    ) -> None:
         self.inputs = host_array("inputs", inputs)
         self.targets = bools_to_integers(np, host_array("targets", targets))
         self.indices = self.inputs.ndim == 2

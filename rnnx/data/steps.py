@@ -56,7 +56,7 @@ class Steps(Portable):
         text = self.indices[None, slice(*self._range)]
         return Batch(text[:, :-1], text[:, 1:], None)
 
-    def rows(self, firsts: np.ndarray, lengths: np.ndarray, continues: bool = False) -> Batch:
+    def rows(self, firsts: np.ndarray, *, lengths: np.ndarray, continues: bool) -> Batch:
         """Build a batch of rows with these first steps and lengths, (m,), which wrap around at the end of the text."""
         xp, m, n_steps = self._xp, len(firsts), int(lengths.max())
         steps = xp.arange(n_steps, dtype=xp.int64, device=self._device)[None, :]

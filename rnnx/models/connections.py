@@ -74,8 +74,8 @@ class AttentionLayer(Layer):
         parameters: Mapping[str, Array],
         a: Array,
         encoded: Array,
-        lengths: Any = None,
         *,
+        lengths: Any = None,
         keep_caches: bool = True,
     ) -> tuple[Array, Array, LayerCache | None]:
         """Attend from decoder states a (n, m, T_y) to encoder outputs (n_e, m, T_x), with optional source lengths (m,).
@@ -94,7 +94,7 @@ class AttentionLayer(Layer):
         return out, weights, LayerCache(cache, encoded, joined, out) if keep_caches else None
 
     def stream(
-        self, parameters: Mapping[str, Array], encoded: Array, lengths: Any = None
+        self, parameters: Mapping[str, Array], encoded: Array, *, lengths: Any = None
     ) -> Callable[[Array], tuple[Array, Array]]:
         """Return a function from the decoder states (n, m) of one step to outputs (n, m) and weights (m, T_x).
 

@@ -68,9 +68,9 @@ def decode(model: Any, source: Array, source_lengths: Any, max_length: int) -> P
         empty = None if model.attention is None else xp.zeros((0, 0, n_source), dtype=model.dtype, device=model.device)
         return Prediction(np.zeros((0, 0), np.int64), np.zeros(0, np.int64), empty)
     p = model.parameters
-    encoded, states, _, _ = model.encode(source, source_lengths, None, False)
+    encoded, states, _, _ = model.encode(source, lengths=source_lengths, keep_caches=False)
     decoder, columns = model.decoder.stream(p, m, states), one_hot_columns(model.target_vocab_size, p["Wy"])
-    attend = None if model.attention is None else model.attention.stream(p, encoded, source_lengths)
+    attend = None if model.attention is None else model.attention.stream(p, encoded, lengths=source_lengths)
     written, weights = [np.full(m, model.end_token)], []
     running = np.ones(m, bool)
     while running.any() and len(written) <= max_length:

@@ -10,7 +10,7 @@ from typing import Any
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import compare_shapes, integer, real
+from rnnx._core.checks import compare_shapes, flag, integer, real
 from rnnx.cells import Cell, cell_of
 from rnnx.functional import recurrent_backward, recurrent_forward
 from rnnx.functional.caches import Caches
@@ -78,12 +78,13 @@ class Recurrent(Layer):
         self.regularization = Regularization.of(self.cell, zoneout, recurrent_dropout)
         widths = check_widths(hidden_size, num_layers)
         self.input_size = size = integer("input_size", input_size)
-        self.bidirectional, self.dropout, self.name = bool(bidirectional), real("dropout", dropout, "[0, 1)"), name
+        self.bidirectional = flag("bidirectional", bidirectional)
+        self.dropout, self.name = real("dropout", dropout, "[0, 1)"), name
         if self.dropout and len(widths) == 1:
             raise ValueError(f"`dropout` must be 0 for a single layer, because it acts between layers; got {dropout}")
         self.layers: list[list[Direction]] = []
         prefix = f"_{name}_l" if name else "_l"
-        ends = ("", "_reverse") if bidirectional else ("",)
+        ends = ("", "_reverse") if self.bidirectional else ("",)
         for k, width in enumerate(widths):
             self.layers.append([Direction(self.cell, f"{prefix}{k}{end}", size, width, end != "") for end in ends])
             size = width * len(ends)
@@ -161,7 +162,7 @@ class Recurrent(Layer):
         return x, final, cache
 
     def backward(
-        self, dout: Array | None, cache: StackCache, ds_final: States | None = None, *, consume: bool = False
+        self, dout: Array | None, cache: StackCache, *, ds_final: States | None = None, consume: bool = False
     ) -> dict[str, Array]:
         """Compute the gradients of `forward`.
 

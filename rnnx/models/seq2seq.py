@@ -6,7 +6,7 @@ from typing import Any, Unpack
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_lengths, check_shape, integer
+from rnnx._core.checks import check_lengths, check_shape, flag, integer
 from rnnx._core.inputs import check_index_rows
 from rnnx.cells import Cell
 from rnnx.data import PairBatch, pad
@@ -63,7 +63,7 @@ class Seq2Seq(Model):
     >>> import numpy as np
     >>> from rnnx.models import Seq2Seq
     >>> model = Seq2Seq(27, 12, hidden_size=16, seed=0)
-    >>> model.predict(np.array([[3, 1, 2], [5, 0, 0]]), [3, 1], max_length=4).weights.shape
+    >>> model.predict(np.array([[3, 1, 2], [5, 0, 0]]), source_lengths=[3, 1], max_length=4).weights.shape
     (2, 4, 3)
     """
 
@@ -91,6 +91,7 @@ class Seq2Seq(Model):
         self.target_vocab_size = integer("target_vocab_size", target_vocab_size)
         self.end_token = integer("end_token", end_token, 0, self.target_vocab_size - 1)
         rates: dict[str, Any] = {"dropout": dropout, "zoneout": zoneout, "recurrent_dropout": recurrent_dropout}
+        bidirectional_encoder = flag("bidirectional_encoder", bidirectional_encoder)
         self.encoder = Recurrent(
             record, source_size, widths, bidirectional=bidirectional_encoder, name="encoder", **rates
         )
@@ -149,26 +150,28 @@ class Seq2Seq(Model):
         batch = PairBatch(source, source_lengths, target_in, target_in, target_lengths)  # target_out is not needed
         return self._forward(batch, masks, keep_caches)
 
-    def _forward(self, batch: PairBatch, masks: Masks | None, keep: bool) -> tuple[Array, Array | None, Seq2SeqCache]:
+    def _forward(
+        self, batch: PairBatch, masks: Masks | None, keep_caches: bool
+    ) -> tuple[Array, Array | None, Seq2SeqCache]:
         """Compute `forward` of a checked batch."""
         p, lengths = self.parameters, batch.source_lengths
         source, target_in = self.array(batch.source, "source"), self.array(batch.target_in, "target_in")
-        encoded, states, encoder, bridge = self.encode(source, lengths, masks, keep)
+        encoded, states, encoder, bridge = self.encode(source, lengths=lengths, masks=masks, keep_caches=keep_caches)
         out, _, decoder = self.decoder.forward(
-            p, target_in, states, lengths=batch.target_lengths, masks=masks, keep_caches=keep
+            p, target_in, states, lengths=batch.target_lengths, masks=masks, keep_caches=keep_caches
         )
         weights = attention = None
         if self.attention is not None:
-            out, weights, attention = self.attention.forward(p, out, encoded, lengths, keep_caches=keep)
+            out, weights, attention = self.attention.forward(p, out, encoded, lengths=lengths, keep_caches=keep_caches)
         z = self.head.forward(p, out)
         return z, weights, Seq2SeqCache(encoder, bridge, decoder, attention, out)
 
     def encode(
-        self, source: Array, lengths: Any, masks: Masks | None, keep: bool
+        self, source: Array, *, lengths: Any = None, masks: Masks | None = None, keep_caches: bool = True
     ) -> tuple[Array, States, StackCache, BridgeCache]:
         """Return the encoder outputs, the decoder's initial states, and both caches."""
         encoded, final, cache = self.encoder.forward(
-            self.parameters, source, lengths=lengths, masks=masks, keep_caches=keep
+            self.parameters, source, lengths=lengths, masks=masks, keep_caches=keep_caches
         )
         states, bridge = self.bridge.forward(self.parameters, final)
         return encoded, states, cache, bridge
@@ -184,7 +187,7 @@ class Seq2Seq(Model):
         gradients |= self.decoder.backward(gradients["da"], cache.decoder, consume=consume)
         gradients |= self.bridge.backward(p, gradients, cache.bridge)
         ds_final = {name: gradients["d" + name] for name in self.encoder.state_names}
-        gradients |= self.encoder.backward(gradients.get("dencoded"), cache.encoder, ds_final, consume=consume)
+        gradients |= self.encoder.backward(gradients.get("dencoded"), cache.encoder, ds_final=ds_final, consume=consume)
         return self.own_gradients(gradients)
 
     def vocab_sizes(self) -> dict[str, int]:
@@ -236,7 +239,7 @@ class Seq2Seq(Model):
         return ns.number(loss), dz
 
     def predict(
-        self, source: Any, source_lengths: Any = None, *, max_length: int, batch_size: int | None = None
+        self, source: Any, *, source_lengths: Any = None, max_length: int, batch_size: int | None = None
     ) -> Prediction:
         """Decode greedily: take the most likely character at every step, until the end token.
 
@@ -265,7 +268,7 @@ class Seq2Seq(Model):
         if isinstance(texts, str) or not isinstance(texts, Sequence):
             raise TypeError(f"`texts` must be a sequence of str; got {type(texts).__name__}")
         source, source_lengths = pad(source_tokenizer.texts_to_sequences(texts))
-        indices, lengths, _ = self.predict(source, source_lengths, max_length=max_length)
+        indices, lengths, _ = self.predict(source, source_lengths=source_lengths, max_length=max_length)
         return target_tokenizer.sequences_to_texts([row[:n] for row, n in zip(indices, lengths, strict=True)])
 
     def __repr__(self) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_lengths, integer
+from rnnx._core.checks import check_lengths, flag, integer
 from rnnx._core.inputs import Sizes, check_inputs, check_targets, host_lengths
 from rnnx.cells import Cell
 from rnnx.data import Batch
@@ -67,7 +67,7 @@ class SequenceModel(Model):
         per_step: bool = False,
         **initialization: Unpack[Initialization],
     ) -> None:
-        self.per_step, self.output_size = bool(per_step), integer(self._output_name, output_size)
+        self.per_step, self.output_size = flag("per_step", per_step), integer(self._output_name, output_size)
         widths = check_widths(hidden_size, num_layers)
         record, of_cell = chosen_cell(cell, reset_after)
         rates: dict[str, Any] = {"dropout": dropout, "zoneout": zoneout, "recurrent_dropout": recurrent_dropout}
@@ -142,7 +142,7 @@ class SequenceModel(Model):
         return a, final, kept
 
     def backward(
-        self, dz: Array, cache: SequenceCache, ds_final: Mapping[str, Array] | None = None, *, consume: bool = False
+        self, dz: Array, cache: SequenceCache, *, ds_final: Mapping[str, Array] | None = None, consume: bool = False
     ) -> Parameters:
         """Compute the gradients of `forward`.
 
@@ -163,10 +163,17 @@ class SequenceModel(Model):
             for one in self.stack.layers[-1]:
                 name, part = one.state_names[0], da[one.rows, :]
                 final[name] = final[name] + part if name in final else part
-        return gradients | self.stack.backward(da if self.per_step else None, cache.stack, final, consume=consume)
+        return gradients | self.stack.backward(
+            da if self.per_step else None, cache.stack, ds_final=final, consume=consume
+        )
 
     def outputs(
-        self, inputs: Any, lengths: Any, states: Mapping[str, Array] | None, batch_size: int | None
+        self,
+        inputs: Any,
+        *,
+        lengths: Any = None,
+        states: Mapping[str, Array] | None = None,
+        batch_size: int | None = None,
     ) -> tuple[Array, States]:
         """Compute the outputs and final states in passes of at most `batch_size` examples.
 

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from rnnx._core.checks import choice, integer, is_whole, real
+from rnnx._core.checks import choice, flag, integer, is_whole, real
 from rnnx._core.words import shown
 from rnnx.data import CharTokenizer, Corpus, find_text, make_corpus
 from rnnx.data.builtin import file_in_data
@@ -156,7 +156,9 @@ def _checked(name: str, kind: Any, value: Any) -> Any:
             return real(name, value)
         if one is int and is_whole(value):
             return int(value)
-        if one in (str, bool) and isinstance(value, one):
+        if one is bool:
+            return flag(name, value)
+        if one is str and isinstance(value, str):
             return value
         if get_args(one)[-1:] == (...,) and isinstance(value, list | tuple):
             return tuple(_checked(name, int, item) for item in value)
