@@ -92,6 +92,18 @@ def test_only_the_right_places_import_a_library():
     assert files_matching(r"\blibrary_name\b") == {"_core/arrays.py", "engines/__init__.py"}
 
 
+def test_no_test_imports_from_a_test():
+    """Helpers that tests share have files of their own."""
+
+    def imported(node):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        return [node.module or ""] if isinstance(node, ast.ImportFrom) else names
+
+    tests = Path(__file__).parent.rglob("*.py")
+    found = {path.name for path in tests for node in nodes(path) for name in imported(node) if name[:5] == "test_"}
+    assert found == set()
+
+
 def layer(name):
     return name.split(".")[1]
 
@@ -196,3 +208,25 @@ def test_large_packages_have_a_readme():
         if size > 5 and not any((place / "README.md").exists() for place in (folder, folder.parent))
     }
     assert missing == set()
+
+
+def readme_faults(readme):
+    """The files that a README names and that do not exist, and the modules that it should name and does not."""
+    text = readme.read_text(encoding="utf-8")
+    named = {name.split("/")[-1] for name in re.findall(r"`([\w./]+\.(?:py|cuh?))`", text)}
+    files = {path.name for path in SOURCE.rglob("*.*")}
+    others = {path.parent for path in readme.parent.rglob("README.md")} - {readme.parent}
+    own = [path for path in readme.parent.rglob("*.py") if not others.intersection(path.parents)]
+    lists = {"zoo"}  # folders of many files of one kind
+    return named - files, {path.name for path in own if path.parent.name not in lists} - named - {"__init__.py"}
+
+
+@pytest.mark.parametrize("readme", sorted(SOURCE.rglob("README.md")), ids=lambda path: path.parent.name)
+def test_a_readme_names_the_files_of_its_folder(readme):
+    assert readme_faults(readme) == (set(), set())
+
+
+def test_the_table_of_packages_is_complete():
+    table = (SOURCE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("| package | contents |")[2]
+    named = re.findall(r"`(\w+)`", "".join(re.findall(r"^\|([^|]*)\|", table.partition("\n\n")[0], re.MULTILINE)))
+    assert set(named) == set(LAYERS) - {"__main__"}
