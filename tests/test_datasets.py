@@ -314,3 +314,9 @@ def test_padding_moves_to_the_end(rng):
             move_padding_to_end(bad)
     with pytest.raises(TypeError, match="`value` must be a number"):
         move_padding_to_end(inputs, value="0")
+
+
+@pytest.mark.parametrize("pieces", [[(0, True)], [(0.0, 3)], [(0, 3, 3.5)], [3], [("a", 3)]])
+def test_pieces_are_integers(pieces):
+    with pytest.raises(TypeError, match=r"`pieces` must be a sequence of \(start, stop\), two integers each"):
+        Windows(np.arange(9), 2, pieces)

@@ -286,6 +286,6 @@ def test_wrong_resets_are_errors(problem):
     for resets in (np.zeros(T, bool), np.zeros((M, T), bool), np.zeros(M), True):
         with pytest.raises((TypeError, ValueError), match="`resets` must"):
             stream.step(x[:, :, 0], resets=resets)
-    np.testing.assert_array_equal(stream.state["a"], s0[0])
+    np.testing.assert_array_equal(stream.states["a"], s0[0])
     nested = [[t == 2 for t in range(T)]] * M
     rnnx.recurrent_forward(cell, x, s0, parameters, resets=nested)

@@ -16,6 +16,7 @@ from numbers import Real
 from typing import Any, NoReturn, cast
 
 from rnnx._core.checks import nearest
+from rnnx._core.words import shown
 from rnnx.cells.vocabulary import Ops
 
 OPERATORS: dict[str, Callable[..., Any]] = {
@@ -170,7 +171,7 @@ class Graph:
         if isinstance(operand, Real):
             return self.constant(float(operand))
         if not isinstance(operand, Expression):
-            raise TypeError(f"{what} values of the cell and numbers; got {operand!r:.60}")
+            raise TypeError(f"{what} values of the cell and numbers; got {shown(operand)}")
         if operand.graph is not self:
             raise ValueError("a cell uses a value of another cell, or of an earlier call of its function")
         return operand

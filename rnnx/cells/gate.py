@@ -48,6 +48,11 @@ class Gate:
             raise ValueError(f"a gate needs a `bias` if it has an input side, and has no other; got {got}")
 
     @property
+    def short_name(self) -> str:
+        """The key of its weights, without the W that it begins with."""
+        return self.weights[0].removeprefix("W") or self.weights[0]
+
+    @property
     def keys(self) -> tuple[str, ...]:
         """The required keys, weights first."""
         return (*self.weights, self.bias) if self.bias else self.weights

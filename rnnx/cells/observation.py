@@ -65,7 +65,7 @@ class _Stage:
     def observed(self) -> tuple[list[str], Program]:
         """Return the names of the gates' activations, and the program for the new values and the activations."""
         states = {value.number for value in self.new} if self.wired.is_last else set()
-        found = {f"{_short(gate)}t": self._activation(gate) for gate in self.wired.stage.gates}
+        found = {f"{gate.short_name}t": self._activation(gate) for gate in self.wired.stage.gates}
         found = {name: value for name, value in found.items() if value.number not in states}
         inputs = [value for leaves in self.leaves for value in leaves]
         return [*found], Program(inputs, [*self.new, *found.values()])
@@ -99,7 +99,3 @@ class _Stage:
                 elif user.number not in written and (user.operation in {"+", "-", "neg"} or not scaled):
                     todo.append(user)
         return found
-
-
-def _short(gate: Gate) -> str:
-    return gate.weights[0].removeprefix("W")

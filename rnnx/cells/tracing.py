@@ -10,6 +10,7 @@ except conditions and means.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from rnnx._core.words import shown
 from rnnx.cells.cell import Hoisted, Stage
 from rnnx.cells.derivatives import gradients
 from rnnx.cells.expressions import Expression, Graph, reachable
@@ -74,7 +75,7 @@ class Trace:
         if operand is self.x:
             return self.zx.setdefault(gate, self.graph.leaf(f"{gate}({self.signature.x})"))
         if not isinstance(operand, Expression) or operand.graph is not self.graph or operand.is_constant:
-            raise TypeError(f"gate `{gate}` must be called with x, a state or another value; got {operand!r:.60}")
+            raise TypeError(f"gate `{gate}` must be called with x, a state or another value; got {shown(operand)}")
         if gate not in self.zh:
             self.zh[gate] = self.graph.leaf(f"{gate}(...)")
             self.operands[self.zh[gate].number] = self.graph.output(operand)

@@ -37,7 +37,9 @@ from rnnx.training import evaluate as mean_loss
 @option("--top-k", type=IntRange(1), help="Sample only from this many most likely characters.")
 @number("--top-p", type=UP_TO_ONE, help="Sample only from the most likely characters with this total probability.")
 @option("-n", "--number", type=IntRange(1), default=1, help="Number of texts.")
-@option("--length", type=IntRange(1), show_default="60 for lines, otherwise 500", help="Maximum number of characters.")
+@option(
+    "--max-length", type=IntRange(1), show_default="60 for lines, otherwise 500", help="Maximum number of characters."
+)
 @option(
     "--stop",
     show_default="newline for lines, otherwise none",
@@ -45,7 +47,7 @@ from rnnx.training import evaluate as mean_loss
 )
 @option("--seed", type=IntRange(0), help="Random seed. Same seed, same texts.")
 @device_option
-def sample(run: str, start: str, number: int, length: int | None, greedy: bool, **options: Any) -> None:
+def sample(run: str, start: str, number: int, max_length: int | None, greedy: bool, **options: Any) -> None:
     """Sample texts from a trained model.
 
     RUN is a run folder or a checkpoint file.
@@ -63,7 +65,7 @@ def sample(run: str, start: str, number: int, length: int | None, greedy: bool, 
             tokenizer,
             start=lowered(loaded, start),
             n=number,
-            max_length=length or (60 if lines else 500),
+            max_length=max_length or (60 if lines else 500),
             stop=("\n" if lines else None) if stop is None else stop.replace("\\n", "\n") or None,
             **{**options, **({"temperature": 0.0} if greedy else {})},
         )

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from rnnx._core import arrays as ns
 from rnnx._core import checks
 from rnnx._core.words import shown
 from rnnx.compare.records import Request, Settings
@@ -28,7 +29,7 @@ def read(indices: Any, dataset: str, text: str | Path | None) -> tuple[np.ndarra
     if text is not None:
         raise ValueError("`indices` and `text` cannot be combined")
     array = np.asarray(indices)
-    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+    if array.ndim != 1 or not ns.is_integer(np, array):
         raise TypeError(f"`indices` must be integers of shape (n,); got dtype {array.dtype} and shape {array.shape}")
     if array.size == 0 or array.min() < 0:
         raise ValueError(f"`indices` must be a non-empty array of non-negative integers; got {shown(indices)}")

@@ -120,7 +120,7 @@ def _checked(what: str, engine: Any) -> Engine:
 
 
 def engines_of(library: str) -> tuple[str, ...]:
-    """Return the names of the installed engines for a library, the default first."""
+    """Return the names of the engines for a library's arrays that can run here, the default first."""
     return tuple(name for name in _able(library, engine_names()) if _installed(name))
 
 
@@ -152,11 +152,6 @@ def engine_for(*arrays: Any) -> str:
     """
     xp, _ = ns.common_namespace({f"argument {i + 1}": array for i, array in enumerate(arrays)})
     return select(xp)
-
-
-def installed(library: str) -> list[str]:
-    """Return the names of the engines for a library's arrays that can run here."""
-    return [name for name in _able(library, tuple(_TABLE)) if _installed(name)]
 
 
 @contextlib.contextmanager

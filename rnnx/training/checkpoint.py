@@ -139,7 +139,7 @@ def load_checkpoint(path: str | Path, *, xp: Any = None, device: Any = None, cel
         If the file cannot be read.
     """
     if not isinstance(cell, Cell | None):
-        raise TypeError(f"`cell` must be a rnnx.Cell or None; got {cell!r:.60}")
+        raise TypeError(f"`cell` must be a rnnx.Cell or None; got {shown(cell)}")
     path = Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
     try:
         with tensor_file.opened(path) as (metadata, content):
