@@ -120,6 +120,32 @@ def test_dependencies_point_one_way():
     assert wrong == []
 
 
+def imports_at_load(name):
+    """The modules of rnnx that importing a module imports, itself excluded: not those imported inside functions."""
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("rnnx"):
+            full = (f"{node.module}.{alias.name}" for alias in node.names)
+            yield from (module if module in MODULES else node.module for module in full)
+
+
+def circle(graph):
+    """A module that, through others, imports itself; None if there is none."""
+    left = {name: set(found) for name, found in graph.items()}
+    while free := [name for name in left if not left[name] & left.keys()]:
+        for name in free:
+            del left[name]
+    return sorted(left) or None
+
+
+def test_no_circles_of_modules():
+    assert circle({name: imports_at_load(name) for name in MODULES if MODULES[name].stem != "__init__"}) is None
+
+
+def test_circles_are_seen():
+    assert circle({"a": ["b"], "b": ["c", "d"], "c": ["a"], "d": []}) == ["a", "b", "c"]
+
+
 def private_imports(name):
     """Private modules and names of other packages that a module uses; `rnnx._core` is there for all of them."""
     aliases, found = {}, []

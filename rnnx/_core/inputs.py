@@ -15,7 +15,7 @@ from rnnx._core.layout import valid_examples
 
 
 class Sizes(NamedTuple):
-    """What a model expects of its inputs and targets, and the names of the sizes."""
+    """The sizes, and their names in messages, that a model expects."""
 
     classes: bool  # whether the targets are class indices
     size: int

@@ -178,7 +178,7 @@ class Cell:
             For a name that is not one of them, a value that is not a number, or a cell that `rnnx.cell` has not made.
         """
         if self.definition is None:
-            raise TypeError(f"cell {self.name!r} has no numbers to replace: `rnnx.cell` has not made it")
+            raise TypeError(f"cell {self.name!r} has no numbers to replace: it was not created by `rnnx.cell`")
         cell: Cell = self.definition.replaced(numbers)
         return cell
 

@@ -112,7 +112,7 @@ class Definition:
         own = _signature(self.function).numbers
         for name, value in numbers.items():
             if name not in own:
-                raise ValueError(f"cell {self.name!r} has the numbers {list(own)}; got {name!r}")
+                raise ValueError(f"cell {self.name!r} has no number {shown(name)}; it has {list(own)}")
             if not isinstance(value, Real) or isinstance(value, bool):
                 raise TypeError(f"`{name}` must be a number; got {shown(value)}")
         return _define(Definition(self.function, self.name, self.initial, {**self.numbers, **numbers}))

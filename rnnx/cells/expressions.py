@@ -156,7 +156,7 @@ class Graph:
         arguments = tuple(self._lift(f"ops.{operation} takes", a) for a in operands)
         for k, argument in enumerate(arguments):
             if argument.is_condition != (operation == "where" and k == 0):
-                raise TypeError("ops.greater gives a condition, the first argument of ops.where and of nothing else")
+                raise TypeError("the result of ops.greater can only be the first argument of ops.where")
         simplified = _simplified(self, operation, arguments) if operation in (*OPERATORS, "mean") else None
         return self._value(operation, arguments) if simplified is None else simplified
 

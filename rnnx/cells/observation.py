@@ -1,8 +1,8 @@
 """The activations of a cell's gates, for inspection.
 
-In a cell whose functions are derived, no saved value has a name of its own. Here its gates are found in the expressions
-of its forward functions. The activation of a gate is the nearest function, such as `sigmoid`, of what its weights give
-plus other values, as long as these are not a state; if there is none, what its weights give.
+In a cell whose functions are derived, saved values have no meaningful names. Here its gates are found in the
+expressions of its forward functions. The activation of a gate is the first function, such as `sigmoid`, applied to its
+pre-activation, to which other values than states may have been added. Without one, it is the pre-activation itself.
 """
 
 from dataclasses import replace

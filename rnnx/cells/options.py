@@ -49,8 +49,8 @@ def with_options(cell: Cell, *, resets: bool = False, zoneout: Rates = (), recur
     resets : bool
         Whether states can be set back: the inputs `RESET` and, per state, `initial`.
     zoneout : tuple of float or None
-        Per state, what is kept of its previous value: with a number, this part of it at every step, the mean over all
-        masks; with `MASKED`, the values that the input `zoneout_mask` is 1 for.
+        Per state, the fraction of the previous value to keep: a number is applied at every step, as the mean over all
+        masks; `MASKED` keeps the values for which the input `zoneout_mask` is 1.
     recurrent_dropout : bool
         Whether the operands of recurrent products are multiplied by masks: an input `dropout_mask` per stage with a
         recurrent product.
@@ -147,7 +147,7 @@ class _Wrapped:
     zones: tuple[tuple[int, float | None], ...]
 
     def __call__(self, ops: Any, zx: Any, zh: Any, s: Any, given: Any = ()) -> tuple[Any, Any]:
-        """Return (s_next, ()); what to save is found out when the backward function is derived."""
+        """Return (s_next, ()); saved values are determined when the backward function is derived."""
         s = s[1:] if self.is_masked else s
         own, previous = s[: self.n_reads], s[self.n_reads :]
         if self.is_first:
@@ -164,5 +164,5 @@ class _Wrapped:
 
 
 def _reset(ops: Any, reset: Any, value: Any, state: Any) -> Any:
-    """Return the value where reset is 1, the state where it is 0; of the other one, NaN has no effect either."""
+    """Return the value where reset is 1, else the state. NaN in the one that is not selected has no effect."""
     return ops.where(ops.greater(reset, 0.5), value, state)

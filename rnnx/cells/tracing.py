@@ -218,7 +218,7 @@ def stages_of(trace: Trace, vectors: Mapping[int, str]) -> tuple[Stage, ...]:
         leaving = placement.leaving(k)
         program = Program([*zx, *zh, *entering, *given.values(), *inputs.values()], leaving)
         out = trace.signature.states if k == placement.last else tuple(f"out{k}_{i}" for i in range(len(leaving)))
-        forward = StageForward(program, len(out))  # what to save is found out when the backward function is derived
+        forward = StageForward(program, len(out))  # saved values are determined when the backward function is derived
         stages.append(Stage(tuple(gates.values()), out, (), forward, vectors=tuple(given), inputs=tuple(inputs)))
         entering = leaving
     return tuple(stages)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rnnx._core.checks import choice, flag, integer, real
 from rnnx.data.batches import Dataset
-from rnnx.data.files import PIECE, encode, open_text
+from rnnx.data.files import CHUNK, encode, open_text
 from rnnx.data.lines import LineViews, line_bounds, looks_like_list
 from rnnx.data.lowercase import Lowercase
 from rnnx.data.split import split_lines, split_text
@@ -17,6 +17,7 @@ from rnnx.data.tokenizer import NEWLINE, CharTokenizer
 from rnnx.data.windows import Lines, Streams, Windows
 
 _PATH_LENGTH = 300  # a shorter text without a newline may be a path passed by mistake
+BY, SPLITS = ("auto", "lines", "windows", "streams"), ("tail", "blocks")
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,8 @@ def make_corpus(
 
 
 def _check_choices(by: str, split: str, validation: float | None) -> None:
-    choice("by", by, ("auto", "lines", "windows", "streams"))
-    choice("split", split, ("tail", "blocks"))
+    choice("by", by, BY)
+    choice("split", split, SPLITS)
     if validation is not None:
         real("validation", validation, "(0, 1)")
 
@@ -158,4 +159,4 @@ class _Slices:
         self.text = text.replace("\r\n", NEWLINE).replace("\r", NEWLINE)
 
     def __iter__(self) -> Iterator[str]:
-        return (self.text[at : at + PIECE] for at in range(0, len(self.text), PIECE))
+        return (self.text[at : at + CHUNK] for at in range(0, len(self.text), CHUNK))

@@ -1,4 +1,4 @@
-"""A check of a cell's gradients, for people who write their own."""
+"""A check of a cell's gradients, for authors of cells."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -102,9 +102,8 @@ def recurrent_backward(
     Returns
     -------
     gradients : dict
-        dx (n_x, m, T), unless the inputs are indices; d<state>0 (n_a, m) per state, with what resets to the initial
-        state contribute; "d" + key per parameter of the
-        recurrent part; "d" + name (n_a, m, T) per name in ``cell.inputs``.
+        dx (n_x, m, T), unless the inputs are indices; d<state>0 (n_a, m) per state, including the contribution
+        of resets; "d" + key per parameter of the recurrent part; "d" + name (n_a, m, T) per name in ``cell.inputs``.
 
     Raises
     ------

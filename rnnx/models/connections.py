@@ -60,7 +60,7 @@ class AttentionLayer(Layer):
         return {key + _SUFFIX: shape for key, shape in shapes.items()} | self._combination.shapes()
 
     def initialize(self, seed: Seed = None, **options: Any) -> Parameters:
-        """Return initial parameters, each drawn like those of a head of its own."""
+        """Return initial parameters, each drawn like the weights of a dense layer."""
         rng, result = generator("seed", seed), Parameters()
         for name, (rows, columns) in self.shapes().items():
             n_in, n_out = (rows, 1) if name.startswith("va") else (columns, rows)

@@ -32,7 +32,7 @@ MOST_LAYERS = 10_000
 
 
 class Layer:
-    """Something with named parameters; unless a subclass says otherwise, those of its `parts`."""
+    """An object with named parameters, by default those of its `parts`."""
 
     parts: "Sequence[Layer]" = ()
 

@@ -46,7 +46,8 @@ class Recurrent(Layer):
         Dropout probability of a layer's outputs in training, except for the last layer.
     zoneout : float or sequence of float, 0 <= rate < 1
         Probability with which a unit keeps its previous value at a step in training, one for all states or one per
-        state. In evaluation it keeps this part of it (D. Krueger et al., arXiv:1606.01305).
+        state. In evaluation, the previous and new values are mixed in this proportion (D. Krueger et al.,
+        arXiv:1606.01305).
     recurrent_dropout : float, 0 <= rate < 1
         Dropout probability, in training, of what recurrent weights multiply: of the hidden state and, in cells with
         more than one product, of the other operands. The mask of an example is the same at all steps (Y. Gal,

@@ -1,4 +1,4 @@
-"""Cells of the user's own in checkpoints, which contain no code: what identifies them."""
+"""How checkpoints identify user-defined cells, whose code they do not contain."""
 
 from collections.abc import Mapping
 from pathlib import Path
