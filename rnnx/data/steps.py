@@ -92,9 +92,10 @@ def _check_indices(indices: Any) -> np.ndarray:
 def _check_pieces(pieces: Pieces | None, n: int) -> list[tuple[int, int]]:
     try:
         checked = [(0, n)] if pieces is None else [(start, stop) for start, stop in pieces]
+        whole = all(is_whole(place) for piece in checked for place in piece)
     except (TypeError, ValueError):
-        checked = [(None, None)]
-    if not all(is_whole(place) for piece in checked for place in piece):
+        whole = False
+    if not whole:
         raise TypeError("`pieces` must be a sequence of (start, stop), two integers each")
     for start, stop in checked:
         if not 0 <= start <= stop - 2 <= n - 2:
