@@ -275,6 +275,8 @@ def clip(xp: Namespace, array: Array, most: float) -> Array:
 
 def owned_copy(xp: Namespace, array: Array) -> Array:
     """Copy an array; immutable arrays are returned unchanged."""
+    if type(array) is np.ndarray:  # fast path
+        return np.array(array)
     return array if compat.is_jax_namespace(xp) else xp.asarray(array, copy=True)
 
 

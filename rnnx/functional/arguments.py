@@ -5,7 +5,6 @@ Symbols: n_x inputs, n_a hidden units, n_y outputs, m examples, T_x time steps.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from itertools import zip_longest
 from typing import Any
@@ -57,7 +56,7 @@ def checked_call(
     s0 = tuple([zeros if array is None else ns.astype(xp, array, dtype) for array in states.values()])
     cast = {key: array if array.dtype == dtype else xp.astype(array, dtype) for key, array in parameters.items()}
     call = Call(cell, xp, dtype, x, indices, n_x, s0, cast, ends)
-    return call if not inputs else replace(call, inputs=_cast_inputs(call, inputs, one_step))
+    return call if not inputs else call._replace(inputs=_cast_inputs(call, inputs, one_step))
 
 
 def named_inputs(cell: Cell, inputs: Mapping[str, Array] | None) -> dict[str, Array]:
@@ -118,7 +117,12 @@ def by_state(name: str, arrays: Any, cell: Cell, pattern: str) -> dict[str, Arra
         raise TypeError(f"`{name}` must be a tuple with one array per state {cell.states}; got {type(arrays).__name__}")
     if len(arrays) > len(cell.states):
         raise ValueError(f"`{name}` must have at most one array per state {cell.states}; got {len(arrays)}")
-    return dict(zip_longest([pattern.format(state) for state in cell.states], arrays))
+    return dict(zip_longest(_names(cell.states, pattern), arrays))
+
+
+@lru_cache(maxsize=256)
+def _names(states: tuple[str, ...], pattern: str) -> tuple[str, ...]:
+    return tuple(pattern.format(state) for state in states)
 
 
 def check_parameters(cell: Cell, parameters: Mapping[str, Array]) -> int:

@@ -167,7 +167,7 @@ def _backward(
     xp, dtype = tape.xp, ns.floating_dtype(tape.xp, {}, arrays)
 
     def cast(arrays: Mapping[str, Array | None]) -> tuple[Array | None, ...]:
-        return tuple(None if d is None else ns.astype(xp, d, dtype) for d in arrays.values())
+        return tuple([d if d is None or d.dtype == dtype else ns.astype(xp, d, dtype) for d in arrays.values()])
 
     cotangents = Cotangents(cast(ds), cast(ds_final))
     part = tape.steps(0, tape.n_steps if steps is None else steps).astype(dtype)
