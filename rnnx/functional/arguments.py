@@ -61,6 +61,8 @@ def checked_call(
 
 def named_inputs(cell: Cell, inputs: Mapping[str, Array] | None) -> dict[str, Array]:
     """Return the extra inputs in the order of ``cell.inputs``."""
+    if inputs is None and not cell.inputs:
+        return {}
     if not isinstance(inputs, Mapping | None):
         raise TypeError(f"`inputs` must be a dict of arrays; got {type(inputs).__name__}")
     given = inputs or {}
@@ -152,7 +154,7 @@ def _input_size(cell: Cell, parameters: Mapping[str, Shape]) -> int:
 
 
 def _check_dict(cell: Cell, parameters: Mapping[str, Array]) -> None:
-    if not isinstance(parameters, Mapping):
+    if type(parameters) is not dict and not isinstance(parameters, Mapping):
         raise TypeError(f"`parameters` must be a dict of arrays; got {type(parameters).__name__}")
     _check_keys(cell, tuple(parameters))
 
