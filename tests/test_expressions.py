@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from random_cells import FORMS, NUMPY, random_stages
 
-from rnnx.cells.expressions import OPERATORS, WORDS, Graph, symbolic_ops
+from rnnx.cells.expressions import OPERATORS, WORDS
+from rnnx.cells.graph import Graph, symbolic_ops
 from rnnx.cells.programs import Program
 
 SPECIAL = np.array([0.0, -0.0, 1.0, -1.5, 5e-324, -1e-310, 1e300, -1e300, np.inf, -np.inf, np.nan])

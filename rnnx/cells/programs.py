@@ -7,7 +7,8 @@ from functools import cached_property
 from itertools import count
 from typing import Any, NamedTuple, cast
 
-from rnnx.cells.expressions import OPERATORS, Expression, reachable
+from rnnx.cells.expressions import OPERATORS, Expression
+from rnnx.cells.graph import reachable
 
 _LONGEST_PART = 50  # characters of an expression within another
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_shape
+from rnnx._core.checks import boolean_array, check_shape
 from rnnx.cells import Cell
 from rnnx.cells.options import RESET, initial, with_options
 from rnnx.engines.protocol import Call, Gradients
@@ -13,7 +13,7 @@ from rnnx.engines.protocol import Call, Gradients
 def with_resets(call: Call, resets: Any) -> Call:
     """Return the call that also sets states back where `resets`, (m, T_x) of bool, is true."""
     xp, shape = call.xp, (call.n_a, call.m, call.n_steps)
-    mask = ns.boolean_array(xp, ns.device(call.s0[0]), "resets", resets)
+    mask = boolean_array(xp, ns.device(call.s0[0]), "resets", resets)
     check_shape("resets", mask, "(m, T_x)", shape[1:])
     cell = with_options(call.cell, resets=True)
     arrays = dict(zip(call.cell.inputs, call.inputs, strict=True))

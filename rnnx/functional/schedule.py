@@ -62,6 +62,22 @@ def resolve(cell: Cell, caches: Any) -> tuple[Tape, str, Caches | None]:
     return tape, engines.select(tape.xp, n_steps=tape.n_steps, m=tape.m), None
 
 
+def gradients(
+    tape: Tape, engine: str, ds: Mapping[str, Array | None], ds_final: Mapping[str, Array | None]
+) -> Gradients:
+    """Return the gradients for checked cotangents, per state, of the first steps or all; see `recurrent_backward`."""
+    given = [d for d in (*ds.values(), *ds_final.values()) if d is not None]
+    dtype = ns.one_dtype(tape.xp, [tape.states[0], *given])
+    for d in ds.values():
+        if d is not None:
+            tape = tape.steps(0, d.shape[2])
+
+    def cast(arrays: Mapping[str, Array | None]) -> tuple[Array | None, ...]:
+        return tuple([None if d is None else ns.astype(tape.xp, d, dtype) for d in arrays.values()])
+
+    return backward(tape.astype(dtype), engine, Cotangents(cast(ds), cast(ds_final)))
+
+
 def backward(tape: Tape, engine: str, cotangents: Cotangents) -> Gradients:
     """Return the gradients of all steps of a tape."""
     if tape.n_steps == 0 and engine != "reference":  # other engines cannot run empty passes

@@ -12,7 +12,8 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from rnnx.cells.derive import COSTS
-from rnnx.cells.expressions import Expression, Graph, reachable, symbolic_ops
+from rnnx.cells.expressions import Expression
+from rnnx.cells.graph import Graph, reachable, symbolic_ops
 from rnnx.cells.programs import Program
 from rnnx.cells.wiring import StageWiring, uses_means
 

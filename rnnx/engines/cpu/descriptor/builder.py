@@ -13,8 +13,7 @@ import numpy as np
 
 from rnnx.cells import Cell
 from rnnx.cells.wiring import Slot
-from rnnx.engines.cpu.codegen.copy import emit_copies
-from rnnx.engines.cpu.codegen.gemm import emit_product, n_vectors, panel_vectors
+from rnnx.engines.cpu.codegen.gemm import n_vectors, panel_vectors
 from rnnx.engines.cpu.codegen.ir import lanes
 from rnnx.engines.cpu.codegen.leaves import scratch_offset
 from rnnx.engines.cpu.descriptor import fields
@@ -32,13 +31,13 @@ Places = dict[Slot, tuple[int, int]]  # address at step 0, and stride between st
 @lru_cache(maxsize=16)
 def product(dtype: np.dtype, nv: int) -> int:
     """Return the address of the product for micro-panels of `nv` vectors."""
-    return object_cache.functions(lambda module: emit_product(module, dtype, nv))[f"product_{nv}"]
+    return object_cache.emitted_by("codegen.gemm", "emit_product", dtype, nv)[f"product_{nv}"]
 
 
 @lru_cache(maxsize=4)
 def copies(dtype: np.dtype) -> Mapping[str, int]:
     """Return the addresses of the functions in `codegen.copy`."""
-    return object_cache.functions(lambda module: emit_copies(module, dtype))
+    return object_cache.emitted_by("codegen.copy", "emit_copies", dtype)
 
 
 @lru_cache(maxsize=1)

@@ -39,13 +39,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_unlock)
 
 
-def _references(buffers: list[np.ndarray], i: int) -> int:
-    return sys.getrefcount(buffers[i])
-
-
-# The reference count of an array that only a list refers to. Without reference counts, nothing is pooled.
+# The reference count, as `map` sees it, of an array that only a list refers to. Without counts, nothing is pooled.
 _COUNTS = hasattr(sys, "getrefcount") and getattr(sys, "_is_gil_enabled", lambda: True)()
-_FREE = _references([np.empty(1, np.uint8)], 0) if _COUNTS else -1
+_FREE = next(map(sys.getrefcount, [np.empty(1, np.uint8)])) if _COUNTS else -1
 
 
 def address(a: np.ndarray) -> int:
@@ -96,14 +92,16 @@ def _pooled(size: int) -> np.ndarray:
 
 def _take(size: int) -> np.ndarray:
     """Return a free buffer of at least `size` bytes. Buffers are ordered by last use."""
-    last_first = range(len(_buffers) - 1, -1, -1)  # so that earlier indices stay valid when one is removed
-    for i in last_first:
-        if size <= _buffers[i].nbytes <= 2 * size and _references(_buffers, i) == _FREE:
+    counts = [*map(sys.getrefcount, _buffers)]
+    for i in range(len(counts) - 1, -1, -1):
+        if counts[i] == _FREE and size <= _buffers[i].nbytes <= 2 * size:
             _buffers.append(_buffers.pop(i))
             return _buffers[-1]
     held = sum(b.nbytes for b in _buffers) + size
-    for i in last_first:
-        if held > _KEPT and _references(_buffers, i) == _FREE:
+    for i in range(len(counts) - 1, -1, -1):  # backwards, so that earlier indices stay valid
+        if held <= _KEPT:
+            break
+        if counts[i] == _FREE:
             held -= _buffers.pop(i).nbytes
     buffer = np.empty(size, np.uint8)
     if held <= _KEPT:  # else too much is in use: do not pool this one
