@@ -121,6 +121,7 @@ def test_programs_are_values():
     program, same = example(), example("x y")
     assert program == same
     assert hash(program) == hash(same)
+    program(NUMPY, np.ones(2), np.ones(2))  # compiled functions are not pickled
     copy = pickle.loads(pickle.dumps(program))
     assert copy == program
     assert {program: 1}[copy] == 1

@@ -189,7 +189,8 @@ def _installed(name: str) -> bool:
     requires = _TABLE[name].requires
     if requires is None:
         return True
-    disabled = requires[0] == "numba" and os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
+    variable = "NUMBA_DISABLE_JIT"  # `get` takes twice as long as `in` if it is not set
+    disabled = requires[0] == "numba" and variable in os.environ and os.environ[variable] not in ("", "0")
     return not disabled and _found(requires[0])
 
 

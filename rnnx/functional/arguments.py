@@ -90,6 +90,8 @@ def converted_call(
 
 def named_inputs(cell: Cell, inputs: Mapping[str, Array] | None) -> dict[str, Array]:
     """Return the extra inputs in the order of ``cell.inputs``."""
+    if inputs is None and not cell.inputs:
+        return {}
     if not isinstance(inputs, Mapping | None):
         raise TypeError(f"`inputs` must be a dict of arrays; got {type(inputs).__name__}")
     given = inputs or {}
@@ -133,7 +135,12 @@ def by_state(name: str, arrays: Any, cell: Cell, pattern: str) -> dict[str, Arra
         raise TypeError(f"`{name}` must be a tuple with one array per state {cell.states}; got {type(arrays).__name__}")
     if len(arrays) > len(cell.states):
         raise ValueError(f"`{name}` must have at most one array per state {cell.states}; got {len(arrays)}")
-    return dict(zip_longest([pattern.format(state) for state in cell.states], arrays))
+    return dict(zip_longest(_names(cell.states, pattern), arrays))
+
+
+@lru_cache(maxsize=256)
+def _names(states: tuple[str, ...], pattern: str) -> tuple[str, ...]:
+    return tuple(pattern.format(state) for state in states)
 
 
 def check_parameters(cell: Cell, parameters: Mapping[str, Array]) -> int:
@@ -163,7 +170,7 @@ def _input_size(cell: Cell, parameters: Mapping[str, Shape]) -> int:
 
 
 def _check_dict(cell: Cell, parameters: Mapping[str, Array]) -> None:
-    if not isinstance(parameters, Mapping):
+    if type(parameters) is not dict and not isinstance(parameters, Mapping):
         raise TypeError(f"`parameters` must be a dict of arrays; got {type(parameters).__name__}")
     _check_keys(cell, tuple(parameters))
 

@@ -1,7 +1,6 @@
 """Recurrent layers fed one time step at a time."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from rnnx import engines
@@ -62,7 +61,7 @@ class Stream:
         self._xp, self.engine = xp, engines.select(xp)
         self._s0 = tuple(ns.owned_copy(xp, s) for s in call.s0)
         self._parameters = {key: ns.owned_copy(xp, a) for key, a in parameters.items()}  # for copies of the stream
-        self._stepper = engines.load(self.engine).stepper(schedule.with_hoisted(replace(call, s0=self._s0)))
+        self._stepper = engines.load(self.engine).stepper(schedule.with_hoisted(call._replace(s0=self._s0)))
         self._states: tuple[Array, ...] = self._s0
         self._expected = type(call.x), call.dtype, (n_x, m)
 
