@@ -121,6 +121,7 @@ def test_programs_are_values():
     program, same = example(), example("x y")
     assert program == same
     assert hash(program) == hash(same)
+    program(NUMPY, np.ones(2), np.ones(2))  # compiled functions are not pickled
     copy = pickle.loads(pickle.dumps(program))
     assert copy == program
     assert {program: 1}[copy] == 1
@@ -234,7 +235,7 @@ def test_conditions_are_for_where_only(graph):
     a, b = leaves(graph, "a b")
     ops = symbolic_ops(graph)
     condition = ops.greater(a, b)
-    message = r"ops\.greater gives a condition, the first argument of ops\.where and of nothing else"
+    message = r"the result of ops\.greater can only be the first argument of ops\.where"
     for wrong in (
         lambda: condition + a,
         lambda: a * condition,

@@ -76,10 +76,10 @@ def test_streams_count_their_steps(engine, rng):
         for t in range(5):
             if t == 2:
                 stream = pickle.loads(pickle.dumps(stream))  # the cell is found by its name
-            assert_close(stream.step(problem.x[:, :, t], {"gap": gap[:, t]}), a[:, :, t], 1e-13)
+            assert_close(stream.step(problem.x[:, :, t], inputs={"gap": gap[:, t]}), a[:, :, t], 1e-13)
         stream.reset()
     with pytest.raises(ValueError, match=r"`gap` must have shape \(n_a, m\) = \(4, 3\) or \(m,\) = \(3,\); got \(5,\)"):
-        stream.step(problem.x[:, :, 0], {"gap": np.ones(5)})
+        stream.step(problem.x[:, :, 0], inputs={"gap": np.ones(5)})
 
 
 def test_errors(rng):
@@ -108,7 +108,7 @@ def classifier(own=timed, **options):
 
 def dataset(rng, n=10, lengths=None):
     inputs, targets = rng.standard_normal((3, n, 7)), rng.integers(0, 2, (n,))
-    return Examples(inputs, targets, lengths, extra={"gap": gaps(rng, n, 7)})
+    return Examples(inputs, targets, lengths=lengths, extra={"gap": gaps(rng, n, 7)})
 
 
 def test_every_layer_gets_them(rng):
@@ -145,9 +145,9 @@ def test_passes_and_segments_are_the_whole(name, rng):
     own = CELLS.get(name, timed)
     options = {"extra": {"gap": gaps(rng, 9, 12)}} if own is timed else {}
     model = SequenceRegressor(3, 6, 1, cell=own, per_step=True, seed=0, dtype="float64")
-    data = Examples(rng.standard_normal((3, 9, 12)), rng.standard_normal((1, 9, 12)), range(4, 13), **options)
-    whole = model.predict(data.inputs, data.lengths, **options)
-    assert_close(model.predict(data.inputs, data.lengths, batch_size=2, **options), whole, 1e-13)
+    data = Examples(rng.standard_normal((3, 9, 12)), rng.standard_normal((1, 9, 12)), lengths=range(4, 13), **options)
+    whole = model.predict(data.inputs, lengths=data.lengths, **options)
+    assert_close(model.predict(data.inputs, lengths=data.lengths, batch_size=2, **options), whole, 1e-13)
     batch = next(data.batches(9))
     step, parts = model.train_step(batch), model.train_step(batch, segment_length=5)
     assert_close(parts.loss, step.loss, 1e-13)
@@ -160,7 +160,7 @@ def test_counted_steps_are_in_the_order_of_the_sequence(rng):
     model = classifier(CELLS["phased_lstm"], bidirectional=True)
     x, lengths = rng.standard_normal((3, 4, 7)), [7, 2, 0, 5]
     given = {"t": np.tile(np.arange(7), (4, 1))}
-    np.testing.assert_array_equal(model.predict(x, lengths), model.predict(x, lengths, extra=given))
+    np.testing.assert_array_equal(model.predict(x, lengths=lengths), model.predict(x, lengths=lengths, extra=given))
 
 
 def test_training_with_times(rng, tmp_path):

@@ -25,6 +25,7 @@ import rnnx
 from rnnx.cells import Cell, Gate, Stage
 from rnnx.engines.cpu.codegen import ir
 from rnnx.engines.cpu.descriptor import fields
+from rnnx.engines.cpu.runtime import thread_policy
 from rnnx.engines.cpu.runtime.thread_policy import use_policy
 
 
@@ -244,6 +245,29 @@ def test_threads_give_the_same_bits(cell, dtype, indices, rng):
             assert_equal(shared, alone)
 
 
+def test_cells_without_products_are_shared_too(rng, monkeypatch):
+    """The elementwise work counts. Without recurrent products, threads that share the units need not wait."""
+    monkeypatch.setattr(thread_policy, "max_threads", lambda: 4)
+    choices = {}
+    for name, m in itertools.product(("indrnn", "lstm"), (1, 64)):
+        problem, works = make_problem(rnnx.CELLS[name], rng, 7, 512, m, 400 // m).astype("float32"), []
+        problem.x = rng.integers(0, 7, problem.x.shape[1:])  # no product for index inputs
+        with rnnx.use_engine("cpu"), use_policy(lambda work, works=works: works.append(work) or (1, False)):
+            problem.forward()
+        choices[name, m] = thread_policy.split(works[0])
+    assert choices["indrnn", 1] == (4, True)
+    assert choices["indrnn", 64] in ((4, True), (4, False))
+    assert choices["lstm", 64] == (4, False)
+
+
+@of_cells
+def test_gradients_are_contiguous(cell, rng):
+    problem = problem_of(cell, rng, 5, 7, 3, 4)
+    with rnnx.use_engine("cpu"):
+        results, _ = run(problem)
+    assert all(results["d" + key].flags.c_contiguous for key in problem.parameters)
+
+
 @pytest.mark.parametrize("m", [1, 3])
 @pytest.mark.parametrize("cell", [cell for cell in CELLS if cell is not HIDDEN], ids=lambda cell: cell.name)
 def test_streams(cell, m, engine, rng):
@@ -257,7 +281,7 @@ def test_streams(cell, m, engine, rng):
     for _ in range(2):
         for t in range(6):
             inputs = {name: e[:, :, t].copy() for name, e in problem.extra.items()}
-            got = stream.step(problem.x[:, :, t], inputs)
+            got = stream.step(problem.x[:, :, t], inputs=inputs)
             assert_close(got, a[:, :, t], 1e-13, f"step {t}")
             for e in inputs.values():
                 e[...] = np.nan

@@ -105,8 +105,8 @@ class Case:
         stream = rnnx.Stream(p.cell, p.parameters, m=p.x.shape[1], s0=p.s0)
         for t in range(p.x.shape[2]):
             inputs = {name: e[:, :, t] for name, e in p.extra.items()}
-            stream.step(p.x[:, :, t], inputs, resets=None if self.resets is None else self.resets[:, t])
-            for name, value in stream.state.items():
+            stream.step(p.x[:, :, t], inputs=inputs, resets=None if self.resets is None else self.resets[:, t])
+            for name, value in stream.states.items():
                 assert_near(value, self.expected[name][:, :, t], TOLERANCE["oracle"], f"{name} of step {t}")
 
     def loss(self):

@@ -243,6 +243,8 @@ def contiguous(xp: Namespace, array: Array, *, own: bool = False) -> Array:
 
 def owned_copy(xp: Namespace, array: Array) -> Array:
     """Copy an array; immutable arrays are returned unchanged."""
+    if type(array) is np.ndarray:  # fast path
+        return np.array(array)
     return array if compat.is_jax_namespace(xp) else xp.asarray(array, copy=True)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import Shape, check_indices, check_keys, check_lengths, check_shape, compare_shapes
+from rnnx._core.inputs import is_index_input
 from rnnx._core.layout import valid_examples
 from rnnx._core.words import shown
 from rnnx.cells import Cell
@@ -38,10 +39,10 @@ def checked_call(
     """
     x_name = "xt" if one_step else "x"
     _check_dict(cell, parameters)
-    inputs = named_inputs(cell, inputs) if inputs or cell.inputs else {}
+    inputs = named_inputs(cell, inputs)
     given = {name: array for name, array in states.items() if array is not None}
     xp, device = ns.common_namespace({x_name: x, **given, **inputs, **parameters})
-    indices = not one_step and x.ndim == 2 and ns.is_integer(xp, x)
+    indices = not one_step and is_index_input(xp, x)
     shapes = tuple(x.shape), _shapes(given), _shapes(parameters)
     n_x, n_a, m = _sizes(cell, *shapes, indices, one_step)
     dtype = ns.floating_dtype(xp, parameters, {x_name: x, **given, **inputs})
@@ -89,6 +90,8 @@ def converted_call(
 
 def named_inputs(cell: Cell, inputs: Mapping[str, Array] | None, argument: str = "inputs") -> dict[str, Array]:
     """Return the extra inputs that are given, in the order of ``cell.inputs``. Those with a default may be missing."""
+    if inputs is None and not cell.inputs:
+        return {}
     if not isinstance(inputs, Mapping | None):
         raise TypeError(f"`{argument}` must be a dict of arrays; got {type(inputs).__name__}")
     given, defaults = inputs or {}, dict(cell.defaults)
@@ -158,7 +161,12 @@ def by_state(name: str, arrays: Any, cell: Cell, pattern: str) -> dict[str, Arra
         raise TypeError(f"`{name}` must be a tuple with one array per state {cell.states}; got {type(arrays).__name__}")
     if len(arrays) > len(cell.states):
         raise ValueError(f"`{name}` must have at most one array per state {cell.states}; got {len(arrays)}")
-    return dict(zip_longest([pattern.format(state) for state in cell.states], arrays))
+    return dict(zip_longest(_names(cell.states, pattern), arrays))
+
+
+@lru_cache(maxsize=256)
+def _names(states: tuple[str, ...], pattern: str) -> tuple[str, ...]:
+    return tuple(pattern.format(state) for state in states)
 
 
 def check_parameters(cell: Cell, parameters: Mapping[str, Array]) -> int:
@@ -188,7 +196,7 @@ def _input_size(cell: Cell, parameters: Mapping[str, Shape]) -> int:
 
 
 def _check_dict(cell: Cell, parameters: Mapping[str, Array]) -> None:
-    if not isinstance(parameters, Mapping):
+    if type(parameters) is not dict and not isinstance(parameters, Mapping):
         raise TypeError(f"`parameters` must be a dict of arrays; got {type(parameters).__name__}")
     _check_keys(cell, tuple(parameters))
 

@@ -1,6 +1,5 @@
 """Resets: steps before which examples return to their initial states."""
 
-from dataclasses import replace
 from typing import Any
 
 from rnnx._core import arrays as ns
@@ -21,7 +20,7 @@ def with_resets(call: Call, resets: Any) -> Call:
     arrays[RESET] = xp.broadcast_to(xp.astype(mask, call.dtype)[None, :, :], shape)
     for state, s in zip(call.cell.states, call.s0, strict=True):
         arrays[initial(state)] = xp.broadcast_to(s[:, :, None], shape)
-    return replace(call, cell=cell, inputs=tuple(arrays[name] for name in cell.inputs))
+    return call._replace(cell=cell, inputs=tuple(arrays[name] for name in cell.inputs))
 
 
 def of_cell(xp: Any, cell: Cell, run: Cell, gradients: Gradients) -> Gradients:

@@ -35,7 +35,7 @@ def with_hoisted(call: Call) -> Call:
         return call
     values = hoisted.forward(array_ops(call.xp), *(call.parameters[key] for key in hoisted.sources))
     vectors = [ns.astype(call.xp, value, call.dtype) for value in values]  # 16-bit types become wider
-    return replace(call, parameters={**call.parameters, **dict(zip(hoisted.results, vectors, strict=True))})
+    return call._replace(parameters={**call.parameters, **dict(zip(hoisted.results, vectors, strict=True))})
 
 
 def resolve(cell: Cell, caches: Any) -> tuple[Tape, str, Caches | None]:

@@ -1,7 +1,6 @@
 """Recurrent layers fed one time step at a time."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from rnnx import engines
@@ -63,12 +62,12 @@ class Stream:
         self._xp, self.engine = xp, engines.select(xp)
         self._s0 = tuple(ns.owned_copy(xp, s) for s in call.s0)
         self._parameters = {key: ns.owned_copy(xp, a) for key, a in parameters.items()}  # for copies of the stream
-        self._stepper = engines.load(self.engine).stepper(schedule.with_hoisted(replace(call, s0=self._s0)))
+        self._stepper = engines.load(self.engine).stepper(schedule.with_hoisted(call._replace(s0=self._s0)))
         self._states: tuple[Array, ...] = self._s0
         self._expected = type(call.x), call.dtype, (n_x, m)
         self._n_steps = 0
 
-    def step(self, xt: Array, inputs: Mapping[str, Array] | None = None, *, resets: Any = None) -> Array:
+    def step(self, xt: Array, *, inputs: Mapping[str, Array] | None = None, resets: Any = None) -> Array:
         """Run one step.
 
         Parameters
@@ -76,8 +75,8 @@ class Stream:
         xt : array, shape (n_x, m)
             In the library of the parameters; converted to their dtype.
         inputs : dict of str to array, shape (n_a, m) or (m,), optional
-            The inputs besides x that the cell has, as in `recurrent_forward`. Steps are counted from the beginning of
-            the stream.
+            The cell's extra inputs, converted likewise to the parameters' dtype. Steps are counted from the beginning
+            of the stream.
         resets : array of bool, shape (m,), optional
             NumPy or the library of the parameters. Where it is true, an example returns to its initial state first.
 
@@ -128,7 +127,7 @@ class Stream:
         return ns.astype(self._xp, array, self._expected[1])
 
     @property
-    def state(self) -> dict[str, Array]:
+    def states(self) -> dict[str, Array]:
         """Copies of the current states by name ("a", and "c" for an LSTM), each (n_a, m)."""
         return {name: ns.owned_copy(self._xp, s) for name, s in zip(self.cell.states, self._states, strict=True)}
 
@@ -139,7 +138,7 @@ class Stream:
         self._n_steps = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        states = tuple(self.state.values())
+        states = tuple(self.states.values())
         return _restored, (self.cell, self.engine, self._parameters, self._s0, states, self._n_steps)
 
     def __repr__(self) -> str:

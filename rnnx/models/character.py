@@ -57,9 +57,9 @@ class CharModel(SequenceModel):
     def predict(
         self,
         inputs: Any,
+        *,
         lengths: Any = None,
         states: Mapping[str, Array] | None = None,
-        *,
         batch_size: int | None = None,
         extra: Mapping[str, Array] | None = None,
     ) -> tuple[Array, States]:
@@ -68,7 +68,7 @@ class CharModel(SequenceModel):
         `inputs`, `lengths`, `states` and `extra` are those of `forward`, `batch_size` that of
         `SequenceClassifier.predict`.
         """
-        z, final = self.outputs(inputs, lengths, states, batch_size, extra)
+        z, final = self.outputs(inputs, lengths=lengths, states=states, batch_size=batch_size, extra=extra)
         return softmax(z), final
 
     def generate(self, tokenizer: Any, **options: Any) -> list[str]:

@@ -64,8 +64,8 @@ class SequenceClassifier(SequenceModel):
     def predict(
         self,
         inputs: Any,
-        lengths: Any = None,
         *,
+        lengths: Any = None,
         batch_size: int | None = None,
         extra: Mapping[str, Array] | None = None,
     ) -> Array:
@@ -79,7 +79,7 @@ class SequenceClassifier(SequenceModel):
             Most examples in one pass; default: as many as keep its memory at a few hundred megabytes. The last digits
             of the result may depend on it, because an engine divides the work by the size of the batch.
         """
-        return softmax(self.outputs(inputs, lengths, None, batch_size, extra)[0])
+        return softmax(self.outputs(inputs, lengths=lengths, batch_size=batch_size, extra=extra)[0])
 
 
 class SequenceRegressor(SequenceModel):
@@ -103,8 +103,8 @@ class SequenceRegressor(SequenceModel):
     def predict(
         self,
         inputs: Any,
-        lengths: Any = None,
         *,
+        lengths: Any = None,
         batch_size: int | None = None,
         extra: Mapping[str, Array] | None = None,
     ) -> Array:
@@ -112,4 +112,4 @@ class SequenceRegressor(SequenceModel):
 
         The arguments are those of `SequenceClassifier.predict`.
         """
-        return self.outputs(inputs, lengths, None, batch_size, extra)[0]
+        return self.outputs(inputs, lengths=lengths, batch_size=batch_size, extra=extra)[0]

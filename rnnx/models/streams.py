@@ -34,13 +34,13 @@ class StackStream:
     def step(self, xt: Array, extra: Mapping[str, Array] | None = None) -> Array:
         """Run one step, from xt (input_size, m) to the last layer's hidden state, like `rnnx.Stream.step`."""
         for stream in self._streams.values():
-            xt = stream.step(xt, extra)
+            xt = stream.step(xt, inputs=extra)
         return xt
 
     @property
     def states(self) -> States:
         """Copies of the current states by name (see `Recurrent.state_names`)."""
-        return {state + suffix: s for suffix, stream in self._streams.items() for state, s in stream.state.items()}
+        return {state + suffix: s for suffix, stream in self._streams.items() for state, s in stream.states.items()}
 
 
 class CharStream:

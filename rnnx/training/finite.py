@@ -35,7 +35,7 @@ def cause(batch: Any, parameters: Mapping[str, Array], step: int | None = None) 
 
 
 def check_dataset(name: str, dataset: Any, model: Any, batch_size: int) -> None:
-    """Raise unless a dataset has at least one term of the loss, and its numbers are finite as far as they are known."""
+    """Raise unless a dataset has at least one term of the loss, and all values that can be read are finite."""
     if not dataset.n_batches(batch_size) or not any(model.count(batch) for batch in dataset.batches(batch_size)):
         raise ValueError(f"`{name}` must hold at least one example" + (" of at least one step" if len(dataset) else ""))
     if found := not_finite(dataset):

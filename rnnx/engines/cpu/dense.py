@@ -16,8 +16,7 @@ from rnnx.engines.cpu.codegen import leaves
 from rnnx.engines.cpu.codegen.gemm import KC, n_vectors, panel_vectors
 from rnnx.engines.cpu.codegen.ir import lanes, machine
 from rnnx.engines.cpu.descriptor.builder import copies, product
-from rnnx.engines.cpu.descriptor.layout import address
-from rnnx.engines.cpu.runtime.buffer_pool import empty, workspace
+from rnnx.engines.cpu.runtime.buffer_pool import address, empty, workspace
 
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 _SMALLEST = 1 << 18  # multiplications

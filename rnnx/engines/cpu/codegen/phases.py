@@ -82,8 +82,10 @@ def _backward(graph: Graph, stage: StageWiring, given: tuple[bool, ...]) -> dict
     values = symbols(graph, **counts)
     rows, d_reads, d_inputs = stage.backward(symbolic_ops(graph), tuple(ds), *values)
     results = _numbered(graph, "d_reads", d_reads) | _numbered(graph, "d_inputs", d_inputs)
+    n_gates = len(rows["dzx"]) - len(stage.vectors)
+    results |= _numbered(graph, "d_vectors", rows["dzx"][n_gates:])
     for role, row in rows.items():
-        results |= _numbered(graph, role, row)
+        results |= _numbered(graph, role, row[:n_gates] if role == "dzx" else row)
     return results
 
 
