@@ -32,7 +32,8 @@ any_cell = pytest.mark.parametrize(
 
 
 # Also with persistent kernels, which the emulated device does not use by itself.
-also_persistent = pytest.mark.parametrize("stream", ["steps", "persistent"], indirect=True)
+PERSISTENT = pytest.param("persistent", marks=pytest.mark.slow)
+also_persistent = pytest.mark.parametrize("stream", ["steps", PERSISTENT], indirect=True)
 
 
 @pytest.fixture

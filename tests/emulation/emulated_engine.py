@@ -25,7 +25,7 @@ COMPILER = shutil.which("g++")
 HERE = Path(__file__).parent
 FLAGS = ("-O1", "-std=c++17", "-shared", "-fPIC", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE", "-w")
 SEED = 1  # for the order of the threads and the delay of messages
-PROCESSOR = device.Processor(capability=90, count=132, shared_bytes=227 << 10, persistent=True)  # an H100
+PROCESSOR = device.Processor(capability=90, multiprocessors=132, shared_bytes=227 << 10, persistent=True)  # an H100
 _PLAIN = {"float32": np.float32, "float64": np.float64, "float16": np.float16}
 
 

@@ -128,10 +128,15 @@ inline int launch(unsigned x, unsigned y, unsigned tx, unsigned ty, size_t share
       }
     }
     if (seed) std::shuffle(order.begin(), order.end(), random);
-    for (bool left = true; left;) {
+    const int late = seed && together > 1 ? random() % together : -1;  // the block that starts last
+    bool left = true;
+    for (int round = 0; left; round++) {
       const unsigned long before = progress;
       left = false;
-      for (int i : order) if (!fibers[i].done) { enter(fibers[i]); left |= !fibers[i].done; }
+      for (int i : order) {
+        if (round < 8 && fibers[i].at == late) { left = true; progress++; continue; }
+        if (!fibers[i].done) { enter(fibers[i]); left |= !fibers[i].done; }
+      }
       if (!left && !messages.empty()) { fprintf(stderr, "emulator: a message after the end\n"); return 2; }
       end_round();
       if (left && before == progress) { fprintf(stderr, "emulator: deadlock\n"); fibers.clear(); return 1; }

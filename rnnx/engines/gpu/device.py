@@ -56,7 +56,7 @@ class Processor(NamedTuple):
     """What persistent kernels depend on, see `geometry`."""
 
     capability: int  # compute capability, such as 90
-    count: int  # multiprocessors
+    multiprocessors: int
     shared_bytes: int  # of a block, at most
     persistent: bool | None = None  # whether to use persistent kernels wherever they fit, or never; None: by estimate
 

@@ -93,7 +93,7 @@ class Geometry(NamedTuple):
         """Whether the weights fit in registers, the rest in shared memory, and a cluster on the device."""
         if self.units > _MOST_UNITS or _resident(self, processor) < 1:
             return False
-        if self.cluster > 8 and processor.count < _LARGE:
+        if self.cluster > 8 and processor.multiprocessors < _LARGE:
             return False
         for backward in (False, True):
             shapes = self.products(cell, backward=backward)
@@ -115,7 +115,7 @@ class Geometry(NamedTuple):
 
 def _resident(geometry: Geometry, processor: Processor) -> int:
     """Return the number of clusters that run at the same time."""
-    return int(_RESIDENT * processor.count) // geometry.cluster
+    return int(_RESIDENT * processor.multiprocessors) // geometry.cluster
 
 
 def choose(key: PassKey, precision: str, processor: Processor | None) -> Geometry | None:

@@ -26,7 +26,8 @@ _BEGIN = (
     "const int first = cluster_rank() * RNNX_UNITS, unit = first + u;",
     "const i64 example = (i64)(blockIdx.x / RNNX_CLUSTER) * RNNX_EXAMPLES + j, e = example * n + unit;",
     "const bool element = j < RNNX_EXAMPLES, inside = element && unit < n && example < m;",
-    "const i64 end = inside && lengths ? lengths[example] : n_steps;",
+    "const i64 length = inside && lengths ? lengths[example] : n_steps;",
+    "const int steps = (int)n_steps, end = length < n_steps ? (int)length : steps;",
 )
 
 
@@ -74,7 +75,7 @@ def _fetch(loads: dict[str, str], head: Iterable[str] = ()) -> list[str]:
     """Return lines that declare variables, and the function that loads them for a step."""
     declared = [f"real {name} = {ZERO};" for name in loads]
     lines = [*head, *(f"{name} = {value};" for name, value in loads.items())]
-    return [*declared, "auto fetch = [&](i64 t) {", *block("  if (inside)", lines), "};"]
+    return [*declared, "auto fetch = [&](int t) {", *block("  if (inside)", lines), "};"]
 
 
 def _given(stage: StageWiring) -> list[str]:
@@ -134,7 +135,7 @@ def forward_kernel(cell: Cell, geometry: Geometry) -> Kernel:
     if stages[0].n_zh:
         lines.append("if (element) x0.send(0, unit, j, s0_0);")
     step = [line for stage in stages for line in _forward_stage(stage, stages)]
-    lines += ["fetch(0);", *block("for (i64 t = 0; t < n_steps; t++)", ["const bool past_end = t >= end;", *step])]
+    lines += ["fetch(0);", *block("for (int t = 0; t < steps; t++)", ["const bool past_end = t >= end;", *step])]
     return make_kernel("persistent_forward", parameters, lines, _attributes(geometry))
 
 
@@ -155,9 +156,9 @@ def _forward_stage(stage: StageWiring, stages: tuple[StageWiring, ...]) -> list[
     body += trace.lines
     results = [f"s{following.number}_{k}" for k in range(len(writes))]
     guard = "if (!past_end) " if stage.is_last else ""
-    body += [f"{guard}{name} = {result};" for name, result in zip(results, writes, strict=True)]
+    body += [f"{guard}{name} = stored({result});" for name, result in zip(results, writes, strict=True)]
     if following.n_zh:
-        turn, guard = ("t + 1", "if (t + 1 < n_steps) ") if stage.is_last else ("t", "")
+        turn, guard = ("t + 1", "if (t + 1 < steps) ") if stage.is_last else ("t", "")
         body.append(f"{guard}x{following.number}.send({turn}, unit, j, inside ? {results[0]} : {ZERO});")
     values = [name if stage.is_last else f"past_end ? {ZERO} : {name}" for name in results]
     stores = [f"store({_at(slot, 'saved_step')}, {value});" for slot, value in zip(stage.writes, values, strict=True)]
@@ -165,7 +166,7 @@ def _forward_stage(stage: StageWiring, stages: tuple[StageWiring, ...]) -> list[
         stores.append(f"store({_at(slot, 'saved_step')}, past_end ? {ZERO} : {result});")
     body += block("if (inside)", stores)
     if stage.is_last:
-        body.append("if (t + 1 < n_steps) fetch(t + 1);")
+        body.append("if (t + 1 < steps) fetch(t + 1);")
     product = [f"w{i}(x{i}.receive(t), sums);", "__syncthreads();"] if stage.n_zh else []
     return [*product, *block("if (element)", body)]
 
@@ -191,9 +192,9 @@ def backward_kernel(cell: Cell, geometry: Geometry) -> Kernel:
     for stage in stages:
         start_of = [f"inside ? d_state{k}[e] : {ZERO}" if not stage.number else ZERO for k in range(len(stage.reads))]
         lines += [f"real d{stage.number}_{k} = {value};" for k, value in enumerate(start_of)]
-    step = ["const i64 t = n_steps - 1 - turn;", "const bool past_end = t >= end;"]
+    step = ["const int t = steps - 1 - turn;", "const bool past_end = t >= end;"]
     step += [line for stage in reversed(stages) for line in _backward_stage(cell, stage, geometry)]
-    lines += ["fetch(n_steps - 1);", *block("for (i64 turn = 0; turn < n_steps; turn++)", step)]
+    lines += ["fetch(steps - 1);", *block("for (int turn = 0; turn < steps; turn++)", step)]
     lines += block("if (inside)", (f"d_state{k}[e] = d0_{k};" for k in states))
     return make_kernel("persistent_backward", parameters, lines, _attributes(geometry))
 

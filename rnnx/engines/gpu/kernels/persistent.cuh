@@ -86,6 +86,13 @@ __device__ __forceinline__ storage factor(real x) {
   return result;
 }
 
+// A number as it is read again from memory.
+__device__ __forceinline__ real stored(real x) {
+  storage result;
+  store(&result, x);
+  return load(&result);
+}
+
 // The chunk that the lanes of CHUNK neighbouring units make up; each gives one number.
 __device__ __forceinline__ void gather(storage own, unsigned (&words)[4]) {
   const int lane = threadIdx.x % 32, first = lane / CHUNK * CHUNK;
@@ -116,10 +123,10 @@ template <int SENT, int K> struct Exchange {
     }
   }
   // Send number k of an example to all blocks. Neighbouring lanes have neighbouring k.
-  __device__ __forceinline__ void send(i64 turn, int k, int example, real x) const {
+  __device__ __forceinline__ void send(int turn, int k, int example, real x) const {
     unsigned words[4];
     gather(factor(x), words);
-    const int buffer = (int)turn % 2;
+    const int buffer = turn % 2;
     Chunk* target = buffers + buffer * CHUNKS + k / CHUNK * RNNX_EXAMPLES + example;
     #pragma unroll
     for (int i = 0; i < RNNX_CLUSTER; i += CHUNK) {
@@ -127,9 +134,9 @@ template <int SENT, int K> struct Exchange {
       if (rank < RNNX_CLUSTER) send_bytes(target, words, counters + buffer, rank);
     }
   }
-  __device__ __forceinline__ const Chunk* receive(i64 turn) const {
-    const int buffer = (int)turn % 2;
-    wait_for_bytes(counters + buffer, (int)turn / 2 % 2);
+  __device__ __forceinline__ const Chunk* receive(int turn) const {
+    const int buffer = turn % 2;
+    wait_for_bytes(counters + buffer, turn / 2 % 2);
     if (threadIdx.x == 0) expect_bytes(counters + buffer, BYTES);
     return buffers + buffer * CHUNKS;
   }
@@ -184,21 +191,21 @@ template <int ROWS, int K, int SPLIT> struct Product {
   }
   __device__ __forceinline__ void operator()(const Chunk* operand, real* sums) const {
     if (idle()) return;
-    float d[TILES][2][4] = {};
+    float d[TILES][4] = {};
     #pragma unroll
     for (int step = 0; step < STEPS; step++) {
       const Words b = reinterpret_cast<const Words*>(operand)[chunk(step) * RNNX_EXAMPLES + lane() / LANES];
       #pragma unroll
       for (int tile = 0; tile < TILES; tile++)
         #pragma unroll
-        for (int i = 0; i < 2; i++) multiply(storage(), d[tile][i], weights[tile][step] + 4 * i, b.words + 2 * i);
+        for (int i = 0; i < 2; i++) multiply(storage(), d[tile], weights[tile][step] + 4 * i, b.words + 2 * i);
     }
     #pragma unroll
     for (int tile = 0; tile < TILES; tile++)
       #pragma unroll
       for (int i = 0; i < 4; i++) {
         const int example = lane() % LANES * 2 + i % 2;
-        sums[(part() * RNNX_EXAMPLES + example) * STRIDE + row() + tile * 16 + i / 2 * 8] = d[tile][0][i] + d[tile][1][i];
+        sums[(part() * RNNX_EXAMPLES + example) * STRIDE + row() + tile * 16 + i / 2 * 8] = d[tile][i];
       }
   }
 #else
