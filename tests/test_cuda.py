@@ -521,3 +521,10 @@ def test_switches(faked, monkeypatch, switch, expected):
         assert stream.processor == Processor(90, 132, 232448, expected)
         assert stream.can_capture == (switch != "0")
         assert stream.graph_memory() == 1 << 30
+    module._devices.clear()
+    monkeypatch.setenv("RNNX_CUDA_PERSISTENT", "yes")
+    with (
+        pytest.raises(ValueError, match="variable RNNX_CUDA_PERSISTENT must be 0 or 1; got 'yes'"),
+        module.stream_of(OnDevice),
+    ):
+        pass

@@ -105,8 +105,7 @@ def test_tensor_cores(stream, clusters, odd, precision, rng, monkeypatch):
     assert "persistent_backward" in stream.log
 
 
-@pytest.mark.parametrize("name", ["lstm", "gru"])
-@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lstm", pytest.param("gru", marks=pytest.mark.slow)])
 @needs_compiler
 def test_the_same_bits_for_any_order_and_delay(stream, clusters, name, rng, monkeypatch):
     import emulated_engine

@@ -37,10 +37,17 @@ class _Device:
         self.streams: dict[Hashable, CupyStream] = {}  # the latest last
         self.can_capture = os.environ.get("RNNX_CUDA_GRAPHS", "1") != "0"
         self.graph_memory = int(cupy.cuda.runtime.memGetInfo()[1]) // 16
-        gpu, given = cupy.cuda.Device(), os.environ.get("RNNX_CUDA_PERSISTENT")
-        count, shared = (int(gpu.attributes[name]) for name in ("MultiProcessorCount", "MaxSharedMemoryPerBlockOptin"))
-        persistent = None if given not in ("0", "1") else given == "1"
-        self.processor = Processor(int(gpu.compute_capability), count, shared, persistent)
+        self.processor = _processor()
+
+
+def _processor() -> Processor:
+    """Return what persistent kernels depend on, of the current device."""
+    given, choices = os.environ.get("RNNX_CUDA_PERSISTENT", ""), {"": None, "0": False, "1": True}
+    if given not in choices:
+        raise ValueError(f"the environment variable RNNX_CUDA_PERSISTENT must be 0 or 1; got {given!r}")
+    gpu = cupy.cuda.Device()
+    multiprocessors, shared = (gpu.attributes[name] for name in ("MultiProcessorCount", "MaxSharedMemoryPerBlockOptin"))
+    return Processor(int(gpu.compute_capability), int(multiprocessors), int(shared), choices[given])
 
 
 _devices: dict[int, _Device] = {}

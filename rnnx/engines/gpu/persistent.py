@@ -75,7 +75,8 @@ def _fetch(loads: dict[str, str], head: Iterable[str] = ()) -> list[str]:
     """Return lines that declare variables, and the function that loads them for a step."""
     declared = [f"real {name} = {ZERO};" for name in loads]
     lines = [*head, *(f"{name} = {value};" for name, value in loads.items())]
-    return [*declared, "auto fetch = [&](int t) {", *block("  if (inside)", lines), "};"]
+    function = block("auto fetch = [&](int t)", block("if (inside)", lines))
+    return [*declared, *function[:-1], "};"]
 
 
 def _given(stage: StageWiring) -> list[str]:
