@@ -84,10 +84,11 @@ class Geometry(NamedTuple):
         return [self.product(stage, backward=backward) for stage in wiring(cell)]
 
     def shared_bytes(self, cell: Cell, *, backward: bool) -> int:
-        """Return the shared memory of a block: operands, their counters, partial sums."""
+        """Return the shared memory of a block: first for weights, then for operands, counters and sums."""
         shapes = [shape for shape in self.products(cell, backward=backward) if shape]
         sums = max(shape.partial_sums for shape in shapes) * max(self.itemsize, 4)
-        return sums + sum(2 * shape.k * EXAMPLES * self.itemsize + 16 for shape in shapes)
+        operands = sum(2 * shape.k * EXAMPLES * self.itemsize + 16 for shape in shapes)
+        return max(4 * THREADS * max(shape.words for shape in shapes), operands + sums)
 
     def fits(self, cell: Cell, processor: Processor) -> bool:
         """Whether the weights fit in registers, the rest in shared memory, and a cluster on the device."""

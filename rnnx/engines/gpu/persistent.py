@@ -97,10 +97,11 @@ def _products(cell: Cell, geometry: Geometry, *, backward: bool) -> list[str]:
         of_row = f"[&](int row, int k) {{ return weight(wh{i}, {stage.n_zh}, n, {place}); }}"
         size = 2 * shape.k * EXAMPLES * geometry.itemsize
         parts = f"{{(Chunk*)(shared + {offset}), (ByteCounter*)(shared + {offset + size})}}"
-        lines += [f"Product<{shape.rows}, {shape.k}, {shape.split}> w{i};", f"w{i}.load({of_row});"]
-        lines += [f"const Exchange<{shape.sent}, {shape.k}> x{i}{parts};", f"x{i}.start();"]
+        lines += [f"Product<{shape.rows}, {shape.k}, {shape.split}> w{i};", f"w{i}.load({of_row}, shared);"]
+        lines.append(f"const Exchange<{shape.sent}, {shape.k}> x{i}{parts};")
         offset += size + 16
-    return [*lines, f"real* sums = (real*)(shared + {offset});", "cluster_barrier();"]
+    starts = [f"x{i}.start();" for i, shape in enumerate(shapes) if shape]
+    return [*lines, f"real* sums = (real*)(shared + {offset});", "__syncthreads();", *starts, "cluster_barrier();"]
 
 
 @lru_cache(maxsize=256)

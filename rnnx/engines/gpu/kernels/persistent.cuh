@@ -78,11 +78,12 @@ constexpr int CHUNK = 16 / sizeof(storage);
 struct alignas(16) Chunk { storage numbers[CHUNK]; };
 struct alignas(16) Words { unsigned words[4]; };
 
-// A number as products multiply it.
-__device__ __forceinline__ storage factor(real x) {
+// A number, given as `real` or `storage`, as products multiply it.
+template <typename T> __device__ __forceinline__ storage factor(T x) {
   storage result;
-  if constexpr (RNNX_TENSOR && sizeof(storage) == 4) x = to_tf32(x);
-  store(&result, x);
+  if constexpr (sizeof(T) == 2) result = x;
+  else if constexpr (RNNX_TENSOR && sizeof(storage) == 4) result = to_tf32(x);
+  else store(&result, x);
   return result;
 }
 
@@ -149,11 +150,14 @@ template <int ROWS, int K, int SPLIT> struct Product {
   static constexpr int GROUPS = (ROWS + RNNX_WARP_ROWS - 1) / RNNX_WARP_ROWS;
   static constexpr int STRIDE = GROUPS * RNNX_WARP_ROWS + 4;  // without bank conflicts
 #if RNNX_TENSOR
-  static constexpr int LANES = 4, TILES = RNNX_WARP_ROWS / 16;  // lanes that share a row; tiles of 16 rows
+  static constexpr int LANES = 4, TILES = RNNX_WARP_ROWS / 16, COUNT = 8;
+  typedef unsigned Number;
 #else
-  static constexpr int LANES = 8, TILES = RNNX_WARP_ROWS / 4;
+  static constexpr int LANES = 8, TILES = RNNX_WARP_ROWS / 4, COUNT = CHUNK;
+  typedef storage Number;
 #endif
   static constexpr int STEPS = K / (LANES * CHUNK) / SPLIT;
+  Number weights[TILES][STEPS][COUNT];  // of LANES lanes that share a row, TILES rows or tiles of 16 rows
   static_assert(STEPS * LANES * CHUNK * SPLIT == K, "");
   static_assert(GROUPS * SPLIT <= RNNX_WARPS, "");
 
@@ -165,6 +169,21 @@ template <int ROWS, int K, int SPLIT> struct Product {
   // A thread's chunk of a step. The order of the terms of a sum is free, so whole chunks go to the lanes.
   __device__ __forceinline__ static int chunk(int step) { return (part() * STEPS + step) * LANES + lane() % LANES; }
 
+  // Load the weights, through shared memory: registers cannot be indexed in a loop, and without one, they would spill.
+  template <typename Weight> __device__ __forceinline__ void load(Weight weight, unsigned char* shared) {
+    constexpr int THREADS = 32 * RNNX_WARPS;
+    Number* own = reinterpret_cast<Number*>(shared) + threadIdx.x;
+    #pragma unroll 1
+    for (int step = 0; step < STEPS; step++)
+      #pragma unroll
+      for (int i = 0; i < TILES * COUNT; i++)
+        own[(step * TILES * COUNT + i) * THREADS] = number(weight, step, i / COUNT, i % COUNT);
+    #pragma unroll
+    for (int step = 0; step < STEPS; step++)
+      #pragma unroll
+      for (int i = 0; i < TILES * COUNT; i++)
+        weights[i / COUNT][step][i % COUNT] = own[(step * TILES * COUNT + i) * THREADS];
+  }
   // The sum over all columns.
   __device__ __forceinline__ static real sum(const real* sums, int example, int row) {
     real total = real(0);
@@ -173,21 +192,11 @@ template <int ROWS, int K, int SPLIT> struct Product {
     return total;
   }
 #if RNNX_TENSOR
-  // By tile of rows and step: the A fragments of two instructions. In a chunk of B, words 0 and 1 belong to the first.
-  unsigned weights[TILES][STEPS][8];
-
-  template <typename Weight> __device__ __forceinline__ void load(Weight weight) {
-    #pragma unroll
-    for (int tile = 0; tile < TILES; tile++)
-      #pragma unroll
-      for (int step = 0; step < STEPS; step++)
-        #pragma unroll
-        for (int i = 0; i < 8; i++) {
-          const int word = i / 4 * 2 + i / 2 % 2, k = chunk(step) * CHUNK + word * CHUNK / 4;
-          const int r = row() + tile * 16 + i % 2 * 8;
-          weights[tile][step][i] = bits_of(factor(weight(r, k))).x;
-          if (CHUNK == 8) weights[tile][step][i] |= bits_of(factor(weight(r, k + 1))).x << 16;
-        }
+  // The A fragments of two instructions. In a chunk of B, words 0 and 1 belong to the first.
+  template <typename Weight> __device__ __forceinline__ static Number number(Weight weight, int step, int tile, int i) {
+    const int r = row() + tile * 16 + i % 2 * 8, k = chunk(step) * CHUNK + (i / 4 * 2 + i / 2 % 2) * CHUNK / 4;
+    const unsigned first = bits_of(factor(weight(r, k))).x;
+    return CHUNK == 8 ? first | bits_of(factor(weight(r, k + 1))).x << 16 : first;
   }
   __device__ __forceinline__ void operator()(const Chunk* operand, real* sums) const {
     if (idle()) return;
@@ -209,16 +218,8 @@ template <int ROWS, int K, int SPLIT> struct Product {
       }
   }
 #else
-  storage weights[TILES][STEPS][CHUNK];
-
-  template <typename Weight> __device__ __forceinline__ void load(Weight weight) {
-    #pragma unroll
-    for (int tile = 0; tile < TILES; tile++)
-      #pragma unroll
-      for (int step = 0; step < STEPS; step++)
-        #pragma unroll
-        for (int i = 0; i < CHUNK; i++)
-          weights[tile][step][i] = factor(weight(row() + tile * 4, chunk(step) * CHUNK + i));
+  template <typename Weight> __device__ __forceinline__ static Number number(Weight weight, int step, int tile, int i) {
+    return factor(weight(row() + tile * 4, chunk(step) * CHUNK + i));
   }
   __device__ __forceinline__ void operator()(const Chunk* operand, real* sums) const {
     if (idle()) return;
@@ -248,6 +249,9 @@ template <int ROWS, int K, int SPLIT> struct Product {
 };
 
 // An element of the recurrent weights of a stage, (gates * n, n): zero in the padding.
-__device__ __forceinline__ real weight(const storage* wh, int gates, i64 n, int gate, int unit, int k) {
-  return gate < gates && unit < n && k < n ? load(wh + (gate * n + unit) * n + k) : real(0);
+__device__ __forceinline__ storage weight(const storage* wh, int gates, i64 n, int gate, int unit, int k) {
+  storage result;
+  if (gate < gates && unit < n && k < n) result = wh[(gate * n + unit) * n + k];
+  else store(&result, real(0));
+  return result;
 }
