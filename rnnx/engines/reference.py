@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.layout import to_public, to_time_major, valid_steps
+from rnnx._core.underflow import ignore_underflow
 from rnnx.cells import Cell
 from rnnx.cells.parameters import StageGradients, StageWeights, name_gradients, recurrent_parameters, stack_weights
 from rnnx.cells.vocabulary import Ops, array_ops
@@ -26,7 +27,7 @@ Sides = dict[str, Array]  # "dzx" and "dzh", see `StageWiring.blocks`
 class ReferenceEngine:
     """See `rnnx.engines.protocol.Engine`."""
 
-    @ns.ignore_underflow
+    @ignore_underflow
     def forward(self, call: Call, *, keep: bool) -> tuple[Arrays, Tape]:
         xp, cell = call.xp, call.cell
         parameters = recurrent_parameters(cell, call.parameters)
@@ -48,7 +49,7 @@ class ReferenceEngine:
         tape = Tape(cell, xp, call.dtype, X, call.indices, call.n_x, S, kept, call.lengths, parameters, own, E)
         return tuple(to_public(xp, a) for a in outputs), tape
 
-    @ns.ignore_underflow
+    @ignore_underflow
     def backward(self, tape: Tape, cotangents: Cotangents) -> Gradients:
         xp, cell = tape.xp, tape.cell
         weights = tape.own or [stack_weights(xp, stage, tape.parameters, tape.n_x, tape.n_a) for stage in cell.stages]
@@ -68,7 +69,7 @@ class ReferenceEngine:
         d_inputs = tuple(to_public(xp, _where(xp, valid, d)) for d in dE)
         return Gradients(dx, tuple(map(xp.matrix_transpose, ds0)), named, d_inputs)
 
-    @ns.ignore_underflow
+    @ignore_underflow
     def matmul(self, a: Array, b: Array, bias: Array | None = None) -> Array:
         result = a @ b
         return result if bias is None else result + bias
@@ -90,7 +91,7 @@ class ReferenceStepper:
         self._weights = [stack_weights(xp, stage, parameters, call.n_x, call.n_a) for stage in call.cell.stages]
         self._stages = _prepared(xp, call.cell, self._weights, xp.matrix_transpose(call.s0[0]))
 
-    @ns.ignore_underflow
+    @ignore_underflow
     def step(self, xt: Array, inputs: Arrays = ()) -> Arrays:
         xp = self._xp
         x, s = xp.matrix_transpose(xt), tuple(map(xp.matrix_transpose, self._states))
