@@ -1,7 +1,7 @@
 // CUDA on a CPU, for tests. Every thread of a block is a fiber, so that barriers really wait. The fibers run in a random
-// order that depends on a seed, so that a missing barrier changes the results. Shared memory starts as NaN. Stores into
-// another block's shared memory arrive later, at random. If no fiber makes progress, that is reported as a deadlock. Not
-// modelled: weak memory, caches, alignment.
+// order that depends on a seed, so that a missing barrier changes the results. Shared memory starts as NaN. In a cluster,
+// one block starts late, and stores into another block's shared memory arrive later, at random. If no fiber makes
+// progress, that is reported as a deadlock. Not modelled: weak memory, caches, alignment.
 #pragma once
 #include <setjmp.h>
 #include <ucontext.h>

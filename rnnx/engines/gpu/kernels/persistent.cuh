@@ -40,8 +40,8 @@ __device__ __forceinline__ void wait_for_bytes(ByteCounter* counter, int parity)
 // Store 16 bytes, and count them, in the shared memory of another block, at the addresses that this block has.
 __device__ __forceinline__ void send_bytes(void* target, const unsigned (&words)[4], ByteCounter* counter, int rank) {
   unsigned there, counter_there;
-  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(shared_address(target)), "r"(rank));
-  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(counter_there) : "r"(shared_address(counter)), "r"(rank));
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(shared_address(target)), "r"(rank));
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(counter_there) : "r"(shared_address(counter)), "r"(rank));
   asm volatile(
       "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(there),
       "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3]), "r"(counter_there) : "memory");
