@@ -314,10 +314,13 @@ def test_too_little_memory_for_a_captured_pass(stream, rng, monkeypatch):
     assert len(list(stream.graphs)) == 2
 
 
-@also_persistent
+# The types differ only in loads, stores and products, which `test_persistent.py` covers.
+TYPES = [("steps", "float16"), ("steps", "bfloat16"), ("persistent", "float16")]
+
+
 @any_cell
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize(("stream", "dtype"), TYPES, indirect=["stream"])
 @pytest.mark.parametrize("lengths", [None, [9, 4]])
 def test_16_bit_types(stream, cell, dtype, lengths, rng, monkeypatch):
     """Stored in 16 bits, computed in float32: close to float64 on the same inputs."""

@@ -156,6 +156,17 @@ def test_mistakes_are_detected(stream, clusters, mistake, rng, monkeypatch):
         assert actual != expected
 
 
+@needs_compiler
+def test_a_pass_follows_the_rule(stream, rng):
+    problem = make_problem(rnnx.CELLS["lstm"], rng).astype("float32")
+    for processor, used in ((H100, True), (H100._replace(capability=80), False), (None, False)):
+        stream.processor, stream.graphs = processor, graphs.GraphCache(stream)
+        stream.log.clear()
+        run(problem)
+        assert ("persistent_forward" in stream.log, "persistent_backward" in stream.log) == (used, used)
+        assert ("forward_0" in stream.log, "backward_0" in stream.log) == (not used, not used)
+
+
 FRAGMENTS = """
 // Lane by lane, as the PTX manual lays out the fragments of mma.m16n8k16 (16 bits) and mma.m16n8k8 (TF32).
 extern "C" __global__ void check(const storage* a, const storage* b, real* d) {
