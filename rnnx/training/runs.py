@@ -28,7 +28,7 @@ from rnnx.models import CharModel, square_root_segments
 from rnnx.models.layers import chosen_cell
 from rnnx.training import checkpoint as checkpoints
 from rnnx.training.counters import Limits
-from rnnx.training.metrics import MetricsWriter
+from rnnx.training.metrics import MetricsWriter, checked_records
 from rnnx.training.progress import Progress
 from rnnx.training.settings import Settings
 from rnnx.training.trainer import Trainer
@@ -56,6 +56,8 @@ class Run:
     ) -> None:
         self.folder, self.settings, self.corpus, self.model = folder, settings.located(), corpus, model
         self._lock = lock
+        self._metrics: MetricsWriter | None = None
+        self._unwritten: list[dict[str, Any]] = []  # records of metrics that an earlier process could not write
         segment: Any = settings.segment_length
         Limits(**settings.select(*_LIMITS))  # checked now, and not at the first step
         self.trainer = Trainer(
@@ -154,6 +156,7 @@ class Run:
         if not isinstance(counters, dict) or (counters.get("step") and not loaded.arrays):
             raise ValueError(f"{path} contains a model, but no training state to resume from")
         run.trainer.restore(counters, loaded.arrays)
+        run._unwritten = checked_records(loaded.training.get("unwritten", []))
         if set(changes) - {"text"} and run.out_of_patience():
             run.trainer.counters = replace(run.trainer.counters, since_best=0)
         return run
@@ -177,7 +180,8 @@ class Run:
         limits = self.settings.select(*_LIMITS)
         items = trainer.run(self.corpus.train, self.corpus.validation, **limits)
         lock = self._hold()
-        metrics = MetricsWriter(self.folder, trainer.step, trainer.counters.evaluated)
+        metrics = MetricsWriter(self.folder, trainer.step, trainer.counters.evaluated, self._waiting())
+        self._metrics = metrics
         started = saved = time.perf_counter()
         unrecorded: deque[tuple[Progress, float]] = deque()  # the numbers of some are still on a device
 
@@ -210,6 +214,10 @@ class Run:
                 yield progress
             self._check_finite()
 
+    def _waiting(self) -> list[dict[str, Any]]:
+        """Return the records that are not in the files of metrics yet; a checkpoint keeps them, after a full disk."""
+        return self._unwritten if self._metrics is None else self._metrics.waiting
+
     def _hold(self) -> FolderLock:
         """Lock the folder, unless this run holds it."""
         if self._lock is None or not self._lock.held:
@@ -228,7 +236,7 @@ class Run:
             was_held = self._lock is not None and self._lock.held
             lock = self._hold()
             try:
-                self._save(checkpoints.FILE_NAME, arrays)
+                self._save(checkpoints.FILE_NAME, arrays, unwritten=self._waiting())
             finally:
                 if not was_held:
                     lock.release()
@@ -246,7 +254,7 @@ class Run:
                 "saved any more. A smaller learning rate or weight decay may help"
             )
 
-    def _save(self, name: str, arrays: dict[str, Array]) -> None:
+    def _save(self, name: str, arrays: dict[str, Array], **more: Any) -> None:
         training = {
             "settings": asdict(self.settings),
             "by": self.corpus.by,
@@ -254,6 +262,7 @@ class Run:
             "fingerprint": self.corpus.fingerprint,
             "counters": self.trainer.state()[0],
             "rnnx": rnnx.__version__,
+            **more,
         }
         checkpoint = checkpoints.Checkpoint(self.model, self.corpus.tokenizer, training, arrays)
         checkpoints.save_checkpoint(self.folder / name, checkpoint)
