@@ -22,6 +22,7 @@ from rnnx._core.arrays import Array
 from rnnx._core.devices import by_device
 from rnnx._core.files import check_writable
 from rnnx._core.locks import FolderLock
+from rnnx._core.words import shown
 from rnnx.cells import Cell
 from rnnx.data import Corpus
 from rnnx.models import CharModel, square_root_segments
@@ -87,6 +88,8 @@ class Run:
             writable.
         """
         folder = Path(folder)
+        if not isinstance(settings, Settings):
+            raise TypeError(f"`settings` must be a rnnx.training.Settings; got {shown(settings)}")
         _check_folder(folder)
         lock = FolderLock(folder)
         try:
