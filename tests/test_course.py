@@ -240,6 +240,16 @@ def test_parameters_are_the_assignments():
     assert parameters["by"].shape == (27, 1)
 
 
+def test_the_scheme_course_draws_other_numbers_of_the_same_distribution():
+    ours = rnnx.initialize_parameters("rnn", 27, 50, 27, scheme="course", seed=1, dtype="float64")
+    assignment = course.initialize_parameters(50, 27, 27)
+    for key in ("Wax", "Waa", "Wya"):
+        for weights in (ours[key], assignment[key]):
+            assert weights.std() == pytest.approx(0.01, rel=0.1)
+        assert not np.isclose(ours[key], assignment[key]).any()
+    assert ours["Waa"].ravel()[0] / 0.01 in np.random.default_rng(1).standard_normal(10_000)
+
+
 def test_the_first_assignment_has_its_functions_too():
     random = np.random.RandomState(1)
     x, a0 = random.randn(3, 10, 4), random.randn(5, 10)
