@@ -74,6 +74,11 @@ class StageWiring:
         return self.stage.additive and self.n_zx == self.n_zh == self.n_gates
 
     @cached_property
+    def values(self) -> tuple[tuple[Slot, ...], ...]:
+        """The values of a step that the backward function takes: read, written and saved."""
+        return self.reads, self.writes, self.saves
+
+    @cached_property
     def operand(self) -> Slot:
         """The value that the recurrent weights multiply."""
         return self.reads[0]

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.layout import to_public, to_time_major, valid_steps
+from rnnx._core.underflow import ignore_underflow
 from rnnx.cells import Cell
 from rnnx.cells.parameters import StageGradients, StageWeights, name_gradients, recurrent_parameters, stack_weights
 from rnnx.cells.vocabulary import Ops, array_ops
@@ -26,7 +27,7 @@ Sides = dict[str, Array]  # "dzx" and "dzh", see `StageWiring.blocks`
 class ReferenceEngine:
     """See `rnnx.engines.protocol.Engine`."""
 
-    @ns.ignore_underflow
+    @ignore_underflow
     def forward(self, call: Call, *, keep: bool) -> tuple[Arrays, Tape]:
         xp, cell = call.xp, call.cell
         parameters = recurrent_parameters(cell, call.parameters)
@@ -48,7 +49,7 @@ class ReferenceEngine:
         tape = Tape(cell, xp, call.dtype, X, call.indices, call.n_x, S, kept, call.lengths, parameters, own, E)
         return tuple(to_public(xp, a) for a in outputs), tape
 
-    @ns.ignore_underflow
+    @ignore_underflow
     def backward(self, tape: Tape, cotangents: Cotangents) -> Gradients:
         xp, cell = tape.xp, tape.cell
         weights = tape.own or [stack_weights(xp, stage, tape.parameters, tape.n_x, tape.n_a) for stage in cell.stages]
@@ -60,7 +61,7 @@ class ReferenceEngine:
             dX = xp.zeros_like(rows)  # no gate has an input side
         for stage, w, sides in zip(wiring(cell), weights, dZ, strict=True):
             if not tape.indices and stage.n_zx:
-                through = _rows(xp, _side(stage, sides, "dzx")) @ w.wx
+                through = _rows(xp, _side(stage, sides, "dzx", tape.n_a)) @ w.wx
                 dX = through if dX is None else dX + through
             gradients.append(_stage_gradients(tape, stage, w.bh is not None, sides, rows))
         dx = None if dX is None else to_public(xp, _where(xp, valid, xp.reshape(dX, tape.x.shape)))
@@ -68,7 +69,7 @@ class ReferenceEngine:
         d_inputs = tuple(to_public(xp, _where(xp, valid, d)) for d in dE)
         return Gradients(dx, tuple(map(xp.matrix_transpose, ds0)), named, d_inputs)
 
-    @ns.ignore_underflow
+    @ignore_underflow
     def matmul(self, a: Array, b: Array, bias: Array | None = None) -> Array:
         result = a @ b
         return result if bias is None else result + bias
@@ -90,12 +91,12 @@ class ReferenceStepper:
         self._weights = [stack_weights(xp, stage, parameters, call.n_x, call.n_a) for stage in call.cell.stages]
         self._stages = _prepared(xp, call.cell, self._weights, xp.matrix_transpose(call.s0[0]))
 
-    @ns.ignore_underflow
+    @ignore_underflow
     def step(self, xt: Array, inputs: Arrays = ()) -> Arrays:
         xp = self._xp
         x, s = xp.matrix_transpose(xt), tuple(map(xp.matrix_transpose, self._states))
-        zx = [x @ xp.matrix_transpose(w.wx) + w.b for w in self._weights]
-        s, _ = _step(self._stages, zx, s, tuple(map(xp.matrix_transpose, inputs)))
+        zx = [_gates(x @ xp.matrix_transpose(w.wx) + w.b, s[0].shape[1]) for w in self._weights]
+        s, _ = _step(self._stages, zx, s, [xp.matrix_transpose(e) for e in inputs])
         self._states = tuple(map(xp.matrix_transpose, s))
         return self._states
 
@@ -107,14 +108,19 @@ def _loop(call: Call, X: Array, E: Arrays, weights: Weights, valid: Array | None
     """Return the states, each (T + 1, m, n), and the saved values, each (T, m, n)."""
     xp, cell = call.xp, call.cell
     s0 = tuple(map(xp.matrix_transpose, call.s0))
-    Zx, stages = [_input_side(call, X, w) for w in weights], _prepared(xp, cell, weights, s0[0])
+    stages = _prepared(xp, cell, weights, s0[0])
+    Zx = [_gates(_input_side(call, X, w), call.n_a) for w in weights]
     states, saved = [s0], []
     for t in range(call.n_steps):
-        here = None if valid is None else valid[t, ...]
-        s, values = _step(stages, [z[t, ...] for z in Zx], states[-1], tuple(e[t, ...] for e in E))
-        states.append(tuple(_where(xp, here, new, old) for new, old in zip(s, states[-1], strict=True)))
+        zx = [tuple([z[t, ...] for z in gates]) for gates in Zx]
+        s, values = _step(stages, zx, states[-1], [e[t, ...] for e in E])
+        if valid is not None:
+            here = valid[t, ...]
+            s = tuple(xp.where(here, new, old) for new, old in zip(s, states[-1], strict=True))
+            values = tuple(_where(xp, here, v) for v in values)
+        states.append(s)
         if keep:
-            saved.append([_where(xp, here, v) for v in values])
+            saved.append(values)
     S = tuple(xp.stack(list(column)) for column in zip(*states, strict=True))
     return S, tuple(_stack(xp, [v[k] for v in saved], like=s0[0]) for k in range(len(cell.saved)))
 
@@ -126,28 +132,30 @@ def _input_side(call: Call, X: Array, w: StageWeights) -> Array:
     return xp.reshape(product + w.b, (call.n_steps, call.m, w.b.shape[0]))
 
 
-class _StageForward(NamedTuple):
+class _Stage(NamedTuple):
     """A stage and its parameters, prepared for the loop over time."""
 
-    stage: StageWiring
+    wiring: StageWiring
     ops: Ops
-    wh: Array  # (n, G_h n), transposed
+    wh: Array  # (G_h n, n)
+    wh_t: Array
     bh: Array | None
     vectors: Arrays  # (m, n)
 
-    def given(self, inputs: Arrays) -> Arrays:
+    def given(self, inputs: Sequence[Array]) -> Arrays:
         """Return the vectors and the extra inputs of a step, each (m, n)."""
-        if not self.stage.takes_given:
+        if not self.wiring.takes_given:
             return ()
-        return (*self.vectors, *[inputs[slot.number] for slot in self.stage.inputs])
+        return (*self.vectors, *[inputs[slot.number] for slot in self.wiring.inputs])
 
 
-def _prepared(xp: Any, cell: Cell, weights: Weights, like: Array) -> list[_StageForward]:
+def _prepared(xp: Any, cell: Cell, weights: Weights, like: Array) -> list[_Stage]:
     """Prepare the stages for states like (m, n)."""
     return [
-        _StageForward(
+        _Stage(
             stage,
             array_ops(xp),
+            w.wh,
             xp.matrix_transpose(w.wh),
             w.bh,
             tuple(xp.broadcast_to(v, like.shape) for v in w.vectors),
@@ -156,14 +164,15 @@ def _prepared(xp: Any, cell: Cell, weights: Weights, like: Array) -> list[_Stage
     ]
 
 
-def _step(stages: Sequence[_StageForward], zx: Sequence[Array], s: Arrays, inputs: Arrays) -> tuple[Arrays, Arrays]:
-    """Run one step, given the input sides (m, G_x n) of all stages; return the new states and the saved values."""
+def _step(stages: Sequence[_Stage], zx: Sequence[Arrays], s: Arrays, inputs: Sequence[Array]) -> tuple[Arrays, Arrays]:
+    """Run one step, given each stage's input sides by gate; return the new states and the saved values."""
     saved: Arrays = ()
-    for one, side in zip(stages, zx, strict=True):
-        zh = s[0] @ one.wh
-        zh = zh if one.bh is None else zh + one.bh
-        s, kept = one.stage.forward(one.ops, _gates(side, s[0]), _gates(zh, s[0]), s, one.given(inputs))
-        saved += (*kept, *(() if one.stage.is_last else s))
+    for one, sides in zip(stages, zx, strict=True):
+        zh = s[0] @ one.wh_t
+        if one.bh is not None:
+            zh = zh + one.bh
+        s, kept = one.wiring.forward(one.ops, sides, _gates(zh, s[0].shape[1]), s, one.given(inputs))
+        saved = (*saved, *kept) if one.wiring.is_last else (*saved, *kept, *s)
     return s, saved
 
 
@@ -178,29 +187,28 @@ def _loop_back(tape: Tape, cotangents: Cotangents, weights: Weights) -> tuple[li
     )
     stages, steps = _prepared_back(tape, weights, ds[0]), []
     for t in range(tape.n_steps - 1, -1, -1):
-        ds = tuple(d if D is None else d + D[t, ...] for d, D in zip(ds, dS, strict=True))
-        sides, d_inputs, ds_prev = _step_back(xp, stages, t, ds, tuple(e[t, ...] for e in tape.inputs))
+        ds = tuple([d if D is None else d + D[t, ...] for d, D in zip(ds, dS, strict=True)])
+        sides, d_inputs, ds_prev = _step_back(xp, stages, t, ds, [e[t, ...] for e in tape.inputs])
         steps.append((sides, d_inputs))
-        here = None if valid is None else valid[t, ...]
-        ds = tuple(_where(xp, here, new, old) for new, old in zip(ds_prev, ds, strict=True))
+        if valid is not None:
+            here = valid[t, ...]
+            ds_prev = tuple(xp.where(here, new, old) for new, old in zip(ds_prev, ds, strict=True))
+        ds = ds_prev
     steps.reverse()
     dZ = []
     for i, stage in enumerate(wiring(tape.cell)):
         n_blocks = {"dzx": stage.blocks["dzx"].stop} | ({} if stage.stage.additive else {"dzh": stage.n_zh})
-        like = {role: xp.stack([ds[0]] * max(n, 1), axis=1)[:, :n, :] for role, n in n_blocks.items()}
+        like = {role: xp.concat([ds[0]] * max(n, 1), axis=1)[:, : n * tape.n_a] for role, n in n_blocks.items()}
         over_time = {role: _stack(xp, [sides[i][role] for sides, _ in steps], like[role]) for role in n_blocks}
-        if valid is not None:
-            over_time = {role: _where(xp, xp.expand_dims(valid, axis=3), dz) for role, dz in over_time.items()}
-        dZ.append(over_time)
+        dZ.append({role: _where(xp, valid, dz) for role, dz in over_time.items()})
     dE = tuple(_stack(xp, [d[k] for _, d in steps], ds[0]) for k in range(len(tape.inputs)))
     return dZ, dE, ds
 
 
 class _StageBack(NamedTuple):
-    """A stage, its recurrent weights (G_h n, n), and what its backward function reads, over time."""
+    """A stage, and the values over time that its backward function reads."""
 
-    forward: _StageForward
-    wh: Array
+    stage: _Stage
     reads: Arrays
     writes: Arrays
     saves: Arrays
@@ -208,49 +216,43 @@ class _StageBack(NamedTuple):
 
 def _prepared_back(tape: Tape, weights: Weights, like: Array) -> list[_StageBack]:
     """Prepare the stages for a backward pass, the last one first."""
-
-    def values(slots: Sequence[Slot]) -> Arrays:
-        return tuple(_over_time(tape, slot) for slot in slots)
-
-    stages = _prepared(tape.xp, tape.cell, weights, like)
-    found = [
-        _StageBack(one, w.wh, values(one.stage.reads), values(one.stage.writes), values(one.stage.saves))
-        for one, w in zip(stages, weights, strict=True)
+    stages = [
+        _StageBack(one, *(tuple(_over_time(tape, slot) for slot in slots) for slots in one.wiring.values))
+        for one in _prepared(tape.xp, tape.cell, weights, like)
     ]
-    return found[::-1]
+    return stages[::-1]
 
 
 def _step_back(
-    xp: Any, stages: Sequence[_StageBack], t: int, ds: Arrays, inputs: Arrays
+    xp: Any, stages: Sequence[_StageBack], t: int, ds: Arrays, inputs: Sequence[Array]
 ) -> tuple[list[Sides], Arrays, Arrays]:
-    """Run step t backward; return per stage (m, blocks, n), and the cotangents of the extra inputs and the states."""
+    """Run step t backward; return per stage (m, blocks n), and the cotangents of the extra inputs and the states."""
     found: list[Sides] = []
     d_inputs: Arrays = ()
     like = ds[0]
-    for one, wh, *values in stages:
+    for one, *values in stages:
         reads, writes, saves = [tuple([a[t, ...] for a in arrays]) for arrays in values]
-        rows, ds, d_own = one.stage.backward(one.ops, ds, reads, writes, saves, one.given(inputs))
-        sides = {role: _stack_blocks(xp, blocks, like) for role, blocks in rows.items()}
-        if one.stage.n_zh:
-            dzh = _side(one.stage, sides, "dzh")
-            ds = (ds[0] + xp.reshape(dzh, (like.shape[0], wh.shape[0])) @ wh, *ds[1:])
+        rows, ds, d_own = one.wiring.backward(one.ops, ds, reads, writes, saves, one.given(inputs))
+        sides = {role: _join_blocks(xp, blocks, like) for role, blocks in rows.items()}
+        if one.wiring.n_zh:
+            ds = (ds[0] + _side(one.wiring, sides, "dzh", like.shape[1]) @ one.wh, *ds[1:])
         found.append(sides)
         d_inputs = (*d_own, *d_inputs)
     return found[::-1], d_inputs, ds
 
 
-def _stack_blocks(xp: Any, blocks: Sequence[Array], like: Array) -> Array:
-    """Stack blocks (m, n), of which there may be none, to (m, blocks, n)."""
-    if len(blocks) > 1:
-        return xp.stack(list(blocks), axis=1)
-    return xp.expand_dims(blocks[0], axis=1) if blocks else xp.expand_dims(like, axis=1)[:, :0, :]
+def _join_blocks(xp: Any, blocks: Sequence[Array], like: Array) -> Array:
+    """Join blocks (m, n), of which there may be none, to (m, blocks n)."""
+    if len(blocks) == 1:
+        return blocks[0]
+    return xp.concat(list(blocks), axis=1) if blocks else like[:, :0]
 
 
-def _side(stage: StageWiring, sides: Sides, role: str) -> Array:
-    """Return the blocks of the gates with one side, of arrays (..., blocks, n)."""
+def _side(stage: StageWiring, sides: Sides, role: str, n: int) -> Array:
+    """Return the blocks of the gates with one side, of arrays (..., blocks n)."""
     first, count = stage.blocks[role].start, stage.n_zx if role == "dzx" else stage.n_zh
     side = sides[role if role in sides else "dzx"]
-    return side if side.shape[-2] == count else side[..., first : first + count, :]
+    return side if side.shape[-1] == count * n else side[..., first * n : (first + count) * n]
 
 
 def _stage_gradients(tape: Tape, stage: StageWiring, has_bh: bool, sides: Sides, rows: Array) -> StageGradients:
@@ -262,7 +264,7 @@ def _stage_gradients(tape: Tape, stage: StageWiring, has_bh: bool, sides: Sides,
         zeros = [xp.zeros((k * n, *part.shape[1:]), dtype=part.dtype) if k else None for k in (before, after)]
         return xp.concat([a for a in (zeros[0], part, zeros[1]) if a is not None], axis=0)
 
-    dzx, dzh = (_rows(xp, _side(stage, sides, role)) for role in ("dzx", "dzh"))
+    dzx, dzh = (_rows(xp, _side(stage, sides, role, n)) for role in ("dzx", "dzh"))
     operand = _rows(xp, _over_time(tape, stage.operand))
     of_inputs = _scatter_add(xp, dzx, rows) if tape.indices else xp.matrix_transpose(dzx) @ rows
     only_h, only_x = stage.n_gates - stage.n_zx, stage.n_gates - stage.n_zh
@@ -306,10 +308,10 @@ def _rows(xp: Any, a: Array) -> Array:
     return xp.reshape(a, (a.shape[0] * a.shape[1], math.prod(a.shape[2:])))
 
 
-def _gates(z: Array, like: Array) -> Arrays:
-    """Split (m, G n) into G arrays (m, n)."""
-    n = like.shape[1]
-    return tuple([z[:, at : at + n] for at in range(0, z.shape[1], n)])
+def _gates(z: Array, n: int) -> Arrays:
+    """Split (..., G n) into G arrays (..., n)."""
+    width = z.shape[-1]
+    return (z,) if width == n else tuple([z[..., at : at + n] for at in range(0, width, n)])
 
 
 def _stack(xp: Any, arrays: Sequence[Array], like: Array) -> Array:

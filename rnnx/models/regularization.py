@@ -12,7 +12,8 @@ from rnnx._core.arrays import Array
 from rnnx._core.checks import real
 from rnnx.cells import Cell
 from rnnx.cells.options import MASKED, dropout_mask, with_options, zoneout_mask
-from rnnx.models.layers import Direction, Masks
+from rnnx.models.layers import Direction
+from rnnx.models.masks import Masks
 
 Zoneout = float | Sequence[float]
 
@@ -78,7 +79,7 @@ class Regularization:
                 inputs[zoneout_mask(state)] = 1 - masks.kept(f"zoneout {state}{one.suffix}", rate, shape, like)
         if self.recurrent_dropout:
             kept = masks.at(0).kept(f"recurrent{one.suffix}", self.recurrent_dropout, (*shape[:2], 1), like)
-            xp, _ = ns.common_namespace({"like": like})
+            xp = ns.namespace(like)
             mask = xp.broadcast_to(kept * (1 / (1 - self.recurrent_dropout)), shape)
             stages = enumerate(self.cell.stages)
             inputs |= {dropout_mask(k): mask for k, stage in stages if stage.recurrent}
