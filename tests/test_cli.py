@@ -95,7 +95,7 @@ def test_all_the_options(run):
     assert "nesterov" in about
     assert "Wu_l1" in about
     texts = ok(
-        run("sample", "out", "--prompt", "the rain", "--length", 30, "--top-k", 3, "--top-p", 0.9, "--stop", ".")
+        run("sample", "out", "--prompt", "the rain", "--max-length", 30, "--top-k", 3, "--top-p", 0.9, "--stop", ".")
     )
     assert texts.startswith("the rain")
 

@@ -99,7 +99,11 @@ def test_numbers_are_replaced(rng):
     problem.cell = changed
     after = problem.forward()[0][0]
     assert np.abs(after - before).max() > 0.1
-    for wrong, error in (({"z": 1}, "has the numbers"), ({"k": "1"}, "must be a number"), ({"k": True}, "a number")):
+    for wrong, error in (
+        ({"z": 1}, "has no number 'z'"),
+        ({"k": "1"}, "must be a number"),
+        ({"k": True}, "a number"),
+    ):
         with pytest.raises((TypeError, ValueError), match=error):
             everything.replace(**wrong)
     with pytest.raises(TypeError, match="has no numbers to replace"):
@@ -228,7 +232,7 @@ def condition(x, a, *, g=Gate):
         (no_state, "for x, for a state and for a gate"),
         (positional, "got `g="),
         (unknown_kind, "got `v='vector'`"),
-        (condition, "ops.greater gives a condition"),
+        (condition, "the result of ops.greater can only"),
         (print, "takes a function"),
     ],
 )

@@ -574,7 +574,7 @@ def test_a_stream_of_a_one_sided_cell(stream, odd, rng):
     steps = rnnx.Stream(odd, problem.parameters, m=3, s0=problem.s0)
     for _ in range(2):
         for t in range(4):
-            a = steps.step(problem.x[:, :, t], {name: e[:, :, t] for name, e in problem.extra.items()})
+            a = steps.step(problem.x[:, :, t], inputs={name: e[:, :, t] for name, e in problem.extra.items()})
             assert_close(a, states[0][:, :, t], 1e-14)
         steps.reset()
 
@@ -658,7 +658,7 @@ def test_a_stream_with_means(stream, odd, keep, n, rng):
     steps = rnnx.Stream(odd, problem.parameters, m=3, s0=problem.s0)
     for _ in range(2):
         for t in range(4):
-            a = steps.step(problem.x[:, :, t], {name: e[:, :, t] for name, e in problem.extra.items()})
+            a = steps.step(problem.x[:, :, t], inputs={name: e[:, :, t] for name, e in problem.extra.items()})
             assert_close(a, states[0][:, :, t], 1e-14)
         steps.reset()
 

@@ -9,7 +9,7 @@ import pytest
 from mean_cells import CENTRED, MEANS, NESTED, POOLED, TWO_PRODUCTS, UNUSED
 from oracle import torch_results
 from problems import TOLERANCE, assert_close, make_problem, run
-from test_zoo import STEPS, joint, of_x
+from torch_zoo import STEPS, joint, of_x
 
 import rnnx
 from rnnx.cells import CELLS

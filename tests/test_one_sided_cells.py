@@ -279,7 +279,7 @@ def test_streams(cell, m, engine, rng):
     for _ in range(2):
         for t in range(6):
             inputs = {name: e[:, :, t].copy() for name, e in problem.extra.items()}
-            got = stream.step(problem.x[:, :, t], inputs)
+            got = stream.step(problem.x[:, :, t], inputs=inputs)
             assert_close(got, a[:, :, t], 1e-13, f"step {t}")
             for e in inputs.values():
                 e[...] = np.nan

@@ -11,15 +11,12 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+from public import PUBLIC
 
 import rnnx
 
 SOURCE = Path(rnnx.__file__).parent
 API = SOURCE.parent / "docs" / "api"
-PUBLIC = [
-    "rnnx",
-    *(f"rnnx.{name}" for name in ["analysis", "compare", "convert", "data", "models", "optim", "plots", "training"]),
-]
 
 
 def python(code):
@@ -104,6 +101,15 @@ def test_every_dependency_has_a_lower_bound():
     given = [*project["dependencies"], *chain.from_iterable(project["optional-dependencies"].values())]
     assert [d for d in given if not re.search(r">=|==", d) and not d.startswith("rnnx[")] == []
     assert "--resolution lowest-direct" in (root / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_the_trust_model_is_stated():
+    text = (SOURCE.parent / "SECURITY.md").read_text(encoding="utf-8")
+    cache, checkpoints = (
+        text.split(f"### {title}\n")[1].split("\n###")[0] for title in ("The object cache", "Checkpoints")
+    )
+    assert "whoever can write to the folder can run code as you" in cache
+    assert "no code: reading it never unpickles or\nexecutes anything" in checkpoints
 
 
 def test_version():

@@ -21,7 +21,7 @@ _INTERVALS = {"(-inf, inf)": "a finite number", "(0, inf)": "a positive number",
 
 
 def is_whole(value: Any) -> bool:
-    """Return whether this is an integer of Python or NumPy; booleans and time differences are none."""
+    """Return whether this is an integer of Python or NumPy; booleans and timedeltas do not count."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool | np.timedelta64)
 
 
@@ -69,6 +69,12 @@ def check_generator(name: str, rng: Any) -> None:
     """Raise unless `rng` is a NumPy random generator."""
     if not isinstance(rng, np.random.Generator):
         raise TypeError(f"`{name}` must be a numpy.random.Generator; got {shown(rng)}")
+
+
+def check_methods(name: str, value: Any, kind: str, *methods: str) -> None:
+    """Raise unless an object has the methods (or other attributes) of a kind, such as "a CharTokenizer"."""
+    if isinstance(value, type) or not all(hasattr(value, method) for method in methods):
+        raise TypeError(f"`{name}` must be {kind}; got {shown(value)}")
 
 
 def choice(name: str, value: Any, options: Iterable[str]) -> str:

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from rnnx._core.checks import flag
 from rnnx.cells.gate import SIDES, Gate
 
 
@@ -58,6 +59,7 @@ class Stage:
     inputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        flag("additive", self.additive)
         order = [SIDES.index(gate.sides) for gate in self.gates]
         if order != sorted(order):
             got = [gate.sides for gate in self.gates]
@@ -176,7 +178,7 @@ class Cell:
             For a name that is not one of them, a value that is not a number, or a cell that `rnnx.cell` has not made.
         """
         if self.definition is None:
-            raise TypeError(f"cell {self.name!r} has no numbers to replace: `rnnx.cell` has not made it")
+            raise TypeError(f"cell {self.name!r} has no numbers to replace: it was not created by `rnnx.cell`")
         cell: Cell = self.definition.replaced(numbers)
         return cell
 

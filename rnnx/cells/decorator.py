@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, overload
 
+from rnnx._core.words import shown
 from rnnx.cells.cell import Cell
 from rnnx.cells.gate import Gate
 from rnnx.cells.tracing import Signature, Trace, hoist, stages_of
@@ -88,7 +89,7 @@ def cell(
     if function is None:
         return lambda function: _define(Definition(function, name or function.__name__, tuple((initial or {}).items())))
     if not inspect.isfunction(function):
-        raise TypeError(f"`rnnx.cell` takes a function; got {function!r:.60}")
+        raise TypeError(f"`rnnx.cell` takes a function; got {shown(function)}")
     return _define(Definition(function, name or function.__name__, ()))
 
 
@@ -111,9 +112,9 @@ class Definition:
         own = _signature(self.function).numbers
         for name, value in numbers.items():
             if name not in own:
-                raise ValueError(f"cell {self.name!r} has the numbers {list(own)}; got {name!r}")
+                raise ValueError(f"cell {self.name!r} has no number {shown(name)}; it has {list(own)}")
             if not isinstance(value, Real) or isinstance(value, bool):
-                raise TypeError(f"`{name}` must be a number; got {value!r:.60}")
+                raise TypeError(f"`{name}` must be a number; got {shown(value)}")
         return _define(Definition(self.function, self.name, self.initial, {**self.numbers, **numbers}))
 
     def reduced(self, cell: Cell) -> Any:

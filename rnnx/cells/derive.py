@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from rnnx._core.words import shown
 from rnnx.cells.cell import Stage
 from rnnx.cells.derivatives import gradients
 from rnnx.cells.expressions import Expression
@@ -118,7 +119,7 @@ def _trace(graph: Graph, forward: Callable[..., Any], n_x: int, n_h: int, n_read
     zx, zh, s, v = (tuple(graph.leaf(f"{name}{k}") for k in range(size)) for name, size in sizes.items())
     result = forward(symbolic_ops(graph), zx, zh, s, *([v] if n_given else []))
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], tuple)):
-        raise TypeError(f"the forward function of a stage must return two tuples, (s_next, saved); got {result!r:.60}")
+        raise TypeError(f"the forward function of a stage must return two tuples, (s_next, saved); got {shown(result)}")
     return _Trace(zx, zh, s, v, tuple(graph.output(value) for value in result[0]))
 
 

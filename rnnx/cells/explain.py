@@ -29,8 +29,8 @@ class _Stage:
 
     def __init__(self, cell: Cell, stage: StageWiring) -> None:
         self.cell, self.stage = cell, stage
-        self.zx = [f"{_short(gate.weights[0])}_x" for gate in stage.stage.of_inputs]
-        self.zh = [f"{_short(gate.weights[0])}_h" for gate in stage.stage.recurrent]
+        self.zx = [f"{gate.short_name}_x" for gate in stage.stage.of_inputs]
+        self.zh = [f"{gate.short_name}_h" for gate in stage.stage.recurrent]
         self.reads, self.writes = self._values(stage.reads), self._values(stage.writes)
         self.saved = _names(stage.stage.saved)
         self.given = _names((*stage.stage.vectors, *stage.stage.inputs))
@@ -82,11 +82,6 @@ class _Stage:
 
 def _leaves(graph: Graph, names: Sequence[str]) -> tuple[Expression, ...]:
     return tuple(graph.leaf(name) for name in names)
-
-
-def _short(key: str) -> str:
-    """Return the name of a gate from the key of its weights."""
-    return key.removeprefix("W") or key
 
 
 def _names(keys: Sequence[str]) -> list[str]:

@@ -1,8 +1,8 @@
 """The activations of a cell's gates, for inspection.
 
-In a cell whose functions are derived, no saved value has a name of its own. Here its gates are found in the expressions
-of its forward functions. The activation of a gate is the nearest function, such as `sigmoid`, of what its weights give
-plus other values, as long as these are not a state; if there is none, what its weights give.
+In a cell whose functions are derived, saved values have no meaningful names. Here its gates are found in the
+expressions of its forward functions. The activation of a gate is the first function, such as `sigmoid`, applied to its
+pre-activation, to which other values than states may have been added. Without one, it is the pre-activation itself.
 """
 
 from dataclasses import replace
@@ -66,7 +66,7 @@ class _Stage:
     def observed(self) -> tuple[list[str], Program]:
         """Return the names of the gates' activations, and the program for the new values and the activations."""
         states = {value.number for value in self.new} if self.wired.is_last else set()
-        found = {f"{_short(gate)}t": self._activation(gate) for gate in self.wired.stage.gates}
+        found = {f"{gate.short_name}t": self._activation(gate) for gate in self.wired.stage.gates}
         found = {name: value for name, value in found.items() if value.number not in states}
         inputs = [value for leaves in self.leaves for value in leaves]
         return [*found], Program(inputs, [*self.new, *found.values()])
@@ -100,7 +100,3 @@ class _Stage:
                 elif user.number not in written and (user.operation in {"+", "-", "neg"} or not scaled):
                     todo.append(user)
         return found
-
-
-def _short(gate: Gate) -> str:
-    return gate.weights[0].removeprefix("W")

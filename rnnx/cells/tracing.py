@@ -10,6 +10,7 @@ except conditions and means.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from rnnx._core.words import shown
 from rnnx.cells.cell import Hoisted, Stage
 from rnnx.cells.derivatives import gradients
 from rnnx.cells.expressions import Expression
@@ -75,7 +76,7 @@ class Trace:
         if operand is self.x:
             return self.zx.setdefault(gate, self.graph.leaf(f"{gate}({self.signature.x})"))
         if not isinstance(operand, Expression) or operand.graph is not self.graph or operand.is_constant:
-            raise TypeError(f"gate `{gate}` must be called with x, a state or another value; got {operand!r:.60}")
+            raise TypeError(f"gate `{gate}` must be called with x, a state or another value; got {shown(operand)}")
         if gate not in self.zh:
             self.zh[gate] = self.graph.leaf(f"{gate}(...)")
             self.operands[self.zh[gate].number] = self.graph.output(operand)
@@ -218,7 +219,7 @@ def stages_of(trace: Trace, vectors: Mapping[int, str]) -> tuple[Stage, ...]:
         leaving = placement.leaving(k)
         program = Program([*zx, *zh, *entering, *given.values(), *inputs.values()], leaving)
         out = trace.signature.states if k == placement.last else tuple(f"out{k}_{i}" for i in range(len(leaving)))
-        forward = StageForward(program, len(out))  # what to save is found out when the backward function is derived
+        forward = StageForward(program, len(out))  # saved values are determined when the backward function is derived
         stages.append(Stage(tuple(gates.values()), out, (), forward, vectors=tuple(given), inputs=tuple(inputs)))
         entering = leaving
     return tuple(stages)

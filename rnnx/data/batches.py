@@ -7,6 +7,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
+from rnnx._core import arrays as ns
 from rnnx._core.checks import check_generator, integer
 
 BatchT = TypeVar("BatchT")
@@ -90,7 +91,7 @@ def index_row(name: str, row: Any, i: int) -> np.ndarray:
         array = np.zeros(0, np.int64)  # NumPy makes floats of an empty list
     if isinstance(row, np.ma.MaskedArray):
         raise ValueError(f"`{name}` must be 1-D arrays of int; {name}[{i}] is a masked array")
-    if array.ndim != 1 or array.dtype.kind not in "iu":
+    if array.ndim != 1 or not ns.is_integer(np, array):
         got = f"{name}[{i}] has shape {array.shape}, dtype {array.dtype}"
         raise ValueError(f"`{name}` must be 1-D arrays of int; {got}")
     return array

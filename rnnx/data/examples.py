@@ -9,7 +9,7 @@ import numpy as np
 from rnnx._core import arrays as ns
 from rnnx._core.checks import check_lengths
 from rnnx._core.copying import Portable
-from rnnx._core.inputs import bools_to_integers, host_array
+from rnnx._core.inputs import bools_to_integers, host_array, is_index_input
 from rnnx.data.batches import Batch, Shuffled
 
 
@@ -36,13 +36,15 @@ class Examples(Portable, Shuffled[Batch]):
         If shapes do not match, a length is out of range, or a dtype is wrong.
     """
 
-    def __init__(self, inputs: np.ndarray, targets: np.ndarray, lengths: Sequence[int] | np.ndarray | None = None):
+    def __init__(
+        self, inputs: np.ndarray, targets: np.ndarray, *, lengths: Sequence[int] | np.ndarray | None = None
+    ) -> None:
         self.inputs = host_array("inputs", inputs)
         self.targets = bools_to_integers(np, host_array("targets", targets))
-        self.indices = self.inputs.ndim == 2
+        self.indices = is_index_input(np, self.inputs)
         if self.inputs.ndim not in (2, 3):
             raise ValueError(f"`inputs` must have shape (n_x, n, T), or (n, T) for indices; got {self.inputs.shape}")
-        if self.indices and not ns.is_integer(np, self.inputs):
+        if self.inputs.ndim == 2 and not self.indices:
             hint = "; for one feature per step, pass inputs[None]"
             raise TypeError(f"`inputs` of shape (n, T) must hold indices; got dtype {self.inputs.dtype}{hint}")
         self._size, n_steps = self.inputs.shape[-2:]

@@ -12,6 +12,7 @@ from typing import Any
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import Shape, check_indices, check_keys, check_lengths, check_shape, compare_shapes
+from rnnx._core.inputs import is_index_input
 from rnnx._core.layout import valid_examples
 from rnnx._core.words import shown
 from rnnx.cells import Cell
@@ -40,7 +41,7 @@ def checked_call(
     inputs = named_inputs(cell, inputs)
     given = {name: array for name, array in states.items() if array is not None}
     xp, device = ns.common_namespace({x_name: x, **given, **inputs, **parameters})
-    indices = not one_step and x.ndim == 2 and ns.is_integer(xp, x)
+    indices = not one_step and is_index_input(xp, x)
     shapes = tuple(x.shape), _shapes(given), _shapes(parameters)
     n_x, n_a, m = _sizes(cell, *shapes, indices, one_step)
     dtype = ns.floating_dtype(xp, parameters, {x_name: x, **given, **inputs})

@@ -7,6 +7,7 @@ from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core import checks
 from rnnx._core.arrays import Array
+from rnnx._core.inputs import is_index_input
 from rnnx.cells import Cell
 from rnnx.cells.parameters import recurrent_parameters
 from rnnx.engines.protocol import Call, Tape
@@ -143,7 +144,7 @@ def tape_of_steps(cell: Cell, steps: Any) -> Tape:
 def _step(cell: Cell, xt: Array, states: Mapping[str, Array], parameters: Mapping[str, Array]) -> Call:
     """Check the arguments of one step, whose input may be indices (m,)."""
     xp, _ = ns.common_namespace({"xt": xt})
-    if xt.ndim == 1 and ns.is_integer(xp, xt):
+    if is_index_input(xp, xt, one_step=True):
         return arguments.checked_call(cell, xp.expand_dims(xt, axis=1), states, parameters)
     return arguments.checked_call(cell, xt, states, parameters, one_step=True)
 

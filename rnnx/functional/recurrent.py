@@ -45,7 +45,7 @@ def recurrent_forward(
         Number of steps of each example, 0 to T_x. Past its length, an example's inputs are ignored, its state stays
         constant and its outputs are zero.
     inputs : dict of str to array, shape (n_a, m, T_x), optional
-        The inputs besides x that the cell has, by the names in ``cell.inputs``.
+        The extra inputs of the cell, by the names in ``cell.inputs``.
     resets : array of bool, shape (m, T_x), optional
         NumPy or the library of x. Where it is true, an example returns to its initial states before that step, and no
         gradient crosses: independent sequences one after another, as in packed batches and reinforcement learning.
@@ -102,9 +102,8 @@ def recurrent_backward(
     Returns
     -------
     gradients : dict
-        dx (n_x, m, T), unless the inputs are indices; d<state>0 (n_a, m) per state, with what resets to the initial
-        state contribute; "d" + key per parameter of the
-        recurrent part; "d" + name (n_a, m, T) per name in ``cell.inputs``.
+        dx (n_x, m, T), unless the inputs are indices; d<state>0 (n_a, m) per state, including the contribution
+        of resets; "d" + key per parameter of the recurrent part; "d" + name (n_a, m, T) per name in ``cell.inputs``.
 
     Raises
     ------

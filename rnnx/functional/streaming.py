@@ -65,7 +65,7 @@ class Stream:
         self._states: tuple[Array, ...] = self._s0
         self._expected = type(call.x), call.dtype, (n_x, m)
 
-    def step(self, xt: Array, inputs: Mapping[str, Array] | None = None, *, resets: Any = None) -> Array:
+    def step(self, xt: Array, *, inputs: Mapping[str, Array] | None = None, resets: Any = None) -> Array:
         """Run one step.
 
         Parameters
@@ -73,7 +73,7 @@ class Stream:
         xt : array, shape (n_x, m)
             In the library of the parameters; converted to their dtype.
         inputs : dict of str to array, shape (n_a, m), optional
-            The inputs besides x that the cell has, likewise.
+            The cell's extra inputs, converted likewise to the parameters' dtype.
         resets : array of bool, shape (m,), optional
             NumPy or the library of the parameters. Where it is true, an example returns to its initial state first.
 
@@ -108,7 +108,7 @@ class Stream:
         return ns.astype(self._xp, array, self._expected[1])
 
     @property
-    def state(self) -> dict[str, Array]:
+    def states(self) -> dict[str, Array]:
         """Copies of the current states by name ("a", and "c" for an LSTM), each (n_a, m)."""
         return {name: ns.owned_copy(self._xp, s) for name, s in zip(self.cell.states, self._states, strict=True)}
 
@@ -118,7 +118,7 @@ class Stream:
         self._states = self._s0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (self.cell, self.engine, self._parameters, self._s0, tuple(self.state.values()))
+        return _restored, (self.cell, self.engine, self._parameters, self._s0, tuple(self.states.values()))
 
     def __repr__(self) -> str:
         n_a, m = self._s0[0].shape

@@ -13,7 +13,7 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_memory, check_shape, generator, integer, integer_vector, nearest
+from rnnx._core.checks import check_memory, check_shape, flag, generator, integer, integer_vector, nearest
 from rnnx._core.layout import to_public, to_time_major
 from rnnx._core.words import shown
 from rnnx.cells import CELLS as CELL_TABLE
@@ -32,7 +32,7 @@ MOST_LAYERS = 10_000
 
 
 class Layer:
-    """Something with named parameters; unless a subclass says otherwise, those of its `parts`."""
+    """An object with named parameters, by default those of its `parts`."""
 
     parts: "Sequence[Layer]" = ()
 
@@ -132,6 +132,7 @@ class Direction(Layer):
 
 def chosen_cell(cell: Cell | str, reset_after: bool) -> tuple[Cell, dict[str, Any]]:
     """Return the cell that the arguments of a model choose, and their values for its config."""
+    reset_after = flag("reset_after", reset_after)
     if isinstance(cell, Cell) and CELL_TABLE.get(cell.name) != cell:
         if cell.inputs:
             raise ValueError(
@@ -153,7 +154,7 @@ def chosen_cell(cell: Cell | str, reset_after: bool) -> tuple[Cell, dict[str, An
         raise kind(f"`cell` must be a rnnx.Cell, or the name of one in rnnx.CELLS; got {shown(name)}{hint}")
     if reset_after and name != "gru":
         raise ValueError(f"`reset_after` is only for `cell` = 'gru'; got {shown(name)}")
-    return cell_of(f"{name}_reset_after" if reset_after else name), {"cell": name, "reset_after": bool(reset_after)}
+    return cell_of(f"{name}_reset_after" if reset_after else name), {"cell": name, "reset_after": reset_after}
 
 
 def check_widths(hidden_size: int | Sequence[int], num_layers: int = 1) -> tuple[int, ...]:

@@ -49,7 +49,8 @@ class Recurrent(Layer):
         Dropout probability of a layer's outputs in training, except for the last layer.
     zoneout : float or sequence of float, 0 <= rate < 1
         Probability with which a unit keeps its previous value at a step in training, one for all states or one per
-        state. In evaluation it keeps this part of it (D. Krueger et al., arXiv:1606.01305).
+        state. In evaluation, the previous and new values are mixed in this proportion (D. Krueger et al.,
+        arXiv:1606.01305).
     recurrent_dropout : float, 0 <= rate < 1
         Dropout probability, in training, of what recurrent weights multiply: of the hidden state and, in cells with
         more than one product, of the other operands. The mask of an example is the same at all steps (Y. Gal,
@@ -81,12 +82,13 @@ class Recurrent(Layer):
         self.regularization = Regularization.of(self.cell, zoneout, recurrent_dropout)
         widths = check_widths(hidden_size, num_layers)
         self.input_size = size = integer("input_size", input_size)
-        self.bidirectional, self.dropout, self.name = bool(bidirectional), real("dropout", dropout, "[0, 1)"), name
+        self.bidirectional = flag("bidirectional", bidirectional)
+        self.dropout, self.name = real("dropout", dropout, "[0, 1)"), name
         if self.dropout and len(widths) == 1:
             raise ValueError(f"`dropout` must be 0 for a single layer, because it acts between layers; got {dropout}")
         self.layers: list[list[Direction]] = []
         prefix = f"_{name}_l" if name else "_l"
-        ends = ("", "_reverse") if bidirectional else ("",)
+        ends = ("", "_reverse") if self.bidirectional else ("",)
         for k, width in enumerate(widths):
             self.layers.append([Direction(self.cell, f"{prefix}{k}{end}", size, width, end != "") for end in ends])
             size = width * len(ends)
@@ -181,7 +183,7 @@ class Recurrent(Layer):
         return x, final, cache
 
     def backward(
-        self, dout: Array | None, cache: StackCache, ds_final: States | None = None, *, consume: bool = False
+        self, dout: Array | None, cache: StackCache, *, ds_final: States | None = None, consume: bool = False
     ) -> dict[str, Array]:
         """Compute the gradients of `forward`.
 

@@ -65,7 +65,7 @@ class Regularization:
 
     @cached_property
     def evaluation(self) -> Cell:
-        """The cell with the mean of all masks."""
+        """The cell for evaluation, with masks replaced by their means."""
         return with_options(self.cell, zoneout=tuple(self.rates))
 
     def run(self, one: Direction, masks: Masks | None, x: Array, like: Array) -> tuple[Cell, dict[str, Array] | None]:

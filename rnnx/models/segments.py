@@ -31,7 +31,7 @@ def train_in_segments(
         final = final or after
         part_loss, dz = model.compare(z, part)
         weight = model.count(part) / total
-        found = model.run_backward(dz * weight, cache, ds_final)
+        found = model.run_backward(dz * weight, cache, ds_final=ds_final)
         loss += part_loss * weight
         ds_final = {name: found[f"d{name}"] for name in model.stack.state_names}
         own = model.own_gradients(found)

@@ -61,7 +61,7 @@ class SequenceClassifier(SequenceModel):
     ) -> None:
         super().__init__(input_size, hidden_size, num_classes, num_layers, **options)
 
-    def predict(self, inputs: Any, lengths: Any = None, *, batch_size: int | None = None) -> Array:
+    def predict(self, inputs: Any, *, lengths: Any = None, batch_size: int | None = None) -> Array:
         """Return the class probabilities, (num_classes, m), or (num_classes, m, T) per step.
 
         Parameters
@@ -72,7 +72,7 @@ class SequenceClassifier(SequenceModel):
             Most examples in one pass; default: as many as keep its memory at a few hundred megabytes. The last digits
             of the result may depend on it, because an engine divides the work by the size of the batch.
         """
-        return softmax(self.outputs(inputs, lengths, None, batch_size)[0])
+        return softmax(self.outputs(inputs, lengths=lengths, batch_size=batch_size)[0])
 
 
 class SequenceRegressor(SequenceModel):
@@ -93,9 +93,9 @@ class SequenceRegressor(SequenceModel):
     _loss = staticmethod(squares)
     _output_name = "output_size"
 
-    def predict(self, inputs: Any, lengths: Any = None, *, batch_size: int | None = None) -> Array:
+    def predict(self, inputs: Any, *, lengths: Any = None, batch_size: int | None = None) -> Array:
         """Return the predicted numbers, (output_size, m), or (output_size, m, T) per step.
 
         The arguments are those of `SequenceClassifier.predict`.
         """
-        return self.outputs(inputs, lengths, None, batch_size)[0]
+        return self.outputs(inputs, lengths=lengths, batch_size=batch_size)[0]

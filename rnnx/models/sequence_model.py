@@ -70,7 +70,7 @@ class SequenceModel(Model):
         per_step: bool = False,
         **initialization: Unpack[Initialization],
     ) -> None:
-        self.per_step, self.output_size = bool(per_step), integer(self._output_name, output_size)
+        self.per_step, self.output_size = flag("per_step", per_step), integer(self._output_name, output_size)
         widths = check_widths(hidden_size, num_layers)
         record, of_cell = chosen_cell(cell, reset_after)
         rates: dict[str, Any] = {"dropout": dropout, "zoneout": zoneout, "recurrent_dropout": recurrent_dropout}
@@ -151,7 +151,7 @@ class SequenceModel(Model):
         return a, final, kept
 
     def backward(
-        self, dz: Array, cache: SequenceCache, ds_final: Mapping[str, Array] | None = None, *, consume: bool = False
+        self, dz: Array, cache: SequenceCache, *, ds_final: Mapping[str, Array] | None = None, consume: bool = False
     ) -> Parameters:
         """Compute the gradients of `forward`.
 
@@ -170,7 +170,7 @@ class SequenceModel(Model):
         final = check_cotangents(self.stack, None, cache.stack, ds_final)
         return self._backward(dz, cache, final, flag("consume", consume))
 
-    def run_backward(self, dz: Array, cache: SequenceCache, ds_final: States | None = None) -> Parameters:
+    def run_backward(self, dz: Array, cache: SequenceCache, *, ds_final: States | None = None) -> Parameters:
         """Run `backward` without checks, and free the cache."""
         return self._backward(dz, cache, ds_final or {}, consume=True)
 
@@ -184,7 +184,12 @@ class SequenceModel(Model):
         return gradients | self.stack.run_backward(da if self.per_step else None, cache.stack, final, consume)
 
     def outputs(
-        self, inputs: Any, lengths: Any, states: Mapping[str, Array] | None, batch_size: int | None
+        self,
+        inputs: Any,
+        *,
+        lengths: Any = None,
+        states: Mapping[str, Array] | None = None,
+        batch_size: int | None = None,
     ) -> tuple[Array, States]:
         """Compute the outputs and final states in passes of at most `batch_size` examples.
 

@@ -40,7 +40,7 @@ class StackStream:
     @property
     def states(self) -> States:
         """Copies of the current states by name (see `Recurrent.state_names`)."""
-        return {state + suffix: s for suffix, stream in self._streams.items() for state, s in stream.state.items()}
+        return {state + suffix: s for suffix, stream in self._streams.items() for state, s in stream.states.items()}
 
 
 class CharStream:

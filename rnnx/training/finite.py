@@ -8,6 +8,7 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
+from rnnx._core.checks import check_methods
 
 
 def check_finite(what: str, value: float, step: int, batch: Any = None, parameters: Mapping[str, Array] = {}) -> None:
@@ -34,8 +35,18 @@ def cause(batch: Any, parameters: Mapping[str, Array], step: int | None = None) 
     return "inputs or parameters are too large"
 
 
+def check_model(name: str, model: Any) -> None:
+    """Raise unless this is a model."""
+    check_methods(name, model, "a model of rnnx.models, or have its methods", "parameters", "check", "evaluate_step")
+
+
+def check_kind(name: str, dataset: Any) -> None:
+    """Raise unless this is a dataset."""
+    check_methods(name, dataset, "a dataset of rnnx.data, or have its methods", "batches", "n_batches", "__len__")
+
+
 def check_dataset(name: str, dataset: Any, model: Any, batch_size: int) -> None:
-    """Raise unless a dataset has at least one term of the loss, and its numbers are finite as far as they are known."""
+    """Raise unless a dataset has at least one term of the loss, and all values that can be read are finite."""
     if not dataset.n_batches(batch_size) or not any(model.count(batch) for batch in dataset.batches(batch_size)):
         raise ValueError(f"`{name}` must hold at least one example" + (" of at least one step" if len(dataset) else ""))
     if found := not_finite(dataset):

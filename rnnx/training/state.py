@@ -13,13 +13,13 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import integer, real
+from rnnx._core.checks import check_methods, flag, integer, real
 from rnnx.models import Masks, Step
 from rnnx.optim import Joined, clip_by_value, learning_rate_at
 from rnnx.optim.base import with_prefix
 from rnnx.optim.clipping import scale_to_norm
 from rnnx.training.counters import Counters
-from rnnx.training.finite import check_finite
+from rnnx.training.finite import check_finite, check_model
 from rnnx.training.progress import Numbers, PendingSteps, Progress
 
 Arrays = dict[str, Array]
@@ -49,12 +49,15 @@ class TrainingState:
     _joined: Joined | None = field(default=None, init=False, repr=False)  # on a device
 
     def __post_init__(self) -> None:
+        check_model("model", self.model)
+        check_methods("optimizer", self.optimizer, "an optimizer of rnnx.optim, or have its methods", "init", "update")
         self.optimizer_state = self.optimizer_state or self.optimizer.init(self.model.parameters)
         for name in ("clip_value", "clip_norm"):
             if getattr(self, name) is not None:
                 setattr(self, name, real(name, getattr(self, name), "(0, inf)"))
         self.seed = integer("seed", self.seed, 0)
-        self.in_place = self.in_place and "out" in inspect.signature(self.optimizer.update).parameters
+        self.shuffle = flag("shuffle", self.shuffle)
+        self.in_place = flag("in_place", self.in_place) and "out" in inspect.signature(self.optimizer.update).parameters
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the attributes for a copy or a pickle, which shares no arrays that later steps overwrite."""

@@ -22,7 +22,7 @@ LINE = 64  # bytes of a cache line
 _BYTE: Any = ctypes.c_char
 
 # A finalizer or signal handler may run, and make arrays, while its own thread changes the pool. The lock lets it in,
-# and `_busy` makes it take memory of its own.
+# and `_busy` makes it bypass the pool.
 _lock = threading.RLock()
 _busy = False
 _local = threading.local()
