@@ -402,9 +402,14 @@ def faults(n: int, seed: int) -> collections.Counter[str]:
     return found
 
 
-if __name__ == "__main__":
+def main(faults: Callable[[int, int], collections.Counter[str]], what: str) -> None:
+    """Try as many inputs as the command line says; print the faults and exit."""
     counted = faults(int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0)
     for text, number in sorted(counted.items()):
         print(f"{number:5} {text}")
-    print(f"{sys.argv[1]} calls, {sum(counted.values())} with a fault of {len(counted)} kinds")
+    print(f"{sys.argv[1]} {what}, {sum(counted.values())} with a fault of {len(counted)} kinds")
     sys.exit(bool(counted))
+
+
+if __name__ == "__main__":
+    main(faults, "calls")

@@ -10,7 +10,6 @@ attacker would do. A *clear error* is a ValueError or OSError of one short line.
 import collections
 import json
 import struct
-import sys
 import tempfile
 import tracemalloc
 import warnings
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fuzz import limited
+from fuzz import limited, main
 from safetensors.numpy import load, save
 
 from rnnx.data import CharTokenizer
@@ -163,8 +162,4 @@ def faults(n: int, seed: int) -> collections.Counter[str]:
 
 
 if __name__ == "__main__":
-    counted = faults(int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0)
-    for text, number in sorted(counted.items()):
-        print(f"{number:5} {text}")
-    print(f"{sys.argv[1]} files, {sum(counted.values())} with a fault of {len(counted)} kinds")
-    sys.exit(bool(counted))
+    main(faults, "files")

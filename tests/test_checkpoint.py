@@ -296,6 +296,29 @@ def test_content_is_checked_before_it_is_used(folder, change, message):
     assert path.read_bytes() == changed
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        CharModel(4, 3, seed=0),
+        SequenceClassifier(2, 3, 4, seed=0),
+        SequenceRegressor(2, 3, 1, seed=0),
+        Seq2Seq(4, 4, 3, seed=0),
+    ],
+    ids=lambda model: model.kind,
+)
+def test_layers_do_not_outnumber_tensors(tmp_path, model):
+    path = tmp_path / "m.safetensors"
+    checkpoints.save_checkpoint(path, checkpoints.Checkpoint(model))
+    rewritten(path, lambda d: d["config"].update(num_layers=9000, hidden_size=3))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"damaged checkpoint: .*missing"):
+            checkpoints.load_checkpoint(path)
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
+
+
 def test_settings_are_plain_values():
     settings = Settings(hidden_size=[np.int64(3)], learning_rate=np.float32(0.5), epochs=np.int32(2))
     assert (settings.hidden_size, settings.learning_rate, settings.epochs) == ((3,), 0.5, 2)

@@ -81,6 +81,7 @@ def test_optimize_prints_what_the_assignment_prints():
     before = {key: value.copy() for key, value in parameters.items()}
     loss, gradients, a_last = course.optimize([12, 3, 5, 11, 22, 3], [4, 14, 11, 22, 25, 26], a_prev, parameters)
     assert f"{loss:.9f}" == "126.503975722"
+    assert type(loss) is np.float64  # which the assignment's own test demands
     assert f"{gradients['dWaa'][1][2]:.12f}" == "0.194709315347"
     assert np.argmax(gradients["dWax"]) == 93
     assert f"{gradients['dWya'][1][2]:.12f}" == "-0.007773876032"
@@ -147,6 +148,71 @@ def test_forward_and_backward_equal_plain_numpy(plain, n_steps):
             assert_allclose(a[steps[-1]], expected[1][steps[-1]])
 
 
+UNUSUAL = {
+    "Fortran order": np.asfortranarray,
+    "every second": lambda a: np.repeat(a, 2, axis=1)[:, ::2],
+    "float32": lambda a: a.astype(np.float32),
+}
+
+
+@pytest.mark.parametrize("kind", [*UNUSUAL, "read-only"])
+def test_arrays_of_any_layout(kind):
+    """The compiled loops take float64 in C order; other arrays are converted, and changed in place all the same."""
+    a0, parameters = problem(seed=3, n_a=6, vocab_size=5)
+    parameters = {key: value.astype(np.float32).astype(np.float64) for key, value in parameters.items()}
+    X, Y = [None, 2, 4], [2, 4, 0]
+    loss, cache = course.rnn_forward(X, Y, a0, parameters, 5)
+    gradients, _ = course.rnn_backward(X, Y, parameters, cache)
+    change = UNUSUAL.get(kind, lambda a: np.broadcast_to(a, a.shape))
+    others = {key: change(value) for key, value in parameters.items()}
+    other_loss, cache = course.rnn_forward(X, Y, change(a0) if kind != "float32" else a0, others, 5)
+    assert other_loss == loss
+    for key, value in course.rnn_backward(X, Y, others, cache)[0].items():
+        assert_array_equal(value, gradients[key])
+    if kind != "read-only":
+        given = {key: change(gradients[key]) for key in gradients}
+        clipped = course.clip(given, 0.125)
+        course.update_parameters(others, clipped, 0.5)
+        expected = course.update_parameters(parameters, course.clip(gradients, 0.125), 0.5)
+        for key in KEYS:
+            assert_allclose(given["d" + key], gradients["d" + key], rtol=1e-6)
+            assert_allclose(others[key], expected[key], rtol=1e-6)
+
+
+def test_what_is_changed_in_place_must_be_writeable():
+    a0, parameters = problem(seed=0, n_a=4, vocab_size=5)
+    gradients = {"d" + key: np.full_like(value, 9) for key, value in parameters.items()} | {"da_next": a0}
+    frozen, frozen_gradients = dict(parameters), dict(gradients)
+    frozen["b"], frozen_gradients["dby"] = np.zeros((4, 1)), np.zeros((5, 1))
+    frozen["b"].flags.writeable = frozen_gradients["dby"].flags.writeable = False
+    before = {key: value.copy() for key, value in (parameters | gradients).items()}
+    for name, call in {
+        "b": lambda: course.update_parameters(frozen, gradients, 0.1),
+        "dby": lambda: course.clip(frozen_gradients, 5),
+    }.items():
+        with pytest.raises(ValueError, match=f"`{name}` is changed in place, so it must be writeable; got a read-only"):
+            call()
+    with pytest.raises(ValueError, match="`b` is changed in place"):
+        course.optimize([None], [1], a0, frozen)
+    with pytest.raises(ValueError, match="`dby` is changed in place"):
+        course.rnn_step_backward(np.zeros((5, 1)), frozen_gradients, parameters, np.zeros((5, 1)), a0, a0)
+    for key, value in before.items():
+        assert_array_equal((parameters | gradients)[key], value)
+
+
+def test_clip_and_update_round_like_numpy():
+    random = np.random.RandomState(5)
+    parameters = {key: random.randn(7, 9) for key in KEYS}
+    gradients = {"d" + key: random.randn(7, 9) for key in KEYS}
+    gradients["dby"][0, :4] = np.nan, np.inf, -np.inf, -0.0
+    clipped = {key: value.clip(-0.3, 0.3) for key, value in gradients.items()}
+    updated = {key: value - 0.7 * clipped["d" + key] for key, value in parameters.items()}
+    course.update_parameters(parameters, course.clip(gradients, 0.3), 0.7)
+    for key in KEYS:
+        assert gradients["d" + key].tobytes() == clipped["d" + key].tobytes()
+        assert parameters[key].tobytes() == updated[key].tobytes()
+
+
 def test_steps_add_up_to_the_sequence():
     a_prev, parameters = problem(seed=4, n_a=6, vocab_size=5)
     X, Y = [None, 2, 4], [2, 4, 0]
@@ -172,6 +238,16 @@ def test_parameters_are_the_assignments():
         assert_array_equal(parameters[key], random.randn(*shape) * 0.01)
     assert parameters["b"].shape == (50, 1)
     assert parameters["by"].shape == (27, 1)
+
+
+def test_the_scheme_course_draws_other_numbers_of_the_same_distribution():
+    ours = rnnx.initialize_parameters("rnn", 27, 50, 27, scheme="course", seed=1, dtype="float64")
+    assignment = course.initialize_parameters(50, 27, 27)
+    for key in ("Wax", "Waa", "Wya"):
+        for weights in (ours[key], assignment[key]):
+            assert weights.std() == pytest.approx(0.01, rel=0.1)
+        assert not np.isclose(ours[key], assignment[key]).any()
+    assert ours["Waa"].ravel()[0] / 0.01 in np.random.default_rng(1).standard_normal(10_000)
 
 
 def test_the_first_assignment_has_its_functions_too():

@@ -150,6 +150,15 @@ def test_outputs_are_committed(notebook):
     assert NOTEBOOK.stat().st_size < 600_000
 
 
+@pytest.mark.parametrize(
+    "name", ["rnn_cell_backward", "lstm_cell_backward", "lstm_over_time", "gru_reset_after", "attention"]
+)
+def test_a_figure_is_on_a_page_and_in_the_notebook(notebook, name):
+    pages = "\n".join(path.read_text(encoding="utf-8") for path in DOCS.glob("*.md"))
+    for text in (pages, "\n".join(cell.source for cell in notebook.cells)):
+        assert re.search(rf"!\[[^\]]+\]\(figures/{name}\.svg\)", text)  # with alternative text
+
+
 def test_figures_are_the_committed_ones(notebook, tmp_path, monkeypatch):
     pages = [path.read_text(encoding="utf-8") for path in DOCS.glob("*.md")] + [cell.source for cell in notebook.cells]
     shown = set(re.findall(r"!\[[^\]]+\]\(figures/(\w+)\.svg\)", "\n".join(pages)))  # with alternative text

@@ -103,6 +103,15 @@ def test_every_dependency_has_a_lower_bound():
     assert "--resolution lowest-direct" in (root / ".ci" / "run").read_text(encoding="utf-8")
 
 
+def test_the_trust_model_is_stated():
+    text = (SOURCE.parent / "SECURITY.md").read_text(encoding="utf-8")
+    cache, checkpoints = (
+        text.split(f"### {title}\n")[1].split("\n###")[0] for title in ("The object cache", "Checkpoints")
+    )
+    assert "whoever can write to the folder can run code as you" in cache
+    assert "no code: reading it never unpickles or\nexecutes anything" in checkpoints
+
+
 def test_version():
     from importlib.metadata import version
 

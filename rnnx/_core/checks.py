@@ -71,6 +71,12 @@ def check_generator(name: str, rng: Any) -> None:
         raise TypeError(f"`{name}` must be a numpy.random.Generator; got {shown(rng)}")
 
 
+def check_methods(name: str, value: Any, kind: str, *methods: str) -> None:
+    """Raise unless an object has the methods (or other attributes) of a kind, such as "a CharTokenizer"."""
+    if isinstance(value, type) or not all(hasattr(value, method) for method in methods):
+        raise TypeError(f"`{name}` must be {kind}; got {shown(value)}")
+
+
 def choice(name: str, value: Any, options: Iterable[str]) -> str:
     """Return `value` if it is one of the options."""
     options = sorted(options)

@@ -167,6 +167,8 @@ def _read(model: Any, tokenizer: Any, text: str, hold_out: int = 0) -> tuple[np.
         raise TypeError(f"`text` must be a str; got {type(text).__name__}")
     if len(text) <= hold_out:
         raise ValueError(f"`text` must have at least {hold_out + 1} character{'s' * hold_out}; got {shown(text)}")
+    checks.check_methods("model", model, "a CharModel", "forward", "parameters")
+    checks.check_methods("tokenizer", tokenizer, "a CharTokenizer", "encode", "vocab_size")
     indices = np.asarray(tokenizer.encode(text))[None, :]
     end = len(text) - hold_out
     logits, _, cache = model.forward(indices[:, :end])

@@ -58,6 +58,7 @@ class NGram:
 
 def _positions(dataset: Dataset, order: int) -> Iterator[tuple[tuple[int, ...], int]]:
     """Yield every target of the dataset with its at most order - 1 preceding characters."""
+    checks.check_methods("dataset", dataset, "a dataset of characters from rnnx.data", "batches")
     row: tuple[int, ...] = ()
     for batch in dataset.batches(1):  # with batch size 1, streams are the whole text in order
         for inputs, targets in batch.rows():

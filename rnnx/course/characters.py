@@ -6,21 +6,21 @@ from typing import Any
 import numpy as np
 
 from rnnx import functional
-from rnnx._core.checks import check_size, integer
+from rnnx._core.checks import Shape, check_size, integer
 from rnnx._core.inputs import host_array
 from rnnx.cells.rnn import RNN
 from rnnx.cells.vocabulary import array_ops
-from rnnx.course.passes import (
-    Pass,
+from rnnx.course.arguments import (
     as_floats,
-    backward_pass,
+    as_usual,
+    check_writeable,
     count_steps,
-    forward_pass,
-    one_hot_rows,
+    indices,
     pick,
     pick_gradients,
     unpack,
 )
+from rnnx.course.passes import Pass, backward_pass, forward_pass
 from rnnx.functional.activations import softmax
 
 _STAGE, _OPS = RNN.stages[0], array_ops(np)
@@ -122,7 +122,7 @@ def rnn_step_backward(
     """
     columns = {"dy": dy, "x": x, "a": a, "a_prev": a_prev, **pick("gradients", gradients, ("da_next",))}
     dy, x, a, a_prev, da_next, _, Waa, Wya, _, _ = unpack(parameters, **columns)
-    pick_gradients(gradients, parameters)
+    check_writeable(pick_gradients(gradients, parameters)[1])
     (dz,), _, _ = _STAGE.backward(_OPS, (Wya.T @ dy + da_next,), (a_prev,), (a,), ())
     for key, d in {"Wya": dy @ a.T, "by": dy, "Wax": dz @ x.T, "Waa": dz @ a_prev.T, "b": dz}.items():
         gradients["d" + key] += d
@@ -191,7 +191,6 @@ def _is_array_of_sequences(x: Any) -> bool:
     return getattr(x, "ndim", 1) > 1
 
 
-@np.errstate(under="ignore")
 def _characters_forward(
     X: Sequence[int | None],
     Y: Sequence[int],
@@ -199,11 +198,10 @@ def _characters_forward(
     parameters: Mapping[str, np.ndarray],
     vocab_size: int = 27,
 ) -> tuple[float, Cache]:
-    loss, (x, states, y, _) = forward_pass(X, Y, {"a0": a0}, parameters, vocab_size)
+    loss, (x, states, y, _), _ = forward_pass(X, Y, {"a0": a0}, parameters, vocab_size)
     return loss, (Rows(y), Rows(states, -1), Rows(x))
 
 
-@np.errstate(under="ignore")
 def _characters_backward(
     X: Sequence[int | None], Y: Sequence[int | None], parameters: Mapping[str, np.ndarray], cache: Cache
 ) -> tuple[dict[str, np.ndarray], Steps]:
@@ -213,22 +211,23 @@ def _characters_backward(
     if len(inputs) != n_steps:
         raise ValueError(f"`cache` must hold the {n_steps} steps of `X`; got {len(inputs)}")
     x, states, y = _stack(inputs, 0, n_steps), _stack(a, -1, n_steps), _stack(probabilities, 0, n_steps)
-    for what, rows, shape in (
-        ("inputs", x, (n_steps, Wax.shape[1])),
-        ("hidden states", states, (n_steps + 1, len(Waa))),
-        ("probabilities", y, (n_steps, len(by))),
-    ):
-        if rows.shape != shape:
-            raise ValueError(f"the {what} in `cache` must have the sizes of `parameters`, {shape}; got {rows.shape}")
-    return backward_pass(Waa, Wya, Pass(x, states, y, one_hot_rows("Y", Y, len(by)))), a
+    _check_rows("inputs", x.shape, (n_steps, Wax.shape[1]))
+    _check_rows("hidden states", states.shape, (n_steps + 1, len(Waa)))
+    _check_rows("probabilities", y.shape, (n_steps, len(by)))
+    return backward_pass(Waa, Wya, Pass(x, states, y, indices("Y", Y, len(by)))), a
+
+
+def _check_rows(what: str, actual: Shape, expected: Shape) -> None:
+    if actual != expected:
+        raise ValueError(f"the {what} in `cache` must have the sizes of `parameters`, {expected}; got {actual}")
 
 
 def _stack(columns: Steps, first: int, end: int) -> np.ndarray:
     """Return the columns of the steps from `first` to `end` - 1 as rows."""
-    if isinstance(columns, Rows):
+    if type(columns) is Rows:
         return columns.array
     try:
         rows = [columns[t] for t in range(first, end)]
     except KeyError as error:
         raise ValueError(f"`cache` must hold the steps {first} to {end - 1}; {error} is missing") from None
-    return as_floats({}, {"cache": host_array("cache", rows)})[0].reshape(end - first, -1)
+    return as_usual(as_floats({}, {"cache": host_array("cache", rows)})[0]).reshape(end - first, -1)

@@ -1,31 +1,14 @@
-"""Forward and backward pass of the course's character model over one name, on arrays with a row per step.
+"""The compiled functions of the course's character model on checked arguments: forward, backward, clip and update."""
 
-Only the recurrence runs step by step, compiled; the input side, the output layer, the loss and the gradients of the
-weights take all steps at once.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from rnnx._core import arrays as ns
-from rnnx._core.checks import Shape, compare_shapes, integer, listed
-from rnnx.course.recurrence import loops
-
-KEYS = ("Wax", "Waa", "Wya", "b", "by")
-_ONLY_NUMPY, _ONLY_FLOAT64 = {np.ndarray}, {np.dtype("float64")}
-GRADIENTS = tuple("d" + key for key in KEYS)
-_LISTS = (list, tuple, range, np.ndarray)
-_COLUMNS = {
-    "a0": "n_a",
-    "da_next": "n_a",
-    "a_prev": "n_a",
-    "a": "n_a",
-    "x": "n_x",
-    "dy": "n_y",
-}  # and their numbers of rows
+from rnnx._core.checks import compare_shapes, integer
+from rnnx.course import recurrence
+from rnnx.course.arguments import GRADIENTS, are_usual, as_usual, check_writeable, count_steps, indices, unpack
 
 
 class Pass(NamedTuple):
@@ -34,7 +17,7 @@ class Pass(NamedTuple):
     x: np.ndarray  # (T, n_x), one-hot
     states: np.ndarray  # (T + 1, n_a), from a0
     y: np.ndarray  # (T, n_y): probabilities
-    correct: np.ndarray  # (T, n_y): `Y`, one-hot
+    targets: np.ndarray  # (T,): `Y`
 
 
 def forward_pass(
@@ -43,124 +26,63 @@ def forward_pass(
     initial: Mapping[str, np.ndarray],
     parameters: Mapping[str, np.ndarray],
     vocab_size: int | None = None,
-) -> tuple[float, Pass]:
-    """Return the loss and the arrays of a pass over one example.
+) -> tuple[float, Pass, list[np.ndarray]]:
+    """Return the loss, the arrays of a pass over one example, and the five parameters, as `unpack` does.
 
     `initial` is the initial state, by the name of the argument. `vocab_size` is by default that of the parameters.
     """
-    a0, Wax, Waa, Wya, b, by = unpack(parameters, **initial)
-    n_steps, n_a = count_steps(X, Y), len(Waa)
+    a0, *weights = unpack(parameters, **initial)
+    Wax, _, Wya, b, by = weights
+    n_steps, n_a = count_steps(X, Y), len(b)
     if type(vocab_size) is not int:
         vocab_size = len(by) if vocab_size is None else integer("vocab_size", vocab_size)
     compare_shapes("Wax", Wax.shape, "(n_a, vocab_size)", (n_a, vocab_size))
     compare_shapes("Wya", Wya.shape, "(vocab_size, n_a)", (vocab_size, n_a))
-    x, correct = one_hot_rows("X", X, vocab_size), one_hot_rows("Y", Y, vocab_size)
-    states = np.empty((n_steps + 1, n_a))
+    inputs, targets = indices("X", X, vocab_size), indices("Y", Y, vocab_size)
+    states, y = np.empty((n_steps + 1, n_a)), np.empty((n_steps, vocab_size))
     states[0] = a0[:, 0]
-    loops()[0](x @ Wax.T + b[:, 0], Waa, states)
-    logits = states[1:] @ Wya.T + by[:, 0]
-    logits -= logits.max(axis=1, keepdims=True)
-    y = np.exp(logits)
-    total = y.sum(axis=1, keepdims=True)
-    y /= total
-    return np.log(total).sum() - (logits * correct).sum(), Pass(x, states, y, correct)
+    forward, _ = recurrence.passes()
+    loss = forward(inputs, targets, *weights, states, y)
+    x = _one_hot_rows(vocab_size).take(inputs, axis=0)
+    return np.float64(loss), Pass(x, states, y, targets), weights
 
 
 def backward_pass(Waa: np.ndarray, Wya: np.ndarray, arrays: Pass) -> dict[str, np.ndarray]:
-    """Return the gradients of a pass."""
-    x, states, y, correct = arrays
-    dy = y - correct
-    dz, da_next = dy @ Wya, np.zeros(len(Waa))
-    loops()[1](dz, Waa, states, da_next)
-    gradients = {"dWax": dz.T @ x, "dWaa": dz.T @ states[:-1], "dWya": dy.T @ states[1:]}
-    return gradients | {"db": dz.sum(axis=0)[:, None], "dby": dy.sum(axis=0)[:, None], "da_next": da_next[:, None]}
+    """Return the gradients of a pass; all arrays are as `unpack` returns them."""
+    x, states, y, targets = arrays
+    n_a, n_y, n_x = len(Waa), len(Wya), x.shape[1]
+    shapes = (n_a, n_x), (n_a, n_a), (n_y, n_a), (n_a, 1), (n_y, 1), (n_a, 1)
+    gradients = [np.zeros(shape) for shape in shapes]
+    _, backward = recurrence.passes()
+    backward(x, targets, Waa, Wya, states, y.copy(), np.empty((len(y), n_a)), *gradients)
+    return dict(zip((*GRADIENTS, "da_next"), gradients, strict=True))
 
 
-def unpack(parameters: Mapping[str, np.ndarray], **columns: np.ndarray) -> list[np.ndarray]:
-    """Return columns such as `a0`, and Wax, Waa, Wya, b and by, after checking their types and shapes."""
-    try:
-        arrays = [*columns.values(), *[parameters[key] for key in KEYS]]
-        usual = {*map(type, arrays)} == _ONLY_NUMPY and {array.dtype for array in arrays} == _ONLY_FLOAT64
-    except KeyError:
-        usual = False
-    if not usual:
-        given = pick("parameters", parameters, KEYS, "; the bias `ba` of rnnx is called `b` here")
-        arrays = as_floats(columns, given)
-    _check_shapes((*columns, *KEYS), tuple([array.shape for array in arrays]))
-    return arrays
+def clip_arrays(gradients: Mapping[str, np.ndarray], limit: float) -> None:
+    """Clip arrays to [-limit, limit] in place."""
+    clip, _ = recurrence.updates()
+    _change(clip, gradients, limit)
 
 
-def pick(owner: str, arrays: Mapping[str, np.ndarray], keys: Sequence[str], hint: str = "") -> dict[str, np.ndarray]:
-    """Return the arrays with these keys; the hint is for those who pass `ba`."""
-    try:
-        return {key: arrays[key] for key in keys}
-    except KeyError as error:
-        hint = hint if "ba" in arrays else ""
-        raise ValueError(f"`{owner}` must have the keys {', '.join(keys)}; {error} is missing{hint}") from None
+def update_arrays(parameters: Mapping[str, np.ndarray], gradients: Mapping[str, np.ndarray], lr: float) -> None:
+    """Take one step of gradient descent in place; both have the same keys in the same order, but for the d."""
+    _, update = recurrence.updates()
+    _change(update, parameters, tuple([as_usual(array).reshape(-1) for array in gradients.values()]), lr)
 
 
-def pick_gradients(gradients: Mapping[str, np.ndarray], parameters: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return dWax, dWaa, dWya, db and dby after checking that they have the shapes of the parameters."""
-    given, picked = pick("parameters", parameters, KEYS), pick("gradients", gradients, GRADIENTS)
-    as_floats({}, {**given, **picked})
-    if [array.shape for array in picked.values()] != [array.shape for array in given.values()]:
-        for key, array in given.items():
-            compare_shapes("d" + key, picked["d" + key].shape, f"{key}.shape", array.shape)
-    return picked
-
-
-def as_floats(data: Mapping[str, np.ndarray], parameters: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """Check NumPy arrays as `rnnx._core.arrays.as_floats` does."""
-    _, _, arrays = ns.as_floats(data, parameters)
-    if type(arrays[0]) is not np.ndarray and not ns.is_on_host(arrays[0]):
-        name = next(iter((*data, *parameters)))
-        raise TypeError(f"`{name}` must be a NumPy array; got one of another library")
-    return arrays
-
-
-@lru_cache(maxsize=64)  # errors are not cached
-def _check_shapes(names: tuple[str, ...], shapes: tuple[Shape, ...]) -> None:
-    actual = dict(zip(names, shapes, strict=True))
-    for key in ("Wax", "Wya"):  # they have the sizes
-        if len(actual[key]) != 2:
-            raise ValueError(f"`{key}` must have 2 dimensions; got shape {actual[key]}")
-    (n_a, n_x), (n_y, _) = actual["Wax"], actual["Wya"]
-    sizes = {"n_a": n_a, "n_x": n_x, "n_y": n_y, "1": 1}
-    axes = {"Waa": ("n_a", "n_a"), "Wya": ("n_y", "n_a"), "b": ("n_a", "1"), "by": ("n_y", "1")}
-    axes |= {name: (rows, "1") for name, rows in _COLUMNS.items() if name in actual}
-    for name, (rows, columns) in axes.items():
-        compare_shapes(name, actual[name], f"({rows}, {columns})", (sizes[rows], sizes[columns]))
-
-
-def count_steps(X: Sequence[int | None], Y: Sequence[int | None]) -> int:
-    """Return the length of `X` and `Y`, which must be equal."""
-    for name, characters in (("X", X), ("Y", Y)):
-        if type(characters) is list:  # in nearly every call
-            continue
-        is_list = isinstance(characters, _LISTS) and getattr(characters, "ndim", 1) == 1
-        if not is_list or isinstance(characters, np.ma.MaskedArray):
-            raise TypeError(f"`{name}` must be a list of indices; got {type(characters).__name__}")
-    if len(X) != len(Y):
-        raise ValueError(f"`X` and `Y` must have the same length; got {len(X)} and {len(Y)}")
-    return len(X)
-
-
-def one_hot_rows(name: str, characters: Sequence[int | None], vocab_size: int) -> np.ndarray:
-    """Return the one-hot rows (T, vocab_size) of characters; None, in `X` only, is a row of zeros."""
-    none = vocab_size if name == "X" else -1
-    indices = [none if character is None else character for character in characters]
-    try:
-        array = np.array(indices, None if indices else np.int64)
-        rows = _rows(vocab_size).take(array, axis=0)
-        valid = array.dtype.kind in "iu" and min(indices, default=0) >= 0 and vocab_size not in characters
-    except (TypeError, ValueError, IndexError):
-        valid = False
-    if not valid:
-        got = listed(list(characters))
-        raise ValueError(f"`{name}` must hold indices from 0 to vocab_size - 1 = {vocab_size - 1}; got {got}") from None
-    return rows
+def _change(function: Callable[..., None], arrays: Mapping[str, np.ndarray], *arguments: Any) -> None:
+    """Call a compiled function that changes arrays, flat, in place."""
+    values = arrays.values()
+    if are_usual(values):
+        function(tuple([array.reshape(-1) for array in values]), *arguments)
+        return
+    check_writeable(arrays)
+    copies = {name: as_usual(array) for name, array in arrays.items()}
+    _change(function, copies, *arguments)
+    for name, array in arrays.items():
+        array[...] = copies[name]
 
 
 @lru_cache(maxsize=4)
-def _rows(vocab_size: int) -> np.ndarray:
+def _one_hot_rows(vocab_size: int) -> np.ndarray:
     return np.eye(vocab_size + 1, vocab_size)

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from rnnx._core.checks import flag, integer, real
+from rnnx.course.arguments import GRADIENTS, KEYS, are_usual, as_floats, pick, pick_gradients, unpack
 from rnnx.course.characters import initialize_parameters, rnn_step_forward
-from rnnx.course.passes import GRADIENTS, KEYS, as_floats, backward_pass, forward_pass, pick, pick_gradients, unpack
+from rnnx.course.passes import backward_pass, clip_arrays, forward_pass, update_arrays
 
 MAX_LENGTH = 50  # of a sampled name
 _MOST_SEED = 2**32 - 2 * MAX_LENGTH - 1  # so that NumPy accepts the seed of every character
@@ -30,17 +31,12 @@ def clip(gradients: Mapping[str, np.ndarray], maxValue: float) -> dict[str, np.n
         The five clipped arrays.
     """
     limit, clipped = real("maxValue", maxValue, "[0, inf)"), pick("gradients", gradients, GRADIENTS)
-    as_floats({}, clipped)
-    _clip(clipped, limit)
+    if not are_usual(clipped.values()):
+        as_floats({}, clipped)
+    clip_arrays(clipped, limit)
     return clipped
 
 
-def _clip(gradients: Mapping[str, np.ndarray], limit: float) -> None:
-    for array in gradients.values():
-        array.clip(-limit, limit, out=array)
-
-
-@np.errstate(under="ignore")
 def update_parameters(
     parameters: MutableMapping[str, np.ndarray], gradients: Mapping[str, np.ndarray], lr: float
 ) -> MutableMapping[str, np.ndarray]:
@@ -57,16 +53,10 @@ def update_parameters(
     dict of str to array
         `parameters`.
     """
-    _update(parameters, pick_gradients(gradients, parameters), real("lr", lr))
+    update_arrays(*pick_gradients(gradients, parameters), real("lr", lr))
     return parameters
 
 
-def _update(parameters: MutableMapping[str, np.ndarray], gradients: Mapping[str, np.ndarray], lr: float) -> None:
-    for key in KEYS:
-        parameters[key] -= lr * gradients["d" + key]
-
-
-@np.errstate(under="ignore")
 def optimize(
     X: Sequence[int | None],
     Y: Sequence[int | None],
@@ -93,10 +83,10 @@ def optimize(
         The last hidden state.
     """
     learning_rate = real("learning_rate", learning_rate)
-    loss, arrays = forward_pass(X, Y, {"a_prev": a_prev}, parameters)
-    gradients = pick("gradients", backward_pass(parameters["Waa"], parameters["Wya"], arrays), GRADIENTS)
-    _clip(gradients, 5)
-    _update(parameters, gradients, learning_rate)
+    loss, arrays, (_, Waa, Wya, _, _) = forward_pass(X, Y, {"a_prev": a_prev}, parameters)
+    gradients = pick("gradients", backward_pass(Waa, Wya, arrays), GRADIENTS)
+    clip_arrays(gradients, 5.0)
+    update_arrays(pick("parameters", parameters, KEYS), gradients, learning_rate)
     return loss, gradients, arrays.states[-1][:, None]
 
 

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from rnnx._core.checks import check_methods
 from rnnx._core.files import open_regular
 from rnnx.data.formats import SIZE, foreign_format
 from rnnx.data.tokenizer import NEWLINE, CharTokenizer
@@ -134,6 +135,8 @@ def encode_file(
     ValueError, OSError
         As for `open_text`, and if `tokenizer` lacks a character or the temporary file cannot be written.
     """
+    if tokenizer is not None:
+        check_methods("tokenizer", tokenizer, "a CharTokenizer or None", "check_known", "get_vocab")
     new = CharTokenizer(None) if tokenizer is None else tokenizer
     with open_text(path) as chunks:
         return encode(chunks, new, fit=tokenizer is None, memory_limit=memory_limit)

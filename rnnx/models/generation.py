@@ -7,7 +7,7 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_generator, generator, integer, real
+from rnnx._core.checks import check_generator, check_methods, generator, integer, real
 from rnnx._core.words import shown
 from rnnx.data import NEWLINE, CharTokenizer, pad
 from rnnx.models.decoding import MAX_LENGTH
@@ -61,6 +61,8 @@ def sample(
     ValueError
         If an argument is out of range, or the vocabulary lacks a character of `start`.
     """
+    check_methods("model", model, "a CharModel, or have its `stream` method", "stream")
+    check_methods("tokenizer", tokenizer, "a CharTokenizer", "vocab_size", "get_vocab", "encode", "decode")
     n, max_length = integer("n", n, 1, MAX_LENGTH), integer("max_length", max_length, 1, MAX_LENGTH)
     starts = [start] * n if isinstance(start, str) else list(start)
     if len(starts) != n:

@@ -6,7 +6,7 @@ from typing import Any, Unpack
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_lengths, check_shape, flag, integer, integer_vector
+from rnnx._core.checks import check_lengths, check_methods, check_shape, flag, integer, integer_vector
 from rnnx._core.inputs import check_index_rows
 from rnnx.cells import Cell
 from rnnx.data import PairBatch, pad
@@ -247,6 +247,8 @@ class Seq2Seq(Model):
         """Predict a target text of at most `max_length` characters for every source text, given two `CharTokenizer`."""
         if isinstance(texts, str) or not isinstance(texts, Sequence):
             raise TypeError(f"`texts` must be a sequence of str; got {type(texts).__name__}")
+        check_methods("source_tokenizer", source_tokenizer, "a CharTokenizer", "texts_to_sequences")
+        check_methods("target_tokenizer", target_tokenizer, "a CharTokenizer", "sequences_to_texts")
         source, source_lengths = pad(source_tokenizer.texts_to_sequences(texts))
         indices, lengths, _ = self.predict(source, source_lengths=source_lengths, max_length=max_length)
         return target_tokenizer.sequences_to_texts([row[:n] for row, n in zip(indices, lengths, strict=True)])

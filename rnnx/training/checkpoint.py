@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import integer
+from rnnx._core.checks import check_methods, integer
 from rnnx._core.files import write_pieces
 from rnnx._core.words import shown
 from rnnx.cells import Cell
@@ -69,6 +69,12 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     OSError
         If the file cannot be written.
     """
+    if not isinstance(checkpoint, Checkpoint):
+        raise TypeError(f"`checkpoint` must be a rnnx.training.Checkpoint; got {shown(checkpoint)}")
+    check_methods("checkpoint.model", checkpoint.model, "a model of rnnx.models", "config", "kind", "parameters")
+    for name in TOKENIZERS:
+        if getattr(checkpoint, name) is not None:
+            check_methods(f"checkpoint.{name}", getattr(checkpoint, name), "a CharTokenizer or None", "to_dict")
     config, tokenizers = checkpoint.model.config, {name: getattr(checkpoint, name) for name in TOKENIZERS}
     cell = config["cell"] if isinstance(config.get("cell"), Cell) else None
     own = {} if cell is None else {"cell": identity(cell)}

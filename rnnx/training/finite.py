@@ -8,6 +8,7 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
+from rnnx._core.checks import check_methods
 
 
 def check_finite(what: str, value: float, step: int, batch: Any = None, parameters: Mapping[str, Array] = {}) -> None:
@@ -32,6 +33,16 @@ def cause(batch: Any, parameters: Mapping[str, Array], step: int | None = None) 
         if ns.is_on_host(p) and not np.isfinite(p).all():
             return f"the parameter `{name}` is not finite"
     return "inputs or parameters are too large"
+
+
+def check_model(name: str, model: Any) -> None:
+    """Raise unless this is a model."""
+    check_methods(name, model, "a model of rnnx.models, or have its methods", "parameters", "check", "evaluate_step")
+
+
+def check_kind(name: str, dataset: Any) -> None:
+    """Raise unless this is a dataset."""
+    check_methods(name, dataset, "a dataset of rnnx.data, or have its methods", "batches", "n_batches", "__len__")
 
 
 def check_dataset(name: str, dataset: Any, model: Any, batch_size: int) -> None:

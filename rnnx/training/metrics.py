@@ -5,6 +5,7 @@ import io
 import json
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +28,30 @@ class MetricsWriter:
         Step of the checkpoint that the run resumes from; lines of later steps are dropped. 0 starts new files.
     evaluated : int
         Step of the checkpoint's last evaluation.
+    unwritten : list of dict
+        The `waiting` records of an earlier writer, for instance of one whose disk was full.
 
     Warns
     -----
     UserWarning
-        If lines of the earlier run are damaged. The others are kept.
+        If lines of the earlier run are damaged, or those of its last steps are missing. The others are kept.
     """
 
-    def __init__(self, folder: str | Path, after_step: int = 0, evaluated: int = 0) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        after_step: int = 0,
+        evaluated: int = 0,
+        unwritten: Sequence[dict[str, Any]] = (),
+    ) -> None:
         lines, table = Path(folder) / "metrics.jsonl", Path(folder) / "metrics.csv"
         kept, damaged = _records(lines) if after_step and lines.exists() else ([], [])
-        if damaged:
-            warnings.warn(f"{lines}: dropped damaged lines: {listed(damaged)}", UserWarning, stacklevel=2)
+        kept += [record for record in unwritten if record not in kept]
+        last = max([r["step"] for r in kept], default=0)
+        problems = [f"dropped damaged lines: {listed(damaged)}"] if damaged else []
+        problems += [f"the lines of steps {last + 1} to {after_step} are missing"] if last < after_step else []
+        if problems:
+            warnings.warn(f"{lines}: {'; '.join(problems)}", UserWarning, stacklevel=2)
         records = [r for r in kept if r["step"] <= (after_step if r["validation_loss"] is None else evaluated)]
         self.seconds = records[-1]["seconds"] if records else 0.0
         self._paths = lines, table
@@ -48,17 +61,21 @@ class MetricsWriter:
         self._state: tuple[list[int], list[dict[str, Any]]] = [len(text.encode()) for text in texts], []
         self._last: Progress | None = None
 
+    @property
+    def waiting(self) -> list[dict[str, Any]]:
+        """The records that are not in the files yet."""
+        return self._state[1]
+
     def write(self, progress: Progress, seconds: float) -> None:
         """Append a line to each file; `seconds` is the training time of this process, without that of earlier ones.
 
         A call with the same `progress` again, after an error or an interrupt, appends nothing.
         """
         values = {**progress.as_dict(), "seconds": round(self.seconds + seconds, 3)}
-        record, waiting = {name: values[name] for name in COLUMNS}, self._state[1]
         if progress is not self._last:
-            waiting.append(record)
+            self.waiting.append({name: values[name] for name in COLUMNS})
             self._last = progress
-        if len(waiting) >= _MOST_WAITING:
+        if len(self.waiting) >= _MOST_WAITING:
             self.flush()
 
     def flush(self) -> None:
@@ -123,11 +140,24 @@ def _records(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
     lines = read_regular(path, _MAX_BYTES).split(b"\n")
     for number, line in enumerate(lines[:-1], start=1):  # after the last newline: nothing, or half a line
         try:
-            values = json.loads(line)
-            records.append({name: _checked(name, values[name]) for name in COLUMNS})
+            records.append(_record(json.loads(line)))
         except (KeyError, RecursionError, TypeError, ValueError):
             damaged.append(number)
     return records, damaged
+
+
+def checked_records(values: Any) -> list[dict[str, Any]]:
+    """Return records from a file after checking them."""
+    if not isinstance(values, list):
+        raise ValueError("`unwritten` must be a list of metrics records")
+    try:
+        return [_record(value) for value in values]
+    except (KeyError, TypeError, ValueError):
+        raise ValueError("`unwritten` must be a list of metrics records") from None
+
+
+def _record(values: Any) -> dict[str, Any]:
+    return {name: _checked(name, values[name]) for name in COLUMNS}
 
 
 def _checked(name: str, value: Any) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 
 import rnnx
 from rnnx._core.arrays import Array
+from rnnx._core.checks import check_methods
 from rnnx._core.devices import by_device
 from rnnx._core.locks import FolderLock
 from rnnx.cells import Cell
@@ -26,7 +27,7 @@ from rnnx.training import checkpoint as checkpoints
 from rnnx.training.counters import Limits
 from rnnx.training.finite import all_finite
 from rnnx.training.folders import check_folder
-from rnnx.training.metrics import MetricsWriter
+from rnnx.training.metrics import MetricsWriter, checked_records
 from rnnx.training.progress import Progress
 from rnnx.training.settings import Settings
 from rnnx.training.trainer import Trainer
@@ -54,6 +55,7 @@ class Run:
     ) -> None:
         self.folder, self.settings, self.corpus, self.model = folder, settings.located(), corpus, model
         self._lock = lock
+        self._unwritten: list[dict[str, Any]] = []  # metrics that could not be written, which a checkpoint keeps
         segment: Any = settings.segment_length
         Limits(**settings.select(*_LIMITS))  # checked now, and not at the first step
         self.trainer = Trainer(
@@ -83,6 +85,7 @@ class Run:
             writable.
         """
         folder = Path(folder)
+        check_methods("settings", settings, "a rnnx.training.Settings", "corpus", "update_rule")
         check_folder(folder)
         lock = FolderLock(folder)
         try:
@@ -152,6 +155,7 @@ class Run:
         if not isinstance(counters, dict) or (counters.get("step") and not loaded.arrays):
             raise ValueError(f"{path} contains a model, but no training state to resume from")
         run.trainer.restore(counters, loaded.arrays)
+        run._unwritten = checked_records(loaded.training.get("unwritten", []))
         if set(changes) - {"text"} and run.out_of_patience():
             run.trainer.counters = replace(run.trainer.counters, since_best=0)
         return run
@@ -174,7 +178,8 @@ class Run:
         trainer = self.trainer
         items = trainer.run(self.corpus.train, self.corpus.validation, **self.settings.select(*_LIMITS))
         lock = self._hold()
-        metrics = MetricsWriter(self.folder, trainer.step, trainer.counters.evaluated)
+        metrics = MetricsWriter(self.folder, trainer.step, trainer.counters.evaluated, self._unwritten)
+        self._unwritten = []
         started = saved = time.perf_counter()
         unrecorded: deque[tuple[Progress, float]] = deque()  # the numbers of some are still on a device
 
@@ -193,6 +198,7 @@ class Run:
         with ExitStack() as last:  # all of them run after any error, even if one of them fails
             last.callback(lock.release)
             last.callback(self.save)
+            last.callback(lambda: setattr(self, "_unwritten", metrics.waiting))
             last.callback(metrics.close)
             last.callback(record_all)
             for progress in items:
@@ -224,7 +230,7 @@ class Run:
             with ExitStack() as last:
                 if self._lock is None or not self._lock.held:
                     last.callback(self._hold().release)
-                self._save(checkpoints.FILE_NAME, self.trainer.state()[1])
+                self._save(checkpoints.FILE_NAME, self.trainer.state()[1], unwritten=self._unwritten)
 
     def _finite(self) -> bool:
         return all_finite({**self.model.parameters, **self.trainer.state()[1]})
@@ -237,7 +243,7 @@ class Run:
                 "saved any more. A smaller learning rate or weight decay may help"
             )
 
-    def _save(self, name: str, arrays: dict[str, Array]) -> None:
+    def _save(self, name: str, arrays: dict[str, Array], **more: Any) -> None:
         training = {
             "settings": asdict(self.settings),
             "by": self.corpus.by,
@@ -245,6 +251,7 @@ class Run:
             "fingerprint": self.corpus.fingerprint,
             "counters": self.trainer.state()[0],
             "rnnx": rnnx.__version__,
+            **more,
         }
         checkpoint = checkpoints.Checkpoint(self.model, self.corpus.tokenizer, training, arrays)
         checkpoints.save_checkpoint(self.folder / name, checkpoint)

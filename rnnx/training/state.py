@@ -13,13 +13,13 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import flag, integer, real
+from rnnx._core.checks import check_methods, flag, integer, real
 from rnnx.models import Masks, Step
 from rnnx.optim import Joined, clip_by_value, learning_rate_at
 from rnnx.optim.base import with_prefix
 from rnnx.optim.clipping import scale_to_norm
 from rnnx.training.counters import Counters
-from rnnx.training.finite import check_finite
+from rnnx.training.finite import check_finite, check_model
 from rnnx.training.progress import Numbers, PendingSteps, Progress
 
 Arrays = dict[str, Array]
@@ -49,6 +49,8 @@ class TrainingState:
     _joined: Joined | None = field(default=None, init=False, repr=False)  # on a device
 
     def __post_init__(self) -> None:
+        check_model("model", self.model)
+        check_methods("optimizer", self.optimizer, "an optimizer of rnnx.optim, or have its methods", "init", "update")
         self.optimizer_state = self.optimizer_state or self.optimizer.init(self.model.parameters)
         for name in ("clip_value", "clip_norm"):
             if getattr(self, name) is not None:

@@ -15,7 +15,7 @@ from rnnx._core.checks import flag
 from rnnx.data import Dataset, to_device_of
 from rnnx.models import Model
 from rnnx.training.counters import Limits, total_steps
-from rnnx.training.finite import cause, check_dataset
+from rnnx.training.finite import cause, check_dataset, check_kind, check_model
 from rnnx.training.progress import Progress
 from rnnx.training.state import TrainingState, copies
 
@@ -88,6 +88,9 @@ class Trainer(TrainingState):
         limits = Limits(epochs, iterations, batch_size, evaluate_every, patience)
         if patience is not None and validation is None:
             raise ValueError("`patience` requires a `validation` set")
+        for name, dataset in (("train", train), ("validation", validation)):
+            if name == "train" or dataset is not None:
+                check_kind(name, dataset)
         self.settle()
         self._error, at = None, self.counters
         if at.batch_size not in (0, batch_size) and at.batch < train.n_batches(at.batch_size):
@@ -215,6 +218,8 @@ def evaluate(model: Model, dataset: Dataset, batch_size: int) -> float:
     FloatingPointError
         If the loss of a batch is not finite.
     """
+    check_model("model", model)
+    check_kind("dataset", dataset)
     model.check("dataset", dataset)
     losses, counts = [], []
     states: dict[str, Array] = {}
