@@ -1,4 +1,4 @@
-"""Cells whose gates lack a side, with vectors, extra inputs and means: all engines, in all kinds of calls."""
+"""Cells whose gates lack a side or have heads, with vectors, inputs and means: all engines, in all kinds of calls."""
 
 import itertools
 import math
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from head_cells import HEADS, NORMALIZED
 from mean_cells import MEANS
 from problems import ENGINES_TOLERANCE, MIXED, ONE_SIDED, TOLERANCE, assert_close, make_problem, numeric_gradient, run
 
@@ -92,11 +93,13 @@ BIASED = Cell(
         ),
     ),
 )
-CELLS = [*ONE_SIDED, THREE, HIDDEN, DECAY, BIASED, *MEANS]
+CELLS = [*ONE_SIDED, THREE, HIDDEN, DECAY, BIASED, *HEADS, *MEANS]
 of_cells = pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
 
 
-def problem_of(cell, rng, *sizes, indices=False, dtype="float64", **options):
+def problem_of(cell, rng, n_x, n_a, *sizes, indices=False, dtype="float64", **options):
+    """A problem with n_a units or, if the cell has heads, the least number above that they divide."""
+    sizes = n_x, -(-n_a // cell.multiple) * cell.multiple, *sizes
     problem = make_problem(cell, rng, *sizes, **options).astype(dtype)
     for key in cell.optional_keys:
         problem.parameters[key] = (options.get("scale", 1) * rng.standard_normal((sizes[1], 1))).astype(dtype)
@@ -119,7 +122,7 @@ def compare(problem, tolerance):
     """
     with rnnx.use_engine("reference"):
         expected, _ = run(problem)
-        if problem.cell in MEANS and problem.s0[0].dtype == "float32":
+        if problem.cell in (*MEANS, NORMALIZED) and problem.s0[0].dtype == "float32":
             single, (expected, _) = expected, run(as_double(problem))
             tolerance = max(tolerance, 3 * max(error for _, error in errors(single, expected)))
     actual, _ = run(problem)

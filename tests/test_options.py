@@ -4,13 +4,15 @@ import pickle
 
 import numpy as np
 import pytest
+from head_cells import BIASED_HEADS
 
 import rnnx
 from rnnx.analysis import gradient_norms, state_gradients
 from rnnx.cells import CELLS
 from rnnx.cells.options import MASKED, RESET, dropout_mask, initial, with_options, zoneout_mask
 
-NAMES = ["rnn", "lstm", "gru", "gru_reset_after", "lem"]  # lem: two states, two stages, derived
+OF = {**CELLS, BIASED_HEADS.name: BIASED_HEADS}
+NAMES = ["rnn", "lstm", "gru", "gru_reset_after", "lem", BIASED_HEADS.name]  # lem: two states, two stages, derived
 N_X, N_A, M, T = 3, 4, 5, 7
 
 
@@ -23,7 +25,7 @@ def engine(request):
 @pytest.fixture
 def problem(rng):
     def make(name):
-        cell = CELLS[name]
+        cell = OF[name]
         initial = rnnx.initialize_parameters(cell, N_X, N_A, seed=0, dtype="float64")
         parameters = {key: rng.standard_normal(p.shape) for key, p in initial.items()}
         x = rng.standard_normal((N_X, M, T))
@@ -51,25 +53,25 @@ OPTIONS = [*options_of(CELLS["rnn"])]
 @pytest.mark.parametrize("option", OPTIONS)
 @pytest.mark.parametrize("name", NAMES)
 def test_gradients_of_every_option(name, option, engine):
-    cell = with_options(CELLS[name], **options_of(CELLS[name])[option])
-    assert cell != CELLS[name]
+    cell = with_options(OF[name], **options_of(OF[name])[option])
+    assert cell != OF[name]
     rnnx.check_cell(cell, engine_names=[engine])
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_cell_with_options_is_made_once_and_can_be_pickled(name, option):
-    options = options_of(CELLS[name])[option]
-    cell = with_options(CELLS[name], **options)
-    assert with_options(CELLS[name], **options) is cell
+    options = options_of(OF[name])[option]
+    cell = with_options(OF[name], **options)
+    assert with_options(OF[name], **options) is cell
     assert pickle.loads(pickle.dumps(cell)) == cell
     assert len({*cell.saved}) == len(cell.saved)
-    assert cell.parameter_keys == CELLS[name].parameter_keys
+    assert cell.parameter_keys == OF[name].parameter_keys
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_without_options_a_cell_stays_the_same(name):
-    cell = CELLS[name]
+    cell = OF[name]
     assert with_options(cell, zoneout=(0,) * len(cell.states)) is cell
 
 

@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import lcm
 from typing import Any
 
 from rnnx.cells.gate import SIDES, Gate
@@ -32,7 +33,8 @@ class Stage:
     Parameters
     ----------
     gates : tuple of Gate
-        In the order of `zx` and `zh`: first those with only a recurrent side, last those with only an input side.
+        In the order of `zx` and `zh`: first those with only a recurrent side, last those with only an input side. Those
+        with a recurrent side have the same number of heads.
     out : tuple of str
         Names of the values that the stage returns. Those of the last stage are the cell's states.
     saved : tuple of str
@@ -62,6 +64,10 @@ class Stage:
         if order != sorted(order):
             got = [gate.sides for gate in self.gates]
             raise ValueError(f"`gates` of a stage must be in the order of sides {list(SIDES)}; got {got}")
+        if any(gate.is_declaration for gate in self.gates):
+            raise ValueError("`gates` of a stage must have `weights`; got a gate without keys")
+        if len(heads := {gate.heads for gate in self.recurrent}) > 1:
+            raise ValueError(f"`gates` of a stage must have the same number of heads; got {sorted(map(int, heads))}")
 
     @cached_property
     def of_inputs(self) -> tuple[Gate, ...]:
@@ -72,6 +78,11 @@ class Stage:
     def recurrent(self) -> tuple[Gate, ...]:
         """The gates with a recurrent side, in the order of `zh`."""
         return tuple(gate for gate in self.gates if "h" in gate.sides)
+
+    @cached_property
+    def heads(self) -> int:
+        """Number of heads of the recurrent sides: of the diagonal blocks in each gate's recurrent matrix."""
+        return int(self.recurrent[0].heads) if self.recurrent else 1
 
 
 @dataclass(frozen=True)
@@ -190,6 +201,11 @@ class Cell:
     def gates(self) -> tuple[Gate, ...]:
         """All gates, stage by stage."""
         return tuple(gate for stage in self.stages for gate in stage.gates)
+
+    @cached_property
+    def multiple(self) -> int:
+        """What n_a must be a multiple of: 1, or the number of heads."""
+        return lcm(*(stage.heads for stage in self.stages))
 
     @cached_property
     def saved(self) -> tuple[str, ...]:

@@ -4,10 +4,12 @@ import inspect
 import pickle
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Any, overload
 
+from rnnx._core.checks import integer
+from rnnx._core.words import shown
 from rnnx.cells.cell import Cell
 from rnnx.cells.gate import Gate
 from rnnx.cells.tracing import Signature, Trace, hoist, stages_of
@@ -53,6 +55,9 @@ def cell(
           [a; x], and ``bf`` (n_a, 1). ``f(x)`` is W_x x + b and ``f(a)`` is W_h a. Instead of the state ``a`` it may
           be any value. A gate that is only called with one of them has ``Wf`` (n_a, n_x) or (n_a, n_a), and ``bf``
           only with x.
+        * ``f=Gate(heads=4)``: a gate whose units are divided into heads: a unit sees only the units of its own head
+          in ``f(a)``, so that W_h is block-diagonal and ``Wf`` is (n_a, n_a / 4 + n_x). ``heads`` may also be the name
+          of one of the cell's numbers.
         * ``p=Vector`` or ``p=Vector(initial)``: a learnable number per unit.
         * ``e=Input``: an input besides x, given to `recurrent_forward` as ``inputs={"e": ...}``.
         * a number: a constant, which `Cell.replace` changes.
@@ -114,7 +119,8 @@ class Definition:
                 raise ValueError(f"cell {self.name!r} has the numbers {list(own)}; got {name!r}")
             if not isinstance(value, Real) or isinstance(value, bool):
                 raise TypeError(f"`{name}` must be a number; got {value!r:.60}")
-        return _define(Definition(self.function, self.name, self.initial, {**self.numbers, **numbers}))
+        given = {name: float(value) for name, value in numbers.items()}
+        return _define(Definition(self.function, self.name, self.initial, {**self.numbers, **given}))
 
     def reduced(self, cell: Cell) -> Any:
         """Return what pickle needs: the place of the function, under which the module holds the cell."""
@@ -143,7 +149,9 @@ def _find(module: str, place: str, numbers: tuple[tuple[str, float], ...]) -> Ce
 
 def _define(definition: Definition) -> Cell:
     signature = _signature(definition.function)
-    signature = signature._replace(numbers={**signature.numbers, **definition.numbers})
+    numbers = {**signature.numbers, **definition.numbers}
+    gates = {name: replace(gate, heads=_heads(name, gate.heads, numbers)) for name, gate in signature.gates.items()}
+    signature = signature._replace(numbers=numbers, gates=gates)
     trace = Trace(definition.function, signature)
     hoisted, vectors = hoist(trace)
     defaults = {name: p.default for name, p in inspect.signature(definition.function).parameters.items()}
@@ -165,14 +173,17 @@ def _define(definition: Definition) -> Cell:
 def _signature(function: Callable[..., Any]) -> Signature:
     """Read the names in the signature of a forward function."""
     positional: list[str] = []
-    kinds: dict[str, list[str]] = {"gates": [], "vectors": [], "inputs": []}
+    gates: dict[str, Gate] = {}
+    kinds: dict[str, list[str]] = {"vectors": [], "inputs": []}
     numbers: dict[str, float] = {}
     for name, parameter in inspect.signature(function).parameters.items():
         default = parameter.default
         if parameter.kind is parameter.POSITIONAL_OR_KEYWORD and default is parameter.empty:
             positional.append(name)
-        elif parameter.kind is parameter.KEYWORD_ONLY and default is Gate:
-            kinds["gates"].append(name)
+        elif parameter.kind is parameter.KEYWORD_ONLY and (default is Gate or isinstance(default, Gate)):
+            gates[name] = default if isinstance(default, Gate) else Gate()
+            if gates[name] != Gate(heads=gates[name].heads):
+                raise TypeError(f"a cell's function declares a gate by Gate or Gate(heads=...); got `{parameter}`")
         elif parameter.kind is parameter.KEYWORD_ONLY and (default is Vector or isinstance(default, Vector)):
             kinds["vectors"].append(name)
         elif parameter.kind is parameter.KEYWORD_ONLY and default is Input:
@@ -184,8 +195,18 @@ def _signature(function: Callable[..., Any]) -> Signature:
                 "x and the states, then keyword-only parameters whose defaults are Gate, Vector, Input or numbers"
             )
             raise TypeError(f"the function of a cell must have {expected}; got `{parameter}`")
-    if len(positional) < 2 or not kinds["gates"]:
+    if len(positional) < 2 or not gates:
         raise TypeError("the function of a cell must have parameters for x, for a state and for a gate")
     x, *states = positional
-    gates, vectors, inputs = map(tuple, kinds.values())
+    vectors, inputs = map(tuple, kinds.values())
     return Signature(x, tuple(states), gates, vectors, inputs, numbers)
+
+
+def _heads(gate: str, heads: int | str, numbers: Mapping[str, float]) -> int:
+    """Return a gate's number of heads, which may be given as the name of a number."""
+    if not isinstance(heads, str):
+        return integer("heads", heads)
+    if heads not in numbers:
+        expected = f"a number, or the name of one in the signature, {list(numbers)}"
+        raise ValueError(f"`heads` of gate `{gate}` must be {expected}; got {shown(heads)}")
+    return integer(heads, int(numbers[heads]) if numbers[heads].is_integer() else numbers[heads])

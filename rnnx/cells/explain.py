@@ -47,10 +47,11 @@ class _Stage:
         """Return the products, the forward and the backward function."""
         products = []
         for gate, name in zip(self.stage.stage.of_inputs, self.zx, strict=True):
-            key = f"{gate.weights[0]}[:, n_a:]" if gate.is_joint else gate.weights[0]
+            key = f"{gate.weights[0]}[:, {gate.columns_in_symbols}:]" if gate.is_joint else gate.weights[0]
             products.append(f"{name} = {key} @ x + {gate.bias}")
         for gate, name in zip(self.stage.stage.recurrent, self.zh, strict=True):
-            key = f"{gate.weights[-1]}[:, :n_a]" if gate.is_joint else gate.weights[-1]
+            key = f"{gate.weights[-1]}[:, :{gate.columns_in_symbols}]" if gate.is_joint else gate.weights[-1]
+            key = key if gate.heads == 1 else f"block_diagonal({key})"
             bias = f" + {gate.recurrent_bias}" if gate.recurrent_bias else ""
             products.append(f"{name} = {key} @ {self.reads[0]}{bias}")
         saved = f"{title}Saved: {', '.join(self.saved) or 'nothing'}"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rnnx._core.checks import Shape
+from rnnx._core.checks import Shape, integer
 from rnnx._core.words import shown
 
 SIDES = ("h", "xh", "x")  # in the order of a stage's gates
@@ -13,6 +13,9 @@ SIDES = ("h", "xh", "x")  # in the order of a stage's gates
 @dataclass(frozen=True)
 class Gate:
     """The parameter keys and weight layout of one gate.
+
+    In the signature of a function for `rnnx.cell`, ``Gate`` or ``Gate(heads=4)`` declares a gate without keys, which
+    are made of its name.
 
     Parameters
     ----------
@@ -28,15 +31,22 @@ class Gate:
         Whether this is a forget gate, which has its own initial bias.
     sides : {"xh", "x", "h"}
         The sides that the gate has: input, recurrent, or both.
+    heads : int
+        Number of heads, into which the units are divided evenly and in order. A unit's recurrent weights act on the
+        units of its own head only, so the recurrent matrix is block-diagonal. Its blocks are stacked: instead of n_a
+        columns, it has n_a / heads. In the signature of a function, `heads` may be the name of a number there.
     """
 
-    weights: tuple[str, ...]
-    bias: str
+    weights: tuple[str, ...] = ()
+    bias: str = ""
     recurrent_bias: str | None = None
     forgets: bool = False
     sides: str = "xh"
+    heads: int | str = 1
 
     def __post_init__(self) -> None:
+        if self.is_declaration:
+            return
         if self.sides not in SIDES:
             raise ValueError(f"`sides` of a gate must be one of {list(SIDES)}; got {self.sides!r}")
         allowed, what = ((1, 2), "one or two keys") if self.sides == "xh" else ((1,), "one key")
@@ -45,6 +55,13 @@ class Gate:
         if bool(self.bias) != ("x" in self.sides) or (self.recurrent_bias and self.sides != "xh"):
             got = f"sides {self.sides!r}, bias {self.bias!r}, recurrent bias {self.recurrent_bias!r}"
             raise ValueError(f"a gate needs a `bias` if it has an input side, and has no other; got {got}")
+        if integer("heads", self.heads) > 1 and "h" not in self.sides:
+            raise ValueError(f"`heads` of a gate without a recurrent side must be 1; got {self.heads}")
+
+    @property
+    def is_declaration(self) -> bool:
+        """Whether this is a gate in the signature of a function, without keys."""
+        return not (self.weights or self.bias)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -58,16 +75,32 @@ class Gate:
 
     def shapes(self, n_x: int, n_a: int) -> dict[str, tuple[str, Shape]]:
         """Return each parameter's shape by key, in symbols and in numbers."""
-        sides: dict[str, tuple[str, Shape]] = {"x": ("(n_a, n_x)", (n_a, n_x)), "h": ("(n_a, n_a)", (n_a, n_a))}
-        matrices = [("(n_a, n_a + n_x)", (n_a, n_a + n_x))] if self.is_joint else [sides[side] for side in self.sides]
+        n_h, of_h = self.columns(n_a), self.columns_in_symbols
+        sides: dict[str, tuple[str, Shape]] = {"x": ("(n_a, n_x)", (n_a, n_x)), "h": (f"(n_a, {of_h})", (n_a, n_h))}
+        joint = (f"(n_a, {of_h} + n_x)", (n_a, n_h + n_x))
+        matrices = [joint] if self.is_joint else [sides[side] for side in self.sides]
         biases = [key for key in (self.bias, self.recurrent_bias) if key]
         return dict(zip(self.weights, matrices, strict=True)) | dict.fromkeys(biases, ("(n_a, 1)", (n_a, 1)))
 
+    def columns(self, n_a: int) -> int:
+        """Return the number of columns of the recurrent weights, the units of a head."""
+        n_h, rest = divmod(n_a, int(self.heads))
+        if rest:
+            of_gate = f"the number of heads of `{self.weights[0]}`, {self.heads}"
+            raise ValueError(f"n_a must be divisible by {of_gate}; got n_a = {n_a}")
+        return n_h
+
+    @property
+    def columns_in_symbols(self) -> str:
+        """The number of columns of the recurrent weights as text."""
+        return "n_a" if self.heads == 1 else f"n_a / {self.heads}"
+
     def split(self, parameters: Mapping[str, Any]) -> tuple[Any, Any]:
-        """Return views of the input and recurrent weights, (n_a, n_x) and (n_a, n_a); None for a missing side."""
+        """Return views of the input and recurrent weights, (n_a, n_x) and (n_a, n_a / heads); None if missing."""
         first = parameters[self.weights[0]]
         if self.is_joint:
-            return first[:, first.shape[0] :], first[:, : first.shape[0]]
+            n_h = first.shape[0] // int(self.heads)
+            return first[:, n_h:], first[:, :n_h]
         by_side = dict(zip(self.sides, (parameters[key] for key in self.weights), strict=True))
         return by_side.get("x"), by_side.get("h")
 

@@ -37,7 +37,7 @@ class StageWeights(NamedTuple):
     """The parameters of one stage, stacked over its gates, G_x with an input side and G_h with a recurrent side."""
 
     wx: Array  # (G_x n, n_x)
-    wh: Array  # (G_h n, n)
+    wh: Array  # (G_h n, n / heads)
     b: Array  # (G_x n,)
     bh: Array | None  # (G_h n,), zero for gates without a recurrent bias; None if no gate has one
     vectors: tuple[Array, ...]  # (n,)
@@ -56,7 +56,7 @@ def stack_weights(xp: Any, stage: Stage, parameters: Mapping[str, Array], n_x: i
         return xp.reshape(array, (-1,))
 
     wx = stack([gate.split(parameters)[0] for gate in stage.of_inputs], n_x)
-    wh = stack([gate.split(parameters)[1] for gate in stage.recurrent], n)
+    wh = stack([gate.split(parameters)[1] for gate in stage.recurrent], n // stage.heads)
     b = flat(stack([parameters[gate.bias] for gate in stage.of_inputs], 1))
     recurrent = [gate.recurrent_bias or "" for gate in stage.recurrent]
     bh = None
@@ -72,7 +72,7 @@ class StageGradients(NamedTuple):
     V is the number of vectors, whose gradients follow those of the biases.
     """
 
-    w: Array  # (G n, n + n_x), acting on [operand; x_t]
+    w: Array  # (G n, n / heads + n_x), acting on [operand; x_t], or of the operand on the units of the same head
     b: Array  # ((G + V) n,)
     bh: Array | None  # (G n,)
 
@@ -83,12 +83,13 @@ def name_gradients(xp: Any, cell: Cell, keys: Collection[str], gradients: Sequen
     vectors: dict[str, Array] = {}
     for stage, (w, b, bh) in zip(cell.stages, gradients, strict=True):
         n = b.shape[0] // max(len(stage.gates) + len(stage.vectors), 1)
+        n_h = n // stage.heads
         for g, gate in enumerate(stage.gates):
             rows = slice(g * n, (g + 1) * n)
             if gate.is_joint:
-                result["d" + gate.weights[0]] = w[rows, :]
+                result["d" + gate.weights[0]] = w[rows, :] if stage.heads == 1 else ns.contiguous(xp, w[rows, :])
             else:
-                columns = {"x": slice(n, None), "h": slice(0, n)}
+                columns = {"x": slice(n_h, None), "h": slice(0, n_h)}
                 for side, key in zip(gate.sides, gate.weights, strict=True):
                     result["d" + key] = ns.contiguous(xp, w[rows, columns[side]])
             if gate.bias:

@@ -2,9 +2,9 @@
 
 The function is called once with symbols. A gate called with x gives its input side, called with any other value its
 recurrent side: a product with that value, the *operand*. Each operand makes a stage, because a product can only begin
-when its operand is known. The rest is placed in the first stage that has everything it needs, and what a later stage
-uses is passed on from stage to stage. What depends on vectors alone is *hoisted*: computed once for the whole sequence,
-except conditions and means.
+when its operand is known, or several, because the gates of a stage have the same number of heads. The rest is placed in
+the first stage that has everything it needs, and what a later stage uses is passed on from stage to stage. What depends
+on vectors alone is *hoisted*: computed once for the whole sequence, except conditions and means.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ class Signature(NamedTuple):
 
     x: str
     states: tuple[str, ...]
-    gates: tuple[str, ...]
+    gates: Mapping[str, Gate]  # by name, without keys
     vectors: tuple[str, ...]
     inputs: tuple[str, ...]
     numbers: Mapping[str, float]
@@ -108,6 +108,9 @@ class Trace:
         for name, values in named.items():
             if not used & {value.number for value in values}:
                 raise ValueError(f"`{name}` does not affect the states that the cell returns")
+        for name, gate in self.signature.gates.items():
+            if gate.heads != 1 and (name not in self.zh or self.zh[name].number not in numbers):
+                raise ValueError(f"gate `{name}` has {gate.heads} heads, so it must be called with more than x")
 
 
 def hoist(trace: Trace) -> tuple[Hoisted | None, dict[int, str]]:
@@ -140,15 +143,22 @@ class _Placement:
 
     def __init__(self, trace: Trace, vectors: Mapping[int, str]) -> None:
         self.trace, self.vectors = trace, vectors
-        operands = {operand.number: operand for operand in trace.operands.values()}
-        self.operands = [operands[number] for number in sorted(operands)]
+        products = {self._product(gate): trace.operands[side.number] for gate, side in trace.zh.items()}
         first = trace.states[0]
+        self.products = sorted(products, key=lambda product: (product[0] != first.number, product))
+        self.operands = [products[product] for product in self.products]
         if self.operands and self.operands[0] is not first:
-            self.operands = [first, *(value for value in self.operands if value is not first)]
+            self.products.insert(0, (first.number, 1))
+            self.operands.insert(0, first)
         self.last = max(len(self.operands) - 1, 0)
         self.stage = self._earliest()
         self.uses = self._uses()
         self._settle()
+
+    def _product(self, gate: str) -> tuple[int, int]:
+        """Return what gates must share to be in one stage: the number of the operand, and the number of heads."""
+        operand = self.trace.operands[self.trace.zh[gate].number]
+        return operand.number, int(self.trace.signature.gates[gate].heads)
 
     def before(self, value: Expression) -> Sequence[Expression]:
         """Return the arguments of a value that the loop over time computes."""
@@ -156,10 +166,9 @@ class _Placement:
 
     def _earliest(self) -> dict[int, int]:
         """Return the first stage that has what a value needs, or -1 if every stage has."""
-        order = {operand.number: k for k, operand in enumerate(self.operands)}
         stage = {value.number: 0 for value in self.trace.states}
-        for side in self.trace.zh.values():
-            stage[side.number] = order[self.trace.operands[side.number].number]
+        for gate, side in self.trace.zh.items():
+            stage[side.number] = self.products.index(self._product(gate))
         for gate, side in self.trace.zx.items():
             stage[side.number] = stage[self.trace.zh[gate].number] if gate in self.trace.zh else -1
         for value in self.trace.values:
@@ -231,5 +240,6 @@ def _gates(trace: Trace, here: Mapping[int, Expression]) -> dict[str, Gate]:
             side for side, of in (("x", trace.zx), ("h", trace.zh)) if name in of and of[name].number in here
         )
         if sides:
-            gates[name] = Gate((f"W{name}",), f"b{name}" if "x" in sides else "", sides=sides)
+            heads = trace.signature.gates[name].heads
+            gates[name] = Gate((f"W{name}",), f"b{name}" if "x" in sides else "", sides=sides, heads=heads)
     return dict(sorted(gates.items(), key=lambda item: SIDES.index(item[1].sides)))

@@ -70,8 +70,15 @@ class StageWiring:
 
     @cached_property
     def adds_sides(self) -> bool:
-        """Whether the recurrent side can be added to the input side before the kernel."""
-        return self.stage.additive and self.n_zx == self.n_zh == self.n_gates
+        """Whether the recurrent side can be added to the input side before the kernel. With heads, it has a layout of
+        its own.
+        """
+        return self.stage.additive and self.n_zx == self.n_zh == self.n_gates and self.heads == 1
+
+    @cached_property
+    def heads(self) -> int:
+        """Number of heads of the recurrent sides."""
+        return self.stage.heads
 
     @cached_property
     def operand(self) -> Slot:
@@ -111,7 +118,7 @@ class StageWiring:
         """
         if not self.takes_given:
             dzx, dzh, ds_prev = self.stage.backward(ops, ds, s_prev, s_next, saved)
-            if self.adds_sides:
+            if self.adds_sides:  # a short cut
                 return {"dzx": dzx}, ds_prev, ()
             d_given: Any = ()
         else:

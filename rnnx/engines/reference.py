@@ -17,6 +17,7 @@ from rnnx.cells import Cell
 from rnnx.cells.parameters import StageGradients, StageWeights, name_gradients, recurrent_parameters, stack_weights
 from rnnx.cells.vocabulary import Ops, array_ops
 from rnnx.cells.wiring import Slot, StageWiring, wiring
+from rnnx.engines import heads
 from rnnx.engines.protocol import Arrays, Call, Cotangents, Engine, Gradients, Tape
 
 Weights = Sequence[StageWeights]
@@ -62,7 +63,7 @@ class ReferenceEngine:
             if not tape.indices and stage.n_zx:
                 through = _rows(xp, _side(stage, sides, "dzx")) @ w.wx
                 dX = through if dX is None else dX + through
-            gradients.append(_stage_gradients(tape, stage, w.bh is not None, sides, rows))
+            gradients.append(_stage_gradients(tape, stage, w, sides, rows))
         dx = None if dX is None else to_public(xp, _where(xp, valid, xp.reshape(dX, tape.x.shape)))
         named = name_gradients(xp, cell, tape.parameters, gradients)
         d_inputs = tuple(to_public(xp, _where(xp, valid, d)) for d in dE)
@@ -95,7 +96,7 @@ class ReferenceStepper:
         xp = self._xp
         x, s = xp.matrix_transpose(xt), tuple(map(xp.matrix_transpose, self._states))
         zx = [x @ xp.matrix_transpose(w.wx) + w.b for w in self._weights]
-        s, _ = _step(self._stages, zx, s, tuple(map(xp.matrix_transpose, inputs)))
+        s, _ = _step(xp, self._stages, zx, s, tuple(map(xp.matrix_transpose, inputs)))
         self._states = tuple(map(xp.matrix_transpose, s))
         return self._states
 
@@ -111,7 +112,7 @@ def _loop(call: Call, X: Array, E: Arrays, weights: Weights, valid: Array | None
     states, saved = [s0], []
     for t in range(call.n_steps):
         here = None if valid is None else valid[t, ...]
-        s, values = _step(stages, [z[t, ...] for z in Zx], states[-1], tuple(e[t, ...] for e in E))
+        s, values = _step(xp, stages, [z[t, ...] for z in Zx], states[-1], tuple(e[t, ...] for e in E))
         states.append(tuple(_where(xp, here, new, old) for new, old in zip(s, states[-1], strict=True)))
         if keep:
             saved.append([_where(xp, here, v) for v in values])
@@ -131,7 +132,7 @@ class _StageForward(NamedTuple):
 
     stage: StageWiring
     ops: Ops
-    wh: Array  # (n, G_h n), transposed
+    wh: Array  # (G_h n, n / heads)
     bh: Array | None
     vectors: Arrays  # (m, n)
 
@@ -148,7 +149,7 @@ def _prepared(xp: Any, cell: Cell, weights: Weights, like: Array) -> list[_Stage
         _StageForward(
             stage,
             array_ops(xp),
-            xp.matrix_transpose(w.wh),
+            w.wh,
             w.bh,
             tuple(xp.broadcast_to(v, like.shape) for v in w.vectors),
         )
@@ -156,11 +157,13 @@ def _prepared(xp: Any, cell: Cell, weights: Weights, like: Array) -> list[_Stage
     ]
 
 
-def _step(stages: Sequence[_StageForward], zx: Sequence[Array], s: Arrays, inputs: Arrays) -> tuple[Arrays, Arrays]:
+def _step(
+    xp: Any, stages: Sequence[_StageForward], zx: Sequence[Array], s: Arrays, inputs: Arrays
+) -> tuple[Arrays, Arrays]:
     """Run one step, given the input sides (m, G_x n) of all stages; return the new states and the saved values."""
     saved: Arrays = ()
     for one, side in zip(stages, zx, strict=True):
-        zh = s[0] @ one.wh
+        zh = heads.times_transpose(xp, s[0], one.wh, one.stage.heads)
         zh = zh if one.bh is None else zh + one.bh
         s, kept = one.stage.forward(one.ops, _gates(side, s[0]), _gates(zh, s[0]), s, one.given(inputs))
         saved += (*kept, *(() if one.stage.is_last else s))
@@ -197,10 +200,9 @@ def _loop_back(tape: Tape, cotangents: Cotangents, weights: Weights) -> tuple[li
 
 
 class _StageBack(NamedTuple):
-    """A stage, its recurrent weights (G_h n, n), and what its backward function reads, over time."""
+    """A stage, and what its backward function reads, over time."""
 
     forward: _StageForward
-    wh: Array
     reads: Arrays
     writes: Arrays
     saves: Arrays
@@ -214,8 +216,7 @@ def _prepared_back(tape: Tape, weights: Weights, like: Array) -> list[_StageBack
 
     stages = _prepared(tape.xp, tape.cell, weights, like)
     found = [
-        _StageBack(one, w.wh, values(one.stage.reads), values(one.stage.writes), values(one.stage.saves))
-        for one, w in zip(stages, weights, strict=True)
+        _StageBack(one, values(one.stage.reads), values(one.stage.writes), values(one.stage.saves)) for one in stages
     ]
     return found[::-1]
 
@@ -227,13 +228,13 @@ def _step_back(
     found: list[Sides] = []
     d_inputs: Arrays = ()
     like = ds[0]
-    for one, wh, *values in stages:
+    for one, *values in stages:
         reads, writes, saves = [tuple([a[t, ...] for a in arrays]) for arrays in values]
         rows, ds, d_own = one.stage.backward(one.ops, ds, reads, writes, saves, one.given(inputs))
         sides = {role: _stack_blocks(xp, blocks, like) for role, blocks in rows.items()}
         if one.stage.n_zh:
-            dzh = _side(one.stage, sides, "dzh")
-            ds = (ds[0] + xp.reshape(dzh, (like.shape[0], wh.shape[0])) @ wh, *ds[1:])
+            dzh = xp.reshape(_side(one.stage, sides, "dzh"), (like.shape[0], one.wh.shape[0]))
+            ds = (ds[0] + heads.times(xp, dzh, one.wh, one.stage.heads), *ds[1:])
         found.append(sides)
         d_inputs = (*d_own, *d_inputs)
     return found[::-1], d_inputs, ds
@@ -253,7 +254,7 @@ def _side(stage: StageWiring, sides: Sides, role: str) -> Array:
     return side if side.shape[-2] == count else side[..., first : first + count, :]
 
 
-def _stage_gradients(tape: Tape, stage: StageWiring, has_bh: bool, sides: Sides, rows: Array) -> StageGradients:
+def _stage_gradients(tape: Tape, stage: StageWiring, w: StageWeights, sides: Sides, rows: Array) -> StageGradients:
     """Return the gradients of a stage's parameters; `rows` are the inputs, (T m, n_x)."""
     xp, n = tape.xp, tape.n_a
 
@@ -266,10 +267,11 @@ def _stage_gradients(tape: Tape, stage: StageWiring, has_bh: bool, sides: Sides,
     operand = _rows(xp, _over_time(tape, stage.operand))
     of_inputs = _scatter_add(xp, dzx, rows) if tape.indices else xp.matrix_transpose(dzx) @ rows
     only_h, only_x = stage.n_gates - stage.n_zx, stage.n_gates - stage.n_zh
-    w = xp.concat((pad(xp.matrix_transpose(dzh) @ operand, after=only_x), pad(of_inputs, before=only_h)), axis=1)
+    of_operand = heads.gradient(xp, dzh, operand, w.wh, stage.heads)
+    dw = xp.concat((pad(of_operand, after=only_x), pad(of_inputs, before=only_h)), axis=1)
     b = pad(xp.sum(_rows(xp, sides["dzx"]), axis=0), before=0 if stage.stage.additive else only_h)
-    bh = pad(xp.sum(dzh, axis=0), after=only_x) if has_bh else None
-    return StageGradients(w, b, bh)
+    bh = pad(xp.sum(dzh, axis=0), after=only_x) if w.bh is not None else None
+    return StageGradients(dw, b, bh)
 
 
 def _over_time(tape: Tape, slot: Slot) -> Array:

@@ -139,9 +139,11 @@ def _input_size(cell: Cell, parameters: Mapping[str, Shape]) -> int:
         if gate.sides == "h":
             continue
         key, shape = gate.weights[0], parameters[gate.weights[0]]
-        sizes[key] = (shape[1] - shape[0] if gate.is_joint else shape[1]) if len(shape) == 2 else 0
+        of_h = shape[0] // int(gate.heads) if gate.is_joint and shape else 0
+        sizes[key] = shape[1] - of_h if len(shape) == 2 else 0
         if sizes[key] < 1:
-            raise ValueError(f"`{key}` must have shape {gate.shapes(1, 1)[key][0]} with n_x >= 1; got {shape}")
+            symbols = gate.shapes(1, int(gate.heads))[key][0]
+            raise ValueError(f"`{key}` must have shape {symbols} with n_x >= 1; got {shape}")
     if not sizes:
         raise ValueError(f"cell {cell.name!r} has no weights for x, so the number of its inputs, n_x, is unknown")
     return Counter(sizes.values()).most_common(1)[0][0]

@@ -19,7 +19,7 @@ def check_cell(
     cell: Cell | str,
     *,
     n_x: int = 3,
-    n_a: int = 5,
+    n_a: int | None = None,
     m: int = 3,
     n_steps: int = 4,
     engine_names: Sequence[str] | None = None,
@@ -35,7 +35,8 @@ def check_cell(
     cell : Cell or str
         Your own cell, or the name of one in ``rnnx.CELLS``.
     n_x, n_a, m, n_steps : int
-        Numbers of inputs, hidden units, examples and steps.
+        Numbers of inputs, hidden units, examples and steps. `n_a` is 5 by default, or a little more for a cell with
+        heads.
     engine_names : sequence of str, optional
         Engines to check; default: all for NumPy arrays that can run here.
     seed : int or numpy.random.Generator, optional
@@ -52,6 +53,7 @@ def check_cell(
         points where the cell is not differentiable, such as ``relu`` at 0: try another seed.
     """
     cell = cell_of(cell)
+    n_a = -(-5 // cell.multiple) * cell.multiple if n_a is None else n_a
     sizes = {"n_x": n_x, "n_a": n_a, "m": m, "n_steps": n_steps}
     n_x, n_a, m, n_steps = (integer(name, size) for name, size in sizes.items())
     problem = _Problem(cell, n_x, n_a, m, n_steps, generator("seed", seed))

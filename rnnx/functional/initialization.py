@@ -23,6 +23,7 @@ _FORGET_BIAS = {"keras": 1.0}
 
 
 def _draw(distribution: str, rng: np.random.Generator, shape: tuple[int, int], fan_in: int) -> np.ndarray:
+    """Draw a matrix. Orthogonal ones that are higher than wide are square blocks, one below the other."""
     match distribution:
         case "small normal":
             return 0.01 * rng.standard_normal(shape)
@@ -31,8 +32,9 @@ def _draw(distribution: str, rng: np.random.Generator, shape: tuple[int, int], f
         case "Glorot uniform":
             return rng.uniform(-1, 1, shape) * np.sqrt(6 / sum(shape))
         case "orthogonal":
-            q, r = np.linalg.qr(rng.standard_normal(shape))
-            return q * np.sign(np.diag(r))  # the signs make q uniformly distributed
+            rows, columns = shape
+            pairs = [np.linalg.qr(rng.standard_normal((columns, columns))) for _ in range(rows // columns)]
+            return np.concatenate([q * np.sign(np.diag(r)) for q, r in pairs])  # the signs make q uniformly distributed
     return np.zeros(shape)
 
 
@@ -92,7 +94,7 @@ def initialize_parameters(
     of_x, of_h, _, of_bias = _SCHEMES[scheme]
     values: dict[str, np.ndarray] = {}
     for gate in cell.gates:
-        draw = {"x": (of_x, (n_a, n_x)), "h": (of_h, (n_a, n_a))}
+        draw = {"x": (of_x, (n_a, n_x)), "h": (of_h, (n_a, gate.columns(n_a)))}
         order = "hx" if gate.is_joint else gate.sides  # in the order of the columns
         weights = {side: _draw(draw[side][0], rng, draw[side][1], n_a) for side in order}
         values |= gate.join(np, weights.get("x"), weights.get("h"))

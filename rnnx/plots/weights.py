@@ -79,7 +79,7 @@ class _Keys:
     def __init__(self, cells: Iterable[Cell]) -> None:
         cells = list(cells)
         gates = [gate for one in cells for gate in one.gates]
-        self.joint = {gate.weights[0] for gate in gates if gate.is_joint}  # the first n_a columns are recurrent
+        self.joint = {gate.weights[0]: gate for gate in gates if gate.is_joint}
         self.split = {
             key: _INPUT if side == "x" else _RECURRENT
             for gate in gates
@@ -134,7 +134,8 @@ def _parts(name: str, array: np.ndarray, keys: _Keys) -> dict[str, np.ndarray]:
     if "_" in name and not _OF_A_CELL.fullmatch(name):
         return {_OTHER: array}
     key = name.partition("_")[0]
-    if key in keys.joint and array.ndim == 2 and array.shape[1] > array.shape[0]:
-        n_a = array.shape[0]
-        return {_RECURRENT: array[:, :n_a], _INPUT: array[:, n_a:]}
+    if key in keys.joint and array.ndim == 2:
+        of_x, of_h = keys.joint[key].split({key: array})
+        if of_x.size:
+            return {_RECURRENT: of_h, _INPUT: of_x}
     return {keys.split.get(key, _OTHER): array}

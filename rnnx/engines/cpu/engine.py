@@ -120,13 +120,14 @@ def _stage_gradients(key: PassKey, block: list[np.ndarray]) -> list[StageGradien
 
 
 def compile_ahead(cell: Cell, dtype: str) -> None:
-    """Compile or load everything that a cell needs, by running it on one element."""
-    parameters = {key: np.ones(shape, dtype) for key, (_, shape) in expected_shapes(cell, 1, 1).items()}
-    n_states, x, s0 = len(cell.states), np.ones((1, 1, 2), dtype), np.ones((1, 1), dtype)
-    inputs = (x,) * len(cell.inputs)
+    """Compile or load everything that a cell needs, by running it on as few elements as possible."""
+    n = cell.multiple
+    parameters = {key: np.ones(shape, dtype) for key, (_, shape) in expected_shapes(cell, 1, n).items()}
+    n_states, x, s0, e = len(cell.states), np.ones((1, 1, 2), dtype), np.ones((n, 1), dtype), np.ones((n, 1, 2), dtype)
+    inputs = (e,) * len(cell.inputs)
     call = Call(cell, np, x.dtype, x, False, 1, (s0,) * n_states, parameters, None, inputs)
     _, tape = ENGINE.forward(call, keep=True)
-    ENGINE.backward(tape, Cotangents((x,) + (None,) * (n_states - 1), (None,) * n_states))
+    ENGINE.backward(tape, Cotangents((e,) + (None,) * (n_states - 1), (None,) * n_states))
     for given in itertools.product((False, True), repeat=n_states):
         kernels_of(cell, x.dtype, given)
     pool()

@@ -63,7 +63,7 @@ def rows_per_cluster(key: PassKey, limit: int) -> int:
     if (
         cell.vectors
         or cell.inputs
-        or any(gate.sides != "xh" for gate in cell.gates)
+        or any(gate.sides != "xh" or gate.heads != 1 for gate in cell.gates)
         or any(map(uses_means, wiring(cell)))
     ):
         return 0

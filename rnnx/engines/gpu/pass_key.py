@@ -132,13 +132,13 @@ class PassKey(NamedTuple):
     def packed_shapes(self) -> Shapes:
         """Shapes of the parameters, stacked over the gates that have them.
 
-        These are wh<i> (G_i n, n), bh<i> (G_i n,), b (G_x n,), wx (G_x n, n_x), or (n_x, G_x n) for index inputs, and
-        v<k> (n,), the vectors.
+        These are wh<i> (G_i n, n / heads), bh<i> (G_i n,), b (G_x n,), wx (G_x n, n_x), or (n_x, G_x n) for index
+        inputs, and v<k> (n,), the vectors.
         """
         shapes: Shapes = {}
         for stage in wiring(self.cell):
             if stage.n_zh:
-                shapes[f"wh{stage.number}"] = ((stage.n_zh * self.n, self.n), self.dtype)
+                shapes[f"wh{stage.number}"] = ((stage.n_zh * self.n, self.n // stage.heads), self.dtype)
             if self.has_recurrent_bias(stage):
                 shapes[f"bh{stage.number}"] = ((stage.n_zh * self.n,), self.dtype)
         if rows := self.n_zx * self.n:

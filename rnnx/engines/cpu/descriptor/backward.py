@@ -31,7 +31,7 @@ class BackwardPass(Pass):
         shapes: list[tuple[int, ...]] = []
         for stage in cell.stages:  # dw, and the sums for biases and vectors, which are written in whole vectors
             n_c = len(stage.gates) * key.n
-            shapes += [(n_c, key.n + key.n_x), (n_c + len(stage.vectors) * key.n,), (n_c,)]
+            shapes += [(n_c, key.n // stage.heads + key.n_x), (n_c + len(stage.vectors) * key.n,), (n_c,)]
         self.block = Block(key.dtype, shapes, spare=LINE)
         self.values = (*names("state", cell.states), *names("saved", cell.saved), *names("input", cell.inputs), "x")
         self.d_states, self.d_given = names("d_state", cell.states), names("d_given", cell.states)
@@ -58,9 +58,11 @@ class BackwardPass(Pass):
         for wired, stage in zip(wiring(cell), t.fields["stages"], strict=True):
             dw, db_x, db_h = (block + at for at in self.block.offsets[3 * wired.number : 3 * wired.number + 3])
             first = (wired.n_gates - wired.n_zx) * t.n  # row of the first gate with an input side
-            dw_x = dw + (first * (t.n + t.n_x) + t.n) * t.item
-            stage |= {"dw_h": dw, "dw_x": dw_x, "db_h": db_h, "db_x": db_x + first * t.item}
-        columns = (t.vectors(t.n) + (0 if t.indices else t.vectors(t.n_x))) * t.lanes
+            dw_x = dw + (first * (stage["n_head"] + t.n_x) + stage["n_head"]) * t.item
+            stage |= {"dw_h": dw, "dw_x": dw_x, "dw_row": (stage["n_head"] + t.n_x) * t.item}
+            stage |= {"db_h": db_h, "db_x": db_x + first * t.item}
+        of_operand = max(t.vectors(t.n // wired.heads) * wired.heads for wired in wiring(cell))
+        columns = (of_operand + (0 if t.indices else t.vectors(t.n_x))) * t.lanes
         return {"block_a": KC * (MC + t.lanes) * t.item, "block_b": min(KC, t.n_steps * t.m) * columns * t.item}
 
     def _given(self, t: Template) -> Places:
@@ -100,7 +102,7 @@ class BackwardPass(Pass):
             "dz_h_row": widths["dzh"] * t.row,
             "n_sums": len(wired.blocks["dzx"]),
             "d_operand": cotangents[wired.operand][0],
-            "w_h": t.take(n_h, t.vectors(t.n) * t.lanes),
+            "w_h": t.take(n_h, t.vectors(t.n // wired.heads) * t.lanes),
             "w_x": 0 if t.indices else t.take(n_x, t.vectors(t.n_x) * t.lanes),
             "table": t.take(t.n_x, t.vectors(n_x) * t.lanes) if t.indices else 0,
         }

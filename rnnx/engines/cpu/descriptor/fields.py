@@ -41,10 +41,11 @@ OUTPUT = record("source target")
 STAGE = record(
     "gates n_gates",
     "n_zh n_zx",  # gates with a recurrent side, the first ones, and with an input side, the last ones
+    "heads n_head",  # of the recurrent sides, and units of a head
     "arguments n_arguments",  # of the elementwise kernel
     "kernel kernel_tail",
     "whole_rows kept_rows",  # 1: the kernel takes all vectors of a row, the tail too; rows of its scratch memory
-    "w_h w_x bias bias_h",  # packed; bias_h is 0 without recurrent biases
+    "w_h w_x bias bias_h",  # packed, w_h one matrix per gate and head if there are heads; bias_h may be 0
     "n_vectors_h n_vectors_x",  # of all gates with that side
     "nv_h product_h product_x",  # vectors of a micro-panel, and the products
     "nv_x",  # for w_x; n_vectors_x for index inputs, which need contiguous rows
@@ -54,7 +55,7 @@ STAGE = record(
     "dz_h dz_h_row dz_x dz_x_row",
     "n_sums",  # blocks of dz_x that are summed over time, for biases and vectors of parameters
     "d_operand",  # (m, n); the recurrent product is added to it
-    "dw_h dw_x",  # in (G n, n + n_x), from the first gate with that side
+    "dw_h dw_x dw_row",  # in (G n, n_head + n_x), from the first gate with that side
     "db_h db_x",  # sums of the blocks of dz_h and dz_x, padded to whole vectors
     "table",  # packed (n_x, G_x n) for index inputs, else 0; see `loops.gradients`
 )

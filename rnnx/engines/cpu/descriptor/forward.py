@@ -84,11 +84,13 @@ class ForwardPass(Pass):
         units = t.vectors(t.n)
         vectors_h, nv_h = units * wired.n_zh, panel_vectors(wired.n_zh)
         vectors_x, nv_x = units * wired.n_zx, panel_vectors(wired.n_zx)
+        n_head = t.n // wired.heads
+        w_h = (t.n, vectors_h) if wired.heads == 1 else (t.n * wired.n_zh, t.vectors(n_head))
         needs_bias_h = not wired.adds_sides or any(g.recurrent_bias in parameters for g in wired.stage.gates)
         return {
             **self.stage(t, wired, parameters, places),
             "arguments": [_argument(t, wired, a, places) for a in wired.forward_arguments()],
-            "w_h": t.take(t.n, vectors_h * t.lanes),
+            "w_h": t.take(*w_h, t.lanes),
             "w_x": t.take(t.n_x, vectors_x * t.lanes),
             "bias": t.take(vectors_x * t.lanes),
             "bias_h": t.take(vectors_h * t.lanes) if needs_bias_h else 0,
@@ -103,7 +105,7 @@ class ForwardPass(Pass):
 
 def _argument(t: Template, wired: StageWiring, argument: Argument, places: Places) -> Fields:
     if argument.slot is None:
-        side, n_gates = {"zx": (ZX, wired.n_zx), "zh": (ZH, wired.n_zh)}[argument.role]
+        side, n_gates = {"zx": (ZX, wired.n_zx), "zh": (ZH, wired.n_zh if wired.heads == 1 else 1)}[argument.role]
         return {"side": side, "vector": t.size * n_gates}
     past_end = {"writes": KEEP if wired.is_last else ZERO, "saves": ZERO}.get(argument.role, 0)
     return t.value(argument.slot, places, past_end)

@@ -30,12 +30,12 @@ class Pass:
         self.key, self.given = key, given  # for which states the caller gives cotangents
         shapes = expected_shapes(cell, n_x, n)
         self.kept = Block(dtype, [shapes[name][1] for name in keys])  # copies of the parameters
-        sides = "".join(gate.sides for gate in cell.gates)
-        # Multiplications; backward has twice as many.
-        products = n_steps * m * n * (n * sides.count("h") + (0 if indices else n_x * sides.count("x")))
+        of_h = sum(len(stage.recurrent) * n // stage.heads for stage in cell.stages)
+        of_x = 0 if indices else n_x * sum(len(stage.of_inputs) for stage in cell.stages)
+        products = n_steps * m * n * (of_h + of_x)  # multiplications; backward has twice as many
         shares = -(-n_vectors(dtype, n) // UNIT_VECTORS)
         arrays = 2 * len(cell.states) + len(cell.saved) + len(cell.gates) + len(cell.inputs)
-        if any(map(self.phases, wiring(cell))):
+        if any(stage.heads > 1 or self.phases(stage) for stage in wiring(cell)):
             shares = 0
         self.work = Work(n_steps, m, products, shares, arrays if n * dtype.itemsize % LINE else 0)
         self._templates: dict[tuple[int, bool], Template] = {}
@@ -52,12 +52,13 @@ class Pass:
         """Return the fields of a stage that both directions use."""
         kernels, name = kernels_of(self.key.cell, t.dtype, self.given), f"{self.job}_{wired.number}"
         operand, step = places[wired.operand]
-        gates = [_gate(t, gate, parameters) for gate in wired.stage.gates]
+        n_head = t.n // wired.heads
+        gates = [_gate(t, gate, parameters, n_head * t.item) for gate in wired.stage.gates]
         phases = self.phases(wired)
         kernel = {"kernel": kernels[name], "kernel_tail": kernels.get(f"{name}_tail", 0)}
         kernel |= {"whole_rows": bool(phases), "kept_rows": n_kept(phases)}
         flags = {"adds_sides": wired.adds_sides, "is_last": wired.is_last}
-        counts = {"n_zh": wired.n_zh, "n_zx": wired.n_zx}
+        counts = {"n_zh": wired.n_zh, "n_zx": wired.n_zx, "heads": wired.heads, "n_head": n_head}
         return {**flags, **counts, **kernel, "gates": gates, "operand": operand, "operand_step": step}
 
     def places(
@@ -112,12 +113,12 @@ def kernels_of(cell: Cell, dtype: np.dtype, given: tuple[bool, ...]) -> Mapping[
     return object_cache.functions(lambda module: emit_kernels(module, cell, dtype, given))
 
 
-def _gate(t: Template, gate: Gate, parameters: Mapping[str, int]) -> Fields:
+def _gate(t: Template, gate: Gate, parameters: Mapping[str, int], row_h: int) -> Fields:
     fields = {"bias": parameters.get(gate.bias, 0), "bias_h": parameters.get(gate.recurrent_bias or "", 0)}
     if gate.is_joint:
-        w, row = parameters[gate.weights[0]], t.row + t.n_x * t.item
-        return {"w_h": w, "w_h_row": row, "w_x": w + t.row, "w_x_row": row, **fields}
-    rows = {"x": t.n_x * t.item, "h": t.row}
+        w, row = parameters[gate.weights[0]], row_h + t.n_x * t.item
+        return {"w_h": w, "w_h_row": row, "w_x": w + row_h, "w_x_row": row, **fields}
+    rows = {"x": t.n_x * t.item, "h": row_h}
     for side, key in zip(gate.sides, gate.weights, strict=True):
         fields |= {f"w_{side}": parameters[key], f"w_{side}_row": rows[side]}
     return fields

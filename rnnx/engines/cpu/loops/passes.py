@@ -133,6 +133,9 @@ def recurrent_side(p, stage, z, zh, zh_row, t, j0, j1, u0, u1):
     """Compute Zh = W_h h + b_h, or add W_h h to z."""
     if stage.n_zh == 0:
         return
+    if stage.heads > 1:
+        recurrent_side_of_heads(p, stage, zh, zh_row, t, j0, j1)
+        return
     row, v0, adds = p.n * p.item, u0 * stage.n_zh, stage.adds_sides
     column = v0 * p.item * p.lanes
     call_product(
@@ -141,6 +144,20 @@ def recurrent_side(p, stage, z, zh, zh_row, t, j0, j1, u0, u1):
         init=(z if adds else stage.bias_h) + column, init_row=zh_row if adds else 0,
         z=(z if adds else zh) + column, z_row=zh_row, tail=0,
     )  # fmt: skip
+
+
+@function
+def recurrent_side_of_heads(p, stage, zh, zh_row, t, j0, j1):
+    """Compute Zh = W_h h + b_h, (rows, G, n), one product per gate and head."""
+    d, vectors, row = stage.n_head, vectors_of(p, stage.n_head), p.n * p.item
+    h = stage.operand + t * stage.operand_step + j0 * row
+    for block in range(stage.n_zh * stage.heads):
+        column = block * d * p.item
+        call_product(
+            p.product, w=stage.w_h + block * d * vectors * p.lanes * p.item, n_vectors=vectors, v0=0, v1=vectors,
+            n_k=d, h=h + block % stage.heads * d * p.item, h_row=row, h_k=p.item, rows=j1 - j0,
+            init=stage.bias_h + column, init_row=0, z=zh + column, z_row=zh_row, tail=d % p.lanes,
+        )  # fmt: skip
 
 
 @function
@@ -170,6 +187,16 @@ def forward(me, n, descriptor):
 
 
 @function
+def recurrent_gradient_of_heads(p, stage, dz, rows, out, out_row):
+    """Add dz_h W_h to rows of the cotangents of the operand, one product per gate and head."""
+    d, vectors = stage.n_head, vectors_of(p, stage.n_head)
+    for block in range(stage.n_zh * stage.heads):
+        w, to = stage.w_h + block * d * vectors * p.lanes * p.item, out + block % stage.heads * d * p.item
+        of_block = dz + block * d * p.item
+        add_product(p, of_block, stage.dz_h_row, rows, d, w, d, 0, vectors, to, out_row, to, out_row)
+
+
+@function
 def recurrent_gradient(p, stage, t, j0, j1, u0, u1):
     """Add dz_h W_h to the cotangents of the operand, except past an example's end: zero times infinity is NaN."""
     n_k, row, j = stage.n_zh * p.n, p.n * p.item, j0
@@ -177,7 +204,10 @@ def recurrent_gradient(p, stage, t, j0, j1, u0, u1):
         end, active = equal_run(p, t, j, j1)
         if active:
             dz, out = stage.dz_h + (t * p.m + j) * stage.dz_h_row, stage.d_operand + j * row
-            add_product(p, dz, stage.dz_h_row, end - j, n_k, stage.w_h, p.n, u0, u1, out, row, out)
+            if stage.heads == 1:
+                add_product(p, dz, stage.dz_h_row, end - j, n_k, stage.w_h, p.n, u0, u1, out, row, out, row)
+            else:
+                recurrent_gradient_of_heads(p, stage, dz, end - j, out, row)
         j = end
 
 
