@@ -5,14 +5,23 @@ import pickle
 import numpy as np
 import pytest
 from head_cells import BIASED_HEADS
+from wide_cells import PROJECTION
 
 import rnnx
 from rnnx.analysis import gradient_norms, state_gradients
 from rnnx.cells import CELLS
 from rnnx.cells.options import MASKED, RESET, dropout_mask, initial, with_options, zoneout_mask
 
-OF = {**CELLS, BIASED_HEADS.name: BIASED_HEADS}
-NAMES = ["rnn", "lstm", "gru", "gru_reset_after", "lem", BIASED_HEADS.name]  # lem: two states, two stages, derived
+OF = {**CELLS, BIASED_HEADS.name: BIASED_HEADS, "projection": PROJECTION}
+NAMES = [
+    "rnn",
+    "lstm",
+    "gru",
+    "gru_reset_after",
+    "lem",
+    BIASED_HEADS.name,
+    "projection",
+]  # lem: two states, two stages, derived
 N_X, N_A, M, T = 3, 4, 5, 7
 
 
@@ -29,7 +38,7 @@ def problem(rng):
         initial = rnnx.initialize_parameters(cell, N_X, N_A, seed=0, dtype="float64")
         parameters = {key: rng.standard_normal(p.shape) for key, p in initial.items()}
         x = rng.standard_normal((N_X, M, T))
-        return cell, x, [rng.standard_normal((N_A, M)) for _ in cell.states], parameters
+        return cell, x, [rng.standard_normal((cell.size(state, N_A), M)) for state in cell.states], parameters
 
     return make
 
@@ -127,7 +136,7 @@ def test_options_against_a_plain_transcription(name, step, problem, rng):
 def test_a_zoneout_mask_keeps_values_exactly(name, problem):
     cell, x, s0, parameters = problem(name)
     kept = with_options(cell, zoneout=(MASKED,) * len(cell.states))
-    inputs = {zoneout_mask(state): np.ones((N_A, M, T)) for state in cell.states}
+    inputs = {zoneout_mask(state): np.ones((cell.size(state, N_A), M, T)) for state in cell.states}
     states, _, _ = rnnx.recurrent_forward(kept, x, s0, parameters, inputs=inputs)
     for value, start in zip(states, s0, strict=True):
         np.testing.assert_array_equal(value, np.repeat(start[:, :, None], T, 2))
@@ -143,8 +152,8 @@ def test_a_cell_without_recurrent_weights_has_no_recurrent_dropout():
 def test_gradients_with_resets(name, lengths, problem, rng):
     cell, x, s0, parameters = problem(name)
     resets = rng.random((M, T)) < 0.4
-    ds = [rng.standard_normal((N_A, M, T)) for _ in cell.states]
-    final = [rng.standard_normal((N_A, M)) for _ in cell.states]
+    ds = [rng.standard_normal((cell.size(state, N_A), M, T)) for state in cell.states]
+    final = [rng.standard_normal((cell.size(state, N_A), M)) for state in cell.states]
 
     def run():
         return rnnx.recurrent_forward(cell, x, s0, parameters, lengths=lengths, resets=resets)
@@ -174,7 +183,7 @@ def test_resets_equal_separate_sequences(name, indices, problem, rng):
     cell, x, s0, parameters = problem(name)
     if indices:
         x = rng.integers(0, N_X, (M, T))
-    ds = [rng.standard_normal((N_A, M, T)) for _ in cell.states]
+    ds = [rng.standard_normal((cell.size(state, N_A), M, T)) for state in cell.states]
     at = 3
     resets = np.zeros((M, T), bool)
     resets[:, at] = True
@@ -234,7 +243,7 @@ def test_a_reset_stops_nan_in_states_and_gradients(name, problem, rng):
     cell, x, s0, parameters = problem(name)
     resets = np.zeros((M, T), bool)
     resets[:, 3] = True
-    ds = [np.where(np.arange(T) < 3, 0.0, rng.standard_normal((N_A, M, T))) for _ in cell.states]
+    ds = [np.where(np.arange(T) < 3, 0.0, rng.standard_normal((cell.size(state, N_A), M, T))) for state in cell.states]
     expected = rnnx.recurrent_forward(cell, x[:, :, 3:], s0, parameters)[0]
     ds[0][:, 0, 5] = np.nan
     gradients = rnnx.recurrent_backward(cell, ds, rnnx.recurrent_forward(cell, x, s0, parameters, resets=resets)[2])

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from lab import make_trainer
+from wide_cells import PROJECTION
 
 import rnnx
 from rnnx.cells import CELLS
@@ -49,6 +50,7 @@ KINDS = ["characters", "classifier", "regressor", "seq2seq"]
     [
         *((kind, "lstm") for kind in KINDS),
         ("classifier", "gru"),
+        *((kind, PROJECTION) for kind in ("characters", "seq2seq")),
         pytest.param("seq2seq", "lem", marks=pytest.mark.slow),
     ],
 )

@@ -17,12 +17,13 @@ backward returns their gradients ``dgiven`` as one more result.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import lcm
 from typing import Any
 
+from rnnx._core.checks import integer
 from rnnx.cells.gate import SIDES, Gate
 
 
@@ -127,6 +128,9 @@ class Cell:
     initial : tuple of (str, value)
         Initial values of vectors and biases by key: a number, or (low, high) for a uniform distribution. Others are
         drawn as biases are.
+    widths : tuple of (str, int)
+        Widths of states, vectors and inputs that are not n_a, by name; the first state has n_a units. Values of
+        different widths only meet in products: see `Gate.width`.
     definition : Definition or None
         Where the cell comes from, if `rnnx.cell` has made it. It is then pickled by reference.
     """
@@ -138,6 +142,7 @@ class Cell:
     head: tuple[str, str] = ("Wy", "by")
     hoisted: Hoisted | None = None
     initial: tuple[tuple[str, Any], ...] = ()
+    widths: tuple[tuple[str, int], ...] = ()
     definition: Any = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -154,6 +159,14 @@ class Cell:
                 raise ValueError(f"cell {self.name!r} has duplicate key {key!r} of a parameter or an input")
             if key in arguments:
                 raise ValueError(f"cell {self.name!r} has parameter key {key!r}, which is an argument name")
+        self._check_widths()
+
+    def _check_widths(self) -> None:
+        for name, width in self.widths:
+            if name not in (*self.states[1:], *self.vectors, *self.inputs, *self.parameter_keys):
+                raise ValueError(f"`widths` of cell {self.name!r} has {name!r}, which cannot have a width of its own")
+            integer("widths", width)
+        self.size(self.states[0], 1)
 
     def __hash__(self) -> int:
         return self._hash
@@ -206,6 +219,23 @@ class Cell:
     def multiple(self) -> int:
         """What n_a must be a multiple of: 1, or the number of heads."""
         return lcm(*(stage.heads for stage in self.stages))
+
+    def size(self, name: str, n_a: int) -> int:
+        """Return the number of units of a state, vector, input or saved value, if the first state has n_a."""
+        return self._own_widths.get(name) or n_a
+
+    @cached_property
+    def has_widths(self) -> bool:
+        """Whether some values have another number of units than n_a."""
+        return bool(self.widths) or any(gate.width or gate.operand_width for gate in self.gates)
+
+    @cached_property
+    def _own_widths(self) -> Mapping[str, int]:
+        if not self.has_widths:
+            return {}
+        from rnnx.cells.widths import widths_of
+
+        return widths_of(self)
 
     @cached_property
     def saved(self) -> tuple[str, ...]:

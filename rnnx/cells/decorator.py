@@ -12,6 +12,7 @@ from rnnx._core.checks import integer
 from rnnx._core.words import shown
 from rnnx.cells.cell import Cell
 from rnnx.cells.gate import Gate
+from rnnx.cells.inference import Widths
 from rnnx.cells.tracing import Signature, Trace, hoist, stages_of
 
 
@@ -58,6 +59,9 @@ def cell(
         * ``f=Gate(heads=4)``: a gate whose units are divided into heads: a unit sees only the units of its own head
           in ``f(a)``, so that W_h is block-diagonal and ``Wf`` is (n_a, n_a / 4 + n_x). ``heads`` may also be the name
           of one of the cell's numbers.
+        * ``f=Gate(width=512)``: a gate with 512 units instead of n_a, and ``Wf`` of so many rows; 0 means n_a. States,
+          vectors and inputs that are combined with its values are as wide. Products alone lead from one width to
+          another. ``width`` may also be the name of one of the cell's numbers.
         * ``p=Vector`` or ``p=Vector(initial)``: a learnable number per unit.
         * ``e=Input``: an input besides x, given to `recurrent_forward` as ``inputs={"e": ...}``.
         * a number: a constant, which `Cell.replace` changes.
@@ -150,18 +154,20 @@ def _find(module: str, place: str, numbers: tuple[tuple[str, float], ...]) -> Ce
 def _define(definition: Definition) -> Cell:
     signature = _signature(definition.function)
     numbers = {**signature.numbers, **definition.numbers}
-    gates = {name: replace(gate, heads=_heads(name, gate.heads, numbers)) for name, gate in signature.gates.items()}
+    gates = {name: _resolved(name, gate, numbers) for name, gate in signature.gates.items()}
     signature = signature._replace(numbers=numbers, gates=gates)
     trace = Trace(definition.function, signature)
     hoisted, vectors = hoist(trace)
+    widths = Widths(trace)
     defaults = {name: p.default for name, p in inspect.signature(definition.function).parameters.items()}
     initial = {name: v.initial for name, v in defaults.items() if isinstance(v, Vector) and v.initial != 0}
     made = Cell(
         definition.name,
         signature.states,
-        stages_of(trace, vectors),
+        stages_of(trace, vectors, widths.of),
         hoisted=hoisted,
         initial=tuple((initial | dict(definition.initial)).items()),
+        widths=widths.named(trace, vectors),
         definition=definition,
     )
     unknown = [key for key, _ in made.initial if key not in made.parameter_keys]
@@ -182,8 +188,9 @@ def _signature(function: Callable[..., Any]) -> Signature:
             positional.append(name)
         elif parameter.kind is parameter.KEYWORD_ONLY and (default is Gate or isinstance(default, Gate)):
             gates[name] = default if isinstance(default, Gate) else Gate()
-            if gates[name] != Gate(heads=gates[name].heads):
-                raise TypeError(f"a cell's function declares a gate by Gate or Gate(heads=...); got `{parameter}`")
+            if gates[name] != Gate(heads=gates[name].heads, width=gates[name].width):
+                expected = "Gate, Gate(heads=...) or Gate(width=...)"
+                raise TypeError(f"a cell's function declares a gate by {expected}; got `{parameter}`")
         elif parameter.kind is parameter.KEYWORD_ONLY and (default is Vector or isinstance(default, Vector)):
             kinds["vectors"].append(name)
         elif parameter.kind is parameter.KEYWORD_ONLY and default is Input:
@@ -202,11 +209,15 @@ def _signature(function: Callable[..., Any]) -> Signature:
     return Signature(x, tuple(states), gates, vectors, inputs, numbers)
 
 
-def _heads(gate: str, heads: int | str, numbers: Mapping[str, float]) -> int:
-    """Return a gate's number of heads, which may be given as the name of a number."""
-    if not isinstance(heads, str):
-        return integer("heads", heads)
-    if heads not in numbers:
-        expected = f"a number, or the name of one in the signature, {list(numbers)}"
-        raise ValueError(f"`heads` of gate `{gate}` must be {expected}; got {shown(heads)}")
-    return integer(heads, int(numbers[heads]) if numbers[heads].is_integer() else numbers[heads])
+def _resolved(name: str, gate: Gate, numbers: Mapping[str, float]) -> Gate:
+    """Return a gate with the numbers that it refers to by name."""
+
+    def resolved(what: str, value: int | str, least: int) -> int:
+        if not isinstance(value, str):
+            return integer(what, value, least)
+        if value not in numbers:
+            expected = f"a number, or the name of one in the signature, {list(numbers)}"
+            raise ValueError(f"`{what}` of gate `{name}` must be {expected}; got {shown(value)}")
+        return integer(value, int(numbers[value]) if numbers[value].is_integer() else numbers[value], least)
+
+    return replace(gate, heads=resolved("heads", gate.heads, 1), width=resolved("width", gate.width, 0))

@@ -211,14 +211,17 @@ class _Placement:
         return [operand, *passed]
 
 
-def stages_of(trace: Trace, vectors: Mapping[int, str]) -> tuple[Stage, ...]:
-    """Return the stages of a traced cell; `vectors` are the keys of the vectors by the numbers of their values."""
+def stages_of(trace: Trace, vectors: Mapping[int, str], width: Callable[[Expression], int]) -> tuple[Stage, ...]:
+    """Return the stages of a traced cell.
+
+    `vectors` are the keys of the vectors by the numbers of their values. `width` returns the width of a value.
+    """
     placement = _Placement(trace, vectors)
     entering: Sequence[Expression] = trace.states
     stages = []
     for k in range(placement.last + 1):
         here = {value.number: value for value in trace.values if placement.stage[value.number] == k}
-        gates = _gates(trace, here)
+        gates = _gates(trace, here, width)
         given = {key: here[number] for number, key in vectors.items() if number in here}
         inputs = {name: trace.given[name] for name in trace.signature.inputs if trace.given[name].number in here}
         zx = [trace.zx[name] for name, gate in gates.items() if "x" in gate.sides]
@@ -232,7 +235,7 @@ def stages_of(trace: Trace, vectors: Mapping[int, str]) -> tuple[Stage, ...]:
     return tuple(stages)
 
 
-def _gates(trace: Trace, here: Mapping[int, Expression]) -> dict[str, Gate]:
+def _gates(trace: Trace, here: Mapping[int, Expression], width: Callable[[Expression], int]) -> dict[str, Gate]:
     """Return the gates of a stage by name, in the order that `Stage` requires."""
     gates = {}
     for name in trace.signature.gates:
@@ -240,6 +243,7 @@ def _gates(trace: Trace, here: Mapping[int, Expression]) -> dict[str, Gate]:
             side for side, of in (("x", trace.zx), ("h", trace.zh)) if name in of and of[name].number in here
         )
         if sides:
-            heads = trace.signature.gates[name].heads
-            gates[name] = Gate((f"W{name}",), f"b{name}" if "x" in sides else "", sides=sides, heads=heads)
+            keys, declared = ((f"W{name}",), f"b{name}" if "x" in sides else ""), trace.signature.gates[name]
+            taken = width(trace.operands[trace.zh[name].number]) if "h" in sides else 0
+            gates[name] = Gate(*keys, None, False, sides, declared.heads, declared.width, taken)
     return dict(sorted(gates.items(), key=lambda item: SIDES.index(item[1].sides)))

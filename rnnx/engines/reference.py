@@ -38,7 +38,7 @@ class ReferenceEngine:
         if not call.indices:
             X = _where(xp, valid, X)  # keeps NaN in padding out of the weight gradients
         E = tuple(_where(xp, valid, to_time_major(xp, e, own=keep and valid is None)) for e in call.inputs)
-        weights = [stack_weights(xp, stage, parameters, call.n_x, call.n_a) for stage in cell.stages]
+        weights = [stack_weights(xp, stage, parameters, call.n_x, call.n_a) for stage in wiring(cell)]
         S, saved = _loop(call, X, E, weights, valid, keep)
         outputs = tuple(_where(xp, valid, s[1:, :, :]) for s in S)
         if keep and valid is None:
@@ -52,7 +52,7 @@ class ReferenceEngine:
     @ns.ignore_underflow
     def backward(self, tape: Tape, cotangents: Cotangents) -> Gradients:
         xp, cell = tape.xp, tape.cell
-        weights = tape.own or [stack_weights(xp, stage, tape.parameters, tape.n_x, tape.n_a) for stage in cell.stages]
+        weights = tape.own or [stack_weights(xp, stage, tape.parameters, tape.n_x, tape.n_a) for stage in wiring(cell)]
         dZ, dE, ds0 = _loop_back(tape, cotangents, weights)
         rows = _one_hot(tape) if tape.indices else _rows(xp, tape.x)
         valid = None if tape.lengths is None else valid_steps(xp, tape.lengths, tape.n_steps)
@@ -65,7 +65,7 @@ class ReferenceEngine:
                 dX = through if dX is None else dX + through
             gradients.append(_stage_gradients(tape, stage, w, sides, rows))
         dx = None if dX is None else to_public(xp, _where(xp, valid, xp.reshape(dX, tape.x.shape)))
-        named = name_gradients(xp, cell, tape.parameters, gradients)
+        named = name_gradients(xp, cell, tape.parameters, gradients, tape.n_x)
         d_inputs = tuple(to_public(xp, _where(xp, valid, d)) for d in dE)
         return Gradients(dx, tuple(map(xp.matrix_transpose, ds0)), named, d_inputs)
 
@@ -86,9 +86,9 @@ class ReferenceStepper:
 
     def __init__(self, call: Call) -> None:
         xp = call.xp
-        self._xp, self._states = xp, call.s0
+        self._xp, self._cell, self._states = xp, call.cell, call.s0
         parameters = {key: ns.owned_copy(xp, a) for key, a in call.parameters.items()}
-        self._weights = [stack_weights(xp, stage, parameters, call.n_x, call.n_a) for stage in call.cell.stages]
+        self._weights = [stack_weights(xp, stage, parameters, call.n_x, call.n_a) for stage in wiring(call.cell)]
         self._stages = _prepared(xp, call.cell, self._weights, xp.matrix_transpose(call.s0[0]))
 
     @ns.ignore_underflow
@@ -96,7 +96,7 @@ class ReferenceStepper:
         xp = self._xp
         x, s = xp.matrix_transpose(xt), tuple(map(xp.matrix_transpose, self._states))
         zx = [x @ xp.matrix_transpose(w.wx) + w.b for w in self._weights]
-        s, _ = _step(xp, self._stages, zx, s, tuple(map(xp.matrix_transpose, inputs)))
+        s, _ = _step(xp, self._cell, self._stages, zx, s, tuple(map(xp.matrix_transpose, inputs)))
         self._states = tuple(map(xp.matrix_transpose, s))
         return self._states
 
@@ -109,15 +109,16 @@ def _loop(call: Call, X: Array, E: Arrays, weights: Weights, valid: Array | None
     xp, cell = call.xp, call.cell
     s0 = tuple(map(xp.matrix_transpose, call.s0))
     Zx, stages = [_input_side(call, X, w) for w in weights], _prepared(xp, cell, weights, s0[0])
+    like = [_like(xp, s0[0], cell.size(name, call.n_a)) for name in cell.saved]
     states, saved = [s0], []
     for t in range(call.n_steps):
         here = None if valid is None else valid[t, ...]
-        s, values = _step(xp, stages, [z[t, ...] for z in Zx], states[-1], tuple(e[t, ...] for e in E))
+        s, values = _step(xp, cell, stages, [z[t, ...] for z in Zx], states[-1], tuple(e[t, ...] for e in E))
         states.append(tuple(_where(xp, here, new, old) for new, old in zip(s, states[-1], strict=True)))
         if keep:
             saved.append([_where(xp, here, v) for v in values])
     S = tuple(xp.stack(list(column)) for column in zip(*states, strict=True))
-    return S, tuple(_stack(xp, [v[k] for v in saved], like=s0[0]) for k in range(len(cell.saved)))
+    return S, tuple(_stack(xp, [v[k] for v in saved], like[k]) for k in range(len(cell.saved)))
 
 
 def _input_side(call: Call, X: Array, w: StageWeights) -> Array:
@@ -127,14 +128,26 @@ def _input_side(call: Call, X: Array, w: StageWeights) -> Array:
     return xp.reshape(product + w.b, (call.n_steps, call.m, w.b.shape[0]))
 
 
+class _Places(NamedTuple):
+    """The positions of a stage's values in the values of a step, see `_position`."""
+
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+    saves: tuple[int, ...]
+    cotangents: tuple[int, ...]  # of writes
+    operand: tuple[int, ...]  # one
+
+
 class _StageForward(NamedTuple):
     """A stage and its parameters, prepared for the loop over time."""
 
     stage: StageWiring
     ops: Ops
-    wh: Array  # (G_h n, n / heads)
+    wh: Array  # (G_h n, n_h)
     bh: Array | None
     vectors: Arrays  # (m, n)
+    like: Array  # (m, n)
+    at: "_Places"
 
     def given(self, inputs: Arrays) -> Arrays:
         """Return the vectors and the extra inputs of a step, each (m, n)."""
@@ -144,30 +157,48 @@ class _StageForward(NamedTuple):
 
 
 def _prepared(xp: Any, cell: Cell, weights: Weights, like: Array) -> list[_StageForward]:
-    """Prepare the stages for states like (m, n)."""
-    return [
-        _StageForward(
-            stage,
-            array_ops(xp),
-            w.wh,
-            w.bh,
-            tuple(xp.broadcast_to(v, like.shape) for v in w.vectors),
-        )
-        for stage, w in zip(wiring(cell), weights, strict=True)
-    ]
+    """Prepare the stages for a first state like (m, n_a)."""
+    stages = []
+    for stage, w in zip(wiring(cell), weights, strict=True):
+        own = _like(xp, like, stage.units(like.shape[1]))
+        vectors = tuple(xp.broadcast_to(v, own.shape) for v in w.vectors)
+        cotangents = [slot._replace(after=False) for slot in stage.writes]
+        slots = stage.reads, stage.writes, stage.saves, cotangents, [stage.operand]
+        places = _Places(*(tuple(_position(cell, slot) for slot in group) for group in slots))
+        stages.append(_StageForward(stage, array_ops(xp), w.wh, w.bh, vectors, own, places))
+    return stages
+
+
+def _position(cell: Cell, slot: Slot) -> int:
+    """Return the position of a value in a step's list of values: states before it, saved values, states after it.
+
+    A list of cotangents is shorter: a state has one position, before and after a step.
+    """
+    n_states = len(cell.states)
+    if slot.kind == "saved":
+        return n_states + slot.number
+    return slot.number + (n_states + len(cell.saved) if slot.after else 0)
+
+
+def _like(xp: Any, a: Array, units: int) -> Array:
+    """Return an array like (m, n_a) with this number of units."""
+    return a if a.shape[1] == units else xp.zeros((a.shape[0], units), dtype=a.dtype, device=ns.device(a))
 
 
 def _step(
-    xp: Any, stages: Sequence[_StageForward], zx: Sequence[Array], s: Arrays, inputs: Arrays
+    xp: Any, cell: Cell, stages: Sequence[_StageForward], zx: Sequence[Array], s: Arrays, inputs: Arrays
 ) -> tuple[Arrays, Arrays]:
     """Run one step, given the input sides (m, G_x n) of all stages; return the new states and the saved values."""
-    saved: Arrays = ()
+    n_states = len(s)
+    values: list[Any] = [*s, *[None] * (len(cell.saved) + n_states)]
     for one, side in zip(stages, zx, strict=True):
-        zh = heads.times_transpose(xp, s[0], one.wh, one.stage.heads)
+        zh = heads.times_transpose(xp, values[one.at.operand[0]], one.wh, one.stage.heads)
         zh = zh if one.bh is None else zh + one.bh
-        s, kept = one.stage.forward(one.ops, _gates(side, s[0]), _gates(zh, s[0]), s, one.given(inputs))
-        saved += (*kept, *(() if one.stage.is_last else s))
-    return s, saved
+        reads = tuple([values[k] for k in one.at.reads])
+        new, kept = one.stage.forward(one.ops, _gates(side, one.like), _gates(zh, one.like), reads, one.given(inputs))
+        for k, value in zip((*one.at.writes, *one.at.saves), (*new, *kept), strict=True):
+            values[k] = value
+    return tuple(values[-n_states:]), tuple(values[n_states:-n_states])
 
 
 def _loop_back(tape: Tape, cotangents: Cotangents, weights: Weights) -> tuple[list[Sides], Arrays, Arrays]:
@@ -182,7 +213,7 @@ def _loop_back(tape: Tape, cotangents: Cotangents, weights: Weights) -> tuple[li
     stages, steps = _prepared_back(tape, weights, ds[0]), []
     for t in range(tape.n_steps - 1, -1, -1):
         ds = tuple(d if D is None else d + D[t, ...] for d, D in zip(ds, dS, strict=True))
-        sides, d_inputs, ds_prev = _step_back(xp, stages, t, ds, tuple(e[t, ...] for e in tape.inputs))
+        sides, d_inputs, ds_prev = _step_back(xp, tape.cell, stages, t, ds, tuple(e[t, ...] for e in tape.inputs))
         steps.append((sides, d_inputs))
         here = None if valid is None else valid[t, ...]
         ds = tuple(_where(xp, here, new, old) for new, old in zip(ds_prev, ds, strict=True))
@@ -190,12 +221,14 @@ def _loop_back(tape: Tape, cotangents: Cotangents, weights: Weights) -> tuple[li
     dZ = []
     for i, stage in enumerate(wiring(tape.cell)):
         n_blocks = {"dzx": stage.blocks["dzx"].stop} | ({} if stage.stage.additive else {"dzh": stage.n_zh})
-        like = {role: xp.stack([ds[0]] * max(n, 1), axis=1)[:, :n, :] for role, n in n_blocks.items()}
+        one = _like(xp, ds[0], stage.units(tape.n_a))
+        like = {role: xp.stack([one] * max(n, 1), axis=1)[:, :n, :] for role, n in n_blocks.items()}
         over_time = {role: _stack(xp, [sides[i][role] for sides, _ in steps], like[role]) for role in n_blocks}
         if valid is not None:
             over_time = {role: _where(xp, xp.expand_dims(valid, axis=3), dz) for role, dz in over_time.items()}
         dZ.append(over_time)
-    dE = tuple(_stack(xp, [d[k] for _, d in steps], ds[0]) for k in range(len(tape.inputs)))
+    like_inputs = [_like(xp, ds[0], e.shape[2]) for e in tape.inputs]
+    dE = tuple(_stack(xp, [d[k] for _, d in steps], like) for k, like in enumerate(like_inputs))
     return dZ, dE, ds
 
 
@@ -222,22 +255,26 @@ def _prepared_back(tape: Tape, weights: Weights, like: Array) -> list[_StageBack
 
 
 def _step_back(
-    xp: Any, stages: Sequence[_StageBack], t: int, ds: Arrays, inputs: Arrays
+    xp: Any, cell: Cell, stages: Sequence[_StageBack], t: int, ds: Arrays, inputs: Arrays
 ) -> tuple[list[Sides], Arrays, Arrays]:
     """Run step t backward; return per stage (m, blocks, n), and the cotangents of the extra inputs and the states."""
     found: list[Sides] = []
-    d_inputs: Arrays = ()
-    like = ds[0]
+    d_inputs: list[Any] = [None] * len(inputs)
+    carried: list[Any] = [*ds, *[None] * len(cell.saved)]
     for one, *values in stages:
         reads, writes, saves = [tuple([a[t, ...] for a in arrays]) for arrays in values]
-        rows, ds, d_own = one.stage.backward(one.ops, ds, reads, writes, saves, one.given(inputs))
-        sides = {role: _stack_blocks(xp, blocks, like) for role, blocks in rows.items()}
+        d_writes = tuple([carried[k] for k in one.at.cotangents])
+        rows, d_reads, d_own = one.stage.backward(one.ops, d_writes, reads, writes, saves, one.given(inputs))
+        for k, d in zip(one.at.reads, d_reads, strict=True):
+            carried[k] = d
+        sides = {role: _stack_blocks(xp, blocks, one.like) for role, blocks in rows.items()}
         if one.stage.n_zh:
-            dzh = xp.reshape(_side(one.stage, sides, "dzh"), (like.shape[0], one.wh.shape[0]))
-            ds = (ds[0] + heads.times(xp, dzh, one.wh, one.stage.heads), *ds[1:])
+            dzh = xp.reshape(_side(one.stage, sides, "dzh"), (one.like.shape[0], one.wh.shape[0]))
+            carried[one.at.operand[0]] = carried[one.at.operand[0]] + heads.times(xp, dzh, one.wh, one.stage.heads)
         found.append(sides)
-        d_inputs = (*d_own, *d_inputs)
-    return found[::-1], d_inputs, ds
+        for slot, d in zip(one.stage.inputs, d_own, strict=True):
+            d_inputs[slot.number] = d
+    return found[::-1], tuple(d_inputs), tuple(carried[: len(ds)])
 
 
 def _stack_blocks(xp: Any, blocks: Sequence[Array], like: Array) -> Array:
@@ -256,7 +293,7 @@ def _side(stage: StageWiring, sides: Sides, role: str) -> Array:
 
 def _stage_gradients(tape: Tape, stage: StageWiring, w: StageWeights, sides: Sides, rows: Array) -> StageGradients:
     """Return the gradients of a stage's parameters; `rows` are the inputs, (T m, n_x)."""
-    xp, n = tape.xp, tape.n_a
+    xp, n = tape.xp, stage.units(tape.n_a)
 
     def pad(part: Array, before: int = 0, after: int = 0) -> Array:
         """Add blocks of n zero rows."""

@@ -45,7 +45,6 @@ def checked_call(
     shapes = tuple(x.shape), _shapes(given), _shapes(parameters)
     n_x, n_a, m = _sizes(cell, *shapes, indices, one_step)
     dtype = ns.floating_dtype(xp, parameters, {x_name: x, **given, **inputs})
-    zeros = None if len(given) == len(states) else xp.zeros((n_a, m), dtype=dtype, device=device)
     ends = None if lengths is None else check_lengths(xp, device, lengths, m, x.shape[-1])
     if indices:
         x = ns.as_index(xp, x)
@@ -54,7 +53,8 @@ def checked_call(
         check_indices("x", x, "n_x", n_x)
     else:
         x = ns.astype(xp, xp.expand_dims(x, axis=2) if one_step else x, dtype)
-    s0 = tuple([zeros if array is None else ns.astype(xp, array, dtype) for array in states.values()])
+    initial = given if len(given) == len(states) else _with_zeros(cell, states, n_a, m, xp, dtype, device)
+    s0 = tuple([ns.astype(xp, array, dtype) for array in initial.values()])
     cast = {key: array if array.dtype == dtype else xp.astype(array, dtype) for key, array in parameters.items()}
     call = Call(cell, xp, dtype, x, indices, n_x, s0, cast, ends)
     return call if not inputs else replace(call, inputs=_cast_inputs(call, inputs, one_step))
@@ -73,12 +73,12 @@ def named_inputs(cell: Cell, inputs: Mapping[str, Array] | None) -> dict[str, Ar
 
 def _cast_inputs(call: Call, inputs: Mapping[str, Array], one_step: bool) -> tuple[Array, ...]:
     """Check the shapes of extra inputs and convert them to the dtype of the call, as sequences."""
-    symbols: str = "(n_a, m, T_x)"
-    shape: Shape = (call.n_a, call.m, call.n_steps)
-    if one_step:
-        symbols, shape = "(n_a, m)", shape[:2]
     for name, array in inputs.items():
-        check_shape(name, array, symbols, shape)
+        units, of_units = call.cell.size(name, call.n_a), units_in_symbols(call.cell, name)
+        if one_step:
+            check_shape(name, array, f"({of_units}, m)", (units, call.m))
+        else:
+            check_shape(name, array, f"({of_units}, m, T_x)", (units, call.m, call.n_steps))
     xp = call.xp
     arrays = [ns.astype(xp, array, call.dtype) for array in inputs.values()]
     return tuple(xp.expand_dims(a, axis=2) if one_step else a for a in arrays)
@@ -96,7 +96,8 @@ def _sizes(
     n_x, m = (_input_size(cell, dict(parameters)), x[0]) if indices else _check_x(x, one_step)
     n_a = _hidden_size(cell, dict(states + parameters))
     for name, shape in states:
-        compare_shapes(name, shape, "(n_a, m)", (n_a, m))
+        state = name[:-1] if name.endswith("0") else name.removesuffix("_prev")
+        compare_shapes(name, shape, f"({units_in_symbols(cell, state)}, m)", (cell.size(state, n_a), m))
     _check_parameter_shapes(cell, dict(parameters), n_x, n_a)
     return n_x, n_a, m
 
@@ -121,15 +122,30 @@ def by_state(name: str, arrays: Any, cell: Cell, pattern: str) -> dict[str, Arra
     return dict(zip_longest([pattern.format(state) for state in cell.states], arrays))
 
 
-def check_parameters(cell: Cell, parameters: Mapping[str, Array]) -> int:
-    """Check parameters without inputs; return n_x."""
+def check_parameters(cell: Cell, parameters: Mapping[str, Array]) -> tuple[int, int]:
+    """Check parameters without inputs; return n_x and n_a."""
     _check_dict(cell, parameters)
     xp, _ = ns.common_namespace(parameters)
     ns.floating_dtype(xp, parameters, {})
     shapes = dict(_shapes(parameters))
     n_x = _input_size(cell, shapes)
-    _check_parameter_shapes(cell, shapes, n_x, _hidden_size(cell, shapes))
-    return n_x
+    n_a = _hidden_size(cell, shapes)
+    _check_parameter_shapes(cell, shapes, n_x, n_a)
+    return n_x, n_a
+
+
+def units_in_symbols(cell: Cell, name: str) -> str:
+    """Return the number of units of a state, vector or input as text: n_a, unless it has a width of its own."""
+    return str(dict(cell.widths).get(name, "n_a"))
+
+
+def _with_zeros(
+    cell: Cell, states: Mapping[str, Array | None], n_a: int, m: int, xp: Any, dtype: Any, device: Any
+) -> dict[str, Array]:
+    """Return the initial states, with zeros for those not given."""
+    units = {name: cell.size(state, n_a) for name, state in zip(states, cell.states, strict=True)}
+    zeros = {n: xp.zeros((n, m), dtype=dtype, device=device) for n in {*units.values()}}
+    return {name: zeros[units[name]] if array is None else array for name, array in states.items()}
 
 
 def _input_size(cell: Cell, parameters: Mapping[str, Shape]) -> int:
@@ -139,7 +155,8 @@ def _input_size(cell: Cell, parameters: Mapping[str, Shape]) -> int:
         if gate.sides == "h":
             continue
         key, shape = gate.weights[0], parameters[gate.weights[0]]
-        of_h = shape[0] // int(gate.heads) if gate.is_joint and shape else 0
+        units = gate.operand_width or (_hidden_size(cell, parameters) if gate.width else shape[0] if shape else 0)
+        of_h = units // int(gate.heads) if gate.is_joint else 0
         sizes[key] = shape[1] - of_h if len(shape) == 2 else 0
         if sizes[key] < 1:
             symbols = gate.shapes(1, int(gate.heads))[key][0]
@@ -163,12 +180,21 @@ def _check_keys(cell: Cell, keys: tuple[str, ...]) -> None:
 
 def _hidden_size(cell: Cell, shapes: Mapping[str, Shape]) -> int:
     """Return the n_a that most arrays agree on, so that an error names the one that differs."""
-    shapes = {name: shape for name, shape in shapes.items() if name not in (*cell.head, *cell.optional_keys)}
+    left_out = (*cell.head, *cell.optional_keys, *_with_widths(cell))
+    shapes = {name: shape for name, shape in shapes.items() if name not in left_out}
     votes = Counter(shape[0] for shape in shapes.values() if shape)
     n_a = votes.most_common(1)[0][0] if votes else 0
     if n_a == 0:
         raise ValueError(f"n_a must be at least 1; got {', '.join(f'`{k}` {v}' for k, v in shapes.items())}")
     return n_a
+
+
+@lru_cache(maxsize=256)
+def _with_widths(cell: Cell) -> tuple[str, ...]:
+    """Return the names of arguments whose first dimension is a width of the cell's own."""
+    keys = [key for gate in cell.gates if gate.width for key in gate.keys]
+    own = [name for name, _ in cell.widths]
+    return (*keys, *own, *(f"{name}{end}" for name in own for end in ("0", "_prev", "_next")))
 
 
 def _check_parameter_shapes(cell: Cell, shapes: Mapping[str, Shape], n_x: int, n_a: int) -> None:
@@ -183,13 +209,21 @@ def _check_parameter_shapes(cell: Cell, shapes: Mapping[str, Shape], n_x: int, n
         compare_shapes(key, shape, *expected[key])
 
 
-def check_sequence_gradients(gradients: Mapping[str, Array], n_a: int, m: int, n_steps: int) -> int | None:
-    """Check da, dc, ... of shape (n_a, m, T), T <= T_x; return T, or None if there are none."""
+def check_sequence_gradients(
+    cell: Cell, gradients: Mapping[str, Array | None], n_a: int, m: int, n_steps: int
+) -> int | None:
+    """Check da, dc, ... of shape (n_a, m, T), T <= T_x; return T, or None if there are none.
+
+    `gradients` are in the order of ``cell.states``, None where there is none.
+    """
     steps = {}
-    for name, array in gradients.items():
-        shape = tuple(array.shape)
-        if len(shape) != 3 or shape[:2] != (n_a, m) or shape[2] > n_steps:
-            expected = f"(n_a, m, T) = ({n_a}, {m}, T) with T <= T_x = {n_steps}"
+    for (name, array), state in zip(gradients.items(), cell.states, strict=True):
+        if array is None:
+            continue
+        shape, units = tuple(array.shape), cell.size(state, n_a)
+        if len(shape) != 3 or shape[:2] != (units, m) or shape[2] > n_steps:
+            symbols = f"({units_in_symbols(cell, state)}, m, T)"
+            expected = f"{symbols} = ({units}, {m}, T) with T <= T_x = {n_steps}"
             raise ValueError(f"`{name}` must have shape {expected}; got {shape}")
         steps[name] = shape[2]
     if len({*steps.values()}) > 1:

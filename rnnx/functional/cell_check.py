@@ -81,7 +81,7 @@ class _Problem:
     def __init__(self, cell: Cell, n_x: int, n_a: int, m: int, n_steps: int, rng: np.random.Generator) -> None:
         self.cell = cell
         self.lengths = [max(n_steps - j, 1) for j in range(m)]
-        state, sequence = (n_a, m), (n_a, m, n_steps)
+        units = {name: cell.size(name, n_a) for name in (*cell.states, *cell.inputs)}
         initial = initialize_parameters(cell, n_x, n_a, seed=rng, dtype="float64")
         own = dict(cell.initial)
         noise = {key: 0.1 * np.abs(p) if key in own else 1 for key, p in initial.items()}
@@ -89,10 +89,10 @@ class _Problem:
             key: (p if key in own else 0) + noise[key] * rng.standard_normal(p.shape) for key, p in initial.items()
         }
         self.x = rng.standard_normal((n_x, m, n_steps))
-        self.s0 = [rng.standard_normal(state) for _ in cell.states]
-        self.inputs = {name: rng.standard_normal(sequence) for name in cell.inputs}
-        self.ds = [rng.standard_normal(sequence) for _ in cell.states]
-        self.ds_final = [rng.standard_normal(state) for _ in cell.states]
+        self.s0 = [rng.standard_normal((units[name], m)) for name in cell.states]
+        self.inputs = {name: rng.standard_normal((units[name], m, n_steps)) for name in cell.inputs}
+        self.ds = [rng.standard_normal((units[name], m, n_steps)) for name in cell.states]
+        self.ds_final = [rng.standard_normal((units[name], m)) for name in cell.states]
 
     @property
     def arrays(self) -> Mapping[str, np.ndarray]:

@@ -159,9 +159,12 @@ def _backward(
     given_final = {name: d for name, d in ds_final.items() if d is not None}
     arrays = {caches_name: tape.states[0], **given, **given_final}
     ns.common_namespace(arrays)
-    steps = arguments.check_sequence_gradients(given, tape.n_a, tape.m, tape.n_steps)
-    for name, d in given_final.items():
-        check_shape(name, d, "(n_a, m)", (tape.n_a, tape.m))
+    steps = arguments.check_sequence_gradients(cell, ds, tape.n_a, tape.m, tape.n_steps)
+    for (name, d), state in zip(ds_final.items(), cell.states, strict=True):
+        if d is None:
+            continue
+        shape = cell.size(state, tape.n_a), tape.m
+        check_shape(name, d, f"({arguments.units_in_symbols(cell, state)}, m)", shape)
         if steps is not None and steps < tape.n_steps:
             raise ValueError(f"`{name}` requires `{next(iter(given))}` for all T_x = {tape.n_steps} steps; got {steps}")
     xp, dtype = tape.xp, ns.floating_dtype(tape.xp, {}, arrays)

@@ -50,13 +50,14 @@ class Stream:
     ) -> None:
         self.cell = cell_of(cell)
         m = integer("m", m)
-        n_x = arguments.check_parameters(self.cell, parameters)
+        n_x, n_a = arguments.check_parameters(self.cell, parameters)
         states = arguments.by_state("s0", s0, self.cell, "{}0")
         xp, device = ns.common_namespace(parameters)
         check_size((n_x, m), n_x=n_x, m=m)
         like = parameters[self.cell.parameter_keys[0]]
         x = xp.zeros((n_x, m), dtype=like.dtype, device=device)
-        inputs = {name: xp.zeros((like.shape[0], m), dtype=like.dtype, device=device) for name in self.cell.inputs}
+        units = {name: self.cell.size(name, n_a) for name in self.cell.inputs}
+        inputs = {name: xp.zeros((n, m), dtype=like.dtype, device=device) for name, n in units.items()}
         call = arguments.checked_call(self.cell, x, states, parameters, inputs=inputs, one_step=True)
         self._xp, self.engine = xp, engines.select(xp)
         self._s0 = tuple(ns.owned_copy(xp, s) for s in call.s0)
@@ -92,13 +93,17 @@ class Stream:
         more: tuple[Array, ...] = ()
         if inputs or self.cell.inputs:
             given = arguments.named_inputs(self.cell, inputs)
-            shape = tuple(self._s0[0].shape)
-            more = tuple(self._converted(name, array, "(n_a, m)", shape) for name, array in given.items())
+            more = tuple([self._converted_input(name, array) for name, array in given.items()])
         if resets is not None:
             where = self._xp.where
             self._stepper.set(tuple(where(reset, s0, s) for s0, s in zip(self._s0, self._states, strict=True)))
         self._states = self._stepper.step(xt, more) if more else self._stepper.step(xt)
         return self._states[0]
+
+    def _converted_input(self, name: str, array: Array) -> Array:
+        n_a, m = self._s0[0].shape
+        symbols = f"({arguments.units_in_symbols(self.cell, name)}, m)"
+        return self._converted(name, array, symbols, (self.cell.size(name, n_a), m))
 
     @ns.ignore_underflow
     def _converted(self, name: str, array: Array, symbols: str, shape: tuple[int, ...]) -> Array:

@@ -220,7 +220,7 @@ class Recurrent(Layer):
         arrays = {name: s for name, s in arrays.items() if s is not None}
         if arrays:
             ns.common_namespace({f"{what}[{name!r}]": s for name, s in arrays.items()})
-        widths = {name: one.hidden_size for layer in self.layers for one in layer for name in one.state_names}
+        widths = {name: units for layer in self.layers for one in layer for name, units in one.state_sizes.items()}
         for name, s in arrays.items():
             own_m = s.shape[-1] if m is None and s.ndim == 2 else m
             compare_shapes(f"{what}[{name!r}]", tuple(s.shape), "(n, m)", (widths[name], own_m or 0))

@@ -7,6 +7,7 @@ import numpy as np
 
 from rnnx.cells import Cell
 from rnnx.cells.parameters import StageGradients, expected_shapes, name_gradients, recurrent_parameters
+from rnnx.cells.wiring import wiring
 from rnnx.engines.cpu import dense
 from rnnx.engines.cpu.descriptor.backward import BackwardPass
 from rnnx.engines.cpu.descriptor.builder import PassKey
@@ -41,7 +42,7 @@ class CpuEngine:
         states, saved = tuple(block[:n_states]), tuple(block[n_states:end])
         for S, s in zip(states, call.s0, strict=True):
             S[0] = s.T
-        outputs = [empty((n_steps, m, n), dtype) for _ in job.outputs]
+        outputs = [empty((n_steps, m, S.shape[2]), dtype) for S, _ in zip(states, job.outputs, strict=False)]
         arrays["block"] = block[0]
         arrays |= zip(job.parameters, contiguous(parameters.values()), strict=True)
         arrays |= zip(job.outputs, outputs, strict=True)
@@ -67,7 +68,8 @@ class CpuEngine:
         layouts = tuple([None if pair is None else pair[1] for pair in given])
         key = PassKey(cell, dtype, n_steps, m, n, tape.n_x, tape.indices, keys, lengths is not None)
         job = BackwardPass(key, layouts)
-        ds = [np.zeros((m, n), dtype) if d is None else np.array(d.T, order="C") for d in cotangents.final]
+        pairs = zip(cotangents.final, tape.states, strict=True)
+        ds = [np.zeros(S.shape[1:], dtype) if d is None else np.array(d.T, order="C") for d, S in pairs]
         kept = tape.own
         if kept is None:
             kept = job.kept.allocate()
@@ -85,7 +87,7 @@ class CpuEngine:
         d_inputs = [empty(e.shape, dtype) for e in tape.inputs]
         arrays |= zip(job.d_inputs, d_inputs, strict=True)
         job.run(arrays, lengths)
-        gradients = name_gradients(tape.xp, cell, keys, _stage_gradients(key, block))
+        gradients = name_gradients(tape.xp, cell, keys, _stage_gradients(key, block), key.n_x)
         d_extra = tuple([d.T for d in d_inputs])
         return Gradients(None if dx is None else dx.T, tuple([d.T for d in ds]), gradients, d_extra)
 
@@ -112,8 +114,8 @@ def _readable(a: np.ndarray, copy: bool) -> tuple[np.ndarray, Layout | None]:
 
 def _stage_gradients(key: PassKey, block: list[np.ndarray]) -> list[StageGradients]:
     result = []
-    for i, stage in enumerate(key.cell.stages):
-        dw, db, db_h = block[3 * i : 3 * i + 3]
+    for i, wired in enumerate(wiring(key.cell)):
+        stage, (dw, db, db_h) = wired.stage, block[3 * i : 3 * i + 3]
         has_recurrent = any(gate.recurrent_bias in key.keys for gate in stage.gates)
         result.append(StageGradients(dw, db, (db if stage.additive else db_h) if has_recurrent else None))
     return result
@@ -123,11 +125,13 @@ def compile_ahead(cell: Cell, dtype: str) -> None:
     """Compile or load everything that a cell needs, by running it on as few elements as possible."""
     n = cell.multiple
     parameters = {key: np.ones(shape, dtype) for key, (_, shape) in expected_shapes(cell, 1, n).items()}
-    n_states, x, s0, e = len(cell.states), np.ones((1, 1, 2), dtype), np.ones((n, 1), dtype), np.ones((n, 1, 2), dtype)
-    inputs = (e,) * len(cell.inputs)
-    call = Call(cell, np, x.dtype, x, False, 1, (s0,) * n_states, parameters, None, inputs)
+    n_states, x = len(cell.states), np.ones((1, 1, 2), dtype)
+    s0 = tuple([np.ones((cell.size(name, n), 1), dtype) for name in cell.states])
+    inputs = tuple([np.ones((cell.size(name, n), 1, 2), dtype) for name in cell.inputs])
+    call = Call(cell, np, x.dtype, x, False, 1, s0, parameters, None, inputs)
     _, tape = ENGINE.forward(call, keep=True)
-    ENGINE.backward(tape, Cotangents((e,) + (None,) * (n_states - 1), (None,) * n_states))
+    ds = (np.ones((n, 1, 2), dtype),) + (None,) * (n_states - 1)
+    ENGINE.backward(tape, Cotangents(ds, (None,) * n_states))
     for given in itertools.product((False, True), repeat=n_states):
         kernels_of(cell, x.dtype, given)
     pool()

@@ -142,7 +142,7 @@ class Backward(Pass):
             source, target = self.memory.array(_cotangent(Slot("state", k))).T, results.addresses[f"ds{k}"]
             self.to_time_major(source, target, (1, m, n), kernel="time_major_from_real")
         stages = [self._stage_gradients(stage, results) for stage in wiring(cell)]
-        named = name_gradients(xp, cell, key.optional_keys, stages)
+        named = name_gradients(xp, cell, key.optional_keys, stages, key.n_x)
         d_inputs = tuple(to_public(xp, self.memory.array(f"dE{k}").copy()) for k in range(len(cell.inputs)))
         return Gradients(dx, tuple(results.array(f"ds{k}").T for k in states), named, d_inputs)
 

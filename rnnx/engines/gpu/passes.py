@@ -82,7 +82,7 @@ class Pass(Launcher):
 
         for stage in wiring(key.cell):
             for gate, row, own in key.gate_rows(stage):
-                w_x, w_h = gate.split(parameters)
+                w_x, w_h = gate.split(parameters, n)
                 if w_h is not None:
                     add(w_h, f"wh{stage.number}", own.start, (n // stage.heads, 1), n // stage.heads)
                 if w_x is not None:

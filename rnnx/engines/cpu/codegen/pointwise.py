@@ -19,7 +19,8 @@ from rnnx.engines.cpu.codegen.vectors import Vector
 
 def backward_arguments(stage: StageWiring, given: Sequence[bool]) -> list[Argument]:
     """Arguments of the backward kernel. `given` tells for which states the caller gives cotangents."""
-    return [a for a in stage.backward_arguments() if a.role != "d_given" or given[a.number]]
+    of_writes = [given[slot.number] for slot in stage.writes] if stage.is_last else []
+    return [a for a in stage.backward_arguments() if a.role != "d_given" or of_writes[a.number]]
 
 
 def emit_kernels(module: ir.Module, cell: Cell, dtype: Any, given: Sequence[bool]) -> None:

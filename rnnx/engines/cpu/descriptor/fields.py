@@ -11,7 +11,7 @@ from rnnx.engines.cpu.codegen.leaves import record
 UNIT_VECTORS = 4  # granularity of unit-parallel shares: whole micro-panels in every layout
 
 PASS = record(
-    "n_steps m n n_x",
+    "n_steps m n_x",
     "indices",  # 1: inputs are 64-bit indices of one-hot columns
     "item lanes",  # bytes of a number, numbers per vector
     "unit_parallel",  # 1: threads share the units; 0: they share the examples
@@ -29,7 +29,6 @@ PASS = record(
     "dx",  # (T, m, n_x), or 0 if not needed
     "conversions n_conversions",
     "copies n_copies",
-    "outputs n_outputs",
     "stages n_stages",
 )
 # A public array to copy to time-major memory, zero past each length. It is contiguous along features or along steps.
@@ -41,7 +40,10 @@ OUTPUT = record("source target")
 STAGE = record(
     "gates n_gates",
     "n_zh n_zx",  # gates with a recurrent side, the first ones, and with an input side, the last ones
-    "heads n_head",  # of the recurrent sides, and units of a head
+    "n n_operand",  # units of all values but the operand, and of the operand
+    "unit_vectors operand_vectors",  # vectors of so many units
+    "heads n_head",  # of the recurrent sides, and units of a head of the operand
+    "outputs n_outputs",
     "arguments n_arguments",  # of the elementwise kernel
     "kernel kernel_tail",
     "whole_rows kept_rows",  # 1: the kernel takes all vectors of a row, the tail too; rows of its scratch memory

@@ -30,12 +30,12 @@ class Pass:
         self.key, self.given = key, given  # for which states the caller gives cotangents
         shapes = expected_shapes(cell, n_x, n)
         self.kept = Block(dtype, [shapes[name][1] for name in keys])  # copies of the parameters
-        of_h = sum(len(stage.recurrent) * n // stage.heads for stage in cell.stages)
-        of_x = 0 if indices else n_x * sum(len(stage.of_inputs) for stage in cell.stages)
-        products = n_steps * m * n * (of_h + of_x)  # multiplications; backward has twice as many
+        # Multiplications; backward has twice as many.
+        sizes = [(stage.units(n), stage.n_zh * stage.columns(n), stage.n_zx) for stage in wiring(cell)]
+        products = n_steps * m * sum(units * (of_h + (0 if indices else n_x * n_zx)) for units, of_h, n_zx in sizes)
         shares = -(-n_vectors(dtype, n) // UNIT_VECTORS)
         arrays = 2 * len(cell.states) + len(cell.saved) + len(cell.gates) + len(cell.inputs)
-        if any(stage.heads > 1 or self.phases(stage) for stage in wiring(cell)):
+        if cell.has_widths or any(stage.heads > 1 or self.phases(stage) for stage in wiring(cell)):
             shares = 0
         self.work = Work(n_steps, m, products, shares, arrays if n * dtype.itemsize % LINE else 0)
         self._templates: dict[tuple[int, bool], Template] = {}
@@ -52,30 +52,49 @@ class Pass:
         """Return the fields of a stage that both directions use."""
         kernels, name = kernels_of(self.key.cell, t.dtype, self.given), f"{self.job}_{wired.number}"
         operand, step = places[wired.operand]
-        n_head = t.n // wired.heads
+        n_head = wired.columns(t.n)
         gates = [_gate(t, gate, parameters, n_head * t.item) for gate in wired.stage.gates]
         phases = self.phases(wired)
         kernel = {"kernel": kernels[name], "kernel_tail": kernels.get(f"{name}_tail", 0)}
         kernel |= {"whole_rows": bool(phases), "kept_rows": n_kept(phases)}
-        flags = {"adds_sides": wired.adds_sides, "is_last": wired.is_last}
+        flags = {"adds_sides": wired.adds_sides, "is_last": wired is wiring(self.key.cell)[-1]}
         counts = {"n_zh": wired.n_zh, "n_zx": wired.n_zx, "heads": wired.heads, "n_head": n_head}
+        n, n_operand = wired.units(t.n), wired.operand_units(t.n)
+        counts |= {
+            "n": n,
+            "n_operand": n_operand,
+            "unit_vectors": t.vectors(n),
+            "operand_vectors": t.vectors(n_operand),
+        }
         return {**flags, **counts, **kernel, "gates": gates, "operand": operand, "operand_step": step}
 
+    def units(self, name: str) -> int:
+        """Return the number of units of a state, saved value or input."""
+        return self.key.cell.size(name, self.key.n)
+
     def places(
-        self, t: Template, values: Sequence[int], parameters: Mapping[str, int], step: int, saved_step: int
+        self, t: Template, values: Sequence[int], parameters: Mapping[str, int], along: int, along_saved: int
     ) -> Places:
         """Return the places of all values.
 
         `values` are the addresses of the initial states, the saved values and the extra inputs, `parameters` those of
-        the parameters by key.
+        the parameters by key. `along` and `along_saved` are the steps from one state or saved value to the next: 1, -1
+        or 0.
         """
         cell = self.key.cell
         n_states, n_saved = len(cell.states), len(cell.saved)
+        steps = [t.m * self.units(name) * t.item for name in (*cell.states, *cell.saved, *cell.inputs)]
         places: Places = {Slot("vector", k): (parameters[key], 0) for k, key in enumerate(cell.vectors)}
-        for k, at in enumerate(values[:n_states]):
-            places |= {Slot("state", k): (at, step), Slot("state", k, after=True): (at + step, step)}
-        places |= {Slot("saved", k): (at, saved_step) for k, at in enumerate(values[n_states : n_states + n_saved])}
-        return places | {Slot("input", k): (at, t.step) for k, at in enumerate(values[n_states + n_saved :])}
+        for k, at in enumerate(values):
+            step = steps[k]
+            if k < n_states:
+                step *= along
+                places |= {Slot("state", k): (at, step), Slot("state", k, after=True): (at + step, step)}
+            elif k < n_states + n_saved:
+                places[Slot("saved", k - n_states)] = at, step * along_saved
+            else:
+                places[Slot("input", k - n_states - n_saved)] = at, step
+        return places
 
     def template(self, threads: int, unit_parallel: bool) -> Template:
         """Return the descriptor template, built on first use."""

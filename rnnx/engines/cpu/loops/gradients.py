@@ -27,7 +27,7 @@ def input_gradient(p, stage, first_row, rows):
     if stage.n_zx:
         init, init_row = (p.zeros, 0) if stage.is_last else (out, row)
         dz = stage.dz_x + first_row * stage.dz_x_row
-        n_k = stage.n_zx * p.n
+        n_k = stage.n_zx * stage.n
         add_product(p, dz, stage.dz_x_row, rows, n_k, stage.w_x, p.n_x, 0, vectors, init, init_row, out, row)
     elif stage.is_last:
         call_copy(p.copy_masked, p.zeros, 0, rows, vectors, p.n_x % p.lanes, target=out, target_row=row)
@@ -63,7 +63,7 @@ def add_weight_gradient(p, a, a_row, rows, c, b, columns, k, is_first, out, out_
 def add_recurrent_gradient(p, stage, a, a_row, rows, c, b, k, is_first):
     """Add dz^T times the operand, packed by heads, for a block of k, to rows c ... c + rows - 1 of dw_h."""
     if stage.heads == 1:
-        add_weight_gradient(p, a, a_row, rows, c, b, p.n, k, is_first, stage.dw_h, stage.dw_row)
+        add_weight_gradient(p, a, a_row, rows, c, b, stage.n_operand, k, is_first, stage.dw_h, stage.dw_row)
         return
     d, size = stage.n_head, vectors_of(p, stage.n_head) * p.lanes * p.item
     first, last = c // d, (c + rows - 1) // d
@@ -135,8 +135,8 @@ def gradients_of_dz(me, n, p, stage, scratch, of_x, of_h):
     dz, dz_row, sums = (stage.dz_x, stage.dz_x_row, stage.db_x) if of_x else (stage.dz_h, stage.dz_h_row, stage.db_h)
     a, b_h = scratch + p.block_a, scratch + p.block_b
     a_row = (MC + p.lanes) * item  # an odd number of cache lines, to spread rows over cache sets
-    n_c = (stage.n_zx if of_x else stage.n_zh) * p.n
-    c0, c1 = share(me, n, stage.n_sums * p.n if of_x else n_c, p.lanes)
+    n_c = (stage.n_zx if of_x else stage.n_zh) * stage.n
+    c0, c1 = share(me, n, stage.n_sums * stage.n if of_x else n_c, p.lanes)
     end = max(c0, min(c1, n_c))  # of the columns of gates; those of vectors of parameters follow
     dw_row, table = stage.dw_row, stage.table if of_x else 0
     clear(p, sums + c0 * item, vectors_of(p, c1 - c0))
@@ -144,10 +144,11 @@ def gradients_of_dz(me, n, p, stage, scratch, of_x, of_h):
         clear(p, table + c0 * p.n_x * item, p.n_x * vectors_of(p, end - c0))
     for k0 in range(0, n_k, KC):
         k = min(KC, n_k - k0)
-        b_x = b_h + k * vectors_of(p, p.n) * p.lanes * item
+        b_x = b_h + k * vectors_of(p, stage.n_operand) * p.lanes * item
         for head in range(stage.heads if of_h and c0 < end else 0):
             packed = b_h + head * k * vectors_of(p, stage.n_head) * p.lanes * item
-            pack_block(p, stage.operand + head * stage.n_head * item, p.n * item, stage.n_head, k0, k, packed)
+            source = stage.operand + head * stage.n_head * item
+            pack_block(p, source, stage.n_operand * item, stage.n_head, k0, k, packed)
         if of_x and c0 < end and not table:
             pack_block(p, p.x, p.n_x * item, p.n_x, k0, k, b_x)
         for c in range(c0, c1, MC):

@@ -37,16 +37,16 @@ def pack_forward(me, n, p, stage):
     size = p.lanes * p.item
     if stage.heads > 1:
         pack_heads(me, n, p, stage)
-    u0, u1 = share(me, n, vectors_of(p, p.n), 1)
+    u0, u1 = share(me, n, vectors_of(p, stage.n), 1)
     for v in range(u0 * stage.n_zh, u1 * stage.n_zh if stage.heads == 1 else 0):
         u, gate = v // stage.n_zh, gate_of(stage, v % stage.n_zh)
-        count = min(p.lanes, p.n - u * p.lanes)
-        pack_rows(p, stage.n_vectors_h, v, u, count, gate.w_h, gate.w_h_row, p.n, stage.w_h, stage.nv_h)
+        count = min(p.lanes, stage.n - u * p.lanes)
+        pack_rows(p, stage.n_vectors_h, v, u, count, gate.w_h, gate.w_h_row, stage.n_operand, stage.w_h, stage.nv_h)
         if stage.bias_h:
             pack_bias(p, gate.bias_h, u, count, stage.bias_h + v * size)
     for v in range(u0 * stage.n_zx, u1 * stage.n_zx):
         u, gate = v // stage.n_zx, gate_of(stage, stage.n_gates - stage.n_zx + v % stage.n_zx)
-        count = min(p.lanes, p.n - u * p.lanes)
+        count = min(p.lanes, stage.n - u * p.lanes)
         pack_rows(p, stage.n_vectors_x, v, u, count, gate.w_x, gate.w_x_row, p.n_x, stage.w_x, stage.nv_x)
         pack_bias(p, gate.bias, u, count, stage.bias + v * size)
         if stage.bias_h and stage.adds_sides:  # the recurrent product is added to the input side, and so is its bias
@@ -95,7 +95,7 @@ def pack_backward(me, n, p, stage):
     if stage.heads > 1:
         pack_heads_backward(me, n, p, stage)
     for side in range(0 if stage.heads == 1 else 1, 2 if p.dx else 1):
-        columns, packed = (p.n, stage.w_h) if side == 0 else (p.n_x, stage.w_x)
+        columns, packed = (stage.n_operand, stage.w_h) if side == 0 else (p.n_x, stage.w_x)
         n_gates = stage.n_zh if side == 0 else stage.n_zx
         first = 0 if side == 0 else stage.n_gates - n_gates
         v0, v1 = share(me, n, vectors_of(p, columns), p.nv)
@@ -103,11 +103,11 @@ def pack_backward(me, n, p, stage):
             for g in range(n_gates):
                 gate = gate_of(stage, first + g)
                 source, row = (gate.w_h, gate.w_h_row) if side == 0 else (gate.w_x, gate.w_x_row)
-                k, end = g * p.n, (g + 1) * p.n
+                k, end = g * stage.n, (g + 1) * stage.n
                 while k < end:  # up to the end of the block of k, or of the gate
                     k0 = k // KC * KC
                     rows = min(k0 + KC, end) - k
-                    pack_columns(p, source, row, k0, rows, k, columns, panel, packed, n_gates * p.n)
+                    pack_columns(p, source, row, k0, rows, k, columns, panel, packed, n_gates * stage.n)
                     source += rows * row
                     k += rows
 
