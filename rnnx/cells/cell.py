@@ -220,6 +220,15 @@ class Cell:
         """What n_a must be a multiple of: 1, or the number of heads."""
         return lcm(*(stage.heads for stage in self.stages))
 
+    @cached_property
+    def parts(self) -> tuple[Stage, ...]:
+        """The stages as engines run them, each with values of one width: see `rnnx.cells.widths`."""
+        if not self.has_widths:
+            return self.stages
+        from rnnx.cells.wiring import wiring
+
+        return tuple(wired.stage for wired in wiring(self))
+
     def size(self, name: str, n_a: int) -> int:
         """Return the number of units of a state, vector, input or saved value, if the first state has n_a."""
         return self._own_widths.get(name) or n_a

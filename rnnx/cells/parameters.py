@@ -11,7 +11,7 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import Shape
 from rnnx.cells.cell import Cell
-from rnnx.cells.wiring import StageWiring, wiring
+from rnnx.cells.wiring import StageWiring
 
 
 def expected_shapes(cell: Cell, n_x: int, n_a: int, n_y: int | None = None) -> dict[str, tuple[str, Shape]]:
@@ -89,8 +89,7 @@ def name_gradients(
     """Return the gradients by "d" + key, given the stacked gradients of every stage and the keys of the parameters."""
     result: dict[str, Array] = {}
     vectors: dict[str, Array] = {}
-    for wired, (w, b, bh) in zip(wiring(cell), gradients, strict=True):
-        stage = wired.stage
+    for stage, (w, b, bh) in zip(cell.parts, gradients, strict=True):
         n = b.shape[0] // max(len(stage.gates) + len(stage.vectors), 1)
         n_h = w.shape[1] - n_x
         for g, gate in enumerate(stage.gates):

@@ -8,6 +8,7 @@ Dimensions: T steps, m examples, n hidden units, n_x inputs, G gates of a stage.
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from rnnx._core import arrays as ns
@@ -135,7 +136,8 @@ class _Places(NamedTuple):
     writes: tuple[int, ...]
     saves: tuple[int, ...]
     cotangents: tuple[int, ...]  # of writes
-    operand: tuple[int, ...]  # one
+    operand: int
+    heads: int
 
 
 class _StageForward(NamedTuple):
@@ -144,6 +146,7 @@ class _StageForward(NamedTuple):
     stage: StageWiring
     ops: Ops
     wh: Array  # (G_h n, n_h)
+    transposed: Array  # (n_h, G_h n)
     bh: Array | None
     vectors: Arrays  # (m, n)
     like: Array  # (m, n)
@@ -159,14 +162,32 @@ class _StageForward(NamedTuple):
 def _prepared(xp: Any, cell: Cell, weights: Weights, like: Array) -> list[_StageForward]:
     """Prepare the stages for a first state like (m, n_a)."""
     stages = []
-    for stage, w in zip(wiring(cell), weights, strict=True):
+    for stage, w, at in zip(wiring(cell), weights, _places(cell), strict=True):
         own = _like(xp, like, stage.units(like.shape[1]))
         vectors = tuple(xp.broadcast_to(v, own.shape) for v in w.vectors)
-        cotangents = [slot._replace(after=False) for slot in stage.writes]
-        slots = stage.reads, stage.writes, stage.saves, cotangents, [stage.operand]
-        places = _Places(*(tuple(_position(cell, slot) for slot in group) for group in slots))
-        stages.append(_StageForward(stage, array_ops(xp), w.wh, w.bh, vectors, own, places))
+        transposed = xp.matrix_transpose(w.wh)
+        stages.append(_StageForward(stage, array_ops(xp), w.wh, transposed, w.bh, vectors, own, at))
     return stages
+
+
+@lru_cache(maxsize=256)
+def _places(cell: Cell) -> tuple[_Places, ...]:
+    """Return the positions of the values of every stage."""
+
+    def positions(slots: Sequence[Slot]) -> tuple[int, ...]:
+        return tuple(_position(cell, slot) for slot in slots)
+
+    return tuple(
+        _Places(
+            positions(stage.reads),
+            positions(stage.writes),
+            positions(stage.saves),
+            positions([slot._replace(after=False) for slot in stage.writes]),
+            _position(cell, stage.operand),
+            stage.heads,
+        )
+        for stage in wiring(cell)
+    )
 
 
 def _position(cell: Cell, slot: Slot) -> int:
@@ -192,7 +213,7 @@ def _step(
     n_states = len(s)
     values: list[Any] = [*s, *[None] * (len(cell.saved) + n_states)]
     for one, side in zip(stages, zx, strict=True):
-        zh = heads.times_transpose(xp, values[one.at.operand[0]], one.wh, one.stage.heads)
+        zh = heads.times_transpose(xp, values[one.at.operand], one.transposed, one.at.heads)
         zh = zh if one.bh is None else zh + one.bh
         reads = tuple([values[k] for k in one.at.reads])
         new, kept = one.stage.forward(one.ops, _gates(side, one.like), _gates(zh, one.like), reads, one.given(inputs))
@@ -270,7 +291,7 @@ def _step_back(
         sides = {role: _stack_blocks(xp, blocks, one.like) for role, blocks in rows.items()}
         if one.stage.n_zh:
             dzh = xp.reshape(_side(one.stage, sides, "dzh"), (one.like.shape[0], one.wh.shape[0]))
-            carried[one.at.operand[0]] = carried[one.at.operand[0]] + heads.times(xp, dzh, one.wh, one.stage.heads)
+            carried[one.at.operand] = carried[one.at.operand] + heads.times(xp, dzh, one.wh, one.at.heads)
         found.append(sides)
         for slot, d in zip(one.stage.inputs, d_own, strict=True):
             d_inputs[slot.number] = d

@@ -53,8 +53,9 @@ def checked_call(
         check_indices("x", x, "n_x", n_x)
     else:
         x = ns.astype(xp, xp.expand_dims(x, axis=2) if one_step else x, dtype)
-    initial = given if len(given) == len(states) else _with_zeros(cell, states, n_a, m, xp, dtype, device)
-    s0 = tuple([ns.astype(xp, array, dtype) for array in initial.values()])
+    zeros = {} if len(given) == len(states) else _zeros(cell, n_a, m, xp, dtype, device)
+    pairs = zip(cell.states, states.values(), strict=True)
+    s0 = tuple([zeros[cell.size(name, n_a)] if a is None else ns.astype(xp, a, dtype) for name, a in pairs])
     cast = {key: array if array.dtype == dtype else xp.astype(array, dtype) for key, array in parameters.items()}
     call = Call(cell, xp, dtype, x, indices, n_x, s0, cast, ends)
     return call if not inputs else replace(call, inputs=_cast_inputs(call, inputs, one_step))
@@ -139,13 +140,10 @@ def units_in_symbols(cell: Cell, name: str) -> str:
     return str(dict(cell.widths).get(name, "n_a"))
 
 
-def _with_zeros(
-    cell: Cell, states: Mapping[str, Array | None], n_a: int, m: int, xp: Any, dtype: Any, device: Any
-) -> dict[str, Array]:
-    """Return the initial states, with zeros for those not given."""
-    units = {name: cell.size(state, n_a) for name, state in zip(states, cell.states, strict=True)}
-    zeros = {n: xp.zeros((n, m), dtype=dtype, device=device) for n in {*units.values()}}
-    return {name: zeros[units[name]] if array is None else array for name, array in states.items()}
+def _zeros(cell: Cell, n_a: int, m: int, xp: Any, dtype: Any, device: Any) -> dict[int, Array]:
+    """Return initial states of zeros by their number of units."""
+    sizes = {cell.size(state, n_a) for state in cell.states} if cell.has_widths else (n_a,)
+    return {n: xp.zeros((n, m), dtype=dtype, device=device) for n in sizes}
 
 
 def _input_size(cell: Cell, parameters: Mapping[str, Shape]) -> int:

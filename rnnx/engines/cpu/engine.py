@@ -7,7 +7,6 @@ import numpy as np
 
 from rnnx.cells import Cell
 from rnnx.cells.parameters import StageGradients, expected_shapes, name_gradients, recurrent_parameters
-from rnnx.cells.wiring import wiring
 from rnnx.engines.cpu import dense
 from rnnx.engines.cpu.descriptor.backward import BackwardPass
 from rnnx.engines.cpu.descriptor.builder import PassKey
@@ -114,8 +113,8 @@ def _readable(a: np.ndarray, copy: bool) -> tuple[np.ndarray, Layout | None]:
 
 def _stage_gradients(key: PassKey, block: list[np.ndarray]) -> list[StageGradients]:
     result = []
-    for i, wired in enumerate(wiring(key.cell)):
-        stage, (dw, db, db_h) = wired.stage, block[3 * i : 3 * i + 3]
+    for i, stage in enumerate(key.cell.parts):
+        dw, db, db_h = block[3 * i : 3 * i + 3]
         has_recurrent = any(gate.recurrent_bias in key.keys for gate in stage.gates)
         result.append(StageGradients(dw, db, (db if stage.additive else db_h) if has_recurrent else None))
     return result
