@@ -41,7 +41,8 @@ from rnnx.functional.attention import (
 )
 from rnnx.functional.caches import Caches
 from rnnx.functional.cell_check import check_cell
-from rnnx.functional.heads import dense_backward, dense_forward, one_hot, softmax_cross_entropy, squared_error
+from rnnx.functional.heads import dense_backward, dense_forward, softmax_cross_entropy, squared_error
+from rnnx.functional.one_hot import one_hot
 from rnnx.functional.initialization import initialize_parameters
 from rnnx.functional.streaming import Stream
 from rnnx.optim import (

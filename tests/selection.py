@@ -9,6 +9,7 @@ import zlib
 from hypothesis import settings
 
 PAIR = ("engine", "cell")
+MANY = 4  # a test with more cells than the built-in ones shares them with the other tests of its file
 EMULATED = ("test_gpu_engine.py", "test_cells.py")
 
 
@@ -25,43 +26,57 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(config, items):
     if not config.getoption("fast"):
         return
-    selected, seen = set(), set()
-    for _, group in itertools.groupby(items, key=lambda item: (item.path, item.originalname)):
-        selected.update(cover([item for item in group if not is_long(item)], seen))
+    selected = set()
+    for _, of_file in itertools.groupby((item for item in items if not is_long(item)), key=lambda item: item.path):
+        selected.update(select(list(of_file)))
     config.hook.pytest_deselected(items=[item for item in items if item not in selected])
     items[:] = [item for item in items if item in selected]
 
 
 def is_long(item):
     """Whether a test is left out whatever it covers."""
-    parameters = item.callspec.params if hasattr(item, "callspec") else {}
-    emulated = "emulated" in map(str, parameters.values()) and item.path.name not in EMULATED
+    emulated = "emulated" in map(str, parameters(item).values()) and item.path.name not in EMULATED
     return emulated or item.get_closest_marker("slow") is not None
 
 
-def cover(items, seen):
-    """Choose items of one test that cover every value of its parameters, and every engine with every cell in a file.
+def parameters(item):
+    return item.callspec.params if hasattr(item, "callspec") else {}
 
-    The next item is always the one that adds most to what is covered. `seen` holds what is, and is updated.
+
+def select(items):
+    """Choose items of a file that cover every value of the parameters of each test, and what its tests share.
+
+    Any of them covers that: every engine with every built-in cell, and the cells of tests that have more.
     """
-    left = {item: needs(item) - seen for item in sorted(items, key=lambda item: zlib.crc32(item.nodeid.encode()))}
-    chosen = []
+    own, shared = {}, {}
+    for _, of_test in itertools.groupby(items, key=lambda item: item.originalname):
+        of_test = list(of_test)
+        many = len({id(parameters(item).get("cell")) for item in of_test}) > MANY
+        for item in of_test:
+            given = {name: id(value) for name, value in parameters(item).items()}
+            shared[item] = {given["cell"]} if many else set()
+            if not many and all(name in given for name in PAIR):
+                shared[item].add(tuple(given[name] for name in PAIR))
+            own[item] = {item.originalname}
+            own[item] |= {(item.originalname, *one) for one in given.items() if not (many and one[0] == "cell")}
+    chosen = cover(own, shared)
+    seen = set().union(*(shared[item] for item in chosen))
+    return chosen + cover({item: needs - seen for item, needs in shared.items()}, shared)
+
+
+def cover(needs, others):
+    """Choose items that cover all that any of them needs; among equals, those that cover most others.
+
+    The next item is always the one that adds most to what is covered.
+    """
+    left = {item: needs[item] for item in sorted(needs, key=lambda item: zlib.crc32(item.nodeid.encode()))}
+    chosen, seen = [], set()
     while left:
-        best = max(left, key=lambda item: len(left[item]))
+        best = max(left, key=lambda item: (len(left[item]), len(others[item] - seen)))
         new = left.pop(best)
         if not new:
             break
         chosen.append(best)
-        seen |= new
+        seen |= others[best]
         left = {item: remaining - new for item, remaining in left.items()}
     return chosen
-
-
-def needs(item):
-    """What an item covers: its test, the values of its parameters, and its engine with its cell."""
-    parameters = item.callspec.params if hasattr(item, "callspec") else {}
-    test = (item.path, item.originalname)
-    found = {test, *((*test, name, id(value)) for name, value in parameters.items())}
-    if all(name in parameters for name in PAIR):
-        found.add((item.path, *(parameters[name] for name in PAIR)))
-    return found

@@ -16,7 +16,8 @@ import rnnx
 from rnnx.cells import BUILT_IN, Gate, Stage, derive
 from rnnx.cells.derivatives import RULES
 from rnnx.cells.derive import complete, derive_stage
-from rnnx.cells.expressions import OPERATORS, WORDS, Graph, symbolic_ops
+from rnnx.cells.expressions import OPERATORS, WORDS
+from rnnx.cells.graph import Graph, symbolic_ops
 from rnnx.cells.minimum_cut import minimum_cut
 from rnnx.cells.programs import Program
 from rnnx.cells.wiring import wiring

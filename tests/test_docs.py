@@ -27,9 +27,8 @@ PAGES = [
     "course.md",
     "index.md",
     "optimizers.md",
-    "own_cell.md",
     "pictures.md",
-    pytest.param("training.md", marks=pytest.mark.slow),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("own_cell.md", "training.md")),
 ]  # other pages have their own tests
 FENCED = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 # Not in the API reference: the command line has its own page.

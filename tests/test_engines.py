@@ -164,8 +164,8 @@ def test_paths_give_the_same_bits(cell, dtype, m, rng, monkeypatch):
 def test_the_thread_policy(monkeypatch):
     monkeypatch.setattr(thread_policy, "max_threads", lambda: 4)
 
-    def split(n_steps, m, products, shares, shared_lines=0):
-        return thread_policy.split(Work(n_steps, m, products, shares, shared_lines))
+    def split(n_steps, m, products, shares, shared_lines=0, numbers=0, waits=True):
+        return thread_policy.split(Work(n_steps, m, products, numbers, shares, shared_lines, waits))
 
     assert split(10, 64, 1000, shares=8) == (1, False)  # not worth a hand-over
     assert split(10, 64, 10**8, shares=8) == (4, False)
@@ -175,6 +175,16 @@ def test_the_thread_policy(monkeypatch):
     assert split(10**5, 1, 10**8, shares=4) == (1, False)  # steps too short to wait for each other
     assert split(100, 8, 4 * 10**6, shares=1) == (4, False)
     assert split(100, 8, 4 * 10**6, shares=1, shared_lines=12) == (1, False)  # or to share cache lines
+    assert split(100, 8, 0, shares=8, numbers=10**4) == (1, False)
+    assert split(100, 8, 0, shares=8, numbers=10**6) == (4, False)  # elementwise work alone
+    assert split(10**4, 1, 0, shares=8, numbers=10**6) == (1, False)
+    assert split(10**4, 1, 0, shares=8, numbers=10**6, waits=False) == (4, True)  # no recurrent product
+
+
+def test_a_short_job_does_not_read_the_thread_limits(monkeypatch):
+    """That takes longer than the decision."""
+    monkeypatch.setattr(thread_policy, "max_threads", lambda: 1 / 0)
+    assert thread_policy.split(Work(64, 8, 10**6, 10**4, shares=8, shared_lines=0, waits=True)) == (1, False)
 
 
 def test_thread_limits_are_respected(monkeypatch):

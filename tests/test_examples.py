@@ -32,6 +32,7 @@ def test_normalise_dates(capsys):
     assert sum(answer == "1999-03-07" for answer in answers) >= 5
 
 
+@pytest.mark.slow
 def test_own_cells(tmp_path):
     """Both cells and the LSTM remember both numbers."""
     path = tmp_path / "curves.svg"

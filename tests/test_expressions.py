@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from random_cells import FORMS, NUMPY, random_stages
 
-from rnnx.cells.expressions import OPERATORS, WORDS, Graph, symbolic_ops
+from rnnx.cells.expressions import OPERATORS, WORDS
+from rnnx.cells.graph import Graph, symbolic_ops
 from rnnx.cells.programs import Program
 
 SPECIAL = np.array([0.0, -0.0, 1.0, -1.5, 5e-324, -1e-310, 1e300, -1e300, np.inf, -np.inf, np.nan])
@@ -120,6 +121,7 @@ def test_programs_are_values():
     program, same = example(), example("x y")
     assert program == same
     assert hash(program) == hash(same)
+    program(NUMPY, np.ones(2), np.ones(2))  # compiled functions are not pickled
     copy = pickle.loads(pickle.dumps(program))
     assert copy == program
     assert {program: 1}[copy] == 1

@@ -210,13 +210,13 @@ def test_matmul(rows, n_k, columns, dtype, data):
 
 def test_matmul_runs_for_the_heads(monkeypatch):
     seen = []
-    run = dense._functions
+    run = dense._kernels
 
     def functions(dtype):
         seen.append(dtype)
         return run(dtype)
 
-    monkeypatch.setattr(dense, "_functions", functions)
+    monkeypatch.setattr(dense, "_kernels", functions)
     a, W, b = np.ones((64, 40, 30), "float32"), np.ones((20, 64), "float32"), np.ones((20, 1), "float32")
     z = rnnx.dense_forward(a, W, b)
     rnnx.dense_backward(z, a, W)

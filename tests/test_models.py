@@ -1,6 +1,8 @@
 """The stack of recurrent layers and the models on it."""
 
+import collections
 import functools
+import sys
 import tracemalloc
 
 import numpy as np
@@ -328,3 +330,82 @@ def test_squared_error_gradient(rng):
 def test_sizes_that_no_machine_has_are_an_error_at_once(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def calls_of(function):
+    """How often functions of rnnx are called, by name."""
+    calls = collections.Counter()
+
+    def count(frame, event, _):
+        if event == "call" and "/rnnx/" in frame.f_code.co_filename.replace("\\", "/"):
+            calls[frame.f_code.co_name] += 1
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        function()
+    finally:
+        sys.setprofile(before)
+    return calls
+
+
+def test_a_training_step_checks_each_array_once():
+    """The model checks a batch and carried states; what it calls does not check them again."""
+    model = CharModel(27, 16, num_layers=3, seed=0)
+    indices = np.arange(40).reshape(4, 10) % 27
+    batch = Batch(indices, indices, np.full(4, 10))
+    states = model.train_step(batch).states
+    calls = calls_of(lambda: model.train_step(batch, states=states))
+    assert calls["common_namespace"] + calls["checked_namespace"] + calls["as_floats"] <= 4, calls
+    assert calls["compare_shapes"] == 1 + len(states), calls  # lengths and states
+
+
+@pytest.mark.parametrize(
+    ("array", "error", "message"),
+    [
+        (np.zeros((4, 8), "float32"), ValueError, r"`Wf_l0` must have shape .* = \(4, 9\); got \(4, 8\)"),
+        ([[0.0]], TypeError, "`Wf_l0` must be an array .*; got list"),
+        (np.zeros((4, 9), int), TypeError, "`Wf_l0` must have dtype float32 or float64; got int"),
+    ],
+)
+def test_a_replaced_parameter_is_checked(array, error, message):
+    model = CharModel(5, 4, seed=0)
+    indices = np.zeros((2, 3), int)
+    model.forward(indices)
+    model.parameters["Wf_l0"] = array
+    for call in (model.forward, model.predict, lambda x: model.train_step(Batch(x, x, None))):
+        with pytest.raises(error, match=message):
+            call(indices)
+
+
+def test_arguments_of_a_stack_are_named_as_the_caller_named_them(rng):
+    stack = Recurrent("lstm", 3, [4, 2])
+    p = stack.initialize(0)
+    x = rng.standard_normal((3, 2, 5)).astype("float32")
+    _, _, cache = stack.forward(p, x)
+    wider = Recurrent("lstm", 3, [5, 2]).initialize(0)
+    with pytest.raises(ValueError, match=r"`Wf_l0` must have shape \(n_a, n_a \+ n_x\) = \(4, 7\); got \(5, 8\)"):
+        stack.forward(wider, x)
+    with pytest.raises(TypeError, match=r"`states\['a_l1'\]` must have dtype"):
+        stack.forward(p, x, {"a_l1": np.zeros((2, 2), complex)})
+    for shape in ((4, 2, 5), (2, 2, 6), (2, 5)):
+        with pytest.raises(ValueError, match=r"`dout` must have shape .* got"):
+            stack.backward(np.zeros(shape), cache)
+    with pytest.raises(ValueError, match=r"`ds_final\['c_l0'\]` requires `dout` for all T_x = 5 steps; got 4"):
+        stack.backward(np.zeros((2, 2, 4)), cache, {"c_l0": np.zeros((4, 2))})
+    with pytest.raises(ValueError, match=r"`ds_final\['c_l0'\]` must have shape"):
+        stack.backward(None, cache, {"c_l0": np.zeros((4, 3))})
+    model = CharModel(5, 4, seed=0)
+    z, _, cache = model.forward(np.zeros((2, 3), int))
+    with pytest.raises(ValueError, match=r"`dz` must have shape"):
+        model.backward(z[:, :1], cache)
+
+
+def test_segments_have_the_bits_of_the_whole_sequence_without_lengths(rng):
+    """Full lengths are the same as none, in a whole sequence and in segments."""
+    model = CharModel(5, 4, 2, seed=0)
+    x = rng.integers(0, 5, (3, 12))
+    steps = [model.train_step(Batch(x, x, lengths), segment_length=5) for lengths in (None, np.full(3, 12), [12] * 3)]
+    for step in steps[1:]:
+        assert step.loss == steps[0].loss
+        assert all(np.array_equal(step.gradients[name], g) for name, g in steps[0].gradients.items())

@@ -1,6 +1,7 @@
 """The object cache: code is found again, never stale, never loaded if damaged, never required."""
 
 import errno
+import itertools
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from rnnx.engines.cpu.codegen.ir import Function
+from rnnx.engines.cpu.descriptor import builder
 from rnnx.engines.cpu.runtime import object_cache, object_files
 
 
@@ -124,6 +126,33 @@ def test_the_loops_depend_on_sources_and_on_numba(monkeypatch):
     assert len(set(keys)) == 6
 
 
+@pytest.mark.parametrize(("build", "arguments"), [(builder.product, (1,)), (builder.copies, ())])
+def test_nothing_is_emitted_for_cached_code(cache, monkeypatch, build, arguments):
+    made = build.__wrapped__(np.dtype("float32"), *arguments)
+    assert made
+    forget()
+    monkeypatch.setattr(object_cache.ir, "Module", None)
+    assert build.__wrapped__(np.dtype("float32"), *arguments)
+
+
+def test_code_of_the_engine_is_found_by_everything_that_its_text_depends_on(monkeypatch):
+    keys = []
+    monkeypatch.setattr(object_cache, "_load", lambda key, build: keys.append(key))
+    calls = itertools.product(("codegen.gemm", "other"), ("emit_product", "f"), ("float32", "float64"), (1, 2, 12))
+    for module, name, dtype, number in calls:
+        object_cache.emitted_by(module, name, np.dtype(dtype), number)
+    first = "codegen.gemm", "emit_product", np.dtype("float32")
+    object_cache.emitted_by(*first)
+    object_cache.emitted_by(*first, 1, 2)
+    for name, value in (("SOURCES", "changed"), ("features", lambda: object_cache.binding.FeatureMap(other=True))):
+        with monkeypatch.context() as patch:
+            patch.setattr(object_cache, name, value)
+            object_cache.emitted_by(*first, 1)
+    assert len(set(keys)) == len(keys) == 28
+    object_cache.emitted_by(*first, 1)
+    assert keys[-1] == keys[0]
+
+
 @pytest.mark.parametrize("where", ["below a file", "none", "open to others"])
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
 def test_no_directory_for_the_cache(where, tmp_path, monkeypatch, compilations):
@@ -184,13 +213,16 @@ def test_the_number_of_files_is_bounded(cache, monkeypatch):
 
 @pytest.mark.slow
 def test_the_second_process_compiles_nothing(tmp_path):
-    """Nor does it import Numba."""
+    """Nor does it import Numba, nor emit what depends on no cell."""
     code = """
 import sys, numpy as np, rnnx
+from rnnx.engines.cpu.codegen import ir
+names, end = [], ir.Function.end
+ir.Function.end = lambda f: names.append(f.ir.name) or end(f)
 p = rnnx.initialize_parameters("lstm", 3, 5, seed=0)
 a, *_, caches = rnnx.lstm_forward(np.ones((3, 2, 4), "float32"), None, p)
 rnnx.lstm_backward(np.ones_like(a), caches)
-print(caches.engine, "numba" in sys.modules, float(a.sum()))
+print(caches.engine, "numba" in sys.modules, float(a.sum()), *sorted(names))
 """
     environment = {**os.environ, "RNNX_CACHE_DIR": str(tmp_path / "code")}
 
@@ -204,3 +236,5 @@ print(caches.engine, "numba" in sys.modules, float(a.sum()))
     assert first[:2] == ["cpu", "True"]
     assert second[:2] == ["cpu", "False"]
     assert first[2] == second[2]
+    assert {"copy", "transpose"} <= {*first}
+    assert second[3:] == ["backward_0", "backward_0_tail", "forward_0", "forward_0_tail"]

@@ -78,10 +78,8 @@ def test_gates_of_a_built_in_cell_with_zoneout(name, rng):
         np.testing.assert_allclose(values[gate][:, :, 0], expected[:, :, 0], rtol=1e-10)
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("ugrnn", "lem", "lru", "slstm", "lstmp", "mingru")]
-
-
-@pytest.mark.parametrize("cell", ["sru", *SLOW])
+@pytest.mark.parametrize("cell", ["sru", "ugrnn", "lem", "lru", "slstm", "lstmp", "mingru"])
+@pytest.mark.slow
 def test_plots_of_a_model_with_any_cell(cell, tmp_path):
     pytest.importorskip("matplotlib")
     from rnnx import plots

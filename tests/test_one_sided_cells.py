@@ -1,5 +1,6 @@
 """Cells whose gates lack a side, have heads or widths, with vectors, inputs and means: all engines, in all calls."""
 
+import functools
 import itertools
 import math
 import subprocess
@@ -10,13 +11,23 @@ import numpy as np
 import pytest
 from head_cells import HEADS, NORMALIZED
 from mean_cells import MEANS
-from problems import ENGINES_TOLERANCE, MIXED, ONE_SIDED, TOLERANCE, assert_close, make_problem, numeric_gradient, run
+from problems import (
+    ENGINES_TOLERANCE,
+    MIXED,
+    ONE_SIDED,
+    assert_close,
+    central_differences,
+    check_gradients,
+    make_problem,
+    run,
+)
 from wide_cells import THREE_WIDTHS, WIDE
 
 import rnnx
 from rnnx.cells import Cell, Gate, Stage
 from rnnx.engines.cpu.codegen import ir
 from rnnx.engines.cpu.descriptor import fields
+from rnnx.engines.cpu.runtime import thread_policy
 from rnnx.engines.cpu.runtime.thread_policy import use_policy
 
 
@@ -157,13 +168,17 @@ def errors(actual, expected):
         yield names, np.linalg.norm(got - want) / max(np.linalg.norm(want), 1e-300)
 
 
-@pytest.mark.parametrize("lengths", [None, [4, 0, 5]])
+@functools.cache
+def make_case(cell, lengths):
+    """A problem, its loss, and numeric gradients by name."""
+    problem = problem_of(cell, np.random.default_rng(20261120), 3, 4, 3, 5, lengths=lengths and list(lengths))
+    return problem, *central_differences(problem)
+
+
+@pytest.mark.parametrize("lengths", [None, (4, 0, 5)])
 @pytest.mark.parametrize("cell", CELLS[len(ONE_SIDED) :], ids=lambda cell: cell.name)
-def test_gradients(cell, engine, lengths, rng):
-    problem = problem_of(cell, rng, 3, 4, 3, 5, lengths=lengths)
-    gradients = problem.gradients()
-    for name, array in problem.inputs.items():
-        assert_close(gradients["d" + name], numeric_gradient(problem.loss, array), TOLERANCE["gradient"], name)
+def test_gradients(cell, engine, lengths):
+    check_gradients(*make_case(cell, lengths), f"{cell.name} {engine}")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -238,6 +253,29 @@ def test_threads_give_the_same_bits(cell, dtype, indices, rng):
             with rnnx.use_engine("cpu"), use_policy(lambda work, choice=choice: choice):
                 shared, _ = run(problem)
             assert_equal(shared, alone)
+
+
+def test_cells_without_products_are_shared_too(rng, monkeypatch):
+    """The elementwise work counts. Without recurrent products, threads that share the units need not wait."""
+    monkeypatch.setattr(thread_policy, "max_threads", lambda: 4)
+    choices = {}
+    for name, m in itertools.product(("indrnn", "lstm"), (1, 64)):
+        problem, works = make_problem(rnnx.CELLS[name], rng, 7, 512, m, 400 // m).astype("float32"), []
+        problem.x = rng.integers(0, 7, problem.x.shape[1:])  # no product for index inputs
+        with rnnx.use_engine("cpu"), use_policy(lambda work, works=works: works.append(work) or (1, False)):
+            problem.forward()
+        choices[name, m] = thread_policy.split(works[0])
+    assert choices["indrnn", 1] == (4, True)
+    assert choices["indrnn", 64] in ((4, True), (4, False))
+    assert choices["lstm", 64] == (4, False)
+
+
+@of_cells
+def test_gradients_are_contiguous(cell, rng):
+    problem = problem_of(cell, rng, 5, 7, 3, 4)
+    with rnnx.use_engine("cpu"):
+        results, _ = run(problem)
+    assert all(results["d" + key].flags.c_contiguous for key in problem.parameters)
 
 
 @pytest.mark.parametrize("m", [1, 3])

@@ -107,6 +107,7 @@ for step in (lambda: save_checkpoint("model", checkpoint), lambda: load_checkpoi
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="limits its memory")
+@pytest.mark.slow
 def test_memory_for_one_tensor_is_enough(tmp_path):
     """What does not fit is a MemoryError, and leaves the old file."""
     result = subprocess.run([sys.executable, "-c", LIMITED], cwd=tmp_path, capture_output=True, text=True, check=False)

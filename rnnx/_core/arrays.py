@@ -4,22 +4,24 @@ All other code uses the array API standard (through array-api-compat), and this 
 """
 
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, wraps
+import operator
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import array_api_compat as compat
 import numpy as np
 
+from rnnx._core.underflow import ignore_underflow
 from rnnx._core.words import shown
 
 Array = Any  # an array of any supported library, checked at run time
 Namespace = Any
-F = TypeVar("F", bound=Callable[..., Any])
 
 _EXACT_NUMPY_TYPES = (np.ndarray, np.memmap)
 _ONLY_NUMPY = {np.ndarray}
+_DTYPE = operator.attrgetter("dtype")
 _HALVES = ("float16", "bfloat16")
 
 
@@ -35,7 +37,7 @@ def common_namespace(arrays: Mapping[str, Any]) -> tuple[Namespace, Any]:
         return _numpy(), "cpu"
     first_name, device_name, xp, device = "", "", None, None
     for name, array in arrays.items():
-        this_xp, this_device = _namespace(name, array), compat.device(array)
+        this_xp, this_device = checked_namespace(name, array), compat.device(array)
         if xp is None:
             first_name, xp = name, this_xp
         elif this_xp is not xp:
@@ -50,13 +52,21 @@ def common_namespace(arrays: Mapping[str, Any]) -> tuple[Namespace, Any]:
     return xp, device
 
 
+def namespace(array: Array) -> Namespace:
+    """Return the namespace of an array that has been checked."""
+    return _numpy() if type(array) is np.ndarray else compat.array_namespace(array)
+
+
 @lru_cache(maxsize=1)
 def _numpy() -> Namespace:
     """Return NumPy's namespace, imported on first use: it loads more slowly than NumPy itself."""
     return compat.array_namespace(np.empty(0))
 
 
-def _namespace(name: str, array: Any) -> Namespace:
+def checked_namespace(name: str, array: Any) -> Namespace:
+    """Return the namespace of an array, or raise an error with its name."""
+    if type(array) is np.ndarray:  # fast path
+        return _numpy()
     is_array = compat.is_array_api_obj(array) and not isinstance(array, np.generic)
     if is_array and isinstance(array, np.ndarray):
         is_array = type(array) in _EXACT_NUMPY_TYPES  # excludes matrices and masked arrays, whose operators differ
@@ -75,24 +85,17 @@ def _remedy(array: Any) -> str:
     return ": pass `.to_numpy()`" if callable(getattr(array, "to_numpy", None)) else ""
 
 
+def namespace_beside(xp: Namespace, name: str, array: Any, expected: str = "an array") -> Namespace:
+    """Return the namespace of an array, which must be NumPy's or `xp`."""
+    own = checked_namespace(name, array)
+    if own is not xp and not is_on_host(array):
+        raise TypeError(f"`{name}` must be {expected} of NumPy or the same library; got {library_name(own)}")
+    return own
+
+
 def is_real(xp: Namespace, array: Array) -> bool:
     """Return whether the array holds real numbers or booleans: not text, dates, objects or complex numbers."""
     return array.dtype in _floats(xp) or bool(xp.isdtype(array.dtype, ("integral", "real floating", "bool")))
-
-
-def ignore_underflow(function: F) -> F:
-    """Decorate a pure function whose small results may become zero, even if the caller has called ``np.seterr``."""
-
-    @wraps(function)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(*args, **kwargs)
-        except (FloatingPointError, RuntimeWarning):  # to set the error state in every call would take longer
-            pass
-        with np.errstate(under="ignore"):
-            return function(*args, **kwargs)
-
-    return cast(F, wrapper)
 
 
 def as_floats(
@@ -110,6 +113,20 @@ def as_floats(
     xp, device = common_namespace({**data, **parameters})
     dtype = floating_dtype(xp, parameters, data)
     return xp, device, [astype(xp, array, dtype) for array in arrays]
+
+
+def to_one_dtype(xp: Namespace, *arrays: Array) -> Sequence[Array]:
+    """Convert arrays that have been checked to one floating dtype, which integers do not affect."""
+    dtype = one_dtype(xp, arrays)
+    return [array if array.dtype == dtype else astype(xp, array, dtype) for array in arrays]
+
+
+def one_dtype(xp: Namespace, arrays: Sequence[Array]) -> Any:
+    """Return the dtype that `floating_dtype` chooses for arrays that have been checked."""
+    dtypes = [*map(_DTYPE, arrays)]
+    if dtypes.count(dtypes[0]) == len(dtypes):
+        return dtypes[0]
+    return floating_dtype(xp, {}, {str(k): array for k, array in enumerate(arrays)})
 
 
 def floating_dtype(xp: Namespace, floats: Mapping[str, Array], others: Mapping[str, Array]) -> Any:
@@ -161,46 +178,6 @@ def dtype_named(xp: Namespace, argument: str, name: Any) -> Any:
 def is_integer(xp: Namespace, array: Array) -> bool:
     """Return whether the array holds integers."""
     return bool(xp.isdtype(array.dtype, "integral"))
-
-
-def check_library(name: str, xp: Any) -> None:
-    """Raise unless `xp` is an array namespace, or None for the default."""
-    if xp is not None and not callable(getattr(xp, "asarray", None)):
-        raise TypeError(f"`{name}` must be an array namespace such as numpy or cupy; got {shown(xp)}")
-
-
-def integer_vector(xp: Namespace, device: Any, name: str, values: Any) -> Array:
-    """Copy a sequence of int, a NumPy array or an array of the library to an index array on `device`."""
-    if isinstance(values, Sequence) and not isinstance(values, str):
-        try:
-            values = np.asarray(values if len(values) else np.zeros(0, np.int64))
-        except ValueError:
-            raise TypeError(f"`{name}` must be a sequence of int; got a nested sequence") from None
-    common_namespace({name: values})
-    if compat.array_namespace(values) is not xp and not compat.is_numpy_array(values):
-        got = library_name(compat.array_namespace(values))
-        raise TypeError(f"`{name}` must be a sequence of int or an array of NumPy or the same library; got {got}")
-    if not is_integer(compat.array_namespace(values), values):
-        raise TypeError(f"`{name}` must hold integers; got dtype {values.dtype}")
-    if compat.is_numpy_array(values):
-        values = xp.asarray(np.array(values, np.int64), device=device)
-    return as_index(xp, values)
-
-
-def boolean_array(xp: Namespace, device: Any, name: str, values: Any) -> Array:
-    """Convert nested sequences of bool, a NumPy array or an array of the library to one of the library on `device`."""
-    if isinstance(values, Sequence) and not isinstance(values, str):
-        try:
-            values = np.asarray(values)
-        except ValueError:
-            raise TypeError(f"`{name}` must be an array of bool; got rows of different lengths") from None
-    common_namespace({name: values})
-    own = compat.array_namespace(values)
-    if own is not xp and not compat.is_numpy_array(values):
-        raise TypeError(f"`{name}` must be an array of NumPy or the same library; got {library_name(own)}")
-    if not own.isdtype(values.dtype, "bool"):
-        raise TypeError(f"`{name}` must hold booleans; got dtype {values.dtype}")
-    return xp.asarray(values, device=device) if compat.is_numpy_array(values) else values
 
 
 def as_index(xp: Namespace, values: Array) -> Array:
@@ -264,17 +241,10 @@ def contiguous(xp: Namespace, array: Array, *, own: bool = False) -> Array:
     return result
 
 
-def clip(xp: Namespace, array: Array, most: float) -> Array:
-    """Clip every element to [-most, most]; NaN stays NaN."""
-    if is_on_host(array):
-        return xp.clip(array, -most, most)
-    # For CuPy, array-api-compat's clip synchronizes with the device.
-    bound = xp.asarray(most, dtype=array.dtype, device=device(array))
-    return xp.minimum(xp.maximum(array, -bound), bound)
-
-
 def owned_copy(xp: Namespace, array: Array) -> Array:
     """Copy an array; immutable arrays are returned unchanged."""
+    if type(array) is np.ndarray:  # fast path
+        return np.array(array)
     return array if compat.is_jax_namespace(xp) else xp.asarray(array, copy=True)
 
 

@@ -178,12 +178,46 @@ def compare_shapes(name: str, actual: Shape, symbols: str, shape: Shape) -> None
         raise ValueError(f"`{name}` must have shape {symbols} = {shape}; got {actual}")
 
 
+def check_library(name: str, xp: Any) -> None:
+    """Raise unless `xp` is an array namespace, or None for the default."""
+    if xp is not None and not callable(getattr(xp, "asarray", None)):
+        raise TypeError(f"`{name}` must be an array namespace such as numpy or cupy; got {shown(xp)}")
+
+
+def integer_vector(xp: Any, device: Any, name: str, values: Any) -> Array:
+    """Copy a sequence of int, a NumPy array or an array of the library to an index array on `device`."""
+    if isinstance(values, Sequence) and not isinstance(values, str):
+        try:
+            values = np.asarray(values if len(values) else np.zeros(0, np.int64))
+        except ValueError:
+            raise TypeError(f"`{name}` must be a sequence of int; got a nested sequence") from None
+    own = ns.namespace_beside(xp, name, values, "a sequence of int or an array")
+    if not ns.is_integer(own, values):
+        raise TypeError(f"`{name}` must hold integers; got dtype {values.dtype}")
+    if ns.is_on_host(values):
+        values = xp.asarray(np.array(values, np.int64), device=device)
+    return ns.as_index(xp, values)
+
+
+def boolean_array(xp: Any, device: Any, name: str, values: Any) -> Array:
+    """Convert nested sequences of bool, a NumPy array or an array of the library to one of the library on `device`."""
+    if isinstance(values, Sequence) and not isinstance(values, str):
+        try:
+            values = np.asarray(values)
+        except ValueError:
+            raise TypeError(f"`{name}` must be an array of bool; got rows of different lengths") from None
+    own = ns.namespace_beside(xp, name, values)
+    if not own.isdtype(values.dtype, "bool"):
+        raise TypeError(f"`{name}` must hold booleans; got dtype {values.dtype}")
+    return xp.asarray(values, device=device) if ns.is_on_host(values) else values
+
+
 def check_lengths(xp: Any, device: Any, lengths: Any, m: int, n_steps: int, name: str = "lengths") -> Array:
     """Convert `lengths` to an integer array (m,) and check that it lies in [0, T_x].
 
     Values on a device are not checked, because reading them would synchronize.
     """
-    array = ns.integer_vector(xp, device, name, lengths)
+    array = integer_vector(xp, device, name, lengths)
     check_shape(name, array, "(m,)", (m,))
     if m and isinstance(lengths, Sequence | np.ndarray):
         values = np.asarray(lengths)

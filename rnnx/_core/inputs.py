@@ -28,7 +28,7 @@ class Sizes(NamedTuple):
 def real_array(name: str, values: Any) -> tuple[Namespace, Array]:
     """Return real numbers or booleans as an array, and its namespace; lists are converted."""
     array = _from_lists(name, values) if isinstance(values, list | tuple) else values
-    xp, _ = ns.common_namespace({name: array})
+    xp = ns.checked_namespace(name, array)
     if not ns.is_real(xp, array):
         raise TypeError(f"`{name}` must hold real numbers; got dtype {array.dtype}")
     return xp, array

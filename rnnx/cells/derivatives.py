@@ -17,7 +17,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rnnx.cells.expressions import Expression, depending_on, reachable, symbolic_ops
+from rnnx.cells.expressions import Expression
+from rnnx.cells.graph import depending_on, reachable, symbolic_ops
 
 Cotangents = tuple[Expression | None, ...]  # one per argument; None is zero
 

@@ -1,6 +1,6 @@
 r"""The backward function of a stage, derived from its forward function.
 
-Three steps, the first two in `rnnx.cells.expressions` and `rnnx.cells.derivatives`:
+Three steps, the first two in `rnnx.cells.graph` and `rnnx.cells.derivatives`:
 
 1. Forward is called once with symbols, which gives the graph of what it computes.
 2. Reverse-mode differentiation extends the graph by the cotangents of the stage's inputs.
@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 
 from rnnx.cells.cell import Stage
 from rnnx.cells.derivatives import gradients
-from rnnx.cells.expressions import Expression, Graph, depending_on, reachable, symbolic_ops
+from rnnx.cells.expressions import Expression
+from rnnx.cells.graph import Graph, depending_on, reachable, symbolic_ops
 from rnnx.cells.minimum_cut import minimum_cut
 from rnnx.cells.programs import Program, StageForward
 from rnnx.cells.vocabulary import Ops

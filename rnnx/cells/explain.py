@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from rnnx.cells.cell import Cell
-from rnnx.cells.expressions import Expression, Graph, symbolic_ops
+from rnnx.cells.expressions import Expression
+from rnnx.cells.graph import Graph, symbolic_ops
 from rnnx.cells.programs import Program
 from rnnx.cells.wiring import Slot, StageWiring, wiring
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from rnnx.cells.cell import Cell
 from rnnx.cells.derive import DerivedBackward
-from rnnx.cells.expressions import WORDS, Expression, Graph, depending_on, reachable, symbolic_ops
+from rnnx.cells.expressions import WORDS, Expression
 from rnnx.cells.gate import Gate
+from rnnx.cells.graph import Graph, depending_on, reachable, symbolic_ops
 from rnnx.cells.programs import Program, StageForward
 from rnnx.cells.wiring import StageWiring, wiring
 

@@ -7,7 +7,8 @@ from functools import cached_property
 from itertools import count
 from typing import Any, NamedTuple, cast
 
-from rnnx.cells.expressions import OPERATORS, Expression, reachable
+from rnnx.cells.expressions import OPERATORS, Expression
+from rnnx.cells.graph import reachable
 
 _LONGEST_PART = 50  # characters of an expression within another
 
@@ -69,7 +70,7 @@ class Program:
         return hash(self._content)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_hash"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_hash", "_function")}
 
     def __call__(self, ops: Any, *operands: Any) -> tuple[Any, ...]:
         """Return the outputs for operands of any kind.
@@ -78,24 +79,42 @@ class Program:
         """
         if len(operands) != self.n_operands:
             raise TypeError(f"the program takes {self.n_operands} operands; got {len(operands)}")
-        values = [*operands, *self.constants]
-        constants = range(self.n_operands, len(values))
-        whole: dict[int, Any] = {}  # constants in the form of the operands
+        results: tuple[Any, ...] = self._function(ops, *operands)
+        return results
 
-        def given(number: int) -> Any:
-            if number not in constants:
-                return values[number]
-            if number not in whole:
-                value, like = values[number], operands[0]
-                whole[number] = ops.constant(value, like) if value else ops.zeros_like(like)
-            return whole[number]
+    @cached_property
+    def _function(self) -> Any:
+        """The program as a Python function (ops, *operands); interpreting the instructions would take much longer."""
+        scope: dict[str, Any] = {f"v{k}": value for k, value in enumerate(self.constants, self.n_operands)}
+        exec("\n    ".join(self._lines()), scope)
+        return scope["program"]
 
-        for operation, arguments in self.instructions:
-            if operation in OPERATORS:
-                values.append(OPERATORS[operation](*[values[k] for k in arguments]))
+    def _lines(self) -> Iterator[str]:
+        """Yield the lines of `_function`: value k is v<k>, and a constant in the form of the operands w<k>."""
+        first = self.n_operands + len(self.constants)
+        constants = dict(enumerate(self.constants, self.n_operands))
+        made: set[int] = set()
+
+        def whole(numbers: Sequence[int]) -> Iterator[str]:
+            for k in numbers:
+                if k in constants and k not in made:
+                    made.add(k)
+                    yield f"w{k} = " + (f"ops.constant(v{k}, v0)" if constants[k] else "ops.zeros_like(v0)")
+
+        def listed(numbers: Sequence[int]) -> str:
+            return ", ".join(f"w{k}" if k in constants else f"v{k}" for k in numbers)
+
+        yield f"def program(ops{''.join(f', v{k}' for k in range(self.n_operands))}):"
+        for number, (operation, arguments) in enumerate(self.instructions, first):
+            if operation == "neg":
+                yield f"v{number} = -v{arguments[0]}"
+            elif operation in OPERATORS:
+                yield f"v{number} = v{arguments[0]} {operation} v{arguments[1]}"
             else:
-                values.append(getattr(ops, operation)(*map(given, arguments)))
-        return tuple(map(given, self.outputs))
+                yield from whole(arguments)
+                yield f"v{number} = ops.{operation}({listed(arguments)})"
+        yield from whole(self.outputs)
+        yield f"return ({listed(self.outputs)}{',' * bool(self.outputs)})"
 
     def counts(self) -> Counter[str]:
         """Return how often the program does each operation."""

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from rnnx.cells.cell import Hoisted, Stage
 from rnnx.cells.derivatives import gradients
-from rnnx.cells.expressions import Expression, Graph, reachable
+from rnnx.cells.expressions import Expression
 from rnnx.cells.gate import SIDES, Gate
+from rnnx.cells.graph import Graph, reachable
 from rnnx.cells.programs import Program, StageForward
 
 

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 from rnnx.cells.cell import Cell, Stage
 from rnnx.cells.derive import DerivedBackward
-from rnnx.cells.expressions import Expression, Graph, reachable, symbolic_ops
+from rnnx.cells.expressions import Expression
+from rnnx.cells.graph import Graph, reachable, symbolic_ops
 from rnnx.cells.programs import Program, StageForward
 
 

@@ -96,6 +96,11 @@ class StageWiring:
         return self.stage.heads
 
     @cached_property
+    def values(self) -> tuple[tuple[Slot, ...], ...]:
+        """The values of a step that the backward function takes: read, written and saved."""
+        return self.reads, self.writes, self.saves
+
+    @cached_property
     def blocks(self) -> dict[str, range]:
         """The blocks of n numbers in a row of "dzx" and of "dzh": one per gate, then, in dzx, one per vector.
 

@@ -10,8 +10,6 @@ from rnnx._core.arrays import Array
 
 def times_transpose(xp: Any, s: Array, transposed: Array, heads: int) -> Array:
     """Return s W^T (r, G n) for s (r, n), given W^T (d, G n)."""
-    if heads == 1:
-        return s @ transposed
     w = xp.matrix_transpose(transposed)
     return _joined(xp, _by_head(xp, s, w, heads) @ _by_head(xp, transposed, w, heads), w)
 

@@ -32,8 +32,7 @@ from rnnx.cells import Cell
 Arrays = tuple[Array, ...]
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """The checked arguments of a forward pass: one library, one device, one dtype."""
 
     cell: Cell

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.layout import to_public, to_time_major, valid_steps
+from rnnx._core.underflow import ignore_underflow
 from rnnx.cells import Cell
 from rnnx.cells.parameters import StageGradients, StageWeights, name_gradients, recurrent_parameters, stack_weights
 from rnnx.cells.vocabulary import Ops, array_ops
@@ -28,7 +29,7 @@ Sides = dict[str, Array]  # "dzx" and "dzh", see `StageWiring.blocks`
 class ReferenceEngine:
     """See `rnnx.engines.protocol.Engine`."""
 
-    @ns.ignore_underflow
+    @ignore_underflow
     def forward(self, call: Call, *, keep: bool) -> tuple[Arrays, Tape]:
         xp, cell = call.xp, call.cell
         parameters = recurrent_parameters(cell, call.parameters)
@@ -50,7 +51,7 @@ class ReferenceEngine:
         tape = Tape(cell, xp, call.dtype, X, call.indices, call.n_x, S, kept, call.lengths, parameters, own, E)
         return tuple(to_public(xp, a) for a in outputs), tape
 
-    @ns.ignore_underflow
+    @ignore_underflow
     def backward(self, tape: Tape, cotangents: Cotangents) -> Gradients:
         xp, cell = tape.xp, tape.cell
         weights = tape.own or [stack_weights(xp, stage, tape.parameters, tape.n_x, tape.n_a) for stage in wiring(cell)]
@@ -62,7 +63,7 @@ class ReferenceEngine:
             dX = xp.zeros_like(rows)  # no gate has an input side
         for stage, w, sides in zip(wiring(cell), weights, dZ, strict=True):
             if not tape.indices and stage.n_zx:
-                through = _rows(xp, _side(stage, sides, "dzx")) @ w.wx
+                through = _rows(xp, _side(stage, sides, "dzx", stage.units(tape.n_a))) @ w.wx
                 dX = through if dX is None else dX + through
             gradients.append(_stage_gradients(tape, stage, w, sides, rows))
         dx = None if dX is None else to_public(xp, _where(xp, valid, xp.reshape(dX, tape.x.shape)))
@@ -70,7 +71,7 @@ class ReferenceEngine:
         d_inputs = tuple(to_public(xp, _where(xp, valid, d)) for d in dE)
         return Gradients(dx, tuple(map(xp.matrix_transpose, ds0)), named, d_inputs)
 
-    @ns.ignore_underflow
+    @ignore_underflow
     def matmul(self, a: Array, b: Array, bias: Array | None = None) -> Array:
         result = a @ b
         return result if bias is None else result + bias
@@ -87,17 +88,18 @@ class ReferenceStepper:
 
     def __init__(self, call: Call) -> None:
         xp = call.xp
-        self._xp, self._cell, self._states = xp, call.cell, call.s0
+        self._xp, self._states = xp, call.s0
         parameters = {key: ns.owned_copy(xp, a) for key, a in call.parameters.items()}
         self._weights = [stack_weights(xp, stage, parameters, call.n_x, call.n_a) for stage in wiring(call.cell)]
         self._stages = _prepared(xp, call.cell, self._weights, xp.matrix_transpose(call.s0[0]))
 
-    @ns.ignore_underflow
+    @ignore_underflow
     def step(self, xt: Array, inputs: Arrays = ()) -> Arrays:
         xp = self._xp
         x, s = xp.matrix_transpose(xt), tuple(map(xp.matrix_transpose, self._states))
-        zx = [x @ xp.matrix_transpose(w.wx) + w.b for w in self._weights]
-        s, _ = _step(xp, self._cell, self._stages, zx, s, tuple(map(xp.matrix_transpose, inputs)))
+        sides = [x @ xp.matrix_transpose(w.wx) + w.b for w in self._weights]
+        zx = [_gates(side, one.like.shape[1]) for side, one in zip(sides, self._stages, strict=True)]
+        s, _ = _step(xp, self._stages, zx, s, [xp.matrix_transpose(e) for e in inputs])
         self._states = tuple(map(xp.matrix_transpose, s))
         return self._states
 
@@ -109,15 +111,21 @@ def _loop(call: Call, X: Array, E: Arrays, weights: Weights, valid: Array | None
     """Return the states, each (T + 1, m, n), and the saved values, each (T, m, n)."""
     xp, cell = call.xp, call.cell
     s0 = tuple(map(xp.matrix_transpose, call.s0))
-    Zx, stages = [_input_side(call, X, w) for w in weights], _prepared(xp, cell, weights, s0[0])
+    stages = _prepared(xp, cell, weights, s0[0])
+    pairs = zip(weights, stages, strict=True)
+    Zx = [_gates(_input_side(call, X, w), one.like.shape[1]) for w, one in pairs]
     like = [_like(xp, s0[0], cell.size(name, call.n_a)) for name in cell.saved]
     states, saved = [s0], []
     for t in range(call.n_steps):
-        here = None if valid is None else valid[t, ...]
-        s, values = _step(xp, cell, stages, [z[t, ...] for z in Zx], states[-1], tuple(e[t, ...] for e in E))
-        states.append(tuple(_where(xp, here, new, old) for new, old in zip(s, states[-1], strict=True)))
+        zx = [tuple([z[t, ...] for z in gates]) for gates in Zx]
+        s, values = _step(xp, stages, zx, states[-1], [e[t, ...] for e in E])
+        if valid is not None:
+            here = valid[t, ...]
+            s = tuple(xp.where(here, new, old) for new, old in zip(s, states[-1], strict=True))
+            values = tuple(_where(xp, here, v) for v in values)
+        states.append(s)
         if keep:
-            saved.append([_where(xp, here, v) for v in values])
+            saved.append(values)
     S = tuple(xp.stack(list(column)) for column in zip(*states, strict=True))
     return S, tuple(_stack(xp, [v[k] for v in saved], like[k]) for k in range(len(cell.saved)))
 
@@ -130,75 +138,67 @@ def _input_side(call: Call, X: Array, w: StageWeights) -> Array:
 
 
 class _Places(NamedTuple):
-    """The positions of a stage's values in the values of a step, see `_position`."""
+    """The positions of a stage's values in a list of the values of a step: states before it, saved values, states
+    after it. A list of cotangents is shorter, since a state has one, before and after a step.
+    """
 
     reads: tuple[int, ...]
-    writes: tuple[int, ...]
-    saves: tuple[int, ...]
-    cotangents: tuple[int, ...]  # of writes
+    results: tuple[int, ...]  # written and saved
+    cotangents: tuple[int, ...]  # of those written
     operand: int
-    heads: int
-
-
-class _StageForward(NamedTuple):
-    """A stage and its parameters, prepared for the loop over time."""
-
-    stage: StageWiring
-    ops: Ops
-    wh: Array  # (G_h n, n_h)
-    transposed: Array  # (n_h, G_h n)
-    bh: Array | None
-    vectors: Arrays  # (m, n)
-    like: Array  # (m, n)
-    at: "_Places"
-
-    def given(self, inputs: Arrays) -> Arrays:
-        """Return the vectors and the extra inputs of a step, each (m, n)."""
-        if not self.stage.takes_given:
-            return ()
-        return (*self.vectors, *[inputs[slot.number] for slot in self.stage.inputs])
-
-
-def _prepared(xp: Any, cell: Cell, weights: Weights, like: Array) -> list[_StageForward]:
-    """Prepare the stages for a first state like (m, n_a)."""
-    stages = []
-    for stage, w, at in zip(wiring(cell), weights, _places(cell), strict=True):
-        own = _like(xp, like, stage.units(like.shape[1]))
-        vectors = tuple(xp.broadcast_to(v, own.shape) for v in w.vectors)
-        transposed = xp.matrix_transpose(w.wh)
-        stages.append(_StageForward(stage, array_ops(xp), w.wh, transposed, w.bh, vectors, own, at))
-    return stages
+    n_values: int  # of a step
+    n_states: int
 
 
 @lru_cache(maxsize=256)
 def _places(cell: Cell) -> tuple[_Places, ...]:
     """Return the positions of the values of every stage."""
+    n_states, n_saved = len(cell.states), len(cell.saved)
 
-    def positions(slots: Sequence[Slot]) -> tuple[int, ...]:
-        return tuple(_position(cell, slot) for slot in slots)
+    def positions(slots: Sequence[Slot], after: int = n_states + n_saved) -> tuple[int, ...]:
+        offsets = [n_states if slot.kind == "saved" else after * slot.after for slot in slots]
+        return tuple(offset + slot.number for offset, slot in zip(offsets, slots, strict=True))
 
     return tuple(
         _Places(
             positions(stage.reads),
-            positions(stage.writes),
-            positions(stage.saves),
-            positions([slot._replace(after=False) for slot in stage.writes]),
-            _position(cell, stage.operand),
-            stage.heads,
+            positions(stage.writes + stage.saves),
+            positions(stage.writes, after=0),
+            positions([stage.operand])[0],
+            2 * n_states + n_saved,
+            n_states,
         )
         for stage in wiring(cell)
     )
 
 
-def _position(cell: Cell, slot: Slot) -> int:
-    """Return the position of a value in a step's list of values: states before it, saved values, states after it.
+class _Stage(NamedTuple):
+    """A stage and its parameters, prepared for the loop over time."""
 
-    A list of cotangents is shorter: a state has one position, before and after a step.
-    """
-    n_states = len(cell.states)
-    if slot.kind == "saved":
-        return n_states + slot.number
-    return slot.number + (n_states + len(cell.saved) if slot.after else 0)
+    wiring: StageWiring
+    ops: Ops
+    wh: Array  # (G_h n, n_h)
+    wh_t: Array
+    bh: Array | None
+    vectors: Arrays  # (m, n)
+    like: Array  # (m, n)
+    at: _Places
+
+    def given(self, inputs: Sequence[Array]) -> Arrays:
+        """Return the vectors and the extra inputs of a step, each (m, n)."""
+        if not self.wiring.takes_given:
+            return ()
+        return (*self.vectors, *[inputs[slot.number] for slot in self.wiring.inputs])
+
+
+def _prepared(xp: Any, cell: Cell, weights: Weights, like: Array) -> list[_Stage]:
+    """Prepare the stages for a first state like (m, n_a)."""
+    stages = []
+    for stage, w, at in zip(wiring(cell), weights, _places(cell), strict=True):
+        own = _like(xp, like, stage.units(like.shape[1]))
+        vectors = tuple(xp.broadcast_to(v, own.shape) for v in w.vectors)
+        stages.append(_Stage(stage, array_ops(xp), w.wh, xp.matrix_transpose(w.wh), w.bh, vectors, own, at))
+    return stages
 
 
 def _like(xp: Any, a: Array, units: int) -> Array:
@@ -207,17 +207,20 @@ def _like(xp: Any, a: Array, units: int) -> Array:
 
 
 def _step(
-    xp: Any, cell: Cell, stages: Sequence[_StageForward], zx: Sequence[Array], s: Arrays, inputs: Arrays
+    xp: Any, stages: Sequence[_Stage], zx: Sequence[Arrays], s: Arrays, inputs: Sequence[Array]
 ) -> tuple[Arrays, Arrays]:
-    """Run one step, given the input sides (m, G_x n) of all stages; return the new states and the saved values."""
+    """Run one step, given each stage's input sides by gate; return the new states and the saved values."""
     n_states = len(s)
-    values: list[Any] = [*s, *[None] * (len(cell.saved) + n_states)]
-    for one, side in zip(stages, zx, strict=True):
-        zh = heads.times_transpose(xp, values[one.at.operand], one.transposed, one.at.heads)
-        zh = zh if one.bh is None else zh + one.bh
-        reads = tuple([values[k] for k in one.at.reads])
-        new, kept = one.stage.forward(one.ops, _gates(side, one.like), _gates(zh, one.like), reads, one.given(inputs))
-        for k, value in zip((*one.at.writes, *one.at.saves), (*new, *kept), strict=True):
+    values: list[Any] = [*s, *[None] * (stages[0].at.n_values - n_states)]
+    for one, sides in zip(stages, zx, strict=True):
+        at, wiring = one.at, one.wiring
+        operand = values[at.operand]
+        zh = operand @ one.wh_t if wiring.heads == 1 else heads.times_transpose(xp, operand, one.wh_t, wiring.heads)
+        if one.bh is not None:
+            zh = zh + one.bh
+        reads = tuple([values[k] for k in at.reads])
+        new, kept = wiring.forward(one.ops, sides, _gates(zh, one.like.shape[1]), reads, one.given(inputs))
+        for k, value in zip(at.results, (*new, *kept), strict=True):
             values[k] = value
     return tuple(values[-n_states:]), tuple(values[n_states:-n_states])
 
@@ -233,30 +236,30 @@ def _loop_back(tape: Tape, cotangents: Cotangents, weights: Weights) -> tuple[li
     )
     stages, steps = _prepared_back(tape, weights, ds[0]), []
     for t in range(tape.n_steps - 1, -1, -1):
-        ds = tuple(d if D is None else d + D[t, ...] for d, D in zip(ds, dS, strict=True))
-        sides, d_inputs, ds_prev = _step_back(xp, tape.cell, stages, t, ds, tuple(e[t, ...] for e in tape.inputs))
+        ds = tuple([d if D is None else d + D[t, ...] for d, D in zip(ds, dS, strict=True)])
+        sides, d_inputs, ds_prev = _step_back(xp, stages, t, ds, [e[t, ...] for e in tape.inputs])
         steps.append((sides, d_inputs))
-        here = None if valid is None else valid[t, ...]
-        ds = tuple(_where(xp, here, new, old) for new, old in zip(ds_prev, ds, strict=True))
+        if valid is not None:
+            here = valid[t, ...]
+            ds_prev = tuple(xp.where(here, new, old) for new, old in zip(ds_prev, ds, strict=True))
+        ds = ds_prev
     steps.reverse()
     dZ = []
     for i, stage in enumerate(wiring(tape.cell)):
         n_blocks = {"dzx": stage.blocks["dzx"].stop} | ({} if stage.stage.additive else {"dzh": stage.n_zh})
-        one = _like(xp, ds[0], stage.units(tape.n_a))
-        like = {role: xp.stack([one] * max(n, 1), axis=1)[:, :n, :] for role, n in n_blocks.items()}
+        one = _like(xp, ds[0], n_units := stage.units(tape.n_a))
+        like = {role: xp.concat([one] * max(n, 1), axis=1)[:, : n * n_units] for role, n in n_blocks.items()}
         over_time = {role: _stack(xp, [sides[i][role] for sides, _ in steps], like[role]) for role in n_blocks}
-        if valid is not None:
-            over_time = {role: _where(xp, xp.expand_dims(valid, axis=3), dz) for role, dz in over_time.items()}
-        dZ.append(over_time)
+        dZ.append({role: _where(xp, valid, dz) for role, dz in over_time.items()})
     like_inputs = [_like(xp, ds[0], e.shape[2]) for e in tape.inputs]
-    dE = tuple(_stack(xp, [d[k] for _, d in steps], like) for k, like in enumerate(like_inputs))
+    dE = tuple(_stack(xp, [d[k] for _, d in steps], one) for k, one in enumerate(like_inputs))
     return dZ, dE, ds
 
 
 class _StageBack(NamedTuple):
-    """A stage, and what its backward function reads, over time."""
+    """A stage, and the values over time that its backward function reads."""
 
-    forward: _StageForward
+    stage: _Stage
     reads: Arrays
     writes: Arrays
     saves: Arrays
@@ -264,52 +267,49 @@ class _StageBack(NamedTuple):
 
 def _prepared_back(tape: Tape, weights: Weights, like: Array) -> list[_StageBack]:
     """Prepare the stages for a backward pass, the last one first."""
-
-    def values(slots: Sequence[Slot]) -> Arrays:
-        return tuple(_over_time(tape, slot) for slot in slots)
-
-    stages = _prepared(tape.xp, tape.cell, weights, like)
-    found = [
-        _StageBack(one, values(one.stage.reads), values(one.stage.writes), values(one.stage.saves)) for one in stages
+    stages = [
+        _StageBack(one, *(tuple(_over_time(tape, slot) for slot in slots) for slots in one.wiring.values))
+        for one in _prepared(tape.xp, tape.cell, weights, like)
     ]
-    return found[::-1]
+    return stages[::-1]
 
 
 def _step_back(
-    xp: Any, cell: Cell, stages: Sequence[_StageBack], t: int, ds: Arrays, inputs: Arrays
+    xp: Any, stages: Sequence[_StageBack], t: int, ds: Arrays, inputs: Sequence[Array]
 ) -> tuple[list[Sides], Arrays, Arrays]:
-    """Run step t backward; return per stage (m, blocks, n), and the cotangents of the extra inputs and the states."""
+    """Run step t backward; return per stage (m, blocks n), and the cotangents of the extra inputs and the states."""
     found: list[Sides] = []
-    d_inputs: list[Any] = [None] * len(inputs)
-    carried: list[Any] = [*ds, *[None] * len(cell.saved)]
+    n_states, d_inputs = len(ds), [None] * len(inputs)
+    carried: list[Any] = [*ds, *[None] * (stages[0].stage.at.n_values - 2 * n_states)]
     for one, *values in stages:
+        at, wiring = one.at, one.wiring
         reads, writes, saves = [tuple([a[t, ...] for a in arrays]) for arrays in values]
-        d_writes = tuple([carried[k] for k in one.at.cotangents])
-        rows, d_reads, d_own = one.stage.backward(one.ops, d_writes, reads, writes, saves, one.given(inputs))
-        for k, d in zip(one.at.reads, d_reads, strict=True):
+        d_writes = tuple([carried[k] for k in at.cotangents])
+        rows, d_reads, d_own = wiring.backward(one.ops, d_writes, reads, writes, saves, one.given(inputs))
+        for k, d in zip(at.reads, d_reads, strict=True):
             carried[k] = d
-        sides = {role: _stack_blocks(xp, blocks, one.like) for role, blocks in rows.items()}
-        if one.stage.n_zh:
-            dzh = xp.reshape(_side(one.stage, sides, "dzh"), (one.like.shape[0], one.wh.shape[0]))
-            carried[one.at.operand] = carried[one.at.operand] + heads.times(xp, dzh, one.wh, one.at.heads)
+        sides = {role: _join_blocks(xp, blocks, one.like) for role, blocks in rows.items()}
+        if wiring.n_zh:
+            dzh = _side(wiring, sides, "dzh", one.like.shape[1])
+            carried[at.operand] = carried[at.operand] + heads.times(xp, dzh, one.wh, wiring.heads)
         found.append(sides)
-        for slot, d in zip(one.stage.inputs, d_own, strict=True):
-            d_inputs[slot.number] = d
-    return found[::-1], tuple(d_inputs), tuple(carried[: len(ds)])
+        for k, d in enumerate(d_own):
+            d_inputs[wiring.inputs[k].number] = d
+    return found[::-1], tuple(d_inputs), tuple(carried[:n_states])
 
 
-def _stack_blocks(xp: Any, blocks: Sequence[Array], like: Array) -> Array:
-    """Stack blocks (m, n), of which there may be none, to (m, blocks, n)."""
-    if len(blocks) > 1:
-        return xp.stack(list(blocks), axis=1)
-    return xp.expand_dims(blocks[0], axis=1) if blocks else xp.expand_dims(like, axis=1)[:, :0, :]
+def _join_blocks(xp: Any, blocks: Sequence[Array], like: Array) -> Array:
+    """Join blocks (m, n), of which there may be none, to (m, blocks n)."""
+    if len(blocks) == 1:
+        return blocks[0]
+    return xp.concat(list(blocks), axis=1) if blocks else like[:, :0]
 
 
-def _side(stage: StageWiring, sides: Sides, role: str) -> Array:
-    """Return the blocks of the gates with one side, of arrays (..., blocks, n)."""
+def _side(stage: StageWiring, sides: Sides, role: str, n: int) -> Array:
+    """Return the blocks of the gates with one side, of arrays (..., blocks n)."""
     first, count = stage.blocks[role].start, stage.n_zx if role == "dzx" else stage.n_zh
     side = sides[role if role in sides else "dzx"]
-    return side if side.shape[-2] == count else side[..., first : first + count, :]
+    return side if side.shape[-1] == count * n else side[..., first * n : (first + count) * n]
 
 
 def _stage_gradients(tape: Tape, stage: StageWiring, w: StageWeights, sides: Sides, rows: Array) -> StageGradients:
@@ -321,7 +321,7 @@ def _stage_gradients(tape: Tape, stage: StageWiring, w: StageWeights, sides: Sid
         zeros = [xp.zeros((k * n, *part.shape[1:]), dtype=part.dtype) if k else None for k in (before, after)]
         return xp.concat([a for a in (zeros[0], part, zeros[1]) if a is not None], axis=0)
 
-    dzx, dzh = (_rows(xp, _side(stage, sides, role)) for role in ("dzx", "dzh"))
+    dzx, dzh = (_rows(xp, _side(stage, sides, role, n)) for role in ("dzx", "dzh"))
     operand = _rows(xp, _over_time(tape, stage.operand))
     of_inputs = _scatter_add(xp, dzx, rows) if tape.indices else xp.matrix_transpose(dzx) @ rows
     only_h, only_x = stage.n_gates - stage.n_zx, stage.n_gates - stage.n_zh
@@ -366,10 +366,10 @@ def _rows(xp: Any, a: Array) -> Array:
     return xp.reshape(a, (a.shape[0] * a.shape[1], math.prod(a.shape[2:])))
 
 
-def _gates(z: Array, like: Array) -> Arrays:
-    """Split (m, G n) into G arrays (m, n)."""
-    n = like.shape[1]
-    return tuple([z[:, at : at + n] for at in range(0, z.shape[1], n)])
+def _gates(z: Array, n: int) -> Arrays:
+    """Split (..., G n) into G arrays (..., n)."""
+    width = z.shape[-1]
+    return (z,) if width == n else tuple([z[..., at : at + n] for at in range(0, width, n)])
 
 
 def _stack(xp: Any, arrays: Sequence[Array], like: Array) -> Array:

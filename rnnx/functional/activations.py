@@ -7,12 +7,13 @@ from typing import Any
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
+from rnnx._core.underflow import ignore_underflow
 from rnnx.cells import words
 from rnnx.cells.expressions import Expression
 from rnnx.cells.vocabulary import array_ops
 
 
-@ns.ignore_underflow
+@ignore_underflow
 def sigmoid(x: Array) -> Array:
     """Logistic function, 1 / (1 + exp(-x)), computed without overflow.
 
@@ -36,7 +37,7 @@ def sigmoid(x: Array) -> Array:
     return array_ops(xp).sigmoid(x)
 
 
-@ns.ignore_underflow
+@ignore_underflow
 def sigmoid_backward(dy: Array, y: Array) -> Array:
     """Gradient with respect to x of y = sigmoid(x): dy * (y - y^2).
 
@@ -54,7 +55,7 @@ def sigmoid_backward(dy: Array, y: Array) -> Array:
     return dy * (y - y * y)
 
 
-@ns.ignore_underflow
+@ignore_underflow
 def tanh(x: Array) -> Array:
     """Hyperbolic tangent; `x` and the result as for `sigmoid`."""
     if isinstance(x, Expression):  # in a cell
@@ -63,14 +64,14 @@ def tanh(x: Array) -> Array:
     return array_ops(xp).tanh(x)
 
 
-@ns.ignore_underflow
+@ignore_underflow
 def tanh_backward(dy: Array, y: Array) -> Array:
     """Gradient with respect to x of y = tanh(x): dy * (1 - y^2); `dy` and `y` as for `sigmoid_backward`."""
     _, dy, y = _pair(dy, y)
     return dy - dy * y * y
 
 
-@ns.ignore_underflow
+@ignore_underflow
 def relu(x: Array) -> Array:
     """Rectifier, max(x, 0), which keeps NaN; `x` and the result as for `sigmoid`."""
     if isinstance(x, Expression):  # in a cell
@@ -79,14 +80,14 @@ def relu(x: Array) -> Array:
     return array_ops(xp).relu(x)
 
 
-@ns.ignore_underflow
+@ignore_underflow
 def relu_backward(dy: Array, y: Array) -> Array:
     """Gradient with respect to x of y = relu(x): dy where y > 0, else 0; `dy` and `y` as for `sigmoid_backward`."""
     xp, dy, y = _pair(dy, y)
     return xp.where(y > 0, dy, xp.zeros_like(dy))
 
 
-@ns.ignore_underflow
+@ignore_underflow
 def softmax(x: Array) -> Array:
     """Softmax along the first axis: exp(x) / sum(exp(x)) for each column, computed without overflow.
 
@@ -105,7 +106,7 @@ def softmax(x: Array) -> Array:
     return e / xp.sum(e, axis=0, keepdims=True)
 
 
-@ns.ignore_underflow
+@ignore_underflow
 def softmax_backward(dy: Array, y: Array) -> Array:
     """Gradient with respect to x of y = softmax(x): y * (dy - sum(dy * y)) per column; both have shape (n, ...)."""
     xp, dy, y = _pair(dy, y)

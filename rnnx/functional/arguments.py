@@ -5,7 +5,6 @@ Symbols: n_x inputs, n_a hidden units, n_y outputs, m examples, T_x time steps.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from itertools import zip_longest
 from typing import Any
@@ -17,7 +16,7 @@ from rnnx._core.layout import valid_examples
 from rnnx._core.words import shown
 from rnnx.cells import Cell
 from rnnx.cells.parameters import expected_shapes
-from rnnx.engines.protocol import Call
+from rnnx.engines.protocol import Call, Tape
 
 NamedShapes = tuple[tuple[str, Shape], ...]
 
@@ -46,23 +45,57 @@ def checked_call(
     n_x, n_a, m = _sizes(cell, *shapes, indices, one_step)
     dtype = ns.floating_dtype(xp, parameters, {x_name: x, **given, **inputs})
     ends = None if lengths is None else check_lengths(xp, device, lengths, m, x.shape[-1])
+    for name, array in inputs.items():
+        units, of_units = cell.size(name, n_a), units_in_symbols(cell, name)
+        if one_step:
+            check_shape(name, array, f"({of_units}, m)", (units, m))
+        else:
+            check_shape(name, array, f"({of_units}, m, T_x)", (units, m, x.shape[-1]))
+    if one_step:
+        x, inputs = xp.expand_dims(x, axis=2), {name: xp.expand_dims(a, axis=2) for name, a in inputs.items()}
+    call = converted_call(cell, (xp, device, dtype), x, (n_x, n_a), states, parameters, ends, inputs)
     if indices:
+        check_indices("x", call.x, "n_x", n_x)
+    return call
+
+
+def converted_call(
+    cell: Cell,
+    kind: tuple[Any, Any, Any],
+    x: Array,
+    sizes: tuple[int, int],
+    states: Mapping[str, Array | None],
+    parameters: Mapping[str, Array],
+    ends: Array | None = None,
+    inputs: Mapping[str, Array] | None = None,
+) -> Call:
+    """Convert the arguments of a call to one dtype, without checks.
+
+    `kind` is their namespace, their device and that dtype; `sizes` are n_x and n_a; x is (n_x, m, T_x), or indices
+    (m, T_x); `ends` are the lengths as an array of integers.
+    """
+    (xp, device, dtype), (n_x, n_a), (m, n_steps) = kind, sizes, x.shape[-2:]
+    indices = x.ndim == 2
+    if not indices:
+        x = ns.astype(xp, x, dtype)
+    else:
         x = ns.as_index(xp, x)
         if ends is not None:
-            x = xp.where(valid_examples(xp, ends, x.shape[1]), x, xp.zeros_like(x))
-        check_indices("x", x, "n_x", n_x)
-    else:
-        x = ns.astype(xp, xp.expand_dims(x, axis=2) if one_step else x, dtype)
-    zeros = {} if len(given) == len(states) else _zeros(cell, n_a, m, xp, dtype, device)
-    pairs = zip(cell.states, states.values(), strict=True)
-    s0 = tuple([zeros[cell.size(name, n_a)] if a is None else ns.astype(xp, a, dtype) for name, a in pairs])
+            x = xp.where(valid_examples(xp, ends, n_steps), x, xp.zeros_like(x))
+    given = [array for array in states.values() if array is not None]
+    zeros = None if len(given) == len(states) else xp.zeros((n_a, m), dtype=dtype, device=device)
+    s0 = tuple([zeros if array is None else ns.astype(xp, array, dtype) for array in states.values()])
+    if cell.has_widths and zeros is not None:
+        s0 = _of_own_widths(cell, xp, s0, zeros)
     cast = {key: array if array.dtype == dtype else xp.astype(array, dtype) for key, array in parameters.items()}
-    call = Call(cell, xp, dtype, x, indices, n_x, s0, cast, ends)
-    return call if not inputs else replace(call, inputs=_cast_inputs(call, inputs, one_step))
+    extra = tuple([ns.astype(xp, array, dtype) for array in inputs.values()]) if inputs else ()
+    return Call(cell, xp, dtype, x, indices, n_x, s0, cast, ends, extra)
 
 
 def named_inputs(cell: Cell, inputs: Mapping[str, Array] | None) -> dict[str, Array]:
     """Return the extra inputs in the order of ``cell.inputs``."""
+    if inputs is None and not cell.inputs:
+        return {}
     if not isinstance(inputs, Mapping | None):
         raise TypeError(f"`inputs` must be a dict of arrays; got {type(inputs).__name__}")
     given = inputs or {}
@@ -70,19 +103,6 @@ def named_inputs(cell: Cell, inputs: Mapping[str, Array] | None) -> dict[str, Ar
         expected = f"must have the keys {list(cell.inputs)}" if cell.inputs else "must be empty"
         raise ValueError(f"`inputs` {expected} for cell {cell.name!r}; got {list(given)}")
     return {name: given[name] for name in cell.inputs}
-
-
-def _cast_inputs(call: Call, inputs: Mapping[str, Array], one_step: bool) -> tuple[Array, ...]:
-    """Check the shapes of extra inputs and convert them to the dtype of the call, as sequences."""
-    for name, array in inputs.items():
-        units, of_units = call.cell.size(name, call.n_a), units_in_symbols(call.cell, name)
-        if one_step:
-            check_shape(name, array, f"({of_units}, m)", (units, call.m))
-        else:
-            check_shape(name, array, f"({of_units}, m, T_x)", (units, call.m, call.n_steps))
-    xp = call.xp
-    arrays = [ns.astype(xp, array, call.dtype) for array in inputs.values()]
-    return tuple(xp.expand_dims(a, axis=2) if one_step else a for a in arrays)
 
 
 def _shapes(arrays: Mapping[str, Array]) -> NamedShapes:
@@ -120,7 +140,12 @@ def by_state(name: str, arrays: Any, cell: Cell, pattern: str) -> dict[str, Arra
         raise TypeError(f"`{name}` must be a tuple with one array per state {cell.states}; got {type(arrays).__name__}")
     if len(arrays) > len(cell.states):
         raise ValueError(f"`{name}` must have at most one array per state {cell.states}; got {len(arrays)}")
-    return dict(zip_longest([pattern.format(state) for state in cell.states], arrays))
+    return dict(zip_longest(_names(cell.states, pattern), arrays))
+
+
+@lru_cache(maxsize=256)
+def _names(states: tuple[str, ...], pattern: str) -> tuple[str, ...]:
+    return tuple(pattern.format(state) for state in states)
 
 
 def check_parameters(cell: Cell, parameters: Mapping[str, Array]) -> tuple[int, int]:
@@ -140,10 +165,11 @@ def units_in_symbols(cell: Cell, name: str) -> str:
     return str(dict(cell.widths).get(name, "n_a"))
 
 
-def _zeros(cell: Cell, n_a: int, m: int, xp: Any, dtype: Any, device: Any) -> dict[int, Array]:
-    """Return initial states of zeros by their number of units."""
-    sizes = {cell.size(state, n_a) for state in cell.states} if cell.has_widths else (n_a,)
-    return {n: xp.zeros((n, m), dtype=dtype, device=device) for n in sizes}
+def _of_own_widths(cell: Cell, xp: Any, states: tuple[Array, ...], zeros: Array) -> tuple[Array, ...]:
+    """Return the initial states with zeros of the right width for those that are `zeros`, (n_a, m)."""
+    (n_a, m), kind = zeros.shape, {"dtype": zeros.dtype, "device": ns.device(zeros)}
+    pairs = zip(cell.states, states, strict=True)
+    return tuple([xp.zeros((cell.size(name, n_a), m), **kind) if s is zeros else s for name, s in pairs])
 
 
 def _input_size(cell: Cell, parameters: Mapping[str, Shape]) -> int:
@@ -165,7 +191,7 @@ def _input_size(cell: Cell, parameters: Mapping[str, Shape]) -> int:
 
 
 def _check_dict(cell: Cell, parameters: Mapping[str, Array]) -> None:
-    if not isinstance(parameters, Mapping):
+    if type(parameters) is not dict and not isinstance(parameters, Mapping):
         raise TypeError(f"`parameters` must be a dict of arrays; got {type(parameters).__name__}")
     _check_keys(cell, tuple(parameters))
 
@@ -207,21 +233,49 @@ def _check_parameter_shapes(cell: Cell, shapes: Mapping[str, Shape], n_x: int, n
         compare_shapes(key, shape, *expected[key])
 
 
-def check_sequence_gradients(
-    cell: Cell, gradients: Mapping[str, Array | None], n_a: int, m: int, n_steps: int
-) -> int | None:
-    """Check da, dc, ... of shape (n_a, m, T), T <= T_x; return T, or None if there are none.
+def check_cotangents(
+    tape: Tape,
+    caches_name: str,
+    ds: Mapping[str, Array | None],
+    ds_final: Mapping[str, Array | None],
+    n_a: int | None = None,
+) -> None:
+    """Check the cotangents of a tape, keyed by their public names; `n_a` is the number of features of `ds`."""
+    given = {name: d for name, d in ds.items() if d is not None}
+    given_final = {name: d for name, d in ds_final.items() if d is not None}
+    arrays = {caches_name: tape.states[0], **given, **given_final}
+    ns.common_namespace(arrays)
+    units = {}
+    if tape.cell.has_widths:
+        pairs = (ds_final,) if n_a else (ds, ds_final)
+        names = [pair for by_name in pairs for pair in zip(by_name, tape.cell.states, strict=True)]
+        units = {name: (units_in_symbols(tape.cell, of), tape.cell.size(of, tape.n_a)) for name, of in names}
+    of_others = "n_a", n_a or tape.n_a
+    steps = _check_sequence_gradients(given, units, of_others, tape.m, tape.n_steps)
+    for name, d in given_final.items():
+        symbols, n = units.get(name, ("n_a", tape.n_a))
+        check_shape(name, d, f"({symbols}, m)", (n, tape.m))
+        if steps is not None and steps < tape.n_steps:
+            raise ValueError(f"`{name}` requires `{next(iter(given))}` for all T_x = {tape.n_steps} steps; got {steps}")
+    ns.floating_dtype(tape.xp, {}, arrays)
 
-    `gradients` are in the order of ``cell.states``, None where there is none.
+
+def _check_sequence_gradients(
+    given: Mapping[str, Array],
+    units: Mapping[str, tuple[str, int]],
+    of_others: tuple[str, int],
+    m: int,
+    n_steps: int,
+) -> int | None:
+    """Check da, dc, ... of shape (n, m, T), T <= T_x; return T, or None if there are none.
+
+    `units` are the numbers n by name, in symbols and as integers, `of_others` is that of the others.
     """
     steps = {}
-    for (name, array), state in zip(gradients.items(), cell.states, strict=True):
-        if array is None:
-            continue
-        shape, units = tuple(array.shape), cell.size(state, n_a)
-        if len(shape) != 3 or shape[:2] != (units, m) or shape[2] > n_steps:
-            symbols = f"({units_in_symbols(cell, state)}, m, T)"
-            expected = f"{symbols} = ({units}, {m}, T) with T <= T_x = {n_steps}"
+    for name, array in given.items():
+        shape, (symbols, n) = tuple(array.shape), units.get(name, of_others)
+        if len(shape) != 3 or shape[:2] != (n, m) or shape[2] > n_steps:
+            expected = f"({symbols}, m, T) = ({n}, {m}, T) with T <= T_x = {n_steps}"
             raise ValueError(f"`{name}` must have shape {expected}; got {shape}")
         steps[name] = shape[2]
     if len({*steps.values()}) > 1:

@@ -15,13 +15,14 @@ from typing import Any
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_shape
+from rnnx._core.underflow import ignore_underflow
 from rnnx.functional.attention_base import AttentionCache as AttentionCache
 from rnnx.functional.attention_base import attend, attend_backward, outer_sum, prepare, project_keys, public, times
 
 Gradients = dict[str, Array]
 
 
-@ns.ignore_underflow
+@ignore_underflow
 def additive_attention_forward(
     queries: Array, keys: Array, values: Array, parameters: Mapping[str, Array], *, lengths: Any = None
 ) -> tuple[Array, Array, AttentionCache]:
@@ -60,7 +61,7 @@ def additive_attention_forward(
     return context, ns.owned_copy(cache.xp, cache.weights), cache
 
 
-@ns.ignore_underflow
+@ignore_underflow
 def additive_attention_backward(dcontext: Array, cache: AttentionCache, dweights: Array | None = None) -> Gradients:
     r"""Compute the gradients of `additive_attention_forward`.
 
@@ -107,7 +108,7 @@ def additive_attention_backward(dcontext: Array, cache: AttentionCache, dweights
     return gradients
 
 
-@ns.ignore_underflow
+@ignore_underflow
 def dot_product_attention_forward(
     queries: Array, keys: Array, values: Array, *, scaled: bool = False, lengths: Any = None
 ) -> tuple[Array, Array, AttentionCache]:
@@ -140,7 +141,7 @@ def dot_product_attention_forward(
     return context, ns.owned_copy(cache.xp, cache.weights), cache
 
 
-@ns.ignore_underflow
+@ignore_underflow
 def dot_product_attention_backward(dcontext: Array, cache: AttentionCache, dweights: Array | None = None) -> Gradients:
     r"""Compute the gradients of `dot_product_attention_forward`. Errors are those of `additive_attention_backward`.
 
@@ -198,7 +199,7 @@ class AttentionStream:
         self._source = prepare(kind, {"keys": keys, "values": values}, parameters, lengths, scaled)
         self._from_keys = None if parameters is None else project_keys(self._source)
 
-    @ns.ignore_underflow
+    @ignore_underflow
     def step(self, queries: Array) -> tuple[Array, Array]:
         """Attend with one query per example.
 

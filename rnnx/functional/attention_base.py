@@ -13,6 +13,7 @@ from rnnx._core.arrays import Array
 from rnnx._core.checks import check_keys, check_lengths, check_shape, flag
 from rnnx._core.copying import Portable
 from rnnx._core.layout import valid_examples
+from rnnx._core.underflow import ignore_underflow
 
 _SYMBOLS = {"queries": ("n_q", "T_y"), "keys": ("n_k", "T_x"), "values": ("n_v", "T_x")}
 
@@ -42,13 +43,13 @@ class AttentionCache(Portable):
         return replace(self, **cast, parameters=parameters)
 
 
-@ns.ignore_underflow
+@ignore_underflow
 def project_keys(cache: AttentionCache) -> Array:
     """Return W_k k_s, (m, T_x, n_h), which the additive scores of all queries share."""
     return times(cache.xp, cache.keys, cache.xp.matrix_transpose(cache.parameters["Wk"]))
 
 
-@ns.ignore_underflow
+@ignore_underflow
 def attend(cache: AttentionCache, projected_keys: Array | None = None) -> tuple[Array, AttentionCache]:
     """Return the context (n_v, m, T_y), and the cache with the weights.
 
@@ -67,7 +68,7 @@ def attend(cache: AttentionCache, projected_keys: Array | None = None) -> tuple[
     return public(xp, weights @ cache.values), replace(cache, weights=weights, tanh=h)
 
 
-@ns.ignore_underflow
+@ignore_underflow
 def attend_backward(
     kind: str, dcontext: Array, cache: Any, dweights: Array | None
 ) -> tuple[AttentionCache, Array, Array]:

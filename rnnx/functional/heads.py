@@ -6,8 +6,9 @@ from typing import Any
 from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_indices, check_lengths, check_shape, check_size, integer
+from rnnx._core.checks import check_indices, check_lengths, check_shape
 from rnnx._core.layout import reverse_axes, to_time_major, valid_examples, zero_past_end
+from rnnx._core.underflow import ignore_underflow
 
 
 def _columns(xp: Any, a: Array) -> Array:
@@ -42,6 +43,11 @@ def dense_forward(a: Array, W: Array, b: Array) -> Array:
     xp, _, (a, W, b) = ns.as_floats({"a": a}, {"W": W, "b": b})
     _check_dense(a, W)
     check_shape("b", b, "(n_y, 1)", (W.shape[0], 1))
+    return dense(xp, a, W, b)
+
+
+def dense(xp: Any, a: Array, W: Array, b: Array) -> Array:
+    """Compute `dense_forward` without checks, for arrays of one dtype."""
     z = engines.matmul(xp, _columns(xp, a), xp.matrix_transpose(W), xp.reshape(b, (-1,)))
     return _uncolumns(xp, z, tuple(a.shape))
 
@@ -61,13 +67,24 @@ def dense_backward(dz: Array, a: Array, W: Array) -> dict[str, Array]:
     gradients : dict
         da (shape of a), dW (n_y, n_a), db (n_y, 1).
     """
+    da, dW, db = dense_gradients(*checked_dense_backward(dz, a, W))
+    return {"da": da, "dW": dW, "db": db}
+
+
+def checked_dense_backward(dz: Array, a: Array, W: Array) -> tuple[Any, Array, Array, Array]:
+    """Check the arguments of `dense_backward`; return their namespace, and the arrays in one dtype."""
     xp, _, (dz, a, W) = ns.as_floats({"dz": dz, "a": a}, {"W": W})
     _check_dense(a, W)
     check_shape("dz", dz, "(n_y, m, T_x)" if a.ndim == 3 else "(n_y, m)", (W.shape[0], *a.shape[1:]))
+    return xp, dz, a, W
+
+
+def dense_gradients(xp: Any, dz: Array, a: Array, W: Array) -> tuple[Array, Array, Array]:
+    """Return da, dW and db of `dense_backward` without checks, for arrays of one dtype."""
     rows = _columns(xp, dz)
     da = _uncolumns(xp, engines.matmul(xp, rows, W), tuple(a.shape))
     dW = engines.matmul(xp, xp.matrix_transpose(rows), _columns(xp, a))
-    return {"da": da, "dW": dW, "db": xp.expand_dims(xp.sum(rows, axis=0), axis=1)}
+    return da, dW, xp.expand_dims(xp.sum(rows, axis=0), axis=1)
 
 
 def _check_dense(a: Array, W: Array) -> None:
@@ -77,7 +94,6 @@ def _check_dense(a: Array, W: Array) -> None:
         raise ValueError(f"`W` must have shape (n_y, n_a) = (n_y, {a.shape[0]}); got {tuple(W.shape)}")
 
 
-@ns.ignore_underflow
 def softmax_cross_entropy(z: Array, targets: Array, *, lengths: Any = None) -> tuple[Array, Array]:
     r"""Compute the mean negative log-likelihood of `targets` under softmax(z), and its gradient.
 
@@ -114,12 +130,18 @@ def softmax_cross_entropy(z: Array, targets: Array, *, lengths: Any = None) -> t
     check_shape("targets", targets, "(m, T_x)", (m, n_steps))
     if not ns.is_integer(xp, targets):
         raise TypeError(f"`targets` must hold integers; got dtype {targets.dtype}")
-    valid = xp.ones((m, n_steps), dtype=xp.bool, device=device)
-    if lengths is not None:
-        valid = valid_examples(xp, check_lengths(xp, device, lengths, m, n_steps), n_steps)
-    targets = ns.as_index(xp, targets)
-    check_indices("targets", targets[valid] if ns.is_on_host(targets) else targets, "n_y", n_y)
+    ends = None if lengths is None else check_lengths(xp, device, lengths, m, n_steps)
+    within = ns.is_on_host(targets) and ends is not None
+    check_indices("targets", targets[valid_examples(xp, ends, n_steps)] if within else targets, "n_y", n_y)
+    return cross_entropy(xp, device, z, targets, ends)
 
+
+@ignore_underflow
+def cross_entropy(xp: Any, device: Any, z: Array, targets: Array, ends: Array | None = None) -> tuple[Array, Array]:
+    """Compute `softmax_cross_entropy` without checks; `ends` is an array of lengths (m,), or None."""
+    n_y, m, n_steps = z.shape
+    valid = xp.ones((m, n_steps), dtype=xp.bool, device=device) if ends is None else valid_examples(xp, ends, n_steps)
+    targets = ns.as_index(xp, targets)
     classes = xp.reshape(xp.arange(n_y, dtype=targets.dtype, device=device), (n_y, 1, 1))
     target = classes == xp.expand_dims(targets, axis=0)
     shifted = z - xp.max(z, axis=0, keepdims=True)
@@ -134,7 +156,6 @@ def softmax_cross_entropy(z: Array, targets: Array, *, lengths: Any = None) -> t
     return loss, xp.where(xp.expand_dims(valid, axis=0), dz, xp.zeros_like(dz))
 
 
-@ns.ignore_underflow
 def squared_error(y: Array, targets: Array, *, lengths: Any = None) -> tuple[Array, Array]:
     r"""Compute the mean squared error and its gradient.
 
@@ -166,60 +187,16 @@ def squared_error(y: Array, targets: Array, *, lengths: Any = None) -> tuple[Arr
         raise ValueError(f"`y` must have shape (n_y, m, T_x); got {tuple(y.shape)}")
     n_y, m, n_steps = y.shape
     check_shape("targets", targets, "(n_y, m, T_x)", (n_y, m, n_steps))
-    difference = y - targets
-    count = max(n_y * m * n_steps, 1)
-    if lengths is not None:
-        checked = check_lengths(xp, device, lengths, m, n_steps)
-        difference = zero_past_end(xp, difference, checked)
-        count = n_y * xp.astype(xp.maximum(xp.sum(checked), xp.asarray(1, dtype=checked.dtype, device=device)), y.dtype)
+    ends = None if lengths is None else check_lengths(xp, device, lengths, m, n_steps)
+    return squares(xp, device, y, targets, ends)
+
+
+@ignore_underflow
+def squares(xp: Any, device: Any, y: Array, targets: Array, ends: Array | None = None) -> tuple[Array, Array]:
+    """Compute `squared_error` without checks, for arrays of one dtype; `ends` is an array of lengths (m,), or None."""
+    n_y, difference, count = y.shape[0], y - targets, max(math.prod(y.shape), 1)
+    if ends is not None:
+        difference = zero_past_end(xp, difference, ends)
+        one = xp.asarray(1, dtype=ends.dtype, device=device)
+        count = n_y * xp.astype(xp.maximum(xp.sum(ends), one), y.dtype)
     return xp.sum(difference * difference) / count, 2 * difference / count
-
-
-def one_hot(indices: Array, vocab_size: int, dtype: str = "float32", xp: Any = None) -> Array:
-    """Build one-hot columns from indices.
-
-    Parameters
-    ----------
-    indices : array of int, shape (m, T) or (m,)
-        With `xp`, also a list.
-    vocab_size : int
-    dtype : {"float32", "float64"}
-        With CuPy, also "float16" and "bfloat16".
-    xp : module, optional
-        Array namespace of the result, for instance ``cupy``; default: the namespace of `indices`.
-
-    Returns
-    -------
-    x : array, shape (vocab_size, m, T) or (vocab_size, m)
-        In Fortran order, which the recurrent functions read without a copy.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If `vocab_size` is not a positive integer, `indices` are not integers, or NumPy indices are out of range; for
-        an unknown dtype, or a result of more than 2**32 elements.
-    """
-    vocab_size = integer("vocab_size", vocab_size)
-    if xp is None or not isinstance(indices, list | tuple):
-        ns.common_namespace({"indices": indices})
-    indices = indices if xp is None else _converted(xp, indices)
-    xp, device = ns.common_namespace({"indices": indices})
-    dtype = ns.dtype_named(xp, "dtype", dtype)
-    if not ns.is_integer(xp, indices):
-        raise TypeError(f"`indices` must hold integers; got dtype {indices.dtype}")
-    check_size((vocab_size, *indices.shape), vocab_size=vocab_size)
-    indices = ns.as_index(xp, indices)
-    check_indices("indices", indices, "vocab_size", vocab_size)
-    # Contiguous, because NumPy's comparisons keep the memory order of their operands.
-    time_major = to_time_major(xp, indices)
-    classes = xp.arange(vocab_size, dtype=indices.dtype, device=device)
-    return reverse_axes(xp, xp.astype(xp.expand_dims(time_major, axis=indices.ndim) == classes, dtype))
-
-
-def _converted(xp: Any, indices: Any) -> Array:
-    """Convert indices to the library `xp`."""
-    ns.check_library("xp", xp)
-    try:
-        return xp.asarray(indices)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"`indices` must be an array of int that `xp` can convert; got {error}") from None

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_size, choice, generator, integer, real
+from rnnx._core.checks import check_library, check_size, choice, generator, integer, real
+from rnnx._core.underflow import ignore_underflow
 from rnnx._core.words import shown
 from rnnx.cells import Cell, cell_of
 
@@ -141,10 +141,10 @@ def _check_choices(scheme: str, dtype: str, xp: Any) -> None:
     choice("scheme", scheme, _SCHEMES)
     if not isinstance(dtype, str | np.dtype) or dtype not in ("float32", "float64"):
         raise ValueError(f"`dtype` must be 'float32' or 'float64'; got {shown(dtype)}")
-    ns.check_library("xp", xp)
+    check_library("xp", xp)
 
 
-@ns.ignore_underflow
+@ignore_underflow
 def _convert(values: dict[str, np.ndarray], dtype: str, xp: Any, device: Any) -> dict[str, Array]:
     """Convert to a dtype, library and device."""
     target: Any = np if xp is None else xp

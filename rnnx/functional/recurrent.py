@@ -3,16 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_shape, flag
+from rnnx._core.checks import flag
 from rnnx._core.layout import zero_past_end
+from rnnx._core.underflow import ignore_underflow
 from rnnx.cells import Cell, cell_of
-from rnnx.engines.protocol import Call, Cotangents, Gradients
+from rnnx.engines.protocol import Call, Gradients
 from rnnx.functional import arguments, schedule
 from rnnx.functional.activations import softmax
 from rnnx.functional.caches import Caches
-from rnnx.functional.heads import dense_forward
+from rnnx.functional.heads import dense
 from rnnx.functional.resets import of_cell, with_resets
 
 
@@ -114,13 +114,13 @@ def recurrent_backward(
     cell = cell_of(cell)
     named = arguments.by_state("ds", ds, cell, "d{}")
     final = arguments.by_state("ds_final", ds_final, cell, "d{}_final")
-    dx, ds0, gradients, d_inputs = _backward(cell, named, final, "caches", caches, consume)
+    dx, ds0, gradients, d_inputs = _backward(cell, named, final, "caches", caches, flag("consume", consume))
     result = {} if dx is None else {"dx": dx}
     result |= {f"d{state}0": d for state, d in zip(cell.states, ds0, strict=True)} | gradients
     return result | {f"d{name}": d for name, d in zip(cell.inputs, d_inputs, strict=True)}
 
 
-@ns.ignore_underflow
+@ignore_underflow
 def step_forward(
     cell: Cell, xt: Array, states: Mapping[str, Array], parameters: Mapping[str, Array]
 ) -> tuple[tuple[Array, ...], Array | None, tuple[Any, ...]]:
@@ -132,7 +132,7 @@ def step_forward(
     return tuple(s[:, :, 0] for s in outputs), None if y is None else y[:, :, 0], cache
 
 
-@ns.ignore_underflow
+@ignore_underflow
 def step_backward(cell: Cell, ds: Mapping[str, Array], cache: tuple[Any, ...]) -> dict[str, Array]:
     """Return the gradients of one step: dxt (not for indices), d<state>_prev per state, "d" + key per parameter."""
     if not isinstance(cache, tuple):
@@ -153,31 +153,12 @@ def _backward(
     consume: bool = False,
 ) -> Gradients:
     """Check the cotangents, keyed by their public names, and run the backward pass."""
-    consume = flag("consume", consume)
     tape, engine, owner = schedule.resolve(cell, caches)
-    given = {name: d for name, d in ds.items() if d is not None}
-    given_final = {name: d for name, d in ds_final.items() if d is not None}
-    arrays = {caches_name: tape.states[0], **given, **given_final}
-    ns.common_namespace(arrays)
-    steps = arguments.check_sequence_gradients(cell, ds, tape.n_a, tape.m, tape.n_steps)
-    for (name, d), state in zip(ds_final.items(), cell.states, strict=True):
-        if d is None:
-            continue
-        shape = cell.size(state, tape.n_a), tape.m
-        check_shape(name, d, f"({arguments.units_in_symbols(cell, state)}, m)", shape)
-        if steps is not None and steps < tape.n_steps:
-            raise ValueError(f"`{name}` requires `{next(iter(given))}` for all T_x = {tape.n_steps} steps; got {steps}")
-    xp, dtype = tape.xp, ns.floating_dtype(tape.xp, {}, arrays)
-
-    def cast(arrays: Mapping[str, Array | None]) -> tuple[Array | None, ...]:
-        return tuple(None if d is None else ns.astype(xp, d, dtype) for d in arrays.values())
-
-    cotangents = Cotangents(cast(ds), cast(ds_final))
-    part = tape.steps(0, tape.n_steps if steps is None else steps).astype(dtype)
-    gradients = schedule.backward(part, engine, cotangents)
+    arguments.check_cotangents(tape, caches_name, ds, ds_final)
+    gradients = schedule.gradients(tape, engine, ds, ds_final)
     if consume and owner is not None:
         owner.consume()
-    return of_cell(xp, cell, tape.cell, gradients)
+    return of_cell(tape.xp, cell, tape.cell, gradients)
 
 
 def _head(call: Call, a: Array) -> Array | None:
@@ -185,4 +166,4 @@ def _head(call: Call, a: Array) -> Array | None:
     weights, bias = (call.parameters.get(key) for key in call.cell.head)
     if weights is None:
         return None
-    return zero_past_end(call.xp, softmax(dense_forward(a, weights, bias)), call.lengths)
+    return zero_past_end(call.xp, softmax(dense(call.xp, a, weights, bias)), call.lengths)

@@ -1,11 +1,10 @@
 """Resets: steps before which examples return to their initial states."""
 
-from dataclasses import replace
 from typing import Any
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_shape
+from rnnx._core.checks import boolean_array, check_shape
 from rnnx.cells import Cell
 from rnnx.cells.options import RESET, initial, reset, with_options
 from rnnx.engines.protocol import Call, Gradients
@@ -14,7 +13,7 @@ from rnnx.engines.protocol import Call, Gradients
 def with_resets(call: Call, resets: Any) -> Call:
     """Return the call that also sets states back where `resets`, (m, T_x) of bool, is true."""
     xp, shape = call.xp, (call.m, call.n_steps)
-    mask = ns.boolean_array(xp, ns.device(call.s0[0]), "resets", resets)
+    mask = boolean_array(xp, ns.device(call.s0[0]), "resets", resets)
     check_shape("resets", mask, "(m, T_x)", shape)
     cell = with_options(call.cell, resets=True)
     arrays = dict(zip(call.cell.inputs, call.inputs, strict=True))
@@ -22,7 +21,7 @@ def with_resets(call: Call, resets: Any) -> Call:
         whole = (s.shape[0], *shape)
         arrays[reset(call.cell, state)] = xp.broadcast_to(xp.astype(mask, call.dtype)[None, :, :], whole)
         arrays[initial(state)] = xp.broadcast_to(s[:, :, None], whole)
-    return replace(call, cell=cell, inputs=tuple(arrays[name] for name in cell.inputs))
+    return call._replace(cell=cell, inputs=tuple(arrays[name] for name in cell.inputs))
 
 
 def of_cell(xp: Any, cell: Cell, run: Cell, gradients: Gradients) -> Gradients:

@@ -35,7 +35,7 @@ def with_hoisted(call: Call) -> Call:
         return call
     values = hoisted.forward(array_ops(call.xp), *(call.parameters[key] for key in hoisted.sources))
     vectors = [ns.astype(call.xp, value, call.dtype) for value in values]  # 16-bit types become wider
-    return replace(call, parameters={**call.parameters, **dict(zip(hoisted.results, vectors, strict=True))})
+    return call._replace(parameters={**call.parameters, **dict(zip(hoisted.results, vectors, strict=True))})
 
 
 def resolve(cell: Cell, caches: Any) -> tuple[Tape, str, Caches | None]:
@@ -60,6 +60,22 @@ def resolve(cell: Cell, caches: Any) -> tuple[Tape, str, Caches | None]:
             )
     tape = tape_of_steps(cell, steps)
     return tape, engines.select(tape.xp, n_steps=tape.n_steps, m=tape.m), None
+
+
+def gradients(
+    tape: Tape, engine: str, ds: Mapping[str, Array | None], ds_final: Mapping[str, Array | None]
+) -> Gradients:
+    """Return the gradients for checked cotangents, per state, of the first steps or all; see `recurrent_backward`."""
+    given = [d for d in (*ds.values(), *ds_final.values()) if d is not None]
+    dtype = ns.one_dtype(tape.xp, [tape.states[0], *given])
+    for d in ds.values():
+        if d is not None:
+            tape = tape.steps(0, d.shape[2])
+
+    def cast(arrays: Mapping[str, Array | None]) -> tuple[Array | None, ...]:
+        return tuple([None if d is None else ns.astype(tape.xp, d, dtype) for d in arrays.values()])
+
+    return backward(tape.astype(dtype), engine, Cotangents(cast(ds), cast(ds_final)))
 
 
 def backward(tape: Tape, engine: str, cotangents: Cotangents) -> Gradients:

@@ -1,13 +1,13 @@
 """Recurrent layers fed one time step at a time."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_shape, check_size, integer
+from rnnx._core.checks import boolean_array, check_shape, check_size, integer
+from rnnx._core.underflow import ignore_underflow
 from rnnx.cells import Cell, cell_of
 from rnnx.functional import arguments, schedule
 
@@ -62,7 +62,7 @@ class Stream:
         self._xp, self.engine = xp, engines.select(xp)
         self._s0 = tuple(ns.owned_copy(xp, s) for s in call.s0)
         self._parameters = {key: ns.owned_copy(xp, a) for key, a in parameters.items()}  # for copies of the stream
-        self._stepper = engines.load(self.engine).stepper(schedule.with_hoisted(replace(call, s0=self._s0)))
+        self._stepper = engines.load(self.engine).stepper(schedule.with_hoisted(call._replace(s0=self._s0)))
         self._states: tuple[Array, ...] = self._s0
         self._expected = type(call.x), call.dtype, (n_x, m)
 
@@ -88,7 +88,7 @@ class Stream:
         if type(xt) is not kind or xt.dtype != dtype or xt.shape != shape:
             xt = self._converted("xt", xt, "(n_x, m)", shape)
         if resets is not None:
-            reset = ns.boolean_array(self._xp, ns.device(self._s0[0]), "resets", resets)
+            reset = boolean_array(self._xp, ns.device(self._s0[0]), "resets", resets)
             check_shape("resets", reset, "(m,)", shape[1:])
         more: tuple[Array, ...] = ()
         if inputs or self.cell.inputs:
@@ -105,7 +105,7 @@ class Stream:
         symbols = f"({arguments.units_in_symbols(self.cell, name)}, m)"
         return self._converted(name, array, symbols, (self.cell.size(name, n_a), m))
 
-    @ns.ignore_underflow
+    @ignore_underflow
     def _converted(self, name: str, array: Array, symbols: str, shape: tuple[int, ...]) -> Array:
         ns.common_namespace({"parameters": self._s0[0], name: array})
         ns.floating_dtype(self._xp, {}, {name: array})

@@ -1,15 +1,16 @@
 """Models: a stack of recurrent layers, with heads for texts, sequences and pairs."""
 
 from rnnx.models.base import Model, Step
-from rnnx.models.character import CharModel, CharStream
+from rnnx.models.character import CharModel
 from rnnx.models.decoding import Prediction
 from rnnx.models.generation import draw, sample
-from rnnx.models.layers import Masks
-from rnnx.models.recurrent import Recurrent, StackCache, StackStream
+from rnnx.models.masks import Masks
+from rnnx.models.recurrent import Recurrent, StackCache
 from rnnx.models.segments import square_root_segments
 from rnnx.models.seq2seq import Seq2Seq
 from rnnx.models.sequence import SequenceClassifier, SequenceRegressor
 from rnnx.models.sequence_model import SequenceModel
+from rnnx.models.streams import CharStream, StackStream
 
 __all__ = [
     "MODELS",

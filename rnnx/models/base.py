@@ -1,6 +1,7 @@
 """The base of all models: named parameters, a config to rebuild the model, a summary, and a training step."""
 
 import math
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,11 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_shape, generator, integer, listed
 from rnnx._core.copying import Portable
-from rnnx.models.layers import Layer, Masks, Parameters, Seed, States
+from rnnx.models.layers import Layer, Parameters, Seed, States
+from rnnx.models.masks import Masks
 from rnnx.models.segments import train_in_segments
+
+_KIND = operator.attrgetter("shape", "dtype", "__class__")
 
 
 class Initialization(TypedDict, total=False):
@@ -53,6 +57,7 @@ class Model(Portable, Layer, ABC):
     config: dict[str, Any]
     runs_in_segments = False
     _parameters: Parameters = {}  # noqa: RUF012  # replaced, never written to
+    _kinds: Sequence[Any] = ()  # the names, and the `_KIND` of each parameter, at the last check
 
     def __init__(
         self,
@@ -81,9 +86,9 @@ class Model(Portable, Layer, ABC):
     @parameters.setter
     def parameters(self, parameters: Parameters) -> None:
         name, array = next(iter(parameters.items()))
-        if array is not self._parameters.get(name):  # the same object after an update in place
+        if not type(array) is np.ndarray is type(self._parameters.get(name)):
             self.xp, self.device = ns.common_namespace({name: array})
-            self.dtype = array.dtype
+        self.dtype = array.dtype
         self._parameters = parameters
 
     @abstractmethod
@@ -105,7 +110,11 @@ class Model(Portable, Layer, ABC):
 
     @abstractmethod
     def compare(self, z: Array, batch: Any) -> tuple[Any, Array]:
-        """Return the loss of the outputs, as in `Step`, and its gradient."""
+        """Return the loss of the outputs for a checked batch, as in `Step`, and its gradient."""
+
+    @abstractmethod
+    def run_backward(self, dz: Array, cache: Any) -> Parameters:
+        """Run `backward` without checks, for a gradient from `compare`, and free the cache."""
 
     def train_step(
         self, batch: Any, *, states: States | None = None, masks: Masks | None = None, segment_length: int | None = None
@@ -129,6 +138,7 @@ class Model(Portable, Layer, ABC):
             If the batch, the states or the segment length do not fit the model.
         """
         batch = self.checked(batch)
+        self.check_parameters()
         if segment_length is not None:
             if not self.runs_in_segments:
                 raise ValueError("`segment_length` needs a unidirectional model with an output at every step")
@@ -136,7 +146,7 @@ class Model(Portable, Layer, ABC):
                 return Step(*train_in_segments(self, batch, states or {}, masks, segment_length))
         z, final, cache = self.run(batch, states, masks, True)
         loss, dz = self.compare(z, batch)
-        return Step(loss, self.own_gradients(self.backward(dz, cache, consume=True)), final)
+        return Step(loss, self.own_gradients(self.run_backward(dz, cache)), final)
 
     def own_gradients(self, gradients: Parameters) -> Parameters:
         """Return the gradients of the parameters only."""
@@ -145,6 +155,7 @@ class Model(Portable, Layer, ABC):
     def evaluate_step(self, batch: Any, *, states: States | None = None) -> tuple[Any, States]:
         """Return the loss without dropout, as in `Step`, and the final states."""
         batch = self.checked(batch)
+        self.check_parameters()
         z, final, _ = self.run(batch, states, None, False)
         return self.compare(z, batch)[0], final
 
@@ -167,6 +178,21 @@ class Model(Portable, Layer, ABC):
 
     def set_parameters(self, parameters: Mapping[str, Array]) -> None:
         """Replace all parameters. Raise ValueError or TypeError if names, shapes, dtypes or libraries are wrong."""
+        self._check_fit(parameters)
+        self.parameters = {name: parameters[name] for name in self.shapes()}
+
+    def check_parameters(self) -> None:
+        """Raise unless the parameters fit. It costs little if none was replaced by an array of another kind."""
+        own = self._parameters
+        try:
+            kinds = [*own, *map(_KIND, own.values())]
+        except AttributeError:  # not an array
+            kinds = []
+        if kinds != self._kinds or self.device != "cpu":
+            self._check_fit(own)
+            self._kinds = kinds
+
+    def _check_fit(self, parameters: Mapping[str, Array]) -> None:
         expected = self.shapes()
         missing = [name for name in expected if name not in parameters]
         unknown = [name for name in parameters if name not in expected]
@@ -178,7 +204,6 @@ class Model(Portable, Layer, ABC):
         for name, shape in expected.items():
             check_shape(name, parameters[name], "(from the config)", shape)
         ns.floating_dtype(xp, parameters, {})
-        self.parameters = {name: parameters[name] for name in expected}
 
     @property
     def n_parameters(self) -> int:

@@ -3,18 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
-import numpy as np
-
-from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_indices, check_shape, integer
-from rnnx._core.inputs import real_array
+from rnnx._core.checks import integer
 from rnnx.functional.activations import softmax
-from rnnx.functional.heads import softmax_cross_entropy
-from rnnx.models.decoding import one_hot_columns
+from rnnx.functional.heads import cross_entropy
 from rnnx.models.generation import sample
 from rnnx.models.layers import States
 from rnnx.models.sequence_model import Options, SequenceModel
+from rnnx.models.streams import CharStream
 
 _KEYWORDS = sorted(set(Options.__annotations__) - {"bidirectional", "per_step"})
 
@@ -39,7 +35,7 @@ class CharModel(SequenceModel):
     """
 
     kind = "characters"
-    _loss = staticmethod(softmax_cross_entropy)
+    _loss = staticmethod(cross_entropy)
     _input_name = _output_name = "vocab_size"
 
     def __init__(
@@ -77,47 +73,9 @@ class CharModel(SequenceModel):
         """Sample texts; the options are those of `rnnx.models.sample`."""
         return sample(self, tokenizer, **options)
 
-    def stream(self, m: int = 1, states: Mapping[str, Array] | None = None) -> "CharStream":
+    def stream(self, m: int = 1, states: Mapping[str, Array] | None = None) -> CharStream:
         """Read m texts in parallel, one character at a time, from the beginning or from given states."""
         return CharStream(self, m, states)
 
     def __repr__(self) -> str:
         return f"<CharModel: {repr(self.stack).strip('<>')}, {self.vocab_size} characters>"
-
-
-class CharStream:
-    """Reads m texts one character at a time. See `CharModel.stream`."""
-
-    def __init__(self, model: CharModel, m: int, states: Mapping[str, Array] | None) -> None:
-        weights, bias = model.parameters["Wy"], model.parameters["by"]
-        xp, _ = ns.common_namespace({"Wy": weights})
-        self._weights, self._bias = ns.owned_copy(xp, weights), ns.owned_copy(xp, bias)
-        self._columns = one_hot_columns(model.vocab_size, weights)
-        self._stream = model.stack.stream(model.parameters, m, states)
-        self._m, self._vocab_size = m, model.vocab_size
-
-    def _checked(self, indices: Any) -> np.ndarray:
-        xp, indices = real_array("indices", indices)
-        if not ns.is_integer(xp, indices):
-            raise TypeError(f"`indices` must hold integers; got dtype {indices.dtype}")
-        check_shape("indices", indices, "(m,)", (self._m,))
-        check_indices("indices", indices, "vocab_size", self._vocab_size)
-        return indices
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_columns": None}  # a function
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._columns = one_hot_columns(self._weights.shape[0], self._weights)
-
-    @ns.ignore_underflow
-    def read(self, indices: np.ndarray) -> Array:
-        """Read the next character of every text, (m,), and return the logits of the one after it, (vocab_size, m)."""
-        indices = self._checked(indices)
-        return self._weights @ self._stream.step(self._columns(indices)) + self._bias
-
-    @property
-    def states(self) -> States:
-        """Copies of the states, from which another stream or `CharModel.forward` can continue."""
-        return self._stream.states

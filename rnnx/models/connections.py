@@ -65,8 +65,7 @@ class AttentionLayer(Layer):
         for name, (rows, columns) in self.shapes().items():
             n_in, n_out = (rows, 1) if name.startswith("va") else (columns, rows)
             drawn = initialize_dense(n_in, n_out, seed=rng, **options)["by" if name.startswith("b") else "Wy"]
-            xp, _ = ns.common_namespace({name: drawn})
-            result[name] = xp.reshape(drawn, (rows, columns))
+            result[name] = ns.namespace(drawn).reshape(drawn, (rows, columns))
         return result
 
     def forward(
@@ -115,12 +114,12 @@ class AttentionLayer(Layer):
             return encoded, {key: parameters[key + _SUFFIX] for key in _ADDITIVE}
         if not self._projects:
             return encoded, None
-        xp, _ = ns.common_namespace({"encoded": encoded})
+        xp = ns.namespace(encoded)
         return dense_forward(encoded, parameters["Wk" + _SUFFIX], xp.zeros_like(parameters["bc" + _SUFFIX])), None
 
     def _combine(self, parameters: Mapping[str, Array], context: Array, a: Array) -> tuple[Array, Array]:
         """Return the output and [context; a], with or without a time axis."""
-        xp, _ = ns.common_namespace({"a": a})
+        xp = ns.namespace(a)
         joined = xp.concat([context, a], axis=0)
         return tanh(self._combination.forward(parameters, joined)), joined
 
@@ -165,7 +164,7 @@ class Bridge(Layer):
         """Compute the decoder's initial states from the encoder's final states."""
         if not self.parts:
             return {state: final[source] for state, (source,), _ in self._links}, {}
-        xp, _ = ns.common_namespace(final)
+        xp = ns.namespace(next(iter(final.values())))
         cache: BridgeCache = {}
         for state, sources, dense in self._links:
             s = xp.concat([final[source] for source in sources], axis=0)

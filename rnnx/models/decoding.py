@@ -7,7 +7,7 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx.functional.heads import one_hot
+from rnnx.functional.one_hot import one_hot
 
 MAX_LENGTH = 1_000_000  # of predicted and sampled sequences: a model may never predict their end
 _LARGE = 1000  # taking columns of an identity matrix is faster, but the matrix has vocab_size^2 elements
@@ -68,9 +68,10 @@ def decode(model: Any, source: Array, source_lengths: Any, max_length: int) -> P
         empty = None if model.attention is None else xp.zeros((0, 0, n_source), dtype=model.dtype, device=model.device)
         return Prediction(np.zeros((0, 0), np.int64), np.zeros(0, np.int64), empty)
     p = model.parameters
-    encoded, states, _, _ = model.encode(source, source_lengths, None, False)
+    ends = model.ends(source_lengths)
+    encoded, states, _, _ = model.network.encode(p, source, ends)
     decoder, columns = model.decoder.stream(p, m, states), one_hot_columns(model.target_vocab_size, p["Wy"])
-    attend = None if model.attention is None else model.attention.stream(p, encoded, source_lengths)
+    attend = None if model.attention is None else model.attention.stream(p, encoded, ends)
     written, weights = [np.full(m, model.end_token)], []
     running = np.ones(m, bool)
     while running.any() and len(written) <= max_length:

@@ -4,22 +4,22 @@ Dimensions: n features, m examples, T steps.
 """
 
 import math
-import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_memory, generator, integer, nearest
+from rnnx._core.checks import check_memory, check_shape, generator, integer, integer_vector, nearest
 from rnnx._core.layout import to_public, to_time_major
 from rnnx._core.words import shown
 from rnnx.cells import CELLS as CELL_TABLE
 from rnnx.cells import WITH_INPUTS, ZOO, Cell, cell_of
 from rnnx.cells.parameters import expected_shapes
-from rnnx.functional.heads import dense_backward, dense_forward
+from rnnx.functional.heads import dense, dense_gradients
 from rnnx.functional.initialization import initialize_dense, initialize_parameters
 
 Parameters = dict[str, Array]
@@ -66,11 +66,13 @@ class Dense(Layer):
 
     def forward(self, parameters: Mapping[str, Array], a: Array) -> Array:
         """Compute W a + b for a (n_in, m) or (n_in, m, T)."""
-        return dense_forward(a, parameters["W" + self.name], parameters["b" + self.name])
+        xp = ns.namespace(a)
+        return dense(xp, *ns.to_one_dtype(xp, a, parameters["W" + self.name], parameters["b" + self.name]))
 
     def backward(self, parameters: Mapping[str, Array], dz: Array, a: Array) -> tuple[Array, Parameters]:
         """Return da and the gradients of the parameters."""
-        da, dW, db = dense_backward(dz, a, parameters["W" + self.name]).values()
+        xp = ns.namespace(a)
+        da, dW, db = dense_gradients(xp, *ns.to_one_dtype(xp, dz, a, parameters["W" + self.name]))
         return da, {"dW" + self.name: dW, "db" + self.name: db}
 
 
@@ -84,10 +86,15 @@ class Direction(Layer):
     hidden_size: int
     reverse: bool
 
-    @property
+    @cached_property
     def state_names(self) -> tuple[str, ...]:
         """Names of the states, in the order of the cell's."""
         return tuple([state + self.suffix for state in self.cell.states])
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        """The names of the parameters by the cell's names, the optional ones last."""
+        return {key: key + self.suffix for key in (*self.cell.parameter_keys, *self.cell.optional_keys)}
 
     @property
     def state_sizes(self) -> dict[str, int]:
@@ -112,11 +119,17 @@ class Direction(Layer):
 
     def own(self, parameters: Mapping[str, Array]) -> Parameters:
         """Return the layer's parameters under the cell's names."""
-        missing = [key + self.suffix for key in self.cell.parameter_keys if key + self.suffix not in parameters]
+        return {key: parameters[name] for key, name in self._names.items() if name in parameters}
+
+    def check(self, parameters: Mapping[str, Array]) -> None:
+        """Raise unless the layer's parameters are there and have the right shapes."""
+        missing = [self._names[key] for key in self.cell.parameter_keys if self._names[key] not in parameters]
         if missing:
             raise ValueError(f"`parameters` lacks {missing}")
-        keys = (*self.cell.parameter_keys, *self.cell.optional_keys)
-        return {key: parameters[key + self.suffix] for key in keys if key + self.suffix in parameters}
+        expected = expected_shapes(self.cell, self.input_size, self.hidden_size)
+        for key, name in self._names.items():
+            if name in parameters:
+                check_shape(name, parameters[name], *expected[key])
 
     def oriented(self, x: Array, lengths: Any) -> Array:
         """Convert x, or None, to or from the order in which the layer reads the steps."""
@@ -166,12 +179,12 @@ def check_widths(hidden_size: int | Sequence[int], num_layers: int = 1) -> tuple
 
 def reverse_steps(x: Array, lengths: Any = None) -> Array:
     """Reverse the steps of every example of x, (n, m, T) or (m, T), leaving padding in place."""
-    xp, device = ns.common_namespace({"x": x})
+    xp, device = ns.namespace(x), ns.device(x)
     if lengths is None:
         return xp.flip(x, axis=-1)
     rows = to_time_major(xp, x)  # (T, m, n) or (T, m)
     n_steps, m = rows.shape[:2]
-    ends = ns.integer_vector(xp, device, "lengths", lengths)[None, :]
+    ends = integer_vector(xp, device, "lengths", lengths)[None, :]
     steps = xp.arange(n_steps, dtype=ends.dtype, device=device)[:, None]
     from_step = xp.where(steps < ends, ends - 1 - steps, steps)
     places = from_step * m + xp.arange(m, dtype=ends.dtype, device=device)
@@ -184,61 +197,5 @@ def concatenate(outs: list[Array]) -> Array:
     """Concatenate the outputs (n, m, T) of both directions along n, time-major in memory as the next layer expects."""
     if len(outs) == 1:
         return outs[0]
-    xp, _ = ns.common_namespace({"out": outs[0]})
+    xp = ns.namespace(outs[0])
     return to_public(xp, xp.concat([xp.permute_dims(a, (2, 1, 0)) for a in outs], axis=2))
-
-
-@dataclass(frozen=True)
-class Masks:
-    """The masks of dropout and zoneout of one optimizer step.
-
-    A mask depends only on the seed, the layer and the time step. A sequence therefore gets the same masks whether it
-    runs as a whole or in segments, and a resumed run needs no saved generator state.
-
-    Parameters
-    ----------
-    seed : tuple of int
-        For instance (seed of the run, number of the optimizer step).
-    start : int
-        First time step of the sequence.
-    """
-
-    seed: tuple[int, ...]
-    start: int = 0
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.seed, tuple):
-            raise TypeError(f"`seed` must be a tuple of integers; got {shown(self.seed)}")
-        for number in self.seed:
-            integer("seed", number, 0)
-        integer("start", self.start, 0)
-
-    def at(self, start: int) -> "Masks":
-        """Return the masks of a segment that starts at this time step."""
-        return replace(self, start=start)
-
-    def draw(self, place: str, rate: float, like: Array) -> Array:
-        """Return an inverted-dropout mask: zero with probability `rate`, else 1 / (1 - rate).
-
-        Source: N. Srivastava et al., JMLR 15 (2014).
-
-        Parameters
-        ----------
-        place : str
-            Name of the layer whose output is masked.
-        rate : float, 0 <= rate < 1
-        like : array, shape (n, m, T)
-            An array of the shape, library, device and dtype of the mask.
-        """
-        return self.kept(place, rate, tuple(like.shape), like) * (1 / (1 - rate))
-
-    def kept(self, place: str, rate: float, shape: tuple[int, ...], like: Array) -> Array:
-        """Return a mask (n, m, T) that is 0 with probability `rate`, else 1, in the library and dtype of `like`."""
-        n, m, n_steps = shape
-        key = np.random.SeedSequence([*self.seed, zlib.crc32(place.encode())]).generate_state(2, np.uint64)
-        kept = np.empty((n_steps, m, n), bool)
-        for t in range(n_steps):
-            rng = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, self.start + t]))
-            kept[t] = rng.random((m, n), np.float32) >= rate
-        xp, device = ns.common_namespace({"like": like})
-        return xp.permute_dims(xp.astype(xp.asarray(kept, device=device), like.dtype), (2, 1, 0))

@@ -10,13 +10,16 @@ from typing import Any
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import compare_shapes, integer, real
+from rnnx._core.checks import compare_shapes, flag, integer, real
 from rnnx.cells import Cell, cell_of
-from rnnx.functional import recurrent_backward, recurrent_forward
+from rnnx.functional import schedule
+from rnnx.functional.arguments import checked_call, converted_call
 from rnnx.functional.caches import Caches
-from rnnx.functional.streaming import Stream
-from rnnx.models.layers import Direction, Layer, Masks, States, check_widths, concatenate
+from rnnx.models.layers import Direction, Layer, States, check_widths, concatenate
+from rnnx.models.masks import Masks
 from rnnx.models.regularization import Regularization, Zoneout
+from rnnx.models.states import check_cotangents, check_states
+from rnnx.models.streams import StackStream
 
 
 @dataclass
@@ -25,7 +28,7 @@ class StackCache:
 
     layers: list[list[Caches]]  # per layer, per direction, forward first
     masks: list[Array | None]  # dropout masks of the layers' outputs
-    lengths: Any
+    ends: Any  # the lengths as an array (m,) of the library, or None
 
 
 class Recurrent(Layer):
@@ -88,8 +91,8 @@ class Recurrent(Layer):
             self.layers.append([Direction(self.cell, f"{prefix}{k}{end}", size, width, end != "") for end in ends])
             size = width * len(ends)
         self.output_size = size
-        self.parts = directions = [one for layer in self.layers for one in layer]
-        self.state_names = tuple([name for one in directions for name in one.state_names])
+        self.parts = self.directions = [one for layer in self.layers for one in layer]
+        self.state_names = tuple([name for one in self.directions for name in one.state_names])
 
     @property
     def rates(self) -> dict[str, Any]:
@@ -137,19 +140,36 @@ class Recurrent(Layer):
         if getattr(x, "ndim", 0) == 3 and x.shape[0] != self.input_size:
             compare_shapes("x", tuple(x.shape), "(input_size, m, T)", (self.input_size, *x.shape[1:]))
         m = x.shape[-2] if getattr(x, "ndim", 0) in (2, 3) else None
-        given = self.check_states("states", states, m)
+        own = {name: parameters[name] for name in self.shapes() if name in parameters}
+        ns.common_namespace({"x": x, **own})
+        given = check_states(self, "states", states, m, x)
+        for one in self.directions:
+            one.check(own)
+        first = self.directions[0]
+        call = checked_call(
+            first.cell, x, {name: given.get(name) for name in first.state_names}, first.own(own), lengths
+        )
+        return self.run(parameters, call.x, given, call.lengths, masks, flag("keep_caches", keep_caches))
+
+    def run(
+        self, parameters: Mapping[str, Array], x: Array, states: States, ends: Any, masks: Masks | None, keep: bool
+    ) -> tuple[Array, States, StackCache]:
+        """Run `forward` without checks, for `ends` as in `StackCache`."""
+        xp, device = ns.namespace(x), ns.device(x)
         final: States = {}
-        cache = StackCache([], [], lengths)
+        cache = StackCache([], [], ends)
         for k, layer in enumerate(self.layers):
             outs, kept = [], []
             for one in layer:
-                s0 = tuple([given.get(name) for name in one.state_names])
                 own = one.own(parameters)
                 cell, drawn = self.regularization.run(one, masks, x, next(iter(own.values())))
-                (a, *_), _, caches = recurrent_forward(
-                    cell, one.oriented(x, lengths), s0, own, lengths=lengths, inputs=drawn, keep_caches=keep_caches
-                )
-                outs.append(one.oriented(a, lengths))
+                s0 = {name: states.get(name) for name in one.state_names}
+                given = {name: s for name, s in s0.items() if s is not None}
+                kind = xp, device, ns.floating_dtype(xp, own, given if x.ndim == 2 else {"x": x, **given})
+                sizes = one.input_size, one.hidden_size
+                call = converted_call(cell, kind, one.oriented(x, ends), sizes, s0, own, ends, drawn)
+                (a, *_), caches = schedule.forward(call, call.x, own, keep=keep, cell=cell)
+                outs.append(one.oriented(a, ends))
                 final |= zip(one.state_names, caches.final_state.values(), strict=True)
                 kept.append(caches)
             x, mask = concatenate(outs), None
@@ -180,74 +200,40 @@ class Recurrent(Layer):
         gradients : dict
             "d" + name for every parameter and every initial state; dx (input_size, m, T) unless x holds indices.
         """
-        final = self.check_states("ds_final", ds_final, None)
+        final = check_cotangents(self, dout, cache, ds_final)
+        return self.run_backward(dout, cache, final, flag("consume", consume))
+
+    def run_backward(self, dout: Array | None, cache: StackCache, ds_final: States, consume: bool) -> dict[str, Array]:
+        """Run `backward` without checks."""
         gradients: dict[str, Array] = {}
-        d = dout
+        d, ends = dout, cache.ends
         for layer, kept, mask in zip(self.layers[::-1], cache.layers[::-1], cache.masks[::-1], strict=True):
             if mask is not None and d is not None:
                 d = d * mask
             parts = []
             for one, caches in zip(layer, kept, strict=True):
-                da = None if d is None else one.oriented(d[one.rows, :, :], cache.lengths)
-                dstates = tuple([final.get(name) for name in one.state_names])
-                found = recurrent_backward(caches.cell, (da,), caches, ds_final=dstates, consume=consume)
-                for mask_name in caches.cell.inputs:
-                    del found[f"d{mask_name}"]
-                parts.append(one.oriented(found.pop("dx", None), cache.lengths))
-                for state in self.cell.states:
-                    gradients[f"d{state}{one.suffix}"] = found.pop(f"d{state}0")
-                gradients |= {key + one.suffix: value for key, value in found.items()}
+                tape, engine, _ = schedule.resolve(caches.cell, caches)
+                ds = dict.fromkeys(one.state_names)
+                ds[one.state_names[0]] = None if d is None else one.oriented(d[one.rows, :, :], ends)
+                last = {name: ds_final.get(name) for name in one.state_names}
+                dx, ds0, own, _ = schedule.gradients(tape, engine, ds, last)
+                if consume:
+                    caches.consume()
+                parts.append(one.oriented(dx, ends))
+                gradients |= {f"d{name}": d0 for name, d0 in zip(one.state_names, ds0, strict=True)}
+                gradients |= {key + one.suffix: value for key, value in own.items()}
             d = parts[0] if parts[0] is None or len(parts) == 1 else parts[0] + parts[1]
         return gradients if d is None else {**gradients, "dx": d}
 
     def stream(
         self, parameters: Mapping[str, Array], m: int = 1, states: Mapping[str, Array] | None = None
-    ) -> "StackStream":
+    ) -> StackStream:
         """Run the stack one time step at a time, as in evaluation. It must not be bidirectional."""
         if self.bidirectional:
             raise ValueError("a bidirectional stack cannot run step by step: its reverse layers start at the last step")
-        return StackStream(self, parameters, m, self.check_states("states", states, integer("m", m, 0)))
-
-    def check_states(self, what: str, arrays: Mapping[str, Array] | None, m: int | None) -> dict[str, Array]:
-        """Check states (n, m), or their cotangents, by name; m may be unknown. Return them as a dict."""
-        if not arrays and (arrays is None or isinstance(arrays, Mapping)):
-            return {}
-        if not isinstance(arrays, Mapping):
-            raise TypeError(f"`{what}` must be a dict of arrays by name; got {type(arrays).__name__}")
-        unknown = [name for name in arrays if name not in self.state_names]
-        if unknown:
-            raise ValueError(f"`{what}` must only contain {list(self.state_names)}; got {unknown}")
-        arrays = {name: s for name, s in arrays.items() if s is not None}
-        if arrays:
-            ns.common_namespace({f"{what}[{name!r}]": s for name, s in arrays.items()})
-        widths = {name: units for layer in self.layers for one in layer for name, units in one.state_sizes.items()}
-        for name, s in arrays.items():
-            own_m = s.shape[-1] if m is None and s.ndim == 2 else m
-            compare_shapes(f"{what}[{name!r}]", tuple(s.shape), "(n, m)", (widths[name], own_m or 0))
-        return arrays
+        return StackStream(self, parameters, m, check_states(self, "states", states, integer("m", m, 0)))
 
     def __repr__(self) -> str:
         widths = "-".join(str(layer[0].hidden_size) for layer in self.layers)
         kind = "bidirectional " if self.bidirectional else ""
         return f"<{kind}{self.cell.name} stack, {self.input_size}-{widths}>"
-
-
-class StackStream:
-    """A stack that runs one step at a time. See `Recurrent.stream` and `rnnx.Stream`."""
-
-    def __init__(self, stack: Recurrent, parameters: Mapping[str, Array], m: int, states: Mapping[str, Array]) -> None:
-        self._streams: dict[str, Stream] = {}
-        for (one,) in stack.layers:
-            s0 = tuple([states.get(name) for name in one.state_names])
-            self._streams[one.suffix] = Stream(stack.regularization.evaluation, one.own(parameters), m=m, s0=s0)
-
-    def step(self, xt: Array) -> Array:
-        """Run one step, from xt (input_size, m) to the last layer's hidden state, like `rnnx.Stream.step`."""
-        for stream in self._streams.values():
-            xt = stream.step(xt)
-        return xt
-
-    @property
-    def states(self) -> States:
-        """Copies of the current states by name (see `Recurrent.state_names`)."""
-        return {state + suffix: s for suffix, stream in self._streams.items() for state, s in stream.state.items()}

@@ -12,7 +12,8 @@ from rnnx._core.arrays import Array
 from rnnx._core.checks import real
 from rnnx.cells import Cell
 from rnnx.cells.options import MASKED, dropout_mask, with_options, zoneout_mask
-from rnnx.models.layers import Direction, Masks
+from rnnx.models.layers import Direction
+from rnnx.models.masks import Masks
 
 Zoneout = float | Sequence[float]
 
@@ -78,7 +79,7 @@ class Regularization:
                 shape = self.cell.size(state, one.hidden_size), m, n_steps
                 inputs[zoneout_mask(state)] = 1 - masks.kept(f"zoneout {state}{one.suffix}", rate, shape, like)
         if self.recurrent_dropout:
-            xp, _ = ns.common_namespace({"like": like})
+            xp = ns.namespace(like)
             of_units: dict[int, Array] = {}  # by number of units
             for k, stage in enumerate(self.cell.stages):
                 units = self.training.size(dropout_mask(k), one.hidden_size)

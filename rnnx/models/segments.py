@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from rnnx.data import Batch
-from rnnx.models.layers import Masks, Parameters, States
+from rnnx.models.layers import Parameters, States
+from rnnx.models.masks import Masks
 
 
 def square_root_segments(n_steps: int) -> int:
@@ -20,17 +21,17 @@ def train_in_segments(
     """Return the loss, gradients and final states of a batch, in the memory of one segment and all initial states."""
     parts = _segments(batch, masks, length)
     total = max(model.count(batch), 1)
-    before = [states]
+    before = [model.checked_states(states, batch.inputs.shape[-2])]
     for part, there in parts[:-1]:
-        options = {"lengths": part.lengths, "masks": there, "keep_caches": False}
-        before.append(model.stack.forward(model.parameters, model.array(part.inputs), before[-1], **options)[1])
+        x = model.array(part.inputs, "inputs")
+        before.append(model.stack.run(model.parameters, x, before[-1], model.ends(part), there, False)[1])
     loss, gradients, final, ds_final = 0.0, Parameters(), States(), States()
     for (part, there), initial in zip(reversed(parts), reversed(before), strict=True):
-        z, after, cache = model.forward(part.inputs, lengths=part.lengths, states=initial, masks=there)
+        z, after, cache = model.run(part, initial, there, True)
         final = final or after
         part_loss, dz = model.compare(z, part)
         weight = model.count(part) / total
-        found = model.backward(dz * weight, cache, ds_final, consume=True)
+        found = model.run_backward(dz * weight, cache, ds_final)
         loss += part_loss * weight
         ds_final = {name: found[f"d{name}"] for name in model.stack.state_names}
         own = model.own_gradients(found)

@@ -1,34 +1,24 @@
 """Sequence to sequence. Dimensions: n features, m examples, T_x source steps, T_y target steps."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, Unpack
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_lengths, check_shape, integer
+from rnnx._core.checks import check_lengths, check_shape, flag, integer, integer_vector
 from rnnx._core.inputs import check_index_rows
 from rnnx.cells import Cell
 from rnnx.data import PairBatch, pad
-from rnnx.functional.heads import softmax_cross_entropy
+from rnnx.functional.heads import checked_dense_backward, cross_entropy
 from rnnx.models.base import Initialization, Model, check_attributes
-from rnnx.models.connections import AttentionLayer, Bridge, BridgeCache, LayerCache
 from rnnx.models.decoding import MAX_LENGTH, Prediction, decode, joined
-from rnnx.models.layers import Dense, Masks, Parameters, States, check_widths, chosen_cell
+from rnnx.models.encoder_decoder import EncoderDecoder, Seq2SeqCache
+from rnnx.models.layers import Dense, Parameters, States, check_widths, chosen_cell
+from rnnx.models.masks import Masks
 from rnnx.models.passes import batch_slices
-from rnnx.models.recurrent import Recurrent, StackCache
 from rnnx.models.regularization import Zoneout
-
-
-@dataclass
-class Seq2SeqCache:
-    """Cache for `Seq2Seq.backward`."""
-
-    encoder: StackCache
-    bridge: BridgeCache
-    decoder: StackCache
-    attention: LayerCache | None
-    out: Array  # (n, m, T_y): the input of the head
+from rnnx.models.states import check_cotangents
 
 
 class Seq2Seq(Model):
@@ -91,14 +81,9 @@ class Seq2Seq(Model):
         self.target_vocab_size = integer("target_vocab_size", target_vocab_size)
         self.end_token = integer("end_token", end_token, 0, self.target_vocab_size - 1)
         rates: dict[str, Any] = {"dropout": dropout, "zoneout": zoneout, "recurrent_dropout": recurrent_dropout}
-        self.encoder = Recurrent(
-            record, source_size, widths, bidirectional=bidirectional_encoder, name="encoder", **rates
-        )
-        self.decoder = Recurrent(record, self.target_vocab_size, widths, name="decoder", **rates)
-        self.bridge = Bridge(self.encoder, self.decoder)
-        self.attention = None
-        if attention is not None:
-            self.attention = AttentionLayer(attention, widths[-1], self.encoder.output_size)
+        sizes = source_size, self.target_vocab_size, widths
+        self.network = EncoderDecoder(record, *sizes, attention, bidirectional_encoder, **rates)
+        self.encoder, self.decoder, self.attention = self.network.encoder, self.network.decoder, self.network.attention
         self.head = Dense("y", widths[-1], self.target_vocab_size)
         config = {
             "source_vocab_size": source_size,
@@ -110,8 +95,7 @@ class Seq2Seq(Model):
             **self.encoder.rates,
             "end_token": self.end_token,
         }
-        attentions = [] if self.attention is None else [self.attention]
-        super().__init__([self.encoder, self.decoder, self.bridge, *attentions, self.head], config, **initialization)
+        super().__init__([self.network, self.head], config, **initialization)
 
     def forward(
         self,
@@ -146,46 +130,31 @@ class Seq2Seq(Model):
             If arrays are not integers of these shapes in the library of the parameters, or a value is out of range.
         """
         source, target_in = self._checked_indices(source, source_lengths, target_in, target_lengths)
+        self.check_parameters()
         batch = PairBatch(source, source_lengths, target_in, target_in, target_lengths)  # target_out is not needed
-        return self._forward(batch, masks, keep_caches)
+        return self._forward(batch, masks, flag("keep_caches", keep_caches))
 
     def _forward(self, batch: PairBatch, masks: Masks | None, keep: bool) -> tuple[Array, Array | None, Seq2SeqCache]:
         """Compute `forward` of a checked batch."""
-        p, lengths = self.parameters, batch.source_lengths
         source, target_in = self.array(batch.source, "source"), self.array(batch.target_in, "target_in")
-        encoded, states, encoder, bridge = self.encode(source, lengths, masks, keep)
-        out, _, decoder = self.decoder.forward(
-            p, target_in, states, lengths=batch.target_lengths, masks=masks, keep_caches=keep
-        )
-        weights = attention = None
-        if self.attention is not None:
-            out, weights, attention = self.attention.forward(p, out, encoded, lengths, keep_caches=keep)
-        z = self.head.forward(p, out)
-        return z, weights, Seq2SeqCache(encoder, bridge, decoder, attention, out)
-
-    def encode(
-        self, source: Array, lengths: Any, masks: Masks | None, keep: bool
-    ) -> tuple[Array, States, StackCache, BridgeCache]:
-        """Return the encoder outputs, the decoder's initial states, and both caches."""
-        encoded, final, cache = self.encoder.forward(
-            self.parameters, source, lengths=lengths, masks=masks, keep_caches=keep
-        )
-        states, bridge = self.bridge.forward(self.parameters, final)
-        return encoded, states, cache, bridge
+        ends = self.ends(batch.source_lengths), self.ends(batch.target_lengths)
+        out, weights, cache = self.network.forward(self.parameters, source, target_in, *ends, masks, keep)
+        return self.head.forward(self.parameters, out), weights, cache
 
     def backward(self, dz: Array, cache: Seq2SeqCache, *, consume: bool = False) -> Parameters:
         """Compute "d" + name for every parameter from the cotangent of z; with `consume`, free `cache` meanwhile."""
-        p = self.parameters
-        da, gradients = self.head.backward(p, dz, cache.out)
-        gradients["da"] = da
-        if self.attention is not None:
-            assert cache.attention is not None
-            gradients |= self.attention.backward(p, da, cache.attention)
-        gradients |= self.decoder.backward(gradients["da"], cache.decoder, consume=consume)
-        gradients |= self.bridge.backward(p, gradients, cache.bridge)
-        ds_final = {name: gradients["d" + name] for name in self.encoder.state_names}
-        gradients |= self.encoder.backward(gradients.get("dencoded"), cache.encoder, ds_final, consume=consume)
-        return self.own_gradients(gradients)
+        checked_dense_backward(dz, cache.out, self.parameters["Wy"])
+        for stack, own in ((self.encoder, cache.encoder), (self.decoder, cache.decoder)):
+            check_cotangents(stack, None, own, None)
+        return self._backward(dz, cache, flag("consume", consume))
+
+    def run_backward(self, dz: Array, cache: Seq2SeqCache) -> Parameters:
+        """Run `backward` without checks, and free the cache."""
+        return self._backward(dz, cache, consume=True)
+
+    def _backward(self, dz: Array, cache: Seq2SeqCache, consume: bool) -> Parameters:
+        dout, gradients = self.head.backward(self.parameters, dz, cache.out)
+        return self.own_gradients(gradients | self.network.backward(self.parameters, dout, cache, consume))
 
     def vocab_sizes(self) -> dict[str, int]:
         """Return the source and target vocabulary sizes."""
@@ -232,8 +201,13 @@ class Seq2Seq(Model):
 
     def compare(self, z: Array, batch: PairBatch) -> tuple[Any, Array]:
         """Return the loss of the logits, as in `Step`, and its gradient."""
-        loss, dz = softmax_cross_entropy(z, self.array(batch.target_out, "target_out"), lengths=batch.target_lengths)
+        targets = self.array(batch.target_out, "target_out")
+        loss, dz = cross_entropy(self.xp, self.device, z, targets, self.ends(batch.target_lengths))
         return ns.number(loss), dz
+
+    def ends(self, lengths: Any) -> Array | None:
+        """Return lengths as an array."""
+        return None if lengths is None else integer_vector(self.xp, self.device, "lengths", lengths)
 
     def predict(
         self, source: Any, source_lengths: Any = None, *, max_length: int, batch_size: int | None = None
@@ -251,6 +225,7 @@ class Seq2Seq(Model):
         """
         integer("max_length", max_length, 1, MAX_LENGTH)
         source = self._checked_source(source, source_lengths)
+        self.check_parameters()
         parts = []
         m, n_steps = source.shape
         for part in batch_slices(m, n_steps, self.encoder, batch_size):

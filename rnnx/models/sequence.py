@@ -5,7 +5,7 @@ from typing import Any, Unpack
 
 from rnnx._core.arrays import Array
 from rnnx.functional.activations import softmax
-from rnnx.functional.heads import softmax_cross_entropy, squared_error
+from rnnx.functional.heads import cross_entropy, squares
 from rnnx.models.sequence_model import Options, SequenceModel
 
 
@@ -48,7 +48,7 @@ class SequenceClassifier(SequenceModel):
     """
 
     kind = "classifier"
-    _loss = staticmethod(softmax_cross_entropy)
+    _loss = staticmethod(cross_entropy)
     _output_name = "num_classes"
 
     def __init__(
@@ -90,7 +90,7 @@ class SequenceRegressor(SequenceModel):
 
     kind = "regressor"
     _classes = False
-    _loss = staticmethod(squared_error)
+    _loss = staticmethod(squares)
     _output_name = "output_size"
 
     def predict(self, inputs: Any, lengths: Any = None, *, batch_size: int | None = None) -> Array:

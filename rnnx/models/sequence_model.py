@@ -8,15 +8,18 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_lengths, integer
+from rnnx._core.checks import check_lengths, flag, integer, integer_vector
 from rnnx._core.inputs import Sizes, check_inputs, check_targets, host_lengths
 from rnnx.cells import Cell
 from rnnx.data import Batch
+from rnnx.functional.heads import checked_dense_backward
 from rnnx.models.base import Initialization, Model, check_attributes
-from rnnx.models.layers import Dense, Masks, Parameters, States, check_widths, chosen_cell
+from rnnx.models.layers import Dense, Parameters, States, check_widths, chosen_cell
+from rnnx.models.masks import Masks
 from rnnx.models.passes import batch_slices, join
 from rnnx.models.recurrent import Recurrent, StackCache
 from rnnx.models.regularization import Zoneout
+from rnnx.models.states import check_cotangents, check_states
 
 _ATTRIBUTES = ("inputs", "targets", "lengths")
 
@@ -76,15 +79,9 @@ class SequenceModel(Model):
         self._sizes = Sizes(self._classes, *sizes, self.per_step)
         self.runs_in_segments = self.per_step and not self.stack.bidirectional
         self.head = Dense("y", self.stack.output_size, self.output_size)
-        config = {
-            **of_cell,
-            "hidden_size": list(widths),
-            **self.stack.rates,
-            "input_size": self.stack.input_size,
-            self._output_name: self.output_size,
-            "bidirectional": self.stack.bidirectional,
-            "per_step": self.per_step,
-        }
+        config = {**of_cell, "hidden_size": list(widths), **self.stack.rates, "input_size": self.stack.input_size}
+        config |= {self._output_name: self.output_size, "bidirectional": self.stack.bidirectional}
+        config["per_step"] = self.per_step
         self.cell = self.stack.cell
         super().__init__([self.stack, self.head], config, **initialization)
 
@@ -118,24 +115,36 @@ class SequenceModel(Model):
         ValueError, TypeError
             If an argument has a wrong type, shape or dtype, or an index or a length is out of range.
         """
+        inputs, ends, given = self._checked_inputs(inputs, lengths, states)
+        return self._forward(inputs, ends, given, masks, flag("keep_caches", keep_caches))
+
+    def _checked_inputs(
+        self, inputs: Any, lengths: Any, states: Mapping[str, Array] | None
+    ) -> tuple[Array, Array | None, States]:
+        """Check the arguments of `forward` and the parameters; return lengths and states as arrays."""
+        self.check_parameters()
         inputs = check_inputs("inputs", inputs, self._sizes, lengths)
-        return self._forward(inputs, lengths, states, masks, keep_caches)
+        m, n_steps = inputs.shape[-2:]
+        ends = None if lengths is None else check_lengths(self.xp, self.device, lengths, m, n_steps)
+        return inputs, ends, self.checked_states(states, m)
+
+    def checked_states(self, states: Mapping[str, Array] | None, m: int) -> States:
+        """Check initial states for m examples, and return them as a dict."""
+        return check_states(self.stack, "states", states, m, next(iter(self.parameters.values())))
 
     def _forward(
-        self, inputs: Array, lengths: Any, states: Mapping[str, Array] | None, masks: Masks | None, keep_caches: bool
+        self, inputs: Array, ends: Array | None, states: States, masks: Masks | None, keep: bool
     ) -> tuple[Array, States, SequenceCache]:
-        """Compute `forward` of checked inputs."""
-        a, final, kept = self._features(inputs, lengths, states, masks, keep_caches)
+        """Compute `forward` without checks; `ends` are the lengths as an array."""
+        a, final, kept = self._features(inputs, ends, states, masks, keep)
         return self.head.forward(self.parameters, a), final, SequenceCache(kept, a)
 
     def _features(
-        self, inputs: Array, lengths: Any, states: Mapping[str, Array] | None, masks: Masks | None, keep_caches: bool
+        self, inputs: Array, ends: Array | None, states: States, masks: Masks | None, keep: bool
     ) -> tuple[Array, States, StackCache]:
         """Compute the inputs of the head, (n, m, T) or (n, m), the final states and the cache of the stack."""
         x = self.array(inputs, "inputs")
-        a, final, kept = self.stack.forward(
-            self.parameters, x, states, lengths=lengths, keep_caches=keep_caches, masks=masks
-        )
+        a, final, kept = self.stack.run(self.parameters, x, states, ends, masks, keep)
         if not self.per_step:  # the hidden states where each direction ends
             ends = [final[one.state_names[0]] for one in self.stack.layers[-1]]
             a = ends[0] if len(ends) == 1 else self.xp.concat(ends, axis=0)
@@ -157,13 +166,22 @@ class SequenceModel(Model):
         gradients : dict
             "d" + name for every parameter and initial state; dx unless the inputs are indices.
         """
+        checked_dense_backward(dz, cache.a, self.parameters["Wy"])
+        final = check_cotangents(self.stack, None, cache.stack, ds_final)
+        return self._backward(dz, cache, final, flag("consume", consume))
+
+    def run_backward(self, dz: Array, cache: SequenceCache, ds_final: States | None = None) -> Parameters:
+        """Run `backward` without checks, and free the cache."""
+        return self._backward(dz, cache, ds_final or {}, consume=True)
+
+    def _backward(self, dz: Array, cache: SequenceCache, ds_final: States, consume: bool) -> Parameters:
         da, gradients = self.head.backward(self.parameters, dz, cache.a)
-        final = dict(ds_final or {})
+        final = dict(ds_final)
         if not self.per_step:
             for one in self.stack.layers[-1]:
                 name, part = one.state_names[0], da[one.rows, :]
                 final[name] = final[name] + part if name in final else part
-        return gradients | self.stack.backward(da if self.per_step else None, cache.stack, final, consume=consume)
+        return gradients | self.stack.run_backward(da if self.per_step else None, cache.stack, final, consume)
 
     def outputs(
         self, inputs: Any, lengths: Any, states: Mapping[str, Array] | None, batch_size: int | None
@@ -172,22 +190,19 @@ class SequenceModel(Model):
 
         Without outputs for every step, a pass is cut to the length of its longest example, and the head runs once.
         """
-        inputs = check_inputs("inputs", inputs, self._sizes, lengths)
+        inputs, ends, given = self._checked_inputs(inputs, lengths, states)
         m, n_steps = inputs.shape[-2:]
-        if lengths is not None:
-            check_lengths(self.xp, self.device, lengths, m, n_steps)
-        self.stack.check_states("states", states, m)
-        ends, results, finals = host_lengths(lengths), [], []
+        on_host, results, finals = host_lengths(lengths), [], []
         for part in batch_slices(m, n_steps, self.stack, batch_size):
-            stop = n_steps if ends is None or self.per_step else int(ends[part].max(initial=1))
-            own_lengths = None if lengths is None else lengths[part]
-            own_states = {name: s[:, part] for name, s in (states or {}).items()}
-            a, final, _ = self._features(inputs[..., part, :stop], own_lengths, own_states, None, False)
+            stop = n_steps if on_host is None or self.per_step else int(on_host[part].max(initial=1))
+            own_ends = None if ends is None else ends[part]
+            own_states = {name: s[:, part] for name, s in given.items()}
+            a, final, _ = self._features(inputs[..., part, :stop], own_ends, own_states, None, False)
             results.append(self.head.forward(self.parameters, a) if self.per_step else a)
             finals.append(final)
         z = join(self.xp, results)
-        states = {name: join(self.xp, [final[name] for final in finals]) for name in self.stack.state_names}
-        return z if self.per_step else self.head.forward(self.parameters, z), states
+        after = {name: join(self.xp, [final[name] for final in finals]) for name in self.stack.state_names}
+        return z if self.per_step else self.head.forward(self.parameters, z), after
 
     def checked(self, batch: Any) -> Batch:
         """Check a batch; see `Model.checked`."""
@@ -203,18 +218,26 @@ class SequenceModel(Model):
     def run(
         self, batch: Any, states: States | None, masks: Masks | None, keep_caches: bool
     ) -> tuple[Array, States, SequenceCache]:
-        """Compute the outputs for a batch."""
-        lengths = _needed_lengths(batch)
-        return self._forward(batch.inputs, lengths, states, masks, keep_caches)
+        """Compute the outputs for a checked batch."""
+        given = self.checked_states(states, batch.inputs.shape[-2])
+        return self._forward(batch.inputs, self.ends(batch), given, masks, keep_caches)
 
     def compare(self, z: Array, batch: Any) -> tuple[Any, Array]:
-        """Return the loss of the outputs, as in `Step`, and its gradient."""
+        """Return the loss of the outputs for a checked batch, as in `Step`, and its gradient."""
         targets = self.array(batch.targets, "targets")
+        targets = targets if self._classes else ns.astype(self.xp, targets, z.dtype)
         if self.per_step:
-            loss, dz = type(self)._loss(z, targets, lengths=_needed_lengths(batch))
+            loss, dz = type(self)._loss(self.xp, self.device, z, targets, self.ends(batch))
             return ns.number(loss), dz
-        loss, dz = type(self)._loss(z[:, :, None], targets[..., None])
+        loss, dz = type(self)._loss(self.xp, self.device, z[:, :, None], targets[..., None])
         return ns.number(loss), dz[:, :, 0]
+
+    def ends(self, batch: Any) -> Array | None:
+        """Return the lengths as an array; None if NumPy's show that all examples have all steps."""
+        lengths, (m, n_steps) = batch.lengths, batch.inputs.shape[-2:]
+        if lengths is None or (isinstance(lengths, np.ndarray) and m and (lengths == n_steps).all()):
+            return None
+        return integer_vector(self.xp, self.device, "lengths", lengths)
 
     def count(self, batch: Any) -> int:
         """Return the number of steps or examples that the loss averages."""
@@ -225,11 +248,3 @@ class SequenceModel(Model):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {repr(self.stack).strip('<>')}, {self.output_size} outputs>"
-
-
-def _needed_lengths(batch: Any) -> Any:
-    """Return the lengths, or None if they are NumPy's and all examples have all steps, so that no mask is needed."""
-    lengths, (m, n_steps) = batch.lengths, batch.inputs.shape[-2:]
-    if isinstance(lengths, np.ndarray) and lengths.shape == (m,) and m and (lengths == n_steps).all():
-        return None
-    return lengths

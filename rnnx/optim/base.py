@@ -8,7 +8,7 @@ import numpy as np
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import flag, integer
-from rnnx.optim.checks import Checked, Named, check_distinct, check_mapping, check_parameters, check_update
+from rnnx.optim.checks import Checked, Named, check_distinct, check_mapping, check_parameters, checked_update
 from rnnx.optim.schedules import learning_rate_at
 
 Tree = dict[str, Array]
@@ -128,27 +128,32 @@ class Optimizer(Checked):
         """
         t, slots = integer("t", t), self.slots
         rate = learning_rate_at(self.learning_rate, t)
-        xp = check_update(parameters, grads, state, slots)
+        xp, rows = checked_update(parameters, grads, state, slots)
         if flag("in_place", in_place):
             check_distinct({**parameters, **{"d" + key: grads["d" + key] for key in parameters}, **state})
         new: Tree = {}
         new_state: Tree = {}
-        for key in parameters:
-            names = [f"{slot}.d{key}" for slot in slots]
-            arrays = [parameters[key], *[state[name] for name in names]]
-            targets: dict[int, Array] = {}
+        fresh, writing = Update(xp, rate, t, False), Update(xp, rate, t, True)
+        for key, p, g, (names, moments) in rows:
+            u = fresh
             if out is not None:
-                write, results = True, [out[0][key], *[out[1][name] for name in names]]
-                targets = {id(a): target for a, target in zip(arrays, results, strict=True)}
-            else:  # NumPy arrays may be read-only; arrays without flags are not
-                write = in_place and all(getattr(getattr(a, "flags", None), "writeable", True) for a in arrays)
-            if not write and not arrays[0].shape:  # NumPy would return scalars for 0-d arrays
-                arrays, write = [ns.owned_copy(xp, a) for a in arrays], True
-            p, *moments = arrays
-            g = ns.astype(xp, grads["d" + key], p.dtype)
-            new[key], *moments = self.update_array(p, g, tuple(moments), Update(xp, rate, t, write, targets))
-            new_state.update(zip(names, moments, strict=True))
+                targets = out[0][key], *map(out[1].__getitem__, names)
+                u = Update(xp, rate, t, True, dict(zip(map(id, (p, *moments)), targets, strict=True)))
+            elif in_place and all(map(_is_writable, (p, *moments))):
+                u = writing
+            elif not p.shape:  # NumPy would return scalars for 0-d arrays
+                p, moments = ns.owned_copy(xp, p), tuple([ns.owned_copy(xp, a) for a in moments])
+                u = writing
+            if g.dtype != p.dtype:
+                g = ns.astype(xp, g, p.dtype)
+            new[key], *changed = self.update_array(p, g, moments, u)
+            new_state.update(zip(names, changed, strict=True))
         return new, new_state
+
+
+def _is_writable(array: Any) -> bool:
+    """Return whether an array can be updated in place; NumPy's may be read-only."""
+    return bool(getattr(getattr(array, "flags", None), "writeable", True))
 
 
 def with_prefix(arrays: Named, prefix: str) -> Tree:

@@ -1,5 +1,6 @@
 """Checks of hyper-parameters, gradients and states, made before anything is written."""
 
+import operator
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import lru_cache, partial
@@ -11,6 +12,8 @@ from rnnx._core.checks import check_shape, flag, integer, real
 from rnnx._core.words import shown
 
 Named = Mapping[str, Array]  # arrays by name
+_STRINGS = {str}
+_SHAPE, _DTYPE = operator.attrgetter("shape"), operator.attrgetter("dtype")
 
 positive = partial(real, interval="(0, inf)")
 not_negative = partial(real, interval="[0, inf)")
@@ -41,40 +44,69 @@ def _checks(cls: Any) -> dict[str, Any]:
     return {field.name: hints[field.name].__metadata__[0] for field in fields(cls)}
 
 
-def check_update(parameters: Named, grads: Named, state: Named, slots: tuple[str, ...]) -> Any:
-    """Check that parameters, gradients and state match, and return their namespace."""
+# The key of a parameter, its array, its gradient, and the names and arrays of its state.
+Row = tuple[str, Array, Array, tuple[tuple[str, ...], tuple[Array, ...]]]
+
+
+def checked_update(parameters: Named, grads: Named, state: Named, slots: tuple[str, ...]) -> tuple[Any, list[Row]]:
+    """Check that parameters, gradients and state match; return their namespace, and a row per parameter."""
     for name, arrays in (("parameters", parameters), ("grads", grads), ("state", state)):
         check_mapping(name, arrays)
-    missing = ["d" + key for key in parameters if "d" + key not in grads]
-    if missing:
+    d_keys, columns, expected = _names(tuple(parameters), tuple(slots))
+    if not grads.keys() >= d_keys.keys():
+        missing = [key for key in d_keys if key not in grads]
         raise ValueError(f"`grads` must hold a gradient for every parameter; missing {missing}")
-    expected = {f"{slot}.d{key}" for slot in slots for key in parameters}
-    if expected != state.keys():
+    if state.keys() != expected:
         missing, unknown = sorted(expected - state.keys()), sorted(state.keys() - expected)
         raise ValueError(f"`state` must have the keys of init(parameters); missing {missing}, unknown {unknown}")
-    used = {"d" + key: grads["d" + key] for key in parameters}
+    used = dict(zip(d_keys, map(grads.__getitem__, d_keys), strict=True))
     xp, _ = ns.common_namespace({**parameters, **used, **state})
-    for key, p in parameters.items():
-        moments = {name: state[name] for name in [f"{slot}.d{key}" for slot in slots]}
-        for name, array in {"d" + key: used["d" + key], **moments}.items():
-            if array.shape != p.shape:
-                check_shape(name, array, f"(the shape of {key})", tuple(p.shape))
-            if name in moments and array.dtype != p.dtype:
-                raise TypeError(f"`{name}` must have the dtype of {key}, {p.dtype}; got {array.dtype}")
-        if getattr(p, "requires_grad", False):  # torch's graph would grow with every step
-            raise ValueError(f"`{key}` must not have requires_grad=True; pass `{key}.detach()`")
     check_parameters(xp, parameters)
-    for dtype in {g.dtype for g in used.values()}:  # usually one; gradients may be narrower than parameters
+    moments = [[*map(state.__getitem__, column)] for column in columns]
+    _check_alike(parameters, used, columns, moments)
+    for dtype in {g.dtype for g in used.values()} - {p.dtype for p in parameters.values()}:
         if not xp.isdtype(dtype, ("real floating", "integral", "bool")):
             name = next(name for name, g in used.items() if g.dtype == dtype)
             raise TypeError(f"`{name}` must hold real numbers; got {dtype}")
-    return xp
+    states: Any = [((), ())] * len(used)
+    if slots:
+        states = zip(zip(*columns, strict=True), zip(*moments, strict=True), strict=True)
+    return xp, [*zip(parameters, parameters.values(), used.values(), states, strict=True)]
+
+
+@lru_cache(maxsize=256)
+def _names(
+    keys: tuple[str, ...], slots: tuple[str, ...]
+) -> tuple[dict[str, None], list[tuple[str, ...]], frozenset[str]]:
+    """Return the names of the gradients, and those of the state: by slot, and all of them."""
+    columns = [tuple(f"{slot}.d{key}" for key in keys) for slot in slots]
+    return dict.fromkeys(f"d{key}" for key in keys), columns, frozenset().union(*columns)
+
+
+def _check_alike(parameters: Named, used: Named, columns: list[tuple[str, ...]], moments: list[list[Array]]) -> None:
+    """Raise unless gradients and state have the shapes of the parameters, and the state their dtypes."""
+    own = [*parameters.values()]
+    shapes, dtypes = [*map(_SHAPE, own)], [*map(_DTYPE, own)]
+    for names, arrays in ((used, used.values()), *zip(columns, moments, strict=True)):
+        if [*map(_SHAPE, arrays)] != shapes:
+            for name, array, key, shape in zip(names, arrays, parameters, shapes, strict=True):
+                check_shape(name, array, f"(the shape of {key})", tuple(shape))
+        if names is not used and [*map(_DTYPE, arrays)] != dtypes:
+            for name, array, key, dtype in zip(names, arrays, parameters, dtypes, strict=True):
+                if array.dtype != dtype:
+                    raise TypeError(f"`{name}` must have the dtype of {key}, {dtype}; got {array.dtype}")
+    if not ns.is_on_host(own[0]):
+        for key, p in parameters.items():
+            if getattr(p, "requires_grad", False):  # torch's graph would grow with every step
+                raise ValueError(f"`{key}` must not have requires_grad=True; pass `{key}.detach()`")
 
 
 def check_parameters(xp: Any, parameters: Named) -> None:
     """Raise unless all dtypes are float32 or float64."""
     for dtype in {p.dtype for p in parameters.values()}:
-        if str(dtype).endswith("float16"):  # squares of gradients would underflow
+        if getattr(dtype, "itemsize", 2) == 2 and str(dtype).endswith(
+            "float16"
+        ):  # squares of gradients would underflow
             key = next(key for key, p in parameters.items() if p.dtype == dtype)
             raise TypeError(f"`{key}` must be float32 or float64, because small steps vanish in {dtype}")
     ns.floating_dtype(xp, parameters, {})
@@ -84,9 +116,10 @@ def check_mapping(name: str, arrays: Any) -> None:
     """Raise unless `arrays` is a dict with strings as keys."""
     if not isinstance(arrays, Mapping):
         raise TypeError(f"`{name}` must be a dict of arrays; got {type(arrays).__name__}")
-    for key in arrays:
-        if not isinstance(key, str):
-            raise TypeError(f"`{name}` must have strings as keys; got {shown(key)}")
+    if not {*map(type, arrays)} <= _STRINGS:
+        for key in arrays:
+            if not isinstance(key, str):
+                raise TypeError(f"`{name}` must have strings as keys; got {shown(key)}")
 
 
 def check_distinct(arrays: Named) -> None:

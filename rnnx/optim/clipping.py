@@ -4,6 +4,7 @@ from typing import Any
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
+from rnnx._core.underflow import ignore_underflow
 from rnnx.optim.base import Tree
 from rnnx.optim.checks import Named, check_mapping, positive
 
@@ -24,10 +25,19 @@ def clip_by_value(grads: Named, max_value: float) -> Tree:
     """
     max_value = positive("max_value", max_value)
     xp, grads = _floating(grads)
-    return {key: ns.clip(xp, g, max_value) for key, g in grads.items()}
+    return {key: _clipped(xp, g, max_value) for key, g in grads.items()}
 
 
-@ns.ignore_underflow
+def _clipped(xp: Any, g: Array, most: float) -> Array:
+    """Clip every element to [-most, most]; NaN stays NaN."""
+    if ns.is_on_host(g):
+        return xp.clip(g, -most, most)
+    # For CuPy, array-api-compat's clip synchronizes with the device.
+    bound = xp.asarray(most, dtype=g.dtype, device=ns.device(g))
+    return xp.minimum(xp.maximum(g, -bound), bound)
+
+
+@ignore_underflow
 def clip_by_norm(grads: Named, max_norm: float) -> Tree:
     """Scale each gradient separately so that its norm is at most `max_norm` (Keras's clipnorm).
 
@@ -51,7 +61,7 @@ def clip_by_norm(grads: Named, max_norm: float) -> Tree:
     return clipped
 
 
-@ns.ignore_underflow
+@ignore_underflow
 def clip_by_global_norm(grads: Named, max_norm: float) -> tuple[Tree, Array]:
     """Scale all gradients by one factor so that their global norm is at most `max_norm`.
 
@@ -86,25 +96,25 @@ def _floating(grads: Named) -> tuple[Any, Named]:
         return None, {}
     xp, _ = ns.common_namespace(grads)
     dtype = ns.floating_dtype(xp, {}, grads)
-    if all(g.dtype == dtype for g in grads.values()):
+    if {g.dtype for g in grads.values()} == {dtype}:
         return xp, grads
     is_data = {key: xp.isdtype(g.dtype, ("integral", "bool")) for key, g in grads.items()}
     return xp, {key: xp.astype(g, dtype) if is_data[key] else g for key, g in grads.items()}
 
 
-@ns.ignore_underflow
+@ignore_underflow
 def scale_to_norm(xp: Any, grads: Named, max_norm: float) -> tuple[Tree, Array]:
     """Compute `clip_by_global_norm` without checks."""
     norm = _norm(xp, [g for g in grads.values() if 0 not in g.shape])
     scale = max_norm / xp.maximum(norm, xp.full_like(norm, max_norm))
-    return {key: g * ns.astype(xp, scale, g.dtype) for key, g in grads.items()}, norm
+    scales = {dtype: ns.astype(xp, scale, dtype) for dtype in {g.dtype for g in grads.values()}}
+    return {key: g * scales[g.dtype] for key, g in grads.items()}, norm
 
 
 def _norm(xp: Any, arrays: list[Array]) -> Array:
     """Return the global norm of non-empty arrays, in the widest of their dtypes."""
-    dtype = xp.result_type(*{a.dtype for a in arrays})
     # Divide by the largest element so that squares of large gradients do not overflow.
-    largest = xp.max(xp.stack([ns.astype(xp, xp.max(xp.abs(a)), dtype) for a in arrays]))
+    largest = xp.max(xp.stack(ns.to_one_dtype(xp, *[xp.max(xp.abs(a)) for a in arrays])))
     unit = xp.where(largest > 0, largest, xp.ones_like(largest))
     parts = []
     for a in arrays:

@@ -32,7 +32,9 @@ class SGD(Optimizer):
     def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
         """See `Optimizer.update_array`."""
         del state
-        return (u.subtract(p, u.rate * _decayed(p, g, self.weight_decay)),)
+        if self.weight_decay:
+            g = _decayed(p, g, self.weight_decay)
+        return (u.subtract(p, u.rate * g),)
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,9 @@ class Momentum(Optimizer):
 
     def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
         """See `Optimizer.update_array`."""
-        (v,), g = state, _decayed(p, g, self.weight_decay)
+        (v,) = state
+        if self.weight_decay:
+            g = _decayed(p, g, self.weight_decay)
         if self.dampening and u.t > 1:
             g = (1 - self.dampening) * g
         v = u.accumulate(v, self.momentum, g)
@@ -114,16 +118,20 @@ class RMSProp(Optimizer):
 
     def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
         """See `Optimizer.update_array`."""
-        g, moments = _decayed(p, g, self.weight_decay), dict(zip(self.slots, state, strict=True))
-        variance = moments["s"] = u.accumulate(moments["s"], self.alpha, (1 - self.alpha) * (g * g))
+        if self.weight_decay:
+            g = _decayed(p, g, self.weight_decay)
+        new = [u.accumulate(state[0], self.alpha, (1 - self.alpha) * (g * g))]
+        variance = new[0]
         if self.centered:
-            m = moments["m"] = u.accumulate(moments["m"], self.alpha, (1 - self.alpha) * g)
+            m = u.accumulate(state[1], self.alpha, (1 - self.alpha) * g)
+            new.append(m)
             # Rounding can make the variance of a constant gradient negative.
             variance = u.xp.maximum(variance - m * m, u.xp.zeros_like(m))
         step = g / (u.xp.sqrt(variance) + self.epsilon)
         if self.momentum:
-            step = moments["v"] = u.accumulate(moments["v"], self.momentum, step)
-        return u.subtract(p, u.rate * step), *moments.values()
+            step = u.accumulate(state[-1], self.momentum, step)
+            new.append(step)
+        return u.subtract(p, u.rate * step), *new
 
 
 @dataclass(frozen=True)
@@ -149,9 +157,8 @@ class Adam(Optimizer):
 
     def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
         """See `Optimizer.update_array`."""
-        return self._adam(p, _decayed(p, g, self.weight_decay), state, u)
-
-    def _adam(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
+        if self.weight_decay:
+            p, g = self._decayed(p, g, u)
         v, s = state
         v = u.accumulate(v, self.beta1, (1 - self.beta1) * g)
         s = u.accumulate(s, self.beta2, (1 - self.beta2) * (g * g))
@@ -162,6 +169,11 @@ class Adam(Optimizer):
         step = v / denominator
         step *= u.rate * root / (1 - self.beta1**u.t)
         return u.subtract(p, step), v, s
+
+    def _decayed(self, p: Array, g: Array, u: Update) -> tuple[Array, Array]:
+        """Return the parameter and the gradient that the step starts from, if there is weight decay."""
+        del u
+        return p, _decayed(p, g, self.weight_decay)
 
 
 @dataclass(frozen=True)
@@ -178,9 +190,8 @@ class AdamW(Adam):
 
     weight_decay: NotNegative = 0.01
 
-    def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
-        """See `Optimizer.update_array`."""
-        return self._adam(u.scale(p, 1 - u.rate * self.weight_decay), g, state, u)
+    def _decayed(self, p: Array, g: Array, u: Update) -> tuple[Array, Array]:
+        return u.scale(p, 1 - u.rate * self.weight_decay), g
 
 
 # `optimizer_config` uses the first name of a class.
@@ -200,4 +211,4 @@ ELEMENTWISE = (SGD, Momentum, RMSProp, Adam, AdamW)
 
 def _decayed(p: Array, g: Array, weight_decay: float) -> Array:
     """Return the gradient of loss + weight_decay / 2 * p**2."""
-    return g + weight_decay * p if weight_decay else g
+    return g + weight_decay * p

@@ -1,9 +1,10 @@
 """The training loop and the files of a run: metrics, checkpoints, settings."""
 
 from rnnx.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from rnnx.training.folders import free_folder
 from rnnx.training.metrics import MetricsWriter, read_metrics
 from rnnx.training.progress import Progress
-from rnnx.training.runs import Run, free_folder
+from rnnx.training.runs import Run
 from rnnx.training.settings import Settings
 from rnnx.training.trainer import Trainer, evaluate
 

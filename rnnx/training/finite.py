@@ -16,6 +16,12 @@ def check_finite(what: str, value: float, step: int, batch: Any = None, paramete
         raise FloatingPointError(f"{what} {value} at step {step}; {cause(batch, parameters, step)}")
 
 
+def all_finite(arrays: Mapping[str, Array]) -> bool:
+    """Return whether all elements of all arrays are finite."""
+    xp, _ = ns.common_namespace(arrays)
+    return bool(ns.to_host(xp.all(xp.stack([xp.all(xp.isfinite(a)) for a in arrays.values()]))))
+
+
 def cause(batch: Any, parameters: Mapping[str, Array], step: int | None = None) -> str:
     """Return the likely cause of a loss that is not finite; `step` is the number of the training step, if it is one."""
     if found := not_finite(batch):

@@ -4,9 +4,7 @@ The folder holds ``model.safetensors``, from which the run can resume; ``best.sa
 validation loss; ``metrics.jsonl`` and ``metrics.csv``.
 """
 
-import contextlib
 import errno
-import itertools
 import os
 import time
 from collections import deque
@@ -17,10 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import rnnx
-from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.devices import by_device
-from rnnx._core.files import check_writable
 from rnnx._core.locks import FolderLock
 from rnnx.cells import Cell
 from rnnx.data import Corpus
@@ -28,6 +24,8 @@ from rnnx.models import CharModel, square_root_segments
 from rnnx.models.layers import chosen_cell
 from rnnx.training import checkpoint as checkpoints
 from rnnx.training.counters import Limits
+from rnnx.training.finite import all_finite
+from rnnx.training.folders import check_folder
 from rnnx.training.metrics import MetricsWriter
 from rnnx.training.progress import Progress
 from rnnx.training.settings import Settings
@@ -85,7 +83,7 @@ class Run:
             writable.
         """
         folder = Path(folder)
-        _check_folder(folder)
+        check_folder(folder)
         lock = FolderLock(folder)
         try:
             return cls._new(folder, settings, device, lock, cell)
@@ -174,8 +172,7 @@ class Run:
             As `Trainer.run`, and if the parameters or the optimizer state are not finite, which cannot be saved.
         """
         trainer = self.trainer
-        limits = self.settings.select(*_LIMITS)
-        items = trainer.run(self.corpus.train, self.corpus.validation, **limits)
+        items = trainer.run(self.corpus.train, self.corpus.validation, **self.settings.select(*_LIMITS))
         lock = self._hold()
         metrics = MetricsWriter(self.folder, trainer.step, trainer.counters.evaluated)
         started = saved = time.perf_counter()
@@ -223,20 +220,14 @@ class Run:
 
     def save(self) -> None:
         """Write the checkpoint, unless there is no step yet, or a number is not finite."""
-        arrays = self.trainer.state()[1]
         if self.trainer.step and self._finite():
-            was_held = self._lock is not None and self._lock.held
-            lock = self._hold()
-            try:
-                self._save(checkpoints.FILE_NAME, arrays)
-            finally:
-                if not was_held:
-                    lock.release()
+            with ExitStack() as last:
+                if self._lock is None or not self._lock.held:
+                    last.callback(self._hold().release)
+                self._save(checkpoints.FILE_NAME, self.trainer.state()[1])
 
     def _finite(self) -> bool:
-        arrays = {**self.model.parameters, **self.trainer.state()[1]}
-        xp, _ = ns.common_namespace(arrays)
-        return bool(ns.to_host(xp.all(xp.stack([xp.all(xp.isfinite(a)) for a in arrays.values()]))))
+        return all_finite({**self.model.parameters, **self.trainer.state()[1]})
 
     def _check_finite(self) -> None:
         """Raise if the run cannot be saved, now or later. The losses may still be finite."""
@@ -257,25 +248,3 @@ class Run:
         }
         checkpoint = checkpoints.Checkpoint(self.model, self.corpus.tokenizer, training, arrays)
         checkpoints.save_checkpoint(self.folder / name, checkpoint)
-
-
-def free_folder(parent: str | Path, name: str) -> Path:
-    """Create and return the first of parent/name, parent/name-2, ... that does not exist.
-
-    Processes that call it at the same time get different folders.
-    """
-    Path(parent).mkdir(parents=True, exist_ok=True)
-    for number in itertools.count(1):
-        folder = Path(parent) / (name if number == 1 else f"{name}-{number}")
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir()
-            return folder
-    raise AssertionError
-
-
-def _check_folder(folder: Path) -> None:
-    """Raise unless a checkpoint can be written to the folder, without creating anything."""
-    existing = next((path for path in (folder, *folder.parents) if path.exists()), folder)
-    if not existing.is_dir():
-        raise ValueError(f"cannot write to {folder}: {existing} is not a folder")
-    check_writable(existing / checkpoints.FILE_NAME)

@@ -101,7 +101,7 @@ class TrainingState:
             masks=Masks((self.seed, self.step + 1)),
             segment_length=self.segment_length,
         )
-        on_host = all(map(ns.is_on_host, self.model.parameters.values()))
+        on_host = ns.is_on_host(next(iter(self.model.parameters.values())))
         return self._update(step, batch) if on_host else self._launch_update(step, self.model.count(batch), carried)
 
     def _update(self, step: Step, batch: Any) -> Progress:

@@ -7,30 +7,44 @@ large ones, where its threads pay off, still use it.
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
-from rnnx._core import arrays as ns
+from rnnx._core.underflow import ignore_underflow
 from rnnx.engines.cpu.codegen import leaves
 from rnnx.engines.cpu.codegen.gemm import KC, n_vectors, panel_vectors
 from rnnx.engines.cpu.codegen.ir import lanes, machine
 from rnnx.engines.cpu.descriptor.builder import copies, product
-from rnnx.engines.cpu.descriptor.layout import address
-from rnnx.engines.cpu.runtime.buffer_pool import empty, workspace
+from rnnx.engines.cpu.runtime.buffer_pool import address, empty, workspace
 
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 _SMALLEST = 1 << 18  # multiplications
 _LARGEST = 1 << 30
 
 
+class _Kernels(NamedTuple):
+    """The functions of a dtype, and the number of vectors of their micro-panels."""
+
+    product: Callable[..., None]
+    copy: Callable[..., None]
+    nv: int
+
+
 @lru_cache(maxsize=4)
-def _functions(dtype: np.dtype) -> tuple[Callable[..., None], Callable[..., None]]:
-    """Return the functions `product` and `copy`."""
-    run = leaves.python_function(leaves.PRODUCT, product(dtype, panel_vectors(1)))
-    return run, leaves.python_function(leaves.COPY, copies(dtype)["copy"])
+def _kernels(dtype: np.dtype) -> _Kernels:
+    nv = panel_vectors(1)
+    run = leaves.python_function(leaves.PRODUCT, product(dtype, nv))
+    return _Kernels(run, leaves.python_function(leaves.COPY, copies(dtype)["copy"]), nv)
 
 
-@ns.ignore_underflow
+@lru_cache(maxsize=256)
+def _vectors(dtype: np.dtype, columns: int) -> tuple[int, int]:
+    """Return the number of vectors for `columns` columns, and the elements of the last one if it is not full."""
+    return n_vectors(dtype, columns), columns % lanes(dtype)
+
+
+@ignore_underflow
 def matmul(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
     """See `Engine`."""
     (rows, n_k), columns = a.shape, b.shape[1]
@@ -42,8 +56,8 @@ def matmul(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.n
     if min(a.strides) < 0 or not a.flags.aligned:
         a = np.array(a, order="C")
     b = np.ascontiguousarray(b)
-    run, _ = _functions(dtype)
-    vectors, tail = n_vectors(dtype, columns), columns % lanes(dtype)
+    run = _kernels(dtype).product
+    vectors, tail = _vectors(dtype, columns)
     out = empty((rows, columns), dtype)
     init = np.zeros(columns, dtype) if bias is None else np.ascontiguousarray(bias, dtype)
     with workspace(n_k * vectors * machine().vector_bytes) as packed:
@@ -57,7 +71,7 @@ def matmul(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.n
 
 def _pack(b: np.ndarray, packed: int, vectors: int, tail: int) -> None:
     """Pack b in the layout of `gemm`."""
-    nv, size, (_, copy) = panel_vectors(1), machine().vector_bytes, _functions(b.dtype)
+    size, (_, copy, nv) = machine().vector_bytes, _kernels(b.dtype)
     n_k, row, source = b.shape[0], b.strides[0], address(b)
     for k0 in range(0, n_k, KC):
         k = min(KC, n_k - k0)

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 
 from rnnx.cells import Cell
-from rnnx.cells.parameters import StageGradients, expected_shapes, name_gradients, recurrent_parameters
+from rnnx.cells.parameters import expected_shapes, recurrent_parameters
 from rnnx.engines.cpu import dense
 from rnnx.engines.cpu.descriptor.backward import BackwardPass
 from rnnx.engines.cpu.descriptor.builder import PassKey
@@ -36,20 +36,20 @@ class CpuEngine:
         keys = tuple(parameters)
         key = PassKey(cell, dtype, n_steps, m, n, call.n_x, call.indices, keys, lengths is not None)
         job = ForwardPass(key, keep, tuple(layouts))
-        block = job.block.allocate()
+        memory, block = job.block.allocate()
         end = n_states + len(cell.saved)
         states, saved = tuple(block[:n_states]), tuple(block[n_states:end])
         for S, s in zip(states, call.s0, strict=True):
             S[0] = s.T
-        outputs = [empty((n_steps, m, S.shape[2]), dtype) for S, _ in zip(states, job.outputs, strict=False)]
-        arrays["block"] = block[0]
+        outputs = [empty((n_steps, m, S.shape[2]), dtype) for S in states[: len(job.outputs)]]
+        arrays["block"] = memory
         arrays |= zip(job.parameters, contiguous(parameters.values()), strict=True)
         arrays |= zip(job.outputs, outputs, strict=True)
         own = kept = None
         inputs: Arrays = ()
         if keep:
-            own, kept, inputs = job.kept.allocate(), saved, tuple(block[end + 1 :])
-            arrays["kept parameters"], parameters = own[0], dict(zip(keys, own, strict=True))
+            own, kept, inputs = block[-len(keys) :], saved, tuple(block[end + 1 : -len(keys)])
+            parameters = dict(zip(keys, own, strict=True))
         job.run(arrays, lengths)
         if not outputs:
             outputs = [S[1:] for S in states]
@@ -71,12 +71,12 @@ class CpuEngine:
         ds = [np.zeros(S.shape[1:], dtype) if d is None else np.array(d.T, order="C") for d, S in pairs]
         kept = tape.own
         if kept is None:
-            kept = job.kept.allocate()
+            _, kept = job.kept.allocate()
             for array, value in zip(kept, tape.parameters.values(), strict=True):
                 array[...] = value
-        block = job.block.allocate()
+        memory, gradients = job.block.allocate()
         X = np.ascontiguousarray(tape.x, np.int64) if tape.indices else tape.x
-        arrays = {"block": block[0], "kept parameters": kept[0]}
+        arrays = {"block": memory, "kept parameters": kept[0]}
         arrays |= zip(job.values, contiguous([*tape.states, *(tape.saved or ()), *tape.inputs, X]), strict=True)
         arrays |= zip(job.d_states, ds, strict=True)
         arrays |= {name: pair[0] for name, pair in zip(job.d_given, given, strict=True) if pair is not None}
@@ -86,9 +86,9 @@ class CpuEngine:
         d_inputs = [empty(e.shape, dtype) for e in tape.inputs]
         arrays |= zip(job.d_inputs, d_inputs, strict=True)
         job.run(arrays, lengths)
-        gradients = name_gradients(tape.xp, cell, keys, _stage_gradients(key, block), key.n_x)
+        named = dict(zip(job.block.names, contiguous(gradients), strict=True))
         d_extra = tuple([d.T for d in d_inputs])
-        return Gradients(None if dx is None else dx.T, tuple([d.T for d in ds]), gradients, d_extra)
+        return Gradients(None if dx is None else dx.T, tuple([d.T for d in ds]), named, d_extra)
 
     def matmul(self, a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
         return dense.matmul(a, b, bias)
@@ -109,15 +109,6 @@ def _readable(a: np.ndarray, copy: bool) -> tuple[np.ndarray, Layout | None]:
     """Return an array (features, m, T) for the job, and its layout if the job must copy it to time-major memory."""
     a, layout = layout_of(a)
     return a, layout if copy or not layout.time_major else None
-
-
-def _stage_gradients(key: PassKey, block: list[np.ndarray]) -> list[StageGradients]:
-    result = []
-    for i, stage in enumerate(key.cell.parts):
-        dw, db, db_h = block[3 * i : 3 * i + 3]
-        has_recurrent = any(gate.recurrent_bias in key.keys for gate in stage.gates)
-        result.append(StageGradients(dw, db, (db if stage.additive else db_h) if has_recurrent else None))
-    return result
 
 
 def compile_ahead(cell: Cell, dtype: str) -> None:

@@ -6,9 +6,9 @@ import numpy as np
 from rnnx.cells.parameters import recurrent_parameters
 from rnnx.engines.cpu.descriptor.builder import PassKey, set_field
 from rnnx.engines.cpu.descriptor.forward import ForwardPass
-from rnnx.engines.cpu.descriptor.layout import address, contiguous
+from rnnx.engines.cpu.descriptor.layout import contiguous
 from rnnx.engines.cpu.runtime import thread_pool
-from rnnx.engines.cpu.runtime.buffer_pool import LINE, empty
+from rnnx.engines.cpu.runtime.buffer_pool import address, aligned
 from rnnx.engines.cpu.runtime.thread_policy import choice
 from rnnx.engines.protocol import Arrays, Call
 
@@ -21,9 +21,8 @@ class CpuStepper:
         parameters = recurrent_parameters(call.cell, call.parameters)
         key = PassKey(call.cell, call.dtype, 1, m, n, call.n_x, False, tuple(parameters), False)
         passes = [ForwardPass(key, False, (None,) * (1 + len(call.inputs)), slot) for slot in (0, 1)]
-        block, X = passes[0].block.allocate(), np.zeros((m, call.n_x), call.dtype)
-        for array in block:
-            array[...] = 0
+        (memory, block), X = passes[0].block.allocate(), np.zeros((m, call.n_x), call.dtype)
+        memory[:] = 0
         E = [np.zeros((m, e.shape[0]), call.dtype) for e in call.inputs]
         self._xt, self._inputs, self._states = X.T, [e.T for e in E], block[: len(call.s0)]
         self._results = tuple(tuple(S[slot].T for S in self._states) for slot in (1, 0))
@@ -35,15 +34,15 @@ class CpuStepper:
             threads = 1
         templates = [step.template(threads, unit_parallel) for step in passes]
         # It holds the packed weights, so it must live as long as the stepper.
-        self._workspace = empty((templates[0].workspace + LINE,), np.uint8)
+        self._workspace = aligned(templates[0].workspace)
         place = address(self._workspace)
         # The kernels read the vectors of parameters at every step, and the caller's may change.
         parameters |= {key: np.array(parameters[key], order="C") for key in call.cell.vectors}
         self._vectors = [parameters[key] for key in call.cell.vectors]
-        arrays = {"block": block[0]}
+        arrays = {"block": memory}
         arrays |= zip(passes[0].sequences, (X, *E), strict=True)
         arrays |= zip(passes[0].parameters, contiguous(parameters.values()), strict=True)
-        self._descriptors = [template.bind(place + -place % LINE, arrays) for template in templates]
+        self._descriptors = [template.bind(place, arrays) for template in templates]
         self._addresses = [address(descriptor) for descriptor in self._descriptors]
         self._threads, self._job = threads, templates[0].native
         self._job(0, 1, self._addresses[0])  # packs the weights; its result is discarded

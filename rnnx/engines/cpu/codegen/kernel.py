@@ -44,3 +44,8 @@ class Kernel:
         """Store values at addresses."""
         for value, place in zip(values, places, strict=True):
             self.f.store_vector(value.value, place, self.mask)
+
+    def add(self, values: Sequence[Vector], places: Sequence[ir.Value]) -> None:
+        """Add values to the numbers at addresses."""
+        sums = [Vector(self.f, self.f.load_vector(place, self.mask)) for place in places]
+        self.store([total + value for total, value in zip(sums, values, strict=True)], places)

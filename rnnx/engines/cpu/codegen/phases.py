@@ -12,7 +12,8 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from rnnx.cells.derive import COSTS
-from rnnx.cells.expressions import Expression, Graph, reachable, symbolic_ops
+from rnnx.cells.expressions import Expression
+from rnnx.cells.graph import Graph, reachable, symbolic_ops
 from rnnx.cells.programs import Program
 from rnnx.cells.wiring import StageWiring, uses_means
 
@@ -86,8 +87,10 @@ def _backward(graph: Graph, stage: StageWiring, given: tuple[bool, ...]) -> dict
     values = [_leaves(graph, *item) for item in counts.items()]
     rows, d_reads, d_inputs = stage.backward(symbolic_ops(graph), tuple(ds), *values)
     results = _numbered(graph, "d_reads", d_reads) | _numbered(graph, "d_inputs", d_inputs)
+    n_gates = len(rows["dzx"]) - len(stage.vectors)
+    results |= _numbered(graph, "d_vectors", rows["dzx"][n_gates:])
     for role, row in rows.items():
-        results |= _numbered(graph, role, row)
+        results |= _numbered(graph, role, row[:n_gates] if role == "dzx" else row)
     return results
 
 

@@ -18,9 +18,13 @@ from rnnx.engines.cpu.codegen.vectors import Vector
 
 
 def backward_arguments(stage: StageWiring, given: Sequence[bool]) -> list[Argument]:
-    """Arguments of the backward kernel. `given` tells for which states the caller gives cotangents."""
+    """Arguments of the backward kernel. `given` tells for which states the caller gives cotangents.
+
+    Role "d_vectors": the sums over time of the gradients of the vectors, which the kernel adds to, by example.
+    """
     of_writes = [given[slot.number] for slot in stage.writes] if stage.is_last else []
-    return [a for a in stage.backward_arguments() if a.role != "d_given" or of_writes[a.number]]
+    arguments = [a for a in stage.backward_arguments() if a.role != "d_given" or of_writes[a.number]]
+    return [*arguments, *(Argument("d_vectors", k, slot) for k, slot in enumerate(stage.vectors))]
 
 
 def emit_kernels(module: ir.Module, cell: Cell, dtype: Any, given: Sequence[bool]) -> None:
@@ -77,6 +81,9 @@ def _backward(kernel: Kernel, stage: StageWiring) -> None:
         s_prev, s_next, saved = (kernel.load(role, at) for role in ("reads", "writes", "saves"))
         given = kernel.load_given(at, column)
         rows, ds_prev, d_inputs = stage.backward(kernel.ops, tuple(ds), s_prev, s_next, saved, given)
+        n_gates = len(rows["dzx"]) - len(stage.vectors)
+        kernel.add(rows["dzx"][n_gates:], kernel.places("d_vectors", at))
+        rows["dzx"] = rows["dzx"][:n_gates]
         for role, dz in rows.items():
             for place in kernel.places(role, f.sum(f.times(j, kernel.side_rows[role[1:]]), column)):
                 kernel.store(dz, [f.sum(place, f.times(kernel.row, g)) for g in range(len(dz))])

@@ -113,7 +113,10 @@ class _Rows:
         if role == "kept":
             f.store_vector(value.value, f.sum(self.kept[number], place.column))
             return
-        if role in ("dzx", "dzh"):  # (rows, blocks, n)
+        if role == "d_vectors":
+            self.kernel.add([value], [f.sum(self.addresses[name], place.at)])
+            return
+        if role in ("dzx", "dzh"):  # (rows, gates, n)
             at = f.sum(f.times(place.row, self.kernel.side_rows[role[1:]]), place.column)
             address = f.sum(self.addresses[role, 0], at, f.times(self.kernel.row, number))
         else:

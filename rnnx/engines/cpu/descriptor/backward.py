@@ -7,9 +7,9 @@ from rnnx.engines.cpu.codegen.gemm import KC, MC
 from rnnx.engines.cpu.codegen.pointwise import backward_arguments
 from rnnx.engines.cpu.descriptor.builder import Fields, PassKey, Places, Template
 from rnnx.engines.cpu.descriptor.fields import ZERO
-from rnnx.engines.cpu.descriptor.layout import Block, Layout
+from rnnx.engines.cpu.descriptor.gradient_block import GradientBlock
+from rnnx.engines.cpu.descriptor.layout import Layout
 from rnnx.engines.cpu.descriptor.stages import Pass, names
-from rnnx.engines.cpu.runtime.buffer_pool import LINE
 
 
 @lru_cache(maxsize=256)
@@ -18,7 +18,7 @@ class BackwardPass(Pass):
 
     The job's arrays: "state 0", ...; "saved 0", ...; "input 0", ...; "x"; "dx", except for index inputs; "d_input 0",
     ...; "d_state 0", ..., the cotangents of the final states, overwritten by those of the initial ones; "d_given 0",
-    ..., the caller's cotangents; "kept parameters", the first array of `kept`; "block", the first array of `block`;
+    ..., the caller's cotangents; "kept parameters", the first array of `kept`; "block", the memory of `block`;
     "lengths", if given.
     """
 
@@ -28,12 +28,7 @@ class BackwardPass(Pass):
         super().__init__(key, tuple(layout is not None for layout in layouts))
         cell = key.cell
         self.layouts = layouts
-        shapes: list[tuple[int, ...]] = []
-        for wired in wiring(cell):  # dw, and the sums for biases and vectors, which are written in whole vectors
-            n = wired.units(key.n)
-            n_c = wired.n_gates * n
-            shapes += [(n_c, wired.columns(key.n) + key.n_x), (n_c + len(wired.vectors) * n,), (n_c,)]
-        self.block = Block(key.dtype, shapes, spare=LINE)
+        self.block = GradientBlock(key)
         self.values = (*names("state", cell.states), *names("saved", cell.saved), *names("input", cell.inputs), "x")
         self.d_states, self.d_given = names("d_state", cell.states), names("d_given", cell.states)
         self.d_inputs = names("d_input", cell.inputs)
@@ -59,11 +54,9 @@ class BackwardPass(Pass):
             for wired in wiring(cell)
         ]
         for wired, stage in zip(wiring(cell), t.fields["stages"], strict=True):
-            dw, db_x, db_h = (block + at for at in self.block.offsets[3 * wired.number : 3 * wired.number + 3])
-            first = (wired.n_gates - wired.n_zx) * stage["n"]  # row of the first gate with an input side
-            dw_x = dw + (first * (stage["n_head"] + t.n_x) + stage["n_head"]) * t.item
-            stage |= {"dw_h": dw, "dw_x": dw_x, "dw_row": (stage["n_head"] + t.n_x) * t.item}
-            stage |= {"db_h": db_h, "db_x": db_x + first * t.item}
+            stage |= self.block.fields(wired, block)
+            for vector, at in zip(stage["vectors"], self.block.of_vectors(wired), strict=True):
+                vector["total"] = block + at
         of_operand = max(t.vectors(wired.columns(t.n)) * wired.heads for wired in wiring(cell))
         columns = (of_operand + (0 if t.indices else t.vectors(t.n_x))) * t.lanes
         return {"block_a": KC * (MC + t.lanes) * t.item, "block_b": min(KC, t.n_steps * t.m) * columns * t.item}
@@ -82,14 +75,17 @@ class BackwardPass(Pass):
         return given
 
     def _stage(self, t: Template, wired: StageWiring, places: Places, cotangents: Places, given: Places) -> Fields:
-        widths = {"dzx": wired.blocks["dzx"].stop, "dzh": wired.n_zh}
+        widths = {"dzx": wired.blocks["dzx"].stop - len(wired.vectors), "dzh": wired.n_zh}
         if wired.stage.additive:
             widths["dzh"] = widths["dzx"]
         n, row = wired.units(t.n), wired.units(t.n) * t.item
         sides = {a.role: t.take(t.n_steps, t.m, widths[a.role] * n) for a in wired.backward_arguments() if a.per_gate}
+        sums = [t.take(t.m, n) for _ in wired.vectors]
         by_role = {"d_writes": cotangents, "d_reads": cotangents, "d_given": given, "d_inputs": cotangents}
 
         def record(a: Argument) -> Fields:
+            if a.role == "d_vectors":
+                return {"address": sums[a.number], "row": row, "vector": t.size}
             if a.slot is not None:
                 return t.value(a.slot, by_role.get(a.role, places), n, ZERO if a.role == "d_inputs" else 0)
             width = widths[a.role] * row
@@ -104,7 +100,7 @@ class BackwardPass(Pass):
             "dz_h": sides.get("dzh", dz_x),
             "dz_x_row": widths["dzx"] * row,
             "dz_h_row": widths["dzh"] * row,
-            "n_sums": len(wired.blocks["dzx"]),
+            "vectors": [{"sums": at} for at in sums],
             "d_operand": cotangents[wired.operand][0],
             "w_h": t.take(n_h, t.vectors(wired.columns(t.n)) * t.lanes),
             "w_x": 0 if t.indices else t.take(n_x, t.vectors(t.n_x) * t.lanes),

@@ -13,14 +13,13 @@ import numpy as np
 
 from rnnx.cells import Cell
 from rnnx.cells.wiring import Slot, wiring
-from rnnx.engines.cpu.codegen.copy import emit_copies
-from rnnx.engines.cpu.codegen.gemm import emit_product, n_vectors, panel_vectors
+from rnnx.engines.cpu.codegen.gemm import n_vectors, panel_vectors
 from rnnx.engines.cpu.codegen.ir import lanes
 from rnnx.engines.cpu.codegen.leaves import scratch_offset
 from rnnx.engines.cpu.descriptor import fields
-from rnnx.engines.cpu.descriptor.layout import Layout, address, addresses, lines
+from rnnx.engines.cpu.descriptor.layout import Layout, lines
 from rnnx.engines.cpu.runtime import object_cache, thread_pool
-from rnnx.engines.cpu.runtime.buffer_pool import LINE
+from rnnx.engines.cpu.runtime.buffer_pool import LINE, address, addresses
 
 _SHIFT = 48
 _WORKSPACE, _BARRIER = 1 << _SHIFT, 2 << _SHIFT
@@ -32,13 +31,13 @@ Places = dict[Slot, tuple[int, int]]  # address at step 0, and stride between st
 @lru_cache(maxsize=16)
 def product(dtype: np.dtype, nv: int) -> int:
     """Return the address of the product for micro-panels of `nv` vectors."""
-    return object_cache.functions(lambda module: emit_product(module, dtype, nv))[f"product_{nv}"]
+    return object_cache.emitted_by("codegen.gemm", "emit_product", dtype, nv)[f"product_{nv}"]
 
 
 @lru_cache(maxsize=4)
 def copies(dtype: np.dtype) -> Mapping[str, int]:
     """Return the addresses of the functions in `codegen.copy`."""
-    return object_cache.functions(lambda module: emit_copies(module, dtype))
+    return object_cache.emitted_by("codegen.copy", "emit_copies", dtype)
 
 
 @lru_cache(maxsize=1)
@@ -82,6 +81,8 @@ class Template:
         self.fields: Fields = {**copies(dtype), "zeros": address(self._zeros)}
         self.fields |= {"n_steps": self.n_steps, "m": self.m, "n_x": self.n_x, "indices": self.indices}
         self.fields |= {"item": self.item, "lanes": self.lanes, "unit_parallel": unit_parallel, "pack": 1, "chunk": 1}
+        recurrent = any("h" in gate.sides for gate in key.cell.gates)
+        self.fields["waits"] = unit_parallel and recurrent
         self.fields |= {"barrier": _BARRIER, "yield_function": thread_pool.system_functions()["yield"]}
         self.fields |= {"nv": panel_vectors(1), "product": product(dtype, panel_vectors(1))}
 
@@ -132,7 +133,7 @@ class Template:
         """Return the descriptor for the arrays of a call and a workspace at address `place`."""
         barrier = thread_pool.pool().barrier if self.threads > 1 else 0
         bases = (0, place, barrier, *addresses([arrays[name] for name in self._bases]))
-        return self._offsets + np.array(bases, np.int64)[self._base_of]
+        return self._offsets + np.array(bases, np.int64).take(self._base_of)
 
 
 def _append(integers: list[int], dtype: np.dtype, records: Sequence[Fields]) -> int:

@@ -15,6 +15,7 @@ PASS = record(
     "indices",  # 1: inputs are 64-bit indices of one-hot columns
     "item lanes",  # bytes of a number, numbers per vector
     "unit_parallel",  # 1: threads share the units; 0: they share the examples
+    "waits",  # 1: in every step, threads wait for each other's units, which a recurrent product needs
     "flat_dx",  # 1: dx is one product at the end; 0: one per step
     "chunk",  # steps whose input sides are computed in one product
     "pack",  # 0: the weights are packed already
@@ -53,16 +54,18 @@ STAGE = record(
     "nv_x",  # for w_x; n_vectors_x for index inputs, which need contiguous rows
     "adds_sides is_last",  # adds_sides: see `rnnx.cells.wiring`; both sides then share all arrays
     "operand operand_step",  # what the recurrent weights multiply, (T, m, n)
-    # (T m, blocks, n), from the first block of that side on: one per gate, then in dz_x one per vector of parameters.
+    # (T m, gates, n), from the first gate with that side on.
     "dz_h dz_h_row dz_x dz_x_row",
-    "n_sums",  # blocks of dz_x that are summed over time, for biases and vectors of parameters
+    "vectors n_vectors",  # of parameters
     "d_operand",  # (m, n); the recurrent product is added to it
-    "dw_h dw_x dw_row",  # in (G n, n_head + n_x), from the first gate with that side
-    "db_h db_x",  # sums of the blocks of dz_h and dz_x, padded to whole vectors
+    "dw_h dw_h_row dw_x dw_x_row",  # from the first gate with that side
+    "db_h db_x",  # sums of dz_h and dz_x, padded to whole vectors
     "table",  # packed (n_x, G_x n) for index inputs, else 0; see `loops.gradients`
 )
 # Parameters of a gate, units along rows; 0 for those it lacks.
 GATE = record("w_h w_h_row w_x w_x_row bias bias_h")
+# The gradient of a vector of parameters: its sums over time, (m, n), which the kernel adds to, and their total, (n,).
+VECTOR = record("sums total")
 # An array argument of a kernel: its address at step 0 and example 0, and strides between steps, examples and unit
 # vectors, of parameters only the last. With side = ZX or ZH it is the input or recurrent side, in the thread's scratch
 # memory.
@@ -72,4 +75,4 @@ ZX, ZH = 1, 2
 ZERO, KEEP = 1, 2
 
 LISTS = {"conversions": CONVERSION, "copies": COPY, "outputs": OUTPUT}
-LISTS |= {"stages": STAGE, "gates": GATE, "arguments": ARGUMENT}
+LISTS |= {"stages": STAGE, "gates": GATE, "vectors": VECTOR, "arguments": ARGUMENT}

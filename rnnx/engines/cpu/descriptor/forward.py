@@ -18,8 +18,8 @@ class ForwardPass(Pass):
     """A forward pass; with `keep`, a backward pass may follow. In a stepper, the states begin in `slot` 0 or 1.
 
     `layouts`: those of x and the extra inputs to copy to `block`, or None to read one in place. The job's arrays:
-    "block", the first array of `block`; the `sequences`, x and the extra inputs; "lengths", if given; "output 0", ...,
-    the caller's copies of the states; the `parameters`; "kept parameters", the first array of `kept`.
+    "block", the memory of `block`, which ends with the copies of the parameters; the `sequences`, x and the extra
+    inputs; "lengths", if given; "output 0", ..., the caller's copies of the states; the `parameters`.
     """
 
     job = "forward"
@@ -33,7 +33,7 @@ class ForwardPass(Pass):
         saved = [(n_steps if keep else 1, m, self.units(name)) for name in cell.saved]
         features = (n_x, *map(self.units, cell.inputs))
         copies = [(0,) if f is None else (n_steps, m, k) for f, k in zip(layouts, features, strict=True)]
-        self.block = Block(key.dtype, [*states, *saved, *copies])
+        self.block = Block(key.dtype, [*states, *saved, *copies, *(self.kept.shapes if keep else ())])
         self.sequences = ("x", *names("input", cell.inputs))
         self.outputs = names("output", cell.states) if keep or key.has_lengths else ()
         self.parameters = tuple(f"parameter {name}" for name in key.keys)  # a key may be "block"
@@ -44,23 +44,22 @@ class ForwardPass(Pass):
         n_states = len(cell.states)
         first = t.base("block")
         block = [first + at for at in self.block.offsets]
-        own = block[n_states + len(cell.saved) :]
-        x, *inputs = self._sequences(t, own)
+        end = n_states + len(cell.saved)
+        x, *inputs = self._sequences(t, block[end : end + len(self.sequences)])
         steps = [t.m * self.units(name) * t.item for name in cell.states]
         states = [S + self.slot * step for S, step in zip(block, steps, strict=False)]
         outputs = zip(states, steps, self.outputs, strict=False)  # there may be none
         copies = [{"source": S + step, "target": t.base(name)} for S, step, name in outputs]
         sources = [t.base(name) for name in self.parameters]
         if self.keep:
-            kept = zip(sources, self.kept.offsets, self.kept.shapes, strict=True)
-            target = t.base("kept parameters")
-            t.fields["copies"] = [{"source": a, "target": target + at, "size": prod(shape)} for a, at, shape in kept]
+            kept = zip(sources, block[-len(sources) :], self.kept.shapes, strict=True)
+            t.fields["copies"] = [{"source": a, "target": b, "size": prod(shape)} for a, b, shape in kept]
         if t.rows == t.m:
             t.fields["chunk"] = max(1, min(t.n_steps, _ROWS_OF_A_CHUNK // t.m))
         row = 8 if t.indices else t.n_x * t.item
         t.fields |= {"x": x, "x_row": row, "x_step": t.m * row}
         parameters = dict(zip(self.key.keys, sources, strict=True))
-        values = [*states, *block[n_states : n_states + len(cell.saved)], *inputs]
+        values = [*states, *block[n_states:end], *inputs]
         places = self.places(t, values, parameters, -1 if self.slot else 1, int(self.keep))
         stages = [self._stage(t, wired, parameters, places, copies) for wired in wiring(cell)]
         widest = max(max(stage["n_vectors_x"] * t.fields["chunk"], stage["n_vectors_h"]) for stage in stages)

@@ -1,32 +1,16 @@
 """Memory layouts of public arrays, and blocks of arrays in one allocation."""
 
-import ctypes
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
-from rnnx.engines.cpu.runtime.buffer_pool import LINE, empty
+from rnnx.engines.cpu.runtime.buffer_pool import LINE, aligned
 
 _C_CONTIGUOUS_AND_ALIGNED = 0x101  # flags of NumPy's C API
-_BYTE: Any = ctypes.c_char
 
-
-def address(a: np.ndarray) -> int:
-    """Return the address of the first element."""
-    try:
-        return ctypes.addressof(_BYTE.from_buffer(a))
-    except (TypeError, ValueError, BufferError):  # read-only, empty or not contiguous: slower
-        return int(a.ctypes.data)
-
-
-def addresses(arrays: Sequence[np.ndarray]) -> list[int]:
-    """Return the addresses of the first elements."""
-    try:
-        return list(map(ctypes.addressof, map(_BYTE.from_buffer, arrays)))
-    except (TypeError, ValueError, BufferError):
-        return list(map(address, arrays))
+View = tuple[tuple[int, ...], int, tuple[int, ...] | None]
 
 
 def contiguous(arrays: Iterable[np.ndarray]) -> list[np.ndarray]:
@@ -43,7 +27,8 @@ def lines(size: int) -> int:
 class Block:
     """Arrays side by side in one allocation, each aligned to a cache line and padded to whole lines.
 
-    `spare`: bytes after the end of each array that a job may write to.
+    `spare`: bytes after the end of each array that a job may write to. `views`: the shape, offset and strides of what
+    `allocate` returns, at first the arrays themselves.
     """
 
     def __init__(self, dtype: np.dtype, shapes: Iterable[tuple[int, ...]], spare: int = 0) -> None:
@@ -53,13 +38,12 @@ class Block:
         for shape in self.shapes:
             self.offsets.append(self.size)
             self.size += lines(math.prod(shape) * dtype.itemsize + spare)
+        self.views: list[View] = [(*place, None) for place in zip(self.shapes, self.offsets, strict=True)]
 
-    def allocate(self) -> list[np.ndarray]:
-        """Return new, uninitialized arrays."""
-        memory = empty((self.size + LINE,), np.uint8)
-        shift = -address(memory) % LINE
-        dtype = self.dtype
-        return [np.ndarray(s, dtype, memory, shift + at) for s, at in zip(self.shapes, self.offsets, strict=True)]
+    def allocate(self) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Return new memory, which begins where the first array does, and the views of it, uninitialized."""
+        memory, dtype = aligned(self.size), self.dtype
+        return memory, [np.ndarray(shape, dtype, memory, at, strides) for shape, at, strides in self.views]
 
 
 class Layout(NamedTuple):

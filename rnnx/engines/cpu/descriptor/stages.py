@@ -14,9 +14,9 @@ from rnnx.engines.cpu.codegen.phases import Job, Phase, n_kept, phases_of
 from rnnx.engines.cpu.codegen.pointwise import emit_kernels
 from rnnx.engines.cpu.descriptor.builder import Fields, PassKey, Places, Template
 from rnnx.engines.cpu.descriptor.fields import UNIT_VECTORS
-from rnnx.engines.cpu.descriptor.layout import Block, address
+from rnnx.engines.cpu.descriptor.layout import Block
 from rnnx.engines.cpu.runtime import object_cache, thread_pool
-from rnnx.engines.cpu.runtime.buffer_pool import LINE, workspace
+from rnnx.engines.cpu.runtime.buffer_pool import LINE, address, workspace
 from rnnx.engines.cpu.runtime.thread_policy import Work, choice
 
 
@@ -37,7 +37,9 @@ class Pass:
         arrays = 2 * len(cell.states) + len(cell.saved) + len(cell.gates) + len(cell.inputs)
         if cell.has_widths or any(stage.heads > 1 or self.phases(stage) for stage in wiring(cell)):
             shares = 0
-        self.work = Work(n_steps, m, products, shares, arrays if n * dtype.itemsize % LINE else 0)
+        recurrent = any(stage.n_zh for stage in wiring(cell))
+        lines = arrays if n * dtype.itemsize % LINE else 0
+        self.work = Work(n_steps, m, products, n_steps * m * n * arrays, shares, lines, recurrent)
         self._templates: dict[tuple[int, bool], Template] = {}
 
     def fill(self, t: Template) -> dict[str, int]:

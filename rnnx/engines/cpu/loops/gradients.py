@@ -3,7 +3,7 @@
 from rnnx.engines.cpu.codegen.gemm import KC, MC
 from rnnx.engines.cpu.codegen.intrinsics import call_add_rows, call_copy, call_product, call_transpose, load
 from rnnx.engines.cpu.loops.packing import pack_columns, share, vectors_of
-from rnnx.engines.cpu.loops.records import function
+from rnnx.engines.cpu.loops.records import function, vector_of
 
 
 @function
@@ -63,7 +63,7 @@ def add_weight_gradient(p, a, a_row, rows, c, b, columns, k, is_first, out, out_
 def add_recurrent_gradient(p, stage, a, a_row, rows, c, b, k, is_first):
     """Add dz^T times the operand, packed by heads, for a block of k, to rows c ... c + rows - 1 of dw_h."""
     if stage.heads == 1:
-        add_weight_gradient(p, a, a_row, rows, c, b, stage.n_operand, k, is_first, stage.dw_h, stage.dw_row)
+        add_weight_gradient(p, a, a_row, rows, c, b, stage.n_operand, k, is_first, stage.dw_h, stage.dw_h_row)
         return
     d, size = stage.n_head, vectors_of(p, stage.n_head) * p.lanes * p.item
     first, last = c // d, (c + rows - 1) // d
@@ -71,7 +71,7 @@ def add_recurrent_gradient(p, stage, a, a_row, rows, c, b, k, is_first):
         c0, c1 = max(c, block * d), min(c + rows, (block + 1) * d)
         packed = b + block % stage.heads * k * size
         of_block = a + (c0 - c) * p.item
-        add_weight_gradient(p, of_block, a_row, c1 - c0, c0, packed, d, k, is_first, stage.dw_h, stage.dw_row)
+        add_weight_gradient(p, of_block, a_row, c1 - c0, c0, packed, d, k, is_first, stage.dw_h, stage.dw_h_row)
 
 
 @function
@@ -120,7 +120,13 @@ def gradient_of_table(p, table, columns, out, out_row):
 
 @function
 def weight_gradients(me, n, p, stage, scratch):
-    """Compute this thread's rows of dW = dz^T [operand, x] and db = sum of dz, over all steps and examples."""
+    """Compute this thread's rows of dW = dz^T [operand, x], db = sum of dz over all steps and examples, and vectors."""
+    u0, u1 = share(me, n, stage.unit_vectors, 1)
+    column, row = u0 * p.lanes * p.item, stage.n * p.item
+    for i in range(stage.n_vectors):
+        vector = vector_of(stage, i)
+        clear(p, vector.total + column, u1 - u0)
+        call_add_rows(p.add_rows, vector.sums + column, row, rows=p.m, vectors=u1 - u0, sums=vector.total + column)
     if stage.adds_sides:
         gradients_of_dz(me, n, p, stage, scratch, True, True)
     else:
@@ -136,29 +142,29 @@ def gradients_of_dz(me, n, p, stage, scratch, of_x, of_h):
     a, b_h = scratch + p.block_a, scratch + p.block_b
     a_row = (MC + p.lanes) * item  # an odd number of cache lines, to spread rows over cache sets
     n_c = (stage.n_zx if of_x else stage.n_zh) * stage.n
-    c0, c1 = share(me, n, stage.n_sums * stage.n if of_x else n_c, p.lanes)
-    end = max(c0, min(c1, n_c))  # of the columns of gates; those of vectors of parameters follow
-    dw_row, table = stage.dw_row, stage.table if of_x else 0
+    c0, c1 = share(me, n, n_c, p.lanes)
+    table = stage.table if of_x else 0
     clear(p, sums + c0 * item, vectors_of(p, c1 - c0))
     if table:
-        clear(p, table + c0 * p.n_x * item, p.n_x * vectors_of(p, end - c0))
+        clear(p, table + c0 * p.n_x * item, p.n_x * vectors_of(p, c1 - c0))
     for k0 in range(0, n_k, KC):
         k = min(KC, n_k - k0)
         b_x = b_h + k * vectors_of(p, stage.n_operand) * p.lanes * item
-        for head in range(stage.heads if of_h and c0 < end else 0):
+        for head in range(stage.heads if of_h and c0 < c1 else 0):
             packed = b_h + head * k * vectors_of(p, stage.n_head) * p.lanes * item
             source = stage.operand + head * stage.n_head * item
             pack_block(p, source, stage.n_operand * item, stage.n_head, k0, k, packed)
-        if of_x and c0 < end and not table:
+        if of_x and c0 < c1 and not table:
             pack_block(p, p.x, p.n_x * item, p.n_x, k0, k, b_x)
         for c in range(c0, c1, MC):
-            block_of_dz(p, dz, dz_row, k0, k, c, min(MC, c1 - c), a, a_row, sums)
-            rows = min(MC, end - c)
-            if rows > 0 and table:
+            rows = min(MC, c1 - c)
+            block_of_dz(p, dz, dz_row, k0, k, c, rows, a, a_row, sums)
+            if table:
                 add_to_table(p, a, a_row, k, p.x + 8 * k0, table + c * p.n_x * item, rows)
-            elif rows > 0 and of_x:
-                add_weight_gradient(p, a, a_row, rows, c, b_x, p.n_x, k, k0 == 0, stage.dw_x, dw_row)
-            if rows > 0 and of_h:
+            elif of_x:
+                add_weight_gradient(p, a, a_row, rows, c, b_x, p.n_x, k, k0 == 0, stage.dw_x, stage.dw_x_row)
+            if of_h:
                 add_recurrent_gradient(p, stage, a, a_row, rows, c, b_h, k, k0 == 0)
-    for c in range(c0, end if table else c0, MC):
-        gradient_of_table(p, table + c * p.n_x * item, min(MC, end - c), stage.dw_x + c * dw_row, dw_row)
+    for c in range(c0, c1 if table else c0, MC):
+        dw, dw_row = stage.dw_x + c * stage.dw_x_row, stage.dw_x_row
+        gradient_of_table(p, table + c * p.n_x * item, min(MC, c1 - c), dw, dw_row)

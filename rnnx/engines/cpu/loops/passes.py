@@ -3,7 +3,7 @@
 The loops are compiled once for all cells and dtypes: they compute only addresses, and call the functions of
 `codegen.gemm`, `codegen.pointwise` and `codegen.copy` by address. A *job* is a function ``(me, n, descriptor)`` that
 thread `me` of `n` runs; see `descriptor.fields`. Batch-parallel threads run the whole loop on their own examples,
-unit-parallel ones on their own units of all examples, with a barrier in every step.
+unit-parallel ones on their own units of all examples, with a barrier in every step if any gate has a recurrent side.
 
 Dimensions: T steps, m examples, n units, n_x inputs, G gates of a stage, L lanes of a vector. Indices: j examples,
 u unit vectors, v vectors of gates (those of a unit vector are side by side), k terms of sums.
@@ -13,7 +13,16 @@ from rnnx.engines.cpu.codegen.intrinsics import call_add_rows, call_copy, call_k
 from rnnx.engines.cpu.descriptor.fields import KEEP, UNIT_VECTORS, ZH, ZX
 from rnnx.engines.cpu.loops.gradients import add_product, clear_past_end, input_gradient, weight_gradients
 from rnnx.engines.cpu.loops.packing import convert, pack_backward, pack_forward, share, vectors_of
-from rnnx.engines.cpu.loops.records import HEADER_SIZE, argument_of, function, header_at, output_of, pass_at, stage_of
+from rnnx.engines.cpu.loops.records import (
+    HEADER_SIZE,
+    argument_of,
+    function,
+    header_at,
+    output_of,
+    pass_at,
+    stage_of,
+    vector_of,
+)
 from rnnx.engines.cpu.runtime.workers import barrier
 
 
@@ -185,7 +194,7 @@ def forward(me, n, descriptor):
             z += t % p.chunk * (j1 - j0) * z_row
             recurrent_side(p, stage, z, zh, zh_row, t, j0, j1, u0, u1)
             elementwise(p, stage, scratch + p.kernel_arguments, z, z_row, zh, zh_row, t, j0, j1, u0, u1)
-            if p.unit_parallel:
+            if p.waits:
                 barrier(n, p)
 
 
@@ -218,6 +227,14 @@ def recurrent_gradient(p, stage, t, j0, j1, u0, u1):
 
 
 @function
+def clear_sums(p, stage, j0, j1, u0, u1):
+    """Set the sums over time for vectors of parameters to zero."""
+    for i in range(stage.n_vectors):
+        row = stage.n * p.item
+        write_rows(p, stage.n, p.zeros, 0, vector_of(stage, i).sums + j0 * row, j1 - j0, u0, u1)
+
+
+@function
 def backward(me, n, descriptor):
     """Run thread me's part of a backward pass."""
     p = pass_at(descriptor)
@@ -227,13 +244,16 @@ def backward(me, n, descriptor):
     barrier(n, p)
     j0, j1, u0, u1 = part_of(me, n, p)
     scratch = p.scratch + me * p.scratch_size
+    for i in range(p.n_stages):
+        stage = stage_of(p, i)
+        clear_sums(p, stage, j0, j1, u0, u1 if p.unit_parallel else stage.unit_vectors)
     for t in range(p.n_steps - 1, -1, -1):
         for i in range(p.n_stages - 1, -1, -1):
             stage = stage_of(p, i)
             arguments, x_row, h_row = scratch + p.kernel_arguments, stage.dz_x_row, stage.dz_h_row
             u1 = u1 if p.unit_parallel else stage.unit_vectors
             elementwise(p, stage, arguments, 0, x_row, 0, h_row, t, j0, j1, u0, u1)
-            if p.unit_parallel:
+            if p.waits:
                 barrier(n, p)
             recurrent_gradient(p, stage, t, j0, j1, u0, u1 if p.unit_parallel else stage.operand_vectors)
             if not p.flat_dx:

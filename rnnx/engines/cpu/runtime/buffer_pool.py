@@ -3,10 +3,12 @@
 A buffer is free when only the pool refers to it. Views hold references, so memory in use is never handed out.
 """
 
+import ctypes
 import math
 import os
 import sys
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ _KEPT = 1 << 28  # bytes in the pool, at most
 
 _WORKSPACE = 1 << 26  # bytes of workspace kept per thread, at most
 LINE = 64  # bytes of a cache line
+_BYTE: Any = ctypes.c_char
 
 # A finalizer or signal handler may run, and make arrays, while its own thread changes the pool. The lock lets it in,
 # and `_busy` makes it take memory of its own.
@@ -36,13 +39,33 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_unlock)
 
 
-def _references(buffers: list[np.ndarray], i: int) -> int:
-    return sys.getrefcount(buffers[i])
-
-
-# The reference count of an array that only a list refers to. Without reference counts, nothing is pooled.
+# The reference count, as `map` sees it, of an array that only a list refers to. Without counts, nothing is pooled.
 _COUNTS = hasattr(sys, "getrefcount") and getattr(sys, "_is_gil_enabled", lambda: True)()
-_FREE = _references([np.empty(1, np.uint8)], 0) if _COUNTS else -1
+_FREE = next(map(sys.getrefcount, [np.empty(1, np.uint8)])) if _COUNTS else -1
+
+
+def address(a: np.ndarray) -> int:
+    """Return the address of the first element."""
+    try:
+        return ctypes.addressof(_BYTE.from_buffer(a))
+    except (TypeError, ValueError, BufferError):  # read-only, empty or not contiguous: slower
+        return int(a.ctypes.data)
+
+
+def addresses(arrays: Sequence[np.ndarray]) -> list[int]:
+    """Return the addresses of the first elements."""
+    try:
+        return list(map(ctypes.addressof, map(_BYTE.from_buffer, arrays)))
+    except (TypeError, ValueError, BufferError):
+        return list(map(address, arrays))
+
+
+def aligned(size: int, *, pooled: bool = True) -> np.ndarray:
+    """Return `size` bytes from the beginning of a cache line on; `pooled`: of a free buffer if possible."""
+    pooled = pooled and _COUNTS and _SMALLEST <= size <= _LARGEST
+    memory = _pooled(size + LINE) if pooled else np.empty(size + LINE, np.uint8)
+    shift = -address(memory) % LINE
+    return memory[shift : shift + size]
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -51,9 +74,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     size = math.prod(shape) * dtype.itemsize
     if not (_COUNTS and _SMALLEST <= size <= _LARGEST):
         return np.empty(shape, dtype)
-    buffer = _pooled(size + LINE)
-    shift = -int(buffer.ctypes.data) % LINE
-    return np.ndarray(shape, dtype, buffer, shift)
+    return np.ndarray(shape, dtype, aligned(size))
 
 
 def _pooled(size: int) -> np.ndarray:
@@ -71,20 +92,20 @@ def _pooled(size: int) -> np.ndarray:
 
 def _take(size: int) -> np.ndarray:
     """Return a free buffer of at least `size` bytes. Buffers are ordered by last use."""
-    free = [i for i in range(len(_buffers)) if _references(_buffers, i) == _FREE]
-    fitting = [i for i in free if size <= _buffers[i].nbytes <= 2 * size]
-    if fitting:
-        buffer = _buffers.pop(fitting[-1])
-    else:
-        held = sum(b.nbytes for b in _buffers) + size
-        for i in reversed(free):  # backwards, so that earlier indices stay valid
-            if held <= _KEPT:
-                break
+    counts = [*map(sys.getrefcount, _buffers)]
+    for i in range(len(counts) - 1, -1, -1):
+        if counts[i] == _FREE and size <= _buffers[i].nbytes <= 2 * size:
+            _buffers.append(_buffers.pop(i))
+            return _buffers[-1]
+    held = sum(b.nbytes for b in _buffers) + size
+    for i in range(len(counts) - 1, -1, -1):  # backwards, so that earlier indices stay valid
+        if held <= _KEPT:
+            break
+        if counts[i] == _FREE:
             held -= _buffers.pop(i).nbytes
-        buffer = np.empty(size, np.uint8)
-        if held > _KEPT:  # too much is in use: do not pool this one
-            return buffer
-    _buffers.append(buffer)
+    buffer = np.empty(size, np.uint8)
+    if held <= _KEPT:  # else too much is in use: do not pool this one
+        _buffers.append(buffer)
     return buffer
 
 
@@ -96,15 +117,14 @@ class workspace:
 
     def __init__(self, size: int) -> None:
         self._keep = size <= _WORKSPACE
-        self._kept: np.ndarray | None = _local.__dict__.pop("workspace", None)  # None inside another workspace
+        self._kept: tuple[np.ndarray, int] | None = _local.__dict__.pop("workspace", None)  # None inside another one
         self._memory = self._kept
-        if self._memory is None or self._memory.nbytes < size + LINE:
-            size += LINE
-            self._memory = np.empty(size, np.uint8) if self._keep else empty((size,), np.uint8)
+        if self._memory is None or self._memory[0].nbytes < size:
+            memory = aligned(size, pooled=not self._keep)
+            self._memory = memory, address(memory)
 
     def __enter__(self) -> int:
-        address = int(self._memory.ctypes.data)
-        return address + -address % LINE
+        return self._memory[1]
 
     def __exit__(self, *_: object) -> None:
         _local.workspace = self._memory if self._keep else self._kept

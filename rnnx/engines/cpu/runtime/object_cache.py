@@ -3,8 +3,9 @@
 Functions come from LLVM IR or from Numba. All take integers and return nothing, so the machine code is sufficient: a
 process that finds it on disk neither imports Numba nor compiles.
 
-The cache key is a hash of the IR, the source of all modules of the CPU engine, the versions and settings of the
-compilers, and the CPU and its features, so stale code is never loaded. `object_files` reads and writes the files.
+The cache key is a hash of the source of all modules of the CPU engine, the versions and settings of the compilers, the
+CPU and its features, and either the name of a function in these modules or the IR. Stale code is thus never loaded.
+`object_files` reads and writes the files.
 """
 
 import contextlib
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import llvmlite
+import numpy as np
 from llvmlite import binding, ir
 
 from rnnx.engines.cpu.codegen.ir import features
@@ -56,11 +58,19 @@ def loops(module: str, *names: str) -> Mapping[str, Job]:
 
 def functions(emit: Callable[[ir.Module], None]) -> Mapping[str, int]:
     """Compile a module; return the addresses of the public functions that `emit` adds to it."""
-    module = ir.Module()
-    emit(module)
-    text = str(module)
-    public = {f.name: f.name for f in module.functions if not f.is_declaration and f.linkage != "internal"}
+    text, public = _emitted(emit)
     return _load(_key(text), lambda: Object(public, _compile(text)))
+
+
+def emitted_by(module: str, name: str, dtype: np.dtype, *numbers: int) -> Mapping[str, int]:
+    """Compile what a function of the CPU engine emits for a dtype and numbers; if it is cached, nothing is emitted."""
+
+    def build() -> Object:
+        emit = getattr(importlib.import_module(f"rnnx.engines.cpu.{module}"), name)
+        text, public = _emitted(lambda target: emit(target, dtype, *numbers))
+        return Object(public, _compile(text))
+
+    return _load(_key(module, name, dtype.str, *map(str, numbers)), build)
 
 
 # --- compiling ----------------------------------------------------------------------------------------------------
@@ -90,6 +100,14 @@ def _target() -> binding.Target:
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
     return binding.Target.from_default_triple()
+
+
+def _emitted(emit: Callable[[ir.Module], None]) -> tuple[str, dict[str, str]]:
+    """Return the IR that `emit` adds to a module, and the symbols of its public functions by name."""
+    module = ir.Module()
+    emit(module)
+    public = {f.name: f.name for f in module.functions if not f.is_declaration and f.linkage != "internal"}
+    return str(module), public
 
 
 def _compile(text: str) -> bytes:

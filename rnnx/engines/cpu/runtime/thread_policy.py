@@ -18,10 +18,12 @@ from typing import Any
 # Rough costs in nanoseconds, measured on the machine of docs/performance.md. There, a cache line moves between cores in
 # 100 to 300 ns.
 _PRODUCTS = 40  # multiplications per nanosecond
+_NUMBERS = 4  # that elementwise kernels read or write per nanosecond
 _LEAST_ROWS = 1.5  # minimum cost, in rows: loading the weights takes as long
-_WAITING = 2000  # for the barrier, per unit-parallel step
+_WAITING = 2000  # for the barrier of a unit-parallel step
 _SHARED_LINE = 250  # per cache line that two threads write to
 _HAND_OVER = 5_000  # of a job to awake threads
+_COUNTING = 10_000  # to find out how many threads are allowed
 _WAKING_UP = 500_000  # jobs shorter than this do not wait for sleeping threads
 
 MOST_THREADS = 256
@@ -32,12 +34,17 @@ _POSITIVE = re.compile("0*[1-9][0-9]{0,9}")  # `str.isdigit` also accepts digits
 def max_threads() -> int:
     """Return the number of usable cores, limited by OMP_NUM_THREADS, NUMBA_NUM_THREADS and threadpoolctl."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    # OMP_NUM_THREADS may be a list; the first number is for the outermost level.
-    given = (os.environ.get(name, "").split(",")[0].strip() for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"))
-    limits = [int(limit) for limit in given if _POSITIVE.fullmatch(limit)]  # anything else is ignored
+    limits = [_limit(os.environ.get("OMP_NUM_THREADS", "")), _limit(os.environ.get("NUMBA_NUM_THREADS", ""))]
     if "threadpoolctl" in sys.modules:
         limits += [blas.get_num_threads() or cores for blas in _blas_controllers()]
     return max(1, min(cores, *limits, MOST_THREADS))
+
+
+@lru_cache(maxsize=16)
+def _limit(text: str) -> int:
+    """Return the first number of a list, which is for the outermost level of threads; anything else is no limit."""
+    first = text.split(",")[0].strip()
+    return int(first) if _POSITIVE.fullmatch(first) else MOST_THREADS
 
 
 @lru_cache(maxsize=1)
@@ -54,31 +61,40 @@ class Work:
     n_steps: int
     m: int  # examples
     products: int  # multiplications in total
+    numbers: int  # read or written by elementwise kernels in total
     shares: int  # parts the units can be divided into, 0 if they must stay together
     shared_lines: int  # cache lines that neighbouring examples share, per step
+    waits: bool  # whether unit-parallel threads wait for each other in every step, for a recurrent product
 
     @cached_property
     def alone_ns(self) -> float:
         """Estimated nanoseconds on one thread."""
-        return self.products / _PRODUCTS * max(self.m, _LEAST_ROWS) / self.m
+        return self._ns(self.m, 1)
+
+    def shared_ns(self, threads: int, unit_parallel: bool) -> float:
+        """Estimated nanoseconds on several threads."""
+        lines = self.shared_lines * _SHARED_LINE
+        if unit_parallel:
+            waiting = _WAITING if self.waits else 0
+            return self._ns(self.m, threads) + self.n_steps * (waiting + self.m * lines) + _HAND_OVER
+        return self._ns(-(-self.m // threads), 1) + self.n_steps * lines + _HAND_OVER
+
+    def _ns(self, rows: int, unit_shares: int) -> float:
+        per_row = self.products / _PRODUCTS * max(rows, _LEAST_ROWS) + self.numbers / _NUMBERS * rows
+        return per_row / self.m / unit_shares
 
 
 def split(work: Work) -> tuple[int, bool]:
     """Return the number of threads for a job, and whether it is unit-parallel."""
-    best, choice = work.alone_ns, (1, False)
-    if best <= 2 * _HAND_OVER:
-        return choice
-    n, m = max_threads(), work.m
-    example = work.products / (work.n_steps * m) / _PRODUCTS
-    for threads, unit_parallel in ((min(n, m), False), (min(n, work.shares), True)):
-        if threads > 1:
-            rows = max(m, _LEAST_ROWS) / threads if unit_parallel else max(-(-m // threads), _LEAST_ROWS)
-            lines = work.shared_lines * _SHARED_LINE
-            cost = _WAITING + m * lines if unit_parallel else lines
-            time = work.n_steps * (example * rows + cost) + _HAND_OVER
-            if time < best:
-                best, choice = time, (threads, unit_parallel)
-    return choice
+    if work.alone_ns <= 2 * (_HAND_OVER + _COUNTING):
+        return 1, False
+    return _fastest(work, max_threads())
+
+
+@lru_cache(maxsize=1024)
+def _fastest(work: Work, n: int) -> tuple[int, bool]:
+    choices = [(min(n, work.m), False), (min(n, work.shares), True)]
+    return min([(1, False), *choices], key=lambda way: work.alone_ns if way[0] <= 1 else work.shared_ns(*way))
 
 
 @dataclass(frozen=True)

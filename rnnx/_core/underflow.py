@@ -1,0 +1,24 @@
+"""Results that are too small become zero, also if the caller has made NumPy raise an error or warn."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
+
+import numpy as np
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def ignore_underflow(function: F) -> F:
+    """Decorate a pure function whose small results may become zero, even if the caller has called ``np.seterr``."""
+
+    @wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except (FloatingPointError, RuntimeWarning):  # to set the error state in every call would take longer
+            pass
+        with np.errstate(under="ignore"):
+            return function(*args, **kwargs)
+
+    return cast(F, wrapper)

@@ -1,0 +1,67 @@
+"""The masks of dropout and zoneout. Dimensions: n features, m examples, T steps."""
+
+import zlib
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from rnnx._core import arrays as ns
+from rnnx._core.arrays import Array
+from rnnx._core.checks import integer
+from rnnx._core.words import shown
+
+
+@dataclass(frozen=True)
+class Masks:
+    """The masks of dropout and zoneout of one optimizer step.
+
+    A mask depends only on the seed, the layer and the time step. A sequence therefore gets the same masks whether it
+    runs as a whole or in segments, and a resumed run needs no saved generator state.
+
+    Parameters
+    ----------
+    seed : tuple of int
+        For instance (seed of the run, number of the optimizer step).
+    start : int
+        First time step of the sequence.
+    """
+
+    seed: tuple[int, ...]
+    start: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.seed, tuple):
+            raise TypeError(f"`seed` must be a tuple of integers; got {shown(self.seed)}")
+        for number in self.seed:
+            integer("seed", number, 0)
+        integer("start", self.start, 0)
+
+    def at(self, start: int) -> "Masks":
+        """Return the masks of a segment that starts at this time step."""
+        return replace(self, start=start)
+
+    def draw(self, place: str, rate: float, like: Array) -> Array:
+        """Return an inverted-dropout mask: zero with probability `rate`, else 1 / (1 - rate).
+
+        Source: N. Srivastava et al., JMLR 15 (2014).
+
+        Parameters
+        ----------
+        place : str
+            Name of the layer whose output is masked.
+        rate : float, 0 <= rate < 1
+        like : array, shape (n, m, T)
+            An array of the shape, library, device and dtype of the mask.
+        """
+        return self.kept(place, rate, tuple(like.shape), like) * (1 / (1 - rate))
+
+    def kept(self, place: str, rate: float, shape: tuple[int, ...], like: Array) -> Array:
+        """Return a mask (n, m, T) that is 0 with probability `rate`, else 1, in the library and dtype of `like`."""
+        n, m, n_steps = shape
+        key = np.random.SeedSequence([*self.seed, zlib.crc32(place.encode())]).generate_state(2, np.uint64)
+        kept = np.empty((n_steps, m, n), bool)
+        for t in range(n_steps):
+            rng = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, self.start + t]))
+            kept[t] = rng.random((m, n), np.float32) >= rate
+        xp, device = ns.namespace(like), ns.device(like)
+        return xp.permute_dims(xp.astype(xp.asarray(kept, device=device), like.dtype), (2, 1, 0))

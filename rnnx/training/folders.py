@@ -1,0 +1,30 @@
+"""Folders of runs: one that is free, and one that can be written to."""
+
+import contextlib
+import itertools
+from pathlib import Path
+
+from rnnx._core.files import check_writable
+from rnnx.training import checkpoint as checkpoints
+
+
+def free_folder(parent: str | Path, name: str) -> Path:
+    """Create and return the first of parent/name, parent/name-2, ... that does not exist.
+
+    Processes that call it at the same time get different folders.
+    """
+    Path(parent).mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        folder = Path(parent) / (name if number == 1 else f"{name}-{number}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+    raise AssertionError
+
+
+def check_folder(folder: Path) -> None:
+    """Raise unless a checkpoint can be written to the folder, without creating anything."""
+    existing = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    if not existing.is_dir():
+        raise ValueError(f"cannot write to {folder}: {existing} is not a folder")
+    check_writable(existing / checkpoints.FILE_NAME)
