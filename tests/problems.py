@@ -91,15 +91,16 @@ def make_problem(
         return rng.standard_normal(shape)
 
     shapes = rnnx.initialize_parameters(cell, n_x, n_a, n_y, seed=0, scheme="course")  # the quickest to draw
+    units = [cell.size(state, n_a) for state in cell.states]
     return Problem(
         cell,
         normal(n_x, m, n_steps),
-        [normal(n_a, m) for _ in cell.states],
+        [normal(n, m) for n in units],
         {k: scale * normal(*v.shape) for k, v in shapes.items()},
-        [normal(n_a, m, n_steps if da_steps is None else da_steps) for _ in cell.states],
-        [normal(n_a, m) for _ in cell.states] if final else [],
+        [normal(n, m, n_steps if da_steps is None else da_steps) for n in units],
+        [normal(n, m) for n in units] if final else [],
         lengths,
-        {name: normal(n_a, m, n_steps) for name in cell.inputs},
+        {name: normal(cell.size(name, n_a), m, n_steps) for name in cell.inputs},
     )
 
 

@@ -1,4 +1,4 @@
-"""Cells whose gates lack a side, with vectors, extra inputs and means: all engines, in all kinds of calls."""
+"""Cells whose gates lack a side, have heads or widths, with vectors, inputs and means: all engines, in all calls."""
 
 import functools
 import itertools
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from head_cells import HEADS, NORMALIZED
 from mean_cells import MEANS
 from problems import (
     ENGINES_TOLERANCE,
@@ -20,6 +21,7 @@ from problems import (
     make_problem,
     run,
 )
+from wide_cells import THREE_WIDTHS, WIDE
 
 import rnnx
 from rnnx.cells import Cell, Gate, Stage
@@ -103,14 +105,24 @@ BIASED = Cell(
         ),
     ),
 )
-CELLS = [*ONE_SIDED, THREE, HIDDEN, DECAY, BIASED, *MEANS]
+CELLS = [*ONE_SIDED, THREE, HIDDEN, DECAY, BIASED, *HEADS, *WIDE, *MEANS]
 of_cells = pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
 
 
-def problem_of(cell, rng, *sizes, indices=False, dtype="float64", **options):
+@pytest.fixture(autouse=True)
+def _leave_out_widths_on_gpus(request):
+    values = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    if values.get("engine") == "emulated" and "cell" in values and values["cell"].has_widths:
+        pytest.skip("the gpu engine does not run cells with several widths")
+
+
+def problem_of(cell, rng, n_x, n_a, *sizes, indices=False, dtype="float64", **options):
+    """A problem with n_a units or, if the cell has heads, the least number above that they divide."""
+    sizes = n_x, -(-n_a // cell.multiple) * cell.multiple, *sizes
     problem = make_problem(cell, rng, *sizes, **options).astype(dtype)
     for key in cell.optional_keys:
-        problem.parameters[key] = (options.get("scale", 1) * rng.standard_normal((sizes[1], 1))).astype(dtype)
+        n = next(gate.rows(sizes[1]) for gate in cell.gates if gate.recurrent_bias == key)
+        problem.parameters[key] = (options.get("scale", 1) * rng.standard_normal((n, 1))).astype(dtype)
     if indices:
         problem.x = rng.integers(0, sizes[0], problem.x.shape[1:])
     return problem
@@ -132,7 +144,7 @@ def compare(problem, tolerance):
     """
     with rnnx.use_engine("reference"):
         expected, _ = run(problem)
-        if problem.cell in MEANS and problem.s0[0].dtype == "float32":
+        if problem.cell in (*MEANS, NORMALIZED, THREE_WIDTHS) and problem.s0[0].dtype == "float32":
             single, (expected, _) = expected, run(as_double(problem))
             tolerance = max(tolerance, 3 * max(error for _, error in errors(single, expected)))
     actual, _ = run(problem)

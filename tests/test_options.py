@@ -5,13 +5,24 @@ import pickle
 
 import numpy as np
 import pytest
+from head_cells import BIASED_HEADS
+from wide_cells import PROJECTION
 
 import rnnx
 from rnnx.analysis import gradient_norms, state_gradients
 from rnnx.cells import CELLS
 from rnnx.cells.options import MASKED, RESET, dropout_mask, initial, with_options, zoneout_mask
 
-NAMES = ["rnn", "lstm", "gru", "gru_reset_after", "lem"]  # lem: two states, two stages, derived
+OF = {**CELLS, BIASED_HEADS.name: BIASED_HEADS, "projection": PROJECTION}
+NAMES = [
+    "rnn",
+    "lstm",
+    "gru",
+    "gru_reset_after",
+    "lem",
+    BIASED_HEADS.name,
+    "projection",
+]  # lem: two states, two stages, derived
 N_X, N_A, M, T = 3, 4, 5, 7
 
 
@@ -24,11 +35,11 @@ def engine(request):
 @pytest.fixture
 def problem(rng):
     def make(name):
-        cell = CELLS[name]
+        cell = OF[name]
         initial = rnnx.initialize_parameters(cell, N_X, N_A, seed=0, dtype="float64")
         parameters = {key: rng.standard_normal(p.shape) for key, p in initial.items()}
         x = rng.standard_normal((N_X, M, T))
-        return cell, x, [rng.standard_normal((N_A, M)) for _ in cell.states], parameters
+        return cell, x, [rng.standard_normal((cell.size(state, N_A), M)) for state in cell.states], parameters
 
     return make
 
@@ -52,9 +63,10 @@ OPTIONS = [*options_of(CELLS["rnn"])]
 @functools.cache
 def errors_of(name, option):
     """The errors of the gradients by engine."""
-    cell = with_options(CELLS[name], **options_of(CELLS[name])[option])
-    assert cell != CELLS[name]
-    return rnnx.check_cell(cell, n_x=2, n_a=3, m=2, n_steps=3, engine_names=["reference", "cpu"])
+    cell = with_options(OF[name], **options_of(OF[name])[option])
+    assert cell != OF[name]
+    n_a = -(-3 // cell.multiple) * cell.multiple
+    return rnnx.check_cell(cell, n_x=2, n_a=n_a, m=2, n_steps=3, engine_names=["reference", "cpu"])
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -66,17 +78,17 @@ def test_gradients_of_every_option(name, option, engine):
 @pytest.mark.parametrize("option", OPTIONS)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_cell_with_options_is_made_once_and_can_be_pickled(name, option):
-    options = options_of(CELLS[name])[option]
-    cell = with_options(CELLS[name], **options)
-    assert with_options(CELLS[name], **options) is cell
+    options = options_of(OF[name])[option]
+    cell = with_options(OF[name], **options)
+    assert with_options(OF[name], **options) is cell
     assert pickle.loads(pickle.dumps(cell)) == cell
     assert len({*cell.saved}) == len(cell.saved)
-    assert cell.parameter_keys == CELLS[name].parameter_keys
+    assert cell.parameter_keys == OF[name].parameter_keys
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_without_options_a_cell_stays_the_same(name):
-    cell = CELLS[name]
+    cell = OF[name]
     assert with_options(cell, zoneout=(0,) * len(cell.states)) is cell
 
 
@@ -132,7 +144,7 @@ def test_options_against_a_plain_transcription(name, step, problem, rng):
 def test_a_zoneout_mask_keeps_values_exactly(name, problem):
     cell, x, s0, parameters = problem(name)
     kept = with_options(cell, zoneout=(MASKED,) * len(cell.states))
-    inputs = {zoneout_mask(state): np.ones((N_A, M, T)) for state in cell.states}
+    inputs = {zoneout_mask(state): np.ones((cell.size(state, N_A), M, T)) for state in cell.states}
     states, _, _ = rnnx.recurrent_forward(kept, x, s0, parameters, inputs=inputs)
     for value, start in zip(states, s0, strict=True):
         np.testing.assert_array_equal(value, np.repeat(start[:, :, None], T, 2))
@@ -148,8 +160,8 @@ def test_a_cell_without_recurrent_weights_has_no_recurrent_dropout():
 def test_gradients_with_resets(name, lengths, problem, rng):
     cell, x, s0, parameters = problem(name)
     resets = rng.random((M, T)) < 0.4
-    ds = [rng.standard_normal((N_A, M, T)) for _ in cell.states]
-    final = [rng.standard_normal((N_A, M)) for _ in cell.states]
+    ds = [rng.standard_normal((cell.size(state, N_A), M, T)) for state in cell.states]
+    final = [rng.standard_normal((cell.size(state, N_A), M)) for state in cell.states]
 
     def run():
         return rnnx.recurrent_forward(cell, x, s0, parameters, lengths=lengths, resets=resets)
@@ -179,7 +191,7 @@ def test_resets_equal_separate_sequences(name, indices, problem, rng):
     cell, x, s0, parameters = problem(name)
     if indices:
         x = rng.integers(0, N_X, (M, T))
-    ds = [rng.standard_normal((N_A, M, T)) for _ in cell.states]
+    ds = [rng.standard_normal((cell.size(state, N_A), M, T)) for state in cell.states]
     at = 3
     resets = np.zeros((M, T), bool)
     resets[:, at] = True
@@ -239,7 +251,7 @@ def test_a_reset_stops_nan_in_states_and_gradients(name, problem, rng):
     cell, x, s0, parameters = problem(name)
     resets = np.zeros((M, T), bool)
     resets[:, 3] = True
-    ds = [np.where(np.arange(T) < 3, 0.0, rng.standard_normal((N_A, M, T))) for _ in cell.states]
+    ds = [np.where(np.arange(T) < 3, 0.0, rng.standard_normal((cell.size(state, N_A), M, T))) for state in cell.states]
     expected = rnnx.recurrent_forward(cell, x[:, :, 3:], s0, parameters)[0]
     ds[0][:, 0, 5] = np.nan
     gradients = rnnx.recurrent_backward(cell, ds, rnnx.recurrent_forward(cell, x, s0, parameters, resets=resets)[2])

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from lab import make_trainer
+from wide_cells import PROJECTION
 
 import rnnx
 from rnnx.cells import CELLS
@@ -71,6 +72,7 @@ KINDS = ["characters", "classifier", "regressor", "seq2seq"]
     [
         *((kind, "lstm") for kind in KINDS),
         ("classifier", "gru"),
+        *((kind, PROJECTION) for kind in ("characters", "seq2seq")),
         pytest.param("seq2seq", "lem", marks=pytest.mark.slow),
     ],
 )

@@ -218,14 +218,21 @@ def _cotangents(
     if not given:
         raise ValueError("`ds_final` and `ds` must hold at least one gradient; got None for every state")
     ns.common_namespace({"caches": tape.states[0], **given})
-    for name, d in given.items():
-        final = name.endswith("_final")
-        symbols, shape = ("(n_a, m)", (n_a, m)) if final else ("(n_a, m, T_x)", (n_a, m, tape.n_steps))
+    for (name, d), state in zip(named.items(), 2 * cell.states, strict=True):
+        if d is None:
+            continue
+        n, final = cell.size(state, n_a), name.endswith("_final")
+        of_n = arguments.units_in_symbols(cell, state)
+        symbols, shape = (f"({of_n}, m)", (n, m)) if final else (f"({of_n}, m, T_x)", (n, m, tape.n_steps))
         checks.check_shape(name, d, symbols, shape)
     dtype = ns.floating_dtype(xp, {}, {"caches": tape.states[0], **given})
     tape = tape.astype(dtype)
-    zeros = xp.zeros_like(xp.matrix_transpose(tape.states[0][0, :, :]))
-    at_end = tuple(zeros if (d := named[f"d{s}_final"]) is None else ns.astype(xp, d, dtype) for s in cell.states)
+    at_end = tuple(
+        xp.zeros_like(xp.matrix_transpose(states[0, :, :]))
+        if (d := named[f"d{s}_final"]) is None
+        else ns.astype(xp, d, dtype)
+        for s, states in zip(cell.states, tape.states, strict=True)
+    )
     entering = tuple(  # there is no output past an example's end
         None if (d := named[f"d{s}"]) is None else layout.zero_past_end(xp, ns.astype(xp, d, dtype), tape.lengths)
         for s in cell.states

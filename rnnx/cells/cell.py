@@ -17,12 +17,13 @@ backward returns their gradients ``dgiven`` as one more result.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import lcm
 from typing import Any
 
-from rnnx._core.checks import flag
+from rnnx._core.checks import flag, integer
 from rnnx.cells.gate import SIDES, Gate
 
 STEP = "step"  # instead of a number, the default of an input that is the number of the step
@@ -35,7 +36,8 @@ class Stage:
     Parameters
     ----------
     gates : tuple of Gate
-        In the order of `zx` and `zh`: first those with only a recurrent side, last those with only an input side.
+        In the order of `zx` and `zh`: first those with only a recurrent side, last those with only an input side. Those
+        with a recurrent side have the same number of heads.
     out : tuple of str
         Names of the values that the stage returns. Those of the last stage are the cell's states.
     saved : tuple of str
@@ -66,6 +68,10 @@ class Stage:
         if order != sorted(order):
             got = [gate.sides for gate in self.gates]
             raise ValueError(f"`gates` of a stage must be in the order of sides {list(SIDES)}; got {got}")
+        if any(gate.is_declaration for gate in self.gates):
+            raise ValueError("`gates` of a stage must have `weights`; got a gate without keys")
+        if len(heads := {gate.heads for gate in self.recurrent}) > 1:
+            raise ValueError(f"`gates` of a stage must have the same number of heads; got {sorted(map(int, heads))}")
 
     @cached_property
     def of_inputs(self) -> tuple[Gate, ...]:
@@ -76,6 +82,11 @@ class Stage:
     def recurrent(self) -> tuple[Gate, ...]:
         """The gates with a recurrent side, in the order of `zh`."""
         return tuple(gate for gate in self.gates if "h" in gate.sides)
+
+    @cached_property
+    def heads(self) -> int:
+        """Number of heads of the recurrent sides: of the diagonal blocks in each gate's recurrent matrix."""
+        return int(self.recurrent[0].heads) if self.recurrent else 1
 
 
 @dataclass(frozen=True)
@@ -122,6 +133,9 @@ class Cell:
         drawn as biases are.
     defaults : tuple of (str, value)
         Inputs that may be missing, and what they then are: a number, or "step", the number of the step from 0.
+    widths : tuple of (str, int)
+        Widths of states, vectors and inputs that are not n_a, by name; the first state has n_a units. Values of
+        different widths only meet in products: see `Gate.width`.
     definition : Definition or None
         Where the cell comes from, if `rnnx.cell` has made it. It is then pickled by reference.
     """
@@ -134,6 +148,7 @@ class Cell:
     hoisted: Hoisted | None = None
     initial: tuple[tuple[str, Any], ...] = ()
     defaults: tuple[tuple[str, Any], ...] = ()
+    widths: tuple[tuple[str, int], ...] = ()
     definition: Any = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -155,6 +170,14 @@ class Cell:
                 raise ValueError(f"cell {self.name!r} has duplicate key {key!r} of a parameter or an input")
             if key in arguments:
                 raise ValueError(f"cell {self.name!r} has parameter key {key!r}, which is an argument name")
+        self._check_widths()
+
+    def _check_widths(self) -> None:
+        for name, width in self.widths:
+            if name not in (*self.states[1:], *self.vectors, *self.inputs, *self.parameter_keys):
+                raise ValueError(f"`widths` of cell {self.name!r} has {name!r}, which cannot have a width of its own")
+            integer("widths", width)
+        self.size(self.states[0], 1)
 
     def __hash__(self) -> int:
         return self._hash
@@ -202,6 +225,37 @@ class Cell:
     def gates(self) -> tuple[Gate, ...]:
         """All gates, stage by stage."""
         return tuple(gate for stage in self.stages for gate in stage.gates)
+
+    @cached_property
+    def multiple(self) -> int:
+        """What n_a must be a multiple of: 1, or the number of heads."""
+        return lcm(*(stage.heads for stage in self.stages))
+
+    @cached_property
+    def parts(self) -> tuple[Stage, ...]:
+        """The stages as engines run them, each with values of one width: see `rnnx.cells.widths`."""
+        if not self.has_widths:
+            return self.stages
+        from rnnx.cells.wiring import wiring
+
+        return tuple(wired.stage for wired in wiring(self))
+
+    def size(self, name: str, n_a: int) -> int:
+        """Return the number of units of a state, vector, input or saved value, if the first state has n_a."""
+        return self._own_widths.get(name) or n_a
+
+    @cached_property
+    def has_widths(self) -> bool:
+        """Whether some values have another number of units than n_a."""
+        return bool(self.widths) or any(gate.width or gate.operand_width for gate in self.gates)
+
+    @cached_property
+    def _own_widths(self) -> Mapping[str, int]:
+        if not self.has_widths:
+            return {}
+        from rnnx.cells.widths import widths_of
+
+        return widths_of(self)
 
     @cached_property
     def saved(self) -> tuple[str, ...]:

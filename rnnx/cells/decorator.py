@@ -5,13 +5,15 @@ import math
 import pickle
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Any, overload
 
+from rnnx._core.checks import integer
 from rnnx._core.words import shown
 from rnnx.cells.cell import STEP, Cell
 from rnnx.cells.gate import Gate
+from rnnx.cells.inference import Widths
 from rnnx.cells.tracing import Signature, Trace, hoist, stages_of
 
 
@@ -70,6 +72,12 @@ def cell(
           [a; x], and ``bf`` (n_a, 1). ``f(x)`` is W_x x + b and ``f(a)`` is W_h a. Instead of the state ``a`` it may
           be any value. A gate that is only called with one of them has ``Wf`` (n_a, n_x) or (n_a, n_a), and ``bf``
           only with x.
+        * ``f=Gate(heads=4)``: a gate whose units are divided into heads: a unit sees only the units of its own head
+          in ``f(a)``, so that W_h is block-diagonal and ``Wf`` is (n_a, n_a / 4 + n_x). ``heads`` may also be the name
+          of one of the cell's numbers.
+        * ``f=Gate(width=512)``: a gate with 512 units instead of n_a, and ``Wf`` of so many rows; 0 means n_a. States,
+          vectors and inputs that are combined with its values are as wide. Products alone lead from one width to
+          another. ``width`` may also be the name of one of the cell's numbers.
         * ``p=Vector`` or ``p=Vector(initial)``: a learnable number per unit.
         * ``e=Input``: an input besides x, given to `recurrent_forward` as ``inputs={"e": ...}``. With
           ``Input(default)`` it may be missing.
@@ -132,7 +140,8 @@ class Definition:
                 raise ValueError(f"cell {self.name!r} has no number {shown(name)}; it has {list(own)}")
             if not isinstance(value, Real) or isinstance(value, bool):
                 raise TypeError(f"`{name}` must be a number; got {shown(value)}")
-        return _define(Definition(self.function, self.name, self.initial, {**self.numbers, **numbers}))
+        given = {name: float(value) for name, value in numbers.items()}
+        return _define(Definition(self.function, self.name, self.initial, {**self.numbers, **given}))
 
     def reduced(self, cell: Cell) -> Any:
         """Return what pickle needs: the place of the function, under which the module holds the cell."""
@@ -161,19 +170,22 @@ def _find(module: str, place: str, numbers: tuple[tuple[str, float], ...]) -> Ce
 
 def _define(definition: Definition) -> Cell:
     signature = _signature(definition.function)
-    signature = signature._replace(numbers={**signature.numbers, **definition.numbers})
+    numbers = {**signature.numbers, **definition.numbers}
+    gates = {name: _resolved(name, gate, numbers) for name, gate in signature.gates.items()}
+    signature = signature._replace(numbers=numbers, gates=gates)
     trace = Trace(definition.function, signature)
     hoisted, vectors = hoist(trace)
+    widths = Widths(trace)
     kinds = {name: p.default for name, p in inspect.signature(definition.function).parameters.items()}
-
     initial = {name: v.initial for name, v in kinds.items() if isinstance(v, Vector) and v.initial != 0}
     made = Cell(
         definition.name,
         signature.states,
-        stages_of(trace, vectors),
+        stages_of(trace, vectors, widths.of),
         hoisted=hoisted,
         initial=tuple((initial | dict(definition.initial)).items()),
         defaults=tuple((name, value) for name in signature.inputs if (value := _default(kinds[name])) is not None),
+        widths=widths.named(trace, vectors),
         definition=definition,
     )
     unknown = [key for key, _ in made.initial if key not in made.parameter_keys]
@@ -190,14 +202,18 @@ def _default(declared: Any) -> float | str | None:
 def _signature(function: Callable[..., Any]) -> Signature:
     """Read the names in the signature of a forward function."""
     positional: list[str] = []
-    kinds: dict[str, list[str]] = {"gates": [], "vectors": [], "inputs": []}
+    gates: dict[str, Gate] = {}
+    kinds: dict[str, list[str]] = {"vectors": [], "inputs": []}
     numbers: dict[str, float] = {}
     for name, parameter in inspect.signature(function).parameters.items():
         default = parameter.default
         if parameter.kind is parameter.POSITIONAL_OR_KEYWORD and default is parameter.empty:
             positional.append(name)
-        elif parameter.kind is parameter.KEYWORD_ONLY and default is Gate:
-            kinds["gates"].append(name)
+        elif parameter.kind is parameter.KEYWORD_ONLY and (default is Gate or isinstance(default, Gate)):
+            gates[name] = default if isinstance(default, Gate) else Gate()
+            if gates[name] != Gate(heads=gates[name].heads, width=gates[name].width):
+                expected = "Gate, Gate(heads=...) or Gate(width=...)"
+                raise TypeError(f"a cell's function declares a gate by {expected}; got `{parameter}`")
         elif parameter.kind is parameter.KEYWORD_ONLY and (default is Vector or isinstance(default, Vector)):
             kinds["vectors"].append(name)
         elif parameter.kind is parameter.KEYWORD_ONLY and (default is Input or isinstance(default, Input)):
@@ -209,8 +225,22 @@ def _signature(function: Callable[..., Any]) -> Signature:
                 "x and the states, then keyword-only parameters whose defaults are Gate, Vector, Input or numbers"
             )
             raise TypeError(f"the function of a cell must have {expected}; got `{parameter}`")
-    if len(positional) < 2 or not kinds["gates"]:
+    if len(positional) < 2 or not gates:
         raise TypeError("the function of a cell must have parameters for x, for a state and for a gate")
     x, *states = positional
-    gates, vectors, inputs = map(tuple, kinds.values())
+    vectors, inputs = map(tuple, kinds.values())
     return Signature(x, tuple(states), gates, vectors, inputs, numbers)
+
+
+def _resolved(name: str, gate: Gate, numbers: Mapping[str, float]) -> Gate:
+    """Return a gate with the numbers that it refers to by name."""
+
+    def resolved(what: str, value: int | str, least: int) -> int:
+        if not isinstance(value, str):
+            return integer(what, value, least)
+        if value not in numbers:
+            expected = f"a number, or the name of one in the signature, {list(numbers)}"
+            raise ValueError(f"`{what}` of gate `{name}` must be {expected}; got {shown(value)}")
+        return integer(value, int(numbers[value]) if numbers[value].is_integer() else numbers[value], least)
+
+    return replace(gate, heads=resolved("heads", gate.heads, 1), width=resolved("width", gate.width, 0))

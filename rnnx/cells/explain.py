@@ -18,9 +18,11 @@ def explain(cell: Cell) -> str:
         results = cell.hoisted.forward(symbolic_ops(graph), *sources)
         text = Program(sources, results).text(cell.hoisted.sources, _names(cell.hoisted.results))
         parts.append(_block("Once per sequence", text))
-    for stage in wiring(cell):
-        title = f"Stage {stage.number + 1} of {len(cell.stages)}: " if len(cell.stages) > 1 else ""
-        parts += _Stage(cell, stage).blocks(title)
+    stages = wiring(cell)
+    for stage in stages:
+        title = f"Stage {stage.number + 1} of {len(stages)}" if len(stages) > 1 else ""
+        title += f", {stage.width or 'n_a'} units" if cell.has_widths else ""
+        parts += _Stage(cell, stage).blocks(f"{title}: " if title else "")
     return "\n\n".join(parts) + "\n"
 
 
@@ -32,6 +34,7 @@ class _Stage:
         self.zx = [f"{gate.short_name}_x" for gate in stage.stage.of_inputs]
         self.zh = [f"{gate.short_name}_h" for gate in stage.stage.recurrent]
         self.reads, self.writes = self._values(stage.reads), self._values(stage.writes)
+        (self.operand,) = self._values([stage.operand])
         self.saved = _names(stage.stage.saved)
         self.given = _names((*stage.stage.vectors, *stage.stage.inputs))
 
@@ -48,12 +51,13 @@ class _Stage:
         """Return the products, the forward and the backward function."""
         products = []
         for gate, name in zip(self.stage.stage.of_inputs, self.zx, strict=True):
-            key = f"{gate.weights[0]}[:, n_a:]" if gate.is_joint else gate.weights[0]
+            key = f"{gate.weights[0]}[:, {gate.columns_in_symbols}:]" if gate.is_joint else gate.weights[0]
             products.append(f"{name} = {key} @ x + {gate.bias}")
         for gate, name in zip(self.stage.stage.recurrent, self.zh, strict=True):
-            key = f"{gate.weights[-1]}[:, :n_a]" if gate.is_joint else gate.weights[-1]
+            key = f"{gate.weights[-1]}[:, :{gate.columns_in_symbols}]" if gate.is_joint else gate.weights[-1]
+            key = key if gate.heads == 1 else f"block_diagonal({key})"
             bias = f" + {gate.recurrent_bias}" if gate.recurrent_bias else ""
-            products.append(f"{name} = {key} @ {self.reads[0]}{bias}")
+            products.append(f"{name} = {key} @ {self.operand}{bias}")
         saved = f"{title}Saved: {', '.join(self.saved) or 'nothing'}"
         forward, backward = _block(f"{title}Forward", self._forward()), _block(f"{title}Backward", self._backward())
         return [_block(f"{title}Products", "\n".join(products)), forward, saved, backward]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rnnx._core.checks import Shape, flag
+from rnnx._core.checks import Shape, flag, integer
 from rnnx._core.words import shown
 
 SIDES = ("h", "xh", "x")  # in the order of a stage's gates
@@ -13,6 +13,9 @@ SIDES = ("h", "xh", "x")  # in the order of a stage's gates
 @dataclass(frozen=True)
 class Gate:
     """The parameter keys and weight layout of one gate.
+
+    In the signature of a function for `rnnx.cell`, ``Gate`` or ``Gate(heads=4)`` declares a gate without keys, which
+    are made of its name.
 
     Parameters
     ----------
@@ -28,16 +31,30 @@ class Gate:
         Whether this is a forget gate, which has its own initial bias.
     sides : {"xh", "x", "h"}
         The sides that the gate has: input, recurrent, or both.
+    heads : int
+        Number of heads, into which the units are divided evenly and in order. A unit's recurrent weights act on the
+        units of its own head only, so the recurrent matrix is block-diagonal. Its blocks are stacked: instead of n_a
+        columns, it has n_a / heads. In the signature of a function, `heads` may be the name of a number there.
+    width : int
+        Number of units of the gate, the rows of its matrices; 0 means n_a. In the signature of a function, `width` may
+        be the name of a number there.
+    operand_width : int
+        Number of units of what the recurrent weights multiply; 0 means n_a.
     """
 
-    weights: tuple[str, ...]
-    bias: str
+    weights: tuple[str, ...] = ()
+    bias: str = ""
     recurrent_bias: str | None = None
     forgets: bool = False
     sides: str = "xh"
+    heads: int | str = 1
+    width: int | str = 0
+    operand_width: int = 0
 
     def __post_init__(self) -> None:
         flag("forgets", self.forgets)
+        if self.is_declaration:
+            return
         if self.sides not in SIDES:
             raise ValueError(f"`sides` of a gate must be one of {list(SIDES)}; got {self.sides!r}")
         allowed, what = ((1, 2), "one or two keys") if self.sides == "xh" else ((1,), "one key")
@@ -46,6 +63,17 @@ class Gate:
         if bool(self.bias) != ("x" in self.sides) or (self.recurrent_bias and self.sides != "xh"):
             got = f"sides {self.sides!r}, bias {self.bias!r}, recurrent bias {self.recurrent_bias!r}"
             raise ValueError(f"a gate needs a `bias` if it has an input side, and has no other; got {got}")
+        widths = {"width": self.width, "operand_width": self.operand_width}
+        given, taken = (integer(name, value, 0) for name, value in widths.items())
+        if integer("heads", self.heads) > 1 and "h" not in self.sides:
+            raise ValueError(f"`heads` of a gate without a recurrent side must be 1; got {self.heads}")
+        if self.heads != 1 and given != taken:
+            raise ValueError(f"a gate with heads must be as wide as what it multiplies; got {widths}")
+
+    @property
+    def is_declaration(self) -> bool:
+        """Whether this is a gate in the signature of a function, without keys."""
+        return not (self.weights or self.bias)
 
     @property
     def short_name(self) -> str:
@@ -64,16 +92,40 @@ class Gate:
 
     def shapes(self, n_x: int, n_a: int) -> dict[str, tuple[str, Shape]]:
         """Return each parameter's shape by key, in symbols and in numbers."""
-        sides: dict[str, tuple[str, Shape]] = {"x": ("(n_a, n_x)", (n_a, n_x)), "h": ("(n_a, n_a)", (n_a, n_a))}
-        matrices = [("(n_a, n_a + n_x)", (n_a, n_a + n_x))] if self.is_joint else [sides[side] for side in self.sides]
+        rows, of_rows = self.rows(n_a), str(self.width or "n_a")
+        n_h, of_h = self.columns(n_a), self.columns_in_symbols
+        sides: dict[str, tuple[str, Shape]] = {"x": (f"({of_rows}, n_x)", (rows, n_x))}
+        sides["h"] = f"({of_rows}, {of_h})", (rows, n_h)
+        joint = (f"({of_rows}, {of_h} + n_x)", (rows, n_h + n_x))
+        matrices = [joint] if self.is_joint else [sides[side] for side in self.sides]
         biases = [key for key in (self.bias, self.recurrent_bias) if key]
-        return dict(zip(self.weights, matrices, strict=True)) | dict.fromkeys(biases, ("(n_a, 1)", (n_a, 1)))
+        return dict(zip(self.weights, matrices, strict=True)) | dict.fromkeys(biases, (f"({of_rows}, 1)", (rows, 1)))
 
-    def split(self, parameters: Mapping[str, Any]) -> tuple[Any, Any]:
-        """Return views of the input and recurrent weights, (n_a, n_x) and (n_a, n_a); None for a missing side."""
+    def rows(self, n_a: int) -> int:
+        """Return the number of units of the gate."""
+        return int(self.width) or n_a
+
+    def columns(self, n_a: int) -> int:
+        """Return the number of columns of the recurrent weights: the units of the operand, or of a head."""
+        n_h, rest = divmod(self.operand_width or n_a, int(self.heads))
+        if rest:
+            what, of_gate = f"`width` = {self.width}" if self.width else f"n_a = {n_a}", f"`{self.weights[0]}`"
+            expected = f"must be divisible by the number of heads of {of_gate}, {self.heads}"
+            raise ValueError(f"{what.partition(' =')[0]} {expected}; got {what}")
+        return n_h
+
+    @property
+    def columns_in_symbols(self) -> str:
+        """The number of columns of the recurrent weights as text."""
+        units = str(self.operand_width or "n_a")
+        return units if self.heads == 1 else f"{units} / {self.heads}"
+
+    def split(self, parameters: Mapping[str, Any], n_a: int) -> tuple[Any, Any]:
+        """Return views of the input and recurrent weights, (rows, n_x) and (rows, columns); None if missing."""
         first = parameters[self.weights[0]]
         if self.is_joint:
-            return first[:, first.shape[0] :], first[:, : first.shape[0]]
+            n_h = self.columns(n_a)
+            return first[:, n_h:], first[:, :n_h]
         by_side = dict(zip(self.sides, (parameters[key] for key in self.weights), strict=True))
         return by_side.get("x"), by_side.get("h")
 

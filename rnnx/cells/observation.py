@@ -30,7 +30,7 @@ def observed(cell: Cell) -> tuple[Cell, tuple[str, ...]]:
     A gate with the weights ``Wf`` has the name ``ft``, as in the course. Activations that are states are left out.
     """
     stages, names = [], []
-    for wired in wiring(cell):
+    for wired in wiring(cell, whole=True):
         found, program = _Stage(wired).observed()
         names += found
         stages.append(

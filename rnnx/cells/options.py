@@ -29,6 +29,12 @@ def initial(state: str) -> str:
     return f"initial {state}"
 
 
+def reset(cell: Cell, state: str) -> str:
+    """Return the name of the input that tells where a state is reset: `RESET`, or one for its width."""
+    width = dict(cell.widths).get(state)
+    return f"{RESET} {width}" if width else RESET
+
+
 def zoneout_mask(state: str) -> str:
     """Return the name of the input that is 1 where a state keeps its previous value, else 0."""
     return f"zoneout {state}"
@@ -68,7 +74,7 @@ def with_options(cell: Cell, *, resets: bool = False, zoneout: Rates = (), recur
     stages = layer.stages()
     if stages == cell.stages:
         return cell
-    made = replace(cell, stages=stages, cache=(), definition=None)
+    made = replace(cell, stages=stages, cache=(), definition=None, widths=layer.widths())
     return replace(made, cache=cell.cache) if {*cell.cache} <= {*made.saved} else made
 
 
@@ -90,9 +96,24 @@ class _Layer:
         """Return the stage before the cell's own, which has no gates."""
         states, n = self.cell.states, len(self.cell.stages)  # the names of a cell with options have another n
         out = (*[f"masked 0 of {n}"] * self.masked[0], *(f"start {state} of {n}" for state in states))
-        inputs = (RESET, *map(initial, states)) if self.resets else ()
+        masks = tuple(dict.fromkeys(reset(self.cell, state) for state in states))  # one per width
+        places = tuple(masks.index(reset(self.cell, state)) for state in states)
+        inputs = (*masks, *map(initial, states)) if self.resets else ()
         inputs += (dropout_mask(0),) if self.masked[0] else ()
-        return Stage((), out, (), _First(len(states) if self.resets else 0, self.masked[0]), inputs=inputs)
+        return Stage((), out, (), _First(places if self.resets else (), self.masked[0]), inputs=inputs)
+
+    def widths(self) -> tuple[tuple[str, int], ...]:
+        """Return the new cell's widths, those of masks and initial states too."""
+        cell, widths = self.cell, dict(self.cell.widths)
+        of_states = {state: widths[state] for state in cell.states if state in widths}
+        for state, width in of_states.items() if self.resets else ():
+            widths |= {reset(cell, state): width, initial(state): width}
+        zoned = [cell.states[number] for number, rate in self.zones if rate is MASKED]
+        widths |= {zoneout_mask(state): width for state, width in of_states.items() if state in zoned}
+        for k, masked in enumerate(self.masked):
+            if masked and k and (width := cell.size(cell.stages[k - 1].out[0], 0)):
+                widths[dropout_mask(k)] = width
+        return tuple(widths.items())
 
     def _stage(self, k: int) -> Stage:
         """Return one of the cell's own stages with what the options add to it."""
@@ -118,14 +139,15 @@ class _Layer:
 class _First:
     """The forward function of a stage that resets states and masks the first one."""
 
-    n_resets: int  # all states, or none
+    resets: tuple[int, ...]  # per state, which input tells where it is reset; or none
     masks: bool
 
     def __call__(self, ops: Any, zx: Any, zh: Any, s: Any, given: Any) -> tuple[Any, Any]:
         """Return (s_next, ())."""
-        reset, values = given[0], given[1 : 1 + self.n_resets]
-        if self.n_resets:
-            s = tuple(_reset(ops, reset, value, state) for value, state in zip(values, s, strict=True))
+        if self.resets:
+            first = max(self.resets) + 1
+            values, masks = given[first : first + len(s)], [given[k] for k in self.resets]
+            s = tuple(_reset(ops, *triple) for triple in zip(masks, values, s, strict=True))
         return ((s[0] * given[-1], *s) if self.masks else s), ()
 
 
@@ -163,6 +185,6 @@ class _Wrapped:
         return tuple(new), ()
 
 
-def _reset(ops: Any, reset: Any, value: Any, state: Any) -> Any:
-    """Return the value where reset is 1, else the state. NaN in the one that is not selected has no effect."""
-    return ops.where(ops.greater(reset, 0.5), value, state)
+def _reset(ops: Any, mask: Any, value: Any, state: Any) -> Any:
+    """Return the value where the mask is 1, else the state. NaN in the one that is not selected has no effect."""
+    return ops.where(ops.greater(mask, 0.5), value, state)

@@ -10,14 +10,16 @@ from typing import Any, NamedTuple
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import Shape
-from rnnx.cells.cell import Cell, Stage
+from rnnx.cells.cell import Cell
+from rnnx.cells.wiring import StageWiring
 
 
 def expected_shapes(cell: Cell, n_x: int, n_a: int, n_y: int | None = None) -> dict[str, tuple[str, Shape]]:
     """Return each parameter's shape by key, in symbols and in numbers."""
     shapes = {key: shape for gate in cell.gates for key, shape in gate.shapes(n_x, n_a).items()}
-    vectors = (*cell.vectors, *(cell.hoisted.sources if cell.hoisted else ()))
-    shapes |= dict.fromkeys(vectors, ("(n_a, 1)", (n_a, 1)))
+    for key in (*cell.vectors, *(cell.hoisted.sources if cell.hoisted else ())):
+        units = cell.size(key, n_a)
+        shapes[key] = "(n_a, 1)" if key not in dict(cell.widths) else f"({units}, 1)", (units, 1)
     if n_y is not None:
         shapes |= {cell.head[0]: ("(n_y, n_a)", (n_y, n_a)), cell.head[1]: ("(n_y, 1)", (n_y, 1))}
     return shapes
@@ -34,17 +36,21 @@ def _recurrent_keys(cell: Cell) -> tuple[str, ...]:
 
 
 class StageWeights(NamedTuple):
-    """The parameters of one stage, stacked over its gates, G_x with an input side and G_h with a recurrent side."""
+    """The parameters of one stage, stacked over its gates, G_x with an input side and G_h with a recurrent side.
+
+    n_h is the number of columns of recurrent weights: the units of the operand, or of a head.
+    """
 
     wx: Array  # (G_x n, n_x)
-    wh: Array  # (G_h n, n)
+    wh: Array  # (G_h n, n_h)
     b: Array  # (G_x n,)
     bh: Array | None  # (G_h n,), zero for gates without a recurrent bias; None if no gate has one
     vectors: tuple[Array, ...]  # (n,)
 
 
-def stack_weights(xp: Any, stage: Stage, parameters: Mapping[str, Array], n_x: int, n: int) -> StageWeights:
+def stack_weights(xp: Any, wired: StageWiring, parameters: Mapping[str, Array], n_x: int, n_a: int) -> StageWeights:
     """Stack the parameters of one stage."""
+    stage, n = wired.stage, wired.units(n_a)
     like = next(iter(parameters.values()))
 
     def stack(parts: Sequence[Array], columns: int) -> Array:
@@ -55,8 +61,8 @@ def stack_weights(xp: Any, stage: Stage, parameters: Mapping[str, Array], n_x: i
     def flat(array: Array) -> Array:
         return xp.reshape(array, (-1,))
 
-    wx = stack([gate.split(parameters)[0] for gate in stage.of_inputs], n_x)
-    wh = stack([gate.split(parameters)[1] for gate in stage.recurrent], n)
+    wx = stack([gate.split(parameters, n_a)[0] for gate in stage.of_inputs], n_x)
+    wh = stack([gate.split(parameters, n_a)[1] for gate in stage.recurrent], wired.columns(n_a))
     b = flat(stack([parameters[gate.bias] for gate in stage.of_inputs], 1))
     recurrent = [gate.recurrent_bias or "" for gate in stage.recurrent]
     bh = None
@@ -72,23 +78,26 @@ class StageGradients(NamedTuple):
     V is the number of vectors, whose gradients follow those of the biases.
     """
 
-    w: Array  # (G n, n + n_x), acting on [operand; x_t]
+    w: Array  # (G n, n_h + n_x), acting on [operand; x_t], or of the operand on the units of the same head
     b: Array  # ((G + V) n,)
     bh: Array | None  # (G n,)
 
 
-def name_gradients(xp: Any, cell: Cell, keys: Collection[str], gradients: Sequence[StageGradients]) -> dict[str, Array]:
+def name_gradients(
+    xp: Any, cell: Cell, keys: Collection[str], gradients: Sequence[StageGradients], n_x: int
+) -> dict[str, Array]:
     """Return the gradients by "d" + key, given the stacked gradients of every stage and the keys of the parameters."""
     result: dict[str, Array] = {}
     vectors: dict[str, Array] = {}
-    for stage, (w, b, bh) in zip(cell.stages, gradients, strict=True):
+    for stage, (w, b, bh) in zip(cell.parts, gradients, strict=True):
         n = b.shape[0] // max(len(stage.gates) + len(stage.vectors), 1)
+        n_h = w.shape[1] - n_x
         for g, gate in enumerate(stage.gates):
             rows = slice(g * n, (g + 1) * n)
             if gate.is_joint:
-                result["d" + gate.weights[0]] = w[rows, :]
+                result["d" + gate.weights[0]] = w[rows, :] if stage.heads == 1 else ns.contiguous(xp, w[rows, :])
             else:
-                columns = {"x": slice(n, None), "h": slice(0, n)}
+                columns = {"x": slice(n_h, None), "h": slice(0, n_h)}
                 for side, key in zip(gate.sides, gate.weights, strict=True):
                     result["d" + key] = ns.contiguous(xp, w[rows, columns[side]])
             if gate.bias:

@@ -2,9 +2,9 @@
 
 The function is called once with symbols. A gate called with x gives its input side, called with any other value its
 recurrent side: a product with that value, the *operand*. Each operand makes a stage, because a product can only begin
-when its operand is known. The rest is placed in the first stage that has everything it needs, and what a later stage
-uses is passed on from stage to stage. What depends on vectors alone is *hoisted*: computed once for the whole sequence,
-except conditions and means.
+when its operand is known, or several, because the gates of a stage have the same number of heads. The rest is placed in
+the first stage that has everything it needs, and what a later stage uses is passed on from stage to stage. What depends
+on vectors alone is *hoisted*: computed once for the whole sequence, except conditions and means.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ class Signature(NamedTuple):
 
     x: str
     states: tuple[str, ...]
-    gates: tuple[str, ...]
+    gates: Mapping[str, Gate]  # by name, without keys
     vectors: tuple[str, ...]
     inputs: tuple[str, ...]
     numbers: Mapping[str, float]
@@ -110,6 +110,9 @@ class Trace:
         for name, values in named.items():
             if not used & {value.number for value in values}:
                 raise ValueError(f"`{name}` does not affect the states that the cell returns")
+        for name, gate in self.signature.gates.items():
+            if gate.heads != 1 and (name not in self.zh or self.zh[name].number not in numbers):
+                raise ValueError(f"gate `{name}` has {gate.heads} heads, so it must be called with more than x")
 
 
 def hoist(trace: Trace) -> tuple[Hoisted | None, dict[int, str]]:
@@ -142,15 +145,22 @@ class _Placement:
 
     def __init__(self, trace: Trace, vectors: Mapping[int, str]) -> None:
         self.trace, self.vectors = trace, vectors
-        operands = {operand.number: operand for operand in trace.operands.values()}
-        self.operands = [operands[number] for number in sorted(operands)]
+        products = {self._product(gate): trace.operands[side.number] for gate, side in trace.zh.items()}
         first = trace.states[0]
+        self.products = sorted(products, key=lambda product: (product[0] != first.number, product))
+        self.operands = [products[product] for product in self.products]
         if self.operands and self.operands[0] is not first:
-            self.operands = [first, *(value for value in self.operands if value is not first)]
+            self.products.insert(0, (first.number, 1))
+            self.operands.insert(0, first)
         self.last = max(len(self.operands) - 1, 0)
         self.stage = self._earliest()
         self.uses = self._uses()
         self._settle()
+
+    def _product(self, gate: str) -> tuple[int, int]:
+        """Return what gates must share to be in one stage: the number of the operand, and the number of heads."""
+        operand = self.trace.operands[self.trace.zh[gate].number]
+        return operand.number, int(self.trace.signature.gates[gate].heads)
 
     def before(self, value: Expression) -> Sequence[Expression]:
         """Return the arguments of a value that the loop over time computes."""
@@ -158,10 +168,9 @@ class _Placement:
 
     def _earliest(self) -> dict[int, int]:
         """Return the first stage that has what a value needs, or -1 if every stage has."""
-        order = {operand.number: k for k, operand in enumerate(self.operands)}
         stage = {value.number: 0 for value in self.trace.states}
-        for side in self.trace.zh.values():
-            stage[side.number] = order[self.trace.operands[side.number].number]
+        for gate, side in self.trace.zh.items():
+            stage[side.number] = self.products.index(self._product(gate))
         for gate, side in self.trace.zx.items():
             stage[side.number] = stage[self.trace.zh[gate].number] if gate in self.trace.zh else -1
         for value in self.trace.values:
@@ -212,14 +221,17 @@ class _Placement:
         return [operand, *passed]
 
 
-def stages_of(trace: Trace, vectors: Mapping[int, str]) -> tuple[Stage, ...]:
-    """Return the stages of a traced cell; `vectors` are the keys of the vectors by the numbers of their values."""
+def stages_of(trace: Trace, vectors: Mapping[int, str], width: Callable[[Expression], int]) -> tuple[Stage, ...]:
+    """Return the stages of a traced cell.
+
+    `vectors` are the keys of the vectors by the numbers of their values. `width` returns the width of a value.
+    """
     placement = _Placement(trace, vectors)
     entering: Sequence[Expression] = trace.states
     stages = []
     for k in range(placement.last + 1):
         here = {value.number: value for value in trace.values if placement.stage[value.number] == k}
-        gates = _gates(trace, here)
+        gates = _gates(trace, here, width)
         given = {key: here[number] for number, key in vectors.items() if number in here}
         inputs = {name: trace.given[name] for name in trace.signature.inputs if trace.given[name].number in here}
         zx = [trace.zx[name] for name, gate in gates.items() if "x" in gate.sides]
@@ -233,7 +245,7 @@ def stages_of(trace: Trace, vectors: Mapping[int, str]) -> tuple[Stage, ...]:
     return tuple(stages)
 
 
-def _gates(trace: Trace, here: Mapping[int, Expression]) -> dict[str, Gate]:
+def _gates(trace: Trace, here: Mapping[int, Expression], width: Callable[[Expression], int]) -> dict[str, Gate]:
     """Return the gates of a stage by name, in the order that `Stage` requires."""
     gates = {}
     for name in trace.signature.gates:
@@ -241,5 +253,7 @@ def _gates(trace: Trace, here: Mapping[int, Expression]) -> dict[str, Gate]:
             side for side, of in (("x", trace.zx), ("h", trace.zh)) if name in of and of[name].number in here
         )
         if sides:
-            gates[name] = Gate((f"W{name}",), f"b{name}" if "x" in sides else "", sides=sides)
+            keys, declared = ((f"W{name}",), f"b{name}" if "x" in sides else ""), trace.signature.gates[name]
+            taken = width(trace.operands[trace.zh[name].number]) if "h" in sides else 0
+            gates[name] = Gate(*keys, None, False, sides, declared.heads, declared.width, taken)
     return dict(sorted(gates.items(), key=lambda item: SIDES.index(item[1].sides)))

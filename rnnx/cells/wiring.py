@@ -6,7 +6,7 @@ the callers of the elementwise kernels use the same argument lists from here, so
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, Literal, NamedTuple
 
@@ -45,13 +45,28 @@ class StageWiring:
 
     stage: Stage
     number: int
-    is_last: bool
+    is_last: bool  # whether it writes states
     first_gate: int  # number of gates in the earlier stages
+    operand: Slot  # the value that the recurrent weights multiply
     reads: tuple[Slot, ...]
     writes: tuple[Slot, ...]
     saves: tuple[Slot, ...]
     vectors: tuple[Slot, ...]
     inputs: tuple[Slot, ...]
+    width: int = 0  # number of units of all values but the operand; 0 means n_a
+    operand_width: int = 0
+
+    def units(self, n_a: int) -> int:
+        """Return the number of units of all values but the operand."""
+        return self.width or n_a
+
+    def operand_units(self, n_a: int) -> int:
+        """Return the number of units of the operand."""
+        return self.operand_width or n_a
+
+    def columns(self, n_a: int) -> int:
+        """Return the number of columns of the recurrent weights: the operand's units, or those of a head."""
+        return (self.operand_width or n_a) // self.heads
 
     @cached_property
     def n_gates(self) -> int:
@@ -70,18 +85,20 @@ class StageWiring:
 
     @cached_property
     def adds_sides(self) -> bool:
-        """Whether the recurrent side can be added to the input side before the kernel."""
-        return self.stage.additive and self.n_zx == self.n_zh == self.n_gates
+        """Whether the recurrent side can be added to the input side before the kernel. With heads, it has a layout of
+        its own.
+        """
+        return self.stage.additive and self.n_zx == self.n_zh == self.n_gates and self.heads == 1
+
+    @cached_property
+    def heads(self) -> int:
+        """Number of heads of the recurrent sides."""
+        return self.stage.heads
 
     @cached_property
     def values(self) -> tuple[tuple[Slot, ...], ...]:
         """The values of a step that the backward function takes: read, written and saved."""
         return self.reads, self.writes, self.saves
-
-    @cached_property
-    def operand(self) -> Slot:
-        """The value that the recurrent weights multiply."""
-        return self.reads[0]
 
     @cached_property
     def blocks(self) -> dict[str, range]:
@@ -116,7 +133,7 @@ class StageWiring:
         """
         if not self.takes_given:
             dzx, dzh, ds_prev = self.stage.backward(ops, ds, s_prev, s_next, saved)
-            if self.adds_sides:
+            if self.adds_sides:  # a short cut
                 return {"dzx": dzx}, ds_prev, ()
             d_given: Any = ()
         else:
@@ -173,9 +190,42 @@ def uses_means(stage: StageWiring) -> bool:
     return "mean" in probe.words
 
 
+def _given(cell: Cell, stage: Stage) -> tuple[tuple[Slot, ...], tuple[Slot, ...]]:
+    """Return the slots of a stage's vectors and inputs."""
+    vectors = tuple(Slot("vector", cell.vectors.index(key)) for key in stage.vectors)
+    return vectors, tuple(Slot("input", cell.inputs.index(name)) for name in stage.inputs)
+
+
+def name_of(cell: Cell, slot: Slot) -> str:
+    """Return the name of a value."""
+    names = {"state": cell.states, "saved": cell.saved, "vector": cell.vectors, "input": cell.inputs}
+    return names[slot.kind][slot.number]
+
+
+def _parts(cell: Cell, whole: StageWiring) -> list[StageWiring]:
+    """Return the parts of a stage, each with values of one width."""
+    from rnnx.cells.widths import parts_of, widths_of
+
+    def chosen(slots: tuple[Slot, ...], places: tuple[int, ...]) -> tuple[Slot, ...]:
+        return tuple(slots[k] for k in places)
+
+    widths = widths_of(cell)
+    parts = parts_of(whole.stage, [name_of(cell, slot) for slot in whole.reads], widths)
+    found = []
+    for width, stage, reads, writes, saves in parts:
+        vectors, inputs = _given(cell, stage)
+        slots = chosen(whole.reads, reads), chosen(whole.writes, writes), chosen(whole.saves, saves)
+        own = replace(whole, stage=stage, width=width, operand_width=widths.get(name_of(cell, whole.operand), 0))
+        found.append(replace(own, reads=slots[0], writes=slots[1], saves=slots[2], vectors=vectors, inputs=inputs))
+    return found
+
+
 @lru_cache(maxsize=256)
-def wiring(cell: Cell) -> tuple[StageWiring, ...]:
-    """Return the wiring of each stage. Saved values are in the order of ``cell.saved``."""
+def wiring(cell: Cell, *, whole: bool = False) -> tuple[StageWiring, ...]:
+    """Return the wiring of each stage. Saved values are in the order of ``cell.saved``.
+
+    A stage with values of different widths is several stages here, see `rnnx.cells.widths`, unless `whole`.
+    """
     stages: list[StageWiring] = []
     reads = tuple(Slot("state", k) for k in range(len(cell.states)))
     n_saved = n_gates = 0
@@ -188,9 +238,11 @@ def wiring(cell: Cell) -> tuple[StageWiring, ...]:
         else:
             writes = tuple(Slot("saved", n_saved + k) for k in range(len(stage.out)))
             n_saved += len(writes)
-        vectors = tuple(Slot("vector", cell.vectors.index(key)) for key in stage.vectors)
-        inputs = tuple(Slot("input", cell.inputs.index(name)) for name in stage.inputs)
-        stages.append(StageWiring(stage, i, is_last, n_gates, reads, writes, saves, vectors, inputs))
-        n_gates += len(stage.gates)
+        vectors, inputs = _given(cell, stage)
+        wired = StageWiring(stage, i, is_last, n_gates, reads[0], reads, writes, saves, vectors, inputs)
+        parts = [wired] if whole or not cell.has_widths else _parts(cell, wired)
+        for part in parts:
+            stages.append(replace(part, number=len(stages), first_gate=n_gates))
+            n_gates += part.n_gates
         reads = writes
     return tuple(stages)

@@ -99,7 +99,7 @@ def _pack(gates: Sequence[Gate], parameters: Mapping[str, np.ndarray]) -> Blocks
         b_x = parameters[gate.bias]
         b_h = parameters.get(gate.recurrent_bias or "", np.zeros_like(b_x))
         sign = -1 if gate.bias in _NEGATED else 1
-        rows.append([sign * a for a in (*gate.split(parameters), b_x[:, 0], b_h[:, 0])])
+        rows.append([sign * a for a in (*gate.split(parameters, b_x.shape[0]), b_x[:, 0], b_h[:, 0])])
     return Blocks(*(np.concatenate(parts) for parts in zip(*rows, strict=True)))
 
 

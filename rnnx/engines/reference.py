@@ -8,6 +8,7 @@ Dimensions: T steps, m examples, n hidden units, n_x inputs, G gates of a stage.
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from rnnx._core import arrays as ns
@@ -18,6 +19,7 @@ from rnnx.cells import Cell
 from rnnx.cells.parameters import StageGradients, StageWeights, name_gradients, recurrent_parameters, stack_weights
 from rnnx.cells.vocabulary import Ops, array_ops
 from rnnx.cells.wiring import Slot, StageWiring, wiring
+from rnnx.engines import heads
 from rnnx.engines.protocol import Arrays, Call, Cotangents, Engine, Gradients, Tape
 
 Weights = Sequence[StageWeights]
@@ -38,7 +40,7 @@ class ReferenceEngine:
         if not call.indices:
             X = _where(xp, valid, X)  # keeps NaN in padding out of the weight gradients
         E = tuple(_where(xp, valid, to_time_major(xp, e, own=keep and valid is None)) for e in call.inputs)
-        weights = [stack_weights(xp, stage, parameters, call.n_x, call.n_a) for stage in cell.stages]
+        weights = [stack_weights(xp, stage, parameters, call.n_x, call.n_a) for stage in wiring(cell)]
         with unused_errors(valid is not None):  # past the ends
             S, saved = _loop(call, X, E, weights, valid, keep)
         outputs = tuple(_where(xp, valid, s[1:, :, :]) for s in S)
@@ -53,7 +55,7 @@ class ReferenceEngine:
     @ignore_underflow
     def backward(self, tape: Tape, cotangents: Cotangents) -> Gradients:
         xp, cell = tape.xp, tape.cell
-        weights = tape.own or [stack_weights(xp, stage, tape.parameters, tape.n_x, tape.n_a) for stage in cell.stages]
+        weights = tape.own or [stack_weights(xp, stage, tape.parameters, tape.n_x, tape.n_a) for stage in wiring(cell)]
         with unused_errors(tape.lengths is not None):
             dZ, dE, ds0 = _loop_back(tape, cotangents, weights)
         rows = _one_hot(tape) if tape.indices else _rows(xp, tape.x)
@@ -63,11 +65,11 @@ class ReferenceEngine:
             dX = xp.zeros_like(rows)  # no gate has an input side
         for stage, w, sides in zip(wiring(cell), weights, dZ, strict=True):
             if not tape.indices and stage.n_zx:
-                through = _rows(xp, _side(stage, sides, "dzx", tape.n_a)) @ w.wx
+                through = _rows(xp, _side(stage, sides, "dzx", stage.units(tape.n_a))) @ w.wx
                 dX = through if dX is None else dX + through
-            gradients.append(_stage_gradients(tape, stage, w.bh is not None, sides, rows))
+            gradients.append(_stage_gradients(tape, stage, w, sides, rows))
         dx = None if dX is None else to_public(xp, _where(xp, valid, xp.reshape(dX, tape.x.shape)))
-        named = name_gradients(xp, cell, tape.parameters, gradients)
+        named = name_gradients(xp, cell, tape.parameters, gradients, tape.n_x)
         d_inputs = tuple(to_public(xp, _where(xp, valid, d)) for d in dE)
         return Gradients(dx, tuple(map(xp.matrix_transpose, ds0)), named, d_inputs)
 
@@ -90,15 +92,16 @@ class ReferenceStepper:
         xp = call.xp
         self._xp, self._states = xp, call.s0
         parameters = {key: ns.owned_copy(xp, a) for key, a in call.parameters.items()}
-        self._weights = [stack_weights(xp, stage, parameters, call.n_x, call.n_a) for stage in call.cell.stages]
+        self._weights = [stack_weights(xp, stage, parameters, call.n_x, call.n_a) for stage in wiring(call.cell)]
         self._stages = _prepared(xp, call.cell, self._weights, xp.matrix_transpose(call.s0[0]))
 
     @ignore_underflow
     def step(self, xt: Array, inputs: Arrays = ()) -> Arrays:
         xp = self._xp
         x, s = xp.matrix_transpose(xt), tuple(map(xp.matrix_transpose, self._states))
-        zx = [_gates(x @ xp.matrix_transpose(w.wx) + w.b, s[0].shape[1]) for w in self._weights]
-        s, _ = _step(self._stages, zx, s, [xp.matrix_transpose(e) for e in inputs])
+        sides = [x @ xp.matrix_transpose(w.wx) + w.b for w in self._weights]
+        zx = [_gates(side, one.like.shape[1]) for side, one in zip(sides, self._stages, strict=True)]
+        s, _ = _step(xp, self._stages, zx, s, [xp.matrix_transpose(e) for e in inputs])
         self._states = tuple(map(xp.matrix_transpose, s))
         return self._states
 
@@ -111,11 +114,13 @@ def _loop(call: Call, X: Array, E: Arrays, weights: Weights, valid: Array | None
     xp, cell = call.xp, call.cell
     s0 = tuple(map(xp.matrix_transpose, call.s0))
     stages = _prepared(xp, cell, weights, s0[0])
-    Zx = [_gates(_input_side(call, X, w), call.n_a) for w in weights]
+    pairs = zip(weights, stages, strict=True)
+    Zx = [_gates(_input_side(call, X, w), one.like.shape[1]) for w, one in pairs]
+    like = [_like(xp, s0[0], cell.size(name, call.n_a)) for name in cell.saved]
     states, saved = [s0], []
     for t in range(call.n_steps):
         zx = [tuple([z[t, ...] for z in gates]) for gates in Zx]
-        s, values = _step(stages, zx, states[-1], [e[t, ...] for e in E])
+        s, values = _step(xp, stages, zx, states[-1], [e[t, ...] for e in E])
         if valid is not None:
             here = valid[t, ...]
             s = tuple(xp.where(here, new, old) for new, old in zip(s, states[-1], strict=True))
@@ -124,7 +129,7 @@ def _loop(call: Call, X: Array, E: Arrays, weights: Weights, valid: Array | None
         if keep:
             saved.append(values)
     S = tuple(xp.stack(list(column)) for column in zip(*states, strict=True))
-    return S, tuple(_stack(xp, [v[k] for v in saved], like=s0[0]) for k in range(len(cell.saved)))
+    return S, tuple(_stack(xp, [v[k] for v in saved], like[k]) for k in range(len(cell.saved)))
 
 
 def _input_side(call: Call, X: Array, w: StageWeights) -> Array:
@@ -134,15 +139,52 @@ def _input_side(call: Call, X: Array, w: StageWeights) -> Array:
     return xp.reshape(product + w.b, (call.n_steps, call.m, w.b.shape[0]))
 
 
+class _Places(NamedTuple):
+    """The positions of a stage's values in a list of the values of a step: states before it, saved values, states
+    after it. A list of cotangents is shorter, since a state has one, before and after a step.
+    """
+
+    reads: tuple[int, ...]
+    results: tuple[int, ...]  # written and saved
+    cotangents: tuple[int, ...]  # of those written
+    operand: int
+    n_values: int  # of a step
+    n_states: int
+
+
+@lru_cache(maxsize=256)
+def _places(cell: Cell) -> tuple[_Places, ...]:
+    """Return the positions of the values of every stage."""
+    n_states, n_saved = len(cell.states), len(cell.saved)
+
+    def positions(slots: Sequence[Slot], after: int = n_states + n_saved) -> tuple[int, ...]:
+        offsets = [n_states if slot.kind == "saved" else after * slot.after for slot in slots]
+        return tuple(offset + slot.number for offset, slot in zip(offsets, slots, strict=True))
+
+    return tuple(
+        _Places(
+            positions(stage.reads),
+            positions(stage.writes + stage.saves),
+            positions(stage.writes, after=0),
+            positions([stage.operand])[0],
+            2 * n_states + n_saved,
+            n_states,
+        )
+        for stage in wiring(cell)
+    )
+
+
 class _Stage(NamedTuple):
     """A stage and its parameters, prepared for the loop over time."""
 
     wiring: StageWiring
     ops: Ops
-    wh: Array  # (G_h n, n)
+    wh: Array  # (G_h n, n_h)
     wh_t: Array
     bh: Array | None
     vectors: Arrays  # (m, n)
+    like: Array  # (m, n)
+    at: _Places
 
     def given(self, inputs: Sequence[Array]) -> Arrays:
         """Return the vectors and the extra inputs of a step, each (m, n)."""
@@ -152,30 +194,37 @@ class _Stage(NamedTuple):
 
 
 def _prepared(xp: Any, cell: Cell, weights: Weights, like: Array) -> list[_Stage]:
-    """Prepare the stages for states like (m, n)."""
-    return [
-        _Stage(
-            stage,
-            array_ops(xp),
-            w.wh,
-            xp.matrix_transpose(w.wh),
-            w.bh,
-            tuple(xp.broadcast_to(v, like.shape) for v in w.vectors),
-        )
-        for stage, w in zip(wiring(cell), weights, strict=True)
-    ]
+    """Prepare the stages for a first state like (m, n_a)."""
+    stages = []
+    for stage, w, at in zip(wiring(cell), weights, _places(cell), strict=True):
+        own = _like(xp, like, stage.units(like.shape[1]))
+        vectors = tuple(xp.broadcast_to(v, own.shape) for v in w.vectors)
+        stages.append(_Stage(stage, array_ops(xp), w.wh, xp.matrix_transpose(w.wh), w.bh, vectors, own, at))
+    return stages
 
 
-def _step(stages: Sequence[_Stage], zx: Sequence[Arrays], s: Arrays, inputs: Sequence[Array]) -> tuple[Arrays, Arrays]:
+def _like(xp: Any, a: Array, units: int) -> Array:
+    """Return an array like (m, n_a) with this number of units."""
+    return a if a.shape[1] == units else xp.zeros((a.shape[0], units), dtype=a.dtype, device=ns.device(a))
+
+
+def _step(
+    xp: Any, stages: Sequence[_Stage], zx: Sequence[Arrays], s: Arrays, inputs: Sequence[Array]
+) -> tuple[Arrays, Arrays]:
     """Run one step, given each stage's input sides by gate; return the new states and the saved values."""
-    saved: Arrays = ()
+    n_states = len(s)
+    values: list[Any] = [*s, *[None] * (stages[0].at.n_values - n_states)]
     for one, sides in zip(stages, zx, strict=True):
-        zh = s[0] @ one.wh_t
+        at, wiring = one.at, one.wiring
+        operand = values[at.operand]
+        zh = operand @ one.wh_t if wiring.heads == 1 else heads.times_transpose(xp, operand, one.wh_t, wiring.heads)
         if one.bh is not None:
             zh = zh + one.bh
-        s, kept = one.wiring.forward(one.ops, sides, _gates(zh, s[0].shape[1]), s, one.given(inputs))
-        saved = (*saved, *kept) if one.wiring.is_last else (*saved, *kept, *s)
-    return s, saved
+        reads = tuple([values[k] for k in at.reads])
+        new, kept = wiring.forward(one.ops, sides, _gates(zh, one.like.shape[1]), reads, one.given(inputs))
+        for k, value in zip(at.results, (*new, *kept), strict=True):
+            values[k] = value
+    return tuple(values[-n_states:]), tuple(values[n_states:-n_states])
 
 
 def _loop_back(tape: Tape, cotangents: Cotangents, weights: Weights) -> tuple[list[Sides], Arrays, Arrays]:
@@ -200,10 +249,12 @@ def _loop_back(tape: Tape, cotangents: Cotangents, weights: Weights) -> tuple[li
     dZ = []
     for i, stage in enumerate(wiring(tape.cell)):
         n_blocks = {"dzx": stage.blocks["dzx"].stop} | ({} if stage.stage.additive else {"dzh": stage.n_zh})
-        like = {role: xp.concat([ds[0]] * max(n, 1), axis=1)[:, : n * tape.n_a] for role, n in n_blocks.items()}
+        one = _like(xp, ds[0], n_units := stage.units(tape.n_a))
+        like = {role: xp.concat([one] * max(n, 1), axis=1)[:, : n * n_units] for role, n in n_blocks.items()}
         over_time = {role: _stack(xp, [sides[i][role] for sides, _ in steps], like[role]) for role in n_blocks}
         dZ.append({role: _where(xp, valid, dz) for role, dz in over_time.items()})
-    dE = tuple(_stack(xp, [d[k] for _, d in steps], ds[0]) for k in range(len(tape.inputs)))
+    like_inputs = [_like(xp, ds[0], e.shape[2]) for e in tape.inputs]
+    dE = tuple(_stack(xp, [d[k] for _, d in steps], one) for k, one in enumerate(like_inputs))
     return dZ, dE, ds
 
 
@@ -230,17 +281,23 @@ def _step_back(
 ) -> tuple[list[Sides], Arrays, Arrays]:
     """Run step t backward; return per stage (m, blocks n), and the cotangents of the extra inputs and the states."""
     found: list[Sides] = []
-    d_inputs: Arrays = ()
-    like = ds[0]
+    n_states, d_inputs = len(ds), [None] * len(inputs)
+    carried: list[Any] = [*ds, *[None] * (stages[0].stage.at.n_values - 2 * n_states)]
     for one, *values in stages:
+        at, wiring = one.at, one.wiring
         reads, writes, saves = [tuple([a[t, ...] for a in arrays]) for arrays in values]
-        rows, ds, d_own = one.wiring.backward(one.ops, ds, reads, writes, saves, one.given(inputs))
-        sides = {role: _join_blocks(xp, blocks, like) for role, blocks in rows.items()}
-        if one.wiring.n_zh:
-            ds = (ds[0] + _side(one.wiring, sides, "dzh", like.shape[1]) @ one.wh, *ds[1:])
+        d_writes = tuple([carried[k] for k in at.cotangents])
+        rows, d_reads, d_own = wiring.backward(one.ops, d_writes, reads, writes, saves, one.given(inputs))
+        for k, d in zip(at.reads, d_reads, strict=True):
+            carried[k] = d
+        sides = {role: _join_blocks(xp, blocks, one.like) for role, blocks in rows.items()}
+        if wiring.n_zh:
+            dzh = _side(wiring, sides, "dzh", one.like.shape[1])
+            carried[at.operand] = carried[at.operand] + heads.times(xp, dzh, one.wh, wiring.heads)
         found.append(sides)
-        d_inputs = (*d_own, *d_inputs)
-    return found[::-1], d_inputs, ds
+        for k, d in enumerate(d_own):
+            d_inputs[wiring.inputs[k].number] = d
+    return found[::-1], tuple(d_inputs), tuple(carried[:n_states])
 
 
 def _join_blocks(xp: Any, blocks: Sequence[Array], like: Array) -> Array:
@@ -257,9 +314,9 @@ def _side(stage: StageWiring, sides: Sides, role: str, n: int) -> Array:
     return side if side.shape[-1] == count * n else side[..., first * n : (first + count) * n]
 
 
-def _stage_gradients(tape: Tape, stage: StageWiring, has_bh: bool, sides: Sides, rows: Array) -> StageGradients:
+def _stage_gradients(tape: Tape, stage: StageWiring, w: StageWeights, sides: Sides, rows: Array) -> StageGradients:
     """Return the gradients of a stage's parameters; `rows` are the inputs, (T m, n_x)."""
-    xp, n = tape.xp, tape.n_a
+    xp, n = tape.xp, stage.units(tape.n_a)
 
     def pad(part: Array, before: int = 0, after: int = 0) -> Array:
         """Add blocks of n zero rows."""
@@ -270,10 +327,11 @@ def _stage_gradients(tape: Tape, stage: StageWiring, has_bh: bool, sides: Sides,
     operand = _rows(xp, _over_time(tape, stage.operand))
     of_inputs = _scatter_add(xp, dzx, rows) if tape.indices else xp.matrix_transpose(dzx) @ rows
     only_h, only_x = stage.n_gates - stage.n_zx, stage.n_gates - stage.n_zh
-    w = xp.concat((pad(xp.matrix_transpose(dzh) @ operand, after=only_x), pad(of_inputs, before=only_h)), axis=1)
+    of_operand = heads.gradient(xp, dzh, operand, w.wh, stage.heads)
+    dw = xp.concat((pad(of_operand, after=only_x), pad(of_inputs, before=only_h)), axis=1)
     b = pad(xp.sum(_rows(xp, sides["dzx"]), axis=0), before=0 if stage.stage.additive else only_h)
-    bh = pad(xp.sum(dzh, axis=0), after=only_x) if has_bh else None
-    return StageGradients(w, b, bh)
+    bh = pad(xp.sum(dzh, axis=0), after=only_x) if w.bh is not None else None
+    return StageGradients(dw, b, bh)
 
 
 def _over_time(tape: Tape, slot: Slot) -> Array:

@@ -48,7 +48,7 @@ def checked_call(
     dtype = ns.floating_dtype(xp, parameters, {x_name: x, **given, **inputs})
     ends = None if lengths is None else check_lengths(xp, device, lengths, m, x.shape[-1])
     for name, array in inputs.items():
-        check_input(name, array, n_a, m, None if one_step else x.shape[-1])
+        check_input(cell, name, array, n_a, m, None if one_step else x.shape[-1])
     if one_step:
         x, inputs = xp.expand_dims(x, axis=2), {name: xp.expand_dims(a, axis=a.ndim) for name, a in inputs.items()}
     call = converted_call(cell, (xp, device, dtype), x, (n_x, n_a), states, parameters, ends, inputs)
@@ -83,6 +83,8 @@ def converted_call(
     given = [array for array in states.values() if array is not None]
     zeros = None if len(given) == len(states) else xp.zeros((n_a, m), dtype=dtype, device=device)
     s0 = tuple([zeros if array is None else ns.astype(xp, array, dtype) for array in states.values()])
+    if cell.has_widths and zeros is not None:
+        s0 = _of_own_widths(cell, xp, s0, zeros)
     cast = {key: array if array.dtype == dtype else xp.astype(array, dtype) for key, array in parameters.items()}
     extra = _all_inputs(cell, kind, (n_a, m, n_steps), inputs or {}) if cell.inputs else ()
     return Call(cell, xp, dtype, x, indices, n_x, s0, cast, ends, extra)
@@ -102,25 +104,26 @@ def named_inputs(cell: Cell, inputs: Mapping[str, Array] | None, argument: str =
     return {name: given[name] for name in cell.inputs if name in given}
 
 
-def check_input(name: str, array: Array, n_a: int, m: int, n_steps: int | None) -> None:
+def check_input(cell: Cell, name: str, array: Array, n_a: int, m: int, n_steps: int | None, called: str = "") -> None:
     """Raise ValueError unless an extra input has a value per unit, or one for all; of one step, n_steps is None."""
-    steps = () if n_steps is None else (n_steps,)
-    if tuple(array.shape) not in ((m, *steps), (n_a, m, *steps)):
-        kinds = ("(n_a, m, T_x)", "(m, T_x)") if steps else ("(n_a, m)", "(m,)")
-        expected = f"{kinds[0]} = {(n_a, m, *steps)} or {kinds[1]} = {(m, *steps)}"
-        raise ValueError(f"`{name}` must have shape {expected}; got {tuple(array.shape)}")
+    units, steps = cell.size(name, n_a), () if n_steps is None else (n_steps,)
+    if tuple(array.shape) not in ((m, *steps), (units, m, *steps)):
+        of_units, (of_all, of_one) = units_in_symbols(cell, name), ("m, T_x", "(m, T_x)") if steps else ("m", "(m,)")
+        expected = f"({of_units}, {of_all}) = {(units, m, *steps)} or {of_one} = {(m, *steps)}"
+        raise ValueError(f"`{called or name}` must have shape {expected}; got {tuple(array.shape)}")
 
 
 def _all_inputs(
-    cell: Cell, kind: tuple[Any, Any, Any], shape: tuple[int, int, int], given: Mapping[str, Array]
+    cell: Cell, kind: tuple[Any, Any, Any], sizes: tuple[int, int, int], given: Mapping[str, Array]
 ) -> tuple[Array, ...]:
-    """Return all extra inputs as sequences (n_a, m, T), without copies for every unit."""
-    (xp, device, dtype), defaults, arrays = kind, dict(cell.defaults), []
+    """Return all extra inputs as sequences (n_a, m, T), or of their own widths, without copies for every unit."""
+    (xp, device, dtype), (n_a, *steps), defaults, arrays = kind, sizes, dict(cell.defaults), []
     for name in cell.inputs:
+        shape = (cell.size(name, n_a), *steps)
         if name in given:
             array = ns.astype(xp, given[name], dtype)
         elif defaults[name] == STEP:
-            array = xp.astype(xp.arange(shape[2], device=device), dtype)
+            array = xp.astype(xp.arange(sizes[2], device=device), dtype)
         else:
             array = xp.full((1,), defaults[name], dtype=dtype, device=device)
         arrays.append(array if tuple(array.shape) == shape else xp.broadcast_to(array, shape))
@@ -139,7 +142,8 @@ def _sizes(
     n_x, m = (_input_size(cell, dict(parameters)), x[0]) if indices else _check_x(x, one_step)
     n_a = _hidden_size(cell, dict(states + parameters))
     for name, shape in states:
-        compare_shapes(name, shape, "(n_a, m)", (n_a, m))
+        state = name[:-1] if name.endswith("0") else name.removesuffix("_prev")
+        compare_shapes(name, shape, f"({units_in_symbols(cell, state)}, m)", (cell.size(state, n_a), m))
     _check_parameter_shapes(cell, dict(parameters), n_x, n_a)
     return n_x, n_a, m
 
@@ -169,15 +173,28 @@ def _names(states: tuple[str, ...], pattern: str) -> tuple[str, ...]:
     return tuple(pattern.format(state) for state in states)
 
 
-def check_parameters(cell: Cell, parameters: Mapping[str, Array]) -> int:
-    """Check parameters without inputs; return n_x."""
+def check_parameters(cell: Cell, parameters: Mapping[str, Array]) -> tuple[int, int]:
+    """Check parameters without inputs; return n_x and n_a."""
     _check_dict(cell, parameters)
     xp, _ = ns.common_namespace(parameters)
     ns.floating_dtype(xp, parameters, {})
     shapes = dict(_shapes(parameters))
     n_x = _input_size(cell, shapes)
-    _check_parameter_shapes(cell, shapes, n_x, _hidden_size(cell, shapes))
-    return n_x
+    n_a = _hidden_size(cell, shapes)
+    _check_parameter_shapes(cell, shapes, n_x, n_a)
+    return n_x, n_a
+
+
+def units_in_symbols(cell: Cell, name: str) -> str:
+    """Return the number of units of a state, vector or input as text: n_a, unless it has a width of its own."""
+    return str(dict(cell.widths).get(name, "n_a"))
+
+
+def _of_own_widths(cell: Cell, xp: Any, states: tuple[Array, ...], zeros: Array) -> tuple[Array, ...]:
+    """Return the initial states with zeros of the right width for those that are `zeros`, (n_a, m)."""
+    (n_a, m), kind = zeros.shape, {"dtype": zeros.dtype, "device": ns.device(zeros)}
+    pairs = zip(cell.states, states, strict=True)
+    return tuple([xp.zeros((cell.size(name, n_a), m), **kind) if s is zeros else s for name, s in pairs])
 
 
 def _input_size(cell: Cell, parameters: Mapping[str, Shape]) -> int:
@@ -187,9 +204,12 @@ def _input_size(cell: Cell, parameters: Mapping[str, Shape]) -> int:
         if gate.sides == "h":
             continue
         key, shape = gate.weights[0], parameters[gate.weights[0]]
-        sizes[key] = (shape[1] - shape[0] if gate.is_joint else shape[1]) if len(shape) == 2 else 0
+        units = gate.operand_width or (_hidden_size(cell, parameters) if gate.width else shape[0] if shape else 0)
+        of_h = units // int(gate.heads) if gate.is_joint else 0
+        sizes[key] = shape[1] - of_h if len(shape) == 2 else 0
         if sizes[key] < 1:
-            raise ValueError(f"`{key}` must have shape {gate.shapes(1, 1)[key][0]} with n_x >= 1; got {shape}")
+            symbols = gate.shapes(1, int(gate.heads))[key][0]
+            raise ValueError(f"`{key}` must have shape {symbols} with n_x >= 1; got {shape}")
     if not sizes:
         raise ValueError(f"cell {cell.name!r} has no weights for x, so the number of its inputs, n_x, is unknown")
     return Counter(sizes.values()).most_common(1)[0][0]
@@ -209,12 +229,21 @@ def _check_keys(cell: Cell, keys: tuple[str, ...]) -> None:
 
 def _hidden_size(cell: Cell, shapes: Mapping[str, Shape]) -> int:
     """Return the n_a that most arrays agree on, so that an error names the one that differs."""
-    shapes = {name: shape for name, shape in shapes.items() if name not in (*cell.head, *cell.optional_keys)}
+    left_out = (*cell.head, *cell.optional_keys, *_with_widths(cell))
+    shapes = {name: shape for name, shape in shapes.items() if name not in left_out}
     votes = Counter(shape[0] for shape in shapes.values() if shape)
     n_a = votes.most_common(1)[0][0] if votes else 0
     if n_a == 0:
         raise ValueError(f"n_a must be at least 1; got {', '.join(f'`{k}` {v}' for k, v in shapes.items())}")
     return n_a
+
+
+@lru_cache(maxsize=256)
+def _with_widths(cell: Cell) -> tuple[str, ...]:
+    """Return the names of arguments whose first dimension is a width of the cell's own."""
+    keys = [key for gate in cell.gates if gate.width for key in gate.keys]
+    own = [name for name, _ in cell.widths]
+    return (*keys, *own, *(f"{name}{end}" for name in own for end in ("0", "_prev", "_next")))
 
 
 def _check_parameter_shapes(cell: Cell, shapes: Mapping[str, Shape], n_x: int, n_a: int) -> None:
@@ -241,21 +270,37 @@ def check_cotangents(
     given_final = {name: d for name, d in ds_final.items() if d is not None}
     arrays = {caches_name: tape.states[0], **given, **given_final}
     ns.common_namespace(arrays)
-    steps = _check_sequence_gradients(given, n_a or tape.n_a, tape.m, tape.n_steps)
+    units = {}
+    if tape.cell.has_widths:
+        pairs = (ds_final,) if n_a else (ds, ds_final)
+        names = [pair for by_name in pairs for pair in zip(by_name, tape.cell.states, strict=True)]
+        units = {name: (units_in_symbols(tape.cell, of), tape.cell.size(of, tape.n_a)) for name, of in names}
+    of_others = "n_a", n_a or tape.n_a
+    steps = _check_sequence_gradients(given, units, of_others, tape.m, tape.n_steps)
     for name, d in given_final.items():
-        check_shape(name, d, "(n_a, m)", (tape.n_a, tape.m))
+        symbols, n = units.get(name, ("n_a", tape.n_a))
+        check_shape(name, d, f"({symbols}, m)", (n, tape.m))
         if steps is not None and steps < tape.n_steps:
             raise ValueError(f"`{name}` requires `{next(iter(given))}` for all T_x = {tape.n_steps} steps; got {steps}")
     ns.floating_dtype(tape.xp, {}, arrays)
 
 
-def _check_sequence_gradients(gradients: Mapping[str, Array], n_a: int, m: int, n_steps: int) -> int | None:
-    """Check da, dc, ... of shape (n_a, m, T), T <= T_x; return T, or None if there are none."""
+def _check_sequence_gradients(
+    given: Mapping[str, Array],
+    units: Mapping[str, tuple[str, int]],
+    of_others: tuple[str, int],
+    m: int,
+    n_steps: int,
+) -> int | None:
+    """Check da, dc, ... of shape (n, m, T), T <= T_x; return T, or None if there are none.
+
+    `units` are the numbers n by name, in symbols and as integers, `of_others` is that of the others.
+    """
     steps = {}
-    for name, array in gradients.items():
-        shape = tuple(array.shape)
-        if len(shape) != 3 or shape[:2] != (n_a, m) or shape[2] > n_steps:
-            expected = f"(n_a, m, T) = ({n_a}, {m}, T) with T <= T_x = {n_steps}"
+    for name, array in given.items():
+        shape, (symbols, n) = tuple(array.shape), units.get(name, of_others)
+        if len(shape) != 3 or shape[:2] != (n, m) or shape[2] > n_steps:
+            expected = f"({symbols}, m, T) = ({n}, {m}, T) with T <= T_x = {n_steps}"
             raise ValueError(f"`{name}` must have shape {expected}; got {shape}")
         steps[name] = shape[2]
     if len({*steps.values()}) > 1:

@@ -118,10 +118,11 @@ def tape_of_steps(cell: Cell, steps: Any) -> Tape:
     columns = dict(zip((*after, *before, *cell.cache), values, strict=True))
     calls = [_step(cell, xt, {name: columns[name][t] for name in before}, parameters) for t, xt in enumerate(xts)]
     first = calls[0]
-    for name, column in columns.items():
+    for (name, column), value in zip(columns.items(), (*cell.states, *cell.states, *cell.cache), strict=True):
         for array in column:
             ns.common_namespace({"xt": xts[0], name: array})
-            checks.check_shape(name, array, "(n_a, m)", (first.n_a, first.m))
+            units = f"({arguments.units_in_symbols(cell, value)}, m)"
+            checks.check_shape(name, array, units, (cell.size(value, first.n_a), first.m))
     xp = first.xp
     dtype = ns.floating_dtype(
         xp,
@@ -176,12 +177,12 @@ def replayed(tape: Tape, cell: Cell) -> dict[str, Array]:
     def columns(a: Array, n: int) -> Array:
         return xp.matrix_transpose(xp.reshape(a, (side_by_side, n)))
 
-    s0 = tuple(columns(s[: tape.n_steps, :, :], tape.n_a) for s in tape.states)
+    s0 = tuple(columns(s[: tape.n_steps, :, :], s.shape[2]) for s in tape.states)
     x = tape.x if tape.indices else columns(tape.x, tape.n_x)
     x = xp.reshape(x, (side_by_side, 1)) if tape.indices else xp.expand_dims(x, axis=2)
-    inputs = tuple(xp.expand_dims(columns(e, tape.n_a), axis=2) for e in tape.inputs)
+    inputs = tuple(xp.expand_dims(columns(e, e.shape[2]), axis=2) for e in tape.inputs)
     call = Call(cell, xp, tape.dtype, x, tape.indices, tape.n_x, s0, dict(tape.parameters), None, inputs)
     saved = engines.load("reference").forward(call, keep=True)[1].saved
     assert saved is not None
-    shape = (tape.n_steps, tape.m, tape.n_a)
-    return {name: xp.reshape(value, shape) for name, value in zip(cell.saved, saved, strict=True)}
+    shape = (tape.n_steps, tape.m)
+    return {name: xp.reshape(value, (*shape, value.shape[2])) for name, value in zip(cell.saved, saved, strict=True)}

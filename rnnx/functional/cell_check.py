@@ -19,7 +19,7 @@ def check_cell(
     cell: Cell | str,
     *,
     n_x: int = 3,
-    n_a: int = 5,
+    n_a: int | None = None,
     m: int = 3,
     n_steps: int = 4,
     engine_names: Sequence[str] | None = None,
@@ -35,7 +35,8 @@ def check_cell(
     cell : Cell or str
         Your own cell, or the name of one in ``rnnx.CELLS``.
     n_x, n_a, m, n_steps : int
-        Numbers of inputs, hidden units, examples and steps.
+        Numbers of inputs, hidden units, examples and steps. `n_a` is 5 by default, or a little more for a cell with
+        heads.
     engine_names : sequence of str, optional
         Engines to check; default: all for NumPy arrays that can run here.
     seed : int or numpy.random.Generator, optional
@@ -52,6 +53,7 @@ def check_cell(
         points where the cell is not differentiable, such as ``relu`` at 0: try another seed.
     """
     cell = cell_of(cell)
+    n_a = -(-5 // cell.multiple) * cell.multiple if n_a is None else n_a
     sizes = {"n_x": n_x, "n_a": n_a, "m": m, "n_steps": n_steps}
     n_x, n_a, m, n_steps = (integer(name, size) for name, size in sizes.items())
     problem = _Problem(cell, n_x, n_a, m, n_steps, generator("seed", seed))
@@ -79,7 +81,7 @@ class _Problem:
     def __init__(self, cell: Cell, n_x: int, n_a: int, m: int, n_steps: int, rng: np.random.Generator) -> None:
         self.cell = cell
         self.lengths = [max(n_steps - j, 1) for j in range(m)]
-        state, sequence = (n_a, m), (n_a, m, n_steps)
+        units = {name: cell.size(name, n_a) for name in (*cell.states, *cell.inputs)}
         initial = initialize_parameters(cell, n_x, n_a, seed=rng, dtype="float64")
         own = dict(cell.initial)
         noise = {key: 0.1 * np.abs(p) if key in own else 1 for key, p in initial.items()}
@@ -87,10 +89,10 @@ class _Problem:
             key: (p if key in own else 0) + noise[key] * rng.standard_normal(p.shape) for key, p in initial.items()
         }
         self.x = rng.standard_normal((n_x, m, n_steps))
-        self.s0 = [rng.standard_normal(state) for _ in cell.states]
-        self.inputs = {name: rng.standard_normal(sequence) for name in cell.inputs}
-        self.ds = [rng.standard_normal(sequence) for _ in cell.states]
-        self.ds_final = [rng.standard_normal(state) for _ in cell.states]
+        self.s0 = [rng.standard_normal((units[name], m)) for name in cell.states]
+        self.inputs = {name: rng.standard_normal((units[name], m, n_steps)) for name in cell.inputs}
+        self.ds = [rng.standard_normal((units[name], m, n_steps)) for name in cell.states]
+        self.ds_final = [rng.standard_normal((units[name], m)) for name in cell.states]
 
     @property
     def arrays(self) -> Mapping[str, np.ndarray]:

@@ -23,6 +23,7 @@ _FORGET_BIAS = {"keras": 1.0}
 
 
 def _draw(distribution: str, rng: np.random.Generator, shape: tuple[int, int], fan_in: int) -> np.ndarray:
+    """Draw a matrix. Orthogonal ones that are not square are square blocks, one below the other, cut to the shape."""
     match distribution:
         case "small normal":
             return 0.01 * rng.standard_normal(shape)
@@ -31,8 +32,10 @@ def _draw(distribution: str, rng: np.random.Generator, shape: tuple[int, int], f
         case "Glorot uniform":
             return rng.uniform(-1, 1, shape) * np.sqrt(6 / sum(shape))
         case "orthogonal":
-            q, r = np.linalg.qr(rng.standard_normal(shape))
-            return q * np.sign(np.diag(r))  # the signs make q uniformly distributed
+            rows, columns = shape
+            pairs = [np.linalg.qr(rng.standard_normal((columns, columns))) for _ in range(-(-rows // columns))]
+            blocks = [q * np.sign(np.diag(r)) for q, r in pairs]  # the signs make q uniformly distributed
+            return np.concatenate(blocks)[:rows]
     return np.zeros(shape)
 
 
@@ -92,20 +95,21 @@ def initialize_parameters(
     of_x, of_h, _, of_bias = SCHEMES[scheme]
     values: dict[str, np.ndarray] = {}
     for gate in cell.gates:
-        draw = {"x": (of_x, (n_a, n_x)), "h": (of_h, (n_a, n_a))}
+        rows = gate.rows(n_a)
+        draw = {"x": (of_x, (rows, n_x)), "h": (of_h, (rows, gate.columns(n_a)))}
         order = "hx" if gate.is_joint else gate.sides  # in the order of the columns
         weights = {side: _draw(draw[side][0], rng, draw[side][1], n_a) for side in order}
         values |= gate.join(np, weights.get("x"), weights.get("h"))
         for bias in filter(None, (gate.bias, gate.recurrent_bias)):
-            values[bias] = _draw(of_bias, rng, (n_a, 1), n_a)
+            values[bias] = _draw(of_bias, rng, (rows, 1), n_a)
         if gate.forgets and gate.bias and forget_bias is not None:
-            values[gate.bias] = np.full((n_a, 1), forget_bias)
+            values[gate.bias] = np.full((rows, 1), forget_bias)
     for key in cell.parameter_keys:
         if key not in values:
-            values[key] = _draw(of_bias, rng, (n_a, 1), n_a)
+            values[key] = _draw(of_bias, rng, (cell.size(key, n_a), 1), n_a)
     for key, value in cell.initial:
         low, high = value if isinstance(value, tuple) else (value, value)
-        values[key] = rng.uniform(low, high, (n_a, 1))
+        values[key] = rng.uniform(low, high, values[key].shape)
     parameters = _convert(values, dtype, xp, device)
     if n_y is not None:
         head = initialize_dense(n_a, n_y, scheme=scheme, seed=rng, dtype=dtype, xp=xp, device=device)

@@ -6,20 +6,21 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import boolean_array, check_shape
 from rnnx.cells import Cell
-from rnnx.cells.options import RESET, initial, with_options
+from rnnx.cells.options import RESET, initial, reset, with_options
 from rnnx.engines.protocol import Call, Gradients
 
 
 def with_resets(call: Call, resets: Any) -> Call:
     """Return the call that also sets states back where `resets`, (m, T_x) of bool, is true."""
-    xp, shape = call.xp, (call.n_a, call.m, call.n_steps)
+    xp, shape = call.xp, (call.m, call.n_steps)
     mask = boolean_array(xp, ns.device(call.s0[0]), "resets", resets)
-    check_shape("resets", mask, "(m, T_x)", shape[1:])
+    check_shape("resets", mask, "(m, T_x)", shape)
     cell = with_options(call.cell, resets=True)
     arrays = dict(zip(call.cell.inputs, call.inputs, strict=True))
-    arrays[RESET] = xp.broadcast_to(xp.astype(mask, call.dtype)[None, :, :], shape)
     for state, s in zip(call.cell.states, call.s0, strict=True):
-        arrays[initial(state)] = xp.broadcast_to(s[:, :, None], shape)
+        whole = (s.shape[0], *shape)
+        arrays[reset(call.cell, state)] = xp.broadcast_to(xp.astype(mask, call.dtype)[None, :, :], whole)
+        arrays[initial(state)] = xp.broadcast_to(s[:, :, None], whole)
     return call._replace(cell=cell, inputs=tuple(arrays[name] for name in cell.inputs))
 
 

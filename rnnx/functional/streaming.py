@@ -51,7 +51,7 @@ class Stream:
     ) -> None:
         self.cell = cell_of(cell)
         m = integer("m", m)
-        n_x = arguments.check_parameters(self.cell, parameters)
+        n_x, _ = arguments.check_parameters(self.cell, parameters)
         states = arguments.by_state("s0", s0, self.cell, "{}0")
         xp, device = ns.common_namespace(parameters)
         check_size((n_x, m), n_x=n_x, m=m)
@@ -103,17 +103,19 @@ class Stream:
         return self._states[0]
 
     def _inputs(self, given: Mapping[str, Array]) -> tuple[Array, ...]:
-        """Return all extra inputs, (n_a, m)."""
+        """Return all extra inputs, (n_a, m) or of their own widths."""
         defaults, like, arrays = dict(self.cell.defaults), self._s0[0], []
+        n_a, m = like.shape
         for name in self.cell.inputs:
+            shape = self.cell.size(name, n_a), m
             if name in given:
                 self._check(name, given[name])
-                arguments.check_input(name, given[name], like.shape[0], like.shape[1], None)
+                arguments.check_input(self.cell, name, given[name], n_a, m, None)
                 array = ns.astype(self._xp, given[name], self._expected[1])
             else:
                 value = self._n_steps if defaults[name] == STEP else defaults[name]
                 array = self._xp.full((1,), value, dtype=self._expected[1], device=ns.device(like))
-            arrays.append(array if array.shape == like.shape else self._xp.broadcast_to(array, like.shape))
+            arrays.append(array if tuple(array.shape) == shape else self._xp.broadcast_to(array, shape))
         return tuple(arrays)
 
     def _check(self, name: str, array: Array) -> None:

@@ -155,7 +155,8 @@ class Bridge(Layer):
         self._links: list[tuple[str, list[str], Dense]] = []
         for k, (layer, (into,)) in enumerate(zip(encoder.layers, decoder.layers, strict=True)):
             for state in decoder.cell.states:
-                dense = Dense(f"{state}_bridge_l{k}", 2 * into.hidden_size, into.hidden_size)
+                units = into.state_sizes[state + into.suffix]
+                dense = Dense(f"{state}_bridge_l{k}", 2 * units, units)
                 self._links.append((state + into.suffix, [state + one.suffix for one in layer], dense))
         self.parts = [dense for _, _, dense in self._links] if encoder.bidirectional else []
 

@@ -97,6 +97,12 @@ class Direction(Layer):
         return {key: key + self.suffix for key in (*self.cell.parameter_keys, *self.cell.optional_keys)}
 
     @property
+    def state_sizes(self) -> dict[str, int]:
+        """Numbers of units of the states by name."""
+        sizes = [self.cell.size(state, self.hidden_size) for state in self.cell.states]
+        return dict(zip(self.state_names, sizes, strict=True))
+
+    @property
     def rows(self) -> slice:
         """The features that are this direction's in the outputs of both."""
         return slice(self.hidden_size, None) if self.reverse else slice(self.hidden_size)

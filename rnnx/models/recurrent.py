@@ -258,7 +258,7 @@ class Recurrent(Layer):
         found = named_inputs(self.cell, extra, "extra")
         for name, array in found.items():
             for one, *_ in self.layers:
-                check_input(f"extra[{name!r}]", array, one.hidden_size, m, n_steps)
+                check_input(self.cell, name, array, one.hidden_size, m, n_steps, called=f"extra[{name!r}]")
         return found
 
     def with_steps(self, extra: Mapping[str, Array], x: Array) -> dict[str, Array]:

@@ -73,14 +73,20 @@ class Regularization:
         if masks is None or self.training is self.cell:
             return self.evaluation, {}
         m, n_steps = x.shape[-2:]
-        shape, inputs = (one.hidden_size, m, n_steps), dict[str, Array]()
+        inputs: dict[str, Array] = {}
         for state, rate in zip(self.cell.states, self.rates, strict=True):
             if rate:
+                shape = self.cell.size(state, one.hidden_size), m, n_steps
                 inputs[zoneout_mask(state)] = 1 - masks.kept(f"zoneout {state}{one.suffix}", rate, shape, like)
         if self.recurrent_dropout:
-            kept = masks.at(0).kept(f"recurrent{one.suffix}", self.recurrent_dropout, (*shape[:2], 1), like)
             xp = ns.namespace(like)
-            mask = xp.broadcast_to(kept * (1 / (1 - self.recurrent_dropout)), shape)
-            stages = enumerate(self.cell.stages)
-            inputs |= {dropout_mask(k): mask for k, stage in stages if stage.recurrent}
+            of_units: dict[int, Array] = {}  # by number of units
+            for k, stage in enumerate(self.cell.stages):
+                units = self.training.size(dropout_mask(k), one.hidden_size)
+                if stage.recurrent and units not in of_units:
+                    rate, shape = self.recurrent_dropout, (units, m, 1)
+                    kept = masks.at(0).kept(f"recurrent{one.suffix}", rate, shape, like)
+                    of_units[units] = xp.broadcast_to(kept * (1 / (1 - rate)), (units, m, n_steps))
+                if stage.recurrent:
+                    inputs[dropout_mask(k)] = of_units[units]
         return self.training, inputs

@@ -31,7 +31,7 @@ def check_states(
         named = {f"{what}[{name!r}]": s for name, s in arrays.items()}
         xp, _ = ns.common_namespace(named if like is None else {"parameters": like, **named})
         ns.floating_dtype(xp, {}, named)
-    widths = {name: one.hidden_size for layer in stack.layers for one in layer for name in one.state_names}
+    widths = {name: units for layer in stack.layers for one in layer for name, units in one.state_sizes.items()}
     for name, s in arrays.items():
         own_m = s.shape[-1] if m is None and s.ndim == 2 else m
         compare_shapes(f"{what}[{name!r}]", tuple(s.shape), "(n, m)", (widths[name], own_m or 0))

@@ -26,8 +26,15 @@ def describe(name: str) -> str:
 
 
 def arrays(values: Any, example: int) -> dict[str, np.ndarray]:
-    """Return the gates and states of one example by name, each a NumPy array (n_a, T)."""
-    if isinstance(values, Caches | tuple):
+    """Return the gates and states of one example by name, each a NumPy array (n_a, T).
+
+    Of caches, those that have as many units as the hidden state.
+    """
+    if isinstance(values, Caches):
+        found = gate_values(values)
+        n_a = found[values.cell.states[0]].shape[0]
+        values = {name: array for name, array in found.items() if array.shape[0] == n_a}
+    elif isinstance(values, tuple):
         values = gate_values(values)
     if not isinstance(values, Mapping) or not values:
         raise TypeError(f"`values` must be caches or a non-empty dict of arrays; got {type(values).__name__}")

@@ -51,7 +51,7 @@ def weight_histograms(
     """
     checks.integer("bins", bins)
     arrays = style.all_to_numpy("parameters", parameters)
-    keys = _Keys(BUILT_IN.values() if cell is None else [cell])
+    keys = _Keys(BUILT_IN.values() if cell is None else [cell], arrays)
     rows = _rows(arrays, keys)
     edges = {kind: _edges([a for n, a in arrays.items() if keys.is_bias(n, a) == kind], bins) for kind in (False, True)}
     width = max(map(len, rows))
@@ -76,10 +76,13 @@ def weight_histograms(
 class _Keys:
     """What the keys of cells' parameters stand for."""
 
-    def __init__(self, cells: Iterable[Cell]) -> None:
+    def __init__(self, cells: Iterable[Cell], arrays: Mapping[str, np.ndarray]) -> None:
         cells = list(cells)
+        as_wide = {gate.weights[0] for one in cells for gate in one.gates if not gate.width}
+        of_layers = [(*name.partition("_")[::2], array) for name, array in arrays.items()]
+        self.n_a = {layer: len(array) for key, layer, array in of_layers if key in as_wide and array.ndim == 2}
         gates = [gate for one in cells for gate in one.gates]
-        self.joint = {gate.weights[0] for gate in gates if gate.is_joint}  # the first n_a columns are recurrent
+        self.joint = {gate.weights[0]: gate for gate in gates if gate.is_joint}
         self.split = {
             key: _INPUT if side == "x" else _RECURRENT
             for gate in gates
@@ -133,8 +136,9 @@ def _parts(name: str, array: np.ndarray, keys: _Keys) -> dict[str, np.ndarray]:
     """Split a parameter into its parts for the state and the input. Parameters outside cells are not split."""
     if "_" in name and not _OF_A_CELL.fullmatch(name):
         return {_OTHER: array}
-    key = name.partition("_")[0]
-    if key in keys.joint and array.ndim == 2 and array.shape[1] > array.shape[0]:
-        n_a = array.shape[0]
-        return {_RECURRENT: array[:, :n_a], _INPUT: array[:, n_a:]}
+    key, _, layer = name.partition("_")
+    if key in keys.joint and array.ndim == 2:
+        of_x, of_h = keys.joint[key].split({key: array}, keys.n_a.get(layer, 0))
+        if of_x.size:
+            return {_RECURRENT: of_h, _INPUT: of_x}
     return {keys.split.get(key, _OTHER): array}

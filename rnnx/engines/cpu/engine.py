@@ -50,7 +50,7 @@ class CpuEngine:
         sequences = tuple([r.of(a) for r, a in zip(readings, sequences, strict=True)])
         keys = job.key.keys
         values = contiguous([call.parameters[key] for key in keys])
-        outputs = [empty(states[0][1:].shape, dtype) for _ in job.outputs]
+        outputs = [empty(S[1:].shape, dtype) for S in states[: len(job.outputs)]]
         given = addresses([*sequences, *values, *outputs])
         job.run([at, *given], lengths)
         X = sequences[0] if job.layouts[0] is None else block[end]
@@ -78,7 +78,8 @@ class CpuEngine:
         keys = tuple(tape.parameters)
         job, readings = _backward_pass(tape.cell, dtype, sizes, tape.indices, keys, lengths is not None, memory)
         given = [r.of(d) for r, d in zip(readings, cotangents.states, strict=True) if r and d is not None]
-        ds = [np.zeros((m, n), dtype) if d is None else np.array(d.T, order="C") for d in cotangents.final]
+        pairs = zip(cotangents.final, tape.states, strict=True)
+        ds = [np.zeros(S.shape[1:], dtype) if d is None else np.array(d.T, order="C") for d, S in pairs]
         own, kept = tape.own, None
         if own is None:
             at_parameters, kept = job.kept.allocate()
@@ -95,7 +96,7 @@ class CpuEngine:
             at_values = addresses(values)
         at, gradients = job.block.allocate()
         dx = None if tape.indices else empty(x.shape, dtype)
-        d_inputs = [empty((x.shape[0], m, n), dtype) for _ in tape.inputs]
+        d_inputs = [empty((x.shape[0], m, job.units(name)), dtype) for name in tape.cell.inputs]
         results = [*ds, *d_inputs] if dx is None else [*ds, *d_inputs, dx]
         job.run([*at_values, at_parameters, at, *addresses([*results, *given])], lengths)
         named = dict(zip(job.block.names, contiguous(gradients), strict=True))
@@ -154,13 +155,16 @@ def _backward_pass(
 
 
 def compile_ahead(cell: Cell, dtype: str) -> None:
-    """Compile or load everything that a cell needs, by running it on one element."""
-    parameters = {key: np.ones(shape, dtype) for key, (_, shape) in expected_shapes(cell, 1, 1).items()}
-    n_states, x, s0 = len(cell.states), np.ones((1, 1, 2), dtype), np.ones((1, 1), dtype)
-    inputs = (x,) * len(cell.inputs)
-    call = Call(cell, np, x.dtype, x, False, 1, (s0,) * n_states, parameters, None, inputs)
+    """Compile or load everything that a cell needs, by running it on as few elements as possible."""
+    n = cell.multiple
+    parameters = {key: np.ones(shape, dtype) for key, (_, shape) in expected_shapes(cell, 1, n).items()}
+    n_states, x = len(cell.states), np.ones((1, 1, 2), dtype)
+    s0 = tuple([np.ones((cell.size(name, n), 1), dtype) for name in cell.states])
+    inputs = tuple([np.ones((cell.size(name, n), 1, 2), dtype) for name in cell.inputs])
+    call = Call(cell, np, x.dtype, x, False, 1, s0, parameters, None, inputs)
     _, tape = ENGINE.forward(call, keep=True)
-    ENGINE.backward(tape, Cotangents((x,) + (None,) * (n_states - 1), (None,) * n_states))
+    ds = (np.ones((n, 1, 2), dtype),) + (None,) * (n_states - 1)
+    ENGINE.backward(tape, Cotangents(ds, (None,) * n_states))
     for given in itertools.product((False, True), repeat=n_states):
         kernels_of(cell, x.dtype, given)
     pool()

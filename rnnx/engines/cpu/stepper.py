@@ -24,7 +24,7 @@ class CpuStepper:
         (at, block), X = passes[0].block.allocate(), np.zeros((m, call.n_x), call.dtype)
         for array in block:
             array[...] = 0
-        E = [np.zeros((m, n), call.dtype) for _ in call.inputs]
+        E = [np.zeros((m, e.shape[0]), call.dtype) for e in call.inputs]
         self._xt, self._inputs, self._states = X.T, [e.T for e in E], block[: len(call.s0)]
         self._results = tuple(tuple(S[slot].T for S in self._states) for slot in (1, 0))
         for result in (*self._results[0], *self._results[1]):

@@ -117,13 +117,13 @@ class Backward(Pass):
         values = {name_of(argument): place(argument) for argument in stage.backward_arguments()}
         if stage.is_last:
             values["d_final0"] = self.address("d_final0")
-        product = None
+        products = []
         if stage.n_zh:
-            # It is added to the direct path that the kernel has written, if there is one.
+            # The first is added to the direct path that the kernel has written, if there is one.
             beta = int(trace_backward(stage)[2][0] != ZERO or key.has_lengths)
-            wh, target = self.matrix(f"wh{stage.number}"), self.matrix(_cotangent(stage.operand))
-            product = Product(self._recurrent_side(stage), wh, target, beta)
-        return StageStep(self._size(kernel), self._bind(stage, kernel, key.n_dz, values), product)
+            parts = self._blocks(stage, self._recurrent_side(stage), self.matrix(_cotangent(stage.operand)))
+            products = [Product(dz, wh, d, 1 if k >= stage.heads else beta) for k, (dz, wh, d) in enumerate(parts)]
+        return StageStep(self._size(kernel), self._bind(stage, kernel, key.n_dz, values), products)
 
     def gradients(self, xp: Any) -> Gradients:
         """Compute the gradients after the loop, in new memory."""
@@ -143,7 +143,7 @@ class Backward(Pass):
             source, target = self.memory.array(_cotangent(Slot("state", k))).T, results.addresses[f"ds{k}"]
             self.to_time_major(source, target, (1, m, n), kernel="time_major_from_real")
         stages = [self._stage_gradients(stage, results) for stage in wiring(cell)]
-        named = name_gradients(xp, cell, key.optional_keys, stages)
+        named = name_gradients(xp, cell, key.optional_keys, stages, key.n_x)
         d_inputs = tuple(to_public(xp, self.memory.array(f"dE{k}").copy()) for k in range(len(cell.inputs)))
         return Gradients(dx, tuple(results.array(f"ds{k}").T for k in states), named, d_inputs)
 
@@ -181,10 +181,14 @@ class Backward(Pass):
         if stage.n_zh:
             dzh = self._recurrent_side(stage)._replace(rows=n_rows)
             operand = Matrix(self._place(stage.operand).base, n_rows, n, n, key.dtype)
-            self.stream.gemm(dzh.T, operand, results.matrix("w").block(stage.first_gate * n, columns, 0, n))
+            n_h = n // stage.heads  # of the columns of w, the last ones before those of the input weights
+            dw = results.matrix("w").block(stage.first_gate * n, columns, n - n_h, n_h)
+            for k, (dz, _, part) in enumerate(self._blocks(stage, dzh, operand)):
+                self.stream.gemm(dz.T, part, dw.block(k * dz.columns, dz.columns, 0, n_h))
             if key.has_recurrent_bias(stage):
                 self.sum_columns(dzh, results.addresses[f"bh{number}"])
                 bh = results.array(f"bh{number}")
         rows = slice(stage.first_gate * n, (stage.first_gate + stage.n_gates) * n)
         sums = slice(key.layout.sums[number] * n, key.layout.sums[number + 1] * n)
-        return StageGradients(results.array("w")[rows, :], results.array("b")[sums], bh)
+        dw = results.array("w")[rows, n - n // stage.heads :]
+        return StageGradients(dw, results.array("b")[sums], bh)

@@ -110,12 +110,12 @@ class Forward(Pass):
             values["index"] = StepArgument(self.address("X"), key.m * INDEX.itemsize)
         values |= {name: sides[name] for name in forward_sides(stage)}
         arguments = self._bind(stage, kernel, key.n_zx, values)
-        return StageStep(self._size(kernel), arguments, self._recurrent_product(stage, before, after))
+        return StageStep(self._size(kernel), arguments, self._recurrent_products(stage, before, after))
 
-    def _recurrent_product(self, stage: StageWiring, before: int, after: int) -> Product | None:
+    def _recurrent_products(self, stage: StageWiring, before: int, after: int) -> list[Product]:
         key, i, separate = self.key, stage.number, self.key.separate_sides(stage)
         if not stage.n_zh:
-            return None
+            return []
         if separate:
             side = self.matrix(f"Zh{i}")
         else:
@@ -123,4 +123,4 @@ class Forward(Pass):
             side = side._replace(step=key.n_zx * self._state_bytes)
         operand, step = self._place(stage.operand, before, after)
         a = Matrix(operand, key.m, key.n, key.n, key.dtype, step=step)
-        return Product(a, self.matrix(f"wh{i}").T, side, int(not separate))
+        return [Product(part, wh.T, z, int(not separate)) for z, wh, part in self._blocks(stage, side, a)]

@@ -81,8 +81,11 @@ class PassKey(NamedTuple):
     def of(cls, source: Call | Tape, *, keep: bool) -> "PassKey":
         """Return the key of a forward pass, or of the backward pass through a tape.
 
-        Raise ValueError if the kernels cannot count the elements of a state.
+        Raise ValueError if the kernels cannot count the elements of a state, or do not support the cell.
         """
+        if source.cell.has_widths:
+            what = f"cells with several widths, such as {source.cell.name!r}"
+            raise ValueError(f"the gpu engine does not run {what}; use `rnnx.use_engine('reference')`")
         if source.m * source.n_a >= 2**31:
             raise ValueError(f"m * n_a must be less than 2^31 on a GPU; got m = {source.m}, n_a = {source.n_a}")
         cell, dtype, has_lengths = source.cell, np.dtype(source.dtype), source.lengths is not None
@@ -132,13 +135,13 @@ class PassKey(NamedTuple):
     def packed_shapes(self) -> Shapes:
         """Shapes of the parameters, stacked over the gates that have them.
 
-        These are wh<i> (G_i n, n), bh<i> (G_i n,), b (G_x n,), wx (G_x n, n_x), or (n_x, G_x n) for index inputs, and
-        v<k> (n,), the vectors.
+        These are wh<i> (G_i n, n / heads), bh<i> (G_i n,), b (G_x n,), wx (G_x n, n_x), or (n_x, G_x n) for index
+        inputs, and v<k> (n,), the vectors.
         """
         shapes: Shapes = {}
         for stage in wiring(self.cell):
             if stage.n_zh:
-                shapes[f"wh{stage.number}"] = ((stage.n_zh * self.n, self.n), self.dtype)
+                shapes[f"wh{stage.number}"] = ((stage.n_zh * self.n, self.n // stage.heads), self.dtype)
             if self.has_recurrent_bias(stage):
                 shapes[f"bh{stage.number}"] = ((stage.n_zh * self.n,), self.dtype)
         if rows := self.n_zx * self.n:

@@ -24,11 +24,11 @@ class Product(NamedTuple):
 
 
 class StageStep(NamedTuple):
-    """The work of a stage in every step: an elementwise kernel and, if a gate is recurrent, a product."""
+    """The work of a stage in every step: an elementwise kernel and, if a gate is recurrent, products."""
 
     size: LaunchSize
     arguments: list[StepArgument]
-    product: Product | None
+    products: list[Product]
 
 
 class Pass(Launcher):
@@ -83,9 +83,9 @@ class Pass(Launcher):
 
         for stage in wiring(key.cell):
             for gate, row, own in key.gate_rows(stage):
-                w_x, w_h = gate.split(parameters)
+                w_x, w_h = gate.split(parameters, n)
                 if w_h is not None:
-                    add(w_h, f"wh{stage.number}", own.start, (n, 1), n)
+                    add(w_h, f"wh{stage.number}", own.start, (n // stage.heads, 1), n // stage.heads)
                 if w_x is not None:
                     add(w_x, "wx", row.start, wx_strides, key.n_x)
                     add(parameters[gate.bias], "b", row.start, (1, 1), 1)
@@ -130,9 +130,25 @@ class Pass(Launcher):
         arguments = kernel.bind({**values, **sizes, "lengths": self.address("lengths"), "t": StepArgument(0, 1)})
         return [value if isinstance(value, StepArgument) else StepArgument(value) for value in arguments]
 
+    def _blocks(self, stage: StageWiring, side: Matrix, operand: Matrix) -> list[tuple[Matrix, Matrix, Matrix]]:
+        """Return the parts of the recurrent side, of the weights and of the operand that belong together: per gate and
+        head, or all of them.
+        """
+        wh = self.matrix(f"wh{stage.number}")
+        if stage.heads == 1:
+            return [(side, wh, operand)]
+        d = self.key.n // stage.heads
+        return [
+            (
+                side.block(0, side.rows, block * d, d),
+                wh.block(block * d, d, 0, d),
+                operand.block(0, operand.rows, block % stage.heads * d, d),
+            )
+            for block in range(stage.n_zh * stage.heads)
+        ]
+
     def _product(self, stage: StageStep, t: int) -> None:
-        if stage.product:
-            a, b, c, beta = stage.product
+        for a, b, c, beta in stage.products:
             self.stream.gemm(a.at(t), b, c.at(t), beta)
 
     def _elementwise(self, stage: StageStep, t: int) -> None:

@@ -74,8 +74,8 @@ def _forward(graph: Graph, stage: StageWiring) -> dict[Name, Expression]:
 def _backward(graph: Graph, stage: StageWiring, given: tuple[bool, ...]) -> dict[Name, Expression]:
     """Return the results of backward in symbols."""
     ds = list(symbols(graph, d_writes=len(stage.writes))[0])
-    for k, is_given in enumerate(given if stage.is_last else ()):
-        if is_given:
+    for k, slot in enumerate(stage.writes if stage.is_last else ()):
+        if given[slot.number]:
             ds[k] = ds[k] + graph.leaf(f"d_given {k}")
     counts = {"reads": len(stage.reads), "writes": len(stage.writes), "saves": len(stage.saves)}
     counts["given"] = len(stage.vectors + stage.inputs)

@@ -22,7 +22,8 @@ def backward_arguments(stage: StageWiring, given: Sequence[bool]) -> list[Argume
 
     Role "d_vectors": the sums over time of the gradients of the vectors, which the kernel adds to, by example.
     """
-    arguments = [a for a in stage.backward_arguments() if a.role != "d_given" or given[a.number]]
+    of_writes = [given[slot.number] for slot in stage.writes] if stage.is_last else []
+    arguments = [a for a in stage.backward_arguments() if a.role != "d_given" or of_writes[a.number]]
     return [*arguments, *(Argument("d_vectors", k, slot) for k, slot in enumerate(stage.vectors))]
 
 
@@ -41,7 +42,9 @@ def emit_kernels(module: ir.Module, cell: Cell, dtype: Any, given: Sequence[bool
 
 
 def _forward(kernel: Kernel, stage: StageWiring) -> None:
-    """Emit a forward kernel. In zx and zh, each of G gates, gate g of unit vector v is at (v G + g) L."""
+    """Emit a forward kernel. In zx and zh, each of G gates, gate g of unit vector v is at (v G + g) L; but with heads,
+    zh is (rows, G, n).
+    """
     f, size = kernel.f, kernel.size
     with f.loop(f.arguments.rows) as j, f.loop(f.arguments.vectors) as v:
         column = f.times(v, size)
@@ -50,9 +53,11 @@ def _forward(kernel: Kernel, stage: StageWiring) -> None:
         def side(role: str, n_gates: int) -> tuple[Vector, ...]:
             if not n_gates:
                 return ()
-            offset = f.sum(f.times(j, kernel.side_rows[role]), f.times(v, n_gates * size))
+            by_gate = role == "zh" and stage.heads > 1
+            offset = f.sum(f.times(j, kernel.side_rows[role]), f.times(v, size if by_gate else n_gates * size))
             (place,) = kernel.places(role, offset)
-            return tuple(Vector(f, f.load_vector(f.sum(place, g * size))) for g in range(n_gates))
+            gates = [f.sum(place, f.times(kernel.row, g) if by_gate else g * size) for g in range(n_gates)]
+            return tuple(Vector(f, f.load_vector(gate)) for gate in gates)
 
         zx = side("zx", stage.n_zx)
         # If the engine adds the sides, zx is the sum; adding -0.0 is exact.

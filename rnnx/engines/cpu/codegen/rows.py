@@ -56,7 +56,7 @@ class _Rows:
     def __init__(self, kernel: Kernel, stage: StageWiring, phases: Sequence[Phase]) -> None:
         self.kernel, self.f = kernel, kernel.f
         f, tail = kernel.f, kernel.tail
-        self.widths = {"zx": stage.n_zx, "zh": stage.n_zh}
+        self.widths, self.by_gate = {"zx": stage.n_zx, "zh": stage.n_zh}, stage.heads > 1
         self.addresses = {(a.role, a.number): address for a, address in kernel.addresses.items()}
         of_parameters = [("given", k) for k, slot in enumerate(stage.vectors)]
         self.of_parameters = set(of_parameters)
@@ -98,6 +98,9 @@ class _Rows:
         f, (role, number) = self.f, name
         if role == "kept":
             return Vector(f, f.load_vector(f.sum(self.kept[number], place.column)))
+        if role == "zh" and self.by_gate:  # (rows, G, n)
+            at = f.sum(f.times(place.row, self.kernel.side_rows[role]), place.column, f.times(self.kernel.row, number))
+            return Vector(f, f.load_vector(f.sum(self.addresses[role, 0], at)))
         if role in ("zx", "zh"):  # gate g of unit vector v is at (v G + g) L
             offset = f.sum(f.times(place.row, self.kernel.side_rows[role]), number * self.kernel.size)
             offset = f.sum(offset, f.times(place.vector, self.widths[role] * self.kernel.size))

@@ -43,13 +43,15 @@ class BackwardPass(Pass):
         t.fields |= {"x": t.base("x"), "dx": 0 if t.indices else t.base("dx"), "flat_dx": t.rows == t.m}
         d_states = enumerate(map(t.base, self.d_states))
         cotangents = {Slot("state", k, after): (ds, 0) for k, ds in d_states for after in (False, True)}
-        cotangents |= {Slot("input", k): (t.base(name), t.step) for k, name in enumerate(self.d_inputs)}
-        for wired in wiring(cell)[:-1]:
-            cotangents |= {slot: (t.take(t.m, t.n), 0) for slot in wired.writes}
+        for k, name in enumerate(self.d_inputs):
+            cotangents[Slot("input", k)] = t.base(name), t.m * self.units(cell.inputs[k]) * t.item
+        for wired in wiring(cell):
+            if not wired.is_last:
+                cotangents |= {slot: (t.take(t.m, wired.units(t.n)), 0) for slot in wired.writes}
         given = self._given(t)
         kept, block = t.base("kept parameters"), t.base("block")
         parameters = dict(zip(self.key.keys, (kept + at for at in self.kept.offsets), strict=True))
-        places = self.places(t, values, parameters, t.step, t.step)
+        places = self.places(t, values, parameters, 1, 1)
         t.fields["stages"] = [
             self.stage(t, wired, parameters, places) | self._stage(t, wired, places, cotangents, given)
             for wired in wiring(cell)
@@ -58,7 +60,8 @@ class BackwardPass(Pass):
             stage |= self.block.fields(wired, block)
             for vector, at in zip(stage["vectors"], self.block.of_vectors(wired), strict=True):
                 vector["total"] = block + at
-        columns = (t.vectors(t.n) + (0 if t.indices else t.vectors(t.n_x))) * t.lanes
+        of_operand = max(t.vectors(wired.columns(t.n)) * wired.heads for wired in wiring(cell))
+        columns = (of_operand + (0 if t.indices else t.vectors(t.n_x))) * t.lanes
         return {"block_a": KC * (MC + t.lanes) * t.item, "block_b": min(KC, t.n_steps * t.m) * columns * t.item}
 
     def _given(self, t: Template) -> Places:
@@ -67,41 +70,42 @@ class BackwardPass(Pass):
         t.fields["conversions"] = []
         for k, (name, layout) in enumerate(zip(self.d_given, self.layouts, strict=True)):
             if layout is not None:
-                at = source = t.base(name)
+                at, n = (source := t.base(name)), self.units(self.key.cell.states[k])
                 if not layout.time_major:
-                    at = t.take(t.n_steps, t.m, t.n)
-                    t.fields["conversions"].append(t.conversion(source, layout, t.n, at))
-                given[Slot("state", k, after=True)] = (at, t.step)
+                    at = t.take(t.n_steps, t.m, n)
+                    t.fields["conversions"].append(t.conversion(source, layout, n, at))
+                given[Slot("state", k, after=True)] = (at, t.m * n * t.item)
         return given
 
     def _stage(self, t: Template, wired: StageWiring, places: Places, cotangents: Places, given: Places) -> Fields:
         widths = {"dzx": wired.blocks["dzx"].stop - len(wired.vectors), "dzh": wired.n_zh}
         if wired.stage.additive:
             widths["dzh"] = widths["dzx"]
-        sides = {a.role: t.take(t.n_steps, t.m, widths[a.role] * t.n) for a in wired.backward_arguments() if a.per_gate}
-        sums = [t.take(t.m, t.n) for _ in wired.vectors]
+        n, row = wired.units(t.n), wired.units(t.n) * t.item
+        sides = {a.role: t.take(t.n_steps, t.m, widths[a.role] * n) for a in wired.backward_arguments() if a.per_gate}
+        sums = [t.take(t.m, n) for _ in wired.vectors]
         by_role = {"d_writes": cotangents, "d_reads": cotangents, "d_given": given, "d_inputs": cotangents}
 
         def record(a: Argument) -> Fields:
             if a.role == "d_vectors":
-                return {"address": sums[a.number], "row": t.row, "vector": t.size}
+                return {"address": sums[a.number], "row": row, "vector": t.size}
             if a.slot is not None:
-                return t.value(a.slot, by_role.get(a.role, places), ZERO if a.role == "d_inputs" else 0)
-            width = widths[a.role]
-            strides = {"step": t.step * width, "row": t.row * width, "vector": t.size}
+                return t.value(a.slot, by_role.get(a.role, places), n, ZERO if a.role == "d_inputs" else 0)
+            width = widths[a.role] * row
+            strides = {"step": t.m * width, "row": width, "vector": t.size}
             return {"address": sides[a.role], **strides, "past_end": ZERO}
 
-        n_h, n_x = wired.n_zh * t.n, wired.n_zx * t.n
+        n_h, n_x = wired.n_zh * n, wired.n_zx * n
         dz_x = sides.get("dzx", 0)
         return {
             "arguments": [record(a) for a in backward_arguments(wired, self.given)],
-            "dz_x": dz_x + wired.blocks["dzx"].start * t.row,
+            "dz_x": dz_x + wired.blocks["dzx"].start * row,
             "dz_h": sides.get("dzh", dz_x),
-            "dz_x_row": widths["dzx"] * t.row,
-            "dz_h_row": widths["dzh"] * t.row,
+            "dz_x_row": widths["dzx"] * row,
+            "dz_h_row": widths["dzh"] * row,
             "vectors": [{"sums": at} for at in sums],
             "d_operand": cotangents[wired.operand][0],
-            "w_h": t.take(n_h, t.vectors(t.n) * t.lanes),
+            "w_h": t.take(n_h, t.vectors(wired.columns(t.n)) * t.lanes),
             "w_x": 0 if t.indices else t.take(n_x, t.vectors(t.n_x) * t.lanes),
             "table": t.take(t.n_x, t.vectors(n_x) * t.lanes) if t.indices else 0,
         }

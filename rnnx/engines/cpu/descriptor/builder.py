@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnx.cells import Cell
-from rnnx.cells.wiring import Slot
+from rnnx.cells.wiring import Slot, wiring
 from rnnx.engines.cpu.codegen.gemm import n_vectors, panel_vectors
 from rnnx.engines.cpu.codegen.ir import lanes
 from rnnx.engines.cpu.codegen.leaves import scratch_offset
@@ -75,15 +75,14 @@ class Template:
         self.native, self.dtype, self.threads = _jobs()[job], dtype, threads
         self.lanes, self.item = lanes(dtype), dtype.itemsize
         self.size = self.lanes * self.item  # of a vector
-        self.row = self.n * self.item  # of a state
-        self.step = self.m * self.row
         self.rows = self.m if unit_parallel else -(-self.m // threads)  # examples per thread, at most
         self.workspace = 0
         self._bases = {name: k << _SHIFT for k, name in enumerate(arrays, _ARRAYS)}
         # A row of zeros. Sizes are rounded up, so that few are cached.
-        self._zeros = _zeros(1 << (max(self.n, self.n_x) * self.item + 2 * LINE).bit_length())
+        widest = max(self.n, self.n_x, *(stage.units(self.n) for stage in wiring(key.cell)))
+        self._zeros = _zeros(1 << (widest * self.item + 2 * LINE).bit_length())
         self.fields: Fields = {**copies(dtype), "zeros": address(self._zeros)}
-        self.fields |= {"n_steps": self.n_steps, "m": self.m, "n": self.n, "n_x": self.n_x, "indices": self.indices}
+        self.fields |= {"n_steps": self.n_steps, "m": self.m, "n_x": self.n_x, "indices": self.indices}
         self.fields |= {"item": self.item, "lanes": self.lanes, "unit_parallel": unit_parallel, "pack": 1, "chunk": 1}
         recurrent = any("h" in gate.sides for gate in key.cell.gates)
         self.fields["waits"] = unit_parallel and recurrent
@@ -109,16 +108,16 @@ class Template:
         strides = {"feature_stride": feature, "example_stride": example, "step_stride": step}
         return {**strides, "source": source, "features": features, "target": target}
 
-    def value(self, slot: Slot, places: Places, past_end: int = 0) -> Fields:
+    def value(self, slot: Slot, places: Places, units: int, past_end: int = 0) -> Fields:
         """Return the record of a kernel argument that is a value of a step, or its cotangent."""
         address, step = places[slot]
-        row = 0 if slot.kind == "vector" else self.row
+        row = 0 if slot.kind == "vector" else units * self.item
         return {"address": address, "step": step, "row": row, "vector": self.size, "past_end": past_end}
 
     def finish(self, **scratch: int) -> "Template":
         """Lay out the records and the scratch memory: kernel arguments, then parts of given sizes in bytes."""
-        row = self.vectors(self.n) * self.size
-        most = max(scratch_offset(len(s["arguments"])) + s["kept_rows"] * row for s in self.fields["stages"])
+        kept = [s["kept_rows"] * self.vectors(s["n"]) * self.size for s in self.fields["stages"]]
+        most = max(scratch_offset(len(s["arguments"])) + k for s, k in zip(self.fields["stages"], kept, strict=True))
         size = 0
         for name, part in {"kernel_arguments": most, **scratch}.items():
             self.fields[name] = size

@@ -11,7 +11,7 @@ from rnnx.engines.cpu.codegen.leaves import record
 UNIT_VECTORS = 4  # granularity of unit-parallel shares: whole micro-panels in every layout
 
 PASS = record(
-    "n_steps m n n_x",
+    "n_steps m n_x",
     "indices",  # 1: inputs are 64-bit indices of one-hot columns
     "item lanes",  # bytes of a number, numbers per vector
     "unit_parallel",  # 1: threads share the units; 0: they share the examples
@@ -30,7 +30,6 @@ PASS = record(
     "dx",  # (T, m, n_x), or 0 if not needed
     "conversions n_conversions",
     "copies n_copies",
-    "outputs n_outputs",
     "stages n_stages",
 )
 # A public array to copy to time-major memory, zero past each length. It is contiguous along features or along steps.
@@ -42,10 +41,14 @@ OUTPUT = record("source target")
 STAGE = record(
     "gates n_gates",
     "n_zh n_zx",  # gates with a recurrent side, the first ones, and with an input side, the last ones
+    "n n_operand",  # units of all values but the operand, and of the operand
+    "unit_vectors operand_vectors",  # vectors of so many units
+    "heads n_head",  # of the recurrent sides, and units of a head of the operand
+    "outputs n_outputs",
     "arguments n_arguments",  # of the elementwise kernel
     "kernel kernel_tail",
     "whole_rows kept_rows",  # 1: the kernel takes all vectors of a row, the tail too; rows of its scratch memory
-    "w_h w_x bias bias_h",  # packed; bias_h is 0 without recurrent biases
+    "w_h w_x bias bias_h",  # packed, w_h one matrix per gate and head if there are heads; bias_h may be 0
     "n_vectors_h n_vectors_x",  # of all gates with that side
     "nv_h product_h product_x",  # vectors of a micro-panel, and the products
     "nv_x",  # for w_x; n_vectors_x for index inputs, which need contiguous rows

@@ -25,13 +25,13 @@ class ForwardPass(Pass):
     job = "forward"
 
     def __init__(self, key: PassKey, keep: bool, layouts: tuple[Layout | None, ...], slot: int = 0) -> None:
-        cell, _, n_steps, m, n, n_x, *_ = key
+        cell, _, n_steps, m, _, n_x, *_ = key
         self.keep, self.layouts, self.slot = keep, layouts, slot
         super().__init__(key, (True,) + (False,) * (len(cell.states) - 1))
-        states = [(n_steps + 1, m, n)] * len(cell.states)
+        states = [(n_steps + 1, m, self.units(name)) for name in cell.states]
         # Without `keep`, every step overwrites the saved values of the previous one.
-        saved = [(n_steps if keep else 1, m, n)] * len(cell.saved)
-        features = (n_x, *[n] * len(cell.inputs))
+        saved = [(n_steps if keep else 1, m, self.units(name)) for name in cell.saved]
+        features = (n_x, *map(self.units, cell.inputs))
         copies = [(0,) if f is None else (n_steps, m, k) for f, k in zip(layouts, features, strict=True)]
         self.block = Block(key.dtype, [*states, *saved, *copies, *(self.kept.shapes if keep else ())])
         self.sequences = ("x", *names("input", cell.inputs))
@@ -49,9 +49,10 @@ class ForwardPass(Pass):
         block = [first + at for at in self.block.offsets]
         end = n_states + len(cell.saved)
         x, *inputs = self._sequences(t, block[end : end + len(self.sequences)])
-        states = [S + self.slot * t.step for S in block[:n_states]]
-        outputs = zip(states, self.outputs, strict=False)  # there may be none
-        t.fields["outputs"] = [{"source": S + t.step, "target": t.base(name)} for S, name in outputs]
+        steps = [t.m * self.units(name) * t.item for name in cell.states]
+        states = [S + self.slot * step for S, step in zip(block, steps, strict=False)]
+        outputs = zip(states, steps, self.outputs, strict=False)  # there may be none
+        copies = [{"source": S + step, "target": t.base(name)} for S, step, name in outputs]
         sources = [t.base(name) for name in self.parameters]
         if self.keep:
             kept = zip(sources, block[-len(sources) :], self.kept.shapes, strict=True)
@@ -60,11 +61,10 @@ class ForwardPass(Pass):
             t.fields["chunk"] = max(1, min(t.n_steps, _ROWS_OF_A_CHUNK // t.m))
         row = 8 if t.indices else t.n_x * t.item
         t.fields |= {"x": x, "x_row": row, "x_step": t.m * row}
-        step, saved_step = -t.step if self.slot else t.step, t.step if self.keep else 0
         parameters = dict(zip(self.key.keys, sources, strict=True))
         values = [*states, *block[n_states:end], *inputs]
-        places = self.places(t, values, parameters, step, saved_step)
-        stages = [self._stage(t, wired, parameters, places) for wired in wiring(cell)]
+        places = self.places(t, values, parameters, -1 if self.slot else 1, int(self.keep))
+        stages = [self._stage(t, wired, parameters, places, copies) for wired in wiring(cell)]
         widest = max(max(stage["n_vectors_x"] * t.fields["chunk"], stage["n_vectors_h"]) for stage in stages)
         z_size = lines(widest * t.size * t.rows)
         t.fields |= {"stages": stages, "z_size": z_size}
@@ -77,20 +77,24 @@ class ForwardPass(Pass):
         for name, layout, target in zip(self.sequences, self.layouts, own, strict=True):
             source = t.base(name)
             if layout is not None:
-                features = t.n if places else t.n_x
+                features = self.units(self.key.cell.inputs[len(places) - 1]) if places else t.n_x
                 t.fields["conversions"].append(t.conversion(source, layout, features, target))
             places.append(source if layout is None else target)
         return places
 
-    def _stage(self, t: Template, wired: StageWiring, parameters: dict[str, int], places: Places) -> Fields:
-        units = t.vectors(t.n)
+    def _stage(
+        self, t: Template, wired: StageWiring, parameters: dict[str, int], places: Places, copies: list[Fields]
+    ) -> Fields:
+        n, units = wired.units(t.n), t.vectors(wired.units(t.n))
         vectors_h, nv_h = units * wired.n_zh, panel_vectors(wired.n_zh)
         vectors_x, nv_x = units * wired.n_zx, panel_vectors(wired.n_zx)
+        w_h = (wired.columns(t.n), vectors_h) if wired.heads == 1 else (n * wired.n_zh, t.vectors(wired.columns(t.n)))
         needs_bias_h = not wired.adds_sides or any(g.recurrent_bias in parameters for g in wired.stage.gates)
         return {
             **self.stage(t, wired, parameters, places),
             "arguments": [_argument(t, wired, a, places) for a in wired.forward_arguments()],
-            "w_h": t.take(t.n, vectors_h * t.lanes),
+            "outputs": [copies[slot.number] for slot in wired.writes if wired.is_last and copies],
+            "w_h": t.take(*w_h, t.lanes),
             "w_x": t.take(t.n_x, vectors_x * t.lanes),
             "bias": t.take(vectors_x * t.lanes),
             "bias_h": t.take(vectors_h * t.lanes) if needs_bias_h else 0,
@@ -105,7 +109,7 @@ class ForwardPass(Pass):
 
 def _argument(t: Template, wired: StageWiring, argument: Argument, places: Places) -> Fields:
     if argument.slot is None:
-        side, n_gates = {"zx": (ZX, wired.n_zx), "zh": (ZH, wired.n_zh)}[argument.role]
+        side, n_gates = {"zx": (ZX, wired.n_zx), "zh": (ZH, wired.n_zh if wired.heads == 1 else 1)}[argument.role]
         return {"side": side, "vector": t.size * n_gates}
     past_end = {"writes": KEEP if wired.is_last else ZERO, "saves": ZERO}.get(argument.role, 0)
-    return t.value(argument.slot, places, past_end)
+    return t.value(argument.slot, places, wired.units(t.n), past_end)

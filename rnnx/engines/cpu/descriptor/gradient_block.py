@@ -9,17 +9,19 @@ from rnnx.engines.cpu.runtime.buffer_pool import LINE
 class GradientBlock(Block):
     """The gradients of all parameters in one allocation, whose views are those called `names`: "d" + key.
 
-    Per stage: the weights, one matrix (G n, n + n_x) if a gate has a joint one, else (G_h n, n) and (G_x n, n_x); the
-    biases and the recurrent biases of all gates, written in whole vectors; the vectors of parameters.
+    Per stage: the weights, one matrix (G n, n_h + n_x) if a gate has a joint one, else (G_h n, n_h) and (G_x n, n_x),
+    where n_h are the units of the operand, or of a head; the biases and the recurrent biases of all gates, written in
+    whole vectors; the vectors of parameters.
     """
 
     def __init__(self, key: PassKey) -> None:
-        n, n_x, self.key, self._first = key.n, key.n_x, key, [0]
+        n_x, self.key, self._first = key.n_x, key, [0]
         shapes: list[tuple[int, ...]] = []
         for wired in wiring(key.cell):
+            n, n_h = wired.units(key.n), wired.columns(key.n)
             n_c = wired.n_gates * n
-            one = [(n_c, n + n_x), (0, n_x)]
-            shapes += one if _is_joint(wired) else [(wired.n_zh * n, n), (wired.n_zx * n, n_x)]
+            one = [(n_c, n_h + n_x), (0, n_x)]
+            shapes += one if _is_joint(wired) else [(wired.n_zh * n, n_h), (wired.n_zx * n, n_x)]
             shapes += [(n_c, 1), (n_c, 1), *[(n, 1)] * len(wired.vectors)]
             self._first.append(len(shapes))
         super().__init__(key.dtype, shapes, spare=LINE)
@@ -28,7 +30,7 @@ class GradientBlock(Block):
             views |= self._of_gates(wired)
         for wired in wiring(key.cell):
             of_vectors = zip(wired.stage.vectors, self.of_vectors(wired), strict=True)
-            views |= {"d" + name: ((n, 1), at, None) for name, at in of_vectors}
+            views |= {"d" + name: ((wired.units(key.n), 1), at, None) for name, at in of_vectors}
         self.names, self.views = tuple(views), list(views.values())
 
     def fields(self, wired: StageWiring, block: int) -> Fields:
@@ -47,18 +49,18 @@ class GradientBlock(Block):
     def _places(self, wired: StageWiring) -> dict[str, tuple[int, int]]:
         """Return the offset of the first gate with each side, and the bytes of a row."""
         w_h, w_x, b, b_h, *_ = self._offsets(wired)
-        n, item, first = self.key.n, self.dtype.itemsize, self._first[wired.number]
+        n, item, first = wired.units(self.key.n), self.dtype.itemsize, self._first[wired.number]
         row_h, row_x = (shape[1] * item for shape in self.shapes[first : first + 2])
         first_x = (wired.n_gates - wired.n_zx) * n
         if _is_joint(wired):
-            w_x, row_x = w_h + first_x * row_h + n * item, row_h
+            w_x, row_x = w_h + first_x * row_h + wired.columns(self.key.n) * item, row_h
         return {"dw_h": (w_h, row_h), "dw_x": (w_x, row_x), "db_h": (b_h, item), "db_x": (b + first_x * item, item)}
 
     def _of_gates(self, wired: StageWiring) -> dict[str, View]:
         """Return the views of the gradients of a stage's gates, by name."""
         views: dict[str, View] = {}
         key, places = self.key, self._places(wired)
-        n, item = key.n, key.dtype.itemsize
+        n, n_h, item = wired.units(key.n), wired.columns(key.n), key.dtype.itemsize
         for g, gate in enumerate(wired.stage.gates):
             g_x = g - (wired.n_gates - wired.n_zx)
 
@@ -67,9 +69,9 @@ class GradientBlock(Block):
                 return (n, columns), at + (g_x if name.endswith("x") else g) * n * row, (row, item)
 
             if gate.is_joint:
-                views["d" + gate.weights[0]] = view("dw_h", n + key.n_x)
+                views["d" + gate.weights[0]] = view("dw_h", n_h + key.n_x)
             else:
-                sides = {"h": view("dw_h", n), "x": view("dw_x", key.n_x)}
+                sides = {"h": view("dw_h", n_h), "x": view("dw_x", key.n_x)}
                 views |= {"d" + name: sides[side] for side, name in zip(gate.sides, gate.weights, strict=True)}
             if gate.bias:
                 views["d" + gate.bias] = view("db_x", 1)

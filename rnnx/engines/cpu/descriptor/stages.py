@@ -31,15 +31,16 @@ class Pass:
         self.key, self.given = key, given  # for which states the caller gives cotangents
         shapes = expected_shapes(cell, n_x, n)
         self.kept = Block(dtype, [shapes[name][1] for name in keys])  # copies of the parameters
-        sides = "".join(gate.sides for gate in cell.gates)
         # Multiplications; backward has twice as many.
-        products = n_steps * m * n * (n * sides.count("h") + (0 if indices else n_x * sides.count("x")))
+        sizes = [(stage.units(n), stage.n_zh * stage.columns(n), stage.n_zx) for stage in wiring(cell)]
+        products = n_steps * m * sum(units * (of_h + (0 if indices else n_x * n_zx)) for units, of_h, n_zx in sizes)
         shares = -(-n_vectors(dtype, n) // UNIT_VECTORS)
         arrays = 2 * len(cell.states) + len(cell.saved) + len(cell.gates) + len(cell.inputs)
-        if any(map(self.phases, wiring(cell))):
+        if cell.has_widths or any(stage.heads > 1 or self.phases(stage) for stage in wiring(cell)):
             shares = 0
+        recurrent = any(stage.n_zh for stage in wiring(cell))
         lines = arrays if n * dtype.itemsize % LINE else 0
-        self.work = Work(n_steps, m, products, n_steps * m * n * arrays, shares, lines, "h" in sides)
+        self.work = Work(n_steps, m, products, n_steps * m * n * arrays, shares, lines, recurrent)
         self._templates: dict[tuple[int, bool], Template] = {}
 
     def fill(self, t: Template) -> dict[str, int]:
@@ -54,29 +55,49 @@ class Pass:
         """Return the fields of a stage that both directions use."""
         kernels, name = kernels_of(self.key.cell, t.dtype, self.given), f"{self.job}_{wired.number}"
         operand, step = places[wired.operand]
-        gates = [_gate(t, gate, parameters) for gate in wired.stage.gates]
+        n_head = wired.columns(t.n)
+        gates = [_gate(t, gate, parameters, n_head * t.item) for gate in wired.stage.gates]
         phases = self.phases(wired)
         kernel = {"kernel": kernels[name], "kernel_tail": kernels.get(f"{name}_tail", 0)}
         kernel |= {"whole_rows": bool(phases), "kept_rows": n_kept(phases)}
-        flags = {"adds_sides": wired.adds_sides, "is_last": wired.is_last}
-        counts = {"n_zh": wired.n_zh, "n_zx": wired.n_zx}
+        flags = {"adds_sides": wired.adds_sides, "is_last": wired is wiring(self.key.cell)[-1]}
+        counts = {"n_zh": wired.n_zh, "n_zx": wired.n_zx, "heads": wired.heads, "n_head": n_head}
+        n, n_operand = wired.units(t.n), wired.operand_units(t.n)
+        counts |= {
+            "n": n,
+            "n_operand": n_operand,
+            "unit_vectors": t.vectors(n),
+            "operand_vectors": t.vectors(n_operand),
+        }
         return {**flags, **counts, **kernel, "gates": gates, "operand": operand, "operand_step": step}
 
+    def units(self, name: str) -> int:
+        """Return the number of units of a state, saved value or input."""
+        return self.key.cell.size(name, self.key.n)
+
     def places(
-        self, t: Template, values: Sequence[int], parameters: Mapping[str, int], step: int, saved_step: int
+        self, t: Template, values: Sequence[int], parameters: Mapping[str, int], along: int, along_saved: int
     ) -> Places:
         """Return the places of all values.
 
         `values` are the addresses of the initial states, the saved values and the extra inputs, `parameters` those of
-        the parameters by key.
+        the parameters by key. `along` and `along_saved` are the steps from one state or saved value to the next: 1, -1
+        or 0.
         """
         cell = self.key.cell
         n_states, n_saved = len(cell.states), len(cell.saved)
+        steps = [t.m * self.units(name) * t.item for name in (*cell.states, *cell.saved, *cell.inputs)]
         places: Places = {Slot("vector", k): (parameters[key], 0) for k, key in enumerate(cell.vectors)}
-        for k, at in enumerate(values[:n_states]):
-            places |= {Slot("state", k): (at, step), Slot("state", k, after=True): (at + step, step)}
-        places |= {Slot("saved", k): (at, saved_step) for k, at in enumerate(values[n_states : n_states + n_saved])}
-        return places | {Slot("input", k): (at, t.step) for k, at in enumerate(values[n_states + n_saved :])}
+        for k, at in enumerate(values):
+            step = steps[k]
+            if k < n_states:
+                step *= along
+                places |= {Slot("state", k): (at, step), Slot("state", k, after=True): (at + step, step)}
+            elif k < n_states + n_saved:
+                places[Slot("saved", k - n_states)] = at, step * along_saved
+            else:
+                places[Slot("input", k - n_states - n_saved)] = at, step
+        return places
 
     def template(self, threads: int, unit_parallel: bool) -> Template:
         """Return the descriptor template, built on first use."""
@@ -115,12 +136,12 @@ def kernels_of(cell: Cell, dtype: np.dtype, given: tuple[bool, ...]) -> Mapping[
     return object_cache.functions(lambda module: emit_kernels(module, cell, dtype, given))
 
 
-def _gate(t: Template, gate: Gate, parameters: Mapping[str, int]) -> Fields:
+def _gate(t: Template, gate: Gate, parameters: Mapping[str, int], row_h: int) -> Fields:
     fields = {"bias": parameters.get(gate.bias, 0), "bias_h": parameters.get(gate.recurrent_bias or "", 0)}
     if gate.is_joint:
-        w, row = parameters[gate.weights[0]], t.row + t.n_x * t.item
-        return {"w_h": w, "w_h_row": row, "w_x": w + t.row, "w_x_row": row, **fields}
-    rows = {"x": t.n_x * t.item, "h": t.row}
+        w, row = parameters[gate.weights[0]], row_h + t.n_x * t.item
+        return {"w_h": w, "w_h_row": row, "w_x": w + row_h, "w_x_row": row, **fields}
+    rows = {"x": t.n_x * t.item, "h": row_h}
     for side, key in zip(gate.sides, gate.weights, strict=True):
         fields |= {f"w_{side}": parameters[key], f"w_{side}_row": rows[side]}
     return fields

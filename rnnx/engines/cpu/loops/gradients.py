@@ -7,13 +7,13 @@ from rnnx.engines.cpu.loops.records import function, vector_of
 
 
 @function
-def add_product(p, dz, dz_row, rows, n_k, packed, columns, v0, v1, init, init_row, out):
+def add_product(p, dz, dz_row, rows, n_k, packed, columns, v0, v1, init, init_row, out, out_row):
     """Compute out = init + dz W for vectors v0 ... v1 - 1 of the columns; init_row = 0 repeats one row."""
     column = v0 * p.item * p.lanes
     call_product(
         p.product, w=packed, n_vectors=vectors_of(p, columns), v0=v0, v1=v1, n_k=n_k, h=dz, h_row=dz_row,
         h_k=p.item, rows=rows, init=init + (column if init_row else 0), init_row=init_row, z=out + column,
-        z_row=columns * p.item, tail=columns % p.lanes,
+        z_row=out_row, tail=columns % p.lanes,
     )  # fmt: skip
 
 
@@ -27,8 +27,8 @@ def input_gradient(p, stage, first_row, rows):
     if stage.n_zx:
         init, init_row = (p.zeros, 0) if stage.is_last else (out, row)
         dz = stage.dz_x + first_row * stage.dz_x_row
-        n_k = stage.n_zx * p.n
-        add_product(p, dz, stage.dz_x_row, rows, n_k, stage.w_x, p.n_x, 0, vectors, init, init_row, out)
+        n_k = stage.n_zx * stage.n
+        add_product(p, dz, stage.dz_x_row, rows, n_k, stage.w_x, p.n_x, 0, vectors, init, init_row, out, row)
     elif stage.is_last:
         call_copy(p.copy_masked, p.zeros, 0, rows, vectors, p.n_x % p.lanes, target=out, target_row=row)
 
@@ -60,6 +60,21 @@ def add_weight_gradient(p, a, a_row, rows, c, b, columns, k, is_first, out, out_
 
 
 @function
+def add_recurrent_gradient(p, stage, a, a_row, rows, c, b, k, is_first):
+    """Add dz^T times the operand, packed by heads, for a block of k, to rows c ... c + rows - 1 of dw_h."""
+    if stage.heads == 1:
+        add_weight_gradient(p, a, a_row, rows, c, b, stage.n_operand, k, is_first, stage.dw_h, stage.dw_h_row)
+        return
+    d, size = stage.n_head, vectors_of(p, stage.n_head) * p.lanes * p.item
+    first, last = c // d, (c + rows - 1) // d
+    for block in range(first, last + 1):  # of a gate and a head
+        c0, c1 = max(c, block * d), min(c + rows, (block + 1) * d)
+        packed = b + block % stage.heads * k * size
+        of_block = a + (c0 - c) * p.item
+        add_weight_gradient(p, of_block, a_row, c1 - c0, c0, packed, d, k, is_first, stage.dw_h, stage.dw_h_row)
+
+
+@function
 def block_of_dz(p, dz, dz_row, k0, k, c, rows, a, a_row, sums):
     """Copy a block of dz to contiguous memory, and add its rows to the column sums."""
     source, vectors = dz + k0 * dz_row + c * p.item, vectors_of(p, rows)
@@ -68,9 +83,8 @@ def block_of_dz(p, dz, dz_row, k0, k, c, rows, a, a_row, sums):
 
 
 @function
-def pack_block(p, source, columns, k0, k, packed):
+def pack_block(p, source, row, columns, k0, k, packed):
     """Pack rows k0 ... k0 + k - 1 of the matrix that dz multiplies."""
-    row = columns * p.item
     for panel in range(0, vectors_of(p, columns), p.nv):
         pack_columns(p, source + k0 * row, row, 0, k, 0, columns, panel, packed, k)
 
@@ -107,8 +121,8 @@ def gradient_of_table(p, table, columns, out, out_row):
 @function
 def weight_gradients(me, n, p, stage, scratch):
     """Compute this thread's rows of dW = dz^T [operand, x], db = sum of dz over all steps and examples, and vectors."""
-    u0, u1 = share(me, n, vectors_of(p, p.n), 1)
-    column, row = u0 * p.lanes * p.item, p.n * p.item
+    u0, u1 = share(me, n, stage.unit_vectors, 1)
+    column, row = u0 * p.lanes * p.item, stage.n * p.item
     for i in range(stage.n_vectors):
         vector = vector_of(stage, i)
         clear(p, vector.total + column, u1 - u0)
@@ -127,7 +141,7 @@ def gradients_of_dz(me, n, p, stage, scratch, of_x, of_h):
     dz, dz_row, sums = (stage.dz_x, stage.dz_x_row, stage.db_x) if of_x else (stage.dz_h, stage.dz_h_row, stage.db_h)
     a, b_h = scratch + p.block_a, scratch + p.block_b
     a_row = (MC + p.lanes) * item  # an odd number of cache lines, to spread rows over cache sets
-    n_c = (stage.n_zx if of_x else stage.n_zh) * p.n
+    n_c = (stage.n_zx if of_x else stage.n_zh) * stage.n
     c0, c1 = share(me, n, n_c, p.lanes)
     table = stage.table if of_x else 0
     clear(p, sums + c0 * item, vectors_of(p, c1 - c0))
@@ -135,11 +149,13 @@ def gradients_of_dz(me, n, p, stage, scratch, of_x, of_h):
         clear(p, table + c0 * p.n_x * item, p.n_x * vectors_of(p, c1 - c0))
     for k0 in range(0, n_k, KC):
         k = min(KC, n_k - k0)
-        b_x = b_h + k * vectors_of(p, p.n) * p.lanes * item
-        if of_h and c0 < c1:
-            pack_block(p, stage.operand, p.n, k0, k, b_h)
+        b_x = b_h + k * vectors_of(p, stage.n_operand) * p.lanes * item
+        for head in range(stage.heads if of_h and c0 < c1 else 0):
+            packed = b_h + head * k * vectors_of(p, stage.n_head) * p.lanes * item
+            source = stage.operand + head * stage.n_head * item
+            pack_block(p, source, stage.n_operand * item, stage.n_head, k0, k, packed)
         if of_x and c0 < c1 and not table:
-            pack_block(p, p.x, p.n_x, k0, k, b_x)
+            pack_block(p, p.x, p.n_x * item, p.n_x, k0, k, b_x)
         for c in range(c0, c1, MC):
             rows = min(MC, c1 - c)
             block_of_dz(p, dz, dz_row, k0, k, c, rows, a, a_row, sums)
@@ -148,7 +164,7 @@ def gradients_of_dz(me, n, p, stage, scratch, of_x, of_h):
             elif of_x:
                 add_weight_gradient(p, a, a_row, rows, c, b_x, p.n_x, k, k0 == 0, stage.dw_x, stage.dw_x_row)
             if of_h:
-                add_weight_gradient(p, a, a_row, rows, c, b_h, p.n, k, k0 == 0, stage.dw_h, stage.dw_h_row)
+                add_recurrent_gradient(p, stage, a, a_row, rows, c, b_h, k, k0 == 0)
     for c in range(c0, c1 if table else c0, MC):
         dw, dw_row = stage.dw_x + c * stage.dw_x_row, stage.dw_x_row
         gradient_of_table(p, table + c * p.n_x * item, min(MC, c1 - c), dw, dw_row)

@@ -35,20 +35,38 @@ def pack_rows(p, n_vectors, v, u, count, source, row, n_k, packed, nv):
 def pack_forward(me, n, p, stage):
     """Pack the weights of a forward pass, transposed, with the gates of each unit vector side by side."""
     size = p.lanes * p.item
-    u0, u1 = share(me, n, vectors_of(p, p.n), 1)
-    for v in range(u0 * stage.n_zh, u1 * stage.n_zh):
+    if stage.heads > 1:
+        pack_heads(me, n, p, stage)
+    u0, u1 = share(me, n, vectors_of(p, stage.n), 1)
+    for v in range(u0 * stage.n_zh, u1 * stage.n_zh if stage.heads == 1 else 0):
         u, gate = v // stage.n_zh, gate_of(stage, v % stage.n_zh)
-        count = min(p.lanes, p.n - u * p.lanes)
-        pack_rows(p, stage.n_vectors_h, v, u, count, gate.w_h, gate.w_h_row, p.n, stage.w_h, stage.nv_h)
+        count = min(p.lanes, stage.n - u * p.lanes)
+        pack_rows(p, stage.n_vectors_h, v, u, count, gate.w_h, gate.w_h_row, stage.n_operand, stage.w_h, stage.nv_h)
         if stage.bias_h:
             pack_bias(p, gate.bias_h, u, count, stage.bias_h + v * size)
     for v in range(u0 * stage.n_zx, u1 * stage.n_zx):
         u, gate = v // stage.n_zx, gate_of(stage, stage.n_gates - stage.n_zx + v % stage.n_zx)
-        count = min(p.lanes, p.n - u * p.lanes)
+        count = min(p.lanes, stage.n - u * p.lanes)
         pack_rows(p, stage.n_vectors_x, v, u, count, gate.w_x, gate.w_x_row, p.n_x, stage.w_x, stage.nv_x)
         pack_bias(p, gate.bias, u, count, stage.bias + v * size)
         if stage.bias_h and stage.adds_sides:  # the recurrent product is added to the input side, and so is its bias
             call_add_rows(p.add_rows, stage.bias_h + v * size, 0, rows=1, vectors=1, sums=stage.bias + v * size)
+
+
+@function
+def pack_heads(me, n, p, stage):
+    """Pack the recurrent weights of a forward pass as one matrix per gate and head, and the biases as (G, n)."""
+    d, vectors = stage.n_head, vectors_of(p, stage.n_head)
+    first, end = share(me, n, stage.n_zh * stage.heads, 1)
+    for block in range(first, end):
+        gate, head = gate_of(stage, block // stage.heads), block % stage.heads
+        source, packed = gate.w_h + head * d * gate.w_h_row, stage.w_h + block * d * vectors * p.lanes * p.item
+        for v in range(vectors):
+            count = min(p.lanes, d - v * p.lanes)
+            pack_rows(p, vectors, v, v, count, source, gate.w_h_row, d, packed, p.nv)
+        bias = gate.bias_h + head * d * p.item if gate.bias_h else p.zeros
+        target = stage.bias_h + block * d * p.item
+        call_copy(p.copy_masked, bias, 0, rows=1, vectors=vectors, tail=d % p.lanes, target=target, target_row=0)
 
 
 @function
@@ -74,8 +92,10 @@ def pack_columns(p, source, row, k0, rows, first, columns, panel, packed, n_k):
 @function
 def pack_backward(me, n, p, stage):
     """Pack the weights of a backward pass, which sums over the units of all gates."""
-    for side in range(2 if p.dx else 1):
-        columns, packed = (p.n, stage.w_h) if side == 0 else (p.n_x, stage.w_x)
+    if stage.heads > 1:
+        pack_heads_backward(me, n, p, stage)
+    for side in range(0 if stage.heads == 1 else 1, 2 if p.dx else 1):
+        columns, packed = (stage.n_operand, stage.w_h) if side == 0 else (p.n_x, stage.w_x)
         n_gates = stage.n_zh if side == 0 else stage.n_zx
         first = 0 if side == 0 else stage.n_gates - n_gates
         v0, v1 = share(me, n, vectors_of(p, columns), p.nv)
@@ -83,13 +103,27 @@ def pack_backward(me, n, p, stage):
             for g in range(n_gates):
                 gate = gate_of(stage, first + g)
                 source, row = (gate.w_h, gate.w_h_row) if side == 0 else (gate.w_x, gate.w_x_row)
-                k, end = g * p.n, (g + 1) * p.n
+                k, end = g * stage.n, (g + 1) * stage.n
                 while k < end:  # up to the end of the block of k, or of the gate
                     k0 = k // KC * KC
                     rows = min(k0 + KC, end) - k
-                    pack_columns(p, source, row, k0, rows, k, columns, panel, packed, n_gates * p.n)
+                    pack_columns(p, source, row, k0, rows, k, columns, panel, packed, n_gates * stage.n)
                     source += rows * row
                     k += rows
+
+
+@function
+def pack_heads_backward(me, n, p, stage):
+    """Pack the recurrent weights of a backward pass as one matrix per gate and head."""
+    d, vectors = stage.n_head, vectors_of(p, stage.n_head)
+    first, end = share(me, n, stage.n_zh * stage.heads, 1)
+    for block in range(first, end):
+        gate, head = gate_of(stage, block // stage.heads), block % stage.heads
+        source, packed = gate.w_h + head * d * gate.w_h_row, stage.w_h + block * d * vectors * p.lanes * p.item
+        for k0 in range(0, d, KC):
+            for panel in range(0, vectors, p.nv):
+                rows = min(KC, d - k0)
+                pack_columns(p, source + k0 * gate.w_h_row, gate.w_h_row, k0, rows, k0, d, panel, packed, d)
 
 
 @function

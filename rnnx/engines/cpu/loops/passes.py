@@ -29,7 +29,7 @@ from rnnx.engines.cpu.runtime.workers import barrier
 @function
 def run_kernel(p, stage, arguments, z, zh, t, j, rows, u0, u1):
     """Run the elementwise kernel of step t on `rows` examples from j, whose sides are at z and zh."""
-    tail = p.n % p.lanes if u1 * p.lanes > p.n else 0
+    tail = stage.n % p.lanes if u1 * p.lanes > stage.n else 0
     header_at(arguments).tail = tail
     n_masked = int(tail > 0 and not stage.whole_rows)  # vectors for `kernel_tail`
     for part in range(2):
@@ -44,28 +44,28 @@ def run_kernel(p, stage, arguments, z, zh, t, j, rows, u0, u1):
 
 
 @function
-def write_rows(p, source, source_row, target, rows, u0, u1):
+def write_rows(p, units, source, source_row, target, rows, u0, u1):
     """Copy rows to unit vectors u0 ... u1 - 1 of a state; source_row = 0 repeats one row."""
     if u0 == u1:
         return
     column = u0 * p.lanes * p.item
     call_copy(
         p.copy_masked, source=source + (column if source_row else 0), source_row=source_row, rows=rows, vectors=u1 - u0,
-        tail=p.n % p.lanes if u1 * p.lanes > p.n else 0, target=target + column, target_row=p.n * p.item,
+        tail=units % p.lanes if u1 * p.lanes > units else 0, target=target + column, target_row=units * p.item,
     )  # fmt: skip
 
 
 @function
 def write_past_end(p, stage, t, j, rows, u0, u1):
     """Write results at step t for examples past their end: states are kept; everything else is set to zero."""
-    row = p.n * p.item
+    row = stage.n * p.item
     for i in range(stage.n_arguments):
         a = argument_of(stage, i)
         target = a.address + t * a.step + j * a.row
         if a.past_end == KEEP:
-            write_rows(p, target - a.step, row, target, rows, u0, u1)
+            write_rows(p, stage.n, target - a.step, row, target, rows, u0, u1)
         elif a.past_end:
-            write_rows(p, p.zeros, 0, target, rows * (a.row // row), u0, u1)
+            write_rows(p, stage.n, p.zeros, 0, target, rows * (a.row // row), u0, u1)
 
 
 @function
@@ -83,7 +83,7 @@ def equal_run(p, t, j0, j1):
 @function
 def elementwise(p, stage, arguments, z, z_row, zh, zh_row, t, j0, j1, u0, u1):
     """Run the elementwise part of step t; z and zh are the sides in a forward pass."""
-    header, row = header_at(arguments), p.n * p.item
+    header, row = header_at(arguments), stage.n * p.item
     header.row, header.zx_row, header.zh_row = row, z_row, zh_row
     j = j0
     while j < j1:
@@ -94,22 +94,24 @@ def elementwise(p, stage, arguments, z, z_row, zh, zh_row, t, j0, j1, u0, u1):
         else:
             write_past_end(p, stage, t, j, end - j, u0, u1)
         at = (t * p.m + j) * row
-        for i in range(p.n_outputs if stage.is_last else 0):  # the caller's copies of the states
-            output = output_of(p, i)
+        for i in range(stage.n_outputs):  # the caller's copies of the states
+            output = output_of(stage, i)
             source, source_row = (output.source + at, row) if active else (p.zeros, 0)
-            write_rows(p, source, source_row, output.target + at, end - j, u0, u1)
+            write_rows(p, stage.n, source, source_row, output.target + at, end - j, u0, u1)
         j = end
 
 
 @function
 def part_of(me, n, p):
-    """Return j0, j1, u0, u1: a thread's examples and unit vectors."""
-    unit_vectors = vectors_of(p, p.n)
+    """Return j0, j1, u0, u1: a thread's examples, and its unit vectors, 0 and 0 for all of them.
+
+    If threads share the units, all stages have the same number of units.
+    """
     if p.unit_parallel:
-        u0, u1 = share(me, n, unit_vectors, UNIT_VECTORS)
+        u0, u1 = share(me, n, stage_of(p, 0).unit_vectors, UNIT_VECTORS)
         return 0, p.m, u0, u1
     j0, j1 = share(me, n, p.m, 1)
-    return j0, j1, 0, unit_vectors
+    return j0, j1, 0, 0
 
 
 @function
@@ -142,14 +144,31 @@ def recurrent_side(p, stage, z, zh, zh_row, t, j0, j1, u0, u1):
     """Compute Zh = W_h h + b_h, or add W_h h to z."""
     if stage.n_zh == 0:
         return
-    row, v0, adds = p.n * p.item, u0 * stage.n_zh, stage.adds_sides
+    if stage.heads > 1:
+        recurrent_side_of_heads(p, stage, zh, zh_row, t, j0, j1)
+        return
+    row, v0, adds = stage.n_operand * p.item, u0 * stage.n_zh, stage.adds_sides
     column = v0 * p.item * p.lanes
     call_product(
-        stage.product_h, w=stage.w_h, n_vectors=stage.n_vectors_h, v0=v0, v1=u1 * stage.n_zh, n_k=p.n,
+        stage.product_h, w=stage.w_h, n_vectors=stage.n_vectors_h, v0=v0, v1=u1 * stage.n_zh, n_k=stage.n_operand,
         h=stage.operand + t * stage.operand_step + j0 * row, h_row=row, h_k=p.item, rows=j1 - j0,
         init=(z if adds else stage.bias_h) + column, init_row=zh_row if adds else 0,
         z=(z if adds else zh) + column, z_row=zh_row, tail=0,
     )  # fmt: skip
+
+
+@function
+def recurrent_side_of_heads(p, stage, zh, zh_row, t, j0, j1):
+    """Compute Zh = W_h h + b_h, (rows, G, n), one product per gate and head."""
+    d, vectors, row = stage.n_head, vectors_of(p, stage.n_head), stage.n * p.item
+    h = stage.operand + t * stage.operand_step + j0 * row
+    for block in range(stage.n_zh * stage.heads):
+        column = block * d * p.item
+        call_product(
+            p.product, w=stage.w_h + block * d * vectors * p.lanes * p.item, n_vectors=vectors, v0=0, v1=vectors,
+            n_k=d, h=h + block % stage.heads * d * p.item, h_row=row, h_k=p.item, rows=j1 - j0,
+            init=stage.bias_h + column, init_row=0, z=zh + column, z_row=zh_row, tail=d % p.lanes,
+        )  # fmt: skip
 
 
 @function
@@ -166,6 +185,7 @@ def forward(me, n, descriptor):
     for t in range(p.n_steps):
         for i in range(p.n_stages):
             stage = stage_of(p, i)
+            u1 = u1 if p.unit_parallel else stage.unit_vectors
             z_row, zh_row = stage.n_vectors_x * p.item * p.lanes, stage.n_vectors_h * p.item * p.lanes
             # The input sides of all stages, a chunk each, are side by side, followed by zh.
             z, zh = scratch + p.z + i * p.z_size, scratch + p.z + p.n_stages * p.z_size
@@ -179,14 +199,30 @@ def forward(me, n, descriptor):
 
 
 @function
+def recurrent_gradient_of_heads(p, stage, dz, rows, out, out_row):
+    """Add dz_h W_h to rows of the cotangents of the operand, one product per gate and head."""
+    d, vectors = stage.n_head, vectors_of(p, stage.n_head)
+    for block in range(stage.n_zh * stage.heads):
+        w, to = stage.w_h + block * d * vectors * p.lanes * p.item, out + block % stage.heads * d * p.item
+        of_block = dz + block * d * p.item
+        add_product(p, of_block, stage.dz_h_row, rows, d, w, d, 0, vectors, to, out_row, to, out_row)
+
+
+@function
 def recurrent_gradient(p, stage, t, j0, j1, u0, u1):
-    """Add dz_h W_h to the cotangents of the operand, except past an example's end: zero times infinity is NaN."""
-    n_k, row, j = stage.n_zh * p.n, p.n * p.item, j0
+    """Add dz_h W_h to units of the cotangents of the operand, except past an example's end: zero times infinity is
+    NaN.
+    """
+    n_k, units, j = stage.n_zh * stage.n, stage.n_operand, j0
+    row = units * p.item
     while n_k and j < j1:
         end, active = equal_run(p, t, j, j1)
         if active:
             dz, out = stage.dz_h + (t * p.m + j) * stage.dz_h_row, stage.d_operand + j * row
-            add_product(p, dz, stage.dz_h_row, end - j, n_k, stage.w_h, p.n, u0, u1, out, row, out)
+            if stage.heads == 1:
+                add_product(p, dz, stage.dz_h_row, end - j, n_k, stage.w_h, units, u0, u1, out, row, out, row)
+            else:
+                recurrent_gradient_of_heads(p, stage, dz, end - j, out, row)
         j = end
 
 
@@ -194,8 +230,8 @@ def recurrent_gradient(p, stage, t, j0, j1, u0, u1):
 def clear_sums(p, stage, j0, j1, u0, u1):
     """Set the sums over time for vectors of parameters to zero."""
     for i in range(stage.n_vectors):
-        row = p.n * p.item
-        write_rows(p, p.zeros, 0, vector_of(stage, i).sums + j0 * row, j1 - j0, u0, u1)
+        row = stage.n * p.item
+        write_rows(p, stage.n, p.zeros, 0, vector_of(stage, i).sums + j0 * row, j1 - j0, u0, u1)
 
 
 @function
@@ -209,15 +245,17 @@ def backward(me, n, descriptor):
     j0, j1, u0, u1 = part_of(me, n, p)
     scratch = p.scratch + me * p.scratch_size
     for i in range(p.n_stages):
-        clear_sums(p, stage_of(p, i), j0, j1, u0, u1)
+        stage = stage_of(p, i)
+        clear_sums(p, stage, j0, j1, u0, u1 if p.unit_parallel else stage.unit_vectors)
     for t in range(p.n_steps - 1, -1, -1):
         for i in range(p.n_stages - 1, -1, -1):
             stage = stage_of(p, i)
             arguments, x_row, h_row = scratch + p.kernel_arguments, stage.dz_x_row, stage.dz_h_row
+            u1 = u1 if p.unit_parallel else stage.unit_vectors
             elementwise(p, stage, arguments, 0, x_row, 0, h_row, t, j0, j1, u0, u1)
             if p.waits:
                 barrier(n, p)
-            recurrent_gradient(p, stage, t, j0, j1, u0, u1)
+            recurrent_gradient(p, stage, t, j0, j1, u0, u1 if p.unit_parallel else stage.operand_vectors)
             if not p.flat_dx:
                 input_gradient(p, stage, t * p.m + j0, j1 - j0)
     barrier(n, p)
