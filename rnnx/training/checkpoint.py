@@ -197,7 +197,7 @@ def _checkpoint(
         raise ValueError("config and training must be JSON objects")
     if not parameters:
         raise ValueError("it contains no parameters")
-    layers = config.get("num_layers")
+    layers: Any = config.get("num_layers")
     if is_whole(layers) and layers > len(parameters):
         raise ValueError(f"`num_layers` must be at most the number of parameters, {len(parameters)}; got {layers}")
     own = {} if cell is None else {"cell": cell}
