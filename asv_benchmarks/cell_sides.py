@@ -99,7 +99,8 @@ class Jax(Problem):
         from types import SimpleNamespace
 
         named = {
-            name: getattr(jnp, name) for name in ("tanh", "exp", "log", "sqrt", "abs", "sin", "cos", "where", "sign")
+            name: getattr(jnp, name)
+            for name in ("tanh", "exp", "log", "sqrt", "abs", "sin", "cos", "where", "sign", "floor")
         }
         named |= {name: getattr(jax.nn, name) for name in ("sigmoid", "relu", "softplus", "log_sigmoid", "gelu")}
         named["mean"] = lambda x: jnp.broadcast_to(x.mean(-1, keepdims=True), x.shape)
@@ -152,7 +153,21 @@ class Torch(Problem):
         from types import SimpleNamespace
 
         functional = torch.nn.functional
-        names = ("tanh", "exp", "log", "sqrt", "abs", "sin", "cos", "sign", "sigmoid", "relu", "maximum", "minimum")
+        names = (
+            "tanh",
+            "exp",
+            "log",
+            "sqrt",
+            "abs",
+            "sin",
+            "cos",
+            "sign",
+            "floor",
+            "sigmoid",
+            "relu",
+            "maximum",
+            "minimum",
+        )
         named = {name: getattr(torch, name) for name in names}
         named |= {name: getattr(functional, name.replace("_", "")) for name in ("softplus", "log_sigmoid", "gelu")}
         named["mean"] = lambda x: x.mean(-1, keepdim=True).expand(x.shape)

@@ -46,16 +46,21 @@ def checks(runner):
         runner.rows.append(row("bfloat16", "skipped", "no ml_dtypes"))
         precisions.remove("bfloat16")
     jobs = [("cases", 100, cell, precision) for cell in cells for precision in precisions]
+    few = 1 if options["emulate"] and options["quick"] else None
+    narrow = [precision for precision in precisions if precision != "float64"]
+    jobs += [("persistent", 100, cell, precision) for cell in cells[:few] for precision in narrow[:few]]
     jobs += [("forwards_before_backward", 60), ("threads", 60)] + [("streams", 60)] * (not options["emulate"])
     with ThreadPoolExecutor(min(PARALLEL, os.cpu_count() or 1)) as pool:
-        for future in [pool.submit(runner.child, *job, OPENBLAS_NUM_THREADS="2") for job in jobs]:
+        for future in [pool.submit(runner.child, *job, **switches(job), OPENBLAS_NUM_THREADS="2") for job in jobs]:
             runner.rows += future.result()
     if not options["emulate"]:
-        for cell in cells:  # loops in thread-block clusters, off by default
-            rows = runner.child("cases", 60, cell, "float32", name=f"clusters {cell}", RNNX_CUDA_CLUSTERS="1")
-            runner.rows += [{**one, "name": f"clusters: {one['name']}"} for one in rows]
         runner.add("memory", 60)
         runner.add("waiting", 45)
+
+
+def switches(job):
+    """Return the environment of a job: step kernels only, persistent kernels wherever they fit, or the default."""
+    return {"cases": {"RNNX_CUDA_PERSISTENT": "0"}, "persistent": {"RNNX_CUDA_PERSISTENT": "1"}}.get(job[0], {})
 
 
 def slow_checks(runner):
@@ -114,9 +119,11 @@ def sanitizer(runner, kind, *options):
 def times(runner):
     """Time every side in a separate process."""
     runner.add("rates", 60)
-    switches = {"eager": {"RNNX_CUDA_GRAPHS": "0"}, "clusters": {"RNNX_CUDA_CLUSTERS": "1"}}
-    for side, limit in (("rnnx", 80), ("C order", 60), ("eager", 60), ("clusters", 40), ("reference", 45)):
-        runner.add("times", limit, side, **switches.get(side, {}))
+    environments = {"eager": {"RNNX_CUDA_GRAPHS": "0"}}
+    environments |= {"persistent": {"RNNX_CUDA_PERSISTENT": "1"}, "steps": {"RNNX_CUDA_PERSISTENT": "0"}}
+    sides = {"rnnx": 80, "steps": 60, "persistent": 60, "C order": 60, "eager": 60, "reference": 45}
+    for side, limit in sides.items():
+        runner.add("times", limit, side, **environments.get(side, {}))
     if importlib.util.find_spec("torch") is None:
         runner.rows.append(row("times of torch", "skipped", "no torch"))
     else:

@@ -18,11 +18,22 @@ def device_of(options, **keywords):
     return Emulation() if options["emulate"] else Gpu(**keywords)
 
 
-def cases(options, cell, precision):
+# For persistent kernels: units that no tile divides, clusters of every size, several clusters.
+CLUSTERS = [ODD, (9, 37, 17, 5), (33, 100, 9, 8), (20, 200, 25, 8), (64, 256, 70, 20), (16, 512, 8, 8)]
+
+
+def persistent(options, cell, precision):
+    """Check persistent kernels, which RNNX_CUDA_PERSISTENT selects wherever they fit."""
+    sizes = CLUSTERS[:2] if options["emulate"] else CLUSTERS
+    for one in cases(options, cell, precision, sizes):
+        yield {**one, "name": f"persistent: {one['name']}"}
+
+
+def cases(options, cell, precision, sizes=None):
     """Check all sizes, both kinds of inputs, with and without lengths: eager, captured, replayed twice."""
     device, failures, worst, done = device_of(options), [], (0.0, ""), 0
     small = options["quick"] and options["emulate"]
-    sizes = [ODD] if small else [ODD, MIDDLE] if options["emulate"] else [ODD, MIDDLE, LARGE]
+    sizes = sizes or ([ODD] if small else [ODD, MIDDLE] if options["emulate"] else [ODD, MIDDLE, LARGE])
     rng = np.random.default_rng(options["seed"])
     for size in sizes:
         for indexed in (False, True):
@@ -157,4 +168,4 @@ def _there_and_back(device, wait, queues, given, expected):
     return outcome("forward on one stream, backward on another", failures, "4 turns, same bits")
 
 
-CHILDREN = {f.__name__: f for f in (cases, forwards_before_backward, threads, streams)}
+CHILDREN = {f.__name__: f for f in (cases, persistent, forwards_before_backward, threads, streams)}

@@ -4,6 +4,7 @@ Both fill new memory with NaN, to expose reads of uninitialized memory.
 """
 
 import contextlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -144,6 +145,8 @@ class Emulation(Device):
         engines.register_engine("emulated", "emulated_engine:ENGINE", ("numpy",), default=False)
         import emulated_engine
 
+        if os.environ.get("RNNX_CUDA_PERSISTENT") == "1":
+            emulated_engine.EmulatedStream.processor = emulated_engine.PROCESSOR
         self.count_replays(emulated_engine.EmulatedStream)
         floats = frozenset(dtype_of(precision) for precision in PRECISIONS)
         ns._floats = lambda _: floats

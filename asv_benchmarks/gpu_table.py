@@ -2,12 +2,13 @@
 
 from shared import flops
 
-SIDES = ("rnnx", "C order", "eager", "clusters", "reference", "torch")
+SIDES = ("rnnx", "C order", "steps", "persistent", "eager", "reference", "torch")
 LEGEND = """\
 milliseconds of a forward pass and of a step (forward, backward, all gradients), with the spread of the middle 80 % of
-the calls in percent; eager: without CUDA graphs; clusters: with RNNX_CUDA_CLUSTERS=1; reference: the loop of CuPy's own
-functions; of product: share of the rate of one large product; host: microseconds that a call occupies the host, rnnx
-and torch; torch does not flatten bfloat16 weights into one buffer, so cuDNN copies them in every call"""
+the calls in percent; steps and persistent: with RNNX_CUDA_PERSISTENT=0 and 1; eager: without CUDA graphs; reference:
+the loop of CuPy's own functions; of product: share of the rate of one large product; host: microseconds that a call
+occupies the host, rnnx and torch; torch does not flatten bfloat16 weights into one buffer, so cuDNN copies them in
+every call"""
 
 
 def table(rows):

@@ -16,8 +16,10 @@ import numpy as np
 
 SIZES = [(128, 256, 64, 100), (512, 1024, 64, 50), (1024, 1024, 128, 256), (27, 128, 32, 50), (64, 512, 1, 200)]
 QUICK = [SIZES[0], SIZES[4]]
-# Sides timed only at some sizes and precisions: the loop of CuPy functions, and thread-block clusters.
-SOME = {"reference": (SIZES[:2], ("float32",)), "clusters": ((SIZES[0], SIZES[3]), ("float32", "float16"))}
+# Sides timed only at some sizes and precisions: the loop of CuPy functions, and persistent and step kernels everywhere
+# that persistent kernels may fit.
+SMALL = [SIZES[0], SIZES[3], SIZES[4]]
+SOME = {"reference": (SIZES[:2], ("float32",))} | dict.fromkeys(("steps", "persistent"), (SMALL, None))
 PRECISIONS = {
     "lstm": ("float32", "tf32", "float16", "bfloat16"),
     "gru_reset_after": ("float32", "tf32", "float16"),
@@ -144,14 +146,16 @@ class Torch:
 
 
 def times(options, side):
-    """Return all rows of a side: "rnnx", "C order", "eager" (without CUDA graphs), "clusters", "reference", "torch"."""
+    """Return all rows of a side: "rnnx", "C order", "eager" (without CUDA graphs), "steps", "persistent", "reference",
+    "torch".
+    """
     clock = TorchClock() if side == "torch" else CupyClock()
     if side == "torch":
         yield versions_of_torch()
     sizes = QUICK if options["quick"] else SIZES
     for cell, precisions in PRECISIONS.items():
         some_sizes, some = SOME.get(side, (sizes, precisions))
-        for precision in [precision for precision in precisions if precision in some]:
+        for precision in [precision for precision in precisions if precision in (some or precisions)]:
             for size in [size for size in sizes if size in some_sizes]:
                 row = {"kind": "time", "side": side, "cell": cell, "precision": precision, "size": size}
                 yield from _times(clock, side, row)

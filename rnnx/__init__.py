@@ -6,7 +6,15 @@ import importlib
 from types import ModuleType
 
 from rnnx.cells import CELLS, Cell, Gate, Input, Stage, Vector, cell
-from rnnx.engines import engine_for, engine_names, register_engine, use_engine, use_precision, warm_up
+from rnnx.engines import (
+    engine_for,
+    engine_names,
+    register_engine,
+    unregister_engine,
+    use_engine,
+    use_precision,
+    warm_up,
+)
 from rnnx.functional import (
     gru_backward,
     gru_cell_backward,
@@ -80,9 +88,9 @@ __all__ = [
     "lstm_backward", "lstm_cell_backward", "lstm_cell_forward", "lstm_forward", "one_hot", "recurrent_backward",
     "recurrent_forward", "register_engine", "relu", "relu_backward", "rnn_backward", "rnn_cell_backward",
     "rnn_cell_forward", "rnn_forward", "sigmoid", "sigmoid_backward", "softmax", "softmax_backward",
-    "softmax_cross_entropy", "squared_error", "tanh", "tanh_backward", "update_parameters_with_adam",
-    "update_parameters_with_adamw", "update_parameters_with_momentum", "update_parameters_with_rmsprop",
-    "update_parameters_with_sgd", "use_engine", "use_precision", "warm_up",
+    "softmax_cross_entropy", "squared_error", "tanh", "tanh_backward", "unregister_engine",
+    "update_parameters_with_adam", "update_parameters_with_adamw", "update_parameters_with_momentum",
+    "update_parameters_with_rmsprop", "update_parameters_with_sgd", "use_engine", "use_precision", "warm_up",
 ]  # fmt: skip
 
 _SUBPACKAGES = ("analysis", "cli", "compare", "convert", "course", "data", "models", "optim", "plots", "training")

@@ -90,17 +90,15 @@ def make_runtime(name: str) -> Runtime:
     return Runtime(cupy, engine)
 
 
-RUNTIMES = [
-    "numpy-reference",
-    "numpy-cpu",
-    "readonly-reference",
-    "readonly-cpu",
-    "strict-reference",
-    "torch-reference",
-    pytest.param("jax-reference", marks=pytest.mark.slow),
-]
-RUNTIMES += ["numpy-emulated", "readonly-emulated"]
-RUNTIMES += [pytest.param(name, marks=pytest.mark.gpu) for name in ("cupy-reference", "cupy-gpu")]
+def engines_for(library: str) -> list[str]:
+    """Every engine of the table for a library, also if it cannot run here."""
+    able = engines._able(library, rnnx.engine_names())
+    return [name for name in rnnx.engine_names() if name in able]
+
+
+RUNTIMES = [f"{kind}-{name}" for kind in ("numpy", "readonly") for name in engines_for("numpy")]
+RUNTIMES += ["strict-reference", "torch-reference", pytest.param("jax-reference", marks=pytest.mark.slow)]
+RUNTIMES += [pytest.param(f"cupy-{name}", marks=pytest.mark.gpu) for name in engines_for("cupy")]
 if "RNNX_TEST_RUNTIMES" in os.environ:
     RUNTIMES = os.environ["RNNX_TEST_RUNTIMES"].split(",")
 
@@ -118,7 +116,11 @@ PATHS = {
 }
 
 
-@pytest.fixture(params=["reference", *(f"cpu-{path}" for path in PATHS), "emulated"])
+def with_policies(name: str) -> list[str]:
+    return [f"cpu-{path}" for path in PATHS] if name == "cpu" else [name]
+
+
+@pytest.fixture(params=[one for name in engines_for("numpy") for one in with_policies(name)])
 def engine(request):
     """The engines by name, on NumPy arrays; the compiled one with every thread policy."""
     name, _, path = request.param.partition("-")
@@ -131,6 +133,15 @@ def engine(request):
         policy = use_policy(PATHS[path])
     with rnnx.use_engine(name), policy:
         yield name
+
+
+@pytest.fixture
+def restored_engines():
+    """Afterwards, unregister the engines that the test has registered."""
+    before = rnnx.engine_names()
+    yield
+    for name in set(rnnx.engine_names()) - set(before):
+        rnnx.unregister_engine(name)
 
 
 @pytest.fixture(params=list(BUILT_IN))

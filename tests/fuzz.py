@@ -163,12 +163,12 @@ def add_models(add: Callable[..., Any], rng: np.random.Generator) -> None:
 
     def fit_classes(inputs: Any, targets: Any, lengths: Any) -> Any:
         model = classifier()
-        Trainer(model, optim.SGD(0.1)).fit(Examples(inputs, targets, lengths), epochs=1, batch_size=2)
+        Trainer(model, optim.SGD(0.1)).fit(Examples(inputs, targets, lengths=lengths), epochs=1, batch_size=2)
         return model.parameters
 
     def fit_values(inputs: Any, targets: Any, lengths: Any) -> Any:
         model = regressor()
-        Trainer(model, optim.SGD(0.1)).fit(Examples(inputs, targets, lengths), epochs=1, batch_size=2)
+        Trainer(model, optim.SGD(0.1)).fit(Examples(inputs, targets, lengths=lengths), epochs=1, batch_size=2)
         return model.parameters
 
     def construct(input_size: Any, hidden_size: Any, num_classes: Any, num_layers: Any, dropout: Any, seed: Any) -> Any:
@@ -181,7 +181,11 @@ def add_models(add: Callable[..., Any], rng: np.random.Generator) -> None:
         return models.CharModel(vocab_size, hidden_size, num_layers, seed=0, dtype="float64").forward(indices)[0]
 
     def translate(source: Any, source_lengths: Any, max_length: Any) -> Any:
-        return models.Seq2Seq(7, 5, 4, seed=0).predict(source, source_lengths, max_length=max_length).indices
+        return (
+            models.Seq2Seq(7, 5, 4, seed=0)
+            .predict(source, source_lengths=source_lengths, max_length=max_length)
+            .indices
+        )
 
     add(predict_class, inputs=inputs, lengths=lengths)
     add(predict_value, inputs=inputs, lengths=lengths)

@@ -1,7 +1,24 @@
 """Cells with means over the units."""
 
 import rnnx
-from rnnx.cells import CELLS, Cell, Gate, Input, Stage, Vector, mean, sigmoid, sign, sqrt, tanh
+from rnnx.cells import (
+    CELLS,
+    Cell,
+    Gate,
+    Input,
+    Stage,
+    Vector,
+    maximum,
+    mean,
+    minimum,
+    sigmoid,
+    sign,
+    sqrt,
+    tanh,
+    where,
+)  # fmt: skip
+
+GAIN = Vector(1.0)
 
 
 @rnnx.cell
@@ -29,6 +46,36 @@ def pooled(x, a, b, *, f=Gate):
     return z * sign(mean(b) + 3), mean(z) - b
 
 
+@rnnx.cell
+def extremes(x, a, *, f=Gate, v=Vector):
+    """Conditions on what a mean is computed from, on means, and on both."""
+    z = tanh(f(x, a))
+    k = z / sqrt(mean(z * z) + 0.1)
+    return where(z > 0.1, maximum(k, v), minimum(mean(k), 0.3 * a)) + where(mean(z) > 0.05, z, 0.5)
+
+
+def norm_of_all(zs, gains):
+    """Normalize the units of several gates together."""
+    k = 1 / len(zs)
+    middle = k * mean(sum(zs[1:], zs[0]))
+    centred = [z - middle for z in zs]
+    squares = [z * z for z in centred]
+    scale = 1 / sqrt(k * mean(sum(squares[1:], squares[0])) + 1e-5)
+    return [gain * (z * scale) for gain, z in zip(gains, centred, strict=True)]
+
+
+@rnnx.cell
+def both_sides(
+    x, a, c, *, f=Gate, i=Gate, g=Gate, o=Gate, xf=GAIN, xi=GAIN, xg=GAIN, xo=GAIN, hf=GAIN, hi=GAIN, hg=GAIN, ho=GAIN,
+):  # fmt: skip
+    """The LSTM with normalized input and recurrent sides, each of all four gates together."""
+    zx = norm_of_all([f(x), i(x), g(x), o(x)], [xf, xi, xg, xo])
+    zh = norm_of_all([f(a), i(a), g(a), o(a)], [hf, hi, hg, ho])
+    f, i, g, o = (z_x + z_h for z_x, z_h in zip(zx, zh, strict=True))
+    c = sigmoid(f) * c + sigmoid(i) * tanh(g)
+    return sigmoid(o) * tanh(c), c
+
+
 def centred_forward(ops, zx, zh, s):
     (z_x,), (z_h,) = zx, zh
     t = ops.tanh(z_x + z_h)
@@ -51,5 +98,5 @@ CENTRED = Cell(
     "centred", ("a",), (Stage((Gate(("Wx", "Wh"), "b"),), ("a",), ("t",), centred_forward, centred_backward),)
 )
 UNUSED = Cell("unused", ("a",), (Stage((Gate(("Wx", "Wh"), "b"),), ("a",), (), unused_forward),))
-NESTED, TWO_PRODUCTS, POOLED = nested, two_products, pooled
-MEANS = [NESTED, TWO_PRODUCTS, POOLED, CENTRED, CELLS["layer_norm_lstm"], CELLS["layer_norm_gru"]]
+NESTED, TWO_PRODUCTS, POOLED, EXTREMES, BOTH_SIDES = nested, two_products, pooled, extremes, both_sides
+MEANS = [NESTED, TWO_PRODUCTS, POOLED, EXTREMES, BOTH_SIDES, CENTRED, CELLS["layer_norm_lstm"], CELLS["layer_norm_gru"]]

@@ -19,6 +19,7 @@ NUMPY = SimpleNamespace(
     sqrt=np.sqrt,
     abs=np.abs,
     sign=np.sign,
+    floor=np.floor,
     maximum=np.maximum,
     minimum=np.minimum,
     greater=np.greater,
@@ -48,7 +49,7 @@ def torch_words(torch):
     def where(condition, a, b):
         return torch.where(condition, torch.as_tensor(a).double(), torch.as_tensor(b).double())
 
-    same = ("tanh", "sigmoid", "relu", "exp", "log", "sqrt", "abs", "sign", "sin", "cos", "erf", "zeros_like")
+    same = ("tanh", "sigmoid", "relu", "exp", "log", "sqrt", "abs", "sign", "floor", "sin", "cos", "erf", "zeros_like")
     return SimpleNamespace(
         **{name: getattr(torch, name) for name in same},
         heaviside=lambda x: (x > 0).to(x.dtype),
@@ -86,6 +87,7 @@ FORMS = {
     "sqrt": lambda ops, t, u, leaf: ops.sqrt(0.1 + t * t),
     "abs": lambda ops, t, u, leaf: ops.abs(t),
     "sign": lambda ops, t, u, leaf: ops.sign(leaf) * t,
+    "floor": lambda ops, t, u, leaf: leaf - 0.5 * ops.floor(2 * leaf) + t,
     "maximum": lambda ops, t, u, leaf: ops.maximum(t, u),
     "minimum": lambda ops, t, u, leaf: ops.minimum(t, 0.3),
     "where": lambda ops, t, u, leaf: ops.where(ops.greater(leaf, 0.1), t, u),
@@ -97,6 +99,9 @@ FORMS = {
     "erf": lambda ops, t, u, leaf: ops.erf(t),
     "gelu": lambda ops, t, u, leaf: ops.gelu(t),
     "mean": lambda ops, t, u, leaf: ops.mean(t),
+    "normalize": lambda ops, t, u, leaf: (
+        (t - ops.mean(t)) / ops.sqrt(ops.mean((t - ops.mean(t)) * (t - ops.mean(t))) + 0.1)
+    ),
     "zeros_like": lambda ops, t, u, leaf: t + ops.zeros_like(u),
     "constant": lambda ops, t, u, leaf: t * ops.constant(0.25, u),
 }

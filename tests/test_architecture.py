@@ -92,6 +92,18 @@ def test_only_the_right_places_import_a_library():
     assert files_matching(r"\blibrary_name\b") == {"_core/arrays.py", "engines/__init__.py"}
 
 
+def test_no_test_imports_from_a_test():
+    """Helpers that tests share have files of their own."""
+
+    def imported(node):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        return [node.module or ""] if isinstance(node, ast.ImportFrom) else names
+
+    tests = Path(__file__).parent.rglob("*.py")
+    found = {path.name for path in tests for node in nodes(path) for name in imported(node) if name[:5] == "test_"}
+    assert found == set()
+
+
 def layer(name):
     return name.split(".")[1]
 
@@ -106,6 +118,32 @@ def test_dependencies_point_one_way():
         if imported.startswith("rnnx.") and LAYERS.index(layer(imported)) > LAYERS.index(layer(name))
     ]
     assert wrong == []
+
+
+def imports_at_load(name):
+    """The modules of rnnx that importing a module imports, itself excluded: not those imported inside functions."""
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("rnnx"):
+            full = (f"{node.module}.{alias.name}" for alias in node.names)
+            yield from (module if module in MODULES else node.module for module in full)
+
+
+def circle(graph):
+    """A module that, through others, imports itself; None if there is none."""
+    left = {name: set(found) for name, found in graph.items()}
+    while free := [name for name in left if not left[name] & left.keys()]:
+        for name in free:
+            del left[name]
+    return sorted(left) or None
+
+
+def test_no_circles_of_modules():
+    assert circle({name: imports_at_load(name) for name in MODULES if MODULES[name].stem != "__init__"}) is None
+
+
+def test_circles_are_seen():
+    assert circle({"a": ["b"], "b": ["c", "d"], "c": ["a"], "d": []}) == ["a", "b", "c"]
 
 
 def private_imports(name):
@@ -197,3 +235,25 @@ def test_large_packages_have_a_readme():
         if size > 5 and not any((place / "README.md").exists() for place in (folder, folder.parent))
     }
     assert missing == set()
+
+
+def readme_faults(readme):
+    """The files that a README names and that do not exist, and the modules that it should name and does not."""
+    text = readme.read_text(encoding="utf-8")
+    named = {name.split("/")[-1] for name in re.findall(r"`([\w./]+\.(?:py|cuh?))`", text)}
+    files = {path.name for path in SOURCE.rglob("*.*")}
+    others = {path.parent for path in readme.parent.rglob("README.md")} - {readme.parent}
+    own = [path for path in readme.parent.rglob("*.py") if not others.intersection(path.parents)]
+    lists = {"zoo"}  # folders of many files of one kind
+    return named - files, {path.name for path in own if path.parent.name not in lists} - named - {"__init__.py"}
+
+
+@pytest.mark.parametrize("readme", sorted(SOURCE.rglob("README.md")), ids=lambda path: path.parent.name)
+def test_a_readme_names_the_files_of_its_folder(readme):
+    assert readme_faults(readme) == (set(), set())
+
+
+def test_the_table_of_packages_is_complete():
+    table = (SOURCE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("| package | contents |")[2]
+    named = re.findall(r"`(\w+)`", "".join(re.findall(r"^\|([^|]*)\|", table.partition("\n\n")[0], re.MULTILINE)))
+    assert set(named) == set(LAYERS) - {"__main__"}

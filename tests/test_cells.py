@@ -189,6 +189,8 @@ def test_records_are_checked():
         Cell("bad", ("h",), (stage,))
     with pytest.raises(ValueError, match=r"`cache` of cell 'bad' contains \['zt'\], which no stage saves"):
         Cell("bad", ("a",), (stage,), cache=("zt",))
+    with pytest.raises(ValueError, match="cell 'bad' must have at least one gate or vector; got neither"):
+        Cell("bad", ("a",), (Stage((), ("a",), (), lambda ops, zx, zh, s: (s, ())),))
 
 
 def test_a_pickled_cell_keeps_no_hash():

@@ -391,7 +391,7 @@ def test_what_sample_prints_at_a_newline(run, monkeypatch):
 
     def sampled(folder, *options, first=0):
         draws.update(tokenizer=load_checkpoint(folder).tokenizer, n=0, first=first)
-        return ok(run("sample", folder, "--start", "t", "--length", 5, *options))
+        return ok(run("sample", folder, "--start", "t", "--max-length", 5, *options))
 
     assert sampled("lines") == "tnn\n"
     assert sampled("lines", first=1) == "t\n"  # the newline came first

@@ -368,7 +368,7 @@ def test_what_is_read(tmp_path):
     indices, vocabulary = task.read(None, "", path)
     assert (indices.tolist(), vocabulary) == ([0, 1, 2, 0, 1], ["a", "b", "c"])
     assert len(set(task.read(None, "dinos", None)[0])) == 53
-    with pytest.raises(ValueError, match="there is no dataset 'dino'; there are dinos, "):
+    with pytest.raises(ValueError, match="there is no dataset 'dino'; available: dinos, "):
         compare.run("torch", dataset="dino")
 
 

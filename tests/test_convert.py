@@ -613,4 +613,4 @@ def test_keras_models_that_mask_steps(keras, rng):
     inputs[0, :3], inputs[1, 2:4], inputs[2, :1], inputs[2, 5:] = 0, 0, 0, 0
     moved, lengths = move_padding_to_end(inputs.transpose(2, 0, 1))
     assert lengths.tolist() == [4, 5, 4, 7]
-    assert_close(ours.predict(moved, lengths).T, model.predict(inputs, verbose=0), TOLERANCE["float32"])
+    assert_close(ours.predict(moved, lengths=lengths).T, model.predict(inputs, verbose=0), TOLERANCE["float32"])

@@ -39,8 +39,8 @@ def test_streams(cell, engine, copied, rng):
         stream.step(xt)
     other = copied(stream)
     assert other.engine == stream.engine == engine
-    for name, state in stream.state.items():
-        assert np.array_equal(other.state[name], state)
+    for name, state in stream.states.items():
+        assert np.array_equal(other.states[name], state)
     expected = [stream.step(xt).copy() for xt in x[3:]]
     assert all(np.array_equal(other.step(xt), a) for xt, a in zip(x[3:], expected, strict=True))
     other.reset()

@@ -19,11 +19,12 @@ from words import ALL_WORDS
 
 import rnnx
 from rnnx.cells import BUILT_IN
-from rnnx.engines.gpu import cluster_codegen, codegen
+from rnnx.engines.gpu import codegen, geometry, persistent
 from rnnx.engines.gpu.cublas import Blas
-from rnnx.engines.gpu.device import Matrix
+from rnnx.engines.gpu.device import Matrix, Processor
 from rnnx.engines.gpu.kernel import kernel_names
 from rnnx.engines.gpu.kernel import options as compiler_options
+from rnnx.engines.gpu.pass_key import PassKey
 
 CHIPS = ["sm_80", "sm_90", "sm_100"]
 DTYPES = [np.dtype(d) for d in ("float32", "float64", "float16", ml_dtypes.bfloat16)]
@@ -74,16 +75,22 @@ def test_every_word_of_the_vocabulary_compiles(dtype):
     assert set(re.findall(r"(\d+) bytes spill", log)) == {"0"}
 
 
+# The widest layers, with the most weights in a thread. bfloat16 differs from float16 by one instruction.
+WIDEST = [(cell, kind, 256) for cell in CELLS for kind in ("float32", "tf32", "float16")]
+WIDEST += [(rnnx.CELLS["lstm"], *wide) for wide in (("float16", 512), ("bfloat16", 256), ("float64", 128))]
+
+
 @pytest.mark.parametrize("chip", ["sm_90", "sm_100"])  # older GPUs have no clusters
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
+@pytest.mark.parametrize(("cell", "kind", "n"), WIDEST, ids=lambda value: getattr(value, "name", str(value)))
 @pytest.mark.slow
-def test_every_cluster_kernel_compiles_without_spills(cell, dtype, chip):
-    choices = cluster_codegen.rows_choices(dtype.itemsize)
-    for rows in choices if cell is CELLS[1] else choices[-1:]:
-        options = (*compiler_options(dtype), f"-DRNNX_ROWS={rows}")
-        log = compile_cuda(cluster_codegen.source(cell), chip, options)
-        assert_no_spills(log, ["cluster_forward", "cluster_backward"])
+def test_persistent_kernels_compile_without_spills(cell, kind, n, chip):
+    dtype = {"tf32": DTYPES[0], "bfloat16": DTYPES[3]}.get(kind) or np.dtype(kind)
+    key = PassKey(cell, dtype, 50, 8, n, 64, False, False, (), True)
+    precision = "tf32" if kind == "tf32" else "ieee"
+    chosen = geometry.choose(key, precision, Processor(int(chip[3:]), 132, 232448, persistent=True))
+    for kernel in (persistent.forward_kernel(cell, chosen), persistent.backward_kernel(cell, chosen)):
+        log = compile_cuda(persistent.source(chosen, kernel), chip, compiler_options(dtype))
+        assert_no_spills(log, [kernel.name])
 
 
 def test_a_compile_error_is_reported():
@@ -387,10 +394,11 @@ class FakeCupy:
         Stream = FakeStream
 
         class Device:
-            compute_capability, attributes = "90", {"MaxSharedMemoryPerBlockOptin": 232448}
+            compute_capability = "90"
 
             def __init__(self, number=0):
                 self.id = number
+                self.attributes = {"MaxSharedMemoryPerBlockOptin": 232448, "MultiProcessorCount": 132}
 
             def __enter__(self):
                 pass
@@ -504,12 +512,19 @@ def test_calls_inside_a_capture_raise(faked):
         pass
 
 
-@pytest.mark.parametrize(("switch", "expected"), [("0", 0), ("1", 232448)])
-def test_clusters_are_a_switch(faked, monkeypatch, switch, expected):
+@pytest.mark.parametrize(("switch", "expected"), [(None, None), ("0", False), ("1", True)])
+def test_switches(faked, monkeypatch, switch, expected):
     module, _ = faked
-    monkeypatch.setenv("RNNX_CUDA_CLUSTERS", switch)
-    monkeypatch.setenv("RNNX_CUDA_GRAPHS", switch)
+    for name in ("RNNX_CUDA_PERSISTENT", "RNNX_CUDA_GRAPHS"):
+        monkeypatch.setenv(name, switch) if switch else monkeypatch.delenv(name, raising=False)
     with module.stream_of(OnDevice) as stream:
-        assert stream.cluster_shared_bytes == expected
-        assert stream.can_capture == (switch == "1")
+        assert stream.processor == Processor(90, 132, 232448, expected)
+        assert stream.can_capture == (switch != "0")
         assert stream.graph_memory() == 1 << 30
+    module._devices.clear()
+    monkeypatch.setenv("RNNX_CUDA_PERSISTENT", "yes")
+    with (
+        pytest.raises(ValueError, match="variable RNNX_CUDA_PERSISTENT must be 0 or 1; got 'yes'"),
+        module.stream_of(OnDevice),
+    ):
+        pass

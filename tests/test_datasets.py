@@ -220,7 +220,7 @@ def test_examples():
         (np.array([[0.5, 1.5, 2.5]]), [[0.5, 1.5, 2.5]]),
         (inputs, inputs),
     ):
-        examples = Examples(inputs, targets, [4, 1, 2])
+        examples = Examples(inputs, targets, lengths=[4, 1, 2])
         (batch,) = examples.batches(3)
         np.testing.assert_array_equal(batch.inputs, inputs)
         np.testing.assert_array_equal(batch.targets, expected)
@@ -296,7 +296,7 @@ def test_examples():
 )
 def test_invalid_examples(inputs, targets, lengths, error, message):
     with pytest.raises(error, match=message):
-        Examples(inputs, targets, lengths)
+        Examples(inputs, targets, lengths=lengths)
 
 
 def test_padding_moves_to_the_end(rng):
@@ -314,3 +314,9 @@ def test_padding_moves_to_the_end(rng):
             move_padding_to_end(bad)
     with pytest.raises(TypeError, match="`value` must be a number"):
         move_padding_to_end(inputs, value="0")
+
+
+@pytest.mark.parametrize("pieces", [[(0, True)], [(0.0, 3)], [(0, 3, 3.5)], [3], [("a", 3)]])
+def test_pieces_are_integers(pieces):
+    with pytest.raises(TypeError, match=r"`pieces` must be a sequence of \(start, stop\), two integers each"):
+        Windows(np.arange(9), 2, pieces)

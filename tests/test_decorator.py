@@ -50,7 +50,14 @@ def untouched(x, a, b, *, g=Gate):
     return tanh(g(x, a)) + b, b
 
 
-CELLS = [gru, lstm, everything, three_stages, of_second_state, untouched]
+@cell
+def late_condition(x, a, *, f=Gate, g=Gate, v=Vector, e=Input):
+    """A second product selects by conditions on what the first one and a vector need."""
+    z = sigmoid(f(x, a))
+    return where(e > 0, where(z > 0.5, g(x, z * a), z), where(v < a, tanh(v), 2 * z))
+
+
+CELLS = [gru, lstm, everything, three_stages, of_second_state, untouched, late_condition]
 
 
 @functools.cache
@@ -80,7 +87,7 @@ def test_the_built_in_cell_of_the_same_equations(own, engine, rng):
 
 
 def test_what_is_traced():
-    assert [len(own.stages) for own in CELLS] == [2, 1, 2, 3, 2, 1]
+    assert [len(own.stages) for own in CELLS] == [2, 1, 2, 3, 2, 1, 2]
     assert everything.parameter_keys == ("Wp", "Wq", "bq", "Wg", "bg", "v", "u")
     assert everything.hoisted.sources == ("u", "v")
     assert [gate.sides for stage in everything.stages for gate in stage.gates] == ["h", "x", "xh"]
@@ -99,7 +106,11 @@ def test_numbers_are_replaced(rng):
     problem.cell = changed
     after = problem.forward()[0][0]
     assert np.abs(after - before).max() > 0.1
-    for wrong, error in (({"z": 1}, "has the numbers"), ({"k": "1"}, "must be a number"), ({"k": True}, "a number")):
+    for wrong, error in (
+        ({"z": 1}, "has no number 'z'"),
+        ({"k": "1"}, "must be a number"),
+        ({"k": True}, "a number"),
+    ):
         with pytest.raises((TypeError, ValueError), match=error):
             everything.replace(**wrong)
     with pytest.raises(TypeError, match="has no numbers to replace"):
@@ -161,8 +172,7 @@ def two_operands(x, a, *, g=Gate):
 
 
 def too_late(x, a, *, g=Gate, h=Gate):
-    r = sigmoid(h(x))
-    return h(r * a + g(x, a)) + g(x, r * a)
+    return h(sigmoid(h(x)) * a) + g(x, a)
 
 
 def branches(x, a, *, g=Gate):
@@ -217,7 +227,7 @@ def condition(x, a, *, g=Gate):
         (unused_vector, "`v` does not affect the states"),
         (x_outside, "`x` can only be passed to gates"),
         (two_operands, "gate `g` is applied to two different values"),
-        (too_late, "use two gates"),
+        (too_late, "the input side of gate `h` is needed before its recurrent side; use two gates"),
         (branches, "cannot branch on a value"),
         (numpy_function, "does not support ufuncs"),
         (of_a_number, "gate `g` must be called with x, a state or another value; got 1.0"),
@@ -228,7 +238,7 @@ def condition(x, a, *, g=Gate):
         (no_state, "for x, for a state and for a gate"),
         (positional, "got `g="),
         (unknown_kind, "got `v='vector'`"),
-        (condition, "ops.greater gives a condition"),
+        (condition, "the result of ops.greater can only"),
         (print, "takes a function"),
     ],
 )

@@ -180,8 +180,8 @@ def test_unknown_names_list_those_that_there_are(run, tmp_path, name, command):
     (tmp_path / "data" / "beasts.txt").write_text(NAMES)
     code, _, err = run(*command, "--dataset", name)
     assert code == 1
-    assert f"Error: there is no dataset {name!r}; there are dinos, dinosaurs, pydoc (built in), shakespeare" in err
-    assert "(downloaded), beasts (data/*.txt). A file data/NAME.txt adds one" in err
+    assert f"Error: there is no dataset {name!r}; available: dinos, dinosaurs, pydoc (built in), shakespeare" in err
+    assert "(downloaded), beasts (data/*.txt). Add your own as data/NAME.txt" in err
     assert err.count("\n") == 1
     with pytest.raises(ValueError, match="there is no dataset"):
         Settings(dataset=name).corpus()

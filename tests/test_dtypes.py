@@ -117,7 +117,7 @@ GRADIENTS = {"dW": np.ones(2)}
         ("consume", lambda v: rnnx.lstm_backward(np.ones((3, M, T)), CACHES, consume=v)),
         ("reset_after", lambda v: rnnx.gru_forward(np.ones((2, M, T)), None, {}, reset_after=v)),
         ("scaled", lambda v: rnnx.dot_product_attention_forward(*[np.ones((2, M, T))] * 3, scaled=v)),
-        ("per_example", lambda v: analysis.gradient_norms(CACHES, np.ones((3, M)), per_example=v)),
+        ("per_example", lambda v: analysis.gradient_norms(CACHES, ds_final=np.ones((3, M)), per_example=v)),
         ("in_place", lambda v: optim.SGD().update({"W": np.ones(2)}, GRADIENTS, {}, 1, in_place=v)),
         ("nesterov", lambda v: optim.Momentum(nesterov=v)),
     ],

@@ -108,43 +108,24 @@ def test_a_memmap_may_change_after_forward(engine, rng, tmp_path):
         assert np.array_equal(found[name], expected[name]), name
 
 
-def test_a_missing_package_makes_no_engine_fail(rng):
-    table = dict(engines._TABLE)
-    try:
-        rnnx.register_engine("elsewhere", "somewhere:ENGINE", ("numpy",), requires=("nothing.below", "install it"))
-        assert rnnx.engine_for(np.ones(3)) == "cpu"
-        with pytest.raises(ValueError, match=r"requires nothing\.below"), rnnx.use_engine("elsewhere"):
-            pass
-        with pytest.raises(ValueError, match=r"`engine` must be an engine or a string 'module:name'; got 'somewhere'"):
-            rnnx.register_engine("wrong", "somewhere")
-        with pytest.raises(TypeError, match=r"`libraries` must be a tuple of str; got 'numpy'"):
-            rnnx.register_engine("wrong", "somewhere:ENGINE", "numpy")
-    finally:
-        engines._TABLE.clear()
-        engines._TABLE.update(table)
-        engines._able.cache_clear()
+def test_a_missing_package_makes_no_engine_fail(restored_engines):
+    rnnx.register_engine("elsewhere", "somewhere:ENGINE", ("numpy",), requires=("nothing.below", "install it"))
+    assert rnnx.engine_for(np.ones(3)) == "cpu"
+    with pytest.raises(ValueError, match=r"requires nothing\.below"), rnnx.use_engine("elsewhere"):
+        pass
+    with pytest.raises(ValueError, match=r"`engine` must be an engine or a string 'module:name'; got 'somewhere'"):
+        rnnx.register_engine("wrong", "somewhere")
 
 
-def test_an_engine_registered_during_a_choice_is_found_by_the_next(monkeypatch):
-    class Racing:
-        """The entry of an engine for another library, whose thread registers an engine now."""
+def test_an_engine_registered_during_a_choice_is_found_by_the_next(restored_engines):
+    class Racing(tuple):
+        """The libraries of an engine, whose thread registers an engine when they are read."""
 
-        default = True
-
-        @property
-        def libraries(self):
-            if "late" not in engines._TABLE:
+        def __contains__(self, library):
+            if "late" not in rnnx.engine_names():
                 rnnx.register_engine("late", "somewhere:ENGINE", ("nothing",))
-            return ("another",)
+            return False
 
-    table = dict(engines._TABLE)
-    try:
-        engines._TABLE["racing"] = Racing()
-        engines._able.cache_clear()
-        monkeypatch.setattr(engines, "_installed", lambda name: True)
-        assert engines.engines_of("nothing") == ("reference",)
-        assert engines.engines_of("nothing")[0] == "late"
-    finally:
-        engines._TABLE.clear()
-        engines._TABLE.update(table)
-        engines._able.cache_clear()
+    rnnx.register_engine("racing", "somewhere:ENGINE", Racing(("another",)))
+    assert engines.engines_of("nothing") == ("reference",)
+    assert engines.engines_of("nothing")[0] == "late"

@@ -235,7 +235,7 @@ def test_conditions_are_for_where_only(graph):
     a, b = leaves(graph, "a b")
     ops = symbolic_ops(graph)
     condition = ops.greater(a, b)
-    message = r"ops\.greater gives a condition, the first argument of ops\.where and of nothing else"
+    message = r"the result of ops\.greater can only be the first argument of ops\.where"
     for wrong in (
         lambda: condition + a,
         lambda: a * condition,

@@ -1,4 +1,4 @@
-"""Files that are recognizably no UTF-8 text: the error says what they are and what to do."""
+"""Files that are recognizably not UTF-8 text: the error says what they are and what to do."""
 
 import bz2
 import gzip

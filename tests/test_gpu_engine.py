@@ -31,12 +31,19 @@ any_cell = pytest.mark.parametrize(
 )
 
 
+# Also with persistent kernels, which the emulated device does not use by itself.
+PERSISTENT = pytest.param("persistent", marks=pytest.mark.slow)
+also_persistent = pytest.mark.parametrize("stream", ["steps", PERSISTENT], indirect=True)
+
+
 @pytest.fixture
-def stream(monkeypatch):
+def stream(monkeypatch, request):
     """The engine on a new stream, without captured passes."""
     import emulated_engine
 
     stream = emulated_engine.EmulatedStream()
+    if getattr(request, "param", "steps") == "persistent":
+        stream.processor = emulated_engine.PROCESSOR
     monkeypatch.setattr(emulated_engine, "stream", stream)
     with rnnx.use_engine("emulated"):
         yield stream
@@ -53,6 +60,7 @@ def assert_same_bits(actual, expected):
         np.testing.assert_array_equal(actual[name], array, err_msg=name, strict=True)
 
 
+@also_persistent
 @any_cell
 @pytest.mark.parametrize("lengths", [None, [4, 0, 3]])
 @pytest.mark.parametrize("indexed", [False, True])
@@ -104,6 +112,7 @@ def test_fortran_order_is_not_copied(stream, rng):
     assert_same_bits(gradients, expected)
 
 
+@also_persistent
 @any_cell
 def test_loops_do_not_allocate(stream, cell, rng, monkeypatch):
     made, inside = [], []
@@ -124,6 +133,7 @@ def test_loops_do_not_allocate(stream, cell, rng, monkeypatch):
     assert not any(inside)
 
 
+@also_persistent
 def test_forward_passes_before_a_backward_pass_use_separate_memory(stream, rng):
     problems = [make_problem(rnnx.CELLS["lstm"], rng) for _ in range(3)]
     expected = [results(problem) for problem in problems]
@@ -135,6 +145,7 @@ def test_forward_passes_before_a_backward_pass_use_separate_memory(stream, rng):
     assert "graph" in stream.log
 
 
+@also_persistent
 def test_memory_in_use_is_not_reused(stream, rng):
     """The arrays of a step, and the outputs, outlive the caches."""
     problem = make_problem(rnnx.CELLS["gru"], rng)
@@ -151,6 +162,7 @@ def test_memory_in_use_is_not_reused(stream, rng):
     np.testing.assert_array_equal(states[0], kept)
 
 
+@also_persistent
 def test_results_of_inference_belong_to_the_caller(stream, rng):
     problem = make_problem(rnnx.CELLS["lstm"], rng)
     outputs = []
@@ -168,6 +180,7 @@ def test_results_of_inference_belong_to_the_caller(stream, rng):
     assert len(list(stream.graphs)) == 1
 
 
+@also_persistent
 def test_backward_twice_and_for_other_cotangents(stream, rng):
     problem = make_problem(rnnx.CELLS["lstm"], rng)
     expected = results(problem)
@@ -187,6 +200,7 @@ def test_backward_twice_and_for_other_cotangents(stream, rng):
                     assert_close(got[name], array, 1e-13, name)
 
 
+@also_persistent
 def test_captured_passes_are_limited(stream, rng, monkeypatch):
     """The number of captured passes is bounded; idle ones are dropped for new ones."""
     monkeypatch.setattr(graphs, "MAX_PASSES", 3)
@@ -236,6 +250,7 @@ def test_backward_on_another_stream_or_in_another_precision(stream, rng, monkeyp
         assert stream.log.count("graph") == n_replays
 
 
+@also_persistent
 @any_cell
 def test_without_capture(stream, cell, rng, monkeypatch):
     problem = make_problem(cell, rng)
@@ -299,9 +314,13 @@ def test_too_little_memory_for_a_captured_pass(stream, rng, monkeypatch):
     assert len(list(stream.graphs)) == 2
 
 
+# The types differ only in loads, stores and products, which `test_persistent.py` covers.
+TYPES = [("steps", "float16"), ("steps", "bfloat16"), ("persistent", "float16")]
+
+
 @any_cell
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize(("stream", "dtype"), TYPES, indirect=["stream"])
 @pytest.mark.parametrize("lengths", [None, [9, 4]])
 def test_16_bit_types(stream, cell, dtype, lengths, rng, monkeypatch):
     """Stored in 16 bits, computed in float32: close to float64 on the same inputs."""
@@ -331,6 +350,7 @@ def test_gradients_of_16_bit_types_are_summed_in_float32(stream, monkeypatch):
     assert gradients["dWax"] == 2304
 
 
+@also_persistent
 @any_cell
 def test_an_index_out_of_range_is_nan(stream, cell, rng, monkeypatch):
     """Indices on a device are not checked, because that would synchronize. A wrong one gives NaN."""
@@ -392,13 +412,12 @@ SWAP = rnnx.Cell(
 )
 
 
-@pytest.mark.parametrize("shared", [0, 227 << 10])
+@also_persistent
 @pytest.mark.parametrize("lengths", [None, [4, 0, 2]])
 @pytest.mark.parametrize("odd", [THROUGH, SWAP], ids=lambda cell: cell.name)
 @pytest.mark.slow
-def test_cells_that_pass_values_through(stream, odd, lengths, shared, rng, monkeypatch):
+def test_cells_that_pass_values_through(stream, odd, lengths, rng):
     """Results that are arguments, equal or zero; two stages, recurrent biases on some gates, separate weights."""
-    monkeypatch.setattr(type(stream), "cluster_shared_bytes", shared)
     problem = make_problem(odd, rng, 5, 6, 3, 4, lengths=lengths)
     problem.parameters |= {key: rng.standard_normal((6, 1)) for key in odd.optional_keys}
     with rnnx.use_engine("reference"):
@@ -409,6 +428,7 @@ def test_cells_that_pass_values_through(stream, odd, lengths, shared, rng, monke
         np.testing.assert_allclose(actual[name], array, atol=1e-12, err_msg=name)
 
 
+@also_persistent
 @pytest.mark.parametrize("indices", [False, True])
 @pytest.mark.parametrize("cell", [*BUILT_IN.values(), SWAP, *ONE_SIDED], ids=lambda cell: cell.name)
 def test_caches_in_another_dtype(stream, cell, indices, rng):
@@ -492,12 +512,14 @@ def agrees_past_the_ends(stream, problem):
         assert not any(actual["d" + name][:, j, length:].any() for name in problem.extra)
 
 
+@also_persistent
 @pytest.mark.parametrize("lengths", [None, [4, 0, 2]])
 @odd_cells
 def test_one_sided_cells_agree_with_the_reference_engine(stream, odd, lengths, rng):
     agrees_past_the_ends(stream, make_problem(odd, rng, 5, 6, 3, 4, lengths=lengths))
 
 
+@also_persistent
 @pytest.mark.parametrize("lengths", [None, [4, 0, 2]])
 @fed_cells
 def test_index_inputs_of_one_sided_cells(stream, odd, lengths, rng):
@@ -506,6 +528,7 @@ def test_index_inputs_of_one_sided_cells(stream, odd, lengths, rng):
     agrees_past_the_ends(stream, problem)
 
 
+@also_persistent
 @odd_cells
 def test_shortened_backward_passes_of_one_sided_cells(stream, odd, rng):
     problem = make_problem(odd, rng, 5, 6, 3, 4, lengths=[4, 0, 3])
@@ -524,6 +547,7 @@ def test_shortened_backward_passes_of_one_sided_cells(stream, odd, rng):
     assert all(actual["d" + name].shape == (6, 3, 2) for name in odd.inputs)
 
 
+@also_persistent
 @odd_cells
 def test_gradients_of_extra_inputs_belong_to_the_caller(stream, odd, rng):
     problems = [make_problem(odd, rng) for _ in range(2)]
@@ -550,7 +574,7 @@ def test_a_stream_of_a_one_sided_cell(stream, odd, rng):
     steps = rnnx.Stream(odd, problem.parameters, m=3, s0=problem.s0)
     for _ in range(2):
         for t in range(4):
-            a = steps.step(problem.x[:, :, t], {name: e[:, :, t] for name, e in problem.extra.items()})
+            a = steps.step(problem.x[:, :, t], inputs={name: e[:, :, t] for name, e in problem.extra.items()})
             assert_close(a, states[0][:, :, t], 1e-14)
         steps.reset()
 
@@ -634,7 +658,7 @@ def test_a_stream_with_means(stream, odd, keep, n, rng):
     steps = rnnx.Stream(odd, problem.parameters, m=3, s0=problem.s0)
     for _ in range(2):
         for t in range(4):
-            a = steps.step(problem.x[:, :, t], {name: e[:, :, t] for name, e in problem.extra.items()})
+            a = steps.step(problem.x[:, :, t], inputs={name: e[:, :, t] for name, e in problem.extra.items()})
             assert_close(a, states[0][:, :, t], 1e-14)
         steps.reset()
 
@@ -665,93 +689,6 @@ def test_means_that_nothing_uses(stream, rng):
         rnnx.Cell("unused", ("a",), (rnnx.Stage((rnnx.Gate(("W",), "b"),), ("a",), (), forward),)), rng
     )
     agrees_past_the_ends(stream, problem)
-
-
-# --- whole passes on thread block clusters, which are off by default ----------------------------------------------
-
-
-@pytest.fixture
-def clusters(stream, monkeypatch):
-    monkeypatch.setattr(type(stream), "cluster_shared_bytes", 227 << 10)
-    return stream
-
-
-CLUSTERS = {
-    "reference": ("float64", {}),
-    "lengths": ("float64", {"lengths": [3, 0, 6, 5]}),
-    "many": ("float32", {"m": 17, "n_steps": 2}),
-    "smallest": ("float32", {"n_a": 1, "m": 1}),
-    "short": ("float32", {"n_a": 30, "da_steps": 3, "final": False}),
-}
-
-
-@pytest.mark.parametrize("case", CLUSTERS)
-@pytest.mark.slow
-def test_clusters_agree_with_the_reference_engine(clusters, cell, case, rng):
-    dtype, options = CLUSTERS[case]
-    options = {"n_x": 5, "n_a": 11, "m": 4, "n_steps": 6, "n_y": 2, "scale": 0.5, **options}
-    problem = make_problem(cell, rng, **options).astype(dtype)
-    indices = dataclasses.replace(problem, x=rng.integers(0, 5, problem.x.shape[1:]))
-    for one in (problem, indices):
-        for _ in range(3 if case == "reference" else 1):  # uncaptured, captured, replayed
-            actual = results(one)
-        with rnnx.use_engine("reference"):
-            expected = results(one)
-        for name, array in expected.items():
-            assert_close(actual[name], array, {"float32": 3e-6, "float64": 1e-13}[dtype], name)
-    assert "cluster_forward" in clusters.log
-    assert "forward_0" not in clusters.log
-    assert "backward_0" not in clusters.log
-
-
-@pytest.mark.slow
-def test_clusters_give_the_same_bits_for_any_order_of_threads(clusters, cell, rng, monkeypatch):
-    import emulated_engine
-
-    problem = make_problem(cell, rng, 3, 21, 5, 4, lengths=[4, 2, 0, 3, 4]).astype("float32")
-    expected = results(problem)
-    for seed in (0, 2, 3):
-        monkeypatch.setattr(emulated_engine, "SEED", seed)
-        assert_same_bits(results(problem), expected)
-
-
-@pytest.mark.parametrize("which", range(2))
-@pytest.mark.parametrize("name", ["cluster_forward", "cluster_backward"])
-@pytest.mark.slow
-def test_a_missing_barrier_is_detected(clusters, name, which, rng, monkeypatch):
-    """The emulation can fail: without one barrier of the loop the results differ."""
-    from rnnx.engines.gpu import cluster_codegen
-
-    problem = make_problem(rnnx.CELLS["lstm"], rng, 3, 37, 5, 4).astype("float32")
-    expected = results(problem)
-    text = cluster_codegen.source(problem.cell)
-    head, kernel = text.split(f"{name}(", 1)
-    loop, body = kernel.split("for (i64 t = ", 1)
-    barrier = ("__syncthreads();", "cluster_barrier();")[which]
-    assert barrier in body
-    broken = f"{head}{name}({loop}for (i64 t = {body.replace(barrier, '', 1)}"
-    monkeypatch.setattr(cluster_codegen, "source", lambda cell: broken)
-    monkeypatch.setattr(clusters, "graphs", graphs.GraphCache(clusters))
-    actual = results(problem)
-    assert any(not np.array_equal(actual[key], expected[key]) for key in expected)
-
-
-def test_weights_that_do_not_fit_run_step_by_step(clusters, rng):
-    results(make_problem(rnnx.CELLS["lstm"], rng, 2, 340, 1, 2).astype("float32"))
-    assert "forward_0" in clusters.log
-    assert "cluster_forward" not in clusters.log
-
-
-@odd_cells
-def test_one_sided_cells_run_step_by_step(clusters, odd, rng):
-    results(make_problem(odd, rng))
-    assert "forward_0" in clusters.log
-    assert "cluster_forward" not in clusters.log
-
-
-def test_clusters_are_off(stream, rng):
-    results(make_problem(rnnx.CELLS["rnn"], rng))
-    assert "cluster_forward" not in stream.log
 
 
 # --- layout kernels -----------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from problems import ENGINES_TOLERANCE, assert_close, central_differences, check_gradients, make_problem, run
 
 import rnnx
+from rnnx._core.inputs import is_index_input
 from rnnx.cells import BUILT_IN
 from rnnx.engines.cpu.runtime.thread_policy import use_policy
 
@@ -307,3 +308,13 @@ def test_messages_about_other_arguments(rng):
     check("`a0` must have shape (n_a, m) = (5, 4); got (5, 3)", a0=np.zeros((5, 3)))
     check("`lengths` must have shape (m,) = (4,); got (7,)", lengths=[1] * 7)
     check("`lengths` must be in [0, T_x] = [0, 6]; got values from 1 to 7", lengths=[1, 2, 3, 7])
+
+
+def test_one_rule_for_index_inputs():
+    """Only integers are indices; booleans and floats are not, nor are other numbers of axes."""
+    shapes = {(3, 4): False, (3,): True}
+    for dtype in (int, np.uint8, bool, float):
+        for shape in (*shapes, (), (2, 3, 4)):
+            for one_step in (False, True):
+                expected = np.issubdtype(dtype, np.integer) and shapes.get(shape) is one_step
+                assert is_index_input(np, np.zeros(shape, dtype), one_step=one_step) == expected

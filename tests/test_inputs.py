@@ -134,9 +134,9 @@ def test_targets_past_the_end_are_not_checked():
     targets, inputs = np.full((M, T), 99), np.zeros((M, T), int)
     targets[:, :2], inputs[:, 2:] = 1, 99
     model = classifier(per_step=True)
-    Trainer(model, SGD(0.1)).fit(Examples(inputs, targets, [2] * M), epochs=1)
+    Trainer(model, SGD(0.1)).fit(Examples(inputs, targets, lengths=[2] * M), epochs=1)
     with pytest.raises(ValueError, match=r"`inputs` must be in \[0, input_size\)"):
-        model.check("train", Examples(inputs, targets, [3] * M))
+        model.check("train", Examples(inputs, targets, lengths=[3] * M))
 
 
 def test_boolean_labels_are_classes(rng):
@@ -248,7 +248,7 @@ def test_a_stream_checks_what_it_reads(indices):
 def test_lengths_of_sources_and_targets():
     model, good = Seq2Seq(5, 5, 4, seed=0), np.zeros((2, 3), int)
     with pytest.raises(ValueError, match=r"`source_lengths` must be in \[0, T_x\] = \[0, 3\]; got values from 3 to 4"):
-        model.predict(good, [3, 4], max_length=2)
+        model.predict(good, source_lengths=[3, 4], max_length=2)
     with pytest.raises(ValueError, match=r"`target_lengths` must have shape \(m,\) = \(2,\); got \(1,\)"):
         model.forward(good, good, target_lengths=[3])
     with pytest.raises(ValueError, match=r"`target_out` must have shape \(m, T_y\) = \(2, 3\); got \(2, 2\)"):
@@ -275,24 +275,24 @@ def test_predictions_in_batches(make, bidirectional, per_step, engine, rng):
     model = make(bidirectional=bidirectional, per_step=per_step)
     inputs, lengths = rng.standard_normal((N_X, 23, T)), rng.integers(0, 4, 23)
     for ends in (None, lengths, lengths.tolist()):
-        whole = model.predict(inputs, ends)
+        whole = model.predict(inputs, lengths=ends)
         for size in (1, 4, 23, 100):
-            parts = model.predict(inputs, ends, batch_size=size)
+            parts = model.predict(inputs, lengths=ends, batch_size=size)
             assert_close(parts, whole, TOLERANCE["float32"])
             assert parts.dtype == whole.dtype
     assert model.predict(inputs[:, :0]).shape[1] == 0
     with pytest.raises(ValueError, match="`batch_size` must be an integer of at least 1; got 0"):
         model.predict(inputs, batch_size=0)
     with pytest.raises(ValueError, match=r"`lengths` must have shape \(m,\) = \(23,\); got \(2,\)"):
-        model.predict(inputs, [1, 2], batch_size=2)
+        model.predict(inputs, lengths=[1, 2], batch_size=2)
 
 
 def test_characters_in_batches(rng):
     model = CharModel(9, 4, 2, seed=0)
     inputs = rng.integers(0, 9, (7, 5))
     states = {name: rng.standard_normal((4, 7)).astype("float32") for name in model.stack.state_names}
-    whole, final = model.predict(inputs, [5, 0, 1, 2, 3, 4, 5], states)
-    parts, ends = model.predict(inputs, [5, 0, 1, 2, 3, 4, 5], states, batch_size=3)
+    whole, final = model.predict(inputs, lengths=[5, 0, 1, 2, 3, 4, 5], states=states)
+    parts, ends = model.predict(inputs, lengths=[5, 0, 1, 2, 3, 4, 5], states=states, batch_size=3)
     assert_close(parts, whole, TOLERANCE["float32"])
     for name in final:
         assert_close(ends[name], final[name], TOLERANCE["float32"])
@@ -303,10 +303,10 @@ def test_sequences_in_batches(attention, rng):
     model = Seq2Seq(9, 5, 6, attention=attention, seed=0, dtype="float64")
     model.parameters["Wy"] *= 30  # so that some examples end early
     source, lengths = rng.integers(0, 9, (11, 6)), rng.integers(0, 7, 11)
-    whole = model.predict(source, lengths, max_length=8)
+    whole = model.predict(source, source_lengths=lengths, max_length=8)
     assert len(set(whole.lengths.tolist())) > 1
     for size in (1, 3):
-        parts = model.predict(source, lengths, max_length=8, batch_size=size)
+        parts = model.predict(source, source_lengths=lengths, max_length=8, batch_size=size)
         np.testing.assert_array_equal(parts.indices, whole.indices)
         np.testing.assert_array_equal(parts.lengths, whole.lengths)
         if attention:
@@ -326,7 +326,7 @@ def test_batches_are_cut_to_their_longest_example(rng):
     inputs, lengths = rng.standard_normal((N_X, 6, T)), np.array([1, 2, 3, 7, 0, 0])
     per_step, whole = rng.integers(0, 3, (6, T)), rng.integers(0, 3, 6)
     for targets, model in ((per_step, classifier(per_step=True)), (whole, classifier())):
-        batches = list(Examples(inputs, targets, lengths).batches(2))
+        batches = list(Examples(inputs, targets, lengths=lengths).batches(2))
         assert [b.inputs.shape[-1] for b in batches] == [2, 7, 1]
         assert [b.targets.shape for b in batches] == [
             b.inputs.shape[1:] if targets.ndim == 2 else (2,) for b in batches

@@ -46,7 +46,7 @@ def test_state_gradients_against_differences(cell, plain, rng):
     lengths = np.array(problem.lengths)
     ds = problem.dstates
     _, _, caches = run(problem)
-    gradients = inspection.state_gradients(caches, problem.dfinal, ds)
+    gradients = inspection.state_gradients(caches, ds_final=problem.dfinal, ds=ds)
     tape = caches.tape_for(cell)
     for t in range(4):
         states = [np.array(s[t].T) for s in tape.states]
@@ -64,8 +64,8 @@ def test_the_first_entry_is_that_of_the_whole_backward_pass(cell, runtime, rng):
         _, _, caches = rnnx.recurrent_forward(
             cell, asarray(problem.x), tuple(map(asarray, problem.s0)), parameters, lengths=problem.lengths
         )
-        gradients = inspection.state_gradients(caches, final, ds)
-        norms = inspection.gradient_norms(caches, final, ds, per_example=True)
+        gradients = inspection.state_gradients(caches, ds_final=final, ds=ds)
+        norms = inspection.gradient_norms(caches, ds_final=final, ds=ds, per_example=True)
         whole = rnnx.recurrent_backward(cell, ds, caches, ds_final=final)
     total = 0
     for name in cell.states:
@@ -78,13 +78,13 @@ def test_the_first_entry_is_that_of_the_whole_backward_pass(cell, runtime, rng):
 def test_norms(cell, plain, rng):
     problem = make_problem(cell, rng, m=3, n_steps=5)
     _, _, caches = run(problem)
-    one, all_ = (inspection.gradient_norms(caches, problem.dfinal, per_example=p) for p in (True, False))
+    one, all_ = (inspection.gradient_norms(caches, ds_final=problem.dfinal, per_example=p) for p in (True, False))
     assert one.shape == (3, 6)
     assert all_.shape == (6,)
     assert_close(all_, np.sqrt(np.sum(one**2, axis=0)), 1e-14)
     assert_close(all_[-1], np.sqrt(sum(np.sum(d**2) for d in problem.dfinal)), 1e-14)
-    alone = inspection.gradient_norms(caches, problem.dfinal[0])  # the hidden state alone
-    assert np.array_equal(alone, inspection.gradient_norms(caches, (problem.dfinal[0],)))
+    alone = inspection.gradient_norms(caches, ds_final=problem.dfinal[0])  # the hidden state alone
+    assert np.array_equal(alone, inspection.gradient_norms(caches, ds_final=(problem.dfinal[0],)))
     assert alone[-1] == pytest.approx(np.linalg.norm(problem.dfinal[0]))
 
 
@@ -92,7 +92,7 @@ def test_steps_of_one_linear_unit_by_hand(plain):
     """A tanh unit at zero multiplies the gradient by its weight."""
     parameters = {"Wax": np.zeros((1, 1)), "Waa": np.array([[0.5]]), "ba": np.zeros((1, 1))}
     _, _, caches = rnnx.rnn_forward(np.ones((1, 1, 4)), None, parameters)
-    norms = inspection.gradient_norms(caches, np.array([[-3.0]]))
+    norms = inspection.gradient_norms(caches, ds_final=np.array([[-3.0]]))
     assert norms.tolist() == [3 / 16, 3 / 8, 3 / 4, 3 / 2, 3.0]
 
 
@@ -100,7 +100,7 @@ def test_norms_of_tiny_float32_gradients_do_not_underflow(plain):
     parameters = {"Wax": np.zeros((1, 1)), "Waa": np.full((1, 1), 0.125), "ba": np.zeros((1, 1))}
     parameters = {key: value.astype(np.float32) for key, value in parameters.items()}
     _, _, caches = rnnx.rnn_forward(np.ones((1, 1, 40), np.float32), None, parameters)
-    norms = inspection.gradient_norms(caches, np.ones((1, 1), np.float32))
+    norms = inspection.gradient_norms(caches, ds_final=np.ones((1, 1), np.float32))
     assert norms.dtype == np.float32
     assert np.array_equal(norms, (0.125 ** np.arange(40, -1, -1.0)).astype(np.float32))
     assert norms[0] > 0
@@ -146,8 +146,8 @@ def test_any_size(n_a, m, n_steps, name, ragged):
     with rnnx.use_engine("reference"):
         _, _, caches = run(problem)
         values = inspection.gate_values(caches)
-        gradients = inspection.state_gradients(caches, problem.dfinal)
-        norms = inspection.gradient_norms(caches, problem.dfinal)
+        gradients = inspection.state_gradients(caches, ds_final=problem.dfinal)
+        norms = inspection.gradient_norms(caches, ds_final=problem.dfinal)
     assert {v.shape for v in values.values()} == {(n_a, m, n_steps)}
     assert {v.shape for v in gradients.values()} == {(n_a, m, n_steps + 1)}
     assert norms.shape == (n_steps + 1,)
@@ -168,7 +168,7 @@ def test_any_size(n_a, m, n_steps, name, ragged):
 def test_wrong_cotangents(plain, rng, arguments, error, message):
     _, _, caches = run(make_problem(rnnx.CELLS["lstm"], rng))
     with pytest.raises(error, match=message):
-        inspection.state_gradients(caches, *arguments)
+        inspection.state_gradients(caches, **dict(zip(("ds_final", "ds"), arguments, strict=False)))
 
 
 def test_wrong_caches(plain, rng):
@@ -182,7 +182,7 @@ def test_wrong_caches(plain, rng):
     _, _, caches = run(problem)
     caches.consume()
     with pytest.raises(ValueError, match="already consumed"):
-        inspection.gradient_norms(caches, problem.dfinal)
+        inspection.gradient_norms(caches, ds_final=problem.dfinal)
 
 
 @pytest.fixture(params=["rnn", "lstm", "gru"])

@@ -88,4 +88,4 @@ def test_a_checkpoint_from_before_the_setting(run):
     save_checkpoint("a/model.safetensors", loaded)
     loaded.training.update(training)
     save_checkpoint("a/model.safetensors", loaded)
-    assert "wrong settings in the checkpoint: missing ['seed']" in run("train", "--resume", "a", "--epochs", 2)[2]
+    assert "invalid settings in the checkpoint: missing ['seed']" in run("train", "--resume", "a", "--epochs", 2)[2]

@@ -110,7 +110,7 @@ def test_initial_and_final_states(cell, reset_after, rng):
         return np.sum(out * dout) + sum(np.sum(final[name] * dfinal[name]) for name in final)
 
     _, _, cache = stack.forward(p, x, states, lengths=lengths)
-    gradients = stack.backward(dout, cache, dfinal)
+    gradients = stack.backward(dout, cache, ds_final=dfinal)
     for name, array in {"x": x, **states, **p}.items():
         assert_close(gradients[f"d{name}"], numeric_gradient(loss, array), TOLERANCE["gradient"], name)
     assert "Wf_encoder_l0" in p or cell != "lstm"
@@ -296,7 +296,7 @@ def test_names_that_are_not_there(rng):
     model = CharModel(5, 4, seed=0)
     _, _, cache = model.forward(np.zeros((1, 2), int))
     with pytest.raises(ValueError, match=r"`ds_final` must only contain \['a_l0', 'c_l0'\]; got \['c0_l0'\]"):
-        model.stack.backward(None, cache.stack, {"c0_l0": np.zeros((4, 1))})
+        model.stack.backward(None, cache.stack, ds_final={"c0_l0": np.zeros((4, 1))})
     with pytest.raises(TypeError, match=r"CharModel has the options .*; got \['bidirectional'\]"):
         CharModel(5, bidirectional=True)
 
@@ -392,9 +392,9 @@ def test_arguments_of_a_stack_are_named_as_the_caller_named_them(rng):
         with pytest.raises(ValueError, match=r"`dout` must have shape .* got"):
             stack.backward(np.zeros(shape), cache)
     with pytest.raises(ValueError, match=r"`ds_final\['c_l0'\]` requires `dout` for all T_x = 5 steps; got 4"):
-        stack.backward(np.zeros((2, 2, 4)), cache, {"c_l0": np.zeros((4, 2))})
+        stack.backward(np.zeros((2, 2, 4)), cache, ds_final={"c_l0": np.zeros((4, 2))})
     with pytest.raises(ValueError, match=r"`ds_final\['c_l0'\]` must have shape"):
-        stack.backward(None, cache, {"c_l0": np.zeros((4, 3))})
+        stack.backward(None, cache, ds_final={"c_l0": np.zeros((4, 3))})
     model = CharModel(5, 4, seed=0)
     z, _, cache = model.forward(np.zeros((2, 3), int))
     with pytest.raises(ValueError, match=r"`dz` must have shape"):

@@ -352,8 +352,8 @@ def test_other_models(device):
     """Steps on examples and pairs do not fetch anything either."""
     rng = np.random.default_rng(0)
     inputs, lengths = rng.standard_normal((2, 12, 4)), rng.integers(1, 5, 12)
-    examples = Examples(inputs, rng.integers(0, 3, 12), lengths)
-    numbers = Examples(inputs, rng.standard_normal((2, 12, 4)), lengths)
+    examples = Examples(inputs, rng.integers(0, 3, 12), lengths=lengths)
+    numbers = Examples(inputs, rng.standard_normal((2, 12, 4)), lengths=lengths)
     pairs = Pairs(
         [rng.integers(1, 6, 1 + i % 4) for i in range(12)], [rng.integers(1, 5, 2 + i % 3) for i in range(12)], 0
     )

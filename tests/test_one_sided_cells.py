@@ -125,8 +125,10 @@ def assert_equal(actual, expected):
 def compare(problem, tolerance):
     """Check the current engine against the reference engine.
 
-    Normalization may amplify the rounding of float32: cells with means are then checked against float64, and may have
-    the errors of the reference engine.
+    Normalization divides by a standard deviation, which may be as small as the root of its epsilon, and so amplifies
+    rounding errors: a change of the arguments by one unit in the last place of float32 changes the exact results of
+    these cells by up to 7e-6. No engine can do better. Cells with means are then checked against float64, and may have
+    three times the error of the reference engine, which is a sample of the same distribution.
     """
     with rnnx.use_engine("reference"):
         expected, _ = run(problem)
@@ -279,7 +281,7 @@ def test_streams(cell, m, engine, rng):
     for _ in range(2):
         for t in range(6):
             inputs = {name: e[:, :, t].copy() for name, e in problem.extra.items()}
-            got = stream.step(problem.x[:, :, t], inputs)
+            got = stream.step(problem.x[:, :, t], inputs=inputs)
             assert_close(got, a[:, :, t], 1e-13, f"step {t}")
             for e in inputs.values():
                 e[...] = np.nan

@@ -258,11 +258,11 @@ def test_course_tuples_gates_and_norms_of_caches_with_resets(problem, rng):
     assert len(caches[0][2]) == 4 + len(cell.cache) + 2
     np.testing.assert_array_equal(caches[0][2][0], states[0][:, :, 2])
     d = rng.standard_normal((N_A, M))
-    dstates = state_gradients(caches, d)
+    dstates = state_gradients(caches, ds_final=d)
     gradients = rnnx.recurrent_backward(cell, (), caches, ds_final=(d,))
     np.testing.assert_allclose(dstates["da"][:, :, 0], gradients["da0"], rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(dstates["dc"][:, :, 0], gradients["dc0"], rtol=1e-12, atol=1e-12)
-    assert gradient_norms(caches, d).shape == (T + 1,)
+    assert gradient_norms(caches, ds_final=d).shape == (T + 1,)
     again = pickle.loads(pickle.dumps(caches))
     np.testing.assert_array_equal(rnnx.recurrent_backward(cell, (), again, ds_final=(d,))["da0"], gradients["da0"])
 
@@ -293,6 +293,6 @@ def test_wrong_resets_are_errors(problem):
     for resets in (np.zeros(T, bool), np.zeros((M, T), bool), np.zeros(M), True):
         with pytest.raises((TypeError, ValueError), match="`resets` must"):
             stream.step(x[:, :, 0], resets=resets)
-    np.testing.assert_array_equal(stream.state["a"], s0[0])
+    np.testing.assert_array_equal(stream.states["a"], s0[0])
     nested = [[t == 2 for t in range(T)]] * M
     rnnx.recurrent_forward(cell, x, s0, parameters, resets=nested)

@@ -11,15 +11,12 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+from public import PUBLIC
 
 import rnnx
 
 SOURCE = Path(rnnx.__file__).parent
 API = SOURCE.parent / "docs" / "api"
-PUBLIC = [
-    "rnnx",
-    *(f"rnnx.{name}" for name in ["analysis", "compare", "convert", "data", "models", "optim", "plots", "training"]),
-]
 
 
 def python(code):

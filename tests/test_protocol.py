@@ -30,18 +30,9 @@ ENGINE = CountingEngine()  # for registration by the name of this module
 
 
 @pytest.fixture
-def toy(monkeypatch):
-    """An engine to register. The table of engines is restored afterwards."""
-
-    def clear():
-        engines._able.cache_clear()
-        engines.load.cache_clear()
-
-    monkeypatch.setattr(engines, "_TABLE", dict(engines._TABLE))
-    clear()
-    yield CountingEngine()
-    monkeypatch.undo()
-    clear()
+def toy(restored_engines):
+    """An engine to register."""
+    return CountingEngine()
 
 
 def forward(problem):
@@ -111,6 +102,61 @@ def test_engines_are_imported_when_first_used(toy, rng):
     assert ENGINE.calls == ["forward"]
     with rnnx.use_engine("missing"), pytest.raises(ModuleNotFoundError, match="no_such_module"):
         forward(problem)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((3, REFERENCE), "`name` must be a str; got 3"),
+        (("toy", REFERENCE, "numpy"), "`libraries` must be a tuple of str; got 'numpy'"),
+        (("toy", REFERENCE, (np,)), r"`libraries` must be a tuple of str; got \(<module 'numpy'"),
+        (("toy", object()), "`engine` must be an object with the methods forward, backward, matmul, stepper; got <obj"),
+        (("toy", type(REFERENCE)), "`engine` must be an object with the methods .*; got <class"),
+        (("toy", None), "`engine` must be an object with the methods .*; got None"),
+    ],
+)
+def test_wrong_types_are_not_registered(restored_engines, arguments, message):
+    before = rnnx.engine_names()
+    with pytest.raises(TypeError, match=message):
+        rnnx.register_engine(*arguments)
+    assert rnnx.engine_names() == before
+
+
+@pytest.mark.parametrize(
+    ("requires", "error", "message"),
+    [
+        ("numba", TypeError, "`requires` must be a tuple of str; got 'numba'"),
+        (("numba",), ValueError, "`requires` must be a package and the command that installs it; got"),
+    ],
+)
+def test_a_wrong_requirement_is_not_registered(restored_engines, requires, error, message):
+    with pytest.raises(error, match=message):
+        rnnx.register_engine("toy", REFERENCE, requires=requires)
+
+
+def test_an_imported_engine_is_checked_too(toy):
+    rnnx.register_engine("list", "builtins:list", ("numpy",), default=False)
+    message = "engine 'list', builtins:list, must be an object with the methods"
+    with rnnx.use_engine("list"), pytest.raises(TypeError, match=message):
+        rnnx.dense_forward(np.ones((3, 1)), np.ones((2, 3)), np.ones((2, 1)))
+
+
+def test_unregistering(toy, rng):
+    problem = make_problem(rnnx.CELLS["rnn"], rng)
+    before, names = rnnx.engine_for(problem.x), rnnx.engine_names()
+    rnnx.register_engine("toy", toy, ("numpy",))
+    _, caches = forward(problem)
+    rnnx.unregister_engine("toy")
+    assert (rnnx.engine_for(problem.x), rnnx.engine_names()) == (before, names)
+    with pytest.raises(ValueError, match="engine 'toy' is no longer registered"):
+        rnnx.recurrent_backward("rnn", problem.dstates, caches)
+    other = CountingEngine()
+    rnnx.register_engine("toy", other)  # the name is free again
+    forward(problem)
+    assert (toy.calls, other.calls) == (["forward"], ["forward"])
+    for name in ("cpu", "nothing"):
+        with pytest.raises(ValueError, match=f"`name` must be one of .*'toy'.*; got '{name}'"):
+            rnnx.unregister_engine(name)
 
 
 def test_an_engine_without_its_package_is_not_chosen(toy):

@@ -178,7 +178,7 @@ def test_prediction_is_greedy(attention, num_layers, rng):
     z, _, _ = model.forward(source, rng.integers(0, TARGET_VOCAB, (40, 7)), source_lengths=lengths)
     margin = z[1] - np.delete(z, 1, axis=0).max(axis=0)
     model.parameters["by"][1] -= np.quantile(margin, 0.7)  # some texts end early
-    indices, ends, weights = model.predict(source, lengths, max_length=7)
+    indices, ends, weights = model.predict(source, source_lengths=lengths, max_length=7)
     m, n_target = indices.shape
     assert 0 < np.sum(ends < n_target) < m  # some stop, some do not
     target_in = np.concatenate([np.ones((m, 1), int), indices[:, :-1]], axis=1)
@@ -216,11 +216,11 @@ def test_every_library(attention, runtime, rng):
     loss, gradients = ours.loss_and_gradients(batch)
     with runtime.use():
         their_loss, their_gradients = theirs.loss_and_gradients(batch)
-        prediction = theirs.predict(batch.source, batch.source_lengths, max_length=2)
+        prediction = theirs.predict(batch.source, source_lengths=batch.source_lengths, max_length=2)
     assert float(their_loss) == pytest.approx(loss, rel=1e-12)
     for key, d in gradients.items():
         assert_close(to_numpy(their_gradients[key]), d, 1e-11, key)
-    expected = ours.predict(batch.source, batch.source_lengths, max_length=2)
+    expected = ours.predict(batch.source, source_lengths=batch.source_lengths, max_length=2)
     np.testing.assert_array_equal(prediction.indices, expected.indices)
     assert_close(to_numpy(prediction.weights), expected.weights, 1e-12)
 

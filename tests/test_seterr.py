@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 from lab import make_trainer
+from problems import make_problem
 
 import rnnx
 from rnnx import course
 from rnnx.analysis import NGram
+from rnnx.cells import ZOO, Gate, Input, tanh
 from rnnx.data import Examples
 from rnnx.models import SequenceRegressor
 from rnnx.training import Trainer
@@ -66,6 +68,21 @@ def test_cells(rng, dtype, scale, engine, cell):
         stream = rnnx.Stream(cell, {k: a for k, a in parameters.items() if "y" not in k})
         for t in range(3):
             stream.step(x[:, :1, t])
+
+
+@pytest.mark.parametrize("engine", ["reference", "cpu"])
+@pytest.mark.parametrize("name", ZOO)
+def test_nothing_past_an_end_is_an_error(rng, name, engine):
+    """Neither a square root of zero in a backward pass nor a division by an input that is zero there."""
+
+    @rnnx.cell
+    def divides(x, a, *, g=Gate, e=Input):
+        return tanh(g(x, a)) / e
+
+    for cell in (divides, rnnx.CELLS[name]):
+        problem = make_problem(cell, rng, lengths=[4, 0, 5])
+        with rnnx.use_engine(engine):
+            problem.gradients()
 
 
 @pytest.mark.parametrize("scale", SCALES)

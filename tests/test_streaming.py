@@ -32,7 +32,7 @@ def test_steps_equal_the_sequence(runtime, cell, dtype, rng):
             if before is not None:  # a result stays valid for one more step
                 assert_close(to_numpy(before), states[0][:, :, t - 1], ENGINES_TOLERANCE[dtype], f"step {t - 1}")
             before = a
-        for name, state in stream.state.items():
+        for name, state in stream.states.items():
             assert_close(to_numpy(state), caches.final_state[name], ENGINES_TOLERANCE[dtype], name)
         stream.reset()
 
@@ -67,11 +67,11 @@ def test_state_is_a_copy(engine, rng):
     problem = make_problem(rnnx.CELLS["lstm"], rng, 3, 4, 2, 3)
     stream = rnnx.Stream("lstm", problem.parameters, m=2)
     stream.step(problem.x[:, :, 0])
-    state = stream.state
+    state = stream.states
     kept = {name: s.copy() for name, s in state.items()}
     for s in state.values():
         s[...] = np.nan
-    np.testing.assert_array_equal(stream.state["c"], kept["c"])
+    np.testing.assert_array_equal(stream.states["c"], kept["c"])
     resumed = rnnx.Stream("lstm", problem.parameters, m=2, s0=(kept["a"], kept["c"]))
     np.testing.assert_array_equal(resumed.step(problem.x[:, :, 1]), stream.step(problem.x[:, :, 1]))
 

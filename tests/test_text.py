@@ -190,3 +190,9 @@ def test_inconsistent_files(tmp_path, values, message):
     with pytest.raises(ValueError, match=message) as error:
         CharTokenizer.load(path)
     assert "t.json" in str(error.value)
+
+
+@pytest.mark.parametrize("indices", [[True, False], np.array([True]), [1.0], np.array([1.0]), ["a"]])
+def test_only_integers_are_decoded(indices):
+    with pytest.raises(TypeError, match=r"^`indices` must hold integers; got (True|1\.0|'a')$"):
+        CharTokenizer.from_vocab(["a", "b"]).decode(indices)

@@ -283,7 +283,7 @@ def test_the_message_names_the_cause_of_a_loss_that_is_not_finite():
 def test_padding_need_not_be_finite():
     x, y = numbers()
     x[0, :, 7:] = np.nan
-    _, fit = regression(Examples(x, y, [7] * 40), Examples(x, y, [7] * 40))
+    _, fit = regression(Examples(x, y, lengths=[7] * 40), Examples(x, y, lengths=[7] * 40))
     assert fit().validation_loss > 0
 
 
@@ -297,7 +297,7 @@ def test_empty_datasets_are_an_error_before_the_first_step():
         with pytest.raises(ValueError, match="`dataset` must hold at least one example"):
             trainer.evaluate(empty, 8)
     model = SequenceRegressor(1, 4, 1, per_step=True, seed=0)
-    nothing = Examples(np.zeros((1, 3, 4)), np.zeros((1, 3, 4)), [0, 0, 0])
+    nothing = Examples(np.zeros((1, 3, 4)), np.zeros((1, 3, 4)), lengths=[0, 0, 0])
     steps = Examples(np.zeros((1, 3, 4)), np.zeros((1, 3, 4)))
     with pytest.raises(ValueError, match="`validation` must hold at least one example of at least one step"):
         Trainer(model, Adam()).fit(steps, nothing, epochs=1)

@@ -36,6 +36,7 @@ TRUE = {
     "sqrt": np.sqrt,
     "abs": np.abs,
     "sign": np.sign,
+    "floor": np.floor,
     "sin": np.sin,
     "cos": np.cos,
     "softplus": longdouble_softplus,
@@ -161,6 +162,7 @@ def test_special_values(dtype):
         "sqrt": [nan, inf, nan, 0.0, -0.0, np.sqrt(x[5]), nan],
         "abs": [nan, inf, inf, 0, 0, large, large],
         "sign": [nan, 1, -1, 0, 0, 1, -1],
+        "floor": [nan, inf, -inf, 0.0, -0.0, large, -large],
         "sin": [nan, nan, nan, 0.0, -0.0],
         "cos": [nan, nan, nan, 1, 1],
         "softplus": [nan, inf, 0, two, two, large, 0],
@@ -171,7 +173,7 @@ def test_special_values(dtype):
     for name, values in expected.items():
         actual = apply(name, x)[: len(values)]
         np.testing.assert_array_equal(actual, np.array(values, dtype), name)
-        if name in ("tanh", "sqrt", "sin", "erf", "gelu"):
+        if name in ("tanh", "sqrt", "floor", "sin", "erf", "gelu"):
             assert np.signbit(actual)[3:5].tolist() == [False, True], name
 
 
@@ -181,6 +183,15 @@ def test_tiny_arguments(dtype):
     x = np.array([1e-30, -1e-38, np.finfo(dtype).smallest_subnormal], dtype)
     for name in ("tanh", "sin"):
         np.testing.assert_array_equal(apply(name, x), x)
+
+
+@TYPES
+def test_floor_between_integers(dtype):
+    """Also next to integers, and at the largest numbers with a fraction."""
+    most = 2.0 ** (np.finfo(dtype).nmant)
+    x = np.array([0.5, 1.0, 1.5, 2.5, 7.99, 1e-30, 1e5 + 0.3, most / 2 + 0.5, most - 1, most, 2 * most + 2], dtype)
+    x = np.concatenate([x, np.nextafter(x, dtype(0)), np.nextafter(x, dtype(np.inf))])
+    np.testing.assert_array_equal(apply("floor", np.concatenate([x, -x])), np.floor(np.concatenate([x, -x])))
 
 
 @TYPES

@@ -31,6 +31,7 @@ EVERY_WORD = {
     "sqrt": (lambda ops, u, v: ops.sqrt(u), lambda u, v: np.sqrt(u)),
     "abs": (lambda ops, u, v: ops.abs(u), lambda u, v: np.abs(u)),
     "sign": (lambda ops, u, v: ops.sign(u), lambda u, v: np.sign(u)),
+    "floor": (lambda ops, u, v: ops.floor(3 * u), lambda u, v: np.floor(3 * u)),
     "sin": (lambda ops, u, v: ops.sin(u), lambda u, v: np.sin(u)),
     "cos": (lambda ops, u, v: ops.cos(u), lambda u, v: np.cos(u)),
     "softplus": (lambda ops, u, v: ops.softplus(u), lambda u, v: softplus(u)),

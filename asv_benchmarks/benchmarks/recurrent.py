@@ -1,6 +1,7 @@
-"""All cells' sequence functions on all engines, and the matrix products that bound their times from below.
+"""Sequence functions of the built-in cells on all engines, and the matrix products that bound their times from below.
 
-Every class is a grid of engine, cell, dtype and size = (n_x, n_a, m, T_x). `CELLS` needs an entry for every rnnx cell.
+Every class is a grid of engine, cell, dtype and size = (n_x, n_a, m, T_x). `CELLS` has the built-in cells;
+`asv_benchmarks/cells.py` measures all cells.
 """
 
 import numpy as np

@@ -62,7 +62,7 @@ def vanishing(n_steps: int = 100, n_a: int = 64, n_x: int = 32, m: int = 16) -> 
             cell, n_x, n_a, seed=SEED, dtype="float64", scheme="torch", **options
         )
         _, _, caches = rnnx.recurrent_forward(cell, x, (), parameters)
-        norms[name] = inspection.gradient_norms(caches, da / np.linalg.norm(da))
+        norms[name] = inspection.gradient_norms(caches, ds_final=da / np.linalg.norm(da))
     return norms
 
 

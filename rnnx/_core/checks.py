@@ -21,7 +21,7 @@ _INTERVALS = {"(-inf, inf)": "a finite number", "(0, inf)": "a positive number",
 
 
 def is_whole(value: Any) -> bool:
-    """Return whether this is an integer of Python or NumPy; booleans and time differences are none."""
+    """Return whether this is an integer of Python or NumPy; booleans and timedeltas do not count."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool | np.timedelta64)
 
 

@@ -59,7 +59,7 @@ def open_regular(path: str | Path) -> BufferedReader:
     Raises
     ------
     ValueError
-        If it is a pipe or a device: they may have no end, and a path may come from a file of somebody else.
+        If it is a pipe or a device: they may have no end, and a path may come from a file written by someone else.
     OSError
         If it cannot be read, or is a folder.
     """

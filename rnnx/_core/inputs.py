@@ -15,7 +15,7 @@ from rnnx._core.layout import valid_examples
 
 
 class Sizes(NamedTuple):
-    """What a model expects of its inputs and targets, and the names of the sizes."""
+    """The sizes, and their names in messages, that a model expects."""
 
     classes: bool  # whether the targets are class indices
     size: int
@@ -53,6 +53,11 @@ def _from_lists(name: str, values: list[Any] | tuple[Any, ...]) -> np.ndarray:
         raise ValueError(f"`{name}` must have rows of equal length; got {got}") from None
 
 
+def is_index_input(xp: Namespace, x: Array, *, one_step: bool = False) -> bool:
+    """Return whether an input is indices of one-hot columns: integers (m, T), or (m,) for one step."""
+    return bool(x.ndim == (1 if one_step else 2) and ns.is_integer(xp, x))
+
+
 def bools_to_integers(xp: Namespace, array: Array) -> Array:
     """Convert booleans to 0 and 1, as class indices; other arrays are returned as they are."""
     return xp.astype(array, xp.asarray(0).dtype) if array.dtype == xp.bool else array
@@ -64,8 +69,7 @@ def check_inputs(name: str, values: Any, sizes: Sizes, lengths: Any = None) -> A
     Indices on the host must be in range, except past the (valid) `lengths`.
     """
     xp, array = real_array(name, values)
-    indices = array.ndim == 2 and ns.is_integer(xp, array)
-    if not indices:
+    if not is_index_input(xp, array):
         _check_sequences(name, tuple(array.shape), str(array.dtype), sizes.size, sizes.size_name)
     else:
         check_valid_indices(name, array, sizes.size_name, sizes.size, lengths)
@@ -151,7 +155,7 @@ def _target_hint(name: str, shape: Shape, integers: bool, expected: Shape, sizes
 def check_index_rows(name: str, values: Any, symbol: str, stop: int, lengths: Any = None) -> Array:
     """Return indices (m, T) as an array; those on the host must be in [0, stop), except past the lengths."""
     xp, array = real_array(name, values)
-    if array.ndim != 2 or not ns.is_integer(xp, array):
+    if not is_index_input(xp, array):
         got = f"shape {tuple(array.shape)}, dtype {array.dtype}"
         raise ValueError(f"`{name}` must hold integers, shape (m, T); got {got}")
     check_valid_indices(name, array, symbol, stop, lengths)

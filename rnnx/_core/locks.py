@@ -112,7 +112,7 @@ def _is_at(file: BinaryIO, path: Path) -> bool:
 
 
 def _owner(file: BinaryIO) -> str:
-    """Describe the holder of a lock, as far as its file says, and what to do."""
+    """Describe the lock's holder, as recorded in its file, and suggest what to do."""
     try:
         about = json.loads(file.read(1000))
         process, machine = int(about["process"]), str(about["machine"])[:60]

@@ -1,6 +1,9 @@
-"""Results that are too small become zero, also if the caller has made NumPy raise an error or warn."""
+"""Floating-point errors that are none, also if the caller has made NumPy raise an error or warn: results that are too
+small and become zero, and results that are not used.
+"""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from typing import Any, TypeVar, cast
 
@@ -22,3 +25,8 @@ def ignore_underflow(function: F) -> F:
             return function(*args, **kwargs)
 
     return cast(F, wrapper)
+
+
+def unused_errors(where: bool) -> AbstractContextManager[Any]:
+    """Return a context that ignores floating-point errors, `where` some of what NumPy computes is not used."""
+    return np.errstate(divide="ignore", over="ignore", invalid="ignore") if where else nullcontext()

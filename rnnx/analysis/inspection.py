@@ -56,7 +56,7 @@ def gate_values(caches: Any) -> dict[str, Array]:
     return {name: ns.owned_copy(xp, a) for name, a in public.items()}
 
 
-def state_gradients(caches: Any, ds_final: Any, ds: Sequence[Array | None] = ()) -> States:
+def state_gradients(caches: Any, *, ds_final: Any = (), ds: Sequence[Array | None] = ()) -> States:
     """Compute the gradient with respect to the states after every step.
 
     Parameters
@@ -85,7 +85,9 @@ def state_gradients(caches: Any, ds_final: Any, ds: Sequence[Array | None] = ())
     return _walk_back(caches, ds_final, ds)[0]
 
 
-def gradient_norms(caches: Any, ds_final: Any, ds: Sequence[Array | None] = (), *, per_example: bool = False) -> Array:
+def gradient_norms(
+    caches: Any, *, ds_final: Any = (), ds: Sequence[Array | None] = (), per_example: bool = False
+) -> Array:
     """Compute the norm of the gradient with respect to the states after every step.
 
     Parameters
@@ -102,7 +104,7 @@ def gradient_norms(caches: Any, ds_final: Any, ds: Sequence[Array | None] = (), 
         gradient itself does.
     """
     axes = (0,) if checks.flag("per_example", per_example) else (0, 1)
-    return _norms(state_gradients(caches, ds_final, ds), axes)
+    return _norms(state_gradients(caches, ds_final=ds_final, ds=ds), axes)
 
 
 def text_values(model: Any, tokenizer: Any, text: str) -> list[dict[str, Array]]:

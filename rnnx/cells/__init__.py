@@ -14,6 +14,7 @@ from rnnx.cells.rnn import RNN
 from rnnx.cells.words import (
     cos,
     exp,
+    floor,
     gelu,
     layer_norm,
     log,
@@ -37,11 +38,10 @@ ZOO = (
     "ligru", "lru", "lstmp", "mgu", "mingru", "multiplicative_lstm", "peephole_lstm", "phased_lstm", "relu_rnn",
     "slstm", "sru", "ugrnn", "unicornn",
 )  # fmt: skip
-WITH_INPUTS = ("phased_lstm",)  # of the zoo: the cells with inputs besides x
 
 __all__ = [
-    "BUILT_IN", "CELLS", "WITH_INPUTS", "ZOO", "Cell", "Gate", "Input", "Stage", "Vector", "cell", "cell_of", "cos",
-    "exp", "gelu", "layer_norm", "log", "log_sigmoid", "maximum", "mean", "minimum", "relu", "sigmoid", "sign", "sin",
+    "BUILT_IN", "CELLS", "ZOO", "Cell", "Gate", "Input", "Stage", "Vector", "cell", "cell_of", "cos", "exp",
+    "floor", "gelu", "layer_norm", "log", "log_sigmoid", "maximum", "mean", "minimum", "relu", "sigmoid", "sign", "sin",
     "softplus", "sqrt", "tanh", "where",
 ]  # fmt: skip
 

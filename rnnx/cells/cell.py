@@ -22,7 +22,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from rnnx._core.checks import flag
 from rnnx.cells.gate import SIDES, Gate
+
+STEP = "step"  # instead of a number, the default of an input that is the number of the step
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Stage:
     inputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        flag("additive", self.additive)
         order = [SIDES.index(gate.sides) for gate in self.gates]
         if order != sorted(order):
             got = [gate.sides for gate in self.gates]
@@ -116,6 +120,8 @@ class Cell:
     initial : tuple of (str, value)
         Initial values of vectors and biases by key: a number, or (low, high) for a uniform distribution. Others are
         drawn as biases are.
+    defaults : tuple of (str, value)
+        Inputs that may be missing, and what they then are: a number, or "step", the number of the step from 0.
     definition : Definition or None
         Where the cell comes from, if `rnnx.cell` has made it. It is then pickled by reference.
     """
@@ -127,6 +133,7 @@ class Cell:
     head: tuple[str, str] = ("Wy", "by")
     hoisted: Hoisted | None = None
     initial: tuple[tuple[str, Any], ...] = ()
+    defaults: tuple[tuple[str, Any], ...] = ()
     definition: Any = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -136,6 +143,11 @@ class Cell:
         unknown = set(self.cache) - set(self.saved)
         if unknown:
             raise ValueError(f"`cache` of cell {self.name!r} contains {sorted(unknown)}, which no stage saves")
+        if not self.parameter_keys:
+            raise ValueError(f"cell {self.name!r} must have at least one gate or vector; got neither")
+        others = [name for name, _ in self.defaults if name not in self.inputs]
+        if others:
+            raise ValueError(f"`defaults` of cell {self.name!r} contains {others}, which are not among its inputs")
         keys = Counter((*self.parameter_keys, *self.optional_keys, *self.head, *self.inputs))
         arguments = {"x", "xt", *(f"{state}{end}" for state in self.states for end in ("0", "_prev"))}
         for key, count in keys.items():
@@ -176,7 +188,7 @@ class Cell:
             For a name that is not one of them, a value that is not a number, or a cell that `rnnx.cell` has not made.
         """
         if self.definition is None:
-            raise TypeError(f"cell {self.name!r} has no numbers to replace: `rnnx.cell` has not made it")
+            raise TypeError(f"cell {self.name!r} has no numbers to replace: it was not created by `rnnx.cell`")
         cell: Cell = self.definition.replaced(numbers)
         return cell
 

@@ -1,6 +1,7 @@
 """`rnnx.cell`: a cell from a forward function that is written as the equations of a paper."""
 
 import inspect
+import math
 import pickle
 import sys
 from collections.abc import Callable, Mapping
@@ -8,7 +9,8 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, overload
 
-from rnnx.cells.cell import Cell
+from rnnx._core.words import shown
+from rnnx.cells.cell import STEP, Cell
 from rnnx.cells.gate import Gate
 from rnnx.cells.tracing import Signature, Trace, hoist, stages_of
 
@@ -26,8 +28,23 @@ class Vector:
     initial: float | tuple[float, float] = 0.0
 
 
+@dataclass(frozen=True)
 class Input:
-    """In the signature of a cell: an input besides x with one number per unit, shape (n_a, m, T_x)."""
+    """In the signature of a cell: an input besides x, one number per unit or the same for all units.
+
+    Parameters
+    ----------
+    default : float or "step", optional
+        What it is if it is not given: a number, or the number of the step, from 0.
+    """
+
+    default: float | str | None = None
+
+    def __post_init__(self) -> None:
+        value = self.default
+        is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+        if not (value is None or is_number or (isinstance(value, str) and value == STEP)):
+            raise ValueError(f"`default` of an Input must be a finite number or {STEP!r}; got {shown(value)}")
 
 
 @overload
@@ -54,7 +71,8 @@ def cell(
           be any value. A gate that is only called with one of them has ``Wf`` (n_a, n_x) or (n_a, n_a), and ``bf``
           only with x.
         * ``p=Vector`` or ``p=Vector(initial)``: a learnable number per unit.
-        * ``e=Input``: an input besides x, given to `recurrent_forward` as ``inputs={"e": ...}``.
+        * ``e=Input``: an input besides x, given to `recurrent_forward` as ``inputs={"e": ...}``. With
+          ``Input(default)`` it may be missing.
         * a number: a constant, which `Cell.replace` changes.
 
         Values may be combined with ``+ - * /``, compared with ``> <`` for `where`, and passed to the functions in
@@ -88,7 +106,7 @@ def cell(
     if function is None:
         return lambda function: _define(Definition(function, name or function.__name__, tuple((initial or {}).items())))
     if not inspect.isfunction(function):
-        raise TypeError(f"`rnnx.cell` takes a function; got {function!r:.60}")
+        raise TypeError(f"`rnnx.cell` takes a function; got {shown(function)}")
     return _define(Definition(function, name or function.__name__, ()))
 
 
@@ -111,9 +129,9 @@ class Definition:
         own = _signature(self.function).numbers
         for name, value in numbers.items():
             if name not in own:
-                raise ValueError(f"cell {self.name!r} has the numbers {list(own)}; got {name!r}")
+                raise ValueError(f"cell {self.name!r} has no number {shown(name)}; it has {list(own)}")
             if not isinstance(value, Real) or isinstance(value, bool):
-                raise TypeError(f"`{name}` must be a number; got {value!r:.60}")
+                raise TypeError(f"`{name}` must be a number; got {shown(value)}")
         return _define(Definition(self.function, self.name, self.initial, {**self.numbers, **numbers}))
 
     def reduced(self, cell: Cell) -> Any:
@@ -146,20 +164,27 @@ def _define(definition: Definition) -> Cell:
     signature = signature._replace(numbers={**signature.numbers, **definition.numbers})
     trace = Trace(definition.function, signature)
     hoisted, vectors = hoist(trace)
-    defaults = {name: p.default for name, p in inspect.signature(definition.function).parameters.items()}
-    initial = {name: v.initial for name, v in defaults.items() if isinstance(v, Vector) and v.initial != 0}
+    kinds = {name: p.default for name, p in inspect.signature(definition.function).parameters.items()}
+
+    initial = {name: v.initial for name, v in kinds.items() if isinstance(v, Vector) and v.initial != 0}
     made = Cell(
         definition.name,
         signature.states,
         stages_of(trace, vectors),
         hoisted=hoisted,
         initial=tuple((initial | dict(definition.initial)).items()),
+        defaults=tuple((name, value) for name in signature.inputs if (value := _default(kinds[name])) is not None),
         definition=definition,
     )
     unknown = [key for key, _ in made.initial if key not in made.parameter_keys]
     if unknown:
         raise ValueError(f"`initial` has {unknown}, which are not among the parameters {made.parameter_keys}")
     return made
+
+
+def _default(declared: Any) -> float | str | None:
+    """Return the default of an input that is declared as Input or Input(...)."""
+    return declared.default if isinstance(declared, Input) else None
 
 
 def _signature(function: Callable[..., Any]) -> Signature:
@@ -175,7 +200,7 @@ def _signature(function: Callable[..., Any]) -> Signature:
             kinds["gates"].append(name)
         elif parameter.kind is parameter.KEYWORD_ONLY and (default is Vector or isinstance(default, Vector)):
             kinds["vectors"].append(name)
-        elif parameter.kind is parameter.KEYWORD_ONLY and default is Input:
+        elif parameter.kind is parameter.KEYWORD_ONLY and (default is Input or isinstance(default, Input)):
             kinds["inputs"].append(name)
         elif parameter.kind is parameter.KEYWORD_ONLY and isinstance(default, Real) and not isinstance(default, bool):
             numbers[name] = float(default)

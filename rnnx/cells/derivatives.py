@@ -4,7 +4,7 @@ A rule gives the cotangents of an operation's arguments, given that of its resul
 cheaper than the arguments: ``1 - tanh(x)^2`` needs no second tanh. Where functions are not differentiable, the rules
 do as PyTorch and JAX do:
 
-- ``relu`` and ``abs`` have derivative 0 at 0, ``heaviside``, ``sign`` and conditions everywhere.
+- ``relu`` and ``abs`` have derivative 0 at 0, ``heaviside``, ``sign``, ``floor`` and conditions everywhere.
 - ``maximum`` and ``minimum`` give half the cotangent to each of two equal arguments.
 - ``sqrt`` has an infinite derivative at 0, ``log`` too.
 
@@ -62,6 +62,7 @@ RULES: dict[str, Callable[..., Cotangents]] = {
     "sqrt": lambda ops, d, y, x: (d / (y + y),),
     "abs": lambda ops, d, y, x: (d * ops.sign(x),),
     "sign": lambda ops, d, y, x: (None,),
+    "floor": lambda ops, d, y, x: (None,),
     "softplus": lambda ops, d, y, x: (d * ops.sigmoid(x),),
     "log_sigmoid": lambda ops, d, y, x: (d * ops.sigmoid(-x),),
     "sin": lambda ops, d, y, x: (d * ops.cos(x),),

@@ -21,10 +21,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from rnnx._core.words import shown
 from rnnx.cells.cell import Stage
 from rnnx.cells.derivatives import gradients
 from rnnx.cells.expressions import Expression
-from rnnx.cells.graph import Graph, depending_on, reachable, symbolic_ops
+from rnnx.cells.graph import Graph, depending_on, reachable, symbolic_ops, symbols
 from rnnx.cells.minimum_cut import minimum_cut
 from rnnx.cells.programs import Program, StageForward
 from rnnx.cells.vocabulary import Ops
@@ -32,7 +33,7 @@ from rnnx.cells.vocabulary import Ops
 # Costs in vector instructions: of operations, and of storing and loading an array.
 COSTS = {"+": 1, "-": 1, "*": 1, "neg": 1, "/": 4, "tanh": 20, "sigmoid": 20, "relu": 2, "heaviside": 2, "exp": 14}
 COSTS |= {"log": 18, "sqrt": 5, "abs": 1, "sign": 2, "softplus": 34, "log_sigmoid": 34, "sin": 20, "cos": 20}
-COSTS |= {"erf": 30, "gelu": 36, "mean": 4, "maximum": 1, "minimum": 1, "greater": 1, "where": 1}
+COSTS |= {"erf": 30, "gelu": 36, "floor": 5, "mean": 4, "maximum": 1, "minimum": 1, "greater": 1, "where": 1}
 SAVE_COST = 20
 NEVER = 10**9
 
@@ -100,7 +101,7 @@ def derive_stage(
     """
     graph = Graph()
     trace = _trace(graph, forward, n_x, n_h, n_reads, n_given)
-    ds = tuple(graph.leaf(f"ds{k}") for k in range(len(trace.new)))
+    (ds,) = symbols(graph, ds=len(trace.new))
     derivatives = gradients(trace.new, ds, trace.arguments)
     saved = _choose_saved(trace, ds, derivatives)
     n_both = min(n_x, n_h) if n_both is None else n_both
@@ -114,11 +115,10 @@ def derive_stage(
 
 def _trace(graph: Graph, forward: Callable[..., Any], n_x: int, n_h: int, n_reads: int, n_given: int) -> _Trace:
     """Call forward with symbols."""
-    sizes = {"zx": n_x, "zh": n_h, "s": n_reads, "v": n_given}
-    zx, zh, s, v = (tuple(graph.leaf(f"{name}{k}") for k in range(size)) for name, size in sizes.items())
+    zx, zh, s, v = symbols(graph, zx=n_x, zh=n_h, s=n_reads, v=n_given)
     result = forward(symbolic_ops(graph), zx, zh, s, *([v] if n_given else []))
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], tuple)):
-        raise TypeError(f"the forward function of a stage must return two tuples, (s_next, saved); got {result!r:.60}")
+        raise TypeError(f"the forward function of a stage must return two tuples, (s_next, saved); got {shown(result)}")
     return _Trace(zx, zh, s, v, tuple(graph.output(value) for value in result[0]))
 
 

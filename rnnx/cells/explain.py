@@ -1,10 +1,10 @@
 """A cell's equations as text."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 from rnnx.cells.cell import Cell
-from rnnx.cells.expressions import Expression
-from rnnx.cells.graph import Graph, symbolic_ops
+from rnnx.cells.graph import Graph, symbolic_ops, symbols
 from rnnx.cells.programs import Program
 from rnnx.cells.wiring import Slot, StageWiring, wiring
 
@@ -29,8 +29,8 @@ class _Stage:
 
     def __init__(self, cell: Cell, stage: StageWiring) -> None:
         self.cell, self.stage = cell, stage
-        self.zx = [f"{_short(gate.weights[0])}_x" for gate in stage.stage.of_inputs]
-        self.zh = [f"{_short(gate.weights[0])}_h" for gate in stage.stage.recurrent]
+        self.zx = [f"{gate.short_name}_x" for gate in stage.stage.of_inputs]
+        self.zh = [f"{gate.short_name}_h" for gate in stage.stage.recurrent]
         self.reads, self.writes = self._values(stage.reads), self._values(stage.writes)
         self.saved = _names(stage.stage.saved)
         self.given = _names((*stage.stage.vectors, *stage.stage.inputs))
@@ -60,15 +60,17 @@ class _Stage:
 
     def _forward(self) -> str:
         graph = Graph()
-        sides = [_leaves(graph, names) for names in (self.zx, self.zh, self.reads, self.given)]
-        new, saved = self.stage.forward(symbolic_ops(graph), *sides)
-        program = Program([value for side in sides for value in side], [*new, *saved])
-        return program.text([*self.zx, *self.zh, *self.reads, *self.given], [*self.writes, *self.saved])
+        names = {"zx": self.zx, "zh": self.zh, "s": self.reads, "given": self.given}
+        leaves = symbols(graph, **{role: len(group) for role, group in names.items()})
+        new, saved = self.stage.forward(symbolic_ops(graph), *leaves)
+        program = Program(list(chain(*leaves)), [*new, *saved])
+        return program.text(list(chain(*names.values())), [*self.writes, *self.saved])
 
     def _backward(self) -> str:
         graph = Graph()
-        names = [[f"d{name}" for name in self.writes], self.reads, self.writes, self.saved, self.given]
-        leaves = [_leaves(graph, group) for group in names]
+        names = {"ds": [f"d{name}" for name in self.writes], "s_prev": self.reads, "s_next": self.writes}
+        names |= {"saved": self.saved, "given": self.given}
+        leaves = symbols(graph, **{role: len(group) for role, group in names.items()})
         more = (leaves[4],) if self.given else ()
         dzx, dzh, ds_prev, *rest = self.stage.stage.backward(symbolic_ops(graph), *leaves[:4], *more)
         additive = self.stage.stage.additive
@@ -76,17 +78,8 @@ class _Stage:
         sides = [*self.zx, *(self.zh[:only_h] if additive else self.zh)]
         values = [*dzx, *(dzh[:only_h] if additive else dzh), *ds_prev, *(rest[0] if rest else ())]
         results = [f"d{name}" for name in (*sides, *self.reads, *self.given)]
-        program = Program([value for group in leaves for value in group], [graph.output(value) for value in values])
-        return program.text([name for group in names for name in group], results)
-
-
-def _leaves(graph: Graph, names: Sequence[str]) -> tuple[Expression, ...]:
-    return tuple(graph.leaf(name) for name in names)
-
-
-def _short(key: str) -> str:
-    """Return the name of a gate from the key of its weights."""
-    return key.removeprefix("W") or key
+        program = Program(list(chain(*leaves)), [graph.output(value) for value in values])
+        return program.text(list(chain(*names.values())), results)
 
 
 def _names(keys: Sequence[str]) -> list[str]:

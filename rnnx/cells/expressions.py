@@ -22,6 +22,7 @@ WORDS |= {
     "log_sigmoid": 1,
     "erf": 1,
     "gelu": 1,
+    "floor": 1,
     "mean": 1,
     "maximum": 2,
     "minimum": 2,

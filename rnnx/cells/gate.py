@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rnnx._core.checks import Shape
+from rnnx._core.checks import Shape, flag
 from rnnx._core.words import shown
 
 SIDES = ("h", "xh", "x")  # in the order of a stage's gates
@@ -37,6 +37,7 @@ class Gate:
     sides: str = "xh"
 
     def __post_init__(self) -> None:
+        flag("forgets", self.forgets)
         if self.sides not in SIDES:
             raise ValueError(f"`sides` of a gate must be one of {list(SIDES)}; got {self.sides!r}")
         allowed, what = ((1, 2), "one or two keys") if self.sides == "xh" else ((1,), "one key")
@@ -45,6 +46,11 @@ class Gate:
         if bool(self.bias) != ("x" in self.sides) or (self.recurrent_bias and self.sides != "xh"):
             got = f"sides {self.sides!r}, bias {self.bias!r}, recurrent bias {self.recurrent_bias!r}"
             raise ValueError(f"a gate needs a `bias` if it has an input side, and has no other; got {got}")
+
+    @property
+    def short_name(self) -> str:
+        """The key of its weights, without the W that it begins with."""
+        return self.weights[0].removeprefix("W") or self.weights[0]
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from numbers import Real
 from typing import Any, cast
 
 from rnnx._core.checks import nearest
+from rnnx._core.words import shown
 from rnnx.cells.expressions import COMMUTATIVE, OPERATORS, WORDS, Expression, Operand
 from rnnx.cells.vocabulary import Ops
 
@@ -41,7 +42,7 @@ class Graph:
         arguments = tuple(self._lift(f"ops.{operation} takes", a) for a in operands)
         for k, argument in enumerate(arguments):
             if argument.is_condition != (operation == "where" and k == 0):
-                raise TypeError("ops.greater gives a condition, the first argument of ops.where and of nothing else")
+                raise TypeError("the result of ops.greater can only be the first argument of ops.where")
         simplified = _simplified(self, operation, arguments) if operation in (*OPERATORS, "mean") else None
         return self._value(operation, arguments) if simplified is None else simplified
 
@@ -56,7 +57,7 @@ class Graph:
         if isinstance(operand, Real):
             return self.constant(float(operand))
         if not isinstance(operand, Expression):
-            raise TypeError(f"{what} values of the cell and numbers; got {operand!r:.60}")
+            raise TypeError(f"{what} values of the cell and numbers; got {shown(operand)}")
         if operand.graph is not self:
             raise ValueError("a cell uses a value of another cell, or of an earlier call of its function")
         return operand
@@ -125,6 +126,11 @@ class _SymbolicOps:
 def symbolic_ops(graph: Graph) -> Ops:
     """Return the vocabulary on expressions of a graph, to be passed to a cell's functions as `ops`."""
     return cast(Ops, _SymbolicOps(graph))
+
+
+def symbols(graph: Graph, **counts: int) -> list[tuple[Expression, ...]]:
+    """Return symbols for the arguments of a function: per argument, leaves named after it and their numbers."""
+    return [tuple([graph.leaf(f"{name} {k}") for k in range(count)]) for name, count in counts.items()]
 
 
 def reachable(outputs: Iterable[Expression], known: Iterable[Expression] = ()) -> list[Expression]:

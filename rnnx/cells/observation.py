@@ -1,8 +1,8 @@
 """The activations of a cell's gates, for inspection.
 
-In a cell whose functions are derived, no saved value has a name of its own. Here its gates are found in the expressions
-of its forward functions. The activation of a gate is the nearest function, such as `sigmoid`, of what its weights give
-plus other values, as long as these are not a state; if there is none, what its weights give.
+In a cell whose functions are derived, saved values have no meaningful names. Here its gates are found in the
+expressions of its forward functions. The activation of a gate is the first function, such as `sigmoid`, applied to its
+pre-activation, to which other values than states may have been added. Without one, it is the pre-activation itself.
 """
 
 from dataclasses import replace
@@ -13,7 +13,7 @@ from rnnx.cells.cell import Cell
 from rnnx.cells.derive import DerivedBackward
 from rnnx.cells.expressions import WORDS, Expression
 from rnnx.cells.gate import Gate
-from rnnx.cells.graph import Graph, depending_on, reachable, symbolic_ops
+from rnnx.cells.graph import Graph, depending_on, reachable, symbolic_ops, symbols
 from rnnx.cells.programs import Program, StageForward
 from rnnx.cells.wiring import StageWiring, wiring
 
@@ -49,13 +49,11 @@ class _Stage:
     """What a stage computes, in symbols."""
 
     def __init__(self, wired: StageWiring) -> None:
-        graph, stage = Graph(), wired.stage
-        sizes = len(stage.of_inputs), len(stage.recurrent), len(wired.reads), len(wired.vectors) + len(wired.inputs)
-        self.leaves = [
-            [graph.leaf(f"{name} {k}") for k in range(n)] for name, n in zip(("zx", "zh", "s", "v"), sizes, strict=True)
-        ]
+        graph = Graph()
+        n_given = len(wired.vectors) + len(wired.inputs)
+        self.leaves = symbols(graph, zx=wired.n_zx, zh=wired.n_zh, s=len(wired.reads), given=n_given)
         self.wired = wired
-        new, _ = wired.forward(symbolic_ops(graph), *map(tuple, self.leaves))
+        new, _ = wired.forward(symbolic_ops(graph), *self.leaves)
         self.new = [graph.output(value) for value in new]
         self.values = reachable(self.new)
         self.users: dict[int, list[Expression]] = {}
@@ -66,7 +64,7 @@ class _Stage:
     def observed(self) -> tuple[list[str], Program]:
         """Return the names of the gates' activations, and the program for the new values and the activations."""
         states = {value.number for value in self.new} if self.wired.is_last else set()
-        found = {f"{_short(gate)}t": self._activation(gate) for gate in self.wired.stage.gates}
+        found = {f"{gate.short_name}t": self._activation(gate) for gate in self.wired.stage.gates}
         found = {name: value for name, value in found.items() if value.number not in states}
         inputs = [value for leaves in self.leaves for value in leaves]
         return [*found], Program(inputs, [*self.new, *found.values()])
@@ -100,7 +98,3 @@ class _Stage:
                 elif user.number not in written and (user.operation in {"+", "-", "neg"} or not scaled):
                     todo.append(user)
         return found
-
-
-def _short(gate: Gate) -> str:
-    return gate.weights[0].removeprefix("W")

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from rnnx._core.checks import flag
 from rnnx.cells.cell import Cell, Stage
 
 RESET = "reset"  # the input that is 1 where states are reset, else 0
@@ -48,8 +49,8 @@ def with_options(cell: Cell, *, resets: bool = False, zoneout: Rates = (), recur
     resets : bool
         Whether states can be set back: the inputs `RESET` and, per state, `initial`.
     zoneout : tuple of float or None
-        Per state, what is kept of its previous value: with a number, this part of it at every step, the mean over all
-        masks; with `MASKED`, the values that the input `zoneout_mask` is 1 for.
+        Per state, the fraction of the previous value to keep: a number is applied at every step, as the mean over all
+        masks; `MASKED` keeps the values for which the input `zoneout_mask` is 1.
     recurrent_dropout : bool
         Whether the operands of recurrent products are multiplied by masks: an input `dropout_mask` per stage with a
         recurrent product.
@@ -59,6 +60,7 @@ def with_options(cell: Cell, *, resets: bool = False, zoneout: Rates = (), recur
     ValueError
         If the cell has no recurrent product for dropout.
     """
+    resets, recurrent_dropout = flag("resets", resets), flag("recurrent_dropout", recurrent_dropout)
     if recurrent_dropout and not any(stage.recurrent for stage in cell.stages):
         raise ValueError(f"cell {cell.name!r} has no recurrent weights, so recurrent dropout has no effect on it")
     zones = tuple((k, rate) for k, rate in enumerate(zoneout) if rate != 0)
@@ -145,7 +147,7 @@ class _Wrapped:
     zones: tuple[tuple[int, float | None], ...]
 
     def __call__(self, ops: Any, zx: Any, zh: Any, s: Any, given: Any = ()) -> tuple[Any, Any]:
-        """Return (s_next, ()); what to save is found out when the backward function is derived."""
+        """Return (s_next, ()); saved values are determined when the backward function is derived."""
         s = s[1:] if self.is_masked else s
         own, previous = s[: self.n_reads], s[self.n_reads :]
         if self.is_first:
@@ -162,5 +164,5 @@ class _Wrapped:
 
 
 def _reset(ops: Any, reset: Any, value: Any, state: Any) -> Any:
-    """Return the value where reset is 1, the state where it is 0; of the other one, NaN has no effect either."""
+    """Return the value where reset is 1, else the state. NaN in the one that is not selected has no effect."""
     return ops.where(ops.greater(reset, 0.5), value, state)

@@ -121,7 +121,7 @@ class Program:
         return Counter(instruction.operation for instruction in self.instructions)
 
     def text(self, names: Sequence[str], results: Sequence[str] = ()) -> str:
-        """Return the program as lines of Python, for people.
+        """Return the program as readable Python source.
 
         Parameters
         ----------

@@ -10,6 +10,7 @@ except conditions and means.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from rnnx._core.words import shown
 from rnnx.cells.cell import Hoisted, Stage
 from rnnx.cells.derivatives import gradients
 from rnnx.cells.expressions import Expression
@@ -75,7 +76,7 @@ class Trace:
         if operand is self.x:
             return self.zx.setdefault(gate, self.graph.leaf(f"{gate}({self.signature.x})"))
         if not isinstance(operand, Expression) or operand.graph is not self.graph or operand.is_constant:
-            raise TypeError(f"gate `{gate}` must be called with x, a state or another value; got {operand!r:.60}")
+            raise TypeError(f"gate `{gate}` must be called with x, a state or another value; got {shown(operand)}")
         if gate not in self.zh:
             self.zh[gate] = self.graph.leaf(f"{gate}(...)")
             self.operands[self.zh[gate].number] = self.graph.output(operand)
@@ -168,11 +169,15 @@ class _Placement:
         return stage
 
     def _uses(self) -> dict[int, list[int]]:
-        """Return the numbers of the values that use each value directly."""
+        """Return the numbers of the values that use each value directly.
+
+        A condition cannot be passed on: what uses it uses its arguments, and computes it again.
+        """
         uses: dict[int, list[int]] = {}
         for value in self.trace.values:
             for argument in self.before(value):
-                uses.setdefault(argument.number, []).append(value.number)
+                for used in argument.arguments if argument.is_condition else (argument,):
+                    uses.setdefault(used.number, []).append(value.number)
         return uses
 
     def _settle(self) -> None:
@@ -183,8 +188,12 @@ class _Placement:
                 stages += [k - 1 for k, operand in enumerate(self.operands) if operand is value]
                 self.stage[value.number] = max(0, min(stages, default=self.last))
         for k, operand in enumerate(self.operands[1:], 1):
-            if self.stage[operand.number] >= k:
-                raise ValueError("the input side of a gate is needed before its recurrent side; use two gates")
+            before = {value.number for value in reachable([operand])}
+            for gate, side in self.trace.zx.items():
+                if side.number in before and self.stage[side.number] >= k:
+                    raise ValueError(
+                        f"the input side of gate `{gate}` is needed before its recurrent side; use two gates"
+                    )
 
     def leaving(self, k: int) -> list[Expression]:
         """Return what stage k passes on: the operand of the next stage, and what later stages use."""
@@ -218,7 +227,7 @@ def stages_of(trace: Trace, vectors: Mapping[int, str]) -> tuple[Stage, ...]:
         leaving = placement.leaving(k)
         program = Program([*zx, *zh, *entering, *given.values(), *inputs.values()], leaving)
         out = trace.signature.states if k == placement.last else tuple(f"out{k}_{i}" for i in range(len(leaving)))
-        forward = StageForward(program, len(out))  # what to save is found out when the backward function is derived
+        forward = StageForward(program, len(out))  # saved values are determined when the backward function is derived
         stages.append(Stage(tuple(gates.values()), out, (), forward, vectors=tuple(given), inputs=tuple(inputs)))
         entering = leaving
     return tuple(stages)

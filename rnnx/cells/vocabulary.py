@@ -30,6 +30,7 @@ class Ops(NamedTuple):
     sqrt: Word  # NaN below 0
     abs: Word
     sign: Word  # -1, 0 or 1: the derivative of abs
+    floor: Word  # the largest integer that is not above the argument
     sin: Word  # accurate for arguments of any size
     cos: Word
     softplus: Word  # log(1 + exp(x)), accurate for small results too
@@ -119,6 +120,7 @@ def array_ops(xp: Any) -> Ops:
         sqrt=xp.sqrt,
         abs=xp.abs,
         sign=xp.sign,
+        floor=xp.floor,
         sin=xp.sin,
         cos=xp.cos,
         softplus=softplus,

@@ -23,6 +23,8 @@ from rnnx.cli.group import (
     quoted,
     run_argument,
 )
+from rnnx.compare.runner import PEERS
+from rnnx.compare.task import CELLS, DTYPES, OPTIMIZERS
 from rnnx.data import Corpus, Dataset, make_corpus
 from rnnx.models import generation
 from rnnx.training import Checkpoint, Settings
@@ -37,7 +39,9 @@ from rnnx.training import evaluate as mean_loss
 @option("--top-k", type=IntRange(1), help="Sample only from this many most likely characters.")
 @number("--top-p", type=UP_TO_ONE, help="Sample only from the most likely characters with this total probability.")
 @option("-n", "--number", type=IntRange(1), default=1, help="Number of texts.")
-@option("--length", type=IntRange(1), show_default="60 for lines, otherwise 500", help="Maximum number of characters.")
+@option(
+    "--max-length", type=IntRange(1), show_default="60 for lines, otherwise 500", help="Maximum number of characters."
+)
 @option(
     "--stop",
     show_default="newline for lines, otherwise none",
@@ -45,7 +49,7 @@ from rnnx.training import evaluate as mean_loss
 )
 @option("--seed", type=IntRange(0), help="Random seed. Same seed, same texts.")
 @device_option
-def sample(run: str, start: str, number: int, length: int | None, greedy: bool, **options: Any) -> None:
+def sample(run: str, start: str, number: int, max_length: int | None, greedy: bool, **options: Any) -> None:
     """Sample texts from a trained model.
 
     RUN is a run folder or a checkpoint file.
@@ -63,7 +67,7 @@ def sample(run: str, start: str, number: int, length: int | None, greedy: bool, 
             tokenizer,
             start=lowered(loaded, start),
             n=number,
-            max_length=length or (60 if lines else 500),
+            max_length=max_length or (60 if lines else 500),
             stop=("\n" if lines else None) if stop is None else stop.replace("\\n", "\n") or None,
             **{**options, **({"temperature": 0.0} if greedy else {})},
         )
@@ -142,7 +146,7 @@ def _lines_of(dataset: Dataset | None, corpus: Corpus) -> set[str]:
 @run_argument
 @option("--text", show_default="a sample from the model", help="Input text for the plots.")
 @option("--format", type=Choice(["png", "svg"]), default="png", help="Image format.")
-@option("--output", type=click.Path(file_okay=False), show_default="RUN", help="Folder for the subfolder plots.")
+@option("--output", type=click.Path(file_okay=False), show_default="RUN", help="Folder in which to create plots/.")
 def plot(run: str, text: str | None, format: str, output: str | None) -> None:  # noqa: A002
     """Plot a run.
 
@@ -168,19 +172,19 @@ def plot(run: str, text: str | None, format: str, output: str | None) -> None:  
 
 
 @click.command(cls=Command)
-@click.argument("peer", type=Choice(["keras", "torch"]))
-@option("--cell", "--model", type=Choice(["rnn", "lstm", "gru"]), default="lstm", help="Recurrent cell.")
+@click.argument("peer", type=Choice([*PEERS]))
+@option("--cell", "--model", type=Choice(CELLS), default="lstm", help="Recurrent cell.")
 @option("--reset-after", is_flag=True, help="Use the GRU variant of PyTorch and Keras instead of the course's.")
 @option("--hidden-size", "--rnn-size", type=IntRange(1), default=128, help="Units per layer.")
 @option("--num-layers", type=IntRange(1), default=1, help="Number of recurrent layers.")
 @option("--batch-size", type=IntRange(1), default=32, help="Sequences per step.")
 @option("--seq-length", type=IntRange(1), default=64, help="Characters per sequence.")
 @option("--steps", "--iterations", type=IntRange(2), default=100, help="Training steps.")
-@option("--optimizer", type=Choice(["sgd", "adam"]), default="adam", help="Optimizer.")
+@option("--optimizer", type=Choice(OPTIMIZERS), default="adam", help="Optimizer.")
 @number("--learning-rate", default=0.003, help="Learning rate.")
 @option("--dataset", metavar="NAME", default="pydoc", help="Text by name, as for rnnx train.")
 @option("--text", type=click.Path(dir_okay=False), help="UTF-8 text file, instead of --dataset.")
-@option("--dtype", type=Choice(["float32", "float64"]), default="float32", help="Floating-point type.")
+@option("--dtype", type=Choice(DTYPES), default="float32", help="Floating-point type.")
 @option("--seed", type=IntRange(0), default=0, help="Random seed of the weights and the batches.")
 @option("--threads", type=IntRange(1), show_default="each library's default", help="Threads per side.")
 @option(

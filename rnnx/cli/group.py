@@ -104,7 +104,7 @@ def number(*names: str, type: Any = POSITIVE, **options: Any) -> Any:  # noqa: A
 
 
 def quoted(path: str | Path) -> str:
-    """Return a path as an argument for a shell that is no option."""
+    """Return a path quoted for a shell, so that it is not taken for an option."""
     text = str(path)
     return shlex.quote(f".{os.sep}{text}" if text.startswith("-") else text)
 

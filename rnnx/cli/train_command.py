@@ -22,9 +22,12 @@ from rnnx.cli.group import (
 )
 from rnnx.cli.interrupt import Interrupt
 from rnnx.data import find_text
+from rnnx.data.corpus import BY, SPLITS
+from rnnx.functional.initialization import SCHEMES
 from rnnx.models.layers import CELLS
 from rnnx.optim import OPTIMIZERS
 from rnnx.training import Run, Settings
+from rnnx.training.settings import DECAYS
 
 _ON_RESUME = ("epochs", "iterations", "patience", "evaluate_every", "text")  # settings that --resume may change
 _NOT_SETTINGS = ("resume", "output", "device", "sample_every", "temperature", "save_every", "quiet")
@@ -60,7 +63,7 @@ def _setting(names: str, type: Any, help: str, **options: Any) -> Any:  # noqa: 
 @option("--lower", is_flag=True, help="Convert the text to lower case, and later the --start of samples.")
 @_setting(
     "--by",
-    Choice(["auto", "lines", "windows", "streams"]),
+    Choice(BY),
     "How to split the text into sequences. lines: one sequence per line. windows: pieces of the text. streams: the "
     "text in order, with the state carried from batch to batch (truncated BPTT). auto: lines if the text is a list, "
     "otherwise windows.",
@@ -68,7 +71,7 @@ def _setting(names: str, type: Any, help: str, **options: Any) -> Any:  # noqa: 
 @_setting("--seq-length", IntRange(1, 10**9), "Characters per window, or per step of streams.")
 @_setting(
     "--split",
-    Choice(["tail", "blocks"]),
+    Choice(SPLITS),
     "What to hold out of windows and streams. tail: the end of the text. blocks: the end of each of ten blocks.",
 )
 @_setting("--validation", FRACTION, "Fraction of the text held out for validation.")
@@ -92,7 +95,7 @@ def _setting(names: str, type: Any, help: str, **options: Any) -> Any:  # noqa: 
 @_setting(
     "--recurrent-dropout", BELOW_ONE, "Dropout rate of what recurrent weights multiply, with one mask for all steps."
 )
-@_setting("--scheme", Choice(["keras", "torch", "course"]), "Initialization of the parameters.")
+@_setting("--scheme", Choice([*SCHEMES]), "Initialization of the parameters.")
 @_setting("--dtype", Choice(["float32", "float64"]), "Floating-point type.")
 # training
 @_setting("--epochs", _COUNT, "Passes over the text.", default=None, show_default=str(Settings.epochs))
@@ -104,7 +107,7 @@ def _setting(names: str, type: Any, help: str, **options: Any) -> Any:  # noqa: 
 @_setting("--weight-decay", FloatRange(0), "Weight decay.", show_default="the optimizer's")
 @_setting(
     "--decay",
-    Choice(["none", "step", "exponential", "cosine"]),
+    Choice([*DECAYS]),
     "Learning-rate schedule. cosine spans the whole run and is recomputed when --resume extends it.",
 )
 @_setting("--decay-every", POSITIVE, "Epochs after which step and exponential decay multiply by --decay-factor.")
@@ -116,7 +119,7 @@ def _setting(names: str, type: Any, help: str, **options: Any) -> Any:  # noqa: 
 @_setting(
     "--segment-length",
     IntRange(0),
-    "Save memory on long sequences: store one state per this many steps and recompute the rest during backward. "
+    "Save memory on long sequences: store only every N-th state and recompute the rest during backward. "
     "0 picks the length that needs the least memory. The gradients are the same.",
 )
 @_setting("--seed", IntRange(0), "Random seed. Same seed, same result, bit for bit.")

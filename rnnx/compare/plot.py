@@ -1,19 +1,21 @@
 """The figure of a report."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from rnnx.compare.report import Report
 from rnnx.plots import style
+
+if TYPE_CHECKING:
+    from rnnx.compare.report import Report
 
 # The curves coincide, so later ones are thinner and dashed to keep earlier ones visible.
 LINES: tuple[tuple[Any, float], ...] = (("-", 4), ((0, (5, 4)), 2.5), ((0, (1, 3)), 2), ("-", 1))
 
 
 @style.style()
-def draw(report: Report) -> Figure:
+def draw(report: "Report") -> Figure:
     """Plot the losses, their differences from rnnx's and the step times."""
     s = report.settings
     figure = style.new_figure(

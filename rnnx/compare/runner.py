@@ -125,7 +125,7 @@ def run(
         hidden_size=checks.integer("hidden_size", hidden_size),
         num_layers=checks.integer("num_layers", num_layers, most=MOST_LAYERS),
         cell=cell,
-        reset_after=bool(reset_after),
+        reset_after=checks.flag("reset_after", reset_after),
         batch_size=checks.integer("batch_size", batch_size),
         seq_length=checks.integer("seq_length", seq_length),
         steps=checks.integer("steps", steps, 2),

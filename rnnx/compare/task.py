@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from rnnx._core import arrays as ns
 from rnnx._core import checks
 from rnnx._core.words import shown
 from rnnx.compare.records import Request, Settings
@@ -13,7 +14,7 @@ from rnnx.compare.rnnx_side import make_model
 from rnnx.data import CharTokenizer, encode_file, find_text
 from rnnx.data.files import encode
 
-OPTIMIZERS, DTYPES = ("sgd", "adam"), ("float32", "float64")
+CELLS, OPTIMIZERS, DTYPES = ("rnn", "lstm", "gru"), ("sgd", "adam"), ("float32", "float64")
 MOST_THREADS = 1024
 
 
@@ -28,7 +29,7 @@ def read(indices: Any, dataset: str, text: str | Path | None) -> tuple[np.ndarra
     if text is not None:
         raise ValueError("`indices` and `text` cannot be combined")
     array = np.asarray(indices)
-    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+    if array.ndim != 1 or not ns.is_integer(np, array):
         raise TypeError(f"`indices` must be integers of shape (n,); got dtype {array.dtype} and shape {array.shape}")
     if array.size == 0 or array.min() < 0:
         raise ValueError(f"`indices` must be a non-empty array of non-negative integers; got {shown(indices)}")
@@ -50,7 +51,7 @@ def check(peer: str, text: np.ndarray, s: Settings) -> None:
         raise ValueError(f"`vocab_size` must be greater than the largest index, {text.max()}; got {s.vocab_size}")
     if len(text) <= s.seq_length:
         raise ValueError(f"`seq_length` must be less than the length of the text, {len(text)}; got {s.seq_length}")
-    for name, allowed in {"cell": ("rnn", "lstm", "gru"), "optimizer": OPTIMIZERS, "dtype": DTYPES}.items():
+    for name, allowed in {"cell": CELLS, "optimizer": OPTIMIZERS, "dtype": DTYPES}.items():
         checks.choice(name, getattr(s, name), allowed)
     if s.cell_name == "gru" and peer == "torch":  # `cell_name` checks `reset_after`
         raise ValueError("`reset_after` must be True for `cell` = 'gru' with torch, which has no other GRU; got False")

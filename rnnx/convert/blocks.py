@@ -236,5 +236,5 @@ def head_parameters(keys: tuple[str, str], gradients: bool, weights: np.ndarray,
     """Return the parameters of an output layer, as copies; a missing bias becomes zeros."""
     check_keys(keys)
     bias = biases[0] if biases else np.zeros_like(weights[:, 0])
-    d = "d" if gradients else ""
+    d = "d" if checks.flag("gradients", gradients) else ""
     return {d + keys[0]: np.array(weights, order="C"), d + keys[1]: bias[:, None].copy()}

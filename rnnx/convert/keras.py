@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from rnnx._core.arrays import Array
+from rnnx._core.checks import flag
 from rnnx.cells import Cell
 from rnnx.convert import blocks
 from rnnx.convert.blocks import Arrays, Blocks
@@ -85,7 +86,7 @@ def from_keras(
     TypeError
         If `weights` is not a layer or a list of float32 or float64 arrays.
     """
-    cell = _KERAS.cell(cell)
+    cell, stack, gradients = _KERAS.cell(cell), flag("stack", stack), flag("gradients", gradients)
     blocks.check_texts(name=name)
     first = weights[0] if isinstance(weights, list | tuple) and weights else None
     layers = list(weights) if _is_layer(first) or isinstance(first, list | tuple) else [weights]

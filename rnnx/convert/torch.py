@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rnnx._core.arrays import Array
+from rnnx._core.checks import flag
 from rnnx.cells import Cell
 from rnnx.convert import blocks
 from rnnx.convert.blocks import Arrays, Blocks
@@ -97,7 +98,7 @@ def from_torch(
     TypeError
         If `weights` is not a module or a dict of float32 or float64 arrays.
     """
-    cell = _TORCH.cell(cell)
+    cell, stack, gradients = _TORCH.cell(cell), flag("stack", stack), flag("gradients", gradients)
     blocks.check_texts(prefix=prefix, name=name)
     nonlinearity = getattr(_module(weights, prefix), "nonlinearity", "tanh")
     if nonlinearity != "tanh":

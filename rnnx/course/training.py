@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnx._core.checks import integer, real
+from rnnx._core.checks import flag, integer, real
 from rnnx.course.arguments import GRADIENTS, KEYS, are_usual, as_floats, pick, pick_gradients, unpack
 from rnnx.course.characters import initialize_parameters, rnn_step_forward
 from rnnx.course.passes import backward_pass, clip_arrays, forward_pass, update_arrays
@@ -202,6 +202,7 @@ def model(
     _indices("".join([*examples, "\n"]), char_to_ix)
     get_sample(range(vocab_size), ix_to_char)
     integer("dino_names", dino_names, 0)
+    verbose = flag("verbose", verbose)
     np.random.RandomState(0).shuffle(examples)
     parameters = initialize_parameters(n_a, vocab_size, vocab_size)
     loss, a_prev = get_initial_loss(vocab_size, dino_names), np.zeros((n_a, 1))

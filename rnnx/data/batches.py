@@ -1,12 +1,13 @@
 """Batches of m sequences of T steps, and the order in which a dataset yields them."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
+from rnnx._core import arrays as ns
 from rnnx._core.checks import check_generator, integer
 
 BatchT = TypeVar("BatchT")
@@ -25,12 +26,15 @@ class Batch:
         Sequence lengths; None if every example has T steps.
     continues : bool
         Whether the sequences continue those of the previous batch, so that its final states are the initial states.
+    extra : dict of str to array, shape (m, T) or (n_a, m, T), or None
+        What the model's cell has besides `inputs`.
     """
 
     inputs: Any
     targets: Any
     lengths: np.ndarray | None
     continues: bool = False
+    extra: Mapping[str, Any] | None = None
 
     def rows(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the unpadded inputs and targets of each example."""
@@ -90,7 +94,7 @@ def index_row(name: str, row: Any, i: int) -> np.ndarray:
         array = np.zeros(0, np.int64)  # NumPy makes floats of an empty list
     if isinstance(row, np.ma.MaskedArray):
         raise ValueError(f"`{name}` must be 1-D arrays of int; {name}[{i}] is a masked array")
-    if array.ndim != 1 or array.dtype.kind not in "iu":
+    if array.ndim != 1 or not ns.is_integer(np, array):
         got = f"{name}[{i}] has shape {array.shape}, dtype {array.dtype}"
         raise ValueError(f"`{name}` must be 1-D arrays of int; {got}")
     return array

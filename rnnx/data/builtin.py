@@ -64,7 +64,7 @@ def find_text(name: str) -> str | Path:
     if files:
         more = ", ..." if len(files) > _MOST_LISTED else ""
         known += f", {', '.join(files[:_MOST_LISTED])}{more} ({_FOLDER}/*.txt)"
-    raise ValueError(f"there is no dataset {shown(name)}; there are {known}. A file {_FOLDER}/NAME.txt adds one")
+    raise ValueError(f"there is no dataset {shown(name)}; available: {known}. Add your own as {_FOLDER}/NAME.txt")
 
 
 def file_in_data(name: str) -> Path | None:

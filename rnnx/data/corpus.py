@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 
-from rnnx._core.checks import choice, integer, real
+from rnnx._core.checks import choice, flag, integer, real
 from rnnx.data.batches import Dataset
-from rnnx.data.files import PIECE, encode, open_text
+from rnnx.data.files import CHUNK, encode, open_text
 from rnnx.data.lines import LineViews, line_bounds, looks_like_list
 from rnnx.data.lowercase import Lowercase
 from rnnx.data.split import split_lines, split_text
@@ -17,6 +17,7 @@ from rnnx.data.tokenizer import NEWLINE, CharTokenizer
 from rnnx.data.windows import Lines, Streams, Windows
 
 _PATH_LENGTH = 300  # a shorter text without a newline may be a path passed by mistake
+BY, SPLITS = ("auto", "lines", "windows", "streams"), ("tail", "blocks")
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def make_corpus(
         the vocabulary of `tokenizer` lacks a character.
     """
     _check_choices(by, split, validation)
-    seed = integer("seed", seed, 0)
+    seed, lower = integer("seed", seed, 0), flag("lower", lower)
     if tokenizer is not None and (oov_token is not None or min_count != 1):
         raise ValueError("`oov_token` and `min_count` must not be given with `tokenizer`, whose vocabulary is fixed")
     with open_text(text) if isinstance(text, Path) else nullcontext(_Slices(text)) as read:
@@ -136,8 +137,8 @@ def make_corpus(
 
 
 def _check_choices(by: str, split: str, validation: float | None) -> None:
-    choice("by", by, ("auto", "lines", "windows", "streams"))
-    choice("split", split, ("tail", "blocks"))
+    choice("by", by, BY)
+    choice("split", split, SPLITS)
     if validation is not None:
         real("validation", validation, "(0, 1)")
 
@@ -158,4 +159,4 @@ class _Slices:
         self.text = text.replace("\r\n", NEWLINE).replace("\r", NEWLINE)
 
     def __iter__(self) -> Iterator[str]:
-        return (self.text[at : at + PIECE] for at in range(0, len(self.text), PIECE))
+        return (self.text[at : at + CHUNK] for at in range(0, len(self.text), CHUNK))

@@ -1,7 +1,7 @@
 """A dataset of n sequences in arrays of any library: n_x features, n_y target values, T steps."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from rnnx._core import arrays as ns
 from rnnx._core.checks import check_lengths
 from rnnx._core.copying import Portable
-from rnnx._core.inputs import bools_to_integers, host_array
+from rnnx._core.inputs import bools_to_integers, host_array, is_index_input
 from rnnx.data.batches import Batch, Shuffled
 
 
@@ -24,6 +24,8 @@ class Examples(Portable, Shuffled[Batch]):
         Class indices (integers; False and True are 0 and 1) or values to predict (floats), per sequence or per step.
     lengths : sequence of int, shape (n,), optional
         0 to T. A batch is cut to its longest example.
+    extra : dict of str to array, shape (n, T) or (n_a, n, T), optional
+        What the model's cell has besides its inputs, such as times: a number per step, or one for each of n_a units.
 
     Attributes
     ----------
@@ -36,13 +38,20 @@ class Examples(Portable, Shuffled[Batch]):
         If shapes do not match, a length is out of range, or a dtype is wrong.
     """
 
-    def __init__(self, inputs: np.ndarray, targets: np.ndarray, lengths: Sequence[int] | np.ndarray | None = None):
+    def __init__(
+        self,
+        inputs: np.ndarray,
+        targets: np.ndarray,
+        *,
+        lengths: Sequence[int] | np.ndarray | None = None,
+        extra: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
         self.inputs = host_array("inputs", inputs)
         self.targets = bools_to_integers(np, host_array("targets", targets))
-        self.indices = self.inputs.ndim == 2
+        self.indices = is_index_input(np, self.inputs)
         if self.inputs.ndim not in (2, 3):
             raise ValueError(f"`inputs` must have shape (n_x, n, T), or (n, T) for indices; got {self.inputs.shape}")
-        if self.indices and not ns.is_integer(np, self.inputs):
+        if self.inputs.ndim == 2 and not self.indices:
             hint = "; for one feature per step, pass inputs[None]"
             raise TypeError(f"`inputs` of shape (n, T) must hold indices; got dtype {self.inputs.dtype}{hint}")
         self._size, n_steps = self.inputs.shape[-2:]
@@ -51,6 +60,7 @@ class Examples(Portable, Shuffled[Batch]):
         self.lengths: np.ndarray | None = None
         if lengths is not None:
             self.lengths = check_lengths(self._xp, self._device, lengths, self._size, n_steps)
+        self.extra = None if extra is None else _checked_extra(extra, (self._size, n_steps))
 
     def __len__(self) -> int:
         return self._size
@@ -61,6 +71,8 @@ class Examples(Portable, Shuffled[Batch]):
         there._xp, there._device = xp, device
         there.inputs = xp.asarray(np.ascontiguousarray(self.inputs), device=device)
         there.targets = xp.asarray(np.ascontiguousarray(self.targets), device=device)
+        if self.extra:
+            there.extra = {k: xp.asarray(np.ascontiguousarray(a), device=device) for k, a in self.extra.items()}
         return there
 
     def gather(self, chosen: np.ndarray) -> Batch:
@@ -68,17 +80,33 @@ class Examples(Portable, Shuffled[Batch]):
         there: Any = self._xp.asarray(chosen, device=self._device)
         inputs = self._xp.take(self.inputs, there, axis=self.inputs.ndim - 2)
         targets = self._xp.take(self.targets, there, axis=self._axis)
+        extra = self.extra
+        if extra is not None:
+            extra = {name: self._xp.take(a, there, axis=a.ndim - 2) for name, a in extra.items()}
         if self.lengths is None:
-            return Batch(inputs, targets, None)
+            return Batch(inputs, targets, None, extra=extra)
         lengths = self.lengths[chosen]
         stop = max(int(lengths.max()), 1)
         if targets.ndim > self._axis + 1:
             targets = targets[..., :stop]
-        return Batch(inputs[..., :stop], targets, lengths)
+        if extra is not None:
+            extra = {name: a[..., :stop] for name, a in extra.items()}
+        return Batch(inputs[..., :stop], targets, lengths, extra=extra)
 
     def extremes(self) -> Batch:
         """Return all examples as one batch, without a copy, for checks."""
-        return Batch(self.inputs, self.targets, self.lengths)
+        return Batch(self.inputs, self.targets, self.lengths, extra=self.extra)
+
+
+def _checked_extra(extra: Any, shape: tuple[int, int]) -> dict[str, np.ndarray]:
+    if not isinstance(extra, Mapping):
+        raise TypeError(f"`extra` must be a dict of arrays; got {type(extra).__name__}")
+    arrays = {name: host_array(f"extra[{name!r}]", values) for name, values in extra.items()}
+    for name, array in arrays.items():
+        if array.ndim not in (2, 3) or array.shape[-2:] != shape:
+            expected = f"(n, T) = {shape} or (n_a, n, T), with n and T as in `inputs`"
+            raise ValueError(f"`extra[{name!r}]` must have shape {expected}; got {array.shape}")
+    return arrays
 
 
 def _check_targets(targets: np.ndarray, inputs: tuple[int, ...]) -> int:

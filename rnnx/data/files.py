@@ -23,21 +23,21 @@ from rnnx.data.formats import SIZE, foreign_format
 from rnnx.data.tokenizer import NEWLINE, CharTokenizer
 from rnnx.data.vocabulary import count_characters
 
-PIECE = 1 << 18  # bytes of a file, or characters of a text, read at a time
+CHUNK = 1 << 18  # bytes of a file, or characters of a text, read at a time
 MEMORY_LIMIT = 256 << 20  # bytes; larger index arrays are mapped from a file
 
 
 class TextFile(AbstractContextManager["TextFile"]):
     """A UTF-8 text file that can be iterated in chunks any number of times. See `open_text`."""
 
-    def __init__(self, path: str | Path, piece: int = PIECE) -> None:
-        self.path, self._piece = path, piece
+    def __init__(self, path: str | Path, chunk: int = CHUNK) -> None:
+        self.path, self._chunk = path, chunk
         self._file: BinaryIO = open_regular(path)  # closed by `close`
         try:
             if found := foreign_format(self._file.read(SIZE)):
                 raise ValueError(f"{path} is {found}")
             self._file.seek(0)
-            if not any(piece.strip() for piece in self):
+            if not any(chunk.strip() for chunk in self):
                 raise ValueError(f"{path} is empty")
         except BaseException:
             self.close()
@@ -52,7 +52,7 @@ class TextFile(AbstractContextManager["TextFile"]):
         at = 0
         while True:
             self._file.seek(at)  # every time, because two iterations may alternate
-            data = self._file.read(min(self._piece, stop - at))
+            data = self._file.read(min(self._chunk, stop - at))
             at += len(data)
             try:
                 text = decoder.decode(data, final=not data)
@@ -87,16 +87,16 @@ def open_text(path: str | Path) -> TextFile:
 
     Examples
     --------
-    >>> with open_text("book.txt") as pieces:  # doctest: +SKIP
-    ...     tokenizer = CharTokenizer().fit(pieces)
+    >>> with open_text("book.txt") as chunks:  # doctest: +SKIP
+    ...     tokenizer = CharTokenizer().fit(chunks)
     """
     return TextFile(path)
 
 
 def read_text(path: str | Path) -> str:
     """Read a whole UTF-8 text file, as `open_text` does."""
-    with open_text(path) as pieces:
-        return "".join(pieces)
+    with open_text(path) as chunks:
+        return "".join(chunks)
 
 
 @dataclass(frozen=True)
@@ -138,12 +138,12 @@ def encode_file(
     if tokenizer is not None:
         check_methods("tokenizer", tokenizer, "a CharTokenizer or None", "check_known", "get_vocab")
     new = CharTokenizer(None) if tokenizer is None else tokenizer
-    with open_text(path) as pieces:
-        return encode(pieces, new, fit=tokenizer is None, memory_limit=memory_limit)
+    with open_text(path) as chunks:
+        return encode(chunks, new, fit=tokenizer is None, memory_limit=memory_limit)
 
 
 def encode(
-    pieces: Iterable[str],
+    chunks: Iterable[str],
     tokenizer: CharTokenizer,
     *,
     fit: bool,
@@ -155,7 +155,7 @@ def encode(
 
     Newlines are kept even if rare; with `lines` the vocabulary always has one, because lines end with it.
     """
-    counts = count_characters(pieces)
+    counts = count_characters(chunks)
     n = counts.total()
     if fit:
         if lines or NEWLINE in counts:
@@ -168,7 +168,7 @@ def encode(
     dtype = tokenizer.index_dtype
 
     def encoded() -> Iterator[np.ndarray]:
-        for text in pieces:
+        for text in chunks:
             digest.update(text.encode("utf-8", "surrogatepass"))
             yield tokenizer.encode(text, dtype)
 

@@ -22,7 +22,7 @@ SIZE = 1024  # bytes that `foreign_format` needs
 
 
 def foreign_format(head: bytes) -> str | None:
-    """Return what a file is and what to do, given its first bytes, if it is recognizably no UTF-8 text."""
+    """Return what a file is and what to do, given its first bytes, if it is recognizably not UTF-8 text."""
 
     def first(table: dict[bytes, str]) -> str | None:
         return next((name for mark, name in table.items() if head.startswith(mark)), None)

@@ -26,10 +26,10 @@ class LineViews(Sequence[np.ndarray]):
         return LineViews(self.indices, starts, stops) if np.ndim(starts) else self.indices[starts:stops]
 
 
-def line_bounds(pieces: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+def line_bounds(chunks: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
     """Return the starts and stops of all non-blank lines, in 32 bits if they fit."""
     bounds = array("I")
-    for start, stop, blank in _lines(pieces):
+    for start, stop, blank in _lines(chunks):
         if stop > _MAX_UINT32 and bounds.typecode == "I":
             bounds = array("Q", bounds)
         if not blank:
@@ -38,10 +38,10 @@ def line_bounds(pieces: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
     return starts, stops
 
 
-def looks_like_list(pieces: Iterable[str]) -> bool:
+def looks_like_list(chunks: Iterable[str]) -> bool:
     """Return whether a text is a list: at least 20 lines, at most 64 characters each, few blank lines between them."""
     n = blank_between = blank_since = 0
-    for start, stop, blank in _lines(pieces):
+    for start, stop, blank in _lines(chunks):
         if blank:
             blank_since += n > 0
         elif stop - start > _LIST_LENGTH:
@@ -51,12 +51,12 @@ def looks_like_list(pieces: Iterable[str]) -> bool:
     return n >= _LIST_LINES and blank_between * 10 <= n
 
 
-def _lines(pieces: Iterable[str]) -> Iterator[tuple[int, int, bool]]:
+def _lines(chunks: Iterable[str]) -> Iterator[tuple[int, int, bool]]:
     """Yield the start and stop of every line, and whether it is blank."""
     start = at = 0
     blank = True
-    for piece in pieces:
-        first, *others = piece.split(NEWLINE)
+    for chunk in chunks:
+        first, *others = chunk.split(NEWLINE)
         at += len(first)
         blank = blank and not first.strip()
         for line in others:

@@ -5,7 +5,6 @@ target, the next character. A batch has m rows of T steps.
 """
 
 import copy
-import operator
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
+from rnnx._core.checks import is_whole
 from rnnx._core.copying import Portable
 from rnnx._core.inputs import real_array
 from rnnx._core.layout import valid_examples
@@ -56,7 +56,7 @@ class Steps(Portable):
         text = self.indices[None, slice(*self._range)]
         return Batch(text[:, :-1], text[:, 1:], None)
 
-    def rows(self, firsts: np.ndarray, lengths: np.ndarray, continues: bool = False) -> Batch:
+    def rows(self, firsts: np.ndarray, *, lengths: np.ndarray, continues: bool) -> Batch:
         """Build a batch of rows with these first steps and lengths, (m,), which wrap around at the end of the text."""
         xp, m, n_steps = self._xp, len(firsts), int(lengths.max())
         steps = xp.arange(n_steps, dtype=xp.int64, device=self._device)[None, :]
@@ -82,7 +82,7 @@ class Steps(Portable):
 
 def _check_indices(indices: Any) -> np.ndarray:
     array = np.asarray(real_array("indices", indices)[1])  # a view of a memory map
-    if array.ndim != 1 or len(array) < 2 or array.dtype.kind not in "iu":
+    if array.ndim != 1 or len(array) < 2 or not ns.is_integer(np, array):
         raise ValueError(
             f"`indices` must be integers of shape (n,) with n >= 2; got shape {array.shape}, dtype {array.dtype}"
         )
@@ -91,11 +91,12 @@ def _check_indices(indices: Any) -> np.ndarray:
 
 def _check_pieces(pieces: Pieces | None, n: int) -> list[tuple[int, int]]:
     try:
-        checked = (
-            [(0, n)] if pieces is None else [(operator.index(start), operator.index(stop)) for start, stop in pieces]
-        )
+        checked = [(0, n)] if pieces is None else [(start, stop) for start, stop in pieces]
+        whole = all(is_whole(place) for piece in checked for place in piece)
     except (TypeError, ValueError):
-        raise TypeError("`pieces` must be a sequence of (start, stop), two integers each") from None
+        whole = False
+    if not whole:
+        raise TypeError("`pieces` must be a sequence of (start, stop), two integers each")
     for start, stop in checked:
         if not 0 <= start <= stop - 2 <= n - 2:
             got = f"(start, stop) = {(start, stop)}"

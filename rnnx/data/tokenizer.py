@@ -1,14 +1,14 @@
 """A character tokenizer."""
 
 import json
-import operator
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rnnx._core.checks import integer
+from rnnx._core import arrays as ns
+from rnnx._core.checks import integer, is_whole
 from rnnx._core.files import read_regular, write_atomically
 from rnnx._core.words import shown
 from rnnx.data.vocabulary import check_vocabulary, code_points, count_characters
@@ -159,7 +159,10 @@ class CharTokenizer:
 
     def decode(self, indices: Iterable[Any]) -> str:
         """Convert a sequence of indices to text. Raise ValueError if one is not in [0, vocab_size)."""
-        places = [operator.index(i) for i in (indices.tolist() if isinstance(indices, np.ndarray) else indices)]
+        places = ns.to_host(indices).tolist() if hasattr(indices, "dtype") else list(indices)
+        if not all(map(is_whole, places)):
+            wrong = next(i for i in places if not is_whole(i))
+            raise TypeError(f"`indices` must hold integers; got {shown(wrong)}")
         if places and not 0 <= min(places) <= max(places) < self.vocab_size:
             wrong = next(i for i in places if not 0 <= i < self.vocab_size)
             raise ValueError(f"`indices` must be in [0, vocab_size) = [0, {self.vocab_size}); got {wrong}")

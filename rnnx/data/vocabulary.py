@@ -38,7 +38,7 @@ def check_vocabulary(tokens: Any, oov_token: str | None) -> None:
         raise ValueError(f"the vocabulary must be a non-empty list of characters; got {shown(tokens)}")
     for token in tokens:
         if not isinstance(token, str) or (len(token) != 1 and token != oov_token):
-            raise ValueError(f"the vocabulary must consist of single characters and `oov_token`; got {shown(token)}")
+            raise ValueError(f"the vocabulary may contain only single characters and `oov_token`; got {shown(token)}")
     if len(set(tokens)) != len(tokens):
         twice = next(token for token, count in Counter(tokens).items() if count > 1)
         raise ValueError(f"the vocabulary must not contain duplicates; got {shown(twice)} more than once")

@@ -39,7 +39,7 @@ class Lines(Shuffled[Batch]):
         if self._on_device is None:
             return Batch(*pad_shifted([self.sequences[i] for i in chosen], self.newline))
         steps, firsts, lengths = self._on_device
-        return steps.rows(firsts[chosen], lengths[chosen])
+        return steps.rows(firsts[chosen], lengths=lengths[chosen], continues=False)
 
     def on_device(self, xp: Any, device: Any) -> "Lines":
         """Copy the lines to a device, as one text with a newline before each line and after the last."""
@@ -80,7 +80,7 @@ class Windows(Steps, Shuffled[Batch]):
         piece = np.searchsorted(self._last, chosen, side="right")
         end = self.ends[piece]
         firsts = end - self.sizes[piece] + (chosen - self._firsts[piece]) * self.seq_length
-        return self.rows(firsts, np.minimum(self.seq_length, end - firsts))
+        return self.rows(firsts, lengths=np.minimum(self.seq_length, end - firsts), continues=False)
 
 
 class Streams(Steps):
@@ -126,7 +126,7 @@ class Streams(Steps):
         offset = 0 if rng is None else int(rng.integers(len(self)))
         firsts = offset + steps * np.arange(batch_size)
         return (
-            self.rows(firsts + at, np.full(batch_size, min(self.seq_length, steps - at)), at > 0)
+            self.rows(firsts + at, lengths=np.full(batch_size, min(self.seq_length, steps - at)), continues=at > 0)
             for at in range(start * self.seq_length, steps, self.seq_length)
         )
 

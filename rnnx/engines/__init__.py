@@ -37,6 +37,8 @@ _TABLE = {
     ),
 }
 
+_BUILT_IN = frozenset(_TABLE)
+
 _chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("rnnx_engine", default=None)
 
 
@@ -73,19 +75,52 @@ def register_engine(
     ValueError
         If `name` is taken, or `engine` is a string not of the form "module:name".
     TypeError
-        If `libraries` is not a tuple.
+        If an argument has the wrong type, or `engine` lacks a method.
     """
-    if isinstance(engine, str) and not all(engine.partition(":")):
+    if not isinstance(name, str):
+        raise TypeError(f"`name` must be a str; got {shown(name)}")
+    if not isinstance(engine, str):
+        _checked("`engine`", engine)
+    elif not all(engine.partition(":")):
         raise ValueError(f"`engine` must be an engine or a string 'module:name'; got {shown(engine)}")
-    if not isinstance(libraries, tuple):
-        raise TypeError(f"`libraries` must be a tuple of str; got {shown(libraries)}")
+    for argument, value in {"libraries": libraries, "requires": requires or ("", "")}.items():
+        if not isinstance(value, tuple) or not all(isinstance(word, str) for word in value):
+            raise TypeError(f"`{argument}` must be a tuple of str; got {shown(value)}")
+    if requires and len(requires) != 2:
+        raise ValueError(f"`requires` must be a package and the command that installs it; got {shown(requires)}")
     entry = _Entry(engine, libraries, requires, flag("default", default))
     if _TABLE.setdefault(name, entry) is not entry:
         raise ValueError(f"`name` {name!r} is already registered")
 
 
+def unregister_engine(name: str) -> None:
+    """Remove a registered engine, which no thread may be using. The caches of its forward passes become useless.
+
+    Parameters
+    ----------
+    name : str
+
+    Raises
+    ------
+    ValueError
+        If the engine is unknown, or part of rnnx.
+    """
+    choice("name", name, [name for name in _TABLE if name not in _BUILT_IN])
+    del _TABLE[name]
+    _able.cache_clear()
+    load.cache_clear()
+
+
+def _checked(what: str, engine: Any) -> Engine:
+    """Return `engine` if it has the methods of an engine."""
+    methods = [name for name in vars(Engine) if not name.startswith("_")]
+    if isinstance(engine, type) or not all(callable(getattr(engine, name, None)) for name in methods):
+        raise TypeError(f"{what} must be an object with the methods {', '.join(methods)}; got {shown(engine)}")
+    return cast(Engine, engine)
+
+
 def engines_of(library: str) -> tuple[str, ...]:
-    """Return the names of the installed engines for a library, the default first."""
+    """Return the names of the engines for a library's arrays that can run here, the default first."""
     return tuple(name for name in _able(library, engine_names()) if _installed(name))
 
 
@@ -117,11 +152,6 @@ def engine_for(*arrays: Any) -> str:
     """
     xp, _ = ns.common_namespace({f"argument {i + 1}": array for i, array in enumerate(arrays)})
     return select(xp)
-
-
-def installed(library: str) -> list[str]:
-    """Return the names of the engines for a library's arrays that can run here."""
-    return [name for name in _able(library, tuple(_TABLE)) if _installed(name)]
 
 
 @contextlib.contextmanager
@@ -192,11 +222,13 @@ def select(xp: Any, *, n_steps: int = 2, m: int = 1) -> str:
 @lru_cache(maxsize=32)
 def load(name: str) -> Engine:
     """Return an engine by name, imported on first use."""
+    if name not in _TABLE:
+        raise ValueError(f"engine {name!r} is no longer registered")
     engine = _TABLE[name].engine
     if not isinstance(engine, str):
         return engine
     module, _, attribute = engine.partition(":")
-    return cast(Engine, getattr(importlib.import_module(module), attribute))
+    return _checked(f"engine {name!r}, {engine},", getattr(importlib.import_module(module), attribute))
 
 
 def matmul(xp: Any, a: Array, b: Array, bias: Array | None = None) -> Array:

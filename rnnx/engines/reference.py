@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.layout import to_public, to_time_major, valid_steps
-from rnnx._core.underflow import ignore_underflow
+from rnnx._core.underflow import ignore_underflow, unused_errors
 from rnnx.cells import Cell
 from rnnx.cells.parameters import StageGradients, StageWeights, name_gradients, recurrent_parameters, stack_weights
 from rnnx.cells.vocabulary import Ops, array_ops
@@ -39,7 +39,8 @@ class ReferenceEngine:
             X = _where(xp, valid, X)  # keeps NaN in padding out of the weight gradients
         E = tuple(_where(xp, valid, to_time_major(xp, e, own=keep and valid is None)) for e in call.inputs)
         weights = [stack_weights(xp, stage, parameters, call.n_x, call.n_a) for stage in cell.stages]
-        S, saved = _loop(call, X, E, weights, valid, keep)
+        with unused_errors(valid is not None):  # past the ends
+            S, saved = _loop(call, X, E, weights, valid, keep)
         outputs = tuple(_where(xp, valid, s[1:, :, :]) for s in S)
         if keep and valid is None:
             outputs = tuple(ns.owned_copy(xp, a) for a in outputs)
@@ -53,7 +54,8 @@ class ReferenceEngine:
     def backward(self, tape: Tape, cotangents: Cotangents) -> Gradients:
         xp, cell = tape.xp, tape.cell
         weights = tape.own or [stack_weights(xp, stage, tape.parameters, tape.n_x, tape.n_a) for stage in cell.stages]
-        dZ, dE, ds0 = _loop_back(tape, cotangents, weights)
+        with unused_errors(tape.lengths is not None):
+            dZ, dE, ds0 = _loop_back(tape, cotangents, weights)
         rows = _one_hot(tape) if tape.indices else _rows(xp, tape.x)
         valid = None if tape.lengths is None else valid_steps(xp, tape.lengths, tape.n_steps)
         dX, gradients = None, []

@@ -12,9 +12,11 @@ from typing import Any
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import Shape, check_indices, check_keys, check_lengths, check_shape, compare_shapes
+from rnnx._core.inputs import is_index_input
 from rnnx._core.layout import valid_examples
 from rnnx._core.words import shown
 from rnnx.cells import Cell
+from rnnx.cells.cell import STEP
 from rnnx.cells.parameters import expected_shapes
 from rnnx.engines.protocol import Call, Tape
 
@@ -40,16 +42,15 @@ def checked_call(
     inputs = named_inputs(cell, inputs)
     given = {name: array for name, array in states.items() if array is not None}
     xp, device = ns.common_namespace({x_name: x, **given, **inputs, **parameters})
-    indices = not one_step and x.ndim == 2 and ns.is_integer(xp, x)
+    indices = not one_step and is_index_input(xp, x)
     shapes = tuple(x.shape), _shapes(given), _shapes(parameters)
     n_x, n_a, m = _sizes(cell, *shapes, indices, one_step)
     dtype = ns.floating_dtype(xp, parameters, {x_name: x, **given, **inputs})
     ends = None if lengths is None else check_lengths(xp, device, lengths, m, x.shape[-1])
-    symbols, shape = ("(n_a, m)", (n_a, m)) if one_step else ("(n_a, m, T_x)", (n_a, m, x.shape[-1]))
     for name, array in inputs.items():
-        check_shape(name, array, symbols, shape)
+        check_input(name, array, n_a, m, None if one_step else x.shape[-1])
     if one_step:
-        x, inputs = xp.expand_dims(x, axis=2), {name: xp.expand_dims(a, axis=2) for name, a in inputs.items()}
+        x, inputs = xp.expand_dims(x, axis=2), {name: xp.expand_dims(a, axis=a.ndim) for name, a in inputs.items()}
     call = converted_call(cell, (xp, device, dtype), x, (n_x, n_a), states, parameters, ends, inputs)
     if indices:
         check_indices("x", call.x, "n_x", n_x)
@@ -83,21 +84,47 @@ def converted_call(
     zeros = None if len(given) == len(states) else xp.zeros((n_a, m), dtype=dtype, device=device)
     s0 = tuple([zeros if array is None else ns.astype(xp, array, dtype) for array in states.values()])
     cast = {key: array if array.dtype == dtype else xp.astype(array, dtype) for key, array in parameters.items()}
-    extra = tuple([ns.astype(xp, array, dtype) for array in inputs.values()]) if inputs else ()
+    extra = _all_inputs(cell, kind, (n_a, m, n_steps), inputs or {}) if cell.inputs else ()
     return Call(cell, xp, dtype, x, indices, n_x, s0, cast, ends, extra)
 
 
-def named_inputs(cell: Cell, inputs: Mapping[str, Array] | None) -> dict[str, Array]:
-    """Return the extra inputs in the order of ``cell.inputs``."""
+def named_inputs(cell: Cell, inputs: Mapping[str, Array] | None, argument: str = "inputs") -> dict[str, Array]:
+    """Return the extra inputs that are given, in the order of ``cell.inputs``. Those with a default may be missing."""
     if inputs is None and not cell.inputs:
         return {}
     if not isinstance(inputs, Mapping | None):
-        raise TypeError(f"`inputs` must be a dict of arrays; got {type(inputs).__name__}")
-    given = inputs or {}
-    if {*given} != {*cell.inputs}:
+        raise TypeError(f"`{argument}` must be a dict of arrays; got {type(inputs).__name__}")
+    given, defaults = inputs or {}, dict(cell.defaults)
+    if not {*cell.inputs} - {*defaults} <= {*given} <= {*cell.inputs}:
         expected = f"must have the keys {list(cell.inputs)}" if cell.inputs else "must be empty"
-        raise ValueError(f"`inputs` {expected} for cell {cell.name!r}; got {list(given)}")
-    return {name: given[name] for name in cell.inputs}
+        may = f", of which {list(defaults)} may be missing," if defaults else ""
+        raise ValueError(f"`{argument}` {expected}{may} for cell {cell.name!r}; got {list(given)}")
+    return {name: given[name] for name in cell.inputs if name in given}
+
+
+def check_input(name: str, array: Array, n_a: int, m: int, n_steps: int | None) -> None:
+    """Raise ValueError unless an extra input has a value per unit, or one for all; of one step, n_steps is None."""
+    steps = () if n_steps is None else (n_steps,)
+    if tuple(array.shape) not in ((m, *steps), (n_a, m, *steps)):
+        kinds = ("(n_a, m, T_x)", "(m, T_x)") if steps else ("(n_a, m)", "(m,)")
+        expected = f"{kinds[0]} = {(n_a, m, *steps)} or {kinds[1]} = {(m, *steps)}"
+        raise ValueError(f"`{name}` must have shape {expected}; got {tuple(array.shape)}")
+
+
+def _all_inputs(
+    cell: Cell, kind: tuple[Any, Any, Any], shape: tuple[int, int, int], given: Mapping[str, Array]
+) -> tuple[Array, ...]:
+    """Return all extra inputs as sequences (n_a, m, T), without copies for every unit."""
+    (xp, device, dtype), defaults, arrays = kind, dict(cell.defaults), []
+    for name in cell.inputs:
+        if name in given:
+            array = ns.astype(xp, given[name], dtype)
+        elif defaults[name] == STEP:
+            array = xp.astype(xp.arange(shape[2], device=device), dtype)
+        else:
+            array = xp.full((1,), defaults[name], dtype=dtype, device=device)
+        arrays.append(array if tuple(array.shape) == shape else xp.broadcast_to(array, shape))
+    return tuple(arrays)
 
 
 def _shapes(arrays: Mapping[str, Array]) -> NamedShapes:

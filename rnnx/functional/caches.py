@@ -1,12 +1,14 @@
 """The ``caches`` of sequence functions, backed by stacked arrays."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core import checks
 from rnnx._core.arrays import Array
+from rnnx._core.inputs import is_index_input
 from rnnx.cells import Cell
 from rnnx.cells.parameters import recurrent_parameters
 from rnnx.engines.protocol import Call, Tape
@@ -24,7 +26,11 @@ class Caches(Sequence[Any]):
     cell : Cell
     engine : str
         Name of the engine of the forward and the backward pass.
+    inputs : dict of str to int
+        The extra inputs that were given, and their numbers of dimensions.
     """
+
+    inputs: Mapping[str, int] = MappingProxyType({})
 
     def __init__(
         self, engine: str, tape: Tape, x: Array, parameters: Mapping[str, Array], cell: Cell | None = None
@@ -143,7 +149,7 @@ def tape_of_steps(cell: Cell, steps: Any) -> Tape:
 def _step(cell: Cell, xt: Array, states: Mapping[str, Array], parameters: Mapping[str, Array]) -> Call:
     """Check the arguments of one step, whose input may be indices (m,)."""
     xp, _ = ns.common_namespace({"xt": xt})
-    if xt.ndim == 1 and ns.is_integer(xp, xt):
+    if is_index_input(xp, xt, one_step=True):
         return arguments.checked_call(cell, xp.expand_dims(xt, axis=1), states, parameters)
     return arguments.checked_call(cell, xt, states, parameters, one_step=True)
 

@@ -1,4 +1,4 @@
-"""A check of a cell's gradients, for people who write their own."""
+"""A check of a cell's gradients, for authors of cells."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -55,7 +55,7 @@ def check_cell(
     sizes = {"n_x": n_x, "n_a": n_a, "m": m, "n_steps": n_steps}
     n_x, n_a, m, n_steps = (integer(name, size) for name, size in sizes.items())
     problem = _Problem(cell, n_x, n_a, m, n_steps, generator("seed", seed))
-    names = engines.installed("numpy") if engine_names is None else list(engine_names)
+    names = engines.engines_of("numpy") if engine_names is None else list(engine_names)
     for name in names:
         choice("engine_names", name, engines.engine_names())
     with engines.use_engine("reference"):

@@ -14,7 +14,7 @@ from rnnx._core.words import shown
 from rnnx.cells import Cell, cell_of
 
 # Scheme -> distributions of input weights, recurrent weights, head weights and biases
-_SCHEMES = {
+SCHEMES = {
     "course": ("small normal", "small normal", "small normal", "zeros"),
     "keras": ("Glorot uniform", "orthogonal", "Glorot uniform", "zeros"),
     "torch": ("fan-in uniform", "fan-in uniform", "fan-in uniform", "fan-in uniform"),
@@ -89,7 +89,7 @@ def initialize_parameters(
     check_size((n_a, n_a + n_x), n_x=n_x, n_a=n_a)
     forget_bias = _FORGET_BIAS.get(scheme) if forget_bias is None else real("forget_bias", forget_bias)
     rng = generator("seed", seed)
-    of_x, of_h, _, of_bias = _SCHEMES[scheme]
+    of_x, of_h, _, of_bias = SCHEMES[scheme]
     values: dict[str, np.ndarray] = {}
     for gate in cell.gates:
         draw = {"x": (of_x, (n_a, n_x)), "h": (of_h, (n_a, n_a))}
@@ -128,13 +128,13 @@ def initialize_dense(
     _check_choices(scheme, dtype, xp)
     check_size((n_out, n_in), n_in=n_in, n_out=n_out)
     rng = generator("seed", seed)
-    *_, of_weights, of_bias = _SCHEMES[scheme]
+    *_, of_weights, of_bias = SCHEMES[scheme]
     values = {"Wy": _draw(of_weights, rng, (n_out, n_in), n_in), "by": _draw(of_bias, rng, (n_out, 1), n_in)}
     return _convert(values, dtype, xp, device)
 
 
 def _check_choices(scheme: str, dtype: str, xp: Any) -> None:
-    choice("scheme", scheme, _SCHEMES)
+    choice("scheme", scheme, SCHEMES)
     if not isinstance(dtype, str | np.dtype) or dtype not in ("float32", "float64"):
         raise ValueError(f"`dtype` must be 'float32' or 'float64'; got {shown(dtype)}")
     check_library("xp", xp)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import flag
 from rnnx._core.layout import zero_past_end
@@ -44,8 +45,9 @@ def recurrent_forward(
     lengths : sequence or array of int, shape (m,), optional
         Number of steps of each example, 0 to T_x. Past its length, an example's inputs are ignored, its state stays
         constant and its outputs are zero.
-    inputs : dict of str to array, shape (n_a, m, T_x), optional
-        The inputs besides x that the cell has, by the names in ``cell.inputs``.
+    inputs : dict of str to array, shape (n_a, m, T_x) or (m, T_x), optional
+        The extra inputs of the cell, by the names in ``cell.inputs``: one number per unit, or one for all units. Those
+        in ``cell.defaults`` may be missing.
     resets : array of bool, shape (m, T_x), optional
         NumPy or the library of x. Where it is true, an example returns to its initial states before that step, and no
         gradient crosses: independent sequences one after another, as in packed batches and reinforcement learning.
@@ -72,6 +74,7 @@ def recurrent_forward(
     if resets is not None:
         call = with_resets(call, resets)
     outputs, caches = schedule.forward(call, x, parameters, keep=flag("keep_caches", keep_caches), cell=cell)
+    caches.inputs = {name: array.ndim for name, array in (inputs or {}).items()}
     return outputs, _head(call, outputs[0]), caches
 
 
@@ -102,9 +105,9 @@ def recurrent_backward(
     Returns
     -------
     gradients : dict
-        dx (n_x, m, T), unless the inputs are indices; d<state>0 (n_a, m) per state, with what resets to the initial
-        state contribute; "d" + key per parameter of the
-        recurrent part; "d" + name (n_a, m, T) per name in ``cell.inputs``.
+        dx (n_x, m, T), unless the inputs are indices; d<state>0 (n_a, m) per state, including the contribution
+        of resets; "d" + key per parameter of the recurrent part; "d" + name per extra input that was given, of its
+        shape for T steps.
 
     Raises
     ------
@@ -117,7 +120,19 @@ def recurrent_backward(
     dx, ds0, gradients, d_inputs = _backward(cell, named, final, "caches", caches, flag("consume", consume))
     result = {} if dx is None else {"dx": dx}
     result |= {f"d{state}0": d for state, d in zip(cell.states, ds0, strict=True)} | gradients
-    return result | {f"d{name}": d for name, d in zip(cell.inputs, d_inputs, strict=True)}
+    if not cell.inputs:
+        return result
+    return result | _of_given(caches, dict(zip(cell.inputs, d_inputs, strict=True)))
+
+
+def _of_given(caches: Any, d_inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the gradients of the extra inputs that were given, summed over the units that share one."""
+    owner = caches if isinstance(caches, Caches) else caches[0].caches
+    found = {}
+    for name, n_dims in owner.inputs.items():
+        d = d_inputs[name]
+        found[f"d{name}"] = d if n_dims == 3 else ns.namespace(d).sum(d, axis=0)
+    return found
 
 
 @ignore_underflow

@@ -9,6 +9,7 @@ from rnnx._core.arrays import Array
 from rnnx._core.checks import boolean_array, check_shape, check_size, integer
 from rnnx._core.underflow import ignore_underflow
 from rnnx.cells import Cell, cell_of
+from rnnx.cells.cell import STEP
 from rnnx.functional import arguments, schedule
 
 
@@ -56,7 +57,7 @@ class Stream:
         check_size((n_x, m), n_x=n_x, m=m)
         like = parameters[self.cell.parameter_keys[0]]
         x = xp.zeros((n_x, m), dtype=like.dtype, device=device)
-        inputs = {name: xp.zeros((like.shape[0], m), dtype=like.dtype, device=device) for name in self.cell.inputs}
+        inputs = {name: xp.zeros((m,), dtype=like.dtype, device=device) for name in self.cell.inputs}
         call = arguments.checked_call(self.cell, x, states, parameters, inputs=inputs, one_step=True)
         self._xp, self.engine = xp, engines.select(xp)
         self._s0 = tuple(ns.owned_copy(xp, s) for s in call.s0)
@@ -64,16 +65,18 @@ class Stream:
         self._stepper = engines.load(self.engine).stepper(schedule.with_hoisted(call._replace(s0=self._s0)))
         self._states: tuple[Array, ...] = self._s0
         self._expected = type(call.x), call.dtype, (n_x, m)
+        self._n_steps = 0
 
-    def step(self, xt: Array, inputs: Mapping[str, Array] | None = None, *, resets: Any = None) -> Array:
+    def step(self, xt: Array, *, inputs: Mapping[str, Array] | None = None, resets: Any = None) -> Array:
         """Run one step.
 
         Parameters
         ----------
         xt : array, shape (n_x, m)
             In the library of the parameters; converted to their dtype.
-        inputs : dict of str to array, shape (n_a, m), optional
-            The inputs besides x that the cell has, likewise.
+        inputs : dict of str to array, shape (n_a, m) or (m,), optional
+            The cell's extra inputs, converted likewise to the parameters' dtype. Steps are counted from the beginning
+            of the stream.
         resets : array of bool, shape (m,), optional
             NumPy or the library of the parameters. Where it is true, an example returns to its initial state first.
 
@@ -91,24 +94,40 @@ class Stream:
             check_shape("resets", reset, "(m,)", shape[1:])
         more: tuple[Array, ...] = ()
         if inputs or self.cell.inputs:
-            given = arguments.named_inputs(self.cell, inputs)
-            shape = tuple(self._s0[0].shape)
-            more = tuple(self._converted(name, array, "(n_a, m)", shape) for name, array in given.items())
+            more = self._inputs(arguments.named_inputs(self.cell, inputs))
         if resets is not None:
             where = self._xp.where
             self._stepper.set(tuple(where(reset, s0, s) for s0, s in zip(self._s0, self._states, strict=True)))
         self._states = self._stepper.step(xt, more) if more else self._stepper.step(xt)
+        self._n_steps += 1
         return self._states[0]
+
+    def _inputs(self, given: Mapping[str, Array]) -> tuple[Array, ...]:
+        """Return all extra inputs, (n_a, m)."""
+        defaults, like, arrays = dict(self.cell.defaults), self._s0[0], []
+        for name in self.cell.inputs:
+            if name in given:
+                self._check(name, given[name])
+                arguments.check_input(name, given[name], like.shape[0], like.shape[1], None)
+                array = ns.astype(self._xp, given[name], self._expected[1])
+            else:
+                value = self._n_steps if defaults[name] == STEP else defaults[name]
+                array = self._xp.full((1,), value, dtype=self._expected[1], device=ns.device(like))
+            arrays.append(array if array.shape == like.shape else self._xp.broadcast_to(array, like.shape))
+        return tuple(arrays)
+
+    def _check(self, name: str, array: Array) -> None:
+        ns.common_namespace({"parameters": self._s0[0], name: array})
+        ns.floating_dtype(self._xp, {}, {name: array})
 
     @ignore_underflow
     def _converted(self, name: str, array: Array, symbols: str, shape: tuple[int, ...]) -> Array:
-        ns.common_namespace({"parameters": self._s0[0], name: array})
-        ns.floating_dtype(self._xp, {}, {name: array})
+        self._check(name, array)
         check_shape(name, array, symbols, shape)
         return ns.astype(self._xp, array, self._expected[1])
 
     @property
-    def state(self) -> dict[str, Array]:
+    def states(self) -> dict[str, Array]:
         """Copies of the current states by name ("a", and "c" for an LSTM), each (n_a, m)."""
         return {name: ns.owned_copy(self._xp, s) for name, s in zip(self.cell.states, self._states, strict=True)}
 
@@ -116,9 +135,11 @@ class Stream:
         """Return to the initial state."""
         self._stepper.set(self._s0)
         self._states = self._s0
+        self._n_steps = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (self.cell, self.engine, self._parameters, self._s0, tuple(self.state.values()))
+        states = tuple(self.states.values())
+        return _restored, (self.cell, self.engine, self._parameters, self._s0, states, self._n_steps)
 
     def __repr__(self) -> str:
         n_a, m = self._s0[0].shape
@@ -126,11 +147,16 @@ class Stream:
 
 
 def _restored(
-    cell: Cell, engine: str, parameters: Mapping[str, Array], s0: tuple[Array, ...], states: tuple[Array, ...]
+    cell: Cell,
+    engine: str,
+    parameters: Mapping[str, Array],
+    s0: tuple[Array, ...],
+    states: tuple[Array, ...],
+    n_steps: int,
 ) -> Stream:
     """Rebuild a copied or pickled stream."""
     with engines.use_engine(engine):
         stream = Stream(cell, parameters, m=s0[0].shape[1], s0=s0)
     stream._stepper.set(states)
-    stream._states = states
+    stream._states, stream._n_steps = states, n_steps
     return stream

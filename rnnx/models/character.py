@@ -57,16 +57,18 @@ class CharModel(SequenceModel):
     def predict(
         self,
         inputs: Any,
+        *,
         lengths: Any = None,
         states: Mapping[str, Array] | None = None,
-        *,
         batch_size: int | None = None,
+        extra: Mapping[str, Array] | None = None,
     ) -> tuple[Array, States]:
         """Return the probabilities of the next character at every step, (vocab_size, m, T), and the final states.
 
-        `inputs`, `lengths` and `states` are those of `forward`, `batch_size` that of `SequenceClassifier.predict`.
+        `inputs`, `lengths`, `states` and `extra` are those of `forward`, `batch_size` that of
+        `SequenceClassifier.predict`.
         """
-        z, final = self.outputs(inputs, lengths, states, batch_size)
+        z, final = self.outputs(inputs, lengths=lengths, states=states, batch_size=batch_size, extra=extra)
         return softmax(z), final
 
     def generate(self, tokenizer: Any, **options: Any) -> list[str]:

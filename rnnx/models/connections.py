@@ -60,7 +60,7 @@ class AttentionLayer(Layer):
         return {key + _SUFFIX: shape for key, shape in shapes.items()} | self._combination.shapes()
 
     def initialize(self, seed: Seed = None, **options: Any) -> Parameters:
-        """Return initial parameters, each drawn like those of a head of its own."""
+        """Return initial parameters, each drawn like the weights of a dense layer."""
         rng, result = generator("seed", seed), Parameters()
         for name, (rows, columns) in self.shapes().items():
             n_in, n_out = (rows, 1) if name.startswith("va") else (columns, rows)
@@ -73,8 +73,8 @@ class AttentionLayer(Layer):
         parameters: Mapping[str, Array],
         a: Array,
         encoded: Array,
-        lengths: Any = None,
         *,
+        lengths: Any = None,
         keep_caches: bool = True,
     ) -> tuple[Array, Array, LayerCache | None]:
         """Attend from decoder states a (n, m, T_y) to encoder outputs (n_e, m, T_x), with optional source lengths (m,).
@@ -93,7 +93,7 @@ class AttentionLayer(Layer):
         return out, weights, LayerCache(cache, encoded, joined, out) if keep_caches else None
 
     def stream(
-        self, parameters: Mapping[str, Array], encoded: Array, lengths: Any = None
+        self, parameters: Mapping[str, Array], encoded: Array, *, lengths: Any = None
     ) -> Callable[[Array], tuple[Array, Array]]:
         """Return a function from the decoder states (n, m) of one step to outputs (n, m) and weights (m, T_x).
 

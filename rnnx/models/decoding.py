@@ -71,7 +71,7 @@ def decode(model: Any, source: Array, source_lengths: Any, max_length: int) -> P
     ends = model.ends(source_lengths)
     encoded, states, _, _ = model.network.encode(p, source, ends)
     decoder, columns = model.decoder.stream(p, m, states), one_hot_columns(model.target_vocab_size, p["Wy"])
-    attend = None if model.attention is None else model.attention.stream(p, encoded, ends)
+    attend = None if model.attention is None else model.attention.stream(p, encoded, lengths=ends)
     written, weights = [np.full(m, model.end_token)], []
     running = np.ones(m, bool)
     while running.any() and len(written) <= max_length:

@@ -81,7 +81,9 @@ class EncoderDecoder(Layer):
         out, _, decoder = self.decoder.run(parameters, target_in, states, target_ends, masks, keep)
         weights = attention = None
         if self.attention is not None:
-            out, weights, attention = self.attention.forward(parameters, out, encoded, source_ends, keep_caches=keep)
+            out, weights, attention = self.attention.forward(
+                parameters, out, encoded, lengths=source_ends, keep_caches=keep
+            )
         return out, weights, Seq2SeqCache(encoder, bridge, decoder, attention, out)
 
     def encode(

@@ -13,11 +13,11 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_memory, check_shape, generator, integer, integer_vector, nearest
+from rnnx._core.checks import check_memory, check_shape, flag, generator, integer, integer_vector, nearest
 from rnnx._core.layout import to_public, to_time_major
 from rnnx._core.words import shown
 from rnnx.cells import CELLS as CELL_TABLE
-from rnnx.cells import WITH_INPUTS, ZOO, Cell, cell_of
+from rnnx.cells import ZOO, Cell, cell_of
 from rnnx.cells.parameters import expected_shapes
 from rnnx.functional.heads import dense, dense_gradients
 from rnnx.functional.initialization import initialize_dense, initialize_parameters
@@ -27,12 +27,12 @@ States = dict[str, Array]
 Shapes = dict[str, tuple[int, ...]]
 Seed = int | np.random.Generator | None
 
-CELLS = ("rnn", "lstm", "gru", *(name for name in ZOO if name not in WITH_INPUTS))
+CELLS = ("rnn", "lstm", "gru", *ZOO)
 MOST_LAYERS = 10_000
 
 
 class Layer:
-    """Something with named parameters; unless a subclass says otherwise, those of its `parts`."""
+    """An object with named parameters, by default those of its `parts`."""
 
     parts: "Sequence[Layer]" = ()
 
@@ -104,7 +104,8 @@ class Direction(Layer):
     def shapes(self) -> Shapes:
         """Return the shape of every parameter."""
         expected = expected_shapes(self.cell, self.input_size, self.hidden_size)
-        return {key + self.suffix: shape for key, (_, shape) in expected.items()}
+        hoisted = self.cell.hoisted.results if self.cell.hoisted else ()
+        return {key + self.suffix: shape for key, (_, shape) in expected.items() if key not in hoisted}
 
     def initialize(self, seed: Seed = None, **options: Any) -> Parameters:
         """Return initial parameters."""
@@ -132,28 +133,21 @@ class Direction(Layer):
 
 def chosen_cell(cell: Cell | str, reset_after: bool) -> tuple[Cell, dict[str, Any]]:
     """Return the cell that the arguments of a model choose, and their values for its config."""
+    reset_after = flag("reset_after", reset_after)
     if isinstance(cell, Cell) and CELL_TABLE.get(cell.name) != cell:
-        if cell.inputs:
-            raise ValueError(
-                f"`cell` {cell.name!r} has inputs besides x, which models do not have; use `rnnx.recurrent_forward`"
-            )
         if reset_after:
             raise ValueError(f"`reset_after` is only for `cell` = 'gru'; got the cell {cell.name!r}")
         return cell, {"cell": cell, "reset_after": False}
     name = cell.name if isinstance(cell, Cell) else cell
     if isinstance(cell, Cell) and name == "gru_reset_after":
         name, reset_after = "gru", True
-    if isinstance(name, str) and name in WITH_INPUTS:
-        raise ValueError(
-            f"`cell` {name!r} has inputs besides x, which models do not have; use `rnnx.recurrent_forward`"
-        )
     if not isinstance(name, str) or name not in CELLS:
         kind = ValueError if isinstance(name, str) else TypeError
         hint = nearest(name, CELLS) if isinstance(name, str) else ""
         raise kind(f"`cell` must be a rnnx.Cell, or the name of one in rnnx.CELLS; got {shown(name)}{hint}")
     if reset_after and name != "gru":
         raise ValueError(f"`reset_after` is only for `cell` = 'gru'; got {shown(name)}")
-    return cell_of(f"{name}_reset_after" if reset_after else name), {"cell": name, "reset_after": bool(reset_after)}
+    return cell_of(f"{name}_reset_after" if reset_after else name), {"cell": name, "reset_after": reset_after}
 
 
 def check_widths(hidden_size: int | Sequence[int], num_layers: int = 1) -> tuple[int, ...]:

@@ -12,8 +12,9 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import compare_shapes, flag, integer, real
 from rnnx.cells import Cell, cell_of
+from rnnx.cells.cell import STEP
 from rnnx.functional import schedule
-from rnnx.functional.arguments import checked_call, converted_call
+from rnnx.functional.arguments import check_input, checked_call, converted_call, named_inputs
 from rnnx.functional.caches import Caches
 from rnnx.models.layers import Direction, Layer, States, check_widths, concatenate
 from rnnx.models.masks import Masks
@@ -49,7 +50,8 @@ class Recurrent(Layer):
         Dropout probability of a layer's outputs in training, except for the last layer.
     zoneout : float or sequence of float, 0 <= rate < 1
         Probability with which a unit keeps its previous value at a step in training, one for all states or one per
-        state. In evaluation it keeps this part of it (D. Krueger et al., arXiv:1606.01305).
+        state. In evaluation, the previous and new values are mixed in this proportion (D. Krueger et al.,
+        arXiv:1606.01305).
     recurrent_dropout : float, 0 <= rate < 1
         Dropout probability, in training, of what recurrent weights multiply: of the hidden state and, in cells with
         more than one product, of the other operands. The mask of an example is the same at all steps (Y. Gal,
@@ -81,12 +83,13 @@ class Recurrent(Layer):
         self.regularization = Regularization.of(self.cell, zoneout, recurrent_dropout)
         widths = check_widths(hidden_size, num_layers)
         self.input_size = size = integer("input_size", input_size)
-        self.bidirectional, self.dropout, self.name = bool(bidirectional), real("dropout", dropout, "[0, 1)"), name
+        self.bidirectional = flag("bidirectional", bidirectional)
+        self.dropout, self.name = real("dropout", dropout, "[0, 1)"), name
         if self.dropout and len(widths) == 1:
             raise ValueError(f"`dropout` must be 0 for a single layer, because it acts between layers; got {dropout}")
         self.layers: list[list[Direction]] = []
         prefix = f"_{name}_l" if name else "_l"
-        ends = ("", "_reverse") if bidirectional else ("",)
+        ends = ("", "_reverse") if self.bidirectional else ("",)
         for k, width in enumerate(widths):
             self.layers.append([Direction(self.cell, f"{prefix}{k}{end}", size, width, end != "") for end in ends])
             size = width * len(ends)
@@ -109,6 +112,7 @@ class Recurrent(Layer):
         lengths: Any = None,
         keep_caches: bool = True,
         masks: Masks | None = None,
+        extra: Mapping[str, Array] | None = None,
     ) -> tuple[Array, States, StackCache]:
         """Run the stack over sequences.
 
@@ -124,6 +128,8 @@ class Recurrent(Layer):
             As for `rnnx.recurrent_forward`. Reverse layers start at the end of each example.
         masks : Masks, optional
             Without them there is no dropout, and zoneout has its expected effect, as in evaluation.
+        extra : dict of str to array, shape (m, T) or (n, m, T), optional
+            The inputs besides x that the cell has, for all layers; see `rnnx.recurrent_forward`.
 
         Returns
         -------
@@ -143,31 +149,43 @@ class Recurrent(Layer):
         own = {name: parameters[name] for name in self.shapes() if name in parameters}
         ns.common_namespace({"x": x, **own})
         given = check_states(self, "states", states, m, x)
+        if m is not None:
+            extra = self.check_extra(extra, *x.shape[-2:])
+            ns.common_namespace({"x": x, **extra})
         for one in self.directions:
             one.check(own)
         first = self.directions[0]
         call = checked_call(
-            first.cell, x, {name: given.get(name) for name in first.state_names}, first.own(own), lengths
+            first.cell, x, {name: given.get(name) for name in first.state_names}, first.own(own), lengths, extra
         )
-        return self.run(parameters, call.x, given, call.lengths, masks, flag("keep_caches", keep_caches))
+        return self.run(parameters, call.x, given, call.lengths, masks, flag("keep_caches", keep_caches), extra)
 
     def run(
-        self, parameters: Mapping[str, Array], x: Array, states: States, ends: Any, masks: Masks | None, keep: bool
+        self,
+        parameters: Mapping[str, Array],
+        x: Array,
+        states: States,
+        ends: Any,
+        masks: Masks | None,
+        keep: bool,
+        extra: Mapping[str, Array] | None = None,
     ) -> tuple[Array, States, StackCache]:
         """Run `forward` without checks, for `ends` as in `StackCache`."""
         xp, device = ns.namespace(x), ns.device(x)
+        extra = self.with_steps(extra or {}, x) if self.bidirectional else extra or {}
         final: States = {}
         cache = StackCache([], [], ends)
         for k, layer in enumerate(self.layers):
             outs, kept = [], []
             for one in layer:
                 own = one.own(parameters)
-                cell, drawn = self.regularization.run(one, masks, x, next(iter(own.values())))
+                cell, inputs = self.regularization.run(one, masks, x, next(iter(own.values())))
+                inputs |= {name: one.oriented(array, ends) for name, array in extra.items()}
                 s0 = {name: states.get(name) for name in one.state_names}
-                given = {name: s for name, s in s0.items() if s is not None}
+                given = {**extra, **{name: s for name, s in s0.items() if s is not None}}
                 kind = xp, device, ns.floating_dtype(xp, own, given if x.ndim == 2 else {"x": x, **given})
                 sizes = one.input_size, one.hidden_size
-                call = converted_call(cell, kind, one.oriented(x, ends), sizes, s0, own, ends, drawn)
+                call = converted_call(cell, kind, one.oriented(x, ends), sizes, s0, own, ends, inputs)
                 (a, *_), caches = schedule.forward(call, call.x, own, keep=keep, cell=cell)
                 outs.append(one.oriented(a, ends))
                 final |= zip(one.state_names, caches.final_state.values(), strict=True)
@@ -181,7 +199,7 @@ class Recurrent(Layer):
         return x, final, cache
 
     def backward(
-        self, dout: Array | None, cache: StackCache, ds_final: States | None = None, *, consume: bool = False
+        self, dout: Array | None, cache: StackCache, *, ds_final: States | None = None, consume: bool = False
     ) -> dict[str, Array]:
         """Compute the gradients of `forward`.
 
@@ -232,6 +250,28 @@ class Recurrent(Layer):
         if self.bidirectional:
             raise ValueError("a bidirectional stack cannot run step by step: its reverse layers start at the last step")
         return StackStream(self, parameters, m, check_states(self, "states", states, integer("m", m, 0)))
+
+    def check_extra(self, extra: Mapping[str, Array] | None, m: int, n_steps: int) -> dict[str, Array]:
+        """Check the inputs besides x, (m, T) or (n, m, T) for layers of n units."""
+        if not extra and not self.cell.inputs:
+            return {}
+        found = named_inputs(self.cell, extra, "extra")
+        for name, array in found.items():
+            for one, *_ in self.layers:
+                check_input(f"extra[{name!r}]", array, one.hidden_size, m, n_steps)
+        return found
+
+    def with_steps(self, extra: Mapping[str, Array], x: Array) -> dict[str, Array]:
+        """Return the inputs besides x, with the numbers of the steps for those that are missing and have this default.
+
+        A part of a sequence, and a reverse layer, cannot count them.
+        """
+        missing = [name for name, value in self.cell.defaults if value == STEP and name not in extra]
+        if not missing:
+            return dict(extra)
+        xp, device = ns.common_namespace({"x": x})
+        steps = xp.broadcast_to(xp.arange(x.shape[-1], device=device), tuple(x.shape[-2:]))
+        return {**extra, **dict.fromkeys(missing, steps)}
 
     def __repr__(self) -> str:
         widths = "-".join(str(layer[0].hidden_size) for layer in self.layers)

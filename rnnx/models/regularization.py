@@ -65,15 +65,15 @@ class Regularization:
 
     @cached_property
     def evaluation(self) -> Cell:
-        """The cell with the mean of all masks."""
+        """The cell for evaluation, with masks replaced by their means."""
         return with_options(self.cell, zoneout=tuple(self.rates))
 
-    def run(self, one: Direction, masks: Masks | None, x: Array, like: Array) -> tuple[Cell, dict[str, Array] | None]:
+    def run(self, one: Direction, masks: Masks | None, x: Array, like: Array) -> tuple[Cell, dict[str, Array]]:
         """Return the cell for x, (..., m, T), and its masks in the library and dtype of `like`."""
         if masks is None or self.training is self.cell:
-            return self.evaluation, None
+            return self.evaluation, {}
         m, n_steps = x.shape[-2:]
-        shape, inputs = (one.hidden_size, m, n_steps), {}
+        shape, inputs = (one.hidden_size, m, n_steps), dict[str, Array]()
         for state, rate in zip(self.cell.states, self.rates, strict=True):
             if rate:
                 inputs[zoneout_mask(state)] = 1 - masks.kept(f"zoneout {state}{one.suffix}", rate, shape, like)

@@ -1,6 +1,7 @@
 """Training on long sequences in segments, whose states are recomputed in the backward pass."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,19 +20,21 @@ def train_in_segments(
     model: Any, batch: Any, states: States, masks: Masks | None, length: int
 ) -> tuple[Any, Parameters, States]:
     """Return the loss, gradients and final states of a batch, in the memory of one segment and all initial states."""
+    batch = replace(batch, extra=model.stack.with_steps(batch.extra or {}, batch.inputs))
     parts = _segments(batch, masks, length)
     total = max(model.count(batch), 1)
     before = [model.checked_states(states, batch.inputs.shape[-2])]
     for part, there in parts[:-1]:
         x = model.array(part.inputs, "inputs")
-        before.append(model.stack.run(model.parameters, x, before[-1], model.ends(part), there, False)[1])
+        options = model.ends(part), there, False, model.extra_arrays(part.extra)
+        before.append(model.stack.run(model.parameters, x, before[-1], *options)[1])
     loss, gradients, final, ds_final = 0.0, Parameters(), States(), States()
     for (part, there), initial in zip(reversed(parts), reversed(before), strict=True):
         z, after, cache = model.run(part, initial, there, True)
         final = final or after
         part_loss, dz = model.compare(z, part)
         weight = model.count(part) / total
-        found = model.run_backward(dz * weight, cache, ds_final)
+        found = model.run_backward(dz * weight, cache, ds_final=ds_final)
         loss += part_loss * weight
         ds_final = {name: found[f"d{name}"] for name in model.stack.state_names}
         own = model.own_gradients(found)
@@ -45,6 +48,7 @@ def _segments(batch: Any, masks: Masks | None, length: int) -> list[tuple[Batch,
     for t in range(0, n_steps, length):
         steps = slice(t, min(t + length, n_steps))
         lengths = None if batch.lengths is None else np.clip(np.asarray(batch.lengths) - t, 0, steps.stop - t)
-        part = Batch(batch.inputs[..., steps], batch.targets[..., steps], lengths)
+        extra = {name: a[..., steps] for name, a in batch.extra.items()}
+        part = Batch(batch.inputs[..., steps], batch.targets[..., steps], lengths, extra=extra)
         parts.append((part, None if masks is None else masks.at(masks.start + t)))
     return parts

@@ -53,7 +53,7 @@ class Seq2Seq(Model):
     >>> import numpy as np
     >>> from rnnx.models import Seq2Seq
     >>> model = Seq2Seq(27, 12, hidden_size=16, seed=0)
-    >>> model.predict(np.array([[3, 1, 2], [5, 0, 0]]), [3, 1], max_length=4).weights.shape
+    >>> model.predict(np.array([[3, 1, 2], [5, 0, 0]]), source_lengths=[3, 1], max_length=4).weights.shape
     (2, 4, 3)
     """
 
@@ -77,10 +77,16 @@ class Seq2Seq(Model):
         **initialization: Unpack[Initialization],
     ) -> None:
         widths, (record, of_cell) = check_widths(hidden_size, num_layers), chosen_cell(cell, reset_after)
+        needed = [name for name in record.inputs if name not in dict(record.defaults)]
+        if needed:
+            raise ValueError(
+                f"`cell` of Seq2Seq must have no inputs besides x without a default; {record.name!r} has {needed}"
+            )
         source_size = integer("source_vocab_size", source_vocab_size)
         self.target_vocab_size = integer("target_vocab_size", target_vocab_size)
         self.end_token = integer("end_token", end_token, 0, self.target_vocab_size - 1)
         rates: dict[str, Any] = {"dropout": dropout, "zoneout": zoneout, "recurrent_dropout": recurrent_dropout}
+        bidirectional_encoder = flag("bidirectional_encoder", bidirectional_encoder)
         sizes = source_size, self.target_vocab_size, widths
         self.network = EncoderDecoder(record, *sizes, attention, bidirectional_encoder, **rates)
         self.encoder, self.decoder, self.attention = self.network.encoder, self.network.decoder, self.network.attention
@@ -134,11 +140,13 @@ class Seq2Seq(Model):
         batch = PairBatch(source, source_lengths, target_in, target_in, target_lengths)  # target_out is not needed
         return self._forward(batch, masks, flag("keep_caches", keep_caches))
 
-    def _forward(self, batch: PairBatch, masks: Masks | None, keep: bool) -> tuple[Array, Array | None, Seq2SeqCache]:
+    def _forward(
+        self, batch: PairBatch, masks: Masks | None, keep_caches: bool
+    ) -> tuple[Array, Array | None, Seq2SeqCache]:
         """Compute `forward` of a checked batch."""
         source, target_in = self.array(batch.source, "source"), self.array(batch.target_in, "target_in")
         ends = self.ends(batch.source_lengths), self.ends(batch.target_lengths)
-        out, weights, cache = self.network.forward(self.parameters, source, target_in, *ends, masks, keep)
+        out, weights, cache = self.network.forward(self.parameters, source, target_in, *ends, masks, keep_caches)
         return self.head.forward(self.parameters, out), weights, cache
 
     def backward(self, dz: Array, cache: Seq2SeqCache, *, consume: bool = False) -> Parameters:
@@ -210,7 +218,7 @@ class Seq2Seq(Model):
         return None if lengths is None else integer_vector(self.xp, self.device, "lengths", lengths)
 
     def predict(
-        self, source: Any, source_lengths: Any = None, *, max_length: int, batch_size: int | None = None
+        self, source: Any, *, source_lengths: Any = None, max_length: int, batch_size: int | None = None
     ) -> Prediction:
         """Decode greedily: take the most likely character at every step, until the end token.
 
@@ -242,7 +250,7 @@ class Seq2Seq(Model):
         check_methods("source_tokenizer", source_tokenizer, "a CharTokenizer", "texts_to_sequences")
         check_methods("target_tokenizer", target_tokenizer, "a CharTokenizer", "sequences_to_texts")
         source, source_lengths = pad(source_tokenizer.texts_to_sequences(texts))
-        indices, lengths, _ = self.predict(source, source_lengths, max_length=max_length)
+        indices, lengths, _ = self.predict(source, source_lengths=source_lengths, max_length=max_length)
         return target_tokenizer.sequences_to_texts([row[:n] for row, n in zip(indices, lengths, strict=True)])
 
     def __repr__(self) -> str:

@@ -1,6 +1,6 @@
 """Models that classify sequences or predict numbers from them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 from rnnx._core.arrays import Array
@@ -61,18 +61,25 @@ class SequenceClassifier(SequenceModel):
     ) -> None:
         super().__init__(input_size, hidden_size, num_classes, num_layers, **options)
 
-    def predict(self, inputs: Any, lengths: Any = None, *, batch_size: int | None = None) -> Array:
+    def predict(
+        self,
+        inputs: Any,
+        *,
+        lengths: Any = None,
+        batch_size: int | None = None,
+        extra: Mapping[str, Array] | None = None,
+    ) -> Array:
         """Return the class probabilities, (num_classes, m), or (num_classes, m, T) per step.
 
         Parameters
         ----------
-        inputs, lengths
+        inputs, lengths, extra
             As for `forward`, also in their errors.
         batch_size : int, optional
             Most examples in one pass; default: as many as keep its memory at a few hundred megabytes. The last digits
             of the result may depend on it, because an engine divides the work by the size of the batch.
         """
-        return softmax(self.outputs(inputs, lengths, None, batch_size)[0])
+        return softmax(self.outputs(inputs, lengths=lengths, batch_size=batch_size, extra=extra)[0])
 
 
 class SequenceRegressor(SequenceModel):
@@ -93,9 +100,16 @@ class SequenceRegressor(SequenceModel):
     _loss = staticmethod(squares)
     _output_name = "output_size"
 
-    def predict(self, inputs: Any, lengths: Any = None, *, batch_size: int | None = None) -> Array:
+    def predict(
+        self,
+        inputs: Any,
+        *,
+        lengths: Any = None,
+        batch_size: int | None = None,
+        extra: Mapping[str, Array] | None = None,
+    ) -> Array:
         """Return the predicted numbers, (output_size, m), or (output_size, m, T) per step.
 
         The arguments are those of `SequenceClassifier.predict`.
         """
-        return self.outputs(inputs, lengths, None, batch_size)[0]
+        return self.outputs(inputs, lengths=lengths, batch_size=batch_size, extra=extra)[0]

@@ -9,7 +9,7 @@ import numpy as np
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_lengths, flag, integer, integer_vector
-from rnnx._core.inputs import Sizes, check_inputs, check_targets, host_lengths
+from rnnx._core.inputs import Sizes, check_inputs, check_targets, host_lengths, real_array
 from rnnx.cells import Cell
 from rnnx.data import Batch
 from rnnx.functional.heads import checked_dense_backward
@@ -70,7 +70,7 @@ class SequenceModel(Model):
         per_step: bool = False,
         **initialization: Unpack[Initialization],
     ) -> None:
-        self.per_step, self.output_size = bool(per_step), integer(self._output_name, output_size)
+        self.per_step, self.output_size = flag("per_step", per_step), integer(self._output_name, output_size)
         widths = check_widths(hidden_size, num_layers)
         record, of_cell = chosen_cell(cell, reset_after)
         rates: dict[str, Any] = {"dropout": dropout, "zoneout": zoneout, "recurrent_dropout": recurrent_dropout}
@@ -93,6 +93,7 @@ class SequenceModel(Model):
         states: Mapping[str, Array] | None = None,
         masks: Masks | None = None,
         keep_caches: bool = True,
+        extra: Mapping[str, Array] | None = None,
     ) -> tuple[Array, States, SequenceCache]:
         """Compute the head's outputs: logits or, for a regressor, the predicted numbers.
 
@@ -100,7 +101,7 @@ class SequenceModel(Model):
         ----------
         inputs : array, shape (input_size, m, T), or array of int, shape (m, T)
             Features, or indices of one-hot columns.
-        lengths, states, masks, keep_caches
+        lengths, states, masks, keep_caches, extra
             As for `Recurrent.forward`.
 
         Returns
@@ -116,7 +117,8 @@ class SequenceModel(Model):
             If an argument has a wrong type, shape or dtype, or an index or a length is out of range.
         """
         inputs, ends, given = self._checked_inputs(inputs, lengths, states)
-        return self._forward(inputs, ends, given, masks, flag("keep_caches", keep_caches))
+        keep = flag("keep_caches", keep_caches)
+        return self._forward(inputs, ends, given, masks, keep, self._checked_extra(extra, inputs))
 
     def _checked_inputs(
         self, inputs: Any, lengths: Any, states: Mapping[str, Array] | None
@@ -133,25 +135,35 @@ class SequenceModel(Model):
         return check_states(self.stack, "states", states, m, next(iter(self.parameters.values())))
 
     def _forward(
-        self, inputs: Array, ends: Array | None, states: States, masks: Masks | None, keep: bool
+        self, inputs: Array, ends: Array | None, states: States, masks: Masks | None, keep: bool, extra: Any
     ) -> tuple[Array, States, SequenceCache]:
         """Compute `forward` without checks; `ends` are the lengths as an array."""
-        a, final, kept = self._features(inputs, ends, states, masks, keep)
+        a, final, kept = self._features(inputs, ends, states, masks, keep, extra)
         return self.head.forward(self.parameters, a), final, SequenceCache(kept, a)
 
+    def extra_arrays(self, extra: Mapping[str, Array] | None) -> dict[str, Array]:
+        """Convert the inputs besides x to the library and dtype of the parameters."""
+        return {name: self.array(a, f"extra[{name!r}]") for name, a in (extra or {}).items()}
+
     def _features(
-        self, inputs: Array, ends: Array | None, states: States, masks: Masks | None, keep: bool
+        self, inputs: Array, ends: Array | None, states: States, masks: Masks | None, keep: bool, extra: Any
     ) -> tuple[Array, States, StackCache]:
         """Compute the inputs of the head, (n, m, T) or (n, m), the final states and the cache of the stack."""
         x = self.array(inputs, "inputs")
-        a, final, kept = self.stack.run(self.parameters, x, states, ends, masks, keep)
+        a, final, kept = self.stack.run(self.parameters, x, states, ends, masks, keep, self.extra_arrays(extra))
         if not self.per_step:  # the hidden states where each direction ends
             ends = [final[one.state_names[0]] for one in self.stack.layers[-1]]
             a = ends[0] if len(ends) == 1 else self.xp.concat(ends, axis=0)
         return a, final, kept
 
+    def _checked_extra(self, extra: Mapping[str, Any] | None, inputs: Array) -> dict[str, Array]:
+        """Return the inputs besides x as arrays, after checking them; lists are converted."""
+        if isinstance(extra, Mapping):
+            extra = {name: real_array(f"extra[{name!r}]", values)[1] for name, values in extra.items()}
+        return self.stack.check_extra(extra, *inputs.shape[-2:])
+
     def backward(
-        self, dz: Array, cache: SequenceCache, ds_final: Mapping[str, Array] | None = None, *, consume: bool = False
+        self, dz: Array, cache: SequenceCache, *, ds_final: Mapping[str, Array] | None = None, consume: bool = False
     ) -> Parameters:
         """Compute the gradients of `forward`.
 
@@ -170,7 +182,7 @@ class SequenceModel(Model):
         final = check_cotangents(self.stack, None, cache.stack, ds_final)
         return self._backward(dz, cache, final, flag("consume", consume))
 
-    def run_backward(self, dz: Array, cache: SequenceCache, ds_final: States | None = None) -> Parameters:
+    def run_backward(self, dz: Array, cache: SequenceCache, *, ds_final: States | None = None) -> Parameters:
         """Run `backward` without checks, and free the cache."""
         return self._backward(dz, cache, ds_final or {}, consume=True)
 
@@ -184,7 +196,13 @@ class SequenceModel(Model):
         return gradients | self.stack.run_backward(da if self.per_step else None, cache.stack, final, consume)
 
     def outputs(
-        self, inputs: Any, lengths: Any, states: Mapping[str, Array] | None, batch_size: int | None
+        self,
+        inputs: Any,
+        *,
+        lengths: Any = None,
+        states: Mapping[str, Array] | None = None,
+        batch_size: int | None = None,
+        extra: Mapping[str, Any] | None = None,
     ) -> tuple[Array, States]:
         """Compute the outputs and final states in passes of at most `batch_size` examples.
 
@@ -192,12 +210,14 @@ class SequenceModel(Model):
         """
         inputs, ends, given = self._checked_inputs(inputs, lengths, states)
         m, n_steps = inputs.shape[-2:]
+        extra = self._checked_extra(extra, inputs)
         on_host, results, finals = host_lengths(lengths), [], []
         for part in batch_slices(m, n_steps, self.stack, batch_size):
             stop = n_steps if on_host is None or self.per_step else int(on_host[part].max(initial=1))
             own_ends = None if ends is None else ends[part]
             own_states = {name: s[:, part] for name, s in given.items()}
-            a, final, _ = self._features(inputs[..., part, :stop], own_ends, own_states, None, False)
+            own_extra = {name: a[..., part, :stop] for name, a in extra.items()}
+            a, final, _ = self._features(inputs[..., part, :stop], own_ends, own_states, None, False, own_extra)
             results.append(self.head.forward(self.parameters, a) if self.per_step else a)
             finals.append(final)
         z = join(self.xp, results)
@@ -213,14 +233,15 @@ class SequenceModel(Model):
         if lengths is not None:
             check_lengths(self.xp, self.device, lengths, m, n_steps)
         targets = check_targets("targets", batch.targets, m, n_steps, self._sizes, lengths)
-        return Batch(inputs, targets, lengths, getattr(batch, "continues", False))
+        extra = self._checked_extra(getattr(batch, "extra", None), inputs)
+        return Batch(inputs, targets, lengths, getattr(batch, "continues", False), extra or None)
 
     def run(
         self, batch: Any, states: States | None, masks: Masks | None, keep_caches: bool
     ) -> tuple[Array, States, SequenceCache]:
         """Compute the outputs for a checked batch."""
         given = self.checked_states(states, batch.inputs.shape[-2])
-        return self._forward(batch.inputs, self.ends(batch), given, masks, keep_caches)
+        return self._forward(batch.inputs, self.ends(batch), given, masks, keep_caches, batch.extra)
 
     def compare(self, z: Array, batch: Any) -> tuple[Any, Array]:
         """Return the loss of the outputs for a checked batch, as in `Step`, and its gradient."""

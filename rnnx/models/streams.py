@@ -31,16 +31,16 @@ class StackStream:
             s0 = tuple([states.get(name) for name in one.state_names])
             self._streams[one.suffix] = Stream(stack.regularization.evaluation, one.own(parameters), m=m, s0=s0)
 
-    def step(self, xt: Array) -> Array:
+    def step(self, xt: Array, extra: Mapping[str, Array] | None = None) -> Array:
         """Run one step, from xt (input_size, m) to the last layer's hidden state, like `rnnx.Stream.step`."""
         for stream in self._streams.values():
-            xt = stream.step(xt)
+            xt = stream.step(xt, inputs=extra)
         return xt
 
     @property
     def states(self) -> States:
         """Copies of the current states by name (see `Recurrent.state_names`)."""
-        return {state + suffix: s for suffix, stream in self._streams.items() for state, s in stream.state.items()}
+        return {state + suffix: s for suffix, stream in self._streams.items() for state, s in stream.states.items()}
 
 
 class CharStream:
@@ -70,10 +70,13 @@ class CharStream:
         self._columns = one_hot_columns(self._weights.shape[0], self._weights)
 
     @ignore_underflow
-    def read(self, indices: np.ndarray) -> Array:
-        """Read the next character of every text, (m,), and return the logits of the one after it, (vocab_size, m)."""
+    def read(self, indices: np.ndarray, extra: Mapping[str, Array] | None = None) -> Array:
+        """Read the next character of every text, (m,), and return the logits of the one after it, (vocab_size, m).
+
+        `extra` holds the inputs besides the character that the cell has, as in `rnnx.Stream.step`.
+        """
         indices = self._checked(indices)
-        return self._weights @ self._stream.step(self._columns(indices)) + self._bias
+        return self._weights @ self._stream.step(self._columns(indices), extra) + self._bias
 
     @property
     def states(self) -> States:

@@ -27,7 +27,7 @@ def optimizer_config(optimizer: Any) -> dict[str, Any]:
     Raises
     ------
     TypeError
-        If the optimizer or its schedule is of another class; a plain function cannot be saved.
+        If the optimizer or its schedule is not one of these classes; a plain function cannot be saved.
     """
     return _plain("optimizer", "name", optimizer, OPTIMIZERS)
 

@@ -140,12 +140,12 @@ def load_checkpoint(path: str | Path, *, xp: Any = None, device: Any = None, cel
     ------
     ValueError, TypeError
         If the file is not a checkpoint, is damaged, is not a regular file, or comes from a newer version; if the model
-        has a cell of your own and `cell` is missing or another one, or it has none and there is a `cell`.
+        has a cell of your own and `cell` `cell` is missing or does not match, or is given for a model that needs none.
     OSError
         If the file cannot be read.
     """
     if not isinstance(cell, Cell | None):
-        raise TypeError(f"`cell` must be a rnnx.Cell or None; got {cell!r:.60}")
+        raise TypeError(f"`cell` must be a rnnx.Cell or None; got {shown(cell)}")
     path = Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
     try:
         with tensor_file.opened(path) as (metadata, content):

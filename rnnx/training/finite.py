@@ -46,7 +46,7 @@ def check_kind(name: str, dataset: Any) -> None:
 
 
 def check_dataset(name: str, dataset: Any, model: Any, batch_size: int) -> None:
-    """Raise unless a dataset has at least one term of the loss, and its numbers are finite as far as they are known."""
+    """Raise unless a dataset has at least one term of the loss, and all values that can be read are finite."""
     if not dataset.n_batches(batch_size) or not any(model.count(batch) for batch in dataset.batches(batch_size)):
         raise ValueError(f"`{name}` must hold at least one example" + (" of at least one step" if len(dataset) else ""))
     if found := not_finite(dataset):
@@ -54,19 +54,20 @@ def check_dataset(name: str, dataset: Any, model: Any, batch_size: int) -> None:
 
 
 def not_finite(data: Any) -> str:
-    """Return where the inputs or targets of a batch or of `Examples` are not finite; "" if they are, or are unknown.
+    """Return where the inputs or targets of a batch or of `Examples` are not finite; "" if they are, or unknown.
 
     Values past an example's length do not count.
     """
-    for name in ("inputs", "targets"):
-        a = getattr(data, name, None)
+    arrays = {name: getattr(data, name, None) for name in ("inputs", "targets")}
+    arrays |= {f"extra[{name!r}]": a for name, a in (getattr(data, "extra", None) or {}).items()}
+    for name, a in arrays.items():
         if a is None or not ns.is_on_host(a) or a.dtype.kind != "f" or not a.size:
             continue
         with np.errstate(invalid="ignore"):
             if math.isfinite(a.min()) and math.isfinite(a.max()):
                 continue
         bad = ~np.isfinite(a)
-        if data.lengths is not None and a.ndim == 3:
+        if data.lengths is not None and (a.ndim == 3 or name.startswith("extra")):
             bad &= np.arange(a.shape[-1]) < np.asarray(data.lengths)[:, None]
         if bad.any():
             place = tuple(np.argwhere(bad)[0].tolist())

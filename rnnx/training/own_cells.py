@@ -1,9 +1,10 @@
-"""Cells of the user's own in checkpoints, which contain no code: what identifies them."""
+"""How checkpoints identify user-defined cells, whose code they do not contain."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rnnx._core.words import shown
 from rnnx.cells import Cell
 
 
@@ -28,7 +29,7 @@ def check_cell(path: Path, description: Mapping[str, Any], cell: Cell | None) ->
         return
     if cell is None:
         raise ValueError(
-            f"the model in {path} has a cell of your own, {needed.get('name')!r:.60}: "
+            f"the model in {path} has a cell of your own, {shown(needed.get('name'))}: "
             "pass it to `load_checkpoint` or `Run.resume` as `cell`"
         )
     for what, value in identity(cell).items():

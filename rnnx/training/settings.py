@@ -1,14 +1,14 @@
 """The settings that determine what a training run computes."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 
-from rnnx._core.checks import choice, integer, is_whole, real
+from rnnx._core.checks import choice, flag, integer, is_whole, real
 from rnnx._core.words import shown
 from rnnx.data import CharTokenizer, Corpus, find_text, make_corpus
 from rnnx.data.builtin import file_in_data
@@ -67,7 +67,7 @@ class Settings:
 
     @classmethod
     def of(cls, checkpoint: checkpoints.Checkpoint) -> "Settings":
-        """Read the settings of a run from its checkpoint; raise ValueError if it has none, or wrong ones."""
+        """Read the settings of a run from its checkpoint; raise ValueError if it has none, or invalid ones."""
         values = checkpoint.training.get("settings")
         if not isinstance(values, Mapping) or not isinstance(checkpoint.model, CharModel):
             raise ValueError("the checkpoint does not belong to a training run")
@@ -75,14 +75,14 @@ class Settings:
         missing = [name for name in names if name not in values and name not in _NEW]
         unknown = [key for key in values if key not in names]
         if missing or unknown:
-            raise ValueError(f"wrong settings in the checkpoint: missing {missing[:5]}, unknown {unknown[:5]}")
+            raise ValueError(f"invalid settings in the checkpoint: missing {missing[:5]}, unknown {unknown[:5]}")
         for name in ("by", "split", "fingerprint"):
             if not isinstance(checkpoint.training.get(name), str):
                 raise ValueError(f"the checkpoint does not belong to a training run: it has no `{name}`")
         try:
             return cls(**values)
         except TypeError as error:
-            raise ValueError(f"wrong settings in the checkpoint: {error}") from None
+            raise ValueError(f"invalid settings in the checkpoint: {error}") from None
 
     def select(self, *names: str) -> dict[str, Any]:
         """Return some settings by name."""
@@ -124,19 +124,10 @@ class Settings:
         """Return the optimizer, for epochs of n_batches batches; raise ValueError if a value is out of range."""
         steps = total_steps(self.epochs, self.iterations, n_batches)
 
-        def every() -> int:
-            return max(1, round(min(self.decay_every * n_batches, sys.maxsize)))
-
-        schedules: dict[str, Any] = {
-            "none": lambda: self.learning_rate,
-            "step": lambda: StepDecay(self.learning_rate, every(), self.decay_factor),
-            "exponential": lambda: ExponentialDecay(self.learning_rate, self.decay_factor, every()),
-            "cosine": lambda: CosineDecay(self.learning_rate, steps - self.warmup),
-        }
-        choice("decay", self.decay, schedules)
+        choice("decay", self.decay, DECAYS)
         if not 0 <= self.warmup < steps:
             raise ValueError(f"`warmup` must be at least 0 and below the {steps} steps of the run; got {self.warmup}")
-        rate = schedules[self.decay]()
+        rate = DECAYS[self.decay](self, n_batches, steps)
         rate = LinearWarmup(rate, self.warmup) if self.warmup else rate
         config: dict[str, Any] = {"name": self.optimizer, "learning_rate": rate}
         if self.optimizer in ("momentum", "nesterov"):
@@ -144,6 +135,20 @@ class Settings:
         if self.weight_decay is not None:
             config["weight_decay"] = self.weight_decay
         return optimizer_from_config(config)
+
+
+def _every(settings: Settings, n_batches: int) -> int:
+    """Return `decay_every` in steps, for epochs of n_batches batches."""
+    return max(1, round(min(settings.decay_every * n_batches, sys.maxsize)))
+
+
+# Functions of the settings, of the number of batches of an epoch, and of the number of steps of the run.
+DECAYS: dict[str, Callable[[Settings, int, int], Any]] = {
+    "none": lambda s, _batches, _steps: s.learning_rate,
+    "step": lambda s, n_batches, _steps: StepDecay(s.learning_rate, _every(s, n_batches), s.decay_factor),
+    "exponential": lambda s, n_batches, _steps: ExponentialDecay(s.learning_rate, s.decay_factor, _every(s, n_batches)),
+    "cosine": lambda s, _batches, n_steps: CosineDecay(s.learning_rate, n_steps - s.warmup),
+}
 
 
 def _checked(name: str, kind: Any, value: Any) -> Any:
@@ -156,7 +161,9 @@ def _checked(name: str, kind: Any, value: Any) -> Any:
             return real(name, value)
         if one is int and is_whole(value):
             return int(value)
-        if one in (str, bool) and isinstance(value, one):
+        if one is bool:
+            return flag(name, value)
+        if one is str and isinstance(value, str):
             return value
         if get_args(one)[-1:] == (...,) and isinstance(value, list | tuple):
             return tuple(_checked(name, int, item) for item in value)

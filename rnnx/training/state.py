@@ -13,7 +13,7 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_methods, integer, real
+from rnnx._core.checks import check_methods, flag, integer, real
 from rnnx.models import Masks, Step
 from rnnx.optim import Joined, clip_by_value, learning_rate_at
 from rnnx.optim.base import with_prefix
@@ -56,7 +56,8 @@ class TrainingState:
             if getattr(self, name) is not None:
                 setattr(self, name, real(name, getattr(self, name), "(0, inf)"))
         self.seed = integer("seed", self.seed, 0)
-        self.in_place = self.in_place and "out" in inspect.signature(self.optimizer.update).parameters
+        self.shuffle = flag("shuffle", self.shuffle)
+        self.in_place = flag("in_place", self.in_place) and "out" in inspect.signature(self.optimizer.update).parameters
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the attributes for a copy or a pickle, which shares no arrays that later steps overwrite."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
+from rnnx._core.checks import flag
 from rnnx.data import Dataset, to_device_of
 from rnnx.models import Model
 from rnnx.training.counters import Limits, total_steps
@@ -157,7 +158,8 @@ class Trainer(TrainingState):
         UserWarning
             If the run had already ended, so that there was nothing to do.
         """
-        if restore_best and validation is None:
+        progress_bar = flag("progress_bar", progress_bar)
+        if flag("restore_best", restore_best) and validation is None:
             raise ValueError("`restore_best` requires a `validation` set")
         progress, callbacks = None, list(callbacks)
         best, parameters = math.inf, None

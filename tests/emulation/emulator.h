@@ -1,6 +1,7 @@
 // CUDA on a CPU, for tests. Every thread of a block is a fiber, so that barriers really wait. The fibers run in a random
-// order that depends on a seed, so that a missing barrier changes the results. Shared memory starts as NaN. If no fiber
-// makes progress, that is reported as a deadlock. Not modelled: weak memory, caches, alignment.
+// order that depends on a seed, so that a missing barrier changes the results. Shared memory starts as NaN. In a cluster,
+// one block starts late, and stores into another block's shared memory arrive later, at random. If no fiber makes
+// progress, that is reported as a deadlock. Not modelled: weak memory, caches, alignment.
 #pragma once
 #include <setjmp.h>
 #include <ucontext.h>
@@ -16,8 +17,8 @@
 #include <vector>
 #define RNNX_EMULATED 1
 #define __global__
-#define __device__ static
-#define __forceinline__ inline
+#define __device__ inline
+#define __forceinline__
 #define __noinline__
 #define __restrict__
 #define __launch_bounds__(...)
@@ -32,7 +33,11 @@
 namespace emulator {
 struct Index { unsigned x, y, z; };
 struct Barrier { int needed = 0, arrived = 0; unsigned passed = 0; };
-struct Block { Barrier barrier; std::vector<unsigned char> shared; };
+struct Warp { Barrier barrier; unsigned char slots[2][32][32]; };
+struct Block { Barrier barrier; std::vector<unsigned char> shared; std::vector<Warp> warps; };
+// An mbarrier for one thread and bytes: a phase ends once the thread has arrived and all expected bytes have come.
+struct Counter { int bytes; unsigned short waiting, phase; };
+struct Message { unsigned char* target; unsigned words[4]; Counter* counter; };
 // A fiber is started once and then runs one body after the other. Switching is a jump, without a system call.
 struct Fiber { ucontext_t context; jmp_buf here; Index thread, block; int at; bool done; std::vector<char> stack; };
 inline Fiber* now;
@@ -40,6 +45,8 @@ inline jmp_buf scheduler;
 inline Index block_dim, grid_dim;
 inline std::vector<Block> blocks;  // those that run concurrently: one, or a cluster
 inline Barrier cluster;
+inline std::vector<Message> messages;  // on their way
+inline std::mt19937 random;
 inline unsigned long progress;
 inline std::function<void()> body;
 
@@ -63,19 +70,57 @@ inline void enter(Fiber& f) {
   setcontext(&f.context);
 }
 
-// Run blocks (x, y) of threads (tx, ty), `together` neighbours in x at a time. Returns 1 after a deadlock, else 0.
+inline void end_phase(Counter& c) {
+  if (c.waiting || c.bytes) return;
+  c.waiting = 1; c.phase++; progress++;
+}
+inline void deliver_last() {
+  const Message& one = messages.back();
+  memcpy(one.target, one.words, 16);
+  one.counter->bytes -= 16;
+  end_phase(*one.counter);
+  messages.pop_back();
+  progress++;
+}
+// A message arrives at once, or after this round of all fibers, or after a later one.
+inline void send(const Message& one) {
+  messages.push_back(one);
+  if (random() % 4 == 0) deliver_last();
+}
+inline void end_round() {
+  std::shuffle(messages.begin(), messages.end(), random);
+  for (size_t left = messages.empty() ? 0 : random() % messages.size(); messages.size() > left;) deliver_last();
+}
+// What all lanes of the warp pass, in order.
+template <typename T> inline T* in_warp(const T& own) {
+  static_assert(sizeof(T) <= 32, "");
+  const unsigned thread = now->thread.y * block_dim.x + now->thread.x;
+  Warp& warp = blocks[now->at].warps[thread / 32];
+  auto& slots = warp.slots[warp.barrier.passed % 2];  // the next call uses the other ones
+  memcpy(slots[thread % 32], &own, sizeof own);
+  wait(warp.barrier);
+  static thread_local T all[32];
+  for (int i = 0; i < 32; i++) memcpy(&all[i], slots[i], sizeof own);
+  return all;
+}
+inline int lane() { return (now->thread.y * block_dim.x + now->thread.x) % 32; }
+
+// Run blocks (x, y) of threads (tx, ty), `together` neighbours in x at a time. Returns 1 after a deadlock, 2 if a block
+// has ended before a message came, else 0.
 inline int launch(unsigned x, unsigned y, unsigned tx, unsigned ty, size_t shared, unsigned together, unsigned seed,
                   std::function<void()> work) {
   static std::deque<Fiber> fibers;  // reused by later launches
   const unsigned threads = tx * ty;
   grid_dim = {x, y, 1}; block_dim = {tx, ty, 1}; body = work;
-  std::mt19937 random(seed);
+  random.seed(seed);
   for (unsigned by = 0; by < y; by++) for (unsigned bx = 0; bx < x; bx += together) {
-    blocks.assign(together, {}); cluster = {}; cluster.needed = together * threads;
+    blocks.assign(together, {}); messages.clear(); cluster = {}; cluster.needed = together * threads;
     while (fibers.size() < together * threads) fibers.emplace_back();
     std::vector<int> order;
     for (unsigned k = 0; k < together; k++) {
       blocks[k].barrier.needed = threads; blocks[k].shared.assign(shared + 16, 0xFF);
+      blocks[k].warps.resize((threads + 31) / 32);
+      for (unsigned t = 0; t < threads; t++) blocks[k].warps[t / 32].barrier.needed++;
       for (unsigned t = 0; t < threads; t++) {
         Fiber& f = fibers[k * threads + t];
         f.thread = {t % tx, t / tx, 0}; f.block = {bx + k, by, 0}; f.at = k; f.done = false;
@@ -83,11 +128,18 @@ inline int launch(unsigned x, unsigned y, unsigned tx, unsigned ty, size_t share
       }
     }
     if (seed) std::shuffle(order.begin(), order.end(), random);
-    for (bool left = true; left;) {
+    const int late = seed && together > 1 ? random() % together : -1;  // the block that starts last
+    bool left = true;
+    for (int round = 0; left; round++) {
       const unsigned long before = progress;
       left = false;
-      for (int i : order) if (!fibers[i].done) { left = true; enter(fibers[i]); }
-      if (left && before == progress) { fprintf(stderr, "emulator: deadlock\n"); return 1; }
+      for (int i : order) {
+        if (round < 8 && fibers[i].at == late) { left = true; progress++; continue; }
+        if (!fibers[i].done) { enter(fibers[i]); left |= !fibers[i].done; }
+      }
+      if (!left && !messages.empty()) { fprintf(stderr, "emulator: a message after the end\n"); return 2; }
+      end_round();
+      if (left && before == progress) { fprintf(stderr, "emulator: deadlock\n"); fibers.clear(); return 1; }
     }
   }
   return 0;
@@ -120,9 +172,56 @@ static inline void store(bfloat16_bits* p, float x) {  // to nearest, ties to ev
   const unsigned short result = std::isnan(x) ? 0x7FC0 : upper; memcpy((void*)p, &result, 2);
 }
 
+// The instructions of persistent.cuh.
+struct uint2 { unsigned x, y; };
+typedef emulator::Counter ByteCounter;
 static inline int cluster_rank() { return emulator::now->at; }
 static inline void cluster_barrier() { emulator::wait(emulator::cluster); }
-template <typename T> static inline T* cluster_peer(T* p, int rank) {
+static inline void start_counter(ByteCounter* counter) { *counter = {0, 1, 0}; }
+static inline void expect_bytes(ByteCounter* counter, int bytes) {
+  counter->bytes += bytes; counter->waiting--;
+  emulator::end_phase(*counter);
+}
+static inline void wait_for_bytes(ByteCounter* counter, int parity) {
+  while (counter->phase % 2 == parity) emulator::leave();
+}
+template <typename T> static inline T* at_rank(T* p, int rank) {
   const auto offset = reinterpret_cast<unsigned char*>(p) - emulator::blocks[emulator::now->at].shared.data();
-  return reinterpret_cast<T*>(emulator::blocks[rank].shared.data() + offset);
+  return reinterpret_cast<T*>(emulator::blocks.at(rank).shared.data() + offset);
+}
+static inline void send_bytes(void* target, const unsigned (&words)[4], ByteCounter* counter, int rank) {
+  const auto there = at_rank((unsigned char*)target, rank);
+  emulator::send({there, {words[0], words[1], words[2], words[3]}, at_rank(counter, rank)});
+}
+template <typename T> static inline T from_lane(T x, int lane) { return emulator::in_warp(x)[lane]; }
+template <typename T> static inline T from_lane_xor(T x, int mask) { return emulator::in_warp(x)[emulator::lane() ^ mask]; }
+template <typename T> static inline uint2 bits_of(T x) {
+  unsigned words[2] = {};
+  memcpy(words, &x, sizeof x);
+  return {words[0], words[sizeof x / 8]};
+}
+static inline float to_tf32(float x) {  // to nearest, ties away from zero
+  unsigned bits; memcpy(&bits, &x, 4);
+  bits = std::isnan(x) ? bits : (bits + 0x1000u) & ~0x1FFFu;
+  memcpy(&x, &bits, 4); return x;
+}
+// Number k of a fragment's register: two per register in 16 bits, else one.
+static inline float part_of(const half_bits*, unsigned word, int k) { word >>= 16 * k; return load((const half_bits*)&word); }
+static inline float part_of(const bfloat16_bits*, unsigned word, int k) {
+  word >>= 16 * k; return load((const bfloat16_bits*)&word);
+}
+static inline float part_of(const float*, unsigned word, int) { word &= ~0x1FFFu; float x; memcpy(&x, &word, 4); return x; }
+// mma.m16n8k16 in 16 bits, mma.m16n8k8 in TF32, with the fragments of the PTX manual.
+template <typename T> static inline void multiply(T, float (&d)[4], const unsigned* a, const unsigned* b) {
+  struct Fragments { unsigned a[4], b[2]; };
+  const Fragments* all = emulator::in_warp(Fragments{{a[0], a[1], a[2], a[3]}, {b[0], b[1]}});
+  const int packed = sizeof(T) == 2 ? 2 : 1, columns = 8 * packed, lane = emulator::lane();
+  for (int i = 0; i < 4; i++) {
+    const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+    for (int k = 0; k < columns; k++) {
+      const int quarter = k / packed % 4, upper = k / (columns / 2);
+      const unsigned left = all[row % 8 * 4 + quarter].a[row / 8 + 2 * upper], right = all[column * 4 + quarter].b[upper];
+      d[i] += part_of((const T*)0, left, k % packed) * part_of((const T*)0, right, k % packed);
+    }
+  }
 }

@@ -2,6 +2,9 @@
 """The compiled engine for NumPy arrays: allocates the arrays of a pass and runs it. Start with README.md."""
 
 import itertools
+import operator
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,80 +14,90 @@ from rnnx.engines.cpu import dense
 from rnnx.engines.cpu.descriptor.backward import BackwardPass
 from rnnx.engines.cpu.descriptor.builder import PassKey
 from rnnx.engines.cpu.descriptor.forward import ForwardPass
-from rnnx.engines.cpu.descriptor.layout import Layout, contiguous, layout_of
+from rnnx.engines.cpu.descriptor.layout import TIME_MAJOR, Reading, contiguous, memory_of, reading
 from rnnx.engines.cpu.descriptor.stages import kernels_of
-from rnnx.engines.cpu.runtime.buffer_pool import empty
+from rnnx.engines.cpu.runtime.buffer_pool import addresses, empty
 from rnnx.engines.cpu.runtime.thread_pool import pool
 from rnnx.engines.cpu.stepper import CpuStepper
 from rnnx.engines.protocol import Arrays, Call, Cotangents, Engine, Gradients, Tape
+
+
+class _Kept(NamedTuple):
+    """What a forward pass leaves to the backward pass: all the tape's arrays are in one block."""
+
+    tape: tuple[Any, ...]  # states, saved values and x, which differ on a tape of some of the steps
+    values: list[int]  # addresses of those and the extra inputs, as in `BackwardPass.values`
+    parameters: int  # the address of their copies
 
 
 class CpuEngine:
     """See `rnnx.engines.protocol.Engine`."""
 
     def forward(self, call: Call, *, keep: bool) -> tuple[Arrays, Tape]:
-        cell, dtype, lengths, n_states = call.cell, call.dtype, call.lengths, len(call.s0)
-        n, m = call.s0[0].shape
-        n_steps = call.x.shape[-1]
-        copy = keep or lengths is not None
-        x, layout = _indices(call) if call.indices else _readable(call.x, copy)
-        arrays, layouts = {"x": x}, [layout]
-        for k, e in enumerate(call.inputs):
-            arrays[f"input {k}"], own_layout = _readable(e, copy)
-            layouts.append(own_layout)
-        parameters = recurrent_parameters(cell, call.parameters)
-        keys = tuple(parameters)
-        key = PassKey(cell, dtype, n_steps, m, n, call.n_x, call.indices, keys, lengths is not None)
-        job = ForwardPass(key, keep, tuple(layouts))
-        memory, block = job.block.allocate()
-        end = n_states + len(cell.saved)
-        states, saved = tuple(block[:n_states]), tuple(block[n_states:end])
-        for S, s in zip(states, call.s0, strict=True):
+        cell, dtype, lengths, x, s0 = call.cell, call.dtype, call.lengths, call.x, call.s0
+        n_states = len(s0)
+        x = np.asfortranarray(x, np.int64) if call.indices else x
+        sequences = (x, *call.inputs)
+        memory = tuple(map(memory_of, sequences))
+        sizes = s0[0].shape[0], call.n_x
+        job, readings = _forward_pass(
+            cell, dtype, sizes, call.indices, tuple(call.parameters), lengths is not None, keep, memory
+        )
+        at, block = job.block.allocate()
+        states, end = tuple(block[:n_states]), n_states + len(cell.saved)
+        for S, s in zip(states, s0, strict=True):
             S[0] = s.T
-        outputs = [empty((n_steps, m, n), dtype) for _ in job.outputs]
-        arrays["block"] = memory
-        arrays |= zip(job.parameters, contiguous(parameters.values()), strict=True)
-        arrays |= zip(job.outputs, outputs, strict=True)
-        own = kept = None
-        inputs: Arrays = ()
-        if keep:
-            own, kept, inputs = block[-len(keys) :], saved, tuple(block[end + 1 : -len(keys)])
-            parameters = dict(zip(keys, own, strict=True))
-        job.run(arrays, lengths)
+        sequences = tuple([r.of(a) for r, a in zip(readings, sequences, strict=True)])
+        keys = job.key.keys
+        values = contiguous([call.parameters[key] for key in keys])
+        outputs = [empty(states[0][1:].shape, dtype) for _ in job.outputs]
+        given = addresses([*sequences, *values, *outputs])
+        job.run([at, *given], lengths)
+        X = sequences[0] if job.layouts[0] is None else block[end]
         if not outputs:
             outputs = [S[1:] for S in states]
-        if not keep:
+        kept = own = None
+        inputs: Arrays = ()
+        if keep:
+            kept, inputs, values = tuple(block[n_states:end]), tuple(block[end + 1 : -len(keys)]), block[-len(keys) :]
+            *at_values, at_parameters = [at + offset for offset in job.kept_at]
+            if call.indices:
+                at_values[end] = given[0]
+            own = _Kept((states, kept, X), at_values, at_parameters)
+        else:
             states = tuple([S[-1:].copy() for S in states])
-        X = x if layout is None else block[end]
+        parameters = dict(zip(keys, values, strict=True))
         tape = Tape(cell, call.xp, dtype, X, call.indices, call.n_x, states, kept, lengths, parameters, own, inputs)
         return tuple([a.T for a in outputs]), tape
 
     def backward(self, tape: Tape, cotangents: Cotangents) -> Gradients:
-        cell, dtype, lengths = tape.cell, tape.dtype, tape.lengths
-        n_steps, m = tape.x.shape[:2]
-        n, keys = tape.states[0].shape[2], tuple(tape.parameters)
-        given = [None if d is None else layout_of(d) for d in cotangents.states]
-        layouts = tuple([None if pair is None else pair[1] for pair in given])
-        key = PassKey(cell, dtype, n_steps, m, n, tape.n_x, tape.indices, keys, lengths is not None)
-        job = BackwardPass(key, layouts)
+        dtype, lengths, x = tape.dtype, tape.lengths, tape.x
+        _, m, n = tape.states[0].shape
+        sizes = x.shape[0], m, n, tape.n_x
+        memory = tuple([None if d is None else memory_of(d) for d in cotangents.states])
+        keys = tuple(tape.parameters)
+        job, readings = _backward_pass(tape.cell, dtype, sizes, tape.indices, keys, lengths is not None, memory)
+        given = [r.of(d) for r, d in zip(readings, cotangents.states, strict=True) if r and d is not None]
         ds = [np.zeros((m, n), dtype) if d is None else np.array(d.T, order="C") for d in cotangents.final]
-        kept = tape.own
-        if kept is None:
-            _, kept = job.kept.allocate()
+        own, kept = tape.own, None
+        if own is None:
+            at_parameters, kept = job.kept.allocate()
             for array, value in zip(kept, tape.parameters.values(), strict=True):
                 array[...] = value
-        memory, gradients = job.block.allocate()
-        X = np.ascontiguousarray(tape.x, np.int64) if tape.indices else tape.x
-        arrays = {"block": memory, "kept parameters": kept[0]}
-        arrays |= zip(job.values, contiguous([*tape.states, *(tape.saved or ()), *tape.inputs, X]), strict=True)
-        arrays |= zip(job.d_states, ds, strict=True)
-        arrays |= {name: pair[0] for name, pair in zip(job.d_given, given, strict=True) if pair is not None}
-        dx = None if tape.indices else empty(tape.x.shape, dtype)
-        if dx is not None:
-            arrays["dx"] = dx
-        d_inputs = [empty(e.shape, dtype) for e in tape.inputs]
-        arrays |= zip(job.d_inputs, d_inputs, strict=True)
-        job.run(arrays, lengths)
+        else:
+            at_parameters = own.parameters
+        values: list[np.ndarray] = []
+        if own is not None and all(map(operator.is_, own.tape, (tape.states, tape.saved, x))):
+            at_values = own.values
+        else:
+            X = np.ascontiguousarray(x, np.int64) if tape.indices else x
+            values = contiguous([*tape.states, *(tape.saved or ()), X, *tape.inputs])
+            at_values = addresses(values)
+        at, gradients = job.block.allocate()
+        dx = None if tape.indices else empty(x.shape, dtype)
+        d_inputs = [empty((x.shape[0], m, n), dtype) for _ in tape.inputs]
+        results = [*ds, *d_inputs] if dx is None else [*ds, *d_inputs, dx]
+        job.run([*at_values, at_parameters, at, *addresses([*results, *given])], lengths)
         named = dict(zip(job.block.names, contiguous(gradients), strict=True))
         d_extra = tuple([d.T for d in d_inputs])
         return Gradients(None if dx is None else dx.T, tuple([d.T for d in ds]), named, d_extra)
@@ -99,15 +112,45 @@ class CpuEngine:
 ENGINE: Engine = CpuEngine()
 
 
-def _indices(call: Call) -> tuple[np.ndarray, None]:
-    """Return the job's x for index inputs, which is never copied."""
-    return np.asfortranarray(call.x, np.int64).T, None
+@lru_cache(maxsize=256)
+def _forward_pass(
+    cell: Cell,
+    dtype: np.dtype,
+    sizes: tuple[int, int],
+    indices: bool,
+    keys: tuple[str, ...],
+    has_lengths: bool,
+    keep: bool,
+    memory: tuple[Any, ...],
+) -> tuple[ForwardPass, tuple[Reading, ...]]:
+    """Return the pass for a call with parameters `keys`, and how it reads x and the extra inputs, of `memory`."""
+    (n, n_x), (m, n_steps) = sizes, memory[0][0][-2:]
+    own = tuple(recurrent_parameters(cell, dict.fromkeys(keys)))
+    key = PassKey(cell, dtype, n_steps, m, n, n_x, indices, own, has_lengths)
+    arrays = memory[1:] if indices else memory
+    readings = [reading(of, dtype.itemsize) for of in arrays]
+    copy = keep or has_lengths
+    layouts = [r.layout if copy or not r.layout.time_major else None for r in readings]
+    if indices:  # are read in place
+        readings, layouts = [TIME_MAJOR, *readings], [None, *layouts]
+    return ForwardPass(key, keep, tuple(layouts)), tuple(readings)
 
 
-def _readable(a: np.ndarray, copy: bool) -> tuple[np.ndarray, Layout | None]:
-    """Return an array (features, m, T) for the job, and its layout if the job must copy it to time-major memory."""
-    a, layout = layout_of(a)
-    return a, layout if copy or not layout.time_major else None
+@lru_cache(maxsize=256)
+def _backward_pass(
+    cell: Cell,
+    dtype: np.dtype,
+    sizes: tuple[int, int, int, int],
+    indices: bool,
+    keys: tuple[str, ...],
+    has_lengths: bool,
+    memory: tuple[Any, ...],
+) -> tuple[BackwardPass, tuple[Reading | None, ...]]:
+    """Return the pass for a tape of `sizes` T, m, n and n_x, and how it reads the cotangents, of `memory`."""
+    n_steps, m, n, n_x = sizes
+    readings = tuple([None if of is None else reading(of, dtype.itemsize) for of in memory])
+    key = PassKey(cell, dtype, n_steps, m, n, n_x, indices, keys, has_lengths)
+    return BackwardPass(key, tuple([r and r.layout for r in readings])), readings
 
 
 def compile_ahead(cell: Cell, dtype: str) -> None:

@@ -8,7 +8,7 @@ from rnnx.engines.cpu.descriptor.builder import PassKey, set_field
 from rnnx.engines.cpu.descriptor.forward import ForwardPass
 from rnnx.engines.cpu.descriptor.layout import contiguous
 from rnnx.engines.cpu.runtime import thread_pool
-from rnnx.engines.cpu.runtime.buffer_pool import address, aligned
+from rnnx.engines.cpu.runtime.buffer_pool import address, addresses, aligned
 from rnnx.engines.cpu.runtime.thread_policy import choice
 from rnnx.engines.protocol import Arrays, Call
 
@@ -21,8 +21,9 @@ class CpuStepper:
         parameters = recurrent_parameters(call.cell, call.parameters)
         key = PassKey(call.cell, call.dtype, 1, m, n, call.n_x, False, tuple(parameters), False)
         passes = [ForwardPass(key, False, (None,) * (1 + len(call.inputs)), slot) for slot in (0, 1)]
-        (memory, block), X = passes[0].block.allocate(), np.zeros((m, call.n_x), call.dtype)
-        memory[:] = 0
+        (at, block), X = passes[0].block.allocate(), np.zeros((m, call.n_x), call.dtype)
+        for array in block:
+            array[...] = 0
         E = [np.zeros((m, n), call.dtype) for _ in call.inputs]
         self._xt, self._inputs, self._states = X.T, [e.T for e in E], block[: len(call.s0)]
         self._results = tuple(tuple(S[slot].T for S in self._states) for slot in (1, 0))
@@ -39,10 +40,8 @@ class CpuStepper:
         # The kernels read the vectors of parameters at every step, and the caller's may change.
         parameters |= {key: np.array(parameters[key], order="C") for key in call.cell.vectors}
         self._vectors = [parameters[key] for key in call.cell.vectors]
-        arrays = {"block": memory}
-        arrays |= zip(passes[0].sequences, (X, *E), strict=True)
-        arrays |= zip(passes[0].parameters, contiguous(parameters.values()), strict=True)
-        self._descriptors = [template.bind(place, arrays) for template in templates]
+        arrays = [X, *E, *contiguous(parameters.values())]
+        self._descriptors = [template.bind(place, [at, *addresses(arrays)]) for template in templates]
         self._addresses = [address(descriptor) for descriptor in self._descriptors]
         self._threads, self._job = threads, templates[0].native
         self._job(0, 1, self._addresses[0])  # packs the weights; its result is discarded

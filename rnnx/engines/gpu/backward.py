@@ -10,12 +10,12 @@ from typing import Any
 from rnnx._core.layout import to_public
 from rnnx.cells.parameters import StageGradients, name_gradients
 from rnnx.cells.wiring import Argument, Slot, StageWiring, wiring
-from rnnx.engines.gpu import cluster_codegen
 from rnnx.engines.gpu.codegen import backward_kernel, name_of
 from rnnx.engines.gpu.device import INDEX, Arena, Array, DeviceStream, Matrix, Shapes, StepArgument
 from rnnx.engines.gpu.kernel import real_dtype
 from rnnx.engines.gpu.pass_key import PassKey
 from rnnx.engines.gpu.passes import Pass, Product, StageStep
+from rnnx.engines.gpu.persistent import backward_kernel as persistent_kernel
 from rnnx.engines.gpu.trace import ZERO, trace_backward
 from rnnx.engines.protocol import Cotangents, Gradients
 
@@ -74,8 +74,9 @@ class Backward(Pass):
 
     def loop(self) -> None:
         """Run the loop over time, without allocating or synchronizing."""
-        if self._cluster_rows:
-            self._whole_pass(cluster_codegen.backward_kernel(self.key.cell))
+        if self._geometry:
+            kernel = persistent_kernel(self.key.cell, self._geometry)
+            self._whole_pass(self._geometry, kernel, backward=True, row=self.key.n_dz * self.key.n)
             return
         for t in reversed(range(self.key.n_steps)):
             for stage in self._stages:

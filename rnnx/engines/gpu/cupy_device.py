@@ -15,7 +15,7 @@ from cupy._core import _routines_linalg as _linalg  # the only way to read the C
 
 from rnnx.engines.gpu import precision
 from rnnx.engines.gpu.cublas import WORKSPACE, Blas
-from rnnx.engines.gpu.device import DeviceStream, DType, Launch, Matrix
+from rnnx.engines.gpu.device import DeviceStream, DType, Launch, Matrix, Processor
 from rnnx.engines.gpu.engine import GpuEngine
 from rnnx.engines.gpu.graphs import GraphCache
 from rnnx.engines.gpu.kernel import kernel_names
@@ -23,6 +23,7 @@ from rnnx.engines.protocol import Engine
 
 _MAX_STREAMS = 16  # per device, for programs that keep creating streams
 _DEFAULT_SHARED = 48 << 10  # bytes of dynamic shared memory that a kernel may use without opting in
+_ANY_CLUSTER_SIZE = 14  # CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED
 _PER_THREAD = 2  # handle of CUDA's per-thread default stream
 _COUNTS_REFERENCES = hasattr(sys, "getrefcount") and getattr(sys, "_is_gil_enabled", lambda: True)()
 
@@ -36,10 +37,17 @@ class _Device:
         self.streams: dict[Hashable, CupyStream] = {}  # the latest last
         self.can_capture = os.environ.get("RNNX_CUDA_GRAPHS", "1") != "0"
         self.graph_memory = int(cupy.cuda.runtime.memGetInfo()[1]) // 16
-        gpu, clusters = cupy.cuda.Device(), os.environ.get("RNNX_CUDA_CLUSTERS", "0") == "1"
-        self.cluster_shared_bytes = 0
-        if clusters and int(gpu.compute_capability) >= 90:
-            self.cluster_shared_bytes = int(gpu.attributes["MaxSharedMemoryPerBlockOptin"])
+        self.processor = _processor()
+
+
+def _processor() -> Processor:
+    """Return what persistent kernels depend on, of the current device."""
+    given, choices = os.environ.get("RNNX_CUDA_PERSISTENT", ""), {"": None, "0": False, "1": True}
+    if given not in choices:
+        raise ValueError(f"the environment variable RNNX_CUDA_PERSISTENT must be 0 or 1; got {given!r}")
+    gpu = cupy.cuda.Device()
+    multiprocessors, shared = (gpu.attributes[name] for name in ("MultiProcessorCount", "MaxSharedMemoryPerBlockOptin"))
+    return Processor(int(gpu.compute_capability), int(multiprocessors), int(shared), choices[given])
 
 
 _devices: dict[int, _Device] = {}
@@ -69,7 +77,11 @@ def _module(device: int, text: str, options: tuple[str, ...]) -> dict[str, Any]:
     """Compile a source and load its kernels, by name, because kernels cannot be loaded during capture."""
     del device
     module = cupy.RawModule(code=text, options=options)
-    return {name: module.get_function(name) for name in kernel_names(text)}
+    kernels = {name: module.get_function(name) for name in kernel_names(text)}
+    for kernel in kernels.values():
+        if "__cluster_dims__(16," in text:  # more blocks than every device with clusters allows
+            cupy.cuda.driver.funcSetAttribute(kernel.kernel.ptr, _ANY_CLUSTER_SIZE, 1)
+    return kernels
 
 
 @lru_cache(maxsize=256)
@@ -98,7 +110,7 @@ class CupyStream(DeviceStream):
 
     def __init__(self, device: _Device) -> None:
         self._device, self.graphs = device, GraphCache(self)
-        self.cluster_shared_bytes = device.cluster_shared_bytes
+        self.processor = device.processor
         self._workspace = cupy.cuda.alloc(WORKSPACE)
         self._stream: Any = None  # CuPy's; this reference keeps its handle from being reused
 

@@ -52,12 +52,21 @@ class StepArgument(NamedTuple):
     step: int = 0
 
 
+class Processor(NamedTuple):
+    """What persistent kernels depend on, see `geometry`."""
+
+    capability: int  # compute capability, such as 90
+    multiprocessors: int
+    shared_bytes: int  # of a block, at most
+    persistent: bool | None = None  # whether to use persistent kernels wherever they fit, or never; None: by estimate
+
+
 class DeviceStream(Protocol):
     """One stream of one device. All calls are asynchronous and run in order."""
 
     precision: str  # of float32 products: "ieee" or "tf32"
     can_capture: bool  # whether `capture` may succeed
-    cluster_shared_bytes: int  # shared memory per block for passes on thread block clusters; 0 disables them
+    processor: Processor | None  # None: without persistent kernels
     graphs: Any  # a `graphs.GraphCache` of this stream
 
     def allocate(self, size: int) -> Any:

@@ -7,11 +7,12 @@ recurrent side of stage i.
 from collections.abc import Sequence
 
 from rnnx.cells.wiring import StageWiring, wiring
-from rnnx.engines.gpu import cluster_codegen
 from rnnx.engines.gpu.codegen import forward_arrays, forward_kernel, forward_sides, name_of
 from rnnx.engines.gpu.device import INDEX, Array, DeviceStream, Matrix, Shapes, StepArgument
+from rnnx.engines.gpu.geometry import Geometry
 from rnnx.engines.gpu.pass_key import PassKey
 from rnnx.engines.gpu.passes import Pass, Product, StageStep
+from rnnx.engines.gpu.persistent import forward_kernel as persistent_kernel
 from rnnx.engines.protocol import Call
 
 
@@ -71,8 +72,8 @@ class Forward(Pass):
 
     def loop(self) -> None:
         """Run the loop over time, without allocating or synchronizing."""
-        if self._cluster_rows:
-            self._run_clusters()
+        if self._geometry:
+            self._run_persistent(self._geometry)
             return
         for t in range(self.key.n_steps):
             self.step(self._stages, t)
@@ -83,13 +84,13 @@ class Forward(Pass):
             self._product(stage, t)
             self._elementwise(stage, t)
 
-    def _run_clusters(self) -> None:
+    def _run_persistent(self, division: Geometry) -> None:
         key = self.key
         values = {"zx": self.address("Z"), "zx_step": key.m * key.n_zx * key.n, "index": 0}
         if key.indices:
             values = {"zx": self.address("wx"), "zx_step": 0, "index": self.address("X")}
-        saved_step = key.m * key.n if key.keep else 0
-        self._whole_pass(cluster_codegen.forward_kernel(key.cell), **values, n_x=key.n_x, saved_step=saved_step)
+        values |= {"row": key.n_zx * key.n, "n_x": key.n_x, "saved_step": key.m * key.n if key.keep else 0}
+        self._whole_pass(division, persistent_kernel(key.cell, division), backward=False, **values)
 
     def stages(self, before: int = 0, after: int = 1) -> list[StageStep]:
         """Return the work of a step. At step 0, it reads the states S<k>[before] and writes S<k>[after]."""

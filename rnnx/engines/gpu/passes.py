@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from rnnx.cells.wiring import Slot, StageWiring, wiring
-from rnnx.engines.gpu import cluster_codegen
+from rnnx.engines.gpu import geometry, persistent
 from rnnx.engines.gpu.codegen import PACK_JOBS, launch_size
 from rnnx.engines.gpu.device import Arena, Array, DeviceStream, Matrix, Shapes, StepArgument
+from rnnx.engines.gpu.geometry import Geometry
 from rnnx.engines.gpu.kernel import Kernel, LaunchSize, declared, options, read
 from rnnx.engines.gpu.launches import Launcher
 from rnnx.engines.gpu.pass_key import PassKey
@@ -31,7 +32,7 @@ class StageStep(NamedTuple):
 
 
 class Pass(Launcher):
-    """The kernels of a cell, launched step by step, or once for a whole pass on thread block clusters.
+    """The kernels of a cell, launched step by step, or one persistent kernel for the whole pass, if it has a geometry.
 
     Arrays are known by name: those of `PassKey.tape_shapes`, and the pass's own. With `captured`, the loop is captured
     as a CUDA graph after its first run, and replayed from then on.
@@ -42,7 +43,7 @@ class Pass(Launcher):
         self.key, self.shapes = key, key.tape_shapes()
         self.addresses: dict[str, int] = {}
         self._state_bytes = key.m * key.n * key.dtype.itemsize  # of one state, or one gate, in one step
-        self._cluster_rows = cluster_codegen.rows_per_cluster(key, stream.cluster_shared_bytes)
+        self._geometry = geometry.choose(key, stream.precision, stream.processor)
         self._captured = captured
         self._replay: Callable[[], None] | None = None
 
@@ -139,11 +140,11 @@ class Pass(Launcher):
         arguments = [base + t * step for base, step in stage.arguments]
         self.launch(kernel, (blocks, 1), (threads, 1), arguments, shared)
 
-    def _whole_pass(self, kernel: Kernel, **values: int) -> None:
-        """Launch a kernel of `cluster_codegen`. Arguments not in `values` are sizes, and arrays by name."""
-        key, rows = self.key, self._cluster_rows
-        sizes = {"n_steps": key.n_steps, "m": key.m, "n": key.n, "row": key.n_zx * key.n}
+    def _whole_pass(self, division: Geometry, kernel: Kernel, *, backward: bool, **values: int) -> None:
+        """Launch a persistent kernel. Arguments not in `values` are sizes, and arrays by name."""
+        key = self.key
+        sizes = {"n_steps": key.n_steps, "m": key.m, "n": key.n}
         arguments = kernel.bind({**{name: self.address(name) for name in kernel.names}, **sizes, **values})
-        launch = self.stream.kernels((cluster_codegen.source(key.cell),), (*options(key.dtype), f"-DRNNX_ROWS={rows}"))
-        blocks, shared = cluster_codegen.CLUSTER * -(-key.m // rows), cluster_codegen.shared_bytes(key, rows)
-        launch(kernel.name, (blocks, 1), (cluster_codegen.THREADS, 1), arguments, shared=shared)
+        launch = self.stream.kernels((persistent.source(division, kernel),), options(key.dtype))
+        blocks, shared = division.blocks(key.m), division.shared_bytes(key.cell, backward=backward)
+        launch(kernel.name, (blocks, 1), (geometry.THREADS, 1), arguments, shared=shared)

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from rnnx.cells.derive import COSTS
 from rnnx.cells.expressions import Expression
-from rnnx.cells.graph import Graph, reachable, symbolic_ops
+from rnnx.cells.graph import Graph, reachable, symbolic_ops, symbols
 from rnnx.cells.programs import Program
 from rnnx.cells.wiring import StageWiring, uses_means
 
@@ -57,34 +57,29 @@ def n_kept(phases: Sequence[Phase]) -> int:
     return sum(role == "kept" for phase in phases for role, _ in phase.each.results)
 
 
-def _leaves(graph: Graph, role: str, count: int) -> tuple[Expression, ...]:
-    return tuple(graph.leaf(f"{role} {k}") for k in range(count))
-
-
 def _numbered(graph: Graph, role: str, values: Sequence[Expression]) -> dict[Name, Expression]:
     return {(role, k): graph.output(value) for k, value in enumerate(values)}
 
 
 def _forward(graph: Graph, stage: StageWiring) -> dict[Name, Expression]:
     """Return the results of forward in symbols, whose leaves are named after what they stand for."""
-    zx = _leaves(graph, "zx", stage.n_zx)
-    # If the engine adds the sides, zx is the sum.
-    zh = (graph.constant(0.0),) * stage.n_zh if stage.adds_sides else _leaves(graph, "zh", stage.n_zh)
-    reads = _leaves(graph, "reads", len(stage.reads))
-    given = _leaves(graph, "given", len(stage.vectors + stage.inputs))
+    counts = {"zx": stage.n_zx, "zh": stage.n_zh, "reads": len(stage.reads)}
+    zx, zh, reads, given = symbols(graph, **counts, given=len(stage.vectors + stage.inputs))
+    if stage.adds_sides:  # the engine does so: zx is the sum
+        zh = (graph.constant(0.0),) * stage.n_zh
     new, saved = stage.forward(symbolic_ops(graph), zx, zh, reads, given)
     return _numbered(graph, "writes", new) | _numbered(graph, "saves", saved)
 
 
 def _backward(graph: Graph, stage: StageWiring, given: tuple[bool, ...]) -> dict[Name, Expression]:
     """Return the results of backward in symbols."""
-    ds = list(_leaves(graph, "d_writes", len(stage.writes)))
+    ds = list(symbols(graph, d_writes=len(stage.writes))[0])
     for k, is_given in enumerate(given if stage.is_last else ()):
         if is_given:
             ds[k] = ds[k] + graph.leaf(f"d_given {k}")
     counts = {"reads": len(stage.reads), "writes": len(stage.writes), "saves": len(stage.saves)}
     counts["given"] = len(stage.vectors + stage.inputs)
-    values = [_leaves(graph, *item) for item in counts.items()]
+    values = symbols(graph, **counts)
     rows, d_reads, d_inputs = stage.backward(symbolic_ops(graph), tuple(ds), *values)
     results = _numbered(graph, "d_reads", d_reads) | _numbered(graph, "d_inputs", d_inputs)
     n_gates = len(rows["dzx"]) - len(stage.vectors)
@@ -120,7 +115,8 @@ class _Planner:
         if is_mean or (arguments and all(a.number in self.uniform for a in arguments)):
             self.uniform.add(number)
         cost = sum(self.cost[a.number] for a in arguments) + COSTS.get(value.operation, 0)
-        self.cost[number] = 0 if number in self.uniform else min(cost, _COSTLY)
+        # A condition is no number that could be kept; its arguments are.
+        self.cost[number] = 0 if number in self.uniform or value.is_condition else min(cost, _COSTLY)
 
     def _averaged(self, level: int) -> dict[Name, Expression]:
         """Return the arguments of the means of a level."""

@@ -51,6 +51,7 @@ def make_ops(dtype: Any) -> Ops:
         sqrt=Vector.sqrt,
         abs=abs,
         sign=lambda x: x.where(">", 0, 1, x.where("<", 0, -1, x.where("==", 0, 0, x))),
+        floor=vectors.floor,
         sin=in_double(circle.sin),
         cos=in_double(circle.cos),
         softplus=vectors.softplus,
@@ -125,6 +126,13 @@ class _VectorMath:
         half = whole >> 1  # two factors, because 2^n may underflow or overflow
         rest = whole - half
         return ((p + 1) * self.power_of_two(half)) * self.power_of_two(rest)
+
+    def floor(self, x: Vector) -> Vector:
+        """Return the largest integer that is not above x. Above 2^mantissa, all numbers are integers."""
+        limit = float(2**self.mantissa)
+        nearest = (abs(x) + limit - limit).copysign(x)
+        down = nearest - _constant(1, x)
+        return select(greater(limit, abs(x)), select(greater(nearest, x), down, nearest), x)
 
     def exp(self, x: Vector) -> Vector:
         low = x.where("<", -self.exp_limit, -self.exp_limit, x)

@@ -16,10 +16,10 @@ from rnnx.engines.cpu.descriptor.stages import Pass, names
 class BackwardPass(Pass):
     """A backward pass. `layouts`: per state, the layout of the caller's cotangents of all steps; None if not given.
 
-    The job's arrays: "state 0", ...; "saved 0", ...; "input 0", ...; "x"; "dx", except for index inputs; "d_input 0",
-    ...; "d_state 0", ..., the cotangents of the final states, overwritten by those of the initial ones; "d_given 0",
-    ..., the caller's cotangents; "kept parameters", the first array of `kept`; "block", the memory of `block`;
-    "lengths", if given.
+    The job's arrays: the `values`, "state 0", ...; "saved 0", ...; "x"; "input 0", ...; "kept parameters", the first
+    array of `kept`; "block", the memory of `block`; "d_state 0", ..., the cotangents of the final states, overwritten
+    by those of the initial ones; "d_input 0", ...; "dx", except for index inputs; "d_given 0", ..., the caller's
+    cotangents, if given; "lengths", if given.
     """
 
     job = "backward"
@@ -29,15 +29,18 @@ class BackwardPass(Pass):
         cell = key.cell
         self.layouts = layouts
         self.block = GradientBlock(key)
-        self.values = (*names("state", cell.states), *names("saved", cell.saved), *names("input", cell.inputs), "x")
+        self.values = (*names("state", cell.states), *names("saved", cell.saved), "x", *names("input", cell.inputs))
         self.d_states, self.d_given = names("d_state", cell.states), names("d_given", cell.states)
         self.d_inputs = names("d_input", cell.inputs)
+        given = [name for name, layout in zip(self.d_given, layouts, strict=True) if layout is not None]
+        results = (*self.d_states, *self.d_inputs, *(() if key.indices else ("dx",)))
+        self.arrays = (*self.values, "kept parameters", "block", *results, *given, "lengths")
 
     def fill(self, t: Template) -> dict[str, int]:
         """See `Pass`."""
         cell = self.key.cell
-        *values, x = map(t.base, self.values)
-        t.fields |= {"x": x, "dx": 0 if t.indices else t.base("dx"), "flat_dx": t.rows == t.m}
+        values = [t.base(name) for name in self.values if name != "x"]
+        t.fields |= {"x": t.base("x"), "dx": 0 if t.indices else t.base("dx"), "flat_dx": t.rows == t.m}
         d_states = enumerate(map(t.base, self.d_states))
         cotangents = {Slot("state", k, after): (ds, 0) for k, ds in d_states for after in (False, True)}
         cotangents |= {Slot("input", k): (t.base(name), t.step) for k, name in enumerate(self.d_inputs)}

@@ -19,10 +19,10 @@ from rnnx.engines.cpu.codegen.leaves import scratch_offset
 from rnnx.engines.cpu.descriptor import fields
 from rnnx.engines.cpu.descriptor.layout import Layout, lines
 from rnnx.engines.cpu.runtime import object_cache, thread_pool
-from rnnx.engines.cpu.runtime.buffer_pool import LINE, address, addresses
+from rnnx.engines.cpu.runtime.buffer_pool import LINE, address
 
 _SHIFT = 48
-_WORKSPACE, _BARRIER = 1 << _SHIFT, 2 << _SHIFT
+_WORKSPACE, _BARRIER, _ARRAYS = 1 << _SHIFT, 2 << _SHIFT, 3  # the last is the first base of an array
 
 Fields = dict[str, Any]  # of a record: integers, or lists of other records' fields
 Places = dict[Slot, tuple[int, int]]  # address at step 0, and stride between steps
@@ -65,9 +65,12 @@ class PassKey(NamedTuple):
 
 
 class Template:
-    """A descriptor without addresses, for threads that share the examples or, if `unit_parallel`, the units."""
+    """A descriptor without addresses, for threads that share the examples or, if `unit_parallel`, the units.
 
-    def __init__(self, job: str, key: PassKey, threads: int, unit_parallel: bool) -> None:
+    `arrays`: the names of a call's arrays, in the order in which `bind` takes their addresses.
+    """
+
+    def __init__(self, job: str, key: PassKey, arrays: tuple[str, ...], threads: int, unit_parallel: bool) -> None:
         _, dtype, self.n_steps, self.m, self.n, self.n_x, self.indices, *_ = key
         self.native, self.dtype, self.threads = _jobs()[job], dtype, threads
         self.lanes, self.item = lanes(dtype), dtype.itemsize
@@ -76,7 +79,7 @@ class Template:
         self.step = self.m * self.row
         self.rows = self.m if unit_parallel else -(-self.m // threads)  # examples per thread, at most
         self.workspace = 0
-        self._bases: list[str] = []
+        self._bases = {name: k << _SHIFT for k, name in enumerate(arrays, _ARRAYS)}
         # A row of zeros. Sizes are rounded up, so that few are cached.
         self._zeros = _zeros(1 << (max(self.n, self.n_x) * self.item + 2 * LINE).bit_length())
         self.fields: Fields = {**copies(dtype), "zeros": address(self._zeros)}
@@ -89,8 +92,7 @@ class Template:
 
     def base(self, name: str) -> int:
         """Return the encoded address of an array of the call."""
-        self._bases.append(name)
-        return (len(self._bases) << _SHIFT) + _BARRIER
+        return self._bases[name]
 
     def take(self, *shape: int) -> int:
         """Allocate an array in the workspace; return its encoded address."""
@@ -130,10 +132,10 @@ class Template:
         self._offsets = values - (self._base_of << _SHIFT)
         return self
 
-    def bind(self, place: int, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return the descriptor for the arrays of a call and a workspace at address `place`."""
+    def bind(self, place: int, addresses: Sequence[int]) -> np.ndarray:
+        """Return the descriptor for a call's arrays at `addresses` and a workspace at address `place`."""
         barrier = thread_pool.pool().barrier if self.threads > 1 else 0
-        bases = (0, place, barrier, *addresses([arrays[name] for name in self._bases]))
+        bases = (0, place, barrier, *addresses)
         return self._offsets + np.array(bases, np.int64).take(self._base_of)
 
 

@@ -19,7 +19,7 @@ class ForwardPass(Pass):
 
     `layouts`: those of x and the extra inputs to copy to `block`, or None to read one in place. The job's arrays:
     "block", the memory of `block`, which ends with the copies of the parameters; the `sequences`, x and the extra
-    inputs; "lengths", if given; "output 0", ..., the caller's copies of the states; the `parameters`.
+    inputs; the `parameters`; "output 0", ..., the caller's copies of the states; "lengths", if given.
     """
 
     job = "forward"
@@ -37,6 +37,9 @@ class ForwardPass(Pass):
         self.sequences = ("x", *names("input", cell.inputs))
         self.outputs = names("output", cell.states) if keep or key.has_lengths else ()
         self.parameters = tuple(f"parameter {name}" for name in key.keys)  # a key may be "block"
+        self.arrays = ("block", *self.sequences, *self.parameters, *self.outputs, "lengths")
+        # With `keep`, of the values of a backward pass and of the first parameter.
+        self.kept_at = self.block.offsets[: len(states) + len(saved) + len(copies) + 1]
 
     def fill(self, t: Template) -> dict[str, int]:
         """See `Pass`."""

@@ -24,6 +24,7 @@ class Pass:
     """A pass, with a descriptor template for each way to share it among threads."""
 
     job: Job
+    arrays: tuple[str, ...]  # of a call, in the order of their addresses
 
     def __init__(self, key: PassKey, given: tuple[bool, ...]) -> None:
         cell, dtype, n_steps, m, n, n_x, indices, keys, _ = key
@@ -81,23 +82,24 @@ class Pass:
         """Return the descriptor template, built on first use."""
         choice = (threads, unit_parallel)
         if choice not in self._templates:
-            t = Template(self.job, self.key, threads, unit_parallel)
+            t = Template(self.job, self.key, self.arrays, threads, unit_parallel)
             if self.key.has_lengths:
                 t.fields["lengths"] = t.base("lengths")
             self._templates[choice] = t.finish(**self.fill(t))
         return self._templates[choice]
 
-    def run(self, arrays: dict[str, np.ndarray], lengths: np.ndarray | None) -> None:
-        """Run the job on the arrays of a call."""
+    def run(self, addresses: list[int], lengths: np.ndarray | None) -> None:
+        """Run the job on arrays at `addresses`, in the order of `arrays` up to the lengths."""
         if lengths is not None:
-            arrays["lengths"] = np.ascontiguousarray(lengths, np.int64)
+            lengths = np.ascontiguousarray(lengths, np.int64)
+            addresses.append(address(lengths))
         threads, unit_parallel = choice(self.work)
         if threads > 1 and not thread_pool.pool().acquire(threads, self.work.alone_ns):
             threads, unit_parallel = 1, False
         try:
             template = self.template(threads, unit_parallel)
             with workspace(template.workspace) as place:
-                descriptor = template.bind(place, arrays)
+                descriptor = template.bind(place, addresses)
                 if threads == 1:
                     template.native(0, 1, address(descriptor))
                 else:

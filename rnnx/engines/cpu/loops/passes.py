@@ -57,7 +57,7 @@ def write_rows(p, source, source_row, target, rows, u0, u1):
 
 @function
 def write_past_end(p, stage, t, j, rows, u0, u1):
-    """Write the kernel's results at step t for examples past their end: states stay, all else is zero."""
+    """Write results at step t for examples past their end: states are kept; everything else is set to zero."""
     row = p.n * p.item
     for i in range(stage.n_arguments):
         a = argument_of(stage, i)

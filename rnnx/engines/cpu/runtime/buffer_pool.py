@@ -22,7 +22,7 @@ LINE = 64  # bytes of a cache line
 _BYTE: Any = ctypes.c_char
 
 # A finalizer or signal handler may run, and make arrays, while its own thread changes the pool. The lock lets it in,
-# and `_busy` makes it take memory of its own.
+# and `_busy` makes it bypass the pool.
 _lock = threading.RLock()
 _busy = False
 _local = threading.local()
@@ -62,10 +62,16 @@ def addresses(arrays: Sequence[np.ndarray]) -> list[int]:
 
 def aligned(size: int, *, pooled: bool = True) -> np.ndarray:
     """Return `size` bytes from the beginning of a cache line on; `pooled`: of a free buffer if possible."""
+    return aligned_at(size, pooled=pooled)[0]
+
+
+def aligned_at(size: int, *, pooled: bool = True) -> tuple[np.ndarray, int]:
+    """Return what `aligned` does, and its address."""
     pooled = pooled and _COUNTS and _SMALLEST <= size <= _LARGEST
     memory = _pooled(size + LINE) if pooled else np.empty(size + LINE, np.uint8)
-    shift = -address(memory) % LINE
-    return memory[shift : shift + size]
+    at = address(memory)
+    shift = -at % LINE
+    return memory[shift : shift + size], at + shift
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -120,8 +126,7 @@ class workspace:
         self._kept: tuple[np.ndarray, int] | None = _local.__dict__.pop("workspace", None)  # None inside another one
         self._memory = self._kept
         if self._memory is None or self._memory[0].nbytes < size:
-            memory = aligned(size, pooled=not self._keep)
-            self._memory = memory, address(memory)
+            self._memory = aligned_at(size, pooled=not self._keep)
 
     def __enter__(self) -> int:
         return self._memory[1]

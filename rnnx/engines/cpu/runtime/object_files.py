@@ -31,9 +31,9 @@ _warned: set[Path] = set()
 
 @lru_cache(maxsize=1)
 def cache_directory() -> Path | None:
-    """Return the absolute path of the folder, which later changes of directory leave as it is; None if there is none.
+    """Return the absolute path of the folder; None if there is none, or if others can write to it.
 
-    There is none, either, if others can write to it.
+    It does not depend on later changes of the working directory.
     """
     given = os.environ.get("RNNX_CACHE_DIR")
     if given == "":
@@ -159,7 +159,7 @@ def _clean(folder: _Folder) -> None:
 
 @contextlib.contextmanager
 def _usable(path: Path) -> Iterator[None]:
-    """Turn an error into a warning, one per process. A missing file is no reason for a warning."""
+    """Turn an error into a warning, one per process. No warning for a missing file."""
     try:
         yield
     except FileNotFoundError:

@@ -52,6 +52,8 @@ __device__ __forceinline__ float op_sqrt(float x) { return sqrtf(x); }
 __device__ __forceinline__ double op_sqrt(double x) { return sqrt(x); }
 __device__ __forceinline__ float op_abs(float x) { return fabsf(x); }
 __device__ __forceinline__ double op_abs(double x) { return fabs(x); }
+__device__ __forceinline__ float op_floor(float x) { return floorf(x); }
+__device__ __forceinline__ double op_floor(double x) { return floor(x); }
 __device__ __forceinline__ float op_sin(float x) { return sinf(x); }
 __device__ __forceinline__ double op_sin(double x) { return sin(x); }
 __device__ __forceinline__ float op_cos(float x) { return cosf(x); }
