@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_methods, integer
+from rnnx._core.checks import check_methods, integer, is_whole
 from rnnx._core.files import write_pieces
 from rnnx._core.words import shown
 from rnnx.cells import Cell
@@ -197,6 +197,9 @@ def _checkpoint(
         raise ValueError("config and training must be JSON objects")
     if not parameters:
         raise ValueError("it contains no parameters")
+    layers: Any = config.get("num_layers")
+    if is_whole(layers) and layers > len(parameters):
+        raise ValueError(f"`num_layers` must be at most the number of parameters, {len(parameters)}; got {layers}")
     own = {} if cell is None else {"cell": cell}
     model = MODELS[kind](**{**config, **own, "parameters": parameters})
     return Checkpoint(model, training=training, arrays=rest, **_tokenizers(description, model))
