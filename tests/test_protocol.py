@@ -35,6 +35,7 @@ def toy(monkeypatch):
 
     def clear():
         engines._able.cache_clear()
+        engines._selected.cache_clear()
         engines.load.cache_clear()
 
     monkeypatch.setattr(engines, "_TABLE", dict(engines._TABLE))
