@@ -398,3 +398,20 @@ def test_mixed_dtypes_in_hand_built_caches(rng):
     single = tuple(v.astype("float32") for v in double[:3])
     gradients = rnnx.rnn_cell_backward(np.ones((N_A, M), "float32"), (*single, p.parameters))
     assert {str(g.dtype) for g in gradients.values()} == {"float64"}
+
+
+def test_checks_after_a_valid_call(rng):
+    x, a0, da = (rng.standard_normal(shape) for shape in ((3, 2, 4), (5, 2), (5, 2, 4)))
+    parameters = rnnx.initialize_parameters("rnn", 3, 5, seed=0, dtype="float64")
+    for _ in range(2):
+        _, _, caches = rnnx.rnn_forward(x, a0, parameters)
+        rnnx.rnn_backward(da, caches)
+    with pytest.raises(TypeError, match="`x` must have dtype"):
+        rnnx.rnn_forward(x.astype(complex), a0, parameters)
+    with pytest.raises(ValueError, match="`Waa` must have shape"):
+        rnnx.rnn_forward(x, a0, parameters | {"Waa": np.zeros((5, 4))})
+    with pytest.raises(TypeError, match="`da` must have dtype"):
+        rnnx.rnn_backward(da.astype(complex), caches)
+    with pytest.raises(ValueError, match="`da` must have shape"):
+        rnnx.rnn_backward(da[:, :1], caches)
+    assert rnnx.rnn_forward(x.astype("float32"), a0, parameters)[0].dtype == np.float64

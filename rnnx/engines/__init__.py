@@ -108,6 +108,7 @@ def unregister_engine(name: str) -> None:
     choice("name", name, [name for name in _TABLE if name not in _BUILT_IN])
     del _TABLE[name]
     _able.cache_clear()
+    _selected.cache_clear()
     load.cache_clear()
 
 
@@ -189,9 +190,12 @@ def _installed(name: str) -> bool:
     requires = _TABLE[name].requires
     if requires is None:
         return True
+    return not (requires[0] == "numba" and _jit_disabled()) and _found(requires[0])
+
+
+def _jit_disabled() -> bool:
     variable = "NUMBA_DISABLE_JIT"  # `get` takes twice as long as `in` if it is not set
-    disabled = requires[0] == "numba" and variable in os.environ and os.environ[variable] not in ("", "0")
-    return not disabled and _found(requires[0])
+    return variable in os.environ and os.environ[variable] not in ("", "0")
 
 
 @lru_cache(maxsize=8)
@@ -205,16 +209,24 @@ def _found(package: str) -> bool:
 
 def select(xp: Any, *, n_steps: int = 2, m: int = 1) -> str:
     """Return the name of the engine for arrays of namespace `xp`; "reference" for empty calls."""
-    library, chosen = ns.library_name(xp), _chosen.get()
-    able = _able(library, tuple(_TABLE))
+    is_empty, is_step = n_steps == 0 or m == 0, n_steps == 1
+    return _selected(ns.library_name(xp), _chosen.get(), tuple(_TABLE), _jit_disabled(), is_empty, is_step)
+
+
+@lru_cache(maxsize=256)
+def _selected(
+    library: str, chosen: str | None, names: tuple[str, ...], jit_disabled: bool, is_empty: bool, is_step: bool
+) -> str:
+    """Return what `select` does. `names` and `jit_disabled` are those of this call, so that no other result is used."""
+    able = _able(library, names)
     if chosen is not None and chosen not in able:
         raise ValueError(f"engine {chosen!r} does not support {library} arrays; use one of {list(able)}")
-    if n_steps == 0 or m == 0:
+    if is_empty:
         return "reference"
     if chosen is not None:
         return chosen
     for name in able:  # the last one, the reference engine, is always there
-        if not (n_steps == 1 and _TABLE[name].compiles) and _installed(name):
+        if not (is_step and _TABLE[name].compiles) and _installed(name):
             break
     return name
 

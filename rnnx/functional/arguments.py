@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import zip_longest
-from typing import Any
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
@@ -21,6 +22,7 @@ from rnnx.cells.parameters import expected_shapes
 from rnnx.engines.protocol import Call, Tape
 
 NamedShapes = tuple[tuple[str, Shape], ...]
+_SHAPE_AND_DTYPE: Any = attrgetter("shape", "dtype")
 
 
 def checked_call(
@@ -42,19 +44,56 @@ def checked_call(
     inputs = named_inputs(cell, inputs)
     given = {name: array for name, array in states.items() if array is not None}
     xp, device = ns.common_namespace({x_name: x, **given, **inputs, **parameters})
-    indices = not one_step and is_index_input(xp, x)
-    shapes = tuple(x.shape), _shapes(given), _shapes(parameters)
-    n_x, n_a, m = _sizes(cell, *shapes, indices, one_step)
-    dtype = ns.floating_dtype(xp, parameters, {x_name: x, **given, **inputs})
+    find = _signature if device == "cpu" else _signature.__wrapped__  # other dtypes may not hash alike
+    kinds = tuple(map(_SHAPE_AND_DTYPE, (x, *given.values(), *inputs.values(), *parameters.values())))
+    names = x_name, tuple(given), tuple(inputs), tuple(parameters)
+    n_x, n_a, m, dtype, indices, is_exact = find(cell, xp, one_step, names, kinds)
     ends = None if lengths is None else check_lengths(xp, device, lengths, m, x.shape[-1])
-    for name, array in inputs.items():
-        check_input(cell, name, array, n_a, m, None if one_step else x.shape[-1])
     if one_step:
         x, inputs = xp.expand_dims(x, axis=2), {name: xp.expand_dims(a, axis=a.ndim) for name, a in inputs.items()}
+    if is_exact and len(given) == len(states) and not cell.inputs:
+        return Call(cell, xp, dtype, x, False, n_x, tuple(given.values()), dict(parameters), ends, ())
     call = converted_call(cell, (xp, device, dtype), x, (n_x, n_a), states, parameters, ends, inputs)
     if indices:
         check_indices("x", call.x, "n_x", n_x)
     return call
+
+
+class _Kind(NamedTuple):
+    """What the checks of an array look at."""
+
+    shape: Shape
+    dtype: Any
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+
+class _Signature(NamedTuple):
+    """What follows from the names, shapes and dtypes of the arguments of a call."""
+
+    n_x: int
+    n_a: int
+    m: int
+    dtype: Any
+    indices: bool
+    is_exact: bool  # whether all arrays have that dtype
+
+
+@lru_cache(maxsize=256)  # training passes the same shapes at every step; errors are not cached
+def _signature(cell: Cell, xp: Any, one_step: bool, names: tuple[Any, ...], kinds: tuple[Any, ...]) -> _Signature:
+    """Check shapes and dtypes, the `kinds` of all arrays; `names`: of x, and of the states, inputs and parameters."""
+    x_name, *others = names
+    x, *rest = (_Kind(tuple(shape), dtype) for shape, dtype in kinds)
+    each = iter(rest)
+    states, inputs, parameters = ({name: next(each) for name in group} for group in others)
+    indices = not one_step and is_index_input(xp, x)
+    n_x, n_a, m = _sizes(cell, x.shape, _shapes(states), _shapes(parameters), indices, one_step)
+    dtype = ns.floating_dtype(xp, parameters, {x_name: x, **states, **inputs})
+    for name, array in inputs.items():
+        check_input(cell, name, array, n_a, m, None if one_step else x.shape[-1])
+    return _Signature(n_x, n_a, m, dtype, indices, not indices and all(kind.dtype == dtype for kind in (x, *rest)))
 
 
 def converted_call(
@@ -134,7 +173,6 @@ def _shapes(arrays: Mapping[str, Array]) -> NamedShapes:
     return tuple([(name, tuple(array.shape)) for name, array in arrays.items()])
 
 
-@lru_cache(maxsize=256)  # training passes the same shapes at every step; errors are not cached
 def _sizes(
     cell: Cell, x: Shape, states: NamedShapes, parameters: NamedShapes, indices: bool, one_step: bool
 ) -> tuple[int, int, int]:
@@ -268,25 +306,45 @@ def check_cotangents(
     """Check the cotangents of a tape, keyed by their public names; `n_a` is the number of features of `ds`."""
     given = {name: d for name, d in ds.items() if d is not None}
     given_final = {name: d for name, d in ds_final.items() if d is not None}
-    arrays = {caches_name: tape.states[0], **given, **given_final}
-    ns.common_namespace(arrays)
-    units = {}
+    _, device = ns.common_namespace({caches_name: tape.states[0], **given, **given_final})
+    check = _check_cotangents if device == "cpu" else _check_cotangents.__wrapped__
+    kinds = tuple(map(_SHAPE_AND_DTYPE, (*given.values(), *given_final.values())))
+    units: dict[str, tuple[str, int]] = {}
     if tape.cell.has_widths:
         pairs = (ds_final,) if n_a else (ds, ds_final)
         names = [pair for by_name in pairs for pair in zip(by_name, tape.cell.states, strict=True)]
         units = {name: (units_in_symbols(tape.cell, of), tape.cell.size(of, tape.n_a)) for name, of in names}
-    of_others = "n_a", n_a or tape.n_a
-    steps = _check_sequence_gradients(given, units, of_others, tape.m, tape.n_steps)
-    for name, d in given_final.items():
-        symbols, n = units.get(name, ("n_a", tape.n_a))
-        check_shape(name, d, f"({symbols}, m)", (n, tape.m))
-        if steps is not None and steps < tape.n_steps:
-            raise ValueError(f"`{name}` requires `{next(iter(given))}` for all T_x = {tape.n_steps} steps; got {steps}")
-    ns.floating_dtype(tape.xp, {}, arrays)
+    sizes = n_a or tape.n_a, tape.n_a, tape.m, tape.n_steps
+    check(tape.xp, sizes, tuple(units.items()), (tuple(given), tuple(given_final)), kinds)
+
+
+@lru_cache(maxsize=256)
+def _check_cotangents(
+    xp: Any,
+    sizes: tuple[int, ...],
+    units: tuple[tuple[str, tuple[str, int]], ...],
+    names: tuple[Any, ...],
+    kinds: tuple[Any, ...],
+) -> None:
+    """Check shapes and dtypes. `names`: of the sequence and of the final cotangents; `kinds`: in that order.
+
+    `units` are the numbers of units by name, in symbols and as integers, where they are not n_a.
+    """
+    each = iter([_Kind(tuple(shape), dtype) for shape, dtype in kinds])
+    given, final = ({name: next(each) for name in group} for group in names)
+    features, n_a, m, n_steps = sizes
+    own = dict(units)
+    steps = _check_sequence_gradients(given, own, ("n_a", features), m, n_steps)
+    for name, d in final.items():
+        symbols, n = own.get(name, ("n_a", n_a))
+        check_shape(name, d, f"({symbols}, m)", (n, m))
+        if steps is not None and steps < n_steps:
+            raise ValueError(f"`{name}` requires `{next(iter(given))}` for all T_x = {n_steps} steps; got {steps}")
+    ns.floating_dtype(xp, {}, {**given, **final})
 
 
 def _check_sequence_gradients(
-    given: Mapping[str, Array],
+    given: Mapping[str, Any],
     units: Mapping[str, tuple[str, int]],
     of_others: tuple[str, int],
     m: int,
