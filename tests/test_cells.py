@@ -216,7 +216,7 @@ def test_gate_weights(weights, rng):
     shapes = gate.shapes(n_x, n_a)
     assert list(shapes) == [*weights, "b", "bh"]
     parameters = {key: rng.standard_normal(shape) for key, (_, shape) in shapes.items()}
-    w_x, w_h = gate.split(parameters)
+    w_x, w_h = gate.split(parameters, n_a)
     assert (w_x.shape, w_h.shape) == ((n_a, n_x), (n_a, n_a))
     joined = gate.join(np, w_x, w_h)
     assert list(joined) == list(weights)
@@ -242,7 +242,8 @@ def test_stacked_parameters_and_gradients(with_recurrent_bias, rng):
     parameters = {key: rng.standard_normal(shape) for key, shape in shapes.items()}
     if not with_recurrent_bias:
         del parameters["bh"]
-    wx, wh, b, bh, vectors = stack_weights(np, stage, parameters, n_x, n_a)
+    cell = Cell("two", ("a",), (stage,))
+    wx, wh, b, bh, vectors = stack_weights(np, wiring(cell)[0], parameters, n_x, n_a)
     assert vectors == ()
     np.testing.assert_array_equal(wx, np.vstack([parameters["Wf"][:, n_a:], parameters["Wx"]]))
     np.testing.assert_array_equal(wh, np.vstack([parameters["Wf"][:, :n_a], parameters["Wh"]]))
@@ -252,7 +253,7 @@ def test_stacked_parameters_and_gradients(with_recurrent_bias, rng):
     else:
         assert bh is None
     gradients = [StageGradients(np.hstack([wh, wx]), b, bh)]
-    named = name_gradients(np, Cell("two", ("a",), (stage,)), parameters, gradients)
+    named = name_gradients(np, cell, parameters, gradients, n_x)
     assert list(named) == ["d" + key for key in parameters]
     for key, array in parameters.items():
         np.testing.assert_array_equal(named["d" + key], array)

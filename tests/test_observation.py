@@ -99,7 +99,7 @@ def test_weights_of_a_cell_with_one_sided_gates():
     from rnnx.plots.weights import _Keys, _parts
 
     cell = CELLS["sru"]
-    keys = _Keys([cell])
+    keys = _Keys([cell], {})
     for gate in cell.gates:
         assert [*_parts(f"{gate.weights[0]}_l0", np.zeros((3, 7)), keys)] == ["input weights"]
     for key in {*cell.vectors} & {*cell.parameter_keys}:
