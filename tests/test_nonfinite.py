@@ -29,7 +29,7 @@ def problem_with(cell, rng, value, *, side="both", indices=False):
     """Return a problem with a `value` in each matrix of weights, in the columns of `side`."""
     problem = make_problem(cell, rng, n_x=3, n_a=9, m=len(LENGTHS), lengths=LENGTHS)
     for gate in cell.gates:
-        w_x, w_h = gate.split(problem.parameters)
+        w_x, w_h = gate.split(problem.parameters, problem.s0[0].shape[0])
         for one, name in ((w_x, "inputs"), (w_h, "states")):
             if side in (name, "both"):
                 one[-1, 1] = value
