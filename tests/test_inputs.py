@@ -8,7 +8,7 @@ from problems import TOLERANCE, assert_close
 
 import rnnx
 from rnnx import models
-from rnnx.data import Examples, Lines, PairBatch, Pairs, Streams, Windows, pad
+from rnnx.data import CharTokenizer, Examples, Lines, PairBatch, Pairs, Streams, Windows, pad
 from rnnx.data.batches import Batch
 from rnnx.models import CharModel, Seq2Seq, SequenceClassifier, SequenceRegressor
 from rnnx.optim import SGD
@@ -262,7 +262,7 @@ def test_bounded_lengths_of_outputs(max_length, monkeypatch):
     with pytest.raises((ValueError, TypeError), match="`max_length` must be an integer from 1 to 1000000"):
         Seq2Seq(5, 5, 4, seed=0).predict(np.ones((1, 2), int), max_length=max_length)
     with pytest.raises((ValueError, TypeError), match="`max_length` must be an integer from 1 to 1000000"):
-        models.sample(CharModel(5, 4, seed=0), None, max_length=max_length)
+        models.sample(CharModel(5, 4, seed=0), CharTokenizer.from_vocab(list("abcde")), max_length=max_length)
 
 
 # --- inference in batches -----------------------------------------------------------------------------------------
