@@ -17,6 +17,7 @@ from rnnx.functional import arguments, schedule
 from rnnx.functional.caches import Caches, Steps, replayed
 from rnnx.functional.heads import softmax_cross_entropy
 from rnnx.functional.resets import initial_shares
+from rnnx.functional.shapes import units_in_symbols
 
 States = dict[str, Array]
 
@@ -222,7 +223,7 @@ def _cotangents(
         if d is None:
             continue
         n, final = cell.size(state, n_a), name.endswith("_final")
-        of_n = arguments.units_in_symbols(cell, state)
+        of_n = units_in_symbols(cell, state)
         symbols, shape = (f"({of_n}, m)", (n, m)) if final else (f"({of_n}, m, T_x)", (n, m, tape.n_steps))
         checks.check_shape(name, d, symbols, shape)
     dtype = ns.floating_dtype(xp, {}, {"caches": tape.states[0], **given})

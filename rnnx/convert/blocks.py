@@ -13,7 +13,7 @@ from rnnx._core import checks
 from rnnx._core.arrays import Array
 from rnnx._core.words import shown
 from rnnx.cells import CELLS, Cell, Gate, cell_of
-from rnnx.functional import arguments
+from rnnx.functional.shapes import check_parameters
 
 Arrays = dict[str, np.ndarray]
 
@@ -140,7 +140,7 @@ def _parts_of(cell: Cell, parameters: Mapping[str, Array], name: str) -> dict[st
 def _checked(cell: Cell, suffix: str, parameters: dict[str, Array]) -> Arrays:
     """Check one layer and direction; return NumPy arrays."""
     try:
-        arguments.check_parameters(cell, parameters)
+        check_parameters(cell, parameters)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{error} (in {suffix[1:]})" if suffix else str(error)) from None
     return {key: ns.to_host(a) for key, a in parameters.items()}

@@ -13,6 +13,7 @@ from rnnx.cells import Cell
 from rnnx.cells.parameters import recurrent_parameters
 from rnnx.engines.protocol import Call, Tape
 from rnnx.functional import arguments
+from rnnx.functional.shapes import units_in_symbols
 
 
 class Caches(Sequence[Any]):
@@ -121,7 +122,7 @@ def tape_of_steps(cell: Cell, steps: Any) -> Tape:
     for (name, column), value in zip(columns.items(), (*cell.states, *cell.states, *cell.cache), strict=True):
         for array in column:
             ns.common_namespace({"xt": xts[0], name: array})
-            units = f"({arguments.units_in_symbols(cell, value)}, m)"
+            units = f"({units_in_symbols(cell, value)}, m)"
             checks.check_shape(name, array, units, (cell.size(value, first.n_a), first.m))
     xp = first.xp
     dtype = ns.floating_dtype(

@@ -13,6 +13,7 @@ from rnnx.engines.protocol import Call, Gradients
 from rnnx.functional import arguments, schedule
 from rnnx.functional.activations import softmax
 from rnnx.functional.caches import Caches
+from rnnx.functional.cotangents import check_cotangents
 from rnnx.functional.heads import dense
 from rnnx.functional.resets import of_cell, with_resets
 
@@ -169,7 +170,7 @@ def _backward(
 ) -> Gradients:
     """Check the cotangents, keyed by their public names, and run the backward pass."""
     tape, engine, owner = schedule.resolve(cell, caches)
-    arguments.check_cotangents(tape, caches_name, ds, ds_final)
+    check_cotangents(tape, caches_name, ds, ds_final)
     gradients = schedule.gradients(tape, engine, ds, ds_final)
     if consume and owner is not None:
         owner.consume()

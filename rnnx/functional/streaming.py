@@ -11,6 +11,7 @@ from rnnx._core.underflow import ignore_underflow
 from rnnx.cells import Cell, cell_of
 from rnnx.cells.cell import STEP
 from rnnx.functional import arguments, schedule
+from rnnx.functional.shapes import check_parameters
 
 
 class Stream:
@@ -51,7 +52,7 @@ class Stream:
     ) -> None:
         self.cell = cell_of(cell)
         m = integer("m", m)
-        n_x, _ = arguments.check_parameters(self.cell, parameters)
+        n_x, _ = check_parameters(self.cell, parameters)
         states = arguments.by_state("s0", s0, self.cell, "{}0")
         xp, device = ns.common_namespace(parameters)
         check_size((n_x, m), n_x=n_x, m=m)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import compare_shapes
-from rnnx.functional import arguments
+from rnnx.functional import cotangents
 
 if TYPE_CHECKING:
     from rnnx.models.recurrent import Recurrent, StackCache
@@ -47,5 +47,5 @@ def check_cotangents(
         for one, caches in zip(layer, kept, strict=True):
             of_states = {f"ds_final[{name!r}]": final.get(name) for name in one.state_names}
             tape = caches.tape_for(caches.cell)
-            arguments.check_cotangents(tape, "cache", {"dout": dout}, of_states, stack.output_size)
+            cotangents.check_cotangents(tape, "cache", {"dout": dout}, of_states, stack.output_size)
     return final
