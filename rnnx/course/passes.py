@@ -79,8 +79,9 @@ def _change(function: Callable[..., None], arrays: Mapping[str, np.ndarray], *ar
     check_writeable(arrays)
     copies = {name: as_usual(array) for name, array in arrays.items()}
     _change(function, copies, *arguments)
-    for name, array in arrays.items():
-        array[...] = copies[name]
+    with np.errstate(under="ignore"):
+        for name, array in arrays.items():
+            array[...] = copies[name]
 
 
 @lru_cache(maxsize=4)
