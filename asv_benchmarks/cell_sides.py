@@ -51,9 +51,9 @@ def loop(ops, cell, weights, zx, states, inputs):
 def stacked(cell, parameters, n_x, transpose):
     """Return (W_x transposed or None, b, W_h transposed, vectors) per stage."""
     found = []
-    for stage in cell.stages:
+    for stage in wiring(cell):
         w = stack_weights(np, stage, parameters, n_x, next(iter(parameters.values())).shape[0])
-        found.append((transpose(w.wx) if stage.of_inputs else None, w.b, transpose(w.wh), w.vectors))
+        found.append((transpose(w.wx) if stage.n_zx else None, w.b, transpose(w.wh), w.vectors))
     return found
 
 

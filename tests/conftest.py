@@ -1,12 +1,10 @@
 """Fixtures: runtimes (library x engine), engines and cells. Settings of hypothesis."""
 
-import atexit
 import contextlib
 import os
 import shutil
 import signal
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +18,8 @@ from selection import pytest_addoption, pytest_collection_modifyitems, pytest_co
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The object cache of this session: a temporary directory, shared with the processes that tests start.
-if "RNNX_CACHE_DIR" not in os.environ:
-    os.environ["RNNX_CACHE_DIR"] = tempfile.mkdtemp(prefix="rnnx-tests-")
-    atexit.register(shutil.rmtree, os.environ["RNNX_CACHE_DIR"], ignore_errors=True)
+# The object cache of the tests and the processes that they start, kept from one run to the next.
+os.environ.setdefault("RNNX_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "rnnx"))
 
 # Before JAX is imported. Compiling takes most of the time of its tests.
 os.environ.setdefault("JAX_ENABLE_X64", "true")

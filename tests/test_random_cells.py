@@ -171,6 +171,7 @@ def check_reference(case):
 CHECKS = {"reference": check_reference, "cpu": check_cpu, "emulated": check_named("emulated")}
 
 
+@pytest.mark.slow
 @settings(max_examples=100, **MANY)
 @given(random_cells, sizes)
 def test_random_cells(recipe, size):
@@ -179,6 +180,7 @@ def test_random_cells(recipe, size):
     check_cpu(case)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler (g++) for the emulation of CUDA")
 @settings(max_examples=12, **MANY)
 @given(random_cells, sizes)

@@ -33,10 +33,8 @@ def test_every_engine_runs_with_every_built_in_cell():
     found = selected(one, two)
     pairs = {(given["engine"], given["cell"]) for test in found.values() for given in test}
     assert pairs == {*itertools.product(ENGINES, CELLS)}
-    for test in found.values():
-        for name, values in (("engine", ENGINES), ("cell", CELLS), ("case", ["a", "b"])):
-            assert {given[name] for given in test} == {*values}
-    assert sum(map(len, found.values())) <= 16
+    assert {given["case"] for test in found.values() for given in test} == {"a", "b"}
+    assert sum(map(len, found.values())) <= 13
 
 
 def test_many_cells_are_shared_by_the_tests_of_a_file():
@@ -44,5 +42,5 @@ def test_many_cells_are_shared_by_the_tests_of_a_file():
     one, two = (items_of(name, engine=ENGINES, cell=cells) for name in ("one", "two"))
     found = selected(one, two)
     assert {given["cell"] for test in found.values() for given in test} == {*cells}
-    assert all({given["engine"] for given in test} == {*ENGINES} for test in found.values())
+    assert {given["engine"] for test in found.values() for given in test} == {*ENGINES}
     assert sum(map(len, found.values())) == 20
