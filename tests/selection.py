@@ -14,7 +14,11 @@ EMULATED = ("test_gpu_engine.py", "test_cells.py")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--fast", action="store_true", help="run a selection of the tests: under 90 seconds once their kernels are compiled")
+    parser.addoption(
+        "--fast",
+        action="store_true",
+        help="run a selection of the tests: under 90 seconds once their kernels are compiled",
+    )
 
 
 def pytest_configure(config):

@@ -78,7 +78,7 @@ class _Stage:
         more = (leaves[4],) if self.given else ()
         dzx, dzh, ds_prev, *rest = self.stage.stage.backward(symbolic_ops(graph), *leaves[:4], *more)
         additive = self.stage.stage.additive
-        only_h = self.stage.n_gates - self.stage.n_zx
+        only_h = self.stage.only_h
         sides = [*self.zx, *(self.zh[:only_h] if additive else self.zh)]
         values = [*dzx, *(dzh[:only_h] if additive else dzh), *ds_prev, *(rest[0] if rest else ())]
         results = [f"d{name}" for name in (*sides, *self.reads, *self.given)]

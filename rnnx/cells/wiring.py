@@ -84,6 +84,11 @@ class StageWiring:
         return len(self.stage.recurrent)
 
     @cached_property
+    def only_h(self) -> int:
+        """Number of gates without an input side, the first ones."""
+        return self.n_gates - self.n_zx
+
+    @cached_property
     def adds_sides(self) -> bool:
         """Whether the recurrent side can be added to the input side before the kernel. With heads, it has a layout of
         its own.
@@ -108,7 +113,7 @@ class StageWiring:
         """
         end = self.n_gates + len(self.vectors)
         if self.stage.additive:
-            return {"dzx": range(self.n_gates - self.n_zx, end), "dzh": range(self.n_zh)}
+            return {"dzx": range(self.only_h, end), "dzh": range(self.n_zh)}
         return {"dzx": range(self.n_zx + len(self.vectors)), "dzh": range(self.n_zh)}
 
     @cached_property
@@ -140,7 +145,7 @@ class StageWiring:
             dzx, dzh, ds_prev, d_given = self.stage.backward(ops, ds, s_prev, s_next, saved, given)
         d_vectors, d_inputs = d_given[: len(self.vectors)], d_given[len(self.vectors) :]
         if self.stage.additive:
-            return {"dzx": (*dzh[: self.n_gates - self.n_zx], *dzx, *d_vectors)}, ds_prev, d_inputs
+            return {"dzx": (*dzh[: self.only_h], *dzx, *d_vectors)}, ds_prev, d_inputs
         return {"dzx": (*dzx, *d_vectors), "dzh": dzh}, ds_prev, d_inputs
 
     def forward_arguments(self) -> tuple[Argument, ...]:

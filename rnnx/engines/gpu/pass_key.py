@@ -53,7 +53,7 @@ class Layout(NamedTuple):
         """Return the layout of a cell."""
         zx, dz, sums, inputs, summed = [0], [0], [0], [], []
         for stage in wiring(cell):
-            blocks, only_h, more = stage.blocks, stage.n_gates - stage.n_zx, len(stage.vectors)
+            blocks, only_h, more = stage.blocks, stage.only_h, len(stage.vectors)
             own = stage.n_gates if stage.stage.additive else stage.n_zx
             inputs.append(Span((dz[-1] + blocks["dzx"].start, zx[-1], stage.first_gate + only_h), stage.n_zx))
             summed.append(Span((dz[-1], sums[-1] + stage.n_gates - own), own + more))
@@ -119,7 +119,7 @@ class PassKey(NamedTuple):
 
     def gate_rows(self, stage: StageWiring) -> list[tuple[Gate, slice, slice]]:
         """Return a stage's gates, each with its rows of wx and b, and of the stage's wh and bh, if it has them."""
-        first_x = self.layout.zx[stage.number] - (stage.n_gates - stage.n_zx)
+        first_x = self.layout.zx[stage.number] - stage.only_h
         rows = [slice(g * self.n, (g + 1) * self.n) for g in range(stage.n_gates)]
         of_inputs = [slice((first_x + g) * self.n, (first_x + g + 1) * self.n) for g in range(stage.n_gates)]
         return list(zip(stage.stage.gates, of_inputs, rows, strict=True))

@@ -39,7 +39,7 @@ def stage_gradients(tape: Tape, stage: StageWiring, w: StageWeights, sides: Side
     dzx, dzh = (rows_of(xp, side_of(stage, sides, role, n)) for role in ("dzx", "dzh"))
     operand = rows_of(xp, over_time(tape, stage.operand))
     of_inputs = _scatter_add(xp, dzx, rows) if tape.indices else xp.matrix_transpose(dzx) @ rows
-    only_h, only_x = stage.n_gates - stage.n_zx, stage.n_gates - stage.n_zh
+    only_h, only_x = stage.only_h, stage.n_gates - stage.n_zh
     of_operand = heads.gradient(xp, dzh, operand, w.wh, stage.heads)
     dw = xp.concat((pad(of_operand, after=only_x), pad(of_inputs, before=only_h)), axis=1)
     b = pad(xp.sum(rows_of(xp, sides["dzx"]), axis=0), before=0 if stage.stage.additive else only_h)

@@ -51,7 +51,7 @@ class GradientBlock(Block):
         w_h, w_x, b, b_h, *_ = self._offsets(wired)
         n, item, first = wired.units(self.key.n), self.dtype.itemsize, self._first[wired.number]
         row_h, row_x = (shape[1] * item for shape in self.shapes[first : first + 2])
-        first_x = (wired.n_gates - wired.n_zx) * n
+        first_x = wired.only_h * n
         if _is_joint(wired):
             w_x, row_x = w_h + first_x * row_h + wired.columns(self.key.n) * item, row_h
         return {"dw_h": (w_h, row_h), "dw_x": (w_x, row_x), "db_h": (b_h, item), "db_x": (b + first_x * item, item)}
@@ -62,7 +62,7 @@ class GradientBlock(Block):
         key, places = self.key, self._places(wired)
         n, n_h, item = wired.units(key.n), wired.columns(key.n), key.dtype.itemsize
         for g, gate in enumerate(wired.stage.gates):
-            g_x = g - (wired.n_gates - wired.n_zx)
+            g_x = g - wired.only_h
 
             def view(name: str, columns: int, g: int = g, g_x: int = g_x) -> View:
                 at, row = places[name]
