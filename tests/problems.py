@@ -11,6 +11,11 @@ from rnnx.cells import Cell, Gate, Stage
 # against another implementation. "float32": against float64, over a hundred steps. ENGINES_TOLERANCE: two engines.
 TOLERANCE = {"gradient": 1e-6, "oracle": 1e-10, "float32": 1e-5}
 ENGINES_TOLERANCE = {"float32": 2e-6, "float64": 1e-14}
+TENSOR = {
+    "float16": 4e-3,
+    "tf32": 4e-3,
+    "bfloat16": 3e-2,
+}  # products on tensor cores; the first two have equal mantissas
 
 
 def assert_close(actual, desired, tolerance, what=""):
@@ -138,7 +143,10 @@ def numeric_gradient(f, a, step=1e-6, most=None):
 
 
 def central_differences(problem, most=None):
-    """The loss of a problem, and its numeric gradients by name, with the forward pass of the CPU engine."""
+    """The loss of a problem, and its numeric gradients by name, with the forward pass of the CPU engine.
+
+    It is faster than the reference engine, with which other tests compare it.
+    """
     numbers = {name: array for name, array in problem.inputs.items() if array.dtype.kind == "f"}
     with rnnx.use_engine("cpu"):
         return problem.loss(), {name: numeric_gradient(problem.loss, a, most=most) for name, a in numbers.items()}

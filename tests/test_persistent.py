@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import NO_COMPILER
 from mean_cells import CENTRED
-from problems import INDEPENDENT, MIXED, TWO_STAGES, assert_close, make_problem, run
+from problems import INDEPENDENT, MIXED, TENSOR, TWO_STAGES, assert_close, make_problem, run
 
 import rnnx
 from rnnx._core import arrays as ns
@@ -79,9 +79,6 @@ def test_clusters_agree_with_the_reference_engine(stream, clusters, cell, case, 
             assert_close(actual[name], array, {"float32": 3e-6, "float64": 1e-13}[dtype], name)
     assert {"persistent_forward", "persistent_backward"} <= set(stream.log)
     assert not {"forward_0", "backward_0"} & set(stream.log)
-
-
-TENSOR = {"float16": 4e-3, "tf32": 4e-3, "bfloat16": 3e-2}  # tolerances; the first two have equal mantissas
 
 
 @pytest.mark.parametrize("odd", [rnnx.CELLS["lstm"], TWO_STAGES, MIXED], ids=lambda cell: cell.name)

@@ -1,5 +1,5 @@
-"""Floating-point errors that are none, also if the caller has made NumPy raise an error or warn: results that are too
-small and become zero, and results that are not used.
+"""Floating-point errors that do not matter, even if the caller has made NumPy warn or raise: results so small that they
+become zero, and results that are not used.
 """
 
 from collections.abc import Callable
@@ -28,5 +28,5 @@ def ignore_underflow(function: F) -> F:
 
 
 def unused_errors(where: bool) -> AbstractContextManager[Any]:
-    """Return a context that ignores floating-point errors, `where` some of what NumPy computes is not used."""
+    """Return a context that ignores floating-point errors if `where`: some of what NumPy computes is not used."""
     return np.errstate(divide="ignore", over="ignore", invalid="ignore") if where else nullcontext()

@@ -177,7 +177,7 @@ class Cell:
             if name not in (*self.states[1:], *self.vectors, *self.inputs, *self.parameter_keys):
                 raise ValueError(f"`widths` of cell {self.name!r} has {name!r}, which cannot have a width of its own")
             integer("widths", width)
-        self.size(self.states[0], 1)
+        self.size(self.states[0], 1)  # raises an error if a stage combines values of different widths
 
     def __hash__(self) -> int:
         return self._hash

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from rnnx.cells.cell import Cell, Stage
 from rnnx.cells.derive import DerivedBackward
 from rnnx.cells.expressions import Expression
-from rnnx.cells.graph import Graph, reachable, symbolic_ops
+from rnnx.cells.graph import Graph, reachable, symbolic_ops, symbols
 from rnnx.cells.programs import Program, StageForward
 
 
@@ -30,8 +30,6 @@ def widths_of(cell: Cell) -> Mapping[str, int]:
         If a function combines values of different widths, or a state gets another width than it has.
     """
     widths = {name: width for name, width in cell.widths if width}
-    if not cell.has_widths:
-        return {}
     reads: Sequence[str] = cell.states
     for k, stage in enumerate(cell.stages):
         operand = widths.get(reads[0], 0)
@@ -42,8 +40,7 @@ def widths_of(cell: Cell) -> Mapping[str, int]:
         found = _propagated(cell, stage, [widths.get(name, 0) for name in reads], widths)
         names = (*stage.out, *stage.saved)
         if k == len(cell.stages) - 1:
-            of_states = dict(zip(stage.out, found, strict=False))
-            for state, width in of_states.items():
+            for state, width in zip(stage.out, found, strict=False):
                 if width != widths.get(state, 0):
                     expected = f"must have {_shown(widths.get(state, 0))} units, its width"
                     raise ValueError(f"state {state!r} of cell {cell.name!r} {expected}; got {_shown(width)}")
@@ -58,13 +55,13 @@ def _shown(width: int) -> str:
 
 def _propagated(cell: Cell, stage: Stage, reads: Sequence[int], widths: Mapping[str, int]) -> list[int]:
     """Return the widths of what a stage's forward function returns."""
-    symbols = _Symbols(stage, len(reads))
+    own = _Symbols(stage, len(reads))
     zx, zh = ([int(gate.width) for gate in gates] for gates in (stage.of_inputs, stage.recurrent))
     given = [widths.get(name, 0) for name in (*stage.vectors, *stage.inputs)]
-    leaves = [*symbols.zx, *symbols.zh, *symbols.reads, *symbols.given]
+    leaves = [*own.zx, *own.zh, *own.reads, *own.given]
     of = {leaf.number: width for leaf, width in zip(leaves, (*zx, *zh, *reads, *given), strict=True)}
-    new, saved = symbols.forward()
-    results = [symbols.graph.output(value) for value in (*new, *saved)]
+    new, saved = own.forward()
+    results = [own.graph.output(value) for value in (*new, *saved)]
     for value in reachable(results):
         got = {of[a.number] for a in value.arguments if a.number in of}
         if len(got) > 1:
@@ -80,16 +77,13 @@ class _Symbols:
 
     def __init__(self, stage: Stage, n_reads: int) -> None:
         self.stage, self.graph = stage, Graph()
-        self.zx, self.zh = self._leaves("zx", len(stage.of_inputs)), self._leaves("zh", len(stage.recurrent))
-        self.reads, self.given = self._leaves("s", n_reads), self._leaves("v", len(stage.vectors + stage.inputs))
+        counts = {"zx": len(stage.of_inputs), "zh": len(stage.recurrent), "s": n_reads}
+        self.zx, self.zh, self.reads, self.given = symbols(self.graph, **counts, v=len(stage.vectors + stage.inputs))
 
     def chosen(self, groups: Sequence[Sequence[Expression]], places: Sequence[Sequence[int]]) -> list[Expression]:
         """Return the values at some places of each group."""
         pairs = zip(groups, places, strict=True)
         return [self.graph.output(values[k]) for values, numbers in pairs for k in numbers]
-
-    def _leaves(self, name: str, count: int) -> tuple[Expression, ...]:
-        return tuple(self.graph.leaf(f"{name}{k}") for k in range(count))
 
     @property
     def _more(self) -> tuple[tuple[Expression, ...], ...]:
@@ -104,8 +98,8 @@ class _Symbols:
         """Return the arguments and the results of backward: ds, s_prev, s_next, saved and given; dzx, dzh, ds_prev and
         d_given.
         """
-        ds, new = self._leaves("d", len(self.stage.out)), self._leaves("q", len(self.stage.out))
-        saved = self._leaves("k", len(self.stage.saved))
+        n_out = len(self.stage.out)
+        ds, new, saved = symbols(self.graph, d=n_out, q=n_out, k=len(self.stage.saved))
         results = self.stage.backward(symbolic_ops(self.graph), ds, self.reads, new, saved, *self._more)
         return (ds, self.reads, new, saved, self.given), (*results, *(() if self.given else ((),)))
 

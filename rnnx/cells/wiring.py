@@ -66,7 +66,7 @@ class StageWiring:
 
     def columns(self, n_a: int) -> int:
         """Return the number of columns of the recurrent weights: the operand's units, or those of a head."""
-        return (self.operand_width or n_a) // self.heads
+        return self.operand_units(n_a) // self.heads
 
     @cached_property
     def n_gates(self) -> int:
@@ -138,7 +138,7 @@ class StageWiring:
         """
         if not self.takes_given:
             dzx, dzh, ds_prev = self.stage.backward(ops, ds, s_prev, s_next, saved)
-            if self.adds_sides:  # a short cut
+            if self.adds_sides:  # the same as below, without the slices
                 return {"dzx": dzx}, ds_prev, ()
             d_given: Any = ()
         else:

@@ -65,7 +65,7 @@ def clip_arrays(gradients: Mapping[str, np.ndarray], limit: float) -> None:
 
 
 def update_arrays(parameters: Mapping[str, np.ndarray], gradients: Mapping[str, np.ndarray], lr: float) -> None:
-    """Take one step of gradient descent in place; both have the same keys in the same order, but for the d."""
+    """Take one step of gradient descent in place; `gradients` has the same keys in the same order, with a leading d."""
     _, update = recurrence.updates()
     _change(update, parameters, tuple([as_usual(array).reshape(-1) for array in gradients.values()]), lr)
 

@@ -73,7 +73,7 @@ def register_engine(
     Raises
     ------
     ValueError
-        If `name` is taken, or `engine` is a string not of the form "module:name".
+        If `name` is taken, `engine` is a string not of the form "module:name", or `requires` does not have two items.
     TypeError
         If an argument has the wrong type, or `engine` lacks a method.
     """
@@ -225,7 +225,7 @@ def _selected(
         return "reference"
     if chosen is not None:
         return chosen
-    for name in able:  # the last one, the reference engine, is always there
+    for name in able:  # it stops at the reference engine at the latest, which is always installed
         if not (is_step and _TABLE[name].compiles) and _installed(name):
             break
     return name

@@ -17,7 +17,15 @@ from rnnx._core.words import shown
 from rnnx.cells import Cell
 from rnnx.cells.cell import STEP
 from rnnx.engines.protocol import Call
-from rnnx.functional.shapes import SHAPE_AND_DTYPE, Kind, check_dict, check_sizes, named_shapes, units_in_symbols
+from rnnx.functional.shapes import (
+    SHAPE_AND_DTYPE,
+    Kind,
+    cached,
+    check_dict,
+    check_sizes,
+    named_shapes,
+    units_in_symbols,
+)
 
 
 def checked_call(
@@ -39,10 +47,9 @@ def checked_call(
     inputs = named_inputs(cell, inputs)
     given = {name: array for name, array in states.items() if array is not None}
     xp, device = ns.common_namespace({x_name: x, **given, **inputs, **parameters})
-    find = _signature if device == "cpu" else _signature.__wrapped__  # other dtypes may not hash alike
     kinds = tuple(map(SHAPE_AND_DTYPE, (x, *given.values(), *inputs.values(), *parameters.values())))
     names = x_name, tuple(given), tuple(inputs), tuple(parameters)
-    n_x, n_a, m, dtype, indices, is_exact = find(cell, xp, one_step, names, kinds)
+    n_x, n_a, m, dtype, indices, is_exact = cached(_signature, x)(cell, xp, one_step, names, kinds)
     ends = None if lengths is None else check_lengths(xp, device, lengths, m, x.shape[-1])
     if one_step:
         x, inputs = xp.expand_dims(x, axis=2), {name: xp.expand_dims(a, axis=a.ndim) for name, a in inputs.items()}

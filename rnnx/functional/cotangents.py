@@ -11,7 +11,7 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_shape
 from rnnx.engines.protocol import Tape
-from rnnx.functional.shapes import SHAPE_AND_DTYPE, Kind, units_in_symbols
+from rnnx.functional.shapes import SHAPE_AND_DTYPE, Kind, cached, units_in_symbols
 
 
 def check_cotangents(
@@ -24,8 +24,7 @@ def check_cotangents(
     """Check the cotangents of a tape, keyed by their public names; `n_a` is the number of features of `ds`."""
     given = {name: d for name, d in ds.items() if d is not None}
     given_final = {name: d for name, d in ds_final.items() if d is not None}
-    _, device = ns.common_namespace({caches_name: tape.states[0], **given, **given_final})
-    check = _check_cotangents if device == "cpu" else _check_cotangents.__wrapped__
+    ns.common_namespace({caches_name: tape.states[0], **given, **given_final})
     kinds = tuple(map(SHAPE_AND_DTYPE, (*given.values(), *given_final.values())))
     units: dict[str, tuple[str, int]] = {}
     if tape.cell.has_widths:
@@ -33,6 +32,7 @@ def check_cotangents(
         names = [pair for by_name in pairs for pair in zip(by_name, tape.cell.states, strict=True)]
         units = {name: (units_in_symbols(tape.cell, of), tape.cell.size(of, tape.n_a)) for name, of in names}
     sizes = n_a or tape.n_a, tape.n_a, tape.m, tape.n_steps
+    check = cached(_check_cotangents, tape.states[0])
     check(tape.xp, sizes, tuple(units.items()), (tuple(given), tuple(given_final)), kinds)
 
 

@@ -19,6 +19,11 @@ NamedShapes = tuple[tuple[str, Shape], ...]
 SHAPE_AND_DTYPE: Any = attrgetter("shape", "dtype")
 
 
+def cached(function: Any, array: Array) -> Any:
+    """Return a cached function of dtypes, or the function itself for a library whose dtypes may not hash by value."""
+    return function if ns.is_on_host(array) else function.__wrapped__
+
+
 class Kind(NamedTuple):
     """What the checks of an array look at."""
 

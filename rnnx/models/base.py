@@ -86,7 +86,7 @@ class Model(Portable, Layer, ABC):
     @parameters.setter
     def parameters(self, parameters: Parameters) -> None:
         name, array = next(iter(parameters.items()))
-        if not type(array) is np.ndarray is type(self._parameters.get(name)):
+        if not (ns.is_on_host(array) and ns.is_on_host(self._parameters.get(name))):
             self.xp, self.device = ns.common_namespace({name: array})
         self.dtype = array.dtype
         self._parameters = parameters

@@ -152,8 +152,8 @@ class SequenceModel(Model):
         x = self.array(inputs, "inputs")
         a, final, kept = self.stack.run(self.parameters, x, states, ends, masks, keep, self.extra_arrays(extra))
         if not self.per_step:  # the hidden states where each direction ends
-            ends = [final[one.state_names[0]] for one in self.stack.layers[-1]]
-            a = ends[0] if len(ends) == 1 else self.xp.concat(ends, axis=0)
+            last = [final[one.state_names[0]] for one in self.stack.layers[-1]]
+            a = last[0] if len(last) == 1 else self.xp.concat(last, axis=0)
         return a, final, kept
 
     def _checked_extra(self, extra: Mapping[str, Any] | None, inputs: Array) -> dict[str, Array]:

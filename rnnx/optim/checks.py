@@ -104,9 +104,8 @@ def _check_alike(parameters: Named, used: Named, columns: list[tuple[str, ...]],
 def check_parameters(xp: Any, parameters: Named) -> None:
     """Raise unless all dtypes are float32 or float64."""
     for dtype in {p.dtype for p in parameters.values()}:
-        if getattr(dtype, "itemsize", 2) == 2 and str(dtype).endswith(
-            "float16"
-        ):  # squares of gradients would underflow
+        is_half = getattr(dtype, "itemsize", 2) == 2 and str(dtype).endswith("float16")
+        if is_half:
             key = next(key for key, p in parameters.items() if p.dtype == dtype)
             raise TypeError(f"`{key}` must be float32 or float64, because small steps vanish in {dtype}")
     ns.floating_dtype(xp, parameters, {})

@@ -140,7 +140,7 @@ def load_checkpoint(path: str | Path, *, xp: Any = None, device: Any = None, cel
     ------
     ValueError, TypeError
         If the file is not a checkpoint, is damaged, is not a regular file, or comes from a newer version; if the model
-        has a cell of your own and `cell` `cell` is missing or does not match, or is given for a model that needs none.
+        has a cell of your own and `cell` is missing or does not match, or is given for a model that needs none.
     OSError
         If the file cannot be read.
     """

@@ -88,9 +88,9 @@ class Trainer(TrainingState):
         limits = Limits(epochs, iterations, batch_size, evaluate_every, patience)
         if patience is not None and validation is None:
             raise ValueError("`patience` requires a `validation` set")
-        for name, dataset in (("train", train), ("validation", validation)):
-            if name == "train" or dataset is not None:
-                check_kind(name, dataset)
+        check_kind("train", train)
+        if validation is not None:
+            check_kind("validation", validation)
         self.settle()
         self._error, at = None, self.counters
         if at.batch_size not in (0, batch_size) and at.batch < train.n_batches(at.batch_size):

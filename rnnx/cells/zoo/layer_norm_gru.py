@@ -8,7 +8,7 @@ r"""The GRU with layer normalization of the recurrent sides.
     N(z; g) &= g (z - \mu) / \sqrt{v + 10^{-5}}
 
 with the mean :math:`\mu` and the variance :math:`v` of z over the units. Source: J. L. Ba, J. R. Kiros, G. E. Hinton,
-"Layer normalization", arXiv:1607.06450. There, the input sides are normalized, too, and a normalization covers u and r.
+"Layer normalization", arXiv:1607.06450. The paper also normalizes the input sides, and u and r together.
 """
 
 from rnnx.cells.decorator import Vector, cell

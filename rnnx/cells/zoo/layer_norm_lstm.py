@@ -8,8 +8,8 @@ r"""The LSTM with layer normalization of the recurrent sides and of the cell sta
     N(z; g) &= g (z - \mu) / \sqrt{v + 10^{-5}}
 
 with the mean :math:`\mu` and the variance :math:`v` of z over the units. Source: J. L. Ba, J. R. Kiros, G. E. Hinton,
-"Layer normalization", arXiv:1607.06450. There, the input sides are normalized, too, and a normalization covers all four
-gates; "A cell of your own" in the documentation shows that variant.
+"Layer normalization", arXiv:1607.06450. The paper also normalizes the input sides, and all four gates together; "A
+cell of your own" in the documentation shows that variant.
 """
 
 from rnnx.cells.decorator import Vector, cell

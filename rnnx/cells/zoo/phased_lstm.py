@@ -17,7 +17,7 @@ from rnnx.cells.decorator import Input, Vector, cell
 from rnnx.cells.gate import Gate
 from rnnx.cells.words import exp, floor, sigmoid, tanh, where
 
-TIME, RATIO = Input("step"), Vector(0.05)  # of the time that a unit is open
+TIME, RATIO = Input("step"), Vector(0.05)  # RATIO: the fraction of its period during which a unit is open
 
 
 @cell(initial={"bf": 1.0})

@@ -78,8 +78,8 @@ def _module(device: int, text: str, options: tuple[str, ...]) -> dict[str, Any]:
     del device
     module = cupy.RawModule(code=text, options=options)
     kernels = {name: module.get_function(name) for name in kernel_names(text)}
-    for kernel in kernels.values():
-        if "__cluster_dims__(16," in text:  # more blocks than every device with clusters allows
+    if "__cluster_dims__(16," in text:  # more blocks than every device with clusters allows
+        for kernel in kernels.values():
             cupy.cuda.driver.funcSetAttribute(kernel.kernel.ptr, _ANY_CLUSTER_SIZE, 1)
     return kernels
 

@@ -31,6 +31,7 @@ _BEGIN = (
 )
 
 
+@lru_cache(maxsize=256)
 def source(geometry: Geometry, kernel: Kernel) -> str:
     """Return the source of a persistent kernel."""
     names = {"CLUSTER": geometry.cluster, "UNITS": geometry.units, "WARPS": WARPS, "EXAMPLES": EXAMPLES}

@@ -84,8 +84,6 @@ class Template:
         self.fields: Fields = {**copies(dtype), "zeros": address(self._zeros)}
         self.fields |= {"n_steps": self.n_steps, "m": self.m, "n_x": self.n_x, "indices": self.indices}
         self.fields |= {"item": self.item, "lanes": self.lanes, "unit_parallel": unit_parallel, "pack": 1, "chunk": 1}
-        recurrent = any("h" in gate.sides for gate in key.cell.gates)
-        self.fields["waits"] = unit_parallel and recurrent
         self.fields |= {"barrier": _BARRIER, "yield_function": thread_pool.system_functions()["yield"]}
         self.fields |= {"nv": panel_vectors(1), "product": product(dtype, panel_vectors(1))}
 

@@ -53,11 +53,11 @@ STAGE = record(
     "nv_h product_h product_x",  # vectors of a micro-panel, and the products
     "nv_x",  # for w_x; n_vectors_x for index inputs, which need contiguous rows
     "adds_sides is_last",  # adds_sides: see `rnnx.cells.wiring`; both sides then share all arrays
-    "operand operand_step",  # what the recurrent weights multiply, (T, m, n)
+    "operand operand_step",  # what the recurrent weights multiply, (T, m, n_operand)
     # (T m, gates, n), from the first gate with that side on.
     "dz_h dz_h_row dz_x dz_x_row",
     "vectors n_vectors",  # of parameters
-    "d_operand",  # (m, n); the recurrent product is added to it
+    "d_operand",  # (m, n_operand); the recurrent product is added to it
     "dw_h dw_h_row dw_x dw_x_row",  # from the first gate with that side
     "db_h db_x",  # sums of dz_h and dz_x, padded to whole vectors
     "table",  # packed (n_x, G_x n) for index inputs, else 0; see `loops.gradients`

@@ -104,6 +104,7 @@ class Pass:
         choice = (threads, unit_parallel)
         if choice not in self._templates:
             t = Template(self.job, self.key, self.arrays, threads, unit_parallel)
+            t.fields["waits"] = unit_parallel and self.work.waits
             if self.key.has_lengths:
                 t.fields["lengths"] = t.base("lengths")
             self._templates[choice] = t.finish(**self.fill(t))

@@ -54,13 +54,25 @@ def pack_forward(me, n, p, stage):
 
 
 @function
+def packed_head(p, stage, block):
+    """Return the address of a head's packed recurrent weights; `block` counts the heads of all gates."""
+    return stage.w_h + block * stage.n_head * vectors_of(p, stage.n_head) * p.lanes * p.item
+
+
+@function
+def head_weights(p, stage, gate, block):
+    """Return the addresses of a head's recurrent weights, given and packed; `block` counts the heads of all gates."""
+    return gate.w_h + block % stage.heads * stage.n_head * gate.w_h_row, packed_head(p, stage, block)
+
+
+@function
 def pack_heads(me, n, p, stage):
     """Pack the recurrent weights of a forward pass as one matrix per gate and head, and the biases as (G, n)."""
     d, vectors = stage.n_head, vectors_of(p, stage.n_head)
     first, end = share(me, n, stage.n_zh * stage.heads, 1)
     for block in range(first, end):
         gate, head = gate_of(stage, block // stage.heads), block % stage.heads
-        source, packed = gate.w_h + head * d * gate.w_h_row, stage.w_h + block * d * vectors * p.lanes * p.item
+        source, packed = head_weights(p, stage, gate, block)
         for v in range(vectors):
             count = min(p.lanes, d - v * p.lanes)
             pack_rows(p, vectors, v, v, count, source, gate.w_h_row, d, packed, p.nv)
@@ -118,8 +130,8 @@ def pack_heads_backward(me, n, p, stage):
     d, vectors = stage.n_head, vectors_of(p, stage.n_head)
     first, end = share(me, n, stage.n_zh * stage.heads, 1)
     for block in range(first, end):
-        gate, head = gate_of(stage, block // stage.heads), block % stage.heads
-        source, packed = gate.w_h + head * d * gate.w_h_row, stage.w_h + block * d * vectors * p.lanes * p.item
+        gate = gate_of(stage, block // stage.heads)
+        source, packed = head_weights(p, stage, gate, block)
         for k0 in range(0, d, KC):
             for panel in range(0, vectors, p.nv):
                 rows = min(KC, d - k0)
