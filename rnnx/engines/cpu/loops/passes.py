@@ -3,9 +3,9 @@
 The loops are compiled once for all cells and dtypes: they compute only addresses, and call the functions of
 `codegen.gemm`, `codegen.pointwise` and `codegen.copy` by address. A *job* is a function ``(section, me, n,
 descriptor)`` that runs a section of slice `me` of `n`; see `runtime.workers` and `descriptor.fields`. Batch-parallel
-slices are examples, unit-parallel ones units of all examples. A slice has these sections: the preparation, the loop over
-time in `loop_sections` parts, and, in a backward pass, the gradients of the parameters by stages and blocks of k. If
-slices wait for each other's units, the loop has a section for every step of a stage.
+slices are examples, unit-parallel ones units of all examples. A slice has these sections: the preparation, the loop
+over time in `loop_sections` parts, and, in a backward pass, the gradients of the parameters by stages and blocks of k.
+If slices wait for each other's units, the loop has a section for every step of a stage.
 
 Dimensions: T steps, m examples, n units, n_x inputs, G gates of a stage, L lanes of a vector. Indices: j examples,
 u unit vectors, v vectors of gates (those of a unit vector are side by side), k terms of sums.
