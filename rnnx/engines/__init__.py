@@ -16,7 +16,9 @@ from rnnx._core.checks import choice, flag
 from rnnx._core.words import shown
 from rnnx.cells import BUILT_IN, Cell, cell_of
 from rnnx.engines.gpu.precision import use_precision as use_precision
+from rnnx.engines.operations import Operations
 from rnnx.engines.protocol import Engine
+from rnnx.engines.reference.operations import OPERATIONS
 
 
 @dataclass(frozen=True)
@@ -246,6 +248,12 @@ def load(name: str) -> Engine:
 def matmul(xp: Any, a: Array, b: Array, bias: Array | None = None) -> Array:
     """Compute a @ b + bias on the engine for arrays of namespace `xp`."""
     return load(select(xp, m=a.shape[0])).matmul(a, b, bias)
+
+
+def operations(xp: Any, m: int = 1) -> Operations:
+    """Return the operations of a training step for arrays of namespace `xp`; for empty ones if m = 0."""
+    found: Operations = getattr(load(select(xp, m=m)), "operations", OPERATIONS)
+    return found
 
 
 def warm_up(
