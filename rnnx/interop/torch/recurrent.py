@@ -123,7 +123,8 @@ class Recurrent(torch.nn.Module):
 
         x = time_major(x)
         stack = Stack(name_of_cell(self.cell), self.num_layers, self.bidirectional, self.dropout * self.training)
-        weights = [[getattr(self, key + suffix) for key in self.cell.parameter_keys] for suffix in self._suffixes]
+        keys = (*self.cell.parameter_keys, *self.cell.optional_keys)
+        weights = [[getattr(self, key + suffix) for key in keys] for suffix in self._suffixes]
         given = {key: time_major(value) for key, value in (inputs or {}).items()}
         start = self._checked_states(states, x.size(1), weights[0][0])
         options = {"inputs": given, "lengths": lengths, "resets": time_major(resets)}

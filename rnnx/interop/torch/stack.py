@@ -94,8 +94,8 @@ def _computed(tensors: Sequence[torch.Tensor]) -> Tensors:
 
 
 def result_dtype(x: torch.Tensor, mode: str) -> torch.dtype:
-    """Return the dtype of torch's results for an input. On the CPU, autocast concerns LSTMs only."""
+    """Return the dtype of torch's results for an input. On the CPU, autocast does not concern the GRU."""
     device = x.device.type
-    if torch.is_autocast_enabled(device) and x.dtype != torch.float64 and (device != "cpu" or mode == "LSTM"):
+    if torch.is_autocast_enabled(device) and x.dtype != torch.float64 and (device != "cpu" or mode != "GRU"):
         return torch.get_autocast_dtype(device)
     return x.dtype

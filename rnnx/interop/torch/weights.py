@@ -138,4 +138,4 @@ def registered(name: str) -> Weights:
         mode, biased, projected_from = rest[0], rest[1] == "1", int(rest[2])
         return Projected(projected_from, biased) if projected_from else Stacked(mode, biased)
     cell = CELLS[rest[0]] if kind == "cell" else _own[name]
-    return Weights(cell, cell.parameter_keys)
+    return Weights(cell, (*cell.parameter_keys, *cell.optional_keys))
