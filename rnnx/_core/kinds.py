@@ -2,22 +2,22 @@
 
 A call is checked in full once. What the checks, the choice of an engine and the engine itself then decide depends only
 on the types of the arguments, on names, and on the dtypes, shapes and memory layouts of arrays. These make up the key,
-so a call that is found differs from a checked one only in values. Only NumPy arrays are looked up: other libraries'
-dtypes and layouts may not compare by value.
+so a call that is found differs from a checked one only in values. Only arrays of NumPy and CuPy are looked up: other
+libraries' dtypes may not compare by value.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
-import numpy as np
-
+from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 
 T = TypeVar("T")
 
 _MOST = 1024  # training sees few kinds of calls; sequences of all lengths, a few hundred
-_memory: Any = attrgetter("dtype", "shape", "strides", "flags.num")
+_in_memory: Any = attrgetter("dtype", "shape", "strides", "flags.num")
+_on_device: Any = attrgetter("dtype", "shape", "data.device_id")
 
 
 class Table(Generic[T]):
@@ -42,9 +42,11 @@ class Table(Generic[T]):
         return value
 
 
-def kinds(arrays: Iterable[Array]) -> tuple[Any, ...] | None:
-    """Return the part of a key that stands for arrays; None if some are not NumPy arrays."""
-    types = [*map(type, arrays)]
-    if types.count(np.ndarray) < len(types):
-        return None
-    return tuple(map(_memory, arrays))
+def kinds(arrays: Sequence[Array]) -> tuple[Any, ...] | None:
+    """Return the part of a key that stands for arrays; None if they are not all NumPy's or all CuPy's."""
+    types = {*map(type, arrays)}
+    if types <= ns.ONLY_NUMPY:
+        return tuple(map(_in_memory, arrays))
+    if types == ns.only_cupy():
+        return tuple(map(_on_device, arrays))
+    return None

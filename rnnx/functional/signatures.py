@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping
 from itertools import zip_longest
 from typing import Any
 
-import numpy as np
-
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_indices, check_lengths
@@ -113,16 +111,15 @@ def signature(
     `states`: arrays (n_a, m), or None for zeros, in the order of ``cell.states``. `names`: theirs, or a pattern.
     """
     key, arrays = None, ()
-    if type(x) is np.ndarray:
-        try:
-            arrays = (x, *[s for s in states if s is not None], *(inputs or {}).values(), *parameters.values())
-            key = kinds(arrays)
-        except (AttributeError, TypeError):  # the checks say what is wrong
-            pass
-    if key is not None:
-        absent, extra = tuple([s is None for s in states]), inputs if inputs is None else tuple(inputs)
-        types = type(states), type(inputs), type(parameters)
-        key = cell, one_step, names, absent, extra, tuple(parameters), types, key
+    try:
+        arrays = (x, *[s for s in states if s is not None], *(inputs or {}).values(), *parameters.values())
+        of_arrays = kinds(arrays)
+        if of_arrays is not None:
+            absent, extra = tuple([s is None for s in states]), inputs if inputs is None else tuple(inputs)
+            types = type(states), type(inputs), type(parameters)
+            key = cell, one_step, names, absent, extra, tuple(parameters), types, of_arrays
+    except (AttributeError, TypeError):  # the checks say what is wrong
+        pass
     found = _signatures.find(key)
     if found is None:
         cell = cell_of(cell)
