@@ -26,7 +26,8 @@ from rnnx.engines.gpu.device import Matrix, Processor
 from rnnx.engines.gpu.kernel import kernel_names
 from rnnx.engines.gpu.kernel import options as compiler_options
 from rnnx.engines.gpu.pass_key import PassKey
-from rnnx.functional.arguments import _signature, checked_call
+from rnnx.functional import signatures
+from rnnx.functional.signatures import checked_call
 
 CHIPS = ["sm_80", "sm_90", "sm_100"]
 DTYPES = [np.dtype(d) for d in ("float32", "float64", "float16", ml_dtypes.bfloat16)]
@@ -176,10 +177,8 @@ def test_a_repeated_call_is_not_checked_again(monkeypatch):
     weights = parameters()
     checked = [checked_call(rnnx.CELLS["lstm"], x, states, weights)]
     monkeypatch.setattr(ns.compat, "array_namespace", None)
-    before = _signature.cache_info()
+    monkeypatch.setattr(signatures, "Signature", None)
     checked.append(checked_call(rnnx.CELLS["lstm"], x, states, weights))
-    after = _signature.cache_info()
-    assert (after.hits, after.misses) == (before.hits + 1, before.misses)
     assert checked[0][:4] == checked[1][:4]
 
 
