@@ -243,7 +243,8 @@ def test_precision(monkeypatch):
     for name, expected in (("float32", "ieee"), ("float16", "ieee")):
         with rnnx.use_precision(name):
             assert precision() == expected
-    with pytest.raises(ValueError, match=r"`name` must be one of \['bf.*', 'ieee', 'tf32'\]; got 'b'"), rnnx.use_precision("b"):
+    message = r"`name` must be one of \['bf.*', 'ieee', 'tf32'\]; got 'b'"
+    with pytest.raises(ValueError, match=message), rnnx.use_precision("b"):
         pass
 
 

@@ -275,7 +275,7 @@ def test_the_loss_scale_is_on_the_device(device, monkeypatch):
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_run_on_the_device_that_overflows_at_a_scale_of_1(device, monkeypatch):
     """The scale stays, like all else, what it was before the failed step."""
-    corpus = corpus_of("windows")
+    corpus = corpus_of("streams")
     pair = trainers(device, corpus)
     for trainer in pair:
         like = next(iter(trainer.model.parameters.values()))

@@ -302,6 +302,14 @@ def owned_copy(xp: Namespace, array: Array) -> Array:
     return array if compat.is_jax_namespace(xp) else xp.asarray(array, copy=True)
 
 
+def written(target: Array, values: Array) -> Array:
+    """Write values to an array and return it; where arrays are immutable, return the values."""
+    if compat.is_jax_array(target):
+        return values
+    target[...] = values
+    return target
+
+
 def device(array: Array) -> Any:
     """Return the library's device object of an array."""
     return compat.device(array)

@@ -15,9 +15,15 @@ from rnnx._core.arrays import Array
 from rnnx._core.checks import choice, flag
 from rnnx._core.words import shown
 from rnnx.cells import BUILT_IN, Cell, cell_of
+<<<<<<< HEAD
 from rnnx.engines.precision import check, conversion
 from rnnx.engines.precision import use_precision as use_precision
+=======
+from rnnx.engines.gpu.precision import use_precision as use_precision
+from rnnx.engines.operations import Operations
+>>>>>>> main
 from rnnx.engines.protocol import Engine
+from rnnx.engines.reference.operations import OPERATIONS
 
 
 @dataclass(frozen=True)
@@ -257,6 +263,12 @@ def matmul(xp: Any, a: Array, b: Array, bias: Array | None = None) -> Array:
         return engine.matmul(a, b, bias)
     a, b, bias = (None if each is None else convert.inward(xp, each) for each in (a, b, bias))
     return convert.outward(xp, engine.matmul(a, b, bias))
+
+
+def operations(xp: Any, m: int = 1) -> Operations:
+    """Return the operations of a training step for arrays of namespace `xp`; for empty ones if m = 0."""
+    found: Operations = getattr(load(select(xp, m=m)), "operations", OPERATIONS)
+    return found
 
 
 def warm_up(
