@@ -15,13 +15,9 @@ from rnnx._core.arrays import Array
 from rnnx._core.checks import choice, flag
 from rnnx._core.words import shown
 from rnnx.cells import BUILT_IN, Cell, cell_of
-<<<<<<< HEAD
+from rnnx.engines.operations import Operations
 from rnnx.engines.precision import check, conversion
 from rnnx.engines.precision import use_precision as use_precision
-=======
-from rnnx.engines.gpu.precision import use_precision as use_precision
-from rnnx.engines.operations import Operations
->>>>>>> main
 from rnnx.engines.protocol import Engine
 from rnnx.engines.reference.operations import OPERATIONS
 
