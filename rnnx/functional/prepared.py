@@ -9,6 +9,7 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.kinds import Table, kinds
 from rnnx.cells import Cell
+from rnnx.engines.precision import conversion
 from rnnx.engines.protocol import Arrays, Call, Gradients, PreparingEngine, Tape, preparing
 from rnnx.functional import schedule
 from rnnx.functional.caches import Caches
@@ -50,7 +51,7 @@ class Forward:
 def forward(
     found: Signature, call: Callable[[], Call], states: Iterable[Array | None], ends: Array | None, keep: bool
 ) -> Forward | None:
-    """Return the pass for an exact signature on the engine in effect; None if that engine prepares no passes.
+    """Return the pass for an exact signature on the engine in effect; None if it prepares none, or must convert arrays.
 
     `call` makes one of its calls, with these initial states.
     """
@@ -58,8 +59,8 @@ def forward(
     one: Forward | None = found.passes.get(key)
     if one is None:
         name = engines.select(found.kind[0], n_steps=found.n_steps, m=found.m)
-        engine = preparing(engines.load(name))
-        if engine is not None:
+        engine, (xp, _, dtype) = preparing(engines.load(name)), found.kind
+        if engine is not None and conversion(xp, dtype, engine) is None:
             zero = tuple([s is None for _, s in zip_longest(found.cell.states, states)])
             if len(found.passes) >= _MOST:
                 found.passes.clear()
@@ -81,7 +82,7 @@ class Backward(NamedTuple):
     def of(cls, cell: Any, ds: Any, caches: Any, ds_final: Any) -> "Backward":
         """Return the call with these arguments of `recurrent_backward`."""
         tape = caches._tape if type(caches) is Caches else None
-        if tape is None or (kind := tape.kind) is None:
+        if tape is None or tape.conversion is not None or (kind := tape.kind) is None:
             return cls(None)
         try:
             given = tuple([d for d in (*ds, *ds_final) if d is not None])

@@ -15,6 +15,7 @@ from rnnx.engines.cpu import dense
 from rnnx.engines.cpu.descriptor.builder import PassKey
 from rnnx.engines.cpu.descriptor.layout import contiguous, memory_of
 from rnnx.engines.cpu.descriptor.stages import kernels_of
+from rnnx.engines.cpu.operations import OPERATIONS
 from rnnx.engines.cpu.plans import BackwardPlan, ForwardPlan
 from rnnx.engines.cpu.runtime.buffer_pool import addresses
 from rnnx.engines.cpu.runtime.thread_pool import pool
@@ -25,6 +26,8 @@ from rnnx.engines.protocol import Arrays, Call, Cotangents, Gradients, Preparing
 
 class CpuEngine:
     """See `rnnx.engines.protocol.Engine`."""
+
+    operations = OPERATIONS
 
     def forward(self, call: Call, *, keep: bool) -> tuple[Arrays, Tape]:
         return self.prepared(call, keep=keep)((call.x, *call.s0, *call.inputs, *call.parameters.values()), call.lengths)
