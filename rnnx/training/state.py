@@ -173,7 +173,7 @@ class TrainingState:
     def _clip(self, gradients: Arrays) -> tuple[Arrays, Array]:
         """Return the clipped gradients, and their norm before clipping as an array of shape ()."""
         with np.errstate(invalid="ignore"):  # non-finite gradients are rejected later
-            clipped, norm = scale_to_norm(self.model.xp, gradients, self.clip_norm or _NO_CLIPPING)
+            clipped, norm = scale_to_norm(self.model.xp, gradients, self.clip_norm or _NO_CLIPPING, own=False)
         return clipped if self.clip_value is None else clip_by_value(clipped, self.clip_value), norm
 
     def settle(self) -> None:
