@@ -19,6 +19,7 @@ from wide_cells import THREE_WIDTHS
 from words import ALL_WORDS
 
 import rnnx
+from rnnx._core import arrays as ns
 from rnnx.cells import BUILT_IN
 from rnnx.engines.gpu import codegen, geometry, persistent
 from rnnx.engines.gpu.cublas import Blas
@@ -26,6 +27,7 @@ from rnnx.engines.gpu.device import Matrix, Processor
 from rnnx.engines.gpu.kernel import kernel_names
 from rnnx.engines.gpu.kernel import options as compiler_options
 from rnnx.engines.gpu.pass_key import PassKey
+from rnnx.functional.arguments import _signature, checked_call
 
 CHIPS = ["sm_80", "sm_90", "sm_100"]
 DTYPES = [np.dtype(d) for d in ("float32", "float64", "float16", ml_dtypes.bfloat16)]
@@ -167,6 +169,19 @@ def test_messages(change, error, message):
     fake((1,))
     with pytest.raises(error, match=message):
         call(change)
+
+
+def test_a_repeated_call_is_not_checked_again(monkeypatch):
+    """Neither shapes and dtypes nor, array by array, the library and the device."""
+    x, states = fake((3, 2, 5)), {"a0": fake((4, 2)), "c0": fake((4, 2))}
+    weights = parameters()
+    checked = [checked_call(rnnx.CELLS["lstm"], x, states, weights)]
+    monkeypatch.setattr(ns.compat, "array_namespace", None)
+    before = _signature.cache_info()
+    checked.append(checked_call(rnnx.CELLS["lstm"], x, states, weights))
+    after = _signature.cache_info()
+    assert (after.hits, after.misses) == (before.hits + 1, before.misses)
+    assert checked[0][:4] == checked[1][:4]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -129,6 +129,10 @@ def two_numbers(x, a, b, *, f=Gate(width=3), g=Gate(width=4), v=Vector):
     return a, tanh(f(x) * v + b) - g(x)
 
 
+def without_n_a(x, a, b, *, f=Gate(width=3), v=Vector):
+    return tanh(a), f(x, a) + b * v
+
+
 def with_heads(x, a, b, *, f=Gate(width=4, heads=2), g=Gate, e=Input):
     return tanh(g(x, a) * e), f(a) + b
 
@@ -139,6 +143,7 @@ def with_heads(x, a, b, *, f=Gate(width=4, heads=2), g=Gate, e=Input):
         (different, "values of different widths are combined: state `a` has n_a units and gate `f` 3"),
         (wide_hidden_state, "values of different widths are combined: state `a` has n_a units and gate `f` 3"),
         (two_numbers, "values of different widths are combined: gate `f` has 3 units and gate `g` 4"),
+        (without_n_a, "a gate or vector of cell 'without_n_a' must have n_a units, as the first state has"),
         (with_heads, "a gate with heads must be as wide as what it multiplies"),
     ],
 )

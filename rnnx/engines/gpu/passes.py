@@ -91,7 +91,7 @@ class Pass(Launcher):
                     add(w_h, f"wh{stage.number}", own, (columns, 1), columns)
                 if w_x is not None:
                     add(w_x, "wx", rows, wx_strides, key.n_x)
-                    add(parameters[gate.bias], "b", rows, (1, 1), 1)
+                    add(parameters.get(gate.bias), "b", rows, (1, 1), 1)
                 if w_h is not None and key.has_recurrent_bias(stage):
                     add(parameters.get(gate.recurrent_bias or ""), f"bh{stage.number}", own, (1, 1), 1)
         for k, (name, n) in enumerate(zip(key.cell.vectors, key.sizes(key.cell.vectors), strict=True)):
