@@ -166,8 +166,8 @@ def test_records_that_cannot_be():
         return Cell("record", ("a", "c"), (Stage(gates, ("a", "c"), (), forward),), widths=widths)
 
     for widths, message in (
-        ((), "combines values of n_a and 9 units by"),
-        ((("c", 8),), "combines values of 8 and 9 units by"),
+        ((), "cell 'record': values of different widths are combined: 'Wc' has 9 units and 'c' n_a"),
+        ((("c", 8),), "cell 'record': values of different widths are combined: 'Wc' has 9 units and 'c' 8"),
         ((("a", 9), ("c", 9)), "`widths` of cell 'record' has 'a', which cannot have a width of its own"),
         ((("d", 9),), "`widths` of cell 'record' has 'd', which cannot have a width of its own"),
     ):
