@@ -241,7 +241,11 @@ def test_precision(monkeypatch):
     with rnnx.use_precision("tf32"):
         assert precision() == "tf32"
     assert precision() == "ieee"
-    with pytest.raises(ValueError, match=r"`name` must be one of \['ieee', 'tf32'\]; got 'b'"), rnnx.use_precision("b"):
+    for name, expected in (("float32", "ieee"), ("float16", "ieee")):
+        with rnnx.use_precision(name):
+            assert precision() == expected
+    message = r"`name` must be one of \['bf.*', 'ieee', 'tf32'\]; got 'b'"
+    with pytest.raises(ValueError, match=message), rnnx.use_precision("b"):
         pass
 
 
