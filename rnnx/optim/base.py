@@ -123,8 +123,8 @@ class Optimizer(Checked):
             self.rule, self.numbers(rate, t), arrays, targets if in_place or out is not None else None
         )
         new_state: Tree = {}
-        for (_, _, _, (names, _)), (_, *moments) in zip(rows, changed, strict=True):
-            new_state.update(zip(names, moments, strict=True))
+        for (_, _, _, (names, _)), results in zip(rows, changed, strict=True):
+            new_state.update(zip(names, results[1:], strict=True))
         return {row[0]: results[0] for row, results in zip(rows, changed, strict=True)}, new_state
 
 
