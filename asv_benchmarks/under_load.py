@@ -30,7 +30,7 @@ def one_thread(side):
         return _one_thread_of_torch()
     from rnnx.engines.cpu.runtime.thread_policy import use_policy
 
-    return use_policy(lambda work: (1, False))
+    return use_policy(lambda _: (1, False))
 
 
 @contextlib.contextmanager

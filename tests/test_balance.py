@@ -25,8 +25,9 @@ def run(balance, n, alone, shared):
 @pytest.mark.parametrize("alone", [0.05 * MS, 1 * MS, 20 * MS])
 @pytest.mark.parametrize("ratio", [1.1, 1.5, 10])
 def test_sharing_that_is_slower_costs_at_most_a_twentieth(alone, ratio):
+    """And the first two runs."""
     n = int(2000 * MS / alone)
-    assert run(Balance(alone), n, alone, lambda: ratio * alone) <= 1.05 * n * alone
+    assert run(Balance(alone), n, alone, lambda: ratio * alone) <= (1.05 * n + 2 * (ratio - 1)) * alone
 
 
 @pytest.mark.parametrize("alone", [0.2 * MS, 1 * MS, 20 * MS])
@@ -61,7 +62,7 @@ def test_a_pass_that_loses_time_on_several_threads_runs_alone(monkeypatch, rng):
     used, acquire = [], thread_pool.ThreadPool.acquire
     monkeypatch.setattr(thread_pool.ThreadPool, "acquire", lambda pool, n: used.append(n) or acquire(pool, n))
     monkeypatch.setattr(Balance, "add", lambda balance, shared, ns: setattr(balance, "lost", 1))
-    x, parameters = rng.standard_normal((3, 6, 4)), rnnx.initialize_parameters("rnn", 3, 11, seed=0)
+    x, parameters = rng.standard_normal((3, 6, 4), np.float32), rnnx.initialize_parameters("rnn", 3, 11, seed=0)
     stream = None
     token = policy.set(Policy(lambda work: (3, False) if work.n_steps > 1 else (3, True)))
     try:

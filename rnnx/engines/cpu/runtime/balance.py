@@ -14,9 +14,9 @@ _RATE = 0.03  # of the time of runs alone: what may be lost to find out whether 
 
 
 class Balance:
-    """The time lost so far by sharing a job, in nanoseconds, less what was won. The job is shared unless it is positive.
+    """The nanoseconds lost so far by sharing a job, less those won. The job is shared unless the sum is positive.
 
-    What sharing loses thus stays below the credit and a small part of the whole time, whatever the reason.
+    Sharing thus loses no more than the credit, a run or two, and a small part of the whole time, whatever the reason.
     """
 
     def __init__(self, estimate_ns: float) -> None:
@@ -33,8 +33,9 @@ class Balance:
 
     def add(self, shared: bool, ns: float) -> None:
         """Take the time of a run into account."""
-        if not shared:  # the smallest time, and slowly more if it becomes longer
+        if shared:
+            self.lost += ns - self._alone if self._alone else 0
+        else:  # the smallest time, and slowly more if it becomes longer
             self._alone = min(ns, self._alone + (ns - self._alone) / 8) if self._alone else ns
-            self.lost = max(self.lost - _RATE * ns, -_CREDIT)
-        elif self._alone:
-            self.lost = min(max(self.lost + ns - self._alone, -_CREDIT), _CREDIT + _DEBT * self._alone)
+            self.lost -= _RATE * ns
+        self.lost = min(max(self.lost, -_CREDIT), _CREDIT + _DEBT * self._alone)
