@@ -54,7 +54,7 @@ def costs(options):
         with device.use():
             for _ in range(3):
                 gpu_problems.forward(given)
-            found = measure(clock, _last_captured_pass(given.x).forward.run)
+            found = measure(clock, _last_captured_pass(given.x).forward.replay)
         nodes = 2 * size[3]
         yield _cost(f"device, product or kernel in the graph of a forward loop {size}", 1e3 * found["ms"] / nodes)
         yield _cost(f"host, launch of that graph of {nodes} nodes", found["host_us"])
