@@ -16,12 +16,13 @@ import pytest
 from fake_cupy import FakeBlas, FakeCupy, FakeStream
 from mean_cells import MEANS
 from problems import MGU, ONE_SIDED
+from wide_cells import THREE_WIDTHS
 from words import ALL_WORDS
 
 import rnnx
 from rnnx._core import arrays as ns
 from rnnx.cells import BUILT_IN
-from rnnx.engines.gpu import codegen, geometry, persistent
+from rnnx.engines.gpu import codegen, geometry, persistent, sending
 from rnnx.engines.gpu.cublas import Blas
 from rnnx.engines.gpu.device import Matrix, Processor
 from rnnx.engines.gpu.kernel import kernel_names
@@ -63,7 +64,7 @@ def assert_no_spills(log, names):
 
 @pytest.mark.parametrize("chip", CHIPS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("cell", [*CELLS, *ONE_SIDED, *MEANS], ids=lambda cell: cell.name)
+@pytest.mark.parametrize("cell", [*CELLS, *ONE_SIDED, *MEANS, THREE_WIDTHS], ids=lambda cell: cell.name)
 def test_every_kernel_compiles_without_spills(cell, dtype, chip):
     common, own = codegen.sources(cell)
     for source in (own, common) if cell is CELLS[0] else (own,):
@@ -94,6 +95,14 @@ def test_persistent_kernels_compile_without_spills(cell, kind, n, chip):
     for kernel in (persistent.forward_kernel(cell, chosen), persistent.backward_kernel(cell, chosen)):
         log = compile_cuda(persistent.source(chosen, kernel), chip, compiler_options(dtype))
         assert_no_spills(log, [kernel.name])
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+def test_numbers_are_sent_as_arguments(chip):
+    """The kernels read them in place, and all fit the 4096 bytes of arguments."""
+    log = compile_cuda(sending.source(), chip, ("-std=c++17",))
+    assert_no_spills(log, [sending.kernel(size) for size in sending.SIZES])
+    assert 8 * max(sending.SIZES) + 16 <= 4096
 
 
 def test_a_compile_error_is_reported():
@@ -241,7 +250,11 @@ def test_precision(monkeypatch):
     with rnnx.use_precision("tf32"):
         assert precision() == "tf32"
     assert precision() == "ieee"
-    with pytest.raises(ValueError, match=r"`name` must be one of \['ieee', 'tf32'\]; got 'b'"), rnnx.use_precision("b"):
+    for name, expected in (("float32", "ieee"), ("float16", "ieee")):
+        with rnnx.use_precision(name):
+            assert precision() == expected
+    message = r"`name` must be one of \['bf.*', 'ieee', 'tf32'\]; got 'b'"
+    with pytest.raises(ValueError, match=message), rnnx.use_precision("b"):
         pass
 
 

@@ -199,6 +199,31 @@ def dtype_named(xp: Namespace, argument: str, name: Any) -> Any:
     return dtypes[str(name)]
 
 
+def float_dtype(xp: Namespace, name: str) -> Any:
+    """Return the floating dtype called `name`, also a 16-bit one in libraries whose 16-bit arrays are not supported."""
+    if not (compat.is_numpy_namespace(xp) or compat.is_cupy_namespace(xp)):
+        if not hasattr(xp, name):
+            raise ValueError(f"{library_name(xp)} has no {name}")
+        return getattr(xp, name)
+    if name != "bfloat16":
+        return np.dtype(name)
+    if importlib.util.find_spec("ml_dtypes") is None:
+        raise ValueError("bfloat16 needs the package ml_dtypes (pip install ml_dtypes)")
+    from ml_dtypes import bfloat16
+
+    return np.dtype(bfloat16)
+
+
+@np.errstate(over="ignore")
+def rounded(xp: Namespace, array: Array, name: str) -> Array:
+    """Round an array to the numbers of a 16-bit dtype, "float16" or "bfloat16", and keep its dtype."""
+    if name == "bfloat16" and type(array) is np.ndarray and array.dtype == np.float32:  # needs no package
+        bits = array.view(np.uint32)
+        even = bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))
+        return np.where(np.isfinite(array), (even & np.uint32(0xFFFF0000)).view(np.float32), array)
+    return astype(xp, astype(xp, array, float_dtype(xp, name)), array.dtype)
+
+
 def is_integer(xp: Namespace, array: Array) -> bool:
     """Return whether the array holds integers."""
     return bool(xp.isdtype(array.dtype, "integral"))
@@ -275,6 +300,14 @@ def owned_copy(xp: Namespace, array: Array) -> Array:
     if type(array) is np.ndarray:  # fast path
         return np.array(array)
     return array if compat.is_jax_namespace(xp) else xp.asarray(array, copy=True)
+
+
+def written(target: Array, values: Array) -> Array:
+    """Write values to an array and return it; where arrays are immutable, return the values."""
+    if compat.is_jax_array(target):
+        return values
+    target[...] = values
+    return target
 
 
 def device(array: Array) -> Any:

@@ -69,6 +69,8 @@ class PackedParameters(Mapping[str, Array]):
 class GpuEngine:
     """See `rnnx.engines.protocol.Engine`. `stream_of` gives access to the stream of an array."""
 
+    halves = True
+
     def __init__(self, stream_of: StreamOf) -> None:
         self._stream_of = stream_of
 

@@ -1,8 +1,8 @@
 """The results of a backward pass: which there are, and their copies from the memory of the pass.
 
-The pass computes the gradients of the parameters stacked over gates and stages: dw (G n, n + n_x), of which a gate with
-recurrent weights of n_h columns has the last n_h + n_x columns; db, of the biases and vectors, per stage; dbh<i>, of
-recurrent biases. G counts the gates of all stages.
+The pass computes the gradients of the parameters stacked over gates and stages: dw, with a row per unit of a gate, of
+which a gate with n_h columns of recurrent weights has the last n_h + n_x columns; db, of the biases and vectors, per
+stage; dbh<i>, of recurrent biases.
 """
 
 from collections.abc import Callable, Iterator
@@ -32,34 +32,34 @@ def _parts(key: PassKey) -> Iterator[_Part]:
     vectors = []
     for stage in wiring(key.cell):
         yield from _gates(key, stage)
-        n, first = key.n, key.layout.sums[stage.number] + stage.n_gates
-        vectors += [_Part(f"d{name}", "db", (first + k) * n, n) for k, name in enumerate(stage.stage.vectors)]
+        n = stage.units(key.n)
+        first = key.layout.sums[stage.number] + stage.n_gates * n
+        vectors += [_Part(f"d{name}", "db", first + k * n, n) for k, name in enumerate(stage.stage.vectors)]
     yield from vectors
 
 
 def _gates(key: PassKey, stage: StageWiring) -> Iterator[_Part]:
-    n, n_h, number = key.n, key.n // stage.heads, stage.number
-    columns = {"xh": (n - n_h, n_h + key.n_x), "h": (n - n_h, n_h), "x": (n, key.n_x)}
+    n_h, number, most = stage.columns(key.n), stage.number, key.most_columns
+    columns = {"xh": (most - n_h, n_h + key.n_x), "h": (most - n_h, n_h), "x": (most, key.n_x)}
     for gate, _, own in key.gate_rows(stage):
-        g = own.start // n
-        row = (stage.first_gate + g) * n
+        row, n = key.layout.gates[number] + own.start, own.stop - own.start
         for name, side in zip(gate.weights, ("xh",) if gate.is_joint else gate.sides, strict=True):
             yield _Part(f"d{name}", "dw", row, n, *columns[side])
         if gate.bias:
-            yield _Part(f"d{gate.bias}", "db", (key.layout.sums[number] + g) * n, n)
+            yield _Part(f"d{gate.bias}", "db", key.layout.sums[number] + own.start, n)
         if gate.recurrent_bias in key.optional_keys:
             yield _Part(f"d{gate.recurrent_bias}", f"dbh{number}", own.start, n)
 
 
 def shapes(key: PassKey) -> Shapes:
     """Return the arrays of the gradients of the parameters, and of the partial sums for them."""
-    n, dtype, found = key.n, key.dtype, Shapes()
-    found["dw"], found["db"] = ((len(key.cell.gates) * n, n + key.n_x), dtype), ((key.layout.sums[-1] * n,), dtype)
-    summed = [count * n for _, count in key.layout.summed]
+    layout, dtype, found = key.layout, key.dtype, Shapes()
+    found["dw"], found["db"] = ((layout.gates[-1], key.most_columns + key.n_x), dtype), ((layout.sums[-1],), dtype)
+    summed = [count for _, count in layout.summed]
     for stage in wiring(key.cell):
         if key.has_recurrent_bias(stage):
-            found[f"dbh{stage.number}"] = ((stage.n_zh * n,), dtype)
-            summed.append(stage.n_zh * n)
+            summed.append(stage.n_zh * stage.units(key.n))
+            found[f"dbh{stage.number}"] = ((summed[-1],), dtype)
     found["sums"] = partial_sums(key.n_steps * key.m, max(summed, default=0)), real_dtype(dtype)
     return found
 
@@ -67,10 +67,10 @@ def shapes(key: PassKey) -> Shapes:
 def results(key: PassKey) -> Results:
     """Return the results: of initial states ds<k>, extra inputs dE<k>, x dX, and "d" + key per parameter."""
     found, dtype = Results(), key.dtype
-    for k in range(len(key.cell.states)):
-        found.add(f"ds{k}", (key.m, key.n), dtype, reversed_axes=True)
-    for k in range(len(key.cell.inputs)):
-        found.add(f"dE{k}", (key.n_steps, key.m, key.n), dtype, reversed_axes=True)
+    for k, n in enumerate(key.sizes(key.cell.states)):
+        found.add(f"ds{k}", (key.m, n), dtype, reversed_axes=True)
+    for k, n in enumerate(key.sizes(key.cell.inputs)):
+        found.add(f"dE{k}", (key.n_steps, key.m, n), dtype, reversed_axes=True)
     if not key.indices:
         found.add("dX", (key.n_steps, key.m, key.n_x), dtype, reversed_axes=True)
     for part in _parts(key):

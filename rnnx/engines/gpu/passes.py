@@ -13,6 +13,8 @@ from rnnx.engines.gpu.kernel import Kernel, LaunchSize, options
 from rnnx.engines.gpu.launches import Launcher
 from rnnx.engines.gpu.pass_key import PassKey
 
+_ARRAYS = {"state": "S", "saved": "K", "input": "E", "vector": "v"}  # by the kinds of slots
+
 
 class Product(NamedTuple):
     """A product C = A B + beta C."""
@@ -44,7 +46,6 @@ class Pass(Launcher):
         super().__init__(stream, key.cell, key.dtype)
         self.key, self.shapes = key, key.tape_shapes()
         self.addresses: dict[str, int] = {}
-        self._state_bytes = key.m * key.n * key.dtype.itemsize  # of one state, or one gate, in one step
         self._geometry = geometry.choose(key, stream.precision, stream.processor)
         self.captured = captured
         self._states = range(len(key.cell.states))
@@ -80,33 +81,35 @@ class Pass(Launcher):
 
     def parameter_copies(self, numbers: Numbers) -> list[Copy]:
         """Return the copies of the parameters to the arrays of `PassKey.packed_shapes`."""
-        key, n, copies = self.key, self.key.n, list[Copy]()
+        key, copies = self.key, list[Copy]()
         given = {name: numbers.matrix() for name in self.parameter_keys}
-        wx_strides = (1, key.n_zx * n) if key.indices else (key.n_x, 1)
+        wx_strides = (1, key.zx_row) if key.indices else (key.n_x, 1)
 
-        def add(source: End, name: str, row: int, strides: tuple[int, int], columns: int = 0) -> None:
-            """Copy `columns` columns, or a vector, to rows `row` ... of an array."""
+        def add(source: End, name: str, rows: slice, strides: tuple[int, int], columns: int = 0) -> None:
+            """Copy `columns` columns, or a vector, to rows of an array."""
             by_row, by_column = (stride * key.dtype.itemsize for stride in strides)
-            ends = source, End(self.address(name) + row * by_row, (by_column, 0, by_row))
-            if not columns:
-                ends = source, ends[1]._replace(strides=(by_row,))
-            copies.append(Copy(*ends, (columns, 1, n) if columns else (n, 1, 1)))
+            n, target = rows.stop - rows.start, self.address(name) + rows.start * by_row
+            if columns:
+                copies.append(Copy(source, End(target, (by_column, 0, by_row)), (columns, 1, n)))
+            else:
+                copies.append(Copy(source, End(target, (by_row,)), (n, 1, 1)))
 
         for stage in wiring(key.cell):
-            for gate, row, own in key.gate_rows(stage):
-                places, n_h = gate.places(n), n // stage.heads
+            columns = stage.columns(key.n)
+            for gate, rows, own in key.gate_rows(stage):
+                places = gate.places(key.n)
                 if "h" in places:
                     name, first = places["h"]
-                    add(given[name].columns(first), f"wh{stage.number}", own.start, (n_h, 1), n_h)
+                    add(given[name].columns(first), f"wh{stage.number}", own, (columns, 1), columns)
                 if "x" in places:
                     name, first = places["x"]
-                    add(given[name].columns(first), "wx", row.start, wx_strides, key.n_x)
-                    add(given.get(gate.bias, NO_MATRIX).vector(), "b", row.start, (1, 1))
+                    add(given[name].columns(first), "wx", rows, wx_strides, key.n_x)
+                    add(given.get(gate.bias, NO_MATRIX).vector(), "b", rows, (1, 1))
                 if "h" in places and key.has_recurrent_bias(stage):
                     bias = given.get(gate.recurrent_bias or "", NO_MATRIX)
-                    add(bias.vector(), f"bh{stage.number}", own.start, (1, 1))
-        for k, name in enumerate(key.cell.vectors):
-            add(given[name].vector(), f"v{k}", 0, (1, 1))
+                    add(bias.vector(), f"bh{stage.number}", own, (1, 1))
+        for k, (name, n) in enumerate(zip(key.cell.vectors, key.sizes(key.cell.vectors), strict=True)):
+            add(given[name].vector(), f"v{k}", slice(0, n), (1, 1))
         return copies
 
     def parameter_numbers(self, parameters: Mapping[str, Array]) -> list[int]:
@@ -124,24 +127,26 @@ class Pass(Launcher):
 
     def _place(self, slot: Slot, before: int = 0, after: int = 1) -> StepArgument:
         """Return the address of a slot's values. At step 0, the states are S<k>[before] and S<k>[after]."""
-        size = self._state_bytes
-        if slot.kind == "vector":
-            return StepArgument(self.address(f"v{slot.number}"))
-        if slot.kind == "input":
-            return StepArgument(self.address(f"E{slot.number}"), size)
-        if slot.kind == "saved":
-            return StepArgument(self.address(f"K{slot.number}"), size if self.key.keep else 0)
-        return StepArgument(self.address(f"S{slot.number}") + (after if slot.after else before) * size, size)
+        name = f"{_ARRAYS[slot.kind]}{slot.number}"
+        address, size = self.address(name), self._bytes(self.shapes[name][0][-1])
+        if slot.kind == "state":
+            return StepArgument(address + (after if slot.after else before) * size, size)
+        once = slot.kind == "vector" or (slot.kind == "saved" and not self.key.keep)
+        return StepArgument(address, 0 if once else size)
 
-    def _size(self, kernel: Kernel) -> LaunchSize:
-        return launch_size(kernel, self.key.m, self.key.n, self.key.dtype)
+    def _bytes(self, row: int) -> int:
+        """Return the size of an array (m, row), of one step."""
+        return self.key.m * row * self.key.dtype.itemsize
+
+    def _size(self, stage: StageWiring, kernel: Kernel) -> LaunchSize:
+        return launch_size(kernel, self.key.m, stage.units(self.key.n), self.key.dtype)
 
     def _bind(
         self, stage: StageWiring, kernel: Kernel, row: int, values: Mapping[str, StepArgument | int]
     ) -> list[StepArgument]:
-        """Return the arguments of a stage's kernel: `values`, and those common to all kernels. `row` is in blocks."""
-        key = self.key
-        sizes = {"m": key.m, "n": key.n, "row": row * key.n, "hrow": stage.n_zh * key.n}
+        """Return the arguments of a stage's kernel: `values`, and those common to all kernels."""
+        key, n = self.key, stage.units(self.key.n)
+        sizes = {"m": key.m, "n": n, "row": row, "hrow": stage.n_zh * n}
         arguments = kernel.bind({**values, **sizes, "lengths": self.address("lengths"), "t": StepArgument(0, 1)})
         return [value if isinstance(value, StepArgument) else StepArgument(value) for value in arguments]
 
@@ -152,7 +157,7 @@ class Pass(Launcher):
         wh = self.matrix(f"wh{stage.number}")
         if stage.heads == 1:
             return [(side, wh, operand)]
-        d = self.key.n // stage.heads
+        d = stage.columns(self.key.n)
         return [
             (
                 side.block(0, side.rows, block * d, d),
