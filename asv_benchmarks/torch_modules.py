@@ -104,9 +104,8 @@ def compare(layer, job, dtype, options):
     }
     found = {key: float(np.median(runs)) for key, runs in in_turn(calls, options.rounds).items()}
     print(f"\n**{layer}, {job}, {dtype}, {options.threads} threads**\n")
-    print(
-        f"| (n_x, n_a, m, T) | {' | '.join(f'{side} ms' for side in sides)} |", *sides[1:], sep=" / rnnx | ", end=" |\n"
-    )
+    columns = [f"{side} ms" for side in sides] + [f"{side} / rnnx" for side in sides[1:]]
+    print(f"| (n_x, n_a, m, T) | {' | '.join(columns)} |")
     print("|---" * (2 * len(sides)) + "|")
     ratios = []
     for size in sizes:

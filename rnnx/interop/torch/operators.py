@@ -142,7 +142,7 @@ def _autograd(ctx: Any, d_results: Sequence[Optional]) -> tuple[Any, ...]:
     ds = list(d_results[: 2 * n])
     found = torch.ops.rnnx.backward(name, x, s0, weights, inputs, keys, lengths, resets, list(tensors), ds)
     dx = found.pop(0) if x.is_floating_point() else None
-    of_keys = None if keys else []  # torch takes an empty list for one of tensors
+    of_keys: Any = None if keys else []  # torch takes an empty list for one of tensors
     return None, dx, found[:n], found[n : n + n_weights], found[n + n_weights :], of_keys, None, None, None
 
 
