@@ -145,7 +145,7 @@ def _one_of(*operands: Any) -> Symbol:
     return next(operand for operand in operands if isinstance(operand, Symbol))
 
 
-def value_info(name: str, dtype: Any, shape: Sequence[str | int]) -> Any:
+def value_info(name: str, dtype: Any, shape: Sequence[str | int | None]) -> Any:
     """Describe an input or output; sizes that a file leaves open are given by name."""
     import onnx.helper
 

@@ -52,20 +52,20 @@ def add_layer(graph: Graph, layer: Layer, sources: Sources) -> tuple[str, list[s
 
 def _native(graph: Graph, layer: Layer, sources: Sources) -> tuple[str, list[str]]:
     operator, order = _NATIVE[layer.cell.name]
-    w, r, b_x, b_h = [], [], [], []
     by_bias = {gate.bias: gate for gate in layer.cell.gates}
+    rows: list[list[np.ndarray]] = []
     for key in order:
         gate, sign = by_bias[key], -1 if key == "bu" else 1
-        w_x, w_h = gate.split(layer.parameters, layer.n_a)
-        other = layer.parameters.get(gate.recurrent_bias or "", np.zeros_like(layer.parameters[key]))
-        for parts, part in ((w, w_x), (r, w_h), (b_x, layer.parameters[key][:, 0]), (b_h, other[:, 0])):
-            parts.append(sign * part)
-    weights = [np.concatenate(parts)[None] for parts in (w, r, b_x + b_h)]
+        own = layer.parameters[key]
+        other = layer.parameters.get(gate.recurrent_bias or "", np.zeros_like(own))
+        rows.append([sign * part for part in (*gate.split(layer.parameters, layer.n_a), own[:, 0], other[:, 0])])
+    w, r, *biases = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+    weights = [w[None], r[None], np.concatenate(biases)[None]]
     names = [graph.constant(value, stem) for value, stem in zip(weights, ("W", "R", "B"), strict=True)]
     x, lengths = sources.x, sources.lengths
     if sources.indices:
         pair = graph.constant([0, 1])
-        x = graph.add("OneHot", x, graph.constant(w[0].shape[1], dtype=np.int64), pair, axis=-1)
+        x = graph.add("OneHot", x, graph.constant(w.shape[1], dtype=np.int64), pair, axis=-1)
     lengths = graph.add("Cast", lengths, to=6) if lengths else ""  # int32
     zero = graph.integers(0)
     start = [graph.add("Unsqueeze", state, zero) for state in sources.states]

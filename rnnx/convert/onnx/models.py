@@ -95,7 +95,8 @@ class _Exporter:
         from onnx import helper
 
         model, add, stack = self.model, self.onnx.add, self.model.stack
-        inputs, x, final = self._inputs(), "inputs", {}
+        inputs, x = self._inputs(), "inputs"
+        final: dict[str, str] = {}
         for k, layer in enumerate(stack.layers):
             outputs = []
             for one in layer:
