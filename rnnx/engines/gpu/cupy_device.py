@@ -2,6 +2,7 @@
 """CuPy devices. Work is queued on CuPy's current stream, on the device of the arrays."""
 
 import contextlib
+import contextvars
 import os
 import sys
 import threading
@@ -49,6 +50,9 @@ def _processor() -> Processor:
     multiprocessors, shared = (gpu.attributes[name] for name in ("MultiProcessorCount", "MaxSharedMemoryPerBlockOptin"))
     return Processor(int(gpu.compute_capability), int(multiprocessors), int(shared), choices[given])
 
+
+# Whether a whole training step is being captured, with memory of its own; passes then capture nothing themselves.
+_in_step: contextvars.ContextVar[bool] = contextvars.ContextVar("rnnx_in_step", default=False)
 
 _devices: dict[int, _Device] = {}
 _devices_lock = threading.Lock()
@@ -118,9 +122,10 @@ class CupyStream(DeviceStream):
 
     def enter(self, stream: Any) -> None:
         """Prepare for calls on `stream`, CuPy's current stream."""
-        if stream.is_capturing():  # replays would write to temporary memory that may have been freed
+        in_step = _in_step.get()
+        if not in_step and stream.is_capturing():  # replays would write to temporary memory that may have been freed
             raise RuntimeError("rnnx functions cannot be called during stream capture; rnnx captures its own loops")
-        self._stream, self.precision, self.can_capture = stream, _precision(), self._device.can_capture
+        self._stream, self.precision, self.can_capture = stream, _precision(), self._device.can_capture and not in_step
         self._device.blas.use(stream.ptr, self._workspace.ptr)
 
     def allocate(self, size: int) -> Any:
@@ -174,4 +179,38 @@ class CupyStream(DeviceStream):
         return self._device.graph_memory - sum(captured.size for other in others for captured in other.graphs)
 
 
-ENGINE: Engine = GpuEngine(stream_of)
+class CupySteps:
+    """See `rnnx.engines.protocol.StepCapture`."""
+
+    def write(self, array: Any, values: Any) -> None:
+        array.set(values, stream=cupy.cuda.get_current_stream())
+
+    def capture(self, like: Any, work: Callable[[], None]) -> Callable[[], None]:
+        with cupy.cuda.Device(like.device.id):
+            outer, stream, pool = (
+                cupy.cuda.get_current_stream(),
+                cupy.cuda.Stream(non_blocking=True),
+                cupy.cuda.MemoryPool(),
+            )
+            token = _in_step.set(True)
+            try:
+                with cupy.cuda.using_allocator(pool.malloc), stream:
+                    stream.wait_event(outer.record())
+                    work()  # it loads the kernels, and fills the pool
+                    outer.wait_event(stream.record())
+                    stream.begin_capture()
+                    try:
+                        work()
+                    finally:
+                        graph = stream.end_capture()
+            finally:
+                _in_step.reset(token)
+
+        def replay(_memory: Any = (pool, stream)) -> None:
+            graph.launch()  # on the current stream
+
+        return replay
+
+
+_STEPS = None if "0" in map(os.environ.get, ("RNNX_CUDA_GRAPHS", "RNNX_CUDA_STEP_GRAPHS")) else CupySteps()
+ENGINE: Engine = GpuEngine(stream_of, _STEPS)

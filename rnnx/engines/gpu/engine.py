@@ -18,7 +18,7 @@ from rnnx.engines.gpu.forward import Forward
 from rnnx.engines.gpu.graphs import CapturedPass
 from rnnx.engines.gpu.kernel import C_TYPES
 from rnnx.engines.gpu.pass_key import PassKey
-from rnnx.engines.protocol import Arrays, Call, Cotangents, Gradients, Tape
+from rnnx.engines.protocol import Arrays, Call, Cotangents, Gradients, StepCapture, Tape
 
 StreamOf = Callable[[Array], AbstractContextManager[DeviceStream]]
 
@@ -70,8 +70,8 @@ class GpuEngine:
 
     halves = True
 
-    def __init__(self, stream_of: StreamOf) -> None:
-        self._stream_of = stream_of
+    def __init__(self, stream_of: StreamOf, steps: StepCapture | None = None) -> None:
+        self._stream_of, self.steps = stream_of, steps
 
     def forward(self, call: Call, *, keep: bool) -> tuple[Arrays, Tape]:
         key, xp, states = PassKey.of(call, keep=keep), call.xp, range(len(call.cell.states))
