@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from mean_cells import MEANS
 from problems import MGU, ONE_SIDED
+from wide_cells import THREE_WIDTHS
 from words import ALL_WORDS
 
 import rnnx
@@ -62,7 +63,7 @@ def assert_no_spills(log, names):
 
 @pytest.mark.parametrize("chip", CHIPS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("cell", [*CELLS, *ONE_SIDED, *MEANS], ids=lambda cell: cell.name)
+@pytest.mark.parametrize("cell", [*CELLS, *ONE_SIDED, *MEANS, THREE_WIDTHS], ids=lambda cell: cell.name)
 def test_every_kernel_compiles_without_spills(cell, dtype, chip):
     common, own = codegen.sources(cell)
     for source in (own, common) if cell is CELLS[0] else (own,):

@@ -13,6 +13,7 @@ import pytest
 from conftest import NO_COMPILER
 from mean_cells import MEANS, NESTED, UNUSED
 from problems import ENGINES_TOLERANCE, ONE_SIDED, assert_close, make_problem, run
+from wide_cells import PROJECTION
 
 import rnnx
 from rnnx._core import arrays as ns
@@ -26,9 +27,8 @@ from rnnx.engines.protocol import Call, Tape
 
 pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason=NO_COMPILER)
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
-any_cell = pytest.mark.parametrize(
-    "cell", [*BUILT_IN.values(), rnnx.CELLS["unicornn"], *ONE_SIDED, *MEANS[:-2]], ids=lambda cell: cell.name
-)
+SOME = [*BUILT_IN.values(), rnnx.CELLS["unicornn"], PROJECTION, *ONE_SIDED, *MEANS[:-2]]
+any_cell = pytest.mark.parametrize("cell", SOME, ids=lambda cell: cell.name)
 
 
 # Also with persistent kernels, which the emulated device does not use by itself.

@@ -170,8 +170,9 @@ class GpuStepper:
 
 def _output(work: Forward, states: Array) -> Array:
     """Copy the states after every step, (T, m, n), with zeros past each length."""
-    key, shape = work.key, (work.key.n_steps, work.key.m, work.key.n)
-    memory = Arena(work.stream, {"S": (shape, key.dtype)})
+    _, m, n = states.shape
+    shape = (work.key.n_steps, m, n)
+    memory = Arena(work.stream, {"S": (shape, work.key.dtype)})
     target, lengths = memory.addresses["S"], work.address("lengths")
     work.to_time_major(states[1:, ...].T, target, shape, lengths)
     return memory.array("S")

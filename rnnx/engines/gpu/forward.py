@@ -1,7 +1,7 @@
 """The forward pass of a cell on a stream.
 
-Dimensions: T steps, m examples, n units, n_x inputs; G_x gates with an input side of all stages, G_i gates with a
-recurrent side of stage i.
+Dimensions as in `pass_key`: T steps, m examples, n units, n_i of stage i; G_i gates with a recurrent side of stage i; X
+input sides of all stages.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ class Forward(Pass):
     """A forward pass.
 
     `kept` holds the arrays of a tape; without ``keep``, only the states. `working` holds the others, the input sides
-    Z (T, m, G_x n) and, unless they are added to Z, the recurrent sides Zh<i> (m, G_i n).
+    Z (T, m, X) and, unless they are added to Z, the recurrent sides Zh<i> (m, G_i n_i).
     """
 
     def __init__(self, stream: DeviceStream, key: PassKey, *, captured: bool = False) -> None:
@@ -29,11 +29,11 @@ class Forward(Pass):
         working: Shapes = {name: shape for name, shape in self.shapes.items() if name not in kept}
         if key.has_lengths:
             working["lengths"] = ((key.m,), INDEX)
-        if key.n_zx and not key.indices:
-            working["Z"] = ((key.n_steps, key.m, key.n_zx * key.n), key.dtype)
+        if key.zx_row and not key.indices:
+            working["Z"] = ((key.n_steps, key.m, key.zx_row), key.dtype)
         for stage in wiring(key.cell):
             if key.separate_sides(stage):
-                working[f"Zh{stage.number}"] = ((key.m, stage.n_zh * key.n), key.dtype)
+                working[f"Zh{stage.number}"] = ((key.m, stage.n_zh * stage.units(key.n)), key.dtype)
         self.kept, self.working = self.allocate(kept), self.allocate(working)
         self._stages = self.stages()
 
@@ -52,13 +52,12 @@ class Forward(Pass):
         """Copy the parameters and the initial states."""
         self.load_parameters(call.parameters)
         for k, state in enumerate(call.s0):
-            self.to_time_major(state, self.address(f"S{k}"), (1, self.key.m, self.key.n))
+            self.to_time_major(state, self.address(f"S{k}"), (1, self.key.m, state.shape[0]))
 
     def load_inputs(self, inputs: Sequence[Array]) -> None:
-        """Copy the extra inputs (n, m, T), or (n, m) for one step."""
-        shape = (self.key.n_steps, self.key.m, self.key.n)
+        """Copy the extra inputs (n_k, m, T), or (n_k, m) for one step."""
         for k, array in enumerate(inputs):
-            self.to_time_major(array, self.address(f"E{k}"), shape, self.address("lengths"))
+            self.to_time_major(array, self.address(f"E{k}"), self.shapes[f"E{k}"][0], self.address("lengths"))
 
     def project(self, x: Array) -> None:
         """Compute all input sides from x (n_x, m, T), or (n_x, m) for one step; copy x for a backward pass."""
@@ -67,7 +66,7 @@ class Forward(Pass):
             X = X._replace(address=self.stream.address(x))
         else:
             self.to_time_major(x, X.address, (key.n_steps, key.m, key.n_x), self.address("lengths"))
-        if key.n_zx:
+        if key.zx_row:
             self.stream.gemm(X, self.matrix("wx").T, self.matrix("Z"))
 
     def loop(self) -> None:
@@ -86,10 +85,10 @@ class Forward(Pass):
 
     def _run_persistent(self, division: Geometry) -> None:
         key = self.key
-        values = {"zx": self.address("Z"), "zx_step": key.m * key.n_zx * key.n, "index": 0}
+        values = {"zx": self.address("Z"), "zx_step": key.m * key.zx_row, "index": 0}
         if key.indices:
             values = {"zx": self.address("wx"), "zx_step": 0, "index": self.address("X")}
-        values |= {"row": key.n_zx * key.n, "n_x": key.n_x, "saved_step": key.m * key.n if key.keep else 0}
+        values |= {"row": key.zx_row, "n_x": key.n_x, "saved_step": key.m * key.n if key.keep else 0}
         self._whole_pass(division, persistent_kernel(key.cell, division), backward=False, **values)
 
     def stages(self, before: int = 0, after: int = 1) -> list[StageStep]:
@@ -98,7 +97,7 @@ class Forward(Pass):
 
     def _stage(self, stage: StageWiring, before: int, after: int) -> StageStep:
         key, i, kernel = self.key, stage.number, forward_kernel(stage)
-        row_step, offset = key.n_zx * self._state_bytes, key.layout.zx[i] * key.n * key.dtype.itemsize
+        row_step, offset = self._bytes(key.zx_row), key.layout.zx[i] * key.dtype.itemsize
         values: dict[str, StepArgument | int] = {
             name_of(a): self._place(a.slot, before, after) for a in forward_arrays(stage) if a.slot
         }
@@ -109,8 +108,8 @@ class Forward(Pass):
             sides["zx"] = self.address("wx") + offset
             values["index"] = StepArgument(self.address("X"), key.m * INDEX.itemsize)
         values |= {name: sides[name] for name in forward_sides(stage)}
-        arguments = self._bind(stage, kernel, key.n_zx, values)
-        return StageStep(self._size(kernel), arguments, self._recurrent_products(stage, before, after))
+        arguments = self._bind(stage, kernel, key.zx_row, values)
+        return StageStep(self._size(stage, kernel), arguments, self._recurrent_products(stage, before, after))
 
     def _recurrent_products(self, stage: StageWiring, before: int, after: int) -> list[Product]:
         key, i, separate = self.key, stage.number, self.key.separate_sides(stage)
@@ -119,8 +118,8 @@ class Forward(Pass):
         if separate:
             side = self.matrix(f"Zh{i}")
         else:
-            side = self.matrix("Z").block(0, key.m, key.layout.zx[i] * key.n, stage.n_zh * key.n)
-            side = side._replace(step=key.n_zx * self._state_bytes)
-        operand, step = self._place(stage.operand, before, after)
-        a = Matrix(operand, key.m, key.n, key.n, key.dtype, step=step)
+            side = self.matrix("Z").block(0, key.m, key.layout.zx[i], stage.n_zh * stage.units(key.n))
+            side = side._replace(step=self._bytes(key.zx_row))
+        (operand, step), n = self._place(stage.operand, before, after), stage.operand_units(key.n)
+        a = Matrix(operand, key.m, n, n, key.dtype, step=step)
         return [Product(part, wh.T, z, int(not separate)) for z, wh, part in self._blocks(stage, side, a)]

@@ -21,7 +21,7 @@ class Launcher:
         self.launch(kernel, blocks, threads, declared(read("layout.cu"), kernel).bind(values), shared)
 
     def to_time_major(
-        self, source: Array | None, target: int, shape: tuple[int, int, int], lengths: int = 0,
+        self, source: Array | None, target: int, shape: tuple[int, ...], lengths: int = 0,
         kernel: str = "time_major",
     ) -> None:  # fmt: skip
         """Copy an array (n, m, T) or (n, m) to (T, m, n), the given shape, at address `target`; None means zeros."""

@@ -13,6 +13,8 @@ from rnnx.engines.gpu.kernel import Kernel, LaunchSize, declared, options, read
 from rnnx.engines.gpu.launches import Launcher
 from rnnx.engines.gpu.pass_key import PassKey
 
+_ARRAYS = {"state": "S", "saved": "K", "input": "E", "vector": "v"}  # by the kinds of slots
+
 
 class Product(NamedTuple):
     """A product C = A B + beta C."""
@@ -42,7 +44,6 @@ class Pass(Launcher):
         super().__init__(stream, key.cell, key.dtype)
         self.key, self.shapes = key, key.tape_shapes()
         self.addresses: dict[str, int] = {}
-        self._state_bytes = key.m * key.n * key.dtype.itemsize  # of one state, or one gate, in one step
         self._geometry = geometry.choose(key, stream.precision, stream.processor)
         self._captured = captured
         self._replay: Callable[[], None] | None = None
@@ -69,31 +70,33 @@ class Pass(Launcher):
 
     def load_parameters(self, parameters: Mapping[str, Array]) -> None:
         """Fill the arrays of `PassKey.packed_shapes`."""
-        key, n, job, jobs = self.key, self.key.n, declared(read("layout.cu"), "copy_matrix"), []
-        wx_strides = (1, key.n_zx * n) if key.indices else (key.n_x, 1)
+        key, job, jobs = self.key, declared(read("layout.cu"), "copy_matrix"), []
+        wx_strides = (1, key.zx_row) if key.indices else (key.n_x, 1)
 
-        def add(source: Array | None, name: str, row: int, strides: tuple[int, int], columns: int) -> None:
-            """Copy `columns` columns, or zeros, to rows `row` ... of an array."""
+        def add(source: Array | None, name: str, rows: slice, strides: tuple[int, int], columns: int) -> None:
+            """Copy `columns` columns, or zeros, to rows of an array."""
             src, (row_from, column_from) = 0, (0, 0)
             if source is not None:
                 src, (row_from, column_from) = self.stream.address(source), self.stream.strides(source)
-            dst, (row_to, column_to) = self.address(name) + row * strides[0] * key.dtype.itemsize, strides
-            values = {"src": src, "row_from": row_from, "column_from": column_from, "rows": n, "columns": columns}
+            dst, (row_to, column_to) = self.address(name) + rows.start * strides[0] * key.dtype.itemsize, strides
+            values = {"src": src, "row_from": row_from, "column_from": column_from, "columns": columns}
+            values["rows"] = rows.stop - rows.start
             jobs.append(job.bind(values | {"dst": dst, "row_to": row_to, "column_to": column_to}))
 
         for stage in wiring(key.cell):
-            for gate, row, own in key.gate_rows(stage):
-                w_x, w_h = gate.split(parameters, n)
+            columns = stage.columns(key.n)
+            for gate, rows, own in key.gate_rows(stage):
+                w_x, w_h = gate.split(parameters, key.n)
                 if w_h is not None:
-                    add(w_h, f"wh{stage.number}", own.start, (n // stage.heads, 1), n // stage.heads)
+                    add(w_h, f"wh{stage.number}", own, (columns, 1), columns)
                 if w_x is not None:
-                    add(w_x, "wx", row.start, wx_strides, key.n_x)
-                    add(parameters.get(gate.bias), "b", row.start, (1, 1), 1)
+                    add(w_x, "wx", rows, wx_strides, key.n_x)
+                    add(parameters.get(gate.bias), "b", rows, (1, 1), 1)
                 if w_h is not None and key.has_recurrent_bias(stage):
-                    add(parameters.get(gate.recurrent_bias or ""), f"bh{stage.number}", own.start, (1, 1), 1)
-        for k, name in enumerate(key.cell.vectors):
-            add(parameters[name], f"v{k}", 0, (1, 1), 1)
-        blocks = min(-(-n * max(n, key.n_x) // 256), 64)
+                    add(parameters.get(gate.recurrent_bias or ""), f"bh{stage.number}", own, (1, 1), 1)
+        for k, (name, n) in enumerate(zip(key.cell.vectors, key.sizes(key.cell.vectors), strict=True)):
+            add(parameters[name], f"v{k}", slice(0, n), (1, 1), 1)
+        blocks = min(-(-key.n * max(key.n, key.n_x) // 256), 64)
         for first in range(0, len(jobs), PACK_JOBS):
             batch = jobs[first : first + PACK_JOBS]
             unused = [0] * len(job.names) * (PACK_JOBS - len(batch))
@@ -109,24 +112,26 @@ class Pass(Launcher):
 
     def _place(self, slot: Slot, before: int = 0, after: int = 1) -> StepArgument:
         """Return the address of a slot's values. At step 0, the states are S<k>[before] and S<k>[after]."""
-        size = self._state_bytes
-        if slot.kind == "vector":
-            return StepArgument(self.address(f"v{slot.number}"))
-        if slot.kind == "input":
-            return StepArgument(self.address(f"E{slot.number}"), size)
-        if slot.kind == "saved":
-            return StepArgument(self.address(f"K{slot.number}"), size if self.key.keep else 0)
-        return StepArgument(self.address(f"S{slot.number}") + (after if slot.after else before) * size, size)
+        name = f"{_ARRAYS[slot.kind]}{slot.number}"
+        address, size = self.address(name), self._bytes(self.shapes[name][0][-1])
+        if slot.kind == "state":
+            return StepArgument(address + (after if slot.after else before) * size, size)
+        once = slot.kind == "vector" or (slot.kind == "saved" and not self.key.keep)
+        return StepArgument(address, 0 if once else size)
 
-    def _size(self, kernel: Kernel) -> LaunchSize:
-        return launch_size(kernel, self.key.m, self.key.n, self.key.dtype)
+    def _bytes(self, row: int) -> int:
+        """Return the size of an array (m, row), of one step."""
+        return self.key.m * row * self.key.dtype.itemsize
+
+    def _size(self, stage: StageWiring, kernel: Kernel) -> LaunchSize:
+        return launch_size(kernel, self.key.m, stage.units(self.key.n), self.key.dtype)
 
     def _bind(
         self, stage: StageWiring, kernel: Kernel, row: int, values: Mapping[str, StepArgument | int]
     ) -> list[StepArgument]:
-        """Return the arguments of a stage's kernel: `values`, and those common to all kernels. `row` is in blocks."""
-        key = self.key
-        sizes = {"m": key.m, "n": key.n, "row": row * key.n, "hrow": stage.n_zh * key.n}
+        """Return the arguments of a stage's kernel: `values`, and those common to all kernels."""
+        key, n = self.key, stage.units(self.key.n)
+        sizes = {"m": key.m, "n": n, "row": row, "hrow": stage.n_zh * n}
         arguments = kernel.bind({**values, **sizes, "lengths": self.address("lengths"), "t": StepArgument(0, 1)})
         return [value if isinstance(value, StepArgument) else StepArgument(value) for value in arguments]
 
@@ -137,7 +142,7 @@ class Pass(Launcher):
         wh = self.matrix(f"wh{stage.number}")
         if stage.heads == 1:
             return [(side, wh, operand)]
-        d = self.key.n // stage.heads
+        d = stage.columns(self.key.n)
         return [
             (
                 side.block(0, side.rows, block * d, d),
