@@ -3,6 +3,7 @@
 CuPy is installed without a driver. Its arrays are made around addresses that are never read.
 """
 
+import contextlib
 import ctypes
 import itertools
 import re
@@ -462,6 +463,48 @@ def faked(monkeypatch):
     monkeypatch.setattr(FakeCupy, "error", None)
     monkeypatch.setattr(FakeCupy, "log", [])
     return cupy_device, lambda: [arguments[1] for name, arguments in library.calls if name == "cublasSetStream_v2"]
+
+
+class FakePool:
+    def malloc(self, size):
+        FakeCupy.log.append("pool")
+        return FakeCupy.cuda.alloc(size)
+
+
+def test_a_whole_step_is_captured_with_memory_of_its_own(faked, monkeypatch):
+    """Its work runs twice on a stream of its own, in order with the caller's, and passes capture nothing themselves."""
+    module, _ = faked
+    allocators, order = [], []
+
+    @contextlib.contextmanager
+    def using_allocator(allocate):
+        allocators.append(allocate.__self__)
+        yield
+        allocators.pop()
+
+    monkeypatch.setattr(FakeCupy.cuda, "MemoryPool", FakePool, raising=False)
+    monkeypatch.setattr(FakeCupy.cuda, "using_allocator", using_allocator, raising=False)
+    monkeypatch.setattr(FakeStream, "record", lambda self: f"event of {self.ptr}", raising=False)
+    monkeypatch.setattr(FakeStream, "wait_event", lambda self, e: order.append((self.ptr, e)), raising=False)
+
+    def work():
+        with module.stream_of(OnDevice) as stream:
+            order.append((FakeCupy.stream.ptr, FakeCupy.stream.capturing, stream.can_capture, len(allocators)))
+
+    replay = module.CupySteps().capture(OnDevice, work)
+    assert order == [(77, "event of 0"), (77, False, False, 1), (0, "event of 77"), (77, True, False, 1)]
+    assert allocators == []
+    replay()
+    assert FakeCupy.log == [("graph", 0)]
+    FakeCupy.error = "not permitted"
+    with pytest.raises(RuntimeError, match="not permitted"):
+        module.CupySteps().capture(OnDevice, work)
+    with module.stream_of(OnDevice) as stream:
+        assert stream.can_capture
+    with FakeStream(5) as _:
+        FakeCupy.stream.capturing = True
+        with pytest.raises(RuntimeError, match="cannot be called during stream capture"), module.stream_of(OnDevice):
+            pass
 
 
 def test_every_stream_has_its_own_object(faked):

@@ -17,6 +17,7 @@ from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx.data import Batch
+from rnnx.engines.protocol import StepCapture
 from rnnx.models import Masks, SequenceModel
 from rnnx.optim import Joined, learning_rate_at
 from rnnx.training.precision import LossScale, outcome, passes_in
@@ -45,9 +46,8 @@ class Memory:
     def __init__(self, run: Any, joined: Joined) -> None:
         xp = run.model.xp
         self._model, self._optimizer = run.model, run.optimizer
-        self.joined = joined.replace(
-            tuple({k: ns.owned_copy(xp, a) for k, a in part.items()} for part in joined.arrays)
-        )
+        parameters, state = ({k: ns.owned_copy(xp, a) for k, a in part.items()} for part in joined.arrays)
+        self.joined = joined.replace((parameters, state))
         self.scale = None if run.loss_scale is None else LossScale(*(ns.owned_copy(xp, a) for a in run.loss_scale))
         self.finite = xp.asarray(True, device=ns.device(joined.arrays[0]["all"]))
 
@@ -109,11 +109,10 @@ class CapturedStep:
 
     replay: Callable[[], None]
 
-    def __init__(self, run: Any, memory: Memory, batch: Batch, carried: bool) -> None:
-        self.run, self._memory, self._carried = run, memory, carried
+    def __init__(self, run: Any, memory: Memory, batch: Batch, capture: StepCapture) -> None:
+        self.run, self._memory, self._capture, self._carried = run, memory, capture, batch.continues
         xp, first = run.model.xp, memory.moments[0]
         keywords = {"dtype": first.dtype, "device": ns.device(first)}
-        self._capture = engines.step_capture(xp)
         self._batch = _like(xp, batch, ns.device(first))
         sizes = {name: n for one in run.model.stack.directions for name, n in one.state_sizes.items()}
         m = batch.inputs.shape[-2]
@@ -128,7 +127,7 @@ class CapturedStep:
         for name, target in _arrays(self._batch).items():
             value = _arrays(batch)[name]
             if isinstance(value, np.ndarray):
-                self._capture.write(target, value)
+                self._capture.write(target, np.ascontiguousarray(value, np.int64))
             else:
                 target[...] = value
         if self._carried and run.states is not self.states:
@@ -193,8 +192,8 @@ class CapturedSteps:
 
     def take(self, run: Any, batch: Any) -> "tuple[CapturedStep, Memory] | None":
         """Return the captured step for a batch, with the state of the run in its memory; None if there is none."""
-        key = _key(run, batch)
-        if key is None:
+        key, capture = _key(run, batch), engines.step_capture(run.model.xp)
+        if key is None or capture is None:
             return None
         self._seen[key] += 1
         if self._seen[key] < 2 or (key not in self._steps and len(self._steps) >= MOST):
@@ -206,7 +205,7 @@ class CapturedSteps:
             self._memory, self._steps = Memory(run, joined), {}
             self._memory.take(run)
         if key not in self._steps:
-            step = CapturedStep(run, self._memory, batch, batch.continues)
+            step = CapturedStep(run, self._memory, batch, capture)
             step.load(batch, run.step + 1)
             self._steps[key] = step if step.capture() else None
         found = self._steps[key]
@@ -216,9 +215,8 @@ class CapturedSteps:
 def _key(run: Any, batch: Any) -> Hashable:
     """Return what a captured step depends on; None if the step cannot be captured."""
     known = isinstance(run.model, SequenceModel) and type(run.model).__module__.startswith("rnnx.")
-    if not known or type(batch) is not Batch or run.segment_length is not None or not run.in_place:
-        return None
-    if engines.step_capture(run.model.xp) is None or ns.is_on_host(batch.inputs):
+    there = type(batch) is Batch and not ns.is_on_host(batch.inputs)
+    if not known or not there or run.segment_length is not None or not run.in_place:
         return None
     kinds = tuple((name, tuple(a.shape), str(a.dtype)) for name, a in _arrays(batch).items())
     settings = run.clip_norm, run.clip_value, run.precision

@@ -46,6 +46,8 @@ class Recorder:
             if held is not None:
                 is_new = isinstance(result, ARRAY) and not any(result is argument for argument in arguments)
                 self.tape.add(function, *held, result if is_new else None)
+                if function.__name__ == "asarray" and not isinstance(arguments[0], ARRAY):
+                    self.tape.copied.add(id(result))
             return result
 
         return recorded
@@ -64,6 +66,7 @@ class Tape:
     def __init__(self):
         self.work = []
         self.own = {}  # by id: keeps its arrays, the pool of the graph
+        self.copied = set()  # ids of arrays copied from the host
         self.before = {}  # by id: memory from outside, and what it held
 
     def add(self, function, arguments, keywords, result):
@@ -73,6 +76,7 @@ class Tape:
 
     def hold(self, value):
         """Replace arrays from outside by their addresses."""
+        assert id(value) not in self.copied, "a copy from the host in a graph repeats the same numbers"
         if isinstance(value, ARRAY) and id(value) not in self.own:
             outside = _Outside(value)
             memory = outside.memory()
