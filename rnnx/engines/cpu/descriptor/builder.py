@@ -112,7 +112,7 @@ class Template:
         row = 0 if slot.kind == "vector" else units * self.item
         return {"address": address, "step": step, "row": row, "vector": self.size, "past_end": past_end}
 
-    def divide(self, loop: int, after: int, waits: bool) -> None:
+    def divide(self, loop: int, after: int, waits: int) -> None:
         """Set the number of sections of the loop over time, and of those after it; see `thread_pool.Task`."""
         self.fields["loop_sections"] = loop
         self.sections = {"sections": 1 + loop + after, "loop_end": 1 + loop, "waits": waits}

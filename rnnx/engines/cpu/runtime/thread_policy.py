@@ -112,6 +112,7 @@ class Policy:
     """How jobs are shared among threads."""
 
     split: Callable[[Work], tuple[int, bool]] = split
+    measures: bool = True  # whether jobs run on one thread if several have been slower
 
 
 policy: ContextVar[Policy] = ContextVar("rnnx_thread_policy", default=Policy())  # noqa: B039
@@ -125,8 +126,8 @@ def choice(work: Work) -> tuple[int, bool]:
 
 @contextlib.contextmanager
 def use_policy(split: Callable[[Work], tuple[int, bool]]) -> Iterator[None]:
-    """Set the policy of this context."""
-    token = policy.set(Policy(split))
+    """Set the policy of this context, for all jobs, whether or not several threads have been faster."""
+    token = policy.set(Policy(split, measures=False))
     try:
         yield
     finally:
