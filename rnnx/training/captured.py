@@ -8,7 +8,6 @@ and the numbers of the update. A captured step was compared with the step itself
 import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ import numpy as np
 from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx.data import Batch
+from rnnx.data.batches import Batch, LateBatch
 from rnnx.engines.protocol import StepCapture
 from rnnx.models import Masks, SequenceModel
 from rnnx.optim import Joined, learning_rate_at
@@ -113,9 +112,13 @@ class CapturedStep:
         self.run, self._memory, self._capture, self._carried = run, memory, capture, batch.continues
         xp, first = run.model.xp, memory.moments[0]
         keywords = {"dtype": first.dtype, "device": ns.device(first)}
-        self._batch = _like(xp, batch, ns.device(first))
+        self._gather = batch.gather if isinstance(batch, LateBatch) else None
+        self._slots = {
+            name: xp.zeros(a.shape, dtype=xp.int64 if isinstance(a, np.ndarray) else a.dtype, device=ns.device(first))
+            for name, a in _arrays(batch).items()
+        }
         sizes = {name: n for one in run.model.stack.directions for name, n in one.state_sizes.items()}
-        m = batch.inputs.shape[-2]
+        m = next(iter(self._slots.values())).shape[-1 if self._gather else -2]
         self.states = {name: xp.zeros((n, m), **keywords) for name, n in sizes.items()}
         self.results = xp.zeros((3,), **keywords)
         self._names = [*run.optimizer.numbers(1.0, 1)]
@@ -124,8 +127,7 @@ class CapturedStep:
     def load(self, batch: Batch, number: int) -> None:
         """Copy what differs from step to step: the batch, the carried states, and the numbers of the update."""
         run = self.run
-        for name, target in _arrays(self._batch).items():
-            value = _arrays(batch)[name]
+        for target, value in zip(self._slots.values(), _arrays(batch).values(), strict=True):
             if isinstance(value, np.ndarray):
                 self._capture.write(target, np.ascontiguousarray(value, np.int64))
             else:
@@ -135,13 +137,22 @@ class CapturedStep:
         values = run.optimizer.numbers(learning_rate_at(run.optimizer.learning_rate, number), number)
         self._capture.write(self._numbers, np.array([*values.values(), number], np.float64))
 
+    def _batch(self) -> Batch:
+        """Return the batch, gathered here if its dataset is on the device."""
+        arrays = dict(self._slots)
+        if self._gather:
+            arrays["inputs"], arrays["targets"] = self._gather.build(arrays.pop("rows"))
+        first = arrays.pop("inputs"), arrays.pop("targets"), arrays.pop("lengths", None)
+        extra = {name.removeprefix(_EXTRA): a for name, a in arrays.items()}
+        return Batch(*first, self._carried, extra or None)
+
     def work(self) -> None:
         """Compute a step, and write its results to the memory that stays."""
         run, memory, xp = self.run, self._memory, self.run.model.xp
         scaled = {} if memory.scale is None else {"loss_scale": memory.scale.scale}
         with passes_in(run.precision):
             step = run.model.train_step(
-                self._batch, states=self.states if self._carried else None, masks=_NoMasks((0,)), **scaled
+                self._batch(), states=self.states if self._carried else None, masks=_NoMasks((0,)), **scaled
             )
         gradients, norm = run.clipped(memory.joined.gradients(step.gradients), memory.scale)
         norm, finite, applied, scale = outcome(memory.scale, PendingSteps((), memory.finite), step.loss, norm)
@@ -189,12 +200,16 @@ class CapturedSteps:
         self._seen: Counter[Hashable] = Counter()
         self._steps: dict[Hashable, CapturedStep | None] = {}  # None: the step cannot be captured
         self._memory: Memory | None = None
+        self._dataset: Any = None
 
     def take(self, run: Any, batch: Any) -> "tuple[CapturedStep, Memory] | None":
         """Return the captured step for a batch, with the state of the run in its memory; None if there is none."""
         key, capture = _key(run, batch), engines.step_capture(run.model.xp)
         if key is None or capture is None:
             return None
+        dataset = getattr(getattr(batch, "gather", None), "dataset", None)
+        if dataset is not self._dataset:  # graphs contain its address, and keep it alive
+            self._dataset, self._steps = dataset, {}
         self._seen[key] += 1
         if self._seen[key] < 2 or (key not in self._steps and len(self._steps) >= MOST):
             return None
@@ -215,37 +230,26 @@ class CapturedSteps:
 def _key(run: Any, batch: Any) -> Hashable:
     """Return what a captured step depends on; None if the step cannot be captured."""
     known = isinstance(run.model, SequenceModel) and type(run.model).__module__.startswith("rnnx.")
-    there = type(batch) is Batch and not ns.is_on_host(batch.inputs)
+    there = type(batch) is LateBatch or (type(batch) is Batch and not ns.is_on_host(batch.inputs))
     if not known or not there or run.segment_length is not None or not run.in_place:
         return None
     kinds = tuple((name, tuple(a.shape), str(a.dtype)) for name, a in _arrays(batch).items())
+    gather = batch.gather.kind if type(batch) is LateBatch else None
     settings = run.clip_norm, run.clip_value, run.precision
-    return kinds, batch.continues, settings, engines.settings(run.model.xp)
+    return kinds, batch.continues, gather, settings, engines.settings(run.model.xp)
 
 
 def _arrays(batch: Batch) -> dict[str, Array]:
-    """Return the arrays of a batch by name, without lengths that are all T."""
-    arrays = {
-        "inputs": batch.inputs,
-        "targets": batch.targets,
-        **{_EXTRA + name: a for name, a in (batch.extra or {}).items()},
-    }
+    """Return the arrays of a batch by name, without lengths that are all T; instead of a late one's, the rows."""
+    if isinstance(batch, LateBatch):
+        arrays, n_steps = {"rows": batch.gather.rows}, batch.gather.n_steps
+    else:
+        extra = {_EXTRA + name: a for name, a in (batch.extra or {}).items()}
+        arrays, n_steps = {"inputs": batch.inputs, "targets": batch.targets, **extra}, batch.inputs.shape[-1]
     lengths = batch.lengths
-    if isinstance(lengths, np.ndarray) and (lengths == batch.inputs.shape[-1]).all():
+    if isinstance(lengths, np.ndarray) and (lengths == n_steps).all():
         lengths = None
     return arrays if lengths is None else {**arrays, "lengths": lengths}
-
-
-def _like(xp: Any, batch: Batch, device: Any) -> Batch:
-    """Return a batch of new arrays on a device."""
-    arrays = {name: xp.zeros(a.shape, dtype=_dtype(xp, a), device=device) for name, a in _arrays(batch).items()}
-    first = arrays.pop("inputs"), arrays.pop("targets"), arrays.pop("lengths", None)
-    extra = {name.removeprefix(_EXTRA): a for name, a in arrays.items()}
-    return replace(batch, inputs=first[0], targets=first[1], lengths=first[2], extra=extra or None)
-
-
-def _dtype(xp: Any, a: Array) -> Any:
-    return xp.int64 if isinstance(a, np.ndarray) else a.dtype
 
 
 def _write(targets: Any, values: Any) -> None:
