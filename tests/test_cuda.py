@@ -25,7 +25,7 @@ from rnnx.cells import BUILT_IN
 from rnnx.engines.gpu import codegen, geometry, persistent
 from rnnx.engines.gpu.cublas import Blas
 from rnnx.engines.gpu.device import Matrix, Processor
-from rnnx.engines.gpu.kernel import kernel_names
+from rnnx.engines.gpu.kernel import kernel_names, read
 from rnnx.engines.gpu.kernel import options as compiler_options
 from rnnx.engines.gpu.pass_key import PassKey
 from rnnx.functional.arguments import _signature, checked_call
@@ -70,6 +70,12 @@ def test_every_kernel_compiles_without_spills(cell, dtype, chip):
     for source in (own, common) if cell is CELLS[0] else (own,):
         log = compile_cuda(source, chip, compiler_options(dtype))
         assert_no_spills(log, kernel_names(source))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_kernel_of_masks_compiles(dtype):
+    source = read("prelude.cuh") + read("masks.cu")
+    assert_no_spills(compile_cuda(source, CHIPS[0], compiler_options(dtype)), kernel_names(source))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

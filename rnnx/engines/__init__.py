@@ -257,6 +257,12 @@ def step_capture(xp: Any) -> StepCapture | None:
     return found
 
 
+def device_masks(xp: Any) -> Callable[..., Array] | None:
+    """Return the function that makes masks on the device of arrays of namespace `xp`; None if there is none."""
+    found: Callable[..., Array] | None = getattr(load(select(xp)), "kept", None)
+    return found
+
+
 def settings(xp: Any) -> tuple[Any, ...]:
     """Return what the results for arrays of namespace `xp` depend on besides the arguments."""
     return select(xp), chosen.get()

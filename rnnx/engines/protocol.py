@@ -187,7 +187,9 @@ class Engine(Protocol):
     """An engine; see the requirements above.
 
     An engine that also takes arrays of 16-bit dtypes, and computes in float32, has an attribute `halves`, True. One on
-    whose device training steps can be captured has an attribute `steps`, a `StepCapture`.
+    whose device training steps can be captured has an attribute `steps`, a `StepCapture`. One that makes the masks of
+    `rnnx.models.Masks` on its device, with the same bits, has a method ``kept(key, start, rate, shape, like)``, where
+    `key` is an array of two int64 there.
     """
 
     def forward(self, call: Call, *, keep: bool) -> tuple[Arrays, Tape]:

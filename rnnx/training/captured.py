@@ -8,6 +8,7 @@ and the numbers of the update. A captured step was compared with the step itself
 import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,16 +24,33 @@ from rnnx.training.precision import LossScale, outcome, passes_in
 from rnnx.training.progress import PendingSteps
 
 MOST = 16  # captured steps of a run
+MOST_MASKS = 64  # of a step
 _EXTRA = "extra."  # before the names of the inputs besides x
 _ERRORS = (RuntimeError, NotImplementedError)  # of a library, if a step needs the host
 
 
 class NeedsHost(RuntimeError):
-    """The masks of dropout are drawn on the host."""
+    """The masks of dropout are drawn on the host, or are too many."""
 
 
-class _NoMasks(Masks):
-    def kept(self, *_arguments: Any) -> Array:
+@dataclass(frozen=True)
+class LateMasks(Masks):
+    """The masks of a captured step, whose keys are copied to `slots` before every step."""
+
+    slots: Any = None
+    places: dict[str, int] = field(default_factory=dict)  # the slots of the layers, found by the first step
+
+    def key_on_device(self, place: str, like: Array) -> Array:
+        """See `Masks`."""
+        del like
+        slot = self.places.setdefault(place, len(self.places))
+        if slot >= self.slots.shape[0]:
+            raise NeedsHost
+        return self.slots[slot, :]
+
+    def key(self, place: str) -> np.ndarray:
+        """See `Masks`; this one is asked for by masks that the host draws."""
+        del place
         raise NeedsHost
 
 
@@ -121,11 +139,12 @@ class CapturedStep:
         m = next(iter(self._slots.values())).shape[-1 if self._gather else -2]
         self.states = {name: xp.zeros((n, m), **keywords) for name, n in sizes.items()}
         self.results = xp.zeros((3,), **keywords)
+        self._masks = LateMasks((0,), slots=xp.zeros((MOST_MASKS, 2), dtype=xp.int64, device=ns.device(first)))
         self._names = [*run.optimizer.numbers(1.0, 1)]
         self._numbers = xp.zeros((len(self._names) + 1,), dtype=xp.float64, device=ns.device(first))
 
     def load(self, batch: Batch, number: int) -> None:
-        """Copy what differs from step to step: the batch, the carried states, and the numbers of the update."""
+        """Copy what differs from step to step: the batch, carried states, keys of masks, and numbers of the update."""
         run = self.run
         for target, value in zip(self._slots.values(), _arrays(batch).values(), strict=True):
             if isinstance(value, np.ndarray):
@@ -134,6 +153,11 @@ class CapturedStep:
                 target[...] = value
         if self._carried and run.states is not self.states:
             _write(self.states.values(), [run.states[name] for name in self.states])
+        if self._masks.places:
+            masks, keys = Masks((run.seed, number)), np.zeros((MOST_MASKS, 2), np.int64)
+            for place, slot in self._masks.places.items():
+                keys[slot] = masks.key(place).view(np.int64)
+            self._capture.write(self._masks.slots, keys)
         values = run.optimizer.numbers(learning_rate_at(run.optimizer.learning_rate, number), number)
         self._capture.write(self._numbers, np.array([*values.values(), number], np.float64))
 
@@ -152,7 +176,7 @@ class CapturedStep:
         scaled = {} if memory.scale is None else {"loss_scale": memory.scale.scale}
         with passes_in(run.precision):
             step = run.model.train_step(
-                self._batch(), states=self.states if self._carried else None, masks=_NoMasks((0,)), **scaled
+                self._batch(), states=self.states if self._carried else None, masks=self._masks, **scaled
             )
         gradients, norm = run.clipped(memory.joined.gradients(step.gradients), memory.scale)
         norm, finite, applied, scale = outcome(memory.scale, PendingSteps((), memory.finite), step.loss, norm)

@@ -55,6 +55,7 @@ class Recorder:
     def install(self, monkeypatch):
         for name in _FUNCTIONS:
             monkeypatch.setattr(xp, name, self.wrap(getattr(xp, name)))
+        monkeypatch.setattr(RecordingEngine, "kept", staticmethod(self.wrap(RecordingEngine.kept)))
         for name in _METHODS:
             if hasattr(ARRAY, name):
                 monkeypatch.setattr(ARRAY, name, self.wrap(getattr(ARRAY, name)))
@@ -95,7 +96,7 @@ class Tape:
     def replay(self):
         for function, arguments, keywords, result in self.work:
             found = function(*_opened(arguments), **_opened(keywords))
-            if result is not None and result is not found:
+            if result is not None and result is not found and result._array.flags.writeable:  # else it is a view
                 result._array[...] = found._array
 
 
@@ -178,6 +179,15 @@ class RecordingEngine:
 
     def matmul(self, a, b, bias=None):
         return REFERENCE.matmul(a, b, bias)
+
+    @staticmethod
+    def kept(key, start, rate, shape, like):
+        """Masks by NumPy, computed when the operation runs: the key is in memory of the device."""
+        masks, n_steps = np.empty(shape[::-1]), shape[2]
+        for t in range(n_steps):
+            philox = np.random.Philox(key=key._array.view(np.uint64), counter=[0, 0, 0, start + t])
+            masks[t] = np.random.Generator(philox).random(shape[1::-1], np.float32) >= rate
+        return ARRAY._new(masks.astype(like._array.dtype).T, device=like.device)
 
     def stepper(self, call):
         return REFERENCE.stepper(call)

@@ -12,6 +12,7 @@ from rnnx._core import arrays as ns
 from rnnx._core.layout import to_public
 from rnnx.cells.parameters import recurrent_parameters
 from rnnx.cells.wiring import wiring
+from rnnx.engines.gpu import masks
 from rnnx.engines.gpu.backward import Backward
 from rnnx.engines.gpu.device import Arena, Array, DeviceStream, Matrix
 from rnnx.engines.gpu.forward import Forward
@@ -133,6 +134,11 @@ class GpuEngine:
             if bias is not None:
                 result += bias
             return result
+
+    def kept(self, key: Array, start: int, rate: float, shape: tuple[int, int, int], like: Array) -> Array:
+        """Return a mask (n, m, T) of the dtype of an array; see `rnnx.engines.protocol.Engine`."""
+        with self._stream_of(like) as stream:
+            return masks.kept(stream, key, start, rate, shape, like.dtype).T
 
     def stepper(self, call: Call) -> "GpuStepper":
         return GpuStepper(self._stream_of, call)
