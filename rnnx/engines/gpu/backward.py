@@ -7,11 +7,11 @@ a recurrent side of stage i; Z numbers in a row of dZ, see `StageWiring.blocks`.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rnnx._core.layout import to_public
-from rnnx.cells.parameters import StageGradients, name_gradients
 from rnnx.cells.wiring import Argument, Slot, StageWiring, wiring
+from rnnx.engines.gpu import gradients
 from rnnx.engines.gpu.codegen import FINAL_STATE, backward_kernel, name_of
-from rnnx.engines.gpu.device import INDEX, Arena, Array, DeviceStream, Matrix, Shapes, StepArgument
+from rnnx.engines.gpu.copies import INDICES, TO_REAL, Copy, End, Numbers, Transfer
+from rnnx.engines.gpu.device import INDEX, Array, DeviceStream, Matrix, Shapes, StepArgument
 from rnnx.engines.gpu.kernel import real_dtype
 from rnnx.engines.gpu.pass_key import PassKey
 from rnnx.engines.gpu.passes import Pass, Product, StageStep
@@ -33,13 +33,14 @@ class Backward(Pass):
     current step's values; dS<k> (T, m, n_k), the caller's; with lengths, d_final0 (m, n), the caller's for the final
     state.
 
-    `given` are the caller's cotangents or None. Unless captured, the pass reads those in place that are time-major.
-    `tape` maps the names in `PassKey.tape_shapes` to addresses.
+    `given` are the caller's cotangents or None. Unless captured, the pass reads those in place that are time-major, and
+    is for one call. `tape` maps the names in `PassKey.tape_shapes` to addresses; with `packs`, the packed parameters
+    are still to be filled.
     """
 
     def __init__(
         self, stream: DeviceStream, key: PassKey, given: Sequence[Array | None], tape: Mapping[str, int],
-        *, captured: bool = False,
+        *, captured: bool = False, packs: bool = False, kept_alive: Any = None,
     ) -> None:  # fmt: skip
         super().__init__(stream, key, captured=captured)
         self.addresses |= tape
@@ -57,21 +58,56 @@ class Backward(Pass):
         shapes |= {f"dS{k}": ((n_steps, m, present[k].shape[0]), dtype) for k in self._copied}
         if key.has_lengths:
             shapes |= {"lengths": ((m,), INDEX), "d_final0": ((m, n), real_dtype(dtype))}
-        self.memory = self.allocate(shapes)
+        self._kept_alive, self._packs, self._results, self._fresh = kept_alive, packs, gradients.results(key), None
+        of_x: Shapes = {} if key.indices else {"dX": ((n_steps, m, key.n_x), dtype)}
+        if captured:
+            shapes |= of_x
+        else:  # dX is computed in the memory of the results
+            self._fresh, self.shapes = self._results.allocate(stream), self.shapes | of_x
+            start = stream.base(self._fresh)
+            self.addresses |= {name: start + self._results.views[name].offset for name in of_x}
+        self.memory = self.allocate(shapes | gradients.shapes(key))
+        numbers = Numbers()
+        before = self._cotangent_copies(numbers) + (self.parameter_copies(numbers) if packs else [])
+        (out,), arrays = numbers.next(1), (self.address, self.shapes)
+        after = gradients.copies(key, self._results, *arrays, out, in_place=not captured)
+        self.transfer = Transfer(stream, self.launch, numbers, before, after)
         self._stages = [self._stage(stage) for stage in reversed(wiring(key.cell))]
 
-    def load(self, cotangents: Cotangents, lengths: Array | None) -> None:
-        """Copy the cotangents of a call to the pass's memory."""
-        if lengths is not None:
-            self.memory.array("lengths")[...] = lengths
-        for k, d in enumerate(cotangents.final):
-            target = _cotangent(Slot("state", k))
-            shape = (1, *self.shapes[target][0])
-            self.to_time_major(d, self.address(target), shape, kernel="time_major_to_real")
-        if lengths is not None:
-            self.memory.array("d_final0")[...] = self.memory.array(_cotangent(Slot("state", 0)))
+    def _cotangent_copies(self, numbers: Numbers) -> list[Copy]:
+        """Return the copies of the lengths and the caller's cotangents."""
+        key, copies = self.key, list[Copy]()
+        if key.has_lengths:
+            target = End(self.address("lengths"), (INDEX.itemsize,))
+            copies.append(Copy(numbers.array(1), target, (key.m, 1, 1), INDICES))
+        for k in self._states:
+            source = numbers.array(2)
+            for name in (_cotangent(Slot("state", k)), *(["d_final0"] if key.has_lengths and not k else [])):
+                shape, dtype = self.shapes[name]
+                target = End.time_major(self.address(name), shape, dtype)
+                copies.append(Copy(source, target, (shape[1], shape[0], 1), TO_REAL))
         for k in self._copied:
-            self.to_time_major(cotangents.states[k], self.address(f"dS{k}"), self.shapes[f"dS{k}"][0])
+            (n_steps, m, n), dtype = self.shapes[f"dS{k}"]
+            target = End.time_major(self.address(f"dS{k}"), (n_steps, m, n), dtype)
+            copies.append(Copy(numbers.array(3), target, (n, m, n_steps)))
+        return copies
+
+    def _numbers(self, cotangents: Cotangents, lengths: Array | None, parameters: Mapping[str, Array]) -> list[int]:
+        """Return the numbers of a call, without that of its results."""
+        place = self.stream.place
+        numbers = [] if lengths is None else [*place(lengths)]
+        for final in cotangents.final:
+            numbers += (0, 0, 0) if final is None else place(final)
+        for k in self._copied:
+            numbers += place(cotangents.states[k])
+        return numbers + (self.parameter_numbers(parameters) if self._packs else [])
+
+    def work(self) -> None:
+        """See `Pass`."""
+        self.transfer.copy(0)
+        self.loop()
+        self._products()
+        self.transfer.copy(1)
 
     def loop(self) -> None:
         """Run the loop over time, without allocating or synchronizing."""
@@ -128,74 +164,47 @@ class Backward(Pass):
             products = [Product(dz, wh, d, 1 if k >= stage.heads else beta) for k, (dz, wh, d) in enumerate(parts)]
         return StageStep(self._size(stage, kernel), self._bind(stage, kernel, key.dz_row, values), products)
 
-    def gradients(self, xp: Any) -> Gradients:
-        """Compute the gradients after the loop, in new memory."""
-        key, cell, layout, dtype = self.key, self.key.cell, self.key.layout, self.key.dtype
-        shapes: Shapes = {
-            "w": ((layout.gates[-1], key.most_columns + key.n_x), dtype),
-            "b": ((layout.sums[-1],), dtype),
-        }
-        shapes |= {name: shape for name, shape in self.shapes.items() if name.startswith("bh")}
-        units = dict(enumerate(key.sizes(cell.states)))
-        results = Arena(self.stream, shapes | {f"ds{k}": ((key.m, n), dtype) for k, n in units.items()})
-        dx = self._input_gradients(xp, results)
-        for (column, target), count in layout.summed:
-            of_biases = results.addresses["b"] + target * dtype.itemsize
-            self.sum_columns(self._columns(column, count), of_biases)
-        if key.has_lengths:
-            d0, final, lengths = map(self.memory.array, (_cotangent(Slot("state", 0)), "d_final0", "lengths"))
-            xp.copyto(d0, final, where=lengths[:, None] == 0)
-        for k, n in units.items():
-            source, target = self.memory.array(_cotangent(Slot("state", k))).T, results.addresses[f"ds{k}"]
-            self.to_time_major(source, target, (1, key.m, n), kernel="time_major_from_real")
-        stages = [self._stage_gradients(stage, results) for stage in wiring(cell)]
-        named = name_gradients(xp, cell, key.optional_keys, stages, key.n_x)
-        d_inputs = tuple(to_public(xp, self.memory.array(f"dE{k}").copy()) for k in range(len(cell.inputs)))
-        return Gradients(dx, tuple(results.array(f"ds{k}").T for k in units), named, d_inputs)
+    def of(self, cotangents: Cotangents, lengths: Array | None, parameters: Mapping[str, Array]) -> Gradients:
+        """Run the pass for a call; return the gradients."""
+        memory = self._results.allocate(self.stream) if self._fresh is None else self._fresh
+        self.run([*self._numbers(cotangents, lengths, parameters), self.stream.base(memory)])
+        found = self._results.arrays(self.stream, memory)
+        ds0 = tuple([found.pop(f"ds{k}") for k in self._states])
+        d_inputs = tuple([found.pop(f"dE{k}") for k in range(len(self.key.cell.inputs))])
+        return Gradients(found.pop("dX", None), ds0, found, d_inputs)
 
     def _columns(self, first: int, count: int) -> Matrix:
         """Return columns of dZ, with one row per step and example."""
         return self.matrix("dZ").block(0, self.key.n_steps * self.key.m, first, count)
 
-    def _input_gradients(self, xp: Any, results: Arena) -> Array | None:
-        """Compute the gradients of the input weights; return those of x, or None for index inputs."""
-        stream, key, spans = self.stream, self.key, self.key.layout.inputs
-        own = None if key.indices else Arena(stream, {"dX": ((key.n_steps, key.m, key.n_x), key.dtype)})
-        for i, ((column, row, of_gates), count) in enumerate(spans):  # dX is their sum
-            dzx = self._columns(column, count)
-            dwx = results.matrix("w").block(of_gates, count, key.most_columns, key.n_x)
-            if own is None:
-                self.scatter_add(dzx, self.address("X"), dwx)
-            else:
-                wx = self.matrix("wx").block(row, count, 0, key.n_x)
-                stream.gemm(dzx, wx, own.matrix("dX"), int(i > 0))
-                stream.gemm(dzx.T, self.matrix("X"), dwx)
-        if own is None:
-            return None
-        dx = own.array("dX")
-        if not spans:
-            dx[...] = 0
-        elif key.has_lengths:  # zero times an infinite weight is NaN
-            shape = (key.n_steps, key.m, key.n_x)
-            self.to_time_major(to_public(xp, dx), own.addresses["dX"], shape, self.address("lengths"))
-        return to_public(xp, dx)
-
-    def _stage_gradients(self, stage: StageWiring, results: Arena) -> StageGradients:
-        """Return a stage's gradients; those of input weights, biases and vectors are already in `results`."""
-        key, layout, number = self.key, self.key.layout, stage.number
-        first, n_rows, bh = layout.gates[number], key.n_steps * key.m, None
-        n_h = stage.columns(key.n)  # of the columns of w, the last ones before those of the input weights
-        start = key.most_columns - n_h
-        if stage.n_zh:
+    def _products(self) -> None:
+        """Compute the gradients of the parameters and inputs after the loop, see `gradients`."""
+        key, layout, partial = self.key, self.key.layout, self.address("sums")
+        self._input_products()
+        for (column, target), count in layout.summed:
+            of_biases = self.address("db") + target * key.dtype.itemsize
+            self.sum_columns(self._columns(column, count), of_biases, partial)
+        for stage in wiring(key.cell):
+            if not stage.n_zh:
+                continue
+            n_rows, n_h, n = key.n_steps * key.m, stage.columns(key.n), stage.operand_units(key.n)
             dzh = self._recurrent_side(stage)._replace(rows=n_rows)
-            n = stage.operand_units(key.n)
             operand = Matrix(self._place(stage.operand).base, n_rows, n, n, key.dtype)
-            dw = results.matrix("w").block(first, dzh.columns, start, n_h)
+            dw = self.matrix("dw").block(layout.gates[stage.number], dzh.columns, key.most_columns - n_h, n_h)
             for k, (dz, _, part) in enumerate(self._blocks(stage, dzh, operand)):
                 self.stream.gemm(dz.T, part, dw.block(k * dz.columns, dz.columns, 0, n_h))
             if key.has_recurrent_bias(stage):
-                self.sum_columns(dzh, results.addresses[f"bh{number}"])
-                bh = results.array(f"bh{number}")
-        sums = slice(layout.sums[number], layout.sums[number + 1])
-        dw = results.array("w")[first : layout.gates[number + 1], start:]
-        return StageGradients(dw, results.array("b")[sums], bh)
+                self.sum_columns(dzh, self.address(f"dbh{stage.number}"), partial)
+
+    def _input_products(self) -> None:
+        """Compute the gradients of the input weights and of x."""
+        stream, key = self.stream, self.key
+        for i, ((column, row, of_gates), count) in enumerate(key.layout.inputs):  # dX is their sum
+            dzx = self._columns(column, count)
+            dwx = self.matrix("dw").block(of_gates, count, key.most_columns, key.n_x)
+            if key.indices:
+                self.scatter_add(dzx, self.address("X"), dwx)
+            else:
+                wx = self.matrix("wx").block(row, count, 0, key.n_x)
+                stream.gemm(dzx, wx, self.matrix("dX"), int(i > 0))
+                stream.gemm(dzx.T, self.matrix("X"), dwx)

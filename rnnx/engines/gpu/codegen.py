@@ -10,13 +10,12 @@ from functools import lru_cache
 
 from rnnx.cells import Cell
 from rnnx.cells.wiring import Argument, Slot, StageWiring, uses_means, wiring
-from rnnx.engines.gpu import means
+from rnnx.engines.gpu import copies, means
 from rnnx.engines.gpu.device import DType
-from rnnx.engines.gpu.kernel import Kernel, LaunchSize, block, declared, make_kernel, read
+from rnnx.engines.gpu.kernel import Kernel, LaunchSize, block, make_kernel, read
 from rnnx.engines.gpu.trace import ZERO, trace_backward, trace_forward
 
 THREADS = 128  # threads per block of the step kernels without means
-PACK_JOBS = 16  # matrices per launch of `pack`
 FINAL_STATE = Slot("state", 0, after=True)  # what the recurrent product of the next step multiplies
 
 
@@ -24,7 +23,7 @@ FINAL_STATE = Slot("state", 0, after=True)  # what the recurrent product of the 
 def sources(cell: Cell) -> tuple[str, str]:
     """Return the sources of the kernels common to all cells, and of the cell's own."""
     kernels = [kernel for stage in wiring(cell) for kernel in (forward_kernel(stage), backward_kernel(stage))]
-    common = "\n".join([read("prelude.cuh"), read("layout.cu"), _pack()])
+    common = "\n".join([read("prelude.cuh"), copies.source(), read("layout.cu")])
     sums = [means.source()] if any(map(uses_means, wiring(cell))) else []
     return common, "\n".join([read("prelude.cuh"), *sums, *(kernel.text for kernel in kernels)])
 
@@ -164,12 +163,3 @@ def backward_kernel(stage: StageWiring) -> Kernel:
         return means.make_kernels(name, parameters, head, loads, trace.lines, [*places, *stores])
     head = [*_ELEMENT, *places, *block(ended, [*zeros, "return;"])]
     return make_kernel(name, parameters, [*head, *loads, *trace.lines, *stores])
-
-
-def _pack() -> str:
-    """Return the kernel ``pack``, which calls ``copy_matrix`` up to `PACK_JOBS` times, once per blockIdx.y."""
-    copy = declared(read("layout.cu"), "copy_matrix")
-    parameters = [f"{declaration}{job}" for job in range(PACK_JOBS) for declaration in copy.parameters]
-    calls = (", ".join(f"{name}{job}" for name in copy.names) for job in range(PACK_JOBS))
-    lines = (f"if (blockIdx.y == {job}) copy_matrix({call});" for job, call in enumerate(calls))
-    return make_kernel("pack", parameters, lines).text
