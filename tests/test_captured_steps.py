@@ -120,10 +120,11 @@ def test_replayed_steps_have_the_same_bits(device, by, optimizer, options):
     """Schedules, step counts, batches, carried states and short last batches: nothing is baked in."""
     corpus = corpus_of(by)
     pair = trainers(device, char_model(corpus, **options.pop("model", {})), optimizer, **options)
-    items = run_both(device, pair, corpus.train, batch_size=8, epochs=5, evaluate_every=1000)
+    n = corpus.train.n_batches(8)
+    items = run_both(device, pair, corpus.train, batch_size=8, iterations=2 * n + 4, evaluate_every=1000)
     assert len({p["loss"] for p in items}) > len(items) // 2
-    assert device.counts.captures >= 2 - (by == "lines")
-    assert device.counts.replays > len(items) // 3
+    assert device.counts.captures >= 1
+    assert device.counts.replays >= len(items) // 3
 
 
 def test_a_replayed_step_is_a_few_calls(device):
@@ -291,11 +292,12 @@ def test_a_replay_with_other_results_is_not_used(device):
     corpus = corpus_of("windows")
     pair = trainers(device, char_model(corpus), Adam(0.01))
 
-    def broken():
+    def broken(replay):
+        replay()
         memory = pair[0]._captured._memory
         memory.moments[0]._array[0] += 1e-6
 
-    device.steps.broken = broken
+    device.steps.around = broken
     with pytest.warns(
         RuntimeWarning, match="without a graph of the whole step: the replay of a step has other results"
     ):
@@ -318,27 +320,26 @@ def test_a_capture_that_fails(device, monkeypatch):
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_an_interrupt_of_a_replay(device, when, monkeypatch):
+def test_an_interrupt_of_a_replay(device, when):
     """The step is done once."""
     corpus = corpus_of("streams")
     pair = trainers(device, char_model(corpus), Adam(0.01))
     run = {"batch_size": 4, "evaluate_every": 1000}
     for trainer in pair:
         list(trainer.run(corpus.train, iterations=6, **run))
-    (step,) = [one for key, one in pair[0]._captured._steps.items() if key[1] and key[0][0][1] == (4, 6)]
-    replay, calls = step.replay, []
+    calls = []
 
-    def interrupted():
+    def interrupted(replay):
         calls.append(1)
-        if len(calls) == 1 and when == "before":
-            raise KeyboardInterrupt
-        replay()
-        if len(calls) == 1:
+        if len(calls) != 4 or when == "after":
+            replay()
+        if len(calls) == 4:
             raise KeyboardInterrupt
 
-    step.replay = interrupted
+    device.steps.around = interrupted
     with pytest.raises(KeyboardInterrupt):
         list(pair[0].run(corpus.train, iterations=20, **run))
+    assert 6 < pair[0].step < 20
     for trainer in pair:
-        list(trainer.run(corpus.train, iterations=20, **run))
+        list(trainer.run(corpus.train, iterations=14, **run))
     assert_same_runs(*pair)

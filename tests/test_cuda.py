@@ -416,6 +416,15 @@ def test_a_whole_step_is_captured_with_memory_of_its_own(faked, monkeypatch):
             pass
 
 
+def test_the_capture_of_whole_steps_can_be_turned_off(faked, monkeypatch):
+    module, _ = faked
+    assert isinstance(module._steps(), module.CupySteps)
+    for name in ("RNNX_CUDA_GRAPHS", "RNNX_CUDA_STEP_GRAPHS"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "0")
+            assert module._steps() is None
+
+
 def test_every_stream_has_its_own_object(faked):
     module, streams = faked
     seen = {}

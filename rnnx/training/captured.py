@@ -7,8 +7,7 @@ and the numbers of the update. A captured step was compared with the step itself
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
@@ -20,80 +19,14 @@ from rnnx.data.batches import Batch, LateBatch
 from rnnx.engines.protocol import StepCapture
 from rnnx.models import Masks, SequenceModel
 from rnnx.optim import Joined, learning_rate_at
-from rnnx.training.precision import LossScale, outcome, passes_in
+from rnnx.training.precision import outcome, passes_in
 from rnnx.training.progress import PendingSteps
+from rnnx.training.step_memory import LateMasks, Memory, NeedsHost, write
 
 MOST = 16  # captured steps of a run
 MOST_MASKS = 64  # of a step
 _EXTRA = "extra."  # before the names of the inputs besides x
 _ERRORS = (RuntimeError, NotImplementedError)  # of a library, if a step needs the host
-
-
-class NeedsHost(RuntimeError):
-    """The masks of dropout are drawn on the host, or are too many."""
-
-
-@dataclass(frozen=True)
-class LateMasks(Masks):
-    """The masks of a captured step, whose keys are copied to `slots` before every step."""
-
-    slots: Any = None
-    places: dict[str, int] = field(default_factory=dict)  # the slots of the layers, found by the first step
-
-    def key_on_device(self, place: str, like: Array) -> Array:
-        """See `Masks`."""
-        del like
-        slot = self.places.setdefault(place, len(self.places))
-        if slot >= self.slots.shape[0]:
-            raise NeedsHost
-        return self.slots[slot, :]
-
-    def key(self, place: str) -> np.ndarray:
-        """See `Masks`; this one is asked for by masks that the host draws."""
-        del place
-        raise NeedsHost
-
-
-class Memory:
-    """What all captured steps of a run change: parameters and optimizer state, the loss scale, and a flag.
-
-    The flag says whether all pending steps were finite.
-    """
-
-    def __init__(self, run: Any, joined: Joined) -> None:
-        xp = run.model.xp
-        self._model, self._optimizer = run.model, run.optimizer
-        parameters, state = ({k: ns.owned_copy(xp, a) for k, a in part.items()} for part in joined.arrays)
-        self.joined = joined.replace((parameters, state))
-        self.scale = None if run.loss_scale is None else LossScale(*(ns.owned_copy(xp, a) for a in run.loss_scale))
-        self.finite = xp.asarray(True, device=ns.device(joined.arrays[0]["all"]))
-
-    @property
-    def moments(self) -> Sequence[Array]:
-        """The joined parameters, and the optimizer's state."""
-        return [*self.joined.arrays[0].values(), *self.joined.arrays[1].values()]
-
-    def take(self, run: Any) -> bool:
-        """Move the state of a run here, unless it is here; return False if it is of another kind."""
-        if run.model is not self._model or run.optimizer is not self._optimizer:
-            return False
-        if not self.joined.matches(run.model.parameters, run.optimizer_state):
-            joined = Joined.of(run.optimizer, run.model.parameters, run.optimizer_state)
-            if joined is None or (run.loss_scale is None) != (self.scale is None):
-                return False
-            given = [*joined.arrays[0].values(), *joined.arrays[1].values()]
-            if [(a.shape, a.dtype) for a in given] != [(a.shape, a.dtype) for a in self.moments]:
-                return False
-            _write(self.moments, given)
-        if self.scale is not None and run.loss_scale is not self.scale:
-            _write(self.scale, run.loss_scale)
-        flag = run._pending.all_finite
-        if flag is not self.finite:
-            self.finite[...] = run.model.xp.ones_like(self.finite) if flag is None else flag
-        parameters, state = self.joined.views
-        if run.model.parameters is not parameters or run.loss_scale is not self.scale:
-            run._replace(parameters=parameters, optimizer_state=state, loss_scale=self.scale, _joined=self.joined)
-        return True
 
 
 class Launch:
@@ -152,7 +85,7 @@ class CapturedStep:
             else:
                 target[...] = value
         if self._carried and run.states is not self.states:
-            _write(self.states.values(), [run.states[name] for name in self.states])
+            write(self.states.values(), [run.states[name] for name in self.states])
         if self._masks.places:
             masks, keys = Masks((run.seed, number)), np.zeros((MOST_MASKS, 2), np.int64)
             for place, slot in self._masks.places.items():
@@ -185,10 +118,10 @@ class CapturedStep:
         (changed,) = engines.operations(xp).elementwise(
             run.optimizer.rule, numbers, [(p, *gradients.values(), *moments)]
         )
-        _write((p, *moments), [xp.where(applied, new, old) for new, old in zip(changed, (p, *moments), strict=True)])
-        _write(self.states.values(), [xp.where(finite, step.states[name], s) for name, s in self.states.items()])
+        write((p, *moments), [xp.where(applied, new, old) for new, old in zip(changed, (p, *moments), strict=True)])
+        write(self.states.values(), [xp.where(finite, step.states[name], s) for name, s in self.states.items()])
         if memory.scale is not None and scale is not None:
-            _write(memory.scale, scale)
+            write(memory.scale, scale)
         memory.finite[...] = finite
         number = ns.astype(xp, self._numbers[len(self._names)], norm.dtype)
         self.results[...] = xp.stack([ns.astype(xp, step.loss, norm.dtype), norm, number])
@@ -202,7 +135,7 @@ class CapturedStep:
         try:
             self.replay = self._capture.capture(slots[0], self.work)  # it computes the step once
             computed = [ns.owned_copy(xp, a) for a in slots]
-            _write(slots, before)
+            write(slots, before)
             self.replay()
             same = [xp.all((a == b) | ((a != a) & (b != b))) for a, b in zip(slots, computed, strict=True)]
             if bool(ns.to_host(xp.all(xp.stack(same)))):
@@ -213,7 +146,7 @@ class CapturedStep:
         except _ERRORS as error:
             _warn(str(error))
         finally:
-            _write(slots, before)
+            write(slots, before)
         return False
 
 
@@ -274,12 +207,6 @@ def _arrays(batch: Batch) -> dict[str, Array]:
     if isinstance(lengths, np.ndarray) and (lengths == n_steps).all():
         lengths = None
     return arrays if lengths is None else {**arrays, "lengths": lengths}
-
-
-def _write(targets: Any, values: Any) -> None:
-    """Copy arrays to others."""
-    for target, value in zip(targets, values, strict=True):
-        target[...] = value
 
 
 def _warn(why: str) -> None:

@@ -18,11 +18,12 @@ from rnnx.models import Masks, Step
 from rnnx.optim import Joined, clip_by_value, learning_rate_at
 from rnnx.optim.base import with_prefix
 from rnnx.optim.clipping import scale_to_norm
-from rnnx.training.captured import CapturedStep, CapturedSteps, Launch, Memory
+from rnnx.training.captured import CapturedStep, CapturedSteps, Launch
 from rnnx.training.counters import Counters
 from rnnx.training.finite import check_finite, check_model
 from rnnx.training.precision import LossScale, loss_scale_for, outcome, passes_in, restored, saved
 from rnnx.training.progress import Numbers, PendingSteps, Progress
+from rnnx.training.step_memory import Memory
 
 Arrays = dict[str, Array]
 _NO_CLIPPING = 3e38  # no float32 gradient has a larger norm

@@ -227,5 +227,9 @@ class CupySteps:
         return replay
 
 
-_STEPS = None if "0" in map(os.environ.get, ("RNNX_CUDA_GRAPHS", "RNNX_CUDA_STEP_GRAPHS")) else CupySteps()
-ENGINE: Engine = GpuEngine(stream_of, _STEPS)
+def _steps() -> CupySteps | None:
+    """Return what captures whole steps, unless the environment turns it off."""
+    return None if "0" in map(os.environ.get, ("RNNX_CUDA_GRAPHS", "RNNX_CUDA_STEP_GRAPHS")) else CupySteps()
+
+
+ENGINE: Engine = GpuEngine(stream_of, _steps())
