@@ -19,6 +19,7 @@ from rnnx.engines.gpu.device import Arena, Array, DeviceStream, Matrix
 from rnnx.engines.gpu.forward import Forward
 from rnnx.engines.gpu.graphs import CapturedPass
 from rnnx.engines.gpu.kernel import C_TYPES
+from rnnx.engines.gpu.operations import GpuOperations
 from rnnx.engines.gpu.pass_key import PassKey
 from rnnx.engines.protocol import Arrays, Call, Cotangents, Gradients, StepCapture, Tape
 
@@ -73,7 +74,7 @@ class GpuEngine:
     halves = True
 
     def __init__(self, stream_of: StreamOf, steps: StepCapture | None = None) -> None:
-        self._stream_of, self.steps = stream_of, steps
+        self._stream_of, self.steps, self.operations = stream_of, steps, GpuOperations(stream_of)
 
     def forward(self, call: Call, *, keep: bool) -> tuple[Arrays, Tape]:
         key, xp, states = PassKey.of(call, keep=keep), call.xp, range(len(call.cell.states))
