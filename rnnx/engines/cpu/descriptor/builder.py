@@ -51,6 +51,11 @@ def _zeros(size: int) -> np.ndarray:
     return np.zeros(size, np.uint8)
 
 
+def zeros(dtype: np.dtype, *shape: int) -> np.ndarray:
+    """Return zeros in F order, in memory that others share."""
+    return np.ndarray(shape, dtype, _zeros(1 << (math.prod(shape) * dtype.itemsize).bit_length()), 0, None, "F")
+
+
 class PassKey(NamedTuple):
     """What the descriptor templates of forward and backward passes depend on."""
 
