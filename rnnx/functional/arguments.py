@@ -17,6 +17,7 @@ from rnnx._core.words import shown
 from rnnx.cells import Cell
 from rnnx.cells.cell import STEP
 from rnnx.engines.protocol import Call
+from rnnx.functional.quantization import weights_of
 from rnnx.functional.shapes import (
     SHAPE_AND_DTYPE,
     Kind,
@@ -54,7 +55,8 @@ def checked_call(
     if one_step:
         x, inputs = xp.expand_dims(x, axis=2), {name: xp.expand_dims(a, axis=a.ndim) for name, a in inputs.items()}
     if is_exact and len(given) == len(states) and not cell.inputs:
-        return Call(cell, xp, dtype, x, False, n_x, tuple(given.values()), dict(parameters), ends, ())
+        own, weights = dict(parameters), weights_of(parameters)
+        return Call(cell, xp, dtype, x, False, n_x, tuple(given.values()), own, ends, (), weights)
     call = converted_call(cell, (xp, device, dtype), x, (n_x, n_a), states, parameters, ends, inputs)
     if indices:
         check_indices("x", call.x, "n_x", n_x)
@@ -117,7 +119,7 @@ def converted_call(
         s0 = _of_own_widths(cell, xp, s0, zeros)
     cast = {key: array if array.dtype == dtype else xp.astype(array, dtype) for key, array in parameters.items()}
     extra = _all_inputs(cell, kind, (n_a, m, n_steps), inputs or {}) if cell.inputs else ()
-    return Call(cell, xp, dtype, x, indices, n_x, s0, cast, ends, extra)
+    return Call(cell, xp, dtype, x, indices, n_x, s0, cast, ends, extra, weights_of(parameters))
 
 
 def named_inputs(cell: Cell, inputs: Mapping[str, Array] | None, argument: str = "inputs") -> dict[str, Array]:

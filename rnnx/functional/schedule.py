@@ -21,6 +21,8 @@ def forward(
 
     `cell` is the caller's, if that of the call has more options.
     """
+    if keep and call.weights:
+        raise ValueError(f"`parameters` rounded to {call.weights} are for inference only: pass keep_caches=False")
     name = engines.select(call.xp, n_steps=call.n_steps, m=call.m)
     states, tape = engines.load(name).forward(with_hoisted(call), keep=keep)
     if keep and call.cell.hoisted:

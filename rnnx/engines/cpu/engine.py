@@ -12,7 +12,7 @@ from rnnx.cells import Cell
 from rnnx.cells.parameters import expected_shapes, recurrent_parameters
 from rnnx.engines.cpu import dense
 from rnnx.engines.cpu.descriptor.backward import BackwardPass
-from rnnx.engines.cpu.descriptor.builder import PassKey
+from rnnx.engines.cpu.descriptor.builder import PassKey, small_format
 from rnnx.engines.cpu.descriptor.forward import ForwardPass
 from rnnx.engines.cpu.descriptor.layout import TIME_MAJOR, Reading, contiguous, memory_of, reading
 from rnnx.engines.cpu.descriptor.stages import kernels_of
@@ -41,7 +41,15 @@ class CpuEngine:
         memory = tuple(map(memory_of, sequences))
         sizes = s0[0].shape[0], call.n_x
         job, readings = _forward_pass(
-            cell, dtype, sizes, call.indices, tuple(call.parameters), lengths is not None, keep, memory
+            cell,
+            dtype,
+            sizes,
+            call.indices,
+            tuple(call.parameters),
+            lengths is not None,
+            keep,
+            memory,
+            small_format(call),
         )
         at, block = job.block.allocate()
         states, end = tuple(block[:n_states]), n_states + len(cell.saved)
@@ -123,11 +131,12 @@ def _forward_pass(
     has_lengths: bool,
     keep: bool,
     memory: tuple[Any, ...],
+    weights: str,
 ) -> tuple[ForwardPass, tuple[Reading, ...]]:
     """Return the pass for a call with parameters `keys`, and how it reads x and the extra inputs, of `memory`."""
     (n, n_x), (m, n_steps) = sizes, memory[0][0][-2:]
     own = tuple(recurrent_parameters(cell, dict.fromkeys(keys)))
-    key = PassKey(cell, dtype, n_steps, m, n, n_x, indices, own, has_lengths)
+    key = PassKey(cell, dtype, n_steps, m, n, n_x, indices, own, has_lengths, weights)
     arrays = memory[1:] if indices else memory
     readings = [reading(of, dtype.itemsize) for of in arrays]
     copy = keep or has_lengths
