@@ -13,7 +13,7 @@ from rnnx._core.checks import integer
 from rnnx._core.words import shown
 from rnnx.cells.cell import STEP, Cell
 from rnnx.cells.gate import Gate
-from rnnx.cells.inference import Widths
+from rnnx.cells.inference import named_widths, widths_in
 from rnnx.cells.tracing import Signature, Trace, hoist, stages_of
 
 
@@ -78,6 +78,7 @@ def cell(
         * ``f=Gate(width=512)``: a gate with 512 units instead of n_a, and ``Wf`` of so many rows; 0 means n_a. States,
           vectors and inputs that are combined with its values are as wide. Products alone lead from one width to
           another. ``width`` may also be the name of one of the cell's numbers.
+        * ``f=Gate(biased=False)``: a gate without ``bf``.
         * ``p=Vector`` or ``p=Vector(initial)``: a learnable number per unit.
         * ``e=Input``: an input besides x, given to `recurrent_forward` as ``inputs={"e": ...}``. With
           ``Input(default)`` it may be missing.
@@ -175,7 +176,7 @@ def _define(definition: Definition) -> Cell:
     signature = signature._replace(numbers=numbers, gates=gates)
     trace = Trace(definition.function, signature)
     hoisted, vectors = hoist(trace)
-    widths = Widths(trace)
+    widths = widths_in(trace)
     kinds = {name: p.default for name, p in inspect.signature(definition.function).parameters.items()}
     initial = {name: v.initial for name, v in kinds.items() if isinstance(v, Vector) and v.initial != 0}
     made = Cell(
@@ -185,7 +186,7 @@ def _define(definition: Definition) -> Cell:
         hoisted=hoisted,
         initial=tuple((initial | dict(definition.initial)).items()),
         defaults=tuple((name, value) for name in signature.inputs if (value := _default(kinds[name])) is not None),
-        widths=widths.named(trace, vectors),
+        widths=named_widths(widths, trace, vectors),
         definition=definition,
     )
     unknown = [key for key, _ in made.initial if key not in made.parameter_keys]
@@ -211,8 +212,9 @@ def _signature(function: Callable[..., Any]) -> Signature:
             positional.append(name)
         elif parameter.kind is parameter.KEYWORD_ONLY and (default is Gate or isinstance(default, Gate)):
             gates[name] = default if isinstance(default, Gate) else Gate()
-            if gates[name] != Gate(heads=gates[name].heads, width=gates[name].width):
-                expected = "Gate, Gate(heads=...) or Gate(width=...)"
+            given = gates[name]
+            if given != Gate(heads=given.heads, width=given.width, biased=given.biased):
+                expected = "Gate, or Gate with `heads`, `width` or `biased`"
                 raise TypeError(f"a cell's function declares a gate by {expected}; got `{parameter}`")
         elif parameter.kind is parameter.KEYWORD_ONLY and (default is Vector or isinstance(default, Vector)):
             kinds["vectors"].append(name)

@@ -16,6 +16,7 @@ from rnnx.engines.cpu.descriptor.builder import Fields, PassKey, Places, Templat
 from rnnx.engines.cpu.descriptor.fields import UNIT_VECTORS
 from rnnx.engines.cpu.descriptor.layout import Block
 from rnnx.engines.cpu.runtime import object_cache, thread_pool
+from rnnx.engines.cpu.runtime.balance import Balance
 from rnnx.engines.cpu.runtime.buffer_pool import LINE, address, workspace
 from rnnx.engines.cpu.runtime.thread_policy import Work, choice
 
@@ -25,6 +26,8 @@ class Pass:
 
     job: Job
     arrays: tuple[str, ...]  # of a call, in the order of their addresses
+    after_loop = 0  # sections of the job after the loop over time
+    between_steps = False  # whether sections of the loop end in the middle of a step, so that there is one more
 
     def __init__(self, key: PassKey, given: tuple[bool, ...]) -> None:
         cell, dtype, n_steps, m, n, n_x, indices, keys, *_ = key
@@ -38,9 +41,11 @@ class Pass:
         arrays = 2 * len(cell.states) + len(cell.saved) + len(cell.gates) + len(cell.inputs)
         if cell.has_widths or any(stage.heads > 1 or self.phases(stage) for stage in wiring(cell)):
             shares = 0
+        self.steps = n_steps * len(wiring(cell)) + self.between_steps
         recurrent = any(stage.n_zh for stage in wiring(cell))
         lines = arrays if n * dtype.itemsize % LINE else 0
         self.work = Work(n_steps, m, products, n_steps * m * n * arrays, shares, lines, recurrent)
+        self.balance = Balance(self.work.alone_ns)
         self._templates: dict[tuple[int, bool], Template] = {}
 
     def fill(self, t: Template) -> dict[str, int]:
@@ -105,7 +110,8 @@ class Pass:
         choice = (threads, unit_parallel)
         if choice not in self._templates:
             t = Template(self.job, self.key, self.arrays, threads, unit_parallel)
-            t.fields["waits"] = unit_parallel and self.work.waits
+            steps, waits = self.steps, unit_parallel and self.work.waits
+            t.divide(steps if waits else self.work.sections(threads, steps), self.after_loop, waits)
             if self.key.has_lengths:
                 t.fields["lengths"] = t.base("lengths")
             self._templates[choice] = t.finish(**self.fill(t))
@@ -117,19 +123,18 @@ class Pass:
             lengths = np.ascontiguousarray(lengths, np.int64)
             addresses.append(address(lengths))
         threads, unit_parallel = choice(self.work)
-        if threads > 1 and not thread_pool.pool().acquire(threads, self.work.alone_ns):
-            threads, unit_parallel = 1, False
-        try:
-            template = self.template(threads, unit_parallel)
-            with workspace(template.workspace) as place:
-                descriptor = template.bind(place, addresses)
-                if threads == 1:
-                    template.native(0, 1, address(descriptor))
-                else:
-                    thread_pool.pool().run(template.native, threads, address(descriptor))
-        finally:
-            if threads > 1:
+        if threads > 1 and self.balance.shares() and thread_pool.pool().acquire(threads):
+            try:
+                self._run(self.template(threads, unit_parallel), addresses, True)
+            finally:
                 thread_pool.pool().release()
+        else:
+            self._run(self.template(1, False), addresses, False)
+
+    def _run(self, template: Template, addresses: list[int], shared: bool) -> None:
+        with workspace(template.workspace) as place:
+            descriptor = template.bind(place, addresses)
+            template.task.run(address(descriptor), shared, self.balance)
 
 
 @lru_cache(maxsize=256)

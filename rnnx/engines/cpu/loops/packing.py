@@ -7,7 +7,7 @@ from rnnx.engines.cpu.loops.records import conversion_of, copy_of, function, gat
 
 @function
 def share(me, n, total, unit):
-    """Return the bounds of thread me's part of `total`, in multiples of `unit`."""
+    """Return the bounds of slice me's part of `total`, in multiples of `unit`."""
     units = -(-total // unit)
     return min(units * me // n * unit, total), min(units * (me + 1) // n * unit, total)
 
@@ -190,7 +190,7 @@ def to_time_major(p, c, j0, j1):
 
 @function
 def convert(me, n, p):
-    """Convert thread me's examples to time-major layout, and copy its share of the parameters for the backward pass."""
+    """Convert slice me's examples to time-major layout, and copy its share of initial states and parameters."""
     j0, j1 = share(me, n, p.m, 1)
     for i in range(p.n_conversions):
         to_time_major(p, conversion_of(p, i), j0, j1)

@@ -1,14 +1,17 @@
 """The loops over time, for Numba, and the jobs that are whole passes.
 
 The loops are compiled once for all cells and dtypes: they compute only addresses, and call the functions of
-`codegen.gemm`, `codegen.pointwise` and `codegen.copy` by address. A *job* is a function ``(me, n, descriptor)`` that
-thread `me` of `n` runs; see `descriptor.fields`. Batch-parallel threads run the whole loop on their own examples,
-unit-parallel ones on their own units of all examples, with a barrier in every step if any gate has a recurrent side.
+`codegen.gemm`, `codegen.pointwise` and `codegen.copy` by address. A *job* is a function ``(section, me, n,
+descriptor)`` that runs a section of slice `me` of `n`; see `runtime.workers` and `descriptor.fields`. Batch-parallel
+slices are examples, unit-parallel ones units of all examples. A slice has these sections: the preparation, the loop
+over time in `loop_sections` parts, and, in a backward pass, the gradients of the parameters by stages and blocks of k.
+If slices wait for each other's units, the loop has a section for every step of a stage.
 
 Dimensions: T steps, m examples, n units, n_x inputs, G gates of a stage, L lanes of a vector. Indices: j examples,
 u unit vectors, v vectors of gates (those of a unit vector are side by side), k terms of sums.
 """
 
+from rnnx.engines.cpu.codegen.gemm import KC
 from rnnx.engines.cpu.codegen.intrinsics import call_add_rows, call_copy, call_kernel, call_product, load, store
 from rnnx.engines.cpu.descriptor.fields import KEEP, UNIT_VECTORS, ZH, ZX
 from rnnx.engines.cpu.loops.gradients import add_product, clear_past_end, input_gradient, weight_gradients
@@ -23,7 +26,6 @@ from rnnx.engines.cpu.loops.records import (
     stage_of,
     vector_of,
 )
-from rnnx.engines.cpu.runtime.workers import barrier
 
 
 @function
@@ -103,9 +105,9 @@ def elementwise(p, stage, arguments, z, z_row, zh, zh_row, t, j0, j1, u0, u1):
 
 @function
 def part_of(me, n, p):
-    """Return j0, j1, u0, u1: a thread's examples, and its unit vectors, 0 and 0 for all of them.
+    """Return j0, j1, u0, u1: a slice's examples, and its unit vectors, 0 and 0 for all of them.
 
-    If threads share the units, all stages have the same number of units.
+    If slices share the units, all stages have the same number of units.
     """
     if p.unit_parallel:
         u0, u1 = share(me, n, stage_of(p, 0).unit_vectors, UNIT_VECTORS)
@@ -172,30 +174,29 @@ def recurrent_side_of_heads(p, stage, zh, zh_row, t, j0, j1):
 
 
 @function
-def forward(me, n, descriptor):
-    """Run thread me's part of a forward pass."""
+def forward(section, me, n, descriptor):
+    """Run a section of slice `me` of a forward pass: the preparation, or some steps of the stages."""
     p = pass_at(descriptor)
-    if p.pack:
+    if section == 0:
         for i in range(p.n_stages):
             pack_forward(me, n, p, stage_of(p, i))
-    convert(me, n, p)
-    barrier(n, p)
+        convert(me, n, p)
+        return
     j0, j1, u0, u1 = part_of(me, n, p)
     scratch = p.scratch + me * p.scratch_size
-    for t in range(p.n_steps):
-        for i in range(p.n_stages):
-            stage = stage_of(p, i)
-            u1 = u1 if p.unit_parallel else stage.unit_vectors
-            z_row, zh_row = stage.n_vectors_x * p.item * p.lanes, stage.n_vectors_h * p.item * p.lanes
-            # The input sides of all stages, a chunk each, are side by side, followed by zh.
-            z, zh = scratch + p.z + i * p.z_size, scratch + p.z + p.n_stages * p.z_size
-            if t % p.chunk == 0:
-                input_side(p, stage, z, z_row, t, min(p.chunk, p.n_steps - t), j0, j1, u0, u1)
-            z += t % p.chunk * (j1 - j0) * z_row
-            recurrent_side(p, stage, z, zh, zh_row, t, j0, j1, u0, u1)
-            elementwise(p, stage, scratch + p.kernel_arguments, z, z_row, zh, zh_row, t, j0, j1, u0, u1)
-            if p.waits:
-                barrier(n, p)
+    first, end = share(section - 1, p.loop_sections, p.n_steps * p.n_stages, 1)
+    for step in range(first, end):
+        t, i = step // p.n_stages, step % p.n_stages
+        stage = stage_of(p, i)
+        u1 = u1 if p.unit_parallel else stage.unit_vectors
+        z_row, zh_row = stage.n_vectors_x * p.item * p.lanes, stage.n_vectors_h * p.item * p.lanes
+        # The input sides of all stages, a chunk each, are side by side, followed by zh.
+        z, zh = scratch + p.z + i * p.z_size, scratch + p.z + p.n_stages * p.z_size
+        if t % p.chunk == 0:
+            input_side(p, stage, z, z_row, t, min(p.chunk, p.n_steps - t), j0, j1, u0, u1)
+        z += t % p.chunk * (j1 - j0) * z_row
+        recurrent_side(p, stage, z, zh, zh_row, t, j0, j1, u0, u1)
+        elementwise(p, stage, scratch + p.kernel_arguments, z, z_row, zh, zh_row, t, j0, j1, u0, u1)
 
 
 @function
@@ -235,34 +236,48 @@ def clear_sums(p, stage, j0, j1, u0, u1):
 
 
 @function
-def backward(me, n, descriptor):
-    """Run thread me's part of a backward pass."""
-    p = pass_at(descriptor)
-    for i in range(p.n_stages):
-        pack_backward(me, n, p, stage_of(p, i))
-    convert(me, n, p)
-    barrier(n, p)
+def backward_steps(section, me, n, p):
+    """Run some steps of the stages in reverse order. Between sections is the elementwise part of a step."""
     j0, j1, u0, u1 = part_of(me, n, p)
     scratch = p.scratch + me * p.scratch_size
-    for i in range(p.n_stages):
+    total = p.n_steps * p.n_stages
+    first, end = share(section - 1, p.loop_sections, total + 1, 1)
+    for i in range(p.n_stages if section == 1 else 0):
         stage = stage_of(p, i)
         clear_sums(p, stage, j0, j1, u0, u1 if p.unit_parallel else stage.unit_vectors)
-    for t in range(p.n_steps - 1, -1, -1):
-        for i in range(p.n_stages - 1, -1, -1):
+    for step in range(first, end):
+        if step > 0:
+            t, i = (total - step) // p.n_stages, (total - step) % p.n_stages
             stage = stage_of(p, i)
-            arguments, x_row, h_row = scratch + p.kernel_arguments, stage.dz_x_row, stage.dz_h_row
-            u1 = u1 if p.unit_parallel else stage.unit_vectors
-            elementwise(p, stage, arguments, 0, x_row, 0, h_row, t, j0, j1, u0, u1)
-            if p.waits:
-                barrier(n, p)
             recurrent_gradient(p, stage, t, j0, j1, u0, u1 if p.unit_parallel else stage.operand_vectors)
             if not p.flat_dx:
                 input_gradient(p, stage, t * p.m + j0, j1 - j0)
-    barrier(n, p)
-    r0, r1 = share(me, n, p.n_steps * p.m, 1)
-    for i in range(p.n_stages - 1, -1, -1):
-        stage = stage_of(p, i)
-        weight_gradients(me, n, p, stage, scratch)
+        if step < total:
+            t, i = (total - 1 - step) // p.n_stages, (total - 1 - step) % p.n_stages
+            stage = stage_of(p, i)
+            arguments, x_row, h_row = scratch + p.kernel_arguments, stage.dz_x_row, stage.dz_h_row
+            elementwise(
+                p, stage, arguments, 0, x_row, 0, h_row, t, j0, j1, u0, u1 if p.unit_parallel else stage.unit_vectors
+            )
+
+
+@function
+def backward(section, me, n, descriptor):
+    """Run a section of slice `me` of a backward pass: the preparation, some steps, or a block of the gradients."""
+    p = pass_at(descriptor)
+    if section == 0:
+        for i in range(p.n_stages):
+            pack_backward(me, n, p, stage_of(p, i))
+        convert(me, n, p)
+    elif section <= p.loop_sections:
+        backward_steps(section, me, n, p)
+    else:
+        n_blocks = -(-p.n_steps * p.m // KC)
+        block = section - 1 - p.loop_sections
+        stage, k0 = stage_of(p, p.n_stages - 1 - block // n_blocks), block % n_blocks * KC
+        weight_gradients(me, n, p, stage, p.scratch + me * p.scratch_size, k0)
+        r0, r1 = share(me, n, min(KC, p.n_steps * p.m - k0), 1)
         if p.flat_dx:
-            input_gradient(p, stage, r0, r1 - r0)
-    clear_past_end(p, r0, r1)
+            input_gradient(p, stage, k0 + r0, r1 - r0)
+        if block // n_blocks == p.n_stages - 1:
+            clear_past_end(p, k0 + r0, k0 + r1)

@@ -23,12 +23,26 @@ _LEAST_ROWS = 1.5  # minimum cost, in rows: loading the weights takes as long
 _WAITING = 2000  # for the barrier of a unit-parallel step
 _SHARED_LINE = 250  # per cache line that two threads write to
 _HAND_OVER = 5_000  # of a job to awake threads
+_SECTION = 20_000  # of a job: claiming one takes a hundredth
+_MOST_SECTIONS = 64
 _COUNTING = 10_000  # to find out how many threads are allowed
-_WAKING_UP = 500_000  # jobs shorter than this do not wait for sleeping threads
 
 MOST_THREADS = 256
 
 _POSITIVE = re.compile("0*[1-9][0-9]{0,9}")  # `str.isdigit` also accepts digits that `int` does not, such as "²"
+
+
+limit: ContextVar[int] = ContextVar("rnnx_thread_limit", default=MOST_THREADS)
+
+
+@contextlib.contextmanager
+def use_limit(threads: int) -> Iterator[None]:
+    """Use at most this many threads in this context."""
+    token = limit.set(threads)
+    try:
+        yield
+    finally:
+        limit.reset(token)
 
 
 def max_threads() -> int:
@@ -37,7 +51,7 @@ def max_threads() -> int:
     limits = [_limit(os.environ.get("OMP_NUM_THREADS", "")), _limit(os.environ.get("NUMBA_NUM_THREADS", ""))]
     if "threadpoolctl" in sys.modules:
         limits += [blas.get_num_threads() or cores for blas in _blas_controllers()]
-    return max(1, min(cores, *limits, MOST_THREADS))
+    return max(1, min(cores, *limits, limit.get()))
 
 
 @lru_cache(maxsize=16)
@@ -79,6 +93,15 @@ class Work:
             return self._ns(self.m, threads) + self.n_steps * (waiting + self.m * lines) + _HAND_OVER
         return self._ns(-(-self.m // threads), 1) + self.n_steps * lines + _HAND_OVER
 
+    def sections(self, threads: int, steps: int) -> int:
+        """Return the number of sections for `steps` steps that threads share without waiting for each other.
+
+        In each section, another thread may go on with the work of one that has lost its core.
+        """
+        if threads == 1:
+            return 1
+        return max(1, min(steps, _MOST_SECTIONS, int(self.alone_ns / threads / _SECTION)))
+
     def _ns(self, rows: int, unit_shares: int) -> float:
         per_row = self.products / _PRODUCTS * max(rows, _LEAST_ROWS) + self.numbers / _NUMBERS * rows
         return per_row / self.m / unit_shares
@@ -102,7 +125,7 @@ class Policy:
     """How jobs are shared among threads."""
 
     split: Callable[[Work], tuple[int, bool]] = split
-    short_ns: float = _WAKING_UP  # shorter jobs do not wait for sleeping threads
+    measures: bool = True  # whether jobs run on one thread if several have been slower
 
 
 policy: ContextVar[Policy] = ContextVar("rnnx_thread_policy", default=Policy())  # noqa: B039
@@ -115,9 +138,9 @@ def choice(work: Work) -> tuple[int, bool]:
 
 
 @contextlib.contextmanager
-def use_policy(split: Callable[[Work], tuple[int, bool]], short_ns: float = 0) -> Iterator[None]:
-    """Set the policy of this context. By default, every job waits for sleeping threads."""
-    token = policy.set(Policy(split, short_ns))
+def use_policy(split: Callable[[Work], tuple[int, bool]]) -> Iterator[None]:
+    """Set the policy of this context, for all jobs, whether or not several threads have been faster."""
+    token = policy.set(Policy(split, measures=False))
     try:
         yield
     finally:
