@@ -88,8 +88,8 @@ class ForwardPass(Pass):
         self, t: Template, wired: StageWiring, parameters: dict[str, int], places: Places, copies: list[Fields]
     ) -> Fields:
         n, units = wired.units(t.n), t.vectors(wired.units(t.n))
-        vectors_h, nv_h = units * wired.n_zh, panel_vectors(wired.n_zh)
-        vectors_x, nv_x = units * wired.n_zx, panel_vectors(wired.n_zx)
+        vectors_h, nv_h = units * wired.n_zh, panel_vectors(wired.n_zh, t.panel_rows)
+        vectors_x, nv_x = units * wired.n_zx, panel_vectors(wired.n_zx, t.panel_rows)
         w_h = (wired.columns(t.n), vectors_h) if wired.heads == 1 else (n * wired.n_zh, t.vectors(wired.columns(t.n)))
         needs_bias_h = not wired.adds_sides or any(g.recurrent_bias in parameters for g in wired.stage.gates)
         return {
