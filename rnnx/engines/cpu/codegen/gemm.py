@@ -29,12 +29,13 @@ from rnnx.engines.cpu.codegen.ir import I64, Function, cpu_name, lanes, machine
 KC = 384
 MC = 96
 
-
 _MR = {32: {4: 6, 3: 8, 2: 12, 1: 12}, 16: {2: 6, 1: 12}}  # by number of registers and NV
 
 # Processors that read a micro-panel from the L2 cache too slowly for six rows. With NV = 3, eight rows share it.
-_TALL = ("skylake-avx512", "cascadelake", "cooperlake", "cannonlake", "icelake", "tigerlake", "rocketlake")
-_TALL += ("sapphirerapids", "emeraldrapids", "graniterapids")
+_TALL = (
+    *("skylake-avx512", "cascadelake", "cooperlake", "cannonlake", "icelake", "tigerlake", "rocketlake"),
+    *("sapphirerapids", "emeraldrapids", "graniterapids"),
+)
 _ROWS = 7  # with fewer rows, NV = 4 has more sums than NV = 3, which hide the latency of the multiplications
 
 
