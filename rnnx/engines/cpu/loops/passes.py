@@ -167,7 +167,7 @@ def recurrent_side_of_heads(p, stage, zh, zh_row, t, j0, j1):
     for block in range(stage.n_zh * stage.heads):
         column = block * d * p.item
         call_product(
-            p.product, w=packed_head(p, stage, block), n_vectors=vectors, v0=0, v1=vectors,
+            stage.product_h, w=packed_head(stage, block), n_vectors=vectors, v0=0, v1=vectors,
             n_k=d, h=h + block % stage.heads * d * p.item, h_row=row, h_k=p.item, rows=j1 - j0,
             init=stage.bias_h + column, init_row=0, z=zh + column, z_row=zh_row, tail=d % p.lanes,
         )  # fmt: skip
@@ -204,7 +204,7 @@ def recurrent_gradient_of_heads(p, stage, dz, rows, out, out_row):
     """Add dz_h W_h to rows of the cotangents of the operand, one product per gate and head."""
     d, vectors = stage.n_head, vectors_of(p, stage.n_head)
     for block in range(stage.n_zh * stage.heads):
-        w, to = packed_head(p, stage, block), out + block % stage.heads * d * p.item
+        w, to = packed_head(stage, block), out + block % stage.heads * d * p.item
         of_block = dz + block * d * p.item
         add_product(p, of_block, stage.dz_h_row, rows, d, w, d, 0, vectors, to, out_row, to, out_row)
 
