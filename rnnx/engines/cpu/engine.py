@@ -65,7 +65,7 @@ class CpuEngine:
                 at_values[end] = given[0]
             own = _Kept((states, kept, X), at_values, at_parameters)
         else:
-            states = tuple([S[-1:].copy() for S in states])
+            states = _final(states, lengths)
         parameters = dict(zip(keys, values, strict=True))
         tape = Tape(cell, call.xp, dtype, X, call.indices, call.n_x, states, kept, lengths, parameters, own, inputs)
         return tuple([a.T for a in outputs]), tape
@@ -111,6 +111,13 @@ class CpuEngine:
 
 
 ENGINE: Engine = CpuEngine()
+
+
+def _final(states: Arrays, lengths: np.ndarray | None) -> Arrays:
+    """Copy the states, (T + 1, m, n), after each example's last step, as (1, m, n)."""
+    if lengths is None:
+        return tuple([S[-1:].copy() for S in states])
+    return tuple([S[lengths, np.arange(S.shape[1])][None] for S in states])
 
 
 @lru_cache(maxsize=256)

@@ -75,7 +75,7 @@ class Template:
         self.native, self.dtype, self.threads = _jobs()[job], dtype, threads
         self.lanes, self.item = lanes(dtype), dtype.itemsize
         self.size = self.lanes * self.item  # of a vector
-        self.rows = self.m if unit_parallel else -(-self.m // threads)  # examples per thread, at most
+        self.rows = self.m if unit_parallel else -(-self.m // threads)  # examples per thread, at most, without lengths
         self.workspace = 0
         self._bases = {name: k << _SHIFT for k, name in enumerate(arrays, _ARRAYS)}
         # A row of zeros. Sizes are rounded up, so that few are cached.
@@ -85,6 +85,7 @@ class Template:
         self.fields |= {"n_steps": self.n_steps, "m": self.m, "n_x": self.n_x, "indices": self.indices}
         self.fields |= {"item": self.item, "lanes": self.lanes, "unit_parallel": unit_parallel, "pack": 1, "chunk": 1}
         self.fields |= {"barrier": _BARRIER, "yield_function": thread_pool.system_functions()["yield"]}
+        self.fields |= {"lengths": self.base("lengths") if key.has_lengths else 0}
         self.fields |= {"nv": panel_vectors(1), "product": product(dtype, panel_vectors(1))}
 
     def base(self, name: str) -> int:

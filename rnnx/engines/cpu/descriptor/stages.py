@@ -71,6 +71,11 @@ class Pass:
         }
         return {**flags, **counts, **kernel, "gates": gates, "operand": operand, "operand_step": step}
 
+    def scratch(self, t: Template, rows: int) -> dict[str, int]:
+        """Return the parts of a thread's scratch memory for lists of examples and, with lengths, `rows` numbers."""
+        m = t.m if self.key.has_lengths else t.rows
+        return {"examples": 8 * m, "rows": rows * t.item if self.key.has_lengths else 0}
+
     def units(self, name: str) -> int:
         """Return the number of units of a state, saved value or input."""
         return self.key.cell.size(name, self.key.n)
@@ -105,8 +110,6 @@ class Pass:
         if choice not in self._templates:
             t = Template(self.job, self.key, self.arrays, threads, unit_parallel)
             t.fields["waits"] = unit_parallel and self.work.waits
-            if self.key.has_lengths:
-                t.fields["lengths"] = t.base("lengths")
             self._templates[choice] = t.finish(**self.fill(t))
         return self._templates[choice]
 
