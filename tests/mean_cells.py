@@ -18,8 +18,6 @@ from rnnx.cells import (
     where,
 )  # fmt: skip
 
-GAIN = Vector(1.0)
-
 
 @rnnx.cell
 def nested(x, a, b, *, f=Gate, g=Gate, h=Gate, v=Vector, w=Vector, e=Input):
@@ -54,28 +52,6 @@ def extremes(x, a, *, f=Gate, v=Vector):
     return where(z > 0.1, maximum(k, v), minimum(mean(k), 0.3 * a)) + where(mean(z) > 0.05, z, 0.5)
 
 
-def norm_of_all(zs, gains):
-    """Normalize the units of several gates together."""
-    k = 1 / len(zs)
-    middle = k * mean(sum(zs[1:], zs[0]))
-    centred = [z - middle for z in zs]
-    squares = [z * z for z in centred]
-    scale = 1 / sqrt(k * mean(sum(squares[1:], squares[0])) + 1e-5)
-    return [gain * (z * scale) for gain, z in zip(gains, centred, strict=True)]
-
-
-@rnnx.cell
-def both_sides(
-    x, a, c, *, f=Gate, i=Gate, g=Gate, o=Gate, xf=GAIN, xi=GAIN, xg=GAIN, xo=GAIN, hf=GAIN, hi=GAIN, hg=GAIN, ho=GAIN,
-):  # fmt: skip
-    """The LSTM with normalized input and recurrent sides, each of all four gates together."""
-    zx = norm_of_all([f(x), i(x), g(x), o(x)], [xf, xi, xg, xo])
-    zh = norm_of_all([f(a), i(a), g(a), o(a)], [hf, hi, hg, ho])
-    f, i, g, o = (z_x + z_h for z_x, z_h in zip(zx, zh, strict=True))
-    c = sigmoid(f) * c + sigmoid(i) * tanh(g)
-    return sigmoid(o) * tanh(c), c
-
-
 def centred_forward(ops, zx, zh, s):
     (z_x,), (z_h,) = zx, zh
     t = ops.tanh(z_x + z_h)
@@ -98,5 +74,5 @@ CENTRED = Cell(
     "centred", ("a",), (Stage((Gate(("Wx", "Wh"), "b"),), ("a",), ("t",), centred_forward, centred_backward),)
 )
 UNUSED = Cell("unused", ("a",), (Stage((Gate(("Wx", "Wh"), "b"),), ("a",), (), unused_forward),))
-NESTED, TWO_PRODUCTS, POOLED, EXTREMES, BOTH_SIDES = nested, two_products, pooled, extremes, both_sides
-MEANS = [NESTED, TWO_PRODUCTS, POOLED, EXTREMES, BOTH_SIDES, CENTRED, CELLS["layer_norm_lstm"], CELLS["layer_norm_gru"]]
+NESTED, TWO_PRODUCTS, POOLED, EXTREMES = nested, two_products, pooled, extremes
+MEANS = [NESTED, TWO_PRODUCTS, POOLED, EXTREMES, CENTRED, CELLS["layer_norm_lstm"], CELLS["layer_norm_gru"]]

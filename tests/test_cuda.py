@@ -18,6 +18,7 @@ from problems import MGU, ONE_SIDED
 from words import ALL_WORDS
 
 import rnnx
+from rnnx._core import arrays as ns
 from rnnx.cells import BUILT_IN
 from rnnx.engines.gpu import codegen, geometry, persistent
 from rnnx.engines.gpu.cublas import Blas
@@ -25,6 +26,7 @@ from rnnx.engines.gpu.device import Matrix, Processor
 from rnnx.engines.gpu.kernel import kernel_names
 from rnnx.engines.gpu.kernel import options as compiler_options
 from rnnx.engines.gpu.pass_key import PassKey
+from rnnx.functional.arguments import _signature, checked_call
 
 CHIPS = ["sm_80", "sm_90", "sm_100"]
 DTYPES = [np.dtype(d) for d in ("float32", "float64", "float16", ml_dtypes.bfloat16)]
@@ -168,6 +170,19 @@ def test_messages(change, error, message):
         call(change)
 
 
+def test_a_repeated_call_is_not_checked_again(monkeypatch):
+    """Neither shapes and dtypes nor, array by array, the library and the device."""
+    x, states = fake((3, 2, 5)), {"a0": fake((4, 2)), "c0": fake((4, 2))}
+    weights = parameters()
+    checked = [checked_call(rnnx.CELLS["lstm"], x, states, weights)]
+    monkeypatch.setattr(ns.compat, "array_namespace", None)
+    before = _signature.cache_info()
+    checked.append(checked_call(rnnx.CELLS["lstm"], x, states, weights))
+    after = _signature.cache_info()
+    assert (after.hits, after.misses) == (before.hits + 1, before.misses)
+    assert checked[0][:4] == checked[1][:4]
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_a_valid_call_reaches_the_device(dtype):
     """All checks pass, in every dtype; only the driver is missing."""
@@ -225,7 +240,11 @@ def test_precision(monkeypatch):
     with rnnx.use_precision("tf32"):
         assert precision() == "tf32"
     assert precision() == "ieee"
-    with pytest.raises(ValueError, match=r"`name` must be one of \['ieee', 'tf32'\]; got 'b'"), rnnx.use_precision("b"):
+    for name, expected in (("float32", "ieee"), ("float16", "ieee")):
+        with rnnx.use_precision(name):
+            assert precision() == expected
+    message = r"`name` must be one of \['bf.*', 'ieee', 'tf32'\]; got 'b'"
+    with pytest.raises(ValueError, match=message), rnnx.use_precision("b"):
         pass
 
 

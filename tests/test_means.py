@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from mean_cells import BOTH_SIDES, CENTRED, EXTREMES, MEANS, NESTED, POOLED, TWO_PRODUCTS, UNUSED
+from mean_cells import CENTRED, EXTREMES, MEANS, NESTED, POOLED, TWO_PRODUCTS, UNUSED
 from oracle import torch_results
 from problems import TOLERANCE, assert_close, make_problem, run
 from torch_zoo import STEPS, joint, of_x
@@ -51,21 +51,6 @@ def extremes(p, s, x, e):
     return (chosen + torch.where(over_units(z) > 0.05, z, torch.full_like(z, 0.5)),)
 
 
-def both_sides(p, s, x, e):
-    import torch
-
-    (a, c), n = s, s[0].shape[0]
-
-    def normalized(zs, name):
-        gain = torch.cat([p[name + gate][:, 0] for gate in "figo"])
-        return torch.nn.functional.layer_norm(torch.cat(zs).T, (4 * n,), gain, eps=1e-5).T
-
-    zx = normalized([p[f"W{k}"][:, n:] @ x + p[f"b{k}"] for k in "figo"], "x")
-    f, i, g, o = (zx + normalized([p[f"W{k}"][:, :n] @ a for k in "figo"], "h")).chunk(4)
-    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-    return o.sigmoid() * c.tanh(), c
-
-
 def centred(p, s, x, e):
     t = (p["Wx"] @ x + p["Wh"] @ s[0] + p["b"]).tanh()
     return (t - over_units(t),)
@@ -76,7 +61,6 @@ FORMULAS = {
     TWO_PRODUCTS: two_products,
     POOLED: pooled,
     EXTREMES: extremes,
-    BOTH_SIDES: both_sides,
     CENTRED: centred,
 }
 FORMULAS |= {cell: STEPS[cell.name] for cell in MEANS if cell.name in STEPS}

@@ -16,7 +16,8 @@ from rnnx.data import Examples, Pairs, make_corpus, to_device_of
 from rnnx.models import CharModel, Seq2Seq, SequenceClassifier, SequenceRegressor
 from rnnx.models.generation import sample
 from rnnx.optim import SGD, Adam, AdamW, Momentum, RMSProp
-from rnnx.training import Run, Settings, Trainer, evaluate, read_metrics
+from rnnx.training import Run, Settings, Trainer, evaluate, precision, read_metrics
+from rnnx.training.precision import LossScale
 
 LINES = "\n".join(name[:5] for name in NAMES.splitlines())
 LOOKS = ("__float__", "__bool__", "__int__", "__index__", "__complex__", "__iter__", "__array__", "__buffer__")
@@ -243,6 +244,49 @@ def test_a_run_that_diverges(device, monkeypatch, what, found_by):
     assert_numbers(values, our_values)
     assert_same(our_arrays, arrays)
     monkeypatch.undo()
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_the_loss_scale_is_on_the_device(device, monkeypatch):
+    """Overflows halve the scale and skip the step there, without a fetch, as on NumPy arrays."""
+    corpus = corpus_of("streams")
+    pair = trainers(device, corpus)
+    for trainer in pair:
+        like = next(iter(trainer.model.parameters.values()))
+        xp, keywords = ns.namespace(like), {"dtype": like.dtype, "device": ns.device(like)}
+        trainer.loss_scale = LossScale(xp.asarray(8.0, **keywords), xp.asarray(0.0, **keywords))
+    monkeypatch.setattr(precision, "INTERVAL", 3)
+    with monkeypatch.context() as patch:
+        poison(patch, 2, "gradients")
+        poison(patch, 3, "gradients")
+        items = pair[1].run(corpus.train, batch_size=4, iterations=8, evaluate_every=100)
+        steps = [next(items) for _ in range(8)]
+        assert device.fetched == steps[-1].epoch - 1
+        expected = list(pair[0].run(corpus.train, batch_size=4, iterations=8, evaluate_every=100))
+    for p, q in zip(steps, expected, strict=False):
+        assert_numbers(p.as_dict(), q.as_dict())
+    assert [p.grad_norm == 0 for p in steps] == [False, True, True, *[False] * 5]
+    assert [float(number) for number in pair[0].loss_scale] == [4, 2]
+    assert_same(pair[0].model.parameters, pair[1].model.parameters)
+    assert_same(pair[0].state()[1], pair[1].state()[1])
+    assert {"loss/scale", "loss/steps"} <= set(pair[1].state()[1])
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_run_on_the_device_that_overflows_at_a_scale_of_1(device, monkeypatch):
+    """The scale stays, like all else, what it was before the failed step."""
+    corpus = corpus_of("streams")
+    pair = trainers(device, corpus)
+    for trainer in pair:
+        like = next(iter(trainer.model.parameters.values()))
+        xp, keywords = ns.namespace(like), {"dtype": like.dtype, "device": ns.device(like)}
+        trainer.loss_scale = LossScale(xp.asarray(1.0, **keywords), xp.asarray(0.0, **keywords))
+    poison(monkeypatch, 3, "gradients")
+    for trainer in pair:
+        with pytest.raises(FloatingPointError, match=r"the gradients are .* at step 3"):
+            list(trainer.run(corpus.train, batch_size=2, epochs=1))
+    assert [float(number) for number in pair[0].loss_scale] == [1, 2]
+    assert_same(pair[0].state()[1], pair[1].state()[1])
 
 
 def test_numbers_after_a_failed_step(device, monkeypatch):

@@ -93,6 +93,7 @@ FLAGS = {
     "dot_product_attention_forward scaled": lambda value: rnnx.dot_product_attention_forward(X, X, X, scaled=value),
     "register_engine default": lambda value: rnnx.register_engine("new", "module:name", default=value),
     "Gate forgets": lambda value: rnnx.Gate(("W",), "b", forgets=value),
+    "Gate biased": lambda value: rnnx.Gate(biased=value),
     "Stage additive": lambda value: rnnx.Stage((rnnx.Gate(("W",), "b"),), ("a",), (), forward, additive=value),
     "with_options resets": lambda value: with_options(rnnx.CELLS["rnn"], resets=value),
     "with_options recurrent_dropout": lambda value: with_options(rnnx.CELLS["rnn"], recurrent_dropout=value),
@@ -143,6 +144,7 @@ def test_all_flags_are_in_the_table():
     assert {flag for flag in flags - known if not flag.endswith("update in_place")} == set()
 
 
+@pytest.mark.usefixtures("restored_engines")
 @pytest.mark.parametrize("key", FLAGS)
 def test_a_flag_is_true_or_false(key):
     name = key.partition(" ")[2]

@@ -57,7 +57,7 @@ def test_large_steps_on_several_threads(cell, rng):
         for t in range(5):
             expected = alone.step(problem.x[:, :, t]).copy()
             if t == 3:
-                assert thread_pool.pool().acquire(1, 0)
+                assert thread_pool.pool().acquire(1)
             np.testing.assert_array_equal(shared.step(problem.x[:, :, t]), expected)
             if t == 3:
                 thread_pool.pool().release()

@@ -68,28 +68,34 @@ def layer_norm(z, gain):
     return torch.nn.functional.layer_norm(z.T, z.shape[:1], gain[:, 0], eps=1e-5).T
 
 
-def recurrent(p, gate, a):
-    return p[f"W{gate}"][:, : a.shape[0]] @ a
+def normalized(p, gates, side, operand, columns):
+    """Normalize one side of several gates together."""
+    import torch
 
-
-def normalized_sum(p, gate, a, x):
-    """W_x x + b + N(W_a a)."""
-    normalized = layer_norm(recurrent(p, gate, a), p[f"g{gate}"])
-    return p[f"W{gate}"][:, a.shape[0] :] @ x + p[f"b{gate}"] + normalized
+    z = torch.cat([p[f"W{gate}"][:, columns] for gate in gates]) @ operand
+    return layer_norm(z, torch.cat([p[side + gate] for gate in gates]))
 
 
 def layer_norm_gru(p, s, x, e):
-    (a,) = s
-    u, r = sig(normalized_sum(p, "u", a, x)), sig(normalized_sum(p, "r", a, x))
-    c = p["Wc"][:, a.shape[0] :] @ x + p["bc"] + r * (layer_norm(recurrent(p, "c", a), p["gc"]) + p["sc"])
+    import torch
+
+    (a,), n = s, s[0].shape[0]
+    z_x, z_h = slice(n, None), slice(n)
+    bias = torch.cat([p["bu"], p["br"]])
+    u, r = sig(normalized(p, "ur", "x", x, z_x) + normalized(p, "ur", "h", a, z_h) + bias).chunk(2)
+    c = normalized(p, "c", "x", x, z_x) + p["bc"] + r * (normalized(p, "c", "h", a, z_h) + p["sc"])
     return (u * c.tanh() + (1 - u) * a,)
 
 
 def layer_norm_lstm(p, s, x, e):
-    a, c = s
-    f, i, o = (sig(normalized_sum(p, gate, a, x)) for gate in "fio")
-    c = f * c + i * normalized_sum(p, "g", a, x).tanh()
-    return o * (layer_norm(c, p["gc"]) + p["bc"]).tanh(), c
+    import torch
+
+    (a, c), n = s, s[0].shape[0]
+    bias = torch.cat([p["b" + gate] for gate in "figo"])
+    z = normalized(p, "figo", "x", x, slice(n, None)) + normalized(p, "figo", "h", a, slice(n)) + bias
+    f, i, g, o = z.chunk(4)
+    c = sig(f) * c + sig(i) * g.tanh()
+    return sig(o) * (layer_norm(c, p["gc"]) + p["bc"]).tanh(), c
 
 
 def leaky_esn(p, s, x, e):

@@ -52,6 +52,7 @@ class Equations(SimpleNamespace):
 
     n_states: int
     n_gates: int
+    n_biased: int
     n_vectors: int
     n_inputs: int
     steps: list
@@ -59,10 +60,10 @@ class Equations(SimpleNamespace):
 
     def cell(self):
         """Return the cell, without what does not affect its states."""
-        named = {f"g{k}": Gate for k in range(self.n_gates)}
+        named = {f"g{k}": Gate(biased=k < self.n_biased) for k in range(self.n_gates)}
         named |= {f"v{k}": Vector((-1.0, 1.0)) for k in range(self.n_vectors)}
         named |= {f"e{k}": Input for k in range(self.n_inputs)}
-        while Gate in named.values():
+        while any(isinstance(declared, Gate) for declared in named.values()):
             try:
                 return rnnx.cell(self._function(named))
             except ValueError as error:
@@ -134,7 +135,7 @@ def _product(p, gate, x):
         total = x.new_zeros(x.shape[0], (w_h if w_x is None else w_x).shape[1])
         for a in operands:
             if a is x and w_x is not None:
-                total = total + a @ w_x + p[gate.bias].T
+                total = total + a @ w_x + (p[gate.bias].T if gate.bias else 0)
             elif a is not x and w_h is not None:
                 total = total + a @ w_h
         return total
@@ -162,8 +163,10 @@ class Record(SimpleNamespace):
             gates = [Gate((f"W{k}h{j}",), "", sides="h") for j in range(stage.n_h_only)]
             for j in range(stage.n_both):
                 weights = (f"W{k}{j}",) if flags.pop() else (f"W{k}x{j}", f"W{k}h{j}both")
-                gates.append(Gate(weights, f"b{k}{j}", recurrent_bias=f"bh{k}{j}" if flags.pop() else None))
-            gates += [Gate((f"W{k}x{j}only",), f"b{k}{j}only", sides="x") for j in range(stage.n_x_only)]
+                bias, recurrent_bias = f"b{k}{j}" if flags.pop() else "", f"bh{k}{j}" if flags.pop() else None
+                gates.append(Gate(weights, bias, recurrent_bias=recurrent_bias))
+            for j in range(stage.n_x_only):
+                gates.append(Gate((f"W{k}x{j}only",), f"b{k}{j}only" if flags.pop() else "", sides="x"))
             names = [f"e{k}{j}" if flags.pop() else f"v{k}{j}" for j in range(stage.n_given)]
             vectors, inputs = ([name for name in names if name[0] == kind] for kind in "ve")
             stages.append(Stage(tuple(gates), out, (), stage, vectors=tuple(vectors), inputs=tuple(inputs)))
@@ -203,6 +206,7 @@ random_equations = st.builds(
     _equations,
     n_states=st.integers(1, 3),
     n_gates=st.integers(1, 4),
+    n_biased=st.integers(0, 4),
     n_vectors=st.integers(0, 3),
     n_inputs=st.integers(0, 2),
     early=steps_of(USEFUL, 3) | st.just([]),  # often of vectors alone
@@ -227,6 +231,6 @@ random_records = st.builds(
         min_size=1,
         max_size=3,
     ),
-    flags=st.lists(st.booleans(), min_size=20, max_size=20),
+    flags=st.lists(st.booleans(), min_size=30, max_size=30),
 )
 random_cells = st.one_of(random_equations, random_equations, random_records)

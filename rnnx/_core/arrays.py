@@ -3,8 +3,10 @@
 All other code uses the array API standard (through array-api-compat), and this file for what the standard leaves out.
 """
 
+import importlib
 import importlib.util
 import operator
+import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
@@ -33,8 +35,14 @@ def library_name(xp: Namespace) -> str:
 
 def common_namespace(arrays: Mapping[str, Any]) -> tuple[Namespace, Any]:
     """Return the namespace and device that all `arrays` share, or raise an error with their names."""
-    if arrays and {*map(type, arrays.values())} == _ONLY_NUMPY:  # fast path
+    kinds = {*map(type, arrays.values())}
+    if kinds == _ONLY_NUMPY:  # fast path
         return _numpy(), "cpu"
+    if kinds == _only_cupy():  # fast path
+        first, *rest = [array.data.device_id for array in arrays.values()]
+        if rest.count(first) == len(rest):
+            array = next(iter(arrays.values()))
+            return _cupy(), array.device
     first_name, device_name, xp, device = "", "", None, None
     for name, array in arrays.items():
         this_xp, this_device = checked_namespace(name, array), compat.device(array)
@@ -54,7 +62,21 @@ def common_namespace(arrays: Mapping[str, Any]) -> tuple[Namespace, Any]:
 
 def namespace(array: Array) -> Namespace:
     """Return the namespace of an array that has been checked."""
-    return _numpy() if type(array) is np.ndarray else compat.array_namespace(array)
+    if type(array) is np.ndarray:
+        return _numpy()
+    return _cupy() if {type(array)} == _only_cupy() else compat.array_namespace(array)
+
+
+def _only_cupy() -> set[type] | None:
+    """Return CuPy's type of arrays, if it is imported."""
+    cupy = sys.modules.get("cupy")
+    return {cupy.ndarray} if cupy and hasattr(cupy, "ndarray") else None
+
+
+@lru_cache(maxsize=1)
+def _cupy() -> Namespace:
+    """Return CuPy's namespace; CuPy must have been imported."""
+    return importlib.import_module("array_api_compat.cupy")
 
 
 @lru_cache(maxsize=1)
@@ -67,6 +89,8 @@ def checked_namespace(name: str, array: Any) -> Namespace:
     """Return the namespace of an array, or raise an error with its name."""
     if type(array) is np.ndarray:  # fast path
         return _numpy()
+    if {type(array)} == _only_cupy():  # fast path
+        return _cupy()
     is_array = compat.is_array_api_obj(array) and not isinstance(array, np.generic)
     if is_array and isinstance(array, np.ndarray):
         is_array = type(array) in _EXACT_NUMPY_TYPES  # excludes matrices and masked arrays, whose operators differ
@@ -175,6 +199,31 @@ def dtype_named(xp: Namespace, argument: str, name: Any) -> Any:
     return dtypes[str(name)]
 
 
+def float_dtype(xp: Namespace, name: str) -> Any:
+    """Return the floating dtype called `name`, also a 16-bit one in libraries whose 16-bit arrays are not supported."""
+    if not (compat.is_numpy_namespace(xp) or compat.is_cupy_namespace(xp)):
+        if not hasattr(xp, name):
+            raise ValueError(f"{library_name(xp)} has no {name}")
+        return getattr(xp, name)
+    if name != "bfloat16":
+        return np.dtype(name)
+    if importlib.util.find_spec("ml_dtypes") is None:
+        raise ValueError("bfloat16 needs the package ml_dtypes (pip install ml_dtypes)")
+    from ml_dtypes import bfloat16
+
+    return np.dtype(bfloat16)
+
+
+@np.errstate(over="ignore")
+def rounded(xp: Namespace, array: Array, name: str) -> Array:
+    """Round an array to the numbers of a 16-bit dtype, "float16" or "bfloat16", and keep its dtype."""
+    if name == "bfloat16" and type(array) is np.ndarray and array.dtype == np.float32:  # needs no package
+        bits = array.view(np.uint32)
+        even = bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))
+        return np.where(np.isfinite(array), (even & np.uint32(0xFFFF0000)).view(np.float32), array)
+    return astype(xp, astype(xp, array, float_dtype(xp, name)), array.dtype)
+
+
 def is_integer(xp: Namespace, array: Array) -> bool:
     """Return whether the array holds integers."""
     return _is_integer(xp, array.dtype)
@@ -199,6 +248,11 @@ def is_concrete(array: Array) -> bool:
 def is_on_host(array: Array) -> bool:
     """Return whether the values can be read without synchronizing with a device (NumPy only)."""
     return bool(compat.is_numpy_array(array))
+
+
+def has_numpy_dtype(array: Array) -> bool:
+    """Return whether the dtype is one of NumPy's, which hash by value."""
+    return isinstance(array.dtype, np.dtype)
 
 
 def to_host(array: Array) -> np.ndarray:
@@ -251,6 +305,14 @@ def owned_copy(xp: Namespace, array: Array) -> Array:
     if type(array) is np.ndarray:  # fast path
         return np.array(array)
     return array if compat.is_jax_namespace(xp) else xp.asarray(array, copy=True)
+
+
+def written(target: Array, values: Array) -> Array:
+    """Write values to an array and return it; where arrays are immutable, return the values."""
+    if compat.is_jax_array(target):
+        return values
+    target[...] = values
+    return target
 
 
 def device(array: Array) -> Any:

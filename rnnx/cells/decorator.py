@@ -78,6 +78,7 @@ def cell(
         * ``f=Gate(width=512)``: a gate with 512 units instead of n_a, and ``Wf`` of so many rows; 0 means n_a. States,
           vectors and inputs that are combined with its values are as wide. Products alone lead from one width to
           another. ``width`` may also be the name of one of the cell's numbers.
+        * ``f=Gate(biased=False)``: a gate without ``bf``.
         * ``p=Vector`` or ``p=Vector(initial)``: a learnable number per unit.
         * ``e=Input``: an input besides x, given to `recurrent_forward` as ``inputs={"e": ...}``. With
           ``Input(default)`` it may be missing.
@@ -211,8 +212,9 @@ def _signature(function: Callable[..., Any]) -> Signature:
             positional.append(name)
         elif parameter.kind is parameter.KEYWORD_ONLY and (default is Gate or isinstance(default, Gate)):
             gates[name] = default if isinstance(default, Gate) else Gate()
-            if gates[name] != Gate(heads=gates[name].heads, width=gates[name].width):
-                expected = "Gate, Gate(heads=...) or Gate(width=...)"
+            given = gates[name]
+            if given != Gate(heads=given.heads, width=given.width, biased=given.biased):
+                expected = "Gate, or Gate with `heads`, `width` or `biased`"
                 raise TypeError(f"a cell's function declares a gate by {expected}; got `{parameter}`")
         elif parameter.kind is parameter.KEYWORD_ONLY and (default is Vector or isinstance(default, Vector)):
             kinds["vectors"].append(name)

@@ -52,7 +52,7 @@ class _Stage:
         products = []
         for gate, name in zip(self.stage.stage.of_inputs, self.zx, strict=True):
             key = f"{gate.weights[0]}[:, {gate.columns_in_symbols}:]" if gate.is_joint else gate.weights[0]
-            products.append(f"{name} = {key} @ x + {gate.bias}")
+            products.append(f"{name} = {key} @ x" + (f" + {gate.bias}" if gate.bias else ""))
         for gate, name in zip(self.stage.stage.recurrent, self.zh, strict=True):
             key = f"{gate.weights[-1]}[:, :{gate.columns_in_symbols}]" if gate.is_joint else gate.weights[-1]
             key = key if gate.heads == 1 else f"block_diagonal({key})"

@@ -24,7 +24,7 @@ class Gate:
         its input weights (n_a, n_x) or recurrent weights (n_a, n_a). Two keys: the input weights and the recurrent
         weights.
     bias : str
-        Key of the bias, shape (n_a, 1), on the input side; empty for a gate without that side.
+        Key of the bias, shape (n_a, 1), on the input side; empty for a gate without a bias.
     recurrent_bias : str or None
         Key of an optional second bias, shape (n_a, 1), on the recurrent side. Redundant in an additive stage.
     forgets : bool
@@ -40,6 +40,8 @@ class Gate:
         be the name of a number there.
     operand_width : int
         Number of units of what the recurrent weights multiply; 0 means n_a.
+    biased : bool
+        In the signature of a function: whether the input side has a bias.
     """
 
     weights: tuple[str, ...] = ()
@@ -50,9 +52,11 @@ class Gate:
     heads: int | str = 1
     width: int | str = 0
     operand_width: int = 0
+    biased: bool = True
 
     def __post_init__(self) -> None:
         flag("forgets", self.forgets)
+        flag("biased", self.biased)
         if self.is_declaration:
             return
         if self.sides not in SIDES:
@@ -60,9 +64,9 @@ class Gate:
         allowed, what = ((1, 2), "one or two keys") if self.sides == "xh" else ((1,), "one key")
         if not isinstance(self.weights, tuple) or len(self.weights) not in allowed:
             raise ValueError(f"`weights` of a gate must be a tuple of {what}; got {shown(self.weights)}")
-        if bool(self.bias) != ("x" in self.sides) or (self.recurrent_bias and self.sides != "xh"):
+        if (self.bias and "x" not in self.sides) or (self.recurrent_bias and self.sides != "xh"):
             got = f"sides {self.sides!r}, bias {self.bias!r}, recurrent bias {self.recurrent_bias!r}"
-            raise ValueError(f"a gate needs a `bias` if it has an input side, and has no other; got {got}")
+            raise ValueError(f"a gate has a `bias` on its input side only, a `recurrent_bias` beside both; got {got}")
         widths = {"width": self.width, "operand_width": self.operand_width}
         given, taken = (integer(name, value, 0) for name, value in widths.items())
         if integer("heads", self.heads) > 1 and "h" not in self.sides:

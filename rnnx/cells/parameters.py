@@ -43,7 +43,7 @@ class StageWeights(NamedTuple):
 
     wx: Array  # (G_x n, n_x)
     wh: Array  # (G_h n, n_h)
-    b: Array  # (G_x n,)
+    b: Array  # (G_x n,), zero for gates without a bias
     bh: Array | None  # (G_h n,), zero for gates without a recurrent bias; None if no gate has one
     vectors: tuple[Array, ...]  # (n,)
 
@@ -63,12 +63,15 @@ def stack_weights(xp: Any, wired: StageWiring, parameters: Mapping[str, Array], 
 
     wx = stack([gate.split(parameters, n_a)[0] for gate in stage.of_inputs], n_x)
     wh = stack([gate.split(parameters, n_a)[1] for gate in stage.recurrent], wired.columns(n_a))
-    b = flat(stack([parameters[gate.bias] for gate in stage.of_inputs], 1))
+
+    def biases(keys: Sequence[str]) -> Array:
+        missing = not all(key in parameters for key in keys)
+        zeros = xp.zeros((n, 1), dtype=like.dtype, device=ns.device(like)) if missing else None
+        return flat(stack([parameters.get(key, zeros) for key in keys], 1))
+
+    b = biases([gate.bias for gate in stage.of_inputs])
     recurrent = [gate.recurrent_bias or "" for gate in stage.recurrent]
-    bh = None
-    if any(key in parameters for key in recurrent):
-        zeros = xp.zeros((n, 1), dtype=like.dtype, device=ns.device(like))
-        bh = flat(stack([parameters.get(key, zeros) for key in recurrent], 1))
+    bh = biases(recurrent) if any(key in parameters for key in recurrent) else None
     return StageWeights(wx, wh, b, bh, tuple(flat(parameters[key]) for key in stage.vectors))
 
 

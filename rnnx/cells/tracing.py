@@ -253,7 +253,8 @@ def _gates(trace: Trace, here: Mapping[int, Expression], width: Callable[[Expres
             side for side, of in (("x", trace.zx), ("h", trace.zh)) if name in of and of[name].number in here
         )
         if sides:
-            keys, declared = ((f"W{name}",), f"b{name}" if "x" in sides else ""), trace.signature.gates[name]
+            declared = trace.signature.gates[name]
+            bias = f"b{name}" if "x" in sides and declared.biased else ""
             taken = width(trace.operands[trace.zh[name].number]) if "h" in sides else 0
-            gates[name] = Gate(*keys, None, False, sides, declared.heads, declared.width, taken)
+            gates[name] = Gate((f"W{name}",), bias, None, False, sides, declared.heads, declared.width, taken)
     return dict(sorted(gates.items(), key=lambda item: SIDES.index(item[1].sides)))

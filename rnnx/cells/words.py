@@ -62,7 +62,22 @@ def where(condition: Expression, a: Any, b: Any) -> Expression:
 def layer_norm(z: Any, gain: Any, epsilon: float = 1e-5) -> Any:
     """Return ``gain (z - mean) / sqrt(variance + epsilon)``, with mean and variance of z over the units of the layer.
 
+    Given tuples of values and gains, return a tuple of the values, normalized together: with mean and variance over the
+    units of all of them.
+
     Source: J. L. Ba, J. R. Kiros, G. E. Hinton, "Layer normalization", arXiv:1607.06450.
     """
-    centred = z - mean(z)
-    return gain * (centred * (1 / sqrt(mean(centred * centred) + epsilon)))
+    if isinstance(z, tuple):
+        return _normalized(z, gain, epsilon)
+    return _normalized((z,), (gain,), epsilon)[0]
+
+
+def _normalized(zs: tuple[Any, ...], gains: tuple[Any, ...], epsilon: float) -> tuple[Any, ...]:
+    def mean_of_all(values: list[Any]) -> Any:
+        total = mean(sum(values[1:], values[0]))
+        return total if len(values) == 1 else total / len(values)
+
+    middle = mean_of_all(list(zs))
+    centred = [z - middle for z in zs]
+    scale = 1 / sqrt(mean_of_all([z * z for z in centred]) + epsilon)
+    return tuple([gain * (z * scale) for gain, z in zip(gains, centred, strict=True)])

@@ -23,6 +23,7 @@ from rnnx.cli.group import (
 from rnnx.cli.interrupt import Interrupt
 from rnnx.data import find_text
 from rnnx.data.corpus import BY, SPLITS
+from rnnx.engines.precision import PRECISIONS
 from rnnx.functional.initialization import SCHEMES
 from rnnx.models.layers import CELLS
 from rnnx.optim import OPTIMIZERS
@@ -98,6 +99,12 @@ def _setting(names: str, type: Any, help: str, **options: Any) -> Any:  # noqa: 
 @_setting("--scheme", Choice([*SCHEMES]), "Initialization of the parameters.")
 @_setting("--dtype", Choice(["float32", "float64"]), "Floating-point type.")
 # training
+@_setting(
+    "--precision",
+    Choice(PRECISIONS),
+    "Precision of the layers in training; the parameters keep their dtype. tf32 needs a GPU.",
+    show_default="--dtype",
+)
 @_setting("--epochs", _COUNT, "Passes over the text.", default=None, show_default=str(Settings.epochs))
 @_setting("--iterations", _COUNT, "Training steps, instead of --epochs.")
 @_setting("--batch-size", _COUNT, "Sequences per step.")

@@ -15,8 +15,11 @@ from rnnx._core.arrays import Array
 from rnnx._core.checks import choice, flag
 from rnnx._core.words import shown
 from rnnx.cells import BUILT_IN, Cell, cell_of
-from rnnx.engines.gpu.precision import use_precision as use_precision
+from rnnx.engines.operations import Operations
+from rnnx.engines.precision import check, conversion
+from rnnx.engines.precision import use_precision as use_precision
 from rnnx.engines.protocol import Engine
+from rnnx.engines.reference.operations import OPERATIONS
 
 
 @dataclass(frozen=True)
@@ -243,9 +246,25 @@ def load(name: str) -> Engine:
     return _checked(f"engine {name!r}, {engine},", getattr(importlib.import_module(module), attribute))
 
 
+def check_precision(argument: str, name: str, like: Array) -> str:
+    """Return the name of a precision if passes on arrays such as `like` can have it."""
+    return check(argument, name, like, load(select(ns.namespace(like))))
+
+
 def matmul(xp: Any, a: Array, b: Array, bias: Array | None = None) -> Array:
     """Compute a @ b + bias on the engine for arrays of namespace `xp`."""
-    return load(select(xp, m=a.shape[0])).matmul(a, b, bias)
+    engine = load(select(xp, m=a.shape[0]))
+    convert = conversion(xp, a.dtype, engine)
+    if convert is None:
+        return engine.matmul(a, b, bias)
+    a, b, bias = (None if each is None else convert.inward(xp, each) for each in (a, b, bias))
+    return convert.outward(xp, engine.matmul(a, b, bias))
+
+
+def operations(xp: Any, m: int = 1) -> Operations:
+    """Return the operations of a training step for arrays of namespace `xp`; for empty ones if m = 0."""
+    found: Operations = getattr(load(select(xp, m=m)), "operations", OPERATIONS)
+    return found
 
 
 def warm_up(

@@ -83,6 +83,7 @@ class Tape(Portable):
     own: Any = None
     inputs: Arrays = ()  # per name in cell.inputs, (T, m, n); zero past each length; empty without `keep`
     sources: Mapping[str, Array] = field(default_factory=dict)  # what ``cell.hoisted`` computes vectors from
+    conversion: Any = None  # if the precision is not the caller's, see `rnnx.engines.precision`
 
     def __getstate__(self) -> dict[str, Any]:
         state = {**super().__getstate__(), "own": None}  # it may hold addresses
@@ -170,7 +171,10 @@ class Stepper(Protocol):
 
 
 class Engine(Protocol):
-    """An engine; see the requirements above."""
+    """An engine; see the requirements above.
+
+    An engine that also takes arrays of 16-bit dtypes, and computes in float32, has an attribute `halves`, True.
+    """
 
     def forward(self, call: Call, *, keep: bool) -> tuple[Arrays, Tape]:
         """Return the states of all steps, each (n, m, T), and the tape. With `keep`, a backward pass may follow."""

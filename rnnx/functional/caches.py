@@ -46,10 +46,10 @@ class Caches(Sequence[Any]):
     def final_state(self) -> dict[str, Array]:
         """States after each example's last step, by name ("a", and "c" for an LSTM), each (n_a, m)."""
         tape = self._live()
-        return {
-            name: ns.owned_copy(tape.xp, tape.xp.matrix_transpose(state[-1, :, :]))
-            for name, state in zip(self.cell.states, tape.states, strict=True)
-        }
+        last = [tape.xp.matrix_transpose(state[-1, :, :]) for state in tape.states]
+        if tape.conversion is not None:
+            last = [tape.conversion.outward(tape.xp, state) for state in last]
+        return {name: ns.owned_copy(tape.xp, state) for name, state in zip(self.cell.states, last, strict=True)}
 
     def consume(self) -> None:
         """Free the arrays. Any later use raises an error."""

@@ -7,8 +7,8 @@ from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_indices, check_lengths, check_shape
-from rnnx._core.layout import reverse_axes, to_time_major, valid_examples, zero_past_end
-from rnnx._core.underflow import ignore_underflow
+from rnnx._core.layout import reverse_axes, to_time_major, valid_examples
+from rnnx.functional.losses import CROSS_ENTROPY, SQUARED_ERROR
 
 
 def _columns(xp: Any, a: Array) -> Array:
@@ -133,27 +133,12 @@ def softmax_cross_entropy(z: Array, targets: Array, *, lengths: Any = None) -> t
     ends = None if lengths is None else check_lengths(xp, device, lengths, m, n_steps)
     within = ns.is_on_host(targets) and ends is not None
     check_indices("targets", targets[valid_examples(xp, ends, n_steps)] if within else targets, "n_y", n_y)
-    return cross_entropy(xp, device, z, targets, ends)
+    return cross_entropy(xp, z, targets, ends)
 
 
-@ignore_underflow
-def cross_entropy(xp: Any, device: Any, z: Array, targets: Array, ends: Array | None = None) -> tuple[Array, Array]:
+def cross_entropy(xp: Any, z: Array, targets: Array, ends: Array | None = None) -> tuple[Array, Array]:
     """Compute `softmax_cross_entropy` without checks; `ends` is an array of lengths (m,), or None."""
-    n_y, m, n_steps = z.shape
-    valid = xp.ones((m, n_steps), dtype=xp.bool, device=device) if ends is None else valid_examples(xp, ends, n_steps)
-    targets = ns.as_index(xp, targets)
-    classes = xp.reshape(xp.arange(n_y, dtype=targets.dtype, device=device), (n_y, 1, 1))
-    target = classes == xp.expand_dims(targets, axis=0)
-    shifted = z - xp.max(z, axis=0, keepdims=True)
-    e = xp.exp(shifted)
-    total = xp.sum(e, axis=0)
-    # `where` instead of a product with the mask, because logits may be infinite and padding may be NaN.
-    nll = xp.log(total) - xp.sum(xp.where(target, shifted, xp.zeros_like(z)), axis=0)
-    count = xp.sum(xp.astype(valid, z.dtype))
-    count = xp.maximum(count, xp.ones_like(count))
-    dz = (e / xp.expand_dims(total, axis=0) - xp.astype(target, z.dtype)) / count
-    loss = xp.sum(xp.where(valid, nll, xp.zeros_like(nll))) / count
-    return loss, xp.where(xp.expand_dims(valid, axis=0), dz, xp.zeros_like(dz))
+    return engines.operations(xp, z.shape[1] * z.shape[2]).loss(CROSS_ENTROPY, z, targets, ends)
 
 
 def squared_error(y: Array, targets: Array, *, lengths: Any = None) -> tuple[Array, Array]:
@@ -188,15 +173,9 @@ def squared_error(y: Array, targets: Array, *, lengths: Any = None) -> tuple[Arr
     n_y, m, n_steps = y.shape
     check_shape("targets", targets, "(n_y, m, T_x)", (n_y, m, n_steps))
     ends = None if lengths is None else check_lengths(xp, device, lengths, m, n_steps)
-    return squares(xp, device, y, targets, ends)
+    return squares(xp, y, targets, ends)
 
 
-@ignore_underflow
-def squares(xp: Any, device: Any, y: Array, targets: Array, ends: Array | None = None) -> tuple[Array, Array]:
+def squares(xp: Any, y: Array, targets: Array, ends: Array | None = None) -> tuple[Array, Array]:
     """Compute `squared_error` without checks, for arrays of one dtype; `ends` is an array of lengths (m,), or None."""
-    n_y, difference, count = y.shape[0], y - targets, max(math.prod(y.shape), 1)
-    if ends is not None:
-        difference = zero_past_end(xp, difference, ends)
-        one = xp.asarray(1, dtype=ends.dtype, device=device)
-        count = n_y * xp.astype(xp.maximum(xp.sum(ends), one), y.dtype)
-    return xp.sum(difference * difference) / count, 2 * difference / count
+    return engines.operations(xp, y.shape[1] * y.shape[2]).loss(SQUARED_ERROR, y, targets, ends)

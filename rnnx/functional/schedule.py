@@ -9,6 +9,7 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx.cells import Cell
 from rnnx.cells.vocabulary import array_ops
+from rnnx.engines.precision import conversion
 from rnnx.engines.protocol import Arrays, Call, Cotangents, Gradients, Tape
 from rnnx.functional import arguments
 from rnnx.functional.caches import Caches, Steps, tape_of_steps
@@ -22,7 +23,13 @@ def forward(
     `cell` is the caller's, if that of the call has more options.
     """
     name = engines.select(call.xp, n_steps=call.n_steps, m=call.m)
-    states, tape = engines.load(name).forward(with_hoisted(call), keep=keep)
+    engine = engines.load(name)
+    convert = conversion(call.xp, call.dtype, engine)
+    if convert is not None:
+        call = convert.call(call)
+    states, tape = engine.forward(with_hoisted(call), keep=keep)
+    if convert is not None:
+        tape.conversion, states = convert, tuple([convert.outward(call.xp, s) for s in states])
     if keep and call.cell.hoisted:
         tape.sources = {key: ns.owned_copy(call.xp, call.parameters[key]) for key in call.cell.hoisted.sources}
     return states, Caches(name, tape, x, parameters, cell)
@@ -66,11 +73,15 @@ def gradients(
     tape: Tape, engine: str, ds: Mapping[str, Array | None], ds_final: Mapping[str, Array | None]
 ) -> Gradients:
     """Return the gradients for checked cotangents, per state, of the first steps or all; see `recurrent_backward`."""
-    given = [d for d in (*ds.values(), *ds_final.values()) if d is not None]
-    dtype = ns.one_dtype(tape.xp, [tape.states[0], *given])
     for d in ds.values():
         if d is not None:
             tape = tape.steps(0, d.shape[2])
+    if tape.conversion is not None:
+        cotangents = Cotangents(tuple(ds.values()), tuple(ds_final.values()))
+        found = backward(tape, engine, tape.conversion.cotangents(tape.xp, cotangents))
+        return tape.conversion.gradients(tape.xp, found)
+    given = [d for d in (*ds.values(), *ds_final.values()) if d is not None]
+    dtype = ns.one_dtype(tape.xp, [tape.states[0], *given])
 
     def cast(arrays: Mapping[str, Array | None]) -> tuple[Array | None, ...]:
         return tuple([None if d is None else ns.astype(tape.xp, d, dtype) for d in arrays.values()])

@@ -21,7 +21,7 @@ SHAPE_AND_DTYPE: Any = attrgetter("shape", "dtype")
 
 def cached(function: Any, array: Array) -> Any:
     """Return a cached function of dtypes, or the function itself for a library whose dtypes may not hash by value."""
-    return function if ns.is_on_host(array) else function.__wrapped__
+    return function if ns.has_numpy_dtype(array) else function.__wrapped__
 
 
 class Kind(NamedTuple):

@@ -117,7 +117,13 @@ class Model(Portable, Layer, ABC):
         """Run `backward` without checks, for a gradient from `compare`, and free the cache."""
 
     def train_step(
-        self, batch: Any, *, states: States | None = None, masks: Masks | None = None, segment_length: int | None = None
+        self,
+        batch: Any,
+        *,
+        states: States | None = None,
+        masks: Masks | None = None,
+        segment_length: int | None = None,
+        loss_scale: Any = None,
     ) -> Step:
         """Return the loss, the gradients and the final states of a batch.
 
@@ -131,6 +137,8 @@ class Model(Portable, Layer, ABC):
             Keep only the states of every `segment_length`-th step and recompute the others in the backward pass. The
             gradients are unchanged. This needs the memory of T / segment_length + segment_length steps and one more
             forward pass.
+        loss_scale : float or array of shape (), optional
+            Multiply the gradients by this number, from the gradient of the outputs on.
 
         Raises
         ------
@@ -143,9 +151,11 @@ class Model(Portable, Layer, ABC):
             if not self.runs_in_segments:
                 raise ValueError("`segment_length` needs a unidirectional model with an output at every step")
             if integer("segment_length", segment_length) < batch.inputs.shape[-1]:
-                return Step(*train_in_segments(self, batch, states or {}, masks, segment_length))
+                return Step(*train_in_segments(self, batch, states or {}, masks, segment_length, loss_scale))
         z, final, cache = self.run(batch, states, masks, True)
         loss, dz = self.compare(z, batch)
+        if loss_scale is not None:
+            dz = dz * loss_scale
         return Step(loss, self.own_gradients(self.run_backward(dz, cache)), final)
 
     def own_gradients(self, gradients: Parameters) -> Parameters:

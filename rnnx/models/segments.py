@@ -17,7 +17,7 @@ def square_root_segments(n_steps: int) -> int:
 
 
 def train_in_segments(
-    model: Any, batch: Any, states: States, masks: Masks | None, length: int
+    model: Any, batch: Any, states: States, masks: Masks | None, length: int, loss_scale: Any = None
 ) -> tuple[Any, Parameters, States]:
     """Return the loss, gradients and final states of a batch, in the memory of one segment and all initial states."""
     batch = replace(batch, extra=model.stack.with_steps(batch.extra or {}, batch.inputs))
@@ -34,7 +34,8 @@ def train_in_segments(
         final = final or after
         part_loss, dz = model.compare(z, part)
         weight = model.count(part) / total
-        found = model.run_backward(dz * weight, cache, ds_final=ds_final)
+        dz = dz * weight if loss_scale is None else dz * weight * loss_scale
+        found = model.run_backward(dz, cache, ds_final=ds_final)
         loss += part_loss * weight
         ds_final = {name: found[f"d{name}"] for name in model.stack.state_names}
         own = model.own_gradients(found)

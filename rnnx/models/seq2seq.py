@@ -210,7 +210,7 @@ class Seq2Seq(Model):
     def compare(self, z: Array, batch: PairBatch) -> tuple[Any, Array]:
         """Return the loss of the logits, as in `Step`, and its gradient."""
         targets = self.array(batch.target_out, "target_out")
-        loss, dz = cross_entropy(self.xp, self.device, z, targets, self.ends(batch.target_lengths))
+        loss, dz = cross_entropy(self.xp, z, targets, self.ends(batch.target_lengths))
         return ns.number(loss), dz
 
     def ends(self, lengths: Any) -> Array | None:

@@ -248,9 +248,9 @@ class SequenceModel(Model):
         targets = self.array(batch.targets, "targets")
         targets = targets if self._classes else ns.astype(self.xp, targets, z.dtype)
         if self.per_step:
-            loss, dz = type(self)._loss(self.xp, self.device, z, targets, self.ends(batch))
+            loss, dz = type(self)._loss(self.xp, z, targets, self.ends(batch))
             return ns.number(loss), dz
-        loss, dz = type(self)._loss(self.xp, self.device, z[:, :, None], targets[..., None])
+        loss, dz = type(self)._loss(self.xp, z[:, :, None], targets[..., None])
         return ns.number(loss), dz[:, :, 0]
 
     def ends(self, batch: Any) -> Array | None:

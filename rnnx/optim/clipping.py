@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.underflow import ignore_underflow
+from rnnx.engines.operations import Numbers, Rule
 from rnnx.optim.base import Tree
 from rnnx.optim.checks import Named, check_mapping, positive
 
@@ -25,16 +27,7 @@ def clip_by_value(grads: Named, max_value: float) -> Tree:
     """
     max_value = positive("max_value", max_value)
     xp, grads = _floating(grads)
-    return {key: _clipped(xp, g, max_value) for key, g in grads.items()}
-
-
-def _clipped(xp: Any, g: Array, most: float) -> Array:
-    """Clip every element to [-most, most]; NaN stays NaN."""
-    if ns.is_on_host(g):
-        return xp.clip(g, -most, most)
-    # For CuPy, array-api-compat's clip synchronizes with the device.
-    bound = xp.asarray(most, dtype=g.dtype, device=ns.device(g))
-    return xp.minimum(xp.maximum(g, -bound), bound)
+    return _changed(xp, _clipped, {"most": max_value}, grads) if grads else {}
 
 
 @ignore_underflow
@@ -105,20 +98,21 @@ def _floating(grads: Named) -> tuple[Any, Named]:
 @ignore_underflow
 def scale_to_norm(xp: Any, grads: Named, max_norm: float) -> tuple[Tree, Array]:
     """Compute `clip_by_global_norm` without checks."""
-    norm = _norm(xp, [g for g in grads.values() if 0 not in g.shape])
+    norm = engines.operations(xp).norm([g for g in grads.values() if 0 not in g.shape])
     scale = max_norm / xp.maximum(norm, xp.full_like(norm, max_norm))
-    scales = {dtype: ns.astype(xp, scale, dtype) for dtype in {g.dtype for g in grads.values()}}
-    return {key: g * scales[g.dtype] for key, g in grads.items()}, norm
+    return _changed(xp, _scaled, {"scale": scale}, grads), norm
 
 
-def _norm(xp: Any, arrays: list[Array]) -> Array:
-    """Return the global norm of non-empty arrays, in the widest of their dtypes."""
-    # Divide by the largest element so that squares of large gradients do not overflow.
-    largest = xp.max(xp.stack(ns.to_one_dtype(xp, *[xp.max(xp.abs(a)) for a in arrays])))
-    unit = xp.where(largest > 0, largest, xp.ones_like(largest))
-    parts = []
-    for a in arrays:
-        scaled = a / unit
-        scaled *= scaled
-        parts.append(xp.sum(scaled))
-    return unit * xp.sqrt(xp.sum(xp.stack(parts)))
+def _scaled(_ops: Any, numbers: Numbers, g: Any) -> tuple[Any]:
+    return (g * numbers["scale"],)
+
+
+def _clipped(ops: Any, numbers: Numbers, g: Any) -> tuple[Any]:
+    """Clip every element to [-most, most]; NaN stays NaN."""
+    return (ops.minimum(ops.maximum(g, -numbers["most"]), numbers["most"]),)
+
+
+def _changed(xp: Any, rule: Rule, numbers: Numbers, grads: Named) -> Tree:
+    """Return what a rule makes of each gradient."""
+    results = engines.operations(xp).elementwise(rule, numbers, [(g,) for g in grads.values()])
+    return {key: g for key, (g,) in zip(grads, results, strict=True)}

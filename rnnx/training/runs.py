@@ -62,7 +62,7 @@ class Run:
             model,
             settings.update_rule(corpus.train.n_batches(settings.batch_size)),
             segment_length=square_root_segments(settings.seq_length) if segment == "sqrt" else segment,
-            **settings.select("clip_norm", "clip_value", "seed", "shuffle"),
+            **settings.select("clip_norm", "clip_value", "seed", "shuffle", "precision"),
         )
 
     @classmethod

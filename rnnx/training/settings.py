@@ -17,7 +17,12 @@ from rnnx.optim import CosineDecay, ExponentialDecay, LinearWarmup, Optimizer, S
 from rnnx.training import checkpoint as checkpoints
 from rnnx.training.counters import total_steps
 
-_NEW = {"lower", "zoneout", "recurrent_dropout"}  # settings that checkpoints of earlier versions do not hold
+_NEW = {
+    "lower",
+    "zoneout",
+    "recurrent_dropout",
+    "precision",
+}  # settings that checkpoints of earlier versions do not hold
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Settings:
     recurrent_dropout: float = 0.0
     scheme: str = "keras"  # of the initial parameters
     dtype: str = "float32"
+    precision: str | None = None  # of the passes; None: that of the dtype
     optimizer: str = "adam"
     learning_rate: float = 0.003
     momentum: float = 0.9  # for optimizers with momentum

@@ -20,6 +20,7 @@ from rnnx.optim.base import with_prefix
 from rnnx.optim.clipping import scale_to_norm
 from rnnx.training.counters import Counters
 from rnnx.training.finite import check_finite, check_model
+from rnnx.training.precision import LossScale, loss_scale_for, outcome, passes_in, restored, saved
 from rnnx.training.progress import Numbers, PendingSteps, Progress
 
 Arrays = dict[str, Array]
@@ -38,9 +39,11 @@ class TrainingState:
     shuffle: bool = True
     segment_length: int | None = None
     in_place: bool = True
+    precision: str | None = None
     counters: Counters = field(default_factory=Counters)
     optimizer_state: Arrays = field(default_factory=dict)
     states: Arrays = field(default_factory=dict)  # carried from batch to batch
+    loss_scale: LossScale | None = field(default=None, init=False)  # with `precision` = "float16"
     _next: dict[str, Any] = field(default_factory=dict, init=False, repr=False)  # see `_replace`
     _pending: PendingSteps = field(default_factory=PendingSteps, init=False, repr=False)
     _error: FloatingPointError | None = field(default=None, init=False, repr=False)  # of the current run
@@ -51,6 +54,7 @@ class TrainingState:
     def __post_init__(self) -> None:
         check_model("model", self.model)
         check_methods("optimizer", self.optimizer, "an optimizer of rnnx.optim, or have its methods", "init", "update")
+        self.loss_scale = loss_scale_for(self.precision, self.model)
         self.optimizer_state = self.optimizer_state or self.optimizer.init(self.model.parameters)
         for name in ("clip_value", "clip_norm"):
             if getattr(self, name) is not None:
@@ -98,12 +102,15 @@ class TrainingState:
         if len(self._pending) >= self._pending.max_steps:
             self._check_settled()
         carried = getattr(batch, "continues", False)
-        step = self.model.train_step(
-            batch,
-            states=self.states if carried else None,
-            masks=Masks((self.seed, self.step + 1)),
-            segment_length=self.segment_length,
-        )
+        scaled = {} if self.loss_scale is None else {"loss_scale": self.loss_scale.scale}
+        with passes_in(self.precision):
+            step = self.model.train_step(
+                batch,
+                states=self.states if carried else None,
+                masks=Masks((self.seed, self.step + 1)),
+                segment_length=self.segment_length,
+                **scaled,
+            )
         on_host = ns.is_on_host(next(iter(self.model.parameters.values())))
         return self._update(step, batch) if on_host else self._launch_update(step, self.model.count(batch), carried)
 
@@ -116,11 +123,16 @@ class TrainingState:
         number, parameters, state = self.step + 1, self.model.parameters, self.optimizer_state
         check_finite("the loss is", step.loss, number, batch, parameters)
         gradients, norm = self._clip(step.gradients)
+        applied, scale = True, self.loss_scale
+        if scale is not None:
+            norm, _, applied, scale = outcome(scale, self._pending, step.loss, norm)
         check_finite("the gradients are", float(norm), number, batch, parameters)
         count = self.model.count(batch)
         counters = self.counters.with_numbers(step.loss, float(norm), count).after_step(count)
-        new = {"states": step.states, "counters": counters}
-        if self.in_place:
+        new = {"states": step.states, "counters": counters, "loss_scale": scale}
+        if not applied:
+            arrays = parameters, state
+        elif self.in_place:
             owned = self._owned is parameters  # never write to arrays that others hold
             out = self._spare if owned and self._spare else (_like(parameters), _like(state))
             arrays = self.optimizer.update(parameters, gradients, state, number, out=out)
@@ -136,7 +148,7 @@ class TrainingState:
         Initial states are kept, in case of an error, only if they were carried.
         """
         at, number = self.counters, self.step + 1
-        (parameters, state), joined, norm, finite = self._update_on_device(step, number)
+        (parameters, state), joined, scale, norm, finite = self._update_on_device(step, number)
         rate = learning_rate_at(self.optimizer.learning_rate, number)
         progress = Progress(number, at.epoch, rate, fetch=self.settle)
         self._replace(
@@ -144,34 +156,39 @@ class TrainingState:
             optimizer_state=state,
             states=step.states,
             counters=at.after_step(count),
+            loss_scale=scale,
             _joined=joined,
             _pending=self._pending.add(finite, at, self.states if carried else {}, step.loss, norm, count, progress),
         )
         return progress
 
-    def _update_on_device(self, step: Step, number: int) -> tuple[tuple[Arrays, Arrays], Joined | None, Array, Array]:
-        """Return new parameters and state, or the old ones if not finite; these joined; the norm; whether finite."""
+    def _update_on_device(
+        self, step: Step, number: int
+    ) -> tuple[tuple[Arrays, Arrays], Joined | None, LossScale | None, Array, Array]:
+        """Return new parameters and state, or the old ones if not applied; these joined; the results of `outcome`."""
         parameters, state = self.model.parameters, self.optimizer_state
         joined = self._joined
         if joined is None or not joined.matches(parameters, state):
             joined = Joined.of(self.optimizer, parameters, state)
         old = joined.arrays if joined else (parameters, state)
         gradients, norm = self._clip(joined.gradients(step.gradients) if joined else step.gradients)
-        finite = self._pending.finite(step.loss, norm)
+        norm, finite, applied, scale = outcome(self.loss_scale, self._pending, step.loss, norm)
         xp, _ = ns.common_namespace({"norm": norm})
         updated = self.optimizer.update(old[0], gradients, old[1], number)
         new_parameters, new_state = (
-            {name: xp.where(finite, a, before[name]) for name, a in after.items()}
+            {name: xp.where(applied, a, before[name]) for name, a in after.items()}
             for after, before in zip(updated, old, strict=True)
         )
         new = new_parameters, new_state
         if joined is None:
-            return new, None, norm, finite
+            return new, None, scale, norm, finite
         joined = joined.replace(new)
-        return joined.views, joined, norm, finite
+        return joined.views, joined, scale, norm, finite
 
     def _clip(self, gradients: Arrays) -> tuple[Arrays, Array]:
         """Return the clipped gradients, and their norm before clipping as an array of shape ()."""
+        if self.loss_scale is not None:
+            gradients = self.loss_scale.unscaled(gradients)
         with np.errstate(invalid="ignore"):  # non-finite gradients are rejected later
             clipped, norm = scale_to_norm(self.model.xp, gradients, self.clip_norm or _NO_CLIPPING)
         return clipped if self.clip_value is None else clip_by_value(clipped, self.clip_value), norm
@@ -199,12 +216,13 @@ class TrainingState:
         self.settle()
         arrays = {f"optimizer/{key}": a for key, a in self.optimizer_state.items()}
         arrays |= {f"state/{key}": a for key, a in self.states.items()}
-        return asdict(self.counters), arrays
+        values, own = saved(self.precision, self.loss_scale)
+        return {**asdict(self.counters), **values}, arrays | own
 
     def restore(self, values: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
         """Continue from the result of `state`, bit-identical to an uninterrupted run.
 
-        Raises ValueError if the state does not match the model and the optimizer.
+        Raises ValueError if the state does not match the model and the optimizer, or has another precision.
         """
         optimizer, states = (with_prefix(arrays, prefix) for prefix in ("optimizer/", "state/"))
         expected = self.optimizer.init(self.model.parameters)
@@ -212,9 +230,10 @@ class TrainingState:
             raise ValueError("the optimizer state in `arrays` does not match the model and the optimizer")
         if any(a.dtype != expected[k].dtype for k, a in optimizer.items()):
             raise ValueError("the optimizer state in `arrays` must have the dtypes of the parameters")
-        counters = Counters.of(values)
+        values, scale = restored(self.precision, self.loss_scale, values, arrays)
+        counters, optimizer = Counters.of(values), copies(optimizer)
         self.settle()
-        self._replace(counters=counters, _error=None, optimizer_state=copies(optimizer), states=states)
+        self._replace(counters=counters, _error=None, optimizer_state=optimizer, states=states, loss_scale=scale)
 
 
 def _like(arrays: Mapping[str, Array]) -> Arrays:

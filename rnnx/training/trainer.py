@@ -48,6 +48,11 @@ class Trainer(TrainingState):
         Write NumPy parameters and optimizer state to two sets of arrays in turn: bit-identical, and faster. Later steps
         then overwrite the arrays in ``model.parameters``, so copy what you want to keep. Otherwise, and in other
         libraries, every step makes new arrays.
+    precision : {"float64", "float32", "tf32", "bfloat16", "float16"}, optional
+        Precision of the recurrent and dense layers in training; default: that of the parameters, which keep their dtype
+        like the optimizer state. See `rnnx.use_precision`. With "float16", the loss is scaled by a power of 2. A step
+        whose gradients overflow changes nothing but the scale, which is halved, and has a gradient norm of 0; after
+        2000 steps without one the scale is doubled.
     """
 
     def run(

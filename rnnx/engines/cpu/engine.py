@@ -16,6 +16,7 @@ from rnnx.engines.cpu.descriptor.builder import PassKey
 from rnnx.engines.cpu.descriptor.forward import ForwardPass
 from rnnx.engines.cpu.descriptor.layout import TIME_MAJOR, Reading, contiguous, memory_of, reading
 from rnnx.engines.cpu.descriptor.stages import kernels_of
+from rnnx.engines.cpu.operations import OPERATIONS
 from rnnx.engines.cpu.runtime.buffer_pool import addresses, empty
 from rnnx.engines.cpu.runtime.thread_pool import pool
 from rnnx.engines.cpu.stepper import CpuStepper
@@ -32,6 +33,8 @@ class _Kept(NamedTuple):
 
 class CpuEngine:
     """See `rnnx.engines.protocol.Engine`."""
+
+    operations = OPERATIONS
 
     def forward(self, call: Call, *, keep: bool) -> tuple[Arrays, Tape]:
         cell, dtype, lengths, x, s0 = call.cell, call.dtype, call.lengths, call.x, call.s0

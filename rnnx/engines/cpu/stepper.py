@@ -4,12 +4,13 @@
 import numpy as np
 
 from rnnx.cells.parameters import recurrent_parameters
-from rnnx.engines.cpu.descriptor.builder import PassKey, set_field
+from rnnx.engines.cpu.descriptor.builder import PassKey
 from rnnx.engines.cpu.descriptor.forward import ForwardPass
 from rnnx.engines.cpu.descriptor.layout import contiguous
 from rnnx.engines.cpu.runtime import thread_pool
 from rnnx.engines.cpu.runtime.buffer_pool import address, addresses, aligned
 from rnnx.engines.cpu.runtime.thread_policy import choice
+from rnnx.engines.cpu.runtime.thread_pool import Task
 from rnnx.engines.protocol import Arrays, Call
 
 
@@ -29,8 +30,7 @@ class CpuStepper:
         self._results = tuple(tuple(S[slot].T for S in self._states) for slot in (1, 0))
         for result in (*self._results[0], *self._results[1]):
             result.flags.writeable = False  # later steps overwrite it
-        self._work = passes[0].work
-        threads, unit_parallel = choice(self._work)
+        threads, unit_parallel = choice(passes[0].work)
         if not unit_parallel:  # unit-parallel descriptors also work on one thread, if the pool is busy
             threads = 1
         templates = [step.template(threads, unit_parallel) for step in passes]
@@ -43,10 +43,9 @@ class CpuStepper:
         arrays = [X, *E, *contiguous(parameters.values())]
         self._descriptors = [template.bind(place, [at, *addresses(arrays)]) for template in templates]
         self._addresses = [address(descriptor) for descriptor in self._descriptors]
-        self._threads, self._job = threads, templates[0].native
-        self._job(0, 1, self._addresses[0])  # packs the weights; its result is discarded
-        for descriptor in self._descriptors:
-            set_field(descriptor, "pack", 0)
+        job, sections = templates[0].job, templates[0].sections
+        self._threads, self._step = threads, Task(job, threads, **sections | {"first": 1})
+        Task(job, 1, 1).run_alone(self._addresses[0])  # the preparation, which packs the weights
         self.set(call.s0)
 
     def set(self, states: Arrays) -> None:
@@ -61,13 +60,12 @@ class CpuStepper:
                 own[...] = given
         slot = self._slot
         self._slot = 1 - slot
-        if self._threads == 1 or not thread_pool.pool().acquire(self._threads, self._work.alone_ns):
-            self._job(0, 1, self._addresses[slot])
+        if self._threads == 1 or not thread_pool.pool().acquire(self._threads):
+            self._step.run_alone(self._addresses[slot])
             return self._results[slot]
         pool = thread_pool.pool()
         try:
-            set_field(self._descriptors[slot], "barrier", pool.barrier)  # another one after a fork
-            pool.run(self._job, self._threads, self._addresses[slot])
+            pool.run(self._step, self._addresses[slot])
         finally:
             pool.release()
         return self._results[slot]

@@ -13,7 +13,7 @@ from typing import Any
 import cupy
 from cupy._core import _routines_linalg as _linalg  # the only way to read the CUPY_TF32 setting
 
-from rnnx.engines.gpu import precision
+from rnnx.engines import precision
 from rnnx.engines.gpu.cublas import WORKSPACE, Blas
 from rnnx.engines.gpu.device import DeviceStream, DType, Launch, Matrix, Processor
 from rnnx.engines.gpu.engine import GpuEngine
@@ -101,8 +101,10 @@ def _launch(device: int, texts: tuple[str, ...], options: tuple[str, ...]) -> La
 
 def _precision() -> str:
     """Return the precision set by `rnnx.use_precision`, by default CuPy's setting."""
-    default = "tf32" if _linalg.get_compute_type("float32") == _linalg.COMPUTE_TYPE_TF32 else "ieee"
-    return precision.chosen.get() or default
+    chosen = precision.chosen.get()
+    if chosen is None:
+        chosen = "tf32" if _linalg.get_compute_type("float32") == _linalg.COMPUTE_TYPE_TF32 else "ieee"
+    return "tf32" if chosen == "tf32" else "ieee"
 
 
 class CupyStream(DeviceStream):

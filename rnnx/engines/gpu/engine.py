@@ -44,8 +44,9 @@ class PackedParameters(Mapping[str, Array]):
         for stage in wiring(key.cell):
             for gate, rows, own in key.gate_rows(stage):
                 w_x = w_h = None
-                if gate.bias:
+                if "x" in gate.sides:
                     w_x = (arena.array("wx").T if key.indices else arena.array("wx"))[rows, :]
+                if gate.bias:
                     arrays[gate.bias] = arena.array("b")[rows, None]
                 if "h" in gate.sides:
                     w_h = arena.array(f"wh{stage.number}")[own, :]
@@ -66,6 +67,8 @@ class PackedParameters(Mapping[str, Array]):
 
 class GpuEngine:
     """See `rnnx.engines.protocol.Engine`. `stream_of` gives access to the stream of an array."""
+
+    halves = True
 
     def __init__(self, stream_of: StreamOf) -> None:
         self._stream_of = stream_of

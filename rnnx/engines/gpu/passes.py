@@ -88,7 +88,7 @@ class Pass(Launcher):
                     add(w_h, f"wh{stage.number}", own.start, (n // stage.heads, 1), n // stage.heads)
                 if w_x is not None:
                     add(w_x, "wx", row.start, wx_strides, key.n_x)
-                    add(parameters[gate.bias], "b", row.start, (1, 1), 1)
+                    add(parameters.get(gate.bias), "b", row.start, (1, 1), 1)
                 if w_h is not None and key.has_recurrent_bias(stage):
                     add(parameters.get(gate.recurrent_bias or ""), f"bh{stage.number}", own.start, (1, 1), 1)
         for k, name in enumerate(key.cell.vectors):

@@ -103,9 +103,10 @@ def atomic_load(builder: ir.IRBuilder, field: ir.Value) -> ir.Value:
 
 
 @_of_field
-def atomic_add(builder: ir.IRBuilder, field: ir.Value, value: ir.Value) -> ir.Value:
-    """Add to a field atomically; return the previous value."""
-    return builder.atomic_rmw("add", field, value, "seq_cst")
+def atomic_claim(builder: ir.IRBuilder, field: ir.Value, value: ir.Value) -> ir.Value:
+    """Increment a field atomically if it has this value; return the previous value."""
+    more = builder.add(value, I64(1))
+    return builder.extract_value(builder.cmpxchg(field, value, more, "seq_cst", "seq_cst"), 0)
 
 
 @_of_field
@@ -137,11 +138,13 @@ call_kernel = _caller(leaves.KERNEL)
 
 
 @_of_integers(types.void)
-def call_job(builder: ir.IRBuilder, function: ir.Value, me: ir.Value, n: ir.Value, descriptor: ir.Value) -> None:
+def call_job(
+    builder: ir.IRBuilder, function: ir.Value, section: ir.Value, me: ir.Value, n: ir.Value, descriptor: ir.Value
+) -> None:
     """Call a function compiled by Numba."""
     # Numba passes pointers for the result and the exception first; the job sets neither. One slot serves both.
     nothing = cgutils.alloca_once(builder, I64)  # type: ignore[no-untyped-call,unused-ignore]
-    _call(builder, function, I32, [nothing, nothing, me, n, descriptor])
+    _call(builder, function, I32, [nothing, nothing, section, me, n, descriptor])
 
 
 @_of_integers(types.void)

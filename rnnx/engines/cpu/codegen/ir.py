@@ -57,6 +57,7 @@ class Function:
         self.vector = ir.VectorType(self.real, self.lanes)
         self.mask = ir.VectorType(I1, self.lanes)
         self.module = module
+        self.contracts = True  # whether a product and a sum may become a fused multiply-add
         self.ir = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * len(arguments)), name)
         if not public:
             self.ir.linkage = "internal"

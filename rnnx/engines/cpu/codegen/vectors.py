@@ -17,7 +17,8 @@ def _operator(operation: str, *, flip: bool = False, contract: bool = True) -> C
         build = self.function.build
         if self.is_integer:
             return Vector(self.function, getattr(build, operation)(*operands))
-        return Vector(self.function, getattr(build, "f" + operation)(*operands, flags=("contract",) * contract))
+        flags = ("contract",) * (contract and self.function.contracts)
+        return Vector(self.function, getattr(build, "f" + operation)(*operands, flags=flags))
 
     return apply
 

@@ -23,10 +23,12 @@ class BackwardPass(Pass):
     """
 
     job = "backward"
+    between_steps = True
 
     def __init__(self, key: PassKey, layouts: tuple[Layout | None, ...]) -> None:
         super().__init__(key, tuple(layout is not None for layout in layouts))
         cell = key.cell
+        self.after_loop = len(wiring(cell)) * -(-key.n_steps * key.m // KC)
         self.layouts = layouts
         self.block = GradientBlock(key)
         self.values = (*names("state", cell.states), *names("saved", cell.saved), "x", *names("input", cell.inputs))

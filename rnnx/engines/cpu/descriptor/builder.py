@@ -18,11 +18,12 @@ from rnnx.engines.cpu.codegen.ir import lanes
 from rnnx.engines.cpu.codegen.leaves import scratch_offset
 from rnnx.engines.cpu.descriptor import fields
 from rnnx.engines.cpu.descriptor.layout import Layout, lines
-from rnnx.engines.cpu.runtime import object_cache, thread_pool
+from rnnx.engines.cpu.runtime import object_cache
 from rnnx.engines.cpu.runtime.buffer_pool import LINE, address
+from rnnx.engines.cpu.runtime.thread_pool import Task
 
 _SHIFT = 48
-_WORKSPACE, _BARRIER, _ARRAYS = 1 << _SHIFT, 2 << _SHIFT, 3  # the last is the first base of an array
+_WORKSPACE, _ARRAYS = 1 << _SHIFT, 2  # the latter is the first base of an array
 
 Fields = dict[str, Any]  # of a record: integers, or lists of other records' fields
 Places = dict[Slot, tuple[int, int]]  # address at step 0, and stride between steps
@@ -65,17 +66,17 @@ class PassKey(NamedTuple):
 
 
 class Template:
-    """A descriptor without addresses, for threads that share the examples or, if `unit_parallel`, the units.
+    """A descriptor without addresses, for slices of the examples or, if `unit_parallel`, of the units.
 
     `arrays`: the names of a call's arrays, in the order in which `bind` takes their addresses.
     """
 
-    def __init__(self, job: str, key: PassKey, arrays: tuple[str, ...], threads: int, unit_parallel: bool) -> None:
+    def __init__(self, job: str, key: PassKey, arrays: tuple[str, ...], slices: int, unit_parallel: bool) -> None:
         _, dtype, self.n_steps, self.m, self.n, self.n_x, self.indices, *_ = key
-        self.native, self.dtype, self.threads = _jobs()[job], dtype, threads
+        self.job, self.dtype, self.slices = _jobs()[job], dtype, slices
         self.lanes, self.item = lanes(dtype), dtype.itemsize
         self.size = self.lanes * self.item  # of a vector
-        self.rows = self.m if unit_parallel else -(-self.m // threads)  # examples per thread, at most, without lengths
+        self.rows = self.m if unit_parallel else -(-self.m // slices)  # examples per slice, at most, without lengths
         self.workspace = 0
         self._bases = {name: k << _SHIFT for k, name in enumerate(arrays, _ARRAYS)}
         # A row of zeros. Sizes are rounded up, so that few are cached.
@@ -83,8 +84,7 @@ class Template:
         self._zeros = _zeros(1 << (widest * self.item + 2 * LINE).bit_length())
         self.fields: Fields = {**copies(dtype), "zeros": address(self._zeros)}
         self.fields |= {"n_steps": self.n_steps, "m": self.m, "n_x": self.n_x, "indices": self.indices}
-        self.fields |= {"item": self.item, "lanes": self.lanes, "unit_parallel": unit_parallel, "pack": 1, "chunk": 1}
-        self.fields |= {"barrier": _BARRIER, "yield_function": thread_pool.system_functions()["yield"]}
+        self.fields |= {"item": self.item, "lanes": self.lanes, "unit_parallel": unit_parallel, "chunk": 1}
         self.fields |= {"lengths": self.base("lengths") if key.has_lengths else 0}
         self.fields |= {"nv": panel_vectors(1), "product": product(dtype, panel_vectors(1))}
 
@@ -113,6 +113,12 @@ class Template:
         row = 0 if slot.kind == "vector" else units * self.item
         return {"address": address, "step": step, "row": row, "vector": self.size, "past_end": past_end}
 
+    def divide(self, loop: int, after: int, waits: bool) -> None:
+        """Set the number of sections of the loop over time, and of those after it; see `thread_pool.Task`."""
+        self.fields["loop_sections"] = loop
+        self.sections = {"sections": 1 + loop + after, "loop_end": 1 + loop, "waits": waits}
+        self.task = Task(self.job, self.slices, **self.sections)
+
     def finish(self, **scratch: int) -> "Template":
         """Lay out the records and the scratch memory: kernel arguments, then parts of given sizes in bytes."""
         kept = [s["kept_rows"] * self.vectors(s["n"]) * self.size for s in self.fields["stages"]]
@@ -122,7 +128,7 @@ class Template:
             self.fields[name] = size
             size += lines(part)
         self.fields |= {"scratch": _WORKSPACE + self.workspace, "scratch_size": size}
-        self.workspace += size * self.threads
+        self.workspace += size * self.slices
         integers: list[int] = []
         _append(integers, fields.PASS, [self.fields])
         values = np.array(integers, np.int64)
@@ -132,8 +138,7 @@ class Template:
 
     def bind(self, place: int, addresses: Sequence[int]) -> np.ndarray:
         """Return the descriptor for a call's arrays at `addresses` and a workspace at address `place`."""
-        barrier = thread_pool.pool().barrier if self.threads > 1 else 0
-        bases = (0, place, barrier, *addresses)
+        bases = (0, place, *addresses)
         return self._offsets + np.array(bases, np.int64).take(self._base_of)
 
 
@@ -149,8 +154,3 @@ def _append(integers: list[int], dtype: np.dtype, records: Sequence[Fields]) -> 
                 value = 8 * (_append(integers, fields.LISTS[name], value) - at)
             integers[at + names.index(name)] = value
     return first
-
-
-def set_field(descriptor: np.ndarray, name: str, value: int) -> None:
-    """Set a field of the PASS record of a descriptor."""
-    descriptor[(fields.PASS.names or ()).index(name)] = value

@@ -14,15 +14,13 @@ PASS = record(
     "n_steps m n_x",
     "indices",  # 1: inputs are 64-bit indices of one-hot columns
     "item lanes",  # bytes of a number, numbers per vector
-    "unit_parallel",  # 1: threads share the units; 0: they share the examples
-    "waits",  # 1: in every step, threads wait for each other's units, which a recurrent product needs
+    "unit_parallel",  # 1: slices are units; 0: they are examples
+    "loop_sections",  # of the loop over time
     "flat_dx",  # 1: dx is one product at the end; 0: one per step
     "chunk",  # steps whose input sides are computed in one product
-    "pack",  # 0: the weights are packed already
-    "barrier yield_function",  # addresses of a BARRIER and of the system's yield function
     "lengths",  # (m,) integers, or 0
     "zeros",  # a row of zeros
-    "scratch scratch_size",  # scratch memory of thread 0, and bytes per thread
+    "scratch scratch_size",  # scratch memory of slice 0, and bytes per slice
     "kernel_arguments z z_size block_a block_b",  # offsets in it, and bytes of z per stage
     "examples",  # offset in it: the numbers of the examples of a step
     "x_list x_rows rows",  # with lengths: the numbers of rows of x, these rows, and rows of other arrays
@@ -71,7 +69,7 @@ GATE = record("w_h w_h_row w_x w_x_row bias bias_h")
 # The gradient of a vector of parameters: its sums over time, (m, n), which the kernel adds to, and their total, (n,).
 VECTOR = record("sums total")
 # An array argument of a kernel: its address at step 0 and example 0, and strides between steps, examples and unit
-# vectors, of parameters only the last. With side = ZX or ZH it is the input or recurrent side, in the thread's scratch
+# vectors, of parameters only the last. With side = ZX or ZH it is the input or recurrent side, in the slice's scratch
 # memory; with DZ, its cotangent.
 ARGUMENT = record("address step row vector side past_end")
 ZX, ZH, DZ = 1, 2, 3

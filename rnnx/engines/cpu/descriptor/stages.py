@@ -25,6 +25,8 @@ class Pass:
 
     job: Job
     arrays: tuple[str, ...]  # of a call, in the order of their addresses
+    after_loop = 0  # sections of the job after the loop over time
+    between_steps = False  # whether sections of the loop end in the middle of a step, so that there is one more
 
     def __init__(self, key: PassKey, given: tuple[bool, ...]) -> None:
         cell, dtype, n_steps, m, n, n_x, indices, keys, _ = key
@@ -38,6 +40,7 @@ class Pass:
         arrays = 2 * len(cell.states) + len(cell.saved) + len(cell.gates) + len(cell.inputs)
         if cell.has_widths or any(stage.heads > 1 or self.phases(stage) for stage in wiring(cell)):
             shares = 0
+        self.steps = n_steps * len(wiring(cell)) + self.between_steps
         recurrent = any(stage.n_zh for stage in wiring(cell))
         lines = arrays if n * dtype.itemsize % LINE else 0
         self.work = Work(n_steps, m, products, n_steps * m * n * arrays, shares, lines, recurrent)
@@ -109,7 +112,8 @@ class Pass:
         choice = (threads, unit_parallel)
         if choice not in self._templates:
             t = Template(self.job, self.key, self.arrays, threads, unit_parallel)
-            t.fields["waits"] = unit_parallel and self.work.waits
+            steps, waits = self.steps, unit_parallel and self.work.waits
+            t.divide(steps if waits else self.work.sections(threads, steps), self.after_loop, waits)
             self._templates[choice] = t.finish(**self.fill(t))
         return self._templates[choice]
 
@@ -119,16 +123,16 @@ class Pass:
             lengths = np.ascontiguousarray(lengths, np.int64)
             addresses.append(address(lengths))
         threads, unit_parallel = choice(self.work)
-        if threads > 1 and not thread_pool.pool().acquire(threads, self.work.alone_ns):
+        if threads > 1 and not thread_pool.pool().acquire(threads):
             threads, unit_parallel = 1, False
         try:
             template = self.template(threads, unit_parallel)
             with workspace(template.workspace) as place:
                 descriptor = template.bind(place, addresses)
                 if threads == 1:
-                    template.native(0, 1, address(descriptor))
+                    template.task.run_alone(address(descriptor))
                 else:
-                    thread_pool.pool().run(template.native, threads, address(descriptor))
+                    thread_pool.pool().run(template.task, address(descriptor))
         finally:
             if threads > 1:
                 thread_pool.pool().release()

@@ -11,7 +11,7 @@ from rnnx.engines.cpu.loops.records import function
 
 @function
 def share(me, n, total, unit):
-    """Return the bounds of thread me's part of `total`, in multiples of `unit`."""
+    """Return the bounds of slice me's part of `total`, in multiples of `unit`."""
     units = -(-total // unit)
     return min(units * me // n * unit, total), min(units * (me + 1) // n * unit, total)
 
@@ -29,17 +29,8 @@ def end_of(p, j):
 
 
 @function
-def last_end(p, j0, j1):
-    """Return the largest number of steps of examples j0 ... j1 - 1."""
-    last = 0
-    for j in range(j0, j1):
-        last = max(last, end_of(p, j))
-    return last
-
-
-@function
 def share_examples(me, n, p):
-    """Return the bounds of thread me's examples, who have about as much work as those of the other threads."""
+    """Return the bounds of slice me's examples, which are about as much work as those of the other slices."""
     if p.lengths == 0:
         return share(me, n, p.m, 1)
     j0 = j1 = done = 0
@@ -61,6 +52,17 @@ def rows_before(p, t, j):
     rows = 0
     for i in range(p.m):
         rows += min(end_of(p, i), t + (i < j))
+    return rows
+
+
+@function
+def rows_between(p, t0, t, j0, j1):
+    """Return the number of rows of examples j0 ... j1 - 1 in steps t0 ... t - 1."""
+    if p.lengths == 0:
+        return (t - t0) * (j1 - j0)
+    rows = 0
+    for j in range(j0, j1 if t0 < t else j0):
+        rows += max(0, min(end_of(p, j), t) - t0)
     return rows
 
 

@@ -1,6 +1,6 @@
 """The products of a backward pass, for Numba. See `passes` for the conventions."""
 
-from rnnx.engines.cpu.codegen.gemm import KC, MC
+from rnnx.engines.cpu.codegen.gemm import MC
 from rnnx.engines.cpu.codegen.intrinsics import call_add_rows, call_copy, call_product, call_transpose, load
 from rnnx.engines.cpu.loops.examples import end_of, move_rows, place_of, rows_before, share, vectors_of
 from rnnx.engines.cpu.loops.packing import pack_columns
@@ -130,52 +130,54 @@ def gradient_of_table(p, table, columns, out, out_row):
 
 
 @function
-def weight_gradients(me, n, p, stage, scratch):
-    """Compute this thread's rows of dW = dz^T [operand, x], db = sum of dz over all steps and examples, and vectors."""
+def weight_gradients(me, n, p, stage, scratch, k0, k):
+    """Add a block of k from k0 to slice me's rows of dW = dz^T [operand, x] and db = sum of dz over all steps and
+    examples; at the first block, also compute the gradients of vectors.
+    """
     u0, u1 = share(me, n, stage.unit_vectors, 1)
     column, row = u0 * p.lanes * p.item, stage.n * p.item
-    for i in range(stage.n_vectors):
+    for i in range(stage.n_vectors if k0 == 0 else 0):
         vector = vector_of(stage, i)
         clear(p, vector.total + column, u1 - u0)
         call_add_rows(p.add_rows, vector.sums + column, row, rows=p.m, vectors=u1 - u0, sums=vector.total + column)
     if stage.adds_sides:
-        gradients_of_dz(me, n, p, stage, scratch, True, True)
+        gradients_of_dz(me, n, p, stage, scratch, k0, k, True, True)
     else:
-        gradients_of_dz(me, n, p, stage, scratch, True, False)
-        gradients_of_dz(me, n, p, stage, scratch, False, True)
+        gradients_of_dz(me, n, p, stage, scratch, k0, k, True, False)
+        gradients_of_dz(me, n, p, stage, scratch, k0, k, False, True)
 
 
 @function
-def gradients_of_dz(me, n, p, stage, scratch, of_x, of_h):
-    """Compute the gradients of the input weights and sums, of the recurrent weights and sums, or of all at once."""
-    item, n_k = p.item, rows_before(p, p.n_steps, 0)
+def gradients_of_dz(me, n, p, stage, scratch, k0, k, of_x, of_h):
+    """Add a block to the gradients of the input weights and sums, of the recurrent weights and sums, or of all."""
+    item = p.item
     dz, dz_row, sums = (stage.dz_x, stage.dz_x_row, stage.db_x) if of_x else (stage.dz_h, stage.dz_h_row, stage.db_h)
     a, b_h = scratch + p.block_a, scratch + p.block_b
     a_row = (MC + p.lanes) * item  # an odd number of cache lines, to spread rows over cache sets
     n_c = (stage.n_zx if of_x else stage.n_zh) * stage.n
     c0, c1 = share(me, n, n_c, p.lanes)
+    if c0 == c1:
+        return
     table = stage.table if of_x else 0
-    clear(p, sums + c0 * item, vectors_of(p, c1 - c0))
-    if table:
-        clear(p, table + c0 * p.n_x * item, p.n_x * vectors_of(p, c1 - c0))
-    for k0 in range(0, max(n_k, 1), KC):
-        k = min(KC, n_k - k0)
-        b_x = b_h + k * vectors_of(p, stage.n_operand) * p.lanes * item
-        for head in range(stage.heads if of_h and c0 < c1 else 0):
-            packed = b_h + head * k * vectors_of(p, stage.n_head) * p.lanes * item
-            source = stage.operand + head * stage.n_head * item
-            pack_block(p, source, stage.n_operand * item, stage.n_head, k0, k, packed)
-        if of_x and c0 < c1 and not table:
-            pack_block(p, p.x, p.n_x * item, p.n_x, k0, k, b_x)
-        for c in range(c0, c1, MC):
-            rows = min(MC, c1 - c)
-            block_of_dz(p, dz, dz_row, k0, k, c, rows, a, a_row, sums)
-            if table:
-                add_to_table(p, a, a_row, k0, k, table + c * p.n_x * item, rows)
-            elif of_x:
-                add_weight_gradient(p, a, a_row, rows, c, b_x, p.n_x, k, k0 == 0, stage.dw_x, stage.dw_x_row)
-            if of_h:
-                add_recurrent_gradient(p, stage, a, a_row, rows, c, b_h, k, k0 == 0)
-    for c in range(c0, c1 if table else c0, MC):
-        dw, dw_row = stage.dw_x + c * stage.dw_x_row, stage.dw_x_row
-        gradient_of_table(p, table + c * p.n_x * item, min(MC, c1 - c), dw, dw_row)
+    if k0 == 0:
+        clear(p, sums + c0 * item, vectors_of(p, c1 - c0))
+        if table:
+            clear(p, table + c0 * p.n_x * item, p.n_x * vectors_of(p, c1 - c0))
+    b_x = b_h + k * vectors_of(p, stage.n_operand) * p.lanes * item
+    for head in range(stage.heads if of_h else 0):
+        packed = b_h + head * k * vectors_of(p, stage.n_head) * p.lanes * item
+        pack_block(p, stage.operand + head * stage.n_head * item, stage.n_operand * item, stage.n_head, k0, k, packed)
+    if of_x and not table:
+        pack_block(p, p.x, p.n_x * item, p.n_x, k0, k, b_x)
+    for c in range(c0, c1, MC):
+        rows = min(MC, c1 - c)
+        block_of_dz(p, dz, dz_row, k0, k, c, rows, a, a_row, sums)
+        if table:
+            add_to_table(p, a, a_row, k0, k, table + c * p.n_x * item, rows)
+        elif of_x:
+            add_weight_gradient(p, a, a_row, rows, c, b_x, p.n_x, k, k0 == 0, stage.dw_x, stage.dw_x_row)
+        if of_h:
+            add_recurrent_gradient(p, stage, a, a_row, rows, c, b_h, k, k0 == 0)
+        if table and k0 + k == rows_before(p, p.n_steps, 0):
+            dw, dw_row = stage.dw_x + c * stage.dw_x_row, stage.dw_x_row
+            gradient_of_table(p, table + c * p.n_x * item, rows, dw, dw_row)

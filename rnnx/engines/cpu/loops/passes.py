@@ -1,24 +1,26 @@
 """The loops over time, for Numba, and the jobs that are whole passes.
 
 The loops are compiled once for all cells and dtypes: they compute only addresses, and call the functions of
-`codegen.gemm`, `codegen.pointwise` and `codegen.copy` by address. A *job* is a function ``(me, n, descriptor)`` that
-thread `me` of `n` runs; see `descriptor.fields`. Batch-parallel threads run the whole loop on their own examples,
-unit-parallel ones on their own units of all examples, with a barrier in every step if any gate has a recurrent side.
+`codegen.gemm`, `codegen.pointwise` and `codegen.copy` by address. A *job* is a function ``(section, me, n,
+descriptor)`` that runs a section of slice `me` of `n`; see `runtime.workers` and `descriptor.fields`. Batch-parallel
+slices are examples, unit-parallel ones units of all examples. A slice has these sections: the preparation, the loop
+over time in `loop_sections` parts, and, in a backward pass, the gradients of the parameters by stages and blocks of k.
+If slices wait for each other's units, the loop has a section for every step of a stage.
 
 Dimensions: T steps, m examples, n units, n_x inputs, G gates of a stage, L lanes of a vector. Indices: j examples,
 u unit vectors, v vectors of gates (those of a unit vector are side by side), k terms of sums.
 """
 
-from rnnx.engines.cpu.codegen.intrinsics import call_add_rows, call_copy, call_kernel, call_product, load, store
+from rnnx.engines.cpu.codegen.gemm import KC
+from rnnx.engines.cpu.codegen.intrinsics import call_copy, call_kernel, load, store
 from rnnx.engines.cpu.descriptor.fields import DZ, KEEP, UNIT_VECTORS, ZH, ZX
 from rnnx.engines.cpu.loops.examples import (
     consecutive,
     end_of,
-    last_end,
     list_rows,
     move_rows,
-    place_of,
     rows_before,
+    rows_between,
     share,
     share_examples,
     vectors_of,
@@ -35,7 +37,7 @@ from rnnx.engines.cpu.loops.records import (
     stage_of,
     vector_of,
 )
-from rnnx.engines.cpu.runtime.workers import barrier
+from rnnx.engines.cpu.loops.sides import input_side, recurrent_side
 
 
 @function
@@ -106,9 +108,9 @@ def elementwise(p, stage, arguments, z, z_row, zh, zh_row, t, dz, examples, coun
 
 @function
 def part_of(me, n, p):
-    """Return j0, j1, u0, u1: a thread's examples, and its unit vectors, 0 and 0 for all of them.
+    """Return j0, j1, u0, u1: a slice's examples, and its unit vectors, 0 and 0 for all of them.
 
-    If threads share the units, all stages have the same number of units.
+    If slices share the units, all stages have the same number of units.
     """
     if p.unit_parallel:
         u0, u1 = share(me, n, stage_of(p, 0).unit_vectors, UNIT_VECTORS)
@@ -118,107 +120,35 @@ def part_of(me, n, p):
 
 
 @function
-def input_rows(p, t, j0, j1, scratch):
-    """Return the address of the rows of x of a chunk of steps from t, one after another, and their number."""
-    n_steps, x = min(p.chunk, p.n_steps - t), p.x + t * p.x_step
-    if p.lengths == 0:
-        return x + j0 * p.x_row, (j1 - j0) * n_steps
-    rows, buffer = scratch + p.x_list, scratch + p.x_rows
-    count = list_rows(p, t, n_steps, j0, j1, rows)
-    if not p.indices:
-        return consecutive(p, p.n_x, x, rows, count, buffer, 0, vectors_of(p, p.n_x)), count
-    place = place_of(rows, count, x, p.x_row, buffer)
-    for r in range(count if place == buffer else 0):
-        store(buffer, r, load(x, load(rows, r)))
-    return place, count
-
-
-@function
-def input_side(p, stage, z, z_row, x, rows, u0, u1):
-    """Compute Z = W_x x + b for rows of x; indices of one-hot columns select rows of the packed W_x."""
-    if stage.n_zx == 0:
-        return
-    size, v0, v1 = p.item * p.lanes, u0 * stage.n_zx, u1 * stage.n_zx
-    bias, target = stage.bias + v0 * size, z + v0 * size
-    if p.indices:
-        call_copy(p.copy, bias, 0, rows, vectors=v1 - v0, tail=0, target=target, target_row=z_row)
-        for r in range(rows):
-            w = stage.w_x + (load(x, r) * stage.n_vectors_x + v0) * size
-            call_add_rows(p.add_rows, w, 0, rows=1, vectors=v1 - v0, sums=target + r * z_row)
-    else:
-        call_product(
-            stage.product_x, w=stage.w_x, n_vectors=stage.n_vectors_x, v0=v0, v1=v1, n_k=p.n_x, h=x, h_row=p.x_row,
-            h_k=p.item, rows=rows, init=bias, init_row=0, z=target, z_row=z_row, tail=0,
-        )  # fmt: skip
-
-
-@function
-def recurrent_side(p, stage, z, zh, zh_row, t, examples, count, buffer, u0, u1):
-    """Compute Zh = W_h h + b_h, or add W_h h to z."""
-    if stage.n_zh == 0:
-        return
-    operand = stage.operand + t * stage.operand_step
-    h = consecutive(p, stage.n_operand, operand, examples, count, buffer, 0, stage.operand_vectors)
-    if stage.heads > 1:
-        recurrent_side_of_heads(p, stage, zh, zh_row, h, count)
-        return
-    v0, adds = u0 * stage.n_zh, stage.adds_sides
-    column = v0 * p.item * p.lanes
-    call_product(
-        stage.product_h, w=stage.w_h, n_vectors=stage.n_vectors_h, v0=v0, v1=u1 * stage.n_zh, n_k=stage.n_operand,
-        h=h, h_row=stage.n_operand * p.item, h_k=p.item, rows=count,
-        init=(z if adds else stage.bias_h) + column, init_row=zh_row if adds else 0,
-        z=(z if adds else zh) + column, z_row=zh_row, tail=0,
-    )  # fmt: skip
-
-
-@function
-def recurrent_side_of_heads(p, stage, zh, zh_row, h, rows):
-    """Compute Zh = W_h h + b_h, (rows, G, n), one product per gate and head."""
-    d, vectors, row = stage.n_head, vectors_of(p, stage.n_head), stage.n * p.item
-    for block in range(stage.n_zh * stage.heads):
-        column = block * d * p.item
-        call_product(
-            p.product, w=packed_head(p, stage, block), n_vectors=vectors, v0=0, v1=vectors,
-            n_k=d, h=h + block % stage.heads * d * p.item, h_row=row, h_k=p.item, rows=rows,
-            init=stage.bias_h + column, init_row=0, z=zh + column, z_row=zh_row, tail=d % p.lanes,
-        )  # fmt: skip
-
-
-@function
-def forward(me, n, descriptor):
-    """Run thread me's part of a forward pass."""
+def forward(section, me, n, descriptor):
+    """Run a section of slice `me` of a forward pass: the preparation, or some steps of the stages."""
     p = pass_at(descriptor)
-    if p.pack:
+    if section == 0:
         for i in range(p.n_stages):
             pack_forward(me, n, p, stage_of(p, i))
-    convert(me, n, p)
-    barrier(n, p)
+        convert(me, n, p)
+        return
     j0, j1, u0, u1 = part_of(me, n, p)
     scratch = p.scratch + me * p.scratch_size
-    examples = scratch + p.examples
-    x = rows = before = count = 0  # `before`: rows of a chunk before step t
-    for t in range(last_end(p, j0, j1)):
-        if p.lengths or t == 0:
+    examples, count = scratch + p.examples, j1 - j0
+    first, end = share(section - 1, p.loop_sections, p.n_steps * p.n_stages, 1)
+    for step in range(first, end):
+        t, i = step // p.n_stages, step % p.n_stages
+        stage = stage_of(p, i)
+        u1 = u1 if p.unit_parallel else stage.unit_vectors
+        if p.lengths or step == 0:
             count = list_rows(p, t, 1, j0, j1, examples)
+        if count == 0:
+            continue
+        z_row, zh_row = stage.n_vectors_x * p.item * p.lanes, stage.n_vectors_h * p.item * p.lanes
+        # The input sides of all stages, a chunk each, are side by side, followed by zh.
+        z, zh = scratch + p.z + i * p.z_size, scratch + p.z + p.n_stages * p.z_size
         if t % p.chunk == 0:
-            x, rows = input_rows(p, t, j0, j1, scratch)
-            before = 0
-        for i in range(p.n_stages):
-            stage = stage_of(p, i)
-            u1 = u1 if p.unit_parallel else stage.unit_vectors
-            z_row, zh_row = stage.n_vectors_x * p.item * p.lanes, stage.n_vectors_h * p.item * p.lanes
-            # The input sides of all stages, a chunk each, are side by side, followed by zh.
-            z, zh = scratch + p.z + i * p.z_size, scratch + p.z + p.n_stages * p.z_size
-            if t % p.chunk == 0:
-                input_side(p, stage, z, z_row, x, rows, u0, u1)
-            z += before * z_row
-            recurrent_side(p, stage, z, zh, zh_row, t, examples, count, scratch + p.rows, u0, u1)
-            elementwise(p, stage, scratch + p.kernel_arguments, z, z_row, zh, zh_row, t, 0, examples, count, u0, u1)
-            if p.waits:
-                barrier(n, p)
-        before += count
-    for i in range(p.n_stages):
+            input_side(p, stage, z, z_row, t, j0, j1, u0, u1, scratch)
+        z += rows_between(p, t // p.chunk * p.chunk, t, j0, j1) * z_row
+        recurrent_side(p, stage, z, zh, zh_row, t, examples, count, scratch + p.rows, u0, u1)
+        elementwise(p, stage, scratch + p.kernel_arguments, z, z_row, zh, zh_row, t, 0, examples, count, u0, u1)
+    for i in range(p.n_stages if section == p.loop_sections else 0):
         stage = stage_of(p, i)
         write_past_end(p, stage, j0, j1, u0, u1 if p.unit_parallel else stage.unit_vectors)
 
@@ -267,40 +197,58 @@ def list_examples(p, t, dz, j0, j1, examples):
 
 
 @function
-def backward(me, n, descriptor):
-    """Run thread me's part of a backward pass."""
-    p = pass_at(descriptor)
-    for i in range(p.n_stages):
-        pack_backward(me, n, p, stage_of(p, i))
-    convert(me, n, p)
-    barrier(n, p)
+def backward_steps(section, me, n, p):
+    """Run some steps of the stages in reverse order. Between sections is the elementwise part of a step."""
     j0, j1, u0, u1 = part_of(me, n, p)
     scratch = p.scratch + me * p.scratch_size
-    examples, buffer, count, last = scratch + p.examples, scratch + p.rows, 0, last_end(p, j0, j1)
-    for i in range(p.n_stages):
+    examples, buffer, count = scratch + p.examples, scratch + p.rows, j1 - j0
+    total = p.n_steps * p.n_stages
+    first, end = share(section - 1, p.loop_sections, total + 1, 1)
+    for i in range(p.n_stages if section == 1 else 0):
         stage = stage_of(p, i)
         clear_sums(p, stage, j0, j1, u0, u1 if p.unit_parallel else stage.unit_vectors)
-    for t in range(last - 1, -1, -1):
+    for step in range(2 * first, 2 * end):  # the rest of a step, or the elementwise part of the next
+        at = total - (step + 1) // 2
+        if at == total or at < 0:
+            continue
+        t, stage = at // p.n_stages, stage_of(p, at % p.n_stages)
         dz = rows_before(p, t, j0)
-        if p.lengths or t == last - 1:
+        if p.lengths or step == 1:
             count = list_examples(p, t, dz, j0, j1, examples)
-        for i in range(p.n_stages - 1, -1, -1):
-            stage = stage_of(p, i)
+        if count == 0:
+            continue
+        if step % 2:
             arguments, x_row, h_row = scratch + p.kernel_arguments, stage.dz_x_row, stage.dz_h_row
-            u1 = u1 if p.unit_parallel else stage.unit_vectors
-            elementwise(p, stage, arguments, 0, x_row, 0, h_row, t, dz, examples, count, u0, u1)
-            if p.waits:
-                barrier(n, p)
-            end = u1 if p.unit_parallel else stage.operand_vectors
-            recurrent_gradient(p, stage, dz, examples, count, buffer, u0, end)
+            u = u1 if p.unit_parallel else stage.unit_vectors
+            elementwise(p, stage, arguments, 0, x_row, 0, h_row, t, dz, examples, count, u0, u)
+        else:
+            u = u1 if p.unit_parallel else stage.operand_vectors
+            recurrent_gradient(p, stage, dz, examples, count, buffer, u0, u)
             if not p.flat_dx:
                 input_gradient(p, stage, dz, count, buffer)
-    barrier(n, p)
-    r0, r1 = share(me, n, rows_before(p, p.n_steps, 0), 1)
-    for i in range(p.n_stages - 1, -1, -1):
+    for i in range(p.n_stages if section == p.loop_sections else 0):
         stage = stage_of(p, i)
-        weight_gradients(me, n, p, stage, scratch)
-        if p.flat_dx:
-            input_gradient(p, stage, r0, r1 - r0, buffer)
         write_past_end(p, stage, j0, j1, u0, u1 if p.unit_parallel else stage.unit_vectors)
-    clear_past_end(p, *share(me, n, p.m, 1))
+
+
+@function
+def backward(section, me, n, descriptor):
+    """Run a section of slice `me` of a backward pass: the preparation, some steps, or a block of the gradients."""
+    p = pass_at(descriptor)
+    if section == 0:
+        for i in range(p.n_stages):
+            pack_backward(me, n, p, stage_of(p, i))
+        convert(me, n, p)
+        clear_past_end(p, *share(me, n, p.m, 1))
+    elif section <= p.loop_sections:
+        backward_steps(section, me, n, p)
+    else:
+        n_blocks, scratch = -(-p.n_steps * p.m // KC), p.scratch + me * p.scratch_size
+        block = section - 1 - p.loop_sections
+        stage, k0 = stage_of(p, p.n_stages - 1 - block // n_blocks), block % n_blocks * KC
+        k = min(KC, rows_before(p, p.n_steps, 0) - k0)
+        if k > 0 or k0 == 0:  # with lengths, there may be fewer blocks, but one
+            weight_gradients(me, n, p, stage, scratch, k0, k)
+            r0, r1 = share(me, n, k, 1)
+            if p.flat_dx:
+                input_gradient(p, stage, k0 + r0, r1 - r0, scratch + p.rows)

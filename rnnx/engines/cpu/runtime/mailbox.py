@@ -1,4 +1,4 @@
-"""The records through which threads hand out work. Fields that other threads poll are on separate cache lines."""
+"""The records through which threads share a job. Fields that different threads write are on separate cache lines."""
 
 from typing import Any
 
@@ -16,9 +16,16 @@ def _record(*lines: str) -> np.dtype:
     return dtype
 
 
-# `job`, `acquire`, `release`, `yield_function` and `lock` are addresses; `spins` is the number of checks for a job
-# before a worker sleeps, `workers` the offset in bytes of the list of WORKER, `done` the number of workers that have
-# finished the job.
-MAILBOX = _record("job descriptor n_threads acquire release yield_function spins workers", "done")
-WORKER = _record("number", "asleep", "lock", "")
-BARRIER = _record("arrived", "passed")
+# A job and how it is divided; see `thread_pool.Task`.
+TASK = _record("job slices first sections loop_end waits")
+# The first line is the current job: its `number`, 0 while the other fields change, its descriptor and its task. In the
+# second, `acquire`, `release` and `yield_function` are addresses; `patience` and `spins` are the number of checks for
+# work before a thread sleeps, during a job and between jobs; `workers` is the offset in bytes of the list of WORKER;
+# `next` is the number of the next job, and `stop` ends the workers.
+MAILBOX = _record(
+    "number descriptor job slices sections loop_end waits",
+    "acquire release yield_function patience spins workers next stop",
+)
+# Of a thread: the state of its slice, 2 (number + k) if section k is the next to be run, and one more while it runs;
+# whether it sleeps, and the address of its lock.
+WORKER = _record("state", "asleep lock")

@@ -32,7 +32,7 @@ from rnnx.engines.cpu.runtime import object_files
 
 
 class Job:
-    """A function of three integers compiled by Numba. It runs without the GIL."""
+    """A function of integers compiled by Numba, which runs without the GIL. Those of three can be called."""
 
     _kind = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 3)
 
@@ -43,13 +43,13 @@ class Job:
         self._nothing = (ctypes.c_int64 * 4)()
         self._place = ctypes.addressof(self._nothing)
 
-    def __call__(self, me: int, n: int, descriptor: int) -> None:
-        """Run as thread `me` of `n`."""
-        self._call(self._place, self._place, me, n, descriptor)
+    def __call__(self, a: int, b: int, c: int) -> None:
+        """Run the function."""
+        self._call(self._place, self._place, a, b, c)
 
 
 def loops(module: str, *names: str) -> Mapping[str, Job]:
-    """Compile functions of three integers in a module of the CPU engine with Numba."""
+    """Compile functions of integers in a module of the CPU engine with Numba."""
     settings = (f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("NUMBA_"))
     compiler = ("numba", importlib.metadata.version("numba"), platform.python_version(), *settings)
     keys = {name: _key(module, name, *compiler) for name in names}
@@ -124,7 +124,7 @@ def _compile_with_numba(module: str, name: str) -> Object:
         raise ValueError(f"Numba cannot be imported: {error} Check the environment variables NUMBA_*") from None
 
     function = getattr(importlib.import_module(f"rnnx.engines.cpu.{module}"), name)
-    signature = (types.int64,) * 3
+    signature = (types.int64,) * function.py_func.__code__.co_argcount
     function.compile(signature)
     compiled = function.overloads[signature]
     _, kind, (code, _) = compiled.library.serialize_using_object_code()

@@ -23,8 +23,9 @@ _LEAST_ROWS = 1.5  # minimum cost, in rows: loading the weights takes as long
 _WAITING = 2000  # for the barrier of a unit-parallel step
 _SHARED_LINE = 250  # per cache line that two threads write to
 _HAND_OVER = 5_000  # of a job to awake threads
+_SECTION = 20_000  # of a job: claiming one takes a hundredth
+_MOST_SECTIONS = 64
 _COUNTING = 10_000  # to find out how many threads are allowed
-_WAKING_UP = 500_000  # jobs shorter than this do not wait for sleeping threads
 
 MOST_THREADS = 256
 
@@ -79,6 +80,15 @@ class Work:
             return self._ns(self.m, threads) + self.n_steps * (waiting + self.m * lines) + _HAND_OVER
         return self._ns(-(-self.m // threads), 1) + self.n_steps * lines + _HAND_OVER
 
+    def sections(self, threads: int, steps: int) -> int:
+        """Return the number of sections for `steps` steps that threads share without waiting for each other.
+
+        In each section, another thread may go on with the work of one that has lost its core.
+        """
+        if threads == 1:
+            return 1
+        return max(1, min(steps, _MOST_SECTIONS, int(self.alone_ns / threads / _SECTION)))
+
     def _ns(self, rows: int, unit_shares: int) -> float:
         per_row = self.products / _PRODUCTS * max(rows, _LEAST_ROWS) + self.numbers / _NUMBERS * rows
         return per_row / self.m / unit_shares
@@ -102,7 +112,6 @@ class Policy:
     """How jobs are shared among threads."""
 
     split: Callable[[Work], tuple[int, bool]] = split
-    short_ns: float = _WAKING_UP  # shorter jobs do not wait for sleeping threads
 
 
 policy: ContextVar[Policy] = ContextVar("rnnx_thread_policy", default=Policy())  # noqa: B039
@@ -115,9 +124,9 @@ def choice(work: Work) -> tuple[int, bool]:
 
 
 @contextlib.contextmanager
-def use_policy(split: Callable[[Work], tuple[int, bool]], short_ns: float = 0) -> Iterator[None]:
-    """Set the policy of this context. By default, every job waits for sleeping threads."""
-    token = policy.set(Policy(split, short_ns))
+def use_policy(split: Callable[[Work], tuple[int, bool]]) -> Iterator[None]:
+    """Set the policy of this context."""
+    token = policy.set(Policy(split))
     try:
         yield
     finally:

@@ -1,8 +1,10 @@
 """The thread pool.
 
-Waking a thread takes too long for a job of a millisecond, so idle workers spin for up to two milliseconds before they
-sleep. Jobs and waiting are compiled code that runs without the GIL. One caller at a time holds the pool; meanwhile, the
-others run their jobs on their own threads. Results do not depend on the number of threads.
+The caller works on its job itself, and runs what the workers have not begun, so a worker that sleeps or has lost its
+core costs no time. `workers` has the protocol. Waking a thread takes as long as a short job, so idle workers look for
+work for a while before they sleep; they yield to other threads meanwhile. Jobs and waiting are compiled code that runs
+without the GIL. One caller at a time holds the pool; meanwhile, the others run their jobs on their own threads. Results
+do not depend on who runs what.
 """
 
 import atexit
@@ -10,15 +12,17 @@ import ctypes
 import os
 import sys
 import threading
+from collections.abc import Mapping
 from functools import lru_cache
 
 import numpy as np
 
 from rnnx.engines.cpu.runtime import object_cache
-from rnnx.engines.cpu.runtime.mailbox import BARRIER, MAILBOX, WORKER
-from rnnx.engines.cpu.runtime.thread_policy import MOST_THREADS, policy
+from rnnx.engines.cpu.runtime.buffer_pool import address
+from rnnx.engines.cpu.runtime.mailbox import MAILBOX, TASK, WORKER
+from rnnx.engines.cpu.runtime.thread_policy import MOST_THREADS
 
-_SPINS = 80_000  # checks for a job before sleeping: two milliseconds, longer than waking up takes
+_PATIENCE, _SPINS = 500, 10_000  # checks for work before a thread sleeps, during a job and between jobs
 
 
 @lru_cache(maxsize=1)
@@ -59,48 +63,62 @@ def _shared_record(dtype: np.dtype) -> tuple[np.ndarray, int]:
     return record, int(record.ctypes.data)
 
 
+@lru_cache(maxsize=1)
+def _functions() -> Mapping[str, object_cache.Job]:
+    return object_cache.loops("runtime.workers", "serve", "lead", "alone", "shut_down")
+
+
+class Task:
+    """A job, and how it is divided into slices and sections.
+
+    Sections `first` ... `sections` - 1 of each slice run one after the other. Those before `loop_end` from the second
+    on, and those from `loop_end` on, only depend on earlier ones of the same slice; if `waits`, those before `loop_end`
+    depend on all slices, as do section 1 and `loop_end` always.
+    """
+
+    def __init__(
+        self, job: object_cache.Job, slices: int, sections: int, loop_end: int = 0, waits: bool = False, first: int = 0
+    ) -> None:
+        self._record = np.array((job.address, slices, first, sections, loop_end or sections, waits), TASK)
+        self.address, self._alone = address(self._record), _functions()["alone"]
+
+    def run_alone(self, descriptor: int) -> None:
+        """Run the job on the calling thread."""
+        self._alone(self.address, descriptor, 0)
+
+
 class ThreadPool:
     """The threads, started on demand."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.functions = object_cache.loops("runtime.workers", "serve", "lead", "wake", "shut_down")
+        self.functions = _functions()
         self.threads: list[threading.Thread] = []
         self.closed = False
         self.mail, self.address = _shared_record(MAILBOX)
         self.workers, workers = _shared_record(np.dtype((WORKER, MOST_THREADS)))
-        self.barrier = _shared_record(BARRIER)[1]
+        self.workers["lock"][0] = _held_lock()  # of the caller
         system = system_functions()
         self.mail["acquire"], self.mail["release"] = system["acquire"], system["release"]
-        self.mail["yield_function"] = system["yield"]
-        self.mail["workers"], self.mail["spins"] = workers - self.address, _SPINS
+        self.mail["yield_function"], self.mail["workers"] = system["yield"], workers - self.address
+        self.mail["patience"], self.mail["spins"], self.mail["next"] = _PATIENCE, _SPINS, 1
 
-    def acquire(self, n: int, nanoseconds: float) -> bool:
-        """Reserve the pool for n threads and a job that takes one thread `nanoseconds`.
-
-        Return False if the caller should run the job alone, because the pool is taken, no more threads can be started,
-        or they sleep and the job is too short to wait for them. Sleeping threads are woken for the next job.
-        """
+    def acquire(self, n: int) -> bool:
+        """Reserve the pool for n threads; return False if it is taken, or if so many threads cannot be started."""
         held = ready = False
         try:
             held = self.lock.acquire(blocking=False)
-            ready = held and not self.closed and self._ready(n, nanoseconds < policy.get().short_ns)
+            ready = held and not self.closed and self._ready(n)
         finally:
             if held and not ready:
                 self.lock.release()
         return ready
 
-    def _ready(self, n: int, short: bool) -> bool:
-        started = len(self.threads)
+    def _ready(self, n: int) -> bool:
         try:
             while len(self.threads) < n - 1:
                 self._start()
         except (RuntimeError, MemoryError):  # the interpreter shuts down, or threads ran out
-            return False
-        if short and started < n - 1:
-            return False
-        if short and self.workers["asleep"][1:n].any():
-            self.functions["wake"](0, n, self.address)
             return False
         return True
 
@@ -108,15 +126,14 @@ class ThreadPool:
         """End the reservation."""
         self.lock.release()
 
-    def run(self, job: object_cache.Job, n: int, descriptor: int) -> None:
-        """Run a job on n threads, including the calling one, which must hold the pool."""
-        self.mail["job"], self.mail["descriptor"], self.mail["n_threads"] = job.address, descriptor, n
-        self.functions["lead"](0, n, self.address)
+    def run(self, task: Task, descriptor: int) -> None:
+        """Run a job on as many threads as it has slices; the calling one must hold the pool."""
+        self.functions["lead"](task.address, descriptor, self.address)
 
     def _start(self) -> None:
         me = len(self.threads) + 1
         worker = self.workers[me]
-        worker["number"] = worker["asleep"] = 0
+        worker["asleep"] = 0
         arguments = (me, 0, self.address)
         thread = threading.Thread(target=self.functions["serve"], args=arguments, name=f"rnnx-{me}", daemon=True)
         if worker["lock"] == 0:
@@ -132,7 +149,7 @@ class ThreadPool:
         """End the threads and start no others."""
         self.closed = True
         if self.lock.acquire(timeout=1):
-            self.functions["shut_down"](0, len(self.threads) + 1, self.address)
+            self.functions["shut_down"](len(self.threads) + 1, 0, self.address)
             for thread in self.threads:
                 thread.join(1)
             self.threads.clear()

@@ -1,12 +1,19 @@
 """The protocol between the pool's threads, for Numba, on the records of `mailbox`.
 
-A worker sleeps by waiting for its lock, which is always held: whoever resets the worker's "asleep" flag releases it
-once. Arguments are a thread's index, the number of threads, and the address of the mailbox.
+A job is divided into *slices* and into *sections*, which follow each other. Whoever sets the state of a slice from "to
+be run" to "running" runs its next section. A thread prefers its own slice, and takes others that their threads have not
+begun, because they sleep or have lost their core. Nobody ever waits for a thread that has nothing to do.
+
+A state contains the number of its job, and numbers never repeat, so a thread that acts on an earlier job cannot claim
+anything. Only between a claim and the end of that section may a thread read the descriptor: the caller waits for
+sections that run, and for nothing else, before it frees the descriptor.
+
+A thread sleeps by waiting for its lock, which is always held: whoever resets its "asleep" flag releases it once.
 """
 
 from rnnx.engines.cpu.codegen.intrinsics import (
     acquire_lock,
-    atomic_add,
+    atomic_claim,
     atomic_exchange,
     atomic_load,
     call_job,
@@ -17,94 +24,148 @@ from rnnx.engines.cpu.codegen.intrinsics import (
     yield_to,
 )
 from rnnx.engines.cpu.loops.records import function
-from rnnx.engines.cpu.runtime.mailbox import BARRIER, MAILBOX, WORKER
+from rnnx.engines.cpu.runtime.mailbox import MAILBOX, TASK, WORKER
 
-_SPINS = 2000  # checks for other threads before yielding to them
+_HEAD_START = 4  # a thread that is two sections ahead helps with other slices
+_PURE_SPINS = 64  # checks for work before yielding to other threads, too
+_NOTHING, _FINISHED = -1, -2
 
-mailbox_at, barrier_at = record_at(MAILBOX), record_at(BARRIER)
+task_at, mailbox_at = record_at(TASK), record_at(MAILBOX)
 worker_of = item_of(MAILBOX, "workers", WORKER)
 
 
 @function
-def serve(me, n, address):
-    """Run jobs as worker `me` until shutdown."""
-    mail = mailbox_at(address)
+def _slowest(mail, n):
+    """Return the smallest state of n slices, and the smallest one of a slice to be run with the slice's index."""
+    least = atomic_load(worker_of(mail, 0), "state")
+    free, slice_ = least, -(least % 2)
+    for i in range(1, n):
+        state = atomic_load(worker_of(mail, i), "state")
+        least = min(least, state)
+        if state % 2 == 0 and (slice_ < 0 or state < free):
+            free, slice_ = state, i
+    return least, free, slice_
+
+
+@function
+def _is_open(mail, number, state, least):
+    """Return whether a section may run: the first, the second, the first after the loop, and, if threads wait for each
+    other, all of the loop come after the previous sections of all slices.
+    """
+    k, loop_end = state // 2 - number, atomic_load(mail, "loop_end")
+    together = k <= 1 or k == loop_end or (k < loop_end and atomic_load(mail, "waits") == 1)
+    return least >= state or not together
+
+
+@function
+def _claim(me, mail):
+    """Return a slice whose next section thread `me` has to run, _NOTHING if there is none now, or _FINISHED."""
+    number, n = atomic_load(mail, "number"), atomic_load(mail, "slices")
+    if number == 0 or me >= n:
+        return _FINISHED
+    least, state, i = _slowest(mail, n)
+    end = 2 * (number + atomic_load(mail, "sections"))
+    if least >= end:
+        return _FINISHED
+    own = atomic_load(worker_of(mail, me), "state")
+    if own % 2 == 0 and own < end and own < least + _HEAD_START and _is_open(mail, number, own, least):
+        i, state = me, own
+    elif i < 0 or state >= end or not _is_open(mail, number, state, least):
+        return _NOTHING
+    # The state cannot be claimed if another job has begun, unless the fields above were read during the change.
+    if atomic_load(mail, "number") == number and atomic_claim(worker_of(mail, i), "state", state) == state:
+        return i
+    return _NOTHING
+
+
+@function
+def _wake(mail, i):
+    worker = worker_of(mail, i)
+    if atomic_load(worker, "asleep") == 1 and atomic_exchange(worker, "asleep", 0) == 1:
+        release_lock(mail.release, worker.lock)
+
+
+@function
+def _run(i, mail):
+    """Run the claimed section of slice i, and wake threads that it kept waiting."""
+    worker, n = worker_of(mail, i), atomic_load(mail, "slices")
+    state, number = atomic_load(worker, "state"), atomic_load(mail, "number")
+    end = 2 * (number + atomic_load(mail, "sections"))
+    call_job(atomic_load(mail, "job"), state // 2 - number, i, n, atomic_load(mail, "descriptor"))
+    atomic_exchange(worker, "state", state + 1)  # from now on, the job may end and another one begin
+    _wake(mail, 0)
+    for other in range(1, n):
+        if atomic_load(worker_of(mail, other), "asleep") == 1 and _slowest(mail, n)[0] < end:
+            _wake(mail, other)
+
+
+@function
+def _work(me, mail, leads):
+    """Run what thread `me` can claim, the caller until the job is finished, a worker until the pool stops."""
     worker = worker_of(mail, me)
-    seen = 0
-    spins = 0
+    spins, sleepy = 0, False
     while True:
-        number = atomic_load(worker, "number")
-        if number != seen:
-            seen = number
-            if mail.job == 0:
+        i = _claim(me, mail)
+        leaves = i == _FINISHED if leads else atomic_load(mail, "stop") == 1
+        if i >= 0 or leaves:
+            if sleepy and atomic_exchange(worker, "asleep", 0) == 0:
+                acquire_lock(mail.acquire, worker.lock)  # it has been released, or will be
+            spins, sleepy = 0, False
+            if i < 0:
                 return
-            call_job(mail.job, me, mail.n_threads, mail.descriptor)
-            atomic_add(mail, "done", 1)
-            spins = 0
-        elif spins < mail.spins:
+            _run(i, mail)
+        elif sleepy:
+            acquire_lock(mail.acquire, worker.lock)
+            spins, sleepy = 0, False
+        elif spins < (mail.patience if i == _NOTHING else mail.spins):
             pause()
             spins += 1
+            if spins > _PURE_SPINS and spins % 8 == 0:
+                yield_to(mail.yield_function)
         else:
             atomic_exchange(worker, "asleep", 1)
-            # Whoever resets the flag acts on it: either the leader wakes this worker, or the worker does not sleep.
-            if atomic_load(worker, "number") == seen or atomic_exchange(worker, "asleep", 0) == 0:
-                acquire_lock(mail.acquire, worker.lock)
-            spins = 0
+            sleepy = True  # after one more look, as there may be work that came before the flag was set
 
 
 @function
-def wake(me, n, address):
-    """Wake those of workers 1 ... n - 1 that sleep."""
-    mail = mailbox_at(address)
-    for i in range(1, n):
-        worker = worker_of(mail, i)
-        if atomic_exchange(worker, "asleep", 0) == 1:
-            release_lock(mail.release, worker.lock)
+def serve(me, _, address):
+    """Run jobs as worker `me` until the pool stops."""
+    _work(me, mailbox_at(address), False)
 
 
 @function
-def _hand_out(n, address):
-    for i in range(1, n):
-        atomic_add(worker_of(mailbox_at(address), i), "number", 1)
-    wake(0, n, address)
+def lead(task, descriptor, address):
+    """Run a job with the workers that are free."""
+    mail, new = mailbox_at(address), task_at(task)
+    number = mail.next
+    mail.next = number + new.sections + 1
+    atomic_exchange(mail, "number", 0)
+    atomic_exchange(mail, "job", new.job)
+    atomic_exchange(mail, "descriptor", descriptor)
+    atomic_exchange(mail, "slices", new.slices)
+    atomic_exchange(mail, "sections", new.sections)
+    atomic_exchange(mail, "loop_end", new.loop_end)
+    atomic_exchange(mail, "waits", new.waits)
+    for i in range(new.slices):
+        atomic_exchange(worker_of(mail, i), "state", 2 * (number + new.first))
+    atomic_exchange(mail, "number", number)
+    for i in range(1, new.slices):
+        _wake(mail, i)
+    _work(0, mail, True)
 
 
 @function
-def lead(me, n, address):
-    """Run the job in the mailbox with n - 1 workers, and wait for them."""
-    mail = mailbox_at(address)
-    mail.done = 0
-    _hand_out(n, address)
-    call_job(mail.job, 0, n, mail.descriptor)
-    spins = 0
-    while atomic_load(mail, "done") < n - 1:
-        pause()
-        spins += 1
-        if spins > _SPINS:
-            yield_to(mail.yield_function)
+def alone(task, descriptor, _):
+    """Run a job as a single slice on this thread."""
+    of = task_at(task)
+    for section in range(of.first, of.sections):
+        call_job(of.job, section, 0, 1, descriptor)
 
 
 @function
-def shut_down(me, n, address):
+def shut_down(n, _, address):
     """End workers 1 ... n - 1."""
-    mailbox_at(address).job = 0
-    _hand_out(n, address)
-
-
-@function
-def barrier(n, p):
-    """Wait for all n threads of a pass."""
-    if n == 1:
-        return
-    b = barrier_at(p.barrier)
-    passed = atomic_load(b, "passed")
-    if atomic_add(b, "arrived", 1) == n - 1:
-        atomic_exchange(b, "arrived", 0)
-        atomic_add(b, "passed", 1)
-        return
-    spins = 0
-    while atomic_load(b, "passed") == passed:
-        pause()
-        spins += 1
-        if spins > _SPINS:
-            yield_to(p.yield_function)
+    mail = mailbox_at(address)
+    atomic_exchange(mail, "stop", 1)
+    for i in range(1, n):
+        _wake(mail, i)

@@ -1,0 +1,165 @@
+# ruff: noqa: D102 - methods are documented in `rnnx.engines.operations`
+"""The operations of a training step, compiled, on the calling thread."""
+
+import ctypes
+import math
+import operator
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rnnx._core.underflow import ignore_underflow
+from rnnx.engines.cpu.codegen import leaves
+from rnnx.engines.cpu.codegen.elementwise import emit_elementwise, emit_squares
+from rnnx.engines.cpu.codegen.losses import emit_loss
+from rnnx.engines.cpu.runtime import object_cache
+from rnnx.engines.cpu.runtime.buffer_pool import address, addresses, empty
+from rnnx.engines.operations import Arrays, Loss, Numbers, Operations, Rule
+from rnnx.engines.reference.operations import OPERATIONS as REFERENCE
+
+_DTYPES = {np.dtype(np.float32), np.dtype(np.float64)}
+_DTYPE = operator.attrgetter("dtype")
+_BYTE: Any = ctypes.c_char
+_SMALLEST = 1e-280  # of a sum of squares: smaller ones may have lost numbers
+
+
+class _Kernel(NamedTuple):
+    run: Callable[..., None]
+    n_results: int
+
+
+@lru_cache(maxsize=256)
+def _elementwise(rule: Rule, names: tuple[str, ...], n_arrays: int, dtype: np.dtype) -> _Kernel:
+    counts: list[int] = []
+    code = object_cache.functions(lambda module: counts.append(emit_elementwise(module, rule, names, n_arrays, dtype)))
+    return _Kernel(leaves.python_function(leaves.ELEMENTWISE, code["elementwise"]), counts[0])
+
+
+@lru_cache(maxsize=2)
+def _squares(dtype: np.dtype) -> Callable[..., None]:
+    code = object_cache.functions(lambda module: emit_squares(module, dtype))
+    return leaves.python_function(leaves.ELEMENTWISE, code["squares"])
+
+
+@lru_cache(maxsize=16)
+def _loss(loss: Loss, dtype: np.dtype) -> Callable[..., None]:
+    code = object_cache.functions(lambda module: emit_loss(module, loss, dtype))
+    return leaves.python_function(leaves.LOSS, code["loss"])
+
+
+class CpuOperations:
+    """See `rnnx.engines.operations.Operations`."""
+
+    def elementwise(
+        self, rule: Rule, numbers: Numbers, rows: Sequence[Arrays], out: Sequence[Arrays | None] | None = None
+    ) -> list[Arrays]:
+        if not rows:
+            return []
+        done = _run(rule, numbers, rows, out)
+        if done is not None:
+            return done
+        results: list[Arrays] = []
+        for row, targets in zip(rows, out or [None] * len(rows), strict=True):  # of any dtype and memory order
+            own: Any = None if targets is None else [targets]
+            done = _run(rule, numbers, [row], own)
+            if done is None:
+                over = _run(rule, numbers, [_transposed(row)], own and [_transposed(own[0])])
+                done = over and (own or [_transposed(over[0])])
+            results += done or REFERENCE.elementwise(rule, numbers, [row], own)
+        return results
+
+    @ignore_underflow
+    def norm(self, arrays: Sequence[np.ndarray]) -> Any:
+        total, dtypes = 0.0, {a.dtype for a in arrays}
+        if not dtypes <= _DTYPES:
+            return REFERENCE.norm(arrays)
+        for dtype in dtypes:
+            given: Any = [a for a in arrays if a.dtype == dtype]
+            places = _places(given, dtype)
+            if places is None:
+                given = [np.array(a, order="C") for a in given]
+                places = addresses(given)
+            table = np.array([n for a, at in zip(given, places, strict=True) for n in (a.size, at)], np.int64)
+            squares = np.empty(64)  # more lanes than a vector has
+            _squares(dtype)(len(given), address(table), address(squares))
+            total += float(squares[0])
+        if not _SMALLEST < total < math.inf:
+            return REFERENCE.norm(arrays)
+        return max(dtypes, key=operator.attrgetter("itemsize")).type(math.sqrt(total))
+
+    @ignore_underflow
+    def loss(self, loss: Loss, y: np.ndarray, targets: np.ndarray, ends: Any) -> tuple[Any, np.ndarray]:
+        (n_y, m, n_steps), dtype = y.shape, y.dtype
+        if dtype not in _DTYPES or not (loss.of_classes or targets.dtype == dtype):
+            return REFERENCE.loss(loss, y, targets, ends)
+        rows = np.ascontiguousarray(y.T)
+        if loss.of_classes:
+            target = np.asarray(targets, np.int64)
+            row, step = target.strides
+        else:
+            target = np.ascontiguousarray(targets.T)
+            step, row, _ = target.strides
+        if ends is None:
+            lengths, count = _whole(m, n_steps), m * n_steps
+        else:
+            lengths = np.ascontiguousarray(ends, np.int64)
+            count = max(int(lengths.sum()), 1)
+        gradient, numbers = empty(rows.shape, dtype), np.array([count * loss.terms(n_y), 0.0])
+        given = addresses([rows, target, lengths, gradient, numbers])
+        _loss(loss, dtype)(n_steps, m, n_y, *given, step, row)
+        mean = float(numbers[1]) / float(numbers[0])
+        if not math.isfinite(mean):  # NumPy's functions say what the caller wants to know of errors
+            return REFERENCE.loss(loss, y, targets, ends)
+        return dtype.type(mean), gradient.T
+
+
+def _run(rule: Rule, numbers: Numbers, rows: Sequence[Arrays], out: Any) -> list[Arrays] | None:
+    """Compute a rule; None if the arrays do not have one dtype that is compiled, or C order."""
+    dtype = rows[0][0].dtype
+    if dtype not in _DTYPES:
+        return None
+    kernel = _elementwise(rule, tuple(numbers), len(rows[0]), dtype)
+    results = out
+    if out is None:
+        results = [tuple([empty(row[0].shape, dtype) for _ in range(kernel.n_results)]) for row in rows]
+    elif None in out or not all(a.flags.writeable for targets in out for a in targets):
+        return None
+    arrays = [a for row, targets in zip(rows, results, strict=True) for a in (*row, *targets)]
+    places = _places(arrays, dtype)
+    if places is None:
+        return None
+    width, table = len(arrays) // len(rows), []
+    for k, row in enumerate(rows):
+        table.append(row[0].size)
+        table += places[k * width : (k + 1) * width]
+    records, values = np.array(table, np.int64), np.array([*numbers.values()], np.float64)
+    kernel.run(len(rows), address(records), address(values) if numbers else 0)
+    return list(results)
+
+
+def _places(arrays: Sequence[np.ndarray], dtype: np.dtype) -> list[int] | None:
+    """Return the addresses of arrays; None unless all have this dtype, C order and aligned elements."""
+    if {*map(_DTYPE, arrays)} != {dtype}:
+        return None
+    try:
+        places = list(map(ctypes.addressof, map(_BYTE.from_buffer, arrays)))  # fails unless in C order and writable
+    except (TypeError, ValueError, BufferError):
+        if not all(a.flags.c_contiguous for a in arrays):
+            return None
+        places = [a.ctypes.data for a in arrays]
+    return None if any(at % dtype.itemsize for at in places) else places
+
+
+def _transposed(arrays: Arrays) -> Arrays:
+    return tuple([a.T for a in arrays])
+
+
+@lru_cache(maxsize=64)
+def _whole(m: int, n_steps: int) -> np.ndarray:
+    """Return full lengths."""
+    return np.full(m, n_steps, np.int64)
+
+
+OPERATIONS: Operations = CpuOperations()

@@ -1,0 +1,83 @@
+"""The operations of a training step outside the recurrent layers: what an engine may do in one call, or one launch.
+
+Their mathematics is written once, as a cell's is: as functions on the vocabulary, which the reference engine runs on
+arrays, the CPU engine compiles and the GPU engine traces. An engine without `operations` uses the reference engine's.
+
+Dimensions: n_y outputs, m examples, T steps.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from rnnx._core.arrays import Array
+
+Arrays = tuple[Array, ...]
+
+# An elementwise function, rule(ops, numbers, *arrays) -> tuple of results. `numbers` is a dict of named numbers, which
+# it may only combine with arrays, not with each other; it may ask for a name (``"decay" in numbers``). Sums and
+# products are rounded one by one, never contracted, so that results have the same bits on all engines.
+Rule = Callable[..., tuple[Any, ...]]
+Numbers = Mapping[str, Any]
+
+
+class Statistic(NamedTuple):
+    """A reduction over the n_y numbers of a row."""
+
+    reduction: str  # "sum" or "maximum"
+    function: Callable[..., Any]  # function(ops, y, target, *statistics before) -> a value per number
+
+
+class Loss(NamedTuple):
+    """A mean over rows of n_y outputs.
+
+    `y` and `target` stand for one number. If targets are classes, `target` is a condition: whether this is the class.
+    Every function takes `ops`, then y and target if it returns a value per number, then the statistics so far.
+    """
+
+    of_classes: bool
+    statistics: tuple[Statistic, ...]
+    value: Callable[..., Any]  # value(ops, *statistics) -> the loss of a row
+    gradient: Callable[..., Any]  # gradient(ops, y, target, *statistics) -> its derivative by y
+
+    def terms(self, n_y: int) -> int:
+        """Return the number of terms of a row that the mean counts."""
+        return 1 if self.of_classes else n_y
+
+
+class Operations(Protocol):
+    """Operations on arrays of one library and device. They change no argument, except `out`."""
+
+    def elementwise(
+        self, rule: Rule, numbers: Numbers, rows: Sequence[Arrays], out: Sequence[Arrays | None] | None = None
+    ) -> list[Arrays]:
+        """Return what a rule computes from each row of arrays of one shape and dtype.
+
+        Parameters
+        ----------
+        rule : Rule
+        numbers : mapping of str to float
+            On a device, also arrays of shape (), so that the host need not know them.
+        rows : sequence of tuple of array
+        out : sequence of tuple of array, or None
+            For each row, writable arrays for the results, which may be those of the row; None for new ones. Libraries
+            that do not write to arrays make new ones.
+        """
+
+    def norm(self, arrays: Sequence[Array]) -> Array:
+        """Return the norm of all elements of non-empty arrays, shape (), in the widest dtype; NaN if one is not finite.
+
+        It does not overflow if the norm does not.
+        """
+
+    def loss(self, loss: Loss, y: Array, targets: Array, ends: Array | None) -> tuple[Array, Array]:
+        """Return the mean loss, shape (), and its gradient, like y.
+
+        Parameters
+        ----------
+        loss : Loss
+        y : array, shape (n_y, m, T)
+        targets : array, shape (m, T), of integers; or (n_y, m, T), like y
+            A class out of range is none of the classes.
+        ends : array of int, shape (m,), or None
+            Lengths; what is past them affects nothing, even if it is NaN.
+        """

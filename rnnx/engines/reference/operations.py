@@ -1,0 +1,78 @@
+# ruff: noqa: D102 - methods are documented in `rnnx.engines.operations`
+"""The operations of a training step on arrays of any namespace."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rnnx._core import arrays as ns
+from rnnx._core.arrays import Array
+from rnnx._core.layout import valid_examples
+from rnnx._core.underflow import ignore_underflow, unused_errors
+from rnnx.cells.vocabulary import Condition, array_ops
+from rnnx.engines.operations import Arrays, Loss, Numbers, Rule
+
+
+class ReferenceOperations:
+    """See `rnnx.engines.operations.Operations`."""
+
+    @np.errstate(under="ignore")
+    def elementwise(
+        self, rule: Rule, numbers: Numbers, rows: Sequence[Arrays], out: Sequence[Arrays | None] | None = None
+    ) -> list[Arrays]:
+        results = []
+        for row, targets in zip(rows, out or [None] * len(rows), strict=True):
+            xp, shape = ns.namespace(row[0]), row[0].shape
+            given = row if shape else tuple([xp.reshape(a, (1,)) for a in row])  # NumPy would return scalars
+            found = rule(array_ops(xp), _of_dtype(xp, numbers, row[0].dtype), *given)
+            found = found if shape else tuple([xp.reshape(a, ()) for a in found])
+            results.append(found if targets is None else tuple(map(ns.written, targets, found)))
+        return results
+
+    @ignore_underflow
+    def norm(self, arrays: Sequence[Array]) -> Array:
+        xp = ns.namespace(arrays[0])
+        # Divide by the largest element so that squares of large gradients do not overflow.
+        largest = xp.max(xp.stack(ns.to_one_dtype(xp, *[xp.max(xp.abs(a)) for a in arrays])))
+        unit = xp.where(largest > 0, largest, xp.ones_like(largest))
+        parts = []
+        for a in arrays:
+            scaled = a / unit
+            scaled *= scaled
+            parts.append(xp.sum(scaled))
+        return unit * xp.sqrt(xp.sum(xp.stack(parts)))
+
+    @ignore_underflow
+    def loss(self, loss: Loss, y: Array, targets: Array, ends: Array | None) -> tuple[Array, Array]:
+        xp, device, ops = ns.namespace(y), ns.device(y), array_ops(ns.namespace(y))
+        n_y, m, n_steps = y.shape
+        valid, rows = None, m * n_steps
+        count: Any = max(rows, 1) * loss.terms(n_y)
+        if ends is not None:
+            valid = xp.expand_dims(valid_examples(xp, ends, n_steps), axis=0)
+            one = xp.asarray(1, dtype=ends.dtype, device=device)
+            count = loss.terms(n_y) * xp.astype(xp.maximum(xp.sum(ends), one), y.dtype)
+        target: Any = targets
+        if loss.of_classes:
+            targets = ns.as_index(xp, targets)
+            classes = xp.reshape(xp.arange(n_y, dtype=targets.dtype, device=device), (n_y, 1, 1))
+            target = Condition(classes == xp.expand_dims(targets, axis=0))
+        with unused_errors(valid is not None):
+            statistics: list[Array] = []
+            for reduction, function in loss.statistics:
+                reduce = xp.max if reduction == "maximum" else xp.sum
+                statistics.append(reduce(function(ops, y, target, *statistics), axis=0, keepdims=True))
+            value, dy = loss.value(ops, *statistics), loss.gradient(ops, y, target, *statistics) / count
+        # `where` instead of a product with the mask, because logits may be infinite and padding may be NaN.
+        if valid is not None:
+            value, dy = xp.where(valid, value, xp.zeros_like(value)), xp.where(valid, dy, xp.zeros_like(dy))
+        return xp.sum(value) / count, dy
+
+
+def _of_dtype(xp: Any, numbers: Numbers, dtype: Any) -> dict[str, Any]:
+    """Convert the numbers that are arrays to a dtype."""
+    return {name: ns.astype(xp, n, dtype) if hasattr(n, "dtype") else n for name, n in numbers.items()}
+
+
+OPERATIONS = ReferenceOperations()

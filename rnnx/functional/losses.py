@@ -1,0 +1,52 @@
+"""The mathematics of the losses, for all engines; see `rnnx.engines.operations.Loss`."""
+
+from typing import Any
+
+from rnnx.cells.vocabulary import Ops
+from rnnx.engines.operations import Loss, Statistic
+
+
+def _largest(_ops: Ops, y: Any, _target: Any) -> Any:
+    return y
+
+
+def _shifted_exp(ops: Ops, y: Any, _target: Any, largest: Any) -> Any:
+    return ops.exp(y - largest)  # cannot overflow
+
+
+def _at_target(ops: Ops, y: Any, target: Any, largest: Any, _total: Any) -> Any:
+    # A selection instead of a product, because logits may be infinite.
+    return ops.where(target, y - largest, ops.zeros_like(y))
+
+
+def _log_likelihood(ops: Ops, _largest: Any, total: Any, at_target: Any) -> Any:
+    return ops.log(total) - at_target
+
+
+def _softmax_gradient(ops: Ops, y: Any, target: Any, largest: Any, total: Any, _at_target: Any) -> Any:
+    p = ops.exp(y - largest) / total
+    return ops.where(target, p - 1, p)
+
+
+def _square(_ops: Ops, y: Any, target: Any) -> Any:
+    return (y - target) * (y - target)
+
+
+def _sum_of_squares(_ops: Ops, total: Any) -> Any:
+    return total
+
+
+def _square_gradient(_ops: Ops, y: Any, target: Any, _total: Any) -> Any:
+    return 2 * (y - target)
+
+
+# L = log(sum(exp(y))) - y_target
+CROSS_ENTROPY = Loss(
+    True,
+    (Statistic("maximum", _largest), Statistic("sum", _shifted_exp), Statistic("sum", _at_target)),
+    _log_likelihood,
+    _softmax_gradient,
+)
+
+# L = sum((y - target)^2)
+SQUARED_ERROR = Loss(False, (Statistic("sum", _square),), _sum_of_squares, _square_gradient)

@@ -1,0 +1,152 @@
+"""The operations of a training step outside the recurrent layers, on every engine; see `rnnx.engines.operations`."""
+
+import numpy as np
+import pytest
+from conftest import to_numpy
+from problems import ENGINES_TOLERANCE, assert_close
+
+import rnnx
+from rnnx import engines, optim
+from rnnx.engines.cpu.operations import OPERATIONS as CPU
+from rnnx.engines.reference.operations import OPERATIONS as REFERENCE
+
+
+def everything(ops, n, a, b):
+    """A rule with every kind of operation that the optimizers use."""
+    step = a * n["x"] + n["rest"] * (b * b)
+    return ops.maximum(step - b, ops.zeros_like(a)), a / (ops.sqrt(abs(step)) + n["y"]), ops.minimum(-a, n["y"])
+
+
+NUMBERS = {"x": 0.9, "rest": 1 - 0.9, "y": 1e-8}
+
+
+def assert_same(actual, expected):
+    for row, other in zip(actual, expected, strict=True):
+        for a, b in zip(row, other, strict=True):
+            assert isinstance(a, np.ndarray)
+            np.testing.assert_array_equal(a, b, strict=True)
+
+
+def rows_of_all_kinds(rng, dtype):
+    def pair(*shape, **order):
+        return tuple(np.array(rng.standard_normal(shape), dtype, **order) for _ in range(2))
+
+    yield [pair(3, 4), pair(1), pair(), pair(0, 3), pair(5, 7, 3), pair(64), pair(1000)]
+    yield [pair(3, 5, order="F"), pair(3, 4)]
+    a, b = pair(5, 6)
+    yield [(a.T, b.T), (a[::2], b[::2]), (a, np.asfortranarray(b)), (a[:, ::-1], b)]
+    b.flags.writeable = False
+    yield [(a, b)]
+    with_gap = np.zeros(1 + 40 * a.itemsize, np.uint8)[1:].view(dtype)
+    with_gap[...] = 1
+    yield [(with_gap, with_gap)]
+    yield [(a.astype(a.dtype.newbyteorder()), b.astype(a.dtype.newbyteorder()))]
+    a = a.ravel()
+    a[:4] = np.nan, np.inf, -np.inf, -0.0
+    yield [(a, b.ravel()), tuple(x.astype("float64") for x in pair(9)), tuple(x.astype("float32") for x in pair(9))]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_compiled_rules_have_the_bits_of_numpys_functions(dtype, rng):
+    with np.errstate(invalid="ignore"):
+        for rows in rows_of_all_kinds(rng, dtype):
+            expected = REFERENCE.elementwise(everything, NUMBERS, rows)
+            assert_same(CPU.elementwise(everything, NUMBERS, rows), expected)
+            out = [tuple(np.full_like(a, 7, subok=False) for a in row) for row in expected]
+            assert CPU.elementwise(everything, NUMBERS, rows, out)[0][0] is out[0][0]
+            assert_same(out, expected)
+    assert CPU.elementwise(everything, NUMBERS, []) == []
+
+
+def test_results_may_replace_the_arguments(rng):
+    a, b, c = rng.standard_normal((3, 6, 5))
+    expected = REFERENCE.elementwise(everything, NUMBERS, [(a.T, b.T)])
+    CPU.elementwise(everything, NUMBERS, [(a.T, b.T)], [(b.T, a.T, c.T)])
+    assert_same([(b.T, a.T, c.T)], expected)
+
+
+def test_a_result_cannot_replace_a_read_only_array(rng):
+    a, b = rng.standard_normal((2, 5))
+    out = np.zeros((3, 5))
+    out.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        CPU.elementwise(everything, NUMBERS, [(a, b)], [tuple(out)])
+    assert not out.any()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 7), (16, 2, 3), (27, 8, 9), (65, 4, 2), (300, 2, 2)])
+@pytest.mark.parametrize("with_lengths", [False, True])
+def test_compiled_losses(dtype, shape, with_lengths, rng):
+    n_y, m, n_steps = shape
+    lengths = rng.integers(0, n_steps + 1, m) if with_lengths else None
+    valid = np.arange(n_steps) < (np.full(m, n_steps) if lengths is None else lengths)[:, None]
+    y, numbers = (np.asarray(4 * rng.standard_normal(shape), dtype) for _ in range(2))
+    y[:, ~valid] = numbers[:, ~valid] = np.nan
+    classes = np.where(valid, rng.integers(0, n_y, (m, n_steps)), -3)
+    for function, targets in ((rnnx.softmax_cross_entropy, classes), (rnnx.squared_error, numbers)):
+        with rnnx.use_engine("reference"):
+            loss, dy = function(y.astype("float64"), targets, lengths=lengths)
+        for order in ("C", "F"):
+            given = np.array(y, order=order), np.array(targets, order=order)
+            own, own_dy = function(*given, lengths=lengths)
+            assert_close(np.asarray(own), loss, ENGINES_TOLERANCE[dtype], "loss")
+            assert_close(own_dy, dy, ENGINES_TOLERANCE[dtype], "gradient")
+            assert own.dtype == own_dy.dtype == dtype
+            assert not own_dy[:, ~valid].any()
+
+
+@pytest.mark.parametrize("engine", ["cpu", "reference"])
+def test_numbers_that_are_not_finite_stay_in_their_row(engine, rng):
+    y, targets = rng.standard_normal((20, 3, 4)), rng.integers(0, 20, (3, 4))
+    y[17, 1, 2], y[0, 2, 3] = np.nan, np.inf
+    y[:, 0, 0] = -np.inf
+    with rnnx.use_engine(engine), np.errstate(invalid="ignore"):
+        loss, dy = rnnx.softmax_cross_entropy(y, targets)
+    assert np.isnan(loss)
+    bad = np.zeros((3, 4), bool)
+    bad[1, 2] = bad[2, 3] = bad[0, 0] = True
+    assert np.isnan(dy[:, bad]).any(axis=0).all()
+    assert np.isfinite(dy[:, ~bad]).all()
+
+
+@pytest.mark.parametrize("engine", ["cpu", "reference"])
+def test_a_class_out_of_range_is_none_of_the_classes(engine):
+    """The models' own checks come before; an index from elsewhere must not reach memory."""
+    y, targets = np.zeros((4, 1, 3)), np.array([[1 << 40, -1, (1 << 32) + 1]])
+    with rnnx.use_engine(engine):
+        _, dy = engines.operations(np).loss(rnnx.functional.losses.CROSS_ENTROPY, y, targets, None)
+    np.testing.assert_allclose(dy, 1 / 12)
+
+
+@pytest.mark.parametrize("dtypes", [("float32",), ("float64",), ("float32", "float64")])
+def test_the_norm(dtypes, rng):
+    arrays = [rng.standard_normal(shape).astype(dtype) for dtype in dtypes for shape in ((3, 4), (100, 30), ())]
+    arrays.append(arrays[0].T[::2])
+    expected = np.sqrt(sum((a.astype("float64") ** 2).sum() for a in arrays))
+    for factor in (1, 1e30, 1e-30):
+        scaled = [np.asarray(a * a.dtype.type(factor)) for a in arrays]
+        norm = CPU.norm(scaled)
+        assert norm.dtype == np.result_type(*dtypes)
+        assert_close(np.asarray(norm), expected * factor, ENGINES_TOLERANCE["float32"], factor)
+    if "float64" in dtypes:
+        for factor in (2.0**1000, 2.0**-1000):  # their squares overflow or vanish
+            norm = CPU.norm([a.astype("float64") * factor for a in arrays])
+            assert_close(norm / factor, expected, ENGINES_TOLERANCE["float64"], factor)
+    assert CPU.norm([np.zeros((2, 3), dtypes[0])]) == 0
+    for value in (np.nan, np.inf):
+        with np.errstate(invalid="ignore"):
+            assert np.isnan(CPU.norm([*arrays, np.array([1, value], dtypes[0])]))
+
+
+def test_clipping_by_value_keeps_nan(runtime):
+    grads = {"dW": runtime.asarray(np.array([-3.0, -0.5, 0.5, 3.0, np.nan, np.inf]))}
+    with runtime.use():
+        clipped = optim.clip_by_value(grads, 1.0)["dW"]
+    np.testing.assert_array_equal(to_numpy(clipped), [-1, -0.5, 0.5, 1, np.nan, 1])
+
+
+def test_an_engine_without_operations_uses_those_of_the_reference_engine():
+    assert engines.operations(np) is CPU
+    with rnnx.use_engine("reference"):
+        assert engines.operations(np) is REFERENCE
