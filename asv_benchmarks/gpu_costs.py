@@ -54,10 +54,24 @@ def costs(options):
         with device.use():
             for _ in range(3):
                 gpu_problems.forward(given)
-            found = measure(clock, _last_captured_pass(given.x).forward.run)
+            found = measure(clock, _last_captured_pass(given.x).forward.replay)
+            yield from _costs_of_calls(clock, given, size)
         nodes = 2 * size[3]
-        yield _cost(f"device, product or kernel in the graph of a forward loop {size}", 1e3 * found["ms"] / nodes)
+        yield _cost(f"device, product or kernel in the graph of a forward pass {size}", 1e3 * found["ms"] / nodes)
         yield _cost(f"host, launch of that graph of {nodes} nodes", found["host_us"])
+
+
+def _costs_of_calls(clock, given, size):
+    """Measure what a whole pass costs the host."""
+    _, caches = gpu_problems.forward(given)
+
+    def backward():
+        rnnx.recurrent_backward(given.cell, given.dstates, caches)
+
+    for _ in range(3):
+        backward()
+    yield _cost(f"host, forward pass {size}", _host_us(clock, lambda: gpu_problems.forward(given), 20))
+    yield _cost(f"host, backward pass {size}", _host_us(clock, backward, 20))
 
 
 def _costs_of_products(clock, device):

@@ -13,7 +13,7 @@ from rnnx.cells import BUILT_IN
 SOURCE = Path(rnnx.__file__).parent
 # From the bottom to the top: a package imports only from itself and from those before it.
 LAYERS = ["_core", "cells", "engines", "functional", "optim", "data", "models", "training"]
-LAYERS += ["course", "analysis", "plots", "convert", "compare", "cli", "__main__"]
+LAYERS += ["course", "analysis", "plots", "convert", "interop", "compare", "cli", "__main__"]
 OF_NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}  # public in spite of their names
 
 
@@ -85,8 +85,15 @@ def test_only_the_right_places_import_a_library():
     assert loops == {"rnnx.course.recurrence"}
     assert importers("array_api_compat") == {"rnnx._core.arrays"}
     # The devices that there are, and the GPU engine's interface to CuPy.
-    assert importers("cupy") == {"rnnx._core.devices", "rnnx.engines.gpu.cupy_device"}
-    assert importers("torch", "jax", "tensorflow", "keras") == {"rnnx.compare.keras_side", "rnnx.compare.torch_side"}
+    # And torch's tensors as CuPy arrays.
+    assert importers("cupy") == {
+        "rnnx._core.devices",
+        "rnnx.engines.gpu.cupy_device",
+        "rnnx.interop.torch.tensors",
+    }
+    peers = importers("torch", "jax", "tensorflow", "keras")
+    peers = {name for name in peers if not name.startswith("rnnx.interop.")}
+    assert peers == {"rnnx.compare.keras_side", "rnnx.compare.torch_side"}
     assert files_matching(r"\bis_(numpy|cupy|torch|jax)_|hasattr\([a-z]+, .get.\)") == {"_core/arrays.py"}
     # Only the table of engines depends on a library's name.
     assert files_matching(r"\blibrary_name\b") == {"_core/arrays.py", "engines/__init__.py"}

@@ -13,12 +13,13 @@ import pytest
 from conftest import NO_COMPILER
 from mean_cells import MEANS, NESTED, UNUSED
 from problems import ENGINES_TOLERANCE, ONE_SIDED, assert_close, make_problem, run
+from wide_cells import PROJECTION
 
 import rnnx
 from rnnx._core import arrays as ns
 from rnnx.cells import BUILT_IN
 from rnnx.cells.wiring import wiring
-from rnnx.engines.gpu import codegen, graphs, launches, trace
+from rnnx.engines.gpu import codegen, copies, graphs, launches, trace
 from rnnx.engines.gpu.device import Arena, Matrix
 from rnnx.engines.gpu.kernel import declared, read
 from rnnx.engines.gpu.pass_key import PassKey
@@ -26,9 +27,8 @@ from rnnx.engines.protocol import Call, Tape
 
 pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason=NO_COMPILER)
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
-any_cell = pytest.mark.parametrize(
-    "cell", [*BUILT_IN.values(), rnnx.CELLS["unicornn"], *ONE_SIDED, *MEANS[:-2]], ids=lambda cell: cell.name
-)
+SOME = [*BUILT_IN.values(), rnnx.CELLS["unicornn"], PROJECTION, *ONE_SIDED, *MEANS[:-2]]
+any_cell = pytest.mark.parametrize("cell", SOME, ids=lambda cell: cell.name)
 
 
 # Also with persistent kernels, which the emulated device does not use by itself.
@@ -84,6 +84,7 @@ def test_the_launches_of_a_pass(stream, cell, rng):
     results(make_problem(cell, rng, n_steps=7))
     stages = len(cell.stages)
     assert stream.log.count("gemm") == (1 + 7 * stages) + (7 * stages + stages + 2)
+    assert (stream.log.count("copy"), stream.log.count("send")) == (4, 2)
     for i in range(stages):
         assert stream.log.count(f"forward_{i}") == stream.log.count(f"backward_{i}") == 7
     assert "scatter_add" not in stream.log
@@ -93,40 +94,41 @@ def test_the_launches_of_a_pass(stream, cell, rng):
     assert others == len([name for name in stream.log if not name.startswith(("gemm", "forward_", "backward_"))])
 
 
-def test_fortran_order_is_not_copied(stream, rng):
+def test_fortran_order_is_not_copied(stream, rng, monkeypatch):
     """A layer returns arrays that the next one reads in place. Only x is copied, if a backward pass may follow."""
     problem = make_problem(rnnx.CELLS["lstm"], rng, 3, 4, 2, 6)
     x, ds = np.asfortranarray(problem.x), [*map(np.asfortranarray, problem.dstates)]
-    for keep, moved in ((False, 0), (True, 1)):
+    watched, send = [], stream.send
+    monkeypatch.setattr(stream, "send", lambda numbers, address: watched.extend(numbers) or send(numbers, address))
+    for keep in (False, True):
         stream.graphs = graphs.GraphCache(stream)
-        stream.log.clear()
+        watched.clear()
         states, _, caches = rnnx.recurrent_forward(problem.cell, x, (), problem.parameters, keep_caches=keep)
         assert all(s.flags.f_contiguous for s in states)
-        # Two initial states, and with caches two copies of the outputs.
-        assert stream.log.count("time_major") == 2 + moved + 2 * keep
-    stream.log.clear()
+        assert (x.ctypes.data in watched) == keep
+    watched.clear()
     gradients = rnnx.recurrent_backward(problem.cell, ds, caches)
     assert gradients["dx"].flags.f_contiguous
-    assert "time_major" not in stream.log
+    assert not {d.ctypes.data for d in ds} & {*watched}
     expected = rnnx.recurrent_backward(problem.cell, problem.dstates, caches)
     assert_same_bits(gradients, expected)
 
 
 @also_persistent
 @any_cell
-def test_loops_do_not_allocate(stream, cell, rng, monkeypatch):
+def test_captured_work_does_not_allocate(stream, cell, rng, monkeypatch):
     made, inside = [], []
     allocate = stream.allocate
     monkeypatch.setattr(stream, "allocate", lambda size: made.append(size) or allocate(size))
     for kind in (graphs.Forward, graphs.Backward):
-        loop = kind.loop
+        work = kind.work
 
-        def watched(self, loop=loop):
+        def watched(self, work=work):
             before = len(made)
-            loop(self)
+            work(self)
             inside.append(len(made) - before)
 
-        monkeypatch.setattr(kind, "loop", watched)
+        monkeypatch.setattr(kind, "work", watched)
     for _ in range(3):
         results(make_problem(cell, rng))
     assert inside
@@ -173,10 +175,10 @@ def test_results_of_inference_belong_to_the_caller(stream, rng):
         )
         outputs.append((states, caches.final_state, [s.copy() for s in states]))
     assert stream.log.count("graph") == 2
-    for states, final, copies in outputs:
-        for state, copy in zip(states, copies, strict=True):
+    for states, final, kept in outputs:
+        for state, copy in zip(states, kept, strict=True):
             np.testing.assert_array_equal(state, copy)
-        np.testing.assert_array_equal(final["a"], copies[0][:, :, -1])
+        np.testing.assert_array_equal(final["a"], kept[0][:, :, -1])
     assert len(list(stream.graphs)) == 1
 
 
@@ -553,9 +555,9 @@ def test_gradients_of_extra_inputs_belong_to_the_caller(stream, odd, rng):
     problems = [make_problem(odd, rng) for _ in range(2)]
     for _ in range(3):
         kept = results(problems[0])
-        copies = {name: array.copy() for name, array in kept.items()}
+        before = {name: array.copy() for name, array in kept.items()}
         results(problems[1])
-        assert_same_bits(kept, copies)
+        assert_same_bits(kept, before)
 
 
 @odd_cells
@@ -701,18 +703,52 @@ def launcher(stream):
 @pytest.mark.parametrize("shape", [(1, 1, 1), (33, 2, 40), (70, 3, 5), (5, 1, 65)])
 @pytest.mark.parametrize("order", [*itertools.permutations(range(3))])
 @pytest.mark.parametrize("lengths", [False, True])
-def test_to_time_major(stream, shape, order, lengths, rng):
+def test_copies(stream, shape, order, lengths, rng):
+    """To time-major memory, with zeros past each length, and back, to any order, in one launch each."""
     n, m, n_steps = shape
     base = rng.standard_normal([shape[i] for i in order]).transpose(np.argsort(order))
     assert base.shape == shape
+    back = [np.empty_like(base) for _ in range(2)]
     ends = rng.integers(0, n_steps + 1, m)
-    target = Arena(stream, {"rows": ((n_steps, m, n), base.dtype)})
-    address = ends.ctypes.data if lengths else 0
-    launcher(stream).to_time_major(base, target.addresses["rows"], (n_steps, m, n), address)
+    target = Arena(stream, dict.fromkeys(("rows", "zeros"), ((n_steps, m, n), base.dtype)))
+    numbers = copies.Numbers()
+    given, of_lengths, *results = (numbers.array(count) for count in (3, 1, 3, 3))
+    rows, zeros = (copies.End.time_major(a, (n_steps, m, n), base.dtype) for a in target.addresses.values())
+    to_rows = copies.Copy(given, rows, shape, lengths=of_lengths.address if lengths else 0)
+    others = [copies.Copy(copies.End(0), zeros, shape), copies.Copy(given, results[0], shape)]
+    transfer = copies.Transfer(
+        stream, launcher(stream).launch, numbers, [to_rows, *others], [], [copies.Copy(rows, results[1], shape)]
+    )
+    transfer.send([number for array in (base, ends, *back) for number in stream.place(array)])
+    for group in range(3):
+        transfer.copy(group)
     expected = base.transpose(2, 1, 0).copy()
     if lengths:
         expected[np.arange(n_steps)[:, None] >= ends] = 0
     np.testing.assert_array_equal(target.array("rows"), expected)
+    np.testing.assert_array_equal(target.array("zeros"), np.zeros_like(expected))
+    np.testing.assert_array_equal(back[0], base)
+    np.testing.assert_array_equal(back[1], expected.transpose(2, 1, 0))
+    assert stream.log == ["send", "copy", "copy"]
+
+
+def test_copies_of_examples_by_length(stream, rng):
+    """Of those with steps, or of those without, between numbers in memory and in registers."""
+    lengths, m, n = np.array([2, 0, 1]), 3, 40
+    source, numbers = rng.standard_normal((m, n)).astype(np.float16), copies.Numbers()
+    single = launches.Launcher(stream, rnnx.CELLS["rnn"], np.dtype("float16")).launch
+    wide, back = np.full((m, n), 7, np.float32), np.full((m, n), 7, np.float16)
+    ends = [copies.End.time_major(a.ctypes.data, a.shape, a.dtype) for a in (source, wide, back)]
+    rules = {"lengths": lengths.ctypes.data, "rule": copies.NOT_EMPTY}
+    there = copies.Copy(*ends[:2], (n, m, 1), copies.TO_REAL, **rules)
+    and_back = copies.Copy(*ends[1:], (n, m, 1), copies.FROM_REAL, lengths.ctypes.data, copies.EMPTY)
+    transfer = copies.Transfer(stream, single, numbers, [there], [and_back])
+    transfer.send([])
+    transfer.copy(0)
+    np.testing.assert_array_equal(wide, np.where(lengths[:, None] > 0, source, 7))
+    wide += 1
+    transfer.copy(1)
+    np.testing.assert_array_equal(back, np.where(lengths[:, None] > 0, 7, wide))
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (7, 33), (512, 3), (1300, 40)])
@@ -720,7 +756,8 @@ def test_sums(stream, rows, columns, rng):
     a = rng.standard_normal((rows, columns + 3))
     matrix = Matrix(a.ctypes.data, rows, columns, columns + 3, a.dtype)
     target = Arena(stream, {"sums": ((columns,), a.dtype), "scattered": ((columns, 9), a.dtype)})
-    launcher(stream).sum_columns(matrix, target.addresses["sums"])
+    partial = Arena(stream, {"sums": (launches.partial_sums(rows, columns), a.dtype)})
+    launcher(stream).sum_columns(matrix, target.addresses["sums"], partial.addresses["sums"])
     assert_close(target.array("sums"), a[:, :columns].sum(axis=0), 1e-14)
     index = rng.integers(0, 6, rows)
     wide = target.matrix("scattered").block(0, columns, 2, 6)

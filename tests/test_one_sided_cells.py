@@ -110,13 +110,6 @@ CELLS = [*ONE_SIDED, THREE, HIDDEN, DECAY, BIASED, *HEADS, *WIDE, *MEANS]
 of_cells = pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
 
 
-@pytest.fixture(autouse=True)
-def _leave_out_widths_on_gpus(request):
-    values = request.node.callspec.params if hasattr(request.node, "callspec") else {}
-    if values.get("engine") == "emulated" and "cell" in values and values["cell"].has_widths:
-        pytest.skip("the gpu engine does not run cells with several widths")
-
-
 def problem_of(cell, rng, n_x, n_a, *sizes, indices=False, dtype="float64", **options):
     """A problem with n_a units or, if the cell has heads, the least number above that they divide."""
     sizes = n_x, -(-n_a // cell.multiple) * cell.multiple, *sizes

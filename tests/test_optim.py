@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from problems import assert_close
 
 import rnnx
-from rnnx import optim
+from rnnx import engines, optim
 from rnnx.optim import (
     OPTIMIZERS,
     SCHEDULES,
@@ -153,6 +153,62 @@ def test_in_place_is_the_same_bit_for_bit(case, rng, runtime):
         assert (new[k] is v) == writable
         if not writable:
             np.testing.assert_array_equal(to_numpy(v), before[k])
+
+
+def test_engines_agree_bit_for_bit(case, rng):
+    """The compiled rules round every sum and product, as NumPy does."""
+    ours, _, _ = case
+    p, steps = long_problem(rng, 3)
+    for dtype in ("float32", "float64"):
+        own, *grads = ({k: v.astype(dtype) for k, v in tree.items()} for tree in (p, *steps))
+        with rnnx.use_engine("reference"):
+            expected, expected_state = train(ours, own, grads)
+        new, state = train(ours, own, grads)
+        for k, v in {**expected, **expected_state}.items():
+            np.testing.assert_array_equal({**new, **state}[k], v)
+
+
+def test_all_parameters_are_updated_in_one_call(case, rng, monkeypatch):
+    ours, _, _ = case
+    p, steps = long_problem(rng, 2)
+    calls = []
+    operations = type(engines.operations(np))
+    whole = operations.elementwise
+    monkeypatch.setattr(operations, "elementwise", lambda *arguments: calls.append(arguments) or whole(*arguments))
+    train(ours, p, steps)
+    assert [len(rows) for _, _, _, rows, _ in calls] == [len(p)] * 2
+
+
+def test_out_must_be_like_the_parameters_and_the_state(rng):
+    p, (grads,) = long_problem(rng, 1)
+    state = Adam().init(p)
+    for change in ({"W": np.ones((4, 3))}, {"b": np.ones((3, 1), "float32")}, {"v": None}):
+        out = ({k: np.ones_like(a) for k, a in p.items()} | change, {k: np.ones_like(a) for k, a in state.items()})
+        with pytest.raises(ValueError, match=f"`out` must hold arrays like .*; '{next(iter(change))}' differs"):
+            Adam().update(p, grads, state, 1, out=out)
+        assert all(a is None or (a == 1).all() for tree in out for a in tree.values())
+
+
+def test_an_optimizer_of_ones_own(rng):
+    class Signs(optim.Optimizer):
+        """Steps of one size."""
+
+        learning_rate = 0.5
+
+        def numbers(self, rate, t):
+            return {"rate": rate / t}
+
+        @staticmethod
+        def rule(ops, n, p, g, *state):
+            return (p - n["rate"] * ops.sign(g),)
+
+    p, steps = long_problem(rng, 2)
+    new, state = train(Signs(), p, steps)
+    assert state == {}
+    for k in p:
+        np.testing.assert_array_equal(
+            new[k], p[k] - 0.5 * np.sign(steps[0]["d" + k]) - 0.25 * np.sign(steps[1]["d" + k])
+        )
 
 
 def test_in_place_keeps_the_arrays_of_the_state(case, rng):

@@ -7,7 +7,7 @@ from problems import assert_close, make_problem
 import rnnx
 from rnnx import engines
 from rnnx.engines.protocol import Cotangents
-from rnnx.functional.arguments import checked_call
+from rnnx.functional.signatures import checked_call
 
 REFERENCE = engines.load("reference")
 

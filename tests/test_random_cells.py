@@ -10,11 +10,11 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import HealthCheck, assume, given, seed, settings
 from hypothesis import strategies as st
 from oracle import torch_results
 from problems import TOLERANCE, make_problem
-from whole_cells import Watch, random_cells
+from whole_cells import Watch, random_cells, random_widths
 
 import rnnx
 from rnnx.engines.cpu.runtime.thread_policy import use_policy
@@ -182,10 +182,16 @@ def test_random_cells(recipe, size):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler (g++) for the emulation of CUDA")
-@settings(max_examples=12, **MANY)
-@given(random_cells, sizes)
-def test_random_cells_on_the_emulated_gpu(recipe, size):
-    CHECKS["emulated"](Case(recipe, size))
+@pytest.mark.parametrize("kind", ["any", "several widths"])
+def test_random_cells_on_the_emulated_gpu(kind):
+    @settings(max_examples=8, **MANY)
+    @given(random_cells if kind == "any" else random_widths, sizes)
+    def run(recipe, size):
+        case = Case(recipe, size)
+        assume(kind == "any" or case.problem.cell.has_widths)
+        CHECKS["emulated"](case)
+
+    run()
 
 
 def main(n, number=0, *names):
@@ -207,6 +213,7 @@ def main(n, number=0, *names):
         case = Case(recipe, size)
         counts[f"{type(recipe).__name__}, {len(case.problem.cell.stages)} stages"] += 1
         counts["hoisted"] += case.problem.cell.hoisted is not None
+        counts["several widths"] += case.problem.cell.has_widths
         for name in names or ("reference", "cpu"):
             CHECKS[name](case)
         counts["checked"] += 1

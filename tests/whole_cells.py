@@ -48,19 +48,24 @@ class Watch:
 
 
 class Equations(SimpleNamespace):
-    """A forward function for `rnnx.cell`: steps as those of `RandomStage`, or products of the gates."""
+    """A forward function for `rnnx.cell`: steps as those of `RandomStage`, or products of the gates.
+
+    Gate, state, vector or input k has the width k of `widths`, which repeat; the first state has n_a units. Elementwise
+    steps take values of one width only.
+    """
 
     n_states: int
     n_gates: int
     n_biased: int
     n_vectors: int
     n_inputs: int
+    widths: list
     steps: list
     outputs: list
 
     def cell(self):
         """Return the cell, without what does not affect its states."""
-        named = {f"g{k}": Gate(biased=k < self.n_biased) for k in range(self.n_gates)}
+        named = {f"g{k}": Gate(width=self.width(k), biased=k < self.n_biased) for k in range(self.n_gates)}
         named |= {f"v{k}": Vector((-1.0, 1.0)) for k in range(self.n_vectors)}
         named |= {f"e{k}": Input for k in range(self.n_inputs)}
         while any(isinstance(declared, Gate) for declared in named.values()):
@@ -68,7 +73,8 @@ class Equations(SimpleNamespace):
                 return rnnx.cell(self._function(named))
             except ValueError as error:
                 text = str(error)
-                assume("needed before its recurrent side" not in text and "can only be passed to gates" not in text)
+                refused = "needed before its recurrent side", "can only be passed to gates", "must have n_a units"
+                assume(not any(part in text for part in refused))
                 del named[re.fullmatch("`(.*)` does not affect the states that the cell returns", text)[1]]
         assume(False)
 
@@ -87,23 +93,41 @@ class Equations(SimpleNamespace):
     def states(self):
         return [f"s{k}" for k in range(self.n_states)]
 
+    def width(self, k):
+        return self.widths[k % len(self.widths)]
+
     def values(self, ops, x, states, given, check=None):
         """Return the new states."""
-        values = [*states, *(given[name] for kind in "ev" for name in sorted(given) if name[0] == kind)]
+        names = [name for kind in "ev" for name in sorted(given) if name[0] == kind]
+        values, widths = [*states], [0, *(self.width(k) for k in range(1, self.n_states))]
+        values += [given[name] for name in names]
+        widths += [self.width(int(name[1:])) for name in names]
         operands, leaves = {}, len(values)
+
+        def chosen(k, width, count):
+            """Return value k, in a circle, of those of a width among the first ones."""
+            those = [v for v, own in zip(values[:count], widths[:count], strict=True) if own == width]
+            return those[k % len(those)] if those else None
+
         for form, t, u, leaf in self.steps:
-            first, second = values[-t % len(values)], values[-u % len(values)]
+            first, width = values[-t % len(values)], widths[-t % len(values)]
             gate = f"g{leaf % self.n_gates}"
             if form not in PRODUCTS:
-                values.append(FORMS[form](ops, first, second, values[leaf % leaves]))
+                second = chosen(-u, width, len(values))
+                other = chosen(leaf, width, leaves)
+                value = FORMS[form](ops, first, second, second if other is None else other)
             elif gate in given:
                 h = operands.setdefault(gate, first)
-                values.append(given[gate](*{"g(x)": (x,), "g(h)": (h,), "g(x, h)": (x, h)}[form]))
+                value = given[gate](*{"g(x)": (x,), "g(h)": (h,), "g(x, h)": (x, h)}[form])
+                width = self.width(leaf % self.n_gates)
             else:
-                values.append(first)  # it does not affect the states
+                value = first  # it does not affect the states
+            values.append(value)
+            widths.append(width)
         if check:
             check(values)
-        return [values[-k % len(values)] for k in (self.outputs * self.n_states)[: self.n_states]]
+        outputs = (self.outputs * self.n_states)[: self.n_states]
+        return [chosen(-k, width, len(values)) for k, width in zip(outputs, widths, strict=False)]
 
     def step(self, cell, ops):
         """Return the step for `oracle.torch_results`."""
@@ -111,17 +135,17 @@ class Equations(SimpleNamespace):
         def step(p, s, x, extra):
             rows, x = tuple(state.T for state in s), x.T
             given = {gate.weights[0][1:]: _product(p, gate, x) for gate in cell.gates}
-            given |= {name: p[name].T.expand(rows[0].shape) for name in sorted(cell.parameter_keys) if name[0] == "v"}
+            given |= {name: p[name].T.expand(len(x), -1) for name in sorted(cell.parameter_keys) if name[0] == "v"}
             given |= {name: extra[name].T for name in sorted(cell.inputs)}
             return tuple(state.T for state in self.values(ops, x, rows, given, ops.check_sizes))
 
         return step
 
 
-def _weights(p, gate):
+def _weights(p, gate, n_x):
     """Return W_x, W_h of a gate, transposed; those that it lacks are None."""
     if gate.is_joint:
-        n = p[gate.weights[0]].shape[0]
+        n = p[gate.weights[0]].shape[1] - n_x
         return p[gate.weights[0]][:, n:].T, p[gate.weights[0]][:, :n].T
     by_side = {side: p[key].T for side, key in zip(gate.sides, gate.weights, strict=True)}
     return by_side.get("x"), by_side.get("h")
@@ -129,7 +153,7 @@ def _weights(p, gate):
 
 def _product(p, gate, x):
     """Return a function from operands to the sum of their products; those without weights do not affect the states."""
-    w_x, w_h = _weights(p, gate)
+    w_x, w_h = _weights(p, gate, x.shape[1])
 
     def product(*operands):
         total = x.new_zeros(x.shape[0], (w_h if w_x is None else w_x).shape[1])
@@ -202,18 +226,26 @@ def _equations(**counts):
 
 
 _outputs = st.lists(st.integers(1, 5), min_size=1, max_size=3)
-random_equations = st.builds(
-    _equations,
-    n_states=st.integers(1, 3),
-    n_gates=st.integers(1, 4),
-    n_biased=st.integers(0, 4),
-    n_vectors=st.integers(0, 3),
-    n_inputs=st.integers(0, 2),
-    early=steps_of(USEFUL, 3) | st.just([]),  # often of vectors alone
-    products=steps_of(PRODUCTS, 3),
-    later=steps_of([*USEFUL, *PRODUCTS * 4], 16),
-    outputs=_outputs,
-)
+
+
+def equations_of(widths):
+    return st.builds(
+        _equations,
+        n_states=st.integers(1, 3),
+        n_gates=st.integers(1, 4),
+        n_biased=st.integers(0, 4),
+        n_vectors=st.integers(0, 3),
+        n_inputs=st.integers(0, 2),
+        widths=widths,
+        early=steps_of(USEFUL, 3) | st.just([]),  # often of vectors alone
+        products=steps_of(PRODUCTS, 3),
+        later=steps_of([*USEFUL, *PRODUCTS * 4], 16),
+        outputs=_outputs,
+    )
+
+
+random_equations = equations_of(st.just([0]))
+random_widths = equations_of(st.lists(st.sampled_from([3, 0, 20]), min_size=2, max_size=5))
 random_records = st.builds(
     Record,
     n_states=st.integers(1, 3),
@@ -233,4 +265,4 @@ random_records = st.builds(
     ),
     flags=st.lists(st.booleans(), min_size=30, max_size=30),
 )
-random_cells = st.one_of(random_equations, random_equations, random_records)
+random_cells = st.one_of(random_equations, random_widths, random_records)

@@ -22,7 +22,7 @@ Array = Any  # an array of any supported library, checked at run time
 Namespace = Any
 
 _EXACT_NUMPY_TYPES = (np.ndarray, np.memmap)
-_ONLY_NUMPY = {np.ndarray}
+ONLY_NUMPY = {np.ndarray}
 _DTYPE = operator.attrgetter("dtype")
 _HALVES = ("float16", "bfloat16")
 
@@ -36,9 +36,9 @@ def library_name(xp: Namespace) -> str:
 def common_namespace(arrays: Mapping[str, Any]) -> tuple[Namespace, Any]:
     """Return the namespace and device that all `arrays` share, or raise an error with their names."""
     kinds = {*map(type, arrays.values())}
-    if kinds == _ONLY_NUMPY:  # fast path
+    if kinds == ONLY_NUMPY:  # fast path
         return _numpy(), "cpu"
-    if kinds == _only_cupy():  # fast path
+    if kinds == only_cupy():  # fast path
         first, *rest = [array.data.device_id for array in arrays.values()]
         if rest.count(first) == len(rest):
             array = next(iter(arrays.values()))
@@ -64,10 +64,10 @@ def namespace(array: Array) -> Namespace:
     """Return the namespace of an array that has been checked."""
     if type(array) is np.ndarray:
         return _numpy()
-    return _cupy() if {type(array)} == _only_cupy() else compat.array_namespace(array)
+    return _cupy() if {type(array)} == only_cupy() else compat.array_namespace(array)
 
 
-def _only_cupy() -> set[type] | None:
+def only_cupy() -> set[type] | None:
     """Return CuPy's type of arrays, if it is imported."""
     cupy = sys.modules.get("cupy")
     return {cupy.ndarray} if cupy and hasattr(cupy, "ndarray") else None
@@ -89,7 +89,7 @@ def checked_namespace(name: str, array: Any) -> Namespace:
     """Return the namespace of an array, or raise an error with its name."""
     if type(array) is np.ndarray:  # fast path
         return _numpy()
-    if {type(array)} == _only_cupy():  # fast path
+    if {type(array)} == only_cupy():  # fast path
         return _cupy()
     is_array = compat.is_array_api_obj(array) and not isinstance(array, np.generic)
     if is_array and isinstance(array, np.ndarray):
@@ -130,7 +130,7 @@ def as_floats(
     Only `data` may be integers or booleans.
     """
     arrays = [*data.values(), *parameters.values()]
-    if {*map(type, arrays)} == _ONLY_NUMPY:  # fast path
+    if {*map(type, arrays)} == ONLY_NUMPY:  # fast path
         dtypes = {array.dtype for array in arrays}
         if len(dtypes) == 1 and dtypes <= _floats(_numpy()):
             return _numpy(), "cpu", arrays
@@ -248,11 +248,6 @@ def is_concrete(array: Array) -> bool:
 def is_on_host(array: Array) -> bool:
     """Return whether the values can be read without synchronizing with a device (NumPy only)."""
     return bool(compat.is_numpy_array(array))
-
-
-def has_numpy_dtype(array: Array) -> bool:
-    """Return whether the dtype is one of NumPy's, which hash by value."""
-    return isinstance(array.dtype, np.dtype)
 
 
 def to_host(array: Array) -> np.ndarray:

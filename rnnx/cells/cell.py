@@ -178,6 +178,9 @@ class Cell:
                 raise ValueError(f"`widths` of cell {self.name!r} has {name!r}, which cannot have a width of its own")
             integer("widths", width)
         self.size(self.states[0], 1)  # raises an error if a stage combines values of different widths
+        wide = {name for name, _ in self.widths}.union(*(gate.keys for gate in self.gates if gate.width))
+        if wide.issuperset(self.parameter_keys):
+            raise ValueError(f"a gate or vector of cell {self.name!r} must have n_a units, as the first state has")
 
     def __hash__(self) -> int:
         return self._hash

@@ -13,7 +13,7 @@ from rnnx._core.checks import integer
 from rnnx._core.words import shown
 from rnnx.cells.cell import STEP, Cell
 from rnnx.cells.gate import Gate
-from rnnx.cells.inference import Widths
+from rnnx.cells.inference import named_widths, widths_in
 from rnnx.cells.tracing import Signature, Trace, hoist, stages_of
 
 
@@ -176,7 +176,7 @@ def _define(definition: Definition) -> Cell:
     signature = signature._replace(numbers=numbers, gates=gates)
     trace = Trace(definition.function, signature)
     hoisted, vectors = hoist(trace)
-    widths = Widths(trace)
+    widths = widths_in(trace)
     kinds = {name: p.default for name, p in inspect.signature(definition.function).parameters.items()}
     initial = {name: v.initial for name, v in kinds.items() if isinstance(v, Vector) and v.initial != 0}
     made = Cell(
@@ -186,7 +186,7 @@ def _define(definition: Definition) -> Cell:
         hoisted=hoisted,
         initial=tuple((initial | dict(definition.initial)).items()),
         defaults=tuple((name, value) for name in signature.inputs if (value := _default(kinds[name])) is not None),
-        widths=widths.named(trace, vectors),
+        widths=named_widths(widths, trace, vectors),
         definition=definition,
     )
     unknown = [key for key, _ in made.initial if key not in made.parameter_keys]

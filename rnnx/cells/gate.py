@@ -124,6 +124,12 @@ class Gate:
         units = str(self.operand_width or "n_a")
         return units if self.heads == 1 else f"{units} / {self.heads}"
 
+    def places(self, n_a: int) -> dict[str, tuple[str, int]]:
+        """Return the key of the weights of each side, "x" and "h", and their first column there."""
+        if self.is_joint:
+            return {"x": (self.weights[0], self.columns(n_a)), "h": (self.weights[0], 0)}
+        return {side: (key, 0) for side, key in zip(self.sides, self.weights, strict=True)}
+
     def split(self, parameters: Mapping[str, Any], n_a: int) -> tuple[Any, Any]:
         """Return views of the input and recurrent weights, (rows, n_x) and (rows, columns); None if missing."""
         first = parameters[self.weights[0]]

@@ -98,7 +98,7 @@ def name_gradients(
         for g, gate in enumerate(stage.gates):
             rows = slice(g * n, (g + 1) * n)
             if gate.is_joint:
-                result["d" + gate.weights[0]] = w[rows, :] if stage.heads == 1 else ns.contiguous(xp, w[rows, :])
+                result["d" + gate.weights[0]] = ns.contiguous(xp, w[rows, :])
             else:
                 columns = {"x": slice(n_h, None), "h": slice(0, n_h)}
                 for side, key in zip(gate.sides, gate.weights, strict=True):

@@ -17,6 +17,7 @@ from rnnx.cells.cell import Cell, Stage
 from rnnx.cells.derive import DerivedBackward
 from rnnx.cells.expressions import Expression
 from rnnx.cells.graph import Graph, reachable, symbolic_ops, symbols
+from rnnx.cells.inference import Widths
 from rnnx.cells.programs import Program, StageForward
 
 
@@ -37,39 +38,34 @@ def widths_of(cell: Cell) -> Mapping[str, int]:
             raise ValueError(
                 f"`operand_width` of {wrong} of cell {cell.name!r} must be {operand}, that of {reads[0]!r}"
             )
-        found = _propagated(cell, stage, [widths.get(name, 0) for name in reads], widths)
+        found = _found(cell, stage, reads, widths)
         names = (*stage.out, *stage.saved)
         if k == len(cell.stages) - 1:
             for state, width in zip(stage.out, found, strict=False):
                 if width != widths.get(state, 0):
-                    expected = f"must have {_shown(widths.get(state, 0))} units, its width"
-                    raise ValueError(f"state {state!r} of cell {cell.name!r} {expected}; got {_shown(width)}")
+                    expected = f"must have {widths.get(state) or 'n_a'} units, its width"
+                    raise ValueError(f"state {state!r} of cell {cell.name!r} {expected}; got {width or 'n_a'}")
         widths |= {name: width for name, width in zip(names, found, strict=True) if width}
         reads = stage.out
     return widths
 
 
-def _shown(width: int) -> str:
-    return str(width or "n_a")
-
-
-def _propagated(cell: Cell, stage: Stage, reads: Sequence[int], widths: Mapping[str, int]) -> list[int]:
-    """Return the widths of what a stage's forward function returns."""
+def _found(cell: Cell, stage: Stage, reads: Sequence[str], widths: Mapping[str, int]) -> list[int]:
+    """Return the widths of what a stage's forward function returns, given those of the values that it reads."""
     own = _Symbols(stage, len(reads))
-    zx, zh = ([int(gate.width) for gate in gates] for gates in (stage.of_inputs, stage.recurrent))
-    given = [widths.get(name, 0) for name in (*stage.vectors, *stage.inputs)]
-    leaves = [*own.zx, *own.zh, *own.reads, *own.given]
-    of = {leaf.number: width for leaf, width in zip(leaves, (*zx, *zh, *reads, *given), strict=True)}
     new, saved = own.forward()
     results = [own.graph.output(value) for value in (*new, *saved)]
-    for value in reachable(results):
-        got = {of[a.number] for a in value.arguments if a.number in of}
-        if len(got) > 1:
-            both = " and ".join(_shown(width) for width in sorted(got))
-            raise ValueError(f"cell {cell.name!r} combines values of {both} units by {value.operation!r}")
-        if got:
-            of[value.number] = got.pop()
-    return [of.get(value.number, 0) for value in results]
+    found = Widths(reachable(results))
+    gates = (*zip(own.zx, stage.of_inputs, strict=True), *zip(own.zh, stage.recurrent, strict=True))
+    known = [(value, int(gate.width), gate.weights[0]) for value, gate in gates]
+    names = (*reads, *stage.vectors, *stage.inputs)
+    known += [(value, widths.get(name, 0), name) for value, name in zip((*own.reads, *own.given), names, strict=True)]
+    try:
+        for value, width, name in known:
+            found.set(value, width, f"{name!r}")
+    except ValueError as error:
+        raise ValueError(f"cell {cell.name!r}: {error}") from None
+    return [found.of(value) for value in results]
 
 
 class _Symbols:

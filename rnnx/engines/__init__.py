@@ -5,7 +5,7 @@ import contextvars
 import importlib
 import importlib.util
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
@@ -16,7 +16,7 @@ from rnnx._core.checks import choice, flag
 from rnnx._core.words import shown
 from rnnx.cells import BUILT_IN, Cell, cell_of
 from rnnx.engines.operations import Operations
-from rnnx.engines.precision import check, conversion
+from rnnx.engines.precision import check, chosen, conversion
 from rnnx.engines.precision import use_precision as use_precision
 from rnnx.engines.protocol import Engine
 from rnnx.engines.reference.operations import OPERATIONS
@@ -41,6 +41,7 @@ _TABLE = {
 }
 
 _BUILT_IN = frozenset(_TABLE)
+_changes = 0  # of the table
 
 _chosen: contextvars.ContextVar[str | None] = contextvars.ContextVar("rnnx_engine", default=None)
 
@@ -94,6 +95,7 @@ def register_engine(
     entry = _Entry(engine, libraries, requires, flag("default", default))
     if _TABLE.setdefault(name, entry) is not entry:
         raise ValueError(f"`name` {name!r} is already registered")
+    _count_change()
 
 
 def unregister_engine(name: str) -> None:
@@ -110,9 +112,15 @@ def unregister_engine(name: str) -> None:
     """
     choice("name", name, [name for name in _TABLE if name not in _BUILT_IN])
     del _TABLE[name]
+    _count_change()
     _able.cache_clear()
     _selected.cache_clear()
     load.cache_clear()
+
+
+def _count_change() -> None:
+    global _changes
+    _changes += 1
 
 
 def _checked(what: str, engine: Any) -> Engine:
@@ -196,9 +204,13 @@ def _installed(name: str) -> bool:
     return not (requires[0] == "numba" and _jit_disabled()) and _found(requires[0])
 
 
+# `os.environ` encodes a name at every look-up, which takes a microsecond; its own dict has the names encoded.
+_environment: Mapping[Any, Any] = getattr(os.environ, "_data", os.environ)
+_disable_jit: Any = getattr(os.environ, "encodekey", str)("NUMBA_DISABLE_JIT")
+
+
 def _jit_disabled() -> bool:
-    variable = "NUMBA_DISABLE_JIT"  # `get` takes twice as long as `in` if it is not set
-    return variable in os.environ and os.environ[variable] not in ("", "0")
+    return _environment.get(_disable_jit) not in (None, "", "0", b"", b"0")
 
 
 @lru_cache(maxsize=8)
@@ -208,6 +220,13 @@ def _found(package: str) -> bool:
         return importlib.util.find_spec(package) is not None
     except ModuleNotFoundError:  # of the package around a submodule
         return False
+
+
+def state() -> tuple[Any, ...]:
+    """Return what the engine and the precision of a pass depend on besides the call; it can be hashed, and the first
+    item counts changes of the table.
+    """
+    return _changes, _chosen.get(), _environment.get(_disable_jit), chosen.get()
 
 
 def select(xp: Any, *, n_steps: int = 2, m: int = 1) -> str:

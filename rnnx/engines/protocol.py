@@ -20,9 +20,9 @@ Requirements
 Dimensions: T steps, m examples, n hidden units, n_x inputs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
@@ -88,6 +88,21 @@ class Tape(Portable):
     def __getstate__(self) -> dict[str, Any]:
         state = {**super().__getstate__(), "own": None}  # it may hold addresses
         return {**state, "parameters": dict(self.parameters)}  # or an engine's own mapping
+
+    @property
+    def kind(self) -> Any:
+        """What tapes with arrays of the same kinds share, as a value that can be hashed; None if it is not known."""
+        return None
+
+    @property
+    def has_saved(self) -> bool:
+        """Whether a backward pass may follow."""
+        return self.saved is not None
+
+    @property
+    def final(self) -> Arrays:
+        """The final states, each (m, n)."""
+        return tuple([s[-1, :, :] for s in self.states])
 
     @property
     def n_a(self) -> int:
@@ -187,3 +202,31 @@ class Engine(Protocol):
 
     def stepper(self, call: Call) -> Stepper:
         """Return a stepper that starts at ``call.s0``; only the shape of ``call.x``, of one step, matters."""
+
+
+class PreparingEngine(Engine, Protocol):
+    """An engine that decides what depends on the kinds of arrays, not on values, once for many calls.
+
+    Arrays of the same kind have the same type, dtype, shape and memory layout.
+    """
+
+    def prepared(
+        self, call: Call, *, keep: bool, zero: tuple[bool, ...] = ()
+    ) -> Callable[[Arrays, Array | None], tuple[Arrays, Tape]]:
+        """Return `forward` for calls with arrays of the same kinds as a call, as a function of arrays and lengths.
+
+        The arrays are x, the initial states except those that are `zero`, the extra inputs and all parameters.
+        """
+
+    def prepared_backward(
+        self, tape: Tape, cotangents: tuple[Array | None, ...]
+    ) -> Callable[[Tape, Arrays], Gradients]:
+        """Return `backward` for tapes and cotangents of the same kinds, of the states of all steps and the final ones.
+
+        The function takes the tape and the cotangents that are not None.
+        """
+
+
+def preparing(engine: Engine) -> PreparingEngine | None:
+    """Return an engine if it is a `PreparingEngine`."""
+    return cast(PreparingEngine, engine) if hasattr(type(engine), "prepared") else None

@@ -1,4 +1,4 @@
-"""Checks of the recurrent functions' arguments, and their conversion to one dtype.
+"""Conversion of the recurrent functions' arguments to one dtype, and checks of single arguments.
 
 Symbols: n_x inputs, n_a hidden units, n_y outputs, m examples, T_x time steps.
 """
@@ -6,85 +6,16 @@ Symbols: n_x inputs, n_a hidden units, n_y outputs, m examples, T_x time steps.
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import zip_longest
-from typing import Any, NamedTuple
+from typing import Any
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_indices, check_lengths
-from rnnx._core.inputs import is_index_input
 from rnnx._core.layout import valid_examples
 from rnnx._core.words import shown
 from rnnx.cells import Cell
 from rnnx.cells.cell import STEP
 from rnnx.engines.protocol import Call
-from rnnx.functional.shapes import (
-    SHAPE_AND_DTYPE,
-    Kind,
-    cached,
-    check_dict,
-    check_sizes,
-    named_shapes,
-    units_in_symbols,
-)
-
-
-def checked_call(
-    cell: Cell,
-    x: Array,
-    states: Mapping[str, Array | None],
-    parameters: Mapping[str, Array],
-    lengths: Any = None,
-    inputs: Mapping[str, Array] | None = None,
-    *,
-    one_step: bool = False,
-) -> Call:
-    """Check the arguments of a forward pass. A single step is passed on as a sequence of one step.
-
-    `states` holds arrays (n_a, m), or None for zeros, in the order of ``cell.states``.
-    """
-    x_name = "xt" if one_step else "x"
-    check_dict(cell, parameters)
-    inputs = named_inputs(cell, inputs)
-    given = {name: array for name, array in states.items() if array is not None}
-    xp, device = ns.common_namespace({x_name: x, **given, **inputs, **parameters})
-    kinds = tuple(map(SHAPE_AND_DTYPE, (x, *given.values(), *inputs.values(), *parameters.values())))
-    names = x_name, tuple(given), tuple(inputs), tuple(parameters)
-    n_x, n_a, m, dtype, indices, is_exact = cached(_signature, x)(cell, xp, one_step, names, kinds)
-    ends = None if lengths is None else check_lengths(xp, device, lengths, m, x.shape[-1])
-    if one_step:
-        x, inputs = xp.expand_dims(x, axis=2), {name: xp.expand_dims(a, axis=a.ndim) for name, a in inputs.items()}
-    if is_exact and len(given) == len(states) and not cell.inputs:
-        return Call(cell, xp, dtype, x, False, n_x, tuple(given.values()), dict(parameters), ends, ())
-    call = converted_call(cell, (xp, device, dtype), x, (n_x, n_a), states, parameters, ends, inputs)
-    if indices:
-        check_indices("x", call.x, "n_x", n_x)
-    return call
-
-
-class _Signature(NamedTuple):
-    """What follows from the names, shapes and dtypes of the arguments of a call."""
-
-    n_x: int
-    n_a: int
-    m: int
-    dtype: Any
-    indices: bool
-    is_exact: bool  # whether all arrays have that dtype
-
-
-@lru_cache(maxsize=256)  # training passes the same shapes at every step; errors are not cached
-def _signature(cell: Cell, xp: Any, one_step: bool, names: tuple[Any, ...], kinds: tuple[Any, ...]) -> _Signature:
-    """Check shapes and dtypes, the `kinds` of all arrays; `names`: of x, and of the states, inputs and parameters."""
-    x_name, *others = names
-    x, *rest = (Kind(tuple(shape), dtype) for shape, dtype in kinds)
-    each = iter(rest)
-    states, inputs, parameters = ({name: next(each) for name in group} for group in others)
-    indices = not one_step and is_index_input(xp, x)
-    n_x, n_a, m = check_sizes(cell, x.shape, named_shapes(states), named_shapes(parameters), indices, one_step)
-    dtype = ns.floating_dtype(xp, parameters, {x_name: x, **states, **inputs})
-    for name, array in inputs.items():
-        check_input(cell, name, array, n_a, m, None if one_step else x.shape[-1])
-    return _Signature(n_x, n_a, m, dtype, indices, not indices and all(kind.dtype == dtype for kind in (x, *rest)))
+from rnnx.functional.shapes import units_in_symbols
 
 
 def converted_call(
@@ -104,12 +35,7 @@ def converted_call(
     """
     (xp, device, dtype), (n_x, n_a), (m, n_steps) = kind, sizes, x.shape[-2:]
     indices = x.ndim == 2
-    if not indices:
-        x = ns.astype(xp, x, dtype)
-    else:
-        x = ns.as_index(xp, x)
-        if ends is not None:
-            x = xp.where(valid_examples(xp, ends, n_steps), x, xp.zeros_like(x))
+    x = copied_indices(xp, x, ends) if indices else ns.astype(xp, x, dtype)
     given = [array for array in states.values() if array is not None]
     zeros = None if len(given) == len(states) else xp.zeros((n_a, m), dtype=dtype, device=device)
     s0 = tuple([zeros if array is None else ns.astype(xp, array, dtype) for array in states.values()])
@@ -118,6 +44,12 @@ def converted_call(
     cast = {key: array if array.dtype == dtype else xp.astype(array, dtype) for key, array in parameters.items()}
     extra = _all_inputs(cell, kind, (n_a, m, n_steps), inputs or {}) if cell.inputs else ()
     return Call(cell, xp, dtype, x, indices, n_x, s0, cast, ends, extra)
+
+
+def copied_indices(xp: Any, x: Array, ends: Array | None) -> Array:
+    """Return a copy of the indices x (m, T_x), zero past each length."""
+    x = ns.as_index(xp, x)
+    return x if ends is None else xp.where(valid_examples(xp, ends, x.shape[1]), x, xp.zeros_like(x))
 
 
 def named_inputs(cell: Cell, inputs: Mapping[str, Array] | None, argument: str = "inputs") -> dict[str, Array]:

@@ -12,7 +12,7 @@ from rnnx._core.inputs import is_index_input
 from rnnx.cells import Cell
 from rnnx.cells.parameters import recurrent_parameters
 from rnnx.engines.protocol import Call, Tape
-from rnnx.functional import arguments
+from rnnx.functional import arguments, signatures
 from rnnx.functional.shapes import units_in_symbols
 
 
@@ -46,7 +46,7 @@ class Caches(Sequence[Any]):
     def final_state(self) -> dict[str, Array]:
         """States after each example's last step, by name ("a", and "c" for an LSTM), each (n_a, m)."""
         tape = self._live()
-        last = [tape.xp.matrix_transpose(state[-1, :, :]) for state in tape.states]
+        last = [tape.xp.matrix_transpose(state) for state in tape.final]
         if tape.conversion is not None:
             last = [tape.conversion.outward(tape.xp, state) for state in last]
         return {name: ns.owned_copy(tape.xp, state) for name, state in zip(self.cell.states, last, strict=True)}
@@ -57,10 +57,10 @@ class Caches(Sequence[Any]):
 
     def tape_for(self, cell: Cell) -> Tape:
         """Return the tape, or raise if it does not fit a backward pass of `cell`."""
-        if cell != self.cell:
+        if cell is not self.cell and cell != self.cell:
             raise ValueError(f"`caches` must come from a forward pass of {cell.name}; got caches of {self.cell.name}")
         tape = self._live()
-        if tape.saved is None:
+        if not tape.has_saved:
             raise ValueError("`caches` contain no saved values: the forward pass ran with keep_caches=False")
         return tape
 
@@ -152,8 +152,8 @@ def _step(cell: Cell, xt: Array, states: Mapping[str, Array], parameters: Mappin
     """Check the arguments of one step, whose input may be indices (m,)."""
     xp, _ = ns.common_namespace({"xt": xt})
     if is_index_input(xp, xt, one_step=True):
-        return arguments.checked_call(cell, xp.expand_dims(xt, axis=1), states, parameters)
-    return arguments.checked_call(cell, xt, states, parameters, one_step=True)
+        return signatures.checked_call(cell, xp.expand_dims(xt, axis=1), states, parameters)
+    return signatures.checked_call(cell, xt, states, parameters, one_step=True)
 
 
 def _check_consecutive(xp: Any, new: str, after: Any, old: str, before: Any) -> None:

@@ -10,12 +10,13 @@ from rnnx._core.layout import zero_past_end
 from rnnx._core.underflow import ignore_underflow
 from rnnx.cells import Cell, cell_of
 from rnnx.engines.protocol import Call, Gradients
-from rnnx.functional import arguments, schedule
+from rnnx.functional import arguments, prepared, schedule, signatures
 from rnnx.functional.activations import softmax
 from rnnx.functional.caches import Caches
 from rnnx.functional.cotangents import check_cotangents
 from rnnx.functional.heads import dense
 from rnnx.functional.resets import of_cell, with_resets
+from rnnx.functional.signatures import Signature
 
 
 def recurrent_forward(
@@ -69,14 +70,23 @@ def recurrent_forward(
     ValueError, TypeError
         For wrong shapes, keys, dtypes, lengths, resets or indices, or arrays of two libraries or devices.
     """
-    cell = cell_of(cell)
-    states = arguments.by_state("s0", s0, cell, "{}0")
-    call = arguments.checked_call(cell, x, states, parameters, lengths, inputs)
-    if resets is not None:
-        call = with_resets(call, resets)
-    outputs, caches = schedule.forward(call, x, parameters, keep=flag("keep_caches", keep_caches), cell=cell)
-    caches.inputs = {name: array.ndim for name, array in (inputs or {}).items()}
-    return outputs, _head(call, outputs[0]), caches
+    found, arrays = signatures.signature(cell, x, s0, parameters, inputs)
+    ends, keep = found.lengths(lengths), flag("keep_caches", keep_caches)
+
+    def call() -> Call:
+        return found.call(x, s0, parameters, inputs, ends)
+
+    ready = resets is None and found.is_exact and arrays and prepared.forward(found, call, s0, ends, keep)
+    if ready:
+        outputs, tape = ready.run(arrays, ends)
+        caches = Caches(ready.name, tape, x, parameters, found.cell)
+    else:
+        one = call() if resets is None else with_resets(call(), resets)
+        outputs, caches = schedule.forward(one, x, parameters, keep=keep, cell=found.cell)
+        parameters = one.parameters
+    if inputs:
+        caches.inputs = {name: array.ndim for name, array in inputs.items()}
+    return outputs, _head(found, parameters, outputs[0], ends), caches
 
 
 def recurrent_backward(
@@ -115,12 +125,16 @@ def recurrent_backward(
     ValueError, TypeError
         For wrong shapes, dtypes or libraries, or `caches` of another cell or already consumed.
     """
+    call = prepared.Backward.of(cell, ds, caches, ds_final)
+    gradients = call.run() if consume is False else None
     cell = cell_of(cell)
-    named = arguments.by_state("ds", ds, cell, "d{}")
-    final = arguments.by_state("ds_final", ds_final, cell, "d{}_final")
-    dx, ds0, gradients, d_inputs = _backward(cell, named, final, "caches", caches, flag("consume", consume))
+    if gradients is None:
+        named = arguments.by_state("ds", ds, cell, "d{}")
+        final = arguments.by_state("ds_final", ds_final, cell, "d{}_final")
+        gradients = _backward(cell, named, final, "caches", caches, flag("consume", consume), call)
+    dx, ds0, of_parameters, d_inputs = gradients
     result = {} if dx is None else {"dx": dx}
-    result |= {f"d{state}0": d for state, d in zip(cell.states, ds0, strict=True)} | gradients
+    result |= {f"d{state}0": d for state, d in zip(cell.states, ds0, strict=True)} | of_parameters
     if not cell.inputs:
         return result
     return result | _of_given(caches, dict(zip(cell.inputs, d_inputs, strict=True)))
@@ -141,9 +155,11 @@ def step_forward(
     cell: Cell, xt: Array, states: Mapping[str, Array], parameters: Mapping[str, Array]
 ) -> tuple[tuple[Array, ...], Array | None, tuple[Any, ...]]:
     """Run one step; return the states (n_a, m), yt_pred and the course's cache tuple."""
-    call = arguments.checked_call(cell, xt, states, parameters, one_step=True)
+    previous = tuple(states.values())
+    found, _ = signatures.signature(cell, xt, previous, parameters, names=tuple(states), one_step=True)
+    call = found.call(xt, previous, parameters, None, None)
     outputs, caches = schedule.forward(call, call.x, parameters, keep=True)
-    y = _head(call, outputs[0])
+    y = _head(found, call.parameters, outputs[0])
     cache = (*caches[0][0][:-2], xt, parameters)
     return tuple(s[:, :, 0] for s in outputs), None if y is None else y[:, :, 0], cache
 
@@ -167,19 +183,23 @@ def _backward(
     caches_name: str,
     caches: Any,
     consume: bool = False,
+    call: prepared.Backward | None = None,
 ) -> Gradients:
-    """Check the cotangents, keyed by their public names, and run the backward pass."""
+    """Check the cotangents, keyed by their public names, and run the backward pass, prepared for calls like `call`."""
     tape, engine, owner = schedule.resolve(cell, caches)
     check_cotangents(tape, caches_name, ds, ds_final)
+    if call is not None:
+        call.prepare(cell, engine, (*ds.values(), *ds_final.values()))
     gradients = schedule.gradients(tape, engine, ds, ds_final)
     if consume and owner is not None:
         owner.consume()
     return of_cell(tape.xp, cell, tape.cell, gradients)
 
 
-def _head(call: Call, a: Array) -> Array | None:
+def _head(found: Signature, parameters: Mapping[str, Array], a: Array, ends: Array | None = None) -> Array | None:
     """Return the softmax outputs, zero past each length, or None without an output layer."""
-    weights, bias = (call.parameters.get(key) for key in call.cell.head)
-    if weights is None:
+    weights, bias = found.cell.head
+    if weights not in parameters:
         return None
-    return zero_past_end(call.xp, softmax(dense(call.xp, a, weights, bias)), call.lengths)
+    xp = found.kind[0]
+    return zero_past_end(xp, softmax(dense(xp, a, parameters[weights], parameters[bias])), ends)

@@ -1,6 +1,6 @@
 """Choose the engine of a pass, run it, and keep its tape for the backward pass."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +8,7 @@ from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx.cells import Cell
+from rnnx.cells.cell import Hoisted
 from rnnx.cells.vocabulary import array_ops
 from rnnx.engines.precision import conversion
 from rnnx.engines.protocol import Arrays, Call, Cotangents, Gradients, Tape
@@ -36,13 +37,17 @@ def forward(
 
 
 def with_hoisted(call: Call) -> Call:
-    """Return the call with what the cell computes from parameters alone among them."""
+    """Return the call with what the cell computes from parameters alone among them, last."""
     hoisted = call.cell.hoisted
     if hoisted is None:
         return call
-    values = hoisted.forward(array_ops(call.xp), *(call.parameters[key] for key in hoisted.sources))
-    vectors = [ns.astype(call.xp, value, call.dtype) for value in values]  # 16-bit types become wider
+    vectors = hoisted_vectors(hoisted, call.xp, call.dtype, [call.parameters[key] for key in hoisted.sources])
     return call._replace(parameters={**call.parameters, **dict(zip(hoisted.results, vectors, strict=True))})
+
+
+def hoisted_vectors(hoisted: Hoisted, xp: Any, dtype: Any, sources: Sequence[Array]) -> list[Array]:
+    """Return what a cell computes from parameters alone."""
+    return [ns.astype(xp, value, dtype) for value in hoisted.forward(array_ops(xp), *sources)]  # from wider types
 
 
 def resolve(cell: Cell, caches: Any) -> tuple[Tape, str, Caches | None]:
@@ -81,7 +86,7 @@ def gradients(
         found = backward(tape, engine, tape.conversion.cotangents(tape.xp, cotangents))
         return tape.conversion.gradients(tape.xp, found)
     given = [d for d in (*ds.values(), *ds_final.values()) if d is not None]
-    dtype = ns.one_dtype(tape.xp, [tape.states[0], *given])
+    dtype = ns.one_dtype(tape.xp, [tape.final[0], *given])
 
     def cast(arrays: Mapping[str, Array | None]) -> tuple[Array | None, ...]:
         return tuple([None if d is None else ns.astype(tape.xp, d, dtype) for d in arrays.values()])
@@ -93,7 +98,11 @@ def backward(tape: Tape, engine: str, cotangents: Cotangents) -> Gradients:
     """Return the gradients of all steps of a tape."""
     if tape.n_steps == 0 and engine != "reference":  # other engines cannot run empty passes
         tape, engine = replace(tape, own=None), "reference"
-    gradients = engines.load(engine).backward(tape, cotangents)
+    return of_sources(tape, engines.load(engine).backward(tape, cotangents))
+
+
+def of_sources(tape: Tape, gradients: Gradients) -> Gradients:
+    """Convert the gradients of what the cell computes from parameters alone to those of these parameters."""
     hoisted = tape.cell.hoisted
     if hoisted is None:
         return gradients

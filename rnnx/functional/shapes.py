@@ -6,8 +6,6 @@ Symbols: n_x inputs, n_a hidden units, n_y outputs, m examples, T_x time steps.
 from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache
-from operator import attrgetter
-from typing import Any, NamedTuple
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
@@ -16,24 +14,6 @@ from rnnx.cells import Cell
 from rnnx.cells.parameters import expected_shapes
 
 NamedShapes = tuple[tuple[str, Shape], ...]
-SHAPE_AND_DTYPE: Any = attrgetter("shape", "dtype")
-
-
-def cached(function: Any, array: Array) -> Any:
-    """Return a cached function of dtypes, or the function itself for a library whose dtypes may not hash by value."""
-    return function if ns.has_numpy_dtype(array) else function.__wrapped__
-
-
-class Kind(NamedTuple):
-    """What the checks of an array look at."""
-
-    shape: Shape
-    dtype: Any
-
-    @property
-    def ndim(self) -> int:
-        """Number of dimensions."""
-        return len(self.shape)
 
 
 def units_in_symbols(cell: Cell, name: str) -> str:

@@ -10,7 +10,7 @@ from rnnx._core.checks import boolean_array, check_shape, check_size, integer
 from rnnx._core.underflow import ignore_underflow
 from rnnx.cells import Cell, cell_of
 from rnnx.cells.cell import STEP
-from rnnx.functional import arguments, schedule
+from rnnx.functional import arguments, schedule, signatures
 from rnnx.functional.shapes import check_parameters
 
 
@@ -59,7 +59,7 @@ class Stream:
         like = parameters[self.cell.parameter_keys[0]]
         x = xp.zeros((n_x, m), dtype=like.dtype, device=device)
         inputs = {name: xp.zeros((m,), dtype=like.dtype, device=device) for name in self.cell.inputs}
-        call = arguments.checked_call(self.cell, x, states, parameters, inputs=inputs, one_step=True)
+        call = signatures.checked_call(self.cell, x, states, parameters, inputs=inputs, one_step=True)
         self._xp, self.engine = xp, engines.select(xp)
         self._s0 = tuple(ns.owned_copy(xp, s) for s in call.s0)
         self._parameters = {key: ns.owned_copy(xp, a) for key, a in parameters.items()}  # for copies of the stream

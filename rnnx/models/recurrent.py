@@ -14,8 +14,9 @@ from rnnx._core.checks import compare_shapes, flag, integer, real
 from rnnx.cells import Cell, cell_of
 from rnnx.cells.cell import STEP
 from rnnx.functional import schedule
-from rnnx.functional.arguments import check_input, checked_call, converted_call, named_inputs
+from rnnx.functional.arguments import check_input, converted_call, named_inputs
 from rnnx.functional.caches import Caches
+from rnnx.functional.signatures import checked_call
 from rnnx.models.layers import Direction, Layer, States, check_widths, concatenate
 from rnnx.models.masks import Masks
 from rnnx.models.regularization import Regularization, Zoneout

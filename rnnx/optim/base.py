@@ -1,57 +1,25 @@
 """The base class of optimizers."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
+from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import flag, integer
-from rnnx.optim.checks import Checked, Named, check_distinct, check_mapping, check_parameters, checked_update
+from rnnx.cells.vocabulary import Ops
+from rnnx.engines.operations import Numbers
+from rnnx.optim.checks import (
+    Checked,
+    Named,
+    check_distinct,
+    check_mapping,
+    check_out,
+    check_parameters,
+    checked_update,
+)
 from rnnx.optim.schedules import learning_rate_at
 
 Tree = dict[str, Array]
-Arrays = tuple[Array, ...]
-
-
-class Update(NamedTuple):
-    """A step, and whether it writes to the parameters and state.
-
-    With `write`, arrays are updated in place where the library allows it (in JAX, augmented assignment makes a new
-    array); otherwise no input is written to. With `out` as well, NumPy arrays are left alone and the results written to
-    the arrays that it holds for their ids. All ways are bit-identical.
-    """
-
-    xp: Any
-    rate: float
-    t: int
-    write: bool
-    out: Mapping[int, Array] = {}
-
-    def scale(self, a: Array, factor: float) -> Array:
-        """Return factor * a."""
-        if not self.write:
-            return a * factor
-        if id(a) in self.out:
-            return self.xp.multiply(a, factor, out=self.out[id(a)])
-        a *= factor
-        return a
-
-    def accumulate(self, a: Array, factor: float, term: Array) -> Array:
-        """Return factor * a + term."""
-        a = self.scale(a, factor)
-        a += term
-        return a
-
-    def subtract(self, p: Array, step: Array) -> Array:
-        """Return p - step."""
-        if not self.write:
-            return p - step
-        if id(p) in self.out:
-            return self.xp.subtract(p, step, out=self.out[id(p)])
-        p -= step
-        return p
 
 
 class Optimizer(Checked):
@@ -70,8 +38,16 @@ class Optimizer(Checked):
         """Names of the state arrays of each parameter: "v" in the key "v.dW"."""
         return ()
 
-    def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
-        """Return parameter p and its state after a step with gradient g; the state is in the order of `slots`."""
+    def numbers(self, rate: float, t: int) -> dict[str, float]:
+        """Return the numbers of step t for `rule`: always the same names, for the same hyper-parameters."""
+        raise NotImplementedError
+
+    @staticmethod
+    def rule(ops: Ops, n: Numbers, p: Any, g: Any, *state: Any) -> tuple[Any, ...]:
+        """Return parameter p and its state, in the order of `slots`, after a step with gradient g.
+
+        It is elementwise, a `rnnx.engines.operations.Rule`, for which `n` holds what `numbers` returns.
+        """
         raise NotImplementedError
 
     def init(self, parameters: Named) -> Tree:
@@ -83,7 +59,6 @@ class Optimizer(Checked):
         check_parameters(xp, parameters)
         return {f"{slot}.d{key}": xp.zeros_like(p) for slot in self.slots for key, p in parameters.items()}
 
-    @np.errstate(under="ignore")
     def update(
         self,
         parameters: Named,
@@ -129,26 +104,28 @@ class Optimizer(Checked):
         t, slots = integer("t", t), self.slots
         rate = learning_rate_at(self.learning_rate, t)
         xp, rows = checked_update(parameters, grads, state, slots)
+        if out is not None:
+            check_out(parameters, state, out)
         if flag("in_place", in_place):
             check_distinct({**parameters, **{"d" + key: grads["d" + key] for key in parameters}, **state})
-        new: Tree = {}
-        new_state: Tree = {}
-        fresh, writing = Update(xp, rate, t, False), Update(xp, rate, t, True)
+        arrays: list[Any] = []
+        targets: list[Any] = []
         for key, p, g, (names, moments) in rows:
-            u = fresh
+            g = g if g.dtype == p.dtype else ns.astype(xp, g, p.dtype)
+            arrays.append((p, g, *moments))
+            target: Any = None
             if out is not None:
-                targets = out[0][key], *map(out[1].__getitem__, names)
-                u = Update(xp, rate, t, True, dict(zip(map(id, (p, *moments)), targets, strict=True)))
+                target = out[0][key], *map(out[1].__getitem__, names)
             elif in_place and all(map(_is_writable, (p, *moments))):
-                u = writing
-            elif not p.shape:  # NumPy would return scalars for 0-d arrays
-                p, moments = ns.owned_copy(xp, p), tuple([ns.owned_copy(xp, a) for a in moments])
-                u = writing
-            if g.dtype != p.dtype:
-                g = ns.astype(xp, g, p.dtype)
-            new[key], *changed = self.update_array(p, g, moments, u)
-            new_state.update(zip(names, changed, strict=True))
-        return new, new_state
+                target = p, *moments
+            targets.append(target)
+        changed = engines.operations(xp).elementwise(
+            self.rule, self.numbers(rate, t), arrays, targets if in_place or out is not None else None
+        )
+        new_state: Tree = {}
+        for (_, _, _, (names, _)), results in zip(rows, changed, strict=True):
+            new_state.update(zip(names, results[1:], strict=True))
+        return {row[0]: results[0] for row, results in zip(rows, changed, strict=True)}, new_state
 
 
 def _is_writable(array: Any) -> bool:

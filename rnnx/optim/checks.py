@@ -101,6 +101,15 @@ def _check_alike(parameters: Named, used: Named, columns: list[tuple[str, ...]],
                 raise ValueError(f"`{key}` must not have requires_grad=True; pass `{key}.detach()`")
 
 
+def check_out(parameters: Named, state: Named, out: tuple[Named, Named]) -> None:
+    """Raise unless `out` are two dicts of NumPy arrays like the parameters and the state."""
+    for given, own in zip(out, (parameters, state), strict=True):
+        for name, array in own.items():
+            target: Any = given.get(name)
+            if not ns.is_on_host(target) or target.shape != array.shape or target.dtype != array.dtype:
+                raise ValueError(f"`out` must hold arrays like the parameters and the state; {name!r} differs")
+
+
 def check_parameters(xp: Any, parameters: Named) -> None:
     """Raise unless all dtypes are float32 or float64."""
     for dtype in {p.dtype for p in parameters.values()}:

@@ -96,9 +96,11 @@ def _floating(grads: Named) -> tuple[Any, Named]:
 
 
 @ignore_underflow
-def scale_to_norm(xp: Any, grads: Named, max_norm: float) -> tuple[Tree, Array]:
-    """Compute `clip_by_global_norm` without checks."""
+def scale_to_norm(xp: Any, grads: Named, max_norm: float, *, own: bool = True) -> tuple[Tree, Array]:
+    """Compute `clip_by_global_norm` without checks; unless `own`, gradients that need no clipping are not copied."""
     norm = engines.operations(xp).norm([g for g in grads.values() if 0 not in g.shape])
+    if not own and ns.is_on_host(next(iter(grads.values()))) and norm <= max_norm:
+        return dict(grads), norm
     scale = max_norm / xp.maximum(norm, xp.full_like(norm, max_norm))
     return _changed(xp, _scaled, {"scale": scale}, grads), norm
 

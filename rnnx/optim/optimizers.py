@@ -1,7 +1,7 @@
 """Optimizers: hyper-parameters in a frozen dataclass, the state in a dict of arrays.
 
 The update rules are those of torch.optim's classes of the same names. A new optimizer is one class with `init` and
-`update` (or a subclass of `Optimizer` with fields, `slots` and `update_array`) and one line in `OPTIMIZERS`.
+`update` (or a subclass of `Optimizer` with fields, `slots`, `numbers` and `rule`) and one line in `OPTIMIZERS`.
 In the rules, p is the parameter and g its gradient; v, s and m are the state.
 """
 
@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from rnnx._core.arrays import Array
-from rnnx.optim.base import Arrays, Optimizer, Update
+from rnnx.cells.vocabulary import Ops
+from rnnx.engines.operations import Numbers
+from rnnx.optim.base import Optimizer
 from rnnx.optim.checks import BelowOne, Flag, NotNegative, Positive
 from rnnx.optim.schedules import LearningRate
 
@@ -29,12 +30,16 @@ class SGD(Optimizer):
     learning_rate: LearningRate = 0.01
     weight_decay: NotNegative = 0.0
 
-    def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
-        """See `Optimizer.update_array`."""
-        del state
-        if self.weight_decay:
-            g = _decayed(p, g, self.weight_decay)
-        return (u.subtract(p, u.rate * g),)
+    def numbers(self, rate: float, t: int) -> dict[str, float]:
+        """See `Optimizer.numbers`."""
+        del t
+        return {"rate": rate, **_decay(self)}
+
+    @staticmethod
+    def rule(ops: Ops, n: Numbers, p: Any, g: Any, *state: Any) -> tuple[Any, ...]:
+        """See `Optimizer.rule`."""
+        del ops, state
+        return (p - n["rate"] * _decayed(n, p, g),)
 
 
 @dataclass(frozen=True)
@@ -76,15 +81,23 @@ class Momentum(Optimizer):
                 f"got momentum = {self.momentum}, dampening = {self.dampening}"
             )
 
-    def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
-        """See `Optimizer.update_array`."""
+    def numbers(self, rate: float, t: int) -> dict[str, float]:
+        """See `Optimizer.numbers`."""
+        numbers = {"rate": rate, "momentum": self.momentum, **_decay(self)}
+        if self.dampening:
+            numbers["new"] = 1 - self.dampening if t > 1 else 1.0
+        return numbers | ({"ahead": self.momentum} if self.nesterov else {})
+
+    @staticmethod
+    def rule(ops: Ops, n: Numbers, p: Any, g: Any, *state: Any) -> tuple[Any, ...]:
+        """See `Optimizer.rule`."""
+        del ops
         (v,) = state
-        if self.weight_decay:
-            g = _decayed(p, g, self.weight_decay)
-        if self.dampening and u.t > 1:
-            g = (1 - self.dampening) * g
-        v = u.accumulate(v, self.momentum, g)
-        return u.subtract(p, u.rate * (g + self.momentum * v if self.nesterov else v)), v
+        g = _decayed(n, p, g)
+        if "new" in n:
+            g = n["new"] * g
+        v = n["momentum"] * v + g
+        return p - n["rate"] * (g + n["ahead"] * v if "ahead" in n else v), v
 
 
 @dataclass(frozen=True)
@@ -116,22 +129,29 @@ class RMSProp(Optimizer):
         """The mean square s; with `centered` the mean m; with `momentum` the velocity v."""
         return ("s",) + ("m",) * self.centered + ("v",) * (self.momentum > 0)
 
-    def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
-        """See `Optimizer.update_array`."""
-        if self.weight_decay:
-            g = _decayed(p, g, self.weight_decay)
-        new = [u.accumulate(state[0], self.alpha, (1 - self.alpha) * (g * g))]
-        variance = new[0]
-        if self.centered:
-            m = u.accumulate(state[1], self.alpha, (1 - self.alpha) * g)
+    def numbers(self, rate: float, t: int) -> dict[str, float]:
+        """See `Optimizer.numbers`."""
+        del t
+        numbers = {"rate": rate, "alpha": self.alpha, "new": 1 - self.alpha, "epsilon": self.epsilon, **_decay(self)}
+        numbers |= {"centered": 1.0} if self.centered else {}
+        return numbers | ({"momentum": self.momentum} if self.momentum else {})
+
+    @staticmethod
+    def rule(ops: Ops, n: Numbers, p: Any, g: Any, *state: Any) -> tuple[Any, ...]:
+        """See `Optimizer.rule`."""
+        g = _decayed(n, p, g)
+        s = n["alpha"] * state[0] + n["new"] * (g * g)
+        new, variance = [s], s
+        if "centered" in n:
+            m = n["alpha"] * state[1] + n["new"] * g
             new.append(m)
             # Rounding can make the variance of a constant gradient negative.
-            variance = u.xp.maximum(variance - m * m, u.xp.zeros_like(m))
-        step = g / (u.xp.sqrt(variance) + self.epsilon)
-        if self.momentum:
-            step = u.accumulate(state[-1], self.momentum, step)
+            variance = ops.maximum(s - m * m, ops.zeros_like(m))
+        step = g / (ops.sqrt(variance) + n["epsilon"])
+        if "momentum" in n:
+            step = n["momentum"] * state[-1] + step
             new.append(step)
-        return u.subtract(p, u.rate * step), *new
+        return p - n["rate"] * step, *new
 
 
 @dataclass(frozen=True)
@@ -155,25 +175,34 @@ class Adam(Optimizer):
 
     slots = ("v", "s")
 
-    def update_array(self, p: Array, g: Array, state: Arrays, u: Update) -> Arrays:
-        """See `Optimizer.update_array`."""
-        if self.weight_decay:
-            p, g = self._decayed(p, g, u)
-        v, s = state
-        v = u.accumulate(v, self.beta1, (1 - self.beta1) * g)
-        s = u.accumulate(s, self.beta2, (1 - self.beta2) * (g * g))
-        # Numerator and denominator are both multiplied by sqrt(1 - beta2**t), which saves one pass over the array.
-        root = (1 - self.beta2**u.t) ** 0.5
-        denominator = u.xp.sqrt(s)
-        denominator += self.epsilon * root
-        step = v / denominator
-        step *= u.rate * root / (1 - self.beta1**u.t)
-        return u.subtract(p, step), v, s
+    def numbers(self, rate: float, t: int) -> dict[str, float]:
+        """See `Optimizer.numbers`."""
+        # Numerator and denominator are both multiplied by sqrt(1 - beta2**t).
+        root = (1 - self.beta2**t) ** 0.5
+        return {
+            "beta1": self.beta1,
+            "new1": 1 - self.beta1,
+            "beta2": self.beta2,
+            "new2": 1 - self.beta2,
+            "epsilon": self.epsilon * root,
+            "rate": rate * root / (1 - self.beta1**t),
+            **self._decay(rate),
+        }
 
-    def _decayed(self, p: Array, g: Array, u: Update) -> tuple[Array, Array]:
-        """Return the parameter and the gradient that the step starts from, if there is weight decay."""
-        del u
-        return p, _decayed(p, g, self.weight_decay)
+    def _decay(self, rate: float) -> dict[str, float]:
+        del rate
+        return _decay(self)
+
+    @staticmethod
+    def rule(ops: Ops, n: Numbers, p: Any, g: Any, *state: Any) -> tuple[Any, ...]:
+        """See `Optimizer.rule`."""
+        v, s = state
+        g = _decayed(n, p, g)
+        if "kept" in n:
+            p = n["kept"] * p
+        v = n["beta1"] * v + n["new1"] * g
+        s = n["beta2"] * s + n["new2"] * (g * g)
+        return p - n["rate"] * (v / (ops.sqrt(s) + n["epsilon"])), v, s
 
 
 @dataclass(frozen=True)
@@ -190,8 +219,8 @@ class AdamW(Adam):
 
     weight_decay: NotNegative = 0.01
 
-    def _decayed(self, p: Array, g: Array, u: Update) -> tuple[Array, Array]:
-        return u.scale(p, 1 - u.rate * self.weight_decay), g
+    def _decay(self, rate: float) -> dict[str, float]:
+        return {"kept": 1 - rate * self.weight_decay} if self.weight_decay else {}
 
 
 # `optimizer_config` uses the first name of a class.
@@ -209,6 +238,10 @@ OPTIMIZERS: dict[str, Any] = {
 ELEMENTWISE = (SGD, Momentum, RMSProp, Adam, AdamW)
 
 
-def _decayed(p: Array, g: Array, weight_decay: float) -> Array:
-    """Return the gradient of loss + weight_decay / 2 * p**2."""
-    return g + weight_decay * p
+def _decay(optimizer: Any) -> dict[str, float]:
+    return {"decay": optimizer.weight_decay} if optimizer.weight_decay else {}
+
+
+def _decayed(n: Numbers, p: Any, g: Any) -> Any:
+    """Return the gradient of loss + decay / 2 * p**2."""
+    return g + n["decay"] * p if "decay" in n else g

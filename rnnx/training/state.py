@@ -190,7 +190,7 @@ class TrainingState:
         if self.loss_scale is not None:
             gradients = self.loss_scale.unscaled(gradients)
         with np.errstate(invalid="ignore"):  # non-finite gradients are rejected later
-            clipped, norm = scale_to_norm(self.model.xp, gradients, self.clip_norm or _NO_CLIPPING)
+            clipped, norm = scale_to_norm(self.model.xp, gradients, self.clip_norm or _NO_CLIPPING, own=False)
         return clipped if self.clip_value is None else clip_by_value(clipped, self.clip_value), norm
 
     def settle(self) -> None:

@@ -36,7 +36,7 @@ def compiled(source, options=()):
         parameters = declared(source, name).parameters
         given = ", ".join(f"({parameter.rsplit(' ', 1)[0]})a[{i}]" for i, parameter in enumerate(parameters))
         body = re.search(rf"void (?:__\w+\([^)]*\) )*{name}\(.*?\n}}\n", source, re.DOTALL).group()
-        barriers = re.search(r"RNNX_SHARED|__syncthreads|copy_time_major|sum_columns", body)
+        barriers = re.search(r"RNNX_SHARED|__syncthreads|sum_columns", body)
         cluster = re.search(r"__cluster_dims__\((\d+), 1, 1\)", body)
         together = cluster[1] if cluster else 1
         with_fibers = f"launch(x, y, tx, ty, shared, {together}, seed, work)"
@@ -93,9 +93,17 @@ class EmulatedStream(device.DeviceStream):
     def base(self, memory):
         return memory.ctypes.data + -memory.ctypes.data % device.ALIGNMENT
 
-    def array(self, memory, offset, shape, dtype):
+    def array(self, memory, offset, shape, dtype, strides=None):
         start = self.base(memory) - memory.ctypes.data + offset
-        return np.ndarray(shape, dtype, memory, start)
+        return np.ndarray(shape, dtype, memory, start, strides)
+
+    def place(self, array):
+        return (array.ctypes.data, *array.strides)
+
+    def send(self, numbers, address):
+        assert self.captured is None  # a graph would send the same numbers again
+        values = (ctypes.c_int64 * len(numbers))(*numbers)
+        self._do("send", lambda: ctypes.memmove(address, values, ctypes.sizeof(values)))
 
     def address(self, array):
         return array.ctypes.data

@@ -8,6 +8,7 @@ from rnnx.engines.cpu.descriptor.builder import PassKey
 from rnnx.engines.cpu.descriptor.forward import ForwardPass
 from rnnx.engines.cpu.descriptor.layout import contiguous
 from rnnx.engines.cpu.runtime import thread_pool
+from rnnx.engines.cpu.runtime.balance import Balance
 from rnnx.engines.cpu.runtime.buffer_pool import address, addresses, aligned
 from rnnx.engines.cpu.runtime.thread_policy import choice
 from rnnx.engines.cpu.runtime.thread_pool import Task
@@ -31,6 +32,7 @@ class CpuStepper:
         for result in (*self._results[0], *self._results[1]):
             result.flags.writeable = False  # later steps overwrite it
         threads, unit_parallel = choice(passes[0].work)
+        self._balance = Balance(passes[0].work.alone_ns)
         if not unit_parallel:  # unit-parallel descriptors also work on one thread, if the pool is busy
             threads = 1
         templates = [step.template(threads, unit_parallel) for step in passes]
@@ -60,12 +62,13 @@ class CpuStepper:
                 own[...] = given
         slot = self._slot
         self._slot = 1 - slot
-        if self._threads == 1 or not thread_pool.pool().acquire(self._threads):
+        if self._threads > 1 and self._balance.shares() and thread_pool.pool().acquire(self._threads):
+            try:
+                self._step.run(self._addresses[slot], True, self._balance)
+            finally:
+                thread_pool.pool().release()
+        elif self._threads > 1:
+            self._step.run(self._addresses[slot], False, self._balance)
+        else:
             self._step.run_alone(self._addresses[slot])
-            return self._results[slot]
-        pool = thread_pool.pool()
-        try:
-            pool.run(self._step, self._addresses[slot])
-        finally:
-            pool.release()
         return self._results[slot]

@@ -10,20 +10,20 @@ from functools import lru_cache
 
 from rnnx.cells import Cell
 from rnnx.cells.wiring import Argument, Slot, StageWiring, uses_means, wiring
-from rnnx.engines.gpu import means
+from rnnx.engines.gpu import copies, means
 from rnnx.engines.gpu.device import DType
-from rnnx.engines.gpu.kernel import Kernel, LaunchSize, block, declared, make_kernel, read
+from rnnx.engines.gpu.kernel import Kernel, LaunchSize, block, make_kernel, read
 from rnnx.engines.gpu.trace import ZERO, trace_backward, trace_forward
 
 THREADS = 128  # threads per block of the step kernels without means
-PACK_JOBS = 16  # matrices per launch of `pack`
+FINAL_STATE = Slot("state", 0, after=True)  # what the recurrent product of the next step multiplies
 
 
 @lru_cache(maxsize=64)
 def sources(cell: Cell) -> tuple[str, str]:
     """Return the sources of the kernels common to all cells, and of the cell's own."""
     kernels = [kernel for stage in wiring(cell) for kernel in (forward_kernel(stage), backward_kernel(stage))]
-    common = "\n".join([read("prelude.cuh"), read("layout.cu"), _pack()])
+    common = "\n".join([read("prelude.cuh"), copies.source(), read("layout.cu")])
     sums = [means.source()] if any(map(uses_means, wiring(cell))) else []
     return common, "\n".join([read("prelude.cuh"), *sums, *(kernel.text for kernel in kernels)])
 
@@ -139,10 +139,10 @@ def backward_kernel(stage: StageWiring) -> Kernel:
     targets += [(f"d_inputs{k} + e", result) for k, result in enumerate(d_inputs)]
     ended, zeros = "if (lengths && t >= lengths[j])", [f"store({target}, {ZERO});" for target, _ in targets]
     loads = []
-    for k in range(len(stage.writes)):
+    for k, slot in enumerate(stage.writes):
         given = f" + (d_given{k} ? load(d_given{k} + e) : {ZERO})" if stage.is_last else ""
         value = f"d_writes{k}[e]"
-        if stage.is_last and k == 0:
+        if slot == FINAL_STATE:
             value = f"(lengths && t + 1 == lengths[j] ? d_final0 : d_writes{k})[e]"
         loads.append(f"const real d{k} = {value}{given};")
     for letter, role in (("p", "reads"), ("q", "writes"), ("k", "saves")):
@@ -151,23 +151,15 @@ def backward_kernel(stage: StageWiring) -> Kernel:
     stores = [f"store({target}, {result});" for target, result in targets]
     for k, result in enumerate(d_reads):
         # Without lengths, the recurrent product overwrites it, so a zero need not be stored.
-        guard = "if (lengths) " if k == 0 and result == ZERO and stage.n_zh else ""
+        overwritten = stage.n_zh and stage.reads[k] == stage.operand
+        guard = "if (lengths) " if overwritten and result == ZERO else ""
         stores.append(f"{guard}d_reads{k}[e] = {result};")
     types = {"d_writes": "real*", "d_reads": "real*"}  # the carried cotangents; all else is stored
     arrays = [f"{types.get(argument.role, 'storage*')} {name_of(argument)}" for argument in stage.backward_arguments()]
-    arrays += ["const real* d_final0"] if stage.is_last else []
+    arrays += ["const real* d_final0"] if FINAL_STATE in stage.writes else []
     name, parameters = f"backward_{stage.number}", (*arrays, *_SIZES)
     if trace.has_means:
         head = block(ended, [*means.over_units([*places, *zeros]), "return;"])
         return means.make_kernels(name, parameters, head, loads, trace.lines, [*places, *stores])
     head = [*_ELEMENT, *places, *block(ended, [*zeros, "return;"])]
     return make_kernel(name, parameters, [*head, *loads, *trace.lines, *stores])
-
-
-def _pack() -> str:
-    """Return the kernel ``pack``, which calls ``copy_matrix`` up to `PACK_JOBS` times, once per blockIdx.y."""
-    copy = declared(read("layout.cu"), "copy_matrix")
-    parameters = [f"{declaration}{job}" for job in range(PACK_JOBS) for declaration in copy.parameters]
-    calls = (", ".join(f"{name}{job}" for name in copy.names) for job in range(PACK_JOBS))
-    lines = (f"if (blockIdx.y == {job}) copy_matrix({call});" for job, call in enumerate(calls))
-    return make_kernel("pack", parameters, lines).text

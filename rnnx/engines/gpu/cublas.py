@@ -46,6 +46,7 @@ class Blas:
     def __init__(self, library: Any = None) -> None:
         self._library = load() if library is None else library
         self._handle = ctypes.c_void_p()
+        self._in_use: tuple[int, int] | None = None
         self._check("cublasCreate_v2", ctypes.byref(self._handle))
         self._check("cublasSetMathMode", self._handle, _MATH_DISALLOW_REDUCED_PRECISION_REDUCTION)
         numbers = {4: ctypes.c_float, 8: ctypes.c_double}
@@ -57,9 +58,13 @@ class Blas:
             raise RuntimeError(f"{function} failed with status {status}")
 
     def use(self, stream: int, workspace: int) -> None:
-        """Set the stream and then, because that resets it, the workspace of `WORKSPACE` bytes."""
+        """Set the stream and then, because that resets it, the workspace of `WORKSPACE` bytes, unless they are set."""
+        if (stream, workspace) == self._in_use:
+            return
+        self._in_use = None
         self._check("cublasSetStream_v2", self._handle, stream)
         self._check("cublasSetWorkspace_v2", self._handle, workspace, WORKSPACE)
+        self._in_use = stream, workspace
 
     def gemm(self, a: Matrix, b: Matrix, c: Matrix, beta: int, *, tf32: bool) -> None:
         """Compute C = A B + beta C. cuBLAS is column-major, so it computes the transpose, B^T A^T."""

@@ -14,11 +14,13 @@ import cupy
 from cupy._core import _routines_linalg as _linalg  # the only way to read the CUPY_TF32 setting
 
 from rnnx.engines import precision
+from rnnx.engines.gpu import sending
 from rnnx.engines.gpu.cublas import WORKSPACE, Blas
 from rnnx.engines.gpu.device import DeviceStream, DType, Launch, Matrix, Processor
 from rnnx.engines.gpu.engine import GpuEngine
-from rnnx.engines.gpu.graphs import GraphCache
+from rnnx.engines.gpu.graphs import GraphCache, in_capture
 from rnnx.engines.gpu.kernel import kernel_names
+from rnnx.engines.gpu.sending import Sender
 from rnnx.engines.protocol import Engine
 
 _MAX_STREAMS = 16  # per device, for programs that keep creating streams
@@ -38,6 +40,9 @@ class _Device:
         self.can_capture = os.environ.get("RNNX_CUDA_GRAPHS", "1") != "0"
         self.graph_memory = int(cupy.cuda.runtime.memGetInfo()[1]) // 16
         self.processor = _processor()
+        modules = _module(cupy.cuda.Device().id, sending.source(), ("-std=c++17",))
+        handles = {name: kernel.kernel.ptr for name, kernel in modules.items()}
+        self.sender = Sender(cupy.cuda.driver.launchKernel, handles.__getitem__)
 
 
 def _processor() -> Processor:
@@ -54,22 +59,34 @@ _devices: dict[int, _Device] = {}
 _devices_lock = threading.Lock()
 
 
-@contextlib.contextmanager
-def stream_of(array: Any) -> Iterator["CupyStream"]:
-    """Lock the device of an array and yield its current stream."""
+def stream_of(array: Any) -> contextlib.AbstractContextManager["CupyStream"]:
+    """Lock the device of an array and give access to its current stream."""
     number = array.device.id
-    with cupy.cuda.Device(number):
+    return _current_stream(number) if number == cupy.cuda.get_device_id() else _stream_on(number)
+
+
+@contextlib.contextmanager
+def _stream_on(number: int) -> Iterator["CupyStream"]:
+    """Like `stream_of`, for another device than the current one."""
+    with cupy.cuda.Device(number), _current_stream(number) as stream:
+        yield stream
+
+
+@contextlib.contextmanager
+def _current_stream(number: int) -> Iterator["CupyStream"]:
+    device = _devices.get(number)
+    if device is None:
         with _devices_lock:
             device = _devices[number] = _devices.get(number) or _Device()
-        stream = cupy.cuda.get_current_stream()
-        key = (stream.ptr, threading.current_thread() if stream.ptr == _PER_THREAD else None)
-        with device.lock:
-            own = device.streams.pop(key, None) or CupyStream(device)
-            device.streams[key] = own
-            if len(device.streams) > _MAX_STREAMS:
-                del device.streams[next(iter(device.streams))]
-            own.enter(stream)
-            yield own
+    stream = cupy.cuda.get_current_stream()
+    key = (stream.ptr, threading.current_thread() if stream.ptr == _PER_THREAD else None)
+    with device.lock:
+        own = device.streams.pop(key, None) or CupyStream(device)
+        device.streams[key] = own
+        if len(device.streams) > _MAX_STREAMS:
+            del device.streams[next(iter(device.streams))]
+        own.enter(stream)
+        yield own
 
 
 @lru_cache(maxsize=256)
@@ -115,19 +132,23 @@ class CupyStream(DeviceStream):
         self.processor = device.processor
         self._workspace = cupy.cuda.alloc(WORKSPACE)
         self._stream: Any = None  # CuPy's; this reference keeps its handle from being reused
+        self._queue = 0  # the handle of the stream on which work is queued: this one, or one that captures it
 
     def enter(self, stream: Any) -> None:
         """Prepare for calls on `stream`, CuPy's current stream."""
-        if stream.is_capturing():  # replays would write to temporary memory that may have been freed
-            raise RuntimeError("rnnx functions cannot be called during stream capture; rnnx captures its own loops")
-        self._stream, self.precision, self.can_capture = stream, _precision(), self._device.can_capture
-        self._device.blas.use(stream.ptr, self._workspace.ptr)
+        capturing = stream.is_capturing()
+        if capturing and not in_capture.get():  # replays would write to temporary memory that may have been freed
+            raise RuntimeError("rnnx functions cannot be called during stream capture; rnnx captures its own passes")
+        self._stream, self._queue, self.precision = stream, stream.ptr, _precision()
+        self.can_capture = self._device.can_capture and not capturing
 
     def allocate(self, size: int) -> Any:
         return cupy.cuda.alloc(size)
 
-    def array(self, memory: Any, offset: int, shape: tuple[int, ...], dtype: DType) -> Any:
-        return cupy.ndarray(shape, dtype, memory + offset)
+    def array(
+        self, memory: Any, offset: int, shape: tuple[int, ...], dtype: DType, strides: tuple[int, ...] | None = None
+    ) -> Any:
+        return cupy.ndarray(shape, dtype, memory + offset, strides)
 
     def base(self, memory: Any) -> int:
         return int(memory.ptr)
@@ -138,10 +159,17 @@ class CupyStream(DeviceStream):
     def strides(self, array: Any) -> tuple[int, ...]:
         return tuple(stride // array.itemsize for stride in array.strides)
 
+    def place(self, array: Any) -> tuple[int, ...]:
+        return (array.data.ptr, *array.strides)
+
+    def send(self, numbers: Sequence[int], address: int) -> None:
+        self._device.sender.send(numbers, address, self._queue)
+
     def references(self, memory: Any) -> int | None:
         return sys.getrefcount(memory.mem) if _COUNTS_REFERENCES else None
 
     def gemm(self, a: Matrix, b: Matrix, c: Matrix, beta: int = 0) -> None:
+        self._device.blas.use(self._queue, self._workspace.ptr)
         self._device.blas.gemm(a, b, c, beta, tf32=self.precision == "tf32")
 
     def kernels(self, texts: tuple[str, ...], options: tuple[str, ...]) -> Launch:
@@ -153,7 +181,7 @@ class CupyStream(DeviceStream):
         stream = cupy.cuda.Stream(non_blocking=True)
         try:
             with stream:
-                device.blas.use(stream.ptr, self._workspace.ptr)
+                self._queue = stream.ptr
                 stream.begin_capture()
                 try:
                     work()
@@ -164,7 +192,7 @@ class CupyStream(DeviceStream):
             warnings.warn(f"CUDA graphs disabled because stream capture failed: {error}", RuntimeWarning, stacklevel=2)
             return None
         finally:
-            device.blas.use(outer.ptr, self._workspace.ptr)
+            self._queue = outer.ptr
         replay: Callable[[], None] = graph.launch  # on the stream that is current then
         return replay
 

@@ -1,7 +1,7 @@
 """The interface of a GPU device, independent of the array library: memory, products, kernels and CUDA graphs."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -72,8 +72,10 @@ class DeviceStream(Protocol):
     def allocate(self, size: int) -> Any:
         """Allocate `size` bytes of aligned memory, freed with its last reference."""
 
-    def array(self, memory: Any, offset: int, shape: tuple[int, ...], dtype: DType) -> Array:
-        """Return an array in C order inside memory, which it keeps alive."""
+    def array(
+        self, memory: Any, offset: int, shape: tuple[int, ...], dtype: DType, strides: tuple[int, ...] | None = None
+    ) -> Array:
+        """Return an array inside memory, which it keeps alive, with strides in bytes; by default in C order."""
 
     def base(self, memory: Any) -> int:
         """Return the address of the memory."""
@@ -83,6 +85,12 @@ class DeviceStream(Protocol):
 
     def strides(self, array: Array) -> tuple[int, ...]:
         """Return the strides of an array, in elements."""
+
+    def place(self, array: Array) -> tuple[int, ...]:
+        """Return the address and the strides of an array, in bytes."""
+
+    def send(self, numbers: Sequence[int], address: int) -> None:
+        """Write 64-bit integers to device memory. They are read before this returns, and written in stream order."""
 
     def references(self, memory: Any) -> int | None:
         """Return the reference count of the memory; None if the interpreter does not count references."""
@@ -101,6 +109,39 @@ class DeviceStream(Protocol):
 
     def graph_memory(self) -> int:
         """Return the number of bytes that captured passes may hold between calls."""
+
+
+class View(NamedTuple):
+    """An array in a block of memory."""
+
+    offset: int
+    shape: tuple[int, ...]
+    dtype: DType
+    strides: tuple[int, ...] | None  # in bytes; None: C order
+
+
+class Results:
+    """The results of a pass, in one new block of memory per call."""
+
+    def __init__(self) -> None:
+        self.size, self.views = 0, dict[str, View]()
+
+    def add(self, name: str, shape: tuple[int, ...], dtype: DType, *, reversed_axes: bool = False) -> int:
+        """Add an array, or, with `reversed_axes`, its transpose; return its offset."""
+        offset, strides = self.size, None
+        if reversed_axes:
+            strides = tuple(math.prod(shape[i + 1 :]) * dtype.itemsize for i in reversed(range(len(shape))))
+        self.size += -(-math.prod(shape) * dtype.itemsize // ALIGNMENT) * ALIGNMENT
+        self.views[name] = View(offset, shape[::-1] if reversed_axes else shape, dtype, strides)
+        return offset
+
+    def allocate(self, stream: DeviceStream) -> Any:
+        """Return new memory."""
+        return stream.allocate(max(self.size, 1))
+
+    def arrays(self, stream: DeviceStream, memory: Any) -> dict[str, Array]:
+        """Return the arrays in memory by name."""
+        return {name: stream.array(memory, *view) for name, view in self.views.items()}
 
 
 class Arena:

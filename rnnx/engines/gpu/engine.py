@@ -13,6 +13,7 @@ from rnnx._core.layout import to_public
 from rnnx.cells.parameters import recurrent_parameters
 from rnnx.cells.wiring import wiring
 from rnnx.engines.gpu.backward import Backward
+from rnnx.engines.gpu.copies import Numbers, Transfer
 from rnnx.engines.gpu.device import Arena, Array, DeviceStream, Matrix
 from rnnx.engines.gpu.forward import Forward
 from rnnx.engines.gpu.graphs import CapturedPass
@@ -77,28 +78,44 @@ class GpuEngine:
         key, xp, states = PassKey.of(call, keep=keep), call.xp, range(len(call.cell.states))
         with self._stream_of(call.s0[0]) as stream:
             captured: CapturedPass | None = stream.graphs.take(key)
-            work = captured.forward if captured else Forward(stream, key)
-            work.load(call)
-            work.run()
-            S = tuple(work.kept.array(f"S{k}") for k in states)
-            if keep or captured or key.has_lengths:
-                outputs = tuple(_output(work, s) for s in S)
+            work = captured.forward if captured else Forward(stream, key, x=call.x)
+            results = work.of(call)
+            if "S0" in results:
+                outputs = tuple([results[f"S{k}"] for k in states])
             else:  # no other reference to this memory
-                outputs = tuple(s[1:, ...] for s in S)
+                outputs = tuple([to_public(xp, work.kept.array(f"S{k}")[1:, ...]) for k in states])
             x, saved, own, inputs = call.x.T, None, None, ()
             parameters: Mapping[str, Array] = recurrent_parameters(call.cell, call.parameters)
             if keep:
-                x, own = work.kept.array("X"), TapeMemory(key, work.kept, captured)
-                saved = tuple(work.kept.array(f"K{k}") for k in range(len(call.cell.saved)))
-                inputs = tuple(work.kept.array(f"E{k}") for k in range(len(call.cell.inputs)))
+                array, own = work.kept.array, TapeMemory(key, work.kept, captured)
+                x, S = array("X"), tuple([array(f"S{k}") for k in states])
+                saved = tuple([array(f"K{k}") for k in range(len(call.cell.saved))])
+                inputs = tuple([array(f"E{k}") for k in range(len(call.cell.inputs))])
                 parameters = PackedParameters(xp, key, work.kept)
             else:
-                S = tuple(s[-1:, ...].copy() for s in S)
+                S = tuple([results[f"final{k}"] for k in states])
         kept = (call.lengths, parameters, own, inputs)
-        tape = Tape(call.cell, xp, call.dtype, x, call.indices, call.n_x, S, saved, *kept)
-        return tuple(to_public(xp, a) for a in outputs), tape
+        return outputs, Tape(call.cell, xp, call.dtype, x, call.indices, call.n_x, S, saved, *kept)
 
     def backward(self, tape: Tape, cotangents: Cotangents) -> Gradients:
+        assert tape.saved is not None
+        own: TapeMemory | None = tape.own
+        with self._stream_of(tape.states[0]) as stream:
+            work = self._captured_backward(stream, tape, cotangents) or self._new_backward(stream, tape, cotangents)
+            return work.of(cotangents, tape.lengths, {} if own else tape.parameters)
+
+    def _captured_backward(self, stream: DeviceStream, tape: Tape, cotangents: Cotangents) -> Backward | None:
+        """Return the captured pass of a tape; None if there is none for this stream and exactly these arrays."""
+        own: TapeMemory | None = tape.own
+        if not own or not own.captured or own.captured.stream is not stream or not stream.can_capture:
+            return None
+        if own.key.n_steps != tape.n_steps:
+            return None
+        if own.arena.addresses["S0"] != stream.address(tape.states[0]):
+            return None
+        return own.captured.backward(cotangents.states, own.arena.addresses)
+
+    def _new_backward(self, stream: DeviceStream, tape: Tape, cotangents: Cotangents) -> Backward:
         assert tape.saved is not None
         own: TapeMemory | None = tape.own
         key, arrays = PassKey.of(tape, keep=True), {"X": tape.x}
@@ -106,20 +123,9 @@ class GpuEngine:
         arrays |= {f"K{k}": array for k, array in enumerate(tape.saved)}
         arrays |= {f"E{k}": array for k, array in enumerate(tape.inputs)}
         arrays = {name: ns.contiguous(tape.xp, array) for name, array in arrays.items()}
-        with self._stream_of(arrays["X"]) as stream:
-            arena = own.arena if own else Arena(stream, key.packed_shapes())
-            addresses = arena.addresses | {name: stream.address(array) for name, array in arrays.items()}
-            captured = own.captured if own and own.key == key else None
-            # A CUDA graph is valid only for its stream and addresses.
-            if captured and captured.stream is stream and addresses["S0"] == captured.forward.address("S0"):
-                work = captured.backward(cotangents.states, addresses)
-            else:
-                work = Backward(stream, key, cotangents.states, addresses)
-            if own is None:
-                work.load_parameters(tape.parameters)
-            work.load(cotangents, tape.lengths)
-            work.run()
-            return work.gradients(tape.xp)
+        arena = own.arena if own else Arena(stream, key.packed_shapes())
+        addresses = arena.addresses | {name: stream.address(array) for name, array in arrays.items()}
+        return Backward(stream, key, cotangents.states, addresses, packs=own is None, kept_alive=(arena, arrays))
 
     def matmul(self, a: Array, b: Array, bias: Array | None = None) -> Array:
         same = b.dtype == a.dtype and (bias is None or bias.dtype == a.dtype)
@@ -147,17 +153,24 @@ class GpuStepper:
     def __init__(self, stream_of: StreamOf, call: Call) -> None:
         self._stream_of, self._now = stream_of, 0  # index of the current states
         with stream_of(call.s0[0]) as stream:
-            self._work = Forward(stream, PassKey.of(call, keep=False))
-            self._work.load_state(call)
-            self._stages = [self._work.stages(now, 1 - now) for now in range(2)]
-            states = [self._work.kept.array(f"S{k}") for k in range(len(call.cell.states))]
+            work = self._work = Forward(stream, PassKey.of(call, keep=False))
+            numbers = Numbers()
+            copies = [*work.parameter_copies(numbers), *work.state_copies(numbers)]
+            start = Transfer(stream, work.launch, numbers, copies)
+            start.send(work.state_numbers(call))
+            start.copy(0)
+            numbers = Numbers()
+            self._inputs = Transfer(stream, work.launch, numbers, work.input_copies(numbers))
+            self._stages = [work.stages(now, 1 - now) for now in range(2)]
+            states = [work.kept.array(f"S{k}") for k in range(len(call.cell.states))]
             self._states = [tuple(state[now, ...].T for state in states) for now in range(2)]
 
     def step(self, xt: Array, inputs: Arrays = ()) -> Arrays:
         with self._stream_of(xt) as stream:
-            self._work.stream = stream  # the caller may have changed streams
-            self._work.project(xt)
-            self._work.load_inputs(inputs)
+            self._work.stream = self._inputs.stream = stream  # the caller may have changed streams
+            self._inputs.send(self._work.input_numbers(xt, inputs))
+            self._inputs.copy(0)
+            self._work.project()
             self._work.step(self._stages[self._now], 0)
             self._now = 1 - self._now
             return self._states[self._now]
@@ -166,15 +179,6 @@ class GpuStepper:
         with self._stream_of(states[0]):
             for own, given in zip(self._states[self._now], states, strict=True):
                 own[...] = given
-
-
-def _output(work: Forward, states: Array) -> Array:
-    """Copy the states after every step, (T, m, n), with zeros past each length."""
-    key, shape = work.key, (work.key.n_steps, work.key.m, work.key.n)
-    memory = Arena(work.stream, {"S": (shape, key.dtype)})
-    target, lengths = memory.addresses["S"], work.address("lengths")
-    work.to_time_major(states[1:, ...].T, target, shape, lengths)
-    return memory.array("S")
 
 
 def _matrix(stream: DeviceStream, a: Array) -> tuple[Matrix, Any]:

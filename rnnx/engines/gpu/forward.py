@@ -1,14 +1,15 @@
 """The forward pass of a cell on a stream.
 
-Dimensions: T steps, m examples, n units, n_x inputs; G_x gates with an input side of all stages, G_i gates with a
-recurrent side of stage i.
+Dimensions as in `pass_key`: T steps, m examples, n units, n_i of stage i; G_i gates with a recurrent side of stage i; X
+input sides of all stages.
 """
 
 from collections.abc import Sequence
 
 from rnnx.cells.wiring import StageWiring, wiring
 from rnnx.engines.gpu.codegen import forward_arrays, forward_kernel, forward_sides, name_of
-from rnnx.engines.gpu.device import INDEX, Array, DeviceStream, Matrix, Shapes, StepArgument
+from rnnx.engines.gpu.copies import INDICES, SAME, Copy, End, Number, Numbers, Transfer
+from rnnx.engines.gpu.device import INDEX, Array, DeviceStream, Matrix, Results, Shapes, StepArgument
 from rnnx.engines.gpu.geometry import Geometry
 from rnnx.engines.gpu.pass_key import PassKey
 from rnnx.engines.gpu.passes import Pass, Product, StageStep
@@ -20,55 +21,112 @@ class Forward(Pass):
     """A forward pass.
 
     `kept` holds the arrays of a tape; without ``keep``, only the states. `working` holds the others, the input sides
-    Z (T, m, G_x n) and, unless they are added to Z, the recurrent sides Zh<i> (m, G_i n).
+    Z (T, m, X) and, unless they are added to Z, the recurrent sides Zh<i> (m, G_i n_i).
     """
 
-    def __init__(self, stream: DeviceStream, key: PassKey, *, captured: bool = False) -> None:
+    def __init__(self, stream: DeviceStream, key: PassKey, *, captured: bool = False, x: Array | None = None) -> None:
         super().__init__(stream, key, captured=captured)
         kept = {name: shape for name, shape in self.shapes.items() if key.keep or name.startswith("S")}
         working: Shapes = {name: shape for name, shape in self.shapes.items() if name not in kept}
         if key.has_lengths:
             working["lengths"] = ((key.m,), INDEX)
-        if key.n_zx and not key.indices:
-            working["Z"] = ((key.n_steps, key.m, key.n_zx * key.n), key.dtype)
+        if key.zx_row and not key.indices:
+            working["Z"] = ((key.n_steps, key.m, key.zx_row), key.dtype)
         for stage in wiring(key.cell):
             if key.separate_sides(stage):
-                working[f"Zh{stage.number}"] = ((key.m, stage.n_zh * key.n), key.dtype)
+                working[f"Zh{stage.number}"] = ((key.m, stage.n_zh * stage.units(key.n)), key.dtype)
         self.kept, self.working = self.allocate(kept), self.allocate(working)
-        self._stages = self.stages()
+        self._x_in_place = x is not None and not (captured or key.keep or key.has_lengths or key.indices)
+        self._x_in_place = self._x_in_place and self.is_time_major(x)
+        if self._x_in_place:
+            self.addresses["X"] = stream.address(x)
+        self._stages, self.results, numbers = self.stages(), Results(), Numbers()
+        before = [*self.parameter_copies(numbers), *self.state_copies(numbers), *self.input_copies(numbers)]
+        self.transfer = Transfer(stream, self.launch, numbers, before, self._result_copies(numbers))
 
-    def load(self, call: Call) -> None:
-        """Copy the arguments of a call to the pass's memory, and compute the input sides."""
-        self.load_state(call)
-        if call.lengths is not None:
-            self.working.array("lengths")[...] = call.lengths
-        if call.indices:
-            (self.kept if self.key.keep else self.working).array("X")[...] = call.x.T
-        else:
-            self.project(call.x)
-        self.load_inputs(call.inputs)
+    def state_copies(self, numbers: Numbers) -> list[Copy]:
+        """Return the copies of the initial states."""
+        return [self._copy(numbers.array(2), f"S{k}", (1, *self.shapes[f"S{k}"][0][1:])) for k in self._states]
 
-    def load_state(self, call: Call) -> None:
-        """Copy the parameters and the initial states."""
-        self.load_parameters(call.parameters)
-        for k, state in enumerate(call.s0):
-            self.to_time_major(state, self.address(f"S{k}"), (1, self.key.m, self.key.n))
+    def input_copies(self, numbers: Numbers) -> list[Copy]:
+        """Return the copies of the lengths, the inputs and the extra inputs, past each length of zeros."""
+        key, copies = self.key, list[Copy]()
+        lengths: Number = 0
+        if key.has_lengths:
+            source = numbers.array(1)
+            lengths = source.address
+            copies.append(Copy(source, End(self.address("lengths"), (INDEX.itemsize,)), (key.m, 1, 1), INDICES))
+        if key.indices:  # (m, T), zero past each length
+            shape, strides = (key.m, 1, key.n_steps), (INDEX.itemsize, 0, key.m * INDEX.itemsize)
+            address, by_example, by_step = numbers.next(3)
+            target = End(self.address("X"), strides)
+            copies.append(Copy(End(address, (by_example, 0, by_step)), target, shape, INDICES))
+        elif not self._x_in_place:
+            copies.append(self._copy(numbers.array(3), "X", self.shapes["X"][0], lengths))
+        names = [f"E{k}" for k in range(len(key.cell.inputs))]
+        return copies + [self._copy(numbers.array(3), name, self.shapes[name][0], lengths) for name in names]
 
-    def load_inputs(self, inputs: Sequence[Array]) -> None:
-        """Copy the extra inputs (n, m, T), or (n, m) for one step."""
-        shape = (self.key.n_steps, self.key.m, self.key.n)
-        for k, array in enumerate(inputs):
-            self.to_time_major(array, self.address(f"E{k}"), shape, self.address("lengths"))
+    def _copy(self, source: End, name: str, shape: tuple[int, ...], lengths: Number = 0) -> Copy:
+        """Return the copy of an array of the caller to time-major memory."""
+        target = End.time_major(self.address(name), shape, self.key.dtype)
+        n_steps, m, n = shape
+        return Copy(source, target, (n, m, n_steps), SAME, lengths)
 
-    def project(self, x: Array) -> None:
-        """Compute all input sides from x (n_x, m, T), or (n_x, m) for one step; copy x for a backward pass."""
-        key, X = self.key, self.matrix("X")
-        if x.ndim == 3 and not key.keep and not key.has_lengths and self.is_time_major(x):
-            X = X._replace(address=self.stream.address(x))
-        else:
-            self.to_time_major(x, X.address, (key.n_steps, key.m, key.n_x), self.address("lengths"))
-        if key.n_zx:
-            self.stream.gemm(X, self.matrix("wx").T, self.matrix("Z"))
+    def _result_copies(self, numbers: Numbers) -> list[Copy]:
+        """Return the copies of the states: those after every step, with zeros past each length, and without ``keep``,
+        the final ones. An uncaptured pass without ``keep`` returns the states after every step in place.
+        """
+        (out,), lengths, copies = numbers.next(1), self.address("lengths"), list[Copy]()
+        for k in self._states:
+            (steps, m, n), dtype = self.shapes[f"S{k}"]
+            size = m * n * dtype.itemsize
+            if self.captured or self.key.keep or lengths:
+                shape, source = (steps - 1, m, n), self.address(f"S{k}") + size
+                offset = self.results.add(f"S{k}", shape, dtype, reversed_axes=True)
+                ends = End.time_major(source, shape, dtype), End.time_major(out, shape, dtype, offset)
+                copies.append(Copy(*ends, (n, m, steps - 1), SAME, lengths))
+            if not self.key.keep:
+                shape, source = (1, m, n), self.address(f"S{k}") + (steps - 1) * size
+                offset = self.results.add(f"final{k}", shape, dtype)
+                ends = End.time_major(source, shape, dtype), End.time_major(out, shape, dtype, offset)
+                copies.append(Copy(*ends, (n, m, 1)))
+        return copies
+
+    def state_numbers(self, call: Call) -> list[int]:
+        """Return the numbers of the parameters and initial states of a call."""
+        place = self.stream.place
+        return [*self.parameter_numbers(call.parameters), *(number for state in call.s0 for number in place(state))]
+
+    def input_numbers(self, x: Array, inputs: Sequence[Array], lengths: Array | None = None) -> list[int]:
+        """Return the numbers of what `input_copies` copies. Of one step, arrays are (n, m)."""
+        place = self.stream.place
+        numbers = [] if lengths is None else [*place(lengths)]
+        if not self._x_in_place:
+            numbers += place(x)
+            numbers += [0] * (x.ndim == 2 and not self.key.indices)
+        for array in inputs:
+            numbers += place(array)
+            numbers += [0] * (array.ndim == 2)
+        return numbers
+
+    def of(self, call: Call) -> dict[str, Array]:
+        """Run the pass for a call; return its results."""
+        memory = self.results.allocate(self.stream)
+        numbers = self.state_numbers(call) + self.input_numbers(call.x, call.inputs, call.lengths)
+        self.run([*numbers, self.stream.base(memory)])
+        return self.results.arrays(self.stream, memory)
+
+    def work(self) -> None:
+        """See `Pass`."""
+        self.transfer.copy(0)
+        self.project()
+        self.loop()
+        self.transfer.copy(1)
+
+    def project(self) -> None:
+        """Compute all input sides."""
+        if self.key.zx_row and not self.key.indices:
+            self.stream.gemm(self.matrix("X"), self.matrix("wx").T, self.matrix("Z"))
 
     def loop(self) -> None:
         """Run the loop over time, without allocating or synchronizing."""
@@ -86,10 +144,10 @@ class Forward(Pass):
 
     def _run_persistent(self, division: Geometry) -> None:
         key = self.key
-        values = {"zx": self.address("Z"), "zx_step": key.m * key.n_zx * key.n, "index": 0}
+        values = {"zx": self.address("Z"), "zx_step": key.m * key.zx_row, "index": 0}
         if key.indices:
             values = {"zx": self.address("wx"), "zx_step": 0, "index": self.address("X")}
-        values |= {"row": key.n_zx * key.n, "n_x": key.n_x, "saved_step": key.m * key.n if key.keep else 0}
+        values |= {"row": key.zx_row, "n_x": key.n_x, "saved_step": key.m * key.n if key.keep else 0}
         self._whole_pass(division, persistent_kernel(key.cell, division), backward=False, **values)
 
     def stages(self, before: int = 0, after: int = 1) -> list[StageStep]:
@@ -98,7 +156,7 @@ class Forward(Pass):
 
     def _stage(self, stage: StageWiring, before: int, after: int) -> StageStep:
         key, i, kernel = self.key, stage.number, forward_kernel(stage)
-        row_step, offset = key.n_zx * self._state_bytes, key.layout.zx[i] * key.n * key.dtype.itemsize
+        row_step, offset = self._bytes(key.zx_row), key.layout.zx[i] * key.dtype.itemsize
         values: dict[str, StepArgument | int] = {
             name_of(a): self._place(a.slot, before, after) for a in forward_arrays(stage) if a.slot
         }
@@ -109,8 +167,8 @@ class Forward(Pass):
             sides["zx"] = self.address("wx") + offset
             values["index"] = StepArgument(self.address("X"), key.m * INDEX.itemsize)
         values |= {name: sides[name] for name in forward_sides(stage)}
-        arguments = self._bind(stage, kernel, key.n_zx, values)
-        return StageStep(self._size(kernel), arguments, self._recurrent_products(stage, before, after))
+        arguments = self._bind(stage, kernel, key.zx_row, values)
+        return StageStep(self._size(stage, kernel), arguments, self._recurrent_products(stage, before, after))
 
     def _recurrent_products(self, stage: StageWiring, before: int, after: int) -> list[Product]:
         key, i, separate = self.key, stage.number, self.key.separate_sides(stage)
@@ -119,8 +177,8 @@ class Forward(Pass):
         if separate:
             side = self.matrix(f"Zh{i}")
         else:
-            side = self.matrix("Z").block(0, key.m, key.layout.zx[i] * key.n, stage.n_zh * key.n)
-            side = side._replace(step=key.n_zx * self._state_bytes)
-        operand, step = self._place(stage.operand, before, after)
-        a = Matrix(operand, key.m, key.n, key.n, key.dtype, step=step)
+            side = self.matrix("Z").block(0, key.m, key.layout.zx[i], stage.n_zh * stage.units(key.n))
+            side = side._replace(step=self._bytes(key.zx_row))
+        (operand, step), n = self._place(stage.operand, before, after), stage.operand_units(key.n)
+        a = Matrix(operand, key.m, n, n, key.dtype, step=step)
         return [Product(part, wh.T, z, int(not separate)) for z, wh, part in self._blocks(stage, side, a)]

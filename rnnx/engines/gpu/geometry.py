@@ -130,7 +130,8 @@ def choose(key: PassKey, precision: str, processor: Processor | None) -> Geometr
 def _choose(cell: Cell, dtype: DType, precision: str, m: int, n: int, processor: Processor) -> Geometry | None:
     stages, nodes = wiring(cell), _NODES.get(processor.capability // 10)
     recurrent = [stage.n_zh for stage in stages if stage.n_zh]
-    if not recurrent or nodes is None or any(stage.heads > 1 or uses_means(stage) for stage in stages):
+    others = cell.has_widths or any(stage.heads > 1 or uses_means(stage) for stage in stages)
+    if not recurrent or nodes is None or others:
         return None
     precision = precision if precision == "tf32" and dtype.name == "float32" else dtype.name
     tensor = dtype.itemsize == 2 or precision == "tf32"

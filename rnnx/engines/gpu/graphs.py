@@ -1,9 +1,13 @@
-"""Passes captured as CUDA graphs, so that a loop over time is one launch.
+"""Passes captured as CUDA graphs, so that a call is one launch, after one that sends its numbers (see `copies`).
 
 A CUDA graph contains addresses, so a captured pass owns its memory. As long as a tape or an array refers to the memory,
-the pass is in use, and the next call with the same key gets another one.
+the pass is in use, and the next call with the same key gets another one. The caller's arrays, and new memory for
+results, may be freed as soon as a call returns, as with all work of the array library: their memory is used again only
+by what is queued later on the same stream.
 """
 
+import contextlib
+import contextvars
 import itertools
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -16,6 +20,24 @@ from rnnx.engines.gpu.pass_key import PassKey
 
 MAX_PASSES = 16  # captured passes per stream
 IDLE_CALLS = 64  # forward calls after which an unused captured pass may be dropped
+
+
+# Whether passes become part of a capture of the current stream, rather than an error.
+in_capture: contextvars.ContextVar[bool] = contextvars.ContextVar("rnnx_in_capture", default=False)
+
+
+@contextlib.contextmanager
+def part_of_capture() -> Iterator[None]:
+    """Let passes inside the block take part in the caller's capture of the current stream.
+
+    They run uncaptured, with memory from the current allocator, and the addresses of all arrays become part of the
+    graph. No one else may get this memory for as long as the graph is used: the caller needs an allocator of its own.
+    """
+    token = in_capture.set(True)
+    try:
+        yield
+    finally:
+        in_capture.reset(token)
 
 
 class CapturedPass:

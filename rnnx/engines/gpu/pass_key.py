@@ -1,7 +1,7 @@
 """What a pass depends on, which is the key under which captured passes are stored, and its arrays.
 
-Dimensions: T steps, m examples, n units, n_x inputs; G_x gates with an input side of all stages, G_i gates with a
-recurrent side of stage i; B blocks of a row of dZ, see `StageWiring.blocks`.
+Dimensions: T steps, m examples, n units, n_x inputs; n_i units of stage i and n_k of value k, which are n unless the
+cell has values of other widths; X rows of Z; G_i gates with a recurrent side of stage i.
 """
 
 from collections.abc import Iterable
@@ -17,10 +17,10 @@ from rnnx.engines.protocol import Call, Tape
 
 
 class Span(NamedTuple):
-    """Rows or columns that are adjacent in several arrays, in blocks of n."""
+    """Rows or columns that are adjacent in several arrays."""
 
     starts: tuple[int, ...]  # in each array
-    blocks: int
+    size: int
 
 
 def _joined(spans: Iterable[Span]) -> tuple[Span, ...]:
@@ -28,39 +28,42 @@ def _joined(spans: Iterable[Span]) -> tuple[Span, ...]:
     joined: list[Span] = []
     for span in spans:
         last = joined[-1] if joined else None
-        if last and span.starts == tuple(start + last.blocks for start in last.starts):
-            joined[-1] = Span(last.starts, last.blocks + span.blocks)
-        elif span.blocks:
+        if last and span.starts == tuple(start + last.size for start in last.starts):
+            joined[-1] = Span(last.starts, last.size + span.size)
+        elif span.size:
             joined.append(span)
     return tuple(joined)
 
 
 class Layout(NamedTuple):
-    """Where the blocks of each stage begin in arrays over all stages; the last entry is the number of blocks.
+    """Where the numbers of each stage begin in arrays over all stages; the last entry is the size of the whole.
 
     Each span is computed at once. There is one of each kind if all gates have both sides and there are no vectors.
     """
 
-    zx: tuple[int, ...]  # in Z, wx and b
+    zx: tuple[int, ...]  # in a row of Z, and in wx and b
     dz: tuple[int, ...]  # in a row of dZ
     sums: tuple[int, ...]  # in the gradients of the biases and vectors
+    gates: tuple[int, ...]  # in the rows of the gradients of the weights
     inputs: tuple[Span, ...]  # in dZ, in wx, and in the rows of the gradients of the weights
     summed: tuple[Span, ...]  # in dZ and in `sums`
 
     @classmethod
     @lru_cache(maxsize=256)
-    def of(cls, cell: Cell) -> "Layout":
-        """Return the layout of a cell."""
-        zx, dz, sums, inputs, summed = [0], [0], [0], [], []
+    def of(cls, cell: Cell, n: int) -> "Layout":
+        """Return the layout of a cell with n units."""
+        zx, dz, sums, gates, inputs, summed = [0], [0], [0], [0], [], []
         for stage in wiring(cell):
-            blocks, only_h, more = stage.blocks, stage.only_h, len(stage.vectors)
+            units, more = stage.units(n), len(stage.vectors)
             own = stage.n_gates if stage.stage.additive else stage.n_zx
-            inputs.append(Span((dz[-1] + blocks["dzx"].start, zx[-1], stage.first_gate + only_h), stage.n_zx))
-            summed.append(Span((dz[-1], sums[-1] + stage.n_gates - own), own + more))
-            zx.append(zx[-1] + stage.n_zx)
-            dz.append(dz[-1] + own + more)
-            sums.append(sums[-1] + stage.n_gates + more)
-        return cls(tuple(zx), tuple(dz), tuple(sums), _joined(inputs), _joined(summed))
+            starts = dz[-1] + stage.blocks["dzx"].start * units, zx[-1], gates[-1] + stage.only_h * units
+            inputs.append(Span(starts, stage.n_zx * units))
+            summed.append(Span((dz[-1], sums[-1] + (stage.n_gates - own) * units), (own + more) * units))
+            zx.append(zx[-1] + stage.n_zx * units)
+            dz.append(dz[-1] + (own + more) * units)
+            sums.append(sums[-1] + (stage.n_gates + more) * units)
+            gates.append(gates[-1] + stage.n_gates * units)
+        return cls(tuple(zx), tuple(dz), tuple(sums), tuple(gates), _joined(inputs), _joined(summed))
 
 
 class PassKey(NamedTuple):
@@ -81,13 +84,12 @@ class PassKey(NamedTuple):
     def of(cls, source: Call | Tape, *, keep: bool) -> "PassKey":
         """Return the key of a forward pass, or of the backward pass through a tape.
 
-        Raise ValueError if the kernels cannot count the elements of a state, or do not support the cell.
+        Raise ValueError if the kernels cannot count the elements of a state.
         """
-        if source.cell.has_widths:
-            what = f"cells with several widths, such as {source.cell.name!r}"
-            raise ValueError(f"the gpu engine does not run {what}; use `rnnx.use_engine('reference')`")
-        if source.m * source.n_a >= 2**31:
-            raise ValueError(f"m * n_a must be less than 2^31 on a GPU; got m = {source.m}, n_a = {source.n_a}")
+        most = max(stage.units(source.n_a) for stage in wiring(source.cell))
+        if source.m * most >= 2**31:
+            what = "n_a" if most == source.n_a else "width"
+            raise ValueError(f"m * {what} must be less than 2^31 on a GPU; got m = {source.m}, {what} = {most}")
         cell, dtype, has_lengths = source.cell, np.dtype(source.dtype), source.lengths is not None
         given = set(source.parameters)  # `in` would create views of packed parameters
         optional = tuple(key for key in cell.optional_keys if key in given)
@@ -97,31 +99,37 @@ class PassKey(NamedTuple):
     @property
     def layout(self) -> Layout:
         """Where the blocks of each stage are."""
-        return Layout.of(self.cell)
+        return Layout.of(self.cell, self.n)
 
     @property
-    def n_zx(self) -> int:
-        """Number of gates with an input side of all stages."""
+    def zx_row(self) -> int:
+        """Length of a row of Z: the input sides of all stages."""
         return self.layout.zx[-1]
 
     @property
-    def n_dz(self) -> int:
-        """Number of blocks of a row of dZ."""
+    def dz_row(self) -> int:
+        """Length of a row of dZ: the blocks of all stages, see `StageWiring.blocks`."""
         return self.layout.dz[-1]
+
+    @property
+    def most_columns(self) -> int:
+        """The most columns of the recurrent weights of a stage."""
+        return max(stage.columns(self.n) for stage in wiring(self.cell))
 
     @property
     def size(self) -> int:
         """Estimated bytes of a forward and a backward pass."""
-        cell, n_gates = self.cell, len(self.cell.gates)
-        blocks = 4 * n_gates + len(cell.vectors) + 2 * len(cell.inputs) + 2 * len(cell.states)
-        per_row = blocks * self.n + 2 * self.n_x
-        return self.dtype.itemsize * (self.n_steps * self.m * per_row + n_gates * self.n * (self.n + self.n_x))
+        cell, gates = self.cell, self.layout.gates[-1]
+        values = sum(self.sizes(cell.vectors)) + 2 * sum(self.sizes(cell.inputs + cell.states))
+        per_row = 4 * gates + values + 2 * self.n_x
+        return self.dtype.itemsize * (self.n_steps * self.m * per_row + gates * (self.most_columns + self.n_x))
 
     def gate_rows(self, stage: StageWiring) -> list[tuple[Gate, slice, slice]]:
         """Return a stage's gates, each with its rows of wx and b, and of the stage's wh and bh, if it has them."""
-        first_x = self.layout.zx[stage.number] - stage.only_h
-        rows = [slice(g * self.n, (g + 1) * self.n) for g in range(stage.n_gates)]
-        of_inputs = [slice((first_x + g) * self.n, (first_x + g + 1) * self.n) for g in range(stage.n_gates)]
+        n = stage.units(self.n)
+        first_x = self.layout.zx[stage.number] - stage.only_h * n
+        rows = [slice(g * n, (g + 1) * n) for g in range(stage.n_gates)]
+        of_inputs = [slice(first_x + row.start, first_x + row.stop) for row in rows]
         return list(zip(stage.stage.gates, of_inputs, rows, strict=True))
 
     def has_recurrent_bias(self, stage: StageWiring) -> bool:
@@ -135,30 +143,35 @@ class PassKey(NamedTuple):
     def packed_shapes(self) -> Shapes:
         """Shapes of the parameters, stacked over the gates that have them.
 
-        These are wh<i> (G_i n, n / heads), bh<i> (G_i n,), b (G_x n,), wx (G_x n, n_x), or (n_x, G_x n) for index
-        inputs, and v<k> (n,), the vectors.
+        These are wh<i> (G_i n_i, columns), bh<i> (G_i n_i,), b (X,), wx (X, n_x), or (n_x, X) for index inputs, and
+        v<k> (n_k,), the vectors.
         """
         shapes: Shapes = {}
         for stage in wiring(self.cell):
-            if stage.n_zh:
-                shapes[f"wh{stage.number}"] = ((stage.n_zh * self.n, self.n // stage.heads), self.dtype)
+            rows = stage.n_zh * stage.units(self.n)
+            if rows:
+                shapes[f"wh{stage.number}"] = ((rows, stage.columns(self.n)), self.dtype)
             if self.has_recurrent_bias(stage):
-                shapes[f"bh{stage.number}"] = ((stage.n_zh * self.n,), self.dtype)
-        if rows := self.n_zx * self.n:
+                shapes[f"bh{stage.number}"] = ((rows,), self.dtype)
+        if rows := self.zx_row:
             shapes["wx"] = ((self.n_x, rows) if self.indices else (rows, self.n_x), self.dtype)
             shapes["b"] = ((rows,), self.dtype)
-        return shapes | {f"v{k}": ((self.n,), self.dtype) for k in range(len(self.cell.vectors))}
+        return shapes | {f"v{k}": ((n,), self.dtype) for k, n in enumerate(self.sizes(self.cell.vectors))}
+
+    def sizes(self, names: Iterable[str]) -> list[int]:
+        """Return the numbers of units of values by name."""
+        return [self.cell.size(name, self.n) for name in names]
 
     def tape_shapes(self) -> Shapes:
-        """Shapes of states S<k> (T + 1, m, n), saved values K<k> (T, m, n), inputs X (T, m, n_x), and parameters.
+        """Shapes of states S<k> (T + 1, m, n_k), saved values K<k> (T, m, n_k), inputs X (T, m, n_x), and parameters.
 
-        Index inputs are (T, m), extra inputs E<k> (T, m, n). Without `keep`, K<k> hold one step.
+        Index inputs are (T, m), extra inputs E<k> (T, m, n_k). Without `keep`, K<k> hold one step.
         """
         cell, dtype, n_saved = self.cell, self.dtype, self.n_steps if self.keep else 1
         return {
-            **{f"S{k}": ((self.n_steps + 1, self.m, self.n), dtype) for k in range(len(cell.states))},
-            **{f"K{k}": ((n_saved, self.m, self.n), dtype) for k in range(len(cell.saved))},
+            **{f"S{k}": ((self.n_steps + 1, self.m, n), dtype) for k, n in enumerate(self.sizes(cell.states))},
+            **{f"K{k}": ((n_saved, self.m, n), dtype) for k, n in enumerate(self.sizes(cell.saved))},
             "X": ((self.n_steps, self.m), INDEX) if self.indices else ((self.n_steps, self.m, self.n_x), dtype),
-            **{f"E{k}": ((self.n_steps, self.m, self.n), dtype) for k in range(len(cell.inputs))},
+            **{f"E{k}": ((self.n_steps, self.m, n), dtype) for k, n in enumerate(self.sizes(cell.inputs))},
             **self.packed_shapes(),
         }

@@ -1,17 +1,19 @@
 """What forward and backward passes share: the kernels of a cell, and the work of one stage in one step."""
 
-import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from rnnx.cells.wiring import Slot, StageWiring, wiring
 from rnnx.engines.gpu import geometry, persistent
-from rnnx.engines.gpu.codegen import PACK_JOBS, launch_size
+from rnnx.engines.gpu.codegen import launch_size
+from rnnx.engines.gpu.copies import NO_MATRIX, Copy, End, Numbers, Transfer
 from rnnx.engines.gpu.device import Arena, Array, DeviceStream, Matrix, Shapes, StepArgument
 from rnnx.engines.gpu.geometry import Geometry
-from rnnx.engines.gpu.kernel import Kernel, LaunchSize, declared, options, read
+from rnnx.engines.gpu.kernel import Kernel, LaunchSize, options
 from rnnx.engines.gpu.launches import Launcher
 from rnnx.engines.gpu.pass_key import PassKey
+
+_ARRAYS = {"state": "S", "saved": "K", "input": "E", "vector": "v"}  # by the kinds of slots
 
 
 class Product(NamedTuple):
@@ -34,31 +36,41 @@ class StageStep(NamedTuple):
 class Pass(Launcher):
     """The kernels of a cell, launched step by step, or one persistent kernel for the whole pass, if it has a geometry.
 
-    Arrays are known by name: those of `PassKey.tape_shapes`, and the pass's own. With `captured`, the loop is captured
-    as a CUDA graph after its first run, and replayed from then on.
+    Arrays are known by name: those of `PassKey.tape_shapes`, and the pass's own. With `captured`, the work is captured
+    as a CUDA graph after its first run. From then on, a call sends its numbers and launches the graph.
     """
+
+    transfer: Transfer  # with two groups of copies, before and after the loop
 
     def __init__(self, stream: DeviceStream, key: PassKey, *, captured: bool) -> None:
         super().__init__(stream, key.cell, key.dtype)
         self.key, self.shapes = key, key.tape_shapes()
         self.addresses: dict[str, int] = {}
-        self._state_bytes = key.m * key.n * key.dtype.itemsize  # of one state, or one gate, in one step
         self._geometry = geometry.choose(key, stream.precision, stream.processor)
-        self._captured = captured
-        self._replay: Callable[[], None] | None = None
+        self.captured = captured
+        self._states = range(len(key.cell.states))
+        optional = [gate.recurrent_bias for gate in key.cell.gates if gate.recurrent_bias in key.optional_keys]
+        required = [name for gate in key.cell.gates for name in gate.keys]
+        self.parameter_keys = [name for name in (*required, *optional, *key.cell.vectors) if name]
+        self.replay: Callable[[], None] | None = None
 
     def loop(self) -> None:
         """Run the loop over time, without allocating or synchronizing."""
         raise NotImplementedError
 
-    def run(self) -> None:
-        """Run or replay the loop."""
-        if self._replay:
-            self._replay()
+    def work(self) -> None:
+        """Run the pass, from the copies of the caller's arrays to those of the results, without allocating."""
+        raise NotImplementedError
+
+    def run(self, numbers: Sequence[int]) -> None:
+        """Run or replay the pass for a call with these numbers."""
+        self.transfer.send(numbers)
+        if self.replay:
+            self.replay()
             return
-        self.loop()
-        if self._captured and self.stream.can_capture:
-            self._replay = self.stream.capture(self.loop) or self.loop
+        self.work()
+        if self.captured and self.stream.can_capture:
+            self.replay = self.stream.capture(self.work) or self.work
 
     def allocate(self, shapes: Shapes) -> Arena:
         """Allocate arrays of the pass."""
@@ -67,37 +79,43 @@ class Pass(Launcher):
         self.addresses |= arena.addresses
         return arena
 
-    def load_parameters(self, parameters: Mapping[str, Array]) -> None:
-        """Fill the arrays of `PassKey.packed_shapes`."""
-        key, n, job, jobs = self.key, self.key.n, declared(read("layout.cu"), "copy_matrix"), []
-        wx_strides = (1, key.n_zx * n) if key.indices else (key.n_x, 1)
+    def parameter_copies(self, numbers: Numbers) -> list[Copy]:
+        """Return the copies of the parameters to the arrays of `PassKey.packed_shapes`."""
+        key, copies = self.key, list[Copy]()
+        given = {name: numbers.matrix() for name in self.parameter_keys}
+        wx_strides = (1, key.zx_row) if key.indices else (key.n_x, 1)
 
-        def add(source: Array | None, name: str, row: int, strides: tuple[int, int], columns: int) -> None:
-            """Copy `columns` columns, or zeros, to rows `row` ... of an array."""
-            src, (row_from, column_from) = 0, (0, 0)
-            if source is not None:
-                src, (row_from, column_from) = self.stream.address(source), self.stream.strides(source)
-            dst, (row_to, column_to) = self.address(name) + row * strides[0] * key.dtype.itemsize, strides
-            values = {"src": src, "row_from": row_from, "column_from": column_from, "rows": n, "columns": columns}
-            jobs.append(job.bind(values | {"dst": dst, "row_to": row_to, "column_to": column_to}))
+        def add(source: End, name: str, rows: slice, strides: tuple[int, int], columns: int = 0) -> None:
+            """Copy `columns` columns, or a vector, to rows of an array."""
+            by_row, by_column = (stride * key.dtype.itemsize for stride in strides)
+            n, target = rows.stop - rows.start, self.address(name) + rows.start * by_row
+            if columns:
+                copies.append(Copy(source, End(target, (by_column, 0, by_row)), (columns, 1, n)))
+            else:
+                copies.append(Copy(source, End(target, (by_row,)), (n, 1, 1)))
 
         for stage in wiring(key.cell):
-            for gate, row, own in key.gate_rows(stage):
-                w_x, w_h = gate.split(parameters, n)
-                if w_h is not None:
-                    add(w_h, f"wh{stage.number}", own.start, (n // stage.heads, 1), n // stage.heads)
-                if w_x is not None:
-                    add(w_x, "wx", row.start, wx_strides, key.n_x)
-                    add(parameters.get(gate.bias), "b", row.start, (1, 1), 1)
-                if w_h is not None and key.has_recurrent_bias(stage):
-                    add(parameters.get(gate.recurrent_bias or ""), f"bh{stage.number}", own.start, (1, 1), 1)
-        for k, name in enumerate(key.cell.vectors):
-            add(parameters[name], f"v{k}", 0, (1, 1), 1)
-        blocks = min(-(-n * max(n, key.n_x) // 256), 64)
-        for first in range(0, len(jobs), PACK_JOBS):
-            batch = jobs[first : first + PACK_JOBS]
-            unused = [0] * len(job.names) * (PACK_JOBS - len(batch))
-            self.launch("pack", (blocks, len(batch)), (256, 1), [*itertools.chain(*batch), *unused])
+            columns = stage.columns(key.n)
+            for gate, rows, own in key.gate_rows(stage):
+                places = gate.places(key.n)
+                if "h" in places:
+                    name, first = places["h"]
+                    add(given[name].columns(first), f"wh{stage.number}", own, (columns, 1), columns)
+                if "x" in places:
+                    name, first = places["x"]
+                    add(given[name].columns(first), "wx", rows, wx_strides, key.n_x)
+                    add(given.get(gate.bias, NO_MATRIX).vector(), "b", rows, (1, 1))
+                if "h" in places and key.has_recurrent_bias(stage):
+                    bias = given.get(gate.recurrent_bias or "", NO_MATRIX)
+                    add(bias.vector(), f"bh{stage.number}", own, (1, 1))
+        for k, (name, n) in enumerate(zip(key.cell.vectors, key.sizes(key.cell.vectors), strict=True)):
+            add(given[name].vector(), f"v{k}", slice(0, n), (1, 1))
+        return copies
+
+    def parameter_numbers(self, parameters: Mapping[str, Array]) -> list[int]:
+        """Return the numbers of the parameters."""
+        place = self.stream.place
+        return [number for name in self.parameter_keys for number in place(parameters[name])]
 
     def address(self, name: str) -> int:
         """Return the address of an array; 0 if there is no array of that name."""
@@ -109,24 +127,26 @@ class Pass(Launcher):
 
     def _place(self, slot: Slot, before: int = 0, after: int = 1) -> StepArgument:
         """Return the address of a slot's values. At step 0, the states are S<k>[before] and S<k>[after]."""
-        size = self._state_bytes
-        if slot.kind == "vector":
-            return StepArgument(self.address(f"v{slot.number}"))
-        if slot.kind == "input":
-            return StepArgument(self.address(f"E{slot.number}"), size)
-        if slot.kind == "saved":
-            return StepArgument(self.address(f"K{slot.number}"), size if self.key.keep else 0)
-        return StepArgument(self.address(f"S{slot.number}") + (after if slot.after else before) * size, size)
+        name = f"{_ARRAYS[slot.kind]}{slot.number}"
+        address, size = self.address(name), self._bytes(self.shapes[name][0][-1])
+        if slot.kind == "state":
+            return StepArgument(address + (after if slot.after else before) * size, size)
+        once = slot.kind == "vector" or (slot.kind == "saved" and not self.key.keep)
+        return StepArgument(address, 0 if once else size)
 
-    def _size(self, kernel: Kernel) -> LaunchSize:
-        return launch_size(kernel, self.key.m, self.key.n, self.key.dtype)
+    def _bytes(self, row: int) -> int:
+        """Return the size of an array (m, row), of one step."""
+        return self.key.m * row * self.key.dtype.itemsize
+
+    def _size(self, stage: StageWiring, kernel: Kernel) -> LaunchSize:
+        return launch_size(kernel, self.key.m, stage.units(self.key.n), self.key.dtype)
 
     def _bind(
         self, stage: StageWiring, kernel: Kernel, row: int, values: Mapping[str, StepArgument | int]
     ) -> list[StepArgument]:
-        """Return the arguments of a stage's kernel: `values`, and those common to all kernels. `row` is in blocks."""
-        key = self.key
-        sizes = {"m": key.m, "n": key.n, "row": row * key.n, "hrow": stage.n_zh * key.n}
+        """Return the arguments of a stage's kernel: `values`, and those common to all kernels."""
+        key, n = self.key, stage.units(self.key.n)
+        sizes = {"m": key.m, "n": n, "row": row, "hrow": stage.n_zh * n}
         arguments = kernel.bind({**values, **sizes, "lengths": self.address("lengths"), "t": StepArgument(0, 1)})
         return [value if isinstance(value, StepArgument) else StepArgument(value) for value in arguments]
 
@@ -137,7 +157,7 @@ class Pass(Launcher):
         wh = self.matrix(f"wh{stage.number}")
         if stage.heads == 1:
             return [(side, wh, operand)]
-        d = self.key.n // stage.heads
+        d = stage.columns(self.key.n)
         return [
             (
                 side.block(0, side.rows, block * d, d),

@@ -112,7 +112,7 @@ def forward_kernel(cell: Cell, geometry: Geometry) -> Kernel:
     `zx` has rows of length `row`: with `index`, the packed input weights; else one per example, with stride `zx_step`
     between steps. `saved_step` is the stride of saved values. Variables s<i>_<k> hold the values that stage i reads.
     """
-    stages, starts = wiring(cell), Layout.of(cell).zx
+    stages, starts = wiring(cell), Layout.of(cell, 1).zx
     biases = [f"const storage* bh{stage.number}" for stage in stages if _recurrent_biases(stage)]
     parameters = ["const storage* zx", "i64 zx_step", "const i64* index", "const storage* b", *biases, *_stored(cell)]
     parameters += [*_SIZES, "i64 n_x", "i64 saved_step"]
@@ -214,7 +214,7 @@ def _backward_stage(cell: Cell, stage: StageWiring, geometry: Geometry) -> list[
     for g, result in enumerate(rows.get("dzh", rows["dzx"])[: stage.n_zh]):
         value = f"inside && !past_end ? {result} : {ZERO}"
         body.append(f"x{i}.send(turn, {g * geometry.padded} + unit, j, {value});")
-    starts = {"dzx": f"dZ + (t * m + example) * row + {Layout.of(cell).dz[i]} * n + unit"}
+    starts = {"dzx": f"dZ + (t * m + example) * row + {Layout.of(cell, 1).dz[i]} * n + unit"}
     starts["dzh"] = f"dZh{i} + (t * m + example) * {stage.n_zh} * n + unit"
     targets = [(f"{starts[side]} + {g} * n", result) for side, row in rows.items() for g, result in enumerate(row)]
     targets += [

@@ -51,6 +51,11 @@ def _zeros(size: int) -> np.ndarray:
     return np.zeros(size, np.uint8)
 
 
+def zeros(dtype: np.dtype, *shape: int) -> np.ndarray:
+    """Return zeros in F order, in memory that others share."""
+    return np.ndarray(shape, dtype, _zeros(1 << (math.prod(shape) * dtype.itemsize).bit_length()), 0, None, "F")
+
+
 class PassKey(NamedTuple):
     """What the descriptor templates of forward and backward passes depend on."""
 
@@ -113,7 +118,7 @@ class Template:
         row = 0 if slot.kind == "vector" else units * self.item
         return {"address": address, "step": step, "row": row, "vector": self.size, "past_end": past_end}
 
-    def divide(self, loop: int, after: int, waits: bool) -> None:
+    def divide(self, loop: int, after: int, waits: int) -> None:
         """Set the number of sections of the loop over time, and of those after it; see `thread_pool.Task`."""
         self.fields["loop_sections"] = loop
         self.sections = {"sections": 1 + loop + after, "loop_end": 1 + loop, "waits": waits}

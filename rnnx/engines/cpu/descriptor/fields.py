@@ -36,7 +36,7 @@ PASS = record(
 )
 # A public array to copy to time-major memory, zero past each length. It is contiguous along features or along steps.
 CONVERSION = record("source feature_stride example_stride step_stride features target")
-# A parameter, `size` numbers, to copy for the backward pass because the caller may change it.
+# An initial state to copy to the states, or a parameter to copy for the backward pass: `size` numbers.
 COPY = record("source target size")
 # A state, and the caller's copy of it, both from step 1 on.
 OUTPUT = record("source target")

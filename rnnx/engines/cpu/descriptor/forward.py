@@ -15,18 +15,19 @@ _ROWS_OF_A_CHUNK = 48  # for a thread with all examples: rows of input sides com
 
 @lru_cache(maxsize=256)
 class ForwardPass(Pass):
-    """A forward pass; with `keep`, a backward pass may follow. In a stepper, the states begin in `slot` 0 or 1.
+    """A forward pass; with `keep`, a backward pass may follow. In a stepper, the states are in `slot` 0 or 1 already.
 
     `layouts`: those of x and the extra inputs to copy to `block`, or None to read one in place. The job's arrays:
     "block", the memory of `block`, which ends with the copies of the parameters; the `sequences`, x and the extra
-    inputs; the `parameters`; "output 0", ..., the caller's copies of the states; "lengths", if given.
+    inputs; "initial 0", ..., the initial states, (m, n), but in a stepper; the `parameters`; "output 0", ..., the
+    caller's copies of the states; "lengths", if given.
     """
 
     job = "forward"
 
-    def __init__(self, key: PassKey, keep: bool, layouts: tuple[Layout | None, ...], slot: int = 0) -> None:
+    def __init__(self, key: PassKey, keep: bool, layouts: tuple[Layout | None, ...], slot: int | None = None) -> None:
         cell, _, n_steps, m, _, n_x, *_ = key
-        self.keep, self.layouts, self.slot = keep, layouts, slot
+        self.keep, self.layouts, self.slot = keep, layouts, slot or 0
         super().__init__(key, (True,) + (False,) * (len(cell.states) - 1))
         states = [(n_steps + 1, m, self.units(name)) for name in cell.states]
         # Without `keep`, every step overwrites the saved values of the previous one.
@@ -35,9 +36,10 @@ class ForwardPass(Pass):
         copies = [(0,) if f is None else (n_steps, m, k) for f, k in zip(layouts, features, strict=True)]
         self.block = Block(key.dtype, [*states, *saved, *copies, *(self.kept.shapes if keep else ())])
         self.sequences = ("x", *names("input", cell.inputs))
+        self.initial = names("initial", cell.states) if slot is None else ()
         self.outputs = names("output", cell.states) if keep else ()
         self.parameters = tuple(f"parameter {name}" for name in key.keys)  # a key may be "block"
-        self.arrays = ("block", *self.sequences, *self.parameters, *self.outputs, "lengths")
+        self.arrays = ("block", *self.sequences, *self.initial, *self.parameters, *self.outputs, "lengths")
         # With `keep`, of the values of a backward pass and of the first parameter.
         self.kept_at = self.block.offsets[: len(states) + len(saved) + len(copies) + 1]
 
@@ -54,9 +56,9 @@ class ForwardPass(Pass):
         outputs = zip(states, steps, self.outputs, strict=False)  # there may be none
         copies = [{"source": S + step, "target": t.base(name)} for S, step, name in outputs]
         sources = [t.base(name) for name in self.parameters]
-        if self.keep:
-            kept = zip(sources, block[-len(sources) :], self.kept.shapes, strict=True)
-            t.fields["copies"] = [{"source": a, "target": b, "size": prod(shape)} for a, b, shape in kept]
+        starts = zip(map(t.base, self.initial), states, [step // t.item for step in steps], strict=False)
+        kept = zip(sources, block[-len(sources) :], map(prod, self.kept.shapes), strict=True) if self.keep else ()
+        t.fields["copies"] = [{"source": a, "target": b, "size": size} for a, b, size in (*starts, *kept)]
         if t.rows == t.m:
             t.fields["chunk"] = max(1, min(t.n_steps, _ROWS_OF_A_CHUNK // t.m))
         row = 8 if t.indices else t.n_x * t.item

@@ -1,9 +1,11 @@
 """Where a backward pass writes the gradients of the parameters. Dimensions as in `fields`."""
 
+import numpy as np
+
 from rnnx.cells.wiring import StageWiring, wiring
 from rnnx.engines.cpu.descriptor.builder import Fields, PassKey
 from rnnx.engines.cpu.descriptor.layout import Block, View
-from rnnx.engines.cpu.runtime.buffer_pool import LINE
+from rnnx.engines.cpu.runtime.buffer_pool import LINE, Memory
 
 
 class GradientBlock(Block):
@@ -32,6 +34,17 @@ class GradientBlock(Block):
             of_vectors = zip(wired.stage.vectors, self.of_vectors(wired), strict=True)
             views |= {"d" + name: ((wired.units(key.n), 1), at, None) for name, at in of_vectors}
         self.names, self.views = tuple(views), list(views.values())
+        spread = [
+            strides is not None and strides[0] != shape[1] * key.dtype.itemsize for shape, _, strides in self.views
+        ]
+        self._spread = [k for k, is_spread in enumerate(spread) if is_spread]
+
+    def gradients(self, memory: Memory) -> dict[str, np.ndarray]:
+        """Return the gradients by name, C-contiguous."""
+        arrays = self.arrays(memory)
+        for k in self._spread:
+            arrays[k] = np.array(arrays[k], order="C")
+        return dict(zip(self.names, arrays, strict=True))
 
     def fields(self, wired: StageWiring, block: int) -> Fields:
         """Return the fields of a stage, for a block at an address; they begin at the first gate with each side."""

@@ -1,24 +1,52 @@
 """Memory layouts of public arrays, and blocks of arrays in one allocation."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from rnnx.engines.cpu.runtime.buffer_pool import LINE, aligned_at
+from rnnx.engines.cpu.runtime.buffer_pool import LINE, Memory, aligned_at
 
 _C_CONTIGUOUS, _F_CONTIGUOUS, _ALIGNED = 0x1, 0x2, 0x100  # flags of NumPy's C API
+_READY = _C_CONTIGUOUS | _ALIGNED
 memory_of: Any = attrgetter("shape", "strides", "flags.num")  # what the layout of an array depends on
 
 View = tuple[tuple[int, ...], int, tuple[int, ...] | None]
 
 
+Change = Callable[[np.ndarray], np.ndarray]  # of the caller's array to one that a job can read
+_transposed: Change = attrgetter("T")  # for F order, because `addresses` is faster for C order
+
+
 def contiguous(arrays: Iterable[np.ndarray]) -> list[np.ndarray]:
     """Copy the arrays that are not C-contiguous and aligned."""
-    ready = _C_CONTIGUOUS | _ALIGNED
-    return [a if a.flags.num & ready == ready else np.array(a, order="C") for a in arrays]
+    return [a if a.flags.num & _READY == _READY else np.array(a, order="C") for a in arrays]
+
+
+def to_contiguous(memory: Any) -> Change | None:
+    """Return how to make an array, given its `memory_of`, C-contiguous and aligned; None if it is."""
+    return None if memory[2] & _READY == _READY else _in_c_order
+
+
+def to_rows(memory: Any) -> Change:
+    """Return how to make (n, m), given its `memory_of`, (m, n) in C order."""
+    ready = _F_CONTIGUOUS | _ALIGNED
+    return _transposed if memory[2] & ready == ready else _copied_transposed
+
+
+def _in_c_order(a: np.ndarray) -> np.ndarray:
+    return np.array(a, order="C")
+
+
+def _copied_transposed(a: np.ndarray) -> np.ndarray:
+    return np.array(a, order="F").T
+
+
+def to_indices(a: np.ndarray) -> np.ndarray:
+    """Return indices (m, T) as (T, m) in C order."""
+    return np.asfortranarray(a, np.int64).T
 
 
 def lines(size: int) -> int:
@@ -42,10 +70,19 @@ class Block:
             self.size += lines(math.prod(shape) * dtype.itemsize + spare)
         self.views: list[View] = [(*place, None) for place in zip(self.shapes, self.offsets, strict=True)]
 
+    def memory(self) -> Memory:
+        """Return new memory, where the first array begins."""
+        return aligned_at(self.size)
+
     def allocate(self) -> tuple[int, list[np.ndarray]]:
         """Return the address of new memory, where the first array begins, and the views of it, uninitialized."""
-        (memory, at), dtype = aligned_at(self.size), self.dtype
-        return at, [np.ndarray(shape, dtype, memory, offset, strides) for shape, offset, strides in self.views]
+        memory = self.memory()
+        return memory.address, self.arrays(memory)
+
+    def arrays(self, memory: Memory) -> list[np.ndarray]:
+        """Return the views of memory of this size."""
+        dtype, (_, buffer, start) = self.dtype, memory
+        return [np.ndarray(shape, dtype, buffer, start + at, strides) for shape, at, strides in self.views]
 
 
 class Layout(NamedTuple):
@@ -59,22 +96,14 @@ class Reading(NamedTuple):
     """How a job reads a public array."""
 
     layout: Layout
-    copied: bool  # no job can read the array's own layout
-
-    def of(self, a: np.ndarray) -> np.ndarray:
-        """Return the array to read; time-major ones transposed, as `address` is faster for C order."""
-        a = np.array(a, order="F") if self.copied else a
-        return a.T if self.layout.time_major else a
-
-
-TIME_MAJOR = Reading(Layout((), True), False)
+    change: Change | None
 
 
 def reading(memory: Any, item: int) -> Reading:
     """Return how a job reads an array (features, m, T), given its `memory_of`, with `item` bytes a number."""
     (features, m, n_steps), strides, flags = memory
     if flags & _ALIGNED and flags & _F_CONTIGUOUS:
-        return Reading(Layout((item, *strides[1:]), True), False)
+        return Reading(Layout((item, *strides[1:]), True), _transposed)
     if flags & _ALIGNED and (features == 1 or item in (strides[0], strides[2]) or n_steps == 1):
-        return Reading(Layout((item if features == 1 else strides[0], *strides[1:]), False), False)
-    return Reading(Layout((item, features * item, features * m * item), True), True)
+        return Reading(Layout((item if features == 1 else strides[0], *strides[1:]), False), None)
+    return Reading(Layout((item, features * item, features * m * item), True), _copied_transposed)

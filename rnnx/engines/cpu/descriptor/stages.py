@@ -16,6 +16,7 @@ from rnnx.engines.cpu.descriptor.builder import Fields, PassKey, Places, Templat
 from rnnx.engines.cpu.descriptor.fields import UNIT_VECTORS
 from rnnx.engines.cpu.descriptor.layout import Block
 from rnnx.engines.cpu.runtime import object_cache, thread_pool
+from rnnx.engines.cpu.runtime.balance import Balance
 from rnnx.engines.cpu.runtime.buffer_pool import LINE, address, workspace
 from rnnx.engines.cpu.runtime.thread_policy import Work, choice
 
@@ -44,6 +45,7 @@ class Pass:
         recurrent = any(stage.n_zh for stage in wiring(cell))
         lines = arrays if n * dtype.itemsize % LINE else 0
         self.work = Work(n_steps, m, products, n_steps * m * n * arrays, shares, lines, recurrent)
+        self.balance = Balance(self.work.alone_ns)
         self._templates: dict[tuple[int, bool], Template] = {}
 
     def fill(self, t: Template) -> dict[str, int]:
@@ -123,19 +125,18 @@ class Pass:
             lengths = np.ascontiguousarray(lengths, np.int64)
             addresses.append(address(lengths))
         threads, unit_parallel = choice(self.work)
-        if threads > 1 and not thread_pool.pool().acquire(threads):
-            threads, unit_parallel = 1, False
-        try:
-            template = self.template(threads, unit_parallel)
-            with workspace(template.workspace) as place:
-                descriptor = template.bind(place, addresses)
-                if threads == 1:
-                    template.task.run_alone(address(descriptor))
-                else:
-                    thread_pool.pool().run(template.task, address(descriptor))
-        finally:
-            if threads > 1:
+        if threads > 1 and self.balance.shares() and thread_pool.pool().acquire(threads):
+            try:
+                self._run(self.template(threads, unit_parallel), addresses, True)
+            finally:
                 thread_pool.pool().release()
+        else:
+            self._run(self.template(1, False), addresses, False)
+
+    def _run(self, template: Template, addresses: list[int], shared: bool) -> None:
+        with workspace(template.workspace) as place:
+            descriptor = template.bind(place, addresses)
+            template.task.run(address(descriptor), shared, self.balance)
 
 
 @lru_cache(maxsize=256)

@@ -153,7 +153,7 @@ def to_time_major(p, c, j0, j1):
 
 @function
 def convert(me, n, p):
-    """Convert slice me's examples to time-major layout, and copy its share of the parameters for the backward pass."""
+    """Convert slice me's examples to time-major layout, and copy its share of initial states and parameters."""
     j0, j1 = share(me, n, p.m, 1)
     for i in range(p.n_conversions):
         to_time_major(p, conversion_of(p, i), j0, j1)

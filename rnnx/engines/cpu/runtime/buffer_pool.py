@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -62,16 +62,25 @@ def addresses(arrays: Sequence[np.ndarray]) -> list[int]:
 
 def aligned(size: int, *, pooled: bool = True) -> np.ndarray:
     """Return `size` bytes from the beginning of a cache line on; `pooled`: of a free buffer if possible."""
-    return aligned_at(size, pooled=pooled)[0]
+    _, buffer, start = aligned_at(size, pooled=pooled)
+    return buffer[start : start + size]
 
 
-def aligned_at(size: int, *, pooled: bool = True) -> tuple[np.ndarray, int]:
-    """Return what `aligned` does, and its address."""
+class Memory(NamedTuple):
+    """Memory from the beginning of a cache line on: its address, a buffer, and where it starts in the buffer."""
+
+    address: int
+    buffer: np.ndarray
+    start: int
+
+
+def aligned_at(size: int, *, pooled: bool = True) -> Memory:
+    """Return `size` bytes as `aligned` does."""
     pooled = pooled and _COUNTS and _SMALLEST <= size <= _LARGEST
-    memory = _pooled(size + LINE) if pooled else np.empty(size + LINE, np.uint8)
-    at = address(memory)
-    shift = -at % LINE
-    return memory[shift : shift + size], at + shift
+    buffer = _pooled(size + LINE) if pooled else np.empty(size + LINE, np.uint8)
+    at = address(buffer)
+    start = -at % LINE
+    return Memory(at + start, buffer, start)
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -123,13 +132,13 @@ class workspace:
 
     def __init__(self, size: int) -> None:
         self._keep = size <= _WORKSPACE
-        self._kept: tuple[np.ndarray, int] | None = _local.__dict__.pop("workspace", None)  # None inside another one
+        self._kept: Memory | None = _local.__dict__.pop("workspace", None)  # None inside another one
         self._memory = self._kept
-        if self._memory is None or self._memory[0].nbytes < size:
+        if self._memory is None or self._memory.buffer.nbytes < size + LINE:
             self._memory = aligned_at(size, pooled=not self._keep)
 
     def __enter__(self) -> int:
-        return self._memory[1]
+        return self._memory.address
 
     def __exit__(self, *_: object) -> None:
         _local.workspace = self._memory if self._keep else self._kept

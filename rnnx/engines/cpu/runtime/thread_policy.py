@@ -32,13 +32,26 @@ MOST_THREADS = 256
 _POSITIVE = re.compile("0*[1-9][0-9]{0,9}")  # `str.isdigit` also accepts digits that `int` does not, such as "²"
 
 
+limit: ContextVar[int] = ContextVar("rnnx_thread_limit", default=MOST_THREADS)
+
+
+@contextlib.contextmanager
+def use_limit(threads: int) -> Iterator[None]:
+    """Use at most this many threads in this context."""
+    token = limit.set(threads)
+    try:
+        yield
+    finally:
+        limit.reset(token)
+
+
 def max_threads() -> int:
     """Return the number of usable cores, limited by OMP_NUM_THREADS, NUMBA_NUM_THREADS and threadpoolctl."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limits = [_limit(os.environ.get("OMP_NUM_THREADS", "")), _limit(os.environ.get("NUMBA_NUM_THREADS", ""))]
     if "threadpoolctl" in sys.modules:
         limits += [blas.get_num_threads() or cores for blas in _blas_controllers()]
-    return max(1, min(cores, *limits, MOST_THREADS))
+    return max(1, min(cores, *limits, limit.get()))
 
 
 @lru_cache(maxsize=16)
@@ -112,6 +125,7 @@ class Policy:
     """How jobs are shared among threads."""
 
     split: Callable[[Work], tuple[int, bool]] = split
+    measures: bool = True  # whether jobs run on one thread if several have been slower
 
 
 policy: ContextVar[Policy] = ContextVar("rnnx_thread_policy", default=Policy())  # noqa: B039
@@ -125,8 +139,8 @@ def choice(work: Work) -> tuple[int, bool]:
 
 @contextlib.contextmanager
 def use_policy(split: Callable[[Work], tuple[int, bool]]) -> Iterator[None]:
-    """Set the policy of this context."""
-    token = policy.set(Policy(split))
+    """Set the policy of this context, for all jobs, whether or not several threads have been faster."""
+    token = policy.set(Policy(split, measures=False))
     try:
         yield
     finally:

@@ -14,15 +14,18 @@ import sys
 import threading
 from collections.abc import Mapping
 from functools import lru_cache
+from time import perf_counter_ns
 
 import numpy as np
 
 from rnnx.engines.cpu.runtime import object_cache
+from rnnx.engines.cpu.runtime.balance import Balance
 from rnnx.engines.cpu.runtime.buffer_pool import address
 from rnnx.engines.cpu.runtime.mailbox import MAILBOX, TASK, WORKER
 from rnnx.engines.cpu.runtime.thread_policy import MOST_THREADS
 
-_PATIENCE, _SPINS = 500, 10_000  # checks for work before a thread sleeps, during a job and between jobs
+_PATIENCE, _SPINNING = 30_000, 1_000_000  # nanoseconds without work before a thread sleeps, in and between jobs
+_CHECKS = 256  # for work, of which the time is measured
 
 
 @lru_cache(maxsize=1)
@@ -65,7 +68,7 @@ def _shared_record(dtype: np.dtype) -> tuple[np.ndarray, int]:
 
 @lru_cache(maxsize=1)
 def _functions() -> Mapping[str, object_cache.Job]:
-    return object_cache.loops("runtime.workers", "serve", "lead", "alone", "shut_down")
+    return object_cache.loops("runtime.workers", "serve", "lead", "alone", "spin", "shut_down")
 
 
 class Task:
@@ -77,7 +80,7 @@ class Task:
     """
 
     def __init__(
-        self, job: object_cache.Job, slices: int, sections: int, loop_end: int = 0, waits: bool = False, first: int = 0
+        self, job: object_cache.Job, slices: int, sections: int, loop_end: int = 0, waits: int = 0, first: int = 0
     ) -> None:
         self._record = np.array((job.address, slices, first, sections, loop_end or sections, waits), TASK)
         self.address, self._alone = address(self._record), _functions()["alone"]
@@ -85,6 +88,15 @@ class Task:
     def run_alone(self, descriptor: int) -> None:
         """Run the job on the calling thread."""
         self._alone(self.address, descriptor, 0)
+
+    def run(self, descriptor: int, shared: bool, balance: Balance) -> None:
+        """Run the job on the pool, which the caller must hold then, or on the calling thread; measure the time."""
+        start = perf_counter_ns()
+        if shared:
+            pool().run(self, descriptor)
+        else:
+            self.run_alone(descriptor)
+        balance.add(shared, perf_counter_ns() - start)
 
 
 class ThreadPool:
@@ -101,7 +113,14 @@ class ThreadPool:
         system = system_functions()
         self.mail["acquire"], self.mail["release"] = system["acquire"], system["release"]
         self.mail["yield_function"], self.mail["workers"] = system["yield"], workers - self.address
-        self.mail["patience"], self.mail["spins"], self.mail["next"] = _PATIENCE, _SPINS, 1
+        self.mail["next"] = 1
+        check = max(1, min(self._time_of_checks() for _ in range(5)) / _CHECKS)
+        self.mail["patience"], self.mail["spins"] = _PATIENCE / check, _SPINNING / check
+
+    def _time_of_checks(self) -> int:
+        start = perf_counter_ns()
+        self.functions["spin"](_CHECKS, 0, self.address)
+        return perf_counter_ns() - start
 
     def acquire(self, n: int) -> bool:
         """Reserve the pool for n threads; return False if it is taken, or if so many threads cannot be started."""

@@ -27,7 +27,7 @@ from rnnx.engines.cpu.loops.records import function
 from rnnx.engines.cpu.runtime.mailbox import MAILBOX, TASK, WORKER
 
 _HEAD_START = 4  # a thread that is two sections ahead helps with other slices
-_PURE_SPINS = 64  # checks for work before yielding to other threads, too
+_PURE_SPINS = 64  # checks for work before yielding to other threads, too, every eighth time
 _NOTHING, _FINISHED = -1, -2
 
 task_at, mailbox_at = record_at(TASK), record_at(MAILBOX)
@@ -100,6 +100,22 @@ def _run(i, mail):
 
 
 @function
+def _wait(mail, spins):
+    pause()
+    if spins > _PURE_SPINS and spins % 8 == 0:
+        yield_to(mail.yield_function)
+
+
+@function
+def spin(n, _, address):
+    """Look for work n times in vain, to measure how long that takes."""
+    mail = mailbox_at(address)
+    for i in range(n):
+        _claim(0, mail)
+        _wait(mail, i)
+
+
+@function
 def _work(me, mail, leads):
     """Run what thread `me` can claim, the caller until the job is finished, a worker until the pool stops."""
     worker = worker_of(mail, me)
@@ -118,10 +134,8 @@ def _work(me, mail, leads):
             acquire_lock(mail.acquire, worker.lock)
             spins, sleepy = 0, False
         elif spins < (mail.patience if i == _NOTHING else mail.spins):
-            pause()
             spins += 1
-            if spins > _PURE_SPINS and spins % 8 == 0:
-                yield_to(mail.yield_function)
+            _wait(mail, spins)
         else:
             atomic_exchange(worker, "asleep", 1)
             sleepy = True  # after one more look, as there may be work that came before the flag was set

@@ -1,46 +1,74 @@
-// Layout conversion, packing and sums for gradients: the kernels common to all cells.
+// Copies and sums for gradients: the kernels common to all cells.
 // Dimensions: T steps, m examples, n features or units.
 
-// Copy an array with strides (sn, sm, st), in elements, to dst (T, m, n) in C order. Write zeros past each length, and
-// everywhere if src is null. Blocks of 32 x 8 threads; blockIdx.x counts tiles of features times examples, blockIdx.y
-// tiles of steps, in a grid-stride loop.
-template <typename From, typename To>
-__device__ __forceinline__ void copy_time_major(
-    const From* src, i64 sn, i64 sm, i64 st, To* dst, const i64* lengths, i64 n_steps, i64 m, i64 n) {
-  RNNX_SHARED(To, tile);  // (32, 33)
-  const i64 tiles = (n + 31) / 32, j = blockIdx.x / tiles, u0 = (blockIdx.x % tiles) * 32;
-  const bool by_time = st < sn;  // for coalesced reads
-  const i64 end = lengths ? lengths[j] : n_steps;
+// A tile of a copy of arrays (n, m, T): 32 units and 32 steps of one example. See rnnx.engines.gpu.copies.
+struct Copy {
+  const char* from;
+  char* to;
+  i64 from_unit, from_example, from_step, to_unit, to_example, to_step;  // bytes
+  i64 n, m, n_steps, first_tile;
+  const i64* lengths;
+  i64 rule;
+};
+
+template <typename T> __device__ __forceinline__ void convert(const T* from, T* to) { *to = *from; }
+template <typename From, typename To> __device__ __forceinline__ void convert(const From* from, To* to) {
+  store(to, load(from));
+}
+__device__ __forceinline__ void store(i64* p, real x) { *p = (i64)x; }
+
+template <typename From, typename To> __device__ __forceinline__ void copy_tile(const Copy& c, To* tile) {  // (32, 33)
+  const i64 tiles = (c.n + 31) / 32, own = blockIdx.x - c.first_tile, rest = own / tiles;
+  const i64 u0 = own % tiles * 32, j = rest % c.m, t0 = rest / c.m * 32;
+  const i64 length = c.lengths ? c.lengths[j] : c.n_steps;
+  if (c.rule && (c.rule == 1) != (length > 0)) return;
+  const i64 end = c.rule ? c.n_steps : length;
+  const bool read_by_step = c.from_step < c.from_unit, write_by_step = c.to_step < c.to_unit;  // for coalesced access
   const int x = threadIdx.x;
-  for (i64 t0 = (i64)blockIdx.y * 32; t0 < n_steps; t0 += (i64)gridDim.y * 32) {
-    for (int y = threadIdx.y; y < 32; y += blockDim.y) {
-      const int dt = by_time ? x : y, du = by_time ? y : x;
-      const i64 t = t0 + dt, u = u0 + du;
-      if (t < n_steps && u < n) {
-        if (src && t < end) store(tile + dt * 33 + du, load(src + t * st + j * sm + u * sn));
-        else store(tile + dt * 33 + du, real(0));
-      }
-    }
-    __syncthreads();
-    for (int y = threadIdx.y; y < 32; y += blockDim.y) {
-      const i64 t = t0 + y, u = u0 + x;
-      if (t < n_steps && u < n) dst[(t * m + j) * n + u] = tile[y * 33 + x];
-    }
-    __syncthreads();
+  for (int y = threadIdx.y; y < 32; y += blockDim.y) {
+    const int dt = read_by_step ? x : y, du = read_by_step ? y : x;
+    const i64 t = t0 + dt, u = u0 + du;
+    if (t >= c.n_steps || u >= c.n) continue;
+    To* element = tile + dt * 33 + du;
+    if (c.from && t < end) convert((const From*)(c.from + t * c.from_step + j * c.from_example + u * c.from_unit), element);
+    else store(element, real(0));
+  }
+  __syncthreads();
+  for (int y = threadIdx.y; y < 32; y += blockDim.y) {
+    const int dt = write_by_step ? x : y, du = write_by_step ? y : x;
+    const i64 t = t0 + dt, u = u0 + du;
+    if (t >= c.n_steps || u >= c.n) continue;
+    *(To*)(c.to + t * c.to_step + j * c.to_example + u * c.to_unit) = tile[dt * 33 + du];
   }
 }
 
-extern "C" __global__ void time_major(
-    const storage* src, i64 sn, i64 sm, i64 st, storage* dst, const i64* lengths, i64 n_steps, i64 m, i64 n) {
-  copy_time_major(src, sn, sm, st, dst, lengths, n_steps, m, n);
-}
-extern "C" __global__ void time_major_to_real(
-    const storage* src, i64 sn, i64 sm, i64 st, real* dst, const i64* lengths, i64 n_steps, i64 m, i64 n) {
-  copy_time_major(src, sn, sm, st, dst, lengths, n_steps, m, n);
-}
-extern "C" __global__ void time_major_from_real(
-    const real* src, i64 sn, i64 sm, i64 st, storage* dst, const i64* lengths, i64 n_steps, i64 m, i64 n) {
-  copy_time_major(src, sn, sm, st, dst, lengths, n_steps, m, n);
+// Copy as the records say, which begin with each other's tiles. A field that is given is the place of a number of the
+// call. Blocks of 32 x 8 threads, one per tile.
+extern "C" __global__ void copy(const i64* numbers, const i64* records, i64 n_records) {
+  RNNX_SHARED(unsigned char, tile);
+  i64 low = 0, high = n_records;
+  while (high - low > 1) {
+    const i64 middle = (low + high) / 2;
+    if (records[middle * n_fields + field_first_tile] <= blockIdx.x) low = middle;
+    else high = middle;
+  }
+  const i64* record = records + low * n_fields;
+  const i64 given = record[field_given];
+  auto field = [&](int k) { return given >> k & 1 ? numbers[record[k]] : record[k]; };
+  Copy c;
+  c.from_unit = field(field_from_unit), c.from_example = field(field_from_example), c.from_step = field(field_from_step);
+  c.to_unit = field(field_to_unit), c.to_example = field(field_to_example), c.to_step = field(field_to_step);
+  c.n = record[field_n], c.m = record[field_m], c.n_steps = record[field_n_steps];
+  c.first_tile = record[field_first_tile], c.rule = record[field_rule];
+  c.lengths = (const i64*)field(field_lengths);
+  const i64 from = field(field_from);
+  c.from = from ? (const char*)from + record[field_from_first] * c.from_unit : 0;
+  c.to = (char*)field(field_to) + record[field_to_first];
+  const i64 types = record[field_types];
+  if (types == 0) copy_tile<storage, storage>(c, (storage*)tile);
+  else if (types == 1) copy_tile<storage, real>(c, (real*)tile);
+  else if (types == 2) copy_tile<real, storage>(c, (storage*)tile);
+  else copy_tile<i64, i64>(c, (i64*)tile);
 }
 
 // Column sums of (rows, columns) in a fixed order: first over chunks of `chunk` rows, then over the chunks.
@@ -88,16 +116,4 @@ extern "C" __global__ void scatter_add(
     __syncthreads();
   }
   if (c < columns) store(dst + c * dst_stride + selected, total);
-}
-
-// Copy a matrix between any strides, or zeros if src is null: a job of `pack` in rnnx.engines.gpu.codegen.
-__device__ __noinline__ void copy_matrix(
-    const storage* src, i64 row_from, i64 column_from, storage* dst, i64 row_to, i64 column_to, i64 rows, i64 columns) {
-  const i64 all = rows * columns, step = (i64)gridDim.x * blockDim.x;
-  for (i64 e = (i64)blockIdx.x * blockDim.x + threadIdx.x; e < all; e += step) {
-    const i64 r = e / columns, c = e - r * columns;
-    storage* target = dst + r * row_to + c * column_to;
-    if (src) *target = src[r * row_from + c * column_from];
-    else store(target, real(0));
-  }
 }

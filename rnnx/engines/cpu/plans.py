@@ -1,0 +1,155 @@
+"""Passes for arrays of one kind: all that depends on shapes and memory layouts is decided once."""
+
+import operator
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from rnnx.cells.parameters import recurrent_parameters
+from rnnx.engines.cpu.descriptor.backward import BackwardPass
+from rnnx.engines.cpu.descriptor.builder import PassKey, zeros
+from rnnx.engines.cpu.descriptor.forward import ForwardPass
+from rnnx.engines.cpu.descriptor.layout import Change, reading, to_contiguous, to_indices, to_rows
+from rnnx.engines.cpu.runtime.buffer_pool import Memory, addresses, empty
+from rnnx.engines.cpu.tape import CpuTape, Kept, Run
+from rnnx.engines.protocol import Arrays, Gradients
+
+
+class _Changes:
+    """What to do with arrays before a job reads them: per array, a function or None."""
+
+    def __init__(self, changes: Sequence[Change | None]) -> None:
+        self._changes = [(k, change) for k, change in enumerate(changes) if change is not None]
+
+    def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        changed = list(arrays)
+        for k, change in self._changes:
+            changed[k] = change(changed[k])
+        return changed
+
+
+@lru_cache(maxsize=256)
+class ForwardPlan:
+    """A forward pass.
+
+    `key`: with the keys of all parameters that `run` takes. `memory`: `memory_of` the arrays that `run` takes, in
+    their order; None for initial states that are zero and not among them.
+    """
+
+    def __init__(self, xp: Any, key: PassKey, keep: bool, memory: tuple[Any, ...]) -> None:
+        cell, keys, item = key.cell, key.keys, key.dtype.itemsize
+        self.keep = keep
+        self.key = key = key._replace(keys=tuple(recurrent_parameters(cell, dict.fromkeys(keys))))
+        end, n_inputs = 1 + len(cell.states), len(cell.inputs)
+        sequences, states = [0, *range(end, end + n_inputs)], range(1, end)
+        own = [end + n_inputs + keys.index(name) for name in key.keys]
+        readings = [None if k == 0 and key.indices else reading(memory[k], item) for k in sequences]
+        copy = keep or key.has_lengths
+        layouts = [r.layout if r and (copy or not r.layout.time_major) else None for r in readings]
+        self.job = ForwardPass(key, keep, tuple(layouts))
+        self._reads_x = layouts[0] is None  # in place
+        given = [k for k, of in enumerate(memory) if of is not None]
+        zero = [k for k in states if memory[k] is None]
+        self._zeros = tuple([zeros(key.dtype, cell.size(cell.states[k - 1], key.n), key.m) for k in zero])
+        self._pick = operator.itemgetter(*[(*given, *zero).index(k) for k in (*sequences, *states, *own)])
+        of_zeros = (0, 0, self._zeros[0].flags.num) if zero else None
+        of_states = [to_rows(memory[k] or of_zeros) for k in states]
+        of_sequences = [r.change if r else to_indices for r in readings]
+        self._changed = _Changes([*of_sequences, *of_states, *[to_contiguous(memory[k]) for k in own]])
+        self._shapes = [(key.n_steps, key.m, cell.size(name, key.n)) for name in cell.states]
+        self.known = {"cell": cell, "xp": xp, "dtype": key.dtype, "indices": key.indices, "n_x": key.n_x}
+
+    def run(self, arrays: Arrays, lengths: np.ndarray | None) -> tuple[Arrays, CpuTape]:
+        """Run the pass on x, the given initial states, the extra inputs and the parameters."""
+        job, dtype = self.job, self.key.dtype
+        memory = job.block.memory()
+        given = self._changed(self._pick(arrays + self._zeros))
+        outputs = [empty(shape, dtype) for shape in self._shapes] if job.outputs else []
+        used = addresses([*given, *outputs])
+        x = used[0]
+        job.run([memory.address, *used], lengths)
+        final: Arrays = ()
+        if self.keep:  # the caller's arrays are not needed any more
+            given = given[:1] if self._reads_x else []
+        else:
+            final = self._copied(memory, lengths)
+        states = outputs or self._states(memory, 1, self.key.n_steps)
+        return tuple([a.T for a in states]), CpuTape(Run(self, memory, given, x, final), lengths)
+
+    def _states(self, memory: Memory, first: int, count: int) -> list[np.ndarray]:
+        """Return views of `count` steps of the states from `first` on, (count, m, n)."""
+        dtype, (_, buffer, start) = self.key.dtype, memory
+        views = []
+        for (_, m, n), at in zip(self._shapes, self.job.block.offsets, strict=False):
+            views.append(np.ndarray((count, m, n), dtype, buffer, start + at + first * m * n * dtype.itemsize))
+        return views
+
+    def _copied(self, memory: Memory, lengths: np.ndarray | None) -> Arrays:
+        """Return copies of the states after each example's last step, (1, m, n)."""
+        if lengths is None:
+            return tuple([s.copy() for s in self.final(memory)])
+        which = lengths, np.arange(self.key.m)
+        return tuple([s[which][None] for s in self._states(memory, 0, self.key.n_steps + 1)])
+
+    def final(self, memory: Memory) -> Arrays:
+        """Return views of the final states, (1, m, n)."""
+        return tuple(self._states(memory, self.key.n_steps, 1))
+
+    def fields(self, run: Run) -> dict[str, Any]:
+        """Return the fields of the tape."""
+        key, n_states, n_keys = self.key, len(self.key.cell.states), len(self.key.keys)
+        block = self.job.block.arrays(run.memory)
+        end = n_states + len(key.cell.saved)
+        x = run.given[0] if self._reads_x else block[end]
+        fields: dict[str, Any] = {"x": x}
+        if self.keep:
+            states, saved = tuple(block[:n_states]), tuple(block[n_states:end])
+            inputs, values = tuple(block[end + 1 : -n_keys]), block[-n_keys:]
+            fields |= {"states": states, "saved": saved, "inputs": inputs, "own": Kept(run, (states, saved, x))}
+        else:
+            values = [*run.given[-n_keys:]]
+            fields |= {"states": run.final, "saved": None, "inputs": (), "own": None}
+        return {**fields, "parameters": dict(zip(key.keys, values, strict=True))}
+
+    def addresses(self, run: Run) -> list[int]:
+        """Return the addresses of the values of a backward pass, and of the copies of the parameters."""
+        at = run.memory.address
+        found = [at + offset for offset in self.job.kept_at]
+        if self._reads_x:
+            found[len(self.key.cell.states) + len(self.key.cell.saved)] = run.address_of_x
+        return found
+
+
+@lru_cache(maxsize=256)
+class BackwardPlan:
+    """A backward pass.
+
+    `memory`: `memory_of` the cotangents, of the states of all steps and of the final states; None for those not given.
+    """
+
+    def __init__(self, key: PassKey, memory: tuple[Any, ...]) -> None:
+        cell, self.key = key.cell, key
+        n_states, item = len(cell.states), key.dtype.itemsize
+        readings = [None if of is None else reading(of, item) for of in memory[:n_states]]
+        self.job = BackwardPass(key, tuple([r and r.layout for r in readings]))
+        self._changed = _Changes([r.change for r in readings if r])
+        self._n_sequences = sum(r is not None for r in readings)
+        places = iter(range(self._n_sequences, 2 * n_states))
+        final = [None if of is None else next(places) for of in memory[n_states:]]
+        self._final = [((key.m, cell.size(name, key.n)), k) for name, k in zip(cell.states, final, strict=True)]
+        self._shapes = [(key.n_steps, key.m, cell.size(name, key.n)) for name in cell.inputs]
+        self._shapes += [] if key.indices else [(key.n_steps, key.m, key.n_x)]
+
+    def run(self, kept: Sequence[int], cotangents: Arrays, lengths: np.ndarray | None) -> Gradients:
+        """Run the pass on what is at the addresses `kept`, with the given cotangents."""
+        job, dtype = self.job, self.key.dtype
+        given = self._changed(cotangents[: self._n_sequences])
+        ds = [np.zeros(s, dtype) if k is None else np.array(cotangents[k].T, order="C") for s, k in self._final]
+        results = [empty(shape, dtype) for shape in self._shapes]
+        memory = job.block.memory()
+        job.run([*kept, memory.address, *addresses([*ds, *results, *given])], lengths)
+        parts = [d.T for d in results]
+        dx = None if self.key.indices else parts.pop()
+        return Gradients(dx, tuple([d.T for d in ds]), job.block.gradients(memory), tuple(parts))

@@ -1,0 +1,114 @@
+"""Passes that an engine has prepared, for calls like one that was checked in full; see `rnnx._core.kinds`."""
+
+from collections.abc import Callable, Iterable
+from itertools import zip_longest
+from typing import Any, NamedTuple
+
+from rnnx import engines
+from rnnx._core import arrays as ns
+from rnnx._core.arrays import Array
+from rnnx._core.kinds import Table, kinds
+from rnnx.cells import Cell
+from rnnx.engines.precision import conversion
+from rnnx.engines.protocol import Arrays, Call, Gradients, PreparingEngine, Tape, preparing
+from rnnx.functional import schedule
+from rnnx.functional.caches import Caches
+from rnnx.functional.signatures import Signature
+
+_MOST = 32  # passes of a signature
+
+
+class Forward:
+    """A forward pass for the calls of an exact signature.
+
+    `name`: of the engine. `call`: one of the calls. `zero`: which initial states are zero and not among the arrays that
+    `run` takes.
+    """
+
+    def __init__(
+        self, name: str, engine: PreparingEngine, found: Signature, call: Call, zero: tuple[bool, ...], keep: bool
+    ) -> None:
+        self.name, self._found, self._keep, self._hoisted = name, found, keep, call.cell.hoisted
+        self._run = engine.prepared(schedule.with_hoisted(call), keep=keep, zero=zero)
+        first, keys = 1 + zero.count(False) + len(call.inputs), list(call.parameters)
+        self._sources = [first + keys.index(key) for key in self._hoisted.sources] if self._hoisted else []
+
+    def run(self, arrays: Arrays, ends: Array | None) -> tuple[Arrays, Tape]:
+        """Run the pass on x, the given initial states, the extra inputs and the parameters."""
+        found, hoisted = self._found, self._hoisted
+        if found.indices:
+            arrays = (found.checked_indices(arrays[0], ends), *arrays[1:])
+        if hoisted is None:
+            return self._run(arrays, ends)
+        xp, _, dtype = found.kind
+        sources = [arrays[k] for k in self._sources]
+        states, tape = self._run((*arrays, *schedule.hoisted_vectors(hoisted, xp, dtype, sources)), ends)
+        if self._keep:
+            tape.sources = {key: ns.owned_copy(xp, a) for key, a in zip(hoisted.sources, sources, strict=True)}
+        return states, tape
+
+
+def forward(
+    found: Signature, call: Callable[[], Call], states: Iterable[Array | None], ends: Array | None, keep: bool
+) -> Forward | None:
+    """Return the pass for an exact signature on the engine in effect; None if it prepares none, or must convert arrays.
+
+    `call` makes one of its calls, with these initial states.
+    """
+    key = keep, ends is None, engines.state()
+    one: Forward | None = found.passes.get(key)
+    if one is None:
+        name = engines.select(found.kind[0], n_steps=found.n_steps, m=found.m)
+        engine, (xp, _, dtype) = preparing(engines.load(name)), found.kind
+        if engine is not None and conversion(xp, dtype, engine) is None:
+            zero = tuple([s is None for _, s in zip_longest(found.cell.states, states)])
+            if len(found.passes) >= _MOST:
+                found.passes.clear()
+            one = found.passes[key] = Forward(name, engine, found, call(), zero, keep)
+    return one
+
+
+_backward: Table[Callable[..., Gradients]] = Table()
+
+
+class Backward(NamedTuple):
+    """A call of a backward function, not checked yet; `key` is None if there can be no prepared pass."""
+
+    key: Any
+    tape: Any = None
+    given: Arrays = ()  # the cotangents of the states of all steps and of the final states
+
+    @classmethod
+    def of(cls, cell: Any, ds: Any, caches: Any, ds_final: Any) -> "Backward":
+        """Return the call with these arguments of `recurrent_backward`."""
+        tape = caches._tape if type(caches) is Caches else None
+        if tape is None or tape.conversion is not None or (kind := tape.kind) is None:
+            return cls(None)
+        try:
+            given = tuple([d for d in (*ds, *ds_final) if d is not None])
+            absent = tuple([d is None for d in ds]), tuple([d is None for d in ds_final])
+        except TypeError:  # the checks say what is wrong
+            return cls(None)
+        if (of_arrays := kinds(given)) is None:
+            return cls(None)
+        types, version = (type(ds), type(ds_final)), engines.state()[0]
+        return cls((cell, caches.cell, caches.engine, version, kind, absent, types, of_arrays), tape, given)
+
+    def run(self) -> Gradients | None:
+        """Run the pass that was prepared for calls like this one; None if there is none."""
+        run = _backward.find(self.key)
+        return None if run is None else schedule.of_sources(self.tape, run(self.tape, self.given))
+
+    def prepare(self, cell: Cell, engine: str, cotangents: Arrays) -> None:
+        """Prepare the pass for calls like this one, whose arguments are right, with None for cotangents not given.
+
+        Not if it must convert them, if they are of the first steps, or if the cell ran with more options.
+        """
+        tape = self.tape
+        if self.key is None or tape.cell != cell or any(d.dtype != tape.dtype for d in self.given):
+            return
+        if any(d.ndim == 3 and d.shape[2] != tape.n_steps for d in self.given):
+            return
+        prepares = preparing(engines.load(engine))
+        if prepares is not None:
+            _backward.add(self.key, prepares.prepared_backward(tape, cotangents))

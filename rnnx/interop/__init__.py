@@ -1,0 +1,1 @@
+"""The recurrent passes inside other frameworks: `rnnx.interop.torch`."""

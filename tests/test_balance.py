@@ -1,0 +1,79 @@
+"""Whether jobs are shared among threads, by the times of their earlier runs."""
+
+import numpy as np
+import pytest
+
+import rnnx
+from rnnx.engines.cpu.runtime import thread_pool
+from rnnx.engines.cpu.runtime.balance import Balance
+from rnnx.engines.cpu.runtime.thread_policy import Policy, policy, use_policy
+
+MS = 1_000_000
+
+
+def run(balance, n, alone, shared):
+    """Run a job n times, with the time of a run on several threads from a function; return the whole time."""
+    total = 0
+    for _ in range(n):
+        shares = balance.shares()
+        ns = shared() if shares else alone
+        balance.add(shares, ns)
+        total += ns
+    return total
+
+
+@pytest.mark.parametrize("alone", [0.05 * MS, 1 * MS, 20 * MS])
+@pytest.mark.parametrize("ratio", [1.1, 1.5, 10])
+def test_sharing_that_is_slower_costs_at_most_a_twentieth(alone, ratio):
+    """And the first two runs."""
+    n = int(2000 * MS / alone)
+    assert run(Balance(alone), n, alone, lambda: ratio * alone) <= (1.05 * n + 2 * (ratio - 1)) * alone
+
+
+@pytest.mark.parametrize("alone", [0.2 * MS, 1 * MS, 20 * MS])
+def test_sharing_that_is_faster_is_used_even_if_threads_stop_now_and_then(alone):
+    rng, n = np.random.default_rng(0), int(5000 * MS / alone)
+    time = run(Balance(alone), n, alone, lambda: 0.55 * alone + 3 * MS * (rng.random() < alone / (100 * MS)))
+    assert time < 0.65 * n * alone
+
+
+def test_a_load_that_comes_and_goes():
+    balance = Balance(MS)
+    assert run(balance, 2000, MS, lambda: 0.55 * MS) < 0.57 * 2000 * MS
+    assert run(balance, 2000, MS, lambda: 2 * MS) < 1.05 * 2000 * MS
+    run(balance, 100, MS, lambda: 0.55 * MS)
+    assert run(balance, 2000, MS, lambda: 0.55 * MS) < 0.57 * 2000 * MS
+
+
+def test_long_jobs_are_always_shared():
+    balance = Balance(100 * MS)
+    assert run(balance, 100, 100 * MS, lambda: 1) == 100
+
+
+def test_the_policy_of_a_context_shares_all(rng):
+    balance = Balance(MS)
+    balance.lost = MS
+    assert not balance.shares()
+    with use_policy(lambda work: (3, False)):
+        assert balance.shares()
+
+
+def test_a_pass_that_loses_time_on_several_threads_runs_alone(monkeypatch, rng):
+    used, acquire = [], thread_pool.ThreadPool.acquire
+    monkeypatch.setattr(thread_pool.ThreadPool, "acquire", lambda pool, n: used.append(n) or acquire(pool, n))
+    monkeypatch.setattr(Balance, "add", lambda balance, shared, ns: setattr(balance, "lost", 1))
+    x, parameters = rng.standard_normal((3, 6, 4), np.float32), rnnx.initialize_parameters("rnn", 3, 11, seed=0)
+    stream = None
+    token = policy.set(Policy(lambda work: (3, False) if work.n_steps > 1 else (3, True)))
+    try:
+        with rnnx.use_engine("cpu"):
+            first = rnnx.rnn_forward(x, None, parameters)[0]
+            assert used == [3]
+            again = rnnx.rnn_forward(x, None, parameters)[0]
+            stream = rnnx.Stream("rnn", parameters, m=6)
+            for t in range(4):
+                np.testing.assert_array_equal(stream.step(x[:, :, t]), first[:, :, t])
+    finally:
+        policy.reset(token)
+    assert used == [3, 3]
+    np.testing.assert_array_equal(first, again)

@@ -1,0 +1,264 @@
+"""Calls whose checks and passes are found again give the same results and the same errors as the first ones."""
+
+import sys
+import threading
+from contextlib import nullcontext
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import rnnx
+from rnnx import engines
+from rnnx.functional import prepared, signatures
+
+N_X, N_A, M, T = 2, 3, 2, 4
+CELLS = ("lstm", "gru_reset_after", "unicornn", "gru_d")  # with two states, vectors computed once, extra inputs
+
+
+def forget():
+    """Forget all earlier calls."""
+    signatures._signatures._found.clear()
+    prepared._backward._found.clear()
+
+
+def arrays_of(cell, rng):
+    """Return the valid arguments of a call, float32."""
+    cell = rnnx.CELLS[cell]
+    parameters = rnnx.initialize_parameters(cell, N_X, N_A, n_y=2, seed=1)
+    inputs = {name: np.asarray(rng.random((N_A, M, T)), "float32") for name in cell.inputs}
+    return {
+        "x": np.asarray(rng.random((N_X, M, T)), "float32"),
+        "s0": tuple(np.asarray(rng.random((N_A, M)), "float32") for _ in cell.states),
+        "parameters": parameters,
+        "inputs": inputs or None,
+    }
+
+
+def read_only(a):
+    a = a.copy()
+    a.flags.writeable = False
+    return a
+
+
+def spread(a):
+    """Return the array with gaps between its numbers."""
+    wide = np.zeros((*a.shape[:-1], 2 * a.shape[-1]), a.dtype)
+    wide[..., ::2] = a
+    return wide[..., ::2]
+
+
+def unaligned(a):
+    memory = np.zeros(a.nbytes + 1, np.uint8)[1:]
+    view = memory.view(a.dtype).reshape(a.shape)
+    view[...] = a
+    return view
+
+
+# What may be done to an array: some results are valid arguments, others are not.
+CHANGES = (
+    lambda a: a, np.asfortranarray, read_only, spread, unaligned, lambda a: a[::-1].copy()[::-1], lambda a: a.copy().T,
+    *(lambda a, kind=kind: a.astype(kind) for kind in ("float64", "float16", ">f4", "int64", "complex64")),
+    lambda a: a[:1], lambda a: a[..., :1], lambda a: a[..., None], lambda a: a.tolist(), lambda a: None,
+    lambda a: a.view(np.matrix) if a.ndim == 2 else np.ma.masked_array(a), lambda a: a[..., :0],
+)  # fmt: skip
+OPTIONS = (
+    {}, {"lengths": [4, 2]}, {"lengths": np.array([0, 4])}, {"lengths": [4, 5]}, {"lengths": [4.0, 2.0]},
+    {"lengths": [4]}, {"keep_caches": 1}, {"keep_caches": False}, {"keep_caches": np.True_}, {"s0": ()},
+    {"s0": [None, None]},
+    {"s0": np.zeros((1, N_A, M), "float32")}, {"x": np.array([[0, 1, 1, 0]] * M)}, {"x": np.array([[0, 1, 2, 0]] * M)},
+    {"x": np.array([[0, 1, 1, 9]] * M), "lengths": [3, 2]}, {"inputs": []}, {"inputs": {"h": None}},
+    {"resets": np.eye(M, T, dtype=bool)}, {"resets": np.eye(M, T)}, {"cell": "lstmm"}, {"cell": ["lstm"]},
+)  # fmt: skip
+
+
+@st.composite
+def calls(draw):
+    """Draw what to change in a call: an option, one array, and the cotangents."""
+    part = draw(st.sampled_from(("x", "s0", "parameters", "inputs", "nothing")))
+    return {
+        "cell": draw(st.sampled_from(CELLS)),
+        "options": draw(st.sampled_from(OPTIONS)) if draw(st.booleans()) else {},
+        "change": (part, draw(st.integers(0, 3)), draw(st.sampled_from(CHANGES))),
+        "mapping": draw(st.sampled_from((dict, dict, MappingProxyType, lambda d: list(d.items())))),
+        "cotangent": draw(st.sampled_from(CHANGES)),
+        "final": draw(st.booleans()),
+        "consume": draw(st.sampled_from((False, False, True, 0))),
+        "engine": draw(st.sampled_from((None, None, "reference"))),
+    }
+
+
+def made(call):
+    """Return the arguments of a call, and its cotangents."""
+    rng = np.random.default_rng(0)
+    arguments = arrays_of(call["cell"], rng)
+    part, k, change = call["change"]
+    if isinstance(arguments.get(part), dict):
+        names = list(arguments[part])
+        arguments[part][names[k % len(names)]] = change(arguments[part][names[k % len(names)]])
+    elif part == "s0":
+        states = list(arguments["s0"])
+        states[k % len(states)] = change(states[k % len(states)])
+        arguments["s0"] = tuple(states)
+    elif part == "x":
+        arguments["x"] = change(arguments["x"])
+    arguments["parameters"] = call["mapping"](arguments["parameters"])
+    arguments = {"cell": call["cell"], **arguments, **call["options"]}
+    da, da_final = np.asarray(rng.random((N_A, M, T)), "float32"), np.asarray(rng.random((N_A, M)), "float32")
+    return arguments, [call["cotangent"](da)], (da_final,) if call["final"] else ()
+
+
+def outcome(call):
+    """Return the results of a forward and a backward pass as bytes, or the error."""
+    arguments, ds, ds_final = made(call)
+    found = []
+    try:
+        with engines.use_engine(call["engine"]) if call["engine"] else nullcontext():
+            states, y, caches = rnnx.recurrent_forward(**arguments)
+            found += [*states, y, *caches.final_state.values(), caches.engine]
+            consume = call["consume"]
+            gradients = rnnx.recurrent_backward(arguments["cell"], ds, caches, ds_final=ds_final, consume=consume)
+            found += [*gradients, *gradients.values()]
+    except Exception as error:
+        found += [type(error), str(error)]
+    return [(a.dtype, a.shape, a.tobytes()) if isinstance(a, np.ndarray) else a for a in found]
+
+
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(st.lists(calls(), min_size=1, max_size=6))
+def test_repeated_calls_give_the_same_results_and_errors(several):
+    alone = []
+    for call in several:
+        forget()
+        alone.append(outcome(call))
+    forget()
+    outcome({**several[0], "options": {}, "change": ("nothing", 0, None), "mapping": dict, "consume": False})
+    for _ in range(2):
+        for call, expected in zip(several, alone, strict=True):
+            assert outcome(call) == expected
+
+
+def prepare(monkeypatch):
+    """Forget all calls, and fail at every further check of one."""
+    rng = np.random.default_rng(0)
+    arguments = arrays_of("lstm", rng)
+    forget()
+    run = lambda **more: rnnx.recurrent_forward("lstm", **{**arguments, **more})  # noqa: E731
+    da = np.ones((N_A, M, T), "float32")
+    for _ in range(2):
+        rnnx.recurrent_backward("lstm", [da], run()[2])
+    return arguments, run, da
+
+
+@pytest.mark.skipif("cpu" not in engines.engines_of("numpy"), reason="no compiled engine")
+class TestFound:
+    """The checks are not repeated."""
+
+    def test_a_repeated_call_is_not_checked_again(self, monkeypatch):
+        arguments_, run, da = prepare(monkeypatch)
+
+        def fail(*_, **__):
+            raise AssertionError("checked again")
+
+        monkeypatch.setattr(signatures, "Signature", fail)
+        monkeypatch.setattr(prepared.schedule, "resolve", fail)
+        for values in (0.5, -2.0):
+            x = np.full((N_X, M, T), values, "float32")
+            caches = run(x=x)[2]
+            rnnx.recurrent_backward("lstm", [da], caches)
+            with pytest.raises(AssertionError, match="checked again"):
+                run(x=x.astype("float64"))
+        assert arguments_["x"].flags.writeable
+
+    def test_no_array_is_kept(self, monkeypatch):
+        arguments_, run, da = prepare(monkeypatch)
+        arrays = [arguments_["x"], *arguments_["s0"], *arguments_["parameters"].values(), da]
+        before = [sys.getrefcount(a) for a in arrays]
+        rnnx.recurrent_backward("lstm", [da], run()[2])
+        assert [sys.getrefcount(a) for a in arrays] == before
+
+    def test_another_engine_is_chosen_anew(self, monkeypatch):
+        _, run, _ = prepare(monkeypatch)
+        assert run()[2].engine == "cpu"
+        with engines.use_engine("reference"):
+            assert run()[2].engine == "reference"
+        monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+        assert run()[2].engine == "reference"
+        monkeypatch.delenv("NUMBA_DISABLE_JIT")
+        engines.register_engine("passing", "rnnx.engines.cpu.engine:ENGINE", ("numpy",))
+        try:
+            caches = run()[2]
+            assert caches.engine == "passing"
+            da = np.ones((N_A, M, T), "float32")
+            for _ in range(2):
+                rnnx.recurrent_backward("lstm", [da], run()[2])
+        finally:
+            engines.unregister_engine("passing")
+        assert run()[2].engine == "cpu"
+        with pytest.raises(ValueError, match="'passing' is no longer registered"):
+            rnnx.recurrent_backward("lstm", [da], caches)
+
+    def test_consumed_caches_cannot_be_used_again(self, monkeypatch):
+        _, run, da = prepare(monkeypatch)
+        caches = run()[2]
+        rnnx.recurrent_backward("lstm", [da], caches, consume=True)
+        with pytest.raises(ValueError, match="already consumed"):
+            rnnx.recurrent_backward("lstm", [da], caches)
+
+    def test_the_table_is_bounded(self, monkeypatch):
+        forget()
+        monkeypatch.setattr("rnnx._core.kinds._MOST", 5)
+        p = rnnx.initialize_parameters("rnn", 1, 1, seed=0)
+        for n_steps in range(2, 14):
+            rnnx.recurrent_forward("rnn", np.ones((1, 1, n_steps), "float32"), (), p)
+            assert len(signatures._signatures._found) <= 5
+
+    def test_threads_share_the_tables(self, monkeypatch):
+        _, run, da = prepare(monkeypatch)
+        expected = run()[0][0].tobytes(), rnnx.recurrent_backward("lstm", [da], run()[2])["dWf"].tobytes()
+        wrong = []
+
+        def work(k):
+            for i in range(100):
+                if k == 0 and i % 10 == 0:
+                    forget()
+                (a, _), _, caches = run()
+                found = a.tobytes(), rnnx.recurrent_backward("lstm", [da], caches)["dWf"].tobytes()
+                wrong.extend([] if found == expected else [found])
+
+        threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not wrong
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_what_is_returned_belongs_to_the_caller(keep):
+    """Writing to results and arguments changes neither the caches nor later calls."""
+    rng = np.random.default_rng(0)
+    arguments_, da = arrays_of("lstm", rng), np.ones((N_A, M, T), "float32")
+
+    def run(spoil):
+        given = {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in arguments_.items()}
+        given["parameters"] = {k: a.copy() for k, a in arguments_["parameters"].items()}
+        states, _, caches = rnnx.recurrent_forward("lstm", **given, keep_caches=keep)
+        found = [s.copy() for s in states]
+        if spoil:
+            for a in (*states, given["x"], *given["parameters"].values()):
+                a[...] = np.nan
+        found += caches.final_state.values()
+        if spoil:
+            for a in caches.final_state.values():
+                a[...] = np.nan
+        found += caches.final_state.values()
+        if keep:
+            found += rnnx.recurrent_backward("lstm", [da], caches).values()
+        return found
+
+    for spoil in (True, False, True):
+        for a, b in zip(run(spoil), run(False), strict=True):
+            np.testing.assert_array_equal(a, b)
