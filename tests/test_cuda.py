@@ -20,9 +20,11 @@ from wide_cells import THREE_WIDTHS
 from words import ALL_WORDS
 
 import rnnx
+import rnnx.functional.losses
+import rnnx.optim
 from rnnx._core import arrays as ns
 from rnnx.cells import BUILT_IN
-from rnnx.engines.gpu import codegen, geometry, persistent, sending
+from rnnx.engines.gpu import codegen, geometry, operation_kernels, persistent, sending
 from rnnx.engines.gpu.cublas import Blas
 from rnnx.engines.gpu.device import Matrix, Processor
 from rnnx.engines.gpu.kernel import kernel_names
@@ -70,6 +72,20 @@ def test_every_kernel_compiles_without_spills(cell, dtype, chip):
     common, own = codegen.sources(cell)
     for source in (own, common) if cell is CELLS[0] else (own,):
         log = compile_cuda(source, chip, compiler_options(dtype))
+        assert_no_spills(log, kernel_names(source))
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_operations_of_a_training_step_compile_without_spills(dtype, chip):
+    adam = rnnx.optim.Adam()
+    kinds = tuple((name, "float32" if name == "rate" else "") for name in adam.numbers(0.1, 1))
+    table = [operation_kernels.elementwise_kernel(adam.rule, kinds, 4), operation_kernels.squares_kernel()]
+    losses = (rnnx.functional.losses.CROSS_ENTROPY, rnnx.functional.losses.SQUARED_ERROR)
+    sources = [(one.source, ("-fmad=false",)) for one in table] + [(operation_kernels.finish_kernels()[0], ())]
+    sources += [(operation_kernels.loss_kernel(loss)[1], ()) for loss in losses]
+    for source, more in sources:
+        log = compile_cuda(source, chip, (*compiler_options(dtype), *more))
         assert_no_spills(log, kernel_names(source))
 
 

@@ -1,14 +1,25 @@
 """The operations of a training step outside the recurrent layers, on every engine; see `rnnx.engines.operations`."""
 
+import shutil
+
 import numpy as np
 import pytest
-from conftest import to_numpy
-from problems import ENGINES_TOLERANCE, assert_close
+from conftest import NO_COMPILER, to_numpy
+from problems import ENGINES_TOLERANCE, TENSOR, assert_close
 
 import rnnx
 from rnnx import engines, optim
 from rnnx.engines.cpu.operations import OPERATIONS as CPU
 from rnnx.engines.reference.operations import OPERATIONS as REFERENCE
+
+
+@pytest.fixture(params=["cpu", "emulated"])
+def compiled(request):
+    """The operations of an engine with kernels."""
+    if request.param == "emulated" and not shutil.which("g++"):
+        pytest.skip(NO_COMPILER)
+    with rnnx.use_engine(request.param):
+        yield engines.operations(np)
 
 
 def everything(ops, n, a, b):
@@ -47,21 +58,21 @@ def rows_of_all_kinds(rng, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_compiled_rules_have_the_bits_of_numpys_functions(dtype, rng):
+def test_compiled_rules_have_the_bits_of_numpys_functions(compiled, dtype, rng):
     with np.errstate(invalid="ignore"):
         for rows in rows_of_all_kinds(rng, dtype):
             expected = REFERENCE.elementwise(everything, NUMBERS, rows)
-            assert_same(CPU.elementwise(everything, NUMBERS, rows), expected)
+            assert_same(compiled.elementwise(everything, NUMBERS, rows), expected)
             out = [tuple(np.full_like(a, 7, subok=False) for a in row) for row in expected]
-            assert CPU.elementwise(everything, NUMBERS, rows, out)[0][0] is out[0][0]
+            assert compiled.elementwise(everything, NUMBERS, rows, out)[0][0] is out[0][0]
             assert_same(out, expected)
-    assert CPU.elementwise(everything, NUMBERS, []) == []
+    assert compiled.elementwise(everything, NUMBERS, []) == []
 
 
-def test_results_may_replace_the_arguments(rng):
+def test_results_may_replace_the_arguments(compiled, rng):
     a, b, c = rng.standard_normal((3, 6, 5))
     expected = REFERENCE.elementwise(everything, NUMBERS, [(a.T, b.T)])
-    CPU.elementwise(everything, NUMBERS, [(a.T, b.T)], [(b.T, a.T, c.T)])
+    compiled.elementwise(everything, NUMBERS, [(a.T, b.T)], [(b.T, a.T, c.T)])
     assert_same([(b.T, a.T, c.T)], expected)
 
 
@@ -77,7 +88,7 @@ def test_a_result_cannot_replace_a_read_only_array(rng):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 7), (16, 2, 3), (27, 8, 9), (65, 4, 2), (300, 2, 2)])
 @pytest.mark.parametrize("with_lengths", [False, True])
-def test_compiled_losses(dtype, shape, with_lengths, rng):
+def test_compiled_losses(compiled, dtype, shape, with_lengths, rng):
     n_y, m, n_steps = shape
     lengths = rng.integers(0, n_steps + 1, m) if with_lengths else None
     valid = np.arange(n_steps) < (np.full(m, n_steps) if lengths is None else lengths)[:, None]
@@ -89,14 +100,14 @@ def test_compiled_losses(dtype, shape, with_lengths, rng):
             loss, dy = function(y.astype("float64"), targets, lengths=lengths)
         for order in ("C", "F"):
             given = np.array(y, order=order), np.array(targets, order=order)
-            own, own_dy = function(*given, lengths=lengths)
+            own, own_dy = function(*given, lengths=lengths)  # on the engine of `compiled`
             assert_close(np.asarray(own), loss, ENGINES_TOLERANCE[dtype], "loss")
             assert_close(own_dy, dy, ENGINES_TOLERANCE[dtype], "gradient")
             assert own.dtype == own_dy.dtype == dtype
             assert not own_dy[:, ~valid].any()
 
 
-@pytest.mark.parametrize("engine", ["cpu", "reference"])
+@pytest.mark.parametrize("engine", ["cpu", "reference", "emulated"])
 def test_numbers_that_are_not_finite_stay_in_their_row(engine, rng):
     y, targets = rng.standard_normal((20, 3, 4)), rng.integers(0, 20, (3, 4))
     y[17, 1, 2], y[0, 2, 3] = np.nan, np.inf
@@ -110,7 +121,7 @@ def test_numbers_that_are_not_finite_stay_in_their_row(engine, rng):
     assert np.isfinite(dy[:, ~bad]).all()
 
 
-@pytest.mark.parametrize("engine", ["cpu", "reference"])
+@pytest.mark.parametrize("engine", ["cpu", "reference", "emulated"])
 def test_a_class_out_of_range_is_none_of_the_classes(engine):
     """The models' own checks come before; an index from elsewhere must not reach memory."""
     y, targets = np.zeros((4, 1, 3)), np.array([[1 << 40, -1, (1 << 32) + 1]])
@@ -120,23 +131,23 @@ def test_a_class_out_of_range_is_none_of_the_classes(engine):
 
 
 @pytest.mark.parametrize("dtypes", [("float32",), ("float64",), ("float32", "float64")])
-def test_the_norm(dtypes, rng):
+def test_the_norm(compiled, dtypes, rng):
     arrays = [rng.standard_normal(shape).astype(dtype) for dtype in dtypes for shape in ((3, 4), (100, 30), ())]
     arrays.append(arrays[0].T[::2])
     expected = np.sqrt(sum((a.astype("float64") ** 2).sum() for a in arrays))
     for factor in (1, 1e30, 1e-30):
         scaled = [np.asarray(a * a.dtype.type(factor)) for a in arrays]
-        norm = CPU.norm(scaled)
-        assert norm.dtype == np.result_type(*dtypes)
+        norm = compiled.norm(scaled)
+        assert np.asarray(norm).dtype == np.result_type(*dtypes)
         assert_close(np.asarray(norm), expected * factor, ENGINES_TOLERANCE["float32"], factor)
     if "float64" in dtypes:
         for factor in (2.0**1000, 2.0**-1000):  # their squares overflow or vanish
-            norm = CPU.norm([a.astype("float64") * factor for a in arrays])
+            norm = compiled.norm([a.astype("float64") * factor for a in arrays])
             assert_close(norm / factor, expected, ENGINES_TOLERANCE["float64"], factor)
-    assert CPU.norm([np.zeros((2, 3), dtypes[0])]) == 0
+    assert compiled.norm([np.zeros((2, 3), dtypes[0])]) == 0
     for value in (np.nan, np.inf):
         with np.errstate(invalid="ignore"):
-            assert np.isnan(CPU.norm([*arrays, np.array([1, value], dtypes[0])]))
+            assert np.isnan(compiled.norm([*arrays, np.array([1, value], dtypes[0])]))
 
 
 def test_clipping_by_value_keeps_nan(runtime):
@@ -150,3 +161,51 @@ def test_an_engine_without_operations_uses_those_of_the_reference_engine():
     assert engines.operations(np) is CPU
     with rnnx.use_engine("reference"):
         assert engines.operations(np) is REFERENCE
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_numbers_in_device_memory(dtype, rng):
+    """The host need not know the numbers of a rule."""
+    with rnnx.use_engine("emulated"):
+        operations = engines.operations(np)
+    rows = [tuple(rng.standard_normal((2, 3, 5)).astype(dtype))]
+    kinds = {"x": "float32", "rest": "float64", "y": dtype}
+    numbers = {name: np.array(NUMBERS[name], kind) for name, kind in kinds.items()}
+    expected = operations.elementwise(everything, {name: float(a) for name, a in numbers.items()}, rows)
+    assert_same(operations.elementwise(everything, numbers, rows), expected)
+    wide = [tuple(a.astype("float64") for a in rows[0])]
+    for a, b in zip(expected[0], REFERENCE.elementwise(everything, NUMBERS, wide)[0], strict=True):
+        assert_close(a, b, TENSOR["float16"])
+
+
+def test_sixteen_bits(rng):
+    with rnnx.use_engine("emulated"):
+        operations = engines.operations(np)
+    y, classes = rng.standard_normal((30, 4, 5)).astype("float16"), rng.integers(0, 30, (4, 5))
+    losses = rnnx.functional.losses
+    for loss, targets in ((losses.CROSS_ENTROPY, classes), (losses.SQUARED_ERROR, y[::-1])):
+        value, dy = operations.loss(loss, y, targets, np.array([5, 3, 1, 0]))
+        wide = targets if loss.of_classes else targets.astype("float64")
+        expected, expected_dy = REFERENCE.loss(loss, y.astype("float64"), wide, np.array([5, 3, 1, 0]))
+        assert value.dtype == dy.dtype == "float16"
+        assert_close(value, expected, TENSOR["float16"])
+        assert_close(dy, expected_dy, TENSOR["float16"])
+    assert_close(operations.norm([y]), np.linalg.norm(y.astype("float64")), TENSOR["float16"])
+
+
+def test_launches_of_operations(rng):
+    """One kernel for a rule on all arrays; a reduction over several blocks needs a second one."""
+    emulated_engine = pytest.importorskip("emulated_engine")
+    arrays = [rng.standard_normal(shape) for shape in ((3, 4), (5,), (70, 80))]
+    log = emulated_engine.stream.log
+    with rnnx.use_engine("emulated"):
+        operations = engines.operations(np)
+        for call, launches in (
+            (lambda: operations.elementwise(everything, NUMBERS, [(a, a) for a in arrays]), ["elementwise"]),
+            (lambda: operations.norm(arrays), ["squares", "finish_norm"]),
+            (lambda: rnnx.squared_error(arrays[0][None], arrays[0][None] + 1), ["loss", "finish_mean"]),
+            (lambda: rnnx.softmax_cross_entropy(arrays[0][None], np.zeros((3, 4), int)), ["loss", "finish_mean"]),
+        ):
+            log.clear()
+            call()
+            assert log == launches

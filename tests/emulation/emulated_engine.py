@@ -48,7 +48,7 @@ extern "C" int {name}_emulated(unsigned x, unsigned y, unsigned tx, unsigned ty,
   return emulator::{launch};
 }}
 """
-    return _library(text, tuple(options))
+    return _library(text, tuple("-ffp-contract=off" if one == "-fmad=false" else one for one in options))
 
 
 @cache

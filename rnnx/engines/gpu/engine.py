@@ -18,6 +18,7 @@ from rnnx.engines.gpu.device import Arena, Array, DeviceStream, Matrix
 from rnnx.engines.gpu.forward import Forward
 from rnnx.engines.gpu.graphs import CapturedPass
 from rnnx.engines.gpu.kernel import C_TYPES
+from rnnx.engines.gpu.operations import GpuOperations
 from rnnx.engines.gpu.pass_key import PassKey
 from rnnx.engines.protocol import Arrays, Call, Cotangents, Gradients, Tape
 
@@ -72,7 +73,7 @@ class GpuEngine:
     halves = True
 
     def __init__(self, stream_of: StreamOf) -> None:
-        self._stream_of = stream_of
+        self._stream_of, self.operations = stream_of, GpuOperations(stream_of)
 
     def forward(self, call: Call, *, keep: bool) -> tuple[Arrays, Tape]:
         key, xp, states = PassKey.of(call, keep=keep), call.xp, range(len(call.cell.states))
