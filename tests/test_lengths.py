@@ -106,3 +106,15 @@ def test_no_steps_at_all(engine, cell, rng):
         assert np.array_equal(found[f"d{state}0"], d)
     rest = {name for name in found if not name.startswith("final") and name not in {f"d{s}0" for s in cell.states}}
     assert not any(found[name].any() for name in rest)
+
+
+def test_an_infinite_state_that_stays_constant_changes_no_gradient(rng):
+    """The padding has no part in the gradients of the recurrent weights, on the engine that skips it."""
+    problem = make_problem(rnnx.CELLS["relu_rnn"], rng, 3, 5, 2, 4, lengths=[1, 4])
+    problem.x[:, 0, 0] = np.inf * np.sign(problem.parameters["Wg"][0, 5:])  # x * w > 0 for one unit
+    for array in (*problem.dstates, *problem.dfinal):
+        array[:, 0] = 0
+    with np.errstate(invalid="ignore"), rnnx.use_engine("cpu"):
+        found, _ = run(problem)
+    assert np.isinf(found["final a"][:, 0]).any()
+    assert np.isfinite(found["dWg"][:, :5]).all()
