@@ -132,8 +132,11 @@ def times(runner):
 
 def training(runner):
     for hidden_size in (128,) if runner.options["quick"] else (128, 512):
-        for device in ("cuda", "cpu"):
-            runner.add("training", 45, device, hidden_size)
+        for side in ("torch graph", "torch") * (importlib.util.find_spec("torch") is not None):
+            runner.add("torch_training", 45, side, hidden_size)
+        for side in ("cuda", "cuda, steps", "cuda, bfloat16", "cpu"):
+            environment = {"RNNX_CUDA_STEP_GRAPHS": "0"} if side == "cuda, steps" else {}
+            runner.add("training", 45, side, hidden_size, **environment)
 
 
 def asv(runner):

@@ -3,6 +3,7 @@
 from shared import flops
 
 SIDES = ("rnnx", "C order", "steps", "persistent", "eager", "reference", "torch")
+GOALS = {128: 0.6, 512: 0.9}  # of torch's time for a whole training step, by hidden size
 LEGEND = """\
 milliseconds of a forward pass and of a step (forward, backward, all gradients), with the spread of the middle 80 % of
 the calls in percent; steps and persistent: with RNNX_CUDA_PERSISTENT=0 and 1; eager: without CUDA graphs; reference:
@@ -61,5 +62,14 @@ def _tokens(rows):
     lines = ["", "training as `rnnx train` does it: LSTM, float32, 64 windows of 64 characters a step"]
     for row in tokens:
         rest = f"{row['ms']:.3g} ms a step, {row['per_second']:,.0f} characters a second ({row['steps']} steps)"
-        lines.append(f"{row['device']}, hidden size {row['hidden_size']}: {rest}")
-    return lines
+        lines.append(f"{row['side']}, hidden size {row['hidden_size']}: {rest}")
+    return lines + [line for hidden_size, goal in GOALS.items() for line in _against_torch(tokens, hidden_size, goal)]
+
+
+def _against_torch(tokens, hidden_size, goal):
+    """Compare whole steps in one graph each."""
+    ms = {row["side"]: row["ms"] for row in tokens if row["hidden_size"] == hidden_size}
+    if not {"cuda", "torch graph"} <= ms.keys():
+        return []
+    ratio = ms["cuda"] / ms["torch graph"]
+    return [f"hidden size {hidden_size}: {ratio:.2f} of torch's time in one graph (goal: at most {goal})"]

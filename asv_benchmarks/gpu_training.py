@@ -1,4 +1,4 @@
-"""Characters per second of `rnnx train`, for `gpu.py`. One function per child process."""
+"""Training steps of a character model by `rnnx train` and by torch, for `gpu.py`. One function per child process."""
 
 import tempfile
 import time
@@ -10,8 +10,12 @@ CHARACTERS, LENGTH, BATCH = 1_000_000, 64, 64
 SECONDS = 3.0
 
 
-def training(options, device, hidden_size):
-    """Time whole steps of a character model's `Trainer`, as one row."""
+def training(options, side, hidden_size):
+    """Time whole steps of a character model's `Trainer`, as one row.
+
+    `side` is a device; "cuda, steps" is one without graphs of whole steps, and "cuda, bfloat16" one in 16 bits.
+    """
+    device, _, how = side.partition(", ")
     from gpu_device import ROOT  # noqa: F401 - makes rnnx importable
 
     from rnnx.training import Run, Settings
@@ -20,16 +24,76 @@ def training(options, device, hidden_size):
         text = Path(folder) / "text.txt"
         text.write_text(_text(), encoding="utf-8")
         settings = Settings(
-            text=str(text), by="windows", hidden_size=(hidden_size,), seq_length=LENGTH, batch_size=BATCH, epochs=10**6
-        )
+            text=str(text), by="windows", hidden_size=(hidden_size,), seq_length=LENGTH, batch_size=BATCH, epochs=10**6,
+            precision=how if how == "bfloat16" else None,
+        )  # fmt: skip
         run = Run.start(Path(folder) / "run", settings, device)
         _steps(run, 5)  # compiles and captures
-        steps = 5
-        pace = _steps(run, steps)
-        steps = max(5, min(400, int((1.0 if options["quick"] else SECONDS) / pace * steps)))
-        seconds = _steps(run, steps)
-    row = {"kind": "tokens", "device": device, "hidden_size": hidden_size, "steps": steps}
-    yield {**row, "ms": 1e3 * seconds / steps, "per_second": BATCH * LENGTH * steps / seconds}
+        yield _row(options, side, hidden_size, lambda steps: _steps(run, steps))
+
+
+def torch_training(options, side, hidden_size):
+    """Time the same steps of torch in IEEE float32: "torch", call by call, or "torch graph", in one CUDA graph.
+
+    Each gathers its windows on the device, clips the norm and takes a fused step of Adam.
+    """
+    import torch
+
+    torch.backends.cudnn.rnn.fp32_precision = torch.backends.cuda.matmul.fp32_precision = "ieee"
+    step, stream = _torch_step(torch, hidden_size), torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(5):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    if side == "torch graph":
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            step()
+        step = graph.replay
+
+    def seconds(steps):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(steps):
+            step()
+        torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    yield _row(options, side, hidden_size, seconds)
+
+
+def _torch_step(torch, hidden_size):
+    from torch.nn import functional
+
+    n = 28
+    lstm, head = torch.nn.LSTM(n, hidden_size).cuda(), torch.nn.Linear(hidden_size, n).cuda()
+    parameters = [*lstm.parameters(), *head.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=0.003, capturable=True, fused=True)
+    text = torch.randint(0, n, (CHARACTERS,), device="cuda")
+    starts = torch.randint(0, CHARACTERS - LENGTH - 1, (BATCH,), device="cuda")
+    steps = torch.arange(LENGTH + 1, device="cuda")[:, None]
+
+    def step():
+        window = text[starts[None, :] + steps]
+        z = head(lstm(functional.one_hot(window[:-1], n).float())[0])
+        loss = functional.cross_entropy(z.reshape(-1, n), window[1:].reshape(-1))
+        optimizer.zero_grad(set_to_none=False)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 5.0, foreach=True)
+        optimizer.step()
+
+    return step
+
+
+def _row(options, side, hidden_size, seconds):
+    """Return a row for a function that returns the seconds of a number of steps."""
+    steps = 20
+    seconds(steps)
+    steps = max(5, min(400, int((1.0 if options["quick"] else SECONDS) / seconds(steps) * steps)))
+    took = min(seconds(steps) for _ in range(3))
+    row = {"kind": "tokens", "side": side, "hidden_size": hidden_size, "steps": steps}
+    return {**row, "ms": 1e3 * took / steps, "per_second": BATCH * LENGTH * steps / took}
 
 
 def _text():
@@ -50,4 +114,4 @@ def _steps(run, n):
     return time.perf_counter() - start
 
 
-CHILDREN = {"training": training}
+CHILDREN = {"training": training, "torch_training": torch_training}

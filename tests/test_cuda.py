@@ -3,6 +3,7 @@
 CuPy is installed without a driver. Its arrays are made around addresses that are never read.
 """
 
+import contextlib
 import itertools
 import re
 import subprocess
@@ -27,7 +28,7 @@ from rnnx.cells import BUILT_IN
 from rnnx.engines.gpu import codegen, geometry, operation_kernels, persistent, sending
 from rnnx.engines.gpu.cublas import Blas
 from rnnx.engines.gpu.device import Matrix, Processor
-from rnnx.engines.gpu.kernel import kernel_names
+from rnnx.engines.gpu.kernel import kernel_names, read
 from rnnx.engines.gpu.kernel import options as compiler_options
 from rnnx.engines.gpu.pass_key import PassKey
 from rnnx.functional import signatures
@@ -87,6 +88,12 @@ def test_the_operations_of_a_training_step_compile_without_spills(dtype, chip):
     for source, more in sources:
         log = compile_cuda(source, chip, (*compiler_options(dtype), *more))
         assert_no_spills(log, kernel_names(source))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_kernel_of_masks_compiles(dtype):
+    source = read("prelude.cuh") + read("masks.cu")
+    assert_no_spills(compile_cuda(source, CHIPS[0], compiler_options(dtype)), kernel_names(source))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -379,6 +386,59 @@ def faked(monkeypatch):
 def multiply(stream):
     a = np.ones((1, 1))
     stream.gemm(*[Matrix(a.ctypes.data, 1, 1, 1, a.dtype)] * 3)
+
+
+class FakePool:
+    def malloc(self, size):
+        FakeCupy.log.append("pool")
+        return FakeCupy.cuda.alloc(size)
+
+
+def test_a_whole_step_is_captured_with_memory_of_its_own(faked, monkeypatch):
+    """Its work runs twice on a stream of its own, in order with the caller's, and passes capture nothing themselves."""
+    module, _ = faked
+    allocators, order = [], []
+
+    @contextlib.contextmanager
+    def using_allocator(allocate):
+        allocators.append(allocate.__self__)
+        yield
+        allocators.pop()
+
+    monkeypatch.setattr(FakeCupy.cuda, "MemoryPool", FakePool, raising=False)
+    monkeypatch.setattr(FakeCupy.cuda, "using_allocator", using_allocator, raising=False)
+    monkeypatch.setattr(FakeStream, "record", lambda self: f"event of {self.ptr}", raising=False)
+    monkeypatch.setattr(FakeStream, "wait_event", lambda self, e: order.append((self.ptr, e)), raising=False)
+
+    def work():
+        with module.stream_of(OnDevice) as stream:
+            order.append(
+                (FakeCupy.stream.ptr, FakeCupy.stream.captured is not None, stream.can_capture, len(allocators))
+            )
+
+    replay = module.CupySteps().capture(OnDevice, work)
+    assert order == [(77, "event of 0"), (77, False, False, 1), (0, "event of 77"), (77, True, False, 1)]
+    assert allocators == []
+    replay()
+    assert FakeCupy.log == [("graph", 0)]
+    FakeCupy.error = "not permitted"
+    with pytest.raises(RuntimeError, match="not permitted"):
+        module.CupySteps().capture(OnDevice, work)
+    with module.stream_of(OnDevice) as stream:
+        assert stream.can_capture
+    with FakeStream(5) as _:
+        FakeCupy.stream.begin_capture()
+        with pytest.raises(RuntimeError, match="cannot be called during stream capture"), module.stream_of(OnDevice):
+            pass
+
+
+def test_the_capture_of_whole_steps_can_be_turned_off(faked, monkeypatch):
+    module, _ = faked
+    assert isinstance(module._steps(), module.CupySteps)
+    for name in ("RNNX_CUDA_GRAPHS", "RNNX_CUDA_STEP_GRAPHS"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "0")
+            assert module._steps() is None
 
 
 def test_every_stream_has_its_own_object(faked):

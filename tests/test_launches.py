@@ -19,7 +19,7 @@ import rnnx
 from rnnx.cells import BUILT_IN
 from rnnx.engines.gpu import graphs, sending
 from rnnx.engines.gpu.device import ALIGNMENT
-from rnnx.functional import arguments
+from rnnx.functional import signatures
 
 pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason=NO_COMPILER)
 LSTM = rnnx.CELLS["lstm"]
@@ -74,7 +74,7 @@ def test_a_pass_is_three_driver_calls(device, cell, lengths, rng, monkeypatch):
         expected = rnnx.recurrent_backward(cell, problem.dstates, caches, ds_final=problem.dfinal)
     given = on_device(problem)
     # CuPy would launch a kernel to convert the caller's lengths.
-    monkeypatch.setattr(arguments, "check_lengths", lambda xp, device, lengths, m, n_steps: lengths)
+    monkeypatch.setattr(signatures, "check_lengths", lambda xp, device, lengths, m, n_steps: lengths)
     own = None if ends is None else upload(np.array(ends))
     for turn in range(6):
         (found, _, caches), forward = counted(

@@ -21,17 +21,17 @@ def address(a):
 
 
 def test_a_buffer_is_reused_only_when_nobody_refers_to_it():
-    first = buffer_pool.empty((300, 100), np.float32)
+    first = buffer_pool.empty((400, 100), np.float32)
     place = address(first)
-    assert address(buffer_pool.empty((300, 100), np.float32)) != place
+    assert address(buffer_pool.empty((400, 100), np.float32)) != place
     view = first.T[3:]  # a view of a view refers to it, too
     del first
-    assert address(buffer_pool.empty((300, 100), np.float32)) != place
+    assert address(buffer_pool.empty((400, 100), np.float32)) != place
     memory = memoryview(view)
     del view
-    assert address(buffer_pool.empty((300, 100), np.float32)) != place
+    assert address(buffer_pool.empty((400, 100), np.float32)) != place
     del memory
-    again = [buffer_pool.empty((150, 100), np.float64) for _ in range(4)]
+    again = [buffer_pool.empty((200, 100), np.float64) for _ in range(4)]
     assert place in map(address, again)
     assert all(a.flags.c_contiguous and a.flags.writeable and a.flags.aligned for a in again)
     assert len({address(a) for a in again}) == 4

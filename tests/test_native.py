@@ -111,7 +111,7 @@ def test_the_cache_key_covers_everything(monkeypatch):
 
 
 def test_the_loops_depend_on_sources_and_on_numba(monkeypatch):
-    assert "def forward(me, n, descriptor)" in object_cache.SOURCES
+    assert "def forward(section, me, n, descriptor)" in object_cache.SOURCES
     keys = []
     monkeypatch.setattr(object_cache, "_load", lambda key, build: keys.append(key) or {"forward": 0, "backward": 0})
     object_cache.loops("loops.passes", "forward", "backward")

@@ -192,7 +192,7 @@ def test_the_text_is_on_the_device(device, by):
     next(items)
     device.brought.clear()
     next(items)
-    assert max(device.brought) <= 4 * 8
+    assert max(device.brought) <= 2 * 4 * 8
 
 
 def poison(monkeypatch, at, what):

@@ -194,15 +194,18 @@ def test_sixteen_bits(rng):
 
 
 def test_launches_of_operations(rng):
-    """One kernel for a rule on all arrays; a reduction over several blocks needs a second one."""
+    """One kernel for a rule on all arrays, after one that brings their addresses; a reduction needs a second one.
+
+    The addresses are arguments of a kernel, by value, so that the operations can be captured.
+    """
     emulated_engine = pytest.importorskip("emulated_engine")
     arrays = [rng.standard_normal(shape) for shape in ((3, 4), (5,), (70, 80))]
     log = emulated_engine.stream.log
     with rnnx.use_engine("emulated"):
         operations = engines.operations(np)
         for call, launches in (
-            (lambda: operations.elementwise(everything, NUMBERS, [(a, a) for a in arrays]), ["elementwise"]),
-            (lambda: operations.norm(arrays), ["squares", "finish_norm"]),
+            (lambda: operations.elementwise(everything, NUMBERS, [(a, a) for a in arrays]), ["send", "elementwise"]),
+            (lambda: operations.norm(arrays), ["send", "squares", "finish_norm"]),
             (lambda: rnnx.squared_error(arrays[0][None], arrays[0][None] + 1), ["loss", "finish_mean"]),
             (lambda: rnnx.softmax_cross_entropy(arrays[0][None], np.zeros((3, 4), int)), ["loss", "finish_mean"]),
         ):

@@ -236,6 +236,34 @@ class TestFound:
         assert not wrong
 
 
+@pytest.mark.skipif("cpu" not in engines.engines_of("numpy"), reason="no compiled engine")
+@pytest.mark.parametrize("cell", ["lstm", "gru", "gru_d"])
+@pytest.mark.parametrize("options", [{}, {"lengths": [4, 1]}, {"keep_caches": False}])
+def test_addresses_are_the_same_where_objects_cannot_be_read(cell, options, monkeypatch):
+    """NumPy's objects are read by compiled code if their layout is known, else by Python."""
+    builder = pytest.importorskip("rnnx.engines.cpu.descriptor.builder")
+    assert builder.READABLE or sys.implementation.name != "cpython" or not getattr(sys, "_is_gil_enabled", bool)()
+
+    def results():
+        rng = np.random.default_rng(0)
+        given, da = arrays_of(cell, rng), np.asarray(rng.random((N_A, M, T)), "float32")
+        given["s0"] = (spread(given["s0"][0]), *given["s0"][1:])
+        states, y, caches = rnnx.recurrent_forward(cell, **given, **options)
+        found = [*states, y, *caches.final_state.values()]
+        if "keep_caches" not in options:
+            found += rnnx.recurrent_backward(cell, [da], caches).values()
+            caches[0][0]  # makes the arrays of the tape
+            found += rnnx.recurrent_backward(cell, [da], caches).values()
+            found += rnnx.recurrent_backward(cell, [da[:, :, :2]], caches).values()
+        return [(a.shape, a.tobytes()) for a in found]
+
+    expected = results()
+    monkeypatch.setattr(builder, "READABLE", not builder.READABLE)
+    if builder.READABLE:
+        pytest.skip("objects cannot be read")
+    assert results() == expected
+
+
 @pytest.mark.parametrize("keep", [True, False])
 def test_what_is_returned_belongs_to_the_caller(keep):
     """Writing to results and arguments changes neither the caches nor later calls."""

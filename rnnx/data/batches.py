@@ -1,9 +1,9 @@
 """Batches of m sequences of T steps, and the order in which a dataset yields them."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -41,6 +41,33 @@ class Batch:
         for j, (inputs, targets) in enumerate(zip(self.inputs, self.targets, strict=True)):
             end = None if self.lengths is None else self.lengths[j]
             yield inputs[:end], targets[:end]
+
+
+class Gather(NamedTuple):
+    """How a dataset on a device gathers the inputs and targets of a batch, (m, T)."""
+
+    build: Callable[[Any], tuple[Any, Any]]  # from `rows` as an array of the device
+    rows: np.ndarray  # of int64: what differs between batches of one kind
+    kind: Hashable  # what else `build` depends on, besides its dataset
+    dataset: Any
+    n_steps: int
+
+
+class LateBatch(Batch):
+    """A batch that is gathered on a device when its inputs or targets are needed."""
+
+    gather: Gather
+
+    def __init__(self, gather: Gather, to_device: Callable[[np.ndarray], Any], lengths: np.ndarray, continues: bool):
+        values = {"gather": gather, "to_device": to_device, "lengths": lengths, "continues": continues, "extra": None}
+        vars(self).update(values)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("inputs", "targets"):
+            raise AttributeError(name)
+        own = vars(self)
+        own["inputs"], own["targets"] = self.gather.build(own["to_device"](self.gather.rows))
+        return own[name]
 
 
 class Dataset(Protocol):

@@ -6,6 +6,7 @@ target, the next character. A batch has m rows of T steps.
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -16,7 +17,7 @@ from rnnx._core.checks import is_whole
 from rnnx._core.copying import Portable
 from rnnx._core.inputs import real_array
 from rnnx._core.layout import valid_examples
-from rnnx.data.batches import Batch
+from rnnx.data.batches import Batch, Gather, LateBatch
 
 Pieces = Sequence[tuple[int, int]]
 
@@ -58,15 +59,26 @@ class Steps(Portable):
 
     def rows(self, firsts: np.ndarray, *, lengths: np.ndarray, continues: bool) -> Batch:
         """Build a batch of rows with these first steps and lengths, (m,), which wrap around at the end of the text."""
-        xp, m, n_steps = self._xp, len(firsts), int(lengths.max())
+        n_steps = int(lengths.max())
+        short = bool(lengths.min() < n_steps)
+        rows = np.stack([firsts, lengths] if short else [firsts])
+        build = partial(self._gathered, n_steps=n_steps, short=short)
+        if ns.is_on_host(self._text):
+            return Batch(*build(rows), lengths, continues)
+        gather = Gather(build, rows, (n_steps, short), self, n_steps)
+        return LateBatch(gather, partial(self._xp.asarray, device=self._device), lengths, continues)
+
+    def _gathered(self, rows: Array, n_steps: int, short: bool) -> tuple[Array, Array]:
+        """Return inputs and targets of `rows`: their first steps and, if some are short, their lengths."""
+        xp, m = self._xp, rows.shape[1]
         steps = xp.arange(n_steps, dtype=xp.int64, device=self._device)[None, :]
-        numbers = (xp.asarray(firsts, device=self._device)[:, None] + steps) % int(self.ends[-1])
+        numbers = (rows[0, :, None] + steps) % int(self.ends[-1])
         places = self._places(xp.reshape(numbers, (-1,)))
         inputs, targets = (xp.reshape(self._take(at), (m, n_steps)) for at in (places, places + 1))
-        if lengths.min() < n_steps:
-            valid = valid_examples(xp, xp.asarray(lengths, device=self._device), n_steps)
+        if short:
+            valid = valid_examples(xp, rows[1, :], n_steps)
             inputs, targets = (xp.where(valid, a, xp.zeros_like(a)) for a in (inputs, targets))
-        return Batch(inputs, targets, lengths, continues)
+        return inputs, targets
 
     def _places(self, numbers: Array) -> Array:
         ends, shifts = self._map

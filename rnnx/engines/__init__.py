@@ -18,7 +18,7 @@ from rnnx.cells import BUILT_IN, Cell, cell_of
 from rnnx.engines.operations import Operations
 from rnnx.engines.precision import check, chosen, conversion
 from rnnx.engines.precision import use_precision as use_precision
-from rnnx.engines.protocol import Engine
+from rnnx.engines.protocol import Engine, StepCapture
 from rnnx.engines.reference.operations import OPERATIONS
 
 
@@ -268,6 +268,23 @@ def load(name: str) -> Engine:
 def check_precision(argument: str, name: str, like: Array) -> str:
     """Return the name of a precision if passes on arrays such as `like` can have it."""
     return check(argument, name, like, load(select(ns.namespace(like))))
+
+
+def step_capture(xp: Any) -> StepCapture | None:
+    """Return what captures whole training steps on arrays of namespace `xp`; None if nothing does."""
+    found: StepCapture | None = getattr(load(select(xp)), "steps", None)
+    return found
+
+
+def device_masks(xp: Any) -> Callable[..., Array] | None:
+    """Return the function that makes masks on the device of arrays of namespace `xp`; None if there is none."""
+    found: Callable[..., Array] | None = getattr(load(select(xp)), "kept", None)
+    return found
+
+
+def settings(xp: Any) -> tuple[Any, ...]:
+    """Return what the results for arrays of namespace `xp` depend on besides the arguments."""
+    return select(xp), chosen.get()
 
 
 def matmul(xp: Any, a: Array, b: Array, bias: Array | None = None) -> Array:

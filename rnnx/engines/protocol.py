@@ -185,10 +185,26 @@ class Stepper(Protocol):
         """Continue from these states, (n, m)."""
 
 
+class StepCapture(Protocol):
+    """Captures the work of a training step on a device, so that one launch repeats it on the same arrays."""
+
+    def write(self, array: Array, values: Any) -> None:
+        """Copy a NumPy array to an array of the device, in the order of other work, without waiting for it."""
+
+    def capture(self, like: Array, work: Callable[[], None]) -> Callable[[], None]:
+        """Do the work, on the device of an array, and capture it; return what replays it, which owns all its memory.
+
+        Raises RuntimeError or NotImplementedError if the work cannot be captured; it may have been done, or not.
+        """
+
+
 class Engine(Protocol):
     """An engine; see the requirements above.
 
-    An engine that also takes arrays of 16-bit dtypes, and computes in float32, has an attribute `halves`, True.
+    An engine that also takes arrays of 16-bit dtypes, and computes in float32, has an attribute `halves`, True. One on
+    whose device training steps can be captured has an attribute `steps`, a `StepCapture`. One that makes the masks of
+    `rnnx.models.Masks` on its device, with the same bits, has a method ``kept(key, start, rate, shape, like)``, where
+    `key` is an array of two int64 there.
     """
 
     def forward(self, call: Call, *, keep: bool) -> tuple[Arrays, Tape]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import integer
@@ -57,11 +58,21 @@ class Masks:
 
     def kept(self, place: str, rate: float, shape: tuple[int, ...], like: Array) -> Array:
         """Return a mask (n, m, T) that is 0 with probability `rate`, else 1, in the library and dtype of `like`."""
+        xp, device = ns.namespace(like), ns.device(like)
+        there = None if ns.is_on_host(like) or 0 in shape else engines.device_masks(xp)
+        if there is not None:
+            return there(self.key_on_device(place, like), self.start, rate, shape, like)
         n, m, n_steps = shape
-        key = np.random.SeedSequence([*self.seed, zlib.crc32(place.encode())]).generate_state(2, np.uint64)
-        kept = np.empty((n_steps, m, n), bool)
+        key, kept = self.key(place), np.empty((n_steps, m, n), bool)
         for t in range(n_steps):
             rng = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, self.start + t]))
             kept[t] = rng.random((m, n), np.float32) >= rate
-        xp, device = ns.namespace(like), ns.device(like)
         return xp.permute_dims(xp.astype(xp.asarray(kept, device=device), like.dtype), (2, 1, 0))
+
+    def key(self, place: str) -> np.ndarray:
+        """Return the two 64-bit words of the random generator of a layer."""
+        return np.random.SeedSequence([*self.seed, zlib.crc32(place.encode())]).generate_state(2, np.uint64)
+
+    def key_on_device(self, place: str, like: Array) -> Array:
+        """Return `key` as two int64, on the device of an array."""
+        return ns.namespace(like).asarray(self.key(place).view(np.int64), device=ns.device(like))

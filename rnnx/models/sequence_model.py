@@ -262,10 +262,10 @@ class SequenceModel(Model):
 
     def count(self, batch: Any) -> int:
         """Return the number of steps or examples that the loss averages."""
+        if self.per_step and batch.lengths is not None:
+            return int(np.sum(batch.lengths))
         m, n_steps = batch.inputs.shape[-2:]
-        if not self.per_step:
-            return int(m)
-        return int(m * n_steps if batch.lengths is None else np.sum(batch.lengths))
+        return int(m * n_steps if self.per_step else m)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {repr(self.stack).strip('<>')}, {self.output_size} outputs>"

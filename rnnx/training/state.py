@@ -18,10 +18,12 @@ from rnnx.models import Masks, Step
 from rnnx.optim import Joined, clip_by_value, learning_rate_at
 from rnnx.optim.base import with_prefix
 from rnnx.optim.clipping import scale_to_norm
+from rnnx.training.captured import CapturedStep, CapturedSteps, Launch
 from rnnx.training.counters import Counters
 from rnnx.training.finite import check_finite, check_model
 from rnnx.training.precision import LossScale, loss_scale_for, outcome, passes_in, restored, saved
 from rnnx.training.progress import Numbers, PendingSteps, Progress
+from rnnx.training.step_memory import Memory
 
 Arrays = dict[str, Array]
 _NO_CLIPPING = 3e38  # no float32 gradient has a larger norm
@@ -50,6 +52,7 @@ class TrainingState:
     _owned: Arrays | None = field(default=None, init=False, repr=False)  # parameters without other references
     _spare: tuple[Arrays, Arrays] | None = field(default=None, init=False, repr=False)  # memory for the next update
     _joined: Joined | None = field(default=None, init=False, repr=False)  # on a device
+    _captured: CapturedSteps = field(default_factory=CapturedSteps, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_model("model", self.model)
@@ -66,7 +69,7 @@ class TrainingState:
     def __getstate__(self) -> dict[str, Any]:
         """Return the attributes for a copy or a pickle, which shares no arrays that later steps overwrite."""
         self.settle()
-        return {**vars(self), "_owned": None, "_spare": None, "_joined": None}
+        return {**vars(self), "_owned": None, "_spare": None, "_joined": None, "_captured": CapturedSteps()}
 
     @property
     def step(self) -> int:
@@ -94,7 +97,10 @@ class TrainingState:
     def _finish(self) -> None:
         """Finish an interrupted `_replace`."""
         for name, value in self._next.items():
-            setattr(self.model if name == "parameters" else self, name, value)
+            if name == "_launch":
+                value()
+            else:
+                setattr(self.model if name == "parameters" else self, name, value)
         self._next = {}
 
     def _learn(self, batch: Any) -> Progress:
@@ -102,6 +108,10 @@ class TrainingState:
         if len(self._pending) >= self._pending.max_steps:
             self._check_settled()
         carried = getattr(batch, "continues", False)
+        on_host = ns.is_on_host(next(iter(self.model.parameters.values())))
+        captured = None if on_host else self._captured.take(self, batch)
+        if captured is not None:
+            return self._launch_captured(*captured, batch)
         scaled = {} if self.loss_scale is None else {"loss_scale": self.loss_scale.scale}
         with passes_in(self.precision):
             step = self.model.train_step(
@@ -111,8 +121,7 @@ class TrainingState:
                 segment_length=self.segment_length,
                 **scaled,
             )
-        on_host = ns.is_on_host(next(iter(self.model.parameters.values())))
-        return self._update(step, batch) if on_host else self._launch_update(step, self.model.count(batch), carried)
+        return self._update(step, batch) if on_host else self._launch_update(step, batch)
 
     def _update(self, step: Step, batch: Any) -> Progress:
         """Update on the host, if loss and gradients are finite.
@@ -122,7 +131,7 @@ class TrainingState:
         """
         number, parameters, state = self.step + 1, self.model.parameters, self.optimizer_state
         check_finite("the loss is", step.loss, number, batch, parameters)
-        gradients, norm = self._clip(step.gradients)
+        gradients, norm = self.clipped(step.gradients, self.loss_scale)
         applied, scale = True, self.loss_scale
         if scale is not None:
             norm, _, applied, scale = outcome(scale, self._pending, step.loss, norm)
@@ -142,24 +151,31 @@ class TrainingState:
         self._replace(parameters=arrays[0], optimizer_state=arrays[1], **new)
         return self._progress(step.loss)
 
-    def _launch_update(self, step: Step, count: int, carried: bool) -> Progress:
-        """Launch the update on a device without waiting; it is skipped there if loss or gradients are not finite.
+    def _launch_update(self, step: Step, batch: Any) -> Progress:
+        """Launch the update on a device without waiting; it is skipped there if loss or gradients are not finite."""
+        (parameters, state), joined, scale, norm, finite = self._update_on_device(step, self.step + 1)
+        new = {"parameters": parameters, "optimizer_state": state, "states": step.states, "loss_scale": scale}
+        return self._launched(batch, finite, step.loss, norm, **new, _joined=joined)
+
+    def _launch_captured(self, captured: CapturedStep, memory: Memory, batch: Any) -> Progress:
+        """Launch a whole step, with the same results; see `rnnx.training.captured`."""
+        captured.load(batch, self.step + 1)
+        launch, joined = Launch(captured, self.step + 1), memory.joined
+        new = {"_launch": launch, "parameters": joined.views[0], "optimizer_state": joined.views[1], "_joined": joined}
+        new |= {"states": captured.states, "loss_scale": memory.scale}
+        return self._launched(batch, memory.finite, launch.loss, launch.norm, **new)
+
+    def _launched(self, batch: Any, finite: Array, loss: Array, norm: Array, **new: Any) -> Progress:
+        """Count a step whose numbers are on a device.
 
         Initial states are kept, in case of an error, only if they were carried.
         """
-        at, number = self.counters, self.step + 1
-        (parameters, state), joined, scale, norm, finite = self._update_on_device(step, number)
+        at, number, count = self.counters, self.step + 1, self.model.count(batch)
+        before = self.states if getattr(batch, "continues", False) else {}
         rate = learning_rate_at(self.optimizer.learning_rate, number)
         progress = Progress(number, at.epoch, rate, fetch=self.settle)
-        self._replace(
-            parameters=parameters,
-            optimizer_state=state,
-            states=step.states,
-            counters=at.after_step(count),
-            loss_scale=scale,
-            _joined=joined,
-            _pending=self._pending.add(finite, at, self.states if carried else {}, step.loss, norm, count, progress),
-        )
+        pending = self._pending.add(finite, at, before, loss, norm, count, progress)
+        self._replace(**new, counters=at.after_step(count), _pending=pending)
         return progress
 
     def _update_on_device(
@@ -171,7 +187,7 @@ class TrainingState:
         if joined is None or not joined.matches(parameters, state):
             joined = Joined.of(self.optimizer, parameters, state)
         old = joined.arrays if joined else (parameters, state)
-        gradients, norm = self._clip(joined.gradients(step.gradients) if joined else step.gradients)
+        gradients, norm = self.clipped(joined.gradients(step.gradients) if joined else step.gradients, self.loss_scale)
         norm, finite, applied, scale = outcome(self.loss_scale, self._pending, step.loss, norm)
         xp, _ = ns.common_namespace({"norm": norm})
         updated = self.optimizer.update(old[0], gradients, old[1], number)
@@ -185,10 +201,10 @@ class TrainingState:
         joined = joined.replace(new)
         return joined.views, joined, scale, norm, finite
 
-    def _clip(self, gradients: Arrays) -> tuple[Arrays, Array]:
+    def clipped(self, gradients: Arrays, scale: LossScale | None) -> tuple[Arrays, Array]:
         """Return the clipped gradients, and their norm before clipping as an array of shape ()."""
-        if self.loss_scale is not None:
-            gradients = self.loss_scale.unscaled(gradients)
+        if scale is not None:
+            gradients = scale.unscaled(gradients)
         with np.errstate(invalid="ignore"):  # non-finite gradients are rejected later
             clipped, norm = scale_to_norm(self.model.xp, gradients, self.clip_norm or _NO_CLIPPING, own=False)
         return clipped if self.clip_value is None else clip_by_value(clipped, self.clip_value), norm

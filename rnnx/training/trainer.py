@@ -45,9 +45,10 @@ class Trainer(TrainingState):
     segment_length : int, optional
         Recompute the states within segments of this many steps in the backward pass; see `CharModel.train_step`.
     in_place : bool
-        Write NumPy parameters and optimizer state to two sets of arrays in turn: bit-identical, and faster. Later steps
-        then overwrite the arrays in ``model.parameters``, so copy what you want to keep. Otherwise, and in other
-        libraries, every step makes new arrays.
+        Write NumPy parameters and optimizer state to two sets of arrays in turn, and those on a GPU to the same arrays
+        in every step, which is then one launch of a CUDA graph: bit-identical, and faster. Later steps overwrite the
+        arrays in ``model.parameters``, so copy what you want to keep. Otherwise, and in other libraries, every step
+        makes new arrays.
     precision : {"float64", "float32", "tf32", "bfloat16", "float16"}, optional
         Precision of the recurrent and dense layers in training; default: that of the parameters, which keep their dtype
         like the optimizer state. See `rnnx.use_precision`. With "float16", the loss is scaled by a power of 2. A step

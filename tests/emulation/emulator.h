@@ -175,6 +175,9 @@ static inline void store(bfloat16_bits* p, float x) {  // to nearest, ties to ev
 // The instructions of persistent.cuh.
 struct uint2 { unsigned x, y; };
 typedef emulator::Counter ByteCounter;
+static inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+  return (unsigned long long)(((unsigned __int128)a * b) >> 64);
+}
 static inline int cluster_rank() { return emulator::now->at; }
 static inline void cluster_barrier() { emulator::wait(emulator::cluster); }
 static inline void start_counter(ByteCounter* counter) { *counter = {0, 1, 0}; }

@@ -17,7 +17,6 @@ from rnnx.engines.cpu.descriptor.layout import contiguous, memory_of
 from rnnx.engines.cpu.descriptor.stages import kernels_of
 from rnnx.engines.cpu.operations import OPERATIONS
 from rnnx.engines.cpu.plans import BackwardPlan, ForwardPlan
-from rnnx.engines.cpu.runtime.buffer_pool import addresses
 from rnnx.engines.cpu.runtime.thread_pool import pool
 from rnnx.engines.cpu.stepper import CpuStepper
 from rnnx.engines.cpu.tape import run_of
@@ -48,13 +47,12 @@ class CpuEngine:
     def prepared_backward(
         self, tape: Tape, cotangents: tuple[Array | None, ...]
     ) -> Callable[[Tape, Arrays], Gradients]:
-        memory = tuple([None if d is None else memory_of(d) for d in cotangents])
-        if tape.kind is not None:
-            key = tape.kind.key
-        else:
-            sizes, keys = (tape.n_steps, tape.m, tape.n_a, tape.n_x), tuple(tape.parameters)
-            key = PassKey(tape.cell, tape.dtype, *sizes, tape.indices, keys, tape.lengths is not None)
-        return partial(_backward, BackwardPlan(key, memory))
+        memory, run = tuple([None if d is None else memory_of(d) for d in cotangents]), run_of(tape)
+        if run is not None:
+            return partial(_backward, BackwardPlan(run.plan.key, memory, run.plan.job.kept_at))
+        sizes, keys = (tape.n_steps, tape.m, tape.n_a, tape.n_x), tuple(tape.parameters)
+        key = PassKey(tape.cell, tape.dtype, *sizes, tape.indices, keys, tape.lengths is not None)
+        return partial(_backward, BackwardPlan(key, memory, None))
 
     def matmul(self, a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
         return dense.matmul(a, b, bias)
@@ -67,19 +65,16 @@ ENGINE: PreparingEngine = CpuEngine()
 
 
 def _backward(plan: BackwardPlan, tape: Tape, cotangents: Arrays) -> Gradients:
-    """Run a backward pass, on what a forward pass left if nothing has changed."""
+    """Run a backward pass on what a forward pass left, or else on the arrays of a tape."""
     run = run_of(tape)
     if run is not None:
-        return plan.run(run.plan.addresses(run), cotangents, tape.lengths)
-    if tape.own is None:
-        at_parameters, parameters = plan.job.kept.allocate()
-        for array, value in zip(parameters, tape.parameters.values(), strict=True):
-            array[...] = value
-    else:
-        at_parameters = tape.own.run.plan.addresses(tape.own.run)[-1]
+        return plan.run((run.memory, *run.given), cotangents, tape.lengths)
+    parameters, copies = plan.job.kept.memory(), tape.parameters.values()
+    for array, value in zip(plan.job.kept.arrays(parameters), copies, strict=True):
+        array[...] = value
     x = np.ascontiguousarray(tape.x, np.int64) if tape.indices else tape.x
     values = contiguous([*tape.states, *(tape.saved or ()), x, *tape.inputs])
-    return plan.run([*addresses(values), at_parameters], cotangents, tape.lengths)
+    return plan.run((parameters, *values), cotangents, tape.lengths)
 
 
 def compile_ahead(cell: Cell, dtype: str) -> None:

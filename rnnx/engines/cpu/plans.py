@@ -12,7 +12,7 @@ from rnnx.engines.cpu.descriptor.backward import BackwardPass
 from rnnx.engines.cpu.descriptor.builder import PassKey, zeros
 from rnnx.engines.cpu.descriptor.forward import ForwardPass
 from rnnx.engines.cpu.descriptor.layout import Change, reading, to_contiguous, to_indices, to_rows
-from rnnx.engines.cpu.runtime.buffer_pool import Memory, addresses, empty
+from rnnx.engines.cpu.runtime.buffer_pool import allocation, start_of
 from rnnx.engines.cpu.tape import CpuTape, Kept, Run
 from rnnx.engines.protocol import Arrays, Gradients
 
@@ -58,34 +58,39 @@ class ForwardPlan:
         of_states = [to_rows(memory[k] or of_zeros) for k in states]
         of_sequences = [r.change if r else to_indices for r in readings]
         self._changed = _Changes([*of_sequences, *of_states, *[to_contiguous(memory[k]) for k in own]])
-        self._shapes = [(key.n_steps, key.m, cell.size(name, key.n)) for name in cell.states]
+        shapes = [(key.n_steps, key.m, cell.size(name, key.n)) for name in cell.states]
+        self._outputs = [allocation(shape, key.dtype) for shape in shapes[: len(self.job.outputs)]]
+        places = list(zip(shapes, self.job.block.offsets, strict=False))
+        rows = [m * n * item for _, m, n in shapes]
+        self._states = [(shape, at + row) for (shape, at), row in zip(places, rows, strict=True)]
+        self._final = [((1, *s[1:]), at + s[0] * row) for (s, at), row in zip(places, rows, strict=True)]
         self.known = {"cell": cell, "xp": xp, "dtype": key.dtype, "indices": key.indices, "n_x": key.n_x}
 
     def run(self, arrays: Arrays, lengths: np.ndarray | None) -> tuple[Arrays, CpuTape]:
         """Run the pass on x, the given initial states, the extra inputs and the parameters."""
-        job, dtype = self.job, self.key.dtype
-        memory = job.block.memory()
+        memory = self.job.block.memory()
         given = self._changed(self._pick(arrays + self._zeros))
-        outputs = [empty(shape, dtype) for shape in self._shapes] if job.outputs else []
-        used = addresses([*given, *outputs])
-        x = used[0]
-        job.run([memory.address, *used], lengths)
-        final: Arrays = ()
+        states = [allocate() for allocate in self._outputs]
+        self.job.run((memory, *given, *states), lengths)
+        if not states:
+            states = self._views(memory, self._states)
         if self.keep:  # the caller's arrays are not needed any more
-            given = given[:1] if self._reads_x else []
+            run = Run(self, memory, given[:1] if self._reads_x else (), ())
         else:
+<<<<<<< HEAD
             final = self._copied(memory, lengths)
         states = outputs or self._states(memory, 1, self.key.n_steps)
         return tuple([a.T for a in states]), CpuTape(Run(self, memory, given, x, final), lengths)
+=======
+            run = Run(self, memory, given, tuple([s.copy() for s in self._views(memory, self._final)]))
+        return tuple([a.T for a in states]), CpuTape(run, lengths)
+>>>>>>> main
 
-    def _states(self, memory: Memory, first: int, count: int) -> list[np.ndarray]:
-        """Return views of `count` steps of the states from `first` on, (count, m, n)."""
-        dtype, (_, buffer, start) = self.key.dtype, memory
-        views = []
-        for (_, m, n), at in zip(self._shapes, self.job.block.offsets, strict=False):
-            views.append(np.ndarray((count, m, n), dtype, buffer, start + at + first * m * n * dtype.itemsize))
-        return views
+    def _views(self, memory: np.ndarray, places: Sequence[tuple[tuple[int, ...], int]]) -> list[np.ndarray]:
+        dtype, start = self.key.dtype, start_of(memory)
+        return [np.ndarray(shape, dtype, memory, start + at) for shape, at in places]
 
+<<<<<<< HEAD
     def _copied(self, memory: Memory, lengths: np.ndarray | None) -> Arrays:
         """Return copies of the states after each example's last step, (1, m, n)."""
         if lengths is None:
@@ -94,15 +99,18 @@ class ForwardPlan:
         return tuple([s[which][None] for s in self._states(memory, 0, self.key.n_steps + 1)])
 
     def final(self, memory: Memory) -> Arrays:
+=======
+    def final(self, memory: np.ndarray) -> Arrays:
+>>>>>>> main
         """Return views of the final states, (1, m, n)."""
-        return tuple(self._states(memory, self.key.n_steps, 1))
+        return tuple(self._views(memory, self._final))
 
     def fields(self, run: Run) -> dict[str, Any]:
         """Return the fields of the tape."""
         key, n_states, n_keys = self.key, len(self.key.cell.states), len(self.key.keys)
         block = self.job.block.arrays(run.memory)
         end = n_states + len(key.cell.saved)
-        x = run.given[0] if self._reads_x else block[end]
+        x = run.given[0].T if self._reads_x else block[end]
         fields: dict[str, Any] = {"x": x}
         if self.keep:
             states, saved = tuple(block[:n_states]), tuple(block[n_states:end])
@@ -113,43 +121,37 @@ class ForwardPlan:
             fields |= {"states": run.final, "saved": None, "inputs": (), "own": None}
         return {**fields, "parameters": dict(zip(key.keys, values, strict=True))}
 
-    def addresses(self, run: Run) -> list[int]:
-        """Return the addresses of the values of a backward pass, and of the copies of the parameters."""
-        at = run.memory.address
-        found = [at + offset for offset in self.job.kept_at]
-        if self._reads_x:
-            found[len(self.key.cell.states) + len(self.key.cell.saved)] = run.address_of_x
-        return found
-
 
 @lru_cache(maxsize=256)
 class BackwardPlan:
     """A backward pass.
 
     `memory`: `memory_of` the cotangents, of the states of all steps and of the final states; None for those not given.
+    `kept_at`: see `BackwardPass`.
     """
 
-    def __init__(self, key: PassKey, memory: tuple[Any, ...]) -> None:
+    def __init__(self, key: PassKey, memory: tuple[Any, ...], kept_at: tuple[int, ...] | None) -> None:
         cell, self.key = key.cell, key
         n_states, item = len(cell.states), key.dtype.itemsize
         readings = [None if of is None else reading(of, item) for of in memory[:n_states]]
-        self.job = BackwardPass(key, tuple([r and r.layout for r in readings]))
+        self.job = BackwardPass(key, tuple([r and r.layout for r in readings]), kept_at)
         self._changed = _Changes([r.change for r in readings if r])
         self._n_sequences = sum(r is not None for r in readings)
         places = iter(range(self._n_sequences, 2 * n_states))
         final = [None if of is None else next(places) for of in memory[n_states:]]
         self._final = [((key.m, cell.size(name, key.n)), k) for name, k in zip(cell.states, final, strict=True)]
-        self._shapes = [(key.n_steps, key.m, cell.size(name, key.n)) for name in cell.inputs]
-        self._shapes += [] if key.indices else [(key.n_steps, key.m, key.n_x)]
+        shapes = [(key.n_steps, key.m, cell.size(name, key.n)) for name in cell.inputs]
+        shapes += [] if key.indices else [(key.n_steps, key.m, key.n_x)]
+        self._results = [allocation(shape, key.dtype) for shape in shapes]
 
-    def run(self, kept: Sequence[int], cotangents: Arrays, lengths: np.ndarray | None) -> Gradients:
-        """Run the pass on what is at the addresses `kept`, with the given cotangents."""
+    def run(self, kept: Arrays, cotangents: Arrays, lengths: np.ndarray | None) -> Gradients:
+        """Run the pass on arrays, memory first, that hold all that a forward pass has kept, with given cotangents."""
         job, dtype = self.job, self.key.dtype
         given = self._changed(cotangents[: self._n_sequences])
         ds = [np.zeros(s, dtype) if k is None else np.array(cotangents[k].T, order="C") for s, k in self._final]
-        results = [empty(shape, dtype) for shape in self._shapes]
+        results = [allocate() for allocate in self._results]
         memory = job.block.memory()
-        job.run([*kept, memory.address, *addresses([*ds, *results, *given])], lengths)
+        job.run((memory, *kept, *ds, *results, *given), lengths)
         parts = [d.T for d in results]
         dx = None if self.key.indices else parts.pop()
         return Gradients(dx, tuple([d.T for d in ds]), job.block.gradients(memory), tuple(parts))

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rnnx.engines.cpu.runtime.buffer_pool import Memory
 from rnnx.engines.protocol import Arrays, Tape
 
 
@@ -14,9 +13,8 @@ class Run(NamedTuple):
     """What is left of a forward pass."""
 
     plan: Any  # a `ForwardPlan`
-    memory: Memory  # of ``plan.job.block``
+    memory: np.ndarray  # of ``plan.job.block``
     given: Sequence[np.ndarray]  # the sequences, initial states and parameters that the job has read, as far as needed
-    address_of_x: int
     final: Arrays  # copies of the final states, (1, m, n); empty with ``keep``
 
 

@@ -18,7 +18,7 @@ from rnnx.engines.gpu import sending
 from rnnx.engines.gpu.cublas import WORKSPACE, Blas
 from rnnx.engines.gpu.device import DeviceStream, DType, Launch, Matrix, Processor
 from rnnx.engines.gpu.engine import GpuEngine
-from rnnx.engines.gpu.graphs import GraphCache, in_capture
+from rnnx.engines.gpu.graphs import GraphCache, in_capture, part_of_capture
 from rnnx.engines.gpu.kernel import kernel_names
 from rnnx.engines.gpu.sending import Sender
 from rnnx.engines.protocol import Engine
@@ -136,11 +136,10 @@ class CupyStream(DeviceStream):
 
     def enter(self, stream: Any) -> None:
         """Prepare for calls on `stream`, CuPy's current stream."""
-        capturing = stream.is_capturing()
-        if capturing and not in_capture.get():  # replays would write to temporary memory that may have been freed
+        if stream.is_capturing() and not in_capture.get():  # replays would write to memory that may have been freed
             raise RuntimeError("rnnx functions cannot be called during stream capture; rnnx captures its own passes")
         self._stream, self._queue, self.precision = stream, stream.ptr, _precision()
-        self.can_capture = self._device.can_capture and not capturing
+        self.can_capture = self._device.can_capture and not in_capture.get()
 
     def allocate(self, size: int) -> Any:
         return cupy.cuda.alloc(size)
@@ -202,4 +201,35 @@ class CupyStream(DeviceStream):
         return self._device.graph_memory - sum(captured.size for other in others for captured in other.graphs)
 
 
-ENGINE: Engine = GpuEngine(stream_of)
+class CupySteps:
+    """See `rnnx.engines.protocol.StepCapture`."""
+
+    def write(self, array: Any, values: Any) -> None:
+        array.set(values, stream=cupy.cuda.get_current_stream())
+
+    def capture(self, like: Any, work: Callable[[], None]) -> Callable[[], None]:
+        with cupy.cuda.Device(like.device.id):
+            outer, stream = cupy.cuda.get_current_stream(), cupy.cuda.Stream(non_blocking=True)
+            pool = cupy.cuda.MemoryPool()
+            with cupy.cuda.using_allocator(pool.malloc), stream, part_of_capture():
+                stream.wait_event(outer.record())
+                work()  # it loads the kernels, and fills the pool
+                outer.wait_event(stream.record())
+                stream.begin_capture()
+                try:
+                    work()
+                finally:
+                    graph = stream.end_capture()
+
+        def replay(_memory: Any = (pool, stream)) -> None:
+            graph.launch()  # on the current stream
+
+        return replay
+
+
+def _steps() -> CupySteps | None:
+    """Return what captures whole steps, unless the environment turns it off."""
+    return None if "0" in map(os.environ.get, ("RNNX_CUDA_GRAPHS", "RNNX_CUDA_STEP_GRAPHS")) else CupySteps()
+
+
+ENGINE: Engine = GpuEngine(stream_of, _steps())

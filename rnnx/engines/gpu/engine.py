@@ -12,6 +12,7 @@ from rnnx._core import arrays as ns
 from rnnx._core.layout import to_public
 from rnnx.cells.parameters import recurrent_parameters
 from rnnx.cells.wiring import wiring
+from rnnx.engines.gpu import masks
 from rnnx.engines.gpu.backward import Backward
 from rnnx.engines.gpu.copies import Numbers, Transfer
 from rnnx.engines.gpu.device import Arena, Array, DeviceStream, Matrix
@@ -20,7 +21,7 @@ from rnnx.engines.gpu.graphs import CapturedPass
 from rnnx.engines.gpu.kernel import C_TYPES
 from rnnx.engines.gpu.operations import GpuOperations
 from rnnx.engines.gpu.pass_key import PassKey
-from rnnx.engines.protocol import Arrays, Call, Cotangents, Gradients, Tape
+from rnnx.engines.protocol import Arrays, Call, Cotangents, Gradients, StepCapture, Tape
 
 StreamOf = Callable[[Array], AbstractContextManager[DeviceStream]]
 
@@ -72,8 +73,8 @@ class GpuEngine:
 
     halves = True
 
-    def __init__(self, stream_of: StreamOf) -> None:
-        self._stream_of, self.operations = stream_of, GpuOperations(stream_of)
+    def __init__(self, stream_of: StreamOf, steps: StepCapture | None = None) -> None:
+        self._stream_of, self.steps, self.operations = stream_of, steps, GpuOperations(stream_of)
 
     def forward(self, call: Call, *, keep: bool) -> tuple[Arrays, Tape]:
         key, xp, states = PassKey.of(call, keep=keep), call.xp, range(len(call.cell.states))
@@ -140,6 +141,11 @@ class GpuEngine:
             if bias is not None:
                 result += bias
             return result
+
+    def kept(self, key: Array, start: int, rate: float, shape: tuple[int, int, int], like: Array) -> Array:
+        """Return a mask (n, m, T) of the dtype of an array; see `rnnx.engines.protocol.Engine`."""
+        with self._stream_of(like) as stream:
+            return masks.kept(stream, key, start, rate, shape, like.dtype).T
 
     def stepper(self, call: Call) -> "GpuStepper":
         return GpuStepper(self._stream_of, call)

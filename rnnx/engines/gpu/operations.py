@@ -148,8 +148,10 @@ class Table:
         given = [(stream.address(n), 0.0) if hasattr(n, "shape") else (0, float(n)) for n in numbers.values()]
         pairs = np.array([at for at, _ in given for _ in range(2)], np.int64)
         pairs[1::2] = np.array([value for _, value in given], np.float64).view(np.int64)
-        self._memory = ns.namespace(rows[0][0]).asarray(np.concatenate([np.array(records, np.int64), pairs]))
-        self._at = stream.address(self._memory)
+        values = [*records, *pairs.tolist()]
+        self._memory = Arena(stream, {"table": ((len(values),), INDEX)})
+        self._at = self._memory.addresses["table"]
+        stream.send(values, self._at)  # by value: a graph would copy the host's memory again, which may be others' then
         self._numbers, self._kernel = self._at + 8 * len(records), kernel.kernel
         self._run = stream.kernels((kernel.source,), (*options(dtype), "-fmad=false"))
 

@@ -51,8 +51,8 @@ class ReferenceOperations:
         count: Any = max(rows, 1) * loss.terms(n_y)
         if ends is not None:
             valid = xp.expand_dims(valid_examples(xp, ends, n_steps), axis=0)
-            one = xp.asarray(1, dtype=ends.dtype, device=device)
-            count = loss.terms(n_y) * xp.astype(xp.maximum(xp.sum(ends), one), y.dtype)
+            total = xp.sum(ends)
+            count = loss.terms(n_y) * xp.astype(xp.maximum(total, xp.ones_like(total)), y.dtype)
         target: Any = targets
         if loss.of_classes:
             targets = ns.as_index(xp, targets)

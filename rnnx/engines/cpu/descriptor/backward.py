@@ -16,16 +16,19 @@ from rnnx.engines.cpu.descriptor.stages import Pass, names
 class BackwardPass(Pass):
     """A backward pass. `layouts`: per state, the layout of the caller's cotangents of all steps; None if not given.
 
-    The job's arrays: the `values`, "state 0", ...; "saved 0", ...; "x"; "input 0", ...; "kept parameters", the first
-    array of `kept`; "block", the memory of `block`; "d_state 0", ..., the cotangents of the final states, overwritten
-    by those of the initial ones; "d_input 0", ...; "dx", except for index inputs; "d_given 0", ..., the caller's
-    cotangents, if given; "lengths", if given.
+    `kept_at`: see `ForwardPass`; None if the values are not in a forward pass's block.
+
+    The job's arrays: "block", the memory of `block`; "kept", the memory of the forward pass's block or of `kept`, the
+    copies of the parameters; the `values` that are not in it, "state 0", ...; "saved 0", ...; "x"; "input 0", ...;
+    "d_state 0", ..., the cotangents of the final states, overwritten by those of the initial ones; "d_input 0", ...;
+    "dx", except for index inputs; "d_given 0", ..., the caller's cotangents, if given; "lengths", if given.
     """
 
     job = "backward"
     between_steps = True
+    blocks = 2
 
-    def __init__(self, key: PassKey, layouts: tuple[Layout | None, ...]) -> None:
+    def __init__(self, key: PassKey, layouts: tuple[Layout | None, ...], kept_at: tuple[int, ...] | None) -> None:
         super().__init__(key, tuple(layout is not None for layout in layouts))
         cell = key.cell
         self.after_loop = len(wiring(cell)) * -(-key.n_steps * key.m // KC)
@@ -36,7 +39,12 @@ class BackwardPass(Pass):
         self.d_inputs = names("d_input", cell.inputs)
         given = [name for name, layout in zip(self.d_given, layouts, strict=True) if layout is not None]
         results = (*self.d_states, *self.d_inputs, *(() if key.indices else ("dx",)))
-        self.arrays = (*self.values, "kept parameters", "block", *results, *given, "lengths")
+        kept, outside = (*self.values, "kept parameters"), self.values
+        if kept_at is not None:
+            outside = ("x",) if key.indices else ()
+        places = zip(kept, kept_at, strict=True) if kept_at is not None else [("kept parameters", 0)]
+        self.within = {name: ("kept", at) for name, at in places if name not in outside}
+        self.arrays = ("block", "kept", *outside, *results, *given, "lengths")
 
     def fill(self, t: Template) -> dict[str, int]:
         """See `Pass`."""

@@ -4,6 +4,7 @@ A template encodes an address as base * 2^48 + offset, where a *base* is an arra
 added. Known values, such as counts and the addresses of functions, have base 0.
 """
 
+import ctypes
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -19,7 +20,8 @@ from rnnx.engines.cpu.codegen.leaves import scratch_offset
 from rnnx.engines.cpu.descriptor import fields
 from rnnx.engines.cpu.descriptor.layout import Layout, lines
 from rnnx.engines.cpu.runtime import object_cache
-from rnnx.engines.cpu.runtime.buffer_pool import LINE, address
+from rnnx.engines.cpu.runtime.buffer_pool import LINE, address, addresses
+from rnnx.engines.cpu.runtime.objects import DATA, READABLE, address_of_items
 from rnnx.engines.cpu.runtime.thread_pool import Task
 
 _SHIFT = 48
@@ -27,6 +29,7 @@ _WORKSPACE, _ARRAYS = 1 << _SHIFT, 2  # the latter is the first base of an array
 
 Fields = dict[str, Any]  # of a record: integers, or lists of other records' fields
 Places = dict[Slot, tuple[int, int]]  # address at step 0, and stride between steps
+Within = Mapping[str, tuple[str, int]]
 
 
 @lru_cache(maxsize=16)
@@ -44,6 +47,11 @@ def copies(dtype: np.dtype) -> Mapping[str, int]:
 @lru_cache(maxsize=1)
 def _jobs() -> Mapping[str, object_cache.Job]:
     return object_cache.loops("loops.passes", "forward", "backward")
+
+
+@lru_cache(maxsize=1)
+def _binders() -> Mapping[str, object_cache.Job]:
+    return object_cache.loops("loops.binding", "bind", "bind_and_run")
 
 
 @lru_cache(maxsize=64)
@@ -70,20 +78,33 @@ class PassKey(NamedTuple):
     has_lengths: bool
 
 
+class Arrays(NamedTuple):
+    """The names of a call's arrays, in the order in which they are given.
+
+    The first ones, `blocks`, are memory that begins at the next cache line.
+    """
+
+    names: tuple[str, ...]
+    blocks: int
+
+
 class Template:
     """A descriptor without addresses, for slices of the examples or, if `unit_parallel`, of the units.
 
-    `arrays`: the names of a call's arrays, in the order in which `bind` takes their addresses.
+    `arrays`: a call's arrays. `within`: further arrays, at an offset in one of those.
     """
 
-    def __init__(self, job: str, key: PassKey, arrays: tuple[str, ...], slices: int, unit_parallel: bool) -> None:
+    def __init__(
+        self, job: str, key: PassKey, arrays: Arrays, within: Within, slices: int, unit_parallel: bool
+    ) -> None:
         _, dtype, self.n_steps, self.m, self.n, self.n_x, self.indices, *_ = key
         self.job, self.dtype, self.slices = _jobs()[job], dtype, slices
         self.lanes, self.item = lanes(dtype), dtype.itemsize
         self.size = self.lanes * self.item  # of a vector
         self.rows = self.m if unit_parallel else -(-self.m // slices)  # examples per slice, at most, without lengths
         self.workspace = 0
-        self._bases = {name: k << _SHIFT for k, name in enumerate(arrays, _ARRAYS)}
+        self._blocks, bases = arrays.blocks, {name: k << _SHIFT for k, name in enumerate(arrays.names, _ARRAYS)}
+        self._bases = {**bases, **{name: bases[owner] + at for name, (owner, at) in within.items()}}
         # A row of zeros. Sizes are rounded up, so that few are cached.
         widest = max(self.n, self.n_x, *(stage.units(self.n) for stage in wiring(key.cell)))
         self._zeros = _zeros(1 << (widest * self.item + 2 * LINE).bit_length())
@@ -139,7 +160,29 @@ class Template:
         values = np.array(integers, np.int64)
         self._base_of = np.where(values < 0, 0, values >> _SHIFT)  # a stride may be negative
         self._offsets = values - (self._base_of << _SHIFT)
+        record = values.size, address(self._offsets), address(self._base_of), self._blocks, self.workspace
+        self._binding = np.array((*record, DATA, self.task.address), fields.BINDING)
+        self._address = address(self._binding)
+        self.whole_size = self.workspace + values.nbytes
         return self
+
+    def start(self, arrays: Sequence[np.ndarray], place: int, *, alone: bool) -> int:
+        """Write the descriptor for a call's arrays behind the workspace at `place`; return its address.
+
+        If `alone`, also run the job on this thread.
+        """
+        at = place + self.workspace
+        if READABLE:
+            objects = tuple(arrays)
+            _binders()["bind_and_run" if alone else "bind"](address_of_items(objects), self._address, place)
+            return at
+        given = addresses(arrays)
+        given[: self._blocks] = [lines(block) for block in given[: self._blocks]]
+        descriptor = self.bind(place, given)
+        ctypes.memmove(at, address(descriptor), descriptor.nbytes)
+        if alone:
+            self.task.run_alone(at)
+        return at
 
     def bind(self, place: int, addresses: Sequence[int]) -> np.ndarray:
         """Return the descriptor for a call's arrays at `addresses` and a workspace at address `place`."""

@@ -41,7 +41,7 @@ class ForwardPass(Pass):
         self.parameters = tuple(f"parameter {name}" for name in key.keys)  # a key may be "block"
         self.arrays = ("block", *self.sequences, *self.initial, *self.parameters, *self.outputs, "lengths")
         # With `keep`, of the values of a backward pass and of the first parameter.
-        self.kept_at = self.block.offsets[: len(states) + len(saved) + len(copies) + 1]
+        self.kept_at = tuple(self.block.offsets[: len(states) + len(saved) + len(copies) + 1])
 
     def fill(self, t: Template) -> dict[str, int]:
         """See `Pass`."""

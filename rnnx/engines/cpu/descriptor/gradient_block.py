@@ -5,7 +5,7 @@ import numpy as np
 from rnnx.cells.wiring import StageWiring, wiring
 from rnnx.engines.cpu.descriptor.builder import Fields, PassKey
 from rnnx.engines.cpu.descriptor.layout import Block, View
-from rnnx.engines.cpu.runtime.buffer_pool import LINE, Memory
+from rnnx.engines.cpu.runtime.buffer_pool import LINE
 
 
 class GradientBlock(Block):
@@ -39,7 +39,7 @@ class GradientBlock(Block):
         ]
         self._spread = [k for k, is_spread in enumerate(spread) if is_spread]
 
-    def gradients(self, memory: Memory) -> dict[str, np.ndarray]:
+    def gradients(self, memory: np.ndarray) -> dict[str, np.ndarray]:
         """Return the gradients by name, C-contiguous."""
         arrays = self.arrays(memory)
         for k in self._spread:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rnnx.engines.cpu.runtime.buffer_pool import LINE, Memory, aligned_at
+from rnnx.engines.cpu.runtime.buffer_pool import LINE, address, allocation, start_of
 
 _C_CONTIGUOUS, _F_CONTIGUOUS, _ALIGNED = 0x1, 0x2, 0x100  # flags of NumPy's C API
 _READY = _C_CONTIGUOUS | _ALIGNED
@@ -17,7 +17,6 @@ View = tuple[tuple[int, ...], int, tuple[int, ...] | None]
 
 
 Change = Callable[[np.ndarray], np.ndarray]  # of the caller's array to one that a job can read
-_transposed: Change = attrgetter("T")  # for F order, because `addresses` is faster for C order
 
 
 def contiguous(arrays: Iterable[np.ndarray]) -> list[np.ndarray]:
@@ -30,23 +29,23 @@ def to_contiguous(memory: Any) -> Change | None:
     return None if memory[2] & _READY == _READY else _in_c_order
 
 
-def to_rows(memory: Any) -> Change:
-    """Return how to make (n, m), given its `memory_of`, (m, n) in C order."""
+def to_rows(memory: Any) -> Change | None:
+    """Return how to make (n, m), given its `memory_of`, F-contiguous and aligned; None if it is."""
     ready = _F_CONTIGUOUS | _ALIGNED
-    return _transposed if memory[2] & ready == ready else _copied_transposed
+    return None if memory[2] & ready == ready else _in_f_order
 
 
 def _in_c_order(a: np.ndarray) -> np.ndarray:
     return np.array(a, order="C")
 
 
-def _copied_transposed(a: np.ndarray) -> np.ndarray:
-    return np.array(a, order="F").T
+def _in_f_order(a: np.ndarray) -> np.ndarray:
+    return np.array(a, order="F")
 
 
 def to_indices(a: np.ndarray) -> np.ndarray:
-    """Return indices (m, T) as (T, m) in C order."""
-    return np.asfortranarray(a, np.int64).T
+    """Return indices (m, T) in F order and 64 bits."""
+    return np.asfortranarray(a, np.int64)
 
 
 def lines(size: int) -> int:
@@ -68,20 +67,21 @@ class Block:
         for shape in self.shapes:
             self.offsets.append(self.size)
             self.size += lines(math.prod(shape) * dtype.itemsize + spare)
+        self._allocate = allocation((self.size + LINE,), np.dtype(np.uint8))
         self.views: list[View] = [(*place, None) for place in zip(self.shapes, self.offsets, strict=True)]
 
-    def memory(self) -> Memory:
-        """Return new memory, where the first array begins."""
-        return aligned_at(self.size)
+    def memory(self) -> np.ndarray:
+        """Return new memory, bytes; the first array begins at the next cache line."""
+        return self._allocate()
 
     def allocate(self) -> tuple[int, list[np.ndarray]]:
         """Return the address of new memory, where the first array begins, and the views of it, uninitialized."""
-        memory = self.memory()
-        return memory.address, self.arrays(memory)
+        buffer = self.memory()
+        return address(buffer) + start_of(buffer), self.arrays(buffer)
 
-    def arrays(self, memory: Memory) -> list[np.ndarray]:
-        """Return the views of memory of this size."""
-        dtype, (_, buffer, start) = self.dtype, memory
+    def arrays(self, buffer: np.ndarray) -> list[np.ndarray]:
+        """Return the views of the memory."""
+        dtype, start = self.dtype, start_of(buffer)
         return [np.ndarray(shape, dtype, buffer, start + at, strides) for shape, at, strides in self.views]
 
 
@@ -103,7 +103,7 @@ def reading(memory: Any, item: int) -> Reading:
     """Return how a job reads an array (features, m, T), given its `memory_of`, with `item` bytes a number."""
     (features, m, n_steps), strides, flags = memory
     if flags & _ALIGNED and flags & _F_CONTIGUOUS:
-        return Reading(Layout((item, *strides[1:]), True), _transposed)
+        return Reading(Layout((item, *strides[1:]), True), None)
     if flags & _ALIGNED and (features == 1 or item in (strides[0], strides[2]) or n_steps == 1):
         return Reading(Layout((item if features == 1 else strides[0], *strides[1:]), False), None)
-    return Reading(Layout((item, features * item, features * m * item), True), _copied_transposed)
+    return Reading(Layout((item, features * item, features * m * item), True), _in_f_order)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 
 import numpy as np
 
@@ -12,12 +13,12 @@ from rnnx.cells.wiring import Slot, StageWiring, wiring
 from rnnx.engines.cpu.codegen.gemm import n_vectors
 from rnnx.engines.cpu.codegen.phases import Job, Phase, n_kept, phases_of
 from rnnx.engines.cpu.codegen.pointwise import emit_kernels
-from rnnx.engines.cpu.descriptor.builder import Fields, PassKey, Places, Template
+from rnnx.engines.cpu.descriptor.builder import Arrays, Fields, PassKey, Places, Template, Within
 from rnnx.engines.cpu.descriptor.fields import UNIT_VECTORS
 from rnnx.engines.cpu.descriptor.layout import Block
 from rnnx.engines.cpu.runtime import object_cache, thread_pool
 from rnnx.engines.cpu.runtime.balance import Balance
-from rnnx.engines.cpu.runtime.buffer_pool import LINE, address, workspace
+from rnnx.engines.cpu.runtime.buffer_pool import LINE, workspace
 from rnnx.engines.cpu.runtime.thread_policy import Work, choice
 
 
@@ -25,7 +26,9 @@ class Pass:
     """A pass, with a descriptor template for each way to share it among threads."""
 
     job: Job
-    arrays: tuple[str, ...]  # of a call, in the order of their addresses
+    arrays: tuple[str, ...]  # of a call; the first ones, `blocks`, are memory of blocks
+    blocks = 1
+    within: Within = MappingProxyType({})  # arrays at an offset in another one
     after_loop = 0  # sections of the job after the loop over time
     between_steps = False  # whether sections of the loop end in the middle of a step, so that there is one more
 
@@ -113,30 +116,33 @@ class Pass:
         """Return the descriptor template, built on first use."""
         choice = (threads, unit_parallel)
         if choice not in self._templates:
-            t = Template(self.job, self.key, self.arrays, threads, unit_parallel)
+            t = Template(self.job, self.key, Arrays(self.arrays, self.blocks), self.within, threads, unit_parallel)
             steps, waits = self.steps, unit_parallel and self.work.waits
             t.divide(steps if waits else self.work.sections(threads, steps), self.after_loop, waits)
             self._templates[choice] = t.finish(**self.fill(t))
         return self._templates[choice]
 
-    def run(self, addresses: list[int], lengths: np.ndarray | None) -> None:
-        """Run the job on arrays at `addresses`, in the order of `arrays` up to the lengths."""
+    def run(self, arrays: Sequence[np.ndarray], lengths: np.ndarray | None) -> None:
+        """Run the job on the arrays up to the lengths, in their order."""
         if lengths is not None:
-            lengths = np.ascontiguousarray(lengths, np.int64)
-            addresses.append(address(lengths))
+            arrays = [*arrays, np.ascontiguousarray(lengths, np.int64)]
         threads, unit_parallel = choice(self.work)
-        if threads > 1 and self.balance.shares() and thread_pool.pool().acquire(threads):
+        if threads == 1:
+            template = self.template(1, False)
+            with workspace(template.whole_size) as place:
+                template.start(arrays, place, alone=True)
+        elif self.balance.shares() and thread_pool.pool().acquire(threads):
             try:
-                self._run(self.template(threads, unit_parallel), addresses, True)
+                self._measured(self.template(threads, unit_parallel), arrays, True)
             finally:
                 thread_pool.pool().release()
         else:
-            self._run(self.template(1, False), addresses, False)
+            self._measured(self.template(1, False), arrays, False)
 
-    def _run(self, template: Template, addresses: list[int], shared: bool) -> None:
-        with workspace(template.workspace) as place:
-            descriptor = template.bind(place, addresses)
-            template.task.run(address(descriptor), shared, self.balance)
+    def _measured(self, template: Template, arrays: Sequence[np.ndarray], shared: bool) -> None:
+        with workspace(template.whole_size) as place:
+            descriptor = template.start(arrays, place, alone=False)
+            template.task.run(descriptor, shared, self.balance)
 
 
 @lru_cache(maxsize=256)

@@ -8,12 +8,13 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-_SMALLEST = 1 << 16  # bytes; malloc pools smaller arrays
+_SMALLEST = 1 << 17  # bytes; malloc keeps smaller arrays in its heap
 _LARGEST = 1 << 26  # bytes; page faults do not matter for larger arrays
 _KEPT = 1 << 28  # bytes in the pool, at most
 
@@ -90,6 +91,17 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     if not (_COUNTS and _SMALLEST <= size <= _LARGEST):
         return np.empty(shape, dtype)
     return np.ndarray(shape, dtype, aligned(size))
+
+
+def allocation(shape: tuple[int, ...], dtype: np.dtype) -> Callable[[], np.ndarray]:
+    """Return a function that makes arrays as `empty` does."""
+    pooled = _COUNTS and _SMALLEST <= math.prod(shape) * dtype.itemsize <= _LARGEST
+    return partial(empty if pooled else np.empty, shape, dtype)
+
+
+def start_of(buffer: np.ndarray) -> int:
+    """Return the number of bytes before the next cache line."""
+    return -address(buffer) % LINE
 
 
 def _pooled(size: int) -> np.ndarray:

@@ -1,0 +1,345 @@
+"""Whole training steps as graphs, on a device that records operations and replays them on the same memory."""
+
+import copy
+
+import numpy as np
+import pytest
+from lab import NAMES, PROSE
+
+from rnnx import engines
+from rnnx._core import arrays as ns
+from rnnx.cells.vocabulary import array_ops
+from rnnx.data import Examples, make_corpus
+from rnnx.models import CharModel, SequenceClassifier, SequenceRegressor
+from rnnx.optim import SGD, Adam, AdamW, CosineDecay, LinearWarmup, Momentum, RMSProp
+from rnnx.training import Trainer, precision
+from rnnx.training.precision import LossScale
+
+
+class Device:
+    """The emulated device, its capture of steps, and the number of fetches."""
+
+    def __init__(self, xp, steps):
+        self.xp, self.there, self.steps, self.fetched = xp, xp.Device("device1"), steps, 0
+
+    @property
+    def counts(self):
+        return self.steps.recorder
+
+    def to(self, arrays):
+        return {name: self.xp.asarray(np.array(a), device=self.there) for name, a in arrays.items()}
+
+
+@pytest.fixture
+def device(monkeypatch, restored_engines):
+    pytest.importorskip("array_api_strict")
+    from recording_engine import ARRAY, Recorder, RecordingEngine, Steps, xp
+
+    recorder = Recorder()
+    recorder.install(monkeypatch)
+    array_ops.cache_clear()  # it holds functions
+    it = Device(xp, Steps(recorder))
+    engines.register_engine("recording", RecordingEngine(it.steps), ("array_api_strict",))
+    to_host = ns.to_host
+
+    def fetch(a):
+        if isinstance(a, np.ndarray):
+            return to_host(a)
+        assert recorder.tape is None, "a step that is captured cannot be fetched from"
+        it.fetched += 1
+        return np.array(a._array)
+
+    def look(self, *_):
+        raise AssertionError("this waits for the device")
+
+    for name in ("__float__", "__bool__", "__int__", "__index__", "__array__", "__buffer__"):
+        if hasattr(ARRAY, name):
+            monkeypatch.setattr(ARRAY, name, look)
+    monkeypatch.setattr(ns, "to_host", fetch)
+    yield it
+    array_ops.cache_clear()
+
+
+def corpus_of(by):
+    return make_corpus("text", NAMES if by == "lines" else PROSE[:420], by=by, seq_length=6)
+
+
+def trainers(device, model, optimizer, **options):
+    """The same run twice on the device: with captured steps, and without."""
+    made = []
+    for in_place in (True, False):
+        copied = type(model)(**model.config, parameters=device.to(model.parameters))
+        made.append(Trainer(copied, optimizer, in_place=in_place, **options))
+    return made
+
+
+def host(arrays):
+    return {name: np.array(a._array) for name, a in arrays.items()}
+
+
+def assert_same_bits(ours, theirs):
+    ours, theirs = host(ours), host(theirs)
+    assert ours.keys() == theirs.keys()
+    for name, a in ours.items():
+        assert a.dtype == theirs[name].dtype
+        assert np.array_equal(a, theirs[name], equal_nan=True), name
+
+
+def assert_same_runs(ours, theirs):
+    assert_same_bits(ours.model.parameters, theirs.model.parameters)
+    (values, arrays), (their_values, their_arrays) = ours.state(), theirs.state()
+    assert values == their_values
+    assert_same_bits(arrays, their_arrays)
+
+
+def char_model(corpus, **options):
+    return CharModel(corpus.tokenizer.vocab_size, [6, 5], **{"seed": 0, "dtype": "float64", **options})
+
+
+def run_both(device, pair, dataset, **run):
+    """Run both to the end; return the numbers of all items."""
+    ours, theirs = ([p.as_dict() for p in trainer.run(dataset, **run)] for trainer in pair)
+    assert ours == theirs
+    assert_same_runs(*pair)
+    return ours
+
+
+@pytest.mark.parametrize(
+    ("by", "optimizer", "options"),
+    [
+        ("streams", Adam(CosineDecay(0.02, steps=30)), {}),
+        ("streams", Adam(0.01), {"clip_norm": 0.01, "clip_value": 0.002}),
+        ("windows", AdamW(LinearWarmup(0.01, 9)), {}),
+        ("lines", RMSProp(0.01, centered=True, momentum=0.5), {"clip_norm": None}),
+        ("windows", Momentum(0.1, dampening=0.5), {}),
+        ("streams", SGD(0.1), {"model": {"dropout": 0.3, "zoneout": 0.2, "recurrent_dropout": 0.1}}),
+        ("streams", SGD(0.1, weight_decay=0.01), {"model": {"cell": "gru", "dtype": "float32"}}),
+    ],
+)
+def test_replayed_steps_have_the_same_bits(device, by, optimizer, options):
+    """Schedules, step counts, batches, carried states and short last batches: nothing is baked in."""
+    corpus = corpus_of(by)
+    pair = trainers(device, char_model(corpus, **options.pop("model", {})), optimizer, **options)
+    n = corpus.train.n_batches(8)
+    items = run_both(device, pair, corpus.train, batch_size=8, iterations=2 * n + 4, evaluate_every=1000)
+    assert len({p["loss"] for p in items}) > len(items) // 2
+    assert device.counts.captures >= 1
+    assert device.counts.replays >= len(items) // 3
+
+
+def test_a_replayed_step_is_a_few_calls(device):
+    """Two copies to the device, one launch, and a copy of the results; nothing is fetched."""
+    corpus = corpus_of("streams")
+    ours, _ = trainers(device, char_model(corpus), Adam(0.01))
+    items = ours.run(corpus.train, batch_size=4, iterations=30, evaluate_every=1000)
+    for _ in range(8):
+        next(items)
+    counts, captures = device.counts, device.counts.captures
+    before = counts.operations, counts.replays, counts.writes, device.fetched
+    next(items)
+    after = counts.operations, counts.replays, counts.writes, device.fetched
+    assert counts.captures == captures
+    operations, replays, writes, fetched = (b - a for a, b in zip(before, after, strict=True))
+    assert (replays, writes, fetched) == (1, 2, 0)
+    assert operations == 6  # an array for the results, four views, and a copy
+
+
+def test_parameters_stay_in_place(device):
+    corpus = corpus_of("streams")
+    ours, _ = trainers(device, char_model(corpus), Adam(0.01))
+    run = {"batch_size": 4, "evaluate_every": 1000}
+    list(ours.run(corpus.train, iterations=5, **run))
+    parameters = ours.model.parameters
+    before = host(parameters)
+    list(ours.run(corpus.train, iterations=6, **run))
+    assert ours.model.parameters is parameters
+    assert any(np.any(a != before[name]) for name, a in host(parameters).items())
+
+
+def test_evaluations_patience_and_resuming(device):
+    corpus = corpus_of("streams")
+    pair = trainers(device, char_model(corpus), Adam(0.05))
+    run = {"batch_size": 4, "evaluate_every": 3, "patience": 2}
+    for trainer in pair:
+        list(trainer.run(corpus.train, corpus.validation, iterations=7, **run))
+    resumed = trainers(device, char_model(corpus), Adam(0.05))
+    for trainer, old in zip(resumed, pair, strict=True):
+        trainer.model.parameters = {name: ns.owned_copy(device.xp, a) for name, a in old.model.parameters.items()}
+        values, arrays = old.state()
+        trainer.restore(values, {name: ns.owned_copy(device.xp, a) for name, a in arrays.items()})
+    for trainer in (*pair, *resumed):
+        list(trainer.run(corpus.train, corpus.validation, iterations=25, **run))
+    assert pair[0].step < 25  # out of patience
+    for trainer in (pair[1], *resumed):
+        assert_same_runs(trainer, pair[0])
+
+
+def test_parameters_replaced_from_outside(device):
+    """They are copied into the memory of the graph, and so are a restored state and new settings."""
+    corpus = corpus_of("windows")
+    pair = trainers(device, char_model(corpus), Adam(0.05))
+    run = {"batch_size": 4, "evaluate_every": 1000}
+    for trainer in pair:
+        list(trainer.run(corpus.train, iterations=6, **run))
+        trainer.model.parameters = {name: a * 2 for name, a in trainer.model.parameters.items()}
+        list(trainer.run(corpus.train, iterations=10, **run))
+        trainer.clip_norm = 0.01
+        list(trainer.run(corpus.train, iterations=14, **run))
+        trainer.optimizer = Adam(0.001)
+        list(trainer.run(corpus.train, iterations=18, **run))
+    assert_same_runs(*pair)
+    assert device.counts.captures >= 3
+    copied = copy.deepcopy(pair[0])
+    list(copied.run(corpus.train, iterations=24, **run))
+    assert_same_bits(pair[0].model.parameters, pair[1].model.parameters)
+    list(pair[1].run(corpus.train, iterations=24, **run))
+    assert_same_runs(copied, pair[1])
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_step_that_is_not_finite(device):
+    """The error names it, and the state is the one before it, as without graphs."""
+    x = np.random.default_rng(0).standard_normal((2, 24, 4))
+    examples = Examples(x, np.zeros((2, 24, 4)))
+    wrong = Examples(x, np.where(np.arange(24)[:, None] // 4 == 2, 1e200, np.zeros((2, 24, 4))))  # in step 9
+    model = SequenceRegressor(2, 4, 2, per_step=True, seed=0, dtype="float64")
+    pair = trainers(device, model, SGD(0.1), shuffle=False)
+    for trainer in pair:
+        list(trainer.run(examples, batch_size=4, iterations=7))
+        with pytest.raises(FloatingPointError, match="the loss is inf at step 9"):
+            list(trainer.run(wrong, batch_size=4, iterations=20))
+        assert trainer.step == 8
+    assert_same_runs(*pair)
+    for trainer in pair:
+        list(trainer.run(examples, batch_size=4, iterations=15))
+    assert_same_runs(*pair)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_the_loss_scale_in_a_graph(device, monkeypatch):
+    """It advances and falls on the device."""
+    monkeypatch.setattr(precision, "INTERVAL", 3)
+    corpus = corpus_of("streams")
+    model = char_model(corpus, dtype="float32")
+    model.parameters = {**model.parameters, "Wy": model.parameters["Wy"] * np.float32(100)}
+    pair = trainers(device, model, Adam(0.01))
+    for trainer in pair:
+        keywords = {"dtype": device.xp.float32, "device": device.there}
+        scale = device.xp.asarray(2.0**127, **keywords)  # the gradients overflow for some steps
+        trainer.loss_scale = LossScale(scale, device.xp.asarray(0.0, **keywords))
+    monkeypatch.setattr(precision, "LARGEST", 2.0**127)
+    items = run_both(device, pair, corpus.train, batch_size=4, iterations=24, evaluate_every=1000)
+    assert device.counts.replays > 12
+    skipped = [p["step"] for p in items if p["grad_norm"] == 0]
+    assert skipped
+    assert len(skipped) < 20
+
+
+def test_models_and_datasets(device):
+    """Sequences with lengths and other heads; what cannot be captured takes the usual path."""
+    rng = np.random.default_rng(0)
+    inputs, lengths = rng.standard_normal((2, 24, 4)), np.array([4, 2, 3, 4] * 6)
+    examples = Examples(inputs, rng.integers(0, 3, 24), lengths=lengths)
+    numbers = Examples(inputs, rng.standard_normal((2, 24, 4)), lengths=lengths)
+    options = {"seed": 0, "dtype": "float64"}
+    for model, dataset in (
+        (SequenceClassifier(2, 5, 3, bidirectional=True, **options), examples),
+        (SequenceRegressor(2, 5, 2, per_step=True, **options), numbers),
+    ):
+        captures = device.counts.captures
+        pair = trainers(device, model, Adam(0.01))
+        run_both(device, pair, dataset, batch_size=8, epochs=4, evaluate_every=1000)
+        assert device.counts.captures > captures
+
+
+class OwnLoss(CharModel):
+    """It computes in Python."""
+
+    def compare(self, z, batch):
+        loss, dz = super().compare(z, batch)
+        return loss, dz * 2
+
+
+@pytest.mark.parametrize("why", ["dropout", "segments", "own", "host", "off"])
+def test_steps_that_are_not_captured(device, why, monkeypatch):
+    corpus = corpus_of("windows")
+    model = char_model(corpus, dropout=0.2 if why == "dropout" else 0.0)
+    if why == "dropout":
+        from recording_engine import RecordingEngine
+
+        monkeypatch.delattr(RecordingEngine, "kept")  # the host draws them
+    options = {"segment_length": 3} if why == "segments" else {}
+    if why == "own":
+        model.__class__ = OwnLoss
+    if why == "off":
+        monkeypatch.setattr(device.steps, "capture", None)
+        options = {"in_place": False}
+    dataset = corpus.train
+    if why == "host":
+        dataset = type("Own", (type(dataset),), {})(dataset._text, 6)
+    pair = trainers(device, model, Adam(0.01), **options) if why != "off" else []
+    if why == "off":
+        copied = CharModel(**model.config, parameters=device.to(model.parameters))
+        pair = [Trainer(copied, Adam(0.01), **options) for _ in range(1)]
+        list(pair[0].run(dataset, batch_size=8, iterations=6))
+    else:
+        run_both(device, pair, dataset, batch_size=8, iterations=6)
+    assert device.counts.replays == 0
+
+
+def test_a_replay_with_other_results_is_not_used(device):
+    """It is compared with the step before it is used."""
+    corpus = corpus_of("windows")
+    pair = trainers(device, char_model(corpus), Adam(0.01))
+
+    def broken(replay):
+        replay()
+        memory = pair[0]._captured._memory
+        memory.moments[0]._array[0] += 1e-6
+
+    device.steps.around = broken
+    with pytest.warns(
+        RuntimeWarning, match="without a graph of the whole step: the replay of a step has other results"
+    ):
+        run_both(device, pair, corpus.train, batch_size=8, iterations=6)
+    assert device.counts.replays == device.counts.captures
+
+
+def test_a_capture_that_fails(device, monkeypatch):
+    corpus = corpus_of("windows")
+    pair = trainers(device, char_model(corpus), Adam(0.01))
+    capture = device.steps.capture
+
+    def fails(like, work):
+        capture(like, work)
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(device.steps, "capture", fails)
+    with pytest.warns(RuntimeWarning, match="without a graph of the whole step: operation not permitted"):
+        run_both(device, pair, corpus.train, batch_size=8, iterations=6)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_interrupt_of_a_replay(device, when):
+    """The step is done once."""
+    corpus = corpus_of("streams")
+    pair = trainers(device, char_model(corpus), Adam(0.01))
+    run = {"batch_size": 4, "evaluate_every": 1000}
+    for trainer in pair:
+        list(trainer.run(corpus.train, iterations=6, **run))
+    calls = []
+
+    def interrupted(replay):
+        calls.append(1)
+        if len(calls) != 4 or when == "after":
+            replay()
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+
+    device.steps.around = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        list(pair[0].run(corpus.train, iterations=20, **run))
+    assert 6 < pair[0].step < 20
+    for trainer in pair:
+        list(trainer.run(corpus.train, iterations=14, **run))
+    assert_same_runs(*pair)
