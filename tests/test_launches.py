@@ -178,6 +178,21 @@ def test_any_count_of_numbers(device, rng):
         assert not download(target)[n:].any()
 
 
+def test_arrays_of_saved_values_are_made_when_they_are_needed(device, rng):
+    """Not for the backward pass of a captured one. Copies of caches hold arrays, not the memory of the pass."""
+    given = on_device(make_problem(LSTM, rng, 3, 4, 2, 3).astype("float32"))
+    for _ in range(4):
+        _, _, caches = rnnx.recurrent_forward(LSTM, given.x, given.s0, given.parameters)
+    saved = caches._tape.saved
+    found = rnnx.recurrent_backward(LSTM, given.dstates, caches, ds_final=given.dfinal)
+    assert "_arrays" not in vars(saved)
+    assert len(saved) == len([*saved]) == len(LSTM.saved)
+    assert download(saved[0]).shape == (3, 2, 4)
+    kind, (arrays,) = saved.__reduce__()
+    assert all(a is b for a, b in zip(kind(arrays), saved, strict=True))
+    assert set(found) > {"dx", "dWf"}
+
+
 # --- what a graph reads, in the emulator --------------------------------------------------------------------------
 
 

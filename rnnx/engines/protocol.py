@@ -20,7 +20,7 @@ Requirements
 Dimensions: T steps, m examples, n hidden units, n_x inputs.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -77,7 +77,7 @@ class Tape(Portable):
     indices: bool
     n_x: int
     states: Arrays  # per state, (T + 1, m, n), the initial state first; without `keep`, the final one, (1, m, n)
-    saved: Arrays | None  # per name in cell.saved, (T, m, n), zero past each length; None without `keep`
+    saved: Sequence[Array] | None  # per name in cell.saved, (T, m, n), zero past each length; None without `keep`
     lengths: Array | None  # (m,) integers
     parameters: Mapping[str, Array]  # without the output layer
     own: Any = None

@@ -27,7 +27,7 @@ def clip_by_value(grads: Named, max_value: float) -> Tree:
     """
     max_value = positive("max_value", max_value)
     xp, grads = _floating(grads)
-    return _changed(xp, _clipped, {"most": max_value}, grads) if grads else {}
+    return _changed(xp, clipped, {"most": max_value}, grads) if grads else {}
 
 
 @ignore_underflow
@@ -109,7 +109,7 @@ def _scaled(_ops: Any, numbers: Numbers, g: Any) -> tuple[Any]:
     return (g * numbers["scale"],)
 
 
-def _clipped(ops: Any, numbers: Numbers, g: Any) -> tuple[Any]:
+def clipped(ops: Any, numbers: Numbers, g: Any) -> tuple[Any]:
     """Clip every element to [-most, most]; NaN stays NaN."""
     return (ops.minimum(ops.maximum(g, -numbers["most"]), numbers["most"]),)
 

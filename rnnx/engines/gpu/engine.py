@@ -1,7 +1,7 @@
 # ruff: noqa: D102 - methods are documented in `rnnx.engines.protocol`
 """The engine for arrays on a GPU: copies between the caller's arrays and the memory of a pass. See README.md."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -32,6 +32,26 @@ class TapeMemory(NamedTuple):
     key: PassKey
     arena: Arena  # with the packed parameters
     captured: CapturedPass | None  # the owner of the memory, if the pass is captured
+
+
+class SavedValues(Sequence[Array]):
+    """The saved values of a pass, made arrays on first access. Until then, the states keep the memory in use."""
+
+    def __init__(self, arena: Arena, count: int) -> None:
+        self._arena, self._count = arena, count
+
+    @cached_property
+    def _arrays(self) -> tuple[Array, ...]:
+        return tuple([self._arena.array(f"K{k}") for k in range(self._count)])
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._arrays[index]
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return tuple, (self._arrays,)  # copies are independent of the memory of the pass
 
 
 class PackedParameters(Mapping[str, Array]):
@@ -86,16 +106,16 @@ class GpuEngine:
                 outputs = tuple([results[f"S{k}"] for k in states])
             else:  # no other reference to this memory
                 outputs = tuple([to_public(xp, work.kept.array(f"S{k}")[1:, ...]) for k in states])
-            x, saved, own, inputs = call.x.T, None, None, ()
-            parameters: Mapping[str, Array] = recurrent_parameters(call.cell, call.parameters)
+            saved: Sequence[Array] | None = None
             if keep:
                 array, own = work.kept.array, TapeMemory(key, work.kept, captured)
                 x, S = array("X"), tuple([array(f"S{k}") for k in states])
-                saved = tuple([array(f"K{k}") for k in range(len(call.cell.saved))])
+                saved = SavedValues(work.kept, len(call.cell.saved))
                 inputs = tuple([array(f"E{k}") for k in range(len(call.cell.inputs))])
-                parameters = PackedParameters(xp, key, work.kept)
+                parameters: Mapping[str, Array] = PackedParameters(xp, key, work.kept)
             else:
-                S = tuple([results[f"final{k}"] for k in states])
+                x, own, inputs, S = call.x.T, None, (), tuple([results[f"final{k}"] for k in states])
+                parameters = recurrent_parameters(call.cell, call.parameters)
         kept = (call.lengths, parameters, own, inputs)
         return outputs, Tape(call.cell, xp, call.dtype, x, call.indices, call.n_x, S, saved, *kept)
 

@@ -66,6 +66,12 @@ class Layout(NamedTuple):
         return cls(tuple(zx), tuple(dz), tuple(sums), tuple(gates), _joined(inputs), _joined(summed))
 
 
+@lru_cache(maxsize=256)
+def _most_units(cell: Cell, n: int) -> int:
+    """Return the most units of a stage of a cell with n units."""
+    return max(stage.units(n) for stage in wiring(cell))
+
+
 class PassKey(NamedTuple):
     """Everything that the memory layout and the work of a pass depend on."""
 
@@ -86,14 +92,16 @@ class PassKey(NamedTuple):
 
         Raise ValueError if the kernels cannot count the elements of a state.
         """
-        most = max(stage.units(source.n_a) for stage in wiring(source.cell))
-        if source.m * most >= 2**31:
-            what = "n_a" if most == source.n_a else "width"
-            raise ValueError(f"m * {what} must be less than 2^31 on a GPU; got m = {source.m}, {what} = {most}")
-        cell, dtype, has_lengths = source.cell, np.dtype(source.dtype), source.lengths is not None
-        given = set(source.parameters)  # `in` would create views of packed parameters
-        optional = tuple(key for key in cell.optional_keys if key in given)
-        sizes = (source.n_steps, source.m, source.n_a, source.n_x)
+        cell, (n_steps, m, n) = source.cell, (source.n_steps, source.m, source.n_a)
+        most = _most_units(cell, n)
+        if m * most >= 2**31:
+            what = "n_a" if most == n else "width"
+            raise ValueError(f"m * {what} must be less than 2^31 on a GPU; got m = {m}, {what} = {most}")
+        dtype, has_lengths, optional = np.dtype(source.dtype), source.lengths is not None, cell.optional_keys
+        if optional:
+            given = set(source.parameters)  # `in` would create views of packed parameters
+            optional = tuple(key for key in optional if key in given)
+        sizes = (n_steps, m, n, source.n_x)
         return cls(cell, dtype, *sizes, source.indices, has_lengths, optional, keep)
 
     @property

@@ -1,0 +1,124 @@
+"""What a training step spends outside the recurrent layers, and the operations there. Not run by asv.
+
+``python asv_benchmarks/step_parts.py``      CPU time of one thread, minima of many calls; half a minute
+
+The model has 2 x 128 LSTM units and 65 characters, and reads 64 texts of 64 steps. `names` are the sizes of the
+course's character model, with one name of ten characters. A *step of the course's functions* is what a learner writes:
+`rnn_forward`, dense layer, loss, their backward passes, clipping, Adam.
+"""
+
+import time
+
+import numpy as np
+from shared import child, versions
+
+import rnnx
+
+VOCABULARY, UNITS, BATCH, STEPS = 65, 128, 64, 64
+
+
+def microseconds(function, repeats=60):
+    """Return the minimum of the CPU time of a call."""
+    times = []
+    for _ in range(repeats + 1):  # the first one compiles
+        start = time.thread_time()
+        function()
+        times.append(time.thread_time() - start)
+    return min(times[1:]) * 1e6
+
+
+def of_trainer(rng):
+    """Return the time of a step of `Trainer`, and of what is outside the recurrent layers."""
+    from rnnx.data import Batch
+    from rnnx.engines.cpu.engine import CpuEngine
+    from rnnx.models import CharModel
+    from rnnx.training import Trainer
+
+    text = rng.integers(0, VOCABULARY, (BATCH, STEPS + 1))
+    batch = Batch(text[:, :-1].copy(), text[:, 1:].copy(), np.full(BATCH, STEPS))
+    trainer, inside = Trainer(CharModel(VOCABULARY, UNITS, 2, seed=0), rnnx.Adam()), []
+
+    def timed(function):
+        def call(*arguments, **keywords):
+            start = time.thread_time()
+            try:
+                return function(*arguments, **keywords)
+            finally:
+                inside.append(time.thread_time() - start)
+
+        return call
+
+    CpuEngine.forward, CpuEngine.backward = timed(CpuEngine.forward), timed(CpuEngine.backward)
+    steps = []
+    for _ in range(25):
+        inside.clear()
+        start = time.thread_time()
+        trainer._learn(batch)
+        steps.append((time.thread_time() - start, sum(inside)))
+    return {
+        "step": min(whole for whole, _ in steps) * 1e6,
+        "outside": min(whole - own for whole, own in steps) * 1e6,
+    }
+
+
+def of_operations(rng, parameters, size):
+    """Return the times of the operations for a model and a batch (n_y, m, T)."""
+    n_y, m, n_steps = size
+    z, y = (rng.standard_normal(size[::-1], dtype="float32").T for _ in range(2))
+    targets = rng.integers(0, n_y, (m, n_steps))
+    gradients = {"d" + key: rng.standard_normal(p.shape, dtype="float32") for key, p in parameters.items()}
+    adam = rnnx.Adam()
+    state = adam.init(parameters)
+    out = tuple({key: np.empty_like(a) for key, a in tree.items()} for tree in (parameters, state))
+    return {
+        "cross-entropy": microseconds(lambda: rnnx.softmax_cross_entropy(z, targets)),
+        "squared error": microseconds(lambda: rnnx.squared_error(z, y)),
+        "clip by norm": microseconds(lambda: rnnx.clip_by_global_norm(gradients, 5.0)),
+        "clip by value": microseconds(lambda: rnnx.clip_by_value(gradients, 1.0)),
+        "Adam": microseconds(lambda: adam.update(parameters, gradients, state, 3, out=out)),
+    }
+
+
+def of_learner(rng, parameters):
+    """Return the time of a step of the course's functions at batch 1."""
+    x = rnnx.one_hot(rng.integers(0, 27, (1, 10)), 27, "float32")
+    targets, a0 = rng.integers(0, 27, (1, 10)), np.zeros((50, 1), "float32")
+    v, s = rnnx.initialize_adam(parameters)
+
+    def step():
+        a, _, caches = rnnx.rnn_forward(x, a0, parameters)
+        z = rnnx.dense_forward(a, parameters["Wya"], parameters["by"])
+        _, dz = rnnx.softmax_cross_entropy(z, targets)
+        head = rnnx.dense_backward(dz, a, parameters["Wya"])
+        found = rnnx.rnn_backward(head["da"], caches)
+        gradients = {key: found[key] for key in ("dWax", "dWaa", "dba")} | {"dWya": head["dW"], "dby": head["db"]}
+        gradients, _ = rnnx.clip_by_global_norm(gradients, 5.0)
+        rnnx.update_parameters_with_adam(parameters, gradients, v, s, 3)
+
+    return {"step of the course's functions": microseconds(step, 200)}
+
+
+def measure():
+    """Return all times by name."""
+    rng = np.random.default_rng(0)
+    from rnnx.models import CharModel
+
+    large = CharModel(VOCABULARY, UNITS, 2, seed=0).parameters
+    small = rnnx.initialize_parameters("rnn", 27, 50, 27, seed=0)
+    found = {f"2 x 128, {name}": t for name, t in of_operations(rng, large, (VOCABULARY, BATCH, STEPS)).items()}
+    found |= {f"names, {name}": t for name, t in of_operations(rng, small, (27, 1, 10)).items()}
+    found |= {f"names, {name}": t for name, t in of_learner(rng, small).items()}
+    return found | {f"2 x 128, {name} of a trainer": t for name, t in of_trainer(rng).items()}
+
+
+def main():
+    print(versions())
+    rounds = [child("step_parts:measure", threads=1) for _ in range(3)]
+    for name in rounds[0]:
+        print(f"{name:40} {min(one[name] for one in rounds):9.1f} us")
+    whole, outside = (min(one[f"2 x 128, {name} of a trainer"] for one in rounds) for name in ("step", "outside"))
+    print(f"outside the recurrent layers: {outside / whole:.0%}")
+
+
+if __name__ == "__main__":
+    main()
