@@ -124,7 +124,7 @@ def with_keys(x, a, *, f=Gate(("W",), "b", heads=2)):
     [
         (of_inputs, ValueError, "gate `f` has 2 heads, so it must be called with more than x"),
         (of_nothing, ValueError, "`heads` of gate `f` must be a number, or the name of one in the signature"),
-        (with_keys, TypeError, "a cell's function declares a gate by Gate, Gate"),
+        (with_keys, TypeError, "a cell's function declares a gate by Gate, or Gate with"),
     ],
 )
 def test_declarations_that_make_no_sense(function, error, message):

@@ -1,11 +1,12 @@
 """The command line: printing and exit codes. The computations are in the packages that it calls."""
 
 from rnnx.cli.commands import compare, evaluate, plot, sample
+from rnnx.cli.export_command import export
 from rnnx.cli.group import cli
 from rnnx.cli.info_command import info
 from rnnx.cli.train_command import train
 
-for command in (train, sample, evaluate, plot, compare, info):
+for command in (train, sample, evaluate, plot, export, compare, info):
     cli.add_command(command)
 
 __all__ = ["cli"]

@@ -45,6 +45,7 @@ class Call(NamedTuple):
     parameters: dict[str, Array]  # with or without the output layer
     lengths: Array | None  # (m,) integers
     inputs: Arrays = ()  # per name in cell.inputs, (n, m, T), any strides
+    weights: str = ""  # a small format that the gates' weights are rounded to, in which an engine may store them
 
     @property
     def n_a(self) -> int:

@@ -15,6 +15,7 @@ from rnnx._core.words import shown
 from rnnx.cells import Cell
 from rnnx.cells.cell import STEP
 from rnnx.engines.protocol import Call
+from rnnx.functional.quantization import weights_of
 from rnnx.functional.shapes import units_in_symbols
 
 
@@ -43,7 +44,7 @@ def converted_call(
         s0 = _of_own_widths(cell, xp, s0, zeros)
     cast = {key: array if array.dtype == dtype else xp.astype(array, dtype) for key, array in parameters.items()}
     extra = _all_inputs(cell, kind, (n_a, m, n_steps), inputs or {}) if cell.inputs else ()
-    return Call(cell, xp, dtype, x, indices, n_x, s0, cast, ends, extra)
+    return Call(cell, xp, dtype, x, indices, n_x, s0, cast, ends, extra, weights_of(parameters))
 
 
 def copied_indices(xp: Any, x: Array, ends: Array | None) -> Array:

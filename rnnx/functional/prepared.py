@@ -28,6 +28,7 @@ class Forward:
     def __init__(
         self, name: str, engine: PreparingEngine, found: Signature, call: Call, zero: tuple[bool, ...], keep: bool
     ) -> None:
+        schedule.check_keep(call, keep)
         self.name, self._found, self._keep, self._hoisted = name, found, keep, call.cell.hoisted
         self._run = engine.prepared(schedule.with_hoisted(call), keep=keep, zero=zero)
         first, keys = 1 + zero.count(False) + len(call.inputs), list(call.parameters)

@@ -23,6 +23,7 @@ def forward(
 
     `cell` is the caller's, if that of the call has more options.
     """
+    check_keep(call, keep)
     name = engines.select(call.xp, n_steps=call.n_steps, m=call.m)
     engine = engines.load(name)
     convert = conversion(call.xp, call.dtype, engine)
@@ -34,6 +35,12 @@ def forward(
     if keep and call.cell.hoisted:
         tape.sources = {key: ns.owned_copy(call.xp, call.parameters[key]) for key in call.cell.hoisted.sources}
     return states, Caches(name, tape, x, parameters, cell)
+
+
+def check_keep(call: Call, keep: bool) -> None:
+    """Raise if a backward pass is to follow on parameters for inference only."""
+    if keep and call.weights:
+        raise ValueError(f"`parameters` rounded to {call.weights} are for inference only: pass keep_caches=False")
 
 
 def with_hoisted(call: Call) -> Call:

@@ -15,6 +15,7 @@ from rnnx._core.kinds import Table, kinds
 from rnnx.cells import Cell, cell_of
 from rnnx.engines.protocol import Arrays, Call
 from rnnx.functional.arguments import by_state, check_input, converted_call, copied_indices, named_inputs
+from rnnx.functional.quantization import weights_of
 from rnnx.functional.shapes import check_dict, check_sizes, named_shapes
 
 
@@ -116,7 +117,7 @@ def signature(
         of_arrays = kinds(arrays)
         if of_arrays is not None:
             absent, extra = tuple([s is None for s in states]), inputs if inputs is None else tuple(inputs)
-            types = type(states), type(inputs), type(parameters)
+            types = type(states), type(inputs), type(parameters), weights_of(parameters)
             key = cell, one_step, names, absent, extra, tuple(parameters), types, of_arrays
     except (AttributeError, TypeError):  # the checks say what is wrong
         pass

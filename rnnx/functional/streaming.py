@@ -11,6 +11,7 @@ from rnnx._core.underflow import ignore_underflow
 from rnnx.cells import Cell, cell_of
 from rnnx.cells.cell import STEP
 from rnnx.functional import arguments, schedule, signatures
+from rnnx.functional.quantization import marked
 from rnnx.functional.shapes import check_parameters
 
 
@@ -25,7 +26,7 @@ class Stream:
     cell : Cell or str
         Your own cell, or the name of one in ``rnnx.CELLS``.
     parameters : dict of str to array
-        As in `recurrent_forward`; copied. An output layer is ignored.
+        As in `recurrent_forward`, or from `quantize`; copied. An output layer is ignored.
     m : int
         Number of examples.
     s0 : sequence of array or None, shape (n_a, m)
@@ -62,7 +63,8 @@ class Stream:
         call = signatures.checked_call(self.cell, x, states, parameters, inputs=inputs, one_step=True)
         self._xp, self.engine = xp, engines.select(xp)
         self._s0 = tuple(ns.owned_copy(xp, s) for s in call.s0)
-        self._parameters = {key: ns.owned_copy(xp, a) for key, a in parameters.items()}  # for copies of the stream
+        own = {key: ns.owned_copy(xp, a) for key, a in parameters.items()}
+        self._parameters = marked(own, parameters)  # for copies of the stream
         self._stepper = engines.load(self.engine).stepper(schedule.with_hoisted(call._replace(s0=self._s0)))
         self._states: tuple[Array, ...] = self._s0
         self._expected = type(call.x), call.dtype, (n_x, m)

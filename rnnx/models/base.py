@@ -1,11 +1,12 @@
 """The base of all models: named parameters, a config to rebuild the model, a summary, and a training step."""
 
+import copy
 import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar, Self, TypedDict
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_shape, generator, integer, listed
 from rnnx._core.copying import Portable
+from rnnx.functional.quantization import QuantizedParameters, check_trainable
 from rnnx.models.layers import Layer, Parameters, Seed, States
 from rnnx.models.masks import Masks
 from rnnx.models.segments import train_in_segments
@@ -147,6 +149,7 @@ class Model(Portable, Layer, ABC):
         """
         batch = self.checked(batch)
         self.check_parameters()
+        check_trainable(self.parameters)
         if segment_length is not None:
             if not self.runs_in_segments:
                 raise ValueError("`segment_length` needs a unidirectional model with an output at every step")
@@ -214,6 +217,26 @@ class Model(Portable, Layer, ABC):
         for name, shape in expected.items():
             check_shape(name, parameters[name], "(from the config)", shape)
         ns.floating_dtype(xp, parameters, {})
+
+    def quantized(self, weights: str = "int8") -> Self:
+        """Return a copy of the model for inference, with the weights of its recurrent layers rounded.
+
+        Predictions, evaluation, streams and samples of it read less memory; see `rnnx.quantize`. Dense layers and
+        attention stay as they are. A checkpoint of it holds the rounded weights as float32.
+
+        Parameters
+        ----------
+        weights : {"int8", "bfloat16"}
+
+        Raises
+        ------
+        ValueError, TypeError
+            As for `rnnx.quantize`.
+        """
+        self.check_parameters()
+        model = copy.copy(self)
+        model.parameters = QuantizedParameters(self.rounded(dict(self.parameters), weights), weights)
+        return model
 
     @property
     def n_parameters(self) -> int:

@@ -21,6 +21,7 @@ from rnnx.cells import ZOO, Cell, cell_of
 from rnnx.cells.parameters import expected_shapes
 from rnnx.functional.heads import dense, dense_gradients
 from rnnx.functional.initialization import initialize_dense, initialize_parameters
+from rnnx.functional.quantization import marked, quantize
 
 Parameters = dict[str, Array]
 States = dict[str, Array]
@@ -39,6 +40,12 @@ class Layer:
     def shapes(self) -> Shapes:
         """Return the shape of every parameter."""
         return {name: shape for part in self.parts for name, shape in part.shapes().items()}
+
+    def rounded(self, parameters: Parameters, weights: str) -> Parameters:
+        """Return the parameters, with the weights of recurrent layers rounded; see `rnnx.quantize`."""
+        for part in self.parts:
+            parameters = part.rounded(parameters, weights)
+        return parameters
 
     def initialize(self, seed: Seed = None, **options: Any) -> Parameters:
         """Return initial parameters; the options are those of `rnnx.initialize_parameters`."""
@@ -120,7 +127,12 @@ class Direction(Layer):
 
     def own(self, parameters: Mapping[str, Array]) -> Parameters:
         """Return the layer's parameters under the cell's names."""
-        return {key: parameters[name] for key, name in self._names.items() if name in parameters}
+        return marked({key: parameters[name] for key, name in self._names.items() if name in parameters}, parameters)
+
+    def rounded(self, parameters: Parameters, weights: str) -> Parameters:
+        """Return the parameters, with this layer's weights rounded; see `rnnx.quantize`."""
+        own = quantize(self.cell, self.own(parameters), weights)
+        return {**parameters, **{self._names[key]: value for key, value in own.items()}}
 
     def check(self, parameters: Mapping[str, Array]) -> None:
         """Raise unless the layer's parameters are there and have the right shapes."""

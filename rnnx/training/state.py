@@ -14,6 +14,7 @@ import numpy as np
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_methods, flag, integer, real
+from rnnx.functional.quantization import check_trainable
 from rnnx.models import Masks, Step
 from rnnx.optim import Joined, clip_by_value, learning_rate_at
 from rnnx.optim.base import with_prefix
@@ -56,6 +57,7 @@ class TrainingState:
 
     def __post_init__(self) -> None:
         check_model("model", self.model)
+        check_trainable(self.model.parameters)
         check_methods("optimizer", self.optimizer, "an optimizer of rnnx.optim, or have its methods", "init", "update")
         self.loss_scale = loss_scale_for(self.precision, self.model)
         self.optimizer_state = self.optimizer_state or self.optimizer.init(self.model.parameters)

@@ -16,6 +16,7 @@ wider than the CPU's.
 
 Packed weights are ordered by block of KC rows, then micro-panel, then row. The micro-panel that begins at vector v, in
 the block of k rows that begins at row k0, has offset (k0 V + v k) L, where V is the number of vectors of all columns.
+Weights in a small format are packed likewise; see `formats`.
 Dimensions: K summation length, C columns, L lanes of a vector.
 """
 
@@ -24,6 +25,7 @@ from typing import Any
 from llvmlite import ir
 
 from rnnx.engines.cpu.codegen import leaves
+from rnnx.engines.cpu.codegen.formats import Format, expanded, format_of, panel_offset
 from rnnx.engines.cpu.codegen.ir import I64, Function, lanes, machine
 
 KC = 384
@@ -43,24 +45,69 @@ def n_vectors(dtype: Any, columns: int) -> int:
     return -(-columns // lanes(dtype))
 
 
+Sums = dict[tuple[int, int], ir.Value]  # by row and vector of a micro-kernel
+
+
 _MICRO_KERNEL = ("w", "h", "h_row", "h_k", "n_k", "init", "init_row", "z", "z_row", "tail")
 _PANEL_KERNEL = (*_MICRO_KERNEL, "rows")
 
 
-def _micro_kernel(module: ir.Module, dtype: Any, nv: int, mr: int, masked: bool) -> Function:
+def _micro_kernel(module: ir.Module, dtype: Any, form: Format, nv: int, mr: int, masked: bool) -> Function:
     """Emit z[r, :] = init[r, :] + sum_k h[r, k] w[k, :]; if masked, the last vector has only `tail` columns."""
     f = Function(module, f"micro_kernel_{mr}x{nv}{'_masked' if masked else ''}", _MICRO_KERNEL, dtype)
     a, size = f.arguments, f.lanes * f.itemsize
     every = [(r, v) for r in range(mr) for v in range(nv)]
     masks = [f.first_lanes(a.tail) if masked and v == nv - 1 else None for v in range(nv)]
     rows = [f.sum(a.h, f.times(a.h_row, r)) for r in range(mr)]
-    first = {(r, v): f.load_vector(f.sum(a.init, f.times(a.init_row, r), v * size), masks[v]) for r, v in every}
 
+    def initial() -> Sums:
+        return {(r, v): f.load_vector(f.sum(a.init, f.times(a.init_row, r), v * size), masks[v]) for r, v in every}
+
+    if form.scaled:
+        sums = _small_format_sums(f, form, nv, rows, dict.fromkeys(every, f.constant(0)))
+        scales = [f.load_vector(f.sum(a.w, v * size)) for v in range(nv)]
+        results = {(r, v): f.intrinsic("fmuladd", sums[r, v], scales[v], z) for (r, v), z in initial().items()}
+    elif form.terms > 1:
+        results = _small_format_sums(f, form, nv, rows, initial())
+    else:
+        results = _sums(f, nv, rows, initial())
+    for r, v in every:
+        f.store_vector(results[r, v], f.sum(a.z, f.times(a.z_row, r), v * size), masks[v])
+    return f.end()
+
+
+def _small_format_sums(f: Function, form: Format, nv: int, rows: list[ir.Value], first: Sums) -> Sums:
+    """Emit the sums of a micro-kernel for weights in a small format, without their scales."""
+    a, width, sums = f.arguments, f.lanes * form.item * form.terms, list(first.values())
+    begin = f.sum(a.w, nv * f.lanes * f.itemsize) if form.scaled else a.w
+
+    def add(k: ir.Value, terms: int) -> None:
+        """Add terms from k on, which is the first of a word."""
+        for word in range(0, terms, form.terms):
+            at = f.sum(begin, f.times(f.sum(k, word), nv * width // form.terms))
+            weights = [expanded(f, form, f.sum(at, v * width)) for v in range(nv)]
+            for term in range(word, min(word + form.terms, terms)):
+                along = f.times(f.sum(k, term), a.h_k)
+                numbers = [f.spread(f.load(f.sum(row, along), f.real)) for row in rows]
+                for i, (r, v) in enumerate(first):
+                    sums[i] = f.intrinsic("fmuladd", weights[v][term - word], numbers[r], sums[i])
+
+    whole = f.build.and_(a.n_k, I64(-form.unroll))
+    with f.loop(whole, step=form.unroll, carried=sums) as k:
+        add(k, form.unroll)
+    with f.loop(a.n_k, whole, carried=sums) as k:
+        add(k, 1)
+    return dict(zip(first, sums, strict=True))
+
+
+def _sums(f: Function, nv: int, rows: list[ir.Value], first: Sums) -> Sums:
+    """Emit the sums of a micro-kernel."""
+    a, size, mr = f.arguments, f.lanes * f.itemsize, len(rows)
     entry, body, done = f.build.block, f.ir.append_basic_block("body"), f.ir.append_basic_block("done")
     f.build.branch(body)
     f.build.position_at_end(body)
     k, at_w, along = (f.build.phi(I64) for _ in range(3))
-    sums = {at: f.build.phi(f.vector) for at in every}
+    sums = {at: f.build.phi(f.vector) for at in first}
     weights = [f.load_vector(f.sum(at_w, v * size)) for v in range(nv)]
     results = {}
     for r in range(mr):
@@ -78,15 +125,13 @@ def _micro_kernel(module: ir.Module, dtype: Any, nv: int, mr: int, masked: bool)
     f.build.cbranch(f.less(after[k], a.n_k), body, done)
 
     f.build.position_at_end(done)
-    for r, v in every:
-        f.store_vector(results[r, v], f.sum(a.z, f.times(a.z_row, r), v * size), masks[v])
-    return f.end()
+    return results
 
 
-def _panel_kernel(module: ir.Module, dtype: Any, nv: int, masked: bool) -> Function:
+def _panel_kernel(module: ir.Module, dtype: Any, form: Format, nv: int, masked: bool) -> Function:
     """Multiply any number of rows by one micro-panel, in as few micro-kernels of nearly equal height as possible."""
     tallest = _MR[machine().registers][nv]
-    kernels = {mr: _micro_kernel(module, dtype, nv, mr, masked) for mr in range(1, tallest + 1)}
+    kernels = {mr: _micro_kernel(module, dtype, form, nv, mr, masked) for mr in range(1, tallest + 1)}
     f = Function(module, f"panel_kernel_{nv}{'_masked' if masked else ''}", _PANEL_KERNEL, dtype)
     a = f.arguments
     number = f.build.sdiv(f.sum(a.rows, tallest - 1), I64(tallest))
@@ -98,15 +143,19 @@ def _panel_kernel(module: ir.Module, dtype: Any, nv: int, masked: bool) -> Funct
     return f.end()
 
 
-def emit_product(module: ir.Module, dtype: Any, nv: int) -> None:
-    """Emit product_<NV>, for micro-panels of NV vectors. Vector v0 must begin one; init_row = 0 repeats one row."""
-    kernels = {2 * v + t: _panel_kernel(module, dtype, v, bool(t)) for v in range(1, nv + 1) for t in (0, 1)}
+def emit_product(module: ir.Module, dtype: Any, nv: int, weights: str = "") -> None:
+    """Emit product_<NV>, for micro-panels of NV vectors. Vector v0 must begin one; init_row = 0 repeats one row.
+
+    `weights` is the format of the packed weights; see `formats`.
+    """
+    form = format_of(dtype, weights)
+    kernels = {2 * v + t: _panel_kernel(module, dtype, form, v, bool(t)) for v in range(1, nv + 1) for t in (0, 1)}
     f = Function(module, f"product_{nv}", leaves.PRODUCT, dtype, public=True)
     a, size = f.arguments, f.lanes * f.itemsize
     with f.loop(a.rows, step=MC) as r, f.loop(a.n_k, step=KC) as k0, f.loop(a.v1, a.v0, nv) as v:
         k, rows = f.least(KC, f.build.sub(a.n_k, k0)), f.least(MC, f.build.sub(a.rows, r))
         column = f.times(f.build.sub(v, a.v0), size)
-        w = f.sum(a.w, f.times(f.sum(f.times(k0, a.n_vectors), f.times(v, k)), size))
+        w = f.sum(a.w, panel_offset(f, form, KC, k0, k, v, a.n_vectors))
         h = f.sum(a.h, f.times(r, a.h_row), f.times(k0, a.h_k))
         z = f.sum(a.z, f.times(r, a.z_row), column)
         is_first = f.build.icmp_signed("==", k0, I64(0))

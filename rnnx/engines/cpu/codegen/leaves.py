@@ -19,6 +19,9 @@ def record(*names: str) -> np.dtype:
 # z = init + h w for vectors v0 ... v1 - 1 of the n_vectors of packed weights; see `gemm` for their layout.
 # h[r, k] is at h + r h_row + k h_k. `init` and `z` are the addresses of the first column.
 PRODUCT = ("w", "n_vectors", "v0", "v1", "n_k", "h", "h_row", "h_k", "rows", "init", "init_row", "z", "z_row", "tail")
+# Pack vector v of columns, (n_k, L) numbers at `source`, in a small format, into its micro-panel, which begins at
+# vector `panel` and has `vectors`; see `formats`. If n_k is odd, one more row of the source is read.
+NARROW = ("source", "n_k", "packed", "n_vectors", "panel", "v", "vectors")
 # Copy rows of whole vectors, the last one padded with zeros. copy_masked writes no padding.
 COPY = ("source", "source_row", "rows", "vectors", "tail", "target", "target_row")
 # The same for rows by number: row r of the source is its row source_list[r], of the target its row target_list[r]; with

@@ -14,7 +14,8 @@ import numpy as np
 
 from rnnx.cells import Cell
 from rnnx.cells.wiring import Slot, wiring
-from rnnx.engines.cpu.codegen.gemm import n_vectors, panel_vectors
+from rnnx.engines.cpu.codegen.formats import packed_bytes
+from rnnx.engines.cpu.codegen.gemm import KC, n_vectors, panel_vectors
 from rnnx.engines.cpu.codegen.ir import lanes
 from rnnx.engines.cpu.codegen.leaves import scratch_offset
 from rnnx.engines.cpu.descriptor import fields
@@ -23,6 +24,7 @@ from rnnx.engines.cpu.runtime import object_cache
 from rnnx.engines.cpu.runtime.buffer_pool import LINE, address, addresses
 from rnnx.engines.cpu.runtime.objects import DATA, READABLE, address_of_items
 from rnnx.engines.cpu.runtime.thread_pool import Task
+from rnnx.engines.protocol import Call
 
 _SHIFT = 48
 _WORKSPACE, _ARRAYS = 1 << _SHIFT, 2  # the latter is the first base of an array
@@ -33,9 +35,15 @@ Within = Mapping[str, tuple[str, int]]
 
 
 @lru_cache(maxsize=16)
-def product(dtype: np.dtype, nv: int) -> int:
-    """Return the address of the product for micro-panels of `nv` vectors."""
-    return object_cache.emitted_by("codegen.gemm", "emit_product", dtype, nv)[f"product_{nv}"]
+def product(dtype: np.dtype, nv: int, weights: str = "") -> int:
+    """Return the address of the product for micro-panels of `nv` vectors, with weights in a format."""
+    return object_cache.emitted_by("codegen.gemm", "emit_product", dtype, nv, weights)[f"product_{nv}"]
+
+
+@lru_cache(maxsize=4)
+def narrow(dtype: np.dtype, weights: str) -> int:
+    """Return the address of the function that packs weights in a small format; 0 for numbers of the dtype."""
+    return object_cache.emitted_by("codegen.formats", "emit_narrow", dtype, weights, KC)["narrow"] if weights else 0
 
 
 @lru_cache(maxsize=4)
@@ -76,6 +84,12 @@ class PassKey(NamedTuple):
     indices: bool  # whether inputs are indices of one-hot columns
     keys: tuple[str, ...]  # of the given parameters
     has_lengths: bool
+    weights: str = ""  # the small format in which a forward pass packs them, if any
+
+
+def small_format(call: Call) -> str:
+    """Return the format in which a call's weights are packed; empty for numbers of its dtype."""
+    return call.weights if call.dtype == np.float32 else ""
 
 
 class Arrays(NamedTuple):
@@ -120,8 +134,16 @@ class Template:
 
     def take(self, *shape: int) -> int:
         """Allocate an array in the workspace; return its encoded address."""
-        at, self.workspace = self.workspace, self.workspace + lines(math.prod(shape) * self.item)
+        return self.take_bytes(math.prod(shape) * self.item)
+
+    def take_bytes(self, size: int) -> int:
+        """Allocate memory in the workspace; return its encoded address."""
+        at, self.workspace = self.workspace, self.workspace + lines(size)
         return _WORKSPACE + at
+
+    def packed(self, n_k: int, vectors: int, weights: str = "") -> int:
+        """Return the bytes of a packed matrix."""
+        return packed_bytes(self.dtype, weights, n_k, vectors, KC)
 
     def vectors(self, columns: int) -> int:
         """Return the number of vectors needed for `columns` columns."""

@@ -25,6 +25,7 @@ PASS = record(
     "examples",  # offset in it: the numbers of the examples of a step
     "x_list x_rows rows",  # with lengths: the numbers of rows of x, these rows, and rows of other arrays
     "positions",  # with lengths, in a backward pass: t m + j of every row of dz
+    "wide",  # the offset of a vector of columns of the weights, to pack in a small format
     "copy copy_masked copy_rows copy_rows_masked",  # addresses of the functions in `codegen.copy`
     "transpose transpose_masked add_rows",
     "nv product",  # micro-panels of columns other than gates: their vectors, and the product
@@ -49,7 +50,7 @@ STAGE = record(
     "n_zh n_zx",  # gates with a recurrent side, the first ones, and with an input side, the last ones
     "n n_operand",  # units of all values but the operand, and of the operand
     "unit_vectors operand_vectors",  # vectors of so many units
-    "heads n_head",  # of the recurrent sides, and units of a head of the operand
+    "heads n_head head_size",  # of the recurrent sides, units of a head of the operand, bytes of its packed weights
     "outputs n_outputs",
     "arguments n_arguments",  # of the elementwise kernel
     "kernel kernel_tail",
@@ -58,6 +59,7 @@ STAGE = record(
     "n_vectors_h n_vectors_x",  # of all gates with that side
     "nv_h product_h product_x",  # vectors of a micro-panel, and the products
     "nv_x",  # for w_x; n_vectors_x for index inputs, which need contiguous rows
+    "narrow_h narrow_x",  # functions that pack weights in a small format, or 0
     "adds_sides is_last",  # adds_sides: see `rnnx.cells.wiring`; both sides then share all arrays
     "operand operand_step",  # what the recurrent weights multiply, (T, m, n_operand)
     # (T m, gates, n), or only the rows that belong to a step, in the same order; from the first gate with that side on.

@@ -5,12 +5,15 @@ from math import prod
 
 from rnnx.cells.wiring import Argument, StageWiring, wiring
 from rnnx.engines.cpu.codegen.gemm import panel_vectors
-from rnnx.engines.cpu.descriptor.builder import Fields, PassKey, Places, Template, product
+from rnnx.engines.cpu.descriptor.builder import Fields, PassKey, Places, Template, narrow, product
 from rnnx.engines.cpu.descriptor.fields import KEEP, ZERO, ZH, ZX
 from rnnx.engines.cpu.descriptor.layout import Block, Layout, lines
 from rnnx.engines.cpu.descriptor.stages import Pass, names
 
 _ROWS_OF_A_CHUNK = 48  # for a thread with all examples: rows of input sides computed in one product
+# A product is faster with weights in a small format if they do not stay in the cache, and have few rows to multiply.
+_SMALLEST = 1 << 18  # bytes of a packed matrix of float32, which must be more
+_MOST_ROWS = 12
 
 
 @lru_cache(maxsize=256)
@@ -28,6 +31,7 @@ class ForwardPass(Pass):
     def __init__(self, key: PassKey, keep: bool, layouts: tuple[Layout | None, ...], slot: int | None = None) -> None:
         cell, _, n_steps, m, _, n_x, *_ = key
         self.keep, self.layouts, self.slot = keep, layouts, slot or 0
+        self._chunk = max(1, min(n_steps, _ROWS_OF_A_CHUNK // m))
         super().__init__(key, (True,) + (False,) * (len(cell.states) - 1))
         states = [(n_steps + 1, m, self.units(name)) for name in cell.states]
         # Without `keep`, every step overwrites the saved values of the previous one.
@@ -60,7 +64,7 @@ class ForwardPass(Pass):
         kept = zip(sources, block[-len(sources) :], map(prod, self.kept.shapes), strict=True) if self.keep else ()
         t.fields["copies"] = [{"source": a, "target": b, "size": size} for a, b, size in (*starts, *kept)]
         if t.rows == t.m:
-            t.fields["chunk"] = max(1, min(t.n_steps, _ROWS_OF_A_CHUNK // t.m))
+            t.fields["chunk"] = self._chunk
         row = 8 if t.indices else t.n_x * t.item
         t.fields |= {"x": x, "x_row": row, "x_step": t.m * row}
         parameters = dict(zip(self.key.keys, sources, strict=True))
@@ -74,7 +78,8 @@ class ForwardPass(Pass):
         scratch = self.scratch(t, t.m * max(stage["n_operand"] for stage in stages))
         if self.key.has_lengths:
             scratch |= {"x_list": 8 * t.m * t.fields["chunk"], "x_rows": t.m * t.fields["chunk"] * row}
-        return {"z": z_size * (len(stages) + 1), **scratch}
+        wide = max(t.n_x, *(stage["n_operand"] for stage in stages)) + 1 if self.key.weights else 0
+        return {"z": z_size * (len(stages) + 1), "wide": wide * t.size, **scratch}
 
     def _sequences(self, t: Template, own: list[int]) -> list[int]:
         """Return the addresses of time-major x and extra inputs; those with a layout are copied to `own`."""
@@ -88,28 +93,41 @@ class ForwardPass(Pass):
             places.append(source if layout is None else target)
         return places
 
+    def _format(self, t: Template, vectors: int, rows: int) -> str:
+        """Return the format of a packed matrix of so many vectors, which multiplies `rows` rows at once on one thread.
+
+        It may not depend on the threads, as the order of a sum may not.
+        """
+        return self.key.weights if vectors * t.size > _SMALLEST and rows <= _MOST_ROWS else ""
+
     def _stage(
         self, t: Template, wired: StageWiring, parameters: dict[str, int], places: Places, copies: list[Fields]
     ) -> Fields:
-        n, units = wired.units(t.n), t.vectors(wired.units(t.n))
-        vectors_h, nv_h = units * wired.n_zh, panel_vectors(wired.n_zh)
+        units, n_head = t.vectors(wired.units(t.n)), wired.columns(t.n)
+        vectors_h, nv_h = units * wired.n_zh, panel_vectors(wired.n_zh if wired.heads == 1 else 1)
         vectors_x, nv_x = units * wired.n_zx, panel_vectors(wired.n_zx)
-        w_h = (wired.columns(t.n), vectors_h) if wired.heads == 1 else (n * wired.n_zh, t.vectors(wired.columns(t.n)))
+        weights = self._format(t, n_head * vectors_h, t.m)
+        weights_x = "" if t.indices else self._format(t, t.n_x * vectors_x, t.m * self._chunk)
+        head_size = t.packed(n_head, t.vectors(n_head), weights)
+        w_h = head_size * wired.heads * wired.n_zh if wired.heads > 1 else t.packed(n_head, vectors_h, weights)
         needs_bias_h = not wired.adds_sides or any(g.recurrent_bias in parameters for g in wired.stage.gates)
         return {
             **self.stage(t, wired, parameters, places),
             "arguments": [self._argument(t, wired, a, places) for a in wired.forward_arguments()],
             "outputs": [copies[slot.number] for slot in wired.writes if wired.is_last and copies],
-            "w_h": t.take(*w_h, t.lanes),
-            "w_x": t.take(t.n_x, vectors_x * t.lanes),
+            "head_size": head_size,
+            "w_h": t.take_bytes(w_h),
+            "w_x": t.take_bytes(t.packed(t.n_x, vectors_x, weights_x)),
             "bias": t.take(vectors_x * t.lanes),
             "bias_h": t.take(vectors_h * t.lanes) if needs_bias_h else 0,
             "n_vectors_h": vectors_h,
             "n_vectors_x": vectors_x,
             "nv_h": nv_h,
             "nv_x": vectors_x if t.indices else nv_x,
-            "product_h": product(t.dtype, nv_h),
-            "product_x": product(t.dtype, nv_x),
+            "product_h": product(t.dtype, nv_h, weights),
+            "product_x": product(t.dtype, nv_x, weights_x),
+            "narrow_h": narrow(t.dtype, weights),
+            "narrow_x": narrow(t.dtype, weights_x),
         }
 
     def _argument(self, t: Template, wired: StageWiring, argument: Argument, places: Places) -> Fields:

@@ -33,7 +33,7 @@ class Pass:
     between_steps = False  # whether sections of the loop end in the middle of a step, so that there is one more
 
     def __init__(self, key: PassKey, given: tuple[bool, ...]) -> None:
-        cell, dtype, n_steps, m, n, n_x, indices, keys, _ = key
+        cell, dtype, n_steps, m, n, n_x, indices, keys, *_ = key
         self.key, self.given = key, given  # for which states the caller gives cotangents
         shapes = expected_shapes(cell, n_x, n)
         self.kept = Block(dtype, [shapes[name][1] for name in keys])  # copies of the parameters
@@ -70,6 +70,7 @@ class Pass:
         kernel |= {"whole_rows": bool(phases), "kept_rows": n_kept(phases)}
         flags = {"adds_sides": wired.adds_sides, "is_last": wired is wiring(self.key.cell)[-1]}
         counts = {"n_zh": wired.n_zh, "n_zx": wired.n_zx, "heads": wired.heads, "n_head": n_head}
+        counts["head_size"] = t.packed(n_head, t.vectors(n_head))
         n, n_operand = wired.units(t.n), wired.operand_units(t.n)
         counts |= {
             "n": n,

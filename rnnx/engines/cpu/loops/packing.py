@@ -1,15 +1,28 @@
 """Preparation of a pass, for Numba: packing weights, conversion to time-major layout."""
 
 from rnnx.engines.cpu.codegen.gemm import KC
-from rnnx.engines.cpu.codegen.intrinsics import call_add_rows, call_copy, call_copy_rows, call_transpose
+from rnnx.engines.cpu.codegen.intrinsics import call_add_rows, call_copy, call_copy_rows, call_narrow, call_transpose
 from rnnx.engines.cpu.loops.examples import end_of, share, vectors_of
 from rnnx.engines.cpu.loops.records import conversion_of, copy_of, function, gate_of
 
 
 @function
-def pack_rows(p, n_vectors, v, u, count, source, row, n_k, packed, nv):
-    """Pack `count` rows of weights, those of unit vector u of a gate, as vector v of the n_vectors of all gates."""
+def pack_rows(p, n_vectors, v, u, count, source, row, n_k, packed, nv, narrow, buffer):
+    """Pack `count` rows of weights, those of unit vector u of a gate, as vector v of the n_vectors of all gates.
+
+    `narrow` packs them in a small format, from rows of vectors in a buffer; it is 0 for numbers.
+    """
     size, panel = p.lanes * p.item, v // nv * nv
+    if narrow:
+        call_transpose(
+            p.transpose, source=source + u * p.lanes * row, source_row=row, count=count, n=n_k,
+            target=buffer, target_row=size,
+        )  # fmt: skip
+        call_narrow(
+            narrow, source=buffer, n_k=n_k, packed=packed, n_vectors=n_vectors, panel=panel, v=v,
+            vectors=min(nv, n_vectors - panel),
+        )  # fmt: skip
+        return
     for k0 in range(0, n_k, KC):
         k = min(KC, n_k - k0)
         call_transpose(
@@ -22,48 +35,56 @@ def pack_rows(p, n_vectors, v, u, count, source, row, n_k, packed, nv):
 @function
 def pack_forward(me, n, p, stage):
     """Pack the weights of a forward pass, transposed, with the gates of each unit vector side by side."""
-    size = p.lanes * p.item
+    size, buffer = p.lanes * p.item, p.scratch + me * p.scratch_size + p.wide
     if stage.heads > 1:
-        pack_heads(me, n, p, stage)
+        pack_heads(me, n, p, stage, buffer)
     u0, u1 = share(me, n, vectors_of(p, stage.n), 1)
     for v in range(u0 * stage.n_zh, u1 * stage.n_zh if stage.heads == 1 else 0):
         u, gate = v // stage.n_zh, gate_of(stage, v % stage.n_zh)
         count = min(p.lanes, stage.n - u * p.lanes)
-        pack_rows(p, stage.n_vectors_h, v, u, count, gate.w_h, gate.w_h_row, stage.n_operand, stage.w_h, stage.nv_h)
+        pack_rows(
+            p, stage.n_vectors_h, v, u, count, gate.w_h, gate.w_h_row, stage.n_operand, stage.w_h, stage.nv_h,
+            stage.narrow_h, buffer,
+        )  # fmt: skip
         if stage.bias_h:
             pack_bias(p, gate.bias_h, u, count, stage.bias_h + v * size)
     for v in range(u0 * stage.n_zx, u1 * stage.n_zx):
         u, gate = v // stage.n_zx, gate_of(stage, stage.n_gates - stage.n_zx + v % stage.n_zx)
         count = min(p.lanes, stage.n - u * p.lanes)
-        pack_rows(p, stage.n_vectors_x, v, u, count, gate.w_x, gate.w_x_row, p.n_x, stage.w_x, stage.nv_x)
+        pack_rows(
+            p, stage.n_vectors_x, v, u, count, gate.w_x, gate.w_x_row, p.n_x, stage.w_x, stage.nv_x, stage.narrow_x,
+            buffer,
+        )  # fmt: skip
         pack_bias(p, gate.bias, u, count, stage.bias + v * size)
         if stage.bias_h and stage.adds_sides:  # the recurrent product is added to the input side, and so is its bias
             call_add_rows(p.add_rows, stage.bias_h + v * size, 0, rows=1, vectors=1, sums=stage.bias + v * size)
 
 
 @function
-def packed_head(p, stage, block):
+def packed_head(stage, block):
     """Return the address of a head's packed recurrent weights; `block` counts the heads of all gates."""
-    return stage.w_h + block * stage.n_head * vectors_of(p, stage.n_head) * p.lanes * p.item
+    return stage.w_h + block * stage.head_size
 
 
 @function
-def head_weights(p, stage, gate, block):
+def head_weights(stage, gate, block):
     """Return the addresses of a head's recurrent weights, given and packed; `block` counts the heads of all gates."""
-    return gate.w_h + block % stage.heads * stage.n_head * gate.w_h_row, packed_head(p, stage, block)
+    return gate.w_h + block % stage.heads * stage.n_head * gate.w_h_row, packed_head(stage, block)
 
 
 @function
-def pack_heads(me, n, p, stage):
+def pack_heads(me, n, p, stage, buffer):
     """Pack the recurrent weights of a forward pass as one matrix per gate and head, and the biases as (G, n)."""
     d, vectors = stage.n_head, vectors_of(p, stage.n_head)
     first, end = share(me, n, stage.n_zh * stage.heads, 1)
     for block in range(first, end):
         gate, head = gate_of(stage, block // stage.heads), block % stage.heads
-        source, packed = head_weights(p, stage, gate, block)
+        source, packed = head_weights(stage, gate, block)
         for v in range(vectors):
             count = min(p.lanes, d - v * p.lanes)
-            pack_rows(p, vectors, v, v, count, source, gate.w_h_row, d, packed, p.nv)
+            pack_rows(
+                p, vectors, v, v, count, source, gate.w_h_row, d, packed, stage.nv_h, stage.narrow_h, buffer
+            )  # fmt: skip
         bias = gate.bias_h + head * d * p.item if gate.bias_h else p.zeros
         target = stage.bias_h + block * d * p.item
         call_copy(p.copy_masked, bias, 0, rows=1, vectors=vectors, tail=d % p.lanes, target=target, target_row=0)
@@ -121,7 +142,7 @@ def pack_heads_backward(me, n, p, stage):
     first, end = share(me, n, stage.n_zh * stage.heads, 1)
     for block in range(first, end):
         gate = gate_of(stage, block // stage.heads)
-        source, packed = head_weights(p, stage, gate, block)
+        source, packed = head_weights(stage, gate, block)
         for k0 in range(0, d, KC):
             for panel in range(0, vectors, p.nv):
                 rows = min(KC, d - k0)

@@ -158,7 +158,7 @@ def recurrent_gradient_of_heads(p, stage, dz, rows, out, out_row):
     """Add dz_h W_h to rows of the cotangents of the operand, one product per gate and head."""
     d, vectors = stage.n_head, vectors_of(p, stage.n_head)
     for block in range(stage.n_zh * stage.heads):
-        w, to = packed_head(p, stage, block), out + block % stage.heads * d * p.item
+        w, to = packed_head(stage, block), out + block % stage.heads * d * p.item
         of_block = dz + block * d * p.item
         add_product(p, of_block, stage.dz_h_row, rows, d, w, d, 0, vectors, to, out_row, to, out_row)
 

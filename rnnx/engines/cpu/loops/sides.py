@@ -69,7 +69,7 @@ def recurrent_side_of_heads(p, stage, zh, zh_row, h, rows):
     for block in range(stage.n_zh * stage.heads):
         column = block * d * p.item
         call_product(
-            p.product, w=packed_head(p, stage, block), n_vectors=vectors, v0=0, v1=vectors,
+            stage.product_h, w=packed_head(stage, block), n_vectors=vectors, v0=0, v1=vectors,
             n_k=d, h=h + block % stage.heads * d * p.item, h_row=row, h_k=p.item, rows=rows,
             init=stage.bias_h + column, init_row=0, z=zh + column, z_row=zh_row, tail=d % p.lanes,
         )  # fmt: skip

@@ -62,15 +62,15 @@ def functions(emit: Callable[[ir.Module], None]) -> Mapping[str, int]:
     return _load(_key(text), lambda: Object(public, _compile(text)))
 
 
-def emitted_by(module: str, name: str, dtype: np.dtype, *numbers: int) -> Mapping[str, int]:
-    """Compile what a function of the CPU engine emits for a dtype and numbers; if it is cached, nothing is emitted."""
+def emitted_by(module: str, name: str, dtype: np.dtype, *given: int | str) -> Mapping[str, int]:
+    """Compile what a function of the CPU engine emits for a dtype and more; if it is cached, nothing is emitted."""
 
     def build() -> Object:
         emit = getattr(importlib.import_module(f"rnnx.engines.cpu.{module}"), name)
-        text, public = _emitted(lambda target: emit(target, dtype, *numbers))
+        text, public = _emitted(lambda target: emit(target, dtype, *given))
         return Object(public, _compile(text))
 
-    return _load(_key(module, name, dtype.str, *map(str, numbers)), build)
+    return _load(_key(module, name, dtype.str, *map(str, given)), build)
 
 
 # --- compiling ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,146 @@
+"""Models as ONNX files."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rnnx._core import arrays as ns
+from rnnx._core.checks import flag
+from rnnx._core.files import write_atomically
+from rnnx._core.words import shown
+from rnnx.convert.onnx.graph import IR_VERSION, OPSET, Graph, value_info
+from rnnx.convert.onnx.layers import Layer, Sources, add_layer
+from rnnx.models.character import CharModel
+from rnnx.models.sequence_model import SequenceModel
+
+
+def to_onnx(model: SequenceModel, *, states: bool | None = None, lengths: bool = False) -> Any:
+    """Export a model as an ONNX graph, for onnxruntime and other runtimes.
+
+    Parameters
+    ----------
+    model : CharModel, SequenceClassifier or SequenceRegressor
+        With any cell; evaluation is exported, without dropout.
+    states : bool, optional
+        Whether the initial states are inputs, and the final ones outputs, named as in ``model.stack.state_names``. The
+        default is true for a CharModel, which then reads a text in parts, and false for other models, which start at
+        zero.
+    lengths : bool
+        Whether the numbers of steps are an input `lengths`, (m,) of int64.
+
+    Returns
+    -------
+    onnx.ModelProto
+        Inputs: `inputs`, (T, m, n_x) of the model's dtype, or (T, m) of int64 for a CharModel; `lengths` and states (m,
+        n) if asked for; the cell's inputs besides x, (T, m, 1). Outputs: `outputs`, the logits or the predicted
+        numbers, (T, m, n_y), or (m, n_y) if the model has one output per example; the states. T and m are open.
+
+    Raises
+    ------
+    TypeError
+        If this is not such a model.
+    ImportError
+        If onnx is not installed.
+
+    Notes
+    -----
+    LSTM, both GRUs and the RNN become the nodes of these names. For other cells, the equations themselves become the
+    body of a Scan.
+    """
+    if not isinstance(model, SequenceModel):
+        raise TypeError(f"`model` must be a CharModel, SequenceClassifier or SequenceRegressor; got {shown(model)}")
+    lengths = flag("lengths", lengths)
+    with_states = isinstance(model, CharModel) if states is None else flag("states", states)
+    try:
+        import onnx
+    except ImportError:
+        raise ImportError("to_onnx requires onnx: pip install 'rnnx[onnx]'") from None
+    from onnx import helper
+
+    exporter = _Exporter(model, with_states, lengths)
+    graph = exporter.graph()
+    opset = [helper.make_opsetid("", OPSET)]
+    proto = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION, producer_name="rnnx")
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
+
+
+def save_onnx(model: SequenceModel, path: str | Path, **options: Any) -> None:
+    """Write a model to an ONNX file, which is replaced only when it is complete.
+
+    Parameters
+    ----------
+    model, **options
+        As for `to_onnx`.
+    path : str or path
+    """
+    data = to_onnx(model, **options).SerializeToString()
+    write_atomically(path, data)
+
+
+class _Exporter:
+    """Builds the graph of a model."""
+
+    def __init__(self, model: SequenceModel, with_states: bool, with_lengths: bool) -> None:
+        self.model, self.with_states = model, with_states
+        self.parameters = {name: ns.to_host(a) for name, a in model.parameters.items()}
+        self.dtype = next(iter(self.parameters.values())).dtype
+        self.onnx = Graph(self.dtype)
+        self.indices = isinstance(model, CharModel)
+        self.lengths = "lengths" if with_lengths else ""
+
+    def graph(self) -> Any:
+        """Return the whole graph."""
+        from onnx import helper
+
+        model, add, stack = self.model, self.onnx.add, self.model.stack
+        inputs, x = self._inputs(), "inputs"
+        final: dict[str, str] = {}
+        for k, layer in enumerate(stack.layers):
+            outputs = []
+            for one in layer:
+                cell, start = stack.regularization.evaluation, self._start(one, x)
+                own = Layer(cell, one.own(self.parameters), one.hidden_size, one.reverse)
+                extra = {name: name for name in cell.inputs}
+                sources = Sources(x, self.indices and k == 0, start, self.lengths, extra)
+                out, after = add_layer(self.onnx, own, sources)
+                outputs.append(out)
+                final |= dict(zip(one.state_names, after, strict=True))
+            x = outputs[0] if len(outputs) == 1 else add("Concat", *outputs, axis=2)
+        if not model.per_step:
+            last = [final[one.state_names[0]] for one in stack.layers[-1]]
+            x = last[0] if len(last) == 1 else add("Concat", *last, axis=1)
+        W, b = (self.onnx.constant(value, stem) for value, stem in self._head())
+        self.onnx.rename(add("Add", add("MatMul", x, W), b), "outputs")
+        steps = ["T", "m"] if model.per_step else ["m"]
+        outputs_of = [value_info("outputs", self.dtype, [*steps, model.output_size])]
+        if self.with_states:
+            for one in stack.directions:
+                for name, size in one.state_sizes.items():
+                    self.onnx.rename(final[name], name + "_final")
+                    outputs_of.append(value_info(name + "_final", self.dtype, ["m", size]))
+        return helper.make_graph(self.onnx.nodes, model.kind, inputs, outputs_of, self.onnx.initializers)
+
+    def _inputs(self) -> list[Any]:
+        stack = self.model.stack
+        size = [] if self.indices else [stack.input_size]
+        found = [value_info("inputs", np.int64 if self.indices else self.dtype, ["T", "m", *size])]
+        if self.lengths:
+            found.append(value_info("lengths", np.int64, ["m"]))
+        if self.with_states:
+            sizes = {name: size for one in stack.directions for name, size in one.state_sizes.items()}
+            found += [value_info(name, self.dtype, ["m", size]) for name, size in sizes.items()]
+        return found + [value_info(name, self.dtype, ["T", "m", 1]) for name in stack.cell.inputs]
+
+    def _start(self, one: Any, x: str) -> list[str]:
+        """Return the initial states of a direction."""
+        if self.with_states:
+            return list(one.state_names)
+        add, integers = self.onnx.add, self.onnx.integers
+        m = add("Slice", add("Shape", x), integers(1), integers(2))
+        zero = self.onnx.constant(0)
+        return [add("Expand", zero, add("Concat", m, integers(size), axis=0)) for size in one.state_sizes.values()]
+
+    def _head(self) -> list[tuple[np.ndarray, str]]:
+        return [(self.parameters["Wy"].T, "Wy"), (self.parameters["by"][:, 0], "by")]

@@ -1,0 +1,122 @@
+"""Weights rounded to small formats, for inference."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from rnnx._core import arrays as ns
+from rnnx._core.arrays import Array
+from rnnx._core.checks import choice
+from rnnx.cells import Cell, cell_of
+from rnnx.functional.shapes import check_parameters
+
+
+class QuantizedParameters(dict[str, Array]):
+    """Parameters whose weights are rounded to a small format, by `quantize`. They are for inference only.
+
+    Attributes
+    ----------
+    weights : str
+        The format.
+    """
+
+    def __init__(self, parameters: Mapping[str, Array], weights: str) -> None:
+        super().__init__(parameters)
+        self.weights = weights
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return QuantizedParameters, (dict(self), self.weights)
+
+
+def weights_of(parameters: Mapping[str, Array]) -> str:
+    """Return the format that weights are rounded to; empty if they are not."""
+    return parameters.weights if isinstance(parameters, QuantizedParameters) else ""
+
+
+def check_trainable(parameters: Mapping[str, Array]) -> None:
+    """Raise if the parameters are for inference only."""
+    if weights := weights_of(parameters):
+        raise ValueError(f"a model quantized to {weights} is for inference only; train the model it came from")
+
+
+def marked(parameters: dict[str, Array], like: Mapping[str, Array]) -> dict[str, Array]:
+    """Return parameters that are some of `like`, or their copies, as quantized if those are."""
+    return QuantizedParameters(parameters, like.weights) if isinstance(like, QuantizedParameters) else parameters
+
+
+def quantize(cell: Cell | str, parameters: Mapping[str, Array], weights: str = "int8") -> QuantizedParameters:
+    """Round the recurrent and input weights of a cell to a small format, for inference.
+
+    The results are float32 arrays like the parameters, and arithmetic with them is in float32. The `cpu` engine stores
+    them in the small format while it runs, so that it reads less memory: `rnnx.Stream` and, with ``keep_caches=False``,
+    `recurrent_forward`, `lstm_forward` and their like are faster with large weights and few examples. Biases, vectors
+    of parameters and the output layer stay as they are. Of a model, use `Model.quantized`.
+
+    Parameters
+    ----------
+    cell : Cell or str
+        Your own cell, or the name of one in ``rnnx.CELLS``.
+    parameters : dict of str to array
+        NumPy arrays of float32, as in `recurrent_forward`.
+    weights : {"int8", "bfloat16"}
+        "bfloat16": numbers with 8 significant bits, rounded to nearest. "int8": integers from -127 to 127 times one
+        scale per row of the recurrent and of the input weights, 1/127 of its largest magnitude, rounded up to 17
+        significant bits.
+
+    Returns
+    -------
+    QuantizedParameters
+        A dict with copies of all parameters.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As for `recurrent_forward`; if the format is unknown, the arrays are of another library or dtype, or weights
+        to round to int8 are not finite.
+
+    Examples
+    --------
+    >>> import numpy as np, rnnx
+    >>> parameters = rnnx.initialize_parameters("lstm", n_x=3, n_a=5, seed=0)
+    >>> stream = rnnx.Stream("lstm", rnnx.quantize("lstm", parameters, "int8"))
+    >>> stream.step(np.ones((3, 1), np.float32)).shape
+    (5, 1)
+    """
+    cell = cell_of(cell)
+    rounded = _FORMATS[choice("weights", weights, _FORMATS)]
+    _, n_a = check_parameters(cell, parameters)
+    for key, array in parameters.items():
+        if not ns.is_on_host(array):
+            raise TypeError(f"`parameters` must be NumPy arrays, as only their engine has small formats; got {key!r}")
+        if array.dtype != np.float32:
+            raise TypeError(f"`parameters` must be float32, to be rounded to {weights}; {key!r} is {array.dtype}")
+    found = {key: np.array(array) for key, array in parameters.items()}
+    for gate in cell.gates:
+        for key in gate.weights if weights == "int8" else ():
+            if not np.isfinite(found[key]).all():
+                raise ValueError(f"`parameters` must be finite, to be rounded to {weights}; {key!r} is not")
+        w_x, w_h = gate.split(found, n_a)
+        found |= gate.join(np, *(w if w is None else rounded(w) for w in (w_x, w_h)))
+    return QuantizedParameters(found, weights)
+
+
+def _bfloat16(w: np.ndarray) -> np.ndarray:
+    """Round to numbers whose low 16 bits are zero, to nearest, ties to even."""
+    bits = np.array(w).view(np.uint32)
+    up = bits + 0x7FFF + (bits >> 16 & 1)
+    return (np.where(np.isnan(w), bits | 1 << 22, up) & 0xFFFF0000).astype(np.uint32).view(np.float32)
+
+
+def _int8(w: np.ndarray) -> np.ndarray:
+    """Round each row to multiples of a scale, up to 127 of them.
+
+    The scale has 17 significant bits, so that its multiples are exact, and rounding again changes nothing.
+    """
+    largest = np.abs(w).max(axis=1, keepdims=True)
+    bits = (largest / np.float32(127)).view(np.uint32)
+    scale = np.maximum((bits + 0x7F & ~np.uint32(0x7F)).view(np.float32), np.finfo(np.float32).tiny)
+    return np.rint(w / scale) * scale
+
+
+_FORMATS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"bfloat16": _bfloat16, "int8": _int8}
