@@ -345,7 +345,7 @@ def test_a_worker_needs_no_more_stack_for_more_jobs():
     code = """
 import threading, numpy as np, rnnx
 from rnnx.engines.cpu.runtime.thread_policy import Policy, policy
-policy.set(Policy(lambda work: (2, True)))
+policy.set(Policy(lambda work: (2, True), measures=False))
 threading.stack_size(1 << 16)
 stream = rnnx.Stream("rnn", rnnx.initialize_parameters("rnn", 2, 200, seed=0))
 x = np.ones((2, 1), "float32")
@@ -360,7 +360,7 @@ print(threading.active_count())
 AFTER_THE_END = """
 import contextvars, threading, numpy as np, rnnx
 from rnnx.engines.cpu.runtime.thread_policy import Policy, policy
-policy.set(Policy(lambda work: (3, False)))
+policy.set(Policy(lambda work: (3, False), measures=False))
 p = rnnx.initialize_parameters("rnn", 2, 3, seed=0)
 def call(what):
     print(what, rnnx.rnn_forward(np.ones((2, 6, 4), "float32"), None, p)[0].shape, flush=True)
@@ -383,7 +383,7 @@ def test_the_child_of_a_fork_has_threads_of_its_own():
     code = """
 import os, threading, numpy as np, rnnx
 from rnnx.engines.cpu.runtime.thread_policy import Policy, policy
-policy.set(Policy(lambda work: (3, True)))
+policy.set(Policy(lambda work: (3, True), measures=False))
 p = rnnx.initialize_parameters("rnn", 2, 200, seed=0)
 stream = rnnx.Stream("rnn", p, m=6)
 def call():

@@ -143,6 +143,18 @@ def test_micro_panels_fit_the_gates():
         assert [gemm.panel_vectors(group) for group in (1, 2, 3, 4)] == [4, 4, 3, 4]
 
 
+@pytest.mark.parametrize("name", ["cascadelake", "sapphirerapids", "znver4", "znver5", "apple-m1"])
+def test_many_rows_share_narrow_micro_panels_on_some_processors(name, monkeypatch):
+    monkeypatch.setattr(gemm, "machine", lambda: ir.Machine(64, 32))
+    monkeypatch.setattr(gemm, "cpu_name", lambda: name)
+    expected = 3 if name in ("cascadelake", "sapphirerapids") else 4
+    assert gemm.panel_vectors(4, 32) == gemm.panel_vectors(1, 7) == expected
+    assert gemm.panel_vectors(4, 6) == gemm.panel_vectors(4) == 4  # few rows
+    assert gemm.panel_vectors(3, 32) == 3
+    monkeypatch.setattr(gemm, "machine", lambda: ir.Machine(32, 16))
+    assert gemm.panel_vectors(4, 32) == 2
+
+
 COPIES = {"transpose": leaves.TRANSPOSE, "copy": leaves.COPY, "add_rows": leaves.ADD_ROWS}
 COPIES |= {"transpose_masked": leaves.TRANSPOSE, "copy_masked": leaves.COPY}
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from rnnx._core.underflow import ignore_underflow
 from rnnx.engines.cpu.codegen import leaves
-from rnnx.engines.cpu.codegen.gemm import KC, n_vectors, panel_vectors
+from rnnx.engines.cpu.codegen.gemm import KC, MC, n_vectors, panel_vectors
 from rnnx.engines.cpu.codegen.ir import lanes, machine
 from rnnx.engines.cpu.descriptor.builder import copies, product
 from rnnx.engines.cpu.runtime.buffer_pool import address, empty, workspace
@@ -33,7 +33,7 @@ class _Kernels(NamedTuple):
 
 @lru_cache(maxsize=4)
 def _kernels(dtype: np.dtype) -> _Kernels:
-    nv = panel_vectors(1)
+    nv = panel_vectors(1, MC)
     run = leaves.python_function(leaves.PRODUCT, product(dtype, nv))
     return _Kernels(run, leaves.python_function(leaves.COPY, copies(dtype)["copy"]), nv)
 

@@ -11,8 +11,10 @@ import numpy as np
 from rnnx._core.arrays import Array
 from rnnx.cells import Cell
 from rnnx.cells.parameters import expected_shapes
+from rnnx.cells.wiring import wiring
 from rnnx.engines.cpu import dense
-from rnnx.engines.cpu.descriptor.builder import PassKey, small_format
+from rnnx.engines.cpu.codegen.gemm import MC, panel_vectors
+from rnnx.engines.cpu.descriptor.builder import PassKey, product, small_format
 from rnnx.engines.cpu.descriptor.layout import contiguous, memory_of
 from rnnx.engines.cpu.descriptor.stages import kernels_of
 from rnnx.engines.cpu.operations import OPERATIONS
@@ -90,4 +92,7 @@ def compile_ahead(cell: Cell, dtype: str) -> None:
     ENGINE.backward(tape, Cotangents(ds, (None,) * n_states))
     for given in itertools.product((False, True), repeat=n_states):
         kernels_of(cell, x.dtype, given)
+    groups = {1, *(n for stage in wiring(cell) for n in (stage.n_zh, stage.n_zx))}
+    for group, rows in itertools.product(groups, (0, MC)):
+        product(x.dtype, panel_vectors(group, rows))
     pool()

@@ -26,17 +26,30 @@ from llvmlite import ir
 
 from rnnx.engines.cpu.codegen import leaves
 from rnnx.engines.cpu.codegen.formats import Format, expanded, format_of, panel_offset
-from rnnx.engines.cpu.codegen.ir import I64, Function, lanes, machine
+from rnnx.engines.cpu.codegen.ir import I64, Function, cpu_name, lanes, machine
 
 KC = 384
 MC = 96
 
 _MR = {32: {4: 6, 3: 8, 2: 12, 1: 12}, 16: {2: 6, 1: 12}}  # by number of registers and NV
 
+# Processors that read a micro-panel from the L2 cache too slowly for six rows. With NV = 3, eight rows share it.
+_TALL = (
+    *("skylake-avx512", "cascadelake", "cooperlake", "cannonlake", "icelake", "tigerlake", "rocketlake"),
+    *("sapphirerapids", "emeraldrapids", "graniterapids"),
+)
+_ROWS = 7  # with fewer rows, NV = 4 has more sums than NV = 3, which hide the latency of the multiplications
 
-def panel_vectors(group: int) -> int:
-    """Return NV for columns in groups of vectors (the gates of a unit vector): a divisor of `group` if possible."""
-    widest = max(_MR[machine().registers])
+
+def panel_vectors(group: int, rows: int = 0) -> int:
+    """Return NV for columns in groups of vectors (the gates of a unit vector) and a usual number of rows.
+
+    Without a number of rows, it is a divisor of `group` if possible, and micro-panels begin where four groups do.
+    """
+    kernels = _MR[machine().registers]
+    widest = max(kernels)
+    if rows >= _ROWS and 3 in kernels and cpu_name().startswith(_TALL):
+        return 3
     return widest - 1 if widest > 2 and group % widest and not group % (widest - 1) else widest
 
 

@@ -32,6 +32,12 @@ def features() -> Any:
 
 
 @lru_cache(maxsize=1)
+def cpu_name() -> str:
+    """Return LLVM's name of this CPU."""
+    return str(binding.get_host_cpu_name())
+
+
+@lru_cache(maxsize=1)
 def machine() -> Machine:
     """Return the properties of this CPU, or a safe minimum for an unknown one."""
     if features().get("avx512f"):

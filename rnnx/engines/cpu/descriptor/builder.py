@@ -126,7 +126,9 @@ class Template:
         self.fields |= {"n_steps": self.n_steps, "m": self.m, "n_x": self.n_x, "indices": self.indices}
         self.fields |= {"item": self.item, "lanes": self.lanes, "unit_parallel": unit_parallel, "chunk": 1}
         self.fields |= {"lengths": self.base("lengths") if key.has_lengths else 0}
-        self.fields |= {"nv": panel_vectors(1), "product": product(dtype, panel_vectors(1))}
+        self.panel_rows = 0 if unit_parallel else self.rows  # for `panel_vectors`: shares of units begin micro-panels
+        nv = panel_vectors(1, self.panel_rows)
+        self.fields |= {"nv": nv, "product": product(dtype, nv)}
 
     def base(self, name: str) -> int:
         """Return the encoded address of an array of the call."""

@@ -104,10 +104,11 @@ class ForwardPass(Pass):
         self, t: Template, wired: StageWiring, parameters: dict[str, int], places: Places, copies: list[Fields]
     ) -> Fields:
         units, n_head = t.vectors(wired.units(t.n)), wired.columns(t.n)
-        vectors_h, nv_h = units * wired.n_zh, panel_vectors(wired.n_zh if wired.heads == 1 else 1)
-        vectors_x, nv_x = units * wired.n_zx, panel_vectors(wired.n_zx)
+        vectors_h, vectors_x = units * wired.n_zh, units * wired.n_zx
         weights = self._format(t, n_head * vectors_h, t.m)
         weights_x = "" if t.indices else self._format(t, t.n_x * vectors_x, t.m * self._chunk)
+        nv_h = panel_vectors(wired.n_zh if wired.heads == 1 else 1, 0 if weights else t.panel_rows)
+        nv_x = panel_vectors(wired.n_zx, 0 if weights_x else t.panel_rows)
         head_size = t.packed(n_head, t.vectors(n_head), weights)
         w_h = head_size * wired.heads * wired.n_zh if wired.heads > 1 else t.packed(n_head, vectors_h, weights)
         needs_bias_h = not wired.adds_sides or any(g.recurrent_bias in parameters for g in wired.stage.gates)
