@@ -226,7 +226,12 @@ def rounded(xp: Namespace, array: Array, name: str) -> Array:
 
 def is_integer(xp: Namespace, array: Array) -> bool:
     """Return whether the array holds integers."""
-    return bool(xp.isdtype(array.dtype, "integral"))
+    return _is_integer(xp, array.dtype)
+
+
+@lru_cache(maxsize=64)
+def _is_integer(xp: Namespace, dtype: Any) -> bool:
+    return bool(xp.isdtype(dtype, "integral"))
 
 
 def as_index(xp: Namespace, values: Array) -> Array:

@@ -201,7 +201,10 @@ def integer_vector(xp: Any, device: Any, name: str, values: Any) -> Array:
     if not ns.is_integer(own, values):
         raise TypeError(f"`{name}` must hold integers; got dtype {values.dtype}")
     if ns.is_on_host(values):
-        values = xp.asarray(np.array(values, np.int64), device=device)
+        host = np.array(values, np.int64)
+        if own is xp:
+            return host
+        values = xp.asarray(host, device=device)
     return ns.as_index(xp, values)
 
 
@@ -227,7 +230,7 @@ def check_lengths(xp: Any, device: Any, lengths: Any, m: int, n_steps: int, name
     check_shape(name, array, "(m,)", (m,))
     if m and isinstance(lengths, Sequence | np.ndarray):
         values = np.asarray(lengths)
-        if values.min() < 0 or values.max() > n_steps:
+        if values.astype(np.uint64).max() > n_steps:  # negative ones are large
             got = f"values from {values.min()} to {values.max()}"
             raise ValueError(f"`{name}` must be in [0, T_x] = [0, {n_steps}]; got {got}")
     return array

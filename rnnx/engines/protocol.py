@@ -10,7 +10,7 @@ Requirements
   and its inputs and given cotangents, even NaN, affect no result.
 * NaN and infinity propagate as in the equations: an array element is affected only by what it depends on. So an example
   past its end is not affected by infinite weights, and its gradients there are zero. There is one exception: a state
-  that is not finite makes the gradients of the recurrent weights NaN for as long as it stays constant. For index
+  that is not finite may make the gradients of the recurrent weights NaN for as long as it stays constant. For index
   inputs, the gradient of a column of weights depends only on the steps with its index (on the reference engine, only
   for NumPy arrays). Engines add in different orders, so where a product or sum overflows, the result may be infinity on
   one and NaN on another.

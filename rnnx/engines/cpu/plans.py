@@ -63,6 +63,7 @@ class ForwardPlan:
         places = list(zip(shapes, self.job.block.offsets, strict=False))
         rows = [m * n * item for _, m, n in shapes]
         self._states = [(shape, at + row) for (shape, at), row in zip(places, rows, strict=True)]
+        self._all = [((s[0] + 1, *s[1:]), at) for s, at in places]
         self._final = [((1, *s[1:]), at + s[0] * row) for (s, at), row in zip(places, rows, strict=True)]
         self.known = {"cell": cell, "xp": xp, "dtype": key.dtype, "indices": key.indices, "n_x": key.n_x}
 
@@ -77,12 +78,18 @@ class ForwardPlan:
         if self.keep:  # the caller's arrays are not needed any more
             run = Run(self, memory, given[:1] if self._reads_x else (), ())
         else:
-            run = Run(self, memory, given, tuple([s.copy() for s in self._views(memory, self._final)]))
+            run = Run(self, memory, given, self._copied(memory, lengths))
         return tuple([a.T for a in states]), CpuTape(run, lengths)
 
     def _views(self, memory: np.ndarray, places: Sequence[tuple[tuple[int, ...], int]]) -> list[np.ndarray]:
         dtype, start = self.key.dtype, start_of(memory)
         return [np.ndarray(shape, dtype, memory, start + at) for shape, at in places]
+
+    def _copied(self, memory: np.ndarray, lengths: np.ndarray | None) -> Arrays:
+        """Return copies of the states after each example's last step, (1, m, n)."""
+        if lengths is None:
+            return tuple([s.copy() for s in self._views(memory, self._final)])
+        return tuple([s[lengths, np.arange(self.key.m)][None] for s in self._views(memory, self._all)])
 
     def final(self, memory: np.ndarray) -> Arrays:
         """Return views of the final states, (1, m, n)."""

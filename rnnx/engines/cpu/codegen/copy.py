@@ -1,5 +1,6 @@
 """Kernels that copy, transpose and sum blocks of numbers, with the arguments declared in `leaves`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -9,10 +10,11 @@ from rnnx.engines.cpu.codegen.ir import I32, I64, Function
 
 
 def emit_copies(module: ir.Module, dtype: Any) -> None:
-    """Emit copy, copy_masked, transpose, transpose_masked and add_rows."""
+    """Emit copy, copy_rows and transpose, which have masked variants, and add_rows."""
     for masked in (False, True):
         _transpose(module, dtype, masked)
-        _copy(module, dtype, masked)
+        for name, arguments in (("copy", leaves.COPY), ("copy_rows", leaves.COPY_ROWS)):
+            _copy(module, name, arguments, dtype, masked)
     _add_rows(module, dtype)
 
 
@@ -55,14 +57,25 @@ def _transposed(f: Function, block: list[ir.Value]) -> list[ir.Value]:
     return block
 
 
-def _copy(module: ir.Module, dtype: Any, masked: bool) -> None:
-    f = Function(module, "copy_masked" if masked else "copy", leaves.COPY, dtype, public=True)
+def _copy(module: ir.Module, name: str, arguments: Sequence[str], dtype: Any, masked: bool) -> None:
+    f = Function(module, f"{name}_masked" if masked else name, arguments, dtype, public=True)
     a = f.arguments
+    own = f.build.ptrtoint(f.build.alloca(I64), I64)  # holds r, for rows without a list
+
+    def row(of: str, r: ir.Value) -> ir.Value:
+        """Return the address of row r of the source or target."""
+        if "source_list" in arguments:
+            listed = getattr(a, f"{of}_list")
+            f.build.store(r, f.pointer(own, I64))
+            has_list = f.build.icmp_signed("!=", listed, I64(0))
+            r = f.load(f.build.select(has_list, f.sum(listed, f.times(r, 8)), own), I64)
+        return f.sum(getattr(a, of), f.times(r, getattr(a, f"{of}_row")))
+
     size, mask = f.lanes * f.itemsize, f.first_lanes(a.tail)
     ragged = f.build.zext(f.less(I64(0), a.tail), I64)
     whole = f.build.sub(a.vectors, ragged)
     with f.loop(a.rows) as r:
-        source, target = f.sum(a.source, f.times(r, a.source_row)), f.sum(a.target, f.times(r, a.target_row))
+        source, target = row("source", r), row("target", r)
         with f.loop(whole) as v:
             f.store_vector(f.load_vector(f.sum(source, f.times(v, size))), f.sum(target, f.times(v, size)))
         with f.loop(a.vectors, whole) as v:

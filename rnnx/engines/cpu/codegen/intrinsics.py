@@ -132,6 +132,7 @@ def _caller(arguments: Sequence[str]) -> Any:
 call_product = _caller(leaves.PRODUCT)
 call_narrow = _caller(leaves.NARROW)
 call_copy = _caller(leaves.COPY)
+call_copy_rows = _caller(leaves.COPY_ROWS)
 call_transpose = _caller(leaves.TRANSPOSE)
 call_add_rows = _caller(leaves.ADD_ROWS)
 call_kernel = _caller(leaves.KERNEL)

@@ -21,9 +21,13 @@ class Kernel:
         numbers = {key: f.load(f.sum(at, 8 * i), I64) for i, key in enumerate(header.names or ())}
         self.addresses = {a: f.load(f.sum(at, header.itemsize + 8 * i), I64) for i, a in enumerate(arguments)}
         self.row, self.side_rows = numbers["row"], {"zx": numbers["zx_row"], "zh": numbers["zh_row"]}
-        self.tail = numbers["tail"]
+        self.tail, self.examples = numbers["tail"], numbers["examples"]
         self.mask = f.first_lanes(self.tail) if tail else None
         self.ops, self.size = make_ops(dtype), f.lanes * f.itemsize
+
+    def row_of(self, j: ir.Value) -> ir.Value:
+        """Return the offset of the row of example number j of the call, in arrays with one number per unit."""
+        return self.f.times(self.f.load(self.f.sum(self.examples, self.f.times(j, 8)), I64), self.row)
 
     def places(self, role: str, offset: ir.Value) -> list[ir.Value]:
         """Return the addresses of the arguments of a role, plus an offset."""

@@ -24,6 +24,9 @@ PRODUCT = ("w", "n_vectors", "v0", "v1", "n_k", "h", "h_row", "h_k", "rows", "in
 NARROW = ("source", "n_k", "packed", "n_vectors", "panel", "v", "vectors")
 # Copy rows of whole vectors, the last one padded with zeros. copy_masked writes no padding.
 COPY = ("source", "source_row", "rows", "vectors", "tail", "target", "target_row")
+# The same for rows by number: row r of the source is its row source_list[r], of the target its row target_list[r]; with
+# 0 for a list, its row r.
+COPY_ROWS = (*COPY, "source_list", "target_list")
 # target[k, r] = source[r, k] for r < count <= L and k < n. Rows of the target are written as whole vectors, padded with
 # copies; transpose_masked writes only `count` numbers of each.
 TRANSPOSE = ("source", "source_row", "count", "n", "target", "target_row")
@@ -38,8 +41,9 @@ LOSS = ("n_steps", "m", "n", "y", "target", "lengths", "gradient", "numbers", "t
 # Elementwise part of a stage. `arguments` is the address of a KERNEL_HEADER, followed by the addresses of the array
 # arguments in the order of `rnnx.cells.wiring`.
 KERNEL = ("rows", "vectors", "arguments")
-# The tail, and the strides of rows with one number per unit, and of the rows of both sides.
-KERNEL_HEADER = record("tail row zx_row zh_row")
+# The tail; the strides of rows with one number per unit, and of the rows of both sides; the address of the numbers of
+# the examples. The rows of the sides are one after another, all other rows are by example.
+KERNEL_HEADER = record("tail row zx_row zh_row examples")
 
 
 def scratch_offset(n_arguments: int) -> int:

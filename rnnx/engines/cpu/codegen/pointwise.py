@@ -4,7 +4,8 @@ A kernel runs one stage of one time step on rows (examples) by vectors (of units
 `rnnx.cells.wiring`. The variant "_tail" writes only the first `tail` units of one vector.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -41,14 +42,21 @@ def emit_kernels(module: ir.Module, cell: Cell, dtype: Any, given: Sequence[bool
                     emit(Kernel(module, f"{job}_{i}{'_tail' if tail else ''}", dtype, tail, arguments), stage)
 
 
+@contextlib.contextmanager
+def _vectors(kernel: Kernel, j: ir.Value) -> Iterator[tuple[ir.Value, ir.Value, ir.Value]]:
+    """Emit the loop over the vectors v of row j; yield v and offsets in bytes: in the row, and in whole arrays."""
+    row = kernel.row_of(j)
+    with kernel.f.loop(kernel.f.arguments.vectors) as v:
+        column = kernel.f.times(v, kernel.size)
+        yield v, column, kernel.f.sum(row, column)
+
+
 def _forward(kernel: Kernel, stage: StageWiring) -> None:
     """Emit a forward kernel. In zx and zh, each of G gates, gate g of unit vector v is at (v G + g) L; but with heads,
     zh is (rows, G, n).
     """
     f, size = kernel.f, kernel.size
-    with f.loop(f.arguments.rows) as j, f.loop(f.arguments.vectors) as v:
-        column = f.times(v, size)
-        at = f.sum(f.times(j, kernel.row), column)
+    with f.loop(f.arguments.rows) as j, _vectors(kernel, j) as (v, column, at):
 
         def side(role: str, n_gates: int) -> tuple[Vector, ...]:
             if not n_gates:
@@ -71,9 +79,7 @@ def _forward(kernel: Kernel, stage: StageWiring) -> None:
 def _backward(kernel: Kernel, stage: StageWiring) -> None:
     """Emit a backward kernel. dzx and dzh are (rows, blocks, n)."""
     f = kernel.f
-    with f.loop(f.arguments.rows) as j, f.loop(f.arguments.vectors) as v:
-        column = f.times(v, kernel.size)
-        at = f.sum(f.times(j, kernel.row), column)
+    with f.loop(f.arguments.rows) as j, _vectors(kernel, j) as (_, column, at):
         numbers = [a.number for a in kernel.addresses if a.role == "d_given"]
         d_given, ds = kernel.load("d_given", at), list(kernel.load("d_writes", at))
         for i, d in zip(numbers, d_given, strict=True):

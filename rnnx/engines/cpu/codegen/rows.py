@@ -74,11 +74,12 @@ class _Rows:
         f, kernel = self.f, self.kernel
         means = [number for role, number in step.results if role == "mean"]
         sums = [f.constant(0)] * len(means)
+        row = kernel.row_of(j)
         for start, stop, mask in ((0, self.n_full, None), (self.n_full, self.vectors, self.tail_mask)):
             kernel.mask = mask
             with f.loop(stop, start, carried=sums) as v:
                 column = f.times(v, kernel.size)
-                place = _Place(j, v, column, f.sum(f.times(j, kernel.row), column))
+                place = _Place(j, v, column, f.sum(row, column))
 
                 def operand(name: Name, place: _Place = place) -> Vector:
                     return uniform[name[1]] if name[0] == "uniform" else self._load(name, place)

@@ -6,7 +6,7 @@ from rnnx.cells.wiring import Argument, Slot, StageWiring, wiring
 from rnnx.engines.cpu.codegen.gemm import KC, MC
 from rnnx.engines.cpu.codegen.pointwise import backward_arguments
 from rnnx.engines.cpu.descriptor.builder import Fields, PassKey, Places, Template
-from rnnx.engines.cpu.descriptor.fields import ZERO
+from rnnx.engines.cpu.descriptor.fields import DZ, ZERO
 from rnnx.engines.cpu.descriptor.gradient_block import GradientBlock
 from rnnx.engines.cpu.descriptor.layout import Layout
 from rnnx.engines.cpu.descriptor.stages import Pass, names
@@ -72,7 +72,13 @@ class BackwardPass(Pass):
                 vector["total"] = block + at
         of_operand = max(t.vectors(wired.columns(t.n)) * wired.heads for wired in wiring(cell))
         columns = (of_operand + (0 if t.indices else t.vectors(t.n_x))) * t.lanes
-        return {"block_a": KC * (MC + t.lanes) * t.item, "block_b": min(KC, t.n_steps * t.m) * columns * t.item}
+        t.fields["positions"] = t.take(t.n_steps, t.m, 8 // t.item) if self.key.has_lengths else 0
+        operands = max(wired.operand_units(t.n) for wired in wiring(cell))
+        scratch = self.scratch(t, max(t.m * operands, 0 if t.indices else MC * t.n_x))
+        return scratch | {
+            "block_a": KC * (MC + t.lanes) * t.item,
+            "block_b": min(KC, t.n_steps * t.m) * columns * t.item,
+        }
 
     def _given(self, t: Template) -> Places:
         """Return the places of the given cotangents; those that are not time-major are converted."""
@@ -103,7 +109,7 @@ class BackwardPass(Pass):
                 return t.value(a.slot, by_role.get(a.role, places), n, ZERO if a.role == "d_inputs" else 0)
             width = widths[a.role] * row
             strides = {"step": t.m * width, "row": width, "vector": t.size}
-            return {"address": sides[a.role], **strides, "past_end": ZERO}
+            return {"address": sides[a.role], **strides, "side": DZ}
 
         n_h, n_x = wired.n_zh * n, wired.n_zx * n
         dz_x = sides.get("dzx", 0)

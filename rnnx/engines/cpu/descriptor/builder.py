@@ -115,7 +115,7 @@ class Template:
         self.job, self.dtype, self.slices = _jobs()[job], dtype, slices
         self.lanes, self.item = lanes(dtype), dtype.itemsize
         self.size = self.lanes * self.item  # of a vector
-        self.rows = self.m if unit_parallel else -(-self.m // slices)  # examples per slice, at most
+        self.rows = self.m if unit_parallel else -(-self.m // slices)  # examples per slice, at most, without lengths
         self.workspace = 0
         self._blocks, bases = arrays.blocks, {name: k << _SHIFT for k, name in enumerate(arrays.names, _ARRAYS)}
         self._bases = {**bases, **{name: bases[owner] + at for name, (owner, at) in within.items()}}
@@ -125,6 +125,7 @@ class Template:
         self.fields: Fields = {**copies(dtype), "zeros": address(self._zeros)}
         self.fields |= {"n_steps": self.n_steps, "m": self.m, "n_x": self.n_x, "indices": self.indices}
         self.fields |= {"item": self.item, "lanes": self.lanes, "unit_parallel": unit_parallel, "chunk": 1}
+        self.fields |= {"lengths": self.base("lengths") if key.has_lengths else 0}
         self.panel_rows = 0 if unit_parallel else self.rows  # for `panel_vectors`: shares of units begin micro-panels
         nv = panel_vectors(1, self.panel_rows)
         self.fields |= {"nv": nv, "product": product(dtype, nv)}

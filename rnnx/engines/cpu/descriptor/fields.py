@@ -22,8 +22,12 @@ PASS = record(
     "zeros",  # a row of zeros
     "scratch scratch_size",  # scratch memory of slice 0, and bytes per slice
     "kernel_arguments z z_size block_a block_b",  # offsets in it, and bytes of z per stage
+    "examples",  # offset in it: the numbers of the examples of a step
+    "x_list x_rows rows",  # with lengths: the numbers of rows of x, these rows, and rows of other arrays
+    "positions",  # with lengths, in a backward pass: t m + j of every row of dz
     "wide",  # the offset of a vector of columns of the weights, to pack in a small format
-    "copy copy_masked transpose transpose_masked add_rows",  # addresses of the functions in `codegen.copy`
+    "copy copy_masked copy_rows copy_rows_masked",  # addresses of the functions in `codegen.copy`
+    "transpose transpose_masked add_rows",
     "nv product",  # micro-panels of columns other than gates: their vectors, and the product
     "x x_row x_step",  # (T, m, n_x), or (T, m) indices
     "dx",  # (T, m, n_x), or 0 if not needed
@@ -58,7 +62,7 @@ STAGE = record(
     "narrow_h narrow_x",  # functions that pack weights in a small format, or 0
     "adds_sides is_last",  # adds_sides: see `rnnx.cells.wiring`; both sides then share all arrays
     "operand operand_step",  # what the recurrent weights multiply, (T, m, n_operand)
-    # (T m, gates, n), from the first gate with that side on.
+    # (T m, gates, n), or only the rows that belong to a step, in the same order; from the first gate with that side on.
     "dz_h dz_h_row dz_x dz_x_row",
     "vectors n_vectors",  # of parameters
     "d_operand",  # (m, n_operand); the recurrent product is added to it
@@ -72,9 +76,9 @@ GATE = record("w_h w_h_row w_x w_x_row bias bias_h")
 VECTOR = record("sums total")
 # An array argument of a kernel: its address at step 0 and example 0, and strides between steps, examples and unit
 # vectors, of parameters only the last. With side = ZX or ZH it is the input or recurrent side, in the slice's scratch
-# memory.
+# memory; with DZ, its cotangent.
 ARGUMENT = record("address step row vector side past_end")
-ZX, ZH = 1, 2
+ZX, ZH, DZ = 1, 2, 3
 # `past_end`: the value at steps past an example's end, 0 for no change, zero, or that of the previous step.
 ZERO, KEEP = 1, 2
 

@@ -41,7 +41,7 @@ class ForwardPass(Pass):
         self.block = Block(key.dtype, [*states, *saved, *copies, *(self.kept.shapes if keep else ())])
         self.sequences = ("x", *names("input", cell.inputs))
         self.initial = names("initial", cell.states) if slot is None else ()
-        self.outputs = names("output", cell.states) if keep or key.has_lengths else ()
+        self.outputs = names("output", cell.states) if keep else ()
         self.parameters = tuple(f"parameter {name}" for name in key.keys)  # a key may be "block"
         self.arrays = ("block", *self.sequences, *self.initial, *self.parameters, *self.outputs, "lengths")
         # With `keep`, of the values of a backward pass and of the first parameter.
@@ -72,10 +72,14 @@ class ForwardPass(Pass):
         places = self.places(t, values, parameters, -1 if self.slot else 1, int(self.keep))
         stages = [self._stage(t, wired, parameters, places, copies) for wired in wiring(cell)]
         widest = max(max(stage["n_vectors_x"] * t.fields["chunk"], stage["n_vectors_h"]) for stage in stages)
-        z_size = lines(widest * t.size * t.rows)
+        rows = t.m if self.key.has_lengths else t.rows
+        z_size = lines(widest * t.size * rows)
         t.fields |= {"stages": stages, "z_size": z_size}
-        rows = max(t.n_x, *(stage["n_operand"] for stage in stages)) + 1 if self.key.weights else 0
-        return {"z": z_size * (len(stages) + 1), "wide": rows * t.size}
+        scratch = self.scratch(t, t.m * max(stage["n_operand"] for stage in stages))
+        if self.key.has_lengths:
+            scratch |= {"x_list": 8 * t.m * t.fields["chunk"], "x_rows": t.m * t.fields["chunk"] * row}
+        wide = max(t.n_x, *(stage["n_operand"] for stage in stages)) + 1 if self.key.weights else 0
+        return {"z": z_size * (len(stages) + 1), "wide": wide * t.size, **scratch}
 
     def _sequences(self, t: Template, own: list[int]) -> list[int]:
         """Return the addresses of time-major x and extra inputs; those with a layout are copied to `own`."""
@@ -110,7 +114,7 @@ class ForwardPass(Pass):
         needs_bias_h = not wired.adds_sides or any(g.recurrent_bias in parameters for g in wired.stage.gates)
         return {
             **self.stage(t, wired, parameters, places),
-            "arguments": [_argument(t, wired, a, places) for a in wired.forward_arguments()],
+            "arguments": [self._argument(t, wired, a, places) for a in wired.forward_arguments()],
             "outputs": [copies[slot.number] for slot in wired.writes if wired.is_last and copies],
             "head_size": head_size,
             "w_h": t.take_bytes(w_h),
@@ -127,10 +131,13 @@ class ForwardPass(Pass):
             "narrow_x": narrow(t.dtype, weights_x),
         }
 
-
-def _argument(t: Template, wired: StageWiring, argument: Argument, places: Places) -> Fields:
-    if argument.slot is None:
-        side, n_gates = {"zx": (ZX, wired.n_zx), "zh": (ZH, wired.n_zh if wired.heads == 1 else 1)}[argument.role]
-        return {"side": side, "vector": t.size * n_gates}
-    past_end = {"writes": KEEP if wired.is_last else ZERO, "saves": ZERO}.get(argument.role, 0)
-    return t.value(argument.slot, places, wired.units(t.n), past_end)
+    def _argument(self, t: Template, wired: StageWiring, argument: Argument, places: Places) -> Fields:
+        if argument.slot is None:
+            side, n_gates = {"zx": (ZX, wired.n_zx), "zh": (ZH, wired.n_zh if wired.heads == 1 else 1)}[argument.role]
+            return {"side": side, "vector": t.size * n_gates}
+        past_end = 0
+        if argument.role == "writes" and wired.is_last:
+            past_end = KEEP if self.keep else ZERO  # without `keep`, the states are the caller's
+        elif argument.role in ("writes", "saves") and self.keep:
+            past_end = ZERO
+        return t.value(argument.slot, places, wired.units(t.n), past_end)

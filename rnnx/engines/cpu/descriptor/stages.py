@@ -80,6 +80,11 @@ class Pass:
         }
         return {**flags, **counts, **kernel, "gates": gates, "operand": operand, "operand_step": step}
 
+    def scratch(self, t: Template, rows: int) -> dict[str, int]:
+        """Return the parts of a thread's scratch memory for lists of examples and, with lengths, `rows` numbers."""
+        m = t.m if self.key.has_lengths else t.rows
+        return {"examples": 8 * m, "rows": rows * t.item if self.key.has_lengths else 0}
+
     def units(self, name: str) -> int:
         """Return the number of units of a state, saved value or input."""
         return self.key.cell.size(name, self.key.n)
@@ -115,8 +120,6 @@ class Pass:
             t = Template(self.job, self.key, Arrays(self.arrays, self.blocks), self.within, threads, unit_parallel)
             steps, waits = self.steps, unit_parallel and self.work.waits
             t.divide(steps if waits else self.work.sections(threads, steps), self.after_loop, waits)
-            if self.key.has_lengths:
-                t.fields["lengths"] = t.base("lengths")
             self._templates[choice] = t.finish(**self.fill(t))
         return self._templates[choice]
 

@@ -1,8 +1,9 @@
 """The products of a backward pass, for Numba. See `passes` for the conventions."""
 
-from rnnx.engines.cpu.codegen.gemm import KC, MC
+from rnnx.engines.cpu.codegen.gemm import MC
 from rnnx.engines.cpu.codegen.intrinsics import call_add_rows, call_copy, call_product, call_transpose, load
-from rnnx.engines.cpu.loops.packing import pack_columns, share, vectors_of
+from rnnx.engines.cpu.loops.examples import end_of, move_rows, place_of, rows_before, share, vectors_of
+from rnnx.engines.cpu.loops.packing import pack_columns
 from rnnx.engines.cpu.loops.records import function, vector_of
 
 
@@ -18,33 +19,38 @@ def add_product(p, dz, dz_row, rows, n_k, packed, columns, v0, v1, init, init_ro
 
 
 @function
-def input_gradient(p, stage, first_row, rows):
-    """Compute rows of dx, if needed; the stage that runs first overwrites, the others add."""
-    if p.dx == 0:
+def input_gradient(p, stage, first, rows, buffer):
+    """Compute the rows of dx for rows of dz from `first`, if needed; the stage that runs first overwrites, the others
+    add.
+    """
+    if p.dx == 0 or (stage.n_zx == 0 and not stage.is_last):
         return
-    row, vectors = p.n_x * p.item, vectors_of(p, p.n_x)
-    out = p.dx + first_row * row
-    if stage.n_zx:
-        init, init_row = (p.zeros, 0) if stage.is_last else (out, row)
-        dz = stage.dz_x + first_row * stage.dz_x_row
-        n_k = stage.n_zx * stage.n
-        add_product(p, dz, stage.dz_x_row, rows, n_k, stage.w_x, p.n_x, 0, vectors, init, init_row, out, row)
-    elif stage.is_last:
-        call_copy(p.copy_masked, p.zeros, 0, rows, vectors, p.n_x % p.lanes, target=out, target_row=row)
+    row, vectors, size = p.n_x * p.item, vectors_of(p, p.n_x), MC if p.lengths else max(rows, 1)
+    for r in range(first, first + rows, size):
+        count, listed = min(size, first + rows - r), p.positions + 8 * r
+        out = place_of(listed, count, p.dx, row, buffer) if p.lengths else p.dx + r * row
+        if out == buffer and not stage.is_last:
+            move_rows(p, p.n_x, p.dx, listed, buffer, 0, count, 0, vectors)
+        if stage.n_zx:
+            init, init_row = (p.zeros, 0) if stage.is_last else (out, row)
+            dz, n_k = stage.dz_x + r * stage.dz_x_row, stage.n_zx * stage.n
+            add_product(p, dz, stage.dz_x_row, count, n_k, stage.w_x, p.n_x, 0, vectors, init, init_row, out, row)
+        else:
+            call_copy(p.copy_masked, p.zeros, 0, count, vectors, p.n_x % p.lanes, target=out, target_row=row)
+        if out == buffer:
+            move_rows(p, p.n_x, buffer, 0, p.dx, listed, count, 0, vectors)
 
 
 @function
-def clear_past_end(p, r0, r1):
-    """Set rows r0 ... r1 - 1 of dx to zero past each length, where infinite weights have made them NaN."""
-    if p.dx == 0 or p.lengths == 0:
-        return
+def clear_past_end(p, j0, j1):
+    """Set dx of examples j0 ... j1 - 1 to zero past their ends."""
     row = p.n_x * p.item
-    for r in range(r0, r1):
-        if r // p.m >= load(p.lengths, r % p.m):
-            call_copy(
-                p.copy_masked, p.zeros, 0, rows=1, vectors=vectors_of(p, p.n_x), tail=p.n_x % p.lanes,
-                target=p.dx + r * row, target_row=row,
-            )  # fmt: skip
+    for j in range(j0, j1 if p.dx and p.lengths else j0):
+        end = end_of(p, j)
+        call_copy(
+            p.copy_masked, p.zeros, 0, rows=p.n_steps - end, vectors=vectors_of(p, p.n_x), tail=p.n_x % p.lanes,
+            target=p.dx + (end * p.m + j) * row, target_row=p.m * row,
+        )  # fmt: skip
 
 
 @function
@@ -52,6 +58,9 @@ def add_weight_gradient(p, a, a_row, rows, c, b, columns, k, is_first, out, out_
     """Add dz^T times a packed matrix, for a block of k, to `rows` rows of out from row c; overwrite if first."""
     out += c * out_row
     n_vectors = vectors_of(p, columns)
+    if k == 0:
+        call_copy(p.copy_masked, p.zeros, 0, rows, n_vectors, columns % p.lanes, out, out_row)
+        return
     call_product(
         p.product, w=b, n_vectors=n_vectors, v0=0, v1=n_vectors, n_k=k, h=a, h_row=p.item, h_k=a_row, rows=rows,
         init=p.zeros if is_first else out, init_row=0 if is_first else out_row, z=out, z_row=out_row,
@@ -84,9 +93,10 @@ def block_of_dz(p, dz, dz_row, k0, k, c, rows, a, a_row, sums):
 
 @function
 def pack_block(p, source, row, columns, k0, k, packed):
-    """Pack rows k0 ... k0 + k - 1 of the matrix that dz multiplies."""
+    """Pack the rows of the matrix that dz multiplies, for rows k0 ... k0 + k - 1 of dz."""
+    source, listed = (source, p.positions + 8 * k0) if p.lengths else (source + k0 * row, 0)
     for panel in range(0, vectors_of(p, columns), p.nv):
-        pack_columns(p, source + k0 * row, row, 0, k, 0, columns, panel, packed, k)
+        pack_columns(p, source, row, 0, k, 0, columns, panel, packed, k, listed)
 
 
 @function
@@ -100,12 +110,13 @@ def clear(p, target, vectors):
 
 
 @function
-def add_to_table(p, a, a_row, k, x, table, columns):
-    """Scatter-add the rows of a block of dz into the table."""
+def add_to_table(p, a, a_row, k0, k, table, columns):
+    """Scatter-add a block of dz, its rows k0 ... k0 + k - 1, into the table."""
     vectors = vectors_of(p, columns)
     row = vectors * p.lanes * p.item
     for r in range(k):
-        call_add_rows(p.add_rows, a + r * a_row, 0, rows=1, vectors=vectors, sums=table + load(x, r) * row)
+        index = load(p.x, load(p.positions, k0 + r) if p.lengths else k0 + r)
+        call_add_rows(p.add_rows, a + r * a_row, 0, rows=1, vectors=vectors, sums=table + index * row)
 
 
 @function
@@ -119,8 +130,8 @@ def gradient_of_table(p, table, columns, out, out_row):
 
 
 @function
-def weight_gradients(me, n, p, stage, scratch, k0):
-    """Add the block of k from k0 to slice me's rows of dW = dz^T [operand, x] and db = sum of dz over all steps and
+def weight_gradients(me, n, p, stage, scratch, k0, k):
+    """Add a block of k from k0 to slice me's rows of dW = dz^T [operand, x] and db = sum of dz over all steps and
     examples; at the first block, also compute the gradients of vectors.
     """
     u0, u1 = share(me, n, stage.unit_vectors, 1)
@@ -130,16 +141,16 @@ def weight_gradients(me, n, p, stage, scratch, k0):
         clear(p, vector.total + column, u1 - u0)
         call_add_rows(p.add_rows, vector.sums + column, row, rows=p.m, vectors=u1 - u0, sums=vector.total + column)
     if stage.adds_sides:
-        gradients_of_dz(me, n, p, stage, scratch, k0, True, True)
+        gradients_of_dz(me, n, p, stage, scratch, k0, k, True, True)
     else:
-        gradients_of_dz(me, n, p, stage, scratch, k0, True, False)
-        gradients_of_dz(me, n, p, stage, scratch, k0, False, True)
+        gradients_of_dz(me, n, p, stage, scratch, k0, k, True, False)
+        gradients_of_dz(me, n, p, stage, scratch, k0, k, False, True)
 
 
 @function
-def gradients_of_dz(me, n, p, stage, scratch, k0, of_x, of_h):
+def gradients_of_dz(me, n, p, stage, scratch, k0, k, of_x, of_h):
     """Add a block to the gradients of the input weights and sums, of the recurrent weights and sums, or of all."""
-    item, k = p.item, min(KC, p.n_steps * p.m - k0)
+    item = p.item
     dz, dz_row, sums = (stage.dz_x, stage.dz_x_row, stage.db_x) if of_x else (stage.dz_h, stage.dz_h_row, stage.db_h)
     a, b_h = scratch + p.block_a, scratch + p.block_b
     a_row = (MC + p.lanes) * item  # an odd number of cache lines, to spread rows over cache sets
@@ -162,11 +173,11 @@ def gradients_of_dz(me, n, p, stage, scratch, k0, of_x, of_h):
         rows = min(MC, c1 - c)
         block_of_dz(p, dz, dz_row, k0, k, c, rows, a, a_row, sums)
         if table:
-            add_to_table(p, a, a_row, k, p.x + 8 * k0, table + c * p.n_x * item, rows)
+            add_to_table(p, a, a_row, k0, k, table + c * p.n_x * item, rows)
         elif of_x:
             add_weight_gradient(p, a, a_row, rows, c, b_x, p.n_x, k, k0 == 0, stage.dw_x, stage.dw_x_row)
         if of_h:
             add_recurrent_gradient(p, stage, a, a_row, rows, c, b_h, k, k0 == 0)
-        if table and k0 + k == p.n_steps * p.m:
+        if table and k0 + k == rows_before(p, p.n_steps, 0):
             dw, dw_row = stage.dw_x + c * stage.dw_x_row, stage.dw_x_row
             gradient_of_table(p, table + c * p.n_x * item, rows, dw, dw_row)

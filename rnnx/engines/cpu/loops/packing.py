@@ -1,21 +1,9 @@
-"""Preparation of a pass, for Numba: sharing work, packing weights, conversion to time-major layout."""
+"""Preparation of a pass, for Numba: packing weights, conversion to time-major layout."""
 
 from rnnx.engines.cpu.codegen.gemm import KC
-from rnnx.engines.cpu.codegen.intrinsics import call_add_rows, call_copy, call_narrow, call_transpose, load
+from rnnx.engines.cpu.codegen.intrinsics import call_add_rows, call_copy, call_copy_rows, call_narrow, call_transpose
+from rnnx.engines.cpu.loops.examples import end_of, share, vectors_of
 from rnnx.engines.cpu.loops.records import conversion_of, copy_of, function, gate_of
-
-
-@function
-def share(me, n, total, unit):
-    """Return the bounds of slice me's part of `total`, in multiples of `unit`."""
-    units = -(-total // unit)
-    return min(units * me // n * unit, total), min(units * (me + 1) // n * unit, total)
-
-
-@function
-def vectors_of(p, columns):
-    """Return the number of vectors needed for `columns` columns."""
-    return -(-columns // p.lanes)
 
 
 @function
@@ -110,16 +98,18 @@ def pack_bias(p, bias, u, count, target):
 
 
 @function
-def pack_columns(p, source, row, k0, rows, first, columns, panel, packed, n_k):
-    """Pack rows `first` ... of n_k into one micro-panel, within the block of k that begins at k0."""
+def pack_columns(p, source, row, k0, rows, first, columns, panel, packed, n_k, listed):
+    """Pack rows `first` ... of n_k, or those listed, into one micro-panel, in the block of k that begins at k0."""
     size, n_vectors = p.item * p.lanes, vectors_of(p, columns)
     nv = min(p.nv, n_vectors - panel)
     k = min(KC, n_k - k0)
-    call_copy(
-        p.copy, source=source + panel * size, source_row=row, rows=rows, vectors=nv,
-        tail=columns % p.lanes if panel + nv == n_vectors else 0,
-        target=packed + (k0 * n_vectors + panel * k + (first - k0) * nv) * size, target_row=nv * size,
-    )  # fmt: skip
+    source += panel * size
+    tail = columns % p.lanes if panel + nv == n_vectors else 0
+    target = packed + (k0 * n_vectors + panel * k + (first - k0) * nv) * size
+    if listed:
+        call_copy_rows(p.copy_rows, source, row, rows, nv, tail, target, nv * size, listed, 0)
+    else:
+        call_copy(p.copy, source, row, rows, nv, tail, target, nv * size)
 
 
 @function
@@ -140,7 +130,7 @@ def pack_backward(me, n, p, stage):
                 while k < end:  # up to the end of the block of k, or of the gate
                     k0 = k // KC * KC
                     rows = min(k0 + KC, end) - k
-                    pack_columns(p, source, row, k0, rows, k, columns, panel, packed, n_gates * stage.n)
+                    pack_columns(p, source, row, k0, rows, k, columns, panel, packed, n_gates * stage.n, 0)
                     source += rows * row
                     k += rows
 
@@ -156,13 +146,7 @@ def pack_heads_backward(me, n, p, stage):
         for k0 in range(0, d, KC):
             for panel in range(0, vectors, p.nv):
                 rows = min(KC, d - k0)
-                pack_columns(p, source + k0 * gate.w_h_row, gate.w_h_row, k0, rows, k0, d, panel, packed, d)
-
-
-@function
-def end_of(p, j):
-    """Return the number of steps of example j."""
-    return min(p.n_steps, load(p.lengths, j)) if p.lengths else p.n_steps
+                pack_columns(p, source + k0 * gate.w_h_row, gate.w_h_row, k0, rows, k0, d, panel, packed, d, 0)
 
 
 @function

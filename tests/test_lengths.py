@@ -1,0 +1,120 @@
+"""Sequence lengths: an example gives the results of the example alone, and padding changes nothing."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from problems import MIXED, PRODUCT, TOLERANCE, TWO_STAGES, Problem, assert_close, make_problem, run
+
+import rnnx
+from rnnx.cells import BUILT_IN
+
+CELLS = [*(rnnx.CELLS[name] for name in BUILT_IN), rnnx.CELLS["layer_norm_lstm"], MIXED, PRODUCT, TWO_STAGES]
+
+
+def ragged(problem, lengths):
+    """Return the problem with lengths, and with NaN where nothing may be read."""
+    ended = np.arange(problem.x.shape[-1]) >= np.asarray(lengths)[:, None]
+    if problem.x.ndim == 3:
+        problem.x[:, ended] = np.nan
+    for array in (*problem.dstates, *problem.extra.values()):
+        array[:, ended] = np.nan
+    problem.lengths = lengths
+    return problem
+
+
+def examples(problem, which, n_steps=None):
+    """Return the problem of some of the examples, and of the first steps."""
+    p = problem
+    return Problem(
+        p.cell,
+        p.x[..., which, :n_steps],
+        [s[:, which] for s in p.s0],
+        p.parameters,
+        [d[:, which, :n_steps] for d in p.dstates],
+        [d[:, which] for d in p.dfinal],
+        None if n_steps is not None else np.asarray(p.lengths)[which],
+        {name: e[:, which, :n_steps] for name, e in p.extra.items()},
+    )
+
+
+def by_example(results, cell):
+    """Return the results that have one part per example, by name."""
+    initial = [f"d{state}0" for state in cell.states]
+    inputs = ["dx", *(f"d{name}" for name in cell.inputs)]
+    names = [*cell.states, *(f"final {state}" for state in cell.states), *initial, *inputs]
+    return {name: results[name] for name in names if name in results}
+
+
+def vector(arrays):
+    """Return all arrays as one vector: a single one may be a difference of nearly equal numbers."""
+    return np.concatenate([a.ravel() for a in arrays.values()])
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
+@pytest.mark.parametrize("indices", [False, True], ids=["vectors", "indices"])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_an_example_is_as_if_it_were_alone(engine, cell, indices, data):
+    """Whatever its neighbours and the padding are; gradients of parameters are the sums over the examples."""
+    sizes = zip("xamT", (1, 8, 1, 1), (9, 37, 9, 9), strict=True)
+    n_x, n_a, m, n_steps = (data.draw(st.integers(least, most), label=k) for k, least, most in sizes)
+    lengths = data.draw(st.lists(st.integers(0, n_steps), min_size=m, max_size=m), label="lengths")
+    rng = np.random.default_rng(data.draw(st.integers(0, 99), label="seed"))
+    problem = make_problem(cell, rng, n_x, cell.multiple * n_a, m, n_steps, scale=0.2)
+    if indices:
+        problem.x = rng.integers(0, n_x, (m, n_steps))
+    found, _ = run(ragged(problem, lengths))
+    own, totals = by_example(found, cell), {}
+    for j, end in enumerate(lengths):
+        expected, _ = run(examples(problem, [j], end))
+        alone = by_example(expected, cell)
+        assert not any(own[name][:, j, end:].any() for name, value in alone.items() if value.ndim == 3)
+        parts = {name: own[name][:, [j]][..., : end if value.ndim == 3 else None] for name, value in alone.items()}
+        assert_close(vector(parts), vector(alone), TOLERANCE["oracle"], f"example {j}")
+        for name in set(expected) - set(own):
+            totals[name] = totals.get(name, 0) + expected[name]
+    assert_close(vector({name: found[name] for name in totals}), vector(totals), TOLERANCE["oracle"], "totals")
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_neighbours_and_padding_change_no_bits(cell, dtype, rng):
+    """An example gives the same bits alone and in any batch, and all gradients are the same for any padding."""
+    lengths = np.array([11, 0, 3, 20, 7, 20, 1, 16] * 8)
+    problem = ragged(make_problem(cell, rng, 5, 40 * cell.multiple, 64, 25, scale=0.3), lengths).astype(dtype)
+    with rnnx.use_engine("cpu"):
+        whole, _ = run(problem)
+        own = by_example(whole, cell)
+        order = rng.permutation(64)
+        for which in (order, order[:7], *([j] for j in range(8))):
+            for name, value in by_example(run(examples(problem, which))[0], cell).items():
+                assert np.array_equal(value, own[name][:, which]), name
+        cut = examples(problem, slice(None), 20)
+        cut.lengths = lengths
+        for name, value in run(cut)[0].items():
+            expected = whole[name][:, :, :20] if value.ndim == 3 else whole[name]
+            assert np.array_equal(value, expected), name
+
+
+def test_no_steps_at_all(engine, cell, rng):
+    """The gradients are zero, or those of the final states."""
+    problem = ragged(make_problem(cell, rng, 5, 20, 4, 6), [0] * 4)
+    found, _ = run(problem)
+    for state, s, d in zip(cell.states, problem.s0, problem.dfinal, strict=True):
+        assert np.array_equal(found[f"final {state}"], s)
+        assert np.array_equal(found[f"d{state}0"], d)
+    rest = {name for name in found if not name.startswith("final") and name not in {f"d{s}0" for s in cell.states}}
+    assert not any(found[name].any() for name in rest)
+
+
+def test_an_infinite_state_that_stays_constant_changes_no_gradient(rng):
+    """The padding has no part in the gradients of the recurrent weights, on the engine that skips it."""
+    problem = make_problem(rnnx.CELLS["relu_rnn"], rng, 3, 5, 2, 4, lengths=[1, 4])
+    problem.x[:, 0, 0] = np.inf * np.sign(problem.parameters["Wg"][0, 5:])  # x * w > 0 for one unit
+    for array in (*problem.dstates, *problem.dfinal):
+        array[:, 0] = 0
+    with np.errstate(invalid="ignore"), rnnx.use_engine("cpu"):
+        found, _ = run(problem)
+    assert np.isinf(found["final a"][:, 0]).any()
+    assert np.isfinite(found["dWg"][:, :5]).all()
