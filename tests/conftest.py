@@ -88,7 +88,7 @@ def make_runtime(name: str) -> Runtime:
 
 def engines_for(library: str) -> list[str]:
     """Every engine of the table for a library, also if it cannot run here."""
-    able = engines._able(library, rnnx.engine_names())
+    able = engines.registry.able(library)
     return [name for name in rnnx.engine_names() if name in able]
 
 

@@ -297,7 +297,7 @@ print(rnnx.engine_names(), "cupy" in sys.modules)
 def test_the_gpu_engine_needs_cupy(monkeypatch):
     from rnnx import engines
 
-    monkeypatch.setattr(engines, "_found", lambda package: package != "cupy")
+    monkeypatch.setattr(engines.registry, "_found", lambda package: package != "cupy")
     with pytest.raises(
         ValueError,
         match=r"engine 'gpu' requires cupy, which is disabled or not installed \(pip install 'rnnx\[cuda12\]'",
