@@ -1,18 +1,14 @@
 """The compiled functions of the course's character model on checked arguments: forward, backward, clip and update."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from rnnx import engines
 from rnnx._core.checks import compare_shapes, integer
 from rnnx.course import recurrence
 from rnnx.course.arguments import GRADIENTS, are_usual, as_usual, check_writeable, count_steps, indices, unpack
-from rnnx.engines.operations import Numbers, Rule
-from rnnx.optim.clipping import clipped
-from rnnx.optim.optimizers import SGD
 
 
 class Pass(NamedTuple):
@@ -64,24 +60,25 @@ def backward_pass(Waa: np.ndarray, Wya: np.ndarray, arrays: Pass) -> dict[str, n
 
 def clip_arrays(gradients: Mapping[str, np.ndarray], limit: float) -> None:
     """Clip arrays to [-limit, limit] in place."""
-    _change(clipped, {"most": limit}, gradients)
+    clip, _ = recurrence.updates()
+    _change(clip, gradients, limit)
 
 
 def update_arrays(parameters: Mapping[str, np.ndarray], gradients: Mapping[str, np.ndarray], lr: float) -> None:
     """Take one step of gradient descent in place; `gradients` has the same keys in the same order, with a leading d."""
-    _change(SGD.rule, {"rate": lr}, parameters, [as_usual(array) for array in gradients.values()])
+    _, update = recurrence.updates()
+    _change(update, parameters, tuple([as_usual(array).reshape(-1) for array in gradients.values()]), lr)
 
 
-def _change(rule: Rule, numbers: Numbers, arrays: Mapping[str, np.ndarray], *others: Sequence[np.ndarray]) -> None:
-    """Replace arrays, in place, by what a rule computes from them and others of the same shapes."""
+def _change(function: Callable[..., None], arrays: Mapping[str, np.ndarray], *arguments: Any) -> None:
+    """Call a compiled function that changes arrays, flat, in place."""
     values = arrays.values()
     if are_usual(values):
-        rows = [*zip(values, *others, strict=True)]
-        engines.operations(np).elementwise(rule, numbers, rows, [row[:1] for row in rows])
+        function(tuple([array.reshape(-1) for array in values]), *arguments)
         return
     check_writeable(arrays)
     copies = {name: as_usual(array) for name, array in arrays.items()}
-    _change(rule, numbers, copies, *others)
+    _change(function, copies, *arguments)
     with np.errstate(under="ignore"):
         for name, array in arrays.items():
             array[...] = copies[name]
