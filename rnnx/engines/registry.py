@@ -130,7 +130,8 @@ def able(library: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=32)
 def _able(library: str, _: int) -> tuple[str, ...]:
-    names = [name for name in _TABLE if not _TABLE[name].libraries or library in _TABLE[name].libraries]
+    # A copy of the names: another thread may register an engine meanwhile.
+    names = [name for name in tuple(_TABLE) if not _TABLE[name].libraries or library in _TABLE[name].libraries]
     defaults = [name for name in names if _TABLE[name].default]
     return (*reversed(defaults), *(name for name in names if name not in defaults))
 
