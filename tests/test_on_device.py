@@ -247,15 +247,20 @@ def test_a_run_that_diverges(device, monkeypatch, what, found_by):
     monkeypatch.undo()
 
 
+def set_scale(trainer, scale):
+    """Scale losses by a number, where the parameters are."""
+    like = next(iter(trainer.model.parameters.values()))
+    xp, keywords = ns.namespace(like), {"dtype": like.dtype, "device": ns.device(like)}
+    trainer.loss_scale = LossScale(xp.asarray(scale, **keywords), xp.asarray(0.0, **keywords))
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_the_loss_scale_is_on_the_device(device, monkeypatch):
     """Overflows halve the scale and skip the step there, without a fetch, as on NumPy arrays."""
     corpus = corpus_of("streams")
     pair = trainers(device, corpus)
     for trainer in pair:
-        like = next(iter(trainer.model.parameters.values()))
-        xp, keywords = ns.namespace(like), {"dtype": like.dtype, "device": ns.device(like)}
-        trainer.loss_scale = LossScale(xp.asarray(8.0, **keywords), xp.asarray(0.0, **keywords))
+        set_scale(trainer, 8.0)
     monkeypatch.setattr(precision, "INTERVAL", 3)
     with monkeypatch.context() as patch:
         poison(patch, 2, "gradients")
@@ -279,9 +284,7 @@ def test_a_run_on_the_device_that_overflows_at_a_scale_of_1(device, monkeypatch)
     corpus = corpus_of("streams")
     pair = trainers(device, corpus)
     for trainer in pair:
-        like = next(iter(trainer.model.parameters.values()))
-        xp, keywords = ns.namespace(like), {"dtype": like.dtype, "device": ns.device(like)}
-        trainer.loss_scale = LossScale(xp.asarray(1.0, **keywords), xp.asarray(0.0, **keywords))
+        set_scale(trainer, 1.0)
     poison(monkeypatch, 3, "gradients")
     for trainer in pair:
         with pytest.raises(FloatingPointError, match=r"the gradients are .* at step 3"):

@@ -10,6 +10,7 @@ import numpy as np
 
 from rnnx.cells import BUILT_IN, CELLS, Cell, Gate
 from rnnx.cells.vocabulary import array_ops
+from rnnx.convert.blocks import Peer
 from rnnx.convert.onnx.graph import Graph, Symbol, symbol_ops, value_info
 
 Arrays = Mapping[str, np.ndarray]
@@ -34,13 +35,10 @@ class Sources(NamedTuple):
     inputs: Mapping[str, str] = {}  # (T, m, n) or (T, m, 1) per name in cell.inputs
 
 
-# ONNX's gates by the keys of our biases, in ONNX's order. Its z of a GRU weights the old state, our u the new one.
-_NATIVE = {
-    "lstm": ("LSTM", ("bi", "bo", "bf", "bc")),
-    "gru": ("GRU", ("bu", "br", "bc")),
-    "gru_reset_after": ("GRU", ("bu", "br", "bc")),
-    "rnn": ("RNN", ("ba",)),
-}
+# ONNX's operators, and its gates in its order.
+_OPERATORS = {"lstm": "LSTM", "gru": "GRU", "gru_reset_after": "GRU", "rnn": "RNN"}
+_GRU = ("bu", "br", "bc")
+_ONNX = Peer("ONNX", {"lstm": ("bi", "bo", "bf", "bc"), "gru": _GRU, "gru_reset_after": _GRU, "rnn": ("ba",)})
 
 
 def add_layer(graph: Graph, layer: Layer, sources: Sources) -> tuple[str, list[str]]:
@@ -51,15 +49,8 @@ def add_layer(graph: Graph, layer: Layer, sources: Sources) -> tuple[str, list[s
 
 
 def _native(graph: Graph, layer: Layer, sources: Sources) -> tuple[str, list[str]]:
-    operator, order = _NATIVE[layer.cell.name]
-    by_bias = {gate.bias: gate for gate in layer.cell.gates}
-    rows: list[list[np.ndarray]] = []
-    for key in order:
-        gate, sign = by_bias[key], -1 if key == "bu" else 1
-        own = layer.parameters[key]
-        other = layer.parameters.get(gate.recurrent_bias or "", np.zeros_like(own))
-        rows.append([sign * part for part in (*gate.split(layer.parameters, layer.n_a), own[:, 0], other[:, 0])])
-    w, r, *biases = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+    operator = _OPERATORS[layer.cell.name]
+    w, r, *biases = _ONNX.to_blocks(layer.cell, layer.parameters, "")[""]
     weights = [w[None], r[None], np.concatenate(biases)[None]]
     names = [graph.constant(value, stem) for value, stem in zip(weights, ("W", "R", "B"), strict=True)]
     x, lengths = sources.x, sources.lengths

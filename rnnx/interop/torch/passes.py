@@ -62,8 +62,9 @@ def backward(name: str, caches: Caches, ds: Sequence[Optional], ds_final: Sequen
     of_all, of_final = ([None if d is None else to_array(d).T for d in group] for group in (ds, ds_final))
     with in_torchs_place(given[0]):
         found = recurrent_backward(weights.cell, of_all, caches, ds_final=of_final)
-        xp = ns.namespace(of_all[0] if of_all[0] is not None else found[f"d{weights.cell.states[0]}0"])
+        ds0 = [found[f"d{state}0"].T for state in weights.cell.states]
+        xp = ns.namespace(ds0[0])
         dx = to_tensor(found["dx"].T) if "dx" in found else None
-        s0 = [to_tensor(ns.contiguous(xp, found[f"d{state}0"].T)) for state in weights.cell.states]
+        s0 = [to_tensor(ns.contiguous(xp, d)) for d in ds0]
         of_weights = [to_tensor(d) for d in weights.gradients(xp, found)]
         return Gradients(dx, s0, of_weights, [to_tensor(found[f"d{name}"].T) for name in caches.inputs])

@@ -20,9 +20,7 @@ def to_array(tensor: torch.Tensor) -> Any:
 
 def to_tensor(array: Any) -> torch.Tensor:
     """Return a tensor that shares the memory of an array."""
-    if hasattr(array, "__cuda_array_interface__"):
-        return torch.utils.dlpack.from_dlpack(array)
-    return torch.from_numpy(array)
+    return torch.utils.dlpack.from_dlpack(array)
 
 
 @contextlib.contextmanager

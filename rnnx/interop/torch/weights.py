@@ -137,5 +137,9 @@ def registered(name: str) -> Weights:
     if kind == "torch":
         mode, biased, projected_from = rest[0], rest[1] == "1", int(rest[2])
         return Projected(projected_from, biased) if projected_from else Stacked(mode, biased)
+    if kind == "own" and name not in _own:
+        raise ValueError(
+            f"cell {rest[0]!r} is not known in this process: programs with cells of one's own run in their own"
+        )
     cell = CELLS[rest[0]] if kind == "cell" else _own[name]
     return Weights(cell, (*cell.parameter_keys, *cell.optional_keys))
