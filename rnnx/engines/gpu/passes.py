@@ -91,10 +91,10 @@ class Pass(Launcher):
 
     def team_copies(self) -> list[Copy]:
         """Return the copy of zeros to the counts of a grid."""
-        return [
-            Copy(End(0), End(self.address(name), (INDEX.itemsize,)), (*shape, 1, 1), INDICES)
-            for name, (shape, _) in self.team_shapes().items() if name == "counts"
-        ]  # fmt: skip
+        if "counts" not in self.shapes:
+            return []
+        target, (n_counts,) = End(self.address("counts"), (INDEX.itemsize,)), self.shapes["counts"][0]
+        return [Copy(End(0), target, (n_counts, 1, 1), INDICES)]
 
     def parameter_copies(self, numbers: Numbers) -> list[Copy]:
         """Return the copies of the parameters to the arrays of `PassKey.packed_shapes`."""
