@@ -193,6 +193,40 @@ def test_arrays_of_saved_values_are_made_when_they_are_needed(device, rng):
     assert set(found) > {"dx", "dWf"}
 
 
+@pytest.mark.parametrize("zero", [False, True])
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_repeated_call_makes_no_arrays_but_its_results(device, keep, zero, rng, monkeypatch):
+    """It is found again, whatever the order of its arrays in memory; the tape makes its arrays when one is used."""
+    from rnnx.engines.gpu.cupy_device import CupyStream
+
+    problem = make_problem(LSTM, rng, 3, 4, 2, 3).astype("float32")
+    if zero:  # the first call makes an array of them
+        problem.s0 = [problem.s0[0], np.zeros_like(problem.s0[1])]
+        cupy = pytest.importorskip("cupy")
+        monkeypatch.setattr(cupy, "zeros", lambda shape, dtype, **_: upload(np.zeros(shape, dtype)))
+    orders, made, array = [on_device(problem, order) for order in "CF"], [], CupyStream.array
+    with rnnx.use_engine("reference"):
+        expected = run(problem)[0]
+    monkeypatch.setattr(CupyStream, "array", lambda *arguments: made.append(1) or array(*arguments))
+    for turn in range(6):
+        one = orders[turn % 2]
+        s0 = [one.s0[0], None] if zero else one.s0
+        made.clear()
+        states, _, caches = rnnx.recurrent_forward(LSTM, one.x, s0, one.parameters, keep_caches=keep)
+        assert turn < 2 or len(made) == 2
+        made.clear()
+        if keep:
+            found = rnnx.recurrent_backward(LSTM, one.dstates, caches, ds_final=one.dfinal, consume=turn > 3)
+            assert turn < 2 or len(made) == len(found)
+            for name, gradient in found.items():
+                assert_close(download(gradient), expected[name], 1e-4, name)
+        if turn < 4:
+            for name, state in zip(LSTM.states, caches._tape.final, strict=True):
+                assert_close(download(state).T, expected[f"final {name}"], 1e-5)
+        for name, state in zip(LSTM.states, states, strict=True):
+            assert_close(download(state), expected[name], 1e-5)
+
+
 # --- what a graph reads, in the emulator --------------------------------------------------------------------------
 
 

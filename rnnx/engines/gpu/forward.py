@@ -5,6 +5,7 @@ input sides of all stages.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from rnnx.cells.wiring import StageWiring, wiring
 from rnnx.engines.gpu.codegen import forward_arrays, forward_kernel, forward_sides, name_of
@@ -14,7 +15,6 @@ from rnnx.engines.gpu.geometry import Geometry
 from rnnx.engines.gpu.pass_key import PassKey
 from rnnx.engines.gpu.passes import Pass, Product, StageStep
 from rnnx.engines.gpu.persistent import forward_kernel as persistent_kernel
-from rnnx.engines.protocol import Call
 
 
 class Forward(Pass):
@@ -43,7 +43,8 @@ class Forward(Pass):
         self._x_in_place = self._x_in_place and self.is_time_major(x)
         if self._x_in_place:
             self.addresses["X"] = stream.address(x)
-        self._stages, self.results, numbers = self.stages(), Results(), Numbers()
+        self._stages, self.results, self._numbers = self.stages(), Results(), Numbers()
+        numbers = self._numbers
         before = [*self.parameter_copies(numbers), *self.state_copies(numbers), *self.input_copies(numbers)]
         before += self.team_copies()
         self.transfer = Transfer(stream, self.launch, numbers, before, self._result_copies(numbers))
@@ -96,29 +97,23 @@ class Forward(Pass):
                 copies.append(Copy(*ends, (n, m, 1)))
         return copies
 
-    def state_numbers(self, call: Call) -> list[int]:
-        """Return the numbers of the parameters and initial states of a call."""
-        place = self.stream.place
-        return [*self.parameter_numbers(call.parameters), *(number for state in call.s0 for number in place(state))]
+    @property
+    def returns_states(self) -> bool:
+        """Whether the states after every step are among the results."""
+        return "S0" in self.results.views
 
-    def input_numbers(self, x: Array, inputs: Sequence[Array], lengths: Array | None = None) -> list[int]:
-        """Return the numbers of what `input_copies` copies. Of one step, arrays are (n, m)."""
-        place = self.stream.place
-        numbers = [] if lengths is None else [*place(lengths)]
-        if not self._x_in_place:
-            numbers += place(x)
-            numbers += [0] * (x.ndim == 2 and not self.key.indices)
-        for array in inputs:
-            numbers += place(array)
-            numbers += [0] * (array.ndim == 2)
-        return numbers
-
-    def of(self, call: Call) -> dict[str, Array]:
-        """Run the pass for a call; return its results."""
+    def of(self, given: Sequence[Array | None]) -> Any:
+        """Run the pass on the parameters, the initial states (None: zeros), lengths if there are any, x, and the extra
+        inputs; return the memory of its results.
+        """
+        if self._x_in_place:
+            at = len(given) - len(self.key.cell.inputs) - 1
+            given = (*given[:at], *given[at + 1 :])
         memory = self.results.allocate(self.stream)
-        numbers = self.state_numbers(call) + self.input_numbers(call.x, call.inputs, call.lengths)
-        self.run([*numbers, self.stream.base(memory)])
-        return self.results.arrays(self.stream, memory)
+        numbers = self._numbers.of(self.stream, given)
+        numbers.append(self.stream.base(memory))
+        self.run(numbers)
+        return memory
 
     def work(self) -> None:
         """See `Pass`."""
