@@ -16,10 +16,11 @@ from fake_cupy import FakeCupy, FakeStream, download, upload
 from problems import ONE_SIDED, assert_close, make_problem, run
 
 import rnnx
+from rnnx._core import arrays as ns
 from rnnx.cells import BUILT_IN
 from rnnx.engines.gpu import graphs, sending
 from rnnx.engines.gpu.device import ALIGNMENT
-from rnnx.functional import signatures
+from rnnx.functional import arguments, signatures
 
 pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason=NO_COMPILER)
 LSTM = rnnx.CELLS["lstm"]
@@ -191,6 +192,49 @@ def test_arrays_of_saved_values_are_made_when_they_are_needed(device, rng):
     kind, (arrays,) = saved.__reduce__()
     assert all(a is b for a, b in zip(kind(arrays), saved, strict=True))
     assert set(found) > {"dx", "dWf"}
+
+
+@pytest.mark.parametrize("lengths", [None, "int64", "int32"])
+@pytest.mark.parametrize("kind", ["int64", None])
+def test_indices_and_lengths_on_the_device_are_read_there(device, kind, lengths, rng, monkeypatch):
+    """Three driver calls, without any of CuPy; the caller may change its arrays after the forward pass.
+
+    Other dtypes than int64 are converted first.
+    """
+    problem = make_problem(LSTM, rng, 3, 4, 3, 5).astype("float32")
+    problem.x = rng.integers(0, 3, (3, 5)) if kind else problem.x
+    ends, converted = ([5, 0, 2] if lengths else None), []
+    with rnnx.use_engine("reference"):
+        problem.lengths = ends
+        expected = run(problem)[0]
+    given, own = on_device(problem), None if ends is None else upload(np.array(ends, lengths))
+    if kind and ends:  # past an example's end, indices do not count
+        download(given.x)[1] = 99
+        download(given.x)[2, 2:] = -5
+
+    def converts(_xp, array):
+        converted.append(1)
+        return upload(download(array).astype(np.int64))
+
+    monkeypatch.setattr(ns, "as_index", converts)
+    for module in (signatures, arguments):
+        monkeypatch.setattr(module, "copied_indices", lambda xp, x, ends: converts(xp, x))
+    for turn in range(6):
+        converted.clear()
+        x, ends = (upload(download(a)) if a is not None and a.dtype == np.int64 else a for a in (given.x, own))
+        (states, _, caches), forward = counted(
+            lambda x=x, ends=ends: rnnx.recurrent_forward(LSTM, x, given.s0, given.parameters, lengths=ends)
+        )
+        for array in (x, ends):
+            if array is not None and array.dtype == np.int64:
+                download(array)[...] = 1
+        found, backward = counted(
+            lambda caches=caches: rnnx.recurrent_backward(LSTM, given.dstates, caches, ds_final=given.dfinal)
+        )
+        for name, array in {**found, **dict(zip(LSTM.states, states, strict=True))}.items():
+            assert_close(download(array), expected[name], 1e-4, name)
+        assert turn < 4 or (forward, backward) == (ONE_LAUNCH, ONE_LAUNCH)
+        assert turn < 1 or len(converted) == (lengths == "int32")
 
 
 @pytest.mark.parametrize("zero", [False, True])

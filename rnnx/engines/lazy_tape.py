@@ -13,18 +13,16 @@ class Plan(Protocol):
     known: dict[str, Any]  # the fields cell, xp, dtype, indices, n_x
 
     def fields(self, run: Any) -> dict[str, Any]:
-        """Return the other fields, except for lengths and sources, of the tape of a run."""
+        """Return the fields that the tape of a run lacks."""
 
 
 class LazyTape(Tape):
     """A tape without most arrays. At the first use of one, it makes all, and becomes an ordinary `Tape`.
 
-    `run` is what an engine's pass has left; its `plan` is a `Plan`.
+    `_run` is what an engine's pass has left; its `plan` is a `Plan`.
     """
 
-    def __init__(self, run: Any, lengths: Any) -> None:
-        self.__dict__.update(run.plan.known)
-        self._run, self.lengths, self.sources = run, lengths, {}
+    _run: Any
 
     def made(self) -> Tape:
         """Make the arrays."""
@@ -69,9 +67,10 @@ def run_of(tape: Tape) -> Any:
     return tape.__dict__.get("_run")
 
 
-def _made(name: str) -> Any:
+def made(name: str) -> Any:
+    """Return the property of a field that is made with the others."""
     return property(lambda tape: getattr(tape.made(), name))
 
 
 for _name in ("x", "states", "saved", "parameters", "own", "inputs"):
-    setattr(LazyTape, _name, _made(_name))
+    setattr(LazyTape, _name, made(_name))

@@ -38,6 +38,10 @@ def run_of(tape: Tape) -> Run | None:
 class CpuTape(lazy_tape.LazyTape):
     """See `LazyTape`."""
 
+    def __init__(self, run: Run, lengths: np.ndarray | None) -> None:
+        self.__dict__.update(run.plan.known)
+        self._run, self.lengths, self.sources = run, lengths, {}
+
     @property
     def final(self) -> Arrays:
         """See `Tape`."""

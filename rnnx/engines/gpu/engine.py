@@ -13,14 +13,14 @@ from rnnx.engines.gpu.forward import Forward
 from rnnx.engines.gpu.kernel import C_TYPES
 from rnnx.engines.gpu.operations import GpuOperations
 from rnnx.engines.gpu.pass_key import PassKey
-from rnnx.engines.gpu.plans import ForwardPlan, StreamOf, captured_backward, new_backward
+from rnnx.engines.gpu.plans import ForwardPlan, StreamOf, captured_backward, lengths_of, new_backward
 from rnnx.engines.protocol import Arrays, Call, Cotangents, Gradients, StepCapture, Tape
 
 
 class GpuEngine:
     """See `rnnx.engines.protocol.Engine`. `stream_of` gives access to the stream of an array."""
 
-    halves = True
+    halves = copies_values = True
 
     def __init__(self, stream_of: StreamOf, steps: StepCapture | None = None) -> None:
         self._stream_of, self.steps, self.operations = stream_of, steps, GpuOperations(stream_of)
@@ -39,7 +39,7 @@ class GpuEngine:
         given = next((d for d in (*cotangents.states, *cotangents.final) if d is not None), None)
         with self._stream_of(tape.states[0] if given is None else given) as stream:
             work = captured_backward(stream, tape, cotangents) or new_backward(stream, tape, cotangents)
-            return work.of(cotangents, tape.lengths, tape.parameters if work.packs else {})
+            return work.of(cotangents, lengths_of(tape), tape.parameters if work.packs else {})
 
     def prepared_backward(
         self, tape: Tape, cotangents: tuple[Array | None, ...]

@@ -31,7 +31,7 @@ class Forward(Pass):
         kept = {name: shape for name, shape in self.shapes.items() if key.keep or name.startswith("S")}
         working: Shapes = {name: shape for name, shape in self.shapes.items() if name not in kept}
         if key.has_lengths:
-            working["lengths"] = ((key.m,), INDEX)
+            (kept if key.keep else working)["lengths"] = ((key.m,), INDEX)
         if key.zx_row and not key.indices:
             working["Z"] = ((key.n_steps, key.m, key.zx_row), key.dtype)
         for stage in wiring(key.cell):
@@ -62,10 +62,13 @@ class Forward(Pass):
             lengths = source.address
             copies.append(Copy(source, End(self.address("lengths"), (INDEX.itemsize,)), (key.m, 1, 1), INDICES))
         if key.indices:  # (m, T), zero past each length
-            shape, strides = (key.m, 1, key.n_steps), (INDEX.itemsize, 0, key.m * INDEX.itemsize)
             address, by_example, by_step = numbers.next(3)
-            target = End(self.address("X"), strides)
-            copies.append(Copy(End(address, (by_example, 0, by_step)), target, shape, INDICES))
+            strides, row = (by_example, by_example, by_step), key.m * INDEX.itemsize
+            target = End(self.address("X"), (INDEX.itemsize, INDEX.itemsize, row))
+            shape = (
+                (1, key.m, key.n_steps) if lengths else (key.m, 1, key.n_steps)
+            )  # examples, or in the place of units
+            copies.append(Copy(End(address, strides), target, shape, INDICES, lengths))
         elif not self._x_in_place:
             copies.append(self._copy(numbers.array(3), "X", self.shapes["X"][0], lengths))
         names = [f"E{k}" for k in range(len(key.cell.inputs))]

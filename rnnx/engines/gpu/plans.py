@@ -14,8 +14,8 @@ from rnnx.engines.gpu.device import Arena, Array, DeviceStream
 from rnnx.engines.gpu.forward import Forward
 from rnnx.engines.gpu.graphs import CapturedPass
 from rnnx.engines.gpu.pass_key import PassKey
-from rnnx.engines.gpu.tape import Finished, PackedParameters, Run, SavedValues, TapeMemory
-from rnnx.engines.lazy_tape import LazyTape, run_of
+from rnnx.engines.gpu.tape import Finished, GpuTape, PackedParameters, Run, SavedValues, TapeMemory
+from rnnx.engines.lazy_tape import run_of
 from rnnx.engines.protocol import Arrays, Cotangents, Tape
 
 StreamOf = Callable[[Array], AbstractContextManager[DeviceStream]]
@@ -56,8 +56,8 @@ class ForwardPlan:
             if self.keep:
                 run: Run | Finished = Run(self, arena, captured, stream.reference(arena.memory))
             else:
-                run = Finished(self, stream, work.results, memory, arrays)
-        return outputs, LazyTape(run, lengths)
+                run = Finished(self, stream, work.results, memory, arrays, lengths)
+        return outputs, GpuTape(run)
 
     def fields(self, run: Run | Finished) -> dict[str, Any]:
         """See `rnnx.engines.lazy_tape.Plan`."""
@@ -65,16 +65,25 @@ class ForwardPlan:
             parameters = dict(zip(self._keys, run.given[len(run.given) - len(self._keys) :], strict=True))
             final = [run.results.array(run.stream, run.memory, f"final{k}") for k in range(len(self._outputs))]
             fields = {"x": run.given[0].T, "states": tuple(final), "saved": None, "own": None, "inputs": ()}
-            return {**fields, "parameters": recurrent_parameters(self.key.cell, parameters)}
+            return {**fields, "lengths": run.lengths, "parameters": recurrent_parameters(self.key.cell, parameters)}
         cell, array = self.key.cell, run.arena.array
         return {
             "x": array("X"),
             "states": tuple([array(name) for name in self._outputs]),
+            "lengths": array("lengths") if self.key.has_lengths else None,
             "saved": SavedValues(run.arena, len(cell.saved)),
             "inputs": tuple([array(f"E{k}") for k in range(len(cell.inputs))]),
             "parameters": PackedParameters(self._xp, self.key, run.arena),
             "own": TapeMemory(self.key, run.arena, run.captured),
         }
+
+
+def lengths_of(tape: Tape) -> Array | None:
+    """Return the lengths of a tape, if it has not been made, without making it."""
+    run: Run | None = run_of(tape)
+    if run is None:
+        return tape.lengths
+    return run.arena.array("lengths") if run.plan.key.has_lengths else None
 
 
 def captured_backward(stream: DeviceStream, tape: Tape, cotangents: Cotangents) -> Backward | None:

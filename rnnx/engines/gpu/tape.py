@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rnnx.cells.wiring import wiring
 from rnnx.engines.gpu.device import Arena, Array, DeviceStream, Results
 from rnnx.engines.gpu.pass_key import PassKey
+from rnnx.engines.lazy_tape import LazyTape, made
 from rnnx.engines.protocol import Arrays
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Finished(NamedTuple):
     results: Results
     memory: Any  # of the results
     given: Arrays  # of the call
+    lengths: Array | None
 
 
 class TapeMemory(NamedTuple):
@@ -38,6 +40,16 @@ class TapeMemory(NamedTuple):
     key: PassKey
     arena: Arena  # with the packed parameters
     captured: "CapturedPass | None"  # the owner of the memory, if the pass is captured
+
+
+class GpuTape(LazyTape):
+    """See `LazyTape`."""
+
+    def __init__(self, run: Run | Finished) -> None:
+        self.__dict__.update(run.plan.known)
+        self._run, self.sources = run, {}
+
+    lengths = made("lengths")
 
 
 class SavedValues(Sequence[Array]):
