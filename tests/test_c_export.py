@@ -1,11 +1,16 @@
 """Models exported as C compute what they compute here."""
 
+import json
+import re
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from head_cells import HEADS
+from lab import ok
 from mean_cells import MEANS
 from wide_cells import WIDE
 
@@ -13,6 +18,7 @@ import rnnx
 from rnnx.export import build, library, load, to_c
 from rnnx.export.text import identifier, string
 from rnnx.models import CharModel, Seq2Seq, SequenceClassifier, SequenceRegressor
+from rnnx.training.checkpoint import load_run
 
 pytestmark = pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
 
@@ -270,3 +276,103 @@ def test_random_shapes(seed, tmp_path):
     weights = "int8" if int8 else "float32"
     shared = exported(model, tmp_path, weights=weights, indices=bool(rng.random() < 0.3))
     compare(model.quantized() if int8 else model, shared, rng, int(rng.integers(1, 12)), 3e-5)
+
+
+# --- libraries -----------------------------------------------------------------------------------------------------
+
+ZIG = pytest.mark.skipif(not library.importlib.util.find_spec("ziglang"), reason="no ziglang")
+
+
+def test_the_loader_needs_numpy_alone(tmp_path, rng):
+    """From a copy of its file, in a process that cannot import rnnx."""
+    model = SequenceRegressor(3, 6, 2, seed=0)
+    path = build(to_c(model, tmp_path / "model.c")[0])
+    (tmp_path / "shared_model.py").write_bytes(Path(library.__file__).with_name("shared_model.py").read_bytes())
+    code = f"""if True:
+        import sys
+        sys.modules["rnnx"] = None
+        sys.path.insert(0, ".")
+        import numpy as np
+        from shared_model import load
+        print(*load({str(path)!r}).run(np.ones((3, 4))))
+        assert not {{"numba", "llvmlite", "array_api_compat"}} & {{*sys.modules}}
+    """
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    y = model.outputs(np.ones((3, 1, 4), np.float32))[0][:, 0]
+    np.testing.assert_allclose(np.array(result.stdout.split(), float), y, atol=1e-6)
+
+
+JAVASCRIPT = """
+import { readFileSync } from "node:fs";
+const { instance } = await WebAssembly.instantiate(readFileSync("model.wasm"), {});
+"""
+
+
+@ZIG
+@pytest.mark.skipif(not shutil.which("node"), reason="no Node.js")
+def test_a_web_assembly_module(tmp_path):
+    """Called as the README of the package says."""
+    model = CharModel(5, 10, cell="gru", seed=0)
+    build(to_c(model, tmp_path / "model.c", vocabulary=["\n", "t", "é", '"', "<UNK>"])[0], target="wasm32")
+    readme = Path(library.__file__).with_name("README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```js\n(.*?)```", readme, re.DOTALL)
+    script = JAVASCRIPT + example.partition("\n")[2] + "console.log(JSON.stringify([...p, model.vocabulary[2]]));"
+    (tmp_path / "model.mjs").write_text(script)
+    run = subprocess.run(["node", "model.mjs"], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    *p, e = json.loads(run.stdout)
+    z = model.outputs(np.array([[1]]))[0][:, 0, 0] / 0.8
+    np.testing.assert_allclose(p, np.exp(z) / np.exp(z).sum(), atol=1e-6)
+    assert e == "é"
+
+
+@ZIG
+@pytest.mark.slow
+@pytest.mark.parametrize("target", [*library.TARGETS, "riscv64-linux-musl"])
+def test_targets(target, tmp_path):
+    """Each makes a file of the right kind."""
+    starts = {".so": b"\x7fELF", ".dll": b"MZ", ".wasm": b"\0asm", ".dylib": b"\xcf\xfa\xed\xfe"}
+    for name in ("lstm", "phased_lstm", "slstm"):
+        source, _ = to_c(CharModel(5, 8, cell=name, seed=0), tmp_path / "model.c")
+        output = build(source, target=target)
+        assert output.name == (f"model-{target}.so" if output.suffix == ".so" else f"model{output.suffix}")
+        assert output.read_bytes().startswith(starts[output.suffix])
+        assert output.stat().st_size < 100_000
+
+
+def test_the_page(tmp_path, monkeypatch):
+    """The program in C on docs/c.md prints the probabilities of the model there."""
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parent.parent / "docs" / "c.md").read_text(encoding="utf-8")
+    python, program, commands = (re.search(rf"```{language}\n(.*?)```", page, re.DOTALL).group(1) for language in
+                                 ("python", "c", "sh"))  # fmt: skip
+    scope = {}
+    exec(python, scope)
+    Path("main.c").write_text(program)
+    printed = subprocess.run(commands, shell=True, check=True, capture_output=True, text=True).stdout
+    x = np.zeros((3, 1, 20), np.float32)
+    x[:, 0, 0] = 0.5, -1, 2
+    p = scope["model"].predict(x)[:, 0]
+    words = ["left", "right", "up", "down"]
+    assert printed == "".join(f"{word}: {value:.4f}\n" for word, value in zip(words, p, strict=True))
+
+
+def test_the_command(run, tmp_path):
+    ok(run("train", "--text", "names.txt", "--hidden-size", 8, "--iterations", 2, "--output", "run"))
+    told = ok(run("export", "run", "names.c", "--shared", "--int8"))
+    assert [line.partition(":")[0] for line in told.splitlines()] == ["names.c", "names.h", "names" + library.suffix(None)]
+    loaded, shared = load_run("run", np), load("names" + library.suffix(None))
+    assert shared.vocabulary == loaded.tokenizer.get_vocab()
+    x = loaded.tokenizer.encode("tri").astype(np.int64)
+    np.testing.assert_allclose(shared.run(x), loaded.model.quantized().outputs(x[None])[0][:, 0], atol=1e-5)
+    for arguments, message in (
+        (["names.txt"], "OUTPUT must end in .onnx or .c; got names.txt"),
+        (["names.c", "--lengths"], "--lengths is not for .c files"),
+        (["names.c", "--target", "wasm32"], "--target needs --shared"),
+        (["other.c", "--shared", "--target", "vax"], "`target` must be one of aarch64, "),
+    ):
+        code, _, found = run("export", "run", *arguments)
+        assert code == 1
+        assert message in found
+    assert not Path("other.c").exists()

@@ -25,6 +25,7 @@ TARGETS = {
     "wasm32": "wasm32-freestanding",
 }
 _FLAGS = ["-std=c99", "-O3", "-ffp-contract=fast", "-DRNNX_SHARED"]
+_MODULE = ["-Wl,--no-entry", "-Wl,--export=__heap_base", "-Wl,-z,stack-size=65536"]
 # Features of the processors that have them all.
 _PROCESSORS = {"wasm32": "-mcpu=generic+simd128+bulk_memory", "armv7": "-mcpu=generic+v7a+neon+vfp4"}
 
@@ -37,7 +38,8 @@ def build(source: str | Path, output: str | Path | None = None, *, target: str |
     source : str or Path
         The C file.
     output : str or Path, optional
-        The library. By default it is beside the source and ends in .so, .dylib, .dll or .wasm.
+        The library. By default it is beside the source: for model.c, model.so, model.dylib, model.dll or model.wasm,
+        but model-aarch64.so, say, for another target of Linux.
     target : str, optional
         "aarch64", "armv7", "x86_64" (Linux with glibc), "musl" (x86_64), "windows" (x86_64), "macos" (aarch64),
         "wasm32", or a target of zig such as "riscv64-linux-musl". By default, this machine's own processor, with all
@@ -61,7 +63,7 @@ def build(source: str | Path, output: str | Path | None = None, *, target: str |
     source = Path(source)
     if source.suffix != ".c" or not source.is_file():
         raise ValueError(f"`source` must be a C file written by to_c; got {source}")
-    output = source.with_suffix(suffix(target)) if output is None else Path(output)
+    output = _beside(source, target) if output is None else Path(output)
     check_writable(output)
     command = [*compiler(target), *_FLAGS, *_linking(target)]
     with tempfile.TemporaryDirectory(prefix="rnnx-") as folder:
@@ -72,6 +74,11 @@ def build(source: str | Path, output: str | Path | None = None, *, target: str |
             raise RuntimeError(f"{command[0]} could not compile {source}: {next(filter(_is_error, said), said[0])}")
         write_atomically(output, made.read_bytes())
     return output
+
+
+def _beside(source: Path, target: str | None) -> Path:
+    ending = suffix(target)
+    return source.with_name(f"{source.stem}-{target}.so" if target and ending == ".so" else source.stem + ending)
 
 
 def _is_error(line: str) -> bool:
@@ -115,6 +122,6 @@ def _linking(target: str | None) -> list[str]:
         return ["-march=native", "-shared", "-fPIC"]
     name = triple(target)
     processor = [_PROCESSORS[target]] if target in _PROCESSORS else []
-    if "wasm" in name:
-        return ["-target", name, *processor, "-nostdlib", "-Wl,--no-entry", "-Wl,--export=__heap_base", "-s"]
-    return ["-target", name, *processor, "-shared", *([] if "windows" in name else ["-fPIC"]), "-s"]
+    kind = _MODULE if "wasm" in name else ["-shared", *["-fPIC"] * ("windows" not in name)]
+    # Without functions of the C library, such as memcpy, that compilers know, no library is needed.
+    return ["-target", name, *processor, *kind, "-nostdlib", "-fno-builtin", "-s"]
