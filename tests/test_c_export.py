@@ -244,13 +244,22 @@ def compilers():
     return found + [library.compiler("x86_64")] * bool(library.importlib.util.find_spec("ziglang"))
 
 
+def test_memory_of_three_layers_in_both_directions(tmp_path, rng):
+    """The last one, without outputs for every step, needs none, however wide it is."""
+    model = SequenceClassifier(3, [2, 4, 30], 4, cell="rnn", bidirectional=True, seed=0)
+    source, header = to_c(model, tmp_path / "model.c")
+    assert "MODEL_WORKSPACE(steps) ((steps) * 12)" in header.read_text()
+    assert "next = work + steps * 4;" in source.read_text()
+    compare(model, load(build(source)), rng)
+
+
 def test_a_program_in_c(tmp_path):
     """It is linked without the library of mathematical functions."""
     programs([["cc"]], SequenceClassifier(3, 10, 4, seed=0), tmp_path, ["-O2"])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cell", ["lstm", "layer_norm_gru", "slstm", "phased_lstm"])
+@pytest.mark.parametrize("cell", ["lstm", "layer_norm_gru", "slstm", "lstmp"])
 def test_compilers_and_checkers(cell, tmp_path):
     """All compilers without a warning, sanitizers, and valgrind without an error; as C++ too."""
     model = SequenceClassifier(3, 5 * rnnx.CELLS[cell].multiple, 4, num_layers=2, cell=cell, seed=0)
@@ -361,7 +370,11 @@ def test_the_page(tmp_path, monkeypatch):
 def test_the_command(run, tmp_path):
     ok(run("train", "--text", "names.txt", "--hidden-size", 8, "--iterations", 2, "--output", "run"))
     told = ok(run("export", "run", "names.c", "--shared", "--int8"))
-    assert [line.partition(":")[0] for line in told.splitlines()] == ["names.c", "names.h", "names" + library.suffix(None)]
+    assert [line.partition(":")[0] for line in told.splitlines()] == [
+        "names.c",
+        "names.h",
+        "names" + library.suffix(None),
+    ]
     loaded, shared = load_run("run", np), load("names" + library.suffix(None))
     assert shared.vocabulary == loaded.tokenizer.get_vocab()
     x = loaded.tokenizer.encode("tri").astype(np.int64)

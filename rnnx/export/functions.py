@@ -53,11 +53,13 @@ class Functions:
         return len(self.cell.defaults) == len(self.inputs)
 
     @property
-    def workspace(self) -> int:
-        """How many numbers per step `run` needs besides the state: the outputs of the layers before others."""
+    def workspaces(self) -> tuple[int, int]:
+        """How many numbers per step `run` needs besides the state: for the outputs of layers that others, or the head,
+        read. Every other layer has the same memory.
+        """
         layers = self.model.stack.layers if self.model.per_step else self.model.stack.layers[:-1]
         widths = [2 * layer[0].hidden_size for layer in layers] if self.bidirectional else []
-        return max(widths[::2], default=0) + max(widths[1::2], default=0)
+        return max(widths[::2], default=0), max(widths[1::2], default=0)
 
     # --- prototypes ------------------------------------------------------------------------------------------------
 
@@ -200,18 +202,16 @@ class Functions:
     def _both_ways(self, names: Sequence[Sequence[str]]) -> str:
         """Return the function that runs a bidirectional model over a sequence, layer by layer."""
         model, layers = self.model, self.model.stack.layers
-        lines = ["size_t t;", *["int u;"] * bool(self.workspace), *self._checks(True)]
+        first, second = self.workspaces
+        lines = ["size_t t;", *["int u;"] * bool(first), *self._checks(True)]
         if self.inputs and self.optional:
             lines.insert(1, f"float own[{len(self.inputs)}];")
-        if self.workspace:
-            first = max(2 * layer[0].hidden_size for layer in layers[::2])
-            lines += ["if (!work && steps) return 1;"]
-        else:
-            lines += ["(void)work;"]
+        lines += ["if (!work && steps) return 1;" if first else "(void)work;"]
+        lines += [f"float *const next = work + steps * {first};"] * bool(second)
         x, n_x = "x", model.stack.input_size
         for k, (pair, layer) in enumerate(zip(names, layers, strict=True)):
             keeps = model.per_step or k < len(layers) - 1
-            out = ("work" if k % 2 == 0 else f"(work + steps * {first})") if keeps else ""
+            out = ("next" if k % 2 else "work") if keeps else ""
             for name, one in zip(pair, layer, strict=True):
                 lines += self._pass(name, one, x, n_x, out, k == 0)
             x, n_x = out, 2 * layer[0].hidden_size

@@ -33,7 +33,7 @@ class Source:
         sizes = {"INPUTS": model.stack.input_size, "OUTPUTS": model.output_size, "EXTRA": len(own.inputs)}
         lines = [f"#define {upper}_{key} {value}" for key, value in sizes.items()]
         if own.bidirectional:
-            lines += [f"#define {upper}_WORKSPACE(steps) ((steps) * {own.workspace}) /* numbers in work */"]
+            lines += [f"#define {upper}_WORKSPACE(steps) ((steps) * {sum(own.workspaces)}) /* numbers in work */"]
         exported = f"{upper}_EXPORT"
         parts = [
             f"/* {self._about()}\n   {self.file} says how to compile it. */",
@@ -166,7 +166,7 @@ class Source:
             "extra": [[name, defaults.get(name)] for name in own.inputs],
             "states": [[state.name, state.size] for state in own.states],
             "state_bytes": 4 * memory,
-            "workspace": own.workspace,
+            "workspace": sum(own.workspaces),
             "vocabulary": self.vocabulary,
         }
         text = json.dumps(facts)

@@ -11,7 +11,7 @@ decltype default delete do double else enum explicit export extern false float f
 mutable namespace new noexcept not nullptr operator or private protected public register reinterpret_cast restrict
 return short signed sizeof static static_assert static_cast struct switch template this throw true try typedef typeid
 typename typeof union unsigned using virtual void volatile wchar_t while xor linux unix errno assert
-g h i k n s t u x y w extra work block steps"""
+g h i k n s t u x y w extra work next own block steps"""
 _RESERVED = frozenset(_WORDS.split())
 _LINE = 118
 
