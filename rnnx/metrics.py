@@ -26,7 +26,7 @@ def accuracy(targets: Any, predictions: Any, *, weights: Any = None) -> float:
     ----------
     targets : array of int or bool, any shape
     predictions : array
-        Classes, shape of `targets`; or probabilities as models predict them, (num_classes, *shape of targets).
+        Classes, shape of `targets`; or probabilities as models predict them, (num_classes, ...).
     weights : array, shape of `targets`, optional
 
     Raises
@@ -76,7 +76,7 @@ def roc_auc(targets: Any, scores: Any) -> float:
     targets : array of int or bool, any shape
         Classes.
     scores : array
-        Scores of class 1, shape of `targets`; or probabilities (num_classes, *shape of targets). Of more than two
+        Scores of class 1, shape of `targets`; or probabilities (num_classes, ...). Of more than two
         classes, the mean over the classes of each against all others.
 
     Raises
@@ -99,13 +99,13 @@ def roc_auc(targets: Any, scores: Any) -> float:
 
 
 def mean_absolute_error(targets: Any, predictions: Any, *, weights: Any = None) -> float:
-    """Return the mean of |target - prediction|; arrays of one shape, and `weights` that broadcast to it."""
+    """Return the mean of ``abs(target - prediction)``; arrays of one shape, and `weights` that broadcast to it."""
     wanted, found = _numbers(targets, predictions)
     return _mean(abs(wanted - found), weights)
 
 
 def root_mean_squared_error(targets: Any, predictions: Any, *, weights: Any = None) -> float:
-    """Return the square root of the mean of (target - prediction)^2; arrays as for `mean_absolute_error`."""
+    """Return the square root of the mean of ``(target - prediction)**2``; arrays as for `mean_absolute_error`."""
     wanted, found = _numbers(targets, predictions)
     return float(np.sqrt(_mean((wanted - found) ** 2, weights)))
 
@@ -117,7 +117,7 @@ def mean_absolute_scaled_error(targets: Any, predictions: Any, history: Any, *, 
     ----------
     targets, predictions : array, shape (..., horizon)
     history : array, shape (..., T)
-        What came before, for the scale of each series: the mean of |history[t] - history[t - season]|.
+        What came before, for the scale of each series: the mean of ``abs(history[t] - history[t - season])``.
     season : int
         Steps of a season; 1 compares with the last value.
 
