@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rnnx.cells import BUILT_IN, CELLS, Cell, Gate
+from rnnx.cells import CELLS, Cell, Gate
 from rnnx.cells.vocabulary import array_ops
 from rnnx.convert.blocks import Peer
 from rnnx.convert.onnx.graph import Graph, Symbol, symbol_ops, value_info
@@ -36,21 +36,22 @@ class Sources(NamedTuple):
 
 
 # ONNX's operators, and its gates in its order.
-_OPERATORS = {"lstm": "LSTM", "gru": "GRU", "gru_reset_after": "GRU", "rnn": "RNN"}
+_OPERATORS = {"lstm": "LSTM", "gru": "GRU", "gru_reset_after": "GRU", "rnn": "RNN", "relu_rnn": "RNN"}
 _GRU = ("bu", "br", "bc")
-_ONNX = Peer("ONNX", {"lstm": ("bi", "bo", "bf", "bc"), "gru": _GRU, "gru_reset_after": _GRU, "rnn": ("ba",)})
+_RNN = {"rnn": ("ba",), "relu_rnn": ("bg",)}
+ONNX = Peer("ONNX", {"lstm": ("bi", "bo", "bf", "bc"), "gru": _GRU, "gru_reset_after": _GRU, **_RNN})
 
 
 def add_layer(graph: Graph, layer: Layer, sources: Sources) -> tuple[str, list[str]]:
     """Add a layer; return the hidden states of all steps (T, m, n), and all states after each example's last step."""
-    if layer.cell in map(CELLS.get, BUILT_IN):
+    if layer.cell in map(CELLS.get, _OPERATORS):
         return _native(graph, layer, sources)
     return _scan(graph, layer, sources)
 
 
 def _native(graph: Graph, layer: Layer, sources: Sources) -> tuple[str, list[str]]:
     operator = _OPERATORS[layer.cell.name]
-    w, r, *biases = _ONNX.to_blocks(layer.cell, layer.parameters, "")[""]
+    w, r, *biases = ONNX.to_blocks(layer.cell, layer.parameters, "")[""]
     weights = [w[None], r[None], np.concatenate(biases)[None]]
     names = [graph.constant(value, stem) for value, stem in zip(weights, ("W", "R", "B"), strict=True)]
     x, lengths = sources.x, sources.lengths
@@ -63,6 +64,8 @@ def _native(graph: Graph, layer: Layer, sources: Sources) -> tuple[str, list[str
     options: dict[str, Any] = {"hidden_size": layer.n_a, "direction": "reverse" if layer.reverse else "forward"}
     if operator == "GRU":
         options["linear_before_reset"] = int(layer.cell.name == "gru_reset_after")
+    if layer.cell.name == "relu_rnn":
+        options["activations"] = ["Relu"]
     out, *final = graph.add(operator, x, *names, lengths, *start, n=1 + len(start), **options)
     return graph.add("Squeeze", out, graph.integers(1)), [graph.add("Squeeze", state, zero) for state in final]
 
