@@ -1,8 +1,8 @@
 """Convert weights to and from PyTorch and Keras, and models to and from ONNX.
 
-`to_onnx` and `save_onnx` export models, `from_onnx` makes a model of a file; they require onnx. The other functions rearrange dicts and lists of arrays and
-import neither library. They accept a module or a layer, on which they call ``state_dict()`` or ``get_weights()``, or
-the arrays themselves, for instance from a .safetensors file.
+`to_onnx` and `save_onnx` export models, `from_onnx` makes a model of a file; they require onnx. The other functions
+rearrange dicts and lists of arrays and import neither library. They accept a module or a layer, on which they call
+``state_dict()`` or ``get_weights()``, or the arrays themselves, for instance from a .safetensors file.
 
 =================  ===============================  ============================  =============================
 ..                 rnnx                             PyTorch                       Keras

@@ -12,6 +12,7 @@ from rnnx.cells import CELLS, Cell, Gate
 from rnnx.cells.vocabulary import array_ops
 from rnnx.convert.blocks import Peer
 from rnnx.convert.onnx.graph import Graph, Symbol, symbol_ops, value_info
+from rnnx.models.recurrent import Recurrent
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -47,6 +48,44 @@ def add_layer(graph: Graph, layer: Layer, sources: Sources) -> tuple[str, list[s
     if layer.cell in map(CELLS.get, _OPERATORS):
         return _native(graph, layer, sources)
     return _scan(graph, layer, sources)
+
+
+def add_stack(
+    graph: Graph,
+    stack: Recurrent,
+    parameters: Arrays,
+    x: str,
+    indices: bool,
+    start: Mapping[str, str],
+    lengths: str = "",
+    inputs: Mapping[str, str] = {},
+) -> tuple[str, dict[str, str]]:
+    """Add a stack as in evaluation; return its outputs (T, m, n), and its final states by name.
+
+    `start` has the initial states by name; without them they are zero. Other arguments are those of `Sources`.
+    """
+    final: dict[str, str] = {}
+    cell = stack.regularization.evaluation
+    for k, layer in enumerate(stack.layers):
+        outputs = []
+        for one in layer:
+            states = [start[name] if start else _zeros(graph, x, size) for name, size in one.state_sizes.items()]
+            own = Layer(cell, one.own(parameters), one.hidden_size, one.reverse)
+            out, after = add_layer(graph, own, Sources(x, indices and k == 0, states, lengths, inputs))
+            outputs.append(out)
+            final |= dict(zip(one.state_names, after, strict=True))
+        x = outputs[0] if len(outputs) == 1 else graph.add("Concat", *outputs, axis=2)
+    return x, final
+
+
+def size_of(graph: Graph, x: str, axis: int) -> str:
+    """Return the size of an axis of a value as a vector (1,)."""
+    return str(graph.add("Slice", graph.add("Shape", x), graph.integers(axis), graph.integers(axis + 1)))
+
+
+def _zeros(graph: Graph, x: str, size: int) -> str:
+    shape = graph.add("Concat", size_of(graph, x, 1), graph.integers(size), axis=0)
+    return str(graph.add("Expand", graph.constant(0), shape))
 
 
 def _native(graph: Graph, layer: Layer, sources: Sources) -> tuple[str, list[str]]:
@@ -104,9 +143,7 @@ def _reversed(graph: Graph, x: str, sources: Sources) -> str:
     """Reverse the steps of a sequence, each example's own."""
     lengths = sources.lengths
     if not lengths:
-        shape = graph.add("Shape", sources.x)
-        n_steps, m = (graph.add("Slice", shape, *map(graph.integers, (k, k + 1))) for k in (0, 1))
-        lengths = graph.add("Expand", n_steps, m)
+        lengths = graph.add("Expand", size_of(graph, sources.x, 0), size_of(graph, sources.x, 1))
     return graph.add("ReverseSequence", x, lengths, time_axis=0, batch_axis=1)
 
 
