@@ -112,6 +112,15 @@ def test_classes_of_indices_and_double_precision(rng, tmp_path):
         shared.step(0)
 
 
+def test_outputs_of_a_loss(rng, tmp_path):
+    """A file has what `outputs` returns, and probabilities where classes exclude each other."""
+    model = SequenceRegressor(3, 5, 2, loss="gaussian", seed=0)
+    assert exported(model, tmp_path).n_y == model.head.n_out == 4
+    compare(model, exported(model, tmp_path), rng)
+    to_c(SequenceClassifier(3, 5, 2, loss="multi_label", seed=0), tmp_path / "model.c")
+    assert "probabilities" not in (tmp_path / "model.h").read_text()
+
+
 def test_inputs_with_defaults(rng, tmp_path):
     """The number of the step is counted by the state, and from each end of a sequence alike."""
     x = rng.standard_normal((3, 9)).astype(np.float32)

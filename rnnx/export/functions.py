@@ -40,7 +40,7 @@ class Functions:
         self.states = [
             State(own, members(own), size) for one in model.stack.directions for own, size in one.state_sizes.items()
         ]
-        self.classes = model.kind in ("classifier", "characters")
+        self.classes = model.loss_function.kind == "classes"
 
     @property
     def state_type(self) -> str:
@@ -112,7 +112,7 @@ class Functions:
 
     def _head(self) -> str:
         """Return the function of the dense layer: of its input (both directions at a step), or of the last states."""
-        W, n_y = self.parameters["Wy"].astype(np.float32), self.model.output_size
+        W, n_y = self.parameters["Wy"].astype(np.float32), self.model.head.n_out
         bias = self.code.constants("by", self.parameters["by"])
         lines = [f"for (u = 0; u < {n_y}; ++u) y[u] = {bias}[u];"]
         if self.bidirectional and self.model.per_step:
@@ -195,7 +195,7 @@ class Functions:
     def _run(self) -> str:
         lines = ["size_t t;", *self._checks(True), "for (t = 0; t < steps; ++t) {"]
         lines.append(f"  advance(s, {self._input()}{self._extra()});")
-        lines += [f"  if (y) head(s, y + t * {self.model.output_size});"] * self.model.per_step
+        lines += [f"  if (y) head(s, y + t * {self.model.head.n_out});"] * self.model.per_step
         lines += ["}", *["if (y) head(s, y);"] * (not self.model.per_step), "return 0;"]
         return _function(f"int {self.name}_run({self.run_arguments()})", lines)
 
@@ -216,7 +216,7 @@ class Functions:
                 lines += self._pass(name, one, x, n_x, out, k == 0)
             x, n_x = out, 2 * layer[0].hidden_size
         if model.per_step:
-            lines += ["for (t = 0; y && t < steps; ++t)", f"  head({x} + t * {n_x}, y + t * {model.output_size});"]
+            lines += ["for (t = 0; y && t < steps; ++t)", f"  head({x} + t * {n_x}, y + t * {model.head.n_out});"]
         else:
             lines.append("if (y) head(s, y);")
         return _function(f"int {self.name}_run({self.run_arguments()})", [*lines, "return 0;"])
@@ -237,7 +237,7 @@ class Functions:
         return [*lines, "}"]
 
     def _probabilities(self) -> str:
-        n = self.model.output_size
+        n = self.model.head.n_out
         self.code.words.add("exp")
         head = f"void {self.name}_probabilities(const float *y, float temperature, float *p)"
         lines = [

@@ -70,7 +70,7 @@ def to_c(
     for key, value in parameters.items():
         if not np.isfinite(value.astype(np.float32)).all():
             raise ValueError(f"`model` must have parameters that are finite in float32; {key!r} is not")
-    words = _checked_vocabulary(vocabulary, model.output_size)
+    words = _checked_vocabulary(vocabulary, model.head.n_out)
     own = identifier(target.stem if name is None else _checked_name(name))
     file = Source(Functions(model, parameters, own, indices=indices, int8=weights == "int8"), target.name, words)
     source, header = file.source(), file.header()

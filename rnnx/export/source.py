@@ -30,7 +30,7 @@ class Source:
         """Return the header."""
         own, upper, model = self.functions, self.upper, self.model
         guard = f"{upper}_H"
-        sizes = {"INPUTS": model.stack.input_size, "OUTPUTS": model.output_size, "EXTRA": len(own.inputs)}
+        sizes = {"INPUTS": model.stack.input_size, "OUTPUTS": model.head.n_out, "EXTRA": len(own.inputs)}
         lines = [f"#define {upper}_{key} {value}" for key, value in sizes.items()]
         if own.bidirectional:
             lines += [f"#define {upper}_WORKSPACE(steps) ((steps) * {sum(own.workspaces)}) /* numbers in work */"]
@@ -90,7 +90,7 @@ class Source:
         own, upper, one = self.functions, self.upper, kind == "step"
         x = "an index" if own.indices else f"{upper}_INPUTS numbers"
         lines = [f"Read one step, {x} x." if one else f"Read a sequence x, {x} per step."]
-        outputs = "logits" if own.classes else "predictions"
+        outputs = "logits" if own.classes else "outputs"
         per = " per step" if self.model.per_step and not one else ""
         lines.append(f"Write {upper}_OUTPUTS {outputs}{per} to y, unless it is NULL.")
         if own.inputs:
@@ -159,7 +159,7 @@ class Source:
             "name": self.name,
             "kind": model.kind,
             "inputs": model.stack.input_size,
-            "outputs": model.output_size,
+            "outputs": model.head.n_out,
             "indices": own.indices,
             "per_step": model.per_step,
             "bidirectional": own.bidirectional,
