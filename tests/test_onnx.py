@@ -173,6 +173,6 @@ def test_the_command(run, tmp_path):
     states = {name: np.zeros((8, 1), "float32") for name in loaded.model.stack.state_names}
     found = results(proto, x, None, states, {})
     np.testing.assert_allclose(found["outputs"], loaded.model.outputs(x)[0].T, atol=1e-5)
-    code, _, message = run("export", "run", "names.c")
+    code, _, message = run("export", "run", "names.onnx", "--int8")
     assert code == 1
-    assert "OUTPUT must end in .onnx" in message
+    assert "--int8 is not for .onnx files" in message

@@ -1,12 +1,15 @@
 """Rules for the signatures of all public functions, classes and methods."""
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 from lab import NAMES, make_trainer
 from public import parameters
 
 import rnnx
-from rnnx import analysis, compare, convert, course, data, models, optim, training
+from rnnx import analysis, compare, convert, course, data, export, models, optim, training
 from rnnx.cells.options import with_options
 from rnnx.cells.rnn import forward
 
@@ -79,6 +82,11 @@ def of_each(name, forward_flag, backward_flag):
     }
 
 
+def exported(**options):
+    with tempfile.TemporaryDirectory() as folder:
+        return export.to_c(classifier(), Path(folder) / "model.c", **options)
+
+
 FLAGS = {
     **of_each("rnn", "keep_caches", "consume"),
     **of_each("lstm", "keep_caches", "consume"),
@@ -94,6 +102,7 @@ FLAGS = {
     "register_engine default": lambda value: rnnx.register_engine("new", "module:name", default=value),
     "Gate forgets": lambda value: rnnx.Gate(("W",), "b", forgets=value),
     "to_onnx lengths": lambda value: convert.to_onnx(classifier(), lengths=value),
+    "to_c indices": lambda value: exported(indices=value),
     "Gate biased": lambda value: rnnx.Gate(biased=value),
     "Stage additive": lambda value: rnnx.Stage((rnnx.Gate(("W",), "b"),), ("a",), (), forward, additive=value),
     "with_options resets": lambda value: with_options(rnnx.CELLS["rnn"], resets=value),
