@@ -66,12 +66,18 @@ def assert_no_spills(log, names):
         assert amount == "0", f"{amount} bytes {what}"
 
 
-@pytest.mark.parametrize("chip", CHIPS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("cell", [*CELLS, *ONE_SIDED, *MEANS, THREE_WIDTHS], ids=lambda cell: cell.name)
+def every_kernel():
+    """The kernels of the LSTM for each dtype and chip, and those of other cells for each dtype, each on some chip."""
+    for i, cell in enumerate([*CELLS, *ONE_SIDED, *MEANS, THREE_WIDTHS]):
+        for j, dtype in enumerate(DTYPES):
+            for chip in CHIPS if cell.name == "lstm" else [CHIPS[(i + j) % len(CHIPS)]]:
+                yield pytest.param(cell, dtype, chip, id=f"{cell.name}-{dtype}-{chip}")
+
+
+@pytest.mark.parametrize(("cell", "dtype", "chip"), [*every_kernel()])
 def test_every_kernel_compiles_without_spills(cell, dtype, chip):
     common, own = codegen.sources(cell)
-    for source in (own, common) if cell is CELLS[0] else (own,):
+    for source in (own, common) if cell.name == "lstm" else (own,):
         log = compile_cuda(source, chip, compiler_options(dtype))
         assert_no_spills(log, kernel_names(source))
 
@@ -300,7 +306,7 @@ def test_the_gpu_engine_needs_cupy(monkeypatch):
     monkeypatch.setattr(engines.registry, "_found", lambda package: package != "cupy")
     with pytest.raises(
         ValueError,
-        match=r"engine 'gpu' requires cupy, which is disabled or not installed \(pip install 'rnnx\[cuda12\]'",
+        match=r"engine 'gpu' requires cupy, which is disabled or not installed \(pip install .*cupy-cuda13x",
     ):
         rnnx.use_engine("gpu").__enter__()
 

@@ -8,6 +8,7 @@ import numpy as np
 from rnnx._core import arrays as ns
 from rnnx._core.checks import flag
 from rnnx._core.files import write_atomically
+from rnnx._core.install import install_command
 from rnnx._core.words import shown
 from rnnx.convert.onnx.graph import IR_VERSION, OPSET, Graph, value_info
 from rnnx.convert.onnx.layers import Layer, Sources, add_layer
@@ -55,7 +56,7 @@ def to_onnx(model: SequenceModel, *, states: bool | None = None, lengths: bool =
     try:
         import onnx
     except ImportError:
-        raise ImportError("to_onnx requires onnx: pip install 'rnnx[onnx]'") from None
+        raise ImportError(f"to_onnx requires onnx: {install_command('onnx')}") from None
     from onnx import helper
 
     exporter = _Exporter(model, with_states, lengths)
