@@ -114,8 +114,15 @@ WIDEST = [(cell, kind, 256) for cell in CELLS for kind in ("float32", "tf32", "f
 WIDEST += [(rnnx.CELLS["lstm"], *wide) for wide in (("float16", 512), ("bfloat16", 256), ("float64", 128))]
 
 
-@pytest.mark.parametrize("chip", ["sm_90", "sm_100"])  # older GPUs have no clusters
-@pytest.mark.parametrize(("cell", "kind", "n"), WIDEST, ids=lambda value: getattr(value, "name", str(value)))
+# Older GPUs have no clusters. Those of the LSTM for both chips, the others for each in turn.
+WIDEST = [
+    (*wide, chip)
+    for i, wide in enumerate(WIDEST)
+    for chip in (CHIPS[1:] if wide[0].name == "lstm" else [CHIPS[1 + i % 2]])
+]
+
+
+@pytest.mark.parametrize(("cell", "kind", "n", "chip"), WIDEST, ids=lambda value: getattr(value, "name", str(value)))
 @pytest.mark.slow
 def test_persistent_kernels_compile_without_spills(cell, kind, n, chip):
     dtype = {"tf32": DTYPES[0], "bfloat16": DTYPES[3]}.get(kind) or np.dtype(kind)

@@ -123,6 +123,8 @@ def test_the_loops_depend_on_sources_and_on_numba(monkeypatch):
     object_cache.loops("loops.passes", "forward")
     monkeypatch.setenv("NUMBA_OPT", "0")
     object_cache.loops("loops.passes", "forward")
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "1")  # no other code
+    object_cache.loops("loops.passes", "forward")
     assert len(set(keys)) == 6
 
 
