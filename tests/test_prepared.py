@@ -199,8 +199,8 @@ class TestFound:
         monkeypatch.setattr(prepared.schedule, "resolve", fail)
         for values in (0.5, -2.0):
             x = np.full((N_X, M, T), values, "float32")
-            caches = run(x=x)[2]
-            rnnx.recurrent_backward("lstm", [da], caches)
+            for consume in (False, True):
+                rnnx.recurrent_backward("lstm", [da], run(x=x)[2], consume=consume)
             with pytest.raises(AssertionError, match="checked again"):
                 run(x=x.astype("float64"))
         assert arguments_["x"].flags.writeable
@@ -235,10 +235,13 @@ class TestFound:
 
     def test_consumed_caches_cannot_be_used_again(self, monkeypatch):
         _, run, da = prepare(monkeypatch)
-        caches = run()[2]
-        rnnx.recurrent_backward("lstm", [da], caches, consume=True)
-        with pytest.raises(ValueError, match="already consumed"):
-            rnnx.recurrent_backward("lstm", [da], caches)
+        for _ in range(2):  # checked, and repeated
+            caches = run()[2]
+            rnnx.recurrent_backward("lstm", [da], caches, consume=True)
+            for consume in (False, True):
+                with pytest.raises(ValueError, match="already consumed"):
+                    rnnx.recurrent_backward("lstm", [da], caches, consume=consume)
+            forget()
 
     def test_the_table_is_bounded(self, monkeypatch):
         forget()

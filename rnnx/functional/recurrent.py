@@ -126,12 +126,14 @@ def recurrent_backward(
         For wrong shapes, dtypes or libraries, or `caches` of another cell or already consumed.
     """
     call = prepared.Backward.of(cell, ds, caches, ds_final)
-    gradients = call.run() if consume is False else None
+    gradients = call.run() if type(consume) is bool else None
     cell = cell_of(cell)
     if gradients is None:
         named = arguments.by_state("ds", ds, cell, "d{}")
         final = arguments.by_state("ds_final", ds_final, cell, "d{}_final")
         gradients = _backward(cell, named, final, "caches", caches, flag("consume", consume), call)
+    elif consume:
+        caches.consume()
     dx, ds0, of_parameters, d_inputs = gradients
     result = {} if dx is None else {"dx": dx}
     result |= {f"d{state}0": d for state, d in zip(cell.states, ds0, strict=True)} | of_parameters
