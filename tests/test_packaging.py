@@ -63,13 +63,12 @@ def test_the_version_is_the_same_everywhere():
 @in_clone
 def test_the_recipe_has_the_same_dependencies():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["lab"]]
-    for extra in re.findall(r"rnnx\[(\w+)\]", " ".join(wanted)):
-        wanted += project["optional-dependencies"][extra]
+    wanted = project["dependencies"] + [
+        one for extra in ("jit", "lab") for one in project["optional-dependencies"][extra]
+    ]
     recipe = (ROOT / "packaging/conda/recipe.yaml").read_text(encoding="utf-8").split("  run:\n")[1]
     given = set(re.findall(r"^    - ([\w-]+) >=([\d.]+)$", recipe, re.M))
-    names = {name.split(";")[0].strip() for name in wanted if not name.startswith("rnnx[")}
-    expected = {tuple(name.split(">=")) for name in names}
+    expected = {tuple(name.split(">=")) for name in wanted}
     assert given == {("matplotlib-base" if name == "matplotlib" else name, version) for name, version in expected}
 
 

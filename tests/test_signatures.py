@@ -1,5 +1,8 @@
 """Rules for the signatures of all public functions, classes and methods."""
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 from lab import NAMES, make_trainer
@@ -79,6 +82,11 @@ def of_each(name, forward_flag, backward_flag):
     }
 
 
+def exported(**options):
+    with tempfile.TemporaryDirectory() as folder:
+        return export.to_c(classifier(), Path(folder) / "model.c", **options)
+
+
 FLAGS = {
     **of_each("rnn", "keep_caches", "consume"),
     **of_each("lstm", "keep_caches", "consume"),
@@ -94,7 +102,7 @@ FLAGS = {
     "register_engine default": lambda value: rnnx.register_engine("new", "module:name", default=value),
     "Gate forgets": lambda value: rnnx.Gate(("W",), "b", forgets=value),
     "to_onnx lengths": lambda value: convert.to_onnx(classifier(), lengths=value),
-    "to_c indices": lambda value: export.to_c(classifier(), "model.c", indices=value),
+    "to_c indices": lambda value: exported(indices=value),
     "Gate biased": lambda value: rnnx.Gate(biased=value),
     "Stage additive": lambda value: rnnx.Stage((rnnx.Gate(("W",), "b"),), ("a",), (), forward, additive=value),
     "with_options resets": lambda value: with_options(rnnx.CELLS["rnn"], resets=value),

@@ -26,7 +26,7 @@ class _Entry:
 # The reference engine is the fallback.
 _TABLE = {
     "reference": _Entry("rnnx.engines.reference:ENGINE"),
-    "cpu": _Entry("rnnx.engines.cpu.engine:ENGINE", ("numpy",), ("numba", "pip install numba"), compiles=True),
+    "cpu": _Entry("rnnx.engines.cpu.engine:ENGINE", ("numpy",), ("numba", "jit"), compiles=True),
     "gpu": _Entry("rnnx.engines.gpu.cupy_device:ENGINE", ("cupy",), ("cupy", "cuda13")),
 }
 
@@ -137,10 +137,17 @@ def _able(library: str, _: int) -> tuple[str, ...]:
 
 def require(name: str) -> None:
     """Raise unless an engine can run here."""
-    if not installed(name):
-        package, command = _TABLE[name].requires or ("", "")
-        command = install_command(command) if name in _BUILT_IN and command.isalnum() else command
-        raise ValueError(f"engine {name!r} requires {package}, which is disabled or not installed ({command})")
+    if why := missing(name):
+        raise ValueError(why)
+
+
+def missing(name: str) -> str:
+    """Return why an engine cannot run here; empty if it can."""
+    if installed(name):
+        return ""
+    package, command = _TABLE[name].requires or ("", "")
+    command = install_command(command) if name in _BUILT_IN else command
+    return f"engine {name!r} requires {package}, which is disabled or not installed ({command})"
 
 
 def installed(name: str) -> bool:
