@@ -124,6 +124,13 @@ FLAGS = {
     "model verbose": lambda value: course.model(
         ["ab"], CHARACTERS, {c: i for i, c in CHARACTERS.items()}, 0, vocab_size=3, verbose=value
     ),
+    "Items per_step": lambda value: data.Items([(X[0], 0)], per_step=value),
+    "sequences_from_frame per_step": lambda value: data.sequences_from_frame(
+        {"id": [0], "x": [1.0]}, id="id", inputs=["x"], per_step=value
+    ),
+    "series_from_frame allow_gaps": lambda value: data.series_from_frame(
+        {"t": [0, 1], "y": [1.0, 2.0]}, time="t", target="y", allow_gaps=value
+    ),
     "make_corpus lower": lambda value: data.make_corpus("t", NAMES, lower=value),
     "Recurrent bidirectional": lambda value: models.Recurrent("rnn", 2, 3, bidirectional=value),
     "Recurrent.forward keep_caches": lambda value: run_stack(keep_caches=value),
