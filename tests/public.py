@@ -9,6 +9,7 @@ _SUBPACKAGES = [
     "convert",
     "course",
     "data",
+    "export",
     "losses",
     "metrics",
     "models",
