@@ -6,7 +6,7 @@ from lab import NAMES, make_trainer
 from public import parameters
 
 import rnnx
-from rnnx import analysis, compare, convert, course, data, models, optim, training
+from rnnx import analysis, compare, convert, course, data, export, models, optim, training
 from rnnx.cells.options import with_options
 from rnnx.cells.rnn import forward
 
@@ -94,6 +94,7 @@ FLAGS = {
     "register_engine default": lambda value: rnnx.register_engine("new", "module:name", default=value),
     "Gate forgets": lambda value: rnnx.Gate(("W",), "b", forgets=value),
     "to_onnx lengths": lambda value: convert.to_onnx(classifier(), lengths=value),
+    "to_c indices": lambda value: export.to_c(classifier(), "model.c", indices=value),
     "Gate biased": lambda value: rnnx.Gate(biased=value),
     "Stage additive": lambda value: rnnx.Stage((rnnx.Gate(("W",), "b"),), ("a",), (), forward, additive=value),
     "with_options resets": lambda value: with_options(rnnx.CELLS["rnn"], resets=value),

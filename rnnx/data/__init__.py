@@ -10,6 +10,7 @@ from rnnx.data.padding import move_padding_to_end
 from rnnx.data.pairs import PairBatch, Pairs
 from rnnx.data.tokenizer import NEWLINE, CharTokenizer
 from rnnx.data.vocabulary import count_characters
+from rnnx.data.weights import class_weights
 from rnnx.data.windows import Lines, Streams, Windows
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Streams",
     "TextFile",
     "Windows",
+    "class_weights",
     "count_characters",
     "dinosaur_names",
     "encode_file",

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 from rnnx._core.arrays import Array
-from rnnx.functional.activations import softmax
-from rnnx.functional.heads import cross_entropy, squares
 from rnnx.models.sequence_model import Options, SequenceModel
 
 
@@ -28,6 +26,10 @@ class SequenceClassifier(SequenceModel):
         As for `Recurrent`.
     per_step : bool
         Predict a class for every step (targets (m, T)) instead of one for the sequence (targets (m,)).
+    loss : str or Loss
+        "cross_entropy", the default; "binary", with one output for two classes; "multi_label", for labels that do not
+        exclude each other (targets (num_classes, m) or (num_classes, m, T), from 0 to 1); or a loss of `rnnx.losses`
+        with options, such as ``CrossEntropy(label_smoothing=0.1)``.
     seed, scheme, dtype, xp, device
         As for `rnnx.initialize_parameters`.
     parameters : dict of str to array, optional
@@ -48,7 +50,7 @@ class SequenceClassifier(SequenceModel):
     """
 
     kind = "classifier"
-    _loss = staticmethod(cross_entropy)
+    _losses = ("classes", "labels")
     _output_name = "num_classes"
 
     def __init__(
@@ -79,11 +81,12 @@ class SequenceClassifier(SequenceModel):
             Most examples in one pass; default: as many as keep its memory at a few hundred megabytes. The last digits
             of the result may depend on it, because an engine divides the work by the size of the batch.
         """
-        return softmax(self.outputs(inputs, lengths=lengths, batch_size=batch_size, extra=extra)[0])
+        z = self.outputs(inputs, lengths=lengths, batch_size=batch_size, extra=extra)[0]
+        return self.loss_function.predict(self.xp, z)
 
 
 class SequenceRegressor(SequenceModel):
-    """Predicts numbers for a sequence, or for each of its steps, by least squares.
+    """Predicts numbers for a sequence, or for each of its steps, by default by least squares.
 
     Parameters
     ----------
@@ -91,13 +94,16 @@ class SequenceRegressor(SequenceModel):
         How many numbers to predict.
     per_step : bool
         Predict at every step (targets (output_size, m, T)) instead of at the end (targets (output_size, m)).
+    loss : str or Loss
+        "squared_error", the default, "absolute_error", "huber", "quantile", "gaussian", "student_t", "poisson", "nse",
+        or a loss of `rnnx.losses` with options, such as ``Quantile([0.1, 0.5, 0.9])``, or of your own.
     input_size, hidden_size, num_layers, **options
         As for `SequenceClassifier`, with its errors.
     """
 
     kind = "regressor"
-    _classes = False
-    _loss = staticmethod(squares)
+    _losses = ("numbers",)
+    _default_loss = "squared_error"
     _output_name = "output_size"
 
     def predict(
@@ -110,6 +116,23 @@ class SequenceRegressor(SequenceModel):
     ) -> Array:
         """Return the predicted numbers, (output_size, m), or (output_size, m, T) per step.
 
-        The arguments are those of `SequenceClassifier.predict`.
+        The arguments are those of `SequenceClassifier.predict`. Where the model puts out a distribution, this is its
+        mean or, of quantiles, the one nearest to 0.5.
         """
-        return self.outputs(inputs, lengths=lengths, batch_size=batch_size, extra=extra)[0]
+        z = self.outputs(inputs, lengths=lengths, batch_size=batch_size, extra=extra)[0]
+        return self.loss_function.predict(self.xp, z)
+
+    def predict_distribution(
+        self,
+        inputs: Any,
+        *,
+        lengths: Any = None,
+        batch_size: int | None = None,
+        extra: Mapping[str, Array] | None = None,
+    ) -> dict[str, Array]:
+        """Return all that the outputs say, by name: "mean" and "scale", or the quantiles "0.1", "0.5", ...
+
+        Each has the shape of the predictions. The arguments are those of `SequenceClassifier.predict`.
+        """
+        z = self.outputs(inputs, lengths=lengths, batch_size=batch_size, extra=extra)[0]
+        return self.loss_function.describe(self.xp, z)

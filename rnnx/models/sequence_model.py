@@ -1,6 +1,6 @@
 """The base of single-sequence models. Dimensions: n_y outputs, n hidden units, m examples, T steps."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Unpack
 
@@ -9,21 +9,29 @@ import numpy as np
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_lengths, flag, integer, integer_vector
-from rnnx._core.inputs import Sizes, check_inputs, check_targets, host_lengths, real_array
+from rnnx._core.inputs import (
+    Sizes,
+    check_inputs,
+    check_targets,
+    check_weights,
+    host_lengths,
+    real_array,
+    weights_of_steps,
+)
 from rnnx.cells import Cell
 from rnnx.data import Batch
 from rnnx.functional.heads import checked_dense_backward
+from rnnx.losses import Loss
 from rnnx.models.base import Initialization, Model, check_attributes
 from rnnx.models.layers import Dense, Parameters, States, check_widths, chosen_cell
 from rnnx.models.masks import Masks
+from rnnx.models.objective import chosen_loss, loss_config, total_weight
 from rnnx.models.passes import batch_slices, join
 from rnnx.models.recurrent import Recurrent, StackCache
 from rnnx.models.regularization import Zoneout
 from rnnx.models.states import check_cotangents, check_states
 
 _ATTRIBUTES = ("inputs", "targets", "lengths")
-
-Loss = Callable[..., tuple[Array, Array]]
 
 
 class Options(Initialization, total=False):
@@ -36,6 +44,7 @@ class Options(Initialization, total=False):
     zoneout: Zoneout
     recurrent_dropout: float
     per_step: bool
+    loss: str | Loss | Mapping[str, Any]
 
 
 @dataclass
@@ -49,8 +58,8 @@ class SequenceCache:
 class SequenceModel(Model):
     """A recurrent stack and a dense head, at every step or on the final hidden states; see `SequenceClassifier`."""
 
-    _loss: Loss
-    _classes: ClassVar[bool] = True  # whether the targets are class indices
+    _losses: ClassVar[tuple[str, ...]] = ("classes",)  # the kinds of targets; see `Loss.kind`
+    _default_loss: ClassVar[str] = "cross_entropy"
     _input_name: ClassVar[str] = "input_size"
     _output_name: ClassVar[str]  # of the number of outputs, in the config
 
@@ -68,20 +77,24 @@ class SequenceModel(Model):
         zoneout: Zoneout = 0.0,
         recurrent_dropout: float = 0.0,
         per_step: bool = False,
+        loss: str | Loss | Mapping[str, Any] | None = None,
         **initialization: Unpack[Initialization],
     ) -> None:
         self.per_step, self.output_size = flag("per_step", per_step), integer(self._output_name, output_size)
+        objective = loss, self._default_loss, self._losses, self.per_step, self.output_size, self._output_name
+        self.loss_function = chosen_loss(*objective)
         widths = check_widths(hidden_size, num_layers)
         record, of_cell = chosen_cell(cell, reset_after)
         rates: dict[str, Any] = {"dropout": dropout, "zoneout": zoneout, "recurrent_dropout": recurrent_dropout}
         self.stack = Recurrent(record, input_size, widths, bidirectional=bidirectional, **rates)
         sizes = self.stack.input_size, self._input_name, self.output_size, self._output_name
-        self._sizes = Sizes(self._classes, *sizes, self.per_step)
-        self.runs_in_segments = self.per_step and not self.stack.bidirectional
-        self.head = Dense("y", self.stack.output_size, self.output_size)
+        self._sizes = Sizes(self.loss_function.kind == "classes", *sizes, self.per_step)
+        self.runs_in_segments = self.per_step and not self.stack.bidirectional and self.loss_function.by_step
+        self.head = Dense("y", self.stack.output_size, self.loss_function.n_outputs(self.output_size))
         config = {**of_cell, "hidden_size": list(widths), **self.stack.rates, "input_size": self.stack.input_size}
         config |= {self._output_name: self.output_size, "bidirectional": self.stack.bidirectional}
         config["per_step"] = self.per_step
+        config |= loss_config(self.loss_function, self._default_loss)
         self.cell = self.stack.cell
         super().__init__([self.stack, self.head], config, **initialization)
 
@@ -233,8 +246,12 @@ class SequenceModel(Model):
         if lengths is not None:
             check_lengths(self.xp, self.device, lengths, m, n_steps)
         targets = check_targets("targets", batch.targets, m, n_steps, self._sizes, lengths)
+        self.loss_function.check_targets("targets", targets, lengths=lengths)
         extra = self._checked_extra(getattr(batch, "extra", None), inputs)
-        return Batch(inputs, targets, lengths, getattr(batch, "continues", False), extra or None)
+        weights = getattr(batch, "weights", None)
+        if weights is not None:
+            weights = check_weights(weights, m, n_steps if self.per_step else None)
+        return Batch(inputs, targets, lengths, getattr(batch, "continues", False), extra or None, weights)
 
     def run(
         self, batch: Any, states: States | None, masks: Masks | None, keep_caches: bool
@@ -245,12 +262,16 @@ class SequenceModel(Model):
 
     def compare(self, z: Array, batch: Any) -> tuple[Any, Array]:
         """Return the loss of the outputs for a checked batch, as in `Step`, and its gradient."""
-        targets = self.array(batch.targets, "targets")
-        targets = targets if self._classes else ns.astype(self.xp, targets, z.dtype)
+        targets, weights = self.array(batch.targets, "targets"), batch.weights
+        targets = targets if self._sizes.classes else ns.astype(self.xp, targets, z.dtype)
+        if weights is not None:
+            n_steps = z.shape[2] if self.per_step else 1
+            weights = weights_of_steps(self.xp, self.device, weights, n_steps, z.dtype)
+        compare = self.loss_function.compare
         if self.per_step:
-            loss, dz = type(self)._loss(self.xp, z, targets, self.ends(batch))
+            loss, dz = compare(self.xp, z, targets, self.ends(batch), weights)
             return ns.number(loss), dz
-        loss, dz = type(self)._loss(self.xp, z[:, :, None], targets[..., None])
+        loss, dz = compare(self.xp, z[:, :, None], targets[..., None], None, weights)
         return ns.number(loss), dz[:, :, 0]
 
     def ends(self, batch: Any) -> Array | None:
@@ -260,8 +281,10 @@ class SequenceModel(Model):
             return None
         return integer_vector(self.xp, self.device, "lengths", lengths)
 
-    def count(self, batch: Any) -> int:
-        """Return the number of steps or examples that the loss averages."""
+    def count(self, batch: Any) -> float:
+        """Return the number of steps or examples that the loss averages, or the sum of their weights."""
+        if getattr(batch, "weights", None) is not None:
+            return total_weight(batch, self.per_step)
         if self.per_step and batch.lengths is not None:
             return int(np.sum(batch.lengths))
         m, n_steps = batch.inputs.shape[-2:]

@@ -118,7 +118,7 @@ class _Exporter:
         W, b = (self.onnx.constant(value, stem) for value, stem in self._head())
         self.onnx.rename(add("Add", add("MatMul", x, W), b), "outputs")
         steps = ["T", "m"] if model.per_step else ["m"]
-        outputs_of = [value_info("outputs", self.dtype, [*steps, model.output_size])]
+        outputs_of = [value_info("outputs", self.dtype, [*steps, model.head.n_out])]
         if self.with_states:
             for one in stack.directions:
                 for name, size in one.state_sizes.items():
