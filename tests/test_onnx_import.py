@@ -18,6 +18,12 @@ N_X, N, M, T, V = 5, 4, 3, 6, 7
 CELLS = ["rnn", "relu_rnn", "lstm", "gru", "gru_reset_after"]
 
 
+@pytest.fixture(autouse=True)
+def _nothing_to_compile():
+    with rnnx.use_engine("reference"):
+        yield
+
+
 def run(file, **feed):
     """All results of onnxruntime, by name."""
     options = ort.SessionOptions()
