@@ -131,6 +131,9 @@ FLAGS = {
     "series_from_frame allow_gaps": lambda value: data.series_from_frame(
         {"t": [0, 1], "y": [1.0, 2.0]}, time="t", target="y", allow_gaps=value
     ),
+    "make_corpus extend": lambda value: data.make_corpus(
+        "t", NAMES, tokenizer=data.CharTokenizer(None).fit(NAMES), extend=value
+    ),
     "make_corpus lower": lambda value: data.make_corpus("t", NAMES, lower=value),
     "Recurrent bidirectional": lambda value: models.Recurrent("rnn", 2, 3, bidirectional=value),
     "Recurrent.forward keep_caches": lambda value: run_stack(keep_caches=value),
