@@ -147,6 +147,9 @@ FLAGS = {
     "Seq2Seq bidirectional_encoder": lambda value: seq2seq(bidirectional_encoder=value),
     "Seq2Seq.forward keep_caches": lambda value: run(seq2seq(), INDICES, INDICES, keep_caches=value),
     "Seq2Seq.backward consume": lambda value: run(seq2seq(), INDICES, INDICES, consume=value),
+    "Settings.corpus extend": lambda value: training.Settings().corpus(
+        data.CharTokenizer(None).fit(data.dinosaur_names()), extend=value
+    ),
     "Settings lower": lambda value: training.Settings(lower=value),
     "Settings reset_after": lambda value: training.Settings(reset_after=value),
     "Settings shuffle": lambda value: training.Settings(shuffle=value),
