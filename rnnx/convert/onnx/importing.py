@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnx._core.checks import flag
+from rnnx._core.install import install_command
 from rnnx._core.words import shown
 from rnnx.convert.blocks import Arrays, head_parameters
 from rnnx.convert.onnx.elements import Elements, Unknown, error, find
@@ -26,7 +27,8 @@ def from_onnx(file: Any, *, classes: bool | None = None) -> tuple[SequenceModel,
     file : str, path, bytes or onnx.ModelProto
         A stack of such nodes, in one or both directions, in any layout, with an optional dense layer (Gemm, or MatMul
         and Add) at every step or on the last hidden states, and softmax behind them. An embedding (Gather) or a OneHot
-        before them is folded into the input weights; the model then reads indices.
+        before them is folded into the input weights; the model then reads indices. So are factors and offsets of the
+        input's features.
     classes : bool, optional
         Whether the model is a SequenceClassifier, which predicts classes, or a SequenceRegressor. The default is
         whether the file ends in a softmax.
@@ -78,7 +80,7 @@ def _load(file: Any) -> Any:
     try:
         import onnx
     except ImportError:
-        raise ImportError("from_onnx requires onnx: pip install 'rnnx[onnx]'") from None
+        raise ImportError(f"from_onnx requires onnx: {install_command('onnx')}") from None
     import onnx.inliner
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
