@@ -84,7 +84,7 @@ def test_the_operations_of_a_training_step_compile_without_spills(dtype, chip):
     table = [operation_kernels.elementwise_kernel(adam.rule, kinds, 4), operation_kernels.squares_kernel()]
     losses = (rnnx.functional.losses.CROSS_ENTROPY, rnnx.functional.losses.SQUARED_ERROR)
     sources = [(one.source, ("-fmad=false",)) for one in table] + [(operation_kernels.finish_kernels()[0], ())]
-    sources += [(operation_kernels.loss_kernel(loss)[1], ()) for loss in losses]
+    sources += [(operation_kernels.loss_kernel(loss, weighted)[1], ()) for loss in losses for weighted in (False, True)]
     for source, more in sources:
         log = compile_cuda(source, chip, (*compiler_options(dtype), *more))
         assert_no_spills(log, kernel_names(source))

@@ -30,7 +30,7 @@ PAGES = [
     "index.md",
     "optimizers.md",
     "pictures.md",
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("own_cell.md", "training.md", "losses.md")),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("own_cell.md", "training.md", "losses.md", "data.md")),
 ]  # other pages have their own tests
 FENCED = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 # Not in the API reference: the command line has its own page.

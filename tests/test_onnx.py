@@ -11,6 +11,7 @@ from wide_cells import WIDE
 
 import rnnx
 from rnnx.convert import save_onnx, to_onnx
+from rnnx.data import Scaler
 from rnnx.models import CharModel, Seq2Seq, SequenceClassifier, SequenceRegressor
 from rnnx.training.checkpoint import load_run
 
@@ -114,9 +115,9 @@ def test_encoders_with_decoders(cell, options, rng):
                 np.testing.assert_allclose(found["weights"].swapaxes(0, 1), expected.weights, rtol=1e-5, atol=1e-5)
 
 
-def test_models_with_several_outputs_for_each_target(rng):
-    model = SequenceRegressor(3, 4, 2, loss="quantile", seed=0)
-    compare(model, rng, None)
+def test_models_with_a_scaler_and_several_outputs_for_each_target(rng):
+    model = SequenceRegressor(3, 4, 2, loss="quantile", input_scaler=Scaler([1, 2, 3], [0.5, 2, 3]), seed=0)
+    compare(model, rng, LENGTHS)
     assert session(to_onnx(model)).get_outputs()[0].shape == ["m", 6]
 
 

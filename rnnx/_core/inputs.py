@@ -3,6 +3,7 @@
 Dimensions: n features, m examples, T steps, n_y outputs.
 """
 
+import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -193,3 +194,30 @@ def weights_of_steps(xp: Namespace, device: Any, weights: Array, n_steps: int, d
     if weights.ndim == 2:
         return weights
     return xp.broadcast_to(xp.expand_dims(weights, axis=1), (weights.shape[0], n_steps))
+
+
+def not_finite(name: str, array: Array, lengths: Any) -> str:
+    """Return where an array (..., m, T) on the host is not finite within the lengths; "" if it is, or not known."""
+    if array is None or not ns.is_on_host(array) or array.dtype.kind != "f" or not array.size:
+        return ""
+    with np.errstate(invalid="ignore"):
+        if math.isfinite(array.min()) and math.isfinite(array.max()):
+            return ""
+    bad = ~np.isfinite(array)
+    if lengths is not None:
+        bad &= np.arange(array.shape[-1]) < np.asarray(lengths)[:, None]
+    if not bad.any():
+        return ""
+    place = tuple(np.argwhere(bad)[0].tolist())
+    return f"`{name}` hold {array[place]} at index {place}"
+
+
+def check_finite_inputs(name: str, values: Any, lengths: Any) -> None:
+    """Raise FloatingPointError if inputs (n, m, T) on the host are not finite; wrong ones are left to other checks."""
+    ends = host_lengths(lengths)
+    if not isinstance(values, np.ndarray) or values.ndim != 3 or (lengths is not None and ends is None):
+        return
+    if ends is not None and ends.shape != values.shape[1:2]:
+        return
+    if found := not_finite(name, values, ends):
+        raise FloatingPointError(found)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rnnx._core import arrays as ns
-from rnnx._core.checks import check_lengths
+from rnnx._core.checks import check_indices, check_lengths, integer_vector
 from rnnx._core.copying import Portable
 from rnnx._core.inputs import bools_to_integers, check_weights, host_array, is_index_input
 from rnnx.data.batches import Batch, Shuffled
@@ -104,6 +104,21 @@ class Examples(Portable, Shuffled[Batch]):
         if weights is not None and weights.ndim == 2:
             weights = weights[:, :stop]
         return Batch(inputs[..., :stop], targets, lengths, extra=extra, weights=weights)
+
+    def take(self, chosen: Any) -> "Examples":
+        """Return the examples with these indices, such as those of `split_by_group`, as a dataset."""
+        indices = integer_vector(np, "cpu", "chosen", chosen)
+        check_indices("chosen", indices, "n", len(self))
+        there = copy.copy(self)
+        picks: Any = self._xp.asarray(indices, device=self._device)
+        there.inputs = self._xp.take(self.inputs, picks, axis=self.inputs.ndim - 2)
+        there.targets = self._xp.take(self.targets, picks, axis=self._axis)
+        there.lengths = None if self.lengths is None else self.lengths[indices]
+        there.weights = None if self.weights is None else self.weights[indices]
+        if self.extra is not None:
+            there.extra = {name: self._xp.take(a, picks, axis=a.ndim - 2) for name, a in self.extra.items()}
+        there._size = len(indices)
+        return there
 
     def extremes(self) -> Batch:
         """Return all examples as one batch, without a copy, for checks."""

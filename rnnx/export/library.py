@@ -122,6 +122,6 @@ def _linking(target: str | None) -> list[str]:
         return ["-march=native", "-shared", "-fPIC"]
     name = triple(target)
     processor = [_PROCESSORS[target]] if target in _PROCESSORS else []
-    kind = _MODULE if "wasm" in name else ["-shared", *["-fPIC"] * ("windows" not in name)]
+    kind = _MODULE if "wasm" in name else ["-shared", "-DRNNX_ENTRY"] if "windows" in name else ["-shared", "-fPIC"]
     # Without functions of the C library, such as memcpy, that compilers know, no library is needed.
     return ["-target", name, *processor, *kind, "-nostdlib", "-fno-builtin", "-s"]

@@ -175,5 +175,8 @@ class Source:
         return (
             "#ifdef RNNX_SHARED\n/* What this library is: pieces of a text in JSON, and at last NULL. */\n"
             f"{self.upper}_EXPORT(rnnx_model)\nconst char *rnnx_model(int k) {{\n"
-            f"  static const char *const pieces[] = {{\n    {listed}}};\n  return pieces[k];\n}}\n#endif"
+            f"  static const char *const pieces[] = {{\n    {listed}}};\n  return pieces[k];\n}}\n\n"
+            "#ifdef RNNX_ENTRY /* of a library without the C library for Windows */\n"
+            "int DllMainCRTStartup(void *instance, unsigned reason, void *reserved) {\n"
+            "  (void)instance, (void)reason, (void)reserved;\n  return 1;\n}\n#endif\n#endif"
         )

@@ -11,7 +11,8 @@ from rnnx.models.layers import States
 from rnnx.models.sequence_model import Options, SequenceModel
 from rnnx.models.streams import CharStream
 
-_KEYWORDS = sorted(set(Options.__annotations__) - {"bidirectional", "per_step", "loss"})
+_OTHERS = {"bidirectional", "per_step", "loss", "input_scaler", "target_scaler"}
+_KEYWORDS = sorted(set(Options.__annotations__) - _OTHERS)
 
 
 class CharModel(SequenceModel):

@@ -1,10 +1,11 @@
-"""The loss of a model of sequences, and the weights of its batches."""
+"""The loss of a model of sequences, the weights of its batches, and the names of its classes."""
 
 from typing import Any
 
 import numpy as np
 
 from rnnx._core import arrays as ns
+from rnnx._core.words import shown
 from rnnx.losses import LOSSES, Loss, as_loss
 
 
@@ -37,3 +38,15 @@ def total_weight(batch: Any, per_step: bool) -> float:
     if lengths is not None:
         weights = weights * (np.arange(n_steps) < np.asarray(lengths)[:, None])
     return float(np.sum(weights))
+
+
+def checked_classes(classes: Any, n: int) -> list[Any]:
+    """Return the names of n classes as plain values."""
+    if isinstance(classes, str) or not hasattr(classes, "__len__"):
+        raise TypeError(f"`classes` must be a list of names; got {shown(classes)}")
+    names = [name.item() if isinstance(name, np.generic) else name for name in classes]
+    if len(names) != n or len(set(names)) != n:
+        raise ValueError(f"`classes` must be `num_classes` = {n} different names; got {names!r:.200}")
+    if not all(isinstance(name, str | int | bool) for name in names):
+        raise TypeError(f"`classes` must be text, integers or booleans; got {names!r:.200}")
+    return names

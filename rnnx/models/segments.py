@@ -25,7 +25,7 @@ def train_in_segments(
     total = model.count(batch) or 1
     before = [model.checked_states(states, batch.inputs.shape[-2])]
     for part, there in parts[:-1]:
-        x = model.array(part.inputs, "inputs")
+        x = model.stack_inputs(part.inputs)
         options = model.ends(part), there, False, model.extra_arrays(part.extra)
         before.append(model.stack.run(model.parameters, x, before[-1], *options)[1])
     loss, gradients, final, ds_final = 0.0, Parameters(), States(), States()

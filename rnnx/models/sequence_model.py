@@ -19,7 +19,7 @@ from rnnx._core.inputs import (
     weights_of_steps,
 )
 from rnnx.cells import Cell
-from rnnx.data import Batch
+from rnnx.data import Batch, Scaler
 from rnnx.functional.heads import checked_dense_backward
 from rnnx.losses import Loss
 from rnnx.models.base import Initialization, Model, check_attributes
@@ -30,6 +30,7 @@ from rnnx.models.passes import batch_slices, join
 from rnnx.models.recurrent import Recurrent, StackCache
 from rnnx.models.regularization import Zoneout
 from rnnx.models.states import check_cotangents, check_states
+from rnnx.models.units import units_of
 
 _ATTRIBUTES = ("inputs", "targets", "lengths")
 
@@ -45,6 +46,8 @@ class Options(Initialization, total=False):
     recurrent_dropout: float
     per_step: bool
     loss: str | Loss | Mapping[str, Any]
+    input_scaler: Any
+    target_scaler: Any
 
 
 @dataclass
@@ -78,6 +81,8 @@ class SequenceModel(Model):
         recurrent_dropout: float = 0.0,
         per_step: bool = False,
         loss: str | Loss | Mapping[str, Any] | None = None,
+        input_scaler: Any = None,
+        target_scaler: Any = None,
         **initialization: Unpack[Initialization],
     ) -> None:
         self.per_step, self.output_size = flag("per_step", per_step), integer(self._output_name, output_size)
@@ -95,8 +100,21 @@ class SequenceModel(Model):
         config |= {self._output_name: self.output_size, "bidirectional": self.stack.bidirectional}
         config["per_step"] = self.per_step
         config |= loss_config(self.loss_function, self._default_loss)
+        units = units_of(input_scaler, target_scaler, self._sizes, self.loss_function)
+        self._input_unit, self._target_unit = units.values()
+        config |= {name: one.scaler.config for name, one in units.items() if one is not None}
         self.cell = self.stack.cell
         super().__init__([self.stack, self.head], config, **initialization)
+
+    @property
+    def input_scaler(self) -> Scaler | None:
+        """The scaler of the inputs."""
+        return None if self._input_unit is None else self._input_unit.scaler
+
+    @property
+    def target_scaler(self) -> Scaler | None:
+        """The scaler of the targets."""
+        return None if self._target_unit is None else self._target_unit.scaler
 
     def forward(
         self,
@@ -158,11 +176,20 @@ class SequenceModel(Model):
         """Convert the inputs besides x to the library and dtype of the parameters."""
         return {name: self.array(a, f"extra[{name!r}]") for name, a in (extra or {}).items()}
 
+    def stack_inputs(self, inputs: Array) -> Array:
+        """Return the inputs of the stack: standardized, if the model has an `input_scaler`."""
+        x = self.array(inputs, "inputs")
+        if self._input_unit is None:
+            return x
+        if x.ndim == 2:
+            raise ValueError("`inputs` must be numbers for a model with an `input_scaler`; got indices")
+        return self._input_unit.standardized(x)
+
     def _features(
         self, inputs: Array, ends: Array | None, states: States, masks: Masks | None, keep: bool, extra: Any
     ) -> tuple[Array, States, StackCache]:
         """Compute the inputs of the head, (n, m, T) or (n, m), the final states and the cache of the stack."""
-        x = self.array(inputs, "inputs")
+        x = self.stack_inputs(inputs)
         a, final, kept = self.stack.run(self.parameters, x, states, ends, masks, keep, self.extra_arrays(extra))
         if not self.per_step:  # the hidden states where each direction ends
             last = [final[one.state_names[0]] for one in self.stack.layers[-1]]
@@ -206,7 +233,10 @@ class SequenceModel(Model):
             for one in self.stack.layers[-1]:
                 name, part = one.state_names[0], da[one.rows, :]
                 final[name] = final[name] + part if name in final else part
-        return gradients | self.stack.run_backward(da if self.per_step else None, cache.stack, final, consume)
+        gradients |= self.stack.run_backward(da if self.per_step else None, cache.stack, final, consume)
+        if self._input_unit is not None and "dx" in gradients:
+            gradients["dx"] = gradients["dx"] / self._input_unit.numbers(gradients["dx"])[1]
+        return gradients
 
     def outputs(
         self,
@@ -264,6 +294,8 @@ class SequenceModel(Model):
         """Return the loss of the outputs for a checked batch, as in `Step`, and its gradient."""
         targets, weights = self.array(batch.targets, "targets"), batch.weights
         targets = targets if self._sizes.classes else ns.astype(self.xp, targets, z.dtype)
+        if self._target_unit is not None:
+            targets = self._target_unit.standardized(targets)
         if weights is not None:
             n_steps = z.shape[2] if self.per_step else 1
             weights = weights_of_steps(self.xp, self.device, weights, n_steps, z.dtype)
@@ -273,6 +305,17 @@ class SequenceModel(Model):
             return ns.number(loss), dz
         loss, dz = compare(self.xp, z[:, :, None], targets[..., None], None, weights)
         return ns.number(loss), dz[:, :, 0]
+
+    def described(self, z: Array) -> dict[str, Array]:
+        """Return what the outputs say, by name, in the units of the targets; see `Loss.describe`."""
+        found = self.loss_function.describe(self.xp, z)
+        own = self._target_unit
+        return found if own is None else {name: own.raw(name, values) for name, values in found.items()}
+
+    def predicted(self, z: Array) -> Array:
+        """Return the predictions of outputs, in the units of the targets; see `Loss.predict`."""
+        found = self.loss_function.predict(self.xp, z)
+        return found if self._target_unit is None else self._target_unit.raw("", found)
 
     def ends(self, batch: Any) -> Array | None:
         """Return the lengths as an array; None if NumPy's show that all examples have all steps."""

@@ -80,13 +80,14 @@ def _forward(weights: Weights, name: str, given: Arguments, keep: bool) -> tuple
     if found is None:
         found, _ = signatures.signature(weights.cell, x, s0, parameters, inputs)
         _signatures.add(key, found)
-    ends = found.lengths(lengths)
 
     def call() -> Any:
-        return found.call(x, s0, parameters, inputs, ends)._replace(only_first=True)
+        return found.call(x, s0, parameters, inputs, found.lengths(lengths))._replace(only_first=True)
 
-    ready = resets is None and found.is_exact and key and prepared.forward(found, call, s0, ends, keep, True)
+    is_exact = resets is None and found.is_exact and key
+    ready = prepared.forward(found, call, s0, lengths is None, keep, True) if is_exact else None
     if ready:
+        ends = ready.lengths(lengths)
         states, tape = ready.run((*arrays, *parameters.values()), ends)
         caches = Caches(ready.name, tape, x, parameters, weights.cell)
     else:
