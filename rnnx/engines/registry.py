@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any, cast
 
 from rnnx._core.checks import choice, flag
+from rnnx._core.install import install_command
 from rnnx._core.words import shown
 from rnnx.engines.protocol import Engine
 
@@ -17,7 +18,7 @@ from rnnx.engines.protocol import Engine
 class _Entry:
     engine: Engine | str  # "module:name" is imported on first use
     libraries: tuple[str, ...] = ()  # libraries it supports; empty means any
-    requires: tuple[str, str] | None = None  # an extra package, and the command that installs it
+    requires: tuple[str, str] | None = None  # a package, and the command that installs it, or the extra of rnnx
     default: bool = True  # False: runs only under `use_engine`
     compiles: bool = False  # True: not used for single steps by default
 
@@ -25,10 +26,8 @@ class _Entry:
 # The reference engine is the fallback.
 _TABLE = {
     "reference": _Entry("rnnx.engines.reference:ENGINE"),
-    "cpu": _Entry("rnnx.engines.cpu.engine:ENGINE", ("numpy",), ("numba", "pip install 'rnnx[jit]'"), compiles=True),
-    "gpu": _Entry(
-        "rnnx.engines.gpu.cupy_device:ENGINE", ("cupy",), ("cupy", "pip install 'rnnx[cuda12]' or 'rnnx[cuda13]'")
-    ),
+    "cpu": _Entry("rnnx.engines.cpu.engine:ENGINE", ("numpy",), ("numba", "jit"), compiles=True),
+    "gpu": _Entry("rnnx.engines.gpu.cupy_device:ENGINE", ("cupy",), ("cupy", "cuda13")),
 }
 
 _BUILT_IN = frozenset(_TABLE)
@@ -147,6 +146,7 @@ def missing(name: str) -> str:
     if installed(name):
         return ""
     package, command = _TABLE[name].requires or ("", "")
+    command = install_command(command) if name in _BUILT_IN else command
     return f"engine {name!r} requires {package}, which is disabled or not installed ({command})"
 
 

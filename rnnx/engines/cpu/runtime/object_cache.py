@@ -50,7 +50,9 @@ class Job:
 
 def loops(module: str, *names: str) -> Mapping[str, Job]:
     """Compile functions of integers in a module of the CPU engine with Numba."""
-    settings = (f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("NUMBA_"))
+    given = {name: value for name, value in os.environ.items() if name.startswith("NUMBA_")}
+    given.pop("NUMBA_NUM_THREADS", None)  # not a setting of the compiler
+    settings = (f"{name}={value}" for name, value in sorted(given.items()))
     compiler = ("numba", importlib.metadata.version("numba"), platform.python_version(), *settings)
     keys = {name: _key(module, name, *compiler) for name in names}
     return {name: Job(_load(keys[name], partial(_compile_with_numba, module, name))[name]) for name in names}
