@@ -60,6 +60,10 @@ def to_c(
     """
     if not isinstance(model, SequenceModel):
         raise TypeError(f"`model` must be a CharModel, SequenceClassifier or SequenceRegressor; got {shown(model)}")
+    if model.input_scaler is not None:
+        raise ValueError(
+            "`model` must have no `input_scaler`, which C files do not contain: standardize the inputs outside"
+        )
     target = _checked_path(path)
     indices = isinstance(model, CharModel) if indices is None else flag("indices", indices)
     stored = weights_of(model.parameters)

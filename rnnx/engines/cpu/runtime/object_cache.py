@@ -17,7 +17,7 @@ import json
 import os
 import platform
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from functools import lru_cache, partial
 from pathlib import Path
@@ -73,6 +73,18 @@ def emitted_by(module: str, name: str, dtype: np.dtype, *given: int | str) -> Ma
         return Object(public, _compile(text))
 
     return _load(_key(module, name, dtype.str, *map(str, given)), build)
+
+
+def remembered(name: str, choices: Sequence[int], measure: Callable[[], int]) -> int:
+    """Return which of some integers was measured to be best on this machine, from the disk if it is there."""
+    key = _key("measured", name)
+    stored = object_files.read(key)
+    found = {str(choice).encode(): choice for choice in choices}
+    if stored in found:
+        return found[stored]
+    chosen = measure()
+    _write(key, str(chosen).encode())
+    return chosen
 
 
 # --- compiling ----------------------------------------------------------------------------------------------------
@@ -160,8 +172,8 @@ def _load(key: str, build: Callable[[], Object]) -> Mapping[str, int]:
             if stored is None:
                 on_compile.get()()
             built = build() if stored is None else Object.unpack(stored)
-            if stored is None and _sources() == SOURCES != "":  # changed sources would not match the key
-                object_files.write(key, built.pack())
+            if stored is None:
+                _write(key, built.pack())
             machine = _target().create_target_machine(jit=True)  # the engine takes ownership
             engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
             engine.add_object_file(binding.ObjectFileRef.from_data(built.code))
@@ -169,6 +181,12 @@ def _load(key: str, build: Callable[[], Object]) -> Mapping[str, int]:
             _engines.append(engine)
             _loaded[key] = {name: engine.get_function_address(symbol) for name, symbol in built.symbols.items()}
         return _loaded[key]
+
+
+def _write(key: str, payload: bytes) -> None:
+    """Write a file, unless the sources have changed, which would not match the key."""
+    if _sources() == SOURCES != "":
+        object_files.write(key, payload)
 
 
 # --- the cache key ------------------------------------------------------------------------------------------------
