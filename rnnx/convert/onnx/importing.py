@@ -27,7 +27,8 @@ def from_onnx(file: Any, *, classes: bool | None = None) -> tuple[SequenceModel,
     file : str, path, bytes or onnx.ModelProto
         A stack of such nodes, in one or both directions, in any layout, with an optional dense layer (Gemm, or MatMul
         and Add) at every step or on the last hidden states, and softmax behind them. An embedding (Gather) or a OneHot
-        before them is folded into the input weights; the model then reads indices.
+        before them is folded into the input weights; the model then reads indices. So are factors and offsets of the
+        input's features.
     classes : bool, optional
         Whether the model is a SequenceClassifier, which predicts classes, or a SequenceRegressor. The default is
         whether the file ends in a softmax.
