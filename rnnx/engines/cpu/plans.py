@@ -35,10 +35,10 @@ class ForwardPlan:
     """A forward pass.
 
     `key`: with the keys of all parameters that `run` takes. `memory`: `memory_of` the arrays that `run` takes, in
-    their order; None for initial states that are zero and not among them.
+    their order; None for initial states that are zero and not among them. `only_first`: see `Call`.
     """
 
-    def __init__(self, xp: Any, key: PassKey, keep: bool, memory: tuple[Any, ...]) -> None:
+    def __init__(self, xp: Any, key: PassKey, keep: bool, memory: tuple[Any, ...], only_first: bool) -> None:
         cell, keys, item = key.cell, key.keys, key.dtype.itemsize
         self.keep = keep
         self.key = key = key._replace(keys=tuple(recurrent_parameters(cell, dict.fromkeys(keys))))
@@ -48,7 +48,7 @@ class ForwardPlan:
         readings = [None if k == 0 and key.indices else reading(memory[k], item) for k in sequences]
         copy = keep or key.has_lengths
         layouts = [r.layout if r and (copy or not r.layout.time_major) else None for r in readings]
-        self.job = ForwardPass(key, keep, tuple(layouts))
+        self.job = ForwardPass(key, keep, tuple(layouts), None, only_first)
         self._reads_x = layouts[0] is None  # in place
         given = [k for k, of in enumerate(memory) if of is not None]
         zero = [k for k in states if memory[k] is None]
@@ -62,7 +62,8 @@ class ForwardPlan:
         self._outputs = [allocation(shape, key.dtype) for shape in shapes[: len(self.job.outputs)]]
         places = list(zip(shapes, self.job.block.offsets, strict=False))
         rows = [m * n * item for _, m, n in shapes]
-        self._states = [(shape, at + row) for (shape, at), row in zip(places, rows, strict=True)]
+        wanted = places[: 1 if only_first else None]
+        self._states = [(shape, at + row) for (shape, at), row in zip(wanted, rows, strict=False)]
         self._all = [((s[0] + 1, *s[1:]), at) for s, at in places]
         self._final = [((1, *s[1:]), at + s[0] * row) for (s, at), row in zip(places, rows, strict=True)]
         self.known = {"cell": cell, "xp": xp, "dtype": key.dtype, "indices": key.indices, "n_x": key.n_x}
