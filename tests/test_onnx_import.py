@@ -297,6 +297,20 @@ def two_dense(file):
     return "result"
 
 
+def softmax_over_time(file):
+    file.lstm()
+    file.add("MatMul", "y", file.draw("W2", N, 1), out="z")
+    file.add("Softmax", "z", axis=0, out="result")
+    return "result"
+
+
+def reversed_output(file):
+    file.lstm()
+    numbers = [file.const(name, [k]) for name, k in (("start", -1), ("end", -(2**31)), ("axis", 0), ("step", -1))]
+    file.add("Slice", "y", *numbers, out="result")
+    return "result"
+
+
 def scaled_input(file):
     file.add("Mul", "x", file.draw("scale", 2, 1, N_X), out="scaled")  # not the same for all examples
     file.lstm("scaled")
@@ -364,6 +378,8 @@ MISTAKES = {
     "relu": (relu_behind, "the output 'result' cannot be converted: it depends on the Relu node 'Relu1'"),
     "cells": (two_cells, "the RNN node 'RNN1' cannot be converted: all layers must have one cell; got 'lstm', 'rnn'"),
     "dense": (two_dense, "the output 'result' must be a state, or one dense layer"),
+    "over time": (softmax_over_time, "the output 'result' must be a state, or one dense layer"),
+    "reversed": (reversed_output, "the output 'result' must be a state, or one dense layer"),
     "scaled": (scaled_input, "the LSTM node 'LSTM1' cannot be converted: it depends on the Mul node 'Mul1'"),
     "decoder": (encoder, "an initial state must be an input of the file or a constant"),
     "inputs": (two_inputs, "'LSTM1' cannot be converted: X must be one input of the file, or an embedding of one"),

@@ -204,7 +204,7 @@ def not_finite(name: str, array: Array, lengths: Any) -> str:
         return ""
     bad = ~finite
     if lengths is not None:
-        bad &= np.arange(array.shape[-1]) < np.asarray(lengths)[:, None]
+        bad &= valid_examples(np, np.asarray(lengths), array.shape[-1])
     if not bad.any():
         return ""
     place = tuple(np.argwhere(bad)[0].tolist())

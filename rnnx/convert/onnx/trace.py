@@ -170,6 +170,7 @@ class Trace:
             if options.get("axis", -1) not in (-1, indices.numbers.ndim):
                 return None
             table = np.where(np.eye(int(depth.item()), dtype=bool), pair[1], pair[0])
+            table = table if table.dtype.kind == "f" else table.astype(np.float32)  # a Cast follows
         found = self.new(*indices.numbers.shape, table.shape[1])
         self.embeddings.append(Embedding(found.reshape(-1, table.shape[1]), table, indices.numbers.ravel()))
         return Elements(found)

@@ -139,7 +139,7 @@ def registered(name: str) -> Weights:
         return Projected(projected_from, biased) if projected_from else Stacked(mode, biased)
     if kind == "own" and name not in _own:
         raise ValueError(
-            f"cell {rest[0]!r} is not known in this process: programs with cells of one's own run in their own"
+            f"cell {rest[0]!r} is not known here: programs with own cells run only in the process that made them"
         )
     cell = CELLS[rest[0]] if kind == "cell" else _own[name]
     return Weights(cell, (*cell.parameter_keys, *cell.optional_keys))
