@@ -96,6 +96,9 @@ def test_items_of_any_source(rng):
         "of `source` do not fit: ",
         lambda: Items([(np.ones((2, 1)), 0), (np.ones((2, 3)), 0)]).gather([0, 1]),
     )
+    short = Items([(np.ones((5, 2)), [1, 1, 1])], per_step=True)
+    message = r"source\[0\] must have a target for each of its 5 steps; got shape \(3,\)"
+    raises(ValueError, message, lambda: next(short.batches(1)))
     raises(TypeError, "`source` must be an object with", lambda: Items(3))
 
 
@@ -183,6 +186,7 @@ def test_labels_and_classes(rng, tmp_path):
     assert (y.tolist(), classes) == ([0, 2, 0, 1], ["run", "sit", "walk"])
     assert encode_labels([True, False])[1] == [False, True]
     assert encode_labels(["sit"], classes)[0].tolist() == [1]
+    assert encode_labels([np.int64(1), np.int64(4)])[1] == [1, 4]
     x = rng.standard_normal((1, 4, 3))
     model = SequenceClassifier(1, 3, 3, classes=classes, seed=0)
     save_checkpoint(tmp_path / "m", Checkpoint(model))
