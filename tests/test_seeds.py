@@ -8,9 +8,11 @@ import pytest
 
 import rnnx
 from rnnx import compare, course, data, models, training
+from rnnx.functional.initialization import initialize_dense
 from rnnx.optim import SGD
 
 TEXT = "".join(f"line {n}\n" for n in range(30))
+CHARACTERS = data.CharTokenizer(None).fit("abc\n")
 PAIR = [np.array([0, 1]), np.array([1, 0, 1])]
 
 
@@ -51,14 +53,14 @@ GENERATORS = {
     "models.SequenceClassifier": lambda seed: models.SequenceClassifier(2, 3, 2, seed=seed),
     "models.SequenceRegressor": lambda seed: models.SequenceRegressor(2, 3, seed=seed),
     "models.Seq2Seq": lambda seed: models.Seq2Seq(4, 5, 3, seed=seed),
-    "models.CharModel.initialize": lambda seed: char_model().initialize(seed),
-    "models.SequenceClassifier.initialize": lambda seed: models.SequenceClassifier(2, 3, 2).initialize(seed),
-    "models.SequenceRegressor.initialize": lambda seed: models.SequenceRegressor(2, 3).initialize(seed),
-    "models.Seq2Seq.initialize": lambda seed: models.Seq2Seq(4, 5, 3).initialize(seed),
-    "models.Recurrent.initialize": lambda seed: stack().initialize(seed),
+    "models.CharModel.initialize": lambda seed: char_model().initialize(seed=seed),
+    "models.SequenceClassifier.initialize": lambda seed: models.SequenceClassifier(2, 3, 2).initialize(seed=seed),
+    "models.SequenceRegressor.initialize": lambda seed: models.SequenceRegressor(2, 3).initialize(seed=seed),
+    "models.Seq2Seq.initialize": lambda seed: models.Seq2Seq(4, 5, 3).initialize(seed=seed),
+    "models.Recurrent.initialize": lambda seed: stack().initialize(seed=seed),
     "models.CharModel.extended": lambda seed: char_model().extended(9, seed=seed),
     "data.split_by_group": lambda seed: data.split_by_group([0, 0, 1], seed=seed),
-    "attention": lambda seed: models.Seq2Seq(4, 5, 3).attention.initialize(seed),
+    "attention": lambda seed: models.Seq2Seq(4, 5, 3).attention.initialize(seed=seed),
     "models.sample": sampled,
     "CharModel.generate": lambda seed: char_model(seed=0).generate(
         data.CharTokenizer(None).fit("abc\n"), seed=seed, max_length=3
@@ -75,9 +77,9 @@ INTEGERS = {
     "course.sample": course_sample,
     "compare.run": comparison,
 }
-WRONG = [1.5, "a", b"1", -1, np.int64(-1), True, np.bool_(True), [1], (1, 2), np.array([1]), np.float64(1), {}]
-WRONG += [np.random, np.random.PCG64(0), np.random.SeedSequence(0), np.random.RandomState(0), object()]
-WRONG += [np.timedelta64(1)]
+WRONG = [1.5, "a", b"1", -1, np.int64(-1), True, np.bool_(True), [1.5], (1, -2), [True], [], np.array([1.5]), {}]
+WRONG += [np.float64(1), np.random, np.random.RandomState(0), object(), np.timedelta64(1)]
+SEQUENCES = [[1], (1, 2), np.array([1, 2**60]), np.random.SeedSequence(0), np.random.PCG64(0)]
 MASKS = [None, 3, 1.5, "a", [1], np.array([1]), (1.5,), (-1,), (True,), ("a",), ([1],), (None,), (0, -1)]
 
 
@@ -96,7 +98,7 @@ def test_a_wrong_seed_is_named(function, seed):
     check(function, seed)
 
 
-@pytest.mark.parametrize("seed", [None, np.random.default_rng(0)], ids=["None", "generator"])
+@pytest.mark.parametrize("seed", [None, np.random.default_rng(0), *SEQUENCES], ids=_kind)
 @pytest.mark.parametrize("function", INTEGERS.values(), ids=INTEGERS)
 def test_where_a_seed_is_an_integer(function, seed):
     check(function, seed)
@@ -121,6 +123,35 @@ def test_a_number_is_the_same_seed_in_any_type():
 @pytest.mark.parametrize("seed", MASKS, ids=_kind)
 def test_masks(seed):
     check(models.Masks, seed)
+
+
+SPEC_7 = {
+    "initialize_parameters": lambda **rng: rnnx.initialize_parameters("lstm", 3, 4, **rng)["Wf"],
+    "initialize_dense": lambda **rng: initialize_dense(3, 4, **rng)["Wy"],
+    "CharModel": lambda **rng: char_model(**rng).parameters["Wf_l0"],
+    "CharModel.extended": lambda **rng: char_model(seed=0).extended(9, **rng).parameters["Wy"],
+    "SequenceClassifier": lambda **rng: models.SequenceClassifier(2, 3, 2, **rng).parameters["Wf_l0"],
+    "Seq2Seq": lambda **rng: models.Seq2Seq(4, 5, 3, **rng).parameters["Wy"],
+    "Model.initialize": lambda **rng: char_model(seed=0).initialize(**rng)["Wf_l0"],
+    "attention": lambda **rng: models.Seq2Seq(4, 5, 3, seed=0).attention.initialize(**rng)["Wq_attention"],
+    "sample": lambda **rng: models.sample(char_model(seed=0), CHARACTERS, max_length=30, n=5, **rng),
+    "split_by_group": lambda **rng: data.split_by_group(range(20), **rng)[1],
+    "check_cell": lambda **rng: rnnx.check_cell("rnn", n_x=1, m=1, n_steps=1, engine_names=["reference"], **rng),
+}
+
+
+@pytest.mark.parametrize("function", SPEC_7.values(), ids=SPEC_7)
+def test_rng_under_both_names(function):
+    """SPEC 7: `rng` is what `numpy.random.default_rng` takes; `seed` is its older name, and gives the same numbers."""
+    result = function(rng=3)
+    assert np.array_equal(result, function(seed=3))
+    assert np.array_equal(result, function(rng=np.random.default_rng(3)))
+    for rng in SEQUENCES:
+        function(rng=rng)
+    check(lambda rng: function(rng=rng), -1, "rng")
+    check(lambda seed: function(seed=seed), -1)
+    with pytest.raises(TypeError, match="`seed` is the older name of `rng`: pass one of them"):
+        function(seed=1, rng=1)
 
 
 def test_the_course_accepts_all_seeds_of_numpy():

@@ -54,17 +54,6 @@ def flag(name: str, value: Any) -> bool:
     raise TypeError(f"`{name}` must be True or False; got {shown(value)}")
 
 
-def generator(name: str, seed: Any) -> np.random.Generator:
-    """Return the random generator of a seed: an integer, None (a random seed), or a generator, returned unchanged."""
-    if seed is None or isinstance(seed, np.random.Generator):
-        return np.random.default_rng(seed)
-    is_integer = is_whole(seed)
-    if is_integer and seed >= 0:
-        return np.random.default_rng(int(seed))
-    expected = "an integer of at least 0, a numpy.random.Generator or None"
-    raise (ValueError if is_integer else TypeError)(f"`{name}` must be {expected}; got {shown(seed)}")
-
-
 def check_generator(name: str, rng: Any) -> None:
     """Raise unless `rng` is a NumPy random generator."""
     if not isinstance(rng, np.random.Generator):

@@ -13,10 +13,10 @@ from rnnx.models import CharModel
 from rnnx.models.generation import draw
 
 
-def make_model(s: Settings, seed: np.random.Generator | int = 0) -> CharModel:
+def make_model(s: Settings, rng: np.random.Generator | int = 0) -> CharModel:
     """Return the model of the settings, with random initial parameters."""
     sizes = s.vocab_size, s.hidden_size, s.num_layers
-    return CharModel(*sizes, cell=s.cell, reset_after=s.reset_after, seed=seed, dtype=s.dtype)
+    return CharModel(*sizes, cell=s.cell, reset_after=s.reset_after, rng=rng, dtype=s.dtype)
 
 
 class RnnxSide(Side):

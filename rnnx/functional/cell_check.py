@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from rnnx import engines
-from rnnx._core.checks import choice, generator, integer
+from rnnx._core.checks import choice, integer
+from rnnx._core.randomness import RNG, generator, takes_rng
 from rnnx.cells import Cell, cell_of
 from rnnx.functional.initialization import initialize_parameters
 from rnnx.functional.recurrent import recurrent_backward, recurrent_forward
@@ -15,6 +16,7 @@ _STEP = 1e-6  # of the central differences
 TOLERANCE = 1e-6
 
 
+@takes_rng
 def check_cell(
     cell: Cell | str,
     *,
@@ -23,7 +25,7 @@ def check_cell(
     m: int = 3,
     n_steps: int = 4,
     engine_names: Sequence[str] | None = None,
-    seed: int | np.random.Generator | None = 0,
+    rng: RNG = 0,
 ) -> dict[str, float]:
     """Compare a cell's gradients with central differences, in float64.
 
@@ -39,7 +41,8 @@ def check_cell(
         heads.
     engine_names : sequence of str, optional
         Engines to check; default: all for NumPy arrays that can run here.
-    seed : int or numpy.random.Generator, optional
+    rng : int, numpy.random.Generator or other seed, optional
+        See `numpy.random.default_rng`; also under its older name, `seed`.
 
     Returns
     -------
@@ -50,13 +53,13 @@ def check_cell(
     ------
     ValueError
         If an error is above 1e-6; the message names the gradient and the engine. Differences are unreliable next to
-        points where the cell is not differentiable, such as ``relu`` at 0: try another seed.
+        points where the cell is not differentiable, such as ``relu`` at 0: try another `rng`.
     """
     cell = cell_of(cell)
     n_a = -(-5 // cell.multiple) * cell.multiple if n_a is None else n_a
     sizes = {"n_x": n_x, "n_a": n_a, "m": m, "n_steps": n_steps}
     n_x, n_a, m, n_steps = (integer(name, size) for name, size in sizes.items())
-    problem = _Problem(cell, n_x, n_a, m, n_steps, generator("seed", seed))
+    problem = _Problem(cell, n_x, n_a, m, n_steps, generator("rng", rng))
     names = engines.engines_of("numpy") if engine_names is None else list(engine_names)
     for name in names:
         choice("engine_names", name, engines.engine_names())
@@ -82,7 +85,7 @@ class _Problem:
         self.cell = cell
         self.lengths = [max(n_steps - j, 1) for j in range(m)]
         units = {name: cell.size(name, n_a) for name in (*cell.states, *cell.inputs)}
-        initial = initialize_parameters(cell, n_x, n_a, seed=rng, dtype="float64")
+        initial = initialize_parameters(cell, n_x, n_a, rng=rng, dtype="float64")
         own = dict(cell.initial)
         noise = {key: 0.1 * np.abs(p) if key in own else 1 for key, p in initial.items()}
         self.parameters = {

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_library, check_size, choice, generator, integer, real
+from rnnx._core.checks import check_library, check_size, choice, integer, real
+from rnnx._core.randomness import RNG, generator, takes_rng
 from rnnx._core.underflow import ignore_underflow
 from rnnx._core.words import shown
 from rnnx.cells import Cell, cell_of
@@ -39,6 +40,7 @@ def _draw(distribution: str, rng: np.random.Generator, shape: tuple[int, int], f
     return np.zeros(shape)
 
 
+@takes_rng
 def initialize_parameters(
     cell: Cell | str,
     n_x: int,
@@ -47,7 +49,7 @@ def initialize_parameters(
     *,
     scheme: str = "keras",
     forget_bias: float | None = None,
-    seed: int | np.random.Generator | None = None,
+    rng: RNG = None,
     dtype: str = "float32",
     xp: Any = None,
     device: Any = None,
@@ -68,7 +70,8 @@ def initialize_parameters(
         * "course": weights 0.01 times standard normal, biases zero.
     forget_bias : float, optional
         Bias of the forget gates (`bf` of an LSTM); default: that of the scheme.
-    seed : int or numpy.random.Generator, optional
+    rng : int, numpy.random.Generator or other seed, optional
+        See `numpy.random.default_rng`; also under its older name, `seed`.
     dtype : {"float32", "float64"}
     xp : module, optional
         Array namespace of the result, for instance ``cupy``; default NumPy.
@@ -91,38 +94,39 @@ def initialize_parameters(
     _check_choices(scheme, dtype, xp)
     check_size((n_a, n_a + n_x), n_x=n_x, n_a=n_a)
     forget_bias = _FORGET_BIAS.get(scheme) if forget_bias is None else real("forget_bias", forget_bias)
-    rng = generator("seed", seed)
+    random = generator("rng", rng)
     of_x, of_h, _, of_bias = SCHEMES[scheme]
     values: dict[str, np.ndarray] = {}
     for gate in cell.gates:
         rows = gate.rows(n_a)
         draw = {"x": (of_x, (rows, n_x)), "h": (of_h, (rows, gate.columns(n_a)))}
         order = "hx" if gate.is_joint else gate.sides  # in the order of the columns
-        weights = {side: _draw(draw[side][0], rng, draw[side][1], n_a) for side in order}
+        weights = {side: _draw(draw[side][0], random, draw[side][1], n_a) for side in order}
         values |= gate.join(np, weights.get("x"), weights.get("h"))
         for bias in filter(None, (gate.bias, gate.recurrent_bias)):
-            values[bias] = _draw(of_bias, rng, (rows, 1), n_a)
+            values[bias] = _draw(of_bias, random, (rows, 1), n_a)
         if gate.forgets and gate.bias and forget_bias is not None:
             values[gate.bias] = np.full((rows, 1), forget_bias)
     for key in cell.parameter_keys:
         if key not in values:
-            values[key] = _draw(of_bias, rng, (cell.size(key, n_a), 1), n_a)
+            values[key] = _draw(of_bias, random, (cell.size(key, n_a), 1), n_a)
     for key, value in cell.initial:
         low, high = value if isinstance(value, tuple) else (value, value)
-        values[key] = rng.uniform(low, high, values[key].shape)
+        values[key] = random.uniform(low, high, values[key].shape)
     parameters = _convert(values, dtype, xp, device)
     if n_y is not None:
-        head = initialize_dense(n_a, n_y, scheme=scheme, seed=rng, dtype=dtype, xp=xp, device=device)
+        head = initialize_dense(n_a, n_y, scheme=scheme, rng=random, dtype=dtype, xp=xp, device=device)
         parameters |= zip(cell.head, head.values(), strict=True)
     return parameters
 
 
+@takes_rng
 def initialize_dense(
     n_in: int,
     n_out: int,
     *,
     scheme: str = "keras",
-    seed: int | np.random.Generator | None = None,
+    rng: RNG = None,
     dtype: str = "float32",
     xp: Any = None,
     device: Any = None,
@@ -131,9 +135,9 @@ def initialize_dense(
     n_in, n_out = integer("n_in", n_in), integer("n_out", n_out)
     _check_choices(scheme, dtype, xp)
     check_size((n_out, n_in), n_in=n_in, n_out=n_out)
-    rng = generator("seed", seed)
+    random = generator("rng", rng)
     *_, of_weights, of_bias = SCHEMES[scheme]
-    values = {"Wy": _draw(of_weights, rng, (n_out, n_in), n_in), "by": _draw(of_bias, rng, (n_out, 1), n_in)}
+    values = {"Wy": _draw(of_weights, random, (n_out, n_in), n_in), "by": _draw(of_bias, random, (n_out, 1), n_in)}
     return _convert(values, dtype, xp, device)
 
 

@@ -78,7 +78,7 @@ def quantize(cell: Cell | str, parameters: Mapping[str, Array], weights: str = "
     Examples
     --------
     >>> import numpy as np, rnnx
-    >>> parameters = rnnx.initialize_parameters("lstm", n_x=3, n_a=5, seed=0)
+    >>> parameters = rnnx.initialize_parameters("lstm", n_x=3, n_a=5, rng=0)
     >>> stream = rnnx.Stream("lstm", rnnx.quantize("lstm", parameters, "int8"))
     >>> stream.step(np.ones((3, 1), np.float32)).shape
     (5, 1)

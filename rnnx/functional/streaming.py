@@ -41,7 +41,7 @@ class Stream:
     Examples
     --------
     >>> import numpy as np, rnnx
-    >>> stream = rnnx.Stream("lstm", rnnx.initialize_parameters("lstm", n_x=3, n_a=5, seed=0, dtype="float64"))
+    >>> stream = rnnx.Stream("lstm", rnnx.initialize_parameters("lstm", n_x=3, n_a=5, rng=0, dtype="float64"))
     >>> for xt in np.ones((4, 3, 1)):
     ...     a = stream.step(xt)
     >>> a.shape

@@ -12,10 +12,11 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_shape, generator, integer, listed
+from rnnx._core.checks import check_shape, integer, listed
 from rnnx._core.copying import Portable
+from rnnx._core.randomness import RNG, generator, takes_rng
 from rnnx.functional.quantization import QuantizedParameters, check_trainable
-from rnnx.models.layers import Layer, Parameters, Seed, States
+from rnnx.models.layers import Layer, Parameters, States
 from rnnx.models.masks import Masks
 from rnnx.models.segments import train_in_segments
 
@@ -25,7 +26,7 @@ _KIND = operator.attrgetter("shape", "dtype", "__class__")
 class Initialization(TypedDict, total=False):
     """Keyword arguments of all models, with the defaults of `rnnx.initialize_parameters`."""
 
-    seed: Seed
+    rng: RNG
     scheme: str
     dtype: str
     xp: Any
@@ -61,12 +62,13 @@ class Model(Portable, Layer, ABC):
     _parameters: Parameters = {}  # noqa: RUF012  # replaced, never written to
     _kinds: Sequence[Any] = ()  # the names, and the `_KIND` of each parameter, at the last check
 
+    @takes_rng
     def __init__(
         self,
         parts: Sequence[Layer],
         config: dict[str, Any],
         *,
-        seed: Seed = None,
+        rng: RNG = None,
         scheme: str = "keras",
         dtype: str = "float32",
         xp: Any = None,
@@ -74,9 +76,9 @@ class Model(Portable, Layer, ABC):
         parameters: Mapping[str, Array] | None = None,
     ) -> None:
         self.parts, self.config = parts, config
-        rng = generator("seed", seed)
+        random = generator("rng", rng)
         if parameters is None:
-            self.parameters = self.initialize(rng, scheme=scheme, dtype=dtype, xp=xp, device=device)
+            self.parameters = self.initialize(random, scheme=scheme, dtype=dtype, xp=xp, device=device)
         else:
             self.set_parameters(parameters)
 

@@ -6,9 +6,10 @@ from typing import Any, Unpack
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import integer
+from rnnx._core.randomness import RNG, takes_rng
 from rnnx.functional.activations import softmax
 from rnnx.models.generation import sample
-from rnnx.models.layers import Seed, States
+from rnnx.models.layers import States
 from rnnx.models.sequence_model import Options, SequenceModel
 from rnnx.models.streams import CharStream
 
@@ -29,7 +30,7 @@ class CharModel(SequenceModel):
     --------
     >>> import numpy as np
     >>> from rnnx.models import CharModel
-    >>> model = CharModel(27, hidden_size=64, num_layers=2, seed=0)
+    >>> model = CharModel(27, hidden_size=64, num_layers=2, rng=0)
     >>> logits, states, cache = model.forward(np.array([[0, 3, 1], [5, 1, 2]]))
     >>> logits.shape
     (27, 2, 3)
@@ -38,6 +39,7 @@ class CharModel(SequenceModel):
     kind = "characters"
     _input_name = _output_name = "vocab_size"
 
+    @takes_rng
     def __init__(
         self, vocab_size: int, hidden_size: int | Sequence[int] = 128, num_layers: int = 1, **options: Unpack[Options]
     ) -> None:
@@ -71,18 +73,20 @@ class CharModel(SequenceModel):
         z, final = self.outputs(inputs, lengths=lengths, states=states, batch_size=batch_size, extra=extra)
         return softmax(z), final
 
-    def extended(self, vocab_size: int, *, seed: Seed = 0) -> "CharModel":
+    @takes_rng
+    def extended(self, vocab_size: int, *, rng: RNG = 0) -> "CharModel":
         """Return a copy for more characters, whose weights are new; see `CharTokenizer.extended`.
 
         Parameters
         ----------
         vocab_size : int
             At least that of this model.
-        seed : int or numpy.random.Generator
+        rng : int, numpy.random.Generator or other seed
+            See `numpy.random.default_rng`; also under its older name, `seed`.
         """
         size = integer("vocab_size", vocab_size, self.vocab_size)
         config: dict[str, Any] = {**self.config, "vocab_size": size}
-        own: dict[str, Any] = {"dtype": str(ns.to_host(self.parameters["by"]).dtype), "seed": seed}
+        own: dict[str, Any] = {"dtype": str(ns.to_host(self.parameters["by"]).dtype), "rng": rng}
         fresh = CharModel(**config, **own).parameters
         for name, old in self.parameters.items():  # a new character is a column, or a row, after the others
             fresh[name][tuple(map(slice, old.shape))] = ns.to_host(old)

@@ -9,12 +9,13 @@ from typing import Any
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import choice, generator
+from rnnx._core.checks import choice
+from rnnx._core.randomness import RNG, generator, takes_rng
 from rnnx.functional import attention
 from rnnx.functional.activations import tanh, tanh_backward
 from rnnx.functional.heads import dense_backward, dense_forward
 from rnnx.functional.initialization import initialize_dense
-from rnnx.models.layers import Dense, Layer, Parameters, Seed, Shapes, States
+from rnnx.models.layers import Dense, Layer, Parameters, Shapes, States
 from rnnx.models.recurrent import Recurrent
 
 KINDS = ("additive", "dot", "scaled_dot")
@@ -59,12 +60,13 @@ class AttentionLayer(Layer):
             shapes = {"Wk": (n, n_encoded)}
         return {key + _SUFFIX: shape for key, shape in shapes.items()} | self._combination.shapes()
 
-    def initialize(self, seed: Seed = None, **options: Any) -> Parameters:
+    @takes_rng
+    def initialize(self, rng: RNG = None, **options: Any) -> Parameters:
         """Return initial parameters, each drawn like the weights of a dense layer."""
-        rng, result = generator("seed", seed), Parameters()
+        random, result = generator("rng", rng), Parameters()
         for name, (rows, columns) in self.shapes().items():
             n_in, n_out = (rows, 1) if name.startswith("va") else (columns, rows)
-            drawn = initialize_dense(n_in, n_out, seed=rng, **options)["by" if name.startswith("b") else "Wy"]
+            drawn = initialize_dense(n_in, n_out, rng=random, **options)["by" if name.startswith("b") else "Wy"]
             result[name] = ns.namespace(drawn).reshape(drawn, (rows, columns))
         return result
 

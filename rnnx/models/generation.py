@@ -7,12 +7,14 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_generator, check_methods, generator, integer, real
+from rnnx._core.checks import check_generator, check_methods, integer, real
+from rnnx._core.randomness import RNG, generator, takes_rng
 from rnnx._core.words import shown
 from rnnx.data import NEWLINE, CharTokenizer, pad
 from rnnx.models.decoding import MAX_LENGTH
 
 
+@takes_rng
 def sample(
     model: Any,
     tokenizer: CharTokenizer,
@@ -24,7 +26,7 @@ def sample(
     top_p: float | None = None,
     max_length: int = 60,
     stop: str | None = NEWLINE,
-    seed: int | np.random.Generator | None = None,
+    rng: RNG = None,
 ) -> list[str]:
     """Sample several texts in parallel.
 
@@ -49,7 +51,8 @@ def sample(
     stop : str or None
         A text ends before this character, by default the newline; with None, only at `max_length`, and newlines are
         part of the text.
-    seed : int or numpy.random.Generator, optional
+    rng : int, numpy.random.Generator or other seed, optional
+        See `numpy.random.default_rng`; also under its older name, `seed`.
 
     Returns
     -------
@@ -77,7 +80,7 @@ def sample(
     outputs = getattr(model, "vocab_size", tokenizer.vocab_size)
     if outputs != tokenizer.vocab_size:
         raise ValueError(f"`tokenizer` must have vocab_size = {outputs}, like `model`; got {tokenizer.vocab_size}")
-    rng = generator("seed", seed)
+    random = generator("rng", rng)
     vocabulary, never = tokenizer.get_vocab(), tokenizer.oov_index
     prompts, lengths = _prompts(tokenizer, starts)
     texts: list[list[str]] = [[] for _ in starts]
@@ -87,7 +90,7 @@ def sample(
         logits = reader.read(indices)
         reading = t < lengths  # the next character is still the prompt's
         if not reading.all():
-            indices = draw(logits, rng, temperature, top_k, top_p, never)
+            indices = draw(logits, random, temperature, top_k, top_p, never)
         for j in np.flatnonzero(running & ~reading):
             character = vocabulary[indices[j]]
             if character == stop:

@@ -13,8 +13,9 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_memory, check_shape, flag, generator, integer, integer_vector, nearest
+from rnnx._core.checks import check_memory, check_shape, flag, integer, integer_vector, nearest
 from rnnx._core.layout import to_public, to_time_major
+from rnnx._core.randomness import RNG, generator, takes_rng
 from rnnx._core.words import shown
 from rnnx.cells import CELLS as CELL_TABLE
 from rnnx.cells import ZOO, Cell, cell_of
@@ -26,7 +27,6 @@ from rnnx.functional.quantization import marked, quantize
 Parameters = dict[str, Array]
 States = dict[str, Array]
 Shapes = dict[str, tuple[int, ...]]
-Seed = int | np.random.Generator | None
 
 CELLS = ("rnn", "lstm", "gru", *ZOO)
 MOST_LAYERS = 10_000
@@ -47,11 +47,12 @@ class Layer:
             parameters = part.rounded(parameters, weights)
         return parameters
 
-    def initialize(self, seed: Seed = None, **options: Any) -> Parameters:
+    @takes_rng
+    def initialize(self, rng: RNG = None, **options: Any) -> Parameters:
         """Return initial parameters; the options are those of `rnnx.initialize_parameters`."""
         check_memory("the parameters", 4 * sum(map(math.prod, self.shapes().values())))
-        rng = generator("seed", seed)
-        return {name: value for part in self.parts for name, value in part.initialize(rng, **options).items()}
+        random = generator("rng", rng)
+        return {name: value for part in self.parts for name, value in part.initialize(random, **options).items()}
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,10 @@ class Dense(Layer):
         """Return the shape of every parameter."""
         return {"W" + self.name: (self.n_out, self.n_in), "b" + self.name: (self.n_out, 1)}
 
-    def initialize(self, seed: Seed = None, **options: Any) -> Parameters:
+    @takes_rng
+    def initialize(self, rng: RNG = None, **options: Any) -> Parameters:
         """Return initial parameters."""
-        drawn = initialize_dense(self.n_in, self.n_out, seed=seed, **options)
+        drawn = initialize_dense(self.n_in, self.n_out, rng=rng, **options)
         return dict(zip(self.shapes(), drawn.values(), strict=True))
 
     def forward(self, parameters: Mapping[str, Array], a: Array) -> Array:
@@ -120,9 +122,10 @@ class Direction(Layer):
         hoisted = self.cell.hoisted.results if self.cell.hoisted else ()
         return {key + self.suffix: shape for key, (_, shape) in expected.items() if key not in hoisted}
 
-    def initialize(self, seed: Seed = None, **options: Any) -> Parameters:
+    @takes_rng
+    def initialize(self, rng: RNG = None, **options: Any) -> Parameters:
         """Return initial parameters."""
-        drawn = initialize_parameters(self.cell, self.input_size, self.hidden_size, seed=seed, **options)
+        drawn = initialize_parameters(self.cell, self.input_size, self.hidden_size, rng=rng, **options)
         return {key + self.suffix: value for key, value in drawn.items()}
 
     def own(self, parameters: Mapping[str, Array]) -> Parameters:

@@ -40,7 +40,7 @@ class Seq2Seq(Model):
     bidirectional_encoder : bool
     end_token : int
         Index in the target vocabulary of the token that starts and ends every target.
-    cell, reset_after, dropout, zoneout, recurrent_dropout, seed, scheme, dtype, xp, device, parameters
+    cell, reset_after, dropout, zoneout, recurrent_dropout, rng, scheme, dtype, xp, device, parameters
         As for `SequenceClassifier`.
 
     Raises
@@ -52,7 +52,7 @@ class Seq2Seq(Model):
     --------
     >>> import numpy as np
     >>> from rnnx.models import Seq2Seq
-    >>> model = Seq2Seq(27, 12, hidden_size=16, seed=0)
+    >>> model = Seq2Seq(27, 12, hidden_size=16, rng=0)
     >>> model.predict(np.array([[3, 1, 2], [5, 0, 0]]), source_lengths=[3, 1], max_length=4).weights.shape
     (2, 4, 3)
     """

@@ -40,7 +40,7 @@ class SequenceClassifier(SequenceModel):
         scikit-learn. It is part of a checkpoint.
     classes : sequence of str, int or bool, optional
         The names of the classes, for `predict_classes`; part of a checkpoint, too.
-    seed, scheme, dtype, xp, device
+    rng, scheme, dtype, xp, device
         As for `rnnx.initialize_parameters`.
     parameters : dict of str to array, optional
         Parameters to use instead of new ones.
@@ -54,7 +54,7 @@ class SequenceClassifier(SequenceModel):
     --------
     >>> import numpy as np
     >>> from rnnx.models import SequenceClassifier
-    >>> model = SequenceClassifier(3, 16, num_classes=2, bidirectional=True, seed=0)
+    >>> model = SequenceClassifier(3, 16, num_classes=2, bidirectional=True, rng=0)
     >>> model.predict(np.zeros((3, 5, 7))).shape
     (2, 5)
     """

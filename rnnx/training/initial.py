@@ -26,7 +26,7 @@ def initial_model(
     settings = replace(settings, cell=name, reset_after=config["reset_after"], **sizes)
     corpus = settings.corpus(loaded.tokenizer, extend=True)
     rates = settings.select("dropout", "zoneout", "recurrent_dropout")
-    more = found.extended(corpus.tokenizer.vocab_size, seed=settings.seed)
+    more = found.extended(corpus.tokenizer.vocab_size, rng=settings.seed)
     model = CharModel(**{**more.config, **rates}, parameters=more.parameters)
     if corpus.validation is not None:
         corpus.validation.n_batches(settings.batch_size)  # raises if the text is too short for streams

@@ -68,7 +68,7 @@ class Recurrent(torch.nn.Module):
         seed = int(torch.randint(2**31, ()))
         for k, suffix in enumerate(self._suffixes):
             n_x = input_size if k < len(directions) else hidden_size * len(directions)
-            drawn = initialize_parameters(self.cell, n_x, hidden_size, scheme=scheme, seed=seed + k, dtype="float64")
+            drawn = initialize_parameters(self.cell, n_x, hidden_size, scheme=scheme, rng=seed + k, dtype="float64")
             for key, value in drawn.items():
                 tensor = torch.from_numpy(value).to(device=device, dtype=dtype or torch.get_default_dtype())
                 self.register_parameter(key + suffix, torch.nn.Parameter(tensor))
