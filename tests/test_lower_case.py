@@ -66,7 +66,7 @@ def test_the_option_lower(run, monkeypatch):
     assert all(line.startswith("tri\u0307") for line in texts.splitlines())
     losses = [ok(run("evaluate", run_, "--text", text)) for run_, text in (("a", "upper.txt"), ("b", "lower.txt"))]
     assert losses[0].splitlines()[1:] == losses[1].splitlines()[1:]
-    monkeypatch.setattr("rnnx.plots.style.to_bytes", lambda figure, suffix: b"")  # drawing takes seconds
+    monkeypatch.setattr("rnnx.plots.style.to_bytes", lambda *_: b"")  # drawing takes seconds
     ok(run("plot", "a", "--text", "TRITOPS"))
     assert "resuming" in ok(run("train", "--resume", "a", "--epochs", 2))
     assert "cannot be combined with --lower" in run("train", "--resume", "a", "--lower")[2]

@@ -1,6 +1,7 @@
 """Plots: what they draw, and their files."""
 
 import re
+import struct
 import subprocess
 import sys
 import xml.etree.ElementTree
@@ -58,8 +59,8 @@ def lines(axes):
 
 
 def heat_maps(figure):
-    """The images by title; color bars have none."""
-    return {axes.get_title(loc="left"): axes.images[0] for axes in figure.axes if axes.images}
+    """The images by name of the gate or state; color bars have none."""
+    return {axes.get_label(): axes.images[0] for axes in figure.axes if axes.images}
 
 
 def tick_labels(axis):
@@ -144,14 +145,20 @@ def test_many_runs_are_told_apart():
 
 def test_gradient_norms(runtime):
     norms = {"RNN": 0.5 ** np.arange(20, -1, -1.0), "LSTM": np.full(21, 0.9), "gone": np.array([0.0, 0.0, 1.0])}
+    at_zero = 10 ** (-1.2 * np.log10(2**20))  # a margin below the least norm
     figure = plots.gradient_norms({name: runtime.asarray(values) for name, values in norms.items()})
     (axes,) = figure.axes
     assert axes.get_yscale() == "log"
-    for line, values in zip(lines(axes), norms.values(), strict=True):
+    of_zero, *curves = lines(axes)
+    assert np.allclose(of_zero[:, 1], at_zero)
+    for line, values in zip(curves, norms.values(), strict=True):
         assert np.array_equal(line[:, 0], np.arange(len(values)))
-        assert np.array_equal(line[:, 1], np.where(values > 0, values, np.nan), equal_nan=True)
+        assert np.allclose(line[:, 1], np.where(values > 0, values, at_zero), rtol=1e-12)
+    assert axes.get_ylim()[0] < at_zero
+    assert axes.yaxis.get_major_formatter()(axes.get_yticks()[0], 0) == "0"
+    assert "0" not in tick_labels(plots.gradient_norms({"RNN": np.ones(3)}).axes[0].yaxis)
     assert [t.get_text() for t in figure.legends[0].get_texts()] == list(norms)
-    assert {line.get_linestyle() for line in axes.lines} == {"-", "--", "-."}
+    assert [line.get_linestyle() for line in axes.lines] == [":", "-", "--", "-."]
 
 
 @pytest.mark.parametrize("values", [[0.0, 0.0], [1.0], [1e-300, 1e300], [3.0, 3.0], [float("nan"), 1.0]])
@@ -170,7 +177,7 @@ def test_gate_activations_show_the_caches(cell, example):
         draw(figure)
     values = inspection.gate_values(caches)
     maps = heat_maps(figure)
-    assert [title.split()[-1] for title in maps] == list(values)
+    assert list(maps) == list(values)
     for (title, image), (name, array) in zip(maps.items(), values.items(), strict=True):
         assert np.array_equal(image.get_array(), array[:, example, :]), title
         sigmoid = name in ("ft", "it", "ot", "ut", "rt")
@@ -193,7 +200,7 @@ def test_gate_activations_choose_the_units_that_vary(rng):
     assert np.array_equal(cell.get_array(), c[[3, 8, 17]])
     assert cell.get_clim() == (-17 * 9, 17 * 9)
     chosen = plots.gate_activations(values, units=[5, 0])
-    assert np.array_equal(heat_maps(chosen)["hidden state a"].get_array(), a[[5, 0]])
+    assert np.array_equal(heat_maps(chosen)["a"].get_array(), a[[5, 0]])
 
 
 def test_a_long_text_is_shown_in_part(rng):
@@ -204,10 +211,10 @@ def test_a_long_text_is_shown_in_part(rng):
     assert np.array_equal(image.get_array(), values["a"][:, 490:])
     assert tick_labels(image.axes.xaxis) == list(text[490:])
     assert figure.get_suptitle() == "Gates and states, steps 490 to 499 of 500"
-    assert heat_maps(plots.gate_activations(values, text))["hidden state a"].get_array().shape == (4, 72)
+    assert heat_maps(plots.gate_activations(values, text))["a"].get_array().shape == (4, 72)
     numbered = plots.gate_activations(values, start=100, max_steps=20)
     draw(numbered)
-    assert heat_maps(numbered)["hidden state a"].axes.xaxis.get_major_formatter()(5, 0) == "105"
+    assert heat_maps(numbered)["a"].axes.xaxis.get_major_formatter()(5, 0) == "105"
 
 
 def test_arrays_of_any_library(runtime, rng):
@@ -257,7 +264,8 @@ def test_text_activation_colors_every_character(rng):
     expected = matplotlib.colormaps["RdBu_r"](0.5 + c[2, 1] / (2 * max(1, most)))
     assert np.allclose([color for _, color in found], expected, atol=1 / 200)
     assert {round(text.get_position()[1]) for text in figure.axes[0].texts} == {0, 1, 2}
-    assert figure.get_suptitle() == "Unit 2, cell state c"
+    assert figure.get_suptitle() == "Unit 2, cell state $c_t$"
+    assert figure.axes[1].get_ylabel() == "$c_t$"
 
 
 def test_text_can_be_read_on_its_field():
@@ -268,8 +276,8 @@ def test_text_can_be_read_on_its_field():
 def test_text_activation_of_caches_and_of_a_long_text():
     caches = caches_of(rnnx.CELLS["gru"])
     figure = plots.text_activation(caches, TEXT, name="ut", unit=1)
-    assert figure.get_suptitle() == "Unit 1, update gate ut"
-    assert "hidden state a" in plots.text_activation(caches, TEXT).get_suptitle()
+    assert figure.get_suptitle() == "Unit 1, update gate $u_t$"
+    assert "hidden state $a_t$" in plots.text_activation(caches, TEXT).get_suptitle()
     long = plots.text_activation(np.zeros((1, 1000)), "word " * 200, width=20, max_lines=3)
     assert len(long.axes[0].texts) == 60
     assert long.get_suptitle().endswith(", the first 60 of 1000 characters")
@@ -279,11 +287,16 @@ def test_text_activation_of_caches_and_of_a_long_text():
 def test_lines_are_wrapped_without_loss(text, width):
     wrapped = wrap(text, width)
     assert "".join(wrapped) == text
-    assert all(0 < len(line) <= width and "\n" not in line[:-1] for line in wrapped)
+    assert all(0 < len(line) <= 2 * width + 1 and "\n" not in line.strip("\n") for line in wrapped)
+    if width > 2 and text != "\n":
+        assert "\n" not in wrapped  # no symbol alone on a line
 
 
 def test_lines_are_broken_after_blanks():
-    assert wrap("one two three\n\nx", 9) == ["one two ", "three\n", "\n", "x"]
+    assert wrap("one two three\n\nx", 9) == ["one two ", "three\n\n", "x"]
+    assert wrap("\nTriceratops\n", 11) == ["\nTricerato", "ps\n"]
+    assert wrap("\n\nTri\n", 9) == ["\n\nTri\n"]
+    assert wrap("abcdefghi", 8) == ["abcdefg", "hi"]
     assert wrap("abcdefgh", 3) == ["abc", "def", "gh"]
 
 
@@ -313,7 +326,7 @@ def test_attention_over_long_texts_labels_some():
 def test_weight_histograms(name):
     parameters = rnnx.initialize_parameters(name, 3, 5, 4, seed=0)
     figure = plots.weight_histograms(parameters, bins=7)
-    panels = {axes.get_title(loc="left").split()[0]: axes for axes in figure.axes if axes.get_title(loc="left")}
+    panels = {axes.get_label(): axes for axes in figure.axes if axes.get_label()}
     assert set(panels) == set(parameters)
     for key, axes in panels.items():
         array = parameters[key]
@@ -335,7 +348,7 @@ def test_weight_histograms_stand_by_layer_and_gate():
     grid = [[""] * 4 for _ in range(5)]
     for axes in figure.axes:
         place = axes.get_subplotspec()
-        grid[place.rowspan.start][place.colspan.start] = axes.get_title(loc="left").split(" ")[0]
+        grid[place.rowspan.start][place.colspan.start] = axes.get_label()
     assert grid == [
         ["Wf_l0", "Wi_l0", "Wc_l0", "Wo_l0"],
         ["bf_l0", "bi_l0", "bc_l0", "bo_l0"],
@@ -356,7 +369,7 @@ def test_only_the_matrices_of_cells_have_two_parts():
         "Wf_other": 1,
     }
     figure = plots.weight_histograms({name: np.ones((3, 5)) for name in names})
-    panels = {axes.get_title(loc="left").split()[0]: axes for axes in figure.axes if axes.get_title(loc="left")}
+    panels = {axes.get_label(): axes for axes in figure.axes if axes.get_label()}
     assert {name: sum(patch.get_fill() for patch in axes.patches) for name, axes in panels.items()} == names
 
 
@@ -380,9 +393,28 @@ def test_png(figure, tmp_path):
     plots.save(figure, str(tmp_path / "b.PNG"))
     data = (tmp_path / "a.png").read_bytes()
     assert data.startswith(PNG)
-    assert data == (tmp_path / "b.PNG").read_bytes() == figure._repr_png_()
+    assert data == (tmp_path / "b.PNG").read_bytes()
     assert b"matplotlib" not in data.lower()
+    sizes = [struct.unpack(">II", png[16:24]) for png in (data, figure._repr_png_(), _saved(figure, tmp_path, 50))]
+    assert sizes == [(1500, 800), (825, 440), (375, 200)]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "b.PNG"]  # no temporary file
+
+
+def _saved(figure, tmp_path, dpi):
+    plots.save(figure, tmp_path / "b.PNG", dpi=dpi)
+    return (tmp_path / "b.PNG").read_bytes()
+
+
+def test_pdf(figure, tmp_path):
+    for name in ("a.pdf", "b.pdf"):
+        plots.save(figure, tmp_path / name)
+    data = (tmp_path / "a.pdf").read_bytes()
+    assert data.startswith(b"%PDF")
+    assert data == (tmp_path / "b.pdf").read_bytes()
+    assert not re.search(rb"CreationDate|Matplotlib", data)
+    with pytest.raises(ValueError, match="`dpi` must be an integer from 10 to 2400; got 9"):
+        plots.save(figure, tmp_path / "c.pdf", dpi=9)
+    assert not (tmp_path / "c.pdf").exists()
 
 
 @pytest.mark.slow
@@ -401,8 +433,8 @@ plots.save(plots.gradient_norms({"RNN": [0.1, 1.0], "a": [1.0, 2.0]}), sys.argv[
 
 
 def test_other_files_are_refused_and_nothing_is_written(figure, tmp_path):
-    for name in ("a.pdf", "a", "a.png.jpg"):
-        with pytest.raises(ValueError, match=r"`path` must end in .png or .svg; got '.*'"):
+    for name in ("a.eps", "a", "a.png.jpg"):
+        with pytest.raises(ValueError, match=r"`path` must end in .png, .svg or .pdf; got '.*'"):
             plots.save(figure, tmp_path / name)
     with pytest.raises(TypeError, match="`figure` must be a matplotlib Figure; got str"):
         plots.save("figure", tmp_path / "a.png")
@@ -443,21 +475,22 @@ except ImportError as error:
 # A run
 
 
-@pytest.mark.parametrize(("cell", "layers", "kind"), [("lstm", 1, "png"), ("gru", 2, "svg")])
+@pytest.mark.parametrize(("cell", "layers", "kind"), [("lstm", 1, "png"), ("gru", 2, "pdf")])
 def test_plot_run(tmp_path, monkeypatch, cell, layers, kind):
     text = "a dinosaur\n"
     tokenizer = CharTokenizer().fit(text)
     model = CharModel(tokenizer.vocab_size, 6, layers, cell=cell, seed=0)
-    start = {".png": PNG, ".svg": b"<?xml"}
+    start = {".png": PNG, ".pdf": b"%PDF"}
 
-    def to_bytes(figure, suffix):
+    def to_bytes(figure, suffix, dpi):
+        assert dpi == 300
         if kind == "png":  # drawing everything once is enough
             draw(figure)
         return start[suffix]
 
     monkeypatch.setattr(style, "to_bytes", to_bytes)
     with rnnx.use_engine("reference"):
-        paths = plots.plot_run(records(), model, tokenizer, tmp_path / "run", text, format=kind)
+        paths = plots.plot_run(records(), model, tokenizer, tmp_path / "run", text, format=kind, dpi=300)
     ends = [""] if layers == 1 else ["_l0", "_l1"]
     names = ["training_curves", "weight_histograms"]
     names += [f"{picture}{end}" for end in ends for picture in ("gate_activations", "text_activation")]
@@ -466,7 +499,7 @@ def test_plot_run(tmp_path, monkeypatch, cell, layers, kind):
 
 
 def test_a_run_without_metrics(tmp_path, monkeypatch):
-    monkeypatch.setattr(style, "to_bytes", lambda figure, suffix: b"")
+    monkeypatch.setattr(style, "to_bytes", lambda *arguments: b"")
     tokenizer = CharTokenizer(None).fit("ab")
     with rnnx.use_engine("reference"):
         paths = plots.plot_run([], CharModel(2, 1, seed=0), tokenizer, tmp_path, "ab")
@@ -477,7 +510,7 @@ def test_a_run_without_metrics(tmp_path, monkeypatch):
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), None])
 @pytest.mark.slow
 def test_plot_run_of_a_run_that_diverged(tmp_path, monkeypatch, value):
-    monkeypatch.setattr(style, "to_bytes", lambda figure, suffix: b"")
+    monkeypatch.setattr(style, "to_bytes", lambda *arguments: b"")
     model, tokenizer = CharModel(2, 1, cell="rnn", seed=0), CharTokenizer(None).fit("ab")
     late, at_once = records(4), records(4, loss=value, smooth_loss=value, grad_norm=value)
     late[3] |= {"loss": value, "smooth_loss": value, "grad_norm": value}
@@ -490,7 +523,7 @@ def test_plot_run_of_a_run_that_diverged(tmp_path, monkeypatch, value):
             assert {"weight_histograms", "gradient_norms"} <= names
 
 
-@pytest.mark.parametrize(("text", "kind"), [("a", "png"), ("", "png"), ("az", "png"), ("ab", "pdf")])
+@pytest.mark.parametrize(("text", "kind"), [("a", "png"), ("", "png"), ("az", "png"), ("ab", "eps")])
 def test_plot_run_refuses_before_it_writes(tmp_path, text, kind):
     tokenizer = CharTokenizer(None).fit("ab")
     model = CharModel(2, 3, seed=0)

@@ -138,7 +138,7 @@ def test_the_course(rng, scale):
 
 def test_plots_of_a_run(tmp_path, monkeypatch):
     plots = pytest.importorskip("rnnx.plots")
-    monkeypatch.setattr("rnnx.plots.style.to_bytes", lambda figure, suffix: figure.draw_without_rendering() or b"")
+    monkeypatch.setattr("rnnx.plots.style.to_bytes", lambda figure, *_: figure.draw_without_rendering() or b"")
     corpus, trainer = make_trainer()
     records = [item.as_dict() for item in trainer.run(corpus.train, corpus.validation, epochs=1)]
     plots.plot_run(records, trainer.model, corpus.tokenizer, tmp_path, "tritops")

@@ -145,9 +145,10 @@ def _lines_of(dataset: Dataset | None, corpus: Corpus) -> set[str]:
 @click.command(cls=Command)
 @run_argument
 @option("--text", show_default="a sample from the model", help="Input text for the plots.")
-@option("--format", type=Choice(["png", "svg"]), default="png", help="Image format.")
+@option("--format", type=Choice(["png", "svg", "pdf"]), default="png", help="Image format.")
+@option("--dpi", type=IntRange(10, 2400), default=200, help="Dots per inch of PNG files.")
 @option("--output", type=click.Path(file_okay=False), show_default="RUN", help="Folder in which to create plots/.")
-def plot(run: str, text: str | None, format: str, output: str | None) -> None:  # noqa: A002
+def plot(run: str, text: str | None, format: str, dpi: int, output: str | None) -> None:  # noqa: A002
     """Plot a run.
 
     Writes the training curves, the gates and the gradient norms over a text, and histograms of the weights to
@@ -167,7 +168,7 @@ def plot(run: str, text: str | None, format: str, output: str | None) -> None:  
         text = lowered(loaded, text)
         if lines:  # training sequences begin with a newline
             text = "\n" + text.removeprefix("\n")
-        for path in plots.plot_run(metrics, loaded.model, tokenizer, output or folder, text, format=format):
+        for path in plots.plot_run(metrics, loaded.model, tokenizer, output or folder, text, format=format, dpi=dpi):
             click.echo(path)
 
 

@@ -25,6 +25,8 @@ def draw(report: "Report") -> Figure:
         f"{s.optimizer} {s.learning_rate:g}, {s.dtype}",
     )
     losses, differences, times = figure.subplots(1, 3, width_ratios=(1.2, 1.2, 1))
+    found = [report.loss_differences(label) for label in list(report.sides)[1:]]
+    zero = style.log_axis(differences, [*found, np.array([report.tolerance])])
     for at, (label, color) in enumerate(zip(report.sides, style.COLORS, strict=False)):
         line, width = LINES[at]
         look = {"color": color, "ls": line, "label": label}
@@ -32,8 +34,7 @@ def draw(report: "Report") -> Figure:
         losses.plot(steps, report.sides[label].losses, lw=width, **look)
         if at:
             d = report.loss_differences(label)
-            d = np.where(d > 0, d, np.nan)  # identical losses have no place on a logarithmic axis
-            differences.plot(steps, d, marker=".", ms=4, lw=1.5, **look)
+            differences.plot(steps, np.where(d == 0, zero, d), marker=".", ms=4, lw=1.5, **look)
         seconds = 1000 * report.sides[label].seconds[report.warm_up :]
         median = 1000 * report.step_seconds(label)
         spread = np.abs(np.quantile(seconds, (0.1, 0.9)) - median)[:, None]
@@ -41,7 +42,7 @@ def draw(report: "Report") -> Figure:
         times.bar(f"{name}\n{median:.3g} ms", median, 0.6, color=color, yerr=spread, ecolor="0.3", capsize=4)
     differences.axhline(report.tolerance, color="0.4", lw=1, ls=":", label="tolerance after one update")
     losses.set(title="loss of every step's batch", xlabel="step", ylabel="nats per character")
-    differences.set(yscale="log", title="relative difference from rnnx's loss", xlabel="step")
+    differences.set(title="relative difference from rnnx's loss", xlabel="step")
     times.set(title="time of a step", ylabel="ms; median, 10 to 90 %")
     for axes in (losses, differences):
         style.step_axis(axes)

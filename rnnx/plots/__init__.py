@@ -1,7 +1,7 @@
 """Plots of training curves, activations, gradients, attention and weights.
 
 The functions take arrays, dicts or caches, return a ``matplotlib.figure.Figure``, and do not touch matplotlib's global
-state (no pyplot, no display). `save` writes a figure as PNG or SVG.
+state (no pyplot, no display). `save` writes a figure as PNG, SVG or PDF.
 """
 
 try:

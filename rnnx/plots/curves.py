@@ -148,13 +148,13 @@ def _both_sides(values: np.ndarray, keep: float) -> np.ndarray:
 
 
 def _draw_small_panel(axes: Axes, key: str, curves: Sequence[Curve]) -> None:
-    for k, curve in enumerate(curves):
+    zero = style.log_axis(axes, [values for _, values in curves]) if key == "grad_norm" else 0.0
+    for k, (steps, values) in enumerate(curves):
         color, line = _run_style(k)
-        axes.plot(*curve, color=color, ls=line, lw=0.8 if key == "grad_norm" else 1.4)
+        shown = np.where(values == 0, zero, values)
+        axes.plot(steps, shown, color=color, ls=line, lw=0.8 if key == "grad_norm" else 1.4)
     axes.set_ylabel(_SMALL_PANELS[key])
-    if key == "grad_norm":
-        style.log_axis(axes, [values for _, values in curves])
-    else:
+    if key != "grad_norm":
         axes.set_ylim(bottom=min(values.min(initial=0) for _, values in curves))
 
 
@@ -178,7 +178,7 @@ def gradient_norms(curves: Mapping[str, Any], *, title: str | None = None) -> Fi
     Returns
     -------
     matplotlib.figure.Figure
-        Zero norms, from gradients that underflowed, are omitted.
+        Zero norms, from gradients that underflowed, are at the bottom, where the axis says 0.
 
     Raises
     ------
@@ -193,16 +193,18 @@ def gradient_norms(curves: Mapping[str, Any], *, title: str | None = None) -> Fi
             raise ValueError(f"`curves[{name!r}]` must not be negative; got {norms.min()}")
     figure = style.new_figure(7.5, 4.0, title or "Gradient norms over time")
     axes = figure.subplots()
+    zero = style.log_axis(axes, arrays.values())
+    drawn = []
     for k, norms in enumerate(arrays.values()):
-        axes.plot(
-            np.where(norms > 0, norms, np.nan),
+        drawn += axes.plot(
+            np.where(norms == 0, zero, norms),
             color=style.COLORS[k % len(style.COLORS)],
             ls=style.LINES[k % len(style.LINES)],
             marker="o" if len(norms) == 1 else None,
         )
-    style.log_axis(axes, arrays.values())
     axes.grid(True)
     style.step_axis(axes)
-    axes.set(xlabel="time step t  (the loss is at the right end)", ylabel="norm of ∂loss / ∂(state after step t)")
-    style.add_legend(figure, axes.lines, list(arrays))
+    axes.set_xlabel("time step $t$  (the loss is at the right end)")
+    axes.set_ylabel("norm of ∂loss / ∂(state after step $t$)")
+    style.add_legend(figure, drawn, list(arrays))
     return figure

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rnnx._core.checks import choice
+from rnnx._core import checks
 from rnnx.analysis import inspection
 from rnnx.plots import style
 from rnnx.plots.curves import gradient_norms, has_losses, training_curves
@@ -20,6 +20,7 @@ def plot_run(
     folder: str | Path,
     text: str,
     format: str = "png",  # noqa: A002
+    dpi: int = style.DPI,
 ) -> list[Path]:
     """Plot the training metrics, gates, gradients and weights of a character model, and write the files.
 
@@ -33,7 +34,9 @@ def plot_run(
         The folder of the run. The files go to its subfolder ``plots``, created if missing.
     text : str
         Text for the plots of activations and gradients: at least two characters of the vocabulary.
-    format : {"png", "svg"}
+    format : {"png", "svg", "pdf"}
+    dpi : int
+        As for `save`.
 
     Returns
     -------
@@ -44,11 +47,12 @@ def plot_run(
     Raises
     ------
     ValueError
-        If `format` is unknown, or the text is too short or not in the vocabulary.
+        If `format` is unknown, `dpi` is not from 10 to 2400, or the text is too short or not in the vocabulary.
     OSError
         If a file cannot be written.
     """
-    choice("format", format, ("png", "svg"))
+    checks.choice("format", format, [suffix[1:] for suffix in style.FORMATS])
+    checks.integer("dpi", dpi, *style.DPI_RANGE)
     norms = inspection.text_gradient_norms(model, tokenizer, text)  # checks the text, before any work
     figures = {"training_curves": training_curves(metrics)} if has_losses(metrics) else {}
     figures["weight_histograms"] = weight_histograms(model.parameters, cell=model.cell)
@@ -65,5 +69,5 @@ def plot_run(
     plots.mkdir(parents=True, exist_ok=True)
     paths = {plots / f"{name}.{format}": figure for name, figure in figures.items()}
     for path, figure in paths.items():
-        style.save(figure, path)
+        style.save(figure, path, dpi=dpi)
     return list(paths)

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from rnnx._core import arrays as ns
+from rnnx._core import checks
 from rnnx._core.files import write_atomically
 from rnnx.plots.characters import printable
 
@@ -25,10 +26,10 @@ BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK = COLORS = (
 )
 LINES = ("-", "--", "-.", ":")
 SEQUENTIAL, DIVERGING = "viridis", "RdBu_r"
-DPI = 110
+SCREEN_DPI, DPI = 110, 200  # in notebooks, and in files
 
 STYLE: Any = {
-    "figure.dpi": DPI,
+    "figure.dpi": SCREEN_DPI,
     "savefig.dpi": "figure",
     "savefig.bbox": None,
     "figure.facecolor": "white",
@@ -51,9 +52,16 @@ STYLE: Any = {
     "agg.path.chunksize": 10000,  # a long noisy curve exceeds the limits of one path
     "svg.hashsalt": "rnnx",  # the same figure gives the same file
     "svg.fonttype": "path",
+    "pdf.fonttype": 42,  # text stays text
     "text.usetex": False,
 }
-FORMATS = (".png", ".svg")
+DPI_RANGE = (10, 2400)
+FORMATS = (".png", ".svg", ".pdf")
+_NO_ORIGIN = {
+    ".png": {"Software": None},
+    ".svg": {"Date": None, "Creator": None},
+    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
 
 
 @contextlib.contextmanager
@@ -72,7 +80,7 @@ class Picture(Figure):
         super().draw(renderer)
 
     def _repr_png_(self) -> bytes:
-        return to_bytes(self, ".png")
+        return to_bytes(self, ".png", SCREEN_DPI)
 
 
 def new_figure(width: float, height: float, title: str = "") -> Picture:
@@ -80,23 +88,30 @@ def new_figure(width: float, height: float, title: str = "") -> Picture:
     figure = Picture(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     if title:
-        figure.suptitle(printable(title), x=0.01, ha="left", parse_math=False)
+        add_title(figure, printable(title), parse_math=False)
     return figure
 
 
-def save(figure: Figure, path: str | Path) -> None:
+def add_title(figure: Figure, title: str, **options: Any) -> None:
+    """Add a title at the left."""
+    figure.suptitle(title, x=0.01, ha="left", **options)
+
+
+def save(figure: Figure, path: str | Path, *, dpi: int = DPI) -> None:
     """Write a figure to a file, atomically. The same figure always gives the same bytes.
 
     Parameters
     ----------
     figure : matplotlib.figure.Figure
     path : str or Path
-        Ends in ``.png`` or ``.svg``.
+        Ends in ``.png``, ``.svg`` or ``.pdf``.
+    dpi : int
+        Dots per inch of a PNG file, and of the heat maps in the others.
 
     Raises
     ------
     ValueError
-        If `path` has another extension.
+        If `path` has another extension, or `dpi` is not from 10 to 2400.
     OSError
         If the file cannot be written.
     """
@@ -104,18 +119,16 @@ def save(figure: Figure, path: str | Path) -> None:
         raise TypeError(f"`figure` must be a matplotlib Figure; got {type(figure).__name__}")
     suffix = Path(path).suffix.lower()
     if suffix not in FORMATS:
-        raise ValueError(f"`path` must end in {' or '.join(FORMATS)}; got {str(path)!r}")
-    write_atomically(path, to_bytes(figure, suffix))
+        raise ValueError(f"`path` must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}; got {str(path)!r}")
+    write_atomically(path, to_bytes(figure, suffix, checks.integer("dpi", dpi, *DPI_RANGE)))
 
 
 @style()
-def to_bytes(figure: Figure, suffix: str) -> bytes:
-    """Encode a figure as PNG or SVG, without a date or a program version."""
+def to_bytes(figure: Figure, suffix: str, dpi: int) -> bytes:
+    """Encode a figure as PNG, SVG or PDF, without a date or a program version."""
     buffer = io.BytesIO()
-    options: dict[str, Any] = {"metadata": {"Date": None, "Creator": None}}
-    if suffix == ".png":
-        options = {"metadata": {"Software": None}, "pil_kwargs": {"optimize": True}}
-    figure.savefig(buffer, format=suffix[1:], **options)
+    options: dict[str, Any] = {"pil_kwargs": {"optimize": True}} if suffix == ".png" else {}
+    figure.savefig(buffer, format=suffix[1:], dpi=dpi, metadata=_NO_ORIGIN[suffix], **options)
     return buffer.getvalue()
 
 
@@ -137,9 +150,9 @@ def all_to_numpy(name: str, arrays: Any, pattern: str = "{}") -> dict[str, np.nd
     return {key: to_numpy(pattern.format(key), values) for key, values in arrays.items()}
 
 
-def set_title(axes: Axes, title: str, **options: Any) -> None:
-    """Set a title verbatim; a dollar sign does not start a formula."""
-    axes.set_title(printable(title), parse_math=False, **options)
+def verbatim(text: str) -> str:
+    """Escape a name that stands beside formulas: a dollar sign in it does not start one."""
+    return printable(text).replace("$", r"\$")
 
 
 def add_legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
@@ -158,32 +171,48 @@ def step_axis(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(nbins=9, steps=[1, 2, 5, 10], integer=True))
 
 
-def log_axis(axes: Axes, values: Iterable[np.ndarray]) -> None:
+def log_axis(axes: Axes, values: Iterable[np.ndarray]) -> float:
     """Make the vertical axis logarithmic around the positive values, with plain numbers as tick labels.
 
     A short range has ticks at 1, 2 and 5 of every decade. Without positive values the axis stays linear.
+
+    Returns
+    -------
+    float
+        The place of zeros, if there are any: below all other values, with a dotted line and the label 0.
     """
-    logs = np.log10([v for array in values for v in array if 0 < v < math.inf])
+    numbers = np.concatenate([np.ravel(array) for array in values])
+    logs = np.log10(numbers[(numbers > 0) & (numbers < math.inf)])
     if not len(logs):
-        return
+        return 0.0
     low, high = logs.min(), logs.max()
     margin = 0.05 * (high - low) or 0.1
-    axes.set_ylim(10.0 ** max(low - margin, -307), 10.0 ** min(high + margin, 308))
+    zero = 10.0 ** max(low - 4 * margin, -306) if (numbers == 0).any() else 0.0
+    axes.set_ylim(zero / 10.0**margin if zero else 10.0 ** max(low - margin, -307), 10.0 ** min(high + margin, 308))
     axes.set_yscale("log")
     every = max(1, math.ceil((high - low) / 6))
     digits = (1, 2, 5) if high - low < 1.5 else (1,)
     first = math.floor(low / every) * every
     ticks = [digit * 10.0**n for n in range(first, math.ceil(high) + 1, every) if -308 < n < 308 for digit in digits]
     bottom, top = axes.get_ylim()
-    axes.set_yticks([tick for tick in ticks if bottom <= tick <= top])
+    least = max(bottom, 10.0 ** (low - margin))
+    axes.set_yticks([*([zero] if zero else []), *(tick for tick in ticks if least <= tick <= top)])
     axes.yaxis.set_minor_locator(NullLocator())
     powers = high - low > 4
-    axes.yaxis.set_major_formatter(lambda v, _: f"$10^{{{round(math.log10(v))}}}$" if powers else f"{v:g}")
+    axes.yaxis.set_major_formatter(lambda v, _: _number(v, powers) if v > zero else "0")
+    if zero:
+        axes.axhline(zero, color="0.6", lw=0.8, ls=":", zorder=0)
+    return zero
 
 
-def add_color_bar(figure: Figure, mappable: Any, axes: Axes, **options: Any) -> Any:
-    """Add a slim color bar to the right of the axes."""
+def _number(value: float, power: bool) -> str:
+    return f"$10^{{{round(math.log10(value))}}}$" if power else f"{value:g}"
+
+
+def add_color_bar(figure: Figure, mappable: Any, axes: Axes, label: str, **options: Any) -> Any:
+    """Add a slim color bar to the right of the axes, with a label."""
     bar = figure.colorbar(mappable, ax=axes, pad=0.01, fraction=0.03, **options)
+    bar.set_label(label, fontsize=8)
     bar.ax.tick_params(labelsize=7, length=2)
     bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
     outline: Any = bar.outline

@@ -68,11 +68,13 @@ def text_activation(
     lines = wrap(text, width)[:max_lines]
     shown = sum(map(len, lines))
     part = f", the first {shown} of {len(text)} characters" if shown < len(text) else ""
-    title = (title or f"Unit {unit}, {unit_values.describe(name)}") + part
-    return _draw_text(lines, array[unit], unit_values.scale(name, array[unit]), title)
+    title = (style.verbatim(title) if title else f"Unit {unit}, {unit_values.describe(name)}") + part
+    return _draw_text(lines, array[unit], unit_values.scale(name, array[unit]), title, unit_values.symbol(name))
 
 
-def _draw_text(lines: Sequence[str], values: np.ndarray, scale: tuple[str, float, float], title: str) -> Figure:
+def _draw_text(
+    lines: Sequence[str], values: np.ndarray, scale: tuple[str, float, float], title: str, symbol: str
+) -> Figure:
     """Draw every character, black or white, on a background of its color."""
     cmap, low, high = scale
     mappable = ScalarMappable(Normalize(low, high), colormaps[cmap])
@@ -80,7 +82,8 @@ def _draw_text(lines: Sequence[str], values: np.ndarray, scale: tuple[str, float
         [" " if c == " " else label for c, label in zip(line, characters.visible(line), strict=True)] for line in lines
     ]
     columns = max(20, *(sum(map(len, line)) for line in labels))
-    figure = style.new_figure(0.8 + 0.082 * columns, 0.6 + 0.185 * len(lines), title)
+    figure = style.new_figure(0.9 + 0.082 * columns, 0.6 + 0.185 * len(lines))
+    style.add_title(figure, title)
     axes = figure.subplots()
     fields = np.ones((len(lines), columns, 4))
     colors = iter(mappable.to_rgba(values))
@@ -105,17 +108,22 @@ def _draw_text(lines: Sequence[str], values: np.ndarray, scale: tuple[str, float
             column += len(label)
     axes.imshow(fields, aspect="auto")
     axes.set_axis_off()
-    style.add_color_bar(figure, mappable, axes)
+    style.add_color_bar(figure, mappable, axes, symbol)
     return figure
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """Split a text into lines of at most `width` characters, after newlines, after spaces, or within words."""
+    """Split a text into lines of about `width` characters, after newlines, after spaces, or within words.
+
+    The newlines after a line, up to `width` of them, stand at its end, and those that open a text before its first
+    line, so that no symbol stands alone. No line is a single character that was split off.
+    """
     lines = []
-    for paragraph in re.findall("[^\n]*\n|[^\n]+", text):
-        while len(paragraph) > width:
-            at = paragraph.rfind(" ", width // 2, width) + 1 or width
-            lines.append(paragraph[:at])
-            paragraph = paragraph[at:]
-        lines.append(paragraph)
+    for part in re.findall("\n*[^\n]+\n*|\n+", text):
+        while (end := len(part.rstrip("\n"))) > width or len(part) - end > width:
+            at = part.rfind(" ", width // 2, width) + 1 or width
+            at = max(1, min(at, (end if end > width else len(part)) - 2))
+            lines.append(part[:at])
+            part = part[at:]
+        lines.append(part)
     return lines

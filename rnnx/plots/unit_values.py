@@ -20,9 +20,17 @@ _SIGMOIDS = {
 _SIGNED = {"cct": "candidate", "hct": "candidate, recurrent side", "a": "hidden state", "c": "cell state"}
 
 
+_SYMBOLS = {"cct": r"$\tilde c_t$", "hct": "$h_t$", "a": "$a_t$", "c": "$c_t$"}
+
+
+def symbol(name: str) -> str:
+    """Return the symbol of a gate or state in the equations; those of other cells have their name."""
+    return f"${name[0]}_t$" if name in _SIGMOIDS else _SYMBOLS.get(name, style.verbatim(name))
+
+
 def describe(name: str) -> str:
     """Name a gate or state in words and by its symbol."""
-    return f"{(_SIGMOIDS | _SIGNED).get(name, '')} {name}".strip()
+    return f"{(_SIGMOIDS | _SIGNED).get(name, '')} {symbol(name)}".strip()
 
 
 def arrays(values: Any, example: int) -> dict[str, np.ndarray]:

@@ -18,6 +18,7 @@ _OF_A_CELL = re.compile(r"[^_]+(_(?!bridge_).+)?_l\d+(_reverse)?")
 _KINDS = {"recurrent weights": style.BLUE, "input weights": style.ORANGE, "other": "#777777"}
 _RECURRENT, _INPUT, _OTHER = _KINDS
 _COLUMNS = 4
+_PARAMETER = re.compile(r"([Wb])([a-z]{1,3})(?:_(encoder|decoder))?(?:_l(\d+))?(_reverse)?")  # Wf, bf_l0
 
 
 @style.style()
@@ -55,11 +56,11 @@ def weight_histograms(
     rows = _rows(arrays, keys)
     edges = {kind: _edges([a for n, a in arrays.items() if keys.is_bias(n, a) == kind], bins) for kind in (False, True)}
     width = max(map(len, rows))
-    figure = style.new_figure(2.1 * width + 0.6, 1.35 * len(rows) + 0.8, title or "Parameters")
+    figure = style.new_figure(2.1 * width + 0.6, 1.35 * len(rows) + 0.8, title or _title(arrays, keys, edges))
     panels = figure.subplots(len(rows), width, squeeze=False)
     used: set[str] = set()
     for row, names in zip(panels, rows, strict=True):
-        row[0].set_ylabel("count", fontsize=8)
+        row[0].set_ylabel("parameters per bin", fontsize=8)
         for axes, name in zip(row, names, strict=False):
             used |= _draw(axes, name, arrays[name], edges[keys.is_bias(name, arrays[name])], keys)
         for axes in row[len(names) :]:
@@ -71,6 +72,13 @@ def weight_histograms(
     if kinds:
         style.add_legend(figure, [Patch(color=_KINDS[kind], alpha=0.7) for kind in kinds], kinds)
     return figure
+
+
+def _title(arrays: Mapping[str, np.ndarray], keys: "_Keys", edges: Mapping[bool, np.ndarray]) -> str:
+    """Return a title with the widths of the bins, the unit of the vertical axes."""
+    kinds = dict.fromkeys(keys.is_bias(name, array) for name, array in arrays.items())
+    widths = [f"{edges[kind][1] - edges[kind][0]:.2g} ({'biases' if kind else 'matrices'})" for kind in kinds]
+    return f"Parameters, in bins of {' and '.join(widths)}"
 
 
 class _Keys:
@@ -125,11 +133,22 @@ def _draw(axes: Axes, name: str, array: np.ndarray, edges: np.ndarray, keys: _Ke
         axes.stairs(counts, edges, fill=True, color=_KINDS[kind], alpha=0.35)
         axes.stairs(counts, edges, color=_KINDS[kind], linewidth=1)
     lost = np.count_nonzero(~np.isfinite(array))
-    style.set_title(axes, f"{name}  {array.shape}" + (f", {lost} not finite" if lost else ""), fontsize=8)
+    axes.set_label(name)
+    axes.set_title(f"{_symbol(name)}  {array.shape}" + (f", {lost} not finite" if lost else ""), fontsize=8)
     axes.margins(x=0.03)
     axes.set_ylim(bottom=0)
     axes.locator_params(nbins=4)
     return set(parts)
+
+
+def _symbol(name: str) -> str:
+    """Return the symbol of a parameter in the equations: Wf_l0_reverse is W_f, layer 0, reverse."""
+    found = _PARAMETER.fullmatch(name)
+    if found is None:
+        return style.verbatim(name)
+    kind, key, part, layer, reverse = found.groups()
+    places = [part, layer and f"layer {layer}", reverse and "reverse"]
+    return ", ".join([f"${kind}_{{{key}}}$", *filter(None, places)])
 
 
 def _parts(name: str, array: np.ndarray, keys: _Keys) -> dict[str, np.ndarray]:
