@@ -15,12 +15,27 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",  # MathJax's files, so that equations need no network
+    "sphinx.ext.viewcode",  # links to the source
     "numpydoc",
+    "sphinx_copybutton",
+    "sphinx_design",  # cards
 ]
 exclude_patterns = ["_build", "jupyter_execute", "**.ipynb_checkpoints"]
 
 html_theme = "furo"
-html_title = "rnnx"
+html_title = f"rnnx {version}"
+html_theme_options = {
+    # Links to a page's source and to edit it
+    "source_repository": "https://github.com/rnnx/rnnx/",
+    "source_branch": "main",
+    "source_directory": "docs/",
+}
+html_css_files = ["site.css"]
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+copybutton_exclude = ".linenos, .gp, .go"
+copybutton_selector = "div:not(.output) > div.highlight pre"
 html_show_sphinx = False
 html_copy_source = False
 html_static_path = ["_static"]

@@ -96,7 +96,7 @@ def main(
         for some in (known, unseen)
     )
     model = Seq2Seq(
-        source.vocab_size, target.vocab_size, hidden_size, cell="gru", attention=attention, end_token=end, seed=SEED
+        source.vocab_size, target.vocab_size, hidden_size, cell="gru", attention=attention, end_token=end, rng=SEED
     )
     print(model)
     started = time.perf_counter()

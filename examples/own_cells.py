@@ -46,7 +46,7 @@ def adding(n: int, n_steps: int, seed: int) -> Examples:
 def curve(cell: str | Cell, n_steps: int, n_train: int, epochs: int, hidden_size: int) -> list[float]:
     """Return the mean squared error on unseen sequences after each epoch."""
     train, test = adding(n_train, n_steps, seed=1), adding(1000, n_steps, seed=2)
-    model = SequenceRegressor(2, hidden_size, 1, cell=cell, seed=0)
+    model = SequenceRegressor(2, hidden_size, 1, cell=cell, rng=0)
     trainer, errors = Trainer(model, Adam(learning_rate=0.01), clip_norm=1.0, seed=0), []
     for epoch in range(epochs):
         trainer.fit(train, epochs=epoch + 1, batch_size=50)

@@ -47,7 +47,7 @@ def naive_errors(series: np.ndarray) -> dict[str, float]:
 def main(n_train: int = 4000, epochs: int = 30, hidden_size: int = 48) -> dict[str, float]:
     """Train, and return the mean squared errors on unseen series."""
     train, test = make_series(n_train, seed=1), make_series(1000, seed=2)
-    model = SequenceRegressor(1, hidden_size, AHEAD, cell="gru", seed=0)
+    model = SequenceRegressor(1, hidden_size, AHEAD, cell="gru", rng=0)
     trainer = Trainer(model, Adam(learning_rate=0.005), clip_norm=1.0, seed=0)
     trainer.fit(as_examples(train), epochs=epochs, batch_size=50)
     forecast = model.predict(test[None, :, :HISTORY])  # (AHEAD, n)

@@ -62,6 +62,8 @@ def run_page(text, name):
     return blocks
 
 
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+GALLERY = sorted(path.stem for path in (DOCS / "gallery").glob("*.md") if path.stem != "index")
 NEEDS = {"torch.md": ("torch",), "onnx.md": ("onnx", "onnxruntime")}
 
 
@@ -74,6 +76,24 @@ def test_examples_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with rnnx.use_engine("reference"):  # nothing to compile
         assert run_page((DOCS / name).read_text(encoding="utf-8"), name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GALLERY)
+def test_gallery(name, tmp_path, monkeypatch):
+    """A page of the gallery runs, ends with a picture, and has a thumbnail."""
+    figure = pytest.importorskip("matplotlib.figure").Figure
+    monkeypatch.chdir(tmp_path)
+    run = runpy.run_path(DOCS / "gallery" / "thumbnails.py")["run"]
+    with rnnx.use_engine("reference"):
+        assert isinstance(run(DOCS / "gallery" / f"{name}.md")["figure"], figure)
+    assert f"thumbnails/{name}.png" in (DOCS / "gallery" / "index.md").read_text(encoding="utf-8")
+    assert (DOCS / "gallery" / "thumbnails" / f"{name}.png").stat().st_size < 40_000
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_gallery_is_there():
+    assert len(GALLERY) >= 8
 
 
 def test_wrong_examples_are_found():
@@ -178,7 +198,15 @@ def broken_links(site):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The built site; the notebook is not executed."""
-    for package in ("sphinx", "numpydoc", "myst_nb", "furo"):
+    for package in (
+        "sphinx",
+        "numpydoc",
+        "myst_nb",
+        "furo",
+        "sphinx_copybutton",
+        "sphinx_design",
+        "sphinx-mathjax-offline",
+    ):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"the documentation needs {package}: pip install -e '.[docs]'")
     out = tmp_path_factory.mktemp("docs") / "html"
@@ -204,6 +232,47 @@ def test_broken_site_links_are_found(tmp_path):
     (tmp_path / "a.html").write_text('<a href="b.html#x">1</a><a href="b.html#y">2</a><img src="no.svg?v=1">')
     (tmp_path / "b.html").write_text('<p id="x"><a href="#x">1</a><a href="no.html">2</a><a href="https://a.b/c">3</a>')
     assert sorted(broken_links(tmp_path)) == ["a.html: b.html#y", "a.html: no.svg?v=1", "b.html: no.html"]
+
+
+def outside_files(page):
+    """Scripts, styles and pictures that a page loads from elsewhere."""
+    found = re.findall(r"<(?:script|link|img)\b[^>]*?(?:src|href)=\"(https?://[^\"]+)\"[^>]*>", page)
+    return [address for address in found if "canonical" not in address]
+
+
+@pytest.mark.slow
+def test_site_needs_no_network(site):
+    pages = {path: path.read_text(encoding="utf-8") for path in site.rglob("*.html")}
+    assert [path.name for path, page in pages.items() if outside_files(page)] == []
+    assert sum("mathjax/tex-chtml.js" in page for page in pages.values()) > 5
+    assert outside_files('<script defer="defer" src="https://a.b/c.js"></script><a href="https://a.b">') == [
+        "https://a.b/c.js"
+    ]
+
+
+@pytest.mark.slow
+def test_pages_have_what_readers_look_for(site):
+    """The version, links to the source of a page and of a function, and buttons that copy code."""
+    front = (site / "index.html").read_text(encoding="utf-8")
+    assert rnnx.__version__ in front
+    assert "github.com/rnnx/rnnx/edit/main/docs/index.md" in front
+    assert "copybutton.js" in front
+    for page in ("installation", "changelog", "faq", "glossary", "gallery/index", "hand_written"):
+        assert f'href="{page}.html"' in front, page
+    assert "_modules/rnnx/functional/lstm.html" in (site / "api" / "course_functions.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not BROWSER, reason="no Chromium")
+def test_equations_in_a_browser(site, tmp_path):
+    """Equations are typeset from the site's own files, and nothing fails on the way."""
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000", "--dump-dom"]
+    options += ["--enable-logging=stderr", "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path}"]
+    command = [BROWSER, *options, (site / "bptt.html").as_uri()]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100)
+    assert result.stdout.count("<mjx-container") > 50
+    assert "merror" not in result.stdout
+    assert [line for line in result.stderr.splitlines() if "CONSOLE" in line] == []
 
 
 def documented(site):

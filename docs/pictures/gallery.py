@@ -28,7 +28,7 @@ WORD = "hippopotamus"
 
 def train(corpus: Corpus, cell: str, steps: int = 800) -> tuple[CharModel, list[dict[str, Any]]]:
     """Return a character model trained on help texts for about a minute, and the records of its training."""
-    model = CharModel(corpus.tokenizer.vocab_size, 96, cell=cell, seed=SEED)
+    model = CharModel(corpus.tokenizer.vocab_size, 96, cell=cell, rng=SEED)
     return model, fit(model, corpus.train, corpus.validation, steps)
 
 
@@ -59,7 +59,7 @@ def vanishing(n_steps: int = 100, n_a: int = 64, n_x: int = 32, m: int = 16) -> 
     norms = {}
     for name, (cell, options) in cells.items():
         parameters: dict[str, Any] = rnnx.initialize_parameters(
-            cell, n_x, n_a, seed=SEED, dtype="float64", scheme="torch", **options
+            cell, n_x, n_a, rng=SEED, dtype="float64", scheme="torch", **options
         )
         _, _, caches = rnnx.recurrent_forward(cell, x, (), parameters)
         norms[name] = inspection.gradient_norms(caches, ds_final=da / np.linalg.norm(da))
@@ -72,7 +72,7 @@ def backwards() -> tuple[Seq2Seq, CharTokenizer]:
     alphabet = CharTokenizer(None).fit("\nabcdefghijklmnopqrstuvwxyz")
     words = [rng.integers(1, 27, n) for n in rng.integers(4, 15, 6000)]
     learn, hold_out = (Pairs(some, [word[::-1] for word in some], 0) for some in (words[300:], words[:300]))
-    model = Seq2Seq(27, 27, 48, cell="gru", seed=SEED)
+    model = Seq2Seq(27, 27, 48, cell="gru", rng=SEED)
     fit(model, learn, hold_out, steps=600)
     return model, alphabet
 
