@@ -17,14 +17,24 @@ from rnnx.engines.cpu.tape import CpuTape, Kept, Run
 from rnnx.engines.protocol import Arrays, Gradients
 
 
-class _Changes:
-    """What to do with arrays before a job reads them: per array, a function or None."""
+class _Selection:
+    """The arrays that a job reads, in their order, of those given and further ones.
 
-    def __init__(self, changes: Sequence[Change | None]) -> None:
+    `changes`: in the same order, what to do with an array first, a function or None.
+    """
+
+    def __init__(self, order: Sequence[int], changes: Sequence[Change | None], more: Arrays = ()) -> None:
+        self._more, places = more, tuple(order)
+        self._pick: Any = (
+            operator.itemgetter(*places) if len(places) > 1 else lambda all_: tuple([all_[k] for k in places])
+        )
         self._changes = [(k, change) for k, change in enumerate(changes) if change is not None]
 
-    def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        changed = list(arrays)
+    def __call__(self, arrays: Arrays) -> Sequence[np.ndarray]:
+        picked: Sequence[np.ndarray] = self._pick(arrays + self._more)
+        if not self._changes:
+            return picked
+        changed = list(picked)
         for k, change in self._changes:
             changed[k] = change(changed[k])
         return changed
@@ -52,12 +62,12 @@ class ForwardPlan:
         self._reads_x = layouts[0] is None  # in place
         given = [k for k, of in enumerate(memory) if of is not None]
         zero = [k for k in states if memory[k] is None]
-        self._zeros = tuple([zeros(key.dtype, cell.size(cell.states[k - 1], key.n), key.m) for k in zero])
-        self._pick = operator.itemgetter(*[(*given, *zero).index(k) for k in (*sequences, *states, *own)])
-        of_zeros = (0, 0, self._zeros[0].flags.num) if zero else None
-        of_states = [to_rows(memory[k] or of_zeros) for k in states]
+        initial = tuple([zeros(key.dtype, cell.size(cell.states[k - 1], key.n), key.m) for k in zero])
+        order = [(*given, *zero).index(k) for k in (*sequences, *states, *own)]
+        of_states = [memory[k] and to_rows(memory[k]) for k in states]
         of_sequences = [r.change if r else to_indices for r in readings]
-        self._changed = _Changes([*of_sequences, *of_states, *[to_contiguous(memory[k]) for k in own]])
+        changes = [*of_sequences, *of_states, *[to_contiguous(memory[k]) for k in own]]
+        self._select = _Selection(order, changes, initial)
         shapes = [(key.n_steps, key.m, cell.size(name, key.n)) for name in cell.states]
         self._outputs = [allocation(shape, key.dtype) for shape in shapes[: len(self.job.outputs)]]
         places = list(zip(shapes, self.job.block.offsets, strict=False))
@@ -70,7 +80,7 @@ class ForwardPlan:
     def run(self, arrays: Arrays, lengths: np.ndarray | None) -> tuple[Arrays, CpuTape]:
         """Run the pass on x, the given initial states, the extra inputs and the parameters."""
         memory = self.job.block.memory()
-        given = self._changed(self._pick(arrays + self._zeros))
+        given = self._select(arrays)
         states = [allocate() for allocate in self._outputs]
         self.job.run((memory, *given, *states), lengths)
         if not states:
@@ -125,23 +135,22 @@ class BackwardPlan:
         n_states, item = len(cell.states), key.dtype.itemsize
         readings = [None if of is None else reading(of, item) for of in memory[:n_states]]
         self.job = BackwardPass(key, tuple([r and r.layout for r in readings]), kept_at)
-        self._changed = _Changes([r.change for r in readings if r])
-        self._n_sequences = sum(r is not None for r in readings)
-        places = iter(range(self._n_sequences, 2 * n_states))
-        final = [None if of is None else next(places) for of in memory[n_states:]]
-        self._final = [((key.m, cell.size(name, key.n)), k) for name, k in zip(cell.states, final, strict=True)]
+        given = [k for k, of in enumerate(memory) if of is not None]
+        zero = [k for k in range(n_states, 2 * n_states) if memory[k] is None]
+        final = tuple([zeros(key.dtype, cell.size(cell.states[k - n_states], key.n), key.m) for k in zero])
+        places = [*range(n_states, 2 * n_states), *[k for k in given if k < n_states]]
+        changes = [*[of and to_rows(of) for of in memory[n_states:]], *[r.change for r in readings if r]]
+        self._select = _Selection([(*given, *zero).index(k) for k in places], changes, final)
         shapes = [(key.n_steps, key.m, cell.size(name, key.n)) for name in cell.inputs]
         shapes += [] if key.indices else [(key.n_steps, key.m, key.n_x)]
         self._results = [allocation(shape, key.dtype) for shape in shapes]
 
     def run(self, kept: Arrays, cotangents: Arrays, lengths: np.ndarray | None) -> Gradients:
         """Run the pass on arrays, memory first, that hold all that a forward pass has kept, with given cotangents."""
-        job, dtype = self.job, self.key.dtype
-        given = self._changed(cotangents[: self._n_sequences])
-        ds = [np.zeros(s, dtype) if k is None else np.array(cotangents[k].T, order="C") for s, k in self._final]
-        results = [allocate() for allocate in self._results]
+        job, results = self.job, [allocate() for allocate in self._results]
         memory = job.block.memory()
-        job.run((memory, *kept, *ds, *results, *given), lengths)
+        job.run((memory, *kept, *results, *self._select(cotangents)), lengths)
         parts = [d.T for d in results]
         dx = None if self.key.indices else parts.pop()
-        return Gradients(dx, tuple([d.T for d in ds]), job.block.gradients(memory), tuple(parts))
+        gradients, ds = job.block.gradients(memory)
+        return Gradients(dx, tuple([d.T for d in ds]), gradients, tuple(parts))

@@ -1,8 +1,9 @@
 """Memory layouts of public arrays, and blocks of arrays in one allocation."""
 
 import math
-from collections.abc import Callable, Iterable
-from operator import attrgetter
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,9 @@ _READY = _C_CONTIGUOUS | _ALIGNED
 memory_of: Any = attrgetter("shape", "strides", "flags.num")  # what the layout of an array depends on
 
 View = tuple[tuple[int, ...], int, tuple[int, ...] | None]
+Views = Callable[[np.ndarray], Sequence[np.ndarray]]  # of a block's memory
 
+_LARGEST_RECORD = 1 << 31  # bytes of NumPy's records, which must be fewer
 
 Change = Callable[[np.ndarray], np.ndarray]  # of the caller's array to one that a job can read
 
@@ -81,8 +84,21 @@ class Block:
 
     def arrays(self, buffer: np.ndarray) -> list[np.ndarray]:
         """Return the views of the memory."""
+        if self._of_record is not None:
+            return [*self._of_record(buffer)]
         dtype, start = self.dtype, start_of(buffer)
         return [np.ndarray(shape, dtype, buffer, start + at, strides) for shape, at, strides in self.views]
+
+    @cached_property
+    def _of_record(self) -> Views | None:
+        """The views as fields of a record, made in a third of the time; None if some are not contiguous."""
+        shapes, offsets, strides = zip(*self.views, strict=True)
+        if self.size >= _LARGEST_RECORD or len(shapes) < 2 or any(step is not None for step in strides):
+            return None
+        names, formats = [f"f{k}" for k in range(len(shapes))], [(self.dtype, shape) for shape in shapes]
+        record = np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": self.size})
+        fields = itemgetter(*names)
+        return lambda buffer: fields(np.ndarray((), record, buffer, start_of(buffer)))
 
 
 class Layout(NamedTuple):
