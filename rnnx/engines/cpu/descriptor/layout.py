@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rnnx.engines.cpu.runtime.buffer_pool import LINE, address, allocation, start_of
+from rnnx.engines.cpu.runtime.buffer_pool import LINE, address, bytes_allocation, start_of
 
 _C_CONTIGUOUS, _F_CONTIGUOUS, _ALIGNED = 0x1, 0x2, 0x100  # flags of NumPy's C API
 _READY = _C_CONTIGUOUS | _ALIGNED
@@ -59,6 +59,7 @@ def lines(size: int) -> int:
 class Block:
     """Arrays side by side in one allocation, each aligned to a cache line and padded to whole lines.
 
+    ``memory()`` returns new memory, bytes; the first array begins at its next cache line.
     `spare`: bytes after the end of each array that a job may write to. `views`: the shape, offset and strides of what
     `allocate` returns, at first the arrays themselves.
     """
@@ -70,12 +71,8 @@ class Block:
         for shape in self.shapes:
             self.offsets.append(self.size)
             self.size += lines(math.prod(shape) * dtype.itemsize + spare)
-        self._allocate = allocation((self.size + LINE,), np.dtype(np.uint8))
+        self.memory = bytes_allocation(self.size + LINE)
         self.views: list[View] = [(*place, None) for place in zip(self.shapes, self.offsets, strict=True)]
-
-    def memory(self) -> np.ndarray:
-        """Return new memory, bytes; the first array begins at the next cache line."""
-        return self._allocate()
 
     def allocate(self) -> tuple[int, list[np.ndarray]]:
         """Return the address of new memory, where the first array begins, and the views of it, uninitialized."""

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
+from rnnx._core.environment import variable
+
 # Rough costs in nanoseconds, measured on the machine of docs/performance.md. There, a cache line moves between cores in
 # 100 to 300 ns.
 _PRODUCTS = 40  # multiplications per nanosecond
@@ -29,6 +31,7 @@ _COUNTING = 10_000  # to find out how many threads are allowed
 
 MOST_THREADS = 256
 
+_OMP_THREADS, _NUMBA_THREADS = variable("OMP_NUM_THREADS"), variable("NUMBA_NUM_THREADS")
 _POSITIVE = re.compile("0*[1-9][0-9]{0,9}")  # `str.isdigit` also accepts digits that `int` does not, such as "²"
 
 
@@ -48,10 +51,10 @@ def use_limit(threads: int) -> Iterator[None]:
 def max_threads() -> int:
     """Return the number of usable cores, limited by OMP_NUM_THREADS, NUMBA_NUM_THREADS and threadpoolctl."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    limits = [_limit(os.environ.get("OMP_NUM_THREADS", "")), _limit(os.environ.get("NUMBA_NUM_THREADS", ""))]
+    limits = [limit.get(), _limit(_OMP_THREADS()), _limit(_NUMBA_THREADS())]
     if "threadpoolctl" in sys.modules:
         limits += [blas.get_num_threads() or cores for blas in _blas_controllers()]
-    return max(1, min(cores, *limits, limit.get()))
+    return max(1, min(cores, *limits))
 
 
 @lru_cache(maxsize=16)
