@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any, cast
 
 from rnnx._core.checks import choice, flag
-from rnnx._core.environment import variable
+from rnnx._core.environment import decoded, variable
 from rnnx._core.words import shown
 from rnnx.engines.protocol import Engine
 
@@ -154,7 +154,7 @@ _disable_jit = variable("NUMBA_DISABLE_JIT")
 
 
 def _jit_disabled() -> bool:
-    return _disable_jit() not in ("", "0")
+    return decoded(_disable_jit()) not in ("", "0")
 
 
 @lru_cache(maxsize=8)

@@ -8,7 +8,6 @@ from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.kinds import Table, kinds
-from rnnx.cells import Cell
 from rnnx.engines.precision import conversion
 from rnnx.engines.protocol import Arrays, Call, Gradients, PreparingEngine, Tape, preparing
 from rnnx.functional import schedule
@@ -85,28 +84,31 @@ class Backward(NamedTuple):
         tape = caches._tape if type(caches) is Caches else None
         if tape is None or tape.conversion is not None or (kind := tape.kind) is None:
             return cls(None)
+        if not (cell is caches.cell is tape.cell or cell == caches.cell == tape.cell):  # it may have more options
+            return cls(None)
         try:
-            given = tuple([d for d in (*ds, *ds_final) if d is not None])
-            absent = tuple([d is None for d in ds]), tuple([d is None for d in ds_final])
+            every = *ds, *ds_final
+            given = tuple([d for d in every if d is not None])
+            absent = tuple([d is None for d in every]), len(ds)
         except TypeError:  # the checks say what is wrong
             return cls(None)
         if (of_arrays := kinds(given)) is None:
             return cls(None)
-        types, version = (type(ds), type(ds_final)), engines.state()[0]
-        return cls((cell, caches.cell, caches.engine, version, kind, absent, types, of_arrays), tape, given)
+        key = kind, caches.engine, engines.state()[0], type(ds), type(ds_final), absent, of_arrays
+        return cls(key, tape, given)
 
     def run(self) -> Gradients | None:
         """Run the pass that was prepared for calls like this one; None if there is none."""
         run = _backward.find(self.key)
         return None if run is None else schedule.of_sources(self.tape, run(self.tape, self.given))
 
-    def prepare(self, cell: Cell, engine: str, cotangents: Arrays) -> None:
+    def prepare(self, engine: str, cotangents: Arrays) -> None:
         """Prepare the pass for calls like this one, whose arguments are right, with None for cotangents not given.
 
-        Not if it must convert them, if they are of the first steps, or if the cell ran with more options.
+        Not if it must convert them, or if they are of the first steps.
         """
         tape = self.tape
-        if self.key is None or tape.cell != cell or any(d.dtype != tape.dtype for d in self.given):
+        if self.key is None or any(d.dtype != tape.dtype for d in self.given):
             return
         if any(d.ndim == 3 and d.shape[2] != tape.n_steps for d in self.given):
             return

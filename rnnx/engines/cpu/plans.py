@@ -11,8 +11,8 @@ from rnnx.cells.parameters import recurrent_parameters
 from rnnx.engines.cpu.descriptor.backward import BackwardPass
 from rnnx.engines.cpu.descriptor.builder import PassKey, zeros
 from rnnx.engines.cpu.descriptor.forward import ForwardPass
-from rnnx.engines.cpu.descriptor.layout import Change, reading, to_contiguous, to_indices, to_rows
-from rnnx.engines.cpu.runtime.buffer_pool import allocation, start_of
+from rnnx.engines.cpu.descriptor.layout import Change, Views, reading, to_contiguous, to_indices, to_rows
+from rnnx.engines.cpu.runtime.buffer_pool import allocation
 from rnnx.engines.cpu.tape import CpuTape, Kept, Run
 from rnnx.engines.protocol import Arrays, Gradients
 
@@ -70,40 +70,37 @@ class ForwardPlan:
         self._select = _Selection(order, changes, initial)
         shapes = [(key.n_steps, key.m, cell.size(name, key.n)) for name in cell.states]
         self._outputs = [allocation(shape, key.dtype) for shape in shapes[: len(self.job.outputs)]]
-        places = list(zip(shapes, self.job.block.offsets, strict=False))
+        offsets, size = self.job.block.offsets, self.job.block.size
         rows = [m * n * item for _, m, n in shapes]
-        self._states = [(shape, at + row) for (shape, at), row in zip(places, rows, strict=True)]
-        self._all = [((s[0] + 1, *s[1:]), at) for s, at in places]
-        self._final = [((1, *s[1:]), at + s[0] * row) for (s, at), row in zip(places, rows, strict=True)]
+        after = [(shape, at + row, None) for shape, at, row in zip(shapes, offsets, rows, strict=False)]
+        final = [((1, *s[1:]), at + s[0] * row, None) for s, at, row in zip(shapes, offsets, rows, strict=False)]
+        every = [((s[0] + 1, *s[1:]), at, None) for s, at in zip(shapes, offsets, strict=False)]
+        self._states = Views(key.dtype, [*after, *(every if key.has_lengths else final)], size)
+        self._final = Views(key.dtype, final, size)
         self.known = {"cell": cell, "xp": xp, "dtype": key.dtype, "indices": key.indices, "n_x": key.n_x}
 
     def run(self, arrays: Arrays, lengths: np.ndarray | None) -> tuple[Arrays, CpuTape]:
         """Run the pass on x, the given initial states, the extra inputs and the parameters."""
         memory = self.job.block.memory()
         given = self._select(arrays)
-        states = [allocate() for allocate in self._outputs]
+        states: Sequence[np.ndarray] = [allocate() for allocate in self._outputs]
         self.job.run((memory, *given, *states), lengths)
-        if not states:
-            states = self._views(memory, self._states)
         if self.keep:  # the caller's arrays are not needed any more
             run = Run(self, memory, given[:1] if self._reads_x else (), ())
         else:
-            run = Run(self, memory, given, self._copied(memory, lengths))
+            views, n = self._states(memory), len(self.key.cell.states)
+            states, run = views[:n], Run(self, memory, given, self._copied(views[n:], lengths))
         return tuple([a.T for a in states]), CpuTape(run, lengths)
 
-    def _views(self, memory: np.ndarray, places: Sequence[tuple[tuple[int, ...], int]]) -> list[np.ndarray]:
-        dtype, start = self.key.dtype, start_of(memory)
-        return [np.ndarray(shape, dtype, memory, start + at) for shape, at in places]
-
-    def _copied(self, memory: np.ndarray, lengths: np.ndarray | None) -> Arrays:
-        """Return copies of the states after each example's last step, (1, m, n)."""
+    def _copied(self, final: Sequence[np.ndarray], lengths: np.ndarray | None) -> Arrays:
+        """Return copies of the states after each example's last step, (1, m, n), given those or, with lengths, all."""
         if lengths is None:
-            return tuple([s.copy() for s in self._views(memory, self._final)])
-        return tuple([s[lengths, np.arange(self.key.m)][None] for s in self._views(memory, self._all)])
+            return tuple([s.copy() for s in final])
+        return tuple([s[lengths, np.arange(self.key.m)][None] for s in final])
 
-    def final(self, memory: np.ndarray) -> Arrays:
+    def final(self, memory: np.ndarray) -> Sequence[np.ndarray]:
         """Return views of the final states, (1, m, n)."""
-        return tuple(self._views(memory, self._final))
+        return self._final(memory)
 
     def fields(self, run: Run) -> dict[str, Any]:
         """Return the fields of the tape."""

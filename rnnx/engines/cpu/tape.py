@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,15 +38,16 @@ def run_of(tape: Tape) -> Run | None:
 class CpuTape(Tape):
     """A tape without most arrays. At the first use of one, it makes all, and becomes an ordinary `Tape`."""
 
+    sources: Any = MappingProxyType({})
+
     def __init__(self, run: Run, lengths: np.ndarray | None) -> None:
-        self.__dict__.update(run.plan.known)
-        self._run, self.lengths, self.sources = run, lengths, {}
+        self._run, self.lengths = run, lengths
 
     def made(self) -> Tape:
         """Make the arrays."""
         run = self.__dict__.get("_run")
         if run is not None:  # else another thread has made them
-            self.__dict__.update(run.plan.fields(run))
+            self.__dict__.update({"sources": dict(self.sources), **run.plan.known, **run.plan.fields(run)})
             self.__class__ = Tape  # type: ignore[assignment]
             self.__dict__.pop("_run", None)
         return self
@@ -84,8 +86,20 @@ class CpuTape(Tape):
         return int(self._run.plan.key.n_steps)
 
 
+def _known(name: str) -> Any:
+    def value(tape: CpuTape) -> Any:
+        run = tape.__dict__.get("_run")
+        return tape.__dict__[name] if run is None else run.plan.known[name]
+
+    return property(value)
+
+
 def _made(name: str) -> Any:
     return property(lambda tape: getattr(tape.made(), name))
+
+
+for _name in ("cell", "xp", "dtype", "indices", "n_x"):
+    setattr(CpuTape, _name, _known(_name))
 
 
 for _name in ("x", "states", "saved", "parameters", "own", "inputs"):

@@ -17,7 +17,7 @@ LINE = 64
 class Offsets(NamedTuple):
     """Where objects of CPython and NumPy have their fields, in bytes."""
 
-    count: int = 16  # of a tuple
+    length: int = 16  # of a tuple
     items: int = 24
     type: int = 8
     data: int = 16  # of an array
@@ -63,7 +63,7 @@ def _kinds(module: ir.Module, dtype: Any, at: Offsets) -> None:
     """
     f = Function(module, "kinds", ("objects",), dtype, public=True, returns=I64)
     objects = f.arguments.objects
-    n, items = f.load(f.sum(objects, at.count), I64), f.sum(objects, at.items)
+    n, items = f.load(f.sum(objects, at.length), I64), f.sum(objects, at.items)
     first = f.load(items, I64)
     table = f.load(f.sum(first, at.data), I64)
     array_type, make = f.load(table, I64), f.load(f.sum(table, 8), I64)

@@ -1,5 +1,7 @@
 """Where a backward pass writes the gradients of the parameters and initial states. Dimensions as in `fields`."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from rnnx.cells.wiring import StageWiring, wiring
@@ -40,12 +42,12 @@ class GradientBlock(Block):
         self.names, self.views = tuple(views), [*views.values(), *of_states]
         self._spread = [k for k, (_, _, strides) in enumerate(self.views) if strides is not None]
 
-    def gradients(self, memory: np.ndarray) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
+    def gradients(self, memory: np.ndarray) -> tuple[dict[str, np.ndarray], Sequence[np.ndarray]]:
         """Return the gradients of the parameters by name, C-contiguous, and those of the states."""
         arrays = self.arrays(memory)
-        for k in self._spread:
-            arrays[k] = np.array(arrays[k], order="C")
-        return dict(zip(self.names, arrays, strict=False)), arrays[len(self.names) :]
+        if self._spread:
+            arrays = [np.array(a, order="C") if k in self._spread else a for k, a in enumerate(arrays)]
+        return dict(zip(self.names, arrays)), arrays[len(self.names) :]  # noqa: B905 - the states have no names
 
     def fields(self, wired: StageWiring, block: int) -> Fields:
         """Return the fields of a stage, for a block at an address; they begin at the first gate with each side."""

@@ -15,7 +15,6 @@ _READY = _C_CONTIGUOUS | _ALIGNED
 memory_of: Any = attrgetter("shape", "strides", "flags.num")  # what the layout of an array depends on
 
 View = tuple[tuple[int, ...], int, tuple[int, ...] | None]
-Views = Callable[[np.ndarray], Sequence[np.ndarray]]  # of a block's memory
 
 _LARGEST_RECORD = 1 << 31  # bytes of NumPy's records, which must be fewer
 
@@ -56,6 +55,29 @@ def lines(size: int) -> int:
     return -(-size // LINE) * LINE
 
 
+class Views:
+    """How to view memory as arrays: their shapes, offsets from its first cache line, and strides, None in C order.
+
+    Without strides, they are fields of a record of `size` bytes, which NumPy makes in a third of the time.
+    """
+
+    def __init__(self, dtype: np.dtype, views: Sequence[View], size: int) -> None:
+        self._dtype, self._views = dtype, views
+        self._fields: Callable[[np.ndarray], Sequence[np.ndarray]] | None = None
+        if len(views) >= 2 and size < _LARGEST_RECORD and all(strides is None for _, _, strides in views):
+            names, formats = [f"f{k}" for k in range(len(views))], [(dtype, shape) for shape, _, _ in views]
+            offsets = [at for _, at, _ in views]
+            self._record = np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": size})
+            self._fields = itemgetter(*names)
+
+    def __call__(self, memory: np.ndarray) -> Sequence[np.ndarray]:
+        """Return the views."""
+        start = start_of(memory)
+        if self._fields is not None:
+            return self._fields(np.ndarray((), self._record, memory, start))
+        return [np.ndarray(shape, self._dtype, memory, start + at, strides) for shape, at, strides in self._views]
+
+
 class Block:
     """Arrays side by side in one allocation, each aligned to a cache line and padded to whole lines.
 
@@ -74,28 +96,15 @@ class Block:
         self.memory = bytes_allocation(self.size + LINE)
         self.views: list[View] = [(*place, None) for place in zip(self.shapes, self.offsets, strict=True)]
 
-    def allocate(self) -> tuple[int, list[np.ndarray]]:
+    def allocate(self) -> tuple[int, Sequence[np.ndarray]]:
         """Return the address of new memory, where the first array begins, and the views of it, uninitialized."""
         buffer = self.memory()
         return address(buffer) + start_of(buffer), self.arrays(buffer)
 
-    def arrays(self, buffer: np.ndarray) -> list[np.ndarray]:
-        """Return the views of the memory."""
-        if self._of_record is not None:
-            return [*self._of_record(buffer)]
-        dtype, start = self.dtype, start_of(buffer)
-        return [np.ndarray(shape, dtype, buffer, start + at, strides) for shape, at, strides in self.views]
-
     @cached_property
-    def _of_record(self) -> Views | None:
-        """The views as fields of a record, made in a third of the time; None if some are not contiguous."""
-        shapes, offsets, strides = zip(*self.views, strict=True)
-        if self.size >= _LARGEST_RECORD or len(shapes) < 2 or any(step is not None for step in strides):
-            return None
-        names, formats = [f"f{k}" for k in range(len(shapes))], [(self.dtype, shape) for shape in shapes]
-        record = np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": self.size})
-        fields = itemgetter(*names)
-        return lambda buffer: fields(np.ndarray((), record, buffer, start_of(buffer)))
+    def arrays(self) -> Views:
+        """The views of its memory."""
+        return Views(self.dtype, self.views, self.size)
 
 
 class Layout(NamedTuple):

@@ -1,7 +1,7 @@
 """What forward and backward passes share: the choice of threads, parameters, stages and their kernels."""
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from types import MappingProxyType
 
 import numpy as np
@@ -123,13 +123,17 @@ class Pass:
             self._templates[choice] = t.finish(**self.fill(t))
         return self._templates[choice]
 
+    @cached_property
+    def _alone(self) -> Template:
+        return self.template(1, False)
+
     def run(self, arrays: Sequence[np.ndarray], lengths: np.ndarray | None) -> None:
         """Run the job on the arrays up to the lengths, in their order."""
         if lengths is not None:
             arrays = [*arrays, np.ascontiguousarray(lengths, np.int64)]
         threads, unit_parallel = choice(self.work)
         if threads == 1:
-            template = self.template(1, False)
+            template = self._alone
             place = take_workspace(template.whole_size)
             try:
                 template.run_alone(arrays, place)
@@ -141,7 +145,7 @@ class Pass:
             finally:
                 thread_pool.pool().release()
         else:
-            self._measured(self.template(1, False), arrays, False)
+            self._measured(self._alone, arrays, False)
 
     def _measured(self, template: Template, arrays: Sequence[np.ndarray], shared: bool) -> None:
         place = take_workspace(template.whole_size)

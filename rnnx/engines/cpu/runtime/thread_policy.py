@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
-from rnnx._core.environment import variable
+from rnnx._core.environment import decoded, variable
 
 # Rough costs in nanoseconds, measured on the machine of docs/performance.md. There, a cache line moves between cores in
 # 100 to 300 ns.
@@ -58,9 +58,12 @@ def max_threads() -> int:
 
 
 @lru_cache(maxsize=16)
-def _limit(text: str) -> int:
-    """Return the first number of a list, which is for the outermost level of threads; anything else is no limit."""
-    first = text.split(",")[0].strip()
+def _limit(value: Any) -> int:
+    """Return the first number of a list, which is for the outermost level of threads; anything else is no limit.
+
+    `value` is that of an environment variable, encoded.
+    """
+    first = decoded(value).split(",")[0].strip()
     return int(first) if _POSITIVE.fullmatch(first) else MOST_THREADS
 
 
@@ -109,12 +112,15 @@ class Work:
         per_row = self.products / _PRODUCTS * max(rows, _LEAST_ROWS) + self.numbers / _NUMBERS * rows
         return per_row / self.m / unit_shares
 
+    @cached_property
+    def is_small(self) -> bool:
+        """Whether it takes too little time to be worth counting threads."""
+        return self.alone_ns <= 2 * (_HAND_OVER + _COUNTING)
+
 
 def split(work: Work) -> tuple[int, bool]:
     """Return the number of threads for a job, and whether it is unit-parallel."""
-    if work.alone_ns <= 2 * (_HAND_OVER + _COUNTING):
-        return 1, False
-    return _fastest(work, max_threads())
+    return (1, False) if work.is_small else _fastest(work, max_threads())
 
 
 @lru_cache(maxsize=1024)
@@ -136,7 +142,10 @@ policy: ContextVar[Policy] = ContextVar("rnnx_thread_policy", default=Policy()) 
 
 def choice(work: Work) -> tuple[int, bool]:
     """Return what the policy of this context chooses; batch-parallel if the units must stay together."""
-    threads, unit_parallel = policy.get().split(work)
+    chosen = policy.get().split
+    if chosen is split and work.is_small:
+        return 1, False
+    threads, unit_parallel = chosen(work)
     return max(threads, 1), unit_parallel and work.shares > 0
 
 
