@@ -11,11 +11,10 @@ relative to the LSTM.
 import argparse
 import functools
 import json
-import os
 
 import numpy as np
 from cell_sides import SIDES
-from shared import child, median_ms, versions
+from shared import child, geometric_mean, median_ms, parsed_sizes, use_one_core, versions
 
 import rnnx
 from rnnx.compare.process import in_turn
@@ -24,9 +23,8 @@ SIZES = [(64, 128, 32, 50), (128, 256, 64, 100), (64, 128, 1, 64)]
 
 
 def measure(side, cells, size):
-    """Return milliseconds by cell, on one core: JAX respects no other limit of its threads."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    """Return milliseconds by cell, on one core."""
+    use_one_core()
     return {cell: median_ms(SIDES[side](cell, size).step) for cell in cells}
 
 
@@ -54,7 +52,7 @@ def compare(cells, size, peers, rounds):
         print(f"| {cell} | {ms:.3g} | {relative:.2f} | {' | '.join(ratios)} |", flush=True)
     for peer in peers:
         ratios = [medians[peer][cell] / medians["rnnx"][cell] for cell in cells]
-        print(f"\n{peer} / rnnx: geometric mean {np.exp(np.mean(np.log(ratios))):.2f}, least {min(ratios):.2f}")
+        print(f"\n{peer} / rnnx: geometric mean {geometric_mean(ratios):.2f}, least {min(ratios):.2f}")
     return medians
 
 
@@ -68,7 +66,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", help="also write the results to this file")
     options = parser.parse_args()
-    sizes = [tuple(map(int, size.split(","))) for size in options.sizes or []] or SIZES
+    sizes = parsed_sizes(options.sizes) or SIZES
     cells = list(dict.fromkeys(["lstm", *options.cells]))
     print(versions())
     tables = [{"size": size, "medians": compare(cells, size, options.peers, options.rounds)} for size in sizes]

@@ -2,17 +2,16 @@
 
 ``python asv_benchmarks/formats.py``            n_a = n_x from 128 to 1024, 1 and 8 examples, 50 steps
 
-onnxruntime runs the LSTM that torch's exporter would write: one node, also after its dynamic quantization to int8. The
-sides run in separate processes, alternately, for `--rounds` rounds; a result is the minimum of all calls.
+onnxruntime runs its LSTM, also after its dynamic quantization to int8; see `onnx_sides.py`. The sides run in separate
+processes, alternately, for `--rounds` rounds; a result is the minimum of all calls.
 """
 
 import argparse
 import functools
-import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
+from onnx_sides import onnx_sequence
 from shared import child, versions
 
 from rnnx.compare.process import in_turn
@@ -35,7 +34,7 @@ def measure(side, n, m):
     """Return milliseconds for a sequence, and for as many steps of a stream (None for onnxruntime)."""
     x = np.random.default_rng(0).standard_normal((STEPS, m, n)).astype(np.float32)
     if side in ONNX:
-        return least_ms(onnx_sequence(n, x, side != ONNX[0])), None
+        return least_ms(onnx_sequence("lstm", n, x, quantized=side != ONNX[0], threads=1)), None
     import rnnx
 
     parameters = rnnx.initialize_parameters("lstm", n, n, seed=0)
@@ -44,35 +43,6 @@ def measure(side, n, m):
     stream, steps = rnnx.Stream("lstm", parameters, m=m), [np.ascontiguousarray(xt.T) for xt in x]
     sequence = least_ms(lambda: rnnx.recurrent_forward("lstm", x.T, (), parameters, keep_caches=False))
     return sequence, least_ms(lambda: [stream.step(xt) for xt in steps])
-
-
-def onnx_sequence(n, x, quantized):
-    """Return a function that runs an LSTM of onnxruntime on x, time-major."""
-    import onnx
-    import onnxruntime
-    from onnx import TensorProto, helper
-    from onnxruntime import quantization
-
-    rng = np.random.default_rng(0)
-    shapes = {"W": (1, 4 * n, n), "R": (1, 4 * n, n), "B": (1, 8 * n)}
-    weights = [
-        onnx.numpy_helper.from_array((rng.standard_normal(shape) / np.sqrt(n)).astype(np.float32), name)
-        for name, shape in shapes.items()
-    ]
-    node = helper.make_node("LSTM", ["x", *shapes], ["y"], hidden_size=n)
-    sizes = {"x": list(x.shape), "y": [x.shape[0], 1, x.shape[1], n]}
-    given, found = (helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in sizes.items())
-    graph = helper.make_graph([node], "lstm", [given], [found], weights)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    with tempfile.TemporaryDirectory() as folder:
-        path, small = (Path(folder) / name for name in ("lstm.onnx", "int8.onnx"))
-        onnx.save(model, path)
-        if quantized:
-            quantization.quantize_dynamic(path, small, weight_type=quantization.QuantType.QInt8, per_channel=True)
-        session = onnxruntime.InferenceSession(small if quantized else path, options)
-    return lambda: session.run(None, {"x": x})
 
 
 def main():

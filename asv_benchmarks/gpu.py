@@ -65,8 +65,8 @@ def switches(job):
 
 def slow_checks(runner):
     """Run the tests that need a GPU, and NVIDIA's memory and race checkers, in parallel."""
-    jobs = [(pytest, "-m gpu", 150, "-m", "gpu", *tests_of_every_library())]
-    jobs += [(pytest, "tests/test_cuda.py", 150, "tests/test_cuda.py", "-k", "not compiles")]
+    jobs = [(pytest, "-m gpu", 120, "-m", "gpu", *tests_of_every_library())]
+    jobs += [(pytest, "tests/test_cuda.py", 120, "tests/test_cuda.py", "-k", "not compiles")]
     jobs += [(sanitizer, "memcheck", "--report-api-errors", "no"), (sanitizer, "racecheck")]
     with ThreadPoolExecutor(len(jobs)) as pool:
         for future in [pool.submit(job, runner, *rest) for job, *rest in jobs]:
@@ -118,25 +118,43 @@ def sanitizer(runner, kind, *options):
 
 def times(runner):
     """Time every side in a separate process."""
-    runner.add("rates", 60)
+    runner.add("rates", 40)
+    time_sides(runner, {"rnnx": 70, "torch": 70, "persistent": 60, "steps": 45})
+
+
+def more_times(runner):
+    time_sides(runner, {"C order": 60, "eager": 60, "reference": 45})
+
+
+def time_sides(runner, sides):
     environments = {"eager": {"RNNX_CUDA_GRAPHS": "0"}}
     environments |= {"persistent": {"RNNX_CUDA_PERSISTENT": "1"}, "steps": {"RNNX_CUDA_PERSISTENT": "0"}}
-    sides = {"rnnx": 80, "steps": 60, "persistent": 60, "C order": 60, "eager": 60, "reference": 45}
     for side, limit in sides.items():
-        runner.add("times", limit, side, **environments.get(side, {}))
-    if importlib.util.find_spec("torch") is None:
-        runner.rows.append(row("times of torch", "skipped", "no torch"))
-    else:
-        runner.add("times", 80, "torch")
+        if side == "torch" and not has_torch():
+            runner.rows.append(row("times of torch", "skipped", "no torch"))
+        else:
+            runner.add("times", limit, side, **environments.get(side, {}))
 
 
 def training(runner):
+    train_sides(runner, ("torch graph",), ("cuda", "cuda, bfloat16"))
+
+
+def more_training(runner):
+    train_sides(runner, ("torch",), ("cuda, steps", "cpu"))
+
+
+def train_sides(runner, of_torch, own):
     for hidden_size in (128,) if runner.options["quick"] else (128, 512):
-        for side in ("torch graph", "torch") * (importlib.util.find_spec("torch") is not None):
-            runner.add("torch_training", 45, side, hidden_size)
-        for side in ("cuda", "cuda, steps", "cuda, bfloat16", "cpu"):
+        for side in of_torch * has_torch():
+            runner.add("torch_training", 40, side, hidden_size)
+        for side in own:
             environment = {"RNNX_CUDA_STEP_GRAPHS": "0"} if side == "cuda, steps" else {}
-            runner.add("training", 45, side, hidden_size, **environment)
+            runner.add("training", 40, side, hidden_size, **environment)
+
+
+def has_torch():
+    return importlib.util.find_spec("torch") is not None
 
 
 def asv(runner):
@@ -160,7 +178,8 @@ def costs(runner):
 
 
 # The most important parts come first, because time may run out.
-PARTS = (("a", checks), ("b", times), ("a", slow_checks), ("c", costs), ("d", training), ("c", asv))
+PARTS = (("a", checks), ("b", times), ("c", costs), ("d", training), ("a", slow_checks))
+PARTS += (("b", more_times), ("d", more_training), ("c", asv))
 
 
 def be_child(function, options, arguments, target):

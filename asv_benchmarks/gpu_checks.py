@@ -18,8 +18,9 @@ def device_of(options, **keywords):
     return Emulation() if options["emulate"] else Gpu(**keywords)
 
 
-# For persistent kernels: units that no tile divides, clusters of every size, several clusters.
+# For persistent kernels: units that no tile divides, clusters of every size, several clusters, grids.
 CLUSTERS = [ODD, (9, 37, 17, 5), (33, 100, 9, 8), (20, 200, 25, 8), (64, 256, 70, 20), (16, 512, 8, 8)]
+CLUSTERS += [(16, 520, 17, 6), (16, 1024, 8, 6)]
 
 
 def persistent(options, cell, precision):

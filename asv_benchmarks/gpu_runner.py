@@ -1,5 +1,6 @@
 """The child processes of `gpu.py`, each with a time limit; they write rows to a file as they arrive."""
 
+import contextlib
 import json
 import os
 import signal
@@ -59,7 +60,8 @@ class Runner:
             finally:
                 if process.poll() is None:  # including its own children
                     os.killpg(process.pid, signal.SIGKILL)
-                    process.wait()
+                    with contextlib.suppress(subprocess.TimeoutExpired):  # while the driver stops a kernel
+                        process.wait(20)
         said = log.read_text(errors="replace")
         if status != 0:
             print(f"-- {name}: {status}\n{said[-3000:]}", flush=True)

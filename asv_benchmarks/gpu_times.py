@@ -19,7 +19,7 @@ QUICK = [SIZES[0], SIZES[4]]
 # Sides timed only at some sizes and precisions: the loop of CuPy functions, and persistent and step kernels everywhere
 # that persistent kernels may fit.
 SMALL = [SIZES[0], SIZES[3], SIZES[4]]
-SOME = {"reference": (SIZES[:2], ("float32",))} | dict.fromkeys(("steps", "persistent"), (SMALL, None))
+SOME = {"reference": (SIZES[:2], ("float32",)), "steps": (SMALL, None), "persistent": ([*SMALL, SIZES[1]], None)}
 PRECISIONS = {
     "lstm": ("float32", "tf32", "float16", "bfloat16"),
     "gru_reset_after": ("float32", "tf32", "float16"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 CHARACTERS, LENGTH, BATCH = 1_000_000, 64, 64
-SECONDS = 3.0
+SECONDS = 1.5
 
 
 def training(options, side, hidden_size):

@@ -4,7 +4,7 @@ A side has three methods without arguments for a problem (cell, dtype, size):
 
 * ``step``: forward, backward, gradients of the parameters and of the input, from a given cotangent of the states;
 * ``inference``: forward alone, without caches;
-* ``stream``: returns a function for one time step of one example, which carries the state from call to call.
+* ``stream``: returns a function for one time step, which carries the state from call to call.
 
 Every library gets its preferred layout, prepared before the timing. rnnx gets the course's layout (n_x, m, T_x), in C
 order as NumPy users make it ("rnnx"), or in Fortran order as rnnx's own functions return it ("rnnx_f").
@@ -13,7 +13,7 @@ order as NumPy users make it ("rnnx"), or in Fortran order as rnnx's own functio
 import warnings
 
 import numpy as np
-from shared import GATES
+from shared import GATES, usable_cores
 
 
 def problem(dtype, size):
@@ -43,7 +43,7 @@ class Rnnx:
         self.rnnx.recurrent_forward(self.cell, self.x, (), self.parameters, keep_caches=False)
 
     def stream(self):
-        stream = self.rnnx.Stream(self.cell, self.parameters)
+        stream = self.rnnx.Stream(self.cell, self.parameters, m=self.size[2])
         xt = np.ascontiguousarray(self.x[:, :, 0])
         return lambda: stream.step(xt)
 
@@ -61,7 +61,7 @@ class Torch:
         import torch
 
         self.torch = torch
-        module = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru_reset_after": torch.nn.GRU}[cell]
+        module = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru_reset_after": torch.nn.GRU}[cell]  # no other GRU
         self.layer = module(size[0], size[1], dtype=getattr(torch, dtype))
         self.x, self.da = (torch.from_numpy(a) for a in problem(dtype, size))
         self.inputs = [self.x.clone().requires_grad_(), *self.layer.parameters()]
@@ -102,15 +102,18 @@ class Jax:
         s0 = tuple(jnp.zeros((m, n_a), dtype) for _ in range(2 if cell == "lstm" else 1))
 
         def cell_step(wh, state, zx):
-            zh = state[0] @ wh.T
             if cell == "rnn":
-                new = (jnp.tanh(zx + zh),)
+                new = (jnp.tanh(zx + state[0] @ wh.T),)
             elif cell == "lstm":
-                f, i, g, o = jnp.split(zx + zh, 4, axis=1)
+                f, i, g, o = jnp.split(zx + state[0] @ wh.T, 4, axis=1)
                 c = jax.nn.sigmoid(f) * state[1] + jax.nn.sigmoid(i) * jnp.tanh(g)
                 new = (jax.nn.sigmoid(o) * jnp.tanh(c), c)
+            elif cell == "gru":
+                u, r = jnp.split(jax.nn.sigmoid(zx[:, : 2 * n_a] + state[0] @ wh[: 2 * n_a].T), 2, axis=1)
+                candidate = jnp.tanh(zx[:, 2 * n_a :] + (r * state[0]) @ wh[2 * n_a :].T)
+                new = (u * candidate + (1 - u) * state[0],)
             else:
-                (ux, rx, cx), (uh, rh, ch) = jnp.split(zx, 3, axis=1), jnp.split(zh, 3, axis=1)
+                (ux, rx, cx), (uh, rh, ch) = (jnp.split(z, 3, axis=1) for z in (zx, state[0] @ wh.T))
                 u, r = jax.nn.sigmoid(ux + uh), jax.nn.sigmoid(rx + rh)
                 new = (u * jnp.tanh(cx + r * ch) + (1 - u) * state[0],)
             return new, new[0]
@@ -140,6 +143,16 @@ class Jax:
             self.state = self.block(self.one(self.state, xt, *self.weights))
 
         return step
+
+
+class Onnxruntime:
+    """A node of onnxruntime, time-major sequences; it has inference alone."""
+
+    def __init__(self, cell, dtype, size):
+        from onnx_sides import onnx_sequence
+
+        x, threads = problem(dtype, size)[0], int(usable_cores() == 1)
+        self.inference = onnx_sequence(cell, size[1], x, threads=threads)
 
 
 class Keras:
@@ -234,4 +247,5 @@ class Course:
         return step
 
 
-SIDES = {"rnnx": Rnnx, "rnnx_f": RnnxF, "torch": Torch, "keras": Keras, "jax": Jax, "course": Course}
+SIDES = {"rnnx": Rnnx, "rnnx_f": RnnxF, "torch": Torch, "keras": Keras, "jax": Jax, "onnxruntime": Onnxruntime}
+SIDES["course"] = Course

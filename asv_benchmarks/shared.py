@@ -31,6 +31,27 @@ def median_ms(f):
     return 1e3 * float(np.median(times))
 
 
+def use_one_core():
+    """Keep this process, before it starts any thread, on one core: JAX respects no other limit of its threads."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
+def usable_cores():
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def parsed_sizes(texts):
+    """Return the sizes that are given on the command line as "n_x,n_a,m,T_x"."""
+    return [tuple(map(int, text.split(","))) for text in texts or []]
+
+
+def geometric_mean(values):
+    """Return the geometric mean of positive numbers."""
+    return float(np.exp(np.mean(np.log(values))))
+
+
 def added_mib(f):
     """Return the peak resident memory during a call minus that before it, in MiB."""
     from rnnx.compare.side import PeakMemory
@@ -50,7 +71,7 @@ def child(target, *arguments, threads=None):
 def versions():
     """Describe machine and libraries in one line."""
     found = []
-    for name in ("numpy", "numba", "llvmlite", "torch", "jax", "keras", "tensorflow"):
+    for name in ("numpy", "numba", "llvmlite", "torch", "jax", "keras", "tensorflow", "onnxruntime"):
         try:
             found.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:

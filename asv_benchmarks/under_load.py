@@ -17,7 +17,7 @@ from importlib.util import find_spec
 
 import numpy as np
 from peer_sides import SIDES
-from shared import child, versions
+from shared import child, parsed_sizes, versions
 
 SIZES = [(64, 128, 1, 64), (27, 64, 32, 25), (40, 100, 50, 30), (64, 128, 32, 50), (128, 256, 64, 100)]
 LOADS = ("none", "products", "process")
@@ -87,7 +87,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=3)
     arguments = parser.parse_args()
     sides = [side for side in arguments.sides if find_spec(side)]
-    sizes = [tuple(map(int, size.split(","))) for size in arguments.sizes or []] or SIZES
+    sizes = parsed_sizes(arguments.sizes) or SIZES
     print(versions())
     for load in arguments.loads:
         for job in arguments.jobs:

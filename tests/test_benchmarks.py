@@ -1,4 +1,4 @@
-"""The command for GPU machines, as far as it runs without a GPU."""
+"""The benchmarks that are commands: `gpu.py` as far as it runs without a GPU, and `peers.py` with stated times."""
 
 import json
 import os
@@ -34,3 +34,77 @@ def test_without_a_gpu_it_says_so():
     out = gpu("--quick")
     assert out.returncode == 2
     assert out.stdout.splitlines()[-1].startswith("nothing to run on: ")
+
+
+@pytest.fixture
+def peers(monkeypatch):
+    """`peers.py`, where rnnx takes 2 ms, torch 2.4 and JAX 6, and the processes that it starts."""
+    monkeypatch.syspath_prepend(str(ROOT / "asv_benchmarks"))
+    import peers
+
+    processes, ms = [], {"rnnx": 2.0, "torch": 2.4, "jax": 6.0}
+
+    def child(target, *arguments, threads):
+        processes.append((*arguments, threads))
+        return ms[arguments[0]] if target == "peers:measure" else 100.0
+
+    monkeypatch.setattr(peers, "child", child)
+    monkeypatch.setattr(peers, "find_spec", lambda name: True)
+    peers.floor.cache_clear()
+
+    def run(*options):
+        processes.clear()
+        monkeypatch.setattr(sys, "argv", ["peers.py", *options])
+        peers.main()
+        return list(processes)
+
+    yield run
+    peers.floor.cache_clear()
+
+
+def test_every_side_and_shape_has_a_process_of_its_own(peers, capsys):
+    options = ["--jobs", "step", "--cells", "gru_reset_after", "--peers", "torch", "jax", "--rounds", "2"]
+    options += ["--shapes", "3,256,4,7", "2,3,1,5"]
+    processes = peers(*options, "--threads", "one", "all")
+    measured = [p for p in processes if p[0] in ("rnnx", "torch", "jax")]
+    assert len(measured) == len(processes) - 2 == 2 * 2 * 2 * 3  # and the fastest products of one thread and all
+    assert measured[0] == ("rnnx", "step", "gru_reset_after", "float32", (3, 256, 4, 7), True, 1)
+    assert measured[-1] == ("jax", "step", "gru_reset_after", "float32", (2, 3, 1, 5), False, None)
+    one, all_cores = (line.split(" | ") for line in capsys.readouterr().out.splitlines() if "| torch |" in line)
+    assert one[3:8] == ["2", "1.20", "1.10", "1.20", "1.00"]
+    assert all_cores[3:8] == ["2", "1.20 (!)", "3.00", "1.20 (!)", "1.40"]  # targets missed
+
+
+def test_a_limit_of_seconds_ends_the_rounds(peers, capsys):
+    assert len(peers("--rounds", "3", "--limit", "0")) == 1  # the fastest product
+    assert "0 of 20 shapes within the limit" in capsys.readouterr().out
+
+
+def test_the_cells_of_the_peers_are_those_of_rnnx(peers):
+    import numpy as np
+    import peer_plan
+    import peer_sides
+    from shared import GATES
+
+    import rnnx
+
+    assert len(peer_plan.SIZES) == len(set(peer_plan.SIZES)) == 20
+    assert {table.cell for table in peer_plan.PLAN} == set(GATES)
+    for name in ("jax", "onnxruntime"):
+        pytest.importorskip(name)
+    for cell, gates in GATES.items():
+        x = np.ones((2, 1, 3), np.float32)
+        side = peer_sides.Jax(cell, "float32", (3, 4, 1, 2))
+        wx, wh, b = map(np.asarray, side.weights)
+        assert wx.shape == (gates * 4, 3)
+        rows = dict(
+            zip({"lstm": "fico", "rnn": "a"}.get(cell, "urc"), np.split(np.hstack([wh, wx]), gates), strict=True)
+        )
+        given = {f"W{k}": w for k, w in rows.items()} | {f"b{k}": np.zeros((4, 1), np.float32) for k in rows}
+        if cell == "rnn":
+            given = {"Waa": wh, "Wax": wx, "ba": given["ba"]}
+        elif cell == "gru_reset_after":
+            given["bhc"] = np.zeros((4, 1), np.float32)
+        states, *_ = rnnx.recurrent_forward(cell, x.T, (), given)
+        assert np.allclose(np.asarray(side.run(x, wx, wh, np.zeros_like(b)))[-1], states[0][:, :, -1].T, atol=1e-6)
+        assert peer_sides.Onnxruntime(cell, "float32", (3, 4, 1, 2)).inference()[0].shape == (2, 1, 1, 4)

@@ -1,5 +1,6 @@
 """Weights to and from torch and Keras: the same outputs and gradients on both sides, and round trips."""
 
+import io
 import re
 
 import numpy as np
@@ -141,6 +142,22 @@ def test_weights_of_a_safetensors_file(tmp_path, rng):
     assert_equal(back, parameters)
 
 
+@pytest.mark.filterwarnings("ignore")  # TorchScript is deprecated
+@pytest.mark.parametrize("name", TORCH)
+def test_an_embedding_of_torch_folds(torch, name, rng):
+    """The model with indices computes what torch's embedding and stack of layers do."""
+    embedding = torch.nn.Embedding(7, N_X, dtype=torch.float64)
+    layer = torch_layer(torch, name, 2, bidirectional=True)
+    parameters = convert.from_torch(name, layer, stack=True, embedding=embedding)
+    indices = rng.integers(0, 7, (M, T))
+    expected, _ = layer(embedding(torch.from_numpy(indices.T.copy())))
+    out, _, _ = Recurrent(name, 7, N_A, 2, bidirectional=True).forward(parameters, indices)
+    assert_close(out, expected.detach().numpy().transpose(2, 1, 0), TOLERANCE["oracle"], name)
+    script = torch.jit.script(embedding)
+    assert_equal(convert.from_torch(name, layer, stack=True, embedding=script), parameters)
+    assert_equal(convert.from_torch(name, layer, stack=True, embedding=embedding.weight), parameters)
+
+
 # --- Keras ---------------------------------------------------------------------------------------------------
 
 
@@ -191,6 +208,22 @@ def test_keras_layer_with_its_own_weights(keras, name, rng):
     expected = run_keras(keras, [without], x)
     (a, *_), _, _ = rnnx.recurrent_forward(name, x, (), convert.from_keras(name, without.get_weights()))
     assert_close(a, expected, FLOAT32, f"{name} without bias")
+
+
+@of_keras
+@pytest.mark.parametrize("name", KERAS)
+def test_an_embedding_of_keras_folds(keras, name, rng):
+    embedding, layer = keras.layers.Embedding(7, N_X), keras_layer(keras, name)
+    indices = rng.integers(0, 7, (M, T))
+    expected = keras.ops.convert_to_numpy(layer(embedding(indices))).transpose(2, 0, 1)
+    parameters = convert.from_keras(name, layer, embedding=embedding)
+    (a, *_), _, _ = rnnx.recurrent_forward(name, indices, (), parameters)
+    assert_close(a, expected, FLOAT32, name)
+    assert_equal(convert.from_keras(name, layer.get_weights(), embedding=embedding.get_weights()), parameters)
+    with pytest.raises(ValueError, match="got a layer Embedding: pass it as `embedding`"):
+        convert.from_keras(name, [embedding, layer], stack=True)
+    with pytest.raises(ValueError, match="`embedding` must be an Embedding layer; got "):
+        convert.from_keras(name, layer, embedding=layer)
 
 
 @of_keras
@@ -441,6 +474,25 @@ def test_an_embedding_is_no_linear_layer(torch):
     assert convert.dense_from_torch(model, prefix="1.")["Wy"].shape == (2, 3)
 
 
+def test_mistakes_about_embeddings(torch):
+    state, call = lstm_state(), convert.from_torch
+    for embedding, error, message in (
+        (np.ones((7, 4)), ValueError, r"`embedding` must have shape \(vocab_size, n_x\) with n_x = 5; got \(7, 4\)"),
+        (
+            np.ones(5),
+            ValueError,
+            r"`embedding` must be a non-empty array of shape \(vocab_size, n_x\); got shape \(5,\)",
+        ),
+        (torch.nn.Linear(5, 7), ValueError, r"must be a torch\.nn\.Embedding without max_norm; got Linear"),
+        (torch.nn.Embedding(7, 5, max_norm=1.0), ValueError, r"must be a torch\.nn\.Embedding without max_norm"),
+        (np.ones((7, 5), int), TypeError, "`embedding` must have dtype float32 or float64; got int64"),
+    ):
+        with pytest.raises(error, match=message):
+            call("lstm", state, embedding=embedding)
+    with pytest.raises(ValueError, match="`embedding` must be None for gradients"):
+        call("lstm", state, embedding=np.ones((7, 5)), gradients=True)
+
+
 def test_a_layer_has_one_dtype(rng):
     """Parameters in two dtypes become the wider one, as in rnnx's own computations."""
     p = random_parameters(Recurrent("lstm", 2, 3, 2), rng)
@@ -504,6 +556,14 @@ def test_mistakes_about_keras(rng):
         convert.dense_from_keras([kernel, bias, bias])
 
 
+def reloaded(torch, script):
+    """A TorchScript module from a file, which does not need its class."""
+    file = io.BytesIO()
+    torch.jit.save(script, file)
+    file.seek(0)
+    return torch.jit.load(file)
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_torchscript_modules(torch):
     class Net(torch.nn.Module):
@@ -515,7 +575,9 @@ def test_torchscript_modules(torch):
             return self.head(self.rnn(x)[0])
 
     net = Net()
-    for module in (torch.jit.script(net), torch.jit.trace(net, torch.zeros(2, 1, 3)), torch.nn.DataParallel(net)):
+    scripts = [torch.jit.script(net), torch.jit.trace(net, torch.zeros(2, 1, 3))]
+    scripts += [reloaded(torch, script) for script in scripts]
+    for module in (*scripts, torch.nn.DataParallel(net)):
         prefix = "module." if isinstance(module, torch.nn.DataParallel) else ""
         for ours, theirs in (
             (convert.from_torch("lstm", module, prefix=f"{prefix}rnn."), convert.from_torch("lstm", net.rnn)),
@@ -523,8 +585,13 @@ def test_torchscript_modules(torch):
         ):
             assert all(np.array_equal(ours[key], theirs[key]) for key in theirs)
     relu = torch.jit.script(torch.nn.RNN(3, 5, nonlinearity="relu"))
-    with pytest.raises(ValueError, match="nonlinearity of the layer must be 'tanh'; got 'relu'"):
-        convert.from_torch("rnn", relu)
+    traced = torch.jit.trace(torch.nn.Sequential(torch.nn.RNN(3, 5, nonlinearity="relu")), torch.zeros(2, 1, 3))
+    for module, prefix in ((relu, ""), (reloaded(torch, relu), ""), (traced, "0."), (reloaded(torch, traced), "0.")):
+        with pytest.raises(ValueError, match="nonlinearity of the layer must be 'tanh'; got 'relu'"):
+            convert.from_torch("rnn", module, prefix=prefix)
+    embedding = torch.jit.trace(torch.nn.Sequential(torch.nn.Embedding(5, 3)), torch.zeros(2, 1, dtype=torch.int64))
+    with pytest.raises(ValueError, match="must be a linear layer; got an embedding"):
+        convert.dense_from_torch(reloaded(torch, embedding), prefix="0.")
 
 
 @pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "model.module."])

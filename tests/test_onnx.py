@@ -58,12 +58,20 @@ def compare(model, rng, lengths, indices=False):
         np.testing.assert_allclose(found[name], expected.T, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("options", [{}, {"bidirectional": True}, {"per_step": True, "bidirectional": True}])
-@pytest.mark.parametrize("lengths", [None, LENGTHS])
+@pytest.mark.parametrize(
+    ("lengths", "options"),
+    [
+        (None, {}),
+        (LENGTHS, {"per_step": True}),
+        (LENGTHS, {"bidirectional": True}),
+        (None, {"per_step": True, "bidirectional": True}),
+    ],
+)
 @pytest.mark.parametrize("cell", [*ZOO, *OWN], ids=lambda cell: cell.name)
 def test_any_cell_and_stack(cell, lengths, options, rng):
-    n = 4 * cell.multiple
-    compare(SequenceRegressor(3, n, 2, num_layers=2, cell=cell, seed=0, **options), rng, lengths)
+    model = SequenceRegressor(3, 4 * cell.multiple, 2, num_layers=2, cell=cell, seed=0, **options)
+    with rnnx.use_engine("reference"):  # nothing to compile
+        compare(model, rng, lengths)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "mgu", "relu_rnn"])
@@ -76,6 +84,34 @@ def test_classifiers_zoneout_and_double_precision(cell, rng):
     """Evaluation mixes old and new states with zoneout. onnxruntime has no recurrent nodes in double precision."""
     compare(SequenceClassifier(3, 8, 4, cell=cell, zoneout=0.25, seed=0), rng, LENGTHS)
     compare(SequenceClassifier(3, 8, 4, cell="mgu", dtype="float64", seed=0), rng, None)
+
+
+@pytest.mark.parametrize(
+    ("cell", "options"),
+    [
+        ("lstm", {"attention": "additive"}),
+        ("gru", {"attention": "dot", "bidirectional_encoder": False}),
+        ("mgu", {"attention": "scaled_dot", "num_layers": 2, "zoneout": 0.25}),
+        ("phased_lstm", {"attention": None}),
+    ],
+)
+def test_encoders_with_decoders(cell, options, rng):
+    """One file decodes greedily, until all examples have ended or there are max_length steps."""
+    model = Seq2Seq(9, 6, 8, cell=cell, seed=2, end_token=1, **options)
+    model.set_parameters({key: 2 * a for key, a in model.parameters.items()})  # for outputs that differ from each other
+    source = rng.integers(0, 9, (4, 7))
+    with rnnx.use_engine("reference"):
+        for lengths, most in ((None, 9), (LENGTHS, 9), (LENGTHS, 2)):
+            one = session(to_onnx(model, lengths=lengths is not None))
+            feed = {"source": source.T.copy(), "max_length": np.array(most)}
+            feed |= {} if lengths is None else {"source_lengths": np.array(lengths)}
+            found = dict(zip([output.name for output in one.get_outputs()], one.run(None, feed), strict=True))
+            expected = model.predict(source, source_lengths=lengths, max_length=most)
+            np.testing.assert_array_equal(found["indices"].T, expected.indices)
+            np.testing.assert_array_equal(found["lengths"], expected.lengths)
+            assert ("weights" in found) == (options["attention"] is not None)
+            if "weights" in found:
+                np.testing.assert_allclose(found["weights"].swapaxes(0, 1), expected.weights, rtol=1e-5, atol=1e-5)
 
 
 def test_initial_states_are_zero_by_default(rng):
@@ -107,8 +143,12 @@ def test_a_file_of_its_own(tmp_path, rng):
 
 
 def test_errors(tmp_path):
-    with pytest.raises(TypeError, match="`model` must be a CharModel, SequenceClassifier or SequenceRegressor"):
-        to_onnx(Seq2Seq(5, 5, 4))
+    with pytest.raises(
+        TypeError, match="`model` must be a CharModel, SequenceClassifier, SequenceRegressor or Seq2Seq"
+    ):
+        to_onnx(None)
+    with pytest.raises(ValueError, match="`states` must be False for a Seq2Seq"):
+        to_onnx(Seq2Seq(5, 5, 4), states=True)
     with pytest.raises(TypeError, match="`lengths` must be True or False"):
         to_onnx(CharModel(5, 4), lengths="no")
     with pytest.raises(TypeError, match="`states` must be True or False"):

@@ -21,6 +21,7 @@ from rnnx.engines.gpu.device import Processor
 from rnnx.engines.gpu.geometry import Geometry
 from rnnx.engines.gpu.kernel import options, read
 from rnnx.engines.gpu.pass_key import PassKey
+from rnnx.engines.gpu.passes import Pass
 
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason=NO_COMPILER)
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -45,6 +46,23 @@ def clusters(monkeypatch):
 
     def use(size):
         monkeypatch.setattr(geometry, "_CLUSTERS", (size,))
+        geometry._choose.cache_clear()
+
+    yield use
+    geometry._choose.cache_clear()
+
+
+@pytest.fixture
+def grids(monkeypatch):
+    """Sets the division of all grids: teams of blocks with 8 units and 16 examples, in clusters of two."""
+
+    def use(cluster=2, tiles=1):
+        def grids(tensor, itemsize, n):
+            team = -(-n // (8 * cluster)) * cluster
+            return [Geometry(tensor, itemsize, cluster, 8, team, 16, 8, tiles)]
+
+        monkeypatch.setattr(geometry, "_CLUSTERS", ())
+        monkeypatch.setattr(geometry, "_grids", grids)
         geometry._choose.cache_clear()
 
     yield use
@@ -134,23 +152,101 @@ def test_mistakes_are_detected(stream, clusters, mistake, rng, monkeypatch):
     """The emulation can fail: with other results, or a deadlock."""
     clusters(4)
     problem = make_problem(rnnx.CELLS["rnn"], rng, 3, 27, 5, 6).astype("float32")
-    expected = bits(run(problem)[0])
-    source, (old, new, count) = persistent.source, MISTAKES[mistake]
+    check_mistake(stream, problem, MISTAKES[mistake], monkeypatch)
+
+
+def check_mistake(stream, problem, mistake, monkeypatch):
+    """Check that a mistake, (old, new, count), changes the results of three forward passes, or is reported."""
+
+    def states():
+        found = rnnx.recurrent_forward(problem.cell, problem.x, problem.s0, problem.parameters)[0]
+        return [state.tobytes() for state in found]
+
+    expected = [states() for _ in range(3)]
+    source, (old, new, count) = persistent.source, mistake
 
     def wrong(*arguments):
         text = source(*arguments)
-        head, tail = text.rsplit("__launch_bounds__", 1) if "();" in old else ("", text)
-        assert tail.count(old) == count
-        return head + "__launch_bounds__" * bool(head) + tail.replace(old, new)
+        if text.count(old) != count:
+            pytest.fail(f"the mistake is no longer in the source: {old}")
+        return text.replace(old, new)
 
     monkeypatch.setattr(persistent, "source", wrong)
     monkeypatch.setattr(stream, "graphs", graphs.GraphCache(stream))
     try:
-        actual = bits(run(problem)[0])
+        actual = [states() for _ in range(3)]
     except AssertionError as error:
         assert str(error).startswith(("deadlock", "a message came after"))  # noqa: PT017
     else:
         assert actual != expected
+
+
+@pytest.mark.parametrize("odd", [*map(rnnx.CELLS.get, ("lstm", "gru")), TWO_STAGES, MIXED], ids=lambda cell: cell.name)
+@pytest.mark.parametrize("precision", ["float16", "tf32"])
+@pytest.mark.slow
+@needs_compiler
+def test_grids(stream, grids, odd, precision, rng, monkeypatch):
+    """Teams of four blocks and more, two teams, shares of the examples, and replays."""
+    monkeypatch.setattr(ns, "_floats", lambda xp: frozenset(map(np.dtype, ("float16", "float32"))))
+    stream.precision = "tf32"
+    lengths = [4, 2, 0, 3, 4, 1, 4, 4, 3] * 2
+    problem = make_problem(odd, rng, 6, 27, 18, 4, scale=0.1, lengths=lengths).astype(precision.replace("tf", "float"))
+    problem.parameters |= {key: 0.1 * np.ones((27, 1), problem.x.dtype) for key in odd.optional_keys}
+    indices = dataclasses.replace(problem, x=rng.integers(0, 6, problem.x.shape[1:]))
+    grids(tiles=2 if precision == "tf32" else 1)
+    found = [run(one)[0] for one in (problem, indices) for _ in range(3)]
+    monkeypatch.undo()
+    assert bits(found[0]) == bits(found[1]) == bits(found[2])
+    for actual, one in ((found[0], problem), (found[-1], indices)):
+        double = one.astype("float64")
+        double.x = one.x if one is indices else double.x
+        with rnnx.use_engine("reference"):
+            expected = run(double)[0]
+        for name, array in expected.items():
+            assert_close(actual[name].astype(np.float64), array, TENSOR[precision], name)
+    assert {"persistent_forward", "persistent_backward", "graph"} <= set(stream.log)
+    assert not {"forward_0", "backward_0"} & set(stream.log)
+
+
+GRID_MISTAKES = {
+    "no meeting": ("meet(arrived, (turn + 1) * RNNX_TEAM);", "", 1),
+    "one block missed": ("(turn + 1) * RNNX_TEAM", "(turn + 1) * RNNX_TEAM - 1", 1),
+    "no wait": ("wait_for_bytes(counter, turn % 2);", "", 1),
+    "one buffer": ("published + turn % 2 * SENT_CHUNKS", "published", 2),
+    "no barrier": ("receive(int turn) const {\n    __syncthreads();", "receive(int turn) const {", 1),
+    "the same share": ("cluster_rank() * share", "0", 1),
+    "fewer bytes": ("expect_bytes(counter, BYTES);", "expect_bytes(counter, BYTES - 16);", 2),
+    "the wrong phase": ("wait_for_bytes(counter, turn % 2);", "wait_for_bytes(counter, 0);", 1),
+}
+
+
+@pytest.mark.parametrize("mistake", GRID_MISTAKES)
+@pytest.mark.slow
+@needs_compiler
+def test_mistakes_in_grids_are_detected(stream, grids, mistake, rng, monkeypatch):
+    grids()
+    stream.precision = "tf32"
+    problem = make_problem(rnnx.CELLS["rnn"], rng, 3, 27, 18, 6).astype("float32")
+    check_mistake(stream, problem, GRID_MISTAKES[mistake], monkeypatch)
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_grids_give_the_same_bits_for_any_order_and_delay(stream, grids, rng, monkeypatch):
+    """And each launch starts with counts of zero."""
+    import emulated_engine
+
+    grids()
+    stream.precision = "tf32"
+    problem = make_problem(rnnx.CELLS["rnn"], rng, 3, 27, 18, 6).astype("float32")
+    expected = bits(run(problem)[0])
+    for seed in (0, 2, 3):
+        monkeypatch.setattr(emulated_engine, "SEED", seed)
+        assert bits(run(problem)[0]) == expected
+    monkeypatch.setattr(Pass, "team_copies", lambda self: [])
+    stream.graphs = graphs.GraphCache(stream)
+    with pytest.raises(AssertionError, match="deadlock"):
+        run(problem)
 
 
 @needs_compiler
@@ -184,9 +280,9 @@ extern "C" __global__ void check(const storage* a, const storage* b, real* d) {
 def test_fragments_of_the_emulation(dtype, rng):
     from emulated_engine import compiled
 
-    names = {"CLUSTER": 1, "UNITS": 8, "WARPS": 1, "EXAMPLES": 8, "TENSOR": 1, "WARP_ROWS": 16}
+    names = {"CLUSTER": 1, "UNITS": 8, "WARPS": 1, "EXAMPLES": 8, "TENSOR": 1, "WARP_ROWS": 16, "TEAM": 1, "GRID": 0}
     defined = "".join(f"#define RNNX_{name} {value}\n" for name, value in names.items())
-    text = "\n".join([defined, read("prelude.cuh"), read("persistent.cuh"), FRAGMENTS])
+    text = "\n".join([defined, *map(read, ("prelude.cuh", "instructions.cuh", "persistent.cuh")), FRAGMENTS])
     columns = 32 // dtype.itemsize
     a, b = (rng.integers(-8, 8, (rows, columns)).astype(dtype) for rows in (16, 8))
     d = np.full((16, 8), np.nan, np.float32)
@@ -229,6 +325,15 @@ def test_devices_and_the_switch():
     large = key("lstm", 256, 1024, "float16")
     assert geometry.choose(large, "ieee", H100) is None
     assert geometry.choose(large, "ieee", H100._replace(persistent=True)).cluster == 8
+    everywhere = H100._replace(persistent=True)
+    for n, m, team in ((1024, 64, 128), (1024, 128, None), (2048, 64, None)):  # all blocks must run at the same time
+        largest = key("lstm", n, m, "float16")
+        assert geometry.choose(largest, "ieee", H100) is None
+        chosen = geometry.choose(largest, "ieee", everywhere)
+        assert (chosen and chosen.team) == team
+        assert chosen is None or chosen.blocks(m) <= H100.multiprocessors
+        for limited in ({"grids": False}, {"multiprocessors": 127}):
+            assert geometry.choose(largest, "ieee", everywhere._replace(**limited)) is None
     for limited in ({"shared_bytes": 16 << 10}, {"multiprocessors": 8}):
         assert geometry.choose(large, "ieee", H100._replace(persistent=True, **limited)) is None
     wide = key("rnn", 512, 8)
@@ -248,6 +353,6 @@ def test_every_geometry_covers_the_weights(cell, tensor, itemsize):
                 shapes = [shape for shape in one.products(cell, backward=backward) if shape]
                 for shape in shapes:
                     assert shape.k >= shape.sent
-                    assert shape.split * -(-shape.rows // one.warp_rows) <= geometry.WARPS
-                    registers = shape.words * geometry.THREADS * 4
+                    assert shape.split * -(-shape.rows // one.warp_rows) <= one.warps
+                    registers = shape.words * one.threads * 4
                     assert registers >= shape.rows * shape.k * itemsize

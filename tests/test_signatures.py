@@ -105,6 +105,7 @@ FLAGS = {
     ),
     "gradient_norms per_example": lambda value: analysis.gradient_norms(CACHES, ds_final=(STATE,), per_example=value),
     "run reset_after": lambda value: too_short(lambda: compare.run("torch", [0, 1], reset_after=value)),
+    "from_onnx classes": lambda value: convert.from_onnx(convert.to_onnx(classifier()), classes=value),
     "from_torch stack": lambda value: convert.from_torch("gru_reset_after", TORCH, stack=value),
     "from_torch gradients": lambda value: convert.from_torch("gru_reset_after", TORCH, gradients=value),
     "from_keras stack": lambda value: convert.from_keras("rnn", KERAS, stack=value),

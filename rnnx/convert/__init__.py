@@ -1,8 +1,8 @@
-"""Convert weights to and from PyTorch and Keras, and models to ONNX.
+"""Convert weights to and from PyTorch and Keras, and models to and from ONNX.
 
-`to_onnx` and `save_onnx` export models, and require onnx. The other functions rearrange dicts and lists of arrays and
-import neither library. They accept a module or a layer, on which they call ``state_dict()`` or ``get_weights()``, or
-the arrays themselves, for instance from a .safetensors file.
+`to_onnx` and `save_onnx` export models, `from_onnx` makes a model of a file; they require onnx. The other functions
+rearrange dicts and lists of arrays and import neither library. They accept a module or a layer, on which they call
+``state_dict()`` or ``get_weights()``, or the arrays themselves, for instance from a .safetensors file.
 
 =================  ===============================  ============================  =============================
 ..                 rnnx                             PyTorch                       Keras
@@ -21,7 +21,7 @@ rnnx stores their sum. In the other direction the sum becomes the input bias, an
 """
 
 from rnnx.convert.keras import dense_from_keras, dense_to_keras, from_keras, to_keras
-from rnnx.convert.onnx import save_onnx, to_onnx
+from rnnx.convert.onnx import from_onnx, save_onnx, to_onnx
 from rnnx.convert.torch import dense_from_torch, dense_to_torch, from_torch, to_torch
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "dense_to_keras",
     "dense_to_torch",
     "from_keras",
+    "from_onnx",
     "from_torch",
     "save_onnx",
     "to_keras",

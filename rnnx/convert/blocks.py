@@ -34,6 +34,14 @@ class Blocks(NamedTuple):
         zeros = np.zeros_like(w_x[:, 0])
         return cls(w_x, w_h, *(*biases, zeros, zeros)[:2])
 
+    def on_indices(self, table: np.ndarray) -> "Blocks":
+        """Fold an embedding (vocab_size, n_x) before the layer into its input weights: a column for each index."""
+        (table,), n_x = peer_arrays({"embedding": ("(vocab_size, n_x)", table)}), self.w_x.shape[1]
+        if table.shape[1] != n_x:
+            raise ValueError(f"`embedding` must have shape (vocab_size, n_x) with n_x = {n_x}; got {table.shape}")
+        w_x = np.asarray(self.w_x, np.float64) @ np.asarray(table, np.float64).T
+        return self._replace(w_x=w_x.astype(np.result_type(self.w_x, table)))
+
 
 @dataclass(frozen=True)
 class Peer:
@@ -58,7 +66,9 @@ class Peer:
         self._check_sizes(blocks)
         return blocks
 
-    def to_parameters(self, cell: Cell, found: Mapping[str, Blocks], stack: bool, name: str, gradients: bool) -> Arrays:
+    def to_parameters(
+        self, cell: Cell, found: Mapping[str, Blocks], stack: bool, name: str, gradients: bool, embedding: Any = None
+    ) -> Arrays:
         """Unpack blocks into parameters under the names of a stack or a cell."""
         blocks = {suffix: found[suffix] for suffix in _stack_suffixes("weights", found)}
         self._check_sizes(blocks)
@@ -66,6 +76,10 @@ class Peer:
             raise ValueError("`name` requires stack=True")
         if not stack and len(blocks) > 1:
             raise ValueError(f"`weights` contains several layers or directions, {list(blocks)}: pass stack=True")
+        if embedding is not None and gradients:
+            raise ValueError("`embedding` must be None for gradients: those of the folded weights are not among them")
+        if embedding is not None:
+            blocks |= {key: part.on_indices(embedding) for key, part in blocks.items() if key in ("_l0", "_l0_reverse")}
         middle, d = "_" + name if name else "", "d" if gradients else ""
         return {
             d + key + (middle + suffix if stack else ""): a

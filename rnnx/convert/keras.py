@@ -17,7 +17,7 @@ _LSTM, _GRU = ("bi", "bf", "bc", "bo"), ("bu", "br", "bc")
 _PADDING = "rnnx has `lengths`, which mean padding at the end: move it there with `rnnx.data.move_padding_to_end`"
 _OTHER_LAYERS = {
     "Masking": f"leave it out; {_PADDING}",
-    "Embedding": "its rows have no counterpart; pass the embedded inputs, or indices for one-hot columns",
+    "Embedding": "pass it as `embedding`",
     "Dense": "convert it with `dense_from_keras`",
     "TimeDistributed": "convert it with `dense_from_keras`",
     "Dropout": "leave it out",
@@ -59,7 +59,13 @@ def to_keras(cell: Cell | str, parameters: Mapping[str, Array], *, name: str = "
 
 
 def from_keras(
-    cell: Cell | str, weights: Any, *, stack: bool = False, name: str = "", gradients: bool = False
+    cell: Cell | str,
+    weights: Any,
+    *,
+    stack: bool = False,
+    name: str = "",
+    gradients: bool = False,
+    embedding: Any = None,
 ) -> Arrays:
     """Convert the weights of SimpleRNN, LSTM or GRU, optionally in Bidirectional, to parameters.
 
@@ -72,6 +78,8 @@ def from_keras(
         (use_bias=False) becomes zeros.
     stack, name, gradients
         As for `from_torch`.
+    embedding : Embedding layer, list of array, or array, shape (vocab_size, n_x), optional
+        As for `from_torch`. With mask_zero=True, pass the numbers of steps before the padding as `lengths`.
 
     Returns
     -------
@@ -98,7 +106,7 @@ def from_keras(
         halves = (arrays[:middle], arrays[middle:]) if len(arrays) in (4, 6) else (arrays,)
         for direction, half in zip(("", "_reverse"), halves, strict=False):
             parts[f"_l{index}{direction}"] = _read(cell, half)
-    return _KERAS.to_parameters(cell, parts, stack, name, gradients)
+    return _KERAS.to_parameters(cell, parts, stack, name, gradients, _table(embedding))
 
 
 def dense_to_keras(parameters: Mapping[str, Array], *, keys: tuple[str, str] = ("Wy", "by")) -> list[np.ndarray]:
@@ -143,6 +151,14 @@ def dense_from_keras(weights: Any, *, keys: tuple[str, str] = ("Wy", "by"), grad
         raise ValueError(f"`weights` of a dense layer must be [kernel, bias] or [kernel]; got {len(arrays)} arrays")
     kernel, *bias = blocks.peer_arrays({key: (_DENSE[key], a) for key, a in zip(_DENSE, arrays, strict=False)})
     return blocks.head_parameters(keys, gradients, kernel.T, *bias)
+
+
+def _table(embedding: Any) -> Any:
+    """Return the rows of an embedding."""
+    if _is_layer(embedding) and "input_dim" not in _config(embedding, "layer"):
+        raise ValueError(f"`embedding` must be an Embedding layer; got {type(embedding).__name__}")
+    arrays = embedding.get_weights() if _is_layer(embedding) else embedding
+    return arrays[0] if isinstance(arrays, list | tuple) and len(arrays) == 1 else arrays
 
 
 def _is_layer(weights: Any) -> bool:

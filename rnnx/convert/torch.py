@@ -65,6 +65,7 @@ def from_torch(
     stack: bool = False,
     name: str = "",
     gradients: bool = False,
+    embedding: Any = None,
 ) -> Arrays:
     """Convert the weights of torch.nn.RNN, LSTM or GRU to parameters.
 
@@ -73,7 +74,8 @@ def from_torch(
     cell : Cell or str
         "rnn", "lstm" or "gru_reset_after".
     weights : torch.nn.Module, or dict of str to array
-        The layer, its state_dict(), or arrays under the same names. Missing biases (bias=False) become zeros.
+        The layer, also in TorchScript, its state_dict(), or arrays under the same names. Missing biases (bias=False)
+        become zeros.
     prefix : str
         Prefix of this layer's keys, for instance "rnn." if `weights` is a whole model.
     stack : bool
@@ -84,6 +86,9 @@ def from_torch(
     gradients : bool
         Whether `weights` are gradients with respect to torch's weights. The result is then the gradients with respect
         to rnnx's parameters, under "d" + key.
+    embedding : torch.nn.Embedding, or array, shape (vocab_size, n_x), optional
+        An embedding before the layer. It is folded into the input weights of the first layer, which then reads indices
+        and has n_x = vocab_size.
 
     Returns
     -------
@@ -100,12 +105,12 @@ def from_torch(
     """
     cell, stack, gradients = _TORCH.cell(cell), flag("stack", stack), flag("gradients", gradients)
     blocks.check_texts(prefix=prefix, name=name)
-    nonlinearity = getattr(_module(weights, prefix), "nonlinearity", "tanh")
+    nonlinearity = _nonlinearity(_module(weights, prefix))
     if nonlinearity != "tanh":
         raise ValueError(f"nonlinearity of the layer must be 'tanh'; got {nonlinearity!r}")
     layers = _by_suffix(_state_dict(weights), prefix)
     found = {suffix: _read(cell, prefix, suffix, arrays) for suffix, arrays in layers.items()}
-    return _TORCH.to_parameters(cell, found, stack, name, gradients)
+    return _TORCH.to_parameters(cell, found, stack, name, gradients, _table(embedding))
 
 
 def dense_to_torch(
@@ -151,7 +156,8 @@ def dense_from_torch(
         Copies of the weights (n_y, n_a) and the bias (n_y, 1).
     """
     blocks.check_texts(prefix=prefix)
-    if hasattr(_module(weights, prefix), "num_embeddings"):  # its array looks like the weights of a layer without bias
+    module = _module(weights, prefix)  # the array of an embedding looks like the weights of a layer without bias
+    if hasattr(module, "num_embeddings") or getattr(module, "original_name", "") == "Embedding":
         raise ValueError("`weights` must be a linear layer; got an embedding")
     state = _state_dict(weights)
     if f"{prefix}weight" not in state:
@@ -160,6 +166,16 @@ def dense_from_torch(
         raise ValueError(f"`weights` must have the key {prefix + 'weight'!r}; got {_some(state)}{hint}")
     named = {prefix + key: (shape, state[prefix + key]) for key, shape in _LINEAR.items() if prefix + key in state}
     return blocks.head_parameters(keys, gradients, *blocks.peer_arrays(named))
+
+
+def _table(embedding: Any) -> Any:
+    """Return the rows of an embedding."""
+    if not callable(getattr(embedding, "state_dict", None)):
+        return embedding
+    state = embedding.state_dict()
+    if list(state) != ["weight"] or getattr(embedding, "max_norm", None) is not None:
+        raise ValueError(f"`embedding` must be a torch.nn.Embedding without max_norm; got {type(embedding).__name__}")
+    return state["weight"]
 
 
 def _state_dict(weights: Any) -> Mapping[str, Any]:
@@ -176,6 +192,15 @@ def _module(weights: Any, prefix: str) -> Any:
     """Return the module at this prefix, also of a TorchScript module, or None if there is none."""
     modules = getattr(weights, "named_modules", None)
     return dict(modules()).get(prefix.rstrip(".")) if callable(modules) else weights
+
+
+def _nonlinearity(module: Any) -> str:
+    """Return the nonlinearity of an RNN layer. Only the graph of a traced one shows it."""
+    try:
+        traced = "aten::rnn_relu" in str(getattr(module, "graph", ""))
+    except RuntimeError:  # a scripted module without a graph
+        traced = False
+    return str(getattr(module, "nonlinearity", "relu" if traced else "tanh"))
 
 
 def _by_suffix(state: Mapping[str, Any], prefix: str) -> dict[str, dict[str, Any]]:

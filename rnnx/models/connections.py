@@ -152,21 +152,21 @@ class Bridge(Layer):
 
     def __init__(self, encoder: Recurrent, decoder: Recurrent) -> None:
         # A decoder state, the encoder states that it is computed from, one per direction, and the layer between them.
-        self._links: list[tuple[str, list[str], Dense]] = []
+        self.links: list[tuple[str, list[str], Dense]] = []
         for k, (layer, (into,)) in enumerate(zip(encoder.layers, decoder.layers, strict=True)):
             for state in decoder.cell.states:
                 units = into.state_sizes[state + into.suffix]
                 dense = Dense(f"{state}_bridge_l{k}", 2 * units, units)
-                self._links.append((state + into.suffix, [state + one.suffix for one in layer], dense))
-        self.parts = [dense for _, _, dense in self._links] if encoder.bidirectional else []
+                self.links.append((state + into.suffix, [state + one.suffix for one in layer], dense))
+        self.parts = [dense for _, _, dense in self.links] if encoder.bidirectional else []
 
     def forward(self, parameters: Mapping[str, Array], final: States) -> tuple[States, BridgeCache]:
         """Compute the decoder's initial states from the encoder's final states."""
         if not self.parts:
-            return {state: final[source] for state, (source,), _ in self._links}, {}
+            return {state: final[source] for state, (source,), _ in self.links}, {}
         xp = ns.namespace(next(iter(final.values())))
         cache: BridgeCache = {}
-        for state, sources, dense in self._links:
+        for state, sources, dense in self.links:
             s = xp.concat([final[source] for source in sources], axis=0)
             cache[state] = s, tanh(dense.forward(parameters, s))
         return {state: out for state, (_, out) in cache.items()}, cache
@@ -174,9 +174,9 @@ class Bridge(Layer):
     def backward(self, parameters: Mapping[str, Array], ds: Mapping[str, Array], cache: BridgeCache) -> Parameters:
         """Compute the gradients of `forward`, "d" + name, from the cotangents ("d" + name) of its results."""
         if not self.parts:
-            return {"d" + source: ds["d" + state] for state, (source,), _ in self._links}
+            return {"d" + source: ds["d" + state] for state, (source,), _ in self.links}
         gradients: Parameters = {}
-        for state, (forward, reverse), dense in self._links:
+        for state, (forward, reverse), dense in self.links:
             s, out = cache[state]
             d, own = dense.backward(parameters, tanh_backward(ds["d" + state], out), s)
             gradients |= {"d" + forward: d[: dense.n_out, :], "d" + reverse: d[dense.n_out :, :], **own}

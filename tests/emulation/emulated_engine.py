@@ -19,7 +19,7 @@ import numpy as np
 from session_locks import alone
 
 from rnnx.engines.gpu import device, engine, graphs
-from rnnx.engines.gpu.kernel import declared, kernel_names, real_dtype
+from rnnx.engines.gpu.kernel import cooperative, declared, kernel_names, real_dtype
 
 COMPILER = shutil.which("g++")
 HERE = Path(__file__).parent
@@ -38,8 +38,9 @@ def compiled(source, options=()):
         body = re.search(rf"void (?:__\w+\([^)]*\) )*{name}\(.*?\n}}\n", source, re.DOTALL).group()
         barriers = re.search(r"RNNX_SHARED|__syncthreads|sum_columns", body)
         cluster = re.search(r"__cluster_dims__\((\d+), 1, 1\)", body)
-        together = cluster[1] if cluster else 1
-        with_fibers = f"launch(x, y, tx, ty, shared, {together}, seed, work)"
+        size = cluster[1] if cluster else 1
+        together = "x" if cooperative(source) else size
+        with_fibers = f"launch(x, y, tx, ty, shared, {together}, {size}, seed, work)"
         launch = with_fibers if barriers else "launch_plain(x, y, tx, ty, work)"
         text += f"""
 extern "C" int {name}_emulated(unsigned x, unsigned y, unsigned tx, unsigned ty, size_t shared, unsigned seed,

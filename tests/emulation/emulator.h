@@ -1,7 +1,9 @@
 // CUDA on a CPU, for tests. Every thread of a block is a fiber, so that barriers really wait. The fibers run in a random
-// order that depends on a seed, so that a missing barrier changes the results. Shared memory starts as NaN. In a cluster,
-// one block starts late, and stores into another block's shared memory arrive later, at random. If no fiber makes
-// progress, that is reported as a deadlock. Not modelled: weak memory, caches, alignment.
+// order that depends on a seed, so that a missing barrier changes the results. Shared memory starts as NaN. Where several
+// blocks run together, there is always a laggard, a random warp or block: it does not run, or no messages reach it, until
+// nothing else can go on, or the next one is chosen. Messages are stores and copies into another block's shared memory.
+// The others arrive later, at random; copies read their source only then. If no fiber makes progress, that is reported
+// as a deadlock. Not modelled: weak memory, caches, alignment.
 #pragma once
 #include <setjmp.h>
 #include <ucontext.h>
@@ -37,18 +39,20 @@ struct Warp { Barrier barrier; unsigned char slots[2][32][32]; };
 struct Block { Barrier barrier; std::vector<unsigned char> shared; std::vector<Warp> warps; };
 // An mbarrier for one thread and bytes: a phase ends once the thread has arrived and all expected bytes have come.
 struct Counter { int bytes; unsigned short waiting, phase; };
-struct Message { unsigned char* target; unsigned words[4]; Counter* counter; };
+struct Message { unsigned char* target; unsigned words[4]; Counter* counter; int block; const void* source; };
 // A fiber is started once and then runs one body after the other. Switching is a jump, without a system call.
 struct Fiber { ucontext_t context; jmp_buf here; Index thread, block; int at; bool done; std::vector<char> stack; };
 inline Fiber* now;
 inline jmp_buf scheduler;
 inline Index block_dim, grid_dim;
-inline std::vector<Block> blocks;  // those that run concurrently: one, or a cluster
-inline Barrier cluster;
+inline std::vector<Block> blocks;  // those that run concurrently: one, a cluster, or the grid
+inline int cluster_size;
+inline std::vector<Barrier> clusters;
 inline std::vector<Message> messages;  // on their way
 inline std::mt19937 random;
 inline unsigned long progress;
 inline std::function<void()> body;
+const int PATIENCE = 64;  // rounds without progress that are a deadlock, even if each has a laggard that cannot go on
 
 inline void leave() { if (!_setjmp(now->here)) _longjmp(scheduler, 1); }
 inline void wait(Barrier& b) {
@@ -74,22 +78,36 @@ inline void end_phase(Counter& c) {
   if (c.waiting || c.bytes) return;
   c.waiting = 1; c.phase++; progress++;
 }
-inline void deliver_last() {
-  const Message& one = messages.back();
-  memcpy(one.target, one.words, 16);
+// The warp or block that lags behind: it does not run, or only the block's messages are held back.
+struct Laggard { int block = -1, warp = -1; bool messages = false; };
+inline Laggard laggard;
+inline void next_laggard(int warps) {
+  laggard.block = random() % blocks.size();
+  const int kind = random() % 3;
+  laggard.messages = kind == 0;
+  laggard.warp = kind == 1 ? random() % warps : -1;
+}
+inline bool asleep(const Fiber& f) {
+  const int warp = (f.thread.y * block_dim.x + f.thread.x) / 32;
+  return f.at == laggard.block && !laggard.messages && (laggard.warp < 0 || laggard.warp == warp);
+}
+inline void deliver(const Message& one) {
+  memcpy(one.target, one.source ? one.source : one.words, 16);
   one.counter->bytes -= 16;
   end_phase(*one.counter);
-  messages.pop_back();
   progress++;
 }
+inline bool held_back(const Message& one) { return laggard.messages && one.block == laggard.block; }
 // A message arrives at once, or after this round of all fibers, or after a later one.
 inline void send(const Message& one) {
-  messages.push_back(one);
-  if (random() % 4 == 0) deliver_last();
+  if (random() % 4 || held_back(one)) messages.push_back(one);
+  else deliver(one);
 }
 inline void end_round() {
   std::shuffle(messages.begin(), messages.end(), random);
-  for (size_t left = messages.empty() ? 0 : random() % messages.size(); messages.size() > left;) deliver_last();
+  const auto due = std::partition(messages.begin(), messages.end(), held_back);
+  size_t left = messages.end() - due;
+  for (left = left ? random() % left : 0; messages.end() - due > (long)left; messages.pop_back()) deliver(messages.back());
 }
 // What all lanes of the warp pass, in order.
 template <typename T> inline T* in_warp(const T& own) {
@@ -105,16 +123,18 @@ template <typename T> inline T* in_warp(const T& own) {
 }
 inline int lane() { return (now->thread.y * block_dim.x + now->thread.x) % 32; }
 
-// Run blocks (x, y) of threads (tx, ty), `together` neighbours in x at a time. Returns 1 after a deadlock, 2 if a block
-// has ended before a message came, else 0.
-inline int launch(unsigned x, unsigned y, unsigned tx, unsigned ty, size_t shared, unsigned together, unsigned seed,
-                  std::function<void()> work) {
+// Run blocks (x, y) of threads (tx, ty), `together` neighbours in x at a time, in clusters of a size. Returns 1 after a
+// deadlock, 2 if a block has ended before a message came, else 0.
+inline int launch(unsigned x, unsigned y, unsigned tx, unsigned ty, size_t shared, unsigned together, unsigned size,
+                  unsigned seed, std::function<void()> work) {
   static std::deque<Fiber> fibers;  // reused by later launches
   const unsigned threads = tx * ty;
   grid_dim = {x, y, 1}; block_dim = {tx, ty, 1}; body = work;
   random.seed(seed);
   for (unsigned by = 0; by < y; by++) for (unsigned bx = 0; bx < x; bx += together) {
-    blocks.assign(together, {}); messages.clear(); cluster = {}; cluster.needed = together * threads;
+    blocks.assign(together, {}); messages.clear();
+    cluster_size = size; clusters.assign(together / size, {});
+    for (Barrier& one : clusters) one.needed = size * threads;
     while (fibers.size() < together * threads) fibers.emplace_back();
     std::vector<int> order;
     for (unsigned k = 0; k < together; k++) {
@@ -128,18 +148,20 @@ inline int launch(unsigned x, unsigned y, unsigned tx, unsigned ty, size_t share
       }
     }
     if (seed) std::shuffle(order.begin(), order.end(), random);
-    const int late = seed && together > 1 ? random() % together : -1;  // the block that starts last
+    laggard = {};
     bool left = true;
-    for (int round = 0; left; round++) {
+    for (int idle = 1; left;) {
+      if (seed && together > 1 && (idle || random() % 16 == 0)) next_laggard((threads + 31) / 32);
       const unsigned long before = progress;
       left = false;
       for (int i : order) {
-        if (round < 8 && fibers[i].at == late) { left = true; progress++; continue; }
-        if (!fibers[i].done) { enter(fibers[i]); left |= !fibers[i].done; }
+        if (!fibers[i].done && !asleep(fibers[i])) enter(fibers[i]);
+        left |= !fibers[i].done;
       }
       if (!left && !messages.empty()) { fprintf(stderr, "emulator: a message after the end\n"); return 2; }
       end_round();
-      if (left && before == progress) { fprintf(stderr, "emulator: deadlock\n"); fibers.clear(); return 1; }
+      idle = before == progress ? idle + 1 : 0;
+      if (idle > PATIENCE) { fprintf(stderr, "emulator: deadlock\n"); fibers.clear(); return 1; }
     }
   }
   return 0;
@@ -172,14 +194,14 @@ static inline void store(bfloat16_bits* p, float x) {  // to nearest, ties to ev
   const unsigned short result = std::isnan(x) ? 0x7FC0 : upper; memcpy((void*)p, &result, 2);
 }
 
-// The instructions of persistent.cuh.
+// The instructions of instructions.cuh.
 struct uint2 { unsigned x, y; };
 typedef emulator::Counter ByteCounter;
 static inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
   return (unsigned long long)(((unsigned __int128)a * b) >> 64);
 }
-static inline int cluster_rank() { return emulator::now->at; }
-static inline void cluster_barrier() { emulator::wait(emulator::cluster); }
+static inline int cluster_rank() { return emulator::now->at % emulator::cluster_size; }
+static inline void cluster_barrier() { emulator::wait(emulator::clusters[emulator::now->at / emulator::cluster_size]); }
 static inline void start_counter(ByteCounter* counter) { *counter = {0, 1, 0}; }
 static inline void expect_bytes(ByteCounter* counter, int bytes) {
   counter->bytes += bytes; counter->waiting--;
@@ -188,13 +210,26 @@ static inline void expect_bytes(ByteCounter* counter, int bytes) {
 static inline void wait_for_bytes(ByteCounter* counter, int parity) {
   while (counter->phase % 2 == parity) emulator::leave();
 }
+static inline int block_at(int rank) { return emulator::now->at - cluster_rank() + rank; }
 template <typename T> static inline T* at_rank(T* p, int rank) {
   const auto offset = reinterpret_cast<unsigned char*>(p) - emulator::blocks[emulator::now->at].shared.data();
-  return reinterpret_cast<T*>(emulator::blocks.at(rank).shared.data() + offset);
+  return reinterpret_cast<T*>(emulator::blocks.at(block_at(rank)).shared.data() + offset);
 }
 static inline void send_bytes(void* target, const unsigned (&words)[4], ByteCounter* counter, int rank) {
   const auto there = at_rank((unsigned char*)target, rank);
-  emulator::send({there, {words[0], words[1], words[2], words[3]}, at_rank(counter, rank)});
+  emulator::send({there, {words[0], words[1], words[2], words[3]}, at_rank(counter, rank), block_at(rank), nullptr});
+}
+static inline void copy_to_cluster(void* target, const void* source, int bytes, ByteCounter* counter) {
+  for (int rank = 0; rank < emulator::cluster_size; rank++)
+    for (int i = 0; i < bytes; i += 16)
+      emulator::send({at_rank((unsigned char*)target + i, rank), {}, at_rank(counter, rank), block_at(rank),
+                      (const char*)source + i});
+}
+static inline void order_before_copies() {}
+static inline void publish(void* target, const unsigned (&words)[4]) { memcpy(target, words, 16); }
+static inline void meet(unsigned* count, unsigned blocks) {
+  ++*count; emulator::progress++;
+  while (*count < blocks) emulator::leave();
 }
 template <typename T> static inline T from_lane(T x, int lane) { return emulator::in_warp(x)[lane]; }
 template <typename T> static inline T from_lane_xor(T x, int mask) { return emulator::in_warp(x)[emulator::lane() ^ mask]; }

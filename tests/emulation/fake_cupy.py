@@ -13,7 +13,7 @@ import numpy as np
 
 from rnnx.engines.gpu import sending
 from rnnx.engines.gpu.cublas import Blas
-from rnnx.engines.gpu.kernel import kernel_names
+from rnnx.engines.gpu.kernel import cooperative, kernel_names
 
 
 class FakeBlas:
@@ -131,8 +131,9 @@ def _check(status):
 
 
 class FakeModule:
-    def __init__(self, code, options):
+    def __init__(self, code, options, enable_cooperative_groups):
         assert kernel_names(code)
+        assert enable_cooperative_groups == cooperative(code)
         self.code, self.options = code, options
 
     def get_function(self, name):
@@ -167,6 +168,7 @@ class FakeCupy:
             def __init__(self, number=0):
                 self.id = number
                 self.attributes = {"MaxSharedMemoryPerBlockOptin": 232448, "MultiProcessorCount": 132}
+                self.attributes["CooperativeLaunch"] = 1
 
             def __enter__(self):
                 pass
@@ -182,9 +184,16 @@ class FakeCupy:
         class driver:
             launchKernel = staticmethod(launch_kernel)
 
+            room = 1  # blocks of a multiprocessor
+
             @staticmethod
             def funcSetAttribute(*_):
                 pass
+
+            @classmethod
+            def occupancyMaxActiveBlocksPerMultiprocessor(cls, kernel, threads, shared):
+                assert kernel in FakeKernel.handles
+                return cls.room
 
         @staticmethod
         def get_device_id():

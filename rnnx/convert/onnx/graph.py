@@ -36,7 +36,7 @@ class Graph:
         if key in self._constants:
             return self._constants[key]
         name = self.name(stem)
-        self.initializers.append(onnx.numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self.initializers.append(onnx.numpy_helper.from_array(np.array(array, order="C"), name))
         if key:
             self._constants[key] = name
         return name

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rnnx.cells import BUILT_IN, CELLS, Cell, Gate
+from rnnx.cells import CELLS, Cell, Gate
 from rnnx.cells.vocabulary import array_ops
 from rnnx.convert.blocks import Peer
 from rnnx.convert.onnx.graph import Graph, Symbol, symbol_ops, value_info
+from rnnx.models.recurrent import Recurrent
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -36,21 +37,60 @@ class Sources(NamedTuple):
 
 
 # ONNX's operators, and its gates in its order.
-_OPERATORS = {"lstm": "LSTM", "gru": "GRU", "gru_reset_after": "GRU", "rnn": "RNN"}
+_OPERATORS = {"lstm": "LSTM", "gru": "GRU", "gru_reset_after": "GRU", "rnn": "RNN", "relu_rnn": "RNN"}
 _GRU = ("bu", "br", "bc")
-_ONNX = Peer("ONNX", {"lstm": ("bi", "bo", "bf", "bc"), "gru": _GRU, "gru_reset_after": _GRU, "rnn": ("ba",)})
+_RNN = {"rnn": ("ba",), "relu_rnn": ("bg",)}
+ONNX = Peer("ONNX", {"lstm": ("bi", "bo", "bf", "bc"), "gru": _GRU, "gru_reset_after": _GRU, **_RNN})
 
 
 def add_layer(graph: Graph, layer: Layer, sources: Sources) -> tuple[str, list[str]]:
     """Add a layer; return the hidden states of all steps (T, m, n), and all states after each example's last step."""
-    if layer.cell in map(CELLS.get, BUILT_IN):
+    if layer.cell in map(CELLS.get, _OPERATORS):
         return _native(graph, layer, sources)
     return _scan(graph, layer, sources)
 
 
+def add_stack(
+    graph: Graph,
+    stack: Recurrent,
+    parameters: Arrays,
+    x: str,
+    indices: bool,
+    start: Mapping[str, str],
+    lengths: str = "",
+    inputs: Mapping[str, str] = {},
+) -> tuple[str, dict[str, str]]:
+    """Add a stack as in evaluation; return its outputs (T, m, n), and its final states by name.
+
+    `start` has the initial states by name; without them they are zero. Other arguments are those of `Sources`.
+    """
+    final: dict[str, str] = {}
+    cell = stack.regularization.evaluation
+    for k, layer in enumerate(stack.layers):
+        outputs = []
+        for one in layer:
+            states = [start[name] if start else _zeros(graph, x, size) for name, size in one.state_sizes.items()]
+            own = Layer(cell, one.own(parameters), one.hidden_size, one.reverse)
+            out, after = add_layer(graph, own, Sources(x, indices and k == 0, states, lengths, inputs))
+            outputs.append(out)
+            final |= dict(zip(one.state_names, after, strict=True))
+        x = outputs[0] if len(outputs) == 1 else graph.add("Concat", *outputs, axis=2)
+    return x, final
+
+
+def size_of(graph: Graph, x: str, axis: int) -> str:
+    """Return the size of an axis of a value as a vector (1,)."""
+    return str(graph.add("Slice", graph.add("Shape", x), graph.integers(axis), graph.integers(axis + 1)))
+
+
+def _zeros(graph: Graph, x: str, size: int) -> str:
+    shape = graph.add("Concat", size_of(graph, x, 1), graph.integers(size), axis=0)
+    return str(graph.add("Expand", graph.constant(0), shape))
+
+
 def _native(graph: Graph, layer: Layer, sources: Sources) -> tuple[str, list[str]]:
     operator = _OPERATORS[layer.cell.name]
-    w, r, *biases = _ONNX.to_blocks(layer.cell, layer.parameters, "")[""]
+    w, r, *biases = ONNX.to_blocks(layer.cell, layer.parameters, "")[""]
     weights = [w[None], r[None], np.concatenate(biases)[None]]
     names = [graph.constant(value, stem) for value, stem in zip(weights, ("W", "R", "B"), strict=True)]
     x, lengths = sources.x, sources.lengths
@@ -63,6 +103,8 @@ def _native(graph: Graph, layer: Layer, sources: Sources) -> tuple[str, list[str
     options: dict[str, Any] = {"hidden_size": layer.n_a, "direction": "reverse" if layer.reverse else "forward"}
     if operator == "GRU":
         options["linear_before_reset"] = int(layer.cell.name == "gru_reset_after")
+    if layer.cell.name == "relu_rnn":
+        options["activations"] = ["Relu"]
     out, *final = graph.add(operator, x, *names, lengths, *start, n=1 + len(start), **options)
     return graph.add("Squeeze", out, graph.integers(1)), [graph.add("Squeeze", state, zero) for state in final]
 
@@ -101,9 +143,7 @@ def _reversed(graph: Graph, x: str, sources: Sources) -> str:
     """Reverse the steps of a sequence, each example's own."""
     lengths = sources.lengths
     if not lengths:
-        shape = graph.add("Shape", sources.x)
-        n_steps, m = (graph.add("Slice", shape, *map(graph.integers, (k, k + 1))) for k in (0, 1))
-        lengths = graph.add("Expand", n_steps, m)
+        lengths = graph.add("Expand", size_of(graph, sources.x, 0), size_of(graph, sources.x, 1))
     return graph.add("ReverseSequence", x, lengths, time_axis=0, batch_axis=1)
 
 

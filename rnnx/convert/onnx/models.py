@@ -10,24 +10,26 @@ from rnnx._core.checks import flag
 from rnnx._core.files import write_atomically
 from rnnx._core.words import shown
 from rnnx.convert.onnx.graph import IR_VERSION, OPSET, Graph, value_info
-from rnnx.convert.onnx.layers import Layer, Sources, add_layer
+from rnnx.convert.onnx.layers import add_stack
+from rnnx.convert.onnx.seq2seq import Seq2SeqExporter
 from rnnx.models.character import CharModel
+from rnnx.models.seq2seq import Seq2Seq
 from rnnx.models.sequence_model import SequenceModel
 
 
-def to_onnx(model: SequenceModel, *, states: bool | None = None, lengths: bool = False) -> Any:
+def to_onnx(model: SequenceModel | Seq2Seq, *, states: bool | None = None, lengths: bool = False) -> Any:
     """Export a model as an ONNX graph, for onnxruntime and other runtimes.
 
     Parameters
     ----------
-    model : CharModel, SequenceClassifier or SequenceRegressor
+    model : CharModel, SequenceClassifier, SequenceRegressor or Seq2Seq
         With any cell; evaluation is exported, without dropout.
     states : bool, optional
         Whether the initial states are inputs, and the final ones outputs, named as in ``model.stack.state_names``. The
         default is true for a CharModel, which then reads a text in parts, and false for other models, which start at
-        zero.
+        zero. A Seq2Seq cannot have them.
     lengths : bool
-        Whether the numbers of steps are an input `lengths`, (m,) of int64.
+        Whether the numbers of steps are an input `lengths`, (m,) of int64; `source_lengths` for a Seq2Seq.
 
     Returns
     -------
@@ -36,8 +38,14 @@ def to_onnx(model: SequenceModel, *, states: bool | None = None, lengths: bool =
         n) if asked for; the cell's inputs besides x, (T, m, 1). Outputs: `outputs`, the logits or the predicted
         numbers, (T, m, n_y), or (m, n_y) if the model has one output per example; the states. T and m are open.
 
+        A Seq2Seq becomes one graph that decodes greedily, like its `predict`. Inputs: `source`, (T_x, m) of int64;
+        `max_length`, a number of int64; `source_lengths` if asked for. Outputs: `indices`, (T_y, m) of int64, with
+        T_y <= max_length; `lengths`, (m,); with attention, `weights`, (T_y, m, T_x).
+
     Raises
     ------
+    ValueError
+        If states are asked for of a Seq2Seq.
     TypeError
         If this is not such a model.
     ImportError
@@ -48,25 +56,30 @@ def to_onnx(model: SequenceModel, *, states: bool | None = None, lengths: bool =
     LSTM, both GRUs and the RNN become the nodes of these names. For other cells, the equations themselves become the
     body of a Scan.
     """
-    if not isinstance(model, SequenceModel):
-        raise TypeError(f"`model` must be a CharModel, SequenceClassifier or SequenceRegressor; got {shown(model)}")
+    if not isinstance(model, SequenceModel | Seq2Seq):
+        kinds = "CharModel, SequenceClassifier, SequenceRegressor or Seq2Seq"
+        raise TypeError(f"`model` must be a {kinds}; got {shown(model)}")
     lengths = flag("lengths", lengths)
     with_states = isinstance(model, CharModel) if states is None else flag("states", states)
+    if with_states and isinstance(model, Seq2Seq):
+        raise ValueError("`states` must be False for a Seq2Seq, whose decoder starts from the encoder's states")
     try:
         import onnx
     except ImportError:
         raise ImportError("to_onnx requires onnx: pip install 'rnnx[onnx]'") from None
     from onnx import helper
 
-    exporter = _Exporter(model, with_states, lengths)
-    graph = exporter.graph()
+    if isinstance(model, Seq2Seq):
+        graph = Seq2SeqExporter(model, lengths).graph()
+    else:
+        graph = _Exporter(model, with_states, lengths).graph()
     opset = [helper.make_opsetid("", OPSET)]
     proto = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION, producer_name="rnnx")
     onnx.checker.check_model(proto, full_check=True)
     return proto
 
 
-def save_onnx(model: SequenceModel, path: str | Path, **options: Any) -> None:
+def save_onnx(model: SequenceModel | Seq2Seq, path: str | Path, **options: Any) -> None:
     """Write a model to an ONNX file, which is replaced only when it is complete.
 
     Parameters
@@ -95,19 +108,10 @@ class _Exporter:
         from onnx import helper
 
         model, add, stack = self.model, self.onnx.add, self.model.stack
-        inputs, x = self._inputs(), "inputs"
-        final: dict[str, str] = {}
-        for k, layer in enumerate(stack.layers):
-            outputs = []
-            for one in layer:
-                cell, start = stack.regularization.evaluation, self._start(one, x)
-                own = Layer(cell, one.own(self.parameters), one.hidden_size, one.reverse)
-                extra = {name: name for name in cell.inputs}
-                sources = Sources(x, self.indices and k == 0, start, self.lengths, extra)
-                out, after = add_layer(self.onnx, own, sources)
-                outputs.append(out)
-                final |= dict(zip(one.state_names, after, strict=True))
-            x = outputs[0] if len(outputs) == 1 else add("Concat", *outputs, axis=2)
+        inputs = self._inputs()
+        start = dict(zip(stack.state_names, stack.state_names, strict=True)) if self.with_states else {}
+        extra = {name: name for name in stack.cell.inputs}
+        x, final = add_stack(self.onnx, stack, self.parameters, "inputs", self.indices, start, self.lengths, extra)
         if not model.per_step:
             last = [final[one.state_names[0]] for one in stack.layers[-1]]
             x = last[0] if len(last) == 1 else add("Concat", *last, axis=1)
@@ -132,15 +136,6 @@ class _Exporter:
             sizes = {name: size for one in stack.directions for name, size in one.state_sizes.items()}
             found += [value_info(name, self.dtype, ["m", size]) for name, size in sizes.items()]
         return found + [value_info(name, self.dtype, ["T", "m", 1]) for name in stack.cell.inputs]
-
-    def _start(self, one: Any, x: str) -> list[str]:
-        """Return the initial states of a direction."""
-        if self.with_states:
-            return list(one.state_names)
-        add, integers = self.onnx.add, self.onnx.integers
-        m = add("Slice", add("Shape", x), integers(1), integers(2))
-        zero = self.onnx.constant(0)
-        return [add("Expand", zero, add("Concat", m, integers(size), axis=0)) for size in one.state_sizes.values()]
 
     def _head(self) -> list[tuple[np.ndarray, str]]:
         return [(self.parameters["Wy"].T, "Wy"), (self.parameters["by"][:, 0], "by")]

@@ -38,6 +38,8 @@ class Backward(Pass):
     are still to be filled.
     """
 
+    backward = True
+
     def __init__(
         self, stream: DeviceStream, key: PassKey, given: Sequence[Array | None], tape: Mapping[str, int],
         *, captured: bool = False, packs: bool = False, kept_alive: Any = None,
@@ -66,9 +68,10 @@ class Backward(Pass):
             self._fresh, self.shapes = self._results.allocate(stream), self.shapes | of_x
             start = stream.base(self._fresh)
             self.addresses |= {name: start + self._results.views[name].offset for name in of_x}
-        self.memory = self.allocate(shapes | gradients.shapes(key))
+        self.memory = self.allocate(shapes | self.team_shapes() | gradients.shapes(key))
         numbers = Numbers()
         before = self._cotangent_copies(numbers) + (self.parameter_copies(numbers) if packs else [])
+        before += self.team_copies()
         (out,), arrays = numbers.next(1), (self.address, self.shapes)
         after = gradients.copies(key, self._results, *arrays, out, in_place=not captured)
         self.transfer = Transfer(stream, self.launch, numbers, before, after)
@@ -113,7 +116,7 @@ class Backward(Pass):
         """Run the loop over time, without allocating or synchronizing."""
         if self._geometry:
             kernel = persistent_kernel(self.key.cell, self._geometry)
-            self._whole_pass(self._geometry, kernel, backward=True, row=self.key.dz_row)
+            self._whole_pass(self._geometry, kernel, row=self.key.dz_row)
             return
         for t in reversed(range(self.key.n_steps)):
             for stage in self._stages:

@@ -19,7 +19,7 @@ from rnnx.engines.gpu.cublas import WORKSPACE, Blas
 from rnnx.engines.gpu.device import DeviceStream, DType, Launch, Matrix, Processor
 from rnnx.engines.gpu.engine import GpuEngine
 from rnnx.engines.gpu.graphs import GraphCache, in_capture, part_of_capture
-from rnnx.engines.gpu.kernel import kernel_names
+from rnnx.engines.gpu.kernel import cooperative, kernel_names
 from rnnx.engines.gpu.sending import Sender
 from rnnx.engines.protocol import Engine
 
@@ -51,8 +51,9 @@ def _processor() -> Processor:
     if given not in choices:
         raise ValueError(f"the environment variable RNNX_CUDA_PERSISTENT must be 0 or 1; got {given!r}")
     gpu = cupy.cuda.Device()
-    multiprocessors, shared = (gpu.attributes[name] for name in ("MultiProcessorCount", "MaxSharedMemoryPerBlockOptin"))
-    return Processor(int(gpu.compute_capability), int(multiprocessors), int(shared), choices[given])
+    names = "MultiProcessorCount", "MaxSharedMemoryPerBlockOptin", "CooperativeLaunch"
+    multiprocessors, shared, grids = (int(gpu.attributes[name]) for name in names)
+    return Processor(int(gpu.compute_capability), multiprocessors, shared, choices[given], bool(grids))
 
 
 _devices: dict[int, _Device] = {}
@@ -93,7 +94,7 @@ def _current_stream(number: int) -> Iterator["CupyStream"]:
 def _module(device: int, text: str, options: tuple[str, ...]) -> dict[str, Any]:
     """Compile a source and load its kernels, by name, because kernels cannot be loaded during capture."""
     del device
-    module = cupy.RawModule(code=text, options=options)
+    module = cupy.RawModule(code=text, options=options, enable_cooperative_groups=cooperative(text))
     kernels = {name: module.get_function(name) for name in kernel_names(text)}
     if "__cluster_dims__(16," in text:  # more blocks than every device with clusters allows
         for kernel in kernels.values():
@@ -104,6 +105,7 @@ def _module(device: int, text: str, options: tuple[str, ...]) -> dict[str, Any]:
 @lru_cache(maxsize=256)
 def _launch(device: int, texts: tuple[str, ...], options: tuple[str, ...]) -> Launch:
     kernels = {name: kernel for text in texts for name, kernel in _module(device, text, options).items()}
+    together = {name for text in texts if cooperative(text) for name in kernel_names(text)}
 
     def launch(
         name: str, blocks: Sequence[int], threads: Sequence[int], arguments: Sequence[int], shared: int = 0
@@ -111,9 +113,21 @@ def _launch(device: int, texts: tuple[str, ...], options: tuple[str, ...]) -> La
         kernel = kernels[name]
         if shared > _DEFAULT_SHARED and kernel.max_dynamic_shared_size_bytes < shared:
             kernel.max_dynamic_shared_size_bytes = shared
+        if name in together:
+            _check_room(kernel.kernel.ptr, blocks[0], threads[0], shared)
         kernel(tuple(blocks), tuple(threads), tuple(arguments), shared_mem=shared)
 
     return launch
+
+
+def _check_room(kernel: int, blocks: int, threads: int, shared: int) -> None:
+    """Raise an error if blocks cannot all run at the same time; CuPy would launch fewer, which would wait forever."""
+    each = int(cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(kernel, threads, shared))
+    room = each * int(cupy.cuda.Device().attributes["MultiProcessorCount"])
+    if blocks > room:
+        raise RuntimeError(
+            f"the GPU has room for {room} of the {blocks} blocks of a persistent kernel; set RNNX_CUDA_PERSISTENT=0"
+        )
 
 
 def _precision() -> str:

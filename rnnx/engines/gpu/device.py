@@ -59,6 +59,7 @@ class Processor(NamedTuple):
     multiprocessors: int
     shared_bytes: int  # of a block, at most
     persistent: bool | None = None  # whether to use persistent kernels wherever they fit, or never; None: by estimate
+    grids: bool = True  # whether a kernel can be launched so that all of its blocks run at the same time
 
 
 class DeviceStream(Protocol):

@@ -24,6 +24,8 @@ class Forward(Pass):
     Z (T, m, X) and, unless they are added to Z, the recurrent sides Zh<i> (m, G_i n_i).
     """
 
+    backward = False
+
     def __init__(self, stream: DeviceStream, key: PassKey, *, captured: bool = False, x: Array | None = None) -> None:
         super().__init__(stream, key, captured=captured)
         kept = {name: shape for name, shape in self.shapes.items() if key.keep or name.startswith("S")}
@@ -35,6 +37,7 @@ class Forward(Pass):
         for stage in wiring(key.cell):
             if key.separate_sides(stage):
                 working[f"Zh{stage.number}"] = ((key.m, stage.n_zh * stage.units(key.n)), key.dtype)
+        working |= self.team_shapes()
         self.kept, self.working = self.allocate(kept), self.allocate(working)
         self._x_in_place = x is not None and not (captured or key.keep or key.has_lengths or key.indices)
         self._x_in_place = self._x_in_place and self.is_time_major(x)
@@ -42,6 +45,7 @@ class Forward(Pass):
             self.addresses["X"] = stream.address(x)
         self._stages, self.results, numbers = self.stages(), Results(), Numbers()
         before = [*self.parameter_copies(numbers), *self.state_copies(numbers), *self.input_copies(numbers)]
+        before += self.team_copies()
         self.transfer = Transfer(stream, self.launch, numbers, before, self._result_copies(numbers))
 
     def state_copies(self, numbers: Numbers) -> list[Copy]:
@@ -148,7 +152,7 @@ class Forward(Pass):
         if key.indices:
             values = {"zx": self.address("wx"), "zx_step": 0, "index": self.address("X")}
         values |= {"row": key.zx_row, "n_x": key.n_x, "saved_step": key.m * key.n if key.keep else 0}
-        self._whole_pass(division, persistent_kernel(key.cell, division), backward=False, **values)
+        self._whole_pass(division, persistent_kernel(key.cell, division), **values)
 
     def stages(self, before: int = 0, after: int = 1) -> list[StageStep]:
         """Return the work of a step. At step 0, it reads the states S<k>[before] and writes S<k>[after]."""

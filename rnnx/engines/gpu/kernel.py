@@ -89,6 +89,11 @@ def kernel_names(text: str) -> list[str]:
     return re.findall(r'extern "C" __global__ void (?:__\w+\([^)]*\) )*(\w+)\(', text)
 
 
+def cooperative(text: str) -> bool:
+    """Whether all blocks of a source's kernels must run at the same time, see ``kernels/persistent.cuh``."""
+    return "#define RNNX_GRID 1\n" in text
+
+
 @lru_cache(maxsize=64)
 def declared(text: str, name: str) -> Kernel:
     """Read the parameters of a function from its declaration in a CUDA source."""

@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from rnnx.cells.wiring import Slot, StageWiring, wiring
 from rnnx.engines.gpu import geometry, persistent
 from rnnx.engines.gpu.codegen import launch_size
-from rnnx.engines.gpu.copies import NO_MATRIX, Copy, End, Numbers, Transfer
-from rnnx.engines.gpu.device import Arena, Array, DeviceStream, Matrix, Shapes, StepArgument
+from rnnx.engines.gpu.copies import INDICES, NO_MATRIX, Copy, End, Numbers, Transfer
+from rnnx.engines.gpu.device import INDEX, Arena, Array, DeviceStream, Matrix, Shapes, StepArgument
 from rnnx.engines.gpu.geometry import Geometry
 from rnnx.engines.gpu.kernel import Kernel, LaunchSize, options
 from rnnx.engines.gpu.launches import Launcher
@@ -40,13 +42,14 @@ class Pass(Launcher):
     as a CUDA graph after its first run. From then on, a call sends its numbers and launches the graph.
     """
 
+    backward: bool  # whether it is a backward pass
     transfer: Transfer  # with two groups of copies, before and after the loop
 
     def __init__(self, stream: DeviceStream, key: PassKey, *, captured: bool) -> None:
         super().__init__(stream, key.cell, key.dtype)
         self.key, self.shapes = key, key.tape_shapes()
         self.addresses: dict[str, int] = {}
-        self._geometry = geometry.choose(key, stream.precision, stream.processor)
+        self._geometry = geometry.choose(key, stream.precision, stream.processor, backward=self.backward)
         self.captured = captured
         self._states = range(len(key.cell.states))
         optional = [gate.recurrent_bias for gate in key.cell.gates if gate.recurrent_bias in key.optional_keys]
@@ -78,6 +81,20 @@ class Pass(Launcher):
         self.shapes |= shapes
         self.addresses |= arena.addresses
         return arena
+
+    def team_shapes(self) -> Shapes:
+        """Return the arrays with which the blocks of a grid communicate, see ``kernels/persistent.cuh``."""
+        if not self._geometry or not self._geometry.grid:
+            return {}
+        operands, counts = self._geometry.team_sizes(self.key.cell, self.key.m, backward=self.backward)
+        return {"operands": ((operands,), np.dtype(np.uint8)), "counts": ((counts,), INDEX)}
+
+    def team_copies(self) -> list[Copy]:
+        """Return the copy of zeros to the counts of a grid."""
+        if "counts" not in self.shapes:
+            return []
+        target, (n_counts,) = End(self.address("counts"), (INDEX.itemsize,)), self.shapes["counts"][0]
+        return [Copy(End(0), target, (n_counts, 1, 1), INDICES)]
 
     def parameter_copies(self, numbers: Numbers) -> list[Copy]:
         """Return the copies of the parameters to the arrays of `PassKey.packed_shapes`."""
@@ -176,11 +193,11 @@ class Pass(Launcher):
         arguments = [base + t * step for base, step in stage.arguments]
         self.launch(kernel, (blocks, 1), (threads, 1), arguments, shared)
 
-    def _whole_pass(self, division: Geometry, kernel: Kernel, *, backward: bool, **values: int) -> None:
+    def _whole_pass(self, division: Geometry, kernel: Kernel, **values: int) -> None:
         """Launch a persistent kernel. Arguments not in `values` are sizes, and arrays by name."""
         key = self.key
         sizes = {"n_steps": key.n_steps, "m": key.m, "n": key.n}
         arguments = kernel.bind({**{name: self.address(name) for name in kernel.names}, **sizes, **values})
         launch = self.stream.kernels((persistent.source(division, kernel),), options(key.dtype))
-        blocks, shared = division.blocks(key.m), division.shared_bytes(key.cell, backward=backward)
-        launch(kernel.name, (blocks, 1), (geometry.THREADS, 1), arguments, shared=shared)
+        blocks, shared = division.blocks(key.m), division.shared_bytes(key.cell, backward=self.backward)
+        launch(kernel.name, (blocks, 1), (division.threads, 1), arguments, shared=shared)

@@ -2,79 +2,16 @@
 // keeps the recurrent weights of its units in registers for all steps. Blocks exchange the operands of the recurrent
 // products with asynchronous stores into each other's shared memory, which a barrier counts by bytes.
 //
-// Each cluster runs RNNX_EXAMPLES examples. RNNX_CLUSTER: blocks of a cluster. RNNX_UNITS: units of a block, a multiple
-// of 8. RNNX_WARPS: warps of a block. RNNX_TENSOR: whether products run on tensor cores; float32 is TF32 there. For who
-// computes what see rnnx.engines.gpu.persistent.
-
-// --- instructions; the emulation has its own ---
-#ifndef RNNX_EMULATED
-typedef unsigned long long ByteCounter;  // an mbarrier, which completes a phase after the expected bytes have arrived
-
-__device__ __forceinline__ unsigned shared_address(const void* p) { return (unsigned)__cvta_generic_to_shared(p); }
-__device__ __forceinline__ int cluster_rank() {
-  unsigned rank;
-  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-  return rank;
-}
-__device__ __forceinline__ void cluster_barrier() {
-  asm volatile("barrier.cluster.arrive.release;\n\tbarrier.cluster.wait.acquire;" ::: "memory");
-}
-__device__ __forceinline__ void start_counter(ByteCounter* counter) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(counter)) : "memory");
-  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-}
-__device__ __forceinline__ void expect_bytes(ByteCounter* counter, int bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(counter)), "r"(bytes)
-               : "memory");
-}
-// Wait until the counter has completed its current phase, whose number has this parity.
-__device__ __forceinline__ void wait_for_bytes(ByteCounter* counter, int parity) {
-  unsigned done = 0;
-  while (!done)
-    asm volatile(
-        "{\n\t.reg .pred p;\n\t"
-        "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n\t"
-        "selp.u32 %0, 1, 0, p;\n\t}"
-        : "=r"(done) : "r"(shared_address(counter)), "r"(parity) : "memory");
-}
-// Store 16 bytes, and count them, in the shared memory of another block, at the addresses that this block has.
-__device__ __forceinline__ void send_bytes(void* target, const unsigned (&words)[4], ByteCounter* counter, int rank) {
-  unsigned there, counter_there;
-  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(shared_address(target)), "r"(rank));
-  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(counter_there) : "r"(shared_address(counter)), "r"(rank));
-  asm volatile(
-      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(there),
-      "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3]), "r"(counter_there) : "memory");
-}
-template <typename T> __device__ __forceinline__ T from_lane(T x, int lane) { return __shfl_sync(~0u, x, lane); }
-template <typename T> __device__ __forceinline__ T from_lane_xor(T x, int mask) { return __shfl_xor_sync(~0u, x, mask); }
-
-// The 32-bit words of a number: the lower and the upper one, which are equal unless it has 64 bits.
-__device__ __forceinline__ uint2 bits_of(float x) { return make_uint2(__float_as_uint(x), __float_as_uint(x)); }
-__device__ __forceinline__ uint2 bits_of(double x) { return make_uint2(__double2loint(x), __double2hiint(x)); }
-__device__ __forceinline__ uint2 bits_of(half_bits x) { return make_uint2(x.bits, x.bits); }
-__device__ __forceinline__ uint2 bits_of(bfloat16_bits x) { return make_uint2(x.bits, x.bits); }
-
-__device__ __forceinline__ float to_tf32(float x) {
-  unsigned bits;
-  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
-  return __uint_as_float(bits);
-}
-// D += A B in a warp, with 16 rows of A and 8 columns of B: 16 columns of A in 16 bits, 8 in TF32.
-#define RNNX_MULTIPLY(type, shape)                                                                           \
-  __device__ __forceinline__ void multiply(type, float (&d)[4], const unsigned* a, const unsigned* b) {      \
-    asm("mma.sync.aligned." shape " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"         \
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                                     \
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));                                 \
-  }
-RNNX_MULTIPLY(half_bits, "m16n8k16.row.col.f32.f16.f16.f32")
-RNNX_MULTIPLY(bfloat16_bits, "m16n8k16.row.col.f32.bf16.bf16.f32")
-RNNX_MULTIPLY(float, "m16n8k8.row.col.f32.tf32.tf32.f32")
-#endif
+// A team of RNNX_TEAM blocks runs RNNX_EXAMPLES examples, a multiple of 8. A team is a cluster, or, with RNNX_GRID, many
+// clusters, which exchange operands through global memory. RNNX_CLUSTER: blocks of a cluster. RNNX_UNITS: units of a
+// block, a multiple of 8. RNNX_WARPS: warps of a block. RNNX_TENSOR: whether products run on tensor cores; float32 is
+// TF32 there. For who computes what see rnnx.engines.gpu.persistent.
 
 // --- operands ---
-// An operand has K numbers per example, in chunks of 16 bytes: (K / CHUNK, RNNX_EXAMPLES) chunks.
-constexpr int CHUNK = 16 / sizeof(storage);
+// An operand has K numbers per example, in chunks of 16 bytes: (K / CHUNK, RNNX_EXAMPLES) chunks. A warp multiplies a
+// tile of 8 examples at once. Chunks are permuted within a tile, so that its lanes read without bank conflicts.
+constexpr int CHUNK = 16 / sizeof(storage), TILE = 8;
+__device__ __forceinline__ int place(int chunk, int example) { return chunk * RNNX_EXAMPLES + (example ^ chunk % 4 * 2); }
 struct alignas(16) Chunk { storage numbers[CHUNK]; };
 struct alignas(16) Words { unsigned words[4]; };
 
@@ -106,6 +43,7 @@ __device__ __forceinline__ void gather(storage own, unsigned (&words)[4]) {
   for (int i = 0; i < 4; i++) words[i] = from_lane(i % 2 ? bits.y : bits.x, first + i * CHUNK / 4);
 }
 
+#if !RNNX_GRID
 // The operand of a recurrent product: SENT numbers per example, padded with zeros to K. Two buffers are enough. A block
 // sends operand `turn` after it has received operand `turn` - 1 from all blocks. Each of them sent it after its product
 // with operand `turn` - 2, the last one in the same buffer. The buffers' byte counters expect the next bytes then, too.
@@ -128,7 +66,7 @@ template <int SENT, int K> struct Exchange {
     unsigned words[4];
     gather(factor(x), words);
     const int buffer = turn % 2;
-    Chunk* target = buffers + buffer * CHUNKS + k / CHUNK * RNNX_EXAMPLES + example;
+    Chunk* target = buffers + buffer * CHUNKS + place(k / CHUNK, example);
     #pragma unroll
     for (int i = 0; i < RNNX_CLUSTER; i += CHUNK) {
       const int rank = i + threadIdx.x % CHUNK;
@@ -142,13 +80,61 @@ template <int SENT, int K> struct Exchange {
     return buffers + buffer * CHUNKS;
   }
 };
+#else
+// The same for a team of many clusters. Blocks publish their chunks in global memory, and meet. Each block then copies
+// its share to all blocks of its cluster. One buffer in shared memory is enough: no block is past the meeting, and
+// copies, before all blocks have arrived there, after their products with the last operand. Two are needed in global
+// memory: operand `turn` takes the place of operand `turn` - 2 after the meeting for operand `turn` - 1, where blocks
+// arrive after they have received operand `turn` - 2.
+template <int SENT, int K> struct Exchange {
+  static constexpr int SENT_CHUNKS = SENT / CHUNK * RNNX_EXAMPLES, BYTES = SENT_CHUNKS * (int)sizeof(Chunk);
+  Chunk* buffer;        // (K / CHUNK, RNNX_EXAMPLES)
+  ByteCounter* counter;
+  Chunk* published;     // (2, SENT_CHUNKS)
+  unsigned* arrived;    // blocks at the meetings so far: zero before the launch
+  static_assert(SENT_CHUNKS % RNNX_CLUSTER == 0, "");
+
+  // See above.
+  __device__ __forceinline__ void start() const {
+    for (int i = threadIdx.x; i < K * RNNX_EXAMPLES; i += 32 * RNNX_WARPS)
+      store(buffer[i / CHUNK].numbers + i % CHUNK, real(0));
+    // Copies, too, must come after these stores.
+    order_before_copies();
+    if (threadIdx.x == 0) {
+      start_counter(counter);
+      expect_bytes(counter, BYTES);
+    }
+  }
+  __device__ __forceinline__ void send(int turn, int k, int example, real x) const {
+    unsigned words[4];
+    gather(factor(x), words);
+    if (threadIdx.x % CHUNK == 0) publish(published + turn % 2 * SENT_CHUNKS + place(k / CHUNK, example), words);
+  }
+  // All threads call it. It also separates the products before from those after it.
+  __device__ __forceinline__ const Chunk* receive(int turn) const {
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      meet(arrived, (turn + 1) * RNNX_TEAM);
+      const int share = SENT_CHUNKS / RNNX_CLUSTER, first = cluster_rank() * share;
+      const Chunk* source = published + turn % 2 * SENT_CHUNKS + first;
+      copy_to_cluster(buffer + first, source, share * (int)sizeof(Chunk), counter);
+    }
+    wait_for_bytes(counter, turn % 2);
+    if (threadIdx.x == 0) expect_bytes(counter, BYTES);
+    return buffer;
+  }
+};
+#endif
 
 // --- products ---
 // A product of ROWS rows of weights, which lie in registers, with an operand. The K columns are split in SPLIT parts; a
-// warp does one part of RNNX_WARP_ROWS rows. Partial sums are (SPLIT, RNNX_EXAMPLES, STRIDE) in shared memory.
+// warp does one part of RNNX_WARP_ROWS rows, for all examples, or for a share if there are more warps. Partial sums are
+// (SPLIT, RNNX_EXAMPLES, STRIDE) in shared memory.
 template <int ROWS, int K, int SPLIT> struct Product {
   static constexpr int GROUPS = (ROWS + RNNX_WARP_ROWS - 1) / RNNX_WARP_ROWS;
   static constexpr int STRIDE = GROUPS * RNNX_WARP_ROWS + 4;  // without bank conflicts
+  static constexpr int MORE = RNNX_WARPS / (GROUPS * SPLIT);
+  static constexpr int SHARES = MORE < RNNX_EXAMPLES / TILE ? MORE : RNNX_EXAMPLES / TILE;  // of the examples
 #if RNNX_TENSOR
   static constexpr int LANES = 4, TILES = RNNX_WARP_ROWS / 16, COUNT = 8;
   typedef unsigned Number;
@@ -163,9 +149,9 @@ template <int ROWS, int K, int SPLIT> struct Product {
 
   __device__ __forceinline__ static int warp() { return threadIdx.x / 32; }
   __device__ __forceinline__ static int lane() { return threadIdx.x % 32; }
-  __device__ __forceinline__ static bool idle() { return warp() >= GROUPS * SPLIT; }
+  __device__ __forceinline__ static bool idle() { return warp() >= GROUPS * SPLIT * SHARES; }
   __device__ __forceinline__ static int row() { return warp() % GROUPS * RNNX_WARP_ROWS + lane() / LANES; }
-  __device__ __forceinline__ static int part() { return warp() / GROUPS; }
+  __device__ __forceinline__ static int part() { return warp() / GROUPS % SPLIT; }
   // A thread's chunk of a step. The order of the terms of a sum is free, so whole chunks go to the lanes.
   __device__ __forceinline__ static int chunk(int step) { return (part() * STEPS + step) * LANES + lane() % LANES; }
 
@@ -184,6 +170,13 @@ template <int ROWS, int K, int SPLIT> struct Product {
       for (int i = 0; i < TILES * COUNT; i++)
         weights[i / COUNT][step][i % COUNT] = own[(step * TILES * COUNT + i) * THREADS];
   }
+  // Write the partial sums for an operand.
+  __device__ __forceinline__ void operator()(const Chunk* operand, real* sums) const {
+    if (idle()) return;
+    #pragma unroll 1
+    for (int first = warp() / (GROUPS * SPLIT) * TILE; first < RNNX_EXAMPLES; first += SHARES * TILE)
+      multiply_tile(operand, sums, first);
+  }
   // The sum over all columns.
   __device__ __forceinline__ static real sum(const real* sums, int example, int row) {
     real total = real(0);
@@ -198,12 +191,11 @@ template <int ROWS, int K, int SPLIT> struct Product {
     const unsigned first = bits_of(factor(weight(r, k))).x;
     return CHUNK == 8 ? first | bits_of(factor(weight(r, k + 1))).x << 16 : first;
   }
-  __device__ __forceinline__ void operator()(const Chunk* operand, real* sums) const {
-    if (idle()) return;
+  __device__ __forceinline__ void multiply_tile(const Chunk* operand, real* sums, int first) const {
     float d[TILES][4] = {};
     #pragma unroll
     for (int step = 0; step < STEPS; step++) {
-      const Words b = reinterpret_cast<const Words*>(operand)[chunk(step) * RNNX_EXAMPLES + lane() / LANES];
+      const Words b = reinterpret_cast<const Words*>(operand)[place(chunk(step), first + lane() / LANES)];
       #pragma unroll
       for (int tile = 0; tile < TILES; tile++)
         #pragma unroll
@@ -213,7 +205,7 @@ template <int ROWS, int K, int SPLIT> struct Product {
     for (int tile = 0; tile < TILES; tile++)
       #pragma unroll
       for (int i = 0; i < 4; i++) {
-        const int example = lane() % LANES * 2 + i % 2;
+        const int example = first + lane() % LANES * 2 + i % 2;
         sums[(part() * RNNX_EXAMPLES + example) * STRIDE + row() + tile * 16 + i / 2 * 8] = d[tile][i];
       }
   }
@@ -221,28 +213,27 @@ template <int ROWS, int K, int SPLIT> struct Product {
   template <typename Weight> __device__ __forceinline__ static Number number(Weight weight, int step, int tile, int i) {
     return factor(weight(row() + tile * 4, chunk(step) * CHUNK + i));
   }
-  __device__ __forceinline__ void operator()(const Chunk* operand, real* sums) const {
-    if (idle()) return;
+  __device__ __forceinline__ void multiply_tile(const Chunk* operand, real* sums, int first) const {
     const int own = lane() % LANES;
-    real totals[TILES][RNNX_EXAMPLES] = {};
+    real totals[TILES][TILE] = {};
     #pragma unroll
     for (int step = 0; step < STEPS; step++)
       #pragma unroll
-      for (int i = 0; i < RNNX_EXAMPLES; i++) {  // lanes read different examples: no bank conflicts
-        const Chunk b = operand[chunk(step) * RNNX_EXAMPLES + (i ^ own)];
+      for (int i = 0; i < TILE; i++) {  // lanes read different examples: no bank conflicts
+        const Chunk b = operand[place(chunk(step), first + (i ^ own))];
         #pragma unroll
         for (int tile = 0; tile < TILES; tile++)
           #pragma unroll
           for (int c = 0; c < CHUNK; c++) totals[tile][i] += weights[tile][step][c] * b.numbers[c];
       }
-    // Element i of a lane belongs to example i ^ own. Each lane ends with the sum of example `own`.
+    // Element i of a lane belongs to example i ^ own of the tile. Each lane ends with the sum of example `own`.
     #pragma unroll
     for (int tile = 0; tile < TILES; tile++) {
       #pragma unroll
-      for (int half = RNNX_EXAMPLES / 2; half; half /= 2)
+      for (int half = TILE / 2; half; half /= 2)
         #pragma unroll
         for (int i = 0; i < half; i++) totals[tile][i] += from_lane_xor(totals[tile][i + half], half);
-      sums[(part() * RNNX_EXAMPLES + own) * STRIDE + row() + tile * 4] = totals[tile][0];
+      sums[(part() * RNNX_EXAMPLES + first + own) * STRIDE + row() + tile * 4] = totals[tile][0];
     }
   }
 #endif
