@@ -166,6 +166,11 @@ def _found(package: str) -> bool:
         return False
 
 
+def version() -> int:
+    """Return the number of changes of the table."""
+    return _changes
+
+
 def state() -> tuple[Any, ...]:
     """Return what the choice of an engine depends on here: the number of changes of the table, and the environment."""
     return _changes, _disable_jit()

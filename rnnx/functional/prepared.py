@@ -1,6 +1,7 @@
 """Passes that an engine has prepared, for calls like one that was checked in full; see `rnnx._core.kinds`."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from rnnx._core.arrays import Array
 from rnnx._core.kinds import Table, kinds
 from rnnx.engines.precision import conversion
 from rnnx.engines.protocol import Arrays, Call, Gradients, PreparingEngine, Tape, preparing
+from rnnx.engines.registry import version
 from rnnx.functional import schedule
 from rnnx.functional.caches import Caches
 from rnnx.functional.signatures import Signature
@@ -94,13 +96,13 @@ class Backward(NamedTuple):
             return cls(None)
         if (of_arrays := kinds(given)) is None:
             return cls(None)
-        key = kind, caches.engine, engines.state()[0], type(ds), type(ds_final), absent, of_arrays
+        key = kind, caches.engine, version(), type(ds), type(ds_final), absent, of_arrays
         return cls(key, tape, given)
 
     def run(self) -> Gradients | None:
         """Run the pass that was prepared for calls like this one; None if there is none."""
         run = _backward.find(self.key)
-        return None if run is None else schedule.of_sources(self.tape, run(self.tape, self.given))
+        return None if run is None else run(self.tape, self.given)
 
     def prepare(self, engine: str, cotangents: Arrays) -> None:
         """Prepare the pass for calls like this one, whose arguments are right, with None for cotangents not given.
@@ -114,4 +116,10 @@ class Backward(NamedTuple):
             return
         prepares = preparing(engines.load(engine))
         if prepares is not None:
-            _backward.add(self.key, prepares.prepared_backward(tape, cotangents))
+            run = prepares.prepared_backward(tape, cotangents)
+            _backward.add(self.key, run if tape.cell.hoisted is None else partial(_and_of_sources, run))
+
+
+def _and_of_sources(run: Callable[..., Gradients], tape: Tape, given: Arrays) -> Gradients:
+    """Run a pass of a cell that computes vectors from parameters alone."""
+    return schedule.of_sources(tape, run(tape, given))

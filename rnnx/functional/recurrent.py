@@ -136,7 +136,9 @@ def recurrent_backward(
         caches.consume()
     dx, ds0, of_parameters, d_inputs = gradients
     result = {} if dx is None else {"dx": dx}
-    result.update(zip(arguments.state_names(cell.states, "d{}0"), ds0, strict=True), **of_parameters)
+    for name, d in zip(arguments.state_names(cell.states, "d{}0"), ds0, strict=True):
+        result[name] = d
+    result |= of_parameters
     if not cell.inputs:
         return result
     return result | _of_given(caches, dict(zip(cell.inputs, d_inputs, strict=True)))

@@ -195,7 +195,8 @@ class Template:
         """Write the descriptor for a call's arrays behind the workspace at `place`; return its address."""
         at = place + self.workspace
         if READABLE:
-            _binders()["bind"](address_of_items(tuple(arrays)), self._address, place)
+            objects = tuple(arrays)  # which must live until then
+            _binders()["bind"](address_of_items(objects), self._address, place)
             return at
         given = addresses(arrays)
         given[: self._blocks] = [lines(block) for block in given[: self._blocks]]

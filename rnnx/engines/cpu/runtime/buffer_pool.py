@@ -108,8 +108,8 @@ def _in_buffer(shape: tuple[int, ...], dtype: np.dtype, size: int) -> np.ndarray
 
 
 def start_of(buffer: np.ndarray) -> int:
-    """Return the number of bytes before the next cache line."""
-    return -address(buffer) % LINE
+    """Return the number of bytes before the next cache line in a buffer of bytes."""
+    return -ctypes.addressof(_BYTE.from_buffer(buffer)) % LINE
 
 
 def _pooled(size: int) -> np.ndarray:
