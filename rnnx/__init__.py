@@ -94,7 +94,10 @@ __all__ = [
     "update_parameters_with_rmsprop", "update_parameters_with_sgd", "use_engine", "use_precision", "warm_up",
 ]  # fmt: skip
 
-_SUBPACKAGES = ("analysis", "cli", "compare", "convert", "course", "data", "models", "optim", "plots", "training")
+_SUBPACKAGES = (
+    "analysis", "cli", "compare", "convert", "course", "data", "export", "losses", "metrics", "models", "optim",
+    "plots", "training",
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -3,7 +3,20 @@
 import importlib
 import inspect
 
-_SUBPACKAGES = ["analysis", "compare", "convert", "course", "data", "models", "optim", "plots", "training"]
+_SUBPACKAGES = [
+    "analysis",
+    "compare",
+    "convert",
+    "course",
+    "data",
+    "export",
+    "losses",
+    "metrics",
+    "models",
+    "optim",
+    "plots",
+    "training",
+]
 PUBLIC = ["rnnx", *(f"rnnx.{name}" for name in _SUBPACKAGES)]
 RESULTS = {"Batch", "PairBatch", "Prediction", "Progress", "StackCache"}  # records that rnnx creates
 

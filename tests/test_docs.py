@@ -8,6 +8,7 @@ import os
 import pkgutil
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 import zlib
@@ -24,11 +25,12 @@ PAGES = [
     "activations.md",
     "attention.md",
     "bptt.md",
+    "c.md",
     "course.md",
     "index.md",
     "optimizers.md",
     "pictures.md",
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("own_cell.md", "training.md")),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("own_cell.md", "training.md", "losses.md", "data.md")),
 ]  # other pages have their own tests
 FENCED = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 # Not in the API reference: the command line has its own page.
@@ -67,6 +69,8 @@ NEEDS = {"torch.md": ("torch",), "onnx.md": ("onnx", "onnxruntime")}
 def test_examples_run(name, tmp_path, monkeypatch):
     for package in NEEDS.get(name, ()):
         pytest.importorskip(package)
+    if name == "c.md" and not shutil.which("cc"):
+        pytest.skip("no C compiler")
     monkeypatch.chdir(tmp_path)
     with rnnx.use_engine("reference"):  # nothing to compile
         assert run_page((DOCS / name).read_text(encoding="utf-8"), name)

@@ -358,7 +358,7 @@ def test_ragged_lengths(x, p):
 
 
 def test_an_engine_that_cannot_run_here(monkeypatch):
-    message = "engine 'cpu' requires numba, which is disabled or not installed (pip install numba)"
+    message = "engine 'cpu' requires numba, which is disabled or not installed (pip install 'rnnx[jit]')"
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
     assert rnnx.engine_for(np.zeros(3)) == "reference"
     check(ValueError, message, lambda: rnnx.use_engine("cpu").__enter__())

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from llvmlite import ir as llvm
 
 import rnnx
 from rnnx.engines.cpu import dense
@@ -153,6 +154,16 @@ def test_many_rows_share_narrow_micro_panels_on_some_processors(name, monkeypatc
     assert gemm.panel_vectors(3, 32) == 3
     monkeypatch.setattr(gemm, "machine", lambda: ir.Machine(32, 16))
     assert gemm.panel_vectors(4, 32) == 2
+
+
+def test_the_next_micro_panel_is_prefetched():
+    """By micro-kernels of many rows, in whatever part of the panel each block of rows must read."""
+    module = llvm.Module()
+    gemm.emit_product(module, np.float32, widest := gemm.panel_vectors(1))
+    text = {f.name: str(f) for f in module.functions}
+    tallest = gemm._MR[ir.machine().registers][widest]
+    counts = {mr: text[f"micro_kernel_{mr}x{widest}"].count('call void @"llvm.prefetch') for mr in (1, tallest)}
+    assert counts == {1: 0, tallest: 3}  # two in the unrolled loop, one in the other
 
 
 COPIES = {"transpose": leaves.TRANSPOSE, "copy": leaves.COPY, "add_rows": leaves.ADD_ROWS}

@@ -11,6 +11,7 @@ from wide_cells import WIDE
 
 import rnnx
 from rnnx.convert import save_onnx, to_onnx
+from rnnx.data import Scaler
 from rnnx.models import CharModel, Seq2Seq, SequenceClassifier, SequenceRegressor
 from rnnx.training.checkpoint import load_run
 
@@ -114,6 +115,12 @@ def test_encoders_with_decoders(cell, options, rng):
                 np.testing.assert_allclose(found["weights"].swapaxes(0, 1), expected.weights, rtol=1e-5, atol=1e-5)
 
 
+def test_models_with_a_scaler_and_several_outputs_for_each_target(rng):
+    model = SequenceRegressor(3, 4, 2, loss="quantile", input_scaler=Scaler([1, 2, 3], [0.5, 2, 3]), seed=0)
+    compare(model, rng, LENGTHS)
+    assert session(to_onnx(model)).get_outputs()[0].shape == ["m", 6]
+
+
 def test_initial_states_are_zero_by_default(rng):
     model = SequenceClassifier(3, 8, 4, seed=0)
     x = rng.standard_normal((3, 2, 5)).astype("float32")
@@ -166,6 +173,6 @@ def test_the_command(run, tmp_path):
     states = {name: np.zeros((8, 1), "float32") for name in loaded.model.stack.state_names}
     found = results(proto, x, None, states, {})
     np.testing.assert_allclose(found["outputs"], loaded.model.outputs(x)[0].T, atol=1e-5)
-    code, _, message = run("export", "run", "names.c")
+    code, _, message = run("export", "run", "names.onnx", "--int8")
     assert code == 1
-    assert "OUTPUT must end in .onnx" in message
+    assert "--int8 is not for .onnx files" in message

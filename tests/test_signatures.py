@@ -1,12 +1,15 @@
 """Rules for the signatures of all public functions, classes and methods."""
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 from lab import NAMES, make_trainer
 from public import parameters
 
 import rnnx
-from rnnx import analysis, compare, convert, course, data, models, optim, training
+from rnnx import analysis, compare, convert, course, data, export, models, optim, training
 from rnnx.cells.options import with_options
 from rnnx.cells.rnn import forward
 
@@ -79,6 +82,11 @@ def of_each(name, forward_flag, backward_flag):
     }
 
 
+def exported(**options):
+    with tempfile.TemporaryDirectory() as folder:
+        return export.to_c(classifier(), Path(folder) / "model.c", **options)
+
+
 FLAGS = {
     **of_each("rnn", "keep_caches", "consume"),
     **of_each("lstm", "keep_caches", "consume"),
@@ -94,6 +102,7 @@ FLAGS = {
     "register_engine default": lambda value: rnnx.register_engine("new", "module:name", default=value),
     "Gate forgets": lambda value: rnnx.Gate(("W",), "b", forgets=value),
     "to_onnx lengths": lambda value: convert.to_onnx(classifier(), lengths=value),
+    "to_c indices": lambda value: exported(indices=value),
     "Gate biased": lambda value: rnnx.Gate(biased=value),
     "Stage additive": lambda value: rnnx.Stage((rnnx.Gate(("W",), "b"),), ("a",), (), forward, additive=value),
     "with_options resets": lambda value: with_options(rnnx.CELLS["rnn"], resets=value),
@@ -114,6 +123,13 @@ FLAGS = {
     "dense_from_keras gradients": lambda value: convert.dense_from_keras([STATE], gradients=value),
     "model verbose": lambda value: course.model(
         ["ab"], CHARACTERS, {c: i for i, c in CHARACTERS.items()}, 0, vocab_size=3, verbose=value
+    ),
+    "Items per_step": lambda value: data.Items([(X[0], 0)], per_step=value),
+    "sequences_from_frame per_step": lambda value: data.sequences_from_frame(
+        {"id": [0], "x": [1.0]}, id="id", inputs=["x"], per_step=value
+    ),
+    "series_from_frame allow_gaps": lambda value: data.series_from_frame(
+        {"t": [0, 1], "y": [1.0, 2.0]}, time="t", target="y", allow_gaps=value
     ),
     "make_corpus lower": lambda value: data.make_corpus("t", NAMES, lower=value),
     "Recurrent bidirectional": lambda value: models.Recurrent("rnn", 2, 3, bidirectional=value),

@@ -3,6 +3,7 @@
 Dimensions: n features, m examples, T steps, n_y outputs.
 """
 
+import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -165,3 +166,58 @@ def check_index_rows(name: str, values: Any, symbol: str, stop: int, lengths: An
 def host_lengths(lengths: Any) -> np.ndarray | None:
     """Return lengths as a NumPy array if they can be read without synchronizing, else None."""
     return np.asarray(lengths) if isinstance(lengths, list | tuple | np.ndarray) else None
+
+
+def check_weights(values: Any, m: int, n_steps: int | None, size: str = "m") -> Array:
+    """Return weights (m,) of examples or, unless `n_steps` is None, (m, T) of steps, as an array; lists are converted.
+
+    Those on the host must be finite and at least 0.
+    """
+    _, array = real_array("weights", values)
+    shape = tuple(array.shape)
+    if shape != (m,) and (n_steps is None or shape != (m, n_steps)):
+        of_steps = "" if n_steps is None else f", or ({size}, T) = {(m, n_steps)}"
+        raise ValueError(f"`weights` must have shape ({size},) = {(m,)}{of_steps}; got {shape}")
+    if ns.is_on_host(array) and array.size:
+        bad = ~(np.isfinite(array) & (array >= 0))
+        if bad.any():
+            place = tuple(np.argwhere(bad)[0].tolist())
+            raise ValueError(f"`weights` must be finite numbers of at least 0; got {array[place]} at index {place}")
+    return array
+
+
+def weights_of_steps(xp: Namespace, device: Any, weights: Array, n_steps: int, dtype: Any) -> Array:
+    """Return checked weights as an array (m, T) of the library."""
+    if ns.is_on_host(weights):
+        weights = xp.asarray(np.ascontiguousarray(weights), device=device)
+    weights = ns.astype(xp, weights, dtype)
+    if weights.ndim == 2:
+        return weights
+    return xp.broadcast_to(xp.expand_dims(weights, axis=1), (weights.shape[0], n_steps))
+
+
+def not_finite(name: str, array: Array, lengths: Any) -> str:
+    """Return where an array (..., m, T) on the host is not finite within the lengths; "" if it is, or not known."""
+    if array is None or not ns.is_on_host(array) or array.dtype.kind != "f" or not array.size:
+        return ""
+    with np.errstate(invalid="ignore"):
+        if math.isfinite(array.min()) and math.isfinite(array.max()):
+            return ""
+    bad = ~np.isfinite(array)
+    if lengths is not None:
+        bad &= np.arange(array.shape[-1]) < np.asarray(lengths)[:, None]
+    if not bad.any():
+        return ""
+    place = tuple(np.argwhere(bad)[0].tolist())
+    return f"`{name}` hold {array[place]} at index {place}"
+
+
+def check_finite_inputs(name: str, values: Any, lengths: Any) -> None:
+    """Raise FloatingPointError if inputs (n, m, T) on the host are not finite; wrong ones are left to other checks."""
+    ends = host_lengths(lengths)
+    if not isinstance(values, np.ndarray) or values.ndim != 3 or (lengths is not None and ends is None):
+        return
+    if ends is not None and ends.shape != values.shape[1:2]:
+        return
+    if found := not_finite(name, values, ends):
+        raise FloatingPointError(found)

@@ -1,7 +1,7 @@
 """Programs: the operations that compute some values of a graph of expressions from others."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
@@ -18,6 +18,17 @@ class Instruction(NamedTuple):
 
     operation: str
     arguments: tuple[int, ...]  # values by number: first the operands, then the constants, then the earlier results
+
+
+class Style(NamedTuple):
+    """How a program is written: as Python, unless other functions are given."""
+
+    number: Callable[[float], str] = repr
+    word: Callable[[str], str] = str  # the name of the function
+    line: Callable[[str, str, str], str] = "{1} = {2}".format  # of an operation, a name, and the value
+
+
+PYTHON = Style()
 
 
 class Program:
@@ -120,8 +131,8 @@ class Program:
         """Return how often the program does each operation."""
         return Counter(instruction.operation for instruction in self.instructions)
 
-    def text(self, names: Sequence[str], results: Sequence[str] = ()) -> str:
-        """Return the program as readable Python source.
+    def text(self, names: Sequence[str], results: Sequence[str] = (), style: Style = PYTHON) -> str:
+        """Return the program as readable source, of Python or another language.
 
         Parameters
         ----------
@@ -129,12 +140,13 @@ class Program:
             Names of the operands.
         results : sequence of str
             Names of the outputs. Without them, the last line returns the outputs.
+        style : Style
         """
         sizes = (len(names), len(results) or len(self.outputs))
         if sizes != (self.n_operands, len(self.outputs)):
             expected = f"{self.n_operands} names for the operands and {len(self.outputs)} or none for the results"
             raise ValueError(f"a program needs {expected}; got {len(names)} and {len(results)}")
-        return _listing(self, names, results)
+        return _listing(self, names, results, style)
 
 
 @dataclass(frozen=True)
@@ -186,31 +198,32 @@ class _Term(NamedTuple):
         return self.text if self.precedence >= precedence else f"({self.text})"
 
 
-def _term(operation: str, arguments: Sequence[_Term]) -> _Term:
+def _term(operation: str, arguments: Sequence[_Term], style: Style) -> _Term:
     """Write an operation. Sums of sums keep their parentheses, because their rounding depends on them."""
     if operation == "neg":
         return _Term(f"-{arguments[0].within(3)}", 3)
     if operation in OPERATORS:
         (left, right), precedence = arguments, 1 if operation in "+-" else 2
         return _Term(f"{left.within(precedence)} {operation} {right.within(precedence + 1)}", precedence)
-    return _Term(f"{operation}({', '.join(a.text for a in arguments)})")
+    return _Term(f"{style.word(operation)}({', '.join(a.text for a in arguments)})")
 
 
-def _listing(program: Program, names: Sequence[str], results: Sequence[str]) -> str:
+def _listing(program: Program, names: Sequence[str], results: Sequence[str], style: Style) -> str:
     """Write a program. A value that is used once is written where it is used, unless the line would be long."""
     uses = Counter(k for instruction in program.instructions for k in instruction.arguments) + Counter(program.outputs)
     own_names = dict(zip(reversed(program.outputs), reversed(results), strict=True)) if results else {}
     fresh = (name for k in count() if (name := f"t{k}") not in (*names, *results))
-    terms = [_Term(name) for name in names] + [_Term(repr(c), 3 if c < 0 else 4) for c in program.constants]
+    terms = [_Term(name) for name in names] + [_Term(style.number(c), 3 if c < 0 else 4) for c in program.constants]
     lines = []
     for operation, arguments in program.instructions:
-        number, term = len(terms), _term(operation, [terms[k] for k in arguments])
+        number, term = len(terms), _term(operation, [terms[k] for k in arguments], style)
         if number in own_names or uses[number] > 1 or len(term.text) > _LONGEST_PART:
             name = own_names[number] if number in own_names else next(fresh)
-            lines.append(f"{name} = {term.text}")
+            lines.append(style.line(operation, name, term.text))
             term = _Term(name)
         terms.append(term)
     outputs = [terms[k].text for k in program.outputs]
     if not results:
         return "\n".join([*lines, f"return {', '.join(outputs)}"])
-    return "\n".join(lines + [f"{a} = {b}" for a, b in zip(results, outputs, strict=True) if a != b])
+    more = [style.line("", a, b) for a, b in zip(results, outputs, strict=True) if a != b]
+    return "\n".join(lines + more)

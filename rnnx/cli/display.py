@@ -12,6 +12,7 @@ from tqdm import tqdm
 import rnnx
 from rnnx.cli.group import quoted
 from rnnx.cli.interrupt import Interrupt
+from rnnx.engines.registry import missing
 from rnnx.models.generation import sample
 from rnnx.training import Progress, Run
 from rnnx.training.counters import total_steps
@@ -33,6 +34,8 @@ class Display:
         click.echo(run.corpus.summary())
         click.echo(f"{repr(model.stack).strip('<>')}, {model.n_parameters:,} parameters, {engine} engine", nl=False)
         click.echo(f", resuming after step {run.trainer.step}" if run.trainer.step else "")
+        if engine == "reference" and (why := missing("cpu")):
+            click.echo(f"slow: {why}")
         if engine == "cpu":
             text = "compiling (takes a few seconds on first use) ..."
             cells = {model.stack.regularization.training, model.stack.regularization.evaluation}

@@ -19,12 +19,20 @@ class _Ops(NamedTuple):
     zeros_like: Callable[[float], float]
 
 
+def _compiler(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Return Numba's compiler. Without Numba, functions stay as they are, and run much slower."""
+    try:
+        import numba
+    except ImportError:
+        return lambda function: function
+    compiler: Callable[[Callable[..., Any]], Any] = numba.njit(**options)
+    return compiler
+
+
 @lru_cache(maxsize=1)
 def passes() -> tuple[Callable[..., float], Callable[..., None]]:
     """Compile the forward and the backward pass; takes about three seconds in every process."""
-    import numba
-
-    compiled: Any = numba.njit(error_model="numpy", fastmath={"reassoc", "contract"})
+    compiled = _compiler(error_model="numpy", fastmath={"reassoc", "contract"})
     stage = RNN.stages[0]
     cell_forward, cell_backward = compiled(stage.forward), compiled(stage.backward)
     ops = _Ops(compiled(lambda x: math.tanh(x)), compiled(lambda x: 0.0 * x))
@@ -101,16 +109,16 @@ def passes() -> tuple[Callable[..., float], Callable[..., None]]:
 @lru_cache(maxsize=1)
 def updates() -> tuple[Callable[..., None], Callable[..., None]]:
     """Compile `clip` and `update_parameters`, which round like NumPy; takes about a second in every process."""
-    import numba
+    compiled = _compiler()
 
-    @numba.njit
+    @compiled
     def clip(gradients, limit):  # type: ignore[no-untyped-def]
         """Clip flat arrays in place."""
         for d in gradients:
             for i in range(len(d)):
                 d[i] = min(max(d[i], -limit), limit)
 
-    @numba.njit
+    @compiled
     def update(parameters, gradients, lr):  # type: ignore[no-untyped-def]
         """Take a step in flat arrays, in place."""
         for k in range(len(parameters)):

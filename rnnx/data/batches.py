@@ -28,6 +28,8 @@ class Batch:
         Whether the sequences continue those of the previous batch, so that its final states are the initial states.
     extra : dict of str to array, shape (m, T) or (n_a, m, T), or None
         What the model's cell has besides `inputs`.
+    weights : array, shape (m,) or (m, T), or None
+        Weights of the examples, or of their steps, in the loss.
     """
 
     inputs: Any
@@ -35,6 +37,7 @@ class Batch:
     lengths: np.ndarray | None
     continues: bool = False
     extra: Mapping[str, Any] | None = None
+    weights: Any = None
 
     def rows(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the unpadded inputs and targets of each example."""
@@ -60,7 +63,7 @@ class LateBatch(Batch):
 
     def __init__(self, gather: Gather, to_device: Callable[[np.ndarray], Any], lengths: np.ndarray, continues: bool):
         values = {"gather": gather, "to_device": to_device, "lengths": lengths, "continues": continues, "extra": None}
-        vars(self).update(values)
+        vars(self).update(values, weights=None)
 
     def __getattr__(self, name: str) -> Any:
         if name not in ("inputs", "targets"):

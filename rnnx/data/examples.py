@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from rnnx._core import arrays as ns
-from rnnx._core.checks import check_lengths
+from rnnx._core.checks import check_indices, check_lengths, integer_vector
 from rnnx._core.copying import Portable
-from rnnx._core.inputs import bools_to_integers, host_array, is_index_input
+from rnnx._core.inputs import bools_to_integers, check_weights, host_array, is_index_input
 from rnnx.data.batches import Batch, Shuffled
 
 
@@ -26,6 +26,9 @@ class Examples(Portable, Shuffled[Batch]):
         0 to T. A batch is cut to its longest example.
     extra : dict of str to array, shape (n, T) or (n_a, n, T), optional
         What the model's cell has besides its inputs, such as times: a number per step, or one for each of n_a units.
+    weights : array, shape (n,) or (n, T), optional
+        Weights of the examples, or of their steps, in the loss; at least 0, or True and False. Targets of weight 0 are
+        ignored, even if they are NaN or no classes. For weights of classes see `class_weights`.
 
     Attributes
     ----------
@@ -45,6 +48,7 @@ class Examples(Portable, Shuffled[Batch]):
         *,
         lengths: Sequence[int] | np.ndarray | None = None,
         extra: Mapping[str, np.ndarray] | None = None,
+        weights: Any = None,
     ) -> None:
         self.inputs = host_array("inputs", inputs)
         self.targets = bools_to_integers(np, host_array("targets", targets))
@@ -61,6 +65,11 @@ class Examples(Portable, Shuffled[Batch]):
         if lengths is not None:
             self.lengths = check_lengths(self._xp, self._device, lengths, self._size, n_steps)
         self.extra = None if extra is None else _checked_extra(extra, (self._size, n_steps))
+        self.weights: np.ndarray | None = None
+        if weights is not None:
+            by_step = n_steps if self.targets.ndim > self._axis + 1 else None
+            self.weights = check_weights(host_array("weights", weights), self._size, by_step, "n") * 1.0
+            self.targets = _without_ignored(self.targets, self.weights == 0)
 
     def __len__(self) -> int:
         return self._size
@@ -83,19 +92,45 @@ class Examples(Portable, Shuffled[Batch]):
         extra = self.extra
         if extra is not None:
             extra = {name: self._xp.take(a, there, axis=a.ndim - 2) for name, a in extra.items()}
+        weights = None if self.weights is None else self.weights[chosen]
         if self.lengths is None:
-            return Batch(inputs, targets, None, extra=extra)
+            return Batch(inputs, targets, None, extra=extra, weights=weights)
         lengths = self.lengths[chosen]
         stop = max(int(lengths.max()), 1)
         if targets.ndim > self._axis + 1:
             targets = targets[..., :stop]
         if extra is not None:
             extra = {name: a[..., :stop] for name, a in extra.items()}
-        return Batch(inputs[..., :stop], targets, lengths, extra=extra)
+        if weights is not None and weights.ndim == 2:
+            weights = weights[:, :stop]
+        return Batch(inputs[..., :stop], targets, lengths, extra=extra, weights=weights)
+
+    def take(self, chosen: Any) -> "Examples":
+        """Return the examples with these indices, such as those of `split_by_group`, as a dataset."""
+        indices = integer_vector(np, "cpu", "chosen", chosen)
+        check_indices("chosen", indices, "n", len(self))
+        there = copy.copy(self)
+        picks: Any = self._xp.asarray(indices, device=self._device)
+        there.inputs = self._xp.take(self.inputs, picks, axis=self.inputs.ndim - 2)
+        there.targets = self._xp.take(self.targets, picks, axis=self._axis)
+        there.lengths = None if self.lengths is None else self.lengths[indices]
+        there.weights = None if self.weights is None else self.weights[indices]
+        if self.extra is not None:
+            there.extra = {name: self._xp.take(a, picks, axis=a.ndim - 2) for name, a in self.extra.items()}
+        there._size = len(indices)
+        return there
 
     def extremes(self) -> Batch:
         """Return all examples as one batch, without a copy, for checks."""
-        return Batch(self.inputs, self.targets, self.lengths, extra=self.extra)
+        return Batch(self.inputs, self.targets, self.lengths, extra=self.extra, weights=self.weights)
+
+
+def _without_ignored(targets: np.ndarray, ignored: np.ndarray) -> np.ndarray:
+    """Return targets with zeros where they are ignored, (n,) or (n, T)."""
+    if not ignored.any():
+        return targets
+    n_axes = targets.ndim - (targets.dtype.kind == "f")  # of examples and steps
+    return np.where(ignored if ignored.ndim == n_axes else ignored[:, None], np.zeros((), targets.dtype), targets)
 
 
 def _checked_extra(extra: Any, shape: tuple[int, int]) -> dict[str, np.ndarray]:

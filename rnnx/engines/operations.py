@@ -21,27 +21,29 @@ Numbers = Mapping[str, Any]
 
 
 class Statistic(NamedTuple):
-    """A reduction over the n_y numbers of a row."""
+    """A reduction over the n targets of a row."""
 
     reduction: str  # "sum" or "maximum"
-    function: Callable[..., Any]  # function(ops, y, target, *statistics before) -> a value per number
+    function: Callable[..., Any]  # function(ops, *y, target, *statistics before) -> a value per target
 
 
 class Loss(NamedTuple):
-    """A mean over rows of n_y outputs.
+    """A mean over rows of n targets, each of which is compared with `parts` outputs, so that n_y = parts n.
 
-    `y` and `target` stand for one number. If targets are classes, `target` is a condition: whether this is the class.
-    Every function takes `ops`, then y and target if it returns a value per number, then the statistics so far.
+    The first n outputs are the first ones of the targets, the next n the second ones. `y` are the outputs of one
+    target, and `target` is a number; if targets are classes, a condition: whether this is the class.
+    Every function takes `ops`, then y and target if it returns a value per target, then the statistics so far.
     """
 
     of_classes: bool
     statistics: tuple[Statistic, ...]
     value: Callable[..., Any]  # value(ops, *statistics) -> the loss of a row
-    gradient: Callable[..., Any]  # gradient(ops, y, target, *statistics) -> its derivative by y
+    gradient: Callable[..., tuple[Any, ...]]  # gradient(ops, *y, target, *statistics) -> its derivatives by y
+    parts: int = 1
 
     def terms(self, n_y: int) -> int:
         """Return the number of terms of a row that the mean counts."""
-        return 1 if self.of_classes else n_y
+        return 1 if self.of_classes else n_y // self.parts
 
 
 class Operations(Protocol):
@@ -69,15 +71,20 @@ class Operations(Protocol):
         It does not overflow if the norm does not.
         """
 
-    def loss(self, loss: Loss, y: Array, targets: Array, ends: Array | None) -> tuple[Array, Array]:
+    def loss(
+        self, loss: Loss, y: Array, targets: Array, ends: Array | None, weights: Array | None = None
+    ) -> tuple[Array, Array]:
         """Return the mean loss, shape (), and its gradient, like y.
 
         Parameters
         ----------
         loss : Loss
         y : array, shape (n_y, m, T)
-        targets : array, shape (m, T), of integers; or (n_y, m, T), like y
+        targets : array, shape (m, T), of integers; or (n, m, T), like y
             A class out of range is none of the classes.
         ends : array of int, shape (m,), or None
             Lengths; what is past them affects nothing, even if it is NaN.
+        weights : array, shape (m, T), like y, or None
+            Numbers of at least 0 for a weighted mean of the rows. A row of weight 0 is like one past the lengths; a
+            mean of no rows is 0.
         """

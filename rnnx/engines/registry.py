@@ -24,7 +24,7 @@ class _Entry:
 # The reference engine is the fallback.
 _TABLE = {
     "reference": _Entry("rnnx.engines.reference:ENGINE"),
-    "cpu": _Entry("rnnx.engines.cpu.engine:ENGINE", ("numpy",), ("numba", "pip install numba"), compiles=True),
+    "cpu": _Entry("rnnx.engines.cpu.engine:ENGINE", ("numpy",), ("numba", "pip install 'rnnx[jit]'"), compiles=True),
     "gpu": _Entry(
         "rnnx.engines.gpu.cupy_device:ENGINE", ("cupy",), ("cupy", "pip install 'rnnx[cuda12]' or 'rnnx[cuda13]'")
     ),
@@ -137,9 +137,16 @@ def _able(library: str, _: int) -> tuple[str, ...]:
 
 def require(name: str) -> None:
     """Raise unless an engine can run here."""
-    if not installed(name):
-        package, command = _TABLE[name].requires or ("", "")
-        raise ValueError(f"engine {name!r} requires {package}, which is disabled or not installed ({command})")
+    if why := missing(name):
+        raise ValueError(why)
+
+
+def missing(name: str) -> str:
+    """Return why an engine cannot run here; empty if it can."""
+    if installed(name):
+        return ""
+    package, command = _TABLE[name].requires or ("", "")
+    return f"engine {name!r} requires {package}, which is disabled or not installed ({command})"
 
 
 def installed(name: str) -> bool:

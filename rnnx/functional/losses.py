@@ -23,9 +23,9 @@ def _log_likelihood(ops: Ops, _largest: Any, total: Any, at_target: Any) -> Any:
     return ops.log(total) - at_target
 
 
-def _softmax_gradient(ops: Ops, y: Any, target: Any, largest: Any, total: Any, _at_target: Any) -> Any:
+def _softmax_gradient(ops: Ops, y: Any, target: Any, largest: Any, total: Any, _at_target: Any) -> tuple[Any]:
     p = ops.exp(y - largest) / total
-    return ops.where(target, p - 1, p)
+    return (ops.where(target, p - 1, p),)
 
 
 def _square(_ops: Ops, y: Any, target: Any) -> Any:
@@ -36,8 +36,8 @@ def _sum_of_squares(_ops: Ops, total: Any) -> Any:
     return total
 
 
-def _square_gradient(_ops: Ops, y: Any, target: Any, _total: Any) -> Any:
-    return 2 * (y - target)
+def _square_gradient(_ops: Ops, y: Any, target: Any, _total: Any) -> tuple[Any]:
+    return (2 * (y - target),)
 
 
 # L = log(sum(exp(y))) - y_target

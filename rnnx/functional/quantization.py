@@ -109,14 +109,19 @@ def _bfloat16(w: np.ndarray) -> np.ndarray:
 
 
 def _int8(w: np.ndarray) -> np.ndarray:
-    """Round each row to multiples of a scale, up to 127 of them.
+    """Round each row to multiples of a scale, up to 127 of them."""
+    scale = int8_scales(w)
+    return np.rint(w / scale) * scale
 
-    The scale has 17 significant bits, so that its multiples are exact, and rounding again changes nothing.
+
+def int8_scales(w: np.ndarray) -> np.ndarray:
+    """Return the scale of each row, (rows, 1).
+
+    It has 17 significant bits, so that its multiples are exact, and rounding again changes nothing.
     """
     largest = np.abs(w).max(axis=1, keepdims=True)
     bits = (largest / np.float32(127)).view(np.uint32)
-    scale = np.maximum((bits + 0x7F & ~np.uint32(0x7F)).view(np.float32), np.finfo(np.float32).tiny)
-    return np.rint(w / scale) * scale
+    return np.maximum((bits + 0x7F & ~np.uint32(0x7F)).view(np.float32), np.finfo(np.float32).tiny)
 
 
 _FORMATS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"bfloat16": _bfloat16, "int8": _int8}

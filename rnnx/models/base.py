@@ -185,8 +185,8 @@ class Model(Portable, Layer, ABC):
         """Return the vocabulary size of each tokenizer, by its name in a checkpoint."""
         return {}
 
-    def count(self, batch: Any) -> int:
-        """Return the number of terms that the loss averages."""
+    def count(self, batch: Any) -> float:
+        """Return the number of terms that the loss averages, or the sum of their weights."""
         return int(np.sum(batch.lengths))
 
     def set_parameters(self, parameters: Mapping[str, Array]) -> None:

@@ -6,13 +6,13 @@ from typing import Any, Unpack
 from rnnx._core.arrays import Array
 from rnnx._core.checks import integer
 from rnnx.functional.activations import softmax
-from rnnx.functional.heads import cross_entropy
 from rnnx.models.generation import sample
 from rnnx.models.layers import States
 from rnnx.models.sequence_model import Options, SequenceModel
 from rnnx.models.streams import CharStream
 
-_KEYWORDS = sorted(set(Options.__annotations__) - {"bidirectional", "per_step"})
+_OTHERS = {"bidirectional", "per_step", "loss", "input_scaler", "target_scaler"}
+_KEYWORDS = sorted(set(Options.__annotations__) - _OTHERS)
 
 
 class CharModel(SequenceModel):
@@ -35,7 +35,6 @@ class CharModel(SequenceModel):
     """
 
     kind = "characters"
-    _loss = staticmethod(cross_entropy)
     _input_name = _output_name = "vocab_size"
 
     def __init__(

@@ -22,10 +22,10 @@ def train_in_segments(
     """Return the loss, gradients and final states of a batch, in the memory of one segment and all initial states."""
     batch = replace(batch, extra=model.stack.with_steps(batch.extra or {}, batch.inputs))
     parts = _segments(batch, masks, length)
-    total = max(model.count(batch), 1)
+    total = model.count(batch) or 1
     before = [model.checked_states(states, batch.inputs.shape[-2])]
     for part, there in parts[:-1]:
-        x = model.array(part.inputs, "inputs")
+        x = model.stack_inputs(part.inputs)
         options = model.ends(part), there, False, model.extra_arrays(part.extra)
         before.append(model.stack.run(model.parameters, x, before[-1], *options)[1])
     loss, gradients, final, ds_final = 0.0, Parameters(), States(), States()
@@ -50,6 +50,7 @@ def _segments(batch: Any, masks: Masks | None, length: int) -> list[tuple[Batch,
         steps = slice(t, min(t + length, n_steps))
         lengths = None if batch.lengths is None else np.clip(np.asarray(batch.lengths) - t, 0, steps.stop - t)
         extra = {name: a[..., steps] for name, a in batch.extra.items()}
-        part = Batch(batch.inputs[..., steps], batch.targets[..., steps], lengths, extra=extra)
+        weights = batch.weights if batch.weights is None or batch.weights.ndim == 1 else batch.weights[:, steps]
+        part = Batch(batch.inputs[..., steps], batch.targets[..., steps], lengths, extra=extra, weights=weights)
         parts.append((part, None if masks is None else masks.at(masks.start + t)))
     return parts

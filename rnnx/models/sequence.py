@@ -3,9 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
+import numpy as np
+
+from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx.functional.activations import softmax
-from rnnx.functional.heads import cross_entropy, squares
+from rnnx._core.inputs import check_finite_inputs
+from rnnx.models.objective import checked_classes
 from rnnx.models.sequence_model import Options, SequenceModel
 
 
@@ -28,6 +31,15 @@ class SequenceClassifier(SequenceModel):
         As for `Recurrent`.
     per_step : bool
         Predict a class for every step (targets (m, T)) instead of one for the sequence (targets (m,)).
+    loss : str or Loss
+        "cross_entropy", the default; "binary", with one output for two classes; "multi_label", for labels that do not
+        exclude each other (targets (num_classes, m) or (num_classes, m, T), from 0 to 1); or a loss of `rnnx.losses`
+        with options, such as ``CrossEntropy(label_smoothing=0.1)``.
+    input_scaler : Scaler, optional
+        The model takes inputs in raw units and standardizes them; see `rnnx.data.Scaler`, or pass a fitted scaler of
+        scikit-learn. It is part of a checkpoint.
+    classes : sequence of str, int or bool, optional
+        The names of the classes, for `predict_classes`; part of a checkpoint, too.
     seed, scheme, dtype, xp, device
         As for `rnnx.initialize_parameters`.
     parameters : dict of str to array, optional
@@ -48,7 +60,7 @@ class SequenceClassifier(SequenceModel):
     """
 
     kind = "classifier"
-    _loss = staticmethod(cross_entropy)
+    _losses = ("classes", "labels")
     _output_name = "num_classes"
 
     def __init__(
@@ -57,9 +69,14 @@ class SequenceClassifier(SequenceModel):
         hidden_size: int | Sequence[int],
         num_classes: int,
         num_layers: int = 1,
+        *,
+        classes: Sequence[Any] | None = None,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(input_size, hidden_size, num_classes, num_layers, **options)
+        self.classes = None if classes is None else checked_classes(classes, self.output_size)
+        if self.classes is not None:
+            self.config["classes"] = self.classes
 
     def predict(
         self,
@@ -74,16 +91,37 @@ class SequenceClassifier(SequenceModel):
         Parameters
         ----------
         inputs, lengths, extra
-            As for `forward`, also in their errors.
+            As for `forward`, also in their errors. Inputs that are not finite are a FloatingPointError, as in training.
         batch_size : int, optional
             Most examples in one pass; default: as many as keep its memory at a few hundred megabytes. The last digits
             of the result may depend on it, because an engine divides the work by the size of the batch.
         """
-        return softmax(self.outputs(inputs, lengths=lengths, batch_size=batch_size, extra=extra)[0])
+        check_finite_inputs("inputs", inputs, lengths)
+        z = self.outputs(inputs, lengths=lengths, batch_size=batch_size, extra=extra)[0]
+        return self.predicted(z)
+
+    def predict_classes(
+        self,
+        inputs: Any,
+        *,
+        lengths: Any = None,
+        batch_size: int | None = None,
+        extra: Mapping[str, Array] | None = None,
+    ) -> np.ndarray:
+        """Return the most probable classes as a NumPy array, (m,) or (m, T): their names, or indices without `classes`.
+
+        The arguments are those of `predict`. Of a model with the loss "multi_label", the result is a boolean for each
+        label, (num_classes, m) or (num_classes, m, T): whether it is more probable than not.
+        """
+        p = ns.to_host(self.predict(inputs, lengths=lengths, batch_size=batch_size, extra=extra))
+        if self.loss_function.kind == "labels":
+            return p > 0.5
+        indices = p.argmax(axis=0)
+        return indices if self.classes is None else np.array(self.classes)[indices]
 
 
 class SequenceRegressor(SequenceModel):
-    """Predicts numbers for a sequence, or for each of its steps, by least squares.
+    """Predicts numbers for a sequence, or for each of its steps, by default by least squares.
 
     Parameters
     ----------
@@ -91,13 +129,18 @@ class SequenceRegressor(SequenceModel):
         How many numbers to predict.
     per_step : bool
         Predict at every step (targets (output_size, m, T)) instead of at the end (targets (output_size, m)).
+    loss : str or Loss
+        "squared_error", the default, "absolute_error", "huber", "quantile", "gaussian", "student_t", "poisson", "nse",
+        or a loss of `rnnx.losses` with options, such as ``Quantile([0.1, 0.5, 0.9])``, or of your own.
+    target_scaler : Scaler, optional
+        The model predicts in the raw units of the targets, while it learns standardized ones, of which the loss is.
     input_size, hidden_size, num_layers, **options
         As for `SequenceClassifier`, with its errors.
     """
 
     kind = "regressor"
-    _classes = False
-    _loss = staticmethod(squares)
+    _losses = ("numbers",)
+    _default_loss = "squared_error"
     _output_name = "output_size"
 
     def predict(
@@ -110,6 +153,25 @@ class SequenceRegressor(SequenceModel):
     ) -> Array:
         """Return the predicted numbers, (output_size, m), or (output_size, m, T) per step.
 
-        The arguments are those of `SequenceClassifier.predict`.
+        The arguments are those of `SequenceClassifier.predict`. Where the model puts out a distribution, this is its
+        mean or, of quantiles, the one nearest to 0.5.
         """
-        return self.outputs(inputs, lengths=lengths, batch_size=batch_size, extra=extra)[0]
+        check_finite_inputs("inputs", inputs, lengths)
+        z = self.outputs(inputs, lengths=lengths, batch_size=batch_size, extra=extra)[0]
+        return self.predicted(z)
+
+    def predict_distribution(
+        self,
+        inputs: Any,
+        *,
+        lengths: Any = None,
+        batch_size: int | None = None,
+        extra: Mapping[str, Array] | None = None,
+    ) -> dict[str, Array]:
+        """Return all that the outputs say, by name: "mean" and "scale", or the quantiles "0.1", "0.5", ...
+
+        Each has the shape of the predictions. The arguments are those of `SequenceClassifier.predict`.
+        """
+        check_finite_inputs("inputs", inputs, lengths)
+        z = self.outputs(inputs, lengths=lengths, batch_size=batch_size, extra=extra)[0]
+        return self.described(z)

@@ -1,6 +1,6 @@
 """The base of single-sequence models. Dimensions: n_y outputs, n hidden units, m examples, T steps."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Unpack
 
@@ -9,21 +9,30 @@ import numpy as np
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_lengths, flag, integer, integer_vector
-from rnnx._core.inputs import Sizes, check_inputs, check_targets, host_lengths, real_array
+from rnnx._core.inputs import (
+    Sizes,
+    check_inputs,
+    check_targets,
+    check_weights,
+    host_lengths,
+    real_array,
+    weights_of_steps,
+)
 from rnnx.cells import Cell
-from rnnx.data import Batch
+from rnnx.data import Batch, Scaler
 from rnnx.functional.heads import checked_dense_backward
+from rnnx.losses import Loss
 from rnnx.models.base import Initialization, Model, check_attributes
 from rnnx.models.layers import Dense, Parameters, States, check_widths, chosen_cell
 from rnnx.models.masks import Masks
+from rnnx.models.objective import chosen_loss, loss_config, total_weight
 from rnnx.models.passes import batch_slices, join
 from rnnx.models.recurrent import Recurrent, StackCache
 from rnnx.models.regularization import Zoneout
 from rnnx.models.states import check_cotangents, check_states
+from rnnx.models.units import units_of
 
 _ATTRIBUTES = ("inputs", "targets", "lengths")
-
-Loss = Callable[..., tuple[Array, Array]]
 
 
 class Options(Initialization, total=False):
@@ -36,6 +45,9 @@ class Options(Initialization, total=False):
     zoneout: Zoneout
     recurrent_dropout: float
     per_step: bool
+    loss: str | Loss | Mapping[str, Any]
+    input_scaler: Any
+    target_scaler: Any
 
 
 @dataclass
@@ -49,8 +61,8 @@ class SequenceCache:
 class SequenceModel(Model):
     """A recurrent stack and a dense head, at every step or on the final hidden states; see `SequenceClassifier`."""
 
-    _loss: Loss
-    _classes: ClassVar[bool] = True  # whether the targets are class indices
+    _losses: ClassVar[tuple[str, ...]] = ("classes",)  # the kinds of targets; see `Loss.kind`
+    _default_loss: ClassVar[str] = "cross_entropy"
     _input_name: ClassVar[str] = "input_size"
     _output_name: ClassVar[str]  # of the number of outputs, in the config
 
@@ -68,22 +80,41 @@ class SequenceModel(Model):
         zoneout: Zoneout = 0.0,
         recurrent_dropout: float = 0.0,
         per_step: bool = False,
+        loss: str | Loss | Mapping[str, Any] | None = None,
+        input_scaler: Any = None,
+        target_scaler: Any = None,
         **initialization: Unpack[Initialization],
     ) -> None:
         self.per_step, self.output_size = flag("per_step", per_step), integer(self._output_name, output_size)
+        objective = loss, self._default_loss, self._losses, self.per_step, self.output_size, self._output_name
+        self.loss_function = chosen_loss(*objective)
         widths = check_widths(hidden_size, num_layers)
         record, of_cell = chosen_cell(cell, reset_after)
         rates: dict[str, Any] = {"dropout": dropout, "zoneout": zoneout, "recurrent_dropout": recurrent_dropout}
         self.stack = Recurrent(record, input_size, widths, bidirectional=bidirectional, **rates)
         sizes = self.stack.input_size, self._input_name, self.output_size, self._output_name
-        self._sizes = Sizes(self._classes, *sizes, self.per_step)
-        self.runs_in_segments = self.per_step and not self.stack.bidirectional
-        self.head = Dense("y", self.stack.output_size, self.output_size)
+        self._sizes = Sizes(self.loss_function.kind == "classes", *sizes, self.per_step)
+        self.runs_in_segments = self.per_step and not self.stack.bidirectional and self.loss_function.by_step
+        self.head = Dense("y", self.stack.output_size, self.loss_function.n_outputs(self.output_size))
         config = {**of_cell, "hidden_size": list(widths), **self.stack.rates, "input_size": self.stack.input_size}
         config |= {self._output_name: self.output_size, "bidirectional": self.stack.bidirectional}
         config["per_step"] = self.per_step
+        config |= loss_config(self.loss_function, self._default_loss)
+        units = units_of(input_scaler, target_scaler, self._sizes, self.loss_function)
+        self._input_unit, self._target_unit = units.values()
+        config |= {name: one.scaler.config for name, one in units.items() if one is not None}
         self.cell = self.stack.cell
         super().__init__([self.stack, self.head], config, **initialization)
+
+    @property
+    def input_scaler(self) -> Scaler | None:
+        """The scaler of the inputs."""
+        return None if self._input_unit is None else self._input_unit.scaler
+
+    @property
+    def target_scaler(self) -> Scaler | None:
+        """The scaler of the targets."""
+        return None if self._target_unit is None else self._target_unit.scaler
 
     def forward(
         self,
@@ -145,11 +176,20 @@ class SequenceModel(Model):
         """Convert the inputs besides x to the library and dtype of the parameters."""
         return {name: self.array(a, f"extra[{name!r}]") for name, a in (extra or {}).items()}
 
+    def stack_inputs(self, inputs: Array) -> Array:
+        """Return the inputs of the stack: standardized, if the model has an `input_scaler`."""
+        x = self.array(inputs, "inputs")
+        if self._input_unit is None:
+            return x
+        if x.ndim == 2:
+            raise ValueError("`inputs` must be numbers for a model with an `input_scaler`; got indices")
+        return self._input_unit.standardized(x)
+
     def _features(
         self, inputs: Array, ends: Array | None, states: States, masks: Masks | None, keep: bool, extra: Any
     ) -> tuple[Array, States, StackCache]:
         """Compute the inputs of the head, (n, m, T) or (n, m), the final states and the cache of the stack."""
-        x = self.array(inputs, "inputs")
+        x = self.stack_inputs(inputs)
         a, final, kept = self.stack.run(self.parameters, x, states, ends, masks, keep, self.extra_arrays(extra))
         if not self.per_step:  # the hidden states where each direction ends
             last = [final[one.state_names[0]] for one in self.stack.layers[-1]]
@@ -193,7 +233,10 @@ class SequenceModel(Model):
             for one in self.stack.layers[-1]:
                 name, part = one.state_names[0], da[one.rows, :]
                 final[name] = final[name] + part if name in final else part
-        return gradients | self.stack.run_backward(da if self.per_step else None, cache.stack, final, consume)
+        gradients |= self.stack.run_backward(da if self.per_step else None, cache.stack, final, consume)
+        if self._input_unit is not None and "dx" in gradients:
+            gradients["dx"] = gradients["dx"] / self._input_unit.numbers(gradients["dx"])[1]
+        return gradients
 
     def outputs(
         self,
@@ -233,8 +276,12 @@ class SequenceModel(Model):
         if lengths is not None:
             check_lengths(self.xp, self.device, lengths, m, n_steps)
         targets = check_targets("targets", batch.targets, m, n_steps, self._sizes, lengths)
+        self.loss_function.check_targets("targets", targets, lengths=lengths)
         extra = self._checked_extra(getattr(batch, "extra", None), inputs)
-        return Batch(inputs, targets, lengths, getattr(batch, "continues", False), extra or None)
+        weights = getattr(batch, "weights", None)
+        if weights is not None:
+            weights = check_weights(weights, m, n_steps if self.per_step else None)
+        return Batch(inputs, targets, lengths, getattr(batch, "continues", False), extra or None, weights)
 
     def run(
         self, batch: Any, states: States | None, masks: Masks | None, keep_caches: bool
@@ -245,13 +292,30 @@ class SequenceModel(Model):
 
     def compare(self, z: Array, batch: Any) -> tuple[Any, Array]:
         """Return the loss of the outputs for a checked batch, as in `Step`, and its gradient."""
-        targets = self.array(batch.targets, "targets")
-        targets = targets if self._classes else ns.astype(self.xp, targets, z.dtype)
+        targets, weights = self.array(batch.targets, "targets"), batch.weights
+        targets = targets if self._sizes.classes else ns.astype(self.xp, targets, z.dtype)
+        if self._target_unit is not None:
+            targets = self._target_unit.standardized(targets)
+        if weights is not None:
+            n_steps = z.shape[2] if self.per_step else 1
+            weights = weights_of_steps(self.xp, self.device, weights, n_steps, z.dtype)
+        compare = self.loss_function.compare
         if self.per_step:
-            loss, dz = type(self)._loss(self.xp, z, targets, self.ends(batch))
+            loss, dz = compare(self.xp, z, targets, self.ends(batch), weights)
             return ns.number(loss), dz
-        loss, dz = type(self)._loss(self.xp, z[:, :, None], targets[..., None])
+        loss, dz = compare(self.xp, z[:, :, None], targets[..., None], None, weights)
         return ns.number(loss), dz[:, :, 0]
+
+    def described(self, z: Array) -> dict[str, Array]:
+        """Return what the outputs say, by name, in the units of the targets; see `Loss.describe`."""
+        found = self.loss_function.describe(self.xp, z)
+        own = self._target_unit
+        return found if own is None else {name: own.raw(name, values) for name, values in found.items()}
+
+    def predicted(self, z: Array) -> Array:
+        """Return the predictions of outputs, in the units of the targets; see `Loss.predict`."""
+        found = self.loss_function.predict(self.xp, z)
+        return found if self._target_unit is None else self._target_unit.raw("", found)
 
     def ends(self, batch: Any) -> Array | None:
         """Return the lengths as an array; None if NumPy's show that all examples have all steps."""
@@ -260,8 +324,10 @@ class SequenceModel(Model):
             return None
         return integer_vector(self.xp, self.device, "lengths", lengths)
 
-    def count(self, batch: Any) -> int:
-        """Return the number of steps or examples that the loss averages."""
+    def count(self, batch: Any) -> float:
+        """Return the number of steps or examples that the loss averages, or the sum of their weights."""
+        if getattr(batch, "weights", None) is not None:
+            return total_weight(batch, self.per_step)
         if self.per_step and batch.lengths is not None:
             return int(np.sum(batch.lengths))
         m, n_steps = batch.inputs.shape[-2:]

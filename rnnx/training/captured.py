@@ -188,7 +188,7 @@ def _key(run: Any, batch: Any) -> Hashable:
     """Return what a captured step depends on; None if the step cannot be captured."""
     known = isinstance(run.model, SequenceModel) and type(run.model).__module__.startswith("rnnx.")
     there = type(batch) is LateBatch or (type(batch) is Batch and not ns.is_on_host(batch.inputs))
-    if not known or not there or run.segment_length is not None or not run.in_place:
+    if not known or not there or run.segment_length is not None or not run.in_place or batch.weights is not None:
         return None
     kinds = tuple((name, tuple(a.shape), str(a.dtype)) for name, a in _arrays(batch).items())
     gather = batch.gather.kind if type(batch) is LateBatch else None

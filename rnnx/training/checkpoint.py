@@ -20,10 +20,11 @@ from rnnx._core.files import write_pieces
 from rnnx._core.words import shown
 from rnnx.cells import Cell
 from rnnx.data import CharTokenizer
+from rnnx.losses import Loss
 from rnnx.models import MODELS, Model
 from rnnx.optim.base import with_prefix
 from rnnx.training import tensor_file
-from rnnx.training.own_cells import check_cell, identity
+from rnnx.training.own_code import OWN, check_own, identity
 
 FORMAT = "rnnx-checkpoint"
 VERSION = 1
@@ -59,7 +60,7 @@ class Checkpoint:
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint atomically, after checking that `load_checkpoint` will accept it.
 
-    A cell of your own is code, which no checkpoint contains: pass it to `load_checkpoint` again.
+    A cell or a loss of your own is code, which no checkpoint contains: pass it to `load_checkpoint` again.
 
     Raises
     ------
@@ -76,17 +77,16 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         if getattr(checkpoint, name) is not None:
             check_methods(f"checkpoint.{name}", getattr(checkpoint, name), "a CharTokenizer or None", "to_dict")
     config, tokenizers = checkpoint.model.config, {name: getattr(checkpoint, name) for name in TOKENIZERS}
-    cell = config["cell"] if isinstance(config.get("cell"), Cell) else None
-    own = {} if cell is None else {"cell": identity(cell)}
+    own = {name: config[name] for name, kind in OWN.items() if isinstance(config.get(name), kind)}
     description = _plain(
         {
             "format": FORMAT,
             "version": VERSION,
             "model": checkpoint.model.kind,
-            "config": config if cell is None else {**config, "cell": cell.name},
+            "config": config | {name: identity(one)["name"] for name, one in own.items()},
             **{name: None if one is None else one.to_dict() for name, one in tokenizers.items()},
             "training": checkpoint.training,
-            **own,
+            **{name: identity(one) for name, one in own.items()},
         }
     )
     for name, a in checkpoint.arrays.items():
@@ -98,7 +98,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     tensors = {f"model/{name}": a for name, a in checkpoint.model.parameters.items()} | checkpoint.arrays
     host = {name: ns.to_host(a) for name, a in tensors.items()}
     try:
-        _checkpoint(description, host, None, None, cell)
+        _checkpoint(description, host, None, None, own)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"cannot save {path}: {error}") from None
     description["digest"] = _digest(description, host)
@@ -122,7 +122,9 @@ def _plain(description: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def load_checkpoint(path: str | Path, *, xp: Any = None, device: Any = None, cell: Cell | None = None) -> Checkpoint:
+def load_checkpoint(
+    path: str | Path, *, xp: Any = None, device: Any = None, cell: Cell | None = None, loss: Loss | None = None
+) -> Checkpoint:
     """Read a checkpoint.
 
     Parameters
@@ -135,17 +137,21 @@ def load_checkpoint(path: str | Path, *, xp: Any = None, device: Any = None, cel
         Device, as the library names it.
     cell : Cell, optional
         The cell of the model, if it has a cell of your own.
+    loss : Loss, optional
+        The loss of the model, if it has a loss of your own.
 
     Raises
     ------
     ValueError, TypeError
         If the file is not a checkpoint, is damaged, is not a regular file, or comes from a newer version; if the model
-        has a cell of your own and `cell` is missing or does not match, or is given for a model that needs none.
+        has a cell or a loss of your own that is missing or does not match, or one is given that it does not need.
     OSError
         If the file cannot be read.
     """
     if not isinstance(cell, Cell | None):
         raise TypeError(f"`cell` must be a rnnx.Cell or None; got {shown(cell)}")
+    if not isinstance(loss, Loss | None):
+        raise TypeError(f"`loss` must be a rnnx.losses.Loss or None; got {shown(loss)}")
     path = Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
     try:
         with tensor_file.opened(path) as (metadata, content):
@@ -153,9 +159,11 @@ def load_checkpoint(path: str | Path, *, xp: Any = None, device: Any = None, cel
             tensors = dict(content)
     except SafetensorError as error:
         raise ValueError(f"{path} is not a checkpoint, or is damaged ({_line(error)})") from None
-    check_cell(path, description, cell)
+    own = {name: one for name, one in {"cell": cell, "loss": loss}.items() if one is not None}
+    for name in OWN:
+        check_own(path, description, name, own.get(name))
     try:
-        checkpoint = _checkpoint(description, tensors, xp, device, cell)
+        checkpoint = _checkpoint(description, tensors, xp, device, own)
         if description.pop("digest") != _digest(description, tensors):
             raise ValueError("the checksum does not match")
         return checkpoint
@@ -177,7 +185,7 @@ def _line(error: Exception) -> str:
 
 
 def _checkpoint(
-    description: Mapping[str, Any], tensors: Mapping[str, np.ndarray], xp: Any, device: Any, cell: Cell | None
+    description: Mapping[str, Any], tensors: Mapping[str, np.ndarray], xp: Any, device: Any, own: Mapping[str, Any]
 ) -> Checkpoint:
     for name, a in tensors.items():
         is_training = name.startswith(("model/", "optimizer/", "state/"))
@@ -200,7 +208,6 @@ def _checkpoint(
     layers: Any = config.get("num_layers")
     if is_whole(layers) and layers > len(parameters):
         raise ValueError(f"`num_layers` must be at most the number of parameters, {len(parameters)}; got {layers}")
-    own = {} if cell is None else {"cell": cell}
     model = MODELS[kind](**{**config, **own, "parameters": parameters})
     return Checkpoint(model, training=training, arrays=rest, **_tokenizers(description, model))
 

@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from rnnx._core.checks import integer, listed, real
+from rnnx._core.checks import integer, is_whole, listed, real
 
 
 def _number(name: str, kind: Any, value: Any) -> Any:
     """Check the value of a counter."""
-    if kind is int:
+    if kind is int or (kind == int | float and is_whole(value)):
         return integer(name, value, 0, sys.maxsize)
-    return None if value is None and kind is not float else real(name, value)
+    return None if value is None and kind not in (float, int | float) else real(name, value)
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Counters:
     batch: int = 0  # batches done in this epoch
     batch_size: int = 0  # in this epoch; 0 before the first
     total: float = 0.0  # sum of the losses of this epoch, weighted by their numbers of terms
-    count: int = 0  # number of terms
+    count: int | float = 0  # number of terms, or their weight
     smooth_loss: float | None = None
     grad_norm: float = 0.0
     validation_loss: float | None = None  # of the last evaluation
@@ -44,11 +44,11 @@ class Counters:
         except TypeError as error:
             raise ValueError(f"wrong counters: {error}") from None
 
-    def after_step(self, count: int) -> "Counters":
+    def after_step(self, count: float) -> "Counters":
         """Return the counters after a step whose loss is not known yet."""
         return replace(self, step=self.step + 1, batch=self.batch + 1, count=self.count + count)
 
-    def with_numbers(self, loss: float, norm: float, count: int) -> "Counters":
+    def with_numbers(self, loss: float, norm: float, count: float) -> "Counters":
         """Add the loss of the next step, a mean over `count` terms, and its gradient norm."""
         weight = max(0.01, 10 / (self.step + 10))  # an average over the last tenth, so that it forgets the beginning
         smooth = loss if self.smooth_loss is None else self.smooth_loss + weight * (loss - self.smooth_loss)

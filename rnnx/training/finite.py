@@ -9,6 +9,7 @@ import numpy as np
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_methods
+from rnnx._core.inputs import not_finite as first_not_finite
 
 
 def check_finite(what: str, value: float, step: int, batch: Any = None, parameters: Mapping[str, Array] = {}) -> None:
@@ -61,15 +62,7 @@ def not_finite(data: Any) -> str:
     arrays = {name: getattr(data, name, None) for name in ("inputs", "targets")}
     arrays |= {f"extra[{name!r}]": a for name, a in (getattr(data, "extra", None) or {}).items()}
     for name, a in arrays.items():
-        if a is None or not ns.is_on_host(a) or a.dtype.kind != "f" or not a.size:
-            continue
-        with np.errstate(invalid="ignore"):
-            if math.isfinite(a.min()) and math.isfinite(a.max()):
-                continue
-        bad = ~np.isfinite(a)
-        if data.lengths is not None and (a.ndim == 3 or name.startswith("extra")):
-            bad &= np.arange(a.shape[-1]) < np.asarray(data.lengths)[:, None]
-        if bad.any():
-            place = tuple(np.argwhere(bad)[0].tolist())
-            return f"`{name}` hold {a[place]} at index {place}"
+        by_step = getattr(a, "ndim", 0) == 3 or name.startswith("extra")
+        if found := first_not_finite(name, a, data.lengths if by_step else None):
+            return found
     return ""

@@ -111,20 +111,30 @@ class _Exporter:
         inputs = self._inputs()
         start = dict(zip(stack.state_names, stack.state_names, strict=True)) if self.with_states else {}
         extra = {name: name for name in stack.cell.inputs}
-        x, final = add_stack(self.onnx, stack, self.parameters, "inputs", self.indices, start, self.lengths, extra)
+        first = self._standardized("inputs")
+        x, final = add_stack(self.onnx, stack, self.parameters, first, self.indices, start, self.lengths, extra)
         if not model.per_step:
             last = [final[one.state_names[0]] for one in stack.layers[-1]]
             x = last[0] if len(last) == 1 else add("Concat", *last, axis=1)
         W, b = (self.onnx.constant(value, stem) for value, stem in self._head())
         self.onnx.rename(add("Add", add("MatMul", x, W), b), "outputs")
         steps = ["T", "m"] if model.per_step else ["m"]
-        outputs_of = [value_info("outputs", self.dtype, [*steps, model.output_size])]
+        outputs_of = [value_info("outputs", self.dtype, [*steps, model.head.n_out])]
         if self.with_states:
             for one in stack.directions:
                 for name, size in one.state_sizes.items():
                     self.onnx.rename(final[name], name + "_final")
                     outputs_of.append(value_info(name + "_final", self.dtype, ["m", size]))
         return helper.make_graph(self.onnx.nodes, model.kind, inputs, outputs_of, self.onnx.initializers)
+
+    def _standardized(self, name: str) -> str:
+        """Return the name of the inputs of the stack, which a model with an `input_scaler` standardizes."""
+        scaler = self.model.input_scaler
+        if scaler is None:
+            return name
+        mean, scale = (self.onnx.constant(np.array(v, self.dtype), "scaler") for v in (scaler.mean, scaler.scale))
+        found: str = self.onnx.add("Div", self.onnx.add("Sub", name, mean), scale)
+        return found
 
     def _inputs(self) -> list[Any]:
         stack = self.model.stack

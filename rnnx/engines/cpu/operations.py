@@ -18,6 +18,7 @@ from rnnx.engines.cpu.runtime import object_cache
 from rnnx.engines.cpu.runtime.buffer_pool import address, addresses, empty
 from rnnx.engines.operations import Arrays, Loss, Numbers, Operations, Rule
 from rnnx.engines.reference.operations import OPERATIONS as REFERENCE
+from rnnx.engines.reference.operations import within
 
 _DTYPES = {np.dtype(np.float32), np.dtype(np.float64)}
 _DTYPE = operator.attrgetter("dtype")
@@ -43,9 +44,9 @@ def _squares(dtype: np.dtype) -> Callable[..., None]:
     return leaves.python_function(leaves.ELEMENTWISE, code["squares"])
 
 
-@lru_cache(maxsize=16)
-def _loss(loss: Loss, dtype: np.dtype) -> Callable[..., None]:
-    code = object_cache.functions(lambda module: emit_loss(module, loss, dtype))
+@lru_cache(maxsize=64)
+def _loss(loss: Loss, dtype: np.dtype, weighted: bool) -> Callable[..., None]:
+    code = object_cache.functions(lambda module: emit_loss(module, loss, dtype, weighted))
     return leaves.python_function(leaves.LOSS, code["loss"])
 
 
@@ -90,10 +91,12 @@ class CpuOperations:
         return max(dtypes, key=operator.attrgetter("itemsize")).type(math.sqrt(total))
 
     @ignore_underflow
-    def loss(self, loss: Loss, y: np.ndarray, targets: np.ndarray, ends: Any) -> tuple[Any, np.ndarray]:
+    def loss(
+        self, loss: Loss, y: np.ndarray, targets: np.ndarray, ends: Any, weights: Any = None
+    ) -> tuple[Any, np.ndarray]:
         (n_y, m, n_steps), dtype = y.shape, y.dtype
         if dtype not in _DTYPES or not (loss.of_classes or targets.dtype == dtype):
-            return REFERENCE.loss(loss, y, targets, ends)
+            return REFERENCE.loss(loss, y, targets, ends, weights)
         rows = np.ascontiguousarray(y.T)
         if loss.of_classes:
             target = np.asarray(targets, np.int64)
@@ -106,12 +109,17 @@ class CpuOperations:
         else:
             lengths = np.ascontiguousarray(ends, np.int64)
             count = max(int(lengths.sum()), 1)
+        weight = 0
+        if weights is not None:
+            masked, total = within(np, weights, ends)
+            by_step, count = np.ascontiguousarray(masked.T, dtype), float(total)
+            (weight,) = addresses([by_step])
         gradient, numbers = empty(rows.shape, dtype), np.array([count * loss.terms(n_y), 0.0])
         given = addresses([rows, target, lengths, gradient, numbers])
-        _loss(loss, dtype)(n_steps, m, n_y, *given, step, row)
+        _loss(loss, dtype, weights is not None)(n_steps, m, n_y // loss.parts, *given, step, row, weight)
         mean = float(numbers[1]) / float(numbers[0])
         if not math.isfinite(mean):  # NumPy's functions say what the caller wants to know of errors
-            return REFERENCE.loss(loss, y, targets, ends)
+            return REFERENCE.loss(loss, y, targets, ends, weights)
         return dtype.type(mean), gradient.T
 
 

@@ -174,29 +174,34 @@ _COUNT = [
 ]
 
 
-@lru_cache(maxsize=16)
-def loss_kernel(loss: Loss) -> tuple[Kernel, str]:
-    """Return the kernel ``loss`` and its source. Each block runs a row (t, j), and writes its loss to `values`."""
+@lru_cache(maxsize=64)
+def loss_kernel(loss: Loss, weighted: bool) -> tuple[Kernel, str]:
+    """Return the kernel ``loss`` and its source. Each block runs a row (t, j), and writes its loss to `values`.
+
+    A weighted one writes its share of the mean, given the `total` of the weights (T, m); it has no lengths.
+    """
     each = "for (i64 i = threadIdx.x; i < n; i += blockDim.x)"
     parameters = ["const storage* y", "const i64* targets" if loss.of_classes else "const storage* targets"]
     parameters += ["const i64* lengths", "double* values", "storage* dy", "i64 n_steps", "i64 m", "i64 n", "i64 terms"]
     parameters += ["i64 target_row", "i64 target_step"]
+    parameters += ["const storage* weights", "const double* total"] if weighted else []
+    count = ["const real count = (real)(total[0] * terms), weight = load(weights + blockIdx.x);"]
+    clear = " ".join(f"store(result + i + {p} * n, real(0));" for p in range(loss.parts))
     lines = [
         "RNNX_SHARED(double, shared);",
-        *_COUNT,
-        "const real count = (real)(steps * terms);",
+        *(count if weighted else [*_COUNT, "const real count = (real)(steps * terms);"]),
         "const i64 t = blockIdx.x / m, j = blockIdx.x - t * m;",
-        "const storage* row = y + (i64)blockIdx.x * n;",
-        "storage* result = dy + (i64)blockIdx.x * n;",
+        f"const storage* row = y + (i64)blockIdx.x * n * {loss.parts};",
+        f"storage* result = dy + (i64)blockIdx.x * n * {loss.parts};",
         *block(
-            "if (lengths && t >= lengths[j])",
-            ["if (threadIdx.x == 0) values[blockIdx.x] = 0;", f"{each} store(result + i, real(0));", "return;"],
+            "if (weight == 0)" if weighted else "if (lengths && t >= lengths[j])",
+            ["if (threadIdx.x == 0) values[blockIdx.x] = 0;", f"{each} {{ {clear} }}", "return;"],
         ),
     ]
     at = "t * target_step + j * target_row"
     if loss.of_classes:
         lines.append(f"const i64 chosen = targets[{at}];")
-    loads = ["const real y0 = load(row + i);"]
+    loads = [f"const real y{p} = load(row + i + {p} * n);" for p in range(loss.parts)]
     loads.append(
         "const bool target = i == chosen;" if loss.of_classes else f"const real g0 = load(targets + {at} + i);"
     )
@@ -209,13 +214,16 @@ def loss_kernel(loss: Loss) -> tuple[Kernel, str]:
         lines.append(f"s{k} = across<{str(largest).lower()}>(s{k}, (real*)shared);")
     trace, n = Trace(), len(loss.statistics)
     value = loss.value(trace.ops(), *trace.symbols("s", n))
-    lines += block("if (threadIdx.x == 0)", [*trace.lines, f"values[blockIdx.x] = (double){value.name};"])
+    share = " * (double)weight / (total[0] * terms)" if weighted else ""
+    lines += block("if (threadIdx.x == 0)", [*trace.lines, f"values[blockIdx.x] = (double){value.name}{share};"])
     trace = Trace()
     gradient = loss.gradient(trace.ops(), *_operands(trace, loss), *trace.symbols("s", n))
-    lines += block(each, [*loads, *trace.lines, f"store(result + i, {gradient.name} / count);"])
+    by_row = " * weight" if weighted else ""
+    stores = [f"store(result + i + {p} * n, {d.name}{by_row} / count);" for p, d in enumerate(gradient)]
+    lines += block(each, [*loads, *trace.lines, *stores])
     kernel = make_kernel("loss", parameters, lines)
     return kernel, source_of(kernel)
 
 
 def _operands(trace: Trace, loss: Loss) -> Sequence[object]:
-    return Symbol(trace, "y0"), Condition("target") if loss.of_classes else Symbol(trace, "g0")
+    return *trace.symbols("y", loss.parts), Condition("target") if loss.of_classes else Symbol(trace, "g0")

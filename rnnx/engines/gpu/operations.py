@@ -26,6 +26,7 @@ from rnnx.engines.gpu.operation_kernels import (
 )
 from rnnx.engines.operations import Arrays, Loss, Numbers, Rule
 from rnnx.engines.reference.operations import OPERATIONS as REFERENCE
+from rnnx.engines.reference.operations import within
 
 StreamOf = Callable[[Array], AbstractContextManager[DeviceStream]]
 
@@ -77,31 +78,39 @@ class GpuOperations:
             finish(stream, "finish_norm", widest, parts=parts, count=count, result=at)
             return result.array("norm")
 
-    def loss(self, loss: Loss, y: Array, targets: Array, ends: Array | None) -> tuple[Array, Array]:
+    def loss(
+        self, loss: Loss, y: Array, targets: Array, ends: Array | None, weights: Array | None = None
+    ) -> tuple[Array, Array]:
         xp, dtype = ns.namespace(y), np.dtype(y.dtype)
         (n_y, m, n_steps), rows = y.shape, y.shape[1] * y.shape[2]
-        terms = loss.terms(n_y)
+        terms, total = loss.terms(n_y), None
         y = ns.contiguous(xp, reverse_axes(xp, y))
+        if weights is not None:
+            weights, total = within(xp, ns.astype(xp, weights, dtype), ends)
+            weights, ends = ns.contiguous(xp, reverse_axes(xp, weights)), None
         lengths = None if ends is None else ns.contiguous(xp, ns.astype(xp, ends, INDEX))
         targets = ns.astype(xp, targets, INDEX) if loss.of_classes else reverse_axes(xp, targets)
         if not loss.of_classes:
             targets = ns.contiguous(xp, ns.astype(xp, targets, dtype))
         with self._stream_of(y) as stream:
             values, mean = Arena(stream, {"a": ((rows,), _DOUBLE)}), Arena(stream, {"a": ((), dtype)})
-            gradient, (kernel, source) = Arena(stream, {"a": ((n_steps, m, n_y), dtype)}), loss_kernel(loss)
-            row, step = stream.strides(targets) if loss.of_classes else (n_y, m * n_y)
-            threads = 32 if n_y <= _NARROW else THREADS
+            gradient = Arena(stream, {"a": ((n_steps, m, n_y), dtype)})
+            (kernel, source), n = loss_kernel(loss, weights is not None), n_y // loss.parts
+            row, step = stream.strides(targets) if loss.of_classes else (n, m * n)
+            threads = 32 if n <= _NARROW else THREADS
             places = {"values": values.addresses["a"], "dy": gradient.addresses["a"]}
             end = 0 if lengths is None else stream.address(lengths)
             arguments = kernel.bind(
                 {"y": stream.address(y), "targets": stream.address(targets), "lengths": end, **places}
-                | {"n_steps": n_steps, "m": m, "n": n_y, "target_row": row, "target_step": step, "terms": terms}
+                | {"n_steps": n_steps, "m": m, "n": n, "target_row": row, "target_step": step, "terms": terms}
+                | ({} if weights is None else {"weights": stream.address(weights), "total": stream.address(total)})
             )
             launch = stream.kernels((source,), options(dtype))
             launch(kernel.name, (rows, 1), (threads, 1), arguments, 2 * threads * 8)
+            steps = (m, n_steps, terms) if total is None else (1, 1, 1)  # the values have their share of the total
             finish(
                 stream, "finish_mean", dtype, parts=places["values"], count=rows, result=mean.addresses["a"],
-                lengths=end, m=m, n_steps=n_steps, terms=terms,
+                lengths=end, m=steps[0], n_steps=steps[1], terms=steps[2],
             )  # fmt: skip
             return mean.array("a"), reverse_axes(xp, gradient.array("a"))
 

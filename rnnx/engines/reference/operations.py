@@ -44,7 +44,9 @@ class ReferenceOperations:
         return unit * xp.sqrt(xp.sum(xp.stack(parts)))
 
     @ignore_underflow
-    def loss(self, loss: Loss, y: Array, targets: Array, ends: Array | None) -> tuple[Array, Array]:
+    def loss(
+        self, loss: Loss, y: Array, targets: Array, ends: Array | None, weights: Array | None = None
+    ) -> tuple[Array, Array]:
         xp, device, ops = ns.namespace(y), ns.device(y), array_ops(ns.namespace(y))
         n_y, m, n_steps = y.shape
         valid, rows = None, m * n_steps
@@ -53,7 +55,13 @@ class ReferenceOperations:
             valid = xp.expand_dims(valid_examples(xp, ends, n_steps), axis=0)
             total = xp.sum(ends)
             count = loss.terms(n_y) * xp.astype(xp.maximum(total, xp.ones_like(total)), y.dtype)
+        if weights is not None:
+            weights, total = within(xp, weights, ends)
+            weights = xp.expand_dims(weights, axis=0)
+            valid, count = weights != 0, loss.terms(n_y) * ns.astype(xp, total, y.dtype)
         target: Any = targets
+        n = n_y // loss.parts
+        parts = [y] if loss.parts == 1 else [y[k * n : (k + 1) * n, ...] for k in range(loss.parts)]
         if loss.of_classes:
             targets = ns.as_index(xp, targets)
             classes = xp.reshape(xp.arange(n_y, dtype=targets.dtype, device=device), (n_y, 1, 1))
@@ -62,12 +70,24 @@ class ReferenceOperations:
             statistics: list[Array] = []
             for reduction, function in loss.statistics:
                 reduce = xp.max if reduction == "maximum" else xp.sum
-                statistics.append(reduce(function(ops, y, target, *statistics), axis=0, keepdims=True))
-            value, dy = loss.value(ops, *statistics), loss.gradient(ops, y, target, *statistics) / count
+                statistics.append(reduce(function(ops, *parts, target, *statistics), axis=0, keepdims=True))
+            value, found = loss.value(ops, *statistics), loss.gradient(ops, *parts, target, *statistics)
+            dy = found[0] if loss.parts == 1 else xp.concat(list(found), axis=0)
+            if weights is not None:
+                value, dy = value * weights, dy * weights
+            dy = dy / count
         # `where` instead of a product with the mask, because logits may be infinite and padding may be NaN.
         if valid is not None:
             value, dy = xp.where(valid, value, xp.zeros_like(value)), xp.where(valid, dy, xp.zeros_like(dy))
         return xp.sum(value) / count, dy
+
+
+def within(xp: Any, weights: Array, ends: Array | None) -> tuple[Array, Array]:
+    """Return weights (m, T), zero past the lengths, and their sum in float64, shape (), or 1 if it is zero."""
+    if ends is not None:
+        weights = xp.where(valid_examples(xp, ends, weights.shape[1]), weights, xp.zeros_like(weights))
+    total = xp.sum(ns.astype(xp, weights, xp.float64))
+    return weights, xp.where(total > 0, total, xp.ones_like(total))
 
 
 def _of_dtype(xp: Any, numbers: Numbers, dtype: Any) -> dict[str, Any]:

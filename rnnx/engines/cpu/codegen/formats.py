@@ -31,7 +31,7 @@ _SCALE_BITS = 0x7F  # the low bits that a scale does not have, so that multiples
 
 def format_of(dtype: Any, weights: str) -> Format:
     """Return the format of weights by name; by default, they are numbers of the dtype."""
-    return FORMATS[weights] if weights else Format(np.dtype(dtype).itemsize, 1, False, 1)
+    return FORMATS[weights] if weights else Format(np.dtype(dtype).itemsize, 1, False, 2)
 
 
 def packed_bytes(dtype: Any, weights: str, n_k: int, vectors: int, block: int) -> int:
@@ -64,7 +64,9 @@ def _same(kind: Any, value: int) -> ir.Constant:
 
 
 def expanded(f: Function, form: Format, at: ir.Value) -> list[ir.Value]:
-    """Load a vector of words; return the weights of each of its terms, as vectors of float32 (unscaled)."""
+    """Load a vector of words; return the weights of each of its terms, as vectors of numbers (unscaled)."""
+    if form.item == f.itemsize:
+        return [f.load_vector(at)]
     if form.scaled:
         numbers = f.build.load(f.pointer(at, ir.VectorType(ir.IntType(8), f.lanes)))
         numbers.align = 1

@@ -8,6 +8,8 @@ uncompiled one. This GEMM has the structure of BLIS:
  * The *micro-kernel* computes MR rows by one micro-panel with all MR x NV sums in registers, next to NV vectors of
    weights and one element of H.
  * k is split into blocks of KC and rows into blocks of MC, which stay in the cache.
+ * While it works on a micro-panel, it prefetches the next one to the L2 cache, an equal part in each block of MR rows.
+   Weights that do not fit in that cache are thus read at its speed.
  * Each element is summed over k in ascending order, whatever the kernel and block sizes. A row's result thus does not
    depend on the other rows, so any part of a batch gives the bits of the whole.
 
@@ -61,8 +63,8 @@ def n_vectors(dtype: Any, columns: int) -> int:
 Sums = dict[tuple[int, int], ir.Value]  # by row and vector of a micro-kernel
 
 
-_MICRO_KERNEL = ("w", "h", "h_row", "h_k", "n_k", "init", "init_row", "z", "z_row", "tail")
-_PANEL_KERNEL = (*_MICRO_KERNEL, "rows")
+_MICRO_KERNEL = ("w", "h", "h_row", "h_k", "n_k", "init", "init_row", "z", "z_row", "tail", "next_w", "next_k")
+_PANEL_KERNEL = (*_MICRO_KERNEL[:-2], "rows")
 
 
 def _micro_kernel(module: ir.Module, dtype: Any, form: Format, nv: int, mr: int, masked: bool) -> Function:
@@ -77,22 +79,21 @@ def _micro_kernel(module: ir.Module, dtype: Any, form: Format, nv: int, mr: int,
         return {(r, v): f.load_vector(f.sum(a.init, f.times(a.init_row, r), v * size), masks[v]) for r, v in every}
 
     if form.scaled:
-        sums = _small_format_sums(f, form, nv, rows, dict.fromkeys(every, f.constant(0)))
+        sums = _sums(f, form, nv, rows, dict.fromkeys(every, f.constant(0)))
         scales = [f.load_vector(f.sum(a.w, v * size)) for v in range(nv)]
         results = {(r, v): f.intrinsic("fmuladd", sums[r, v], scales[v], z) for (r, v), z in initial().items()}
-    elif form.terms > 1:
-        results = _small_format_sums(f, form, nv, rows, initial())
     else:
-        results = _sums(f, nv, rows, initial())
+        results = _sums(f, form, nv, rows, initial())
     for r, v in every:
         f.store_vector(results[r, v], f.sum(a.z, f.times(a.z_row, r), v * size), masks[v])
     return f.end()
 
 
-def _small_format_sums(f: Function, form: Format, nv: int, rows: list[ir.Value], first: Sums) -> Sums:
-    """Emit the sums of a micro-kernel for weights in a small format, without their scales."""
+def _sums(f: Function, form: Format, nv: int, rows: list[ir.Value], first: Sums) -> Sums:
+    """Emit the sums of a micro-kernel, without the weights' scales."""
     a, width, sums = f.arguments, f.lanes * form.item * form.terms, list(first.values())
     begin = f.sum(a.w, nv * f.lanes * f.itemsize) if form.scaled else a.w
+    prefetches = len(rows) > _MR[machine().registers][nv] // 2  # else there is no other block of rows
 
     def add(k: ir.Value, terms: int) -> None:
         """Add terms from k on, which is the first of a word."""
@@ -100,6 +101,8 @@ def _small_format_sums(f: Function, form: Format, nv: int, rows: list[ir.Value],
             at = f.sum(begin, f.times(f.sum(k, word), nv * width // form.terms))
             weights = [expanded(f, form, f.sum(at, v * width)) for v in range(nv)]
             for term in range(word, min(word + form.terms, terms)):
+                if prefetches:
+                    f.prefetch(f.sum(a.next_w, f.times(f.sum(k, term), a.next_k)))
                 along = f.times(f.sum(k, term), a.h_k)
                 numbers = [f.spread(f.load(f.sum(row, along), f.real)) for row in rows]
                 for i, (r, v) in enumerate(first):
@@ -113,46 +116,24 @@ def _small_format_sums(f: Function, form: Format, nv: int, rows: list[ir.Value],
     return dict(zip(first, sums, strict=True))
 
 
-def _sums(f: Function, nv: int, rows: list[ir.Value], first: Sums) -> Sums:
-    """Emit the sums of a micro-kernel."""
-    a, size, mr = f.arguments, f.lanes * f.itemsize, len(rows)
-    entry, body, done = f.build.block, f.ir.append_basic_block("body"), f.ir.append_basic_block("done")
-    f.build.branch(body)
-    f.build.position_at_end(body)
-    k, at_w, along = (f.build.phi(I64) for _ in range(3))
-    sums = {at: f.build.phi(f.vector) for at in first}
-    weights = [f.load_vector(f.sum(at_w, v * size)) for v in range(nv)]
-    results = {}
-    for r in range(mr):
-        number = f.spread(f.load(f.sum(rows[r], along), f.real))
-        for v in range(nv):
-            results[r, v] = f.intrinsic("fmuladd", weights[v], number, sums[r, v])
-    steps = {k: (I64(0), 1), at_w: (a.w, nv * size), along: (I64(0), a.h_k)}
-    after = {phi: f.sum(phi, step) for phi, (_, step) in steps.items()}
-    for phi, (start, _) in steps.items():
-        phi.add_incoming(start, entry)
-        phi.add_incoming(after[phi], body)
-    for at, phi in sums.items():
-        phi.add_incoming(first[at], entry)
-        phi.add_incoming(results[at], body)
-    f.build.cbranch(f.less(after[k], a.n_k), body, done)
-
-    f.build.position_at_end(done)
-    return results
-
-
 def _panel_kernel(module: ir.Module, dtype: Any, form: Format, nv: int, masked: bool) -> Function:
     """Multiply any number of rows by one micro-panel, in as few micro-kernels of nearly equal height as possible."""
     tallest = _MR[machine().registers][nv]
     kernels = {mr: _micro_kernel(module, dtype, form, nv, mr, masked) for mr in range(1, tallest + 1)}
     f = Function(module, f"panel_kernel_{nv}{'_masked' if masked else ''}", _PANEL_KERNEL, dtype)
     a = f.arguments
-    number = f.build.sdiv(f.sum(a.rows, tallest - 1), I64(tallest))
+    number = f.build.udiv(f.sum(a.rows, tallest - 1), I64(tallest))
+    least = f.build.udiv(a.rows, number)
+    more = f.build.sub(a.rows, f.times(least, number))  # blocks with one row more
+    row = nv * f.lanes * form.item
+    part = f.build.udiv(I64(row), number)
     with f.loop(number) as block:
-        begin, end = (f.build.sdiv(f.times(a.rows, f.sum(block, i)), number) for i in (0, 1))
+        is_more = f.less(block, more)
+        begin = f.sum(f.times(least, block), f.build.select(is_more, block, more))
         strides = {"h": a.h_row, "init": a.init_row, "z": a.z_row}
         here = {name: f.sum(getattr(a, name), f.times(row, begin)) for name, row in strides.items()}
-        f.dispatch(f.build.sub(end, begin), kernels, **vars(a) | here)
+        here |= {"next_w": f.sum(a.w, f.times(a.n_k, f.sum(f.times(part, block), row))), "next_k": part}
+        f.dispatch(f.sum(least, f.build.zext(is_more, I64)), kernels, **vars(a) | here)
     return f.end()
 
 

@@ -167,6 +167,12 @@ class Function:
         loaded.align = 8 if kind == I64 else self.itemsize
         return loaded
 
+    def prefetch(self, address: ir.Value) -> None:
+        """Emit a prefetch of a cache line to the L2 cache, from any address."""
+        byte = ir.IntType(8).as_pointer()
+        function = declare(self.module, "llvm.prefetch.p0", ir.VoidType(), [byte, I32, I32, I32])
+        self.build.call(function, [self.pointer(address, byte.pointee), I32(0), I32(2), I32(1)])
+
     def load_vector(self, address: ir.Value, mask: ir.Value | None = None) -> ir.Value:
         """Load a vector; lanes outside the mask are not accessed and read as zero."""
         if mask is None:

@@ -14,22 +14,28 @@ from rnnx.engines.cpu.codegen.vectors import Vector
 _DOUBLE = ir.DoubleType()
 
 
-def emit_loss(module: ir.Module, loss: Any, dtype: Any) -> None:
+def emit_loss(module: ir.Module, loss: Any, dtype: Any, weighted: bool) -> None:
     """Emit the kernel `loss`."""
     f = Function(module, "loss", leaves.LOSS, dtype, public=True)
     a = f.arguments
-    row_bytes = f.times(a.n, f.itemsize)
+    row_bytes = f.times(a.n, loss.parts * f.itemsize)
     count = f.load(a.numbers, _DOUBLE)
     count = Vector(f, f.spread(count if f.itemsize == 8 else f.build.fptrunc(count, f.real)))
     with f.loop(a.n_steps) as t, f.loop(a.m) as j:
-        at = f.times(f.sum(f.times(t, a.m), j), row_bytes)
+        number = f.sum(f.times(t, a.m), j)
+        at = f.times(number, row_bytes)
         target = f.sum(a.target, f.times(t, a.target_step), f.times(j, a.target_row))
         row = _Row(f, loss, dtype, f.sum(a.y, at), target)
-        inside = f.build.zext(f.less(t, f.load(f.sum(a.lengths, f.times(j, 8)), I64)), I64)
+        is_inside, weight = f.less(t, f.load(f.sum(a.lengths, f.times(j, 8)), I64)), None
+        if weighted:
+            scalar = f.load(f.sum(a.weights, f.times(number, f.itemsize)), f.real)
+            is_inside = f.build.and_(is_inside, f.build.fcmp_unordered("!=", scalar, ir.Constant(f.real, 0)))
+            weight = Vector(f, f.spread(scalar))
+        inside = f.build.zext(is_inside, I64)
         with f.loop(inside):
-            row.emit(f.sum(a.gradient, at), count)
+            row.emit(f.sum(a.gradient, at), count, weight)
         with f.loop(I64(1), inside):
-            row.each(lambda v, mask: f.store_vector(f.constant(0), f.sum(a.gradient, at, f.times(v, row.size)), mask))
+            row.each(lambda v, mask: row.store([f.constant(0)] * loss.parts, f.sum(a.gradient, at), v, mask))
     f.end()
 
 
@@ -51,23 +57,37 @@ class _Row:
         with f.loop(self.n_vectors, self.n_whole, carried=carried) as v:
             body(v, self.tail_mask)
 
-    def emit(self, gradient: ir.Value, count: Vector) -> None:
+    def emit(self, gradient: ir.Value, count: Vector, weight: Vector | None) -> None:
         """Emit the statistics, the value and the gradient."""
         f, loss = self.f, self.loss
         chosen = self._class() if loss.of_classes else None
         statistics: list[Vector] = []
         for reduction, function in loss.statistics:
             statistics.append(self._reduced(reduction, function, chosen, statistics))
-        value = f.build.extract_element(loss.value(self.ops, *statistics).value, I32(0))
+        of_row = loss.value(self.ops, *statistics)
+        of_row = of_row if weight is None else of_row * weight
+        value = f.build.extract_element(of_row.value, I32(0))
         pointer = f.pointer(f.sum(f.arguments.numbers, 8), _DOUBLE)
         value = value if f.itemsize == 8 else f.build.fpext(value, _DOUBLE)
         f.build.store(f.build.fadd(f.build.load(pointer), value), pointer)
 
         def store(v: ir.Value, mask: ir.Value | None) -> None:
-            d = loss.gradient(self.ops, *self._loaded(v, mask, chosen), *statistics) / count
-            f.store_vector(d.value, f.sum(gradient, f.times(v, self.size)), mask)
+            found = loss.gradient(self.ops, *self._loaded(v, mask, chosen), *statistics)
+            found = found if weight is None else [d * weight for d in found]
+            self.store([(d / count).value for d in found], gradient, v, mask)
 
         self.each(store)
+
+    def store(self, values: list[ir.Value], row: ir.Value, v: ir.Value, mask: ir.Value | None) -> None:
+        """Store vector v of each part of a row of the gradient."""
+        for part, value in enumerate(values):
+            self.f.store_vector(value, self._place(row, part, v), mask)
+
+    def _place(self, row: ir.Value, part: int, v: ir.Value) -> ir.Value:
+        """Return the address of vector v of a part of a row."""
+        f = self.f
+        offset = f.times(v, self.size)
+        return f.sum(row, offset, f.times(f.arguments.n, part * f.itemsize)) if part else f.sum(row, offset)
 
     def _class(self) -> ir.Value:
         """Return the number of the target class in all lanes; -1 if there is no such class."""
@@ -76,16 +96,15 @@ class _Row:
         exists = f.build.icmp_unsigned("<", number, f.arguments.n)
         return f.spread(f.build.trunc(f.build.select(exists, number, I64(-1)), I32), I32)
 
-    def _loaded(self, v: ir.Value, mask: ir.Value | None, chosen: ir.Value | None) -> tuple[Vector, Any]:
-        """Return a vector of y, and of the targets."""
+    def _loaded(self, v: ir.Value, mask: ir.Value | None, chosen: ir.Value | None) -> list[Any]:
+        """Return a vector of each part of y, and of the targets."""
         f = self.f
-        offset = f.times(v, self.size)
-        y = Vector(f, f.load_vector(f.sum(self.y, offset), mask))
+        y = [Vector(f, f.load_vector(self._place(self.y, part, v), mask)) for part in range(self.loss.parts)]
         if chosen is None:
-            return y, Vector(f, f.load_vector(f.sum(self.target, offset), mask))
+            return [*y, Vector(f, f.load_vector(self._place(self.target, 0, v), mask))]
         lanes = ir.Constant(ir.VectorType(I32, f.lanes), list(range(f.lanes)))
         first = f.spread(f.build.trunc(f.times(v, f.lanes), I32), I32)
-        return y, Condition(f.build.icmp_signed("==", f.build.add(first, lanes), chosen))
+        return [*y, Condition(f.build.icmp_signed("==", f.build.add(first, lanes), chosen))]
 
     def _reduced(
         self, reduction: str, function: Callable[..., Vector], chosen: ir.Value | None, before: list[Vector]

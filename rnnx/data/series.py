@@ -1,0 +1,280 @@
+"""Time series, and windows over them for forecasting.
+
+Dimensions: n_t targets, n_p and n_f further numbers per step, known until now and in advance; T steps, of which a
+window has L of the past and H of the future.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rnnx._core.checks import choice, integer
+from rnnx._core.inputs import host_array
+from rnnx.data.batches import Batch, Shuffled
+from rnnx.data.scaling import Scaler
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """A time series to forecast, with what else is known.
+
+    Parameters
+    ----------
+    targets : array, shape (T,) or (n_t, T)
+        What is to be forecast.
+    past : array, shape (T,) or (n_p, T), optional
+        Numbers that are known until now, such as measurements.
+    future : array, shape (T + more,) or (n_f, T + more), optional
+        Numbers that are known in advance, such as holidays or planned prices, also for steps after the targets.
+    static : array, shape (n_s,), optional
+        Numbers that hold for the whole series.
+    id : object, optional
+        A name.
+    times : array, shape (T + more,), optional
+        The time of each step.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If arrays do not hold numbers or do not match in length, or `past`, `future` or `static` hold NaN.
+    """
+
+    targets: np.ndarray
+    past: np.ndarray | None = None
+    future: np.ndarray | None = None
+    static: np.ndarray | None = None
+    id: Any = None
+    times: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("targets", "past", "future", "static"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, self._checked(name, getattr(self, name)))
+        steps = self.targets.shape[1]
+        if self.past is not None and self.past.shape[1] != steps:
+            raise ValueError(f"`past` must have the T = {steps} steps of `targets`; got {self.past.shape[1]}")
+        if self.future is not None and self.future.shape[1] < steps:
+            raise ValueError(
+                f"`future` must have at least the T = {steps} steps of `targets`; got {self.future.shape[1]}"
+            )
+
+    def _checked(self, name: str, values: Any) -> np.ndarray:
+        array = host_array(name, values)
+        array = array if array.dtype.kind == "f" else array.astype(float)
+        if name != "static" and array.ndim == 1:
+            array = array[None]
+        if array.ndim != (1 if name == "static" else 2):
+            axes = "(n_s,)" if name == "static" else "(T,) or (n, T)"
+            raise ValueError(f"`{name}` must have shape {axes}; got {array.shape}")
+        bad = np.isinf(array) if name == "targets" else ~np.isfinite(array)
+        if bad.any():
+            place = tuple(np.argwhere(bad)[0].tolist())
+            of = "" if self.id is None else f" of the series {self.id!r}"
+            raise ValueError(f"`{name}`{of} must be finite; got {array[place]} at index {place}")
+        return array
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Numbers of targets, past, future and static numbers."""
+        return tuple(0 if a is None else a.shape[0] for a in (self.targets, self.past, self.future, self.static))
+
+
+class SeriesWindows(Shuffled[Batch]):
+    """Sliding windows over series, for a `SequenceRegressor` with `per_step` = True; batches copy what they need.
+
+    The model reads the past of a window and then goes on through its future, where it sees what is known in advance.
+    Its outputs there are the forecast, and only they count in the loss. Each step has `n_inputs` numbers: targets and
+    past numbers (in the future: their last values), 1 in the past and 0 in the future, future numbers, and static ones.
+
+    Parameters
+    ----------
+    series : Series, array (T,) or (n_t, T), or a list of these
+        Those with fewer than input_length + horizon steps have no windows.
+    input_length, horizon : int
+        Steps of the past and of the future in a window.
+    stride : int
+        Steps from the start of a window to the start of the next.
+    gaps : {"error", "hold"}
+        What to do where a target is missing (NaN): raise ValueError, or give the model the last value before it. In the
+        future of a window, a missing target is always ignored.
+
+    Attributes
+    ----------
+    n_inputs, n_targets : int
+        For the model.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there is no window, the series have different numbers of features, or targets are missing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnnx.data import SeriesWindows
+    >>> windows = SeriesWindows(np.arange(10.0), input_length=4, horizon=2)
+    >>> len(windows), windows.gather([0]).inputs[0].tolist(), windows.gather([0]).targets.tolist()
+    (5, [[0.0, 1.0, 2.0, 3.0, 3.0, 3.0]], [[[0.0, 0.0, 0.0, 0.0, 4.0, 5.0]]])
+    """
+
+    def __init__(self, series: Any, input_length: int, horizon: int, *, stride: int = 1, gaps: str = "error") -> None:
+        self.input_length, self.horizon = integer("input_length", input_length), integer("horizon", horizon)
+        self.stride = integer("stride", stride)
+        choice("gaps", gaps, ("error", "hold"))
+        self.series = _as_series(series)
+        sizes = self.series[0].sizes
+        for one in self.series:
+            if one.sizes != sizes:
+                names = "targets, past, future and static numbers"
+                raise ValueError(f"all `series` must have as many {names}, {sizes}; got {one.sizes}")
+        self.n_targets, self.n_inputs = sizes[0], sum(sizes) + 1
+        ends = np.array([one.targets.shape[1] for one in self.series])
+        self._first = np.cumsum(ends) - ends  # step of each series in the joined arrays
+        self._targets = np.concatenate([one.targets for one in self.series], axis=1)
+        self._known = _held(self.series, self._targets, self._first, gaps)
+        self._future, self._first_future = _joined([one.future for one in self.series])
+        statics = [one.static for one in self.series if one.static is not None]
+        self._static = np.stack(statics, axis=1) if statics else None
+        self._ends = ends
+        self._between(np.zeros_like(ends), ends)
+        if not len(self):
+            need = f"input_length + horizon = {self.input_length + self.horizon}"
+            raise ValueError(f"`series` must have one of at least {need} steps; the longest has {ends.max()}")
+
+    def _between(self, start: np.ndarray, stop: np.ndarray) -> None:
+        """Use the windows whose futures lie between two steps of each series, and whose pasts are there."""
+        first = np.maximum(start, self.input_length)  # of the future
+        counts = np.maximum((stop - self.horizon - first) // self.stride + 1, 0)
+        self._last = np.cumsum(counts)
+        self._starts, self._before = first - self.input_length, self._last - counts
+
+    def __len__(self) -> int:
+        return int(self._last[-1])
+
+    def split(self, validation_length: int) -> "tuple[SeriesWindows, SeriesWindows]":
+        """Hold out the last steps of each series: return windows whose futures end before them, and begin in them.
+
+        No target of the second is in the first. Its pasts may reach back into the training part, as in practice.
+
+        Raises
+        ------
+        ValueError
+            If either has no window.
+        """
+        cut = np.maximum(self._ends - integer("validation_length", validation_length), 0)
+        parts = copy.copy(self), copy.copy(self)
+        parts[0]._between(np.zeros_like(cut), cut)
+        parts[1]._between(cut, self._ends)
+        for name, part in zip(("training", "validation"), parts, strict=True):
+            if not len(part):
+                raise ValueError(f"`validation_length` = {validation_length} leaves no window for {name}")
+        return parts
+
+    def places(self, chosen: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return the number of the series, and the first step of the future, of windows with these indices."""
+        chosen = np.asarray(chosen)
+        which = np.searchsorted(self._last, chosen, side="right")
+        return which, self._starts[which] + (chosen - self._before[which]) * self.stride + self.input_length
+
+    def gather(self, chosen: Any) -> Batch:
+        """Build a batch from the windows with these indices."""
+        which, now = self.places(chosen)
+        inputs = self._inputs(which, now)
+        steps = (self._first[which] + now)[:, None] + np.arange(self.horizon)
+        values = self._targets[:, steps]
+        known = np.isfinite(values).all(axis=0)
+        shape = self.n_targets, len(which), self.input_length + self.horizon
+        targets, weights = np.zeros(shape, values.dtype), np.zeros(shape[1:])
+        targets[:, :, self.input_length :] = np.where(known, values, 0)
+        weights[:, self.input_length :] = known
+        return Batch(inputs, targets, None, weights=weights)
+
+    def _inputs(self, which: np.ndarray, now: np.ndarray) -> np.ndarray:
+        """Return inputs (n_inputs, m, L + H) of windows of these series whose futures begin at these steps."""
+        past = np.arange(-self.input_length, 0)
+        steps = np.concatenate([past, np.full(self.horizon, -1)])
+        parts = [self._known[:, (self._first[which] + now)[:, None] + steps]]
+        shape = len(which), len(steps)
+        parts.append(np.broadcast_to((np.arange(len(steps)) < self.input_length) * 1.0, (1, *shape)))
+        if self._future is not None:
+            ahead = np.arange(-self.input_length, self.horizon)
+            parts.append(self._future[:, (self._first_future[which] + now)[:, None] + ahead])
+        if self._static is not None:
+            parts.append(np.broadcast_to(self._static[:, which, None], (len(self._static), *shape)))
+        return np.concatenate(parts)
+
+    def ahead(self) -> np.ndarray:
+        """Return inputs (n_inputs, n, L + H) to forecast what comes after the end of each of the n series.
+
+        The forecast is ``model.predict(windows.ahead())[..., -horizon:]``.
+
+        Raises
+        ------
+        ValueError
+            If a series is shorter than `input_length`, or its `future` ends before the horizon.
+        """
+        for one, end in zip(self.series, self._ends, strict=True):
+            of = "a series" if one.id is None else f"the series {one.id!r}"
+            if end < self.input_length:
+                raise ValueError(f"{of} must have at least `input_length` = {self.input_length} steps; got {end}")
+            if one.future is not None and one.future.shape[1] < end + self.horizon:
+                more = one.future.shape[1] - end
+                raise ValueError(f"`future` of {of} must go on for `horizon` = {self.horizon} steps; got {more}")
+        return self._inputs(np.arange(len(self.series)), self._ends)
+
+    def scalers(self) -> tuple[Scaler, Scaler]:
+        """Return scalers of the inputs and the targets, from the steps that these windows may see."""
+        counts = np.diff(self._last, prepend=0)
+        stops = self._starts + self.input_length + (counts - 1) * self.stride + self.horizon
+        used = [np.arange(f, f + n) for f, n, k in zip(self._first, stops, counts, strict=True) if k]
+        steps = np.concatenate(used)
+        parts = [Scaler.fit(self._known[:, None, steps]), Scaler((0.0,), (1.0,))]
+        parts += [] if self._future is None else [Scaler.fit(self._future[:, None])]
+        parts += [] if self._static is None else [Scaler.fit(self._static)]
+        inputs = Scaler(tuple(m for p in parts for m in p.mean), tuple(s for p in parts for s in p.scale))
+        return inputs, Scaler.fit(self._targets[:, None, steps])
+
+    def extremes(self) -> Batch:
+        """Return one window, for checks; the values of all have been checked."""
+        return self.gather([0])
+
+
+def _as_series(series: Any) -> list[Series]:
+    many = series if isinstance(series, list | tuple) else [series]
+    if not many:
+        raise ValueError("`series` must hold at least one series")
+    if isinstance(many[0], int | float):
+        many = [many]
+    return [one if isinstance(one, Series) else Series(one) for one in many]
+
+
+def _held(series: Sequence[Series], targets: np.ndarray, firsts: np.ndarray, gaps: str) -> np.ndarray:
+    """Return targets and past numbers of all series, with the last value where a target is missing."""
+    missing = np.isnan(targets)
+    if missing.any():
+        place = int(np.flatnonzero(missing.any(axis=0))[0])
+        which = int(np.searchsorted(firsts, place, side="right")) - 1
+        own = (
+            f"targets of series {which}" if series[which].id is None else f"targets of the series {series[which].id!r}"
+        )
+        where = f"{own} hold NaN at step {place - firsts[which]}"
+        if gaps == "error":
+            raise ValueError(f"{where}; pass gaps='hold' to give the model the last value before it")
+        if missing[:, firsts].any():
+            raise ValueError(f"{where}: there is no value before it; drop the first steps")
+        steps = np.where(missing, 0, np.arange(targets.shape[1]))
+        targets = np.take_along_axis(targets, np.maximum.accumulate(steps, axis=1), axis=1)
+    past, _ = _joined([one.past for one in series])
+    return targets if past is None else np.concatenate([targets, past])
+
+
+def _joined(arrays: Sequence[np.ndarray | None]) -> tuple[np.ndarray | None, np.ndarray]:
+    """Join arrays along time; return where each begins."""
+    given = [a for a in arrays if a is not None]
+    if not given:
+        return None, np.zeros(0, int)
+    sizes = np.array([a.shape[1] for a in given])
+    return np.concatenate(given, axis=1), np.cumsum(sizes) - sizes

@@ -1,0 +1,111 @@
+"""Trained models as C files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rnnx._core import arrays as ns
+from rnnx._core.checks import choice, flag
+from rnnx._core.files import check_writable, write_atomically
+from rnnx._core.words import shown
+from rnnx.export.functions import Functions
+from rnnx.export.source import Source
+from rnnx.export.text import identifier
+from rnnx.functional.quantization import weights_of
+from rnnx.models.character import CharModel
+from rnnx.models.sequence_model import SequenceModel
+
+
+def to_c(
+    model: SequenceModel,
+    path: str | Path,
+    *,
+    name: str | None = None,
+    weights: str | None = None,
+    indices: bool | None = None,
+    vocabulary: Sequence[str] | None = None,
+) -> tuple[Path, Path]:
+    """Write a model as a C99 file and its header, without dependencies, for one sequence at a time.
+
+    The header says how to compile and call it.
+
+    Parameters
+    ----------
+    model : CharModel, SequenceClassifier or SequenceRegressor
+        With any cell; evaluation is exported, without dropout. It computes in float32.
+    path : str or Path
+        The C file, which ends in ``.c``. The header is beside it.
+    name : str, optional
+        What the names of the functions begin with; by default the name of the file. Characters that a name in C cannot
+        have become underscores.
+    weights : {"float32", "int8"}, optional
+        How the weights of the layers are stored; "int8" rounds them as `rnnx.quantize` does. The default is "int8" for
+        a model that is quantized to it.
+    indices : bool, optional
+        Whether the inputs are indices of one-hot columns. The default is true for a CharModel and false for others.
+    vocabulary : sequence of str, optional
+        What the inputs, or else the outputs, stand for: the characters of a CharModel, or the names of classes.
+
+    Returns
+    -------
+    tuple of Path
+        The C file and the header.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If this is not such a model, an argument is wrong, or a parameter is not finite. Nothing is written then.
+    """
+    if not isinstance(model, SequenceModel):
+        raise TypeError(f"`model` must be a CharModel, SequenceClassifier or SequenceRegressor; got {shown(model)}")
+    target = _checked_path(path)
+    indices = isinstance(model, CharModel) if indices is None else flag("indices", indices)
+    stored = weights_of(model.parameters)
+    weights = choice("weights", weights or ("int8" if stored == "int8" else "float32"), ("float32", "int8"))
+    if weights == "int8" and stored != "int8":
+        model = model.quantized("int8")
+    parameters = {key: ns.to_host(value) for key, value in model.parameters.items()}
+    for key, value in parameters.items():
+        if not np.isfinite(value.astype(np.float32)).all():
+            raise ValueError(f"`model` must have parameters that are finite in float32; {key!r} is not")
+    words = _checked_vocabulary(vocabulary, model.head.n_out)
+    own = identifier(target.stem if name is None else _checked_name(name))
+    file = Source(Functions(model, parameters, own, indices=indices, int8=weights == "int8"), target.name, words)
+    source, header = file.source(), file.header()
+    beside = target.with_suffix(".h")
+    for each in (target, beside):
+        check_writable(each)
+    write_atomically(beside, header.encode())
+    write_atomically(target, source.encode())
+    return target, beside
+
+
+def _checked_path(path: Any) -> Path:
+    if not isinstance(path, str | Path):
+        raise TypeError(f"`path` must be a str or Path; got {shown(path)}")
+    target = Path(path)
+    if target.suffix != ".c":
+        raise ValueError(f"`path` must end in .c; got {path}")
+    if not target.name.isprintable() or {*target.name} & {*'"\\'}:
+        raise ValueError(f"`path` must have a name without quotes and backslashes; got {target.name!r}")
+    return target
+
+
+def _checked_name(name: Any) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"`name` must be a str; got {shown(name)}")
+    if not name:
+        raise ValueError("`name` must not be empty")
+    return name
+
+
+def _checked_vocabulary(vocabulary: Any, n_y: int) -> list[str] | None:
+    if vocabulary is None:
+        return None
+    if isinstance(vocabulary, str) or not all(isinstance(word, str) for word in vocabulary):
+        raise TypeError(f"`vocabulary` must be a sequence of str; got {shown(vocabulary)}")
+    if len(vocabulary) != n_y:
+        raise ValueError(f"`vocabulary` must have an entry for each of the {n_y} outputs; got {len(vocabulary)}")
+    return list(vocabulary)

@@ -1,0 +1,188 @@
+"""Run a model that `rnnx export` has compiled to a shared library.
+
+This file needs NumPy and nothing else, not even rnnx: copy it and the library beside your program::
+
+    from shared_model import load
+
+    model = load("dinos.so")
+    y = model.run(x)
+"""
+
+import ctypes
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FORMAT = 1
+_loaded: dict[str, list[tuple[int, int]]] = {}  # the files that a path has named
+
+
+def load(path: str | os.PathLike[str]) -> "SharedModel":
+    """Load a shared library of `rnnx.export.build`, and return a `SharedModel`.
+
+    Raises
+    ------
+    OSError
+        If the file is not a library for this machine.
+    ValueError
+        If it is a library of another kind.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"`path` must be a str or Path; got {type(path).__name__}")
+    library = ctypes.CDLL(_name_of(Path(path).resolve()))
+    if not hasattr(library, "rnnx_model"):
+        raise ValueError(f"{path} is not a library of rnnx.export.build")
+    library.rnnx_model.restype = ctypes.c_char_p
+    pieces, k = [], 0
+    while (piece := library.rnnx_model(k)) is not None:
+        pieces.append(piece)
+        k += 1
+    facts = json.loads(b"".join(pieces))
+    if facts["format"] != FORMAT:
+        raise ValueError(f"{path} has format {facts['format']}; this version of shared_model.py reads format {FORMAT}")
+    return SharedModel(library, facts)
+
+
+def _name_of(path: Path) -> str:
+    """Return a name of the file. The system knows libraries by name, so a new file in the place of one has another."""
+    found = path.stat()
+    versions = _loaded.setdefault(str(path), [])
+    version = found.st_ino, found.st_mtime_ns
+    if version not in versions:
+        versions.append(version)
+    return os.path.join(path.parent, *["."] * versions.index(version), path.name)
+
+
+class SharedModel:
+    """A model for one sequence at a time, and its state.
+
+    Attributes
+    ----------
+    name, kind : str
+    n_x, n_y : int
+        Numbers of inputs and outputs.
+    indices : bool
+        Whether an input is an index, instead of n_x numbers.
+    per_step : bool
+        Whether `run` returns outputs for every step, rather than at the end.
+    bidirectional : bool
+        Whether the model needs the whole sequence. It then has no `step`.
+    extra : dict
+        The inputs besides x by name, with their defaults: a number, "step" (the number of the step), or None.
+    vocabulary : list of str or None
+        What the outputs stand for.
+    """
+
+    def __init__(self, library: ctypes.CDLL, facts: dict[str, Any]) -> None:
+        self._library, self._facts = library, facts
+        self.name, self.kind, self.vocabulary = facts["name"], facts["kind"], facts["vocabulary"]
+        self.n_x, self.n_y = facts["inputs"], facts["outputs"]
+        self.indices, self.per_step, self.bidirectional = facts["indices"], facts["per_step"], facts["bidirectional"]
+        self.extra = dict(facts["extra"])
+        self._memory = np.zeros(facts["state_bytes"] // 4, np.float32)
+        self._state = ctypes.c_void_p(self._memory.ctypes.data)
+        self._step, self._run = self._function("step"), self._function("run")
+        self._function("init")(self._state)
+
+    def _function(self, name: str) -> Any:
+        function = getattr(self._library, f"{self.name}_{name}", None)
+        if function is not None:
+            function.restype = ctypes.c_int
+        return function
+
+    def reset(self) -> None:
+        """Return to the beginning of a sequence."""
+        self._function("reset")(self._state)
+
+    @property
+    def states(self) -> dict[str, np.ndarray]:
+        """Copies of the states of the layers, by name. They can be set."""
+        found, at = {}, 0
+        for name, size in self._facts["states"]:
+            found[name] = self._memory[at : at + size].copy()
+            at += size
+        return found
+
+    @states.setter
+    def states(self, states: Mapping[str, Any]) -> None:
+        own = self.states
+        for name, values in states.items():
+            if name not in own:
+                raise ValueError(f"`states` may contain {list(own)}; got {name!r}")
+            if np.shape(values) != own[name].shape:
+                raise ValueError(f"`states[{name!r}]` must have shape {own[name].shape}; got {np.shape(values)}")
+        self._memory[: sum(map(len, own.values()))] = np.concatenate(list((own | dict(states)).values()))
+
+    def step(self, x: Any, extra: Mapping[str, Any] | None = None) -> np.ndarray:
+        """Read the inputs of one step, (n_x,) or an index; return the outputs, (n_y,)."""
+        if self.bidirectional:
+            raise ValueError("a bidirectional model cannot run step by step: its reverse layers start at the last step")
+        if self.indices:
+            x = ctypes.c_int32(self._checked(np.asarray(x)[None], 1)[0])
+        else:
+            x = self._checked(np.reshape(x, (-1, 1)), 1).ctypes.data_as(ctypes.c_void_p)
+        y = np.empty(self.n_y, np.float32)
+        more = self._extra(extra, 1)
+        if self._step(self._state, x, *more[0], y.ctypes.data_as(ctypes.c_void_p)):
+            raise ValueError(f"`extra` must hold {list(self.extra)}")
+        return y
+
+    def run(self, x: Any, extra: Mapping[str, Any] | None = None) -> np.ndarray:
+        """Read a sequence, (n_x, T) or indices (T,), from the current states on.
+
+        `extra` holds the inputs besides x, (T,), by name. Return the outputs, (n_y, T) or, without outputs for every
+        step, (n_y,).
+        """
+        n_steps = np.shape(x)[-1] if np.ndim(x) else 0
+        x = self._checked(np.asarray(x), n_steps)
+        more, keep = self._extra(extra, n_steps)
+        y = np.empty((n_steps, self.n_y) if self.per_step else self.n_y, np.float32)
+        work = np.empty(self._facts["workspace"] * n_steps, np.float32)
+        arguments = [a.ctypes.data_as(ctypes.c_void_p) for a in (y, *[work] * self.bidirectional)]
+        data = x.ctypes.data_as(ctypes.c_void_p)
+        if self._run(self._state, data, ctypes.c_size_t(n_steps), *more, *arguments):
+            raise ValueError(f"`extra` must hold {list(self.extra)}")
+        del keep
+        return y.T
+
+    def _checked(self, x: np.ndarray, n_steps: int) -> np.ndarray:
+        """Return the inputs step by step, as the library takes them."""
+        if self.indices:
+            if x.ndim != 1 or x.dtype.kind not in "iu":
+                raise ValueError(f"`x` must hold indices, integers of shape (T,); got {x.dtype} of shape {x.shape}")
+            if x.size and not 0 <= x.min() <= x.max() < self.n_x:
+                raise ValueError(f"`x` must hold indices in [0, n_x) = [0, {self.n_x}); got {x.min()} to {x.max()}")
+            return np.ascontiguousarray(x, np.int32)
+        if x.shape != (self.n_x, n_steps) or x.dtype.kind not in "fiub":
+            raise ValueError(f"`x` must hold real numbers, (n_x, T) = ({self.n_x}, T); got {x.dtype}, {x.shape}")
+        return np.ascontiguousarray(x.T, np.float32)
+
+    def _extra(self, extra: Mapping[str, Any] | None, n_steps: int) -> tuple[list[Any], Any]:
+        """Return the argument for the inputs besides x, if the model has them, and an array to keep."""
+        given = dict(extra or {})
+        missing = [name for name, default in self.extra.items() if name not in given and default is None]
+        if missing or not given.keys() <= self.extra.keys():
+            raise ValueError(f"`extra` must hold {list(self.extra)}; got {list(given)}")
+        if not self.extra:
+            return [], None
+        if not given and n_steps:
+            return [None], None
+        rows = np.empty((n_steps, len(self.extra)), np.float32)
+        for k, (name, default) in enumerate(self.extra.items()):
+            if name not in given and default == "step":
+                raise ValueError(f"`extra` must hold {name!r} if it holds another input")
+            rows[:, k] = np.asarray(given.get(name, default)).reshape(-1)
+        return [rows.ctypes.data_as(ctypes.c_void_p)], rows
+
+    def copy(self) -> "SharedModel":
+        """Return an independent model in the same state."""
+        other = SharedModel(self._library, self._facts)
+        other._memory[:] = self._memory
+        return other
+
+    def __repr__(self) -> str:
+        return f"<SharedModel {self.name!r}: {self.kind}, {self.n_x} inputs, {self.n_y} outputs>"

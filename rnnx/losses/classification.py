@@ -1,0 +1,130 @@
+"""Losses of classes and labels."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from rnnx._core import arrays as ns
+from rnnx._core.arrays import Array
+from rnnx._core.checks import real
+from rnnx.cells.vocabulary import Ops
+from rnnx.engines.operations import Loss as RowLoss
+from rnnx.engines.operations import Statistic
+from rnnx.functional.activations import softmax
+from rnnx.functional.losses import CROSS_ENTROPY
+from rnnx.losses.loss import Loss
+
+
+def _shifted(_ops: Ops, y: Any, _target: Any, largest: Any, *_others: Any) -> Any:
+    return y - largest
+
+
+def _one(ops: Ops, y: Any, *_others: Any) -> Any:
+    return ops.constant(1.0, y)
+
+
+@dataclass(frozen=True)
+class _SmoothedValue:
+    smoothing: float
+
+    def __call__(self, ops: Ops, _largest: Any, total: Any, at_target: Any, of_all: Any, n: Any) -> Any:
+        return ops.log(total) - (1 - self.smoothing) * at_target - self.smoothing * of_all / n
+
+
+@dataclass(frozen=True)
+class _SmoothedGradient:
+    smoothing: float
+
+    def __call__(
+        self, ops: Ops, y: Any, target: Any, largest: Any, total: Any, _at: Any, _all: Any, n: Any
+    ) -> tuple[Any]:
+        p = ops.exp(y - largest) / total - self.smoothing / n
+        return (ops.where(target, p - (1 - self.smoothing), p),)
+
+
+@dataclass(frozen=True, repr=False)
+class CrossEntropy(Loss):
+    """The negative log-likelihood of the class under the softmax of the outputs.
+
+    Parameters
+    ----------
+    label_smoothing : float, in [0, 1)
+        This part of the probability of the target is spread evenly over all classes.
+    """
+
+    label_smoothing: float = 0.0
+    name = "cross_entropy"
+    kind = "classes"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label_smoothing", real("label_smoothing", self.label_smoothing, "[0, 1)"))
+
+    @property
+    def rule(self) -> RowLoss:
+        """The loss as engines compute it."""
+        if not self.label_smoothing:
+            return CROSS_ENTROPY
+        statistics = (*CROSS_ENTROPY.statistics, Statistic("sum", _shifted), Statistic("sum", _one))
+        return RowLoss(True, statistics, _SmoothedValue(self.label_smoothing), _SmoothedGradient(self.label_smoothing))
+
+    def predict(self, xp: Any, z: Array) -> Array:
+        """Return the probabilities of the classes."""
+        return softmax(z)
+
+
+class _Sigmoid(Loss):
+    """The cross-entropy of a label and the sigmoid of an output."""
+
+    least, most = 0.0, 1.0
+    positive_weight: float = 1.0
+
+    def distribution(self, ops: Ops, *outputs: Any) -> tuple[Any, ...]:
+        """Return the probability of the label."""
+        return (ops.sigmoid(outputs[0]),)
+
+    def value(self, ops: Ops, y: Any, target: Any) -> Any:
+        """Return the loss of one target."""
+        return self.positive_weight * target * ops.softplus(-y) + (1.0 - target) * ops.softplus(y)
+
+
+@dataclass(frozen=True, repr=False)
+class MultiLabel(_Sigmoid):
+    """The cross-entropy of labels that do not exclude each other: numbers 0 or 1, or between.
+
+    Parameters
+    ----------
+    positive_weight : float > 0
+        Factor of the loss where a label is 1, if labels are rare.
+    """
+
+    positive_weight: float = 1.0
+    name = "multi_label"
+    kind = "labels"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "positive_weight", real("positive_weight", self.positive_weight, "(0, inf)"))
+
+
+@dataclass(frozen=True, repr=False)
+class BinaryCrossEntropy(_Sigmoid):
+    """The cross-entropy of two classes, 0 and 1, and the sigmoid of one output, which belongs to class 1."""
+
+    name = "binary"
+    kind = "classes"
+
+    def n_outputs(self, size: int) -> int:
+        """Return 1."""
+        return 1
+
+    def n_targets(self, n_outputs: int) -> int:
+        """Return 2."""
+        return 2
+
+    def compare(
+        self, xp: Any, y: Array, targets: Array, ends: Array | None = None, weights: Array | None = None
+    ) -> tuple[Array, Array]:
+        """Compute the loss and its gradient without checks."""
+        return super().compare(xp, y, ns.astype(xp, targets, y.dtype)[None, ...], ends, weights)
+
+    def predict(self, xp: Any, z: Array) -> Array:
+        """Return the probabilities of both classes."""
+        return super().predict(xp, xp.concat([-z, z], axis=0))

@@ -1,0 +1,124 @@
+"""Negative log-likelihoods of distributions, whose parameters a model puts out."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from rnnx._core.checks import real
+from rnnx.cells.vocabulary import Ops
+from rnnx.losses.loss import Loss
+
+
+@dataclass(frozen=True, repr=False)
+class Gaussian(Loss):
+    """The negative log-likelihood of a normal distribution with a mean and a scale (standard deviation).
+
+    Parameters
+    ----------
+    least_scale : float > 0
+        Added to the scale, which is a softplus, so that the likelihood is bounded.
+    """
+
+    least_scale: float = 1e-4
+    name = "gaussian"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "least_scale", real("least_scale", self.least_scale, "(0, inf)"))
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The mean and the scale."""
+        return "mean", "scale"
+
+    def distribution(self, ops: Ops, *outputs: Any) -> tuple[Any, ...]:
+        """Return mean and scale."""
+        mean, raw = outputs
+        return mean, ops.softplus(raw) + self.least_scale
+
+    def value(self, ops: Ops, mean: Any, scale: Any, target: Any) -> Any:
+        """Return the loss of one target."""
+        mean, scale = self.distribution(ops, mean, scale)
+        d = (target - mean) / scale
+        return ops.log(scale) + 0.5 * (d * d) + 0.5 * math.log(2 * math.pi)
+
+
+@dataclass(frozen=True, repr=False)
+class StudentT(Loss):
+    """The negative log-likelihood of Student's t-distribution, for targets with outliers.
+
+    Parameters
+    ----------
+    df : float > 0, optional
+        Degrees of freedom; default: an output of the model, above 2, so that the variance is finite.
+    least_scale : float > 0
+        As for `Gaussian`.
+    """
+
+    df: float | None = None
+    least_scale: float = 1e-4
+    name = "student_t"
+
+    def __post_init__(self) -> None:
+        if self.df is not None:
+            object.__setattr__(self, "df", real("df", self.df, "(0, inf)"))
+        object.__setattr__(self, "least_scale", real("least_scale", self.least_scale, "(0, inf)"))
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The mean, the scale and, unless given, the degrees of freedom."""
+        return ("mean", "scale") if self.df is not None else ("mean", "scale", "df")
+
+    def distribution(self, ops: Ops, *outputs: Any) -> tuple[Any, ...]:
+        """Return mean, scale and, unless given, the degrees of freedom."""
+        mean, raw, *df = outputs
+        return mean, ops.softplus(raw) + self.least_scale, *[2.0 + ops.softplus(x) for x in df]
+
+    def value(self, ops: Ops, *operands: Any) -> Any:
+        """Return the loss of one target."""
+        *outputs, target = operands
+        mean, scale, *rest = self.distribution(ops, *outputs)
+        df: Any = rest[0] if rest else self.df
+        ratio: Any = _log_gamma_ratio(ops, 0.5 * df) if rest else math.lgamma((df + 1) / 2) - math.lgamma(df / 2)
+        of_df = ops.log(df) if rest else math.log(df)
+        d = (target - mean) / scale
+        spread = ops.log(scale) + 0.5 * (of_df + math.log(math.pi)) - ratio
+        return spread + 0.5 * (df + 1.0) * ops.log(1.0 + d * d / df)
+
+
+# Of the asymptotic series of log(Gamma(x + 1/2) / Gamma(x)) - log(x) / 2 in odd powers of 1 / x.
+_SERIES = (-1 / 8, 1 / 192, -1 / 640, 17 / 14336, -31 / 18432)
+
+
+def _log_gamma_ratio(ops: Ops, x: Any) -> Any:
+    """Return log(Gamma(x + 1/2) / Gamma(x)) for x >= 1, which loses no digits for large x."""
+    shift = 8
+    below: Any = 0.0
+    for k in range(shift):
+        below = below + ops.log((x + k) / (x + (k + 0.5)))
+    inverse = 1.0 / (x + float(shift))
+    square = inverse * inverse
+    series: Any = 0.0
+    for coefficient in reversed(_SERIES):
+        series = coefficient + series * square
+    return below + series * inverse - 0.5 * ops.log(inverse)
+
+
+@dataclass(frozen=True, repr=False)
+class Poisson(Loss):
+    """The negative log-likelihood of counts, without the term log(target!), for the logarithm of their rate."""
+
+    name = "poisson"
+    least = 0.0
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The rate."""
+        return ("rate",)
+
+    def distribution(self, ops: Ops, *outputs: Any) -> tuple[Any, ...]:
+        """Return the rate."""
+        return (ops.exp(outputs[0]),)
+
+    def value(self, ops: Ops, y: Any, target: Any) -> Any:
+        """Return the loss of one target."""
+        return ops.exp(y) - target * y

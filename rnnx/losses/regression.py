@@ -1,0 +1,146 @@
+"""Losses of numbers."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from rnnx._core.arrays import Array
+from rnnx._core.checks import real
+from rnnx._core.layout import valid_examples
+from rnnx.cells.vocabulary import Ops
+from rnnx.functional.losses import SQUARED_ERROR
+from rnnx.losses.loss import Loss
+
+
+@dataclass(frozen=True, repr=False)
+class SquaredError(Loss):
+    """The squared error, (y - target)^2, whose best prediction is the mean."""
+
+    name = "squared_error"
+    rule = SQUARED_ERROR
+
+    def value(self, ops: Ops, y: Any, target: Any) -> Any:
+        """Return the loss of one target."""
+        return (y - target) * (y - target)
+
+
+@dataclass(frozen=True, repr=False)
+class AbsoluteError(Loss):
+    """The absolute error, whose best prediction is the median."""
+
+    name = "absolute_error"
+
+    def value(self, ops: Ops, y: Any, target: Any) -> Any:
+        """Return the loss of one target."""
+        return abs(y - target)
+
+
+@dataclass(frozen=True, repr=False)
+class Huber(Loss):
+    """Half the squared error d^2 / 2 up to an absolute error of delta, and delta (d - delta / 2) beyond."""
+
+    delta: float = 1.0
+    name = "huber"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "delta", real("delta", self.delta, "(0, inf)"))
+
+    def value(self, ops: Ops, y: Any, target: Any) -> Any:
+        """Return the loss of one target."""
+        d = abs(y - target)
+        near = ops.minimum(d, self.delta)
+        return near * (d - 0.5 * near)
+
+
+@dataclass(frozen=True, repr=False)
+class Quantile(Loss):
+    """The pinball losses of several quantiles, averaged over them.
+
+    The predicted quantiles never cross: the model puts out the one nearest to 0.5 and the logarithms of the distances
+    between neighbours (by way of softplus).
+
+    Parameters
+    ----------
+    quantiles : sequence of float
+        Increasing, between 0 and 1.
+    """
+
+    quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
+    name = "quantile"
+
+    def __post_init__(self) -> None:
+        given = self.quantiles
+        if isinstance(given, str) or not hasattr(given, "__iter__"):
+            raise TypeError(f"`quantiles` must be a sequence of numbers; got {type(given).__name__}")
+        levels = tuple(real("quantiles", q, "(0, 1)") for q in given)
+        if not levels or any(a >= b for a, b in pairwise(levels)):
+            raise ValueError(f"`quantiles` must increase, and be at least one; got {list(levels)}")
+        object.__setattr__(self, "quantiles", levels)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The quantiles as text."""
+        return tuple([str(q) for q in self.quantiles])
+
+    @property
+    def point(self) -> int:
+        """The quantile nearest to 0.5."""
+        return min(range(len(self.quantiles)), key=lambda k: abs(self.quantiles[k] - 0.5))
+
+    def distribution(self, ops: Ops, *outputs: Any) -> tuple[Any, ...]:
+        """Return the quantiles."""
+        values = list(outputs)
+        for k in range(self.point + 1, len(values)):
+            values[k] = values[k - 1] + ops.softplus(outputs[k])
+        for k in range(self.point - 1, -1, -1):
+            values[k] = values[k + 1] - ops.softplus(outputs[k])
+        return tuple(values)
+
+    def value(self, ops: Ops, *operands: Any) -> Any:
+        """Return the loss of one target."""
+        *outputs, target = operands
+        total: Any = 0.0
+        for q, y in zip(self.quantiles, self.distribution(ops, *outputs), strict=True):
+            d = target - y
+            total = total + ops.maximum(q * d, (q - 1) * d)
+        return total / len(self.quantiles)
+
+
+@dataclass(frozen=True, repr=False)
+class NSE(Loss):
+    """The squared error of a sequence divided by the variance of its targets: 1 minus the Nash-Sutcliffe efficiency.
+
+    For predictions at every step.
+
+    Parameters
+    ----------
+    epsilon : float >= 0
+        Added to the standard deviations, so that flat sequences do not dominate.
+    """
+
+    epsilon: float = 0.1
+    name = "nse"
+    by_step = False
+    rule = SQUARED_ERROR
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "epsilon", real("epsilon", self.epsilon, "[0, inf)"))
+
+    def compare(
+        self, xp: Any, y: Array, targets: Array, ends: Array | None = None, weights: Array | None = None
+    ) -> tuple[Array, Array]:
+        """Compute the loss and its gradient without checks."""
+        valid = xp.ones_like(targets[0, :, :], dtype=xp.bool)
+        if ends is not None:
+            valid = valid_examples(xp, ends, targets.shape[2])
+        if weights is not None:
+            valid = valid & (weights != 0)
+        count = xp.sum(valid, axis=1, keepdims=True)
+        count = xp.astype(xp.maximum(count, xp.ones_like(count)), y.dtype)
+        zero = xp.zeros_like(targets)
+        mean = xp.sum(xp.where(valid, targets, zero), axis=2, keepdims=True) / count
+        d = xp.where(valid, targets - mean, zero)
+        scale = xp.sqrt(xp.sum(d * d, axis=2, keepdims=True) / count) + self.epsilon
+        scale = xp.where(scale > 0, scale, xp.ones_like(scale))
+        loss, dy = super().compare(xp, y / scale, targets / scale, ends, weights)
+        return loss, dy / scale

@@ -1,0 +1,55 @@
+"""The units of a model's inputs and targets: raw ones outside, standardized ones inside. Dimensions: m examples."""
+
+import math
+from typing import Any
+
+from rnnx._core import arrays as ns
+from rnnx._core.arrays import Array
+from rnnx._core.inputs import Sizes
+from rnnx.data import Scaler
+from rnnx.losses import Loss
+
+
+class Unit:
+    """A scaler of arrays (n, m) or (n, m, T) of any library."""
+
+    def __init__(self, name: str, scaler: Any, n: int, symbol: str) -> None:
+        self.scaler = Scaler.of(scaler, name)
+        if len(self.scaler.mean) != n:
+            raise ValueError(f"`{name}` must scale `{symbol}` = {n} features; got {len(self.scaler.mean)}")
+        self._numbers: dict[Any, tuple[Array, Array]] = {}  # of a library, device and dtype
+
+    def numbers(self, like: Array) -> tuple[Array, Array]:
+        """Return mean and scale as arrays (n, 1) or (n, 1, 1) beside an array."""
+        key = ns.namespace(like).__name__, str(ns.device(like)), str(like.dtype), like.ndim
+        if key not in self._numbers:
+            xp, shape = ns.namespace(like), (-1,) + (1,) * (like.ndim - 1)
+            made = [
+                xp.asarray(v, dtype=like.dtype, device=ns.device(like)) for v in (self.scaler.mean, self.scaler.scale)
+            ]
+            self._numbers[key] = xp.reshape(made[0], shape), xp.reshape(made[1], shape)
+        return self._numbers[key]
+
+    def standardized(self, raw: Array) -> Array:
+        """Return standardized numbers."""
+        mean, scale = self.numbers(raw)
+        return (raw - mean) / scale
+
+    def raw(self, name: str, values: Array) -> Array:
+        """Return an output of a model, by its name in the loss, in raw units."""
+        mean, scale = self.numbers(values)
+        if name == "df":  # has no unit
+            return values
+        return values * scale if name == "scale" else values * scale + mean
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_numbers": {}}
+
+
+def units_of(input_scaler: Any, target_scaler: Any, sizes: Sizes, loss: Loss) -> dict[str, Unit | None]:
+    """Return the units that the arguments of a model give."""
+    if target_scaler is not None and (loss.kind != "numbers" or loss.least > -math.inf):
+        raise ValueError(f"`target_scaler` must be None for the loss {loss!r}")
+    given = {"input_scaler": (input_scaler, sizes.size, sizes.size_name)}
+    given["target_scaler"] = target_scaler, sizes.n_y, sizes.n_y_name
+    return {name: None if one[0] is None else Unit(name, *one) for name, one in given.items()}
