@@ -19,12 +19,12 @@ def micro_kernel_rate(dtype):
     """Return GFLOP/s of the micro-kernel on all threads at once: 96 rows by 512 terms by 1024 columns each."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from rnnx.engines.cpu.codegen import gemm, ir, leaves
+    from rnnx.engines.cpu.codegen import ir, leaves
     from rnnx.engines.cpu.descriptor import builder
-    from rnnx.engines.cpu.runtime import thread_policy
+    from rnnx.engines.cpu.runtime import thread_policy, tuning
 
     threads, (rows, n_k, columns) = thread_policy.max_threads(), (96, 512, 1024)
-    panel = gemm.panel_vectors(4, rows)
+    panel = tuning.panel_vectors(4, rows)
     product = leaves.python_function(leaves.PRODUCT, builder.product(dtype, panel))
     vectors, item = columns // ir.lanes(dtype), dtype.itemsize
     arrays = [

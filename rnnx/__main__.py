@@ -5,6 +5,7 @@ import os
 import sys
 
 from rnnx._core import startup
+from rnnx._core.install import install_command
 
 
 def main() -> None:
@@ -14,7 +15,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name not in ("click", "tqdm", "safetensors"):
             raise
-        sys.exit(f"rnnx: the command line needs {error.name}; install it with: pip install 'rnnx[lab]'")
+        sys.exit(f"rnnx: the command line needs {error.name}; install it with: {install_command('lab')}")
     _open_missing_streams()
     for stream in (sys.stdout, sys.stderr):  # characters that a terminal cannot encode are escaped
         if isinstance(stream, io.TextIOWrapper):

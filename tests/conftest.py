@@ -1,7 +1,9 @@
 """Fixtures: runtimes (library x engine), engines and cells. Settings of hypothesis."""
 
 import contextlib
+import gc
 import os
+import re
 import shutil
 import signal
 import sys
@@ -19,6 +21,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The object cache of the tests and the processes that they start, kept from one run to the next.
+os.environ.setdefault("RNNX_AUTOTUNE", "0")  # what it chooses changes no result
 os.environ.setdefault("RNNX_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "rnnx"))
 
 # Before JAX is imported. Compiling takes most of the time of its tests.
@@ -40,6 +43,11 @@ NO_COMPILER = "no C++ compiler (g++) for the emulation of CUDA"
 
 settings.register_profile("rnnx", deadline=None, max_examples=25, derandomize=True)  # first calls compile
 settings.load_profile("rnnx")
+
+
+def pytest_collection_finish(session):
+    """Spare the garbage collector what was imported."""
+    gc.freeze()
 
 
 @dataclass(frozen=True)
@@ -148,6 +156,21 @@ def cell(request):
 @pytest.fixture
 def rng():
     return np.random.default_rng(20261120)
+
+
+@pytest.fixture
+def new_cache(tmp_path):
+    """A folder for an object cache with nothing but what takes Numba more than ten seconds."""
+    from rnnx.engines.cpu.runtime import object_cache, thread_pool
+
+    object_cache.loops("loops.passes", "forward", "backward")
+    thread_pool.pool()
+    folder = tmp_path / "cache"
+    folder.mkdir(mode=0o700)
+    for path in Path(os.environ["RNNX_CACHE_DIR"]).glob("*.o"):
+        if re.search(rb"5loops6passes|7workers(?!9shut_down)|7binding", path.read_bytes()[:300]):
+            shutil.copy(path, folder)
+    return folder
 
 
 @pytest.fixture

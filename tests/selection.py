@@ -1,6 +1,10 @@
-"""`pytest --fast`: leave out tests marked slow, and most combinations of parameters of the other tests.
+"""Which combinations of parameters run.
 
-The emulated GPU engine, whose kernels a C++ compiler has to compile, runs in the tests of that engine only.
+JAX compiles every operation for every shape, which takes seconds: each test runs with JAX and each value of its other
+parameters, but not with all combinations of them.
+
+`pytest --fast` leaves out tests marked slow, and most combinations of parameters of the other tests. The emulated GPU
+engine, whose kernels a C++ compiler has to compile, runs in the tests of that engine only.
 """
 
 import itertools
@@ -10,6 +14,7 @@ from hypothesis import settings
 
 PAIR = ("engine", "cell")
 MANY = 4  # cells of a test; one that has more than the built-in ones does not run them with every engine
+JAX = "jax-reference"  # the runtime
 EMULATED = ("test_gpu_engine.py", "test_cells.py")
 
 
@@ -28,13 +33,24 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    if not config.getoption("fast"):
-        return
-    selected = set()
-    for _, of_file in itertools.groupby((item for item in items if not is_long(item)), key=lambda item: item.path):
-        selected.update(select(list(of_file)))
+    selected = set(fewer_with_jax(items))
+    if config.getoption("fast"):
+        short = [item for item in items if item in selected and not is_long(item)]
+        selected = set()
+        for _, of_file in itertools.groupby(short, key=lambda item: item.path):
+            selected.update(select(list(of_file)))
     config.hook.pytest_deselected(items=[item for item in items if item not in selected])
     items[:] = [item for item in items if item in selected]
+
+
+def fewer_with_jax(items):
+    """Leave out items with JAX whose other parameters have values that run with JAX in other items of the test."""
+    for _, of_test in itertools.groupby(items, key=lambda item: (item.path, item.originalname)):
+        of_test = list(of_test)
+        with_jax = [item for item in of_test if "jax-reference" in item.nodeid]
+        needs = {item: {(name, id(value)) for name, value in parameters(item).items()} for item in with_jax}
+        yield from (item for item in of_test if item not in needs)
+        yield from cover(needs, needs)
 
 
 def is_long(item):

@@ -255,7 +255,10 @@ def folder(tmp_path):
     ("change", "message"),
     [
         (lambda d: d["training"].pop("counters"), "contains a model, but no training state"),
-        (lambda d: d["training"]["counters"].pop("step"), "`values` must have the keys"),
+        (
+            lambda d: d["training"]["counters"].pop("step"),
+            r"the counters in `values` are wrong: missing \['step'\], unknown \[\]",
+        ),
         (lambda d: d["training"]["counters"].update(step="1"), "wrong counters: `step` must be an integer"),
         (lambda d: d["training"]["counters"].update(step=-1), "`step` must be an integer from 0"),
         (lambda d: d["training"]["counters"].update(epoch=10**30), "`epoch` must be an integer from 0"),
@@ -264,6 +267,7 @@ def folder(tmp_path):
         (lambda d: d["training"].pop("split"), "it has no `split`"),
         (lambda d: d["training"].update(by=3), "it has no `by`"),
         (lambda d: d["training"]["settings"].pop("cell"), r"missing \['cell'\], unknown \[\]"),
+        (lambda d: d["training"]["settings"].update(new=1), r"missing \[\], unknown \['new'\]"),
         (lambda d: d["training"]["settings"].update(batch_size="x"), "`batch_size` must be int; got 'x'"),
         (lambda d: d["training"]["settings"].update(hidden_size=8), "`hidden_size` must be tuple.*; got 8"),
         (lambda d: d["training"]["settings"].update(dataset=[]), "`dataset` must be str"),

@@ -13,6 +13,7 @@ import pytest
 from lab import NAMES, ok
 
 import rnnx
+from rnnx._core.install import install_command
 from rnnx.data import make_corpus
 from rnnx.engines import engines_of
 from rnnx.models import CharModel
@@ -432,7 +433,8 @@ def test_without_the_extra_the_command_says_what_to_install():
     code = "import sys; sys.modules['click'] = None; sys.argv = ['rnnx']; from rnnx.__main__ import main; main()"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert result.stderr.strip() == "rnnx: the command line needs click; install it with: pip install 'rnnx[lab]'"
+    expected = f"rnnx: the command line needs click; install it with: {install_command('lab')}"
+    assert result.stderr.strip() == expected
 
 
 # --- comparisons -------------------------------------------------------------------------------------------------

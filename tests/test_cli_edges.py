@@ -146,8 +146,8 @@ def test_the_best_loss_may_be_zero(run):
 
 
 @pytest.mark.slow
-def test_compiling_is_printed_only_before_something_is_compiled(tmp_path):
-    environment = {**os.environ, "RNNX_CACHE_DIR": str(tmp_path / "cache")}
+def test_compiling_is_printed_only_before_something_is_compiled(tmp_path, new_cache):
+    environment = {**os.environ, "RNNX_CACHE_DIR": str(new_cache)}
     command = [*COMMAND, "train", "--cell", "rnn", "--hidden-size", "4", "--iterations", "1", "--batch-size", "4"]
     for expected in (1, 0):
         result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)

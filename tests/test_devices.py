@@ -1,5 +1,6 @@
 """If a GPU cannot be used, one line says why and what to install."""
 
+import re
 import sys
 from types import SimpleNamespace
 
@@ -53,7 +54,7 @@ MISSING = "libnvrtc.so.13: cannot open shared object file"
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (None, r"CuPy is not installed: pip install 'rnnx\[cuda13\]' \(or 'rnnx\[cuda12\]' for an older driver\)"),
+        (None, "CuPy is not installed: " + re.escape(devices.install_cuda())),
         (fake_cupy(getDeviceCount=lambda: 0), "no GPU was found"),
         (fake_cupy(getDeviceCount=fail), rf"install or update the NVIDIA driver \(Broken: {MISSING}\)"),
         (fake_cupy(ones=fail), rf"pip install 'cupy-cuda12x\[ctk\]' \(Broken: {MISSING}\)"),

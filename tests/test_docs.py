@@ -180,7 +180,7 @@ def site(tmp_path_factory):
     """The built site; the notebook is not executed."""
     for package in ("sphinx", "numpydoc", "myst_nb", "furo"):
         if importlib.util.find_spec(package) is None:
-            pytest.skip(f"the documentation needs {package}: pip install 'rnnx[docs]'")
+            pytest.skip(f"the documentation needs {package}: pip install -e '.[docs]'")
     out = tmp_path_factory.mktemp("docs") / "html"
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
     result = subprocess.run(

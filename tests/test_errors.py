@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import rnnx
+from rnnx._core.install import install_command
 from rnnx._core.words import shown
 
 N_X, N_A, N_Y, M, T = 3, 5, 2, 4, 6
@@ -358,7 +359,7 @@ def test_ragged_lengths(x, p):
 
 
 def test_an_engine_that_cannot_run_here(monkeypatch):
-    message = "engine 'cpu' requires numba, which is disabled or not installed (pip install 'rnnx[jit]')"
+    message = f"engine 'cpu' requires numba, which is disabled or not installed ({install_command('jit')})"
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
     assert rnnx.engine_for(np.zeros(3)) == "reference"
     check(ValueError, message, lambda: rnnx.use_engine("cpu").__enter__())

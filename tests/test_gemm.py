@@ -12,7 +12,8 @@ import rnnx
 from rnnx.engines.cpu import dense
 from rnnx.engines.cpu.codegen import gemm, ir, leaves
 from rnnx.engines.cpu.codegen.copy import emit_copies
-from rnnx.engines.cpu.runtime import object_cache
+from rnnx.engines.cpu.runtime import object_cache, tuning
+from rnnx.engines.cpu.runtime.tuning import panel_vectors
 
 DTYPES = [np.float32, np.float64]
 
@@ -82,7 +83,7 @@ def test_product_is_the_matrix_product(dtype, rows, k, columns, transposed, more
     rng = np.random.default_rng(rows + k)
     H, W = rng.standard_normal((rows, k)).astype(dtype), rng.standard_normal((k, columns)).astype(dtype)
     init = rng.standard_normal((rows, columns)).astype(dtype) if more else None
-    for panel in {gemm.panel_vectors(1), gemm.panel_vectors(3)}:
+    for panel in {panel_vectors(1), panel_vectors(3)}:
         out = multiply(H, W, panel, init, transposed)
         if more:
             H2, W2 = np.c_[np.ones((rows, 1), dtype), H], W
@@ -96,15 +97,25 @@ def test_product_is_the_matrix_product(dtype, rows, k, columns, transposed, more
 def test_a_row_does_not_depend_on_its_neighbours():
     rng = np.random.default_rng(0)
     W, H = rng.standard_normal((450, 96), np.float32), rng.standard_normal((113, 450), np.float32)
-    whole = multiply(H, W, gemm.panel_vectors(1))
+    whole = multiply(H, W, panel_vectors(1))
     for j in (0, 5, 95, 96, 112):
-        assert np.array_equal(multiply(H[j : j + 1], W, gemm.panel_vectors(1))[0], whole[j])
+        assert np.array_equal(multiply(H[j : j + 1], W, panel_vectors(1))[0], whole[j])
+
+
+def test_the_sums_do_not_depend_on_the_micro_panels():
+    """Nor on the blocks of rows that come with them: any choice gives the same bits."""
+    rng = np.random.default_rng(0)
+    W, H = rng.standard_normal((gemm.KC + 61, 75), np.float32), rng.standard_normal((103, gemm.KC + 61), np.float32)
+    first, *others = (multiply(H, W, panel) for panel in gemm.MR[ir.machine().registers])
+    assert others
+    for other in others:
+        assert np.array_equal(first, other)
 
 
 def test_some_micro_panels_only():
     """The columns of a range of vectors, as unit-parallel threads share them."""
     rng = np.random.default_rng(0)
-    panel, lanes = gemm.panel_vectors(1), ir.lanes(np.float32)
+    panel, lanes = panel_vectors(1), ir.lanes(np.float32)
     W, H = rng.standard_normal((9, 5 * panel * lanes), np.float32), rng.standard_normal((7, 9), np.float32)
     weights, vectors = packed(W, panel)
     Z = np.full((7, W.shape[1]), np.nan, np.float32)
@@ -128,40 +139,21 @@ def test_shapes_for_other_cpus(machine, dtype, monkeypatch):
     """What other CPUs would run; LLVM splits vectors that this one does not have."""
     monkeypatch.setattr(ir, "machine", lambda: ir.Machine(*MACHINES[machine]))
     monkeypatch.setattr(gemm, "machine", ir.machine)
+    monkeypatch.setattr(tuning, "machine", ir.machine)
     rng = np.random.default_rng(0)
     lanes = ir.lanes(dtype)
     for rows, columns, k in ((1, 1, 11), (5, 3 * lanes, gemm.KC + 5), (13, 5 * lanes + 1, 11), (7, 8 * lanes, 2)):
         W, H = rng.standard_normal((k, columns)).astype(dtype), rng.standard_normal((rows, k)).astype(dtype)
-        for panel in {gemm.panel_vectors(1), gemm.panel_vectors(3)}:
+        for panel in {panel_vectors(1), panel_vectors(3)}:
             assert bounded(multiply(H, W, panel), H, W, dtype)
-
-
-def test_micro_panels_fit_the_gates():
-    """Three gates in micro-panels of three vectors where four would fit, so that none holds part of a unit."""
-    for group in range(1, 9):
-        assert 1 <= gemm.panel_vectors(group) <= 4
-    if ir.machine().registers == 32:
-        assert [gemm.panel_vectors(group) for group in (1, 2, 3, 4)] == [4, 4, 3, 4]
-
-
-@pytest.mark.parametrize("name", ["cascadelake", "sapphirerapids", "znver4", "znver5", "apple-m1"])
-def test_many_rows_share_narrow_micro_panels_on_some_processors(name, monkeypatch):
-    monkeypatch.setattr(gemm, "machine", lambda: ir.Machine(64, 32))
-    monkeypatch.setattr(gemm, "cpu_name", lambda: name)
-    expected = 3 if name in ("cascadelake", "sapphirerapids") else 4
-    assert gemm.panel_vectors(4, 32) == gemm.panel_vectors(1, 7) == expected
-    assert gemm.panel_vectors(4, 6) == gemm.panel_vectors(4) == 4  # few rows
-    assert gemm.panel_vectors(3, 32) == 3
-    monkeypatch.setattr(gemm, "machine", lambda: ir.Machine(32, 16))
-    assert gemm.panel_vectors(4, 32) == 2
 
 
 def test_the_next_micro_panel_is_prefetched():
     """By micro-kernels of many rows, in whatever part of the panel each block of rows must read."""
     module = llvm.Module()
-    gemm.emit_product(module, np.float32, widest := gemm.panel_vectors(1))
+    gemm.emit_product(module, np.float32, widest := panel_vectors(1))
     text = {f.name: str(f) for f in module.functions}
-    tallest = gemm._MR[ir.machine().registers][widest]
+    tallest = gemm.MR[ir.machine().registers][widest]
     counts = {mr: text[f"micro_kernel_{mr}x{widest}"].count('call void @"llvm.prefetch') for mr in (1, tallest)}
     assert counts == {1: 0, tallest: 3}  # two in the unrolled loop, one in the other
 

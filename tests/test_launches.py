@@ -16,10 +16,11 @@ from fake_cupy import FakeCupy, FakeStream, download, upload
 from problems import ONE_SIDED, assert_close, make_problem, run
 
 import rnnx
+from rnnx._core import arrays as ns
 from rnnx.cells import BUILT_IN
 from rnnx.engines.gpu import graphs, sending
 from rnnx.engines.gpu.device import ALIGNMENT
-from rnnx.functional import signatures
+from rnnx.functional import arguments, signatures
 
 pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason=NO_COMPILER)
 LSTM = rnnx.CELLS["lstm"]
@@ -191,6 +192,83 @@ def test_arrays_of_saved_values_are_made_when_they_are_needed(device, rng):
     kind, (arrays,) = saved.__reduce__()
     assert all(a is b for a, b in zip(kind(arrays), saved, strict=True))
     assert set(found) > {"dx", "dWf"}
+
+
+@pytest.mark.parametrize("lengths", [None, "int64", "int32"])
+@pytest.mark.parametrize("kind", ["int64", None])
+def test_indices_and_lengths_on_the_device_are_read_there(device, kind, lengths, rng, monkeypatch):
+    """Three driver calls, without any of CuPy; the caller may change its arrays after the forward pass.
+
+    Other dtypes than int64 are converted first.
+    """
+    problem = make_problem(LSTM, rng, 3, 4, 3, 5).astype("float32")
+    problem.x = rng.integers(0, 3, (3, 5)) if kind else problem.x
+    ends, converted = ([5, 0, 2] if lengths else None), []
+    with rnnx.use_engine("reference"):
+        problem.lengths = ends
+        expected = run(problem)[0]
+    given, own = on_device(problem), None if ends is None else upload(np.array(ends, lengths))
+    if kind and ends:  # past an example's end, indices do not count
+        download(given.x)[1] = 99
+        download(given.x)[2, 2:] = -5
+
+    def converts(_xp, array):
+        converted.append(1)
+        return upload(download(array).astype(np.int64))
+
+    monkeypatch.setattr(ns, "as_index", converts)
+    for module in (signatures, arguments):
+        monkeypatch.setattr(module, "copied_indices", lambda xp, x, ends: converts(xp, x))
+    for turn in range(6):
+        converted.clear()
+        x, ends = (upload(download(a)) if a is not None and a.dtype == np.int64 else a for a in (given.x, own))
+        (states, _, caches), forward = counted(
+            lambda x=x, ends=ends: rnnx.recurrent_forward(LSTM, x, given.s0, given.parameters, lengths=ends)
+        )
+        for array in (x, ends):
+            if array is not None and array.dtype == np.int64:
+                download(array)[...] = 1
+        found, backward = counted(
+            lambda caches=caches: rnnx.recurrent_backward(LSTM, given.dstates, caches, ds_final=given.dfinal)
+        )
+        for name, array in {**found, **dict(zip(LSTM.states, states, strict=True))}.items():
+            assert_close(download(array), expected[name], 1e-4, name)
+        assert turn < 4 or (forward, backward) == (ONE_LAUNCH, ONE_LAUNCH)
+        assert turn < 1 or len(converted) == (lengths == "int32")
+
+
+@pytest.mark.parametrize("zero", [False, True])
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_repeated_call_makes_no_arrays_but_its_results(device, keep, zero, rng, monkeypatch):
+    """It is found again, whatever the order of its arrays in memory; the tape makes its arrays when one is used."""
+    from rnnx.engines.gpu.cupy_device import CupyStream
+
+    problem = make_problem(LSTM, rng, 3, 4, 2, 3).astype("float32")
+    if zero:  # the first call makes an array of them
+        problem.s0 = [problem.s0[0], np.zeros_like(problem.s0[1])]
+        cupy = pytest.importorskip("cupy")
+        monkeypatch.setattr(cupy, "zeros", lambda shape, dtype, **_: upload(np.zeros(shape, dtype)))
+    orders, made, array = [on_device(problem, order) for order in "CF"], [], CupyStream.array
+    with rnnx.use_engine("reference"):
+        expected = run(problem)[0]
+    monkeypatch.setattr(CupyStream, "array", lambda *arguments: made.append(1) or array(*arguments))
+    for turn in range(6):
+        one = orders[turn % 2]
+        s0 = [one.s0[0], None] if zero else one.s0
+        made.clear()
+        states, _, caches = rnnx.recurrent_forward(LSTM, one.x, s0, one.parameters, keep_caches=keep)
+        assert turn < 2 or len(made) == 2
+        made.clear()
+        if keep:
+            found = rnnx.recurrent_backward(LSTM, one.dstates, caches, ds_final=one.dfinal, consume=turn > 3)
+            assert turn < 2 or len(made) == len(found)
+            for name, gradient in found.items():
+                assert_close(download(gradient), expected[name], 1e-4, name)
+        if turn < 4:
+            for name, state in zip(LSTM.states, caches._tape.final, strict=True):
+                assert_close(download(state).T, expected[f"final {name}"], 1e-5)
+        for name, state in zip(LSTM.states, states, strict=True):
+            assert_close(download(state), expected[name], 1e-5)
 
 
 # --- what a graph reads, in the emulator --------------------------------------------------------------------------

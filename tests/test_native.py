@@ -123,6 +123,8 @@ def test_the_loops_depend_on_sources_and_on_numba(monkeypatch):
     object_cache.loops("loops.passes", "forward")
     monkeypatch.setenv("NUMBA_OPT", "0")
     object_cache.loops("loops.passes", "forward")
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "1")  # no other code
+    object_cache.loops("loops.passes", "forward")
     assert len(set(keys)) == 6
 
 
@@ -212,7 +214,7 @@ def test_the_number_of_files_is_bounded(cache, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_second_process_compiles_nothing(tmp_path):
+def test_the_second_process_compiles_nothing(new_cache):
     """Nor does it import Numba, nor emit what depends on no cell."""
     code = """
 import sys, numpy as np, rnnx
@@ -224,7 +226,7 @@ a, *_, caches = rnnx.lstm_forward(np.ones((3, 2, 4), "float32"), None, p)
 rnnx.lstm_backward(np.ones_like(a), caches)
 print(caches.engine, "numba" in sys.modules, float(a.sum()), *sorted(names))
 """
-    environment = {**os.environ, "RNNX_CACHE_DIR": str(tmp_path / "code")}
+    environment = {**os.environ, "RNNX_CACHE_DIR": str(new_cache)}
 
     def run():
         result = subprocess.run(

@@ -23,6 +23,12 @@ OWN = [cell for cell in (*HEADS, *MEANS, *WIDE) if cell not in ZOO]
 LENGTHS = [7, 3, 1, 5]
 
 
+@pytest.fixture(autouse=True)
+def _nothing_to_compile():
+    with rnnx.use_engine("reference"):
+        yield
+
+
 def session(model):
     options = ort.SessionOptions()
     options.log_severity_level = 3
@@ -71,8 +77,7 @@ def compare(model, rng, lengths, indices=False):
 @pytest.mark.parametrize("cell", [*ZOO, *OWN], ids=lambda cell: cell.name)
 def test_any_cell_and_stack(cell, lengths, options, rng):
     model = SequenceRegressor(3, 4 * cell.multiple, 2, num_layers=2, cell=cell, seed=0, **options)
-    with rnnx.use_engine("reference"):  # nothing to compile
-        compare(model, rng, lengths)
+    compare(model, rng, lengths)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "mgu", "relu_rnn"])
@@ -101,18 +106,17 @@ def test_encoders_with_decoders(cell, options, rng):
     model = Seq2Seq(9, 6, 8, cell=cell, seed=2, end_token=1, **options)
     model.set_parameters({key: 2 * a for key, a in model.parameters.items()})  # for outputs that differ from each other
     source = rng.integers(0, 9, (4, 7))
-    with rnnx.use_engine("reference"):
-        for lengths, most in ((None, 9), (LENGTHS, 9), (LENGTHS, 2)):
-            one = session(to_onnx(model, lengths=lengths is not None))
-            feed = {"source": source.T.copy(), "max_length": np.array(most)}
-            feed |= {} if lengths is None else {"source_lengths": np.array(lengths)}
-            found = dict(zip([output.name for output in one.get_outputs()], one.run(None, feed), strict=True))
-            expected = model.predict(source, source_lengths=lengths, max_length=most)
-            np.testing.assert_array_equal(found["indices"].T, expected.indices)
-            np.testing.assert_array_equal(found["lengths"], expected.lengths)
-            assert ("weights" in found) == (options["attention"] is not None)
-            if "weights" in found:
-                np.testing.assert_allclose(found["weights"].swapaxes(0, 1), expected.weights, rtol=1e-5, atol=1e-5)
+    for lengths, most in ((None, 9), (LENGTHS, 9), (LENGTHS, 2)):
+        one = session(to_onnx(model, lengths=lengths is not None))
+        feed = {"source": source.T.copy(), "max_length": np.array(most)}
+        feed |= {} if lengths is None else {"source_lengths": np.array(lengths)}
+        found = dict(zip([output.name for output in one.get_outputs()], one.run(None, feed), strict=True))
+        expected = model.predict(source, source_lengths=lengths, max_length=most)
+        np.testing.assert_array_equal(found["indices"].T, expected.indices)
+        np.testing.assert_array_equal(found["lengths"], expected.lengths)
+        assert ("weights" in found) == (options["attention"] is not None)
+        if "weights" in found:
+            np.testing.assert_allclose(found["weights"].swapaxes(0, 1), expected.weights, rtol=1e-5, atol=1e-5)
 
 
 def test_models_with_a_scaler_and_several_outputs_for_each_target(rng):

@@ -18,6 +18,12 @@ N_X, N, M, T, V = 5, 4, 3, 6, 7
 CELLS = ["rnn", "relu_rnn", "lstm", "gru", "gru_reset_after"]
 
 
+@pytest.fixture(autouse=True)
+def _nothing_to_compile():
+    with rnnx.use_engine("reference"):
+        yield
+
+
 def run(file, **feed):
     """All results of onnxruntime, by name."""
     options = ort.SessionOptions()
@@ -206,6 +212,24 @@ def test_examples_first(file, x):
     np.testing.assert_array_equal(model.outputs(x.T)[0], expected.outputs(x.T)[0])
 
 
+def test_one_step_of_one_example(file, rng):
+    """As voice activity detectors have them: fixed sizes, the states in and out."""
+    file.inputs = {"x": ("float32", [1, 1, N_X]), "h0": ("float32", [1, 1, N]), "c0": ("float32", [1, 1, N])}
+    file.lstm(states=["h0", "c0"])
+    file.const("axes", [0, 1])
+    file.add("Squeeze", "h", "axes", out="a")
+    file.const("shape", [1, N])
+    file.add("Reshape", "a", "shape", out="row")
+    file.add("Gemm", "row", file.draw("W2", N, 1), file.draw("b2", 1), out="z")
+    proto = file.proto("z", "h", "c")
+    model, _ = from_onnx(proto)
+    x, h0, c0 = (rng.standard_normal((1, 1, n)).astype("float32") for n in (N_X, N, N))
+    found = run(proto, x=x, h0=h0, c0=c0)
+    y, final = model.outputs(x.T, states={"a_l0": h0[0].T, "c_l0": c0[0].T})
+    close(y.ravel(), found["z"].ravel())
+    close(final["c_l0"].T, found["c"][0])
+
+
 def test_one_embedding_after_negative_indices_are_wrapped(rng):
     """As TensorFlow writes it."""
     file = File(rng, x=("int32", ["m", "t"]))
@@ -260,6 +284,29 @@ def encoder(file):
     return "y2"
 
 
+def two_inputs(file):
+    file.inputs["x2"] = ("float32", ["t", "m", 2])
+    file.add("Concat", "x", "x2", axis=2, out="both")
+    file.lstm("both", n_x=N_X + 2)
+    return "y"
+
+
+def drawn_state(file):
+    file.add("RandomNormal", out="s0", shape=[1, 3, N])
+    file.lstm(states=["s0"])
+    return "y"
+
+
+def residual(file):
+    file.inputs["x"] = ("float32", ["t", "m", N])
+    file.lstm(n_x=N)
+    file.const("one", [1])
+    file.add("Squeeze", "y", "one", out="below")
+    file.add("Add", "below", "x", out="sum")
+    file.lstm("sum", n_x=N, name="2", out=["y2"])
+    return "y2"
+
+
 def peepholes(file):
     file.lstm(states=["", "", file.draw("P", 1, 3 * N)])
     return "y"
@@ -293,6 +340,9 @@ MISTAKES = {
     "dense": (two_dense, "the output 'result' must be a state, or one dense layer"),
     "scaled": (scaled_input, "the LSTM node 'LSTM1' cannot be converted: it depends on the Mul node 'Mul1'"),
     "decoder": (encoder, "an initial state must be an input of the file or a constant"),
+    "inputs": (two_inputs, "'LSTM1' cannot be converted: X must be one input of the file, or an embedding of one"),
+    "drawn": (drawn_state, "'LSTM1' cannot be converted: it depends on the RandomNormal node 'RandomNormal1'"),
+    "residual": (residual, "'LSTM2' cannot be converted: it depends on the Add node 'Add1'"),
     "peepholes": (peepholes, "'LSTM1' cannot be converted: it has peepholes"),
     "lengths": (fixed_lengths, "sequence_lens must be an input of the file"),
     "steps": (some_steps, "X must have the steps and examples of an input of the file in their order"),

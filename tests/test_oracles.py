@@ -137,13 +137,13 @@ def test_torch_packed_sequences(torch, engine, rng):
     assert_close(gradients["dx"], x_torch.grad.numpy().transpose(2, 1, 0), TOLERANCE["oracle"], "dx")
 
 
-@pytest.mark.parametrize("lengths", [None, [2, 4, 0, 3], "traced"])
+@pytest.mark.parametrize("lengths", [None, "traced"])
 @pytest.mark.slow
 def test_jax_grad_of_forward(cell, lengths, rng):
     """JAX's gradient of the forward function equals the backward function, both under jit."""
     jax = pytest.importorskip("jax")
-    traced, lengths = lengths == "traced", [2, 4, 0, 3] if lengths == "traced" else lengths
-    problem = make_problem(cell, rng, N_X, N_A, M, 4, lengths=lengths)
+    traced, lengths = lengths == "traced", [2, 3, 0, 1] if lengths or cell.name == "rnn" else None
+    problem = make_problem(cell, rng, N_X, N_A, M, 3, lengths=lengths)
     inputs = jax.tree.map(jax.numpy.asarray, problem.inputs)
     cotangents = [jax.numpy.asarray(d) for d in problem.dstates]
     final = [jax.numpy.asarray(d) for d in problem.dfinal]

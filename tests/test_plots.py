@@ -17,6 +17,7 @@ from matplotlib.image import AxesImage
 
 import rnnx
 from rnnx import plots
+from rnnx._core.install import install_command
 from rnnx.analysis import inspection
 from rnnx.cells import BUILT_IN
 from rnnx.data import CharTokenizer
@@ -415,6 +416,7 @@ def test_neither_pyplot_nor_the_style_of_others():
 import sys, matplotlib
 before = matplotlib.rcParams.copy()
 import rnnx
+from rnnx._core.install import install_command
 assert "matplotlib.pyplot" not in sys.modules
 from rnnx import plots
 plots.gate_activations({"a": [[0.1, 0.2]]}, "ab").draw_without_rendering()
@@ -435,7 +437,7 @@ except ImportError as error:
     print(error)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "rnnx.plots needs matplotlib: pip install 'rnnx[lab]'"
+    assert result.stdout.strip() == f"rnnx.plots needs matplotlib: {install_command('lab')}"
 
 
 # A run

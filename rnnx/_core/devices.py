@@ -4,8 +4,7 @@ from functools import lru_cache
 from typing import Any
 
 from rnnx._core.checks import choice
-
-_INSTALL = "pip install 'rnnx[cuda13]' (or 'rnnx[cuda12]' for an older driver)"
+from rnnx._core.install import install_command
 
 
 def by_device(name: str) -> Any:
@@ -44,10 +43,10 @@ def _cupy() -> tuple[Any, str]:
         import cupy
     except ModuleNotFoundError as error:
         if error.name == "cupy":
-            return None, f"CuPy is not installed: {_INSTALL}"
+            return None, f"CuPy is not installed: {install_cuda()}"
         return None, f"CuPy cannot be imported: {_one_line(error)}"
     except Exception as error:  # a broken installation may raise anything
-        return None, f"CuPy cannot be imported: {_one_line(error)}; {_INSTALL}"
+        return None, f"CuPy cannot be imported: {_one_line(error)}; {install_cuda()}"
     try:
         if cupy.cuda.runtime.getDeviceCount() == 0:
             return None, "no GPU was found"
@@ -61,6 +60,11 @@ def _cupy() -> tuple[Any, str]:
         problem = f"a CUDA library is missing or has the wrong version: pip install '{package}[ctk]'"
         return None, f"{problem} ({_one_line(error)})"
     return cupy, ""
+
+
+def install_cuda() -> str:
+    """Return the command that installs CuPy and the CUDA libraries."""
+    return f"{install_command('cuda13')} (for an older driver, {install_command('cuda12')})"
 
 
 def _version(number: int) -> str:

@@ -10,12 +10,15 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
+import numpy as np
+
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 
 T = TypeVar("T")
 
 _MOST = 1024  # training sees few kinds of calls; sequences of all lengths, a few hundred
+INDEX = np.dtype(np.int64)
 _in_memory: Any = attrgetter("dtype", "shape", "strides", "flags.num")
 _on_device: Any = attrgetter("dtype", "shape", "data.device_id")
 
@@ -40,6 +43,13 @@ class Table(Generic[T]):
                 self._found.clear()  # a single step, unlike removing the oldest
             self._found[key] = value
         return value
+
+
+def is_index_vector(values: Any, device_id: int) -> bool:
+    """Return whether values are a contiguous vector of int64 of CuPy, on a device."""
+    if {type(values)} != ns.only_cupy():
+        return False
+    return bool(values.dtype == INDEX and values.data.device_id == device_id and values.strides == (INDEX.itemsize,))
 
 
 Reader = Callable[[Sequence[Array]], bytes]

@@ -198,7 +198,7 @@ def compare(context: click.Context, /, peer: str, **options: Any) -> None:
     """Compare rnnx with Keras or PyTorch.
 
     Trains the same model in both libraries, from the same weights on the same batches, each in its own process.
-    Reports losses, gradients, times and memory, and plots them. keras requires TensorFlow (pip install 'rnnx[keras]')
+    Reports losses, gradients, times and memory, and plots them. keras requires TensorFlow (pip install tensorflow)
     and also trains a model class with an Embedding layer; torch requires PyTorch. The exit code is 1 if the results do
     not agree.
     """

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rnnx._core import checks
+from rnnx._core.install import install_command
 from rnnx.compare import process, task
 from rnnx.compare.records import Request, Result, Settings
 from rnnx.compare.report import NAMES, Report
@@ -26,7 +27,7 @@ class Peer(NamedTuple):
 PEERS = {
     "keras": Peer(
         ("tensorflow", "keras"),
-        "pip install 'rnnx[keras]'",
+        "pip install tensorflow",
         {
             "Keras fit": "keras_side:Fit",
             "TensorFlow loop": "keras_side:Loop",
@@ -138,7 +139,7 @@ def run(
     task.check(peer, read, settings)
     _check_installed(PEERS[peer].modules, f"the comparison with {peer}", PEERS[peer].install)
     if output is not None:
-        _check_installed(("matplotlib",), "the comparison figure", "pip install 'rnnx[lab]'")
+        _check_installed(("matplotlib",), "the comparison figure", install_command("lab"))
     sides = {"rnnx": "rnnx_side:RnnxSide", **PEERS[peer].sides}
     with nullcontext() if output is None else _reserved(Path(output)):
         results = _run_sides(sides, task.make_request(read, settings), progress)

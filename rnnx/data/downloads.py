@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import platformdirs
 
+from rnnx._core.install import install_command
+
 TIMEOUT = 30  # seconds without a byte from the server
 
 
@@ -46,7 +48,7 @@ def downloaded(name: str) -> Path:
         import pooch
         import requests
     except ImportError:
-        raise ImportError("downloading a text needs pooch; install it with: pip install 'rnnx[lab]'") from None
+        raise ImportError(f"downloading a text needs pooch; install it with: {install_command('lab')}") from None
     pooch.get_logger().setLevel("WARNING")
     hint = f"without a network, save the file as data/{name}.txt, or pass it with --text"
     try:

@@ -224,7 +224,9 @@ class Engine(Protocol):
 class PreparingEngine(Engine, Protocol):
     """An engine that decides what depends on the kinds of arrays, not on values, once for many calls.
 
-    Arrays of the same kind have the same type, dtype, shape and memory layout.
+    Arrays of the same kind have the same type, dtype, shape and memory layout. With an attribute `copies_values`, True,
+    its functions also take index inputs and lengths that are the caller's own arrays on a device, of int64, and lengths
+    contiguous: whatever it needs of them later, it copies.
     """
 
     def prepared(

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from rnnx._core.checks import choice, flag
 from rnnx._core.environment import decoded, variable
+from rnnx._core.install import install_command
 from rnnx._core.words import shown
 from rnnx.engines.protocol import Engine
 
@@ -16,7 +17,7 @@ from rnnx.engines.protocol import Engine
 class _Entry:
     engine: Engine | str  # "module:name" is imported on first use
     libraries: tuple[str, ...] = ()  # libraries it supports; empty means any
-    requires: tuple[str, str] | None = None  # an extra package, and the command that installs it
+    requires: tuple[str, str] | None = None  # a package, and the command that installs it, or the extra of rnnx
     default: bool = True  # False: runs only under `use_engine`
     compiles: bool = False  # True: not used for single steps by default
 
@@ -24,10 +25,8 @@ class _Entry:
 # The reference engine is the fallback.
 _TABLE = {
     "reference": _Entry("rnnx.engines.reference:ENGINE"),
-    "cpu": _Entry("rnnx.engines.cpu.engine:ENGINE", ("numpy",), ("numba", "pip install 'rnnx[jit]'"), compiles=True),
-    "gpu": _Entry(
-        "rnnx.engines.gpu.cupy_device:ENGINE", ("cupy",), ("cupy", "pip install 'rnnx[cuda12]' or 'rnnx[cuda13]'")
-    ),
+    "cpu": _Entry("rnnx.engines.cpu.engine:ENGINE", ("numpy",), ("numba", "jit"), compiles=True),
+    "gpu": _Entry("rnnx.engines.gpu.cupy_device:ENGINE", ("cupy",), ("cupy", "cuda13")),
 }
 
 _BUILT_IN = frozenset(_TABLE)
@@ -146,6 +145,7 @@ def missing(name: str) -> str:
     if installed(name):
         return ""
     package, command = _TABLE[name].requires or ("", "")
+    command = install_command(command) if name in _BUILT_IN else command
     return f"engine {name!r} requires {package}, which is disabled or not installed ({command})"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rnnx._core.checks import nearest
 from rnnx._core.files import check_writable, write_atomically
+from rnnx._core.install import install_command
 from rnnx._core.words import shown
 
 # Names for targets of zig.
@@ -56,7 +57,7 @@ def build(source: str | Path, output: str | Path | None = None, *, target: str |
         If the source is not a C file, or the target is unknown.
     RuntimeError
         If there is no compiler, or it fails. This machine's compiler is $CC, cc, gcc or clang; without one, and for
-        other targets, it is zig, which ``pip install 'rnnx[zig]'`` installs.
+        other targets, it is zig, which ``pip install ziglang`` installs.
     """
     if not isinstance(source, str | Path):
         raise TypeError(f"`source` must be a str or Path; got {shown(source)}")
@@ -114,7 +115,7 @@ def compiler(target: str | None = None) -> list[str]:
     if shutil.which("zig"):
         return ["zig", "cc"]
     what = "no C compiler was found" if target is None else f"compiling for {target} requires zig"
-    raise RuntimeError(f"{what}: pip install 'rnnx[zig]'")
+    raise RuntimeError(f"{what}: {install_command('zig')}")
 
 
 def _linking(target: str | None) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.kinds import Table, kinds
+from rnnx._core.kinds import INDEX, Table, is_index_vector, kinds
 from rnnx.engines.precision import conversion
 from rnnx.engines.protocol import Arrays, Call, Gradients, PreparingEngine, Tape, preparing
 from rnnx.engines.registry import version
@@ -32,13 +32,20 @@ class Forward:
         schedule.check_keep(call, keep)
         self.name, self._found, self._keep, self._hoisted = name, found, keep, call.cell.hoisted
         self._run = engine.prepared(schedule.with_hoisted(call), keep=keep, zero=zero)
+        on_device = {type(call.x)} == ns.only_cupy() and getattr(engine, "copies_values", False)
+        self._device: int | None = call.x.data.device_id if on_device else None  # where the engine copies values
         first, keys = 1 + zero.count(False) + len(call.inputs), list(call.parameters)
         self._sources = [first + keys.index(key) for key in self._hoisted.sources] if self._hoisted else []
+
+    def lengths(self, lengths: Any) -> Array | None:
+        """Return the lengths, checked, as an array of integers that `run` takes."""
+        own = self._device is not None and is_index_vector(lengths, self._device)
+        return lengths if own and lengths.shape[0] == self._found.m else self._found.lengths(lengths)
 
     def run(self, arrays: Arrays, ends: Array | None) -> tuple[Arrays, Tape]:
         """Run the pass on x, the given initial states, the extra inputs and the parameters."""
         found, hoisted = self._found, self._hoisted
-        if found.indices:
+        if found.indices and (self._device is None or arrays[0].dtype != INDEX):
             arrays = (found.checked_indices(arrays[0], ends), *arrays[1:])
         if hoisted is None:
             return self._run(arrays, ends)
@@ -51,13 +58,13 @@ class Forward:
 
 
 def forward(
-    found: Signature, call: Callable[[], Call], states: Iterable[Array | None], ends: Array | None, keep: bool
+    found: Signature, call: Callable[[], Call], states: Iterable[Array | None], all_steps: bool, keep: bool
 ) -> Forward | None:
     """Return the pass for an exact signature on the engine in effect; None if it prepares none, or must convert arrays.
 
-    `call` makes one of its calls, with these initial states.
+    `call` makes one of its calls, with these initial states, and without lengths if the calls take `all_steps`.
     """
-    key = keep, ends is None, engines.state()
+    key = keep, all_steps, engines.state()
     one: Forward | None = found.passes.get(key)
     if one is None:
         name = engines.select(found.kind[0], n_steps=found.n_steps, m=found.m)

@@ -71,17 +71,19 @@ def recurrent_forward(
         For wrong shapes, keys, dtypes, lengths, resets or indices, or arrays of two libraries or devices.
     """
     found, arrays = signatures.signature(cell, x, s0, parameters, inputs)
-    ends, keep = found.lengths(lengths), flag("keep_caches", keep_caches)
+    keep = flag("keep_caches", keep_caches)
 
     def call() -> Call:
-        return found.call(x, s0, parameters, inputs, ends)
+        return found.call(x, s0, parameters, inputs, found.lengths(lengths))
 
-    ready = resets is None and found.is_exact and arrays and prepared.forward(found, call, s0, ends, keep)
+    ready = resets is None and found.is_exact and arrays and prepared.forward(found, call, s0, lengths is None, keep)
+    ends = ready.lengths(lengths) if ready else found.lengths(lengths)
     if ready:
         outputs, tape = ready.run(arrays, ends)
         caches = Caches(ready.name, tape, x, parameters, found.cell)
     else:
-        one = call() if resets is None else with_resets(call(), resets)
+        one = found.call(x, s0, parameters, inputs, ends)
+        one = one if resets is None else with_resets(one, resets)
         outputs, caches = schedule.forward(one, x, parameters, keep=keep, cell=found.cell)
         parameters = one.parameters
     if inputs:

@@ -7,7 +7,9 @@ state (no pyplot, no display). `save` writes a figure as PNG or SVG.
 try:
     import matplotlib as _matplotlib  # noqa: F401
 except ImportError as error:
-    raise ImportError("rnnx.plots needs matplotlib: pip install 'rnnx[lab]'") from error
+    from rnnx._core.install import install_command
+
+    raise ImportError(f"rnnx.plots needs matplotlib: {install_command('lab')}") from error
 
 from rnnx.plots.attention import attention_map
 from rnnx.plots.curves import gradient_norms, training_curves

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 
+import rnnx
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_methods, integer, is_whole
@@ -82,6 +83,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         {
             "format": FORMAT,
             "version": VERSION,
+            "rnnx": rnnx.__version__,
             "model": checkpoint.model.kind,
             "config": config | {name: identity(one)["name"] for name, one in own.items()},
             **{name: None if one is None else one.to_dict() for name, one in tokenizers.items()},
@@ -168,7 +170,15 @@ def load_checkpoint(
             raise ValueError("the checksum does not match")
         return checkpoint
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is a damaged checkpoint: {_line(error)}") from None
+        raise ValueError(f"{path} {_fault(description)}: {_line(error)}") from None
+
+
+def _fault(description: Mapping[str, Any]) -> str:
+    """Return what is wrong with a checkpoint that this version cannot read."""
+    saved = description.get("rnnx", rnnx.__version__)  # earlier versions did not write it
+    if saved == rnnx.__version__:
+        return "is a damaged checkpoint"
+    return f"was saved by rnnx {_line(saved)} and cannot be read by rnnx {rnnx.__version__}, or is damaged"
 
 
 def load_run(path: str | Path, xp: Any, cell: Cell | None = None) -> Checkpoint:
@@ -178,7 +188,7 @@ def load_run(path: str | Path, xp: Any, cell: Cell | None = None) -> Checkpoint:
     return load_checkpoint(path, xp=xp, cell=cell)
 
 
-def _line(error: Exception) -> str:
+def _line(error: object) -> str:
     """Return an error about the content of a file as one short line of printable characters."""
     text = str(error)
     return (text if text.isprintable() else repr(text)[1:-1])[:300]

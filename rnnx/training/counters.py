@@ -1,11 +1,11 @@
 """The position in a run, and when the run evaluates and ends."""
 
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from rnnx._core.checks import integer, is_whole, listed, real
+from rnnx._core.checks import integer, is_whole, real
+from rnnx.training.stored import check_names
 
 
 def _number(name: str, kind: Any, value: Any) -> Any:
@@ -17,7 +17,10 @@ def _number(name: str, kind: Any, value: Any) -> Any:
 
 @dataclass
 class Counters:
-    """The state of a run except its arrays. All random numbers are functions of the seed and these counters."""
+    """The state of a run except its arrays. All random numbers are functions of the seed and these counters.
+
+    A new one is declared with `later`, so that runs without it can go on.
+    """
 
     step: int = 0
     epoch: int = 0  # epochs begun
@@ -35,12 +38,9 @@ class Counters:
     @classmethod
     def of(cls, values: Any) -> "Counters":
         """Return the counters with these plain values, which may come from a file; ValueError if they are wrong."""
-        names = {f.name for f in fields(cls)}
-        if not isinstance(values, Mapping) or set(values) != names:
-            got = listed(sorted(map(repr, values))) if isinstance(values, Mapping) else type(values).__name__
-            raise ValueError(f"`values` must have the keys {sorted(names)}; got {got}")
+        check_names("the counters in `values`", cls, values)
         try:
-            return cls(**{f.name: _number(f.name, f.type, values[f.name]) for f in fields(cls)})
+            return cls(**{f.name: _number(f.name, f.type, values[f.name]) for f in fields(cls) if f.name in values})
         except TypeError as error:
             raise ValueError(f"wrong counters: {error}") from None
 

@@ -15,6 +15,7 @@ from rnnx.training.progress import Progress
 
 _MAX_BYTES = 1 << 30
 _MOST_WAITING = 40  # records that are not written yet
+_OPTIONAL = ("smooth_loss", "validation_loss")  # also columns that were added after rnnx 0.1
 COLUMNS = ("step", "epoch", "loss", "smooth_loss", "validation_loss", "learning_rate", "grad_norm", "seconds")
 
 
@@ -157,12 +158,12 @@ def checked_records(values: Any) -> list[dict[str, Any]]:
 
 
 def _record(values: Any) -> dict[str, Any]:
-    return {name: _checked(name, values[name]) for name in COLUMNS}
+    return {name: _checked(name, values.get(name) if name in _OPTIONAL else values[name]) for name in COLUMNS}
 
 
 def _checked(name: str, value: Any) -> Any:
     if name in ("step", "epoch"):
         return integer(name, value, 0, 2**63 - 1)
-    if value is not None or name not in ("smooth_loss", "validation_loss"):
+    if value is not None or name not in _OPTIONAL:
         real(name, value)
     return value

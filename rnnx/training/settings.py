@@ -16,22 +16,19 @@ from rnnx.models import CharModel
 from rnnx.optim import CosineDecay, ExponentialDecay, LinearWarmup, Optimizer, StepDecay, optimizer_from_config
 from rnnx.training import checkpoint as checkpoints
 from rnnx.training.counters import total_steps
-
-_NEW = {
-    "lower",
-    "zoneout",
-    "recurrent_dropout",
-    "precision",
-}  # settings that checkpoints of earlier versions do not hold
+from rnnx.training.stored import check_names, later
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that determines what a run computes, as plain values with the defaults of ``rnnx train``."""
+    """Everything that determines what a run computes, as plain values with the defaults of ``rnnx train``.
+
+    A new setting is declared with `later`, so that checkpoints without it can still be read.
+    """
 
     dataset: str = "dinos"  # a name that `rnnx.data.find_text` knows
     text: str | None = None  # a file, instead of `dataset`
-    lower: bool = False
+    lower: bool = later(False)
     by: str = "auto"
     split: str = "tail"
     validation: float = 0.1
@@ -42,11 +39,11 @@ class Settings:
     hidden_size: tuple[int, ...] = (128,)
     num_layers: int = 1
     dropout: float = 0.0
-    zoneout: float = 0.0
-    recurrent_dropout: float = 0.0
+    zoneout: float = later(0.0)
+    recurrent_dropout: float = later(0.0)
     scheme: str = "keras"  # of the initial parameters
     dtype: str = "float32"
-    precision: str | None = None  # of the passes; None: that of the dtype
+    precision: str | None = later(None)  # of the passes; None: that of the dtype
     optimizer: str = "adam"
     learning_rate: float = 0.003
     momentum: float = 0.9  # for optimizers with momentum
@@ -77,11 +74,7 @@ class Settings:
         values = checkpoint.training.get("settings")
         if not isinstance(values, Mapping) or not isinstance(checkpoint.model, CharModel):
             raise ValueError("the checkpoint does not belong to a training run")
-        names = [f.name for f in fields(cls)]
-        missing = [name for name in names if name not in values and name not in _NEW]
-        unknown = [key for key in values if key not in names]
-        if missing or unknown:
-            raise ValueError(f"invalid settings in the checkpoint: missing {missing[:5]}, unknown {unknown[:5]}")
+        check_names("the settings in the checkpoint", cls, values)
         for name in ("by", "split", "fingerprint"):
             if not isinstance(checkpoint.training.get(name), str):
                 raise ValueError(f"the checkpoint does not belong to a training run: it has no `{name}`")

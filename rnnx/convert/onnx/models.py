@@ -8,6 +8,7 @@ import numpy as np
 from rnnx._core import arrays as ns
 from rnnx._core.checks import flag
 from rnnx._core.files import write_atomically
+from rnnx._core.install import install_command
 from rnnx._core.words import shown
 from rnnx.convert.onnx.graph import IR_VERSION, OPSET, Graph, value_info
 from rnnx.convert.onnx.layers import add_stack
@@ -66,7 +67,7 @@ def to_onnx(model: SequenceModel | Seq2Seq, *, states: bool | None = None, lengt
     try:
         import onnx
     except ImportError:
-        raise ImportError("to_onnx requires onnx: pip install 'rnnx[onnx]'") from None
+        raise ImportError(f"to_onnx requires onnx: {install_command('onnx')}") from None
     from onnx import helper
 
     if isinstance(model, Seq2Seq):

@@ -13,10 +13,11 @@ import numpy as np
 
 from rnnx._core.underflow import ignore_underflow
 from rnnx.engines.cpu.codegen import leaves
-from rnnx.engines.cpu.codegen.gemm import KC, MC, n_vectors, panel_vectors
+from rnnx.engines.cpu.codegen.gemm import KC, MC, n_vectors
 from rnnx.engines.cpu.codegen.ir import lanes, machine
 from rnnx.engines.cpu.descriptor.builder import copies, product
 from rnnx.engines.cpu.runtime.buffer_pool import address, empty, give_back_workspace, take_workspace
+from rnnx.engines.cpu.runtime.tuning import panel_vectors
 
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 _SMALLEST = 1 << 18  # multiplications

@@ -14,7 +14,7 @@ from rnnx.cells import Cell
 from rnnx.cells.parameters import expected_shapes
 from rnnx.cells.wiring import wiring
 from rnnx.engines.cpu import dense
-from rnnx.engines.cpu.codegen.gemm import MC, panel_vectors
+from rnnx.engines.cpu.codegen.gemm import MC
 from rnnx.engines.cpu.descriptor.builder import PassKey, product, small_format
 from rnnx.engines.cpu.descriptor.layout import contiguous, memory_of
 from rnnx.engines.cpu.descriptor.stages import kernels_of
@@ -22,6 +22,7 @@ from rnnx.engines.cpu.operations import OPERATIONS
 from rnnx.engines.cpu.plans import BackwardPlan, ForwardPlan
 from rnnx.engines.cpu.runtime.objects import kinds_reader
 from rnnx.engines.cpu.runtime.thread_pool import pool
+from rnnx.engines.cpu.runtime.tuning import panel_vectors
 from rnnx.engines.cpu.stepper import CpuStepper
 from rnnx.engines.cpu.tape import run_of
 from rnnx.engines.protocol import Arrays, Call, Cotangents, Gradients, PreparingEngine, Tape

@@ -60,7 +60,7 @@ class Backward(Pass):
         shapes |= {f"dS{k}": ((n_steps, m, present[k].shape[0]), dtype) for k in self._copied}
         if key.has_lengths:
             shapes |= {"lengths": ((m,), INDEX), "d_final0": ((m, n), real_dtype(dtype))}
-        self._kept_alive, self._packs, self._results, self._fresh = kept_alive, packs, gradients.results(key), None
+        self._kept_alive, self.packs, self._results, self._fresh = kept_alive, packs, gradients.results(key), None
         of_x: Shapes = {} if key.indices else {"dX": ((n_steps, m, key.n_x), dtype)}
         if captured:
             shapes |= of_x
@@ -69,7 +69,7 @@ class Backward(Pass):
             start = stream.base(self._fresh)
             self.addresses |= {name: start + self._results.views[name].offset for name in of_x}
         self.memory = self.allocate(shapes | self.team_shapes() | gradients.shapes(key))
-        numbers = Numbers()
+        numbers = self._numbers = Numbers()
         before = self._cotangent_copies(numbers) + (self.parameter_copies(numbers) if packs else [])
         before += self.team_copies()
         (out,), arrays = numbers.next(1), (self.address, self.shapes)
@@ -94,16 +94,6 @@ class Backward(Pass):
             target = End.time_major(self.address(f"dS{k}"), (n_steps, m, n), dtype)
             copies.append(Copy(numbers.array(3), target, (n, m, n_steps)))
         return copies
-
-    def _numbers(self, cotangents: Cotangents, lengths: Array | None, parameters: Mapping[str, Array]) -> list[int]:
-        """Return the numbers of a call, without that of its results."""
-        place = self.stream.place
-        numbers = [] if lengths is None else [*place(lengths)]
-        for final in cotangents.final:
-            numbers += (0, 0, 0) if final is None else place(final)
-        for k in self._copied:
-            numbers += place(cotangents.states[k])
-        return numbers + (self.parameter_numbers(parameters) if self._packs else [])
 
     def work(self) -> None:
         """See `Pass`."""
@@ -168,9 +158,16 @@ class Backward(Pass):
         return StageStep(self._size(stage, kernel), self._bind(stage, kernel, key.dz_row, values), products)
 
     def of(self, cotangents: Cotangents, lengths: Array | None, parameters: Mapping[str, Array]) -> Gradients:
-        """Run the pass for a call; return the gradients."""
+        """Run the pass for a call, with parameters if it packs them; return the gradients."""
+        given = [] if lengths is None else [lengths]
+        given += cotangents.final
+        given += [cotangents.states[k] for k in self._copied]
+        if self.packs:
+            given += [parameters[name] for name in self.key.parameter_keys]
+        numbers = self._numbers.of(self.stream, given)
         memory = self._results.allocate(self.stream) if self._fresh is None else self._fresh
-        self.run([*self._numbers(cotangents, lengths, parameters), self.stream.base(memory)])
+        numbers.append(self.stream.base(memory))
+        self.run(numbers)
         found = self._results.arrays(self.stream, memory)
         ds0 = tuple([found.pop(f"ds{k}") for k in self._states])
         d_inputs = tuple([found.pop(f"dE{k}") for k in range(len(self.key.cell.inputs))])

@@ -5,10 +5,10 @@ these arrays, the *numbers* of a call, are sent to device memory before the laun
 ``copy`` reads them there. What it does with them is fixed, in one record per copy.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from rnnx.engines.gpu.device import INDEX, DeviceStream, DType, Launch
+from rnnx.engines.gpu.device import INDEX, Array, DeviceStream, DType, Launch
 
 TILE = 32  # units and steps that a block copies, of one example
 # What a copy does with types, and with lengths: zeros past each length, or only examples of some length, or of none.
@@ -102,12 +102,23 @@ class Numbers:
     """The numbers of a call: which there are, in order."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count, self._sizes = 0, list[int]()
 
     def next(self, count: int) -> list[Given]:
-        """Return the next `count` numbers."""
+        """Return the next `count` numbers, of an array of the call."""
         self.count += count
+        self._sizes.append(count)
         return [Given(place) for place in range(self.count - count, self.count)]
+
+    def of(self, stream: DeviceStream, arrays: Iterable[Array | None]) -> list[int]:
+        """Return the numbers of arrays, in the order of `next`. None means zeros; missing axes come last."""
+        numbers, place = list[int](), stream.place
+        for array, size in zip(arrays, self._sizes, strict=False):
+            own = () if array is None else place(array)
+            numbers += own
+            if len(own) < size:
+                numbers += (0,) * (size - len(own))
+        return numbers
 
     def array(self, n_axes: int) -> End:
         """Return the next array of the call: its address, and its strides in the order units, examples, steps."""

@@ -7,6 +7,7 @@ cuda-core and a matching CUDA version. The few functions used here have not chan
 import ctypes
 from typing import Any
 
+from rnnx._core.devices import install_cuda
 from rnnx.engines.gpu.device import Matrix
 
 # Constants from cublas_api.h and library_types.h.
@@ -24,7 +25,7 @@ def load() -> ctypes.CDLL:
 
     found = load_nvidia_dynamic_lib("cublas").abs_path
     if found is None:
-        raise ImportError("cuBLAS not found; run pip install 'rnnx[cuda13]', or 'rnnx[cuda12]' for older drivers")
+        raise ImportError(f"cuBLAS not found: {install_cuda()}")
     library = ctypes.CDLL(found)
     pointer, integer = ctypes.c_void_p, ctypes.c_int
     library.cublasCreate_v2.argtypes = [pointer]

@@ -93,6 +93,9 @@ class DeviceStream(Protocol):
     def send(self, numbers: Sequence[int], address: int) -> None:
         """Write 64-bit integers to device memory. They are read before this returns, and written in stream order."""
 
+    def reference(self, memory: Any) -> Any:
+        """Return a reference that `references` counts."""
+
     def references(self, memory: Any) -> int | None:
         """Return the reference count of the memory; None if the interpreter does not count references."""
 
@@ -139,6 +142,10 @@ class Results:
     def allocate(self, stream: DeviceStream) -> Any:
         """Return new memory."""
         return stream.allocate(max(self.size, 1))
+
+    def array(self, stream: DeviceStream, memory: Any, name: str) -> Array:
+        """Return an array in memory."""
+        return stream.array(memory, *self.views[name])
 
     def arrays(self, stream: DeviceStream, memory: Any) -> dict[str, Array]:
         """Return the arrays in memory by name."""

@@ -5,6 +5,7 @@ input sides of all stages.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from rnnx.cells.wiring import StageWiring, wiring
 from rnnx.engines.gpu.codegen import forward_arrays, forward_kernel, forward_sides, name_of
@@ -14,7 +15,6 @@ from rnnx.engines.gpu.geometry import Geometry
 from rnnx.engines.gpu.pass_key import PassKey
 from rnnx.engines.gpu.passes import Pass, Product, StageStep
 from rnnx.engines.gpu.persistent import forward_kernel as persistent_kernel
-from rnnx.engines.protocol import Call
 
 
 class Forward(Pass):
@@ -31,7 +31,7 @@ class Forward(Pass):
         kept = {name: shape for name, shape in self.shapes.items() if key.keep or name.startswith("S")}
         working: Shapes = {name: shape for name, shape in self.shapes.items() if name not in kept}
         if key.has_lengths:
-            working["lengths"] = ((key.m,), INDEX)
+            (kept if key.keep else working)["lengths"] = ((key.m,), INDEX)
         if key.zx_row and not key.indices:
             working["Z"] = ((key.n_steps, key.m, key.zx_row), key.dtype)
         for stage in wiring(key.cell):
@@ -43,7 +43,8 @@ class Forward(Pass):
         self._x_in_place = self._x_in_place and self.is_time_major(x)
         if self._x_in_place:
             self.addresses["X"] = stream.address(x)
-        self._stages, self.results, numbers = self.stages(), Results(), Numbers()
+        self._stages, self.results, self._numbers = self.stages(), Results(), Numbers()
+        numbers = self._numbers
         before = [*self.parameter_copies(numbers), *self.state_copies(numbers), *self.input_copies(numbers)]
         before += self.team_copies()
         self.transfer = Transfer(stream, self.launch, numbers, before, self._result_copies(numbers))
@@ -61,10 +62,13 @@ class Forward(Pass):
             lengths = source.address
             copies.append(Copy(source, End(self.address("lengths"), (INDEX.itemsize,)), (key.m, 1, 1), INDICES))
         if key.indices:  # (m, T), zero past each length
-            shape, strides = (key.m, 1, key.n_steps), (INDEX.itemsize, 0, key.m * INDEX.itemsize)
             address, by_example, by_step = numbers.next(3)
-            target = End(self.address("X"), strides)
-            copies.append(Copy(End(address, (by_example, 0, by_step)), target, shape, INDICES))
+            strides, row = (by_example, by_example, by_step), key.m * INDEX.itemsize
+            target = End(self.address("X"), (INDEX.itemsize, INDEX.itemsize, row))
+            shape = (
+                (1, key.m, key.n_steps) if lengths else (key.m, 1, key.n_steps)
+            )  # examples, or in the place of units
+            copies.append(Copy(End(address, strides), target, shape, INDICES, lengths))
         elif not self._x_in_place:
             copies.append(self._copy(numbers.array(3), "X", self.shapes["X"][0], lengths))
         names = [f"E{k}" for k in range(len(key.cell.inputs))]
@@ -96,29 +100,23 @@ class Forward(Pass):
                 copies.append(Copy(*ends, (n, m, 1)))
         return copies
 
-    def state_numbers(self, call: Call) -> list[int]:
-        """Return the numbers of the parameters and initial states of a call."""
-        place = self.stream.place
-        return [*self.parameter_numbers(call.parameters), *(number for state in call.s0 for number in place(state))]
+    @property
+    def returns_states(self) -> bool:
+        """Whether the states after every step are among the results."""
+        return "S0" in self.results.views
 
-    def input_numbers(self, x: Array, inputs: Sequence[Array], lengths: Array | None = None) -> list[int]:
-        """Return the numbers of what `input_copies` copies. Of one step, arrays are (n, m)."""
-        place = self.stream.place
-        numbers = [] if lengths is None else [*place(lengths)]
-        if not self._x_in_place:
-            numbers += place(x)
-            numbers += [0] * (x.ndim == 2 and not self.key.indices)
-        for array in inputs:
-            numbers += place(array)
-            numbers += [0] * (array.ndim == 2)
-        return numbers
-
-    def of(self, call: Call) -> dict[str, Array]:
-        """Run the pass for a call; return its results."""
+    def of(self, given: Sequence[Array | None]) -> Any:
+        """Run the pass on the parameters, the initial states (None: zeros), lengths if there are any, x, and the extra
+        inputs; return the memory of its results.
+        """
+        if self._x_in_place:
+            at = len(given) - len(self.key.cell.inputs) - 1
+            given = (*given[:at], *given[at + 1 :])
         memory = self.results.allocate(self.stream)
-        numbers = self.state_numbers(call) + self.input_numbers(call.x, call.inputs, call.lengths)
-        self.run([*numbers, self.stream.base(memory)])
-        return self.results.arrays(self.stream, memory)
+        numbers = self._numbers.of(self.stream, given)
+        numbers.append(self.stream.base(memory))
+        self.run(numbers)
+        return memory
 
     def work(self) -> None:
         """See `Pass`."""

@@ -72,6 +72,13 @@ def _most_units(cell: Cell, n: int) -> int:
     return max(stage.units(n) for stage in wiring(cell))
 
 
+@lru_cache(maxsize=256)
+def _parameter_keys(cell: Cell, optional_keys: tuple[str, ...]) -> tuple[str, ...]:
+    optional = [gate.recurrent_bias for gate in cell.gates if gate.recurrent_bias in optional_keys]
+    required = [name for gate in cell.gates for name in gate.keys]
+    return tuple([name for name in (*required, *optional, *cell.vectors) if name])
+
+
 class PassKey(NamedTuple):
     """Everything that the memory layout and the work of a pass depend on."""
 
@@ -118,6 +125,11 @@ class PassKey(NamedTuple):
     def dz_row(self) -> int:
         """Length of a row of dZ: the blocks of all stages, see `StageWiring.blocks`."""
         return self.layout.dz[-1]
+
+    @property
+    def parameter_keys(self) -> tuple[str, ...]:
+        """Keys of the parameters, in the order in which a call gives them."""
+        return _parameter_keys(self.cell, self.optional_keys)
 
     @property
     def most_columns(self) -> int:

@@ -9,7 +9,7 @@ from rnnx.cells.wiring import Slot, StageWiring, wiring
 from rnnx.engines.gpu import geometry, persistent
 from rnnx.engines.gpu.codegen import launch_size
 from rnnx.engines.gpu.copies import INDICES, NO_MATRIX, Copy, End, Numbers, Transfer
-from rnnx.engines.gpu.device import INDEX, Arena, Array, DeviceStream, Matrix, Shapes, StepArgument
+from rnnx.engines.gpu.device import INDEX, Arena, DeviceStream, Matrix, Shapes, StepArgument
 from rnnx.engines.gpu.geometry import Geometry
 from rnnx.engines.gpu.kernel import Kernel, LaunchSize, options
 from rnnx.engines.gpu.launches import Launcher
@@ -52,9 +52,6 @@ class Pass(Launcher):
         self._geometry = geometry.choose(key, stream.precision, stream.processor, backward=self.backward)
         self.captured = captured
         self._states = range(len(key.cell.states))
-        optional = [gate.recurrent_bias for gate in key.cell.gates if gate.recurrent_bias in key.optional_keys]
-        required = [name for gate in key.cell.gates for name in gate.keys]
-        self.parameter_keys = [name for name in (*required, *optional, *key.cell.vectors) if name]
         self.replay: Callable[[], None] | None = None
 
     def loop(self) -> None:
@@ -99,7 +96,7 @@ class Pass(Launcher):
     def parameter_copies(self, numbers: Numbers) -> list[Copy]:
         """Return the copies of the parameters to the arrays of `PassKey.packed_shapes`."""
         key, copies = self.key, list[Copy]()
-        given = {name: numbers.matrix() for name in self.parameter_keys}
+        given = {name: numbers.matrix() for name in key.parameter_keys}
         wx_strides = (1, key.zx_row) if key.indices else (key.n_x, 1)
 
         def add(source: End, name: str, rows: slice, strides: tuple[int, int], columns: int = 0) -> None:
@@ -128,11 +125,6 @@ class Pass(Launcher):
         for k, (name, n) in enumerate(zip(key.cell.vectors, key.sizes(key.cell.vectors), strict=True)):
             add(given[name].vector(), f"v{k}", slice(0, n), (1, 1))
         return copies
-
-    def parameter_numbers(self, parameters: Mapping[str, Array]) -> list[int]:
-        """Return the numbers of the parameters."""
-        place = self.stream.place
-        return [number for name in self.parameter_keys for number in place(parameters[name])]
 
     def address(self, name: str) -> int:
         """Return the address of an array; 0 if there is no array of that name."""

@@ -11,7 +11,7 @@ uncompiled one. This GEMM has the structure of BLIS:
  * While it works on a micro-panel, it prefetches the next one to the L2 cache, an equal part in each block of MR rows.
    Weights that do not fit in that cache are thus read at its speed.
  * Each element is summed over k in ascending order, whatever the kernel and block sizes. A row's result thus does not
-   depend on the other rows, so any part of a batch gives the bits of the whole.
+   depend on the other rows, so any part of a batch gives the bits of the whole. `runtime.tuning` chooses NV.
 
 The micro-kernel is written in LLVM IR because compilers do not keep the sums in registers. LLVM splits vectors that are
 wider than the CPU's.
@@ -28,31 +28,12 @@ from llvmlite import ir
 
 from rnnx.engines.cpu.codegen import leaves
 from rnnx.engines.cpu.codegen.formats import Format, expanded, format_of, panel_offset
-from rnnx.engines.cpu.codegen.ir import I64, Function, cpu_name, lanes, machine
+from rnnx.engines.cpu.codegen.ir import I64, Function, lanes, machine
 
 KC = 384
 MC = 96
 
-_MR = {32: {4: 6, 3: 8, 2: 12, 1: 12}, 16: {2: 6, 1: 12}}  # by number of registers and NV
-
-# Processors that read a micro-panel from the L2 cache too slowly for six rows. With NV = 3, eight rows share it.
-_TALL = (
-    *("skylake-avx512", "cascadelake", "cooperlake", "cannonlake", "icelake", "tigerlake", "rocketlake"),
-    *("sapphirerapids", "emeraldrapids", "graniterapids"),
-)
-_ROWS = 7  # with fewer rows, NV = 4 has more sums than NV = 3, which hide the latency of the multiplications
-
-
-def panel_vectors(group: int, rows: int = 0) -> int:
-    """Return NV for columns in groups of vectors (the gates of a unit vector) and a usual number of rows.
-
-    Without a number of rows, it is a divisor of `group` if possible, and micro-panels begin where four groups do.
-    """
-    kernels = _MR[machine().registers]
-    widest = max(kernels)
-    if rows >= _ROWS and 3 in kernels and cpu_name().startswith(_TALL):
-        return 3
-    return widest - 1 if widest > 2 and group % widest and not group % (widest - 1) else widest
+MR = {32: {4: 6, 3: 8, 2: 12, 1: 12}, 16: {2: 6, 1: 12}}  # by number of registers and NV
 
 
 def n_vectors(dtype: Any, columns: int) -> int:
@@ -93,7 +74,7 @@ def _sums(f: Function, form: Format, nv: int, rows: list[ir.Value], first: Sums)
     """Emit the sums of a micro-kernel, without the weights' scales."""
     a, width, sums = f.arguments, f.lanes * form.item * form.terms, list(first.values())
     begin = f.sum(a.w, nv * f.lanes * f.itemsize) if form.scaled else a.w
-    prefetches = len(rows) > _MR[machine().registers][nv] // 2  # else there is no other block of rows
+    prefetches = len(rows) > MR[machine().registers][nv] // 2  # else there is no other block of rows
 
     def add(k: ir.Value, terms: int) -> None:
         """Add terms from k on, which is the first of a word."""
@@ -118,7 +99,7 @@ def _sums(f: Function, form: Format, nv: int, rows: list[ir.Value], first: Sums)
 
 def _panel_kernel(module: ir.Module, dtype: Any, form: Format, nv: int, masked: bool) -> Function:
     """Multiply any number of rows by one micro-panel, in as few micro-kernels of nearly equal height as possible."""
-    tallest = _MR[machine().registers][nv]
+    tallest = MR[machine().registers][nv]
     kernels = {mr: _micro_kernel(module, dtype, form, nv, mr, masked) for mr in range(1, tallest + 1)}
     f = Function(module, f"panel_kernel_{nv}{'_masked' if masked else ''}", _PANEL_KERNEL, dtype)
     a = f.arguments

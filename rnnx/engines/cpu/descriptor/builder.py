@@ -15,7 +15,7 @@ import numpy as np
 from rnnx.cells import Cell
 from rnnx.cells.wiring import Slot, wiring
 from rnnx.engines.cpu.codegen.formats import packed_bytes
-from rnnx.engines.cpu.codegen.gemm import KC, n_vectors, panel_vectors
+from rnnx.engines.cpu.codegen.gemm import KC, n_vectors
 from rnnx.engines.cpu.codegen.ir import lanes
 from rnnx.engines.cpu.codegen.leaves import scratch_offset
 from rnnx.engines.cpu.descriptor import fields
@@ -24,6 +24,7 @@ from rnnx.engines.cpu.runtime import object_cache
 from rnnx.engines.cpu.runtime.buffer_pool import LINE, Memory, address, addresses
 from rnnx.engines.cpu.runtime.objects import DATA, READABLE, address_of_items, enter
 from rnnx.engines.cpu.runtime.thread_pool import Task
+from rnnx.engines.cpu.runtime.tuning import panel_vectors
 from rnnx.engines.protocol import Call
 
 _SHIFT = 48

@@ -8,7 +8,7 @@ input side.
 
 from rnnx.engines.cpu.codegen.leaves import record
 
-UNIT_VECTORS = 4  # granularity of unit-parallel shares: whole micro-panels in every layout; see `panel_vectors`
+UNIT_VECTORS = 4  # granularity of unit-parallel shares: whole micro-panels in every layout; see `runtime.tuning`
 
 PASS = record(
     "n_steps m n_x",

@@ -4,11 +4,11 @@ from functools import lru_cache
 from math import prod
 
 from rnnx.cells.wiring import Argument, StageWiring, wiring
-from rnnx.engines.cpu.codegen.gemm import panel_vectors
 from rnnx.engines.cpu.descriptor.builder import Fields, PassKey, Places, Template, narrow, product
 from rnnx.engines.cpu.descriptor.fields import KEEP, ZERO, ZH, ZX
 from rnnx.engines.cpu.descriptor.layout import Block, Layout, lines
 from rnnx.engines.cpu.descriptor.stages import Pass, names
+from rnnx.engines.cpu.runtime.tuning import panel_vectors
 
 _ROWS_OF_A_CHUNK = 48  # for a thread with all examples: rows of input sides computed in one product
 # A product is faster with weights in a small format if they do not stay in the cache, and have few rows to multiply.

@@ -17,7 +17,7 @@ import json
 import os
 import platform
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from functools import lru_cache, partial
 from pathlib import Path
@@ -50,7 +50,9 @@ class Job:
 
 def loops(module: str, *names: str) -> Mapping[str, Job]:
     """Compile functions of integers in a module of the CPU engine with Numba."""
-    settings = (f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("NUMBA_"))
+    given = {name: value for name, value in os.environ.items() if name.startswith("NUMBA_")}
+    given.pop("NUMBA_NUM_THREADS", None)  # not a setting of the compiler
+    settings = (f"{name}={value}" for name, value in sorted(given.items()))
     compiler = ("numba", importlib.metadata.version("numba"), platform.python_version(), *settings)
     keys = {name: _key(module, name, *compiler) for name in names}
     return {name: Job(_load(keys[name], partial(_compile_with_numba, module, name))[name]) for name in names}
@@ -71,6 +73,18 @@ def emitted_by(module: str, name: str, dtype: np.dtype, *given: int | str) -> Ma
         return Object(public, _compile(text))
 
     return _load(_key(module, name, dtype.str, *map(str, given)), build)
+
+
+def remembered(name: str, choices: Sequence[int], measure: Callable[[], int]) -> int:
+    """Return which of some integers was measured to be best on this machine, from the disk if it is there."""
+    key = _key("measured", name)
+    stored = object_files.read(key)
+    found = {str(choice).encode(): choice for choice in choices}
+    if stored in found:
+        return found[stored]
+    chosen = measure()
+    _write(key, str(chosen).encode())
+    return chosen
 
 
 # --- compiling ----------------------------------------------------------------------------------------------------
@@ -158,8 +172,8 @@ def _load(key: str, build: Callable[[], Object]) -> Mapping[str, int]:
             if stored is None:
                 on_compile.get()()
             built = build() if stored is None else Object.unpack(stored)
-            if stored is None and _sources() == SOURCES != "":  # changed sources would not match the key
-                object_files.write(key, built.pack())
+            if stored is None:
+                _write(key, built.pack())
             machine = _target().create_target_machine(jit=True)  # the engine takes ownership
             engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
             engine.add_object_file(binding.ObjectFileRef.from_data(built.code))
@@ -167,6 +181,12 @@ def _load(key: str, build: Callable[[], Object]) -> Mapping[str, int]:
             _engines.append(engine)
             _loaded[key] = {name: engine.get_function_address(symbol) for name, symbol in built.symbols.items()}
         return _loaded[key]
+
+
+def _write(key: str, payload: bytes) -> None:
+    """Write a file, unless the sources have changed, which would not match the key."""
+    if _sources() == SOURCES != "":
+        object_files.write(key, payload)
 
 
 # --- the cache key ------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-_MOST_FILES = 256
+_MOST_FILES = 2048  # of a few thousand bytes; the loops over time, which take Numba ten seconds, are among the oldest
 _MOST_BYTES = 64 << 20  # larger files were not written by `write`
 _STALE = 3600  # seconds; whoever wrote an older temporary file was killed
 _DIGEST = hashlib.sha256().digest_size
