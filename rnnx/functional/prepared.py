@@ -58,13 +58,18 @@ class Forward:
 
 
 def forward(
-    found: Signature, call: Callable[[], Call], states: Iterable[Array | None], all_steps: bool, keep: bool
+    found: Signature,
+    call: Callable[[], Call],
+    states: Iterable[Array | None],
+    all_steps: bool,
+    keep: bool,
+    only_first: bool = False,
 ) -> Forward | None:
     """Return the pass for an exact signature on the engine in effect; None if it prepares none, or must convert arrays.
 
     `call` makes one of its calls, with these initial states, and without lengths if the calls take `all_steps`.
     """
-    key = keep, all_steps, engines.state()
+    key = keep, only_first, all_steps, engines.state()
     one: Forward | None = found.passes.get(key)
     if one is None:
         name = engines.select(found.kind[0], n_steps=found.n_steps, m=found.m)
@@ -73,7 +78,7 @@ def forward(
             zero = tuple([s is None for _, s in zip_longest(found.cell.states, states)])
             if len(found.passes) >= _MOST:
                 found.passes.clear()
-            one = found.passes[key] = Forward(name, engine, found, call(), zero, keep)
+            one = found.passes[key] = Forward(name, engine, found, call()._replace(only_first=only_first), zero, keep)
     return one
 
 

@@ -44,7 +44,7 @@ class CpuEngine:
         memory = memory_of(call.x), *s0, *map(memory_of, (*call.inputs, *call.parameters.values()))
         sizes, keys = (call.n_steps, call.m, call.n_a, call.n_x), tuple(call.parameters)
         key = PassKey(call.cell, call.dtype, *sizes, call.indices, keys, call.lengths is not None, small_format(call))
-        return ForwardPlan(call.xp, key, keep, memory).run
+        return ForwardPlan(call.xp, key, keep, memory, call.only_first).run
 
     def backward(self, tape: Tape, cotangents: Cotangents) -> Gradients:
         given = (*cotangents.states, *cotangents.final)

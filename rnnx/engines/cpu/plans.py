@@ -45,10 +45,10 @@ class ForwardPlan:
     """A forward pass.
 
     `key`: with the keys of all parameters that `run` takes. `memory`: `memory_of` the arrays that `run` takes, in
-    their order; None for initial states that are zero and not among them.
+    their order; None for initial states that are zero and not among them. `only_first`: see `Call`.
     """
 
-    def __init__(self, xp: Any, key: PassKey, keep: bool, memory: tuple[Any, ...]) -> None:
+    def __init__(self, xp: Any, key: PassKey, keep: bool, memory: tuple[Any, ...], only_first: bool) -> None:
         cell, keys, item = key.cell, key.keys, key.dtype.itemsize
         self.keep = keep
         self.key = key = key._replace(keys=tuple(recurrent_parameters(cell, dict.fromkeys(keys))))
@@ -58,7 +58,7 @@ class ForwardPlan:
         readings = [None if k == 0 and key.indices else reading(memory[k], item) for k in sequences]
         copy = keep or key.has_lengths
         layouts = [r.layout if r and (copy or not r.layout.time_major) else None for r in readings]
-        self.job = ForwardPass(key, keep, tuple(layouts))
+        self.job = ForwardPass(key, keep, tuple(layouts), None, only_first)
         self._reads_x = layouts[0] is None  # in place
         given = [k for k, of in enumerate(memory) if of is not None]
         zero = [k for k in states if memory[k] is None]
@@ -75,7 +75,9 @@ class ForwardPlan:
         after = [(shape, at + row, None) for shape, at, row in zip(shapes, offsets, rows, strict=False)]
         final = [((1, *s[1:]), at + s[0] * row, None) for s, at, row in zip(shapes, offsets, rows, strict=False)]
         every = [((s[0] + 1, *s[1:]), at, None) for s, at in zip(shapes, offsets, strict=False)]
-        self._states = Views(key.dtype, [*after, *(every if key.has_lengths else final)], size)
+        self._returned = 1 if only_first else len(shapes)
+        views = [*after[: self._returned], *(every if key.has_lengths else final)]
+        self._states = Views(key.dtype, views, size)
         self._final = Views(key.dtype, final, size)
         self.known = {"cell": cell, "xp": xp, "dtype": key.dtype, "indices": key.indices, "n_x": key.n_x}
 
@@ -88,7 +90,7 @@ class ForwardPlan:
         if self.keep:  # the caller's arrays are not needed any more
             run = Run(self, memory, given[:1] if self._reads_x else (), ())
         else:
-            views, n = self._states(memory), len(self.key.cell.states)
+            views, n = self._states(memory), self._returned
             states, run = views[:n], Run(self, memory, given, self._copied(views[n:], lengths))
         return tuple([a.T for a in states]), CpuTape(run, lengths)
 
