@@ -3,7 +3,7 @@
 ``python asv_benchmarks/exported_c.py``                    sizes, start, steps and sequences of LSTM and GRU
 ``python asv_benchmarks/exported_c.py --cc clang --flags "-O2"``
 
-A regressor with n_x = n_a and outputs for every step. C is measured by a program in C: a start is `init` and one step
+A regressor with n_x = n_a and one output per step. C is measured by a program in C: a start is `init` and one step
 after the program has been loaded, a step is one of many, and a sequence one call of `run`. The sides run in separate
 processes, alternately, for `--rounds` rounds; a result is the minimum of all calls.
 """
@@ -62,11 +62,11 @@ int main(void) {
 def model_of(cell, n):
     from rnnx.models import SequenceRegressor
 
-    return SequenceRegressor(n, n, cell=cell, per_step=True, seed=0)
+    return SequenceRegressor(n, n, 1, cell=cell, per_step=True, seed=0)
 
 
 def measure_c(cell, n, weights, command):
-    """Return bytes of code and weights, and microseconds of the start, a step and a sequence."""
+    """Return bytes of machine code, and microseconds of the start, a step and a sequence."""
     from rnnx.export import to_c
 
     with tempfile.TemporaryDirectory() as folder:
@@ -74,11 +74,12 @@ def measure_c(cell, n, weights, command):
         main = MAIN.replace("$STEPS", str(STEPS)).replace("$SECONDS", str(SECONDS))
         (Path(folder) / "main.c").write_text(main)
         subprocess.run([*command, "-c", source.name], cwd=folder, check=True)
-        sizes = subprocess.run(["size", "model.o"], cwd=folder, check=True, capture_output=True, text=True).stdout
+        command_of_size = ["size", "-A", "model.o"]
+        sizes = subprocess.run(command_of_size, cwd=folder, check=True, capture_output=True, text=True).stdout
         subprocess.run([*command, "main.c", "model.o", "-o", "main"], cwd=folder, check=True)
         found = subprocess.run(["./main"], cwd=folder, check=True, capture_output=True, text=True).stdout
-    n_bytes = sum(array.size for array in model_of(cell, n).parameters.values()) * (1 if weights == "int8" else 4)
-    return int(sizes.split()[9]), n_bytes, *map(float, found.split())
+    sections = [line.split() for line in sizes.splitlines() if line.startswith(".text")]
+    return sum(int(section[1]) for section in sections), *map(float, found.split())
 
 
 def least_us(f):
@@ -143,10 +144,10 @@ def main():
                 "onnx": functools.partial(child, "exported_c:measure_onnx", cell, n, threads=1),
             }
             best = {side: np.min(found, axis=0) for side, found in in_turn(calls, arguments.rounds).items()}
-            size, weights, start, step, run = best["C"]
+            size, start, step, run = best["C"]
             (stream, sequence), (onnx_step, onnx_run) = best["rnnx"], best["onnx"]
-            row = [f"{size - weights:.0f}", f"{start / 1e3:.3f}"]
-            row += [f"{us:.3g}" for us in (step, best["int8"][3], stream, onnx_step, stream / step)]
+            row = [f"{size:.0f}", f"{start / 1e3:.3f}"]
+            row += [f"{us:.3g}" for us in (step, best["int8"][2], stream, onnx_step, stream / step)]
             row += [f"{us:.3g}" for us in (run, sequence, onnx_run)]
             print(f"| {cell}, {n} | {' | '.join(row)} |", flush=True)
 

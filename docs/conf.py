@@ -23,6 +23,7 @@ html_theme = "furo"
 html_title = "rnnx"
 html_show_sphinx = False
 html_copy_source = False
+html_static_path = ["_static"]
 
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3

@@ -90,6 +90,8 @@ def roc_auc(targets: Any, scores: Any) -> float:
             return float(np.mean([roc_auc(wanted == k, given[k]) for k in range(len(given))]))
         given = given[-1]
     check_shape("scores", given, "(of `targets`)", wanted.shape)
+    if np.isnan(given).any():
+        raise ValueError("`scores` must not hold NaN")
     positive, (_, places, counts) = wanted.ravel() == 1, np.unique(given, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[places.ravel()]  # equal scores share their mean rank
     n_positive, n = int(positive.sum()), positive.size

@@ -1,7 +1,6 @@
 """Fixtures: runtimes (library x engine), engines and cells. Settings of hypothesis."""
 
 import contextlib
-import gc
 import os
 import re
 import shutil
@@ -43,11 +42,6 @@ NO_COMPILER = "no C++ compiler (g++) for the emulation of CUDA"
 
 settings.register_profile("rnnx", deadline=None, max_examples=25, derandomize=True)  # first calls compile
 settings.load_profile("rnnx")
-
-
-def pytest_collection_finish(session):
-    """Spare the garbage collector what was imported."""
-    gc.freeze()
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ _SUBPACKAGES = [
     "training",
 ]
 PUBLIC = ["rnnx", *(f"rnnx.{name}" for name in _SUBPACKAGES)]
-RESULTS = {"Batch", "PairBatch", "Prediction", "Progress", "StackCache"}  # records that rnnx creates
+RESULTS = {"LearningRates", "Batch", "PairBatch", "Prediction", "Progress", "StackCache"}  # records that rnnx creates
 
 
 def callables():

@@ -80,7 +80,7 @@ def test_a_limit_of_seconds_ends_the_rounds(peers, capsys):
     assert "0 of 20 shapes within the limit" in capsys.readouterr().out
 
 
-def test_the_cells_of_the_peers_are_those_of_rnnx(peers):
+def test_the_cells_of_the_peers_are_those_of_rnnx(peers, request):
     import numpy as np
     import peer_plan
     import peer_sides
@@ -90,8 +90,8 @@ def test_the_cells_of_the_peers_are_those_of_rnnx(peers):
 
     assert len(peer_plan.SIZES) == len(set(peer_plan.SIZES)) == 20
     assert {table.cell for table in peer_plan.PLAN} == set(GATES)
-    for name in ("jax", "onnxruntime"):
-        pytest.importorskip(name)
+    jax, _ = (pytest.importorskip(name) for name in ("jax", "onnxruntime"))
+    request.addfinalizer(lambda before=jax.config.jax_enable_x64: jax.config.update("jax_enable_x64", before))
     for cell, gates in GATES.items():
         x = np.ones((2, 1, 3), np.float32)
         side = peer_sides.Jax(cell, "float32", (3, 4, 1, 2))

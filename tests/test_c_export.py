@@ -163,6 +163,17 @@ def test_names_that_collide(rng, tmp_path):
     compare(model, exported(model, tmp_path, name="panel"), rng)
 
 
+def test_means_in_two_stages(rng, tmp_path):
+    @rnnx.cell
+    def two_means(x, a, *, r=rnnx.Gate, c=rnnx.Gate):
+        z = r(x, a)
+        k = c(x, rnnx.cells.sigmoid(z - rnnx.cells.mean(z)) * a)
+        return rnnx.cells.tanh(k - rnnx.cells.mean(k))
+
+    model = SequenceRegressor(2, 4, cell=two_means, num_layers=2, seed=0)
+    compare(model, exported(model, tmp_path), rng)
+
+
 def test_errors(tmp_path):
     model, path = SequenceRegressor(3, 4, seed=0), tmp_path / "model.c"
     for error, message, call in (
@@ -250,7 +261,7 @@ def programs(compilers, model, folder, flags, prefix=(), rounding=1e-5):
 
 def compilers():
     found = [[name] for name in ("gcc", "clang") if shutil.which(name)]
-    return found + [library.compiler("x86_64")] * bool(library.importlib.util.find_spec("ziglang"))
+    return found + ([library.compiler("x86_64")] if library.importlib.util.find_spec("ziglang") else [])
 
 
 def test_memory_of_three_layers_in_both_directions(tmp_path, rng):

@@ -17,9 +17,9 @@ UNARY = sorted(word for word, n in WORDS.items() if n == 1 and word != "mean")
 LIMIT = 2.0  # ulp
 
 
-@pytest.fixture(scope="module")
-def words(tmp_path_factory):
-    """The functions of one argument, applied to arrays."""
+@pytest.fixture(scope="module", params=["off", "fast"])
+def words(request, tmp_path_factory):
+    """The functions of one argument, applied to arrays, with and without fused multiplications and additions."""
     folder = tmp_path_factory.mktemp("words")
     loops = [
         f"void {word}_of(const float *x, float *y, int n) {{ int i; for (i = 0; i < n; ++i) y[i] = op_{word}(x[i]); }}"
@@ -27,7 +27,8 @@ def words(tmp_path_factory):
     ]
     text = "#include <stdint.h>\n" + source_of(UNARY) + "\n" + "\n".join(loops)
     (folder / "words.c").write_text(text)
-    command = ["cc", "-std=c99", "-O3", "-march=native", "-shared", "-fPIC", "-nostdlib", "words.c", "-o", "words.so"]
+    command = ["cc", "-std=c99", "-O3", "-march=native", f"-ffp-contract={request.param}"]
+    command += ["-shared", "-fPIC", "-nostdlib", "words.c", "-o", "words.so"]
     subprocess.run(command, cwd=folder, check=True)
     library = ctypes.CDLL(str(folder / "words.so"))
 

@@ -115,6 +115,8 @@ def run_both(device, pair, dataset, **run):
         ("windows", Momentum(0.1, dampening=0.5), {}),
         ("streams", SGD(0.1), {"model": {"dropout": 0.3, "zoneout": 0.2, "recurrent_dropout": 0.1}}),
         ("streams", SGD(0.1, weight_decay=0.01), {"model": {"cell": "gru", "dtype": "float32"}}),
+        ("streams", Adam(0.01), {"segment_length": 4, "model": {"dropout": 0.3, "zoneout": 0.2}}),
+        ("windows", Adam(0.01), {"segment_length": 2, "model": {"dtype": "float32"}}),
     ],
 )
 def test_replayed_steps_have_the_same_bits(device, by, optimizer, options):
@@ -275,7 +277,7 @@ class OwnLoss(CharModel):
 
 @pytest.mark.parametrize("why", ["dropout", "segments", "own", "host", "off"])
 def test_steps_that_are_not_captured(device, why, monkeypatch):
-    corpus = corpus_of("windows")
+    corpus = corpus_of("lines" if why == "segments" else "windows")  # with lengths
     model = char_model(corpus, dropout=0.2 if why == "dropout" else 0.0)
     if why == "dropout":
         from recording_engine import RecordingEngine

@@ -19,6 +19,7 @@ from rnnx.data import (
     series_from_frame,
     split_by_group,
 )
+from rnnx.export import to_c
 from rnnx.models import SequenceClassifier, SequenceRegressor
 from rnnx.optim import Adam
 from rnnx.training import Checkpoint, Trainer, load_checkpoint, save_checkpoint
@@ -95,6 +96,9 @@ def test_items_of_any_source(rng):
         "of `source` do not fit: ",
         lambda: Items([(np.ones((2, 1)), 0), (np.ones((2, 3)), 0)]).gather([0, 1]),
     )
+    short = Items([(np.ones((5, 2)), [1, 1, 1])], per_step=True)
+    message = r"source\[0\] must have a target for each of its 5 steps; got shape \(3,\)"
+    raises(ValueError, message, lambda: next(short.batches(1)))
     raises(TypeError, "`source` must be an object with", lambda: Items(3))
 
 
@@ -128,6 +132,7 @@ def test_a_model_with_scalers_takes_and_gives_raw_units(rng, tmp_path):
         save_checkpoint(tmp_path / "m", Checkpoint(model))
         again = load_checkpoint(tmp_path / "m").model
         np.testing.assert_array_equal(again.predict(x), model.predict(x))
+    raises(ValueError, "`model` must have no `input_scaler`", lambda: to_c(model, tmp_path / "m.c"))
     found, plain = model.predict_distribution(x), inner.predict_distribution(scaled[0])
     assert_close(found["scale"], plain["scale"] * scalers["target_scaler"].scale[0], TOLERANCE["oracle"])
     assert_close(found["df"], plain["df"], TOLERANCE["oracle"])
@@ -181,6 +186,7 @@ def test_labels_and_classes(rng, tmp_path):
     assert (y.tolist(), classes) == ([0, 2, 0, 1], ["run", "sit", "walk"])
     assert encode_labels([True, False])[1] == [False, True]
     assert encode_labels(["sit"], classes)[0].tolist() == [1]
+    assert encode_labels([np.int64(1), np.int64(4)])[1] == [1, 4]
     x = rng.standard_normal((1, 4, 3))
     model = SequenceClassifier(1, 3, 3, classes=classes, seed=0)
     save_checkpoint(tmp_path / "m", Checkpoint(model))

@@ -23,6 +23,7 @@ from rnnx.engines.cpu.codegen import ir
 from rnnx.engines.cpu.descriptor import fields
 from rnnx.engines.cpu.runtime import thread_policy, thread_pool
 from rnnx.engines.cpu.runtime.thread_policy import Work, use_policy
+from rnnx.functional import schedule, signatures
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -402,3 +403,29 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True, timeout=120
     )
     assert result.stdout.strip() == "0"
+
+
+@pytest.mark.parametrize("lengths", [None, [5, 0, 3]])
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("name", ["lstm", "lstmp", "lem", "slstm", "layer_norm_lstm"])
+def test_only_the_first_states_sequence(name, keep, lengths, rng):
+    """The first sequence, the final states and the gradients do not depend on whether the caller wants the others."""
+    problem = make_problem(rnnx.CELLS[name], rng, 3, 36, 3, 5, lengths=lengths)
+    cell = problem.cell
+    names = dict(zip(cell.states, problem.s0, strict=True))
+    inputs = problem.extra or None
+    call = signatures.checked_call(cell, problem.x, names, problem.parameters, lengths, inputs)
+    for threads in ((1, False), (2, False), (2, True)):
+        with rnnx.use_engine("cpu"), use_policy(lambda work, threads=threads: threads):
+            whole, part = (
+                schedule.forward(call._replace(only_first=only), call.x, call.parameters, keep=keep)
+                for only in (False, True)
+            )
+            assert np.array_equal(part[0][0], whole[0][0])
+            for state, value in whole[1].final_state.items():
+                assert np.array_equal(part[1].final_state[state], value)
+            if keep:
+                ds = [problem.dstates[0]]
+                found, expected = (rnnx.recurrent_backward(cell, ds, caches) for _, caches in (part, whole))
+                assert all(np.array_equal(found[key], expected[key]) for key in expected)
+    assert not lengths or not part[0][0][:, 1].any()

@@ -9,7 +9,7 @@ from problems import ENGINES_TOLERANCE, TOLERANCE, assert_close, numeric_gradien
 
 import rnnx
 from rnnx import losses
-from rnnx.data import Batch, Examples, class_weights
+from rnnx.data import Batch, Examples, Scaler, class_weights
 from rnnx.losses import LOSSES, Loss, Quantile
 from rnnx.models import SequenceClassifier, SequenceRegressor
 from rnnx.optim import Adam
@@ -212,6 +212,27 @@ def test_a_loss_of_your_own_is_passed_to_load_checkpoint(tmp_path):
         load_checkpoint(path, loss=LogCosh())
 
 
+def test_a_loss_made_of_another_has_a_name_of_its_own(tmp_path):
+    class Mine(losses.SquaredError):
+        pass
+
+    path = tmp_path / "m.safetensors"
+    save_checkpoint(path, Checkpoint(SequenceRegressor(2, 3, loss=Mine(), seed=0)))
+    with pytest.raises(ValueError, match="has a loss of your own, 'Mine'"):
+        load_checkpoint(path)
+
+
+def test_classes_past_the_lengths_may_be_anything():
+    y, targets = np.zeros((1, 2, 3)), np.array([[0, 1, -1], [1, -1, -1]])
+    loss, _ = losses.BinaryCrossEntropy()(y, targets, lengths=[2, 1])
+    assert loss == pytest.approx(np.log(2))
+
+
+def test_scales_below_zero_would_turn_quantiles_round():
+    with pytest.raises(ValueError, match="`target_scaler` must have positive scales"):
+        SequenceRegressor(2, 3, loss="quantile", target_scaler=Scaler([0], [-1]), seed=0)
+
+
 def test_weights_of_examples_and_steps(rng):
     """An ignored example is as if it were not there; whole weights repeat examples; and all batch sizes agree."""
     x, y = rng.standard_normal((2, 8, 5)), rng.integers(0, 3, (8, 5))
@@ -240,14 +261,14 @@ def test_a_run_with_weights_goes_on_where_it_stopped(rng):
     y[0, 3] = np.nan
     data = Examples(x, y, weights=rng.random(12) * (np.arange(12) != 3))
     runs = [Trainer(SequenceRegressor(1, 3, seed=0), Adam(0.01)) for _ in range(3)]
-    runs[0].fit(data, epochs=2, batch_size=5)
+    whole = runs[0].fit(data, epochs=2, batch_size=5)
     runs[1].fit(data, iterations=4, batch_size=5)
     state, arrays = runs[1].state()
     runs[2].model.set_parameters({name: p.copy() for name, p in runs[1].model.parameters.items()})
     runs[2].restore(state, arrays)
     last = runs[2].fit(data, epochs=2, batch_size=5)
     assert runs[2].counters == runs[0].counters
-    assert last.loss == pytest.approx(np.mean([last.loss]))
+    assert last.loss == whole.loss
     for name, p in runs[0].model.parameters.items():
         np.testing.assert_array_equal(p, runs[2].model.parameters[name])
 

@@ -88,4 +88,5 @@ def test_a_checkpoint_from_before_the_setting(run):
     save_checkpoint("a/model.safetensors", loaded)
     loaded.training.update(training)
     save_checkpoint("a/model.safetensors", loaded)
-    assert "invalid settings in the checkpoint: missing ['seed']" in run("train", "--resume", "a", "--epochs", 2)[2]
+    message = "the settings in the checkpoint are wrong: missing ['seed']"
+    assert message in run("train", "--resume", "a", "--epochs", 2)[2]

@@ -160,6 +160,11 @@ def test_errors(tmp_path):
         to_onnx(None)
     with pytest.raises(ValueError, match="`states` must be False for a Seq2Seq"):
         to_onnx(Seq2Seq(5, 5, 4), states=True)
+    with pytest.raises(ValueError, match="`indices` must be True for a Seq2Seq"):
+        to_onnx(Seq2Seq(5, 5, 4), indices=False)
+    scaled = SequenceRegressor(2, 4, input_scaler=Scaler([1, 2], [3, 4]))
+    with pytest.raises(ValueError, match="`indices` must be False for a model with an `input_scaler`"):
+        to_onnx(scaled, indices=True)
     with pytest.raises(TypeError, match="`lengths` must be True or False"):
         to_onnx(CharModel(5, 4), lengths="no")
     with pytest.raises(TypeError, match="`states` must be True or False"):

@@ -8,6 +8,7 @@ import pytest
 
 import rnnx
 from rnnx.convert import from_onnx, to_onnx
+from rnnx.data import Scaler
 from rnnx.models import CharModel, SequenceClassifier, SequenceRegressor
 
 onnx = pytest.importorskip("onnx")
@@ -56,6 +57,13 @@ def test_round_trips_are_exact(cell, options):
     assert list(back.parameters) == list(model.parameters)
     for key, a in model.parameters.items():
         np.testing.assert_array_equal(back.parameters[key], a, err_msg=key)
+
+
+def test_a_model_in_raw_units(x):
+    """The scaler becomes a part of the weights."""
+    model = SequenceRegressor(N_X, N, seed=0, input_scaler=Scaler(np.arange(N_X), np.arange(1, N_X + 1)))
+    back, _ = from_onnx(to_onnx(model))
+    close(back.outputs(x.T)[0], model.outputs(x.T)[0])
 
 
 def test_a_one_hot_input_becomes_indices():
@@ -245,6 +253,24 @@ def test_one_embedding_after_negative_indices_are_wrapped(rng):
     assert model.stack.input_size == V
     indices = rng.integers(0, V, (M, T)).astype("int32")
     close(model.outputs(indices)[0].T, run(proto, x=indices)["h"][0])
+    again = run(to_onnx(model, indices=True), inputs=indices.T.astype("int64"))
+    close(model.outputs(indices)[0].T, again["outputs"])
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_a_scaled_input_folds(file, x, kind):
+    """Standardization, a factor, and a difference the other way round."""
+    file.add("Sub", "x", file.draw("mean", N_X), out="x1")
+    file.add("Div", "x1", file.const("scale", np.arange(1, N_X + 1), "float32"), out="x2")
+    file.add("Mul", file.const("two", 2, "float32"), "x2", out="x3")
+    file.add("Sub", file.const("one", [1], "float32"), "x3", out="x4")
+    file.lstm("x4", kind=kind, out=["y"], ways=2)
+    file.const("axis", [1])
+    file.add("Transpose", "y", perm=[0, 2, 1, 3], out="turned")
+    file.const("shape", [0, 0, -1])
+    file.add("Reshape", "turned", "shape", out="result")
+    proto = file.proto("result")
+    close(from_onnx(proto)[0].outputs(x.T)[0].T, run(proto, x=x)["result"])
 
 
 # --- what cannot be converted --------------------------------------------------------------------------------
@@ -271,8 +297,22 @@ def two_dense(file):
     return "result"
 
 
+def softmax_over_time(file):
+    file.lstm()
+    file.add("MatMul", "y", file.draw("W2", N, 1), out="z")
+    file.add("Softmax", "z", axis=0, out="result")
+    return "result"
+
+
+def reversed_output(file):
+    file.lstm()
+    numbers = [file.const(name, [k]) for name, k in (("start", -1), ("end", -(2**31)), ("axis", 0), ("step", -1))]
+    file.add("Slice", "y", *numbers, out="result")
+    return "result"
+
+
 def scaled_input(file):
-    file.add("Mul", "x", file.draw("scale", N_X), out="scaled")
+    file.add("Mul", "x", file.draw("scale", 2, 1, N_X), out="scaled")  # not the same for all examples
     file.lstm("scaled")
     return "y"
 
@@ -338,6 +378,8 @@ MISTAKES = {
     "relu": (relu_behind, "the output 'result' cannot be converted: it depends on the Relu node 'Relu1'"),
     "cells": (two_cells, "the RNN node 'RNN1' cannot be converted: all layers must have one cell; got 'lstm', 'rnn'"),
     "dense": (two_dense, "the output 'result' must be a state, or one dense layer"),
+    "over time": (softmax_over_time, "the output 'result' must be a state, or one dense layer"),
+    "reversed": (reversed_output, "the output 'result' must be a state, or one dense layer"),
     "scaled": (scaled_input, "the LSTM node 'LSTM1' cannot be converted: it depends on the Mul node 'Mul1'"),
     "decoder": (encoder, "an initial state must be an input of the file or a constant"),
     "inputs": (two_inputs, "'LSTM1' cannot be converted: X must be one input of the file, or an embedding of one"),

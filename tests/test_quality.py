@@ -58,3 +58,8 @@ def test_messages():
     ):
         with pytest.raises(error, match=message):
             call()
+
+
+def test_scores_that_are_nan_have_no_order():
+    with pytest.raises(ValueError, match="`scores` must not hold NaN"):
+        metrics.roc_auc([0, 1, 0, 1], [0.1, np.nan, 0.2, 0.3])

@@ -56,6 +56,8 @@ GENERATORS = {
     "models.SequenceRegressor.initialize": lambda seed: models.SequenceRegressor(2, 3).initialize(seed),
     "models.Seq2Seq.initialize": lambda seed: models.Seq2Seq(4, 5, 3).initialize(seed),
     "models.Recurrent.initialize": lambda seed: stack().initialize(seed),
+    "models.CharModel.extended": lambda seed: char_model().extended(9, seed=seed),
+    "data.split_by_group": lambda seed: data.split_by_group([0, 0, 1], seed=seed),
     "attention": lambda seed: models.Seq2Seq(4, 5, 3).attention.initialize(seed),
     "models.sample": sampled,
     "CharModel.generate": lambda seed: char_model(seed=0).generate(
@@ -66,6 +68,9 @@ INTEGERS = {
     "data.make_corpus": lambda seed: data.make_corpus("lines", TEXT, by="lines", seed=seed),
     "data.make_corpus, windows": lambda seed: data.make_corpus("text", TEXT, by="windows", seed=seed),
     "training.Trainer": trainer,
+    "training.learning_rate_range": lambda seed: training.learning_rate_range(
+        char_model(), data.Lines([np.array([0, 1])], 2), steps=10, seed=seed
+    ),
     "training.Settings": lambda seed: training.Settings(seed=seed),
     "course.sample": course_sample,
     "compare.run": comparison,
@@ -129,6 +134,9 @@ DATASETS = {
     "Streams": data.Streams(np.arange(9), 3),
     "Examples": data.Examples(np.zeros((2, 3, 4)), np.zeros(3, int)),
     "Pairs": data.Pairs(PAIR, PAIR, end_token=2),
+    "Items": data.Items([(np.ones((2, 3)), 0)] * 2),
+    "SeriesStreams": data.SeriesStreams(np.ones((2, 9)), np.ones((1, 9)), 3),
+    "SeriesWindows": data.SeriesWindows([data.Series(np.ones((1, 9)))], 3, 2),
 }
 
 

@@ -114,6 +114,7 @@ FLAGS = {
     ),
     "gradient_norms per_example": lambda value: analysis.gradient_norms(CACHES, ds_final=(STATE,), per_example=value),
     "run reset_after": lambda value: too_short(lambda: compare.run("torch", [0, 1], reset_after=value)),
+    "to_onnx indices": lambda value: convert.to_onnx(classifier(), indices=value),
     "from_onnx classes": lambda value: convert.from_onnx(convert.to_onnx(classifier()), classes=value),
     "from_torch stack": lambda value: convert.from_torch("gru_reset_after", TORCH, stack=value),
     "from_torch gradients": lambda value: convert.from_torch("gru_reset_after", TORCH, gradients=value),
@@ -131,6 +132,9 @@ FLAGS = {
     "series_from_frame allow_gaps": lambda value: data.series_from_frame(
         {"t": [0, 1], "y": [1.0, 2.0]}, time="t", target="y", allow_gaps=value
     ),
+    "make_corpus extend": lambda value: data.make_corpus(
+        "t", NAMES, tokenizer=data.CharTokenizer(None).fit(NAMES), extend=value
+    ),
     "make_corpus lower": lambda value: data.make_corpus("t", NAMES, lower=value),
     "Recurrent bidirectional": lambda value: models.Recurrent("rnn", 2, 3, bidirectional=value),
     "Recurrent.forward keep_caches": lambda value: run_stack(keep_caches=value),
@@ -144,6 +148,9 @@ FLAGS = {
     "Seq2Seq bidirectional_encoder": lambda value: seq2seq(bidirectional_encoder=value),
     "Seq2Seq.forward keep_caches": lambda value: run(seq2seq(), INDICES, INDICES, keep_caches=value),
     "Seq2Seq.backward consume": lambda value: run(seq2seq(), INDICES, INDICES, consume=value),
+    "Settings.corpus extend": lambda value: training.Settings().corpus(
+        data.CharTokenizer(None).fit(data.dinosaur_names()), extend=value
+    ),
     "Settings lower": lambda value: training.Settings(lower=value),
     "Settings reset_after": lambda value: training.Settings(reset_after=value),
     "Settings shuffle": lambda value: training.Settings(shuffle=value),
@@ -166,7 +173,7 @@ def test_all_flags_are_in_the_table():
 @pytest.mark.parametrize("key", FLAGS)
 def test_a_flag_is_true_or_false(key):
     name = key.partition(" ")[2]
-    if key.startswith("to_onnx"):
+    if "_onnx " in key:
         pytest.importorskip("onnx")
     FLAGS[key](np.bool_(False))
     with pytest.raises(TypeError, match=f"^`{name}` must be True or False; got 'no'"):

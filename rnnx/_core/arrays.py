@@ -295,6 +295,18 @@ def contiguous(xp: Namespace, array: Array, *, own: bool = False) -> Array:
     return result
 
 
+def joined(xp: Namespace, arrays: Sequence[Array]) -> Array:
+    """Return matrices below each other: a view if they follow each other in the same NumPy array, or else a copy."""
+    base, first = getattr(arrays[0], "base", None), arrays[0]
+    if type(first) is np.ndarray and type(base) is np.ndarray and base.flags.c_contiguous:
+        start, *at = [a.__array_interface__["data"][0] for a in (base, *arrays)]
+        ends = [address + a.nbytes for address, a in zip(at, arrays, strict=True)]
+        if ends[:-1] == at[1:] and all(a.flags.c_contiguous and a.base is base for a in arrays):
+            shape = sum(map(len, arrays)), *first.shape[1:]
+            return np.ndarray(shape, first.dtype, base, at[0] - start)
+    return xp.concat(arrays)
+
+
 def owned_copy(xp: Namespace, array: Array) -> Array:
     """Copy an array; immutable arrays are returned unchanged."""
     if type(array) is np.ndarray:  # fast path

@@ -3,7 +3,6 @@
 Dimensions: n features, m examples, T steps, n_y outputs.
 """
 
-import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -200,12 +199,12 @@ def not_finite(name: str, array: Array, lengths: Any) -> str:
     """Return where an array (..., m, T) on the host is not finite within the lengths; "" if it is, or not known."""
     if array is None or not ns.is_on_host(array) or array.dtype.kind != "f" or not array.size:
         return ""
-    with np.errstate(invalid="ignore"):
-        if math.isfinite(array.min()) and math.isfinite(array.max()):
-            return ""
-    bad = ~np.isfinite(array)
+    finite = np.isfinite(array)
+    if finite.all():
+        return ""
+    bad = ~finite
     if lengths is not None:
-        bad &= np.arange(array.shape[-1]) < np.asarray(lengths)[:, None]
+        bad &= valid_examples(np, np.asarray(lengths), array.shape[-1])
     if not bad.any():
         return ""
     place = tuple(np.argwhere(bad)[0].tolist())

@@ -31,8 +31,10 @@ from rnnx.training import Run, Settings
 from rnnx.training.settings import DECAYS
 
 _ON_RESUME = ("epochs", "iterations", "patience", "evaluate_every", "text")  # settings that --resume may change
-_NOT_SETTINGS = ("resume", "output", "device", "sample_every", "temperature", "save_every", "quiet")
+_NOT_SETTINGS = ("resume", "init_from", "output", "device", "sample_every", "temperature", "save_every", "quiet")
 _COUNT = IntRange(1)
+
+_OF_MODEL = ("cell", "hidden_size", "num_layers", "reset_after", "scheme", "dtype")  # what --init-from has
 
 
 def _widths(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, ...]:
@@ -135,6 +137,12 @@ def _setting(names: str, type: Any, help: str, **options: Any) -> Any:  # noqa: 
 # run
 @option("--output", type=click.Path(), show_default="runs/DATASET-CELL", help="Run folder.")
 @option("--resume", type=click.Path(), metavar="RUN", help="Resume the run in this folder.")
+@option(
+    "--init-from",
+    type=click.Path(),
+    metavar="MODEL",
+    help="Train the model of this run or checkpoint further, on another text; new characters are added.",
+)
 @option("--sample-every", type=IntRange(0), default=3, help="Evaluations between samples; 0 samples only at the end.")
 @number("--temperature", type=FloatRange(0), default=0.8, help="Sampling temperature.")
 @number("--save-every", type=FloatRange(0), default=30.0, help="Seconds between checkpoints.")
@@ -154,7 +162,7 @@ def train(context: click.Context, /, **options: Any) -> None:
       rnnx train --resume runs/poems-lstm --epochs 60
     """  # noqa: D301
     with errors_as_messages(), Interrupt() as interrupt:
-        check_paths(options, "text", "resume", "output")
+        check_paths(options, "text", "resume", "init_from", "output")
         run = _started(context, options) if options["resume"] is None else _resumed(context, options)
         display = Display(run, options)
         display.describe()
@@ -167,6 +175,10 @@ def train(context: click.Context, /, **options: Any) -> None:
 
 def _started(context: click.Context, options: dict[str, Any]) -> Run:
     check_one_text(context, options)
+    fixed = [name for name in _OF_MODEL if on_command_line(context, name)] if options["init_from"] else []
+    if fixed:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in fixed)
+        raise ValueError(f"a model keeps its cell and sizes; --init-from cannot be combined with {names}")
     given = {name: value for name, value in options.items() if name not in _NOT_SETTINGS}
     given["shuffle"] = not given.pop("deterministic")
     if given["epochs"] is None and given["iterations"] is None:
@@ -177,12 +189,12 @@ def _started(context: click.Context, options: dict[str, Any]) -> Run:
     if settings.text is None:
         find_text(settings.dataset)  # raises if there is none, before a folder gets its name
     with output_folder(options["output"], f"{settings.name()}-{settings.cell}") as folder:
-        return Run.start(folder, settings, options["device"])
+        return Run.start(folder, settings, options["device"], init_from=options["init_from"])
 
 
 def _resumed(context: click.Context, options: dict[str, Any]) -> Run:
     given = [name for name in options if on_command_line(context, name)]
-    fixed = [name for name in given if name not in (*_ON_RESUME, *_NOT_SETTINGS) or name == "output"]
+    fixed = [name for name in given if name not in (*_ON_RESUME, *_NOT_SETTINGS) or name in ("output", "init_from")]
     if fixed:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in fixed)
         raise ValueError(f"a resumed run keeps its settings; --resume cannot be combined with {names}")

@@ -66,6 +66,7 @@ def make_corpus(
     oov_token: str | None = None,
     min_count: int = 1,
     tokenizer: CharTokenizer | None = None,
+    extend: bool = False,
     lower: bool = False,
 ) -> Corpus:
     """Make training and validation datasets from a text.
@@ -97,6 +98,8 @@ def make_corpus(
         Rarer characters become `oov_token`; newlines never do.
     tokenizer : CharTokenizer, optional
         Used unchanged. By default a new one is fitted to the text.
+    extend : bool
+        Add the characters that `tokenizer` lacks to a copy of it, instead of raising ValueError.
     lower : bool
         Convert the text to lower case first.
 
@@ -107,7 +110,9 @@ def make_corpus(
         the vocabulary of `tokenizer` lacks a character.
     """
     _check_choices(by, split, validation)
-    seed, lower = integer("seed", seed, 0), flag("lower", lower)
+    seed, lower, extend = integer("seed", seed, 0), flag("lower", lower), flag("extend", extend)
+    if extend and tokenizer is None:
+        raise ValueError("`extend` needs a `tokenizer`")
     if tokenizer is not None and (oov_token is not None or min_count != 1):
         raise ValueError("`oov_token` and `min_count` must not be given with `tokenizer`, whose vocabulary is fixed")
     with open_text(text) if isinstance(text, Path) else nullcontext(_Slices(text)) as read:
@@ -122,6 +127,7 @@ def make_corpus(
         else:
             start = "".join(islice(chain.from_iterable(chunks), 20))
             _check_size(name, "character", len(start), 2 if validation is None else 20)
+        tokenizer = tokenizer.extended(chain.from_iterable([chunks])) if extend and tokenizer else tokenizer
         new = CharTokenizer(oov_token) if tokenizer is None else tokenizer
         encoded = encode(chunks, new, fit=tokenizer is None, lines=by == "lines", min_count=min_count)
     if bounds is not None:

@@ -157,7 +157,7 @@ def encode_labels(labels: Any, classes: Sequence[Any] | None = None) -> tuple[np
         raise TypeError("`labels` must not be a masked array, whose mask would be lost")
     given = labels.to_numpy() if hasattr(labels, "to_numpy") else labels
     array = np.asarray(given, None if isinstance(given, np.ndarray) else object)
-    flat = array.ravel().tolist()
+    flat = [v.item() if isinstance(v, np.generic) else v for v in array.ravel().tolist()]
     for place, label in enumerate(flat):
         if label is None or label != label:
             raise ValueError(f"`labels` must not be missing; got {label!r} at index {place}")

@@ -57,6 +57,9 @@ class Items(Shuffled[Batch]):
         except (TypeError, ValueError) as error:
             raise type(error)(f"the examples {[*map(int, chosen)]!r:.100} of `source` do not fit: {error}") from None
         targets = [host_array(f"source[{i}]: {self.target}", y) for i, (_, y) in zip(chosen, pairs, strict=True)]
+        for i, y, n in zip(chosen, targets, np.asarray(lengths), strict=True) if self.per_step else ():
+            if y.ndim not in (1, 2) or len(y) != n:
+                raise ValueError(f"source[{i}] must have a target for each of its {n} steps; got shape {y.shape}")
         return Batch(inputs, self._stacked(targets, int(inputs.shape[-1])), lengths)
 
     def _pair(self, i: int) -> tuple[Any, Any]:

@@ -82,6 +82,14 @@ class CharTokenizer:
         for point, i in known:
             self._table[point] = i
 
+    def extended(self, texts: str | Iterable[str]) -> "CharTokenizer":
+        """Return a tokenizer with the characters of a text that this one lacks after its own, sorted by code point.
+
+        A model is made to fit with `CharModel.extended`. `texts` are those of `fit`.
+        """
+        more = sorted(set(count_characters(texts)) - set(self._tokens))
+        return CharTokenizer.from_vocab([*self._tokens, *more], self.oov_token)
+
     def get_vocab(self) -> list[str]:
         """Return the tokens in index order."""
         return list(self._tokens)

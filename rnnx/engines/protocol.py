@@ -46,6 +46,7 @@ class Call(NamedTuple):
     lengths: Array | None  # (m,) integers
     inputs: Arrays = ()  # per name in cell.inputs, (n, m, T), any strides
     weights: str = ""  # a small format that the gates' weights are rounded to, in which an engine may store them
+    only_first: bool = False  # whether the results need not have the sequences of states other than the first
 
     @property
     def n_a(self) -> int:

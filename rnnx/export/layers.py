@@ -136,7 +136,7 @@ class _Stage:
         terms = [(names("term"), f"{place}[u]") for place in places]
         lines = code.loop(Program(known, [value.arguments[0] for value in means]), sources, terms, n)
         for value, place in zip(means, places, strict=True):
-            name = names("mean")
+            name = names(f"mean{self.wired.number}")  # stages share the scope of the function
             lines.append(f"const float {name} = op_mean({place}, {n});")
             known.append(value)
             sources.append((name, ""))

@@ -60,10 +60,15 @@ def to_c(
     """
     if not isinstance(model, SequenceModel):
         raise TypeError(f"`model` must be a CharModel, SequenceClassifier or SequenceRegressor; got {shown(model)}")
+    if model.input_scaler is not None:
+        raise ValueError(
+            "`model` must have no `input_scaler`, which C files do not contain: standardize the inputs outside"
+        )
     target = _checked_path(path)
     indices = isinstance(model, CharModel) if indices is None else flag("indices", indices)
     stored = weights_of(model.parameters)
-    weights = choice("weights", weights or ("int8" if stored == "int8" else "float32"), ("float32", "int8"))
+    default = "int8" if stored == "int8" else "float32"
+    weights = choice("weights", default if weights is None else weights, ("float32", "int8"))
     if weights == "int8" and stored != "int8":
         model = model.quantized("int8")
     parameters = {key: ns.to_host(value) for key, value in model.parameters.items()}

@@ -74,7 +74,6 @@ class CrossEntropy(Loss):
 class _Sigmoid(Loss):
     """The cross-entropy of a label and the sigmoid of an output."""
 
-    least, most = 0.0, 1.0
     positive_weight: float = 1.0
 
     def distribution(self, ops: Ops, *outputs: Any) -> tuple[Any, ...]:
@@ -99,6 +98,7 @@ class MultiLabel(_Sigmoid):
     positive_weight: float = 1.0
     name = "multi_label"
     kind = "labels"
+    least, most = 0.0, 1.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "positive_weight", real("positive_weight", self.positive_weight, "(0, inf)"))

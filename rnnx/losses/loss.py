@@ -146,7 +146,7 @@ class Loss:
         names: list[str] = [f.name for f in fields(self)] if is_dataclass(self) else []
         own = {name: getattr(self, name) for name in names}
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in own.items()}
-        return {"name": self.name or type(self).__name__, **plain}
+        return {"name": vars(type(self)).get("name") or type(self).__name__, **plain}
 
     def n_outputs(self, size: int) -> int:
         """Return the number of a model's outputs for `size` targets, or classes."""

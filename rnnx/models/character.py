@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
+from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import integer
 from rnnx.functional.activations import softmax
 from rnnx.models.generation import sample
-from rnnx.models.layers import States
+from rnnx.models.layers import Seed, States
 from rnnx.models.sequence_model import Options, SequenceModel
 from rnnx.models.streams import CharStream
 
@@ -69,6 +70,24 @@ class CharModel(SequenceModel):
         """
         z, final = self.outputs(inputs, lengths=lengths, states=states, batch_size=batch_size, extra=extra)
         return softmax(z), final
+
+    def extended(self, vocab_size: int, *, seed: Seed = 0) -> "CharModel":
+        """Return a copy for more characters, whose weights are new; see `CharTokenizer.extended`.
+
+        Parameters
+        ----------
+        vocab_size : int
+            At least that of this model.
+        seed : int or numpy.random.Generator
+        """
+        size = integer("vocab_size", vocab_size, self.vocab_size)
+        config: dict[str, Any] = {**self.config, "vocab_size": size}
+        own: dict[str, Any] = {"dtype": str(ns.to_host(self.parameters["by"]).dtype), "seed": seed}
+        fresh = CharModel(**config, **own).parameters
+        for name, old in self.parameters.items():  # a new character is a column, or a row, after the others
+            fresh[name][tuple(map(slice, old.shape))] = ns.to_host(old)
+        arrays = {name: self.xp.asarray(a, device=self.device) for name, a in fresh.items()}
+        return CharModel(**config, parameters=arrays)
 
     def generate(self, tokenizer: Any, **options: Any) -> list[str]:
         """Sample texts; the options are those of `rnnx.models.sample`."""

@@ -187,6 +187,7 @@ class Recurrent(Layer):
                 kind = xp, device, ns.floating_dtype(xp, own, given if x.ndim == 2 else {"x": x, **given})
                 sizes = one.input_size, one.hidden_size
                 call = converted_call(cell, kind, one.oriented(x, ends), sizes, s0, own, ends, inputs)
+                call = call._replace(only_first=True)
                 (a, *_), caches = schedule.forward(call, call.x, own, keep=keep, cell=cell)
                 outs.append(one.oriented(a, ends))
                 final |= zip(one.state_names, caches.final_state.values(), strict=True)

@@ -52,4 +52,7 @@ def units_of(input_scaler: Any, target_scaler: Any, sizes: Sizes, loss: Loss) ->
         raise ValueError(f"`target_scaler` must be None for the loss {loss!r}")
     given = {"input_scaler": (input_scaler, sizes.size, sizes.size_name)}
     given["target_scaler"] = target_scaler, sizes.n_y, sizes.n_y_name
-    return {name: None if one[0] is None else Unit(name, *one) for name, one in given.items()}
+    found = {name: None if one[0] is None else Unit(name, *one) for name, one in given.items()}
+    if (unit := found["target_scaler"]) is not None and min(unit.scaler.scale) < 0:
+        raise ValueError("`target_scaler` must have positive scales")  # quantiles would change places
+    return found

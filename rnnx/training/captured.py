@@ -109,7 +109,11 @@ class CapturedStep:
         scaled = {} if memory.scale is None else {"loss_scale": memory.scale.scale}
         with passes_in(run.precision):
             step = run.model.train_step(
-                self._batch(), states=self.states if self._carried else None, masks=self._masks, **scaled
+                self._batch(),
+                states=self.states if self._carried else None,
+                masks=self._masks,
+                segment_length=run.segment_length,
+                **scaled,
             )
         gradients, norm = run.clipped(memory.joined.gradients(step.gradients), memory.scale)
         norm, finite, applied, scale = outcome(memory.scale, PendingSteps((), memory.finite), step.loss, norm)
@@ -188,9 +192,13 @@ def _key(run: Any, batch: Any) -> Hashable:
     """Return what a captured step depends on; None if the step cannot be captured."""
     known = isinstance(run.model, SequenceModel) and type(run.model).__module__.startswith("rnnx.")
     there = type(batch) is LateBatch or (type(batch) is Batch and not ns.is_on_host(batch.inputs))
-    if not known or not there or run.segment_length is not None or not run.in_place or batch.weights is not None:
+    plain = run.micro_batch_size is None and run.ema is None and not run.frozen
+    if not known or not there or not plain or not run.in_place or batch.weights is not None:
         return None
-    kinds = tuple((name, tuple(a.shape), str(a.dtype)) for name, a in _arrays(batch).items())
+    arrays = _arrays(batch)
+    if run.segment_length is not None and "lengths" in arrays:  # the segments' weights need their sum
+        return None
+    kinds = tuple((name, tuple(a.shape), str(a.dtype)) for name, a in arrays.items())
     gather = batch.gather.kind if type(batch) is LateBatch else None
     settings = run.clip_norm, run.clip_value, run.precision
     return kinds, batch.continues, gather, settings, engines.settings(run.model.xp)

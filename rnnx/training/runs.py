@@ -27,6 +27,7 @@ from rnnx.training import checkpoint as checkpoints
 from rnnx.training.counters import Limits
 from rnnx.training.finite import all_finite
 from rnnx.training.folders import check_folder
+from rnnx.training.initial import initial_model
 from rnnx.training.metrics import MetricsWriter, checked_records
 from rnnx.training.progress import Progress
 from rnnx.training.settings import Settings
@@ -66,7 +67,15 @@ class Run:
         )
 
     @classmethod
-    def start(cls, folder: str | Path, settings: Settings, device: str = "cpu", *, cell: Cell | None = None) -> "Run":
+    def start(
+        cls,
+        folder: str | Path,
+        settings: Settings,
+        device: str = "cpu",
+        *,
+        cell: Cell | None = None,
+        init_from: str | Path | None = None,
+    ) -> "Run":
         """Create a new run. Nothing but a lock is written before the first step.
 
         Parameters
@@ -77,6 +86,9 @@ class Run:
         device : {"cpu", "cuda"}
         cell : Cell, optional
             A cell of your own, instead of the one in `settings`. `resume` then needs it, too.
+        init_from : path, optional
+            A run or a checkpoint whose character model to train further, on the text of `settings`. The cell and the
+            sizes are those of this model; characters that it does not know are added.
 
         Raises
         ------
@@ -89,16 +101,27 @@ class Run:
         check_folder(folder)
         lock = FolderLock(folder)
         try:
-            return cls._new(folder, settings, device, lock, cell)
+            return cls._new(folder, settings, device, lock, cell, init_from)
         except BaseException:
             lock.release()
             raise
 
     @classmethod
-    def _new(cls, folder: Path, settings: Settings, device: str, lock: FolderLock, cell: Cell | None) -> "Run":
+    def _new(
+        cls,
+        folder: Path,
+        settings: Settings,
+        device: str,
+        lock: FolderLock,
+        cell: Cell | None,
+        init_from: str | Path | None,
+    ) -> "Run":
         if (folder / checkpoints.FILE_NAME).exists():
             raise ValueError(f"{folder} already contains a run: resume it, or choose another folder")
         xp = by_device(device)
+        if init_from is not None:
+            settings, corpus, model = initial_model(init_from, settings, xp, cell)
+            return cls(folder, settings, corpus, model, lock)
         record, of_cell = chosen_cell(settings.cell if cell is None else cell, settings.reset_after)
         settings = replace(settings, cell=record.name if isinstance(of_cell["cell"], Cell) else of_cell["cell"])
         corpus = settings.corpus()

@@ -107,7 +107,7 @@ class Settings:
             raise ValueError(f"{self.name()} differs from the text that the run was trained on")
         return corpus
 
-    def corpus(self, tokenizer: CharTokenizer | None = None) -> Corpus:
+    def corpus(self, tokenizer: CharTokenizer | None = None, *, extend: bool = False) -> Corpus:
         """Make the datasets, with the tokenizer of a trained model if given; see `find_text` and `make_corpus`."""
         rare = tokenizer is None and self.min_count > 1
         return make_corpus(
@@ -116,6 +116,7 @@ class Settings:
             oov_token="<UNK>" if rare else None,
             min_count=self.min_count if rare else 1,
             tokenizer=tokenizer,
+            extend=extend,
             **self.select("by", "seq_length", "seed", "validation", "split", "lower"),
         )
 

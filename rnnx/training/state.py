@@ -4,9 +4,10 @@ On a device the host runs ahead: it fetches the losses when one is read, before 
 of steps; see `rnnx.training.progress`.
 """
 
+import copy
 import inspect
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from rnnx.training.finite import check_finite, check_model
 from rnnx.training.precision import LossScale, loss_scale_for, outcome, passes_in, restored, saved
 from rnnx.training.progress import Numbers, PendingSteps, Progress
 from rnnx.training.step_memory import Memory
+from rnnx.training.variants import averaged, frozen_names, train_in_parts
 
 Arrays = dict[str, Array]
 _NO_CLIPPING = 3e38  # no float32 gradient has a larger norm
@@ -43,6 +45,10 @@ class TrainingState:
     segment_length: int | None = None
     in_place: bool = True
     precision: str | None = None
+    micro_batch_size: int | None = None
+    frozen: Sequence[str] = ()
+    ema: float | None = None
+    average: Arrays = field(default_factory=dict, init=False)  # of the parameters, with `ema`
     counters: Counters = field(default_factory=Counters)
     optimizer_state: Arrays = field(default_factory=dict)
     states: Arrays = field(default_factory=dict)  # carried from batch to batch
@@ -60,7 +66,12 @@ class TrainingState:
         check_trainable(self.model.parameters)
         check_methods("optimizer", self.optimizer, "an optimizer of rnnx.optim, or have its methods", "init", "update")
         self.loss_scale = loss_scale_for(self.precision, self.model)
-        self.optimizer_state = self.optimizer_state or self.optimizer.init(self.model.parameters)
+        self._frozen = frozen_names(self.frozen, self.model.parameters)
+        if self.micro_batch_size is not None:
+            self.micro_batch_size = integer("micro_batch_size", self.micro_batch_size)
+        if self.ema is not None:
+            self.ema = real("ema", self.ema, "(0, 1)")
+        self.optimizer_state = self.optimizer_state or self.optimizer.init(self._trained())
         for name in ("clip_value", "clip_norm"):
             if getattr(self, name) is not None:
                 setattr(self, name, real(name, getattr(self, name), "(0, inf)"))
@@ -105,6 +116,21 @@ class TrainingState:
                 setattr(self.model if name == "parameters" else self, name, value)
         self._next = {}
 
+    def _trained(self) -> Arrays:
+        """Return the parameters that are not frozen."""
+        parameters: Arrays = self.model.parameters
+        return {k: p for k, p in parameters.items() if k not in self._frozen} if self._frozen else parameters
+
+    @property
+    def averaged(self) -> Any:
+        """The model with the averaged parameters, or the model itself without `ema`."""
+        if not self.average:
+            return self.model
+        self.settle()
+        model = copy.copy(self.model)
+        model.parameters = dict(self.average)
+        return model
+
     def _learn(self, batch: Any) -> Progress:
         """Apply one optimizer step completely, or not at all."""
         if len(self._pending) >= self._pending.max_steps:
@@ -115,14 +141,15 @@ class TrainingState:
         if captured is not None:
             return self._launch_captured(*captured, batch)
         scaled = {} if self.loss_scale is None else {"loss_scale": self.loss_scale.scale}
+        options: dict[str, Any] = {"segment_length": self.segment_length, **scaled}
+        options |= {"states": self.states if carried else None, "masks": Masks((self.seed, self.step + 1))}
         with passes_in(self.precision):
-            step = self.model.train_step(
-                batch,
-                states=self.states if carried else None,
-                masks=Masks((self.seed, self.step + 1)),
-                segment_length=self.segment_length,
-                **scaled,
-            )
+            if self.micro_batch_size is None:
+                step = self.model.train_step(batch, **options)
+            else:
+                step = train_in_parts(self.model, batch, self.micro_batch_size, **options)
+        if self._frozen:
+            step = replace(step, gradients={k: d for k, d in step.gradients.items() if k[1:] not in self._frozen})
         return self._update(step, batch) if on_host else self._launch_update(step, batch)
 
     def _update(self, step: Step, batch: Any) -> Progress:
@@ -141,23 +168,32 @@ class TrainingState:
         count = self.model.count(batch)
         counters = self.counters.with_numbers(step.loss, float(norm), count).after_step(count)
         new = {"states": step.states, "counters": counters, "loss_scale": scale}
+        trained = self._trained()
         if not applied:
-            arrays = parameters, state
+            arrays = trained, state
         elif self.in_place:
             owned = self._owned is parameters  # never write to arrays that others hold
-            out = self._spare if owned and self._spare else (_like(parameters), _like(state))
-            arrays = self.optimizer.update(parameters, gradients, state, number, out=out)
-            new |= {"_owned": arrays[0], "_spare": (parameters, state) if owned else None}
+            out = self._spare if owned and self._spare else (_like(trained), _like(state))
+            arrays = self.optimizer.update(trained, gradients, state, number, out=out)
+            new |= {"_spare": (trained, state) if owned else None}
         else:
-            arrays = self.optimizer.update(parameters, gradients, state, number)
-        self._replace(parameters=arrays[0], optimizer_state=arrays[1], **new)
+            arrays = self.optimizer.update(trained, gradients, state, number)
+        after = {**parameters, **arrays[0]} if self._frozen else arrays[0]
+        if self.in_place and applied:
+            new["_owned"] = after
+        self._replace(parameters=after, optimizer_state=arrays[1], **new, **self._averages(after, number))
         return self._progress(step.loss)
 
     def _launch_update(self, step: Step, batch: Any) -> Progress:
         """Launch the update on a device without waiting; it is skipped there if loss or gradients are not finite."""
         (parameters, state), joined, scale, norm, finite = self._update_on_device(step, self.step + 1)
         new = {"parameters": parameters, "optimizer_state": state, "states": step.states, "loss_scale": scale}
+        new |= self._averages(parameters, self.step + 1)
         return self._launched(batch, finite, step.loss, norm, **new, _joined=joined)
+
+    def _averages(self, parameters: Arrays, number: int) -> dict[str, Arrays]:
+        """Return the new averages to set."""
+        return {} if self.ema is None else {"average": averaged(self.average, parameters, self.ema, number)}
 
     def _launch_captured(self, captured: CapturedStep, memory: Memory, batch: Any) -> Progress:
         """Launch a whole step, with the same results; see `rnnx.training.captured`."""
@@ -184,9 +220,9 @@ class TrainingState:
         self, step: Step, number: int
     ) -> tuple[tuple[Arrays, Arrays], Joined | None, LossScale | None, Array, Array]:
         """Return new parameters and state, or the old ones if not applied; these joined; the results of `outcome`."""
-        parameters, state = self.model.parameters, self.optimizer_state
+        parameters, state = self._trained(), self.optimizer_state
         joined = self._joined
-        if joined is None or not joined.matches(parameters, state):
+        if not self._frozen and (joined is None or not joined.matches(parameters, state)):
             joined = Joined.of(self.optimizer, parameters, state)
         old = joined.arrays if joined else (parameters, state)
         gradients, norm = self.clipped(joined.gradients(step.gradients) if joined else step.gradients, self.loss_scale)
@@ -199,7 +235,7 @@ class TrainingState:
         )
         new = new_parameters, new_state
         if joined is None:
-            return new, None, scale, norm, finite
+            return ({**self.model.parameters, **new[0]}, new[1]), None, scale, norm, finite
         joined = joined.replace(new)
         return joined.views, joined, scale, norm, finite
 
@@ -234,6 +270,7 @@ class TrainingState:
         self.settle()
         arrays = {f"optimizer/{key}": a for key, a in self.optimizer_state.items()}
         arrays |= {f"state/{key}": a for key, a in self.states.items()}
+        arrays |= {f"average/{key}": a for key, a in self.average.items()}
         values, own = saved(self.precision, self.loss_scale)
         return {**asdict(self.counters), **values}, arrays | own
 
@@ -243,7 +280,7 @@ class TrainingState:
         Raises ValueError if the state does not match the model and the optimizer, or has another precision.
         """
         optimizer, states = (with_prefix(arrays, prefix) for prefix in ("optimizer/", "state/"))
-        expected = self.optimizer.init(self.model.parameters)
+        expected = self.optimizer.init(self._trained())
         if {k: tuple(a.shape) for k, a in optimizer.items()} != {k: tuple(a.shape) for k, a in expected.items()}:
             raise ValueError("the optimizer state in `arrays` does not match the model and the optimizer")
         if any(a.dtype != expected[k].dtype for k, a in optimizer.items()):
@@ -251,7 +288,9 @@ class TrainingState:
         values, scale = restored(self.precision, self.loss_scale, values, arrays)
         counters, optimizer = Counters.of(values), copies(optimizer)
         self.settle()
-        self._replace(counters=counters, _error=None, optimizer_state=optimizer, states=states, loss_scale=scale)
+        average = copies(with_prefix(arrays, "average/")) if self.ema is not None else {}
+        new = {"optimizer_state": optimizer, "states": states, "loss_scale": scale, "average": average}
+        self._replace(counters=counters, _error=None, **new)
 
 
 def _like(arrays: Mapping[str, Array]) -> Arrays:

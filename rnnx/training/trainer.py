@@ -54,6 +54,14 @@ class Trainer(TrainingState):
         like the optimizer state. See `rnnx.use_precision`. With "float16", the loss is scaled by a power of 2. A step
         whose gradients overflow changes nothing but the scale, which is halved, and has a gradient norm of 0; after
         2000 steps without one the scale is doubled.
+    micro_batch_size : int, optional
+        Compute a batch in parts of at most this many examples, whose gradients are added up: the same step (with other
+        dropout masks) in less memory.
+    frozen : list of str
+        Parameters that are not trained, by name or pattern: ``["*_l0"]``. They do not count in the norm either.
+    ema : float, in (0, 1), optional
+        Keep an exponential moving average of the parameters, with this decay: 0.999 averages over about a thousand
+        steps. Evaluations use it, and so does ``restore_best``; `averaged` is the model with it.
     """
 
     def run(
@@ -172,7 +180,7 @@ class Trainer(TrainingState):
         items: Iterable[Progress] = self.run(train, validation, **options)
         for progress in self._with_bar(items, train, options) if progress_bar else items:
             if restore_best and progress.validation_loss is not None and progress.validation_loss < best:
-                best, parameters = progress.validation_loss, copies(self.model.parameters)
+                best, parameters = progress.validation_loss, copies(self.averaged.parameters)
             if True in [callback(self, progress) is True for callback in callbacks]:  # all of them are called
                 break
         if parameters is not None:
@@ -211,7 +219,7 @@ class Trainer(TrainingState):
 
     def evaluate(self, dataset: Dataset, batch_size: int) -> float:
         """Return the mean loss over a dataset, without dropout; see `rnnx.training.evaluate`."""
-        return evaluate(self.model, dataset, batch_size)
+        return evaluate(self.averaged, dataset, batch_size)
 
 
 def evaluate(model: Model, dataset: Dataset, batch_size: int) -> float:

@@ -33,6 +33,15 @@ class Embedding(NamedTuple):
     indices: np.ndarray  # (R,)
 
 
+class Scaled(NamedTuple):
+    """Features before the recurrent layers, each times a factor plus an offset."""
+
+    rows: np.ndarray  # (R, F)
+    x: np.ndarray  # (R, F)
+    factor: np.ndarray  # (F,)
+    offset: np.ndarray  # (F,)
+
+
 class Dense(NamedTuple):
     """A dense layer; after a softmax, `weights` is None."""
 

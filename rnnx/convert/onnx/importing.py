@@ -27,7 +27,8 @@ def from_onnx(file: Any, *, classes: bool | None = None) -> tuple[SequenceModel,
     file : str, path, bytes or onnx.ModelProto
         A stack of such nodes, in one or both directions, in any layout, with an optional dense layer (Gemm, or MatMul
         and Add) at every step or on the last hidden states, and softmax behind them. An embedding (Gather) or a OneHot
-        before them is folded into the input weights; the model then reads indices.
+        before them is folded into the input weights; the model then reads indices. So are factors and offsets of the
+        input's features.
     classes : bool, optional
         Whether the model is a SequenceClassifier, which predicts classes, or a SequenceRegressor. The default is
         whether the file ends in a softmax.
@@ -161,13 +162,13 @@ def _head(trace: Trace, layers: Sequence[Sequence[Direction]], proto: Any) -> _H
 
 
 def _read_head(trace: Trace, last: Sequence[Direction], numbers: np.ndarray) -> _Head | None:
-    softmax, weights, bias = False, None, np.zeros(0)
+    softmax, weights, bias, look = False, None, np.zeros(0), _find
     for one in trace.dense[::-1]:  # each reads what is before it
-        found = _find(numbers, one.rows)
+        found = look(numbers, one.rows)
         if found is None:
             continue
         columns, rows = found
-        numbers = one.x[rows.ravel()]
+        numbers, look = one.x[rows.ravel()], find
         if weights is not None or (softmax and one.weights is None):
             return None
         if one.weights is not None and one.bias is not None:
@@ -178,8 +179,8 @@ def _read_head(trace: Trace, last: Sequence[Direction], numbers: np.ndarray) -> 
             return None
     for final in (False, True):
         hidden = features(last, final)
-        found = _find(numbers, hidden)
-        if found and np.array_equal(np.sort(found[1], axis=None), np.arange(len(hidden))):
+        found, order = look(numbers, hidden), np.arange(len(hidden)).reshape(-1, last[0].y.shape[1])
+        if found and any(np.array_equal(found[1].ravel(), o.ravel()) for o in (order, order.T)):
             if weights is None:
                 weights = np.eye(len(found[0]), dtype=last[0].blocks.w_x.dtype)
                 bias = np.zeros_like(weights[0])

@@ -18,7 +18,9 @@ from rnnx.models.seq2seq import Seq2Seq
 from rnnx.models.sequence_model import SequenceModel
 
 
-def to_onnx(model: SequenceModel | Seq2Seq, *, states: bool | None = None, lengths: bool = False) -> Any:
+def to_onnx(
+    model: SequenceModel | Seq2Seq, *, states: bool | None = None, lengths: bool = False, indices: bool | None = None
+) -> Any:
     """Export a model as an ONNX graph, for onnxruntime and other runtimes.
 
     Parameters
@@ -31,12 +33,15 @@ def to_onnx(model: SequenceModel | Seq2Seq, *, states: bool | None = None, lengt
         zero. A Seq2Seq cannot have them.
     lengths : bool
         Whether the numbers of steps are an input `lengths`, (m,) of int64; `source_lengths` for a Seq2Seq.
+    indices : bool, optional
+        Whether the inputs are indices, as for a model with an embedding folded into its weights. The default is true
+        for a CharModel and a Seq2Seq, false for other models.
 
     Returns
     -------
     onnx.ModelProto
-        Inputs: `inputs`, (T, m, n_x) of the model's dtype, or (T, m) of int64 for a CharModel; `lengths` and states (m,
-        n) if asked for; the cell's inputs besides x, (T, m, 1). Outputs: `outputs`, the logits or the predicted
+        Inputs: `inputs`, (T, m, n_x) of the model's dtype, or indices (T, m) of int64; `lengths` and states (m, n) if
+        asked for; the cell's inputs besides x, (T, m, 1). Outputs: `outputs`, the logits or the predicted
         numbers, (T, m, n_y), or (m, n_y) if the model has one output per example; the states. T and m are open.
 
         A Seq2Seq becomes one graph that decodes greedily, like its `predict`. Inputs: `source`, (T_x, m) of int64;
@@ -46,7 +51,8 @@ def to_onnx(model: SequenceModel | Seq2Seq, *, states: bool | None = None, lengt
     Raises
     ------
     ValueError
-        If states are asked for of a Seq2Seq.
+        If states, or inputs that are not indices, are asked for of a Seq2Seq, or indices of a model with an
+        `input_scaler`.
     TypeError
         If this is not such a model.
     ImportError
@@ -64,6 +70,11 @@ def to_onnx(model: SequenceModel | Seq2Seq, *, states: bool | None = None, lengt
     with_states = isinstance(model, CharModel) if states is None else flag("states", states)
     if with_states and isinstance(model, Seq2Seq):
         raise ValueError("`states` must be False for a Seq2Seq, whose decoder starts from the encoder's states")
+    with_indices = isinstance(model, CharModel | Seq2Seq) if indices is None else flag("indices", indices)
+    if not with_indices and isinstance(model, Seq2Seq):
+        raise ValueError("`indices` must be True for a Seq2Seq")
+    if with_indices and isinstance(model, SequenceModel) and model.input_scaler is not None:
+        raise ValueError("`indices` must be False for a model with an `input_scaler`")
     try:
         import onnx
     except ImportError:
@@ -73,7 +84,7 @@ def to_onnx(model: SequenceModel | Seq2Seq, *, states: bool | None = None, lengt
     if isinstance(model, Seq2Seq):
         graph = Seq2SeqExporter(model, lengths).graph()
     else:
-        graph = _Exporter(model, with_states, lengths).graph()
+        graph = _Exporter(model, with_states, lengths, with_indices).graph()
     opset = [helper.make_opsetid("", OPSET)]
     proto = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION, producer_name="rnnx")
     onnx.checker.check_model(proto, full_check=True)
@@ -96,12 +107,12 @@ def save_onnx(model: SequenceModel | Seq2Seq, path: str | Path, **options: Any) 
 class _Exporter:
     """Builds the graph of a model."""
 
-    def __init__(self, model: SequenceModel, with_states: bool, with_lengths: bool) -> None:
+    def __init__(self, model: SequenceModel, with_states: bool, with_lengths: bool, indices: bool) -> None:
         self.model, self.with_states = model, with_states
         self.parameters = {name: ns.to_host(a) for name, a in model.parameters.items()}
         self.dtype = next(iter(self.parameters.values())).dtype
         self.onnx = Graph(self.dtype)
-        self.indices = isinstance(model, CharModel)
+        self.indices = indices
         self.lengths = "lengths" if with_lengths else ""
 
     def graph(self) -> Any:

@@ -17,6 +17,7 @@ from rnnx.convert.onnx.elements import (
     Elements,
     Embedding,
     Input,
+    Scaled,
     Unknown,
     Value,
     attributes,
@@ -36,12 +37,19 @@ _RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLi
 _PRIMES = (5, 3, 7, 11, 13, 17, 19, 23)
 
 
+def _fits(constant: np.ndarray, shape: tuple[int, ...]) -> bool:
+    """Return whether broadcasting makes a constant an array of this shape."""
+    sizes = zip(constant.shape[::-1], shape[::-1], strict=False)
+    return constant.ndim <= len(shape) and all(size in (1, full) for size, full in sizes)
+
+
 class Trace:
     """The values of a file, and what makes new elements in it."""
 
     def __init__(self, proto: Any) -> None:
         self.inputs: list[Input] = []
         self.embeddings: list[Embedding] = []
+        self.scaled: list[Scaled] = []
         self.recurrent: list[RecurrentNode] = []
         self.dense: list[Dense] = []
         self.values: dict[str, Value] = {}
@@ -110,7 +118,9 @@ class Trace:
             return [self._embedding(node, values) or known]
         if kind in _MOVES and depends[0] and (kind == "Concat" or not any(depends[1:])):
             return self._move(node, values)
-        make = {"MatMul": self._product, "Gemm": self._product, "Add": self._bias}.get(kind)
+        if kind in ("Add", "Sub", "Mul", "Div"):
+            return [(self._bias(values) if kind == "Add" else None) or self._scaled(kind, values) or known]
+        make = {"MatMul": self._product, "Gemm": self._product}.get(kind)
         if kind in ("Softmax", "LogSoftmax"):
             make = self._softmax
         return [(make(node, values) if make else None) or known]
@@ -160,6 +170,7 @@ class Trace:
             if options.get("axis", -1) not in (-1, indices.numbers.ndim):
                 return None
             table = np.where(np.eye(int(depth.item()), dtype=bool), pair[1], pair[0])
+            table = table if table.dtype.kind == "f" else table.astype(np.float32)  # a Cast follows
         found = self.new(*indices.numbers.shape, table.shape[1])
         self.embeddings.append(Embedding(found.reshape(-1, table.shape[1]), table, indices.numbers.ravel()))
         return Elements(found)
@@ -188,14 +199,14 @@ class Trace:
         self.dense.append(Dense(found.reshape(-1, len(weights)), x, weights, bias))
         return Elements(found)
 
-    def _bias(self, _: Any, values: list[Value]) -> Value:
+    def _bias(self, values: list[Value]) -> Value:
         (x, bias) = values if isinstance(values[0], Elements) else values[::-1]
         if not isinstance(x, Elements) or not isinstance(bias, np.ndarray):
             return None
         shape = x.numbers.shape
         for one in self.dense:
             found = find(x.numbers, one.rows)
-            fits = np.broadcast_shapes(bias.shape, shape) == shape
+            fits = _fits(bias, shape)
             if found and fits and one.weights is not None and one.bias is not None:
                 columns, rows = found
                 added = np.broadcast_to(bias, shape).reshape(-1, len(columns))
@@ -203,6 +214,31 @@ class Trace:
                     both = one.bias[columns] + added[0]
                     return self._dense(rows.shape, one.x[rows.ravel()], one.weights[columns], both)
         return None
+
+    def _scaled(self, kind: str, values: list[Value]) -> Value:
+        swapped = not isinstance(values[0], Elements)
+        (x, c) = values[::-1] if swapped else values
+        if not isinstance(x, Elements) or x.is_integer or not isinstance(c, np.ndarray) or (swapped and kind == "Div"):
+            return None
+        before = [given.numbers for given in self.inputs]
+        before += [one.rows for one in self.embeddings] + [one.rows for one in self.scaled]
+        shape = x.numbers.shape
+        if not any(np.isin(x.numbers, known).all() for known in before) or not _fits(c, shape):
+            return None
+        constants = np.broadcast_to(c, shape).reshape(-1, shape[-1]).astype(np.float64)
+        if (constants != constants[0]).any():
+            return None
+        number = constants[0]
+        factor, offset = np.ones_like(number), np.zeros_like(number)
+        if kind in ("Mul", "Div"):
+            factor = number if kind == "Mul" else 1 / number
+        else:
+            factor, offset = (-factor, number) if swapped and kind == "Sub" else (factor, number)
+            offset = -offset if kind == "Sub" and not swapped else offset
+        found = self.new(*shape)
+        rows, source = (numbers.reshape(-1, shape[-1]) for numbers in (found, x.numbers))
+        self.scaled.append(Scaled(rows, source, factor, offset))
+        return Elements(found)
 
     def _softmax(self, node: Any, values: list[Value]) -> Value:
         x = values[0]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rnnx.convert.blocks import Arrays, Blocks
-from rnnx.convert.onnx.elements import Elements, error, find
+from rnnx.convert.onnx.elements import Elements, error, find, title
 from rnnx.convert.onnx.recurrent_node import Direction
 from rnnx.convert.onnx.trace import Trace
 
@@ -30,30 +30,38 @@ def blocks(trace: Trace, layers: Sequence[Sequence[Direction]]) -> tuple[dict[st
     found: dict[str, Blocks] = {}
     for k, layer in enumerate(layers):
         for one in layer:
-            w_x = _weights_on_layer(one, layers[k - 1]) if k else _input_weights(trace, one)
-            found[f"_l{k}{'_reverse' * one.reverse}"] = one.blocks._replace(w_x=w_x)
+            suffix = f"_l{k}{'_reverse' * one.reverse}"
+            found[suffix] = _on_layer(one, layers[k - 1]) if k else _on_input(trace, one)
     return found, found["_l0"].w_x.shape[1]
 
 
-def _weights_on_layer(one: Direction, below: Sequence[Direction]) -> np.ndarray:
+def _on_layer(one: Direction, below: Sequence[Direction]) -> Blocks:
     outputs = features(below)
     found = find(one.x, outputs)
     if found is None or not np.array_equal(found[1].ravel(), np.arange(len(outputs))):
-        raise error(
-            one.node, f"it must read the outputs of {below[0].node.name or below[0].node.output[0]!r}, as they are"
-        )
-    return spread(one.blocks.w_x, found[0], outputs.shape[1])
+        raise error(one.node, f"it must read all outputs of {title(below[0].node)}, and nothing else")
+    return one.blocks._replace(w_x=spread(one.blocks.w_x, found[0], outputs.shape[1]))
 
 
-def _input_weights(trace: Trace, one: Direction) -> np.ndarray:
+def _on_input(trace: Trace, one: Direction) -> Blocks:
+    """Return the blocks of the first layer; what scales its input, and an embedding, are folded into the weights."""
+    x, blocks = one.x, one.blocks
+    for scaled in trace.scaled[::-1]:
+        found = find(x, scaled.rows)
+        if found:
+            columns, rows = found
+            b_x = blocks.b_x + blocks.w_x.astype(np.float64) @ scaled.offset[columns]
+            w_x = blocks.w_x * scaled.factor[columns]
+            blocks = blocks._replace(w_x=w_x.astype(blocks.w_x.dtype), b_x=b_x.astype(blocks.b_x.dtype))
+            x = scaled.x[rows][..., columns]
     for embedding in trace.embeddings:
-        found = find(one.x, embedding.rows)
+        found = find(x, embedding.rows)
         if found:
             columns, rows = found
             _input_columns(trace, one, embedding.indices[rows][:, :, None])
-            return one.blocks.on_indices(embedding.table[:, columns]).w_x
-    columns, size = _input_columns(trace, one, one.x)
-    return spread(one.blocks.w_x, columns, size)
+            return blocks.on_indices(embedding.table[:, columns])
+    columns, size = _input_columns(trace, one, x)
+    return blocks._replace(w_x=spread(blocks.w_x, columns, size))
 
 
 def _input_columns(trace: Trace, one: Direction, x: np.ndarray) -> tuple[np.ndarray, int]:

@@ -65,9 +65,8 @@ class Forward(Pass):
             address, by_example, by_step = numbers.next(3)
             strides, row = (by_example, by_example, by_step), key.m * INDEX.itemsize
             target = End(self.address("X"), (INDEX.itemsize, INDEX.itemsize, row))
-            shape = (
-                (1, key.m, key.n_steps) if lengths else (key.m, 1, key.n_steps)
-            )  # examples, or in the place of units
+            # Without lengths, examples take the place of units.
+            shape = (1, key.m, key.n_steps) if lengths else (key.m, 1, key.n_steps)
             copies.append(Copy(End(address, strides), target, shape, INDICES, lengths))
         elif not self._x_in_place:
             copies.append(self._copy(numbers.array(3), "X", self.shapes["X"][0], lengths))

@@ -6,10 +6,9 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from rnnx.interop.torch.passes import Optional, Tensors
 from rnnx.interop.torch.stack import Stack, result_dtype
 from rnnx.interop.torch.weights import name_of_module
-
-Tensors = list[torch.Tensor]
 
 
 class _Layers(torch.nn.RNNBase):
@@ -27,8 +26,11 @@ class _Layers(torch.nn.RNNBase):
         batch_dim, is_batched = 0 if self.batch_first else 1, input.dim() == 3
         if not is_batched:
             input, given = input.unsqueeze(batch_dim), [h.unsqueeze(1) for h in given]  # noqa: A001
-        states = given or self._zeros(input, input.size(batch_dim))
-        self.check_forward_args(input, self._public(states), None)
+        states = given or self._no_states(input, input.size(batch_dim))
+        if states[0] is None:
+            self.check_input(input, None)
+        else:
+            self.check_forward_args(input, self._public(states), None)
         out, final = self._run(input.transpose(0, 1) if self.batch_first else input, states, None)
         out = out.transpose(0, 1) if self.batch_first else out
         if not is_batched:
@@ -48,8 +50,14 @@ class _Layers(torch.nn.RNNBase):
         result = PackedSequence(pack_padded_sequence(out, lengths).data, batch_sizes, sorted_indices, unsorted_indices)
         return result, self.permute_hidden(self._public(final), unsorted_indices)
 
-    def _public(self, states: Sequence[torch.Tensor]) -> Any:
+    def _public(self, states: Sequence[Optional]) -> Any:
         return tuple(states) if self.mode == "LSTM" else states[0]
+
+    def _no_states(self, like: torch.Tensor, m: int) -> Sequence[Optional]:
+        """Return zeros, as None where that will do."""
+        if not torch.compiler.is_compiling():
+            return (None, None) if self.mode == "LSTM" else (None,)
+        return self._zeros(like, m)
 
     def _zeros(self, like: torch.Tensor, m: int) -> Tensors:
         widths = [self.proj_size or self.hidden_size, self.hidden_size][: 2 if self.mode == "LSTM" else 1]
@@ -57,13 +65,14 @@ class _Layers(torch.nn.RNNBase):
         return [torch.zeros(layers, m, width, dtype=like.dtype, device=like.device) for width in widths]
 
     def _run(
-        self, x: torch.Tensor, states: Sequence[torch.Tensor], lengths: torch.Tensor | None
+        self, x: torch.Tensor, states: Sequence[Optional], lengths: torch.Tensor | None
     ) -> tuple[torch.Tensor, Tensors]:
         """Run all layers on (T, m, n); return the outputs and the final states, (layers, m, n)."""
         if x.size(0) == 0:
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
         name = name_of_module(self.mode, self.bias, self.hidden_size, self.proj_size > 0)
-        weights = [[getattr(self, key) for key in keys] for keys in self._all_weights]
+        known: Any = self._parameters  # faster than `getattr`, which also finds what has replaced a parameter
+        weights = [[known[key] if key in known else getattr(self, key) for key in keys] for keys in self._all_weights]
         stack = Stack(name, self.num_layers, self.bidirectional, self.dropout if self.training else 0.0)
         dtype = result_dtype(x, self.mode)
         out, final = stack.run(x, states, weights, lengths=lengths)

@@ -31,13 +31,12 @@ _LIBRARY.define(f"forward({_ARGUMENTS}, bool keep) -> Tensor[]")
 _LIBRARY.define(f"backward({_ARGUMENTS}, Tensor[] tape, Tensor?[] ds) -> Tensor[]")
 
 
-def run(name: str, given: Arguments, *, keep: bool) -> tuple[Tensors, Tensors]:
+def run(name: str, given: Arguments, *, keep: bool) -> tuple[torch.Tensor, Tensors]:
     """Do what `autograd.run` does."""
     x, s0, weights, inputs, lengths, resets = given
     arguments = list(s0), list(weights), list(inputs.values()), list(inputs), lengths, resets
     results = torch.ops.rnnx.forward(name, x, *arguments, keep)
-    n = len(s0)
-    return results[:n], results[n : 2 * n]
+    return results[0], results[1 : 1 + len(s0)]
 
 
 def _arguments(
@@ -54,18 +53,17 @@ def _arguments(
 
 def _forward(name: str, x: torch.Tensor, *rest: Any) -> Tensors:
     *given, keep = rest
-    outputs, final, caches = passes.forward(name, _arguments(x, *given), keep=keep)
+    out, final, caches = passes.forward(name, _arguments(x, *given), keep=keep)
     if not keep:
-        return [*outputs, *final]
+        return [out, *final]
     tape = caches.tape_for(registered(name).cell)
-    return [*outputs, *final, *(to_tensor(a) for a in (*tape.states, *(tape.saved or ()), tape.x, *tape.inputs))]
+    return [out, *final, *(to_tensor(a) for a in (*tape.states, *(tape.saved or ()), tape.x, *tape.inputs))]
 
 
 def _backward(name: str, x: torch.Tensor, *rest: Any) -> Tensors:
     *given, tape, ds = rest
     arguments = _arguments(x, *given)
-    n = len(arguments.s0)
-    found = passes.backward(name, _caches(name, arguments, tape), ds[:n], ds[n:])
+    found = passes.backward(name, _caches(name, arguments, tape), ds[0], ds[1:])
     return [*([] if found.x is None else [found.x]), *found.s0, *found.weights, *found.inputs]
 
 
@@ -97,13 +95,14 @@ def _fake_forward(name: str, x: torch.Tensor, *rest: Any) -> Tensors:
     """Return tensors of the shapes and dtypes that `_forward` returns."""
     *given, keep = rest
     arguments = _arguments(x, *given)
-    s0, resets = arguments.s0, arguments.resets
+    s0: Any = arguments.s0
+    resets = arguments.resets
     n_steps, m = x.shape[:2]
 
     def made(*shape: Any, of: torch.Tensor = s0[0]) -> torch.Tensor:
         return of.new_empty(shape)
 
-    results = [made(n_steps, m, s.shape[1]) for s in s0] + [made(m, s.shape[1]) for s in s0]
+    results = [made(n_steps, m, s0[0].shape[1])] + [made(m, s.shape[1]) for s in s0]
     if not keep:
         return results
     cell, n_a = registered(name).cell, s0[0].shape[1]
@@ -117,7 +116,7 @@ def _fake_forward(name: str, x: torch.Tensor, *rest: Any) -> Tensors:
 def _fake_backward(name: str, x: torch.Tensor, *rest: Any) -> Tensors:
     _, s0, weights, inputs, *_ = _arguments(x, *rest[:-2])
     of_x = [torch.empty_like(x, memory_format=torch.contiguous_format)] if x.is_floating_point() else []
-    rest_of = (*s0, *weights, *inputs.values())
+    rest_of: Any = (*s0, *weights, *inputs.values())
     return [*of_x, *(torch.empty_like(a, memory_format=torch.contiguous_format) for a in rest_of)]
 
 
@@ -125,7 +124,7 @@ def _keep_tape(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
     """Save what the backward pass of autograd needs."""
     name, x, s0, weights, extra, keys, lengths, resets, _ = inputs
     n = len(s0)
-    tape = output[2 * n :]
+    tape = output[1 + n :]
     ctx.mark_non_differentiable(*tape)
     ctx.set_materialize_grads(False)
     ctx.sizes, ctx.constants = (n, len(weights), len(extra), lengths is not None, resets is not None), (name, keys)
@@ -139,7 +138,7 @@ def _autograd(ctx: Any, d_results: Sequence[Optional]) -> tuple[Any, ...]:
     x = next(tensors)
     s0, weights, inputs = ([next(tensors) for _ in range(count)] for count in (n, n_weights, n_inputs))
     lengths, resets = (next(tensors) if given else None for given in (has_lengths, has_resets))
-    ds = list(d_results[: 2 * n])
+    ds = list(d_results[: 1 + n])
     found = torch.ops.rnnx.backward(name, x, s0, weights, inputs, keys, lengths, resets, list(tensors), ds)
     dx = found.pop(0) if x.is_floating_point() else None
     of_keys: Any = None if keys else []  # torch takes an empty list for one of tensors

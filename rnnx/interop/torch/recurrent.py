@@ -1,6 +1,6 @@
 """A module for any cell of rnnx. Dimensions: T steps, m examples, n features."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,7 +8,7 @@ import torch
 from rnnx._core.checks import flag, integer, real
 from rnnx.cells import Cell, cell_of
 from rnnx.functional.initialization import initialize_parameters
-from rnnx.interop.torch.passes import Optional, Tensors
+from rnnx.interop.torch.passes import Optional
 from rnnx.interop.torch.stack import Stack
 from rnnx.interop.torch.weights import name_of_cell
 
@@ -131,9 +131,11 @@ class Recurrent(torch.nn.Module):
         out, final = stack.run(x, start, weights, **options)
         return time_major(out), tuple(final)
 
-    def _checked_states(self, states: Any, m: int, like: torch.Tensor) -> Tensors:
+    def _checked_states(self, states: Any, m: int, like: torch.Tensor) -> Sequence[Optional]:
         cell = self.cell
         shapes = [(len(self._suffixes), m, cell.size(state, self.hidden_size)) for state in cell.states]
+        if states is None and not torch.compiler.is_compiling():
+            return [None for _ in shapes]
         if states is None:
             return [like.new_zeros(shape) for shape in shapes]
         if not isinstance(states, tuple | list) or [tuple(s.shape) for s in states] != shapes:

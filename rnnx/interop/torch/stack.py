@@ -1,7 +1,7 @@
 """Layers on top of each other, in one or both directions. Dimensions: T steps, m examples, n features."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -22,7 +22,7 @@ class Stack(NamedTuple):
     def run(
         self,
         x: torch.Tensor,
-        states: Sequence[torch.Tensor],
+        states: Sequence[Optional],
         weights: Sequence[Tensors],
         *,
         inputs: Mapping[str, torch.Tensor] | None = None,
@@ -34,7 +34,7 @@ class Stack(NamedTuple):
         Parameters
         ----------
         x : (T, m, n) or, for indices, (T, m)
-        states : per state, (layers * directions, m, n)
+        states : per state, (layers * directions, m, n); or, unless compiled, None for zeros
         weights : per layer and direction
         inputs, lengths, resets
             As in `passes.Arguments`.
@@ -52,18 +52,16 @@ class Stack(NamedTuple):
             outputs = []
             for direction, extra in enumerate((given, backwards)[:directions]):
                 row, sequence = layer * directions + direction, reverse(x, order) if direction else x
-                s0 = [state[row] for state in states]
-                of_layer = _computed([sequence, *s0, *weights[row], *extra.values()])
-                n, n_weights = 1 + len(s0), 1 + len(s0) + len(weights[row])
-                extra = dict(zip(extra, of_layer[n_weights:], strict=True))
-                (out, *_), last = run(
-                    self.name, of_layer[0], of_layer[1:n], of_layer[n:n_weights], extra, lengths, resets
-                )
+                s0 = [None if state is None else state[row] for state in states]
+                sequence, s0, own, extra = _computed(sequence, s0, weights[row], extra)
+                out, last = run(self.name, sequence, s0, own, extra, lengths, resets)
                 outputs.append(reverse(out, order) if direction else out)
                 final.append(last)
             x = torch.cat(outputs, dim=2) if directions == 2 else outputs[0]
             if self.dropout and layer < self.num_layers - 1:
                 x = torch.nn.functional.dropout(x, self.dropout)
+        if len(final) == 1:
+            return x, [row.unsqueeze(0) for row in final[0]]
         return x, [torch.stack(rows) for rows in zip(*final, strict=True)]
 
 
@@ -80,17 +78,21 @@ def _reversed_steps(n_steps: int, lengths: torch.Tensor) -> torch.Tensor:
     return torch.where(t < lengths, lengths - 1 - t, t)
 
 
-def _computed(tensors: Sequence[torch.Tensor]) -> Tensors:
+def _computed(x: torch.Tensor, s0: Sequence[Optional], weights: Tensors, inputs: Mapping[str, torch.Tensor]) -> Any:
     """Return the tensors in the dtype that a pass computes in: on the CPU, float32 instead of 16-bit types."""
-    device, of_states = tensors[0].device.type, tensors[1].dtype
-    dtype = None
+    device, dtype = x.device.type, None
     if torch.is_autocast_enabled(device):
         dtype = torch.float32 if device == "cpu" else torch.get_autocast_dtype(device)
-    elif device == "cpu" and of_states in _SHORT:
+    elif device == "cpu" and (x.dtype in _SHORT or weights[0].dtype in _SHORT):
         dtype = torch.float32
-    if dtype is None or of_states == torch.float64:
-        return list(tensors)
-    return [tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in tensors]
+    if dtype is None or weights[0].dtype == torch.float64:
+        return x, s0, weights, inputs
+
+    def computed(tensor: Optional) -> Any:
+        return tensor if tensor is None or not tensor.is_floating_point() else tensor.to(dtype)
+
+    of_inputs = {key: computed(value) for key, value in inputs.items()}
+    return computed(x), [*map(computed, s0)], [*map(computed, weights)], of_inputs
 
 
 def result_dtype(x: torch.Tensor, mode: str) -> torch.dtype:

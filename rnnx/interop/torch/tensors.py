@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 
 from rnnx.engines.cpu.runtime.thread_policy import use_limit
@@ -12,7 +13,7 @@ from rnnx.engines.cpu.runtime.thread_policy import use_limit
 def to_array(tensor: torch.Tensor) -> Any:
     """Return an array that shares the memory of a tensor."""
     if tensor.device.type == "cpu":
-        return tensor.detach().numpy()
+        return tensor.numpy(force=True)
     import cupy
 
     return cupy.from_dlpack(tensor.detach())
@@ -20,16 +21,16 @@ def to_array(tensor: torch.Tensor) -> Any:
 
 def to_tensor(array: Any) -> torch.Tensor:
     """Return a tensor that shares the memory of an array."""
-    return torch.utils.dlpack.from_dlpack(array)
+    return torch.from_numpy(array) if type(array) is np.ndarray else torch.utils.dlpack.from_dlpack(array)
+
+
+def in_torchs_place(tensor: torch.Tensor) -> contextlib.AbstractContextManager[None]:
+    """Run with torch's number of threads, or on torch's current stream on the tensor's device."""
+    return use_limit(torch.get_num_threads()) if tensor.device.type == "cpu" else _on_stream(tensor)
 
 
 @contextlib.contextmanager
-def in_torchs_place(tensor: torch.Tensor) -> Iterator[None]:
-    """Run with torch's number of threads, or on torch's current stream on the tensor's device."""
-    if tensor.device.type == "cpu":
-        with use_limit(torch.get_num_threads()):
-            yield
-        return
+def _on_stream(tensor: torch.Tensor) -> Iterator[None]:
     import cupy
 
     stream = torch.cuda.current_stream(tensor.device).cuda_stream

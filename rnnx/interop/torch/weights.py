@@ -74,14 +74,14 @@ class Stacked(Weights):
     def parameters(self, xp: Any, arrays: Sequence[Array]) -> dict[str, Array]:
         found: dict[str, Array] = {}
         for keys, array in zip(self._keys, arrays, strict=True):
-            n = array.shape[0] // len(keys)
-            blocks = array if array.ndim == 2 else array[:, None]
-            found |= {key: blocks[j * n : (j + 1) * n, :] for j, key in enumerate(keys)}
+            columns = array.shape[1] if array.ndim == 2 else 1
+            found.update(zip(keys, xp.reshape(array, (len(keys), array.shape[0] // len(keys), columns)), strict=True))
         return found
 
     def gradients(self, xp: Any, found: Mapping[str, Array]) -> list[Array]:
-        joined = [xp.concat([found["d" + key] for key in keys]) for keys in self._keys]
-        return [a if side[0] == "W" else a[:, 0] for side, a in zip(self._sides, joined, strict=True)]
+        given = [[found["d" + key] for key in keys] for keys in self._keys]
+        biases = [xp.concat(arrays)[:, 0] for arrays in given[2:]]  # the two may be one array
+        return [*(ns.joined(xp, arrays) for arrays in given[:2]), *biases]
 
 
 class Projected(Weights):
@@ -139,7 +139,7 @@ def registered(name: str) -> Weights:
         return Projected(projected_from, biased) if projected_from else Stacked(mode, biased)
     if kind == "own" and name not in _own:
         raise ValueError(
-            f"cell {rest[0]!r} is not known in this process: programs with cells of one's own run in their own"
+            f"cell {rest[0]!r} is not known here: programs with own cells run only in the process that made them"
         )
     cell = CELLS[rest[0]] if kind == "cell" else _own[name]
     return Weights(cell, (*cell.parameter_keys, *cell.optional_keys))

@@ -24,11 +24,20 @@ class ForwardPass(Pass):
     "block", the memory of `block`, which ends with the copies of the parameters; the `sequences`, x and the extra
     inputs; "initial 0", ..., the initial states, (m, n), but in a stepper; the `parameters`; "output 0", ..., the
     caller's copies of the states; "lengths", if given.
+
+    `only_first`: the caller needs no other state's sequence, so there are no outputs of others.
     """
 
     job = "forward"
 
-    def __init__(self, key: PassKey, keep: bool, layouts: tuple[Layout | None, ...], slot: int | None = None) -> None:
+    def __init__(
+        self,
+        key: PassKey,
+        keep: bool,
+        layouts: tuple[Layout | None, ...],
+        slot: int | None = None,
+        only_first: bool = False,
+    ) -> None:
         cell, _, n_steps, m, _, n_x, *_ = key
         self.keep, self.layouts, self.slot = keep, layouts, slot or 0
         self._chunk = max(1, min(n_steps, _ROWS_OF_A_CHUNK // m))
@@ -41,7 +50,7 @@ class ForwardPass(Pass):
         self.block = Block(key.dtype, [*states, *saved, *copies, *(self.kept.shapes if keep else ())])
         self.sequences = ("x", *names("input", cell.inputs))
         self.initial = names("initial", cell.states) if slot is None else ()
-        self.outputs = names("output", cell.states) if keep else ()
+        self.outputs = names("output", cell.states[: 1 if only_first else None]) if keep else ()
         self.parameters = tuple(f"parameter {name}" for name in key.keys)  # a key may be "block"
         self.arrays = ("block", *self.sequences, *self.initial, *self.parameters, *self.outputs, "lengths")
         # With `keep`, of the values of a backward pass and of the first parameter.
@@ -115,7 +124,7 @@ class ForwardPass(Pass):
         return {
             **self.stage(t, wired, parameters, places),
             "arguments": [self._argument(t, wired, a, places) for a in wired.forward_arguments()],
-            "outputs": [copies[slot.number] for slot in wired.writes if wired.is_last and copies],
+            "outputs": [copies[s.number] for s in wired.writes if wired.is_last and s.number < len(copies)],
             "head_size": head_size,
             "w_h": t.take_bytes(w_h),
             "w_x": t.take_bytes(t.packed(t.n_x, vectors_x, weights_x)),

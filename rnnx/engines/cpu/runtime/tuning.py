@@ -5,7 +5,7 @@ and a micro-panel begins where a share does. With many rows, it is a question of
 (fewer vectors are shared by more rows), which was measured for the families in the table. The first process on a
 machine measures both in some milliseconds; the object cache keeps the result. RNNX_AUTOTUNE=0 leaves it at the table.
 
-Larger or smaller blocks, KC from 256 to 1024, differ by less than the error of the measurement, as micro-kernels
+Larger or smaller blocks, KC from 256 to 1024, make no consistent difference, as micro-kernels
 prefetch; so they are constants.
 """
 
