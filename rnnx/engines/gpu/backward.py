@@ -7,11 +7,12 @@ a recurrent side of stage i; Z numbers in a row of dZ, see `StageWiring.blocks`.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rnnx._core.arrays import INDEX
 from rnnx.cells.wiring import Argument, Slot, StageWiring, wiring
 from rnnx.engines.gpu import gradients
 from rnnx.engines.gpu.codegen import FINAL_STATE, backward_kernel, name_of
 from rnnx.engines.gpu.copies import INDICES, TO_REAL, Copy, End, Numbers, Transfer
-from rnnx.engines.gpu.device import INDEX, Array, DeviceStream, Matrix, Shapes, StepArgument
+from rnnx.engines.gpu.device import Array, DeviceStream, Matrix, Shapes, StepArgument
 from rnnx.engines.gpu.kernel import real_dtype
 from rnnx.engines.gpu.pass_key import PassKey
 from rnnx.engines.gpu.passes import Pass, Product, StageStep

@@ -7,10 +7,11 @@ input sides of all stages.
 from collections.abc import Sequence
 from typing import Any
 
+from rnnx._core.arrays import INDEX
 from rnnx.cells.wiring import StageWiring, wiring
 from rnnx.engines.gpu.codegen import forward_arrays, forward_kernel, forward_sides, name_of
 from rnnx.engines.gpu.copies import INDICES, SAME, Copy, End, Number, Numbers, Transfer
-from rnnx.engines.gpu.device import INDEX, Array, DeviceStream, Matrix, Results, Shapes, StepArgument
+from rnnx.engines.gpu.device import Array, DeviceStream, Matrix, Results, Shapes, StepArgument
 from rnnx.engines.gpu.geometry import Geometry
 from rnnx.engines.gpu.pass_key import PassKey
 from rnnx.engines.gpu.passes import Pass, Product, StageStep

@@ -5,11 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rnnx._core.arrays import INDEX
 from rnnx.cells.wiring import Slot, StageWiring, wiring
 from rnnx.engines.gpu import geometry, persistent
 from rnnx.engines.gpu.codegen import launch_size
 from rnnx.engines.gpu.copies import INDICES, NO_MATRIX, Copy, End, Numbers, Transfer
-from rnnx.engines.gpu.device import INDEX, Arena, DeviceStream, Matrix, Shapes, StepArgument
+from rnnx.engines.gpu.device import Arena, DeviceStream, Matrix, Shapes, StepArgument
 from rnnx.engines.gpu.geometry import Geometry
 from rnnx.engines.gpu.kernel import Kernel, LaunchSize, options
 from rnnx.engines.gpu.launches import Launcher
