@@ -69,10 +69,10 @@ class Backward(Pass):
             self._fresh, self.shapes = self._results.allocate(stream), self.shapes | of_x
             start = stream.base(self._fresh)
             self.addresses |= {name: start + self._results.views[name].offset for name in of_x}
-        self.memory = self.allocate(shapes | self.team_shapes() | gradients.shapes(key))
+        self.memory = self.allocate(shapes | self.group_shapes() | gradients.shapes(key))
         numbers = self._numbers = Numbers()
         before = self._cotangent_copies(numbers) + (self.parameter_copies(numbers) if packs else [])
-        before += self.team_copies()
+        before += self.group_copies()
         (out,), arrays = numbers.next(1), (self.address, self.shapes)
         after = gradients.copies(key, self._results, *arrays, out, in_place=not captured)
         self.transfer = Transfer(stream, self.launch, numbers, before, after)

@@ -38,7 +38,7 @@ class Forward(Pass):
         for stage in wiring(key.cell):
             if key.separate_sides(stage):
                 working[f"Zh{stage.number}"] = ((key.m, stage.n_zh * stage.units(key.n)), key.dtype)
-        working |= self.team_shapes()
+        working |= self.group_shapes()
         self.kept, self.working = self.allocate(kept), self.allocate(working)
         self._x_in_place = x is not None and not (captured or key.keep or key.has_lengths or key.indices)
         self._x_in_place = self._x_in_place and self.is_time_major(x)
@@ -47,7 +47,7 @@ class Forward(Pass):
         self._stages, self.results, self._numbers = self.stages(), Results(), Numbers()
         numbers = self._numbers
         before = [*self.parameter_copies(numbers), *self.state_copies(numbers), *self.input_copies(numbers)]
-        before += self.team_copies()
+        before += self.group_copies()
         self.transfer = Transfer(stream, self.launch, numbers, before, self._result_copies(numbers))
 
     def state_copies(self, numbers: Numbers) -> list[Copy]:

@@ -80,14 +80,14 @@ class Pass(Launcher):
         self.addresses |= arena.addresses
         return arena
 
-    def team_shapes(self) -> Shapes:
+    def group_shapes(self) -> Shapes:
         """Return the arrays with which the blocks of a grid communicate, see ``kernels/persistent.cuh``."""
         if not self._geometry or not self._geometry.grid:
             return {}
-        operands, counts = self._geometry.team_sizes(self.key.cell, self.key.m, backward=self.backward)
+        operands, counts = self._geometry.group_sizes(self.key.cell, self.key.m, backward=self.backward)
         return {"operands": ((operands,), np.dtype(np.uint8)), "counts": ((counts,), INDEX)}
 
-    def team_copies(self) -> list[Copy]:
+    def group_copies(self) -> list[Copy]:
         """Return the copy of zeros to the counts of a grid."""
         if "counts" not in self.shapes:
             return []
