@@ -33,6 +33,16 @@ def accuracy(targets: Any, predictions: Any, *, weights: Any = None) -> float:
     ------
     ValueError, TypeError
         As all functions here: for wrong shapes, no numbers, or masked arrays.
+
+    See Also
+    --------
+    f1_score, roc_auc
+
+    Examples
+    --------
+    >>> from rnnx import metrics
+    >>> metrics.accuracy([0, 1, 1, 0], [0, 1, 0, 0])
+    0.75
     """
     wanted, found = _classes(targets, predictions)
     return _mean((wanted == found).astype(float), weights)
@@ -48,6 +58,16 @@ def f1_score(targets: Any, predictions: Any, *, average: str = "macro") -> Any:
     average : {"macro", "micro", "weighted", "binary", "none"}
         Over the classes: their mean, all together, weighted by their number of targets, class 1 only, or one number
         for each class that occurs, in increasing order.
+
+    See Also
+    --------
+    accuracy
+
+    Examples
+    --------
+    >>> from rnnx import metrics
+    >>> round(metrics.f1_score([0, 1, 1, 0], [0, 1, 0, 0]), 4)
+    0.7333
     """
     choice("average", average, ("macro", "micro", "weighted", "binary", "none"))
     wanted, found = (a.ravel() for a in _classes(targets, predictions))
@@ -83,6 +103,16 @@ def roc_auc(targets: Any, scores: Any) -> float:
     ------
     ValueError
         Also if a class does not occur.
+
+    See Also
+    --------
+    accuracy
+
+    Examples
+    --------
+    >>> from rnnx import metrics
+    >>> metrics.roc_auc([0, 1, 1, 0], [0.1, 0.9, 0.4, 0.5])
+    0.75
     """
     wanted, given = host_array("targets", targets), host_array("scores", scores)
     if given.ndim == wanted.ndim + 1 and given.shape[1:] == wanted.shape:
@@ -101,13 +131,35 @@ def roc_auc(targets: Any, scores: Any) -> float:
 
 
 def mean_absolute_error(targets: Any, predictions: Any, *, weights: Any = None) -> float:
-    """Return the mean of ``abs(target - prediction)``; arrays of one shape, and `weights` that broadcast to it."""
+    """Return the mean of ``abs(target - prediction)``; arrays of one shape, and `weights` that broadcast to it.
+
+    See Also
+    --------
+    root_mean_squared_error, mean_absolute_scaled_error
+
+    Examples
+    --------
+    >>> from rnnx import metrics
+    >>> metrics.mean_absolute_error([1.0, 2.0], [1.5, 1.0])
+    0.75
+    """
     wanted, found = _numbers(targets, predictions)
     return _mean(abs(wanted - found), weights)
 
 
 def root_mean_squared_error(targets: Any, predictions: Any, *, weights: Any = None) -> float:
-    """Return the square root of the mean of ``(target - prediction)**2``; arrays as for `mean_absolute_error`."""
+    """Return the square root of the mean of ``(target - prediction)**2``; arrays as for `mean_absolute_error`.
+
+    See Also
+    --------
+    mean_absolute_error
+
+    Examples
+    --------
+    >>> from rnnx import metrics
+    >>> metrics.root_mean_squared_error([0.0, 0.0], [3.0, 3.0])
+    3.0
+    """
     wanted, found = _numbers(targets, predictions)
     return float(np.sqrt(_mean((wanted - found) ** 2, weights)))
 
@@ -127,6 +179,16 @@ def mean_absolute_scaled_error(targets: Any, predictions: Any, history: Any, *, 
     ------
     ValueError
         Also if a history has at most `season` steps, or does not change.
+
+    See Also
+    --------
+    mean_absolute_error
+
+    Examples
+    --------
+    >>> from rnnx import metrics
+    >>> metrics.mean_absolute_scaled_error([5.0, 6.0], [5.5, 6.5], history=[1.0, 2.0, 3.0, 4.0])
+    0.5
     """
     wanted, found = _numbers(targets, predictions)
     past = host_array("history", history).astype(float)
@@ -140,7 +202,18 @@ def mean_absolute_scaled_error(targets: Any, predictions: Any, history: Any, *, 
 
 
 def pinball_loss(targets: Any, predictions: Any, quantile: float, *, weights: Any = None) -> float:
-    """Return the mean loss of a predicted quantile, which is least for the true one."""
+    """Return the mean loss of a predicted quantile, which is least for the true one.
+
+    See Also
+    --------
+    coverage
+
+    Examples
+    --------
+    >>> from rnnx import metrics
+    >>> metrics.pinball_loss([10.0, 12.0], [11.0, 11.0], quantile=0.9)
+    0.5
+    """
     q = real("quantile", quantile, "(0, 1)")
     wanted, found = _numbers(targets, predictions)
     d = wanted - found
@@ -148,7 +221,18 @@ def pinball_loss(targets: Any, predictions: Any, quantile: float, *, weights: An
 
 
 def coverage(targets: Any, lower: Any, upper: Any, *, weights: Any = None) -> float:
-    """Return the part of the targets from `lower` to `upper`; arrays of one shape."""
+    """Return the part of the targets from `lower` to `upper`; arrays of one shape.
+
+    See Also
+    --------
+    pinball_loss
+
+    Examples
+    --------
+    >>> from rnnx import metrics
+    >>> metrics.coverage([1.0, 2.0, 9.0], [0.0, 0.0, 0.0], [5.0, 5.0, 5.0])
+    0.6666666666666666
+    """
     wanted, low = _numbers(targets, lower, "lower")
     _, high = _numbers(targets, upper, "upper")
     return _mean(((low <= wanted) & (wanted <= high)).astype(float), weights)

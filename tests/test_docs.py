@@ -198,15 +198,8 @@ def broken_links(site):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The built site; the notebook is not executed."""
-    for package in (
-        "sphinx",
-        "numpydoc",
-        "myst_nb",
-        "furo",
-        "sphinx_copybutton",
-        "sphinx_design",
-        "sphinx-mathjax-offline",
-    ):
+    extensions = ("sphinx_copybutton", "sphinx_design", "sphinx-mathjax-offline")
+    for package in ("sphinx", "numpydoc", "myst_nb", "furo", *extensions):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"the documentation needs {package}: pip install -e '.[docs]'")
     out = tmp_path_factory.mktemp("docs") / "html"

@@ -51,6 +51,17 @@ class Stage:
         Keys of learnable numbers per unit, shape (n_a, 1), used without a product.
     inputs : tuple of str
         Names of inputs besides x, with one number per unit.
+
+    See Also
+    --------
+    Cell, Gate
+
+    Examples
+    --------
+    >>> import rnnx
+    >>> gru = rnnx.CELLS["gru"]  # the course's has two products
+    >>> [stage.out for stage in gru.stages]
+    [('rat', 'ut', 'keept'), ('a',)]
     """
 
     gates: tuple[Gate, ...]
@@ -138,6 +149,17 @@ class Cell:
         different widths are only combined in products: see `Gate.width`.
     definition : Definition or None
         Where the cell comes from, if `rnnx.cell` has made it. It is then pickled by reference.
+
+    See Also
+    --------
+    cell, Stage, CELLS
+
+    Examples
+    --------
+    >>> import rnnx
+    >>> lstm = rnnx.CELLS["lstm"]
+    >>> lstm.name, lstm.states, lstm.parameter_keys
+    ('lstm', ('a', 'c'), ('Wf', 'bf', 'Wi', 'bi', 'Wc', 'bc', 'Wo', 'bo'))
     """
 
     name: str

@@ -25,6 +25,21 @@ class Vector:
     ----------
     initial : float or (float, float)
         Initial value, or the bounds of a uniform distribution.
+
+    See Also
+    --------
+    cell, Gate, Input
+
+    Examples
+    --------
+    >>> import rnnx
+    >>> from rnnx.cells import sigmoid, tanh
+    >>> @rnnx.cell
+    ... def leaky(x, a, *, c=rnnx.Gate, rate=rnnx.Vector((-2.0, 2.0))):
+    ...     return a + sigmoid(rate) * (tanh(c(x, a)) - a)
+    >>> parameters = rnnx.initialize_parameters(leaky, n_x=3, n_a=5, rng=0)
+    >>> {name: value.shape for name, value in parameters.items()}
+    {'Wc': (5, 8), 'bc': (5, 1), 'rate': (5, 1)}
     """
 
     initial: float | tuple[float, float] = 0.0
@@ -38,6 +53,24 @@ class Input:
     ----------
     default : float or "step", optional
         What it is if it is not given: a number, or the number of the step, from 0.
+
+    See Also
+    --------
+    cell, Gate, Vector, recurrent_forward
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> from rnnx.cells import tanh
+    >>> @rnnx.cell
+    ... def timed(x, a, *, c=rnnx.Gate, dt=rnnx.Input(1.0)):
+    ...     return a + dt * (tanh(c(x, a)) - a)
+    >>> parameters = rnnx.initialize_parameters(timed, n_x=3, n_a=5, rng=0, dtype="float64")
+    >>> dt = np.full((2, 7), 0.1)  # one number for all units
+    >>> (a,), _, _ = rnnx.recurrent_forward(timed, np.ones((3, 2, 7)), (), parameters, inputs={"dt": dt})
+    >>> a.shape
+    (5, 2, 7)
     """
 
     default: float | str | None = None
@@ -100,6 +133,10 @@ def cell(
     ------
     TypeError, ValueError
         For a signature, a value or an operation that a cell cannot have.
+
+    See Also
+    --------
+    Gate, Vector, Input, check_cell, recurrent_forward
 
     Examples
     --------

@@ -42,6 +42,22 @@ class Gate:
         Number of units of what the recurrent weights multiply; 0 means n_a.
     biased : bool
         In the signature of a function: whether the input side has a bias.
+
+    See Also
+    --------
+    cell, Vector, Input
+
+    Examples
+    --------
+    >>> import rnnx
+    >>> from rnnx.cells import sigmoid, tanh
+    >>> @rnnx.cell
+    ... def gated(x, a, *, f=rnnx.Gate(heads=2), c=rnnx.Gate):
+    ...     f = sigmoid(f(x, a))
+    ...     return f * a + (1 - f) * tanh(c(x))
+    >>> parameters = rnnx.initialize_parameters(gated, n_x=3, n_a=4, rng=0)
+    >>> {name: value.shape for name, value in parameters.items()}
+    {'Wf': (4, 5), 'bf': (4, 1), 'Wc': (4, 3), 'bc': (4, 1)}
     """
 
     weights: tuple[str, ...] = ()

@@ -39,6 +39,18 @@ def engine_for(*arrays: Any) -> str:
         "reference" (a loop over the library's own functions), "cpu" (compiled, for NumPy arrays), "gpu" (CUDA
         kernels, for CuPy arrays) or a registered engine. Single steps of NumPy arrays run on "reference", without
         compilation, unless `use_engine` is in effect.
+
+    See Also
+    --------
+    use_engine, engine_names
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> with rnnx.use_engine("reference"):
+    ...     rnnx.engine_for(np.ones(3))
+    'reference'
     """
     xp, _ = ns.common_namespace({f"argument {i + 1}": array for i, array in enumerate(arrays)})
     return select(xp)
@@ -59,6 +71,20 @@ def use_engine(name: str) -> Iterator[None]:
     ------
     ValueError
         On entry, if the engine is unknown or not installed; in a call, if it does not support the arrays.
+
+    See Also
+    --------
+    engine_for, use_precision
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> parameters = rnnx.initialize_parameters("gru", n_x=3, n_a=5, rng=0)
+    >>> with rnnx.use_engine("reference"):
+    ...     a, _, caches = rnnx.gru_forward(np.ones((3, 4, 7), "float32"), None, parameters)
+    >>> caches.engine
+    'reference'
     """
     choice("name", name, engine_names())
     registry.require(name)
@@ -154,6 +180,15 @@ def warm_up(
     ------
     ValueError
         For an unknown cell or dtype, or if Numba is not installed.
+
+    See Also
+    --------
+    initialize_parameters, engine_for
+
+    Examples
+    --------
+    >>> import rnnx
+    >>> rnnx.warm_up("gru", dtypes=("float32", "float64"))  # doctest: +SKIP
     """
     registry.require("cpu")
     for dtype in dtypes:

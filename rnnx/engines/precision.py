@@ -45,6 +45,24 @@ def use_precision(name: str) -> Iterator[None]:
     ------
     ValueError, TypeError
         For an unknown name; in a call, if the array library lacks the dtype.
+
+    See Also
+    --------
+    use_engine
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> parameters = rnnx.initialize_parameters("gru", n_x=3, n_a=5, rng=0)
+    >>> x = np.ones((3, 4, 7), "float32")
+    >>> with rnnx.use_precision("float64"):
+    ...     a, _, _ = rnnx.gru_forward(x, None, parameters)
+    >>> a.dtype  # computed in float64
+    dtype('float32')
+    >>> b, _, _ = rnnx.gru_forward(x, None, parameters)
+    >>> print(0 < np.abs(a - b).max() < 1e-6)
+    True
     """
     token = chosen.set(choice("name", name, ("ieee", *PRECISIONS)))
     try:

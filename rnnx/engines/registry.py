@@ -34,7 +34,18 @@ _changes = 0  # of the table
 
 
 def engine_names() -> tuple[str, ...]:
-    """Return the names of all engines."""
+    """Return the names of all engines.
+
+    See Also
+    --------
+    engine_for, use_engine, register_engine
+
+    Examples
+    --------
+    >>> import rnnx
+    >>> rnnx.engine_names()[:3]
+    ('reference', 'cpu', 'gpu')
+    """
     return tuple(_TABLE)
 
 
@@ -67,6 +78,18 @@ def register_engine(
         If `name` is taken, `engine` is a string not of the form "module:name", or `requires` does not have two items.
     TypeError
         If an argument has the wrong type, or `engine` lacks a method.
+
+    See Also
+    --------
+    unregister_engine, use_engine
+
+    Examples
+    --------
+    >>> import rnnx
+    >>> rnnx.register_engine("mine", "rnnx.engines.reference:ENGINE", ("numpy",), default=False)
+    >>> "mine" in rnnx.engine_names()
+    True
+    >>> rnnx.unregister_engine("mine")
     """
     if not isinstance(name, str):
         raise TypeError(f"`name` must be a str; got {shown(name)}")
@@ -96,6 +119,18 @@ def unregister_engine(name: str) -> None:
     ------
     ValueError
         If the engine is unknown, or part of rnnx.
+
+    See Also
+    --------
+    register_engine
+
+    Examples
+    --------
+    >>> import rnnx
+    >>> rnnx.register_engine("mine", "rnnx.engines.reference:ENGINE", default=False)
+    >>> rnnx.unregister_engine("mine")
+    >>> "mine" in rnnx.engine_names()
+    False
     """
     choice("name", name, [name for name in _TABLE if name not in _BUILT_IN])
     del _TABLE[name]

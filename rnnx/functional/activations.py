@@ -30,6 +30,17 @@ def sigmoid(x: Array) -> Array:
     ------
     TypeError
         If `x` is not an array of float32, float64, integer or bool (on a GPU, also float16 or bfloat16).
+
+    See Also
+    --------
+    sigmoid_backward, tanh
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> rnnx.sigmoid(np.array([-1000.0, 0.0, 1000.0]))
+    array([0. , 0.5, 1. ])
     """
     if isinstance(x, Expression):  # in a cell
         return words.sigmoid(x)
@@ -50,6 +61,18 @@ def sigmoid_backward(dy: Array, y: Array) -> Array:
     ------
     ValueError, TypeError
         For wrong shapes or dtypes, or arrays of two libraries or devices.
+
+    See Also
+    --------
+    sigmoid
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> y = rnnx.sigmoid(np.array([0.0, 2.0]))
+    >>> rnnx.sigmoid_backward(np.ones(2), y).round(3)
+    array([0.25 , 0.105])
     """
     _, dy, y = _pair(dy, y)
     return dy * (y - y * y)
@@ -57,7 +80,19 @@ def sigmoid_backward(dy: Array, y: Array) -> Array:
 
 @ignore_underflow
 def tanh(x: Array) -> Array:
-    """Hyperbolic tangent; `x` and the result as for `sigmoid`."""
+    """Hyperbolic tangent; `x` and the result as for `sigmoid`.
+
+    See Also
+    --------
+    tanh_backward, sigmoid
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> rnnx.tanh(np.array([0.0, 1.0])).round(4)
+    array([0.    , 0.7616])
+    """
     if isinstance(x, Expression):  # in a cell
         return words.tanh(x)
     xp, _, (x,) = ns.as_floats({"x": x})
@@ -66,14 +101,39 @@ def tanh(x: Array) -> Array:
 
 @ignore_underflow
 def tanh_backward(dy: Array, y: Array) -> Array:
-    """Gradient with respect to x of y = tanh(x): dy * (1 - y^2); `dy` and `y` as for `sigmoid_backward`."""
+    """Gradient with respect to x of y = tanh(x): dy * (1 - y^2); `dy` and `y` as for `sigmoid_backward`.
+
+    See Also
+    --------
+    tanh
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> y = rnnx.tanh(np.array([0.0, 1.0]))
+    >>> rnnx.tanh_backward(np.ones(2), y).round(4)
+    array([1.  , 0.42])
+    """
     _, dy, y = _pair(dy, y)
     return dy - dy * y * y
 
 
 @ignore_underflow
 def relu(x: Array) -> Array:
-    """Rectifier, max(x, 0), which keeps NaN; `x` and the result as for `sigmoid`."""
+    """Rectifier, max(x, 0), which keeps NaN; `x` and the result as for `sigmoid`.
+
+    See Also
+    --------
+    relu_backward
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> rnnx.relu(np.array([-1.0, 2.0]))
+    array([0., 2.])
+    """
     if isinstance(x, Expression):  # in a cell
         return words.relu(x)
     xp, _, (x,) = ns.as_floats({"x": x})
@@ -82,7 +142,20 @@ def relu(x: Array) -> Array:
 
 @ignore_underflow
 def relu_backward(dy: Array, y: Array) -> Array:
-    """Gradient with respect to x of y = relu(x): dy where y > 0, else 0; `dy` and `y` as for `sigmoid_backward`."""
+    """Gradient with respect to x of y = relu(x): dy where y > 0, else 0; `dy` and `y` as for `sigmoid_backward`.
+
+    See Also
+    --------
+    relu
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> y = rnnx.relu(np.array([-1.0, 2.0]))
+    >>> rnnx.relu_backward(np.ones(2), y)
+    array([0., 1.])
+    """
     xp, dy, y = _pair(dy, y)
     return xp.where(y > 0, dy, xp.zeros_like(dy))
 
@@ -99,6 +172,18 @@ def softmax(x: Array) -> Array:
     -------
     array
         Shape and dtype as for `sigmoid`; every column sums to 1.
+
+    See Also
+    --------
+    softmax_backward, softmax_cross_entropy
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> rnnx.softmax(np.array([[0.0, 1.0], [0.0, 3.0]])).round(3)  # each column sums to 1
+    array([[0.5  , 0.119],
+           [0.5  , 0.881]])
     """
     xp, _, (x,) = ns.as_floats({"x": x})
     _check_columns("x", x)
@@ -108,7 +193,21 @@ def softmax(x: Array) -> Array:
 
 @ignore_underflow
 def softmax_backward(dy: Array, y: Array) -> Array:
-    """Gradient with respect to x of y = softmax(x): y * (dy - sum(dy * y)) per column; both have shape (n, ...)."""
+    """Gradient with respect to x of y = softmax(x): y * (dy - sum(dy * y)) per column; both have shape (n, ...).
+
+    See Also
+    --------
+    softmax
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> y = rnnx.softmax(np.zeros((2, 1)))
+    >>> rnnx.softmax_backward(np.array([[1.0], [0.0]]), y)
+    array([[ 0.25],
+           [-0.25]])
+    """
     xp, dy, y = _pair(dy, y)
     _check_columns("y", y)
     return y * (dy - xp.sum(dy * y, axis=0, keepdims=True))

@@ -55,6 +55,22 @@ def additive_attention_forward(
     ------
     ValueError, TypeError
         For wrong shapes, keys, lengths or dtypes, or arrays of two libraries or devices.
+
+    See Also
+    --------
+    additive_attention_backward, dot_product_attention_forward
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> rng = np.random.default_rng(0)
+    >>> queries, keys = rng.standard_normal((4, 2, 3)), rng.standard_normal((4, 2, 5))
+    >>> shapes = {"Wq": (6, 4), "Wk": (6, 4), "va": (6, 1)}
+    >>> parameters = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+    >>> context, weights, cache = rnnx.additive_attention_forward(queries, keys, keys, parameters)
+    >>> context.shape, weights.shape
+    ((4, 2, 3), (2, 3, 5))
     """
     cache = prepare("additive", {"queries": queries, "keys": keys, "values": values}, parameters, lengths)
     context, cache = attend(cache, project_keys(cache))
@@ -90,6 +106,23 @@ def additive_attention_backward(dcontext: Array, cache: AttentionCache, dweights
     ------
     ValueError, TypeError
         For wrong shapes or libraries, or the cache of another function.
+
+    See Also
+    --------
+    additive_attention_forward
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> rng = np.random.default_rng(0)
+    >>> queries, keys = rng.standard_normal((4, 2, 3)), rng.standard_normal((4, 2, 5))
+    >>> shapes = {"Wq": (6, 4), "Wk": (6, 4), "va": (6, 1)}
+    >>> parameters = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+    >>> context, weights, cache = rnnx.additive_attention_forward(queries, keys, keys, parameters)
+    >>> gradients = rnnx.additive_attention_backward(np.ones_like(context), cache)
+    >>> sorted(gradients)
+    ['dWk', 'dWq', 'dkeys', 'dqueries', 'dva', 'dvalues']
     """
     cache, dscores, dvalues = attend_backward("additive", dcontext, cache, dweights)
     p, xp, h = cache.parameters, cache.xp, cache.tanh
@@ -133,6 +166,22 @@ def dot_product_attention_forward(
     weights : array, shape (m, T_y, T_x)
     cache : AttentionCache
         As from `additive_attention_forward`, which raises the same errors.
+
+    See Also
+    --------
+    dot_product_attention_backward, additive_attention_forward
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> rng = np.random.default_rng(0)
+    >>> queries, keys = rng.standard_normal((4, 2, 3)), rng.standard_normal((4, 2, 5))
+    >>> context, weights, cache = rnnx.dot_product_attention_forward(queries, keys, keys, scaled=True)
+    >>> context.shape, weights.shape
+    ((4, 2, 3), (2, 3, 5))
+    >>> np.allclose(weights.sum(axis=2), 1)
+    True
     """
     cache = prepare("dot_product", {"queries": queries, "keys": keys, "values": values}, None, lengths, scaled)
     if keys.shape[0] != queries.shape[0]:
@@ -160,6 +209,21 @@ def dot_product_attention_backward(dcontext: Array, cache: AttentionCache, dweig
     -------
     gradients : dict
         dqueries (n, m, T_y), dkeys (n, m, T_x), dvalues (n_v, m, T_x).
+
+    See Also
+    --------
+    dot_product_attention_forward
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> rng = np.random.default_rng(0)
+    >>> queries, keys = rng.standard_normal((4, 2, 3)), rng.standard_normal((4, 2, 5))
+    >>> context, weights, cache = rnnx.dot_product_attention_forward(queries, keys, keys, scaled=True)
+    >>> gradients = rnnx.dot_product_attention_backward(np.ones_like(context), cache)
+    >>> gradients["dkeys"].shape
+    (4, 2, 5)
     """
     cache, dscores, dvalues = attend_backward("dot_product", dcontext, cache, dweights)
     xp, dscores = cache.xp, dscores * cache.scale

@@ -29,6 +29,20 @@ class Caches(Sequence[Any]):
         Name of the engine of the forward and the backward pass.
     inputs : dict of str to int
         The extra inputs that were given, and their numbers of dimensions.
+
+    See Also
+    --------
+    lstm_forward, recurrent_forward
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> parameters = rnnx.initialize_parameters("rnn", n_x=3, n_a=5, rng=0)
+    >>> _, _, caches = rnnx.rnn_forward(np.ones((3, 4, 7), "float32"), None, parameters)
+    >>> steps, x = caches
+    >>> len(steps), x.shape, caches.final_state["a"].shape
+    (7, (3, 4, 7), (5, 4))
     """
 
     inputs: Mapping[str, int] = MappingProxyType({})

@@ -36,6 +36,19 @@ def gru_cell_forward(
     cache : tuple
         (a_next, a_prev, ut, rt, cct, xt, parameters), for `gru_cell_backward`. With `reset_after`, hct, the
         recurrent side of the candidate, follows cct.
+
+    See Also
+    --------
+    gru_forward, gru_cell_backward
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> parameters = rnnx.initialize_parameters("gru", n_x=3, n_a=5, n_y=2, rng=0, dtype="float64")
+    >>> a_next, y, cache = rnnx.gru_cell_forward(np.ones((3, 4)), np.zeros((5, 4)), parameters)
+    >>> a_next.shape, y.shape
+    ((5, 4), (2, 4))
     """
     (a_next,), yt_pred, cache = step_forward(_cell(reset_after), xt, {"a_prev": a_prev}, parameters)
     return a_next, yt_pred, cache
@@ -58,6 +71,20 @@ def gru_cell_backward(da_next: Array, cache: tuple[Any, ...], *, reset_after: bo
     gradients : dict
         dxt (n_x, m), da_prev (n_a, m), dWu, dWr, dWc (n_a, n_a + n_x), dbu, dbr, dbc (n_a, 1); dbhc with bhc.
         No dxt for a step taken from the caches of index inputs.
+
+    See Also
+    --------
+    gru_backward, gru_cell_forward
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> parameters = rnnx.initialize_parameters("gru", n_x=3, n_a=5, n_y=2, rng=0, dtype="float64")
+    >>> a_next, y, cache = rnnx.gru_cell_forward(np.ones((3, 4)), np.zeros((5, 4)), parameters)
+    >>> gradients = rnnx.gru_cell_backward(np.ones_like(a_next), cache)
+    >>> gradients["dxt"].shape, gradients["dWu"].shape
+    ((3, 4), (5, 8))
     """
     return step_backward(_cell(reset_after), {"da_next": da_next}, cache)
 
@@ -95,6 +122,19 @@ def gru_forward(
         Softmax outputs.
     caches : Caches
         For `gru_backward`. They unpack as (steps, x). ``caches.final_state["a"]`` is the final hidden state.
+
+    See Also
+    --------
+    gru_backward, gru_cell_forward, recurrent_forward, Stream
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> parameters = rnnx.initialize_parameters("gru", n_x=3, n_a=5, n_y=2, rng=0, dtype="float64")
+    >>> a, y, caches = rnnx.gru_forward(np.ones((3, 4, 7)), None, parameters)
+    >>> a.shape, y.shape
+    ((5, 4, 7), (2, 4, 7))
     """
     cell = _cell(reset_after)
     (a,), y, caches = recurrent_forward(cell, x, (a0,), parameters, lengths=lengths, keep_caches=keep_caches)
@@ -129,6 +169,20 @@ def gru_backward(
     gradients : dict
         dx (n_x, m, T), da0 (n_a, m), dWu, dWr, dWc (n_a, n_a + n_x), dbu, dbr, dbc (n_a, 1); dbhc with bhc.
         No dx for index inputs.
+
+    See Also
+    --------
+    gru_forward, gru_cell_backward, recurrent_backward
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> parameters = rnnx.initialize_parameters("gru", n_x=3, n_a=5, n_y=2, rng=0, dtype="float64")
+    >>> a, y, caches = rnnx.gru_forward(np.ones((3, 4, 7)), None, parameters)
+    >>> gradients = rnnx.gru_backward(np.ones_like(a), caches)
+    >>> gradients["dx"].shape, gradients["dWu"].shape
+    ((3, 4, 7), (5, 8))
     """
     return recurrent_backward(_cell(reset_after), (da,), caches, ds_final=(da_final,), consume=consume)
 

@@ -86,6 +86,19 @@ def initialize_parameters(
     ------
     ValueError, TypeError
         For an unknown cell, scheme or dtype, or a size that is not a positive integer.
+
+    See Also
+    --------
+    initialize_adam, warm_up
+
+    Examples
+    --------
+    >>> import rnnx
+    >>> parameters = rnnx.initialize_parameters("lstm", n_x=3, n_a=5, n_y=2, rng=0)
+    >>> parameters["Wf"].shape, parameters["Wy"].shape
+    ((5, 8), (2, 5))
+    >>> parameters["bf"].ravel()  # the forget gates begin open
+    array([1., 1., 1., 1., 1.], dtype=float32)
     """
     cell = cell_of(cell)
     n_x, n_a = integer("n_x", n_x), integer("n_a", n_a)

@@ -30,6 +30,20 @@ def lstm_cell_forward(
     yt_pred : array, shape (n_y, m), or None without Wy and by
     cache : tuple
         (a_next, c_next, a_prev, c_prev, ft, it, cct, ot, xt, parameters), for `lstm_cell_backward`.
+
+    See Also
+    --------
+    lstm_forward, lstm_cell_backward
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> parameters = rnnx.initialize_parameters("lstm", n_x=3, n_a=5, n_y=2, rng=0, dtype="float64")
+    >>> a_prev = c_prev = np.zeros((5, 4))
+    >>> a_next, c_next, y, cache = rnnx.lstm_cell_forward(np.ones((3, 4)), a_prev, c_prev, parameters)
+    >>> a_next.shape, y.shape
+    ((5, 4), (2, 4))
     """
     (a_next, c_next), yt_pred, cache = step_forward(LSTM, xt, {"a_prev": a_prev, "c_prev": c_prev}, parameters)
     return a_next, c_next, yt_pred, cache
@@ -50,6 +64,21 @@ def lstm_cell_backward(da_next: Array, dc_next: Array, cache: tuple[Any, ...]) -
     gradients : dict
         dxt (n_x, m), da_prev, dc_prev (n_a, m), dWf, dWi, dWc, dWo (n_a, n_a + n_x), dbf, dbi, dbc, dbo (n_a, 1).
         No dxt for a step taken from the caches of index inputs.
+
+    See Also
+    --------
+    lstm_backward, lstm_cell_forward
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> parameters = rnnx.initialize_parameters("lstm", n_x=3, n_a=5, n_y=2, rng=0, dtype="float64")
+    >>> a_prev = c_prev = np.zeros((5, 4))
+    >>> a_next, c_next, y, cache = rnnx.lstm_cell_forward(np.ones((3, 4)), a_prev, c_prev, parameters)
+    >>> gradients = rnnx.lstm_cell_backward(np.ones_like(a_next), np.zeros_like(c_next), cache)
+    >>> gradients["dxt"].shape, gradients["dWf"].shape
+    ((3, 4), (5, 8))
     """
     return step_backward(LSTM, {"da_next": da_next, "dc_next": dc_next}, cache)
 
@@ -89,6 +118,19 @@ def lstm_forward(
         Cell state after each step.
     caches : Caches
         For `lstm_backward`. They unpack as (steps, x). ``caches.final_state`` holds the final "a" and "c".
+
+    See Also
+    --------
+    lstm_backward, lstm_cell_forward, recurrent_forward, Stream
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> parameters = rnnx.initialize_parameters("lstm", n_x=3, n_a=5, n_y=2, rng=0, dtype="float64")
+    >>> a, y, c, caches = rnnx.lstm_forward(np.ones((3, 4, 7)), None, parameters)
+    >>> a.shape, y.shape
+    ((5, 4, 7), (2, 4, 7))
     """
     (a, c), y, caches = recurrent_forward(LSTM, x, (a0, c0), parameters, lengths=lengths, keep_caches=keep_caches)
     return a, y, c, caches
@@ -126,6 +168,20 @@ def lstm_backward(
     gradients : dict
         dx (n_x, m, T), da0 (n_a, m), dWf, dWi, dWc, dWo (n_a, n_a + n_x), dbf, dbi, dbc, dbo (n_a, 1),
         dc0 (n_a, m). No dx for index inputs.
+
+    See Also
+    --------
+    lstm_forward, lstm_cell_backward, recurrent_backward
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> parameters = rnnx.initialize_parameters("lstm", n_x=3, n_a=5, n_y=2, rng=0, dtype="float64")
+    >>> a, y, c, caches = rnnx.lstm_forward(np.ones((3, 4, 7)), None, parameters)
+    >>> gradients = rnnx.lstm_backward(np.ones_like(a), caches)
+    >>> gradients["dx"].shape, gradients["dWf"].shape
+    ((3, 4, 7), (5, 8))
     """
     gradients = recurrent_backward(LSTM, (da, dc), caches, ds_final=(da_final, dc_final), consume=consume)
     gradients["dc0"] = gradients.pop("dc0")  # last, after the course's gradients

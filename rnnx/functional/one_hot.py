@@ -31,6 +31,19 @@ def one_hot(indices: Array, vocab_size: int, dtype: str = "float32", xp: Any = N
     ValueError, TypeError
         If `vocab_size` is not a positive integer, `indices` are not integers, or NumPy indices are out of range; for
         an unknown dtype, or a result of more than 2**32 elements.
+
+    See Also
+    --------
+    lstm_forward
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> rnnx.one_hot(np.array([1, 0]), 3)
+    array([[0., 1.],
+           [1., 0.],
+           [0., 0.]], dtype=float32)
     """
     vocab_size = integer("vocab_size", vocab_size)
     if xp is None or not isinstance(indices, list | tuple):

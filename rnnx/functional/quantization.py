@@ -19,6 +19,17 @@ class QuantizedParameters(dict[str, Array]):
     ----------
     weights : str
         The format.
+
+    See Also
+    --------
+    quantize
+
+    Examples
+    --------
+    >>> import rnnx
+    >>> parameters = rnnx.quantize("lstm", rnnx.initialize_parameters("lstm", n_x=3, n_a=5, rng=0))
+    >>> parameters.weights
+    'int8'
     """
 
     def __init__(self, parameters: Mapping[str, Array], weights: str) -> None:
@@ -74,6 +85,10 @@ def quantize(cell: Cell | str, parameters: Mapping[str, Array], weights: str = "
     ValueError, TypeError
         As for `recurrent_forward`; if the format is unknown, the arrays are of another library or dtype, or weights
         to round to int8 are not finite.
+
+    See Also
+    --------
+    Stream, QuantizedParameters
 
     Examples
     --------

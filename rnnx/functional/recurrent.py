@@ -69,6 +69,19 @@ def recurrent_forward(
     ------
     ValueError, TypeError
         For wrong shapes, keys, dtypes, lengths, resets or indices, or arrays of two libraries or devices.
+
+    See Also
+    --------
+    recurrent_backward, lstm_forward, cell
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> parameters = rnnx.initialize_parameters("slstm", n_x=3, n_a=5, rng=0, dtype="float64")
+    >>> states, _, caches = rnnx.recurrent_forward("slstm", np.ones((3, 2, 7)), (), parameters, lengths=[7, 4])
+    >>> [state.shape for state in states]  # a, c, n, m
+    [(5, 2, 7), (5, 2, 7), (5, 2, 7), (5, 2, 7)]
     """
     found, arrays = signatures.signature(cell, x, s0, parameters, inputs)
     keep = flag("keep_caches", keep_caches)
@@ -126,6 +139,20 @@ def recurrent_backward(
     ------
     ValueError, TypeError
         For wrong shapes, dtypes or libraries, or `caches` of another cell or already consumed.
+
+    See Also
+    --------
+    recurrent_forward, lstm_backward
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> parameters = rnnx.initialize_parameters("slstm", n_x=3, n_a=5, rng=0, dtype="float64")
+    >>> states, _, caches = rnnx.recurrent_forward("slstm", np.ones((3, 2, 7)), (), parameters, lengths=[7, 4])
+    >>> gradients = rnnx.recurrent_backward("slstm", (np.ones_like(states[0]),), caches)
+    >>> gradients["dx"].shape, gradients["dWf"].shape
+    ((3, 2, 7), (5, 8))
     """
     cell = cell_of(cell)
     call = prepared.Backward.of(cell, ds, caches, ds_final)

@@ -31,6 +31,19 @@ def rnn_cell_forward(
     yt_pred : array, shape (n_y, m), or None without Wya and by
     cache : tuple
         (a_next, a_prev, xt, parameters), for `rnn_cell_backward`.
+
+    See Also
+    --------
+    rnn_forward, rnn_cell_backward
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> parameters = rnnx.initialize_parameters("rnn", n_x=3, n_a=5, n_y=2, rng=0, dtype="float64")
+    >>> a_next, y, cache = rnnx.rnn_cell_forward(np.ones((3, 4)), np.zeros((5, 4)), parameters)
+    >>> a_next.shape, y.shape
+    ((5, 4), (2, 4))
     """
     (a_next,), yt_pred, cache = step_forward(RNN, xt, {"a_prev": a_prev}, parameters)
     return a_next, yt_pred, cache
@@ -51,6 +64,20 @@ def rnn_cell_backward(da_next: Array, cache: tuple[Any, ...]) -> dict[str, Array
     gradients : dict
         dxt (n_x, m), da_prev (n_a, m), dWax (n_a, n_x), dWaa (n_a, n_a), dba (n_a, 1).
         No dxt for a step taken from the caches of index inputs.
+
+    See Also
+    --------
+    rnn_backward, rnn_cell_forward
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> parameters = rnnx.initialize_parameters("rnn", n_x=3, n_a=5, n_y=2, rng=0, dtype="float64")
+    >>> a_next, y, cache = rnnx.rnn_cell_forward(np.ones((3, 4)), np.zeros((5, 4)), parameters)
+    >>> gradients = rnnx.rnn_cell_backward(np.ones_like(a_next), cache)
+    >>> gradients["dxt"].shape, gradients["dWax"].shape
+    ((3, 4), (5, 3))
     """
     return step_backward(RNN, {"da_next": da_next}, cache)
 
@@ -80,6 +107,19 @@ def rnn_forward(
         Softmax outputs.
     caches : Caches
         For `rnn_backward`. They unpack as (steps, x). ``caches.final_state["a"]`` is the final hidden state.
+
+    See Also
+    --------
+    rnn_backward, rnn_cell_forward, recurrent_forward, Stream
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> parameters = rnnx.initialize_parameters("rnn", n_x=3, n_a=5, n_y=2, rng=0, dtype="float64")
+    >>> a, y, caches = rnnx.rnn_forward(np.ones((3, 4, 7)), None, parameters)
+    >>> a.shape, y.shape
+    ((5, 4, 7), (2, 4, 7))
     """
     (a,), y_pred, caches = recurrent_forward(RNN, x, (a0,), parameters, lengths=lengths, keep_caches=keep_caches)
     return a, y_pred, caches
@@ -105,5 +145,19 @@ def rnn_backward(
     -------
     gradients : dict
         dx (n_x, m, T), da0 (n_a, m), dWax (n_a, n_x), dWaa (n_a, n_a), dba (n_a, 1). No dx for index inputs.
+
+    See Also
+    --------
+    rnn_forward, rnn_cell_backward, recurrent_backward
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> parameters = rnnx.initialize_parameters("rnn", n_x=3, n_a=5, n_y=2, rng=0, dtype="float64")
+    >>> a, y, caches = rnnx.rnn_forward(np.ones((3, 4, 7)), None, parameters)
+    >>> gradients = rnnx.rnn_backward(np.ones_like(a), caches)
+    >>> gradients["dx"].shape, gradients["dWax"].shape
+    ((3, 4, 7), (5, 3))
     """
     return recurrent_backward(RNN, (da,), caches, ds_final=(da_final,), consume=consume)

@@ -38,6 +38,10 @@ class Stream:
     engine : str
         Name of the engine that runs the steps.
 
+    See Also
+    --------
+    lstm_forward, quantize
+
     Examples
     --------
     >>> import numpy as np, rnnx

@@ -24,6 +24,18 @@ def clip_by_value(grads: Named, max_value: float) -> Tree:
     -------
     dict of str to array
         New arrays; NaN stays NaN.
+
+    See Also
+    --------
+    clip_by_norm, clip_by_global_norm
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> grads = {"dW": np.array([[3.0, -4.0]]), "db": np.zeros((1, 1))}
+    >>> rnnx.clip_by_value(grads, 3.5)["dW"]
+    array([[ 3. , -3.5]])
     """
     max_value = positive("max_value", max_value)
     xp, grads = _floating(grads)
@@ -45,6 +57,18 @@ def clip_by_norm(grads: Named, max_norm: float) -> Tree:
     -------
     dict of str to array
         New arrays. A gradient that contains NaN or infinity becomes all NaN.
+
+    See Also
+    --------
+    clip_by_global_norm, clip_by_value
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> grads = {"dW": np.array([[3.0, -4.0]]), "db": np.zeros((1, 1))}
+    >>> rnnx.clip_by_norm(grads, 1.0)["dW"]
+    array([[ 0.6, -0.8]])
     """
     max_norm = positive("max_norm", max_norm)
     xp, grads = _floating(grads)
@@ -74,6 +98,19 @@ def clip_by_global_norm(grads: Named, max_norm: float) -> tuple[Tree, Array]:
         New arrays of the same floating dtypes. If any contains NaN or infinity, all become NaN.
     norm : array, shape ()
         The norm before clipping.
+
+    See Also
+    --------
+    clip_by_norm, clip_by_value
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> grads = {"dW": np.array([[3.0, -4.0]]), "db": np.zeros((1, 1))}
+    >>> clipped, norm = rnnx.clip_by_global_norm(grads, 1.0)
+    >>> print(norm, clipped["dW"])
+    5.0 [[ 0.6 -0.8]]
     """
     max_norm = positive("max_norm", max_norm)
     xp, grads = _floating(grads)

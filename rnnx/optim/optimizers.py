@@ -25,6 +25,20 @@ class SGD(Optimizer):
     learning_rate : float or schedule
     weight_decay : float
         Adds ``weight_decay * p`` to the gradient of p.
+
+    See Also
+    --------
+    update_parameters_with_sgd, Momentum, Adam
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> parameters, grads = {"W": np.ones((1, 2))}, {"dW": np.array([[0.5, -1.0]])}
+    >>> optimizer = rnnx.SGD(0.1)
+    >>> parameters, state = optimizer.update(parameters, grads, optimizer.init(parameters), t=1)
+    >>> parameters["W"].round(3)
+    array([[0.95, 1.1 ]])
     """
 
     learning_rate: LearningRate = 0.01
@@ -63,6 +77,20 @@ class Momentum(Optimizer):
         Nesterov momentum; needs `momentum` > 0 and no dampening.
     dampening : float, in [0, 1)
         The d above; as in torch, the gradient of the first step is not dampened.
+
+    See Also
+    --------
+    update_parameters_with_momentum, SGD
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> parameters, grads = {"W": np.ones((1, 2))}, {"dW": np.array([[0.5, -1.0]])}
+    >>> optimizer = rnnx.Momentum(0.1, nesterov=True)
+    >>> parameters, state = optimizer.update(parameters, grads, optimizer.init(parameters), t=1)
+    >>> parameters["W"].round(3)
+    array([[0.905, 1.19 ]])
     """
 
     learning_rate: LearningRate = 0.01
@@ -115,6 +143,20 @@ class RMSProp(Optimizer):
         As for `Adam`.
     alpha, momentum : float, in [0, 1)
     centered : bool
+
+    See Also
+    --------
+    update_parameters_with_rmsprop, Adam
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> parameters, grads = {"W": np.ones((1, 2))}, {"dW": np.array([[0.5, -1.0]])}
+    >>> optimizer = rnnx.RMSProp(0.01)
+    >>> parameters, state = optimizer.update(parameters, grads, optimizer.init(parameters), t=1)
+    >>> parameters["W"].round(3)
+    array([[0.9, 1.1]])
     """
 
     learning_rate: LearningRate = 0.001
@@ -165,6 +207,20 @@ class Adam(Optimizer):
     epsilon : float > 0
     weight_decay : float
         As for `SGD`; decoupled decay (`AdamW`) usually works better.
+
+    See Also
+    --------
+    update_parameters_with_adam, AdamW, CosineDecay
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> parameters, grads = {"W": np.ones((1, 2))}, {"dW": np.array([[0.5, -1.0]])}
+    >>> optimizer = rnnx.Adam(rnnx.CosineDecay(0.01, steps=1000))
+    >>> parameters, state = optimizer.update(parameters, grads, optimizer.init(parameters), t=1)
+    >>> parameters["W"].round(3)
+    array([[0.99, 1.01]])
     """
 
     learning_rate: LearningRate = 0.001
@@ -215,6 +271,20 @@ class AdamW(Adam):
         As for `Adam`.
     weight_decay : float
         Each step first subtracts ``learning_rate * weight_decay * p`` from p.
+
+    See Also
+    --------
+    update_parameters_with_adamw, Adam
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> parameters, grads = {"W": np.ones((1, 2))}, {"dW": np.array([[0.5, -1.0]])}
+    >>> optimizer = rnnx.AdamW(0.01, weight_decay=0.1)
+    >>> parameters, state = optimizer.update(parameters, grads, optimizer.init(parameters), t=1)
+    >>> parameters["W"].round(3)
+    array([[0.989, 1.009]])
     """
 
     weight_decay: NotNegative = 0.01

@@ -8,12 +8,37 @@ from rnnx.optim.optimizers import SGD, Adam, AdamW, Momentum, RMSProp
 
 
 def initialize_adam(parameters: Named) -> tuple[Tree, Tree]:
-    """Return zero moment estimates v, s for Adam and AdamW; see `initialize_velocity`."""
+    """Return zero moment estimates v, s for Adam and AdamW; see `initialize_velocity`.
+
+    See Also
+    --------
+    update_parameters_with_adam
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> v, s = rnnx.initialize_adam({"W": np.ones((1, 2))})
+    >>> v
+    {'dW': array([[0., 0.]])}
+    """
     return initialize_velocity(parameters), initialize_velocity(parameters)
 
 
 def initialize_velocity(parameters: Named) -> Tree:
-    """Return zeros like the parameters, under "d" + key: momentum's velocity, or RMSProp's mean square."""
+    """Return zeros like the parameters, under "d" + key: momentum's velocity, or RMSProp's mean square.
+
+    See Also
+    --------
+    update_parameters_with_momentum, update_parameters_with_rmsprop
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> rnnx.initialize_velocity({"W": np.ones((1, 2))})
+    {'dW': array([[0., 0.]])}
+    """
     return with_prefix(Momentum().init(parameters), "v.")
 
 
@@ -24,6 +49,18 @@ def update_parameters_with_sgd(parameters: Named, grads: Named, learning_rate: f
     ----------
     parameters, grads, learning_rate
         As for `update_parameters_with_adam`.
+
+    See Also
+    --------
+    update_parameters_with_adam, SGD
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> parameters, grads = {"W": np.ones((1, 2))}, {"dW": np.array([[0.5, -1.0]])}
+    >>> rnnx.update_parameters_with_sgd(parameters, grads, learning_rate=0.1)
+    {'W': array([[0.95, 1.1 ]])}
     """
     return SGD(learning_rate).update(parameters, grads, {}, 1)[0]
 
@@ -54,6 +91,20 @@ def update_parameters_with_momentum(
     Returns
     -------
     parameters, v : dict of str to array
+
+    See Also
+    --------
+    initialize_velocity, Momentum
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> parameters, grads = {"W": np.ones((1, 2))}, {"dW": np.array([[0.5, -1.0]])}
+    >>> v = rnnx.initialize_velocity(parameters)
+    >>> parameters, v = rnnx.update_parameters_with_momentum(parameters, grads, v, learning_rate=0.1)
+    >>> parameters["W"].round(3), v["dW"].round(3)
+    (array([[0.995, 1.01 ]]), array([[ 0.05, -0.1 ]]))
     """
     beta = below_one("beta", beta)
     optimizer = _DampenedMomentum(learning_rate, beta, nesterov, dampening=beta)
@@ -94,6 +145,20 @@ def update_parameters_with_rmsprop(
     Returns
     -------
     parameters, s : dict of str to array
+
+    See Also
+    --------
+    initialize_velocity, RMSProp
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> parameters, grads = {"W": np.ones((1, 2))}, {"dW": np.array([[0.5, -1.0]])}
+    >>> s = rnnx.initialize_velocity(parameters)
+    >>> parameters, s = rnnx.update_parameters_with_rmsprop(parameters, grads, s)
+    >>> parameters["W"].round(3)
+    array([[0.99, 1.01]])
     """
     return _step(RMSProp(learning_rate, alpha, epsilon), parameters, grads, s=s)
 
@@ -137,6 +202,20 @@ def update_parameters_with_adam(
     ------
     ValueError, TypeError
         As for `Optimizer.update`, and if a hyper-parameter is out of range.
+
+    See Also
+    --------
+    initialize_adam, Adam
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> parameters, grads = {"W": np.ones((1, 2))}, {"dW": np.array([[0.5, -1.0]])}
+    >>> v, s = rnnx.initialize_adam(parameters)
+    >>> parameters, v, s = rnnx.update_parameters_with_adam(parameters, grads, v, s, t=1)
+    >>> parameters["W"].round(3)
+    array([[0.99, 1.01]])
     """
     return _step(Adam(learning_rate, beta1, beta2, epsilon), parameters, grads, t, v=v, s=s)
 
@@ -169,6 +248,20 @@ def update_parameters_with_adamw(
     Returns
     -------
     parameters, v, s : dict of str to array
+
+    See Also
+    --------
+    initialize_adam, AdamW
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rnnx
+    >>> parameters, grads = {"W": np.ones((1, 2))}, {"dW": np.array([[0.5, -1.0]])}
+    >>> v, s = rnnx.initialize_adam(parameters)
+    >>> parameters, v, s = rnnx.update_parameters_with_adamw(parameters, grads, v, s, t=1, weight_decay=0.1)
+    >>> parameters["W"].round(4)
+    array([[0.9989, 1.0009]])
     """
     return _step(AdamW(learning_rate, beta1, beta2, epsilon, weight_decay), parameters, grads, t, v=v, s=s)
 

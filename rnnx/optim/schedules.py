@@ -68,6 +68,17 @@ class StepDecay(_Schedule):
         Rate of the first `every` steps.
     every : int
     factor : float, in (0, 1]
+
+    See Also
+    --------
+    ExponentialDecay, CosineDecay
+
+    Examples
+    --------
+    >>> import rnnx
+    >>> rate = rnnx.StepDecay(0.1, every=10)
+    >>> [round(rate(t), 4) for t in (1, 10, 11, 21)]
+    [0.1, 0.1, 0.05, 0.025]
     """
 
     initial: Positive
@@ -90,6 +101,17 @@ class ExponentialDecay(_Schedule):
         Rate of the first step.
     rate : float, in (0, 1]
     every : int
+
+    See Also
+    --------
+    StepDecay, InverseTimeDecay
+
+    Examples
+    --------
+    >>> import rnnx
+    >>> rate = rnnx.ExponentialDecay(0.1, rate=0.5, every=10)
+    >>> [round(rate(t), 4) for t in (1, 11, 21)]
+    [0.1, 0.05, 0.025]
     """
 
     initial: Positive
@@ -112,6 +134,17 @@ class InverseTimeDecay(_Schedule):
         Rate of the first step.
     rate : float, >= 0
     every : int
+
+    See Also
+    --------
+    ExponentialDecay
+
+    Examples
+    --------
+    >>> import rnnx
+    >>> rate = rnnx.InverseTimeDecay(0.1, rate=1.0)
+    >>> [round(rate(t), 4) for t in (1, 2, 4)]
+    [0.1, 0.05, 0.025]
     """
 
     initial: Positive
@@ -133,6 +166,17 @@ class LinearWarmup(_Schedule):
     then : float or schedule
         :math:`\beta`.
     steps : int
+
+    See Also
+    --------
+    CosineDecay
+
+    Examples
+    --------
+    >>> import rnnx
+    >>> rate = rnnx.LinearWarmup(0.1, steps=4)
+    >>> [round(rate(t), 4) for t in (1, 2, 4, 100)]
+    [0.025, 0.05, 0.1, 0.1]
     """
 
     then: LearningRate
@@ -161,6 +205,17 @@ class CosineDecay(_Schedule):
     final : float, >= 0
     warmup : int
         Number of initial steps that rise linearly to `initial`; the wave then spans the remaining steps.
+
+    See Also
+    --------
+    LinearWarmup, StepDecay
+
+    Examples
+    --------
+    >>> import rnnx
+    >>> rate = rnnx.CosineDecay(0.1, steps=100, warmup=10)
+    >>> [round(rate(t), 4) for t in (1, 10, 55, 100)]
+    [0.01, 0.1, 0.0517, 0.0]
     """
 
     initial: Positive
