@@ -3,8 +3,14 @@
 The build downloads nothing. It executes the notebook; ``-D nb_execution_mode=off`` skips that.
 """
 
+import importlib
+import inspect
 from importlib.metadata import version as installed_version
+from pathlib import Path
 
+import rnnx
+
+SOURCE = "https://github.com/rnnx/rnnx/"
 project = "rnnx"
 author = "The rnnx developers"
 project_copyright = "The rnnx developers"
@@ -16,7 +22,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
     "sphinx-mathjax-offline",  # MathJax's files, so that equations need no network
-    "sphinx.ext.viewcode",  # links to the source
+    "sphinx.ext.linkcode",  # links to the source
     "numpydoc",
     "sphinx_copybutton",
     "sphinx_design",  # cards
@@ -27,7 +33,7 @@ html_theme = "furo"
 html_title = f"rnnx {version}"
 html_theme_options = {
     # Links to a page's source and to edit it
-    "source_repository": "https://github.com/rnnx/rnnx/",
+    "source_repository": SOURCE,
     "source_branch": "main",
     "source_directory": "docs/",
 }
@@ -58,3 +64,17 @@ numpydoc_class_members_toctree = False
 numpydoc_show_class_members = False
 numpydoc_show_inherited_class_members = False
 autodoc_mock_imports = ["tensorflow", "keras", "torch", "jax"]  # autodoc needs none of them
+
+
+def linkcode_resolve(domain: str, info: dict[str, str]) -> str | None:
+    """Return the address of an object's source, if it is a function or class of Python."""
+    value = importlib.import_module(info["module"]) if domain == "py" else None
+    for name in info["fullname"].split("."):
+        value = getattr(value, name, None)
+    try:
+        value = inspect.unwrap(value)
+        lines, start = inspect.getsourcelines(value)
+        path = Path(inspect.getfile(value)).relative_to(Path(rnnx.__file__).parents[1])
+    except (TypeError, OSError, ValueError):
+        return None
+    return f"{SOURCE}blob/main/{path.as_posix()}#L{start}-L{start + len(lines) - 1}"

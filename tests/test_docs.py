@@ -1,5 +1,6 @@
 """The documentation: its examples run, the site builds without a warning, and no link is broken."""
 
+import contextlib
 import doctest
 import html.parser
 import importlib
@@ -85,7 +86,7 @@ def test_gallery(name, tmp_path, monkeypatch):
     figure = pytest.importorskip("matplotlib.figure").Figure
     monkeypatch.chdir(tmp_path)
     run = runpy.run_path(DOCS / "gallery" / "thumbnails.py")["run"]
-    with rnnx.use_engine("reference"):
+    with rnnx.use_engine("reference") if name == "own_cell" else contextlib.nullcontext():  # the others compile little
         assert isinstance(run(DOCS / "gallery" / f"{name}.md")["figure"], figure)
     assert f"thumbnails/{name}.png" in (DOCS / "gallery" / "index.md").read_text(encoding="utf-8")
     assert (DOCS / "gallery" / "thumbnails" / f"{name}.png").stat().st_size < 40_000
@@ -252,7 +253,7 @@ def test_pages_have_what_readers_look_for(site):
     assert "copybutton.js" in front
     for page in ("installation", "changelog", "faq", "glossary", "gallery/index", "hand_written"):
         assert f'href="{page}.html"' in front, page
-    assert "_modules/rnnx/functional/lstm.html" in (site / "api" / "course_functions.html").read_text(encoding="utf-8")
+    assert "blob/main/rnnx/functional/lstm.py#L" in (site / "api" / "course_functions.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
@@ -264,7 +265,7 @@ def test_equations_in_a_browser(site, tmp_path):
     command = [BROWSER, *options, (site / "bptt.html").as_uri()]
     result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100)
     assert result.stdout.count("<mjx-container") > 50
-    assert "merror" not in result.stdout
+    assert "<mjx-merror" not in result.stdout
     assert [line for line in result.stderr.splitlines() if "CONSOLE" in line] == []
 
 

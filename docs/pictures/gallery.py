@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 import rnnx
 from rnnx import plots
@@ -111,7 +112,9 @@ def draw(folder: Path, corpus: Corpus, model: CharModel, runs: dict[str, Any], r
         "weight_histograms": plots.weight_histograms(model.parameters),
     }
     for name, figure in pictures.items():
-        plots.save(figure, folder / f"{name}.png")
+        path = folder / f"{name}.png"
+        plots.save(figure, path)
+        Image.open(path).convert("RGB").quantize(256).save(path, optimize=True)  # a third of the bytes
 
 
 if __name__ == "__main__":

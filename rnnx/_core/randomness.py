@@ -9,7 +9,8 @@ import numpy as np
 from rnnx._core.checks import is_whole
 from rnnx._core.words import shown
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 RNG = int | Sequence[int] | np.ndarray | np.random.SeedSequence | np.random.BitGenerator | np.random.Generator | None
 _EXPECTED = "an integer of at least 0, a numpy.random.Generator or None"
 _OF_NUMPY = np.random.SeedSequence | np.random.BitGenerator | np.random.Generator | None
