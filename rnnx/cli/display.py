@@ -81,7 +81,7 @@ class Display:
             temperature=self.options["temperature"],
             max_length=60 if self.lines else 200,
             stop="\n" if self.lines else None,
-            seed=self.run.settings.seed,
+            rng=self.run.settings.seed,
         )
 
     def interrupted(self) -> None:
