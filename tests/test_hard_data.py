@@ -55,13 +55,14 @@ def test_predictions_need_finite_inputs(kind, value, shown, rng):
         regressor.predict_quantiles,
     ):
         raises(FloatingPointError, f"^`inputs` hold {shown}", lambda call=call: call(kind(with_one(x, value))))
-        call(kind(with_one(x, value)), lengths=[4, 4, 2])  # it is past the end
+        if not np.isfinite(value):
+            call(kind(with_one(x, value)), lengths=[4, 4, 2])  # it is past the end
 
 
 def test_predictions_need_finite_extra_inputs_and_states(rng):
     x, t = rng.standard_normal((2, 3, 4)), np.ones((3, 4))
     model = SequenceRegressor(2, 3, cell="phased_lstm", seed=0)
-    for wrong in (with_one(t, NAN), with_one(t, INF).tolist(), with_one(t, 1e300)):
+    for wrong in (with_one(t, NAN), with_one(t, INF).tolist()):
         raises(FloatingPointError, r"^`extra\['t'\]` hold ", lambda wrong=wrong: model.predict(x, extra={"t": wrong}))
         model.predict(x, extra={"t": wrong}, lengths=[4, 4, 2])
     characters = CharModel(3, 4, seed=0)
@@ -113,7 +114,7 @@ def test_items_are_checked_when_they_are_read(rng):
     masked = np.ma.masked_equal([[1.0, 2.0]], 2.0)
     raises(FloatingPointError, r"source\[1\]: `inputs` hold nan at index \(0, 1\)", read(([[1.0, NAN]], 1)))
     raises(FloatingPointError, r"source\[1\]: `target` hold inf", read(([[1.0, 2.0]], INF)))
-    raises(TypeError, "examples .* do not fit: .*masked", read((masked, 1)))
+    raises(TypeError, "examples .* do not fit: .*mask would be lost", read((masked, 1)))
     raises(TypeError, r"`source\[1\]: target` must be an array .*mask", read(([[1.0, 2.0]], np.ma.masked_equal(1, 1))))
     raises(TypeError, r"source\[1\]: target` must hold real numbers; .*encode_labels", read(([[1.0, 2.0]], ["a"])))
     raises(ValueError, "do not fit: `values.1.` must have rows of equal length", read(([[1.0, 2.0], [1.0]], 1)))
@@ -167,7 +168,7 @@ def missing_values():
     yield pd.NaT
 
 
-@pytest.mark.parametrize("missing", missing_values(), ids=repr)
+@pytest.mark.parametrize("missing", [*missing_values()], ids=repr)
 def test_missing_labels_groups_and_ids(missing):
     column = np.array(["a", "b", missing], object)
     raises(ValueError, "`labels` must not be missing; got .* at index 2", lambda: encode_labels(column))

@@ -97,7 +97,7 @@ def times_of(frame: Any, name: Any) -> np.ndarray:
 
 def _dates(values: np.ndarray) -> np.ndarray:
     """Return objects as dates if all of them are dates, the starts of periods, or missing; else unchanged."""
-    starts = [None if is_missing(v) else getattr(v, "start_time", v) for v in values.tolist()]
+    starts: list[Any] = [None if is_missing(v) else getattr(v, "start_time", v) for v in values.tolist()]
     if not all(v is None or isinstance(v, datetime.date) for v in starts):
         return values
     zoned = [v.astimezone(datetime.UTC).replace(tzinfo=None) if getattr(v, "tzinfo", None) else v for v in starts]
