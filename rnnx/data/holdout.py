@@ -6,6 +6,7 @@ import numpy as np
 
 from rnnx._core.checks import real
 from rnnx._core.randomness import RNG, generator, takes_rng
+from rnnx.data.labels import plain_values
 
 
 @takes_rng
@@ -28,14 +29,19 @@ def split_by_group(groups: Any, validation: float = 0.2, *, rng: RNG = 0) -> tup
 
     Raises
     ------
-    ValueError
-        If there are fewer than two groups.
+    ValueError, TypeError
+        If there are fewer than two groups, or a group is missing (None, NaN or NA).
     """
     part, random = real("validation", validation, "(0, 1)"), generator("rng", rng)
-    array = np.asarray(groups.to_numpy() if hasattr(groups, "to_numpy") else groups)
-    if array.ndim != 1:
-        raise ValueError(f"`groups` must have shape (n,); got {array.shape}")
-    names, numbers = np.unique(array.astype(str) if array.dtype == object else array, return_inverse=True)
+    own, shape = plain_values("groups", groups)
+    if len(shape) != 1:
+        raise ValueError(f"`groups` must have shape (n,); got {shape}")
+    try:
+        names = sorted(set(own))
+    except TypeError:  # of several kinds
+        names = sorted(set(own), key=lambda name: (str(name), type(name).__name__))
+    places = {name: k for k, name in enumerate(names)}
+    numbers = np.array([places[name] for name in own], np.int64)
     if len(names) < 2:
         raise ValueError(f"`groups` must have at least 2 groups, so that one can be held out; got {len(names)}")
     held = random.permutation(len(names))[: min(max(1, round(part * len(names))), len(names) - 1)]
