@@ -1,6 +1,5 @@
 """The training loop: an iterator over steps and evaluations that prints nothing."""
 
-import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -9,13 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from rnnx._core import arrays as ns
-from rnnx._core.arrays import Array
 from rnnx._core.checks import flag
 from rnnx.data import Dataset, to_device_of
-from rnnx.models import Model
 from rnnx.training.counters import Limits, total_steps
-from rnnx.training.finite import cause, check_dataset, check_kind, check_model
+from rnnx.training.evaluation import mean_loss
+from rnnx.training.finite import check_dataset, check_kind
 from rnnx.training.progress import Progress
 from rnnx.training.state import TrainingState, copies
 
@@ -59,6 +56,16 @@ class Trainer(TrainingState):
         dropout masks) in less memory.
     frozen : list of str
         Parameters that are not trained, by name or pattern: ``["*_l0"]``. They do not count in the norm either.
+    shards : int, optional
+        Cut every batch into this many parts of about equal size, its shards, which are computed one after the other, or
+        on the ranks of a group: the same step (with other dropout masks), bit for bit the same for any number of ranks.
+        Evaluations are cut, too. Default: the number of ranks; without a group, batches are not cut.
+    group : Group
+        The processes that train together, such as `MpiGroup`. Each has a trainer with the same arguments, and makes the
+        same calls.
+    reduce : {"ordered", "fast"}
+        Add up the gradients in the order of the shards, or in the fastest order: the last bits of the result then
+        depend on the number of ranks.
     ema : float, in (0, 1), optional
         Keep an exponential moving average of the parameters, with this decay: 0.999 averages over about a thousand
         steps. Evaluations use it, and so does ``restore_best``; `averaged` is the model with it.
@@ -218,36 +225,8 @@ class Trainer(TrainingState):
         return self._progress(at.total / max(at.count, 1), validation_loss=loss, evaluation=True)
 
     def evaluate(self, dataset: Dataset, batch_size: int) -> float:
-        """Return the mean loss over a dataset, without dropout; see `rnnx.training.evaluate`."""
-        return evaluate(self.averaged, dataset, batch_size)
+        """Return the mean loss over a dataset, without dropout; see `rnnx.training.evaluate`.
 
-
-def evaluate(model: Model, dataset: Dataset, batch_size: int) -> float:
-    """Return the mean loss of a model over a dataset, without dropout: nats per character for a character model.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If the dataset is empty, or does not fit the model.
-    FloatingPointError
-        If the loss of a batch is not finite.
-    """
-    check_model("model", model)
-    check_kind("dataset", dataset)
-    model.check("dataset", dataset)
-    losses, counts = [], []
-    states: dict[str, Array] = {}
-    for batch in dataset.batches(batch_size):
-        loss, states = model.evaluate_step(batch, states=states if getattr(batch, "continues", False) else None)
-        losses.append(loss)
-        counts.append(model.count(batch))
-    if not sum(counts):
-        raise ValueError("`dataset` must hold at least one example of at least one step")
-    total = 0.0
-    for number, (loss, terms) in enumerate(zip(ns.numbers(losses), counts, strict=True)):
-        if not math.isfinite(loss):
-            batch = next(itertools.islice(dataset.batches(batch_size), number, None))
-            why = cause(batch, model.parameters)
-            raise FloatingPointError(f"the loss of batch {number + 1} is {loss}; {why}")
-        total += loss * terms  # not `sum`, which may round differently
-    return total / sum(counts)
+        With `shards`, batches are cut as in training, and all ranks must call it.
+        """
+        return mean_loss(self.averaged, dataset, batch_size, None if self.shards is None else self.parts)
