@@ -10,7 +10,7 @@ class Threads:
 
     def __init__(self, size):
         self.size, self.calls = size, {}
-        self.barrier, self.slots = threading.Barrier(size, timeout=60), [None] * size
+        self.barrier, self.slots = threading.Barrier(size, timeout=20), [None] * size
 
     def rank(self, number):
         return _Rank(self, number)
@@ -18,7 +18,7 @@ class Threads:
 
 class _Rank:
     def __init__(self, team, rank):
-        self._team, self.rank, self.size = team, rank, team.size
+        self._team, self.rank, self.size, self.calls = team, rank, team.size, team.calls
 
     def collect(self, value, name="collect"):
         team = self._team

@@ -1,6 +1,8 @@
 """The training loop and the files of a run: metrics, checkpoints, settings."""
 
 from rnnx.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from rnnx.training.distributed.mpi import MpiGroup
+from rnnx.training.distributed.nccl import NcclGroup
 from rnnx.training.evaluation import evaluate
 from rnnx.training.folders import free_folder
 from rnnx.training.loggers import MLflowLogger, TensorBoardLogger, WandbLogger
@@ -16,6 +18,8 @@ __all__ = [
     "LearningRates",
     "MLflowLogger",
     "MetricsWriter",
+    "MpiGroup",
+    "NcclGroup",
     "Progress",
     "Run",
     "Settings",

@@ -1,11 +1,17 @@
-"""Folders of runs: one that is free, and one that can be written to."""
+"""Folders of runs: one that is free, one that can be written to, and one that is locked."""
 
 import contextlib
 import itertools
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from rnnx._core.files import check_writable
+from rnnx._core.locks import FolderLock
 from rnnx.training import checkpoint as checkpoints
+from rnnx.training.distributed.group import Group, agreed
+
+T = TypeVar("T")
 
 
 def free_folder(parent: str | Path, name: str) -> Path:
@@ -28,3 +34,18 @@ def check_folder(folder: Path) -> None:
     if not existing.is_dir():
         raise ValueError(f"cannot write to {folder}: {existing} is not a folder")
     check_writable(existing / checkpoints.FILE_NAME)
+
+
+def with_lock(folder: Path, group: Group, make: Callable[[FolderLock | None], T]) -> T:
+    """Return what all ranks make, with the lock of a folder on rank 0 and None on the others."""
+
+    def work() -> T:
+        lock = FolderLock(folder) if group.rank == 0 else None
+        try:
+            return make(lock)
+        except BaseException:
+            if lock is not None:
+                lock.release()
+            raise
+
+    return agreed(group, work)

@@ -14,6 +14,7 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
+from rnnx._core.checks import check_methods, integer
 from rnnx.data import Batch
 from rnnx.models import Masks, Step
 from rnnx.training.distributed.group import Group
@@ -55,7 +56,9 @@ class Parts:
 
     def own_states(self, states: Mapping[str, Array]) -> Arrays:
         """Return the columns of this rank of states (n, m) of all examples."""
-        found = {}
+        found: Arrays = {}
+        if self.group.size == 1:
+            return dict(states)
         for name, s in states.items():
             chosen = [s[:, rows] for _, rows, _ in self.own(s.shape[1])]
             found[name] = ns.namespace(s).concat(chosen, axis=1) if chosen else s[:, :0]
@@ -88,6 +91,21 @@ class Parts:
         return checked
 
 
+def checked_parts(size: Any, shards: Any, group: Any) -> tuple[int | None, int | None]:
+    """Return the arguments of `Parts` after checking them; by default, a batch has a shard for each rank."""
+    check_methods("group", group, "a rnnx.training.MpiGroup, or have its methods", "exchange", "gather", "collect")
+    if size is not None:
+        if shards is not None or group.size > 1:
+            raise ValueError("`micro_batch_size` is for one rank without `shards`, which are micro-batches, too")
+        return integer("micro_batch_size", size), None
+    if shards is None and group.size == 1:
+        return None, None
+    shards = integer("shards", group.size if shards is None else shards)
+    if shards < group.size:
+        raise ValueError(f"`shards` must be at least the number of ranks, {group.size}; got {shards}")
+    return None, shards
+
+
 def train_in_parts(
     model: Any, batch: Any, parts: Parts, states: Any, masks: Masks, trained: Arrays, *, fast: bool, **options: Any
 ) -> Step:
@@ -101,7 +119,8 @@ def train_in_parts(
     n = len(parts.all(m))
     rounds = -(-n // group.size)
     gradients: Any = Fast(group, trained) if fast else Ordered(group, trained, n)
-    overlaps = fast and n >= group.size > 1 and "ready" in inspect.signature(model.train_step).parameters
+    overlaps = fast and n >= group.size > 1 and options["segment_length"] is None  # all ranks do the same
+    overlaps = overlaps and "ready" in inspect.signature(model.train_step).parameters
     losses, finals = [], []
     for number, part, own in parts.cut(model, batch):
         given = {name: s[:, own] for name, s in (states or {}).items()}
@@ -129,7 +148,7 @@ def _total_loss(group: Group, losses: Sequence[Any], n: int, like: Array) -> Any
         padded = [*losses, *[0.0] * (rounds - len(losses))]
         keywords = {} if on_host else {"dtype": like.dtype, "device": ns.device(like)}
         rows = group.gather(xp.stack([xp.asarray(loss, **keywords) for loss in padded]))
-        rows = rows.tolist() if on_host else [[row[k] for k in range(rounds)] for row in rows]
+        rows = rows.tolist() if on_host else [[rows[r, k] for k in range(rounds)] for r in range(group.size)]
     loss = 0.0
     for k in range(n):
         loss = loss + rows[k % group.size][k // group.size]
@@ -140,7 +159,7 @@ def _part(model: Any, batch: Batch, rows: slice) -> Batch:
     """Return some examples of a checked batch, cut to the longest of them."""
     lengths = None if batch.lengths is None else np.asarray(batch.lengths)[rows]
     stop = batch.inputs.shape[-1] if lengths is None else max(int(lengths.max(initial=1)), 1)
-    targets = batch.targets[rows] if model.loss_function.kind == "classes" else batch.targets[:, rows]
+    targets = batch.targets[rows, ...] if model.loss_function.kind == "classes" else batch.targets[:, rows, ...]
     if model.per_step:
         targets = targets[..., :stop]
     weights = None if batch.weights is None else batch.weights[rows]

@@ -24,7 +24,7 @@ from rnnx.training.captured import CapturedStep, CapturedSteps, Launch
 from rnnx.training.counters import Counters
 from rnnx.training.distributed.group import ALONE, Group
 from rnnx.training.finite import check_finite, check_model
-from rnnx.training.parts import Parts, train_in_parts
+from rnnx.training.parts import Parts, checked_parts, train_in_parts
 from rnnx.training.precision import LossScale, loss_scale_for, outcome, passes_in, restored, saved
 from rnnx.training.progress import Numbers, PendingSteps, Progress
 from rnnx.training.step_memory import Memory
@@ -73,7 +73,8 @@ class TrainingState:
         check_methods("optimizer", self.optimizer, "an optimizer of rnnx.optim, or have its methods", "init", "update")
         self.loss_scale = loss_scale_for(self.precision, self.model)
         self._frozen = frozen_names(self.frozen, self.model.parameters)
-        self._check_parts()
+        choice("reduce", self.reduce, REDUCTIONS)
+        self.micro_batch_size, self.shards = checked_parts(self.micro_batch_size, self.shards, self.group)
         if self.ema is not None:
             self.ema = real("ema", self.ema, "(0, 1)")
         self.optimizer_state = self.optimizer_state or self.optimizer.init(self._trained())
@@ -83,19 +84,6 @@ class TrainingState:
         self.seed = integer("seed", self.seed, 0)
         self.shuffle = flag("shuffle", self.shuffle)
         self.in_place = flag("in_place", self.in_place) and "out" in inspect.signature(self.optimizer.update).parameters
-
-    def _check_parts(self) -> None:
-        choice("reduce", self.reduce, REDUCTIONS)
-        check_methods("group", self.group, "a rnnx.training.MpiGroup, or have its methods", "exchange", "gather")
-        ranks = self.group.size
-        if self.micro_batch_size is not None:
-            self.micro_batch_size = integer("micro_batch_size", self.micro_batch_size)
-            if self.shards is not None or ranks > 1:
-                raise ValueError("`micro_batch_size` is for one rank without `shards`, which are micro-batches, too")
-        elif self.shards is not None or ranks > 1:
-            self.shards = integer("shards", ranks if self.shards is None else self.shards)
-            if self.shards < ranks:
-                raise ValueError(f"`shards` must be at least the number of ranks, {ranks}; got {self.shards}")
 
     @property
     def parts(self) -> Parts | None:
@@ -291,19 +279,23 @@ class TrainingState:
         rate = learning_rate_at(self.optimizer.learning_rate, max(at.step, 1))
         return Progress(at.step, at.epoch, rate, Numbers(loss, at.smooth_loss, at.grad_norm), **evaluation)
 
+    def values(self) -> dict[str, Any]:
+        """Return the plain values of `state`."""
+        self.settle()
+        return {**asdict(self.counters), **saved(self.precision, self.loss_scale)[0]}
+
     def state(self) -> tuple[dict[str, Any], Arrays]:
         """Return everything except the model and the settings: plain values, and arrays by name.
 
         All ranks of a group must call it at the same time.
         """
-        self.settle()
+        values = self.values()
         parts, like = self.parts, next(iter(self.model.parameters.values()))
         states = self.states if parts is None else parts.whole_states(self.states, like)
         arrays = {f"optimizer/{key}": a for key, a in self.optimizer_state.items()}
         arrays |= {f"state/{key}": a for key, a in states.items()}
         arrays |= {f"average/{key}": a for key, a in self.average.items()}
-        values, own = saved(self.precision, self.loss_scale)
-        return {**asdict(self.counters), **values}, arrays | own
+        return values, arrays | saved(self.precision, self.loss_scale)[1]
 
     def restore(self, values: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
         """Continue from the result of `state`, bit-identical to an uninterrupted run.

@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,13 @@ import numpy as np
 from rnnx._core.checks import flag
 from rnnx.data import Dataset, to_device_of
 from rnnx.training.counters import Limits, total_steps
+from rnnx.training.distributed.group import any_rank, check_alike, digest
 from rnnx.training.evaluation import mean_loss
 from rnnx.training.finite import check_dataset, check_kind
 from rnnx.training.progress import Progress
 from rnnx.training.state import TrainingState, copies
 
+_ALIKE = ("seed", "shuffle", "shards", "reduce", "clip_norm", "clip_value", "ema", "precision", "segment_length")
 Callback = Callable[["Trainer", "Progress"], Any]
 
 
@@ -120,8 +122,20 @@ class Trainer(TrainingState):
             if dataset is not None:
                 self.model.check(name, dataset)
                 check_dataset(name, dataset, self.model, batch_size)
+        self._check_ranks(limits, train, validation)
         train, validation = (to_device_of(dataset, self.model.parameters) for dataset in (train, validation))
         return self._run(train, validation, limits)
+
+    def _check_ranks(self, limits: Limits, train: Dataset, validation: Dataset | None) -> None:
+        """Raise unless all ranks have the same arguments and the same state."""
+        if self.shards is not None and self.shards > limits.batch_size:
+            raise ValueError(f"`shards` must be at most `batch_size` = {limits.batch_size}; got {self.shards}")
+        if self.group.size > 1:
+            own = {f"`{name}`": getattr(self, name) for name in _ALIKE} | {f"`{k}`": v for k, v in vars(limits).items()}
+            own |= {"the length of `train`": len(train)}
+            own |= {"the length of `validation`": None if validation is None else len(validation)}
+            own |= {"the counters": asdict(self.counters), "the optimizer state": digest(self.optimizer_state)}
+            check_alike(self.group, own | {"the parameters": digest(self.model.parameters)})
 
     def _run(self, train: Dataset, validation: Dataset | None, limits: Limits) -> Iterator[Progress]:
         batch_size = limits.batch_size
@@ -188,7 +202,8 @@ class Trainer(TrainingState):
         for progress in self._with_bar(items, train, options) if progress_bar else items:
             if restore_best and progress.validation_loss is not None and progress.validation_loss < best:
                 best, parameters = progress.validation_loss, copies(self.averaged.parameters)
-            if True in [callback(self, progress) is True for callback in callbacks]:  # all of them are called
+            stops = [callback(self, progress) is True for callback in callbacks]  # all of them are called
+            if any_rank(self.group, any(stops)):
                 break
         if parameters is not None:
             self.model.parameters = parameters
@@ -209,7 +224,7 @@ class Trainer(TrainingState):
 
         n_batches = train.n_batches(options.get("batch_size", 32))
         steps = total_steps(options.get("epochs"), options.get("iterations"), n_batches)
-        with tqdm(total=steps, initial=self.step, unit="step") as bar:
+        with tqdm(total=steps, initial=self.step, unit="step", disable=self.group.rank > 0) as bar:
             for progress in items:
                 if bar.update(0 if progress.evaluation else 1):  # True if redrawn; only then is the loss fetched
                     bar.set_postfix(loss=f"{progress.loss:.3f}")
@@ -221,6 +236,8 @@ class Trainer(TrainingState):
             loss = None if validation is None else self.evaluate(validation, batch_size)
         except FloatingPointError as error:
             raise FloatingPointError(f"in the evaluation after step {self.step}, {error}") from None
+        if self.group.size > 1:
+            check_alike(self.group, {"the parameters": digest(self.model.parameters)})
         self.counters = at = self.counters.after_evaluation(loss)
         return self._progress(at.total / max(at.count, 1), validation_loss=loss, evaluation=True)
 

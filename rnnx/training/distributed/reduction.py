@@ -91,7 +91,8 @@ class Fast:
 
     def add(self, gradients: Mapping[str, Array] | None, weight: float = 1.0) -> None:
         """See `Sum`."""
-        for name in self._parameters if gradients is not None else ():
+        gradients = gradients or {}
+        for name in self._parameters:
             if name in gradients and name not in self._early:
                 weighted = gradients[name] * weight
                 self._own[name] = self._own[name] + weighted if name in self._own else weighted
