@@ -169,7 +169,7 @@ def test_messages():
         ({"shards": 2, "group": group}, ValueError, "`shards` must be at least the number of ranks, 3; got 2"),
         ({"shards": 2, "micro_batch_size": 2}, ValueError, "`micro_batch_size` is for one rank without `shards`"),
         ({"group": 3}, TypeError, "`group` must be a rnnx.training.MpiGroup, or have its methods"),
-        ({"reduce": "fastest"}, ValueError, "`reduce` must be 'ordered' or 'fast'; got 'fastest'"),
+        ({"reduce": "fastest"}, ValueError, r"`reduce` must be one of .*; got 'fastest'"),
     ):
         with pytest.raises(error, match=message):
             Trainer(SequenceRegressor(1, 2, seed=0), Adam(), **options)
@@ -186,7 +186,8 @@ def test_messages():
 
 def settings(tmp_path, **options):
     given = {"hidden_size": (5,), "batch_size": 4, "iterations": 4, "epochs": None, "by": "streams", "seq_length": 7}
-    return Settings(text=str(tmp_path / "names.txt"), dropout=0.2, num_layers=2, **{**given, **options})
+    given |= {"text": str(tmp_path / "names.txt"), "dropout": 0.2, "num_layers": 2}
+    return Settings(**{**given, **options})
 
 
 def test_rank_0_writes_and_all_ranks_load(tmp_path):
@@ -212,15 +213,19 @@ def test_rank_0_writes_and_all_ranks_load(tmp_path):
         for arrays, others in ((found.arrays, expected.arrays), (found.model.parameters, expected.model.parameters)):
             assert arrays.keys() == others.keys()
             assert all(np.array_equal(arrays[key], others[key]) for key in arrays)
-        assert [r["loss"] for r in read_metrics(tmp_path / name)] == [r["loss"] for r in read_metrics(tmp_path / "1")]
+        losses, others = (
+            [record["loss"] for record in read_metrics(tmp_path / folder) if record["validation_loss"] is None]
+            for folder in (name, "1")
+        )
+        assert losses == others
 
 
 def test_an_error_of_one_rank_is_one_of_all(tmp_path):
     (tmp_path / "names.txt").write_text(NAMES)
 
     def start(group):
-        own = settings(tmp_path, **({"hidden_size": (10**9,), "dtype": "float64"} if group.rank == 1 else {}))
-        with pytest.raises(ValueError, match=r"^rank 1: "):
+        own = settings(tmp_path, **({"text": "missing.txt"} if group.rank == 1 else {}))
+        with pytest.raises(ValueError, match=r"^rank 1: .*missing\.txt: No such file or directory"):
             Run.start(tmp_path / "run", own, group=group)
 
     def other(group):
@@ -298,7 +303,7 @@ def test_gpus_exchange_their_arrays_by_nccl(monkeypatch, reduce):
 
     def train(group):
         groups[group.rank] = group
-        gpus = group if group.size == 1 else NcclGroup(group)
+        gpus = ALONE if group.size == 1 else NcclGroup(group)
         corpus, trainer = make_trainer(by="streams", shards=3, group=gpus, reduce=reduce, model={"xp": xp})
         trainer.fit(corpus.train, corpus.validation, iterations=3, batch_size=6)
         return result(trainer)

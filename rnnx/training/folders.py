@@ -38,14 +38,16 @@ def check_folder(folder: Path) -> None:
 
 def with_lock(folder: Path, group: Group, make: Callable[[FolderLock | None], T]) -> T:
     """Return what all ranks make, with the lock of a folder on rank 0 and None on the others."""
+    locks: list[FolderLock] = []
 
     def work() -> T:
-        lock = FolderLock(folder) if group.rank == 0 else None
-        try:
-            return make(lock)
-        except BaseException:
-            if lock is not None:
-                lock.release()
-            raise
+        if group.rank == 0:
+            locks.append(FolderLock(folder))
+        return make(locks[0] if locks else None)
 
-    return agreed(group, work)
+    try:
+        return agreed(group, work)
+    except BaseException:
+        for lock in locks:
+            lock.release()
+        raise
