@@ -115,10 +115,14 @@ class Run:
         if group.size > 1 and settings.shards is None:
             settings = replace(settings, shards=group.size)
 
+        def check() -> None:
+            if group.rank == 0:
+                check_folder(folder)
+
         def new(lock: FolderLock | None) -> "Run":
-            check_folder(folder)
             return cls._new(folder, settings, device, lock, cell, init_from, group)
 
+        agreed(group, check)
         return with_lock(folder, group, new)._checked()
 
     def _checked(self) -> "Run":
