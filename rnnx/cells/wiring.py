@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, Literal, NamedTuple
 
-from rnnx.cells.cell import Cell, Stage
+from rnnx.cells.cell import Cell
+from rnnx.cells.stage import Stage
 
 
 class Slot(NamedTuple):
