@@ -8,7 +8,8 @@ import textwrap
 import numpy as np
 import pytest
 from array_api_compat import array_namespace
-from problems import MGU, ONE_SIDED, TWO_STAGES, central_differences, check_gradients, make_problem
+from cells_by_hand import MGU, ONE_SIDED, TWO_STAGES
+from problems import central_differences, check_gradients, make_problem
 from words import ALL_WORDS, EVERY_WORD
 
 import rnnx

@@ -7,9 +7,10 @@ from itertools import chain
 
 import numpy as np
 import pytest
+from cells_by_hand import TWO_STAGES
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from problems import TOLERANCE, TWO_STAGES, assert_close, make_problem
+from problems import TOLERANCE, assert_close, make_problem
 from random_cells import NUMPY, random_stages, torch_words
 
 import rnnx
