@@ -1,7 +1,6 @@
 """The inputs besides x of the layers of a stack. Dimensions: n units, m examples, T steps."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
@@ -9,18 +8,17 @@ from rnnx.cells import Cell
 from rnnx.cells.cell import STEP
 from rnnx.functional.arguments import check_input, named_inputs
 
-if TYPE_CHECKING:
-    from rnnx.models.recurrent import Recurrent
 
-
-def check_extra(stack: "Recurrent", extra: Mapping[str, Array] | None, m: int, n_steps: int) -> dict[str, Array]:
-    """Check the inputs besides x, (m, T) or (n, m, T) for layers of n units."""
-    if not extra and not stack.cell.inputs:
+def check_extra(
+    cell: Cell, widths: Sequence[int], extra: Mapping[str, Array] | None, m: int, n_steps: int
+) -> dict[str, Array]:
+    """Check the inputs besides x, (m, T) or (n, m, T), for layers with these numbers n of units."""
+    if not extra and not cell.inputs:
         return {}
-    found = named_inputs(stack.cell, extra, "extra")
+    found = named_inputs(cell, extra, "extra")
     for name, array in found.items():
-        for one, *_ in stack.layers:
-            check_input(stack.cell, name, array, one.hidden_size, m, n_steps, called=f"extra[{name!r}]")
+        for n in widths:
+            check_input(cell, name, array, n, m, n_steps, called=f"extra[{name!r}]")
     return found
 
 

@@ -62,6 +62,8 @@ class Recurrent(Layer):
 
     Attributes
     ----------
+    widths : tuple of int
+        Units per layer.
     output_size : int
     state_names : tuple of str
     layers : list of list of Direction
@@ -82,7 +84,7 @@ class Recurrent(Layer):
     ) -> None:
         self.cell = cell_of(cell)
         self.regularization = Regularization.of(self.cell, zoneout, recurrent_dropout)
-        widths = check_widths(hidden_size, num_layers)
+        self.widths = widths = check_widths(hidden_size, num_layers)
         self.input_size = size = integer("input_size", input_size)
         self.bidirectional = flag("bidirectional", bidirectional)
         self.dropout, self.name = real("dropout", dropout, "[0, 1)"), name
@@ -151,7 +153,7 @@ class Recurrent(Layer):
         ns.common_namespace({"x": x, **own})
         given = check_states(self, "states", states, m, x)
         if m is not None:
-            extra = check_extra(self, extra, *x.shape[-2:])
+            extra = check_extra(self.cell, self.widths, extra, *x.shape[-2:])
             ns.common_namespace({"x": x, **extra})
         for one in self.directions:
             one.check(own)
@@ -254,6 +256,6 @@ class Recurrent(Layer):
         return StackStream(self, parameters, m, check_states(self, "states", states, integer("m", m, 0)))
 
     def __repr__(self) -> str:
-        widths = "-".join(str(layer[0].hidden_size) for layer in self.layers)
+        widths = "-".join(map(str, self.widths))
         kind = "bidirectional " if self.bidirectional else ""
         return f"<{kind}{self.cell.name} stack, {self.input_size}-{widths}>"

@@ -201,7 +201,7 @@ class SequenceModel(Model):
         """Return the inputs besides x as arrays, after checking them; lists are converted."""
         if isinstance(extra, Mapping):
             extra = {name: real_array(f"extra[{name!r}]", values)[1] for name, values in extra.items()}
-        return check_extra(self.stack, extra, *inputs.shape[-2:])
+        return check_extra(self.stack.cell, self.stack.widths, extra, *inputs.shape[-2:])
 
     def backward(
         self, dz: Array, cache: SequenceCache, *, ds_final: Mapping[str, Array] | None = None, consume: bool = False
