@@ -100,6 +100,10 @@ class SeriesWindows(Shuffled[Batch]):
     gaps : {"error", "hold"}
         What to do where a target is missing (NaN): raise ValueError, or give the model the last value before it. In the
         future of a window, a missing target is always ignored.
+    season : int, optional
+        The model learns the difference from the seasonal naive forecast, which repeats the last `season` steps (1: the
+        last value), for series whose level drifts. It sees that forecast in the future, and the past relative to the
+        mean of its last season. `restore` gives forecasts of its outputs.
 
     Attributes
     ----------
@@ -120,10 +124,20 @@ class SeriesWindows(Shuffled[Batch]):
     (5, [[0.0, 1.0, 2.0, 3.0, 3.0, 3.0]], [[[0.0, 0.0, 0.0, 0.0, 4.0, 5.0]]])
     """
 
-    def __init__(self, series: Any, input_length: int, horizon: int, *, stride: int = 1, gaps: str = "error") -> None:
+    def __init__(
+        self,
+        series: Any,
+        input_length: int,
+        horizon: int,
+        *,
+        stride: int = 1,
+        gaps: str = "error",
+        season: int | None = None,
+    ) -> None:
         self.input_length, self.horizon = integer("input_length", input_length), integer("horizon", horizon)
         self.stride = integer("stride", stride)
-        choice("gaps", gaps, ("error", "hold"))
+        self.season = None if season is None else integer("season", season, 1, self.input_length)
+        self.gaps = choice("gaps", gaps, ("error", "hold"))
         self.series = _as_series(series)
         sizes = self.series[0].sizes
         for one in self.series:
@@ -188,15 +202,20 @@ class SeriesWindows(Shuffled[Batch]):
         known = np.isfinite(values).all(axis=0)
         shape = self.n_targets, len(which), self.input_length + self.horizon
         targets, weights = np.zeros(shape, values.dtype), np.zeros(shape[1:])
+        if self.season is not None:
+            values = values - self.naive(which, now, self.season)
         targets[:, :, self.input_length :] = np.where(known, values, 0)
         weights[:, self.input_length :] = known
         return Batch(inputs, targets, None, weights=weights)
 
     def _inputs(self, which: np.ndarray, now: np.ndarray) -> np.ndarray:
         """Return inputs (n_inputs, m, L + H) of windows of these series whose futures begin at these steps."""
-        past = np.arange(-self.input_length, 0)
-        steps = np.concatenate([past, np.full(self.horizon, -1)])
+        steps = np.concatenate([np.arange(-self.input_length, 0), np.full(self.horizon, -1)])
         parts = [self._known[:, (self._first[which] + now)[:, None] + steps]]
+        if self.season is not None:
+            own, past = parts[0][: self.n_targets], self.input_length
+            own[..., past:] = self.naive(which, now, self.season)
+            own -= own[..., past - self.season : past].mean(axis=2, keepdims=True)
         shape = len(which), len(steps)
         parts.append(np.broadcast_to((np.arange(len(steps)) < self.input_length) * 1.0, (1, *shape)))
         if self._future is not None:
@@ -206,10 +225,30 @@ class SeriesWindows(Shuffled[Batch]):
             parts.append(np.broadcast_to(self._static[:, which, None], (len(self._static), *shape)))
         return np.concatenate(parts)
 
+    def naive(self, which: np.ndarray, now: np.ndarray, season: int) -> np.ndarray:
+        """Return seasonal naive forecasts (n_targets, m, horizon) of these series, from these steps on."""
+        steps = np.arange(self.horizon) % season - season
+        return self._known[: self.n_targets, (self._first[which] + now)[:, None] + steps]
+
+    def restore(self, outputs: np.ndarray, chosen: Any = None) -> np.ndarray:
+        """Return the forecasts (n_targets, m, horizon) that the outputs (n_targets, m, L + H) of a model stand for.
+
+        Parameters
+        ----------
+        outputs : array
+            For `ahead`, or for the windows with the indices `chosen`.
+        chosen : array of int, shape (m,), optional
+        """
+        future = outputs[..., -self.horizon :]
+        if self.season is None:
+            return future
+        where = (np.arange(len(self.series)), self._ends) if chosen is None else self.places(chosen)
+        return future + self.naive(*where, self.season)
+
     def ahead(self) -> np.ndarray:
         """Return inputs (n_inputs, n, L + H) to forecast what comes after the end of each of the n series.
 
-        The forecast is ``model.predict(windows.ahead())[..., -horizon:]``.
+        The forecast is ``windows.restore(model.predict(windows.ahead()))``.
 
         Raises
         ------
@@ -234,8 +273,14 @@ class SeriesWindows(Shuffled[Batch]):
         parts = [Scaler.fit(self._known[:, None, steps]), Scaler((0.0,), (1.0,))]
         parts += [] if self._future is None else [Scaler.fit(self._future[:, None])]
         parts += [] if self._static is None else [Scaler.fit(self._static)]
+        targets = Scaler.fit(self._targets[:, None, steps])
+        if self.season is not None:
+            batch, n = self.gather(np.unique(np.linspace(0, len(self) - 1, 1000).astype(int))), self.n_targets
+            known = np.where(batch.weights > 0, batch.targets, np.nan)
+            targets, levels = Scaler.fit(known), Scaler.fit(batch.inputs[:n])
+            parts[0] = Scaler(levels.mean + parts[0].mean[n:], levels.scale + parts[0].scale[n:])
         inputs = Scaler(tuple(m for p in parts for m in p.mean), tuple(s for p in parts for s in p.scale))
-        return inputs, Scaler.fit(self._targets[:, None, steps])
+        return inputs, targets
 
     def extremes(self) -> Batch:
         """Return one window, for checks; the values of all have been checked."""
