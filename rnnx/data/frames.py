@@ -11,6 +11,7 @@ from rnnx._core.words import shown
 from rnnx.data.examples import Examples
 from rnnx.data.scaling import encode_labels
 from rnnx.data.series import Series
+from rnnx.data.times import months_between
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,10 +256,8 @@ def _check_spacing(name: str, times: np.ndarray, id: Any) -> None:
     steps = np.diff(times)
     if len(steps) < 2 or (np.isclose(steps, steps[0]) if times.dtype.kind == "f" else steps == steps[0]).all():
         return
-    if times.dtype.kind == "M":
-        months = np.diff(times.astype("datetime64[M]").astype(int))
-        if months[0] and (months == months[0]).all():
-            return
+    if months_between(times):
+        return
     sizes, counts = np.unique(steps, return_counts=True)
     usual = sizes[counts.argmax()]
     place = int(np.flatnonzero(steps != usual)[0])

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnx._core.checks import choice, integer
+from rnnx._core.checks import choice, flag, integer
 from rnnx._core.inputs import host_array
 from rnnx.data.batches import Batch, Shuffled
 from rnnx.data.scaling import Scaler
@@ -104,6 +104,8 @@ class SeriesWindows(Shuffled[Batch]):
         The model learns the difference from the seasonal naive forecast, which repeats the last `season` steps (1: the
         last value), for series whose level drifts. It sees that forecast in the future, and the past relative to the
         mean of its last season. `restore` gives forecasts of its outputs.
+    allow_none : bool
+        Whether there may be no window, which is enough for `ahead`.
 
     Attributes
     ----------
@@ -133,6 +135,7 @@ class SeriesWindows(Shuffled[Batch]):
         stride: int = 1,
         gaps: str = "error",
         season: int | None = None,
+        allow_none: bool = False,
     ) -> None:
         self.input_length, self.horizon = integer("input_length", input_length), integer("horizon", horizon)
         self.stride = integer("stride", stride)
@@ -154,7 +157,7 @@ class SeriesWindows(Shuffled[Batch]):
         self._static = np.stack(statics, axis=1) if statics else None
         self._ends = ends
         self._between(np.zeros_like(ends), ends)
-        if not len(self):
+        if not flag("allow_none", allow_none) and not len(self):
             need = f"input_length + horizon = {self.input_length + self.horizon}"
             raise ValueError(f"`series` must have one of at least {need} steps; the longest has {ends.max()}")
 
@@ -168,24 +171,30 @@ class SeriesWindows(Shuffled[Batch]):
     def __len__(self) -> int:
         return int(self._last[-1])
 
-    def split(self, validation_length: int) -> "tuple[SeriesWindows, SeriesWindows]":
+    def split(self, validation_length: int, test_length: int | None = None) -> "tuple[SeriesWindows, ...]":
         """Hold out the last steps of each series: return windows whose futures end before them, and begin in them.
 
-        No target of the second is in the first. Its pasts may reach back into the training part, as in practice.
+        No target of the second is in the first. Its pasts may reach back into the training part, as in practice. With
+        `test_length` there is a third part, of the steps after those of the second.
 
         Raises
         ------
         ValueError
-            If either has no window.
+            If one of them has no window.
         """
-        cut = np.maximum(self._ends - integer("validation_length", validation_length), 0)
-        parts = copy.copy(self), copy.copy(self)
-        parts[0]._between(np.zeros_like(cut), cut)
-        parts[1]._between(cut, self._ends)
-        for name, part in zip(("training", "validation"), parts, strict=True):
+        lengths = {"training": 0, "validation": integer("validation_length", validation_length)}
+        lengths |= {} if test_length is None else {"test": integer("test_length", test_length)}
+        sizes = [*lengths.values()]
+        cuts = [np.maximum(self._ends - sum(sizes[k:]), 0) for k in range(1, len(sizes))]
+        parts = []
+        for name, start, stop in zip(lengths, [np.zeros_like(self._ends), *cuts], [*cuts, self._ends], strict=True):
+            part = copy.copy(self)
+            part._between(start, stop)
             if not len(part):
-                raise ValueError(f"`validation_length` = {validation_length} leaves no window for {name}")
-        return parts
+                given = " + ".join(f"`{k}_length` = {n}" for k, n in lengths.items() if n)
+                raise ValueError(f"{given} leaves no window for {name}")
+            parts.append(part)
+        return tuple(parts)
 
     def places(self, chosen: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return the number of the series, and the first step of the future, of windows with these indices."""

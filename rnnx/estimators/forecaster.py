@@ -12,8 +12,8 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from rnnx import models
-from rnnx._core import arrays as ns
 from rnnx._core.checks import integer, integer_vector, real
+from rnnx.analysis import forecast
 from rnnx.data import Series, SeriesWindows
 from rnnx.estimators.base import Estimator
 from rnnx.estimators.times import Origin, origin_of
@@ -163,7 +163,8 @@ class Forecaster(Estimator):
 
     def _with(self, series: list[Series]) -> SeriesWindows:
         at = self._data
-        return SeriesWindows(series, at.input_length, at.horizon, stride=at.stride, gaps=at.gaps, season=at.season)
+        options = {"stride": at.stride, "gaps": at.gaps, "season": at.season}
+        return SeriesWindows(series, at.input_length, at.horizon, allow_none=True, **options)
 
     def predict(self, fh: Any = None, X: Any = None) -> Any:
         """Return forecasts, with the shape (and the index) of `y`, but the steps `fh`.
@@ -175,7 +176,7 @@ class Forecaster(Estimator):
         X : array or frame, shape (at least the largest of `fh`, n_f), optional
             The numbers that are known in advance, after the last step of `y`.
         """
-        return self._forecast(fh, X, lambda inputs: {"": self.model_.predict(inputs)}, Origin.point)
+        return self._forecast(fh, X, ["forecast"], Origin.point)
 
     def predict_quantiles(self, fh: Any = None, X: Any = None, alpha: Any = None) -> Any:
         """Return quantiles of the forecasts, by default all `quantiles`.
@@ -184,7 +185,7 @@ class Forecaster(Estimator):
         -------
         array, shape (steps, quantiles) or (steps, n_t, quantiles); or a frame with the columns (name, quantile)
         """
-        return self._forecast(fh, X, self._distribution(alpha), Origin.quantiles)
+        return self._forecast(fh, X, self._levels(alpha), Origin.quantiles)
 
     def predict_interval(self, fh: Any = None, X: Any = None, coverage: Any = 0.8) -> Any:
         """Return intervals that contain this part of the values, between two of `quantiles`.
@@ -194,22 +195,22 @@ class Forecaster(Estimator):
         array, shape (steps, 2) or (steps, n_t, 2); or a frame with the columns (name, coverage, "lower" or "upper")
         """
         part = real("coverage", coverage, "(0, 1)")
-        levels = [round((1 - part) / 2, 10), round((1 + part) / 2, 10)]
-        return self._forecast(fh, X, self._distribution(levels), lambda o, v, s: o.interval(v, s, part))
+        levels = self._levels([round((1 - part) / 2, 10), round((1 + part) / 2, 10)])
+        return self._forecast(fh, X, levels, lambda origin, found, steps: origin.interval(found, steps, part))
 
-    def _distribution(self, alpha: Any) -> Callable[[np.ndarray], dict[str, Any]]:
-        """Return a function from inputs to quantiles by their levels."""
+    def _levels(self, alpha: Any) -> list[float]:
+        """Return levels of quantiles that the model forecasts; None means all of them."""
         check_is_fitted(self)
         loss = self.model_.loss_function
         known = loss.quantiles if isinstance(loss, Quantile) else ()
-        levels = known if alpha is None else [alpha] if np.ndim(alpha) == 0 else [*alpha]
+        levels = [*known] if alpha is None else [alpha] if np.ndim(alpha) == 0 else [*alpha]
         missing = [q for q in levels if q not in known]
         if missing or not levels:
             raise ValueError(f"the model forecasts the quantiles {[*known]}; got {missing or 'none'}: set `quantiles`")
-        return lambda inputs: {q: self.model_.predict_distribution(inputs)[str(q)] for q in levels}
+        return levels
 
-    def _forecast(self, fh: Any, X: Any, outputs: Any, shaped: Any) -> Any:
-        """Return forecasts in the form of `y`, from a function from inputs to named outputs of the model."""
+    def _forecast(self, fh: Any, X: Any, names: Sequence[Any], shaped: Callable[..., Any]) -> Any:
+        """Return these of the forecasts that `rnnx.analysis.forecast` names, in the form of `y`."""
         check_is_fitted(self)
         steps = self.fh_ if fh is None else self._steps(fh, self._data.horizon)
         data = self._data
@@ -218,10 +219,10 @@ class Forecaster(Estimator):
                 ends = X if isinstance(X, list | tuple) and len(data.series) > 1 else [X] * len(data.series)
                 need = data.horizon if self.bidirectional else int(steps.max())
                 data = self._with([_known(a, b, need, data.horizon) for a, b in zip(data.series, ends, strict=True)])
-            inputs = self.model_.array(data.ahead())
-        found = {name: data.restore(ns.to_host(z))[..., steps - 1] for name, z in outputs(inputs).items()}
+            found = forecast(self.model_, data)
+        own = {name: found[str(name)][..., steps - 1] for name in names}
         results = [
-            shaped(origin, {name: values[:, k] for name, values in found.items()}, steps)
+            shaped(origin, {name: values[:, k] for name, values in own.items()}, steps)
             for k, origin in enumerate(self._origins)
         ]
         return results[0] if len(results) == 1 and not self._origins[0].listed else results

@@ -77,7 +77,7 @@ class SequenceEstimator(Estimator):
         return self
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the accuracy or, of a regressor, the coefficient of determination; the arguments are those of `fit`."""
+        """Return the accuracy or, of a regressor, the coefficient of determination, R^2; arguments as for `fit`."""
         check_is_fitted(self)
         wanted = self._checked(X, y, reset=False)[1]
         return float(super().score(X, wanted, sample_weight))
@@ -103,7 +103,7 @@ class SequenceEstimator(Estimator):
         """Return what a method of the model says, with the sequences first."""
         check_is_fitted(self)
         (x, lengths), _ = self._checked(X, None, reset=False)
-        found: np.ndarray = ns.to_host(getattr(self.model_, method)(self.model_.array(x), lengths=lengths))
+        found: np.ndarray = ns.to_host(getattr(self.model_, method)(x, lengths=lengths))
         return found.T
 
     def __sklearn_tags__(self) -> Any:
