@@ -7,8 +7,8 @@
 Classification: JapaneseVowels (unequal lengths) and BasicMotions of sktime, with the published split and five seeds,
 beside scikit-learn on summary features and torch's LSTM of the same size with the same budget. Forecasts: yearly
 sunspots, monthly CO2 and airline passengers, from every origin of the last part, beside the seasonal naive forecast,
-ETS and an autoregression of statsmodels, and torch's LSTM on the same windows. Times are those of training, in one process
-and with one thread each; they are rough on a machine that does other work.
+ETS and an autoregression of statsmodels, and torch's LSTM on the same windows. Seconds are those of training, in one
+process; they are rough on a machine that does other work.
 """
 
 import argparse

@@ -139,7 +139,7 @@ def test_wrong_sequences(rng):
     raises(ValueError, "one target for each of the n = 24 sequences of `X`; got 23", lambda: model.fit(x, y[:-1]))
     raises(ValueError, "`y` may be a column only of a data frame", lambda: model.fit(x, "label"))
     raises(ValueError, "`axes` must be 'ntf' or 'nft'", lambda: SequenceClassifier(axes="tnf").fit(x, y))
-    raises(TypeError, "`X` must not be a masked array|masked", lambda: model.predict(np.ma.ones((1, 4, 2))))
+    raises(TypeError, "`X` must be an array .* whose mask would be lost", lambda: model.predict(np.ma.ones((1, 4, 2))))
     raises(ValueError, "`epochs` must be", lambda: SequenceClassifier(epochs=0).fit(x, y))
     raises(ValueError, "`optimizer` must be one of", lambda: SequenceClassifier(optimizer="adm").fit(x, y))
     frame = {"who": [1, 1], "x": [0.0, 1.0], "label": ["a", "a"]}
@@ -188,7 +188,8 @@ def test_a_forecaster_of_arrays():
 def test_what_is_known_in_advance():
     y, x = wave(), np.arange(62.0)
     model = Forecaster(4, **FAST).fit(y, x, fh=[1, 2])
-    np.testing.assert_array_equal(model.predict(), Forecaster(4, **FAST).fit(y, x[:60], fh=[1, 2]).predict(X=x[60:]))
+    later = Forecaster(4, **FAST).fit(y, x[:60], fh=[1, 2]).predict(X=x[60:])
+    np.testing.assert_allclose(later, model.predict(), atol=0.05)  # the scaler of X has seen less
     np.testing.assert_array_equal(model.predict(fh=1, X=x[60:61]), model.predict()[:1])
     raises(ValueError, "`X` must have the 2 steps after the last one of `y`; got 1", lambda: model.predict(X=x[60:61]))
     raises(ValueError, "`X` must have 1 columns", lambda: model.predict(X=np.ones((2, 3))))

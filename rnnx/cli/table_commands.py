@@ -173,10 +173,7 @@ def _resumed(context: click.Context, options: dict[str, Any], kind: type[TableSe
     if fixed or options["folder"] is not None:
         names = ", ".join(fixed) or "--run"
         raise ValueError(f"a resumed run keeps its settings; --resume cannot be combined with {names}")
-    run = TableRun.resume(options["resume"], options["device"], **{name: options[name] for name in given})
-    if not isinstance(run.settings, kind):
-        raise ValueError(f"{options['resume']} is a run of `rnnx {run.settings.task}`")
-    return run
+    return TableRun.resume(options["resume"], kind.task, options["device"], **{name: options[name] for name in given})
 
 
 @click.command(cls=Command)

@@ -76,12 +76,6 @@ class SequenceEstimator(Estimator):
         self._train(model, data, held, seed)
         return self
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the accuracy or, of a regressor, the coefficient of determination, R^2; arguments as for `fit`."""
-        check_is_fitted(self)
-        wanted = self._checked(X, y, reset=False)[1]
-        return float(super().score(X, wanted, sample_weight))
-
     def _checked(self, X: Any, y: Any, reset: bool) -> tuple[Sequences, Any]:
         """Return sequences and targets; `y` may be None."""
         if self.id is None or not is_frame(X):
@@ -98,6 +92,11 @@ class SequenceEstimator(Estimator):
         if y is not None and (found_n := _num_samples(y)) != n:
             raise ValueError(f"`y` must have one target for each of the n = {n} sequences of `X`; got {found_n}")
         return sequences, y
+
+    def _targets(self, X: Any, y: Any) -> Any:
+        """Return targets that `y` may only name."""
+        check_is_fitted(self)
+        return self._checked(X, y, reset=False)[1]
 
     def _predicted(self, X: Any, method: str) -> np.ndarray:
         """Return what a method of the model says, with the sequences first."""
@@ -201,6 +200,10 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
         p = self.predict_proba(X)
         return self.classes_[p.argmax(axis=1)]
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy; arguments as for `fit`."""
+        return float(super().score(X, self._targets(X, y), sample_weight))
+
 
 @dataclass(eq=False, repr=False)
 class SequenceRegressor(RegressorMixin, SequenceEstimator):
@@ -240,6 +243,10 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):
         """Return the predicted numbers, (n,) or (n, n_y)."""
         found = self._predicted(X, "predict")
         return found[:, 0] if self._flat else found
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the coefficient of determination, R^2; arguments as for `fit`."""
+        return float(super().score(X, self._targets(X, y), sample_weight))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -50,13 +50,15 @@ class TableRun(FolderRun):
             return cls(Path(folder), settings, data, settings.model(data, by_device(device)), lock)
 
     @classmethod
-    def resume(cls, folder: str | Path, device: str = "cpu", **changes: Any) -> "TableRun":
+    def resume(cls, folder: str | Path, task: str, device: str = "cpu", **changes: Any) -> "TableRun":
         """Resume the run in a folder, bit-identical to an uninterrupted run.
 
         Parameters
         ----------
         folder : path
             The folder, or the checkpoint in it.
+        task : {"forecast", "classify"}
+            What the run must be.
         device : {"cpu", "cuda"}
         **changes
             New values of epochs or patience; or `table`, if the file has moved.
@@ -70,6 +72,8 @@ class TableRun(FolderRun):
         with locked(folder_of(path)) as lock:
             loaded = checkpoints.load_run(path, by_device(device))
             settings = replace(table_settings(loaded), **changes)
+            if settings.task != task:
+                raise ValueError(f"{folder} is a run of `rnnx {settings.task}`")
             if settings.fingerprint() != loaded.training.get("fingerprint"):
                 raise ValueError(f"{settings.table} differs from the table that the run was trained on")
             run = cls(folder_of(path), settings, settings.read(), loaded.model, lock)
