@@ -251,8 +251,8 @@ class SeriesWindows(Shuffled[Batch]):
         future = outputs[..., -self.horizon :]
         if self.season is None:
             return future
-        where = (np.arange(len(self.series)), self._ends) if chosen is None else self.places(chosen)
-        return future + self.naive(*where, self.season)
+        which, now = (np.arange(len(self.series)), self._ends) if chosen is None else self.places(chosen)
+        return future + self.naive(which, now, self.season)
 
     def ahead(self) -> np.ndarray:
         """Return inputs (n_inputs, n, L + H) to forecast what comes after the end of each of the n series.

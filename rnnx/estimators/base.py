@@ -70,7 +70,8 @@ class Estimator(BaseEstimator):
             progress_bar=self.progress_bar,
             callbacks=[record],
         )
-        self.model_, self.history_ = model, history
+        self.model_: Any = model
+        self.history_ = history
 
 
 def check_finite(name: str, values: np.ndarray) -> None:

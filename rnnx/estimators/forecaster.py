@@ -163,7 +163,7 @@ class Forecaster(Estimator):
 
     def _with(self, series: list[Series]) -> SeriesWindows:
         at = self._data
-        options = {"stride": at.stride, "gaps": at.gaps, "season": at.season}
+        options: dict[str, Any] = {"stride": at.stride, "gaps": at.gaps, "season": at.season}
         return SeriesWindows(series, at.input_length, at.horizon, allow_none=True, **options)
 
     def predict(self, fh: Any = None, X: Any = None) -> Any:
@@ -279,7 +279,8 @@ def _known(series: Series, X: Any, need: int, horizon: int) -> Series:
 
 def _joined(series: Series, after: Series) -> Series:
     """Return a series with the values of another one after it."""
-    parts, end = {}, series.targets.shape[1]
+    parts: dict[str, Any] = {}
+    end = series.targets.shape[1]
     for name in ("targets", "past", "future"):
         first, second = getattr(series, name), getattr(after, name)
         if (first is None) != (second is None) or (first is not None and len(first) != len(second)):

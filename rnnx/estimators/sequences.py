@@ -61,7 +61,8 @@ class SequenceEstimator(Estimator):
         """
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None")
-        seed, options = self._seed(), {"bidirectional": self.bidirectional}
+        seed = self._seed()
+        options: dict[str, Any] = {"bidirectional": self.bidirectional}
         (x, lengths), y = self._checked(X, y, reset=True)
         weights = self._weights(y, sample_weight)
         if flag("scale", self.scale):

@@ -51,7 +51,7 @@ def forecasts(
         raise ValueError(f"`values` and `times` must have shape (T,) and (T + more,); got {series.shape}, {at.shape}")
     figure = style.new_figure(8.0, 3.6, title or "Forecast")
     axes = figure.subplots()
-    handles = {"series": axes.plot(at[: len(series)], series, color=style.BLACK, lw=1.1)[0]}
+    handles: dict[str, Any] = {"series": axes.plot(at[: len(series)], series, color=style.BLACK, lw=1.1)[0]}
     for k, (start, piece) in enumerate(pieces):
         arrays = style.all_to_numpy(f"pieces[{k}]", piece, f"pieces[{k}][{{!r}}]")
         steps = at[start : start + len(next(iter(arrays.values())))]
