@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from rnnx._core.checks import generator, integer, real
+from rnnx.data.labels import plain_values
 
 
 def split_by_group(groups: Any, validation: float = 0.2, *, seed: Any = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -25,8 +26,8 @@ def split_by_group(groups: Any, validation: float = 0.2, *, seed: Any = 0) -> tu
 
     Raises
     ------
-    ValueError
-        If there are fewer than two groups.
+    ValueError, TypeError
+        If there are fewer than two groups, or a group is missing (None, NaN or NA).
     """
     part, rng = real("validation", validation, "(0, 1)"), generator("seed", seed)
     names, numbers = _numbered(groups)
@@ -74,10 +75,14 @@ def folds_by_group(groups: Any, folds: int = 5, *, labels: Any = None, seed: Any
     return [np.flatnonzero(fold[numbers] == k) for k in range(folds)]
 
 
-def _numbered(groups: Any) -> tuple[np.ndarray, np.ndarray]:
+def _numbered(groups: Any) -> tuple[list[Any], np.ndarray]:
     """Return the names of the groups, and the number of each example's group."""
-    array = np.asarray(groups.to_numpy() if hasattr(groups, "to_numpy") else groups)
-    if array.ndim != 1:
-        raise ValueError(f"`groups` must have shape (n,); got {array.shape}")
-    names, numbers = np.unique(array.astype(str) if array.dtype == object else array, return_inverse=True)
-    return names, numbers
+    own, shape = plain_values("groups", groups)
+    if len(shape) != 1:
+        raise ValueError(f"`groups` must have shape (n,); got {shape}")
+    try:
+        names = sorted(set(own))
+    except TypeError:  # of several kinds
+        names = sorted(set(own), key=lambda name: (str(name), type(name).__name__))
+    places = {name: k for k, name in enumerate(names)}
+    return names, np.array([places[name] for name in own], np.int64)
