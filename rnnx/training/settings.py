@@ -139,7 +139,7 @@ class Settings(TrainingSettings):
     def corpus(self, tokenizer: CharTokenizer | None = None, *, extend: bool = False) -> Corpus:
         """Make the datasets, with the tokenizer of a trained model if given; see `find_text` and `make_corpus`."""
         rare = tokenizer is None and self.min_count > 1
-        return make_corpus(
+        made = make_corpus(
             self.name(),
             Path(self.text) if self.text else find_text(self.dataset),
             oov_token="<UNK>" if rare else None,
@@ -148,6 +148,9 @@ class Settings(TrainingSettings):
             extend=extend,
             **self.select("by", "seq_length", "seed", "validation", "split", "lower"),
         )
+        if made.validation is not None:
+            made.validation.n_batches(self.batch_size)  # raises if the text is too short for streams
+        return made
 
 
 def _every(settings: TrainingSettings, n_batches: int) -> int:
