@@ -45,7 +45,7 @@ def test_the_checks_of_scikit_learn(estimator):
         "check_sample_weight_equivalence_on_dense_data": "the batches of a weighted set are other ones",
         "check_sample_weights_invariance": "the same, in older versions",
     }
-    model = estimator(6, epochs=40, learning_rate=0.04, dtype="float64", random_state=0)
+    model = estimator(4, epochs=20, learning_rate=0.05, batch_size=16, dtype="float64", random_state=0)
     with warnings.catch_warnings(), rnnx.use_engine("cpu"):
         warnings.simplefilter("ignore")
         check_estimator(model, expected_failed_checks=failing, on_skip=None)
