@@ -29,6 +29,8 @@ class Display(RunDisplay):
     def evaluated(self, progress: Progress, write: Callable[[str], Any]) -> None:
         """Print the losses and, now and then, samples."""
         super().evaluated(progress, write)
+        if self.run.group.rank > 0:
+            return
         every = self.options["sample_every"]
         if every and self.evaluations % every == 0:
             texts = self._samples(4)
@@ -48,6 +50,8 @@ class Display(RunDisplay):
 
     def finish(self) -> None:
         """Print samples, the best loss, and what to do next."""
+        if self.run.group.rank > 0:
+            return
         folder = quoted(self.run.folder)
         self.say_if_done()
         click.echo("samples:")

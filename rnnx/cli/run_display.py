@@ -15,6 +15,7 @@ from rnnx.cli.interrupt import Interrupt
 from rnnx.engines.registry import missing
 from rnnx.training import Progress
 from rnnx.training.counters import total_steps
+from rnnx.training.distributed.group import all_end
 from rnnx.training.folder_run import FolderRun
 
 
@@ -39,6 +40,8 @@ class RunDisplay:
         run, model = self.run, self.run.model
         engine = rnnx.engine_for(*model.parameters.values())
         click.echo(self.summary())
+        if run.group.size > 1:
+            click.echo(f"{run.group.size} ranks, {run.settings.shards} shards of a batch")
         click.echo(f"{repr(model.stack).strip('<>')}, {model.n_parameters:,} parameters, {engine} engine", nl=False)
         click.echo(f", resuming after step {run.trainer.step}" if run.trainer.step else "")
         if engine == "reference" and (why := missing("cpu")):
@@ -51,7 +54,8 @@ class RunDisplay:
     @property
     def bar_options(self) -> dict[str, Any]:
         """The options of a progress bar, which is shown only on a terminal."""
-        return {"unit": "step", "disable": True if self.options["quiet"] else None, "leave": False}
+        disable = True if self.options["quiet"] or self.run.group.rank > 0 else None
+        return {"unit": "step", "disable": disable, "leave": False}
 
     def train(self, interrupt: Interrupt) -> None:
         """Train to the end or until an interrupt, with a progress bar on a terminal."""
@@ -61,20 +65,24 @@ class RunDisplay:
         items = self.run.train(self.options["save_every"])
         with tqdm(total=steps, initial=trainer.step, **self.bar_options) as bar:
             try:
-                for progress in items:
-                    if interrupt.requested:
-                        return
-                    if progress.evaluation:
-                        self.evaluations += 1
-                        self.evaluated(progress, bar.write)
-                    elif bar.update():  # only when the bar is redrawn: reading the loss synchronizes with the device
-                        bar.set_postfix(loss=f"{progress.loss:.3f}", smoothed=f"{progress.smooth_loss:.3f}")
+                with all_end(self.run.group):
+                    for progress in items:
+                        interrupt.agree(self.run.group)
+                        if interrupt.requested:
+                            return
+                        if progress.evaluation:
+                            self.evaluated(progress, bar.write)
+                        elif bar.update():  # only when it is redrawn: reading the loss synchronizes with the device
+                            bar.set_postfix(loss=f"{progress.loss:.3f}", smoothed=f"{progress.smooth_loss:.3f}")
             finally:
                 with interrupt.held():
                     items.close()  # saves the checkpoint
 
     def evaluated(self, progress: Progress, write: Callable[[str], Any]) -> None:
         """Print the losses of an evaluation."""
+        if self.run.group.rank > 0:
+            return
+        self.evaluations += 1
         loss = progress.validation_loss
         held_out = "" if loss is None else f"  validation {loss:.4f}"
         write(

@@ -4,13 +4,12 @@ The folder holds ``model.safetensors``, from which the run can resume; ``best.sa
 validation loss; ``metrics.jsonl`` and ``metrics.csv``.
 """
 
-import contextlib
 import errno
 import os
 import time
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,9 +22,9 @@ from rnnx.data import CharTokenizer, Dataset
 from rnnx.models import Model
 from rnnx.training import checkpoint as checkpoints
 from rnnx.training.counters import Limits
+from rnnx.training.distributed.group import ALONE, Group, agreed, all_end, any_rank
 from rnnx.training.finite import all_finite
-from rnnx.training.folders import check_folder
-from rnnx.training.metrics import MetricsWriter, checked_records
+from rnnx.training.metrics import MetricsWriter, NoMetrics, checked_records
 from rnnx.training.progress import Progress
 from rnnx.training.settings import TrainingSettings
 from rnnx.training.trainer import Trainer
@@ -39,6 +38,8 @@ class FolderRun:
 
     It locks the folder until the end of `train`, or until it is closed or no longer referred to: another run in the
     same folder is an error that names the other process. The lock does not outlive its process.
+
+    On several ranks, all read the files and make the same calls, and rank 0 writes.
 
     Attributes
     ----------
@@ -62,7 +63,9 @@ class FolderRun:
         *,
         segment_length: int | None = None,
         lock: FolderLock | None = None,
+        group: Group = ALONE,
     ) -> None:
+        self.group = group
         self.folder, self.settings, self.model = folder, settings, model
         self.train_set, self.validation_set = train_set, validation_set
         self._lock = lock
@@ -72,7 +75,8 @@ class FolderRun:
             model,
             settings.update_rule(train_set.n_batches(settings.batch_size)),
             segment_length=segment_length,
-            **settings.select("clip_norm", "clip_value", "seed", "shuffle", "precision"),
+            group=group,
+            **settings.select("clip_norm", "clip_value", "seed", "shuffle", "precision", "shards", "reduce"),
         )
 
     @abstractmethod
@@ -106,9 +110,7 @@ class FolderRun:
         """
         trainer = self.trainer
         items = trainer.run(self.train_set, self.validation_set, **self.settings.select(*_LIMITS))
-        lock = self._hold()
-        metrics = MetricsWriter(self.folder, trainer.step, trainer.counters.evaluated, self._unwritten)
-        self._unwritten = []
+        release, metrics = agreed(self.group, self._open)
         started = saved = time.perf_counter()
         unrecorded: deque[tuple[Progress, float]] = deque()  # the numbers of some are still on a device
 
@@ -125,15 +127,16 @@ class FolderRun:
             record()
 
         with ExitStack() as last:  # all of them run after any error, even if one of them fails
-            last.callback(lock.release)
+            last.callback(release)
             last.callback(self.save)
             last.callback(lambda: setattr(self, "_unwritten", metrics.waiting))
             last.callback(metrics.close)
             last.callback(record_all)
+            last.enter_context(all_end(self.group))
             for progress in items:
                 unrecorded.append((progress, time.perf_counter() - started))
                 record()
-                if time.perf_counter() - saved >= save_every:
+                if any_rank(self.group, time.perf_counter() - saved >= save_every):
                     record_all()
                     self._check_finite()
                     metrics.flush()
@@ -141,6 +144,15 @@ class FolderRun:
                     saved = time.perf_counter()
                 yield progress
             self._check_finite()
+
+    def _open(self) -> tuple[Callable[[], Any], MetricsWriter | NoMetrics]:
+        """Open the files that this rank writes; return what releases them, and a writer of metrics."""
+        if self.group.rank > 0:
+            return lambda: None, NoMetrics()
+        release, at = self._hold().release, self.trainer.counters
+        metrics = MetricsWriter(self.folder, at.step, at.evaluated, self._unwritten)
+        self._unwritten = []
+        return release, metrics
 
     def _hold(self) -> FolderLock:
         """Lock the folder, unless this run holds it."""
@@ -154,29 +166,34 @@ class FolderRun:
             self._lock.release()
 
     def save(self) -> None:
-        """Write the checkpoint, unless there is no step yet, or a number is not finite."""
-        if self.trainer.step and self._finite():
-            with ExitStack() as last:
-                if self._lock is None or not self._lock.held:
-                    last.callback(self._hold().release)
-                self._save(checkpoints.FILE_NAME, self.trainer.state()[1], unwritten=self._unwritten)
+        """Write the checkpoint, unless there is no step yet, or a number is not finite. All ranks must call it."""
+        if not self.trainer.step or (arrays := self._finite()) is None or self.group.rank > 0:
+            return
+        with ExitStack() as last:
+            if self._lock is None or not self._lock.held:
+                last.callback(self._hold().release)
+            self._save(checkpoints.FILE_NAME, arrays, unwritten=self._unwritten)
 
-    def _finite(self) -> bool:
-        return all_finite({**self.model.parameters, **self.trainer.state()[1]})
+    def _finite(self) -> dict[str, Array] | None:
+        """Return the arrays of the state; None if one, or a parameter, is not finite."""
+        arrays = self.trainer.state()[1]
+        return arrays if all_finite({**self.model.parameters, **arrays}) else None
 
     def _check_finite(self) -> None:
         """Raise if the run cannot be saved, now or later. The losses may still be finite."""
-        if not self._finite():
+        if self._finite() is None:
             raise FloatingPointError(
                 f"the optimizer state or the parameters are not finite after step {self.trainer.step}; the run is not "
                 "saved any more. A smaller learning rate or weight decay may help"
             )
 
     def _save(self, name: str, arrays: dict[str, Array], **more: Any) -> None:
+        if self.group.rank > 0:
+            return
         training = {
             "settings": asdict(self.settings),
             **self.description(),
-            "counters": self.trainer.state()[0],
+            "counters": self.trainer.values(),
             "rnnx": rnnx.__version__,
             **more,
         }
@@ -184,25 +201,10 @@ class FolderRun:
         checkpoints.save_checkpoint(self.folder / name, checkpoint)
 
 
-@contextlib.contextmanager
-def new_folder(folder: Path) -> Iterator[FolderLock]:
-    """Lock the folder of a new run, which an error releases; raise ValueError or OSError if it cannot have one."""
-    check_folder(folder)
-    with locked(folder) as lock:
-        if (folder / checkpoints.FILE_NAME).exists():
-            raise ValueError(f"{folder} already contains a run: resume it, or choose another folder")
-        yield lock
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[FolderLock]:
-    """Lock a folder; only an error releases it."""
-    lock = FolderLock(folder)
-    try:
-        yield lock
-    except BaseException:
-        lock.release()
-        raise
+def check_free(folder: Path) -> None:
+    """Raise if a folder contains a run."""
+    if (folder / checkpoints.FILE_NAME).exists():
+        raise ValueError(f"{folder} already contains a run: resume it, or choose another folder")
 
 
 def folder_of(path: Path) -> Path:

@@ -1,6 +1,6 @@
 """A training run of a character model in a folder; see `rnnx.training.folder_run`."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ from rnnx.data import Corpus
 from rnnx.models import CharModel, square_root_segments
 from rnnx.models.layers import chosen_cell
 from rnnx.training import checkpoint as checkpoints
-from rnnx.training.folder_run import FolderRun, folder_of, locked, new_folder
+from rnnx.training.distributed.group import ALONE, Group, agreed, check_alike
+from rnnx.training.folder_run import FolderRun, check_free, folder_of
+from rnnx.training.folders import check_folder, with_lock
 from rnnx.training.initial import initial_model
 from rnnx.training.settings import Settings
 
@@ -20,19 +22,21 @@ from rnnx.training.settings import Settings
 class Run(FolderRun):
     """A training run of a character model in a folder, created by `start` or `resume`.
 
-    It locks the folder until the end of `train`, or until it is closed or no longer referred to: another run in the
-    same folder is an error that names the other process. The lock does not outlive its process.
-
     Attributes
     ----------
-    folder : Path
-    settings : Settings
+    folder, settings, trainer
+        As for `FolderRun`.
     corpus : Corpus
-    trainer : Trainer
     """
 
     def __init__(
-        self, folder: Path, settings: Settings, corpus: Corpus, model: CharModel, lock: FolderLock | None = None
+        self,
+        folder: Path,
+        settings: Settings,
+        corpus: Corpus,
+        model: CharModel,
+        lock: FolderLock | None = None,
+        group: Group = ALONE,
     ) -> None:
         self.corpus, self.tokenizer = corpus, corpus.tokenizer
         segment: Any = settings.segment_length
@@ -44,6 +48,7 @@ class Run(FolderRun):
             corpus.validation,
             segment_length=square_root_segments(settings.seq_length) if segment == "sqrt" else segment,
             lock=lock,
+            group=group,
         )
 
     def description(self) -> dict[str, Any]:
@@ -59,6 +64,7 @@ class Run(FolderRun):
         *,
         cell: Cell | None = None,
         init_from: str | Path | None = None,
+        group: Group = ALONE,
     ) -> "Run":
         """Create a new run. Nothing but a lock is written before the first step.
 
@@ -73,6 +79,8 @@ class Run(FolderRun):
         init_from : path, optional
             A run or a checkpoint whose character model to train further, on the text of `settings`. The cell and the
             sizes are those of this model; characters that it does not know are added.
+        group : Group
+            The ranks to train on; see `Trainer`. Without `shards` in `settings`, a batch has one for each.
 
         Raises
         ------
@@ -82,8 +90,25 @@ class Run(FolderRun):
         """
         folder = Path(folder)
         check_methods("settings", settings, "a rnnx.training.Settings", "corpus", "update_rule")
-        with new_folder(folder) as lock:
-            return cls._new(folder, settings, device, lock, cell, init_from)
+        if group.size > 1 and settings.shards is None:
+            settings = replace(settings, shards=group.size)
+
+        def check() -> None:
+            if group.rank == 0:
+                check_folder(folder)
+
+        def new(lock: FolderLock | None) -> "Run":
+            return cls._new(folder, settings, device, lock, cell, init_from, group)
+
+        agreed(group, check)
+        return with_lock(folder, group, new)._checked()
+
+    def _checked(self) -> "Run":
+        """Raise unless all ranks have the same run."""
+        if self.group.size > 1:
+            settings = {f"`{name}`": value for name, value in asdict(self.settings).items() if name != "text"}
+            check_alike(self.group, {"the text": self.corpus.fingerprint, **settings})
+        return self
 
     @classmethod
     def _new(
@@ -91,14 +116,16 @@ class Run(FolderRun):
         folder: Path,
         settings: Settings,
         device: str,
-        lock: FolderLock,
+        lock: FolderLock | None,
         cell: Cell | None,
         init_from: str | Path | None,
+        group: Group,
     ) -> "Run":
+        check_free(folder)
         xp = by_device(device)
         if init_from is not None:
             settings, corpus, model = initial_model(init_from, settings, xp, cell)
-            return cls(folder, settings, corpus, model, lock)
+            return cls(folder, settings, corpus, model, lock, group)
         record, of_cell = chosen_cell(settings.cell if cell is None else cell, settings.reset_after)
         settings = replace(settings, cell=record.name if isinstance(of_cell["cell"], Cell) else of_cell["cell"])
         corpus = settings.corpus()
@@ -109,10 +136,18 @@ class Run(FolderRun):
             **of_cell,
             **settings.select("num_layers", "dropout", "zoneout", "recurrent_dropout", "seed", "scheme", "dtype"),
         )
-        return cls(folder, settings, corpus, model, lock)
+        return cls(folder, settings, corpus, model, lock, group)
 
     @classmethod
-    def resume(cls, folder: str | Path, device: str = "cpu", *, cell: Cell | None = None, **changes: Any) -> "Run":
+    def resume(
+        cls,
+        folder: str | Path,
+        device: str = "cpu",
+        *,
+        cell: Cell | None = None,
+        group: Group = ALONE,
+        **changes: Any,
+    ) -> "Run":
         """Resume the run in a folder, bit-identical to an uninterrupted run.
 
         Parameters
@@ -122,6 +157,8 @@ class Run(FolderRun):
         device : {"cpu", "cuda"}
         cell : Cell, optional
             The cell of the run, if it is a cell of your own.
+        group : Group
+            The ranks to go on with, which may be others than before, but no more than the run has shards.
         **changes
             New values of epochs, iterations, patience or evaluate_every. They make it a different run: a cosine
             schedule is recomputed, and exhausted patience starts again. Also `text`, if the file has moved.
@@ -132,15 +169,27 @@ class Run(FolderRun):
             If there is no run to resume, it is in use, or its text has changed.
         """
         path, folder = Path(folder), folder_of(Path(folder))
-        with locked(folder) as lock:
-            return cls._resumed(path, folder, device, changes, lock, cell)
+
+        def resumed(lock: FolderLock | None) -> "Run":
+            return cls._resumed(path, folder, device, changes, lock, cell, group)
+
+        return with_lock(folder, group, resumed)._checked()
 
     @classmethod
     def _resumed(
-        cls, path: Path, folder: Path, device: str, changes: dict[str, Any], lock: FolderLock, cell: Cell | None
+        cls,
+        path: Path,
+        folder: Path,
+        device: str,
+        changes: dict[str, Any],
+        lock: FolderLock | None,
+        cell: Cell | None,
+        group: Group,
     ) -> "Run":
         loaded = checkpoints.load_run(path, by_device(device), cell)
         settings = replace(Settings.of(loaded), **changes)
-        run = cls(folder, settings, settings.same_corpus(loaded), loaded.model, lock)
+        if group.size > 1 and settings.shards is None:
+            raise ValueError(f"a run that was started without `shards` resumes on one rank; got {group.size} ranks")
+        run = cls(folder, settings, settings.same_corpus(loaded), loaded.model, lock, group)
         run.continue_from(path, loaded, changed=bool(set(changes) - {"text"}))
         return run

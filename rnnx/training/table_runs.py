@@ -9,7 +9,9 @@ from rnnx._core.devices import by_device
 from rnnx._core.locks import FolderLock
 from rnnx.models import Model
 from rnnx.training import checkpoint as checkpoints
-from rnnx.training.folder_run import BEST_NAME, FolderRun, folder_of, locked, new_folder
+from rnnx.training.distributed.group import ALONE
+from rnnx.training.folder_run import BEST_NAME, FolderRun, check_free, folder_of
+from rnnx.training.folders import check_folder, with_lock
 from rnnx.training.tables import TableSettings, table_settings
 
 
@@ -26,7 +28,7 @@ class TableRun(FolderRun):
         What no training sees.
     """
 
-    def __init__(self, folder: Path, settings: TableSettings, data: Any, model: Model, lock: FolderLock) -> None:
+    def __init__(self, folder: Path, settings: TableSettings, data: Any, model: Model, lock: FolderLock | None) -> None:
         self.data, self.hash = data, settings.fingerprint()
         train, validation, self.test_set = settings.sets(data)
         super().__init__(folder, settings.located(), model, train, validation, lock=lock)
@@ -45,9 +47,15 @@ class TableRun(FolderRun):
             If a setting is out of range or the data do not fit, or the folder contains a run, is in use or is not
             writable.
         """
-        with new_folder(Path(folder)) as lock:
-            settings = settings.prepared(data)
-            return cls(Path(folder), settings, data, settings.model(data, by_device(device)), lock)
+        path = Path(folder)
+
+        def new(lock: FolderLock | None) -> "TableRun":
+            check_free(path)
+            complete = settings.prepared(data)
+            return cls(path, complete, data, complete.model(data, by_device(device)), lock)
+
+        check_folder(path)
+        return with_lock(path, ALONE, new)
 
     @classmethod
     def resume(cls, folder: str | Path, task: str, device: str = "cpu", **changes: Any) -> "TableRun":
@@ -69,7 +77,8 @@ class TableRun(FolderRun):
             If there is no run to resume, it is in use, or its table has changed.
         """
         path = Path(folder)
-        with locked(folder_of(path)) as lock:
+
+        def resumed(lock: FolderLock | None) -> "TableRun":
             loaded = checkpoints.load_run(path, by_device(device))
             settings = replace(table_settings(loaded), **changes)
             if settings.task != task:
@@ -79,6 +88,8 @@ class TableRun(FolderRun):
             run = cls(folder_of(path), settings, settings.read(), loaded.model, lock)
             run.continue_from(path, loaded, changed=bool(set(changes) - {"table"}))
             return run
+
+        return with_lock(folder_of(path), ALONE, resumed)
 
     def best(self) -> Any:
         """Return the model with the best validation loss so far; without validation, the model."""
