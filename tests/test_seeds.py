@@ -60,6 +60,7 @@ GENERATORS = {
     "models.Recurrent.initialize": lambda seed: stack().initialize(seed=seed),
     "models.CharModel.extended": lambda seed: char_model().extended(9, seed=seed),
     "data.split_by_group": lambda seed: data.split_by_group([0, 0, 1], seed=seed),
+    "data.folds_by_group": lambda seed: data.folds_by_group([0, 0, 1], 2, seed=seed),
     "attention": lambda seed: models.Seq2Seq(4, 5, 3).attention.initialize(seed=seed),
     "models.sample": sampled,
     "CharModel.generate": lambda seed: char_model(seed=0).generate(
@@ -136,6 +137,7 @@ SPEC_7 = {
     "attention": lambda **rng: models.Seq2Seq(4, 5, 3, seed=0).attention.initialize(**rng)["Wq_attention"],
     "sample": lambda **rng: models.sample(char_model(seed=0), CHARACTERS, max_length=30, n=5, **rng),
     "split_by_group": lambda **rng: data.split_by_group(range(20), **rng)[1],
+    "folds_by_group": lambda **rng: data.folds_by_group(range(20), **rng),
     "check_cell": lambda **rng: rnnx.check_cell("rnn", n_x=1, m=1, n_steps=1, engine_names=["reference"], **rng),
 }
 
