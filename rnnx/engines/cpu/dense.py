@@ -5,18 +5,22 @@ a training step of a character model took twice as long. Small products, for whi
 large ones, where its threads pay off, still use it.
 """
 
-from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 
 from rnnx._core.underflow import ignore_underflow
-from rnnx.engines.cpu.codegen import leaves
+from rnnx.engines.cpu.codegen.formats import packed_bytes
 from rnnx.engines.cpu.codegen.gemm import KC, MC, n_vectors
 from rnnx.engines.cpu.codegen.ir import lanes, machine
 from rnnx.engines.cpu.descriptor.builder import copies, product
+from rnnx.engines.cpu.descriptor.fields import MATRIX
+from rnnx.engines.cpu.descriptor.layout import lines
+from rnnx.engines.cpu.runtime import object_cache, thread_pool
+from rnnx.engines.cpu.runtime.balance import Balance
 from rnnx.engines.cpu.runtime.buffer_pool import address, empty, workspace
+from rnnx.engines.cpu.runtime.thread_policy import Work, choice
+from rnnx.engines.cpu.runtime.thread_pool import Task
 from rnnx.engines.cpu.runtime.tuning import panel_vectors
 
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
@@ -24,25 +28,73 @@ _SMALLEST = 1 << 18  # multiplications
 _LARGEST = 1 << 30
 
 
-class _Kernels(NamedTuple):
-    """The functions of a dtype, and the number of vectors of their micro-panels."""
-
-    product: Callable[..., None]
-    copy: Callable[..., None]
-    nv: int
+@lru_cache(maxsize=1)
+def job() -> object_cache.Job:
+    """Return the compiled job."""
+    return object_cache.loops("loops.dense", "multiply")["multiply"]
 
 
-@lru_cache(maxsize=4)
-def _kernels(dtype: np.dtype) -> _Kernels:
-    nv = panel_vectors(1, MC)
-    run = leaves.python_function(leaves.PRODUCT, product(dtype, nv))
-    return _Kernels(run, leaves.python_function(leaves.COPY, copies(dtype)["copy"]), nv)
+class _Plan:
+    """What products of matrices of the same sizes share."""
+
+    def __init__(self, dtype: np.dtype, rows: int, n_k: int, columns: int) -> None:
+        self.by_rows = rows >= columns
+        nv, vectors, given = panel_vectors(1, MC), n_vectors(dtype, columns), copies(dtype)
+        self._panels = -(-vectors // nv)
+        m, products = rows if self.by_rows else 1, rows * n_k * columns
+        self.work = Work(1, m, products, 0, 0 if self.by_rows else self._panels, 0, False)
+        self.balance = Balance(self.work.alone_ns)
+        self.zeros = np.zeros(columns, dtype)
+        sizes = {"item": dtype.itemsize, "lanes": lanes(dtype), "rows": rows, "n_k": n_k, "columns": columns}
+        functions = {name: given[name] for name in ("copy", "copy_rows", "transpose")}
+        functions |= {"product": product(dtype, nv), "zeros": address(self.zeros)}
+        self._fields = {**sizes, **functions, "nv": nv, "by_rows": self.by_rows, "parts": 1, "transposed": 0}
+        self._bytes = packed_bytes(dtype, "", n_k if self.by_rows else min(n_k, KC), vectors, KC)
+        self._ways: dict[int, tuple[np.ndarray, Task, int]] = {}
+        self._blocks = -(-n_k // KC)
+
+    def way(self, threads: int) -> tuple[np.ndarray, Task, int]:
+        """Return the record without addresses, the task and the bytes of the workspace for so many threads."""
+        if threads not in self._ways:
+            record, size = np.zeros((), MATRIX), self._bytes
+            parts = self.work.sections(threads, self._fields["rows"])
+            fields = {**self._fields, "parts": parts}
+            if not self.by_rows:  # a slice packs its share of the columns
+                share = -(-self._panels // threads) * fields["nv"] * machine().vector_bytes
+                fields["scratch_size"] = lines(min(KC, fields["n_k"]) * share)
+                size = threads * fields["scratch_size"]
+            for name, value in fields.items():
+                record[name] = value
+            sections = 1 + parts if self.by_rows else self._blocks
+            self._ways[threads] = record, Task(job(), threads, sections), size
+        return self._ways[threads]
+
+    def run(self, **places: int) -> None:
+        """Compute a product of matrices at these addresses."""
+        threads = min(choice(self.work)[0], self._fields["rows"] if self.by_rows else self._panels)
+        if threads > 1 and self.balance.shares() and thread_pool.pool().acquire(threads):
+            try:
+                self._run(threads, True, places)
+            finally:
+                thread_pool.pool().release()
+        else:
+            self._run(1, threads > 1, places)
+
+    def _run(self, threads: int, measured: bool, places: dict[str, int]) -> None:
+        record, task, size = self.way(threads)
+        record = record.copy()
+        for name, value in places.items():
+            record[name] = value
+        with workspace(size) as place:
+            record["packed"] = place
+            descriptor = int(record.ctypes.data)
+            if measured:
+                task.run(descriptor, threads > 1, self.balance)
+            else:
+                task.run_alone(descriptor)
 
 
-@lru_cache(maxsize=256)
-def _vectors(dtype: np.dtype, columns: int) -> tuple[int, int]:
-    """Return the number of vectors for `columns` columns, and the elements of the last one if it is not full."""
-    return n_vectors(dtype, columns), columns % lanes(dtype)
+_plan = lru_cache(maxsize=256)(_Plan)
 
 
 @ignore_underflow
@@ -53,33 +105,16 @@ def matmul(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.n
     if not compiled or not _SMALLEST < rows * n_k * columns <= _LARGEST:
         z: np.ndarray = a @ b
         return z if bias is None else z + bias
-    dtype, item = a.dtype, a.itemsize
+    dtype, plan = a.dtype, _plan(a.dtype, rows, n_k, columns)
     if min(a.strides) < 0 or not a.flags.aligned:
         a = np.array(a, order="C")
-    b = np.ascontiguousarray(b)
-    run = _kernels(dtype).product
-    vectors, tail = _vectors(dtype, columns)
+    transposed = plan.by_rows and b.T.flags.c_contiguous and not b.flags.c_contiguous
+    if not transposed:
+        b = np.ascontiguousarray(b)
+    init = plan.zeros if bias is None else np.ascontiguousarray(bias)
     out = empty((rows, columns), dtype)
-    init = np.zeros(columns, dtype) if bias is None else np.ascontiguousarray(bias, dtype)
-    with workspace(n_k * vectors * machine().vector_bytes) as packed:
-        _pack(b, packed, vectors, tail)
-        run(
-            w=packed, n_vectors=vectors, v0=0, v1=vectors, n_k=n_k, h=address(a), h_row=a.strides[0], h_k=a.strides[1],
-            rows=rows, init=address(init), init_row=0, z=address(out), z_row=columns * item, tail=tail,
-        )  # fmt: skip
+    plan.run(
+        a=address(a), a_row=a.strides[0], a_k=a.strides[1], b=address(b), b_row=b.strides[1 if transposed else 0],
+        transposed=int(transposed), init=address(init), z=address(out),
+    )  # fmt: skip
     return out
-
-
-def _pack(b: np.ndarray, packed: int, vectors: int, tail: int) -> None:
-    """Pack b in the layout of `gemm`."""
-    size, (_, copy, nv) = machine().vector_bytes, _kernels(b.dtype)
-    n_k, row, source = b.shape[0], b.strides[0], address(b)
-    for k0 in range(0, n_k, KC):
-        k = min(KC, n_k - k0)
-        for panel in range(0, vectors, nv):
-            width = min(nv, vectors - panel)
-            copy(
-                source=source + k0 * row + panel * size, source_row=row, rows=k, vectors=width,
-                tail=tail if panel + width == vectors else 0, target=packed + (k0 * vectors + panel * k) * size,
-                target_row=width * size,
-            )  # fmt: skip

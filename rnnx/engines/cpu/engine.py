@@ -96,4 +96,5 @@ def compile_ahead(cell: Cell, dtype: str) -> None:
     groups = {1, *(n for stage in wiring(cell) for n in (stage.n_zh, stage.n_zx))}
     for group, rows in itertools.product(groups, (0, MC)):
         product(x.dtype, panel_vectors(group, rows))
+    dense.job()
     pool()

@@ -39,6 +39,17 @@ PASS = record(
 # `bases` is added, 0 for none, 1 for the workspace, then the arrays of a call. The first arrays, `blocks`, begin at the
 # next cache line. `data`: see `runtime.objects`.
 BINDING = record("size offsets bases blocks workspace data task")
+# A product z = init + a b; see `loops.dense`. `a_row` and `a_k` are bytes between rows and columns of a. The numbers of a
+# row of b are contiguous or, if it is `transposed`, those of a column; `b_row` is from one to the next. b is packed at
+# `packed`: as a whole or, for slices of columns, block by block, `scratch_size` bytes per slice.
+MATRIX = record(
+    "item lanes zeros nv product copy copy_rows transpose",  # as in a pass
+    "rows n_k columns",
+    "by_rows",  # 1: slices are rows; 0: they are columns
+    "parts",  # of a slice's rows, a section each
+    "a a_row a_k b b_row transposed init z",
+    "packed scratch_size",
+)
 # A public array to copy to time-major memory, zero past each length. It is contiguous along features or along steps.
 CONVERSION = record("source feature_stride example_stride step_stride features target")
 # An initial state to copy to the states, or a parameter to copy for the backward pass: `size` numbers.

@@ -13,6 +13,7 @@ function: Any = njit(**_OPTIONS)
 
 HEADER_SIZE = KERNEL_HEADER.itemsize
 pass_at = record_at(fields.PASS)
+matrix_at = record_at(fields.MATRIX)
 header_at = record_at(KERNEL_HEADER)
 conversion_of = item_of(fields.PASS, "conversions", fields.CONVERSION)
 copy_of = item_of(fields.PASS, "copies", fields.COPY)
