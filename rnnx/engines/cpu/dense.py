@@ -16,11 +16,10 @@ from rnnx.engines.cpu.codegen.ir import lanes, machine
 from rnnx.engines.cpu.descriptor.builder import copies, product
 from rnnx.engines.cpu.descriptor.fields import MATRIX
 from rnnx.engines.cpu.descriptor.layout import lines
-from rnnx.engines.cpu.runtime import object_cache, thread_pool
-from rnnx.engines.cpu.runtime.balance import Balance
-from rnnx.engines.cpu.runtime.buffer_pool import address, empty, workspace
-from rnnx.engines.cpu.runtime.thread_policy import Work, choice
-from rnnx.engines.cpu.runtime.thread_pool import Task
+from rnnx.engines.cpu.runtime import object_cache
+from rnnx.engines.cpu.runtime.buffer_pool import address, empty
+from rnnx.engines.cpu.runtime.sharing import Shared
+from rnnx.engines.cpu.runtime.thread_policy import Work
 from rnnx.engines.cpu.runtime.tuning import panel_vectors
 
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
@@ -38,60 +37,48 @@ class _Plan:
     """What products of matrices of the same sizes share."""
 
     def __init__(self, dtype: np.dtype, rows: int, n_k: int, columns: int) -> None:
-        self.by_rows = rows >= columns
+        self.by_rows, self._k = rows >= columns, min(n_k, KC)
         nv, vectors, given = panel_vectors(1, MC), n_vectors(dtype, columns), copies(dtype)
         self._panels = -(-vectors // nv)
-        m, products = rows if self.by_rows else 1, rows * n_k * columns
-        self.work = Work(1, m, products, 0, 0 if self.by_rows else self._panels, 0, False)
-        self.balance = Balance(self.work.alone_ns)
+        m, most = (rows, rows) if self.by_rows else (1, self._panels)
+        self._work = Work(1, m, rows * n_k * columns, 0, 0 if self.by_rows else self._panels, 0, False)
+        self._blocks = -(-n_k // KC)
+        self._shared = Shared(job(), self._work, most, self._sections, self._size)
         self.zeros = np.zeros(columns, dtype)
+        self._panel = nv * machine().vector_bytes
+        self._bytes = packed_bytes(dtype, "", n_k, vectors, KC)
         sizes = {"item": dtype.itemsize, "lanes": lanes(dtype), "rows": rows, "n_k": n_k, "columns": columns}
         functions = {name: given[name] for name in ("copy", "copy_rows", "transpose")}
         functions |= {"product": product(dtype, nv), "zeros": address(self.zeros)}
-        self._fields = {**sizes, **functions, "nv": nv, "by_rows": self.by_rows, "parts": 1, "transposed": 0}
-        self._bytes = packed_bytes(dtype, "", n_k if self.by_rows else min(n_k, KC), vectors, KC)
-        self._ways: dict[int, tuple[np.ndarray, Task, int]] = {}
-        self._blocks = -(-n_k // KC)
+        self._record = np.zeros((), MATRIX)
+        for name, value in {**sizes, **functions, "nv": nv, "by_rows": self.by_rows}.items():
+            self._record[name] = value
 
-    def way(self, threads: int) -> tuple[np.ndarray, Task, int]:
-        """Return the record without addresses, the task and the bytes of the workspace for so many threads."""
-        if threads not in self._ways:
-            record, size = np.zeros((), MATRIX), self._bytes
-            parts = self.work.sections(threads, self._fields["rows"])
-            fields = {**self._fields, "parts": parts}
-            if not self.by_rows:  # a slice packs its share of the columns
-                share = -(-self._panels // threads) * fields["nv"] * machine().vector_bytes
-                fields["scratch_size"] = lines(min(KC, fields["n_k"]) * share)
-                size = threads * fields["scratch_size"]
-            for name, value in fields.items():
-                record[name] = value
-            sections = 1 + parts if self.by_rows else self._blocks
-            self._ways[threads] = record, Task(job(), threads, sections), size
-        return self._ways[threads]
+    def _sections(self, threads: int) -> int:
+        return 1 + self._parts(threads) if self.by_rows else self._blocks
+
+    def _parts(self, threads: int) -> int:
+        return self._work.sections(threads, self._work.m)
+
+    def _share(self, threads: int) -> int:
+        """Return the bytes of a slice's share of the columns, for a block of k."""
+        return lines(self._k * -(-self._panels // threads) * self._panel)
+
+    def _size(self, threads: int) -> int:
+        return self._bytes if self.by_rows else threads * self._share(threads)
 
     def run(self, **places: int) -> None:
         """Compute a product of matrices at these addresses."""
-        threads = min(choice(self.work)[0], self._fields["rows"] if self.by_rows else self._panels)
-        if threads > 1 and self.balance.shares() and thread_pool.pool().acquire(threads):
-            try:
-                self._run(threads, True, places)
-            finally:
-                thread_pool.pool().release()
-        else:
-            self._run(1, threads > 1, places)
-
-    def _run(self, threads: int, measured: bool, places: dict[str, int]) -> None:
-        record, task, size = self.way(threads)
-        record = record.copy()
+        record = self._record.copy()
         for name, value in places.items():
             record[name] = value
-        with workspace(size) as place:
-            record["packed"] = place
-            descriptor = int(record.ctypes.data)
-            if measured:
-                task.run(descriptor, threads > 1, self.balance)
-            else:
-                task.run_alone(descriptor)
+
+        def fill(threads: int, place: int) -> int:
+            record["packed"], record["parts"] = place, self._parts(threads)
+            record["scratch_size"] = self._share(threads)
+            return int(record.ctypes.data)
+
+        self._shared.run(fill)
 
 
 _plan = lru_cache(maxsize=256)(_Plan)

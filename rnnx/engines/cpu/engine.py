@@ -17,7 +17,7 @@ from rnnx.engines.cpu.codegen.gemm import MC
 from rnnx.engines.cpu.descriptor.builder import PassKey, product, small_format
 from rnnx.engines.cpu.descriptor.layout import contiguous, memory_of
 from rnnx.engines.cpu.descriptor.stages import kernels_of
-from rnnx.engines.cpu.operations import OPERATIONS
+from rnnx.engines.cpu.operations import OPERATIONS, kept
 from rnnx.engines.cpu.plans import BackwardPlan, ForwardPlan
 from rnnx.engines.cpu.runtime.thread_pool import pool
 from rnnx.engines.cpu.runtime.tuning import panel_vectors
@@ -59,6 +59,8 @@ class CpuEngine:
 
     def matmul(self, a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
         return dense.matmul(a, b, bias)
+
+    kept = staticmethod(kept)
 
     def stepper(self, call: Call) -> CpuStepper:
         return CpuStepper(call)

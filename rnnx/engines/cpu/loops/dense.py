@@ -17,7 +17,7 @@ def pack_matrix(p, v0, v1):
     n_vectors = vectors_of(p, p.columns)
     for v in range(v0, v1 if p.transposed else v0):
         count = min(p.lanes, p.columns - v * p.lanes)
-        pack_rows(p, n_vectors, v, v, count, p.b, p.b_row, p.n_k, p.packed, p.nv, 0, 0)
+        pack_rows(p, n_vectors, v, v, count, p.b, p.b_row, p.n_k, p.packed, p.nv)
     for k0 in range(0, 0 if p.transposed else p.n_k, KC):
         rows = min(KC, p.n_k - k0)
         for panel in range(v0, v1, p.nv):
