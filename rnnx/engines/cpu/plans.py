@@ -12,6 +12,7 @@ from rnnx.engines.cpu.descriptor.backward import BackwardPass
 from rnnx.engines.cpu.descriptor.builder import PassKey, zeros
 from rnnx.engines.cpu.descriptor.forward import ForwardPass
 from rnnx.engines.cpu.descriptor.layout import Change, reading, to_contiguous, to_indices, to_rows
+from rnnx.engines.cpu.packed import packed
 from rnnx.engines.cpu.runtime.buffer_pool import allocation, start_of
 from rnnx.engines.cpu.tape import CpuTape, Kept, Run
 from rnnx.engines.protocol import Arrays, Gradients
@@ -49,6 +50,12 @@ class ForwardPlan:
         copy = keep or key.has_lengths
         layouts = [r.layout if r and (copy or not r.layout.time_major) else None for r in readings]
         self.job = ForwardPass(key, keep, tuple(layouts), None, only_first)
+        if self.job.packed:
+            self._ready = ForwardPass(key, keep, tuple(layouts), None, only_first, True)
+            names = [name for gate in cell.gates for name in gate.weights]
+            among = [k for k, of in enumerate(memory) if of is not None]
+            self._weights = [among.index(end + n_inputs + keys.index(name)) for name in names]
+            self._layout = cell, key.n, key.n_x, key.weights, key.indices
         self._reads_x = layouts[0] is None  # in place
         given = [k for k, of in enumerate(memory) if of is not None]
         zero = [k for k in states if memory[k] is None]
@@ -64,8 +71,9 @@ class ForwardPlan:
         rows = [m * n * item for _, m, n in shapes]
         wanted = places[: 1 if only_first else None]
         self._states = [(shape, at + row) for (shape, at), row in zip(wanted, rows, strict=False)]
-        self._all = [((s[0] + 1, *s[1:]), at) for s, at in places]
-        self._final = [((1, *s[1:]), at + s[0] * row) for (s, at), row in zip(places, rows, strict=True)]
+        steps = [0 if k in self.job.latest else key.n_steps for k in range(len(places))]
+        self._all = [((n + 1, *s[1:]), at) for n, (s, at) in zip(steps, places, strict=True)]
+        self._final = [((1, *s[1:]), at + n * row) for n, (s, at), row in zip(steps, places, rows, strict=True)]
         self.known = {"cell": cell, "xp": xp, "dtype": key.dtype, "indices": key.indices, "n_x": key.n_x}
 
     def run(self, arrays: Arrays, lengths: np.ndarray | None) -> tuple[Arrays, CpuTape]:
@@ -73,7 +81,10 @@ class ForwardPlan:
         memory = self.job.block.memory()
         given = self._changed(self._pick(arrays + self._zeros))
         states = [allocate() for allocate in self._outputs]
-        self.job.run((memory, *given, *states), lengths)
+        if self.job.packed:
+            self._run_packed(arrays, (memory, *given, *states), lengths)
+        else:
+            self.job.run((memory, *given, *states), lengths)
         if not states:
             states = self._views(memory, self._states)
         if self.keep:  # the caller's arrays are not needed any more
@@ -81,6 +92,13 @@ class ForwardPlan:
         else:
             run = Run(self, memory, given, self._copied(memory, lengths))
         return tuple([a.T for a in states]), CpuTape(run, lengths)
+
+    def _run_packed(self, arrays: Arrays, given: Arrays, lengths: np.ndarray | None) -> None:
+        """Run the pass with weights in a small format, which are packed unless they have been."""
+        wanted = self.job.packed
+        own = packed(self._layout, [arrays[k] for k in self._weights], self.job.packed_size)
+        (self._ready if own.done >= wanted else self.job).run((*given, own.memory), lengths)
+        own.done.update(wanted)
 
     def _views(self, memory: np.ndarray, places: Sequence[tuple[tuple[int, ...], int]]) -> list[np.ndarray]:
         dtype, start = self.key.dtype, start_of(memory)
@@ -90,7 +108,8 @@ class ForwardPlan:
         """Return copies of the states after each example's last step, (1, m, n)."""
         if lengths is None:
             return tuple([s.copy() for s in self._views(memory, self._final)])
-        return tuple([s[lengths, np.arange(self.key.m)][None] for s in self._views(memory, self._all)])
+        rows = np.arange(self.key.m)
+        return tuple([s[lengths if len(s) > 1 else 0, rows][None] for s in self._views(memory, self._all)])
 
     def final(self, memory: np.ndarray) -> Arrays:
         """Return views of the final states, (1, m, n)."""
