@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from rnnx.engines.cpu.runtime import thread_pool
 from rnnx.engines.cpu.runtime.balance import Balance
-from rnnx.engines.cpu.runtime.buffer_pool import workspace
+from rnnx.engines.cpu.runtime.buffer_pool import give_back_workspace, take_workspace
 from rnnx.engines.cpu.runtime.object_cache import Job
 from rnnx.engines.cpu.runtime.thread_policy import Work, choice
 from rnnx.engines.cpu.runtime.thread_pool import Task
@@ -47,9 +47,12 @@ class Shared:
         task = self._tasks.get(threads)
         if task is None:
             task = self._tasks[threads] = Task(self._job, threads, self._sections(threads))
-        with workspace(self._size(threads)) as place:
-            descriptor = fill(threads, place)
+        place = take_workspace(self._size(threads))
+        try:
+            descriptor = fill(threads, place.address)
             if measured:
                 task.run(descriptor, threads > 1, self._balance)
             else:
                 task.run_alone(descriptor)
+        finally:
+            give_back_workspace(place)
