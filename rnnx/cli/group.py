@@ -17,6 +17,7 @@ from rnnx._core.devices import by_device
 from rnnx.data import CharTokenizer
 from rnnx.training import checkpoint as checkpoints
 from rnnx.training import free_folder
+from rnnx.training.distributed import group as ranks
 
 POSITIVE = click.FloatRange(0, min_open=True)
 BELOW_ONE = click.FloatRange(0, 1, max_open=True)
@@ -53,7 +54,7 @@ class Group(click.Group):
 )
 @click.version_option(rnnx.__version__, prog_name="rnnx")
 def cli() -> None:
-    """Train character models, sample text from them and inspect them.
+    """Train character models, forecast time series and classify sequences.
 
     \b
     Getting started:
@@ -61,6 +62,7 @@ def cli() -> None:
       rnnx sample runs/dinos-lstm     invent new names
       rnnx plot runs/dinos-lstm       plot the training curves and the gates
       rnnx train --text FILE          train on your own text
+      rnnx forecast FILE.csv --target load --time timestamp --horizon 24
 
     A run is a folder with a checkpoint and metrics. Option names accept dashes or underscores.
     """  # noqa: D301
@@ -134,13 +136,17 @@ def check_one_text(context: click.Context, options: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def output_folder(output: str | None, name: str) -> Iterator[str]:
-    """Return `output` or, without one, a new folder in runs, which an error removes if it is still empty."""
-    folder = Path(output) if output else free_folder("runs", name)
+def output_folder(output: str | None, name: str, group: ranks.Group = ranks.ALONE) -> Iterator[str]:
+    """Return `output` or, without one, a new folder in runs, which an error removes if it is still empty.
+
+    Rank 0 makes the folder for all.
+    """
+    new = not output and group.rank == 0
+    folder = Path(group.collect(ranks.agreed(group, lambda: str(free_folder("runs", name) if new else output)))[0])
     try:
         yield str(folder)
     except BaseException:
-        if not output:
+        if new:
             with contextlib.suppress(OSError):  # they are not empty
                 folder.rmdir()
                 folder.parent.rmdir()

@@ -4,7 +4,7 @@ Parameter and state names have torch's suffixes: "Wf_l0", "c_l1", "Wf_l0_reverse
 "Wf_encoder_l0".
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from rnnx.functional.caches import Caches
 from rnnx.functional.signatures import checked_call
 from rnnx.models.extra import check_extra, with_steps
 from rnnx.models.layers import Direction, Layer, States, check_widths, concatenate
-from rnnx.models.masks import Masks
+from rnnx.models.masks import Masks, dropped
 from rnnx.models.regularization import Regularization, Zoneout
 from rnnx.models.states import check_cotangents, check_states
 from rnnx.models.streams import StackStream
@@ -197,7 +197,7 @@ class Recurrent(Layer):
             x, mask = concatenate(outs), None
             if masks is not None and self.dropout and k < len(self.layers) - 1:
                 mask = masks.draw(layer[0].suffix, self.dropout, x)
-                x = x * mask
+                x = dropped(x, mask)
             cache.layers.append(kept)
             cache.masks.append(mask)
         return x, final, cache
@@ -225,14 +225,21 @@ class Recurrent(Layer):
         final = check_cotangents(self, dout, cache, ds_final)
         return self.run_backward(dout, cache, final, flag("consume", consume))
 
-    def run_backward(self, dout: Array | None, cache: StackCache, ds_final: States, consume: bool) -> dict[str, Array]:
-        """Run `backward` without checks."""
+    def run_backward(
+        self,
+        dout: Array | None,
+        cache: StackCache,
+        ds_final: States,
+        consume: bool,
+        ready: Callable[[dict[str, Array]], Any] | None = None,
+    ) -> dict[str, Array]:
+        """Run `backward` without checks; `ready` is called with the gradients of each layer."""
         gradients: dict[str, Array] = {}
         d, ends = dout, cache.ends
         for layer, kept, mask in zip(self.layers[::-1], cache.layers[::-1], cache.masks[::-1], strict=True):
             if mask is not None and d is not None:
-                d = d * mask
-            parts = []
+                d = dropped(d, mask)
+            parts, found = [], dict[str, Array]()
             for one, caches in zip(layer, kept, strict=True):
                 tape, engine, _ = schedule.resolve(caches.cell, caches)
                 ds = dict.fromkeys(one.state_names)
@@ -242,8 +249,11 @@ class Recurrent(Layer):
                 if consume:
                     caches.consume()
                 parts.append(one.oriented(dx, ends))
-                gradients |= {f"d{name}": d0 for name, d0 in zip(one.state_names, ds0, strict=True)}
-                gradients |= {key + one.suffix: value for key, value in own.items()}
+                found |= {f"d{name}": d0 for name, d0 in zip(one.state_names, ds0, strict=True)}
+                found |= {key + one.suffix: value for key, value in own.items()}
+            gradients |= found
+            if ready is not None:
+                ready(found)
             d = parts[0] if parts[0] is None or len(parts) == 1 else parts[0] + parts[1]
         return gradients if d is None else {**gradients, "dx": d}
 
