@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import rnnx
 from rnnx import engines
+from rnnx._core import kinds
 from rnnx.functional import prepared, signatures
 
 N_X, N_A, M, T = 2, 3, 2, 4
@@ -295,8 +296,79 @@ def test_addresses_are_the_same_where_objects_cannot_be_read(cell, options, monk
 
     expected = results()
     monkeypatch.setattr(builder, "READABLE", not builder.READABLE)
+    monkeypatch.setattr(kinds, "_reader", [])
     if builder.READABLE:
         pytest.skip("objects cannot be read")
+    assert results() == expected
+
+
+@pytest.mark.skipif("cpu" not in engines.engines_of("numpy"), reason="no compiled engine")
+class TestDescriptions:
+    """Compiled code describes arrays as Python does."""
+
+    def test_they_tell_the_same_arrays_apart(self):
+        read = self.reader()
+        wide, tall = np.ones((2, 4), "float32"), np.ones((3, 2, 1), "float64")
+        changed = [
+            change(a) for a in (wide, tall, np.ones(4, "float32"), np.array(1.0)) for change in CHANGES if a.ndim
+        ]
+        arrays = [a for a in changed if type(a) is np.ndarray]
+        arrays += [np.empty((0, 3)), np.array(1.0), np.ones((2, 4), bool), np.ones((2, 4), "longdouble")]
+        described, expected = [read((a,)) for a in arrays], [kinds._in_memory(a) for a in arrays]
+        assert all(described)
+        for i, one in enumerate(expected):
+            assert [other == described[i] for other in described] == [other == one for other in expected]
+        assert read(arrays) == b"".join(described)
+
+    @pytest.mark.parametrize(
+        "other",
+        [[1.0], None, 1, "a", np.float32(1), np.ma.masked_array([1.0]), np.ones, np.ndarray],
+    )
+    def test_nothing_else_is_described(self, other):
+        assert self.reader()((np.ones(2), other)) == b""
+
+    @pytest.mark.parametrize("dtype", [object, "U3", "S2", "M8[s]", "m8[s]", [("a", "f4")]])
+    def test_dtypes_with_parameters_are_left_to_python(self, dtype):
+        assert self.reader()((np.ones(2), np.zeros(2, dtype))) == b""
+        assert kinds.kinds((np.zeros(2, dtype),)) == (kinds._in_memory(np.zeros(2, dtype)),)
+
+    def test_arrays_are_not_kept(self):
+        arrays = np.ones(2), np.ones((2, 3), "float32")
+        before = [*map(sys.getrefcount, arrays)]
+        for _ in range(10):
+            self.reader()(arrays)
+        assert [*map(sys.getrefcount, arrays)] == before
+
+    @staticmethod
+    def reader():
+        read = pytest.importorskip("rnnx.engines.cpu.runtime.objects").kinds_reader()
+        return read or pytest.skip("objects cannot be read")
+
+
+@pytest.mark.skipif("cpu" not in engines.engines_of("numpy"), reason="no compiled engine")
+@pytest.mark.parametrize("cell", ["lstm", "mgu"])
+@pytest.mark.parametrize("final", [False, True])
+def test_views_that_are_no_fields_of_a_record_are_the_same(cell, final, monkeypatch):
+    """Records are smaller than 2 GB, and have no gaps between the rows of a field."""
+    layout = pytest.importorskip("rnnx.engines.cpu.descriptor.layout")
+    plans = pytest.importorskip("rnnx.engines.cpu.plans")
+
+    def results():
+        forget()
+        for cached in (plans.ForwardPlan, plans.BackwardPlan, plans.ForwardPass, plans.BackwardPass):
+            cached.cache_clear()
+        rng = np.random.default_rng(0)
+        given, da = arrays_of(cell, rng), np.asarray(rng.random((N_A, M, T)), "float32")
+        ds_final = [np.asarray(rng.random((M, N_A)), "float32").T] if final else []
+        states, _, caches = rnnx.recurrent_forward(cell, **given)
+        found = [*states, *rnnx.recurrent_backward(cell, [da], caches, ds_final=ds_final).values()]
+        states, _, caches = rnnx.recurrent_forward(cell, **given, keep_caches=False)
+        found += [*states, *caches.final_state.values()]
+        assert all(a.flags.writeable and a.flags.aligned for a in found)
+        return [(a.shape, a.strides, a.dtype, a.tobytes()) for a in found]
+
+    expected = results()
+    monkeypatch.setattr(layout, "_LARGEST_RECORD", 0)
     assert results() == expected
 
 

@@ -2,13 +2,12 @@
 
 import importlib
 import importlib.util
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
 
 from rnnx._core.checks import choice, flag
+from rnnx._core.environment import decoded, variable
 from rnnx._core.install import install_command
 from rnnx._core.words import shown
 from rnnx.engines.protocol import Engine
@@ -158,13 +157,11 @@ def installed(name: str) -> bool:
     return not (requires[0] == "numba" and _jit_disabled()) and _found(requires[0])
 
 
-# `os.environ` encodes a name at every look-up, which takes a microsecond; its own dict has the names encoded.
-_environment: Mapping[Any, Any] = getattr(os.environ, "_data", os.environ)
-_disable_jit: Any = getattr(os.environ, "encodekey", str)("NUMBA_DISABLE_JIT")
+_disable_jit = variable("NUMBA_DISABLE_JIT")
 
 
 def _jit_disabled() -> bool:
-    return _environment.get(_disable_jit) not in (None, "", "0", b"", b"0")
+    return decoded(_disable_jit()) not in ("", "0")
 
 
 @lru_cache(maxsize=8)
@@ -176,9 +173,14 @@ def _found(package: str) -> bool:
         return False
 
 
+def version() -> int:
+    """Return the number of changes of the table."""
+    return _changes
+
+
 def state() -> tuple[Any, ...]:
     """Return what the choice of an engine depends on here: the number of changes of the table, and the environment."""
-    return _changes, _environment.get(_disable_jit)
+    return _changes, _disable_jit()
 
 
 def compiles(name: str) -> bool:

@@ -99,11 +99,12 @@ def by_state(name: str, arrays: Any, cell: Cell, pattern: str) -> dict[str, Arra
         raise TypeError(f"`{name}` must be a tuple with one array per state {cell.states}; got {type(arrays).__name__}")
     if len(arrays) > len(cell.states):
         raise ValueError(f"`{name}` must have at most one array per state {cell.states}; got {len(arrays)}")
-    return dict(zip_longest(_names(cell.states, pattern), arrays))
+    return dict(zip_longest(state_names(cell.states, pattern), arrays))
 
 
 @lru_cache(maxsize=256)
-def _names(states: tuple[str, ...], pattern: str) -> tuple[str, ...]:
+def state_names(states: tuple[str, ...], pattern: str) -> tuple[str, ...]:
+    """Return a name for every state."""
     return tuple(pattern.format(state) for state in states)
 
 

@@ -1,16 +1,17 @@
 """Passes that an engine has prepared, for calls like one that was checked in full; see `rnnx._core.kinds`."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from rnnx import engines
 from rnnx._core import arrays as ns
-from rnnx._core.arrays import Array
-from rnnx._core.kinds import INDEX, Table, is_index_vector, kinds
-from rnnx.cells import Cell
+from rnnx._core.arrays import INDEX, Array
+from rnnx._core.kinds import Table, device_of, is_index_vector, kinds
 from rnnx.engines.precision import conversion
 from rnnx.engines.protocol import Arrays, Call, Gradients, PreparingEngine, Tape, preparing
+from rnnx.engines.registry import version
 from rnnx.functional import schedule
 from rnnx.functional.caches import Caches
 from rnnx.functional.signatures import Signature
@@ -31,8 +32,7 @@ class Forward:
         schedule.check_keep(call, keep)
         self.name, self._found, self._keep, self._hoisted = name, found, keep, call.cell.hoisted
         self._run = engine.prepared(schedule.with_hoisted(call), keep=keep, zero=zero)
-        on_device = {type(call.x)} == ns.only_cupy() and getattr(engine, "copies_values", False)
-        self._device: int | None = call.x.data.device_id if on_device else None  # where the engine copies values
+        self._device = device_of(call.x) if getattr(engine, "copies_values", False) else None  # where values are copied
         first, keys = 1 + zero.count(False) + len(call.inputs), list(call.parameters)
         self._sources = [first + keys.index(key) for key in self._hoisted.sources] if self._hoisted else []
 
@@ -97,31 +97,40 @@ class Backward(NamedTuple):
         tape = caches._tape if type(caches) is Caches else None
         if tape is None or tape.conversion is not None or (kind := tape.kind) is None:
             return cls(None)
+        if not (cell is caches.cell is tape.cell or cell == caches.cell == tape.cell):  # it may have more options
+            return cls(None)
         try:
-            given = tuple([d for d in (*ds, *ds_final) if d is not None])
-            absent = tuple([d is None for d in ds]), tuple([d is None for d in ds_final])
+            every = *ds, *ds_final
+            given = tuple([d for d in every if d is not None])
+            absent = tuple([d is None for d in every]), len(ds)
         except TypeError:  # the checks say what is wrong
             return cls(None)
         if (of_arrays := kinds(given)) is None:
             return cls(None)
-        types, version = (type(ds), type(ds_final)), engines.state()[0]
-        return cls((cell, caches.cell, caches.engine, version, kind, absent, types, of_arrays), tape, given)
+        key = kind, caches.engine, version(), type(ds), type(ds_final), absent, of_arrays
+        return cls(key, tape, given)
 
     def run(self) -> Gradients | None:
         """Run the pass that was prepared for calls like this one; None if there is none."""
         run = _backward.find(self.key)
-        return None if run is None else schedule.of_sources(self.tape, run(self.tape, self.given))
+        return None if run is None else run(self.tape, self.given)
 
-    def prepare(self, cell: Cell, engine: str, cotangents: Arrays) -> None:
+    def prepare(self, engine: str, cotangents: Arrays) -> None:
         """Prepare the pass for calls like this one, whose arguments are right, with None for cotangents not given.
 
-        Not if it must convert them, if they are of the first steps, or if the cell ran with more options.
+        Not if it must convert them, or if they are of the first steps.
         """
         tape = self.tape
-        if self.key is None or tape.cell != cell or any(d.dtype != tape.dtype for d in self.given):
+        if self.key is None or any(d.dtype != tape.dtype for d in self.given):
             return
         if any(d.ndim == 3 and d.shape[2] != tape.n_steps for d in self.given):
             return
         prepares = preparing(engines.load(engine))
         if prepares is not None:
-            _backward.add(self.key, prepares.prepared_backward(tape, cotangents))
+            run = prepares.prepared_backward(tape, cotangents)
+            _backward.add(self.key, run if tape.cell.hoisted is None else partial(_and_of_sources, run))
+
+
+def _and_of_sources(run: Callable[..., Gradients], tape: Tape, given: Arrays) -> Gradients:
+    """Run a pass of a cell that computes vectors from parameters alone."""
+    return schedule.of_sources(tape, run(tape, given))

@@ -127,9 +127,9 @@ def recurrent_backward(
     ValueError, TypeError
         For wrong shapes, dtypes or libraries, or `caches` of another cell or already consumed.
     """
+    cell = cell_of(cell)
     call = prepared.Backward.of(cell, ds, caches, ds_final)
     gradients = call.run() if type(consume) is bool else None
-    cell = cell_of(cell)
     if gradients is None:
         named = arguments.by_state("ds", ds, cell, "d{}")
         final = arguments.by_state("ds_final", ds_final, cell, "d{}_final")
@@ -138,7 +138,9 @@ def recurrent_backward(
         caches.consume()
     dx, ds0, of_parameters, d_inputs = gradients
     result = {} if dx is None else {"dx": dx}
-    result |= {f"d{state}0": d for state, d in zip(cell.states, ds0, strict=True)} | of_parameters
+    for name, d in zip(arguments.state_names(cell.states, "d{}0"), ds0, strict=True):
+        result[name] = d
+    result |= of_parameters
     if not cell.inputs:
         return result
     return result | _of_given(caches, dict(zip(cell.inputs, d_inputs, strict=True)))
@@ -193,7 +195,7 @@ def _backward(
     tape, engine, owner = schedule.resolve(cell, caches)
     check_cotangents(tape, caches_name, ds, ds_final)
     if call is not None:
-        call.prepare(cell, engine, (*ds.values(), *ds_final.values()))
+        call.prepare(engine, (*ds.values(), *ds_final.values()))
     gradients = schedule.gradients(tape, engine, ds, ds_final)
     if consume and owner is not None:
         owner.consume()

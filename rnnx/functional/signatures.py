@@ -113,12 +113,17 @@ def signature(
     """
     key, arrays = None, ()
     try:
-        arrays = (x, *[s for s in states if s is not None], *(inputs or {}).values(), *parameters.values())
-        of_arrays = kinds(arrays)
-        if of_arrays is not None:
-            absent, extra = tuple([s is None for s in states]), inputs if inputs is None else tuple(inputs)
-            types = type(states), type(inputs), type(parameters), weights_of(parameters)
-            key = cell, one_step, names, absent, extra, tuple(parameters), types, of_arrays
+        present, extra = [s for s in states if s is not None], None
+        if inputs is None:
+            arrays = (x, *present, *parameters.values())
+        else:
+            arrays, extra = (x, *present, *inputs.values(), *parameters.values()), tuple(inputs)
+        if (of_arrays := kinds(arrays)) is not None:
+            absent = None if len(present) == len(states) else tuple([s is None for s in states])
+            kind = type(parameters)
+            weights = "" if kind is dict else weights_of(parameters)
+            of_states = type(states), len(states), absent
+            key = cell, one_step, names, *of_states, type(inputs), extra, kind, weights, *parameters, of_arrays
     except (AttributeError, TypeError):  # the checks say what is wrong
         pass
     found = _signatures.find(key)

@@ -16,7 +16,7 @@ from rnnx.engines.cpu.codegen import leaves
 from rnnx.engines.cpu.codegen.gemm import KC, MC, n_vectors
 from rnnx.engines.cpu.codegen.ir import lanes, machine
 from rnnx.engines.cpu.descriptor.builder import copies, product
-from rnnx.engines.cpu.runtime.buffer_pool import address, empty, workspace
+from rnnx.engines.cpu.runtime.buffer_pool import address, empty, give_back_workspace, take_workspace
 from rnnx.engines.cpu.runtime.tuning import panel_vectors
 
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
@@ -61,12 +61,16 @@ def matmul(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.n
     vectors, tail = _vectors(dtype, columns)
     out = empty((rows, columns), dtype)
     init = np.zeros(columns, dtype) if bias is None else np.ascontiguousarray(bias, dtype)
-    with workspace(n_k * vectors * machine().vector_bytes) as packed:
-        _pack(b, packed, vectors, tail)
+    packed = take_workspace(n_k * vectors * machine().vector_bytes)
+    try:
+        _pack(b, packed.address, vectors, tail)
         run(
-            w=packed, n_vectors=vectors, v0=0, v1=vectors, n_k=n_k, h=address(a), h_row=a.strides[0], h_k=a.strides[1],
-            rows=rows, init=address(init), init_row=0, z=address(out), z_row=columns * item, tail=tail,
+            w=packed.address, n_vectors=vectors, v0=0, v1=vectors, n_k=n_k, h=address(a), h_row=a.strides[0],
+            h_k=a.strides[1], rows=rows, init=address(init), init_row=0, z=address(out), z_row=columns * item,
+            tail=tail,
         )  # fmt: skip
+    finally:
+        give_back_workspace(packed)
     return out
 
 

@@ -3,12 +3,13 @@
 
 import itertools
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from itertools import zip_longest
 
 import numpy as np
 
 from rnnx._core.arrays import Array
+from rnnx._core.kinds import use_reader
 from rnnx.cells import Cell
 from rnnx.cells.parameters import expected_shapes
 from rnnx.cells.wiring import wiring
@@ -19,6 +20,7 @@ from rnnx.engines.cpu.descriptor.layout import contiguous, memory_of
 from rnnx.engines.cpu.descriptor.stages import kernels_of
 from rnnx.engines.cpu.operations import OPERATIONS
 from rnnx.engines.cpu.plans import BackwardPlan, ForwardPlan
+from rnnx.engines.cpu.runtime.objects import kinds_reader
 from rnnx.engines.cpu.runtime.thread_pool import pool
 from rnnx.engines.cpu.runtime.tuning import panel_vectors
 from rnnx.engines.cpu.stepper import CpuStepper
@@ -37,6 +39,7 @@ class CpuEngine:
     def prepared(
         self, call: Call, *, keep: bool, zero: tuple[bool, ...] = ()
     ) -> Callable[[Arrays, Array | None], tuple[Arrays, Tape]]:
+        _read_kinds()
         s0 = [None if is_zero else memory_of(s) for s, is_zero in zip_longest(call.s0, zero)]
         memory = memory_of(call.x), *s0, *map(memory_of, (*call.inputs, *call.parameters.values()))
         sizes, keys = (call.n_steps, call.m, call.n_a, call.n_x), tuple(call.parameters)
@@ -65,6 +68,13 @@ class CpuEngine:
 
 
 ENGINE: PreparingEngine = CpuEngine()
+
+
+@lru_cache(maxsize=1)
+def _read_kinds() -> None:
+    """From now on, let compiled code read the kinds of arrays."""
+    if (read := kinds_reader()) is not None:
+        use_reader(read)
 
 
 def _backward(plan: BackwardPlan, tape: Tape, cotangents: Arrays) -> Gradients:

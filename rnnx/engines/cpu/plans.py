@@ -11,20 +11,30 @@ from rnnx.cells.parameters import recurrent_parameters
 from rnnx.engines.cpu.descriptor.backward import BackwardPass
 from rnnx.engines.cpu.descriptor.builder import PassKey, zeros
 from rnnx.engines.cpu.descriptor.forward import ForwardPass
-from rnnx.engines.cpu.descriptor.layout import Change, reading, to_contiguous, to_indices, to_rows
-from rnnx.engines.cpu.runtime.buffer_pool import allocation, start_of
+from rnnx.engines.cpu.descriptor.layout import Change, Views, reading, to_contiguous, to_indices, to_rows
+from rnnx.engines.cpu.runtime.buffer_pool import allocation
 from rnnx.engines.cpu.tape import CpuTape, Kept, Run
 from rnnx.engines.protocol import Arrays, Gradients
 
 
-class _Changes:
-    """What to do with arrays before a job reads them: per array, a function or None."""
+class _Selection:
+    """The arrays that a job reads, in their order, of those given and further ones.
 
-    def __init__(self, changes: Sequence[Change | None]) -> None:
+    `changes`: in the same order, what to do with an array first, a function or None.
+    """
+
+    def __init__(self, order: Sequence[int], changes: Sequence[Change | None], more: Arrays = ()) -> None:
+        self._more, places = more, tuple(order)
+        self._pick: Any = (
+            operator.itemgetter(*places) if len(places) > 1 else lambda all_: tuple([all_[k] for k in places])
+        )
         self._changes = [(k, change) for k, change in enumerate(changes) if change is not None]
 
-    def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        changed = list(arrays)
+    def __call__(self, arrays: Arrays) -> Sequence[np.ndarray]:
+        picked: Sequence[np.ndarray] = self._pick(arrays + self._more)
+        if not self._changes:
+            return picked
+        changed = list(picked)
         for k, change in self._changes:
             changed[k] = change(changed[k])
         return changed
@@ -52,49 +62,47 @@ class ForwardPlan:
         self._reads_x = layouts[0] is None  # in place
         given = [k for k, of in enumerate(memory) if of is not None]
         zero = [k for k in states if memory[k] is None]
-        self._zeros = tuple([zeros(key.dtype, cell.size(cell.states[k - 1], key.n), key.m) for k in zero])
-        self._pick = operator.itemgetter(*[(*given, *zero).index(k) for k in (*sequences, *states, *own)])
-        of_zeros = (0, 0, self._zeros[0].flags.num) if zero else None
-        of_states = [to_rows(memory[k] or of_zeros) for k in states]
+        initial = tuple([zeros(key.dtype, cell.size(cell.states[k - 1], key.n), key.m) for k in zero])
+        order = [(*given, *zero).index(k) for k in (*sequences, *states, *own)]
+        of_states = [memory[k] and to_rows(memory[k]) for k in states]
         of_sequences = [r.change if r else to_indices for r in readings]
-        self._changed = _Changes([*of_sequences, *of_states, *[to_contiguous(memory[k]) for k in own]])
+        changes = [*of_sequences, *of_states, *[to_contiguous(memory[k]) for k in own]]
+        self._select = _Selection(order, changes, initial)
         shapes = [(key.n_steps, key.m, cell.size(name, key.n)) for name in cell.states]
         self._outputs = [allocation(shape, key.dtype) for shape in shapes[: len(self.job.outputs)]]
-        places = list(zip(shapes, self.job.block.offsets, strict=False))
+        offsets, size = self.job.block.offsets, self.job.block.size
         rows = [m * n * item for _, m, n in shapes]
-        wanted = places[: 1 if only_first else None]
-        self._states = [(shape, at + row) for (shape, at), row in zip(wanted, rows, strict=False)]
-        self._all = [((s[0] + 1, *s[1:]), at) for s, at in places]
-        self._final = [((1, *s[1:]), at + s[0] * row) for (s, at), row in zip(places, rows, strict=True)]
+        after = [(shape, at + row, None) for shape, at, row in zip(shapes, offsets, rows, strict=False)]
+        final = [((1, *s[1:]), at + s[0] * row, None) for s, at, row in zip(shapes, offsets, rows, strict=False)]
+        every = [((s[0] + 1, *s[1:]), at, None) for s, at in zip(shapes, offsets, strict=False)]
+        self._returned = 1 if only_first else len(shapes)
+        views = [*after[: self._returned], *(every if key.has_lengths else final)]
+        self._states = Views(key.dtype, views, size)
+        self._final = Views(key.dtype, final, size)
         self.known = {"cell": cell, "xp": xp, "dtype": key.dtype, "indices": key.indices, "n_x": key.n_x}
 
     def run(self, arrays: Arrays, lengths: np.ndarray | None) -> tuple[Arrays, CpuTape]:
         """Run the pass on x, the given initial states, the extra inputs and the parameters."""
         memory = self.job.block.memory()
-        given = self._changed(self._pick(arrays + self._zeros))
-        states = [allocate() for allocate in self._outputs]
+        given = self._select(arrays)
+        states: Sequence[np.ndarray] = [allocate() for allocate in self._outputs]
         self.job.run((memory, *given, *states), lengths)
-        if not states:
-            states = self._views(memory, self._states)
         if self.keep:  # the caller's arrays are not needed any more
             run = Run(self, memory, given[:1] if self._reads_x else (), ())
         else:
-            run = Run(self, memory, given, self._copied(memory, lengths))
+            views, n = self._states(memory), self._returned
+            states, run = views[:n], Run(self, memory, given, self._copied(views[n:], lengths))
         return tuple([a.T for a in states]), CpuTape(run, lengths)
 
-    def _views(self, memory: np.ndarray, places: Sequence[tuple[tuple[int, ...], int]]) -> list[np.ndarray]:
-        dtype, start = self.key.dtype, start_of(memory)
-        return [np.ndarray(shape, dtype, memory, start + at) for shape, at in places]
-
-    def _copied(self, memory: np.ndarray, lengths: np.ndarray | None) -> Arrays:
-        """Return copies of the states after each example's last step, (1, m, n)."""
+    def _copied(self, final: Sequence[np.ndarray], lengths: np.ndarray | None) -> Arrays:
+        """Return copies of the states after each example's last step, (1, m, n), given those or, with lengths, all."""
         if lengths is None:
-            return tuple([s.copy() for s in self._views(memory, self._final)])
-        return tuple([s[lengths, np.arange(self.key.m)][None] for s in self._views(memory, self._all)])
+            return tuple([s.copy() for s in final])
+        return tuple([s[lengths, np.arange(self.key.m)][None] for s in final])
 
-    def final(self, memory: np.ndarray) -> Arrays:
+    def final(self, memory: np.ndarray) -> Sequence[np.ndarray]:
         """Return views of the final states, (1, m, n)."""
-        return tuple(self._views(memory, self._final))
+        return self._final(memory)
 
     def fields(self, run: Run) -> dict[str, Any]:
         """Return the fields of the tape."""
@@ -126,23 +134,22 @@ class BackwardPlan:
         n_states, item = len(cell.states), key.dtype.itemsize
         readings = [None if of is None else reading(of, item) for of in memory[:n_states]]
         self.job = BackwardPass(key, tuple([r and r.layout for r in readings]), kept_at)
-        self._changed = _Changes([r.change for r in readings if r])
-        self._n_sequences = sum(r is not None for r in readings)
-        places = iter(range(self._n_sequences, 2 * n_states))
-        final = [None if of is None else next(places) for of in memory[n_states:]]
-        self._final = [((key.m, cell.size(name, key.n)), k) for name, k in zip(cell.states, final, strict=True)]
+        given = [k for k, of in enumerate(memory) if of is not None]
+        zero = [k for k in range(n_states, 2 * n_states) if memory[k] is None]
+        final = tuple([zeros(key.dtype, cell.size(cell.states[k - n_states], key.n), key.m) for k in zero])
+        places = [*range(n_states, 2 * n_states), *[k for k in given if k < n_states]]
+        changes = [*[of and to_rows(of) for of in memory[n_states:]], *[r.change for r in readings if r]]
+        self._select = _Selection([(*given, *zero).index(k) for k in places], changes, final)
         shapes = [(key.n_steps, key.m, cell.size(name, key.n)) for name in cell.inputs]
         shapes += [] if key.indices else [(key.n_steps, key.m, key.n_x)]
         self._results = [allocation(shape, key.dtype) for shape in shapes]
 
     def run(self, kept: Arrays, cotangents: Arrays, lengths: np.ndarray | None) -> Gradients:
         """Run the pass on arrays, memory first, that hold all that a forward pass has kept, with given cotangents."""
-        job, dtype = self.job, self.key.dtype
-        given = self._changed(cotangents[: self._n_sequences])
-        ds = [np.zeros(s, dtype) if k is None else np.array(cotangents[k].T, order="C") for s, k in self._final]
-        results = [allocate() for allocate in self._results]
+        job, results = self.job, [allocate() for allocate in self._results]
         memory = job.block.memory()
-        job.run((memory, *kept, *ds, *results, *given), lengths)
+        job.run((memory, *kept, *results, *self._select(cotangents)), lengths)
         parts = [d.T for d in results]
         dx = None if self.key.indices else parts.pop()
-        return Gradients(dx, tuple([d.T for d in ds]), job.block.gradients(memory), tuple(parts))
+        gradients, ds = job.block.gradients(memory)
+        return Gradients(dx, tuple([d.T for d in ds]), gradients, tuple(parts))

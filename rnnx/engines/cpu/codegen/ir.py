@@ -56,7 +56,14 @@ class Function:
     """A function under construction."""
 
     def __init__(
-        self, module: ir.Module, name: str, arguments: Sequence[str], dtype: Any, *, public: bool = False
+        self,
+        module: ir.Module,
+        name: str,
+        arguments: Sequence[str],
+        dtype: Any,
+        *,
+        public: bool = False,
+        returns: ir.Type | None = None,
     ) -> None:
         self.itemsize, self.lanes = np.dtype(dtype).itemsize, lanes(dtype)
         self.real = ir.FloatType() if self.itemsize == 4 else ir.DoubleType()
@@ -64,7 +71,7 @@ class Function:
         self.mask = ir.VectorType(I1, self.lanes)
         self.module = module
         self.contracts = True  # whether a product and a sum may become a fused multiply-add
-        self.ir = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * len(arguments)), name)
+        self.ir = ir.Function(module, ir.FunctionType(returns or ir.VoidType(), [I64] * len(arguments)), name)
         if not public:
             self.ir.linkage = "internal"
             self.ir.attributes.add("noinline")  # inlining would spill its registers
@@ -73,9 +80,9 @@ class Function:
             argument.name = given
         self.arguments = SimpleNamespace(**dict(zip(arguments, self.ir.args, strict=True)))  # all 64-bit integers
 
-    def end(self) -> "Function":
+    def end(self, value: ir.Value | None = None) -> "Function":
         """Emit the return instruction."""
-        self.build.ret_void()
+        self.build.ret_void() if value is None else self.build.ret(value)
         return self
 
     def widened(self) -> "Function":

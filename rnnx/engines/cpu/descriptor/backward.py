@@ -20,8 +20,9 @@ class BackwardPass(Pass):
 
     The job's arrays: "block", the memory of `block`; "kept", the memory of the forward pass's block or of `kept`, the
     copies of the parameters; the `values` that are not in it, "state 0", ...; "saved 0", ...; "x"; "input 0", ...;
-    "d_state 0", ..., the cotangents of the final states, overwritten by those of the initial ones; "d_input 0", ...;
-    "dx", except for index inputs; "d_given 0", ..., the caller's cotangents, if given; "lengths", if given.
+    "d_input 0", ...; "dx", except for index inputs; "d_final 0", ..., the cotangents of the final states, (m, n);
+    "d_given 0", ..., the caller's cotangents of all steps, if given; "lengths", if given. In the block are "d_state 0",
+    ..., copies of those of the final states that become those of the initial ones.
     """
 
     job = "backward"
@@ -36,15 +37,17 @@ class BackwardPass(Pass):
         self.block = GradientBlock(key)
         self.values = (*names("state", cell.states), *names("saved", cell.saved), "x", *names("input", cell.inputs))
         self.d_states, self.d_given = names("d_state", cell.states), names("d_given", cell.states)
+        self.d_final = names("d_final", cell.states)
         self.d_inputs = names("d_input", cell.inputs)
         given = [name for name, layout in zip(self.d_given, layouts, strict=True) if layout is not None]
-        results = (*self.d_states, *self.d_inputs, *(() if key.indices else ("dx",)))
+        results = (*self.d_inputs, *(() if key.indices else ("dx",)))
         kept, outside = (*self.values, "kept parameters"), self.values
         if kept_at is not None:
             outside = ("x",) if key.indices else ()
         places = zip(kept, kept_at, strict=True) if kept_at is not None else [("kept parameters", 0)]
         self.within = {name: ("kept", at) for name, at in places if name not in outside}
-        self.arrays = ("block", "kept", *outside, *results, *given, "lengths")
+        self.within |= {name: ("block", at) for name, at in zip(self.d_states, self.block.of_states, strict=True)}
+        self.arrays = ("block", "kept", *outside, *results, *self.d_final, *given, "lengths")
 
     def fill(self, t: Template) -> dict[str, int]:
         """See `Pass`."""
@@ -59,6 +62,8 @@ class BackwardPass(Pass):
             if not wired.is_last:
                 cotangents |= {slot: (t.take(t.m, wired.units(t.n)), 0) for slot in wired.writes}
         given = self._given(t)
+        ends = zip(cell.states, map(t.base, self.d_final), map(t.base, self.d_states), strict=True)
+        t.fields["copies"] = [{"source": a, "target": b, "size": t.m * self.units(s)} for s, a, b in ends]
         kept, block = t.base("kept parameters"), t.base("block")
         parameters = dict(zip(self.key.keys, (kept + at for at in self.kept.offsets), strict=True))
         places = self.places(t, values, parameters, 1, 1)

@@ -21,8 +21,8 @@ from rnnx.engines.cpu.codegen.leaves import scratch_offset
 from rnnx.engines.cpu.descriptor import fields
 from rnnx.engines.cpu.descriptor.layout import Layout, lines
 from rnnx.engines.cpu.runtime import object_cache
-from rnnx.engines.cpu.runtime.buffer_pool import LINE, address, addresses
-from rnnx.engines.cpu.runtime.objects import DATA, READABLE, address_of_items
+from rnnx.engines.cpu.runtime.buffer_pool import LINE, Memory, address, addresses
+from rnnx.engines.cpu.runtime.objects import DATA, READABLE, address_of_items, enter
 from rnnx.engines.cpu.runtime.thread_pool import Task
 from rnnx.engines.cpu.runtime.tuning import panel_vectors
 from rnnx.engines.protocol import Call
@@ -186,28 +186,31 @@ class Template:
         self._base_of = np.where(values < 0, 0, values >> _SHIFT)  # a stride may be negative
         self._offsets = values - (self._base_of << _SHIFT)
         record = values.size, address(self._offsets), address(self._base_of), self._blocks, self.workspace
-        self._binding = np.array((*record, DATA, self.task.address), fields.BINDING)
-        self._address = address(self._binding)
+        run = _binders()["bind_and_run"].address
+        self._binding = np.array((run, *record, DATA, self.task.address), fields.BINDING)
+        self._address, self._enter = address(self._binding), enter()
         self.whole_size = self.workspace + values.nbytes
         return self
 
-    def start(self, arrays: Sequence[np.ndarray], place: int, *, alone: bool) -> int:
-        """Write the descriptor for a call's arrays behind the workspace at `place`; return its address.
-
-        If `alone`, also run the job on this thread.
-        """
+    def start(self, arrays: Sequence[np.ndarray], place: int) -> int:
+        """Write the descriptor for a call's arrays behind the workspace at `place`; return its address."""
         at = place + self.workspace
         if READABLE:
-            objects = tuple(arrays)
-            _binders()["bind_and_run" if alone else "bind"](address_of_items(objects), self._address, place)
+            objects = tuple(arrays)  # which must live until then
+            _binders()["bind"](address_of_items(objects), self._address, place)
             return at
         given = addresses(arrays)
         given[: self._blocks] = [lines(block) for block in given[: self._blocks]]
         descriptor = self.bind(place, given)
         ctypes.memmove(at, address(descriptor), descriptor.nbytes)
-        if alone:
-            self.task.run_alone(at)
         return at
+
+    def run_alone(self, arrays: Sequence[np.ndarray], workspace: Memory) -> None:
+        """Run the job on this thread, on a call's arrays."""
+        if READABLE:
+            self._enter((self._binding, workspace.buffer, *arrays))
+        else:
+            self.task.run_alone(self.start(arrays, workspace.address))
 
     def bind(self, place: int, addresses: Sequence[int]) -> np.ndarray:
         """Return the descriptor for a call's arrays at `addresses` and a workspace at address `place`."""

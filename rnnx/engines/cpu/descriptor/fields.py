@@ -37,8 +37,8 @@ PASS = record(
 )
 # How to write a descriptor of `size` integers behind the workspace: `offsets`, to which the base of this number in
 # `bases` is added, 0 for none, 1 for the workspace, then the arrays of a call. The first arrays, `blocks`, begin at the
-# next cache line. `data`: see `runtime.objects`.
-BINDING = record("size offsets bases blocks workspace data task")
+# next cache line. `data`: see `runtime.objects`. `run`: the function that also runs the task; see `codegen.entry`.
+BINDING = record("run size offsets bases blocks workspace data task")
 # A public array to copy to time-major memory, zero past each length. It is contiguous along features or along steps.
 CONVERSION = record("source feature_stride example_stride step_stride features target")
 # An initial state to copy to the states, or a parameter to copy for the backward pass: `size` numbers.

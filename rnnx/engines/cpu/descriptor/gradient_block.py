@@ -1,4 +1,6 @@
-"""Where a backward pass writes the gradients of the parameters. Dimensions as in `fields`."""
+"""Where a backward pass writes the gradients of the parameters and initial states. Dimensions as in `fields`."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -9,11 +11,12 @@ from rnnx.engines.cpu.runtime.buffer_pool import LINE
 
 
 class GradientBlock(Block):
-    """The gradients of all parameters in one allocation, whose views are those called `names`: "d" + key.
+    """The gradients of all parameters and initial states in one allocation.
 
-    Per stage: the weights, one matrix (G n, n_h + n_x) if a gate has a joint one, else (G_h n, n_h) and (G_x n, n_x),
-    where n_h are the units of the operand, or of a head; the biases and the recurrent biases of all gates, written in
-    whole vectors; the vectors of parameters.
+    The views are those of parameters, called `names`, "d" + key, and those of the states, (m, n). Per stage: the
+    weights, one matrix (G n, n_h + n_x) if a gate has a joint one, else (G_h n, n_h) and (G_x n, n_x), where n_h are
+    the units of the operand, or of a head; the biases and the recurrent biases of all gates, written in whole vectors;
+    the vectors of parameters. The states come last, at offsets `of_states`.
     """
 
     def __init__(self, key: PassKey) -> None:
@@ -26,25 +29,25 @@ class GradientBlock(Block):
             shapes += one if _is_joint(wired) else [(wired.n_zh * n, n_h), (wired.n_zx * n, n_x)]
             shapes += [(n_c, 1), (n_c, 1), *[(n, 1)] * len(wired.vectors)]
             self._first.append(len(shapes))
-        super().__init__(key.dtype, shapes, spare=LINE)
+        states = [(key.m, key.cell.size(name, key.n)) for name in key.cell.states]
+        super().__init__(key.dtype, [*shapes, *states], spare=LINE)
+        self.of_states = self.offsets[len(shapes) :]
         views: dict[str, View] = {}
         for wired in wiring(key.cell):
             views |= self._of_gates(wired)
         for wired in wiring(key.cell):
             of_vectors = zip(wired.stage.vectors, self.of_vectors(wired), strict=True)
             views |= {"d" + name: ((wired.units(key.n), 1), at, None) for name, at in of_vectors}
-        self.names, self.views = tuple(views), list(views.values())
-        spread = [
-            strides is not None and strides[0] != shape[1] * key.dtype.itemsize for shape, _, strides in self.views
-        ]
-        self._spread = [k for k, is_spread in enumerate(spread) if is_spread]
+        of_states = [(shape, at, None) for shape, at in zip(states, self.of_states, strict=True)]
+        self.names, self.views = tuple(views), [*views.values(), *of_states]
+        self._spread = [k for k, (_, _, strides) in enumerate(self.views) if strides is not None]
 
-    def gradients(self, memory: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the gradients by name, C-contiguous."""
+    def gradients(self, memory: np.ndarray) -> tuple[dict[str, np.ndarray], Sequence[np.ndarray]]:
+        """Return the gradients of the parameters by name, C-contiguous, and those of the states."""
         arrays = self.arrays(memory)
-        for k in self._spread:
-            arrays[k] = np.array(arrays[k], order="C")
-        return dict(zip(self.names, arrays, strict=True))
+        if self._spread:
+            arrays = [np.array(a, order="C") if k in self._spread else a for k, a in enumerate(arrays)]
+        return dict(zip(self.names, arrays)), arrays[len(self.names) :]  # noqa: B905 - the states have no names
 
     def fields(self, wired: StageWiring, block: int) -> Fields:
         """Return the fields of a stage, for a block at an address; they begin at the first gate with each side."""
@@ -79,7 +82,8 @@ class GradientBlock(Block):
 
             def view(name: str, columns: int, g: int = g, g_x: int = g_x) -> View:
                 at, row = places[name]
-                return (n, columns), at + (g_x if name.endswith("x") else g) * n * row, (row, item)
+                strides = None if row == columns * item else (row, item)
+                return (n, columns), at + (g_x if name.endswith("x") else g) * n * row, strides
 
             if gate.is_joint:
                 views["d" + gate.weights[0]] = view("dw_h", n_h + key.n_x)

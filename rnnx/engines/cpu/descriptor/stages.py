@@ -1,7 +1,7 @@
 """What forward and backward passes share: the choice of threads, parameters, stages and their kernels."""
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from types import MappingProxyType
 
 import numpy as np
@@ -18,7 +18,7 @@ from rnnx.engines.cpu.descriptor.fields import UNIT_VECTORS
 from rnnx.engines.cpu.descriptor.layout import Block
 from rnnx.engines.cpu.runtime import object_cache, thread_pool
 from rnnx.engines.cpu.runtime.balance import Balance
-from rnnx.engines.cpu.runtime.buffer_pool import LINE, workspace
+from rnnx.engines.cpu.runtime.buffer_pool import LINE, give_back_workspace, take_workspace
 from rnnx.engines.cpu.runtime.thread_policy import Work, choice
 
 
@@ -123,27 +123,36 @@ class Pass:
             self._templates[choice] = t.finish(**self.fill(t))
         return self._templates[choice]
 
+    @cached_property
+    def _alone(self) -> Template:
+        return self.template(1, False)
+
     def run(self, arrays: Sequence[np.ndarray], lengths: np.ndarray | None) -> None:
         """Run the job on the arrays up to the lengths, in their order."""
         if lengths is not None:
             arrays = [*arrays, np.ascontiguousarray(lengths, np.int64)]
         threads, unit_parallel = choice(self.work)
         if threads == 1:
-            template = self.template(1, False)
-            with workspace(template.whole_size) as place:
-                template.start(arrays, place, alone=True)
+            template = self._alone
+            place = take_workspace(template.whole_size)
+            try:
+                template.run_alone(arrays, place)
+            finally:
+                give_back_workspace(place)
         elif self.balance.shares() and thread_pool.pool().acquire(threads):
             try:
                 self._measured(self.template(threads, unit_parallel), arrays, True)
             finally:
                 thread_pool.pool().release()
         else:
-            self._measured(self.template(1, False), arrays, False)
+            self._measured(self._alone, arrays, False)
 
     def _measured(self, template: Template, arrays: Sequence[np.ndarray], shared: bool) -> None:
-        with workspace(template.whole_size) as place:
-            descriptor = template.start(arrays, place, alone=False)
-            template.task.run(descriptor, shared, self.balance)
+        place = take_workspace(template.whole_size)
+        try:
+            template.task.run(template.start(arrays, place.address), shared, self.balance)
+        finally:
+            give_back_workspace(place)
 
 
 @lru_cache(maxsize=256)

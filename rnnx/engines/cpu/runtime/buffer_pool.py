@@ -26,7 +26,6 @@ _BYTE: Any = ctypes.c_char
 # and `_busy` makes it bypass the pool.
 _lock = threading.RLock()
 _busy = False
-_local = threading.local()
 _buffers: list[np.ndarray] = []
 
 
@@ -77,8 +76,7 @@ class Memory(NamedTuple):
 
 def aligned_at(size: int, *, pooled: bool = True) -> Memory:
     """Return `size` bytes as `aligned` does."""
-    pooled = pooled and _COUNTS and _SMALLEST <= size <= _LARGEST
-    buffer = _pooled(size + LINE) if pooled else np.empty(size + LINE, np.uint8)
+    buffer = _pooled(size + LINE) if pooled and _is_pooled(size) else np.empty(size + LINE, np.uint8)
     at = address(buffer)
     start = -at % LINE
     return Memory(at + start, buffer, start)
@@ -86,22 +84,32 @@ def aligned_at(size: int, *, pooled: bool = True) -> Memory:
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """Like `numpy.empty`, in a free buffer if possible. Large arrays are aligned to a cache line."""
-    dtype = np.dtype(dtype)
-    size = math.prod(shape) * dtype.itemsize
-    if not (_COUNTS and _SMALLEST <= size <= _LARGEST):
-        return np.empty(shape, dtype)
-    return np.ndarray(shape, dtype, aligned(size))
+    return allocation(shape, np.dtype(dtype))()
 
 
 def allocation(shape: tuple[int, ...], dtype: np.dtype) -> Callable[[], np.ndarray]:
     """Return a function that makes arrays as `empty` does."""
-    pooled = _COUNTS and _SMALLEST <= math.prod(shape) * dtype.itemsize <= _LARGEST
-    return partial(empty if pooled else np.empty, shape, dtype)
+    size = math.prod(shape) * dtype.itemsize
+    return partial(_in_buffer, shape, dtype, size) if _is_pooled(size) else partial(np.empty, shape, dtype)
+
+
+def bytes_allocation(size: int) -> Callable[[], np.ndarray]:
+    """Return a function that makes arrays of at least `size` bytes, free buffers if possible."""
+    return partial(_pooled, size) if _is_pooled(size) else partial(np.empty, size, np.uint8)
+
+
+def _is_pooled(size: int) -> bool:
+    return _COUNTS and _SMALLEST <= size <= _LARGEST
+
+
+def _in_buffer(shape: tuple[int, ...], dtype: np.dtype, size: int) -> np.ndarray:
+    buffer = _pooled(size + LINE)
+    return np.ndarray(shape, dtype, buffer, start_of(buffer))
 
 
 def start_of(buffer: np.ndarray) -> int:
-    """Return the number of bytes before the next cache line."""
-    return -address(buffer) % LINE
+    """Return the number of bytes before the next cache line in a buffer of bytes."""
+    return -ctypes.addressof(_BYTE.from_buffer(buffer)) % LINE
 
 
 def _pooled(size: int) -> np.ndarray:
@@ -136,21 +144,24 @@ def _take(size: int) -> np.ndarray:
     return buffer
 
 
-class workspace:
-    """Context manager for `size` bytes of uninitialized, cache-aligned memory; yields their address.
+class _Local(threading.local):
+    workspace: Memory | None = None
 
-    Each thread keeps up to 64 MB for its next call.
-    """
 
-    def __init__(self, size: int) -> None:
-        self._keep = size <= _WORKSPACE
-        self._kept: Memory | None = _local.__dict__.pop("workspace", None)  # None inside another one
-        self._memory = self._kept
-        if self._memory is None or self._memory.buffer.nbytes < size + LINE:
-            self._memory = aligned_at(size, pooled=not self._keep)
+_local = _Local()
 
-    def __enter__(self) -> int:
-        return self._memory.address
 
-    def __exit__(self, *_: object) -> None:
-        _local.workspace = self._memory if self._keep else self._kept
+def take_workspace(size: int) -> Memory:
+    """Return `size` uninitialized bytes, to be given back. Each thread keeps up to 64 MB for its next call."""
+    if size > _WORKSPACE:
+        return aligned_at(size)
+    kept, _local.workspace = _local.workspace, None  # it is None inside another call
+    if kept is None or len(kept.buffer) < size + LINE:
+        return aligned_at(size, pooled=False)
+    return kept
+
+
+def give_back_workspace(memory: Memory) -> None:
+    """End the use of a workspace."""
+    if len(memory.buffer) <= _WORKSPACE + LINE:
+        _local.workspace = memory

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
+from rnnx._core.environment import decoded, variable
+
 # Rough costs in nanoseconds, measured on the machine of docs/performance.md. There, a cache line moves between cores in
 # 100 to 300 ns.
 _PRODUCTS = 40  # multiplications per nanosecond
@@ -29,6 +31,7 @@ _COUNTING = 10_000  # to find out how many threads are allowed
 
 MOST_THREADS = 256
 
+_OMP_THREADS, _NUMBA_THREADS = variable("OMP_NUM_THREADS"), variable("NUMBA_NUM_THREADS")
 _POSITIVE = re.compile("0*[1-9][0-9]{0,9}")  # `str.isdigit` also accepts digits that `int` does not, such as "²"
 
 
@@ -48,16 +51,19 @@ def use_limit(threads: int) -> Iterator[None]:
 def max_threads() -> int:
     """Return the number of usable cores, limited by OMP_NUM_THREADS, NUMBA_NUM_THREADS and threadpoolctl."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    limits = [_limit(os.environ.get("OMP_NUM_THREADS", "")), _limit(os.environ.get("NUMBA_NUM_THREADS", ""))]
+    limits = [limit.get(), _limit(_OMP_THREADS()), _limit(_NUMBA_THREADS())]
     if "threadpoolctl" in sys.modules:
         limits += [blas.get_num_threads() or cores for blas in _blas_controllers()]
-    return max(1, min(cores, *limits, limit.get()))
+    return max(1, min(cores, *limits))
 
 
 @lru_cache(maxsize=16)
-def _limit(text: str) -> int:
-    """Return the first number of a list, which is for the outermost level of threads; anything else is no limit."""
-    first = text.split(",")[0].strip()
+def _limit(value: Any) -> int:
+    """Return the first number of a list, which is for the outermost level of threads; anything else is no limit.
+
+    `value` is that of an environment variable, encoded.
+    """
+    first = decoded(value).split(",")[0].strip()
     return int(first) if _POSITIVE.fullmatch(first) else MOST_THREADS
 
 
@@ -106,12 +112,15 @@ class Work:
         per_row = self.products / _PRODUCTS * max(rows, _LEAST_ROWS) + self.numbers / _NUMBERS * rows
         return per_row / self.m / unit_shares
 
+    @cached_property
+    def is_small(self) -> bool:
+        """Whether it takes too little time to be worth counting threads."""
+        return self.alone_ns <= 2 * (_HAND_OVER + _COUNTING)
+
 
 def split(work: Work) -> tuple[int, bool]:
     """Return the number of threads for a job, and whether it is unit-parallel."""
-    if work.alone_ns <= 2 * (_HAND_OVER + _COUNTING):
-        return 1, False
-    return _fastest(work, max_threads())
+    return (1, False) if work.is_small else _fastest(work, max_threads())
 
 
 @lru_cache(maxsize=1024)
@@ -133,7 +142,10 @@ policy: ContextVar[Policy] = ContextVar("rnnx_thread_policy", default=Policy()) 
 
 def choice(work: Work) -> tuple[int, bool]:
     """Return what the policy of this context chooses; batch-parallel if the units must stay together."""
-    threads, unit_parallel = policy.get().split(work)
+    chosen = policy.get().split
+    if chosen is split and work.is_small:
+        return 1, False
+    threads, unit_parallel = chosen(work)
     return max(threads, 1), unit_parallel and work.shares > 0
 
 
