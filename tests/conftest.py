@@ -46,7 +46,7 @@ settings.load_profile("rnnx")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Each worker of `-n` runs neighbouring tests, which share fixtures, cases and loaded code, until it takes others'."""
+    """Each worker of `-n` begins with tests that follow each other, and so share fixtures, cases and loaded code."""
     if config.option.dist != "load":
         return None
     from xdist.scheduler import WorkStealingScheduling
