@@ -11,6 +11,7 @@ from rnnx._core.arrays import Array
 from rnnx._core.checks import check_lengths, flag, integer, integer_vector
 from rnnx._core.inputs import (
     Sizes,
+    check_finite,
     check_inputs,
     check_targets,
     check_weights,
@@ -22,7 +23,8 @@ from rnnx.cells import Cell
 from rnnx.data import Batch, Scaler
 from rnnx.functional.heads import checked_dense_backward
 from rnnx.losses import Loss
-from rnnx.models.base import Initialization, Model, check_attributes
+from rnnx.models.base import Initialization, Model, Ready, check_attributes
+from rnnx.models.extra import check_extra
 from rnnx.models.layers import Dense, Parameters, States, check_widths, chosen_cell
 from rnnx.models.masks import Masks
 from rnnx.models.objective import chosen_loss, loss_config, total_weight
@@ -200,7 +202,7 @@ class SequenceModel(Model):
         """Return the inputs besides x as arrays, after checking them; lists are converted."""
         if isinstance(extra, Mapping):
             extra = {name: real_array(f"extra[{name!r}]", values)[1] for name, values in extra.items()}
-        return self.stack.check_extra(extra, *inputs.shape[-2:])
+        return check_extra(self.stack.cell, self.stack.widths, extra, *inputs.shape[-2:])
 
     def backward(
         self, dz: Array, cache: SequenceCache, *, ds_final: Mapping[str, Array] | None = None, consume: bool = False
@@ -222,18 +224,24 @@ class SequenceModel(Model):
         final = check_cotangents(self.stack, None, cache.stack, ds_final)
         return self._backward(dz, cache, final, flag("consume", consume))
 
-    def run_backward(self, dz: Array, cache: SequenceCache, *, ds_final: States | None = None) -> Parameters:
+    def run_backward(
+        self, dz: Array, cache: SequenceCache, *, ds_final: States | None = None, ready: Ready | None = None
+    ) -> Parameters:
         """Run `backward` without checks, and free the cache."""
-        return self._backward(dz, cache, ds_final or {}, consume=True)
+        return self._backward(dz, cache, ds_final or {}, consume=True, ready=ready)
 
-    def _backward(self, dz: Array, cache: SequenceCache, ds_final: States, consume: bool) -> Parameters:
+    def _backward(
+        self, dz: Array, cache: SequenceCache, ds_final: States, consume: bool, ready: Ready | None = None
+    ) -> Parameters:
         da, gradients = self.head.backward(self.parameters, dz, cache.a)
+        if ready is not None:
+            ready(gradients)
         final = dict(ds_final)
         if not self.per_step:
             for one in self.stack.layers[-1]:
                 name, part = one.state_names[0], da[one.rows, :]
                 final[name] = final[name] + part if name in final else part
-        gradients |= self.stack.run_backward(da if self.per_step else None, cache.stack, final, consume)
+        gradients |= self.stack.run_backward(da if self.per_step else None, cache.stack, final, consume, ready)
         if self._input_unit is not None and "dx" in gradients:
             gradients["dx"] = gradients["dx"] / self._input_unit.numbers(gradients["dx"])[1]
         return gradients
@@ -250,10 +258,14 @@ class SequenceModel(Model):
         """Compute the outputs and final states in passes of at most `batch_size` examples.
 
         Without outputs for every step, a pass is cut to the length of its longest example, and the head runs once.
+        Inputs on the host must be finite.
         """
         inputs, ends, given = self._checked_inputs(inputs, lengths, states)
         m, n_steps = inputs.shape[-2:]
         extra = self._checked_extra(extra, inputs)
+        most = float(self.xp.finfo(self.dtype).max)
+        check_finite({"inputs": inputs} | {f"extra[{name!r}]": a for name, a in extra.items()}, lengths, most)
+        check_finite({f"states[{name!r}]": s for name, s in given.items()}, None, most)
         on_host, results, finals = host_lengths(lengths), [], []
         for part in batch_slices(m, n_steps, self.stack, batch_size):
             stop = n_steps if on_host is None or self.per_step else int(on_host[part].max(initial=1))
@@ -278,10 +290,13 @@ class SequenceModel(Model):
         targets = check_targets("targets", batch.targets, m, n_steps, self._sizes, lengths)
         self.loss_function.check_targets("targets", targets, lengths=lengths)
         extra = self._checked_extra(getattr(batch, "extra", None), inputs)
+        continues = getattr(batch, "continues", False)
+        if continues and self.stack.bidirectional:
+            raise ValueError("a bidirectional model cannot read streams, whose batches continue each other")
         weights = getattr(batch, "weights", None)
         if weights is not None:
             weights = check_weights(weights, m, n_steps if self.per_step else None)
-        return Batch(inputs, targets, lengths, getattr(batch, "continues", False), extra or None, weights)
+        return Batch(inputs, targets, lengths, continues, extra or None, weights)
 
     def run(
         self, batch: Any, states: States | None, masks: Masks | None, keep_caches: bool
