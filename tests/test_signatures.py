@@ -43,6 +43,10 @@ def classifier(**options):
     return models.SequenceClassifier(2, 3, 2, seed=0, dtype="float64", **options)
 
 
+def multi_task():
+    return models.MultiTaskModel(2, 3, {"a": models.Head(1)}, seed=0, dtype="float64")
+
+
 def seq2seq(**options):
     return models.Seq2Seq(4, 4, 3, seed=0, dtype="float64", **options)
 
@@ -147,6 +151,9 @@ FLAGS = {
     "SequenceModel per_step": lambda value: classifier(per_step=value),
     "SequenceModel.forward keep_caches": lambda value: run(classifier(), X, keep_caches=value),
     "SequenceModel.backward consume": lambda value: run(classifier(), X, consume=value),
+    "Head per_step": lambda value: models.Head(1, per_step=value),
+    "MultiTaskModel.forward keep_caches": lambda value: run(multi_task(), X, keep_caches=value),
+    "MultiTaskModel.backward consume": lambda value: run(multi_task(), X, consume=value),
     "Seq2Seq reset_after": lambda value: seq2seq(cell="gru", reset_after=value),
     "Seq2Seq bidirectional_encoder": lambda value: seq2seq(bidirectional_encoder=value),
     "Seq2Seq.forward keep_caches": lambda value: run(seq2seq(), INDICES, INDICES, keep_caches=value),

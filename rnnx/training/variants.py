@@ -23,6 +23,8 @@ def train_in_parts(model: Any, batch: Any, size: int, states: Any, masks: Masks,
     batch = model.checked(batch)
     if type(batch) is not Batch:
         raise TypeError(f"`micro_batch_size` is for batches of single sequences; got {type(batch).__name__}")
+    if not hasattr(model, "loss_function"):
+        raise ValueError("`micro_batch_size` needs a model with one head, whose terms can be counted")
     m, total = batch.inputs.shape[-2], model.count(batch) or 1
     loss, gradients, finals = 0.0, Arrays(), []
     for number, start in enumerate(range(0, m, size)):
