@@ -43,7 +43,7 @@ class MultiTaskModel(StackModel):
     input_size, hidden_size, num_layers
         As for `SequenceClassifier`.
     heads : dict of str to Head
-        The heads by their names, of which the parameters are "Wy_" + name and "by_" + name.
+        The heads by their names; the parameters of a head "load" are ``Wy_load`` and ``by_load``.
     **options
         As for `SequenceClassifier`.
 
