@@ -138,7 +138,7 @@ def test_messages(rng):
         (
             lambda: Trainer(model, Adam(), micro_batch_size=2).fit(MultiTaskExamples(x, own), epochs=1),
             ValueError,
-            "`micro_batch_size` needs a model with one head",
+            "`micro_batch_size` is for models with one head",
         ),
         (
             lambda: fit(MultiTaskExamples(x, {**own, "total": own["total"] * np.nan}), epochs=1),

@@ -13,7 +13,7 @@ from rnnx._core.inputs import Sizes, check_weights
 from rnnx.data import Batch
 from rnnx.functional.heads import checked_dense_backward
 from rnnx.losses import as_loss
-from rnnx.models.base import check_attributes
+from rnnx.models.base import Ready, check_attributes
 from rnnx.models.heads import Head, check_names, checked_heads
 from rnnx.models.layers import Dense, Parameters, States
 from rnnx.models.masks import Masks
@@ -158,11 +158,18 @@ class MultiTaskModel(StackModel):
         final = check_cotangents(self.stack, None, cache.stack, ds_final)
         return self._backward(dz, cache, final, flag("consume", consume))
 
-    def run_backward(self, dz: Any, cache: MultiTaskCache, *, ds_final: States | None = None) -> Parameters:
+    def run_backward(self, dz: Any, cache: MultiTaskCache, *, ready: Ready | None = None) -> Parameters:
         """Run `backward` without checks, and free the cache."""
-        return self._backward(dz, cache, ds_final or {}, consume=True)
+        return self._backward(dz, cache, {}, consume=True, ready=ready)
 
-    def _backward(self, dz: Mapping[str, Array], cache: MultiTaskCache, ds_final: States, consume: bool) -> Parameters:
+    def _backward(
+        self,
+        dz: Mapping[str, Array],
+        cache: MultiTaskCache,
+        ds_final: States,
+        consume: bool,
+        ready: Ready | None = None,
+    ) -> Parameters:
         da, gradients = None, Parameters()
         for name, dense in self._dense.items():
             part, own = dense.backward(self.parameters, dz[name], cache.inputs[name])
@@ -171,7 +178,9 @@ class MultiTaskModel(StackModel):
                 da = part if da is None else da + part
             else:
                 ds_final = self._add_to_last(ds_final, part)
-        return gradients | self._stack_backward(da, cache.stack, ds_final, consume)
+        if ready is not None:
+            ready(gradients)
+        return gradients | self._stack_backward(da, cache.stack, ds_final, consume, ready)
 
     def checked(self, batch: Any) -> Batch:
         """Check a batch; see `Model.checked`."""

@@ -4,7 +4,7 @@ Parameter and state names have torch's suffixes: "Wf_l0", "c_l1", "Wf_l0_reverse
 "Wf_encoder_l0".
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,11 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import compare_shapes, flag, integer, real
 from rnnx.cells import Cell, cell_of
-from rnnx.cells.cell import STEP
 from rnnx.functional import schedule
-from rnnx.functional.arguments import check_input, converted_call, named_inputs
+from rnnx.functional.arguments import converted_call
 from rnnx.functional.caches import Caches
 from rnnx.functional.signatures import checked_call
+from rnnx.models.extra import check_extra, with_steps
 from rnnx.models.layers import Direction, Layer, States, check_widths, concatenate
 from rnnx.models.masks import Masks
 from rnnx.models.regularization import Regularization, Zoneout
@@ -62,6 +62,8 @@ class Recurrent(Layer):
 
     Attributes
     ----------
+    widths : tuple of int
+        Units per layer.
     output_size : int
     state_names : tuple of str
     layers : list of list of Direction
@@ -82,7 +84,7 @@ class Recurrent(Layer):
     ) -> None:
         self.cell = cell_of(cell)
         self.regularization = Regularization.of(self.cell, zoneout, recurrent_dropout)
-        widths = check_widths(hidden_size, num_layers)
+        self.widths = widths = check_widths(hidden_size, num_layers)
         self.input_size = size = integer("input_size", input_size)
         self.bidirectional = flag("bidirectional", bidirectional)
         self.dropout, self.name = real("dropout", dropout, "[0, 1)"), name
@@ -151,7 +153,7 @@ class Recurrent(Layer):
         ns.common_namespace({"x": x, **own})
         given = check_states(self, "states", states, m, x)
         if m is not None:
-            extra = self.check_extra(extra, *x.shape[-2:])
+            extra = check_extra(self.cell, self.widths, extra, *x.shape[-2:])
             ns.common_namespace({"x": x, **extra})
         for one in self.directions:
             one.check(own)
@@ -173,7 +175,7 @@ class Recurrent(Layer):
     ) -> tuple[Array, States, StackCache]:
         """Run `forward` without checks, for `ends` as in `StackCache`."""
         xp, device = ns.namespace(x), ns.device(x)
-        extra = self.with_steps(extra or {}, x) if self.bidirectional else extra or {}
+        extra = with_steps(self.cell, extra or {}, x) if self.bidirectional else extra or {}
         final: States = {}
         cache = StackCache([], [], ends)
         for k, layer in enumerate(self.layers):
@@ -223,14 +225,21 @@ class Recurrent(Layer):
         final = check_cotangents(self, dout, cache, ds_final)
         return self.run_backward(dout, cache, final, flag("consume", consume))
 
-    def run_backward(self, dout: Array | None, cache: StackCache, ds_final: States, consume: bool) -> dict[str, Array]:
-        """Run `backward` without checks."""
+    def run_backward(
+        self,
+        dout: Array | None,
+        cache: StackCache,
+        ds_final: States,
+        consume: bool,
+        ready: Callable[[dict[str, Array]], Any] | None = None,
+    ) -> dict[str, Array]:
+        """Run `backward` without checks; `ready` is called with the gradients of each layer."""
         gradients: dict[str, Array] = {}
         d, ends = dout, cache.ends
         for layer, kept, mask in zip(self.layers[::-1], cache.layers[::-1], cache.masks[::-1], strict=True):
             if mask is not None and d is not None:
                 d = d * mask
-            parts = []
+            parts, found = [], dict[str, Array]()
             for one, caches in zip(layer, kept, strict=True):
                 tape, engine, _ = schedule.resolve(caches.cell, caches)
                 ds = dict.fromkeys(one.state_names)
@@ -240,8 +249,11 @@ class Recurrent(Layer):
                 if consume:
                     caches.consume()
                 parts.append(one.oriented(dx, ends))
-                gradients |= {f"d{name}": d0 for name, d0 in zip(one.state_names, ds0, strict=True)}
-                gradients |= {key + one.suffix: value for key, value in own.items()}
+                found |= {f"d{name}": d0 for name, d0 in zip(one.state_names, ds0, strict=True)}
+                found |= {key + one.suffix: value for key, value in own.items()}
+            gradients |= found
+            if ready is not None:
+                ready(found)
             d = parts[0] if parts[0] is None or len(parts) == 1 else parts[0] + parts[1]
         return gradients if d is None else {**gradients, "dx": d}
 
@@ -253,29 +265,7 @@ class Recurrent(Layer):
             raise ValueError("a bidirectional stack cannot run step by step: its reverse layers start at the last step")
         return StackStream(self, parameters, m, check_states(self, "states", states, integer("m", m, 0)))
 
-    def check_extra(self, extra: Mapping[str, Array] | None, m: int, n_steps: int) -> dict[str, Array]:
-        """Check the inputs besides x, (m, T) or (n, m, T) for layers of n units."""
-        if not extra and not self.cell.inputs:
-            return {}
-        found = named_inputs(self.cell, extra, "extra")
-        for name, array in found.items():
-            for one, *_ in self.layers:
-                check_input(self.cell, name, array, one.hidden_size, m, n_steps, called=f"extra[{name!r}]")
-        return found
-
-    def with_steps(self, extra: Mapping[str, Array], x: Array) -> dict[str, Array]:
-        """Return the inputs besides x, with the numbers of the steps for those that are missing and have this default.
-
-        A part of a sequence, and a reverse layer, cannot count them.
-        """
-        missing = [name for name, value in self.cell.defaults if value == STEP and name not in extra]
-        if not missing:
-            return dict(extra)
-        xp, device = ns.common_namespace({"x": x})
-        steps = xp.broadcast_to(xp.arange(x.shape[-1], device=device), tuple(x.shape[-2:]))
-        return {**extra, **dict.fromkeys(missing, steps)}
-
     def __repr__(self) -> str:
-        widths = "-".join(str(layer[0].hidden_size) for layer in self.layers)
+        widths = "-".join(map(str, self.widths))
         kind = "bidirectional " if self.bidirectional else ""
         return f"<{kind}{self.cell.name} stack, {self.input_size}-{widths}>"

@@ -13,7 +13,7 @@ from rnnx.cells import Cell
 from rnnx.data import Batch, Scaler
 from rnnx.functional.heads import checked_dense_backward
 from rnnx.losses import Loss, as_loss
-from rnnx.models.base import Initialization, check_attributes
+from rnnx.models.base import Initialization, Ready, check_attributes
 from rnnx.models.layers import Dense, Parameters, States
 from rnnx.models.masks import Masks
 from rnnx.models.objective import Objective, chosen_loss, total_weight
@@ -163,14 +163,20 @@ class SequenceModel(StackModel):
         final = check_cotangents(self.stack, None, cache.stack, ds_final)
         return self._backward(dz, cache, final, flag("consume", consume))
 
-    def run_backward(self, dz: Array, cache: SequenceCache, *, ds_final: States | None = None) -> Parameters:
+    def run_backward(
+        self, dz: Array, cache: SequenceCache, *, ds_final: States | None = None, ready: Ready | None = None
+    ) -> Parameters:
         """Run `backward` without checks, and free the cache."""
-        return self._backward(dz, cache, ds_final or {}, consume=True)
+        return self._backward(dz, cache, ds_final or {}, consume=True, ready=ready)
 
-    def _backward(self, dz: Array, cache: SequenceCache, ds_final: States, consume: bool) -> Parameters:
+    def _backward(
+        self, dz: Array, cache: SequenceCache, ds_final: States, consume: bool, ready: Ready | None = None
+    ) -> Parameters:
         da, gradients = self.head.backward(self.parameters, dz, cache.a)
+        if ready is not None:
+            ready(gradients)
         final = dict(ds_final) if self.per_step else self._add_to_last(ds_final, da)
-        return gradients | self._stack_backward(da if self.per_step else None, cache.stack, final, consume)
+        return gradients | self._stack_backward(da if self.per_step else None, cache.stack, final, consume, ready)
 
     def outputs(
         self,

@@ -11,7 +11,8 @@ from rnnx._core.checks import check_lengths, integer_vector
 from rnnx._core.inputs import Sizes, check_finite, check_inputs, host_lengths, real_array
 from rnnx.cells import Cell
 from rnnx.data import Scaler
-from rnnx.models.base import Initialization, Model
+from rnnx.models.base import Initialization, Model, Ready
+from rnnx.models.extra import check_extra
 from rnnx.models.layers import States, check_widths, chosen_cell
 from rnnx.models.masks import Masks
 from rnnx.models.passes import batch_slices
@@ -80,7 +81,7 @@ class StackModel(Model):
         """Return the inputs besides x as arrays, after checking them; lists are converted."""
         if isinstance(extra, Mapping):
             extra = {name: real_array(f"extra[{name!r}]", values)[1] for name, values in extra.items()}
-        return self.stack.check_extra(extra, *inputs.shape[-2:])
+        return check_extra(self.stack.cell, self.stack.widths, extra, *inputs.shape[-2:])
 
     def _checked_batch(self, batch: Any) -> tuple[Array, dict[str, Array], bool]:
         """Check the inputs of a batch and its lengths; return inputs, inputs besides x, and whether it continues."""
@@ -126,9 +127,11 @@ class StackModel(Model):
             final[name] = final[name] + part if name in final else part
         return final
 
-    def _stack_backward(self, da: Array | None, cache: StackCache, ds_final: States, consume: bool) -> dict[str, Array]:
+    def _stack_backward(
+        self, da: Array | None, cache: StackCache, ds_final: States, consume: bool, ready: Ready | None
+    ) -> dict[str, Array]:
         """Compute the gradients of `_run_stack`, in raw units of the inputs."""
-        gradients = self.stack.run_backward(da, cache, ds_final, consume)
+        gradients = self.stack.run_backward(da, cache, ds_final, consume, ready)
         if self._input_unit is not None and "dx" in gradients:
             gradients["dx"] = gradients["dx"] / self._input_unit.numbers(gradients["dx"])[1]
         return gradients

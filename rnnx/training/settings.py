@@ -62,6 +62,8 @@ class Settings:
     seed: int = 0
     shuffle: bool = True
     segment_length: int | str | None = None  # "sqrt": the length that needs least memory
+    shards: int | None = later(None)  # of a batch; None: the number of ranks
+    reduce: str = later("ordered")
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -110,7 +112,7 @@ class Settings:
     def corpus(self, tokenizer: CharTokenizer | None = None, *, extend: bool = False) -> Corpus:
         """Make the datasets, with the tokenizer of a trained model if given; see `find_text` and `make_corpus`."""
         rare = tokenizer is None and self.min_count > 1
-        return make_corpus(
+        made = make_corpus(
             self.name(),
             Path(self.text) if self.text else find_text(self.dataset),
             oov_token="<UNK>" if rare else None,
@@ -119,6 +121,9 @@ class Settings:
             extend=extend,
             **self.select("by", "seq_length", "seed", "validation", "split", "lower"),
         )
+        if made.validation is not None:
+            made.validation.n_batches(self.batch_size)  # raises if the text is too short for streams
+        return made
 
     def update_rule(self, n_batches: int) -> Optimizer:
         """Return the optimizer, for epochs of n_batches batches; raise ValueError if a value is out of range."""
