@@ -62,7 +62,7 @@ def run_page(text, name):
     return blocks
 
 
-NEEDS = {"torch.md": ("torch",), "onnx.md": ("onnx", "onnxruntime")}
+NEEDS = {"practice.md": ("sklearn",), "torch.md": ("torch",), "onnx.md": ("onnx", "onnxruntime")}
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -1,5 +1,6 @@
 """Rules for the signatures of all public functions, classes and methods."""
 
+import importlib.util
 import tempfile
 from pathlib import Path
 
@@ -42,6 +43,10 @@ KERAS = [np.ones((2, 3)), np.ones((3, 3)), np.ones(3)]
 
 def classifier(**options):
     return models.SequenceClassifier(2, 3, 2, seed=0, dtype="float64", **options)
+
+
+def multi_task():
+    return models.MultiTaskModel(2, 3, {"a": models.Head(1)}, seed=0, dtype="float64")
 
 
 def seq2seq(**options):
@@ -136,6 +141,7 @@ FLAGS = {
     "series_from_wide_frame allow_gaps": lambda value: data.series_from_wide_frame(
         {"t": [0, 1], "y": [1.0, 2.0]}, time="t", allow_gaps=value
     ),
+    "SeriesWindows allow_none": lambda value: data.SeriesWindows([1.0, 2.0, 3.0], 1, 1, allow_none=value),
     "make_corpus extend": lambda value: data.make_corpus(
         "t", NAMES, tokenizer=data.CharTokenizer(None).fit(NAMES), extend=value
     ),
@@ -148,6 +154,9 @@ FLAGS = {
     "SequenceModel per_step": lambda value: classifier(per_step=value),
     "SequenceModel.forward keep_caches": lambda value: run(classifier(), X, keep_caches=value),
     "SequenceModel.backward consume": lambda value: run(classifier(), X, consume=value),
+    "Head per_step": lambda value: models.Head(1, per_step=value),
+    "MultiTaskModel.forward keep_caches": lambda value: run(multi_task(), X, keep_caches=value),
+    "MultiTaskModel.backward consume": lambda value: run(multi_task(), X, consume=value),
     "Seq2Seq reset_after": lambda value: seq2seq(cell="gru", reset_after=value),
     "Seq2Seq bidirectional_encoder": lambda value: seq2seq(bidirectional_encoder=value),
     "Seq2Seq.forward keep_caches": lambda value: run(seq2seq(), INDICES, INDICES, keep_caches=value),
@@ -163,6 +172,23 @@ FLAGS = {
     "Trainer.fit progress_bar": lambda value: fit(progress_bar=value),
     "Trainer.fit restore_best": lambda value: fit(restore_best=value),
 }
+if importlib.util.find_spec("sklearn"):
+    from rnnx import estimators
+
+    def fitted(name, **options):
+        return getattr(estimators, name)(2, epochs=1, **options).fit([[1.0, 2.0], [3.0, 4.0]], [0, 1])
+
+    def forecaster(**options):
+        return estimators.Forecaster(2, epochs=1, **options).fit(np.arange(9.0), fh=1)
+
+    FLAGS |= {
+        "SequenceClassifier scale": lambda value: fitted("SequenceClassifier", scale=value),
+        "SequenceRegressor scale": lambda value: fitted("SequenceRegressor", scale=value),
+        "SequenceRegressor progress_bar": lambda value: fitted("SequenceRegressor", progress_bar=value),
+        "SequenceClassifier progress_bar": lambda value: fitted("SequenceClassifier", progress_bar=value),
+        "Forecaster bidirectional": lambda value: forecaster(bidirectional=value),
+        "Forecaster progress_bar": lambda value: forecaster(progress_bar=value),
+    }
 # The same function under several names: a class and its base class, or all optimizers.
 SAME = {"SequenceModel": ("CharModel", "SequenceClassifier", "SequenceRegressor"), "Seq2Seq": ("Model",)}
 
