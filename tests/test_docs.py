@@ -62,7 +62,7 @@ def run_page(text, name):
     return blocks
 
 
-NEEDS = {"torch.md": ("torch",), "onnx.md": ("onnx", "onnxruntime")}
+NEEDS = {"torch.md": ("torch",), "jax.md": ("jax", "numba"), "onnx.md": ("onnx", "onnxruntime")}
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -1,6 +1,6 @@
 """Passes that XLA calls: on its buffers, without Python. The calls are those of `codegen.handler`."""
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -35,7 +35,7 @@ def called(job: Pass) -> Called:
     return _called(job, threads if threads == 1 or pool().start(threads) else 1, unit_parallel)
 
 
-@lru_cache(maxsize=None)  # the records may be used until the process ends
+@cache  # the records may be used until the process ends
 def _called(job: Pass, threads: int, unit_parallel: bool) -> Called:
     templates = [job.template(1, False), *([job.template(threads, unit_parallel)] if threads > 1 else [])]
     bindings = [template.binding(_DATA) for template in templates]

@@ -1,5 +1,9 @@
-"""Recurrent layers for JAX arrays on the CPU, on the compiled engine of rnnx. Requires jax."""
+"""Recurrent passes on JAX arrays, on the compiled CPU engine of rnnx. Requires jax."""
 
-from rnnx.interop.jax.recurrent import recurrent
+from rnnx.engines import registry
+
+registry.require("cpu")
+
+from rnnx.interop.jax.recurrent import recurrent  # noqa: E402
 
 __all__ = ["recurrent"]

@@ -149,16 +149,16 @@ class ThreadPool:
 
     def start(self, n: int) -> bool:
         """Start threads, so that there are n with the caller; return False if that is impossible."""
-        ready = self.acquire(n)
+        ready = self.acquire(n, timeout=60)
         if ready:
             self.release()
         return ready
 
-    def acquire(self, n: int) -> bool:
+    def acquire(self, n: int, timeout: float = 0) -> bool:
         """Reserve the pool for n threads; return False if it is taken, or if so many threads cannot be started."""
         held = ready = False
         try:
-            held = self.lock.acquire()
+            held = self.lock.acquire(timeout)
             ready = held and not self.closed and self._ready(n)
         finally:
             if held and not ready:
