@@ -222,6 +222,8 @@ def test_errors_of_compilers(tmp_path, monkeypatch):
         build(source)
     with pytest.raises(RuntimeError, match="compiling for wasm32 requires zig"):
         build(source, target="wasm32")
+    with pytest.raises(ValueError, match=r"`target` must be one of .*; got 'wasm'"):
+        library.compiler("wasm")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.c", "model.h"]
 
 
@@ -276,6 +278,17 @@ def test_memory_of_three_layers_in_both_directions(tmp_path, rng):
 def test_a_program_in_c(tmp_path):
     """It is linked without the library of mathematical functions."""
     programs([["cc"]], SequenceClassifier(3, 10, 4, seed=0), tmp_path, ["-O2"])
+
+
+@pytest.mark.parametrize("method", [0, 16, 1, 2, -1])
+def test_floats_are_computed_in_their_own_precision(method, tmp_path):
+    """As C99 says in float.h, where x87 arithmetic has method 2, and 16 is float16 in a precision of its own."""
+    source, _ = to_c(SequenceRegressor(2, 3, seed=0), tmp_path / "model.c")
+    (tmp_path / "float.h").write_text(f"#define FLT_EVAL_METHOD ({method})\n")
+    command = ["cc", "-fsyntax-only", "-I", str(tmp_path), str(source)]
+    errors = subprocess.run(command, capture_output=True, text=True).stderr
+    assert ("compile with -msse2 -mfpmath=sse" in errors) == (method not in (0, 16))
+    assert bool(errors) == (method not in (0, 16))
 
 
 @pytest.mark.slow

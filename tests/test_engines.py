@@ -42,6 +42,26 @@ def test_every_runtime_agrees_with_plain_numpy(runtime, cell, dtype, lengths, rn
         assert_close(to_numpy(array), expected[name], ENGINES_TOLERANCE[dtype], f"{cell.name} {name}")
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_units_have_the_same_bits_beside_others(dtype, rng):
+    """Kernels take units two vectors at a time, and a last one alone."""
+    few = 64 // np.dtype(dtype).itemsize  # units that fill a vector of any CPU
+    n = 5 * few
+    x, c0 = rng.standard_normal((3, 2, 1)).astype(dtype), rng.standard_normal((n, 2)).astype(dtype)
+    p = rnnx.initialize_parameters("lstm", 3, n, seed=0, dtype=dtype)
+
+    def run(units):
+        columns = np.r_[units, n : n + 3]
+        q = {key: w[units, columns] if key.startswith("W") else w[units] for key, w in p.items()}
+        with rnnx.use_engine("cpu"):
+            states, _, caches = rnnx.recurrent_forward("lstm", x, (np.zeros_like(c0[units]), c0[units]), q)
+        assert caches.engine == "cpu"
+        return np.stack(states)
+
+    alone = [run(slice(first, first + few)) for first in range(0, n, few)]
+    np.testing.assert_array_equal(run(slice(0, n)), np.concatenate(alone, axis=1))
+
+
 @given(data=st.data())
 def test_shapes_orders_dtypes_lengths(data):
     """Any sizes, memory orders, dtypes and lengths: jit equals plain."""

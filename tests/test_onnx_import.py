@@ -257,6 +257,19 @@ def test_one_embedding_after_negative_indices_are_wrapped(rng):
     close(model.outputs(indices)[0].T, again["outputs"])
 
 
+def test_one_hot_columns_of_integers_are_cast(rng):
+    """With another value than 1, which becomes a part of the weights."""
+    file = File(rng, x=("int64", ["t", "m"]))
+    file.add("OneHot", "x", file.const("depth", V), file.const("pair", [0, 3]), out="columns")
+    file.add("Cast", "columns", out="steps", to=1)
+    file.lstm("steps", n_x=V, kind="RNN", out=["", "h"])
+    proto = file.proto("h")
+    model, _ = from_onnx(proto)
+    indices = rng.integers(0, V, (T, M))
+    assert model.parameters["Wax_l0"].dtype == np.float32
+    close(model.outputs(indices.T)[0].T, run(proto, x=indices)["h"][0])
+
+
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])
 def test_a_scaled_input_folds(file, x, kind):
     """Standardization, a factor, and a difference the other way round."""

@@ -54,12 +54,12 @@ def clusters(monkeypatch):
 
 @pytest.fixture
 def grids(monkeypatch):
-    """Sets the division of all grids: teams of blocks with 8 units and 16 examples, in clusters of two."""
+    """Sets the division of all grids: groups of blocks with 8 units and 16 examples, in clusters of two."""
 
     def use(cluster=2, tiles=1):
         def grids(tensor, itemsize, n):
-            team = -(-n // (8 * cluster)) * cluster
-            return [Geometry(tensor, itemsize, cluster, 8, team, 16, 8, tiles)]
+            group = -(-n // (8 * cluster)) * cluster
+            return [Geometry(tensor, itemsize, cluster, 8, group, 16, 8, tiles)]
 
         monkeypatch.setattr(geometry, "_CLUSTERS", ())
         monkeypatch.setattr(geometry, "_grids", grids)
@@ -186,7 +186,7 @@ def check_mistake(stream, problem, mistake, monkeypatch):
 @pytest.mark.slow
 @needs_compiler
 def test_grids(stream, grids, odd, precision, rng, monkeypatch):
-    """Teams of four blocks and more, two teams, shares of the examples, and replays."""
+    """Groups of four blocks and more, two groups, shares of the examples, and replays."""
     monkeypatch.setattr(ns, "_floats", lambda xp: frozenset(map(np.dtype, ("float16", "float32"))))
     stream.precision = "tf32"
     lengths = [4, 2, 0, 3, 4, 1, 4, 4, 3] * 2
@@ -209,8 +209,8 @@ def test_grids(stream, grids, odd, precision, rng, monkeypatch):
 
 
 GRID_MISTAKES = {
-    "no meeting": ("meet(arrived, (turn + 1) * RNNX_TEAM);", "", 1),
-    "one block missed": ("(turn + 1) * RNNX_TEAM", "(turn + 1) * RNNX_TEAM - 1", 1),
+    "no arrival": ("arrive_and_wait(arrived, (turn + 1) * RNNX_GROUP);", "", 1),
+    "one block missed": ("(turn + 1) * RNNX_GROUP", "(turn + 1) * RNNX_GROUP - 1", 1),
     "no wait": ("wait_for_bytes(counter, turn % 2);", "", 1),
     "one buffer": ("published + turn % 2 * SENT_CHUNKS", "published", 2),
     "no barrier": ("receive(int turn) const {\n    __syncthreads();", "receive(int turn) const {", 1),
@@ -243,7 +243,7 @@ def test_grids_give_the_same_bits_for_any_order_and_delay(stream, grids, rng, mo
     for seed in (0, 2, 3):
         monkeypatch.setattr(emulated_engine, "SEED", seed)
         assert bits(run(problem)[0]) == expected
-    monkeypatch.setattr(Pass, "team_copies", lambda self: [])
+    monkeypatch.setattr(Pass, "group_copies", lambda self: [])
     stream.graphs = graphs.GraphCache(stream)
     with pytest.raises(AssertionError, match="deadlock"):
         run(problem)
@@ -280,7 +280,7 @@ extern "C" __global__ void check(const storage* a, const storage* b, real* d) {
 def test_fragments_of_the_emulation(dtype, rng):
     from emulated_engine import compiled
 
-    names = {"CLUSTER": 1, "UNITS": 8, "WARPS": 1, "EXAMPLES": 8, "TENSOR": 1, "WARP_ROWS": 16, "TEAM": 1, "GRID": 0}
+    names = {"CLUSTER": 1, "UNITS": 8, "WARPS": 1, "EXAMPLES": 8, "TENSOR": 1, "WARP_ROWS": 16, "GROUP": 1, "GRID": 0}
     defined = "".join(f"#define RNNX_{name} {value}\n" for name, value in names.items())
     text = "\n".join([defined, *map(read, ("prelude.cuh", "instructions.cuh", "persistent.cuh")), FRAGMENTS])
     columns = 32 // dtype.itemsize
@@ -326,11 +326,11 @@ def test_devices_and_the_switch():
     assert geometry.choose(large, "ieee", H100) is None
     assert geometry.choose(large, "ieee", H100._replace(persistent=True)).cluster == 8
     everywhere = H100._replace(persistent=True)
-    for n, m, team in ((1024, 64, 128), (1024, 128, None), (2048, 64, None)):  # all blocks must run at the same time
+    for n, m, group in ((1024, 64, 128), (1024, 128, None), (2048, 64, None)):  # all blocks must run at the same time
         largest = key("lstm", n, m, "float16")
         assert geometry.choose(largest, "ieee", H100) is None
         chosen = geometry.choose(largest, "ieee", everywhere)
-        assert (chosen and chosen.team) == team
+        assert (chosen and chosen.group) == group
         assert chosen is None or chosen.blocks(m) <= H100.multiprocessors
         for limited in ({"grids": False}, {"multiprocessors": 127}):
             assert geometry.choose(largest, "ieee", everywhere._replace(**limited)) is None

@@ -23,6 +23,7 @@ Namespace = Any
 
 _EXACT_NUMPY_TYPES = (np.ndarray, np.memmap)
 ONLY_NUMPY = {np.ndarray}
+INDEX = np.dtype(np.int64)  # of lengths and index inputs, in libraries with NumPy's dtypes
 _DTYPE = operator.attrgetter("dtype")
 _HALVES = ("float16", "bfloat16")
 
@@ -237,7 +238,7 @@ def _is_integer(xp: Namespace, dtype: Any) -> bool:
 def as_index(xp: Namespace, values: Array) -> Array:
     """Copy to the library's index dtype: in a narrow dtype, comparisons with larger numbers would wrap."""
     # With CuPy, `xp.asarray` would launch a kernel.
-    return xp.astype(values, np.dtype(np.int64) if compat.is_cupy_namespace(xp) else xp.asarray(0).dtype)
+    return xp.astype(values, INDEX if compat.is_cupy_namespace(xp) else xp.asarray(0).dtype)
 
 
 def is_concrete(array: Array) -> bool:

@@ -10,15 +10,12 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
-import numpy as np
-
 from rnnx._core import arrays as ns
-from rnnx._core.arrays import Array
+from rnnx._core.arrays import INDEX, Array
 
 T = TypeVar("T")
 
 _MOST = 1024  # training sees few kinds of calls; sequences of all lengths, a few hundred
-INDEX = np.dtype(np.int64)
 _in_memory: Any = attrgetter("dtype", "shape", "strides", "flags.num")
 _on_device: Any = attrgetter("dtype", "shape", "data.device_id")
 
@@ -45,11 +42,14 @@ class Table(Generic[T]):
         return value
 
 
-def is_index_vector(values: Any, device_id: int) -> bool:
+def device_of(array: Any) -> int | None:
+    """Return the number of the device of a CuPy array; None for anything else."""
+    return array.data.device_id if {type(array)} == ns.only_cupy() else None
+
+
+def is_index_vector(values: Any, device: int) -> bool:
     """Return whether values are a contiguous vector of int64 of CuPy, on a device."""
-    if {type(values)} != ns.only_cupy():
-        return False
-    return bool(values.dtype == INDEX and values.data.device_id == device_id and values.strides == (INDEX.itemsize,))
+    return bool(device_of(values) == device and values.dtype == INDEX and values.strides == (INDEX.itemsize,))
 
 
 Reader = Callable[[Sequence[Array]], bytes]

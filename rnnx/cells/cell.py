@@ -135,7 +135,7 @@ class Cell:
         Inputs that may be missing, and what they then are: a number, or "step", the number of the step from 0.
     widths : tuple of (str, int)
         Widths of states, vectors and inputs that are not n_a, by name; the first state has n_a units. Values of
-        different widths only meet in products: see `Gate.width`.
+        different widths are only combined in products: see `Gate.width`.
     definition : Definition or None
         Where the cell comes from, if `rnnx.cell` has made it. It is then pickled by reference.
     """

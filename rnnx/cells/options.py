@@ -45,7 +45,7 @@ def dropout_mask(stage: int) -> str:
     return f"dropout {stage}"
 
 
-@lru_cache(maxsize=256)  # so that engines, which cache by cell, meet the same cell again
+@lru_cache(maxsize=256)  # so that engines, which cache by cell, are given the same object again
 def with_options(cell: Cell, *, resets: bool = False, zoneout: Rates = (), recurrent_dropout: bool = False) -> Cell:
     """Return the cell with options of a layer.
 

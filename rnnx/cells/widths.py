@@ -1,9 +1,9 @@
 """Values with a width of their own: stages whose values differ in width, divided into stages of one width each.
 
 All values of a cell have n_a units, unless a gate, and with it what is computed from it, has another *width*. Values of
-different widths only meet in products. A stage with values of several widths is therefore several independent *parts*,
-which share nothing but the operand. Each part is a stage itself, whose functions are programs for its share of the
-values, so that engines see stages of one width only; the operand may have another one.
+different widths are only combined in products. A stage with values of several widths is therefore several independent
+*parts*, which share nothing but the operand. Each part is a stage itself, whose functions are programs for its share of
+the values, so that engines see stages of one width only; the operand may have another one.
 
 A width of 0 means n_a.
 """

@@ -12,7 +12,7 @@ from rnnx.cli.group import Command, errors_as_messages, load_characters, run_arg
 from rnnx.convert.onnx import to_onnx
 from rnnx.data import CharTokenizer
 from rnnx.export import build, to_c
-from rnnx.export.library import TARGETS, compiler, triple
+from rnnx.export.library import TARGETS, compiler
 from rnnx.models import CharModel
 
 
@@ -64,7 +64,7 @@ def _export_c(
     model: CharModel, tokenizer: CharTokenizer, output: str, int8: bool, shared: bool, target: str | None
 ) -> None:
     if shared:
-        compiler(None if target is None else triple(target))  # raises before anything is written
+        compiler(target)  # raises before anything is written
     written = list(to_c(model, output, weights="int8" if int8 else None, vocabulary=tokenizer.get_vocab()))
     if shared:
         written.append(build(written[0], target=target))

@@ -105,7 +105,9 @@ def suffix(target: str | None) -> str:
 
 def compiler(target: str | None = None) -> list[str]:
     """Return the command that compiles for a target. Raise RuntimeError if there is none."""
-    if target is None:
+    if target is not None:
+        triple(target)  # raises if it is unknown
+    else:
         own = shlex.split(os.environ.get("CC", ""))
         found = own or next(([name] for name in ("cc", "gcc", "clang") if shutil.which(name)), [])
         if found and shutil.which(found[0]):

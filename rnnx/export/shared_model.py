@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-FORMAT = 1
+FORMAT = 1  # of the description in a library
 _loaded: dict[str, list[tuple[int, int]]] = {}  # the files that a path has named
 
 

@@ -5,10 +5,16 @@ from pathlib import Path
 
 import rnnx
 from rnnx.export.functions import Functions
+from rnnx.export.shared_model import FORMAT
 from rnnx.export.text import comment, string, wrapped
 from rnnx.export.words import source_of
 
-FORMAT = 1  # of the description in a shared library
+# 16 means that only the types narrower than float are computed in their own precision.
+_ARITHMETIC = """#ifdef __FAST_MATH__
+#error "-ffast-math breaks the rounding that this file relies on"
+#elif FLT_EVAL_METHOD != 0 && FLT_EVAL_METHOD != 16
+#error "this file needs float arithmetic in the precision of float; on 32-bit x86, compile with -msse2 -mfpmath=sse"
+#endif"""
 _PIECE = 1000  # characters of the description in one string
 
 
@@ -108,8 +114,8 @@ class Source:
         code = self.functions.code
         parts = [
             self._top(),
-            f'#include "{self.header_name}"',
-            '#ifdef __FAST_MATH__\n#error "-ffast-math breaks the rounding that this file relies on"\n#endif',
+            f'#include "{self.header_name}"\n#include <float.h>',
+            _ARITHMETIC,
             source_of(code.words),
             *code.arrays,
             *self.definitions,

@@ -69,8 +69,9 @@ def array(kind: str, name: str, values: np.ndarray) -> str:
     return f"static const {kind} {name}[{len(numbers)}] = {{\n{wrapped(numbers)}\n}};"
 
 
-def wrapped(items: Iterable[str], indent: str = "  ") -> str:
-    """Return items, separated by commas, in lines."""
+def wrapped(items: Iterable[str]) -> str:
+    """Return items, separated by commas, in indented lines."""
+    indent = "  "
     lines, line = [], indent
     for item in items:
         if len(line) + len(item) + 2 > _LINE and line != indent:
@@ -80,6 +81,6 @@ def wrapped(items: Iterable[str], indent: str = "  ") -> str:
     return "\n".join([*lines, line.rstrip(", ")])
 
 
-def indented(lines: Sequence[str], by: str = "  ") -> list[str]:
+def indented(lines: Sequence[str]) -> list[str]:
     """Return lines, indented."""
-    return [by + line if line else line for line in lines]
+    return ["  " + line if line else line for line in lines]

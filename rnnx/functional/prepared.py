@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from rnnx import engines
 from rnnx._core import arrays as ns
-from rnnx._core.arrays import Array
-from rnnx._core.kinds import INDEX, Table, is_index_vector, kinds
+from rnnx._core.arrays import INDEX, Array
+from rnnx._core.kinds import Table, device_of, is_index_vector, kinds
 from rnnx.engines.precision import conversion
 from rnnx.engines.protocol import Arrays, Call, Gradients, PreparingEngine, Tape, preparing
 from rnnx.engines.registry import version
@@ -32,8 +32,7 @@ class Forward:
         schedule.check_keep(call, keep)
         self.name, self._found, self._keep, self._hoisted = name, found, keep, call.cell.hoisted
         self._run = engine.prepared(schedule.with_hoisted(call), keep=keep, zero=zero)
-        on_device = {type(call.x)} == ns.only_cupy() and getattr(engine, "copies_values", False)
-        self._device: int | None = call.x.data.device_id if on_device else None  # where the engine copies values
+        self._device = device_of(call.x) if getattr(engine, "copies_values", False) else None  # where values are copied
         first, keys = 1 + zero.count(False) + len(call.inputs), list(call.parameters)
         self._sources = [first + keys.index(key) for key in self._hoisted.sources] if self._hoisted else []
 

@@ -227,7 +227,7 @@ static inline void copy_to_cluster(void* target, const void* source, int bytes, 
 }
 static inline void order_before_copies() {}
 static inline void publish(void* target, const unsigned (&words)[4]) { memcpy(target, words, 16); }
-static inline void meet(unsigned* count, unsigned blocks) {
+static inline void arrive_and_wait(unsigned* count, unsigned blocks) {
   ++*count; emulator::progress++;
   while (*count < blocks) emulator::leave();
 }

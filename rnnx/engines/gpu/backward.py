@@ -7,11 +7,12 @@ a recurrent side of stage i; Z numbers in a row of dZ, see `StageWiring.blocks`.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rnnx._core.arrays import INDEX
 from rnnx.cells.wiring import Argument, Slot, StageWiring, wiring
 from rnnx.engines.gpu import gradients
 from rnnx.engines.gpu.codegen import FINAL_STATE, backward_kernel, name_of
 from rnnx.engines.gpu.copies import INDICES, TO_REAL, Copy, End, Numbers, Transfer
-from rnnx.engines.gpu.device import INDEX, Array, DeviceStream, Matrix, Shapes, StepArgument
+from rnnx.engines.gpu.device import Array, DeviceStream, Matrix, Shapes, StepArgument
 from rnnx.engines.gpu.kernel import real_dtype
 from rnnx.engines.gpu.pass_key import PassKey
 from rnnx.engines.gpu.passes import Pass, Product, StageStep
@@ -68,10 +69,10 @@ class Backward(Pass):
             self._fresh, self.shapes = self._results.allocate(stream), self.shapes | of_x
             start = stream.base(self._fresh)
             self.addresses |= {name: start + self._results.views[name].offset for name in of_x}
-        self.memory = self.allocate(shapes | self.team_shapes() | gradients.shapes(key))
+        self.memory = self.allocate(shapes | self.group_shapes() | gradients.shapes(key))
         numbers = self._numbers = Numbers()
         before = self._cotangent_copies(numbers) + (self.parameter_copies(numbers) if packs else [])
-        before += self.team_copies()
+        before += self.group_copies()
         (out,), arrays = numbers.next(1), (self.address, self.shapes)
         after = gradients.copies(key, self._results, *arrays, out, in_place=not captured)
         self.transfer = Transfer(stream, self.launch, numbers, before, after)

@@ -8,7 +8,8 @@ these arrays, the *numbers* of a call, are sent to device memory before the laun
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from rnnx.engines.gpu.device import INDEX, Array, DeviceStream, DType, Launch
+from rnnx._core.arrays import INDEX
+from rnnx.engines.gpu.device import Array, DeviceStream, DType, Launch
 
 TILE = 32  # units and steps that a block copies, of one example
 # What a copy does with types, and with lengths: zeros past each length, or only examples of some length, or of none.

@@ -11,7 +11,6 @@ DType = np.dtype[Any]
 Launch = Callable[..., None]  # (name, blocks, threads, arguments, shared=0); see `DeviceStream.kernels`
 Shapes = dict[str, tuple[tuple[int, ...], DType]]  # shape and dtype of arrays by name
 ALIGNMENT = 256  # bytes
-INDEX = np.dtype(np.int64)  # of lengths and index inputs
 
 
 class Matrix(NamedTuple):

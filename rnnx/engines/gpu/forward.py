@@ -7,10 +7,11 @@ input sides of all stages.
 from collections.abc import Sequence
 from typing import Any
 
+from rnnx._core.arrays import INDEX
 from rnnx.cells.wiring import StageWiring, wiring
 from rnnx.engines.gpu.codegen import forward_arrays, forward_kernel, forward_sides, name_of
 from rnnx.engines.gpu.copies import INDICES, SAME, Copy, End, Number, Numbers, Transfer
-from rnnx.engines.gpu.device import INDEX, Array, DeviceStream, Matrix, Results, Shapes, StepArgument
+from rnnx.engines.gpu.device import Array, DeviceStream, Matrix, Results, Shapes, StepArgument
 from rnnx.engines.gpu.geometry import Geometry
 from rnnx.engines.gpu.pass_key import PassKey
 from rnnx.engines.gpu.passes import Pass, Product, StageStep
@@ -37,7 +38,7 @@ class Forward(Pass):
         for stage in wiring(key.cell):
             if key.separate_sides(stage):
                 working[f"Zh{stage.number}"] = ((key.m, stage.n_zh * stage.units(key.n)), key.dtype)
-        working |= self.team_shapes()
+        working |= self.group_shapes()
         self.kept, self.working = self.allocate(kept), self.allocate(working)
         self._x_in_place = x is not None and not (captured or key.keep or key.has_lengths or key.indices)
         self._x_in_place = self._x_in_place and self.is_time_major(x)
@@ -46,7 +47,7 @@ class Forward(Pass):
         self._stages, self.results, self._numbers = self.stages(), Results(), Numbers()
         numbers = self._numbers
         before = [*self.parameter_copies(numbers), *self.state_copies(numbers), *self.input_copies(numbers)]
-        before += self.team_copies()
+        before += self.group_copies()
         self.transfer = Transfer(stream, self.launch, numbers, before, self._result_copies(numbers))
 
     def state_copies(self, numbers: Numbers) -> list[Copy]:

@@ -1,8 +1,8 @@
 """How persistent kernels divide a pass among blocks and threads, and when they are used.
 
-A team of blocks runs some of the examples. Each block has some of the units, and keeps the rows of the recurrent
+A group of blocks runs some of the examples. Each block has some of the units, and keeps the rows of the recurrent
 weights of these units in registers. A product of a stage multiplies them by an operand, which has a number per unit
-forward, and a number per gate and unit backward. A team is a cluster, for small layers, or, in a grid, several
+forward, and a number per gate and unit backward. A group is a cluster, for small layers, or, in a grid, several
 clusters. See ``kernels/persistent.cuh``.
 """
 
@@ -29,10 +29,10 @@ _WORD = {"float16": 0.008, "bfloat16": 0.008, "tf32": 0.012, "float32": 0.021, "
 # multiplications. Measured on an H100 and assumed for later devices. Devices that are not listed run step kernels.
 _NODES = {9: 3.8, 10: 3.8}
 _MILLION = {"float16": 0.02, "bfloat16": 0.02, "tf32": 0.03, "float32": 0.08, "float64": 0.08}
-# Microseconds of a step of the kernels of a grid: of a meeting, per million bytes that the blocks read, and per million
+# Microseconds of a step of the kernels of a grid: of a barrier, per million bytes that the blocks read, and per million
 # multiplications of a block. Of these, the first two were measured with a prototype on an H100. As the kernels have not
 # been timed, they are only used where they are asked for and clusters are too small.
-_MEETING, _READ, _PRODUCT = 1.2, 0.13, 2.0
+_BARRIER, _READ, _PRODUCT = 1.2, 0.13, 2.0
 _RESIDENT = 0.8  # share of the multiprocessors on which clusters find room at the same time
 _LARGE = 128  # multiprocessors from which on clusters of 16 blocks are used; some smaller devices have no room for any
 
@@ -55,20 +55,20 @@ class Geometry(NamedTuple):
     itemsize: int
     cluster: int  # blocks of a cluster
     units: int  # of a block
-    team: int = 0  # blocks that exchange operands, through global memory; 0: those of a cluster, within it
-    examples: int = EXAMPLES  # of a team
+    group: int = 0  # blocks that exchange operands, through global memory; 0: those of a cluster, within it
+    examples: int = EXAMPLES  # of a group
     warps: int = WARPS  # of a block
     tiles: int = 2  # tiles of 16 rows, of a product on tensor cores, that a warp does
 
     @property
     def grid(self) -> bool:
-        """Whether a team is several clusters. All blocks must then run at the same time."""
-        return bool(self.team)
+        """Whether a group is several clusters. All blocks must then run at the same time."""
+        return bool(self.group)
 
     @property
-    def blocks_of_team(self) -> int:
+    def blocks_of_group(self) -> int:
         """Blocks that exchange operands."""
-        return self.team or self.cluster
+        return self.group or self.cluster
 
     @property
     def threads(self) -> int:
@@ -82,26 +82,26 @@ class Geometry(NamedTuple):
 
     @property
     def padded(self) -> int:
-        """Units of a team."""
-        return self.blocks_of_team * self.units
+        """Units of a group."""
+        return self.blocks_of_group * self.units
 
     def blocks(self, m: int) -> int:
         """Return the number of blocks for m examples."""
-        return self.blocks_of_team * -(-m // self.examples)
+        return self.blocks_of_group * -(-m // self.examples)
 
     def product(self, stage: StageWiring, *, backward: bool) -> ProductShape | None:
         """Return the shape of a stage's product; None if there is none, or too few warps."""
         rows, sent = stage.n_zh * self.units, self.padded
         if backward:
             rows, sent = self.units, stage.n_zh * self.padded
-        groups = -(-rows // self.warp_rows)
-        if not 0 < groups <= WARPS or not stage.n_zh:
+        row_groups = -(-rows // self.warp_rows)
+        if not 0 < row_groups <= WARPS or not stage.n_zh:
             return None
         columns = (4 if self.tensor else 8) * 16 // self.itemsize  # of a warp in a step: 16 bytes per lane
         steps = -(-sent // columns)
-        split = min(WARPS // groups, steps)
+        split = min(WARPS // row_groups, steps)
         steps = -(-steps // split)
-        sums = split * self.examples * (groups * self.warp_rows + 4)
+        sums = split * self.examples * (row_groups * self.warp_rows + 4)
         words = (8 * self.tiles if self.tensor else 16) * steps
         return ProductShape(rows, sent, steps * split * columns, split, words, sums)
 
@@ -121,13 +121,13 @@ class Geometry(NamedTuple):
         return (1 if self.grid else 2) * shape.k * self.examples * self.itemsize
 
     def published_bytes(self, shape: ProductShape) -> int:
-        """Return the size of a team's two buffers of an operand in global memory."""
+        """Return the size of a group's two buffers of an operand in global memory."""
         return 2 * shape.sent * self.examples * self.itemsize
 
-    def team_sizes(self, cell: Cell, m: int, *, backward: bool) -> tuple[int, int]:
-        """Return the bytes of the operands of all teams, and the 64-bit words of their counts."""
-        shapes, teams = [shape for shape in self.products(cell, backward=backward) if shape], -(-m // self.examples)
-        return teams * sum(map(self.published_bytes, shapes)), teams * len(shapes) * COUNT_WORDS
+    def group_sizes(self, cell: Cell, m: int, *, backward: bool) -> tuple[int, int]:
+        """Return the bytes of the operands of all groups, and the 64-bit words of their counts."""
+        shapes, groups = [shape for shape in self.products(cell, backward=backward) if shape], -(-m // self.examples)
+        return groups * sum(map(self.published_bytes, shapes)), groups * len(shapes) * COUNT_WORDS
 
     def fits(self, cell: Cell, processor: Processor, m: int, *, backward: bool) -> bool:
         """Whether the weights fit in registers, the rest in shared memory, and a cluster or a grid on the device."""
@@ -136,10 +136,10 @@ class Geometry(NamedTuple):
         if self.cluster > 8 and processor.multiprocessors < _LARGE:
             return False
         if self.grid:  # a block of any size has a multiprocessor to itself
-            room = processor.grids and self.blocks(m) <= processor.multiprocessors
+            resident = processor.grids and self.blocks(m) <= processor.multiprocessors
         else:
-            room = _resident(self, processor) >= 1
-        if not room:
+            resident = _resident(self, processor) >= 1
+        if not resident:
             return False
         shapes = self.products(cell, backward=backward)
         if any(bool(stage.n_zh) != bool(shape) for stage, shape in zip(wiring(cell), shapes, strict=True)):
@@ -155,7 +155,7 @@ class Geometry(NamedTuple):
             read = self.blocks(m) * sum(shape.sent for shape in shapes) * self.examples * self.itemsize / self.cluster
             products = self.examples * sum(-(-shape.rows // self.warp_rows) * shape.k for shape in shapes)
             times = _READ * read, _PRODUCT * products * self.warp_rows
-            return len(shapes) * _MEETING + 1e-6 * sum(times)
+            return len(shapes) * _BARRIER + 1e-6 * sum(times)
         words = sum(shape.words for shape in shapes)
         rounds = -(-m // (EXAMPLES * _resident(self, processor)))
         return rounds * (len(shapes) * (_EXCHANGE + _BLOCK * self.cluster) + _WORD[precision] * words)
@@ -174,13 +174,13 @@ def choose(key: PassKey, precision: str, processor: Processor | None, *, backwar
 
 
 def _grids(tensor: bool, itemsize: int, n: int) -> list[Geometry]:
-    """Return geometries whose teams are several clusters."""
+    """Return geometries whose groups are several clusters."""
     if not tensor:
         return []
     cluster, found = _GRID_CLUSTER, []
     for units, examples, warps, tiles in itertools.product((8, 16, 32), (8, 16, 32, 64), (8, 16), (1, 2)):
-        team = -(-n // (units * cluster)) * cluster
-        found.append(Geometry(tensor, itemsize, cluster, units, team, examples, warps, tiles))
+        group = -(-n // (units * cluster)) * cluster
+        found.append(Geometry(tensor, itemsize, cluster, units, group, examples, warps, tiles))
     return found
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from rnnx._core import arrays as ns
-from rnnx._core.arrays import Array
+from rnnx._core.arrays import INDEX, Array
 from rnnx._core.layout import reverse_axes
-from rnnx.engines.gpu.device import INDEX, Arena, DeviceStream, DType
+from rnnx.engines.gpu.device import Arena, DeviceStream, DType
 from rnnx.engines.gpu.kernel import C_TYPES, options
 from rnnx.engines.gpu.operation_kernels import (
     THREADS,

@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rnnx._core.arrays import INDEX
 from rnnx.cells import Cell, Gate
 from rnnx.cells.wiring import StageWiring, wiring
-from rnnx.engines.gpu.device import INDEX, DType, Shapes
+from rnnx.engines.gpu.device import DType, Shapes
 from rnnx.engines.protocol import Call, Tape
 
 

@@ -5,11 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rnnx._core.arrays import INDEX
 from rnnx.cells.wiring import Slot, StageWiring, wiring
 from rnnx.engines.gpu import geometry, persistent
 from rnnx.engines.gpu.codegen import launch_size
 from rnnx.engines.gpu.copies import INDICES, NO_MATRIX, Copy, End, Numbers, Transfer
-from rnnx.engines.gpu.device import INDEX, Arena, DeviceStream, Matrix, Shapes, StepArgument
+from rnnx.engines.gpu.device import Arena, DeviceStream, Matrix, Shapes, StepArgument
 from rnnx.engines.gpu.geometry import Geometry
 from rnnx.engines.gpu.kernel import Kernel, LaunchSize, options
 from rnnx.engines.gpu.launches import Launcher
@@ -79,14 +80,14 @@ class Pass(Launcher):
         self.addresses |= arena.addresses
         return arena
 
-    def team_shapes(self) -> Shapes:
+    def group_shapes(self) -> Shapes:
         """Return the arrays with which the blocks of a grid communicate, see ``kernels/persistent.cuh``."""
         if not self._geometry or not self._geometry.grid:
             return {}
-        operands, counts = self._geometry.team_sizes(self.key.cell, self.key.m, backward=self.backward)
+        operands, counts = self._geometry.group_sizes(self.key.cell, self.key.m, backward=self.backward)
         return {"operands": ((operands,), np.dtype(np.uint8)), "counts": ((counts,), INDEX)}
 
-    def team_copies(self) -> list[Copy]:
+    def group_copies(self) -> list[Copy]:
         """Return the copy of zeros to the counts of a grid."""
         if "counts" not in self.shapes:
             return []

@@ -1,8 +1,8 @@
-"""The CUDA source of persistent kernels: a whole pass in one kernel, on teams of thread blocks.
+"""The CUDA source of persistent kernels: a whole pass in one kernel, on groups of thread blocks.
 
 Cells are traced as in `codegen`, but the kernel contains the loop over time, and the states stay in registers. Its
 parts are in ``kernels/persistent.cuh``, `geometry` divides the work. In a step, each stage that has a recurrent product
-receives its operand, multiplies, and then runs the cell's mathematics with one thread per example `j` of the team and
+receives its operand, multiplies, and then runs the cell's mathematics with one thread per example `j` of the group and
 unit `u` of the block; these threads send the next operand to all blocks. They load what the next step reads
 before they wait for its operand.
 
@@ -23,8 +23,8 @@ _SIZES = ("const i64* lengths", "i64 n_steps", "i64 m", "i64 n", "i64 row")
 _BEGIN = (
     "RNNX_SHARED(unsigned char, shared);",
     "const int u = threadIdx.x % RNNX_UNITS, j = threadIdx.x / RNNX_UNITS;",
-    "const int first = (int)(blockIdx.x % RNNX_TEAM) * RNNX_UNITS, unit = first + u;",
-    "const i64 team = blockIdx.x / RNNX_TEAM, example = team * RNNX_EXAMPLES + j, e = example * n + unit;",
+    "const int first = (int)(blockIdx.x % RNNX_GROUP) * RNNX_UNITS, unit = first + u;",
+    "const i64 group = blockIdx.x / RNNX_GROUP, example = group * RNNX_EXAMPLES + j, e = example * n + unit;",
     "const bool element = j < RNNX_EXAMPLES, inside = element && unit < n && example < m;",
     "const i64 length = inside && lengths ? lengths[example] : n_steps;",
     "const int steps = (int)n_steps, end = length < n_steps ? (int)length : steps;",
@@ -35,7 +35,7 @@ _BEGIN = (
 def source(geometry: Geometry, kernel: Kernel) -> str:
     """Return the source of a persistent kernel."""
     names = {"CLUSTER": geometry.cluster, "UNITS": geometry.units, "WARPS": geometry.warps}
-    names |= {"TEAM": geometry.blocks_of_team, "GRID": int(geometry.grid), "EXAMPLES": geometry.examples}
+    names |= {"GROUP": geometry.blocks_of_group, "GRID": int(geometry.grid), "EXAMPLES": geometry.examples}
     names |= {"TENSOR": int(geometry.tensor), "WARP_ROWS": geometry.warp_rows}
     defined = "".join(f"#define RNNX_{name} {value}\n" for name, value in names.items())
     return "\n".join([defined, *map(read, ("prelude.cuh", "instructions.cuh", "persistent.cuh")), kernel.text])
@@ -45,8 +45,8 @@ def _attributes(geometry: Geometry) -> str:
     return f"__cluster_dims__({geometry.cluster}, 1, 1) __launch_bounds__({geometry.threads}, 1) "
 
 
-def _of_team(geometry: Geometry) -> tuple[str, ...]:
-    """Return the parameters with which the blocks of a grid communicate: see `Pass.team_shapes`."""
+def _of_group(geometry: Geometry) -> tuple[str, ...]:
+    """Return the parameters with which the blocks of a grid communicate: see `Pass.group_shapes`."""
     return ("unsigned char* operands", "i64* counts") if geometry.grid else ()
 
 
@@ -96,7 +96,7 @@ def _products(cell: Cell, geometry: Geometry, *, backward: bool) -> list[str]:
     offset = 0
     shapes = geometry.products(cell, backward=backward)
     recurrent = [shape for shape in shapes if shape]
-    of_team, published = sum(map(geometry.published_bytes, recurrent)), 0
+    of_group, published = sum(map(geometry.published_bytes, recurrent)), 0
     for i, (stage, shape) in enumerate(zip(wiring(cell), shapes, strict=True)):
         if shape is None:
             continue
@@ -107,8 +107,8 @@ def _products(cell: Cell, geometry: Geometry, *, backward: bool) -> list[str]:
         size = geometry.operand_bytes(shape)
         parts = f"(Chunk*)(shared + {offset}), (ByteCounter*)(shared + {offset + size})"
         if geometry.grid:
-            count = f"(team * {len(recurrent)} + {sum(map(bool, shapes[:i]))}) * {COUNT_WORDS}"
-            parts += f", (Chunk*)(operands + team * {of_team} + {published}), (unsigned*)(counts + {count})"
+            count = f"(group * {len(recurrent)} + {sum(map(bool, shapes[:i]))}) * {COUNT_WORDS}"
+            parts += f", (Chunk*)(operands + group * {of_group} + {published}), (unsigned*)(counts + {count})"
             published += geometry.published_bytes(shape)
         lines += [f"Product<{shape.rows}, {shape.k}, {shape.split}> w{i};", f"w{i}.load({of_row}, shared);"]
         lines.append(f"const Exchange<{shape.sent}, {shape.k}> x{i}{{{parts}}};")
@@ -127,7 +127,7 @@ def forward_kernel(cell: Cell, geometry: Geometry) -> Kernel:
     stages, starts = wiring(cell), Layout.of(cell, 1).zx
     biases = [f"const storage* bh{stage.number}" for stage in stages if _recurrent_biases(stage)]
     parameters = ["const storage* zx", "i64 zx_step", "const i64* index", "const storage* b", *biases, *_stored(cell)]
-    parameters += [*_SIZES, "i64 n_x", "i64 saved_step", *_of_team(geometry)]
+    parameters += [*_SIZES, "i64 n_x", "i64 saved_step", *_of_group(geometry)]
     fixed = {_name(slot): f"load({_at(slot)})" for stage in stages for slot in stage.vectors}
     loads: dict[str, str] = {}
     head: list[str] = []
@@ -197,7 +197,7 @@ def backward_kernel(cell: Cell, geometry: Geometry) -> Kernel:
     parameters = [*(f"const storage* dS{k}" for k in states), *_stored(cell), "storage* dZ"]
     parameters += [f"storage* dZh{stage.number}" for stage in stages if stage.n_zh and not stage.stage.additive]
     parameters += [f"storage* dE{k}" for k in range(len(cell.inputs))]
-    parameters += [*(f"real* d_state{k}" for k in states), *_SIZES, *_of_team(geometry)]
+    parameters += [*(f"real* d_state{k}" for k in states), *_SIZES, *_of_group(geometry)]
     fixed = {_name(slot): f"load({_at(slot)})" for stage in stages for slot in stage.vectors}
     loads = {f"given{k}": f"dS{k} ? load(dS{k} + t * m * n + e) : {ZERO}" for k in states}
     for stage in stages:

@@ -70,6 +70,7 @@ class Function:
         self.vector = ir.VectorType(self.real, self.lanes)
         self.mask = ir.VectorType(I1, self.lanes)
         self.module = module
+        self.parts = 1  # vectors of the CPU in one of this function
         self.contracts = True  # whether a product and a sum may become a fused multiply-add
         self.ir = ir.Function(module, ir.FunctionType(returns or ir.VoidType(), [I64] * len(arguments)), name)
         if not public:
@@ -91,6 +92,25 @@ class Function:
         wide.itemsize, wide.real = 8, ir.DoubleType()
         wide.vector = ir.VectorType(wide.real, wide.lanes)
         return wide
+
+    def of_parts(self, parts: int) -> "Function":
+        """Return this function with vectors of so many of the CPU's, whose instructions alternate."""
+        other = copy.copy(self)
+        other.parts, other.lanes = parts, self.lanes // self.parts * parts
+        other.vector, other.mask = (ir.VectorType(kind, other.lanes) for kind in (self.real, I1))
+        return other
+
+    def joined(self, vectors: Sequence[ir.Value]) -> ir.Value:
+        """Return the vector of all lanes of one vector or two."""
+        count = len(vectors) * vectors[0].type.count
+        lanes = ir.Constant(ir.VectorType(I32, count), list(range(count)))
+        return vectors[0] if len(vectors) == 1 else self.build.shuffle_vector(*vectors, lanes)
+
+    def part(self, vector: ir.Value, i: int) -> ir.Value:
+        """Return the lanes of part i of a vector."""
+        count = self.lanes // self.parts
+        lanes = ir.Constant(ir.VectorType(I32, count), list(range(i * count, (i + 1) * count)))
+        return self.build.shuffle_vector(vector, vector, lanes)
 
     def sum(self, *terms: Any) -> ir.Value:
         """Add integers, each an IR value or a Python int."""
@@ -221,7 +241,7 @@ class Function:
     @property
     def has_scale(self) -> bool:
         """Whether the CPU has an instruction that multiplies vectors by powers of two."""
-        return self.lanes * self.itemsize == 64 and bool(features().get("avx512f"))
+        return self.lanes * self.itemsize == 64 * self.parts and bool(features().get("avx512f"))
 
     def intrinsic(self, name: str, *arguments: ir.Value) -> ir.Value:
         """Call an LLVM intrinsic on vectors."""

@@ -1,5 +1,6 @@
 """What all kernels of stages share: their arguments, loads and stores."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,12 @@ class Kernel:
         self.mask = f.first_lanes(self.tail) if tail else None
         self.ops, self.size = make_ops(dtype), f.lanes * f.itemsize
 
+    def paired(self) -> "Kernel":
+        """Return this kernel on two vectors at once."""
+        pair = copy.copy(self)
+        pair.f = self.f.of_parts(2)
+        return pair
+
     def row_of(self, j: ir.Value) -> ir.Value:
         """Return the offset of the row of example number j of the call, in arrays with one number per unit."""
         return self.f.times(self.f.load(self.f.sum(self.examples, self.f.times(j, 8)), I64), self.row)
@@ -36,6 +43,13 @@ class Kernel:
     def load(self, role: str, offset: ir.Value) -> tuple[Vector, ...]:
         """Load the arguments of a role at an offset."""
         return tuple(Vector(self.f, self.f.load_vector(place, self.mask)) for place in self.places(role, offset))
+
+    def gathered(self, place: ir.Value, stride: int) -> Vector:
+        """Load a vector whose parts are `stride` bytes apart."""
+        one = self.f.of_parts(1)
+        return Vector(
+            self.f, self.f.joined([one.load_vector(self.f.sum(place, i * stride)) for i in range(self.f.parts)])
+        )
 
     def load_given(self, offset: ir.Value, column: ir.Value) -> tuple[Vector, ...]:
         """Load the vectors of parameters, which are the same for all rows, and the extra inputs."""

@@ -4,14 +4,14 @@ A kernel runs one stage of one time step on rows (examples) by vectors (of units
 `rnnx.cells.wiring`. The variant "_tail" writes only the first `tail` units of one vector.
 """
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
 
 from rnnx.cells import Cell
 from rnnx.cells.wiring import Argument, StageWiring, wiring
+from rnnx.engines.cpu.codegen.ir import I64
 from rnnx.engines.cpu.codegen.kernel import Kernel
 from rnnx.engines.cpu.codegen.phases import phases_of
 from rnnx.engines.cpu.codegen.rows import emit_rows
@@ -42,44 +42,52 @@ def emit_kernels(module: ir.Module, cell: Cell, dtype: Any, given: Sequence[bool
                     emit(Kernel(module, f"{job}_{i}{'_tail' if tail else ''}", dtype, tail, arguments), stage)
 
 
-@contextlib.contextmanager
-def _vectors(kernel: Kernel, j: ir.Value) -> Iterator[tuple[ir.Value, ir.Value, ir.Value]]:
-    """Emit the loop over the vectors v of row j; yield v and offsets in bytes: in the row, and in whole arrays."""
-    row = kernel.row_of(j)
-    with kernel.f.loop(kernel.f.arguments.vectors) as v:
-        column = kernel.f.times(v, kernel.size)
-        yield v, column, kernel.f.sum(row, column)
-
-
 def _forward(kernel: Kernel, stage: StageWiring) -> None:
-    """Emit a forward kernel. In zx and zh, each of G gates, gate g of unit vector v is at (v G + g) L; but with heads,
-    zh is (rows, G, n).
-    """
-    f, size = kernel.f, kernel.size
-    with f.loop(f.arguments.rows) as j, _vectors(kernel, j) as (v, column, at):
-
-        def side(role: str, n_gates: int) -> tuple[Vector, ...]:
-            if not n_gates:
-                return ()
-            by_gate = role == "zh" and stage.heads > 1
-            offset = f.sum(f.times(j, kernel.side_rows[role]), f.times(v, size if by_gate else n_gates * size))
-            (place,) = kernel.places(role, offset)
-            gates = [f.sum(place, f.times(kernel.row, g) if by_gate else g * size) for g in range(n_gates)]
-            return tuple(Vector(f, f.load_vector(gate)) for gate in gates)
-
-        zx = side("zx", stage.n_zx)
-        # If the engine adds the sides, zx is the sum; adding -0.0 is exact.
-        zh = (Vector(f, f.constant(-0.0)),) * stage.n_zh if stage.adds_sides else side("zh", stage.n_zh)
-        new, saved = stage.forward(kernel.ops, zx, zh, kernel.load("reads", at), kernel.load_given(at, column))
-        kernel.store(new, kernel.places("writes", at))
-        kernel.store(saved, kernel.places("saves", at))
+    """Emit a forward kernel, which takes two vectors at a time: most of it is chains of dependent instructions."""
+    f = kernel.f
+    with f.loop(f.arguments.rows) as j:
+        row, paired = kernel.row_of(j), I64(0)
+        if kernel.mask is None:
+            paired = f.build.and_(f.arguments.vectors, I64(-2))
+            with f.loop(paired, step=2) as v:
+                _forward_at(kernel.paired(), stage, j, v, row)
+        with f.loop(f.arguments.vectors, paired) as v:
+            _forward_at(kernel, stage, j, v, row)
     f.end()
+
+
+def _forward_at(kernel: Kernel, stage: StageWiring, j: ir.Value, v: ir.Value, row: ir.Value) -> None:
+    """Emit the forward mathematics at vector v of row j. In zx and zh, each of G gates, gate g of unit vector v is at
+    (v G + g) L; but with heads, zh is (rows, G, n).
+    """
+    f, size, column = kernel.f, kernel.size, kernel.f.times(v, kernel.size)
+    at = f.sum(row, column)
+
+    def side(role: str, n_gates: int) -> tuple[Vector, ...]:
+        if not n_gates:
+            return ()
+        by_gate = role == "zh" and stage.heads > 1
+        (place,) = kernel.places(
+            role, f.sum(f.times(j, kernel.side_rows[role]), f.times(column, 1 if by_gate else n_gates))
+        )
+        if by_gate:
+            return tuple(Vector(f, f.load_vector(f.sum(place, f.times(kernel.row, g)))) for g in range(n_gates))
+        return tuple(kernel.gathered(f.sum(place, g * size), n_gates * size) for g in range(n_gates))
+
+    zx = side("zx", stage.n_zx)
+    # If the engine adds the sides, zx is the sum; adding -0.0 is exact.
+    zh = (Vector(f, f.constant(-0.0)),) * stage.n_zh if stage.adds_sides else side("zh", stage.n_zh)
+    new, saved = stage.forward(kernel.ops, zx, zh, kernel.load("reads", at), kernel.load_given(at, column))
+    kernel.store(new, kernel.places("writes", at))
+    kernel.store(saved, kernel.places("saves", at))
 
 
 def _backward(kernel: Kernel, stage: StageWiring) -> None:
     """Emit a backward kernel. dzx and dzh are (rows, blocks, n)."""
     f = kernel.f
-    with f.loop(f.arguments.rows) as j, _vectors(kernel, j) as (_, column, at):
+    with f.loop(f.arguments.rows) as j, f.loop(f.arguments.vectors) as v:
+        column = f.times(v, kernel.size)
+        at = f.sum(kernel.row_of(j), column)
         numbers = [a.number for a in kernel.addresses if a.role == "d_given"]
         d_given, ds = kernel.load("d_given", at), list(kernel.load("d_writes", at))
         for i, d in zip(numbers, d_given, strict=True):

@@ -88,11 +88,14 @@ class Vector:
     def scale(self, n: "Vector") -> "Vector":
         """Multiply by 2^n, for integral n of any magnitude."""
         f = self.function
-        every, as_set = ir.Constant(ir.IntType(f.lanes), -1), I32(4)  # lanes; the rounding mode
-        arguments = [self.value, n.value, self.value, every, as_set]
-        name = f"llvm.x86.avx512.mask.scalef.{'ps' if f.itemsize == 4 else 'pd'}.512"
-        function = declare(f.module, name, f.vector, [a.type for a in arguments])
-        return Vector(f, f.build.call(function, arguments))
+        every, as_set = ir.Constant(ir.IntType(f.lanes // f.parts), -1), I32(4)  # lanes; the rounding mode
+        name, scaled = f"llvm.x86.avx512.mask.scalef.{'ps' if f.itemsize == 4 else 'pd'}.512", []
+        for i in range(f.parts):
+            value, exponent = (f.part(a.value, i) if f.parts > 1 else a.value for a in (self, n))
+            arguments = [value, exponent, value, every, as_set]
+            function = declare(f.module, name, value.type, [a.type for a in arguments])
+            scaled.append(f.build.call(function, arguments))
+        return Vector(f, f.joined(scaled))
 
     def copysign(self, sign: "Vector") -> "Vector":
         """Combine this vector's magnitudes with the signs of another."""

@@ -54,7 +54,7 @@ __device__ __forceinline__ void publish(void* target, const unsigned (&words)[4]
   asm volatile("fence.proxy.async.global;" ::: "memory");
 }
 // Count this block in, and wait for a number of blocks. What their threads stored before a __syncthreads is then visible.
-__device__ __forceinline__ void meet(unsigned* count, unsigned blocks) {
+__device__ __forceinline__ void arrive_and_wait(unsigned* count, unsigned blocks) {
   unsigned arrived;
   asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(count) : "memory");
   do asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(arrived) : "l"(count) : "memory");

@@ -2,9 +2,9 @@
 // keeps the recurrent weights of its units in registers for all steps. Blocks exchange the operands of the recurrent
 // products with asynchronous stores into each other's shared memory, which a barrier counts by bytes.
 //
-// A team of RNNX_TEAM blocks runs RNNX_EXAMPLES examples, a multiple of 8. A team is a cluster, or, with RNNX_GRID, many
-// clusters, which exchange operands through global memory. RNNX_CLUSTER: blocks of a cluster. RNNX_UNITS: units of a
-// block, a multiple of 8. RNNX_WARPS: warps of a block. RNNX_TENSOR: whether products run on tensor cores; float32 is
+// A group of RNNX_GROUP blocks runs RNNX_EXAMPLES examples, a multiple of 8. A group is a cluster, or, with RNNX_GRID,
+// many clusters, which exchange operands through global memory. RNNX_CLUSTER: blocks of a cluster. RNNX_UNITS: units of
+// a block, a multiple of 8. RNNX_WARPS: warps of a block. RNNX_TENSOR: whether products run on tensor cores; float32 is
 // TF32 there. For who computes what see rnnx.engines.gpu.persistent.
 
 // --- operands ---
@@ -81,17 +81,17 @@ template <int SENT, int K> struct Exchange {
   }
 };
 #else
-// The same for a team of many clusters. Blocks publish their chunks in global memory, and meet. Each block then copies
-// its share to all blocks of its cluster. One buffer in shared memory is enough: no block is past the meeting, and
-// copies, before all blocks have arrived there, after their products with the last operand. Two are needed in global
-// memory: operand `turn` takes the place of operand `turn` - 2 after the meeting for operand `turn` - 1, where blocks
-// arrive after they have received operand `turn` - 2.
+// The same for a group of many clusters. Blocks publish their chunks in global memory, and wait at a barrier. Each
+// block then copies its share to all blocks of its cluster. One buffer in shared memory is enough: no block is past the
+// barrier, and copies, before all blocks have arrived there, after their products with the last operand. Two are needed
+// in global memory: operand `turn` takes the place of operand `turn` - 2 after the barrier of operand `turn` - 1, where
+// blocks arrive after they have received operand `turn` - 2.
 template <int SENT, int K> struct Exchange {
   static constexpr int SENT_CHUNKS = SENT / CHUNK * RNNX_EXAMPLES, BYTES = SENT_CHUNKS * (int)sizeof(Chunk);
   Chunk* buffer;        // (K / CHUNK, RNNX_EXAMPLES)
   ByteCounter* counter;
   Chunk* published;     // (2, SENT_CHUNKS)
-  unsigned* arrived;    // blocks at the meetings so far: zero before the launch
+  unsigned* arrived;    // arrivals at the barriers so far: zero before the launch
   static_assert(SENT_CHUNKS % RNNX_CLUSTER == 0, "");
 
   // See above.
@@ -114,7 +114,7 @@ template <int SENT, int K> struct Exchange {
   __device__ __forceinline__ const Chunk* receive(int turn) const {
     __syncthreads();
     if (threadIdx.x == 0) {
-      meet(arrived, (turn + 1) * RNNX_TEAM);
+      arrive_and_wait(arrived, (turn + 1) * RNNX_GROUP);
       const int share = SENT_CHUNKS / RNNX_CLUSTER, first = cluster_rank() * share;
       const Chunk* source = published + turn % 2 * SENT_CHUNKS + first;
       copy_to_cluster(buffer + first, source, share * (int)sizeof(Chunk), counter);
@@ -131,9 +131,9 @@ template <int SENT, int K> struct Exchange {
 // warp does one part of RNNX_WARP_ROWS rows, for all examples, or for a share if there are more warps. Partial sums are
 // (SPLIT, RNNX_EXAMPLES, STRIDE) in shared memory.
 template <int ROWS, int K, int SPLIT> struct Product {
-  static constexpr int GROUPS = (ROWS + RNNX_WARP_ROWS - 1) / RNNX_WARP_ROWS;
-  static constexpr int STRIDE = GROUPS * RNNX_WARP_ROWS + 4;  // without bank conflicts
-  static constexpr int MORE = RNNX_WARPS / (GROUPS * SPLIT);
+  static constexpr int ROW_GROUPS = (ROWS + RNNX_WARP_ROWS - 1) / RNNX_WARP_ROWS;
+  static constexpr int STRIDE = ROW_GROUPS * RNNX_WARP_ROWS + 4;  // without bank conflicts
+  static constexpr int MORE = RNNX_WARPS / (ROW_GROUPS * SPLIT);
   static constexpr int SHARES = MORE < RNNX_EXAMPLES / TILE ? MORE : RNNX_EXAMPLES / TILE;  // of the examples
 #if RNNX_TENSOR
   static constexpr int LANES = 4, TILES = RNNX_WARP_ROWS / 16, COUNT = 8;
@@ -145,13 +145,13 @@ template <int ROWS, int K, int SPLIT> struct Product {
   static constexpr int STEPS = K / (LANES * CHUNK) / SPLIT;
   Number weights[TILES][STEPS][COUNT];  // of LANES lanes that share a row, TILES rows or tiles of 16 rows
   static_assert(STEPS * LANES * CHUNK * SPLIT == K, "");
-  static_assert(GROUPS * SPLIT <= RNNX_WARPS, "");
+  static_assert(ROW_GROUPS * SPLIT <= RNNX_WARPS, "");
 
   __device__ __forceinline__ static int warp() { return threadIdx.x / 32; }
   __device__ __forceinline__ static int lane() { return threadIdx.x % 32; }
-  __device__ __forceinline__ static bool idle() { return warp() >= GROUPS * SPLIT * SHARES; }
-  __device__ __forceinline__ static int row() { return warp() % GROUPS * RNNX_WARP_ROWS + lane() / LANES; }
-  __device__ __forceinline__ static int part() { return warp() / GROUPS % SPLIT; }
+  __device__ __forceinline__ static bool idle() { return warp() >= ROW_GROUPS * SPLIT * SHARES; }
+  __device__ __forceinline__ static int row() { return warp() % ROW_GROUPS * RNNX_WARP_ROWS + lane() / LANES; }
+  __device__ __forceinline__ static int part() { return warp() / ROW_GROUPS % SPLIT; }
   // A thread's chunk of a step. The order of the terms of a sum is free, so whole chunks go to the lanes.
   __device__ __forceinline__ static int chunk(int step) { return (part() * STEPS + step) * LANES + lane() % LANES; }
 
@@ -174,7 +174,7 @@ template <int ROWS, int K, int SPLIT> struct Product {
   __device__ __forceinline__ void operator()(const Chunk* operand, real* sums) const {
     if (idle()) return;
     #pragma unroll 1
-    for (int first = warp() / (GROUPS * SPLIT) * TILE; first < RNNX_EXAMPLES; first += SHARES * TILE)
+    for (int first = warp() / (ROW_GROUPS * SPLIT) * TILE; first < RNNX_EXAMPLES; first += SHARES * TILE)
       multiply_tile(operand, sums, first);
   }
   // The sum over all columns.
