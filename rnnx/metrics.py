@@ -24,7 +24,7 @@ def accuracy(targets: Any, predictions: Any, *, weights: Any = None) -> float:
 
     Parameters
     ----------
-    targets : array of int or bool, any shape
+    targets : array of int, bool or str, any shape
     predictions : array
         Classes, shape of `targets`; or probabilities as models predict them, (num_classes, ...).
     weights : array, shape of `targets`, optional
@@ -32,7 +32,7 @@ def accuracy(targets: Any, predictions: Any, *, weights: Any = None) -> float:
     Raises
     ------
     ValueError, TypeError
-        As all functions here: for wrong shapes, no numbers, or masked arrays.
+        As all functions here: for wrong shapes, no numbers, NaN, or masked arrays.
     """
     wanted, found = _classes(targets, predictions)
     return _mean((wanted == found).astype(float), weights)
@@ -51,6 +51,8 @@ def f1_score(targets: Any, predictions: Any, *, average: str = "macro") -> Any:
     """
     choice("average", average, ("macro", "micro", "weighted", "binary", "none"))
     wanted, found = (a.ravel() for a in _classes(targets, predictions))
+    if average == "binary" and wanted.dtype.kind == "U":
+        raise ValueError("`average` = 'binary' needs the classes 0 and 1; got names")
     classes, places = np.unique(np.concatenate([wanted, found]), return_inverse=True)
     if average == "binary":
         classes, places = np.array([0, 1]), (np.concatenate([wanted, found]) == 1).astype(int)
@@ -87,11 +89,19 @@ def roc_auc(targets: Any, scores: Any) -> float:
     wanted, given = host_array("targets", targets), host_array("scores", scores)
     if given.ndim == wanted.ndim + 1 and given.shape[1:] == wanted.shape:
         if len(given) > 2:
+            if wanted.size and not 0 <= wanted.min() <= wanted.max() < len(given):
+                raise ValueError(
+                    f"`targets` must be classes in [0, {len(given)}); got {wanted.min()} to {wanted.max()}"
+                )
             return float(np.mean([roc_auc(wanted == k, given[k]) for k in range(len(given))]))
         given = given[-1]
     check_shape("scores", given, "(of `targets`)", wanted.shape)
     if np.isnan(given).any():
         raise ValueError("`scores` must not hold NaN")
+    if not np.isin(wanted, (0, 1)).all():
+        raise ValueError(
+            f"`targets` must be 0 or 1, of which `scores` are for 1; got {wanted[~np.isin(wanted, (0, 1))][0]}"
+        )
     positive, (_, places, counts) = wanted.ravel() == 1, np.unique(given, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[places.ravel()]  # equal scores share their mean rank
     n_positive, n = int(positive.sum()), positive.size
@@ -130,6 +140,7 @@ def mean_absolute_scaled_error(targets: Any, predictions: Any, history: Any, *, 
     """
     wanted, found = _numbers(targets, predictions)
     past = host_array("history", history).astype(float)
+    _check_finite(history=past)
     if past.ndim != wanted.ndim or past.shape[:-1] != wanted.shape[:-1] or past.shape[-1] <= integer("season", season):
         series = (*wanted.shape[:-1], "T")
         raise ValueError(f"`history` must have shape {series} with T > season = {season}; got {past.shape}")
@@ -159,17 +170,48 @@ def _numbers(targets: Any, predictions: Any, name: str = "predictions") -> tuple
     check_shape(name, found, "(of `targets`)", wanted.shape)
     if not wanted.size:
         raise ValueError("`targets` must hold at least one number")
+    _check_finite(**{"targets": wanted, name: found})
     return wanted, found
 
 
 def _classes(targets: Any, predictions: Any) -> tuple[np.ndarray, np.ndarray]:
-    wanted, found = host_array("targets", targets), host_array("predictions", predictions)
-    if found.ndim == wanted.ndim + 1 and found.shape[1:] == wanted.shape:
-        found = found.argmax(axis=0)
+    """Return classes, integers or names, and those that are predicted, also as probabilities."""
+    wanted, found = _names_or_numbers("targets", targets), _names_or_numbers("predictions", predictions)
+    probabilities = found.ndim == wanted.ndim + 1 and found.shape[1:] == wanted.shape
+    if probabilities:
+        _check_finite(predictions=found)
+        n, found = len(found), found.argmax(axis=0)
+        if wanted.size and (wanted.dtype.kind == "U" or wanted.min() < 0 or wanted.max() >= n):
+            raise ValueError(f"`targets` must be classes in [0, {n}), of which `predictions` has the probabilities")
     check_shape("predictions", found, "(of `targets`)", wanted.shape)
     if not wanted.size:
         raise ValueError("`targets` must hold at least one class")
+    if (wanted.dtype.kind == "U") != (found.dtype.kind == "U"):
+        raise TypeError("`targets` and `predictions` must both hold names, or both integers")
+    for name, array in {"targets": wanted, "predictions": found}.items():
+        if array.dtype.kind == "f" and (array % 1 != 0).any():  # also of NaN
+            hint = "; of probabilities there is one for each class, (num_classes, ...)" if name == "predictions" else ""
+            raise ValueError(
+                f"`{name}` must be classes, which are integers or names; got {array[array % 1 != 0][0]}{hint}"
+            )
     return wanted, found
+
+
+def _names_or_numbers(name: str, values: Any) -> np.ndarray:
+    """Return an array of real numbers, or of text."""
+    may_be_text = isinstance(values, list | tuple) or (type(values) is np.ndarray and values.dtype.kind in "OUT")
+    if may_be_text:
+        own = np.asarray(values, object)
+        if own.size and all(isinstance(one, str) for one in own.flat):
+            return own.astype(str)
+    return host_array(name, values)
+
+
+def _check_finite(**arrays: np.ndarray) -> None:
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            place = tuple(np.argwhere(~np.isfinite(array))[0].tolist())
+            raise ValueError(f"`{name}` must be finite; got {array[place]} at index {place}")
 
 
 def _mean(values: np.ndarray, weights: Any) -> float:

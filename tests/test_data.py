@@ -317,7 +317,7 @@ def test_streams_of_numbers(rng):
         > 0
     )
     raises(ValueError, r"`targets` must have shape \(23,\)", lambda: SeriesStreams(x, y[1:], 4))
-    raises(ValueError, "need as many steps", lambda: data.n_batches(99))
+    raises(ValueError, "the sequence is too short for `batch_size` = 99 streams: it has 23", lambda: data.n_batches(99))
 
 
 # --- frames ------------------------------------------------------------------------------------------------------

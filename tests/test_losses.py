@@ -11,6 +11,7 @@ import rnnx
 from rnnx import losses
 from rnnx.data import Batch, Examples, Scaler, class_weights
 from rnnx.losses import LOSSES, Loss, Quantile
+from rnnx.losses.quantiles import t_quantile, t_quantiles
 from rnnx.models import SequenceClassifier, SequenceRegressor
 from rnnx.optim import Adam
 from rnnx.training import Checkpoint, Trainer, load_checkpoint, save_checkpoint
@@ -148,6 +149,62 @@ def test_quantiles_never_cross_and_are_pinball_losses(rng):
     targets = rng.standard_normal((N, M, T))
     each = [rnnx.metrics.pinball_loss(targets, q, level) for q, level in zip(found, loss.quantiles, strict=True)]
     assert_close(loss(y, targets)[0], np.mean(each), TOLERANCE["oracle"])
+
+
+LEVELS = (0.001, 0.05, 0.3, 0.5, 0.75, 0.99)
+
+
+@pytest.mark.parametrize("df", [1, 1.3, 2, 2.7, 4, 30, 1000, 99_999, 1e6])
+def test_quantiles_of_the_t_distribution(df):
+    stats = pytest.importorskip("scipy.stats")
+    expected = [stats.t.ppf(q, df) for q in LEVELS]
+    np.testing.assert_allclose([t_quantile(q, df) for q in LEVELS], expected, rtol=1e-9, atol=1e-12)
+    if df >= 2:
+        np.testing.assert_allclose([t_quantiles(q, np.full(1, df))[0] for q in LEVELS], expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("loss", [losses.Gaussian(), losses.StudentT(), losses.StudentT(3), Quantile(LEVELS)], ids=repr)
+def test_quantiles_of_predictions(loss, rng):
+    x = rng.standard_normal((2, 5, 4))
+    scaler = Scaler((30.0, -5.0), (100.0, 2.0))
+    model = SequenceRegressor(2, 3, 2, loss=loss, target_scaler=scaler, seed=0, dtype="float64")
+    found = model.predict_quantiles(x, LEVELS[1:5])
+    assert [*found] == ["0.05", "0.3", "0.5", "0.75"]
+    values = np.stack([*found.values()])
+    assert (np.diff(values, axis=0) > 0).all()
+    assert_close(found["0.5"], model.predict(x), TOLERANCE["oracle"])
+    assert_close(model.predict_quantiles(x, [0.05], lengths=[4] * 5)["0.05"], values[0], TOLERANCE["oracle"])
+    if loss.outputs[0] == "mean":  # of what the model itself says, so many are between two quantiles
+        mean, scale, *df = model.predict_distribution(x).values()
+        df = df[0] if df else getattr(loss, "df", None)
+        draws = rng.standard_normal((20_000, 2, 5)) if df is None else rng.standard_t(df, (20_000, 2, 5))
+        low, high = (np.broadcast_to(found[q], draws.shape) for q in ("0.05", "0.75"))
+        assert rnnx.metrics.coverage(mean + scale * draws, low, high) == pytest.approx(0.7, abs=0.01)
+
+
+def test_an_interval_covers_as_much_as_it_says(rng):
+    x = rng.standard_normal((1, 400, 5))
+    y = (x[:, :, -1] + (0.3 + 0.5 * (x[:, :, 0] > 0)) * rng.standard_normal((1, 400))) * 50 + 7
+    model = SequenceRegressor(1, 8, loss="gaussian", target_scaler=Scaler.fit(y), seed=0)
+    Trainer(model, Adam(0.02)).fit(Examples(x[:, :200], y[:, :200]), epochs=25)
+    low, high = model.predict_quantiles(x[:, 200:], [0.1, 0.9]).values()
+    assert 0.7 < rnnx.metrics.coverage(y[:, 200:], low, high) < 0.9
+
+
+def test_losses_without_quantiles(rng):
+    def ask(loss, quantiles=(0.1,)):
+        return lambda: SequenceRegressor(1, 2, loss=loss, seed=0).predict_quantiles(object(), quantiles)
+
+    for call, error, message in (
+        (ask("huber"), ValueError, "the loss 'huber' has no quantiles, as 'gaussian'"),
+        (ask("quantile", [0.2]), ValueError, r"must be among those of the loss, \[0.1, 0.5, 0.9\]; got 0.2"),
+        (ask(losses.StudentT(0.5)), ValueError, "`df` of the loss must be at least 1 for quantiles; got 0.5"),
+        (ask("gaussian", [0.9, 0.1]), ValueError, "`quantiles` must increase"),
+        (ask("gaussian", 0.9), TypeError, "`quantiles` must be a sequence"),
+        (ask("gaussian", [1]), ValueError, "`quantiles` must be a number in"),
+    ):
+        with pytest.raises(error, match=message):
+            call()
 
 
 def test_nse_is_one_minus_the_efficiency(rng):

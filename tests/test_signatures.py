@@ -132,6 +132,9 @@ FLAGS = {
     "series_from_frame allow_gaps": lambda value: data.series_from_frame(
         {"t": [0, 1], "y": [1.0, 2.0]}, time="t", target="y", allow_gaps=value
     ),
+    "series_from_wide_frame allow_gaps": lambda value: data.series_from_wide_frame(
+        {"t": [0, 1], "y": [1.0, 2.0]}, time="t", allow_gaps=value
+    ),
     "make_corpus extend": lambda value: data.make_corpus(
         "t", NAMES, tokenizer=data.CharTokenizer(None).fit(NAMES), extend=value
     ),

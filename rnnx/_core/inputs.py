@@ -3,6 +3,7 @@
 Dimensions: n features, m examples, T steps, n_y outputs.
 """
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -30,7 +31,9 @@ def real_array(name: str, values: Any) -> tuple[Namespace, Array]:
     array = _from_lists(name, values) if isinstance(values, list | tuple) else values
     xp = ns.checked_namespace(name, array)
     if not ns.is_real(xp, array):
-        raise TypeError(f"`{name}` must hold real numbers; got dtype {array.dtype}")
+        text = "target" in name and ns.is_on_host(array) and array.dtype.kind in "OSUT"
+        hint = "; `rnnx.data.encode_labels` turns names into classes" if text else ""
+        raise TypeError(f"`{name}` must hold real numbers; got dtype {array.dtype}{hint}")
     return xp, array
 
 
@@ -49,7 +52,7 @@ def _from_lists(name: str, values: list[Any] | tuple[Any, ...]) -> np.ndarray:
     try:
         return np.asarray(values)
     except ValueError:
-        got = "lists of different lengths; pad them with `rnnx.data.pad`"
+        got = "lists of different lengths; pad numbers with `rnnx.data.as_sequences`, indices with `rnnx.data.pad`"
         raise ValueError(f"`{name}` must have rows of equal length; got {got}") from None
 
 
@@ -143,6 +146,8 @@ def _target_hint(name: str, shape: Shape, integers: bool, expected: Shape, sizes
     if sizes.classes:
         if shape == expected:
             return f"; classes are integers: pass {name}.astype(int)"
+        if shape == (1, *expected):
+            return f"; classes are integers without an axis of their own: pass {name}[0].astype(int)"
         if len(shape) == len(expected) + 1 and sizes.n_y in shape:
             return f"; this looks like one-hot classes: pass {name}.argmax(axis={shape.index(sizes.n_y)})"
         return ""
@@ -195,28 +200,30 @@ def weights_of_steps(xp: Namespace, device: Any, weights: Array, n_steps: int, d
     return xp.broadcast_to(xp.expand_dims(weights, axis=1), (weights.shape[0], n_steps))
 
 
-def not_finite(name: str, array: Array, lengths: Any) -> str:
-    """Return where an array (..., m, T) on the host is not finite within the lengths; "" if it is, or not known."""
+def not_finite(name: str, array: Array, lengths: Any, most: float = np.inf) -> str:
+    """Return where an array (..., m, T) on the host is not finite within the lengths; "" if it is, or not known.
+
+    Numbers above `most`, the largest of the dtype in which a model computes, are not finite there.
+    """
     if array is None or not ns.is_on_host(array) or array.dtype.kind != "f" or not array.size:
         return ""
-    finite = np.isfinite(array)
-    if finite.all():
+    most = min(most, np.finfo(array.dtype).max)
+    if -most <= array.min() and array.max() <= most:  # neither is true of NaN
         return ""
-    bad = ~finite
+    bad = ~(abs(array) <= most)
     if lengths is not None:
         bad &= valid_examples(np, np.asarray(lengths), array.shape[-1])
     if not bad.any():
         return ""
     place = tuple(np.argwhere(bad)[0].tolist())
-    return f"`{name}` hold {array[place]} at index {place}"
+    beyond = f", above {most:.2g}, the most that the model can compute with" if np.isfinite(array[place]) else ""
+    return f"`{name}` hold {array[place]} at index {place}{beyond}"
 
 
-def check_finite_inputs(name: str, values: Any, lengths: Any) -> None:
-    """Raise FloatingPointError if inputs (n, m, T) on the host are not finite; wrong ones are left to other checks."""
+def check_finite(arrays: Mapping[str, Array], lengths: Any, most: float) -> None:
+    """Raise FloatingPointError unless checked arrays (..., m, T) on the host are finite; see `not_finite`."""
     ends = host_lengths(lengths)
-    if not isinstance(values, np.ndarray) or values.ndim != 3 or (lengths is not None and ends is None):
-        return
-    if ends is not None and ends.shape != values.shape[1:2]:
-        return
-    if found := not_finite(name, values, ends):
-        raise FloatingPointError(found)
+    if lengths is None or ends is not None:
+        for name, array in arrays.items():
+            if found := not_finite(name, array, ends, most):
+                raise FloatingPointError(found)

@@ -8,16 +8,19 @@ from rnnx.data.examples import Examples
 from rnnx.data.files import EncodedText, TextFile, encode_file, open_text, read_text
 from rnnx.data.frames import FrameSequences, sequences_from_frame, series_from_frame
 from rnnx.data.holdout import split_by_group
+from rnnx.data.labels import encode_labels
 from rnnx.data.on_device import to_device_of
 from rnnx.data.padding import StepMask, move_padding_to_end
 from rnnx.data.pairs import PairBatch, Pairs
-from rnnx.data.scaling import Scaler, encode_labels
-from rnnx.data.series import Series, SeriesWindows
+from rnnx.data.scaling import Scaler
+from rnnx.data.series import SeriesWindows
 from rnnx.data.series_streams import SeriesStreams
 from rnnx.data.sources import Items
+from rnnx.data.time_series import Series
 from rnnx.data.tokenizer import NEWLINE, CharTokenizer
 from rnnx.data.vocabulary import count_characters
 from rnnx.data.weights import class_weights
+from rnnx.data.wide_frames import sequences_from_wide_frame, series_from_wide_frame
 from rnnx.data.windows import Lines, Streams, Windows
 
 __all__ = [
@@ -56,7 +59,9 @@ __all__ = [
     "python_prose",
     "read_text",
     "sequences_from_frame",
+    "sequences_from_wide_frame",
     "series_from_frame",
+    "series_from_wide_frame",
     "split_by_group",
     "to_device_of",
 ]

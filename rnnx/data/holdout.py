@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from rnnx._core.checks import generator, real
+from rnnx.data.labels import plain_values
 
 
 def split_by_group(groups: Any, validation: float = 0.2, *, seed: Any = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -25,14 +26,19 @@ def split_by_group(groups: Any, validation: float = 0.2, *, seed: Any = 0) -> tu
 
     Raises
     ------
-    ValueError
-        If there are fewer than two groups.
+    ValueError, TypeError
+        If there are fewer than two groups, or a group is missing (None, NaN or NA).
     """
     part, rng = real("validation", validation, "(0, 1)"), generator("seed", seed)
-    array = np.asarray(groups.to_numpy() if hasattr(groups, "to_numpy") else groups)
-    if array.ndim != 1:
-        raise ValueError(f"`groups` must have shape (n,); got {array.shape}")
-    names, numbers = np.unique(array.astype(str) if array.dtype == object else array, return_inverse=True)
+    own, shape = plain_values("groups", groups)
+    if len(shape) != 1:
+        raise ValueError(f"`groups` must have shape (n,); got {shape}")
+    try:
+        names = sorted(set(own))
+    except TypeError:  # of several kinds
+        names = sorted(set(own), key=lambda name: (str(name), type(name).__name__))
+    places = {name: k for k, name in enumerate(names)}
+    numbers = np.array([places[name] for name in own], np.int64)
     if len(names) < 2:
         raise ValueError(f"`groups` must have at least 2 groups, so that one can be held out; got {len(names)}")
     held = rng.permutation(len(names))[: min(max(1, round(part * len(names))), len(names) - 1)]

@@ -1,6 +1,6 @@
-"""Scalers between raw units and those of a model, and classes with names."""
+"""Scalers between raw units and those of a model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,8 @@ import numpy as np
 from rnnx._core.checks import check_lengths, real
 from rnnx._core.inputs import host_array
 from rnnx._core.words import shown
+
+_MOST = 1e150  # the squares of larger numbers overflow
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,12 @@ class Scaler:
         Raises
         ------
         ValueError, TypeError
-            If a feature has no numbers, or the arguments are no such arrays.
+            If a feature has no numbers or an infinite one, or the arguments are no such arrays.
         """
         array = host_array("values", values).astype(float)
         if array.ndim not in (2, 3) or not array.shape[0]:
             raise ValueError(f"`values` must have shape (n_x, n, T) or (n_y, n); got {array.shape}")
-        known = np.isfinite(array)
+        known = ~np.isnan(array)
         if lengths is not None:
             ends = check_lengths(np, "cpu", lengths, array.shape[1], array.shape[-1])
             known &= np.arange(array.shape[-1]) < ends[:, None]
@@ -72,6 +74,8 @@ class Scaler:
         for k, row in enumerate(rows):
             if not row.size:
                 raise ValueError(f"`values` must hold numbers of every feature; feature {k} has none")
+            if (most := float(abs(row).max())) > _MOST:
+                raise ValueError(f"`values` must be finite and below {_MOST:g}; feature {k} has {most:g}")
         pairs = [(float(row.mean()), float(row.std())) for row in rows]
         scales = [scale if scale > 1e-12 * abs(mean) else 1.0 for mean, scale in pairs]
         return cls(tuple(mean for mean, _ in pairs), tuple(scales))
@@ -97,8 +101,10 @@ class Scaler:
                 f"`{name}` must be a rnnx.data.Scaler, or a fitted scaler of scikit-learn; got {shown(scaler)}"
             )
         mean, one, two = (scaler.inverse_transform(np.full((1, n), float(k)))[0] for k in range(3))
-        if not np.allclose(two - one, one - mean) or not (one != mean).all():
-            raise TypeError(f"`{name}` must scale and shift each feature; got {type(scaler).__name__}")
+        linear = np.allclose(two - one, one - mean) and (one != mean).all()
+        if not linear or getattr(scaler, "clip", False):
+            got = type(scaler).__name__ + (", which clips" if linear else "")
+            raise TypeError(f"`{name}` must scale and shift each feature; got {got}")
         return cls(tuple(mean.tolist()), tuple((one - mean).tolist()))
 
     @property
@@ -124,51 +130,3 @@ class Scaler:
         shape = (-1, *[1] * (array.ndim - 1))
         mean, scale = (np.asarray(v, array.dtype).reshape(shape) for v in (self.mean, self.scale))
         return array, mean, scale
-
-
-def encode_labels(labels: Any, classes: Sequence[Any] | None = None) -> tuple[np.ndarray, list[Any]]:
-    """Return class indices for labels of any kind, and the names of the classes, for a `SequenceClassifier`.
-
-    Parameters
-    ----------
-    labels : sequence or array of str, int or bool, shape (n,) or (n, T)
-    classes : sequence, optional
-        The names in their order, such as those of an earlier call; default: those that occur, sorted.
-
-    Returns
-    -------
-    indices : array of int, shape of `labels`
-    classes : list
-        The label of each index.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If a label is missing (None or NaN) or is not among the classes.
-
-    Examples
-    --------
-    >>> from rnnx.data import encode_labels
-    >>> indices, classes = encode_labels(["walk", "run", "walk"])
-    >>> indices.tolist(), classes
-    ([1, 0, 1], ['run', 'walk'])
-    """
-    if isinstance(labels, np.ma.MaskedArray):
-        raise TypeError("`labels` must not be a masked array, whose mask would be lost")
-    given = labels.to_numpy() if hasattr(labels, "to_numpy") else labels
-    array = np.asarray(given, None if isinstance(given, np.ndarray) else object)
-    flat = [v.item() if isinstance(v, np.generic) else v for v in array.ravel().tolist()]
-    for place, label in enumerate(flat):
-        if label is None or label != label:
-            raise ValueError(f"`labels` must not be missing; got {label!r} at index {place}")
-        if not isinstance(label, str | int | bool):
-            raise TypeError(f"`labels` must be text, integers or booleans; got {label!r:.50} at index {place}")
-    try:
-        names = sorted(set(flat)) if classes is None else list(classes)
-    except TypeError:
-        raise TypeError("`labels` must be of one kind; got text and numbers") from None
-    numbers = {name: k for k, name in enumerate(names)}
-    unknown = [label for label in flat if label not in numbers]
-    if unknown:
-        raise ValueError(f"`labels` must be among the classes {names!r:.200}; got {unknown[0]!r:.50}")
-    return np.array([numbers[label] for label in flat], np.int64).reshape(array.shape), names

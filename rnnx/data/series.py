@@ -1,4 +1,4 @@
-"""Time series, and windows over them for forecasting.
+"""Windows over time series, for forecasting.
 
 Dimensions: n_t targets, n_p and n_f further numbers per step, known until now and in advance; T steps, of which a
 window has L of the past and H of the future.
@@ -6,80 +6,14 @@ window has L of the past and H of the future.
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from rnnx._core.checks import choice, integer
-from rnnx._core.inputs import host_array
+from rnnx._core.checks import check_indices, choice, integer, integer_vector
 from rnnx.data.batches import Batch, Shuffled
 from rnnx.data.scaling import Scaler
-
-
-@dataclass(frozen=True, eq=False)
-class Series:
-    """A time series to forecast, with what else is known.
-
-    Parameters
-    ----------
-    targets : array, shape (T,) or (n_t, T)
-        What is to be forecast.
-    past : array, shape (T,) or (n_p, T), optional
-        Numbers that are known until now, such as measurements.
-    future : array, shape (T + more,) or (n_f, T + more), optional
-        Numbers that are known in advance, such as holidays or planned prices, also for steps after the targets.
-    static : array, shape (n_s,), optional
-        Numbers that hold for the whole series.
-    id : object, optional
-        A name.
-    times : array, shape (T + more,), optional
-        The time of each step.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If arrays do not hold numbers or do not match in length, or `past`, `future` or `static` hold NaN.
-    """
-
-    targets: np.ndarray
-    past: np.ndarray | None = None
-    future: np.ndarray | None = None
-    static: np.ndarray | None = None
-    id: Any = None
-    times: np.ndarray | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("targets", "past", "future", "static"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, self._checked(name, getattr(self, name)))
-        steps = self.targets.shape[1]
-        if self.past is not None and self.past.shape[1] != steps:
-            raise ValueError(f"`past` must have the T = {steps} steps of `targets`; got {self.past.shape[1]}")
-        if self.future is not None and self.future.shape[1] < steps:
-            raise ValueError(
-                f"`future` must have at least the T = {steps} steps of `targets`; got {self.future.shape[1]}"
-            )
-
-    def _checked(self, name: str, values: Any) -> np.ndarray:
-        array = host_array(name, values)
-        array = array if array.dtype.kind == "f" else array.astype(float)
-        if name != "static" and array.ndim == 1:
-            array = array[None]
-        if array.ndim != (1 if name == "static" else 2):
-            axes = "(n_s,)" if name == "static" else "(T,) or (n, T)"
-            raise ValueError(f"`{name}` must have shape {axes}; got {array.shape}")
-        bad = np.isinf(array) if name == "targets" else ~np.isfinite(array)
-        if bad.any():
-            place = tuple(np.argwhere(bad)[0].tolist())
-            of = "" if self.id is None else f" of the series {self.id!r}"
-            raise ValueError(f"`{name}`{of} must be finite; got {array[place]} at index {place}")
-        return array
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Numbers of targets, past, future and static numbers."""
-        return tuple(0 if a is None else a.shape[0] for a in (self.targets, self.past, self.future, self.static))
+from rnnx.data.time_series import Series, as_series, joined
 
 
 class SeriesWindows(Shuffled[Batch]):
@@ -124,7 +58,7 @@ class SeriesWindows(Shuffled[Batch]):
         self.input_length, self.horizon = integer("input_length", input_length), integer("horizon", horizon)
         self.stride = integer("stride", stride)
         choice("gaps", gaps, ("error", "hold"))
-        self.series = _as_series(series)
+        self.series = as_series(series)
         sizes = self.series[0].sizes
         for one in self.series:
             if one.sizes != sizes:
@@ -135,7 +69,7 @@ class SeriesWindows(Shuffled[Batch]):
         self._first = np.cumsum(ends) - ends  # step of each series in the joined arrays
         self._targets = np.concatenate([one.targets for one in self.series], axis=1)
         self._known = _held(self.series, self._targets, self._first, gaps)
-        self._future, self._first_future = _joined([one.future for one in self.series])
+        self._future, self._first_future = joined([one.future for one in self.series])
         statics = [one.static for one in self.series if one.static is not None]
         self._static = np.stack(statics, axis=1) if statics else None
         self._ends = ends
@@ -175,7 +109,8 @@ class SeriesWindows(Shuffled[Batch]):
 
     def places(self, chosen: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return the number of the series, and the first step of the future, of windows with these indices."""
-        chosen = np.asarray(chosen)
+        chosen = integer_vector(np, "cpu", "chosen", chosen)
+        check_indices("chosen", chosen, "n", len(self))
         which = np.searchsorted(self._last, chosen, side="right")
         return which, self._starts[which] + (chosen - self._before[which]) * self.stride + self.input_length
 
@@ -242,15 +177,6 @@ class SeriesWindows(Shuffled[Batch]):
         return self.gather([0])
 
 
-def _as_series(series: Any) -> list[Series]:
-    many = series if isinstance(series, list | tuple) else [series]
-    if not many:
-        raise ValueError("`series` must hold at least one series")
-    if isinstance(many[0], int | float):
-        many = [many]
-    return [one if isinstance(one, Series) else Series(one) for one in many]
-
-
 def _held(series: Sequence[Series], targets: np.ndarray, firsts: np.ndarray, gaps: str) -> np.ndarray:
     """Return targets and past numbers of all series, with the last value where a target is missing."""
     missing = np.isnan(targets)
@@ -267,14 +193,5 @@ def _held(series: Sequence[Series], targets: np.ndarray, firsts: np.ndarray, gap
             raise ValueError(f"{where}: there is no value before it; drop the first steps")
         steps = np.where(missing, 0, np.arange(targets.shape[1]))
         targets = np.take_along_axis(targets, np.maximum.accumulate(steps, axis=1), axis=1)
-    past, _ = _joined([one.past for one in series])
+    past, _ = joined([one.past for one in series])
     return targets if past is None else np.concatenate([targets, past])
-
-
-def _joined(arrays: Sequence[np.ndarray | None]) -> tuple[np.ndarray | None, np.ndarray]:
-    """Join arrays along time; return where each begins."""
-    given = [a for a in arrays if a is not None]
-    if not given:
-        return None, np.zeros(0, int)
-    sizes = np.array([a.shape[1] for a in given])
-    return np.concatenate(given, axis=1), np.cumsum(sizes) - sizes

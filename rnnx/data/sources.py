@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from rnnx._core.checks import check_methods, flag
-from rnnx._core.inputs import host_array
+from rnnx._core.checks import check_methods, choice, flag
+from rnnx._core.inputs import host_array, not_finite
 from rnnx.data.arrange import as_sequences
 from rnnx.data.batches import Batch, Shuffled
 
@@ -27,8 +27,8 @@ class Items(Shuffled[Batch]):
 
     Raises
     ------
-    ValueError, TypeError
-        When a batch is read, if an example is not as described; the message names it.
+    ValueError, TypeError, FloatingPointError
+        When a batch is read, if an example is not as described, or not finite; the message names it.
 
     Examples
     --------
@@ -43,7 +43,13 @@ class Items(Shuffled[Batch]):
         self, source: Any, *, inputs: str = "inputs", target: str = "target", axes: str = "tf", per_step: bool = False
     ) -> None:
         check_methods("source", source, "an object with `__len__` and `__getitem__`", "__len__", "__getitem__")
-        self.source, self.inputs, self.target, self.axes = source, inputs, target, axes
+        if hasattr(source, "keys"):
+            hint = "of data frames see `sequences_from_frame`, of arrays `Examples`"
+            raise TypeError(
+                f"`source` must have examples as its items; got columns, in {type(source).__name__}: {hint}"
+            )
+        self.source, self.inputs, self.target = source, inputs, target
+        self.axes = choice("axes", axes, ("tf", "ft", "t"))
         self.per_step = flag("per_step", per_step)
 
     def __len__(self) -> int:
@@ -57,9 +63,15 @@ class Items(Shuffled[Batch]):
         except (TypeError, ValueError) as error:
             raise type(error)(f"the examples {[*map(int, chosen)]!r:.100} of `source` do not fit: {error}") from None
         targets = [host_array(f"source[{i}]: {self.target}", y) for i, (_, y) in zip(chosen, pairs, strict=True)]
-        for i, y, n in zip(chosen, targets, np.asarray(lengths), strict=True) if self.per_step else ():
-            if y.ndim not in (1, 2) or len(y) != n:
+        for i, x, y, n in zip(chosen, pairs, targets, np.asarray(lengths), strict=True):
+            if self.per_step and (y.ndim not in (1, 2) or len(y) != n):
                 raise ValueError(f"source[{i}] must have a target for each of its {n} steps; got shape {y.shape}")
+            own, first = (a.shape[1:] if self.per_step else a.shape for a in (y, targets[0]))
+            if own != first:
+                raise ValueError(f"source[{i}] must have a target of shape {first}, as source[{chosen[0]}]; got {own}")
+            for name, values in ((self.inputs, np.asarray(x[0])), (self.target, y)):
+                if found := not_finite(name, values, None):
+                    raise FloatingPointError(f"source[{i}]: {found}")
         return Batch(inputs, self._stacked(targets, int(inputs.shape[-1])), lengths)
 
     def _pair(self, i: int) -> tuple[Any, Any]:
@@ -73,7 +85,7 @@ class Items(Shuffled[Batch]):
             x, y = item[self.inputs], item[self.target]
         else:
             raise TypeError(f"source[{i}] must be a tuple (inputs, target) or a dict; got {type(item).__name__}")
-        return np.asarray(x) if isinstance(x, list) else x, np.asarray(y)
+        return x, y if isinstance(y, list | tuple | np.ma.MaskedArray) else np.asarray(y)
 
     def _stacked(self, targets: list[np.ndarray], n_steps: int) -> np.ndarray:
         if self.per_step:

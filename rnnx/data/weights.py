@@ -8,6 +8,7 @@ import numpy as np
 from rnnx._core import arrays as ns
 from rnnx._core.checks import choice, is_whole, real
 from rnnx._core.inputs import bools_to_integers, host_array
+from rnnx._core.words import shown
 
 
 def class_weights(targets: Any, weights: str | Mapping[int, float] | Sequence[float] = "balanced") -> np.ndarray:
@@ -39,21 +40,21 @@ def class_weights(targets: Any, weights: str | Mapping[int, float] | Sequence[fl
     classes = bools_to_integers(np, host_array("targets", targets))
     if not ns.is_integer(np, classes):
         raise TypeError(f"`targets` must hold classes, which are integers; got dtype {classes.dtype}")
-    counts = np.bincount(classes[classes >= 0].ravel())
+    present, numbers = np.unique(classes[classes >= 0], return_counts=True)
     if isinstance(weights, str):
         choice("weights", weights, ["balanced"])
-        present = np.maximum(counts, 1) * np.count_nonzero(counts)
-        table = counts.sum() / present
+        own = numbers.sum() / (numbers * max(len(numbers), 1))
     elif isinstance(weights, Mapping):
-        for key in weights:
+        for key, value in weights.items():
             if not is_whole(key) or key < 0:
                 raise TypeError(f"the keys of `weights` must be classes, integers of at least 0; got {key!r:.50}")
-        table = np.ones(max([*weights, len(counts) - 1]) + 1)
-        for key, value in weights.items():
-            table[key] = real(f"weights[{key}]", value, "[0, inf)")
+            real(f"weights[{key}]", value, "[0, inf)")
+        own = np.array([float(weights.get(int(k), 1.0)) for k in present])
     else:
+        if not isinstance(weights, Sequence | np.ndarray):
+            raise TypeError(f"`weights` must be 'balanced', or a dict or list of numbers; got {shown(weights)}")
         table = np.array([real(f"weights[{k}]", value, "[0, inf)") for k, value in enumerate(weights)])
-    if len(table) < len(counts):
-        raise ValueError(f"`weights` must have one number for each of {len(counts)} classes; got {len(table)}")
-    own = np.append(table, 0.0)
-    return own[np.where(classes >= 0, classes, -1)]
+        if len(present) and len(table) <= present[-1]:
+            raise ValueError(f"`weights` must have one number for each of {present[-1] + 1} classes; got {len(table)}")
+        own = table[present]
+    return np.append(own, 0.0)[np.where(classes >= 0, np.searchsorted(present, classes), -1)]

@@ -1,16 +1,16 @@
 """Datasets of texts: independent lines, independent windows, and streams that carry states from batch to batch."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from rnnx._core.checks import check_generator, integer
+from rnnx._core.checks import integer
 from rnnx.data.batches import Batch, Shuffled, check_rows, pad_shifted
 from rnnx.data.steps import Pieces, Steps
-
-MOST_STEPS = 10**9  # larger numbers could overflow in the arithmetic with indices
+from rnnx.data.streams import MOST_STEPS, ParallelStreams
 
 
 class Lines(Shuffled[Batch]):
@@ -83,7 +83,7 @@ class Windows(Steps, Shuffled[Batch]):
         return self.rows(firsts, lengths=np.minimum(self.seq_length, end - firsts), continues=False)
 
 
-class Streams(Steps):
+class Streams(Steps, ParallelStreams):
     """A continuous text for truncated BPTT, read in order in `batch_size` parallel streams.
 
     The text is split into `batch_size` consecutive streams of equal length, dropping up to ``batch_size - 1`` steps.
@@ -103,6 +103,8 @@ class Streams(Steps):
     Every stream starts from zero states, so on a small text losses of different batch sizes are not quite comparable.
     """
 
+    _what = "text"
+
     def __init__(self, indices: np.ndarray, seq_length: int, pieces: Pieces | None = None) -> None:
         super().__init__(indices, pieces)
         self.seq_length = min(integer("seq_length", seq_length), MOST_STEPS)
@@ -111,27 +113,6 @@ class Streams(Steps):
         """Return the number of steps: all characters except the first of each piece."""
         return int(self.ends[-1])
 
-    def n_batches(self, batch_size: int) -> int:
-        """Return the number of batches per epoch. Raise ValueError if the text has fewer than `batch_size` steps."""
-        return -(-self._steps_per_stream(batch_size) // self.seq_length)
-
-    def batches(self, batch_size: int, rng: np.random.Generator | None = None, start: int = 0) -> Iterator[Batch]:
-        """Iterate over all steps, as `Windows.batches` does over windows, in `batch_size` streams.
-
-        The text is read in order; `rng` chooses the first step, and the text then wraps around.
-        """
-        steps, start = self._steps_per_stream(batch_size), integer("start", start, 0)
-        if rng is not None:
-            check_generator("rng", rng)
-        offset = 0 if rng is None else int(rng.integers(len(self)))
-        firsts = offset + steps * np.arange(batch_size)
-        return (
-            self.rows(firsts + at, lengths=np.full(batch_size, min(self.seq_length, steps - at)), continues=at > 0)
-            for at in range(start * self.seq_length, steps, self.seq_length)
-        )
-
-    def _steps_per_stream(self, batch_size: int) -> int:
-        steps = len(self) // integer("batch_size", batch_size)
-        if steps == 0:
-            raise ValueError(f"the text is too short for `batch_size` = {batch_size} streams: it has {len(self)} steps")
-        return steps
+    def extremes(self) -> Batch:
+        """Return all characters as one row, without a copy, for checks."""
+        return replace(super().extremes(), continues=True)

@@ -1,12 +1,14 @@
 """Negative log-likelihoods of distributions, whose parameters a model puts out."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rnnx._core.checks import real
 from rnnx.cells.vocabulary import Ops
 from rnnx.losses.loss import Loss
+from rnnx.losses.quantiles import normal_quantile, t_quantile, t_quantiles
 
 
 @dataclass(frozen=True, repr=False)
@@ -34,6 +36,10 @@ class Gaussian(Loss):
         """Return mean and scale."""
         mean, raw = outputs
         return mean, ops.softplus(raw) + self.least_scale
+
+    def quantile(self, described: Mapping[str, Any], level: float) -> Any:
+        """Return a quantile of the distribution."""
+        return described["mean"] + normal_quantile(level) * described["scale"]
 
     def value(self, ops: Ops, mean: Any, scale: Any, target: Any) -> Any:
         """Return the loss of one target."""
@@ -72,6 +78,13 @@ class StudentT(Loss):
         """Return mean, scale and, unless given, the degrees of freedom."""
         mean, raw, *df = outputs
         return mean, ops.softplus(raw) + self.least_scale, *[2.0 + ops.softplus(x) for x in df]
+
+    def quantile(self, described: Mapping[str, Any], level: float) -> Any:
+        """Return a quantile of the distribution."""
+        if self.df is not None and self.df < 1:
+            raise ValueError(f"`df` of the loss must be at least 1 for quantiles; got {self.df}")
+        t = t_quantiles(level, described["df"]) if self.df is None else t_quantile(level, self.df)
+        return described["mean"] + t * described["scale"]
 
     def value(self, ops: Ops, *operands: Any) -> Any:
         """Return the loss of one target."""

@@ -3,6 +3,7 @@
 Dimensions: n targets, n_y = parts n outputs, m examples, T steps.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -13,7 +14,7 @@ from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_indices, check_lengths, check_shape
-from rnnx._core.inputs import check_weights, weights_of_steps
+from rnnx._core.inputs import bools_to_integers, check_weights, weights_of_steps
 from rnnx._core.layout import valid_examples
 from rnnx._core.underflow import ignore_underflow
 from rnnx._core.words import shown
@@ -209,6 +210,7 @@ class Loss:
 
     def _checked_classes(self, xp: Any, targets: Array, ends: Array | None, y: Array) -> Array:
         check_shape("targets", targets, "(m, T_x)", tuple(y.shape[1:]))
+        targets = bools_to_integers(xp, targets)
         if not ns.is_integer(xp, targets):
             raise TypeError(f"`targets` must hold integers; got dtype {targets.dtype}")
         within = ns.is_on_host(targets) and ends is not None
@@ -235,6 +237,12 @@ class Loss:
         n = z.shape[0] // len(self.outputs)
         parts = [z[k * n : (k + 1) * n, ...] for k in range(len(self.outputs))]
         return dict(zip(self.outputs, self.distribution(array_ops(xp), *parts), strict=True))
+
+    def quantile(self, described: Mapping[str, Any], level: float) -> Any:
+        """Return the quantile of this level, between 0 and 1, of the distribution that `describe` returned."""
+        raise ValueError(
+            f"the loss {self.config['name']!r} has no quantiles, as 'gaussian', 'student_t' and 'quantile' have"
+        )
 
     def predict(self, xp: Any, z: Array) -> Array:
         """Return the predictions of outputs: numbers (n, ...), or probabilities (classes, ...)."""

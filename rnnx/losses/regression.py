@@ -1,7 +1,7 @@
 """Losses of numbers."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 from rnnx._core.arrays import Array
@@ -10,6 +10,7 @@ from rnnx._core.layout import valid_examples
 from rnnx.cells.vocabulary import Ops
 from rnnx.functional.losses import SQUARED_ERROR
 from rnnx.losses.loss import Loss
+from rnnx.losses.quantiles import checked_levels
 
 
 @dataclass(frozen=True, repr=False)
@@ -18,10 +19,6 @@ class SquaredError(Loss):
 
     name = "squared_error"
     rule = SQUARED_ERROR
-
-    def value(self, ops: Ops, y: Any, target: Any) -> Any:
-        """Return the loss of one target."""
-        return (y - target) * (y - target)
 
 
 @dataclass(frozen=True, repr=False)
@@ -69,13 +66,7 @@ class Quantile(Loss):
     name = "quantile"
 
     def __post_init__(self) -> None:
-        given = self.quantiles
-        if isinstance(given, str) or not hasattr(given, "__iter__"):
-            raise TypeError(f"`quantiles` must be a sequence of numbers; got {type(given).__name__}")
-        levels = tuple(real("quantiles", q, "(0, 1)") for q in given)
-        if not levels or any(a >= b for a, b in pairwise(levels)):
-            raise ValueError(f"`quantiles` must increase, and be at least one; got {list(levels)}")
-        object.__setattr__(self, "quantiles", levels)
+        object.__setattr__(self, "quantiles", checked_levels(self.quantiles))
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -95,6 +86,12 @@ class Quantile(Loss):
         for k in range(self.point - 1, -1, -1):
             values[k] = values[k + 1] - ops.softplus(outputs[k])
         return tuple(values)
+
+    def quantile(self, described: Mapping[str, Any], level: float) -> Any:
+        """Return one of the quantiles."""
+        if level not in self.quantiles:
+            raise ValueError(f"`quantiles` must be among those of the loss, {list(self.quantiles)}; got {level}")
+        return described[str(level)]
 
     def value(self, ops: Ops, *operands: Any) -> Any:
         """Return the loss of one target."""

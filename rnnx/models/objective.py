@@ -47,6 +47,6 @@ def checked_classes(classes: Any, n: int) -> list[Any]:
     names = [name.item() if isinstance(name, np.generic) else name for name in classes]
     if len(names) != n or len(set(names)) != n:
         raise ValueError(f"`classes` must be `num_classes` = {n} different names; got {names!r:.200}")
-    if not all(isinstance(name, str | int | bool) for name in names):
-        raise TypeError(f"`classes` must be text, integers or booleans; got {names!r:.200}")
+    if not all(isinstance(name, str | int | bool) for name in names) or len(set(map(type, names))) > 1:
+        raise TypeError(f"`classes` must be all text, all integers or all booleans; got {names!r:.200}")
     return names

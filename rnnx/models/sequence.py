@@ -1,18 +1,53 @@
 """Models that classify sequences or predict numbers from them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Unpack
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.inputs import check_finite_inputs
+from rnnx.losses.quantiles import checked_levels
 from rnnx.models.objective import checked_classes
 from rnnx.models.sequence_model import Options, SequenceModel
 
 
-class SequenceClassifier(SequenceModel):
+class Inference(TypedDict, total=False):
+    """Keyword arguments of predictions."""
+
+    lengths: Any
+    batch_size: int | None
+    extra: Mapping[str, Array] | None
+
+
+class Predictor(SequenceModel):
+    """The base of models of sequences that predict classes or numbers."""
+
+    def predict(
+        self,
+        inputs: Any,
+        *,
+        lengths: Any = None,
+        batch_size: int | None = None,
+        extra: Mapping[str, Array] | None = None,
+    ) -> Array:
+        """Return the predictions of the sequences, (n_y, m), or (n_y, m, T) per step.
+
+        Of a classifier, these are the probabilities of its classes. Of a regressor, they are numbers: where it puts out
+        a distribution, its mean or, of quantiles, the one nearest to 0.5.
+
+        Parameters
+        ----------
+        inputs, lengths, extra
+            As for `forward`, also in their errors. Those that are not finite are a FloatingPointError, as in training.
+        batch_size : int, optional
+            Most examples in one pass; default: as many as keep its memory at a few hundred megabytes. The last digits
+            of the result may depend on it, because an engine divides the work by the size of the batch.
+        """
+        return self.predicted(self.outputs(inputs, lengths=lengths, batch_size=batch_size, extra=extra)[0])
+
+
+class SequenceClassifier(Predictor):
     """Classifies sequences, or each of their steps.
 
     Parameters
@@ -78,49 +113,20 @@ class SequenceClassifier(SequenceModel):
         if self.classes is not None:
             self.config["classes"] = self.classes
 
-    def predict(
-        self,
-        inputs: Any,
-        *,
-        lengths: Any = None,
-        batch_size: int | None = None,
-        extra: Mapping[str, Array] | None = None,
-    ) -> Array:
-        """Return the class probabilities, (num_classes, m), or (num_classes, m, T) per step.
-
-        Parameters
-        ----------
-        inputs, lengths, extra
-            As for `forward`, also in their errors. Inputs that are not finite are a FloatingPointError, as in training.
-        batch_size : int, optional
-            Most examples in one pass; default: as many as keep its memory at a few hundred megabytes. The last digits
-            of the result may depend on it, because an engine divides the work by the size of the batch.
-        """
-        check_finite_inputs("inputs", inputs, lengths)
-        z = self.outputs(inputs, lengths=lengths, batch_size=batch_size, extra=extra)[0]
-        return self.predicted(z)
-
-    def predict_classes(
-        self,
-        inputs: Any,
-        *,
-        lengths: Any = None,
-        batch_size: int | None = None,
-        extra: Mapping[str, Array] | None = None,
-    ) -> np.ndarray:
+    def predict_classes(self, inputs: Any, **options: Unpack[Inference]) -> np.ndarray:
         """Return the most probable classes as a NumPy array, (m,) or (m, T): their names, or indices without `classes`.
 
         The arguments are those of `predict`. Of a model with the loss "multi_label", the result is a boolean for each
         label, (num_classes, m) or (num_classes, m, T): whether it is more probable than not.
         """
-        p = ns.to_host(self.predict(inputs, lengths=lengths, batch_size=batch_size, extra=extra))
+        p = ns.to_host(self.predict(inputs, **options))
         if self.loss_function.kind == "labels":
             return p > 0.5
         indices = p.argmax(axis=0)
         return indices if self.classes is None else np.array(self.classes)[indices]
 
 
-class SequenceRegressor(SequenceModel):
+class SequenceRegressor(Predictor):
     """Predicts numbers for a sequence, or for each of its steps, by default by least squares.
 
     Parameters
@@ -143,35 +149,39 @@ class SequenceRegressor(SequenceModel):
     _default_loss = "squared_error"
     _output_name = "output_size"
 
-    def predict(
-        self,
-        inputs: Any,
-        *,
-        lengths: Any = None,
-        batch_size: int | None = None,
-        extra: Mapping[str, Array] | None = None,
-    ) -> Array:
-        """Return the predicted numbers, (output_size, m), or (output_size, m, T) per step.
-
-        The arguments are those of `SequenceClassifier.predict`. Where the model puts out a distribution, this is its
-        mean or, of quantiles, the one nearest to 0.5.
-        """
-        check_finite_inputs("inputs", inputs, lengths)
-        z = self.outputs(inputs, lengths=lengths, batch_size=batch_size, extra=extra)[0]
-        return self.predicted(z)
-
-    def predict_distribution(
-        self,
-        inputs: Any,
-        *,
-        lengths: Any = None,
-        batch_size: int | None = None,
-        extra: Mapping[str, Array] | None = None,
-    ) -> dict[str, Array]:
+    def predict_distribution(self, inputs: Any, **options: Unpack[Inference]) -> dict[str, Array]:
         """Return all that the outputs say, by name: "mean" and "scale", or the quantiles "0.1", "0.5", ...
 
-        Each has the shape of the predictions. The arguments are those of `SequenceClassifier.predict`.
+        Each has the shape of the predictions. The arguments are those of `predict`.
         """
-        check_finite_inputs("inputs", inputs, lengths)
-        z = self.outputs(inputs, lengths=lengths, batch_size=batch_size, extra=extra)[0]
-        return self.described(z)
+        return self.described(self.outputs(inputs, **options)[0])
+
+    def predict_quantiles(
+        self, inputs: Any, quantiles: Sequence[float] = (0.1, 0.5, 0.9), **options: Unpack[Inference]
+    ) -> dict[str, Array]:
+        """Return quantiles of the predicted distribution, such as the ends of an interval, by their level as text.
+
+        Parameters
+        ----------
+        inputs, **options
+            As for `predict`.
+        quantiles : sequence of float
+            Increasing levels, between 0 and 1: any of the losses "gaussian" and "student_t"; of "quantile", those that
+            the model was trained for. ``low, high = model.predict_quantiles(x, [0.05, 0.95]).values()`` is an interval
+            of 90 %.
+
+        Returns
+        -------
+        quantiles : dict of str to array
+            Each has the shape of the predictions.
+
+        Raises
+        ------
+        ValueError
+            Also if the loss has no such quantiles.
+        """
+        levels, loss = checked_levels(quantiles), self.loss_function
+        for level in levels:  # so that errors come before the work
+            loss.quantile(dict.fromkeys(loss.outputs, np.full(1, 3.0)), level)
+        described = self.predict_distribution(inputs, **options)
+        return {str(level): loss.quantile(described, level) for level in levels}

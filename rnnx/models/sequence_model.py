@@ -11,6 +11,7 @@ from rnnx._core.arrays import Array
 from rnnx._core.checks import check_lengths, flag, integer, integer_vector
 from rnnx._core.inputs import (
     Sizes,
+    check_finite,
     check_inputs,
     check_targets,
     check_weights,
@@ -250,10 +251,14 @@ class SequenceModel(Model):
         """Compute the outputs and final states in passes of at most `batch_size` examples.
 
         Without outputs for every step, a pass is cut to the length of its longest example, and the head runs once.
+        Inputs on the host must be finite.
         """
         inputs, ends, given = self._checked_inputs(inputs, lengths, states)
         m, n_steps = inputs.shape[-2:]
         extra = self._checked_extra(extra, inputs)
+        most = float(self.xp.finfo(self.dtype).max)
+        check_finite({"inputs": inputs} | {f"extra[{name!r}]": a for name, a in extra.items()}, lengths, most)
+        check_finite({f"states[{name!r}]": s for name, s in given.items()}, None, most)
         on_host, results, finals = host_lengths(lengths), [], []
         for part in batch_slices(m, n_steps, self.stack, batch_size):
             stop = n_steps if on_host is None or self.per_step else int(on_host[part].max(initial=1))
@@ -278,10 +283,13 @@ class SequenceModel(Model):
         targets = check_targets("targets", batch.targets, m, n_steps, self._sizes, lengths)
         self.loss_function.check_targets("targets", targets, lengths=lengths)
         extra = self._checked_extra(getattr(batch, "extra", None), inputs)
+        continues = getattr(batch, "continues", False)
+        if continues and self.stack.bidirectional:
+            raise ValueError("a bidirectional model cannot read streams, whose batches continue each other")
         weights = getattr(batch, "weights", None)
         if weights is not None:
             weights = check_weights(weights, m, n_steps if self.per_step else None)
-        return Batch(inputs, targets, lengths, getattr(batch, "continues", False), extra or None, weights)
+        return Batch(inputs, targets, lengths, continues, extra or None, weights)
 
     def run(
         self, batch: Any, states: States | None, masks: Masks | None, keep_caches: bool

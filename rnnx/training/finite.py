@@ -50,19 +50,30 @@ def check_dataset(name: str, dataset: Any, model: Any, batch_size: int) -> None:
     """Raise unless a dataset has at least one term of the loss, and all values that can be read are finite."""
     if not dataset.n_batches(batch_size) or not any(model.count(batch) for batch in dataset.batches(batch_size)):
         raise ValueError(f"`{name}` must hold at least one example" + (" of at least one step" if len(dataset) else ""))
-    if found := not_finite(dataset):
+    if found := not_finite(dataset, model):
         raise FloatingPointError(f"`{name}` is not usable: {found}")
 
 
-def not_finite(data: Any) -> str:
+def not_finite(data: Any, model: Any = None) -> str:
     """Return where the inputs or targets of a batch or of `Examples` are not finite; "" if they are, or unknown.
 
-    Values past an example's length do not count.
+    Nor are numbers that are too large for the dtype of a model. Values past an example's length do not count.
     """
-    arrays = {name: getattr(data, name, None) for name in ("inputs", "targets")}
+    most = largest(model)
+    targets = getattr(data, "targets", None)
+    arrays = {"inputs": getattr(data, "inputs", None)}
+    arrays |= {f"targets[{k!r}]": a for k, a in targets.items()} if isinstance(targets, dict) else {"targets": targets}
     arrays |= {f"extra[{name!r}]": a for name, a in (getattr(data, "extra", None) or {}).items()}
     for name, a in arrays.items():
         by_step = getattr(a, "ndim", 0) == 3 or name.startswith("extra")
-        if found := first_not_finite(name, a, data.lengths if by_step else None):
+        if found := first_not_finite(name, a, data.lengths if by_step else None, most):
             return found
     return ""
+
+
+def largest(model: Any) -> float:
+    """Return the largest number that a model computes with; infinity if that is not known."""
+    try:
+        return float(model.xp.finfo(model.dtype).max)
+    except (AttributeError, TypeError, ValueError):
+        return math.inf

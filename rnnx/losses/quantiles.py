@@ -1,0 +1,72 @@
+"""Quantiles of distributions, and the levels that users give."""
+
+import math
+from functools import lru_cache
+from itertools import pairwise
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from rnnx._core.checks import real
+
+_DEGREE = 40  # of the polynomial in `t_quantiles`
+
+
+def checked_levels(given: Any) -> tuple[float, ...]:
+    """Return increasing levels between 0 and 1."""
+    if isinstance(given, str) or not hasattr(given, "__iter__"):
+        raise TypeError(f"`quantiles` must be a sequence of numbers; got {type(given).__name__}")
+    levels = tuple(real("quantiles", q, "(0, 1)") for q in given)
+    if not levels or any(a >= b for a, b in pairwise(levels)):
+        raise ValueError(f"`quantiles` must increase, and be at least one; got {list(levels)}")
+    return levels
+
+
+def normal_quantile(level: float) -> float:
+    """Return a quantile of the standard normal distribution."""
+    return NormalDist().inv_cdf(level)
+
+
+@lru_cache(maxsize=1)
+def _quadrature() -> tuple[np.ndarray, np.ndarray]:
+    nodes, weights = np.polynomial.legendre.leggauss(64)
+    return (nodes + 1) / 2, weights / 2
+
+
+def t_quantile(level: float, df: float) -> float:
+    """Return a quantile of Student's t-distribution with df >= 1 degrees of freedom.
+
+    With t = sqrt(df) tan(angle), the probability between 0 and t is the integral of c cos(angle)^(df - 1). It is
+    concave, so that Newton's method, which begins at 0, stays below the solution.
+    """
+    if df > 1e4:  # the beginning of the series in 1 / df
+        z = normal_quantile(level)
+        return z + (z**3 + z) / (4 * df) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2)
+    nodes, weights = _quadrature()
+    c = math.exp(math.lgamma((df + 1) / 2) - math.lgamma(df / 2)) / math.sqrt(math.pi)
+    wanted, angle = abs(level - 0.5), 0.0
+    for _ in range(100):
+        between = c * angle * float(weights @ np.cos(angle * nodes) ** (df - 1))
+        step = (wanted - between) / (c * math.cos(angle) ** (df - 1))
+        angle = min(angle + step, math.pi / 2)
+        if step <= 1e-13 * angle:
+            break
+    return math.copysign(math.sqrt(df) * math.tan(angle), level - 0.5)
+
+
+@lru_cache(maxsize=64)
+def _coefficients(level: float) -> tuple[float, ...]:
+    """Return the quantile as a Chebyshev series in 4 / df - 1, for df >= 2."""
+    values = np.vectorize(lambda s: t_quantile(level, 4 / (s + 1)), otypes=[float])
+    return tuple(np.polynomial.chebyshev.chebinterpolate(values, _DEGREE).tolist())
+
+
+def t_quantiles(level: float, df: Any) -> Any:
+    """Return the quantiles of Student's t-distribution for an array of df >= 2, of any library."""
+    first, *others = _coefficients(level)
+    s = 4.0 / df - 1.0
+    one, two = 0.0 * s, 0.0 * s
+    for coefficient in reversed(others):
+        one, two = coefficient + 2.0 * s * one - two, one
+    return first + s * one - two
