@@ -14,11 +14,10 @@ import os
 import shlex
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
-from shared import child, versions
+from shared import child, least_ms, versions
 
 from rnnx.compare.process import in_turn
 
@@ -83,13 +82,8 @@ def measure_c(cell, n, weights, command):
 
 
 def least_us(f):
-    """Return the shortest time of a call in microseconds."""
-    times, end = [], time.perf_counter() + SECONDS
-    while len(times) < 4 or time.perf_counter() < end:
-        start = time.thread_time()
-        f()
-        times.append(time.thread_time() - start)
-    return 1e6 * min(times[1:])
+    """Return the shortest CPU time of a call in microseconds."""
+    return 1e3 * least_ms(f, seconds=SECONDS)
 
 
 def measure_rnnx(cell, n):

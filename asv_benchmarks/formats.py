@@ -12,37 +12,28 @@ import time
 
 import numpy as np
 from onnx_sides import onnx_sequence
-from shared import child, versions
+from shared import child, least_ms, versions
 
 from rnnx.compare.process import in_turn
 
 RNNX, ONNX = ("float32", "bfloat16", "int8"), ("onnxruntime", "onnxruntime int8")
-STEPS, SECONDS = 50, 0.5
-
-
-def least_ms(f):
-    """Return the shortest time of a call in milliseconds."""
-    times, end = [], time.perf_counter() + SECONDS
-    while len(times) < 4 or time.perf_counter() < end:
-        start = time.perf_counter()
-        f()
-        times.append(time.perf_counter() - start)
-    return 1e3 * min(times[1:])
+STEPS = 50
+least = functools.partial(least_ms, clock=time.perf_counter)
 
 
 def measure(side, n, m):
     """Return milliseconds for a sequence, and for as many steps of a stream (None for onnxruntime)."""
     x = np.random.default_rng(0).standard_normal((STEPS, m, n)).astype(np.float32)
     if side in ONNX:
-        return least_ms(onnx_sequence("lstm", n, x, quantized=side != ONNX[0], threads=1)), None
+        return least(onnx_sequence("lstm", n, x, quantized=side != ONNX[0], threads=1)), None
     import rnnx
 
     parameters = rnnx.initialize_parameters("lstm", n, n, seed=0)
     if side != "float32":
         parameters = rnnx.quantize("lstm", parameters, side)
     stream, steps = rnnx.Stream("lstm", parameters, m=m), [np.ascontiguousarray(xt.T) for xt in x]
-    sequence = least_ms(lambda: rnnx.recurrent_forward("lstm", x.T, (), parameters, keep_caches=False))
-    return sequence, least_ms(lambda: [stream.step(xt) for xt in steps])
+    sequence = least(lambda: rnnx.recurrent_forward("lstm", x.T, (), parameters, keep_caches=False))
+    return sequence, least(lambda: [stream.step(xt) for xt in steps])
 
 
 def main():

@@ -4,10 +4,9 @@
 """
 
 import argparse
-import time
 
 import numpy as np
-from shared import child, versions
+from shared import child, least_ms, versions
 
 SIZES = [
     (27, 64, 32, 25),
@@ -17,7 +16,7 @@ SIZES = [
     (37, 100, 20, 40),
     (13, 33, 7, 90),
 ]
-SECONDS, LEAST = 1.0, 7
+SECONDS = 1.0
 
 
 def drawn(size):
@@ -26,17 +25,6 @@ def drawn(size):
     rng = np.random.default_rng(0)
     lengths = np.round(np.linspace(0.3, 1, m) * n_steps).astype(np.int64)
     return rng.standard_normal((n_x, m, n_steps)).astype("float32"), rng.permutation(lengths)
-
-
-def least_ms(f):
-    """Return the minimum of the thread's time in milliseconds."""
-    f(), f()
-    times, end = [], time.perf_counter() + SECONDS
-    while len(times) < LEAST or time.perf_counter() < end:
-        start = time.thread_time_ns()
-        f()
-        times.append(time.thread_time_ns() - start)
-    return min(times) / 1e6
 
 
 def rnnx_side(size):
@@ -56,7 +44,7 @@ def rnnx_side(size):
         rnnx.lstm_forward(x, None, parameters, lengths=given, keep_caches=False)
 
     given = (None, np.full(size[2], size[3]), lengths)
-    return [least_ms(lambda f=f, g=g: f(g)) for f in (inference, step) for g in given]
+    return [least_ms(lambda f=f, g=g: f(g), seconds=SECONDS) for f in (inference, step) for g in given]
 
 
 def torch_side(size):
@@ -82,7 +70,7 @@ def torch_side(size):
     def step(packed):
         run(packed).backward(torch.ones(size[3], size[2], size[1]))
 
-    return [least_ms(lambda f=f, p=p: f(p)) for f in (inference, step) for p in (False, True)]
+    return [least_ms(lambda f=f, p=p: f(p), seconds=SECONDS) for f in (inference, step) for p in (False, True)]
 
 
 def main():

@@ -9,23 +9,12 @@ separate processes, alternately; a time is the least CPU time of a call in any r
 
 import argparse
 import functools
-import time
 
 import numpy as np
-from shared import child, parsed_sizes, versions
+from shared import child, least_ms, parsed_sizes, versions
 
-SIZE, SECONDS = "64,128,32,50", 0.5
+SIZE = "64,128,32,50"
 MODELS = ("CharModel", "SequenceClassifier", "SequenceRegressor", "Seq2Seq")
-
-
-def least_ms(f):
-    """Return the least CPU time of this thread in a call, in milliseconds."""
-    times, end = [], time.perf_counter() + SECONDS
-    while len(times) < 5 or time.perf_counter() < end:
-        start = time.thread_time_ns()
-        f()
-        times.append(time.thread_time_ns() - start)
-    return min(times) / 1e6
 
 
 def make(kind, cell, size):

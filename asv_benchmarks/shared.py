@@ -19,16 +19,26 @@ def flops(job, cell, size):
     return (3 if job == "step" else 1) * 2 * GATES[cell] * n_a * (n_x + n_a) * m * steps
 
 
-def median_ms(f):
-    """Return the median time of a call in milliseconds, after two warm-up calls."""
+def _times(f, clock, seconds):
+    """Return the seconds of calls, after two warm-up calls."""
     f()
     f()
     times = []
-    while len(times) < LEAST_CALLS or sum(times) < LEAST_SECONDS:
-        start = time.perf_counter()
+    while len(times) < LEAST_CALLS or sum(times) < seconds:
+        start = clock()
         f()
-        times.append(time.perf_counter() - start)
-    return 1e3 * float(np.median(times))
+        times.append(clock() - start)
+    return times
+
+
+def median_ms(f):
+    """Return the median time of a call in milliseconds."""
+    return 1e3 * float(np.median(_times(f, time.perf_counter, LEAST_SECONDS)))
+
+
+def least_ms(f, clock=time.thread_time, seconds=LEAST_SECONDS):
+    """Return the shortest time of a call in milliseconds; by default, of CPU time of this thread."""
+    return 1e3 * min(_times(f, clock, seconds))
 
 
 def use_one_core():

@@ -19,7 +19,7 @@ import time
 
 import numpy as np
 from peers import SIZES
-from shared import child, median_ms, versions
+from shared import child, geometric_mean, median_ms, parsed_sizes, versions
 
 from rnnx.compare.process import in_turn
 
@@ -124,7 +124,7 @@ def compare(layer, job, dtype, options):
     """Measure and print one table."""
     sides = ["rnnx", "torch", *(["scripted", "compiled"] if layer == "own" else [])]
     default = FEW if job == "lengths" else ONE if layer == "own" else SIZES
-    sizes = [tuple(map(int, size.split(","))) for size in options.sizes or []] or default
+    sizes = parsed_sizes(options.sizes) or default
     calls = {
         side: functools.partial(child, "torch_modules:measure", side, layer, job, dtype, sizes, options.threads)
         for side in sides
@@ -140,7 +140,7 @@ def compare(layer, job, dtype, options):
         ratios.append(ms[1] / ms[0])
         row = [f"{value:.3g}" for value in ms] + [f"{value / ms[0]:.2f}" for value in ms[1:]]
         print(f"| {size} | {' | '.join(row)} |")
-    print(f"\ntorch / rnnx: geometric mean {np.exp(np.mean(np.log(ratios))):.2f}, least {min(ratios):.2f}", flush=True)
+    print(f"\ntorch / rnnx: geometric mean {geometric_mean(ratios):.2f}, least {min(ratios):.2f}", flush=True)
 
 
 def compare_training(options):

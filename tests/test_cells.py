@@ -8,7 +8,8 @@ import textwrap
 import numpy as np
 import pytest
 from array_api_compat import array_namespace
-from problems import MGU, ONE_SIDED, TWO_STAGES, central_differences, check_gradients, make_problem
+from cells_by_hand import MGU, ONE_SIDED, TWO_STAGES
+from problems import central_differences, check_gradients, make_problem
 from words import ALL_WORDS, EVERY_WORD
 
 import rnnx
@@ -267,9 +268,9 @@ def test_wiring_of_cells(cell):
         return tuple((cell.states if slot.kind == "state" else cell.saved)[slot.number] for slot in slots)
 
     stages, reads = wiring(cell), tuple(Slot("state", k) for k in range(len(cell.states)))
-    saved, first_gate = [], 0
+    saved = []
     for i, (stage, one) in enumerate(zip(cell.stages, stages, strict=True)):
-        assert (one.stage, one.number, one.first_gate, one.n_gates) == (stage, i, first_gate, len(stage.gates))
+        assert (one.stage, one.number, one.n_gates) == (stage, i, len(stage.gates))
         assert one.reads == reads
         assert one.operand == reads[0]
         assert names(one.saves) == stage.saved
@@ -278,7 +279,7 @@ def test_wiring_of_cells(cell):
         assert {slot.kind for slot in one.writes} == {"state" if one.is_last else "saved"}
         assert all(slot.after == one.is_last for slot in one.writes)
         saved += [*one.saves, *(() if one.is_last else one.writes)]
-        reads, first_gate = one.writes, first_gate + len(stage.gates)
+        reads = one.writes
     assert saved == [Slot("saved", k) for k in range(len(cell.saved))]
 
 
@@ -289,7 +290,6 @@ def test_slots_and_arguments_of_two_stages():
     assert first.writes == last.reads == tuple(Slot("saved", k) for k in (2, 3, 4, 5))
     assert last.saves == (Slot("saved", 6), Slot("saved", 7))
     assert last.writes == tuple(Slot("state", k, after=True) for k in (0, 1, 2))
-    assert (first.first_gate, last.first_gate) == (0, 2)
 
     def counts(arguments):
         """Number of arguments of each role, in order."""

@@ -14,9 +14,9 @@ import fake_cupy
 import ml_dtypes
 import numpy as np
 import pytest
+from cells_by_hand import MGU, ONE_SIDED
 from fake_cupy import FakeBlas, FakeCupy, FakeStream
 from mean_cells import MEANS
-from problems import MGU, ONE_SIDED
 from wide_cells import THREE_WIDTHS
 from words import ALL_WORDS
 

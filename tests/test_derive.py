@@ -7,9 +7,10 @@ from itertools import chain
 
 import numpy as np
 import pytest
+from cells_by_hand import TWO_STAGES
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from problems import TOLERANCE, TWO_STAGES, assert_close, make_problem
+from problems import TOLERANCE, assert_close, make_problem
 from random_cells import NUMPY, random_stages, torch_words
 
 import rnnx
@@ -92,7 +93,6 @@ FUNCTIONS |= {
     "where with a number": lambda ops, a, b: ops.where(ops.greater(a, 0.0), 1.5, b),
 }
 ONE = [name for name, f in FUNCTIONS.items() if f.__code__.co_varnames[1] == "x"]
-TWO = [name for name in FUNCTIONS if name not in ONE]
 REGULAR = np.array([-3.3, -1.2, -0.4, -0.01, 0.01, 0.3, 1.1, 2.7])
 SPECIAL = [0.0, -0.0, 5e-324, -5e-324, 1e-310, -1e-310, 1e-30, -1e-7, 1e-6, 0.5, 36.0, -36.0, 39.0, -39.0, 750.0]
 SPECIAL = np.array([*SPECIAL, -750.0, 1e160, -1e160, 1e300, -1e300, np.inf, -np.inf])

@@ -15,7 +15,7 @@ import pytest
 from conftest import to_numpy
 from hypothesis import given
 from hypothesis import strategies as st
-from problems import ENGINES_TOLERANCE, assert_close, make_problem, run
+from problems import ENGINES_TOLERANCE, arranged, assert_close, make_problem, run
 
 import rnnx
 from rnnx.cells import BUILT_IN
@@ -75,16 +75,7 @@ def test_shapes_orders_dtypes_lengths(data):
     problem = make_problem(cell, rng, n_x, n_a, m, n_steps, n_y=2, scale=0.5, lengths=lengths).astype(dtype)
 
     def ordered(a):
-        how = data.draw(st.sampled_from(["C", "F", "strided", "reversed", "readonly"]), label="order")
-        if how == "strided":
-            base = np.zeros((*a.shape[:-1], 2 * a.shape[-1]), a.dtype)
-            base[..., ::2] = a
-            return base[..., ::2]
-        if how == "reversed":
-            return np.ascontiguousarray(a[::-1])[::-1]
-        out = np.array(a, order="F" if how == "F" else "C")
-        out.flags.writeable = how != "readonly"
-        return out
+        return arranged(a, data.draw(st.sampled_from(["C", "F", "strided", "reversed", "readonly"]), label="order"))
 
     with rnnx.use_engine("reference"):
         expected, _ = run(problem)
@@ -299,13 +290,11 @@ def test_sizes_beyond_every_block(cell, lengths, rng):
 
 def unusual(a, how):
     """The same values in memory of an unusual kind."""
-    if how == "unaligned":
-        memory = np.zeros(a.nbytes + 1, np.uint8)[1:].view(a.dtype).reshape(a.shape)
-        memory[...] = a
-        return memory
     if how == "batch first":
         return np.ascontiguousarray(a.transpose(1, 2, 0)).transpose(2, 0, 1) if a.ndim == 3 else a
-    return np.broadcast_to(a[..., :1], a.shape)  # strides of zero
+    if how == "broadcast":
+        return np.broadcast_to(a[..., :1], a.shape)  # strides of zero
+    return arranged(a, how)
 
 
 @pytest.mark.parametrize("how", ["unaligned", "batch first", "broadcast"])

@@ -10,9 +10,10 @@ import shutil
 import ml_dtypes
 import numpy as np
 import pytest
+from cells_by_hand import ONE_SIDED
 from conftest import NO_COMPILER
 from mean_cells import MEANS, NESTED, UNUSED
-from problems import ENGINES_TOLERANCE, ONE_SIDED, assert_close, make_problem, run
+from problems import ENGINES_TOLERANCE, assert_close, make_problem, run
 from rounding import compare
 from wide_cells import PROJECTION
 
@@ -577,16 +578,21 @@ def test_an_empty_pass_of_a_one_sided_cell(stream, odd, rng):
         assert value is None or array.shape == value.shape, name
 
 
-@fed_cells
-def test_a_stream_of_a_one_sided_cell(stream, odd, rng):
-    problem = make_problem(odd, rng, 5, 6, 3, 4)
-    states, _, _ = problem.forward()
-    steps = rnnx.Stream(odd, problem.parameters, m=3, s0=problem.s0)
+def check_stream(problem, states):
+    """Compare a stream, which is run twice, with the states of the sequence."""
+    steps = rnnx.Stream(problem.cell, problem.parameters, m=3, s0=problem.s0)
     for _ in range(2):
         for t in range(4):
             a = steps.step(problem.x[:, :, t], inputs={name: e[:, :, t] for name, e in problem.extra.items()})
             assert_close(a, states[0][:, :, t], 1e-14)
         steps.reset()
+
+
+@fed_cells
+def test_a_stream_of_a_one_sided_cell(stream, odd, rng):
+    problem = make_problem(odd, rng, 5, 6, 3, 4)
+    states, _, _ = problem.forward()
+    check_stream(problem, states)
 
 
 def test_the_launches_of_one_sided_cells(stream, rng):
@@ -661,12 +667,7 @@ def test_a_stream_with_means(stream, odd, keep, n, rng):
     problem = make_problem(odd, rng, 5, n, 3, 4, scale=1 / n**0.5)
     options = {"inputs": problem.extra, "keep_caches": keep}
     states, _, _ = rnnx.recurrent_forward(odd, problem.x, problem.s0, problem.parameters, **options)
-    steps = rnnx.Stream(odd, problem.parameters, m=3, s0=problem.s0)
-    for _ in range(2):
-        for t in range(4):
-            a = steps.step(problem.x[:, :, t], inputs={name: e[:, :, t] for name, e in problem.extra.items()})
-            assert_close(a, states[0][:, :, t], 1e-14)
-        steps.reset()
+    check_stream(problem, states)
 
 
 def test_many_means(stream, rng):

@@ -11,9 +11,10 @@ import weakref
 import fake_cupy
 import numpy as np
 import pytest
+from cells_by_hand import ONE_SIDED
 from conftest import NO_COMPILER
 from fake_cupy import FakeCupy, FakeStream, download, upload
-from problems import ONE_SIDED, assert_close, make_problem, run
+from problems import assert_close, make_problem, run
 
 import rnnx
 from rnnx._core import arrays as ns

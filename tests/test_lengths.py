@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from cells_by_hand import MIXED, PRODUCT, TWO_STAGES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from problems import MIXED, PRODUCT, TOLERANCE, TWO_STAGES, Problem, assert_close, make_problem, run
+from problems import TOLERANCE, Problem, assert_close, make_problem, run
 
 import rnnx
 from rnnx.cells import BUILT_IN

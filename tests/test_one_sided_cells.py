@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cells_by_hand import MIXED, ONE_SIDED
 from head_cells import HEADS
 from mean_cells import MEANS
 from problems import (
     ENGINES_TOLERANCE,
-    MIXED,
-    ONE_SIDED,
+    arranged,
     assert_close,
     central_differences,
     check_gradients,
@@ -258,23 +258,6 @@ def test_streams(cell, m, engine, rng):
         stream.reset()
 
 
-def arranged(a, how):
-    """The same values in another arrangement in memory."""
-    if how == "strided":
-        base = np.zeros((*a.shape[:-1], 2 * a.shape[-1]), a.dtype)
-        base[..., ::2] = a
-        return base[..., ::2]
-    if how == "reversed":
-        return np.ascontiguousarray(a[::-1])[::-1]
-    if how == "unaligned":
-        memory = np.zeros(a.nbytes + 1, np.uint8)[1:].view(a.dtype).reshape(a.shape)
-        memory[...] = a
-        return memory
-    out = np.array(a, order="F" if how == "F" else "C")
-    out.flags.writeable = how != "readonly"
-    return out
-
-
 @pytest.mark.parametrize("how", ["C", "F", "strided", "reversed", "unaligned", "readonly"])
 @pytest.mark.parametrize("lengths", [None, [3, 0, 6, 5]])
 @of_cells
@@ -313,7 +296,8 @@ def test_warm_up_compiles_everything():
     """In a fresh process, also the code for index inputs and for several threads."""
     code = """
 import numpy as np, rnnx
-from problems import PRODUCT, make_problem, run
+from cells_by_hand import PRODUCT
+from problems import make_problem, run
 from rnnx.engines.cpu.runtime import object_cache
 rnnx.warm_up(PRODUCT, dtypes=("float32",))
 before = set(object_cache._loaded)

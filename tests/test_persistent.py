@@ -10,9 +10,10 @@ import shutil
 import ml_dtypes
 import numpy as np
 import pytest
+from cells_by_hand import INDEPENDENT, MIXED, TWO_STAGES
 from conftest import NO_COMPILER
 from mean_cells import CENTRED
-from problems import INDEPENDENT, MIXED, TENSOR, TWO_STAGES, assert_close, make_problem, run
+from problems import TENSOR, assert_close, make_problem, run
 
 import rnnx
 from rnnx._core import arrays as ns

@@ -20,16 +20,32 @@ def zoo_problem(name, rng, lengths):
     return problem
 
 
+def check(name, problem, x, resets=None):
+    """Compare all results for inputs x, which `problem` may have as one-hot columns, with torch's."""
+    expected = torch_results(STEPS[name], problem, resets)
+    states, _, caches = rnnx.recurrent_forward(
+        name, x, problem.s0, problem.parameters, lengths=problem.lengths, inputs=problem.extra, resets=resets
+    )
+    results = dict(zip(problem.cell.states, states, strict=True))
+    results |= rnnx.recurrent_backward(name, problem.dstates, caches, ds_final=problem.dfinal)
+    for key in {*expected} - ({"dx"} if x.dtype.kind == "i" else set()):
+        assert_close(results[key], expected[key], 1e-10, f"{name} {key}")
+
+
 @pytest.mark.parametrize("lengths", [None, [4, 0, 5]], ids=["full", "lengths"])
 @pytest.mark.parametrize("name", ZOO)
 def test_a_cell_computes_the_equations_of_its_paper(name, engine, lengths, rng):
     problem = zoo_problem(name, rng, lengths)
-    expected = torch_results(STEPS[name], problem)
-    states, _, caches = problem.forward()
-    results = dict(zip(problem.cell.states, states, strict=True))
-    results |= rnnx.recurrent_backward(problem.cell, problem.dstates, caches, ds_final=problem.dfinal)
-    for key, value in expected.items():
-        assert_close(results[key], value, 1e-10, f"{name} {key}")
+    check(name, problem, problem.x)
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_a_cell_with_indices_and_resets(name, engine, rng):
+    problem = zoo_problem(name, rng, [4, 0, 5])
+    n_x, m, n_steps = problem.x.shape
+    indices = rng.integers(0, n_x, (m, n_steps))
+    problem.x[...] = np.moveaxis(np.eye(n_x)[indices], 2, 0)
+    check(name, problem, indices, rng.random((m, n_steps)) < 0.4)
 
 
 @pytest.mark.parametrize("name", ZOO)

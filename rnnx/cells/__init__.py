@@ -5,12 +5,13 @@ from collections.abc import Iterator, Mapping
 
 from rnnx._core.checks import nearest
 from rnnx._core.words import shown
-from rnnx.cells.cell import Cell, Stage
+from rnnx.cells.cell import Cell
 from rnnx.cells.decorator import Input, Vector, cell
 from rnnx.cells.gate import Gate
 from rnnx.cells.gru import GRU, GRU_RESET_AFTER
 from rnnx.cells.lstm import LSTM
 from rnnx.cells.rnn import RNN
+from rnnx.cells.stage import Stage
 from rnnx.cells.words import (
     cos,
     exp,

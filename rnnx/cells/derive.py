@@ -22,12 +22,12 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from rnnx._core.words import shown
-from rnnx.cells.cell import Stage
 from rnnx.cells.derivatives import gradients
 from rnnx.cells.expressions import Expression
 from rnnx.cells.graph import Graph, depending_on, reachable, symbolic_ops, symbols
 from rnnx.cells.minimum_cut import minimum_cut
 from rnnx.cells.programs import Program, StageForward
+from rnnx.cells.stage import Stage
 from rnnx.cells.vocabulary import Ops
 
 # Costs in vector instructions: of operations, and of storing and loading an array.
@@ -89,7 +89,7 @@ def derive_stage(
     Parameters
     ----------
     forward : callable
-        A stage's forward function (see `rnnx.cells.cell`). What it returns as `saved` is not used.
+        A stage's forward function (see `rnnx.cells.stage`). What it returns as `saved` is not used.
     n_x, n_h : int
         Numbers of gates with an input side and with a recurrent side: the lengths of `zx` and `zh`.
     n_reads : int

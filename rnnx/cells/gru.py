@@ -20,8 +20,9 @@ The first form needs r for its second product, so it has two stages. The first p
 second product, the gate u, and ``keep = (1 - u) a``.
 """
 
-from rnnx.cells.cell import Cell, Stage
+from rnnx.cells.cell import Cell
 from rnnx.cells.gate import Gate
+from rnnx.cells.stage import Stage
 
 
 def gates_forward(ops, zx, zh, s):

@@ -10,8 +10,9 @@ Source: F. A. Gers, J. Schmidhuber, F. Cummins, "Learning to forget", Neural Com
 the sequence-models course. Gate order f, i, c, o.
 """
 
-from rnnx.cells.cell import Cell, Stage
+from rnnx.cells.cell import Cell
 from rnnx.cells.gate import Gate
+from rnnx.cells.stage import Stage
 
 
 def forward(ops, zx, zh, s):

@@ -16,7 +16,8 @@ from functools import lru_cache
 from typing import Any
 
 from rnnx._core.checks import flag
-from rnnx.cells.cell import Cell, Stage
+from rnnx.cells.cell import Cell
+from rnnx.cells.stage import Stage
 
 RESET = "reset"  # the input that is 1 where states are reset, else 0
 MASKED = None  # instead of a rate of zoneout: the values to keep are an input

@@ -7,8 +7,9 @@ r"""The Elman network with tanh.
 Source: J. L. Elman, "Finding structure in time", Cognitive Science 14 (1990).
 """
 
-from rnnx.cells.cell import Cell, Stage
+from rnnx.cells.cell import Cell
 from rnnx.cells.gate import Gate
+from rnnx.cells.stage import Stage
 
 
 def forward(ops, zx, zh, s):

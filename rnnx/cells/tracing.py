@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rnnx._core.words import shown
-from rnnx.cells.cell import Hoisted, Stage
 from rnnx.cells.derivatives import gradients
 from rnnx.cells.expressions import Expression
 from rnnx.cells.gate import SIDES, Gate
 from rnnx.cells.graph import Graph, reachable
 from rnnx.cells.programs import Program, StageForward
+from rnnx.cells.stage import Hoisted, Stage
 
 
 class Signature(NamedTuple):

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
-from rnnx.cells.cell import Cell, Stage
+from rnnx.cells.cell import Cell
 from rnnx.cells.derive import DerivedBackward
 from rnnx.cells.expressions import Expression
 from rnnx.cells.graph import Graph, reachable, symbolic_ops, symbols
 from rnnx.cells.inference import Widths
 from rnnx.cells.programs import Program, StageForward
+from rnnx.cells.stage import Stage
 
 
 @lru_cache(maxsize=256)

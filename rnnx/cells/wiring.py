@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, Literal, NamedTuple
 
-from rnnx.cells.cell import Cell, Stage
+from rnnx.cells.cell import Cell
+from rnnx.cells.stage import Stage
 
 
 class Slot(NamedTuple):
@@ -46,7 +47,6 @@ class StageWiring:
     stage: Stage
     number: int
     is_last: bool  # whether it writes states
-    first_gate: int  # number of gates in the earlier stages
     operand: Slot  # the value that the recurrent weights multiply
     reads: tuple[Slot, ...]
     writes: tuple[Slot, ...]
@@ -233,7 +233,7 @@ def wiring(cell: Cell, *, whole: bool = False) -> tuple[StageWiring, ...]:
     """
     stages: list[StageWiring] = []
     reads = tuple(Slot("state", k) for k in range(len(cell.states)))
-    n_saved = n_gates = 0
+    n_saved = 0
     for i, stage in enumerate(cell.stages):
         is_last = i == len(cell.stages) - 1
         saves = tuple(Slot("saved", n_saved + k) for k in range(len(stage.saved)))
@@ -244,10 +244,9 @@ def wiring(cell: Cell, *, whole: bool = False) -> tuple[StageWiring, ...]:
             writes = tuple(Slot("saved", n_saved + k) for k in range(len(stage.out)))
             n_saved += len(writes)
         vectors, inputs = _given(cell, stage)
-        wired = StageWiring(stage, i, is_last, n_gates, reads[0], reads, writes, saves, vectors, inputs)
+        wired = StageWiring(stage, i, is_last, reads[0], reads, writes, saves, vectors, inputs)
         parts = [wired] if whole or not cell.has_widths else _parts(cell, wired)
         for part in parts:
-            stages.append(replace(part, number=len(stages), first_gate=n_gates))
-            n_gates += part.n_gates
+            stages.append(replace(part, number=len(stages)))
         reads = writes
     return tuple(stages)

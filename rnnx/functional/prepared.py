@@ -1,6 +1,6 @@
 """Passes that an engine has prepared, for calls like one that was checked in full; see `rnnx._core.kinds`."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import zip_longest
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from rnnx.engines.protocol import Arrays, Call, Gradients, PreparingEngine, Tape
 from rnnx.engines.registry import version
 from rnnx.functional import schedule
 from rnnx.functional.caches import Caches
+from rnnx.functional.resets import with_resets
 from rnnx.functional.signatures import Signature
 
 _MOST = 32  # passes of a signature
@@ -56,29 +57,67 @@ class Forward:
         return states, tape
 
 
-def forward(
+def run(
     found: Signature,
-    call: Callable[[], Call],
-    states: Iterable[Array | None],
-    all_steps: bool,
+    arrays: Arrays,
+    x: Array,
+    s0: Sequence[Array | None],
+    parameters: Mapping[str, Array],
+    inputs: Mapping[str, Array] | None,
+    lengths: Any,
+    resets: Any,
     keep: bool,
     only_first: bool = False,
-) -> Forward | None:
-    """Return the pass for an exact signature on the engine in effect; None if it prepares none, or must convert arrays.
+) -> tuple[Arrays, Caches, Array | None, Mapping[str, Array]]:
+    """Run a forward pass with this signature; return states, caches, lengths, and the parameters that it has read.
 
-    `call` makes one of its calls, with these initial states, and without lengths if the calls take `all_steps`.
+    It is prepared if the signature is exact and the engine in effect prepares passes, and must not convert `arrays`:
+    all that were given, in order, or none if such a call cannot be found again.
     """
-    key = keep, only_first, all_steps, engines.state()
-    one: Forward | None = found.passes.get(key)
-    if one is None:
-        name = engines.select(found.kind[0], n_steps=found.n_steps, m=found.m)
-        engine, (xp, _, dtype) = preparing(engines.load(name)), found.kind
-        if engine is not None and conversion(xp, dtype, engine) is None:
-            zero = tuple([s is None for _, s in zip_longest(found.cell.states, states)])
-            if len(found.passes) >= _MOST:
-                found.passes.clear()
-            one = found.passes[key] = Forward(name, engine, found, call()._replace(only_first=only_first), zero, keep)
-    return one
+    ready: Forward | None = None
+    if resets is None and found.is_exact and arrays:
+        key = keep, only_first, lengths is None, engines.state()
+        ready = found.passes.get(key)
+        if ready is None:
+            ready = _prepare(found, key, x, s0, parameters, inputs, lengths)
+    if ready is not None:
+        ends = ready.lengths(lengths)
+        states, tape = ready.run(arrays, ends)
+        caches = Caches(ready.name, tape, x, parameters, found.cell)
+    else:
+        ends = found.lengths(lengths)
+        call = found.call(x, s0, parameters, inputs, ends)
+        call = call._replace(only_first=True) if only_first else call
+        call = call if resets is None else with_resets(call, resets)
+        states, caches = schedule.forward(call, x, parameters, keep=keep, cell=found.cell)
+        parameters = call.parameters
+    if inputs:
+        caches.inputs = {name: array.ndim for name, array in inputs.items()}
+    return states, caches, ends, parameters
+
+
+def _prepare(
+    found: Signature,
+    key: tuple[bool, bool, bool, Any],
+    x: Array,
+    s0: Sequence[Array | None],
+    parameters: Mapping[str, Array],
+    inputs: Mapping[str, Array] | None,
+    lengths: Any,
+) -> Forward | None:
+    """Return a new pass for calls like this one; None if the engine prepares none, or must convert arrays."""
+    name = engines.select(found.kind[0], n_steps=found.n_steps, m=found.m)
+    engine, (xp, _, dtype) = preparing(engines.load(name)), found.kind
+    if engine is None or conversion(xp, dtype, engine) is not None:
+        return None
+    keep, only_first, *_ = key
+    zero = tuple([s is None for _, s in zip_longest(found.cell.states, s0)])
+    if len(found.passes) >= _MOST:
+        found.passes.clear()
+    call = found.call(x, s0, parameters, inputs, found.lengths(lengths))._replace(only_first=only_first)
+    ready = Forward(name, engine, found, call, zero, keep)
+    found.passes[key] = ready
+    return ready
 
 
 _backward: Table[Callable[..., Gradients]] = Table()

@@ -9,13 +9,13 @@ from rnnx._core.checks import flag
 from rnnx._core.layout import zero_past_end
 from rnnx._core.underflow import ignore_underflow
 from rnnx.cells import Cell, cell_of
-from rnnx.engines.protocol import Call, Gradients
+from rnnx.engines.protocol import Gradients
 from rnnx.functional import arguments, prepared, schedule, signatures
 from rnnx.functional.activations import softmax
 from rnnx.functional.caches import Caches
 from rnnx.functional.cotangents import check_cotangents
 from rnnx.functional.heads import dense
-from rnnx.functional.resets import of_cell, with_resets
+from rnnx.functional.resets import of_cell
 from rnnx.functional.signatures import Signature
 
 
@@ -72,22 +72,7 @@ def recurrent_forward(
     """
     found, arrays = signatures.signature(cell, x, s0, parameters, inputs)
     keep = flag("keep_caches", keep_caches)
-
-    def call() -> Call:
-        return found.call(x, s0, parameters, inputs, found.lengths(lengths))
-
-    ready = resets is None and found.is_exact and arrays and prepared.forward(found, call, s0, lengths is None, keep)
-    ends = ready.lengths(lengths) if ready else found.lengths(lengths)
-    if ready:
-        outputs, tape = ready.run(arrays, ends)
-        caches = Caches(ready.name, tape, x, parameters, found.cell)
-    else:
-        one = found.call(x, s0, parameters, inputs, ends)
-        one = one if resets is None else with_resets(one, resets)
-        outputs, caches = schedule.forward(one, x, parameters, keep=keep, cell=found.cell)
-        parameters = one.parameters
-    if inputs:
-        caches.inputs = {name: array.ndim for name, array in inputs.items()}
+    outputs, caches, ends, parameters = prepared.run(found, arrays, x, s0, parameters, inputs, lengths, resets, keep)
     return outputs, _head(found, parameters, outputs[0], ends), caches
 
 

@@ -8,7 +8,7 @@ from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx.cells import Cell
-from rnnx.cells.cell import Hoisted
+from rnnx.cells.stage import Hoisted
 from rnnx.cells.vocabulary import array_ops
 from rnnx.engines.precision import conversion
 from rnnx.engines.protocol import Arrays, Call, Cotangents, Gradients, Tape

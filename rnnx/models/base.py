@@ -1,25 +1,20 @@
-"""The base of all models: named parameters, a config to rebuild the model, a summary, and a training step."""
+"""The base of all models: a config to rebuild the model, and a training step."""
 
-import copy
-import math
-import operator
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_shape, generator, integer, listed
-from rnnx._core.copying import Portable
-from rnnx.functional.quantization import QuantizedParameters, check_trainable
+from rnnx._core.checks import generator, integer
+from rnnx.functional.quantization import check_trainable
 from rnnx.models.layers import Layer, Parameters, Seed, States
 from rnnx.models.masks import Masks
+from rnnx.models.parameters import Parameterized
 from rnnx.models.segments import train_in_segments
-
-_KIND = operator.attrgetter("shape", "dtype", "__class__")
 
 
 class Initialization(TypedDict, total=False):
@@ -42,7 +37,7 @@ class Step:
     states: States  # after the last step, for a batch that continues
 
 
-class Model(Portable, Layer, ABC):
+class Model(Parameterized, ABC):
     """A model and its parameters.
 
     Attributes
@@ -58,8 +53,6 @@ class Model(Portable, Layer, ABC):
     kind: ClassVar[str]  # the name in checkpoints
     config: dict[str, Any]
     runs_in_segments = False
-    _parameters: Parameters = {}  # noqa: RUF012  # replaced, never written to
-    _kinds: Sequence[Any] = ()  # the names, and the `_KIND` of each parameter, at the last check
 
     def __init__(
         self,
@@ -79,19 +72,6 @@ class Model(Portable, Layer, ABC):
             self.parameters = self.initialize(rng, scheme=scheme, dtype=dtype, xp=xp, device=device)
         else:
             self.set_parameters(parameters)
-
-    @property
-    def parameters(self) -> Parameters:
-        """The parameters by name."""
-        return self._parameters
-
-    @parameters.setter
-    def parameters(self, parameters: Parameters) -> None:
-        name, array = next(iter(parameters.items()))
-        if not (ns.is_on_host(array) and ns.is_on_host(self._parameters.get(name))):
-            self.xp, self.device = ns.common_namespace({name: array})
-        self.dtype = array.dtype
-        self._parameters = parameters
 
     @abstractmethod
     def backward(self, dz: Array, cache: Any, *, consume: bool = False) -> Parameters:
@@ -189,70 +169,6 @@ class Model(Portable, Layer, ABC):
         """Return the number of terms that the loss averages, or the sum of their weights."""
         return int(np.sum(batch.lengths))
 
-    def set_parameters(self, parameters: Mapping[str, Array]) -> None:
-        """Replace all parameters. Raise ValueError or TypeError if names, shapes, dtypes or libraries are wrong."""
-        self._check_fit(parameters)
-        self.parameters = {name: parameters[name] for name in self.shapes()}
-
-    def check_parameters(self) -> None:
-        """Raise unless the parameters fit. It costs little if none was replaced by an array of another kind."""
-        own = self._parameters
-        try:
-            kinds = [*own, *map(_KIND, own.values())]
-        except AttributeError:  # not an array
-            kinds = []
-        if kinds != self._kinds or self.device != "cpu":
-            self._check_fit(own)
-            self._kinds = kinds
-
-    def _check_fit(self, parameters: Mapping[str, Array]) -> None:
-        expected = self.shapes()
-        missing = [name for name in expected if name not in parameters]
-        unknown = [name for name in parameters if name not in expected]
-        if missing or unknown:
-            raise ValueError(
-                f"`parameters` must contain {listed([*expected])}; missing {listed(missing)}, unknown {listed(unknown)}"
-            )
-        xp, _ = ns.common_namespace(parameters)
-        for name, shape in expected.items():
-            check_shape(name, parameters[name], "(from the config)", shape)
-        ns.floating_dtype(xp, parameters, {})
-
-    def quantized(self, weights: str = "int8") -> Self:
-        """Return a copy of the model for inference, with the weights of its recurrent layers rounded.
-
-        Predictions, evaluation, streams and samples of it read less memory; see `rnnx.quantize`. Dense layers and
-        attention stay as they are. A checkpoint of it holds the rounded weights as float32.
-
-        Parameters
-        ----------
-        weights : {"int8", "bfloat16"}
-
-        Raises
-        ------
-        ValueError, TypeError
-            As for `rnnx.quantize`.
-        """
-        self.check_parameters()
-        model = copy.copy(self)
-        model.parameters = QuantizedParameters(self.rounded(dict(self.parameters), weights), weights)
-        return model
-
-    @property
-    def n_parameters(self) -> int:
-        """Total number of parameter elements."""
-        return sum(math.prod(shape) for shape in self.shapes().values())
-
-    def summary(self) -> str:
-        """Return a table of the parameters and their shapes."""
-        shapes = self.shapes()
-        width = max(map(len, shapes))
-        lines = [repr(self).strip("<>")]
-        for name, shape in shapes.items():
-            lines.append(f"  {name:<{width}}  {shape!s:>14}  {math.prod(shape):>12,}")
-        lines.append(f"  {'total':<{width}}  {'':>14}  {self.n_parameters:>12,}  {self.dtype}")
-        return "\n".join(lines)
-
     def check(self, name: str, dataset: Any) -> None:
         """Check all examples of a dataset of `rnnx.data` at once; others are checked batch by batch.
 
@@ -263,14 +179,6 @@ class Model(Portable, Layer, ABC):
                 self.checked(dataset.extremes())
             except (TypeError, ValueError) as error:
                 raise type(error)(f"`{name}` does not fit the model: {error}") from None
-
-    def array(self, values: Array, name: str = "batch") -> Array:
-        """Convert an array to the library of the parameters, and floats to their dtype."""
-        if isinstance(values, np.ndarray):
-            values = self.xp.asarray(np.ascontiguousarray(values), device=self.device)
-        else:
-            ns.common_namespace({"parameters": next(iter(self.parameters.values())), name: values})
-        return values if ns.is_integer(self.xp, values) else ns.astype(self.xp, values, self.dtype)
 
 
 def check_attributes(model: Model, batch: Any, dataset: str, names: Sequence[str]) -> None:

@@ -12,11 +12,11 @@ from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import compare_shapes, flag, integer, real
 from rnnx.cells import Cell, cell_of
-from rnnx.cells.cell import STEP
 from rnnx.functional import schedule
-from rnnx.functional.arguments import check_input, converted_call, named_inputs
+from rnnx.functional.arguments import converted_call
 from rnnx.functional.caches import Caches
 from rnnx.functional.signatures import checked_call
+from rnnx.models.extra import check_extra, with_steps
 from rnnx.models.layers import Direction, Layer, States, check_widths, concatenate
 from rnnx.models.masks import Masks
 from rnnx.models.regularization import Regularization, Zoneout
@@ -62,6 +62,8 @@ class Recurrent(Layer):
 
     Attributes
     ----------
+    widths : tuple of int
+        Units per layer.
     output_size : int
     state_names : tuple of str
     layers : list of list of Direction
@@ -82,7 +84,7 @@ class Recurrent(Layer):
     ) -> None:
         self.cell = cell_of(cell)
         self.regularization = Regularization.of(self.cell, zoneout, recurrent_dropout)
-        widths = check_widths(hidden_size, num_layers)
+        self.widths = widths = check_widths(hidden_size, num_layers)
         self.input_size = size = integer("input_size", input_size)
         self.bidirectional = flag("bidirectional", bidirectional)
         self.dropout, self.name = real("dropout", dropout, "[0, 1)"), name
@@ -151,7 +153,7 @@ class Recurrent(Layer):
         ns.common_namespace({"x": x, **own})
         given = check_states(self, "states", states, m, x)
         if m is not None:
-            extra = self.check_extra(extra, *x.shape[-2:])
+            extra = check_extra(self.cell, self.widths, extra, *x.shape[-2:])
             ns.common_namespace({"x": x, **extra})
         for one in self.directions:
             one.check(own)
@@ -173,7 +175,7 @@ class Recurrent(Layer):
     ) -> tuple[Array, States, StackCache]:
         """Run `forward` without checks, for `ends` as in `StackCache`."""
         xp, device = ns.namespace(x), ns.device(x)
-        extra = self.with_steps(extra or {}, x) if self.bidirectional else extra or {}
+        extra = with_steps(self.cell, extra or {}, x) if self.bidirectional else extra or {}
         final: States = {}
         cache = StackCache([], [], ends)
         for k, layer in enumerate(self.layers):
@@ -253,29 +255,7 @@ class Recurrent(Layer):
             raise ValueError("a bidirectional stack cannot run step by step: its reverse layers start at the last step")
         return StackStream(self, parameters, m, check_states(self, "states", states, integer("m", m, 0)))
 
-    def check_extra(self, extra: Mapping[str, Array] | None, m: int, n_steps: int) -> dict[str, Array]:
-        """Check the inputs besides x, (m, T) or (n, m, T) for layers of n units."""
-        if not extra and not self.cell.inputs:
-            return {}
-        found = named_inputs(self.cell, extra, "extra")
-        for name, array in found.items():
-            for one, *_ in self.layers:
-                check_input(self.cell, name, array, one.hidden_size, m, n_steps, called=f"extra[{name!r}]")
-        return found
-
-    def with_steps(self, extra: Mapping[str, Array], x: Array) -> dict[str, Array]:
-        """Return the inputs besides x, with the numbers of the steps for those that are missing and have this default.
-
-        A part of a sequence, and a reverse layer, cannot count them.
-        """
-        missing = [name for name, value in self.cell.defaults if value == STEP and name not in extra]
-        if not missing:
-            return dict(extra)
-        xp, device = ns.common_namespace({"x": x})
-        steps = xp.broadcast_to(xp.arange(x.shape[-1], device=device), tuple(x.shape[-2:]))
-        return {**extra, **dict.fromkeys(missing, steps)}
-
     def __repr__(self) -> str:
-        widths = "-".join(str(layer[0].hidden_size) for layer in self.layers)
+        widths = "-".join(map(str, self.widths))
         kind = "bidirectional " if self.bidirectional else ""
         return f"<{kind}{self.cell.name} stack, {self.input_size}-{widths}>"

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from rnnx.data import Batch
+from rnnx.models.extra import with_steps
 from rnnx.models.layers import Parameters, States
 from rnnx.models.masks import Masks
 
@@ -20,7 +21,7 @@ def train_in_segments(
     model: Any, batch: Any, states: States, masks: Masks | None, length: int, loss_scale: Any = None
 ) -> tuple[Any, Parameters, States]:
     """Return the loss, gradients and final states of a batch, in the memory of one segment and all initial states."""
-    batch = replace(batch, extra=model.stack.with_steps(batch.extra or {}, batch.inputs))
+    batch = replace(batch, extra=with_steps(model.stack.cell, batch.extra or {}, batch.inputs))
     parts = _segments(batch, masks, length)
     total = model.count(batch) or 1
     before = [model.checked_states(states, batch.inputs.shape[-2])]

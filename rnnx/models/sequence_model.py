@@ -24,6 +24,7 @@ from rnnx.data import Batch, Scaler
 from rnnx.functional.heads import checked_dense_backward
 from rnnx.losses import Loss
 from rnnx.models.base import Initialization, Model, check_attributes
+from rnnx.models.extra import check_extra
 from rnnx.models.layers import Dense, Parameters, States, check_widths, chosen_cell
 from rnnx.models.masks import Masks
 from rnnx.models.objective import chosen_loss, loss_config, total_weight
@@ -201,7 +202,7 @@ class SequenceModel(Model):
         """Return the inputs besides x as arrays, after checking them; lists are converted."""
         if isinstance(extra, Mapping):
             extra = {name: real_array(f"extra[{name!r}]", values)[1] for name, values in extra.items()}
-        return self.stack.check_extra(extra, *inputs.shape[-2:])
+        return check_extra(self.stack.cell, self.stack.widths, extra, *inputs.shape[-2:])
 
     def backward(
         self, dz: Array, cache: SequenceCache, *, ds_final: Mapping[str, Array] | None = None, consume: bool = False

@@ -28,6 +28,4 @@ def initial_model(
     rates = settings.select("dropout", "zoneout", "recurrent_dropout")
     more = found.extended(corpus.tokenizer.vocab_size, seed=settings.seed)
     model = CharModel(**{**more.config, **rates}, parameters=more.parameters)
-    if corpus.validation is not None:
-        corpus.validation.n_batches(settings.batch_size)  # raises if the text is too short for streams
     return settings, corpus, model

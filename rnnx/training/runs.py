@@ -132,8 +132,6 @@ class Run:
             **of_cell,
             **settings.select("num_layers", "dropout", "zoneout", "recurrent_dropout", "seed", "scheme", "dtype"),
         )
-        if corpus.validation is not None:
-            corpus.validation.n_batches(settings.batch_size)  # raises if the text is too short for streams
         return cls(folder, settings, corpus, model, lock)
 
     @classmethod

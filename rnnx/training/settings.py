@@ -110,7 +110,7 @@ class Settings:
     def corpus(self, tokenizer: CharTokenizer | None = None, *, extend: bool = False) -> Corpus:
         """Make the datasets, with the tokenizer of a trained model if given; see `find_text` and `make_corpus`."""
         rare = tokenizer is None and self.min_count > 1
-        return make_corpus(
+        made = make_corpus(
             self.name(),
             Path(self.text) if self.text else find_text(self.dataset),
             oov_token="<UNK>" if rare else None,
@@ -119,6 +119,9 @@ class Settings:
             extend=extend,
             **self.select("by", "seq_length", "seed", "validation", "split", "lower"),
         )
+        if made.validation is not None:
+            made.validation.n_batches(self.batch_size)  # raises if the text is too short for streams
+        return made
 
     def update_rule(self, n_batches: int) -> Optimizer:
         """Return the optimizer, for epochs of n_batches batches; raise ValueError if a value is out of range."""

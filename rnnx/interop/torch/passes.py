@@ -11,10 +11,9 @@ import torch
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.kinds import Table, kinds
-from rnnx.functional import prepared, schedule, signatures
+from rnnx.functional import prepared, signatures
 from rnnx.functional.caches import Caches
 from rnnx.functional.recurrent import recurrent_backward
-from rnnx.functional.resets import with_resets
 from rnnx.functional.signatures import Signature
 from rnnx.interop.torch.tensors import in_torchs_place, to_array, to_tensor
 from rnnx.interop.torch.weights import Weights, registered
@@ -80,21 +79,8 @@ def _forward(weights: Weights, name: str, given: Arguments, keep: bool) -> tuple
     if found is None:
         found, _ = signatures.signature(weights.cell, x, s0, parameters, inputs)
         _signatures.add(key, found)
-
-    def call() -> Any:
-        return found.call(x, s0, parameters, inputs, found.lengths(lengths))._replace(only_first=True)
-
-    is_exact = resets is None and found.is_exact and key
-    ready = prepared.forward(found, call, s0, lengths is None, keep, True) if is_exact else None
-    if ready:
-        ends = ready.lengths(lengths)
-        states, tape = ready.run((*arrays, *parameters.values()), ends)
-        caches = Caches(ready.name, tape, x, parameters, weights.cell)
-    else:
-        one = call() if resets is None else with_resets(call(), resets)
-        states, caches = schedule.forward(one, x, parameters, keep=keep, cell=weights.cell)
-    caches.inputs = {key: array.ndim for key, array in inputs.items()}
-    return states, caches
+    every = (*arrays, *parameters.values()) if key else ()
+    return prepared.run(found, every, x, s0, parameters, inputs, lengths, resets, keep, only_first=True)[:2]
 
 
 def backward(name: str, caches: Caches, d_out: Optional, d_final: Sequence[Optional]) -> Gradients:
