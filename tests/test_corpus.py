@@ -21,9 +21,11 @@ from rnnx.data import (
     Windows,
     dinosaur_names,
     encode_file,
+    files,
     lines,
     make_corpus,
     open_text,
+    order,
     python_prose,
     read_text,
 )
@@ -154,6 +156,37 @@ def test_memory_for_a_large_file(tmp_path):
         tracemalloc.stop()
     assert corpus.fingerprint == encoded.fingerprint
     assert corpus.tokenizer.decode(encoded.indices[-len(block) :]) == block
+
+
+def test_an_epoch_of_a_mapped_text_takes_little_memory(tmp_path, monkeypatch):
+    """Neither the text is in memory nor the order of its windows, which are shuffled."""
+    monkeypatch.setitem(files.encode.__kwdefaults__, "memory_limit", 1_000_000)
+    monkeypatch.setattr(order, "_IN_MEMORY", 1000)
+    path = tmp_path / "large.txt"
+    path.write_text("It was a dark and stormy night; the rain fell in torrents.\n" * 200_000, newline="\n")
+    tracemalloc.start()
+    try:
+        corpus = make_corpus("large", path, by="windows", seq_length=2)
+        batches = corpus.train.batches(64, np.random.default_rng(0))
+        inputs = np.concatenate([batch.inputs for batch, _ in zip(batches, range(20), strict=False)])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(corpus.train) > 5_000_000
+    assert peak < 8_000_000  # less than the text
+    assert len(np.unique(inputs, axis=0)) > 20
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 64, 65, 1000])
+def test_a_large_order_is_a_random_order(n):
+    first, second = (order.LargeOrder(n, np.random.default_rng(seed)) for seed in (0, 1))
+    whole = first[0:n]
+    assert sorted(whole.tolist()) == list(range(n))
+    np.testing.assert_array_equal(np.concatenate([first[0 : n // 3], first[n // 3 : n + 5]]), whole)
+    if n == 1000:
+        assert not np.array_equal(second[0:n], whole)
+        assert abs(np.corrcoef(whole, np.arange(n))[0, 1]) < 0.1
+        assert abs(np.corrcoef(whole[1:], whole[:-1])[0, 1]) < 0.1
 
 
 # Lines

@@ -16,6 +16,7 @@ from rnnx.engines.registry import missing
 from rnnx.models.generation import sample
 from rnnx.training import Progress, Run
 from rnnx.training.counters import total_steps
+from rnnx.training.distributed.group import all_end
 
 
 class Display:
@@ -32,6 +33,8 @@ class Display:
         run, model = self.run, self.run.model
         engine = rnnx.engine_for(*model.parameters.values())
         click.echo(run.corpus.summary())
+        if run.group.size > 1:
+            click.echo(f"{run.group.size} ranks, {run.settings.shards} shards of a batch")
         click.echo(f"{repr(model.stack).strip('<>')}, {model.n_parameters:,} parameters, {engine} engine", nl=False)
         click.echo(f", resuming after step {run.trainer.step}" if run.trainer.step else "")
         if engine == "reference" and (why := missing("cpu")):
@@ -46,22 +49,26 @@ class Display:
         settings, trainer = self.run.settings, self.run.trainer
         n_batches = self.run.corpus.train.n_batches(settings.batch_size)
         steps = total_steps(settings.epochs, settings.iterations, n_batches)
-        disable = True if self.options["quiet"] else None  # None: only on a terminal
+        disable = True if self.options["quiet"] or self.run.group.rank > 0 else None  # None: only on a terminal
         items = self.run.train(self.options["save_every"])
         with tqdm(total=steps, initial=trainer.step, unit="step", disable=disable, leave=False) as bar:
             try:
-                for progress in items:
-                    if interrupt.requested:
-                        return
-                    if progress.evaluation:
-                        self._evaluated(progress, bar.write)
-                    elif bar.update():  # only when the bar is redrawn: reading the loss synchronizes with the device
-                        bar.set_postfix(loss=f"{progress.loss:.3f}", smoothed=f"{progress.smooth_loss:.3f}")
+                with all_end(self.run.group):
+                    for progress in items:
+                        interrupt.agree(self.run.group)
+                        if interrupt.requested:
+                            return
+                        if progress.evaluation:
+                            self._evaluated(progress, bar.write)
+                        elif bar.update():  # only when it is redrawn: reading the loss synchronizes with the device
+                            bar.set_postfix(loss=f"{progress.loss:.3f}", smoothed=f"{progress.smooth_loss:.3f}")
             finally:
                 with interrupt.held():
                     items.close()  # saves the checkpoint
 
     def _evaluated(self, progress: Progress, write: Callable[[str], Any]) -> None:
+        if self.run.group.rank > 0:
+            return
         self.evaluations += 1
         write(
             f"epoch {progress.epoch:3d}  step {progress.step:6d}  loss {progress.loss:.4f}  "
@@ -94,6 +101,8 @@ class Display:
 
     def finish(self) -> None:
         """Print samples, the best loss, and what to do next."""
+        if self.run.group.rank > 0:
+            return
         folder = quoted(self.run.folder)
         if self.run.trainer.step == self.first_step:
             why = "was stopped by --patience" if self.run.out_of_patience() else "is complete"

@@ -17,6 +17,7 @@ from rnnx._core.devices import by_device
 from rnnx.data import CharTokenizer
 from rnnx.training import checkpoint as checkpoints
 from rnnx.training import free_folder
+from rnnx.training.distributed import group as ranks
 
 POSITIVE = click.FloatRange(0, min_open=True)
 BELOW_ONE = click.FloatRange(0, 1, max_open=True)
@@ -134,13 +135,17 @@ def check_one_text(context: click.Context, options: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def output_folder(output: str | None, name: str) -> Iterator[str]:
-    """Return `output` or, without one, a new folder in runs, which an error removes if it is still empty."""
-    folder = Path(output) if output else free_folder("runs", name)
+def output_folder(output: str | None, name: str, group: ranks.Group = ranks.ALONE) -> Iterator[str]:
+    """Return `output` or, without one, a new folder in runs, which an error removes if it is still empty.
+
+    Rank 0 makes the folder for all.
+    """
+    new = not output and group.rank == 0
+    folder = Path(group.collect(ranks.agreed(group, lambda: str(free_folder("runs", name) if new else output)))[0])
     try:
         yield str(folder)
     except BaseException:
-        if not output:
+        if new:
             with contextlib.suppress(OSError):  # they are not empty
                 folder.rmdir()
                 folder.parent.rmdir()

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from rnnx.training.distributed.group import Group, any_rank
+
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
@@ -22,6 +24,10 @@ class Interrupt:
     def requested(self) -> bool:
         """Whether a signal has come."""
         return self._signal is not None
+
+    def agree(self, group: Group) -> None:
+        """Take over a signal that another rank has got. All ranks call it."""
+        self._signal = any_rank(group, self._signal or 0) or None
 
     @property
     def exit_code(self) -> int:

@@ -1,5 +1,6 @@
 """The command ``rnnx train``."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -21,6 +22,7 @@ from rnnx.cli.group import (
     output_folder,
 )
 from rnnx.cli.interrupt import Interrupt
+from rnnx.cli.ranks import training_group
 from rnnx.data import find_text
 from rnnx.data.corpus import BY, SPLITS
 from rnnx.engines.precision import PRECISIONS
@@ -28,10 +30,12 @@ from rnnx.functional.initialization import SCHEMES
 from rnnx.models.layers import CELLS
 from rnnx.optim import OPTIMIZERS
 from rnnx.training import Run, Settings
+from rnnx.training.distributed.group import Group, agreed
 from rnnx.training.settings import DECAYS
+from rnnx.training.state import REDUCTIONS
 
 _ON_RESUME = ("epochs", "iterations", "patience", "evaluate_every", "text")  # settings that --resume may change
-_NOT_SETTINGS = ("resume", "init_from", "output", "device", "sample_every", "temperature", "save_every", "quiet")
+NOT_SETTINGS = ("resume", "init_from", "output", "device", "sample_every", "temperature", "save_every", "quiet")
 _COUNT = IntRange(1)
 
 _OF_MODEL = ("cell", "hidden_size", "num_layers", "reset_after", "scheme", "dtype")  # what --init-from has
@@ -134,6 +138,17 @@ def _setting(names: str, type: Any, help: str, **options: Any) -> Any:  # noqa: 
 @_setting("--seed", IntRange(0), "Random seed. Same seed, same result, bit for bit.")
 @option("--deterministic", is_flag=True, help="Keep the batches in text order instead of shuffling.")
 @_setting("--evaluate-every", _COUNT, "Steps between evaluations.", show_default="one epoch")
+@_setting(
+    "--shards",
+    _COUNT,
+    "Parts of a batch, computed one after the other or on the ranks of mpiexec, with the same result.",
+    show_default="the number of ranks",
+)
+@_setting(
+    "--reduce",
+    Choice(REDUCTIONS),
+    "Add up the gradients in the order of the shards, or in the fastest one, which depends on the number of ranks.",
+)
 # run
 @option("--output", type=click.Path(), show_default="runs/DATASET-CELL", help="Run folder.")
 @option("--resume", type=click.Path(), metavar="RUN", help="Resume the run in this folder.")
@@ -160,10 +175,11 @@ def train(context: click.Context, /, **options: Any) -> None:
       rnnx train --dataset pydoc --by streams --num-layers 2 --hidden-size 256 --dropout 0.2
       rnnx train --text poems.txt --optimizer adamw --decay cosine --epochs 30
       rnnx train --resume runs/poems-lstm --epochs 60
+      mpiexec -n 4 rnnx train --text poems.txt --batch-size 256
     """  # noqa: D301
-    with errors_as_messages(), Interrupt() as interrupt:
-        check_paths(options, "text", "resume", "init_from", "output")
-        run = _started(context, options) if options["resume"] is None else _resumed(context, options)
+    with errors_as_messages(), training_group(options["device"]) as group, Interrupt() as interrupt:
+        settings, changes = agreed(group, lambda: _checked(context, options))
+        run = _started(settings, options, group) if changes is None else _resumed(changes, options, group)
         display = Display(run, options)
         display.describe()
         display.train(interrupt)
@@ -173,32 +189,50 @@ def train(context: click.Context, /, **options: Any) -> None:
         display.finish()
 
 
-def _started(context: click.Context, options: dict[str, Any]) -> Run:
+def _checked(context: click.Context, options: dict[str, Any]) -> tuple[Settings, dict[str, Any] | None]:
+    """Return the settings of a new run, and with --resume the changes, after checking the options."""
+    check_paths(options, "text", "resume", "init_from", "output")
+    if options["resume"] is not None:
+        return Settings(), _changes(context, options)
     check_one_text(context, options)
     fixed = [name for name in _OF_MODEL if on_command_line(context, name)] if options["init_from"] else []
     if fixed:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in fixed)
         raise ValueError(f"a model keeps its cell and sizes; --init-from cannot be combined with {names}")
-    given = {name: value for name, value in options.items() if name not in _NOT_SETTINGS}
+    settings = settings_of(options)
+    if settings.text is None:
+        find_text(settings.dataset)  # raises if there is none, before a folder gets its name
+    return settings, None
+
+
+def settings_of(options: Mapping[str, Any]) -> Settings:
+    """Return the settings of a new run from the options of the command."""
+    given = {name: value for name, value in options.items() if name not in NOT_SETTINGS}
     given["shuffle"] = not given.pop("deterministic")
     if given["epochs"] is None and given["iterations"] is None:
         given["epochs"] = Settings.epochs
     if given["segment_length"] == 0:
         given["segment_length"] = "sqrt"
-    settings = Settings(**given)
-    if settings.text is None:
-        find_text(settings.dataset)  # raises if there is none, before a folder gets its name
-    with output_folder(options["output"], f"{settings.name()}-{settings.cell}") as folder:
-        return Run.start(folder, settings, options["device"], init_from=options["init_from"])
+    return Settings(**given)
 
 
-def _resumed(context: click.Context, options: dict[str, Any]) -> Run:
+def _started(settings: Settings, options: dict[str, Any], group: Group) -> Run:
+    with output_folder(options["output"], f"{settings.name()}-{settings.cell}", group) as folder:
+        return Run.start(folder, settings, options["device"], init_from=options["init_from"], group=group)
+
+
+def _changes(context: click.Context, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that --resume changes."""
     given = [name for name in options if on_command_line(context, name)]
-    fixed = [name for name in given if name not in (*_ON_RESUME, *_NOT_SETTINGS) or name in ("output", "init_from")]
+    fixed = [name for name in given if name not in (*_ON_RESUME, *NOT_SETTINGS) or name in ("output", "init_from")]
     if fixed:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in fixed)
         raise ValueError(f"a resumed run keeps its settings; --resume cannot be combined with {names}")
     changes = {name: options[name] for name in given if name in _ON_RESUME}
     if "iterations" in changes or "epochs" in changes:  # the other one no longer limits the run
         changes = {"epochs": None, "iterations": None, **changes}
-    return Run.resume(options["resume"], options["device"], **changes)
+    return changes
+
+
+def _resumed(changes: dict[str, Any], options: dict[str, Any], group: Group) -> Run:
+    return Run.resume(options["resume"], options["device"], group=group, **changes)

@@ -9,6 +9,7 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.checks import check_generator, integer
+from rnnx.data.order import shuffled
 
 BatchT = TypeVar("BatchT")
 
@@ -102,7 +103,7 @@ class Shuffled(Sized, Generic[BatchT]):
         batch_size, start = integer("batch_size", batch_size), integer("start", start, 0)
         if rng is not None:
             check_generator("rng", rng)
-        order: Any = range(len(self)) if rng is None else rng.permutation(len(self))
+        order: Any = range(len(self)) if rng is None else shuffled(len(self), rng)
         firsts = range(start * batch_size, len(self), batch_size)
         return (self.gather(np.asarray(order[at : at + batch_size])) for at in firsts)
 

@@ -1,7 +1,7 @@
 """The base of all models: a config to rebuild the model, and a training step."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypedDict
 
@@ -15,6 +15,8 @@ from rnnx.models.layers import Layer, Parameters, Seed, States
 from rnnx.models.masks import Masks
 from rnnx.models.parameters import Parameterized
 from rnnx.models.segments import train_in_segments
+
+Ready = Callable[[Parameters], Any]  # is given gradients that are final, during a backward pass
 
 
 class Initialization(TypedDict, total=False):
@@ -95,7 +97,7 @@ class Model(Parameterized, ABC):
         """Return the loss of the outputs for a checked batch, as in `Step`, and its gradient."""
 
     @abstractmethod
-    def run_backward(self, dz: Array, cache: Any) -> Parameters:
+    def run_backward(self, dz: Array, cache: Any, *, ready: Ready | None = None) -> Parameters:
         """Run `backward` without checks, for a gradient from `compare`, and free the cache."""
 
     def train_step(
@@ -106,6 +108,7 @@ class Model(Parameterized, ABC):
         masks: Masks | None = None,
         segment_length: int | None = None,
         loss_scale: Any = None,
+        ready: Ready | None = None,
     ) -> Step:
         """Return the loss, the gradients and the final states of a batch.
 
@@ -121,6 +124,9 @@ class Model(Parameterized, ABC):
             forward pass.
         loss_scale : float or array of shape (), optional
             Multiply the gradients by this number, from the gradient of the outputs on.
+        ready : callable, optional
+            Called with gradients as soon as they are final, those of a layer while the next ones are computed; not
+            called for a batch in segments.
 
         Raises
         ------
@@ -139,7 +145,7 @@ class Model(Parameterized, ABC):
         loss, dz = self.compare(z, batch)
         if loss_scale is not None:
             dz = dz * loss_scale
-        return Step(loss, self.own_gradients(self.run_backward(dz, cache)), final)
+        return Step(loss, self.own_gradients(self.run_backward(dz, cache, ready=ready)), final)
 
     def own_gradients(self, gradients: Parameters) -> Parameters:
         """Return the gradients of the parameters only."""

@@ -4,7 +4,7 @@ Parameter and state names have torch's suffixes: "Wf_l0", "c_l1", "Wf_l0_reverse
 "Wf_encoder_l0".
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -225,14 +225,21 @@ class Recurrent(Layer):
         final = check_cotangents(self, dout, cache, ds_final)
         return self.run_backward(dout, cache, final, flag("consume", consume))
 
-    def run_backward(self, dout: Array | None, cache: StackCache, ds_final: States, consume: bool) -> dict[str, Array]:
-        """Run `backward` without checks."""
+    def run_backward(
+        self,
+        dout: Array | None,
+        cache: StackCache,
+        ds_final: States,
+        consume: bool,
+        ready: Callable[[dict[str, Array]], Any] | None = None,
+    ) -> dict[str, Array]:
+        """Run `backward` without checks; `ready` is called with the gradients of each layer."""
         gradients: dict[str, Array] = {}
         d, ends = dout, cache.ends
         for layer, kept, mask in zip(self.layers[::-1], cache.layers[::-1], cache.masks[::-1], strict=True):
             if mask is not None and d is not None:
                 d = d * mask
-            parts = []
+            parts, found = [], dict[str, Array]()
             for one, caches in zip(layer, kept, strict=True):
                 tape, engine, _ = schedule.resolve(caches.cell, caches)
                 ds = dict.fromkeys(one.state_names)
@@ -242,8 +249,11 @@ class Recurrent(Layer):
                 if consume:
                     caches.consume()
                 parts.append(one.oriented(dx, ends))
-                gradients |= {f"d{name}": d0 for name, d0 in zip(one.state_names, ds0, strict=True)}
-                gradients |= {key + one.suffix: value for key, value in own.items()}
+                found |= {f"d{name}": d0 for name, d0 in zip(one.state_names, ds0, strict=True)}
+                found |= {key + one.suffix: value for key, value in own.items()}
+            gradients |= found
+            if ready is not None:
+                ready(found)
             d = parts[0] if parts[0] is None or len(parts) == 1 else parts[0] + parts[1]
         return gradients if d is None else {**gradients, "dx": d}
 

@@ -11,7 +11,7 @@ from rnnx._core.inputs import check_index_rows
 from rnnx.cells import Cell
 from rnnx.data import PairBatch, pad
 from rnnx.functional.heads import checked_dense_backward, cross_entropy
-from rnnx.models.base import Initialization, Model, check_attributes
+from rnnx.models.base import Initialization, Model, Ready, check_attributes
 from rnnx.models.decoding import MAX_LENGTH, Prediction, decode, joined
 from rnnx.models.encoder_decoder import EncoderDecoder, Seq2SeqCache
 from rnnx.models.layers import Dense, Parameters, States, check_widths, chosen_cell
@@ -156,12 +156,14 @@ class Seq2Seq(Model):
             check_cotangents(stack, None, own, None)
         return self._backward(dz, cache, flag("consume", consume))
 
-    def run_backward(self, dz: Array, cache: Seq2SeqCache) -> Parameters:
+    def run_backward(self, dz: Array, cache: Seq2SeqCache, *, ready: Ready | None = None) -> Parameters:
         """Run `backward` without checks, and free the cache."""
-        return self._backward(dz, cache, consume=True)
+        return self._backward(dz, cache, consume=True, ready=ready)
 
-    def _backward(self, dz: Array, cache: Seq2SeqCache, consume: bool) -> Parameters:
+    def _backward(self, dz: Array, cache: Seq2SeqCache, consume: bool, ready: Ready | None = None) -> Parameters:
         dout, gradients = self.head.backward(self.parameters, dz, cache.out)
+        if ready is not None:
+            ready(gradients)
         return self.own_gradients(gradients | self.network.backward(self.parameters, dout, cache, consume))
 
     def vocab_sizes(self) -> dict[str, int]:

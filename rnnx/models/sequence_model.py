@@ -23,7 +23,7 @@ from rnnx.cells import Cell
 from rnnx.data import Batch, Scaler
 from rnnx.functional.heads import checked_dense_backward
 from rnnx.losses import Loss
-from rnnx.models.base import Initialization, Model, check_attributes
+from rnnx.models.base import Initialization, Model, Ready, check_attributes
 from rnnx.models.extra import check_extra
 from rnnx.models.layers import Dense, Parameters, States, check_widths, chosen_cell
 from rnnx.models.masks import Masks
@@ -224,18 +224,24 @@ class SequenceModel(Model):
         final = check_cotangents(self.stack, None, cache.stack, ds_final)
         return self._backward(dz, cache, final, flag("consume", consume))
 
-    def run_backward(self, dz: Array, cache: SequenceCache, *, ds_final: States | None = None) -> Parameters:
+    def run_backward(
+        self, dz: Array, cache: SequenceCache, *, ds_final: States | None = None, ready: Ready | None = None
+    ) -> Parameters:
         """Run `backward` without checks, and free the cache."""
-        return self._backward(dz, cache, ds_final or {}, consume=True)
+        return self._backward(dz, cache, ds_final or {}, consume=True, ready=ready)
 
-    def _backward(self, dz: Array, cache: SequenceCache, ds_final: States, consume: bool) -> Parameters:
+    def _backward(
+        self, dz: Array, cache: SequenceCache, ds_final: States, consume: bool, ready: Ready | None = None
+    ) -> Parameters:
         da, gradients = self.head.backward(self.parameters, dz, cache.a)
+        if ready is not None:
+            ready(gradients)
         final = dict(ds_final)
         if not self.per_step:
             for one in self.stack.layers[-1]:
                 name, part = one.state_names[0], da[one.rows, :]
                 final[name] = final[name] + part if name in final else part
-        gradients |= self.stack.run_backward(da if self.per_step else None, cache.stack, final, consume)
+        gradients |= self.stack.run_backward(da if self.per_step else None, cache.stack, final, consume, ready)
         if self._input_unit is not None and "dx" in gradients:
             gradients["dx"] = gradients["dx"] / self._input_unit.numbers(gradients["dx"])[1]
         return gradients

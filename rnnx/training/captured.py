@@ -192,7 +192,7 @@ def _key(run: Any, batch: Any) -> Hashable:
     """Return what a captured step depends on; None if the step cannot be captured."""
     known = isinstance(run.model, SequenceModel) and type(run.model).__module__.startswith("rnnx.")
     there = type(batch) is LateBatch or (type(batch) is Batch and not ns.is_on_host(batch.inputs))
-    plain = run.micro_batch_size is None and run.ema is None and not run.frozen
+    plain = run.parts is None and run.ema is None and not run.frozen
     if not known or not there or not plain or not run.in_place or batch.weights is not None:
         return None
     arrays = _arrays(batch)

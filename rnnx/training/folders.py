@@ -1,11 +1,17 @@
-"""Folders of runs: one that is free, and one that can be written to."""
+"""Folders of runs: one that is free, one that can be written to, and one that is locked."""
 
 import contextlib
 import itertools
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from rnnx._core.files import check_writable
+from rnnx._core.locks import FolderLock
 from rnnx.training import checkpoint as checkpoints
+from rnnx.training.distributed.group import Group, agreed
+
+T = TypeVar("T")
 
 
 def free_folder(parent: str | Path, name: str) -> Path:
@@ -28,3 +34,20 @@ def check_folder(folder: Path) -> None:
     if not existing.is_dir():
         raise ValueError(f"cannot write to {folder}: {existing} is not a folder")
     check_writable(existing / checkpoints.FILE_NAME)
+
+
+def with_lock(folder: Path, group: Group, make: Callable[[FolderLock | None], T]) -> T:
+    """Return what all ranks make, with the lock of a folder on rank 0 and None on the others."""
+    locks: list[FolderLock] = []
+
+    def work() -> T:
+        if group.rank == 0:
+            locks.append(FolderLock(folder))
+        return make(locks[0] if locks else None)
+
+    try:
+        return agreed(group, work)
+    except BaseException:
+        for lock in locks:
+            lock.release()
+        raise

@@ -94,6 +94,21 @@ class MetricsWriter:
         self.flush()
 
 
+class NoMetrics:
+    """Takes the place of `MetricsWriter` where another process writes the files."""
+
+    waiting: Sequence[dict[str, Any]] = ()
+
+    def write(self, progress: Progress, seconds: float) -> None:
+        """Write nothing."""
+
+    def flush(self) -> None:
+        """Write nothing."""
+
+    def close(self) -> None:
+        """Write nothing."""
+
+
 def _json_lines(records: list[dict[str, Any]]) -> str:
     return "".join(json.dumps(record) + "\n" for record in records)
 

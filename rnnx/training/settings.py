@@ -62,6 +62,8 @@ class Settings:
     seed: int = 0
     shuffle: bool = True
     segment_length: int | str | None = None  # "sqrt": the length that needs least memory
+    shards: int | None = later(None)  # of a batch; None: the number of ranks
+    reduce: str = later("ordered")
 
     def __post_init__(self) -> None:
         for f in fields(self):

@@ -14,7 +14,7 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_methods, flag, integer, real
+from rnnx._core.checks import check_methods, choice, flag, integer, real
 from rnnx.functional.quantization import check_trainable
 from rnnx.models import Masks, Step
 from rnnx.optim import Joined, clip_by_value, learning_rate_at
@@ -22,13 +22,16 @@ from rnnx.optim.base import with_prefix
 from rnnx.optim.clipping import scale_to_norm
 from rnnx.training.captured import CapturedStep, CapturedSteps, Launch
 from rnnx.training.counters import Counters
+from rnnx.training.distributed.group import ALONE, Group
 from rnnx.training.finite import check_finite, check_model
+from rnnx.training.parts import Parts, checked_parts, train_in_parts
 from rnnx.training.precision import LossScale, loss_scale_for, outcome, passes_in, restored, saved
 from rnnx.training.progress import Numbers, PendingSteps, Progress
 from rnnx.training.step_memory import Memory
-from rnnx.training.variants import averaged, frozen_names, train_in_parts
+from rnnx.training.variants import averaged, frozen_names
 
 Arrays = dict[str, Array]
+REDUCTIONS = ("ordered", "fast")
 _NO_CLIPPING = 3e38  # no float32 gradient has a larger norm
 
 
@@ -48,6 +51,9 @@ class TrainingState:
     micro_batch_size: int | None = None
     frozen: Sequence[str] = ()
     ema: float | None = None
+    shards: int | None = None
+    group: Group = ALONE
+    reduce: str = "ordered"
     average: Arrays = field(default_factory=dict, init=False)  # of the parameters, with `ema`
     counters: Counters = field(default_factory=Counters)
     optimizer_state: Arrays = field(default_factory=dict)
@@ -67,8 +73,8 @@ class TrainingState:
         check_methods("optimizer", self.optimizer, "an optimizer of rnnx.optim, or have its methods", "init", "update")
         self.loss_scale = loss_scale_for(self.precision, self.model)
         self._frozen = frozen_names(self.frozen, self.model.parameters)
-        if self.micro_batch_size is not None:
-            self.micro_batch_size = integer("micro_batch_size", self.micro_batch_size)
+        choice("reduce", self.reduce, REDUCTIONS)
+        self.micro_batch_size, self.shards = checked_parts(self.micro_batch_size, self.shards, self.group)
         if self.ema is not None:
             self.ema = real("ema", self.ema, "(0, 1)")
         self.optimizer_state = self.optimizer_state or self.optimizer.init(self._trained())
@@ -78,6 +84,13 @@ class TrainingState:
         self.seed = integer("seed", self.seed, 0)
         self.shuffle = flag("shuffle", self.shuffle)
         self.in_place = flag("in_place", self.in_place) and "out" in inspect.signature(self.optimizer.update).parameters
+
+    @property
+    def parts(self) -> Parts | None:
+        """How batches are cut; None if they are not."""
+        if self.micro_batch_size is None and self.shards is None:
+            return None
+        return Parts(self.micro_batch_size, self.shards, self.group)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the attributes for a copy or a pickle, which shares no arrays that later steps overwrite."""
@@ -144,10 +157,11 @@ class TrainingState:
         options: dict[str, Any] = {"segment_length": self.segment_length, **scaled}
         options |= {"states": self.states if carried else None, "masks": Masks((self.seed, self.step + 1))}
         with passes_in(self.precision):
-            if self.micro_batch_size is None:
+            if (parts := self.parts) is None:
                 step = self.model.train_step(batch, **options)
             else:
-                step = train_in_parts(self.model, batch, self.micro_batch_size, **options)
+                options |= {"trained": self._trained(), "fast": self.reduce == "fast"}
+                step = train_in_parts(self.model, batch, parts, **options)
         if self._frozen:
             step = replace(step, gradients={k: d for k, d in step.gradients.items() if k[1:] not in self._frozen})
         return self._update(step, batch) if on_host else self._launch_update(step, batch)
@@ -265,14 +279,23 @@ class TrainingState:
         rate = learning_rate_at(self.optimizer.learning_rate, max(at.step, 1))
         return Progress(at.step, at.epoch, rate, Numbers(loss, at.smooth_loss, at.grad_norm), **evaluation)
 
-    def state(self) -> tuple[dict[str, Any], Arrays]:
-        """Return everything except the model and the settings: plain values, and arrays by name."""
+    def values(self) -> dict[str, Any]:
+        """Return the plain values of `state`."""
         self.settle()
+        return {**asdict(self.counters), **saved(self.precision, self.loss_scale)[0]}
+
+    def state(self) -> tuple[dict[str, Any], Arrays]:
+        """Return everything except the model and the settings: plain values, and arrays by name.
+
+        All ranks of a group must call it at the same time.
+        """
+        values = self.values()
+        parts, like = self.parts, next(iter(self.model.parameters.values()))
+        states = self.states if parts is None else parts.whole_states(self.states, like)
         arrays = {f"optimizer/{key}": a for key, a in self.optimizer_state.items()}
-        arrays |= {f"state/{key}": a for key, a in self.states.items()}
+        arrays |= {f"state/{key}": a for key, a in states.items()}
         arrays |= {f"average/{key}": a for key, a in self.average.items()}
-        values, own = saved(self.precision, self.loss_scale)
-        return {**asdict(self.counters), **values}, arrays | own
+        return values, arrays | saved(self.precision, self.loss_scale)[1]
 
     def restore(self, values: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
         """Continue from the result of `state`, bit-identical to an uninterrupted run.
@@ -289,6 +312,8 @@ class TrainingState:
         counters, optimizer = Counters.of(values), copies(optimizer)
         self.settle()
         average = copies(with_prefix(arrays, "average/")) if self.ema is not None else {}
+        if (parts := self.parts) is not None:
+            states = parts.own_states(states)
         new = {"optimizer_state": optimizer, "states": states, "loss_scale": scale, "average": average}
         self._replace(counters=counters, _error=None, **new)
 

@@ -1,24 +1,23 @@
 """The training loop: an iterator over steps and evaluations that prints nothing."""
 
-import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from rnnx._core import arrays as ns
-from rnnx._core.arrays import Array
 from rnnx._core.checks import flag
 from rnnx.data import Dataset, to_device_of
-from rnnx.models import Model
 from rnnx.training.counters import Limits, total_steps
-from rnnx.training.finite import cause, check_dataset, check_kind, check_model
+from rnnx.training.distributed.group import any_rank, check_alike, digest
+from rnnx.training.evaluation import mean_loss
+from rnnx.training.finite import check_dataset, check_kind
 from rnnx.training.progress import Progress
 from rnnx.training.state import TrainingState, copies
 
+_ALIKE = ("seed", "shuffle", "shards", "reduce", "clip_norm", "clip_value", "ema", "precision", "segment_length")
 Callback = Callable[["Trainer", "Progress"], Any]
 
 
@@ -59,6 +58,16 @@ class Trainer(TrainingState):
         dropout masks) in less memory.
     frozen : list of str
         Parameters that are not trained, by name or pattern: ``["*_l0"]``. They do not count in the norm either.
+    shards : int, optional
+        Cut every batch into this many parts of about equal size, its shards, which are computed one after the other, or
+        on the ranks of a group: the same step (with other dropout masks), bit for bit the same for any number of ranks.
+        Evaluations are cut, too. Default: the number of ranks; without a group, batches are not cut.
+    group : Group
+        The processes that train together, such as `MpiGroup`. Each has a trainer with the same arguments, and makes the
+        same calls.
+    reduce : {"ordered", "fast"}
+        Add up the gradients in the order of the shards, or in the fastest order: the last bits of the result then
+        depend on the number of ranks.
     ema : float, in (0, 1), optional
         Keep an exponential moving average of the parameters, with this decay: 0.999 averages over about a thousand
         steps. Evaluations use it, and so does ``restore_best``; `averaged` is the model with it.
@@ -113,8 +122,20 @@ class Trainer(TrainingState):
             if dataset is not None:
                 self.model.check(name, dataset)
                 check_dataset(name, dataset, self.model, batch_size)
+        self._check_ranks(limits, train, validation)
         train, validation = (to_device_of(dataset, self.model.parameters) for dataset in (train, validation))
         return self._run(train, validation, limits)
+
+    def _check_ranks(self, limits: Limits, train: Dataset, validation: Dataset | None) -> None:
+        """Raise unless all ranks have the same arguments and the same state."""
+        if self.shards is not None and self.shards > limits.batch_size:
+            raise ValueError(f"`shards` must be at most `batch_size` = {limits.batch_size}; got {self.shards}")
+        if self.group.size > 1:
+            own = {f"`{name}`": getattr(self, name) for name in _ALIKE} | {f"`{k}`": v for k, v in vars(limits).items()}
+            own |= {"the length of `train`": len(train)}
+            own |= {"the length of `validation`": None if validation is None else len(validation)}
+            own |= {"the counters": asdict(self.counters), "the optimizer state": digest(self.optimizer_state)}
+            check_alike(self.group, own | {"the parameters": digest(self.model.parameters)})
 
     def _run(self, train: Dataset, validation: Dataset | None, limits: Limits) -> Iterator[Progress]:
         batch_size = limits.batch_size
@@ -181,7 +202,8 @@ class Trainer(TrainingState):
         for progress in self._with_bar(items, train, options) if progress_bar else items:
             if restore_best and progress.validation_loss is not None and progress.validation_loss < best:
                 best, parameters = progress.validation_loss, copies(self.averaged.parameters)
-            if True in [callback(self, progress) is True for callback in callbacks]:  # all of them are called
+            stops = [callback(self, progress) is True for callback in callbacks]  # all of them are called
+            if any_rank(self.group, any(stops)):
                 break
         if parameters is not None:
             self.model.parameters = parameters
@@ -202,7 +224,7 @@ class Trainer(TrainingState):
 
         n_batches = train.n_batches(options.get("batch_size", 32))
         steps = total_steps(options.get("epochs"), options.get("iterations"), n_batches)
-        with tqdm(total=steps, initial=self.step, unit="step") as bar:
+        with tqdm(total=steps, initial=self.step, unit="step", disable=self.group.rank > 0) as bar:
             for progress in items:
                 if bar.update(0 if progress.evaluation else 1):  # True if redrawn; only then is the loss fetched
                     bar.set_postfix(loss=f"{progress.loss:.3f}")
@@ -214,40 +236,14 @@ class Trainer(TrainingState):
             loss = None if validation is None else self.evaluate(validation, batch_size)
         except FloatingPointError as error:
             raise FloatingPointError(f"in the evaluation after step {self.step}, {error}") from None
+        if self.group.size > 1:
+            check_alike(self.group, {"the parameters": digest(self.model.parameters)})
         self.counters = at = self.counters.after_evaluation(loss)
         return self._progress(at.total / max(at.count, 1), validation_loss=loss, evaluation=True)
 
     def evaluate(self, dataset: Dataset, batch_size: int) -> float:
-        """Return the mean loss over a dataset, without dropout; see `rnnx.training.evaluate`."""
-        return evaluate(self.averaged, dataset, batch_size)
+        """Return the mean loss over a dataset, without dropout; see `rnnx.training.evaluate`.
 
-
-def evaluate(model: Model, dataset: Dataset, batch_size: int) -> float:
-    """Return the mean loss of a model over a dataset, without dropout: nats per character for a character model.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If the dataset is empty, or does not fit the model.
-    FloatingPointError
-        If the loss of a batch is not finite.
-    """
-    check_model("model", model)
-    check_kind("dataset", dataset)
-    model.check("dataset", dataset)
-    losses, counts = [], []
-    states: dict[str, Array] = {}
-    for batch in dataset.batches(batch_size):
-        loss, states = model.evaluate_step(batch, states=states if getattr(batch, "continues", False) else None)
-        losses.append(loss)
-        counts.append(model.count(batch))
-    if not sum(counts):
-        raise ValueError("`dataset` must hold at least one example of at least one step")
-    total = 0.0
-    for number, (loss, terms) in enumerate(zip(ns.numbers(losses), counts, strict=True)):
-        if not math.isfinite(loss):
-            batch = next(itertools.islice(dataset.batches(batch_size), number, None))
-            why = cause(batch, model.parameters)
-            raise FloatingPointError(f"the loss of batch {number + 1} is {loss}; {why}")
-        total += loss * terms  # not `sum`, which may round differently
-    return total / sum(counts)
+        With `shards`, batches are cut as in training, and all ranks must call it.
+        """
+        return mean_loss(self.averaged, dataset, batch_size, None if self.shards is None else self.parts)

@@ -1,0 +1,1 @@
+"""Data-parallel training: the group of processes of a run, and sums over them."""
