@@ -23,11 +23,12 @@ def _times(f, clock, seconds):
     """Return the seconds of calls, after two warm-up calls."""
     f()
     f()
-    times = []
-    while len(times) < LEAST_CALLS or sum(times) < seconds:
+    times, left = [], seconds
+    while len(times) < LEAST_CALLS or left > 0:
         start = clock()
         f()
         times.append(clock() - start)
+        left -= times[-1]
     return times
 
 

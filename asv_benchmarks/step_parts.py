@@ -22,7 +22,7 @@ def microseconds(function):
     return 1e3 * least_ms(function)
 
 
-def of_trainer(rng):
+def of_trainer(rng, dropout=0.0):
     """Return the time of a step of `Trainer`, and of what is outside the recurrent layers."""
     from rnnx.data import Batch
     from rnnx.engines.cpu.engine import CpuEngine
@@ -31,7 +31,7 @@ def of_trainer(rng):
 
     text = rng.integers(0, VOCABULARY, (BATCH, STEPS + 1))
     batch = Batch(text[:, :-1].copy(), text[:, 1:].copy(), np.full(BATCH, STEPS))
-    trainer, inside = Trainer(CharModel(VOCABULARY, UNITS, 2, seed=0), rnnx.Adam()), []
+    trainer, inside = Trainer(CharModel(VOCABULARY, UNITS, 2, seed=0, dropout=dropout), rnnx.Adam()), []
 
     def timed(function):
         def call(*arguments, **keywords):
@@ -43,22 +43,27 @@ def of_trainer(rng):
 
         return call
 
-    CpuEngine.forward, CpuEngine.backward = timed(CpuEngine.forward), timed(CpuEngine.backward)
+    before = CpuEngine.forward, CpuEngine.backward
+    CpuEngine.forward, CpuEngine.backward = map(timed, before)
     steps = []
     for _ in range(25):
         inside.clear()
         start = time.thread_time()
         trainer._learn(batch)
         steps.append((time.thread_time() - start, sum(inside)))
+    CpuEngine.forward, CpuEngine.backward = before
     return {
         "step": min(whole for whole, _ in steps) * 1e6,
         "outside": min(whole - own for whole, own in steps) * 1e6,
     }
 
 
-def of_operations(rng, parameters, size):
+def of_operations(rng, parameters, size, units):
     """Return the times of the operations for a model and a batch (n_y, m, T)."""
+    from rnnx.models import Masks
+
     n_y, m, n_steps = size
+    a, W, b = (np.ones(shape, "float32") for shape in ((n_steps, m, units), (n_y, units), (n_y, 1)))
     z, y = (rng.standard_normal(size[::-1], dtype="float32").T for _ in range(2))
     targets = rng.integers(0, n_y, (m, n_steps))
     gradients = {"d" + key: rng.standard_normal(p.shape, dtype="float32") for key, p in parameters.items()}
@@ -66,6 +71,9 @@ def of_operations(rng, parameters, size):
     state = adam.init(parameters)
     out = tuple({key: np.empty_like(a) for key, a in tree.items()} for tree in (parameters, state))
     return {
+        "dense forward": microseconds(lambda: rnnx.dense_forward(a.T, W, b)),
+        "dense backward": microseconds(lambda: rnnx.dense_backward(z, a.T, W)),
+        "mask of dropout": microseconds(lambda: Masks((0, 1)).draw("_l0", 0.3, a.T)),
         "cross-entropy": microseconds(lambda: rnnx.softmax_cross_entropy(z, targets)),
         "squared error": microseconds(lambda: rnnx.squared_error(z, y)),
         "clip by norm": microseconds(lambda: rnnx.clip_by_global_norm(gradients, 5.0)),
@@ -100,10 +108,11 @@ def measure():
 
     large = CharModel(VOCABULARY, UNITS, 2, seed=0).parameters
     small = rnnx.initialize_parameters("rnn", 27, 50, 27, seed=0)
-    found = {f"2 x 128, {name}": t for name, t in of_operations(rng, large, (VOCABULARY, BATCH, STEPS)).items()}
-    found |= {f"names, {name}": t for name, t in of_operations(rng, small, (27, 1, 10)).items()}
+    found = {f"2 x 128, {name}": t for name, t in of_operations(rng, large, (VOCABULARY, BATCH, STEPS), UNITS).items()}
+    found |= {f"names, {name}": t for name, t in of_operations(rng, small, (27, 1, 10), 50).items()}
     found |= {f"names, {name}": t for name, t in of_learner(rng, small).items()}
-    return found | {f"2 x 128, {name} of a trainer": t for name, t in of_trainer(rng).items()}
+    found |= {f"2 x 128, {name} of a trainer": t for name, t in of_trainer(rng).items()}
+    return found | {f"2 x 128, {name} with dropout": t for name, t in of_trainer(rng, 0.3).items()}
 
 
 def main():
@@ -111,8 +120,9 @@ def main():
     rounds = [child("step_parts:measure", threads=1) for _ in range(3)]
     for name in rounds[0]:
         print(f"{name:40} {min(one[name] for one in rounds):9.1f} us")
-    whole, outside = (min(one[f"2 x 128, {name} of a trainer"] for one in rounds) for name in ("step", "outside"))
-    print(f"outside the recurrent layers: {outside / whole:.0%}")
+    for kind in ("of a trainer", "with dropout"):
+        whole, outside = (min(one[f"2 x 128, {name} {kind}"] for one in rounds) for name in ("step", "outside"))
+        print(f"outside the recurrent layers, {kind}: {outside / whole:.1%}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import functools
 import time
 
 import numpy as np
-from peers import SIZES
+from peer_plan import SIZES
 from shared import child, geometric_mean, median_ms, parsed_sizes, versions
 
 from rnnx.compare.process import in_turn

@@ -95,8 +95,8 @@ __all__ = [
 ]  # fmt: skip
 
 _SUBPACKAGES = (
-    "analysis", "cli", "compare", "convert", "course", "data", "export", "losses", "metrics", "models", "optim",
-    "plots", "training",
+    "analysis", "cli", "compare", "convert", "course", "data", "estimators", "export", "losses", "metrics", "models",
+    "optim", "plots", "training",
 )  # fmt: skip
 
 

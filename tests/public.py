@@ -1,6 +1,6 @@
 """The public names of the package, for tests of all of them."""
 
-import importlib
+import importlib.util
 import inspect
 
 _SUBPACKAGES = [
@@ -17,8 +17,18 @@ _SUBPACKAGES = [
     "plots",
     "training",
 ]
+if importlib.util.find_spec("sklearn"):
+    _SUBPACKAGES.append("estimators")
 PUBLIC = ["rnnx", *(f"rnnx.{name}" for name in _SUBPACKAGES)]
-RESULTS = {"LearningRates", "Batch", "PairBatch", "Prediction", "Progress", "StackCache"}  # records that rnnx creates
+RESULTS = {
+    "Backtest",
+    "LearningRates",
+    "Batch",
+    "PairBatch",
+    "Prediction",
+    "Progress",
+    "StackCache",
+}  # records that rnnx creates
 
 
 def callables():

@@ -13,7 +13,7 @@ from rnnx.cells import BUILT_IN
 SOURCE = Path(rnnx.__file__).parent
 # From the bottom to the top: a package imports only from itself and from those before it.
 LAYERS = ["_core", "cells", "engines", "functional", "losses", "metrics", "optim", "data", "models", "training"]
-LAYERS += ["course", "analysis", "plots", "convert", "export", "interop", "compare", "cli", "__main__"]
+LAYERS += ["course", "analysis", "plots", "estimators", "convert", "export", "interop", "compare", "cli", "__main__"]
 OF_NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}  # public in spite of their names
 
 

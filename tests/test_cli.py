@@ -25,7 +25,7 @@ SMALL = ("--hidden-size", 8, "--epochs", 2, "--sample-every", 1)
 
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
-def test_train_and_sample(run, cell, tmp_path):
+def test_train_and_sample(run, cell, tmp_path, monkeypatch):
     out = ok(run("train", "--text", "names.txt", "--cell", cell, *SMALL))
     assert "names: 54 lines to train on, 6 of 60 lines held out at random" in out
     assert out.count("validation ") == 2 + 1
@@ -43,6 +43,11 @@ def test_train_and_sample(run, cell, tmp_path):
     assert len(texts.splitlines()) == 3
     assert all(t.startswith("tri") for t in texts.splitlines())
     assert ok(run("sample", folder / "model.safetensors", *options)) == texts
+    with monkeypatch.context() as patch:
+        quantized, seen = CharModel.quantized, []
+        patch.setattr(CharModel, "quantized", lambda model, weights: seen.append(weights) or quantized(model, weights))
+        assert len(ok(run("sample", folder, *options, "--weights", "int8")).splitlines()) == 3
+    assert seen == ["int8"]
     first = (folder / "model.safetensors").read_bytes()
     assert "runs/names-" + cell + "-2" in ok(run("train", "--text", "names.txt", "--cell", cell, *SMALL))
     assert (tmp_path / "runs" / f"names-{cell}-2" / "model.safetensors").read_bytes() == first  # bit for bit
@@ -174,6 +179,8 @@ def test_user_mistakes_are_one_line(run, tmp_path):
         (["sample", "nowhere"], "Error: nowhere: No such file or directory"),
         (["sample", "."], "is not a run folder"),
         (["sample", "names.txt"], "Error: names.txt is not a checkpoint, or is damaged"),
+        (["sample", "nowhere", "--weights", "int8", "--device", "cuda"], "Error: --weights is for the CPU; it cannot"),
+        (["sample", "nowhere", "--weights", "int4"], "Invalid value for '--weights'"),
         (["sample", "names.txt", "--temperature", "-1"], "Invalid value for '--temperature'"),
         (["evaluate", "names.txt"], "is not a checkpoint"),
         (["plot", "names.txt"], "is not a checkpoint"),
@@ -198,7 +205,7 @@ def _has_gpu():
 
 def test_help_and_version(run):
     out = ok(run("--help"))
-    names = ["train", "sample", "evaluate", "plot", "export", "compare", "info"]
+    names = ["train", "sample", "evaluate", "plot", "forecast", "classify", "predict", "export", "compare", "info"]
     assert [line.split()[0] for line in out.split("Commands:")[1].splitlines() if line.strip()] == names
     for name in names:
         assert "Usage: rnnx" in ok(run(name, "--help"))

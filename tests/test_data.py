@@ -138,6 +138,12 @@ def test_a_model_with_scalers_takes_and_gives_raw_units(rng, tmp_path):
     assert_close(found["df"], plain["df"], TOLERANCE["oracle"])
 
 
+def test_integer_features_are_standardized(rng):
+    x = rng.integers(0, 9, (2, 5, 4))
+    model = SequenceClassifier(2, 3, 2, input_scaler=Scaler.fit(x), seed=0)
+    np.testing.assert_array_equal(model.predict(x), model.predict(x.astype(float)))
+
+
 def test_gradients_of_raw_inputs(rng):
     x = 5 + 3 * rng.standard_normal((2, 2, 4))
     model = SequenceRegressor(2, 3, per_step=True, input_scaler=Scaler.fit(x), seed=0, dtype="float64")
@@ -275,6 +281,30 @@ def test_a_forecast_learns_a_season():
     trainer.fit(train, held, epochs=8, batch_size=16, restore_best=True)
     forecast = model.predict(windows.ahead())[0, 0, -4:]
     assert abs(forecast - (50 + 10 * np.sin(2 * np.pi * np.arange(200, 204) / 8))).max() < 3
+
+
+def test_windows_relative_to_the_seasonal_naive_forecast(rng):
+    t = np.arange(30.0)
+    values = 3 * t + 10 * (t % 4)
+    windows = SeriesWindows(Series(values, past=t, future=np.arange(36.0)), 8, 6, season=4)
+    batch = windows.gather(np.array([0, 5]))
+    naive = np.stack([values[[4, 5, 6, 7, 4, 5]], values[[9, 10, 11, 12, 9, 10]]])
+    levels = np.stack([values[4:8].mean(), values[9:13].mean()])[:, None]
+    actual = np.stack([values[8:14], values[13:19]])
+    np.testing.assert_allclose(batch.targets[0, :, 8:], actual - naive)
+    np.testing.assert_allclose(windows.restore(batch.targets, [0, 5])[0], actual)
+    np.testing.assert_allclose(batch.inputs[0, 0, :8], values[:8] - levels[0])
+    np.testing.assert_allclose(batch.inputs[0, :, 8:], naive - levels)
+    np.testing.assert_array_equal(batch.inputs[1, 0], [*range(8), *[7] * 6])  # past numbers are held
+    np.testing.assert_allclose(windows.restore(np.zeros((1, 1, 14)))[0, 0], values[[26, 27, 28, 29, 26, 27]])
+    inputs, targets = windows.scalers()
+    deviations = np.stack([values[k + 8 : k + 14] - values[k + 4 + np.arange(6) % 4] for k in range(17)])
+    assert targets.mean == pytest.approx((deviations.mean(),))
+    assert inputs.mean[1:] == pytest.approx((t.mean(), 0, 17.5))
+    plain = SeriesWindows(values, 8, 6)
+    np.testing.assert_array_equal(plain.restore(np.arange(14.0)[None, None]), np.arange(8.0, 14)[None, None])
+    assert len(SeriesWindows(values[:9], 8, 6, allow_none=True).ahead()[0, 0]) == 14
+    raises(ValueError, "`season` must be an integer from 1 to 8; got 9", lambda: SeriesWindows(values, 8, 6, season=9))
 
 
 def test_missing_targets(rng):

@@ -62,7 +62,12 @@ def run_page(text, name):
     return blocks
 
 
-NEEDS = {"torch.md": ("torch",), "jax.md": ("jax", "numba"), "onnx.md": ("onnx", "onnxruntime")}
+NEEDS = {
+    "practice.md": ("sklearn",),
+    "torch.md": ("torch",),
+    "jax.md": ("jax", "numba"),
+    "onnx.md": ("onnx", "onnxruntime"),
+}
 
 
 @pytest.mark.parametrize("name", PAGES)

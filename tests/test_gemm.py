@@ -13,6 +13,7 @@ from rnnx.engines.cpu import dense
 from rnnx.engines.cpu.codegen import gemm, ir, leaves
 from rnnx.engines.cpu.codegen.copy import emit_copies
 from rnnx.engines.cpu.runtime import object_cache, tuning
+from rnnx.engines.cpu.runtime.thread_policy import use_policy
 from rnnx.engines.cpu.runtime.tuning import panel_vectors
 
 DTYPES = [np.float32, np.float64]
@@ -204,7 +205,9 @@ def test_copy_and_sums(dtype, rows, columns):
 @settings(max_examples=40)
 @given(st.integers(1, 70), st.integers(1, 800), st.integers(1, 140), st.sampled_from(["float32", "float64"]), st.data())
 def test_matmul(rows, n_k, columns, dtype, data):
-    """The product of dense layers, for every layout of its operands; each row has the bits that it has alone."""
+    """The product of dense layers, for every layout of its operands; each row has the bits that it has alone, whatever
+    the number of threads.
+    """
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((rows, n_k)).astype(dtype), rng.standard_normal((n_k, columns)).astype(dtype)
     bias = rng.standard_normal(columns).astype(dtype) if data.draw(st.booleans()) else None
@@ -214,6 +217,9 @@ def test_matmul(rows, n_k, columns, dtype, data):
         patch.setattr(dense, "_SMALLEST", 0)
         out = dense.matmul(*operands, bias)
         alone = dense.matmul(operands[0][-1:], operands[1], bias)
+        with use_policy(lambda _: (3, False)):
+            shared = dense.matmul(*operands, bias)
+    assert np.array_equal(out, shared)
     assert out.dtype == dtype
     assert out.shape == (rows, columns)
     added = np.zeros(columns, dtype) if bias is None else bias
@@ -225,13 +231,13 @@ def test_matmul(rows, n_k, columns, dtype, data):
 
 def test_matmul_runs_for_the_heads(monkeypatch):
     seen = []
-    run = dense._kernels
+    plan = dense._plan
 
-    def functions(dtype):
-        seen.append(dtype)
-        return run(dtype)
+    def planned(*sizes):
+        seen.append(sizes)
+        return plan(*sizes)
 
-    monkeypatch.setattr(dense, "_kernels", functions)
+    monkeypatch.setattr(dense, "_plan", planned)
     a, W, b = np.ones((64, 40, 30), "float32"), np.ones((20, 64), "float32"), np.ones((20, 1), "float32")
     z = rnnx.dense_forward(a, W, b)
     rnnx.dense_backward(z, a, W)

@@ -9,6 +9,9 @@ from problems import TOLERANCE, Problem, assert_close, make_problem, run
 
 import rnnx
 from rnnx.cells import BUILT_IN
+from rnnx.engines.cpu.descriptor.builder import PassKey
+from rnnx.engines.cpu.descriptor.forward import ForwardPass
+from rnnx.models import Recurrent
 
 CELLS = [*(rnnx.CELLS[name] for name in BUILT_IN), rnnx.CELLS["layer_norm_lstm"], MIXED, PRODUCT, TWO_STAGES]
 
@@ -119,3 +122,29 @@ def test_an_infinite_state_that_stays_constant_changes_no_gradient(rng):
         found, _ = run(problem)
     assert np.isinf(found["final a"][:, 0]).any()
     assert np.isfinite(found["dWg"][:, :5]).all()
+
+
+@pytest.mark.parametrize("cell", [*CELLS, rnnx.CELLS["lstmp"], rnnx.CELLS["slstm"]], ids=lambda cell: cell.name)
+def test_only_the_outputs_of_a_stack(cell, engine, rng):
+    """Where a caller needs no other state's sequence, outputs and final states have the same bits."""
+    for lengths in (None, [3, 0, 5, 1]):
+        n_a = 4 * cell.multiple
+        stack, problem = Recurrent(cell, 2, n_a), make_problem(cell, rng, 2, n_a, 4, 5, lengths=lengths)
+        names = {key: key + "_l0" for key in problem.parameters if key not in cell.head}
+        parameters = {name: problem.parameters[key] for key, name in names.items()}
+        states = {name + "_l0": s for name, s in zip(cell.states, problem.s0, strict=True)}
+        options = {"lengths": lengths, "extra": problem.extra}
+        a, final, _ = stack.forward(parameters, problem.x, states, keep_caches=False, **options)
+        every, _, caches = rnnx.recurrent_forward(
+            cell, problem.x, problem.s0, {key: problem.parameters[key] for key in names}, lengths=lengths,
+            inputs=problem.extra, keep_caches=False,
+        )  # fmt: skip
+        np.testing.assert_array_equal(a, every[0])
+        for name, s in caches.final_state.items():
+            np.testing.assert_array_equal(final[name + "_l0"], s)
+
+
+def test_inference_of_a_stack_keeps_one_cell_state():
+    key = PassKey(rnnx.CELLS["lstm"], np.dtype("float32"), 50, 3, 8, 2, False, ("Wf", "Wi", "Wc", "Wo"), False)
+    shapes = [ForwardPass(key, False, (None,), None, only_first).block.shapes[:2] for only_first in (False, True)]
+    assert shapes == [((51, 3, 8), (51, 3, 8)), ((51, 3, 8), (1, 3, 8))]

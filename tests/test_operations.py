@@ -10,7 +10,11 @@ from problems import ENGINES_TOLERANCE, TENSOR, assert_close
 import rnnx
 from rnnx import engines, optim
 from rnnx.engines.cpu.operations import OPERATIONS as CPU
+from rnnx.engines.cpu.runtime import thread_pool
+from rnnx.engines.cpu.runtime.thread_policy import use_policy
 from rnnx.engines.reference.operations import OPERATIONS as REFERENCE
+from rnnx.losses import SquaredError
+from rnnx.models import Masks
 
 
 @pytest.fixture(params=["cpu", "emulated"])
@@ -212,3 +216,28 @@ def test_launches_of_operations(rng):
             log.clear()
             call()
             assert log == launches
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_threads_share_large_operations(dtype, rng):
+    """With the same bits; also a product of a dense layer."""
+    y, classes = rng.standard_normal((27, 40, 30)).astype(dtype), rng.integers(0, 27, (40, 30))
+    lengths, like = rng.integers(0, 31, 40), np.empty(0, dtype)
+    parameters = {key: rng.standard_normal(shape).astype(dtype) for key, shape in (("W", (210, 200)), ("b", (9, 1)))}
+    gradients, adam = {"d" + key: np.cos(p) for key, p in parameters.items()}, rnnx.Adam()
+    state, a = adam.init(parameters), rng.standard_normal((70, 40, 30)).astype(dtype)
+    calls = (
+        lambda: rnnx.softmax_cross_entropy(y, classes, lengths=lengths),
+        lambda: SquaredError()(y, y[::-1], lengths=lengths, weights=np.arange(40.0)),
+        lambda: [Masks((1, 2), 3).kept("_l0", 0.3, (70, 40, 30), like)],
+        lambda: [d for tree in adam.update(parameters, gradients, state, 3) for d in tree.values()],
+        lambda: [rnnx.dense_forward(a, parameters["W"][:, :70], np.ones((210, 1), dtype))],
+    )  # fmt: skip
+    for call in calls:
+        results, jobs = [], thread_pool.pool().mail
+        for threads in (1, 3):
+            before = int(jobs["next"])
+            with use_policy(lambda _, threads=threads: (threads, False)):
+                results.append([np.asarray(found).tobytes() for found in call()])
+            assert (jobs["next"] > before) == (threads > 1)
+        assert results[0] == results[1]

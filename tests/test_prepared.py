@@ -3,7 +3,7 @@
 import sys
 import threading
 from contextlib import nullcontext
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import MappingProxyType
 
 import numpy as np
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import rnnx
 from rnnx import engines
 from rnnx._core import kinds
-from rnnx.functional import prepared, signatures
+from rnnx.functional import caches, prepared, schedule, signatures
 
 N_X, N_A, M, T = 2, 3, 2, 4
 CELLS = ("lstm", "gru_reset_after", "unicornn", "gru_d")  # with two states, vectors computed once, extra inputs
@@ -24,6 +24,7 @@ def forget():
     """Forget all earlier calls."""
     signatures._signatures._found.clear()
     prepared._backward._found.clear()
+    caches._known._found.clear()
 
 
 def arrays_of(cell, rng):
@@ -398,3 +399,50 @@ def test_what_is_returned_belongs_to_the_caller(keep):
     for spoil in (True, False, True):
         for a, b in zip(run(spoil), run(False), strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def step(cell, given):
+    """Return all that the functions of one step return for these arguments."""
+    name = cell.removesuffix("_reset_after")
+    forward, backward = (getattr(rnnx, f"{name}_cell_{way}") for way in ("forward", "backward"))
+    options = {"reset_after": True} if name != cell else {}
+    s0 = given["s0"]
+    *states, y, cache = forward(given["x"][:, :, 0], *s0, given["parameters"], **options)
+    again = partial(backward, *[np.ones_like(s) for s in s0], cache, **options)
+    return [*states, y, *cache[:-1]], again(), cache, again
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru", "gru_reset_after"])
+def test_single_steps(cell, rng, monkeypatch):
+    """A second step neither checks again nor makes a tape; its bits are those of a sequence of one step."""
+    given = arrays_of(cell, rng)
+    with rnnx.use_engine("reference"):
+        (found, gradients, *_), x = step(cell, given), given["x"][:, :, :1]
+        monkeypatch.setattr(schedule, "forward", None)
+        monkeypatch.setattr(caches, "_checked", None)
+        again = step(cell, given)
+        monkeypatch.undo()
+        states, y, kept = rnnx.recurrent_forward(cell, x, given["s0"], given["parameters"])
+        final = [np.ones_like(s) for s in given["s0"]]
+        expected = rnnx.recurrent_backward(cell, (), kept, ds_final=final)
+    of_sequence = [*[s[:, :, 0] for s in states], y[:, :, 0], *kept[0][0][:-1]]
+    for a, b, c in zip(found, again[0], of_sequence, strict=True):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(a, c)
+        assert a.strides == b.strides
+    for (name, d), other in zip(gradients.items(), expected.values(), strict=True):
+        np.testing.assert_array_equal(d, again[1][name])
+        np.testing.assert_array_equal(d.reshape(other.shape), other)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_what_a_step_returns_belongs_to_the_caller(cell, rng):
+    given = arrays_of(cell, rng)
+    (*_, gradients, cache, backward), n = step(cell, given), len(given["s0"])
+    expected = {name: d.copy() for name, d in gradients.items()}
+    states = step(cell, given)[0][:n]
+    for a in (*states, *given["s0"], *gradients.values()):
+        a[...] = np.nan
+    for name, d in backward().items():
+        np.testing.assert_array_equal(d, expected[name])
+    assert np.isfinite(cache[0]).all()

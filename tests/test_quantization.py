@@ -1,6 +1,7 @@
 """Weights rounded to small formats: the rounding, and the same function on all engines."""
 
 import copy
+import gc
 import pickle
 import threading
 
@@ -16,7 +17,7 @@ from wide_cells import WIDE
 
 import rnnx
 from rnnx.data import CharTokenizer, Examples
-from rnnx.engines.cpu import plans
+from rnnx.engines.cpu import packed, plans
 from rnnx.engines.cpu.descriptor import forward
 from rnnx.engines.cpu.runtime import thread_policy
 from rnnx.functional import signatures
@@ -238,6 +239,54 @@ def test_in_float64_the_weights_are_rounded_too(rng):
     for a, b in zip(states_of(problem, rounded), states_of(problem, dict(rounded)), strict=True):
         assert a.dtype == np.float64
         np.testing.assert_array_equal(a, b)
+
+
+def overwrite(parameters):
+    """Replace the rounded weights by NaN, against their will, which only a call that packs them notices."""
+    for w in parameters.values():
+        if not w.flags.writeable:
+            w.flags.writeable = True
+            w[:] = np.nan
+            w.flags.writeable = False
+
+
+@formats
+def test_sequences_pack_the_weights_once(weights, rng):
+    """Once for calls of all sizes. Copies pack their own."""
+    cell = rnnx.CELLS["lstm"]
+    problems = [random_problem(cell, rng, 160, 170, m, 3) for m in (30, 6, 1, 4)]
+    rounded = rnnx.quantize(cell, problems[0].parameters, weights)
+    copies = copy.deepcopy(rounded), pickle.loads(pickle.dumps(rounded))
+    assert not rounded["Wf"].flags.writeable
+    assert rounded["bf"].flags.writeable
+    expected = [states_of(problem, rounded) for problem in problems]
+    for problem, states in zip(problems, expected, strict=True):
+        assert weights != "bfloat16" or np.array_equal(states[0], states_of(problem, dict(rounded))[0])
+    overwrite(rounded)
+    for problem, states in zip(problems[2:], expected[2:], strict=True):  # those with few rows
+        for other in (rounded, *copies):
+            for a, b in zip(states_of(problem, other), states, strict=True):
+                np.testing.assert_array_equal(a, b)
+    for other in copies:
+        overwrite(other)
+        np.testing.assert_array_equal(states_of(problems[2], other)[0], expected[2][0])
+    kept = len(packed._kept)
+    del rounded, copies, other
+    gc.collect()
+    assert len(packed._kept) <= kept - 3
+
+
+def test_weights_that_may_change_are_packed_in_every_call(always, rng):
+    problem = random_problem(rnnx.CELLS["lstm"], rng, 20, 70, 2, 5)
+    rounded = rnnx.quantize("lstm", problem.parameters)
+    own = rnnx.QuantizedParameters({key: p.copy() for key, p in rounded.items()}, "int8")
+    before = states_of(problem, own)[0]
+    own["Wf"][:] = 0
+    rounded["Wf"] = own["Wf"]
+    for parameters in (own, rounded):
+        after = states_of(problem, parameters)[0]
+        assert not np.array_equal(before, after)
+        assert_close(after, states_of(problem, dict(own))[0], CLOSE)
 
 
 @formats

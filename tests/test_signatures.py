@@ -1,5 +1,6 @@
 """Rules for the signatures of all public functions, classes and methods."""
 
+import importlib.util
 import tempfile
 from pathlib import Path
 
@@ -135,6 +136,7 @@ FLAGS = {
     "series_from_wide_frame allow_gaps": lambda value: data.series_from_wide_frame(
         {"t": [0, 1], "y": [1.0, 2.0]}, time="t", allow_gaps=value
     ),
+    "SeriesWindows allow_none": lambda value: data.SeriesWindows([1.0, 2.0, 3.0], 1, 1, allow_none=value),
     "make_corpus extend": lambda value: data.make_corpus(
         "t", NAMES, tokenizer=data.CharTokenizer(None).fit(NAMES), extend=value
     ),
@@ -162,6 +164,23 @@ FLAGS = {
     "Trainer.fit progress_bar": lambda value: fit(progress_bar=value),
     "Trainer.fit restore_best": lambda value: fit(restore_best=value),
 }
+if importlib.util.find_spec("sklearn"):
+    from rnnx import estimators
+
+    def fitted(name, **options):
+        return getattr(estimators, name)(2, epochs=1, **options).fit([[1.0, 2.0], [3.0, 4.0]], [0, 1])
+
+    def forecaster(**options):
+        return estimators.Forecaster(2, epochs=1, **options).fit(np.arange(9.0), fh=1)
+
+    FLAGS |= {
+        "SequenceClassifier scale": lambda value: fitted("SequenceClassifier", scale=value),
+        "SequenceRegressor scale": lambda value: fitted("SequenceRegressor", scale=value),
+        "SequenceRegressor progress_bar": lambda value: fitted("SequenceRegressor", progress_bar=value),
+        "SequenceClassifier progress_bar": lambda value: fitted("SequenceClassifier", progress_bar=value),
+        "Forecaster bidirectional": lambda value: forecaster(bidirectional=value),
+        "Forecaster progress_bar": lambda value: forecaster(progress_bar=value),
+    }
 # The same function under several names: a class and its base class, or all optimizers.
 SAME = {"SequenceModel": ("CharModel", "SequenceClassifier", "SequenceRegressor"), "Seq2Seq": ("Model",)}
 

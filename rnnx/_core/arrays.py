@@ -248,7 +248,7 @@ def is_concrete(array: Array) -> bool:
 
 def is_on_host(array: Array) -> bool:
     """Return whether the values can be read without synchronizing with a device (NumPy only)."""
-    return bool(compat.is_numpy_array(array))
+    return type(array) is np.ndarray or bool(compat.is_numpy_array(array))
 
 
 def to_host(array: Array) -> np.ndarray:

@@ -1,11 +1,12 @@
 """Atomic file writes, and reads of regular files only."""
 
+import contextlib
 import hashlib
 import os
 import secrets
 import stat
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
@@ -77,6 +78,15 @@ def read_regular(path: str | Path, most: int) -> bytes:
         if size > most:
             raise ValueError(f"cannot read {path}: it is larger than {most >> 20} MiB")
         return file.read(size)
+
+
+@contextlib.contextmanager
+def errors_of(path: str | Path) -> Iterator[None]:
+    """Name the file in the errors of what it holds."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def check_writable(path: str | Path) -> None:

@@ -61,8 +61,9 @@ def stack_weights(xp: Any, wired: StageWiring, parameters: Mapping[str, Array], 
     def flat(array: Array) -> Array:
         return xp.reshape(array, (-1,))
 
-    wx = stack([gate.split(parameters, n_a)[0] for gate in stage.of_inputs], n_x)
-    wh = stack([gate.split(parameters, n_a)[1] for gate in stage.recurrent], wired.columns(n_a))
+    sides = [gate.split(parameters, n_a) for gate in stage.gates]
+    wx = stack([w for w, _ in sides[wired.only_h :]], n_x)
+    wh = stack([w for _, w in sides[: wired.n_zh]], wired.columns(n_a))
 
     def biases(keys: Sequence[str]) -> Array:
         missing = not all(key in parameters for key in keys)

@@ -4,9 +4,10 @@ from rnnx.cli.commands import compare, evaluate, plot, sample
 from rnnx.cli.export_command import export
 from rnnx.cli.group import cli
 from rnnx.cli.info_command import info
+from rnnx.cli.table_commands import classify, forecast, predict
 from rnnx.cli.train_command import train
 
-for command in (train, sample, evaluate, plot, export, compare, info):
+for command in (train, sample, evaluate, plot, forecast, classify, predict, export, compare, info):
     cli.add_command(command)
 
 __all__ = ["cli"]

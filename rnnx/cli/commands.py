@@ -26,6 +26,7 @@ from rnnx.cli.group import (
 from rnnx.compare.runner import PEERS
 from rnnx.compare.task import CELLS, DTYPES, OPTIMIZERS
 from rnnx.data import Corpus, Dataset, make_corpus
+from rnnx.functional.quantization import FORMATS
 from rnnx.models import generation
 from rnnx.training import Checkpoint, Settings
 from rnnx.training import evaluate as mean_loss
@@ -48,6 +49,7 @@ from rnnx.training import evaluate as mean_loss
     help="End a text before this character, '\\n' for a newline; '' for none.",
 )
 @option("--seed", type=IntRange(0), help="Random seed. Same seed, same texts.")
+@option("--weights", type=Choice([*FORMATS]), help="Round the weights of recurrent layers: a large model is faster.")
 @device_option
 def sample(run: str, start: str, number: int, max_length: int | None, greedy: bool, **options: Any) -> None:
     """Sample texts from a trained model.
@@ -59,11 +61,13 @@ def sample(run: str, start: str, number: int, max_length: int | None, greedy: bo
       rnnx sample runs/dinos-lstm -n 10 --start Tri --temperature 0.8
     """  # noqa: D301
     with errors_as_messages():
-        loaded, tokenizer = load_characters(run, options.pop("device"))
-        lines = is_lines(loaded)
-        stop = options.pop("stop")
+        stop, weights, device = (options.pop(name) for name in ("stop", "weights", "device"))
+        if weights is not None and device != "cpu":
+            raise ValueError("--weights is for the CPU; it cannot be combined with --device")
+        loaded, tokenizer = load_characters(run, device)
+        lines, model = is_lines(loaded), loaded.model
         texts = generation.sample(
-            loaded.model,
+            model if weights is None else model.quantized(weights),
             tokenizer,
             start=lowered(loaded, start),
             n=number,

@@ -54,7 +54,7 @@ class Group(click.Group):
 )
 @click.version_option(rnnx.__version__, prog_name="rnnx")
 def cli() -> None:
-    """Train character models, sample text from them and inspect them.
+    """Train character models, forecast time series and classify sequences.
 
     \b
     Getting started:
@@ -62,6 +62,7 @@ def cli() -> None:
       rnnx sample runs/dinos-lstm     invent new names
       rnnx plot runs/dinos-lstm       plot the training curves and the gates
       rnnx train --text FILE          train on your own text
+      rnnx forecast FILE.csv --target load --time timestamp --horizon 24
 
     A run is a folder with a checkpoint and metrics. Option names accept dashes or underscores.
     """  # noqa: D301

@@ -1,6 +1,7 @@
 """The command ``rnnx train``."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import click
@@ -22,6 +23,7 @@ from rnnx.cli.group import (
     output_folder,
 )
 from rnnx.cli.interrupt import Interrupt
+from rnnx.cli.options import setting_of, widths
 from rnnx.cli.ranks import training_group
 from rnnx.data import find_text
 from rnnx.data.corpus import BY, SPLITS
@@ -37,24 +39,9 @@ from rnnx.training.state import REDUCTIONS
 _ON_RESUME = ("epochs", "iterations", "patience", "evaluate_every", "text")  # settings that --resume may change
 NOT_SETTINGS = ("resume", "init_from", "output", "device", "sample_every", "temperature", "save_every", "quiet")
 _COUNT = IntRange(1)
+_setting = partial(setting_of, Settings)
 
 _OF_MODEL = ("cell", "hidden_size", "num_layers", "reset_after", "scheme", "dtype")  # what --init-from has
-
-
-def _widths(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, ...]:
-    """Parse the units of all layers, or of each layer."""
-    parts = value.split(",")
-    if not all(part.strip().isdecimal() and len(part) < 10 and int(part) > 0 for part in parts):
-        raise click.BadParameter(f"{value[:50]!r} is not a positive integer or a comma-separated list of them")
-    return tuple(map(int, parts))
-
-
-def _setting(names: str, type: Any, help: str, **options: Any) -> Any:  # noqa: A002
-    """Declare an option for the setting of the same name, with its default."""
-    declare = number if isinstance(type, FloatRange) else option
-    first, *others = names.split()
-    default = getattr(Settings, first.removeprefix("--").replace("-", "_"))
-    return declare(first, *others, **{"type": type, "help": help, "default": default, **options})
 
 
 @click.command(cls=Command)
@@ -92,7 +79,7 @@ def _setting(names: str, type: Any, help: str, **options: Any) -> Any:  # noqa: 
     "--hidden-size --rnn-size",
     str,
     "Units per layer; 256,128 for unequal layers.",
-    callback=_widths,
+    callback=widths,
     metavar="INTEGERS",
     default=",".join(map(str, Settings.hidden_size)),
 )

@@ -40,19 +40,24 @@ def as_sequences(values: Any, axes: str) -> tuple[np.ndarray, np.ndarray | None]
     >>> x.shape, lengths.tolist()
     ((2, 2, 5), [3, 5])
     """
+    return named_sequences("values", values, axes)
+
+
+def named_sequences(name: str, values: Any, axes: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return `as_sequences` of an argument that has this name in messages."""
     if not isinstance(axes, str) or sorted(axes) not in (["f", "n", "t"], ["n", "t"], ["f", "t"], ["t"]):
         raise ValueError(f"`axes` must be 'ntf', 'nft', 'fnt', 'nt', or of a list 'tf', 'ft' or 't'; got {shown(axes)}")
     if "n" in axes:
-        array = _in_order("values", values, axes)
+        array = _in_order(name, values, axes)
         return np.transpose(array, [axes.index(a) for a in "fnt"]) if "f" in axes else array[None], None
     if not hasattr(values, "__len__") or isinstance(values, str | bytes | dict) or not len(values):
-        raise TypeError(f"`values` must be a list of arrays, one for each example; got {shown(values)}")
-    rows = [_in_order(f"values[{k}]", values[k], axes) for k in range(len(values))]
+        raise TypeError(f"`{name}` must be a list of arrays, one for each example; got {shown(values)}")
+    rows = [_in_order(f"{name}[{k}]", values[k], axes) for k in range(len(values))]
     rows = [row[None] if "f" not in axes else row if axes == "ft" else row.T for row in rows]  # (n_x, T)
     for k, row in enumerate(rows):
         if row.shape[0] != rows[0].shape[0]:
-            expected = f"the {rows[0].shape[0]} features of values[0]"
-            raise ValueError(f"values[{k}] must have {expected}, with `axes` = {axes!r}; got {row.shape[0]}")
+            expected = f"the {rows[0].shape[0]} features of {name}[0]"
+            raise ValueError(f"{name}[{k}] must have {expected}, with `axes` = {axes!r}; got {row.shape[0]}")
     lengths = np.array([row.shape[1] for row in rows], np.int64)
     padded = np.zeros((len(rows), int(lengths.max()), rows[0].shape[0]), np.result_type(*rows))
     for j, row in enumerate(rows):

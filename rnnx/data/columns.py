@@ -8,6 +8,7 @@ import numpy as np
 from rnnx._core.checks import nearest
 from rnnx._core.words import shown
 from rnnx.data.labels import is_missing
+from rnnx.data.times import months_between
 
 
 def column(frame: Any, name: Any) -> np.ndarray:
@@ -138,10 +139,8 @@ def check_spacing(name: Any, times: np.ndarray, id: Any) -> None:
     steps = np.diff(times)
     if len(steps) < 2 or (np.isclose(steps, steps[0]) if times.dtype.kind == "f" else steps == steps[0]).all():
         return
-    if times.dtype.kind == "M":
-        months = np.diff(times.astype("datetime64[M]").astype(int))
-        if months[0] and (months == months[0]).all():
-            return
+    if months_between(times):
+        return
     sizes, counts = np.unique(steps, return_counts=True)
     usual = sizes[counts.argmax()]
     place = int(np.flatnonzero(steps != usual)[0])

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnx._core.checks import generator, real
+from rnnx._core.checks import generator, integer, real
 from rnnx.data.labels import plain_values
 
 
@@ -30,6 +30,53 @@ def split_by_group(groups: Any, validation: float = 0.2, *, seed: Any = 0) -> tu
         If there are fewer than two groups, or a group is missing (None, NaN or NA).
     """
     part, rng = real("validation", validation, "(0, 1)"), generator("seed", seed)
+    names, numbers = _numbered(groups)
+    if len(names) < 2:
+        raise ValueError(f"`groups` must have at least 2 groups, so that one can be held out; got {len(names)}")
+    held = rng.permutation(len(names))[: min(max(1, round(part * len(names))), len(names) - 1)]
+    is_held = np.isin(numbers, held)
+    return np.flatnonzero(~is_held), np.flatnonzero(is_held)
+
+
+def folds_by_group(groups: Any, folds: int = 5, *, labels: Any = None, seed: Any = 0) -> list[np.ndarray]:
+    """Divide whole groups of examples into parts for cross-validation, each of which is held out once.
+
+    Parameters
+    ----------
+    groups : sequence or array, shape (n,)
+        As for `split_by_group`; ``range(n)`` if every example may be held out by itself.
+    folds : int
+        At least 2.
+    labels : sequence or array, shape (n,), optional
+        Classes, which are spread evenly over the folds, as far as the groups allow it.
+    seed : int or Generator
+
+    Returns
+    -------
+    list of array of int
+        The indices to hold out in each fold, increasing, for `Examples.take`.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer groups than folds.
+    """
+    folds, rng = integer("folds", folds, 2), generator("seed", seed)
+    names, numbers = _numbered(groups)
+    if len(names) < folds:
+        raise ValueError(f"`folds` = {folds} needs as many groups; got {len(names)}")
+    order = rng.permutation(len(names))
+    if labels is not None:
+        first = np.unique(numbers, return_index=True)[1]  # an example of each group
+        kinds = np.unique(np.asarray(labels), return_inverse=True)[1][first]
+        order = order[np.argsort(kinds[order], kind="stable")]
+    fold = np.empty(len(names), int)
+    fold[order] = np.arange(len(names)) % folds
+    return [np.flatnonzero(fold[numbers] == k) for k in range(folds)]
+
+
+def _numbered(groups: Any) -> tuple[list[Any], np.ndarray]:
+    """Return the names of the groups, and the number of each example's group."""
     own, shape = plain_values("groups", groups)
     if len(shape) != 1:
         raise ValueError(f"`groups` must have shape (n,); got {shape}")
@@ -38,9 +85,4 @@ def split_by_group(groups: Any, validation: float = 0.2, *, seed: Any = 0) -> tu
     except TypeError:  # of several kinds
         names = sorted(set(own), key=lambda name: (str(name), type(name).__name__))
     places = {name: k for k, name in enumerate(names)}
-    numbers = np.array([places[name] for name in own], np.int64)
-    if len(names) < 2:
-        raise ValueError(f"`groups` must have at least 2 groups, so that one can be held out; got {len(names)}")
-    held = rng.permutation(len(names))[: min(max(1, round(part * len(names))), len(names) - 1)]
-    is_held = np.isin(numbers, held)
-    return np.flatnonzero(~is_held), np.flatnonzero(is_held)
+    return names, np.array([places[name] for name in own], np.int64)

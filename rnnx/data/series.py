@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnx._core.checks import check_indices, choice, integer, integer_vector
+from rnnx._core.checks import check_indices, choice, flag, integer, integer_vector
 from rnnx.data.batches import Batch, Shuffled
 from rnnx.data.scaling import Scaler
 from rnnx.data.time_series import Series, as_series, joined
@@ -34,6 +34,12 @@ class SeriesWindows(Shuffled[Batch]):
     gaps : {"error", "hold"}
         What to do where a target is missing (NaN): raise ValueError, or give the model the last value before it. In the
         future of a window, a missing target is always ignored.
+    season : int, optional
+        The model learns the difference from the seasonal naive forecast, which repeats the last `season` steps (1: the
+        last value), for series whose level drifts. It sees that forecast in the future, and the past relative to the
+        mean of its last season. `restore` gives forecasts of its outputs.
+    allow_none : bool
+        Whether there may be no window, which is enough for `ahead`.
 
     Attributes
     ----------
@@ -54,10 +60,21 @@ class SeriesWindows(Shuffled[Batch]):
     (5, [[0.0, 1.0, 2.0, 3.0, 3.0, 3.0]], [[[0.0, 0.0, 0.0, 0.0, 4.0, 5.0]]])
     """
 
-    def __init__(self, series: Any, input_length: int, horizon: int, *, stride: int = 1, gaps: str = "error") -> None:
+    def __init__(
+        self,
+        series: Any,
+        input_length: int,
+        horizon: int,
+        *,
+        stride: int = 1,
+        gaps: str = "error",
+        season: int | None = None,
+        allow_none: bool = False,
+    ) -> None:
         self.input_length, self.horizon = integer("input_length", input_length), integer("horizon", horizon)
         self.stride = integer("stride", stride)
-        choice("gaps", gaps, ("error", "hold"))
+        self.season = None if season is None else integer("season", season, 1, self.input_length)
+        self.gaps = choice("gaps", gaps, ("error", "hold"))
         self.series = as_series(series)
         sizes = self.series[0].sizes
         for one in self.series:
@@ -74,7 +91,7 @@ class SeriesWindows(Shuffled[Batch]):
         self._static = np.stack(statics, axis=1) if statics else None
         self._ends = ends
         self._between(np.zeros_like(ends), ends)
-        if not len(self):
+        if not flag("allow_none", allow_none) and not len(self):
             need = f"input_length + horizon = {self.input_length + self.horizon}"
             raise ValueError(f"`series` must have one of at least {need} steps; the longest has {ends.max()}")
 
@@ -88,24 +105,30 @@ class SeriesWindows(Shuffled[Batch]):
     def __len__(self) -> int:
         return int(self._last[-1])
 
-    def split(self, validation_length: int) -> "tuple[SeriesWindows, SeriesWindows]":
+    def split(self, validation_length: int, test_length: int | None = None) -> "tuple[SeriesWindows, ...]":
         """Hold out the last steps of each series: return windows whose futures end before them, and begin in them.
 
-        No target of the second is in the first. Its pasts may reach back into the training part, as in practice.
+        No target of the second is in the first. Its pasts may reach back into the training part, as in practice. With
+        `test_length` there is a third part, of the steps after those of the second.
 
         Raises
         ------
         ValueError
-            If either has no window.
+            If one of them has no window.
         """
-        cut = np.maximum(self._ends - integer("validation_length", validation_length), 0)
-        parts = copy.copy(self), copy.copy(self)
-        parts[0]._between(np.zeros_like(cut), cut)
-        parts[1]._between(cut, self._ends)
-        for name, part in zip(("training", "validation"), parts, strict=True):
+        lengths = {"training": 0, "validation": integer("validation_length", validation_length)}
+        lengths |= {} if test_length is None else {"test": integer("test_length", test_length)}
+        sizes = [*lengths.values()]
+        cuts = [np.maximum(self._ends - sum(sizes[k:]), 0) for k in range(1, len(sizes))]
+        parts = []
+        for name, start, stop in zip(lengths, [np.zeros_like(self._ends), *cuts], [*cuts, self._ends], strict=True):
+            part = copy.copy(self)
+            part._between(start, stop)
             if not len(part):
-                raise ValueError(f"`validation_length` = {validation_length} leaves no window for {name}")
-        return parts
+                given = " + ".join(f"`{k}_length` = {n}" for k, n in lengths.items() if n)
+                raise ValueError(f"{given} leaves no window for {name}")
+            parts.append(part)
+        return tuple(parts)
 
     def places(self, chosen: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return the number of the series, and the first step of the future, of windows with these indices."""
@@ -123,15 +146,20 @@ class SeriesWindows(Shuffled[Batch]):
         known = np.isfinite(values).all(axis=0)
         shape = self.n_targets, len(which), self.input_length + self.horizon
         targets, weights = np.zeros(shape, values.dtype), np.zeros(shape[1:])
+        if self.season is not None:
+            values = values - self.naive(which, now, self.season)
         targets[:, :, self.input_length :] = np.where(known, values, 0)
         weights[:, self.input_length :] = known
         return Batch(inputs, targets, None, weights=weights)
 
     def _inputs(self, which: np.ndarray, now: np.ndarray) -> np.ndarray:
         """Return inputs (n_inputs, m, L + H) of windows of these series whose futures begin at these steps."""
-        past = np.arange(-self.input_length, 0)
-        steps = np.concatenate([past, np.full(self.horizon, -1)])
+        steps = np.concatenate([np.arange(-self.input_length, 0), np.full(self.horizon, -1)])
         parts = [self._known[:, (self._first[which] + now)[:, None] + steps]]
+        if self.season is not None:
+            own, past = parts[0][: self.n_targets], self.input_length
+            own[..., past:] = self.naive(which, now, self.season)
+            own -= own[..., past - self.season : past].mean(axis=2, keepdims=True)
         shape = len(which), len(steps)
         parts.append(np.broadcast_to((np.arange(len(steps)) < self.input_length) * 1.0, (1, *shape)))
         if self._future is not None:
@@ -141,10 +169,30 @@ class SeriesWindows(Shuffled[Batch]):
             parts.append(np.broadcast_to(self._static[:, which, None], (len(self._static), *shape)))
         return np.concatenate(parts)
 
+    def naive(self, which: np.ndarray, now: np.ndarray, season: int) -> np.ndarray:
+        """Return seasonal naive forecasts (n_targets, m, horizon) of these series, from these steps on."""
+        steps = np.arange(self.horizon) % season - season
+        return self._known[: self.n_targets, (self._first[which] + now)[:, None] + steps]
+
+    def restore(self, outputs: np.ndarray, chosen: Any = None) -> np.ndarray:
+        """Return the forecasts (n_targets, m, horizon) that the outputs (n_targets, m, L + H) of a model stand for.
+
+        Parameters
+        ----------
+        outputs : array
+            For `ahead`, or for the windows with the indices `chosen`.
+        chosen : array of int, shape (m,), optional
+        """
+        future = outputs[..., -self.horizon :]
+        if self.season is None:
+            return future
+        which, now = (np.arange(len(self.series)), self._ends) if chosen is None else self.places(chosen)
+        return future + self.naive(which, now, self.season)
+
     def ahead(self) -> np.ndarray:
         """Return inputs (n_inputs, n, L + H) to forecast what comes after the end of each of the n series.
 
-        The forecast is ``model.predict(windows.ahead())[..., -horizon:]``.
+        The forecast is ``windows.restore(model.predict(windows.ahead()))``.
 
         Raises
         ------
@@ -169,8 +217,14 @@ class SeriesWindows(Shuffled[Batch]):
         parts = [Scaler.fit(self._known[:, None, steps]), Scaler((0.0,), (1.0,))]
         parts += [] if self._future is None else [Scaler.fit(self._future[:, None])]
         parts += [] if self._static is None else [Scaler.fit(self._static)]
+        targets = Scaler.fit(self._targets[:, None, steps])
+        if self.season is not None:
+            batch, n = self.gather(np.unique(np.linspace(0, len(self) - 1, 1000).astype(int))), self.n_targets
+            known = np.where(batch.weights > 0, batch.targets, np.nan)
+            targets, levels = Scaler.fit(known), Scaler.fit(batch.inputs[:n])
+            parts[0] = Scaler(levels.mean + parts[0].mean[n:], levels.scale + parts[0].scale[n:])
         inputs = Scaler(tuple(m for p in parts for m in p.mean), tuple(s for p in parts for s in p.scale))
-        return inputs, Scaler.fit(self._targets[:, None, steps])
+        return inputs, targets
 
     def extremes(self) -> Batch:
         """Return one window, for checks; the values of all have been checked."""

@@ -109,8 +109,8 @@ def step_capture(xp: Any) -> StepCapture | None:
     return found
 
 
-def device_masks(xp: Any) -> Callable[..., Array] | None:
-    """Return the function that makes masks on the device of arrays of namespace `xp`; None if there is none."""
+def masks(xp: Any) -> Callable[..., Array] | None:
+    """Return the function that makes the masks of dropout of namespace `xp`; None if there is none."""
     found: Callable[..., Array] | None = getattr(load(select(xp)), "kept", None)
     return found
 

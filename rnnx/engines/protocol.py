@@ -205,8 +205,9 @@ class Engine(Protocol):
 
     An engine that also takes arrays of 16-bit dtypes, and computes in float32, has an attribute `halves`, True. One on
     whose device training steps can be captured has an attribute `steps`, a `StepCapture`. One that makes the masks of
-    `rnnx.models.Masks` on its device, with the same bits, has a method ``kept(key, start, rate, shape, like)``, where
-    `key` is an array of two int64 there.
+    `rnnx.models.Masks`, with the same bits, has a method ``kept(key, start, rate, shape, like, value)``, where `key` is
+    an array of two int64 on the device of `like`. One that runs single steps without a tape has a method
+    ``one_step(call)``, which returns the states after the step and the values in ``cell.saved``, (n, m).
     """
 
     def forward(self, call: Call, *, keep: bool) -> tuple[Arrays, Tape]:

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from rnnx import engines
 from rnnx._core import arrays as ns
 from rnnx._core import checks
 from rnnx._core.arrays import Array
 from rnnx._core.inputs import is_index_input
+from rnnx._core.kinds import Table, kinds
 from rnnx.cells import Cell
 from rnnx.cells.parameters import recurrent_parameters
 from rnnx.engines.protocol import Call, Tape
@@ -106,17 +107,70 @@ class Steps(Sequence[Any]):
         return (*after, *before, *gates, self.caches._x[..., t], self.caches._parameters)
 
 
+class _Steps(NamedTuple):
+    """What follows from the kinds of the arrays of cache tuples; `indices`: whether xt holds indices."""
+
+    xp: Any
+    dtype: Any
+    n_x: int
+    indices: bool
+
+
+_known: Table[_Steps] = Table()  # of single steps that have been checked and need no conversion
+
+
 def tape_of_steps(cell: Cell, steps: Any) -> Tape:
     """Build a tape from a list of the tuples that the cell functions return."""
     steps = arguments.check_steps(cell, steps)
+    parameters, key = steps[0][-1], _key(cell, steps)
+    after, before = [f"{s}_next" for s in cell.states], [f"{s}_prev" for s in cell.states]
+    *values, xts, _ = zip(*steps, strict=True)
+    columns = dict(zip((*after, *before, *cell.cache), values, strict=True))
+    known = _known.find(key)
+    if known is None:
+        known = _checked(cell, steps, columns)
+        dtypes = {a.dtype for column in (*values, parameters.values()) for a in column}
+        if dtypes == {known.dtype} and not known.indices:
+            _known.add(key, known)
+    xp, dtype, n_x, indices = known
+
+    def rows(array: Array) -> Array:
+        return ns.astype(xp, array, dtype).T
+
+    def stack(arrays: Sequence[Array]) -> Array:
+        if len(arrays) == 1:
+            return xp.expand_dims(ns.contiguous(xp, rows(arrays[0]), own=True), axis=0)
+        return xp.stack([rows(a) for a in arrays])
+
+    states = tuple([stack([*columns[o], columns[n][-1]]) for n, o in zip(after, before, strict=True)])
+    x = xp.stack([ns.as_index(xp, xt) for xt in xts]) if indices else stack(xts)
+    own = {key: ns.astype(xp, a, dtype) for key, a in recurrent_parameters(cell, parameters).items()}
+    saved = {name: stack(columns[name]) for name in cell.cache}
+    tape = Tape(cell, xp, dtype, x, indices, n_x, states, None, None, own)
+    if set(cell.saved) - set(saved):
+        saved = replayed(tape, cell) | saved  # the public tuples lack some (the GRU's r * a_prev)
+    tape.saved = tuple([saved[name] for name in cell.saved])
+    return tape
+
+
+def _key(cell: Cell, steps: Sequence[tuple[Any, ...]]) -> Any:
+    """Return what the checks of a single step depend on; None if it cannot be found again."""
+    (*values, parameters), *others = steps
+    if others or type(parameters) is not dict:
+        return None
+    of_arrays = kinds((*values, *parameters.values()))
+    return None if of_arrays is None else (cell, tuple(parameters), of_arrays)
+
+
+def _checked(cell: Cell, steps: Sequence[tuple[Any, ...]], columns: Mapping[str, Sequence[Array]]) -> _Steps:
+    """Check the tuples of consecutive steps, whose values by name are `columns`."""
     if cell.inputs or cell.hoisted:
         raise ValueError(f"`caches` of {cell.name} must come from its forward function")
     parameters = steps[0][-1]
     if any(set(step[-1]) != set(parameters) or step[-1][k] is not parameters[k] for step in steps for k in parameters):
         raise ValueError("all caches must have the same `parameters`")
+    xts = [step[-2] for step in steps]
     after, before = [f"{s}_next" for s in cell.states], [f"{s}_prev" for s in cell.states]
-    *values, xts, _ = zip(*steps, strict=True)
-    columns = dict(zip((*after, *before, *cell.cache), values, strict=True))
     calls = [_step(cell, xt, {name: columns[name][t] for name in before}, parameters) for t, xt in enumerate(xts)]
     first = calls[0]
     for (name, column), value in zip(columns.items(), (*cell.states, *cell.states, *cell.cache), strict=True):
@@ -124,28 +178,14 @@ def tape_of_steps(cell: Cell, steps: Any) -> Tape:
             ns.common_namespace({"xt": xts[0], name: array})
             units = f"({units_in_symbols(cell, value)}, m)"
             checks.check_shape(name, array, units, (cell.size(value, first.n_a), first.m))
-    xp = first.xp
     dtype = ns.floating_dtype(
-        xp,
+        first.xp,
         {f"cache {t}": call.s0[0] for t, call in enumerate(calls)},
         {n: a for n in after + before for a in columns[n]},
     )
-
-    def stack(arrays: Any) -> Array:
-        return xp.stack([xp.matrix_transpose(ns.astype(xp, a, dtype)) for a in arrays])
-
     for new, old in zip(after, before, strict=True):
-        _check_consecutive(xp, new, columns[new][:-1], old, columns[old][1:])
-    states = tuple(stack([*columns[o], columns[n][-1]]) for n, o in zip(after, before, strict=True))
-    indices = first.indices
-    x = xp.stack([call.x[:, 0] for call in calls]) if indices else stack([call.x[:, :, 0] for call in calls])
-    own = {key: ns.astype(xp, a, dtype) for key, a in recurrent_parameters(cell, first.parameters).items()}
-    saved = {name: stack(columns[name]) for name in cell.cache}
-    tape = Tape(cell, xp, dtype, x, indices, first.n_x, states, None, None, own)
-    if set(cell.saved) - set(saved):
-        saved = replayed(tape, cell) | saved  # the public tuples lack some (the GRU's r * a_prev)
-    tape.saved = tuple(saved[name] for name in cell.saved)
-    return tape
+        _check_consecutive(first.xp, new, columns[new][:-1], old, columns[old][1:])
+    return _Steps(first.xp, dtype, first.n_x, first.indices)
 
 
 def _step(cell: Cell, xt: Array, states: Mapping[str, Array], parameters: Mapping[str, Array]) -> Call:
@@ -183,7 +223,10 @@ def replayed(tape: Tape, cell: Cell) -> dict[str, Array]:
     x = xp.reshape(x, (side_by_side, 1)) if tape.indices else xp.expand_dims(x, axis=2)
     inputs = tuple(xp.expand_dims(columns(e, e.shape[2]), axis=2) for e in tape.inputs)
     call = Call(cell, xp, tape.dtype, x, tape.indices, tape.n_x, s0, dict(tape.parameters), None, inputs)
-    saved = engines.load("reference").forward(call, keep=True)[1].saved
-    assert saved is not None
+    engine: Any = engines.load("reference")
+    if tape.indices:
+        saved = [value[0, ...] for value in engine.forward(call, keep=True)[1].saved]
+    else:
+        saved = [value.T for value in engine.one_step(call)[1]]
     shape = (tape.n_steps, tape.m)
-    return {name: xp.reshape(value, (*shape, value.shape[2])) for name, value in zip(cell.saved, saved, strict=True)}
+    return {name: xp.reshape(value, (*shape, value.shape[1])) for name, value in zip(cell.saved, saved, strict=True)}

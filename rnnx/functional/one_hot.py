@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_indices, check_library, check_size, integer
@@ -43,8 +45,11 @@ def one_hot(indices: Array, vocab_size: int, dtype: str = "float32", xp: Any = N
     check_size((vocab_size, *indices.shape), vocab_size=vocab_size)
     indices = ns.as_index(xp, indices)
     check_indices("indices", indices, "vocab_size", vocab_size)
-    # Contiguous, because NumPy's comparisons keep the memory order of their operands.
     time_major = to_time_major(xp, indices)
+    if ns.is_on_host(indices):
+        columns = np.zeros((indices.size, vocab_size), dtype)
+        columns[np.arange(indices.size), time_major.reshape(-1)] = 1
+        return reverse_axes(xp, columns.reshape(*time_major.shape, vocab_size))
     classes = xp.arange(vocab_size, dtype=indices.dtype, device=device)
     return reverse_axes(xp, xp.astype(xp.expand_dims(time_major, axis=indices.ndim) == classes, dtype))
 

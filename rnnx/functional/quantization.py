@@ -1,6 +1,6 @@
 """Weights rounded to small formats, for inference."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from rnnx.functional.shapes import check_parameters
 class QuantizedParameters(dict[str, Array]):
     """Parameters whose weights are rounded to a small format, by `quantize`. They are for inference only.
 
+    The rounded arrays are read-only, so that an engine can keep them in the small format from call to call.
+
     Attributes
     ----------
     weights : str
@@ -26,7 +28,20 @@ class QuantizedParameters(dict[str, Array]):
         self.weights = weights
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return QuantizedParameters, (dict(self), self.weights)
+        fixed = [key for key, array in self.items() if not array.flags.writeable]
+        return _restored, (dict(self), self.weights, fixed)
+
+
+def _restored(parameters: dict[str, Array], weights: str, fixed: Sequence[str]) -> QuantizedParameters:
+    """Rebuild copied or pickled parameters."""
+    return QuantizedParameters(parameters | {key: _fixed(parameters[key]) for key in fixed}, weights)
+
+
+def _fixed(array: np.ndarray) -> np.ndarray:
+    """Return a read-only copy, which owns its memory."""
+    copy = np.array(array)
+    copy.flags.writeable = False
+    return copy
 
 
 def weights_of(parameters: Mapping[str, Array]) -> str:
@@ -67,7 +82,7 @@ def quantize(cell: Cell | str, parameters: Mapping[str, Array], weights: str = "
     Returns
     -------
     QuantizedParameters
-        A dict with copies of all parameters.
+        A dict with copies of all parameters, of which the rounded ones are read-only.
 
     Raises
     ------
@@ -84,7 +99,7 @@ def quantize(cell: Cell | str, parameters: Mapping[str, Array], weights: str = "
     (5, 1)
     """
     cell = cell_of(cell)
-    rounded = _FORMATS[choice("weights", weights, _FORMATS)]
+    rounded = FORMATS[choice("weights", weights, FORMATS)]
     _, n_a = check_parameters(cell, parameters)
     for key, array in parameters.items():
         if not ns.is_on_host(array):
@@ -97,7 +112,8 @@ def quantize(cell: Cell | str, parameters: Mapping[str, Array], weights: str = "
             if not np.isfinite(found[key]).all():
                 raise ValueError(f"`parameters` must be finite, to be rounded to {weights}; {key!r} is not")
         w_x, w_h = gate.split(found, n_a)
-        found |= gate.join(np, *(w if w is None else rounded(w) for w in (w_x, w_h)))
+        own = gate.join(np, *(w if w is None else rounded(w) for w in (w_x, w_h)))
+        found |= {key: _fixed(w) for key, w in own.items()}
     return QuantizedParameters(found, weights)
 
 
@@ -124,4 +140,4 @@ def int8_scales(w: np.ndarray) -> np.ndarray:
     return np.maximum((bits + 0x7F & ~np.uint32(0x7F)).view(np.float32), np.finfo(np.float32).tiny)
 
 
-_FORMATS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"bfloat16": _bfloat16, "int8": _int8}
+FORMATS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"bfloat16": _bfloat16, "int8": _int8}

@@ -149,10 +149,8 @@ def step_forward(
     previous = tuple(states.values())
     found, _ = signatures.signature(cell, xt, previous, parameters, names=tuple(states), one_step=True)
     call = found.call(xt, previous, parameters, None, None)
-    outputs, caches = schedule.forward(call, call.x, parameters, keep=True)
-    y = _head(found, call.parameters, outputs[0])
-    cache = (*caches[0][0][:-2], xt, parameters)
-    return tuple(s[:, :, 0] for s in outputs), None if y is None else y[:, :, 0], cache
+    after, values = schedule.one_step(call)
+    return after, _head(found, call.parameters, after[0]), (*values, xt, parameters)
 
 
 @ignore_underflow

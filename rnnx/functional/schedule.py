@@ -37,6 +37,23 @@ def forward(
     return states, Caches(name, tape, x, parameters, cell)
 
 
+def one_step(call: Call) -> tuple[Arrays, Arrays]:
+    """Return the states (n, m) after a call of one step, and copies of what its cache holds: the states after it and
+    before it, and the values in ``cell.cache``.
+    """
+    xp, cell = call.xp, call.cell
+    engine = engines.load(engines.select(xp, n_steps=1, m=call.m))
+    run = getattr(engine, "one_step", None)
+    if run is None or conversion(xp, call.dtype, engine) is not None:
+        states, caches = forward(call, call.x, call.parameters, keep=True)
+        return tuple([s[:, :, 0] for s in states]), caches[0][0][:-2]
+    check_keep(call, True)
+    states, saved = run(with_hoisted(call))
+    named = dict(zip(cell.saved, saved, strict=True))
+    values = (*states, *call.s0, *[named[name] for name in cell.cache])
+    return tuple([ns.owned_copy(xp, s) for s in states]), tuple([ns.owned_copy(xp, v) for v in values])
+
+
 def check_keep(call: Call, keep: bool) -> None:
     """Raise if a backward pass is to follow on parameters for inference only."""
     if keep and call.weights:

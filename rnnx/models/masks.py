@@ -2,6 +2,7 @@
 
 import zlib
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -54,20 +55,21 @@ class Masks:
         like : array, shape (n, m, T)
             An array of the shape, library, device and dtype of the mask.
         """
-        return self.kept(place, rate, tuple(like.shape), like) * (1 / (1 - rate))
+        return self.kept(place, rate, tuple(like.shape), like, 1 / (1 - rate))
 
-    def kept(self, place: str, rate: float, shape: tuple[int, ...], like: Array) -> Array:
-        """Return a mask (n, m, T) that is 0 with probability `rate`, else 1, in the library and dtype of `like`."""
+    def kept(self, place: str, rate: float, shape: tuple[int, ...], like: Array, value: float = 1.0) -> Array:
+        """Return a mask (n, m, T), 0 with probability `rate`, else `value`, in the library and dtype of `like`."""
         xp, device = ns.namespace(like), ns.device(like)
-        there = None if ns.is_on_host(like) or 0 in shape else engines.device_masks(xp)
+        there = None if 0 in shape else engines.masks(xp)
         if there is not None:
-            return there(self.key_on_device(place, like), self.start, rate, shape, like)
+            return there(self.key_on_device(place, like), self.start, rate, shape, like, value)
         n, m, n_steps = shape
         key, kept = self.key(place), np.empty((n_steps, m, n), bool)
         for t in range(n_steps):
             rng = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, self.start + t]))
             kept[t] = rng.random((m, n), np.float32) >= rate
-        return xp.permute_dims(xp.astype(xp.asarray(kept, device=device), like.dtype), (2, 1, 0))
+        mask = xp.permute_dims(xp.astype(xp.asarray(kept, device=device), like.dtype), (2, 1, 0))
+        return mask if value == 1 else mask * value
 
     def key(self, place: str) -> np.ndarray:
         """Return the two 64-bit words of the random generator of a layer."""
@@ -76,3 +78,15 @@ class Masks:
     def key_on_device(self, place: str, like: Array) -> Array:
         """Return `key` as two int64, on the device of an array."""
         return ns.namespace(like).asarray(self.key(place).view(np.int64), device=ns.device(like))
+
+
+def dropped(x: Array, mask: Array) -> Array:
+    """Apply a mask from `Masks.draw` to x, or to the cotangent of the result."""
+    if not ns.is_on_host(x):
+        return x * mask
+    ((result,),) = engines.operations(ns.namespace(x), x.size).elementwise(_product, {}, [(x, mask)])
+    return result
+
+
+def _product(_ops: Any, _numbers: Any, x: Any, mask: Any) -> tuple[Any]:
+    return (x * mask,)

@@ -18,7 +18,7 @@ from rnnx.functional.caches import Caches
 from rnnx.functional.signatures import checked_call
 from rnnx.models.extra import check_extra, with_steps
 from rnnx.models.layers import Direction, Layer, States, check_widths, concatenate
-from rnnx.models.masks import Masks
+from rnnx.models.masks import Masks, dropped
 from rnnx.models.regularization import Regularization, Zoneout
 from rnnx.models.states import check_cotangents, check_states
 from rnnx.models.streams import StackStream
@@ -197,7 +197,7 @@ class Recurrent(Layer):
             x, mask = concatenate(outs), None
             if masks is not None and self.dropout and k < len(self.layers) - 1:
                 mask = masks.draw(layer[0].suffix, self.dropout, x)
-                x = x * mask
+                x = dropped(x, mask)
             cache.layers.append(kept)
             cache.masks.append(mask)
         return x, final, cache
@@ -238,7 +238,7 @@ class Recurrent(Layer):
         d, ends = dout, cache.ends
         for layer, kept, mask in zip(self.layers[::-1], cache.layers[::-1], cache.masks[::-1], strict=True):
             if mask is not None and d is not None:
-                d = d * mask
+                d = dropped(d, mask)
             parts, found = [], dict[str, Array]()
             for one, caches in zip(layer, kept, strict=True):
                 tape, engine, _ = schedule.resolve(caches.cell, caches)

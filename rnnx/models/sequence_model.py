@@ -185,7 +185,7 @@ class SequenceModel(Model):
             return x
         if x.ndim == 2:
             raise ValueError("`inputs` must be numbers for a model with an `input_scaler`; got indices")
-        return self._input_unit.standardized(x)
+        return self._input_unit.standardized(ns.astype(self.xp, x, self.dtype))
 
     def _features(
         self, inputs: Array, ends: Array | None, states: States, masks: Masks | None, keep: bool, extra: Any

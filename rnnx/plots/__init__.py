@@ -14,6 +14,7 @@ except ImportError as error:
 from rnnx.plots.attention import attention_map
 from rnnx.plots.curves import gradient_norms, training_curves
 from rnnx.plots.gates import gate_activations
+from rnnx.plots.predictions import confusion_matrix, forecasts
 from rnnx.plots.run import plot_run
 from rnnx.plots.style import save
 from rnnx.plots.text import text_activation
@@ -21,6 +22,8 @@ from rnnx.plots.weights import weight_histograms
 
 __all__ = [
     "attention_map",
+    "confusion_matrix",
+    "forecasts",
     "gate_activations",
     "gradient_norms",
     "plot_run",

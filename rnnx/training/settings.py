@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 import numpy as np
 
@@ -20,20 +20,12 @@ from rnnx.training.stored import check_names, later
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Everything that determines what a run computes, as plain values with the defaults of ``rnnx train``.
+class TrainingSettings:
+    """The settings of every run: its model and its training, as plain values.
 
     A new setting is declared with `later`, so that checkpoints without it can still be read.
     """
 
-    dataset: str = "dinos"  # a name that `rnnx.data.find_text` knows
-    text: str | None = None  # a file, instead of `dataset`
-    lower: bool = later(False)
-    by: str = "auto"
-    split: str = "tail"
-    validation: float = 0.1
-    min_count: int = 1
-    seq_length: int = 64
     cell: str = "lstm"
     reset_after: bool = False
     hidden_size: tuple[int, ...] = (128,)
@@ -71,15 +63,12 @@ class Settings:
         integer("seed", self.seed, 0)
 
     @classmethod
-    def of(cls, checkpoint: checkpoints.Checkpoint) -> "Settings":
+    def of(cls, checkpoint: checkpoints.Checkpoint) -> Self:
         """Read the settings of a run from its checkpoint; raise ValueError if it has none, or invalid ones."""
         values = checkpoint.training.get("settings")
-        if not isinstance(values, Mapping) or not isinstance(checkpoint.model, CharModel):
+        if not isinstance(values, Mapping):
             raise ValueError("the checkpoint does not belong to a training run")
         check_names("the settings in the checkpoint", cls, values)
-        for name in ("by", "split", "fingerprint"):
-            if not isinstance(checkpoint.training.get(name), str):
-                raise ValueError(f"the checkpoint does not belong to a training run: it has no `{name}`")
         try:
             return cls(**values)
         except TypeError as error:
@@ -88,6 +77,46 @@ class Settings:
     def select(self, *names: str) -> dict[str, Any]:
         """Return some settings by name."""
         return {name: getattr(self, name) for name in names}
+
+    def update_rule(self, n_batches: int) -> Optimizer:
+        """Return the optimizer, for epochs of n_batches batches; raise ValueError if a value is out of range."""
+        steps = total_steps(self.epochs, self.iterations, n_batches)
+
+        choice("decay", self.decay, DECAYS)
+        if not 0 <= self.warmup < steps:
+            raise ValueError(f"`warmup` must be at least 0 and below the {steps} steps of the run; got {self.warmup}")
+        rate = DECAYS[self.decay](self, n_batches, steps)
+        rate = LinearWarmup(rate, self.warmup) if self.warmup else rate
+        config: dict[str, Any] = {"name": self.optimizer, "learning_rate": rate}
+        if self.optimizer in ("momentum", "nesterov"):
+            config["momentum"] = self.momentum
+        if self.weight_decay is not None:
+            config["weight_decay"] = self.weight_decay
+        return optimizer_from_config(config)
+
+
+@dataclass(frozen=True)
+class Settings(TrainingSettings):
+    """Everything that determines what a run of ``rnnx train`` computes, with its defaults."""
+
+    dataset: str = "dinos"  # a name that `rnnx.data.find_text` knows
+    text: str | None = None  # a file, instead of `dataset`
+    lower: bool = later(False)
+    by: str = "auto"
+    split: str = "tail"
+    validation: float = 0.1
+    min_count: int = 1
+    seq_length: int = 64
+
+    @classmethod
+    def of(cls, checkpoint: checkpoints.Checkpoint) -> Self:
+        """Read the settings of a run from its checkpoint; raise ValueError if it has none, or invalid ones."""
+        if not isinstance(checkpoint.model, CharModel):
+            raise ValueError("the checkpoint does not belong to a training run")
+        for name in ("by", "split", "fingerprint"):
+            if not isinstance(checkpoint.training.get(name), str):
+                raise ValueError(f"the checkpoint does not belong to a training run: it has no `{name}`")
+        return super().of(checkpoint)
 
     def located(self) -> "Settings":
         """Return these settings with the absolute path of the text file, if there is one, for use in any folder."""
@@ -125,30 +154,14 @@ class Settings:
             made.validation.n_batches(self.batch_size)  # raises if the text is too short for streams
         return made
 
-    def update_rule(self, n_batches: int) -> Optimizer:
-        """Return the optimizer, for epochs of n_batches batches; raise ValueError if a value is out of range."""
-        steps = total_steps(self.epochs, self.iterations, n_batches)
 
-        choice("decay", self.decay, DECAYS)
-        if not 0 <= self.warmup < steps:
-            raise ValueError(f"`warmup` must be at least 0 and below the {steps} steps of the run; got {self.warmup}")
-        rate = DECAYS[self.decay](self, n_batches, steps)
-        rate = LinearWarmup(rate, self.warmup) if self.warmup else rate
-        config: dict[str, Any] = {"name": self.optimizer, "learning_rate": rate}
-        if self.optimizer in ("momentum", "nesterov"):
-            config["momentum"] = self.momentum
-        if self.weight_decay is not None:
-            config["weight_decay"] = self.weight_decay
-        return optimizer_from_config(config)
-
-
-def _every(settings: Settings, n_batches: int) -> int:
+def _every(settings: TrainingSettings, n_batches: int) -> int:
     """Return `decay_every` in steps, for epochs of n_batches batches."""
     return max(1, round(min(settings.decay_every * n_batches, sys.maxsize)))
 
 
 # Functions of the settings, of the number of batches of an epoch, and of the number of steps of the run.
-DECAYS: dict[str, Callable[[Settings, int, int], Any]] = {
+DECAYS: dict[str, Callable[[TrainingSettings, int, int], Any]] = {
     "none": lambda s, _batches, _steps: s.learning_rate,
     "step": lambda s, n_batches, _steps: StepDecay(s.learning_rate, _every(s, n_batches), s.decay_factor),
     "exponential": lambda s, n_batches, _steps: ExponentialDecay(s.learning_rate, s.decay_factor, _every(s, n_batches)),
@@ -171,6 +184,6 @@ def _checked(name: str, kind: Any, value: Any) -> Any:
         if one is str and isinstance(value, str):
             return value
         if get_args(one)[-1:] == (...,) and isinstance(value, list | tuple):
-            return tuple(_checked(name, int, item) for item in value)
+            return tuple(_checked(name, get_args(one)[0], item) for item in value)
     words = kind.__name__ if isinstance(kind, type) else str(kind)
     raise TypeError(f"`{name}` must be {words}; got {shown(value)}")

@@ -183,13 +183,13 @@ class RecordingEngine:
         return REFERENCE.matmul(a, b, bias)
 
     @staticmethod
-    def kept(key, start, rate, shape, like):
+    def kept(key, start, rate, shape, like, value):
         """Masks by NumPy, computed when the operation runs: the key is in memory of the device."""
         masks, n_steps = np.empty(shape[::-1]), shape[2]
         for t in range(n_steps):
             philox = np.random.Philox(key=key._array.view(np.uint64), counter=[0, 0, 0, start + t])
             masks[t] = np.random.Generator(philox).random(shape[1::-1], np.float32) >= rate
-        return ARRAY._new(masks.astype(like._array.dtype).T, device=like.device)
+        return ARRAY._new((masks.astype(like._array.dtype) * value).T, device=like.device)
 
     def stepper(self, call):
         return REFERENCE.stepper(call)

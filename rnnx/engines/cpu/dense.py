@@ -5,18 +5,21 @@ a training step of a character model took twice as long. Small products, for whi
 large ones, where its threads pay off, still use it.
 """
 
-from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 
 from rnnx._core.underflow import ignore_underflow
-from rnnx.engines.cpu.codegen import leaves
+from rnnx.engines.cpu.codegen.formats import packed_bytes
 from rnnx.engines.cpu.codegen.gemm import KC, MC, n_vectors
 from rnnx.engines.cpu.codegen.ir import lanes, machine
 from rnnx.engines.cpu.descriptor.builder import copies, product
-from rnnx.engines.cpu.runtime.buffer_pool import address, empty, give_back_workspace, take_workspace
+from rnnx.engines.cpu.descriptor.fields import MATRIX
+from rnnx.engines.cpu.descriptor.layout import lines
+from rnnx.engines.cpu.runtime import object_cache
+from rnnx.engines.cpu.runtime.buffer_pool import address, empty
+from rnnx.engines.cpu.runtime.sharing import Shared
+from rnnx.engines.cpu.runtime.thread_policy import Work
 from rnnx.engines.cpu.runtime.tuning import panel_vectors
 
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
@@ -24,25 +27,61 @@ _SMALLEST = 1 << 18  # multiplications
 _LARGEST = 1 << 30
 
 
-class _Kernels(NamedTuple):
-    """The functions of a dtype, and the number of vectors of their micro-panels."""
-
-    product: Callable[..., None]
-    copy: Callable[..., None]
-    nv: int
+@lru_cache(maxsize=1)
+def job() -> object_cache.Job:
+    """Return the compiled job."""
+    return object_cache.loops("loops.dense", "multiply")["multiply"]
 
 
-@lru_cache(maxsize=4)
-def _kernels(dtype: np.dtype) -> _Kernels:
-    nv = panel_vectors(1, MC)
-    run = leaves.python_function(leaves.PRODUCT, product(dtype, nv))
-    return _Kernels(run, leaves.python_function(leaves.COPY, copies(dtype)["copy"]), nv)
+class _Plan:
+    """What products of matrices of the same sizes share."""
+
+    def __init__(self, dtype: np.dtype, rows: int, n_k: int, columns: int) -> None:
+        self.by_rows, self._k = rows >= columns, min(n_k, KC)
+        nv, vectors, given = panel_vectors(1, MC), n_vectors(dtype, columns), copies(dtype)
+        self._panels = -(-vectors // nv)
+        m, most = (rows, rows) if self.by_rows else (1, self._panels)
+        self._work = Work(1, m, rows * n_k * columns, 0, 0 if self.by_rows else self._panels, 0, False)
+        self._blocks = -(-n_k // KC)
+        self._shared = Shared(job(), self._work, most, self._sections, self._size)
+        self.zeros = np.zeros(columns, dtype)
+        self._panel = nv * machine().vector_bytes
+        self._bytes = packed_bytes(dtype, "", n_k, vectors, KC)
+        sizes = {"item": dtype.itemsize, "lanes": lanes(dtype), "rows": rows, "n_k": n_k, "columns": columns}
+        functions = {name: given[name] for name in ("copy", "copy_rows", "transpose")}
+        functions |= {"product": product(dtype, nv), "zeros": address(self.zeros)}
+        self._record = np.zeros((), MATRIX)
+        for name, value in {**sizes, **functions, "nv": nv, "by_rows": self.by_rows}.items():
+            self._record[name] = value
+
+    def _sections(self, threads: int) -> int:
+        return 1 + self._parts(threads) if self.by_rows else self._blocks
+
+    def _parts(self, threads: int) -> int:
+        return self._work.sections(threads, self._work.m)
+
+    def _share(self, threads: int) -> int:
+        """Return the bytes of a slice's share of the columns, for a block of k."""
+        return lines(self._k * -(-self._panels // threads) * self._panel)
+
+    def _size(self, threads: int) -> int:
+        return self._bytes if self.by_rows else threads * self._share(threads)
+
+    def run(self, **places: int) -> None:
+        """Compute a product of matrices at these addresses."""
+        record = self._record.copy()
+        for name, value in places.items():
+            record[name] = value
+
+        def fill(threads: int, place: int) -> int:
+            record["packed"], record["parts"] = place, self._parts(threads)
+            record["scratch_size"] = self._share(threads)
+            return int(record.ctypes.data)
+
+        self._shared.run(fill)
 
 
-@lru_cache(maxsize=256)
-def _vectors(dtype: np.dtype, columns: int) -> tuple[int, int]:
-    """Return the number of vectors for `columns` columns, and the elements of the last one if it is not full."""
-    return n_vectors(dtype, columns), columns % lanes(dtype)
+_plan = lru_cache(maxsize=256)(_Plan)
 
 
 @ignore_underflow
@@ -53,37 +92,16 @@ def matmul(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.n
     if not compiled or not _SMALLEST < rows * n_k * columns <= _LARGEST:
         z: np.ndarray = a @ b
         return z if bias is None else z + bias
-    dtype, item = a.dtype, a.itemsize
+    dtype, plan = a.dtype, _plan(a.dtype, rows, n_k, columns)
     if min(a.strides) < 0 or not a.flags.aligned:
         a = np.array(a, order="C")
-    b = np.ascontiguousarray(b)
-    run = _kernels(dtype).product
-    vectors, tail = _vectors(dtype, columns)
+    transposed = plan.by_rows and b.T.flags.c_contiguous and not b.flags.c_contiguous
+    if not transposed:
+        b = np.ascontiguousarray(b)
+    init = plan.zeros if bias is None else np.ascontiguousarray(bias)
     out = empty((rows, columns), dtype)
-    init = np.zeros(columns, dtype) if bias is None else np.ascontiguousarray(bias, dtype)
-    packed = take_workspace(n_k * vectors * machine().vector_bytes)
-    try:
-        _pack(b, packed.address, vectors, tail)
-        run(
-            w=packed.address, n_vectors=vectors, v0=0, v1=vectors, n_k=n_k, h=address(a), h_row=a.strides[0],
-            h_k=a.strides[1], rows=rows, init=address(init), init_row=0, z=address(out), z_row=columns * item,
-            tail=tail,
-        )  # fmt: skip
-    finally:
-        give_back_workspace(packed)
+    plan.run(
+        a=address(a), a_row=a.strides[0], a_k=a.strides[1], b=address(b), b_row=b.strides[1 if transposed else 0],
+        transposed=int(transposed), init=address(init), z=address(out),
+    )  # fmt: skip
     return out
-
-
-def _pack(b: np.ndarray, packed: int, vectors: int, tail: int) -> None:
-    """Pack b in the layout of `gemm`."""
-    size, (_, copy, nv) = machine().vector_bytes, _kernels(b.dtype)
-    n_k, row, source = b.shape[0], b.strides[0], address(b)
-    for k0 in range(0, n_k, KC):
-        k = min(KC, n_k - k0)
-        for panel in range(0, vectors, nv):
-            width = min(nv, vectors - panel)
-            copy(
-                source=source + k0 * row + panel * size, source_row=row, rows=k, vectors=width,
-                tail=tail if panel + width == vectors else 0, target=packed + (k0 * vectors + panel * k) * size,
-                target_row=width * size,
-            )  # fmt: skip

@@ -18,7 +18,7 @@ from rnnx.engines.cpu.codegen.gemm import MC
 from rnnx.engines.cpu.descriptor.builder import PassKey, product, small_format
 from rnnx.engines.cpu.descriptor.layout import contiguous, memory_of
 from rnnx.engines.cpu.descriptor.stages import kernels_of
-from rnnx.engines.cpu.operations import OPERATIONS
+from rnnx.engines.cpu.operations import OPERATIONS, kept
 from rnnx.engines.cpu.plans import BackwardPlan, ForwardPlan
 from rnnx.engines.cpu.runtime.objects import kinds_reader
 from rnnx.engines.cpu.runtime.thread_pool import pool
@@ -63,6 +63,8 @@ class CpuEngine:
     def matmul(self, a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
         return dense.matmul(a, b, bias)
 
+    kept = staticmethod(kept)
+
     def stepper(self, call: Call) -> CpuStepper:
         return CpuStepper(call)
 
@@ -106,4 +108,5 @@ def compile_ahead(cell: Cell, dtype: str) -> None:
     groups = {1, *(n for stage in wiring(cell) for n in (stage.n_zh, stage.n_zx))}
     for group, rows in itertools.product(groups, (0, MC)):
         product(x.dtype, panel_vectors(group, rows))
+    dense.job()
     pool()

@@ -1,10 +1,10 @@
 # ruff: noqa: D102 - methods are documented in `rnnx.engines.operations`
-"""The operations of a training step, compiled, on the calling thread."""
+"""The operations of a training step, compiled. Threads share large ones, with the same bits."""
 
 import ctypes
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -13,9 +13,14 @@ import numpy as np
 from rnnx._core.underflow import ignore_underflow
 from rnnx.engines.cpu.codegen import leaves
 from rnnx.engines.cpu.codegen.elementwise import emit_elementwise, emit_squares
+from rnnx.engines.cpu.codegen.ir import lanes
 from rnnx.engines.cpu.codegen.losses import emit_loss
+from rnnx.engines.cpu.descriptor.fields import MASKS, ROWS, TABLE
+from rnnx.engines.cpu.descriptor.layout import lines
 from rnnx.engines.cpu.runtime import object_cache
 from rnnx.engines.cpu.runtime.buffer_pool import address, addresses, empty
+from rnnx.engines.cpu.runtime.sharing import Shared
+from rnnx.engines.cpu.runtime.thread_policy import Work
 from rnnx.engines.operations import Arrays, Loss, Numbers, Operations, Rule
 from rnnx.engines.reference.operations import OPERATIONS as REFERENCE
 from rnnx.engines.reference.operations import within
@@ -24,18 +29,27 @@ _DTYPES = {np.dtype(np.float32), np.dtype(np.float64)}
 _DTYPE = operator.attrgetter("dtype")
 _BYTE: Any = ctypes.c_char
 _SMALLEST = 1e-280  # of a sum of squares: smaller ones may have lost numbers
+# What a number that an operation computes costs, in numbers that are read or written in the same time.
+_OF_LOSS, _OF_MASK = 12, 4
+_FEW = 250_000  # such numbers are not shared among threads
 
 
 class _Kernel(NamedTuple):
+    address: int
     run: Callable[..., None]
     n_results: int
+
+
+def _kernel(arguments: Sequence[str], place: int, n_results: int = 0) -> _Kernel:
+    """Return the kernel at an address."""
+    return _Kernel(place, leaves.python_function(arguments, place), n_results)
 
 
 @lru_cache(maxsize=256)
 def _elementwise(rule: Rule, names: tuple[str, ...], n_arrays: int, dtype: np.dtype) -> _Kernel:
     counts: list[int] = []
     code = object_cache.functions(lambda module: counts.append(emit_elementwise(module, rule, names, n_arrays, dtype)))
-    return _Kernel(leaves.python_function(leaves.ELEMENTWISE, code["elementwise"]), counts[0])
+    return _kernel(leaves.ELEMENTWISE, code["elementwise"], counts[0])
 
 
 @lru_cache(maxsize=2)
@@ -45,9 +59,52 @@ def _squares(dtype: np.dtype) -> Callable[..., None]:
 
 
 @lru_cache(maxsize=64)
-def _loss(loss: Loss, dtype: np.dtype, weighted: bool) -> Callable[..., None]:
-    code = object_cache.functions(lambda module: emit_loss(module, loss, dtype, weighted))
-    return leaves.python_function(leaves.LOSS, code["loss"])
+def _loss(loss: Loss, dtype: np.dtype, weighted: bool) -> _Kernel:
+    return _kernel(leaves.LOSS, object_cache.functions(lambda module: emit_loss(module, loss, dtype, weighted))["loss"])
+
+
+@lru_cache(maxsize=1)
+def _jobs() -> Mapping[str, object_cache.Job]:
+    return object_cache.loops("loops.operations", "elementwise", "loss", "mask")
+
+
+@lru_cache(maxsize=256)
+def _shared(job: str, size: int, numbers: int, scratch: int) -> Shared:
+    work = Work(1, size, 0, numbers, 0, 0, False)
+    return Shared(_jobs()[job], work, size, lambda _: 1, lambda threads: threads * scratch)
+
+
+def _run_shared(job: str, record: np.ndarray, size: int, numbers: int, scratch: int = 0) -> None:
+    """Run a job over `size` rows or elements, which reads and writes so many numbers; slices have scratch memory."""
+    record["scratch_size"] = scratch = lines(scratch)
+
+    def fill(_: int, place: int) -> int:
+        record["scratch"] = place
+        return int(record.ctypes.data)
+
+    _shared(job, size, numbers, scratch).run(fill)
+
+
+@lru_cache(maxsize=2)
+def _mask(dtype: np.dtype) -> _Kernel:
+    return _kernel(leaves.MASK, object_cache.emitted_by("codegen.masks", "emit_masks", dtype)["mask"])
+
+
+def kept(
+    key: np.ndarray, start: int, rate: float, shape: tuple[int, int, int], like: np.ndarray, value: float = 1.0
+) -> np.ndarray:
+    """Return a mask (n, m, T) of the dtype of an array; see `rnnx.engines.protocol.Engine`."""
+    n, m, n_steps = shape
+    out = empty((n_steps, m, n), like.dtype if like.dtype in _DTYPES else np.dtype(np.float32))
+    least, number = math.ceil(float(np.float32(rate)) * 2**24), np.array([value])
+    kernel, item = _mask(out.dtype), out.itemsize
+    arguments = address(key), start, n_steps, m * n, least, address(number), address(out)
+    if out.size * _OF_MASK < _FEW:
+        kernel.run(*arguments)
+    else:
+        record = np.array((kernel.address, 0, 0, item, *arguments), MASKS)
+        _run_shared("mask", record, n_steps, out.size * _OF_MASK)
+    return (out if out.dtype == like.dtype else out.astype(like.dtype)).T
 
 
 class CpuOperations:
@@ -114,10 +171,17 @@ class CpuOperations:
             masked, total = within(np, weights, ends)
             by_step, count = np.ascontiguousarray(masked.T, dtype), float(total)
             (weight,) = addresses([by_step])
-        gradient, numbers = empty(rows.shape, dtype), np.array([count * loss.terms(n_y), 0.0])
-        given = addresses([rows, target, lengths, gradient, numbers])
-        _loss(loss, dtype, weights is not None)(n_steps, m, n_y // loss.parts, *given, step, row, weight)
-        mean = float(numbers[1]) / float(numbers[0])
+        terms, values = np.array([float(count * loss.terms(n_y))]), np.empty(n_steps * m)
+        gradient = empty(rows.shape, dtype)
+        kernel = _loss(loss, dtype, weights is not None)
+        given = addresses([rows, target, lengths, gradient, terms, values])
+        arguments = n_steps, m, n_y // loss.parts, *given, step, row, weight
+        if rows.size * _OF_LOSS < _FEW:
+            kernel.run(*arguments)
+        else:
+            record = np.array((kernel.address, 0, 0, dtype.itemsize, loss.parts, *arguments), ROWS)
+            _run_shared("loss", record, n_steps, rows.size * _OF_LOSS, 8 * m)
+        mean = float(np.add.accumulate(values)[-1]) / float(terms[0])  # one by one
         if not math.isfinite(mean):  # NumPy's functions say what the caller wants to know of errors
             return REFERENCE.loss(loss, y, targets, ends, weights)
         return dtype.type(mean), gradient.T
@@ -143,7 +207,13 @@ def _run(rule: Rule, numbers: Numbers, rows: Sequence[Arrays], out: Any) -> list
         table.append(row[0].size)
         table += places[k * width : (k + 1) * width]
     records, values = np.array(table, np.int64), np.array([*numbers.values()], np.float64)
-    kernel.run(len(rows), address(records), address(values) if numbers else 0)
+    arguments = len(rows), address(records), address(values) if numbers else 0
+    size = sum(table[:: width + 1])
+    if size * width < _FEW:
+        kernel.run(*arguments)
+    else:
+        record = np.array((kernel.address, 0, 0, dtype.itemsize, lanes(dtype), width + 1, *arguments), TABLE)
+        _run_shared("elementwise", record, size, size * width, records.nbytes)
     return list(results)
 
 

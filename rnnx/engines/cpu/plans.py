@@ -12,6 +12,7 @@ from rnnx.engines.cpu.descriptor.backward import BackwardPass
 from rnnx.engines.cpu.descriptor.builder import PassKey, zeros
 from rnnx.engines.cpu.descriptor.forward import ForwardPass
 from rnnx.engines.cpu.descriptor.layout import Change, Views, reading, to_contiguous, to_indices, to_rows
+from rnnx.engines.cpu.packed import packed
 from rnnx.engines.cpu.runtime.buffer_pool import allocation
 from rnnx.engines.cpu.tape import CpuTape, Kept, Run
 from rnnx.engines.protocol import Arrays, Gradients
@@ -59,6 +60,12 @@ class ForwardPlan:
         copy = keep or key.has_lengths
         layouts = [r.layout if r and (copy or not r.layout.time_major) else None for r in readings]
         self.job = ForwardPass(key, keep, tuple(layouts), None, only_first)
+        if self.job.packed:
+            self._ready = ForwardPass(key, keep, tuple(layouts), None, only_first, True)
+            names = [name for gate in cell.gates for name in gate.weights]
+            among = [k for k, of in enumerate(memory) if of is not None]
+            self._weights = [among.index(end + n_inputs + keys.index(name)) for name in names]
+            self._layout = cell, key.n, key.n_x, key.weights, key.indices
         self._reads_x = layouts[0] is None  # in place
         given = [k for k, of in enumerate(memory) if of is not None]
         zero = [k for k in states if memory[k] is None]
@@ -72,9 +79,10 @@ class ForwardPlan:
         self._outputs = [allocation(shape, key.dtype) for shape in shapes[: len(self.job.outputs)]]
         offsets, size = self.job.block.offsets, self.job.block.size
         rows = [m * n * item for _, m, n in shapes]
+        steps = [0 if k in self.job.latest else key.n_steps for k in range(len(shapes))]
         after = [(shape, at + row, None) for shape, at, row in zip(shapes, offsets, rows, strict=False)]
-        final = [((1, *s[1:]), at + s[0] * row, None) for s, at, row in zip(shapes, offsets, rows, strict=False)]
-        every = [((s[0] + 1, *s[1:]), at, None) for s, at in zip(shapes, offsets, strict=False)]
+        final = [((1, *s[1:]), offsets[k] + steps[k] * rows[k], None) for k, s in enumerate(shapes)]
+        every = [((steps[k] + 1, *s[1:]), offsets[k], None) for k, s in enumerate(shapes)]
         self._returned = 1 if only_first else len(shapes)
         views = [*after[: self._returned], *(every if key.has_lengths else final)]
         self._states = Views(key.dtype, views, size)
@@ -86,7 +94,10 @@ class ForwardPlan:
         memory = self.job.block.memory()
         given = self._select(arrays)
         states: Sequence[np.ndarray] = [allocate() for allocate in self._outputs]
-        self.job.run((memory, *given, *states), lengths)
+        if self.job.packed:
+            self._run_packed(arrays, (memory, *given, *states), lengths)
+        else:
+            self.job.run((memory, *given, *states), lengths)
         if self.keep:  # the caller's arrays are not needed any more
             run = Run(self, memory, given[:1] if self._reads_x else (), ())
         else:
@@ -94,11 +105,19 @@ class ForwardPlan:
             states, run = views[:n], Run(self, memory, given, self._copied(views[n:], lengths))
         return tuple([a.T for a in states]), CpuTape(run, lengths)
 
+    def _run_packed(self, arrays: Arrays, given: Arrays, lengths: np.ndarray | None) -> None:
+        """Run the pass with weights in a small format, which are packed unless they have been."""
+        wanted = self.job.packed
+        own = packed(self._layout, [arrays[k] for k in self._weights], self.job.packed_size)
+        (self._ready if own.done >= wanted else self.job).run((*given, own.memory), lengths)
+        own.done.update(wanted)
+
     def _copied(self, final: Sequence[np.ndarray], lengths: np.ndarray | None) -> Arrays:
         """Return copies of the states after each example's last step, (1, m, n), given those or, with lengths, all."""
         if lengths is None:
             return tuple([s.copy() for s in final])
-        return tuple([s[lengths, np.arange(self.key.m)][None] for s in final])
+        rows = np.arange(self.key.m)
+        return tuple([s[lengths if len(s) > 1 else 0, rows][None] for s in final])
 
     def final(self, memory: np.ndarray) -> Sequence[np.ndarray]:
         """Return views of the final states, (1, m, n)."""

@@ -66,10 +66,13 @@ class GpuEngine:
                 result += bias
             return result
 
-    def kept(self, key: Array, start: int, rate: float, shape: tuple[int, int, int], like: Array) -> Array:
+    def kept(
+        self, key: Array, start: int, rate: float, shape: tuple[int, int, int], like: Array, value: float = 1.0
+    ) -> Array:
         """Return a mask (n, m, T) of the dtype of an array; see `rnnx.engines.protocol.Engine`."""
         with self._stream_of(like) as stream:
-            return masks.kept(stream, key, start, rate, shape, like.dtype).T
+            mask = masks.kept(stream, key, start, rate, shape, like.dtype).T
+        return mask if value == 1 else mask * value
 
     def stepper(self, call: Call) -> "GpuStepper":
         return GpuStepper(self._stream_of, call)

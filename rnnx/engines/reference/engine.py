@@ -7,14 +7,17 @@ All other engines are tested against it. The loops over time are in `loops`, the
 Dimensions: T steps, m examples, n hidden units, n_x inputs, G gates of a stage.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.layout import to_public, to_time_major, valid_steps
 from rnnx._core.underflow import ignore_underflow, unused_errors
-from rnnx.cells.parameters import name_gradients, recurrent_parameters, stack_weights
+from rnnx.cells.parameters import StageWeights, name_gradients, recurrent_parameters, stack_weights
 from rnnx.cells.wiring import wiring
 from rnnx.engines.protocol import Arrays, Call, Cotangents, Engine, Gradients, Tape
-from rnnx.engines.reference.loops import loop, loop_back, prepared, step
+from rnnx.engines.reference.loops import Prepared, loop, loop_back, prepared, step
 from rnnx.engines.reference.products import gates_of, masked, one_hot, rows_of, side_of, stage_gradients
 
 
@@ -43,6 +46,16 @@ class ReferenceEngine:
         kept, own, E = (saved, weights, E) if keep else (None, None, ())
         tape = Tape(cell, xp, call.dtype, X, call.indices, call.n_x, S, kept, call.lengths, parameters, own, E)
         return tuple(to_public(xp, a) for a in outputs), tape
+
+    @ignore_underflow
+    def one_step(self, call: Call) -> tuple[Arrays, Arrays]:
+        """Return the states after a call of one step, and the saved values, (n, m), without a tape."""
+        xp, cell = call.xp, call.cell
+        weights = [stack_weights(xp, stage, call.parameters, call.n_x, call.n_a) for stage in wiring(cell)]
+        stages = prepared(xp, cell, weights, call.s0[0].T)
+        x, inputs = ns.contiguous(xp, call.x[:, :, 0].T, own=True), [e[:, :, 0].T for e in call.inputs]
+        after, saved = _step(xp, stages, weights, x, tuple([s.T for s in call.s0]), inputs)
+        return tuple([s.T for s in after]), tuple([v.T for v in saved])
 
     @ignore_underflow
     def backward(self, tape: Tape, cotangents: Cotangents) -> Gradients:
@@ -77,6 +90,14 @@ class ReferenceEngine:
 ENGINE: Engine = ReferenceEngine()
 
 
+def _step(
+    xp: Any, stages: Sequence[Prepared], weights: Sequence[StageWeights], x: Array, s: Arrays, inputs: Sequence[Array]
+) -> tuple[Arrays, Arrays]:
+    """Return the states (m, n) after a step from states s with the inputs x (m, n_x), and the saved values."""
+    zx = [gates_of(x @ w.wx.T + w.b, one.like.shape[1]) for w, one in zip(weights, stages, strict=True)]
+    return step(xp, stages, zx, s, inputs)
+
+
 class ReferenceStepper:
     """See `rnnx.engines.protocol.Stepper`."""
 
@@ -85,16 +106,13 @@ class ReferenceStepper:
         self._xp, self._states = xp, call.s0
         parameters = {key: ns.owned_copy(xp, a) for key, a in call.parameters.items()}
         self._weights = [stack_weights(xp, stage, parameters, call.n_x, call.n_a) for stage in wiring(call.cell)]
-        self._stages = prepared(xp, call.cell, self._weights, xp.matrix_transpose(call.s0[0]))
+        self._stages = prepared(xp, call.cell, self._weights, call.s0[0].T)
 
     @ignore_underflow
     def step(self, xt: Array, inputs: Arrays = ()) -> Arrays:
-        xp = self._xp
-        x, s = xp.matrix_transpose(xt), tuple(map(xp.matrix_transpose, self._states))
-        sides = [x @ xp.matrix_transpose(w.wx) + w.b for w in self._weights]
-        zx = [gates_of(side, one.like.shape[1]) for side, one in zip(sides, self._stages, strict=True)]
-        s, _ = step(xp, self._stages, zx, s, [xp.matrix_transpose(e) for e in inputs])
-        self._states = tuple(map(xp.matrix_transpose, s))
+        s = tuple([s.T for s in self._states])
+        s, _ = _step(self._xp, self._stages, self._weights, xt.T, s, [e.T for e in inputs])
+        self._states = tuple([a.T for a in s])
         return self._states
 
     def set(self, states: Arrays) -> None:

@@ -76,7 +76,7 @@ def _places(cell: Cell) -> tuple[_Places, ...]:
     )
 
 
-class _Stage(NamedTuple):
+class Prepared(NamedTuple):
     """A stage and its parameters, prepared for the loop over time."""
 
     wiring: StageWiring
@@ -95,13 +95,13 @@ class _Stage(NamedTuple):
         return (*self.vectors, *[inputs[slot.number] for slot in self.wiring.inputs])
 
 
-def prepared(xp: Any, cell: Cell, weights: Weights, like: Array) -> list[_Stage]:
+def prepared(xp: Any, cell: Cell, weights: Weights, like: Array) -> list[Prepared]:
     """Prepare the stages for a first state like (m, n_a)."""
     stages = []
     for stage, w, at in zip(wiring(cell), weights, _places(cell), strict=True):
         own = _like(xp, like, stage.units(like.shape[1]))
-        vectors = tuple(xp.broadcast_to(v, own.shape) for v in w.vectors)
-        stages.append(_Stage(stage, array_ops(xp), w.wh, xp.matrix_transpose(w.wh), w.bh, vectors, own, at))
+        vectors = tuple([xp.broadcast_to(v, own.shape) for v in w.vectors])
+        stages.append(Prepared(stage, array_ops(xp), w.wh, w.wh.T, w.bh, vectors, own, at))
     return stages
 
 
@@ -111,7 +111,7 @@ def _like(xp: Any, a: Array, units: int) -> Array:
 
 
 def step(
-    xp: Any, stages: Sequence[_Stage], zx: Sequence[Arrays], s: Arrays, inputs: Sequence[Array]
+    xp: Any, stages: Sequence[Prepared], zx: Sequence[Arrays], s: Arrays, inputs: Sequence[Array]
 ) -> tuple[Arrays, Arrays]:
     """Run one step, given each stage's input sides by gate; return the new states and the saved values."""
     n_states = len(s)
@@ -163,7 +163,7 @@ def loop_back(tape: Tape, cotangents: Cotangents, weights: Weights) -> tuple[lis
 class _StageBack(NamedTuple):
     """A stage, and the values over time that its backward function reads."""
 
-    stage: _Stage
+    stage: Prepared
     reads: Arrays
     writes: Arrays
     saves: Arrays

@@ -95,8 +95,9 @@ def _forward(layer: Layer, keep: bool, given: Given) -> tuple[Array, tuple[Array
     shapes = [(key.m, job.units(name)) for name in key.cell.states]
     arrays = (given.x, *given.inputs, *given.s0, *given.parameters)
     block, a = _call(layer, job, [_shape(job), (key.n_steps, *shapes[0])], arrays, given.lengths)
-    ends = zip(job.block.offsets, shapes, strict=False)
-    return a, tuple([_part(block, at, shape, key.n_steps) for at, shape in ends]), block
+    steps = [0 if k in job.latest else key.n_steps for k in range(len(shapes))]
+    ends = zip(job.block.offsets, shapes, steps, strict=False)
+    return a, tuple([_part(block, *end) for end in ends]), block
 
 
 def _forward_pass(key: PassKey, keep: bool) -> Any:

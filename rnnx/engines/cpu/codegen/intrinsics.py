@@ -136,6 +136,9 @@ call_copy_rows = _caller(leaves.COPY_ROWS)
 call_transpose = _caller(leaves.TRANSPOSE)
 call_add_rows = _caller(leaves.ADD_ROWS)
 call_kernel = _caller(leaves.KERNEL)
+call_elementwise = _caller(leaves.ELEMENTWISE)
+call_loss = _caller(leaves.LOSS)
+call_mask = _caller(leaves.MASK)
 
 
 @_of_integers(types.void)

@@ -35,9 +35,16 @@ ADD_ROWS = ("source", "source_row", "rows", "vectors", "sums")
 # The rows of a table of arrays, and the address of float64 numbers; see `elementwise`.
 ELEMENTWISE = ("rows", "table", "numbers")
 # The rows (T, m, parts n) of y and the gradient, in C order. `lengths` and classes as targets are 64-bit integers;
-# steps and rows of targets are target_step and target_row bytes apart. At `numbers`, in float64, is the number of terms
-# of the mean, and after it their sum, which the kernel adds to. `weights` (T, m) in C order are for weighted losses.
-LOSS = ("n_steps", "m", "n", "y", "target", "lengths", "gradient", "numbers", "target_step", "target_row", "weights")
+# steps and rows of targets are target_step and target_row bytes apart. At `count`, in float64, is the number of terms
+# of the mean; the values of the rows (T, m), 0 past the lengths, go to `values`, in float64, too. `weights` (T, m) in C
+# order are for weighted losses.
+LOSS = (
+    *("n_steps", "m", "n", "y", "target", "lengths", "gradient", "count", "values"),
+    *("target_step", "target_row", "weights"),
+)
+# Rows of `size` numbers for `steps` time steps from `start`: the float64 number at `value` where a random integer below
+# 2**24 is at least `least`, else 0. The generator's two words are at `key`.
+MASK = ("key", "start", "steps", "size", "least", "value", "target")
 # Elementwise part of a stage. `arguments` is the address of a KERNEL_HEADER, followed by the addresses of the array
 # arguments in the order of `rnnx.cells.wiring`.
 KERNEL = ("rows", "vectors", "arguments")

@@ -19,7 +19,7 @@ def emit_loss(module: ir.Module, loss: Any, dtype: Any, weighted: bool) -> None:
     f = Function(module, "loss", leaves.LOSS, dtype, public=True)
     a = f.arguments
     row_bytes = f.times(a.n, loss.parts * f.itemsize)
-    count = f.load(a.numbers, _DOUBLE)
+    count = f.load(a.count, _DOUBLE)
     count = Vector(f, f.spread(count if f.itemsize == 8 else f.build.fptrunc(count, f.real)))
     with f.loop(a.n_steps) as t, f.loop(a.m) as j:
         number = f.sum(f.times(t, a.m), j)
@@ -31,10 +31,11 @@ def emit_loss(module: ir.Module, loss: Any, dtype: Any, weighted: bool) -> None:
             scalar = f.load(f.sum(a.weights, f.times(number, f.itemsize)), f.real)
             is_inside = f.build.and_(is_inside, f.build.fcmp_unordered("!=", scalar, ir.Constant(f.real, 0)))
             weight = Vector(f, f.spread(scalar))
-        inside = f.build.zext(is_inside, I64)
+        inside, place = f.build.zext(is_inside, I64), f.pointer(f.sum(a.values, f.times(number, 8)), _DOUBLE)
         with f.loop(inside):
-            row.emit(f.sum(a.gradient, at), count, weight)
+            f.build.store(row.emit(f.sum(a.gradient, at), count, weight), place)
         with f.loop(I64(1), inside):
+            f.build.store(ir.Constant(_DOUBLE, 0), place)
             row.each(lambda v, mask: row.store([f.constant(0)] * loss.parts, f.sum(a.gradient, at), v, mask))
     f.end()
 
@@ -57,8 +58,8 @@ class _Row:
         with f.loop(self.n_vectors, self.n_whole, carried=carried) as v:
             body(v, self.tail_mask)
 
-    def emit(self, gradient: ir.Value, count: Vector, weight: Vector | None) -> None:
-        """Emit the statistics, the value and the gradient."""
+    def emit(self, gradient: ir.Value, count: Vector, weight: Vector | None) -> ir.Value:
+        """Emit the statistics and the gradient; return the value in float64."""
         f, loss = self.f, self.loss
         chosen = self._class() if loss.of_classes else None
         statistics: list[Vector] = []
@@ -67,9 +68,6 @@ class _Row:
         of_row = loss.value(self.ops, *statistics)
         of_row = of_row if weight is None else of_row * weight
         value = f.build.extract_element(of_row.value, I32(0))
-        pointer = f.pointer(f.sum(f.arguments.numbers, 8), _DOUBLE)
-        value = value if f.itemsize == 8 else f.build.fpext(value, _DOUBLE)
-        f.build.store(f.build.fadd(f.build.load(pointer), value), pointer)
 
         def store(v: ir.Value, mask: ir.Value | None) -> None:
             found = loss.gradient(self.ops, *self._loaded(v, mask, chosen), *statistics)
@@ -77,6 +75,7 @@ class _Row:
             self.store([(d / count).value for d in found], gradient, v, mask)
 
         self.each(store)
+        return value if f.itemsize == 8 else f.build.fpext(value, _DOUBLE)
 
     def store(self, values: list[ir.Value], row: ir.Value, v: ir.Value, mask: ir.Value | None) -> None:
         """Store vector v of each part of a row of the gradient."""

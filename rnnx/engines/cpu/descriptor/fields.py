@@ -6,7 +6,7 @@ share these records. Dimensions: T steps, m examples, n units, n_x inputs, G gat
 input side.
 """
 
-from rnnx.engines.cpu.codegen.leaves import record
+from rnnx.engines.cpu.codegen.leaves import ELEMENTWISE, LOSS, MASK, record
 
 UNIT_VECTORS = 4  # granularity of unit-parallel shares: whole micro-panels in every layout; see `runtime.tuning`
 
@@ -26,6 +26,7 @@ PASS = record(
     "x_list x_rows rows",  # with lengths: the numbers of rows of x, these rows, and rows of other arrays
     "positions",  # with lengths, in a backward pass: t m + j of every row of dz
     "wide",  # the offset of a vector of columns of the weights, to pack in a small format
+    "is_packed",  # 1: those in a small format have been packed
     "copy copy_masked copy_rows copy_rows_masked",  # addresses of the functions in `codegen.copy`
     "transpose transpose_masked add_rows",
     "nv product",  # micro-panels of columns other than gates: their vectors, and the product
@@ -48,6 +49,22 @@ FRAME = record(
 # A pass that XLA calls: the function to `run`, the records to bind its descriptor on one thread and on several, or 0,
 # the pool, the offset of the address of a buffer in its description, and that of the list of arrays in the workspace.
 CALLED = record("run alone shared pool data listed")
+# A product z = init + a b; see `loops.dense`. `a_row` and `a_k` are bytes between rows and columns of a. The numbers of
+# a row of b are contiguous or, if it is `transposed`, those of a column; `b_row` is from one to the next. b is packed
+# at `packed`: as a whole or, for slices of columns, block by block, `scratch_size` bytes per slice.
+MATRIX = record(
+    "item lanes zeros nv product copy copy_rows transpose",  # as in a pass
+    "rows n_k columns",
+    "by_rows",  # 1: slices are rows; 0: they are columns
+    "parts",  # of a slice's rows, a section each
+    "a a_row a_k b b_row transposed init z",
+    "packed scratch_size",
+)
+# Calls of kernels with the arguments in `codegen.leaves`, which slices share; see `loops.operations`. A row of the
+# table has `width` integers. A slice has `scratch_size` bytes of memory at `scratch`.
+TABLE = record("kernel scratch scratch_size item lanes width", *ELEMENTWISE)
+ROWS = record("kernel scratch scratch_size item parts", *LOSS)
+MASKS = record("kernel scratch scratch_size item", *MASK)
 # A public array to copy to time-major memory, zero past each length. It is contiguous along features or along steps.
 CONVERSION = record("source feature_stride example_stride step_stride features target")
 # An initial state to copy to the states, or a parameter to copy for the backward pass: `size` numbers.

@@ -2,8 +2,12 @@
 
 from functools import lru_cache
 from math import prod
+from typing import NamedTuple
 
-from rnnx.cells.wiring import Argument, StageWiring, wiring
+from rnnx.cells.wiring import Argument, Slot, StageWiring, wiring
+from rnnx.engines.cpu.codegen.formats import packed_bytes
+from rnnx.engines.cpu.codegen.gemm import KC, n_vectors
+from rnnx.engines.cpu.codegen.ir import machine
 from rnnx.engines.cpu.descriptor.builder import Fields, PassKey, Places, Template, narrow, product
 from rnnx.engines.cpu.descriptor.fields import KEEP, ZERO, ZH, ZX
 from rnnx.engines.cpu.descriptor.layout import Block, Layout, lines
@@ -16,6 +20,15 @@ _SMALLEST = 1 << 18  # bytes of a packed matrix of float32, which must be more
 _MOST_ROWS = 12
 
 
+class Matrix(NamedTuple):
+    """A packed matrix: its rows, its vectors, the rows that it multiplies at once, and its offset in "packed"."""
+
+    n_k: int
+    vectors: int
+    rows: int
+    at: int = 0
+
+
 @lru_cache(maxsize=256)
 class ForwardPass(Pass):
     """A forward pass; with `keep`, a backward pass may follow. In a stepper, the states are in `slot` 0 or 1 already.
@@ -25,7 +38,9 @@ class ForwardPass(Pass):
     inputs; "initial 0", ..., the initial states, (m, n), but in a stepper; the `parameters`; "output 0", ..., the
     caller's copies of the states; "lengths", if given.
 
-    `only_first`: the caller needs no other state's sequence, so there are no outputs of others.
+    `only_first`: the caller needs no other state's sequence, so there are no outputs of others, and without `keep` only
+    the latest values of those that a step may overwrite. `is_packed`: matrices in a small format have been packed; but
+    in a stepper, they are in an array of the job, "packed".
 
     If it `borrows`, the sequences and parameters do not change before the backward pass, which reads them, too: the
     block has the states and saved values only, and the outputs are needed even without `keep`. In the order of its
@@ -41,14 +56,17 @@ class ForwardPass(Pass):
         layouts: tuple[Layout | None, ...],
         slot: int | None = None,
         only_first: bool = False,
+        is_packed: bool = False,
         borrows: bool = False,
     ) -> None:
         cell, _, n_steps, m, _, n_x, *_ = key
-        self.keep, self.layouts, self.slot = keep, layouts, slot or 0
+        self.keep, self.layouts, self.slot, self._is_packed = keep, layouts, slot or 0, is_packed
         self._copies = keep and not borrows
         self._chunk = max(1, min(n_steps, _ROWS_OF_A_CHUNK // m))
         super().__init__(key, (True,) + (False,) * (len(cell.states) - 1))
-        states = [(n_steps + 1, m, self.units(name)) for name in cell.states]
+        self.latest = self._overwritten() if only_first and not keep and slot is None else frozenset()
+        n_kept = [1 if k in self.latest else n_steps + 1 for k in range(len(cell.states))]
+        states = [(n, m, self.units(name)) for n, name in zip(n_kept, cell.states, strict=True)]
         # Without `keep`, every step overwrites the saved values of the previous one.
         saved = [(n_steps if keep else 1, m, self.units(name)) for name in cell.saved]
         features = (n_x, *map(self.units, cell.inputs))
@@ -58,12 +76,24 @@ class ForwardPass(Pass):
         self.initial = names("initial", cell.states) if slot is None else ()
         self.outputs = names("output", cell.states[: 1 if only_first else None]) if keep or borrows else ()
         self.parameters = tuple(f"parameter {name}" for name in key.keys)  # a key may be "block"
+        self._small = self._small_matrices()
+        self.packed = frozenset(self._small) if slot is None else frozenset()  # by 2 stage, + 1 for input weights
+        own = ("packed",) if self.packed else ()
         given = (*self.sequences, *self.initial, *self.parameters)
-        self.arrays = ("block", *given, *self.outputs, "lengths")
+        self.arrays = ("block", *given, *self.outputs, *own, "lengths")
         if borrows:
-            self.arrays, self.blocks = ("block", *self.outputs, *given, "lengths"), 0
+            self.arrays, self.blocks = ("block", *self.outputs, *given, *own, "lengths"), 0
         # With `keep`, of the values of a backward pass and of the first parameter.
         self.kept_at = tuple(self.block.offsets[: len(states) + len(saved) + len(copies) + 1])
+
+    def _overwritten(self) -> frozenset[int]:
+        """Return the states, but the first, that only the stage that writes them reads, one number at a time."""
+        *stages, last = wiring(self.key.cell)
+        read = {slot for stage in stages for slot in (*stage.reads, stage.operand)} | {last.operand}
+        if self.phases(last):
+            return frozenset()
+        written = {slot.number for slot in last.writes if slot.number}
+        return frozenset(written - {slot.number for slot in read if slot.kind == "state"})
 
     def fill(self, t: Template) -> dict[str, int]:
         """See `Pass`."""
@@ -81,6 +111,7 @@ class ForwardPass(Pass):
         starts = zip(map(t.base, self.initial), states, [step // t.item for step in steps], strict=False)
         kept = zip(sources, block[-len(sources) :], map(prod, self.kept.shapes), strict=True) if self._copies else ()
         t.fields["copies"] = [{"source": a, "target": b, "size": size} for a, b, size in (*starts, *kept)]
+        t.fields["is_packed"] = self._is_packed
         if t.rows == t.m:
             t.fields["chunk"] = self._chunk
         row = 8 if t.indices else t.n_x * t.item
@@ -88,6 +119,8 @@ class ForwardPass(Pass):
         parameters = dict(zip(self.key.keys, sources, strict=True))
         values = [*states, *block[n_states:end], *inputs]
         places = self.places(t, values, parameters, -1 if self.slot else 1, int(self.keep))
+        for k in self.latest:
+            places |= dict.fromkeys((Slot("state", k), Slot("state", k, after=True)), (states[k], 0))
         stages = [self._stage(t, wired, parameters, places, copies) for wired in wiring(cell)]
         widest = max(max(stage["n_vectors_x"] * t.fields["chunk"], stage["n_vectors_h"]) for stage in stages)
         rows = t.m if self.key.has_lengths else t.rows
@@ -111,20 +144,42 @@ class ForwardPass(Pass):
             places.append(source if layout is None else target)
         return places
 
-    def _format(self, t: Template, vectors: int, rows: int) -> str:
-        """Return the format of a packed matrix of so many vectors, which multiplies `rows` rows at once on one thread.
+    def _small_matrices(self) -> dict[int, Matrix]:
+        """Return the packed matrices in a small format, by number.
 
-        It may not depend on the threads, as the order of a sum may not.
+        They multiply few rows at once on one thread, so that it does not depend on the threads, as the order of a sum
+        may not.
         """
-        return self.key.weights if vectors * t.size > _SMALLEST and rows <= _MOST_ROWS else ""
+        key, found, self.packed_size = self.key, dict[int, Matrix](), 0
+        if not key.weights:
+            return found
+        for wired in wiring(key.cell):
+            units, n_head = n_vectors(key.dtype, wired.units(key.n)), wired.columns(key.n)
+            sides = [Matrix(n_head, units * wired.n_zh, key.m)]
+            if not key.indices:
+                sides.append(Matrix(key.n_x, units * wired.n_zx, key.m * self._chunk))
+            for side, one in enumerate(sides):
+                if one.n_k * one.vectors * machine().vector_bytes > _SMALLEST:
+                    if one.rows <= _MOST_ROWS:
+                        found[2 * wired.number + side] = one._replace(at=self.packed_size)
+                    heads = wired.heads * wired.n_zh if side == 0 and wired.heads > 1 else 1
+                    vectors = n_vectors(key.dtype, n_head) if heads > 1 else one.vectors
+                    self.packed_size += heads * lines(packed_bytes(key.dtype, key.weights, one.n_k, vectors, KC))
+        return found
+
+    def _packed(self, t: Template, number: int, size: int) -> int:
+        """Return the encoded address of a packed matrix."""
+        if number in self.packed:
+            return t.base("packed") + self._small[number].at
+        return t.take_bytes(size)
 
     def _stage(
         self, t: Template, wired: StageWiring, parameters: dict[str, int], places: Places, copies: list[Fields]
     ) -> Fields:
         units, n_head = t.vectors(wired.units(t.n)), wired.columns(t.n)
         vectors_h, vectors_x = units * wired.n_zh, units * wired.n_zx
-        weights = self._format(t, n_head * vectors_h, t.m)
-        weights_x = "" if t.indices else self._format(t, t.n_x * vectors_x, t.m * self._chunk)
+        of_h = 2 * wired.number
+        weights, weights_x = (self.key.weights if k in self._small else "" for k in (of_h, of_h + 1))
         nv_h = panel_vectors(wired.n_zh if wired.heads == 1 else 1, 0 if weights else t.panel_rows)
         nv_x = panel_vectors(wired.n_zx, 0 if weights_x else t.panel_rows)
         head_size = t.packed(n_head, t.vectors(n_head), weights)
@@ -135,8 +190,8 @@ class ForwardPass(Pass):
             "arguments": [self._argument(t, wired, a, places) for a in wired.forward_arguments()],
             "outputs": [copies[s.number] for s in wired.writes if wired.is_last and s.number < len(copies)],
             "head_size": head_size,
-            "w_h": t.take_bytes(w_h),
-            "w_x": t.take_bytes(t.packed(t.n_x, vectors_x, weights_x)),
+            "w_h": self._packed(t, of_h, w_h),
+            "w_x": self._packed(t, of_h + 1, t.packed(t.n_x, vectors_x, weights_x)),
             "bias": t.take(vectors_x * t.lanes),
             "bias_h": t.take(vectors_h * t.lanes) if needs_bias_h else 0,
             "n_vectors_h": vectors_h,
@@ -154,7 +209,9 @@ class ForwardPass(Pass):
             side, n_gates = {"zx": (ZX, wired.n_zx), "zh": (ZH, wired.n_zh if wired.heads == 1 else 1)}[argument.role]
             return {"side": side, "vector": t.size * n_gates}
         past_end = 0
-        if argument.role == "writes" and wired.is_last:
+        if argument.slot.kind == "state" and argument.slot.number in self.latest:
+            past_end = 0
+        elif argument.role == "writes" and wired.is_last:
             past_end = KEEP if self.outputs else ZERO  # without outputs, the states are the caller's
         elif argument.role in ("writes", "saves") and self.keep:
             past_end = ZERO

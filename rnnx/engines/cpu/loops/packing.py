@@ -7,12 +7,14 @@ from rnnx.engines.cpu.loops.records import conversion_of, copy_of, function, gat
 
 
 @function
-def pack_rows(p, n_vectors, v, u, count, source, row, n_k, packed, nv, narrow, buffer):
-    """Pack `count` rows of weights, those of unit vector u of a gate, as vector v of the n_vectors of all gates.
+def pack_weights(p, n_vectors, v, u, count, source, row, n_k, packed, nv, narrow, buffer):
+    """Pack rows of weights as `pack_rows` does, unless they are in a small format and packed already.
 
     `narrow` packs them in a small format, from rows of vectors in a buffer; it is 0 for numbers.
     """
     size, panel = p.lanes * p.item, v // nv * nv
+    if narrow and p.is_packed:
+        return
     if narrow:
         call_transpose(
             p.transpose, source=source + u * p.lanes * row, source_row=row, count=count, n=n_k,
@@ -22,7 +24,14 @@ def pack_rows(p, n_vectors, v, u, count, source, row, n_k, packed, nv, narrow, b
             narrow, source=buffer, n_k=n_k, packed=packed, n_vectors=n_vectors, panel=panel, v=v,
             vectors=min(nv, n_vectors - panel),
         )  # fmt: skip
-        return
+    else:
+        pack_rows(p, n_vectors, v, u, count, source, row, n_k, packed, nv)
+
+
+@function
+def pack_rows(p, n_vectors, v, u, count, source, row, n_k, packed, nv):
+    """Pack `count` rows of weights, those of unit vector u of a gate, as vector v of the n_vectors of all gates."""
+    size, panel = p.lanes * p.item, v // nv * nv
     for k0 in range(0, n_k, KC):
         k = min(KC, n_k - k0)
         call_transpose(
@@ -42,7 +51,7 @@ def pack_forward(me, n, p, stage):
     for v in range(u0 * stage.n_zh, u1 * stage.n_zh if stage.heads == 1 else 0):
         u, gate = v // stage.n_zh, gate_of(stage, v % stage.n_zh)
         count = min(p.lanes, stage.n - u * p.lanes)
-        pack_rows(
+        pack_weights(
             p, stage.n_vectors_h, v, u, count, gate.w_h, gate.w_h_row, stage.n_operand, stage.w_h, stage.nv_h,
             stage.narrow_h, buffer,
         )  # fmt: skip
@@ -51,7 +60,7 @@ def pack_forward(me, n, p, stage):
     for v in range(u0 * stage.n_zx, u1 * stage.n_zx):
         u, gate = v // stage.n_zx, gate_of(stage, stage.n_gates - stage.n_zx + v % stage.n_zx)
         count = min(p.lanes, stage.n - u * p.lanes)
-        pack_rows(
+        pack_weights(
             p, stage.n_vectors_x, v, u, count, gate.w_x, gate.w_x_row, p.n_x, stage.w_x, stage.nv_x, stage.narrow_x,
             buffer,
         )  # fmt: skip
@@ -82,7 +91,7 @@ def pack_heads(me, n, p, stage, buffer):
         source, packed = head_weights(stage, gate, block)
         for v in range(vectors):
             count = min(p.lanes, d - v * p.lanes)
-            pack_rows(
+            pack_weights(
                 p, vectors, v, v, count, source, gate.w_h_row, d, packed, stage.nv_h, stage.narrow_h, buffer
             )  # fmt: skip
         bias = gate.bias_h + head * d * p.item if gate.bias_h else p.zeros

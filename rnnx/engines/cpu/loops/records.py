@@ -13,6 +13,10 @@ function: Any = njit(**_OPTIONS)
 
 HEADER_SIZE = KERNEL_HEADER.itemsize
 pass_at = record_at(fields.PASS)
+matrix_at = record_at(fields.MATRIX)
+table_at = record_at(fields.TABLE)
+rows_at = record_at(fields.ROWS)
+masks_at = record_at(fields.MASKS)
 header_at = record_at(KERNEL_HEADER)
 conversion_of = item_of(fields.PASS, "conversions", fields.CONVERSION)
 copy_of = item_of(fields.PASS, "copies", fields.COPY)

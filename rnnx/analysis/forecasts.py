@@ -1,0 +1,129 @@
+"""Forecasts of a model in the units of its series, and a backtest against the seasonal naive forecast.
+
+Dimensions: n_t targets, m windows (or series), H steps of the horizon.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rnnx._core import arrays as ns
+from rnnx._core.checks import integer
+from rnnx.data import SeriesWindows
+from rnnx.losses import Quantile
+from rnnx.metrics import coverage, mean_absolute_error, root_mean_squared_error
+
+_BATCH = 256  # windows in memory at once
+
+
+def forecast(model: Any, windows: SeriesWindows, chosen: Any = None) -> dict[str, np.ndarray]:
+    """Return forecasts in raw units.
+
+    Parameters
+    ----------
+    model : SequenceRegressor
+        Trained on such windows.
+    windows : SeriesWindows
+    chosen : array of int, shape (m,), optional
+        Windows whose futures to forecast; default: what comes after the end of each series.
+
+    Returns
+    -------
+    dict of str to array, shape (n_t, m, H)
+        "forecast" and, of a model of quantiles, each of them: "0.1", "0.5", ...
+    """
+    if chosen is None:
+        return _in_units(model, windows, windows.ahead(), None)
+    parts = [chosen[k : k + _BATCH] for k in range(0, len(chosen), _BATCH)]
+    found = [_in_units(model, windows, windows.gather(part).inputs, part) for part in parts]
+    return {name: np.concatenate([one[name] for one in found], axis=1) for name in found[0]}
+
+
+def _in_units(model: Any, windows: SeriesWindows, inputs: np.ndarray, chosen: Any) -> dict[str, np.ndarray]:
+    loss = model.loss_function
+    if isinstance(loss, Quantile):
+        levels = model.predict_distribution(inputs)
+        outputs = {"forecast": levels[loss.outputs[loss.point]], **levels}
+    else:
+        outputs = {"forecast": model.predict(inputs)}
+    return {name: windows.restore(ns.to_host(z), chosen) for name, z in outputs.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Backtest:
+    """Forecasts of steps that are known.
+
+    Attributes
+    ----------
+    series, starts : array of int, shape (m,)
+        Which series, and the first step of each forecast.
+    actual, naive : array, shape (n_t, m, H)
+        What came, NaN where it is missing; and the seasonal naive forecast.
+    forecasts : dict of str to array
+        As `forecast` returns them.
+    scores : dict of str to dict of str to float
+        "MAE", "RMSE" and "MASE" of "model" and of "seasonal naive". MASE is the absolute error as a multiple of that of
+        the naive forecast of one step before the first of these forecasts; NaN of a series that did not change then.
+    coverage : float or None
+        The part of the values between the lowest and the highest quantile.
+    """
+
+    series: np.ndarray
+    starts: np.ndarray
+    actual: np.ndarray
+    naive: np.ndarray
+    forecasts: Mapping[str, np.ndarray]
+    scores: Mapping[str, Mapping[str, float]]
+    coverage: float | None
+
+
+def backtest(model: Any, windows: SeriesWindows, *, season: int = 1) -> Backtest:
+    """Forecast the futures of all windows, such as those that `SeriesWindows.split` held out.
+
+    Parameters
+    ----------
+    model : SequenceRegressor
+    windows : SeriesWindows
+    season : int
+        Of the seasonal naive forecast, which repeats as many last values.
+    """
+    season = integer("season", season, 1, windows.input_length)
+    chosen = np.arange(len(windows))
+    series, starts = windows.places(chosen)
+    naive = windows.naive(series, starts, season)
+    found = forecast(model, windows, chosen)
+    actual = np.stack(
+        [
+            windows.series[k].targets[:, now : now + windows.horizon]
+            for k, now in zip(series.tolist(), starts.tolist(), strict=True)
+        ],
+        axis=1,
+    )
+    known = np.isfinite(actual).astype(float)
+    values = np.nan_to_num(actual)
+    scale = _scales(windows, series, starts, season)[:, :, None]
+    scores = {
+        name: {
+            "MAE": mean_absolute_error(values, one, weights=known),
+            "RMSE": root_mean_squared_error(values, one, weights=known),
+            "MASE": mean_absolute_error(values / scale, one / scale, weights=known),
+        }
+        for name, one in {"model": found["forecast"], "seasonal naive": naive}.items()
+    }
+    levels = sorted((name for name in found if name != "forecast"), key=float)
+    inside = coverage(values, found[levels[0]], found[levels[-1]], weights=known) if len(levels) > 1 else None
+    return Backtest(series, starts, actual, naive, found, scores, inside)
+
+
+def _scales(windows: SeriesWindows, series: np.ndarray, starts: np.ndarray, season: int) -> np.ndarray:
+    """Return the mean change over a season before the first forecast of the series of each window, (n_t, m)."""
+    scales = {}
+    for k in np.unique(series).tolist():
+        past = windows.series[k].targets[:, : starts[series == k].min()]
+        changes = abs(past[:, season:] - past[:, :-season])
+        known = np.isfinite(changes)
+        mean = np.where(known, changes, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+        scales[k] = np.where(mean > 0, mean, np.nan)
+    return np.stack([scales[k] for k in series.tolist()], axis=1)

@@ -1,0 +1,107 @@
+"""What a series was before it became an array, and forecasts in the same form: arrays, or pandas with its index."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from rnnx.data import Series
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """The form of a series.
+
+    Attributes
+    ----------
+    steps : int
+        How many steps it has.
+    index : pandas.Index or None
+    names : list or None
+        Of the columns of a frame, or the name of a series.
+    flat : bool
+        Whether it has one axis.
+    listed : bool
+        Whether it was in a list.
+    """
+
+    steps: int
+    index: Any
+    names: list[Any] | None
+    flat: bool
+    listed: bool
+
+    def after(self, more: "Origin") -> "Origin":
+        """Return the form of this series with another one after it."""
+        if (self.index is None) != (more.index is None):
+            raise TypeError("`y` must have an index if, and only if, that of `fit` had one")
+        if self.index is None:
+            return replace(self, steps=self.steps + more.steps)
+        if not more.index[0] > self.index[-1]:
+            raise ValueError(f"`y` must begin after {self.index[-1]}, the last step that is known; got {more.index[0]}")
+        return replace(self, steps=self.steps + more.steps, index=self.index.append(more.index))
+
+    def point(self, values: dict[Any, np.ndarray], steps: np.ndarray) -> Any:
+        """Return one forecast, in the form of the series."""
+        (found,) = values.values()
+        if self.index is None:
+            return found[0] if self.flat else found.T
+        import pandas
+
+        index = later(self.index, steps)
+        if self.flat:
+            return pandas.Series(found[0], index, name=(self.names or [None])[0])
+        return pandas.DataFrame(found.T, index, columns=self.names)
+
+    def quantiles(self, values: dict[Any, np.ndarray], steps: np.ndarray) -> Any:
+        """Return several forecasts by their names, in the last axis or in columns."""
+        return self._columns(values, steps, [(q,) for q in values])
+
+    def interval(self, values: dict[Any, np.ndarray], steps: np.ndarray, coverage: float) -> Any:
+        """Return a lower and an upper forecast."""
+        return self._columns(values, steps, [(coverage, "lower"), (coverage, "upper")])
+
+    def _columns(self, values: dict[Any, np.ndarray], steps: np.ndarray, labels: list[tuple[Any, ...]]) -> Any:
+        stacked = np.stack([*values.values()], axis=-1)  # (n_t, steps, forecasts)
+        if self.index is None:
+            return stacked[0] if self.flat else stacked.transpose(1, 0, 2)
+        import pandas
+
+        names = [0 if name is None else name for name in self.names or [0]]
+        columns = pandas.MultiIndex.from_tuples([(name, *label) for name in names for label in labels])
+        table = stacked.transpose(1, 0, 2).reshape(len(steps), -1)
+        return pandas.DataFrame(table, later(self.index, steps), columns)
+
+
+def origin_of(y: Any, listed: bool) -> Origin:
+    """Return the form of a series: an array (T,) or (T, n), a `Series`, or a series or a frame of pandas."""
+    if isinstance(y, Series):
+        n, steps = y.targets.shape
+        return Origin(steps, None, None, n == 1, listed)
+    if not (hasattr(y, "index") and hasattr(y, "iloc")):
+        shape = np.shape(y)
+        return Origin(shape[0] if shape else 0, None, None, len(shape) < 2, listed)
+    if not y.index.is_monotonic_increasing or not y.index.is_unique:
+        raise ValueError("the index of `y` must increase: pass y.sort_index()")
+    flat = not hasattr(y, "columns")
+    later(y.index, np.ones(1, int))  # raises if the next step is not known
+    return Origin(len(y), y.index, [y.name] if flat else [*y.columns], flat, listed)
+
+
+def later(index: Any, steps: np.ndarray) -> Any:
+    """Return an index of pandas for these steps after its last one, from 1."""
+    import pandas
+
+    if isinstance(index, pandas.PeriodIndex):
+        return pandas.PeriodIndex([index[-1] + int(k) for k in steps])
+    if isinstance(index, pandas.DatetimeIndex):
+        frequency = index.freq or (pandas.infer_freq(index) if len(index) > 2 else None)
+        if frequency is None:
+            raise ValueError("the index of `y` must have a frequency: pass y.asfreq(...), such as y.asfreq('D')")
+        return pandas.date_range(index[-1], periods=int(steps.max()) + 1, freq=frequency)[steps]
+    if not pandas.api.types.is_numeric_dtype(index.dtype):
+        raise TypeError(f"the index of `y` must hold dates, periods or numbers; got {index.dtype}")
+    gaps = np.diff(index.to_numpy())
+    if len(gaps) and not np.allclose(gaps, gaps[0]):
+        raise ValueError("the index of `y` must be evenly spaced: add the missing steps")
+    return pandas.Index(index[-1] + steps * (gaps[0] if len(gaps) else 1))
