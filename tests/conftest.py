@@ -44,6 +44,16 @@ settings.register_profile("rnnx", deadline=None, max_examples=25, derandomize=Tr
 settings.load_profile("rnnx")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Each worker of `-n` begins with tests that follow each other, and so share fixtures, cases and loaded code."""
+    if config.option.dist != "load":
+        return None
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
+
+
 @dataclass(frozen=True)
 class Runtime:
     """An array library and an engine."""

@@ -124,7 +124,7 @@ def test_replayed_steps_have_the_same_bits(device, by, optimizer, options):
     corpus = corpus_of(by)
     pair = trainers(device, char_model(corpus, **options.pop("model", {})), optimizer, **options)
     n = corpus.train.n_batches(8)
-    items = run_both(device, pair, corpus.train, batch_size=8, iterations=2 * n + 4, evaluate_every=1000)
+    items = run_both(device, pair, corpus.train, batch_size=8, iterations=n + 4, evaluate_every=1000)
     assert len({p["loss"] for p in items}) > len(items) // 2
     assert device.counts.captures >= 1
     assert device.counts.replays >= len(items) // 3

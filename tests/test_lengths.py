@@ -57,7 +57,7 @@ def vector(arrays):
 
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
 @pytest.mark.parametrize("indices", [False, True], ids=["vectors", "indices"])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=10)  # of each of 80 tests
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=6)  # of each of 80 tests
 @given(data=st.data())
 def test_an_example_is_as_if_it_were_alone(engine, cell, indices, data):
     """Whatever its neighbours and the padding are; gradients of parameters are the sums over the examples."""

@@ -21,7 +21,7 @@ from problems import (
     make_problem,
     run,
 )
-from rounding import compare
+from rounding import check, compare, expectation
 from wide_cells import WIDE
 
 import rnnx
@@ -141,19 +141,29 @@ def test_gradients(cell, engine, lengths):
     check_gradients(*make_case(cell, lengths), f"{cell.name} {engine}")
 
 
+@functools.cache
+def cases_of_all_widths(cell, dtype):
+    """Problems, and what to expect. Each width occurs with each kind of call, number of examples and of steps."""
+    rng, cases = np.random.default_rng(20261120), []
+    for i, (n, kind) in enumerate(itertools.product((1, 3, 16, 17, 33), ("whole", "short", "indices"))):
+        m, n_steps = ((1, 1), (4, 6), (1, 6), (4, 1))[(i + i // 3 * 2) % 4]
+        lengths = [3, 0, 6, 5][:m] if n_steps == 6 and n % 2 else None
+        given = {"scale": 0.3, "dtype": dtype, "lengths": lengths}
+        if kind == "short":
+            given |= {"da_steps": 1, "final": False}
+        if kind == "indices":
+            given["indices"] = any("x" in gate.sides for gate in cell.gates)
+        problem = problem_of(cell, rng, 5, n, m, n_steps, **given)
+        cases.append((problem, *expectation(problem, ENGINES_TOLERANCE[dtype])))
+    return cases
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @of_cells
-def test_all_widths(cell, dtype, engine, rng):
+def test_all_widths(cell, dtype, engine):
     """Also that no vector divides, one example, one step, index inputs and cotangents of the first steps only."""
-    for n, m, n_steps in itertools.product((1, 3, 16, 17, 33), (1, 4), (1, 6)):
-        sizes = 5, n, m, n_steps
-        lengths = [3, 0, 6, 5][:m] if n_steps == 6 and n % 2 else None
-        compare(problem_of(cell, rng, *sizes, dtype=dtype, scale=0.3, lengths=lengths), ENGINES_TOLERANCE[dtype])
-        short = problem_of(cell, rng, *sizes, dtype=dtype, scale=0.3, lengths=lengths, da_steps=1, final=False)
-        compare(short, ENGINES_TOLERANCE[dtype])
-        if any("x" in gate.sides for gate in cell.gates):
-            indices = problem_of(cell, rng, *sizes, dtype=dtype, scale=0.3, lengths=lengths, indices=True)
-            compare(indices, ENGINES_TOLERANCE[dtype])
+    for case in cases_of_all_widths(cell, dtype):
+        check(*case)
 
 
 @pytest.mark.parametrize("sizes", [(0, 3), (3, 0)], ids=["no examples", "no steps"])
@@ -258,21 +268,22 @@ def test_streams(cell, m, engine, rng):
         stream.reset()
 
 
-@pytest.mark.parametrize("how", ["C", "F", "strided", "reversed", "unaligned", "readonly"])
 @pytest.mark.parametrize("lengths", [None, [3, 0, 6, 5]])
 @of_cells
-def test_memory_of_inputs_and_vectors(cell, how, lengths, engine, rng):
+def test_memory_of_inputs_and_vectors(cell, lengths, engine, rng):
     problem = problem_of(cell, rng, 5, 18, 4, 6, lengths=lengths)
     expected, _ = run(problem)
-    problem.extra = {name: arranged(e, how) for name, e in problem.extra.items()}
-    problem.parameters = {key: arranged(p, how) for key, p in problem.parameters.items()}
-    results, _ = run(problem)
-    assert_equal(results, expected)
-    outputs = rnnx.recurrent_forward(
-        cell, problem.x, problem.s0, problem.parameters, lengths=lengths, inputs=problem.extra, keep_caches=False
-    )[0]
-    for name, array in zip(cell.states, outputs, strict=True):
-        assert_close(array, expected[name], ENGINES_TOLERANCE["float64"], name)
+    extra, parameters = problem.extra, problem.parameters
+    for how in ("C", "F", "strided", "reversed", "unaligned", "readonly"):
+        problem.extra = {name: arranged(e, how) for name, e in extra.items()}
+        problem.parameters = {key: arranged(p, how) for key, p in parameters.items()}
+        results, _ = run(problem)
+        assert_equal(results, expected)
+        outputs = rnnx.recurrent_forward(
+            cell, problem.x, problem.s0, problem.parameters, lengths=lengths, inputs=problem.extra, keep_caches=False
+        )[0]
+        for name, array in zip(cell.states, outputs, strict=True):
+            assert_close(array, expected[name], ENGINES_TOLERANCE["float64"], f"{how}: {name}")
 
 
 @pytest.mark.parametrize("order", ["C", "F"])

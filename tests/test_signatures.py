@@ -33,7 +33,8 @@ def test_optional_extras_are_passed_by_name():
 # --- flags -------------------------------------------------------------------------------------------------------
 
 X, P, STATE = np.ones((2, 3, 4)), rnnx.initialize_parameters("gru", 2, 3, seed=0), np.ones((3, 3))
-A, _, CACHES = rnnx.gru_forward(X, None, P)
+with rnnx.use_engine("reference"):
+    A, _, CACHES = rnnx.gru_forward(X, None, P)
 INDICES = np.ones((2, 3), int)
 CHARACTERS = dict(enumerate("\nab"))
 TORCH = {"weight_ih_l0": np.ones((9, 2)), "weight_hh_l0": np.ones((9, 3))}
@@ -42,6 +43,10 @@ KERAS = [np.ones((2, 3)), np.ones((3, 3)), np.ones(3)]
 
 def classifier(**options):
     return models.SequenceClassifier(2, 3, 2, seed=0, dtype="float64", **options)
+
+
+def multi_task():
+    return models.MultiTaskModel(2, 3, {"a": models.Head(1)}, seed=0, dtype="float64")
 
 
 def seq2seq(**options):
@@ -149,6 +154,9 @@ FLAGS = {
     "SequenceModel per_step": lambda value: classifier(per_step=value),
     "SequenceModel.forward keep_caches": lambda value: run(classifier(), X, keep_caches=value),
     "SequenceModel.backward consume": lambda value: run(classifier(), X, consume=value),
+    "Head per_step": lambda value: models.Head(1, per_step=value),
+    "MultiTaskModel.forward keep_caches": lambda value: run(multi_task(), X, keep_caches=value),
+    "MultiTaskModel.backward consume": lambda value: run(multi_task(), X, consume=value),
     "Seq2Seq reset_after": lambda value: seq2seq(cell="gru", reset_after=value),
     "Seq2Seq bidirectional_encoder": lambda value: seq2seq(bidirectional_encoder=value),
     "Seq2Seq.forward keep_caches": lambda value: run(seq2seq(), INDICES, INDICES, keep_caches=value),
@@ -194,9 +202,11 @@ def test_all_flags_are_in_the_table():
 @pytest.mark.usefixtures("restored_engines")
 @pytest.mark.parametrize("key", FLAGS)
 def test_a_flag_is_true_or_false(key):
+    """On the reference engine, for which nothing is compiled."""
     name = key.partition(" ")[2]
     if "_onnx " in key:
         pytest.importorskip("onnx")
-    FLAGS[key](np.bool_(False))
-    with pytest.raises(TypeError, match=f"^`{name}` must be True or False; got 'no'"):
+    with rnnx.use_engine("reference"):
+        FLAGS[key](np.bool_(False))
+    with rnnx.use_engine("reference"), pytest.raises(TypeError, match=f"^`{name}` must be True or False; got 'no'"):
         FLAGS[key]("no")

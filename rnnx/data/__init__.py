@@ -9,6 +9,7 @@ from rnnx.data.files import EncodedText, TextFile, encode_file, open_text, read_
 from rnnx.data.frames import FrameSequences, sequences_from_frame, series_from_frame
 from rnnx.data.holdout import folds_by_group, split_by_group
 from rnnx.data.labels import encode_labels
+from rnnx.data.multi_task import MultiTaskExamples
 from rnnx.data.on_device import to_device_of
 from rnnx.data.padding import StepMask, move_padding_to_end
 from rnnx.data.pairs import PairBatch, Pairs
@@ -36,6 +37,7 @@ __all__ = [
     "FrameSequences",
     "Items",
     "Lines",
+    "MultiTaskExamples",
     "PairBatch",
     "Pairs",
     "Scaler",

@@ -50,6 +50,8 @@ class Examples(Portable, Shuffled[Batch]):
         extra: Mapping[str, np.ndarray] | None = None,
         weights: Any = None,
     ) -> None:
+        if isinstance(targets, Mapping):
+            raise TypeError("`targets` must be an array; for a dict of several, use `rnnx.data.MultiTaskExamples`")
         self.inputs = host_array("inputs", inputs)
         self.targets = bools_to_integers(np, host_array("targets", targets))
         self.indices = is_index_input(np, self.inputs)

@@ -6,6 +6,7 @@ from typing import Any
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx.data.examples import Examples
+from rnnx.data.multi_task import MultiTaskExamples
 from rnnx.data.windows import Lines, Streams, Windows
 
 
@@ -15,6 +16,7 @@ def to_device_of(dataset: Any, like: Mapping[str, Array]) -> Any:
     Return it unchanged for NumPy arrays, and if its class is from another package, because a subclass may build batches
     in its own way.
     """
-    if type(dataset) not in (Examples, Lines, Streams, Windows) or all(map(ns.is_on_host, like.values())):
+    known = type(dataset) in (Examples, MultiTaskExamples, Lines, Streams, Windows)
+    if not known or all(map(ns.is_on_host, like.values())):
         return dataset
     return dataset.on_device(*ns.common_namespace(like))

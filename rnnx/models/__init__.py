@@ -4,7 +4,9 @@ from rnnx.models.base import Model, Step
 from rnnx.models.character import CharModel
 from rnnx.models.decoding import Prediction
 from rnnx.models.generation import draw, sample
+from rnnx.models.heads import Head
 from rnnx.models.masks import Masks
+from rnnx.models.multi_task import MultiTaskModel
 from rnnx.models.recurrent import Recurrent, StackCache
 from rnnx.models.segments import square_root_segments
 from rnnx.models.seq2seq import Seq2Seq
@@ -16,8 +18,10 @@ __all__ = [
     "MODELS",
     "CharModel",
     "CharStream",
+    "Head",
     "Masks",
     "Model",
+    "MultiTaskModel",
     "Prediction",
     "Recurrent",
     "Seq2Seq",
@@ -34,5 +38,5 @@ __all__ = [
 
 # Model classes by their names in checkpoints.
 MODELS: dict[str, type[Model]] = {
-    model.kind: model for model in (CharModel, SequenceClassifier, SequenceRegressor, Seq2Seq)
+    model.kind: model for model in (CharModel, SequenceClassifier, SequenceRegressor, MultiTaskModel, Seq2Seq)
 }

@@ -144,7 +144,7 @@ class Model(Parameterized, ABC):
         z, final, cache = self.run(batch, states, masks, True)
         loss, dz = self.compare(z, batch)
         if loss_scale is not None:
-            dz = dz * loss_scale
+            dz = {k: d * loss_scale for k, d in dz.items()} if isinstance(dz, dict) else dz * loss_scale
         return Step(loss, self.own_gradients(self.run_backward(dz, cache, ready=ready)), final)
 
     def own_gradients(self, gradients: Parameters) -> Parameters:

@@ -1,12 +1,16 @@
 """The loss of a model of sequences, the weights of its batches, and the names of its classes."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from rnnx._core import arrays as ns
+from rnnx._core.arrays import Array
+from rnnx._core.inputs import Sizes, check_targets, weights_of_steps
 from rnnx._core.words import shown
 from rnnx.losses import LOSSES, Loss, as_loss
+from rnnx.models.units import Unit
 
 
 def chosen_loss(loss: Any, default: str, kinds: tuple[str, ...], per_step: bool, size: int, size_name: str) -> Loss:
@@ -19,11 +23,49 @@ def chosen_loss(loss: Any, default: str, kinds: tuple[str, ...], per_step: bool,
     return chosen
 
 
-def loss_config(loss: Loss, default: str) -> dict[str, Any]:
-    """Return what the config of a model says of its loss: nothing of the default; a loss of the user's own as it is."""
-    if loss.config == as_loss(default).config:
-        return {}
-    return {"loss": loss.config if type(loss) in LOSSES.values() else loss}
+@dataclass(frozen=True)
+class Objective:
+    """What a head is trained for: a loss of its outputs and of targets in their unit."""
+
+    loss: Loss
+    sizes: Sizes
+    unit: Unit | None
+
+    def config(self) -> Any:
+        """Return the loss as plain values; a loss of the user's own as it is."""
+        return self.loss.config if type(self.loss) in LOSSES.values() else self.loss
+
+    def checked_targets(self, name: str, targets: Any, m: int, n_steps: int, lengths: Any) -> Array:
+        """Return the targets of a batch as an array, after checking them."""
+        array = check_targets(name, targets, m, n_steps, self.sizes, lengths)
+        self.loss.check_targets(name, array, lengths=lengths)
+        return array
+
+    def compare(self, model: Any, z: Array, targets: Array, weights: Any, ends: Array | None) -> tuple[Any, Array]:
+        """Return the loss of outputs, for checked targets and weights, and its gradient."""
+        targets = model.array(targets, "targets")
+        targets = targets if self.sizes.classes else ns.astype(model.xp, targets, z.dtype)
+        if self.unit is not None:
+            targets = self.unit.standardized(targets)
+        per_step = self.sizes.per_step
+        if weights is not None:
+            weights = weights_of_steps(model.xp, model.device, weights, z.shape[2] if per_step else 1, z.dtype)
+        compare = self.loss.compare
+        if per_step:
+            loss, dz = compare(model.xp, z, targets, ends, weights)
+            return ns.number(loss), dz
+        loss, dz = compare(model.xp, z[:, :, None], targets[..., None], None, weights)
+        return ns.number(loss), dz[:, :, 0]
+
+    def described(self, xp: Any, z: Array) -> dict[str, Array]:
+        """Return what the outputs say, by name, in the units of the targets; see `Loss.describe`."""
+        found, own = self.loss.describe(xp, z), self.unit
+        return found if own is None else {name: own.raw(name, values) for name, values in found.items()}
+
+    def predicted(self, xp: Any, z: Array) -> Array:
+        """Return the predictions of outputs, in the units of the targets; see `Loss.predict`."""
+        found = self.loss.predict(xp, z)
+        return found if self.unit is None else self.unit.raw("", found)
 
 
 def total_weight(batch: Any, per_step: bool) -> float:

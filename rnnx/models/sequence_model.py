@@ -6,49 +6,32 @@ from typing import Any, ClassVar, Unpack
 
 import numpy as np
 
-from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.checks import check_lengths, flag, integer, integer_vector
-from rnnx._core.inputs import (
-    Sizes,
-    check_finite,
-    check_inputs,
-    check_targets,
-    check_weights,
-    host_lengths,
-    real_array,
-    weights_of_steps,
-)
+from rnnx._core.checks import flag, integer
+from rnnx._core.inputs import Sizes, check_weights
 from rnnx.cells import Cell
 from rnnx.data import Batch, Scaler
 from rnnx.functional.heads import checked_dense_backward
-from rnnx.losses import Loss
-from rnnx.models.base import Initialization, Model, Ready, check_attributes
-from rnnx.models.extra import check_extra
-from rnnx.models.layers import Dense, Parameters, States, check_widths, chosen_cell
+from rnnx.losses import Loss, as_loss
+from rnnx.models.base import Initialization, Ready, check_attributes
+from rnnx.models.layers import Dense, Parameters, States
 from rnnx.models.masks import Masks
-from rnnx.models.objective import chosen_loss, loss_config, total_weight
-from rnnx.models.passes import batch_slices, join
-from rnnx.models.recurrent import Recurrent, StackCache
+from rnnx.models.objective import Objective, chosen_loss, total_weight
+from rnnx.models.passes import join
+from rnnx.models.recurrent import StackCache
 from rnnx.models.regularization import Zoneout
-from rnnx.models.states import check_cotangents, check_states
-from rnnx.models.units import units_of
+from rnnx.models.stack_model import StackModel, StackOptions
+from rnnx.models.states import check_cotangents
+from rnnx.models.units import unit_of_inputs, unit_of_targets
 
 _ATTRIBUTES = ("inputs", "targets", "lengths")
 
 
-class Options(Initialization, total=False):
+class Options(StackOptions, total=False):
     """Keyword arguments of all models of single sequences."""
 
-    cell: str | Cell
-    reset_after: bool
-    bidirectional: bool
-    dropout: float
-    zoneout: Zoneout
-    recurrent_dropout: float
     per_step: bool
     loss: str | Loss | Mapping[str, Any]
-    input_scaler: Any
     target_scaler: Any
 
 
@@ -60,12 +43,11 @@ class SequenceCache:
     a: Array  # (n, m, T), or (n, m): the input of the head
 
 
-class SequenceModel(Model):
+class SequenceModel(StackModel):
     """A recurrent stack and a dense head, at every step or on the final hidden states; see `SequenceClassifier`."""
 
     _losses: ClassVar[tuple[str, ...]] = ("classes",)  # the kinds of targets; see `Loss.kind`
     _default_loss: ClassVar[str] = "cross_entropy"
-    _input_name: ClassVar[str] = "input_size"
     _output_name: ClassVar[str]  # of the number of outputs, in the config
 
     def __init__(
@@ -90,33 +72,27 @@ class SequenceModel(Model):
         self.per_step, self.output_size = flag("per_step", per_step), integer(self._output_name, output_size)
         objective = loss, self._default_loss, self._losses, self.per_step, self.output_size, self._output_name
         self.loss_function = chosen_loss(*objective)
-        widths = check_widths(hidden_size, num_layers)
-        record, of_cell = chosen_cell(cell, reset_after)
-        rates: dict[str, Any] = {"dropout": dropout, "zoneout": zoneout, "recurrent_dropout": recurrent_dropout}
-        self.stack = Recurrent(record, input_size, widths, bidirectional=bidirectional, **rates)
+        rates = {"dropout": dropout, "zoneout": zoneout, "recurrent_dropout": recurrent_dropout}
+        config = self._make_stack(input_size, hidden_size, num_layers, cell, reset_after, bidirectional, **rates)
         sizes = self.stack.input_size, self._input_name, self.output_size, self._output_name
         self._sizes = Sizes(self.loss_function.kind == "classes", *sizes, self.per_step)
         self.runs_in_segments = self.per_step and not self.stack.bidirectional and self.loss_function.by_step
         self.head = Dense("y", self.stack.output_size, self.loss_function.n_outputs(self.output_size))
-        config = {**of_cell, "hidden_size": list(widths), **self.stack.rates, "input_size": self.stack.input_size}
         config |= {self._output_name: self.output_size, "bidirectional": self.stack.bidirectional}
         config["per_step"] = self.per_step
-        config |= loss_config(self.loss_function, self._default_loss)
-        units = units_of(input_scaler, target_scaler, self._sizes, self.loss_function)
-        self._input_unit, self._target_unit = units.values()
+        self._input_unit = unit_of_inputs(input_scaler, self._sizes)
+        target_unit = unit_of_targets(target_scaler, self._sizes, self.loss_function)
+        self._objective = Objective(self.loss_function, self._sizes, target_unit)
+        if self.loss_function.config != as_loss(self._default_loss).config:
+            config["loss"] = self._objective.config()
+        units = {"input_scaler": self._input_unit, "target_scaler": target_unit}
         config |= {name: one.scaler.config for name, one in units.items() if one is not None}
-        self.cell = self.stack.cell
         super().__init__([self.stack, self.head], config, **initialization)
-
-    @property
-    def input_scaler(self) -> Scaler | None:
-        """The scaler of the inputs."""
-        return None if self._input_unit is None else self._input_unit.scaler
 
     @property
     def target_scaler(self) -> Scaler | None:
         """The scaler of the targets."""
-        return None if self._target_unit is None else self._target_unit.scaler
+        return None if self._objective.unit is None else self._objective.unit.scaler
 
     def forward(
         self,
@@ -153,20 +129,6 @@ class SequenceModel(Model):
         keep = flag("keep_caches", keep_caches)
         return self._forward(inputs, ends, given, masks, keep, self._checked_extra(extra, inputs))
 
-    def _checked_inputs(
-        self, inputs: Any, lengths: Any, states: Mapping[str, Array] | None
-    ) -> tuple[Array, Array | None, States]:
-        """Check the arguments of `forward` and the parameters; return lengths and states as arrays."""
-        self.check_parameters()
-        inputs = check_inputs("inputs", inputs, self._sizes, lengths)
-        m, n_steps = inputs.shape[-2:]
-        ends = None if lengths is None else check_lengths(self.xp, self.device, lengths, m, n_steps)
-        return inputs, ends, self.checked_states(states, m)
-
-    def checked_states(self, states: Mapping[str, Array] | None, m: int) -> States:
-        """Check initial states for m examples, and return them as a dict."""
-        return check_states(self.stack, "states", states, m, next(iter(self.parameters.values())))
-
     def _forward(
         self, inputs: Array, ends: Array | None, states: States, masks: Masks | None, keep: bool, extra: Any
     ) -> tuple[Array, States, SequenceCache]:
@@ -174,35 +136,12 @@ class SequenceModel(Model):
         a, final, kept = self._features(inputs, ends, states, masks, keep, extra)
         return self.head.forward(self.parameters, a), final, SequenceCache(kept, a)
 
-    def extra_arrays(self, extra: Mapping[str, Array] | None) -> dict[str, Array]:
-        """Convert the inputs besides x to the library and dtype of the parameters."""
-        return {name: self.array(a, f"extra[{name!r}]") for name, a in (extra or {}).items()}
-
-    def stack_inputs(self, inputs: Array) -> Array:
-        """Return the inputs of the stack: standardized, if the model has an `input_scaler`."""
-        x = self.array(inputs, "inputs")
-        if self._input_unit is None:
-            return x
-        if x.ndim == 2:
-            raise ValueError("`inputs` must be numbers for a model with an `input_scaler`; got indices")
-        return self._input_unit.standardized(ns.astype(self.xp, x, self.dtype))
-
     def _features(
         self, inputs: Array, ends: Array | None, states: States, masks: Masks | None, keep: bool, extra: Any
     ) -> tuple[Array, States, StackCache]:
         """Compute the inputs of the head, (n, m, T) or (n, m), the final states and the cache of the stack."""
-        x = self.stack_inputs(inputs)
-        a, final, kept = self.stack.run(self.parameters, x, states, ends, masks, keep, self.extra_arrays(extra))
-        if not self.per_step:  # the hidden states where each direction ends
-            last = [final[one.state_names[0]] for one in self.stack.layers[-1]]
-            a = last[0] if len(last) == 1 else self.xp.concat(last, axis=0)
-        return a, final, kept
-
-    def _checked_extra(self, extra: Mapping[str, Any] | None, inputs: Array) -> dict[str, Array]:
-        """Return the inputs besides x as arrays, after checking them; lists are converted."""
-        if isinstance(extra, Mapping):
-            extra = {name: real_array(f"extra[{name!r}]", values)[1] for name, values in extra.items()}
-        return check_extra(self.stack.cell, self.stack.widths, extra, *inputs.shape[-2:])
+        a, final, kept = self._run_stack(inputs, ends, states, masks, keep, extra)
+        return a if self.per_step else self._last(final), final, kept
 
     def backward(
         self, dz: Array, cache: SequenceCache, *, ds_final: Mapping[str, Array] | None = None, consume: bool = False
@@ -236,15 +175,8 @@ class SequenceModel(Model):
         da, gradients = self.head.backward(self.parameters, dz, cache.a)
         if ready is not None:
             ready(gradients)
-        final = dict(ds_final)
-        if not self.per_step:
-            for one in self.stack.layers[-1]:
-                name, part = one.state_names[0], da[one.rows, :]
-                final[name] = final[name] + part if name in final else part
-        gradients |= self.stack.run_backward(da if self.per_step else None, cache.stack, final, consume, ready)
-        if self._input_unit is not None and "dx" in gradients:
-            gradients["dx"] = gradients["dx"] / self._input_unit.numbers(gradients["dx"])[1]
-        return gradients
+        final = dict(ds_final) if self.per_step else self._add_to_last(ds_final, da)
+        return gradients | self._stack_backward(da if self.per_step else None, cache.stack, final, consume, ready)
 
     def outputs(
         self,
@@ -260,19 +192,9 @@ class SequenceModel(Model):
         Without outputs for every step, a pass is cut to the length of its longest example, and the head runs once.
         Inputs on the host must be finite.
         """
-        inputs, ends, given = self._checked_inputs(inputs, lengths, states)
-        m, n_steps = inputs.shape[-2:]
-        extra = self._checked_extra(extra, inputs)
-        most = float(self.xp.finfo(self.dtype).max)
-        check_finite({"inputs": inputs} | {f"extra[{name!r}]": a for name, a in extra.items()}, lengths, most)
-        check_finite({f"states[{name!r}]": s for name, s in given.items()}, None, most)
-        on_host, results, finals = host_lengths(lengths), [], []
-        for part in batch_slices(m, n_steps, self.stack, batch_size):
-            stop = n_steps if on_host is None or self.per_step else int(on_host[part].max(initial=1))
-            own_ends = None if ends is None else ends[part]
-            own_states = {name: s[:, part] for name, s in given.items()}
-            own_extra = {name: a[..., part, :stop] for name, a in extra.items()}
-            a, final, _ = self._features(inputs[..., part, :stop], own_ends, own_states, None, False, own_extra)
+        results, finals = [], []
+        for x, ends, given, own in self._passes(inputs, lengths, states, batch_size, extra, cut=not self.per_step):
+            a, final, _ = self._features(x, ends, given, None, False, own)
             results.append(self.head.forward(self.parameters, a) if self.per_step else a)
             finals.append(final)
         z = join(self.xp, results)
@@ -282,21 +204,13 @@ class SequenceModel(Model):
     def checked(self, batch: Any) -> Batch:
         """Check a batch; see `Model.checked`."""
         check_attributes(self, batch, "Examples" if self._input_name == "input_size" else "Lines", _ATTRIBUTES)
-        lengths = batch.lengths
-        inputs = check_inputs("inputs", batch.inputs, self._sizes, lengths)
+        inputs, extra, continues = self._checked_batch(batch)
         m, n_steps = inputs.shape[-2:]
-        if lengths is not None:
-            check_lengths(self.xp, self.device, lengths, m, n_steps)
-        targets = check_targets("targets", batch.targets, m, n_steps, self._sizes, lengths)
-        self.loss_function.check_targets("targets", targets, lengths=lengths)
-        extra = self._checked_extra(getattr(batch, "extra", None), inputs)
-        continues = getattr(batch, "continues", False)
-        if continues and self.stack.bidirectional:
-            raise ValueError("a bidirectional model cannot read streams, whose batches continue each other")
+        targets = self._objective.checked_targets("targets", batch.targets, m, n_steps, batch.lengths)
         weights = getattr(batch, "weights", None)
         if weights is not None:
             weights = check_weights(weights, m, n_steps if self.per_step else None)
-        return Batch(inputs, targets, lengths, continues, extra or None, weights)
+        return Batch(inputs, targets, batch.lengths, continues, extra or None, weights)
 
     def run(
         self, batch: Any, states: States | None, masks: Masks | None, keep_caches: bool
@@ -307,37 +221,16 @@ class SequenceModel(Model):
 
     def compare(self, z: Array, batch: Any) -> tuple[Any, Array]:
         """Return the loss of the outputs for a checked batch, as in `Step`, and its gradient."""
-        targets, weights = self.array(batch.targets, "targets"), batch.weights
-        targets = targets if self._sizes.classes else ns.astype(self.xp, targets, z.dtype)
-        if self._target_unit is not None:
-            targets = self._target_unit.standardized(targets)
-        if weights is not None:
-            n_steps = z.shape[2] if self.per_step else 1
-            weights = weights_of_steps(self.xp, self.device, weights, n_steps, z.dtype)
-        compare = self.loss_function.compare
-        if self.per_step:
-            loss, dz = compare(self.xp, z, targets, self.ends(batch), weights)
-            return ns.number(loss), dz
-        loss, dz = compare(self.xp, z[:, :, None], targets[..., None], None, weights)
-        return ns.number(loss), dz[:, :, 0]
+        ends = self.ends(batch) if self.per_step else None
+        return self._objective.compare(self, z, batch.targets, batch.weights, ends)
 
     def described(self, z: Array) -> dict[str, Array]:
         """Return what the outputs say, by name, in the units of the targets; see `Loss.describe`."""
-        found = self.loss_function.describe(self.xp, z)
-        own = self._target_unit
-        return found if own is None else {name: own.raw(name, values) for name, values in found.items()}
+        return self._objective.described(self.xp, z)
 
     def predicted(self, z: Array) -> Array:
         """Return the predictions of outputs, in the units of the targets; see `Loss.predict`."""
-        found = self.loss_function.predict(self.xp, z)
-        return found if self._target_unit is None else self._target_unit.raw("", found)
-
-    def ends(self, batch: Any) -> Array | None:
-        """Return the lengths as an array; None if NumPy's show that all examples have all steps."""
-        lengths, (m, n_steps) = batch.lengths, batch.inputs.shape[-2:]
-        if lengths is None or (isinstance(lengths, np.ndarray) and m and (lengths == n_steps).all()):
-            return None
-        return integer_vector(self.xp, self.device, "lengths", lengths)
+        return self._objective.predicted(self.xp, z)
 
     def count(self, batch: Any) -> float:
         """Return the number of steps or examples that the loss averages, or the sum of their weights."""

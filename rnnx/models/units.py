@@ -46,13 +46,18 @@ class Unit:
         return {**vars(self), "_numbers": {}}
 
 
-def units_of(input_scaler: Any, target_scaler: Any, sizes: Sizes, loss: Loss) -> dict[str, Unit | None]:
-    """Return the units that the arguments of a model give."""
-    if target_scaler is not None and (loss.kind != "numbers" or loss.least > -math.inf):
+def unit_of_inputs(scaler: Any, sizes: Sizes) -> Unit | None:
+    """Return the unit that the `input_scaler` of a model gives."""
+    return None if scaler is None else Unit("input_scaler", scaler, sizes.size, sizes.size_name)
+
+
+def unit_of_targets(scaler: Any, sizes: Sizes, loss: Loss) -> Unit | None:
+    """Return the unit that the `target_scaler` of a model or a head gives."""
+    if scaler is None:
+        return None
+    if loss.kind != "numbers" or loss.least > -math.inf:
         raise ValueError(f"`target_scaler` must be None for the loss {loss!r}")
-    given = {"input_scaler": (input_scaler, sizes.size, sizes.size_name)}
-    given["target_scaler"] = target_scaler, sizes.n_y, sizes.n_y_name
-    found = {name: None if one[0] is None else Unit(name, *one) for name, one in given.items()}
-    if (unit := found["target_scaler"]) is not None and min(unit.scaler.scale) < 0:
+    unit = Unit("target_scaler", scaler, sizes.n_y, sizes.n_y_name)
+    if min(unit.scaler.scale) < 0:
         raise ValueError("`target_scaler` must have positive scales")  # quantiles would change places
-    return found
+    return unit

@@ -84,9 +84,10 @@ class Parts:
 
     def check(self, model: Any, batch: Any) -> Batch:
         """Return a batch after checking it; raise TypeError if it cannot be cut."""
-        checked = model.checked(batch)
+        checked, name = model.checked(batch), "shards" if self.size is None else "micro_batch_size"
+        if isinstance(getattr(checked, "targets", None), dict):
+            raise ValueError(f"`{name}` is for models with one head, whose terms can be counted")
         if type(checked) is not Batch:
-            name = "shards" if self.size is None else "micro_batch_size"
             raise TypeError(f"`{name}` is for batches of single sequences; got {type(checked).__name__}")
         return checked
 
