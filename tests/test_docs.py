@@ -65,7 +65,12 @@ def run_page(text, name):
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 GALLERY = sorted(path.stem for path in (DOCS / "gallery").glob("*.md") if path.stem != "index")
-NEEDS = {"practice.md": ("sklearn",), "torch.md": ("torch",), "onnx.md": ("onnx", "onnxruntime")}
+NEEDS = {
+    "practice.md": ("sklearn",),
+    "torch.md": ("torch",),
+    "jax.md": ("jax", "numba"),
+    "onnx.md": ("onnx", "onnxruntime"),
+}
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -53,6 +53,10 @@ GENERATORS = {
     "models.SequenceClassifier": lambda seed: models.SequenceClassifier(2, 3, 2, seed=seed),
     "models.SequenceRegressor": lambda seed: models.SequenceRegressor(2, 3, seed=seed),
     "models.Seq2Seq": lambda seed: models.Seq2Seq(4, 5, 3, seed=seed),
+    "models.MultiTaskModel": lambda seed: models.MultiTaskModel(2, 3, {"a": models.Head(1)}, seed=seed),
+    "models.MultiTaskModel.initialize": lambda seed: models.MultiTaskModel(2, 3, {"a": models.Head(1)}).initialize(
+        seed=seed
+    ),
     "models.CharModel.initialize": lambda seed: char_model().initialize(seed=seed),
     "models.SequenceClassifier.initialize": lambda seed: models.SequenceClassifier(2, 3, 2).initialize(seed=seed),
     "models.SequenceRegressor.initialize": lambda seed: models.SequenceRegressor(2, 3).initialize(seed=seed),
@@ -169,6 +173,7 @@ DATASETS = {
     "Pairs": data.Pairs(PAIR, PAIR, end_token=2),
     "Items": data.Items([(np.ones((2, 3)), 0)] * 2),
     "SeriesStreams": data.SeriesStreams(np.ones((2, 9)), np.ones((1, 9)), 3),
+    "MultiTaskExamples": data.MultiTaskExamples(np.zeros((2, 3, 4)), {"a": np.zeros(3, int)}),
     "SeriesWindows": data.SeriesWindows([data.Series(np.ones((1, 9)))], 3, 2),
 }
 

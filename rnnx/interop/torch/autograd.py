@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
+from rnnx.interop import NO_SECOND
 from rnnx.interop.torch import operators, passes
-from rnnx.interop.torch.operators import NO_SECOND
 from rnnx.interop.torch.passes import Arguments, Optional, Tensors
 from rnnx.interop.torch.weights import registered
 

@@ -16,12 +16,11 @@ from rnnx.cells.parameters import recurrent_parameters
 from rnnx.engines.protocol import Call, Tape
 from rnnx.functional import schedule
 from rnnx.functional.caches import Caches
+from rnnx.interop import NO_SECOND
 from rnnx.interop.torch import passes
 from rnnx.interop.torch.passes import Arguments, Optional, Tensors
 from rnnx.interop.torch.tensors import to_array, to_tensor
 from rnnx.interop.torch.weights import registered
-
-NO_SECOND = "rnnx computes first derivatives only: the backward pass of a recurrent layer has none of its own"
 
 _LIBRARY = torch.library.Library("rnnx", "DEF")
 _ARGUMENTS = (

@@ -47,11 +47,7 @@ def _enter(module: ir.Module, dtype: Any, at: Offsets) -> None:
     items = f.sum(f.arguments.objects, at.items)
     record, workspace = (f.load(f.sum(f.load(f.sum(items, 8 * k), I64), at.data), I64) for k in (0, 1))
     place = f.build.and_(f.sum(workspace, LINE - 1), I64(-LINE))
-    # Numba's calling convention begins with pointers for a result and an exception; jobs set neither.
-    nothing = f.build.alloca(I64, 4)
-    kind = ir.FunctionType(_HALF, [nothing.type, nothing.type, I64, I64, I64])
-    function = f.pointer(f.load(record, I64), kind)
-    f.build.call(function, [nothing, nothing, f.sum(items, 16), record, place])
+    f.call_compiled(f.load(record, I64), f.sum(items, 16), record, place)
     f.end()
 
 

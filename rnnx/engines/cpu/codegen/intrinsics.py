@@ -115,9 +115,9 @@ def atomic_exchange(builder: ir.IRBuilder, field: ir.Value, value: ir.Value) -> 
     return builder.atomic_rmw("xchg", field, value, "seq_cst")
 
 
-def _call(builder: ir.IRBuilder, address: ir.Value, returns: ir.Type, values: Sequence[ir.Value]) -> None:
+def _call(builder: ir.IRBuilder, address: ir.Value, returns: ir.Type, values: Sequence[ir.Value]) -> ir.Value:
     kind = ir.FunctionType(returns, [value.type for value in values])
-    builder.call(builder.inttoptr(address, kind.as_pointer()), values)
+    return builder.call(builder.inttoptr(address, kind.as_pointer()), values)
 
 
 def _caller(arguments: Sequence[str]) -> Any:
@@ -155,6 +155,12 @@ def call_job(
 def acquire_lock(builder: ir.IRBuilder, function: ir.Value, lock: ir.Value) -> None:
     """Call ``PyThread_acquire_lock``, and wait for the lock."""
     _call(builder, function, I32, [lock, I32(1)])
+
+
+@_of_integers(types.int64)
+def try_lock(builder: ir.IRBuilder, function: ir.Value, lock: ir.Value) -> ir.Value:
+    """Call ``PyThread_acquire_lock`` without waiting; return whether the lock has been acquired."""
+    return builder.zext(_call(builder, function, I32, [lock, I32(0)]), I64)
 
 
 @_of_integers(types.void)

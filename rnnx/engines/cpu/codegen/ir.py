@@ -177,6 +177,13 @@ class Function:
             self.build.branch(done)
         self.build.position_at_end(done)
 
+    def call_compiled(self, address: ir.Value, *integers: ir.Value) -> None:
+        """Call a function of integers compiled by Numba."""
+        # Its calling convention begins with pointers for a result and an exception; jobs set neither.
+        nothing = self.build.alloca(I64, 4)
+        kind = ir.FunctionType(I32, [nothing.type, nothing.type, *[I64] * len(integers)])
+        self.build.call(self.pointer(address, kind), [nothing, nothing, *integers])
+
     def pointer(self, address: ir.Value, kind: ir.Type) -> ir.Value:
         """Convert an address to a pointer."""
         return self.build.inttoptr(address, kind.as_pointer())

@@ -16,20 +16,30 @@ from rnnx.engines.cpu.descriptor.stages import Pass, names
 class BackwardPass(Pass):
     """A backward pass. `layouts`: per state, the layout of the caller's cotangents of all steps; None if not given.
 
-    `kept_at`: see `ForwardPass`; None if the values are not in a forward pass's block.
+    `kept_at`: see `ForwardPass`; None if the values are not in a forward pass's block. If it `borrows`, it reads the
+    arrays that such a forward pass has read.
 
     The job's arrays: "block", the memory of `block`; "kept", the memory of the forward pass's block or of `kept`, the
-    copies of the parameters; the `values` that are not in it, "state 0", ...; "saved 0", ...; "x"; "input 0", ...;
-    "d_input 0", ...; "dx", except for index inputs; "d_final 0", ..., the cotangents of the final states, (m, n);
-    "d_given 0", ..., the caller's cotangents of all steps, if given; "lengths", if given. In the block are "d_state 0",
-    ..., copies of those of the final states that become those of the initial ones.
+    copies of the parameters; the `values` that are not in it, "state 0", ...; "saved 0", ...; "x"; "input 0", ...; the
+    `parameters`, if it borrows them; "d_input 0", ...; "dx", if wanted, but not for index inputs; "d_final 0", ..., the
+    cotangents of the final states, (m, n); "d_given 0", ..., the caller's cotangents of all steps, if given; "lengths",
+    if given. In the block are "d_state 0", ..., copies of those of the final states that become those of the initial
+    ones.
     """
 
     job = "backward"
     between_steps = True
     blocks = 2
 
-    def __init__(self, key: PassKey, layouts: tuple[Layout | None, ...], kept_at: tuple[int, ...] | None) -> None:
+    def __init__(
+        self,
+        key: PassKey,
+        layouts: tuple[Layout | None, ...],
+        kept_at: tuple[int, ...] | None,
+        *,
+        borrows: bool = False,
+        has_dx: bool = True,
+    ) -> None:
         super().__init__(key, tuple(layout is not None for layout in layouts))
         cell = key.cell
         self.after_loop = len(wiring(cell)) * -(-key.n_steps * key.m // KC)
@@ -40,20 +50,27 @@ class BackwardPass(Pass):
         self.d_final = names("d_final", cell.states)
         self.d_inputs = names("d_input", cell.inputs)
         given = [name for name, layout in zip(self.d_given, layouts, strict=True) if layout is not None]
-        results = (*self.d_inputs, *(() if key.indices else ("dx",)))
+        self.has_dx = has_dx and not key.indices
+        results = (*self.d_inputs, *(("dx",) if self.has_dx else ()))
         kept, outside = (*self.values, "kept parameters"), self.values
-        if kept_at is not None:
+        self.parameters = tuple(f"parameter {name}" for name in key.keys) if borrows else ()
+        if borrows:
+            outside = (*self.values[self.values.index("x") :], *self.parameters)
+        elif kept_at is not None:
             outside = ("x",) if key.indices else ()
-        places = zip(kept, kept_at, strict=True) if kept_at is not None else [("kept parameters", 0)]
+        places = zip(kept, kept_at, strict=not borrows) if kept_at is not None else [("kept parameters", 0)]
         self.within = {name: ("kept", at) for name, at in places if name not in outside}
         self.within |= {name: ("block", at) for name, at in zip(self.d_states, self.block.of_states, strict=True)}
-        self.arrays = ("block", "kept", *outside, *results, *self.d_final, *given, "lengths")
+        given = [*self.d_final, *given, "lengths"]
+        self.arrays = ("block", "kept", *outside, *results, *given)
+        if borrows:
+            self.arrays, self.blocks = ("block", *results, "kept", *outside, *given), 0
 
     def fill(self, t: Template) -> dict[str, int]:
         """See `Pass`."""
         cell = self.key.cell
         values = [t.base(name) for name in self.values if name != "x"]
-        t.fields |= {"x": t.base("x"), "dx": 0 if t.indices else t.base("dx"), "flat_dx": t.rows == t.m}
+        t.fields |= {"x": t.base("x"), "dx": t.base("dx") if self.has_dx else 0, "flat_dx": t.rows == t.m}
         d_states = enumerate(map(t.base, self.d_states))
         cotangents = {Slot("state", k, after): (ds, 0) for k, ds in d_states for after in (False, True)}
         for k, name in enumerate(self.d_inputs):
@@ -64,8 +81,10 @@ class BackwardPass(Pass):
         given = self._given(t)
         ends = zip(cell.states, map(t.base, self.d_final), map(t.base, self.d_states), strict=True)
         t.fields["copies"] = [{"source": a, "target": b, "size": t.m * self.units(s)} for s, a, b in ends]
-        kept, block = t.base("kept parameters"), t.base("block")
-        parameters = dict(zip(self.key.keys, (kept + at for at in self.kept.offsets), strict=True))
+        block, of_parameters = t.base("block"), map(t.base, self.parameters)
+        if not self.parameters:
+            of_parameters = map(t.base("kept parameters").__add__, self.kept.offsets)
+        parameters = dict(zip(self.key.keys, of_parameters, strict=True))
         places = self.places(t, values, parameters, 1, 1)
         t.fields["stages"] = [
             self.stage(t, wired, parameters, places) | self._stage(t, wired, places, cotangents, given)

@@ -192,6 +192,12 @@ class Template:
         self.whole_size = self.workspace + values.nbytes
         return self
 
+    def binding(self, data: int) -> np.ndarray:
+        """Return the record to bind it to arrays described by other objects, the addresses at an offset in them."""
+        found = self._binding.copy()
+        found["data"] = data
+        return found
+
     def start(self, arrays: Sequence[np.ndarray], place: int) -> int:
         """Write the descriptor for a call's arrays behind the workspace at `place`; return its address."""
         at = place + self.workspace

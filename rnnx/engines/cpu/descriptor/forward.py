@@ -41,6 +41,10 @@ class ForwardPass(Pass):
     `only_first`: the caller needs no other state's sequence, so there are no outputs of others, and without `keep` only
     the latest values of those that a step may overwrite. `is_packed`: matrices in a small format have been packed; but
     in a stepper, they are in an array of the job, "packed".
+
+    If it `borrows`, the sequences and parameters do not change before the backward pass, which reads them, too: the
+    block has the states and saved values only, and the outputs are needed even without `keep`. In the order of its
+    arrays, those that the job writes come first, and memory need not begin at a cache line.
     """
 
     job = "forward"
@@ -53,9 +57,11 @@ class ForwardPass(Pass):
         slot: int | None = None,
         only_first: bool = False,
         is_packed: bool = False,
+        borrows: bool = False,
     ) -> None:
         cell, _, n_steps, m, _, n_x, *_ = key
         self.keep, self.layouts, self.slot, self._is_packed = keep, layouts, slot or 0, is_packed
+        self._copies = keep and not borrows
         self._chunk = max(1, min(n_steps, _ROWS_OF_A_CHUNK // m))
         super().__init__(key, (True,) + (False,) * (len(cell.states) - 1))
         self.latest = self._overwritten() if only_first and not keep and slot is None else frozenset()
@@ -65,15 +71,18 @@ class ForwardPass(Pass):
         saved = [(n_steps if keep else 1, m, self.units(name)) for name in cell.saved]
         features = (n_x, *map(self.units, cell.inputs))
         copies = [(0,) if f is None else (n_steps, m, k) for f, k in zip(layouts, features, strict=True)]
-        self.block = Block(key.dtype, [*states, *saved, *copies, *(self.kept.shapes if keep else ())])
+        self.block = Block(key.dtype, [*states, *saved, *copies, *(self.kept.shapes if self._copies else ())])
         self.sequences = ("x", *names("input", cell.inputs))
         self.initial = names("initial", cell.states) if slot is None else ()
-        self.outputs = names("output", cell.states[: 1 if only_first else None]) if keep else ()
+        self.outputs = names("output", cell.states[: 1 if only_first else None]) if keep or borrows else ()
         self.parameters = tuple(f"parameter {name}" for name in key.keys)  # a key may be "block"
         self._small = self._small_matrices()
         self.packed = frozenset(self._small) if slot is None else frozenset()  # by 2 stage, + 1 for input weights
         own = ("packed",) if self.packed else ()
-        self.arrays = ("block", *self.sequences, *self.initial, *self.parameters, *self.outputs, *own, "lengths")
+        given = (*self.sequences, *self.initial, *self.parameters)
+        self.arrays = ("block", *given, *self.outputs, *own, "lengths")
+        if borrows:
+            self.arrays, self.blocks = ("block", *self.outputs, *given, *own, "lengths"), 0
         # With `keep`, of the values of a backward pass and of the first parameter.
         self.kept_at = tuple(self.block.offsets[: len(states) + len(saved) + len(copies) + 1])
 
@@ -100,7 +109,7 @@ class ForwardPass(Pass):
         copies = [{"source": S + step, "target": t.base(name)} for S, step, name in outputs]
         sources = [t.base(name) for name in self.parameters]
         starts = zip(map(t.base, self.initial), states, [step // t.item for step in steps], strict=False)
-        kept = zip(sources, block[-len(sources) :], map(prod, self.kept.shapes), strict=True) if self.keep else ()
+        kept = zip(sources, block[-len(sources) :], map(prod, self.kept.shapes), strict=True) if self._copies else ()
         t.fields["copies"] = [{"source": a, "target": b, "size": size} for a, b, size in (*starts, *kept)]
         t.fields["is_packed"] = self._is_packed
         if t.rows == t.m:
@@ -203,7 +212,7 @@ class ForwardPass(Pass):
         if argument.slot.kind == "state" and argument.slot.number in self.latest:
             past_end = 0
         elif argument.role == "writes" and wired.is_last:
-            past_end = KEEP if self.keep else ZERO  # without `keep`, the states are the caller's
+            past_end = KEEP if self.outputs else ZERO  # without outputs, the states are the caller's
         elif argument.role in ("writes", "saves") and self.keep:
             past_end = ZERO
         return t.value(argument.slot, places, wired.units(t.n), past_end)

@@ -21,10 +21,11 @@ TASK = _record("job slices first sections loop_end waits")
 # The first line is the current job: its `number`, 0 while the other fields change, its descriptor and its task. In the
 # second, `acquire`, `release` and `yield_function` are addresses; `patience` and `spins` are the number of checks for
 # work before a thread sleeps, during a job and between jobs; `workers` is the offset in bytes of the list of WORKER;
-# `next` is the number of the next job, and `stop` ends the workers.
+# `next` is the number of the next job, and `stop` ends the workers. `lock` is the address of that of the pool.
 MAILBOX = _record(
     "number descriptor job slices sections loop_end waits",
     "acquire release yield_function patience spins workers next stop",
+    "lock",
 )
 # Of a thread: the state of its slice, 2 (number + k) if section k is the next to be run, and one more while it runs;
 # whether it sleeps, and the address of its lock.

@@ -13,8 +13,9 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
-from functools import lru_cache
-from time import perf_counter_ns
+from functools import lru_cache, partial
+from time import monotonic, perf_counter_ns, sleep
+from typing import Any
 
 import numpy as np
 
@@ -52,8 +53,32 @@ def _held_lock() -> int:
     lock = ctypes.PYFUNCTYPE(ctypes.c_void_p)(("PyThread_allocate_lock", ctypes.pythonapi))()
     if lock is None:
         raise MemoryError
-    ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int)(system_functions()["acquire"])(lock, 0)
+    _python_lock("acquire", ctypes.c_int, ctypes.c_void_p, ctypes.c_int)(lock, 0)
     return int(lock)
+
+
+def _python_lock(name: str, *kind: Any) -> Any:
+    """Return a function of Python's locks, of these types."""
+    return ctypes.PYFUNCTYPE(*kind)(system_functions()[name])
+
+
+class _Lock:
+    """A lock that compiled code may take, too."""
+
+    def __init__(self) -> None:
+        self.address = _held_lock()
+        self.release = partial(_python_lock("release", None, ctypes.c_void_p), self.address)
+        self.release()
+        self._acquire = partial(_python_lock("acquire", ctypes.c_int, ctypes.c_void_p, ctypes.c_int), self.address)
+
+    def acquire(self, timeout: float = 0) -> bool:
+        """Take the lock; return whether it was free, or became free in so many seconds."""
+        end = monotonic() + timeout
+        while not self._acquire(0):
+            if monotonic() >= end:
+                return False
+            sleep(0.01)
+        return True
 
 
 _kept: list[np.ndarray] = []  # memory that workers or descriptors may read until the process ends
@@ -103,7 +128,7 @@ class ThreadPool:
     """The threads, started on demand."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = _Lock()
         self.functions = _functions()
         self.threads: list[threading.Thread] = []
         self.closed = False
@@ -113,7 +138,7 @@ class ThreadPool:
         system = system_functions()
         self.mail["acquire"], self.mail["release"] = system["acquire"], system["release"]
         self.mail["yield_function"], self.mail["workers"] = system["yield"], workers - self.address
-        self.mail["next"] = 1
+        self.mail["next"], self.mail["lock"] = 1, self.lock.address
         check = max(1, min(self._time_of_checks() for _ in range(5)) / _CHECKS)
         self.mail["patience"], self.mail["spins"] = _PATIENCE / check, _SPINNING / check
 
@@ -122,11 +147,18 @@ class ThreadPool:
         self.functions["spin"](_CHECKS, 0, self.address)
         return perf_counter_ns() - start
 
-    def acquire(self, n: int) -> bool:
+    def start(self, n: int) -> bool:
+        """Start threads, so that there are n with the caller; return False if that is impossible."""
+        ready = self.acquire(n, timeout=60)
+        if ready:
+            self.release()
+        return ready
+
+    def acquire(self, n: int, timeout: float = 0) -> bool:
         """Reserve the pool for n threads; return False if it is taken, or if so many threads cannot be started."""
         held = ready = False
         try:
-            held = self.lock.acquire(blocking=False)
+            held = self.lock.acquire(timeout)
             ready = held and not self.closed and self._ready(n)
         finally:
             if held and not ready:
