@@ -1,6 +1,6 @@
 """What a call of a sequence function costs beside its compiled code. Not run by asv.
 
-``python asv_benchmarks/call_costs.py``      minima of many calls on one core, smallest of three runs; ten seconds
+``python asv_benchmarks/call_costs.py``      minima of many calls on one core, smallest of three runs; a minute
 
 Calls of one kind repeat, as in training and in inference: the first one chooses how to run, the others find that again.
 """

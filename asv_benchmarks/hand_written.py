@@ -64,7 +64,7 @@ def problem(scale, steps=T, m=M):
 
 
 def by_the_course(forward, backward, scale, steps=T):
-    """A project with the functions of the course; forward returns a first and the caches last."""
+    """A project with the functions of the course; its forward function returns `a` first and the caches last."""
     x, a0, p = problem(scale, steps)
     arrays = {"x": x, "a0": a0, **{name: value for name, value in p.items() if name not in ("Wy", "by")}}
 
@@ -167,7 +167,7 @@ def main(folder):
         try:
             for setting, (error, array) in settings(clone(folder, name) if name in PROJECTS else None):
                 print(f"{name}, {setting}: relative error {error:.1e}, of d{array}", flush=True)
-        except Exception as error:  # what the others do must not hide the rest
+        except Exception as error:  # a project that fails must not hide the others
             print(f"{name}: {type(error).__name__}: {error}", flush=True)
 
 

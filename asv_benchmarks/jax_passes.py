@@ -1,6 +1,6 @@
 """`rnnx.interop.jax` against `jax.lax.scan` of the same equations, both under `jax.jit`. Not run by asv.
 
-``python asv_benchmarks/jax_passes.py``                     the tables of docs/jax.md
+``python asv_benchmarks/jax_passes.py --threads one``                     the tables of docs/jax.md
 ``python asv_benchmarks/jax_passes.py --cells gru --dtypes float64 --threads one --sizes 64,128,32,50``
 
 The scan has the input product outside the loop and one recurrent product per stage in it. A step is forward and

@@ -17,17 +17,17 @@ class Threads:
 
 
 class _Rank:
-    def __init__(self, team, rank):
-        self._team, self.rank, self.size, self.calls = team, rank, team.size, team.calls
+    def __init__(self, threads, rank):
+        self._threads, self.rank, self.size, self.calls = threads, rank, threads.size, threads.calls
 
     def collect(self, value, name="collect"):
-        team = self._team
+        threads = self._threads
         if self.rank == 0:
-            team.calls[name] = team.calls.get(name, 0) + 1
-        team.slots[self.rank] = name, value
-        team.barrier.wait()
-        found = list(team.slots)
-        team.barrier.wait()
+            threads.calls[name] = threads.calls.get(name, 0) + 1
+        threads.slots[self.rank] = name, value
+        threads.barrier.wait()
+        found = list(threads.slots)
+        threads.barrier.wait()
         assert len({name for name, _ in found}) == 1, "the ranks make different calls"
         return [value for _, value in found]
 
@@ -43,20 +43,20 @@ class _Rank:
         return lambda: sum(found[::-1])
 
     def abort(self, message):
-        self._team.barrier.abort()
+        self._threads.barrier.abort()
 
 
 def in_ranks(size, work):
-    """Call ``work(group)`` in every rank at the same time; return the results, or raise what rank 0 raised."""
-    team, results = Threads(size), [None] * size
+    """Call ``work(group)`` in every rank at the same time; return the results, or raise the first error of a rank."""
+    ranks, results = Threads(size), [None] * size
 
     def run(rank):
         try:
-            results[rank] = work(team.rank(rank))
+            results[rank] = work(ranks.rank(rank))
         except BaseException as error:
             results[rank] = error
             if isinstance(error, AssertionError):
-                team.barrier.abort()
+                ranks.barrier.abort()
 
     threads = [threading.Thread(target=run, args=(rank,), daemon=True) for rank in range(size)]
     for thread in threads:

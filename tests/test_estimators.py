@@ -193,6 +193,11 @@ def test_what_is_known_in_advance():
     np.testing.assert_array_equal(model.predict(fh=1, X=x[60:61]), model.predict()[:1])
     raises(ValueError, "`X` must have the 2 steps after the last one of `y`; got 1", lambda: model.predict(X=x[60:61]))
     raises(ValueError, "`X` must have 1 columns", lambda: model.predict(X=np.ones((2, 3))))
+    both = Forecaster(4, **FAST).fit([y, y], [x[:60], x[:60]], fh=1)
+    assert len(both.predict(X=[x[60:], x[60:]])) == 2
+    raises(ValueError, "`X` must be a list as long as `y`, 2", lambda: both.predict(X=x[60:]))
+    one = Forecaster(4, **FAST).fit([y], [x[:60]], fh=1)
+    assert len(one.predict(X=[x[60:]])) == 1
     plain = Forecaster(4, **FAST).fit(y, fh=1)
     raises(ValueError, "`X` must be given to `fit`, too", lambda: plain.predict(X=x[60:]))
 
@@ -215,6 +220,8 @@ def test_a_forecaster_of_pandas():
     assert str(found.index[0].date()) == "2024-03-02"
     holes = pandas.Series(wave(4), pandas.to_datetime(["2024-01-01", "2024-01-02", "2024-01-09", "2024-01-10"]))
     raises(ValueError, "must have a frequency", lambda: Forecaster().fit(holes, fh=1))
+    gap = pandas.Series(wave(), index.append(index[-1:] + 2)[[*range(59), 60]])
+    raises(ValueError, "must be evenly spaced", lambda: Forecaster().fit(gap, fh=1))
     raises(ValueError, "must increase", lambda: Forecaster().fit(frame[::-1], fh=1))
 
 
@@ -232,5 +239,5 @@ def test_wrong_forecasts():
     model = Forecaster(4, loss=Gaussian(), **FAST).fit(y, fh=[1, 2])
     assert model.predict().shape == (2,)
     raises(ValueError, "`fh` must be steps from 1 to the horizon, 2; got", lambda: model.predict(fh=3))
-    raises(ValueError, "set `quantiles`", lambda: model.predict_quantiles())
+    raises(ValueError, "forecasts no quantiles.*set `quantiles`", lambda: model.predict_quantiles())
     raises(TypeError, "`y` must be a NumPy array|`y` must hold", lambda: Forecaster().fit(np.array(["a", "b"]), fh=1))

@@ -218,6 +218,7 @@ def test_columns_of_frames():
     times = {"t": [0.0, INF], **table}
     raises(ValueError, "'t' holds inf in row 1", lambda: sequences_from_frame(times, id="id", time="t", inputs=["x"]))
     assert sequences_from_frame({0: [1, 1], 1: [2.0, 3.0]}, id=0, inputs=[1]).lengths.tolist() == [2]
+    assert sequences_from_frame({0: [1, 2], 1: [2.0, 3.0], 2: [5, 4]}, id=0, inputs=[1], target=2).classes == [4, 5]
 
 
 def test_columns_of_pandas():

@@ -190,6 +190,9 @@ def test_lengths_out_of_range(rng):
     assert np.array_equal(run(np.array([2**20, -7, 2])), run(np.array([T, 0, 2])))
     with pytest.raises(ValueError, match=r"`lengths` must be in \[0, T_x\] = \[0, 5\]; got values from -7 to 9"):
         recurrent(cell, x, s0, parameters, lengths=[9, -7, 2])
+    long = jnp.tile(x, (60, 1, 1))  # more steps than the dtype of the lengths can hold
+    run = jax.jit(lambda lengths: recurrent(cell, long, s0, parameters, lengths=lengths)[0])
+    assert np.array_equal(run(np.array([100, 0, 120], np.int8)), run(np.array([100, 0, 120])))
 
 
 # --- what JAX makes of it -----------------------------------------------------------------------------------------

@@ -196,7 +196,7 @@ def test_losses_without_quantiles(rng):
         return lambda: SequenceRegressor(1, 2, loss=loss, seed=0).predict_quantiles(object(), quantiles)
 
     for call, error, message in (
-        (ask("huber"), ValueError, "the loss 'huber' has no quantiles, as 'gaussian'"),
+        (ask("huber"), ValueError, "the loss 'huber' has no quantiles, unlike 'gaussian'"),
         (ask("quantile", [0.2]), ValueError, r"must be among those of the loss, \[0.1, 0.5, 0.9\]; got 0.2"),
         (ask(losses.StudentT(0.5)), ValueError, "`df` of the loss must be at least 1 for quantiles; got 0.5"),
         (ask("gaussian", [0.9, 0.1]), ValueError, "`quantiles` must increase"),

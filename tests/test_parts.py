@@ -1,5 +1,6 @@
 """Batches in shards: the same bits on any number of ranks, which are threads here."""
 
+import signal
 import sys
 import types
 
@@ -10,6 +11,7 @@ from lab import NAMES, make_trainer
 from problems import TOLERANCE, assert_close
 from ranks import in_ranks
 
+from rnnx.cli.interrupt import Interrupt
 from rnnx.data import Examples, Pairs
 from rnnx.models import Seq2Seq, SequenceRegressor
 from rnnx.optim import Adam
@@ -322,3 +324,18 @@ def test_without_nccl(monkeypatch):
     monkeypatch.setitem(sys.modules, "nccl.core", None)
     with pytest.raises(ImportError, match="groups of GPUs need nccl4py: pip install"):
         NcclGroup(in_ranks(1, lambda group: group)[0])
+
+
+def test_a_signal_that_comes_while_ranks_agree_is_kept():
+    interrupt = Interrupt()
+
+    class Late:
+        size = 2
+
+        def gather(self, row):
+            interrupt._request(signal.SIGINT, None)
+            return np.stack([row, 0 * row])
+
+    assert not interrupt.agree(Late())
+    assert interrupt.requested
+    assert interrupt.agree(ALONE)

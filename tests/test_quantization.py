@@ -242,7 +242,7 @@ def test_in_float64_the_weights_are_rounded_too(rng):
 
 
 def overwrite(parameters):
-    """Replace the rounded weights by NaN, against their will, which only a call that packs them notices."""
+    """Replace the rounded weights by NaN although they are read-only. Only a call that packs them again notices."""
     for w in parameters.values():
         if not w.flags.writeable:
             w.flags.writeable = True
@@ -287,6 +287,11 @@ def test_weights_that_may_change_are_packed_in_every_call(always, rng):
         after = states_of(problem, parameters)[0]
         assert not np.array_equal(before, after)
         assert_close(after, states_of(problem, dict(own))[0], CLOSE)
+    unlocked = rnnx.quantize("lstm", problem.parameters)
+    states_of(problem, unlocked)
+    unlocked["Wf"].flags.writeable = True
+    unlocked["Wf"][:] = 0
+    assert_close(states_of(problem, unlocked)[0], states_of(problem, dict(unlocked))[0], CLOSE)
 
 
 @formats

@@ -60,6 +60,8 @@ def test_columns_of_a_file(tmp_path):
     assert found["t"].dtype == np.int64
     assert found["x"].tolist() == [1.0, -1000.0]
     assert found["who"].tolist() == ["a, b", "c"]
+    path.write_text("t\n2024-01-01T00:00:00\n2024-01-01T00:00:00.250\n")
+    assert written(read_table(path, times=["t"])["t"])[1] == "2024-01-01 00:00:00.250000"
     path.write_text("who\n007\n8\n")
     assert read_table(path, names=["who"])["who"].tolist() == ["007", "8"]
 
@@ -99,6 +101,8 @@ def test_times_go_on():
         (dates("2023-11-30", "2023-12-31", "2024-01-31"), ["2024-02-29", "2024-03-31"], 12),
         (dates("2023-07-01", "2023-10-01", "2024-01-01"), ["2024-04-01", "2024-07-01"], 4),
         (dates("2021-01-01", "2022-01-01", "2023-01-01"), ["2024-01-01", "2025-01-01"], 1),
+        (dates("2024-01-30", "2024-02-29", "2024-03-30"), ["2024-04-30", "2024-05-30"], 12),
+        (dates("2023-11-30T23", "2023-12-31T23", "2024-01-31T23"), ["2024-02-29 23:00:00", "2024-03-31 23:00:00"], 12),
         (np.array([3, 5]), ["7", "9"], 1),
     ]:
         assert written(following(times, 2)) == expected
@@ -112,6 +116,7 @@ def test_folds():
     np.testing.assert_array_equal(np.sort(np.concatenate(folds)), np.arange(20))
     assert all(set(groups[held]).isdisjoint(groups[np.setdiff1d(np.arange(20), held)]) for held in folds)
     assert all(labels[held].mean() == 0.5 for held in folds)
+    raises(ValueError, r"`labels` must have shape \(20,\)", lambda: folds_by_group(groups, 5, labels=labels[:3]))
     raises(ValueError, "`folds` = 3 needs as many groups; got 2", lambda: folds_by_group(["a", "b", "b"], 3))
 
 
@@ -138,6 +143,8 @@ def test_a_backtest_measures_both_forecasts(rng):
     small.parameters = {k: 0 * p for k, p in small.parameters.items()}
     assert analysis.backtest(small, one, season=4).scores["model"]["MASE"] == pytest.approx(1, abs=1e-5)
     np.testing.assert_allclose(analysis.forecast(small, one)["forecast"][0, 0], values[0, 56:59], atol=1e-5)
+    unchanged = SeriesWindows(t % 4, 8, 3, season=4).split(9)[1]
+    assert np.isnan(analysis.backtest(small, unchanged, season=4).scores["model"]["MASE"])
 
 
 # --- commands ----------------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ class Backtest:
         As `forecast` returns them.
     scores : dict of str to dict of str to float
         "MAE", "RMSE" and "MASE" of "model" and of "seasonal naive". MASE is the absolute error as a multiple of that of
-        the naive forecast of one step before the first of these forecasts; NaN of a series that did not change then.
+        the naive forecast of one step before the first of these forecasts; NaN if a series did not change then.
     coverage : float or None
         The part of the values between the lowest and the highest quantile.
     """
@@ -104,11 +104,12 @@ def backtest(model: Any, windows: SeriesWindows, *, season: int = 1) -> Backtest
     known = np.isfinite(actual).astype(float)
     values = np.nan_to_num(actual)
     scale = _scales(windows, series, starts, season)[:, :, None]
+    changed = np.isfinite(scale).all()
     scores = {
         name: {
             "MAE": mean_absolute_error(values, one, weights=known),
             "RMSE": root_mean_squared_error(values, one, weights=known),
-            "MASE": mean_absolute_error(values / scale, one / scale, weights=known),
+            "MASE": mean_absolute_error(values / scale, one / scale, weights=known) if changed else np.nan,
         }
         for name, one in {"model": found["forecast"], "seasonal naive": naive}.items()
     }

@@ -25,9 +25,12 @@ class Interrupt:
         """Whether a signal has come."""
         return self._signal is not None
 
-    def agree(self, group: Group) -> None:
-        """Take over a signal that another rank has got. All ranks call it."""
-        self._signal = any_rank(group, self._signal or 0) or None
+    def agree(self, group: Group) -> bool:
+        """Return whether a signal has come to any rank, and take it over. All ranks call it."""
+        found = any_rank(group, self._signal or 0)  # one that comes meanwhile is for the next call
+        if found:
+            self._signal = found
+        return bool(found)
 
     @property
     def exit_code(self) -> int:

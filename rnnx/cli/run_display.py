@@ -67,8 +67,7 @@ class RunDisplay:
             try:
                 with all_end(self.run.group):
                     for progress in items:
-                        interrupt.agree(self.run.group)
-                        if interrupt.requested:
+                        if interrupt.agree(self.run.group):
                             return
                         if progress.evaluation:
                             self.evaluated(progress, bar.write)

@@ -20,7 +20,6 @@ from rnnx.cli.interrupt import Interrupt
 from rnnx.cli.run_display import RunDisplay
 from rnnx.cli.table_results import as_csv, forecast_rows, probability_rows, times_of
 from rnnx.training import Progress, Trainer
-from rnnx.training.table_runs import TableRun
 
 _MOST_PICTURES = 12  # series
 
@@ -29,9 +28,6 @@ class ForecastDisplay(RunDisplay):
     """Trains a forecasting model, compares it with the naive forecast, and writes the forecast."""
 
     command = "forecast"
-
-    def __init__(self, run: TableRun, options: dict[str, Any]) -> None:
-        super().__init__(run, options)
 
     def summary(self) -> str:
         """Return what the run is trained on."""
@@ -79,7 +75,7 @@ class ForecastDisplay(RunDisplay):
             values, pieces = one.targets[0], []
             end = len(values)
             if tested is not None:
-                own = np.flatnonzero(tested.series == k)[:: max(1, s.horizon // s.stride)]
+                own = np.flatnonzero(tested.series == k)[:: -(-s.horizon // s.stride)]
                 named = {**tested.forecasts, "naive": tested.naive}
                 pieces = [(int(tested.starts[j]), {name: a[0, j] for name, a in named.items()}) for j in own]
             pieces.append((end, {name: a[0, k] for name, a in ahead.items()}))
@@ -97,9 +93,6 @@ class ClassifyDisplay(RunDisplay):
     """Trains a classifier, and others for cross-validation."""
 
     command = "classify"
-
-    def __init__(self, run: TableRun, options: dict[str, Any]) -> None:
-        super().__init__(run, options)
 
     def summary(self) -> str:
         """Return what the run is trained on."""

@@ -75,8 +75,9 @@ def _from_objects(name: Any, values: np.ndarray) -> np.ndarray:
         return np.array([np.nan if is_missing(v) else v for v in values.tolist()], float)
     except (TypeError, ValueError):
         own = values.tolist()
-        wrong = str if any(isinstance(v, str) for v in own) else object
-        place = next((k for k, v in enumerate(own) if isinstance(v, wrong)), 0)
+        has_text = any(isinstance(v, str) for v in own)
+        wrong = (k for k, v in enumerate(own) if (isinstance(v, str) if has_text else not isinstance(v, int | float)))
+        place = next(wrong, 0)
         example = f", such as {own[place]!r:.50} in row {place}" if own else ""
         raise TypeError(f"the column {name!r} must hold numbers; got {kind}{example}") from None
 

@@ -167,7 +167,7 @@ def series_from_frame(
 
 def targets_of(frame: Any, target: Any, classes: Any) -> tuple[np.ndarray, Any]:
     """Return the targets of all rows, classes (rows,) or numbers (n_y, rows), and the classes."""
-    if isinstance(target, str):
+    if isinstance(target, str | int):
         values = column(frame, target)
         if values.dtype.kind != "f" or classes is not None:
             try:

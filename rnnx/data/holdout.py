@@ -73,7 +73,10 @@ def folds_by_group(groups: Any, folds: int = 5, *, labels: Any = None, rng: RNG 
     order = random.permutation(len(names))
     if labels is not None:
         first = np.unique(numbers, return_index=True)[1]  # an example of each group
-        kinds = np.unique(np.asarray(labels), return_inverse=True)[1][first]
+        own, shape = plain_values("labels", labels)
+        if shape != numbers.shape:
+            raise ValueError(f"`labels` must have shape {numbers.shape}, like `groups`; got {shape}")
+        kinds = np.unique(np.array(own), return_inverse=True)[1][first]
         order = order[np.argsort(kinds[order], kind="stable")]
     fold = np.empty(len(names), int)
     fold[order] = np.arange(len(names)) % folds

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from rnnx._core.checks import nearest
-from rnnx._core.inputs import host_array
 from rnnx._core.words import shown
 from rnnx.data.batches import Batch, Shuffled
 from rnnx.data.examples import Examples
@@ -57,7 +56,7 @@ class MultiTaskExamples(Shuffled[Batch]):
                 raise type(error)(f"of the head {name!r}: {error}") from None
             self._parts[name] = part
             if own is inputs:  # the first one has the inputs, the others only their shape
-                own, extra = np.broadcast_to(np.zeros(1), (1, *host_array("inputs", inputs).shape[-2:])), None
+                own, extra = np.broadcast_to(np.zeros(1), (1, *part.inputs.shape[-2:])), None
 
     @property
     def _first(self) -> Examples:

@@ -1,8 +1,9 @@
 """Tables from CSV files. An error names the line and the column."""
 
+import contextlib
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -55,13 +56,8 @@ def read_table(
     """
     kinds: dict[str, Callable[[list[str], bool], Converted]] = dict.fromkeys(numbers, _numbers)
     kinds |= dict.fromkeys(times, _times) | dict.fromkeys(names, _names)
-    try:
-        with open_regular(path) as binary, io.TextIOWrapper(binary, "utf-8-sig", newline="") as file:
-            cells, lines, comma = _cells(path, file, [*kinds])
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not UTF-8 text; save it as UTF-8") from None
-    except csv.Error as error:
-        raise ValueError(f"{path} is not a CSV file: {error}") from None
+    with _opened(path) as file:
+        cells, lines, comma = _cells(path, file, [*kinds])
     found = {}
     for name, convert in kinds.items():
         values, wrong = convert(cells[name], comma)
@@ -76,11 +72,19 @@ def read_table(
 
 def header_of(path: str | Path) -> list[str]:
     """Return the names of the columns; errors as for `read_table`."""
+    with _opened(path) as file:
+        return _header(path, file)[0]
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
     try:
         with open_regular(path) as binary, io.TextIOWrapper(binary, "utf-8-sig", newline="") as file:
-            return _header(path, file)[0]
+            yield file
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not UTF-8 text; save it as UTF-8") from None
+    except csv.Error as error:
+        raise ValueError(f"{path} is not a CSV file: {error}") from None
 
 
 def _header(path: str | Path, file: Any) -> tuple[list[str], str]:
@@ -145,7 +149,7 @@ def _times(cells: list[str], _comma: bool) -> Converted:
         time = datetime.fromisoformat(f"{cell}-01" if len(cell) == 7 and cell[4] == "-" else cell)
         if time.tzinfo is not None:
             time = time.astimezone(UTC).replace(tzinfo=None)
-        return np.datetime64(time, "s")
+        return np.datetime64(time, "us" if time.microsecond else "s")
 
     def number(cell: str) -> float:
         if not np.isfinite(value := float(cell)):

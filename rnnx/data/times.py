@@ -23,7 +23,11 @@ def following(times: np.ndarray, n: int) -> np.ndarray:
     ahead, days = firsts[-1] + months * count, times - firsts
     if (days == days[0]).all():
         return (ahead + days[-1]).astype(times.dtype)
-    return ((ahead + 1).astype("datetime64[D]") - 1).astype(times.dtype)  # the last days of the months
+    dates = times.astype("datetime64[D]")
+    last = (ahead + 1).astype("datetime64[D]") - 1  # the last days of the months
+    if not (dates == (firsts + 1).astype("datetime64[D]") - 1).all():  # a day that short months do not have
+        last = np.minimum(last, ahead + (dates - firsts).max())
+    return (last + (times[-1] - dates[-1])).astype(times.dtype)
 
 
 def season_of(times: np.ndarray) -> int:
@@ -48,4 +52,5 @@ def written(times: np.ndarray) -> list[str]:
     days = times.astype("datetime64[D]")
     if (days == times).all():
         return [str(day) for day in days]
-    return [str(time).replace("T", " ") for time in times.astype("datetime64[s]")]
+    seconds = times.astype("datetime64[s]")
+    return [str(time).replace("T", " ") for time in (seconds if (seconds == times).all() else times)]

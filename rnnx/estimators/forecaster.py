@@ -203,6 +203,8 @@ class Forecaster(Estimator):
         check_is_fitted(self)
         loss = self.model_.loss_function
         known = loss.quantiles if isinstance(loss, Quantile) else ()
+        if not known:
+            raise ValueError(f"the loss {loss!r} forecasts no quantiles: leave `loss` None, and set `quantiles`")
         levels = [*known] if alpha is None else [alpha] if np.ndim(alpha) == 0 else [*alpha]
         missing = [q for q in levels if q not in known]
         if missing or not levels:
@@ -216,7 +218,7 @@ class Forecaster(Estimator):
         data = self._data
         with _in_words_of_the_caller():
             if X is not None:
-                ends = X if isinstance(X, list | tuple) and len(data.series) > 1 else [X] * len(data.series)
+                ends = _for_each(X, self._origins[0].listed, len(data.series))
                 need = data.horizon if self.bidirectional else int(steps.max())
                 data = self._with([_known(a, b, need, data.horizon) for a, b in zip(data.series, ends, strict=True)])
             found = forecast(self.model_, data)
@@ -240,15 +242,21 @@ def _in_words_of_the_caller() -> Iterator[None]:
         raise type(error)(words.replace("`future`", "`X`")) from None
 
 
+def _for_each(X: Any, listed: bool, n: int) -> list[Any]:
+    """Return what is known in advance for each of n series; it is a list if `y` is one."""
+    if not listed or X is None:
+        return [X] * n
+    if not isinstance(X, list | tuple) or len(X) != n:
+        raise ValueError(f"`X` must be a list as long as `y`, {n}")
+    return [*X]
+
+
 def _read(y: Any, X: Any) -> tuple[list[Series], list[Origin]]:
     """Return the series of `y`, with what is known in advance, and what they were."""
     listed = isinstance(y, list | tuple) and len(y) > 0 and not np.isscalar(y[0])
     many = [*y] if listed else [y]
-    known = X if listed and X is not None else [X] * len(many)
-    if len(known) != len(many):
-        raise ValueError(f"`X` must be a list as long as `y`, {len(many)}; got {len(known)}")
     series, origins = [], []
-    for one, future in zip(many, known, strict=True):
+    for one, future in zip(many, _for_each(X, listed, len(many)), strict=True):
         origins.append(origin_of(one, listed))
         with _in_words_of_the_caller():
             if isinstance(one, Series):

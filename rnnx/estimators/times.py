@@ -93,6 +93,8 @@ def later(index: Any, steps: np.ndarray) -> Any:
     import pandas
 
     if isinstance(index, pandas.PeriodIndex):
+        if (np.diff(index.asi8) != index.freq.n).any():
+            raise ValueError("the index of `y` must be evenly spaced: add the missing steps")
         return pandas.PeriodIndex([index[-1] + int(k) for k in steps])
     if isinstance(index, pandas.DatetimeIndex):
         frequency = index.freq or (pandas.infer_freq(index) if len(index) > 2 else None)

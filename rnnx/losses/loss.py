@@ -241,7 +241,7 @@ class Loss:
     def quantile(self, described: Mapping[str, Any], level: float) -> Any:
         """Return the quantile of this level, between 0 and 1, of the distribution that `describe` returned."""
         raise ValueError(
-            f"the loss {self.config['name']!r} has no quantiles, as 'gaussian', 'student_t' and 'quantile' have"
+            f"the loss {self.config['name']!r} has no quantiles, unlike 'gaussian', 'student_t' and 'quantile'"
         )
 
     def predict(self, xp: Any, z: Array) -> Array:

@@ -62,7 +62,7 @@ class MultiTaskModel(StackModel):
     >>> import numpy as np
     >>> from rnnx.models import Head, MultiTaskModel
     >>> heads = {"load": Head(1, "gaussian", per_step=True), "label": Head(3, "cross_entropy", weight=0.5)}
-    >>> model = MultiTaskModel(2, 16, heads, seed=0)
+    >>> model = MultiTaskModel(2, 16, heads, rng=0)
     >>> {name: p.shape for name, p in model.predict(np.zeros((2, 5, 7))).items()}
     {'load': (1, 5, 7), 'label': (3, 5)}
     """
@@ -184,7 +184,7 @@ class MultiTaskModel(StackModel):
 
     def checked(self, batch: Any) -> Batch:
         """Check a batch; see `Model.checked`."""
-        check_attributes(self, batch, "Examples", ("inputs", "targets", "lengths"))
+        check_attributes(self, batch, "MultiTaskExamples", ("inputs", "targets", "lengths"))
         inputs, extra, continues = self._checked_batch(batch)
         m, n_steps = inputs.shape[-2:]
         check_names("targets", batch.targets, self.heads)

@@ -7,7 +7,7 @@ validation loss; ``metrics.jsonl`` and ``metrics.csv``.
 import errno
 import os
 import time
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
@@ -33,7 +33,7 @@ BEST_NAME = "best.safetensors"
 _LIMITS = ("epochs", "iterations", "batch_size", "evaluate_every", "patience")
 
 
-class FolderRun:
+class FolderRun(ABC):
     """A training run in a folder.
 
     It locks the folder until the end of `train`, or until it is closed or no longer referred to: another run in the

@@ -86,7 +86,9 @@ class Parts:
         """Return a batch after checking it; raise TypeError if it cannot be cut."""
         checked, name = model.checked(batch), "shards" if self.size is None else "micro_batch_size"
         if isinstance(getattr(checked, "targets", None), dict):
-            raise ValueError(f"`{name}` is for models with one head, whose terms can be counted")
+            raise ValueError(
+                f"`{name}` is for models with one head: the terms of several losses cannot be counted together"
+            )
         if type(checked) is not Batch:
             raise TypeError(f"`{name}` is for batches of single sequences; got {type(checked).__name__}")
         return checked

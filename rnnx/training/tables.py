@@ -1,7 +1,7 @@
 """The settings of runs on a CSV file: which columns are what, and the data sets and the model that follow from them."""
 
 import hashlib
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -33,7 +33,7 @@ _MOST_INPUTS = 256  # steps of the past by default
 
 
 @dataclass(frozen=True)
-class TableSettings(TrainingSettings):
+class TableSettings(TrainingSettings, ABC):
     """The settings of a run on a table."""
 
     table: str = ""

@@ -10,6 +10,7 @@ import numpy as np
 
 from rnnx._core.checks import flag
 from rnnx.data import Dataset, to_device_of
+from rnnx.optim import learning_rate_at
 from rnnx.training.counters import Limits, total_steps
 from rnnx.training.distributed.group import any_rank, check_alike, digest
 from rnnx.training.evaluation import mean_loss
@@ -17,7 +18,18 @@ from rnnx.training.finite import check_dataset, check_kind
 from rnnx.training.progress import Progress
 from rnnx.training.state import TrainingState, copies
 
-_ALIKE = ("seed", "shuffle", "shards", "reduce", "clip_norm", "clip_value", "ema", "precision", "segment_length")
+_ALIKE = (
+    "seed",
+    "shuffle",
+    "shards",
+    "reduce",
+    "clip_norm",
+    "clip_value",
+    "ema",
+    "precision",
+    "segment_length",
+    "frozen",
+)
 Callback = Callable[["Trainer", "Progress"], Any]
 
 
@@ -66,8 +78,8 @@ class Trainer(TrainingState):
         The processes that train together, such as `MpiGroup`. Each has a trainer with the same arguments, and makes the
         same calls.
     reduce : {"ordered", "fast"}
-        Add up the gradients in the order of the shards, or in the fastest order: the last bits of the result then
-        depend on the number of ranks.
+        Add up the gradients in the order of the shards, or in the fastest order: the last bits of the result may
+        then differ between runs.
     ema : float, in (0, 1), optional
         Keep an exponential moving average of the parameters, with this decay: 0.999 averages over about a thousand
         steps. Evaluations use it, and so does ``restore_best``; `averaged` is the model with it.
@@ -135,6 +147,7 @@ class Trainer(TrainingState):
             own |= {"the length of `train`": len(train)}
             own |= {"the length of `validation`": None if validation is None else len(validation)}
             own |= {"the counters": asdict(self.counters), "the optimizer state": digest(self.optimizer_state)}
+            own |= {"the learning rate": float(learning_rate_at(self.optimizer.learning_rate, max(self.step, 1)))}
             check_alike(self.group, own | {"the parameters": digest(self.model.parameters)})
 
     def _run(self, train: Dataset, validation: Dataset | None, limits: Limits) -> Iterator[Progress]:

@@ -96,7 +96,7 @@ def kept(
     """Return a mask (n, m, T) of the dtype of an array; see `rnnx.engines.protocol.Engine`."""
     n, m, n_steps = shape
     out = empty((n_steps, m, n), like.dtype if like.dtype in _DTYPES else np.dtype(np.float32))
-    least, number = math.ceil(float(np.float32(rate)) * 2**24), np.array([value])
+    least, number = math.ceil(float(np.float32(rate)) * 2**24), np.array([value], np.float64)
     kernel, item = _mask(out.dtype), out.itemsize
     arguments = address(key), start, n_steps, m * n, least, address(number), address(out)
     if out.size * _OF_MASK < _FEW:

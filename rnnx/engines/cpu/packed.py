@@ -30,10 +30,10 @@ _kept: dict[Hashable, _Kept] = {}
 def packed(layout: Hashable, weights: Sequence[np.ndarray], size: int) -> Packed:
     """Return the memory for these weights, in a layout of so many bytes; new memory if they can change."""
     key = layout, *map(id, weights)
-    found = _kept.get(key)
+    stays = all(w.base is None and not w.flags.writeable for w in weights)
+    found = _kept.get(key) if stays else None
     if found is not None and all(own() is w for own, w in zip(found.arrays, weights, strict=True)):
         return found.packed
-    stays = all(w.base is None and not w.flags.writeable for w in weights)
     new = Packed(aligned(size, pooled=not stays), set())
     if stays:
         references = tuple([weakref.ref(w, lambda _: _kept.pop(key, None)) for w in weights])

@@ -129,7 +129,7 @@ def _shape(job: Any) -> Shape:
 
 
 def _part(block: Array, at: int, shape: Shape, index: int = 0) -> Array:
-    """Return an array of a block, from a byte on, or the one after so many of its shape there."""
+    """Return the array of this shape at byte `at` of a block, or the one `index` places after it."""
     size = prod(shape)
     first = at // block.dtype.itemsize + index * size
     return block[first : first + size].reshape(shape)

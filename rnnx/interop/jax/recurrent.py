@@ -152,6 +152,8 @@ def _lengths(lengths: Any, m: int, n_steps: int) -> Array:
     if not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise TypeError(f"`lengths` must hold integers; got dtype {lengths.dtype}")
     compare_shapes("lengths", lengths.shape, "(m,)", (m,))
+    if lengths.dtype.itemsize < 4:  # the number of steps may not fit
+        lengths = lengths.astype(jnp.int32)
     return jnp.clip(lengths, 0, n_steps).astype(jnp.int32)
 
 
