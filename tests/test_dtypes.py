@@ -128,7 +128,7 @@ def test_flags(name, call, value):
     assert checks.flag(name, np.bool_(True)) is True
 
 
-@pytest.mark.parametrize("seed", [1.5, [], [1], True, "1", -1, np.timedelta64(1), len, {}, np.array(1)])
+@pytest.mark.parametrize("seed", [1.5, [], True, "1", -1, np.timedelta64(1), len, {}])
 def test_seeds(seed):
     with pytest.raises((TypeError, ValueError), match="`seed` must be an integer of at least 0, a numpy"):
         rnnx.initialize_parameters("lstm", 2, 3, seed=seed)

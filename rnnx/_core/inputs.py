@@ -207,7 +207,7 @@ def not_finite(name: str, array: Array, lengths: Any, most: float = np.inf) -> s
     """
     if array is None or not ns.is_on_host(array) or array.dtype.kind != "f" or not array.size:
         return ""
-    most = min(most, np.finfo(array.dtype).max)
+    most = min(most, float(np.finfo(array.dtype).max))
     if -most <= array.min() and array.max() <= most:  # neither is true of NaN
         return ""
     bad = ~(abs(array) <= most)
