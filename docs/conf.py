@@ -1,6 +1,7 @@
 """The documentation site: ``python -m sphinx -W --keep-going -b html docs docs/_build/html``.
 
-The build downloads nothing. It executes the notebook; ``-D nb_execution_mode=off`` skips that.
+The build downloads nothing. It executes the notebook and the pages of the gallery;
+``-D nb_execution_mode=off`` skips that.
 """
 
 import importlib
@@ -68,7 +69,7 @@ autodoc_mock_imports = ["tensorflow", "keras", "torch", "jax"]  # autodoc needs 
 
 def linkcode_resolve(domain: str, info: dict[str, str]) -> str | None:
     """Return the address of an object's source, if it is a function or class of Python."""
-    value = importlib.import_module(info["module"]) if domain == "py" else None
+    value = importlib.import_module(info["module"]) if domain == "py" and info["module"] else None
     for name in info["fullname"].split("."):
         value = getattr(value, name, None)
     try:

@@ -5,6 +5,7 @@ downloaded by Pyodide.
 """
 
 import importlib
+import json
 import re
 import shutil
 import subprocess
@@ -43,7 +44,7 @@ const { loadPyodide } = require("pyodide");
   await python.loadPackage("numpy").catch(() => {});
   try { python.runPython("import numpy"); } catch (error) { process.exit(%d); }
   python.FS.mkdirTree("/packages");
-  python.FS.mount(python.FS.filesystems.NODEFS, { root: %r }, "/packages");
+  python.FS.mount(python.FS.filesystems.NODEFS, { root: %s }, "/packages");
   python.runPython(%s);
 })().catch((error) => { console.error(error); process.exit(1); });
 """
@@ -58,7 +59,7 @@ def test_the_reference_engine(tmp_path):
     for name in ("rnnx", "array_api_compat", "platformdirs"):
         source = Path(importlib.import_module(name).__file__).parent
         shutil.copytree(source, packages / name, ignore=shutil.ignore_patterns("__pycache__"))
-    script = SCRIPT % (NO_NUMPY, str(packages), "`" + PROGRAM + "`")
+    script = SCRIPT % (NO_NUMPY, json.dumps(str(packages)), json.dumps(PROGRAM))
     result = subprocess.run([NODE, "-e", script], cwd=ROOT, capture_output=True, text=True, timeout=300)
     if result.returncode == NO_NUMPY:
         pytest.skip("Pyodide cannot download NumPy")

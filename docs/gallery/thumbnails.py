@@ -1,4 +1,4 @@
-"""Make the thumbnails of the gallery anew: ``python docs/gallery/thumbnails.py [NAME ...]``."""
+"""Regenerate the thumbnails of the gallery: ``python docs/gallery/thumbnails.py [NAME ...]``."""
 
 import re
 import sys

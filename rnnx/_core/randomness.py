@@ -12,12 +12,12 @@ from rnnx._core.words import shown
 P = ParamSpec("P")
 R = TypeVar("R")
 RNG = int | Sequence[int] | np.ndarray | np.random.SeedSequence | np.random.BitGenerator | np.random.Generator | None
-_EXPECTED = "an integer of at least 0, a numpy.random.Generator or None"
+_EXPECTED = "an integer of at least 0, a numpy.random.Generator or other seed, or None"
 _OF_NUMPY = np.random.SeedSequence | np.random.BitGenerator | np.random.Generator | None
 
 
 def generator(name: str, rng: Any) -> np.random.Generator:
-    """Return what `numpy.random.default_rng` makes of an argument: generators unchanged, None a random one."""
+    """Return `numpy.random.default_rng(rng)`: a generator is returned unchanged, None gives one with a random seed."""
     if isinstance(rng, _OF_NUMPY):
         return np.random.default_rng(rng)
     numbers = np.ravel(rng).tolist() if isinstance(rng, np.ndarray) and rng.dtype.kind in "iu" else rng

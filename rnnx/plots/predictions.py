@@ -1,4 +1,4 @@
-"""Forecasts beside what came, and confusion matrices."""
+"""Forecasts beside the observed values, and confusion matrices."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,7 +27,7 @@ def forecasts(
     Parameters
     ----------
     times : array, shape (T + more,)
-        Numbers or dates of the steps of the series, and of those that the forecasts go on for.
+        Numbers or dates of the steps of the series, and of later steps that are forecast.
     values : array, shape (T,)
         The series; NaN where it is missing.
     pieces : list of (int, dict of str to array)
@@ -90,12 +90,12 @@ def confusion_matrix(targets: Any, predictions: Any, classes: Sequence[Any], *, 
     Returns
     -------
     matplotlib.figure.Figure
-        The color is the part of the row, the number a count.
+        Colors show fractions of a row, numbers show counts.
 
     Raises
     ------
     ValueError
-        If the arrays differ in shape, or an index is none of a class.
+        If the arrays differ in shape, or an index is out of range.
     """
     wanted, found = (np.asarray(a) for a in (targets, predictions))
     check_shape("predictions", found, "(n,)", wanted.shape)
@@ -118,5 +118,5 @@ def confusion_matrix(targets: Any, predictions: Any, classes: Sequence[Any], *, 
     axes.set(xlabel="predicted", ylabel="true")
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    style.add_color_bar(figure, image, axes, "part of the true class")
+    style.add_color_bar(figure, image, axes, "fraction of the true class")
     return figure
