@@ -5,6 +5,7 @@ import inspect
 
 import numpy as np
 import pytest
+from public import PUBLIC
 
 import rnnx
 from rnnx import compare, course, data, models, training
@@ -192,8 +193,8 @@ def test_no_public_seed_is_left_out():
     tested |= {"models.Masks", "models.draw", *(f"data.{name}.batches" for name in (*DATASETS, "Dataset"))}
     tested |= {f"models.{name}" for name in ("Model", "Model.initialize", "SequenceModel.initialize")}  # of others
     found = set()
-    for package in ("", *rnnx._SUBPACKAGES):
-        module = importlib.import_module(f"rnnx.{package}".rstrip("."))
+    for package in PUBLIC:
+        module = importlib.import_module(package)
         for name in module.__all__:
             entry = getattr(module, name)
             named = {name: entry}
@@ -201,7 +202,7 @@ def test_no_public_seed_is_left_out():
                 named |= {f"{name}.{key}": getattr(entry, key) for key in dir(entry) if not key.startswith("_")}
             for key, value in named.items():
                 if callable(value) and {"seed", "rng"} & {*_parameters(value)}:
-                    found.add(f"{package}.{key}".lstrip("."))
+                    found.add(f"{package}.{key}".removeprefix("rnnx."))
     assert found <= tested
 
 
