@@ -21,6 +21,7 @@ from rnnx import plots
 from rnnx._core.install import install_command
 from rnnx.analysis import inspection
 from rnnx.cells import BUILT_IN
+from rnnx.cli import commands
 from rnnx.data import CharTokenizer
 from rnnx.models import CharModel
 from rnnx.plots import characters, style
@@ -403,6 +404,14 @@ def test_png(figure, tmp_path):
 def _saved(figure, tmp_path, dpi):
     plots.save(figure, tmp_path / "b.PNG", dpi=dpi)
     return (tmp_path / "b.PNG").read_bytes()
+
+
+def test_the_command_offers_what_files_of_plots_can_be():
+    """It repeats the constants, because Matplotlib takes long to import."""
+    options = {parameter.name: parameter for parameter in commands.plot.params}
+    dpi = options["dpi"]
+    assert (dpi.default, (dpi.type.min, dpi.type.max)) == (style.DPI, style.DPI_RANGE)
+    assert [f".{name}" for name in options["format"].type.choices] == [*style.FORMATS]
 
 
 def test_pdf(figure, tmp_path):

@@ -70,12 +70,17 @@ class Equations(SimpleNamespace):
         named |= {f"e{k}": Input for k in range(self.n_inputs)}
         while any(isinstance(declared, Gate) for declared in named.values()):
             try:
-                return rnnx.cell(self._function(named))
+                cell = rnnx.cell(self._function(named))
             except ValueError as error:
                 text = str(error)
                 refused = "needed before its recurrent side", "can only be passed to gates", "must have n_a units"
                 assume(not any(part in text for part in refused))
                 del named[re.fullmatch("`(.*)` does not affect the states that the cell returns", text)[1]]
+            else:
+                # A vector that is only multiplied by matrices has n_a units; `step` also does what affects no state.
+                found = {**dict.fromkeys(named, 0), **dict(cell.widths)}
+                assume(all(found[name] == self.width(int(name[1:])) for name in named if name[0] != "g"))
+                return cell
         assume(False)
 
     def _function(self, named):

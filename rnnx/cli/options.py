@@ -1,6 +1,6 @@
 """Options of commands that are settings of a run, with the defaults of the settings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import click
@@ -44,6 +44,17 @@ def levels(_context: click.Context, _parameter: click.Parameter, value: str) -> 
         return tuple(float(part) for part in value.split(","))
     except ValueError:
         raise click.BadParameter(f"{value[:50]!r} is not a comma-separated list of numbers") from None
+
+
+def as_options(names: Iterable[str]) -> str:
+    """Return the options of these names as they are written on the command line."""
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
+
+
+def check_resumed(fixed: Sequence[str]) -> None:
+    """Raise if options are given that a resumed run does not change."""
+    if fixed:
+        raise ValueError(f"a resumed run keeps its settings; --resume cannot be combined with {as_options(fixed)}")
 
 
 def table_options(settings: type[TrainingSettings]) -> Callable[[Any], Any]:

@@ -18,7 +18,7 @@ from rnnx.cli.group import (
     quoted,
 )
 from rnnx.cli.interrupt import Interrupt
-from rnnx.cli.options import columns, levels, setting_of, table_options
+from rnnx.cli.options import check_resumed, columns, levels, setting_of, table_options
 from rnnx.cli.table_display import ClassifyDisplay, ForecastDisplay
 from rnnx.cli.table_results import as_csv, class_rows, forecast_rows
 from rnnx.training.table_runs import TableRun, load_best
@@ -169,10 +169,8 @@ def _started(
 
 def _resumed(context: click.Context, options: dict[str, Any], kind: type[TableSettings]) -> TableRun:
     given = [name for name in options if on_command_line(context, name) and name not in _NOT_SETTINGS]
-    fixed = [f"--{name.replace('_', '-')}" for name in given if name not in _ON_RESUME]
-    if fixed or options["folder"] is not None:
-        names = ", ".join(fixed) or "--run"
-        raise ValueError(f"a resumed run keeps its settings; --resume cannot be combined with {names}")
+    fixed = [name for name in given if name not in _ON_RESUME]
+    check_resumed(fixed or ["run"] * (options["folder"] is not None))
     return TableRun.resume(options["resume"], kind.task, options["device"], **{name: options[name] for name in given})
 
 

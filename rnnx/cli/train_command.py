@@ -23,7 +23,7 @@ from rnnx.cli.group import (
     output_folder,
 )
 from rnnx.cli.interrupt import Interrupt
-from rnnx.cli.options import setting_of, widths
+from rnnx.cli.options import as_options, check_resumed, setting_of, widths
 from rnnx.cli.ranks import training_group
 from rnnx.data import find_text
 from rnnx.data.corpus import BY, SPLITS
@@ -37,7 +37,7 @@ from rnnx.training.settings import DECAYS
 from rnnx.training.state import REDUCTIONS
 
 _ON_RESUME = ("epochs", "iterations", "patience", "evaluate_every", "text")  # settings that --resume may change
-NOT_SETTINGS = ("resume", "init_from", "output", "device", "sample_every", "temperature", "save_every", "quiet")
+_NOT_SETTINGS = ("resume", "init_from", "output", "device", "sample_every", "temperature", "save_every", "quiet")
 _COUNT = IntRange(1)
 _setting = partial(setting_of, Settings)
 
@@ -184,17 +184,16 @@ def _checked(context: click.Context, options: dict[str, Any]) -> tuple[Settings,
     check_one_text(context, options)
     fixed = [name for name in _OF_MODEL if on_command_line(context, name)] if options["init_from"] else []
     if fixed:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in fixed)
-        raise ValueError(f"a model keeps its cell and sizes; --init-from cannot be combined with {names}")
-    settings = settings_of(options)
+        raise ValueError(f"a model keeps its cell and sizes; --init-from cannot be combined with {as_options(fixed)}")
+    settings = _settings_of(options)
     if settings.text is None:
         find_text(settings.dataset)  # raises if there is none, before a folder gets its name
     return settings, None
 
 
-def settings_of(options: Mapping[str, Any]) -> Settings:
+def _settings_of(options: Mapping[str, Any]) -> Settings:
     """Return the settings of a new run from the options of the command."""
-    given = {name: value for name, value in options.items() if name not in NOT_SETTINGS}
+    given = {name: value for name, value in options.items() if name not in _NOT_SETTINGS}
     given["shuffle"] = not given.pop("deterministic")
     if given["epochs"] is None and given["iterations"] is None:
         given["epochs"] = Settings.epochs
@@ -211,10 +210,8 @@ def _started(settings: Settings, options: dict[str, Any], group: Group) -> Run:
 def _changes(context: click.Context, options: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that --resume changes."""
     given = [name for name in options if on_command_line(context, name)]
-    fixed = [name for name in given if name not in (*_ON_RESUME, *NOT_SETTINGS) or name in ("output", "init_from")]
-    if fixed:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in fixed)
-        raise ValueError(f"a resumed run keeps its settings; --resume cannot be combined with {names}")
+    fixed = [name for name in given if name not in (*_ON_RESUME, *_NOT_SETTINGS) or name in ("output", "init_from")]
+    check_resumed(fixed)
     changes = {name: options[name] for name in given if name in _ON_RESUME}
     if "iterations" in changes or "epochs" in changes:  # the other one no longer limits the run
         changes = {"epochs": None, "iterations": None, **changes}

@@ -7,6 +7,7 @@ from typing import Any
 from rnnx._core.checks import flag, integer, real
 from rnnx._core.words import shown
 from rnnx.losses import Loss, as_loss
+from rnnx.models.objective import check_loss
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,7 @@ def checked_heads(heads: Any) -> dict[str, Head]:
             raise ValueError(f"the name of a head must be an identifier; got {shown(name)}")
         if not isinstance(head, Head):
             raise TypeError(f"`heads[{name!r}]` must be a rnnx.models.Head; got {shown(head)}")
-        loss = as_loss(head.loss)
-        if not loss.by_step and not head.per_step:
-            raise ValueError(f"the loss {loss!r} of the head {name!r} needs `per_step` = True")
-        if loss.n_outputs(2) == 1 and head.size != 2:
-            raise ValueError(f"the loss {loss!r} of the head {name!r} needs `size` = 2; got {head.size}")
+        check_loss(as_loss(head.loss), head.per_step, head.size, "size", f" of the head {name!r}")
     return made
 
 

@@ -200,13 +200,6 @@ class MultiTaskModel(StackModel):
             given = {n: check_weights(w, m, n_steps if self.heads[n].per_step else None) for n, w in of_each.items()}
         return Batch(inputs, targets, batch.lengths, continues, extra or None, given)
 
-    def run(
-        self, batch: Any, states: States | None, masks: Masks | None, keep_caches: bool
-    ) -> tuple[Any, States, MultiTaskCache]:
-        """Compute the outputs for a checked batch."""
-        given = self.checked_states(states, batch.inputs.shape[-2])
-        return self._forward(batch.inputs, self.ends(batch), given, masks, keep_caches, batch.extra)
-
     def compare(self, z: Any, batch: Any) -> tuple[Any, Any]:
         """Return the sum of the weighted losses of the outputs for a checked batch, and its gradients by head."""
         total: Any = 0.0

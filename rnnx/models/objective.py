@@ -16,11 +16,16 @@ from rnnx.models.units import Unit
 def chosen_loss(loss: Any, default: str, kinds: tuple[str, ...], per_step: bool, size: int, size_name: str) -> Loss:
     """Return the loss that the arguments of a model choose."""
     chosen = as_loss(default if loss is None else loss, kinds)
-    if not chosen.by_step and not per_step:
-        raise ValueError(f"the loss {chosen!r} needs `per_step` = True")
-    if chosen.n_outputs(2) == 1 and size != 2:
-        raise ValueError(f"the loss {chosen!r} needs `{size_name}` = 2; got {size}")
+    check_loss(chosen, per_step, size, size_name)
     return chosen
+
+
+def check_loss(loss: Loss, per_step: bool, size: int, size_name: str, of: str = "") -> None:
+    """Raise unless a loss can be that of a head; `of` says which one."""
+    if not loss.by_step and not per_step:
+        raise ValueError(f"the loss {loss!r}{of} needs `per_step` = True")
+    if loss.n_outputs(2) == 1 and size != 2:
+        raise ValueError(f"the loss {loss!r}{of} needs `{size_name}` = 2; got {size}")
 
 
 @dataclass(frozen=True)

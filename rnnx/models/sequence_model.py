@@ -212,13 +212,6 @@ class SequenceModel(StackModel):
             weights = check_weights(weights, m, n_steps if self.per_step else None)
         return Batch(inputs, targets, batch.lengths, continues, extra or None, weights)
 
-    def run(
-        self, batch: Any, states: States | None, masks: Masks | None, keep_caches: bool
-    ) -> tuple[Array, States, SequenceCache]:
-        """Compute the outputs for a checked batch."""
-        given = self.checked_states(states, batch.inputs.shape[-2])
-        return self._forward(batch.inputs, self.ends(batch), given, masks, keep_caches, batch.extra)
-
     def compare(self, z: Array, batch: Any) -> tuple[Any, Array]:
         """Return the loss of the outputs for a checked batch, as in `Step`, and its gradient."""
         ends = self.ends(batch) if self.per_step else None

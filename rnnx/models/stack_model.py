@@ -1,5 +1,6 @@
 """The base of models with a recurrent stack and one head or several. Dimensions: n features, m examples, T steps."""
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -155,6 +156,17 @@ class StackModel(Model):
             own_ends = None if ends is None else ends[part]
             own_states = {name: s[:, part] for name, s in given.items()}
             yield inputs[..., part, :stop], own_ends, own_states, {n: a[..., part, :stop] for n, a in extra.items()}
+
+    @abstractmethod
+    def _forward(
+        self, inputs: Array, ends: Array | None, states: States, masks: Masks | None, keep: bool, extra: Any
+    ) -> tuple[Any, States, Any]:
+        """Compute the outputs, the final states and a cache without checks; `ends` are the lengths as an array."""
+
+    def run(self, batch: Any, states: States | None, masks: Masks | None, keep_caches: bool) -> tuple[Any, States, Any]:
+        """Compute the outputs for a checked batch."""
+        given = self.checked_states(states, batch.inputs.shape[-2])
+        return self._forward(batch.inputs, self.ends(batch), given, masks, keep_caches, batch.extra)
 
     def ends(self, batch: Any) -> Array | None:
         """Return the lengths as an array; None if NumPy's show that all examples have all steps."""
