@@ -96,8 +96,7 @@ class _Stage:
         return start + code.column(f"wx{self.suffix}", w.wx, zx)
 
     def _start(self, z: str, size: int, name: str, bias: np.ndarray | None) -> list[str]:
-        value = "0.0f" if bias is None else f"{self.code.constants(f'{name}{self.suffix}', bias)}[u]"
-        return [f"for (u = 0; u < {size}; ++u) {z}[u] = {value};"]
+        return [self.code.start(f"{name}{self.suffix}", bias, size, z)]
 
     def _place(self, slot: Slot) -> str:
         """Return the array that holds a value."""
