@@ -32,7 +32,7 @@ def clip(gradients: Mapping[str, np.ndarray], maxValue: float) -> dict[str, np.n
 
     See Also
     --------
-    optimize, rnnx.clip_by_value
+    optimize, rnnx.optim.clip_by_value
 
     Examples
     --------
@@ -67,7 +67,7 @@ def update_parameters(
 
     See Also
     --------
-    optimize, rnnx.update_parameters_with_sgd
+    optimize, rnnx.optim.update_parameters_with_sgd
 
     Examples
     --------

@@ -76,7 +76,7 @@ def learning_rate_range(
 
     See Also
     --------
-    LearningRates, Trainer, rnnx.LinearWarmup
+    LearningRates, Trainer, rnnx.optim.LinearWarmup
 
     Examples
     --------
