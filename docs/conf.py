@@ -71,10 +71,7 @@ autodoc_mock_imports = ["tensorflow", "keras", "torch", "jax"]  # autodoc needs 
 
 def linkcode_resolve(domain: str, info: dict[str, str]) -> str | None:
     """Return the address of an object's source, if it is a function or class of Python."""
-    try:
-        value = importlib.import_module(info["module"]) if domain == "py" and info["module"] else None
-    except ImportError:  # of a framework that is mocked
-        return None
+    value = importlib.import_module(info["module"]) if domain == "py" and info["module"] else None
     for name in info["fullname"].split("."):
         value = getattr(value, name, None)
     try:
