@@ -49,19 +49,15 @@ class Code:
         self.arrays.append(array("float", name, values))
         return name
 
-    def start(self, name: str, values: np.ndarray | None, n: int, place: str) -> str:
-        """Return the loop that sets n numbers to constants, or to zero.
-
-        It is no plain copy, which gcc 12 makes a call of memcpy and then gets wrong: with AVX-512 it repeats the first
-        bytes of constants that repeat themselves, such as biases of 1. The sum with zero keeps the loop.
-        """
-        value = "0.0f" if values is None else f"{self.constants(name, values)}[u] + 0.0f"
-        return f"for (u = 0; u < {n}; ++u) {place}[u] = {value};"
-
     def memory(self, name: str, size: int) -> str:
         """Return an array of the state for values within a step, at least this large."""
         self.scratch[name] = max(size, self.scratch.get(name, 0))
         return f"s->{name}"
+
+    def start(self, name: str, biases: np.ndarray, y: str) -> list[str]:
+        """Return a line that sets y to biases."""
+        self.words.add("start")
+        return [f"start({y}, {self.constants(name, biases)}, {biases.size});"]
 
     def product(self, name: str, w: np.ndarray, x: str, y: str, heads: int = 1, *, exact: bool = False) -> list[str]:
         """Return lines that add W x to y; W has the blocks of its heads gate by gate. `exact` is for float32 only."""

@@ -113,7 +113,7 @@ class Seq2SeqFunctions:
     def _sum(self, key: str, products: Iterable[tuple[np.ndarray, str]], place: str) -> list[str]:
         """Return lines that set a place to the sum of matrices times vectors, and of the bias "b" + key."""
         b = self._weights("b" + key)
-        lines = [self.code.start("b" + key, b, len(b), place)]
+        lines = self.code.start("b" + key, b, place)
         for W, source in products:
             lines += self.code.product("W" + key, W, source, place, exact=True)
         return lines
@@ -184,7 +184,7 @@ class Seq2SeqFunctions:
         code, n, kind = self.code, self.n, self.model.attention.kind
         key = f"{'keys' if self.projects else 'encoded'}[t * {n} + u]"
         if kind == "additive":
-            lines = [code.start("ba", self._weights("ba_attention"), n, query)]
+            lines = code.start("ba", self._weights("ba_attention"), query)
             lines += code.product("Wq", self._weights("Wq_attention"), a, query, exact=True)
             term = f"{code.constants('va', self._weights('va_attention'))}[u] * op_tanh({query}[u] + {key})"
         else:
@@ -198,8 +198,8 @@ class Seq2SeqFunctions:
     def _head(self) -> str:
         hidden = self.decoder.hidden(self._last)
         source = hidden if self.attention is None else self.code.memory("attended", self.n)
-        lines = ["int u;", *self._dense("y", "y", source)]
-        return function(f"static void head(const {self.state_type} *s, float *y)", lines, "The output layer.")
+        head = f"static void head(const {self.state_type} *s, float *y)"
+        return function(head, self._dense("y", "y", source), "The output layer.")
 
     def _decode(self) -> str:
         lines = [f"if (x < 0 || x >= {self.n_y}) return 1;", f"advance(s, x{', 0' if self.decoder.inputs else ''});"]
