@@ -153,9 +153,9 @@ def test_raw_units_and_what_outputs_say(loss, kind, rng, tmp_path):
 
 def test_predictions_of_classes(rng, tmp_path):
     x = rng.standard_normal((3, 9)).astype(np.float32)
-    for loss, name in (("cross_entropy", "probability"), ("multi_label", "y")):
-        model = SequenceClassifier(3, 5, 4, loss=loss, per_step=True, seed=0)
-        shared = exported(model, tmp_path)
+    for loss, name, n in (("cross_entropy", "probability", 4), ("multi_label", "y", 4), ("binary", "probability", 2)):
+        model = SequenceClassifier(3, 5, n, loss=loss, per_step=True, seed=0)
+        shared = exported(model, tmp_path, vocabulary=list("abcd"[:n]))
         found = shared.predict(shared.run(x))
         np.testing.assert_allclose(found[name], model.predict(x[:, None])[:, 0], atol=1e-6)
     plain = exported(SequenceRegressor(3, 5, 2, seed=0), tmp_path)

@@ -23,7 +23,8 @@ class SequenceSource(Source):
             found.append(self.declared(self._explained("step"), "int", "step", own.step_arguments()))
         found.append(self.declared(self._explained("run"), "int", "run", own.run_arguments()))
         if own.classes:
-            about = ["Turn outputs into probabilities p, which may be y. A temperature below 1 favors likely ones."]
+            p = "probabilities p, which may be y" if self.model.head.n_out > 1 else "two probabilities p"
+            about = [f"Turn outputs into {p}. A temperature below 1 favors likely ones."]
             arguments = "const float *y, float temperature, float *p"
             found.append(self.declared(about, "void", "probabilities", arguments))
         if self.model.objective.describes:

@@ -90,7 +90,9 @@ def to_c(
     if weights == "int8" and stored != "int8":
         model = model.quantized("int8")
     parameters = _checked_parameters(model)
-    n = {"vocabulary": model.encoder.input_size if translates else model.head.n_out}
+    n = {"vocabulary": model.encoder.input_size if translates else model.output_size}
+    if not translates and model.loss_function.kind == "numbers":
+        n["vocabulary"] = model.head.n_out
     n |= {"target_vocabulary": model.target_vocab_size} if translates else {}
     given = {"vocabulary": vocabulary, "target_vocabulary": target_vocabulary}
     words = {name: _checked_vocabulary(name, one, n.get(name)) for name, one in given.items() if one is not None}

@@ -10,9 +10,12 @@ from rnnx.models.objective import Objective
 
 
 def probabilities(code: Code, name: str, n: int) -> str:
-    """Return the function that computes the softmax of n logits."""
-    code.words.add("exp")
+    """Return the function that computes the softmax of n logits; one logit is that of the second of two classes."""
     head = f"void {name}_probabilities(const float *y, float temperature, float *p)"
+    if n == 1:
+        code.words.add("sigmoid")
+        return function(head, ["p[1] = op_sigmoid(y[0] / temperature);", "p[0] = 1.0f - p[1];"])
+    code.words.add("exp")
     lines = [
         "float most = y[0], sum = 0.0f;",
         "int u;",

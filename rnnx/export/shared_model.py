@@ -196,10 +196,11 @@ class SharedModel:
         of_classes = self.predictions == ["probability"]
         function = self._function("probabilities" if of_classes else "predict")
         function.restype = None
-        for row in rows:
-            place = ctypes.c_void_p(row.ctypes.data)
-            function(place, *[ctypes.c_float(1.0)] * of_classes, place)
-        parts = [part[:, 0] if given.ndim == 1 else part for part in np.split(rows.T, len(self.predictions))]
+        p = np.empty((len(rows), max(self.n_y, 2) if of_classes else self.n_y), np.float32)
+        for row, into in zip(rows, p, strict=True):
+            places = ctypes.c_void_p(row.ctypes.data), ctypes.c_void_p(into.ctypes.data)
+            function(places[0], *[ctypes.c_float(1.0)] * of_classes, places[1])
+        parts = [part[:, 0] if given.ndim == 1 else part for part in np.split(p.T, len(self.predictions))]
         return dict(zip(self.predictions, parts, strict=True))
 
     def _checked(self, x: np.ndarray, n_steps: int) -> np.ndarray:
