@@ -81,7 +81,7 @@ def to_c(
     if not isinstance(model, SequenceModel | Seq2Seq):
         kinds = "CharModel, SequenceClassifier, SequenceRegressor or Seq2Seq"
         raise TypeError(f"`model` must be a {kinds}; got {shown(model)}")
-    target, translates = _checked_path(path), isinstance(model, Seq2Seq)
+    target = _checked_path(path)
     indices = isinstance(model, CharModel | Seq2Seq) if indices is None else flag("indices", indices)
     _check_indices(model, indices)
     stored = weights_of(model.parameters)
@@ -90,15 +90,11 @@ def to_c(
     if weights == "int8" and stored != "int8":
         model = model.quantized("int8")
     parameters = _checked_parameters(model)
-    n = {"vocabulary": model.encoder.input_size if translates else model.output_size}
-    if not translates and model.loss_function.kind == "numbers":
-        n["vocabulary"] = model.head.n_out
-    n |= {"target_vocabulary": model.target_vocab_size} if translates else {}
-    given = {"vocabulary": vocabulary, "target_vocabulary": target_vocabulary}
-    words = {name: _checked_vocabulary(name, one, n.get(name)) for name, one in given.items() if one is not None}
+    given, sizes = {"vocabulary": vocabulary, "target_vocabulary": target_vocabulary}, _vocabulary_sizes(model)
+    words = {name: _checked_vocabulary(name, one, sizes.get(name)) for name, one in given.items() if one is not None}
     own, int8 = identifier(target.stem if name is None else _checked_name(name)), weights == "int8"
     file: Source
-    if translates:
+    if isinstance(model, Seq2Seq):
         file = Seq2SeqSource(Seq2SeqFunctions(model, parameters, own, int8=int8), target.name, words)
     else:
         file = SequenceSource(Functions(model, parameters, own, indices=indices, int8=int8), target.name, words)
@@ -128,6 +124,13 @@ def _checked_name(name: Any) -> str:
     if not name:
         raise ValueError("`name` must not be empty")
     return name
+
+
+def _vocabulary_sizes(model: SequenceModel | Seq2Seq) -> dict[str, int]:
+    """Return how many words each vocabulary of a model has."""
+    if isinstance(model, Seq2Seq):
+        return {"vocabulary": model.encoder.input_size, "target_vocabulary": model.target_vocab_size}
+    return {"vocabulary": model.head.n_out if model.loss_function.kind == "numbers" else model.output_size}
 
 
 def _checked_vocabulary(name: str, words: Any, n: int | None) -> list[str]:

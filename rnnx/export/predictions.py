@@ -32,7 +32,7 @@ def described(code: Code, name: str, objective: Objective) -> str:
     loss, unit = objective.loss, objective.unit
     n, graph = objective.sizes.n_y, Graph()
     outputs, numbers = symbols(graph, y=len(loss.outputs), unit=0 if unit is None else 2)
-    found = objective.traced(symbolic_ops(graph), outputs, *(numbers or (None, None)))
+    found = objective.traced(symbolic_ops(graph), outputs, *numbers)
     names = code.names.within()
     sources: list[Value] = [(names(f"y{k}"), f"y[{k * n} + u]") for k in range(len(outputs))]
     if unit is not None:

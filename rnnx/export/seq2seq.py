@@ -101,7 +101,11 @@ class Seq2SeqFunctions:
         found = [*self.encoder.definitions(), *self.decoder.definitions()]
         if self.encoder.inputs:
             found.append(self.encoder.defaults())
-        found += [self.decoder.advance(), *([] if self.attention is None else [self._attend()]), self._head()]
+        found += [
+            self.decoder.advance(),
+            *([] if self.attention is None else [self._attend(self.attention.kind)]),
+            self._head(),
+        ]
         of_sequences = [self._reset(), self._encode(), self._decode(), self._translate()]
         return [*found, init(self.code, self.name), *of_sequences]
 
@@ -161,14 +165,14 @@ class Seq2SeqFunctions:
             lines.append(f"for (u = 0; u < {n}; ++u) {place}[u] = op_tanh({place}[u]);")
         return lines
 
-    def _attend(self) -> str:
+    def _attend(self, kind: str) -> str:
         """Return the function that combines the hidden state of the decoder with its context."""
         code, n, n_e, memory = self.code, self.n, self.n_encoded, self.code.memory
         a, context, out = self.decoder.hidden(self._last), memory("context", n_e), memory("attended", n)
         code.words |= {"tanh", "exp", "mean"}
         lines = ["float most = 0.0f, sum = 0.0f;", "size_t t;", "int u;"]
         lines += self._places("(size_t)s->source", "encoded", "keys", "scores")
-        lines += [*self._scores(a, memory("query", n), memory("terms", n))]
+        lines += [*self._scores(kind, a, memory("query", n), memory("terms", n))]
         lines += ["for (t = 0; t < s->source; ++t) sum += scores[t] = op_exp(scores[t] - most);"]
         lines += [f"for (u = 0; u < {n_e}; ++u) {context}[u] = 0.0f;", "for (t = 0; t < s->source; ++t) {"]
         lines += ["  const float p = scores[t] / sum;", "  if (weights) weights[t] = p;"]
@@ -179,9 +183,9 @@ class Seq2SeqFunctions:
         head = f"static void attend({self.state_type} *s, float *work, float *weights)"
         return function(head, lines, "Attention to the source, and what the head reads.")
 
-    def _scores(self, a: str, query: str, terms: str) -> list[str]:
+    def _scores(self, kind: str, a: str, query: str, terms: str) -> list[str]:
         """Return lines that compute the scores of the steps of the source, and the largest."""
-        code, n, kind = self.code, self.n, self.model.attention.kind
+        code, n = self.code, self.n
         key = f"{'keys' if self.projects else 'encoded'}[t * {n} + u]"
         if kind == "additive":
             lines = code.start("ba", self._weights("ba_attention"), query)

@@ -122,13 +122,13 @@ class Objective:
         own = type(self.loss).distribution is not Loss.distribution
         return self.loss.kind != "classes" and (own or self.unit is not None)
 
-    def traced(self, ops: Ops, outputs: Sequence[Any], mean: Any, scale: Any) -> dict[str, Any]:
+    def traced(self, ops: Ops, outputs: Sequence[Any], *unit: Any) -> dict[str, Any]:
         """Return what `described` does for traced values: those of each name in ``loss.outputs``.
 
-        `mean` and `scale` are those of the unit, if there is one.
+        `unit`: its mean and scale, if there is one.
         """
         found = dict(zip(self.loss.outputs, self.loss.distribution(ops, *outputs), strict=True))
-        return found if self.unit is None else {k: in_raw_units(k, v, mean, scale) for k, v in found.items()}
+        return found if self.unit is None else {k: in_raw_units(k, v, *unit) for k, v in found.items()}
 
 
 def total_weight(batch: Any, per_step: bool) -> float:

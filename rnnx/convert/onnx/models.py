@@ -182,7 +182,7 @@ class _Exporter:
         parts = [z] if n == 1 else graph.add("Split", z, axis=-1, n=n)
         unit = objective.unit
         numbers = [] if unit is None else [unit.scaler.mean, unit.scaler.scale]
-        given = [Symbol(graph, graph.constant(np.array(v, self.dtype), "unit")) for v in numbers] or [None, None]
+        given = [Symbol(graph, graph.constant(np.array(v, self.dtype), "unit")) for v in numbers]
         found = objective.traced(symbol_ops(), [Symbol(graph, part) for part in parts], *given)
         for name, value in found.items():
             graph.rename(value.name, name)
