@@ -68,6 +68,7 @@ GALLERY = sorted(path.stem for path in (DOCS / "gallery").glob("*.md") if path.s
 NEEDS = {
     "practice.md": ("sklearn",),
     "torch.md": ("torch",),
+    "tuning.md": ("optuna",),
     "jax.md": ("jax", "numba"),
     "onnx.md": ("onnx", "onnxruntime"),
 }
