@@ -83,10 +83,13 @@ class Sweep:
 
     Examples
     --------
+    >>> from optuna.distributions import FloatDistribution
     >>> from rnnx.training import Settings, Sweep
-    >>> sweep = Sweep(Settings(epochs=3), {"cell": ["lstm", "gru"]}, "runs/cells", sampler="grid")  # doctest: +SKIP
-    >>> sweep.run()[0].values  # doctest: +SKIP
-    {'cell': 'gru'}
+    >>> settings = Settings(hidden_size=(8,), iterations=2, batch_size=4)
+    >>> space = {"learning_rate": FloatDistribution(1e-3, 1e-1, log=True), "cell": ["rnn", "gru"]}
+    >>> results = Sweep(settings, space, "runs/sweep", trials=2).run()
+    >>> [result.state for result in results], results[0].loss < results[1].loss
+    (['complete', 'complete'], True)
     """
 
     def __init__(
