@@ -106,6 +106,13 @@ def test_an_abandoned_folder(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("platform.node", lambda: "another machine")
         assert not abandoned(folder)
+    with monkeypatch.context() as patch:
+
+        def of_another_user(*_):
+            raise PermissionError(13, "Permission denied")
+
+        patch.setattr("rnnx._core.locks._open_existing", of_another_user)
+        assert not abandoned(folder)
     fcntl = pytest.importorskip("fcntl")
 
     def unsupported(*_):

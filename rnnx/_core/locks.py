@@ -62,12 +62,14 @@ class FolderLock:
 def abandoned(folder: Path) -> bool:
     """Return whether a folder is here and nobody holds it: its lock was released, or the process has ended.
 
-    False if that cannot be known: of a process of another machine, and on a file system without locks.
+    False if that cannot be known: of a process of another machine or another user, and on a file system without locks.
     """
     try:
         file = open(folder / NAME, "r+b", buffering=0, opener=_open_existing)  # noqa: SIM115
     except FileNotFoundError:
         return folder.is_dir()
+    except PermissionError:
+        return False
     with file:
         try:
             return _lock(file) and _about(file).get("machine") == platform.node()
