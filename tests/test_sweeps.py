@@ -240,13 +240,31 @@ def test_a_trial_of_another_process_is_left_alone(settings):
     assert [one.state for one in sweep.results()] == ["complete"] * 2
 
 
-def test_a_study_does_not_choose_folders(settings, tmp_path):
+@pytest.mark.parametrize("folder", ["../../precious", "..", "precious", "trial-1", "trial-0-x/.."])
+def test_a_study_does_not_choose_folders(settings, tmp_path, folder):
     """Whoever writes to a database cannot make others write to their folders."""
-    sweep = Sweep(settings, SPACE, "sweep", trials=1)
-    (tmp_path / "precious").mkdir()
-    sweep.study.ask(sweep.space).set_user_attr("folder", str(tmp_path / "precious"))
+    sweep = Sweep(settings, SPACE, "precious/sweep", trials=1)
+    for other in ("precious/sweep/precious", "precious/sweep/trial-1", "precious/sweep/trial-0-x"):
+        (tmp_path / other).mkdir()
+    sweep.study.ask(sweep.space).set_user_attr("folder", str(tmp_path / "precious/sweep" / folder))
     assert sweep.run()[0].state == "running"
-    assert os.listdir("precious") == []
+    assert not list(tmp_path.rglob("model.safetensors"))
+
+
+def test_a_grid_of_very_many(settings):
+    space = {"cell": ["rnn", "gru"], "seq_length": IntDistribution(1, 10**15), "hidden_size": [3, 4, 5]}
+    sweep = Sweep(settings, space, "s", sampler="grid")
+    assert sweep.trials == 6 * 10**15
+    rows = [tuple(sweep.study.ask(sweep.space).params.values()) for _ in range(4)]
+    assert rows == [("rnn", 1, 3), ("rnn", 1, 4), ("rnn", 1, 5), ("rnn", 2, 3)]
+
+
+@pytest.mark.parametrize("text", ["one line", '{"one": "line"}', "two\nlines\n", "[1]\n"])
+def test_a_file_that_is_no_journal(settings, tmp_path, text):
+    (tmp_path / "mine").write_text(text)
+    with pytest.raises(ValueError, match="mine is not a journal of Optuna"):
+        Sweep(settings, SPACE, "s", storage="mine")
+    assert (tmp_path / "mine").read_text() == text
 
 
 def test_no_more_trials_than_asked_for(settings, monkeypatch):
@@ -306,11 +324,19 @@ def test_failures_do_not_end_the_study(run, monkeypatch):
     assert "no trial is complete; trial 0: `warmup` must be" in err
 
 
+def test_trials_that_others_train_are_no_error(run, settings):
+    """It is no error to find nothing to do, after which mpiexec would end the processes that still train."""
+    trial = next(iter(Sweep(settings, SPACE_OF_RATES, "runs/names-tune", trials=1)))
+    assert "no trial is complete yet" in ok(run("tune", *OPTIONS, *RATES, "--trials", 1))
+    trial.run.close()
+
+
 @pytest.mark.parametrize(("space", "error", "message"), [
     ({}, TypeError, "`space` must be a dict"),
     (["cell"], TypeError, "`space` must be a dict"),
     ({"rate": [1]}, ValueError, "unknown setting 'rate'"),
     ({"text": ["a"]}, ValueError, "cannot be searched"),
+    ({"seed": [0, 1]}, ValueError, "cannot be searched"),  # it chooses the lines that are held out
     ({"cell": []}, TypeError, "must be a list of values or a distribution"),
     ({"cell": "lstm"}, TypeError, "must be a list of values or a distribution"),
     ({"cell": [1]}, TypeError, "`cell` must be str; got 1"),

@@ -166,6 +166,9 @@ def _finish(context: click.Context, results: list[Result], found: Mapping[str, S
         click.echo(f"and {len(results) - _SHOWN} more")
     best = results[0]
     if best.state != "complete":
+        if states["running"]:  # in other processes, all of which mpiexec would end after an error here
+            click.echo("no trial is complete yet")
+            return
         raise ValueError("no trial is complete" + (f"; trial {best.number}: {best.error}" if best.error else ""))
     click.echo(f"best validation loss {best.loss:.4f} nats per character; to train this model again:")
     click.echo("  " + command_of(context, _of_train("init_from", "device"), found, best.values))

@@ -11,8 +11,9 @@ from rnnx.training.settings import Settings
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-# Validation losses of runs with different values of these cannot be compared, or not evaluation by evaluation.
-FIXED = ("dataset", "text", "lower", "by", "split", "validation", "min_count", "evaluate_every")
+# Validation losses of runs with different values of these cannot be compared, or not evaluation by evaluation: the seed
+# chooses the lines that are held out.
+FIXED = ("dataset", "text", "lower", "by", "split", "validation", "min_count", "seed", "evaluate_every")
 OF_MODEL = ("cell", "reset_after", "hidden_size", "num_layers", "scheme", "dtype")  # a model to train further has them
 
 

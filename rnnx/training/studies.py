@@ -1,7 +1,7 @@
 """Optuna's studies: their storage, samplers and pruners. Imported only when a study is opened."""
 
 import contextlib
-import itertools
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -46,7 +46,7 @@ class Samplers(BaseSampler):
 
     def __init__(self, name: str, space: Space, seed: int) -> None:
         self.space, self.seed = space, seed
-        self.grid = combinations(space) if name == "grid" else None
+        self.grid = Grid(space) if name == "grid" else None
         self._kind = TPESampler if name == "tpe" else RandomSampler
         self._sampler: BaseSampler | None = None
         self._number = -1
@@ -71,21 +71,33 @@ class Samplers(BaseSampler):
     def sample_independent(self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
         """Sample a setting by itself."""
         if self.grid:
-            return self.grid[position(study, trial.number) % len(self.grid)][name]
+            return self.grid.value(name, position(study, trial.number))
         return self.of(trial).sample_independent(study, trial, name, distribution)
 
 
-def combinations(space: Space) -> list[dict[str, Any]]:
-    """Return all combinations of the values in a space, the last setting changing first."""
-    values: list[Sequence[Any]] = []
-    for name, one in space.items():
-        if isinstance(one, CategoricalDistribution):
-            values.append(one.choices)
-        elif isinstance(one, IntDistribution) and not one.log:
-            values.append(range(one.low, one.high + 1, one.step))
-        else:
-            raise ValueError(f"a grid needs values and not a range; got a range for `{name}`")
-    return [dict(zip(space, row, strict=True)) for row in itertools.product(*values)]
+class Grid:
+    """All combinations of the values in a space, the last setting changing first; after the last one, from the start.
+
+    None of them is stored: there may be very many.
+    """
+
+    def __init__(self, space: Space) -> None:
+        self.values: dict[str, Sequence[Any]] = {}
+        for name, one in space.items():
+            if isinstance(one, CategoricalDistribution):
+                self.values[name] = one.choices
+            elif isinstance(one, IntDistribution) and not one.log:
+                self.values[name] = range(one.low, one.high + 1, one.step)
+            else:
+                raise ValueError(f"a grid needs values and not a range; got a range for `{name}`")
+        self.size = math.prod(map(len, self.values.values()))
+
+    def value(self, name: str, number: int) -> Any:
+        """Return the value of a setting in a combination."""
+        names = list(self.values)
+        later = math.prod(len(self.values[one]) for one in names[names.index(name) + 1 :])
+        own = self.values[name]
+        return own[number // later % len(own)]
 
 
 def counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
@@ -143,8 +155,11 @@ def _database(url: str) -> BaseStorage:
 def _journal(path: Path) -> BaseStorage:
     if path.is_file():
         with open_regular(path) as file:
-            if file.read(6) == b"SQLite":
-                raise ValueError(f"{path} is a database, which `storage` names as sqlite:///{path}")
+            start = file.read(30)
+        if start.startswith(b"SQLite"):
+            raise ValueError(f"{path} is a database, which `storage` names as sqlite:///{path}")
+        if start and b'"op_code"' not in start:  # Optuna would append to a file of one line, whatever it is
+            raise ValueError(f"{path} is not a journal of Optuna")
     try:
         return JournalStorage(JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path))))
     except (ValueError, KeyError, TypeError):  # UnicodeDecodeError, JSONDecodeError

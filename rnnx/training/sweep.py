@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
@@ -74,8 +75,8 @@ class Sweep:
     ImportError
         Without Optuna.
     ValueError, TypeError, OSError
-        If a setting or a value to search is not valid, the text has no validation part, or the study has other
-        settings.
+        If a name or a type in `space` is wrong, the text has no validation part, or the study has other settings. A
+        value that is out of range is found when it is tried: its trial has failed.
 
     See Also
     --------
@@ -116,13 +117,13 @@ class Sweep:
         self._device, self._init_from = device, init_from
         self.space = distributions(space, of_model=init_from is not None)
         samplers = studies.Samplers(sampler, self.space, settings.seed)
-        most = len(samplers.grid) if samplers.grid else None
+        most = samplers.grid.size if samplers.grid else None
         self.trials = min(trials or most or _TRIALS, most or sys.maxsize)
         about = self._about()
         if storage is None:
             self.folder.mkdir(parents=True, exist_ok=True)
-        storage = str(storage or self.folder / "study.log")
-        self.study = studies.open_study(storage, study or self.folder.absolute().name, samplers, pruner)
+        storage = self.folder / "study.log" if storage is None else storage
+        self.study = studies.open_study(str(storage), study or self.folder.absolute().name, samplers, pruner)
         self._check_same(about)
 
     def __iter__(self) -> Iterator[SweepTrial]:
@@ -164,8 +165,7 @@ class Sweep:
     def _left(self, frozen: "FrozenTrial") -> SweepTrial | None:
         """Return a trial to go on with, unless a process has it."""
         folder = run_folder(frozen)
-        # A study that others may write to does not choose where this process writes.
-        if folder is None or folder.parent != self.folder.absolute() or not abandoned(folder):
+        if folder is None or not self._made(folder, frozen.number) or not abandoned(folder):
             return None
         trial = self._studies.trial_of(self.study, frozen)
         made = self._trial(trial, frozen.intermediate_values, folder)
@@ -173,6 +173,11 @@ class Sweep:
             made.run.close()
             return None
         return made
+
+    def _made(self, folder: Path, number: int) -> bool:
+        """Whether a sweep made this folder for a trial: others who write to the study choose no folders here."""
+        name = rf"trial-{number}(-\d+)?"
+        return folder.parent == self.folder.absolute() and re.fullmatch(name, folder.name) is not None
 
     def _new(self) -> SweepTrial | None:
         """Return a new trial; None if other processes have begun enough of them, or taken this one."""
