@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import rnnx
-from rnnx.data import Series
+from rnnx.data import Scaler, Series, split_by_group
 from rnnx.losses import Gaussian
 from rnnx.training import Checkpoint, load_checkpoint, save_checkpoint
 
@@ -185,6 +185,46 @@ def test_a_forecaster_of_arrays():
     assert [one.shape for one in found] == [(1,)] * 3
 
 
+def counts(**options):
+    return Forecaster(4, loss="poisson", season=None, **FAST, **options)
+
+
+@pytest.mark.parametrize("loss", ["quantile", "gaussian", Gaussian(), "student_t", "poisson"], ids=str)
+def test_quantiles_of_a_distribution(loss, rng):
+    y = rng.poisson(1000, 80).astype(float)
+    model = counts() if loss == "poisson" else Forecaster(4, loss=loss, quantiles=(0.2, 0.5, 0.8), **FAST)
+    model = model.set_params(quantiles=(0.2, 0.5, 0.8)).fit(y, fh=[1, 3])
+    own = model.predict_quantiles()
+    assert own.shape == (2, 3)
+    assert (np.diff(own, axis=1) > 0).all()
+    np.testing.assert_array_equal(model.predict_interval(coverage=0.6), own[:, [0, 2]])
+    np.testing.assert_array_equal(model.predict_quantiles(alpha=[0.8, 0.2]), own[:, [2, 0]])
+    if loss == "quantile":
+        return
+    wide = model.predict_interval(coverage=0.99)
+    assert (wide[:, 0] < own[:, 0]).all()
+    assert (wide[:, 1] > own[:, 2]).all()
+    assert abs(model.predict() / 1000 - 1).max() < 0.5  # rates begin near the mean of the counts, not at 1
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict_quantiles(), own)
+
+
+def test_what_is_held_out_is_not_in_the_scalers(rng):
+    x = rng.standard_normal((40, 5, 1))
+    model = SequenceRegressor(2, patience=1, validation_fraction=0.25, **FAST)
+    model.fit(x, x[:, 0, 0])
+    seed = model._seed()
+    train, held = split_by_group(np.arange(40), 0.25, rng=seed)
+    assert len(held) == 10
+    assert model.model_.config["input_scaler"] == Scaler.fit(x[train].transpose(2, 0, 1)).config
+    assert model.model_.config["target_scaler"] == Scaler.fit(x[train][:, 0].T).config
+    y = np.array(["a"] * 30 + ["b"] * 9 + ["c"])
+    classifier = SequenceClassifier(2, patience=1, **FAST).fit(x, y)
+    assert [*classifier.classes_] == ["a", "b", "c"]
+    raises(ValueError, "`patience` needs at least 2 examples of a class", lambda: classifier.fit(x[:40], np.arange(40)))
+    raises(ValueError, "`patience` needs at least 2 examples, so", lambda: model.fit(x[:1], [1.0]))
+
+
 def test_what_is_known_in_advance():
     y, x = wave(), np.arange(62.0)
     model = Forecaster(4, **FAST).fit(y, x, fh=[1, 2])
@@ -236,8 +276,16 @@ def test_wrong_forecasts():
         lambda: Forecaster().fit(np.where(np.arange(60) == 3, np.nan, y), fh=1),
     )
     raises(ValueError, "`season` must be None for the loss", lambda: Forecaster(loss="poisson").fit(y, fh=1))
-    model = Forecaster(4, loss=Gaussian(), **FAST).fit(y, fh=[1, 2])
+    raises(ValueError, "`y` of the loss 'poisson' must be at least 0; got -1", lambda: counts().fit(-y // 11, fh=1))
+    model = Forecaster(4, loss="huber", **FAST).fit(y, fh=[1, 2])
     assert model.predict().shape == (2,)
     raises(ValueError, "`fh` must be steps from 1 to the horizon, 2; got", lambda: model.predict(fh=3))
-    raises(ValueError, "forecasts no quantiles.*set `quantiles`", lambda: model.predict_quantiles())
+    raises(ValueError, "the loss 'huber' has no quantiles", lambda: model.predict_quantiles())
+    few = Forecaster(4, **FAST).fit(y, fh=1)
+    raises(
+        ValueError,
+        r"must be among those of the loss, \[0.1, 0.5, 0.9\]; got 0.2",
+        lambda: few.predict_quantiles(alpha=0.2),
+    )
+    raises(ValueError, "`alpha` must be a number in", lambda: few.predict_quantiles(alpha=2))
     raises(TypeError, "`y` must be a NumPy array|`y` must hold", lambda: Forecaster().fit(np.array(["a", "b"]), fh=1))

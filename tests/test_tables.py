@@ -9,10 +9,18 @@ from lab import ok
 
 import rnnx
 from rnnx import analysis, plots
-from rnnx.data import Series, SeriesWindows, folds_by_group, read_table
+from rnnx.data import (
+    Scaler,
+    Series,
+    SeriesWindows,
+    folds_by_group,
+    read_table,
+    sequences_from_frame,
+    split_by_group,
+)
 from rnnx.data.times import following, season_of, written
 from rnnx.models import SequenceRegressor
-from rnnx.training import read_metrics
+from rnnx.training import load_checkpoint, read_metrics
 
 TINY = ("--hidden-size", 4, "--epochs", 2, "--quiet")
 FORECAST = ("forecast", "load.csv", "--target", "load", "--time", "hour", "--horizon", 6, "--season", 6, *TINY)
@@ -173,6 +181,28 @@ def test_forecast(run, tmp_path):
 
 
 @pytest.mark.usefixtures("tables")
+@pytest.mark.parametrize(
+    ("loss", "options", "levels"),
+    [
+        ("gaussian", ("--quantiles", "0.025,0.975"), ["0.025", "0.975"]),
+        ("poisson", (), ["0.1", "0.5", "0.9"]),
+        ("huber", (), []),
+    ],
+)
+def test_forecasts_of_other_losses(run, tmp_path, loss, options, levels):
+    out = ok(run(*FORECAST, "--loss", loss, *options))
+    assert ("between the quantiles" in out) == bool(levels)
+    folder = tmp_path / "runs" / "load-forecast"
+    rows = [*csv.DictReader((folder / "forecast.csv").read_text().splitlines())]
+    assert [*rows[0]] == ["hour", "load", *(f"load_{q}" for q in levels)]
+    assert all(20 < float(row["load"]) < 80 for row in rows)
+    if loss == "poisson":
+        assert all(float(row[f"load_{q}"]).is_integer() for row in rows for q in levels)
+    assert ok(run("predict", folder, "load.csv")) == (folder / "forecast.csv").read_text()
+    assert "nothing to do" in ok(run("forecast", "--resume", folder))
+
+
+@pytest.mark.usefixtures("tables")
 def test_a_resumed_forecast_is_the_same(run, tmp_path):
     ok(run(*FORECAST, "--run", "whole"))
     ok(run(*FORECAST[:-2], 1, "--quiet", "--run", "part"))
@@ -228,6 +258,31 @@ def test_classify(run, tmp_path):
 
 
 @pytest.mark.usefixtures("tables")
+def test_classify_keeps_the_best_weights(run, tmp_path):
+    once = (*CLASSIFY[:-2], 12, "--quiet", "--inputs", "x", "--group", "person", "--folds", 2, "--learning-rate", 1)
+    out = ok(run(*once, "--patience", 2, "--validation", 0.3))
+    assert "2 of them are held out to choose the best weights" in out
+    folder = tmp_path / "runs" / "steps-classify"
+    losses = [one["validation_loss"] for one in read_metrics(folder) if one["validation_loss"] is not None]
+    assert len(losses) < 12
+    table = read_table("steps.csv", numbers=["x"], times=["t"], names=["who", "activity"])
+    found = sequences_from_frame(table, id="who", time="t", inputs=["x"], target="activity")
+    train, held = split_by_group([f"p{k // 2}" for k in range(12)], 0.3, labels=found.targets)
+    examples = found.examples()
+    best = load_checkpoint(folder / "best.safetensors").model
+    assert best.config["input_scaler"] == Scaler.fit(found.inputs[:, train], lengths=found.lengths[train]).config
+    loss, _ = best.loss(next(examples.take(held).batches(9)))
+    assert loss == pytest.approx(min(losses), rel=1e-5)
+    p = best.predict(found.inputs, lengths=found.lengths)
+    lines = ok(run("predict", folder, "steps.csv")).splitlines()
+    np.testing.assert_allclose([float(line.split(",")[2]) for line in lines[1:]], p[0], atol=1e-6)
+    ok(run(*CLASSIFY, "--inputs", "x", "--folds", 0, "--run", "all"))
+    code, _, err = run("classify", "--resume", "all", "--patience", 1)
+    assert code
+    assert "`patience` requires" in err
+
+
+@pytest.mark.usefixtures("tables")
 def test_wrong_tables_are_refused_before_any_work(run, tmp_path):
     def wrong(match, *arguments):
         code, out, err = run(*arguments)
@@ -252,6 +307,10 @@ def test_wrong_tables_are_refused_before_any_work(run, tmp_path):
         "steps.csv: the column 't' has 0 twice", "forecast", "steps.csv", "--target", "x", "--time", "t", "--horizon", 2
     )
     wrong("leaves no window", *FORECAST, "--backtest", 80)
+    wrong("the loss 'huber' has no quantiles", *FORECAST, "--loss", "huber", "--quantiles", "0.1,0.9")
+    (tmp_path / "below.csv").write_text((tmp_path / "cut.csv").read_text().replace("50.0", "-50.0"))
+    below = "below.csv: `load` of the loss 'poisson' must be at least 0; got -50.0 at index (3,)"
+    wrong(below, "forecast", "below.csv", *FORECAST[2:], "--loss", "poisson")
     wrong("steps.csv has no column 'kind'", "classify", "steps.csv", "--label", "kind", "--id", "who")
     wrong(
         "must be the same in all rows of a sequence; 's0' has several",

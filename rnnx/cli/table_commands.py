@@ -21,8 +21,9 @@ from rnnx.cli.interrupt import Interrupt
 from rnnx.cli.options import check_resumed, columns, levels, setting_of, table_options
 from rnnx.cli.table_display import ClassifyDisplay, ForecastDisplay
 from rnnx.cli.table_results import as_csv, class_rows, forecast_rows
+from rnnx.losses import LOSSES
 from rnnx.training.table_runs import TableRun, load_best
-from rnnx.training.tables import ClassifySettings, ForecastSettings, TableSettings, table_settings
+from rnnx.training.tables import QUANTILES, ClassifySettings, ForecastSettings, TableSettings, table_settings
 
 _ON_RESUME = ("epochs", "patience", "table")  # settings that --resume may change
 _NOT_SETTINGS = ("resume", "folder", "output", "device", "save_every", "quiet")
@@ -58,12 +59,18 @@ def _columns(name: str, help: str) -> Any:  # noqa: A002
     help="Steps of a season: the model learns the difference from the seasonal naive forecast. 1: the last value.",
 )
 @_of_forecast(
+    "--loss",
+    Choice([name for name, loss in LOSSES.items() if loss.kind == "numbers"]),
+    "What the model learns: quantiles, a distribution (gaussian, student_t; poisson, of counts), or a number.",
+    metavar="NAME",
+)
+@_of_forecast(
     "--quantiles",
     str,
-    "Quantiles to forecast.",
+    "Quantiles to forecast, of a loss that has them.",
     callback=levels,
     metavar="NUMBERS",
-    default=",".join(map(str, ForecastSettings.quantiles)),
+    show_default=",".join(map(str, QUANTILES)),
 )
 @_of_forecast(
     "--gaps", Choice(["error", "hold"]), "Whether the model may see the last value where a target is missing."
@@ -115,6 +122,13 @@ def forecast(context: click.Context, /, **options: Any) -> None:
 @_column("--group", "Column of what cross-validation must not divide, such as persons.")
 @_of_classify("--folds", IntRange(0), "Folds of cross-validation; 0: none.")
 @option("--bidirectional", is_flag=True, help="Read the sequences in both directions.")
+@option(
+    "--validation",
+    type=FRACTION,
+    show_default="0.1 with --patience",
+    help="Part of the sequences to choose the best weights on, which training does not see.",
+)
+@_of_classify("--patience", IntRange(1), "Stop after this many epochs without improvement on this part.")
 @table_options(ClassifySettings)
 @option(
     "--output",

@@ -18,6 +18,7 @@ from rnnx.data import Series, SeriesWindows
 from rnnx.estimators.base import Estimator
 from rnnx.estimators.times import Origin, origin_of
 from rnnx.losses import Loss, Quantile, as_loss
+from rnnx.losses.quantiles import checked_levels
 
 
 @dataclass(eq=False, repr=False)
@@ -33,7 +34,8 @@ class Forecaster(Estimator):
     dtype, device, random_state, progress_bar
         As for `SequenceClassifier`.
     loss
-        As for `rnnx.models.SequenceRegressor`; default: that of `quantiles`.
+        "quantile", the default, of `quantiles`; "gaussian", "student_t" or "poisson" for a distribution, or another of
+        `rnnx.models.SequenceRegressor`. "poisson" needs `season` = None.
     horizon : int, optional
         Steps to forecast; default: the largest of the `fh` that `fit` gets.
     input_length : int, optional
@@ -42,7 +44,8 @@ class Forecaster(Estimator):
         Learn the difference from the seasonal naive forecast (1: from the last value); None: the values themselves.
         See `rnnx.data.SeriesWindows`, also for `stride` and `gaps`.
     quantiles : sequence of float
-        What `predict_quantiles` forecasts, and `predict` the one nearest to 0.5.
+        What `predict_quantiles` forecasts by default and, with the loss "quantile", all that it can; there `predict`
+        forecasts the one nearest to 0.5. Otherwise it forecasts the mean.
     stride : int
     gaps : {"error", "hold"}
 
@@ -100,23 +103,26 @@ class Forecaster(Estimator):
         seed = self._seed()
         series, self._origins = _read(y, X)
         loss = self._loss()
+        for one in series:
+            loss.check_targets("y", one.targets)
         with _in_words_of_the_caller():
             windows = self._windows(series, fh)
             train, held = windows, None
             longest = max(one.targets.shape[1] for one in series)
             if count := self._held_out(longest):
                 train, held = windows.split(max(count, windows.horizon))
-        inputs, targets = train.scalers()
+        inputs, targets = train.scalers(shift=loss.shifts)
         options = self._options(seed) | {"loss": loss, "per_step": True, "bidirectional": self.bidirectional}
-        options |= {"input_scaler": inputs} | ({"target_scaler": targets} if loss.least == -np.inf else {})
+        options |= {"input_scaler": inputs, "target_scaler": targets}
         model = models.SequenceRegressor(windows.n_inputs, self.hidden_size, windows.n_targets, **options)
         self._train(model, train, held, seed)
         self._data = windows
         return self
 
     def _loss(self) -> Loss:
-        loss = Quantile(tuple(self.quantiles)) if self.loss is None else as_loss(self.loss, ("numbers",))
-        if self.season is not None and loss.least > -np.inf:
+        levels = checked_levels(self.quantiles)
+        loss = Quantile(levels) if self.loss in (None, "quantile") else as_loss(self.loss, ("numbers",))
+        if self.season is not None and not loss.shifts:
             raise ValueError(f"`season` must be None for the loss {loss!r}, because differences may be negative")
         return loss
 
@@ -176,10 +182,17 @@ class Forecaster(Estimator):
         X : array or frame, shape (at least the largest of `fh`, n_f), optional
             The numbers that are known in advance, after the last step of `y`.
         """
-        return self._forecast(fh, X, ["forecast"], Origin.point)
+        return self._forecast(fh, X, (), Origin.point)
 
     def predict_quantiles(self, fh: Any = None, X: Any = None, alpha: Any = None) -> Any:
-        """Return quantiles of the forecasts, by default all `quantiles`.
+        """Return quantiles of the forecasts.
+
+        Parameters
+        ----------
+        fh, X
+            As for `predict`.
+        alpha : float or sequence of float, optional
+            Their levels; default: `quantiles`. A loss that is a likelihood has all, "quantile" those of `quantiles`.
 
         Returns
         -------
@@ -188,7 +201,7 @@ class Forecaster(Estimator):
         return self._forecast(fh, X, self._levels(alpha), Origin.quantiles)
 
     def predict_interval(self, fh: Any = None, X: Any = None, coverage: Any = 0.8) -> Any:
-        """Return intervals that contain this part of the values, between two of `quantiles`.
+        """Return intervals that contain this part of the values, between two quantiles.
 
         Returns
         -------
@@ -199,20 +212,17 @@ class Forecaster(Estimator):
         return self._forecast(fh, X, levels, lambda origin, found, steps: origin.interval(found, steps, part))
 
     def _levels(self, alpha: Any) -> list[float]:
-        """Return levels of quantiles that the model forecasts; None means all of them."""
+        """Return levels of quantiles that the model forecasts, in the order of the caller."""
         check_is_fitted(self)
         loss = self.model_.loss_function
-        known = loss.quantiles if isinstance(loss, Quantile) else ()
-        if not known:
-            raise ValueError(f"the loss {loss!r} forecasts no quantiles: leave `loss` None, and set `quantiles`")
-        levels = [*known] if alpha is None else [alpha] if np.ndim(alpha) == 0 else [*alpha]
-        missing = [q for q in levels if q not in known]
-        if missing or not levels:
-            raise ValueError(f"the model forecasts the quantiles {[*known]}; got {missing or 'none'}: set `quantiles`")
+        if alpha is None:
+            alpha = loss.quantiles if isinstance(loss, Quantile) else self.quantiles
+        levels = [real("alpha", q, "(0, 1)") for q in ([alpha] if np.ndim(alpha) == 0 else alpha)]
+        loss.check_levels(sorted(set(levels)))
         return levels
 
-    def _forecast(self, fh: Any, X: Any, names: Sequence[Any], shaped: Callable[..., Any]) -> Any:
-        """Return these of the forecasts that `rnnx.analysis.forecast` names, in the form of `y`."""
+    def _forecast(self, fh: Any, X: Any, levels: Sequence[float], shaped: Callable[..., Any]) -> Any:
+        """Return the forecast, or quantiles of these levels, in the form of `y`."""
         check_is_fitted(self)
         steps = self.fh_ if fh is None else self._steps(fh, self._data.horizon)
         data = self._data
@@ -221,8 +231,8 @@ class Forecaster(Estimator):
                 ends = _for_each(X, self._origins[0].listed, len(data.series))
                 need = data.horizon if self.bidirectional else int(steps.max())
                 data = self._with([_known(a, b, need, data.horizon) for a, b in zip(data.series, ends, strict=True)])
-            found = forecast(self.model_, data)
-        own = {name: found[str(name)][..., steps - 1] for name in names}
+            found = forecast(self.model_, data, quantiles=sorted(set(levels)) or None)
+        own = {name: found[str(name)][..., steps - 1] for name in levels or ("forecast",)}
         results = [
             shaped(origin, {name: values[:, k] for name, values in own.items()}, steps)
             for k, origin in enumerate(self._origins)

@@ -20,15 +20,18 @@ from rnnx.data import (
     read_table,
     sequences_from_frame,
     series_from_frame,
+    split_by_group,
 )
 from rnnx.data.tables import header_of
 from rnnx.data.times import season_of
-from rnnx.losses import Quantile
+from rnnx.losses import Loss, Quantile, as_loss
 from rnnx.models import Model, SequenceClassifier, SequenceRegressor
 from rnnx.models.layers import chosen_cell
 from rnnx.training import checkpoint as checkpoints
 from rnnx.training.settings import TrainingSettings
+from rnnx.training.stored import later
 
+QUANTILES = (0.1, 0.5, 0.9)  # by default, of a loss that has quantiles
 _MOST_INPUTS = 256  # steps of the past by default
 
 
@@ -89,7 +92,8 @@ class ForecastSettings(TableSettings):
     horizon: int = 1
     input_length: int | None = None
     season: int | None = None
-    quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
+    loss: str = later("quantile")
+    quantiles: tuple[float, ...] | None = None  # 0.1, 0.5 and 0.9, if the loss has quantiles
     stride: int = 1
     gaps: str = "error"
     allow_gaps: bool = False
@@ -112,7 +116,12 @@ class ForecastSettings(TableSettings):
             )
 
     def prepared(self, data: list[Series]) -> "ForecastSettings":
-        """Return these settings with the season, the length of inputs and of the backtest that suit the series."""
+        """Return these settings with the season, the lengths and the quantiles that suit the series and the loss."""
+        loss, levels = self.loss_function(), self.quantiles
+        for one in data:
+            for column, values in zip(self.target, one.targets, strict=True):
+                with errors_of(self.table):
+                    loss.check_targets(column, values)
         horizon, steps = integer("horizon", self.horizon), max(one.targets.shape[1] for one in data)
         season = self.season
         if season is None:
@@ -126,7 +135,8 @@ class ForecastSettings(TableSettings):
         if length is None:
             free = steps - held - 2 * horizon - self._validation_steps(steps)
             length = max(season, min(max(2 * season, 2 * horizon), free, max(_MOST_INPUTS, season)), 1)
-        settings = replace(self, season=season, backtest=held, input_length=length)
+        levels = levels if levels is not None else QUANTILES if loss.has_quantiles else ()
+        settings = replace(self, season=season, backtest=held, input_length=length, quantiles=levels)
         settings.windows(data).ahead()  # raises if a series is too short, or what is known in advance is missing
         settings.sets(data)
         return settings
@@ -134,10 +144,22 @@ class ForecastSettings(TableSettings):
     def _validation_steps(self, steps: int) -> int:
         return max(self.horizon, round(real("validation", self.validation, "(0, 1)") * steps))
 
+    def loss_function(self) -> Loss:
+        """Return the loss of the model; raise ValueError if it has no such quantiles."""
+        levels = self.quantiles
+        loss = Quantile(levels or QUANTILES) if self.loss == Quantile.name else as_loss(self.loss, ("numbers",))
+        if levels:
+            loss.check_levels(levels)
+        return loss
+
     def windows(self, data: list[Series], *, ahead: bool = False) -> SeriesWindows:
-        """Return the windows over all series; with `ahead`, there may be none."""
+        """Return the windows over all series; with `ahead`, there may be none.
+
+        The model learns the difference from the seasonal naive forecast, unless its loss allows nothing below 0.
+        """
         length, horizon = integer("input_length", self.input_length), integer("horizon", self.horizon)
-        return SeriesWindows(data, length, horizon, allow_none=ahead, **self.select("stride", "gaps", "season"))
+        season = self.season if self.loss_function().shifts else None
+        return SeriesWindows(data, length, horizon, allow_none=ahead, season=season, **self.select("stride", "gaps"))
 
     def sets(self, data: list[Series]) -> tuple[Any, ...]:
         """Return the windows of the three parts of the series; the last is None without a backtest."""
@@ -148,14 +170,14 @@ class ForecastSettings(TableSettings):
         return *windows.split(steps), None
 
     def model(self, data: list[Series], xp: Any = None) -> SequenceRegressor:
-        """Return a new model of quantiles, with scalers of the training set."""
-        train = self.sets(data)[0]
-        inputs, targets = train.scalers()
+        """Return a new model, with scalers of the training set."""
+        train, loss = self.sets(data)[0], self.loss_function()
+        inputs, targets = train.scalers(shift=loss.shifts)
         return SequenceRegressor(
             train.n_inputs,
             output_size=train.n_targets,
             per_step=True,
-            loss=Quantile(self.quantiles),
+            loss=loss,
             input_scaler=inputs,
             target_scaler=targets,
             **self.of_model(xp),
@@ -171,6 +193,7 @@ class ClassifySettings(TableSettings):
     group: str | None = None
     folds: int = 5
     bidirectional: bool = False
+    validation: float | None = later(0.0)  # None: 0.1 with `patience`, otherwise nothing is held out
     epochs: int | None = 50
 
     task = "classify"
@@ -203,26 +226,43 @@ class ClassifySettings(TableSettings):
         return [str(of_ids[name]) for name in data.ids]
 
     def prepared(self, data: FrameSequences) -> "ClassifySettings":
-        """Return these settings with the names of the inputs."""
+        """Return these settings with the names of the inputs and the part to hold out."""
         if len(data.classes or ()) < 2:
             raise ValueError(
                 f"{self.table}: the column {self.label!r} must have at least 2 classes; got {data.classes}"
             )
+        part = self.validation
+        if part is None:
+            part = 0.1 if self.patience else 0.0
+        settings = replace(self, inputs=self.inputs or tuple(self._others(self.table)), validation=part)
+        everything = np.arange(len(data.ids))
+        settings.divided(data, everything)
         if integer("folds", self.folds, 0):
-            self.parts(data)
-        return replace(self, inputs=self.inputs or tuple(self._others(self.table)))
+            for held in self.parts(data):
+                settings.divided(data, np.setdiff1d(everything, held))
+        return settings
 
     def parts(self, data: FrameSequences) -> list[np.ndarray]:
         """Return the indices of the sequences that each fold holds out."""
         return folds_by_group(self.groups(data), self.folds, labels=data.targets, rng=self.seed)
 
     def sets(self, data: FrameSequences) -> tuple[Any, ...]:
-        """Return all sequences for training: cross-validation trains models of its own."""
-        return data.examples(), None, None
+        """Return the training set and what `validation` holds out: cross-validation trains models of its own."""
+        return *self.divided(data, np.arange(len(data.ids))), None
+
+    def divided(self, data: FrameSequences, chosen: np.ndarray) -> tuple[Examples, Examples | None]:
+        """Return these sequences without what `validation` holds out of them, and that, or None."""
+        examples = data.examples().take(chosen)
+        part = real("validation", self.validation or 0.0, "[0, 1)")
+        if not part:
+            return examples, None
+        labels, groups = np.asarray(data.targets)[chosen], np.asarray(self.groups(data))[chosen]
+        train, held = split_by_group(groups, part, labels=labels, rng=self.seed)
+        return examples.take(train), examples.take(held)
 
     def model(self, data: FrameSequences, xp: Any = None) -> SequenceClassifier:
-        """Return a new model, with a scaler of all sequences."""
-        return self.model_of(data.examples(), data.classes, xp)
+        """Return a new model, with a scaler of the training set."""
+        return self.model_of(self.sets(data)[0], data.classes, xp)
 
     def model_of(self, examples: Examples, classes: Any, xp: Any = None) -> SequenceClassifier:
         """Return a new model, with a scaler of these examples."""
