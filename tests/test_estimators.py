@@ -139,12 +139,66 @@ def test_wrong_sequences(rng):
     raises(ValueError, "one target for each of the n = 24 sequences of `X`; got 23", lambda: model.fit(x, y[:-1]))
     raises(ValueError, "`y` may be a column only of a data frame", lambda: model.fit(x, "label"))
     raises(ValueError, "`axes` must be 'ntf' or 'nft'", lambda: SequenceClassifier(axes="tnf").fit(x, y))
-    raises(TypeError, "`X` must be an array .* whose mask would be lost", lambda: model.predict(np.ma.ones((1, 4, 2))))
+    raises(TypeError, "`X` must not be a masked array", lambda: model.predict(np.ma.ones((1, 4, 2))))
     raises(ValueError, "`epochs` must be", lambda: SequenceClassifier(epochs=0).fit(x, y))
     raises(ValueError, "`optimizer` must be one of", lambda: SequenceClassifier(optimizer="adm").fit(x, y))
     frame = {"who": [1, 1], "x": [0.0, 1.0], "label": ["a", "a"]}
     fitted = SequenceClassifier(2, id="who", **FAST).fit(frame, "label")
     raises(ValueError, "no column 'x'", lambda: fitted.predict({"who": [1], "z": [1.0]}))
+
+
+def masked(array):
+    return np.ma.masked_greater(array, np.max(array) - 1e-9)
+
+
+NUMBERS = np.random.default_rng(0).standard_normal((12, 4, 2))
+LABELS = np.array(["up", "down"] * 6)
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "call"),
+    [
+        (TypeError, r"`y` must not be a masked array", lambda m: m.fit(NUMBERS, masked(np.arange(12) % 2))),
+        (TypeError, r"`X` must not be a masked array", lambda m: m.fit(masked(NUMBERS[..., 0]), LABELS)),
+        (TypeError, r"`sample_weight` must not be a masked", lambda m: m.fit(NUMBERS, LABELS, masked(np.arange(12.0)))),
+        (ValueError, r"`y` must not be missing; got None at index 11", lambda m: m.fit(NUMBERS, [*LABELS[:11], None])),
+        (ValueError, r"`y` must not be missing; got nan at index 11", lambda m: m.fit(NUMBERS, [*LABELS[:11], np.nan])),
+        (ValueError, r"`X` must hold at least one sequence, step", lambda m: m.fit(NUMBERS[:, :0], LABELS)),
+        (ValueError, r"`X` must hold at least one sequence, step", lambda m: m.fit([NUMBERS[0, :0]] * 12, LABELS)),
+        (ValueError, r"`X` must hold at least one sequence, step", lambda m: m.fit(NUMBERS[..., :0], LABELS)),
+        (ValueError, r"`X` must have shape .* got \(1, 12, 4, 2\)", lambda m: m.fit(NUMBERS[None], LABELS)),
+        (TypeError, r"`X` must be .* got generator: pass list", lambda m: m.fit((x for x in NUMBERS), LABELS)),
+        (ValueError, r"`X` must be finite and below", lambda m: m.fit(NUMBERS * 1e200, LABELS)),
+        (ValueError, r".* of one, \(T, n_x\), pass X", lambda m: m.fit(NUMBERS, LABELS).predict(NUMBERS[0])),
+        (FloatingPointError, r"`X` hold .*e", lambda m: m.fit(NUMBERS, LABELS).predict(NUMBERS * 1e200)),
+    ],
+)
+def test_data_that_estimators_refuse(error, message, call):
+    raises(error, message, lambda: call(SequenceClassifier(2, **FAST)))
+
+
+def test_labels_keep_their_kind():
+    pandas = pytest.importorskip("pandas")
+    for labels, expected in (
+        (pandas.array([1, 2] * 6, dtype="Int64"), [1, 2]),
+        (pandas.array([True, False] * 6, dtype="boolean"), [False, True]),
+        (pandas.Series(LABELS, dtype="category"), ["down", "up"]),
+    ):
+        classes = SequenceClassifier(2, **FAST).fit(NUMBERS, labels).classes_.tolist()
+        assert classes == expected
+        assert {type(c) for c in classes} == {type(c) for c in expected}
+    missing = pandas.array([1, None] * 6, dtype="Int64")
+    raises(ValueError, "`y` must not be missing", lambda: SequenceClassifier(2, **FAST).fit(NUMBERS, missing))
+
+
+def test_arrays_of_objects_and_tables_after_lists():
+    flat = [row[: 2 + k % 3, 0] for k, row in enumerate(NUMBERS)]
+    held = np.empty(12, object)
+    held[:] = flat
+    model = SequenceClassifier(2, **FAST).fit(held, LABELS)
+    np.testing.assert_array_equal(model.predict_proba(held), model.predict_proba(flat))
+    whole = NUMBERS[..., 0]
+    np.testing.assert_array_equal(model.predict_proba(whole), model.predict_proba(whole[..., None]))
 
 
 def test_without_scikit_learn(monkeypatch):
@@ -263,6 +317,39 @@ def test_a_forecaster_of_pandas():
     gap = pandas.Series(wave(), index.append(index[-1:] + 2)[[*range(59), 60]])
     raises(ValueError, "must be evenly spaced", lambda: Forecaster().fit(gap, fh=1))
     raises(ValueError, "must increase", lambda: Forecaster().fit(frame[::-1], fh=1))
+    twice = pandas.Series(wave(3), days[[0, 1, 1]])
+    raises(ValueError, "the index of `y` has 2024-01-02 00:00:00 twice", lambda: Forecaster().fit(twice, fh=1))
+    raises(
+        TypeError, "dates, periods or numbers", lambda: Forecaster().fit(pandas.Series([1.0, 2.0], ["b", "a"]), fh=1)
+    )
+    late = pandas.Series([1.0], pandas.period_range("2025-04", periods=1, freq="M"))
+    raises(ValueError, "`y` must go on at 2025-03; got 2025-04", lambda: model.update(late))
+
+
+def test_columns_of_pandas():
+    pandas = pytest.importorskip("pandas")
+    days, fit = pandas.date_range("2024-01-01", periods=62, freq="D"), Forecaster(4, **FAST).fit
+    x = pandas.Series(np.arange(62.0), days)
+    model = fit(pandas.Series(wave(), days[:60]), x[:60], fh=[1, 2])
+    assert len(model.predict(X=x[60:])) == 2
+    raises(
+        ValueError, "the index of `X` must be 2024-03-01 .* in row 0; got 2024-02-29", lambda: model.predict(X=x[59:61])
+    )
+    raises(ValueError, "the index of `X` must be 2024-01-02", lambda: fit(pandas.Series(wave(), days[1:61]), x, fh=1))
+    kinds = {"a": pandas.array(wave(), dtype="Float64"), "b": wave().astype(object)}
+    assert fit(pandas.DataFrame(kinds), fh=1).predict().shape == (1, 2)
+    raises(
+        TypeError,
+        "the column 'c' must hold numbers; got objects, such as 'x'",
+        lambda: fit(pandas.DataFrame({"c": ["x"] * 60}), fh=1),
+    )
+    local = pandas.date_range("2024-03-30", periods=60, freq="h", tz="Europe/Berlin")
+    assert fit(pandas.Series(wave(), local), fh=1).predict().index[0] == local[-1] + pandas.Timedelta("1h")
+    raises(
+        ValueError,
+        "2024-03-31 03:00:00 comes after 2024-03-31 01",
+        lambda: fit(pandas.Series(wave(), local.tz_localize(None)), fh=1),
+    )
 
 
 def test_wrong_forecasts():
@@ -289,3 +376,13 @@ def test_wrong_forecasts():
     )
     raises(ValueError, "`alpha` must be a number in", lambda: few.predict_quantiles(alpha=2))
     raises(TypeError, "`y` must be a NumPy array|`y` must hold", lambda: Forecaster().fit(np.array(["a", "b"]), fh=1))
+    for name, arguments in (("y", (masked(y),)), ("X", (y, masked(y)))):
+        raises(
+            TypeError, f"`{name}` must not be a masked", lambda arguments=arguments: Forecaster().fit(*arguments, fh=1)
+        )
+    raises(
+        ValueError,
+        r"`y\[1\]` must have at least `input_length` = 9 steps; got 5",
+        lambda: Forecaster(input_length=9).fit([y, y[:5]], fh=1),
+    )
+    raises(ValueError, "the values of `y` must be finite and below", lambda: Forecaster().fit(1e300 * y, fh=1))

@@ -252,6 +252,8 @@ def test_nse_is_one_minus_the_efficiency(rng):
     lengths = np.array([s.stop for s in steps])
     expected = np.average(ratios, weights=lengths)
     assert_close(losses.NSE(epsilon=0)(y, targets, lengths=lengths)[0], expected, TOLERANCE["oracle"])
+    whole = losses.ESR(epsilon=0)(y[:1, :1], targets[:1, :1])[0]
+    assert_close(whole, ((y - targets)[0, 0] ** 2).sum() / (targets[0, 0] ** 2).sum(), TOLERANCE["oracle"])
     with pytest.raises(ValueError, match="needs `per_step` = True"):
         SequenceRegressor(1, 2, loss="nse")
 

@@ -1,9 +1,23 @@
 """The values in messages."""
 
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 
 def shown(value: Any) -> str:
     """Return a value's representation for a message: on one line, and at most 60 characters long."""
     return re.sub(r"\s*\n\s*", " ", repr(value))[:60]
+
+
+@contextmanager
+def in_words_of_the_caller(names: Mapping[str, str]) -> Iterator[None]:
+    """Replace the names of arguments in errors by those that the caller knows."""
+    try:
+        yield
+    except (TypeError, ValueError, FloatingPointError) as error:
+        words = str(error)
+        for ours, theirs in names.items():
+            words = words.replace(ours, theirs)
+        raise type(error)(words) from None

@@ -8,6 +8,7 @@ import click
 from click import Choice, IntRange, option
 
 from rnnx._core.files import check_writable, errors_of, write_atomically
+from rnnx._core.words import in_words_of_the_caller
 from rnnx.cli.group import (
     FRACTION,
     Command,
@@ -27,6 +28,13 @@ from rnnx.training.tables import QUANTILES, ClassifySettings, ForecastSettings, 
 
 _ON_RESUME = ("epochs", "patience", "table")  # settings that --resume may change
 _NOT_SETTINGS = ("resume", "folder", "output", "device", "save_every", "quiet")
+_SAME = ("horizon", "quantiles", "folds", "season", "patience", "future", "stride", "validation", "time")
+_WORDS = {  # of errors, and of the command line
+    **{f"`{name}`": f"--{name}" for name in _SAME},
+    **{"`input_length`": "--input-length", "`validation_length`": "--validation", "`test_length`": "--backtest"},
+    **{"gaps='hold'": "--gaps hold", "allow_gaps=True": "--allow-gaps", "`id`, the column": "--group, the column"},
+    "`series` must have one of": "there must be a series of",
+}
 _of_forecast = partial(setting_of, ForecastSettings)
 _of_classify = partial(setting_of, ClassifySettings)
 _table = click.argument("table", required=False, type=click.Path(dir_okay=False))
@@ -101,7 +109,7 @@ def forecast(context: click.Context, /, **options: Any) -> None:
       rnnx forecast load.csv --target load --time timestamp --horizon 24
       rnnx forecast shops.csv --target sales --time day --horizon 14 --group shop --future price,holiday
     """  # noqa: D301
-    with errors_as_messages(), Interrupt() as interrupt:
+    with errors_as_messages(), in_words_of_the_caller(_WORDS), Interrupt() as interrupt:
         needed = ("target", "time", "horizon")
         run = _started(context, options, ForecastSettings, needed)
         _finish(ForecastDisplay(run, options), interrupt)
@@ -147,7 +155,7 @@ def classify(context: click.Context, /, **options: Any) -> None:
     Example:
       rnnx classify train.csv --label activity --id series --time t
     """  # noqa: D301
-    with errors_as_messages(), Interrupt() as interrupt:
+    with errors_as_messages(), in_words_of_the_caller(_WORDS), Interrupt() as interrupt:
         run = _started(context, options, ClassifySettings, ("label", "id"))
         _finish(ClassifyDisplay(run, options), interrupt)
 
@@ -202,7 +210,7 @@ def predict(model: str, table: str, output: str | None) -> None:
     Example:
       rnnx predict runs/train-classify new.csv --output predictions.csv
     """  # noqa: D301
-    with errors_as_messages():
+    with errors_as_messages(), in_words_of_the_caller(_WORDS):
         if output is not None:
             check_writable(output)
         loaded = load_best(model)

@@ -243,7 +243,8 @@ def _held(series: Sequence[Series], targets: np.ndarray, firsts: np.ndarray, gap
         own = (
             f"targets of series {which}" if series[which].id is None else f"targets of the series {series[which].id!r}"
         )
-        where = f"{own} hold NaN at step {place - firsts[which]}"
+        step, times = place - firsts[which], series[which].times
+        where = f"{own} hold NaN at step {step}" + ("" if times is None else f", {times[step]}")
         if gaps == "error":
             raise ValueError(f"{where}; pass gaps='hold' to give the model the last value before it")
         if missing[:, firsts].any():

@@ -16,10 +16,13 @@ from sklearn.utils.validation import _check_sample_weight, _num_samples, check_a
 from rnnx import models
 from rnnx._core import arrays as ns
 from rnnx._core.checks import flag
+from rnnx._core.words import in_words_of_the_caller
 from rnnx.data import Examples, Scaler, split_by_group
-from rnnx.estimators.base import Estimator
-from rnnx.estimators.inputs import Sequences, frame_sequences, is_frame, sequences_of
+from rnnx.estimators.base import Estimator, not_masked
+from rnnx.estimators.inputs import Sequences, frame_sequences, is_frame, labels_of, sequences_of
 from rnnx.losses import as_loss
+
+_WORDS = {"`inputs`": "`X`", "`targets`": "`y`"}
 
 
 @dataclass(eq=False, repr=False)
@@ -41,6 +44,7 @@ class SequenceEstimator(Estimator):
         """Return a new model for this training set."""
 
     def _weights(self, y: np.ndarray, sample_weight: Any) -> Any:
+        not_masked("sample_weight", sample_weight)
         return None if sample_weight is None else _check_sample_weight(sample_weight, y, ensure_non_negative=True)
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -72,8 +76,11 @@ class SequenceEstimator(Estimator):
         weights = self._weights(y, sample_weight)
         data, held = self._divided(Examples(x, self._encoded(y), lengths=lengths, weights=weights), seed)
         if flag("scale", self.scale):
-            options["input_scaler"] = Scaler.fit(data.inputs, lengths=data.lengths)
-        self._train(self._model(data, **options, **self._options(seed)), data, held, seed)
+            with in_words_of_the_caller({"`values`": "`X`"}):
+                options["input_scaler"] = Scaler.fit(data.inputs, lengths=data.lengths)
+        model = self._model(data, **options, **self._options(seed))
+        with in_words_of_the_caller(_WORDS):
+            self._train(model, data, held, seed)
         return self
 
     def _divided(self, data: Examples, seed: int) -> tuple[Examples, Examples | None]:
@@ -89,6 +96,7 @@ class SequenceEstimator(Estimator):
 
     def _checked(self, X: Any, y: Any, reset: bool) -> tuple[Sequences, Any]:
         """Return sequences and targets; `y` may be None."""
+        not_masked("y", y)
         if self.id is None or not is_frame(X):
             sequences = sequences_of(self, X, self.axes, reset)
         else:
@@ -113,7 +121,8 @@ class SequenceEstimator(Estimator):
         """Return what a method of the model says, with the sequences first."""
         check_is_fitted(self)
         (x, lengths), _ = self._checked(X, None, reset=False)
-        found: np.ndarray = ns.to_host(getattr(self.model_, method)(x, lengths=lengths))
+        with in_words_of_the_caller(_WORDS):
+            found: np.ndarray = ns.to_host(getattr(self.model_, method)(x, lengths=lengths))
         return found.T
 
     def __sklearn_tags__(self) -> Any:
@@ -187,7 +196,7 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
     class_weight: Any = None
 
     def _encoded(self, y: Any) -> np.ndarray:
-        y = column_or_1d(y, warn=True)
+        y = column_or_1d(labels_of(y), warn=True)
         check_classification_targets(y)
         self.classes_, targets = np.unique(y, return_inverse=True)
         return targets
@@ -252,7 +261,8 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):
     def _model(self, data: Examples, **options: Any) -> models.SequenceModel:
         if self.scale:
             loss = as_loss(options.get("loss", "squared_error"), ("numbers",))
-            options["target_scaler"] = Scaler.fit(data.targets, shift=loss.shifts)
+            with in_words_of_the_caller({"`values`": "`y`"}):
+                options["target_scaler"] = Scaler.fit(data.targets, shift=loss.shifts)
         return models.SequenceRegressor(len(data.inputs), self.hidden_size, len(data.targets), **options)
 
     def predict(self, X: Any) -> np.ndarray:

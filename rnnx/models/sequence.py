@@ -136,7 +136,7 @@ class SequenceRegressor(Predictor):
         Predict at every step (targets (output_size, m, T)) instead of at the end (targets (output_size, m)).
     loss : str or Loss
         "squared_error", the default, "absolute_error", "huber", "quantile", "gaussian", "student_t", "poisson", "nse",
-        or a loss of `rnnx.losses` with options, such as ``Quantile([0.1, 0.5, 0.9])``, or of your own.
+        "esr", or a loss of `rnnx.losses` with options, such as ``Quantile([0.1, 0.5, 0.9])``, or of your own.
     target_scaler : Scaler, optional
         The model predicts in the raw units of the targets, while it learns standardized ones, of which the loss is. For
         "poisson" it must not shift: ``Scaler.fit(targets, shift=False)``.

@@ -118,9 +118,9 @@ class ForecastSettings(TableSettings):
     def prepared(self, data: list[Series]) -> "ForecastSettings":
         """Return these settings with the season, the lengths and the quantiles that suit the series and the loss."""
         loss, levels = self.loss_function(), self.quantiles
-        for one in data:
-            for column, values in zip(self.target, one.targets, strict=True):
-                with errors_of(self.table):
+        with errors_of(self.table):
+            for one in data:
+                for column, values in zip(self.target, one.targets, strict=True):
                     loss.check_targets(column, values)
         horizon, steps = integer("horizon", self.horizon), max(one.targets.shape[1] for one in data)
         season = self.season
@@ -137,8 +137,9 @@ class ForecastSettings(TableSettings):
             length = max(season, min(max(2 * season, 2 * horizon), free, max(_MOST_INPUTS, season)), 1)
         levels = levels if levels is not None else QUANTILES if loss.has_quantiles else ()
         settings = replace(self, season=season, backtest=held, input_length=length, quantiles=levels)
-        settings.windows(data).ahead()  # raises if a series is too short, or what is known in advance is missing
-        settings.sets(data)
+        with errors_of(self.table):  # if a series is too short, or what is known in advance is missing
+            settings.windows(data).ahead()
+            settings.sets(data)
         return settings
 
     def _validation_steps(self, steps: int) -> int:
