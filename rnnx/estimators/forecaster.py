@@ -167,8 +167,8 @@ class Forecaster(Estimator):
         if len(series) != len(self._origins):
             raise ValueError(f"`y` must have the {len(self._origins)} series of `fit`; got {len(series)}")
         with in_words_of_the_caller(WORDS):
-            joined = [joined(a, b) for a, b in zip(self._data.series, series, strict=True)]
-            self._data = self._with(joined)
+            longer = [joined(a, b) for a, b in zip(self._data.series, series, strict=True)]
+            self._data = self._with(longer)
         self._origins = [a.after(b) for a, b in zip(self._origins, origins, strict=True)]
         return self
 
