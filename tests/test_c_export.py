@@ -73,6 +73,15 @@ def test_any_cell(cell, kind, rng, tmp_path):
         compare(model.quantized(), exported(model, tmp_path, weights="int8"), rng)
 
 
+@pytest.mark.parametrize("n", [4, 8, 12])
+def test_constants_with_all_optimizations(n, tmp_path, monkeypatch, rng):
+    """GCC 12 makes wrong vectors of constants such as new biases, n ones and then zeros, for AVX-512."""
+    monkeypatch.setattr(library, "_FLAGS", [flag for flag in library._FLAGS if flag != "-O1"])
+    model = SequenceRegressor(3, n, 32, rng=0)
+    model.parameters["Wy"], model.parameters["by"] = np.eye(32, n, dtype="f4"), np.float32(np.arange(32) < n)[:, None]
+    compare(model, exported(model, tmp_path), rng)
+
+
 def test_a_character_model(rng, tmp_path):
     """Step by step too, with names that are not C's, and characters that a string in C escapes."""
     model = CharModel(7, [9, 40], cell="lstm", zoneout=0.25, seed=0)

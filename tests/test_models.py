@@ -135,6 +135,18 @@ def test_segments_have_the_gradients_of_the_whole(cell, reset_after, length, rng
         assert_close(parts.states[name], whole.states[name], 1e-13, name)
 
 
+@pytest.mark.parametrize("length", [1, 2, 4])
+def test_segments_of_sequences_with_one_target(length, rng):
+    """It counts in the segment in which its sequence ends, also if the sequence is empty."""
+    model = SequenceClassifier(2, [4, 3], 3, dropout=0.3, dtype="float64", seed=0)
+    lengths, weights = np.array([5, 0, 2, 4, 1]), np.array([1, 0.5, 2, 0, 3])
+    batch = Batch(rng.standard_normal((2, 5, 5)), rng.integers(0, 3, 5), lengths, weights=weights)
+    whole, parts = (model.train_step(batch, masks=Masks((3, 1)), segment_length=k) for k in (None, length))
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-13)
+    for name, d in whole.gradients.items():
+        assert_close(parts.gradients[name], d, TOLERANCE["oracle"], name)
+
+
 @pytest.mark.slow
 def test_segments_need_the_memory_of_the_square_root():
     """Four times the steps need about twice the memory with segments, four times without."""
@@ -276,7 +288,7 @@ def test_models_on_other_libraries(runtime):
         (lambda: CharModel(5, 4).forward(np.zeros((2, 3), int), states={"b": 1}), "`states` must only contain"),
         (lambda: SequenceClassifier(3, 4, 2, bidirectional=True).stack.stream({}), "cannot run step by step"),
         (
-            lambda: SequenceClassifier(3, 4, 2).train_step(
+            lambda: SequenceClassifier(3, 4, 2, bidirectional=True).train_step(
                 Batch(np.zeros((3, 1, 2)), np.zeros(1, int), None), segment_length=1
             ),
             "`segment_length` needs a unidirectional model",

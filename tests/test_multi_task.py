@@ -6,7 +6,7 @@ from problems import TOLERANCE, assert_close, numeric_gradient
 
 from rnnx.data import Batch, Examples, MultiTaskExamples, Scaler
 from rnnx.models import Head, MultiTaskModel, SequenceClassifier, SequenceRegressor
-from rnnx.optim import Adam
+from rnnx.optim import SGD, Adam
 from rnnx.training import Checkpoint, Trainer, load_checkpoint, save_checkpoint
 
 N, T = 5, 4
@@ -35,8 +35,8 @@ def model_of(**options):
     return MultiTaskModel(2, [3, 4], heads(), seed=0, dtype="float64", **options)
 
 
-@pytest.mark.parametrize("bidirectional", [False, True])
-def test_gradients(bidirectional, rng):
+@pytest.mark.parametrize(("bidirectional", "segment_length"), [(False, None), (True, None), (False, 3)])
+def test_gradients(bidirectional, segment_length, rng):
     scaler = Scaler((0.5, 1.0), (2.0, 3.0))
     model = model_of(bidirectional=bidirectional, input_scaler=scaler)
     model.set_parameters({name: rng.standard_normal(p.shape) for name, p in model.parameters.items()})
@@ -45,7 +45,7 @@ def test_gradients(bidirectional, rng):
         x, targets(rng), lengths=LENGTHS, weights={"label": rng.random(N), "load": rng.random((N, T))}
     )
     batch = data.extremes()
-    step = model.train_step(batch)
+    step = model.train_step(batch, segment_length=segment_length)
     assert step.loss == pytest.approx(model.loss(batch))
     for name in ("Wy_load", "by_label", "Wy_tags", "Wy_total", *(n for n in model.parameters if "_l0" in n)):
         numeric = numeric_gradient(lambda: model.loss(batch), model.parameters[name])
@@ -57,6 +57,36 @@ def test_gradients(bidirectional, rng):
         return sum((model.forward(x, lengths=LENGTHS)[0][name] * d).sum() for name, d in cotangents.items())
 
     assert_close(model.backward(cotangents, cache)["dx"], numeric_gradient(total, x), TOLERANCE["gradient"])
+
+
+@pytest.mark.parametrize("segment_length", [None, 1, 2, 3])
+@pytest.mark.parametrize("parts", [{}, {"micro_batch_size": 1}, {"micro_batch_size": 3}, {"shards": 2}])
+def test_parts_and_segments_are_the_same_step(segment_length, parts, rng):
+    """Also of heads that have no terms in some of them; with frozen and averaged parameters."""
+    weights = {"label": np.array([0, 0, 1.5, 0, 0]), "load": rng.random((N, T)), "tags": np.zeros(N)}
+    data = MultiTaskExamples(rng.standard_normal((2, N, T)), targets(rng), lengths=LENGTHS, weights=weights)
+    found = []
+    for options in ({}, {"segment_length": segment_length, **parts}):
+        trainer = Trainer(model_of(), SGD(0.5), frozen=["bf_l1"], ema=0.9, clip_norm=None, **options)
+        losses = [trainer.fit(data, iterations=2, batch_size=N).loss, trainer.evaluate(data, N)]
+        found.append((losses, {**trainer.model.parameters, "average": trainer.averaged.parameters["Wy_load"]}))
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-12)
+    for name, p in found[0][1].items():
+        assert_close(found[1][1][name], p, TOLERANCE["oracle"], name)
+    assert not np.array_equal(found[0][1]["by_label"], model_of().parameters["by_label"])
+
+
+def test_the_outputs_of_a_head_without_terms_may_be_anything(rng):
+    """Between segments they are those of no example: they may overflow."""
+    model = MultiTaskModel(1, 2, {"n": Head(1, "poisson"), "y": Head(1, per_step=True)}, cell="rnn", seed=0)
+    for name, value in {"Wf_l0": 0, "Wax_l0": 9, "Waa_l0": 0, "Wy_n": 1e3}.items():
+        if name in model.parameters:
+            model.parameters[name][:] = value
+    x = np.array([[[-1.0, 1, 1, -1]]])
+    batch = MultiTaskExamples(x, {"n": np.ones((1, 1)), "y": np.zeros((1, 1, 4))}).extremes()
+    whole, parts = (model.train_step(batch, segment_length=k) for k in (None, 3))
+    assert parts.loss == pytest.approx(whole.loss)
+    assert np.isfinite(parts.gradients["dWy_n"]).all()
 
 
 def test_each_head_is_a_model_of_its_own(rng):
@@ -136,9 +166,9 @@ def test_messages(rng):
         (lambda: model.predict(x * np.nan), FloatingPointError, "`inputs` hold nan"),
         (lambda: model.backward({}, model.forward(x)[2]), ValueError, "`dz` must have the names of the heads"),
         (
-            lambda: Trainer(model, Adam(), micro_batch_size=2).fit(MultiTaskExamples(x, own), epochs=1),
+            lambda: model_of(bidirectional=True).train_step(MultiTaskExamples(x, own).extremes(), segment_length=2),
             ValueError,
-            "`micro_batch_size` is for models with one head",
+            "`segment_length` needs a unidirectional model",
         ),
         (
             lambda: fit(MultiTaskExamples(x, {**own, "total": own["total"] * np.nan}), epochs=1),

@@ -12,8 +12,8 @@ from problems import TOLERANCE, assert_close
 from ranks import in_ranks
 
 from rnnx.cli.interrupt import Interrupt
-from rnnx.data import Examples, Pairs
-from rnnx.models import Seq2Seq, SequenceRegressor
+from rnnx.data import Examples
+from rnnx.models import SequenceRegressor
 from rnnx.optim import Adam
 from rnnx.training import NcclGroup, Run, Settings, Trainer, load_checkpoint, read_metrics
 from rnnx.training.distributed import nccl
@@ -178,9 +178,6 @@ def test_messages():
     data, trainer = numbers(in_ranks(1, lambda group: group)[0])
     with pytest.raises(ValueError, match="`shards` must be at most `batch_size` = 4; got 5"):
         trainer.fit(data, epochs=1, batch_size=4)
-    pairs = Pairs([[1, 2]], [[1]], 0)
-    with pytest.raises(TypeError, match="`shards` is for batches of single sequences"):
-        Trainer(Seq2Seq(4, 4, 3, seed=0), Adam(), shards=1).fit(pairs, epochs=1)
 
 
 # --- runs --------------------------------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ from rnnx.training import (
     learning_rate_range,
 )
 
+OF_A_MODEL = "parameters", "xp", "dtype", "check", "checked", "count", "train_step", "evaluate_step"
+
 
 @pytest.mark.parametrize("per_step", [False, True])
 @pytest.mark.parametrize("kind", ["numbers", "classes"])
@@ -41,6 +43,21 @@ def test_a_batch_in_parts_is_the_same_step(kind, per_step, rng):
     assert results[1][0] == pytest.approx(results[0][0], rel=1e-12)
     for name, p in results[0][1].items():
         assert_close(results[1][1][name], p, TOLERANCE["oracle"], name)
+
+
+def test_pairs_in_parts_are_the_same_step():
+    """Each part is as long as its longest source and target."""
+    pairs = Pairs([[1, 2, 3], [3], [], [2, 2, 1, 1], [1]], [[1], [2, 1, 2], [3, 3], [], [1, 2, 3, 1]], 0)
+    results = []
+    for parts in ({}, {"micro_batch_size": 2}, {"shards": 4}):
+        model = Seq2Seq(4, 4, 3, seed=0, dtype="float64")
+        trainer = Trainer(model, SGD(0.5), **parts)
+        losses = [trainer.fit(pairs, iterations=2, batch_size=5).loss, trainer.evaluate(pairs, 3)]
+        results.append((losses, model.parameters))
+    for losses, parameters in results[1:]:
+        assert losses == pytest.approx(results[0][0], rel=1e-12)
+        for name, p in results[0][1].items():
+            assert_close(parameters[name], p, TOLERANCE["oracle"], name)
 
 
 def test_a_text_in_parts_carries_its_states():
@@ -153,6 +170,6 @@ def test_messages(rng):
     ):
         with pytest.raises(error, match=message):
             Trainer(model, Adam(), **options)
-    pairs = Pairs([[1, 2]], [[1]], 0)
-    with pytest.raises(TypeError, match="`micro_batch_size` is for batches of single sequences"):
-        Trainer(Seq2Seq(4, 4, 3, seed=0), Adam(), micro_batch_size=1).fit(pairs, epochs=1)
+    own = types.SimpleNamespace(**{name: getattr(model, name) for name in OF_A_MODEL})
+    with pytest.raises(TypeError, match="`micro_batch_size` needs a model with the method `part`"):
+        Trainer(own, Adam(), micro_batch_size=1).fit(Examples(np.ones((1, 1, 1)), np.ones((1, 1))), epochs=1)

@@ -31,6 +31,9 @@ class Batch:
         What the model's cell has besides `inputs`.
     weights : array, shape (m,) or (m, T), or None
         Weights of the examples, or of their steps, in the loss.
+    n_terms : float or dict of str to float, or None
+        Of a part of a larger batch: the number of terms, or the sum of their weights, that the loss of the whole batch
+        averages, or these by head. The losses of all parts add up to that loss.
     """
 
     inputs: Any
@@ -39,6 +42,12 @@ class Batch:
     continues: bool = False
     extra: Mapping[str, Any] | None = None
     weights: Any = None
+    n_terms: Any = None
+
+    @property
+    def size(self) -> int:
+        """The number of examples."""
+        return int(self.inputs.shape[-2])
 
     def rows(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the unpadded inputs and targets of each example."""
@@ -64,7 +73,7 @@ class LateBatch(Batch):
 
     def __init__(self, gather: Gather, to_device: Callable[[np.ndarray], Any], lengths: np.ndarray, continues: bool):
         values = {"gather": gather, "to_device": to_device, "lengths": lengths, "continues": continues, "extra": None}
-        vars(self).update(values, weights=None)
+        vars(self).update(values, weights=None, n_terms=None)
 
     def __getattr__(self, name: str) -> Any:
         if name not in ("inputs", "targets"):

@@ -23,6 +23,8 @@ class PairBatch:
         Expected outputs: the target, then the end token.
     target_lengths : array of int, shape (m,)
         Including the end token.
+    n_terms : int or None
+        As for `Batch`.
     """
 
     source: np.ndarray
@@ -31,6 +33,12 @@ class PairBatch:
     target_out: np.ndarray
     target_lengths: np.ndarray
     continues: bool = False  # pairs are independent
+    n_terms: int | None = None
+
+    @property
+    def size(self) -> int:
+        """The number of pairs."""
+        return int(self.source.shape[0])
 
     @property
     def lengths(self) -> np.ndarray:

@@ -54,6 +54,11 @@ class Code:
         self.scratch[name] = max(size, self.scratch.get(name, 0))
         return f"s->{name}"
 
+    def start(self, name: str, biases: np.ndarray, y: str) -> list[str]:
+        """Return a line that sets y to biases."""
+        self.words.add("start")
+        return [f"start({y}, {self.constants(name, biases)}, {biases.size});"]
+
     def product(self, name: str, w: np.ndarray, x: str, y: str, heads: int = 1, *, exact: bool = False) -> list[str]:
         """Return lines that add W x to y; W has the blocks of its heads gate by gate. `exact` is for float32 only."""
         rows, columns = w.shape

@@ -112,9 +112,8 @@ class Functions:
 
     def _head(self) -> str:
         """Return the function of the dense layer: of its input (both directions at a step), or of the last states."""
-        W, n_y = self.parameters["Wy"].astype(np.float32), self.model.head.n_out
-        bias = self.code.constants("by", self.parameters["by"])
-        lines = [f"for (u = 0; u < {n_y}; ++u) y[u] = {bias}[u];"]
+        W = self.parameters["Wy"].astype(np.float32)
+        lines = self.code.start("by", self.parameters["by"], "y")
         if self.bidirectional and self.model.per_step:
             argument = "const float *a"
             lines += self.code.product("Wy", W, "a", "y", exact=True)
@@ -123,7 +122,7 @@ class Functions:
             for one in self.model.stack.layers[-1]:
                 suffix = "_reverse" if one.reverse else ""
                 lines += self.code.product(f"Wy{suffix}", W[:, one.rows], self._hidden(one), "y", exact=True)
-        return _function(f"static void head({argument}, float *y)", ["int u;", *lines], "The output layer.")
+        return _function(f"static void head({argument}, float *y)", lines, "The output layer.")
 
     def _defaults(self) -> str:
         defaults = dict(self.cell.defaults)

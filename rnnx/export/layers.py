@@ -96,8 +96,9 @@ class _Stage:
         return start + code.column(f"wx{self.suffix}", w.wx, zx)
 
     def _start(self, z: str, size: int, name: str, bias: np.ndarray | None) -> list[str]:
-        value = "0.0f" if bias is None else f"{self.code.constants(f'{name}{self.suffix}', bias)}[u]"
-        return [f"for (u = 0; u < {size}; ++u) {z}[u] = {value};"]
+        if bias is None:
+            return [f"for (u = 0; u < {size}; ++u) {z}[u] = 0.0f;"]
+        return self.code.start(f"{name}{self.suffix}", bias, z)
 
     def _place(self, slot: Slot) -> str:
         """Return the array that holds a value."""

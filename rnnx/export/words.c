@@ -282,7 +282,24 @@ static float op_mean(const float *restrict x, int n) {
   return (((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]))) / (float)n;
 }
 
-@product:
+@opaque:
+/* Hides from the compiler where a pointer points. GCC 12 makes wrong vectors of constants such as eight ones and eight
+   zeros for AVX-512, and new biases and identity matrices are such constants. */
+#if defined(__GNUC__) && !defined(__clang__)
+#define OPAQUE(pointer) __asm__("" : "+r"(pointer))
+#else
+#define OPAQUE(pointer) (void)0
+#endif
+
+@start: opaque
+/* Set y to the biases. */
+static inline void start(float *restrict y, const float *restrict biases, int n) {
+  int u;
+  OPAQUE(biases);
+  for (u = 0; u < n; ++u) y[u] = biases[u];
+}
+
+@product: opaque
 /* Add W x to y. W is stored in panels of 32 rows, then of 8, then of what is left; a panel column by column. */
 static inline const float *panel(const float *restrict w, const float *restrict x, float *restrict y, int rows,
                                  int columns) {
@@ -297,12 +314,13 @@ static inline const float *panel(const float *restrict w, const float *restrict 
 }
 
 static void add_product(const float *w, const float *x, float *y, int rows, int columns) {
+  OPAQUE(w);
   for (; rows >= 32; rows -= 32, y += 32) w = panel(w, x, y, 32, columns);
   for (; rows >= 8; rows -= 8, y += 8) w = panel(w, x, y, 8, columns);
   if (rows > 0) panel(w, x, y, rows, columns);
 }
 
-@product_int8:
+@product_int8: opaque
 /* Add W x to y. W is stored as for float32, but as integers, to be multiplied by the scales of their rows. */
 static inline const int8_t *panel_int8(const int8_t *restrict w, const float *restrict scales, const float *restrict x,
                                        float *restrict y, int rows, int columns) {
@@ -321,6 +339,8 @@ static inline const int8_t *panel_int8(const int8_t *restrict w, const float *re
 }
 
 static void add_product_int8(const int8_t *w, const float *scales, const float *x, float *y, int rows, int columns) {
+  OPAQUE(w);
+  OPAQUE(scales);
   for (; rows >= 32; rows -= 32, y += 32, scales += 32) w = panel_int8(w, scales, x, y, 32, columns);
   for (; rows >= 8; rows -= 8, y += 8, scales += 8) w = panel_int8(w, scales, x, y, 8, columns);
   if (rows > 0) panel_int8(w, scales, x, y, rows, columns);

@@ -15,7 +15,7 @@ from rnnx.functional.quantization import check_trainable
 from rnnx.models.layers import Layer, Parameters, States
 from rnnx.models.masks import Masks
 from rnnx.models.parameters import Parameterized
-from rnnx.models.segments import train_in_segments
+from rnnx.models.segments import scaled, train_in_segments
 
 Ready = Callable[[Parameters], Any]  # is given gradients that are final, during a backward pass
 
@@ -98,6 +98,14 @@ class Model(Parameterized, ABC):
     def compare(self, z: Array, batch: Any) -> tuple[Any, Array]:
         """Return the loss of the outputs for a checked batch, as in `Step`, and its gradient."""
 
+    def part(self, batch: Any, rows: slice) -> Any:
+        """Return some examples of a checked batch, cut to the longest of them.
+
+        The loss of a part is its share of the loss of the batch, so that the losses of all parts add up to it.
+        """
+        del batch, rows
+        raise TypeError(f"{type(self).__name__} cannot cut batches: it has no method `part`")
+
     @abstractmethod
     def run_backward(self, dz: Array, cache: Any, *, ready: Ready | None = None) -> Parameters:
         """Run `backward` without checks, for a gradient from `compare`, and free the cache."""
@@ -140,14 +148,13 @@ class Model(Parameterized, ABC):
         check_trainable(self.parameters)
         if segment_length is not None:
             if not self.runs_in_segments:
-                raise ValueError("`segment_length` needs a unidirectional model with an output at every step")
+                needs = "a unidirectional model whose losses are means over steps or examples"
+                raise ValueError(f"`segment_length` needs {needs}")
             if integer("segment_length", segment_length) < batch.inputs.shape[-1]:
                 return Step(*train_in_segments(self, batch, states or {}, masks, segment_length, loss_scale))
         z, final, cache = self.run(batch, states, masks, True)
         loss, dz = self.compare(z, batch)
-        if loss_scale is not None:
-            dz = {k: d * loss_scale for k, d in dz.items()} if isinstance(dz, dict) else dz * loss_scale
-        return Step(loss, self.own_gradients(self.run_backward(dz, cache, ready=ready)), final)
+        return Step(loss, self.own_gradients(self.run_backward(scaled(dz, loss_scale), cache, ready=ready)), final)
 
     def own_gradients(self, gradients: Parameters) -> Parameters:
         """Return the gradients of the parameters only."""

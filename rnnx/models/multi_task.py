@@ -4,12 +4,12 @@ Dimensions: n features, m examples, T steps; n_y outputs of a head.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
 from rnnx._core.arrays import Array
 from rnnx._core.checks import flag, nearest
-from rnnx._core.inputs import Sizes, check_weights
+from rnnx._core.inputs import Sizes
 from rnnx.data import Batch
 from rnnx.functional.heads import checked_dense_backward
 from rnnx.losses import as_loss
@@ -92,6 +92,8 @@ class MultiTaskModel(StackModel):
             name: Dense(f"y_{name}", self.stack.output_size, one.loss.n_outputs(one.sizes.n_y))
             for name, one in self._objectives.items()
         }
+        losses = [one.loss for one in self._objectives.values()]
+        self.runs_in_segments = not self.stack.bidirectional and all(loss.by_step for loss in losses)
         config["heads"] = {name: self._config_of(name) for name in self.heads}
         super().__init__([self.stack, *self._dense.values()], config, **given)
 
@@ -158,9 +160,11 @@ class MultiTaskModel(StackModel):
         final = check_cotangents(self.stack, None, cache.stack, ds_final)
         return self._backward(dz, cache, final, flag("consume", consume))
 
-    def run_backward(self, dz: Any, cache: MultiTaskCache, *, ready: Ready | None = None) -> Parameters:
+    def run_backward(
+        self, dz: Any, cache: MultiTaskCache, *, ds_final: States | None = None, ready: Ready | None = None
+    ) -> Parameters:
         """Run `backward` without checks, and free the cache."""
-        return self._backward(dz, cache, {}, consume=True, ready=ready)
+        return self._backward(dz, cache, ds_final or {}, consume=True, ready=ready)
 
     def _backward(
         self,
@@ -193,27 +197,31 @@ class MultiTaskModel(StackModel):
             for name, one in self._objectives.items()
         }
         given = getattr(batch, "weights", None)
-        if given is not None:
-            of_each = given if isinstance(given, dict) else dict.fromkeys(self.heads, given)
-            if unknown := [name for name in of_each if name not in self.heads]:
-                raise ValueError(f"`weights` has no head {unknown[0]!r}{nearest(str(unknown[0]), self.heads)}")
-            given = {n: check_weights(w, m, n_steps if self.heads[n].per_step else None) for n, w in of_each.items()}
-        return Batch(inputs, targets, batch.lengths, continues, extra or None, given)
+        of_each = given if isinstance(given, dict) else dict.fromkeys(self.heads, given)
+        if unknown := [name for name in of_each if name not in self.heads]:
+            raise ValueError(f"`weights` has no head {unknown[0]!r}{nearest(str(unknown[0]), self.heads)}")
+        weights = {name: self._objectives[name].checked_weights(w, m, n_steps) for name, w in of_each.items()}
+        n_terms = getattr(batch, "n_terms", None)
+        return Batch(inputs, targets, batch.lengths, continues, extra or None, weights, n_terms)
+
+    def _part_of_targets(self, batch: Batch, rows: slice, steps: slice) -> dict[str, Any]:
+        parts = {name: one.part(_of_head(batch, name), rows, steps) for name, one in self._objectives.items()}
+        return {key: {name: part[key] for name, part in parts.items()} for key in ("targets", "weights", "n_terms")}
 
     def compare(self, z: Any, batch: Any) -> tuple[Any, Any]:
         """Return the sum of the weighted losses of the outputs for a checked batch, and its gradients by head."""
         total: Any = 0.0
         dz: dict[str, Array] = {}
         for name, one in self._objectives.items():
-            weight, weights = self.heads[name].weight, (batch.weights or {}).get(name)
-            loss, d = one.compare(self, z[name], batch.targets[name], weights, self.ends(batch))
+            weight = self.heads[name].weight
+            loss, d = one.compare(self, z[name], _of_head(batch, name))
             total = total + loss * weight
             dz[name] = d if weight == 1 else d * weight
         return total, dz
 
     def count(self, batch: Any) -> float:
         """Return the number of examples."""
-        return int(batch.inputs.shape[-2])
+        return int(batch.size)
 
     def predict(
         self,
@@ -249,6 +257,12 @@ class MultiTaskModel(StackModel):
 
     def __repr__(self) -> str:
         return f"<MultiTaskModel: {repr(self.stack).strip('<>')}, heads {list(self.heads)}>"
+
+
+def _of_head(batch: Batch, name: str) -> Batch:
+    """Return a batch with what concerns one head."""
+    weights, n_terms = ((values or {}).get(name) for values in (batch.weights, batch.n_terms))
+    return replace(batch, targets=batch.targets[name], weights=weights, n_terms=n_terms)
 
 
 _OF_STACK = ("cell", "reset_after", "bidirectional", "dropout", "zoneout", "recurrent_dropout")

@@ -7,8 +7,9 @@ import numpy as np
 
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
-from rnnx._core.inputs import Sizes, check_targets, weights_of_steps
+from rnnx._core.inputs import Sizes, check_targets, check_weights, weights_of_steps
 from rnnx._core.words import shown
+from rnnx.data import Batch
 from rnnx.losses import LOSSES, Loss, as_loss
 from rnnx.models.units import Unit
 
@@ -46,9 +47,50 @@ class Objective:
         self.loss.check_targets(name, array, lengths=lengths)
         return array
 
-    def compare(self, model: Any, z: Array, targets: Array, weights: Any, ends: Array | None) -> tuple[Any, Array]:
-        """Return the loss of outputs, for checked targets and weights, and its gradient."""
-        targets = model.array(targets, "targets")
+    def checked_weights(self, weights: Any, m: int, n_steps: int) -> Array | None:
+        """Return the weights of a batch as an array, after checking them."""
+        return None if weights is None else check_weights(weights, m, n_steps if self.sizes.per_step else None)
+
+    def count(self, batch: Any) -> float:
+        """Return the number of steps or examples that the loss averages, or the sum of their weights."""
+        per_step = self.sizes.per_step
+        if getattr(batch, "weights", None) is not None:
+            return total_weight(batch, per_step)
+        if per_step and batch.lengths is not None:
+            return int(np.sum(batch.lengths))
+        m, n_steps = batch.inputs.shape[-2:]
+        return int(m * n_steps if per_step else m)
+
+    def part(self, batch: Batch, rows: slice, steps: slice) -> dict[str, Any]:
+        """Return targets, weights and the number of terms for some steps of some examples of a checked batch.
+
+        An example with one target has it where its last step is.
+        """
+        n_terms = self.count(batch) if batch.n_terms is None else batch.n_terms
+        targets, weights = batch.targets, None if batch.weights is None else batch.weights[rows, ...]
+        targets = targets[rows, ...] if self.sizes.classes else targets[:, rows, ...]
+        if self.sizes.per_step:
+            targets = targets[..., steps]
+            weights = weights[:, steps] if weights is not None and weights.ndim == 2 else weights
+            return {"targets": targets, "weights": weights, "n_terms": n_terms}
+        m, n_steps = batch.inputs.shape[-2:]
+        last = np.full(m, n_steps) if batch.lengths is None else np.maximum(np.asarray(batch.lengths), 1)
+        ends = (last > steps.start) & (last <= steps.stop)
+        if not ends[rows].all():
+            weights = ends[rows] * (1.0 if weights is None else weights)
+        return {"targets": targets, "weights": weights, "n_terms": n_terms}
+
+    def compare(self, model: Any, z: Array, batch: Batch) -> tuple[Any, Array]:
+        """Return the loss of outputs for a checked batch, and its gradient; of a part, its share of both."""
+        loss, dz = self._compare(model, z, batch)
+        if batch.n_terms is None:
+            return loss, dz
+        share = self.count(batch) / (batch.n_terms or 1)
+        return loss * share, dz * share
+
+    def _compare(self, model: Any, z: Array, batch: Batch) -> tuple[Any, Array]:
+        weights, ends = batch.weights, model.ends(batch) if self.sizes.per_step else None
+        targets = model.array(batch.targets, "targets")
         targets = targets if self.sizes.classes else ns.astype(model.xp, targets, z.dtype)
         if self.unit is not None:
             targets = self.unit.standardized(targets)

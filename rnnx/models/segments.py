@@ -4,8 +4,6 @@ import math
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from rnnx.data import Batch
 from rnnx.models.extra import with_steps
 from rnnx.models.layers import Parameters, States
@@ -22,8 +20,7 @@ def train_in_segments(
 ) -> tuple[Any, Parameters, States]:
     """Return the loss, gradients and final states of a batch, in the memory of one segment and all initial states."""
     batch = replace(batch, extra=with_steps(model.stack.cell, batch.extra or {}, batch.inputs))
-    parts = _segments(batch, masks, length)
-    total = model.count(batch) or 1
+    parts = _segments(model, batch, masks, length)
     before = [model.checked_states(states, batch.inputs.shape[-2])]
     for part, there in parts[:-1]:
         x = model.stack_inputs(part.inputs)
@@ -34,24 +31,26 @@ def train_in_segments(
         z, after, cache = model.run(part, initial, there, True)
         final = final or after
         part_loss, dz = model.compare(z, part)
-        weight = model.count(part) / total
-        dz = dz * weight if loss_scale is None else dz * weight * loss_scale
-        found = model.run_backward(dz, cache, ds_final=ds_final)
-        loss += part_loss * weight
+        found = model.run_backward(scaled(dz, loss_scale), cache, ds_final=ds_final)
+        loss += part_loss
         ds_final = {name: found[f"d{name}"] for name in model.stack.state_names}
         own = model.own_gradients(found)
         gradients = {key: gradients[key] + d for key, d in own.items()} if gradients else own
     return loss, gradients, final
 
 
-def _segments(batch: Any, masks: Masks | None, length: int) -> list[tuple[Batch, Masks | None]]:
+def scaled(dz: Any, loss_scale: Any) -> Any:
+    """Return the gradient of outputs, or those by head, times the scale of the loss."""
+    if loss_scale is None:
+        return dz
+    return {name: d * loss_scale for name, d in dz.items()} if isinstance(dz, dict) else dz * loss_scale
+
+
+def _segments(model: Any, batch: Any, masks: Masks | None, length: int) -> list[tuple[Batch, Masks | None]]:
     """Split a batch and its dropout masks into segments."""
-    parts, n_steps = [], batch.inputs.shape[-1]
-    for t in range(0, n_steps, length):
-        steps = slice(t, min(t + length, n_steps))
-        lengths = None if batch.lengths is None else np.clip(np.asarray(batch.lengths) - t, 0, steps.stop - t)
-        extra = {name: a[..., steps] for name, a in batch.extra.items()}
-        weights = batch.weights if batch.weights is None or batch.weights.ndim == 1 else batch.weights[:, steps]
-        part = Batch(batch.inputs[..., steps], batch.targets[..., steps], lengths, extra=extra, weights=weights)
-        parts.append((part, None if masks is None else masks.at(masks.start + t)))
-    return parts
+    m, n_steps = batch.inputs.shape[-2:]
+    pieces = [slice(t, min(t + length, n_steps)) for t in range(0, n_steps, length)]
+    return [
+        (model.part(batch, slice(0, m), steps), None if masks is None else masks.at(masks.start + steps.start))
+        for steps in pieces
+    ]

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, Unpack
 
+import numpy as np
+
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_lengths, check_methods, check_shape, flag, integer, integer_vector
@@ -195,10 +197,19 @@ class Seq2Seq(Model):
         names = [field.name for field in fields(PairBatch)][:5]
         check_attributes(self, batch, "Pairs", names)
         _, source_lengths, _, target_out, lengths = (getattr(batch, name) for name in names)
+        n_terms = getattr(batch, "n_terms", None)
         source, target_in = self._checked_indices(batch.source, source_lengths, batch.target_in, lengths)
         target_out = check_index_rows("target_out", target_out, "target_vocab_size", self.target_vocab_size, lengths)
         check_shape("target_out", target_out, "(m, T_y)", tuple(target_in.shape))
-        return PairBatch(source, source_lengths, target_in, target_out, lengths)
+        return PairBatch(source, source_lengths, target_in, target_out, lengths, n_terms=n_terms)
+
+    def part(self, batch: PairBatch, rows: slice) -> PairBatch:
+        """Return some pairs of a checked batch; see `Model.part`."""
+        source, target = (np.asarray(lengths)[rows] for lengths in (batch.source_lengths, batch.target_lengths))
+        x, y = (slice(0, max(int(lengths.max(initial=1)), 1)) for lengths in (source, target))
+        n_terms = int(np.sum(batch.lengths)) if batch.n_terms is None else batch.n_terms
+        arrays = batch.source[rows, x], source, batch.target_in[rows, y], batch.target_out[rows, y], target
+        return PairBatch(*arrays, n_terms=n_terms)
 
     def run(
         self, batch: PairBatch, states: States | None, masks: Masks | None, keep_caches: bool
@@ -213,7 +224,10 @@ class Seq2Seq(Model):
         """Return the loss of the logits, as in `Step`, and its gradient."""
         targets = self.array(batch.target_out, "target_out")
         loss, dz = cross_entropy(self.xp, z, targets, self.ends(batch.target_lengths))
-        return ns.number(loss), dz
+        if batch.n_terms is None:
+            return ns.number(loss), dz
+        share = self.count(batch) / (batch.n_terms or 1)
+        return ns.number(loss) * share, dz * share
 
     def ends(self, lengths: Any) -> Array | None:
         """Return lengths as an array."""

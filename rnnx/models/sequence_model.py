@@ -4,11 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Unpack
 
-import numpy as np
-
 from rnnx._core.arrays import Array
 from rnnx._core.checks import flag, integer
-from rnnx._core.inputs import Sizes, check_weights
+from rnnx._core.inputs import Sizes
 from rnnx.cells import Cell
 from rnnx.data import Batch, Scaler
 from rnnx.functional.heads import checked_dense_backward
@@ -16,7 +14,7 @@ from rnnx.losses import Loss, as_loss
 from rnnx.models.base import Initialization, Ready, check_attributes
 from rnnx.models.layers import Dense, Parameters, States
 from rnnx.models.masks import Masks
-from rnnx.models.objective import Objective, chosen_loss, total_weight
+from rnnx.models.objective import Objective, chosen_loss
 from rnnx.models.passes import join
 from rnnx.models.recurrent import StackCache
 from rnnx.models.regularization import Zoneout
@@ -76,13 +74,13 @@ class SequenceModel(StackModel):
         config = self._make_stack(input_size, hidden_size, num_layers, cell, reset_after, bidirectional, **rates)
         sizes = self.stack.input_size, self._input_name, self.output_size, self._output_name
         self._sizes = Sizes(self.loss_function.kind == "classes", *sizes, self.per_step)
-        self.runs_in_segments = self.per_step and not self.stack.bidirectional and self.loss_function.by_step
         self.head = Dense("y", self.stack.output_size, self.loss_function.n_outputs(self.output_size))
         config |= {self._output_name: self.output_size, "bidirectional": self.stack.bidirectional}
         config["per_step"] = self.per_step
         self._input_unit = unit_of_inputs(input_scaler, self._sizes)
         target_unit = unit_of_targets(target_scaler, self._sizes, self.loss_function)
         self._objective = Objective(self.loss_function, self._sizes, target_unit)
+        self.runs_in_segments = not self.stack.bidirectional and self.loss_function.by_step
         if self.loss_function.config != as_loss(self._default_loss).config:
             config["loss"] = self._objective.config()
         units = {"input_scaler": self._input_unit, "target_scaler": target_unit}
@@ -207,15 +205,16 @@ class SequenceModel(StackModel):
         inputs, extra, continues = self._checked_batch(batch)
         m, n_steps = inputs.shape[-2:]
         targets = self._objective.checked_targets("targets", batch.targets, m, n_steps, batch.lengths)
-        weights = getattr(batch, "weights", None)
-        if weights is not None:
-            weights = check_weights(weights, m, n_steps if self.per_step else None)
-        return Batch(inputs, targets, batch.lengths, continues, extra or None, weights)
+        weights = self._objective.checked_weights(getattr(batch, "weights", None), m, n_steps)
+        n_terms = getattr(batch, "n_terms", None)
+        return Batch(inputs, targets, batch.lengths, continues, extra or None, weights, n_terms)
+
+    def _part_of_targets(self, batch: Batch, rows: slice, steps: slice) -> dict[str, Any]:
+        return self._objective.part(batch, rows, steps)
 
     def compare(self, z: Array, batch: Any) -> tuple[Any, Array]:
         """Return the loss of the outputs for a checked batch, as in `Step`, and its gradient."""
-        ends = self.ends(batch) if self.per_step else None
-        return self._objective.compare(self, z, batch.targets, batch.weights, ends)
+        return self._objective.compare(self, z, batch)
 
     def described(self, z: Array) -> dict[str, Array]:
         """Return what the outputs say, by name, in the units of the targets; see `Loss.describe`."""
@@ -227,12 +226,7 @@ class SequenceModel(StackModel):
 
     def count(self, batch: Any) -> float:
         """Return the number of steps or examples that the loss averages, or the sum of their weights."""
-        if getattr(batch, "weights", None) is not None:
-            return total_weight(batch, self.per_step)
-        if self.per_step and batch.lengths is not None:
-            return int(np.sum(batch.lengths))
-        m, n_steps = batch.inputs.shape[-2:]
-        return int(m * n_steps if self.per_step else m)
+        return self._objective.count(batch)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {repr(self.stack).strip('<>')}, {self.output_size} outputs>"

@@ -11,7 +11,7 @@ from rnnx._core.arrays import Array
 from rnnx._core.checks import check_lengths, integer_vector
 from rnnx._core.inputs import Sizes, check_finite, check_inputs, host_lengths, real_array
 from rnnx.cells import Cell
-from rnnx.data import Scaler
+from rnnx.data import Batch, Scaler
 from rnnx.models.base import Initialization, Model, Ready
 from rnnx.models.extra import check_extra
 from rnnx.models.layers import States, check_widths, chosen_cell
@@ -167,6 +167,23 @@ class StackModel(Model):
         """Compute the outputs for a checked batch."""
         given = self.checked_states(states, batch.inputs.shape[-2])
         return self._forward(batch.inputs, self.ends(batch), given, masks, keep_caches, batch.extra)
+
+    def part(self, batch: Batch, rows: slice, steps: slice | None = None) -> Batch:
+        """Return some examples of a checked batch, or some of their steps; see `Model.part`."""
+        lengths, n_steps = batch.lengths, batch.inputs.shape[-1]
+        if lengths is not None:
+            lengths = np.asarray(lengths)[rows]
+        if steps is None:
+            steps = slice(0, n_steps if lengths is None else max(int(lengths.max(initial=1)), 1))
+        if lengths is not None:
+            lengths = np.clip(lengths - steps.start, 0, steps.stop - steps.start)
+        extra = None if batch.extra is None else {k: a[..., rows, steps] for k, a in batch.extra.items()}
+        given = self._part_of_targets(batch, rows, steps)
+        return Batch(batch.inputs[..., rows, steps], lengths=lengths, continues=batch.continues, extra=extra, **given)
+
+    @abstractmethod
+    def _part_of_targets(self, batch: Batch, rows: slice, steps: slice) -> dict[str, Any]:
+        """Return targets, weights and the number of terms of a part, for some examples and steps of a checked batch."""
 
     def ends(self, batch: Any) -> Array | None:
         """Return the lengths as an array; None if NumPy's show that all examples have all steps."""

@@ -38,17 +38,17 @@ def mean_loss(model: Any, dataset: Any, batch_size: int, parts: Parts | None) ->
         for k, part in _pieces(model, batch, parts):
             loss, states[k] = model.evaluate_step(part, states=states.get(k) if carried else None)
             losses.append(loss)
-            places.append((number, k, model.count(part)))
+            places.append((number, k, model.count(batch)))
     found = list(zip(places, ns.numbers(losses), strict=True))
     if parts is not None:
         found = sorted(itertools.chain(*parts.group.collect(found)))
     total, weight = 0.0, 0.0
-    for (number, _, count), loss in found:
+    for (number, k, count), loss in found:
         if not math.isfinite(loss):
             batch = next(itertools.islice(dataset.batches(batch_size), number, None))
             why = cause(batch, model.parameters)
             raise FloatingPointError(f"the loss of batch {number + 1} is {loss}; {why}")
-        total, weight = total + loss * count, weight + count
+        total, weight = total + loss * count, weight + (count if k == 0 else 0)
     if not weight:
         raise ValueError("`dataset` must hold at least one example of at least one step")
     return total / weight

@@ -7,7 +7,6 @@ result therefore does not depend on the number of ranks. Dimensions: m examples.
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ import numpy as np
 from rnnx._core import arrays as ns
 from rnnx._core.arrays import Array
 from rnnx._core.checks import check_methods, integer
-from rnnx.data import Batch
 from rnnx.models import Masks, Step
 from rnnx.training.distributed.group import Group
 from rnnx.training.distributed.reduction import Fast, Ordered
@@ -49,10 +47,10 @@ class Parts:
                 yield number, rows, slice(at, at + rows.stop - rows.start)
                 at += rows.stop - rows.start
 
-    def cut(self, model: Any, batch: Batch) -> Iterator[tuple[int, Batch, slice]]:
+    def cut(self, model: Any, batch: Any) -> Iterator[tuple[int, Any, slice]]:
         """Yield the parts of a checked batch that this rank computes, as `own` does with their examples."""
-        for number, rows, places in self.own(batch.inputs.shape[-2]):
-            yield number, _part(model, batch, rows), places
+        for number, rows, places in self.own(batch.size):
+            yield number, model.part(batch, rows), places
 
     def own_states(self, states: Mapping[str, Array]) -> Arrays:
         """Return the columns of this rank of states (n, m) of all examples."""
@@ -82,16 +80,12 @@ class Parts:
         whole = [np.concatenate(found, axis=1) for found in columns]
         return {name: xp.asarray(s, device=device) for name, s in zip(names, whole, strict=True)}
 
-    def check(self, model: Any, batch: Any) -> Batch:
-        """Return a batch after checking it; raise TypeError if it cannot be cut."""
-        checked, name = model.checked(batch), "shards" if self.size is None else "micro_batch_size"
-        if isinstance(getattr(checked, "targets", None), dict):
-            raise ValueError(
-                f"`{name}` is for models with one head: the terms of several losses cannot be counted together"
-            )
-        if type(checked) is not Batch:
-            raise TypeError(f"`{name}` is for batches of single sequences; got {type(checked).__name__}")
-        return checked
+    def check(self, model: Any, batch: Any) -> Any:
+        """Return a batch after checking it; raise TypeError if the model cannot cut it."""
+        if not callable(getattr(model, "part", None)):
+            name = "shards" if self.size is None else "micro_batch_size"
+            raise TypeError(f"`{name}` needs a model with the method `part`, as those of rnnx have it")
+        return model.checked(batch)
 
 
 def checked_parts(size: Any, shards: Any, group: Any) -> tuple[int | None, int | None]:
@@ -112,14 +106,13 @@ def checked_parts(size: Any, shards: Any, group: Any) -> tuple[int | None, int |
 def train_in_parts(
     model: Any, batch: Any, parts: Parts, states: Any, masks: Masks, trained: Arrays, *, fast: bool, **options: Any
 ) -> Step:
-    """Return the step of a whole batch, the weighted mean of those of its parts, on all ranks.
+    """Return the step of a whole batch, the sum of those of its parts, on all ranks.
 
     `states` and the final states are those of the examples of this rank. `trained` are the parameters whose gradients
     are wanted.
     """
     batch = parts.check(model, batch)
-    m, total, group = batch.inputs.shape[-2], model.count(batch) or 1, parts.group
-    n = len(parts.all(m))
+    group, n = parts.group, len(parts.all(batch.size))
     rounds = -(-n // group.size)
     gradients: Any = Fast(group, trained) if fast else Ordered(group, trained, n)
     overlaps = fast and n >= group.size > 1 and options["segment_length"] is None  # all ranks do the same
@@ -128,12 +121,11 @@ def train_in_parts(
     for number, part, own in parts.cut(model, batch):
         given = {name: s[:, own] for name, s in (states or {}).items()}
         own_masks = replace(masks, seed=(*masks.seed, number)) if n > 1 else masks  # not the same for all parts
-        weight = model.count(part) / total
         if overlaps and number + group.size >= n:
-            options["ready"] = partial(gradients.ready, weight=weight)
+            options["ready"] = gradients.ready
         step = model.train_step(part, states=given or None, masks=own_masks, **options)
-        gradients.add(step.gradients, weight)
-        losses.append(step.loss * weight)
+        gradients.add(step.gradients)
+        losses.append(step.loss)
         finals.append(step.states)
     for _ in range(rounds - len(losses)):
         gradients.add(None)
@@ -143,7 +135,7 @@ def train_in_parts(
 
 
 def _total_loss(group: Group, losses: Sequence[Any], n: int, like: Array) -> Any:
-    """Return the sum of the weighted losses of all n parts, in their order."""
+    """Return the sum of the losses of all n parts, in their order."""
     if group.size == 1:
         rows: Any = [losses]
     else:
@@ -156,17 +148,3 @@ def _total_loss(group: Group, losses: Sequence[Any], n: int, like: Array) -> Any
     for k in range(n):
         loss = loss + rows[k % group.size][k // group.size]
     return loss
-
-
-def _part(model: Any, batch: Batch, rows: slice) -> Batch:
-    """Return some examples of a checked batch, cut to the longest of them."""
-    lengths = None if batch.lengths is None else np.asarray(batch.lengths)[rows]
-    stop = batch.inputs.shape[-1] if lengths is None else max(int(lengths.max(initial=1)), 1)
-    targets = batch.targets[rows, ...] if model.loss_function.kind == "classes" else batch.targets[:, rows, ...]
-    if model.per_step:
-        targets = targets[..., :stop]
-    weights = None if batch.weights is None else batch.weights[rows]
-    if weights is not None and weights.ndim == 2:
-        weights = weights[:, :stop]
-    extra = None if batch.extra is None else {k: a[..., rows, :stop] for k, a in batch.extra.items()}
-    return Batch(batch.inputs[..., rows, :stop], targets, lengths, batch.continues, extra, weights)

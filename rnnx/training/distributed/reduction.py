@@ -43,7 +43,7 @@ class Flat:
 class Sum(Protocol):
     """A sum of the gradients of all parts of a step; every rank adds those of its own parts, and then asks for it."""
 
-    def add(self, gradients: Mapping[str, Array] | None, weight: float = 1.0) -> None:
+    def add(self, gradients: Mapping[str, Array] | None) -> None:
         """Add a part of this rank; None where another rank has one part more."""
 
     def total(self) -> Arrays:
@@ -62,10 +62,10 @@ class Ordered:
         self._group, self._flat, self._left = group, Flat(parameters, group.size), n_parts
         self._sum: Array | None = None  # of the slice of this rank
 
-    def add(self, gradients: Mapping[str, Array] | None, weight: float = 1.0) -> None:
+    def add(self, gradients: Mapping[str, Array] | None) -> None:
         """See `Sum`."""
         flat, size = self._flat, self._group.size
-        own = flat.zeros() if gradients is None else flat.join({name: gradients[name] * weight for name in flat.shapes})
+        own = flat.zeros() if gradients is None else flat.join(gradients)
         received = self._group.exchange(ns.namespace(own).reshape(own, (size, -1)))
         for k in range(min(size, self._left)):
             self._sum = received[k, :] if self._sum is None else self._sum + received[k, :]
@@ -89,17 +89,17 @@ class Fast:
         self._early: set[str] = set()
         self._started: list[tuple[Flat, Callable[[], Array]]] = []
 
-    def add(self, gradients: Mapping[str, Array] | None, weight: float = 1.0) -> None:
+    def add(self, gradients: Mapping[str, Array] | None) -> None:
         """See `Sum`."""
         gradients = gradients or {}
         for name in self._parameters:
             if name in gradients and name not in self._early:
-                weighted = gradients[name] * weight
-                self._own[name] = self._own[name] + weighted if name in self._own else weighted
+                own = self._own
+                own[name] = own[name] + gradients[name] if name in own else gradients[name]
 
-    def ready(self, gradients: Mapping[str, Array], weight: float) -> None:
+    def ready(self, gradients: Mapping[str, Array]) -> None:
         """Add some gradients of the last part, which all ranks have, and begin to sum them."""
-        self.add(gradients, weight)
+        self.add(gradients)
         self._start([name for name in self._parameters if name in gradients and name not in self._early])
 
     def total(self) -> Arrays:
