@@ -20,4 +20,7 @@ def in_words_of_the_caller(names: Mapping[str, str]) -> Iterator[None]:
         words = str(error)
         for ours, theirs in names.items():
             words = words.replace(ours, theirs)
-        raise type(error)(words) from None
+        if words == str(error):
+            raise
+        kind = next(one for one in (TypeError, FloatingPointError, ValueError) if isinstance(error, one))
+        raise kind(words) from None

@@ -3,6 +3,7 @@
 import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -221,9 +222,7 @@ class ClassifySettings(TableSettings):
         """Return what must not be divided between folds: a group for each sequence."""
         if self.group is None:
             return np.arange(len(data.ids))
-        table = read_table(self.table, names=[str(self.id), self.group])
-        with errors_of(self.table):
-            of_ids = _one_for_each(table, str(self.id), self.group)
+        of_ids = _group_of_each(self.table, str(self.id), self.group, Path(self.table).stat().st_mtime_ns)
         return [str(of_ids[name]) for name in data.ids]
 
     def prepared(self, data: FrameSequences) -> "ClassifySettings":
@@ -270,6 +269,14 @@ class ClassifySettings(TableSettings):
         scaler = Scaler.fit(examples.inputs, lengths=examples.lengths)
         options = {"classes": classes, "input_scaler": scaler, "bidirectional": self.bidirectional}
         return SequenceClassifier(len(examples.inputs), num_classes=len(classes), **options, **self.of_model(xp))
+
+
+@lru_cache(maxsize=1)
+def _group_of_each(path: str, id: str, group: str, _changed: int) -> dict[Any, Any]:
+    """Return the group of each sequence of a table, which is read again only if it has changed."""
+    table = read_table(path, names=[id, group])
+    with errors_of(path):
+        return _one_for_each(table, id, group)
 
 
 def _one_for_each(table: dict[str, np.ndarray], id: str, column: str) -> dict[Any, Any]:
