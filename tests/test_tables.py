@@ -271,8 +271,7 @@ def test_classify_keeps_the_best_weights(run, tmp_path):
     examples = found.examples()
     best = load_checkpoint(folder / "best.safetensors").model
     assert best.config["input_scaler"] == Scaler.fit(found.inputs[:, train], lengths=found.lengths[train]).config
-    loss, _ = best.loss(next(examples.take(held).batches(9)))
-    assert loss == pytest.approx(min(losses), rel=1e-5)
+    assert best.loss(next(examples.take(held).batches(9))) == pytest.approx(min(losses), rel=1e-5)
     p = best.predict(found.inputs, lengths=found.lengths)
     lines = ok(run("predict", folder, "steps.csv")).splitlines()
     np.testing.assert_allclose([float(line.split(",")[2]) for line in lines[1:]], p[0], atol=1e-6)

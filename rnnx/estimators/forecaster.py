@@ -172,8 +172,9 @@ class Forecaster(Estimator):
             raise ValueError(f"`y` must have the {len(self._origins)} series of `fit`; got {len(series)}")
         with in_words_of_the_caller(WORDS):
             longer = [joined(a, b) for a, b in zip(self._data.series, series, strict=True)]
-            self._data = self._with(longer)
+            data = self._with(longer)
         self._origins = [a.after(b) for a, b in zip(self._origins, origins, strict=True)]
+        self._data = data
         return self
 
     def _with(self, series: list[Series]) -> SeriesWindows:

@@ -85,6 +85,7 @@ def poisson_quantiles(level: float, rates: np.ndarray) -> np.ndarray:
     with np.errstate(all="ignore"):  # rates of 0, infinity and NaN
         more = np.where(wide > 1, (7 * z - z**3) / (72 * root), 0)
         counts = np.maximum(np.ceil(wide + z * root + (z * z - 1) / 6 + more - 0.5), 0)
+        counts = np.where(np.isfinite(wide), counts, wide)
     moving = wide < _LARGE
     while moving.any():
         k, rate = counts[moving], wide[moving]
