@@ -278,7 +278,7 @@ def test_classify_keeps_the_best_weights(run, tmp_path):
     ok(run(*CLASSIFY, "--inputs", "x", "--folds", 0, "--run", "all"))
     code, _, err = run("classify", "--resume", "all", "--patience", 1)
     assert code
-    assert "`patience` requires" in err
+    assert "--patience requires a --validation set" in err
 
 
 @pytest.mark.usefixtures("tables")
