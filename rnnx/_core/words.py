@@ -11,6 +11,12 @@ def shown(value: Any) -> str:
     return re.sub(r"\s*\n\s*", " ", repr(value))[:60]
 
 
+def line(error: object) -> str:
+    """Return an error about the content of a file as one line of at most 300 printable characters."""
+    text = str(error)
+    return (text if text.isprintable() else repr(text)[1:-1])[:300]
+
+
 @contextmanager
 def in_words_of_the_caller(names: Mapping[str, str]) -> Iterator[None]:
     """Replace the names of arguments in errors by those that the caller knows."""
