@@ -112,7 +112,7 @@ class ForecastSettings(TableSettings):
     def of_program(self) -> dict[str, Any]:
         """Return the inputs of a step, what is forecast, and the steps of a window; see `SeriesWindows`."""
         inputs = [*self.target, *self.past, "is past", *self.future, *self.static]
-        return {"inputs": inputs, **self.select("target", "input_length", "horizon", "season")}
+        return {"inputs": inputs, **self.select("target", "input_length", "horizon"), "season": self._differences()}
 
     def read(self, path: Any = None, *, complete: bool = True) -> list[Series]:  # noqa: ARG002
         """Read the series of the table."""
@@ -164,13 +164,14 @@ class ForecastSettings(TableSettings):
         return loss
 
     def windows(self, data: list[Series], *, ahead: bool = False) -> SeriesWindows:
-        """Return the windows over all series; with `ahead`, there may be none.
-
-        The model learns the difference from the seasonal naive forecast, unless its loss allows nothing below 0.
-        """
+        """Return the windows over all series; with `ahead`, there may be none."""
         length, horizon = integer("input_length", self.input_length), integer("horizon", self.horizon)
-        season = self.season if self.loss_function().shifts else None
-        return SeriesWindows(data, length, horizon, allow_none=ahead, season=season, **self.select("stride", "gaps"))
+        options = {"season": self._differences(), **self.select("stride", "gaps")}
+        return SeriesWindows(data, length, horizon, allow_none=ahead, **options)
+
+    def _differences(self) -> int | None:
+        """Return the season whose differences the model learns; None if its loss allows nothing below 0."""
+        return self.season if self.loss_function().shifts else None
 
     def sets(self, data: list[Series]) -> tuple[Any, ...]:
         """Return the windows of the three parts of the series; the last is None without a backtest."""
