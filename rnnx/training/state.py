@@ -28,7 +28,7 @@ from rnnx.training.parts import Parts, checked_parts, train_in_parts
 from rnnx.training.precision import LossScale, loss_scale_for, outcome, passes_in, restored, saved
 from rnnx.training.progress import Numbers, PendingSteps, Progress
 from rnnx.training.step_memory import Memory
-from rnnx.training.variants import averaged, frozen_names
+from rnnx.training.variants import average_numbers, averaged, frozen_names
 
 Arrays = dict[str, Array]
 REDUCTIONS = ("ordered", "fast")
@@ -54,7 +54,7 @@ class TrainingState:
     shards: int | None = None
     group: Group = ALONE
     reduce: str = "ordered"
-    average: Arrays = field(default_factory=dict, init=False)  # of the parameters, with `ema`
+    average: Arrays = field(default_factory=dict, init=False)  # of the parameters that are trained, with `ema`
     counters: Counters = field(default_factory=Counters)
     optimizer_state: Arrays = field(default_factory=dict)
     states: Arrays = field(default_factory=dict)  # carried from batch to batch
@@ -77,7 +77,7 @@ class TrainingState:
         self.micro_batch_size, self.shards = checked_parts(self.micro_batch_size, self.shards, self.group)
         if self.ema is not None:
             self.ema = real("ema", self.ema, "(0, 1)")
-        self.optimizer_state = self.optimizer_state or self.optimizer.init(self._trained())
+        self.optimizer_state = self.optimizer_state or self.optimizer.init(self.trained())
         for name in ("clip_value", "clip_norm"):
             if getattr(self, name) is not None:
                 setattr(self, name, real(name, getattr(self, name), "(0, inf)"))
@@ -129,7 +129,7 @@ class TrainingState:
                 setattr(self.model if name == "parameters" else self, name, value)
         self._next = {}
 
-    def _trained(self) -> Arrays:
+    def trained(self) -> Arrays:
         """Return the parameters that are not frozen."""
         parameters: Arrays = self.model.parameters
         return {k: p for k, p in parameters.items() if k not in self._frozen} if self._frozen else parameters
@@ -141,7 +141,7 @@ class TrainingState:
             return self.model
         self.settle()
         model = copy.copy(self.model)
-        model.parameters = dict(self.average)
+        model.parameters = {**self.model.parameters, **copies(self.average)}  # later steps may overwrite the average
         return model
 
     def _learn(self, batch: Any) -> Progress:
@@ -153,18 +153,23 @@ class TrainingState:
         captured = None if on_host else self._captured.take(self, batch)
         if captured is not None:
             return self._launch_captured(*captured, batch)
-        scaled = {} if self.loss_scale is None else {"loss_scale": self.loss_scale.scale}
-        options: dict[str, Any] = {"segment_length": self.segment_length, **scaled}
-        options |= {"states": self.states if carried else None, "masks": Masks((self.seed, self.step + 1))}
+        masks = Masks((self.seed, self.step + 1))
+        step = self.computed(batch, self.states if carried else None, masks, self.loss_scale)
+        return self._update(step, batch) if on_host else self._launch_update(step, batch)
+
+    def computed(self, batch: Any, states: Arrays | None, masks: Masks, scale: LossScale | None) -> Step:
+        """Return the loss and the gradients of a step, which changes nothing yet."""
+        scaled = {} if scale is None else {"loss_scale": scale.scale}
+        options = {"segment_length": self.segment_length, **scaled, "states": states, "masks": masks}
         with passes_in(self.precision):
             if (parts := self.parts) is None:
                 step = self.model.train_step(batch, **options)
             else:
-                options |= {"trained": self._trained(), "fast": self.reduce == "fast"}
+                options |= {"trained": self.trained(), "fast": self.reduce == "fast"}
                 step = train_in_parts(self.model, batch, parts, **options)
         if self._frozen:
             step = replace(step, gradients={k: d for k, d in step.gradients.items() if k[1:] not in self._frozen})
-        return self._update(step, batch) if on_host else self._launch_update(step, batch)
+        return step
 
     def _update(self, step: Step, batch: Any) -> Progress:
         """Update on the host, if loss and gradients are finite.
@@ -182,7 +187,7 @@ class TrainingState:
         count = self.model.count(batch)
         counters = self.counters.with_numbers(step.loss, float(norm), count).after_step(count)
         new = {"states": step.states, "counters": counters, "loss_scale": scale}
-        trained = self._trained()
+        trained = self.trained()
         if not applied:
             arrays = trained, state
         elif self.in_place:
@@ -192,29 +197,34 @@ class TrainingState:
             new |= {"_spare": (trained, state) if owned else None}
         else:
             arrays = self.optimizer.update(trained, gradients, state, number)
-        after = {**parameters, **arrays[0]} if self._frozen else arrays[0]
+        after, average = {**parameters, **arrays[0]} if self._frozen else arrays[0], self._averages(arrays[0], number)
         if self.in_place and applied:
             new["_owned"] = after
-        self._replace(parameters=after, optimizer_state=arrays[1], **new, **self._averages(after, number))
+        self._replace(parameters=after, optimizer_state=arrays[1], **new, **average)
         return self._progress(step.loss)
 
     def _launch_update(self, step: Step, batch: Any) -> Progress:
         """Launch the update on a device without waiting; it is skipped there if loss or gradients are not finite."""
-        (parameters, state), joined, scale, norm, finite = self._update_on_device(step, self.step + 1)
+        (trained, state), joined, scale, norm, finite = self._update_on_device(step, self.step + 1)
+        parameters = {**self.model.parameters, **trained} if self._frozen else trained
         new = {"parameters": parameters, "optimizer_state": state, "states": step.states, "loss_scale": scale}
-        new |= self._averages(parameters, self.step + 1)
+        new |= self._averages(trained, self.step + 1, finite)
         return self._launched(batch, finite, step.loss, norm, **new, _joined=joined)
 
-    def _averages(self, parameters: Arrays, number: int) -> dict[str, Arrays]:
-        """Return the new averages to set."""
-        return {} if self.ema is None else {"average": averaged(self.average, parameters, self.ema, number)}
+    def _averages(self, trained: Arrays, number: int, finite: Array | None = None) -> dict[str, Arrays]:
+        """Return the new averages to set; on a device they stay the same unless the step was finite."""
+        if self.ema is None:
+            return {}
+        average = averaged(self.average, trained, average_numbers(self.ema, number))
+        if finite is not None and self.average:
+            average = {name: self.model.xp.where(finite, a, self.average[name]) for name, a in average.items()}
+        return {"average": average}
 
     def _launch_captured(self, captured: CapturedStep, memory: Memory, batch: Any) -> Progress:
         """Launch a whole step, with the same results; see `rnnx.training.captured`."""
         captured.load(batch, self.step + 1)
-        launch, joined = Launch(captured, self.step + 1), memory.joined
-        new = {"_launch": launch, "parameters": joined.views[0], "optimizer_state": joined.views[1], "_joined": joined}
-        new |= {"states": captured.states, "loss_scale": memory.scale}
+        launch = Launch(captured, self.step + 1)
+        new = {"_launch": launch, **memory.attributes, "states": captured.states}
         return self._launched(batch, memory.finite, launch.loss, launch.norm, **new)
 
     def _launched(self, batch: Any, finite: Array, loss: Array, norm: Array, **new: Any) -> Progress:
@@ -234,9 +244,9 @@ class TrainingState:
         self, step: Step, number: int
     ) -> tuple[tuple[Arrays, Arrays], Joined | None, LossScale | None, Array, Array]:
         """Return new parameters and state, or the old ones if not applied; these joined; the results of `outcome`."""
-        parameters, state = self._trained(), self.optimizer_state
+        parameters, state = self.trained(), self.optimizer_state
         joined = self._joined
-        if not self._frozen and (joined is None or not joined.matches(parameters, state)):
+        if joined is None or not joined.matches(parameters, state):
             joined = Joined.of(self.optimizer, parameters, state)
         old = joined.arrays if joined else (parameters, state)
         gradients, norm = self.clipped(joined.gradients(step.gradients) if joined else step.gradients, self.loss_scale)
@@ -249,7 +259,7 @@ class TrainingState:
         )
         new = new_parameters, new_state
         if joined is None:
-            return ({**self.model.parameters, **new[0]}, new[1]), None, scale, norm, finite
+            return new, None, scale, norm, finite
         joined = joined.replace(new)
         return joined.views, joined, scale, norm, finite
 
@@ -303,7 +313,7 @@ class TrainingState:
         Raises ValueError if the state does not match the model and the optimizer, or has another precision.
         """
         optimizer, states = (with_prefix(arrays, prefix) for prefix in ("optimizer/", "state/"))
-        expected = self.optimizer.init(self._trained())
+        expected = self.optimizer.init(self.trained())
         if {k: tuple(a.shape) for k, a in optimizer.items()} != {k: tuple(a.shape) for k, a in expected.items()}:
             raise ValueError("the optimizer state in `arrays` does not match the model and the optimizer")
         if any(a.dtype != expected[k].dtype for k, a in optimizer.items()):
@@ -311,7 +321,8 @@ class TrainingState:
         values, scale = restored(self.precision, self.loss_scale, values, arrays)
         counters, optimizer = Counters.of(values), copies(optimizer)
         self.settle()
-        average = copies(with_prefix(arrays, "average/")) if self.ema is not None else {}
+        average = with_prefix(arrays, "average/") if self.ema is not None else {}
+        average = copies({name: a for name, a in average.items() if name not in self._frozen})
         if (parts := self.parts) is not None:
             states = parts.own_states(states)
         new = {"optimizer_state": optimizer, "states": states, "loss_scale": scale, "average": average}
